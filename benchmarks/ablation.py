@@ -27,11 +27,11 @@ BEST = {"preset": "best"}
 BLIND = {"prior": "blind-spot"}
 
 
-def _posterior_without_own_word(*given: Any, **named: Any) -> Any:
-    return compute_posterior(*given, **{**named, "own_word": False})
+def _posterior_without_own_word(*arguments: Any, **named: Any) -> Any:
+    return compute_posterior(*arguments, **{**named, "own_word": False})
 
 
-def _no_skewness(measurement: Any, known: Any, noise: Any, correlation: Any = None) -> Any:
+def _no_skewness(measurement: Any, mask: Any, noise: Any, correlation: Any = None) -> Any:
     return 0 * noise.gain
 
 
@@ -87,16 +87,16 @@ def main() -> None:
     ask.add_argument("--only", nargs="*", default=[name for name, *_ in PARTS])
     ask.add_argument("--captures", nargs="*", type=int, default=[1])
     ask.add_argument("--fields", nargs="*", default=list(FMD_FIELDS))
-    asked = ask.parse_args()
+    options = ask.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     kept = OUT / "ablation.lines.json"
     lines = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
-    for field in asked.fields:
-        for capture in asked.captures:
-            noisy, truth = (_middle(one) for one in fmd(field, capture))
+    for field in options.fields:
+        for capture in options.captures:
+            noisy, truth = (_middle(image) for image in fmd(field, capture))
             for name, settings, changes in PARTS:
                 place = (f"{field} {capture}", name)
-                if name not in asked.only or any(tuple(line[:2]) == place for line in lines):
+                if name not in options.only or any(tuple(line[:2]) == place for line in lines):
                     continue
                 with without(changes):
                     result = dip.denoise(noisy, **{"preset": "fast", **settings})

@@ -57,7 +57,7 @@ SCORES = ("impedance", "band_score", "held_out_error")
 TRUTHS = ("oracle_psnr", "taken_psnr")
 
 
-class Wish(NamedTuple):
+class FitSize(NamedTuple):
     """Side of the pictures, and iterations of each fit."""
 
     side: int
@@ -67,43 +67,47 @@ class Wish(NamedTuple):
 def clean(name: str, side: int) -> npt.NDArray[np.float32]:
     """Cut the middle out of a picture of scikit-image, or of the mitochondria that we ship."""
     whole = imread(TWO_CHANNELS)[0] if name == "mitochondria" else getattr(data, name)()
-    top, left = ((count - side) // 2 for count in whole.shape)
-    return whole[top : top + side, left : left + side].astype(np.float32)
+    row, column = ((count - side) // 2 for count in whole.shape)
+    return whole[row : row + side, column : column + side].astype(np.float32)
 
 
-def fitted(name: str, design: str, wish: Wish, noise: dict[Any, Any]) -> dict[str, Any]:
+def fitted(name: str, design: str, size: FitSize, noise: dict[Any, Any]) -> dict[str, Any]:
     """Fit one design to one picture, and to noise where that is not known yet."""
     from napari_dip.explore.architecture_fits import fit_architecture
 
-    truth = clean(name, wish.side)
+    truth = clean(name, size.side)
     drawn = np.random.default_rng(0).standard_normal(truth.shape)
     noisy = (truth + NOISE * truth.std() * drawn).astype(np.float32)
     subject = make_experiment_setup(
-        noisy, crop=wish.side, max_iterations=wish.iterations, device="cpu", preset="fast"
+        noisy, crop=size.side, max_iterations=size.iterations, device="cpu", preset="fast"
     )
     block = measure_blind_spot_size(subject)
-    known = noise.get((design, block))
+    noise_of_design = noise.get((design, block))
     with use_default_torch_state(subject.plan.threads):
-        found = drain_generator(
+        result = drain_generator(
             fit_architecture(
-                list_plan_architectures(subject.plan)[design], subject, truth, block, noise=known
+                list_plan_architectures(subject.plan)[design],
+                subject,
+                truth,
+                block,
+                noise=noise_of_design,
             )
         )
-    noise[design, block] = found.noise
+    noise[design, block] = result.noise
     return {
         "name": design,
-        "weights": found.missing_counts,
-        "impedance": found.impedance,
-        "band_score": found.band_score,
-        "held_out_error": found.validation_error,
-        "oracle_psnr": found.best_psnr,
-        "oracle_iteration": int(found.psnr.argmax()) + 1,
-        "taken_psnr": found.selected_psnr,
-        "taken": found.stop.selected_iteration,
-        "milliseconds": 1000 * found.seconds,
+        "weights": result.weights,
+        "impedance": result.impedance,
+        "band_score": result.band_score,
+        "held_out_error": result.validation_error,
+        "oracle_psnr": result.best_psnr,
+        "oracle_iteration": int(result.psnr.argmax()) + 1,
+        "taken_psnr": result.selected_psnr,
+        "taken": result.stop.selected_iteration,
+        "milliseconds": 1000 * result.seconds,
         "block": list(block),
-        "noise": found.noise.tolist(),
-        "energy": found.energy.tolist(),
+        "noise": result.noise.tolist(),
+        "energy": result.energy.tolist(),
     }
 
 
@@ -112,9 +116,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--iterations", type=int, default=200)
-    given = parser.parse_args()
-    wish = Wish(given.side, given.iterations)
-    name = f"architectures_{wish.side}_{wish.iterations}"
+    options = parser.parse_args()
+    size = FitSize(options.side, options.iterations)
+    name = f"architectures_{size.side}_{size.iterations}"
     folder = OUT / name
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
@@ -123,9 +127,9 @@ def main() -> None:
         for design in DESIGNS:
             kept = folder / f"{picture}_{design}.json"
             if not kept.is_file():
-                found = fitted(picture, design, wish, noise)
-                kept.write_text(json.dumps(found), encoding="utf-8")
-                print(picture, design, f"{found['oracle_psnr']:.2f} dB", flush=True)
+                result = fitted(picture, design, size, noise)
+                kept.write_text(json.dumps(result), encoding="utf-8")
+                print(picture, design, f"{result['oracle_psnr']:.2f} dB", flush=True)
             row = json.loads(kept.read_text(encoding="utf-8"))
             noise[design, tuple(row["block"])] = np.array(row["noise"])
             rows.append({"picture": picture, **row})
@@ -134,13 +138,13 @@ def main() -> None:
         f"without {', '.join(SLOW)}: {key}": said for key, said in correlations(quick).items()
     }
     summary = correlations(rows) | without
-    told = ("picture", "name", *SCORES, *TRUTHS, "oracle_iteration", "taken", "milliseconds")
-    write(name, [{key: _rounded(row[key]) for key in told} for row in rows], summary)
+    columns = ("picture", "name", *SCORES, *TRUTHS, "oracle_iteration", "taken", "milliseconds")
+    write(name, [{key: _rounded(row[key]) for key in columns} for row in rows], summary)
 
 
 def correlations(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Rank correlation of each score with each truth, picture by picture, and their mean."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for truth in TRUTHS:
         for score in SCORES:
             sign = -1 if score == "held_out_error" else 1  # less is better there
@@ -149,9 +153,9 @@ def correlations(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 mine = [row for row in rows if row["picture"] == picture]
                 scores, goal = ([row[key] for row in mine] for key in (score, truth))
                 each.append(sign * float(spearmanr(scores, goal).statistic))
-            words = ", ".join(f"{one:+.2f}" for one in each)
-            found[f"{score} and {truth}"] = f"{words}; mean {np.mean(each):+.2f}"
-    return found
+            values_text = ", ".join(f"{value:+.2f}" for value in each)
+            result[f"{score} and {truth}"] = f"{values_text}; mean {np.mean(each):+.2f}"
+    return result
 
 
 def _rounded(value: Any) -> Any:

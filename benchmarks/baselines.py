@@ -44,7 +44,7 @@ def total_variation(noisy: Picture, weight: float) -> Picture:
 def tv_oracle(case: Case, noisy: Picture, truth: Picture) -> Output:
     """Choose the weight by the truth."""
     tried = [total_variation(noisy, weight) for weight in TV_WEIGHTS]
-    best = int(np.argmax([psnr(one, truth) for one in tried]))
+    best = int(np.argmax([psnr(image, truth) for image in tried]))
     return Output(tried[best], {"weight": TV_WEIGHTS[best]})
 
 
@@ -64,8 +64,10 @@ def tv_blind(case: Case, noisy: Picture, truth: Picture) -> Output:
 def non_local_means(case: Case, noisy: Picture, truth: Picture) -> Output:
     """scikit-image's, with the estimated noise."""
     sigma = mean_sigma(case, noisy) / 255
-    wish = {**NLM, "h": NLM["h"] * sigma, "channel_axis": None if noisy.ndim == 2 else -1}
-    return Output(255 * denoise_nl_means(noisy / 255, sigma=sigma, **wish), {"sigma": 255 * sigma})
+    options = {**NLM, "h": NLM["h"] * sigma, "channel_axis": None if noisy.ndim == 2 else -1}
+    return Output(
+        255 * denoise_nl_means(noisy / 255, sigma=sigma, **options), {"sigma": 255 * sigma}
+    )
 
 
 def published(title: str) -> Method:

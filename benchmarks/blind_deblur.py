@@ -35,7 +35,7 @@ IMAGES, KERNELS = (1, 3, 4), (1, 2, 3, 5, 6, 8)
 BORDER, SHIFT = 15, 10
 
 
-def widths(wish: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+def widths(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     """Blur, forget how, and ask."""
     names = sorted(path.stem for path in (data_folder() / "set12").glob("*.png"))
     true = np.linspace(1, 3, len(names))
@@ -52,36 +52,36 @@ def widths(wish: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         answer = dip.blind_deblur(
             shot.astype(np.float32), preset="fast", max_iterations=WIDTH_ITERATIONS
         )
-        found = float(answer.learned["sigmas"][0])
+        estimated = float(answer.learned["sigmas"][0])
         rows.append(
             {
                 "case": case,
                 "true": float(sigma),
-                "found": found,
-                "off by %": 100 * (found / float(sigma) - 1),
+                "found": estimated,
+                "off by %": 100 * (estimated / float(sigma) - 1),
                 "seconds": time.monotonic() - started,
             }
         )
         save("widths", rows, {"within 10 %": sum(abs(row["off by %"]) <= 10 for row in rows)})
 
 
-def levin(wish: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+def levin(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     """Restore real camera shake, kernel of any shape; its true one is given to `told`."""
-    told = wish.part == "told"
+    is_known = options.part == "told"
     for image, kernel in product(IMAGES, KERNELS):
         case = f"im{image}_kernel{kernel}"
-        if case in {row["case"] for row in rows} or (wish.only and case not in wish.only):
+        if case in {row["case"] for row in rows} or (options.only and case not in options.only):
             continue
         folder = data_folder() / "levin"
         shot = imread(folder / f"{case}_blur.png").astype(np.float32)
         truth = imread(folder / f"gt_im{image}.png").astype(np.float64)
         true = np.load(folder / f"kernel{kernel}_conv_f8.npy")
         started = time.monotonic()
-        if told:
-            answer = dip.deblur(shot, true.astype(np.float32), preset=wish.preset)
+        if is_known:
+            answer = dip.deblur(shot, true.astype(np.float32), preset=options.preset)
         else:
-            size = wish.psf_size or true.shape[0]
-            answer = dip.blind_deblur(shot, size, preset=wish.preset, blur="free")
+            size = options.psf_size or true.shape[0]
+            answer = dip.blind_deblur(shot, size, preset=options.preset, blur="free")
         seconds = time.monotonic() - started
         before, after = judged(shot, truth), judged(answer.image, truth)
         row = {
@@ -94,7 +94,7 @@ def levin(wish: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
             "iterations": answer.report["iterations"],
             "seconds": seconds,
         }
-        if not told:
+        if not is_known:
             row["kernel alike"] = alike(answer.learned["psf"], true)
             np.savez(
                 OUT / f"blind_{case}.npz",
@@ -106,12 +106,12 @@ def levin(wish: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         rows.append(row)
         print(row, file=sys.stderr, flush=True)
         summary = {
-            "mean output dB": mean(one["output dB"] for one in rows),
-            "mean gain dB": mean(one["gain dB"] for one in rows),
-            "least gain dB": min(one["gain dB"] for one in rows),
-            "mean output SSIM": mean(one["output SSIM"] for one in rows),
+            "mean output dB": mean(row["output dB"] for row in rows),
+            "mean gain dB": mean(row["gain dB"] for row in rows),
+            "least gain dB": min(row["gain dB"] for row in rows),
+            "mean output SSIM": mean(row["output SSIM"] for row in rows),
         }
-        save(f"{wish.part}_{wish.preset}", rows, summary)
+        save(f"{options.part}_{options.preset}", rows, summary)
 
 
 def judged(picture: npt.NDArray[Any], truth: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -130,12 +130,12 @@ def judged(picture: npt.NDArray[Any], truth: npt.NDArray[np.float64]) -> tuple[f
     return float(psnr), float(structural_similarity(moved, truth[inner], data_range=255))
 
 
-def alike(found: npt.NDArray[Any], true: npt.NDArray[np.float64]) -> float:
+def alike(estimated: npt.NDArray[Any], true: npt.NDArray[np.float64]) -> float:
     """Largest correlation of two kernels over all shifts; 1: the same."""
-    grid = [a + b for a, b in zip(found.shape, true.shape, strict=True)]
-    spectra = np.fft.fft2(found, grid) * np.fft.fft2(true, grid).conj()
+    grid = [a + b for a, b in zip(estimated.shape, true.shape, strict=True)]
+    spectra = np.fft.fft2(estimated, grid) * np.fft.fft2(true, grid).conj()
     largest = np.fft.ifft2(spectra).real.max()
-    return float(largest / np.linalg.norm(found) / np.linalg.norm(true))
+    return float(largest / np.linalg.norm(estimated) / np.linalg.norm(true))
 
 
 def save(part: str, rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:
@@ -150,11 +150,11 @@ def main() -> None:
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--psf-size", type=int, default=None)
     parser.add_argument("--only", nargs="*", default=[])
-    wish = parser.parse_args()
-    name = "blind_widths" if wish.part == "widths" else f"blind_{wish.part}_{wish.preset}"
+    options = parser.parse_args()
+    name = "blind_widths" if options.part == "widths" else f"blind_{options.part}_{options.preset}"
     kept = OUT / f"{name}.json"
     rows = json.loads(kept.read_text(encoding="utf-8"))["rows"] if kept.exists() else []
-    (widths if wish.part == "widths" else levin)(wish, rows)
+    (widths if options.part == "widths" else levin)(options, rows)
 
 
 if __name__ == "__main__":

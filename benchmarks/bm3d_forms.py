@@ -38,7 +38,7 @@ def bm3d_whole(noisy: Picture, sigma: list[float]) -> Picture:
 
     if noisy.ndim == 2:
         return 255 * np.asarray(bm3d.bm3d(noisy / 255, sigma[0] / 255))
-    return 255 * np.asarray(bm3d.bm3d_rgb(noisy / 255, [one / 255 for one in sigma]))
+    return 255 * np.asarray(bm3d.bm3d_rgb(noisy / 255, [deviation / 255 for deviation in sigma]))
 
 
 def bm3d_blind(case: Case, noisy: Picture, truth: Picture) -> Output:
@@ -91,8 +91,10 @@ def vst_oracle(case: Case, noisy: Picture, truth: Picture) -> Output:
 
     def better(place: int) -> float:
         if place not in quick:
-            shown = stabilised_bm3d(noisy, line, MULTIPLES[place], profile=bm3d.BM3DProfileLC())
-            quick[place] = psnr(shown, truth)
+            stabilised = stabilised_bm3d(
+                noisy, line, MULTIPLES[place], profile=bm3d.BM3DProfileLC()
+            )
+            quick[place] = psnr(stabilised, truth)
         return quick[place]
 
     best = MIDDLE
@@ -103,9 +105,9 @@ def vst_oracle(case: Case, noisy: Picture, truth: Picture) -> Output:
             break
     # the two profiles may differ on neighbouring strengths, so blind strength has its chance
     last = {best, MIDDLE} if abs(best - MIDDLE) <= 1 else {best}
-    shown = {place: stabilised_bm3d(noisy, line, MULTIPLES[place]) for place in last}
-    chosen = max(last, key=lambda place: psnr(shown[place], truth))
-    return Output(shown[chosen], {"multiple": MULTIPLES[chosen], "line": line})
+    stabilised = {place: stabilised_bm3d(noisy, line, MULTIPLES[place]) for place in last}
+    chosen = max(last, key=lambda place: psnr(stabilised[place], truth))
+    return Output(stabilised[chosen], {"multiple": MULTIPLES[chosen], "line": line})
 
 
 def calibration(case: Case, noisy: Picture) -> dict[str, Any]:
@@ -126,10 +128,15 @@ def calibration(case: Case, noisy: Picture) -> dict[str, Any]:
 
 def vst_calibrated(case: Case, noisy: Picture, truth: Picture) -> Output:
     """Tell BM3D the noise's line and spectrum as we measure them."""
-    told = calibration(case, noisy)
-    lags = told["along_y"], told["along_x"]
+    variance_line_of_camera = calibration(case, noisy)
+    lags = variance_line_of_camera["along_y"], variance_line_of_camera["along_x"]
     psd = noise_psd(noisy.shape, *lags) if any(lags) else None  # white: the same, but sooner
-    return Output(stabilised_bm3d(noisy, (told["gain"], told["intercept"]), psd=psd), told)
+    return Output(
+        stabilised_bm3d(
+            noisy, (variance_line_of_camera["gain"], variance_line_of_camera["intercept"]), psd=psd
+        ),
+        variance_line_of_camera,
+    )
 
 
 def noise_psd(

@@ -83,8 +83,8 @@ def scene(name: str, blur: float) -> Picture:
     picture = (picture - low) / (high - low)
     if blur:
         picture = gaussian_filter(picture, blur)
-    top, left = (max(0, (side - SIDE) // 2) for side in picture.shape)
-    return picture.clip(min=0)[top : top + SIDE, left : left + SIDE]
+    row, column = (max(0, (side - SIDE) // 2) for side in picture.shape)
+    return picture.clip(min=0)[row : row + SIDE, column : column + SIDE]
 
 
 def shot(case: Case) -> tuple[Picture, Picture]:
@@ -92,8 +92,8 @@ def shot(case: Case) -> tuple[Picture, Picture]:
     rng = np.random.default_rng(case.seed)
     light = scene(case.scene, case.blur) * case.photons
     image = case.gain * rng.poisson(light) + rng.normal(0, case.read, light.shape) + case.offset
-    if (top := KINDS[case.kind]) is not None:
-        image = np.clip(np.rint(image), 0, top)
+    if (ceiling := KINDS[case.kind]) is not None:
+        image = np.clip(np.rint(image), 0, ceiling)
     return image, case.gain * light + case.offset
 
 
@@ -120,34 +120,35 @@ def judge(case: Case) -> dict[str, Any]:
     """Measure one image, and compare."""
     image, signal = shot(case)
     step = 0.0 if case.kind == "float" else 1.0
-    found = estimate_noise(torch.from_numpy(image)[None], step)
+    estimate = estimate_noise(torch.from_numpy(image)[None], step)
     intercept = case.read**2 - case.gain * case.offset + step**2 / 12
     at = np.percentile(signal, np.linspace(5, 95, 10))
     true = case.gain * at + intercept
-    ratio = compute_noise_variance(found, at) / np.maximum(true, 1e-9) - 1
+    ratio = compute_noise_variance(estimate, at) / np.maximum(true, 1e-9) - 1
     # what the clean picture's every pixel would tell of the gain
     weight = 0.5 / np.maximum(case.gain * signal + intercept, 1e-9) ** 2
     centre = np.average(signal, weights=weight)
     bound = float((weight * (signal - centre) ** 2).sum() ** -0.5) / case.gain
-    top = KINDS[case.kind]
+    ceiling = KINDS[case.kind]
     spans = case.gain * case.photons >= SPANNED * case.read
-    fits = top is None or case.gain * case.photons + case.offset <= 0.9 * top
+    fits = ceiling is None or case.gain * case.photons + case.offset <= 0.9 * ceiling
     # where it is near zero, it matters as a share of the variance amid the signal
     level = max(abs(intercept), float(case.gain * np.median(signal) + intercept))
     worst = float(ratio[np.argmax(abs(ratio))])
     return {
         **case._asdict(),
-        "found gain": found.gain,
-        "found intercept": found.intercept,
+        "found gain": estimate.gain,
+        "found intercept": estimate.intercept,
         "counts": bool(spans and fits and bound <= BEYOND),
-        "told": not found.unreliable_reason and found.gain_error <= UNSURE * max(found.gain, 1e-12),
-        "doubt": found.unreliable_reason,
-        "gain right": abs(found.gain / case.gain - 1) <= RIGHT,
-        "intercept right": abs(found.intercept - intercept) <= RIGHT * level,
-        "intercept plainly right": abs(found.intercept - intercept) <= RIGHT * abs(intercept),
+        "told": not estimate.unreliable_reason
+        and estimate.gain_error <= UNSURE * max(estimate.gain, 1e-12),
+        "doubt": estimate.unreliable_reason,
+        "gain right": abs(estimate.gain / case.gain - 1) <= RIGHT,
+        "intercept right": abs(estimate.intercept - intercept) <= RIGHT * level,
+        "intercept plainly right": abs(estimate.intercept - intercept) <= RIGHT * abs(intercept),
         "variance right": abs(worst) <= RIGHT,
         "worst variance": worst,
-        "wild": bool(not found.unreliable_reason and abs(worst) > 1),
+        "wild": bool(not estimate.unreliable_reason and abs(worst) > 1),
     }
 
 
@@ -178,16 +179,16 @@ def judge_reach(name: str, kind: str, lag: float, level: float, side: int) -> di
     """Compare the blind spot with the one that the true autocorrelation asks for."""
     rng = np.random.default_rng([ord(name[0]), ord(name[1]), round(100 * lag), round(level), side])
     picture = 255 * scene(name, 1.0)
-    top, left = (int(rng.integers(0, max(1, full - side + 1))) for full in picture.shape)
-    picture = picture[top : top + side, left : left + side]
+    row, column = (int(rng.integers(0, max(1, full - side + 1))) for full in picture.shape)
+    picture = picture[row : row + side, column : column + side]
     noise, along_y, along_x = correlated(rng, picture.shape, kind, lag)
     image = torch.from_numpy(picture + level * noise)[None]
-    found = estimate_noise(image, 0)
+    estimate = estimate_noise(image, 0)
     grid = (int(image.shape[1]), int(image.shape[2]))
     true = NoiseEstimate(
         gain=0, intercept=1, floor=1, along_y=tuple(along_y), along_x=tuple(along_x)
     )
-    right, got = compute_blind_spot_size([true], grid), compute_blind_spot_size([found], grid)
+    right, got = compute_blind_spot_size([true], grid), compute_blind_spot_size([estimate], grid)
     more = [(ours - theirs) // 2 for ours, theirs in zip(got, right, strict=True)]
     return {
         "scene": name,
@@ -197,9 +198,9 @@ def judge_reach(name: str, kind: str, lag: float, level: float, side: int) -> di
         "side": side,
         "block": "×".join(map(str, got)),
         "true block": "×".join(map(str, right)),
-        "right": all(one == 0 for one in more),
-        "right or one larger": all(0 <= one <= 1 for one in more),
-        "told": not found.unreliable_reason,
+        "right": all(extra == 0 for extra in more),
+        "right or one larger": all(0 <= extra <= 1 for extra in more),
+        "told": not estimate.unreliable_reason,
     }
 
 
@@ -210,12 +211,12 @@ def share(rows: list[dict[str, Any]], key: str) -> float:
 
 def table(rows: list[dict[str, Any]], keys: tuple[str, ...], name: str) -> None:
     """Write the rows, and their shares by scene, with tuned and other scenes apart."""
-    groups = {one: [row for row in rows if row["scene"] == one] for one in SCENES}
+    groups = {name: [row for row in rows if row["scene"] == name] for name in SCENES}
     groups["tuned"] = [row for row in rows if row["scene"] in TUNED]
     groups["not tuned"] = [row for row in rows if row["scene"] not in TUNED]
     shares = [
-        {"scene": one, "cases": len(some), **{f"{key} %": share(some, key) for key in keys}}
-        for one, some in groups.items()
+        {"scene": name, "cases": len(some), **{f"{key} %": share(some, key) for key in keys}}
+        for name, some in groups.items()
         if some
     ]
     write(name, shares, {})
@@ -228,21 +229,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=("gain", "reach", "all"), default="all")
     parser.add_argument("--count", type=int, default=24)
-    wish = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    if wish.part in ("gain", "all"):
-        for blur, words in ((0.0, "as_they_are"), (1.0, "through_optics")):
-            rows = [judge(case) for case in cases(wish.count, blur)]
+    if options.part in ("gain", "all"):
+        for blur, label in ((0.0, "as_they_are"), (1.0, "through_optics")):
+            rows = [judge(case) for case in cases(options.count, blur)]
             counted = [row for row in rows if row["counts"]]
-            told = [row for row in counted if row["told"]]
+            confident = [row for row in counted if row["told"]]
             for row in rows:
                 row["cannot tell"] = not row["told"]
             keys = ("gain right", "intercept right", "intercept plainly right", "variance right")
-            table(told, keys, f"calibration_gain_{words}")
-            table(counted, ("cannot tell",), f"calibration_untold_{words}")
+            table(confident, keys, f"calibration_gain_{label}")
+            table(counted, ("cannot tell",), f"calibration_untold_{label}")
             rest = [row for row in rows if not row["counts"]]
-            table(rest, ("cannot tell", "wild"), f"calibration_rest_{words}")
-    if wish.part in ("reach", "all"):
+            table(rest, ("cannot tell", "wild"), f"calibration_rest_{label}")
+    if options.part in ("reach", "all"):
         rows = [
             judge_reach(name, kind, lag, level, side)
             for name in SCENES

@@ -63,8 +63,12 @@ class Camera:
     def maps(self, count: int, rng: np.random.Generator) -> dict[str, Any]:
         """Make maps from so many frames of each light."""
         stacks = [np.stack([self.shot(light, rng) for _ in range(count)]) for light in (0, *FLATS)]
-        found = dip.camera_maps(stacks[0], stacks[1:])
-        return {"offset_map": found.offset, "gain_map": found.gain, "noise_map": found.noise}
+        measured = dip.camera_maps(stacks[0], stacks[1:])
+        return {
+            "offset_map": measured.offset,
+            "gain_map": measured.gain,
+            "noise_map": measured.noise,
+        }
 
 
 def camera(side: int, rng: np.random.Generator) -> Camera:
@@ -84,51 +88,60 @@ def truth(name: str, side: int) -> Picture:
     }[name]().astype(np.float64)
     if name != "microtubules":
         whole = gaussian(whole, SMOOTH)
-    top, left = ((count - side) // 2 for count in whole.shape)
+    row, column = ((count - side) // 2 for count in whole.shape)
     low, high = np.percentile(whole, (0.1, 99.9))
-    shown = np.clip((whole - low) / (high - low) * 255, 0, 255)
-    return np.asarray(shown[top : top + side, left : left + side])
+    scaled = np.clip((whole - low) / (high - low) * 255, 0, 255)
+    return np.asarray(scaled[row : row + side, column : column + side])
 
 
-def compare(name: str, light: int, wish: argparse.Namespace) -> dict[str, Any]:
+def compare(name: str, light: int, options: argparse.Namespace) -> dict[str, Any]:
     """Denoise one picture without maps and with them."""
     rng = np.random.default_rng(light)
-    clean, made = truth(name, wish.side), camera(wish.side, rng)
-    maps = made.maps(wish.frames, rng)
-    seen = made.shot(clean / 255 * light, rng)
-    plain = dip.denoise(seen, preset=wish.preset)
+    clean, sensor = truth(name, options.side), camera(options.side, rng)
+    maps = sensor.maps(options.frames, rng)
+    noisy_shot = sensor.shot(clean / 255 * light, rng)
+    plain = dip.denoise(noisy_shot, preset=options.preset)
     began = time.process_time()
-    mapped = dip.denoise(seen, preset=wish.preset, **maps)
+    mapped = dip.denoise(noisy_shot, preset=options.preset, **maps)
     seconds = time.process_time() - began
-    unit = 255 / (light * made.gain.mean())
-    shown = [(one - made.offset.mean()) * unit for one in (seen, plain.image, mapped.image)]
-    keep(f"{name}_{light}", [*shown, clean])
-    noisy = made.noise > NOISY
+    unit = 255 / (light * sensor.gain.mean())
+    images = [
+        (image - sensor.offset.mean()) * unit for image in (noisy_shot, plain.image, mapped.image)
+    ]
+    keep(f"{name}_{light}", [*images, clean])
+    noisy = sensor.noise > NOISY
     return {
         "picture": f"{name}, {light} photons",
-        "input dB": psnr(shown[0], clean),
-        "without dB": psnr(shown[1], clean),
-        "maps dB": psnr(shown[2], clean),
-        "gain dB": psnr(shown[2], clean) - psnr(shown[1], clean),
-        "noisy pixels, without dB": psnr(shown[1][noisy], clean[noisy]),
-        "noisy pixels, maps dB": psnr(shown[2][noisy], clean[noisy]),
+        "input dB": psnr(images[0], clean),
+        "without dB": psnr(images[1], clean),
+        "maps dB": psnr(images[2], clean),
+        "gain dB": psnr(images[2], clean) - psnr(images[1], clean),
+        "noisy pixels, without dB": psnr(images[1][noisy], clean[noisy]),
+        "noisy pixels, maps dB": psnr(images[2][noisy], clean[noisy]),
         "CPU seconds": seconds,
     }
 
 
-def without_frames(wish: argparse.Namespace) -> dict[str, Any]:
+def without_frames(options: argparse.Namespace) -> dict[str, Any]:
     """Denoise the one picture of acsn_microtubules, fitted to its truth by gain and offset."""
     folder = data_folder() / "acsn_microtubules"
-    seen, clean = imread(folder / "noisy.png"), imread(folder / "gt.png").astype(np.float64)
+    noisy, clean = imread(folder / "noisy.png"), imread(folder / "gt.png").astype(np.float64)
     began = time.process_time()
-    made = dip.denoise(seen, preset=wish.preset).image
+    restored = dip.denoise(noisy, preset=options.preset).image
     seconds = time.process_time() - began
-    shown = [np.polyval(np.polyfit(one.ravel(), clean.ravel(), 1), one) for one in (seen, made)]
-    keep("acsn_microtubules", [*shown, clean])
-    told = psnr(shown[0], clean), psnr(shown[1], clean)
+    images = [
+        np.polyval(np.polyfit(image.ravel(), clean.ravel(), 1), image)
+        for image in (noisy, restored)
+    ]
+    keep("acsn_microtubules", [*images, clean])
+    scores = psnr(images[0], clean), psnr(images[1], clean)
     none = dict.fromkeys(("maps dB", "gain dB"), "no frames")
     rest = dict.fromkeys(("noisy pixels, without dB", "noisy pixels, maps dB"), "")
-    row = {"picture": "acsn_microtubules, noisy.png", "input dB": told[0], "without dB": told[1]}
+    row = {
+        "picture": "acsn_microtubules, noisy.png",
+        "input dB": scores[0],
+        "without dB": scores[1],
+    }
     return {**row, **none, **rest, "CPU seconds": seconds}
 
 
@@ -136,8 +149,8 @@ def keep(name: str, pictures: list[npt.NDArray[Any]]) -> None:
     """Write pictures side by side."""
     folder = OUT / "camera_maps"
     folder.mkdir(parents=True, exist_ok=True)
-    shown = [np.clip(np.rint(one), 0, 255).astype(np.uint8) for one in pictures]
-    Image.fromarray(np.concatenate(shown, 1)).save(folder / f"{name}.png")
+    images = [np.clip(np.rint(image), 0, 255).astype(np.uint8) for image in pictures]
+    Image.fromarray(np.concatenate(images, 1)).save(folder / f"{name}.png")
 
 
 def main() -> None:
@@ -148,31 +161,31 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=200)
     names = ["mitochondria", "two channels", "microtubules"]
     parser.add_argument("--pictures", nargs="+", default=[*names, "acsn"])
-    wish = parser.parse_args()
-    title = f"camera_maps_{wish.preset}_{wish.side}_{wish.frames}"
-    there = OUT / f"{title}.json"
-    rows = json.loads(there.read_text(encoding="utf-8"))["rows"] if there.exists() else []
+    options = parser.parse_args()
+    title = f"camera_maps_{options.preset}_{options.side}_{options.frames}"
+    path = OUT / f"{title}.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     done = {row["picture"] for row in rows}
-    cases = [(name, light) for name in wish.pictures if name != "acsn" for light in LIGHTS]
+    cases = [(name, light) for name in options.pictures if name != "acsn" for light in LIGHTS]
     for name, light in cases:
         if f"{name}, {light} photons" not in done:
-            rows.append(compare(name, light, wish))
+            rows.append(compare(name, light, options))
             print(rows[-1], file=sys.stderr, flush=True)
             write(title, rows, summary(rows))
-    if "acsn" in wish.pictures and "acsn_microtubules, noisy.png" not in done:
-        rows.append(without_frames(wish))
+    if "acsn" in options.pictures and "acsn_microtubules, noisy.png" not in done:
+        rows.append(without_frames(options))
         write(title, rows, summary(rows))
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean and least gain at each light."""
-    told: dict[str, Any] = {}
+    means: dict[str, Any] = {}
     for light in LIGHTS:
         gains = [row["gain dB"] for row in rows if f", {light} photons" in row["picture"]]
         if gains:
-            told[f"{light} photons: mean gain, dB"] = float(np.mean(gains))
-            told[f"{light} photons: least"] = min(gains)
-    return told
+            means[f"{light} photons: mean gain, dB"] = float(np.mean(gains))
+            means[f"{light} photons: least"] = min(gains)
+    return means
 
 
 if __name__ == "__main__":

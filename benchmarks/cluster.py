@@ -63,21 +63,21 @@ def main() -> None:
     sizes.add_argument("--small", action="store_true", help="few small files")
     sizes.add_argument("--large", action="store_true", help="few files, the whole preset")
     parser.add_argument("--again", action="store_true", help="forget what was measured before")
-    wish = parser.parse_args()
+    options = parser.parse_args()
     ROWS.parent.mkdir(parents=True, exist_ok=True)
-    if wish.again:
+    if options.again:
         ROWS.unlink(missing_ok=True)
-    size = SMALL if wish.small else LARGE if wish.large else USUAL
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    size = SMALL if options.small else LARGE if options.large else USUAL
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         lay_out(folder, *size[1:])
-        for part in wish.parts:
+        for part in options.parts:
             for name, measure in PARTS[part].items():
-                if (name, list(size)) not in [(row["what"], row["size"]) for row in known()]:
+                if (name, list(size)) not in [(row["what"], row["size"]) for row in read_rows()]:
                     row = {"what": name, "size": size, **measure(folder, size)}
                     with ROWS.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")
-    rows = [row for row in known() if row["size"] == list(size)]
+    rows = [row for row in read_rows() if row["size"] == list(size)]
     heads = list(dict.fromkeys(head for row in rows for head in row if head != "size"))
     tasks, files, side, iterations = size
     summary = {
@@ -85,22 +85,22 @@ def main() -> None:
         "files": f"{files} of {side} x {side} pixels, {iterations} iterations, 1 thread",
         "empty tasks": tasks,
     }
-    for way in list(PARTS["throughput"])[1:]:
-        for words, figure in RATIOS.items():
-            summary[f"{way} to single processes, {words}"] = ratio(rows, way, figure)
+    for variant in list(PARTS["throughput"])[1:]:
+        for arguments, figure in RATIOS.items():
+            summary[f"{variant} to single processes, {arguments}"] = ratio(rows, variant, figure)
     write("cluster", [{head: row.get(head, "") for head in heads} for row in rows], summary)
 
 
-def known() -> list[dict[str, Any]]:
+def read_rows() -> list[dict[str, Any]]:
     if not ROWS.exists():
         return []
     return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
 
 
-def ratio(rows: list[dict[str, Any]], way: str, figure: str) -> float | str:
+def ratio(rows: list[dict[str, Any]], variant: str, figure: str) -> float | str:
     """Set a way beside the single processes; of seconds, the fewer are the better."""
-    found = {row["what"]: row[figure] for row in rows if figure in row}
-    ours, theirs = found.get(way), found.get("two single processes")
+    figures_by_case = {row["what"]: row[figure] for row in rows if figure in row}
+    ours, theirs = figures_by_case.get(variant), figures_by_case.get("two single processes")
     if not ours or not theirs:
         return "not measured"
     return round(theirs / ours if figure == "cpu_s_per_file" else ours / theirs, 3)
@@ -141,8 +141,8 @@ def cluster(
         yield str(place), psutil.Process(started[0].pid), [psutil.Process(pid) for pid in pids]
     finally:
         for process in started:
-            for one in (*psutil.Process(process.pid).children(recursive=True), process):
-                one.kill()
+            for child in (*psutil.Process(process.pid).children(recursive=True), process):
+                child.kill()
             process.wait()
 
 
@@ -187,7 +187,7 @@ def done_files(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
             "bytes_of_unit": len(pickle.dumps(unit)),
             "bytes_of_answer": len(pickle.dumps(answer)),
             "scheduler_mb": scheduler.memory_info().rss / 1e6,
-            "worker_mb": max(one.memory_info().rss for one in workers) / 1e6,
+            "worker_mb": max(worker.memory_info().rss for worker in workers) / 1e6,
         }
 
 
@@ -197,20 +197,20 @@ def two_workers(folder: Path, size: tuple[int, ...], **settings: Any) -> dict[st
     with cluster(folder, settings) as (place, scheduler, workers):
         before = cpu(scheduler) + sum(map(cpu, workers))
         alone = cpu(scheduler)
-        told = timed([[folder / "in0", folder / "in1", "-o", out, "--scheduler", place]], folder)
-        told["cpu_s"] += cpu(scheduler) + sum(map(cpu, workers)) - before
+        times = timed([[folder / "in0", folder / "in1", "-o", out, "--scheduler", place]], folder)
+        times["cpu_s"] += cpu(scheduler) + sum(map(cpu, workers)) - before
         return {
-            **figures(told, [out]),
+            **figures(times, [out]),
             "scheduler_cpu_ms_per_task": 1e3 * (cpu(scheduler) - alone) / size[1],
-            "worker_mb": max(one.memory_info().rss for one in workers) / 1e6,
+            "worker_mb": max(worker.memory_info().rss for worker in workers) / 1e6,
         }
 
 
 def own_workers(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
     """Restore all files by two workers that are started for it."""
     out = folder / "by_its_own"
-    told = timed([[folder / "in0", folder / "in1", "-o", out, "--workers", WORKERS]], folder)
-    return figures(told, [out])
+    times = timed([[folder / "in0", folder / "in1", "-o", out, "--workers", WORKERS]], folder)
+    return figures(times, [out])
 
 
 def two_processes(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
@@ -241,8 +241,8 @@ def timed(commands: list[list[Any]], folder: Path) -> dict[str, float]:
     """Run batches at once; seconds on the clock and of the processor."""
     began, wall = time.monotonic(), time.time()
     running = []
-    for words in commands:
-        line = [sys.executable, "-m", "napari_dip", "batch", folder / "recipe.json", *words]
+    for argv in commands:
+        line = [sys.executable, "-m", "napari_dip", "batch", folder / "recipe.json", *argv]
         running.append(subprocess.Popen([*map(str, line), "--threads", "1", "--quiet"]))
     spent = [0.0] * len(running)
     while any(process.poll() is None for process in running):
@@ -255,14 +255,14 @@ def timed(commands: list[list[Any]], folder: Path) -> dict[str, float]:
     return {"s": time.monotonic() - began, "began": wall, "cpu_s": sum(spent)}
 
 
-def figures(told: dict[str, float], outs: list[Path]) -> dict[str, float]:
+def figures(times: dict[str, float], outs: list[Path]) -> dict[str, float]:
     """Files per minute, from the start on and from the first result on."""
-    ends = sorted(one.stat().st_mtime for out in outs for one in out.glob("records/*.json"))
+    ends = sorted(path.stat().st_mtime for out in outs for path in out.glob("records/*.json"))
     running = (len(ends) - 1) / (ends[-1] - ends[0])
     return {
-        "files_per_minute": 60 * len(ends) / told["s"],
+        "files_per_minute": 60 * len(ends) / times["s"],
         "files_per_minute_running": 60 * running,
-        "cpu_s_per_file": told["cpu_s"] / len(ends),
+        "cpu_s_per_file": times["cpu_s"] / len(ends),
     }
 
 
@@ -286,8 +286,8 @@ def through(process: psutil.Process) -> int:
     """
     if shutil.which("ss") is None:
         return 0
-    shown = subprocess.run(["ss", "-tinpH"], capture_output=True, text=True, check=True).stdout
-    lines = shown.splitlines()
+    listing = subprocess.run(["ss", "-tinpH"], capture_output=True, text=True, check=True).stdout
+    lines = listing.splitlines()
     total = 0
     for head, facts in pairwise(lines):
         if f"pid={process.pid}," in head:
@@ -295,14 +295,14 @@ def through(process: psutil.Process) -> int:
     return total
 
 
-def dask(settings: dict[str, Any], *words: str) -> subprocess.Popen[bytes]:
+def dask(settings: dict[str, Any], *arguments: str) -> subprocess.Popen[bytes]:
     """Start a process of dask's; its settings are told as docs/cluster.md says."""
-    told = {
+    environment = {
         "DASK_" + name.replace(".", "__").replace("-", "_").upper(): str(value)
         for name, value in settings.items()
     }
-    quiet, env = subprocess.DEVNULL, os.environ | told
-    line = [sys.executable, "-m", "dask", *words]
+    quiet, env = subprocess.DEVNULL, os.environ | environment
+    line = [sys.executable, "-m", "dask", *arguments]
     return subprocess.Popen(line, stdout=quiet, stderr=quiet, env=env)
 
 

@@ -107,9 +107,9 @@ def measure(name: str, kernel: int, settings: dict[str, Any]) -> dict[str, Any]:
     row["best"] = result.best_iteration
     row["seconds"] = time.perf_counter() - start
     OUT.mkdir(parents=True, exist_ok=True)
-    beside = np.concatenate([measured, theirs, result.image, truth], axis=1)
-    shown = np.clip(np.rint(beside), 0, 255).astype(np.uint8)
-    imsave(OUT / f"deblur_{name}_kernel{kernel}.png", shown, check_contrast=False)
+    panels = np.concatenate([measured, theirs, result.image, truth], axis=1)
+    pixels = np.clip(np.rint(panels), 0, 255).astype(np.uint8)
+    imsave(OUT / f"deblur_{name}_kernel{kernel}.png", pixels, check_contrast=False)
     return row
 
 
@@ -120,16 +120,16 @@ def main() -> None:
     parser.add_argument("--kernel", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--max-iterations", type=int)
-    wish = parser.parse_args()
-    name = f"deblur_{wish.preset}"
+    options = parser.parse_args()
+    name = f"deblur_{options.preset}"
     done = OUT / f"{name}.json"
     rows = json.loads(done.read_text())["rows"] if done.exists() else []
     for image in IMAGES:
-        known = any((row["image"], row["kernel"]) == (image, wish.kernel) for row in rows)
-        if known or (wish.only and image not in wish.only):
+        is_done = any((row["image"], row["kernel"]) == (image, options.kernel) for row in rows)
+        if is_done or (options.only and image not in options.only):
             continue
-        settings = {"preset": wish.preset, "max_iterations": wish.max_iterations}
-        rows.append(measure(image, wish.kernel, settings))
+        settings = {"preset": options.preset, "max_iterations": options.max_iterations}
+        rows.append(measure(image, options.kernel, settings))
         print(rows[-1], file=sys.stderr, flush=True)
         write(name, rows, summary_of(rows))
 

@@ -183,7 +183,7 @@ def mean_bead(beads: npt.NDArray[np.float64]) -> tuple[Volume, int]:
     for peak in peaks:
         cut = tuple(slice(p - half, p + half + 1) for p, half in zip(peak, BEAD, strict=True))
         box = beads[cut]
-        if box.shape == reach and min(one.start for one in cut) >= 0:
+        if box.shape == reach and min(edge.start for edge in cut) >= 0:
             boxes.append(box / box.sum())
     return np.maximum(np.mean(boxes, 0), 0).astype(np.float32), len(boxes)
 
@@ -195,18 +195,18 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--max-iterations", type=int)
     parser.add_argument("--smoothing", type=float)
-    wish = parser.parse_args()
+    options = parser.parse_args()
     settings = {
         name: value
         for name in ("preset", "max_iterations", "smoothing")
-        if (value := getattr(wish, name)) is not None
+        if (value := getattr(options, name)) is not None
     }
     title = "deblur_stacks_" + "_".join(map(str, settings.values()))
-    there = OUT / f"{title}.json"
-    rows = json.loads(there.read_text(encoding="utf-8"))["rows"] if there.exists() else []
+    path = OUT / f"{title}.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     for name, measure in (("bars", bars), ("pollen", pollen), ("grid", grid)):
-        known = any(row["stack"].startswith(name) for row in rows)
-        if known or (wish.only and name not in wish.only):
+        is_done = any(row["stack"].startswith(name) for row in rows)
+        if is_done or (options.only and name not in options.only):
             continue
         rows.append(measure(dict(settings)))
         print(rows[-1], file=sys.stderr, flush=True)

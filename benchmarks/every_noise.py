@@ -61,8 +61,8 @@ def middle(path: Path) -> Picture:
     """Cut the middle out of a picture, (Y, X) or (Y, X, 3)."""
     picture = np.asarray(imread(path), np.float64)
     picture = picture[..., :3] if picture.ndim == 3 else picture
-    top, left = (max(0, (side - SIDE) // 2) for side in picture.shape[:2])
-    return picture[top : top + SIDE, left : left + SIDE]
+    row, column = (max(0, (side - SIDE) // 2) for side in picture.shape[:2])
+    return picture[row : row + SIDE, column : column + SIDE]
 
 
 def noised(truth: Picture, kind: str, strength: int, seed: int) -> Picture:
@@ -77,8 +77,8 @@ def bm3d(noisy: Picture, kind: str) -> Picture:
     """Denoise by BM3D, blind."""
     planes = channels(noisy)
     if kind == "normal":
-        return bm3d_whole(noisy, [max(white_sigma(one), 0.1) for one in planes])
-    clean = [stabilised_bm3d(one, variance_line(one)) for one in planes]
+        return bm3d_whole(noisy, [max(white_sigma(plane), 0.1) for plane in planes])
+    clean = [stabilised_bm3d(plane, variance_line(plane)) for plane in planes]
     return clean[0] if noisy.ndim == 2 else np.stack(clean, -1)
 
 
@@ -86,17 +86,20 @@ def examine(path: Path, kind: str, strength: int) -> dict[str, Any]:
     """Restore one picture both ways."""
     truth = middle(path)
     name = f"{path.parent.name}/{path.stem}"
-    seen = noised(truth, kind, strength, zlib.crc32(f"{name} {kind} {strength}".encode()))
+    noisy = noised(truth, kind, strength, zlib.crc32(f"{name} {kind} {strength}".encode()))
     axes = "YX" if truth.ndim == 2 else "YXS"
-    result = dip.denoise(seen.astype(np.float32), axes=axes, preset="fast", device="cpu")
-    told = result.report["noise"]
-    figures = [psnr(one, truth) for one in (seen, np.asarray(result.image), bm3d(seen, kind))]
+    result = dip.denoise(noisy.astype(np.float32), axes=axes, preset="fast", device="cpu")
+    noise_record = result.report["noise"]
+    figures = [psnr(image, truth) for image in (noisy, np.asarray(result.image), bm3d(noisy, kind))]
     return {
         "picture": name,
         "noise": f"{kind} {strength}",
         **dict(zip(("input", "ours", "BM3D"), figures, strict=True)),
         "told": [
-            one or other for one, other in zip(told["cannot_tell"], told["caution"], strict=True)
+            doubt or caution
+            for doubt, caution in zip(
+                noise_record["cannot_tell"], noise_record["caution"], strict=True
+            )
         ],
     }
 
@@ -127,22 +130,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
-    asked = parser.parse_args()
-    noises = [("normal", one) for one in NORMAL] + [("photons", one) for one in PHOTONS]
+    options = parser.parse_args()
+    noises = [("normal", strength) for strength in NORMAL] + [
+        ("photons", strength) for strength in PHOTONS
+    ]
     pairs = [(path, *noise) for path in truths() for noise in noises]
     order = np.random.default_rng(0).permutation(len(pairs))  # each Nth stands for all
     rows = list(kept())
-    there = {(row["picture"], row["noise"]) for row in rows}
+    done = {(row["picture"], row["noise"]) for row in rows}
     OUT.mkdir(parents=True, exist_ok=True)
-    for path, kind, strength in [pairs[place] for place in order[asked.first :: asked.every]]:
-        if (f"{path.parent.name}/{path.stem}", f"{kind} {strength}") in there:
+    for path, kind, strength in [pairs[place] for place in order[options.first :: options.every]]:
+        if (f"{path.parent.name}/{path.stem}", f"{kind} {strength}") in done:
             continue
         rows.append(examine(path, kind, strength))
         print(*rows[-1].values(), sep=" | ", file=sys.stderr, flush=True)
         with (OUT / "every_noise.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(rows[-1]) + "\n")
     worst = sorted(rows, key=lambda row: row["ours"] - row["BM3D"])[:5]
-    summary = {f"{one['picture']}, {one['noise']}": one["ours"] - one["BM3D"] for one in worst}
+    summary = {f"{row['picture']}, {row['noise']}": row["ours"] - row["BM3D"] for row in worst}
     write("every_noise", table(rows), {"of": len(pairs), **summary})
 
 

@@ -34,25 +34,25 @@ CROPS = {
 LAYERS = ("features.4", "features.7", "features.10", "classifier.2")
 
 
-def crop(made: dict[str, Any], name: str, side: int) -> npt.NDArray[np.float32]:
+def crop(script: dict[str, Any], name: str, side: int) -> npt.NDArray[np.float32]:
     """Cut a crop of a lower half out, grey, in a range of 0 to 1."""
-    top, left = CROPS[name]
-    whole = made["grey"](name)
-    assert top >= len(whole) // 2
-    return np.ascontiguousarray(whole[top : top + side, left : left + side])
+    row, column = CROPS[name]
+    whole = script["grey"](name)
+    assert row >= len(whole) // 2
+    return np.ascontiguousarray(whole[row : row + side, column : column + side])
 
 
-def inverted(name: str, image: npt.NDArray[np.float32], network: str, wish: Any) -> Any:
+def inverted(name: str, image: npt.NDArray[np.float32], network: str, options: Any) -> Any:
     """Invert all layers of one crop with all priors, and keep page and figures."""
-    place = OUT / "features" / f"{name}-{wish.side}-{wish.iterations or 'fast'}"
+    place = OUT / "features" / f"{name}-{options.side}-{options.iterations or 'fast'}"
     path = place / "features.json"
     if not path.is_file():
-        settings = {"mean": 0.5, "deviation": 0.25, "black": 0, "white": 1, "crop": wish.side}
-        if wish.iterations:
-            settings["max_iterations"] = wish.iterations
-        found = explore.features(image, network, layers=LAYERS, device="cpu", **settings)
+        settings = {"mean": 0.5, "deviation": 0.25, "black": 0, "white": 1, "crop": options.side}
+        if options.iterations:
+            settings["max_iterations"] = options.iterations
+        inversion = explore.features(image, network, layers=LAYERS, device="cpu", **settings)
         place.parent.mkdir(parents=True, exist_ok=True)
-        found.save(place, overwrite=True)
+        inversion.save(place, overwrite=True)
     return json.loads(path.read_text(encoding="utf-8"))["layers"]
 
 
@@ -61,34 +61,34 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--iterations", type=int, default=0, help="0: the preset's")
     parser.add_argument("--images", nargs="*", default=list(CROPS), choices=list(CROPS))
-    wish = parser.parse_args()
-    made = runpy.run_path(str(ROOT / "scripts" / "small_classifier.py"))
+    options = parser.parse_args()
+    script = runpy.run_path(str(ROOT / "scripts" / "small_classifier.py"))
     place = OUT / "small_classifier.pt2"
     OUT.mkdir(parents=True, exist_ok=True)
     if not place.is_file():
-        network, share = made["trained"]()
-        made["save"](network, place)
+        network, share = script["trained"]()
+        script["save"](network, place)
         print(f"The classifier tells {share:.0%} of its last training crops rightly.")
     rows = []
-    for name in wish.images:
-        for line in inverted(name, crop(made, name, wish.side), str(place), wish):
+    for name in options.images:
+        for line in inverted(name, crop(script, name, options.side), str(place), options):
             row = {"image": name, "layer": line["layer"], "answer": line["answer"]}
-            for prior, words in PRIOR_LABELS.items():
-                row[words.lower()] = line[f"{prior.replace('-', '_')}_correlation"]
+            for prior, label in PRIOR_LABELS.items():
+                row[label.lower()] = line[f"{prior.replace('-', '_')}_correlation"]
             rows.append(row)
         write("features", rows, _summary(rows))
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean correlation for each layer, and on how many images the untrained network is best."""
-    told: dict[str, Any] = {}
+    mean_values: dict[str, Any] = {}
     for layer in LAYERS:
         lines = [row for row in rows if row["layer"] == layer]
-        names = [words.lower() for words in PRIOR_LABELS.values()]
+        names = [label.lower() for label in PRIOR_LABELS.values()]
         means = [f"{name} {np.mean([row[name] for row in lines]):.3f}" for name in names]
         best = sum(max(names, key=lambda name, row=row: row[name]) == names[0] for row in lines)
-        told[layer] = f"{', '.join(means)}; untrained network best on {best} of {len(lines)}"
-    return told
+        mean_values[layer] = f"{', '.join(means)}; untrained network best on {best} of {len(lines)}"
+    return mean_values
 
 
 if __name__ == "__main__":

@@ -60,9 +60,9 @@ CASES = (
 def cut(case: Case, side: int) -> Stack:
     """Read the crop."""
     whole = tifffile.imread(data_folder() / f"{case.file}.tif").astype(np.float32)
-    top, left = case.corner
+    row, column = case.corner
     planes = slice(case.first, case.first + case.count)
-    return np.ascontiguousarray(whole[planes, top : top + side, left : left + side])
+    return np.ascontiguousarray(whole[planes, row : row + side, column : column + side])
 
 
 def missing(case: Case, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
@@ -160,17 +160,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="balanced")
     parser.add_argument("--side", type=int, default=64)
-    wish = parser.parse_args()
-    title = f"filling_stacks_{wish.preset}_{wish.side}"
-    there = OUT / f"{title}.json"
-    rows = json.loads(there.read_text(encoding="utf-8"))["rows"] if there.exists() else []
+    options = parser.parse_args()
+    title = f"filling_stacks_{options.preset}_{options.side}"
+    path = OUT / f"{title}.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     done = {row["crop"] for row in rows}
     for case in CASES:
         if case.name in done:
             continue
-        rows.append(compare(case, wish.preset, wish.side))
+        rows.append(compare(case, options.preset, options.side))
         print(rows[-1], file=sys.stderr, flush=True)
-        write(title, rows, {"preset": wish.preset})
+        write(title, rows, {"preset": options.preset})
 
 
 if __name__ == "__main__":

@@ -50,26 +50,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=1)
-    wish = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    truth, rows = scene(wish.side), []
+    truth, rows = scene(options.side), []
     even = binary_erosion(np.abs(truth - GROUND) < 0.3, iterations=6)
-    for seed in range(wish.seeds):
+    for seed in range(options.seeds):
         noise = np.random.default_rng(seed).normal(0, NOISE, truth.shape)
         image = (truth + noise).astype(np.float32)
         for prior in ("r2r", "blind-spot"):
             result = dip.denoise(image, preset="fast", prior=prior, seed=seed)
             error = result.image - truth
             for axis, name in enumerate(("rows", "columns")):
-                left, was = (finest(one, axis)[even] for one in (error, noise))
-                size = float(np.sqrt((left**2).mean()))
+                residual_energy, was = (finest(plane, axis)[even] for plane in (error, noise))
+                size = float(np.sqrt((residual_energy**2).mean()))
                 row = {"prior": prior, "seed": seed, "along": name}
                 row["amplitude / noise's"] = size / float(np.sqrt((was**2).mean()))
-                row["like the noise"] = float(np.corrcoef(left, was)[0, 1])
-                row["like the grid"] = float(left.mean()) / size
+                row["like the noise"] = float(np.corrcoef(residual_energy, was)[0, 1])
+                row["like the grid"] = float(residual_energy.mean()) / size
                 rows.append(row)
                 print(row, flush=True)
-    write("fine_rows", rows, {"side": wish.side, "even share": float(even.mean())})
+    write("fine_rows", rows, {"side": options.side, "even share": float(even.mean())})
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def denoise(field: str, capture: int, preset: str) -> dict[str, Any]:
     subprocess.run([*command, *options], check=True)
     seconds = time.monotonic() - started
     raw, truth = fmd(field, capture)
-    told = json.loads(report.read_text(encoding="utf-8"))
+    record = json.loads(report.read_text(encoding="utf-8"))
     result = tifffile.imread(target)
     before, after = psnr(raw, truth), psnr(result, truth)
     return {
@@ -41,8 +41,8 @@ def denoise(field: str, capture: int, preset: str) -> dict[str, Any]:
         "output dB": after,
         "gain dB": after - before,
         "seconds": seconds,
-        "blind spot": "×".join(map(str, reversed(told["noise"]["blind_spot_size"]))),
-        "iterations": told["iterations"],
+        "blind spot": "×".join(map(str, reversed(record["noise"]["blind_spot_size"]))),
+        "iterations": record["iterations"],
     }
 
 
@@ -52,16 +52,16 @@ def main() -> None:
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--captures", nargs="+", type=int, default=[1, 2, 3, 4])
     parser.add_argument("--fields", nargs="+", default=list(FMD_FIELDS))
-    wish = parser.parse_args()
+    options = parser.parse_args()
     rows = []
-    for field in wish.fields:
-        for capture in wish.captures:
-            rows.append(denoise(field, capture, wish.preset))
+    for field in options.fields:
+        for capture in options.captures:
+            rows.append(denoise(field, capture, options.preset))
             print(rows[-1], file=sys.stderr, flush=True)
     wide = [row["gain dB"] for row in rows if row["image"].startswith("WideField")]
     other = [row["gain dB"] for row in rows if not row["image"].startswith("WideField")]
     summary = {
-        "preset": wish.preset,
+        "preset": options.preset,
         "images": len(rows),
         "mean gain, Confocal and TwoPhoton": mean(other) if other else float("nan"),
         "mean gain, WideField": mean(wide) if wide else float("nan"),
@@ -69,7 +69,7 @@ def main() -> None:
         "longest seconds": max(row["seconds"] for row in rows),
         "mean output dB": mean(row["output dB"] for row in rows),
     }
-    write(f"fmd_{wish.preset}", rows, summary)
+    write(f"fmd_{options.preset}", rows, summary)
 
 
 if __name__ == "__main__":

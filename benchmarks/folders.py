@@ -60,8 +60,8 @@ def files_of(series: str) -> dict[str, tuple[Picture, Picture, float]]:
     """Give the noisy picture, the truth and the peak of each file of a series."""
     if series == "frames":
         return {f"frame{number:02}": _frame(number) for number in range(FRAMES)}
-    found, side = {}, SIDES.get(series, SIDE)
-    squares = tuple((top, left) for top in range(0, 512, side) for left in range(0, 512, side))
+    images, side = {}, SIDES.get(series, SIDE)
+    squares = tuple((row, column) for row in range(0, 512, side) for column in range(0, 512, side))
     for place, name in enumerate(FIELDS.get(series, W2S)):
         if series == "w2s":
             folder = data_folder() / "w2s"
@@ -71,10 +71,10 @@ def files_of(series: str) -> dict[str, tuple[Picture, Picture, float]]:
         else:
             raw, truth = fmd(name, 1)
             corners = QUARTERS if side == SIDE else squares
-        for top, left in corners:
-            cut = slice(top, top + side), slice(left, left + side)
-            found[f"{name}_{top}_{left}"] = raw[cut], truth[cut], 255.0
-    return found
+        for row, column in corners:
+            cut = slice(row, row + side), slice(column, column + side)
+            images[f"{name}_{row}_{column}"] = raw[cut], truth[cut], 255.0
+    return images
 
 
 def _frame(number: int) -> tuple[Picture, Picture, float]:
@@ -100,55 +100,57 @@ def compared(series: str, image: Picture, truth: Picture, peak: float) -> float:
     return decibels(image, truth, peak)
 
 
-def restored(series: str, way: str, wish: argparse.Namespace) -> tuple[dict[str, Picture], float]:
+def restored(
+    series: str, sharing: str, options: argparse.Namespace
+) -> tuple[dict[str, Picture], float]:
     """Restore a folder one way; what was done before is taken, with the time that it took."""
-    place = OUT / "folders" / f"{series}_{wish.preset}"
-    files = dict(list(files_of(series).items())[: wish.files or None])
+    place = OUT / "folders" / f"{series}_{options.preset}"
+    files = dict(list(files_of(series).items())[: options.files or None])
     (place / "in").mkdir(parents=True, exist_ok=True)
     for name, (noisy, _, _) in files.items():
         tifffile.imwrite(place / "in" / f"{name}.tif", noisy)
-    results, clock = place / way.replace(" ", "_"), place / f"{way.replace(' ', '_')}.json"
+    results, clock = place / sharing.replace(" ", "_"), place / f"{sharing.replace(' ', '_')}.json"
     if not clock.exists():
         shutil.rmtree(results, ignore_errors=True)
-        recipe = dip.make_recipe("denoise", preset=wish.preset, device="cpu")
+        recipe = dip.make_recipe("denoise", preset=options.preset, device="cpu")
         paths = [place / "in" / f"{name}.tif" for name in files]
         began = time.process_time()
-        done = dip.batch(recipe, paths, results, joint_training=way == TOGETHER)
+        done = dip.batch(recipe, paths, results, joint_training=sharing == TOGETHER)
         seconds = time.process_time() - began
-        assert done.count("restored") == len(files), [one.refusal for one in done.outcomes]
+        assert done.count("restored") == len(files), [outcome.refusal for outcome in done.outcomes]
         clock.write_text(json.dumps(seconds), encoding="utf-8")
     pictures = {name: tifffile.imread(results / f"{name}.tif") for name in files}
     return pictures, float(json.loads(clock.read_text(encoding="utf-8")))
 
 
-def row_of(series: str, way: str, wish: argparse.Namespace) -> dict[str, Any]:
+def row_of(series: str, sharing: str, options: argparse.Namespace) -> dict[str, Any]:
     """Restore one series one way, and compare it with the truth."""
-    pictures, seconds = restored(series, way, wish)
+    pictures, seconds = restored(series, sharing, options)
     truths = files_of(series)
-    each = [compared(series, one, *truths[name][1:]) for name, one in pictures.items()]
+    each = [compared(series, image, *truths[name][1:]) for name, image in pictures.items()]
     noisy = [compared(series, *truths[name]) for name in pictures]
-    receipts = _receipts(series, way, wish)
-    shared = [one["report"]["fit"].get("shared", {}) for one in receipts]
-    pixels = sum(one.size for one in pictures.values())
+    receipts = _receipts(series, sharing, options)
+    shared = [record["report"]["fit"].get("shared", {}) for record in receipts]
+    pixels = sum(image.size for image in pictures.values())
     return {
         "series": series,
         "files": len(pictures),
-        "way": way,
-        "shown": sum("file" in one for one in shared),
+        "way": sharing,
+        "shown": sum("file" in entry for entry in shared),
         "input dB": float(np.mean(noisy)),
         "dB": float(np.mean(each)),
         "worst dB": min(each),
         "each dB": each,
         "CPU s per megapixel": seconds / (pixels / 2**20),
-        "gain of going on": next((one["gain"] for one in shared if "gain" in one), ""),
-        "its error": next((one["error"] for one in shared if "error" in one), ""),
+        "gain of going on": next((entry["gain"] for entry in shared if "gain" in entry), ""),
+        "its error": next((entry["error"] for entry in shared if "error" in entry), ""),
     }
 
 
-def _receipts(series: str, way: str, wish: argparse.Namespace) -> list[dict[str, Any]]:
-    folder: Path = OUT / "folders" / f"{series}_{wish.preset}" / way.replace(" ", "_")
-    found = sorted((folder / "records").glob("*.tif.json"))
-    return [json.loads(one.read_text(encoding="utf-8")) for one in found]
+def _receipts(series: str, sharing: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    folder: Path = OUT / "folders" / f"{series}_{options.preset}" / sharing.replace(" ", "_")
+    paths = sorted((folder / "records").glob("*.tif.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 def main() -> None:
@@ -157,25 +159,25 @@ def main() -> None:
     ask.add_argument("series", nargs="*", choices=[*SERIES, []], default=[])
     ask.add_argument("--preset", default="fast")
     ask.add_argument("--files", type=int, default=0, help="only the first so many; 0: all")
-    wish = ask.parse_args()
-    title = f"folders_{wish.preset}"
-    there = OUT / f"{title}.json"
-    rows = json.loads(there.read_text(encoding="utf-8"))["rows"] if there.exists() else []
-    for series in wish.series or SERIES:
+    options = ask.parse_args()
+    title = f"folders_{options.preset}"
+    path = OUT / f"{title}.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    for series in options.series or SERIES:
         rows = [row for row in rows if row["series"] != series]
-        rows += [row_of(series, way, wish) for way in (TOGETHER, ALONE)]
+        rows += [row_of(series, sharing, options) for sharing in (TOGETHER, ALONE)]
         summary: dict[str, Any] = {}
-        for one, other in zip(rows[::2], rows[1::2], strict=True):
-            lost = np.subtract(one["each dB"], other["each dB"])
-            cost = one["CPU s per megapixel"] / other["CPU s per megapixel"]
-            summary[f"{one['series']}: time by {ALONE}"] = cost
-            summary[f"{one['series']}: gain, dB; least and most of a file"] = (
+        for first, second in zip(rows[::2], rows[1::2], strict=True):
+            lost = np.subtract(first["each dB"], second["each dB"])
+            cost = first["CPU s per megapixel"] / second["CPU s per megapixel"]
+            summary[f"{first['series']}: time by {ALONE}"] = cost
+            summary[f"{first['series']}: gain, dB; least and most of a file"] = (
                 f"{lost.mean():+.3f}; {lost.min():+.3f}, {lost.max():+.3f}"
             )
         plain = [{key: value for key, value in row.items() if key != "each dB"} for row in rows]
         write(title, plain, summary)
-        text = json.loads(there.read_text(encoding="utf-8")) | {"rows": rows}
-        there.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+        text = json.loads(path.read_text(encoding="utf-8")) | {"rows": rows}
+        path.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from skimage import data
 import napari_dip as dip
 from napari_dip.engine.fit.train_step import CudaGraphTrainStep, EagerTrainStep
 from napari_dip.engine.fit.trainer import Trainer
-from overhead import SIGMA, picture, ready
+from overhead import SIGMA, picture, prepare
 from shared_data import psnr, write
 
 #: Steps before the clock starts, and on it.
@@ -49,7 +49,7 @@ def busy_fraction(step: Trainer, steps: int = 50) -> float:
 
     milliseconds(step, 1)
     began = time.perf_counter()
-    with profile(activities=[ProfilerActivity.CUDA]) as told:
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         began = time.perf_counter()
         for _ in range(steps):
             step.advance()
@@ -57,7 +57,7 @@ def busy_fraction(step: Trainer, steps: int = 50) -> float:
         took = time.perf_counter() - began
     spans = sorted(
         (event.time_range.start, event.time_range.end)
-        for event in told.events()
+        for event in profiler.events()
         if event.device_type == torch.autograd.DeviceType.CUDA
     )
     busy, last = 0.0, 0.0
@@ -69,8 +69,8 @@ def busy_fraction(step: Trainer, steps: int = 50) -> float:
 
 def a_step(preset: str, side: int, *, graph: bool) -> Trainer:
     """Make one unit ready on the card, with its steps recorded or not."""
-    one = ready(STEPS, device="cuda", preset=preset, image=picture(side))
-    step = Trainer(one.problem, one.prior, one.schedule, seed=0)
+    fit = prepare(STEPS, device="cuda", preset=preset, image=picture(side))
+    step = Trainer(fit.problem, fit.prior, fit.schedule, seed=0)
     learner = step.train_step
     assert isinstance(learner, CudaGraphTrainStep)
     if not graph:
@@ -98,23 +98,28 @@ def steps() -> None:
 def runs() -> None:
     """Time whole runs, everything but the import included."""
     rows = []
-    for preset, side, asked in (("balanced", 512, 3.0), ("fast", 2048, 20.0)):
+    for preset, side, target_seconds in (("balanced", 512, 3.0), ("fast", 2048, 20.0)):
         seconds = []
         for _ in range(2):
             began = time.perf_counter()
             result = dip.denoise(picture(side), preset=preset, device="cuda")
             seconds.append(time.perf_counter() - began)
         notes = "; ".join(result.report["notes"])
-        rows.append({"preset": preset, "side": side, "s": seconds[1], "asked": asked, "n": notes})
+        rows.append(
+            {"preset": preset, "side": side, "s": seconds[1], "asked": target_seconds, "n": notes}
+        )
     write("gpu_runs", rows, {"most by asked": max(row["s"] / row["asked"] for row in rows)})
 
 
 def agreement() -> None:
     """Compare the pictures of processor and card."""
     truth = data.camera()[128:384, 128:384].astype(np.float64)
-    told = {one: dip.denoise(picture(), preset="fast", device=one).image for one in ("cpu", "cuda")}
-    apart = float(np.sqrt(np.mean((told["cpu"] - told["cuda"]) ** 2)))
-    row = {f"{one}, dB": psnr(image, truth) for one, image in told.items()}
+    images = {
+        device: dip.denoise(picture(), preset="fast", device=device).image
+        for device in ("cpu", "cuda")
+    }
+    apart = float(np.sqrt(np.mean((images["cpu"] - images["cuda"]) ** 2)))
+    row = {f"{device}, dB": psnr(image, truth) for device, image in images.items()}
     write("gpu_agreement", [{**row, "apart, grey values": apart}], {"noise, grey values": SIGMA})
 
 
@@ -123,10 +128,10 @@ def main() -> None:
     parts = {"steps": steps, "runs": runs, "agreement": agreement}
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("parts", nargs="*", choices=[*parts, []], default=[])
-    asked = ask.parse_args().parts or parts
+    parts_chosen = ask.parse_args().parts or parts
     if not torch.cuda.is_available():
         sys.exit("There is no NVIDIA card that this PyTorch can use, so nothing was measured.")
-    for name in asked:
+    for name in parts_chosen:
         parts[name]()
 
 

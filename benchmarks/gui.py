@@ -174,11 +174,11 @@ def latency_at(side: int, repeats: int) -> list[dict[str, Any]]:
     for number in range(1, repeats + 1):
         keep = seconds_from(bar.run_button, dock, lambda n=number: len(result_names(viewer)) == n)
         event_loop(60, lambda: not dock.is_busy)
-        ready = time.perf_counter() - keep.pressed
+        done_after = time.perf_counter() - keep.pressed
         discard = seconds_from(
             bar.discard_button, dock, lambda: not dock.is_busy and pool.activeThreadCount() == 0
         )
-        row = {"keep": keep.seconds, "ready": ready, "discard": discard.seconds}
+        row = {"keep": keep.seconds, "ready": done_after, "discard": discard.seconds}
         rows.append({"side": side} | {f"{what}_seconds": round(row[what], 3) for what in row})
     if len(viewer.layers) != 1 + repeats:
         sys.exit(f"{repeats} runs were kept, but there are {len(viewer.layers) - 1} results.")

@@ -37,7 +37,7 @@ def opened(sample: str, entry: str, **settings: Any) -> tuple[Any, Any]:
     viewer.open_sample("napari-dip", sample)
     for layer in viewer.layers:
         layer.data = layer.data[..., :SIDE, :SIDE]
-    images = [one for one in viewer.layers if one.visible and type(one).__name__ == "Image"]
+    images = [layer for layer in viewer.layers if layer.visible and type(layer).__name__ == "Image"]
     viewer.layers.selection.active = images[-1]
     _, dock = viewer.window.add_plugin_dock_widget("napari-dip", entry)
     if entry != "Batch":
@@ -152,8 +152,8 @@ JOURNEYS: dict[str, tuple[str, str, Callable[[Any, Any], None]]] = {
 
 def silences() -> dict[str, float]:
     """Longest silences in milliseconds since the last call: by the clock, and of own work."""
-    found = {"longest_ms": HEART.silences()["longest_ms"]}
-    return {**found, "own_ms": OWN.silences()["longest_ms"]}
+    longest = {"longest_ms": HEART.silences()["longest_ms"]}
+    return {**longest, "own_ms": OWN.silences()["longest_ms"]}
 
 
 def main(*wanted: str) -> None:

@@ -34,8 +34,8 @@ def channels(name: str, crop: int) -> npt.NDArray[np.float64]:
     planes = tifffile.imread(data_folder() / "multichannel" / f"{name}.tif").astype(np.float64)
     if not crop:
         return planes
-    top, left = ((side - crop) // 2 for side in planes.shape[1:])
-    return planes[:, top : top + crop, left : left + crop]
+    row, column = ((side - crop) // 2 for side in planes.shape[1:])
+    return planes[:, row : row + crop, column : column + crop]
 
 
 def quality(picture: npt.NDArray[Any], truth: npt.NDArray[np.float64], peak: float) -> float:
@@ -50,30 +50,30 @@ def order(names: list[str]) -> list[tuple[str, int, int]]:
     ]
 
 
-def pairs(wish: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+def pairs(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     """Add the rows that are missing."""
     done = {row["pair"] for row in rows}
     alone = {
         row["pair"].split(" by ")[0]: (row["denoised dB"], row["denoise seconds"]) for row in rows
     }
-    for name, noisy, other in order(wish.images):
+    for name, noisy, other in order(options.images):
         kind = f"{name}: {noisy}"
         if f"{kind} by {other}" in done:
             continue
-        planes = channels(name, wish.crop)
-        truth = planes[noisy] / planes[noisy].max() * wish.peak
+        planes = channels(name, options.crop)
+        truth = planes[noisy] / planes[noisy].max() * options.peak
         shot = np.random.default_rng(0).poisson(truth).astype(np.uint16)
         if kind not in alone:
             started = time.monotonic()
-            plain = dip.denoise(shot, preset=wish.preset)
-            alone[kind] = quality(plain.image, truth, wish.peak), time.monotonic() - started
+            plain = dip.denoise(shot, preset=options.preset)
+            alone[kind] = quality(plain.image, truth, options.peak), time.monotonic() - started
         started = time.monotonic()
         guide = planes[other].astype(np.float32)
-        result = dip.guide(shot, guide, preset=wish.preset, prior=wish.prior)
-        guided = quality(result.image, truth, wish.peak)
+        result = dip.guide(shot, guide, preset=options.preset, prior=options.prior)
+        guided = quality(result.image, truth, options.peak)
         row = {
             "pair": f"{kind} by {other}",
-            "input dB": quality(shot, truth, wish.peak),
+            "input dB": quality(shot, truth, options.peak),
             "denoised dB": alone[kind][0],
             "guided dB": guided,
             "gain dB": guided - alone[kind][0],
@@ -83,7 +83,7 @@ def pairs(wish: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         }
         rows.append(row)
         print(row, file=sys.stderr, flush=True)
-        save(wish, rows)
+        save(options, rows)
 
 
 def flash(preset: str) -> None:
@@ -95,27 +95,27 @@ def flash(preset: str) -> None:
             continue
         noisy, guide = imread(folder / f"{dark}.png"), imread(folder / f"{lit}.png")
         result = dip.guide(folder / f"{dark}.png", folder / f"{lit}.png", preset=preset)
-        shown = np.clip(np.rint(result.image), 0, 255).astype(np.uint8)
-        imsave(target, np.concatenate([noisy[..., :3], guide[..., :3], shown], 1))
+        pixels = np.clip(np.rint(result.image), 0, 255).astype(np.uint8)
+        imsave(target, np.concatenate([noisy[..., :3], guide[..., :3], pixels], 1))
 
 
-def save(wish: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+def save(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     """Write what there is."""
     gains = [row["gain dB"] for row in rows]
     summary = {
-        "preset": wish.preset,
-        "peak": wish.peak,
+        "preset": options.preset,
+        "peak": options.peak,
         "mean gain dB": mean(gains),
         "least gain dB": min(gains),
         "guide left out": sum(row["prior"] == "blind-spot" for row in rows),
     }
-    write(title(wish), rows, summary)
+    write(title(options), rows, summary)
 
 
-def title(wish: argparse.Namespace) -> str:
+def title(options: argparse.Namespace) -> str:
     """Name of the results."""
-    return f"guide_{wish.preset}_{wish.prior}_peak{wish.peak:g}" + (
-        f"_crop{wish.crop}" if wish.crop else ""
+    return f"guide_{options.preset}_{options.prior}_peak{options.peak:g}" + (
+        f"_crop{options.crop}" if options.crop else ""
     )
 
 
@@ -128,12 +128,12 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=0, help="side of the middle part; 0: all")
     parser.add_argument("--images", nargs="+", default=list(IMAGES))
     parser.add_argument("--flash", action="store_true", help="also the pairs with flash")
-    wish = parser.parse_args()
-    kept = OUT / f"{title(wish)}.json"
+    options = parser.parse_args()
+    kept = OUT / f"{title(options)}.json"
     rows = json.loads(kept.read_text(encoding="utf-8"))["rows"] if kept.exists() else []
-    pairs(wish, rows)
-    if wish.flash:
-        flash(wish.preset)
+    pairs(options, rows)
+    if options.flash:
+        flash(options.preset)
 
 
 if __name__ == "__main__":

@@ -41,12 +41,12 @@ LOOKED_AT = (50, 100)
 
 def pictures() -> dict[str, npt.NDArray[Any]]:
     """Read the twenty."""
-    found = {name: getattr(data, name)() for name in GREY}
+    images = {name: getattr(data, name)() for name in GREY}
     for name, (file, plane) in TILES.items():
         path = data_folder() / file
         image = imread_tiff(path) if path.suffix == ".tif" else imread(path)
-        found[name] = image if plane is None else image[plane]
-    return found
+        images[name] = image if plane is None else image[plane]
+    return images
 
 
 def main() -> None:
@@ -54,34 +54,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--iterations", type=int, default=120)
-    wish = parser.parse_args()
-    name = f"impedance_{wish.side}_{wish.iterations}"
+    options = parser.parse_args()
+    name = f"impedance_{options.side}_{options.iterations}"
     folder = OUT / name
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for picture, pixels in pictures().items():
         kept = folder / f"{picture}.json"
         if not kept.is_file():
-            found = explore.impedance(
-                pixels, crop=wish.side, max_iterations=wish.iterations, device="cpu"
+            result = explore.impedance(
+                pixels, crop=options.side, max_iterations=options.iterations, device="cpu"
             )
-            kept.write_text(json.dumps(found.to_dict()), encoding="utf-8")
-            print(picture, found.score, flush=True)
+            kept.write_text(json.dumps(result.to_dict()), encoding="utf-8")
+            print(picture, result.score, flush=True)
         rows.append(row(picture, json.loads(kept.read_text(encoding="utf-8"))))
     heads = [f"ordered at {at}" for at in LOOKED_AT]
-    both = sum(all(one[head] == "yes" for head in heads) for one in rows)
-    scores = [one["score"] for one in rows]
+    both = sum(all(row[head] == "yes" for head in heads) for row in rows)
+    scores = [row["score"] for row in rows]
     summary = {"ordered at both": both, "pictures": len(rows), "mean score": np.mean(scores).item()}
     write(name, rows, summary)
 
 
-def row(picture: str, found: dict[str, Any]) -> dict[str, Any]:
+def row(picture: str, result: dict[str, Any]) -> dict[str, Any]:
     """One line of the table."""
-    line: dict[str, Any] = {"picture": picture, "score": round(found["score"], 3)}
+    line: dict[str, Any] = {"picture": picture, "score": round(result["score"], 3)}
     for at in LOOKED_AT:
-        energy = {name: curve[at - 1] for name, curve in found["energies"].items()}
+        energy = {name: curve[at - 1] for name, curve in result["energies"].items()}
         line[f"at {at}: image, image + noise, shuffled, noise"] = ", ".join(
-            f"{one:.3f}" for one in energy.values()
+            f"{value:.3f}" for value in energy.values()
         )
         last = min(energy["shuffled"], energy["noise"])
         ordered = energy["image"] < energy["image_and_noise"] < last

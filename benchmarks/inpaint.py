@@ -50,18 +50,18 @@ def inpaint(image: str, preset: str) -> dict[str, Any]:
         imread(source / f"{image}_{kind}.png")[inside, inside]
         for kind in ("masked", "gt", "deep_prior")
     )
-    given = folder / f"{image}_given.png"
-    imsave(given, masked, check_contrast=False)
+    input_path = folder / f"{image}_given.png"
+    imsave(input_path, masked, check_contrast=False)
     mask, target = folder / f"{image}_mask.png", folder / f"{image}_{preset}.tif"
     imsave(mask, np.where(masked > 0, 0, 255).astype(np.uint8), check_contrast=False)
     report = target.with_suffix(".report.json")
-    command = [sys.executable, "-m", "napari_dip", "inpaint", given]
+    command = [sys.executable, "-m", "napari_dip", "inpaint", input_path]
     command += ["--mask", mask, "-o", target, "--preset", preset]
     command += ["--report", report, "--overwrite", "--quiet"]
     started, spent = time.monotonic(), cpu_seconds()
     subprocess.run(list(map(str, command)), check=True)
     seconds = time.monotonic() - started
-    told = json.loads(report.read_text(encoding="utf-8"))
+    record = json.loads(report.read_text(encoding="utf-8"))
     ours = psnr(tifffile.imread(target), truth.astype(np.float64))
     published = psnr(dip, truth.astype(np.float64))
     row = {
@@ -70,8 +70,8 @@ def inpaint(image: str, preset: str) -> dict[str, Any]:
         "ours dB": ours,
         "published DIP dB": published,
         "more dB": ours - published,
-        "prior": told["prior"]["chosen"],
-        "iterations": told["iterations"],
+        "prior": record["prior"]["chosen"],
+        "iterations": record["iterations"],
         "seconds": seconds,
         "CPU seconds": cpu_seconds() - spent,
     }
@@ -90,19 +90,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="balanced")
     parser.add_argument("--images", nargs="+", default=IMAGES, choices=IMAGES)
-    wish = parser.parse_args()
+    options = parser.parse_args()
     rows = []
-    for image in wish.images:
-        rows.append(inpaint(image, wish.preset))
+    for image in options.images:
+        rows.append(inpaint(image, options.preset))
         print(rows[-1], file=sys.stderr, flush=True)
     more = [row["more dB"] for row in rows]
     summary = {
-        "preset": wish.preset,
+        "preset": options.preset,
         "mean, ours": mean(row["ours dB"] for row in rows),
         "mean, published DIP": mean(row["published DIP dB"] for row in rows),
         "least beyond it": min(more),
     }
-    write(f"inpaint_{wish.preset}", rows, summary)
+    write(f"inpaint_{options.preset}", rows, summary)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ CROPS = {"camera": (96, 192), "astronaut": (40, 160), "coffee": (60, 330)}
 def truth(name: str, side: int, *, colour: bool) -> Picture:
     """Cut the crop out, in grey or in colour."""
     whole = getattr(data, name)()
-    top, left = CROPS[name]
-    part = Image.fromarray(whole[top : top + side, left : left + side])
+    row, column = CROPS[name]
+    part = Image.fromarray(whole[row : row + side, column : column + side])
     return np.asarray(part if colour else part.convert("L"))
 
 
@@ -54,39 +54,44 @@ def compressed(picture: Picture, quality: int) -> Picture:
 def spun_alone(picture: Picture) -> npt.NDArray[np.float32]:
     """Mean over grids, with no network."""
     planes = np.moveaxis(np.atleast_3d(picture), -1, 0).astype(np.float32)
-    found = find_traces(planes)
-    if found is None:
+    traces = find_traces(planes)
+    if traces is None:
         return picture.astype(np.float32)
     how = JpegCompression(
-        block_offset=found.block_offset,
-        quantisation_tables=torch.from_numpy(found.quantisation_tables).float(),
-        has_half_chroma=found.has_half_chroma,
+        block_offset=traces.block_offset,
+        quantisation_tables=torch.from_numpy(traces.quantisation_tables).float(),
+        has_half_chroma=traces.has_half_chroma,
     )
     mean = reapply_shifted_jpeg(torch.from_numpy(planes.copy())[None], how)[0].numpy()
     return np.moveaxis(mean, 0, -1).reshape(picture.shape)
 
 
-def compare(name: str, quality: int, wish: argparse.Namespace, *, colour: bool) -> dict[str, Any]:
+def compare(
+    name: str, quality: int, options: argparse.Namespace, *, colour: bool
+) -> dict[str, Any]:
     """Restore one crop both ways."""
-    clean = truth(name, wish.side, colour=colour)
-    seen, axes = compressed(clean, quality), "YXS" if colour else "YX"
+    clean = truth(name, options.side, colour=colour)
+    compressed_image, axes = compressed(clean, quality), "YXS" if colour else "YX"
     began = time.process_time()
-    ours = dip.denoise(seen, preset=wish.preset, noise="jpeg", axes=axes)
+    ours = dip.denoise(compressed_image, preset=options.preset, noise="jpeg", axes=axes)
     seconds = time.process_time() - began
-    plain = dip.denoise(seen, preset=wish.preset, noise="gaussian", axes=axes)
+    plain = dip.denoise(compressed_image, preset=options.preset, noise="gaussian", axes=axes)
     folder = OUT / "jpeg"
     folder.mkdir(parents=True, exist_ok=True)
     kind = "colour" if colour else "grey"
-    shown = [np.clip(np.rint(one), 0, 255).astype(np.uint8) for one in (seen, ours.image, clean)]
-    Image.fromarray(np.concatenate(shown, 1)).save(folder / f"{name}_{kind}_{quality}.png")
+    panels = [
+        np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        for image in (compressed_image, ours.image, clean)
+    ]
+    Image.fromarray(np.concatenate(panels, 1)).save(folder / f"{name}_{kind}_{quality}.png")
     exact = clean.astype(np.float64)
     return {
         "crop": f"{name}, {kind}, quality {quality}",
-        "JPEG dB": psnr(seen, exact),
+        "JPEG dB": psnr(compressed_image, exact),
         "plain dB": psnr(plain.image, exact),
-        "spun dB": psnr(spun_alone(seen), exact),
+        "spun dB": psnr(spun_alone(compressed_image), exact),
         "ours dB": psnr(ours.image, exact),
-        "gain dB": psnr(ours.image, exact) - psnr(seen, exact),
+        "gain dB": psnr(ours.image, exact) - psnr(compressed_image, exact),
         "iterations": ours.report["iterations"],
         "CPU seconds": seconds,
     }
@@ -99,21 +104,21 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--qualities", nargs="+", type=int, default=[10, 20, 40])
     parser.add_argument("--kinds", nargs="+", default=["grey", "colour"])
-    wish = parser.parse_args()
-    title = f"jpeg_{wish.preset}_{wish.side}"
-    there = OUT / f"{title}.json"
-    rows = json.loads(there.read_text(encoding="utf-8"))["rows"] if there.exists() else []
+    options = parser.parse_args()
+    title = f"jpeg_{options.preset}_{options.side}"
+    path = OUT / f"{title}.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     done = {row["crop"] for row in rows}
-    for quality in wish.qualities:
-        for kind in wish.kinds:
+    for quality in options.qualities:
+        for kind in options.kinds:
             for name in CROPS:
                 grey = getattr(data, name)().ndim == 2
                 if f"{name}, {kind}, quality {quality}" in done or (grey and kind == "colour"):
                     continue
-                rows.append(compare(name, quality, wish, colour=kind == "colour"))
+                rows.append(compare(name, quality, options, colour=kind == "colour"))
                 print(rows[-1], file=sys.stderr, flush=True)
                 worst = min(row["ours dB"] - max(row["JPEG dB"], row["plain dB"]) for row in rows)
-                write(title, rows, {"preset": wish.preset, "least gain over both, dB": worst})
+                write(title, rows, {"preset": options.preset, "least gain over both, dB": worst})
 
 
 if __name__ == "__main__":

@@ -56,13 +56,15 @@ def movie_of(name: str, frames: int, side: int) -> Volume:
     folder = data_folder() / "timelapse"
     if name == "udvd_fluoro":
         files = sorted((folder / "udvd_fluoro_jpg").glob("*.jpg"))
-        found = np.stack([imread(one).astype(np.float64).mean(-1) for one in files])
-        found = (found[:-2] + found[1:-1] + found[2:]) / 3
+        stack = np.stack([imread(path).astype(np.float64).mean(-1) for path in files])
+        stack = (stack[:-2] + stack[1:-1] + stack[2:]) / 3
     else:
-        found = tifffile.imread(folder / f"{name}.tif").astype(np.float64)
-    played = np.concatenate([found, found[::-1]])
-    top, left = MOVIES[name]
-    cut = played[np.arange(frames) % len(played), top : top + side, left : left + side]
+        stack = tifffile.imread(folder / f"{name}.tif").astype(np.float64)
+    played = np.concatenate([stack, stack[::-1]])
+    first_row, column = MOVIES[name]
+    cut = played[
+        np.arange(frames) % len(played), first_row : first_row + side, column : column + side
+    ]
     cut = cut - cut.min()
     return np.asarray(cut / np.percentile(cut, 99.9) * PEAK)
 
@@ -73,8 +75,8 @@ def by_itself(name: str, noisy: npt.NDArray[np.float32], preset: str) -> tuple[V
     kept = OUT / f"movies_{name}_{preset}_{noisy.shape[-1]}.npz"
     done, seconds = np.zeros((0, *noisy.shape[1:])), 0.0
     if kept.exists():
-        with np.load(kept) as found:
-            done, seconds = found["done"], float(found["seconds"])
+        with np.load(kept) as frames:
+            done, seconds = frames["done"], float(frames["seconds"])
     for frame in noisy[len(done) :]:
         began = time.process_time()
         picture = dip.denoise(frame, preset=preset, device="cpu").image
@@ -84,80 +86,88 @@ def by_itself(name: str, noisy: npt.NDArray[np.float32], preset: str) -> tuple[V
     return done, seconds
 
 
-def movie_row(name: str, way: str, wish: argparse.Namespace) -> dict[str, Any]:
+def movie_row(name: str, sharing: str, options: argparse.Namespace) -> dict[str, Any]:
     """Restore one movie one way."""
-    truth = movie_of(name, wish.frames, wish.side)
+    truth = movie_of(name, options.frames, options.side)
     rng = np.random.default_rng(0)
     noisy = (rng.poisson(truth) + rng.normal(0, READ, truth.shape)).astype(np.float32)
-    told = {}
-    some = min(wish.alone or wish.frames, wish.frames)
-    if way == ALONE:
-        image, seconds = by_itself(name, noisy[:some], wish.preset)
-        seconds *= wish.frames / len(image)
+    settings = {}
+    some = min(options.alone or options.frames, options.frames)
+    if sharing == ALONE:
+        image, seconds = by_itself(name, noisy[:some], options.preset)
+        seconds *= options.frames / len(image)
     else:
         began = time.process_time()
-        result = dip.denoise(noisy, axes="TYX", preset=wish.preset, device="cpu", **WAYS[way])
+        result = dip.denoise(
+            noisy, axes="TYX", preset=options.preset, device="cpu", **WAYS[sharing]
+        )
         image, seconds = result.image, time.process_time() - began
-        told = result.report["fit"].get("shared", {})
+        settings = result.report["fit"].get("shared", {})
     image, truth, noisy = image[:some], truth[:some], noisy[:some]
-    each = [decibels(one, real) for one, real in zip(image, truth, strict=True)]
+    each = [decibels(frame, real) for frame, real in zip(image, truth, strict=True)]
     return {
-        "movie": f"{name}, {wish.frames} × {wish.side} × {wish.side}",
+        "movie": f"{name}, {options.frames} × {options.side} × {options.side}",
         "frames compared": some,
-        "way": way,
+        "way": sharing,
         "input dB": decibels(noisy, truth),
         "dB": float(np.mean(each)),
         "worst frame dB": min(each),
         "flicker": flicker(image, truth),
         "CPU s": seconds,
-        "gain of going on": told.get("gain", ""),
-        "its error": told.get("error", ""),
+        "gain of going on": settings.get("gain", ""),
+        "its error": settings.get("error", ""),
     }
 
 
-def tile_row(name: str, way: str, wish: argparse.Namespace) -> dict[str, Any]:
+def tile_row(name: str, sharing: str, options: argparse.Namespace) -> dict[str, Any]:
     """Restore one picture in tiles one way."""
     raw, truth = fmd(name, 1)
     began = time.process_time()
-    result = dip.denoise(raw, preset=wish.preset, device="cpu", tile=wish.tile, **WAYS[way])
+    result = dip.denoise(
+        raw, preset=options.preset, device="cpu", tile=options.tile, **WAYS[sharing]
+    )
     seconds = time.process_time() - began
-    told = result.report["fit"].get("shared", {})
+    record = result.report["fit"].get("shared", {})
     return {
         "picture": name,
         "tiles": result.report["tiles"]["count"],
-        "way": way,
+        "way": sharing,
         "dB": psnr(result.image, truth),
         "CPU s per megapixel": seconds / (raw.size / 2**20),
-        "gain of going on": told.get("gain", ""),
-        "its error": told.get("error", ""),
+        "gain of going on": record.get("gain", ""),
+        "its error": record.get("error", ""),
     }
 
 
-def table(part: str, names: tuple[str, ...], wish: argparse.Namespace) -> None:
+def table(part: str, names: tuple[str, ...], options: argparse.Namespace) -> None:
     """Run all that is not there yet, and write the table with what is gained."""
     make, head, cost = {
         "movies": (movie_row, "movie", "CPU s"),
         "tiles": (tile_row, "picture", "CPU s per megapixel"),
     }[part]
-    size = f"{wish.frames}_{wish.side}_{wish.alone}" if part == "movies" else str(wish.tile)
-    title = f"series_{part}_{wish.preset}_{size}"
-    there = OUT / f"{title}.json"
-    rows = json.loads(there.read_text(encoding="utf-8"))["rows"] if there.exists() else []
+    size = (
+        f"{options.frames}_{options.side}_{options.alone}"
+        if part == "movies"
+        else str(options.tile)
+    )
+    title = f"series_{part}_{options.preset}_{size}"
+    path = OUT / f"{title}.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     for name in names:
-        for way in WAYS:
-            done = any(row[head].startswith(name) and row["way"] == way for row in rows)
-            if done or wish.only not in name:
+        for sharing in WAYS:
+            done = any(row[head].startswith(name) and row["way"] == sharing for row in rows)
+            if done or options.only not in name:
                 continue
-            rows.append(make(name, way, wish))
+            rows.append(make(name, sharing, options))
             summary = {}
-            for one in rows:
-                if one["way"] != ALONE:
+            for result in rows:
+                if result["way"] != ALONE:
                     continue
                 for other in rows:
-                    if other[head] == one[head] and other is not one:
-                        what = f"{one[head]}, {other['way']}"
-                        summary[f"{what}: time by {ALONE}"] = other[cost] / one[cost]
-                        summary[f"{what}: gain, dB"] = other["dB"] - one["dB"]
+                    if other[head] == result[head] and other is not result:
+                        what = f"{result[head]}, {other['way']}"
+                        summary[f"{what}: time by {ALONE}"] = other[cost] / result[cost]
+                        summary[f"{what}: gain, dB"] = other["dB"] - result["dB"]
             write(title, rows, summary)
 
 
@@ -171,9 +181,9 @@ def main() -> None:
     ask.add_argument("--tile", type=int, default=128)
     ask.add_argument("--only", default="")
     ask.add_argument("--alone", type=int, default=0, help="frames restored by themselves; 0: all")
-    wish = ask.parse_args()
-    for part in wish.parts or ("movies", "tiles"):
-        table(part, tuple(MOVIES) if part == "movies" else PICTURES, wish)
+    options = ask.parse_args()
+    for part in options.parts or ("movies", "tiles"):
+        table(part, tuple(MOVIES) if part == "movies" else PICTURES, options)
 
 
 if __name__ == "__main__":

@@ -47,19 +47,19 @@ CROPS = {
 #: rows, in grey levels; looks.
 STRENGTHS = {"salt-and-pepper": (0.25, 0.05), "stripes": (12, 4), "speckle": (4, 16)}
 #: Standard deviation of the normal noise beside them, in grey levels.
-BESIDE = 5.0
+NOISE_SIGMA = 5.0
 
 
 def truth(name: str, side: int) -> Picture:
     """Cut the crop out."""
-    top, left = CROPS[name]
+    row, column = CROPS[name]
     if name == "nucleus":
         whole = imread(data_folder() / "demo_candidates" / "nucleus_low_high.tif")[1].astype(float)
         low, high = np.percentile(whole, (0.1, 99.9))
         whole = np.clip((whole - low) / (high - low) * 230 + 10, 0, 255)
     else:
         whole = getattr(data, name)().astype(np.float64)
-    return np.asarray(whole[top : top + side, left : left + side])
+    return np.asarray(whole[row : row + side, column : column + side])
 
 
 def spoilt(clean: Picture, kind: str, strength: float) -> npt.NDArray[Any]:
@@ -67,7 +67,7 @@ def spoilt(clean: Picture, kind: str, strength: float) -> npt.NDArray[Any]:
     rng = np.random.default_rng(0)
     if kind == "speckle":
         return (clean * rng.gamma(strength, 1 / strength, clean.shape)).astype(np.float32)
-    noisy = clean + rng.normal(0, BESIDE, clean.shape)
+    noisy = clean + rng.normal(0, NOISE_SIGMA, clean.shape)
     if kind == "stripes":
         return (noisy + rng.normal(0, strength, (len(clean), 1))).astype(np.float32)
     values = np.where(rng.random(clean.shape) < 0.5, 0, 255)
@@ -75,45 +75,45 @@ def spoilt(clean: Picture, kind: str, strength: float) -> npt.NDArray[Any]:
     return np.clip(whole, 0, 255).astype(np.uint8)
 
 
-def filtered(seen: npt.NDArray[Any], kind: str) -> Picture:
+def filtered(noisy: npt.NDArray[Any], kind: str) -> Picture:
     """Restore with the filter that one would take first."""
     if kind == "salt-and-pepper":
-        return np.asarray(median(seen, np.ones((3, 3)))).astype(np.float64)
+        return np.asarray(median(noisy, np.ones((3, 3)))).astype(np.float64)
     if kind == "stripes":
-        rows = np.median(seen, 1)
+        rows = np.median(noisy, 1)
         near = np.median(
             np.lib.stride_tricks.sliding_window_view(np.pad(rows, 4, mode="edge"), 9), 1
         )
-        return np.asarray(seen - (rows - near)[:, None], np.float64)
-    log = np.log(np.maximum(seen, 0.5))
+        return np.asarray(noisy - (rows - near)[:, None], np.float64)
+    log = np.log(np.maximum(noisy, 0.5))
     steps = np.diff(log, axis=1)
     sigma = float(1.4826 * np.median(np.abs(steps - np.median(steps))) / 2**0.5)
     smooth = denoise_nl_means(
         log, patch_size=5, patch_distance=6, h=0.8 * sigma, sigma=sigma, fast_mode=True
     )
-    made = np.exp(smooth)
-    return np.asarray(made * (seen.mean() / made.mean()))
+    speckle = np.exp(smooth)
+    return np.asarray(speckle * (noisy.mean() / speckle.mean()))
 
 
-def compare(name: str, kind: str, strength: float, wish: argparse.Namespace) -> dict[str, Any]:
+def compare(name: str, kind: str, strength: float, options: argparse.Namespace) -> dict[str, Any]:
     """Restore one crop in all ways."""
-    clean = truth(name, wish.side)
-    seen = spoilt(clean, kind, strength)
+    clean = truth(name, options.side)
+    noisy = spoilt(clean, kind, strength)
     began = time.process_time()
-    ours = dip.denoise(seen, preset=wish.preset, noise=kind)
+    ours = dip.denoise(noisy, preset=options.preset, noise=kind)
     seconds = time.process_time() - began
-    plain = dip.denoise(seen, preset=wish.preset)
-    classical = filtered(seen, kind)
+    plain = dip.denoise(noisy, preset=options.preset)
+    classical = filtered(noisy, kind)
     folder = OUT / "named_noise"
     folder.mkdir(parents=True, exist_ok=True)
-    shown = [
-        np.clip(np.rint(one), 0, 255).astype(np.uint8)
-        for one in (seen, classical, plain.image, ours.image, clean)
+    panels = [
+        np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        for image in (noisy, classical, plain.image, ours.image, clean)
     ]
-    Image.fromarray(np.concatenate(shown, 1)).save(folder / f"{name}_{kind}_{strength:g}.png")
+    Image.fromarray(np.concatenate(panels, 1)).save(folder / f"{name}_{kind}_{strength:g}.png")
     return {
         "crop": f"{name}, {kind} {strength:g}",
-        "input dB": psnr(seen, clean),
+        "input dB": psnr(noisy, clean),
         "filter dB": psnr(classical, clean),
         "auto dB": psnr(plain.image, clean),
         "named dB": psnr(ours.image, clean),
@@ -130,32 +130,32 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--kinds", nargs="+", default=list(STRENGTHS))
     parser.add_argument("--pictures", nargs="+", default=["cell", "nucleus", "brick"])
-    wish = parser.parse_args()
-    title = f"named_noise_{wish.preset}_{wish.side}"
-    there = OUT / f"{title}.json"
-    rows = json.loads(there.read_text(encoding="utf-8"))["rows"] if there.exists() else []
+    options = parser.parse_args()
+    title = f"named_noise_{options.preset}_{options.side}"
+    path = OUT / f"{title}.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     done = {row["crop"] for row in rows}
-    for name in wish.pictures:
-        for kind in wish.kinds:
+    for name in options.pictures:
+        for kind in options.kinds:
             for strength in STRENGTHS[kind]:
                 if f"{name}, {kind} {strength:g}" in done:
                     continue
-                rows.append(compare(name, kind, strength, wish))
+                rows.append(compare(name, kind, strength, options))
                 print(rows[-1], file=sys.stderr, flush=True)
                 write(title, rows, summary(rows))
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean gain over the automatic model and over the filter, of each kind."""
-    told: dict[str, Any] = {}
+    means: dict[str, Any] = {}
     for kind in STRENGTHS:
         some = [row for row in rows if f", {kind} " in row["crop"]]
         if some:
             over = [row["named dB"] - row["filter dB"] for row in some]
-            told[f"{kind}: mean gain over auto, dB"] = float(np.mean([r["gain dB"] for r in some]))
-            told[f"{kind}: least"] = min(row["gain dB"] for row in some)
-            told[f"{kind}: mean gain over the filter, dB"] = float(np.mean(over))
-    return told
+            means[f"{kind}: mean gain over auto, dB"] = float(np.mean([r["gain dB"] for r in some]))
+            means[f"{kind}: least"] = min(row["gain dB"] for row in some)
+            means[f"{kind}: mean gain over the filter, dB"] = float(np.mean(over))
+    return means
 
 
 if __name__ == "__main__":

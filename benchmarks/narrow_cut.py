@@ -26,26 +26,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--presets", nargs="*", default=["fast", "balanced"])
-    wish = parser.parse_args()
+    options = parser.parse_args()
     rows = []
-    for name, (image, top, left) in CROPS.items():
-        truth = image()[top : top + SIDE, left : left + SIDE].astype(np.float32)
+    for name, (image, row, column) in CROPS.items():
+        truth = image()[row : row + SIDE, column : column + SIDE].astype(np.float32)
         cut = np.zeros(truth.shape, bool)
-        cut[:, SIDE // 2 : SIDE // 2 + wish.width] = True
+        cut[:, SIDE // 2 : SIDE // 2 + options.width] = True
         spoilt = np.where(cut, np.float32(0), truth)
         filled = {
             "linear": griddata(np.argwhere(~cut), truth[~cut], np.argwhere(cut), "linear"),
             "biharmonic": inpaint_biharmonic(spoilt, cut)[cut],
         }
-        for preset in wish.presets:
+        for preset in options.presets:
             filled[preset] = dip.inpaint(spoilt, cut, preset=preset).image[cut]
             print(name, preset, flush=True)
         errors = {
-            key: float(np.sqrt(((one - truth[cut]) ** 2).mean())) for key, one in filled.items()
+            key: float(np.sqrt(((image - truth[cut]) ** 2).mean())) for key, image in filled.items()
         }
-        rows.append({"image": name, "width": wish.width, **errors})
+        rows.append({"image": name, "width": options.width, **errors})
         print(rows[-1], flush=True)
-    write(f"narrow_cut_{wish.width}", rows, {})
+    write(f"narrow_cut_{options.width}", rows, {})
 
 
 if __name__ == "__main__":

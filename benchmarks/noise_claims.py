@@ -41,7 +41,7 @@ def list_claims(picture: npt.NDArray[Any]) -> dict[str, Any]:
         for noise, mean in zip(calibration.noise, calibration.intensity_offset, strict=True)
     ]
     return {
-        "variance": [float(f"{one:.6g}") for one in variances],
+        "variance": [float(f"{variance:.6g}") for variance in variances],
         "lag 1": [[noise.along_y[0], noise.along_x[0]] for noise in calibration.noise],
         "doubt": [noise.unreliable_reason for noise in calibration.noise],
         "caution": [noise.caution for noise in calibration.noise],

@@ -86,11 +86,11 @@ def truth_of(draws: Picture, recipe: Recipe) -> Truth:
         visible = np.ones(mean.shape, bool)
     means, variances = choosing[visible], variance[visible]
     count = max(1, int(NEAREST * mean.size))
-    levels, told = [], []
+    levels, factors_known = [], []
     for percentile in PERCENTILES:
         near = np.abs(means - np.percentile(means, percentile)).argsort()[:count]
         levels.append(float(telling.mean(0)[visible][near].mean()))
-        told.append(max(float(variances[near].mean()), recipe.step**2 / 12, 1e-12))
+        factors_known.append(max(float(variances[near].mean()), recipe.step**2 / 12, 1e-12))
     whole = (noise**2).mean()
     y, x = (
         tuple(float((a * b).mean() / whole) for a, b in pairs)
@@ -99,7 +99,7 @@ def truth_of(draws: Picture, recipe: Recipe) -> Truth:
             [(noise[..., lag:], noise[..., :-lag]) for lag in range(1, MAX_BLIND_SPOT_RADIUS + 1)],
         )
     )
-    return Truth(tuple(levels), tuple(told), y, x)
+    return Truth(tuple(levels), tuple(factors_known), y, x)
 
 
 def reach(along: tuple[float, ...], shift: float) -> int:
@@ -120,15 +120,18 @@ def judge(estimate: NoiseEstimate, truth: Truth, shape: tuple[int, int]) -> dict
         float(compute_noise_variance(estimate, level)) / variance
         for level, variance in zip(truth.levels, truth.variances, strict=True)
     ]
-    worst = max(max(one, 1 / one) for one in factors)
+    worst = max(max(factor, 1 / factor) for factor in factors)
     halves = [side // 2 for side in compute_blind_spot_size([estimate], shape)]
-    wanted = [(reach(one, -NEAR), reach(one, NEAR) + 1) for one in (truth.along_y, truth.along_x)]
+    wanted = [
+        (reach(correlation, -NEAR), reach(correlation, NEAR) + 1)
+        for correlation in (truth.along_y, truth.along_x)
+    ]
     fits = all(low <= half <= high for half, (low, high) in zip(halves, wanted, strict=True))
     wide = max(
         max((2 * low + 1) / (2 * half + 1), (2 * half + 1) / (2 * high + 1))
         for half, (low, high) in zip(halves, wanted, strict=True)
     )
-    near = all(abs(one - 1) <= RIGHT for one in factors)
+    near = all(abs(factor - 1) <= RIGHT for factor in factors)
     verdict = "wrong"
     if near and fits:
         verdict = "right"
@@ -139,9 +142,9 @@ def judge(estimate: NoiseEstimate, truth: Truth, shape: tuple[int, int]) -> dict
     return {
         "verdict": verdict,
         "doubt": estimate.unreliable_reason or estimate.caution,
-        "factors": [round(one, 3) for one in factors],
+        "factors": [round(factor, 3) for factor in factors],
         "half widths": halves,
-        "true half widths": [list(one) for one in wanted],
+        "true half widths": [list(half_width) for half_width in wanted],
     }
 
 
@@ -160,36 +163,41 @@ def dark_verdict(estimate: NoiseEstimate, recipe: Recipe) -> str:
 def examine(scene: str, light: Picture, recipe: Recipe) -> dict[str, object]:
     """Make one picture, measure it and judge."""
     rng = np.random.default_rng(zlib.crc32(f"{scene} {recipe.group} {recipe.name}".encode()))
-    seen = recipe.draw(light, rng)
+    noisy = recipe.draw(light, rng)
     clean = recipe.clean or recipe.draw
-    draws = [seen] * (recipe.clean is None)
+    draws = [noisy] * (recipe.clean is None)
     draws += [clean(light, rng) for _ in range(DRAWS - len(draws))]
-    truths = np.stack([quantised(one, recipe, cut=False) for one in draws])
-    seen = quantised(seen, recipe)
-    channels = [...] if seen.ndim == 2 else [(..., c) for c in range(3)]
+    truths = np.stack([quantised(draw, recipe, cut=False) for draw in draws])
+    noisy = quantised(noisy, recipe)
+    channels = [...] if noisy.ndim == 2 else [(..., c) for c in range(3)]
     begun = perf_counter()
-    found = [
+    estimates = [
         measure_single_exposure(
-            seen[c].astype(np.float32)[None], None, recipe.step, NoiseSettings()
+            noisy[c].astype(np.float32)[None], None, recipe.step, NoiseSettings()
         )
         for c in channels
     ]
     if len(channels) == 3:
-        stack = np.moveaxis(seen, -1, 0)[None].astype(np.float32)
-        found = list(measure_colour_noise(stack, found, recipe.step)[1])
+        stack = np.moveaxis(noisy, -1, 0)[None].astype(np.float32)
+        estimates = list(measure_colour_noise(stack, estimates, recipe.step)[1])
     seconds = perf_counter() - begun
     judged = [
-        judge(one, truth_of(truths[c], recipe), seen.shape[:2])
-        for one, c in zip(found, channels, strict=True)
+        judge(estimate, truth_of(truths[c], recipe), noisy.shape[:2])
+        for estimate, c in zip(estimates, channels, strict=True)
     ]
-    worst = max(judged, key=lambda one: VERDICTS.index(str(one["verdict"])))
+    worst = max(judged, key=lambda judgement: VERDICTS.index(str(judgement["verdict"])))
     case = {"group": recipe.group, "recipe": recipe.name, "scene": scene}
-    return {**case, **worst, "dark": dark_verdict(found[0], recipe), "seconds": round(seconds, 3)}
+    return {
+        **case,
+        **worst,
+        "dark": dark_verdict(estimates[0], recipe),
+        "seconds": round(seconds, 3),
+    }
 
 
 def cases(groups: list[str]) -> list[tuple[str, Recipe]]:
     """Pair every scene with every recipe, shuffled, so that each Nth of them stands for all."""
-    kinds = [one for one in recipes() if not groups or one.group in groups]
+    kinds = [case_recipe for case_recipe in recipes() if not groups or case_recipe.group in groups]
     pairs = [(name, recipe) for name in scenes() for recipe in kinds]
     return [pairs[place] for place in np.random.default_rng(0).permutation(len(pairs))]
 
@@ -203,7 +211,7 @@ def table(rows: list[dict[str, object]]) -> list[dict[str, object]]:
         counted.append(
             {"group": group, "pictures": len(of)}
             | {name: sum(row["verdict"] == name for row in of) for name in VERDICTS}
-            | {"dark claimed": len(claims), "dark wrong": sum(one != "right" for one in claims)}
+            | {"dark claimed": len(claims), "dark wrong": sum(claim != "right" for claim in claims)}
         )
     return counted
 
@@ -215,21 +223,21 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--name", default="noise_matrix")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     drawn = {name: make() for name, make in scenes().items()}
     begun, rows = perf_counter(), []
-    for name, recipe in cases(asked.groups)[asked.first :: asked.every]:
+    for name, recipe in cases(options.groups)[options.first :: options.every]:
         rows.append(examine(name, drawn[name], recipe))
         print(*rows[-1].values(), sep=" | ", file=sys.stderr, flush=True)
     counted = table(rows)
-    known = counted[-1]["right"] + counted[-1]["cannot tell"]
+    answered = counted[-1]["right"] + counted[-1]["cannot tell"]
     summary = {
-        "right or cannot tell, %": 100 * known / len(rows),
+        "right or cannot tell, %": 100 * answered / len(rows),
         "seconds a picture": (perf_counter() - begun) / len(rows),
-        "every": asked.every,
+        "every": options.every,
     }
-    write(asked.name, counted, summary)
-    pictures = OUT / f"{asked.name}_pictures.json"
+    write(options.name, counted, summary)
+    pictures = OUT / f"{options.name}_pictures.json"
     pictures.write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Picture = npt.NDArray[np.float64]
-    NetworkSample = Callable[..., Picture]
-    Row = tuple[str, str, NetworkSample, dict[str, Any], dict[str, Any]]
+    DrawFunction = Callable[..., Picture]
+    Row = tuple[str, str, DrawFunction, dict[str, Any], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +45,11 @@ class Recipe:
 
     group: str
     name: str
-    draw: NetworkSample
+    draw: DrawFunction
     step: float = 0.0
     top: float = np.inf
     dark: tuple[float, float] | None = None
-    clean: NetworkSample | None = None
+    clean: DrawFunction | None = None
 
 
 def camera(
@@ -95,8 +95,8 @@ def correlated(
     rim = 4 * round(max(blur)) + 4
     whole = rng.normal(size=[side + 2 * rim for side in light.shape])
     noise = gaussian_filter(whole, blur)[rim:-rim, rim:-rim]
-    one = np.sqrt(np.prod([2 * np.sqrt(np.pi) * s if s > 0.3 else 1 for s in blur]))
-    return 40 + 800 * light + sigma * (noise * one + white * rng.normal(size=light.shape))
+    norm = np.sqrt(np.prod([2 * np.sqrt(np.pi) * s if s > 0.3 else 1 for s in blur]))
+    return 40 + 800 * light + sigma * (noise * norm + white * rng.normal(size=light.shape))
 
 
 def shot_correlated(light: Picture, rng: np.random.Generator, *, blur: tuple[float, float]):
@@ -142,8 +142,8 @@ def enlarged(light: Picture, rng: np.random.Generator, *, factor: float, order: 
 def turned(light: Picture, rng: np.random.Generator, *, order: int) -> Picture:
     """Rotated by 10 degrees; the middle is kept, so no corner is empty."""
     shot = rotate(camera(light, rng, peak=300), 10, reshape=False, order=order)
-    top, left = (length // 8 for length in shot.shape)
-    return shot[top:-top, left:-left]
+    row, column = (length // 8 for length in shot.shape)
+    return shot[row:-row, column:-column]
 
 
 def scmos(light: Picture, rng: np.random.Generator) -> Picture:
@@ -224,7 +224,7 @@ def colour_blotches(light: Picture, rng: np.random.Generator, *, shared: float) 
     blurs = ((0.0, 0.0), (0.7, 0.7), (0.0, 1.0))
     parts = [correlated(0 * light, rng, blur=blur) - 40 for blur in blurs]
     common = parts[1]
-    mixed = [np.sqrt(1 - shared) * one + np.sqrt(shared) * common for one in parts]
+    mixed = [np.sqrt(1 - shared) * part + np.sqrt(shared) * common for part in parts]
     return 40 + 200 * colours(light) + np.stack(mixed, -1)
 
 
@@ -236,10 +236,10 @@ TWELVE: Any = {"step": 1.0, "top": 4095}
 
 def recipes() -> list[Recipe]:
     """All of them."""
-    made = [*detectors(), *ranges(), *correlations(), *oddities(), *processed()]
+    rows = [*detectors(), *ranges(), *correlations(), *oddities(), *processed()]
     return [
         Recipe(group=group, name=name, draw=partial(draw, **kinds), **more)
-        for group, name, draw, kinds, more in made
+        for group, name, draw, kinds, more in rows
     ]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Picture = npt.NDArray[np.float64]
-    NetworkSample = Callable[[int, np.random.Generator], Picture]
+    DrawFunction = Callable[[int, np.random.Generator], Picture]
 
 #: Sides of the drawn scenes, by turns.
 SIDES = (192, 256, 320)
@@ -83,14 +83,14 @@ def grating(side: int, rng: np.random.Generator) -> Picture:
 def letters(side: int, rng: np.random.Generator) -> Picture:
     """Sharp strokes in rows, as of print."""
     canvas = np.ones((side, side))
-    for top in range(8, side - 16, 22):
-        for left in range(8, side - 16, 14):
+    for y in range(8, side - 16, 22):
+        for x in range(8, side - 16, 14):
             for _ in range(3):
                 row, column = rng.integers(0, 10, 2)
                 if rng.random() < 0.5:
-                    canvas[top + row : top + row + 3, left : left + 11] = 0
+                    canvas[y + row : y + row + 3, x : x + 11] = 0
                 else:
-                    canvas[top : top + 13, left + column : left + column + 2] = 0
+                    canvas[y : y + 13, x + column : x + column + 2] = 0
     return gaussian_filter(canvas, 0.6)
 
 
@@ -118,7 +118,7 @@ def membranes(side: int, rng: np.random.Generator) -> Picture:
     return gaussian_filter(np.maximum(0, 1 - ridge) + 0.1 * (depth / depth.max()), 1)
 
 
-DRAWN: tuple[NetworkSample, ...] = (
+DRAWN: tuple[DrawFunction, ...] = (
     blobs,
     filaments,
     cells,
@@ -136,8 +136,8 @@ def _photograph(name: str) -> Picture:
     """Middle of a picture of scikit-image, blurred by a pixel so that it holds no noise."""
     picture = np.asarray(getattr(data, name)(), np.float64)
     picture = picture[..., 1] if picture.ndim == 3 else picture
-    top, left = (max(0, (length - 288) // 2) for length in picture.shape)
-    return gaussian_filter(picture[top : top + 288, left : left + 288], 1)
+    row, column = (max(0, (length - 288) // 2) for length in picture.shape)
+    return gaussian_filter(picture[row : row + 288, column : column + 288], 1)
 
 
 PHOTOGRAPHS = (
@@ -154,13 +154,17 @@ PHOTOGRAPHS = (
 def scenes() -> dict[str, Callable[[], Picture]]:
     """Name every scene; each is made when it is called, from 0 to 1."""
 
-    def drawn(draw: NetworkSample, number: int) -> Callable[[], Picture]:
+    def drawn(draw: DrawFunction, number: int) -> Callable[[], Picture]:
         place = DRAWN.index(draw)
         side = SIDES[(number + place) % len(SIDES)]
         return lambda: _to_one(draw(side, np.random.default_rng([place, number])))
 
-    made = {f"{one.__name__}-{n}": drawn(one, n) for n in range(DRAWS) for one in DRAWN}
-    return made | {name: lambda name=name: _to_one(_photograph(name)) for name in PHOTOGRAPHS}
+    by_name = {
+        f"{draw_scene.__name__}-{n}": drawn(draw_scene, n)
+        for n in range(DRAWS)
+        for draw_scene in DRAWN
+    }
+    return by_name | {name: lambda name=name: _to_one(_photograph(name)) for name in PHOTOGRAPHS}
 
 
 def _to_one(picture: Picture) -> Picture:

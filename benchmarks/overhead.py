@@ -47,7 +47,7 @@ def picture(side: int = SIDE) -> np.ndarray:
     return np.asarray(truth + np.random.default_rng(0).normal(0, SIGMA, truth.shape), np.float32)
 
 
-def ready(
+def prepare(
     iterations: int, device: str = "cpu", preset: str = "fast", image: np.ndarray | None = None
 ) -> FitArguments:
     """One unit, ready for the loop."""
@@ -64,31 +64,31 @@ def ready(
     return make_fit_arguments(calibrated, calibrated.plan.units[0])
 
 
-def engine(one: FitArguments) -> float:
+def engine(prepared: FitArguments) -> float:
     """CPU seconds of the engine's loop, judging and all but the last look."""
     began = time.process_time()
-    for progress in fit(one.problem, one.prior, one.schedule, never_stop, seed=0):
-        if progress.iteration == one.schedule.stop_at:
+    for progress in fit(prepared.problem, prepared.prior, prepared.schedule, never_stop, seed=0):
+        if progress.iteration == prepared.schedule.stop_at:
             break
     return time.process_time() - began
 
 
-def by_hand(one: FitArguments) -> float:
+def by_hand(fit: FitArguments) -> float:
     """CPU seconds of the same written by hand."""
-    net, schedule, measurement = one.prior.net, one.schedule, one.fit_input.measurement
+    net, schedule, measurement = fit.prior.net, fit.schedule, fit.fit_input.measurement
     rng = torch.Generator().manual_seed(0)
-    sigma = one.fit_input.noise.evaluate(measurement).sqrt()
+    sigma = fit.fit_input.noise.evaluate(measurement).sqrt()
     half = schedule.uses_bfloat16 and has_fast_bfloat16(measurement.device)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.0, foreach=True)
     kept = [weight.detach().clone() for weight in net.parameters()]
-    weight = one.problem.terms[0].training_weight
+    weight = fit.problem.terms[0].training_weight
     began = time.process_time()
     for iteration in range(1, schedule.stop_at + 1):
         optimizer.param_groups[0]["lr"] = schedule.get_rates(iteration)[0]
         noise = torch.empty_like(measurement).normal_(generator=rng) * sigma
         code = convert_to_channels_last(measurement + 0.5 * noise)
         residual = measurement - noise / 0.5 - (run_in_bfloat16(net, code) if half else net(code))
-        loss = (residual**2 * weight).sum() / weight.sum() / one.fit_input.noise.level**2
+        loss = (residual**2 * weight).sum() / weight.sum() / fit.fit_input.noise.level**2
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), schedule.max_gradient_norm, foreach=True)
@@ -99,11 +99,11 @@ def by_hand(one: FitArguments) -> float:
     return time.process_time() - began
 
 
-def layers_alone(one: FitArguments, schedule: Schedule) -> float:
+def layers_alone(fit: FitArguments, schedule: Schedule) -> float:
     """CPU seconds of the network's forward and backward passes alone."""
-    net = one.prior.net
+    net = fit.prior.net
     assert isinstance(net, Hourglass)
-    code = convert_to_channels_last(one.fit_input.measurement)
+    code = convert_to_channels_last(fit.fit_input.measurement)
     half = schedule.uses_bfloat16 and has_fast_bfloat16(code.device)
     began = time.process_time()
     for _ in range(schedule.stop_at):
@@ -117,17 +117,17 @@ def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--pairs", type=int, default=10)
     ask.add_argument("--iterations", type=int, default=60)
-    asked = ask.parse_args()
+    options = ask.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for pair in range(asked.pairs + 1):  # the first warms up and is left out
+    for pair in range(options.pairs + 1):  # the first warms up and is left out
         row = {
             "pair": pair,
-            "engine": engine(ready(asked.iterations)),
-            "by hand": by_hand(ready(asked.iterations)),
+            "engine": engine(prepare(options.iterations)),
+            "by hand": by_hand(prepare(options.iterations)),
         }
-        one = ready(asked.iterations)
-        row["layers alone"] = layers_alone(one, one.schedule)
+        fit = prepare(options.iterations)
+        row["layers alone"] = layers_alone(fit, fit.schedule)
         rows.append(row)
         print(row, flush=True)
     rows = rows[1:]

@@ -36,10 +36,10 @@ def main() -> None:
     ask.add_argument("--pairs", type=int, default=10)
     ask.add_argument("--side", type=int, default=256)
     ask.add_argument("--iterations", type=int, help="left out: all that the preset has")
-    asked = ask.parse_args()
-    pixels = sample(asked.side)
-    viewer, dock = desk(pixels, preset="fast", max_iterations=str(asked.iterations or ""))
-    recipe = make_recipe("denoise", preset="fast", max_iterations=asked.iterations)
+    options = ask.parse_args()
+    pixels = sample(options.side)
+    viewer, dock = desk(pixels, preset="fast", max_iterations=str(options.iterations or ""))
+    recipe = make_recipe("denoise", preset="fast", max_iterations=options.iterations)
     plan = preflight(
         recipe,
         ImageSpec(name="cells", shape=pixels.shape, dtype=str(pixels.dtype), axes="YX"),
@@ -62,7 +62,7 @@ def main() -> None:
         return time.process_time() - began
 
     rows = []
-    for pair in range(asked.pairs + 1):  # the first loads torch and is left out
+    for pair in range(options.pairs + 1):  # the first loads torch and is left out
         row = {"pair": pair, "inside napari": inside(), "bare": bare()}
         row["inside by bare"] = row["inside napari"] / row["bare"]
         rows.append(row)
@@ -70,7 +70,7 @@ def main() -> None:
     viewer.close()
     ratio = float(np.median([row["inside by bare"] for row in rows[1:]]))
     summary = {"inside by bare, median": ratio, "asked for": 1.05}
-    write(f"overhead_napari_{asked.side}", rows[1:], summary)
+    write(f"overhead_napari_{options.side}", rows[1:], summary)
 
 
 if __name__ == "__main__":

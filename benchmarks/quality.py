@@ -50,9 +50,9 @@ def preset(name: str) -> Method:
         command = [sys.executable, "-m", "napari_dip", "denoise", given_file(case, noisy)]
         command += ["-o", target, "--preset", name, "--report", report, "--overwrite", "--quiet"]
         subprocess.run(list(map(str, command)), check=True)
-        told = json.loads(report.read_text(encoding="utf-8"))
+        record = json.loads(report.read_text(encoding="utf-8"))
         kept = ("iterations", "best_iteration", "stop_reason", "noise", "prior")
-        return Output(tifffile.imread(target), {key: told.get(key) for key in kept})
+        return Output(tifffile.imread(target), {key: record.get(key) for key in kept})
 
     return Method(f"napari-dip {name}", run, settings=lambda case, noisy: preset_settings(name))
 
@@ -62,8 +62,10 @@ def preset_settings(name: str) -> dict[str, Any]:
     import napari_dip
 
     fit_configs = ROOT / "src" / "napari_dip" / "pipeline" / "plan" / "presets" / "denoise.json"
-    told = json.loads(fit_configs.read_text(encoding="utf-8"))
-    fit_config = {prior: one.get(name) for prior, one in told.items() if isinstance(one, dict)}
+    config = json.loads(fit_configs.read_text(encoding="utf-8"))
+    fit_config = {
+        prior: entry.get(name) for prior, entry in config.items() if isinstance(entry, dict)
+    }
     return {"preset": name, "version": napari_dip.__version__, "budget": fit_config}
 
 
@@ -71,22 +73,24 @@ def code_state() -> str:
     """Tell states of our code apart: a hash of what a fit is made of."""
     parts = [ROOT / "src" / "napari_dip" / part for part in ("engine", "tasks", "pipeline")]
     files = sorted(path for part in parts for path in part.rglob("*") if path.is_file())
-    told = (path.read_bytes() for path in files if path.suffix in {".py", ".json"})
-    return sha256(b"".join(told)).hexdigest()[:12]
+    contents = (path.read_bytes() for path in files if path.suffix in {".py", ".json"})
+    return sha256(b"".join(contents)).hexdigest()[:12]
 
 
-def settings_hash(method: str, wish: dict[str, Any], noisy: Picture) -> str:
+def settings_hash(method: str, settings: dict[str, Any], noisy: Picture) -> str:
     """Hash what a result depends on."""
     packages = [f"bm3d {_version('bm3d')}"] if "bm3d" in method else []
-    text = json.dumps([method, wish, fingerprint(noisy), packages], sort_keys=True, default=list)
+    text = json.dumps(
+        [method, settings, fingerprint(noisy), packages], sort_keys=True, default=list
+    )
     return sha256(text.encode()).hexdigest()[:16]
 
 
 def result(case: Case, name: str, method: Method, folder: Path = FOLDER) -> dict[str, Any]:
     """Read one result, or make it."""
     noisy, truth = case.load()
-    wish = method.settings(case, noisy)
-    made_from = settings_hash(name, wish, noisy)
+    settings = method.settings(case, noisy)
+    made_from = settings_hash(name, settings, noisy)
     path = folder / case.group / f"{case.name}.{name}.json"
     if path.exists():
         row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -103,7 +107,7 @@ def result(case: Case, name: str, method: Method, folder: Path = FOLDER) -> dict
         **judged(case, output.image, truth),
         "seconds": time.monotonic() - started,
         "cpu_seconds": cpu_seconds() - spent,
-        "settings": wish,
+        "settings": settings,
         "notes": output.notes,
         "made_from": made_from,
         "code": code_state(),
@@ -118,26 +122,26 @@ def result(case: Case, name: str, method: Method, folder: Path = FOLDER) -> dict
 def cpu_seconds() -> float:
     """Processor time of this process and of those that it waited for."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def chosen_cases(wish: argparse.Namespace) -> Iterator[Case]:
+def chosen_cases(options: argparse.Namespace) -> Iterator[Case]:
     """Yield what the options leave of the sets, in order."""
-    for group in wish.sets:
-        cases = [case for case in SETS[group]() if _wanted(case, wish)]
-        yield from cases[: wish.limit]
+    for group in options.sets:
+        cases = [case for case in SETS[group]() if _wanted(case, options)]
+        yield from cases[: options.limit]
 
 
-def _wanted(case: Case, wish: argparse.Namespace) -> bool:
-    only = SMALL if wish.small and not wish.only else wish.only
-    if only and not any(case.key == one or case.group == one for one in only):
+def _wanted(case: Case, options: argparse.Namespace) -> bool:
+    only = SMALL if options.small and not options.only else options.only
+    if only and not any(case.key == name or case.group == name for name in only):
         return False
-    if wish.captures and case.group == "fmd":
-        return case.name.endswith(tuple(f"raw{one}" for one in wish.captures))
+    if options.captures and case.group == "fmd":
+        return case.name.endswith(tuple(f"raw{capture}" for capture in options.captures))
     return True
 
 
-def options(told: list[str] | None = None) -> argparse.Namespace:
+def options(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
@@ -149,12 +153,12 @@ def options(told: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--small", action="store_true", help=", ".join(SMALL))
     parser.add_argument("--jobs", type=int, default=1, help="results made at a time")
     parser.add_argument("--table", action="store_true", help="write the tables of what is there")
-    wish = parser.parse_args(told)
-    if wish.presets is None:
-        wish.presets = SMALL_PRESETS if wish.small else PRESETS
-    if wish.methods is None:
-        wish.methods = SMALL_METHODS if wish.small else tuple(BASELINES)
-    return wish
+    chosen_options = parser.parse_args(argv)
+    if chosen_options.presets is None:
+        chosen_options.presets = SMALL_PRESETS if chosen_options.small else PRESETS
+    if chosen_options.methods is None:
+        chosen_options.methods = SMALL_METHODS if chosen_options.small else tuple(BASELINES)
+    return chosen_options
 
 
 def _work(key: tuple[str, str], name: str) -> str:
@@ -166,7 +170,7 @@ def _work(key: tuple[str, str], name: str) -> str:
     return f"{case.key} {name} {row['psnr']:.2f} dB {row['cpu_seconds']:.1f} CPU s"
 
 
-def _made(work: list[tuple[tuple[str, str], str]], jobs: int) -> Iterator[str]:
+def run_jobs(work: list[tuple[tuple[str, str], str]], jobs: int) -> Iterator[str]:
     keys, names = [key for key, _ in work], [name for _, name in work]
     if jobs == 1:
         yield from map(_work, keys, names)
@@ -177,15 +181,15 @@ def _made(work: list[tuple[tuple[str, str], str]], jobs: int) -> Iterator[str]:
 
 def main() -> None:
     """Make what is missing, method by method, and write the tables."""
-    wish = options()
-    if not wish.table:
+    chosen_options = options()
+    if not chosen_options.table:
         work = [
             ((case.group, case.name), name)
-            for name in (*wish.methods, *wish.presets)
-            for case in chosen_cases(wish)
+            for name in (*chosen_options.methods, *chosen_options.presets)
+            for case in chosen_cases(chosen_options)
             if name in PRESETS or BASELINES[name].applies(case)
         ]
-        for number, line in enumerate(_made(work, wish.jobs), 1):
+        for number, line in enumerate(run_jobs(work, chosen_options.jobs), 1):
             print(f"{number} of {len(work)}: {line}", file=sys.stderr, flush=True)
     print(write_tables(FOLDER, list(SETS), [*BASELINES, *PRESETS]))
 

@@ -63,7 +63,7 @@ class Case:
     name: str
     source: Path
     load: Callable[[], tuple[Picture, Picture]]
-    given: Path
+    input_path: Path
     sigma: float | None = None
     stretched: bool = False
     published: tuple[tuple[str, Path], ...] = ()
@@ -88,7 +88,7 @@ def fmd_crop_cases() -> Iterator[Case]:
         noisy = data_folder() / "fmd" / f"{field}_raw1.png"
         truth = noisy.with_name(f"{field}_gt.png")
         load = partial(_cropped, noisy, truth)
-        yield Case("fmd256", noisy.stem, noisy, load, _made("fmd256", noisy.stem))
+        yield Case("fmd256", noisy.stem, noisy, load, make_file("fmd256", noisy.stem))
 
 
 def colour_cases(sigma: int) -> Iterator[Case]:
@@ -113,7 +113,12 @@ def grey_cases(group: str, sigma: int) -> Iterator[Case]:
     for truth in sorted((data_folder() / group).glob("*.png")):
         name = f"{group}-{sigma}"
         yield Case(
-            name, truth.stem, truth, partial(_noised, truth, sigma), _made(name, truth.stem), sigma
+            name,
+            truth.stem,
+            truth,
+            partial(_noised, truth, sigma),
+            make_file(name, truth.stem),
+            sigma,
         )
 
 
@@ -136,7 +141,7 @@ def zero_shot_cases(sigma: int) -> Iterator[Case]:
     group = f"kodak256-{sigma}"
     for truth in sorted((data_folder() / "kodak256").glob("*.png")):
         load = partial(_cut_off, truth, sigma)
-        yield Case(group, truth.stem, truth, load, _made(group, truth.stem), sigma)
+        yield Case(group, truth.stem, truth, load, make_file(group, truth.stem), sigma)
 
 
 def w2s_cases() -> Iterator[Case]:
@@ -182,8 +187,8 @@ def line_psnr(image: npt.NDArray[Any], truth: Picture) -> float:
 
 def judged(case: Case, image: npt.NDArray[Any], truth: Picture) -> dict[str, float]:
     """All figures of one output."""
-    told = {"psnr": psnr(image, truth)}
-    return {**told, "line_psnr": line_psnr(image, truth)} if case.stretched else told
+    scores = {"psnr": psnr(image, truth)}
+    return {**scores, "line_psnr": line_psnr(image, truth)} if case.stretched else scores
 
 
 def fingerprint(picture: Picture) -> str:
@@ -193,17 +198,17 @@ def fingerprint(picture: Picture) -> str:
 
 def given_file(case: Case, noisy: Picture) -> Path:
     """Write the noisy picture where there is no shared file of it, as a TIFF."""
-    if not case.given.is_file():
-        case.given.parent.mkdir(parents=True, exist_ok=True)
-        tifffile.imwrite(case.given, counts(noisy))
-    return case.given
+    if not case.input_path.is_file():
+        case.input_path.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(case.input_path, counts(noisy))
+    return case.input_path
 
 
 def _pair(group: str, name: str, noisy: Path, truth: Path, stretched: bool = False) -> Case:
     return Case(group, name, noisy, partial(_read, noisy, truth), noisy, stretched=stretched)
 
 
-def _made(group: str, name: str) -> Path:
+def make_file(group: str, name: str) -> Path:
     return OUT / "quality" / "given" / f"{group}_{name}.tif"
 
 

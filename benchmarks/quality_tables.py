@@ -31,15 +31,24 @@ def write_tables(folder: Path, groups: list[str], methods: list[str]) -> str:
             }
             for method in methods
         }
-        there = {method: found for method, found in of_set.items() if found}
-        if there:
-            parts += [f"## {group}", *summary(there, "psnr")]
-            if any("line_psnr" in row for one in there.values() for row in one.values()):
-                parts += ["After a least-squares gain and offset:", *summary(there, "line_psnr")]
+        methods_of_set = {method: rows for method, rows in of_set.items() if rows}
+        if methods_of_set:
+            parts += [f"## {group}", *summary(methods_of_set, "psnr")]
+            if any(
+                "line_psnr" in row for result in methods_of_set.values() for row in result.values()
+            ):
+                parts += [
+                    "After a least-squares gain and offset:",
+                    *summary(methods_of_set, "line_psnr"),
+                ]
             if group == "fmd":
-                parts += [*by_field(there), *differences(there), by_image(there)]
-            if "reference_dip" in there:
-                parts += on_the_way(there)
+                parts += [
+                    *by_field(methods_of_set),
+                    *differences(methods_of_set),
+                    by_image(methods_of_set),
+                ]
+            if "reference_dip" in methods_of_set:
+                parts += on_the_way(methods_of_set)
     text = "\n\n".join(parts) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tables.md").write_text(text, encoding="utf-8")
@@ -52,9 +61,9 @@ def table(heads: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def summary(there: dict[str, dict[str, Row]], key: str) -> list[str]:
+def summary(methods: dict[str, dict[str, Row]], key: str) -> list[str]:
     """Mean, worst and median of each method, its time, and what is below its input."""
-    before = there.get("input", {})
+    before = methods.get("input", {})
     heads = [
         "method",
         "images",
@@ -67,70 +76,76 @@ def summary(there: dict[str, dict[str, Row]], key: str) -> list[str]:
         "mean s",
     ]
     lines, below = [], []
-    for found in there.values():
-        values = [row[key] for row in found.values()]
-        gains = {one: row[key] - before[one][key] for one, row in found.items() if one in before}
-        worse = sorted(one for one, gain in gains.items() if gain < 0)
-        title = next(iter(found.values()))["title"]
+    for rows in methods.values():
+        values = [row[key] for row in rows.values()]
+        gains = {
+            image: row[key] - before[image][key] for image, row in rows.items() if image in before
+        }
+        worse = sorted(image for image, gain in gains.items() if gain < 0)
+        title = next(iter(rows.values()))["title"]
         below += [f"{title}: {', '.join(worse)}"] if worse else []
         lines.append(
             [title, str(len(values))]
             + [f"{what(values):.2f}" for what in (mean, min, median)]
             + [f"{mean(gains.values()):+.2f}" if gains else "", str(len(worse))]
             + [
-                f"{mean(row[one] for row in found.values()):.1f}"
-                for one in ("cpu_seconds", "seconds")
+                f"{mean(row[key] for row in rows.values()):.1f}"
+                for key in ("cpu_seconds", "seconds")
             ]
         )
     return [table(heads, lines), f"Below their input: {'; '.join(below) or 'none'}."]
 
 
-def by_field(there: dict[str, dict[str, Row]]) -> list[str]:
+def by_field(methods: dict[str, dict[str, Row]]) -> list[str]:
     """Mean of the captures of each FMD field."""
     heads = ["method", *FMD_FIELDS, "mean of fields"]
     lines = []
-    for found in there.values():
-        means = [_mean(found, field) for field in FMD_FIELDS]
-        known = [one for one in means if one is not None]
-        title = next(iter(found.values()))["title"]
-        lines.append([title, *map(_cell, means), _cell(mean(known) if known else None)])
+    for rows in methods.values():
+        means = [_mean(rows, field) for field in FMD_FIELDS]
+        known_means = [value for value in means if value is not None]
+        title = next(iter(rows.values()))["title"]
+        lines.append([title, *map(_cell, means), _cell(mean(known_means) if known_means else None)])
     return ["Mean of the captures, dB:", table(heads, lines)]
 
 
-def by_image(there: dict[str, dict[str, Row]]) -> str:
+def by_image(methods: dict[str, dict[str, Row]]) -> str:
     """Lay out every result of a set."""
-    images = sorted({image for found in there.values() for image in found})
+    images = sorted({image for rows in methods.values() for image in rows})
     lines = []
     for image in images:
-        rows = [found.get(image) for found in there.values()]
+        rows = [rows.get(image) for rows in methods.values()]
         lines.append([image, *(_cell(row["psnr"] if row else None) for row in rows)])
-    return table(["dB", *(next(iter(found.values()))["title"] for found in there.values())], lines)
+    return table(["dB", *(next(iter(rows.values()))["title"] for rows in methods.values())], lines)
 
 
-def differences(there: dict[str, dict[str, Row]]) -> list[str]:
+def differences(methods: dict[str, dict[str, Row]]) -> list[str]:
     """Say what each preset has above blind VST + BM3D on the same images, field by field."""
-    base = there.get("vst_bm3d", {})
+    base = methods.get("vst_bm3d", {})
     heads = ["preset", *FMD_FIELDS, "images", "mean", "least", "aim"]
     lines = []
     for preset, aim in AIMS.items():
-        found = there.get(preset, {})
-        more = {one: row["psnr"] - base[one]["psnr"] for one, row in found.items() if one in base}
+        rows = methods.get(preset, {})
+        more = {
+            image: row["psnr"] - base[image]["psnr"] for image, row in rows.items() if image in base
+        }
         if not more:
             continue
         cells = []
         for field in FMD_FIELDS:
-            of_field = [gain for one, gain in more.items() if one.startswith(field)]
+            of_field = [gain for image, gain in more.items() if image.startswith(field)]
             cells.append(f"{mean(of_field):+.2f}" if of_field else "")
         cells += [str(len(more)), f"{mean(more.values()):+.2f}", f"{min(more.values()):+.2f}"]
         lines.append([preset, *cells, f"{aim:+.1f}"])
     if not lines:
         return []
-    states = {row["code"] for preset in AIMS for row in there.get(preset, {}).values()}
-    told = [f"These results come from {len(states)} states of the code."] if len(states) > 1 else []
-    return ["Above VST + BM3D, blind (a), dB:", table(heads, lines), *told]
+    states = {row["code"] for preset in AIMS for row in methods.get(preset, {}).values()}
+    sentences = (
+        [f"These results come from {len(states)} states of the code."] if len(states) > 1 else []
+    )
+    return ["Above VST + BM3D, blind (a), dB:", table(heads, lines), *sentences]
 
 
-def on_the_way(there: dict[str, dict[str, Row]]) -> list[str]:
+def on_the_way(methods: dict[str, dict[str, Row]]) -> list[str]:
     """Quality of the reference-size network against time, beside the presets' on the same crops."""
     heads = [
         "crop",
@@ -141,12 +156,12 @@ def on_the_way(there: dict[str, dict[str, Row]]) -> list[str]:
         "last output",
         "last average",
         "CPU s",
-        *(one for one in AIMS if one in there),
+        *(method for method in AIMS if method in methods),
     ]
     lines, courses = [], []
-    for image, row in there["reference_dip"].items():
+    for image, row in methods["reference_dip"].items():
         best, history = row["notes"]["best"], row["notes"]["history"]
-        ours = [there[one].get(image) for one in AIMS if one in there]
+        ours = [methods[method].get(image) for method in AIMS if method in methods]
         lines.append(
             [image]
             + [
@@ -156,33 +171,33 @@ def on_the_way(there: dict[str, dict[str, Row]]) -> list[str]:
             ]
             + [f"{history[-1][key]:.2f}" for key in ("output", "average")]
             + [f"{history[-1]['cpu_seconds']:.0f}"]
-            + [f"{one['psnr']:.2f} ({one['cpu_seconds']:.0f} s)" if one else "" for one in ours]
+            + [f"{row['psnr']:.2f} ({row['cpu_seconds']:.0f} s)" if row else "" for row in ours]
         )
         courses.append(history)
     steps = [
         step
         for step in (100, 200, 400, 800, 1200, 1600, 2000, 2400, 3000)
-        if all(any(one["step"] == step for one in course) for course in courses)
+        if all(any(point["step"] == step for point in course) for course in courses)
     ]
-    way = []
+    lines_out = []
     for step in steps:
-        looks = [next(one for one in course if one["step"] == step) for course in courses]
-        way.append(
+        looks = [next(point for point in course if point["step"] == step) for course in courses]
+        lines_out.append(
             [str(step)]
             + [
-                f"{mean(one[key] for one in looks):.2f}"
+                f"{mean(point[key] for point in looks):.2f}"
                 for key in ("cpu_seconds", "output", "average")
             ]
         )
     return [
         "Reference-size network, dB (best: chosen by the truth):",
         table(heads, lines),
-        table(["step", "mean CPU s", "mean output dB", "mean average dB"], way),
+        table(["step", "mean CPU s", "mean output dB", "mean average dB"], lines_out),
     ]
 
 
-def _mean(found: dict[str, Row], field: str) -> float | None:
-    values = [row["psnr"] for image, row in found.items() if image.startswith(field)]
+def _mean(rows: dict[str, Row], field: str) -> float | None:
+    values = [row["psnr"] for image, row in rows.items() if image.startswith(field)]
     return mean(values) if values else None
 
 

@@ -36,18 +36,18 @@ def least(row: dict[str, Any], until: float) -> float:
     return min((loss for loss in losses if isfinite(loss)), default=float("inf"))
 
 
-def after(crop: Crop, known: dict[str, float]) -> dict[str, float]:
+def after(crop: Crop, curve: dict[str, float]) -> dict[str, float]:
     """PSNR of whole runs, by prior."""
     raw, filtered = counts(crop.noisy), [prior for prior in PRIORS if prior != UNFILTERED]
     for prior in filtered:
         key = f"{crop.name} {prior}"
-        if key not in known:
+        if key not in curve:
             axes = "YXS" if raw.ndim == 3 else "YX"
             result = dip.denoise(raw, prior=prior, preset="fast", axes=axes)
-            known[key] = crop.judge(np.asarray(result.image), crop.truth)
-            KEPT.write_text(json.dumps(known), encoding="utf-8")
-            print(key, known[key], file=sys.stderr, flush=True)
-    return {prior: known[f"{crop.name} {prior}"] for prior in filtered}
+            curve[key] = crop.judge(np.asarray(result.image), crop.truth)
+            KEPT.write_text(json.dumps(curve), encoding="utf-8")
+            print(key, curve[key], file=sys.stderr, flush=True)
+    return {prior: curve[f"{crop.name} {prior}"] for prior in filtered}
 
 
 def compare(crop: Crop, lines: dict[str, dict[str, Any]], ends: dict[str, float]) -> dict[str, Any]:
@@ -55,29 +55,29 @@ def compare(crop: Crop, lines: dict[str, dict[str, Any]], ends: dict[str, float]
     starts = {prior: lines[prior]["kept dB"] for prior in PRIORS}
     ends = starts | ends
     row: dict[str, Any] = {"crop": crop.name}
-    for words, quality in (("before", starts), ("after", ends)):
-        row |= {f"{prior}, {words}": value for prior, value in quality.items()}
+    for moment, quality in (("before", starts), ("after", ends)):
+        row |= {f"{prior}, {moment}": value for prior, value in quality.items()}
     for part in PARTS:
-        won = min(PRIORS, key=lambda one: least(lines[one], part * PRIORS[one]))
+        won = min(PRIORS, key=lambda prior: least(lines[prior], part * PRIORS[prior]))
         row[f"won at {part:.0%}"] = won
-        for words, quality in (("before", starts), ("after", ends)):
-            row[f"gain at {part:.0%}, {words}"] = quality[won] - quality[RULE]
-    for words, quality in (("before", starts), ("after", ends)):
-        row[f"gain by oracle, {words}"] = max(quality.values()) - quality[RULE]
+        for moment, quality in (("before", starts), ("after", ends)):
+            row[f"gain at {part:.0%}, {moment}"] = quality[won] - quality[RULE]
+    for moment, quality in (("before", starts), ("after", ends)):
+        row[f"gain by oracle, {moment}"] = max(quality.values()) - quality[RULE]
     return row
 
 
 def main() -> None:
     """Compare, crop by crop."""
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for prior in PRIORS:
         lines = json.loads((OUT / f"stop_{prior}_fast_sets.lines.json").read_text("utf-8"))
-        found[prior] = {line["crop"]: line for line in lines}
-    known = json.loads(KEPT.read_text("utf-8")) if KEPT.is_file() else {}
+        results[prior] = {line["crop"]: line for line in lines}
+    kept = json.loads(KEPT.read_text("utf-8")) if KEPT.is_file() else {}
     rows = []
     for crop in seeded_crops(SETS):
-        lines = {prior: found[prior][crop.name] for prior in PRIORS}
-        rows.append(compare(crop, lines, after(crop, known)))
+        lines = {prior: results[prior][crop.name] for prior in PRIORS}
+        rows.append(compare(crop, lines, after(crop, kept)))
     gains = [key for key in rows[0] if key.startswith("gain")]
     mean = {f"{key}, mean": float(np.mean([row[key] for row in rows])) for key in gains}
     worst = {f"{key}, worst": float(min(row[key] for row in rows)) for key in gains}

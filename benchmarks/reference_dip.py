@@ -52,18 +52,18 @@ def fit(noisy: Picture, truth: Picture, steps: int) -> tuple[Picture, list[dict[
     started, spent = time.monotonic(), time.process_time()
     for step in range(1, steps + 1):
         adam.zero_grad()
-        shown = net(code + SETTINGS["disturbed"] * torch.randn_like(code))
-        ((shown - aim) ** 2).mean().backward()
+        output = net(code + SETTINGS["disturbed"] * torch.randn_like(code))
+        ((output - aim) ** 2).mean().backward()
         adam.step()
         keep = SETTINGS["average"] if step > 1 else 0.0
-        average = keep * average + (1 - keep) * shown.detach()
+        average = keep * average + (1 - keep) * output.detach()
         if step % LOOK == 0 or step == steps:
             history.append(
                 {
                     "step": step,
                     "seconds": time.monotonic() - started,
                     "cpu_seconds": time.process_time() - spent,
-                    "output": psnr(_picture(shown), truth),
+                    "output": psnr(_picture(output), truth),
                     "average": psnr(_picture(average), truth),
                 }
             )
@@ -74,12 +74,12 @@ def fit(noisy: Picture, truth: Picture, steps: int) -> tuple[Picture, list[dict[
 def run(case: Case, noisy: Picture, truth: Picture) -> Output:
     """Fit to the end; its best iterates are in the notes."""
     last, history = fit(noisy, truth, SETTINGS["steps"])
-    best = {key: max(history, key=lambda one: one[key]) for key in ("output", "average")}
+    best = {key: max(history, key=lambda entry: entry[key]) for key in ("output", "average")}
     return Output(last, {"best": best, "history": history})
 
 
-def _picture(shown: torch.Tensor) -> Picture:
-    return shown.detach()[0, 0].double().numpy() * 255
+def _picture(image: torch.Tensor) -> Picture:
+    return image.detach()[0, 0].double().numpy() * 255
 
 
 REFERENCE = Method(

@@ -96,7 +96,7 @@ def main() -> None:
     """Time both and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=5)
-    wish = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     fed = count_input_channels(2, 1)
@@ -119,11 +119,11 @@ def main() -> None:
             {
                 "network": name,
                 "weights": sum(weight.numel() for weight in net.parameters()),
-                "CPU seconds per step": seconds_per_step(net, channels, wish.steps),
+                "CPU seconds per step": seconds_per_step(net, channels, options.steps),
             }
         )
         print(rows[-1], file=sys.stderr, flush=True)
-    write("reference_network", rows, {"steps": wish.steps, "side": SIDE, "threads": 1})
+    write("reference_network", rows, {"steps": options.steps, "side": SIDE, "threads": 1})
 
 
 if __name__ == "__main__":

@@ -25,21 +25,21 @@ def main() -> None:
     ask.add_argument("--runs", type=int, default=100)
     ask.add_argument("--preset", default="fast")
     ask.add_argument("--pairs", action="store_true")
-    asked = ask.parse_args()
-    fields = FMD_FIELDS if asked.pairs else ("Confocal_BPAE_G",)
-    name = f"seeds_{'pairs_' if asked.pairs else ''}{asked.preset}"
+    options = ask.parse_args()
+    fields = FMD_FIELDS if options.pairs else ("Confocal_BPAE_G",)
+    name = f"seeds_{'pairs_' if options.pairs else ''}{options.preset}"
     OUT.mkdir(parents=True, exist_ok=True)
     kept = OUT / f"{name}.lines.json"
     rows = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
     for field in fields:
-        for seed in range(2 if asked.pairs else asked.runs):
+        for seed in range(2 if options.pairs else options.runs):
             if any((row["field"], row["seed"]) == (field, seed) for row in rows):
                 continue
             noisy, truth = fmd(field, 1)
-            if not asked.pairs:
+            if not options.pairs:
                 noisy, truth = noisy[CROP, CROP], truth[CROP, CROP]
             began = time.process_time()
-            result = dip.denoise(noisy, preset=asked.preset, seed=seed)
+            result = dip.denoise(noisy, preset=options.preset, seed=seed)
             rows.append(
                 {
                     "field": field,
@@ -59,8 +59,8 @@ def _summary(rows: list[dict]) -> dict[str, float]:
     by_field: dict[str, list[float]] = {}
     for row in rows:
         by_field.setdefault(row["field"], []).append(row["psnr"])
-    widest = [max(one) - min(one) for one in by_field.values()]
-    drops = [float(np.median(one)) - min(one) for one in by_field.values()]
+    widest = [max(scores) - min(scores) for scores in by_field.values()]
+    drops = [float(np.median(scores)) - min(scores) for scores in by_field.values()]
     return {
         "runs": float(len(rows)),
         "widest difference, dB": max(widest),

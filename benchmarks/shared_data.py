@@ -51,8 +51,8 @@ def counts(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def psnr(image: npt.NDArray[Any], truth: npt.NDArray[np.float64]) -> float:
     """Peak signal-to-noise ratio at 8 bit: rounded, clipped, peak 255."""
-    shown = np.clip(np.rint(image.astype(np.float64)), 0, 255)
-    return float(10 * np.log10(255**2 / np.mean((shown - truth) ** 2)))
+    pixels = np.clip(np.rint(image.astype(np.float64)), 0, 255)
+    return float(10 * np.log10(255**2 / np.mean((pixels - truth) ** 2)))
 
 
 def machine() -> dict[str, Any]:

@@ -25,26 +25,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--side", type=int, default=96)
-    wish = parser.parse_args()
-    title = f"smoothing_{wish.preset}_{wish.side}"
-    there = OUT / f"{title}.json"
-    rows = json.loads(there.read_text(encoding="utf-8"))["rows"] if there.exists() else []
+    options = parser.parse_args()
+    title = f"smoothing_{options.preset}_{options.side}"
+    path = OUT / f"{title}.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     done = {(row["image"], row["weight"], row["kind"]) for row in rows}
     for crop in CROPS:
         if crop.name not in NAMES:
             continue
-        truth = load(crop, 1, wish.side)[0]
+        truth = load(crop, 1, options.side)[0]
         rng = np.random.default_rng(0)
         noisy = (rng.poisson(truth) + rng.normal(0, READ, truth.shape)).astype(np.float32)
         for weight, kind in PENALTIES:
             if (crop.name, weight, kind) in done:
                 continue
             settings = {"smoothing": weight, "smoothing_kind": kind}
-            result = dip.denoise(noisy, axes="YX", preset=wish.preset, **settings)
+            result = dip.denoise(noisy, axes="YX", preset=options.preset, **settings)
             row = {"image": crop.name, "weight": weight, "kind": kind}
             row["input dB"] = decibels(noisy, truth)
             rows.append({**row, "dB": decibels(result.image, truth)})
-            write(title, rows, {"preset": wish.preset, "side": wish.side})
+            write(title, rows, {"preset": options.preset, "side": options.side})
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def queue() -> list[tuple[Case, str]]:
 
     def rank(job: tuple[Case, str]) -> tuple[int, int]:
         case, method = job
-        place = [one.name for one in every if one.kind == case.kind].index(case.name)
+        place = [other.name for other in every if other.kind == case.kind].index(case.name)
         return (method in later, place if method in later else 0)
 
     return sorted(work, key=rank)
@@ -92,18 +92,18 @@ def result(case: Case, method: str) -> dict[str, Any] | None:
     """Read one result, or make it in a process of its own; None if that failed."""
     path = FOLDER / f"{case.name}.{method}.json"
     if path.exists():
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return known
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record
     command = [sys.executable, __file__, "one", case.name, method]
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if ended.returncode:
         print(f"{case.name} {method}: failed", file=sys.stderr, flush=True)
         return None
-    made = json.loads(ended.stdout.splitlines()[-1])
-    row = {"case": case.name, "kind": case.kind, "method": method, **made, "machine": machine()}
+    printed = json.loads(ended.stdout.splitlines()[-1])
+    row = {"case": case.name, "kind": case.kind, "method": method, **printed, "machine": machine()}
     path.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
-    told = {key: value for key, value in made.items() if key not in ("curve", "history")}
-    print(f"{case.name} {method}: {told}", file=sys.stderr, flush=True)
+    summary = {key: value for key, value in printed.items() if key not in ("curve", "history")}
+    print(f"{case.name} {method}: {summary}", file=sys.stderr, flush=True)
     return row
 
 
@@ -118,14 +118,14 @@ def main() -> None:
     ask.add_argument("--methods", nargs="+", choices=METHODS)
     ask.add_argument("--minutes", type=float, default=float("inf"))
     ask.add_argument("--table", action="store_true", help="write the tables of what is there")
-    asked = ask.parse_args()
+    options = ask.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for case, method in () if asked.table else queue():
+    for case, method in () if options.table else queue():
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        if (used.ru_utime + used.ru_stime) / 60 > asked.minutes:
+        if (used.ru_utime + used.ru_stime) / 60 > options.minutes:
             break
-        chosen = asked.only is None or any(one in case.name for one in asked.only)
-        if not chosen or (asked.methods is not None and method not in asked.methods):
+        chosen = options.only is None or any(text in case.name for text in options.only)
+        if not chosen or (options.methods is not None and method not in options.methods):
             continue
         if method == "deepinv" and find_spec("deepinv") is None:
             print("deepinv is not installed, and is left out.", file=sys.stderr)

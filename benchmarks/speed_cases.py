@@ -48,7 +48,7 @@ class Problem:
     noisy: npt.NDArray[Any]
     truth: npt.NDArray[Any]
     judge: Callable[[npt.NDArray[Any]], float]
-    known: npt.NDArray[np.bool_] | None = None
+    mask: npt.NDArray[np.bool_] | None = None
     factor: int = 1
     published: float | None = None
     source: Any = None
@@ -67,11 +67,11 @@ def cases() -> Iterator[Case]:
     """All pictures, those on which nothing of ours was chosen first."""
     fields = {case.name: case for case in SETS["fmd256"]()}
     first = ("Confocal_BPAE_R_raw1", "TwoPhoton_BPAE_R_raw1", "WideField_BPAE_B_raw1")
-    for name in (*first, *(one for one in fields if one not in first)):
+    for name in (*first, *(field for field in fields if field not in first)):
         yield Case(f"fmd256-{name}", "micrograph", partial(_denoise, "micrograph", fields[name]))
     photographs = {case.name: case for case in SETS["color9-25"]()}
     first = ("peppers", "kodim01")
-    for name in (*first, *(one for one in photographs if one not in first)):
+    for name in (*first, *(photograph for photograph in photographs if photograph not in first)):
         load = partial(_denoise, "photograph", photographs[name])
         yield Case(f"color9-25-{name}", "photograph", load)
     for name in ("Cameraman256", "montage"):
@@ -93,7 +93,7 @@ def _inpaint(name: str) -> Problem:
         for kind in ("masked", "gt", "deep_prior")
     )
     judge = partial(_psnr, truth)
-    return Problem("inpaint", masked, truth, judge, known=masked > 0, published=judge(dip))
+    return Problem("inpaint", masked, truth, judge, mask=masked > 0, published=judge(dip))
 
 
 def _super_resolve(folder: str, name: str) -> Problem:

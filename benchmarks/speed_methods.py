@@ -27,12 +27,12 @@ EVERY = 25
 DEEPINV_STEPS = (20,)
 
 
-def held(what: str) -> int:
+def read_memory(what: str) -> int:
     """Read one of this process's memory figures, in bytes."""
     text = Path("/proc/self/status").read_text(encoding="ascii")
-    found = re.search(rf"{what}:\s+(\d+)", text)
-    assert found is not None
-    return int(found.group(1)) * 1024
+    match = re.search(rf"{what}:\s+(\d+)", text)
+    assert match is not None
+    return int(match.group(1)) * 1024
 
 
 class Peak:
@@ -40,11 +40,11 @@ class Peak:
 
     def __init__(self) -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
-        self.before = held("VmRSS")
+        self.before = read_memory("VmRSS")
 
     def megabytes(self) -> float:
         """So far, in MB."""
-        return (held("VmHWM") - self.before) / 1e6
+        return (read_memory("VmHWM") - self.before) / 1e6
 
 
 def ours(problem: Problem, preset: str) -> dict[str, Any]:
@@ -78,8 +78,8 @@ def ours(problem: Problem, preset: str) -> dict[str, Any]:
             curve.append({"seconds": spent, "dB": problem.judge(event.preview)})
     last = problem.judge(answer.image)
     curve.append({"seconds": spent, "dB": last})
-    told = {"prior": answer.report["prior"]["chosen"], "iterations": answer.report["iterations"]}
-    return {"dB": last, "seconds": spent, "MB": peak.megabytes(), "curve": curve, **told}
+    record = {"prior": answer.report["prior"]["chosen"], "iterations": answer.report["iterations"]}
+    return {"dB": last, "seconds": spent, "MB": peak.megabytes(), "curve": curve, **record}
 
 
 def _run(problem: Problem, preset: str) -> Iterator[Any]:
@@ -90,21 +90,24 @@ def _run(problem: Problem, preset: str) -> Iterator[Any]:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import make_recipe
 
-    wish: dict[str, Any] = {"preset": preset, "device": "cpu"}
+    settings: dict[str, Any] = {"preset": preset, "device": "cpu"}
     data = {"image": counts(problem.noisy)}
     task = {"inpaint": "inpaint", "super-resolve": "super-resolve"}.get(problem.kind, "denoise")
     if task == "super-resolve":  # no noise in these pictures: all residuals count alike
-        wish |= {"factor": problem.factor, "noise": "gaussian"}
-    if problem.known is not None:
-        data["mask"] = np.where(problem.known, 0, 255).astype(np.uint8)
+        settings |= {"factor": problem.factor, "noise": "gaussian"}
+    if problem.mask is not None:
+        data["mask"] = np.where(problem.mask, 0, 255).astype(np.uint8)
     specs = {
         name: ImageSpec(
-            name=name, shape=one.shape, dtype=str(one.dtype), axes="YX" if one.ndim == 2 else "YXS"
+            name=name,
+            shape=array.shape,
+            dtype=str(array.dtype),
+            axes="YX" if array.ndim == 2 else "YXS",
         )
-        for name, one in data.items()
+        for name, array in data.items()
     }
     image = specs.pop("image")
-    plan = preflight(make_recipe(task, **wish), image, detect_machine(), specs)
+    plan = preflight(make_recipe(task, **settings), image, detect_machine(), specs)
     assert isinstance(plan, Plan), plan
     return run(plan, data, preview_seconds=0)
 
@@ -177,9 +180,9 @@ def deepinv(problem: Problem) -> dict[str, Any]:
             net, iterations=steps, learning_rate=1e-2, img_size=[256, *size]
         )
         began = time.process_time()
-        shown = prior(measured, physics)[0].detach().double().numpy() * 255
-        picture = shown[0] if len(shown) == 1 else np.moveaxis(shown, 0, -1)
+        image = prior(measured, physics)[0].detach().double().numpy() * 255
+        picture = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
         spent = time.process_time() - began
         curve.append({"seconds": spent, "dB": problem.judge(picture), "steps": steps})
-    best = max(curve, key=lambda one: one["dB"])
+    best = max(curve, key=lambda point: point["dB"])
     return {**best, "MB": peak.megabytes(), "curve": curve, "version": dinv.__version__}

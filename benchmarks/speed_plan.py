@@ -67,8 +67,10 @@ def measure(name: str) -> dict[str, Any]:
     arrays = {"image": noisy(*shape)}
     arrays |= {what: make(arrays["image"]) for what, make in further.items()}
     specs = {
-        what: ImageSpec(name=what, shape=one.shape, dtype=str(one.dtype), axes="ZYX"[-one.ndim :])
-        for what, one in arrays.items()
+        what: ImageSpec(
+            name=what, shape=array.shape, dtype=str(array.dtype), axes="ZYX"[-array.ndim :]
+        )
+        for what, array in arrays.items()
     }
     recipe = make_recipe(task, preset="fast", device="cpu", **settings)
     machine = replace(detect_machine(), cores=1)

@@ -105,7 +105,7 @@ class Fit:
         if half:
             self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.code = self.code.contiguous(memory_format=torch.channels_last)
-        self.known = None if problem.known is None else _planes(problem.known)
+        self.mask = None if problem.mask is None else _planes(problem.mask)
         self.model = downsampler(problem.factor, self.channels) if problem.factor > 1 else None
         self.adam = torch.optim.Adam(self.net.parameters(), lr=self.course.rate)
         self.average = torch.zeros(1, self.channels, *problem.truth.shape[:2])
@@ -118,15 +118,15 @@ class Fit:
         self.adam.zero_grad()
         code = self.code + self.course.disturbed * torch.randn_like(self.code)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-            shown = self.net(code)
-        shown = shown.float()
-        off = (shown if self.model is None else self.model(shown)) - self.measured
-        off = off if self.known is None else off * self.known
+            output = self.net(code)
+        output = output.float()
+        off = (output if self.model is None else self.model(output)) - self.measured
+        off = off if self.mask is None else off * self.mask
         (off**2).mean().backward()
         self.adam.step()
         keep = AVERAGE if self.step > 1 else 0.0
-        self.average = keep * self.average + (1 - keep) * shown.detach()
-        return shown.detach()
+        self.average = keep * self.average + (1 - keep) * output.detach()
+        return output.detach()
 
     def copy(self) -> dict[str, Any]:
         """All that the next step depends on."""
@@ -161,12 +161,12 @@ def curve(problem: Problem, kept: Path, most: int | None = None) -> dict[str, An
         fit.load(torch.load(kept, weights_only=False))
     most, passed = most or fit.course.most, False
     while fit.step < most and not passed:
-        shown = fit.advance()
+        output = fit.advance()
         if fit.step % LOOK == 0:
             fit.history.append(
                 {
                     "step": fit.step,
-                    "output": problem.judge(_picture(shown)),
+                    "output": problem.judge(_picture(output)),
                     "average": problem.judge(_picture(fit.average)),
                 }
             )
@@ -212,7 +212,7 @@ def _planes(picture: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(planes))[None]
 
 
-def _picture(shown: Tensor) -> Any:
+def _picture(image: Tensor) -> Any:
     """(1, C, Y, X) of 0 to 1 -> (Y, X) or (Y, X, C) of 0 to 255."""
-    planes = 255 * shown[0].double().numpy()
+    planes = 255 * image[0].double().numpy()
     return planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1)

@@ -17,26 +17,26 @@ Row = dict[str, Any]
 
 def read(folder: Path) -> dict[str, dict[str, Row]]:
     """Read the results: case, method."""
-    found: dict[str, dict[str, Row]] = {}
+    by_case: dict[str, dict[str, Row]] = {}
     for path in sorted(folder.glob("*.json")):
         row = json.loads(path.read_text(encoding="utf-8"))
-        found.setdefault(row["case"], {})[row["method"]] = row
-    return found
+        by_case.setdefault(row["case"], {})[row["method"]] = row
+    return by_case
 
 
 def reached(row: Row, aim: float) -> float | None:
     """CPU seconds until a picture was as good; None if none was."""
-    return next((one["seconds"] for one in row["curve"] if one["dB"] >= aim), None)
+    return next((point["seconds"] for point in row["curve"] if point["dB"] >= aim), None)
 
 
-def step_of(found: dict[str, dict[str, Row]], kind: str) -> Row | None:
+def step_of(by_case: dict[str, dict[str, Row]], kind: str) -> Row | None:
     """Find the reference's step of a kind of pictures; one channel serves for all that have one."""
-    steps = [methods["step"] for methods in found.values() if "step" in methods]
+    steps = [methods["step"] for methods in by_case.values() if "step" in methods]
     alike = {"inpaint": "micrograph", "super-resolve": "photograph"}.get(kind, kind)
     return next((step for want in (kind, alike) for step in steps if step["kind"] == want), None)
 
 
-def side_by_side(found: dict[str, dict[str, Row]]) -> list[Row]:
+def side_by_side(by_case: dict[str, dict[str, Row]]) -> list[Row]:
     """dB, CPU seconds and memory of all that ended."""
     return [
         {
@@ -46,18 +46,18 @@ def side_by_side(found: dict[str, dict[str, Row]]) -> list[Row]:
             "CPU s": row["seconds"],
             "MB above the imports": row["MB"],
         }
-        for case, methods in found.items()
+        for case, methods in by_case.items()
         for method, row in methods.items()
         if "dB" in row
     ]
 
 
-def against_reference(found: dict[str, dict[str, Row]]) -> list[Row]:
+def against_reference(by_case: dict[str, dict[str, Row]]) -> list[Row]:
     """How long the reference and ours take to the reference's best picture."""
     rows = []
-    for case, methods in found.items():
+    for case, methods in by_case.items():
         theirs = methods.get("reference")
-        if theirs is None or (step := step_of(found, theirs["kind"])) is None:
+        if theirs is None or (step := step_of(by_case, theirs["kind"])) is None:
             continue
         seconds, aim = theirs["best step"] * step["seconds per step"], theirs["best dB"]
         row = {
@@ -68,8 +68,10 @@ def against_reference(found: dict[str, dict[str, Row]]) -> list[Row]:
             "past its peak": theirs["passed its peak"],
             "reference, CPU s": seconds,
         }
-        ends = [methods[one] for one in OURS if one in methods]
-        ours = next(((one, at) for one in ends if (at := reached(one, aim)) is not None), None)
+        ends = [methods[method] for method in OURS if method in methods]
+        ours = next(
+            ((method, at) for method in ends if (at := reached(method, aim)) is not None), None
+        )
         row["ours"] = ours[0]["method"] if ours else "not reached"
         row["ours, CPU s"] = ours[1] if ours else float("nan")
         row["times sooner"] = seconds / ours[1] if ours else float("nan")
@@ -79,26 +81,26 @@ def against_reference(found: dict[str, dict[str, Row]]) -> list[Row]:
     return rows
 
 
-def curves(found: dict[str, dict[str, Row]], path: Path) -> None:
+def curves(by_case: dict[str, dict[str, Row]], path: Path) -> None:
     """Draw dB against CPU seconds, one panel for each picture with a reference."""
     from matplotlib.figure import Figure
 
-    shown = [case for case, methods in found.items() if {"reference", "fast"} <= set(methods)]
-    if not shown:
+    cases = [case for case, methods in by_case.items() if {"reference", "fast"} <= set(methods)]
+    if not cases:
         return
-    figure = Figure(figsize=(4 * len(shown), 3.2), layout="constrained")
-    for place, case in enumerate(shown):
-        axes, methods = figure.add_subplot(1, len(shown), place + 1), found[case]
+    figure = Figure(figsize=(4 * len(cases), 3.2), layout="constrained")
+    for place, case in enumerate(cases):
+        axes, methods = figure.add_subplot(1, len(cases), place + 1), by_case[case]
         theirs = methods["reference"]
-        step = step_of(found, theirs["kind"])
+        step = step_of(by_case, theirs["kind"])
         if step is not None:
-            seconds = [one["step"] * step["seconds per step"] for one in theirs["history"]]
-            best = [max(one["output"], one["average"]) for one in theirs["history"]]
+            seconds = [entry["step"] * step["seconds per step"] for entry in theirs["history"]]
+            best = [max(entry["output"], entry["average"]) for entry in theirs["history"]]
             axes.plot(seconds, best, color="0.45", label="reference network")
         for preset in OURS:
             if preset in methods:
                 points = methods[preset]["curve"]
-                across = [one["seconds"] for one in points], [one["dB"] for one in points]
+                across = [point["seconds"] for point in points], [point["dB"] for point in points]
                 axes.plot(*across, marker=".", label=f"napari-dip {preset}")
         for method in ("nlm", "tv", "vst_bm3d", "bm3d", "deepinv"):
             if method in methods:
@@ -111,13 +113,13 @@ def curves(found: dict[str, dict[str, Row]], path: Path) -> None:
 
 def write_tables(folder: Path) -> None:
     """Write all tables, and the curves beside them."""
-    found = read(folder)
-    if rows := side_by_side(found):
-        write("speed_side_by_side", rows, {"pictures": len(found)})
-    steps = [methods["step"] for methods in found.values() if "step" in methods]
+    by_case = read(folder)
+    if rows := side_by_side(by_case):
+        write("speed_side_by_side", rows, {"pictures": len(by_case)})
+    steps = [methods["step"] for methods in by_case.values() if "step" in methods]
     names = ("kind", "weights", "seconds per step", "least", "most", "MB")
     if steps:
-        write("speed_step", [{name: one[name] for name in names} for one in steps], {})
-    if rows := against_reference(found):
+        write("speed_step", [{name: step[name] for name in names} for step in steps], {})
+    if rows := against_reference(by_case):
         write("speed_reference", rows, {"pictures": len(rows)})
-    curves(found, folder / "curves.png")
+    curves(by_case, folder / "curves.png")

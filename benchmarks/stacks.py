@@ -94,11 +94,11 @@ def load(crop: Crop, count: int, side: int) -> Volume:
             ]
         ).clip(min=0)
     whole = whole[:: crop.step]
-    first, top, left = (
+    first, row, column = (
         max(0, (have - want) // 2)
         for have, want in zip(whole.shape, (count, side, side), strict=True)
     )
-    cut = whole[first : first + count, top : top + side, left : left + side]
+    cut = whole[first : first + count, row : row + side, column : column + side]
     cut = cut - cut.min()
     return np.asarray(cut / np.percentile(cut, 99.9) * PEAK)
 
@@ -128,22 +128,24 @@ def timed(noisy: npt.NDArray[np.float32], axes: str, **settings: Any) -> tuple[A
     return result.image, list(np.diff([began, *ends.values()]))
 
 
-def row(crop: Crop, way: str, settings: dict[str, Any], wish: argparse.Namespace) -> dict[str, Any]:
+def row(
+    crop: Crop, variant: str, settings: dict[str, Any], options: argparse.Namespace
+) -> dict[str, Any]:
     """Restore one crop one way."""
     movie = crop.axes[0] == "T"
-    truth = load(crop, crop.planes or (wish.frames if movie else wish.planes), wish.side)
+    truth = load(crop, crop.planes or (options.frames if movie else options.planes), options.side)
     rng = np.random.default_rng(0)
     noisy = (rng.poisson(truth) + rng.normal(0, READ, truth.shape)).astype(np.float32)
-    if way.endswith("cold"):
-        alone = [timed(one, "YX", preset=wish.preset) for one in noisy]
-        image = np.stack([one for one, _ in alone])
+    if variant.endswith("cold"):
+        alone = [timed(image, "YX", preset=options.preset) for image in noisy]
+        image = np.stack([image for image, _ in alone])
         seconds = [sum(each) for _, each in alone]
     else:
-        image, seconds = timed(noisy, crop.axes, preset=wish.preset, **settings)
-    frames = [decibels(one, real) for one, real in zip(image, truth, strict=True)]
+        image, seconds = timed(noisy, crop.axes, preset=options.preset, **settings)
+    frames = [decibels(frame, real) for frame, real in zip(image, truth, strict=True)]
     return {
         "crop": f"{crop.name}, {'×'.join(map(str, truth.shape))}",
-        "way": way,
+        "way": variant,
         "input dB": decibels(noisy, truth),
         "dB": float(np.mean(frames)),
         "worst frame dB": min(frames),
@@ -162,18 +164,22 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=6)
     parser.add_argument("--only", default="")
     parser.add_argument("--way", default="", help="only ways whose name holds this")
-    wish = parser.parse_args()
-    title = f"stacks_{wish.preset}_{wish.planes}_{wish.side}_{wish.frames}"
-    there = OUT / f"{title}.json"
-    rows = json.loads(there.read_text(encoding="utf-8"))["rows"] if there.exists() else []
-    done = {(one["crop"].rsplit(",", 1)[0], one["way"]) for one in rows}
+    options = parser.parse_args()
+    title = f"stacks_{options.preset}_{options.planes}_{options.side}_{options.frames}"
+    path = OUT / f"{title}.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    done = {(row["crop"].rsplit(",", 1)[0], row["way"]) for row in rows}
     for crop in CROPS:
-        for way, settings in (MOVIE_WAYS if crop.axes[0] == "T" else STACK_WAYS).items():
-            if (crop.name, way) in done or wish.only not in crop.name or wish.way not in way:
+        for variant, settings in (MOVIE_WAYS if crop.axes[0] == "T" else STACK_WAYS).items():
+            if (
+                (crop.name, variant) in done
+                or options.only not in crop.name
+                or options.way not in variant
+            ):
                 continue
-            rows.append(row(crop, way, settings, wish))
+            rows.append(row(crop, variant, settings, options))
             print(rows[-1], file=sys.stderr, flush=True)
-            write(title, rows, {"preset": wish.preset})
+            write(title, rows, {"preset": options.preset})
 
 
 if __name__ == "__main__":

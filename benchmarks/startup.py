@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: What is asked for, in seconds.
-ASKED = {"dock": 1.0, "warm run": 3.0}
+TARGETS = {"dock": 1.0, "warm run": 3.0}
 
 
 def once() -> dict[str, float]:
@@ -62,17 +62,17 @@ def once() -> dict[str, float]:
     viewer.window.resize(1280, 720)
     viewer.add_image(mitochondria()[-1][0], name="cells")
     event_loop(3)
-    shown: list[Any] = []
+    windows: list[Any] = []
 
     def open_dock() -> None:
-        shown.append(viewer.window.add_plugin_dock_widget("napari-dip", "Denoise")[1])
+        windows.append(viewer.window.add_plugin_dock_widget("napari-dip", "Denoise")[1])
 
     def drawn() -> bool:
-        return shown[0].isVisible() and shown[0].run_bar.run_button.isVisible()
+        return windows[0].isVisible() and windows[0].run_bar.run_button.isVisible()
 
     timed("dock", open_dock, drawn)
     assert "torch" not in sys.modules, "the dock has loaded torch"
-    dock = shown[0]
+    dock = windows[0]
     event_loop(1)
     for name in ("first run", "warm run"):
         press = dock.run_bar.run_button.click
@@ -100,10 +100,10 @@ def main() -> None:
         )
         rows.append({"time": number, **json.loads(ended.stdout.splitlines()[-1])})
         print(rows[-1], file=sys.stderr, flush=True)
-    medians = {f"{name}, median": float(np.median([row[name] for row in rows])) for name in ASKED}
-    asked = {f"{name}, asked for": seconds for name, seconds in ASKED.items()}
+    medians = {f"{name}, median": float(np.median([row[name] for row in rows])) for name in TARGETS}
+    targets = {f"{name}, asked for": seconds for name, seconds in TARGETS.items()}
     load = {"load of the machine": os.getloadavg()[0]} if hasattr(os, "getloadavg") else {}
-    write("startup", rows, medians | asked | load)
+    write("startup", rows, medians | targets | load)
 
 
 if __name__ == "__main__":

@@ -62,9 +62,11 @@ class Crop:
 
 def named_crops() -> Iterator[Crop]:
     """Cut the ten crops out."""
-    for field, capture, top, left in CROPS:
-        raw, truth = (image[top : top + SIDE, left : left + SIDE] for image in fmd(field, capture))
-        name = f"{field}_raw{capture}[{top}:{top + SIDE}, {left}:{left + SIDE}]"
+    for field, capture, row, column in CROPS:
+        raw, truth = (
+            image[row : row + SIDE, column : column + SIDE] for image in fmd(field, capture)
+        )
+        name = f"{field}_raw{capture}[{row}:{row + SIDE}, {column}:{column + SIDE}]"
         yield Crop(name, raw, truth, psnr)
 
 
@@ -115,15 +117,15 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
     if not isinstance(image, CalibratedImage):
         raise SystemExit(image.message)
     calibration, unit = image.calibration, image.plan.units[0]
-    one = make_fit_arguments(image, unit)
+    prepared = make_fit_arguments(image, unit)
     quality: dict[int, float] = {}
     loop = fit(
-        one.problem,
-        one.prior,
-        one.schedule,
+        prepared.problem,
+        prepared.prior,
+        prepared.schedule,
         never_stop,
-        seed=one.seed,
-        preview_due=every(one.schedule.validation_interval),
+        seed=prepared.seed,
+        preview_due=every(prepared.schedule.validation_interval),
     )
     history, best_so_far = [], []
     for progress in loop:
@@ -135,7 +137,7 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
             history.append(progress.validation_record)
             best_so_far.append(progress.best_iteration)
     stopped = next(
-        (i + 1 for i in range(len(history)) if one.stop_rule(history[: i + 1])), len(history)
+        (i + 1 for i in range(len(history)) if prepared.stop_rule(history[: i + 1])), len(history)
     )
     kept = best_so_far[stopped - 1]
     best = max(quality, key=lambda iteration: quality[iteration])
@@ -149,7 +151,8 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
         "best dB": quality[best],
         "lost dB": quality[best] - quality[kept],
         "course": [
-            (one.iteration, one.validation_loss, quality.get(one.iteration)) for one in history
+            (entry.iteration, entry.validation_loss, quality.get(entry.iteration))
+            for entry in history
         ],
     }
 
@@ -173,22 +176,22 @@ def main() -> None:
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--sets", nargs="*", default=[])
     parser.add_argument("--whole", nargs="*", default=[])
-    wish = parser.parse_args()
-    part = "_whole" if wish.whole else "_sets" if wish.sets else ""
-    name = f"stop_{wish.prior}_{wish.preset}{part}"
+    options = parser.parse_args()
+    part = "_whole" if options.whole else "_sets" if options.sets else ""
+    name = f"stop_{options.prior}_{options.preset}{part}"
     OUT.mkdir(parents=True, exist_ok=True)
     kept = OUT / f"{name}.lines.json"
     rows = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
-    sets = seeded_crops(wish.sets) if wish.sets else named_crops()
-    for crop in whole_pictures(wish.whole) if wish.whole else sets:
+    sets = seeded_crops(options.sets) if options.sets else named_crops()
+    for crop in whole_pictures(options.whole) if options.whole else sets:
         if any(row["crop"] == crop.name for row in rows):
             continue
-        rows.append(follow(crop, wish.prior, wish.preset))
+        rows.append(follow(crop, options.prior, options.preset))
         kept.write_text(json.dumps(rows), encoding="utf-8")
         print(rows[-1], file=sys.stderr, flush=True)
     summary = {
-        "prior": wish.prior,
-        "preset": wish.preset,
+        "prior": options.prior,
+        "preset": options.preset,
         "within 0.5 dB": sum(1 for row in rows if row["lost dB"] <= 0.5),
         "mean lost dB": float(np.mean([row["lost dB"] for row in rows])),
         "most lost dB": max(row["lost dB"] for row in rows),

@@ -37,8 +37,8 @@ LUMA = np.array([65.481, 128.553, 24.966]) / 255
 def cropped(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Centre crop to a multiple of 32 along each axis."""
     height, width = (side // MULTIPLE * MULTIPLE for side in image.shape[:2])
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    return image[top : top + height, left : left + width]
+    row, column = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[row : row + height, column : column + width]
 
 
 def psnr_of_luma(image: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8], border: int) -> float:
@@ -72,16 +72,16 @@ def measure(kind: str, name: str, factor: int, settings: dict[str, Any]) -> dict
         return row
     start = time.perf_counter()
     result = dip.super_resolve(coarse, factor=factor, axes="YXS", **settings)
-    shown = np.clip(np.rint(result.image), 0, 255).astype(np.uint8)
-    row["ours dB"] = psnr_of_luma(shown, truth, factor)
+    pixels = np.clip(np.rint(result.image), 0, 255).astype(np.uint8)
+    row["ours dB"] = psnr_of_luma(pixels, truth, factor)
     row["iterations"] = result.report["iterations"]
     row["best"] = result.best_iteration
     row["seconds"] = time.perf_counter() - start
     OUT.mkdir(parents=True, exist_ok=True)
     shape = (truth.shape[1], truth.shape[0])
     blocks = np.asarray(Image.fromarray(coarse).resize(shape, Image.Resampling.NEAREST))
-    beside = np.concatenate([blocks, shown, truth], axis=1)
-    imsave(OUT / f"super_resolve_x{factor}_{name}.png", beside, check_contrast=False)
+    panels = np.concatenate([blocks, pixels, truth], axis=1)
+    imsave(OUT / f"super_resolve_x{factor}_{name}.png", panels, check_contrast=False)
     return row
 
 
@@ -93,24 +93,26 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--max-iterations", type=int)
     parser.add_argument("--measure-only", action="store_true", help="run nothing of ours")
-    wish = parser.parse_args()
-    name = f"super_resolve_x{wish.factor}_{wish.preset}"
+    options = parser.parse_args()
+    name = f"super_resolve_x{options.factor}_{options.preset}"
     done = OUT / f"{name}.json"
     rows = json.loads(done.read_text())["rows"] if done.exists() else []
     for kind, names in IMAGES.items():
         for image in names:
-            known = any(row["image"] == f"{kind}/{image}" for row in rows)
-            if (known and not wish.measure_only) or (wish.only and image not in wish.only):
+            is_done = any(row["image"] == f"{kind}/{image}" for row in rows)
+            if (is_done and not options.measure_only) or (
+                options.only and image not in options.only
+            ):
                 continue
             # there is no noise in these images: all residuals count alike
-            settings = {"preset": wish.preset, "noise": "gaussian"}
-            if wish.max_iterations:
-                settings["max_iterations"] = wish.max_iterations
-            if wish.measure_only:
+            settings = {"preset": options.preset, "noise": "gaussian"}
+            if options.max_iterations:
+                settings["max_iterations"] = options.max_iterations
+            if options.measure_only:
                 settings["measure_only"] = True
-            row = measure(kind, image, wish.factor, settings)
+            row = measure(kind, image, options.factor, settings)
             print(row, file=sys.stderr, flush=True)
-            if not wish.measure_only:
+            if not options.measure_only:
                 rows.append(row)
                 write(name, rows, summary_of(rows))
 

@@ -47,9 +47,9 @@ def measure(name: str, factor: int, settings: dict[str, Any]) -> dict[str, Any]:
     coarse = truth.reshape(FRAME[0] // factor, factor, *FRAME[1:]).mean(1)
     row: dict[str, Any] = {"stack": f"{name} {' × '.join(map(str, FRAME))}"}
     finer = {}
-    for order, way in ((0, "repeated"), (1, "linear"), (3, "cubic")):
-        finer[way] = zoom(coarse, (factor, 1, 1), order=order, mode="nearest", grid_mode=True)
-        row[f"{way} dB"] = decibels(finer[way], truth)
+    for order, method in ((0, "repeated"), (1, "linear"), (3, "cubic")):
+        finer[method] = zoom(coarse, (factor, 1, 1), order=order, mode="nearest", grid_mode=True)
+        row[f"{method} dB"] = decibels(finer[method], truth)
     start, began = time.perf_counter(), time.process_time()
     result = dip.super_resolve(coarse, (factor, 1, 1), model="binning", **settings)
     row["ours dB"] = decibels(result.image, truth)
@@ -58,10 +58,12 @@ def measure(name: str, factor: int, settings: dict[str, Any]) -> dict[str, Any]:
     row["CPU seconds"] = time.process_time() - began
     low, high = np.percentile(truth, (0.2, 99.8))
     middle = FRAME[1] // 2
-    shown = [stack[:, middle] for stack in (*finer.values(), result.image, truth)]
-    beside = np.concatenate([np.clip((one - low) / (high - low), 0, 1) for one in shown], 1)
+    sections = [stack[:, middle] for stack in (*finer.values(), result.image, truth)]
+    panel = np.concatenate(
+        [np.clip((section - low) / (high - low), 0, 1) for section in sections], 1
+    )
     OUT.mkdir(parents=True, exist_ok=True)
-    picture = np.rint(255 * beside).astype(np.uint8).repeat(3, 0).repeat(3, 1)
+    picture = np.rint(255 * panel).astype(np.uint8).repeat(3, 0).repeat(3, 1)
     path = OUT / f"super_resolve_axial_x{factor}_{name}.png"
     imsave(path, picture, check_contrast=False)
     return row
@@ -74,18 +76,18 @@ def main() -> None:
     parser.add_argument("--preset", default="balanced")
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--max-iterations", type=int)
-    wish = parser.parse_args()
-    settings = {"preset": wish.preset, "noise": "gaussian"}  # there is none that we added
-    if wish.max_iterations:
-        settings["max_iterations"] = wish.max_iterations
-    title = f"super_resolve_axial_x{wish.factor}_" + "_".join(map(str, settings.values()))
-    there = OUT / f"{title}.json"
-    rows = json.loads(there.read_text(encoding="utf-8"))["rows"] if there.exists() else []
+    options = parser.parse_args()
+    settings = {"preset": options.preset, "noise": "gaussian"}  # there is none that we added
+    if options.max_iterations:
+        settings["max_iterations"] = options.max_iterations
+    title = f"super_resolve_axial_x{options.factor}_" + "_".join(map(str, settings.values()))
+    path = OUT / f"{title}.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     for name in CROPS:
-        known = any(row["stack"].split()[0] == name for row in rows)
-        if known or (wish.only and name not in wish.only):
+        is_done = any(row["stack"].split()[0] == name for row in rows)
+        if is_done or (options.only and name not in options.only):
             continue
-        rows.append(measure(name, wish.factor, settings))
+        rows.append(measure(name, options.factor, settings))
         print(rows[-1], file=sys.stderr, flush=True)
         write(title, rows, settings)
 

@@ -57,12 +57,12 @@ def four_times(shot: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.block([[shot, shot[:, ::-1]], [shot[::-1], shot[::-1, ::-1]]])
 
 
-def held(what: str) -> float:
+def read_memory(what: str) -> float:
     """Read one of this process's memory figures, in bytes."""
     text = Path("/proc/self/status").read_text(encoding="ascii")
-    found = re.search(rf"{what}:\s+(\d+)", text)
-    assert found is not None
-    return int(found.group(1)) * 1024
+    match = re.search(rf"{what}:\s+(\d+)", text)
+    assert match is not None
+    return int(match.group(1)) * 1024
 
 
 def load_all() -> None:
@@ -79,7 +79,7 @@ def load_all() -> None:
         import_module(f"napari_dip.{name}")
 
 
-def one(side: int, prior: str, tile: int | None, channels: int) -> dict[str, Any]:
+def measure_tile(side: int, prior: str, tile: int | None, channels: int) -> dict[str, Any]:
     """Restore one picture in this process, and say what it took."""
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.events import drain_generator
@@ -94,8 +94,14 @@ def one(side: int, prior: str, tile: int | None, channels: int) -> dict[str, Any
     if channels > 1:  # the shot itself, and what lies beside it
         image = np.stack([np.roll(image, 50 * first, 1) for first in range(channels)], -1)
         axes = "YXS"
-    wish = {"preset": "fast", "max_iterations": 3, "device": "cpu", "prior": prior, "tile": tile}
-    recipe = make_recipe("denoise", **wish)
+    settings = {
+        "preset": "fast",
+        "max_iterations": 3,
+        "device": "cpu",
+        "prior": prior,
+        "tile": tile,
+    }
+    recipe = make_recipe("denoise", **settings)
     plan = preflight(
         recipe,
         ImageSpec(name="shot", shape=image.shape, dtype="uint16", axes=axes),
@@ -103,7 +109,7 @@ def one(side: int, prior: str, tile: int | None, channels: int) -> dict[str, Any
     )
     assert isinstance(plan, Plan), plan
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
-    before, began = held("VmRSS"), time.process_time()
+    before, began = read_memory("VmRSS"), time.process_time()
     answer = drain_generator(run(plan, {"image": image}))
     assert answer is not None
     return {
@@ -114,15 +120,15 @@ def one(side: int, prior: str, tile: int | None, channels: int) -> dict[str, Any
         "prior": answer.report["prior"]["chosen"],
         "threads": plan.threads,
         "plan, MB": plan.peak_bytes / 1e6,
-        "peak, MB": (held("VmHWM") - before) / 1e6,
+        "peak, MB": (read_memory("VmHWM") - before) / 1e6,
         "CPU s per megapixel": (time.process_time() - began) / (side**2 / 2**20),
     }
 
 
 def apart(side: int, prior: str, tile: int | None = None, channels: int = 1) -> dict[str, Any]:
     """Do the same in a process of its own."""
-    asked = [sys.executable, __file__, "one", str(side), prior, str(tile or 0), str(channels)]
-    ended = subprocess.run(asked, check=True, capture_output=True, text=True)
+    argv = [sys.executable, __file__, "one", str(side), prior, str(tile or 0), str(channels)]
+    ended = subprocess.run(argv, check=True, capture_output=True, text=True)
     row: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     print(row, flush=True)
     return row
@@ -151,10 +157,10 @@ def speed() -> None:
 
 def seam_energy(image: npt.NDArray[Any], middle: int, width: int) -> float:
     """Squared differences across the seams, near them by elsewhere."""
-    shown = image.astype(np.float64)
+    pixels = image.astype(np.float64)
     near = elsewhere = 0.0
     for axis in (0, 1):
-        square = np.moveaxis(np.diff(shown, axis=axis) ** 2, axis, 0)
+        square = np.moveaxis(np.diff(pixels, axis=axis) ** 2, axis, 0)
         close = np.abs(np.arange(len(square)) + 0.5 - middle) < width
         near, elsewhere = near + square[close].mean(), elsewhere + square[~close].mean()
     return float(near / elsewhere)
@@ -214,10 +220,10 @@ def large() -> None:
             file[first : first + len(rows)] = np.tile(rows, 8)
         file.flush()
     began = time.monotonic()
-    asked = ["denoise", str(source), "-o", str(result), "--max-iterations", "3", "--overwrite"]
-    asked += ["--resume", "--report", str(folder / "report.json")]
+    argv = ["denoise", str(source), "-o", str(result), "--max-iterations", "3", "--overwrite"]
+    argv += ["--resume", "--report", str(folder / "report.json")]
     ended = subprocess.run(
-        [sys.executable, __file__, "command", *asked],
+        [sys.executable, __file__, "command", *argv],
         text=True,
         check=True,
         capture_output=True,
@@ -233,16 +239,16 @@ def command(arguments: list[str]) -> None:
 
     load_all()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = held("VmRSS")
+    before = read_memory("VmRSS")
     code = main(arguments)
-    print(json.dumps({"exit": code, "peak, MB": (held("VmHWM") - before) / 1e6}))
+    print(json.dumps({"exit": code, "peak, MB": (read_memory("VmHWM") - before) / 1e6}))
 
 
 def main() -> None:
     """Do what was asked for."""
     if sys.argv[1:2] == ["one"]:
         side, prior, tile, channels = sys.argv[2:]
-        print(json.dumps(one(int(side), prior, int(tile) or None, int(channels))))
+        print(json.dumps(measure_tile(int(side), prior, int(tile) or None, int(channels))))
         return
     if sys.argv[1:2] == ["command"]:
         command(sys.argv[2:])

@@ -77,24 +77,26 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--wall", action="store_true", help="measure the time of the clock")
     parser.add_argument("--again", action="store_true", help="forget what was measured before")
-    wish = parser.parse_args()
+    options = parser.parse_args()
     ROWS.parent.mkdir(parents=True, exist_ok=True)
-    if wish.again:
+    if options.again:
         ROWS.write_text(
-            "".join(json.dumps(row) + "\n" for row in known() if row["kind"] not in wish.only)
+            "".join(
+                json.dumps(row) + "\n" for row in read_rows() if row["kind"] not in options.only
+            )
         )
-    for kind in wish.only:
-        now = time.monotonic if wish.wall or kind == "cluster" else time.process_time
+    for kind in options.only:
+        now = time.monotonic if options.wall or kind == "cluster" else time.process_time
         progress_module.time = SimpleNamespace(monotonic=now)  # type: ignore[assignment]
-        for repeat in range(wish.repeats):
-            if (kind, repeat) not in [(row["kind"], row["repeat"]) for row in known()]:
+        for repeat in range(options.repeats):
+            if (kind, repeat) not in [(row["kind"], row["repeat"]) for row in read_rows()]:
                 row = {"kind": kind, "repeat": repeat, **measure(kind, repeat, now)}
                 with ROWS.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
     write("time_left", list(table()), {"first_share": FIRST_FRACTION, "factor": FACTOR})
 
 
-def known() -> list[dict[str, Any]]:
+def read_rows() -> list[dict[str, Any]]:
     """Read the rows that were measured."""
     lines = ROWS.read_text(encoding="utf-8").splitlines() if ROWS.exists() else []
     return [json.loads(line) for line in lines]
@@ -103,7 +105,7 @@ def known() -> list[dict[str, Any]]:
 def table() -> Iterator[dict[str, Any]]:
     """Make a row for each kind, from the reports of all its runs."""
     for kind in KINDS:
-        runs = [row for row in known() if row["kind"] == kind]
+        runs = [row for row in read_rows() if row["kind"] == kind]
         reports = [report for row in runs for report in row["reports"]]
         if reports:
             seconds = [row["seconds"] for row in runs]
@@ -112,7 +114,7 @@ def table() -> Iterator[dict[str, Any]]:
             yield {
                 "kind": kind,
                 "clock": runs[0]["clock"],
-                "seconds": ", ".join(f"{one:.0f}" for one in seconds),
+                "seconds": ", ".join(f"{value:.0f}" for value in seconds),
                 "reports": len(reports),
                 "right": f"{np.mean([is_right(*report) for report in reports]):.0%}",
                 "of each run": ", ".join(f"{share:.0%}" for share in shares),
@@ -130,9 +132,9 @@ def is_right(said: float | None, came: float, resolution: float = RESOLUTION) ->
 
 def measure(kind: str, repeat: int, now: Callable[[], float]) -> dict[str, Any]:
     """Do one run, and compare what its reports said with what came."""
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as scratch:
         began = now()
-        steps = RUNS[kind](KINDS[kind], repeat, Path(made))
+        steps = RUNS[kind](KINDS[kind], repeat, Path(scratch))
         heard, seconds = [], 0.0
         for progress in steps:  # the last one comes when the result is there
             seconds = now() - began

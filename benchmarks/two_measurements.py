@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 FIELDS = ("TwoPhoton_BPAE_B", "WideField_BPAE_R", "Confocal_BPAE_G")
-TOP = LEFT = 192
+ROW = COLUMN = 192
 
 
 def quality(picture: npt.NDArray[Any], truth: npt.NDArray[np.float64]) -> float:
@@ -37,22 +37,24 @@ def quality(picture: npt.NDArray[Any], truth: npt.NDArray[np.float64]) -> float:
     return float(10 * np.log10(255**2 / np.mean(error**2)))
 
 
-def compare(field: str, wish: argparse.Namespace) -> dict[str, Any]:
+def compare(field: str, options: argparse.Namespace) -> dict[str, Any]:
     """Restore one crop in all ways."""
-    place = slice(TOP, TOP + wish.side), slice(LEFT, LEFT + wish.side)
+    place = slice(ROW, ROW + options.side), slice(COLUMN, COLUMN + options.side)
     (first, truth), (second, _) = (fmd(field, capture) for capture in (1, 2))
     first, second, truth = first[place], second[place], truth[place]
-    match = match_intensities(*(torch.from_numpy(one[None].copy()) for one in (first, second)))
+    match = match_intensities(*(torch.from_numpy(image[None].copy()) for image in (first, second)))
     middle = (first + (second.astype(np.float32) - match.offset) / match.gain) / 2
 
     def restored(image: npt.NDArray[Any], again: npt.NDArray[Any] | None = None) -> Any:
-        return dip.denoise(image, preset=wish.preset, prior=wish.prior, repeated_exposure=again)
+        return dip.denoise(
+            image, preset=options.preset, prior=options.prior, repeated_exposure=again
+        )
 
     began = time.process_time()
     both = restored(first, second)
     seconds = time.process_time() - began
     return {
-        "crop": f"{field}, {wish.side} × {wish.side}",
+        "crop": f"{field}, {options.side} × {options.side}",
         "first dB": quality(first, truth),
         "second dB": quality(second, truth),
         "mean dB": quality(middle, truth),
@@ -73,18 +75,20 @@ def main() -> None:
     parser.add_argument("--prior", default="auto")
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--fields", nargs="+", default=list(FIELDS))
-    wish = parser.parse_args()
-    title = f"two_measurements_{wish.preset}_{wish.prior}_{wish.side}"
-    there = OUT / f"{title}.json"
-    rows = json.loads(there.read_text(encoding="utf-8"))["rows"] if there.exists() else []
+    options = parser.parse_args()
+    title = f"two_measurements_{options.preset}_{options.prior}_{options.side}"
+    path = OUT / f"{title}.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     done = {row["crop"].split(",")[0] for row in rows}
-    for field in wish.fields:
+    for field in options.fields:
         if field in done:
             continue
-        rows.append(compare(field, wish))
+        rows.append(compare(field, options))
         print(rows[-1], file=sys.stderr, flush=True)
         gains = [row["together dB"] - row["mean restored dB"] for row in rows]
-        write(title, rows, {"preset": wish.preset, "mean gain over the mean restored": mean(gains)})
+        write(
+            title, rows, {"preset": options.preset, "mean gain over the mean restored": mean(gains)}
+        )
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ NINETY = 1.645
 def crop(name: str) -> npt.NDArray[np.float64]:
     """Cut the middle out."""
     picture = getattr(data, name)().astype(np.float64)
-    top, left = ((side - SIDE) // 2 for side in picture.shape)
-    return np.asarray(picture[top : top + SIDE, left : left + SIDE])
+    row, column = ((side - SIDE) // 2 for side in picture.shape)
+    return np.asarray(picture[row : row + SIDE, column : column + SIDE])
 
 
 def shot(truth: npt.NDArray[np.float64], kind: str) -> npt.NDArray[np.float32]:
@@ -42,15 +42,18 @@ def calibrated(error: npt.NDArray[np.float64], said: npt.NDArray[np.float64]) ->
     """Slope of the root mean square error on the standard deviation that was said, and cover."""
     order = said.ravel().argsort()
     classes = np.array_split(order, CLASSES)
-    seen = np.array([np.sqrt(np.mean(error.ravel()[one] ** 2)) for one in classes])
-    told = np.array([np.sqrt(np.mean(said.ravel()[one] ** 2)) for one in classes])
+    measured_errors = np.array([np.sqrt(np.mean(error.ravel()[part] ** 2)) for part in classes])
+    estimated_errors = np.array([np.sqrt(np.mean(said.ravel()[part] ** 2)) for part in classes])
     inside = float(np.mean(np.abs(error) <= NINETY * said))
-    return {"slope": float((seen * told).sum() / (told**2).sum()), "inside 90 %": 100 * inside}
+    return {
+        "slope": float((measured_errors * estimated_errors).sum() / (estimated_errors**2).sum()),
+        "inside 90 %": 100 * inside,
+    }
 
 
 def main() -> None:
     """Measure all, with the preset and further settings that the command line names."""
-    chosen = dict(one.split("=") for one in sys.argv[1:])
+    chosen = dict(argument.split("=") for argument in sys.argv[1:])
     rows = []
     for name in PICTURES:
         for kind in KINDS:

@@ -68,7 +68,7 @@ def variance_line(plane: Plane) -> tuple[float, float]:
     for _ in range(10):  # the weights need the line, which needs the weights
         line = np.polyfit(mean, np.array(variances), 1, w=1 / variance)
         variance = np.maximum(np.polyval(line, mean), 0.05 * np.median(variances) + 1e-12)
-    gain, intercept = (float(one) for one in line)
+    gain, intercept = (float(value) for value in line)
     if gain * np.ptp(mean) < LEAST_SLOPE * variance.max():
         return 0.0, float(np.median(variances))
     return gain, intercept

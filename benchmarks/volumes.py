@@ -66,15 +66,15 @@ class Mirrored:
     """A real stack and its mirror images side by side, as large as asked for; 16 bit."""
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
-        found = tifffile.imread(data_folder() / "stacks3d" / "arabidopsis_embryo.tif")
-        self._stack = found.astype(np.uint16)
+        volume = tifffile.imread(data_folder() / "stacks3d" / "arabidopsis_embryo.tif")
+        self._stack = volume.astype(np.uint16)
         self.shape, self.dtype, self.ndim = shape, np.dtype(np.uint16), 3
 
     def __getitem__(self, place: Any) -> npt.NDArray[np.uint16]:
         lines = []
-        for one, side, there in zip(place, self.shape, self._stack.shape, strict=True):
-            line = np.arange(side)[one] % (2 * there)
-            lines.append(np.minimum(line, 2 * there - 1 - line))
+        for index, side, source_side in zip(place, self.shape, self._stack.shape, strict=True):
+            line = np.arange(side)[index] % (2 * source_side)
+            lines.append(np.minimum(line, 2 * source_side - 1 - line))
         return np.asarray(self._stack[np.ix_(*lines)])
 
 
@@ -83,23 +83,23 @@ def shape_of(megabytes: float, side: int) -> tuple[int, int, int]:
     return max(8, round(megabytes * 2**19 / side**2)), side, side
 
 
-def restored(source: Path, result: Path, way: str, tile: int, *further: str) -> dict[str, Any]:
+def restored(source: Path, result: Path, variant: str, tile: int, *further: str) -> dict[str, Any]:
     """Restore through the command line, in a process of its own; what it took."""
-    cut = ["--tile", str(tile or TILES[way])] if way in TILES else []
-    stacks = ["--stacks", way if way in TILES else "planes"]
-    asked = ["denoise", str(source), "-o", str(result), "--device", "cpu", *stacks, *cut]
-    asked += ["--resume", "--overwrite", *further]
+    cut = ["--tile", str(tile or TILES[variant])] if variant in TILES else []
+    stacks = ["--stacks", variant if variant in TILES else "planes"]
+    argv = ["denoise", str(source), "-o", str(result), "--device", "cpu", *stacks, *cut]
+    argv += ["--resume", "--overwrite", *further]
     began = time.monotonic()
     ended = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("tiles.py")), "command", *asked],
+        [sys.executable, str(Path(__file__).with_name("tiles.py")), "command", *argv],
         text=True,
         check=True,
         stdout=subprocess.PIPE,
         env={**os.environ},
     )
-    told: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    assert told["exit"] == 0, told
-    return {"peak, MB": told["peak, MB"], "seconds": time.monotonic() - began}
+    record: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    assert record["exit"] == 0, record
+    return {"peak, MB": record["peak, MB"], "seconds": time.monotonic() - began}
 
 
 def checked(result: Path, shape: tuple[int, ...]) -> str:
@@ -114,41 +114,45 @@ def checked(result: Path, shape: tuple[int, ...]) -> str:
     return "ome-zarr, ome-zarr-models"
 
 
-def memory(wish: argparse.Namespace) -> None:
+def memory(options: argparse.Namespace) -> None:
     """Peak against size."""
     rows = rows_of("volumes_memory")
-    for way in wish.ways:
-        for megabytes in wish.megabytes:
-            told = {"way": way, "MB": megabytes, "tile": wish.tile or TILES[way]}
-            told |= {"ended after": wish.keep_after or ""}
-            if any(told.items() <= row.items() for row in rows):
+    for variant in options.ways:
+        for megabytes in options.megabytes:
+            record = {"way": variant, "MB": megabytes, "tile": options.tile or TILES[variant]}
+            record |= {"ended after": options.keep_after or ""}
+            if any(record.items() <= row.items() for row in rows):
                 continue
-            shape = shape_of(megabytes, wish.side)
-            folder = OUT / "volumes" / f"{way}_{megabytes:g}"
+            shape = shape_of(megabytes, options.side)
+            folder = OUT / "volumes" / f"{variant}_{megabytes:g}"
             folder.mkdir(parents=True, exist_ok=True)
             source, result = folder / "in.ome.zarr", folder / "out.ome.zarr"
             if not source.exists():
                 write_zarr(source, Mirrored(shape), "ZYX", SIZES, provenance={})
             further = ["--max-iterations", "3"]
-            further += ["--keep-after", str(wish.keep_after)] if wish.keep_after else []
-            took = restored(source, result, way, wish.tile, *further)
-            row = {**told, "shape": "×".join(map(str, shape)), **took}
+            further += ["--keep-after", str(options.keep_after)] if options.keep_after else []
+            took = restored(source, result, variant, options.tile, *further)
+            row = {**record, "shape": "×".join(map(str, shape)), **took}
             rows.append({**row, "taken by": checked(result, shape)})
             keep("volumes_memory", rows)
             shutil.rmtree(folder)  # twice the input's size
-    peaks = {way: [row["peak, MB"] for row in rows if row["way"] == way] for way in TILES}
+    peaks = {
+        variant: [row["peak, MB"] for row in rows if row["way"] == variant] for variant in TILES
+    }
     summary = {
-        f"{way}: most by least": max(each) / min(each) for way, each in peaks.items() if each
+        f"{variant}: most by least": max(each) / min(each)
+        for variant, each in peaks.items()
+        if each
     }
     write("volumes_memory", rows, {"most allowed, MB": 3000.0, **summary})
 
 
-def earnest(wish: argparse.Namespace) -> None:
+def earnest(options: argparse.Namespace) -> None:
     """Quality as a volume against plane by plane, both in tiles."""
-    name = f"volumes_{wish.preset}_{wish.crop:g}MB"
+    name = f"volumes_{options.preset}_{options.crop:g}MB"
     rows = rows_of(name)
-    side = 2 * round((wish.crop * 2**19) ** (1 / 3))
-    shape = shape_of(wish.crop, side)
+    side = 2 * round((options.crop * 2**19) ** (1 / 3))
+    shape = shape_of(options.crop, side)
     truth = Mirrored(shape)[(slice(None),) * 3].astype(np.float64)
     truth = truth - truth.min()
     truth *= PEAK / np.percentile(truth, 99.9)
@@ -160,37 +164,37 @@ def earnest(wish: argparse.Namespace) -> None:
     if not source.exists():
         write_zarr(source, noisy, "ZYX", SIZES, provenance={})
     few = np.linspace(0, shape[0] - 1, FEW).round().astype(int)
-    for way in wish.ways:
-        if any(row["way"] == way for row in rows):
+    for variant in options.ways:
+        if any(row["way"] == variant for row in rows):
             continue
-        result = folder / f"{way}.ome.zarr"
-        if way == "alone":
+        result = folder / f"{variant}.ome.zarr"
+        if variant == "alone":
             began, picture = time.monotonic(), np.array(noisy)
             for plane in few:
-                picture[plane] = denoise(noisy[plane], preset=wish.preset, device="cpu").image
+                picture[plane] = denoise(noisy[plane], preset=options.preset, device="cpu").image
             took = {"peak, MB": "", "seconds": (time.monotonic() - began) * shape[0] / FEW}
         else:
-            took = restored(source, result, way, wish.tile, "--preset", wish.preset)
+            took = restored(source, result, variant, options.tile, "--preset", options.preset)
             picture = read_pixels(read_spec(result))
-        row: dict[str, Any] = {"way": way, "shape": "×".join(map(str, shape))}
+        row: dict[str, Any] = {"way": variant, "shape": "×".join(map(str, shape))}
         row["input dB"] = decibels(noisy, truth)
-        row["dB"] = "" if way == "alone" else decibels(picture, truth)
+        row["dB"] = "" if variant == "alone" else decibels(picture, truth)
         row["dB of few planes"] = decibels(picture[few], truth[few])
         rows.append({**row, **took})
         keep(name, rows)
-    found = {row["way"]: row["dB of few planes"] for row in rows}
+    psnr_by_variant = {row["way"]: row["dB of few planes"] for row in rows}
     gains = {
-        f"{way} over alone, dB": each - found["alone"]
-        for way, each in found.items()
-        if "alone" in found and way != "alone"
+        f"{variant} over alone, dB": each - psnr_by_variant["alone"]
+        for variant, each in psnr_by_variant.items()
+        if "alone" in psnr_by_variant and variant != "alone"
     }
     write(name, rows, {"planes each by itself": len(few), **gains})
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:
     """Read the rows that are done."""
-    there = OUT / f"{name}.rows.json"
-    return json.loads(there.read_text(encoding="utf-8")) if there.exists() else []
+    path = OUT / f"{name}.rows.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
 def keep(name: str, rows: list[dict[str, Any]]) -> None:
@@ -210,10 +214,10 @@ def main() -> None:
     ask.add_argument("--side", type=int, default=1024, help="of the planes of the part 'memory'")
     ask.add_argument("--tile", type=int, default=0, help="another side of tiles")
     ask.add_argument("--keep-after", type=int, default=0, help="steps after which to end")
-    wish = ask.parse_args()
+    options = ask.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    for name in wish.parts or ("memory", "earnest"):
-        {"memory": memory, "earnest": earnest}[name](wish)
+    for name in options.parts or ("memory", "earnest"):
+        {"memory": memory, "earnest": earnest}[name](options)
 
 
 if __name__ == "__main__":

@@ -70,18 +70,18 @@ def shot(name: str, place: tuple[int, int], number: int) -> Shot:
 
 def begun_from(name: str, start: str) -> Shot | None:
     """Give the shot whose weights a fit begins with; None: with none."""
-    here, there = PLACES[name]
+    reference, shifted = PLACES[name]
     other = "camera" if name == FIELD else FIELD
     return {
         "cold": None,
-        "same place, another shot": shot(name, here, 2),
-        "another place": shot(name, there, 1),
+        "same place, another shot": shot(name, reference, 2),
+        "another place": shot(name, shifted, 1),
         "another subject": shot(other, PLACES[other][0], 1),
     }[start]
 
 
 def fitted(
-    one: Shot, prior: str, count: int, weights: Mapping[str, Tensor] | None = None
+    shot: Shot, prior: str, count: int, weights: Mapping[str, Tensor] | None = None
 ) -> tuple[float, Mapping[str, Tensor]]:
     """Denoise with that many iterations; PSNR at a peak of 255, and the weights."""
     from napari_dip.engine.fit.loop import fit
@@ -92,24 +92,24 @@ def fitted(
     recipe = make_recipe("denoise", prior=prior, preset="fast", max_iterations=count, device="cpu")
     plan = preflight(
         recipe,
-        ImageSpec(name="crop", shape=one.noisy.shape, dtype="float32", axes="YX"),
+        ImageSpec(name="crop", shape=shot.noisy.shape, dtype="float32", axes="YX"),
         detect_machine(),
     )
-    image = calibrate_image(plan, {"image": one.noisy})
+    image = calibrate_image(plan, {"image": shot.noisy})
     with use_default_torch_state(plan.threads):
-        ready = make_fit_arguments(image, image.plan.units[0])
+        prepared = make_fit_arguments(image, image.plan.units[0])
         loop = fit(
-            ready.problem,
-            ready.prior,
-            ready.schedule,
-            ready.stop_rule,
-            seed=ready.seed,
+            prepared.problem,
+            prepared.prior,
+            prepared.schedule,
+            prepared.stop_rule,
+            seed=prepared.seed,
             warm_start=weights,
         )
         result = drain_generator(loop)
     picture = convert_to_image_units(image.calibration, plan.units[0], result.estimate.mean)[0]
-    error = np.mean((picture.astype(np.float64) - one.truth) ** 2)
-    return float(10 * np.log10(255**2 / error)), result.missing_counts
+    error = np.mean((picture.astype(np.float64) - shot.truth) ** 2)
+    return float(10 * np.log10(255**2 / error)), result.weights
 
 
 def main() -> None:
@@ -135,21 +135,21 @@ def line(prior: str, name: str, start: str) -> dict[str, Any]:
     begun = time.process_time()
     before, target = begun_from(name, start), shot(name, PLACES[name][0], 1)
     weights = None if before is None else fitted(before, prior, BEFORE)[1]
-    found = {f"{count}": fitted(target, prior, count, weights)[0] for count in BUDGETS}
+    scores = {f"{count}": fitted(target, prior, count, weights)[0] for count in BUDGETS}
     error = np.mean((target.noisy - target.truth) ** 2)
     return {
         "prior": prior,
         "picture": name,
         "begins with": start,
         "input": float(10 * np.log10(255**2 / error)),
-        **found,
+        **scores,
         "CPU s": time.process_time() - begun,
     }
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean gain over a cold start, over the pictures."""
-    found: dict[str, Any] = {}
+    means: dict[str, Any] = {}
     cold = {(row["prior"], row["picture"]): row for row in rows if row["begins with"] == "cold"}
     for prior in PRIORS:
         for start in STARTS[1:]:
@@ -158,9 +158,9 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 np.mean([row[f"{n}"] - cold[prior, row["picture"]][f"{n}"] for row in mine])
                 for n in BUDGETS
             ]
-            words = ", ".join(f"{one:+.2f}" for one in gains)
-            found[f"{prior}, {start}: dB over a cold start at {BUDGETS}"] = words
-    return found
+            gains_text = ", ".join(f"{gain:+.2f}" for gain in gains)
+            means[f"{prior}, {start}: dB over a cold start at {BUDGETS}"] = gains_text
+    return means
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ def filled(folder: Path) -> Path:
 
     shot = tifffile.imread(MITOCHONDRIA)[0]
     folder.mkdir(parents=True)
-    for name, (top, left) in CORNERS.items():
-        crop = np.ascontiguousarray(shot[top : top + SIDE, left : left + SIDE])
+    for name, (row, column) in CORNERS.items():
+        crop = np.ascontiguousarray(shot[row : row + SIDE, column : column + SIDE])
         place = {"axes": "YX", "scale": (0.1, 0.1), "units": ("micrometer",) * 2}
         write_image(folder / f"{name}.tif", crop, **place)
     (folder / "notes.tif").write_text("of the day")

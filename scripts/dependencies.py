@@ -42,14 +42,16 @@ class Dependency:
 
 def rows() -> list[Dependency]:
     """List all that is installed for the package and its extras, in the order of the alphabet."""
-    found: dict[str, Dependency] = {}
+    rows_by_name: dict[str, Dependency] = {}
     for extra in ("", *EXTRAS):
         for name in _reached(extra):
-            if name not in found:
-                one = metadata.distribution(name)
-                version = one.version.partition("+")[0]  # torch names its build there
-                found[name] = Dependency(one.name, version, licence_of(one), extra)
-    return sorted(found.values(), key=lambda one: normal(one.name))
+            if name not in rows_by_name:
+                distribution = metadata.distribution(name)
+                version = distribution.version.partition("+")[0]  # torch names its build there
+                rows_by_name[name] = Dependency(
+                    distribution.name, version, licence_of(distribution), extra
+                )
+    return sorted(rows_by_name.values(), key=lambda row: normal(row.name))
 
 
 def pinned() -> dict[str, str]:
@@ -71,9 +73,9 @@ def pinned() -> dict[str, str]:
     return pins
 
 
-def licence_of(one: metadata.Distribution) -> str:
+def licence_of(distribution: metadata.Distribution) -> str:
     """Say under which licence a distribution is, in as few words as it says so itself."""
-    said = one.metadata
+    said = distribution.metadata
     for field in ("License-Expression", "License"):
         text = " ".join((said.get(field) or "").split())
         if text and text != "UNKNOWN" and len(text) <= _LONGEST:
@@ -94,21 +96,21 @@ def normal(name: str) -> str:
 def _reached(extra: str) -> list[str]:
     """Follow requirements from the package, through those that are installed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = project["optional-dependencies"][extra] if extra else project["dependencies"]
-    todo, seen = deque([("", "")]), {("", "")}
+    requirements = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    todo, visited = deque([("", "")]), {("", "")}
     names: list[str] = []
     while todo:
         name, wanted = todo.popleft()
-        for line in (metadata.requires(name) or ()) if name else asked:
+        for line in (metadata.requires(name) or ()) if name else requirements:
             need = Requirement(line)
             if need.marker and not need.marker.evaluate({"extra": wanted}):
                 continue
             if not _installed(need.name):
                 continue
             names.append(normal(need.name))
-            for one in ("", *need.extras):
-                if (place := (normal(need.name), one)) not in seen:
-                    seen.add(place)
+            for need_extra in ("", *need.extras):
+                if (place := (normal(need.name), need_extra)) not in visited:
+                    visited.add(place)
                     todo.append(place)
     return list(dict.fromkeys(names))
 

@@ -74,7 +74,7 @@ def take(folder: Path, entry: str) -> None:
         viewer.theme = theme
         for size in SIZES:
             photograph("done", *size)
-    folds = [one for one in dock.findChildren(QCollapsible) if one.text() in FOLDS]
+    folds = [fold for fold in dock.findChildren(QCollapsible) if fold.text() in FOLDS]
     for fold in folds:
         fold.toggleButton().click()
         let_pass(1)

@@ -21,7 +21,7 @@ from tifffile import imread
 
 from napari_dip import explore
 from napari_dip.samples import MITOCHONDRIA
-from napari_dip.tasks.priors.deep_image_prior import PRESET
+from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, IMAGES = DOCS / "explore-gallery.md", DOCS / "images"
 #: What the captions said, for a page that is put together from parts.
-TOLD = DOCS.parent / "benchmarks" / "out" / "explore_gallery.json"
+RECORD_PATH = DOCS.parent / "benchmarks" / "out" / "explore_gallery.json"
 FITTED = {"crop": 96, "max_iterations": 150, "device": "cpu"}
 DESIGNS = ("no-skips", "decoder", "deep-decoder")
 BOUNDED = "decoder+lipschitz-2"
@@ -57,7 +57,7 @@ def mitochondria(number: int) -> Any:
     return np.ascontiguousarray(imread(MITOCHONDRIA)[number][PART])
 
 
-def spectrum(architecture: str = PRESET) -> SpectrumResult:
+def spectrum(architecture: str = DEFAULT_ARCHITECTURE) -> SpectrumResult:
     """Frequencies of a noisy micrograph."""
     return explore.spectrum(mitochondria(0), architecture=architecture, **FITTED)
 
@@ -91,21 +91,21 @@ PARTS: dict[str, tuple[str, str, Callable[[], ExperimentResult]]] = {
 def compute(name: str) -> dict[str, Any]:
     """Run one experiment, keep its pictures, and tell what its captions say."""
     title, image, work = PARTS[name]
-    found = work()
-    report, told = found.make_report(), []
-    for number, one in enumerate(report.figures, 1):
+    result = work()
+    report, figures = result.make_report(), []
+    for number, figure in enumerate(report.figures, 1):
         path = IMAGES / f"explore_{name.replace('-', '_')}_{number}.png"
-        path.write_bytes(one.draw())
-        told.append([path.name, one.title, one.caption])
+        path.write_bytes(figure.draw())
+        figures.append([path.name, figure.title, figure.caption])
     recipe = report.recipe
     experiment = name.partition("-")[0]
     options = f"--crop {recipe['crop']} --max-iterations {recipe['max_iterations']} --device cpu"
-    if recipe["architecture"] != PRESET:
+    if recipe["architecture"] != DEFAULT_ARCHITECTURE:
         options += f" --architecture {recipe['architecture']}"
     if experiment == "architectures":
         options += f" --only {','.join(DESIGNS)}"
     command = f"napari-dip explore {experiment} {image} -o {experiment} {options}"
-    return {"title": title, "command": command, "said": found.sentences, "figures": told}
+    return {"title": title, "command": command, "said": result.sentences, "figures": figures}
 
 
 def section(part: dict[str, Any]) -> str:
@@ -119,18 +119,18 @@ def section(part: dict[str, Any]) -> str:
 
 def main(*names: str) -> None:
     """Compute parts, or all, and write the page after each."""
-    told = json.loads(TOLD.read_text(encoding="utf-8")) if TOLD.is_file() else {}
+    record = json.loads(RECORD_PATH.read_text(encoding="utf-8")) if RECORD_PATH.is_file() else {}
     for name in names or PARTS:
-        told[name] = compute(name)
-        TOLD.parent.mkdir(parents=True, exist_ok=True)
-        TOLD.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-        write_page(told)
+        record[name] = compute(name)
+        RECORD_PATH.parent.mkdir(parents=True, exist_ok=True)
+        RECORD_PATH.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_page(record)
         print(name, flush=True)
 
 
-def write_page(told: dict[str, Any]) -> None:
+def write_page(record: dict[str, Any]) -> None:
     """Put the parts that are there onto one page."""
-    sections = [section(told[name]) for name in PARTS if name in told]
+    sections = [section(record[name]) for name in PARTS if name in record]
     PAGE.write_text("\n".join([HEAD, FIRST, *sections]), encoding="utf-8")
 
 

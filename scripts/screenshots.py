@@ -93,8 +93,8 @@ def opened(entry: str, sample: str, **settings: object) -> tuple[napari.Viewer, 
     viewer = napari.Viewer(show=False, title="napari-dip", show_welcome_screen=False)
     viewer.window.resize(1280, 720)
     viewer.open_sample("napari-dip", sample)
-    shown = [one for one in viewer.layers if one.visible and not _marks(one)]
-    viewer.layers.selection.active = shown[-1]
+    visible = [layer for layer in viewer.layers if layer.visible and not _marks(layer)]
+    viewer.layers.selection.active = visible[-1]
     _, dock = viewer.window.add_plugin_dock_widget("napari-dip", entry)
     for name, value in {"preset": "fast", **settings}.items():
         dock.form.widgets[name].value = value
@@ -128,7 +128,7 @@ def scroll_to(dock: TaskDock, part: QWidget) -> None:
     """Scroll as far as it takes to see a part of the dock from its first line on."""
     from qtpy.QtWidgets import QScrollArea
 
-    (area,) = [one for one in dock.findChildren(QScrollArea) if one.isAncestorOf(part)]
+    (area,) = [area for area in dock.findChildren(QScrollArea) if area.isAncestorOf(part)]
     area.verticalScrollBar().setValue(part.y())
 
 

@@ -91,7 +91,7 @@ def trained(steps: int = STEPS, side: int = SIDE, seed: int = 0) -> tuple[Classi
     right = []
     for _ in range(steps):
         chosen = rng.integers(0, len(NAMES), BATCH)
-        crops = np.stack([_crop(pictures[one], side, rng) for one in chosen])
+        crops = np.stack([_crop(pictures[number], side, rng) for number in chosen])
         answer = network((torch.from_numpy(crops)[:, None] - MEAN) / DEVIATION)
         loss = F.cross_entropy(answer, torch.from_numpy(chosen))
         optimiser.zero_grad()
@@ -111,13 +111,13 @@ def _crop(
     picture: npt.NDArray[np.float32], side: int, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """Cut a crop out, mirror it at random, and change its contrast and brightness."""
-    top, left = (rng.integers(0, count - side + 1) for count in picture.shape)
-    crop = picture[top : top + side, left : left + side][:, :: rng.choice([1, -1])]
+    row, column = (rng.integers(0, count - side + 1) for count in picture.shape)
+    crop = picture[row : row + side, column : column + side][:, :: rng.choice([1, -1])]
     factor = rng.uniform(1 - CONTRAST, 1 + CONTRAST)
     return np.asarray(crop * factor + rng.uniform(-BRIGHTNESS, BRIGHTNESS), np.float32)
 
 
 if __name__ == "__main__":
-    made, share = trained()
-    save(made, sys.argv[1])
+    classifier, share = trained()
+    save(classifier, sys.argv[1])
     print(f"Tells {share:.0%} of the crops of its last batches rightly.")

@@ -77,19 +77,21 @@ def embryo() -> None:
 
 def show(
     name: str,
-    given: npt.NDArray[Any],
+    image: npt.NDArray[Any],
     result: Restoration,
     sample: DegradedSample,
     titles: tuple[str, str],
     plane: int | None = None,
 ) -> None:
     """Draw what there was, what came of it, and the truth; say how near it came."""
-    apart = [float(np.sqrt(np.mean((one - sample.truth) ** 2))) for one in (given, result.image)]
+    apart = [
+        float(np.sqrt(np.mean((picture - sample.truth) ** 2))) for picture in (image, result.image)
+    ]
     print(f"{name}: off by {apart[0]:.3f} before, {apart[1]:.3f} after,", end=" ")
     print(f"{result.report['seconds']:.0f} s, {result.stop}")
-    panels = [np.asarray(one, np.float64) for one in (given, result.image, sample.truth)]
+    panels = [np.asarray(picture, np.float64) for picture in (image, result.image, sample.truth)]
     if plane is not None:
-        panels = [one[plane] for one in panels]
+        panels = [panel[plane] for panel in panels]
     drawn = plot_before_after(*panels, titles=(*titles, "Truth"))
     (IMAGES / f"{name}.png").write_bytes(drawn)
 

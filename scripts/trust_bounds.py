@@ -29,8 +29,8 @@ def truth(name: str) -> np.ndarray:
     """Give the middle of one of scikit-image's pictures, in grey levels."""
     picture = getattr(data, name)().astype(np.float64)
     height, width = picture.shape[:2]
-    top, left = (height - SIDE) // 2, (width - SIDE) // 2
-    return picture[top : top + SIDE, left : left + SIDE]
+    row, column = (height - SIDE) // 2, (width - SIDE) // 2
+    return picture[row : row + SIDE, column : column + SIDE]
 
 
 def known_noise(level: float, width: float) -> NoiseEstimate:
@@ -61,20 +61,20 @@ def main() -> None:
                 for size in (0.0, *FILTERS):
                     picture = gaussian_filter(shot, size) if size else clean
                     lost = clean - gaussian_filter(clean, size) if size else 0 * clean
-                    left = shot - picture
-                    share = lost.var() / left.var()
+                    residual = shot - picture
+                    share = lost.var() / residual.var()
                     rows = [
-                        measure_residual(left[None], picture[None], None, one)
-                        for one in (measured, known_noise(level, width))
+                        measure_residual(residual[None], picture[None], None, noise)
+                        for noise in (measured, known_noise(level, width))
                     ]
-                    told = " | ".join(
-                        f"{one.excess:+.3f} {one.strength:.2f} {one.at_edges:.2f}" for one in rows
+                    cells = " | ".join(
+                        f"{row.excess:+.3f} {row.strength:.2f} {row.at_edges:.2f}" for row in rows
                     )
                     of = f"filter {size:g}" if size else "truth"
                     bound = compute_correlation_limit(rows[0])
                     doubt = measured.unreliable_reason or "none"
                     case = f"{name} {level:g} {width:g} | {of} | {share:.0%}"
-                    print(f"{case} | {told} | {bound:.2f} | {doubt}")
+                    print(f"{case} | {cells} | {bound:.2f} | {doubt}")
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ Picture = npt.NDArray[np.float32]
 def mitochondria() -> Picture:
     """Cut the middle out."""
     whole = imread(TWO_CHANNELS)[0].astype(np.float32)
-    top, left = ((count - SIDE) // 2 for count in whole.shape)
-    return whole[top : top + SIDE, left : left + SIDE]
+    row, column = ((count - SIDE) // 2 for count in whole.shape)
+    return whole[row : row + SIDE, column : column + SIDE]
 
 
 def grating(period: float) -> Picture:
@@ -78,7 +78,7 @@ def energies() -> None:
     for name, target in targets.items():
         steps = iter_fit(standardise(target), subject, control=lambda: Control.GO)
         with use_default_torch_state(subject.plan.threads):
-            curve = [one.energy for one in steps]
+            curve = [step.energy for step in steps]
         print(f"| {name} | {curve[9]:.3f} | {curve[24]:.3f} | {curve[59]:.3f} |", flush=True)
 
 
@@ -88,7 +88,7 @@ def denoised() -> None:
     unit = float(clean.std())
     drawn = NOISE * unit * np.random.default_rng(0).standard_normal(clean.shape)
     fine = clean + GRATING * unit * grating(2.4)
-    noisy, lined = ((one + drawn).astype(np.float32) for one in (clean, fine))
+    noisy, lined = ((scene + drawn).astype(np.float32) for scene in (clean, fine))
     peppery = peppered(noisy)
     cases: dict[str, tuple[Picture, Picture, dict[str, Any]]] = {
         "as it is": (noisy, clean, {}),
@@ -98,26 +98,29 @@ def denoised() -> None:
         "salt and pepper, taken for noise": (peppery, clean, {"noise": "poisson-gaussian"}),
         "salt and pepper, named": (peppery, clean, {"noise": "salt-and-pepper"}),
     }
-    shown = {}
+    rows = {}
     print("\n| picture | input | output | lines kept | warnings |\n|---|---|---|---|---|")
-    for name, (given, truth, settings) in cases.items():
-        found = napari_dip.denoise(given, preset="fast", seed=0, device="cpu", **settings)
+    for name, (image, truth, settings) in cases.items():
+        result = napari_dip.denoise(image, preset="fast", seed=0, device="cpu", **settings)
         lines = grating(2.4)
-        kept = float(np.mean((found.image - clean) * lines)) / (GRATING * unit)
-        told = f"{kept:.0%}" if "lines" in name else "-"
-        words = " ".join(found.report["verdict"]["warnings"]) or "none"
-        before, after = compute_psnr(given, truth), compute_psnr(found.image, truth)
-        print(f"| {name} | {before:.2f} dB | {after:.2f} dB | {told} | {words} |", flush=True)
-        shown[name] = (truth, given, found.image, given - found.image)
-    draw(shown)
+        kept = float(np.mean((result.image - clean) * lines)) / (GRATING * unit)
+        lines_kept = f"{kept:.0%}" if "lines" in name else "-"
+        warning_text = " ".join(result.report["verdict"]["warnings"]) or "none"
+        before, after = compute_psnr(image, truth), compute_psnr(result.image, truth)
+        print(
+            f"| {name} | {before:.2f} dB | {after:.2f} dB | {lines_kept} | {warning_text} |",
+            flush=True,
+        )
+        rows[name] = (truth, image, result.image, image - result.image)
+    draw(rows)
 
 
-def draw(shown: dict[str, tuple[Picture, ...]]) -> None:
+def draw(panels_by_case: dict[str, tuple[Picture, ...]]) -> None:
     """Draw truth, input, output and residual of each case."""
-    figure = make_figure(8.6, 2.2 * len(shown))
-    rows = figure.subplots(len(shown), 4)
+    figure = make_figure(8.6, 2.2 * len(panels_by_case))
+    rows = figure.subplots(len(panels_by_case), 4)
     heads = ("truth", "input", "output", "residual")
-    for panels, (name, pictures) in zip(rows, shown.items(), strict=True):
+    for panels, (name, pictures) in zip(rows, panels_by_case.items(), strict=True):
         limits = compute_contrast_limits(pictures[0])
         span = limits[1] - limits[0]
         for panel, head, picture in zip(panels, heads, pictures, strict=True):

@@ -94,25 +94,25 @@ def fault_row(code: str) -> str:
     return f"| `{code}` | {fault.sentence} | {fault.remedy} |\n"
 
 
-def dependency_row(one: dependencies.Dependency) -> str:
+def dependency_row(row: dependencies.Dependency) -> str:
     """Return one line of the table of dependencies."""
-    wanted = f"`{one.wanted}`" if one.wanted else "napari-dip"
-    return f"| {one.name} | {one.version} | {one.licence} | {wanted} |\n"
+    wanted = f"`{row.wanted}`" if row.wanted else "napari-dip"
+    return f"| {row.name} | {row.version} | {row.licence} | {wanted} |\n"
 
 
 def setting_rows(kind: Any) -> list[str]:
     """Return one line for each field of a task, or of the settings that all tasks have."""
     rows = []
     for name, field in kind.__pydantic_fields__.items():
-        shown = next(mark for mark in field.metadata if isinstance(mark, Setting))
+        setting = next(mark for mark in field.metadata if isinstance(mark, Setting))
         option = "--" + name.replace("_", "-")
-        values = "\\|".join(shown.choices or ()) or value_word(field.annotation)
+        values = "\\|".join(setting.choices or ()) or value_word(field.annotation)
         typed = f"`{option} {values}`"
         default = "" if field.default in (None, "") else f"`{field.default}`"
         if field.annotation is bool:
             typed = f"`{option}`, `--no-{option[2:]}`"
             default = "yes" if field.default else "no"
-        rows.append(f"| {shown.label} | {typed} | {default} | {shown.help} |\n")
+        rows.append(f"| {setting.label} | {typed} | {default} | {setting.help} |\n")
     return rows
 
 

@@ -172,8 +172,8 @@ def absurd_ome(folder: Path) -> list[str]:
     argv = of(noisy(2, SIDE, SIDE), ome=True, metadata={"axes": "TYX"})(folder)
     with tifffile.TiffFile(folder / "in.tif") as file:
         xml = file.pages[0].description
-    told = xml.replace('SizeT="2"', 'SizeT="999999999"').encode()
-    of(noisy(2, SIDE, SIDE), description=told, metadata=None)(folder)
+    absurd = xml.replace('SizeT="2"', 'SizeT="999999999"').encode()
+    of(noisy(2, SIDE, SIDE), description=absurd, metadata=None)(folder)
     return argv
 
 
@@ -247,8 +247,8 @@ def link(name: str, target: str) -> Callable[[Path], object]:
 
 
 def missing_device() -> str:
-    found = detect_machine().devices
-    return next(device for device in ("cuda", "mps") if device not in found)
+    devices = detect_machine().devices
+    return next(device for device in ("cuda", "mps") if device not in devices)
 
 
 def task(name: str, *options: str, **pictures: Any) -> Callable[[Path], list[str]]:
@@ -422,7 +422,7 @@ RECIPES = [
     Case("recipe of an unknown task", "setting-wrong", recipe({"schema": 1, "task": "sharpen"})),
 ]
 
-WORDS = [
+SPOILT_TEXTS = [
     Case("unknown command", "command-unknown", arguments("sharpen", "in.tif")),
     Case("plan of an unknown task", "command-unknown", arguments("plan", "sharpen", "in.tif")),
     Case("unknown option", "option-unknown", good("--sharpness", "3")),
@@ -640,7 +640,7 @@ CASES = [
     *OUTPUTS,
     *SETTINGS,
     *RECIPES,
-    *WORDS,
+    *SPOILT_TEXTS,
     *SUPER_RESOLVE,
     *DEBLUR,
     *INPAINT,

@@ -121,8 +121,8 @@ Program = Forked | subprocess.Popen[str]
 
 def start(*argv: object, cwd: Path | None = None) -> Program:
     """Start `napari-dip` with these arguments."""
-    words, place = [str(word) for word in argv], str(cwd or os.getcwd())
+    arguments, place = [str(word) for word in argv], str(cwd or os.getcwd())
     if CAN_FORK:
-        return Forked(words, place, dict(os.environ))
-    line, pipe = [sys.executable, "-m", "napari_dip", *words], subprocess.PIPE
+        return Forked(arguments, place, dict(os.environ))
+    line, pipe = [sys.executable, "-m", "napari_dip", *arguments], subprocess.PIPE
     return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, cwd=place)

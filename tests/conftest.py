@@ -111,13 +111,13 @@ def nothing_is_left_running() -> Iterator[None]:
     windows = set(_windows())
     yield
     _let_qt_finish()
-    left = [
+    leftovers = [
         *_after_grace(lambda: _new_threads(threads)),
         *_after_grace(_workers),
         *_after_grace(lambda: _new_windows(windows)),
         *_after_grace(_timers),
     ]
-    assert not left, "The test left behind: " + "; ".join(left)
+    assert not leftovers, "The test left behind: " + "; ".join(leftovers)
 
 
 def _set_imports_aside() -> None:
@@ -135,11 +135,11 @@ def _set_imports_aside() -> None:
 def _after_grace(find: Callable[[], list[str]]) -> list[str]:
     """Ask again until nothing is found or the time is up."""
     end = time.monotonic() + GRACE
-    while (found := find()) and time.monotonic() < end:
+    while (alive := find()) and time.monotonic() < end:
         _let_qt_finish()
         gc.collect()
         time.sleep(0.02)
-    return found
+    return alive
 
 
 def _new_threads(before: set[threading.Thread]) -> list[str]:
@@ -152,12 +152,12 @@ def _new_threads(before: set[threading.Thread]) -> list[str]:
 
 def _workers() -> list[str]:
     """Find superqt's workers, which napari's are too, and jobs in Qt's own pool of threads."""
-    found: list[str] = []
+    alive: list[str] = []
     if module := sys.modules.get("superqt.utils._qthreading"):
-        found += [f"worker {worker!r}" for worker in module.WorkerBase._worker_set]
+        alive += [f"worker {worker!r}" for worker in module.WorkerBase._worker_set]
     if core := _qt("QtCore"):
-        found += ["job in Qt's thread pool"] * core.QThreadPool.globalInstance().activeThreadCount()
-    return found
+        alive += ["job in Qt's thread pool"] * core.QThreadPool.globalInstance().activeThreadCount()
+    return alive
 
 
 def _windows() -> list[object]:
@@ -191,9 +191,9 @@ def _timers() -> list[str]:
     ]
 
 
-def _alive(thing: object) -> bool:
+def _alive(widget: object) -> bool:
     try:
-        thing.objectName()  # type: ignore[attr-defined]
+        widget.objectName()  # type: ignore[attr-defined]
     except RuntimeError:  # its C++ half is gone
         return False
     return True

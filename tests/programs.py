@@ -26,9 +26,9 @@ def step(target: str, result: str, modules: str = "", **arguments: Any) -> dict[
     parts = modules.split(".") if modules else []
     paths = [".".join(parts[: place + 1]) for place in range(len(parts))]
     stack = ";".join(["L__self__,,Net", *(f"L__self__{path},{path},Module" for path in paths)])
-    given = [{"name": name, "arg": value, "kind": 1} for name, value in arguments.items()]
-    told = {"nn_module_stack": stack}
-    return {"target": target, "inputs": given, "outputs": [tensor(result)], "metadata": told}
+    inputs = [{"name": name, "arg": value, "kind": 1} for name, value in arguments.items()]
+    metadata = {"nn_module_stack": stack}
+    return {"target": target, "inputs": inputs, "outputs": [tensor(result)], "metadata": metadata}
 
 
 def relu(source: str, result: str, modules: str) -> dict[str, Any]:
@@ -36,8 +36,8 @@ def relu(source: str, result: str, modules: str) -> dict[str, Any]:
 
 
 def convolution(source: str, weight: str, result: str, modules: str) -> dict[str, Any]:
-    given = {"input": tensor(source), "weight": tensor(weight), "padding": {"as_ints": [1, 1]}}
-    return step("torch.ops.aten.conv2d.default", result, modules, **given)
+    inputs = {"input": tensor(source), "weight": tensor(weight), "padding": {"as_ints": [1, 1]}}
+    return step("torch.ops.aten.conv2d.default", result, modules, **inputs)
 
 
 def listed(array: np.ndarray, path: str, **changes: Any) -> dict[str, Any]:

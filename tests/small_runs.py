@@ -56,9 +56,9 @@ def plan_for(array: npt.NDArray[Any], axes: str = "YX", **settings: Any) -> Plan
 def drain(plan: Plan, array: Any, **wishes: Any) -> tuple[list[Event], Restoration | None]:
     """Run to the end."""
     loop = run(plan, {"image": array}, **wishes)
-    seen = []
+    events = []
     while True:
         try:
-            seen.append(next(loop))
+            events.append(next(loop))
         except StopIteration as end:
-            return seen, end.value
+            return events, end.value

@@ -75,8 +75,8 @@ def test_plan_fit_report_and_methods_text_have_the_new_prior(noise2fast, image):
 
 def test_the_command_has_the_new_prior(noise2fast, image, tmp_path, capsys):
     tifffile.imwrite(tmp_path / "IMAGE.tif", image)
-    words = [str(tmp_path / word) if ".tif" in word else word for word in COMMAND.split()[3:]]
-    assert main([*words, "--max-iterations", "4", "--quiet"]) == 0
+    argv = [str(tmp_path / word) if ".tif" in word else word for word in COMMAND.split()[3:]]
+    assert main([*argv, "--max-iterations", "4", "--quiet"]) == 0
     assert tifffile.imread(tmp_path / "RESULT.tif").shape == image.shape
     main(["denoise", "--help"])
     assert "noise2fast" in capsys.readouterr().out

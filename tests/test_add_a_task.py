@@ -32,20 +32,20 @@ def project(tmp_path_factory):
     with (package / "tasks" / "__init__.py").open("a", encoding="utf-8") as file:
         file.write("\n" + LINE)
     manifest = yaml.safe_load((ROOT / "napari.yaml").read_text(encoding="utf-8"))
-    entry, there = yaml.safe_load(ENTRY), manifest["contributions"]
-    there["commands"] += entry["commands"]
-    there["widgets"] += entry["widgets"]
-    there["menus"]["napari_dip_menu"] += entry["menus"]["napari_dip_menu"]
+    entry, contributions = yaml.safe_load(ENTRY), manifest["contributions"]
+    contributions["commands"] += entry["commands"]
+    contributions["widgets"] += entry["widgets"]
+    contributions["menus"]["napari_dip_menu"] += entry["menus"]["napari_dip_menu"]
     (copy / "napari.yaml").write_text(yaml.safe_dump(manifest), encoding="utf-8")
     (copy / "docs" / "tasks" / "subtract-background.md").write_text(DOCS, encoding="utf-8")
     (copy / "test_subtract_background.py").write_text(TEST, encoding="utf-8")
     return copy
 
 
-def run(project, *words):
+def run(project, *argv):
     environment = {**os.environ, "PYTHONPATH": str(project / "src"), "QT_QPA_PLATFORM": "offscreen"}
     return subprocess.run(
-        [sys.executable, *map(str, words)],
+        [sys.executable, *map(str, argv)],
         cwd=project,
         env=environment,
         capture_output=True,
@@ -65,9 +65,9 @@ def test_the_command_is_there_with_its_options_and_both_outputs(project, tmp_pat
     light = np.linspace(100, 300, 32)[None] + np.zeros((24, 1))
     image = light + np.random.default_rng(0).normal(0, 5, (24, 32))
     tifffile.imwrite(tmp_path / "IMAGE.tif", image.astype(np.float32))
-    words = COMMAND.replace("--spacing 32", "--spacing 8").split()[1:]
-    words = [str(tmp_path / word) if word.endswith(".tif") else word for word in words]
-    done = run(project, *words, "--max-iterations", 4, "--quiet")
+    argv = COMMAND.replace("--spacing 32", "--spacing 8").split()[1:]
+    argv = [str(tmp_path / word) if word.endswith(".tif") else word for word in argv]
+    done = run(project, *argv, "--max-iterations", 4, "--quiet")
     assert done.returncode == 0, done.stderr
     assert tifffile.imread(tmp_path / "RESULT.tif").shape == (24, 32)
     assert np.abs(tifffile.imread(tmp_path / "LIGHT.tif") - light).mean() < 20

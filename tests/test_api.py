@@ -15,43 +15,47 @@ import napari_dip as dip
 FAST = {"preset": "fast", "max_iterations": 10, "device": "cpu"}
 
 
-def noisy(dtype: str = "uint16") -> np.ndarray:
+def make_noisy(dtype: str = "uint16") -> np.ndarray:
     y, x = np.mgrid[:48, :40]
     clean = 200 + 80 * np.sin(x / 5) * np.cos(y / 7)
     return np.random.default_rng(0).poisson(clean).astype(dtype)
 
 
-def code_of(image: object, **settings: object) -> str:
+def read_refusal_code(image: object, **settings: object) -> str:
     with pytest.raises(dip.RefusedError) as caught:
         dip.denoise(image, **settings)
     return caught.value.refusal.code
 
 
 @pytest.fixture(scope="module")
-def plain() -> dip.Restoration:
-    return dip.denoise(noisy(), **FAST)
+def plain_result() -> dip.Restoration:
+    return dip.denoise(make_noisy(), **FAST)
 
 
-def test_a_result_has_the_shape_and_intensities_of_its_input(plain):
-    image = noisy()
-    assert plain.image.shape == plain.uncertainty.shape == image.shape
-    assert plain.image.dtype == np.float32
-    assert plain.image.mean() == pytest.approx(image.mean(), rel=0.02)
-    assert plain.stop_reason and plain.history and plain.recipe.run_settings.preset == "fast"
+def test_a_result_has_the_shape_and_intensities_of_its_input(plain_result):
+    image = make_noisy()
+    assert plain_result.image.shape == plain_result.uncertainty.shape == image.shape
+    assert plain_result.image.dtype == np.float32
+    assert plain_result.image.mean() == pytest.approx(image.mean(), rel=0.02)
+    assert (
+        plain_result.stop_reason
+        and plain_result.history
+        and plain_result.recipe.run_settings.preset == "fast"
+    )
 
 
-def test_the_warnings_of_a_result_are_those_of_its_report(plain):
-    assert plain.warnings == tuple(plain.report["verdict"]["warnings"])
+def test_the_warnings_of_a_result_are_those_of_its_report(plain_result):
+    assert plain_result.warnings == tuple(plain_result.report["verdict"]["warnings"])
     bright = np.full((48, 48), 250, np.uint8)
     bright[:, ::3] = 255
     cut_off = dip.denoise(bright, **FAST)
     assert any("saturated" in sentence for sentence in cut_off.warnings)
 
 
-def test_a_result_shows_itself_in_one_line_without_its_pixels(plain):
-    shown = repr(plain)
-    assert shown == f"<Restoration: denoise, 48 × 40, float32; ended since {plain.stop}>"
-    assert len(shown) < 200
+def test_a_result_shows_itself_in_one_line_without_its_pixels(plain_result):
+    text = repr(plain_result)
+    assert text == f"<Restoration: denoise, 48 × 40, float32; ended since {plain_result.stop}>"
+    assert len(text) < 200
 
 
 @pytest.mark.parametrize(
@@ -66,21 +70,23 @@ def test_a_result_shows_itself_in_one_line_without_its_pixels(plain):
     ],
     ids=["big-endian", "fortran", "strided", "negative strides", "lists", "unmasked"],
 )
-def test_the_way_an_array_lies_in_memory_does_not_change_a_pixel(plain, dressed):
-    result = dip.denoise(dressed(noisy()), **FAST)
-    np.testing.assert_array_equal(result.image, plain.image)
+def test_the_way_an_array_lies_in_memory_does_not_change_a_pixel(plain_result, dressed):
+    result = dip.denoise(dressed(make_noisy()), **FAST)
+    np.testing.assert_array_equal(result.image, plain_result.image)
 
 
-def test_a_dask_array_and_a_file_give_the_same_pixels(plain, tmp_path):
+def test_a_dask_array_and_a_file_give_the_same_pixels(plain_result, tmp_path):
     array = pytest.importorskip("dask.array")
-    lazy = dip.denoise(array.from_array(noisy(), chunks=16), **FAST)
-    np.testing.assert_array_equal(lazy.image, plain.image)
-    tifffile.imwrite(tmp_path / "in.tif", noisy())
-    np.testing.assert_array_equal(dip.denoise(tmp_path / "in.tif", **FAST).image, plain.image)
+    lazy = dip.denoise(array.from_array(make_noisy(), chunks=16), **FAST)
+    np.testing.assert_array_equal(lazy.image, plain_result.image)
+    tifffile.imwrite(tmp_path / "in.tif", make_noisy())
+    np.testing.assert_array_equal(
+        dip.denoise(tmp_path / "in.tif", **FAST).image, plain_result.image
+    )
 
 
 def test_the_input_is_not_changed():
-    image = noisy("float32")
+    image = make_noisy("float32")
     before = image.copy()
     image.flags.writeable = False
     dip.denoise(image, **FAST)
@@ -88,21 +94,21 @@ def test_the_input_is_not_changed():
 
 
 @pytest.mark.parametrize("kind", ["recipe", "path", "json", "mapping"])
-def test_a_recipe_repeats_the_pixels_in_whichever_form_it_is_kept(plain, kind, tmp_path):
+def test_a_recipe_repeats_the_pixels_in_whichever_form_it_is_kept(plain_result, kind, tmp_path):
     path = tmp_path / "recipe.json"
-    path.write_text(plain.recipe.to_json())
+    path.write_text(plain_result.recipe.to_json())
     forms = {
-        "recipe": plain.recipe,
+        "recipe": plain_result.recipe,
         "path": path,
-        "json": plain.recipe.to_json(),
-        "mapping": plain.recipe.to_dict(),
+        "json": plain_result.recipe.to_json(),
+        "mapping": plain_result.recipe.to_dict(),
     }
-    np.testing.assert_array_equal(dip.restore(noisy(), forms[kind]).image, plain.image)
+    np.testing.assert_array_equal(dip.restore(make_noisy(), forms[kind]).image, plain_result.image)
 
 
 def test_progress_is_told_every_event_and_the_last_one_is_the_end():
     events: list[dip.Event] = []
-    dip.denoise(noisy(), progress=events.append, **FAST)
+    dip.denoise(make_noisy(), progress=events.append, **FAST)
     assert events and all(isinstance(event, dip.Event) for event in events)
     fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions) and max(fractions) <= 1
@@ -119,12 +125,12 @@ def test_an_interrupt_goes_through_and_leaves_torch_as_it_was():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        dip.denoise(noisy(), progress=interrupt, **FAST)
+        dip.denoise(make_noisy(), progress=interrupt, **FAST)
     assert torch.get_num_threads() == threads
 
 
 def test_colours_are_named_by_their_axes():
-    colours = np.stack([noisy("uint8")] * 3, axis=-1)
+    colours = np.stack([make_noisy("uint8")] * 3, axis=-1)
     result = dip.denoise(colours, axes="yxs", **FAST)
     assert result.image.shape == colours.shape
 
@@ -150,19 +156,19 @@ def test_colours_are_named_by_their_axes():
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_arrays_that_are_no_images_are_refused(image, code):
-    assert code_of(image) == code
+    assert read_refusal_code(image) == code
 
 
 def test_a_dask_array_of_unknown_size_is_refused():
     array = pytest.importorskip("dask.array")
-    image = array.from_array(noisy(), chunks=16)
-    assert code_of(image[image[:, 0] > 100]) == "image-not-array"
+    image = array.from_array(make_noisy(), chunks=16)
+    assert read_refusal_code(image[image[:, 0] > 100]) == "image-not-array"
 
 
 def test_unknown_settings_and_inputs_are_refused_by_name():
-    assert code_of(noisy(), sharpness=3) == "setting-unknown"
+    assert read_refusal_code(make_noisy(), sharpness=3) == "setting-unknown"
     with pytest.raises(dip.RefusedError, match="psf"):
-        dip.restore(noisy(), dip.make_recipe("denoise"), psf=noisy())
+        dip.restore(make_noisy(), dip.make_recipe("denoise"), psf=make_noisy())
 
 
 def test_importing_the_package_loads_nothing_heavy():
@@ -187,8 +193,8 @@ def test_planning_from_python_loads_no_torch():
 
 def test_every_public_name_exists_and_has_a_docstring():
     for name in dip.__all__:
-        thing = getattr(dip, name)
-        assert name == "__version__" or inspect.getdoc(thing)
+        value = getattr(dip, name)
+        assert name == "__version__" or inspect.getdoc(value)
     assert set(dip.__all__) == set(dir(dip))
     with pytest.raises(AttributeError, match="sharpen"):
         dip.sharpen  # noqa: B018

@@ -108,8 +108,8 @@ def test_each_library_stays_in_its_part(path):
 
 @pytest.mark.parametrize("path", named([path for path in MODULES if part(path) == "engine"]))
 def test_the_engine_imports_torch_and_the_standard_library_only(path):
-    known = {"napari_dip", "torch", *sys.stdlib_module_names}
-    assert {module.partition(".")[0] for module in imports(path)} <= known
+    allowed = {"napari_dip", "torch", *sys.stdlib_module_names}
+    assert {module.partition(".")[0] for module in imports(path)} <= allowed
 
 
 def test_every_library_is_declared():
@@ -186,12 +186,12 @@ def test_ruff_refuses_functions_with_more_than_ten_branches():
 
 @pytest.mark.parametrize("path", named(MODULES))
 def test_no_name_says_nothing(path):
-    words = set(path.relative_to(PACKAGE).with_suffix("").parts)
+    parts_of_name = set(path.relative_to(PACKAGE).with_suffix("").parts)
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            words.add(node.name)
+            parts_of_name.add(node.name)
 
-    parts = {word.lower() for name in words for word in re.findall(r"[A-Z]?[a-z]+", name)}
+    parts = {word.lower() for name in parts_of_name for word in re.findall(r"[A-Z]?[a-z]+", name)}
     assert not parts & EMPTY_WORDS
 
 
@@ -253,7 +253,7 @@ def test_import_linter_keeps_the_contracts():
 def test_only_tests_of_qt_draw():
     """`make test-gl` looks nowhere else."""
     tests = ROOT.glob("tests/**/test_*.py")
-    drawing = [one for one in tests if re.search(r"mark\.gl\b", one.read_text(encoding="utf-8"))]
+    drawing = [path for path in tests if re.search(r"mark\.gl\b", path.read_text(encoding="utf-8"))]
     assert {path.relative_to(ROOT / "tests").parts[0] for path in drawing} == {"qt"}
 
 

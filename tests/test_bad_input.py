@@ -28,21 +28,21 @@ THROUGH_THE_SHELL = (
 )
 
 
-def named(cases: list[Case]) -> list[object]:
+def make_params(cases: list[Case]) -> list[object]:
     return [pytest.param(case, id=case.name) for case in cases]
 
 
-def contents(folder: Path) -> dict[str, str]:
+def hash_files(folder: Path) -> dict[str, str]:
     """Hashes of all files below a folder, links and pipes by their kind."""
-    found = {}
+    files = {}
     for path in sorted(folder.rglob("*")):
         kind = "link" if path.is_symlink() else "file" if path.is_file() else "other"
         digest = hashlib.sha256(path.read_bytes()).hexdigest() if kind == "file" else ""
-        found[str(path.relative_to(folder))] = kind + digest
-    return found
+        files[str(path.relative_to(folder))] = kind + digest
+    return files
 
 
-def pattern(code: str) -> re.Pattern[str]:
+def match_refusal(code: str) -> re.Pattern[str]:
     """Match the fault's two sentences, whatever its facts are."""
     fault = FAULTS[code]
     parts = re.split(r"\{\w+\}", f"{fault.sentence} {fault.remedy}")
@@ -53,22 +53,22 @@ def test_the_table_has_at_least_forty_five_kinds():
     assert len({case.name for case in CASES}) == len(CASES) >= 45
 
 
-@pytest.mark.parametrize("case", named(CASES))
+@pytest.mark.parametrize("case", make_params(CASES))
 def test_the_command_refuses_in_two_sentences_and_touches_nothing(case, tmp_path, capfd):
     argv = case.make(tmp_path)
-    before = contents(tmp_path)
+    before = hash_files(tmp_path)
     assert main(argv) == 2
     captured = capfd.readouterr()
     assert captured.out == ""
-    assert pattern(case.code).fullmatch(captured.err.rstrip("\n")), captured.err
+    assert match_refusal(case.code).fullmatch(captured.err.rstrip("\n")), captured.err
     assert captured.err.count("\n") == 1 and "Traceback" not in captured.err
-    assert contents(tmp_path) == before
+    assert hash_files(tmp_path) == before
 
 
-@pytest.mark.parametrize("case", named(PYTHON_CASES))
+@pytest.mark.parametrize("case", make_params(PYTHON_CASES))
 def test_the_python_call_refuses_for_the_same_reason(case, tmp_path):
     argv = case.make(tmp_path)
-    before = contents(tmp_path)
+    before = hash_files(tmp_path)
     call = getattr(dip, argv[0].replace("-", "_"))
     image, options = argv[1], argv[2:]
     settings, place = {}, 0
@@ -83,7 +83,7 @@ def test_the_python_call_refuses_for_the_same_reason(case, tmp_path):
         else:
             call(image, **settings)
     assert caught.value.refusal.code == case.code
-    assert contents(tmp_path) == before
+    assert hash_files(tmp_path) == before
 
 
 @pytest.mark.sampled(2)
@@ -91,14 +91,14 @@ def test_the_python_call_refuses_for_the_same_reason(case, tmp_path):
 def test_the_installed_command_says_the_same_to_a_shell(name, tmp_path):
     case = next(case for case in CASES if case.name == name)
     argv = case.make(tmp_path)
-    before = contents(tmp_path)
+    before = hash_files(tmp_path)
     command = Path(sysconfig.get_path("scripts")) / "napari-dip"
     assert command.exists(), "The package is not installed."
     answer = subprocess.run([command, *argv], capture_output=True, text=True, timeout=100)
     assert answer.returncode == 2
     assert answer.stdout == ""
-    assert pattern(case.code).fullmatch(answer.stderr.rstrip("\n")), answer.stderr
-    assert contents(tmp_path) == before
+    assert match_refusal(case.code).fullmatch(answer.stderr.rstrip("\n")), answer.stderr
+    assert hash_files(tmp_path) == before
 
 
 def test_refusals_load_no_torch(tmp_path):

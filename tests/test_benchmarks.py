@@ -80,30 +80,30 @@ def test_spectrum_is_that_of_noise_with_these_correlations():
     # (1, 2, 1) along x: 4/6 at one pixel, 1/6 at two
     noise = (np.roll(noise, 1, 2) + 2 * noise + np.roll(noise, -1, 2)) / np.sqrt(6)
     measured = (np.abs(np.fft.fft2(noise)) ** 2).mean((0, 1))
-    told = noise_psd((16, 24), (), (4 / 6, 1 / 6))
-    np.testing.assert_allclose(measured, told[0], rtol=0.1, atol=0.01 * told.max())
+    psd = noise_psd((16, 24), (), (4 / 6, 1 / 6))
+    np.testing.assert_allclose(measured, psd[0], rtol=0.1, atol=0.01 * psd.max())
 
 
 def test_a_result_that_is_there_is_not_made_again_unless_its_settings_change(tmp_path):
     from quality import result
     from quality_method import Method, Output
 
-    made = []
+    calls = []
 
     def run(case, noisy, truth):
-        made.append(case.name)
+        calls.append(case.name)
         return Output(noisy)
 
     method = Method("made", run, settings=lambda case, noisy: {"strength": 1})
     first = result(_case(), "made", method, tmp_path)
     assert result(_case(), "made", method, tmp_path) == first
     assert first["psnr"] == pytest.approx(20 * np.log10(255))
-    assert len(made) == 1
+    assert len(calls) == 1
     changed = replace(method, settings=lambda case, noisy: {"strength": 2})
     assert result(_case(), "made", changed, tmp_path)["made_from"] != first["made_from"]
     brighter = replace(_case(), load=lambda: (np.full((8, 8), 102.0), np.full((8, 8), 100.0)))
     result(brighter, "made", changed, tmp_path)
-    assert len(made) == 3
+    assert len(calls) == 3
 
 
 def test_baselines_are_imported_without_bm3d(monkeypatch):
@@ -177,7 +177,7 @@ def test_reference_fit_is_judged_on_its_way():
     truth = np.full((64, 64), 100.0)
     last, history = fit(truth, truth, 2)
     assert last.shape == (64, 64)
-    assert [one["step"] for one in history] == [2]
+    assert [entry["step"] for entry in history] == [2]
     assert {"output", "average", "cpu_seconds"} <= set(history[0])
 
 
@@ -186,18 +186,18 @@ def test_tables_name_images_below_their_input_and_the_gain_over_blind_bm3d():
 
     def rows(method, *decibels):
         images = ("Confocal_BPAE_B_raw1", "WideField_BPAE_R_raw1")
-        told = {"title": method, "cpu_seconds": 1.0, "seconds": 2.0, "code": "same"}
-        return {one: {**told, "psnr": db} for one, db in zip(images, decibels, strict=True)}
+        record = {"title": method, "cpu_seconds": 1.0, "seconds": 2.0, "code": "same"}
+        return {image: {**record, "psnr": db} for image, db in zip(images, decibels, strict=True)}
 
-    there = {
+    rows_by_method = {
         "input": rows("input", 30, 25),
         "vst_bm3d": rows("VST", 33, 26),
         "fast": rows("fast", 34, 24),
     }
-    text = "\n".join(summary(there, "psnr"))
+    text = "\n".join(summary(rows_by_method, "psnr"))
     assert "Below their input: fast: WideField_BPAE_R_raw1." in text
     assert "| fast | 2 | 29.00 | 24.00 | 29.00 | +1.50 | 1 |" in text
-    assert "| -0.50 | -2.00 | +2.0 |" in differences(there)[1]
+    assert "| -0.50 | -2.00 | +2.0 |" in differences(rows_by_method)[1]
 
 
 def test_the_reference_network_has_as_many_weights_as_the_published_one():
@@ -205,7 +205,7 @@ def test_the_reference_network_has_as_many_weights_as_the_published_one():
     from speed_reference import WEIGHTS
 
     for channels, weights in ((1, WEIGHTS), (3, WEIGHTS + 2 * 129)):
-        assert sum(one.numel() for one in Reference(channels).parameters()) == weights
+        assert sum(weight.numel() for weight in Reference(channels).parameters()) == weights
 
 
 def test_the_reference_s_coarse_pixels_lie_in_the_middle_of_the_fine_ones():

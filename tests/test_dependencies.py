@@ -27,9 +27,9 @@ def dependencies():
 def test_all_that_is_installed_for_the_extras_is_pinned_at_its_version(dependencies):
     pins = dependencies.pinned()
     loose = {
-        one.name: one.version
-        for one in dependencies.rows()
-        if pins.get(dependencies.normal(one.name)) != one.version
+        row.name: row.version
+        for row in dependencies.rows()
+        if pins.get(dependencies.normal(row.name)) != row.version
     }
     assert not loose
 

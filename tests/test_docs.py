@@ -27,7 +27,7 @@ PAGES = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def each(paths: list[Path]) -> list[pytest.param]:
+def parametrise_paths(paths: list[Path]) -> list[pytest.param]:
     """Parametrise by the path within the repository."""
     return [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for path in sorted(paths)]
 
@@ -40,14 +40,16 @@ def test_what_the_pages_take_from_the_code_is_up_to_date():
     assert not stale, "run: make pages"
 
 
-@pytest.mark.parametrize("page", each(PAGES))
+@pytest.mark.parametrize("page", parametrise_paths(PAGES))
 def test_links_within_the_repository_lead_somewhere(page):
     targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     inner = [target for target in targets if "://" not in target]
     assert not [target for target in inner if not (page.parent / target).exists()]
 
 
-@pytest.mark.parametrize("page", each([page for page in PAGES if "add-a-" not in page.name]))
+@pytest.mark.parametrize(
+    "page", parametrise_paths([page for page in PAGES if "add-a-" not in page.name])
+)
 def test_modules_that_a_page_names_exist(page):
     named = re.findall(r"`([\w./]+/\w+\.py)`", page.read_text(encoding="utf-8"))
     own = [name for name in named if not name.startswith("torch/")]
@@ -55,18 +57,18 @@ def test_modules_that_a_page_names_exist(page):
     assert not [name for name in own if not any((place / name).exists() for place in places)]
 
 
-def sections_of(page):
+def list_sections(page):
     """Titles of a page's sections as they are linked: small letters, hyphens, no punctuation."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", each(PAGES))
+@pytest.mark.parametrize("page", parametrise_paths(PAGES))
 def test_sections_that_are_linked_exist(page):
     links = re.findall(r"\]\(([^):#]*)#([^)]+)\)", page.read_text(encoding="utf-8"))
     inner = [(page.parent / file if file else page, section) for file, section in links]
-    shown = {DOCS / "readme.md": ROOT / "README.md"}
-    lost = [name for file, name in inner if name not in sections_of(shown.get(file, file))]
+    sources = {DOCS / "readme.md": ROOT / "README.md"}
+    lost = [name for file, name in inner if name not in list_sections(sources.get(file, file))]
     assert not lost
 
 
@@ -81,7 +83,7 @@ def test_every_page_is_listed_on_the_first_one():
     assert any(page.startswith("adr/") for page in listed)
 
 
-@pytest.mark.parametrize("page", each(sorted(DOCS.rglob("*.md"))))
+@pytest.mark.parametrize("page", parametrise_paths(sorted(DOCS.rglob("*.md"))))
 def test_every_page_leads_to_the_glossary(page):
     if "_build" in page.parts or page.name == "glossary.md":
         return
@@ -96,14 +98,17 @@ def test_what_the_glossary_names_is_where_it_says():
     assert len(rows) > 60 and all(len(row) == 3 for row in rows)
     assert len({row[0] for row in rows}) == len(rows)
     assert all(row[1].endswith(".") for row in rows)
-    options = set().union(*map(options_of, (*TASKS, "batch")))
+    options = set().union(*map(list_options, (*TASKS, "batch")))
     for word, _, place in rows:
         named = re.findall(r"`([^`]+)`", place)
-        options_named = [one.split()[0] for one in named if one.startswith("--")]
+        options_named = [option.split()[0] for option in named if option.startswith("--")]
         assert set(options_named) <= options, word
-        for one in named:
-            if not one.startswith(("--", "napari-dip")) and f"`{one}` in the report" not in place:
-                assert pkgutil.resolve_name(f"napari_dip.{one}"), word
+        for entry in named:
+            if (
+                not entry.startswith(("--", "napari-dip"))
+                and f"`{entry}` in the report" not in place
+            ):
+                assert pkgutil.resolve_name(f"napari_dip.{entry}"), word
 
 
 def test_the_glossary_has_the_names_of_before():
@@ -130,7 +135,7 @@ WISHES = (ROOT / "tests" / "wishes.md").read_text(encoding="utf-8")
 
 def test_every_wish_has_its_row_here_and_elsewhere():
     for part in (WISHES.split("## Journeys")[0], WISHES.split("## Elsewhere")[1]):
-        numbers = [int(one) for one in re.findall(r"^\| (\d+) ", part, re.M)]
+        numbers = [int(number) for number in re.findall(r"^\| (\d+) ", part, re.M)]
         assert numbers == list(range(1, 26))
 
 
@@ -146,25 +151,25 @@ def test_every_test_that_the_wishes_name_exists():
 
 
 @cache
-def options_of(*command):
+def list_options(*command):
     """Give the options that a command's help names."""
-    shown = io.StringIO()
-    with redirect_stdout(shown):
+    screen = io.StringIO()
+    with redirect_stdout(screen):
         assert main([*command, "--help"]) == 0
-    return set(re.findall(r"--[a-z][a-z-]+", shown.getvalue()))
+    return set(re.findall(r"--[a-z][a-z-]+", screen.getvalue()))
 
 
-@pytest.mark.parametrize("page", each(PAGES))
+@pytest.mark.parametrize("page", parametrise_paths(PAGES))
 def test_commands_on_the_pages_use_options_that_exist(page, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setenv("NO_COLOR", "1")
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
     lines = [line.split("  #")[0] for _, block in blocks for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("napari-dip ")]
-    for words in map(shlex.split, commands):
-        task = words[1:3] if words[1] == "explore" else words[1:2]
-        used = {word for word in words if word.startswith("--")} - {"--help"}
-        assert used <= options_of(*task), task
+    for argv in map(shlex.split, commands):
+        task = argv[1:3] if argv[1] == "explore" else argv[1:2]
+        used = {word for word in argv if word.startswith("--")} - {"--help"}
+        assert used <= list_options(*task), task
 
 
 def test_the_python_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
@@ -187,7 +192,7 @@ def test_the_sample_is_what_its_page_says():
     assert single > 1.5 * long
 
 
-@pytest.mark.parametrize("page", each(PAGES))
+@pytest.mark.parametrize("page", parametrise_paths(PAGES))
 def test_make_targets_on_the_pages_exist(page):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     text = page.read_text(encoding="utf-8")
@@ -196,7 +201,7 @@ def test_make_targets_on_the_pages_exist(page):
     assert targets <= set(re.findall(r"^([a-z-]+):", makefile, re.M))
 
 
-def defined(path, name):
+def is_defined(path, name):
     """Whether a module, or a preset, of the package defines a name."""
     text = (ROOT / "src" / "napari_dip" / path).read_text(encoding="utf-8")
     if path.endswith(".json"):
@@ -208,7 +213,7 @@ def test_where_a_change_goes_is_defined_there():
     table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| .+ \| `([\w/.-]+)` \| `(\w+)` \|$", table, re.MULTILINE)
     assert len(rows) >= 25
-    assert [row for row in rows if not defined(*row)] == []
+    assert [row for row in rows if not is_defined(*row)] == []
 
 
 @pytest.mark.parametrize("page", ["architecture", "one-call", "debug-a-result"])
@@ -217,7 +222,7 @@ def test_what_the_pages_for_contributors_name_is_there(page):
     places = re.findall(r"`(\w+)` in `([\w/]+\.py)`", text)
     rows = re.findall(r"^\| `(\w+)`(?:, `\w+`)* \| `([\w/]+\.py)` \|", text, re.MULTILINE)
     assert len(places) >= 2
-    assert [(name, path) for name, path in places if not defined(path, name)] == []
+    assert [(name, path) for name, path in places if not is_defined(path, name)] == []
     assert [path for _, path in rows if not (ROOT / "src" / "napari_dip" / path).is_file()] == []
 
 

@@ -16,10 +16,10 @@ OTHER_WORDS = frozenset("Default None NumPy Tensor Airy Zarr Array Worker True F
 
 def section_entries(docstring: str, section: str) -> list[tuple[str, str]]:
     """Name and type of what a section lists; names in one line stand apart."""
-    found = re.search(
+    match = re.search(
         rf"^{section}\n-+\n(.*?)(?=\n\n?[A-Z][a-z ]+\n-+\n|\Z)", docstring, re.S | re.M
     )
-    heads = [line for line in (found[1].split("\n") if found else []) if line[:1].strip()]
+    heads = [line for line in (match[1].split("\n") if match else []) if line[:1].strip()]
     pairs = [head.partition(" : ")[::2] for head in heads]
     return [(name.strip(" *"), kind) for names, kind in pairs for name in names.split(",")]
 
@@ -54,8 +54,8 @@ def find_strangers(source: str, classes: set[str]) -> list[str]:
         entries = section_entries(docstring, "Parameters")
         strangers += [f"{node.name}: {name}" for name, _ in entries if own and name not in own]
         for name, kind in [*entries, *section_entries(docstring, "Attributes")]:
-            words = set(re.findall(r"\b[A-Z][a-z]+\w*\b", kind)) - OTHER_WORDS - classes
-            strangers += [f"{node.name}: {name} : {word}" for word in words]
+            names = set(re.findall(r"\b[A-Z][a-z]+\w*\b", kind)) - OTHER_WORDS - classes
+            strangers += [f"{node.name}: {name} : {word}" for word in names]
         for name, kind in section_entries(docstring, "Returns"):
             plain = kind or name
             if re.fullmatch(r"[A-Z]\w+", plain) and plain not in OTHER_WORDS | classes:
@@ -66,7 +66,11 @@ def find_strangers(source: str, classes: set[str]) -> list[str]:
 def test_docstrings_name_parameters_and_types_that_exist() -> None:
     classes = class_names(list(MODULES.values()))
     strangers = {path: find_strangers(source, classes) for path, source in MODULES.items()}
-    assert not {path: found for path, found in strangers.items() if found}
+    assert not {
+        path: strangers_of_module
+        for path, strangers_of_module in strangers.items()
+        if strangers_of_module
+    }
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,13 @@ def _benchmarks_are_found(monkeypatch):
 def _recipe(name="16 bits"):
     from noise_matrix_cases import recipes
 
-    return next(one for one in recipes() if one.name == name)
+    return next(recipe for recipe in recipes() if recipe.name == name)
 
 
 def test_it_has_two_thousand_pictures_of_names_of_their_own():
     from noise_matrix import cases
 
-    names = [(scene, one.group, one.name) for scene, one in cases([])]
+    names = [(scene, recipe.group, recipe.name) for scene, recipe in cases([])]
     assert len(names) == len(set(names)) >= 2000
 
 

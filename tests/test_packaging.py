@@ -45,7 +45,7 @@ print(json.dumps({
 """
 
 
-def call(*command: str | Path, where: Path) -> str:
+def run_command(*command: str | Path, where: Path) -> str:
     """Run a command and return what it prints; its errors become the test's."""
     done = subprocess.run(
         [str(word) for word in command], cwd=where, capture_output=True, text=True, check=False
@@ -62,11 +62,11 @@ class Install(NamedTuple):
     commands: list[str]
 
 
-def look_at(folder: Path) -> Install:
+def inspect_install(folder: Path) -> Install:
     """Load the package, and its manifest as napari does, from the install in `folder`."""
     libraries = sysconfig.get_path("purelib")
     record = json.loads(
-        call(sys.executable, "-I", "-S", "-c", LOOK, folder, libraries, where=folder)
+        run_command(sys.executable, "-I", "-S", "-c", LOOK, folder, libraries, where=folder)
     )
     return Install(Path(record["file"]).resolve().parent, record["text"], record["commands"])
 
@@ -86,16 +86,16 @@ def checkout(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(checkout, tmp_path_factory) -> Path:
+def built_files(checkout, tmp_path_factory) -> Path:
     """Build the sdist, and the wheel from that sdist."""
     folder = tmp_path_factory.mktemp("dist")
-    call(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, where=checkout)
+    run_command(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, where=checkout)
     return folder
 
 
 @pytest.fixture(scope="module")
-def wheel(built) -> zipfile.ZipFile:
-    with zipfile.ZipFile(next(built.glob("*.whl"))) as archive:
+def wheel(built_files) -> zipfile.ZipFile:
+    with zipfile.ZipFile(next(built_files.glob("*.whl"))) as archive:
         yield archive
 
 
@@ -112,19 +112,19 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
         for path in (source / "napari_dip").rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     } | {"napari_dip/napari.yaml", "napari_dip/samples/mitochondria.tif"}
-    held = {name for name in wheel.namelist() if not name.partition("/")[0].endswith(".dist-info")}
-    assert held == wanted
+    names = {name for name in wheel.namelist() if not name.partition("/")[0].endswith(".dist-info")}
+    assert names == wanted
 
 
 def test_each_sample_travels_with_its_licence(wheel):
     folder = ROOT / "src" / "napari_dip" / "samples"
-    words = (folder / "LICENSE.txt").read_text(encoding="utf-8")
+    licence = (folder / "LICENSE.txt").read_text(encoding="utf-8")
     pictures = [path.name for path in folder.glob("*.tif")]
     assert len(pictures) == 4
     for name in (*pictures, "LICENSE.txt"):
         assert wheel.read(f"napari_dip/samples/{name}") == (folder / name).read_bytes()
     for name in pictures:
-        _, _, said = words.partition(f"{name}\n\n")
+        _, _, said = licence.partition(f"{name}\n\n")
         assert re.search("Licence: CC0|Licence: CC BY 4.0", said.partition(".tif\n\n")[0])
 
 
@@ -135,51 +135,51 @@ def test_all_samples_together_stay_below_one_megabyte():
 
 def test_the_plugin_works_from_the_wheel(wheel, tmp_path):
     wheel.extractall(tmp_path)
-    seen = look_at(tmp_path)
-    assert seen.package == (tmp_path / "napari_dip").resolve()
-    assert seen.manifest == MANIFEST
-    assert "napari-dip.denoise" in seen.commands
+    plugin = inspect_install(tmp_path)
+    assert plugin.package == (tmp_path / "napari_dip").resolve()
+    assert plugin.manifest == MANIFEST
+    assert "napari-dip.denoise" in plugin.commands
 
 
-def test_the_sdist_holds_the_manifest_at_its_root(built):
-    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
-        held = [name for name in archive.getnames() if name.endswith("napari.yaml")]
-        assert held == [f"napari_dip-{napari_dip.__version__}/napari.yaml"]
-        assert archive.extractfile(held[0]).read().decode() == MANIFEST
+def test_the_sdist_holds_the_manifest_at_its_root(built_files):
+    with tarfile.open(next(built_files.glob("*.tar.gz"))) as archive:
+        names = [name for name in archive.getnames() if name.endswith("napari.yaml")]
+        assert names == [f"napari_dip-{napari_dip.__version__}/napari.yaml"]
+        assert archive.extractfile(names[0]).read().decode() == MANIFEST
 
 
-def test_the_plugin_works_from_an_installed_sdist(built, tmp_path):
-    sdist = next(built.glob("*.tar.gz"))
+def test_the_plugin_works_from_an_installed_sdist(built_files, tmp_path):
+    sdist = next(built_files.glob("*.tar.gz"))
     pip_install("--target", tmp_path, sdist, where=tmp_path)
-    seen = look_at(tmp_path)
-    assert seen.package == (tmp_path / "napari_dip").resolve()
-    assert seen.manifest == MANIFEST
-    assert "napari-dip.denoise" in seen.commands
+    plugin = inspect_install(tmp_path)
+    assert plugin.package == (tmp_path / "napari_dip").resolve()
+    assert plugin.manifest == MANIFEST
+    assert "napari-dip.denoise" in plugin.commands
 
 
 def test_the_plugin_works_from_a_plain_install(checkout, tmp_path):
     pip_install("--target", tmp_path, checkout, where=tmp_path)
-    seen = look_at(tmp_path)
-    assert seen.package == (tmp_path / "napari_dip").resolve()
-    assert seen.manifest == MANIFEST
-    assert "napari-dip.denoise" in seen.commands
+    plugin = inspect_install(tmp_path)
+    assert plugin.package == (tmp_path / "napari_dip").resolve()
+    assert plugin.manifest == MANIFEST
+    assert "napari-dip.denoise" in plugin.commands
 
 
 def test_the_plugin_works_from_an_editable_install_and_follows_edits(checkout, tmp_path):
     pip_install("--prefix", tmp_path, "--editable", checkout, where=tmp_path)
-    seen = look_at(next(tmp_path.rglob("napari_dip-*.dist-info")).parent)
-    assert seen.package == (checkout / "src" / "napari_dip").resolve()
-    assert seen.manifest == MANIFEST
-    assert "napari-dip.denoise" in seen.commands
+    plugin = inspect_install(next(tmp_path.rglob("napari_dip-*.dist-info")).parent)
+    assert plugin.package == (checkout / "src" / "napari_dip").resolve()
+    assert plugin.manifest == MANIFEST
+    assert "napari-dip.denoise" in plugin.commands
     inside = checkout / "src" / "napari_dip" / "napari.yaml"
     if inside.is_symlink():  # elsewhere it is a copy, made again by each install
         assert inside.resolve() == (checkout / "napari.yaml").resolve()
 
 
-def pip_install(*words: str | Path, where: Path) -> None:
+def pip_install(*arguments: str | Path, where: Path) -> None:
     """Install without looking anything up, and without touching what the tests run in."""
     quiet = ("--no-deps", "--no-build-isolation", "--no-index", "--ignore-installed")
-    call(sys.executable, "-m", "pip", "install", "--quiet", *quiet, *words, where=where)
+    run_command(sys.executable, "-m", "pip", "install", "--quiet", *quiet, *arguments, where=where)
 
 
 def test_the_manifest_in_use_is_that_of_the_root():

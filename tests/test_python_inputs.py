@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIDE = 32
-WISH: dict[str, Any] = {"preset": "fast", "device": "cpu", "max_iterations": 2}
+SETTINGS: dict[str, Any] = {"preset": "fast", "device": "cpu", "max_iterations": 2}
 
 
-def code_of(call: Callable[[], object]) -> str:
+def read_refusal_code(call: Callable[[], object]) -> str:
     with pytest.raises(dip.DipError) as caught:
         call()
     return caught.value.refusal.code
 
 
-def blocks(change: Callable[[np.ndarray], Any], side: int = SIDE) -> Any:
+def make_lying_array(change: Callable[[np.ndarray], Any], side: int = SIDE) -> Any:
     """An array of blocks that come to something else than they say."""
     image = da.from_array(np.resize(shot(SIDE), (side, side)), chunks=16)
     return image.map_blocks(change, dtype="uint16", meta=np.empty((0, 0), "uint16"))
 
 
-def broken(block: np.ndarray) -> np.ndarray:
+def raise_error(block: np.ndarray) -> np.ndarray:
     raise ValueError("the disk is gone")
 
 
@@ -53,58 +53,79 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_dask_blocks_that_lie_of_shape_or_type_are_refused(lie: str) -> None:
-    assert code_of(lambda: dip.denoise(blocks(LIES[lie]), **WISH)) == "array-other"
-    assert code_of(lambda: dip.measure_noise(blocks(LIES[lie]))) == "array-other"
+    assert (
+        read_refusal_code(lambda: dip.denoise(make_lying_array(LIES[lie]), **SETTINGS))
+        == "array-other"
+    )
+    assert (
+        read_refusal_code(lambda: dip.measure_noise(make_lying_array(LIES[lie]))) == "array-other"
+    )
 
 
 def test_dask_blocks_that_fail_are_refused_with_what_they_said() -> None:
     with pytest.raises(dip.RefusedError, match="could not be computed: the disk is gone"):
-        dip.denoise(blocks(broken), **WISH)
-    assert code_of(lambda: dip.denoise(blocks(lambda block: None), **WISH)) in (
+        dip.denoise(make_lying_array(raise_error), **SETTINGS)
+    assert read_refusal_code(
+        lambda: dip.denoise(make_lying_array(lambda block: None), **SETTINGS)
+    ) in (
         "array-broken",
         "array-other",
     )
-    assert code_of(lambda: explore.impedance(blocks(broken), max_iterations=2)) == "array-broken"
-    assert code_of(lambda: dip.inpaint(shot(SIDE), blocks(broken), **WISH)) == "array-broken"
+    assert (
+        read_refusal_code(
+            lambda: explore.impedance(make_lying_array(raise_error), max_iterations=2)
+        )
+        == "array-broken"
+    )
+    assert (
+        read_refusal_code(
+            lambda: dip.inpaint(shot(SIDE), make_lying_array(raise_error), **SETTINGS)
+        )
+        == "array-broken"
+    )
 
 
-@pytest.mark.parametrize(("change", "code"), [(broken, "array-broken"), ("shape", "array-other")])
+@pytest.mark.parametrize(
+    ("change", "code"), [(raise_error, "array-broken"), ("shape", "array-other")]
+)
 def test_dask_blocks_that_fail_or_lie_in_tiles_are_refused(change: Any, code: str) -> None:
     plan = plan_for(np.resize(shot(SIDE), (160, 160)), tile=128)
     assert plan.tiles
-    image = LazyPixels("shot", blocks(LIES.get(change, change), 160))
-    assert code_of(lambda: list(run(plan, {"image": image}))) == code
+    image = LazyPixels("shot", make_lying_array(LIES.get(change, change), 160))
+    assert read_refusal_code(lambda: list(run(plan, {"image": image}))) == code
 
 
 def test_an_honest_dask_array_gives_the_pixels_of_its_array_whole_and_in_tiles() -> None:
     image = np.resize(shot(SIDE), (160, 160))
     plan = plan_for(image, tile=128, max_iterations=1)
     lazy = LazyPixels("shot", da.from_array(image, chunks=50))
-    results = [drain(plan, one)[1] for one in (image, lazy)]
-    assert all(one is not None for one in results)
-    first, second = (one.image for one in results if one is not None)
+    results = [drain(plan, array)[1] for array in (image, lazy)]
+    assert all(result is not None for result in results)
+    first, second = (result.image for result in results if result is not None)
     assert np.array_equal(first, second)
-    whole = dip.denoise(da.from_array(shot(SIDE), chunks=16), **WISH)
-    assert np.array_equal(whole.image, dip.denoise(shot(SIDE), **WISH).image)
+    whole = dip.denoise(da.from_array(shot(SIDE), chunks=16), **SETTINGS)
+    assert np.array_equal(whole.image, dip.denoise(shot(SIDE), **SETTINGS).image)
 
 
 @pytest.mark.parametrize("axes", [("Y", "X"), ["y", "x"], "yx"])
 def test_axes_may_be_a_sequence_of_letters(tmp_path: Path, axes: Any) -> None:
-    assert dip.denoise(shot(SIDE), axes=axes, **WISH).report["axes"] == "YX"
+    assert dip.denoise(shot(SIDE), axes=axes, **SETTINGS).report["axes"] == "YX"
     assert dip.measure_noise(shot(SIDE), axes=axes).channels
     tifffile.imwrite(tmp_path / "in.tif", shot(SIDE))
-    recipe = dip.make_recipe("denoise", **WISH)
+    recipe = dip.make_recipe("denoise", **SETTINGS)
     done = dip.batch(recipe, tmp_path / "in.tif", tmp_path / "out", axes=axes)
-    assert [one.state for one in done.outcomes] == ["restored"]
+    assert [outcome.state for outcome in done.outcomes] == ["restored"]
 
 
 @pytest.mark.parametrize("axes", [5, b"YX", ("Y", 1), {"Y": 1}, [None, None]])
 def test_axes_that_are_no_letters_are_refused(axes: Any) -> None:
-    assert code_of(lambda: dip.denoise(shot(SIDE), axes=axes, **WISH)) == "setting-wrong"
+    assert (
+        read_refusal_code(lambda: dip.denoise(shot(SIDE), axes=axes, **SETTINGS)) == "setting-wrong"
+    )
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
+    ("value", "named"),
     [
         (None, "None"),
         ({"a": 1}, "dict"),
@@ -119,9 +140,9 @@ def test_axes_that_are_no_letters_are_refused(axes: Any) -> None:
         (np, "module"),
     ],
 )
-def test_what_is_no_image_is_named(given: Any, named: str) -> None:
+def test_what_is_no_image_is_named(value: Any, named: str) -> None:
     with pytest.raises(dip.RefusedError, match=named) as caught:
-        dip.denoise(given, **WISH)
+        dip.denoise(value, **SETTINGS)
     assert caught.value.refusal.code == "image-not-array"
 
 
@@ -129,11 +150,11 @@ def test_what_is_no_image_is_named(given: Any, named: str) -> None:
     "url", ["https://a.org/b.tif", "HTTP://a/b.tif", "s3://a/b.zarr", "file://host/b.tif"]
 )
 def test_addresses_are_refused_since_files_lie_on_this_computer(tmp_path: Path, url: str) -> None:
-    recipe = dip.make_recipe("denoise", **WISH)
+    recipe = dip.make_recipe("denoise", **SETTINGS)
     tifffile.imwrite(tmp_path / "in.tif", shot(SIDE))
     for call in (
-        lambda: dip.denoise(url, **WISH),
-        lambda: dip.inpaint(shot(SIDE), url, **WISH),
+        lambda: dip.denoise(url, **SETTINGS),
+        lambda: dip.inpaint(shot(SIDE), url, **SETTINGS),
         lambda: dip.restore(shot(SIDE), url),
         lambda: dip.batch(recipe, [url], tmp_path / "out"),
         lambda: dip.batch(recipe, tmp_path / "in.tif", url),
@@ -145,16 +166,18 @@ def test_addresses_are_refused_since_files_lie_on_this_computer(tmp_path: Path, 
 def test_the_address_of_a_file_here_is_answered_with_its_path(tmp_path: Path) -> None:
     path = tmp_path / "a cell.tif"
     with pytest.raises(dip.RefusedError) as caught:
-        dip.denoise(path.as_uri(), **WISH)
+        dip.denoise(path.as_uri(), **SETTINGS)
     assert str(path) in caught.value.refusal.remedy
 
 
 @pytest.mark.parametrize("inputs", [None, 5, b"in.tif", {"in.tif": 1}, [np.zeros((2, 2))]])
 def test_a_batch_names_what_is_no_path(tmp_path: Path, inputs: Any) -> None:
-    recipe = dip.make_recipe("denoise", **WISH)
-    assert code_of(lambda: dip.batch(recipe, inputs, tmp_path / "out")) == "batch-paths"
+    recipe = dip.make_recipe("denoise", **SETTINGS)
+    assert read_refusal_code(lambda: dip.batch(recipe, inputs, tmp_path / "out")) == "batch-paths"
     folder: Any = None
-    assert code_of(lambda: dip.batch(recipe, tmp_path / "in.tif", folder)) == "batch-paths"
+    assert (
+        read_refusal_code(lambda: dip.batch(recipe, tmp_path / "in.tif", folder)) == "batch-paths"
+    )
 
 
 _SCRIPT = """

@@ -43,14 +43,14 @@ ALLOWED = {
 
 def list_constants(tree: ast.Module) -> dict[str, list[str]]:
     """List the texts in each module-level constant: its own, or those of a tuple, list or set."""
-    found = {}
+    constants = {}
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else []
         targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
         for target in targets:
             if isinstance(target, ast.Name) and node.value is not None:
-                found[target.id] = list(iter_texts(node.value, {}))
-    return found
+                constants[target.id] = list(iter_texts(node.value, {}))
+    return constants
 
 
 def iter_texts(node: ast.expr, constants: dict[str, list[str]]) -> Iterator[str]:
@@ -60,8 +60,8 @@ def iter_texts(node: ast.expr, constants: dict[str, list[str]]) -> Iterator[str]
     elif isinstance(node, ast.Name | ast.Attribute):
         yield from constants.get(node.id if isinstance(node, ast.Name) else node.attr, ())
     else:
-        for one in list_parts(node):
-            yield from iter_texts(one, constants)
+        for part in list_parts(node):
+            yield from iter_texts(part, constants)
 
 
 def list_parts(node: ast.expr) -> list[ast.expr]:
@@ -71,7 +71,7 @@ def list_parts(node: ast.expr) -> list[ast.expr]:
     if isinstance(node, ast.Tuple | ast.List | ast.Set):
         return node.elts
     if isinstance(node, ast.Dict):
-        return [one for one in node.keys if one is not None]
+        return [key for key in node.keys if key is not None]
     return [node.left, node.right] if isinstance(node, ast.BinOp) else []
 
 
@@ -112,12 +112,12 @@ def find_compared_sentences(source: str, elsewhere: dict[str, list[str]]) -> lis
 
 @pytest.fixture(scope="module")
 def public_constants() -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    constants: dict[str, list[str]] = {}
     for path in PACKAGE.rglob("*.py"):
         for name, texts in list_constants(ast.parse(path.read_text("utf-8"))).items():
             if name.isupper() and not name.startswith("_"):
-                found.setdefault(name, []).extend(texts)
-    return found
+                constants.setdefault(name, []).extend(texts)
+    return constants
 
 
 @pytest.mark.parametrize(
@@ -174,6 +174,8 @@ def test_old_reports_and_new_ones_tell_the_same_codes() -> None:
     assert (unknown.reason, str(unknown)) == (StopReason.OTHER, "the cat slept")
     by_hand = read_stop("you kept the picture of iteration 3 from the history of the run")
     assert by_hand.reason is StopReason.HISTORY
+    assert read_stop("you kept the picture").reason is StopReason.USER
+    assert read_stop("the fit broke down 3 times in a row").reason is StopReason.BREAKDOWN
     assert read_stop(stop.to_dict()) == stop
     assert set(STOPS) == set(StopReason)
 
@@ -183,7 +185,7 @@ def test_notes_come_back_from_a_report_by_code_and_from_an_old_one_as_text() -> 
     report = serialise_notes(notes)
     assert read_report_notes(report) == notes
     old = read_report_notes({"notes": report["notes"]})
-    assert [(one.code, str(one)) for one in old] == [("text", str(one)) for one in notes]
+    assert [(note.code, str(note)) for note in old] == [("text", str(note)) for note in notes]
     assert read_note("anything") == read_note({"code": "text", "facts": {"text": "anything"}})
     with pytest.raises(KeyError):
         make_note("guide-moved", down=1)

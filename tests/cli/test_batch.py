@@ -34,18 +34,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def typed(folder: Path, out: str, *options: str) -> list[str]:
+def make_arguments(folder: Path, out: str, *options: str) -> list[str]:
     places = [str(folder / name) for name in ("recipe.json", "in", out)]
     return ["batch", places[0], places[1], "-o", places[2], *options]
 
 
-def marks(out: Path) -> dict[str, tuple[int, int]]:
+def read_states(out: Path) -> dict[str, tuple[int, int]]:
     """Tell when, and as which file, each receipt and its result were written."""
-    found = {}
+    states = {}
     for receipt in out.glob("records/*.json"):
         for path in (receipt, out / receipt.stem):
-            found[path.name] = (path.stat().st_ino, path.stat().st_mtime_ns)
-    return found
+            states[path.name] = (path.stat().st_ino, path.stat().st_mtime_ns)
+    return states
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal")
@@ -53,16 +53,16 @@ def test_a_batch_killed_at_any_moment_goes_on_to_the_same_bytes_and_computes_non
     folder, capsys
 ):
     moment = random.Random().randrange(2, 26)
-    process = start(*typed(folder, "killed"))
+    process = start(*make_arguments(folder, "killed"))
     assert process.stderr is not None
     for _ in range(moment):
         process.stderr.readline()
     process.kill()
     process.communicate(timeout=60)
-    before = marks(folder / "killed")
-    assert main(typed(folder, "killed", "--resume")) == 0, moment
-    assert before.items() <= marks(folder / "killed").items(), moment
-    assert main(typed(folder, "whole")) == 0
+    before = read_states(folder / "killed")
+    assert main(make_arguments(folder, "killed", "--resume")) == 0, moment
+    assert before.items() <= read_states(folder / "killed").items(), moment
+    assert main(make_arguments(folder, "whole")) == 0
     assert "Traceback" not in capsys.readouterr().err
     for name in NAMES:
         whole, killed = (folder / place / name for place in ("whole", "killed"))
@@ -72,23 +72,23 @@ def test_a_batch_killed_at_any_moment_goes_on_to_the_same_bytes_and_computes_non
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
 def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(folder):
-    process = start(*typed(folder, "out"))
+    process = start(*make_arguments(folder, "out"))
     assert process.stdout is not None
     assert process.stdout.readline() == f"{folder / 'out' / NAMES[0]}\n"
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "all that is done is kept" in err and "--resume" in err and "Traceback" not in err
-    kept = marks(folder / "out")
+    assert "all finished results are kept" in err and "--resume" in err and "Traceback" not in err
+    kept = read_states(folder / "out")
     assert NAMES[0] in kept and NAMES[-1] not in kept
     assert "not begun" in (folder / "out" / "batch.csv").read_text()
-    assert main(typed(folder, "out", "--resume", "--quiet")) == 0
-    assert kept.items() <= marks(folder / "out").items()
+    assert main(make_arguments(folder, "out", "--resume", "--quiet")) == 0
+    assert kept.items() <= read_states(folder / "out").items()
 
 
 def test_refusals_are_said_before_the_first_line_about_work(folder, capsys):
     (folder / "in" / "bad.tif").write_text("no image")
-    assert main(typed(folder, "out")) == 1  # one file has no result
+    assert main(make_arguments(folder, "out")) == 1  # one file has no result
     captured = capsys.readouterr()
     assert captured.out.splitlines() == [str(folder / "out" / name) for name in NAMES]
     lines = captured.err.splitlines()
@@ -102,13 +102,13 @@ def test_a_batch_of_bad_files_alone_writes_nothing(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "bad.tif").write_text("no image")
     (tmp_path / "recipe.json").write_text(RECIPE.to_json())
-    assert main(typed(tmp_path, "out")) == 2
+    assert main(make_arguments(tmp_path, "out")) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "recipe.json"]
 
 
 @pytest.mark.parametrize(
-    ("argv", "words"),
+    ("argv", "message"),
     [
         (["batch"], "The command line lacks the recipe file."),
         (["batch", "r.json", "-o", "out"], "There is no file 'r.json'."),
@@ -116,9 +116,9 @@ def test_a_batch_of_bad_files_alone_writes_nothing(tmp_path, capsys):
         (["batch", "r.json", "in"], "The command line lacks the option -o."),
     ],
 )
-def test_what_the_command_lacks_is_said(argv, words, capsys):
+def test_what_the_command_lacks_is_said(argv, message, capsys):
     assert main(argv) == 2
-    assert capsys.readouterr().err.startswith(words)
+    assert capsys.readouterr().err.startswith(message)
 
 
 def test_a_folder_that_is_not_there_is_named_once(tmp_path, monkeypatch, capsys):
@@ -139,22 +139,22 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image = np.random.default_rng(seed).poisson(clean).astype("uint16")
         tifffile.imwrite(tmp_path / "in" / f"cell_{seed}.tif", image)
     (tmp_path / "recipe.json").write_text(RECIPE.to_json())
-    assert main(typed(tmp_path, "whole", "--joint-training", "--quiet")) == 0
+    assert main(make_arguments(tmp_path, "whole", "--joint-training", "--quiet")) == 0
     return tmp_path
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal")
 def test_a_batch_with_one_network_killed_at_any_moment_goes_on_to_the_same_bytes(series, capsys):
     moment = random.Random().randrange(2, 50)
-    process = start(*typed(series, "killed", "--joint-training"))
+    process = start(*make_arguments(series, "killed", "--joint-training"))
     assert process.stderr is not None
     for _ in range(moment):
         process.stderr.readline()
     process.kill()
     process.communicate(timeout=60)
-    before = marks(series / "killed")
-    assert main(typed(series, "killed", "--resume", "--joint-training")) == 0, moment
-    assert before.items() <= marks(series / "killed").items(), moment
+    before = read_states(series / "killed")
+    assert main(make_arguments(series, "killed", "--resume", "--joint-training")) == 0, moment
+    assert before.items() <= read_states(series / "killed").items(), moment
     assert "Traceback" not in capsys.readouterr().err
     for name in ("series.network", *(f"cell_{number}.tif" for number in range(8))):
         whole, killed = (series / place / name for place in ("whole", "killed"))
@@ -164,10 +164,10 @@ def test_a_batch_with_one_network_killed_at_any_moment_goes_on_to_the_same_bytes
 
 def test_too_few_files_for_one_network_are_refused_with_what_to_do(series, capsys):
     seven = [str(series / "in" / f"cell_{number}.tif") for number in range(7)]
-    _, recipe, _, *rest = typed(series, "out", "--joint-training")
+    _, recipe, _, *rest = make_arguments(series, "out", "--joint-training")
     assert main(["batch", recipe, *seven, *rest]) == 2
     error_output = capsys.readouterr().err
     assert (
-        "takes 8 of them or more, but only 7" in error_output and "--joint-training" in error_output
+        "needs at least 8 files, but only 7" in error_output and "--joint-training" in error_output
     )
     assert not (series / "out").exists()

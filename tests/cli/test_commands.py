@@ -58,7 +58,7 @@ def test_a_stack_whose_file_names_no_axes_is_told_what_they_are_taken_for(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "words"),
+    ("option", "value", "message"),
     [
         ("--gain", "abc", "'--gain' cannot be 'abc': it should be a number."),
         ("--max-iterations", "2.5", "'--max-iterations' cannot be '2.5': it should be a whole"),
@@ -66,9 +66,11 @@ def test_a_stack_whose_file_names_no_axes_is_told_what_they_are_taken_for(tmp_pa
         ("--restarts", "65", "'--restarts' cannot be '65': it should be at most 64."),
     ],
 )
-def test_a_wrong_value_is_told_by_the_option_that_was_typed(option, value, words, tmp_path, capsys):
+def test_a_wrong_value_is_told_by_the_option_that_was_typed(
+    option, value, message, tmp_path, capsys
+):
     assert main(["plan", "denoise", noisy(tmp_path), f"{option}={value}"]) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -88,11 +90,11 @@ def test_in_a_narrow_terminal_the_help_breaks_no_choice_and_begins_with_what_is_
     monkeypatch.setenv("COLUMNS", "80")
     assert main([task, "--help"]) == 0
     output = capsys.readouterr().out
-    words = {word.rstrip(".") for word in re.split(r"[\s│|,]+", output)}
+    choices = {word.rstrip(".") for word in re.split(r"[\s│|,]+", output)}
     for kind in (TASKS[task], RunSettings):
         for field in kind.__pydantic_fields__.values():
             for mark in field.metadata:
-                assert set(map(str, getattr(mark, "choices", None) or ())) <= words
+                assert set(map(str, getattr(mark, "choices", None) or ())) <= choices
     named = re.findall(r"^│[ *]+--([a-z-]+)", output, re.M)
     assert named[:5] == ["output", "preset", "overwrite", "axes", "max-iterations"]
     assert "Default: ." not in output
@@ -102,9 +104,11 @@ def test_the_list_of_commands_says_in_sentences_what_tasks_do(capsys):
     assert main(["--help"]) == 0
     output = " ".join(capsys.readouterr().out.replace("│", " ").split())
     said = {name: summarise_task(task) for name, task in TASKS.items()}
-    for name, words in said.items():
-        assert f"{name} {words}" in output
-        assert words[0].isupper() and words.endswith(".") and TASKS[name].spec.title not in words
+    for name, summary in said.items():
+        assert f"{name} {summary}" in output
+        assert (
+            summary[0].isupper() and summary.endswith(".") and TASKS[name].spec.title not in summary
+        )
 
 
 def test_help_and_version_load_no_torch():
@@ -124,9 +128,9 @@ def test_doctor_names_what_it_found_as_text_and_as_json(capsys):
     assert output["is_usable"] and output["devices"][-1] == "cpu" and output["torch"]
     assert bool(output["no_gpu_reason"]) == (output["devices"] == ["cpu"])
     assert main(["doctor"]) == 0
-    shown = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for word in ("PyTorch", "Devices", "Free memory", "napari", "Qt"):
-        assert word in shown
+        assert word in printed
 
 
 def test_doctor_gives_the_line_that_mends_a_missing_torch(monkeypatch, capsys):

@@ -61,7 +61,7 @@ INTERFACES = (
     ("plan", "denoise", f"{H}.ome.tif"),
     ("methods", IMAGE),
     ("methods", f"{H}none"),
-    *(("plan", "denoise", IMAGE, "--from-recipe", f"{one}.json") for one in RECIPES),
+    *(("plan", "denoise", IMAGE, "--from-recipe", f"{recipe}.json") for recipe in RECIPES),
     ("batch", f"{H}recipe.json", IMAGE, f"{H}.ome.tif", f"{H}none.tif", "-o", f"done{H}"),
     ("batch", f"{H}recipe.json", IMAGE, f"{H}empty.tif", "-o", f"refused{H}"),
     ("batch", f"{H}recipe.json", f"{H}*.none", "-o", "z"),
@@ -74,19 +74,19 @@ INTERFACES = (
 
 
 @pytest.fixture
-def field(tmp_path, monkeypatch):
+def hostile_folder(tmp_path, monkeypatch):
     """A folder in which everything is called so, and says so in its metadata."""
     monkeypatch.chdir(tmp_path)
     image = np.random.default_rng(0).normal(500, 20, (48, 48)).astype("uint16")
     tifffile.imwrite(IMAGE, image)
     tifffile.imwrite(f"{H}empty.tif", image * 0)
     tifffile.imwrite(f"{H}stack.tif", np.stack([image] * 5).astype("float32"))
-    size = {f"PhysicalSize{one}": 0.1 for one in "XY"}
-    size |= {f"PhysicalSize{one}Unit": H for one in "XY"}
-    told = {"axes": "YX", "Name": H, "Channel": {"Name": H}, **size}
-    tifffile.imwrite(f"{H}.ome.tif", image, ome=True, metadata=told)
-    told = {"axes": "YX", "unit": "\x1b[31m[bold]", "Info": "\x1b[31m"}
-    tifffile.imwrite(f"{H}imagej.tif", image, imagej=True, resolution=(1, 1), metadata=told)
+    size = {f"PhysicalSize{axis}": 0.1 for axis in "XY"}
+    size |= {f"PhysicalSize{axis}Unit": H for axis in "XY"}
+    imagej = {"axes": "YX", "Name": H, "Channel": {"Name": H}, **size}
+    tifffile.imwrite(f"{H}.ome.tif", image, ome=True, metadata=imagej)
+    imagej = {"axes": "YX", "unit": "\x1b[31m[bold]", "Info": "\x1b[31m"}
+    tifffile.imwrite(f"{H}imagej.tif", image, imagej=True, resolution=(1, 1), metadata=imagej)
     recipe = {"schema": 1, "task": "denoise", "settings": {}, "preset": "fast", "device": "cpu"}
     recipe["max_iterations"] = 1
     for name, content in {
@@ -105,26 +105,28 @@ def field(tmp_path, monkeypatch):
     return tmp_path
 
 
-def commanding(text: str) -> list[str]:
+def find_control_characters(text: str) -> list[str]:
     """Lines that hold what no terminal may be sent."""
     return [ascii(line) for line in text.split("\n") if COMMANDS & set(line)]
 
 
 @pytest.mark.parametrize("door", INTERFACES, ids=lambda door: ascii(" ".join(door)[:40]))
-def test_no_name_commands_the_terminal_or_marks_up_a_page(door, field, capsys):
-    there = set(field.rglob("*"))
+def test_no_name_commands_the_terminal_or_marks_up_a_page(door, hostile_folder, capsys):
+    files = set(hostile_folder.rglob("*"))
     assert main(list(door)) in (0, 1, 2)
     output = capsys.readouterr()
     assert output.out + output.err
-    assert commanding(output.out) == commanding(output.err) == []
+    assert find_control_characters(output.out) == find_control_characters(output.err) == []
     assert "unexpected" not in output.err
-    for path in set(field.rglob("*")) - there:
+    for path in set(hostile_folder.rglob("*")) - files:
         if path.suffix in (".json", ".csv", ".html") and path.is_file():
             text = path.read_text(encoding="utf-8")
-            assert commanding(text) == [] and (path.suffix != ".html" or "<img src=x" not in text)
+            assert find_control_characters(text) == [] and (
+                path.suffix != ".html" or "<img src=x" not in text
+            )
 
 
-def test_a_name_that_is_no_unicode_stops_neither_a_run_nor_a_batch(field, capsys):
+def test_a_name_that_is_no_unicode_stops_neither_a_run_nor_a_batch(hostile_folder, capsys):
     name = os.fsdecode(b"\xff\x1b[31m.tif")
     os.rename(IMAGE, name)
     report = ("--report", "r.json")
@@ -132,15 +134,15 @@ def test_a_name_that_is_no_unicode_stops_neither_a_run_nor_a_batch(field, capsys
     assert main(["batch", f"{H}recipe.json", name, "-o", "done"]) == 0
     assert main(["batch", f"{H}recipe.json", name, "-o", "done", "--resume"]) == 0
     output = capsys.readouterr()
-    assert commanding(output.out + output.err) == []
-    assert (field / "done" / name).exists()
+    assert find_control_characters(output.out + output.err) == []
+    assert (hostile_folder / "done" / name).exists()
 
 
-def test_a_refusal_raised_in_python_holds_no_commands_either(field):
+def test_a_refusal_raised_in_python_holds_no_commands_either(hostile_folder):
     with pytest.raises(RefusedError) as caught:
         dip.denoise(np.ones((8, 8)), axes=H)
-    assert commanding(str(caught.value)) == []
-    assert commanding(make_refusal("file-missing", path=Path(H)).message) == []
+    assert find_control_characters(str(caught.value)) == []
+    assert find_control_characters(make_refusal("file-missing", path=Path(H)).message) == []
 
 
 def test_the_log_of_an_unforeseen_error_holds_no_commands(tmp_path, monkeypatch, capsys):
@@ -151,7 +153,7 @@ def test_the_log_of_an_unforeseen_error_holds_no_commands(tmp_path, monkeypatch,
         assert _report_unexpected_error(error) == 1
     (log,) = tmp_path.glob("napari-dip-*.log")
     assert log.read_text(encoding="utf-8").count("\n") >= 3
-    assert commanding(log.read_text(encoding="utf-8") + capsys.readouterr().err) == []
+    assert find_control_characters(log.read_text(encoding="utf-8") + capsys.readouterr().err) == []
 
 
 def test_where_even_the_log_has_no_place_the_error_is_told(monkeypatch, capsys):
@@ -198,10 +200,10 @@ def test_figures_in_a_table_stay_figures():
     )
 
 
-def test_a_semicolon_in_a_name_begins_no_cell(field, capsys):
+def test_a_semicolon_in_a_name_begins_no_cell(hostile_folder, capsys):
     os.rename(IMAGE, "a;=1+1.tif")
     assert main(["batch", f"{H}recipe.json", "a;=1+1.tif", "-o", "done", "--quiet"]) == 0
-    table = (field / "done" / "batch.csv").read_text(encoding="utf-8")
+    table = (hostile_folder / "done" / "batch.csv").read_text(encoding="utf-8")
     assert '"a;=1+1.tif"' in table
     (row,) = csv.DictReader(io.StringIO(table))
     assert row["file"] == "a;=1+1.tif" and float(row["seconds"]) >= 0
@@ -209,9 +211,9 @@ def test_a_semicolon_in_a_name_begins_no_cell(field, capsys):
 
 def test_json_of_ours_tells_a_name_exactly_and_commands_nothing():
     text = format_json({H: ["\x7f\ue000\U000e0001µ", float("nan")]})
-    assert commanding(text) == [] and "µ" in text
+    assert find_control_characters(text) == [] and "µ" in text
     assert json.loads(text) == {H: ["\x7f\ue000\U000e0001µ", None]}
 
 
 def test_a_page_turns_no_text_around():
-    assert commanding(render_page(H)) == []
+    assert find_control_characters(render_page(H)) == []

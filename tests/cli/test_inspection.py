@@ -48,7 +48,7 @@ def test_a_run_says_what_its_result_is_worth(tmp_path, image, capsys):
     assert main([*line, "--report", str(report), "--device", "cpu"]) == 0
     record = json.loads(report.read_text(encoding="utf-8"))["verdict"]
     error_output = capsys.readouterr().err
-    assert record["sentences"] and all(one in error_output for one in record["sentences"])
+    assert record["sentences"] and all(sentence in error_output for sentence in record["sentences"])
     assert "Mean intensity was kept within 0.5%." in record["sentences"]
 
 
@@ -70,7 +70,7 @@ def test_frames_of_the_detector_tell_offset_and_gain(tmp_path, image, capsys):
         tifffile.imwrite(tmp_path / f"{name}.tif", pixels, photometric="minisblack")
     line = ["noise", image, "--dark", str(tmp_path / "dark.tif"), "--flat"]
     assert main([*line, str(tmp_path / "flat.tif"), "--json"]) == 0
-    (one,) = json.loads(capsys.readouterr().out)["channels"]
-    assert one["offset"] == pytest.approx(50, abs=0.2)
-    assert one["read_noise"] == pytest.approx(3, rel=0.05)
-    assert one["gain"] == pytest.approx(2, rel=0.05)
+    (channel,) = json.loads(capsys.readouterr().out)["channels"]
+    assert channel["offset"] == pytest.approx(50, abs=0.2)
+    assert channel["read_noise"] == pytest.approx(3, rel=0.05)
+    assert channel["gain"] == pytest.approx(2, rel=0.05)

@@ -77,25 +77,25 @@ def test_a_result_saved_by_other_programs_is_known_by_the_report_beside_it(
     assert "[1] Ulyanov" in capsys.readouterr().out
     tifffile.imwrite(tmp_path / "out.tif", pixels + 1)
     assert main(["methods", str(tmp_path / "out.tif")]) == 2
-    assert "of another picture" in capsys.readouterr().err
+    assert "of another image" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words"),
+    ("name", "content", "message"),
     [
         ("none.tif", None, "There is no file"),
-        ("a.json", "{", "does not say how it was made"),
+        ("a.json", "{", "holds no record of how it was made"),
         ("b.json", "[]", "it is no report of a run"),
         ("c.json", '{"task": "denoise"}', "it is no report of a run"),
         ("d.tif", "no picture", "is not a kind of image file"),
     ],
 )
-def test_what_tells_nothing_is_refused_in_words(name, content, words, tmp_path, capsys):
+def test_what_tells_nothing_is_refused_in_words(name, content, message, tmp_path, capsys):
     if content is not None:
         (tmp_path / name).write_text(content, encoding="utf-8")
     assert main(["methods", str(tmp_path / name)]) == 2
     output = capsys.readouterr()
-    assert words in output.err and output.out == "" and output.err.count("\n") == 1
+    assert message in output.err and output.out == "" and output.err.count("\n") == 1
 
 
 def test_reports_and_recipes_of_editors_that_put_a_mark_before_them_are_read(
@@ -126,8 +126,8 @@ def test_what_a_result_holds_is_the_same_whenever_it_is_made_again(folder, tmp_p
     again = tmp_path / "again.tif"
     assert main(["denoise", str(folder / "in.tif"), "-o", str(again), *FEW]) == 0
     assert again.read_bytes() == (folder / "imagej.tif").read_bytes()
-    made = read_provenance(again)
-    assert made["report"]["output_sha256"] and "seconds" not in made["report"]
+    provenance = read_provenance(again)
+    assert provenance["report"]["output_sha256"] and "seconds" not in provenance["report"]
 
 
 def test_a_picture_is_kept_after_as_many_iterations_as_asked(folder, tmp_path, capsys):

@@ -86,7 +86,7 @@ def test_a_folder_that_becomes_a_link_meanwhile_is_not_written_through(noisy, tm
     reports = ("--report", tmp_path / "r.json")
     argv = ("denoise", noisy, "-o", folder / "q.tif", *HOW, *reports)
     code, _, said = run_while(swap, *argv)
-    assert code == 1 and "leads elsewhere than when the run was begun" in said
+    assert code == 1 and "was replaced since the run was begun" in said
     assert not list((tmp_path / "away").iterdir())
     assert read_spec(tmp_path / "in" / "q.rescued.tif").shape == (48, 40)
     assert json.loads((tmp_path / "r.json").read_text())["task"] == "denoise"  # lost neither
@@ -97,8 +97,8 @@ def test_a_folder_that_becomes_a_link_meanwhile_is_not_written_through(noisy, tm
 def test_a_result_of_a_batch_that_becomes_something_else_is_not_written_through(
     noisy, tmp_path, kind
 ):
-    told = {"schema": 1, "task": "denoise", "preset": "fast", "max_iterations": 200}
-    (tmp_path / "recipe.json").write_text(json.dumps({**told, "device": "cpu"}))
+    recipe = {"schema": 1, "task": "denoise", "preset": "fast", "max_iterations": 200}
+    (tmp_path / "recipe.json").write_text(json.dumps({**recipe, "device": "cpu"}))
     out = tmp_path / "out" / "in.tif"
 
     def change() -> None:
@@ -190,7 +190,7 @@ def test_a_name_of_any_length_that_the_disk_takes_works_with_all_that_a_run_keep
     assert process.returncode == 130 and "--resume" in said, said
     (state,) = tmp_path.glob("*.unfinished")
     (partial,) = tmp_path.glob("*.partial*.tif")
-    assert all(len(os.fsencode(one.name)) <= LONGEST for one in (state, partial))
+    assert all(len(os.fsencode(path.name)) <= LONGEST for path in (state, partial))
     assert read_spec(partial).shape == (48, 40)
 
 
@@ -200,7 +200,7 @@ def test_results_of_two_long_names_that_differ_at_their_end_do_not_share_what_th
     first, second = (make_result_paths(tmp_path, f"{'x' * 240}{number}.tif") for number in (1, 2))
     assert not set(first) & set(second)
     assert all(
-        len(os.fsencode(one.name)) <= LONGEST for one in (*first, first.get_learned_path("psf"))
+        len(os.fsencode(path.name)) <= LONGEST for path in (*first, first.get_learned_path("psf"))
     )
     short = make_result_paths(tmp_path, "cells.tif")
     assert short.record.name == "cells.tif.json"
@@ -208,8 +208,14 @@ def test_results_of_two_long_names_that_differ_at_their_end_do_not_share_what_th
 
 def test_a_batch_of_a_file_of_the_longest_name_ends_with_its_result(noisy, tmp_path, capsys):
     noisy.rename(noisy.with_name("x" * 251 + ".tif"))
-    told = {"schema": 1, "task": "denoise", "preset": "fast", "max_iterations": 2, "device": "cpu"}
-    (tmp_path / "r.json").write_text(json.dumps(told))
+    recipe = {
+        "schema": 1,
+        "task": "denoise",
+        "preset": "fast",
+        "max_iterations": 2,
+        "device": "cpu",
+    }
+    (tmp_path / "r.json").write_text(json.dumps(recipe))
     line = ["batch", str(tmp_path / "r.json"), str(noisy.parent), "-o", str(tmp_path / "out")]
     assert main(line) == 0 and main([*line, "--resume"]) == 0
     assert "1 done before" in capsys.readouterr().err
@@ -248,13 +254,13 @@ def test_every_command_is_refused_in_words_in_a_folder_that_was_deleted(noisy, t
     assert ended.stdout.split()[:-2] == ["2"] * len(COMMANDS), ended.stderr
     assert ended.stdout.split()[-1] == "0" and "Traceback" not in ended.stderr
     assert ended.stderr.count("does not exist any more") == len(COMMANDS)
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["away", "in", "r.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["away", "in", "r.json"]
 
 
 def test_a_working_folder_that_is_deleted_while_a_run_is_on_costs_no_picture(noisy, tmp_path):
     (tmp_path / "here").mkdir()
-    words = ("denoise", "../in/in.tif", "-o", "q.tif", *HOW)
-    process = start(*words, cwd=tmp_path / "here")
+    argv = ("denoise", "../in/in.tif", "-o", "q.tif", *HOW)
+    process = start(*argv, cwd=tmp_path / "here")
     assert process.stderr is not None
     for line in process.stderr:
         if "validation loss" in line:

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 FAST = ("--preset", "fast", "--max-iterations", "3", "--device", "cpu", "--quiet")
 
 
-def shot(path: Path, seed: int) -> str:
+def save_exposure(path: Path, seed: int) -> str:
     truth = data.camera()[100:148, 150:198].astype(float)
     tifffile.imwrite(path, np.random.default_rng(seed).poisson(truth).astype("uint16"))
     return str(path)
 
 
 def test_a_second_file_is_used_and_the_report_says_so(tmp_path: Path) -> None:
-    first, second = (shot(tmp_path / f"{seed}.tif", seed) for seed in (0, 1))
+    first, second = (save_exposure(tmp_path / f"{seed}.tif", seed) for seed in (0, 1))
     report = tmp_path / "out.json"
     where = ["-o", str(tmp_path / "out.tif"), "--report", str(report)]
     assert main(["denoise", first, "--repeated-exposure", second, *where, *FAST]) == 0
@@ -34,7 +34,7 @@ def test_a_second_file_is_used_and_the_report_says_so(tmp_path: Path) -> None:
 
 
 def test_the_same_file_twice_is_refused_and_nothing_is_written(tmp_path: Path, capsys) -> None:
-    first, out = shot(tmp_path / "0.tif", 0), tmp_path / "out.tif"
+    first, out = save_exposure(tmp_path / "0.tif", 0), tmp_path / "out.tif"
     assert main(["denoise", first, "--repeated-exposure", first, "-o", str(out), *FAST]) == 2
     assert "same pixels" in capsys.readouterr().err
     assert not out.exists()

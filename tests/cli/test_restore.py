@@ -131,16 +131,16 @@ def test_a_terminal_gets_a_bar(noisy, tmp_path):
     line = [sys.executable, "-m", "napari_dip", "denoise", noisy, "-o", tmp_path / "o.tif", *FAST]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=theirs, stdin=theirs)
     os.close(theirs)
-    shown = b""
+    output = b""
     try:
         while part := os.read(ours, 65536):
-            shown += part
+            output += part
     except OSError:  # how a terminal ends on Linux
         pass
     os.close(ours)
     assert process.communicate(timeout=100)[0].decode() == f"{tmp_path / 'o.tif'}\n"
     assert process.returncode == 0
-    assert "━".encode() in shown and b"iteration" in shown
+    assert "━".encode() in output and b"iteration" in output
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
@@ -161,14 +161,14 @@ def test_an_interrupt_keeps_the_best_so_far_beside_the_result(noisy, tmp_path, n
     for line in process.stderr:
         if "iteration" in line:
             break
-    asked = time.monotonic()
+    interrupted_at = time.monotonic()
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert time.monotonic() - asked < 20
+    assert time.monotonic() - interrupted_at < 20
     assert "out.partial.tif" in err and "kept" in err
-    left = ["in.tif", "out.partial.tif", "out.tif.unfinished"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == left
+    leftovers = ["in.tif", "out.partial.tif", "out.tif.unfinished"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == leftovers
     assert "--resume" in err
     assert read_spec(tmp_path / "out.partial.tif").scale == pytest.approx((0.2, 0.1))
 
@@ -201,7 +201,7 @@ def test_an_interrupt_before_the_first_iteration_ends_in_words_too(noisy, tmp_pa
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "Interrupted before there was a picture to keep; nothing was saved." in err
+    assert "Interrupted before there was an image to keep; nothing was saved." in err
     assert "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
 
@@ -267,14 +267,14 @@ def test_the_part_is_named_once_in_a_line():
 
 
 def test_the_part_is_named_once_and_before_the_bar(monkeypatch):
-    shown = io.StringIO()
+    screen = io.StringIO()
     monkeypatch.setenv("COLUMNS", "140")
-    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("FORCE_COLOR", "1")
     bar = BarReporter(SINGLE_RUN)
     bar.show(EVENT)
     bar.close()
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue()).replace("\r", "\n")
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).replace("\r", "\n")
     line = next(line for line in reversed(text.splitlines()) if "part" in line)
     assert line.count("part 2 of 3") == 1 and "(2/3)" not in line
     assert line.index("part 2 of 3") < line.index("━") < line.index("iteration 50 of 100")
@@ -301,7 +301,7 @@ def test_a_partial_picture_never_takes_the_place_of_another(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "message"),
     [
         (MemoryError(), "The memory ran out"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "The memory ran out"),
@@ -311,7 +311,7 @@ def test_a_partial_picture_never_takes_the_place_of_another(tmp_path):
     ],
 )
 def test_an_error_nobody_foresaw_ends_with_one_in_one_sentence(
-    noisy, tmp_path, monkeypatch, capsys, error, words
+    noisy, tmp_path, monkeypatch, capsys, error, message
 ):
     def breaks(*arguments: object, **options: object) -> None:
         raise error
@@ -321,7 +321,7 @@ def test_an_error_nobody_foresaw_ends_with_one_in_one_sentence(
     monkeypatch.setattr("napari_dip.cli.restore.run", breaks)
     assert main(["denoise", str(noisy), "-o", str(tmp_path / "out.tif"), *FAST]) == 1
     err = capsys.readouterr().err
-    assert words in err and "Traceback" not in err
+    assert message in err and "Traceback" not in err
     assert not (tmp_path / "out.tif").exists()
 
 

@@ -13,7 +13,7 @@ import tifffile
 pytestmark = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a shell of Linux's")
 
 SHORT = "--preset fast --max-iterations 2 --device cpu"
-UNPRINTED = "What was found could not be printed"
+UNPRINTED = "The output could not be printed"
 #: How the shell is told, whether standard output can be printed then, and errors.
 STREAMS = {
     ">&-": (False, True),
@@ -32,7 +32,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def shell(folder, line: str, **env: str) -> tuple[int, str, str]:
+def run_in_shell(folder, line: str, **env: str) -> tuple[int, str, str]:
     """Give exit code, output and errors of `napari-dip` with this behind it in a shell."""
     command = f'"{sys.executable}" -m napari_dip {line}'
     answer = subprocess.run(
@@ -52,7 +52,9 @@ def shell(folder, line: str, **env: str) -> tuple[int, str, str]:
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("streams", STREAMS)
 def test_a_result_is_kept_and_the_run_counts_as_done_whatever_can_be_printed(streams, folder):
-    code, out, _ = shell(folder, f"denoise in.tif -o out.tif --report r.json {SHORT} {streams}")
+    code, out, _ = run_in_shell(
+        folder, f"denoise in.tif -o out.tif --report r.json {SHORT} {streams}"
+    )
     assert code == 0
     assert tifffile.imread(folder / "out.tif").shape == (48, 48)
     assert sorted(path.name for path in folder.iterdir()) == ["in.tif", "out.tif", "r.json"]
@@ -63,7 +65,7 @@ def test_a_result_is_kept_and_the_run_counts_as_done_whatever_can_be_printed(str
 @pytest.mark.parametrize("line", ["plan denoise in.tif", "--help", "--version"])
 @pytest.mark.parametrize("streams", STREAMS)
 def test_what_only_prints_has_failed_where_nothing_can_be_printed(line, streams, folder):
-    code, out, errors = shell(folder, f"{line} {streams}")
+    code, out, errors = run_in_shell(folder, f"{line} {streams}")
     prints, says = STREAMS[streams]
     assert code == (0 if prints else 1)
     assert bool(out) == prints
@@ -73,13 +75,13 @@ def test_what_only_prints_has_failed_where_nothing_can_be_printed(line, streams,
 
 @pytest.mark.long
 def test_figures_that_are_saved_need_not_be_printed(folder):
-    assert shell(folder, "noise in.tif --report r.json >/dev/full")[0] == 0
+    assert run_in_shell(folder, "noise in.tif --report r.json >/dev/full")[0] == 0
     assert (folder / "r.json").stat().st_size > 100
 
 
 @pytest.mark.parametrize("line", ["plan denoise in.tif", "--help"])
 def test_a_reader_that_has_gone_ends_it_without_words(line, folder):
-    code, _, errors = shell(folder, f"{line} | true")
+    code, _, errors = run_in_shell(folder, f"{line} | true")
     assert code == 1 and errors == ""
 
 
@@ -87,7 +89,7 @@ def test_a_reader_that_has_gone_ends_it_without_words(line, folder):
 def test_a_batch_is_done_where_nothing_can_be_printed(folder):
     recipe = '{"schema": 1, "task": "denoise", "preset": "fast", "max_iterations": 1}'
     (folder / "recipe.json").write_text(recipe, encoding="utf-8")
-    assert shell(folder, "batch recipe.json in.tif -o done >/dev/full 2>&-")[0] == 0
+    assert run_in_shell(folder, "batch recipe.json in.tif -o done >/dev/full 2>&-")[0] == 0
     assert (folder / "done" / "in.tif").exists()
 
 
@@ -107,8 +109,8 @@ def test_what_a_library_says_never_lands_in_a_file_of_the_users(folder):
 def test_letters_that_a_stream_lacks_are_replaced(folder):
     os.rename(folder / "in.tif", folder / "ü.tif")
     same = {"PYTHONIOENCODING": "ascii"}
-    code, out, errors = shell(folder, f"denoise ü.tif -o öut.tif {SHORT}", **same)
+    code, out, errors = run_in_shell(folder, f"denoise ü.tif -o öut.tif {SHORT}", **same)
     assert code == 0 and out == "?ut.tif\n" and "48 ? 48 pixels" in errors
-    code, out, _ = shell(folder, "denoise --help", **same)
+    code, out, _ = run_in_shell(folder, "denoise --help", **same)
     assert code == 0 and "--preset" in out
-    assert shell(folder, "noise none-ü.tif", **same)[0] == 2
+    assert run_in_shell(folder, "noise none-ü.tif", **same)[0] == 2

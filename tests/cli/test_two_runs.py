@@ -58,7 +58,7 @@ write_zarr(Path(sys.argv[1]), Slow(), "YX", {}, provenance={})
 """
 
 
-def started(*line: object) -> subprocess.Popen[str]:
+def start_run(*line: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *map(str, line)],
         stdout=subprocess.PIPE,
@@ -67,17 +67,17 @@ def started(*line: object) -> subprocess.Popen[str]:
     )
 
 
-def killed(process: Program) -> None:
+def kill_run(process: Program) -> None:
     process.kill()
     process.communicate()
 
 
-def until(process: Program, words: str) -> None:
+def wait_for_output(process: Program, text: str) -> None:
     assert process.stderr is not None
     for line in process.stderr:
-        if words in line:
+        if text in line:
             return
-    raise AssertionError(f"it never said '{words}'")
+    raise AssertionError(f"it never said '{text}'")
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def noisy(tmp_path: Path) -> Path:
 def test_what_a_living_run_is_writing_is_left_alone_and_goes_once_it_was_killed(
     noisy, tmp_path, code, name
 ):
-    process = started("-c", code, tmp_path / name)
+    process = start_run("-c", code, tmp_path / name)
     try:
         assert process.stdout is not None and process.stdout.readline() == "writing\n"
         (part,) = tmp_path.glob(".napari-dip-*.part")
@@ -99,11 +99,11 @@ def test_what_a_living_run_is_writing_is_left_alone_and_goes_once_it_was_killed(
         assert main(["denoise", str(noisy), "-o", str(tmp_path / "b.tif"), *SHORT]) == 0
         assert part.exists()
     finally:
-        killed(process)
+        kill_run(process)
     assert part.exists()
     assert main(["denoise", str(noisy), "-o", str(tmp_path / "c.tif"), *SHORT]) == 0
     assert not part.exists()
-    assert {one.name for one in tmp_path.iterdir()} == {"in.tif", "b.tif", "c.tif"}
+    assert {path.name for path in tmp_path.iterdir()} == {"in.tif", "b.tif", "c.tif"}
 
 
 @pytest.mark.sampled(1)
@@ -115,7 +115,7 @@ def test_a_second_run_with_one_output_is_refused_while_the_first_lives(
     (tmp_path / "link").symlink_to(tmp_path)
     process = start("denoise", noisy, "-o", out, *LONG)
     try:
-        until(process, "validation loss")
+        wait_for_output(process, "validation loss")
         for path in (out, tmp_path / "link" / name):
             for options in ((), ("--overwrite",), ("--resume",)):
                 assert main(["denoise", str(noisy), "-o", str(path), *SHORT, *options]) == 2
@@ -128,15 +128,15 @@ def test_a_second_run_with_one_output_is_refused_while_the_first_lives(
         other = str(tmp_path / "other.tif")
         assert main(["denoise", str(noisy), "-o", other, *SHORT, *report]) == 0
     finally:
-        killed(process)
+        kill_run(process)
     assert main(["denoise", str(noisy), "-o", str(out), *SHORT]) == 0
     assert not list(tmp_path.glob(".napari-dip-*"))
 
 
 def test_the_lock_of_a_killed_run_is_removed_by_the_next_one_in_that_folder(noisy, tmp_path):
     process = start("denoise", noisy, "-o", tmp_path / "q.tif", *LONG)
-    until(process, "validation loss")
-    killed(process)
+    wait_for_output(process, "validation loss")
+    kill_run(process)
     place = find_lock_path(tmp_path / "q.tif")
     assert json.loads(place.read_text())["process"] == process.pid
     check_unlocked(tmp_path / "q.tif")
@@ -163,7 +163,7 @@ def test_a_second_batch_into_one_folder_is_refused_while_the_first_lives(noisy, 
     line = ["batch", str(tmp_path / "long.json"), str(noisy), "-o", str(tmp_path / "out")]
     process = start(*line)
     try:
-        until(process, "validation loss")
+        wait_for_output(process, "validation loss")
         for options in ([], ["--resume"]):
             assert main([*line, *options]) == 2
             error_output = capsys.readouterr().err

@@ -23,7 +23,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "message"),
     [
         ("denoise in.tif -o -out.tif", "Write '-o=-out.tif' if it is the value"),
         ("denoise in.tif --output -out.tif", "Write '--output=-out.tif' if it is the value"),
@@ -48,12 +48,12 @@ def folder(tmp_path, monkeypatch):
         ("demo --preset fst", 'Did you mean "fast". See'),
     ],
 )
-def test_a_slip_is_answered_by_what_to_write_instead(line, words, folder, capsys):
-    there = sorted(folder.iterdir())
+def test_a_slip_is_answered_by_what_to_write_instead(line, message, folder, capsys):
+    files = sorted(folder.iterdir())
     assert main(line.split()) == 2
     output = capsys.readouterr()
-    assert words in output.err and output.err.count("\n") == 1 and output.out == ""
-    assert sorted(folder.iterdir()) == there
+    assert message in output.err and output.err.count("\n") == 1 and output.out == ""
+    assert sorted(folder.iterdir()) == files
 
 
 @pytest.mark.parametrize(

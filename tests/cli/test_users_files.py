@@ -39,16 +39,16 @@ def noisy(tmp_path: Path) -> Path:
     return tmp_path / "in.tif"
 
 
-def until(process: Program, words: str) -> None:
+def wait_for_output(process: Program, text: str) -> None:
     """Wait until a command says something."""
     assert process.stderr is not None
     for line in process.stderr:
-        if words in line:
+        if text in line:
             return
-    raise AssertionError(f"it never said '{words}'")
+    raise AssertionError(f"it never said '{text}'")
 
 
-def users(folder: Path, name: str) -> dict[Path, str]:
+def place_user_files(folder: Path, name: str) -> dict[Path, str]:
     """Put files of the user's where a run would keep its state."""
     (folder / f"{name}.unfinished-2").mkdir()
     places = (
@@ -63,7 +63,7 @@ def users(folder: Path, name: str) -> dict[Path, str]:
 
 @pytest.mark.parametrize("options", [(), ("--resume", "--overwrite")])
 def test_a_file_of_the_users_beside_the_output_is_never_deleted(noisy, tmp_path, capsys, options):
-    mine = users(tmp_path, "q.tif")
+    mine = place_user_files(tmp_path, "q.tif")
     if options:  # who goes on is told that it cannot be read
         assert main(["denoise", str(noisy), "-o", str(tmp_path / "q.tif"), *SHORT, *options]) == 2
         assert "cannot be read" in capsys.readouterr().err
@@ -72,15 +72,15 @@ def test_a_file_of_the_users_beside_the_output_is_never_deleted(noisy, tmp_path,
         assert "q.tif.unfinished' is not of this program and stays" in capsys.readouterr().err
     assert {path: path.read_text() for path in mine} == mine
     expected = {"in.tif", "q.tif.unfinished", "q.tif.unfinished-2"}
-    assert {one.name for one in tmp_path.iterdir()} - {"q.tif"} == expected
+    assert {path.name for path in tmp_path.iterdir()} - {"q.tif"} == expected
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals between processes")
 def test_a_run_beside_a_file_of_the_users_is_gone_on_with_under_another_name(noisy, tmp_path):
-    mine = users(tmp_path, "q.tif")
+    mine = place_user_files(tmp_path, "q.tif")
     argv = ("denoise", noisy, "-o", tmp_path / "q.tif")
     process = start(*argv, "--preset", "fast", "--max-iterations", "200", "--device", "cpu")
-    until(process, "validation loss")
+    wait_for_output(process, "validation loss")
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130, said
@@ -106,7 +106,7 @@ def test_what_lies_in_the_folder_of_a_run_and_is_not_of_a_run_stays(tmp_path):
     (tmp_path / "elsewhere").write_text("mine")
     (folder / "8.npy").symlink_to(tmp_path / "elsewhere")
     empty_run_folder(folder)
-    assert {one.name for one in folder.iterdir()} == {*mine, "7.npy", "8.npy", "held"}
+    assert {path.name for path in folder.iterdir()} == {*mine, "7.npy", "8.npy", "held"}
     remove_run_folder(folder)
     assert all((folder / name).exists() for name in mine)
     for name in mine:
@@ -162,9 +162,9 @@ def test_a_file_that_appears_while_a_run_is_on_is_not_replaced_by_its_state(tmp_
     if os.name == "nt":
         pytest.skip("Windows has no such signals between processes")
     process = start("denoise", noisy, "-o", tmp_path / "q.tif", *LONG)
-    until(process, "Starting")
+    wait_for_output(process, "Starting")
     (tmp_path / "q.tif.unfinished").write_text("mine")
-    until(process, "validation loss")
+    wait_for_output(process, "validation loss")
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert (tmp_path / "q.tif.unfinished").read_text() == "mine"

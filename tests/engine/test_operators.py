@@ -38,7 +38,7 @@ from napari_dip.engine.problem import Chain, Identity
 GRIDS = {"plane": ((23, 30), (5, 7)), "stack": ((9, 14, 12), (3, 5, 3))}
 
 
-def random(*shape: int, seed: int = 0) -> torch.Tensor:
+def draw_random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -50,7 +50,7 @@ def picture(side: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 8])
 def test_lanczos_decimates_as_pillow_does(factor: int) -> None:
-    fine = random(1, 2, 9 * factor, 13 * factor)
+    fine = draw_random(1, 2, 9 * factor, 13 * factor)
     coarse = LanczosDownsample((factor, factor))(fine)
     for channel in range(2):
         wanted = Image.fromarray(fine[0, channel].numpy()).resize((13, 9), Image.Resampling.LANCZOS)
@@ -59,7 +59,7 @@ def test_lanczos_decimates_as_pillow_does(factor: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_lanczos_decimates_pictures_smaller_than_its_window_as_pillow_does(size: int) -> None:
-    fine = random(1, 1, 4 * size, 4 * size)
+    fine = draw_random(1, 1, 4 * size, 4 * size)
     wanted = Image.fromarray(fine[0, 0].numpy()).resize((size, size), Image.Resampling.LANCZOS)
     coarse = LanczosDownsample((4, 4))(fine)
     assert coarse[0, 0].numpy() == pytest.approx(np.asarray(wanted), abs=1e-4)
@@ -75,14 +75,14 @@ def test_coarser_pixels_keep_a_constant(operator: type, factors: tuple[int, ...]
 
 
 def test_lanczos_along_z_treats_each_column_as_a_line() -> None:
-    stack = random(1, 1, 12, 3, 4)
+    stack = draw_random(1, 1, 12, 3, 4)
     lines = stack.reshape(1, 1, 12, 12)
     along_z = LanczosDownsample((3, 1, 1))(stack)
     assert torch.allclose(along_z.reshape(1, 1, 4, 12), LanczosDownsample((3, 1))(lines))
 
 
 def test_binning_is_the_mean_over_blocks_of_pixels() -> None:
-    fine = random(1, 1, 6, 8)
+    fine = draw_random(1, 1, 6, 8)
     coarse = BinnedDownsample((3, 2))(fine)
     assert float(coarse[0, 0, 1, 2]) == pytest.approx(float(fine[0, 0, 3:6, 4:6].mean()))
 
@@ -100,40 +100,42 @@ def test_coarser_pixels_need_whole_factors_and_sizes(operator: type) -> None:
 def test_weights_met_first_without_gradients_still_train_later() -> None:
     decimate = LanczosDownsample((2, 2))
     with torch.inference_mode():
-        decimate(random(1, 1, 8, 8))
-    fine = random(1, 1, 8, 8).requires_grad_()
+        decimate(draw_random(1, 1, 8, 8))
+    fine = draw_random(1, 1, 8, 8).requires_grad_()
     decimate(fine).sum().backward()
     assert fine.grad is not None
 
 
 @pytest.mark.parametrize("name", GRIDS)
-@pytest.mark.parametrize("way", [convolve_valid, convolve_directly, convolve_by_fourier])
-def test_convolution_is_true_convolution(name: str, way: type) -> None:
+@pytest.mark.parametrize(
+    "convolve_tensor", [convolve_valid, convolve_directly, convolve_by_fourier]
+)
+def test_convolution_is_true_convolution(name: str, convolve_tensor: type) -> None:
     grid, sizes = GRIDS[name]
-    image, kernel = random(2, 3, *grid), random(*sizes, seed=1)
+    image, kernel = draw_random(2, 3, *grid), draw_random(*sizes, seed=1)
     wanted = convolve(image[1, 2].numpy(), kernel.numpy(), mode="valid", method="direct")
-    assert way(image, kernel)[1, 2].numpy() == pytest.approx(wanted, rel=1e-4)
+    assert convolve_tensor(image, kernel)[1, 2].numpy() == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_sum_and_fourier_agree_with_their_gradients_and_per_channel(name: str) -> None:
     grid, sizes = GRIDS[name]
     results = []
-    for way in (convolve_directly, convolve_by_fourier):
-        image, kernel = random(2, 3, *grid), random(3, *sizes, seed=1)
+    for method in (convolve_directly, convolve_by_fourier):
+        image, kernel = draw_random(2, 3, *grid), draw_random(3, *sizes, seed=1)
         image.requires_grad_()
         kernel.requires_grad_()
-        blurred = way(image, kernel)
-        (blurred * random(*blurred.shape, seed=2)).sum().backward()
+        blurred = method(image, kernel)
+        (blurred * draw_random(*blurred.shape, seed=2)).sum().backward()
         results.append((blurred.detach(), image.grad, kernel.grad))
-    for one, other in zip(*results, strict=True):
-        assert one is not None and other is not None
-        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
+    for direct, fourier in zip(*results, strict=True):
+        assert direct is not None and fourier is not None
+        assert torch.allclose(direct, fourier, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("sizes", [(3, 3), (9, 1, 1), (9, 11), (3, 5, 7)])
 def test_a_point_becomes_the_kernel_in_the_middle_of_the_frame(sizes: tuple[int, ...]) -> None:
-    kernel = random(*sizes)
+    kernel = draw_random(*sizes)
     blur = ValidConvolution(kernel)
     grid = [2 * size - 1 for size in sizes]
     point = torch.zeros(1, 1, *grid)
@@ -143,12 +145,12 @@ def test_a_point_becomes_the_kernel_in_the_middle_of_the_frame(sizes: tuple[int,
 
 
 def test_what_lies_beyond_a_smaller_object_is_as_at_its_rim() -> None:
-    kernel = random(5, 7, 7)
+    kernel = draw_random(5, 7, 7)
     kernel = kernel / kernel.sum()
     blur = ValidConvolution(kernel, margin=(1, 3, 9))
     assert blur.margin == (1, 3, 3)
     frame = (6, 8, 9)
-    image = random(1, 1, *(n + 2 * m for n, m in zip(frame, blur.margin, strict=True)), seed=1)
+    image = draw_random(1, 1, *(n + 2 * m for n, m in zip(frame, blur.margin, strict=True)), seed=1)
     whole = torch.cat([image[:, :, :1], image, image[:, :, -1:]], 2)
     torch.testing.assert_close(blur(image), ValidConvolution(kernel)(whole))
     assert blur(image).shape[2:] == frame
@@ -157,7 +159,7 @@ def test_what_lies_beyond_a_smaller_object_is_as_at_its_rim() -> None:
 @pytest.mark.parametrize("name", GRIDS)
 def test_circular_convolution_wraps_round(name: str) -> None:
     grid, sizes = GRIDS[name]
-    image, kernel = random(1, 1, *grid), random(*sizes, seed=1)
+    image, kernel = draw_random(1, 1, *grid), draw_random(*sizes, seed=1)
     blurred = CircularConvolution(kernel)(image)
     axes = tuple(range(-len(grid), 0))
     shifts = (3, -4, 2)[: len(grid)]
@@ -171,7 +173,7 @@ def test_circular_convolution_wraps_round(name: str) -> None:
 
 
 def test_a_kernel_larger_than_a_circular_frame_goes_round_it() -> None:
-    kernel, image = random(9, 5), random(1, 1, 8, 8, seed=1)
+    kernel, image = draw_random(9, 5), draw_random(1, 1, 8, 8, seed=1)
     wanted = torch.zeros_like(image)
     for row in range(9):
         for column in range(5):
@@ -191,7 +193,7 @@ def test_kernels_without_a_middle_are_refused() -> None:
 
 
 def test_a_kernel_per_channel_blurs_its_own_channel() -> None:
-    kernels, image = random(3, 5, 5), random(1, 3, 20, 20, seed=1)
+    kernels, image = draw_random(3, 5, 5), draw_random(1, 3, 20, 20, seed=1)
     blurred = ValidConvolution(kernels, dims=2)(image)
     alone = ValidConvolution(kernels[1])(image[:, 1:2])
     assert torch.allclose(blurred[:, 1:2], alone, atol=1e-5)
@@ -213,13 +215,13 @@ def test_small_kernels_are_summed_and_large_ones_are_not(monkeypatch: pytest.Mon
         raise AssertionError
 
     monkeypatch.setattr(torch.fft, "rfftn", refuse)
-    convolve_valid(random(1, 1, 20, 20), random(MAX_DIRECT_TAPS, 1))
+    convolve_valid(draw_random(1, 1, 20, 20), draw_random(MAX_DIRECT_TAPS, 1))
     with pytest.raises(AssertionError):
-        convolve_valid(random(1, 1, 20, 20), random(MAX_DIRECT_TAPS + 2, 1))
+        convolve_valid(draw_random(1, 1, 20, 20), draw_random(MAX_DIRECT_TAPS + 2, 1))
 
 
 def test_a_chain_applies_optics_before_pixels() -> None:
-    image, kernel = random(1, 1, 16, 16), random(5, 5, seed=1)
+    image, kernel = draw_random(1, 1, 16, 16), draw_random(5, 5, seed=1)
     chain = Chain(Identity(), ValidConvolution(kernel), BinnedDownsample((3, 3)))
     wanted = BinnedDownsample((3, 3))(ValidConvolution(kernel)(image))
     assert torch.equal(chain(image), wanted)
@@ -229,7 +231,7 @@ def test_a_chain_applies_optics_before_pixels() -> None:
 
 
 KERNELS = {
-    "free": SoftmaxKernel(random(5, 7)),
+    "free": SoftmaxKernel(draw_random(5, 7)),
     "network": SoftmaxKernel(KernelNetwork((5, 7), torch.Generator().manual_seed(0))),
     "gaussian": GaussianKernel((5, 7), 1.3),
     "gaussian per axis": GaussianKernel((5, 7, 3), 1.3, 2.0, 0.5),
@@ -246,7 +248,7 @@ def test_learned_kernels_are_positive_of_sum_one_and_reached_by_gradients(name: 
     kernel = blur.kernel().detach()
     assert float(kernel.min()) >= 0
     assert float(kernel.sum()) == pytest.approx(1, abs=1e-5)
-    image = random(1, 2, *[size + 4 for size in kernel.shape])
+    image = draw_random(1, 2, *[size + 4 for size in kernel.shape])
     blurred = blur(image)
     assert torch.allclose(blurred, ValidConvolution(kernel)(image), atol=1e-6)
     weights = list(blur.parameters())
@@ -263,11 +265,11 @@ def test_a_free_kernel_starts_where_it_is_told() -> None:
 
 
 def test_a_kernel_network_is_drawn_from_its_generator_alone() -> None:
-    one, other, third = (
+    first, same, changed = (
         KernelNetwork((5, 5), torch.Generator().manual_seed(seed))() for seed in (3, 3, 4)
     )
-    assert torch.equal(one, other)
-    assert not torch.equal(one, third)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, changed)
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.6, pi / 2, 2.5])
@@ -309,22 +311,22 @@ OPERATORS = {
 @pytest.mark.parametrize("name", OPERATORS)
 def test_an_operator_works_on_the_device_that_it_is_moved_to(name: str) -> None:
     moved = copy.deepcopy(OPERATORS[name]).to("meta")  # mixing devices is an error there too
-    wanted = OPERATORS[name](random(1, 2, 16, 16))
-    there = moved(torch.empty(1, 2, 16, 16, device="meta"))
-    assert there.device.type == "meta"
-    assert there.shape == wanted.shape
-    assert there.dtype == wanted.dtype == torch.float32
+    wanted = OPERATORS[name](draw_random(1, 2, 16, 16))
+    moved_operator = moved(torch.empty(1, 2, 16, 16, device="meta"))
+    assert moved_operator.device.type == "meta"
+    assert moved_operator.shape == wanted.shape
+    assert moved_operator.dtype == wanted.dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", [*OPERATORS, "chain", "identity"])
 def test_the_adjoint_brings_back_what_a_linear_operator_spreads(name: str) -> None:
     others = {
-        "chain": Chain(ValidConvolution(random(3, 5)), LanczosDownsample((2, 3))),
+        "chain": Chain(ValidConvolution(draw_random(3, 5)), LanczosDownsample((2, 3))),
         "identity": Identity(),
     }
     operator = (OPERATORS | others)[name]
-    frame = random(1, 2, 9, 8, seed=1)
-    image = random(1, 2, *operator.compute_grid((9, 8)))
+    frame = draw_random(1, 2, 9, 8, seed=1)
+    image = draw_random(1, 2, *operator.compute_grid((9, 8)))
     predicted = operator(image).detach()
     assert predicted.shape == frame.shape
     back = operator.make_adjoint(frame)(frame)
@@ -333,7 +335,7 @@ def test_the_adjoint_brings_back_what_a_linear_operator_spreads(name: str) -> No
     assert float((image.double() * back).sum()) == pytest.approx(wanted, rel=1e-5)
 
 
-def fitted(start: LearnedConvolution, sharp: torch.Tensor, blurred: torch.Tensor) -> dict:
+def fit_kernel(start: LearnedConvolution, sharp: torch.Tensor, blurred: torch.Tensor) -> dict:
     """Fit the blur's figures to a picture of which the sharp one is known."""
     optimizer = torch.optim.Adam(start.parameters(), lr=0.05)
     for _ in range(80):
@@ -347,31 +349,31 @@ def test_an_unknown_gaussian_width_is_found_within_2_percent() -> None:
     sharp = picture(80)
     whole = gaussian_filter(sharp[0, 0].numpy(), 2.0, truncate=5)[10:70, 10:70]
     blur = LearnedConvolution(GaussianKernel((21, 21), 1.0))
-    found = fitted(blur, sharp, torch.from_numpy(whole)[None, None])
-    assert found["sigmas"][0] == pytest.approx(2.0, rel=0.02)
+    fit = fit_kernel(blur, sharp, torch.from_numpy(whole)[None, None])
+    assert fit["sigmas"][0] == pytest.approx(2.0, rel=0.02)
 
 
 def test_an_unknown_gaussian_of_two_widths_is_found() -> None:
     sharp = picture(80)
     whole = gaussian_filter(sharp[0, 0].numpy(), (2.0, 1.2), truncate=5)[10:70, 10:70]
     blur = LearnedConvolution(GaussianKernel((21, 21), 1.5, 1.5))
-    found = fitted(blur, sharp, torch.from_numpy(whole)[None, None])
-    assert found["sigmas"] == pytest.approx((2.0, 1.2), rel=0.02)
+    fit = fit_kernel(blur, sharp, torch.from_numpy(whole)[None, None])
+    assert fit["sigmas"] == pytest.approx((2.0, 1.2), rel=0.02)
 
 
 def test_an_unknown_motion_is_found() -> None:
     sharp = picture(64)
     blurred = LearnedConvolution(MotionKernel((13, 13), 8.0, 0.8))(sharp).detach()
-    found = fitted(LearnedConvolution(MotionKernel((13, 13), 5.0, 0.4)), sharp, blurred)
-    assert found["length"][0] == pytest.approx(8.0, rel=0.02)
-    assert found["angle"][0] == pytest.approx(0.8, abs=0.02)
+    fit = fit_kernel(LearnedConvolution(MotionKernel((13, 13), 5.0, 0.4)), sharp, blurred)
+    assert fit["length"][0] == pytest.approx(8.0, rel=0.02)
+    assert fit["angle"][0] == pytest.approx(0.8, abs=0.02)
 
 
 def test_an_unknown_defocus_is_found() -> None:
     sharp = picture(64)
     blurred = LearnedConvolution(DefocusKernel((13, 13), 4.0))(sharp).detach()
-    found = fitted(LearnedConvolution(DefocusKernel((13, 13), 2.5)), sharp, blurred)
-    assert found["radius"][0] == pytest.approx(4.0, rel=0.02)
+    fit = fit_kernel(LearnedConvolution(DefocusKernel((13, 13), 2.5)), sharp, blurred)
+    assert fit["radius"][0] == pytest.approx(4.0, rel=0.02)
 
 
 @pytest.mark.parametrize("start", [(0.0,), (-1.0,), (float("nan"),), (1.0, 2.0, 3.0)])

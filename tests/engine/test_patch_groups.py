@@ -16,19 +16,19 @@ from napari_dip.engine.refinement import (
 )
 
 
-def groups_of(picture: Tensor) -> dict[tuple[int, int], Tensor]:
+def list_groups(picture: Tensor) -> dict[tuple[int, int], Tensor]:
     """First pixels (GROUP, 2) of each group's patches, by the first one of its own."""
-    found = {}
+    groups = {}
     for rows, columns, places in group_patches(picture):
         width = columns.stop - columns.start
         for group in places.long():
-            there = torch.stack([group // width + rows.start, group % width + columns.start], 1)
-            found[int(there[0, 0]), int(there[0, 1])] = there
-    return found
+            corners = torch.stack([group // width + rows.start, group % width + columns.start], 1)
+            groups[int(corners[0, 0]), int(corners[0, 1])] = corners
+    return groups
 
 
-def distance(picture: Tensor, one: tuple[int, int], other: tuple[int, int]) -> float:
-    cut = [picture[:, y : y + PATCH_SIDE, x : x + PATCH_SIDE] for y, x in (one, other)]
+def measure_distance(picture: Tensor, first: tuple[int, int], other: tuple[int, int]) -> float:
+    cut = [picture[:, y : y + PATCH_SIDE, x : x + PATCH_SIDE] for y, x in (first, other)]
     return float((cut[0] - cut[1]).square().sum())
 
 
@@ -37,9 +37,9 @@ def distance(picture: Tensor, one: tuple[int, int], other: tuple[int, int]) -> f
 def test_no_patch_within_reach_looks_more_alike(size: tuple[int, int], channels: int) -> None:
     rng = torch.Generator().manual_seed(0)
     picture = 5 + torch.randn((channels, *size), generator=rng, dtype=torch.float64)
-    found = groups_of(picture)
+    groups = list_groups(picture)
     last = tuple(side - PATCH_SIDE for side in size)
-    assert set(found) == {
+    assert set(groups) == {
         (y, x) for y in range(0, last[0] + 1, GROUP_STEP) for x in range(0, last[1] + 1, GROUP_STEP)
     }
     for own in [(0, 0), (last[0] - last[0] % GROUP_STEP, 0), (12, 15)]:
@@ -48,14 +48,14 @@ def test_no_patch_within_reach_looks_more_alike(size: tuple[int, int], channels:
             for first, most in zip(own, last, strict=True)
         )
         rows, columns = near
-        every = sorted(distance(picture, own, (y, x)) for y in rows for x in columns)
-        chosen = [distance(picture, own, (int(y), int(x))) for y, x in found[own]]
+        every = sorted(measure_distance(picture, own, (y, x)) for y in rows for x in columns)
+        chosen = [measure_distance(picture, own, (int(y), int(x))) for y, x in groups[own]]
         assert sorted(chosen) == pytest.approx(every[:GROUP_SIZE])
 
 
 def test_a_patch_is_the_first_of_its_own_group_even_where_all_are_alike() -> None:
-    found = groups_of(torch.full((1, 14, 20), 3.0))
-    assert len(found) == 3 * 5
+    groups = list_groups(torch.full((1, 14, 20), 3.0))
+    assert len(groups) == 3 * 5
 
 
 def test_a_picture_of_one_patch_repeats_it() -> None:
@@ -66,6 +66,6 @@ def test_a_picture_of_one_patch_repeats_it() -> None:
 def test_a_bright_picture_is_searched_as_well_as_a_dark_one() -> None:
     """Rounding of large squares would choose patches by chance."""
     dark = torch.randn((1, 32, 41), generator=torch.Generator().manual_seed(0))
-    for one, other in zip(group_patches(dark), group_patches(dark + 1000), strict=True):
-        alike = (one.patch_indices.sort(1).values == other.patch_indices.sort(1).values).all(1)
+    for first, other in zip(group_patches(dark), group_patches(dark + 1000), strict=True):
+        alike = (first.patch_indices.sort(1).values == other.patch_indices.sort(1).values).all(1)
         assert float(alike.float().mean()) > 0.95

@@ -23,7 +23,7 @@ def errors_in_single_and_half(
     monkeypatch: pytest.MonkeyPatch,
     restore: Callable[..., Any],
     truth: np.ndarray,
-    seen: np.ndarray,
+    measurement: np.ndarray,
     **further: Any,
 ) -> list[float]:
     """Mean squared errors of 60 iterations in each precision."""
@@ -33,7 +33,7 @@ def errors_in_single_and_half(
             "napari_dip.engine.fit.trainer.has_fast_bfloat16", lambda _, half=half: half
         )
         quick = {"preset": "fast", "max_iterations": 60, "device": "cpu"}
-        picture = restore(seen, **quick, **further).image
+        picture = restore(measurement, **quick, **further).image
         errors.append(float(np.mean((picture - truth) ** 2)))
     return errors
 
@@ -66,8 +66,8 @@ def test_half_precision_learns_the_same_picture(
 ) -> None:
     y, x = np.mgrid[:64, :64]
     truth = 100 + 60 * np.sin(x / 7) * np.cos(y / 9)
-    seen = (truth + np.random.default_rng(0).normal(0, 20, truth.shape)).astype(np.float32)
-    errors = errors_in_single_and_half(monkeypatch, dip.denoise, truth, seen, prior=prior)
+    measurement = (truth + np.random.default_rng(0).normal(0, 20, truth.shape)).astype(np.float32)
+    errors = errors_in_single_and_half(monkeypatch, dip.denoise, truth, measurement, prior=prior)
     assert errors[0] != errors[1]
     assert errors[1] == pytest.approx(errors[0], rel=0.1)
 
@@ -90,7 +90,7 @@ def test_half_precision_fills_in_as_well(monkeypatch: pytest.MonkeyPatch) -> Non
     y, x = np.mgrid[:48, :48]
     truth = (100 + 60 * np.sin(x / 3) * np.cos(y / 4)).astype(np.float32)
     mask = (np.random.default_rng(0).random(truth.shape) < 0.5).astype(np.uint8)
-    seen = np.where(mask > 0, 0, truth).astype(np.float32)
-    errors = errors_in_single_and_half(monkeypatch, dip.inpaint, truth, seen, mask=mask)
+    measurement = np.where(mask > 0, 0, truth).astype(np.float32)
+    errors = errors_in_single_and_half(monkeypatch, dip.inpaint, truth, measurement, mask=mask)
     assert errors[0] != errors[1]
     assert errors[1] == pytest.approx(errors[0], rel=0.15)

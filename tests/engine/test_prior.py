@@ -20,7 +20,7 @@ BLOCKS = [(1, 1), (1, 3), (5, 5), (7, 7), (5, 7), (3, 3, 3)]
 DIAMOND = torch.tensor([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
 
 
-def blind_spot(
+def make_blind_spot_prior(
     measurement: torch.Tensor,
     block: tuple[int, ...],
     window: int | None = None,
@@ -45,14 +45,16 @@ def picture(block: tuple[int, ...]) -> torch.Tensor:
 @pytest.mark.parametrize("block", BLOCKS)
 def test_the_code_does_not_depend_on_what_is_hidden(block: tuple[int, ...]) -> None:
     measurement = picture(block)
-    prior = blind_spot(measurement, block)
+    prior = make_blind_spot_prior(measurement, block)
     sample = prior.draw_training_input(torch.Generator().manual_seed(2))
     assert sample.loss_mask is not None
     assert sample.window is not None
     beyond = tuple(size - core + 1 for size, core in zip(block, prior.core_size, strict=True))
     hidden = dilate_centres(sample.loss_mask, beyond).flip(sample.window.mirrored)
     changed = measurement + 100 * hidden
-    again = blind_spot(changed, block).draw_training_input(torch.Generator().manual_seed(2))
+    again = make_blind_spot_prior(changed, block).draw_training_input(
+        torch.Generator().manual_seed(2)
+    )
     assert float(sample.loss_mask.sum()) > 0
     assert torch.equal(sample.network_input, again.network_input)
 
@@ -63,7 +65,10 @@ def test_held_out_pixels_and_their_guard_never_enter_the_code(block: tuple[int, 
     guard = dilate_centres(
         draw_validation_centres(tuple(measurement.shape[2:]), block, 0.05, seed=0), block
     )
-    prior, changed = blind_spot(measurement, block), blind_spot(measurement + 100 * guard, block)
+    prior, changed = (
+        make_blind_spot_prior(measurement, block),
+        make_blind_spot_prior(measurement + 100 * guard, block),
+    )
     assert float(guard.sum()) > 0
     assert torch.equal(
         prior.make_prediction_input().network_input, changed.make_prediction_input().network_input
@@ -73,24 +78,25 @@ def test_held_out_pixels_and_their_guard_never_enter_the_code(block: tuple[int, 
         prior.draw_training_input(rngs[0]).network_input,
         changed.draw_training_input(rngs[1]).network_input,
     )
-    for one, other in zip(
+    for sample, other in zip(
         prior.make_inference_inputs(), changed.make_inference_inputs(), strict=True
     ):
-        assert torch.equal(one.network_input, other.network_input)
+        assert torch.equal(sample.network_input, other.network_input)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_sweep_trusts_each_pixel_exactly_once(block: tuple[int, ...]) -> None:
     measurement = picture(block)
     trusted = sum(
-        sample.output_mask for sample in blind_spot(measurement, block).make_inference_inputs()
+        sample.output_mask
+        for sample in make_blind_spot_prior(measurement, block).make_inference_inputs()
     )
     assert torch.equal(trusted, torch.ones_like(measurement))
 
 
 def test_a_shape_hides_its_own_pixels_and_no_others() -> None:
     measurement = picture((3, 3)) + 1
-    prior = blind_spot(measurement, (3, 3), shape=DIAMOND)
+    prior = make_blind_spot_prior(measurement, (3, 3), shape=DIAMOND)
     for sample in prior.make_inference_inputs():
         assert sample.output_mask is not None
         hidden = dilate_centres(sample.output_mask, (3, 3), DIAMOND)
@@ -102,7 +108,7 @@ def test_a_shape_hides_its_own_pixels_and_no_others() -> None:
 def test_a_shape_hides_as_large_a_share_as_a_block_with_more_pixels_to_learn_from() -> None:
     measurement = picture((3, 3))
     drawn = [
-        blind_spot(measurement, (3, 3), shape=shape).draw_training_input(
+        make_blind_spot_prior(measurement, (3, 3), shape=shape).draw_training_input(
             torch.Generator().manual_seed(2)
         )
         for shape in (None, DIAMOND)
@@ -120,20 +126,22 @@ def test_a_full_shape_is_the_block(size: tuple[int, ...]) -> None:
 
 def test_a_window_shows_the_matching_part_of_the_measurement() -> None:
     measurement = picture((1, 1))
-    sample = blind_spot(measurement, (1, 1), window=16).draw_training_input(
+    sample = make_blind_spot_prior(measurement, (1, 1), window=16).draw_training_input(
         torch.Generator().manual_seed(5)
     )
     assert sample.window is not None
     assert sample.loss_mask is not None
     assert sample.network_input.shape == (1, 1, 16, 16)
-    seen = sample.window.crop(measurement)
-    same = (sample.network_input == seen).float().mean()
+    window = sample.window.crop(measurement)
+    same = (sample.network_input == window).float().mean()
     assert 0.5 < float(same) < 1
 
 
 def test_hidden_pixels_look_like_their_surroundings() -> None:
     measurement = torch.full((1, 1, 32, 32), 7.0)
-    sample = blind_spot(measurement, (5, 5)).draw_training_input(torch.Generator().manual_seed(0))
+    sample = make_blind_spot_prior(measurement, (5, 5)).draw_training_input(
+        torch.Generator().manual_seed(0)
+    )
     torch.testing.assert_close(sample.network_input, measurement)
 
 
@@ -166,5 +174,5 @@ def test_weights_come_from_the_generator_alone() -> None:
         torch.manual_seed(noise)
         rng = torch.Generator().manual_seed(0)
         nets.append(Hourglass(2, 1, 2, (4, 8), skip_channels=None, is_normalised=True, rng=rng))
-    for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
-        assert torch.equal(one, other)
+    for weight, same in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(weight, same)

@@ -16,75 +16,78 @@ from napari_dip.engine.refinement import refine_by_nl_bayes
 DEVIATION = 0.08
 
 
-def truth(height: int = 64, width: int = 72) -> torch.Tensor:
+def draw_truth(height: int = 64, width: int = 72) -> torch.Tensor:
     picture = data.camera()[100 : 100 + height, 180 : 180 + width] / 255
     return torch.from_numpy(picture).float()[None, None]
 
 
 def noise(gain: float = 0.0, variance: float = DEVIATION**2, channels: int = 1) -> NoiseVariance:
-    one = torch.ones(1, channels, 1, 1)
-    return NoiseVariance(gain=gain * one, intercept=variance * one, floor=1e-4 * variance * one)
+    mask = torch.ones(1, channels, 1, 1)
+    return NoiseVariance(gain=gain * mask, intercept=variance * mask, floor=1e-4 * variance * mask)
 
 
-def shot(picture: torch.Tensor, seed: int = 0) -> torch.Tensor:
+def take_shot(picture: torch.Tensor, seed: int = 0) -> torch.Tensor:
     rng = torch.Generator().manual_seed(seed)
     return picture + DEVIATION * torch.randn(picture.shape, generator=rng)
 
 
-def smoothed(picture: torch.Tensor) -> torch.Tensor:
+def smooth(picture: torch.Tensor) -> torch.Tensor:
     return F.avg_pool2d(F.pad(picture, (1, 1, 1, 1), mode="replicate"), 3, 1)
 
 
-def error(picture: torch.Tensor) -> float:
-    return float((picture - truth()).square().mean())
+def measure_error(picture: torch.Tensor) -> float:
+    return float((picture - draw_truth()).square().mean())
 
 
 def test_the_filtered_picture_is_better_than_its_pilot_and_than_the_measurement() -> None:
-    measured = shot(truth())
-    pilot = smoothed(measured)
+    measured = take_shot(draw_truth())
+    pilot = smooth(measured)
     filtered = refine_by_nl_bayes(noise(), measured, pilot, torch.ones_like(measured)).mean
-    assert error(filtered) < 0.85 * error(pilot)
-    assert error(filtered) < 0.2 * error(measured)
+    assert measure_error(filtered) < 0.85 * measure_error(pilot)
+    assert measure_error(filtered) < 0.2 * measure_error(measured)
 
 
 def test_photon_noise_is_filtered_without_shifting_the_mean() -> None:
     rng = torch.Generator().manual_seed(0)
     gain = 0.02
-    measured = torch.poisson(truth() / gain, generator=rng) * gain
+    measured = torch.poisson(draw_truth() / gain, generator=rng) * gain
     photons = noise(gain, 1e-6)
     filtered = refine_by_nl_bayes(
-        photons, measured, smoothed(measured), torch.ones_like(measured)
+        photons, measured, smooth(measured), torch.ones_like(measured)
     ).mean
-    assert error(filtered) < 0.6 * error(measured)
+    assert measure_error(filtered) < 0.6 * measure_error(measured)
     assert float(filtered.mean()) == pytest.approx(float(measured.mean()), rel=5e-3)
 
 
 def test_what_was_not_measured_has_no_word() -> None:
-    measured, known = shot(truth()), torch.ones(1, 1, 64, 72)
-    known[..., 20:30, 30:50] = 0
-    pilot = smoothed(measured)
-    absurd = torch.where(known > 0, measured, 1e3)
-    answers = [refine_by_nl_bayes(noise(), one, pilot, known).mean for one in (measured, absurd)]
+    measured, mask = take_shot(draw_truth()), torch.ones(1, 1, 64, 72)
+    mask[..., 20:30, 30:50] = 0
+    pilot = smooth(measured)
+    absurd = torch.where(mask > 0, measured, 1e3)
+    answers = [
+        refine_by_nl_bayes(noise(), measurement, pilot, mask).mean
+        for measurement in (measured, absurd)
+    ]
     torch.testing.assert_close(*answers)
 
 
 def test_another_unit_of_intensity_gives_the_same_picture() -> None:
-    measured = shot(truth())
-    pilot, known = smoothed(measured), torch.ones_like(measured)
-    plain = refine_by_nl_bayes(noise(0.01), measured, pilot, known)
-    other = refine_by_nl_bayes(noise(10, 1e6 * DEVIATION**2), 1e3 * measured, 1e3 * pilot, known)
+    measured = take_shot(draw_truth())
+    pilot, mask = smooth(measured), torch.ones_like(measured)
+    plain = refine_by_nl_bayes(noise(0.01), measured, pilot, mask)
+    other = refine_by_nl_bayes(noise(10, 1e6 * DEVIATION**2), 1e3 * measured, 1e3 * pilot, mask)
     apart = (other.mean / 1e3 - plain.mean).abs()  # rounding chooses a patch for one like it
     assert float(apart.max()) < 0.01 * DEVIATION
     assert float((apart < 1e-4).float().mean()) > 0.95
 
 
 def test_blocks_of_groups_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = shot(truth())
-    pilot, known = smoothed(measured), torch.ones_like(measured)
+    measured = take_shot(draw_truth())
+    pilot, mask = smooth(measured), torch.ones_like(measured)
     answers = []
     for groups in (3, 16):
         monkeypatch.setattr(patch_groups, "GROUPS_PER_BLOCK_SIDE", groups)
-        answers.append(refine_by_nl_bayes(noise(), measured, pilot, known).mean)
+        answers.append(refine_by_nl_bayes(noise(), measured, pilot, mask).mean)
     apart = (answers[0] - answers[1]).abs()  # rounding chooses a patch for one like it, seldom
     assert float(apart.max()) < 0.01 * DEVIATION
     assert float((apart < 1e-5).float().mean()) > 0.9
@@ -93,8 +96,8 @@ def test_blocks_of_groups_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("size", [(8, 8), (9, 60), (16, 16), (17, 33), (40, 19)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_any_size_and_channels_come_back_finite(size: tuple[int, int], channels: int) -> None:
-    picture = truth(*size).repeat(1, channels, 1, 1)
-    measured = shot(picture)
+    picture = draw_truth(*size).repeat(1, channels, 1, 1)
+    measured = take_shot(picture)
     answer = refine_by_nl_bayes(
         noise(channels=channels), measured, picture, torch.ones(1, 1, *size)
     )
@@ -104,11 +107,11 @@ def test_any_size_and_channels_come_back_finite(size: tuple[int, int], channels:
 
 
 def test_channels_that_show_the_same_help_each_other() -> None:
-    measured = shot(truth().repeat(1, 3, 1, 1))
-    pilot, known = smoothed(measured[0][:, None])[:, 0][None], torch.ones(1, 1, 64, 72)
-    together = refine_by_nl_bayes(noise(channels=3), measured, pilot, known).mean[:, :1]
-    alone = refine_by_nl_bayes(noise(), measured[:, :1], pilot[:, :1], known).mean
-    assert error(together) < 0.9 * error(alone)
+    measured = take_shot(draw_truth().repeat(1, 3, 1, 1))
+    pilot, mask = smooth(measured[0][:, None])[:, 0][None], torch.ones(1, 1, 64, 72)
+    together = refine_by_nl_bayes(noise(channels=3), measured, pilot, mask).mean[:, :1]
+    alone = refine_by_nl_bayes(noise(), measured[:, :1], pilot[:, :1], mask).mean
+    assert measure_error(together) < 0.9 * measure_error(alone)
 
 
 def test_a_flat_picture_stays_flat() -> None:
@@ -149,7 +152,7 @@ def test_a_last_step_follows_whichever_way_a_problem_ends() -> None:
 def test_what_the_pilot_has_smoothed_away_comes_back_where_it_returns() -> None:
     along = torch.arange(72.0)
     stripes = (0.5 + 0.12 * torch.sin(along * 2 * torch.pi / 5)).expand(1, 1, 64, 72)
-    measured, flat = shot(stripes), torch.full((1, 1, 64, 72), 0.5)
+    measured, flat = take_shot(stripes), torch.full((1, 1, 64, 72), 0.5)
     filtered = refine_by_nl_bayes(noise(), measured, flat, torch.ones_like(flat)).mean
     assert float((filtered - stripes).square().mean()) < 0.06 * float(
         (flat - stripes).square().mean()
@@ -157,25 +160,27 @@ def test_what_the_pilot_has_smoothed_away_comes_back_where_it_returns() -> None:
 
 
 def test_noise_that_neighbours_share_does_not_guide(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = shot(truth(32, 32))
-    pilot, known = smoothed(measured), torch.ones(1, 1, 32, 32)
+    measured = take_shot(draw_truth(32, 32))
+    pilot, mask = smooth(measured), torch.ones(1, 1, 32, 32)
     answers: dict[bool, list[torch.Tensor]] = {}
     for shared in (True, False):
         correlation = ((0.3, 0.0), (0.3, 0.0)) if shared else None
         for fraction in (module.MIN_THRESHOLD_WEIGHT, 0.9):
             with monkeypatch.context() as patch:
                 patch.setattr(module, "MIN_THRESHOLD_WEIGHT", fraction)
-                answer = refine_by_nl_bayes(noise(), measured, pilot, known, correlation).mean
+                answer = refine_by_nl_bayes(noise(), measured, pilot, mask, correlation).mean
             answers.setdefault(shared, []).append(answer)
     assert torch.equal(*answers[True])
     assert not torch.equal(*answers[False])
 
 
 def test_a_pilot_that_knows_more_than_the_measurement_guides_alone() -> None:
-    measured, known = shot(truth()), torch.ones(1, 1, 64, 72)
-    pilot = truth() + 0.1 * (shot(truth(), seed=1) - truth())
-    told, alone = (
-        error(refine_by_nl_bayes(noise(), measured, pilot, known, uses_pilot_only=informed).mean)
+    measured, mask = take_shot(draw_truth()), torch.ones(1, 1, 64, 72)
+    pilot = draw_truth() + 0.1 * (take_shot(draw_truth(), seed=1) - draw_truth())
+    guided, alone = (
+        measure_error(
+            refine_by_nl_bayes(noise(), measured, pilot, mask, uses_pilot_only=informed).mean
+        )
         for informed in (False, True)
     )
-    assert alone < 0.95 * told
+    assert alone < 0.95 * guided

@@ -28,8 +28,8 @@ def test_guards_take_no_more_than_the_share() -> None:
 
 
 def test_another_seed_holds_out_other_pixels() -> None:
-    one, other = (draw_validation_centres((64, 64), (1, 1), 0.2, seed=seed) for seed in (0, 1))
-    assert 0 < float((one * other).sum()) < 0.5 * float(one.sum())
+    first, second = (draw_validation_centres((64, 64), (1, 1), 0.2, seed=seed) for seed in (0, 1))
+    assert 0 < float((first * second).sum()) < 0.5 * float(first.sum())
 
 
 def test_held_out_pixels_form_no_lattice() -> None:

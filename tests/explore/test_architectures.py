@@ -37,31 +37,33 @@ from napari_dip.tasks.priors.registry import RANDOM_INPUT
 ONLY = ("half-width", "decoder", "sgd", "deep-decoder")
 
 
-def clean(side: int = 32) -> np.ndarray:
+def load_clean(side: int = 32) -> np.ndarray:
     return data.camera()[64:448:8, 64:448:8][:side, :side].astype(np.float32)
 
 
-def noisy(side: int = 32) -> np.ndarray:
+def make_noisy(side: int = 32) -> np.ndarray:
     noise = np.random.default_rng(0).normal(0, 25, (side, side))
-    return (clean(side) + noise).astype(np.float32)
+    return (load_clean(side) + noise).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def found():
-    return explore.architectures(noisy(), truth=clean(), only=ONLY, max_iterations=12, device="cpu")
+def comparison():
+    return explore.architectures(
+        make_noisy(), truth=load_clean(), only=ONLY, max_iterations=12, device="cpu"
+    )
 
 
-def test_each_design_learns_and_the_one_of_the_preset_stands_first(found):
-    assert [one.architecture.name for one in found.fits] == [
+def test_each_design_learns_and_the_one_of_the_preset_stands_first(comparison):
+    assert [fit.architecture.name for fit in comparison.fits] == [
         "preset",
         "decoder",
         "half-width",
         "sgd",
         "deep-decoder",
     ]
-    for one in found.fits:
-        assert one.energy[-1] < one.energy[0] and len(one.noise) == len(one.energy) == 12
-        assert one.correspondence.shape == (12, 5) and np.isfinite(one.validation_errors).all()
+    for fit in comparison.fits:
+        assert fit.energy[-1] < fit.energy[0] and len(fit.noise) == len(fit.energy) == 12
+        assert fit.correspondence.shape == (12, 5) and np.isfinite(fit.validation_errors).all()
 
 
 def test_the_design_of_the_preset_is_the_network_that_a_denoising_is_fed_with():
@@ -73,47 +75,49 @@ def test_the_design_of_the_preset_is_the_network_that_a_denoising_is_fed_with():
     assert isinstance(theirs, RandomInputPrior) and isinstance(ours, RandomInputPrior)
     assert torch.equal(ours.random_input, theirs.random_input) and ours.jitter == theirs.jitter
     pairs = zip(ours.net.parameters(), theirs.net.parameters(), strict=True)
-    assert all(torch.equal(one, other) for one, other in pairs)
+    assert all(torch.equal(weight, other) for weight, other in pairs)
 
 
-def test_scores_and_picture_are_those_of_the_curves(found):
-    for one in found.fits:
-        assert one.validation_error == pytest.approx(one.errors.mean(), rel=1e-4)
-        error = np.mean((one.image.astype(float) - clean()) ** 2)
-        peak = float(np.ptp(clean()))
-        assert one.selected_psnr == pytest.approx(10 * np.log10(peak**2 / error), abs=1e-3)
-        assert one.best_psnr == one.psnr.max() >= one.selected_psnr
+def test_scores_and_picture_are_those_of_the_curves(comparison):
+    for fit in comparison.fits:
+        assert fit.validation_error == pytest.approx(fit.errors.mean(), rel=1e-4)
+        error = np.mean((fit.image.astype(float) - load_clean()) ** 2)
+        peak = float(np.ptp(load_clean()))
+        assert fit.selected_psnr == pytest.approx(10 * np.log10(peak**2 / error), abs=1e-3)
+        assert fit.best_psnr == fit.psnr.max() >= fit.selected_psnr
 
 
-def test_the_verdict_names_the_least_error_unless_the_preset_is_level(found):
-    errors = {one.architecture.name: one.validation_error for one in found.fits}
-    assert errors[found.best.architecture.name] == min(errors.values())
+def test_the_verdict_names_the_least_error_unless_the_preset_is_level(comparison):
+    errors = {fit.architecture.name: fit.validation_error for fit in comparison.fits}
+    assert errors[comparison.best.architecture.name] == min(errors.values())
     worse = [
-        replace(one, errors=one.errors + 1, validation_errors=one.validation_errors + 1)
-        for one in found.fits
+        replace(fit, errors=fit.errors + 1, validation_errors=fit.validation_errors + 1)
+        for fit in comparison.fits
     ]
-    alone = replace(found, fits=(worse[0], found.fits[1], *worse[2:]))
+    alone = replace(comparison, fits=(worse[0], comparison.fits[1], *worse[2:]))
     assert alone.verdict.startswith("'decoder' (decoder only) suits this image best")
     assert alone.equivalent_fits == ()
-    tie = replace(found, fits=(found.fits[1], *worse[1:]))
+    tie = replace(comparison, fits=(comparison.fits[1], *worse[1:]))
     tie = replace(
-        tie, fits=(replace(tie.fits[0], architecture=found.fits[0].architecture), *worse[1:])
+        tie, fits=(replace(tie.fits[0], architecture=comparison.fits[0].architecture), *worse[1:])
     )
     assert tie.verdict.startswith("The network of the preset suits this image")
 
 
 def test_a_difference_counts_only_beyond_its_chance():
     rng = np.random.default_rng(0)
-    one = rng.chisquare(1, 400)
-    assert is_significantly_worse(one + 0.02, one, 2.0)  # pixel by pixel alike, so it is certain
-    assert not is_significantly_worse(one[::-1] + 0.02, one, 2.0)
-    assert not is_significantly_worse(one, one, 2.0)
+    errors = rng.chisquare(1, 400)
+    assert is_significantly_worse(
+        errors + 0.02, errors, 2.0
+    )  # pixel by pixel alike, so it is certain
+    assert not is_significantly_worse(errors[::-1] + 0.02, errors, 2.0)
+    assert not is_significantly_worse(errors, errors, 2.0)
 
 
 def test_the_stop_is_where_a_fit_would_have_ended_not_where_this_one_did():
     falls_then_rises = np.abs(np.arange(1, 401) - 100) / 100 + 1
-    found = find_stop(falls_then_rises)
-    assert found.selected_iteration == 100 and found.stop_iteration < 400
+    stop = find_stop(falls_then_rises)
+    assert stop.selected_iteration == 100 and stop.stop_iteration < 400
     assert find_stop(np.linspace(2, 1, 400)) == SelectedStop(
         stop_iteration=400, selected_iteration=400
     )
@@ -122,16 +126,24 @@ def test_the_stop_is_where_a_fit_would_have_ended_not_where_this_one_did():
 def test_all_designs_are_different_and_the_narrow_deep_decoder_is_under_parametrised():
     from napari_dip.explore.fit import count_weights
 
-    known = list_plan_architectures(make_experiment_setup(clean(), device="cpu").plan)
-    assert len({replace(one, name="", label="") for one in known.values()}) == len(known) > 16
-    assert {f"depth-{count}" for count in range(1, MAX_SCALES + 1) if count != 4} < set(known)
-    assert count_weights(known["deep-decoder"], (128, 128)) < 128**2 / 4
-    assert count_weights(known["preset"], (128, 128)) > 128**2
+    architectures = list_plan_architectures(make_experiment_setup(load_clean(), device="cpu").plan)
+    assert (
+        len({replace(architecture, name="", label="") for architecture in architectures.values()})
+        == len(architectures)
+        > 16
+    )
+    assert {f"depth-{count}" for count in range(1, MAX_SCALES + 1) if count != 4} < set(
+        architectures
+    )
+    assert count_weights(architectures["deep-decoder"], (128, 128)) < 128**2 / 4
+    assert count_weights(architectures["preset"], (128, 128)) > 128**2
 
 
 def test_unknown_designs_are_refused_with_those_that_there_are():
-    subject = make_experiment_setup(clean(), device="cpu")
-    assert [one.name for one in choose_architectures(subject, "sgd, nearest")] == [
+    subject = make_experiment_setup(load_clean(), device="cpu")
+    assert [
+        architecture.name for architecture in choose_architectures(subject, "sgd, nearest")
+    ] == [
         "preset",
         "nearest",
         "sgd",
@@ -139,13 +151,14 @@ def test_unknown_designs_are_refused_with_those_that_there_are():
     with pytest.raises(RefusedError, match=r"magic.*there are preset, no-skips"):
         choose_architectures(subject, "sgd,magic")
     with_numbers = [
-        one.name for one in choose_architectures(subject, "upsampling-0.3,lipschitz-1.7,no-skips")
+        architecture.name
+        for architecture in choose_architectures(subject, "upsampling-0.3,lipschitz-1.7,no-skips")
     ]
     assert with_numbers == ["preset", "no-skips", "upsampling-0.3", "lipschitz-1.7"]
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "bound", "sigma"),
+    ("name", "message", "bound", "sigma"),
     [
         ("lipschitz-1.70", "layers bounded to 1.7", 1.7, None),
         ("decoder+rate-0.001", "decoder only, rate 0.001", None, None),
@@ -154,11 +167,11 @@ def test_unknown_designs_are_refused_with_those_that_there_are():
         ("depth-4", "hourglass of 16 → 32 → 64 → 64 channels, skips of 4", None, None),
     ],
 )
-def test_a_control_takes_any_number_within_its_limits(name, words, bound, sigma):
-    known = list_plan_architectures(make_experiment_setup(clean(), device="cpu").plan)
-    found = find_architecture("network", name, known)
-    assert (found.label, found.bound, found.sigma) == (words, bound, sigma)
-    assert find_architecture("network", found.name, known) == found
+def test_a_control_takes_any_number_within_its_limits(name, message, bound, sigma):
+    architectures = list_plan_architectures(make_experiment_setup(load_clean(), device="cpu").plan)
+    architecture = find_architecture("network", name, architectures)
+    assert (architecture.label, architecture.bound, architecture.sigma) == (message, bound, sigma)
+    assert find_architecture("network", architecture.name, architectures) == architecture
 
 
 @pytest.mark.parametrize(
@@ -178,34 +191,39 @@ def test_a_control_takes_any_number_within_its_limits(name, words, bound, sigma)
     ],
 )
 def test_what_no_network_can_be_is_refused_with_what_there_is(name):
-    known = list_plan_architectures(make_experiment_setup(clean(), device="cpu").plan)
+    architectures = list_plan_architectures(make_experiment_setup(load_clean(), device="cpu").plan)
     with pytest.raises(RefusedError, match=r"lipschitz-NUMBER from 0\.1 to 100.*Give one of these"):
-        find_architecture("network", name, known)
+        find_architecture("network", name, architectures)
 
 
-def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(found, tmp_path):
-    page = found.save(tmp_path / "out")
-    rows = read(tmp_path / "out" / "architectures.csv")
-    for row, one in zip(rows, found.fits, strict=True):
-        assert row["name"] == one.architecture.name and float(row["impedance"]) == one.impedance
-        assert float(row["oracle_psnr"]) == one.best_psnr
-    curves = read(tmp_path / "out" / "curves.csv")
+def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(
+    comparison, tmp_path
+):
+    page = comparison.save(tmp_path / "out")
+    rows = read_table(tmp_path / "out" / "architectures.csv")
+    for row, fit in zip(rows, comparison.fits, strict=True):
+        assert row["name"] == fit.architecture.name and float(row["impedance"]) == fit.impedance
+        assert float(row["oracle_psnr"]) == fit.best_psnr
+    curves = read_table(tmp_path / "out" / "curves.csv")
     energy = [float(row["energy"]) for row in curves if row["design"] == "sgd"]
-    assert energy == found.fits[3].energy.tolist()
+    assert energy == comparison.fits[3].energy.tolist()
     files = EXPERIMENTS["architectures"].files
-    assert {one.name for one in page.parent.iterdir()} == set(files) and page.name == files[0]
+    assert {path.name for path in page.parent.iterdir()} == set(files) and page.name == files[0]
     record = json.loads((tmp_path / "out" / "architectures.json").read_text(encoding="utf-8"))
     assert (
-        record["best"] == found.best.architecture.name
+        record["best"] == comparison.best.architecture.name
         and record["designs"][3]["optimiser"] == "sgd"
     )
     text = page.read_text(encoding="utf-8")
-    assert f"{found.best.validation_error:.4f}" in text and f"{found.fits[1].impedance:.3f}" in text
+    assert (
+        f"{comparison.best.validation_error:.4f}" in text
+        and f"{comparison.fits[1].impedance:.3f}" in text
+    )
     assert not re.search(r"(?i)(src|href)\s*=\s*[\"'](?!data:)|https?:|<script|<link|@import", text)
 
 
 def test_the_command_compares_what_is_named_and_says_which_suits(tmp_path, capsys):
-    tifffile.imwrite(tmp_path / "in.tif", noisy(24))
+    tifffile.imwrite(tmp_path / "in.tif", make_noisy(24))
     line = ["explore", "architectures", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out")]
     assert main([*line, "--only", "magic"]) == 2
     assert "magic" in capsys.readouterr().err and not (tmp_path / "out").exists()
@@ -213,8 +231,8 @@ def test_the_command_compares_what_is_named_and_says_which_suits(tmp_path, capsy
     output = capsys.readouterr()
     assert output.out.strip() == str(tmp_path / "out" / "architectures.html")
     assert "suits this image" in output.err
-    assert len(read(tmp_path / "out" / "curves.csv")) == 6
+    assert len(read_table(tmp_path / "out" / "curves.csv")) == 6
 
 
-def read(path):
+def read_table(path):
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))

@@ -18,60 +18,62 @@ from napari_dip.explore.spectra import explore_spectrum
 SETTINGS = {"max_iterations": 14, "device": "cpu"}
 
 
-def picture() -> np.ndarray:
+def load_image() -> np.ndarray:
     return data.camera()[64:448:16, 64:448:16].astype(np.float32)
 
 
-def ended(steps, switch, when):
+def end_when(steps, switch, when):
     """Drain an experiment, and wish to keep once `when` is true of what it shows."""
     while True:
         try:
-            seen = next(steps)
+            step = next(steps)
         except StopIteration as end:
             return end.value
-        if when(seen):
+        if when(step):
             switch[0] = Control.KEEP
 
 
 def test_impedance_keeps_the_energies_of_all_targets_so_far(tmp_path):
-    subject, switch = make_experiment_setup(picture(), **SETTINGS), [Control.GO]
+    subject, switch = make_experiment_setup(load_image(), **SETTINGS), [Control.GO]
     steps = explore_impedance(subject, control=lambda: switch[0])
-    found = ended(steps, switch, lambda seen: seen.event.iteration == 11)
-    whole = explore.impedance(picture(), **SETTINGS)
-    for name, curve in found.energies.items():
+    result = end_when(steps, switch, lambda step: step.event.iteration == 11)
+    whole = explore.impedance(load_image(), **SETTINGS)
+    for name, curve in result.energies.items():
         assert curve.tolist() == whole.energies[name][:11].tolist()
-    assert found.subject.iterations == 11 and found.score != whole.score
-    page = found.save(tmp_path / "out").read_text(encoding="utf-8")
+    assert result.subject.iterations == 11 and result.score != whole.score
+    page = result.save(tmp_path / "out").read_text(encoding="utf-8")
     assert "Ended by hand after 11 of 14 iterations" in page and "Iteration 11: image" in page
     recipe = json.loads((tmp_path / "out" / "impedance.json").read_text())["recipe"]
     assert (recipe["max_iterations"], recipe["ended_after"]) == (14, 11)
 
 
 def test_a_spectrum_keeps_its_bands_its_last_picture_and_what_was_judged():
-    subject, switch = make_experiment_setup(picture(), **SETTINGS), [Control.GO]
+    subject, switch = make_experiment_setup(load_image(), **SETTINGS), [Control.GO]
     steps = explore_spectrum(subject, control=lambda: switch[0])
-    found = ended(steps, switch, lambda seen: seen.event.iteration == 12)
-    assert found.correspondence.shape == (12, 5) and found.subject.iterations == 12
-    assert max(found.images) == max(found.evolution) == 12
-    assert set(found.images) <= set(found.evolution)
-    assert found.validation_stop.validation_errors and found.validation_stop.best_iteration > 0
-    assert found.power["12"].shape == found.frequency.shape
+    result = end_when(steps, switch, lambda step: step.event.iteration == 12)
+    assert result.correspondence.shape == (12, 5) and result.subject.iterations == 12
+    assert max(result.images) == max(result.evolution) == 12
+    assert set(result.images) <= set(result.evolution)
+    assert result.validation_stop.validation_errors and result.validation_stop.best_iteration > 0
+    assert result.power["12"].shape == result.frequency.shape
 
 
 def test_a_comparison_keeps_the_designs_that_are_done_and_names_the_others():
-    subject, switch = make_experiment_setup(picture(), **SETTINGS), [Control.GO]
+    subject, switch = make_experiment_setup(load_image(), **SETTINGS), [Control.GO]
     designs = choose_architectures(subject, "depth-2,decoder")
     steps = explore_architectures(subject, designs, control=lambda: switch[0])
-    found = ended(steps, switch, lambda seen: seen.group == "decoder")
-    assert [one.architecture.name for one in found.fits] == ["preset"]
-    assert found.skipped_architectures == ("decoder", "depth-2")
-    assert "Ended by hand; not fitted: decoder, depth-2." in found.sentences
-    assert found.recommended_fit is found.fits[0]
+    result = end_when(steps, switch, lambda step: step.group == "decoder")
+    assert [fit.architecture.name for fit in result.fits] == ["preset"]
+    assert result.skipped_architectures == ("decoder", "depth-2")
+    assert "Ended by hand; not fitted: decoder, depth-2." in result.sentences
+    assert result.recommended_fit is result.fits[0]
 
 
 @pytest.mark.parametrize("explored", [explore_impedance, explore_spectrum])
 def test_discarding_or_ending_too_early_leaves_nothing(explored):
-    subject, switch = make_experiment_setup(picture(), **SETTINGS), [Control.GO]
-    assert ended(explored(subject, control=lambda: switch[0]), switch, lambda seen: True) is None
+    subject, switch = make_experiment_setup(load_image(), **SETTINGS), [Control.GO]
+    assert end_when(explored(subject, control=lambda: switch[0]), switch, lambda step: True) is None
     switch[0] = Control.DISCARD
-    assert ended(explored(subject, control=lambda: switch[0]), switch, lambda seen: False) is None
+    assert (
+        end_when(explored(subject, control=lambda: switch[0]), switch, lambda step: False) is None
+    )

@@ -20,39 +20,41 @@ from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.explore.noise_impedance import compute_impedance, explore_impedance, make_targets
 
 
-def small(side: int = 48) -> np.ndarray:
+def load_small_image(side: int = 48) -> np.ndarray:
     """Smooth and bright, with an edge: the middle of the cameraman, made coarser."""
     return data.camera()[64:448:8, 64:448:8][:side, :side]
 
 
 @pytest.fixture(scope="module")
-def found():
-    return explore.impedance(small(), max_iterations=20, device="cpu")
+def result():
+    return explore.impedance(load_small_image(), max_iterations=20, device="cpu")
 
 
-def test_the_energy_of_an_image_falls_before_that_of_noise(found):
-    half = {name: int(np.argmax(curve < 0.5)) for name, curve in found.energies.items()}
-    assert found.energies["image"].min() < 0.5
+def test_the_energy_of_an_image_falls_before_that_of_noise(result):
+    half = {name: int(np.argmax(curve < 0.5)) for name, curve in result.energies.items()}
+    assert result.energies["image"].min() < 0.5
     for rough in ("noise", "shuffled"):
-        assert found.energies[rough].min() > 0.5 or half[rough] > half["image"]
-    assert found.score > 0.05
+        assert result.energies[rough].min() > 0.5 or half[rough] > half["image"]
+    assert result.score > 0.05
 
 
-def test_energies_begin_at_the_variance_of_the_targets(found):
+def test_energies_begin_at_the_variance_of_the_targets(result):
     # an untrained network says nearly nothing: what is missing is the whole target
-    for curve in found.energies.values():
+    for curve in result.energies.values():
         assert len(curve) == 20 and curve[0] == pytest.approx(1, abs=0.5)
 
 
 def test_targets_are_standardised_and_share_nothing_but_what_they_should():
-    made = make_targets(small().astype(np.float32), seed=3)
-    assert list(made) == list(TARGETS)
-    for one in made.values():
-        assert one.mean() == pytest.approx(0, abs=1e-5) and one.std() == pytest.approx(1, abs=1e-5)
-    correlation = {name: np.mean(made["image"] * one) for name, one in made.items()}
+    targets = make_targets(load_small_image().astype(np.float32), seed=3)
+    assert list(targets) == list(TARGETS)
+    for target in targets.values():
+        assert target.mean() == pytest.approx(0, abs=1e-5) and target.std() == pytest.approx(
+            1, abs=1e-5
+        )
+    correlation = {name: np.mean(targets["image"] * target) for name, target in targets.items()}
     assert correlation["image_and_noise"] == pytest.approx(1 / np.sqrt(1.25), abs=0.02)
     assert abs(correlation["shuffled"]) < 0.1 and abs(correlation["noise"]) < 0.1
-    assert sorted(made["shuffled"].ravel()) == pytest.approx(sorted(made["image"].ravel()))
+    assert sorted(targets["shuffled"].ravel()) == pytest.approx(sorted(targets["image"].ravel()))
 
 
 def test_the_score_does_not_change_when_a_network_learns_twice_as_fast():
@@ -66,7 +68,7 @@ def test_the_score_does_not_change_when_a_network_learns_twice_as_fast():
 
 def test_the_same_seed_gives_the_same_energies_and_another_does_not():
     once, again, other = (
-        explore.impedance(small(24), max_iterations=4, seed=seed, device="cpu")
+        explore.impedance(load_small_image(24), max_iterations=4, seed=seed, device="cpu")
         for seed in (1, 1, 2)
     )
     assert all(np.array_equal(once.energies[name], again.energies[name]) for name in TARGETS)
@@ -74,43 +76,43 @@ def test_the_same_seed_gives_the_same_energies_and_another_does_not():
 
 
 def test_an_experiment_ends_when_it_is_asked_to():
-    subject = make_experiment_setup(small(24), max_iterations=50, device="cpu")
-    asked = iter([Control.GO] * 3)
-    steps = explore_impedance(subject, control=lambda: next(asked, Control.KEEP))
-    seen = []
+    subject = make_experiment_setup(load_small_image(24), max_iterations=50, device="cpu")
+    answers = iter([Control.GO] * 3)
+    steps = explore_impedance(subject, control=lambda: next(answers, Control.KEEP))
+    events = []
     with pytest.raises(StopIteration) as stop:
         while True:
-            seen.append(next(steps))
-    assert stop.value.value is None and len(seen) <= 4
+            events.append(next(steps))
+    assert stop.value.value is None and len(events) <= 4
 
 
-def test_the_table_holds_the_numbers_of_the_run_and_the_page_needs_nothing_else(found, tmp_path):
-    page = found.save(tmp_path / "out")
+def test_the_table_holds_the_numbers_of_the_run_and_the_page_needs_nothing_else(result, tmp_path):
+    page = result.save(tmp_path / "out")
     table = (tmp_path / "out" / "impedance.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(table.splitlines()))
-    for name, curve in found.energies.items():
+    for name, curve in result.energies.items():
         assert [float(row[name]) for row in rows] == curve.tolist()
     files = EXPERIMENTS["impedance"].files
-    assert {one.name for one in page.parent.iterdir()} == set(files) and page.name == files[0]
+    assert {path.name for path in page.parent.iterdir()} == set(files) and page.name == files[0]
     record = json.loads((tmp_path / "out" / "impedance.json").read_text(encoding="utf-8"))
-    assert record["score"] == found.score and record["recipe"]["max_iterations"] == 20
+    assert record["score"] == result.score and record["recipe"]["max_iterations"] == 20
     text = page.read_text(encoding="utf-8")
-    assert f"{found.score:.3f}" in text and f"{found.get_energies(10)['noise']:.3f}" in text
+    assert f"{result.score:.3f}" in text and f"{result.get_energies(10)['noise']:.3f}" in text
     assert not re.search(r"(?i)(src|href)\s*=\s*[\"'](?!data:)|https?:|<script|<link|@import", text)
     assert (tmp_path / "out" / "impedance.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_files_that_are_there_are_only_replaced_when_told_so(found, tmp_path):
+def test_files_that_are_there_are_only_replaced_when_told_so(result, tmp_path):
     (tmp_path / "impedance.csv").write_text("mine")
     with pytest.raises(RefusedError, match="already exists"):
-        found.save(tmp_path)
-    assert [one.name for one in tmp_path.iterdir()] == ["impedance.csv"]
-    found.save(tmp_path, overwrite=True)
+        result.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["impedance.csv"]
+    result.save(tmp_path, overwrite=True)
     assert (tmp_path / "impedance.csv").read_text() != "mine"
 
 
 def test_the_command_writes_a_folder_and_prints_its_page(tmp_path, capsys):
-    tifffile.imwrite(tmp_path / "in.tif", small(24))
+    tifffile.imwrite(tmp_path / "in.tif", load_small_image(24))
     line = ["explore", "impedance", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out")]
     assert main([*line, "--max-iterations", "3", "--device", "cpu"]) == 0
     output = capsys.readouterr()
@@ -121,7 +123,7 @@ def test_the_command_writes_a_folder_and_prints_its_page(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         (["--crop", "8"], "crop"),
         (["--crop", "many"], "crop"),
@@ -130,12 +132,12 @@ def test_the_command_writes_a_folder_and_prints_its_page(tmp_path, capsys):
         (["--axes", "CYX"], "channels"),
     ],
 )
-def test_bad_settings_are_refused_in_words_and_leave_nothing(options, words, tmp_path, capsys):
-    image = np.stack([small(24)] * 2) if "CYX" in options else small(24)
+def test_bad_settings_are_refused_in_words_and_leave_nothing(options, message, tmp_path, capsys):
+    image = np.stack([load_small_image(24)] * 2) if "CYX" in options else load_small_image(24)
     tifffile.imwrite(tmp_path / "in.tif", image, photometric="minisblack")
     line = ["explore", "impedance", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out")]
     assert main([*line, *options]) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -28,37 +28,37 @@ from napari_dip.explore.spectral_measures import (
 from napari_dip.pipeline.torch_state import use_default_torch_state
 
 
-def clean(side: int = 48) -> np.ndarray:
+def load_clean(side: int = 48) -> np.ndarray:
     return data.camera()[64:448:8, 64:448:8][:side, :side].astype(np.float32)
 
 
-def noisy(side: int = 48) -> np.ndarray:
+def make_noisy(side: int = 48) -> np.ndarray:
     noise = np.random.default_rng(0).normal(0, 25, (side, side))
-    return (clean(side) + noise).astype(np.float32)
+    return (load_clean(side) + noise).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def found():
-    return explore.spectrum(noisy(), truth=clean(), max_iterations=30, device="cpu")
+def result():
+    return explore.spectrum(make_noisy(), truth=load_clean(), max_iterations=30, device="cpu")
 
 
-def test_the_lowest_band_is_learned_first_and_the_highest_last(found):
-    mean = found.correspondence.mean(0)
+def test_the_lowest_band_is_learned_first_and_the_highest_last(result):
+    mean = result.correspondence.mean(0)
     assert mean.argmax() == 0 and mean.argmin() in (3, 4)
-    at = find_level_iterations(found.correspondence, 0.5)
+    at = find_level_iterations(result.correspondence, 0.5)
     assert at[0] and all(other == 0 or other >= at[0] for other in at)
 
 
-def test_the_energy_falls_and_the_output_nears_the_truth(found):
-    assert found.energy[-1] < 0.5 * found.energy[0]
-    assert found.psnr[-1] > found.psnr[0] + 3
-    error = np.mean((found.images[30].astype(float) - clean()) ** 2)
-    peak = float(clean().max() - clean().min())
-    assert found.psnr[-1] == pytest.approx(10 * np.log10(peak**2 / error), abs=1e-6)
+def test_the_energy_falls_and_the_output_nears_the_truth(result):
+    assert result.energy[-1] < 0.5 * result.energy[0]
+    assert result.psnr[-1] > result.psnr[0] + 3
+    error = np.mean((result.images[30].astype(float) - load_clean()) ** 2)
+    peak = float(load_clean().max() - load_clean().min())
+    assert result.psnr[-1] == pytest.approx(10 * np.log10(peak**2 / error), abs=1e-6)
 
 
-def test_pixels_that_are_held_out_judge_the_second_fit(found):
-    stop = found.validation_stop
+def test_pixels_that_are_held_out_judge_the_second_fit(result):
+    stop = result.validation_stop
     errors = dict(stop.validation_errors)
     assert stop.best_iteration in errors and all(np.isfinite(list(errors.values())))
     assert errors[stop.best_iteration] == min(errors.values())
@@ -67,7 +67,7 @@ def test_pixels_that_are_held_out_judge_the_second_fit(found):
 def test_white_noise_has_the_same_power_at_all_frequencies():
     rng = np.random.default_rng(1)
     many = [compute_radial_power(rng.normal(7, 3, (48, 40)).astype(np.float32)) for _ in range(200)]
-    frequency, power = many[0][0], np.mean([one for _, one in many], 0)
+    frequency, power = many[0][0], np.mean([powers for _, powers in many], 0)
     assert len(power) == 20 and frequency[0] < 0.04 and 0.45 < frequency[-1] <= 0.5
     assert power[1:] == pytest.approx(np.full(19, 9.0), rel=0.1)  # of the first the mean is off
     assert 4.5 < power[0] < 10
@@ -80,7 +80,7 @@ def test_a_wave_has_its_power_where_its_frequency_is():
 
 
 def test_correspondence_is_one_for_the_target_and_nothing_for_nothing():
-    target = noisy()
+    target = make_noisy()
     of = Correspondence(target).compute
     assert of(target) == pytest.approx(np.ones(5), abs=1e-6)
     assert of(np.zeros_like(target)) == pytest.approx(np.zeros(5))
@@ -98,17 +98,17 @@ def test_a_low_pass_keeps_the_low_bands_and_loses_the_high_ones():
     down, across = np.fft.fftfreq(64)[:, None], np.fft.fftfreq(48)[None]
     kept = np.hypot(down, across) <= compute_band_edges()[2]
     low = np.fft.ifft2(np.fft.fft2(target) * kept).real
-    found = Correspondence(target.astype(np.float32)).compute(low.astype(np.float32))
-    assert found[:2] == pytest.approx([1, 1], abs=1e-3)
-    assert found[2:] == pytest.approx([0, 0, 0], abs=1e-3)
+    correspondence = Correspondence(target.astype(np.float32)).compute(low.astype(np.float32))
+    assert correspondence[:2] == pytest.approx([1, 1], abs=1e-3)
+    assert correspondence[2:] == pytest.approx([0, 0, 0], abs=1e-3)
 
 
 def test_a_blurred_picture_is_blurrier_and_less_sharp():
-    picture = clean() / 255
+    picture = load_clean() / 255
     blurred = (picture + np.roll(picture, 1, 0) + np.roll(picture, 1, 1)) / 3
-    one, other = measure_sharpness(picture), measure_sharpness(blurred)
-    assert other.blurriness > one.blurriness and other.sharpness < one.sharpness
-    assert other.ratio > one.ratio
+    sharp, blurry = measure_sharpness(picture), measure_sharpness(blurred)
+    assert blurry.blurriness > sharp.blurriness and blurry.sharpness < sharp.sharpness
+    assert blurry.ratio > sharp.ratio
 
 
 def test_the_sharpness_of_an_edge_is_its_height():
@@ -130,48 +130,52 @@ def test_the_ratio_has_settled_where_its_average_no_longer_changes():
     assert find_ratio_stop(np.arange(60.0), window=5) == 0
 
 
-def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(found, tmp_path):
-    page = found.save(tmp_path / "out")
-    rows = read(tmp_path / "out" / "bands.csv")
-    assert [float(row["band_1"]) for row in rows] == found.correspondence[:, 0].tolist()
-    assert [float(row["ratio"]) for row in rows] == found.ratio.tolist()
-    assert [float(row["psnr"]) for row in rows] == found.psnr.tolist()
-    power = read(tmp_path / "out" / "power.csv")
-    assert [float(row["truth"]) for row in power] == found.power["truth"].tolist()
-    assert [float(row["iteration_30"]) for row in power] == found.power["30"].tolist()
+def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(result, tmp_path):
+    page = result.save(tmp_path / "out")
+    rows = read_table(tmp_path / "out" / "bands.csv")
+    assert [float(row["band_1"]) for row in rows] == result.correspondence[:, 0].tolist()
+    assert [float(row["ratio"]) for row in rows] == result.ratio.tolist()
+    assert [float(row["psnr"]) for row in rows] == result.psnr.tolist()
+    power = read_table(tmp_path / "out" / "power.csv")
+    assert [float(row["truth"]) for row in power] == result.power["truth"].tolist()
+    assert [float(row["iteration_30"]) for row in power] == result.power["30"].tolist()
     files = EXPERIMENTS["spectrum"].files
-    assert {one.name for one in page.parent.iterdir()} == set(files) and page.name == files[0]
+    assert {path.name for path in page.parent.iterdir()} == set(files) and page.name == files[0]
     record = json.loads((tmp_path / "out" / "spectrum.json").read_text(encoding="utf-8"))
-    assert record["held_out_stop"]["best_iteration"] == found.validation_stop.best_iteration
+    assert record["held_out_stop"]["best_iteration"] == result.validation_stop.best_iteration
     text = page.read_text(encoding="utf-8")
-    assert f"{found.psnr.max():.2f} dB" in text and f"{found.correspondence[-1, 4]:.2f}" in text
+    assert f"{result.psnr.max():.2f} dB" in text and f"{result.correspondence[-1, 4]:.2f}" in text
     assert not re.search(r"(?i)(src|href)\s*=\s*[\"'](?!data:)|https?:|<script|<link|@import", text)
 
 
-def energies_of_noise(network):
+def fit_noise(network):
     subject = make_experiment_setup(
-        noisy(32), architecture=network, max_iterations=60, device="cpu"
+        make_noisy(32), architecture=network, max_iterations=60, device="cpu"
     )
     noise = np.random.default_rng(3).standard_normal((32, 32)).astype(np.float32)
     with use_default_torch_state(subject.plan.threads):
-        return [one.energy for one in iter_fit(noise, subject, control=lambda: Control.GO)]
+        return [event.energy for event in iter_fit(noise, subject, control=lambda: Control.GO)]
 
 
 def test_bounded_layers_hold_noise_back_that_free_ones_learn():
-    free, bounded = (energies_of_noise(one)[-1] for one in ("preset", "decoder+lipschitz-1"))
+    free, bounded = (fit_noise(name)[-1] for name in ("preset", "decoder+lipschitz-1"))
     assert free < 0.5 and bounded > 0.85
 
 
 def test_the_page_names_the_network_and_its_bound(tmp_path):
     network = "decoder+lipschitz-1.7"
-    found = explore.spectrum(noisy(24), architecture=network, max_iterations=3, device="cpu")
-    assert found.subject.recipe["architecture"] == network
-    text = found.save(tmp_path / "out").read_text(encoding="utf-8")
+    result = explore.spectrum(make_noisy(24), architecture=network, max_iterations=3, device="cpu")
+    assert result.subject.recipe["architecture"] == network
+    text = result.save(tmp_path / "out").read_text(encoding="utf-8")
     assert "layers bounded to 1.7, else hourglass" in text and "here the bound is 1.7." in text
 
 
 def test_the_command_takes_the_truth_and_refuses_one_of_another_size(tmp_path, capsys):
-    for name, image in (("in", noisy(24)), ("truth", clean(24)), ("other", clean(32))):
+    for name, image in (
+        ("in", make_noisy(24)),
+        ("truth", load_clean(24)),
+        ("other", load_clean(32)),
+    ):
         tifffile.imwrite(tmp_path / f"{name}.tif", image)
     line = ["explore", "spectrum", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out")]
     assert main([*line, "--architecture", "lipschitz-0"]) == 2
@@ -181,8 +185,8 @@ def test_the_command_takes_the_truth_and_refuses_one_of_another_size(tmp_path, c
     assert not (tmp_path / "out").exists()
     truth = ["--truth", str(tmp_path / "truth.tif"), "--max-iterations", "3", "--device", "cpu"]
     assert main([*line, *truth, "--quiet"]) == 0
-    assert len(read(tmp_path / "out" / "bands.csv")) == 3
+    assert len(read_table(tmp_path / "out" / "bands.csv")) == 3
 
 
-def read(path):
+def read_table(path):
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))

@@ -70,30 +70,30 @@ def _print_ends(rows: list[dict[str, Any]]) -> None:
     from faults.cases import End
 
     ends = list(End)
-    found = [row for row in rows if row["part"].startswith("cases-")]
-    families = dict.fromkeys(row["part"] for row in found)
+    cases = [row for row in rows if row["part"].startswith("cases-")]
+    families = dict.fromkeys(row["part"] for row in cases)
     if families:
         print("| family | trials | " + " | ".join(ends) + " |\n" + "|---" * (len(ends) + 2) + "|")
     for family in (*families, *(["all"] if len(families) > 1 else [])):
-        ours = [row for row in found if family in (row["part"], "all")]
+        ours = [row for row in cases if family in (row["part"], "all")]
         counts = [sum(row.get("kind") == end for row in ours) for end in ends]
         print(f"| {family} | {len(ours)} | " + " | ".join(map(str, counts)) + " |")
 
 
-def _part(part: str, wish: argparse.Namespace) -> list[dict[str, Any]]:
+def _part(part: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Do what is left of one part, writing down each trial as it ends."""
-    folder = wish.out / "faults"
+    folder = options.out / "faults"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{part}{'.small' if wish.small else ''}.jsonl"
-    if wish.again:
+    path = folder / f"{part}{'.small' if options.small else ''}.jsonl"
+    if options.again:
         path.unlink(missing_ok=True)
     done = {row["trial"]: row for row in _read(path) if row.get("code") == code_state()}
     rows = []
     module = import_module(f"faults.{PARTS[part]}")
     with path.open("a", encoding="utf-8") as file:
         # with --match, a part's trials are all looked through, however few are asked for
-        for trial in module.trials(small=wish.small and not wish.match):
-            if wish.match and not trial.name.startswith(tuple(wish.match)):
+        for trial in module.trials(small=options.small and not options.match):
+            if options.match and not trial.name.startswith(tuple(options.match)):
                 continue
             if trial.name not in done:
                 began = time.monotonic()
@@ -116,11 +116,11 @@ def _part(part: str, wish: argparse.Namespace) -> list[dict[str, Any]]:
 @cache
 def code_state() -> str:
     """Give a digest of the code that is tried: figures of another are not its own."""
-    found = find_spec("napari_dip")
-    assert found is not None
-    folder = Path(str(found.origin)).parent
+    package = find_spec("napari_dip")
+    assert package is not None
+    folder = Path(str(package.origin)).parent
     whole = hashlib.sha256()
-    for path in sorted(one for one in folder.rglob("*") if one.suffix in (".py", ".json")):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".json")):
         whole.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes())
     return whole.hexdigest()[:12]
 
@@ -132,8 +132,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def _count(rows: list[dict[str, Any]], ok: bool | None = None) -> int:
-    found = [row for row in rows if ok is None or row["ok"] is ok]
-    return sum(row.get("count", row.get("kills", 1)) for row in found)
+    chosen = [row for row in rows if ok is None or row["ok"] is ok]
+    return sum(row.get("count", row.get("kills", 1)) for row in chosen)
 
 
 def _write(out: Path, only: list[str] | None) -> None:
@@ -145,25 +145,25 @@ def _write(out: Path, only: list[str] | None) -> None:
     rows = []
     for part in PARTS:
         every = _read(out / "faults" / f"{part}.jsonl")
-        found = {row["trial"]: row for row in every if row.get("code") == every[-1].get("code")}
-        if not found:
+        latest = {row["trial"]: row for row in every if row.get("code") == every[-1].get("code")}
+        if not latest:
             continue
-        seen = list(found.values())
+        latest_rows = list(latest.values())
         kinds: dict[str, int] = {}
-        for row in seen:
+        for row in latest_rows:
             kind = row.get("kind", "")
             kinds[kind] = kinds.get(kind, 0) + _count([row])
         ends = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if kind)
-        seconds = sum(row["seconds"] for row in seen)
-        failed = _count(seen, False)
+        seconds = sum(row["seconds"] for row in latest_rows)
+        failed = _count(latest_rows, False)
         rows.append(
             {
                 "part": part,
-                "trials": _count(seen),
+                "trials": _count(latest_rows),
                 "failed": failed,
                 "seen": ends,
                 "s": seconds,
-                "code": seen[-1].get("code", ""),
+                "code": latest_rows[-1].get("code", ""),
             }
         )
     shared_data.write("faults", rows, {"command": "make faults", "trials in all": len(rows)})

@@ -36,7 +36,7 @@ class Attack:
         Exit codes that are right.
     unsaid : str
         What must not be among what is said.
-    found : callable
+    check : callable
         Looks at the folder afterwards; says what is wrong there, or nothing.
     """
 
@@ -44,7 +44,7 @@ class Attack:
     make: Callable[[Path, Path], list[str]]
     ends: tuple[int, ...] = (2,)
     unsaid: str = ""
-    found: Callable[[Path], str] = _nothing
+    check: Callable[[Path], str] = _nothing
 
 
 def denoise(field: Path, name: str, *options: str) -> list[str]:
@@ -77,7 +77,7 @@ def pickled(name: str, *options: str, wrap: Callable[[bytes], bytes] = bytes) ->
     def make(field: Path, outside: Path) -> list[str]:
         tifffile.imwrite(field / "in.tif", noisy())
         (field / name).write_bytes(wrap(pickle.dumps(Bomb(outside / "executed"))))
-        told = [option.replace("{field}", str(field)) for option in options]
-        return denoise(field, "in.tif", *told)
+        arguments = [option.replace("{field}", str(field)) for option in options]
+        return denoise(field, "in.tif", *arguments)
 
     return make

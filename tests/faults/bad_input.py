@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import napari_dip as dip
 from bad_inputs import CASES, PYTHON_CASES, Case
-from faults.trials import Trial, bad, code_of, good, told
+from faults.trials import Trial, bad, code_of, good, is_translated
 from napari_dip.cli import main
-from test_bad_input import contents
+from test_bad_input import hash_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.trials import Seen
+    from faults.trials import Outcome
 
 #: Every how many-th case goes through the installed command as well, and through the batch.
 SHELL = 20
@@ -45,46 +45,46 @@ def trials(*, small: bool) -> Iterator[Trial]:
     yield from dock_trials(small=small)
 
 
-def at_the_command(case: Case) -> Seen:
+def at_the_command(case: Case) -> Outcome:
     """Type it, in this process."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         argv = case.make(folder)
-        before = contents(folder)
+        before = hash_files(folder)
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err):
             code = main(argv)
-        return _judged(case, code, out.getvalue(), err.getvalue(), contents(folder) == before)
+        return _judged(case, code, out.getvalue(), err.getvalue(), hash_files(folder) == before)
 
 
-def in_a_shell(case: Case) -> Seen:
+def in_a_shell(case: Case) -> Outcome:
     """Type it, as the installed command in a process of its own."""
     command = Path(sysconfig.get_path("scripts")) / "napari-dip"
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         argv = case.make(folder)
         if any("\0" in text for text in argv):
             return good("no shell hands over a NUL", kind="not to be typed", count=0)
-        before = contents(folder)
+        before = hash_files(folder)
         done = subprocess.run([command, *argv], capture_output=True, text=True, timeout=120)
-        whole = contents(folder) == before
+        whole = hash_files(folder) == before
         return _judged(case, done.returncode, done.stdout, done.stderr, whole)
 
 
-def _judged(case: Case, code: int, out: str, err: str, whole: bool) -> Seen:
-    found = code_of(err)
-    if (code, out, found, whole) != (2, "", case.code, True):
-        return bad(f"exit {code}, {found}, touched: {not whole}, said: {out}{err}"[:600])
-    return good(found, kind="refused")
+def _judged(case: Case, code: int, out: str, err: str, whole: bool) -> Outcome:
+    found_code = code_of(err)
+    if (code, out, found_code, whole) != (2, "", case.code, True):
+        return bad(f"exit {code}, {found_code}, touched: {not whole}, said: {out}{err}"[:600])
+    return good(found_code, kind="refused")
 
 
-def in_python(case: Case) -> Seen:
+def in_python(case: Case) -> Outcome:
     """Call the task's function with the same image and settings."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         argv = case.make(folder)
-        before = contents(folder)
-        settings = given(argv)
+        before = hash_files(folder)
+        settings = parse_arguments(argv)
         try:
             if "from_recipe" in settings:
                 named = settings["from_recipe"]
@@ -92,20 +92,20 @@ def in_python(case: Case) -> Seen:
             else:
                 answer = getattr(dip, argv[0].replace("-", "_"))(argv[1], **settings)
         except dip.RefusedError as no:
-            if no.refusal.code != case.code or not told(no.refusal):
+            if no.refusal.code != case.code or not is_translated(no.refusal):
                 return bad(f"{no.refusal.code}: {no.refusal.message}")
-            if contents(folder) != before:
+            if hash_files(folder) != before:
                 return bad("files were touched")
             return good(no.refusal.code, kind="refused")
         return bad(f"an answer of shape {answer.image.shape}")
 
 
-def in_a_batch(case: Case) -> Seen:
+def in_a_batch(case: Case) -> Outcome:
     """Run the same recipe on the same file as a batch of one."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         argv = case.make(folder)
-        settings = given(argv)
+        settings = parse_arguments(argv)
         others = {name: settings.pop(name) for name in ("mask", "psf", "guide") if name in settings}
         axes = settings.pop("axes", None)
         named = settings.pop("from_recipe", None)
@@ -114,14 +114,20 @@ def in_a_batch(case: Case) -> Seen:
             recipe = task if named is None else Path(named) if named else ""
             result = dip.batch(recipe, [argv[1]], folder / "results", axes=axes, **others)
         except dip.RefusedError as no:
-            return good(no.refusal.code, kind="refused") if told(no.refusal) else bad(str(no))
-        one = result.outcomes[0]
-        if one.refusal is None or not told(one.refusal) or one.state not in ("refused", "failed"):
-            return bad(f"{one.state}: {one.refusal}")
-        return good(one.refusal.code, kind="refused")
+            return (
+                good(no.refusal.code, kind="refused") if is_translated(no.refusal) else bad(str(no))
+            )
+        outcome = result.outcomes[0]
+        if (
+            outcome.refusal is None
+            or not is_translated(outcome.refusal)
+            or outcome.state not in ("refused", "failed")
+        ):
+            return bad(f"{outcome.state}: {outcome.refusal}")
+        return good(outcome.refusal.code, kind="refused")
 
 
-def given(argv: list[str]) -> dict[str, Any]:
+def parse_arguments(argv: list[str]) -> dict[str, Any]:
     """Read what was typed after the image as the settings of a call."""
     settings: dict[str, Any] = {}
     options, place = argv[2:], 0

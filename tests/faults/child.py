@@ -78,7 +78,7 @@ class Child:
                 os.dup2(handle, 1)
                 os.dup2(handle, 2)
                 if memory is not None:
-                    most = held() + memory
+                    most = measure_address_space() + memory
                     resource.setrlimit(resource.RLIMIT_AS, (most, most))
                 before()
                 from napari_dip.cli.app import _silence_libraries, main
@@ -94,9 +94,9 @@ class Child:
         """Wait until it has spent so much of the processor, or is over; no clock knows how busy."""
         while True:
             with open(f"/proc/{self.pid}/stat", encoding="ascii", errors="replace") as file:
-                words = file.read().rpartition(")")[2].split()
-            spent = (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
-            if words[0] == "Z" or spent >= seconds:
+                fields = file.read().rpartition(")")[2].split()
+            spent = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            if fields[0] == "Z" or spent >= seconds:
                 return
             time.sleep(0.005)
 
@@ -120,7 +120,7 @@ class Child:
         return Ended(code, said, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
-def held() -> int:
+def measure_address_space() -> int:
     """Bytes of address space that this process holds."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from faults.trials import Seen
+    from faults.trials import Outcome
 
 MOMENTS, QUOTAS = 20, 8
 #: Size of the disk: room for a checkpoint and its successor, and for the result.
@@ -101,12 +101,12 @@ def fill(place: Path) -> None:
 
 def _full(
     made_full: Callable[[Path], AbstractContextManager[Path]], case: str, number: int, moment: float
-) -> Seen:
+) -> Outcome:
     """Run with the results on the small disk, and fill it."""
     right = undisturbed(case)[0]
     rng = random.Random(number)
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         lay_out(folder)
         with made_full(folder / "disk") as disk:
             output = disk / "out.tif"
@@ -124,11 +124,11 @@ def _full(
             return _judged(folder, output, right, ended.code, ended.said)
 
 
-def _removed(case: str) -> Seen:
+def _removed(case: str) -> Outcome:
     """Remove the folder of the result, and all in it, in the middle of a run."""
     right = undisturbed(case)[0]
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         lay_out(folder)
         (folder / "results").mkdir()
         output = folder / "results" / "out.tif"
@@ -147,11 +147,11 @@ def _removed(case: str) -> Seen:
         return good("kept elsewhere and said so", kind="kept elsewhere")
 
 
-def _twice(case: str) -> Seen:
+def _twice(case: str) -> Outcome:
     """Begin another run, with another seed, on the same result while one is on."""
     right = undisturbed(case)[0]
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         lay_out(folder)
         first = Child(command(case, folder), folder / "log")
         first.wait_until_spent(0.5 * spent(case))
@@ -168,7 +168,7 @@ def _twice(case: str) -> Seen:
         return good("the second was refused", kind="refused")
 
 
-def _judged(folder: Path, output: Path, right: str, code: int, said: str) -> Seen:
+def _judged(folder: Path, output: Path, right: str, code: int, said: str) -> Outcome:
     """Say whether the result is in its place, or elsewhere and said so."""
     if code == 0 and digest(output) == right:
         return good("saved before the disk was full", kind="saved in its place")

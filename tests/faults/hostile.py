@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from faults.attack import Attack
-    from faults.trials import Seen
+    from faults.trials import Outcome
 
 #: Most that one may take.
 MOST_BYTES, MOST_SECONDS = 10**9, 5.0
@@ -38,21 +38,23 @@ def _warm() -> None:
     """Load what a refusal needs, and no torch, so that children begin with it."""
     import tifffile
 
-    with tempfile.TemporaryDirectory() as made:
-        tifffile.imwrite(Path(made) / "in.tif", noisy(20, 20), compression="zlib")
-        main(["plan", "denoise", str(Path(made) / "in.tif")])
+    with tempfile.TemporaryDirectory() as scratch:
+        tifffile.imwrite(Path(scratch) / "in.tif", noisy(20, 20), compression="zlib")
+        main(["plan", "denoise", str(Path(scratch) / "in.tif")])
 
 
-def _attacked(attack: Attack) -> Seen:
+def _attacked(attack: Attack) -> Outcome:
     """Lay the trap, type the command in a child with little memory, and look what happened."""
-    with tempfile.TemporaryDirectory() as made:
-        field, outside = Path(made) / "field", Path(made) / "outside"
+    with tempfile.TemporaryDirectory() as scratch:
+        field, outside = Path(scratch) / "field", Path(scratch) / "outside"
         field.mkdir()
         outside.mkdir()
         (outside / "treasure").write_text("mine")
         argv = attack.make(field, outside)
         before = _state(outside)
-        ended = typed(argv, Path(made) / "log", memory=MOST_BYTES, before=lambda: os.chdir(field))
+        ended = typed(
+            argv, Path(scratch) / "log", memory=MOST_BYTES, before=lambda: os.chdir(field)
+        )
         facts = {"cpu": round(ended.cpu, 2), "peak_MB": round(ended.peak / 1e6)}
         if _state(outside) != before:
             return bad(f"outside was touched: {_state(outside)}", **facts)
@@ -64,10 +66,10 @@ def _attacked(attack: Attack) -> Seen:
             return bad(f"said: {ended.said}"[:600], **facts)
         if attack.unsaid and attack.unsaid in ended.said:
             return bad(f"gave away: {ended.said}"[:600], **facts)
-        if found := attack.found(field):
-            return bad(found, **facts)
-        seen = code_of(_last(ended.said)) if ended.code == 2 else "restored without harm"
-        return good(str(seen), kind="refused" if ended.code == 2 else "harmless", **facts)
+        if damage := attack.check(field):
+            return bad(damage, **facts)
+        ending = code_of(_last(ended.said)) if ended.code == 2 else "restored without harm"
+        return good(str(ending), kind="refused" if ended.code == 2 else "harmless", **facts)
 
 
 def _last(said: str) -> str:

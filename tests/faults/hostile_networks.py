@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def inverting(field: Path, name: str, layer: str = "body.3") -> list[str]:
     """Type what inverts a layer of that network."""
     tifffile.imwrite(field / "in.tif", noisy())
-    given = ["--network", str(field / name), "--layer", layer]
-    return ["invert-features", str(field / "in.tif"), "-o", str(field / "out.tif"), *given]
+    arguments = ["--network", str(field / name), "--layer", layer]
+    return ["invert-features", str(field / "in.tif"), "-o", str(field / "out.tif"), *arguments]
 
 
 def archive(
@@ -76,8 +76,8 @@ def with_steps(*steps: dict[str, Any], layer: str = "head") -> Callable[[Path, P
     """Put more steps behind those of a good graph."""
 
     def change(content: Content, mark: bytes) -> None:
-        made, drawn = small()
-        content.update(entries([*made, *steps], drawn))
+        program, drawn = small()
+        content.update(entries([*program, *steps], drawn))
 
     return archive(change, layer)
 

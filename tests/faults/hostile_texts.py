@@ -101,8 +101,8 @@ def tensors(header: Any, data: bytes = bytes(64), claimed: int | None = None) ->
 
 
 def overlapping(outside: Path) -> bytes:
-    one = {"dtype": "F32", "shape": [2**20, 2**20], "data_offsets": [0, 64]}
-    return tensors({"a": one, "b": one, "__metadata__": {"napari_dip": "{}"}})
+    entry = {"dtype": "F32", "shape": [2**20, 2**20], "data_offsets": [0, 64]}
+    return tensors({"a": entry, "b": entry, "__metadata__": {"napari_dip": "{}"}})
 
 
 def sparse_checkpoint(field: Path, outside: Path) -> list[str]:
@@ -117,8 +117,8 @@ def sparse_checkpoint(field: Path, outside: Path) -> list[str]:
 
 
 def batch(field: Path, *names: str, resume: bool = False) -> list[str]:
-    told = {"schema": 1, "task": "denoise", "preset": "fast", "max_iterations": 1}
-    (field / "recipe.json").write_text(json.dumps(told))
+    recipe = {"schema": 1, "task": "denoise", "preset": "fast", "max_iterations": 1}
+    (field / "recipe.json").write_text(json.dumps(recipe))
     inputs = [str(field / name) for name in names]
     argv = ["batch", str(field / "recipe.json"), *inputs, "-o", str(field / "results")]
     return [*argv, "--quiet", *(["--resume"] if resume else [])]
@@ -128,9 +128,9 @@ def escaping_list(field: Path, outside: Path) -> list[str]:
     """Let the list of a batch claim a file outside as its own result."""
     tifffile.imwrite(field / "in.tif", noisy())
     (field / "results").mkdir()
-    told = {"schema": 1, "task": "denoise", "settings": {}, "preset": "fast", "max_iterations": 1}
+    recipe = {"schema": 1, "task": "denoise", "settings": {}, "preset": "fast", "max_iterations": 1}
     files = {"../../outside/treasure": "../in.tif", "in.tif": "../in.tif"}
-    listed = {"schema": 1, "recipe": told, "files": files, "refused": []}
+    listed = {"schema": 1, "recipe": recipe, "files": files, "refused": []}
     (field / "results" / "batch.json").write_text(json.dumps(listed))
     (field / "results" / "in.tif").symlink_to(outside / "treasure")
     return batch(field, "in.tif", resume=True)
@@ -241,13 +241,13 @@ ATTACKS = [
         "name that is HTML",
         named("<img src=x onerror=alert(1)>.tif"),
         (0,),
-        found=page_without("<img src=x", "batch.html"),
+        check=page_without("<img src=x", "batch.html"),
     ),
     Attack(
         "name that is a formula",
         named("=cmd|' C calc'!A0.tif"),
         (0,),
-        found=page_without(",=cmd", "batch.csv"),
+        check=page_without(",=cmd", "batch.csv"),
     ),
     Attack(
         "name with signs for the terminal", named("a\x1b]0;owned\x07\n.tif"), (0,), unsaid="\x1b"

@@ -40,12 +40,12 @@ def said(place: str, change: Callable[[Any], object]) -> Callable[[Path, Path], 
     return spoil
 
 
-def levels(told: Any) -> Any:
-    return told["attributes"]["ome"]["multiscales"][0]["datasets"]
+def levels(metadata: Any) -> Any:
+    return metadata["attributes"]["ome"]["multiscales"][0]["datasets"]
 
 
 def chunk_of(whole: Path) -> Path:
-    return next(one for one in (whole / "0" / "c").rglob("*") if one.is_file())
+    return next(path for path in (whole / "0" / "c").rglob("*") if path.is_file())
 
 
 def linked_chunk(whole: Path, outside: Path) -> None:
@@ -65,9 +65,9 @@ def linked_metadata(target: str, whole: Path, outside: Path) -> None:
     (whole / "zarr.json").symlink_to(target.format(outside=outside))
 
 
-def absurd(told: Any) -> None:
-    told["shape"] = [2**40] * 3
-    told["chunk_grid"]["configuration"]["chunk_shape"] = [2**40] * 3
+def absurd(metadata: Any) -> None:
+    metadata["shape"] = [2**40] * 3
+    metadata["chunk_grid"]["configuration"]["chunk_shape"] = [2**40] * 3
 
 
 def bomb(whole: Path, outside: Path) -> None:
@@ -78,8 +78,8 @@ def bomb(whole: Path, outside: Path) -> None:
             file.write(bytes(2**20))
 
 
-def gzipped(told: Any) -> None:
-    told["codecs"] = [
+def gzipped(metadata: Any) -> None:
+    metadata["codecs"] = [
         {"name": "bytes", "configuration": {"endian": "little"}},
         {"name": "gzip", "configuration": {"level": 9}},
     ]
@@ -99,7 +99,9 @@ ATTACKS = [
     Attack("Zarr whose level is a link outside", spoilt(linked_level)),
     Attack(
         "Zarr whose level is named outside",
-        spoilt(said("zarr.json", lambda told: levels(told)[0].update(path="../../outside"))),
+        spoilt(
+            said("zarr.json", lambda metadata: levels(metadata)[0].update(path="../../outside"))
+        ),
     ),
     Attack(
         "Zarr whose metadata are a link outside",
@@ -119,7 +121,7 @@ ATTACKS = [
         spoilt(
             said(
                 "0/zarr.json",
-                lambda told: told["codecs"].append(
+                lambda metadata: metadata["codecs"].append(
                     {"name": "numcodecs.pickle", "configuration": {}}
                 ),
             )
@@ -127,6 +129,8 @@ ATTACKS = [
     ),
     Attack(
         "Zarr of a million levels",
-        spoilt(said("zarr.json", lambda told: levels(told).extend([{"path": "0"}] * 10**6))),
+        spoilt(
+            said("zarr.json", lambda metadata: levels(metadata).extend([{"path": "0"}] * 10**6))
+        ),
     ),
 ]

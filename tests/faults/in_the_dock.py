@@ -15,7 +15,7 @@ from napari_dip.tasks import TASKS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from faults.trials import Seen
+    from faults.trials import Outcome
 
 SIDE = 32
 #: Seconds after which a dock counts as hanging.
@@ -99,14 +99,14 @@ def _application() -> Any:
     return QApplication.instance() or QApplication([])
 
 
-def _with_image(task: str, image: Any, axes: str | None = None) -> Seen:
+def _with_image(task: str, image: Any, axes: str | None = None) -> Outcome:
     def add(viewer: Any) -> None:
         viewer.add_image(image, name="picture", rgb=False)
 
     return _with_layers(task, add, axes)
 
 
-def _with_others(task: str, others: dict[str, tuple[str, Any]]) -> Seen:
+def _with_others(task: str, others: dict[str, tuple[str, Any]]) -> Outcome:
     def add(viewer: Any) -> None:
         for name, (kind, data) in others.items():
             getattr(viewer, f"add_{kind}")(data, name=name)
@@ -120,7 +120,7 @@ def _with_layers(
     add: Callable[[Any], object],
     axes: str | None = None,
     others: dict[str, str] | None = None,
-) -> Seen:
+) -> Outcome:
     """Open a dock, press Run, and read what it says; no layer may be added."""
     _application()
     from napari.components import ViewerModel

@@ -27,7 +27,7 @@ from napari_dip.pipeline.store.tensor_file import read_tensors
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.trials import Seen
+    from faults.trials import Outcome
 
 #: Kills of forked runs and of the installed command, and checkpoints that are damaged.
 FORKED, REAL, FLIPS = 180, 20, 10
@@ -65,17 +65,17 @@ def _times(kills: int) -> Iterator[int]:
         yield times
 
 
-def _killed(case: str, number: int, times: int) -> Seen:
+def _killed(case: str, number: int, times: int) -> Outcome:
     """Kill a run that often, then let it end."""
     right, _ = undisturbed(case)
     rng = random.Random(f"{case} {number}")
-    found: list[bool] = []
+    checks: list[bool] = []
     ended_first = 0
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         _lay_out(folder)
-        while len(found) < times:
-            resume = ["--resume"] if found else []
+        while len(checks) < times:
+            resume = ["--resume"] if checks else []
             argv = command(case, folder, "--overwrite", "--quiet", *resume)
             child = Child(argv, folder / "log")
             child.wait_until_spent(rng.uniform(0, 1) * spent(case))
@@ -90,10 +90,10 @@ def _killed(case: str, number: int, times: int) -> Seen:
                     return bad("the run always ended before it could be killed")
                 continue
             if damage := _damage(folder, right):
-                return bad(f"after kill {len(found) + 1}: {damage}")
-            found.append(_kept(folder))
+                return bad(f"after kill {len(checks) + 1}: {damage}")
+            checks.append(_kept(folder))
         argv = command(case, folder, "--overwrite", "--quiet", "--resume")
-        return _resumed(typed(argv, folder / "log2"), folder, right, found)
+        return _resumed(typed(argv, folder / "log2"), folder, right, checks)
 
 
 def _lay_out(folder: Path) -> None:
@@ -120,26 +120,26 @@ def _damage(folder: Path, right: str) -> str:
     return ""
 
 
-def _resumed(ended: object, folder: Path, right: str, found: list[bool]) -> Seen:
+def _resumed(ended: object, folder: Path, right: str, checks: list[bool]) -> Outcome:
     """Compare the resumed result with the undisturbed one, and look for what was left."""
     code, said = ended.code, ended.said  # type: ignore[attr-defined]
     if code:
         return bad(f"resumed: exit {code}: {said}"[:500])
     if digest(folder / "out.tif") != right:
-        return bad(f"other bytes; checkpoint found: {found}")
-    left = {path.name for path in folder.iterdir()}
-    left -= {"in.tif", "tall.tif", "mask.tif", "out.tif", "log", "log2"}
-    if left:
-        return bad(f"left behind: {sorted(left)}")
-    kind = "same bytes from a checkpoint" if any(found) else "same bytes from the beginning"
-    return good(kind, kind=kind, kills=len(found), with_checkpoint=sum(found))
+        return bad(f"other bytes; checkpoint found: {checks}")
+    leftovers = {path.name for path in folder.iterdir()}
+    leftovers -= {"in.tif", "tall.tif", "mask.tif", "out.tif", "log", "log2"}
+    if leftovers:
+        return bad(f"left behind: {sorted(leftovers)}")
+    kind = "same bytes from a checkpoint" if any(checks) else "same bytes from the beginning"
+    return good(kind, kind=kind, kills=len(checks), with_checkpoint=sum(checks))
 
 
-def _flipped(number: int) -> Seen:
+def _flipped(number: int) -> Outcome:
     """Damage a checkpoint by one bit, anywhere: it is refused, and nothing is made of it."""
     rng = random.Random(f"flipped {number}")
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         lay_out(folder)
         for name, content in _checkpoint("denoise").items():
             (folder / name).parent.mkdir(exist_ok=True)
@@ -157,11 +157,11 @@ def _flipped(number: int) -> Seen:
         return good(f"byte {place}: {ended.said.strip()[-120:]}", kind="damage noticed")
 
 
-def _from_a_checkpoint(case: str) -> Seen:
+def _from_a_checkpoint(case: str) -> Outcome:
     """Go on from a checkpoint that is there for certain."""
     right, _ = undisturbed(case)
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         lay_out(folder)
         for name, content in _checkpoint(case).items():
             (folder / name).parent.mkdir(exist_ok=True)
@@ -173,8 +173,8 @@ def _from_a_checkpoint(case: str) -> Seen:
 @cache
 def _checkpoint(case: str) -> dict[str, bytes]:
     """Give what a killed run has left beside its result, by the names of the files."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         lay_out(folder)
         child = Child(command(case, folder, "--quiet"), folder / "log")
         # a quick computer is through before the first checkpoint is due: let the clock go on alone
@@ -187,19 +187,19 @@ def _checkpoint(case: str) -> dict[str, bytes]:
                 raise RuntimeError((folder / "log").read_text())
         child.kill()
         child.ended()
-        left = [path for path in folder.rglob("*") if path.is_file()]
-        names = {str(path.relative_to(folder)): path.read_bytes() for path in left}
-        return {name: one for name, one in names.items() if name.startswith(UNFINISHED)}
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        names = {str(path.relative_to(folder)): path.read_bytes() for path in files}
+        return {name: path for name, path in names.items() if name.startswith(UNFINISHED)}
 
 
-def _killed_command(case: str, number: int) -> Seen:
+def _killed_command(case: str, number: int) -> Outcome:
     """Kill the installed command, loading included."""
     right, seconds = undisturbed(case)
     rng = random.Random(f"command {case} {number}")
     program = str(Path(sysconfig.get_path("scripts")) / "napari-dip")
     early = rng.random() < 0.25  # some before there is a checkpoint, while all is loaded
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         _lay_out(folder)
         argv = [program, *command(case, folder, "--overwrite", "--quiet")]
         for sooner in range(MOST_EARLY_ENDS):  # a run that ends before its moment is not counted
@@ -220,7 +220,7 @@ def _killed_command(case: str, number: int) -> Seen:
             return bad("the command always ended before it could be killed")
         if damage := _damage(folder, right):
             return bad(damage)
-        found = [_kept(folder)]
+        checks = [_kept(folder)]
         done = subprocess.run([*argv, "--resume"], capture_output=True, text=True, timeout=600)
         ended = type("Ended", (), {"code": done.returncode, "said": done.stderr})
-        return _resumed(ended, folder, right, found)
+        return _resumed(ended, folder, right, checks)

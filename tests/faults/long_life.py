@@ -18,7 +18,7 @@ from faults.trials import Trial, bad, good
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from faults.trials import Seen
+    from faults.trials import Outcome
 
 RUNS, FEW, WARM_UP = 100, 8, 5
 MOST_BYTES = 20e6
@@ -37,7 +37,7 @@ def trials(*, small: bool) -> Iterator[Trial]:
         yield Trial("runs in one drawn napari", partial(_apart, RUNS, "drawn"))
 
 
-def _apart(runs: int, kind: str) -> Seen:
+def _apart(runs: int, kind: str) -> Outcome:
     """Open a napari of that kind in a process, and say what has grown there."""
     argv = [sys.executable, "-m", "faults.long_life", str(runs), kind]
     done = subprocess.run(
@@ -51,9 +51,9 @@ def _apart(runs: int, kind: str) -> Seen:
         return bad(done.stderr[-600:])
     output = json.loads(done.stdout.splitlines()[-1])
     grown = output["bytes"]
-    seen = f"{grown / 1e6:+.1f} MB, threads {output['threads']:+}, handles {output['handles']:+}"
+    growth = f"{grown / 1e6:+.1f} MB, threads {output['threads']:+}, handles {output['handles']:+}"
     steady = grown <= MOST_BYTES and output["threads"] <= 0 and output["handles"] <= 0
-    return (good if steady else bad)(seen, kind=f"steady, {kind}", count=runs, **output)
+    return (good if steady else bad)(growth, kind=f"steady, {kind}", count=runs, **output)
 
 
 def main(runs: int, kind: str) -> None:
@@ -119,7 +119,7 @@ def _run(viewer: Any, dock: Any) -> None:
     if hasattr(viewer, "window"):
         viewer.add_image(np.ones((48, 48), np.float32), name="beside")
         _let_go_on(DRAWING_MILLISECONDS)
-    for layer in [one for one in viewer.layers if one.name != "cells"]:
+    for layer in [layer for layer in viewer.layers if layer.name != "cells"]:
         viewer.layers.remove(layer)  # one right after the other, as of several that are selected
     dock.chooser.choose("cells", "YX")
     _let_go_on(POLL_MILLISECONDS)

@@ -28,7 +28,7 @@ from faults.trials import Trial, bad, good, pattern
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.trials import Seen
+    from faults.trials import Outcome
 
 CASES = ("denoise", "inpaint", "blind-deblur", "tiled")
 TIMES = 20
@@ -53,8 +53,8 @@ def trials(*, small: bool) -> Iterator[Trial]:
 @cache
 def counted(case: str) -> tuple[int, int, np.ndarray]:
     """Calls until the first report, calls in all, and pixels, of a run whose card is never lost."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         lay_out(folder)
         counts = folder / "counts"
         ended = typed(_argv(case, folder), folder / "log", before=partial(_play, None, counts))
@@ -68,14 +68,14 @@ def _argv(case: str, folder: Path) -> list[str]:
     return command(case, folder, "--device", "mps")
 
 
-def _whole(case: str) -> Seen:
+def _whole(case: str) -> Outcome:
     """The played card computes what the processor computes; else it would prove nothing.
 
     Processors that are made for it compute some steps in half precision, the played card none.
     """
     first, whole, picture = counted(case)
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         lay_out(folder)
         ended = typed(command(case, folder), folder / "log", before=_without_half)
         if ended.code:
@@ -86,17 +86,17 @@ def _whole(case: str) -> Seen:
     return good(f"{whole} calls, off by {off}", kind="card went on")
 
 
-def _lost(case: str, number: int) -> Seen:
+def _lost(case: str, number: int) -> Outcome:
     """Lose the card somewhere between the first report and the end."""
     first, whole, usual = counted(case)
     # previews come by the clock, so that another run may touch the card a few times less
     at = random.Random(f"card {case} {number}").randrange(first + 1, whole * 19 // 20)
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         lay_out(folder)
         ended = typed(_argv(case, folder), folder / "log", before=partial(_play, at, None))
-        kept = ("best picture so far was kept", "tiles that are done were kept")
-        said = "stopped answering" in ended.said and any(words in ended.said for words in kept)
+        kept = ("best image so far was kept", "tiles that are done were kept")
+        said = "stopped answering" in ended.said and any(text in ended.said for text in kept)
         if ended.code or not said:
             return bad(f"call {at} of {whole}: exit {ended.code}: {ended.said}"[-600:])
         picture = tifffile.imread(folder / "out.tif").astype(np.float64)
@@ -109,14 +109,14 @@ def _lost(case: str, number: int) -> Seen:
         )
 
 
-def _at_once() -> Seen:
+def _at_once() -> Outcome:
     """Lose the card before there is anything to keep: that is said, and nothing is written."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         lay_out(folder)
         ended = typed(_argv("denoise", folder), folder / "log", before=partial(_play, 5, None))
-        told = pattern("device-lost").search(ended.said)
-        if ended.code != 1 or not told or (folder / "out.tif").exists():
+        message = pattern("device-lost").search(ended.said)
+        if ended.code != 1 or not message or (folder / "out.tif").exists():
             return bad(f"exit {ended.code}: {ended.said}"[-600:])
         return good("said so", kind="nothing to keep yet")
 
@@ -164,7 +164,7 @@ class PlayedCard(TorchFunctionMode):
         self.at = at
         self.first = self.touched = 0
         self._counts = counts
-        self._make_hole_mask: dict[int, Any] = {}
+        self._storages: dict[int, Any] = {}
 
     @property
     def lost(self) -> bool:
@@ -178,7 +178,7 @@ class PlayedCard(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         with torch._C.DisableTorchFunction():
-            ours = [one for one in _tensors((args, kwargs)) if self._is_marked(one)]
+            ours = [tensor for tensor in _tensors((args, kwargs)) if self._is_marked(tensor)]
             if func == torch.Tensor.device.__get__:
                 return CARD if ours else HERE
             # what a module is moved to is read from its arguments, and must stay the card
@@ -192,37 +192,37 @@ class PlayedCard(TorchFunctionMode):
                     raise torch.AcceleratorError(SAID)
                 if name in ("numpy", "__array__"):
                     raise TypeError("can't convert mps device type tensor to numpy.")
-            asked = _device((args, kwargs), name)
-            made = func(*_mapped(args), **_mapped(kwargs))
-            return self._placed(name, asked, bool(ours), args, made)
+            device = _device((args, kwargs), name)
+            output = func(*_mapped(args), **_mapped(kwargs))
+            return self._placed(name, device, bool(ours), args, output)
 
     def _placed(
-        self, name: str, asked: torch.device | None, ours: bool, args: Any, made: Any
+        self, name: str, device: torch.device | None, ours: bool, args: Any, output: Any
     ) -> Any:
         """Mark what lies on the card now; a copy off it is a copy."""
-        if name == "cpu" or (name == "to" and asked == HERE):
-            return made.clone() if ours else made
+        if name == "cpu" or (name == "to" and device == HERE):
+            return output.clone() if ours else output
         if name == "copy_":  # stays where it was
-            return made
-        if asked == CARD and self.lost:
+            return output
+        if device == CARD and self.lost:
             raise torch.AcceleratorError(SAID)
-        if asked == CARD and name == "to" and not ours:
-            made = made.clone(memory_format=torch.preserve_format)
-        if asked == CARD or (ours and asked is None):
-            for one in _tensors(made):
-                self._mark(one)
-        return made
+        if device == CARD and name == "to" and not ours:
+            output = output.clone(memory_format=torch.preserve_format)
+        if device == CARD or (ours and device is None):
+            for part in _tensors(output):
+                self._mark(part)
+        return output
 
     def _mark(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         # held weakly, so that no other storage is taken for it
         from torch.multiprocessing.reductions import StorageWeakRef
 
-        self._make_hole_mask[storage._cdata] = StorageWeakRef(storage)
+        self._storages[storage._cdata] = StorageWeakRef(storage)
 
     def _is_marked(self, tensor: torch.Tensor) -> bool:
-        found = self._make_hole_mask.get(tensor.untyped_storage()._cdata)
-        return found is not None and not found.expired()
+        storage = self._storages.get(tensor.untyped_storage()._cdata)
+        return storage is not None and not storage.expired()
 
 
 #: What tells of a tensor without touching what it holds.
@@ -244,7 +244,7 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     if isinstance(value, dict):
         value = tuple(value.values())
     if isinstance(value, list | tuple):
-        return [one for part in value for one in _tensors(part)]
+        return [tensor for part in value for tensor in _tensors(part)]
     return []
 
 
@@ -252,9 +252,9 @@ def _device(value: Any, name: str) -> torch.device | None:
     """Find the device that a call names, or whose tensor it names as an example."""
     args, kwargs = value
     named = [kwargs.get("device"), *(args[1:] if name in ("to", "new_zeros", "new_ones") else args)]
-    for one in named:
-        if isinstance(one, torch.device) or (isinstance(one, str) and one in ("mps", "cpu")):
-            return CARD if torch.device(one).type == "mps" else HERE
+    for part in named:
+        if isinstance(part, torch.device) or (isinstance(part, str) and part in ("mps", "cpu")):
+            return CARD if torch.device(part).type == "mps" else HERE
     return None
 
 
@@ -265,7 +265,7 @@ def _mapped(value: Any) -> Any:
     if isinstance(value, str) and value == "mps":
         return "cpu"
     if isinstance(value, dict):
-        return {name: _mapped(one) for name, one in value.items()}
+        return {name: _mapped(part) for name, part in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_mapped(one) for one in value)
+        return type(value)(_mapped(part) for part in value)
     return value

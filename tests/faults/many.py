@@ -30,7 +30,7 @@ from napari_dip.errors import FAULTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.trials import Seen
+    from faults.trials import Outcome
 
 #: Files that can be restored, times that the command is killed, and workers that are.
 GOOD, KILLS, WORKER_KILLS = 54, 10, 5
@@ -69,13 +69,13 @@ class Watched:
         for path in self.folder.glob("*.tif"):
             if path.read_bytes() != self.right.get(path.name):
                 return f"{path.name} holds other bytes"
-        found = {}
+        files = {}
         for receipt in self.folder.glob("records/*.json"):
             if json.loads(receipt.read_text("utf-8"))["report"] is not None:
                 for path in (receipt, self.folder / receipt.stem):
-                    found[path.name] = path.stat().st_ino, path.stat().st_mtime_ns
-        again = [name for name, mark in self.marks.items() if found.get(name) != mark]
-        self.marks = found
+                    files[path.name] = path.stat().st_ino, path.stat().st_mtime_ns
+        again = [name for name, mark in self.marks.items() if files.get(name) != mark]
+        self.marks = files
         return f"computed twice: {again}" if again else ""
 
     @property
@@ -83,7 +83,7 @@ class Watched:
         """How many files have an end."""
         return len(list(self.folder.glob("records/*.json")))
 
-    def ended(self, seen: str, code: int, said: str, **facts: Any) -> Seen:
+    def ended(self, account: str, code: int, said: str, **facts: Any) -> Outcome:
         """Compare what came of it with what should."""
         if wrong := self.look():
             return bad(wrong)
@@ -91,25 +91,25 @@ class Watched:
             return bad(f"exit {code}: {said}"[-600:])
         if missing := self.right.keys() - {path.name for path in self.folder.glob("*.tif")}:
             return bad(f"missing: {sorted(missing)}")
-        left = [path.name for path in self.folder.rglob("*") if path.suffix in LEFT_OVER]
-        if left:
-            return bad(f"left behind: {sorted(left)}")
-        return good(f"{len(self.right)} results with the same bytes; {seen}", **facts)
+        leftovers = [path.name for path in self.folder.rglob("*") if path.suffix in LEFT_OVER]
+        if leftovers:
+            return bad(f"left behind: {sorted(leftovers)}")
+        return good(f"{len(self.right)} results with the same bytes; {account}", **facts)
 
 
-def _undisturbed(count: int) -> Seen:
+def _undisturbed(count: int) -> Outcome:
     """Restore all that can be restored, and refuse the six clearly."""
     folder = right(count)
-    found = codes(folder)
-    unclear = [code for code in found.values() if code == "unexpected" or code not in FAULTS]
-    there = len(list(folder.glob("*.tif")))
-    if there != count or len(found) != 6 or unclear:
-        return bad(f"{there} results, refused: {found}")
-    said = ", ".join(f"{name} {code}" for name, code in sorted(found.items()))
-    return good(f"{there} results; {said}", count=there + len(found), kind="as it should be")
+    outcomes = codes(folder)
+    unclear = [code for code in outcomes.values() if code == "unexpected" or code not in FAULTS]
+    results = len(list(folder.glob("*.tif")))
+    if results != count or len(outcomes) != 6 or unclear:
+        return bad(f"{results} results, refused: {outcomes}")
+    said = ", ".join(f"{name} {code}" for name, code in sorted(outcomes.items()))
+    return good(f"{results} results; {said}", count=results + len(outcomes), kind="as it should be")
 
 
-def _killed(count: int, kills: int) -> Seen:
+def _killed(count: int, kills: int) -> Outcome:
     """Kill the command at random moments, and go on each time."""
     batch = Watched(fresh("killed", count), results(right(count)))
     rng = random.Random("killed")
@@ -128,19 +128,19 @@ def _killed(count: int, kills: int) -> Seen:
     if ended is None:
         child.kill()
         return bad("it did not end")
-    seen = f"killed after {cut} of {count + 6} files"
-    return batch.ended(seen, ended.code, ended.said, kills=kills, kind="same bytes")
+    account = f"killed after {cut} of {count + 6} files"
+    return batch.ended(account, ended.code, ended.said, kills=kills, kind="same bytes")
 
 
-def _workers_killed(count: int, kills: int) -> Seen:
+def _workers_killed(count: int, kills: int) -> Outcome:
     """Kill workers in the middle of files."""
     batch = Watched(fresh("workers", count), results(right(count)))
     rng = random.Random("workers killed")
     command = _Command(argv_of(count, batch.folder, "--workers", "2"))
     hit: list[str] = []
     for number in range(kills):
-        enough = (number + rng.random()) * count / (kills + 1)
-        _wait(batch, enough, command)
+        target = (number + rng.random()) * count / (kills + 1)
+        _wait(batch, target, command)
         _wait(batch, 1, command, begun=True)
         time.sleep(rng.uniform(0, 1))
         begun = _begun(batch.folder)
@@ -154,11 +154,11 @@ def _workers_killed(count: int, kills: int) -> Seen:
     code, said = command.ended()
     if not hit:
         return bad("no worker was killed in the middle of a file")
-    seen = f"{len(hit)} workers killed while at {hit}"
-    return batch.ended(seen, code, said, kills=len(hit), kind="same bytes")
+    account = f"{len(hit)} workers killed while at {hit}"
+    return batch.ended(account, code, said, kills=len(hit), kind="same bytes")
 
 
-def _scheduler_killed(count: int) -> Seen:
+def _scheduler_killed(count: int) -> Outcome:
     """Kill the command, go on with the cluster; kill the scheduler, go on without."""
     batch = Watched(fresh("scheduler", count), results(right(count)))
     place = batch.folder.parent / "scheduler.json"
@@ -175,8 +175,8 @@ def _scheduler_killed(count: int) -> Seen:
         killed = []
         for who in ("command", "scheduler"):
             command = _Command(argv_of(count, batch.folder, "--resume", "--scheduler", str(place)))
-            enough = batch.done + rng.randrange(1, max(2, count // 3))
-            _wait(batch, enough, command)
+            target = batch.done + rng.randrange(1, max(2, count // 3))
+            _wait(batch, target, command)
             time.sleep(rng.uniform(0, 2))
             if command.over:
                 return bad(f"over before the {who} was killed: {command.ended()}"[:500])
@@ -185,16 +185,16 @@ def _scheduler_killed(count: int) -> Seen:
             killed.append(f"{who} after {batch.done}")
             if wrong := batch.look():
                 return bad(f"after the {who}: {wrong}")
-            if who == "scheduler" and (code != 1 or "is lost; all that is done" not in said):
+            if who == "scheduler" and (code != 1 or "was lost; all finished results" not in said):
                 return bad(f"exit {code}: {said}"[-500:])
         command = _Command(argv_of(count, batch.folder, "--resume"))
         code, said = command.ended()
-        seen = f"killed: {', '.join(killed)} of {count + 6} files"
-        return batch.ended(seen, code, said, kills=2, kind="same bytes")
+        account = f"killed: {', '.join(killed)} of {count + 6} files"
+        return batch.ended(account, code, said, kills=2, kind="same bytes")
     finally:
         for process in processes:
-            for one in (*psutil.Process(process.pid).children(recursive=True), process):
-                one.kill()
+            for child in (*psutil.Process(process.pid).children(recursive=True), process):
+                child.kill()
             process.wait()
 
 
@@ -213,7 +213,7 @@ class _Command:
 
     def workers(self) -> list[psutil.Process]:
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return [one for one in children if "spawn_main" in " ".join(one.cmdline())]
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
     def ended(self) -> tuple[int, str]:
         code = self.process.wait(PATIENCE)
@@ -226,27 +226,27 @@ class _Command:
 
 def _begun(folder: Path) -> dict[str, int]:
     """Give the files that workers are at, and how often they were begun."""
-    found = {}
+    begun = {}
     for path in folder.glob("records/*.begun"):
         try:
-            found[path.name.partition(".")[0]] = json.loads(path.read_text("utf-8"))["begun"]
+            begun[path.name.partition(".")[0]] = json.loads(path.read_text("utf-8"))["begun"]
         except FileNotFoundError:  # it came to its end right now
             continue
-    return found
+    return begun
 
 
-def _dask(*words: str) -> subprocess.Popen[bytes]:
-    line = [sys.executable, "-m", "dask", *words]
+def _dask(*arguments: str) -> subprocess.Popen[bytes]:
+    line = [sys.executable, "-m", "dask", *arguments]
     quiet = subprocess.DEVNULL
     return subprocess.Popen(line, stdout=quiet, stderr=quiet, env={**os.environ})
 
 
 def _wait(
-    batch: Watched, enough: float, command: _Command | None = None, *, begun: bool = False
+    batch: Watched, target: float, command: _Command | None = None, *, begun: bool = False
 ) -> None:
     """Wait until so many files have an end, or are begun, or the command is over."""
     end = time.monotonic() + PATIENCE
-    while (len(_begun(batch.folder)) if begun else batch.done) < enough:
+    while (len(_begun(batch.folder)) if begun else batch.done) < target:
         if command is not None and command.over:
             return
         if time.monotonic() > end:

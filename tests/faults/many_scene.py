@@ -103,7 +103,7 @@ def results(folder: Path) -> dict[str, bytes]:
 def codes(folder: Path) -> dict[str, str]:
     """Codes of all refusals, from the list and from receipts."""
     record = json.loads((folder / "batch.json").read_text("utf-8"))["refused"]
-    codes = {Path(one["source"]).stem: one["code"] for one in record}
+    codes = {Path(row["source"]).stem: row["code"] for row in record}
     for receipt in folder.glob("records/*.json"):
         if (no := json.loads(receipt.read_text("utf-8"))["refusal"]) is not None:
             codes[receipt.name.partition(".")[0]] = no["code"]

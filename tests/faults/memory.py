@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tifffile
 
-from faults.child import held, typed
+from faults.child import measure_address_space, typed
 from faults.scenes import command, lay_out, result, warm
 from faults.trials import Trial, bad, good
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from faults.trials import Seen
+    from faults.trials import Outcome
 
 CASES = ("tall", "inpaint", "blind-deblur", "denoise")
 TIMES = 10
@@ -43,10 +43,10 @@ def trials(*, small: bool) -> Iterator[Trial]:
     yield Trial("again and again", _again_and_again)
 
 
-def _starved(case: str, number: int, how: Callable[[random.Random], Any]) -> Seen:
+def _starved(case: str, number: int, how: Callable[[random.Random], Any]) -> Outcome:
     """Run with a failure; compare with the undisturbed result by the signal that both restore."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         lay_out(folder)
         (folder / "usual.tif").write_bytes(result(case)[0])
         rng = random.Random(f"{case} {number}")
@@ -69,13 +69,13 @@ def _starved(case: str, number: int, how: Callable[[random.Random], Any]) -> See
         return good(f"{lost:+.3f} dB lost", kind="finished", **facts)
 
 
-def _again_and_again() -> Seen:
+def _again_and_again() -> Outcome:
     """Let every step fail from the fortieth on: the run ends with what it has, and says so."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         lay_out(folder)
         ended = typed(command("denoise", folder), folder / "log", before=_always)
-        kept = "the best picture so far was kept" in ended.said
+        kept = "the best image so far was kept" in ended.said
         if ended.code or not kept or not np.isfinite(tifffile.imread(folder / "out.tif")).all():
             return bad(f"exit {ended.code}: {ended.said}"[-600:])
         times = len(set(re.findall(r"The memory ran out[^.]*\.", ended.said)))
@@ -98,11 +98,11 @@ def _at_a_step(rng: random.Random, act: Callable[[], None]) -> None:
     """Do something once, before a random step of the optimiser; the code itself is unchanged."""
     from napari_dip.engine.fit.trainer import Trainer
 
-    left, advance = [rng.randrange(2, 55)], Trainer.advance
+    remaining, advance = [rng.randrange(2, 55)], Trainer.advance
 
     def counted(self: Trainer) -> None:
-        left[0] -= 1
-        if left[0] == 0:
+        remaining[0] -= 1
+        if remaining[0] == 0:
             act()
         advance(self)
 
@@ -118,7 +118,7 @@ def _limit(rng: random.Random) -> None:
     free = memory.free_memory
 
     def hold() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (held(), resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (measure_address_space(), resource.RLIM_INFINITY))
         torch.empty(2**28)  # what the limit does not grant, a step of a larger image would ask for
 
     def let_go() -> None:

@@ -17,7 +17,7 @@ from faults.trials import Trial, bad, good
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.trials import Seen
+    from faults.trials import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -263,23 +263,25 @@ _ALSO = {"qt/shell/worker.py": "\n_OPEN: list = []\n"}
 
 def trials(*, small: bool) -> Iterator[Trial]:
     """Give every mutation; of a few trials, the first two."""
-    for one in MUTATIONS[: 2 if small else None]:
-        yield Trial(one.guard, partial(_mutated, one))
+    for mutation in MUTATIONS[: 2 if small else None]:
+        yield Trial(mutation.guard, partial(_mutated, mutation))
 
 
-def _mutated(one: Mutation) -> Seen:
+def _mutated(mutation: Mutation) -> Outcome:
     """Copy the code, take the guard away, and run the part that must notice."""
-    with tempfile.TemporaryDirectory() as made:
-        copy = Path(made) / "src"
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "src"
         shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
-        path = copy / "napari_dip" / one.file
+        path = copy / "napari_dip" / mutation.file
         text = path.read_text(encoding="utf-8")
-        if text.count(one.before) != 1:
-            return bad(f"'{one.before}' occurs {text.count(one.before)} times in {one.file}")
-        text = text.replace(one.before, one.after) + _ALSO.get(one.file, "")
+        if text.count(mutation.before) != 1:
+            return bad(
+                f"'{mutation.before}' occurs {text.count(mutation.before)} times in {mutation.file}"
+            )
+        text = text.replace(mutation.before, mutation.after) + _ALSO.get(mutation.file, "")
         path.write_text(text, encoding="utf-8")
-        argv = [sys.executable, "-m", "faults", "--small", "--only", one.part]
-        argv += ["--match", one.match, "--out", str(Path(made) / "out")]
+        argv = [sys.executable, "-m", "faults", "--small", "--only", mutation.part]
+        argv += ["--match", mutation.match, "--out", str(Path(scratch) / "out")]
         paths = os.pathsep.join([str(copy), str(ROOT / "tests")])
         done = subprocess.run(
             argv,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import napari_dip as dip
-from faults.trials import Trial, bad, good, told
+from faults.trials import Trial, bad, good, is_translated
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.trials import Seen
+    from faults.trials import Outcome
 
 PROBLEMS, PORTION = 1000, 20
 #: Most that the mean may be off, as a share of the range: what the program says of its results.
@@ -35,15 +35,15 @@ def trials(*, small: bool) -> Iterator[Trial]:
         yield Trial(f"problems from {start}", partial(_portion, start, portion))
 
 
-def _portion(start: int, portion: int) -> Seen:
+def _portion(start: int, portion: int) -> Outcome:
     ends: Counter[str] = Counter()
     for number in range(start, start + portion):
         try:
             ends[solved(number)] += 1
         except Exception as error:
             return bad(f"problem {number}: {type(error).__name__}: {error}"[:600], count=portion)
-    seen = ", ".join(f"{count} {end}" for end, count in ends.items())
-    return good(seen, kind="held", count=portion, **ends)
+    summary = ", ".join(f"{count} {end}" for end, count in ends.items())
+    return good(summary, kind="held", count=portion, **ends)
 
 
 def problem(number: int) -> tuple[str, np.ndarray, dict[str, Any], dict[str, Any]]:
@@ -99,7 +99,7 @@ def solved(number: int) -> str:
     try:
         result = dip.restore(image, recipe, **inputs)
     except dip.RefusedError as no:
-        assert told(no.refusal), no.refusal
+        assert is_translated(no.refusal), no.refusal
         return "refused"
     check(task, image, inputs, result)
     if number % 10 == 0 and image.dtype.kind == "f":
@@ -117,8 +117,8 @@ def check(task: str, image: np.ndarray, inputs: dict[str, Any], result: Any) -> 
         assert np.isfinite(getattr(result, name)).all(), f"{name} is not finite"
     assert (result.uncertainty >= 0).all()
     if task == "inpaint":
-        known = ~inputs["mask"]
-        assert np.array_equal(result.image[known], image[known].astype(np.float32))
+        mask = ~inputs["mask"]
+        assert np.array_equal(result.image[mask], image[mask].astype(np.float32))
     off = abs(float(result.image.mean(dtype=np.float64)) - float(image.mean(dtype=np.float64)))
     most = MEAN if task in ("denoise", "guide") else OTHER_MEAN
     if task == "inpaint":  # nobody knows the mean of what was not measured

@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 import napari_dip as dip
-from faults.trials import Trial, bad, code_of, good, told
+from faults.trials import Trial, bad, code_of, good, is_translated
 from napari_dip.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.trials import Seen
+    from faults.trials import Outcome
 
 #: What numbers can be made of, some of which are no numbers.
 TYPES = (
@@ -50,7 +50,7 @@ def trials(*, small: bool) -> Iterator[Trial]:
             yield Trial(f"{name} {start}", partial(_tried, act, start, portion))
 
 
-def _tried(act: Any, start: int, portion: int) -> Seen:
+def _tried(act: Any, start: int, portion: int) -> Outcome:
     """Draw examples; the first that goes wrong is the failure, made as small as possible."""
     ends: Counter[str] = Counter()
     phases = (Phase.generate, Phase.shrink)
@@ -146,7 +146,7 @@ def _restored(task: str, array: Any, axes: str | None, ends: Counter[str]) -> An
         recipe = dip.make_recipe(task, preset="fast", max_iterations=1, **how)
         result = dip.restore(array, recipe, axes=axes)
     except dip.RefusedError as no:
-        assert told(no.refusal), no.refusal
+        assert is_translated(no.refusal), no.refusal
         ends["refused"] += 1
         return None
     ends["restored"] += 1
@@ -190,8 +190,8 @@ def _flipped(ends: Counter[str]) -> Any:
 
     @given(kinds, places, st.booleans(), st.integers(8, 2000))
     def hold(kind: str, changes: Any, at_end: bool, cut: int) -> None:
-        with tempfile.TemporaryDirectory() as made:
-            path = _written(Path(made), kind)
+        with tempfile.TemporaryDirectory() as scratch:
+            path = _written(Path(scratch), kind)
             content = bytearray(path.read_bytes())
             for place, value in changes:
                 content[(-1 - place if at_end else place) % len(content)] = value
@@ -232,12 +232,12 @@ def _codings(ends: Counter[str]) -> Any:
     @given(types, codecs, predictors, orders, tiles)
     def hold(kind: str, codec: Any, predictor: bool, order: str, tile: Any) -> None:
         values = np.random.default_rng(1).normal(100, 9, (18, 33)).astype(kind)
-        with tempfile.TemporaryDirectory() as made:
-            path = Path(made) / "in.tif"
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "in.tif"
             if kind not in plain:
                 tifffile.imwrite(path, values, photometric="minisblack")
                 plain[kind] = _typed(path, Counter())
-                (Path(made) / "out.tif").unlink()
+                (Path(scratch) / "out.tif").unlink()
             how = {"compression": codec, "byteorder": order, "tile": tile}
             if predictor and codec not in (None, "packbits"):
                 how["predictor"] = True

@@ -26,7 +26,7 @@ from faults.trials import Trial, bad, good
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.trials import Seen
+    from faults.trials import Outcome
 
 #: Settings of each task, for runs of some ten seconds on an idle core.
 TASKS: dict[str, dict[str, Any]] = {
@@ -47,10 +47,10 @@ def trials(*, small: bool) -> Iterator[Trial]:
         yield Trial(f"{task} {number}", partial(_killed, task, number))
 
 
-def _killed(task: str, number: int) -> Seen:
+def _killed(task: str, number: int) -> Outcome:
     rng = random.Random(f"{task} {number}")
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         lay_out(folder)
         kept = folder / "napari-dip" / "unfinished"
         with _napari(folder, "begin", task) as process:

@@ -45,10 +45,10 @@ def lay_out(folder: Path) -> None:
 def command(case: str, folder: Path, *options: str, output: Path | None = None) -> list[str]:
     """Give what is typed for a case in a folder; the result is called out.tif."""
     places = {"{in}": "in.tif", "{tall}": "tall.tif", "{mask}": "mask.tif"}
-    words = {**COMMANDS, **FURTHER}[case]
-    words = [str(folder / places[word]) if word in places else word for word in words]
+    argv = {**COMMANDS, **FURTHER}[case]
+    argv = [str(folder / places[word]) if word in places else word for word in argv]
     target = output or folder / "out.tif"
-    return [*words, "--max-iterations", str(ITERATIONS), "-o", str(target), *options]
+    return [*argv, "--max-iterations", str(ITERATIONS), "-o", str(target), *options]
 
 
 def undisturbed(case: str) -> tuple[str, float]:
@@ -65,8 +65,8 @@ def spent(case: str) -> float:
 @cache
 def result(case: str) -> tuple[bytes, float, float]:
     """File, seconds and seconds of the processor of a run that nothing disturbs."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         lay_out(folder)
         ended = typed(command(case, folder, "--quiet"), folder / "log")
         if ended.code:

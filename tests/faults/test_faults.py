@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits and forks as Linux has them")
 
 
-def faults(out: Path, *words: str) -> str:
+def faults(out: Path, *arguments: str) -> str:
     paths = [str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    argv: Sequence[str] = [sys.executable, "-m", "faults", "--small", "--out", str(out), *words]
+    argv: Sequence[str] = [sys.executable, "-m", "faults", "--small", "--out", str(out), *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=380)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -40,14 +40,14 @@ def test_arrays_and_small_problems_are_restored_rightly_or_refused(tmp_path):
 def test_hostile_files_are_refused_in_little_memory(tmp_path):
     quick = ["TIFF that claims", "OME-TIFF whose", "recipe of 8 GB", "list of a batch"]
     quick += ["pickle called in.tif", "pickle as recipe"]
-    words = [word for name in quick for word in ("--match", name)]
-    assert "hostile: 7 trials, 0 failed" in faults(tmp_path, "--only", "hostile", *words)
+    arguments = [word for name in quick for word in ("--match", name)]
+    assert "hostile: 7 trials, 0 failed" in faults(tmp_path, "--only", "hostile", *arguments)
 
 
 @pytest.mark.long
 @linux
 def test_a_killed_run_goes_on_to_the_same_bytes_and_survives_a_full_memory(tmp_path):
-    words = (
+    arguments = (
         "--match",
         "from a checkpoint, denoise",
         "--match",
@@ -55,7 +55,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes_and_survives_a_full_memory(tmp_p
         "--match",
         "card, inpaint 1",
     )
-    said = faults(tmp_path, "--only", "kills", "--only", "memory", *words)
+    said = faults(tmp_path, "--only", "kills", "--only", "memory", *arguments)
     assert "kills: 2 trials, 0 failed" in said
     assert "memory: 1 trials, 0 failed" in said
 
@@ -68,13 +68,13 @@ def test_odd_files_numbers_states_and_attacks_end_well(tmp_path):
     quick += ["picture as negative strides", "with a mask of 77", "Zarr level '../outside"]
     quick += ["script of a path of both quotes", "dangling link l.json at --report"]
     families = ("files", "numerics", "processes", "state", "security")
-    words = [word for name in quick for word in ("--match", name)]
-    words += [word for name in families for word in ("--only", f"cases-{name}")]
-    said = faults(tmp_path, *words)
+    arguments = [word for name in quick for word in ("--match", name)]
+    arguments += [word for name in families for word in ("--only", f"cases-{name}")]
+    said = faults(tmp_path, *arguments)
     assert "| all | 11 | 11 | 0 | 0 | 0 | 0 | 0 |" in said
 
 
 def test_every_mutation_still_finds_its_guard():
-    for one in MUTATIONS:
-        text = (ROOT / "src" / "napari_dip" / one.file).read_text(encoding="utf-8")
-        assert text.count(one.before) == 1, one.guard
+    for mutation in MUTATIONS:
+        text = (ROOT / "src" / "napari_dip" / mutation.file).read_text(encoding="utf-8")
+        assert text.count(mutation.before) == 1, mutation.guard

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: What a trial saw: "ok" and "seen" at least; "count" where it stands for several.
-Seen = dict[str, Any]
+Outcome = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Trial:
     """
 
     name: str
-    act: Callable[[], Seen]
+    act: Callable[[], Outcome]
 
-    def run(self) -> Seen:
+    def run(self) -> Outcome:
         """Do it; whatever is raised becomes a failure in words."""
         try:
             return {"trial": self.name, **self.act()}
@@ -38,19 +38,19 @@ class Trial:
             return {"trial": self.name, "ok": False, "seen": f"{type(error).__name__}: {error}"}
 
 
-def good(seen: str, **facts: Any) -> Seen:
+def good(account: str, **facts: Any) -> Outcome:
     """Say that it went as it should."""
-    return {"ok": True, "seen": seen, **facts}
+    return {"ok": True, "seen": account, **facts}
 
 
-def bad(seen: str, **facts: Any) -> Seen:
+def bad(account: str, **facts: Any) -> Outcome:
     """Say that it did not."""
-    return {"ok": False, "seen": seen, **facts}
+    return {"ok": False, "seen": account, **facts}
 
 
-def as_it_is(words: str) -> str:
+def as_it_is(text: str) -> str:
     """Leave a message as the table has it."""
-    return words
+    return text
 
 
 def pattern(code: str, said: Callable[[str], str] = as_it_is) -> re.Pattern[str]:
@@ -68,6 +68,6 @@ def code_of(message: str, said: Callable[[str], str] = as_it_is) -> str | None:
     return None
 
 
-def told(no: Refusal) -> bool:
+def is_translated(no: Refusal) -> bool:
     """Whether a refusal says what is wrong and what to do, and was foreseen."""
     return no.code != "unexpected" and bool(no.sentence.strip()) and bool(no.remedy.strip())

@@ -73,7 +73,7 @@ def _go(*, freeze: bool, add: bool, match: tuple[str, ...]) -> int:
     if add and machine is not None:
         print("This machine is in the file.")
         return 1
-    chosen = [one for one in RECIPES if one.name.startswith(match or ("",))]
+    chosen = [recipe for recipe in RECIPES if recipe.name.startswith(match or ("",))]
     for recipe in chosen:
         with open(os.devnull, "w", encoding="utf-8") as quiet, redirect_stderr(quiet):
             outcomes = outcomes_of(recipe)

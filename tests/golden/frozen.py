@@ -51,18 +51,18 @@ def frozen(outcome: Mapping[str, Pixels]) -> dict[str, Any]:
 
 
 def differences(
-    found: Mapping[str, Any], kept: Mapping[str, Any], *, machine: int | None
+    outcome: Mapping[str, Any], kept: Mapping[str, Any], *, machine: int | None
 ) -> Iterable[str]:
     """Say which parts of an outcome are not as they were; a interface may have fewer parts.
 
     Parameters
     ----------
-    found, kept : mapping
+    outcome, kept : mapping
         By `frozen`: now, and before.
     machine : int or None
         Which of the file's machines this one is: bytes are compared; None: coarse pictures.
     """
-    for name, part in found.items():
+    for name, part in outcome.items():
         if name not in kept:
             yield f"'{name}' is new"
         elif machine is not None and kept[name]["sha256"][machine]:
@@ -75,8 +75,8 @@ def differences(
 
 def read() -> dict[str, Any]:
     """Read the file: the machine's key, and the recipes by name."""
-    found: dict[str, Any] = json.loads(PATH.read_text(encoding="utf-8"))
-    return found
+    file: dict[str, Any] = json.loads(PATH.read_text(encoding="utf-8"))
+    return file
 
 
 def this_machine(file: Mapping[str, Any]) -> int | None:
@@ -90,11 +90,11 @@ def with_this_machine(file: Mapping[str, Any], recipes: Mapping[str, Any]) -> di
     return {
         name: {
             part: {
-                **one,
-                "sha256": [*one["sha256"], *recipes[name][part]["sha256"]],
-                "apart": max(one["apart"], _rounded(_farthest(recipes[name][part], one))),
+                **entry,
+                "sha256": [*entry["sha256"], *recipes[name][part]["sha256"]],
+                "apart": max(entry["apart"], _rounded(_farthest(recipes[name][part], entry))),
             }
-            for part, one in parts.items()
+            for part, entry in parts.items()
         }
         for name, parts in file["recipes"].items()
     }
@@ -104,14 +104,14 @@ def refrozen(file: Mapping[str, Any], recipes: Mapping[str, Any], machine: int) 
     """Give recipes whose pixels have changed; other machines know only the coarse picture."""
 
     def hashes(part: Mapping[str, Any]) -> list[str | None]:
-        known = [None] * len(file["machines"])
-        return [*known[:machine], part["sha256"][0], *known[machine + 1 :]]
+        by_machine = [None] * len(file["machines"])
+        return [*by_machine[:machine], part["sha256"][0], *by_machine[machine + 1 :]]
 
     before = file["recipes"]
     return {
         name: {
-            part: {**one, "sha256": hashes(one), "apart": before[name][part]["apart"]}
-            for part, one in parts.items()
+            part: {**entry, "sha256": hashes(entry), "apart": before[name][part]["apart"]}
+            for part, entry in parts.items()
         }
         for name, parts in recipes.items()
     }
@@ -121,7 +121,7 @@ def write(machines: list[dict[str, Any]], recipes: Mapping[str, Any]) -> None:
     """Write the file anew, with one line for each part of an outcome."""
     lines = [f'{{"machines": {json.dumps(machines)},', '"recipes": {']
     for place, (name, parts) in enumerate(recipes.items(), 1):
-        rows = [f"  {json.dumps(part)}: {json.dumps(one)}" for part, one in parts.items()]
+        rows = [f"  {json.dumps(part)}: {json.dumps(entry)}" for part, entry in parts.items()]
         comma = "," if place < len(recipes) else ""
         lines += [f"{json.dumps(name)}: {{", ",\n".join(rows), f"}}{comma}"]
     PATH.write_text("\n".join([*lines, "}}", ""]), encoding="utf-8")
@@ -129,8 +129,8 @@ def write(machines: list[dict[str, Any]], recipes: Mapping[str, Any]) -> None:
 
 def _instructions() -> list[str]:
     path = Path("/proc/cpuinfo")
-    words = set(path.read_text(encoding="utf-8").split()) if path.exists() else set()
-    return [name for name in INSTRUCTIONS if name in words]
+    flags = set(path.read_text(encoding="utf-8").split()) if path.exists() else set()
+    return [name for name in INSTRUCTIONS if name in flags]
 
 
 def _frozen(pixels: Pixels) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def _is_near(part: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
 
 def _farthest(part: Mapping[str, Any], kept: Mapping[str, Any]) -> float:
     """Give the farthest block's distance, where 1 is what is tolerated."""
-    now, then = (np.array([*one["blocks"], one["std"]]) for one in (part, kept))
+    now, then = (np.array([*entry["blocks"], entry["std"]]) for entry in (part, kept))
     allowed = TOLERANCE * kept["std"] + 10.0 ** (1 - DIGITS) * np.abs(then) + 1e-12
     return float((np.abs(now - then) / allowed).max())
 

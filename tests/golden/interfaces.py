@@ -76,11 +76,11 @@ REVALUED: Mapping[tuple[str, str, object], str] = {
 
 def run(recipe: Recipe, interface: str) -> Outcome:
     """Run a recipe by one of its interfaces, on one thread, in an empty folder of its own."""
-    with tempfile.TemporaryDirectory() as made, _one_thread():
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as scratch, _one_thread():
+        folder = Path(scratch)
         picture = MAKERS[recipe.picture]()
         named = picture.others.items()
-        others = {RENAMED.get((recipe.task, name), name): one for name, one in named}
+        others = {RENAMED.get((recipe.task, name), name): value for name, value in named}
         return INTERFACES[interface](recipe, replace(picture, others=others), folder)
 
 
@@ -123,14 +123,14 @@ def _python(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
     """Call the function of the task, once for each image."""
     call = getattr(dip, recipe.task.replace("-", "_"))
     settings = settings_of(recipe, folder)
-    images = (picture.image, *picture.beside)
-    results = [call(one, axes=picture.axes, **picture.others, **settings) for one in images]
-    if picture.beside:
-        return {f"image {place}": one.image for place, one in enumerate(results, 1)}
+    images = (picture.image, *picture.other_images)
+    results = [call(image, axes=picture.axes, **picture.others, **settings) for image in images]
+    if picture.other_images:
+        return {f"image {place}": result.image for place, result in enumerate(results, 1)}
     (result,) = results
-    found = {"image": result.image, "uncertainty": result.uncertainty, "residual": result.residual}
-    found |= {f"found {name}": np.asarray(one) for name, one in result.learned.items()}
-    return {name: pixels for name, pixels in found.items() if pixels is not None}
+    arrays = {"image": result.image, "uncertainty": result.uncertainty, "residual": result.residual}
+    arrays |= {f"found {name}": np.asarray(value) for name, value in result.learned.items()}
+    return {name: pixels for name, pixels in arrays.items() if pixels is not None}
 
 
 def _batch(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
@@ -152,7 +152,7 @@ def _in_a_batch(recipe: Recipe, picture: Picture, folder: Path, **how: Any) -> O
 def _folder_of_files(picture: Picture, folder: Path) -> list[str]:
     (folder / "in").mkdir()
     names = []
-    for place, pixels in enumerate((picture.image, *picture.beside), 1):
+    for place, pixels in enumerate((picture.image, *picture.other_images), 1):
         names.append(f"{place}")
         _save(folder / "in" / f"{place}.tif", pixels)
     return names
@@ -160,11 +160,11 @@ def _folder_of_files(picture: Picture, folder: Path) -> list[str]:
 
 def _results_of(folder: Path, names: list[str]) -> Outcome:
     """Read the one picture that each file has become."""
-    found = {}
+    results = {}
     for name in names:
         (path,) = folder.glob(f"{name}*.tif")
-        found[f"image {name}"] = tifffile.imread(path)
-    return found
+        results[f"image {name}"] = tifffile.imread(path)
+    return results
 
 
 # Command line
@@ -181,26 +181,26 @@ def _command(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
 def _killed(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
     """Kill the process as soon as it has kept something, and go on from there."""
     command = _typed(recipe, picture, folder)
-    known = set(folder.iterdir())
+    earlier = set(folder.iterdir())
     process = _started(command)
     end = time.monotonic() + PATIENCE
-    while process.poll() is None and not _kept(folder, known):
+    while process.poll() is None and not _kept(folder, earlier):
         if time.monotonic() > end:
             break
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    if process.returncode != -signal.SIGKILL or not _kept(folder, known):
+    if process.returncode != -signal.SIGKILL or not _kept(folder, earlier):
         raise RuntimeError("the run ended before it could be killed")
     _finished(_started([*command, "--resume"]))
     return _written(folder)
 
 
-def _kept(folder: Path, known: set[Path]) -> bool:
+def _kept(folder: Path, earlier: set[Path]) -> bool:
     """Look for a checkpoint; a lock and files that are still being written are none."""
     return any(
         path.name.endswith(".unfinished") and (path / "checkpoint.safetensors").exists()
-        for path in set(folder.iterdir()) - known
+        for path in set(folder.iterdir()) - earlier
     )
 
 
@@ -218,19 +218,19 @@ def _workers(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
 def _typed(recipe: Recipe, picture: Picture, folder: Path) -> list[str]:
     """Save the pictures, and give what is typed after the program's name."""
     _save(folder / "in.tif", picture.image)
-    words = [recipe.task, str(folder / "in.tif"), "--axes", picture.axes, "--quiet"]
-    words += ["-o", str(folder / "image.tif")]
+    argv = [recipe.task, str(folder / "in.tif"), "--axes", picture.axes, "--quiet"]
+    argv += ["-o", str(folder / "image.tif")]
     for name in ("uncertainty", "residual"):
-        words += [f"--{name}", str(folder / f"{name}.tif")]
+        argv += [f"--{name}", str(folder / f"{name}.tif")]
     for name, pixels in picture.others.items():
         _save(folder / f"other {name}.tif", pixels)
-        words += [_option(name), str(folder / f"other {name}.tif")]
+        argv += [_option(name), str(folder / f"other {name}.tif")]
     for name, value in settings_of(recipe, folder).items():
         if isinstance(value, bool):
-            words.append(_option(name) if value else _option(f"no_{name}"))
+            argv.append(_option(name) if value else _option(f"no_{name}"))
         else:
-            words += [_option(name), str(value)]
-    return words
+            argv += [_option(name), str(value)]
+    return argv
 
 
 def _option(name: str) -> str:
@@ -246,10 +246,10 @@ def _written(folder: Path) -> Outcome:
     return {name: tifffile.imread(folder / f"{name}.tif") for name in names}
 
 
-def _started(words: list[str]) -> subprocess.Popen[str]:
+def _started(argv: list[str]) -> subprocess.Popen[str]:
     paths = [str(SOURCES), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    command = [sys.executable, "-m", "napari_dip", *words]
+    command = [sys.executable, "-m", "napari_dip", *argv]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(command, env=environment, text=True, **pipes)
 
@@ -338,7 +338,7 @@ class _Dock:
         while self._dock.is_busy and time.monotonic() < end:
             _application().processEvents()
             time.sleep(0.002)
-        layer = [one for one in self.viewer.layers if one not in before and _is_result(one)]
+        layer = [layer for layer in self.viewer.layers if layer not in before and _is_result(layer)]
         if self._dock.is_busy or len(layer) != 1:
             raise RuntimeError(f"the dock said: {self._dock.run_bar.message_label.text()}")
         return np.asarray(layer[0].data)
@@ -352,8 +352,8 @@ class _Dock:
 
 def _is_result(layer: Any) -> bool:
     """Leave out previews, and what was found beside the picture."""
-    told = layer.metadata.get("napari_dip", {})
-    return "recipe" in told and told.get("shows", "result") in ("result", "crop-preview")
+    metadata = layer.metadata.get("napari_dip", {})
+    return "recipe" in metadata and metadata.get("shows", "result") in ("result", "crop-preview")
 
 
 @cache
@@ -362,7 +362,9 @@ def _dock_of(task: str) -> Any:
     manifest = yaml.safe_load((ROOT / "napari.yaml").read_text(encoding="utf-8"))
     wanted = f"napari-dip.{task.replace('-', '_')}"
     (place,) = (
-        one["python_name"] for one in manifest["contributions"]["commands"] if one["id"] == wanted
+        command["python_name"]
+        for command in manifest["contributions"]["commands"]
+        if command["id"] == wanted
     )
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)

@@ -32,14 +32,14 @@ class Picture:
     axes : str
     others : mapping of str to ndarray
         Further inputs, by the names that the task has for them.
-    beside : tuple of ndarray
+    other_images : tuple of ndarray
         Further images, where a folder of them is restored.
     """
 
     image: Pixels
     axes: str = "YX"
     others: Mapping[str, Pixels] = field(default_factory=dict)
-    beside: tuple[Pixels, ...] = ()
+    other_images: tuple[Pixels, ...] = ()
 
 
 def waves(height: int = SIDE, width: int = SIDE, phase: float = 0.0) -> Pixels:
@@ -248,13 +248,13 @@ def longer() -> Picture:
 def folder() -> Picture:
     """Take two shots of different places."""
     first, *rest = (shot(23 + seed, 32, 32, phase=seed / 2) for seed in range(2))
-    return Picture(first, beside=tuple(rest))
+    return Picture(first, other_images=tuple(rest))
 
 
 def series() -> Picture:
     """Take as many shots as one network for all of a folder wants."""
     first, *rest = (shot(30 + seed, 24, 24, phase=seed / 3) for seed in range(8))
-    return Picture(first, beside=tuple(rest))
+    return Picture(first, other_images=tuple(rest))
 
 
 def holed_for_a_part() -> Picture:
@@ -277,8 +277,8 @@ def sample(name: str) -> Pixels:
     return pixels
 
 
-def _crop(plane: Pixels, top: int, left: int) -> Pixels:
-    return np.ascontiguousarray(plane[top : top + SIDE, left : left + SIDE])
+def _crop(plane: Pixels, top: int, left_edge: int) -> Pixels:
+    return np.ascontiguousarray(plane[top : top + SIDE, left_edge : left_edge + SIDE])
 
 
 def _dim(pixels: Pixels, seed: int) -> Pixels:

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def pixels(*shape: int, dtype: str = "uint16", seed: int = 0) -> np.ndarray:
+def draw_pixels(*shape: int, dtype: str = "uint16", seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 200, shape).astype(dtype)
 
 
-def code_of(call, *arguments, **settings) -> str:
+def read_refusal_code(call, *arguments, **settings) -> str:
     with pytest.raises(RefusedError) as caught:
         call(*arguments, **settings)
     assert "{" not in caught.value.refusal.message
@@ -41,13 +41,13 @@ def code_of(call, *arguments, **settings) -> str:
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "float32", "float64"])
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 def test_tiff_pixels_come_back_in_the_byte_order_of_this_computer(tmp_path, dtype, byteorder):
-    image = pixels(20, 30, dtype=dtype)
+    image = draw_pixels(20, 30, dtype=dtype)
     tifffile.imwrite(tmp_path / "a.tif", image, byteorder=byteorder)
     spec = read_spec(tmp_path / "a.tif")
     assert (spec.shape, spec.axes, spec.dtype, spec.name) == ((20, 30), "YX", dtype, "a.tif")
-    found = read_pixels(spec)
-    assert found.dtype == np.dtype(dtype) and found.dtype.isnative
-    np.testing.assert_array_equal(found, image)
+    read = read_pixels(spec)
+    assert read.dtype == np.dtype(dtype) and read.dtype.isnative
+    np.testing.assert_array_equal(read, image)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_tiff_pixels_come_back_in_the_byte_order_of_this_computer(tmp_path, dtyp
     ],
 )
 def test_axes_are_those_the_tiff_names(tmp_path, shape, settings, axes):
-    tifffile.imwrite(tmp_path / "a.tif", pixels(*shape), **settings)
+    tifffile.imwrite(tmp_path / "a.tif", draw_pixels(*shape), **settings)
     spec = read_spec(tmp_path / "a.tif")
     assert (spec.axes, spec.shape) == (axes, shape)
 
 
 def test_axes_given_by_hand_win(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", pixels(3, 20, 30), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "a.tif", draw_pixels(3, 20, 30), photometric="minisblack")
     assert read_spec(tmp_path / "a.tif", axes="cyx").axes == "CYX"
 
 
@@ -82,7 +82,7 @@ def test_axes_given_by_hand_win(tmp_path):
 def test_colours_are_read_and_alpha_is_left_out_with_a_note(
     tmp_path, suffix, samples, axes, shape, noted
 ):
-    image = pixels(20, 30, samples, dtype="uint8")
+    image = draw_pixels(20, 30, samples, dtype="uint8")
     path = tmp_path / f"a{suffix}"
     if suffix == ".png":
         Image.fromarray(image).save(path)
@@ -103,7 +103,7 @@ AS_COLOURS = {"photometric": "rgb", "planarconfig": "separate"}
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 @pytest.mark.parametrize("shape", [(3, 20, 30), (4, 20, 30), (5, 4, 20, 30)])
 def test_planes_that_tifffile_calls_colours_are_the_stack_that_napari_shows(tmp_path, shape, dtype):
-    image = pixels(*shape, dtype=dtype)
+    image = draw_pixels(*shape, dtype=dtype)
     tifffile.imwrite(tmp_path / "a.tif", image, **AS_COLOURS)
     spec = read_spec(tmp_path / "a.tif")
     assert (spec.axes, spec.shape, spec.notes) == (
@@ -124,13 +124,15 @@ def test_planes_that_tifffile_calls_colours_are_the_stack_that_napari_shows(tmp_
     ],
 )
 def test_planes_that_are_meant_as_colours_stay_colours(tmp_path, dtype, settings):
-    tifffile.imwrite(tmp_path / "a.tif", pixels(3, 20, 30, dtype=dtype), **AS_COLOURS, **settings)
+    tifffile.imwrite(
+        tmp_path / "a.tif", draw_pixels(3, 20, 30, dtype=dtype), **AS_COLOURS, **settings
+    )
     assert read_spec(tmp_path / "a.tif").axes == "SYX"
     assert not read_spec(tmp_path / "a.tif").has_guessed_axes
 
 
 def test_a_plane_that_is_called_alpha_is_not_left_out_without_saying_how_to_keep_it(tmp_path):
-    image = pixels(4, 20, 30, dtype="uint8")
+    image = draw_pixels(4, 20, 30, dtype="uint8")
     tifffile.imwrite(tmp_path / "a.tif", image, **AS_COLOURS)
     (note,) = read_spec(tmp_path / "a.tif").notes
     assert "last of four planes" in str(note) and "--axes ZYX" in str(note)
@@ -138,7 +140,7 @@ def test_a_plane_that_is_called_alpha_is_not_left_out_without_saying_how_to_keep
 
 
 def test_a_palette_is_expanded_to_its_colours(tmp_path):
-    image = Image.fromarray(pixels(20, 30, 3, dtype="uint8")).quantize(16)
+    image = Image.fromarray(draw_pixels(20, 30, 3, dtype="uint8")).quantize(16)
     image.save(tmp_path / "a.png")
     spec = read_spec(tmp_path / "a.png")
     assert (spec.axes, spec.shape) == ("YXS", (20, 30, 3))
@@ -151,28 +153,28 @@ def test_a_png_without_all_of_its_rows_is_refused_and_not_filled_with_black(tmp_
         check = struct.pack(">I", zlib.crc32(kind + content))
         return struct.pack(">I", len(content)) + kind + content + check
 
-    image = pixels(24, 30, dtype="uint8")
+    image = draw_pixels(24, 30, dtype="uint8")
     packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in image[:rows]))
     header = struct.pack(">IIBBBBB", 30, 24, 8, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b""))
     path = tmp_path / "a.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*parts) for parts in chunks))
     spec = read_spec(path)
     if rows < len(image):
-        assert code_of(read_pixels, spec) == "file-broken"
+        assert read_refusal_code(read_pixels, spec) == "file-broken"
     else:
         np.testing.assert_array_equal(read_pixels(spec), image)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 def test_a_whole_png_of_each_mode_is_read(tmp_path, mode):
-    Image.fromarray(pixels(24, 30, dtype="uint8")).convert(mode).save(tmp_path / "a.png")
+    Image.fromarray(draw_pixels(24, 30, dtype="uint8")).convert(mode).save(tmp_path / "a.png")
     spec = read_spec(tmp_path / "a.png")
     assert read_pixels(spec).shape == spec.shape
 
 
 def test_a_16_bit_png_keeps_all_its_bits(tmp_path):
-    image = pixels(20, 30) * 300
+    image = draw_pixels(20, 30) * 300
     Image.fromarray(image).save(tmp_path / "a.png")
     spec = read_spec(tmp_path / "a.png")
     assert spec.dtype == "uint16"
@@ -180,17 +182,17 @@ def test_a_16_bit_png_keeps_all_its_bits(tmp_path):
 
 
 def test_several_images_in_one_file_are_noted_and_the_first_is_read(tmp_path):
-    first = pixels(20, 30)
+    first = draw_pixels(20, 30)
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(first)
-        file.write(pixels(40, 50))
+        file.write(draw_pixels(40, 50))
     spec = read_spec(tmp_path / "a.tif")
     assert spec.shape == (20, 30) and "2 images" in str(spec.notes[0])
     np.testing.assert_array_equal(read_pixels(spec), first)
 
 
 def test_a_file_is_known_by_its_bytes_and_not_by_its_name(tmp_path):
-    Image.fromarray(pixels(20, 30, dtype="uint8")).save(tmp_path / "a.tif", format="PNG")
+    Image.fromarray(draw_pixels(20, 30, dtype="uint8")).save(tmp_path / "a.tif", format="PNG")
     assert read_spec(tmp_path / "a.tif").shape == (20, 30)
 
 
@@ -207,14 +209,14 @@ def test_a_file_is_known_by_its_bytes_and_not_by_its_name(tmp_path):
     ],
 )
 def test_pixel_sizes_are_found_where_each_kind_of_tiff_keeps_them(tmp_path, settings, size, unit):
-    tifffile.imwrite(tmp_path / "a.tif", pixels(20, 30), **settings)
+    tifffile.imwrite(tmp_path / "a.tif", draw_pixels(20, 30), **settings)
     spec = read_spec(tmp_path / "a.tif")
     assert spec.scale is not None and spec.units is not None
     assert spec.scale[1] == pytest.approx(size) and spec.units[1] == unit
 
 
 def test_a_tiff_without_pixel_size_claims_none(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", pixels(20, 30))
+    tifffile.imwrite(tmp_path / "a.tif", draw_pixels(20, 30))
     assert read_spec(tmp_path / "a.tif").scale is None
 
 
@@ -238,17 +240,17 @@ def absurd_tiff(path: Path, side: int) -> None:
 
 def test_a_header_that_claims_a_trillion_pixels_is_refused_at_once(tmp_path):
     absurd_tiff(tmp_path / "a.tif", 2**20)
-    assert code_of(read_spec, tmp_path / "a.tif") == "file-broken"
+    assert read_refusal_code(read_spec, tmp_path / "a.tif") == "file-broken"
 
 
 def test_an_ome_header_that_claims_a_billion_frames_is_refused_at_once(tmp_path):
     path = tmp_path / "a.ome.tif"
-    tifffile.imwrite(path, pixels(2, 20, 30), ome=True, metadata={"axes": "TYX"})
+    tifffile.imwrite(path, draw_pixels(2, 20, 30), ome=True, metadata={"axes": "TYX"})
     with tifffile.TiffFile(path) as file:
         xml = file.ome_metadata.replace('SizeT="2"', 'SizeT="999999999"').encode()
-    tifffile.imwrite(path, pixels(2, 20, 30), description=xml, metadata=None)
+    tifffile.imwrite(path, draw_pixels(2, 20, 30), description=xml, metadata=None)
     started = time.monotonic()
-    assert code_of(read_spec, path) == "file-broken"
+    assert read_refusal_code(read_spec, path) == "file-broken"
     assert time.monotonic() - started < 2
 
 
@@ -258,15 +260,15 @@ def test_a_tiff_of_more_pages_than_a_run_restores_is_refused_before_they_are_lis
     monkeypatch.setattr("napari_dip.io.formats.tiff.MAX_IMAGE_PLANES", 3)
     for count in (3, 4):
         how = {"photometric": "minisblack", "metadata": None}
-        tifffile.imwrite(tmp_path / f"{count}.tif", pixels(count, 20, 30), **how)
+        tifffile.imwrite(tmp_path / f"{count}.tif", draw_pixels(count, 20, 30), **how)
     assert read_spec(tmp_path / "3.tif").shape == (3, 20, 30)
     monkeypatch.setattr(tifffile.TiffFile, "series", None)
-    assert code_of(read_spec, tmp_path / "4.tif") == "planes-many"
+    assert read_refusal_code(read_spec, tmp_path / "4.tif") == "planes-many"
 
 
 @pytest.mark.parametrize("compression", ["lzw", "zstd", "zlib", "packbits"])
 def test_compressed_tiffs_are_read(tmp_path, compression):
-    image = pixels(40, 30)
+    image = draw_pixels(40, 30)
     tifffile.imwrite(tmp_path / "a.tif", image, compression=compression, predictor=False)
     spec = read_spec(tmp_path / "a.tif")
     assert (spec.shape, spec.dtype) == ((40, 30), "uint16")
@@ -277,27 +279,27 @@ def test_compressed_tiffs_are_read(tmp_path, compression):
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
 def test_a_cut_off_tiff_is_never_filled_with_zeros(tmp_path, compression, share):
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, pixels(64, 64), compression=compression, rowsperstrip=8)
+    tifffile.imwrite(path, draw_pixels(64, 64), compression=compression, rowsperstrip=8)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    assert code_of(lambda: read_pixels(read_spec(path))) in ("file-broken", "file-type")
+    assert read_refusal_code(lambda: read_pixels(read_spec(path))) in ("file-broken", "file-type")
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_a_cut_off_picture_is_refused(tmp_path, share, suffix):
     path = tmp_path / f"a{suffix}"
-    Image.fromarray(pixels(64, 64, dtype="uint8")).save(path)
+    Image.fromarray(draw_pixels(64, 64, dtype="uint8")).save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    assert code_of(lambda: read_pixels(read_spec(path))) == "file-broken"
+    assert read_refusal_code(lambda: read_pixels(read_spec(path))) == "file-broken"
 
 
 @pytest.mark.parametrize("kind", ["tiff", "imagej", "ome", "png"])
 def test_damaged_bytes_end_in_a_refusal_or_a_picture_of_the_promised_shape(tmp_path, kind, caplog):
     rng = np.random.default_rng(1)
     path = tmp_path / "a"
-    image = pixels(32, 32, dtype="uint8")
+    image = draw_pixels(32, 32, dtype="uint8")
     if kind == "png":
         Image.fromarray(image).save(path, format="PNG")
     else:
@@ -320,27 +322,27 @@ def test_a_loop_of_links_a_folder_a_pipe_and_an_empty_file_are_told_apart(tmp_pa
     (tmp_path / "loop.tif").symlink_to("loop.tif")
     (tmp_path / "empty.tif").touch()
     os.mkfifo(tmp_path / "pipe.tif")
-    found = {
-        name: code_of(read_spec, tmp_path / name)
+    refusals = {
+        name: read_refusal_code(read_spec, tmp_path / name)
         for name in ("loop.tif", "empty.tif", "pipe.tif", "", "missing.tif")
     }
-    assert found == {
+    assert refusals == {
         "loop.tif": "file-unreadable",
         "empty.tif": "file-empty",
         "pipe.tif": "file-type",
         "": "file-is-folder",
         "missing.tif": "file-missing",
     }
-    assert code_of(read_spec, "") == "path-empty"
-    assert code_of(read_spec, "a\0b.tif") == "path-wrong"
-    assert code_of(read_spec, tmp_path / ("a" * 300 + ".tif")) == "path-wrong"
+    assert read_refusal_code(read_spec, "") == "path-empty"
+    assert read_refusal_code(read_spec, "a\0b.tif") == "path-wrong"
+    assert read_refusal_code(read_spec, tmp_path / ("a" * 300 + ".tif")) == "path-wrong"
 
 
 def test_a_file_that_changes_between_header_and_pixels_is_refused(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", pixels(20, 30))
+    tifffile.imwrite(tmp_path / "a.tif", draw_pixels(20, 30))
     spec = read_spec(tmp_path / "a.tif")
-    tifffile.imwrite(tmp_path / "a.tif", pixels(20, 31))
-    assert code_of(read_pixels, spec) == "file-broken"
+    tifffile.imwrite(tmp_path / "a.tif", draw_pixels(20, 31))
+    assert read_refusal_code(read_pixels, spec) == "file-broken"
 
 
 def test_guessed_axes_end_in_the_picture_plane():
@@ -356,7 +358,7 @@ def test_guessed_axes_end_in_the_picture_plane():
 @pytest.mark.parametrize("axes", ["YX", "CYX", "YXS", "YXC", "ZYX"])
 def test_what_is_saved_is_read_again_with_axes_and_pixel_size(tmp_path, name, dtype, axes):
     shape = tuple({"Y": 20, "X": 30}.get(axis, 3) for axis in axes)
-    image = pixels(*shape, dtype=dtype)
+    image = draw_pixels(*shape, dtype=dtype)
     scale = tuple({"Y": 0.2, "X": 0.1}.get(axis, 1.0) for axis in axes)
     units = tuple("micrometer" if axis in "YX" else "pixel" for axis in axes)
     path = write_image(tmp_path / name, image, axes=axes, scale=scale, units=units)
@@ -373,7 +375,7 @@ def test_what_is_saved_is_read_again_with_axes_and_pixel_size(tmp_path, name, dt
 
 
 def test_the_same_image_is_saved_in_the_same_bytes(tmp_path):
-    image = pixels(20, 30, dtype="float32")
+    image = draw_pixels(20, 30, dtype="float32")
     for name in ("a.tif", "b.tif", "a.ome.tif", "b.ome.tif"):
         write_image(tmp_path / name, image, axes="YX", provenance={"version": "1"})
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
@@ -382,23 +384,23 @@ def test_the_same_image_is_saved_in_the_same_bytes(tmp_path):
 
 
 def test_provenance_is_kept_in_each_kind_of_tiff(tmp_path):
-    told = {"recipe": {"task": "denoise", "seed": 3}, "name": "µ × \"'<&>"}
-    image = pixels(20, 30, dtype="float32")
-    write_image(tmp_path / "a.tif", image, axes="YX", provenance=told)
-    write_image(tmp_path / "b.tif", image.astype("int32"), axes="YX", provenance=told)
-    write_image(tmp_path / "c.ome.tif", image, axes="YX", provenance=told)
+    provenance = {"recipe": {"task": "denoise", "seed": 3}, "name": "µ × \"'<&>"}
+    image = draw_pixels(20, 30, dtype="float32")
+    write_image(tmp_path / "a.tif", image, axes="YX", provenance=provenance)
+    write_image(tmp_path / "b.tif", image.astype("int32"), axes="YX", provenance=provenance)
+    write_image(tmp_path / "c.ome.tif", image, axes="YX", provenance=provenance)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
-        assert json.loads(file.imagej_metadata["Info"]) == told
+        assert json.loads(file.imagej_metadata["Info"]) == provenance
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
-        assert json.loads(file.shaped_metadata[0]["napari_dip"]) == told
+        assert json.loads(file.shaped_metadata[0]["napari_dip"]) == provenance
     with tifffile.TiffFile(tmp_path / "c.ome.tif") as file:
         xml = tifffile.xml2dict(file.ome_metadata)
         entry = xml["OME"]["StructuredAnnotations"]["MapAnnotation"]["Value"]["M"]
-        assert json.loads(entry["value"]) == told
+        assert json.loads(entry["value"]) == provenance
 
 
 def test_a_disk_that_fills_up_leaves_the_earlier_file_whole(tmp_path, monkeypatch):
-    path = write_image(tmp_path / "a.tif", pixels(20, 30), axes="YX")
+    path = write_image(tmp_path / "a.tif", draw_pixels(20, 30), axes="YX")
     before = path.read_bytes()
 
     def full(handle: int) -> None:
@@ -406,7 +408,7 @@ def test_a_disk_that_fills_up_leaves_the_earlier_file_whole(tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(FailedError, match="no space left"):
-        write_image(path, pixels(20, 30, seed=1), axes="YX", overwrite=True)
+        write_image(path, draw_pixels(20, 30, seed=1), axes="YX", overwrite=True)
     assert path.read_bytes() == before
     assert sorted(tmp_path.iterdir()) == [path]
 
@@ -432,7 +434,7 @@ def test_an_overwritten_file_hands_on_its_permissions_and_links_stay_links(tmp_p
 
 def test_a_folder_removed_during_the_run_fails_in_words(tmp_path):
     with pytest.raises(FailedError, match="could not be saved"):
-        write_image(tmp_path / "gone" / "a.tif", pixels(20, 30), axes="YX")
+        write_image(tmp_path / "gone" / "a.tif", draw_pixels(20, 30), axes="YX")
 
 
 # --- outputs
@@ -449,7 +451,7 @@ def test_each_output_fault_has_its_own_code(tmp_path):
     os.mkfifo(tmp_path / "pipe.tif")
 
     def answer(name: str, **settings) -> str:
-        return code_of(check_output, tmp_path / name, [source], **settings)
+        return read_refusal_code(check_output, tmp_path / name, [source], **settings)
 
     assert answer("in.tif", overwrite=True) == "output-is-input"
     assert answer("soft.tif", overwrite=True) == "output-is-input"
@@ -465,8 +467,8 @@ def test_each_output_fault_has_its_own_code(tmp_path):
     assert answer("new.txt", suffixes=(".json",)) == "output-json"
     assert answer("gone/new.tif") == "output-folder-missing"
     assert answer("new.tif", bytes_needed=2**62) == "output-full"
-    assert code_of(check_output, "/proc/new.tif") == "output-readonly"
-    assert code_of(check_output, "") == "path-empty"
+    assert read_refusal_code(check_output, "/proc/new.tif") == "output-readonly"
+    assert read_refusal_code(check_output, "") == "path-empty"
 
 
 def test_a_good_output_is_accepted_and_leaves_no_trace(tmp_path):
@@ -479,4 +481,4 @@ def test_a_good_output_is_accepted_and_leaves_no_trace(tmp_path):
 def test_two_results_under_one_name_are_refused_however_it_is_written(tmp_path):
     check_outputs_differ([tmp_path / "a.tif", tmp_path / "b.tif"])
     again = f"{tmp_path}/sub/../a.tif"
-    assert code_of(check_outputs_differ, [tmp_path / "a.tif", again]) == "output-twice"
+    assert read_refusal_code(check_outputs_differ, [tmp_path / "a.tif", again]) == "output-twice"

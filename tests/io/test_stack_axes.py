@@ -21,7 +21,7 @@ ORDERS = ["CYX", "TYX", "ZYX", "ZCYX", "CZYX", "TZYX", "ZTYX", "TCYX", "TZCYX", 
 FAST = {"preset": "fast", "max_iterations": 2, "device": "cpu"}
 
 
-def pictures(axes: str) -> np.ndarray:
+def draw_planes(axes: str) -> np.ndarray:
     """Return planes of different brightness, the later the brighter, with noise."""
     shape = tuple(SIZES[axis] for axis in axes)
     places = np.indices(shape)
@@ -34,7 +34,7 @@ def pictures(axes: str) -> np.ndarray:
     return np.rint(image + noise).astype(np.uint16)
 
 
-def means(image: np.ndarray, axes: str) -> np.ndarray:
+def compute_means(image: np.ndarray, axes: str) -> np.ndarray:
     """Mean of each plane."""
     return image.mean((axes.index("Y"), axes.index("X")), dtype=np.float64)
 
@@ -43,18 +43,20 @@ def means(image: np.ndarray, axes: str) -> np.ndarray:
 @pytest.mark.parametrize("stacks", ["planes", "volume"])
 @pytest.mark.parametrize("axes", ORDERS)
 def test_each_plane_comes_back_where_it_was(axes: str, stacks: str) -> None:
-    image = pictures(axes)
+    image = draw_planes(axes)
     result = dip.denoise(image, axes=axes, stacks=stacks, **FAST)
     assert result.image.shape == result.uncertainty.shape == image.shape
     depth = stacks == "volume" and "Z" in axes  # a volume's planes are fitted, not put back
     apart = 30 if depth else 0.01
-    np.testing.assert_allclose(means(result.image, axes), means(image, axes), atol=apart)
+    np.testing.assert_allclose(
+        compute_means(result.image, axes), compute_means(image, axes), atol=apart
+    )
 
 
 def test_a_volume_keeps_the_order_of_its_planes() -> None:
-    image = pictures("ZYX")
+    image = draw_planes("ZYX")
     result = dip.denoise(image, axes="ZYX", **{**FAST, "max_iterations": 60})
-    assert (np.diff(means(result.image, "ZYX")) > 20).all()
+    assert (np.diff(compute_means(result.image, "ZYX")) > 20).all()
 
 
 @pytest.mark.sampled(2)
@@ -62,7 +64,7 @@ def test_a_volume_keeps_the_order_of_its_planes() -> None:
 def test_the_command_line_and_python_make_the_same_pixels(
     axes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    image = pictures(axes)
+    image = draw_planes(axes)
     source, result = tmp_path / "in.tif", tmp_path / "out.tif"
     tifffile.imwrite(source, image, photometric="minisblack")
     options = ["--preset", "fast", "--max-iterations", "2", "--device", "cpu", "--axes", axes]
@@ -74,7 +76,7 @@ def test_the_command_line_and_python_make_the_same_pixels(
 
 def test_the_recipe_of_a_movie_repeats_its_pixels(tmp_path: Path) -> None:
     source = tmp_path / "in.tif"
-    tifffile.imwrite(source, pictures("TYX"), imagej=True, metadata={"axes": "TYX"})
+    tifffile.imwrite(source, draw_planes("TYX"), imagej=True, metadata={"axes": "TYX"})
     first, second, recipe = (str(tmp_path / name) for name in ("a.tif", "b.tif", "r.json"))
     options = [
         "--preset",
@@ -87,5 +89,5 @@ def test_the_recipe_of_a_movie_repeats_its_pixels(tmp_path: Path) -> None:
     ]
     assert main(["denoise", str(source), "-o", first, *options, "--recipe", recipe]) == 0
     assert main(["denoise", str(source), "-o", second, "--from-recipe", recipe]) == 0
-    with open(first, "rb") as one, open(second, "rb") as other:
-        assert one.read() == other.read()
+    with open(first, "rb") as once, open(second, "rb") as other:
+        assert once.read() == other.read()

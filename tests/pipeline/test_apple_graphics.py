@@ -6,7 +6,7 @@ from napari_dip.cli.commands import _format_computer_lines
 from napari_dip.pipeline.machine import MPS_FALLBACK_NOTE, InstallationReport
 
 
-def found(*devices: str) -> InstallationReport:
+def make_report(*devices: str) -> InstallationReport:
     return InstallationReport(
         version="0.1",
         python="3.12",
@@ -25,5 +25,5 @@ def found(*devices: str) -> InstallationReport:
 
 
 def test_doctor_says_so_where_there_are_apple_graphics_and_only_there() -> None:
-    assert MPS_FALLBACK_NOTE in _format_computer_lines(found("mps", "cpu"))
-    assert MPS_FALLBACK_NOTE not in _format_computer_lines(found("cuda", "cpu"))
+    assert MPS_FALLBACK_NOTE in _format_computer_lines(make_report("mps", "cpu"))
+    assert MPS_FALLBACK_NOTE not in _format_computer_lines(make_report("cuda", "cpu"))

@@ -42,7 +42,7 @@ def at_once(monkeypatch):
     monkeypatch.setattr(keeping, "AUTOSAVE_DELAY_SECONDS", 0.0)
 
 
-def place_in(home: Path, path: Path | None = None, resume: bool = False) -> AutosaveTarget:
+def make_target(home: Path, path: Path | None = None, resume: bool = False) -> AutosaveTarget:
     inputs = {"image": {"layer": "cells", "path": path and str(path), "axes": "YX"}}
     return AutosaveTarget(
         folder=home / "run-1",
@@ -52,7 +52,7 @@ def place_in(home: Path, path: Path | None = None, resume: bool = False) -> Auto
     )
 
 
-def cut_off(place: AutosaveTarget, image: Any = IMAGE) -> None:
+def cut_run_off(place: AutosaveTarget, image: Any = IMAGE) -> None:
     """Begin a run, and let go of it once something is kept."""
     loop = run_with_autosave(place, PLAN, {"image": image})
     for _ in loop:
@@ -62,14 +62,14 @@ def cut_off(place: AutosaveTarget, image: Any = IMAGE) -> None:
 
 
 def test_a_run_that_was_cut_off_goes_on_to_the_same_pixels_and_leaves_nothing(tmp_path):
-    cut_off(place_in(tmp_path))
-    (one,) = find_interrupted_runs(tmp_path, "denoise")
-    assert one.machine == MACHINE and one.is_resumable and one.completed_iterations >= 25
-    assert "after 25 of at most 60 iterations" in one.describe()
+    cut_run_off(make_target(tmp_path))
+    (run,) = find_interrupted_runs(tmp_path, "denoise")
+    assert run.machine == MACHINE and run.is_resumable and run.completed_iterations >= 25
+    assert "after 25 of at most 60 iterations" in run.describe()
     assert find_interrupted_runs(tmp_path, "inpaint") == ()
-    pixels = read_run_inputs(one, {})["image"]
+    pixels = read_run_inputs(run, {})["image"]
     assert np.array_equal(pixels, IMAGE) and pixels.dtype == IMAGE.dtype
-    loop = run_with_autosave(place_in(tmp_path, resume=True), PLAN, {"image": pixels})
+    loop = run_with_autosave(make_target(tmp_path, resume=True), PLAN, {"image": pixels})
     while True:
         try:
             assert (event := next(loop)).iteration in (0, *range(25, 61)), event
@@ -83,33 +83,33 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_pixels_and_leaves_nothing(tm
 def test_pixels_that_a_file_holds_are_not_copied_and_proven_on_reading(tmp_path):
     path, home = tmp_path / "cells.tif", tmp_path / "home"
     tifffile.imwrite(path, IMAGE)
-    cut_off(place_in(home, path))
-    (one,) = find_interrupted_runs(home, "denoise")
-    assert not (one.folder / "image.npy").exists()
-    assert read_run_inputs(one, {"image": IMAGE}) == {"image": None}  # a layer holds them
-    assert np.array_equal(read_run_inputs(one, {"image": IMAGE + 1})["image"], IMAGE)
+    cut_run_off(make_target(home, path))
+    (run,) = find_interrupted_runs(home, "denoise")
+    assert not (run.folder / "image.npy").exists()
+    assert read_run_inputs(run, {"image": IMAGE}) == {"image": None}  # a layer holds them
+    assert np.array_equal(read_run_inputs(run, {"image": IMAGE + 1})["image"], IMAGE)
     tifffile.imwrite(path, IMAGE + 1)
     with pytest.raises(RefusedError) as caught:
-        read_run_inputs(one, {})
+        read_run_inputs(run, {})
     assert caught.value.refusal.code == "unfinished-changed"
     path.unlink()
     with pytest.raises(RefusedError) as caught:
-        read_run_inputs(one, {})
+        read_run_inputs(run, {})
     assert caught.value.refusal.code == "unfinished-gone"
 
 
 def test_a_file_that_holds_other_pixels_than_the_layer_does_not_stand_for_it(tmp_path):
     tifffile.imwrite(tmp_path / "cells.tif", IMAGE + 1)
-    cut_off(place_in(tmp_path / "home", tmp_path / "cells.tif"))
-    (one,) = find_interrupted_runs(tmp_path / "home", "denoise")
-    assert np.array_equal(read_run_inputs(one, {})["image"], IMAGE)
+    cut_run_off(make_target(tmp_path / "home", tmp_path / "cells.tif"))
+    (run,) = find_interrupted_runs(tmp_path / "home", "denoise")
+    assert np.array_equal(read_run_inputs(run, {})["image"], IMAGE)
 
 
 def test_pixels_beyond_the_bound_are_not_copied_and_the_run_ends_all_the_same(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(keeping, "MAX_COPIED_BYTES", IMAGE.nbytes - 1)
-    loop = run_with_autosave(place_in(tmp_path), PLAN, {"image": IMAGE})
+    loop = run_with_autosave(make_target(tmp_path), PLAN, {"image": IMAGE})
     while True:
         try:
             next(loop)
@@ -120,15 +120,15 @@ def test_pixels_beyond_the_bound_are_not_copied_and_the_run_ends_all_the_same(
 
 
 def test_what_names_files_elsewhere_or_is_no_run_is_not_offered(tmp_path):
-    cut_off(place_in(tmp_path))
-    (one,) = find_interrupted_runs(tmp_path, "denoise")
-    record = json.loads((one.folder / RUN_MANIFEST_FILE).read_text())
+    cut_run_off(make_target(tmp_path))
+    (run,) = find_interrupted_runs(tmp_path, "denoise")
+    record = json.loads((run.folder / RUN_MANIFEST_FILE).read_text())
     for wrong in ("../image.npy", "/etc/passwd", 3):
         record["inputs"]["image"]["file"] = wrong
-        (one.folder / RUN_MANIFEST_FILE).write_text(json.dumps(record))
+        (run.folder / RUN_MANIFEST_FILE).write_text(json.dumps(record))
         assert find_interrupted_runs(tmp_path, "denoise") == ()
     for text in ("[" * 100_000, "{}", '{"schema": 99}', "\0"):
-        (one.folder / RUN_MANIFEST_FILE).write_text(text)
+        (run.folder / RUN_MANIFEST_FILE).write_text(text)
         assert find_interrupted_runs(tmp_path, "denoise") == ()
 
 
@@ -138,14 +138,14 @@ def test_the_oldest_runs_make_room_and_those_that_are_on_stay(tmp_path):
         make_run_folder(folder)
         (folder / RUN_MANIFEST_FILE).write_text("{}")
         os.utime(folder, (number, number))
-    held = RunFolder(tmp_path / "run-0", resume=True)
-    held.lock()
+    locked = RunFolder(tmp_path / "run-0", resume=True)
+    locked.lock()
     os.utime(tmp_path / "run-0", (0, 0))
     assert is_folder_locked(tmp_path / "run-0") and not is_folder_locked(tmp_path / "run-1")
     remove_stale_runs(tmp_path)
-    held.release()
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"run-0", *(f"run-{number}" for number in range(4, MAX_SAVED_RUNS + 3))}
+    locked.release()
+    leftovers = {path.name for path in tmp_path.iterdir()}
+    assert leftovers == {"run-0", *(f"run-{number}" for number in range(4, MAX_SAVED_RUNS + 3))}
     assert not is_folder_locked(tmp_path / "run-0")
 
 
@@ -154,15 +154,20 @@ def test_a_folder_of_the_users_among_unfinished_runs_is_never_deleted(tmp_path):
     (tmp_path / "mine" / "notes.txt").write_text("of the day")
     (tmp_path / "mine" / RUN_MANIFEST_FILE).write_text("{}")
     (tmp_path / "empty").mkdir()
-    cut_off(place_in(tmp_path))
+    cut_run_off(make_target(tmp_path))
     (tmp_path / "run-1" / "notes.txt").write_text("of the run")
     for folder in tmp_path.iterdir():
         os.utime(folder, (1, 1))
     for _ in range(MAX_SAVED_RUNS + 1):
         remove_stale_runs(tmp_path)
-    (one,) = find_interrupted_runs(tmp_path, "denoise")
-    one.remove()
+    (run,) = find_interrupted_runs(tmp_path, "denoise")
+    run.remove()
     assert find_interrupted_runs(tmp_path, "denoise") == ()
-    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {"mine/notes.txt", f"mine/{RUN_MANIFEST_FILE}", "run-1/notes.txt", "run-1/held"}
+    leftovers = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert leftovers == {
+        "mine/notes.txt",
+        f"mine/{RUN_MANIFEST_FILE}",
+        "run-1/notes.txt",
+        "run-1/held",
+    }
     assert (tmp_path / "empty").is_dir()

@@ -45,33 +45,33 @@ def camera() -> Camera:
 
 
 @pytest.fixture(scope="module")
-def found(camera: Camera) -> dip.CameraReport:
+def report(camera: Camera) -> dip.CameraReport:
     return dip.camera_maps(camera.frames(0), [camera.frames(light) for light in LIGHTS])
 
 
-def spread(values: np.ndarray) -> float:
+def root_mean_square(values: np.ndarray) -> float:
     return float(np.sqrt((values**2).mean()))
 
 
 def test_offset_and_noise_are_right_within_their_errors(
-    camera: Camera, found: dip.CameraReport
+    camera: Camera, report: dip.CameraReport
 ) -> None:
     true = np.sqrt(camera.noise**2 + 1 / 12)
-    off = (found.offset - camera.offset) / (true / COUNT**0.5)
-    assert spread(off) == pytest.approx(1, abs=0.1)
-    wrong = (found.noise / true - 1) * (2 * (COUNT - 1)) ** 0.5
-    assert spread(wrong) == pytest.approx(1, abs=0.1)
+    off = (report.offset - camera.offset) / (true / COUNT**0.5)
+    assert root_mean_square(off) == pytest.approx(1, abs=0.1)
+    wrong = (report.noise / true - 1) * (2 * (COUNT - 1)) ** 0.5
+    assert root_mean_square(wrong) == pytest.approx(1, abs=0.1)
 
 
 def test_gain_errors_are_as_large_as_said_and_smaller_in_the_map(
-    camera: Camera, found: dip.CameraReport
+    camera: Camera, report: dip.CameraReport
 ) -> None:
     quiet = camera.noise < 5
-    assert found.camera_gain == pytest.approx(2, rel=0.01)
-    assert found.gain_spread == pytest.approx(0.08, abs=0.015)
-    raw = (found.raw_gain - camera.gain)[quiet] / 2
-    assert spread(raw) == pytest.approx(found.gain_error, rel=0.1)
-    assert spread((found.gain - camera.gain)[quiet] / 2) < 0.8 * spread(raw)
+    assert report.camera_gain == pytest.approx(2, rel=0.01)
+    assert report.gain_spread == pytest.approx(0.08, abs=0.015)
+    raw = (report.raw_gain - camera.gain)[quiet] / 2
+    assert root_mean_square(raw) == pytest.approx(report.gain_error, rel=0.1)
+    assert root_mean_square((report.gain - camera.gain)[quiet] / 2) < 0.8 * root_mean_square(raw)
 
 
 def test_pixels_alike_in_gain_get_the_same_gain(camera: Camera) -> None:
@@ -80,17 +80,17 @@ def test_pixels_alike_in_gain_get_the_same_gain(camera: Camera) -> None:
     assert result.gain.std() < 0.3 * result.raw_gain.std()
 
 
-def test_a_flickering_lamp_is_no_noise(camera: Camera, found: dip.CameraReport) -> None:
+def test_a_flickering_lamp_is_no_noise(camera: Camera, report: dip.CameraReport) -> None:
     flats = [camera.frames(light, flicker=0.05) for light in LIGHTS]
     result = dip.camera_maps(camera.frames(0), flats)
-    assert result.camera_gain == pytest.approx(found.camera_gain, rel=0.03)
+    assert result.camera_gain == pytest.approx(report.camera_gain, rel=0.03)
 
 
-def test_few_dark_frames_are_said_to_be_uncertain(camera: Camera, found: dip.CameraReport) -> None:
+def test_few_dark_frames_are_said_to_be_uncertain(camera: Camera, report: dip.CameraReport) -> None:
     few = dip.camera_maps(camera.frames(0, 5))
     assert few.gain is None
-    assert any("uncertain" in one for one in few.sentences)
-    assert not any("uncertain" in one for one in found.sentences)
+    assert any("uncertain" in sentence for sentence in few.sentences)
+    assert not any("uncertain" in sentence for sentence in report.sentences)
 
 
 def test_single_frames_in_any_order_of_axes_count_as_a_stack(camera: Camera) -> None:
@@ -125,7 +125,7 @@ def test_frames_of_another_size_or_of_one_value_are_refused(camera: Camera) -> N
         assert caught.value.refusal.code == code
 
 
-def saved(camera: Camera, folder: Path) -> list[str]:
+def save_frames(camera: Camera, folder: Path) -> list[str]:
     """Save frames; the command's arguments."""
     for light in (0, *LIGHTS):
         tifffile.imwrite(
@@ -138,10 +138,10 @@ def saved(camera: Camera, folder: Path) -> list[str]:
 def test_the_command_writes_maps_that_denoise_takes(
     camera: Camera, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [*saved(camera, tmp_path), "-o", str(tmp_path / "maps")]
+    command = [*save_frames(camera, tmp_path), "-o", str(tmp_path / "maps")]
     assert main(command) == 0
     assert "20 dark frames" in capsys.readouterr().err
-    assert sorted(one.name for one in (tmp_path / "maps").iterdir()) == sorted(CAMERA_MAP_FILES)
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == sorted(CAMERA_MAP_FILES)
     assert main(command) == 2  # they are not replaced unasked
     assert main([*command, "--overwrite", "--quiet"]) == 0
     offset, gain, noise, _ = (str(tmp_path / "maps" / name) for name in CAMERA_MAP_FILES)

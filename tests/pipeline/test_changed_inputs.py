@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-WISH: dict[str, Any] = {"preset": "fast", "device": "cpu", "max_iterations": 4}
+SETTINGS: dict[str, Any] = {"preset": "fast", "device": "cpu", "max_iterations": 4}
 SIDE = 32
 
 
-def changed_note(name: str, code: str = "input-changed") -> str:
+def make_change_note(name: str, code: str = "input-changed") -> str:
     return str(make_note(code, name=name))
 
 
-def on_first_report(change: Callable[[], object]) -> Callable[[Any], None]:
+def run_on_first_report(change: Callable[[], object]) -> Callable[[Any], None]:
     """Do something once, when the fit goes on."""
     waiting = [change]
 
@@ -55,12 +55,12 @@ def on_first_report(change: Callable[[], object]) -> Callable[[Any], None]:
 
 def test_an_array_written_to_meanwhile_changes_neither_pixels_nor_hash() -> None:
     image = shot(SIDE)
-    before = dip.denoise(image.copy(), **WISH)
-    changed = dip.denoise(image, progress=on_first_report(lambda: image.fill(7)), **WISH)
+    before = dip.denoise(image.copy(), **SETTINGS)
+    changed = dip.denoise(image, progress=run_on_first_report(lambda: image.fill(7)), **SETTINGS)
     assert (image == 7).all()
     assert changed.report["input_sha256"] == before.report["input_sha256"]
     assert np.array_equal(changed.image, before.image)
-    assert changed_note("image") in changed.report["notes"]
+    assert make_change_note("image") in changed.report["notes"]
     assert not [note for note in before.report["notes"] if "changed" in note]
 
 
@@ -73,11 +73,11 @@ def test_a_memmap_written_to_meanwhile_is_named_with_the_hash_of_what_was_read(
     image = np.load(tmp_path / "in.npy", mmap_mode="r+")
     plan = plan_for(image, max_iterations=2, **settings)
     assert bool(plan.tiles) == bool(settings)
-    change = on_first_report(lambda: image.fill(3))
+    change = run_on_first_report(lambda: image.fill(3))
     result = drain_generator(run(plan, {"image": image}), change)
     assert result is not None
     assert result.report["input_sha256"] == compute_sha256(pixels)
-    note = changed_note("shot", "input-changed-in-tiles" if plan.tiles else "input-changed")
+    note = make_change_note("shot", "input-changed-in-tiles" if plan.tiles else "input-changed")
     assert note in result.report["notes"]
 
 
@@ -85,25 +85,25 @@ def test_measured_pixels_are_those_that_were_read() -> None:
     image, mask = shot(SIDE), np.zeros((SIDE, SIDE), bool)
     mask[8:12, 8:12] = True
     before = image.copy()
-    change = on_first_report(lambda: image.fill(7))
-    result = dip.inpaint(image, mask, dtype="same", progress=change, **WISH)
+    change = run_on_first_report(lambda: image.fill(7))
+    result = dip.inpaint(image, mask, dtype="same", progress=change, **SETTINGS)
     np.testing.assert_array_equal(result.image[~mask], before[~mask])
 
 
 def test_a_file_that_another_program_writes_to_meanwhile_is_named(tmp_path: Path) -> None:
     path, pixels = tmp_path / "in.tif", shot(SIDE)
     tifffile.imwrite(path, pixels)
-    change = on_first_report(lambda: tifffile.imwrite(path, pixels + 1))
-    result = dip.denoise(path, progress=change, **WISH)
+    change = run_on_first_report(lambda: tifffile.imwrite(path, pixels + 1))
+    result = dip.denoise(path, progress=change, **SETTINGS)
     assert result.report["input_sha256"] == compute_sha256(pixels)
-    assert changed_note("in.tif") in result.report["notes"]
+    assert make_change_note("in.tif") in result.report["notes"]
 
 
 def test_a_file_that_is_only_touched_is_not_named(tmp_path: Path) -> None:
     path = tmp_path / "in.tif"
     tifffile.imwrite(path, shot(SIDE))
-    change = on_first_report(lambda: os.utime(path, (1, 1)))
-    result = dip.denoise(path, progress=change, **WISH)
+    change = run_on_first_report(lambda: os.utime(path, (1, 1)))
+    result = dip.denoise(path, progress=change, **SETTINGS)
     assert not [note for note in result.report["notes"] if "changed" in note]
 
 
@@ -111,9 +111,9 @@ def test_a_mask_that_changes_meanwhile_is_named(tmp_path: Path) -> None:
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[8:12, 8:12] = 1
     tifffile.imwrite(tmp_path / "mask.tif", mask)
-    change = on_first_report(lambda: tifffile.imwrite(tmp_path / "mask.tif", 1 - mask))
-    result = dip.inpaint(shot(SIDE), tmp_path / "mask.tif", progress=change, **WISH)
-    assert changed_note("mask.tif") in result.report["notes"]
+    change = run_on_first_report(lambda: tifffile.imwrite(tmp_path / "mask.tif", 1 - mask))
+    result = dip.inpaint(shot(SIDE), tmp_path / "mask.tif", progress=change, **SETTINGS)
+    assert make_change_note("mask.tif") in result.report["notes"]
 
 
 def test_the_command_says_that_its_input_changed(
@@ -133,7 +133,7 @@ def test_the_command_says_that_its_input_changed(
     command += ["--max-iterations", "2", "--device", "cpu"]
     assert main([str(word) for word in command]) == 0
     assert json.loads(report.read_text())["input_sha256"] == compute_sha256(pixels)
-    assert changed_note("in.tif") in capsys.readouterr().err
+    assert make_change_note("in.tif") in capsys.readouterr().err
 
 
 def test_a_receipt_speaks_of_the_file_that_was_read_so_that_the_next_call_restores_the_new_one(
@@ -142,18 +142,18 @@ def test_a_receipt_speaks_of_the_file_that_was_read_so_that_the_next_call_restor
     path, pixels = tmp_path / "in.tif", shot(SIDE)
     tifffile.imwrite(path, pixels)
     digest = compute_file_sha256(path)
-    recipe = dip.make_recipe("denoise", **WISH)
-    change = on_first_report(lambda: tifffile.imwrite(path, pixels + 1))
+    recipe = dip.make_recipe("denoise", **SETTINGS)
+    change = run_on_first_report(lambda: tifffile.imwrite(path, pixels + 1))
     first = dip.batch(recipe, path, tmp_path / "out", progress=change)
-    assert [one.state for one in first.outcomes] == ["restored"]
+    assert [outcome.state for outcome in first.outcomes] == ["restored"]
     kept = json.loads(next((tmp_path / "out" / RECORDS_FOLDER).glob("*.json")).read_text())
     assert kept["inputs_sha256"] == {"image": digest}
     assert kept["report"]["input_sha256"] == compute_sha256(pixels)
-    assert changed_note("in.tif") in kept["report"]["notes"]
+    assert make_change_note("in.tif") in kept["report"]["notes"]
     second = dip.batch(recipe, path, tmp_path / "out", resume=True)
-    assert [one.state for one in second.outcomes] == ["restored"]
+    assert [outcome.state for outcome in second.outcomes] == ["restored"]
     third = dip.batch(recipe, path, tmp_path / "out", resume=True)
-    assert [one.state for one in third.outcomes] == ["kept"]
+    assert [outcome.state for outcome in third.outcomes] == ["kept"]
 
 
 def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -> None:
@@ -177,12 +177,12 @@ def test_pixels_of_a_layer_that_have_changed_are_not_kept_as_those_of_the_run(
         run_summary={},
         inputs={"image": {"layer": "shot", "path": None}},
     )
-    there = []
+    folders = []
     for event in run_with_autosave(place, plan_for(image, max_iterations=100), {"image": image}):
         if changes and event.message.startswith("Measuring"):  # which comes after reading
             image.fill(7)
-        there.append((place.folder / "image.npy").exists())
-    assert any(there) is not changes
+        folders.append((place.folder / "image.npy").exists())
+    assert any(folders) is not changes
 
 
 @pytest.mark.parametrize("name", ["in.tif", "in.ome.zarr"])

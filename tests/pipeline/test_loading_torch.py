@@ -33,7 +33,7 @@ _WATCHED = f"""
 """
 
 
-def ran(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_script(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run lines in a process of its own, in which the environment says nothing of torch."""
     names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", MPS_FALLBACK_VARIABLE)
     clean = {name: value for name, value in os.environ.items() if name not in names}
@@ -45,13 +45,13 @@ def ran(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 @needs_gnu
 def test_torch_loads_with_a_policy_that_the_program_then_does_not_have() -> None:
-    done = ran(_WATCHED, OMP_DISPLAY_ENV="true")
+    done = run_script(_WATCHED, OMP_DISPLAY_ENV="true")
     assert done.stdout.splitlines() == ["PASSIVE 1", "True"]
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr  # by the library itself, as it loads
 
 
 def test_what_the_user_says_of_apple_graphics_and_of_threads_is_kept() -> None:
-    done = ran(_WATCHED, OMP_WAIT_POLICY="ACTIVE", **{MPS_FALLBACK_VARIABLE: "0"})
+    done = run_script(_WATCHED, OMP_WAIT_POLICY="ACTIVE", **{MPS_FALLBACK_VARIABLE: "0"})
     assert done.stdout.splitlines() == ["ACTIVE 0", "True"]
 
 
@@ -70,7 +70,7 @@ def test_a_first_call_after_the_main_thread_has_ended_fails_in_words() -> None:
 
         threading.Thread(target=late).start()
     """
-    assert ran(script).stdout == "program-ends\n"
+    assert run_script(script).stdout == "program-ends\n"
 
 
 def test_a_torch_without_a_packages_notes_is_found_with_its_version() -> None:
@@ -88,4 +88,4 @@ def test_a_torch_without_a_packages_notes_is_found_with_its_version() -> None:
         result = dip.denoise(image, preset="fast", max_iterations=2, device="cpu")
         print(type(result.report["torch"]).__name__, result.report["torch"])
     """
-    assert ran(script).stdout == f"str {metadata.version('torch')}\n"
+    assert run_script(script).stdout == f"str {metadata.version('torch')}\n"

@@ -26,25 +26,25 @@ def camera_shot() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def measured(camera_shot) -> dip.NoiseReport:
+def noise_report(camera_shot) -> dip.NoiseReport:
     return dip.measure_noise(camera_shot)
 
 
-def test_the_gain_of_a_camera_is_found(measured):
-    (one,) = measured.channels
-    assert one.gain == pytest.approx(GAIN, rel=0.2)
-    assert measured.blind_spot_size == (1, 1)
-    assert "do not share noise" in measured.correlation_sentence
-    assert "single pixels are hidden" in measured.correlation_sentence
+def test_the_gain_of_a_camera_is_found(noise_report):
+    (channel,) = noise_report.channels
+    assert channel.gain == pytest.approx(GAIN, rel=0.2)
+    assert noise_report.blind_spot_size == (1, 1)
+    assert "do not share noise" in noise_report.correlation_sentence
+    assert "single pixels are hidden" in noise_report.correlation_sentence
 
 
-def test_its_figures_are_those_of_a_run(camera_shot, measured):
+def test_its_figures_are_those_of_a_run(camera_shot, noise_report):
     result = dip.denoise(camera_shot, preset="fast", max_iterations=2)
     noise = result.report["noise"]
-    (one,) = measured.channels
-    assert noise["gain"] == [pytest.approx(one.gain, rel=1e-4)]
-    assert noise["intercept"] == [pytest.approx(one.intercept, rel=1e-4)]
-    assert noise["blind_spot_size"] == list(measured.blind_spot_size)
+    (channel,) = noise_report.channels
+    assert noise["gain"] == [pytest.approx(channel.gain, rel=1e-4)]
+    assert noise["intercept"] == [pytest.approx(channel.intercept, rel=1e-4)]
+    assert noise["blind_spot_size"] == list(noise_report.blind_spot_size)
 
 
 def correlated(kernel: np.ndarray) -> np.ndarray:
@@ -60,15 +60,15 @@ CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
 
 @pytest.mark.parametrize("kernel", [CROSS, np.ones((1, 4)), np.eye(3)], ids=["cross", "row", "eye"])
 def test_the_correlation_is_measured_at_all_lags_of_the_plane(kernel):
-    (one,) = dip.measure_noise(correlated(kernel)).channels
-    side = len(one.correlation) // 2
+    (channel,) = dip.measure_noise(correlated(kernel)).channels
+    side = len(channel.correlation) // 2
     overlaps = convolve2d(kernel, kernel[::-1, ::-1]) / (kernel**2).sum()
-    truth = np.zeros_like(one.correlation)
+    truth = np.zeros_like(channel.correlation)
     rows, columns = (slice(side - n // 2, side + n // 2 + 1) for n in overlaps.shape)
     truth[rows, columns] = overlaps
-    np.testing.assert_allclose(one.correlation, truth, atol=0.15)
-    np.testing.assert_allclose(one.correlation, one.correlation[::-1, ::-1], atol=1e-9)
-    assert one.correlation[side, side] == pytest.approx(1)
+    np.testing.assert_allclose(channel.correlation, truth, atol=0.15)
+    np.testing.assert_allclose(channel.correlation, channel.correlation[::-1, ::-1], atol=1e-9)
+    assert channel.correlation[side, side] == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -87,46 +87,48 @@ def test_the_shape_that_shares_noise_is_suggested(kernel, shape):
     assert make_recipe("denoise", blind_spot_shape=shape).task.blind_spot_shape == shape
 
 
-def test_the_points_lie_about_the_line(measured):
-    (one,) = measured.channels
-    means, variances = np.array(one.points).T
+def test_the_points_lie_about_the_line(noise_report):
+    (channel,) = noise_report.channels
+    means, variances = np.array(channel.points).T
     assert len(means) > 50
-    line = one.gain * means + one.intercept
+    line = channel.gain * means + channel.intercept
     assert np.median(variances / line) == pytest.approx(1, abs=0.2)
 
 
 def test_dark_pixels_tell_offset_and_read_noise_apart(camera_shot):
     dark = camera_shot.copy()
     dark[:128] = np.rint(np.random.default_rng(1).normal(OFFSET, READ_NOISE, (128, 384)))
-    (one,) = dip.measure_noise(dark).channels
-    assert one.offset == pytest.approx(OFFSET, abs=2)
-    assert one.read_noise == pytest.approx(READ_NOISE, rel=0.2)
+    (channel,) = dip.measure_noise(dark).channels
+    assert channel.offset == pytest.approx(OFFSET, abs=2)
+    assert channel.read_noise == pytest.approx(READ_NOISE, rel=0.2)
 
 
-def test_measuring_and_a_run_say_the_same_of_offset_and_read_noise(camera_shot, measured):
+def test_measuring_and_a_run_say_the_same_of_offset_and_read_noise(camera_shot, noise_report):
     noise = dip.denoise(camera_shot, preset="fast", max_iterations=2).report["noise"]
-    (one,) = measured.channels
-    assert noise["offset"] == [one.offset]
-    assert noise["read_noise"] == [one.read_noise]
+    (channel,) = noise_report.channels
+    assert noise["offset"] == [channel.offset]
+    assert noise["read_noise"] == [channel.read_noise]
 
 
-def test_the_noise_in_the_dark_is_that_where_it_is_darkest(camera_shot, measured):
-    (one,) = measured.channels
+def test_the_noise_in_the_dark_is_that_where_it_is_darkest(camera_shot, noise_report):
+    (channel,) = noise_report.channels
     dark = np.percentile(camera_shot, 1)
-    assert one.noise_in_dark**2 == pytest.approx(one.gain * dark + one.intercept, rel=0.05)
+    assert channel.noise_in_dark**2 == pytest.approx(
+        channel.gain * dark + channel.intercept, rel=0.05
+    )
 
 
-def test_it_is_plain_json_with_sentences(measured):
-    told = measured.to_dict()
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
-    assert told["sentences"] and all(one.endswith(".") for one in told["sentences"])
+def test_it_is_plain_json_with_sentences(noise_report):
+    record = noise_report.to_dict()
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert record["sentences"] and all(channel.endswith(".") for channel in record["sentences"])
 
 
 def test_an_image_that_cannot_tell_says_so():
     texture = np.random.default_rng(0).normal(size=(48, 48))
     texture[::2] *= 40
     flat = dip.measure_noise((500 + texture[:, :17]).astype(np.float32)[:17])
-    assert all(one.offset is None for one in flat.channels)
+    assert all(channel.offset is None for channel in flat.channels)
     assert "cannot tell" in " ".join(flat.sentences)
 
 
@@ -143,16 +145,16 @@ def test_saturated_pixels_are_told(camera_shot):
     assert "saturated" in " ".join(dip.measure_noise(clipped).sentences)
 
 
-def test_holes_do_not_count(camera_shot, measured):
+def test_holes_do_not_count(camera_shot, noise_report):
     holed = camera_shot.astype(np.float32)
     holed[100:140, 50:300] = np.nan
-    (one,) = dip.measure_noise(holed).channels
-    assert one.gain == pytest.approx(measured.channels[0].gain, rel=0.2)
+    (channel,) = dip.measure_noise(holed).channels
+    assert channel.gain == pytest.approx(noise_report.channels[0].gain, rel=0.2)
 
 
-def test_a_file_is_measured_as_its_pixels_are(tmp_path, camera_shot, measured):
+def test_a_file_is_measured_as_its_pixels_are(tmp_path, camera_shot, noise_report):
     tifffile.imwrite(tmp_path / "shot.tif", camera_shot)
-    assert dip.measure_noise(tmp_path / "shot.tif").to_dict() == measured.to_dict()
+    assert dip.measure_noise(tmp_path / "shot.tif").to_dict() == noise_report.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -170,47 +172,49 @@ def test_what_is_no_image_is_refused(image, code):
     assert caught.value.refusal.code == code
 
 
-def frames(light: float, count: int, seed: int = 0) -> np.ndarray:
+def take_frames(light: float, count: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     shape = (count, 64, 64)
     return GAIN * rng.poisson(light, shape) + rng.normal(0, READ_NOISE, shape) + OFFSET
 
 
 def test_dark_and_flat_frames_go_before_what_the_image_tells(camera_shot):
-    dark, flat = frames(0, 4), frames(400, 4, seed=1)
-    (one,) = dip.measure_noise(camera_shot, dark=dark, flat=flat).channels
-    assert one.gain == pytest.approx(GAIN, rel=0.05)
-    assert one.offset == pytest.approx(OFFSET, rel=0.01)
-    assert one.read_noise == pytest.approx(READ_NOISE, rel=0.05)
-    assert one.intercept == pytest.approx(READ_NOISE**2 - GAIN * OFFSET, rel=0.05)
-    assert one.unreliable_reason == ""
+    dark, flat = take_frames(0, 4), take_frames(400, 4, seed=1)
+    (channel,) = dip.measure_noise(camera_shot, dark=dark, flat=flat).channels
+    assert channel.gain == pytest.approx(GAIN, rel=0.05)
+    assert channel.offset == pytest.approx(OFFSET, rel=0.01)
+    assert channel.read_noise == pytest.approx(READ_NOISE, rel=0.05)
+    assert channel.intercept == pytest.approx(READ_NOISE**2 - GAIN * OFFSET, rel=0.05)
+    assert channel.unreliable_reason == ""
 
 
-def test_dark_frames_alone_tell_offset_and_read_noise(camera_shot, measured):
-    (one,) = dip.measure_noise(camera_shot, dark=frames(0, 1)[0]).channels
-    assert one.offset == pytest.approx(OFFSET, rel=0.01)
-    assert one.read_noise == pytest.approx(READ_NOISE, rel=0.1)
-    assert one.gain == measured.channels[0].gain
+def test_dark_frames_alone_tell_offset_and_read_noise(camera_shot, noise_report):
+    (channel,) = dip.measure_noise(camera_shot, dark=take_frames(0, 1)[0]).channels
+    assert channel.offset == pytest.approx(OFFSET, rel=0.01)
+    assert channel.read_noise == pytest.approx(READ_NOISE, rel=0.1)
+    assert channel.gain == noise_report.channels[0].gain
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("frames", "message"),
     [
         ({"flat": np.ones((32, 32)) * np.arange(32)}, "but 2 of the same light are needed"),
         ({"dark": np.full((2, 32, 32), 7)}, "one value only"),
     ],
 )
-def test_frames_that_tell_nothing_are_refused(camera_shot, given, words):
-    with pytest.raises(dip.RefusedError, match=words):
-        dip.measure_noise(camera_shot, **given)
+def test_frames_that_tell_nothing_are_refused(camera_shot, frames, message):
+    with pytest.raises(dip.RefusedError, match=message):
+        dip.measure_noise(camera_shot, **frames)
 
 
-def test_figures_have_intervals_that_hold_the_truth(measured):
-    (one,) = measured.channels
-    assert 0 < one.gain_error < 0.1
-    assert one.gain == pytest.approx(GAIN, abs=4 * one.gain_error)
-    assert f"± {2 * one.gain_error:.2g}" in measured.sentences[0]
-    assert measured.to_dict()["channels"][0]["gain_error"] == pytest.approx(one.gain_error, 1e-3)
+def test_figures_have_intervals_that_hold_the_truth(noise_report):
+    (channel,) = noise_report.channels
+    assert 0 < channel.gain_error < 0.1
+    assert channel.gain == pytest.approx(GAIN, abs=4 * channel.gain_error)
+    assert f"± {2 * channel.gain_error:.2g}" in noise_report.sentences[0]
+    assert noise_report.to_dict()["channels"][0]["gain_error"] == pytest.approx(
+        channel.gain_error, 1e-3
+    )
 
 
 def test_background_light_is_not_said_to_be_the_offset(camera_shot):
@@ -218,8 +222,8 @@ def test_background_light_is_not_said_to_be_the_offset(camera_shot):
     light = np.random.default_rng(1).poisson(60, (128, 384))
     lit[:128] = np.rint(OFFSET + GAIN * light + np.random.default_rng(2).normal(0, 6, (128, 384)))
     estimate = dip.measure_noise(lit)
-    (one,) = estimate.channels
-    assert one.offset > OFFSET + 50  # as far as a picture can tell
+    (channel,) = estimate.channels
+    assert channel.offset > OFFSET + 50  # as far as a picture can tell
     assert "both are less if some did" in estimate.sentences[1]
 
 

@@ -42,7 +42,7 @@ _RUN = """
 """
 
 
-def ran(first: str = "", **environment: str) -> list[str]:
+def run_script(first: str = "", **environment: str) -> list[str]:
     """Run it in a process of its own, after some other lines."""
     clean = {
         name: value
@@ -62,7 +62,7 @@ def ran(first: str = "", **environment: str) -> list[str]:
 def test_threads_sleep_beside_a_run_where_torch_was_loaded_first_and_the_pixels_are_the_same() -> (
     None
 ):
-    own, late = ran(), ran("import torch\n")
+    own, late = run_script(), run_script("import torch\n")
     cores = len(os.sched_getaffinity(0))
     assert own[0] == late[0] == str(min(cores, 8))
     assert own[4] == late[4]
@@ -76,7 +76,7 @@ def test_threads_sleep_beside_a_run_where_torch_was_loaded_first_and_the_pixels_
 @needs_gnu
 @pytest.mark.parametrize("policy", [{"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "0"}])
 def test_who_says_how_threads_wait_is_left_alone(policy: dict[str, str]) -> None:
-    _, before, within, after, _ = ran("import torch\n", **policy)
+    _, before, within, after, _ = run_script("import torch\n", **policy)
     assert before == within == after
 
 
@@ -100,4 +100,4 @@ def test_measuring_noise_first_leaves_no_threads_that_spin() -> None:
 
 def test_a_single_thread_needs_no_others_to_wait() -> None:
     with openmp.suppress_thread_spinning(1):
-        assert not [one for one in openmp.threading.enumerate() if "openmp" in one.name]
+        assert not [thread for thread in openmp.threading.enumerate() if "openmp" in thread.name]

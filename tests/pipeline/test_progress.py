@@ -7,7 +7,7 @@ import pytest
 from napari_dip.pipeline.events import TIME_LEFT_MARGIN, Progress, ProgressTracker
 
 
-def left(tracker: ProgressTracker, now: float) -> float:
+def estimate_seconds(tracker: ProgressTracker, now: float) -> float:
     seconds = tracker.fold(now).seconds_left
     assert seconds is not None
     return seconds / TIME_LEFT_MARGIN
@@ -19,8 +19,8 @@ def test_nothing_is_said_of_the_time_before_something_was_measured() -> None:
     assert tracker.fold(0.0).seconds_left is None
     step.start(0.0)
     step.update(4.0, 0.5)
-    assert left(tracker, 4.0) == pytest.approx(4.0)
-    assert left(tracker, 6.0) == pytest.approx(2.0)
+    assert estimate_seconds(tracker, 4.0) == pytest.approx(4.0)
+    assert estimate_seconds(tracker, 6.0) == pytest.approx(2.0)
 
 
 def test_steps_of_another_kind_are_half_as_slow_in_logarithms_until_they_are_measured() -> None:
@@ -28,10 +28,10 @@ def test_steps_of_another_kind_are_half_as_slow_in_logarithms_until_they_are_mea
     fit, *endings = (tracker.add_step(kind, 10.0) for kind in ("fit", "ending", "ending"))
     fit.start(0.0)
     fit.finish(40.0)
-    assert left(tracker, 40.0) == pytest.approx(2 * 20.0)
+    assert estimate_seconds(tracker, 40.0) == pytest.approx(2 * 20.0)
     endings[0].start(40.0)
     endings[0].finish(45.0)
-    assert left(tracker, 45.0) == pytest.approx(5.0)
+    assert estimate_seconds(tracker, 45.0) == pytest.approx(5.0)
 
 
 def test_steps_of_the_same_group_are_as_slow() -> None:
@@ -39,7 +39,7 @@ def test_steps_of_the_same_group_are_as_slow() -> None:
     joint, _ = (tracker.add_step(kind, 10.0) for kind in ("fit joint", "fit fine-tune-probe"))
     joint.start(0.0)
     joint.finish(40.0)
-    assert left(tracker, 40.0) == pytest.approx(40.0)
+    assert estimate_seconds(tracker, 40.0) == pytest.approx(40.0)
 
 
 def test_fits_are_expected_to_stop_where_others_did() -> None:
@@ -48,12 +48,12 @@ def test_fits_are_expected_to_stop_where_others_did() -> None:
     first.start(0.0)
     first.update(6.0, 0.6)
     first.finish()
-    assert left(tracker, 6.0) == pytest.approx(12.0)
+    assert estimate_seconds(tracker, 6.0) == pytest.approx(12.0)
     second.start(6.0)
     second.update(9.0, 0.3)
-    assert left(tracker, 9.0) == pytest.approx(3.0 + 6.0)
+    assert estimate_seconds(tracker, 9.0) == pytest.approx(3.0 + 6.0)
     second.update(14.0, 0.8)  # it lasts longer than the first
-    assert 1.0 + 6.0 < left(tracker, 14.0) < 2.0 + 8.0
+    assert 1.0 + 6.0 < estimate_seconds(tracker, 14.0) < 2.0 + 8.0
 
 
 def test_the_first_iterations_are_not_timed() -> None:
@@ -64,14 +64,14 @@ def test_the_first_iterations_are_not_timed() -> None:
     step.update(30.0, 0.01)
     assert tracker.fold(30.0).seconds_left is None
     step.update(31.0, 0.26)
-    assert left(tracker, 31.0) == pytest.approx(0.74 / 0.25)
+    assert estimate_seconds(tracker, 31.0) == pytest.approx(0.74 / 0.25)
 
 
 def test_stages_follow_each_other_and_workers_share_each() -> None:
     tracker = ProgressTracker(default_rate=1.0, workers=2)
     for stage, planned in ((0, 5.0), (1, 4.0), (1, 4.0), (1, 4.0), (2, 1.0)):
         tracker.add_step("shard", planned, stage=stage)
-    assert left(tracker, 0.0) == pytest.approx(5 + 8 + 1)
+    assert estimate_seconds(tracker, 0.0) == pytest.approx(5 + 8 + 1)
 
 
 def test_what_a_step_reports_itself_is_taken_and_shown() -> None:

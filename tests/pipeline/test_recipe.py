@@ -17,7 +17,7 @@ from napari_dip.pipeline.recipe import (
 )
 
 
-def code_of(raw: object) -> str:
+def read_refusal_code(raw: object) -> str:
     with pytest.raises(RefusedError) as caught:
         recipe_from_dict(raw)
     return caught.value.refusal.code
@@ -69,7 +69,7 @@ def test_yes_is_not_the_number_one(field: str, value: object) -> None:
     with pytest.raises(RefusedError, match=f"'{field}' .* a number"):
         make_recipe("denoise", **{field: value})
     raw = {"schema": 1, "task": "denoise", "settings": {field: bool(value)}}
-    assert code_of(raw) == "setting-wrong"
+    assert read_refusal_code(raw) == "setting-wrong"
 
 
 def test_yes_stays_yes_where_it_is_asked_for() -> None:
@@ -80,8 +80,11 @@ def test_yes_stays_yes_where_it_is_asked_for() -> None:
 
 
 def test_an_unknown_setting_is_refused() -> None:
-    assert code_of({"schema": 1, "task": "denoise", "settings": {"sigma": 3}}) == "setting-unknown"
-    assert code_of({"schema": 1, "task": "denoise", "epochs": 3}) == "setting-unknown"
+    assert (
+        read_refusal_code({"schema": 1, "task": "denoise", "settings": {"sigma": 3}})
+        == "setting-unknown"
+    )
+    assert read_refusal_code({"schema": 1, "task": "denoise", "epochs": 3}) == "setting-unknown"
 
 
 def test_an_unknown_setting_is_told_each_one_that_can_be_set_and_nothing_else() -> None:
@@ -94,19 +97,19 @@ def test_an_unknown_setting_is_told_each_one_that_can_be_set_and_nothing_else() 
 
 
 def test_a_recipe_of_a_newer_program_is_refused() -> None:
-    assert code_of({"schema": RECIPE_SCHEMA + 1, "task": "denoise"}) == "recipe-newer"
+    assert read_refusal_code({"schema": RECIPE_SCHEMA + 1, "task": "denoise"}) == "recipe-newer"
 
 
 @pytest.mark.parametrize(
     "raw", [None, [], {}, {"task": "denoise"}, {"schema": True, "task": "denoise"}, {"schema": 1}]
 )
 def test_what_is_no_recipe_is_refused(raw: object) -> None:
-    assert code_of(raw) == "recipe-broken"
+    assert read_refusal_code(raw) == "recipe-broken"
 
 
 def test_a_setting_given_twice_is_refused() -> None:
     raw = {"schema": 1, "task": "denoise", "seed": 1, "settings": {"seed": 2}}
-    assert code_of(raw) == "recipe-broken"
+    assert read_refusal_code(raw) == "recipe-broken"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "nonsense"])

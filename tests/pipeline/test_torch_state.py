@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SIDE = 32
-WISH: dict[str, Any] = {"preset": "fast", "device": "cpu", "max_iterations": 4}
+SETTINGS: dict[str, Any] = {"preset": "fast", "device": "cpu", "max_iterations": 4}
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def _enable_onednn(enabled: bool) -> None:
     torch.backends.mkldnn.enabled = enabled  # type: ignore[assignment]
 
 
-def state() -> dict[str, Any]:
+def read_state() -> dict[str, Any]:
     """All that a program may have set."""
     return {
         "gradients": torch.is_grad_enabled(),
@@ -77,24 +77,24 @@ def state() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def plain() -> dip.Restoration:
-    return dip.denoise(shot(SIDE), **WISH)
+def plain_result() -> dip.Restoration:
+    return dip.denoise(shot(SIDE), **SETTINGS)
 
 
 @pytest.mark.parametrize("name", STATES)
 def test_what_a_program_has_set_of_torch_changes_no_pixels_and_stays(
-    name: str, plain: dip.Restoration
+    name: str, plain_result: dip.Restoration
 ) -> None:
-    seen = []
+    states = []
     with STATES[name]():
-        before = state()
-        result = dip.denoise(shot(SIDE), progress=lambda _: seen.append(state()), **WISH)
-        after = state()
-    assert np.array_equal(result.image, plain.image)
-    assert np.array_equal(result.uncertainty, plain.uncertainty)
+        before = read_state()
+        result = dip.denoise(shot(SIDE), progress=lambda _: states.append(read_state()), **SETTINGS)
+        after = read_state()
+    assert np.array_equal(result.image, plain_result.image)
+    assert np.array_equal(result.uncertainty, plain_result.uncertainty)
     assert after == before
-    assert seen == [before] * len(seen)  # whenever the run waits
-    assert len(seen) > 3
+    assert states == [before] * len(states)  # whenever the run waits
+    assert len(states) > 3
 
 
 @pytest.mark.sampled(1)
@@ -102,43 +102,45 @@ def test_what_a_program_has_set_of_torch_changes_no_pixels_and_stays(
 def test_noise_and_experiments_do_not_depend_on_it_either(name: str) -> None:
     def figures() -> Any:
         noise = dip.measure_noise(shot(SIDE), dark=shot(SIDE), flat=[shot(SIDE), shot(SIDE, 1)])
-        found = explore.impedance(shot(SIDE), max_iterations=4, device="cpu")
+        result = explore.impedance(shot(SIDE), max_iterations=4, device="cpu")
         watched = explore.spectrum(shot(SIDE), max_iterations=4, device="cpu")
-        rest = {key: one.tolist() for key, one in found.energies.items()}
+        rest = {key: energy.tolist() for key, energy in result.energies.items()}
         return noise.to_dict(), rest, watched.correspondence.tolist()
 
     plain = figures()
     with STATES[name]():
-        before = state()
+        before = read_state()
         assert figures() == plain
-        assert state() == before
+        assert read_state() == before
 
 
 def test_a_run_that_is_given_up_leaves_everything_as_it_was() -> None:
     with torch.no_grad(), STATES["double"]():
-        before = state()
+        before = read_state()
         steps = run(plan_for(shot(SIDE)), {"image": shot(SIDE)})
         for _ in range(4):
             next(steps)
-        assert state() == before
+        assert read_state() == before
         steps.close()
-        assert state() == before
+        assert read_state() == before
 
 
 def test_a_run_that_fails_leaves_everything_as_it_was() -> None:
     flat = np.full((SIDE, SIDE), 3.0)
     with torch.no_grad(), STATES["double"]():
-        before = state()
+        before = read_state()
         with pytest.raises(dip.RefusedError):
-            dip.denoise(flat, **WISH)
-        assert state() == before
+            dip.denoise(flat, **SETTINGS)
+        assert read_state() == before
 
 
-def test_a_run_goes_on_in_another_thread_whose_state_comes_back(plain: dip.Restoration) -> None:
+def test_a_run_goes_on_in_another_thread_whose_state_comes_back(
+    plain_result: dip.Restoration,
+) -> None:
     steps = run(plan_for(shot(SIDE), max_iterations=4), {"image": shot(SIDE)})
     for _ in range(4):
         next(steps)
-    found: list[Any] = []
+    settings: list[Any] = []
 
     def rest() -> None:
         with torch.no_grad():
@@ -146,19 +148,19 @@ def test_a_run_goes_on_in_another_thread_whose_state_comes_back(plain: dip.Resto
                 try:
                     next(steps)
                 except StopIteration as end:
-                    found.extend((end.value.image, torch.is_grad_enabled()))
+                    settings.extend((end.value.image, torch.is_grad_enabled()))
                     return
 
     other = threading.Thread(target=rest)
     other.start()
     other.join()
-    assert np.array_equal(found[0], plain.image)
-    assert found[1] is False
+    assert np.array_equal(settings[0], plain_result.image)
+    assert settings[1] is False
 
 
 def test_an_error_within_comes_out_and_the_state_is_back() -> None:
-    before = state()
+    before = read_state()
     with pytest.raises(ZeroDivisionError), use_default_torch_state(1):
         assert torch.get_num_threads() == 1
         raise ZeroDivisionError
-    assert state() == before
+    assert read_state() == before

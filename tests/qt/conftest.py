@@ -50,8 +50,8 @@ def manifests_are_read_once() -> Iterator[None]:
     from npe2 import PluginManifest
 
     discover = PluginManifest.discover
-    found = cache(lambda paths: tuple(discover(paths)))
-    once = staticmethod(lambda paths=(): iter(found(tuple(paths))))
+    manifests = cache(lambda paths: tuple(discover(paths)))
+    once = staticmethod(lambda paths=(): iter(manifests(tuple(paths))))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PluginManifest, "discover", once)
         yield

@@ -17,10 +17,12 @@ def wait_until_idle(qtbot):
     qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=5000)
 
 
-def ours_among(emitter):
+def find_own_listeners(emitter):
     """Listeners of an event that belong to this package: callables, or (weak object, method)."""
-    owners = (one[0]() if isinstance(one, tuple) else one for one in emitter.callbacks)
-    return [one for one in owners if type(one).__module__.startswith("napari_dip")]
+    owners = (
+        callback[0]() if isinstance(callback, tuple) else callback for callback in emitter.callbacks
+    )
+    return [owner for owner in owners if type(owner).__module__.startswith("napari_dip")]
 
 
 @pytest.fixture
@@ -41,13 +43,13 @@ def test_closing_the_dock_stops_the_run_and_removes_its_preview(short_steps):
 
 def test_a_closed_dock_no_longer_listens_to_the_viewer(desk, noisy):
     viewer = desk.viewer
-    assert ours_among(viewer.layers.events.inserted)
-    assert ours_among(viewer.events.theme)
+    assert find_own_listeners(viewer.layers.events.inserted)
+    assert find_own_listeners(viewer.events.theme)
     viewer.window.remove_dock_widget(desk.dock)
     desk.dock = None
     desk.qtbot.wait(20)
-    assert not ours_among(viewer.layers.events.inserted)
-    assert not ours_among(viewer.events.theme)
+    assert not find_own_listeners(viewer.layers.events.inserted)
+    assert not find_own_listeners(viewer.events.theme)
     viewer.add_image(noisy, name="later")  # an error in a listener would fail the test
     viewer.theme = "light"
     viewer.layers.clear()
@@ -90,11 +92,11 @@ def test_a_removed_layer_is_freed_in_the_context_that_it_was_drawn_in(desk, nois
     canvas = viewer.window._qt_window.findChild(QOpenGLWidget)
     desk.wait_until(canvas.isValid)
     later = viewer.add_image(noisy, name="later")
-    seen = []
-    viewer.layers.events.removed.connect(lambda _: seen.append(QOpenGLContext.currentContext()))
+    contexts = []
+    viewer.layers.events.removed.connect(lambda _: contexts.append(QOpenGLContext.currentContext()))
     canvas.doneCurrent()
     viewer.layers.remove(later)
-    assert seen == [canvas.context()]
+    assert contexts == [canvas.context()]
 
 
 PROGRAM = """

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QApplication, QDockWidget
 from napari_dip.pipeline.machine import InstallationReport, Repair
 from napari_dip.qt.computer_check import ComputerCheckWidget, describe_examination
 
-FOUND = InstallationReport(
+REPORT = InstallationReport(
     version="0.1.0",
     python="3.11.7 at /usr/bin/python",
     system="Linux",
@@ -39,7 +39,7 @@ def dock(qtbot):
 
     def look():
         looked.append(threading.current_thread())
-        return FOUND
+        return REPORT
 
     dock = ComputerCheckWidget(look)
     dock.looked = looked
@@ -67,7 +67,7 @@ def test_it_looks_as_soon_as_it_is_seen_and_in_another_thread(dock, qtbot):
 def test_the_dock_is_as_wide_as_the_title_that_napari_gives_it(qtbot):
     from napari._qt.widgets.qt_viewer_dock_widget import QtCustomTitleBar
 
-    dock, holder = ComputerCheckWidget(lambda: FOUND), QDockWidget()
+    dock, holder = ComputerCheckWidget(lambda: REPORT), QDockWidget()
     qtbot.addWidget(holder)
     bar = QtCustomTitleBar(holder, title="Check my computer (Deep Image Prior), and some more")
     holder.setTitleBarWidget(bar)
@@ -78,16 +78,16 @@ def test_the_dock_is_as_wide_as_the_title_that_napari_gives_it(qtbot):
 
 
 def test_it_speaks_of_devices_in_words_and_says_why_there_is_no_card():
-    text = "\n".join(describe_examination(FOUND))
+    text = "\n".join(describe_examination(REPORT))
     assert "No GPU is used: PyTorch is built for CPUs." in text
     assert "16.0 GB of memory free" in text
     assert "8 CPU cores, 16.0 GB" in text
-    assert "\n1 CPU core, 16.0 GB" in "\n".join(describe_examination(replace(FOUND, cores=1)))
+    assert "\n1 CPU core, 16.0 GB" in "\n".join(describe_examination(replace(REPORT, cores=1)))
     assert not {"cpu", "cuda", "mps", "None"} & set(text.split())
 
 
 def test_a_computer_that_lacks_nothing_is_told_so_and_its_card_is_named():
     devices = {"devices": ("cuda", "cpu"), "gpus": ("A100",), "build": "CUDA 12.4"}
-    text = describe_examination(replace(FOUND, **devices, no_gpu_reason="", repairs=()))
+    text = describe_examination(replace(REPORT, **devices, no_gpu_reason="", repairs=()))
     assert text[0] == ("Restorations run on the NVIDIA GPU (A100); the CPU can be chosen.")
     assert text[-1] == "All that is needed is there."

@@ -54,18 +54,20 @@ class User:
         for name, value in settings.items():
             self.dock.form.widgets[name].value = value
 
-    def button(self, words: str) -> QAbstractButton:
+    def button(self, label: str) -> QAbstractButton:
         """The one button in the dock that can be seen and has these words on it."""
         within = self.dock.findChildren(QAbstractButton)
-        (found,) = [one for one in within if one.text() == words and one.isVisibleTo(self.dock)]
+        (match,) = [
+            widget for widget in within if widget.text() == label and widget.isVisibleTo(self.dock)
+        ]
         for area in self.dock.findChildren(QScrollArea):
-            if area.isAncestorOf(found):
-                area.ensureWidgetVisible(found)
-        return found
+            if area.isAncestorOf(match):
+                area.ensureWidgetVisible(match)
+        return match
 
-    def press(self, words: str) -> None:
-        button = self.button(words)
-        assert button.isEnabled(), f"'{words}' cannot be pressed"
+    def press(self, label: str) -> None:
+        button = self.button(label)
+        assert button.isEnabled(), f"'{label}' cannot be pressed"
         self.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
     def wait_until(self, happened: Callable[[], bool]) -> None:
@@ -101,7 +103,7 @@ def test_a_sample_is_denoised_stopped_and_kept_and_its_script_gives_the_same_pix
     user.press("Stop and keep")
     user.wait_for_end()
     result = user.viewer.layers["mitochondria denoised"]
-    assert result.metadata[METADATA_KEY]["stop_reason"] == "you kept the picture"
+    assert result.metadata[METADATA_KEY]["stop_reason"] == "you stopped it and kept the image"
     comparison = user.dock.view.comparison  # napari hands a proxy of its viewer to this dock
     assert comparison.isVisibleTo(user.dock)
     comparison.slider.setValue(40)
@@ -143,7 +145,7 @@ def test_a_mask_is_painted_with_the_mouse_filled_scrubbed_and_another_picture_ke
     automatic = viewer.layers["scratched mitochondria inpainted"].data.copy()
     user.qtbot.keyClick(user.dock.history.slider, Qt.Key.Key_Left)
     user.press("Use this iteration")
-    (kept,) = [one for one in viewer.layers if ", iteration " in one.name]
+    (kept,) = [layer for layer in viewer.layers if ", iteration " in layer.name]
     for pixels in (automatic, kept.data):
         np.testing.assert_array_equal(pixels[~painted], measured[~painted])
         assert (pixels[painted] != measured[painted]).any()

@@ -47,7 +47,7 @@ def recipe(desk, tmp_path):
     return path
 
 
-def from_the_dock(desk, shot, recipe):
+def restore_in_dock(desk, shot, recipe):
     desk.viewer.layers.clear()
     (layer,) = desk.viewer.open(str(shot), plugin="napari")
     desk.dock.repeat.recipes.load(str(recipe))
@@ -56,14 +56,14 @@ def from_the_dock(desk, shot, recipe):
     return desk.viewer.layers[f"{layer.name} denoised"].data
 
 
-def from_the_command_line(shot, recipe, out):
+def restore_by_command(shot, recipe, out):
     program = Path(sys.executable).with_name("napari-dip")
     command = [program, "denoise", shot, "--from-recipe", recipe, "-o", out, "--quiet"]
     subprocess.run([str(part) for part in command], check=True, timeout=120)
     return tifffile.imread(out)
 
 
-def from_python_in_a_new_process(shot, recipe):
+def restore_in_new_python(shot, recipe):
     command = [sys.executable, "-c", PYTHON, str(shot), str(recipe)]
     done = subprocess.run(command, check=True, capture_output=True, timeout=120)
     return np.frombuffer(done.stdout, np.float32)
@@ -71,15 +71,15 @@ def from_python_in_a_new_process(shot, recipe):
 
 @pytest.mark.long
 def test_one_recipe_gives_the_same_bytes_through_every_door_twice(desk, shot, recipe, tmp_path):
-    seen = {}
+    digests = {}
     for turn in ("first", "second"):
         out = tmp_path / f"{turn}.tif"
-        seen[f"dock, {turn}"] = digest(from_the_dock(desk, shot, recipe))
-        seen[f"command line, {turn}"] = digest(from_the_command_line(shot, recipe, out))
-        seen[f"Python here, {turn}"] = digest(dip.restore(shot, recipe).image)
-        seen[f"Python anew, {turn}"] = digest(from_python_in_a_new_process(shot, recipe))
-    assert len(seen) == 8
-    assert len(set(seen.values())) == 1, seen
+        digests[f"dock, {turn}"] = digest(restore_in_dock(desk, shot, recipe))
+        digests[f"command line, {turn}"] = digest(restore_by_command(shot, recipe, out))
+        digests[f"Python here, {turn}"] = digest(dip.restore(shot, recipe).image)
+        digests[f"Python anew, {turn}"] = digest(restore_in_new_python(shot, recipe))
+    assert len(digests) == 8
+    assert len(set(digests.values())) == 1, digests
 
 
 def test_another_seed_gives_other_bytes(desk, shot, recipe):

@@ -35,30 +35,32 @@ def test_the_sample_is_a_noisy_shot_above_a_hidden_long_exposure():
 
 @pytest.mark.parametrize("key", SPOILT)
 def test_a_sample_is_the_same_each_time_and_not_the_truth(key):
-    one, again = SPOILT[key](), SPOILT[key]()
-    np.testing.assert_array_equal(one.image, again.image)
-    assert one.image.shape != one.truth.shape or np.abs(one.image - one.truth).max() > 1
+    first, again = SPOILT[key](), SPOILT[key]()
+    np.testing.assert_array_equal(first.image, again.image)
+    assert first.image.shape != first.truth.shape or np.abs(first.image - first.truth).max() > 1
 
 
 def test_coarse_pixels_cover_the_ground_of_the_fine_ones():
-    fine, coarse = (Layer.create(*one) for one in samples.coarse_pixels())
+    fine, coarse = (Layer.create(*data) for data in samples.coarse_pixels())
     for corner in ((-0.5, -0.5), (95.5, 95.5)):
         finer = (np.array(corner) + 0.5) * 2 - 0.5
         np.testing.assert_allclose(fine.data_to_world(finer), coarse.data_to_world(corner))
 
 
 @pytest.mark.gl
-@pytest.mark.parametrize(("task", "sample"), TASKS, ids=lambda one: getattr(one, "__name__", one))
+@pytest.mark.parametrize(
+    ("task", "sample"), TASKS, ids=lambda value: getattr(value, "__name__", value)
+)
 def test_a_sample_is_taken_by_its_task_as_it_lies(make_napari_viewer, task, sample):
     viewer = make_napari_viewer()
-    layers = [Layer.create(*one) for one in sample()]
+    layers = [Layer.create(*data) for data in sample()]
     viewer.layers.extend(layers)
-    pictures = [one for one in layers if isinstance(one, Image) and one.visible]
+    pictures = [layer for layer in layers if isinstance(layer, Image) and layer.visible]
     viewer.layers.selection.active = pictures[-1]
     dock = make_dock_class(task)(viewer)
     viewer.window.add_dock_widget(dock, name=task, area="right")
     assert dock.run_bar.run_button.isEnabled(), dock.plan_label.text()
-    assert [one.name for one in layers if isinstance(one, Labels)] in ([], ["mask"])
+    assert [layer.name for layer in layers if isinstance(layer, Labels)] in ([], ["mask"])
     chosen = {key: combo.currentText() for key, combo in dock.extra_inputs.combos.items()}
     helpers = {"mask", "psf", "guide"}  # a second shot and maps of the camera are not made up
     assert {key: name for key, name in chosen.items() if name in helpers} == {
@@ -70,8 +72,8 @@ def test_every_sample_of_the_manifest_can_be_made():
     import yaml
 
     manifest = yaml.safe_load((ROOT / "napari.yaml").read_text(encoding="utf-8"))["contributions"]
-    made = {one["id"]: one["python_name"] for one in manifest["commands"]}
+    commands = {command["id"]: command["python_name"] for command in manifest["commands"]}
     for entry in manifest["sample_data"]:
-        layers = getattr(samples, made[entry["command"]].partition(":")[2])()
+        layers = getattr(samples, commands[entry["command"]].partition(":")[2])()
         assert all(kind in ("image", "labels") for _, _, kind in layers)
-    assert {one["key"] for one in manifest["sample_data"]} == {"mitochondria", *SPOILT}
+    assert {entry["key"] for entry in manifest["sample_data"]} == {"mitochondria", *SPOILT}

@@ -30,119 +30,121 @@ RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=3, device="cpu
 GOOD = [f"cell_{number}.tif" for number in range(6)]
 
 
-def noisy(seed: int) -> np.ndarray:
+def make_noisy(seed: int) -> np.ndarray:
     y, x = np.mgrid[:24, :24]
     clean = 200 + 80 * np.sin(x / 5 + seed) * np.cos(y / 7)
     return np.random.default_rng(seed).poisson(clean).astype("uint16")
 
 
-def filled(folder: Path) -> Path:
+def fill_folder(folder: Path) -> Path:
     """Put six good files there, two that their headers give away, and one that only pixels do."""
     folder.mkdir(parents=True)
     for number, name in enumerate(GOOD):
-        tifffile.imwrite(folder / name, noisy(number))
+        tifffile.imwrite(folder / name, make_noisy(number))
     (folder / "bad_text.tif").write_text("no image")
-    tifffile.imwrite(folder / "bad_small.tif", noisy(0)[:8, :8])
+    tifffile.imwrite(folder / "bad_small.tif", make_noisy(0)[:8, :8])
     tifffile.imwrite(folder / "constant.tif", np.full((24, 24), 7, "uint8"))
     (folder / "notes.txt").write_text("of the day")
     return folder
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
+def finished_batch(tmp_path_factory) -> Path:
     """Folder of a finished batch: its inputs in 'in', its results in 'out'."""
     folder = tmp_path_factory.mktemp("batch")
-    filled(folder / "in")
+    fill_folder(folder / "in")
     dip.batch(RECIPE, folder / "in", folder / "out")
     return folder
 
 
 @pytest.fixture
-def done(whole, tmp_path) -> Path:
+def batch_copy(finished_batch, tmp_path) -> Path:
     """A copy of it, to be harmed."""
-    shutil.copytree(whole, tmp_path / "copy")
+    shutil.copytree(finished_batch, tmp_path / "copy")
     return tmp_path / "copy"
 
 
-def results(folder: Path) -> dict[str, bytes]:
+def read_results(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tif"))}
 
 
-def marks(folder: Path) -> dict[str, tuple[int, int]]:
+def read_times(folder: Path) -> dict[str, tuple[int, int]]:
     """Tell what was written anew, of the results and their receipts."""
     files = [*folder.glob("*.tif"), *folder.glob("records/cell*.json")]
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
-def receipt(folder: Path, name: str) -> dict:
+def read_record(folder: Path, name: str) -> dict:
     return json.loads((folder / "records" / f"{name}.json").read_text())
 
 
-def code_of(*arguments: object, **options: object) -> str:
+def read_refusal_code(*arguments: object, **options: object) -> str:
     with pytest.raises(dip.RefusedError) as caught:
         dip.batch(*arguments, **options)
     return caught.value.refusal.code
 
 
 def test_what_headers_give_away_is_refused_before_any_work(tmp_path):
-    plan = plan_batch(RECIPE, filled(tmp_path / "in"), tmp_path / "out")
+    plan = plan_batch(RECIPE, fill_folder(tmp_path / "in"), tmp_path / "out")
     named = {source.name: no.code for source, no in plan.refused_files}
     assert named == {"bad_small.tif": "image-small", "bad_text.tif": "file-type"}
     assert len(find_remaining_plans(plan)) == 7 and not (tmp_path / "out").exists()
     assert plan.notes and "1" in str(plan.notes[0])  # the notes of the day are no image
 
 
-def test_good_files_are_restored_beside_bad_ones_as_each_would_be_alone(whole):
-    assert sorted(results(whole / "out")) == GOOD
-    alone = dip.restore(whole / "in" / GOOD[4], RECIPE).image
-    np.testing.assert_array_equal(tifffile.imread(whole / "out" / GOOD[4]), alone)
+def test_good_files_are_restored_beside_bad_ones_as_each_would_be_alone(finished_batch):
+    assert sorted(read_results(finished_batch / "out")) == GOOD
+    alone = dip.restore(finished_batch / "in" / GOOD[4], RECIPE).image
+    np.testing.assert_array_equal(tifffile.imread(finished_batch / "out" / GOOD[4]), alone)
 
 
-def test_a_file_refused_for_its_pixels_has_a_receipt_with_sentence_and_remedy(whole):
-    told = receipt(whole / "out", "constant.tif")["refusal"]
-    assert told["code"] == "pixels-constant"
-    assert "nothing to restore" in told["sentence"] and told["remedy"]
+def test_a_file_refused_for_its_pixels_has_a_receipt_with_sentence_and_remedy(finished_batch):
+    refusal = read_record(finished_batch / "out", "constant.tif")["refusal"]
+    assert refusal["code"] == "pixels-constant"
+    assert "nothing to restore" in refusal["sentence"] and refusal["remedy"]
 
 
-def test_a_receipt_holds_recipe_hashes_time_stop_reason_and_verdict(whole):
-    told = receipt(whole / "out", GOOD[0])
-    assert told["recipe"] == RECIPE.to_dict()
-    assert len(told["inputs_sha256"]["image"]) == len(told["results_sha256"][GOOD[0]]) == 64
-    report = told["report"]
+def test_a_receipt_holds_recipe_hashes_time_stop_reason_and_verdict(finished_batch):
+    record = read_record(finished_batch / "out", GOOD[0])
+    assert record["recipe"] == RECIPE.to_dict()
+    assert len(record["inputs_sha256"]["image"]) == len(record["results_sha256"][GOOD[0]]) == 64
+    report = record["report"]
     assert report["seconds"] > 0 and report["stop_reason"] and report["verdict"]["sentences"]
 
 
-def test_a_finished_batch_is_not_computed_again(done):
-    before = marks(done / "out")
-    result = dip.batch(RECIPE, done / "in", done / "out", resume=True)
+def test_a_finished_batch_is_not_computed_again(batch_copy):
+    before = read_times(batch_copy / "out")
+    result = dip.batch(RECIPE, batch_copy / "in", batch_copy / "out", resume=True)
     assert (result.count("kept"), result.count("restored"), result.count("refused")) == (6, 0, 3)
-    assert marks(done / "out") == before
+    assert read_times(batch_copy / "out") == before
 
 
-def cut_off(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
 
 
-def one_bit_off(path: Path) -> None:
+def flip_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("harm", [cut_off, one_bit_off, Path.unlink])
+@pytest.mark.parametrize("harm", [truncate, flip_bit, Path.unlink])
 @pytest.mark.parametrize("place", [GOOD[2], f"records/{GOOD[2]}.json"])
 def test_what_is_not_whole_is_computed_again_to_the_same_bytes_and_nothing_else(
-    done, whole, harm, place
+    batch_copy, finished_batch, harm, place
 ):
-    harm(done / "out" / place)
+    harm(batch_copy / "out" / place)
     changed = place == GOOD[2] and harm is not Path.unlink
-    harmed = (done / "out" / place).read_bytes() if changed else None
-    before = marks(done / "out")
-    result = dip.batch(RECIPE, done / "in", done / "out", resume=True)
-    assert [one.source.name for one in result.outcomes if one.state == "restored"] == [GOOD[2]]
-    found, after = results(done / "out"), marks(done / "out")
-    kept = found.pop("cell_2.changed.tif", None)  # it might be somebody's work
-    assert found == results(whole / "out")
+    harmed = (batch_copy / "out" / place).read_bytes() if changed else None
+    before = read_times(batch_copy / "out")
+    result = dip.batch(RECIPE, batch_copy / "in", batch_copy / "out", resume=True)
+    assert [outcome.source.name for outcome in result.outcomes if outcome.state == "restored"] == [
+        GOOD[2]
+    ]
+    first_results, after = read_results(batch_copy / "out"), read_times(batch_copy / "out")
+    kept = first_results.pop("cell_2.changed.tif", None)  # it might be somebody's work
+    assert first_results == read_results(finished_batch / "out")
     assert kept == harmed
     assert {name for name in after if after[name] != before.get(name)} - {"cell_2.changed.tif"} == {
         GOOD[2],
@@ -150,44 +152,55 @@ def test_what_is_not_whole_is_computed_again_to_the_same_bytes_and_nothing_else(
     }
 
 
-def test_a_changed_input_is_restored_again(done):
-    tifffile.imwrite(done / "in" / GOOD[1], noisy(99))
-    result = dip.batch(RECIPE, done / "in", done / "out", resume=True)
-    assert [one.source.name for one in result.outcomes if one.state == "restored"] == [GOOD[1]]
+def test_a_changed_input_is_restored_again(batch_copy):
+    tifffile.imwrite(batch_copy / "in" / GOOD[1], make_noisy(99))
+    result = dip.batch(RECIPE, batch_copy / "in", batch_copy / "out", resume=True)
+    assert [outcome.source.name for outcome in result.outcomes if outcome.state == "restored"] == [
+        GOOD[1]
+    ]
 
 
-def test_without_resume_nothing_that_exists_is_replaced(done, tmp_path):
-    before = results(done / "out")
-    assert code_of(RECIPE, done / "in", done / "out") == "batch-exists"
+def test_without_resume_nothing_that_exists_is_replaced(batch_copy, tmp_path):
+    before = read_results(batch_copy / "out")
+    assert read_refusal_code(RECIPE, batch_copy / "in", batch_copy / "out") == "batch-exists"
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / GOOD[3]).write_text("mine")
-    assert code_of(RECIPE, done / "in", tmp_path / "new") == "batch-exists"
-    assert results(done / "out") == before
+    assert read_refusal_code(RECIPE, batch_copy / "in", tmp_path / "new") == "batch-exists"
+    assert read_results(batch_copy / "out") == before
     assert [path.name for path in (tmp_path / "new").iterdir()] == [GOOD[3]]
 
 
-def test_with_resume_only_files_of_this_very_batch_are_replaced(done, tmp_path):
+def test_with_resume_only_files_of_this_very_batch_are_replaced(batch_copy, tmp_path):
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / GOOD[3]).write_text("mine")
-    assert code_of(RECIPE, done / "in", tmp_path / "new", resume=True) == "batch-foreign"
+    assert (
+        read_refusal_code(RECIPE, batch_copy / "in", tmp_path / "new", resume=True)
+        == "batch-foreign"
+    )
     assert (tmp_path / "new" / GOOD[3]).read_text() == "mine"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    tifffile.imwrite(elsewhere / GOOD[0], noisy(50))  # another file of the same name
-    assert code_of(RECIPE, elsewhere, done / "out", resume=True) == "batch-foreign"
+    tifffile.imwrite(elsewhere / GOOD[0], make_noisy(50))  # another file of the same name
+    assert read_refusal_code(RECIPE, elsewhere, batch_copy / "out", resume=True) == "batch-foreign"
 
 
-def test_a_batch_whose_inputs_were_moved_is_still_known(done, tmp_path):
-    shutil.move(done / "in", tmp_path / "moved")
-    result = dip.batch(RECIPE, tmp_path / "moved", done / "out", resume=True)
+def test_a_batch_whose_inputs_were_moved_is_still_known(batch_copy, tmp_path):
+    shutil.move(batch_copy / "in", tmp_path / "moved")
+    result = dip.batch(RECIPE, tmp_path / "moved", batch_copy / "out", resume=True)
     assert result.count("kept") == 6 and result.count("restored") == 0
 
 
-def test_results_of_another_recipe_are_left_alone(done):
+def test_results_of_another_recipe_are_left_alone(batch_copy):
     other = RECIPE.replace_run_settings(seed=5)
-    assert code_of(other, done / "in", done / "out", resume=True) == "batch-recipe"
-    (done / "out" / "batch.json").write_text("{")
-    assert code_of(RECIPE, done / "in", done / "out", resume=True) == "batch-broken"
+    assert (
+        read_refusal_code(other, batch_copy / "in", batch_copy / "out", resume=True)
+        == "batch-recipe"
+    )
+    (batch_copy / "out" / "batch.json").write_text("{")
+    assert (
+        read_refusal_code(RECIPE, batch_copy / "in", batch_copy / "out", resume=True)
+        == "batch-broken"
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,17 +209,17 @@ def test_results_of_another_recipe_are_left_alone(done):
 def test_two_results_of_one_name_are_refused_before_any_work(tmp_path, names):
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        tifffile.imwrite(tmp_path / name, noisy(0))
+        tifffile.imwrite(tmp_path / name, make_noisy(0))
     files = [tmp_path / name for name in names]
-    assert code_of(RECIPE, files, tmp_path / "out") == "batch-names"
+    assert read_refusal_code(RECIPE, files, tmp_path / "out") == "batch-names"
     assert not (tmp_path / "out").exists()
 
 
 def test_results_never_lie_among_their_inputs(tmp_path):
-    folder = filled(tmp_path / "in")
-    assert code_of(RECIPE, folder, folder) == "batch-among"
-    assert code_of(RECIPE, str(folder / "*.tif"), folder) == "batch-among"
-    assert code_of(RECIPE, folder / GOOD[0], folder) == "output-is-input"
+    folder = fill_folder(tmp_path / "in")
+    assert read_refusal_code(RECIPE, folder, folder) == "batch-among"
+    assert read_refusal_code(RECIPE, str(folder / "*.tif"), folder) == "batch-among"
+    assert read_refusal_code(RECIPE, folder / GOOD[0], folder) == "output-is-input"
 
 
 @pytest.mark.parametrize(
@@ -216,18 +229,18 @@ def test_results_never_lie_among_their_inputs(tmp_path):
 def test_nothing_to_do_is_said(tmp_path, monkeypatch, inputs, code):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    assert code_of(RECIPE, inputs, "out") == (code or "batch-refused")
+    assert read_refusal_code(RECIPE, inputs, "out") == (code or "batch-refused")
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
 def test_a_folder_of_results_must_be_able_to_be_one(tmp_path):
-    folder = filled(tmp_path / "in")
-    assert code_of(RECIPE, folder, folder / "notes.txt") == "folder-is-file"
-    assert code_of(RECIPE, folder, tmp_path / "gone" / "out") == "output-folder-missing"
+    folder = fill_folder(tmp_path / "in")
+    assert read_refusal_code(RECIPE, folder, folder / "notes.txt") == "folder-is-file"
+    assert read_refusal_code(RECIPE, folder, tmp_path / "gone" / "out") == "output-folder-missing"
 
 
 def test_files_come_in_the_order_they_are_named_each_once(tmp_path, monkeypatch):
-    monkeypatch.chdir(filled(tmp_path / "in"))
+    monkeypatch.chdir(fill_folder(tmp_path / "in"))
     Path("deep").mkdir()
     Path("a[1].tif").touch()
     Path("._cell_0.tif").touch()  # what macOS leaves on other disks
@@ -253,60 +266,64 @@ def test_a_result_is_called_as_its_input(name, result):
     assert make_result_name(Path(name)) == result
 
 
-def test_a_batch_that_is_ended_in_the_middle_of_a_file_goes_on_to_the_same_bytes(whole, tmp_path):
-    asked = [0]
+def test_a_batch_that_is_ended_in_the_middle_of_a_file_goes_on_to_the_same_bytes(
+    finished_batch, tmp_path
+):
+    polls = [0]
 
     def control() -> Control:
-        asked[0] += 1
-        return Control.KEEP if asked[0] > 6 else Control.GO
+        polls[0] += 1
+        return Control.KEEP if polls[0] > 6 else Control.GO
 
-    steps = run_batch(plan_batch(RECIPE, whole / "in", tmp_path / "out"), control=control)
-    states = [one.outcome.state for one in steps if one.outcome]
+    steps = run_batch(plan_batch(RECIPE, finished_batch / "in", tmp_path / "out"), control=control)
+    states = [step.outcome.state for step in steps if step.outcome]
     assert states.count("restored") in (1, 2) and states.count("waiting") >= 4
-    kept = marks(tmp_path / "out")
-    result = dip.batch(RECIPE, whole / "in", tmp_path / "out", resume=True)
+    kept = read_times(tmp_path / "out")
+    result = dip.batch(RECIPE, finished_batch / "in", tmp_path / "out", resume=True)
     assert result.count("waiting") == 0
-    assert results(tmp_path / "out") == results(whole / "out")
-    assert kept.items() <= marks(tmp_path / "out").items()
+    assert read_results(tmp_path / "out") == read_results(finished_batch / "out")
+    assert kept.items() <= read_times(tmp_path / "out").items()
     assert not list((tmp_path / "out" / "records").glob("*.unfinished"))
 
 
-def test_a_run_that_fails_is_recorded_and_stops_nothing(whole, tmp_path):
+def test_a_run_that_fails_is_recorded_and_stops_nothing(finished_batch, tmp_path):
     limited = RECIPE.replace_run_settings(time_limit=1e-6)
-    files = [whole / "in" / name for name in GOOD[:2]]
+    files = [finished_batch / "in" / name for name in GOOD[:2]]
     result = dip.batch(limited, files, tmp_path / "out")
-    assert [one.state for one in result.outcomes] == ["failed", "failed"]
-    told = receipt(tmp_path / "out", GOOD[1])
-    assert told["refusal"]["code"] == "time-over" and told["report"] is None
+    assert [outcome.state for outcome in result.outcomes] == ["failed", "failed"]
+    record = read_record(tmp_path / "out", GOOD[1])
+    assert record["refusal"]["code"] == "time-over" and record["report"] is None
     assert "time limit" in result.page.read_text()
 
 
-def test_one_psf_serves_all_files_and_counts_as_their_input(whole, tmp_path):
+def test_one_psf_serves_all_files_and_counts_as_their_input(finished_batch, tmp_path):
     tifffile.imwrite(tmp_path / "psf.tif", np.ones((3, 3), "float32"))
     recipe = dip.make_recipe("deblur", preset="fast", max_iterations=2, device="cpu")
-    files = [whole / "in" / name for name in GOOD[:2]]
-    assert code_of(recipe, files, tmp_path / "out") == "batch-refused"
+    files = [finished_batch / "in" / name for name in GOOD[:2]]
+    assert read_refusal_code(recipe, files, tmp_path / "out") == "batch-refused"
     dip.batch(recipe, files, tmp_path / "out", psf=tmp_path / "psf.tif")
-    assert set(receipt(tmp_path / "out", GOOD[1])["inputs_sha256"]) == {"image", "psf"}
+    assert set(read_record(tmp_path / "out", GOOD[1])["inputs_sha256"]) == {"image", "psf"}
     tifffile.imwrite(tmp_path / "psf.tif", np.eye(3, dtype="float32"))
     again = dip.batch(recipe, files, tmp_path / "out", resume=True, psf=tmp_path / "psf.tif")
     assert again.count("restored") == 2
 
 
-def test_what_a_killed_program_left_half_written_is_cleared_away(done):
+def test_what_a_killed_program_left_half_written_is_cleared_away(batch_copy):
     code = "from napari_dip.io.atomic import make_temporary_name; print(make_temporary_name())"
     process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    old, new = (done / "out" / name for name in (process.stdout.strip(), make_temporary_name()))
+    old, new = (
+        batch_copy / "out" / name for name in (process.stdout.strip(), make_temporary_name())
+    )
     for part in (old, new):
         part.write_text("half of a picture")
         os.utime(part, (1, 1))
-    dip.batch(RECIPE, done / "in", done / "out", resume=True)
+    dip.batch(RECIPE, batch_copy / "in", batch_copy / "out", resume=True)
     assert not old.exists() and new.exists()  # this process is alive, and might be writing it
 
 
-class Tags(HTMLParser):
+class TagCollector(HTMLParser):
     """Takes down the tags of a page, and what they load or lead to."""
 
     def __init__(self, text: str) -> None:
@@ -320,9 +337,9 @@ class Tags(HTMLParser):
         self.targets += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
 
 
-def test_the_page_shows_each_restored_file_and_loads_nothing(whole):
-    text = (whole / "out" / "batch.html").read_text(encoding="utf-8")
-    page = Tags(text)
+def test_the_page_shows_each_restored_file_and_loads_nothing(finished_batch):
+    text = (finished_batch / "out" / "batch.html").read_text(encoding="utf-8")
+    page = TagCollector(text)
     assert len(page.targets) == 6
     assert all(target.startswith("data:image/png;base64,") for target in page.targets)
     assert not {"script", "link", "iframe", "object", "a"} & set(page.names)
@@ -331,8 +348,8 @@ def test_the_page_shows_each_restored_file_and_loads_nothing(whole):
         assert name in text
 
 
-def test_the_table_has_a_row_for_each_file_in_the_order_of_the_inputs(whole):
-    rows = list(csv.DictReader(io.StringIO((whole / "out" / "batch.csv").read_text())))
+def test_the_table_has_a_row_for_each_file_in_the_order_of_the_inputs(finished_batch):
+    rows = list(csv.DictReader(io.StringIO((finished_batch / "out" / "batch.csv").read_text())))
     assert [Path(row["file"]).name for row in rows] == [
         *("bad_small.tif", "bad_text.tif", *GOOD, "constant.tif")
     ]
@@ -344,19 +361,22 @@ def test_the_table_has_a_row_for_each_file_in_the_order_of_the_inputs(whole):
 def test_a_files_name_is_neither_markup_nor_a_formula():
     no = make_refusal("file-missing", path="<script>")
     outcomes = [FileOutcome(source=Path("=1+1<script>.tif"), state="refused", refusal=no)]
-    assert "script" not in Tags(render_batch_page(outcomes, RECIPE)).names
+    assert "script" not in TagCollector(render_batch_page(outcomes, RECIPE)).names
     (row,) = csv.DictReader(io.StringIO(format_batch_csv(outcomes)))
     assert row["file"].startswith("'=")
 
 
 def test_a_file_of_the_users_among_the_receipts_is_never_replaced(tmp_path):
-    tifffile.imwrite(tmp_path / "cells.tif", noisy(0))
+    tifffile.imwrite(tmp_path / "cells.tif", make_noisy(0))
     recipe = dip.make_recipe("blind-deblur", psf_size=7, preset="fast", max_iterations=2)
     mine = tmp_path / "out" / "records" / "cells.tif.psf.tif"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    assert code_of(recipe, tmp_path / "cells.tif", tmp_path / "out") == "batch-exists"
-    assert code_of(recipe, tmp_path / "cells.tif", tmp_path / "out", resume=True) == "batch-foreign"
+    assert read_refusal_code(recipe, tmp_path / "cells.tif", tmp_path / "out") == "batch-exists"
+    assert (
+        read_refusal_code(recipe, tmp_path / "cells.tif", tmp_path / "out", resume=True)
+        == "batch-foreign"
+    )
     mine.unlink()
     state = tmp_path / "out" / "records" / "cells.tif.unfinished"
     state.write_text("mine")

@@ -44,13 +44,13 @@ def photograph(side: int = 192) -> Tensor:
     return torch.from_numpy(picture)[None, None]
 
 
-def blurred(kernel: Tensor, side: int = 192, noise: float = 0.01) -> Tensor:
+def blur_photograph(kernel: Tensor, side: int = 192, noise: float = 0.01) -> Tensor:
     rng = torch.Generator().manual_seed(0)
     clear = convolve_valid(photograph(side), kernel.detach())
     return clear + noise * torch.randn(clear.shape, generator=rng)
 
 
-def scene(measurement: Tensor) -> FitInput:
+def make_scene(measurement: Tensor) -> FitInput:
     ones = torch.ones(1, 1, 1, 1)
     nothing = torch.zeros_like(measurement)
     return make_fit_input_from(
@@ -61,15 +61,15 @@ def scene(measurement: Tensor) -> FitInput:
     )
 
 
-def found(task: BlindDeblur, measurement: Tensor) -> dict[str, Tensor]:
-    operator = make_task_problem(task, scene(measurement)).terms[0].operator
+def make_outputs(task: BlindDeblur, measurement: Tensor) -> dict[str, Tensor]:
+    operator = make_task_problem(task, make_scene(measurement)).terms[0].operator
     return operator.get_learned_parameters()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("sigma", [1.2, 2.5])
 def test_the_width_of_a_gaussian_is_read_from_the_spectrum(sigma: float) -> None:
-    measurement = blurred(GaussianKernel(SIZES, sigma)())
-    learned = found(BlindDeblur(psf_size=21), measurement)
+    measurement = blur_photograph(GaussianKernel(SIZES, sigma)())
+    learned = make_outputs(BlindDeblur(psf_size=21), measurement)
     assert float(learned["sigmas"]) == pytest.approx(sigma, rel=0.12)
     assert learned["psf"].shape == SIZES
     assert float(learned["psf"].sum()) == pytest.approx(1, abs=1e-5)
@@ -77,55 +77,55 @@ def test_the_width_of_a_gaussian_is_read_from_the_spectrum(sigma: float) -> None
 
 @pytest.mark.long
 def test_a_line_is_found_with_length_and_direction() -> None:
-    measurement = blurred(MotionKernel(SIZES, 9.0, 0.6)())
-    learned = found(BlindDeblur(blur="motion", psf_size=21), measurement)
+    measurement = blur_photograph(MotionKernel(SIZES, 9.0, 0.6)())
+    learned = make_outputs(BlindDeblur(blur="motion", psf_size=21), measurement)
     assert float(learned["length"]) == pytest.approx(9, abs=1.2)
     assert float(learned["angle"]) == pytest.approx(0.6, abs=0.12)
 
 
 def test_a_disc_is_found_with_its_radius() -> None:
-    measurement = blurred(DefocusKernel(SIZES, 4.0)())
-    learned = found(BlindDeblur(blur="defocus", psf_size=21), measurement)
+    measurement = blur_photograph(DefocusKernel(SIZES, 4.0)())
+    learned = make_outputs(BlindDeblur(blur="defocus", psf_size=21), measurement)
     assert float(learned["radius"]) == pytest.approx(4, abs=0.5)
 
 
 def test_a_point_is_no_favourite() -> None:
-    measurement = blurred(GaussianKernel(SIZES, 2.0)())
+    measurement = blur_photograph(GaussianKernel(SIZES, 2.0)())
     candidates = [lambda width=width: GaussianKernel(SIZES, width) for width in (0.4, 2.0)]
     blur = find_most_likely_blur(measurement, torch.tensor([1e-4]), candidates)
     assert float(blur.figures()["sigmas"][0]) > 1.5  # type: ignore[operator]
 
 
 def test_brightness_and_offset_do_not_change_the_width() -> None:
-    measurement = blurred(GaussianKernel(SIZES, 1.5)())
+    measurement = blur_photograph(GaussianKernel(SIZES, 1.5)())
     candidates = [lambda: GaussianKernel(SIZES, 1.3)]
     plain = find_most_likely_blur(measurement, torch.tensor([1e-4]), candidates)
     other = find_most_likely_blur(40 * measurement + 7, torch.tensor([0.16]), candidates)
-    widths = [one.figures()["sigmas"][0] for one in (plain, other)]  # type: ignore[operator]
+    widths = [setup.figures()["sigmas"][0] for setup in (plain, other)]  # type: ignore[operator]
     assert widths[1] == pytest.approx(widths[0], rel=0.01)
 
 
 def test_a_free_kernel_begins_where_the_edges_say() -> None:
     line = MotionKernel((13, 13), 8.0, 0.8)().detach()
-    measurement = blurred(line, noise=0.003)
+    measurement = blur_photograph(line, noise=0.003)
     guess = estimate_kernel_from_edges(measurement, 13)
     assert float(guess.min()) >= 0
     assert float(guess.sum()) == pytest.approx(1, abs=1e-5)
     alike = float((guess * line).sum() / (guess.norm() * line.norm()))
     point = float(line.max() / line.norm())
     assert alike > max(0.7, point)
-    learned = found(BlindDeblur(blur="free", psf_size=13), measurement)
+    learned = make_outputs(BlindDeblur(blur="free", psf_size=13), measurement)
     torch.testing.assert_close(learned["psf"], guess, atol=0.02, rtol=0)
 
 
 def test_a_free_kernel_learns_and_a_known_kind_stays() -> None:
-    measurement = blurred(GaussianKernel((7, 7), 1.0)(), side=48)
+    measurement = blur_photograph(GaussianKernel((7, 7), 1.0)(), side=48)
     free, kind = (
-        make_task_problem(task, scene(measurement))
+        make_task_problem(task, make_scene(measurement))
         for task in (BlindDeblur(blur="free", psf_size=7), BlindDeblur(psf_size=7))
     )
-    assert all(one.requires_grad for one in free.terms[0].operator.parameters())
-    assert not any(one.requires_grad for one in kind.terms[0].operator.parameters())
+    assert all(parameter.requires_grad for parameter in free.terms[0].operator.parameters())
+    assert not any(parameter.requires_grad for parameter in kind.terms[0].operator.parameters())
 
 
 def test_the_kernels_network_begins_at_the_logits_it_is_given() -> None:
@@ -136,11 +136,11 @@ def test_the_kernels_network_begins_at_the_logits_it_is_given() -> None:
 
 def test_the_object_is_larger_than_the_frame_and_cut_to_it() -> None:
     task = BlindDeblur(psf_size=7)
-    measurement = blurred(GaussianKernel((7, 7), 1.0)(), side=48)
-    setup = make_task_setup(task, scene(measurement))
-    one, prior, problem = setup.fit_input, setup.prior, setup.problem
+    measurement = blur_photograph(GaussianKernel((7, 7), 1.0)(), side=48)
+    setup = make_task_setup(task, make_scene(measurement))
+    fit_input, prior, problem = setup.fit_input, setup.prior, setup.problem
     assert prior.grid == (48, 48)
-    spec = ImageSpec(name="cells", shape=one.grid, dtype="float32", axes="YX")
+    spec = ImageSpec(name="cells", shape=fit_input.grid, dtype="float32", axes="YX")
     assert make_task_plan(task, spec).network_grid == (48, 48)
     whole = Estimate(torch.rand(1, 1, 48, 48), torch.zeros(1, 1, 48, 48))
     finished = problem.postprocess(whole)
@@ -148,15 +148,15 @@ def test_the_object_is_larger_than_the_frame_and_cut_to_it() -> None:
     assert problem.terms[0].operator(whole.mean).shape == measurement.shape
 
 
-@pytest.mark.parametrize(("asked", "side"), [(7, 7), (8, 9)])
-def test_an_even_width_counts_as_the_next_odd_one(asked: int, side: int) -> None:
-    measurement = blurred(GaussianKernel((7, 7), 1.0)(), side=48)
-    learned = found(BlindDeblur(psf_size=asked), measurement)
+@pytest.mark.parametrize(("width", "side"), [(7, 7), (8, 9)])
+def test_an_even_width_counts_as_the_next_odd_one(width: int, side: int) -> None:
+    measurement = blur_photograph(GaussianKernel((7, 7), 1.0)(), side=48)
+    learned = make_outputs(BlindDeblur(psf_size=width), measurement)
     assert learned["psf"].shape == (side, side)
 
 
-def small(**settings: Any) -> dip.Restoration:
-    picture = 255 * blurred(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
+def restore_small(**settings: Any) -> dip.Restoration:
+    picture = 255 * blur_photograph(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
     common = {"preset": "fast", "max_iterations": 4, "device": "cpu"}
     return dip.blind_deblur(picture, 7, **{**common, **settings})
 
@@ -164,7 +164,7 @@ def small(**settings: Any) -> dip.Restoration:
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("blur", ["gaussian", "motion", "defocus", "free"])
 def test_image_and_psf_come_back(blur: str) -> None:
-    answer = small(blur=blur)
+    answer = restore_small(blur=blur)
     assert answer.image.shape == (40, 40)
     psf = answer.learned["psf"]
     assert psf.shape == (7, 7)
@@ -176,8 +176,8 @@ def test_image_and_psf_come_back(blur: str) -> None:
 
 
 def test_restarts_give_one_psf_and_separate_channels_one_each() -> None:
-    assert small(restarts=2).learned["psf"].sum() == pytest.approx(1, abs=1e-5)
-    picture = 255 * blurred(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
+    assert restore_small(restarts=2).learned["psf"].sum() == pytest.approx(1, abs=1e-5)
+    picture = 255 * blur_photograph(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
     both = dip.blind_deblur(
         np.stack([picture, picture[::-1]]), 7, max_iterations=2, axes="CYX", device="cpu"
     )
@@ -185,7 +185,7 @@ def test_restarts_give_one_psf_and_separate_channels_one_each() -> None:
 
 
 def test_the_command_saves_the_psf(tmp_path: Path) -> None:
-    picture = 255 * blurred(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
+    picture = 255 * blur_photograph(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
     tifffile.imwrite(tmp_path / "in.tif", picture)
     argv = ["blind-deblur", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif")]
     argv += ["--psf-size", "7", "--psf-out", str(tmp_path / "psf.tif"), "--max-iterations", "2"]

@@ -36,56 +36,56 @@ WIDEFIELD = {"model": "widefield", "na": 1.4, "wavelength": 520.0}
 SOURCE = ImageSpec(name="cells", shape=(24, 32), dtype="float32", axes="YX")
 
 
-def sharp(height: int = 40, width: int = 48) -> np.ndarray:
+def load_sharp(height: int = 40, width: int = 48) -> np.ndarray:
     return data.camera()[100 : 100 + height, 150 : 150 + width].astype(np.float32)
 
 
-def scene(kernel: torch.Tensor, height: int = 24, width: int = 32) -> FitInput:
+def make_scene(kernel: torch.Tensor, height: int = 24, width: int = 32) -> FitInput:
     return make_plain_fit_input((height, width), psf=kernel)
 
 
 @pytest.mark.parametrize("border", ["open", "circular"])
 def test_the_object_is_larger_than_an_open_frame_and_as_large_as_a_circular_one(border) -> None:
     task = Deblur(gaussian_sigma=1.2, border=border)
-    one = scene(gaussian_psf((1.2, 1.2)))
-    prior, problem = make_task_prior(task, one), make_task_problem(task, one)
+    fit_input = make_scene(gaussian_psf((1.2, 1.2)))
+    prior, problem = make_task_prior(task, fit_input), make_task_problem(task, fit_input)
     beyond = 10 if border == "open" else 0
     assert prior.grid == (24 + beyond, 32 + beyond) == make_task_plan(task, SOURCE).network_grid
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
-    assert problem.terms[0].operator(picture).shape == one.measurement.shape
+    assert problem.terms[0].operator(picture).shape == fit_input.measurement.shape
     finished = problem.postprocess(prior.estimate(picture)).mean
     edge = beyond // 2
     torch.testing.assert_close(finished, picture[..., edge : edge + 24, edge : edge + 32])
 
 
 def test_an_even_background_needs_no_term_of_its_own() -> None:
-    task, one = Deblur(gaussian_sigma=1.2), scene(gaussian_psf((1.2, 1.2)))
-    operator = make_task_problem(task, one).terms[0].operator
-    prior = make_task_prior(task, one)
+    task, fit_input = Deblur(gaussian_sigma=1.2), make_scene(gaussian_psf((1.2, 1.2)))
+    operator = make_task_problem(task, fit_input).terms[0].operator
+    prior = make_task_prior(task, fit_input)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(operator(picture + 7), operator(picture) + 7)
 
 
 def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
-    one = scene(gaussian_psf((1.2, 1.2)))
-    term = make_task_problem(Deblur(gaussian_sigma=1.2), one).terms[0]
+    fit_input = make_scene(gaussian_psf((1.2, 1.2)))
+    term = make_task_problem(Deblur(gaussian_sigma=1.2), fit_input).terms[0]
     assert float((term.training_weight * term.validation_mask).sum()) == 0
     assert float(term.refit_weight.min()) == 1
-    other = one.measurement + one.masks.validation
+    other = fit_input.measurement + fit_input.masks.validation
     estimate = Estimate(torch.zeros_like(other))
     for fidelity, heard in ((term.fidelity, False), (term.refit_fidelity, True)):
         assert fidelity is not None
-        before, after = fidelity(estimate, one.measurement), fidelity(estimate, other)
+        before, after = fidelity(estimate, fit_input.measurement), fidelity(estimate, other)
         assert bool((before != after).any()) is heard
 
 
 @pytest.mark.parametrize("border", ["open", "circular"])
 def test_a_pixel_that_judges_is_not_in_the_code(border) -> None:
     kernel = gaussian_psf((1.2, 1.2))
-    one, other = scene(kernel), scene(kernel)
-    other.measurement[other.masks.validation > 0] = 0.5
+    fit_input, changed = make_scene(kernel), make_scene(kernel)
+    changed.measurement[changed.masks.validation > 0] = 0.5
     codes = []
-    for measured in (one, other):
+    for measured in (fit_input, changed):
         task = Deblur(gaussian_sigma=1.2, border=border, background=-1.0)
         prior = make_task_prior(task, measured)
         assert isinstance(prior, RandomInputPrior)
@@ -96,7 +96,7 @@ def test_a_pixel_that_judges_is_not_in_the_code(border) -> None:
 
 def test_without_a_warm_start_the_code_is_noise() -> None:
     task = Deblur(gaussian_sigma=1.2, initial_estimate="none")
-    prior = make_task_prior(task, scene(gaussian_psf((1.2, 1.2))))
+    prior = make_task_prior(task, make_scene(gaussian_psf((1.2, 1.2))))
     assert isinstance(prior, RandomInputPrior)
     assert prior.random_input.shape[1] == RANDOM_INPUT_CHANNELS
 
@@ -110,19 +110,19 @@ def test_without_a_warm_start_the_code_is_noise() -> None:
     ],
 )
 def test_darkness_is_zero_or_the_least_value_or_what_the_user_says(settings, lowest, level) -> None:
-    one = scene(gaussian_psf((1.2, 1.2)))
-    one.measurement[...] = 0.5
-    one.measurement[..., 3, 3] = lowest
+    fit_input = make_scene(gaussian_psf((1.2, 1.2)))
+    fit_input.measurement[...] = 0.5
+    fit_input.measurement[..., 3, 3] = lowest
     units = {
         "intensity_offset": torch.full((1, 1, 1, 1), 5.0),
         "intensity_scale": torch.full((1, 1, 1, 1), 10.0),
     }
     task = Deblur(gaussian_sigma=1.2, smoothing=0.0, **settings)
-    ((weight, penalty),) = make_task_problem(task, replace(one, **units)).penalties
+    ((weight, penalty),) = make_task_problem(task, replace(fit_input, **units)).penalties
     assert weight == 1
     for below in (0.0, 0.2):
         cost = float(penalty(torch.full((1, 1, 34, 42), level - below)))
-        assert cost == pytest.approx((below / one.noise.level) ** 2, abs=1e-6)
+        assert cost == pytest.approx((below / fit_input.noise.level) ** 2, abs=1e-6)
 
 
 def test_the_plan_knows_the_size_of_a_gaussian_without_drawing_it() -> None:
@@ -149,7 +149,7 @@ def test_the_pixel_size_of_the_file_will_do() -> None:
 def test_what_was_done_to_the_psf_is_told() -> None:
     psf = np.zeros((6, 9))
     psf[1:4, 5:8] = 1
-    result = dip.deblur(sharp(24, 24), psf, max_iterations=2, **FAST)
+    result = dip.deblur(load_sharp(24, 24), psf, max_iterations=2, **FAST)
     notes = " ".join(result.report["notes"])
     assert "even number" in notes
     assert "centred" in notes
@@ -157,14 +157,14 @@ def test_what_was_done_to_the_psf_is_told() -> None:
 
 def test_a_psf_that_is_a_single_number_is_refused_as_one() -> None:
     with pytest.raises(RefusedError) as caught:
-        dip.deblur(sharp(24, 24), 3.0, **FAST)
+        dip.deblur(load_sharp(24, 24), 3.0, **FAST)
     assert caught.value.refusal.code == "image-scalar"
 
 
 def test_a_psf_with_a_wide_empty_border_is_cropped_before_its_size_is_judged() -> None:
     psf = np.zeros((99, 99))
     psf[48:51, 48:51] = 1
-    result = dip.deblur(sharp(24, 24), psf, max_iterations=2, **FAST)
+    result = dip.deblur(load_sharp(24, 24), psf, max_iterations=2, **FAST)
     assert result.image.shape == (24, 24)
 
 
@@ -178,25 +178,27 @@ def test_a_psf_with_a_wide_empty_border_is_cropped_before_its_size_is_judged() -
     ],
 )
 def test_every_source_of_the_psf_gives_a_picture_of_the_images_size(settings, psf) -> None:
-    image = sharp(32, 36)
+    image = load_sharp(32, 36)
     result = dip.deblur(image, psf, max_iterations=2, **settings, **FAST)
     assert result.image.shape == result.uncertainty.shape == image.shape
     assert float(result.image.mean()) == pytest.approx(float(image.mean()), rel=0.05)
 
 
 def test_a_fit_comes_nearer_to_the_truth_than_the_blurred_image() -> None:
-    truth = sharp()
+    truth = load_sharp()
     noise = np.random.default_rng(0).normal(0, 1, truth.shape)
     blurred = (gaussian_filter(truth, 1.5) + noise).astype(np.float32)
     result = dip.deblur(blurred, gaussian_sigma=1.5, max_iterations=80, **FAST)
     inner = np.s_[4:-4, 4:-4]
-    ours, before = (float(np.mean((one - truth)[inner] ** 2)) for one in (result.image, blurred))
+    ours, before = (
+        float(np.mean((image - truth)[inner] ** 2)) for image in (result.image, blurred)
+    )
     assert ours < before
 
 
 def test_the_command_takes_the_psf_from_a_file_and_says_what_it_did(tmp_path: Path, capsys) -> None:
     image, psf, output = (tmp_path / name for name in ("in.tif", "psf.tif", "out.tif"))
-    tifffile.imwrite(image, sharp(24, 28), photometric="minisblack")
+    tifffile.imwrite(image, load_sharp(24, 28), photometric="minisblack")
     tifffile.imwrite(psf, np.ones((4, 3), np.float32), photometric="minisblack")
     argv = ["deblur", str(image), "--psf", str(psf), "-o", str(output), "--preset", "fast"]
     assert main([*argv, "--max-iterations", "2"]) == 0

@@ -54,13 +54,13 @@ WIDEFIELD = {"model": "widefield", "na": 1.0, "wavelength": 500.0, "pixel_size":
 SIGMAS = (1.0, 1.2, 1.2)
 
 
-def cells(planes: int = 8, side: int = 24) -> np.ndarray:
+def draw_cells(planes: int = 8, side: int = 24) -> np.ndarray:
     """Cut planes out of scikit-image's cameraman, each a little further on."""
     whole = data.camera().astype(np.float32)
     return np.stack([whole[90 + n : 90 + n + side, 150 : 150 + side] for n in range(planes)])
 
 
-def blobs(planes: int = 8, side: int = 24) -> np.ndarray:
+def draw_blobs(planes: int = 8, side: int = 24) -> np.ndarray:
     """Draw bright points of light in the dark."""
     rng = np.random.default_rng(0)
     points = np.zeros((planes, side, side), np.float32)
@@ -68,7 +68,9 @@ def blobs(planes: int = 8, side: int = 24) -> np.ndarray:
     return gaussian_filter(points, 0.7) + 20
 
 
-def plan(shape: tuple[int, ...], axes: str, psf: tuple[int, ...] = (), **settings: object) -> Plan:
+def make_plan(
+    shape: tuple[int, ...], axes: str, psf: tuple[int, ...] = (), **settings: object
+) -> Plan:
     recipe = make_recipe("deblur", **FAST, **settings)
     others = (
         {"psf": ImageSpec(name="psf", shape=psf, dtype="float32", axes="ZYX"[-len(psf) :])}
@@ -82,7 +84,7 @@ def plan(shape: tuple[int, ...], axes: str, psf: tuple[int, ...] = (), **setting
     return answer
 
 
-def scene(kernel: torch.Tensor, grid: tuple[int, ...] = (8, 16, 20)) -> FitInput:
+def make_scene(kernel: torch.Tensor, grid: tuple[int, ...] = (8, 16, 20)) -> FitInput:
     return make_plain_fit_input(grid, psf=kernel)
 
 
@@ -102,24 +104,24 @@ def scene(kernel: torch.Tensor, grid: tuple[int, ...] = (8, 16, 20)) -> FitInput
     ],
 )
 def test_the_psf_says_whether_a_stack_is_a_volume(axes, shape, psf, settings, grid) -> None:
-    assert plan(shape, axes, psf, **settings).layout.grid_axes == grid
+    assert make_plan(shape, axes, psf, **settings).layout.grid_axes == grid
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("border", ["open", "circular"])
 @pytest.mark.parametrize("sigmas", [SIGMAS, (0.0, 1.2, 1.2)])
 def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None:
-    one = scene(gaussian_psf(sigmas))
+    fit_input = make_scene(gaussian_psf(sigmas))
     task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=sigmas[0] or None, border=border)
-    prior, problem = make_task_prior(task, one), make_task_problem(task, one)
+    prior, problem = make_task_prior(task, fit_input), make_task_problem(task, fit_input)
     source = ImageSpec(name="cells", shape=(8, 16, 20), dtype="float32", axes="ZYX")
     # the reach of the PSF (4, 5, 5), but at most a quarter of the frame
     beyond = np.array([2 if sigmas[0] else 0, 4, 5]) * (border == "open")
     assert prior.grid == tuple(np.add((8, 16, 20), 2 * beyond))
     assert prior.grid == make_task_plan(task, source, axes="ZYX").network_grid
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
-    assert problem.terms[0].operator(picture).shape == one.measurement.shape
-    assert problem.postprocess(prior.estimate(picture)).mean.shape == one.measurement.shape
+    assert problem.terms[0].operator(picture).shape == fit_input.measurement.shape
+    assert problem.postprocess(prior.estimate(picture)).mean.shape == fit_input.measurement.shape
     assert isinstance(prior, RandomInputPrior)
     assert (
         prior.random_input.shape[1] == RANDOM_INPUT_CHANNELS_IN_VOLUMES + 3
@@ -127,40 +129,44 @@ def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None
 
 
 def test_an_even_volume_stays_even_however_far_the_psf_reaches() -> None:
-    one = scene(gaussian_psf((2.0, 2.0, 2.0)))
+    fit_input = make_scene(gaussian_psf((2.0, 2.0, 2.0)))
     task = Deblur(gaussian_sigma=2.0, gaussian_sigma_z=2.0)
-    prior = make_task_prior(task, one)
-    seen = make_task_problem(task, one).terms[0].operator(torch.full((1, 1, *prior.grid), 3.0))
-    torch.testing.assert_close(seen, torch.full_like(seen, 3.0))
+    prior = make_task_prior(task, fit_input)
+    predicted = (
+        make_task_problem(task, fit_input).terms[0].operator(torch.full((1, 1, *prior.grid), 3.0))
+    )
+    torch.testing.assert_close(predicted, torch.full_like(predicted, 3.0))
 
 
 def test_a_stack_comes_nearer_to_the_truth_than_it_was() -> None:
-    truth = blobs()
+    truth = draw_blobs()
     noise = np.random.default_rng(1).normal(0, 2, truth.shape)
     blurred = (gaussian_filter(truth, SIGMAS) + noise).astype(np.float32)
     psf = gaussian_psf(SIGMAS).numpy()
     result = dip.deblur(blurred, psf, max_iterations=40, **FAST)
     assert result.image.shape == result.uncertainty.shape == truth.shape
-    ours, before = (float(np.mean((one - truth) ** 2)) for one in (result.image, blurred))
+    ours, before = (float(np.mean((image - truth) ** 2)) for image in (result.image, blurred))
     assert ours < 0.8 * before
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("axes", ["ZYX", "TYX"])
 def test_each_plane_is_deblurred_with_a_plane_of_psf(axes) -> None:
-    truth = cells(2, 32)
+    truth = draw_cells(2, 32)
     blurred = gaussian_filter(truth, (0, 1.5, 1.5))
     psf = gaussian_psf((1.5, 1.5)).numpy()
     result = dip.deblur(blurred, psf, axes=axes, max_iterations=150, **FAST)
     inner = np.s_[:, 4:-4, 4:-4]
-    ours, before = (float(np.mean((one - truth)[inner] ** 2)) for one in (result.image, blurred))
+    ours, before = (
+        float(np.mean((image - truth)[inner] ** 2)) for image in (result.image, blurred)
+    )
     assert ours < 0.95 * before
     assert (result.image != blurred).any((1, 2)).all()
 
 
 def test_a_stack_of_even_psf_as_large_as_the_image_is_taken_and_told_of() -> None:
     psf = np.pad(gaussian_psf((1.0, 1.0, 1.0)).numpy(), ((0, 0), (7, 8), (7, 8)))[:8]
-    result = dip.deblur(cells(), psf, max_iterations=2, **FAST)
+    result = dip.deblur(draw_cells(), psf, max_iterations=2, **FAST)
     assert result.image.shape == (8, 24, 24)
     assert "8 pixels wide along Z, an even number" in " ".join(result.report["notes"])
 
@@ -169,19 +175,19 @@ def test_a_stack_of_even_psf_as_large_as_the_image_is_taken_and_told_of() -> Non
 @pytest.mark.parametrize("model", ["widefield", "confocal"])
 def test_a_psf_is_computed_with_the_distance_of_planes(model) -> None:
     settings = {**WIDEFIELD, "model": model, "z_step": 600.0, "max_iterations": 2}
-    result = dip.deblur(cells(), **settings, **FAST)
+    result = dip.deblur(draw_cells(), **settings, **FAST)
     assert result.image.shape == (8, 24, 24)
     notes = " ".join(result.report["notes"])
     assert "200 × 200 nm in planes 600 nm apart" in notes
     # of a frame of 24 pixels, a wide PSF leaves open what light came from beyond it
-    assert float(result.image.mean()) == pytest.approx(float(cells().mean()), rel=0.15)
+    assert float(result.image.mean()) == pytest.approx(float(draw_cells().mean()), rel=0.15)
 
 
 def test_the_command_takes_the_distance_of_planes_from_the_file(tmp_path: Path, capsys) -> None:
     image, output = tmp_path / "in.tif", tmp_path / "out.tif"
     metadata = {"axes": "ZYX", "spacing": 0.6, "unit": "um"}
     whole = {"imagej": True, "resolution": (5, 5), "metadata": metadata}
-    tifffile.imwrite(image, cells(), **whole)
+    tifffile.imwrite(image, draw_cells(), **whole)
     argv = ["deblur", str(image), "-o", str(output), "--preset", "fast", "--max-iterations", "2"]
     argv += ["--model", "widefield", "--na", "1", "--wavelength", "500"]
     assert main(argv) == 0
@@ -189,22 +195,28 @@ def test_the_command_takes_the_distance_of_planes_from_the_file(tmp_path: Path, 
     assert read_spec(output).scale == pytest.approx((0.6, 0.2, 0.2))
 
 
-def blurred_blobs(noise: float, *, wrong: float = 1.0) -> tuple[Deblur, TaskSetup, torch.Tensor]:
+def make_blurred_blobs(
+    noise: float, *, wrong: float = 1.0
+) -> tuple[Deblur, TaskSetup, torch.Tensor]:
     """Blur bright points with a PSF `wrong` times as wide as is told; task, setup, truth."""
-    truth = torch.from_numpy(blobs(8, 20)).float()[None, None] / 20
+    truth = torch.from_numpy(draw_blobs(8, 20)).float()[None, None] / 20
     kernel = gaussian_psf(tuple(wrong * sigma for sigma in SIGMAS))
     random = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
     measurement = CircularConvolution(kernel)(truth) + noise * random
-    one = scene(gaussian_psf(SIGMAS), (8, 20, 20))
-    level = torch.full_like(one.noise.variance.intercept, noise**2)
+    fit_input = make_scene(gaussian_psf(SIGMAS), (8, 20, 20))
+    level = torch.full_like(fit_input.noise.variance.intercept, noise**2)
     variance = NoiseVariance(gain=0 * level, intercept=level, floor=level)
-    one = replace(one, measurement=measurement, noise=FitNoise(variance=variance, level=noise))
+    fit_input = replace(
+        fit_input, measurement=measurement, noise=FitNoise(variance=variance, level=noise)
+    )
     task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=1.0, border="circular", smoothing=0.0)
-    return task, make_task_setup(task, one), truth
+    return task, make_task_setup(task, fit_input), truth
 
 
-def guess_of(task: Deblur, one: FitInput) -> InitialEstimate:
-    return compute_initial_estimate(one, task._make_operator(one), task._compute_dark_level(one))
+def make_guess(task: Deblur, fit_input: FitInput) -> InitialEstimate:
+    return compute_initial_estimate(
+        fit_input, task._make_operator(fit_input), task._compute_dark_level(fit_input)
+    )
 
 
 def off(picture: torch.Tensor, truth: torch.Tensor) -> float:
@@ -212,13 +224,13 @@ def off(picture: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def test_a_volume_is_first_deconvolved_with_few_bends_and_the_fit_drawn_there() -> None:
-    task, setup, truth = blurred_blobs(0.1)
-    one, prior, problem = setup.fit_input, setup.prior, setup.problem
-    guess = guess_of(task, one)
+    task, setup, truth = make_blurred_blobs(0.1)
+    fit_input, prior, problem = setup.fit_input, setup.prior, setup.problem
+    guess = make_guess(task, fit_input)
     smooth = guess.smooth
     assert smooth is not None
     assert not smooth.has_misfit
-    plain = (one.measurement, guess.candidates[0])
+    plain = (fit_input.measurement, guess.candidates[0])
     assert off(smooth.best, truth) < 0.9 * min(off(picture, truth) for picture in plain)
     assert isinstance(prior, RandomInputPrior)
     assert prior.baseline is not None and torch.equal(prior.baseline, guess.candidates[0])
@@ -228,8 +240,8 @@ def test_a_volume_is_first_deconvolved_with_few_bends_and_the_fit_drawn_there() 
 
 
 def test_with_a_psf_that_is_off_by_more_than_the_noise_the_fit_begins_there() -> None:
-    task, setup, _ = blurred_blobs(0.005, wrong=0.6)
-    smooth, prior = guess_of(task, setup.fit_input).smooth, setup.prior
+    task, setup, _ = make_blurred_blobs(0.005, wrong=0.6)
+    smooth, prior = make_guess(task, setup.fit_input).smooth, setup.prior
     assert smooth is not None
     assert smooth.has_misfit
     assert float(smooth.variance.mean()) > 2 * 0.005**2
@@ -238,8 +250,8 @@ def test_with_a_psf_that_is_off_by_more_than_the_noise_the_fit_begins_there() ->
 
 
 def test_a_network_that_is_far_off_spoils_nothing_and_a_good_one_is_taken() -> None:
-    task, setup, truth = blurred_blobs(0.1)
-    smooth, problem = guess_of(task, setup.fit_input).smooth, setup.problem
+    task, setup, truth = make_blurred_blobs(0.1)
+    smooth, problem = make_guess(task, setup.fit_input).smooth, setup.problem
     assert smooth is not None
     bad, good = torch.rand(truth.shape), truth - (smooth.full_data_best - smooth.best)
     alone = off(smooth.full_data_best, truth)
@@ -251,12 +263,12 @@ def test_a_network_that_is_far_off_spoils_nothing_and_a_good_one_is_taken() -> N
 
 
 def test_judging_pixels_never_drive_a_volume_but_tell_of_it_in_the_end() -> None:
-    task, setup, _ = blurred_blobs(0.1)
-    one = setup.fit_input
-    smooth, (term,) = guess_of(task, one).smooth, setup.problem.terms
+    task, setup, _ = make_blurred_blobs(0.1)
+    fit_input = setup.fit_input
+    smooth, (term,) = make_guess(task, fit_input).smooth, setup.problem.terms
     assert smooth is not None
-    assert float((term.refit_weight * one.masks.validation).sum()) == 0
+    assert float((term.refit_weight * fit_input.masks.validation).sum()) == 0
     assert off(smooth.full_data_best, smooth.best) > 0
-    louder = replace(one, measurement=one.measurement + 5 * one.masks.validation)
-    other = guess_of(task, louder).candidates[0]
-    torch.testing.assert_close(other, guess_of(task, one).candidates[0])
+    louder = replace(fit_input, measurement=fit_input.measurement + 5 * fit_input.masks.validation)
+    other = make_guess(task, louder).candidates[0]
+    torch.testing.assert_close(other, make_guess(task, fit_input).candidates[0])

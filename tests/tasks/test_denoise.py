@@ -87,10 +87,12 @@ def test_guarded_pixels_never_drive() -> None:
 
 
 def test_the_blind_spot_ends_with_the_pixels_own_word() -> None:
-    one = scene("blind-spot")
-    blind = Estimate(torch.zeros_like(one.measurement), torch.full_like(one.measurement, 9.0))
-    finished = make_task_problem(Denoise(), one).postprocess(blind)
-    torch.testing.assert_close(finished.mean, one.measurement, atol=1e-3, rtol=0)
+    fit_input = scene("blind-spot")
+    blind = Estimate(
+        torch.zeros_like(fit_input.measurement), torch.full_like(fit_input.measurement, 9.0)
+    )
+    finished = make_task_problem(Denoise(), fit_input).postprocess(blind)
+    torch.testing.assert_close(finished.mean, fit_input.measurement, atol=1e-3, rtol=0)
     assert make_task_problem(Denoise(), scene("random-input")).postprocess(blind) is blind
 
 
@@ -114,34 +116,40 @@ def test_the_kind_of_smoothing_is_the_users() -> None:
 
 def movie_scene(prior: str) -> FitInput:
     """Return a scene between two frames, with what was restored of the one before."""
-    one = scene(prior, window=16)
+    fit_input = scene(prior, window=16)
     rng = torch.Generator().manual_seed(1)
-    beside = torch.rand(1, 4, 24, 32, generator=rng)
-    picture = torch.rand(one.measurement.shape, generator=rng)
+    frames = torch.rand(1, 4, 24, 32, generator=rng)
+    picture = torch.rand(fit_input.measurement.shape, generator=rng)
     before = PreviousFrame(
         image=picture, variance=torch.full_like(picture, 0.01), valid=torch.ones(1, 1, 24, 32)
     )
-    return replace(one, series=SeriesFrames(neighbours=beside, previous=before))
+    return replace(fit_input, series=SeriesFrames(neighbours=frames, previous=before))
 
 
 def test_frames_beside_are_shown_where_the_network_looks() -> None:
-    one = movie_scene("blind-spot")
-    prior = make_task_prior(Denoise(), one)
+    fit_input = movie_scene("blind-spot")
+    prior = make_task_prior(Denoise(), fit_input)
     draw = prior.draw_training_input(torch.Generator().manual_seed(0))
     assert draw.window is not None
-    torch.testing.assert_close(draw.network_input[:, 2:], draw.window.crop(one.series.neighbours))
+    torch.testing.assert_close(
+        draw.network_input[:, 2:], draw.window.crop(fit_input.series.neighbours)
+    )
     assert prior.estimate(prior.net(draw.network_input)).mean.shape == (1, 2, 16, 16)
 
 
 def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
-    one = movie_scene("blind-spot")
-    assert one.series.previous is not None
-    blind = Estimate(torch.zeros_like(one.measurement), torch.full_like(one.measurement, -4.0))
+    fit_input = movie_scene("blind-spot")
+    assert fit_input.series.previous is not None
+    blind = Estimate(
+        torch.zeros_like(fit_input.measurement), torch.full_like(fit_input.measurement, -4.0)
+    )
     apart = [
         float(
             (
-                make_task_problem(Denoise(temporal_smoothing=weight), one).postprocess(blind).mean
-                - one.series.previous.image
+                make_task_problem(Denoise(temporal_smoothing=weight), fit_input)
+                .postprocess(blind)
+                .mean
+                - fit_input.series.previous.image
             )
             .abs()
             .mean()
@@ -154,9 +162,9 @@ def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
 
 @pytest.mark.parametrize(("weight", "terms"), [(0.0, 1), (1.0, 2)])
 def test_the_fixed_noise_code_is_drawn_to_the_frame_before_by_a_term(weight, terms) -> None:
-    one = movie_scene("random-input")
-    assert len(make_task_problem(Denoise(temporal_smoothing=weight), one).terms) == terms
-    assert isinstance(make_task_prior(Denoise(), one), RandomInputPrior)
+    fit_input = movie_scene("random-input")
+    assert len(make_task_problem(Denoise(temporal_smoothing=weight), fit_input).terms) == terms
+    assert isinstance(make_task_prior(Denoise(), fit_input), RandomInputPrior)
 
 
 def test_only_what_is_fed_the_image_is_shown_the_frames_beside() -> None:
@@ -165,8 +173,8 @@ def test_only_what_is_fed_the_image_is_shown_the_frames_beside() -> None:
     assert not PRIOR_SPECS["random-input"].network_input.has_neighbour_frames
     assert not make_task_plan(Denoise(neighbouring_frames=False), SOURCE).uses_neighbouring_frames
     assert [
-        make_task_plan(Denoise(temporal_smoothing=one), SOURCE).uses_previous_frame
-        for one in (0.0, 1.0)
+        make_task_plan(Denoise(temporal_smoothing=weight), SOURCE).uses_previous_frame
+        for weight in (0.0, 1.0)
     ] == [False, True]
 
 
@@ -190,7 +198,9 @@ def test_every_setting_is_explained_to_people() -> None:
     for task in TASKS.values():
         hints = get_type_hints(task, include_extras=True)
         for field in fields(task):
-            (setting,) = (one for one in hints[field.name].__metadata__ if isinstance(one, Setting))
+            (setting,) = (
+                mark for mark in hints[field.name].__metadata__ if isinstance(mark, Setting)
+            )
             assert setting.label
             assert setting.help.endswith(".")
 
@@ -239,18 +249,18 @@ def adapted(prior: str, *, is_unreliable: bool, is_weak: bool) -> FitConfig:
 
 
 @pytest.mark.parametrize(
-    ("doubted", "weak", "words"), [(True, False, "could not be measured"), (False, True, "weak")]
+    ("doubted", "weak", "message"), [(True, False, "could not be measured"), (False, True, "weak")]
 )
 def test_where_the_noise_is_in_doubt_or_weak_pixels_are_hidden_instead(
-    doubted: bool, weak: bool, words: str
+    doubted: bool, weak: bool, message: str
 ) -> None:
     plain = adapted("auto", is_unreliable=False, is_weak=False)
     assert (plain.prior_key, plain.prior_reason) == ("r2r", "")
     hidden = adapted("auto", is_unreliable=doubted, is_weak=weak)
     assert hidden.prior_key == "blind-spot"
-    assert words in hidden.prior_reason
-    asked = adapted("r2r", is_unreliable=doubted, is_weak=weak)
-    assert (asked.prior_key, asked.prior_reason) == ("r2r", "")
+    assert message in hidden.prior_reason
+    prior = adapted("r2r", is_unreliable=doubted, is_weak=weak)
+    assert (prior.prior_key, prior.prior_reason) == ("r2r", "")
 
 
 def test_a_picture_of_weak_noise_is_restored_with_hidden_pixels() -> None:

@@ -67,8 +67,8 @@ def arranged(
 
 @pytest.mark.parametrize(("prior", "fed"), [("guided", 1 + 2), ("guided-random-input", 32 + 2)])
 def test_the_guide_is_shown_whole_beside_what_the_network_is_fed(prior: str, fed: int) -> None:
-    one = scene(prior)
-    code = make_task_prior(Guide(), one)
+    fit_input = scene(prior)
+    code = make_task_prior(Guide(), fit_input)
     assert isinstance(code, GuidedPrior)
     for draw in (
         code.draw_training_input(torch.Generator().manual_seed(0)),
@@ -76,30 +76,30 @@ def test_the_guide_is_shown_whole_beside_what_the_network_is_fed(prior: str, fed
         *code.make_inference_inputs(),
     ):
         assert draw.network_input.shape == (1, fed, *GRID)
-        expected = one.extra_inputs["guide"][None]
-        seen = draw.network_input[:, -2:]
+        expected = fit_input.extra_inputs["guide"][None]
+        guide_channels = draw.network_input[:, -2:]
         if draw.window is not None:
-            seen = seen.flip(draw.window.mirrored)
-        torch.testing.assert_close(seen, expected)
+            guide_channels = guide_channels.flip(draw.window.mirrored)
+        torch.testing.assert_close(guide_channels, expected)
         assert code.estimate(code.net(draw.network_input)).mean.shape == (1, 1, *GRID)
 
 
 def test_the_guide_follows_window_and_mirror() -> None:
-    one = scene("guided", window=16)
-    code = make_task_prior(Guide(), one)
-    guide, seen = one.extra_inputs["guide"][None], set()
+    fit_input = scene("guided", window=16)
+    code = make_task_prior(Guide(), fit_input)
+    guide, guides = fit_input.extra_inputs["guide"][None], set()
     for seed in range(12):
         draw = code.draw_training_input(torch.Generator().manual_seed(seed))
         assert draw.window is not None
-        seen.add(draw.window.mirrored)
+        guides.add(draw.window.mirrored)
         torch.testing.assert_close(draw.network_input[:, -2:], draw.window.crop(guide))
-    assert len(seen) == 4
+    assert len(guides) == 4
 
 
 def test_without_the_guide_it_is_the_prior_of_denoising() -> None:
     plain = make_task_prior(dip.make_recipe("denoise").task, scene("blind-spot"))
-    left = make_task_prior(Guide(), scene("blind-spot"))
-    for ours, theirs in zip(left.net.parameters(), plain.net.parameters(), strict=True):
+    plain_prior = make_task_prior(Guide(), scene("blind-spot"))
+    for ours, theirs in zip(plain_prior.net.parameters(), plain.net.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -138,11 +138,11 @@ def test_a_guide_that_lies_beside_the_image_is_moved_onto_it(shift: tuple[float,
     spectrum = np.fft.fft2(truth(64))
     down, right = np.meshgrid(np.fft.fftfreq(64), np.fft.fftfreq(64), indexing="ij")
     turn = np.exp(-2j * np.pi * (down * shift[0] + right * shift[1]))
-    beside = np.fft.ifft2(spectrum * turn).real
-    moved, (note,) = arranged(beside, shot(64), align=True)
+    shifted = np.fft.ifft2(spectrum * turn).real
+    moved, (note,) = arranged(shifted, shot(64), align=True)
     straight, _ = arranged(truth(64), shot(64))
     inner = (slice(None), slice(8, -8), slice(8, -8))
-    before = np.abs(arranged(beside, shot(64))[0] - straight)[inner].mean()
+    before = np.abs(arranged(shifted, shot(64))[0] - straight)[inner].mean()
     assert np.abs(moved - straight)[inner].mean() < 0.4 * before
     assert note.code == "guide-moved"
 
@@ -158,7 +158,7 @@ def test_a_shift_too_far_to_believe_in_is_left_alone() -> None:
 def test_a_guide_that_shows_the_structure_is_of_use() -> None:
     guided = dip.guide(shot(), truth(), preset="fast", max_iterations=60, device="cpu")
     alone = dip.denoise(shot(), preset="fast", max_iterations=60, device="cpu")
-    error = [np.sqrt(np.mean((one.image - 100 - truth()) ** 2)) for one in (guided, alone)]
+    error = [np.sqrt(np.mean((result.image - 100 - truth()) ** 2)) for result in (guided, alone)]
     assert error[0] < 0.8 * error[1]
     assert guided.report["prior"]["chosen"] == "guided"
     assert "better with the guide" in guided.report["prior"]["why"]
@@ -225,16 +225,16 @@ def test_planes_may_be_channels() -> None:
 
 def finished(error: float, seed: int) -> FitRun:
     """A fit that is off by that much, with a noise of 0.2."""
-    one = scene("guided")
+    fit_input = scene("guided")
     rng = torch.Generator().manual_seed(seed)
-    truth = torch.zeros_like(one.measurement)
+    truth = torch.zeros_like(fit_input.measurement)
     noise = 0.2 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(9))
-    one = replace(one, measurement=truth + noise)
+    fit_input = replace(fit_input, measurement=truth + noise)
     mean = truth + error * torch.randn(truth.shape, generator=rng)
-    return runner(one, mean)
+    return runner(fit_input, mean)
 
 
-def runner(one: FitInput, mean: torch.Tensor, *, kept: bool = False) -> FitRun:
+def runner(fit_input: FitInput, mean: torch.Tensor, *, kept: bool = False) -> FitRun:
     estimate = Estimate(mean, torch.zeros_like(mean))
     result = FitResult(
         estimate=estimate,
@@ -249,16 +249,16 @@ def runner(one: FitInput, mean: torch.Tensor, *, kept: bool = False) -> FitRun:
         weights={},
         notes=(),
     )
-    ready = FitArguments(
+    prepared = FitArguments(
         unit=None,
-        problem=make_task_problem(Guide(), one),
+        problem=make_task_problem(Guide(), fit_input),
         prior=None,
         schedule=None,
         stop_rule=None,
         seed=0,
-        fit_input=one,
+        fit_input=fit_input,
     )  # type: ignore[arg-type]
-    return FitRun(fit_arguments=ready, loop=iter(()), is_finished=True, result=result)  # type: ignore[arg-type]
+    return FitRun(fit_arguments=prepared, loop=iter(()), is_finished=True, result=result)  # type: ignore[arg-type]
 
 
 def test_the_fit_wins_that_foretells_hidden_pixels_best() -> None:
@@ -274,27 +274,29 @@ def test_the_plainest_wins_where_chance_may_be_the_reason() -> None:
 
 
 def test_unmeasured_pixels_do_not_judge() -> None:
-    one = scene("guided")
-    known = torch.ones_like(one.masks.measured)
-    known[..., :12, :] = 0
-    one = replace(one, masks=replace(one.masks, measured=known))
-    clear = torch.where(known > 0, one.measurement, 1e3)
+    fit_input = scene("guided")
+    mask = torch.ones_like(fit_input.masks.measured)
+    mask[..., :12, :] = 0
+    fit_input = replace(fit_input, masks=replace(fit_input.masks, measured=mask))
+    clear = torch.where(mask > 0, fit_input.measurement, 1e3)
     assert (
-        select_best_fit([runner(one, clear), runner(one, torch.zeros_like(clear))]).predict_blind()
+        select_best_fit(
+            [runner(fit_input, clear), runner(fit_input, torch.zeros_like(clear))]
+        ).predict_blind()
         is not None
     )
-    best = select_best_fit([runner(one, clear), runner(one, torch.zeros_like(clear))])
+    best = select_best_fit([runner(fit_input, clear), runner(fit_input, torch.zeros_like(clear))])
     torch.testing.assert_close(best.predict_blind(), clear)
 
 
 @pytest.mark.parametrize("after", [0, 6])
 def test_stop_and_keep_in_a_race_keeps_what_there_is(after: int) -> None:
-    asked = 0
+    calls = 0
 
     def keep_soon() -> Control:
-        nonlocal asked
-        asked += 1
-        return Control.KEEP if asked > 4 + after else Control.GO
+        nonlocal calls
+        calls += 1
+        return Control.KEEP if calls > 4 + after else Control.GO
 
     recipe = dip.make_recipe("guide", preset="fast", max_iterations=6, device="cpu")
     headers = {"guide": ImageSpec(name="flash", shape=(32, 32), dtype="float64", axes="YX")}
@@ -306,4 +308,4 @@ def test_stop_and_keep_in_a_race_keeps_what_there_is(after: int) -> None:
     answer = drain_generator(loop, None)
     assert answer is not None
     assert np.isfinite(answer.image).all()
-    assert str(answer.stop) == "you kept the picture" or after
+    assert str(answer.stop) == "you stopped it and kept the image" or after

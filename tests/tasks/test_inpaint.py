@@ -56,17 +56,17 @@ def square(size: int, side: int = 64) -> np.ndarray:
 
 def scene(prior: str, holes: np.ndarray) -> FitInput:
     rng = torch.Generator().manual_seed(0)
-    known = torch.from_numpy(~holes).float()[None, None]
-    measurement = torch.rand(1, 2, *holes.shape, generator=rng) * known
-    held_out = torch.zeros_like(known)
-    held_out[..., ::6, ::6] = known[..., ::6, ::6]
+    mask = torch.from_numpy(~holes).float()[None, None]
+    measurement = torch.rand(1, 2, *holes.shape, generator=rng) * mask
+    held_out = torch.zeros_like(mask)
+    held_out[..., ::6, ::6] = mask[..., ::6, ::6]
     ones = torch.ones(1, 2, 1, 1)
     noise = NoiseVariance(gain=0 * ones, intercept=1e-4 * ones, floor=1e-4 * ones)
     return make_fit_input_from(
         measurement=measurement,
         noise=noise,
         noise_level=0.01,
-        measured_mask=known,
+        measured_mask=mask,
         validation_mask=held_out,
         assumed_noise_fraction=0.6,
         prior=prior,
@@ -169,65 +169,69 @@ def test_beyond_the_border_nothing_is_known() -> None:
 
 def test_holes_never_drive_nor_enter_the_code() -> None:
     for prior in ("masked-input", "random-input", "random-input-no-skips"):
-        one = scene(prior, half_missing())
+        fit_input = scene(prior, half_missing())
         assert (
             float(
                 (
-                    make_task_problem(Inpaint(), one).terms[0].training_weight
-                    * (1 - one.masks.measured)
+                    make_task_problem(Inpaint(), fit_input).terms[0].training_weight
+                    * (1 - fit_input.masks.measured)
                 ).sum()
             )
             == 0
         )
-    one = scene("masked-input", half_missing())
+    fit_input = scene("masked-input", half_missing())
     changed = scene("masked-input", half_missing())
     changed.measurement[:] = torch.where(changed.masks.measured > 0, changed.measurement, 1e3)
     codes = [
         make_task_prior(Inpaint(), this)
         .draw_training_input(torch.Generator().manual_seed(1))
         .network_input
-        for this in (one, changed)
+        for this in (fit_input, changed)
     ]
     assert torch.equal(*codes)
 
 
 def test_what_a_step_foretells_it_does_not_see() -> None:
-    one = scene("masked-input", half_missing())
+    fit_input = scene("masked-input", half_missing())
     draws = []
     for _ in range(2):
-        prior = make_task_prior(Inpaint(), one)
+        prior = make_task_prior(Inpaint(), fit_input)
         draw = prior.draw_training_input(torch.Generator().manual_seed(1))
         assert draw.loss_mask is not None and draw.window is not None
         draws.append(draw)
-        shift = draw.window.place_on(draw.loss_mask, one.grid)  # changes exactly what is foretold
-        one = replace(one, measurement=one.measurement + shift)
+        shift = draw.window.place_on(
+            draw.loss_mask, fit_input.grid
+        )  # changes exactly what is foretold
+        fit_input = replace(fit_input, measurement=fit_input.measurement + shift)
     assert float(draws[0].loss_mask.sum()) > 0
     assert torch.equal(draws[0].network_input, draws[1].network_input)
 
 
 def test_held_out_pixels_stay_hidden_until_the_last_look() -> None:
-    one = scene("masked-input", half_missing())
-    prior = make_task_prior(Inpaint(), one)
+    fit_input = scene("masked-input", half_missing())
+    prior = make_task_prior(Inpaint(), fit_input)
     assert isinstance(prior, MaskedInputPrior)
-    seen = prior.make_prediction_input().network_input[:, -1:]
-    assert torch.equal(seen, one.masks.measured - one.masks.validation - 0.5)
+    fed = prior.make_prediction_input().network_input[:, -1:]
+    assert torch.equal(fed, fit_input.masks.measured - fit_input.masks.validation - 0.5)
     draw = prior.draw_training_input(torch.Generator().manual_seed(1))
     assert draw.loss_mask is not None and draw.window is not None
-    held_out = draw.window.crop(one.masks.validation)
+    held_out = draw.window.crop(fit_input.masks.validation)
     assert bool((draw.loss_mask[held_out > 0] == 1).all())  # `fitted` keeps them out of the loss
     assert bool((draw.network_input[:, -1:][held_out > 0] == -0.5).all())
 
 
-@pytest.mark.parametrize("known", ["keep", "denoise"])
-def test_the_last_look_trusts_each_pixel_once_and_foretells_what_judges(known: str) -> None:
-    one = scene("masked-input", half_missing())
-    prior = make_task_prior(Inpaint(unmasked=known), one)
-    total = torch.zeros_like(one.masks.measured)
+@pytest.mark.parametrize("holes", ["keep", "denoise"])
+def test_the_last_look_trusts_each_pixel_once_and_foretells_what_judges(holes: str) -> None:
+    fit_input = scene("masked-input", half_missing())
+    prior = make_task_prior(Inpaint(unmasked=holes), fit_input)
+    total = torch.zeros_like(fit_input.masks.measured)
     for draw in prior.make_inference_inputs():
         assert draw.output_mask is not None
         hidden = draw.network_input[:, -1:] < 0
         judging = (
-            one.masks.validation if draw.window is None else draw.window.crop(one.masks.validation)
+            fit_input.masks.validation
+            if draw.window is None
+            else draw.window.crop(fit_input.masks.validation)
         )
         assert bool(hidden[(judging > 0) & (draw.output_mask > 0)].all())
         total += (
@@ -239,8 +243,8 @@ def test_the_last_look_trusts_each_pixel_once_and_foretells_what_judges(known: s
 
 
 def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
-    one = scene("masked-input-shapes", square(7))
-    prior = make_task_prior(Inpaint(), one)
+    fit_input = scene("masked-input-shapes", square(7))
+    prior = make_task_prior(Inpaint(), fit_input)
     assert isinstance(prior, MaskedInputPrior) and prior.uses_hole_shapes
     rng = torch.Generator().manual_seed(3)
     draws = [prior.draw_training_input(rng) for _ in range(8)]
@@ -258,14 +262,14 @@ def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
 def test_steps_see_scattered_pixels_in_every_mirror_and_shapes_as_they_are(
     prior: str, holes: np.ndarray, ways: int
 ) -> None:
-    made = make_task_prior(Inpaint(), scene(prior, holes))
+    inpainting_prior = make_task_prior(Inpaint(), scene(prior, holes))
     rng = torch.Generator().manual_seed(1)
-    seen = {
+    fractions = {
         draw.window.mirrored
-        for draw in (made.draw_training_input(rng) for _ in range(24))
+        for draw in (inpainting_prior.draw_training_input(rng) for _ in range(24))
         if draw.window
     }
-    assert len(seen) == ways
+    assert len(fractions) == ways
 
 
 def test_a_smooth_filling_keeps_what_is_seen_and_follows_a_ramp() -> None:
@@ -304,26 +308,29 @@ def test_the_report_says_which_prior_the_holes_asked_for() -> None:
 
 
 def test_finishing_keeps_what_was_measured() -> None:
-    one = scene("masked-input", half_missing())
-    wrong = Estimate(torch.full_like(one.measurement, 9.0), torch.zeros_like(one.measurement))
-    finished = make_task_problem(Inpaint(), one).postprocess(wrong)
-    known = one.masks.measured.expand_as(one.measurement) > 0
-    assert torch.equal(finished.mean[known], one.measurement[known])
-    assert bool((finished.mean[~known] == 9).all())
+    fit_input = scene("masked-input", half_missing())
+    wrong = Estimate(
+        torch.full_like(fit_input.measurement, 9.0), torch.zeros_like(fit_input.measurement)
+    )
+    finished = make_task_problem(Inpaint(), fit_input).postprocess(wrong)
+    measured = fit_input.masks.measured.expand_as(fit_input.measurement) > 0
+    assert torch.equal(finished.mean[measured], fit_input.measurement[measured])
+    assert bool((finished.mean[~measured] == 9).all())
     assert finished.log_variance is not None
-    assert bool((finished.log_variance[known] < -9).all())
+    assert bool((finished.log_variance[measured] < -9).all())
 
 
 @pytest.mark.parametrize(
     "prior", ["random-input", "random-input-no-skips", "masked-input", "masked-input-shapes"]
 )
 def test_what_a_picture_says_of_itself_does_not_count_in_judging(prior: str) -> None:
-    one = scene(prior, half_missing())
-    term = make_task_problem(Inpaint(), one).terms[0]
-    off = one.measurement + 0.1
+    fit_input = scene(prior, half_missing())
+    term = make_task_problem(Inpaint(), fit_input).terms[0]
+    off = fit_input.measurement + 0.1
     sure, unsure = (torch.full_like(off, value) for value in (-20.0, 0.0))
     losses = [
-        term.comparison_loss(Estimate(off, doubt), one.measurement) for doubt in (sure, unsure)
+        term.comparison_loss(Estimate(off, doubt), fit_input.measurement)
+        for doubt in (sure, unsure)
     ]
     assert torch.equal(*losses)
 

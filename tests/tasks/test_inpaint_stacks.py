@@ -49,8 +49,8 @@ def lacking(image: np.ndarray, *planes: int) -> np.ndarray:
 
 
 def quick(image: Any, mask: Any = None, iterations: int = 3, **settings: Any) -> dip.Restoration:
-    wish = {"preset": "fast", "device": "cpu", "max_iterations": iterations, **settings}
-    return dip.inpaint(image, mask, **wish)
+    options = {"preset": "fast", "device": "cpu", "max_iterations": iterations, **settings}
+    return dip.inpaint(image, mask, **options)
 
 
 def make_task_plan(
@@ -70,7 +70,7 @@ def test_a_missing_frame_is_filled_better_than_by_the_line_between_its_neighbour
     error = np.square(result.image[GONE] - truth[GONE]).mean()
     assert error < 0.5 * np.square(straight - truth[GONE]).mean()
     np.testing.assert_array_equal(np.delete(result.image, GONE, 0), np.delete(truth, GONE, 0))
-    said = "1 of the 9 planes held no measurement and were filled from others."
+    said = "1 of the 9 planes held no measurement and were filled in from the others."
     assert said in result.report["notes"]
     assert "before and after" in result.report["prior"]["why"]
 
@@ -226,15 +226,15 @@ def test_a_mask_lies_on_all_axes_or_on_those_of_a_plane(
 
 
 def test_patches_judge_where_holes_are_wide_and_pixels_where_they_are_scattered() -> None:
-    known = torch.ones(1, 1, 6, 32, 32)
-    assert choose_validation_patches(known[:, :, 0]) is None
-    scattered = (torch.rand(known.shape, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    mask = torch.ones(1, 1, 6, 32, 32)
+    assert choose_validation_patches(mask[:, :, 0]) is None
+    scattered = (torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)) < 0.5).float()
     assert choose_validation_patches(scattered) is None
-    known[:, :, 2, 10:13] = 0
-    lines = choose_validation_patches(known)
+    mask[:, :, 2, 10:13] = 0
+    lines = choose_validation_patches(mask)
     assert lines is not None and lines[0] == (1, 4, 4)
-    known[:, :, 2] = 0
-    planes = choose_validation_patches(known)
+    mask[:, :, 2] = 0
+    planes = choose_validation_patches(mask)
     assert planes is not None and planes[0] == (1, 8, 8)
     assert float(planes[1][:, :, 3].sum()) == 0  # its neighbour is missing
 
@@ -254,11 +254,11 @@ def test_fixed_noise_fills_a_volume_if_wished(prior: str) -> None:
 
 
 def test_planes_are_counted_over_all_channels() -> None:
-    known = np.ones((1, 2, 4, 5, 6), bool)
-    known[:, 0, 1] = False
-    assert inspect_stack(Inpaint(), np.where(known, 1.0, np.nan)).notes == ()
-    known[:, 1, 1] = False
-    (note,) = inspect_stack(Inpaint(), np.where(known, 1.0, np.nan)).notes
+    mask = np.ones((1, 2, 4, 5, 6), bool)
+    mask[:, 0, 1] = False
+    assert inspect_stack(Inpaint(), np.where(mask, 1.0, np.nan)).notes == ()
+    mask[:, 1, 1] = False
+    (note,) = inspect_stack(Inpaint(), np.where(mask, 1.0, np.nan)).notes
     assert str(note).startswith("1 of the 4 planes")
 
 

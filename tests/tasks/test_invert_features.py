@@ -21,17 +21,17 @@ def coins():
     return data.coins()[200:232, 100:132]
 
 
-def alike(one, other):
-    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+def alike(first, second):
+    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     """Train a small classifier, if only a little, and save it as torch does."""
-    made = runpy.run_path(str(ROOT / "scripts" / "small_classifier.py"))
-    classifier, _ = made["trained"](steps=8, side=32)
+    script = runpy.run_path(str(ROOT / "scripts" / "small_classifier.py"))
+    classifier, _ = script["trained"](steps=8, side=32)
     place = tmp_path_factory.mktemp("network") / "small.pt2"
-    made["save"](classifier, place, side=32)
+    script["save"](classifier, place, side=32)
     return place
 
 
@@ -48,24 +48,26 @@ def inverted(network):
 
 def test_the_image_comes_back_from_its_activations_in_its_own_units(inverted):
     image = coins()
-    found = inverted["random-input"].image
-    assert found.shape == image.shape and found.dtype == np.float32
-    assert alike(found, image) > 0.8
-    assert abs(found.mean() - image.mean()) < 0.3 * image.std()
+    image_back = inverted["random-input"].image
+    assert image_back.shape == image.shape and image_back.dtype == np.float32
+    assert alike(image_back, image) > 0.8
+    assert abs(image_back.mean() - image.mean()) < 0.3 * image.std()
 
 
 def test_the_untrained_network_tells_more_than_free_pixels_do(inverted):
     image = coins()
-    found = {prior: alike(result.image, image) for prior, result in inverted.items()}
-    assert found["random-input"] > found["total-variation"] > found["none"]
+    similarities = {prior: alike(result.image, image) for prior, result in inverted.items()}
+    assert similarities["random-input"] > similarities["total-variation"] > similarities["none"]
 
 
 def test_the_report_says_which_layer_of_which_file_and_that_no_pixel_was_fitted(inverted):
     notes = " ".join(inverted["random-input"].report["notes"])
-    assert "cut at 'features.5', which answers with 32 × 8 × 8 values" in notes
-    assert "SHA-256" in notes and "No pixel was fitted" in notes
+    assert "cut at 'features.5', which returns 32 × 8 × 8 values" in notes
+    assert "SHA-256" in notes and "The fit matched activations, not pixels" in notes
     assert not [
-        one for one in inverted["random-input"].report["verdict"]["sentences"] if "noise as" in one
+        sentence
+        for sentence in inverted["random-input"].report["verdict"]["sentences"]
+        if "noise as" in sentence
     ]
     assert "No network was fitted" in write_methods_section(inverted["none"].report)
     assert "Mahendran" in write_methods_section(inverted["random-input"].report)

@@ -34,8 +34,8 @@ def test_sizes_in_focus_hold_the_fourth_airy_radius() -> None:
 
 
 def test_sizes_along_z_hold_the_second_dark_point() -> None:
-    one = oil(na=0.8, wavelength=500.0, refractive_index=1.0, z_step=100.0)
-    depth = one.compute_psf_sizes(STACK, "ZYX")[0]
+    sizes = oil(na=0.8, wavelength=500.0, refractive_index=1.0, z_step=100.0)
+    depth = sizes.compute_psf_sizes(STACK, "ZYX")[0]
     axis = microscope_psf("widefield", 0.8, 500.0, (50.0, 5.0, 5.0), 1.0, (2 * depth - 1, 1, 1))
     half = axis[depth - 1 :, 0, 0]  # dark after 1 and 2 wavelengths over 1 - cos(alpha) = 0.4
     assert int(half[:30].argmin()) * 50 == pytest.approx(500 / 0.4, abs=50)

@@ -54,7 +54,7 @@ def test_two_shots_give_a_better_picture_than_either_and_than_their_mean(
     alone = dip.denoise(first, **settings)
     other = dip.denoise((second - 100) / 2, **settings)
     plain = (first + (second - 100) / 2) / 2
-    assert error(both.image) < min(error(one) for one in (alone.image, other.image, plain))
+    assert error(both.image) < min(error(image) for image in (alone.image, other.image, plain))
     assert any("Two measurements" in note for note in both.report["notes"])
     assert any("2 ×" in note or "1.9" in note or "2.0" in note for note in both.report["notes"])
 
@@ -110,12 +110,12 @@ def scene() -> FitInput:
 
 
 def test_the_mean_weighs_each_shot_by_its_noise() -> None:
-    one = average_exposures(scene())
+    averaged = average_exposures(scene())
     first, second = scene().measurement
-    torch.testing.assert_close(one.measurement[0], 0.25 * first + 0.75 * second)
-    variance = float(one.noise.variance.evaluate(one.measurement).mean())
+    torch.testing.assert_close(averaged.measurement[0], 0.25 * first + 0.75 * second)
+    variance = float(averaged.noise.variance.evaluate(averaged.measurement).mean())
     assert variance == pytest.approx(1 / (1 / 0.03 + 1 / 0.01))
-    assert average_exposures(one) is one
+    assert average_exposures(averaged) is averaged
 
 
 def test_with_fixed_noise_the_first_shot_drives_where_the_second_judges() -> None:

@@ -58,7 +58,7 @@ def scene(height: int = 16, width: int = 20) -> FitInput:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept", "along"),
+    ("factor", "kept", "along"),
     [
         (2, "2", (2, 2)),
         ("4", "4", (4, 4)),
@@ -68,8 +68,8 @@ def scene(height: int = 16, width: int = 20) -> FitInput:
         (np.int64(3), "3", (3, 3)),
     ],
 )
-def test_a_factor_is_kept_as_one_text_however_it_is_given(given, kept, along) -> None:
-    task = SuperResolve(factor=given)
+def test_a_factor_is_kept_as_one_text_however_it_is_given(factor, kept, along) -> None:
+    task = SuperResolve(factor=factor)
     assert task.factor == kept
     spec = ImageSpec(name="cells", shape=(16, 20), dtype="float32", axes="YX")
     assert make_task_plan(task, spec).get_factors("YX") == along
@@ -78,16 +78,16 @@ def test_a_factor_is_kept_as_one_text_however_it_is_given(given, kept, along) ->
 @pytest.mark.parametrize("settings", [{}, {"model": "binning"}, {"psf_sigma": 1.3}])
 @pytest.mark.parametrize("factor", ["2", "1,4", "8,1"])
 def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None:
-    task, one = SuperResolve(factor=factor, **settings), scene()
-    prior = make_task_prior(task, one)
-    spec = ImageSpec(name="cells", shape=one.grid, dtype="float32", axes="YX")
+    task, fit_input = SuperResolve(factor=factor, **settings), scene()
+    prior = make_task_prior(task, fit_input)
+    spec = ImageSpec(name="cells", shape=fit_input.grid, dtype="float32", axes="YX")
     assert prior.grid == make_task_plan(task, spec).network_grid
-    problem = make_task_problem(task, one)
+    problem = make_task_problem(task, fit_input)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
-    assert problem.terms[0].operator(picture).shape == one.measurement.shape
+    assert problem.terms[0].operator(picture).shape == fit_input.measurement.shape
     estimate = prior.estimate(picture)
     factors = make_task_plan(task, spec).get_factors("YX")
-    result = tuple(n * f for n, f in zip(one.grid, factors, strict=True))
+    result = tuple(n * f for n, f in zip(fit_input.grid, factors, strict=True))
     assert problem.postprocess(estimate).mean.shape[2:] == result
 
 
@@ -110,10 +110,10 @@ def test_the_code_is_jittered_as_in_the_paper(factor, jitter) -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"psf_sigma": 1.3}])
 def test_a_pixel_that_judges_is_not_in_the_code(settings) -> None:
-    one, other = scene(), scene()
-    other.measurement[other.masks.validation > 0] = 9.0
+    fit_input, changed = scene(), scene()
+    changed.measurement[changed.masks.validation > 0] = 9.0
     codes = []
-    for measured in (one, other):
+    for measured in (fit_input, changed):
         prior = make_task_prior(SuperResolve(**settings), measured)
         assert isinstance(prior, RandomInputPrior)
         codes.append(prior.random_input)
@@ -122,9 +122,9 @@ def test_a_pixel_that_judges_is_not_in_the_code(settings) -> None:
 
 
 def test_the_interpolated_image_overlays_the_fine_grid() -> None:
-    one = scene()
-    one.measurement[...] = torch.arange(20.0)  # a ramp along X
-    prior = make_task_prior(SuperResolve(factor="2"), one)
+    fit_input = scene()
+    fit_input.measurement[...] = torch.arange(20.0)  # a ramp along X
+    prior = make_task_prior(SuperResolve(factor="2"), fit_input)
     assert isinstance(prior, RandomInputPrior)
     ramp = prior.random_input[0, RANDOM_INPUT_CHANNELS, 8, 8:-8]
     torch.testing.assert_close(ramp, torch.arange(8, 32) / 2 - 0.25, atol=0.3, rtol=0)
@@ -158,13 +158,13 @@ def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
     "settings", [{"psf_sigma": 1.2}, {"factor": (2, 4)}], ids=["a PSF", "unequal factors"]
 )
 def test_coarser_scales_are_refused_where_there_are_none(settings) -> None:
-    with pytest.raises(dip.RefusedError, match="has no coarser scale"):
+    with pytest.raises(dip.RefusedError, match="cannot learn from"):
         dip.super_resolve(fine(), prior="zssr", **settings)
 
 
 def test_patches_judge_and_drive_nothing() -> None:
-    one = replace(scene(48, 64), prior_key=ZSSR.key)
-    term = make_task_problem(SuperResolve(), one).terms[0]
+    fit_input = replace(scene(48, 64), prior_key=ZSSR.key)
+    term = make_task_problem(SuperResolve(), fit_input).terms[0]
     assert float((term.training_weight * term.validation_mask).sum()) == 0
     assert float((term.training_weight + term.validation_mask).min()) == 1
     assert 0.05 < float(term.validation_mask.mean()) < 0.25
@@ -173,25 +173,27 @@ def test_patches_judge_and_drive_nothing() -> None:
 
 
 def test_what_was_measured_without_noise_is_explained_in_the_end() -> None:
-    one = scene(48, 64)
-    nothing = 0 * one.noise.variance.intercept
-    noiseless = replace(one.noise.variance, intercept=nothing, floor=nothing + 1e-12)
-    one = replace(one, prior_key=ZSSR.key, noise=replace(one.noise, variance=noiseless))
-    problem = make_task_problem(SuperResolve(factor="4"), one)
+    fit_input = scene(48, 64)
+    nothing = 0 * fit_input.noise.variance.intercept
+    noiseless = replace(fit_input.noise.variance, intercept=nothing, floor=nothing + 1e-12)
+    fit_input = replace(
+        fit_input, prior_key=ZSSR.key, noise=replace(fit_input.noise, variance=noiseless)
+    )
+    problem = make_task_problem(SuperResolve(factor="4"), fit_input)
     flat = torch.zeros(1, 1, 192, 256)
     finished = problem.postprocess(Estimate(flat, flat - 2)).mean
-    left = problem.terms[0].operator(finished) - one.measurement
-    assert float(left.std()) < 0.1 * float(one.measurement.std())
+    residual = problem.terms[0].operator(finished) - fit_input.measurement
+    assert float(residual.std()) < 0.1 * float(fit_input.measurement.std())
 
 
 def test_what_is_learned_on_the_coarser_scale_beats_what_it_begins_with() -> None:
     truth = data.camera()[60:188, 130:258].astype(np.float32)
     coarse = binned(truth, (2, 2))
-    told = {"factor": 2, "model": "binning", "noise": "gaussian", **FAST}
-    learned = dip.super_resolve(coarse, max_iterations=60, **told)
+    settings = {"factor": 2, "model": "binning", "noise": "gaussian", **FAST}
+    learned = dip.super_resolve(coarse, max_iterations=60, **settings)
     assert learned.report["prior"]["chosen"] == ZSSR.key
-    begun = dip.super_resolve(coarse, max_iterations=1, **told)
-    ours, start = (float(np.mean((one.image - truth) ** 2)) for one in (learned, begun))
+    begun = dip.super_resolve(coarse, max_iterations=1, **settings)
+    ours, start = (float(np.mean((image.image - truth) ** 2)) for image in (learned, begun))
     assert ours < 0.93 * start
 
 
@@ -218,7 +220,7 @@ def test_a_fit_comes_nearer_to_the_truth_than_repeating_pixels_does() -> None:
     settings = {"model": "binning", "max_iterations": 80, "noise": "gaussian"}
     result = dip.super_resolve(coarse, factor=2, **settings, **FAST)
     repeated = coarse.repeat(2, 0).repeat(2, 1)
-    ours, naive = (float(np.mean((one - truth) ** 2)) for one in (result.image, repeated))
+    ours, naive = (float(np.mean((image - truth) ** 2)) for image in (result.image, repeated))
     assert ours < naive
 
 
@@ -257,5 +259,5 @@ def test_halved_pixels_are_never_further_off_than_by_cubic_interpolation():
     truth, few = sample.truth[64:128, 128:].astype(float), sample.image[32:64, 64:]
     cubic = ndimage.zoom(few, 2, order=3, grid_mode=True, mode="grid-mirror")
     result = dip.super_resolve(few, factor=2, model="binning", preset="fast", max_iterations=4)
-    ours, theirs = (np.sqrt(np.mean((one - truth) ** 2)) for one in (result.image, cubic))
+    ours, theirs = (np.sqrt(np.mean((image - truth) ** 2)) for image in (result.image, cubic))
     assert ours < theirs

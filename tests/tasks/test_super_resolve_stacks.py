@@ -92,23 +92,23 @@ def test_only_depth_makes_a_volume_unless_the_user_wants_one(axes, settings, gri
 )
 @pytest.mark.parametrize("factor", ["2,1,1", "2,1,2", "3,1,1"])
 def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None:
-    task, one = SuperResolve(factor=factor, **settings), scene()
-    prior = make_task_prior(task, one)
-    spec = ImageSpec(name="cells", shape=one.grid, dtype="float32", axes="ZYX")
+    task, fit_input = SuperResolve(factor=factor, **settings), scene()
+    prior = make_task_prior(task, fit_input)
+    spec = ImageSpec(name="cells", shape=fit_input.grid, dtype="float32", axes="ZYX")
     assert prior.grid == make_task_plan(task, spec, axes="ZYX").network_grid
-    problem = make_task_problem(task, one)
+    problem = make_task_problem(task, fit_input)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
-    assert problem.terms[0].operator(picture).shape == one.measurement.shape
+    assert problem.terms[0].operator(picture).shape == fit_input.measurement.shape
     factors = make_task_plan(task, spec, axes="ZYX").get_factors("ZYX")
-    result = tuple(n * f for n, f in zip(one.grid, factors, strict=True))
+    result = tuple(n * f for n, f in zip(fit_input.grid, factors, strict=True))
     assert problem.postprocess(prior.estimate(picture)).mean.shape[2:] == result
 
 
 def test_a_pixel_that_judges_is_not_in_the_code() -> None:
-    one, other = scene(), scene()
-    other.measurement[other.masks.validation > 0] = 9.0
+    fit_input, changed = scene(), scene()
+    changed.measurement[changed.masks.validation > 0] = 9.0
     codes = []
-    for measured in (one, other):
+    for measured in (fit_input, changed):
         prior = make_task_prior(SuperResolve(factor="2,1,1"), measured)
         assert isinstance(prior, RandomInputPrior)
         codes.append(prior.random_input)
@@ -118,7 +118,7 @@ def test_a_pixel_that_judges_is_not_in_the_code() -> None:
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_interpolation_along_any_axis_keeps_a_ramp(axis) -> None:
-    factors = tuple(2 if one == axis else 1 for one in range(3))
+    factors = tuple(2 if number == axis else 1 for number in range(3))
     shape = [1, 1, 1]
     shape[axis] = 8
     ramp = torch.arange(8.0).reshape(1, 1, *shape).expand(1, 1, 8, 8, 8)
@@ -133,7 +133,7 @@ def test_finer_planes_are_nearer_to_the_truth_than_cubic_interpolation() -> None
     settings = {"model": "binning", "noise": "gaussian", "max_iterations": 30}
     result = dip.super_resolve(coarse, factor="2,1,1", **settings, **FAST)
     cubic = zoom(coarse, (2, 1, 1), order=3, mode="nearest", grid_mode=True)
-    ours, naive = (float(np.mean((one - truth) ** 2)) for one in (result.image, cubic))
+    ours, naive = (float(np.mean((image - truth) ** 2)) for image in (result.image, cubic))
     assert ours < naive
     assert result.residual is not None
     assert result.residual.shape == coarse.shape
@@ -158,16 +158,16 @@ def test_the_file_has_planes_nearer_to_each_other(tmp_path: Path, factor, along)
 
 def test_the_fit_begins_with_a_volume_that_explains_what_it_was_shown() -> None:
     coarse = torch.from_numpy(binned(tubes(8), 2))[None, None] / 200
-    one = replace(scene((4, 20, 20)), measurement=coarse)
+    fit_input = replace(scene((4, 20, 20)), measurement=coarse)
     task = SuperResolve(factor="2,1,1", model="binning")
-    prior, problem = make_task_prior(task, one), make_task_problem(task, one)
+    prior, problem = make_task_prior(task, fit_input), make_task_problem(task, fit_input)
     assert isinstance(prior, RandomInputPrior)
     assert prior.baseline is not None
     assert prior.output_scale < 0.5
     operator = problem.terms[0].operator
-    cubic, _ = task._fit_interpolation(one, operator, 1 - one.masks.validation)
+    cubic, _ = task._fit_interpolation(fit_input, operator, 1 - fit_input.masks.validation)
     errors = [
-        float(((operator(picture) - coarse) * (1 - one.masks.validation)).square().mean())
+        float(((operator(picture) - coarse) * (1 - fit_input.masks.validation)).square().mean())
         for picture in (prior.baseline, cubic)
     ]
     assert errors[0] < 0.2 * errors[1]

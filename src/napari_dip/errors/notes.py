@@ -26,8 +26,8 @@ TEXT_CODE = "text"
 _EARLIER_CODES = {"shared-network": "joint-network", "sharing-tried": "fine-tuning-tried"}
 #: Templates by which reports of earlier versions word a `StopReason`, without its code.
 _EARLIER_STOPS = (
-    ("user", "you kept the image"),
-    ("history", "you kept the image of {place} from the history of the run"),
+    ("user", "you kept the picture"),
+    ("history", "you kept the picture of {place} from the history of the run"),
     ("plateau", "the pixels held out from the fit were explained no better{by} iterations"),
     ("plateau", "the validation pixels were explained no better{by} iterations"),
     ("breakdown", "the fit broke down {count} times in a row"),

@@ -20,7 +20,7 @@ from napari_dip.engine.operators.convolution import (
 KERNEL = gaussian_psf((1.0, 1.3))
 
 
-def counts(*grid: int) -> torch.Tensor:
+def draw_counts(*grid: int) -> torch.Tensor:
     return 5 + torch.rand(1, 2, *grid, generator=torch.Generator().manual_seed(0))
 
 
@@ -40,32 +40,34 @@ def richardson_lucy(measurement: torch.Tensor, iterations: int) -> torch.Tensor:
 
 
 def test_in_an_open_frame_they_are_what_richardson_lucy_gives() -> None:
-    measurement = counts(20, 24)
-    seen = torch.ones(1, 1, 20, 24)
-    guesses = run_masked_richardson_lucy(ValidConvolution(KERNEL), measurement, seen, (2, 7))
+    measurement = draw_counts(20, 24)
+    mask = torch.ones(1, 1, 20, 24)
+    guesses = run_masked_richardson_lucy(ValidConvolution(KERNEL), measurement, mask, (2, 7))
     for guess, steps in zip(guesses, (2, 7), strict=True):
         wanted = richardson_lucy(measurement, steps)
         torch.testing.assert_close(guess, wanted, rtol=1e-3, atol=0)
 
 
 def test_a_pixel_that_is_left_out_has_no_say() -> None:
-    measurement, seen = counts(16, 16), torch.ones(1, 1, 16, 16)
-    seen[..., 8, 8] = 0
+    measurement, mask = draw_counts(16, 16), torch.ones(1, 1, 16, 16)
+    mask[..., 8, 8] = 0
     wrong = measurement.clone()
     wrong[..., 8, 8] = 1000
     operator = CircularConvolution(KERNEL)
-    one, other = (run_masked_richardson_lucy(operator, m, seen, (3,)) for m in (measurement, wrong))
-    torch.testing.assert_close(one, other)
+    clean, changed = (
+        run_masked_richardson_lucy(operator, m, mask, (3,)) for m in (measurement, wrong)
+    )
+    torch.testing.assert_close(clean, changed)
 
 
 def test_more_steps_explain_the_measurement_better() -> None:
-    operator, seen = CircularConvolution(KERNEL), torch.ones(1, 1, 16, 16)
-    truth = counts(16, 16) ** 3
+    operator, mask = CircularConvolution(KERNEL), torch.ones(1, 1, 16, 16)
+    truth = draw_counts(16, 16) ** 3
     measurement = operator(truth)
-    guesses = run_masked_richardson_lucy(operator, measurement, seen, (1, 10))
-    losses = [float((operator(one) - measurement).square().mean()) for one in guesses]
+    guesses = run_masked_richardson_lucy(operator, measurement, mask, (1, 10))
+    losses = [float((operator(guess) - measurement).square().mean()) for guess in guesses]
     assert losses[1] < 0.5 * losses[0]
-    assert min(float(one.min()) for one in guesses) >= 0
+    assert min(float(guess.min()) for guess in guesses) >= 0
 
 
 def test_reach_is_how_far_a_picture_goes_but_for_single_points() -> None:
@@ -77,6 +79,6 @@ def test_reach_is_how_far_a_picture_goes_but_for_single_points() -> None:
 
 @pytest.mark.parametrize("constant", [0.0, 3.0])
 def test_an_even_image_stays_even(constant) -> None:
-    measurement, seen = torch.full((1, 1, 12, 12), constant), torch.ones(1, 1, 12, 12)
-    (guess,) = run_masked_richardson_lucy(CircularConvolution(KERNEL), measurement, seen, (4,))
+    measurement, mask = torch.full((1, 1, 12, 12), constant), torch.ones(1, 1, 12, 12)
+    (guess,) = run_masked_richardson_lucy(CircularConvolution(KERNEL), measurement, mask, (4,))
     torch.testing.assert_close(guess, measurement, rtol=1e-4, atol=1e-6)

@@ -14,14 +14,14 @@ from napari_dip.engine.deconvolution.psf import clean_psf, gaussian_psf, microsc
 OBJECTIVES = [(1.4, 1.515, 200.0, 65.0), (0.8, 1.0, 500.0, 160.0), (1.2, 1.33, 300.0, 100.0)]
 
 
-def full_width(line: np.ndarray, pixel: float) -> float:
+def measure_width(line: np.ndarray, pixel: float) -> float:
     """Measure the full width at half maximum of a line with its peak in the middle."""
     half = line[len(line) // 2 :] / line.max()
     last = int(np.argmax(half < 0.5)) - 1
     return 2 * pixel * (last + (half[last] - 0.5) / (half[last] - half[last + 1]))
 
 
-def focus(na: float = 1.2, pixel: float = 10.0, size: int = 121) -> np.ndarray:
+def make_focal_psf(na: float = 1.2, pixel: float = 10.0, size: int = 121) -> np.ndarray:
     return microscope_psf("widefield", na, 520.0, (pixel, pixel), 1.33, (size, size)).numpy()
 
 
@@ -35,7 +35,7 @@ def test_gaussians_sum_to_one_and_have_their_width() -> None:
 
 
 def test_in_focus_the_pattern_is_airys() -> None:
-    line = focus()[60]
+    line = make_focal_psf()[60]
     place = (np.arange(121) - 60) * 10.0
     v = 2 * np.pi * 1.2 * place / 520
     v[60] = 1
@@ -47,10 +47,10 @@ def test_in_focus_the_pattern_is_airys() -> None:
 @pytest.mark.parametrize("na", [0.5, 0.9, 1.2])
 def test_first_dark_ring_and_width_in_focus_are_the_textbooks(na: float) -> None:
     pixel = 520 / na / 60
-    line = focus(na, pixel)[60]
+    line = make_focal_psf(na, pixel)[60]
     ring = 60 + int(np.argmin(line[60:100]))
     assert (ring - 60) * pixel == pytest.approx(0.61 * 520 / na, rel=0.02)
-    assert full_width(line, pixel) == pytest.approx(0.51 * 520 / na, rel=0.02)
+    assert measure_width(line, pixel) == pytest.approx(0.51 * 520 / na, rel=0.02)
 
 
 def test_light_of_a_widefield_psf_is_the_same_in_each_plane() -> None:
@@ -85,12 +85,12 @@ def test_widefield_agrees_with_psfmodels(
     other = other / other.sum()
     assert np.corrcoef(mine.ravel(), other.ravel())[0, 1] > 0.9999
     across, theirs = mine[7, 16], other[7, 16]
-    assert full_width(across, pixel) == pytest.approx(full_width(theirs, pixel), rel=0.01)
+    assert measure_width(across, pixel) == pytest.approx(measure_width(theirs, pixel), rel=0.01)
     along, theirs = mine[:, 16, 16], other[:, 16, 16]
-    assert full_width(along, depth) == pytest.approx(full_width(theirs, depth), rel=0.01)
+    assert measure_width(along, depth) == pytest.approx(measure_width(theirs, depth), rel=0.01)
 
 
-def confocal(pinhole: float, excitation: float | None = None) -> np.ndarray:
+def make_confocal_psf(pinhole: float, excitation: float | None = None) -> np.ndarray:
     psf = microscope_psf(
         *("confocal", 1.2, 520.0, (150.0, 30.0, 30.0), 1.33, (15, 41, 41)),
         excitation_nm=excitation,
@@ -101,30 +101,34 @@ def confocal(pinhole: float, excitation: float | None = None) -> np.ndarray:
 
 
 def test_a_point_pinhole_squares_the_widefield_psf() -> None:
-    wide = focus(pixel=10.0, size=41)
+    wide = make_focal_psf(pixel=10.0, size=41)
     narrow = microscope_psf("confocal", 1.2, 520.0, (10.0, 10.0), 1.33, (41, 41)).numpy()
     assert narrow / narrow.max() == pytest.approx((wide / wide.max()) ** 2, abs=0.005)
 
 
 def test_a_wider_pinhole_widens_the_psf_up_to_the_excitations() -> None:
-    widths = [full_width(confocal(pinhole)[7, 20], 30.0) for pinhole in (0.0, 0.5, 1.0, 20.0)]
+    widths = [
+        measure_width(make_confocal_psf(pinhole)[7, 20], 30.0) for pinhole in (0.0, 0.5, 1.0, 20.0)
+    ]
     assert widths == sorted(widths)
     assert widths[0] < 0.75 * widths[-1]
     excitation = microscope_psf("widefield", 1.2, 520.0, (30.0, 30.0), 1.33, (41, 41)).numpy()
-    assert widths[-1] == pytest.approx(full_width(excitation[20], 30.0), rel=0.02)
+    assert widths[-1] == pytest.approx(measure_width(excitation[20], 30.0), rel=0.02)
 
 
 def test_shorter_excitation_sharpens_a_confocal_psf() -> None:
-    assert full_width(confocal(0, 405.0)[7, 20], 30.0) < full_width(confocal(0)[7, 20], 30.0)
+    assert measure_width(make_confocal_psf(0, 405.0)[7, 20], 30.0) < measure_width(
+        make_confocal_psf(0)[7, 20], 30.0
+    )
 
 
 def test_finer_sampling_changes_no_pixel_by_more_than_a_five_hundredth(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    coarse = confocal(1.0, 488.0)
+    coarse = make_confocal_psf(1.0, 488.0)
     for name in ("_MIN_PIXEL_SAMPLES", "_SAMPLES_PER_AIRY", "_STEPS_PER_AIRY", "_NODES_PER_TURN"):
         monkeypatch.setattr(psf_module, name, 2 * getattr(psf_module, name))
-    fine = confocal(1.0, 488.0)
+    fine = make_confocal_psf(1.0, 488.0)
     assert np.abs(fine - coarse).max() < 0.002 * fine.max()
 
 
@@ -147,7 +151,7 @@ def test_impossible_microscopes_are_refused(change: dict[str, object], said: str
         microscope_psf("confocal", refractive_index=1.33, **(settings | change))
 
 
-def cleaned(array: torch.Tensor) -> tuple[torch.Tensor, tuple[str, ...]]:
+def clean(array: torch.Tensor) -> tuple[torch.Tensor, tuple[str, ...]]:
     answer = clean_psf(array)
     assert not isinstance(answer, str)
     return answer[0], tuple(map(str, answer[1]))
@@ -169,13 +173,13 @@ def test_a_psf_without_light_or_with_negative_light_is_refused() -> None:
     psf[0, 0] = -1e-4 * psf.max()
     assert clean_psf(psf) == "psf-negative"
     psf[0, 0] = -1e-8 * psf.max()
-    assert float(cleaned(psf)[0].min()) >= 0
+    assert float(clean(psf)[0].min()) >= 0
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
 def test_a_good_psf_is_kept_but_for_its_scale(scale: float) -> None:
     psf = gaussian_psf((1.0, 1.5), (7, 9)).double()
-    kernel, notes = cleaned(psf * scale)
+    kernel, notes = clean(psf * scale)
     assert notes == ()
     assert kernel.dtype == torch.float32
     assert kernel.numpy() == pytest.approx(psf.numpy(), rel=0.01)
@@ -183,13 +187,13 @@ def test_a_good_psf_is_kept_but_for_its_scale(scale: float) -> None:
 
 def test_counts_of_a_camera_will_do() -> None:
     counts = (gaussian_psf((1.0, 1.0)) * 60000).to(torch.int32)
-    assert float(cleaned(counts)[0].sum()) == pytest.approx(1, abs=1e-6)
+    assert float(clean(counts)[0].sum()) == pytest.approx(1, abs=1e-6)
 
 
 def test_even_sizes_become_odd_with_a_note() -> None:
     psf = torch.zeros(6, 7)
     psf[1:5, 2:5] = 1
-    kernel, notes = cleaned(psf)
+    kernel, notes = clean(psf)
     assert [size % 2 for size in kernel.shape] == [1, 1]
     assert len(notes) == 1
     assert "6 pixels wide along Y" in notes[0]
@@ -198,7 +202,7 @@ def test_even_sizes_become_odd_with_a_note() -> None:
 def test_the_middle_of_an_even_widefield_stack_is_its_focus() -> None:
     # every plane holds as much light, and the first has no partner, as the FFT lays arrays out
     psf = torch.stack([gaussian_psf((s, s), (15, 15)) for s in (4, 3, 2, 1, 0.5, 1, 2, 3)])
-    kernel, _ = cleaned(psf)
+    kernel, _ = clean(psf)
     assert kernel.shape[0] == 9
     assert int(kernel.amax((1, 2)).argmax()) == 4
 
@@ -208,7 +212,7 @@ def test_a_psf_between_two_pixels_is_moved_onto_one_if_its_size_is_even(size: in
     places = torch.arange(size, dtype=torch.float64)
     middle = (size - 1) / 2 if size % 2 == 0 else 7.2
     line = torch.exp(-((places - middle) ** 2) / (2 * 1.5**2))
-    kernel, notes = cleaned(torch.outer(gaussian_psf((1.5,)).double(), line))
+    kernel, notes = clean(torch.outer(gaussian_psf((1.5,)).double(), line))
     count = torch.arange(kernel.shape[1]) - kernel.shape[1] // 2
     centre = float((kernel.sum(0) * count).sum())
     width = float((kernel.sum(0) * (count - centre) ** 2).sum().sqrt())
@@ -221,7 +225,7 @@ def test_a_psf_off_its_middle_is_centred_with_a_note_and_without_loss() -> None:
     psf = torch.zeros(15, 21)
     bump = gaussian_psf((0.5, 0.5), (5, 5))
     psf[8:13, 1:6] = bump
-    kernel, notes = cleaned(psf)
+    kernel, notes = clean(psf)
     assert [f"{n} pixels off its middle along {a}" in note for n, a, note in
             zip((3, 7), "YX", notes, strict=True)] == [True, True]  # fmt: skip
     middle = [size // 2 for size in kernel.shape]
@@ -232,7 +236,7 @@ def test_a_psf_off_its_middle_is_centred_with_a_note_and_without_loss() -> None:
 def test_the_empty_border_is_cut_off_at_999_thousandths_of_the_light() -> None:
     psf = torch.zeros(41, 61, 61)
     psf[14:27, 22:39, 10:51] = gaussian_psf((1.0, 2.0, 5.0), (13, 17, 41))
-    kernel, _ = cleaned(psf)
+    kernel, _ = clean(psf)
     assert kernel.shape == (7, 15, 33)  # 3.29 standard deviations hold 99.9 %
     whole = gaussian_psf((1.0, 2.0, 5.0), (13, 17, 41))
     for axis, size in enumerate(kernel.shape):

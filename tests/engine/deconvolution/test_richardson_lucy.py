@@ -22,7 +22,7 @@ def deconvolve(measurement: torch.Tensor, kernel: torch.Tensor, count: int) -> t
     return image
 
 
-def seen(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def make_scene(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Give object, noisy measurement and kernel of a case."""
     frame, sigmas = CASES[name]
     kernel = gaussian_psf(sigmas)
@@ -46,7 +46,7 @@ def log_likelihood(image: torch.Tensor, measurement: torch.Tensor, kernel: torch
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_likelihood_never_falls(name: str) -> None:
-    _, measurement, kernel = seen(name)
+    _, measurement, kernel = make_scene(name)
     levels = [
         log_likelihood(deconvolve(measurement, kernel, count), measurement, kernel)
         for count in range(1, 17)
@@ -57,7 +57,7 @@ def test_the_likelihood_never_falls(name: str) -> None:
 
 
 def test_it_agrees_with_scikit_image_in_the_middle() -> None:
-    _, measurement, kernel = seen("plane")
+    _, measurement, kernel = make_scene("plane")
     mine = deconvolve(measurement, kernel, 10)[0, 0, 22:-22, 22:-22].numpy()
     other = skimage_richardson_lucy(
         measurement[0, 0].numpy(), kernel.numpy(), num_iter=10, clip=False
@@ -69,25 +69,25 @@ def test_it_agrees_with_scikit_image_in_the_middle() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_brings_the_picture_closer_to_the_object(name: str) -> None:
-    sharp, measurement, kernel = seen(name)
+    sharp, measurement, kernel = make_scene(name)
     inner = tuple(slice(size // 2, -(size // 2)) for size in kernel.shape)
     wanted = sharp[(0, 0, *inner)]
-    found = deconvolve(measurement, kernel, 8)
-    assert found.shape == sharp.shape
-    assert float(found.min()) >= 0
+    deconvolved = deconvolve(measurement, kernel, 8)
+    assert deconvolved.shape == sharp.shape
+    assert float(deconvolved.min()) >= 0
     before = float((measurement[0, 0] - wanted).square().mean())
-    after = float((found[(0, 0, *inner)] - wanted).square().mean())
+    after = float((deconvolved[(0, 0, *inner)] - wanted).square().mean())
     assert after < 0.8 * before
 
 
 def test_an_even_object_stays_even_up_to_the_border() -> None:
     kernel = gaussian_psf((2.0, 2.0))
-    found = deconvolve(torch.full((1, 2, 30, 30), 50.0), kernel, 30)
-    assert found.numpy() == pytest.approx(50.0, rel=1e-3)
+    deconvolved = deconvolve(torch.full((1, 2, 30, 30), 50.0), kernel, 30)
+    assert deconvolved.numpy() == pytest.approx(50.0, rel=1e-3)
 
 
 def test_darkness_stays_dark_and_finite() -> None:
-    found = deconvolve(torch.zeros(1, 1, 12, 12), gaussian_psf((1.0, 1.0)), 5)
-    assert found.numpy() == pytest.approx(0.0, abs=1e-6)
+    deconvolved = deconvolve(torch.zeros(1, 1, 12, 12), gaussian_psf((1.0, 1.0)), 5)
+    assert deconvolved.numpy() == pytest.approx(0.0, abs=1e-6)
     dark = torch.full((1, 1, 12, 12), -3.0)
     assert bool(deconvolve(dark, gaussian_psf((1.0, 1.0)), 5).isfinite().all())

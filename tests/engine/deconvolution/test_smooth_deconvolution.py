@@ -20,17 +20,17 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def lines(*grid: int) -> torch.Tensor:
+def draw_lines(*grid: int) -> torch.Tensor:
     truth = torch.full((1, 1, *grid), 0.02)
     truth[:, :, 2::4, 3::5, 2:-2] = 4.0
     return truth
 
 
-def error(picture: torch.Tensor, truth: torch.Tensor) -> float:
+def measure_error(picture: torch.Tensor, truth: torch.Tensor) -> float:
     return float((picture - truth).square().mean().sqrt())
 
 
-def deconvolved(light: torch.Tensor, *, noise: float, weights: tuple[float, ...], steps: int):
+def deconvolve(light: torch.Tensor, *, noise: float, weights: tuple[float, ...], steps: int):
     ones = torch.ones_like(light)
     variance = noise**2 * ones
     marks = (steps,)
@@ -76,51 +76,56 @@ def test_the_parabolas_lie_above_the_bends(grid) -> None:
 
 
 def test_forty_steps_come_nearer_than_a_hundred_of_richardson_lucy() -> None:
-    truth = lines(8, 20, 20)
+    truth = draw_lines(8, 20, 20)
     light = CircularConvolution(KERNEL)(truth)
-    (ours,) = deconvolved(light, noise=0.01, weights=(0.0,), steps=40)
+    (ours,) = deconvolve(light, noise=0.01, weights=(0.0,), steps=40)
     operator, ones = CircularConvolution(KERNEL), torch.ones_like(light)
     (theirs,) = run_masked_richardson_lucy(operator, light, ones, (100,))
-    assert error(ours, truth) < error(theirs, truth)
+    assert measure_error(ours, truth) < measure_error(theirs, truth)
     assert float(ours.min()) >= 0
 
 
 def test_a_price_of_bends_keeps_noise_down() -> None:
-    truth = CircularConvolution(gaussian_psf((2.0, 2.0, 2.0)))(lines(12, 20, 20))
+    truth = CircularConvolution(gaussian_psf((2.0, 2.0, 2.0)))(draw_lines(12, 20, 20))
     noise = 0.02 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
     light = CircularConvolution(KERNEL)(truth) + noise
-    (rough,) = deconvolved(light, noise=0.02, weights=(0.0,), steps=40)
-    (smooth,) = deconvolved(light, noise=0.02, weights=(0.03,), steps=40)
-    assert error(smooth, truth) < 0.7 * error(rough, truth)
+    (rough,) = deconvolve(light, noise=0.02, weights=(0.0,), steps=40)
+    (smooth,) = deconvolve(light, noise=0.02, weights=(0.03,), steps=40)
+    assert measure_error(smooth, truth) < 0.7 * measure_error(rough, truth)
 
 
 def test_each_price_begins_where_the_one_before_ended() -> None:
-    light = CircularConvolution(KERNEL)(lines(6, 12, 12))
-    both = deconvolved(light, noise=0.01, weights=(0.1, 0.0), steps=5)
-    (alone,) = deconvolved(light, noise=0.01, weights=(0.0,), steps=5)
-    truth = lines(6, 12, 12)
+    light = CircularConvolution(KERNEL)(draw_lines(6, 12, 12))
+    both = deconvolve(light, noise=0.01, weights=(0.1, 0.0), steps=5)
+    (alone,) = deconvolve(light, noise=0.01, weights=(0.0,), steps=5)
+    truth = draw_lines(6, 12, 12)
     assert len(both) == 2
-    assert error(both[1], truth) < error(alone, truth)
+    assert measure_error(both[1], truth) < measure_error(alone, truth)
 
 
 def test_a_pixel_that_is_left_out_has_no_say_and_one_of_much_noise_has_little() -> None:
-    light, operator = CircularConvolution(KERNEL)(lines(6, 12, 12)), CircularConvolution(KERNEL)
-    wrong, seen, variance = light.clone(), torch.ones_like(light), torch.ones_like(light)
+    light, operator = (
+        CircularConvolution(KERNEL)(draw_lines(6, 12, 12)),
+        CircularConvolution(KERNEL),
+    )
+    wrong, mask, variance = light.clone(), torch.ones_like(light), torch.ones_like(light)
     wrong[..., 3, 6, 6] = 50
-    seen[..., 3, 6, 6], variance[..., 3, 6, 6] = 0, 1e6
+    mask[..., 3, 6, 6], variance[..., 3, 6, 6] = 0, 1e6
 
-    def answer(image: torch.Tensor, told: torch.Tensor, doubted: torch.Tensor) -> torch.Tensor:
-        pictures = iterate_smooth_deconvolution(operator, image, doubted, told, (0.0,), (8,))
+    def answer(image: torch.Tensor, mask: torch.Tensor, doubted: torch.Tensor) -> torch.Tensor:
+        pictures = iterate_smooth_deconvolution(operator, image, doubted, mask, (0.0,), (8,))
         return next(pictures)
 
-    one = torch.ones_like(seen)
-    torch.testing.assert_close(answer(wrong, seen, one), answer(light, seen, one))
-    right = answer(light, one, one)
-    assert error(answer(wrong, one, variance), right) < 0.01 * error(answer(wrong, one, one), right)
+    ones = torch.ones_like(mask)
+    torch.testing.assert_close(answer(wrong, mask, ones), answer(light, mask, ones))
+    right = answer(light, ones, ones)
+    assert measure_error(answer(wrong, ones, variance), right) < 0.01 * measure_error(
+        answer(wrong, ones, ones), right
+    )
 
 
 @pytest.mark.parametrize("constant", [0.0, 3.0])
 def test_an_even_image_stays_even(constant) -> None:
     light = torch.full((1, 1, 6, 8, 8), constant)
-    (picture,) = deconvolved(light, noise=0.1, weights=(0.01,), steps=4)
+    (picture,) = deconvolve(light, noise=0.1, weights=(0.01,), steps=4)
     torch.testing.assert_close(picture, light, rtol=1e-4, atol=1e-6)

@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.state import FitResult
 
 
-def scene(side: int = 16) -> tuple[Problem, RandomInputPrior]:
+def make_problem(side: int = 16) -> tuple[Problem, RandomInputPrior]:
     rng = torch.Generator().manual_seed(0)
     measured = torch.rand(1, 1, side, side, generator=rng)
     everywhere, held_out = torch.ones_like(measured), torch.zeros_like(measured)
     held_out[..., ::4, ::4] = 1
-    one = torch.ones(1, 1, 1, 1)
+    mask = torch.ones(1, 1, 1, 1)
     likelihood = gaussian_deviance(
-        NoiseVariance(gain=0 * one, intercept=0.01 * one, floor=1e-6 * one)
+        NoiseVariance(gain=0 * mask, intercept=0.01 * mask, floor=1e-6 * mask)
     )
     driving = everywhere - held_out
     term = Term(
@@ -60,14 +60,14 @@ def scene(side: int = 16) -> tuple[Problem, RandomInputPrior]:
     )
 
 
-def learner(problem: Problem, prior: RandomInputPrior) -> EagerTrainStep:
+def make_step(problem: Problem, prior: RandomInputPrior) -> EagerTrainStep:
     optimizer = make_adam([{"params": list(prior.net.parameters())}])
-    made = EagerTrainStep(problem, prior, optimizer, max_gradient_norm=1.0, uses_bfloat16=False)
-    made.set_rates((1e-2,))
-    return made
+    step = EagerTrainStep(problem, prior, optimizer, max_gradient_norm=1.0, uses_bfloat16=False)
+    step.set_rates((1e-2,))
+    return step
 
 
-def ended(loop: Iterator[Any]) -> tuple[list[str], FitResult]:
+def run_to_end(loop: Iterator[Any]) -> tuple[list[str], FitResult]:
     said = []
     while True:
         try:
@@ -77,7 +77,7 @@ def ended(loop: Iterator[Any]) -> tuple[list[str], FitResult]:
 
 
 def test_only_a_card_with_adam_records() -> None:
-    problem, _ = scene()
+    problem, _ = make_problem()
     card = replace(problem.terms[0], measurement=_OnCard())  # type: ignore[arg-type]
     schedule = make_single_phase_schedule(4, 1e-2)
     assert not is_graph_capturable(problem, schedule)
@@ -90,7 +90,7 @@ class _OnCard:
 
 
 def test_a_processor_learns_operation_by_operation_and_nobody_is_told() -> None:
-    problem, prior = scene()
+    problem, prior = make_problem()
     optimizer = make_adam([{"params": list(prior.net.parameters())}])
     chosen = make_train_step(
         problem, prior, make_single_phase_schedule(4, 1e-2), optimizer, uses_bfloat16=False
@@ -104,7 +104,7 @@ def test_a_fit_that_cannot_be_recorded_comes_to_the_same_picture_and_says_so_onc
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     schedule = make_single_phase_schedule(8, 1e-2, validation_interval=2)
-    said, plain = ended(fit(*scene(), schedule, never_stop, seed=0))
+    said, plain = run_to_end(fit(*make_problem(), schedule, never_stop, seed=0))
     assert not said
     # torch itself refuses to record where there is no card
     monkeypatch.setattr(
@@ -119,7 +119,7 @@ def test_a_fit_that_cannot_be_recorded_comes_to_the_same_picture_and_says_so_onc
             )
         ),
     )
-    said, answer = ended(fit(*scene(), schedule, never_stop, seed=0))
+    said, answer = run_to_end(fit(*make_problem(), schedule, never_stop, seed=0))
     assert len(said) == 1
     assert "could not be recorded" in said[0]
     assert tuple(map(str, answer.notes)) == tuple(said)
@@ -127,8 +127,8 @@ def test_a_fit_that_cannot_be_recorded_comes_to_the_same_picture_and_says_so_onc
 
 
 def test_what_is_tried_before_recording_leaves_weights_and_optimiser_as_they_were() -> None:
-    problem, prior = scene()
-    taught = learner(problem, prior)
+    problem, prior = make_problem()
+    taught = make_step(problem, prior)
     look = make_training_batch(
         problem,
         prior.draw_training_input(torch.Generator().manual_seed(1)),
@@ -152,8 +152,8 @@ def test_what_is_tried_before_recording_leaves_weights_and_optimiser_as_they_wer
 
 
 def test_looks_that_one_graph_cannot_serve_are_told_apart() -> None:
-    problem, prior = scene()
-    larger, other = scene(side=24)
+    problem, prior = make_problem()
+    larger, other = make_problem(side=24)
     rng = torch.Generator().manual_seed(0)
     first = make_training_batch(
         problem, prior.draw_training_input(rng), uses_validation_pixels=False
@@ -175,8 +175,8 @@ def test_a_fit_whose_looks_change_all_the_time_is_not_recorded_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(graph_step, "MAX_RECORDINGS", 0)
-    problem, prior = scene()
-    step = CudaGraphTrainStep(learner(problem, prior))
+    problem, prior = make_problem()
+    step = CudaGraphTrainStep(make_step(problem, prior))
     step.run(
         make_training_batch(
             problem,

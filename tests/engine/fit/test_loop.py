@@ -36,14 +36,16 @@ if TYPE_CHECKING:
 SIGMA = 0.15
 
 
-def disc(grid: tuple[int, ...]) -> torch.Tensor:
+def draw_disc(grid: tuple[int, ...]) -> torch.Tensor:
     axes = torch.meshgrid([torch.linspace(-1, 1, count) for count in grid], indexing="ij")
     return (sum(axis**2 for axis in axes) < 0.4).float()[None, None]
 
 
-def scene(grid: tuple[int, ...], kind: str = "blind-spot") -> tuple[Problem, Prior, torch.Tensor]:
+def make_problem(
+    grid: tuple[int, ...], kind: str = "blind-spot"
+) -> tuple[Problem, Prior, torch.Tensor]:
     rng = torch.Generator().manual_seed(0)
-    truth = disc(grid)
+    truth = draw_disc(grid)
     measurement = truth + SIGMA * torch.randn(truth.shape, generator=rng)
     ones = torch.ones(1, 1, *[1] * len(grid))
     noise = NoiseVariance(gain=0 * ones, intercept=SIGMA**2 * ones, floor=1e-6 * ones)
@@ -78,15 +80,15 @@ def scene(grid: tuple[int, ...], kind: str = "blind-spot") -> tuple[Problem, Pri
 
 
 def drain(loop: Iterator[FitProgress]) -> tuple[list[FitProgress], FitResult | None]:
-    seen = []
+    events = []
     while True:
         try:
-            seen.append(next(loop))
+            events.append(next(loop))
         except StopIteration as end:
-            return seen, end.value
+            return events, end.value
 
 
-def error(estimate: Estimate, truth: torch.Tensor) -> float:
+def measure_error(estimate: Estimate, truth: torch.Tensor) -> float:
     return float(((estimate.mean - truth) ** 2).mean().sqrt())
 
 
@@ -94,12 +96,12 @@ def error(estimate: Estimate, truth: torch.Tensor) -> float:
 @pytest.mark.parametrize("grid", [(32, 32), (33, 30), (12, 14, 16)])
 @pytest.mark.parametrize("kind", ["blind-spot", "noise"])
 def test_a_noisy_disc_gets_clearer(grid: tuple[int, ...], kind: str) -> None:
-    problem, prior, truth = scene(grid, kind)
+    problem, prior, truth = make_problem(grid, kind)
     rate = 0.01 if kind == "noise" else 0.005
     schedule = make_single_phase_schedule(150, rate, average_decay=0.95)
     _, result = drain(fit(problem, prior, schedule, make_validation_stop_rule(75), seed=0))
     assert result is not None
-    assert error(result.estimate, truth) < (0.9 if kind == "noise" else 0.8) * SIGMA
+    assert measure_error(result.estimate, truth) < (0.9 if kind == "noise" else 0.8) * SIGMA
     assert str(result.stop)
     assert result.history[-1].iteration == result.iterations
 
@@ -108,7 +110,7 @@ def test_a_noisy_disc_gets_clearer(grid: tuple[int, ...], kind: str) -> None:
 def test_the_same_seed_gives_the_same_bytes(kind: str) -> None:
     pictures = []
     for _ in range(2):
-        problem, prior, _ = scene((24, 24), kind)
+        problem, prior, _ = make_problem((24, 24), kind)
         _, result = drain(
             fit(problem, prior, make_single_phase_schedule(30, 0.01), never_stop, seed=4)
         )
@@ -121,10 +123,10 @@ def test_the_same_seed_gives_the_same_bytes(kind: str) -> None:
 def test_a_resumed_fit_ends_with_the_same_bytes(kind: str) -> None:
     schedule = make_single_phase_schedule(60, 0.01, validation_interval=10)
     points: list[Checkpoint] = []
-    problem, prior, _ = scene((24, 24), kind)
+    problem, prior, _ = make_problem((24, 24), kind)
     loop = fit(problem, prior, schedule, never_stop, seed=4, keep_checkpoint=points.append)
     _, whole = drain(loop)
-    problem, prior, _ = scene((24, 24), kind)
+    problem, prior, _ = make_problem((24, 24), kind)
     _, resumed = drain(fit(problem, prior, schedule, never_stop, seed=99, resume=points[2]))
     assert whole is not None
     assert resumed is not None
@@ -139,10 +141,10 @@ def test_a_fit_that_had_stopped_does_not_go_on_when_resumed() -> None:
     def after_forty(history: Sequence[ValidationRecord]) -> Stop | None:
         return read_stop("enough") if history[-1].iteration >= 40 else None
 
-    problem, prior, _ = scene((24, 24))
+    problem, prior, _ = make_problem((24, 24))
     loop = fit(problem, prior, schedule, after_forty, seed=4, keep_checkpoint=points.append)
     _, whole = drain(loop)
-    problem, prior, _ = scene((24, 24))
+    problem, prior, _ = make_problem((24, 24))
     _, resumed = drain(fit(problem, prior, schedule, after_forty, seed=4, resume=points[-1]))
     assert whole is not None
     assert resumed is not None
@@ -158,7 +160,7 @@ def test_a_fit_that_used_all_iterations_says_so_even_if_the_rule_has_enough_by_t
         return read_stop("enough") if history[-1].iteration == 20 else None
 
     for resume in (None, -1):  # the second time from where the first had ended
-        problem, prior, _ = scene((24, 24))
+        problem, prior, _ = make_problem((24, 24))
         point = None if resume is None else points[resume]
         loop = fit(
             problem, prior, schedule, at_last, seed=4, resume=point, keep_checkpoint=points.append
@@ -174,37 +176,37 @@ def test_an_early_stop_learns_at_the_same_rates() -> None:
     assert [early.get_rates(i) for i in range(1, 41)] == [whole.get_rates(i) for i in range(1, 41)]
 
 
-def after(count: int, wish: Control) -> Callable[[], Control]:
-    asked = 0
+def command_after(count: int, command: Control) -> Callable[[], Control]:
+    calls = 0
 
     def control() -> Control:
-        nonlocal asked
-        asked += 1
-        return wish if asked > count else Control.GO
+        nonlocal calls
+        calls += 1
+        return command if calls > count else Control.GO
 
     return control
 
 
 def test_keep_hands_over_the_best_so_far() -> None:
-    problem, prior, truth = scene((32, 32))
+    problem, prior, truth = make_problem((32, 32))
     loop = fit(
         problem,
         prior,
         make_single_phase_schedule(500, 0.005, average_decay=0.95),
         never_stop,
         seed=0,
-        control=after(110, Control.KEEP),
+        control=command_after(110, Control.KEEP),
     )
     _, result = drain(loop)
     assert result is not None
     assert result.is_ended_by_user
     assert result.iterations == 110
-    assert error(result.estimate, truth) < SIGMA
+    assert measure_error(result.estimate, truth) < SIGMA
 
 
 def test_keep_before_the_first_iteration_gives_nothing() -> None:
-    problem, prior, _ = scene((32, 32))
-    control = after(0, Control.KEEP)
+    problem, prior, _ = make_problem((32, 32))
+    control = command_after(0, Control.KEEP)
     _, result = drain(
         fit(
             problem,
@@ -219,8 +221,8 @@ def test_keep_before_the_first_iteration_gives_nothing() -> None:
 
 
 def test_keep_judges_the_last_iterations_too() -> None:
-    problem, prior, _ = scene((32, 32))
-    control = after(7, Control.KEEP)
+    problem, prior, _ = make_problem((32, 32))
+    control = command_after(7, Control.KEEP)
     _, result = drain(
         fit(
             problem,
@@ -237,7 +239,7 @@ def test_keep_judges_the_last_iterations_too() -> None:
 
 
 def test_discard_hands_over_nothing() -> None:
-    problem, prior, _ = scene((32, 32))
+    problem, prior, _ = make_problem((32, 32))
     _, result = drain(
         fit(
             problem,
@@ -245,7 +247,7 @@ def test_discard_hands_over_nothing() -> None:
             make_single_phase_schedule(50, 0.005),
             never_stop,
             seed=0,
-            control=after(9, Control.DISCARD),
+            control=command_after(9, Control.DISCARD),
         )
     )
     assert result is None
@@ -254,7 +256,7 @@ def test_discard_hands_over_nothing() -> None:
 def test_a_pause_changes_no_pixel() -> None:
     answers = []
     for wishes in ([], [Control.PAUSE] * 3):
-        problem, prior, _ = scene((24, 24))
+        problem, prior, _ = make_problem((24, 24))
         waiting = iter(wishes)
         control = lambda waiting=waiting: next(waiting, Control.GO)  # noqa: E731
         _, result = drain(
@@ -275,7 +277,7 @@ def test_a_pause_changes_no_pixel() -> None:
 def test_a_preview_changes_no_pixel() -> None:
     answers = []
     for due in (False, True):
-        problem, prior, _ = scene((24, 24))
+        problem, prior, _ = make_problem((24, 24))
         loop = fit(
             problem,
             prior,
@@ -284,8 +286,8 @@ def test_a_preview_changes_no_pixel() -> None:
             seed=0,
             preview_due=lambda _, due=due: due,
         )
-        seen, result = drain(loop)
-        assert any(progress.estimate is not None for progress in seen) is due
+        events, result = drain(loop)
+        assert any(progress.estimate is not None for progress in events) is due
         assert result is not None
         answers.append(result.estimate.mean)
     assert torch.equal(*answers)
@@ -294,7 +296,7 @@ def test_a_preview_changes_no_pixel() -> None:
 def test_a_picture_that_was_just_judged_is_shown_without_another_look() -> None:
     looks = []
     for due in (lambda _: False, lambda at_hand: at_hand, lambda _: True):
-        problem, prior, _ = scene((24, 24))
+        problem, prior, _ = make_problem((24, 24))
         glance, taken = prior.make_prediction_input, []
         prior.make_prediction_input = lambda taken=taken, glance=glance: taken.append(1) or glance()
         drain(
@@ -313,7 +315,7 @@ def test_a_picture_that_was_just_judged_is_shown_without_another_look() -> None:
     assert every == judged_only + 50 - 50 // 25
 
 
-def breaking(at: int, times: int) -> Callable[[torch.Tensor], torch.Tensor]:
+def diverging_penalty(at: int, times: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """Penalty that is not a number at a certain call: what a real breakdown does to the weights."""
     calls = 0
 
@@ -327,37 +329,39 @@ def breaking(at: int, times: int) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def test_a_breakdown_restores_weights_and_goes_on_slower() -> None:
-    problem, prior, truth = scene((32, 32))
+    problem, prior, truth = make_problem((32, 32))
     problem = Problem(
-        terms=problem.terms, penalties=((1.0, breaking(60, 1)),), postprocess=problem.postprocess
+        terms=problem.terms,
+        penalties=((1.0, diverging_penalty(60, 1)),),
+        postprocess=problem.postprocess,
     )
     schedule = make_single_phase_schedule(150, 0.005, average_decay=0.95, validation_interval=10)
     _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
     assert result is not None
     assert len(result.notes) == 1
     assert "went back to iteration 50" in str(result.notes[0])
-    assert error(result.estimate, truth) < 0.7 * SIGMA
+    assert measure_error(result.estimate, truth) < 0.7 * SIGMA
 
 
 def test_a_fit_that_keeps_breaking_down_ends_with_its_best() -> None:
-    problem, prior, truth = scene((32, 32))
+    problem, prior, truth = make_problem((32, 32))
     problem = Problem(
         terms=problem.terms,
-        penalties=((1.0, breaking(110, 10**6)),),
+        penalties=((1.0, diverging_penalty(110, 10**6)),),
         postprocess=problem.postprocess,
     )
     schedule = make_single_phase_schedule(300, 0.005, average_decay=0.95, validation_interval=10)
     _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
     assert result is not None
-    assert "broke down" in str(result.stop)
+    assert "diverged" in str(result.stop)
     assert result.is_broken_down
-    assert error(result.estimate, truth) < SIGMA
+    assert measure_error(result.estimate, truth) < SIGMA
 
 
 def test_held_out_pixels_do_not_drive_the_noise_code() -> None:
     answers = []
     for offset in (0.0, 5.0):
-        problem, prior, _ = scene((24, 24), "noise")
+        problem, prior, _ = make_problem((24, 24), "noise")
         term = problem.terms[0]
         changed = term.measurement + offset * term.validation_mask
         spoiled = replace(term, measurement=changed)
@@ -378,7 +382,7 @@ def test_held_out_pixels_do_not_drive_the_noise_code() -> None:
 def test_total_variation_smooths() -> None:
     rough = []
     for weight in (0.0, 20.0):
-        problem, prior, _ = scene((32, 32), "noise")
+        problem, prior, _ = make_problem((32, 32), "noise")
         problem = Problem(terms=problem.terms, penalties=((weight, total_variation(SIGMA)),))
         _, result = drain(
             fit(
@@ -403,14 +407,14 @@ def test_total_variation_counts_steps_in_its_unit() -> None:
 def test_global_random_numbers_are_left_alone() -> None:
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
-    problem, prior, _ = scene((24, 24))
+    problem, prior, _ = make_problem((24, 24))
     drain(fit(problem, prior, make_single_phase_schedule(10, 0.005), never_stop, seed=0))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_history_is_judged_on_the_average() -> None:
-    problem, prior, _ = scene((24, 24))
-    seen, result = drain(
+    problem, prior, _ = make_problem((24, 24))
+    events, result = drain(
         fit(
             problem,
             prior,
@@ -426,15 +430,15 @@ def test_history_is_judged_on_the_average() -> None:
         result.best_iteration
         == min(result.history, key=lambda entry: entry.validation_loss).iteration
     )
-    assert seen[0].iteration == 10
+    assert events[0].iteration == 10
 
 
-def kept_iteration(losses: list[float], *, reveals: bool) -> int:
+def find_selected_iteration(losses: list[float], *, reveals: bool) -> int:
     """Fit for as many reports as there are losses, which are judged instead of the picture's."""
-    problem, prior, _ = scene((24, 24))
+    problem, prior, _ = make_problem((24, 24))
     prior.reveals_validation = reveals
-    told = iter(losses)
-    judged = replace(problem, sure_term=lambda _: torch.tensor(1e3 * next(told)))
+    iterator = iter(losses)
+    judged = replace(problem, sure_term=lambda _: torch.tensor(1e3 * next(iterator)))
     schedule = make_single_phase_schedule(10 * len(losses), 0.005, validation_interval=10)
     _, result = drain(fit(judged, prior, schedule, never_stop, seed=0))
     assert result is not None
@@ -443,22 +447,22 @@ def kept_iteration(losses: list[float], *, reveals: bool) -> int:
 
 def test_losses_that_hardly_differ_count_as_equal_where_the_last_look_shows_all() -> None:
     losses = [5.0, 4.0, 4.05, 4.09, 4.4]  # a tenth of what was gained is 0.1
-    assert kept_iteration(losses, reveals=False) == 20
-    assert kept_iteration(losses, reveals=True) == 40
+    assert find_selected_iteration(losses, reveals=False) == 20
+    assert find_selected_iteration(losses, reveals=True) == 40
 
 
 def test_a_slow_rise_of_the_loss_is_no_fluctuation_however_bad_the_start_was() -> None:
     # a tenth of what was gained is 0.6, and two reports in a row differ by 0.02
     losses = [10.0, 4.1, 4.08, 4.06, 4.04, 4.02, 4.0, 4.015, 4.03, 4.045, 4.06, 4.075, 4.09]
-    assert kept_iteration(losses, reveals=True) == 90
-    assert kept_iteration(losses, reveals=False) == 70
+    assert find_selected_iteration(losses, reveals=True) == 90
+    assert find_selected_iteration(losses, reveals=False) == 70
 
 
 @pytest.mark.long
 def test_released_pixels_pull_the_picture_to_them() -> None:
     distances = []
     for release in (0, 40):
-        problem, prior, _ = scene((24, 24), "noise")
+        problem, prior, _ = make_problem((24, 24), "noise")
         term = problem.terms[0]
         schedule = make_single_phase_schedule(100, 0.01, refit_iterations=release)
         _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
@@ -470,7 +474,7 @@ def test_released_pixels_pull_the_picture_to_them() -> None:
 
 
 def test_a_fit_that_had_begun_to_overfit_is_not_driven_further() -> None:
-    problem, prior, _ = scene((24, 24), "noise")
+    problem, prior, _ = make_problem((24, 24), "noise")
     looks = iter(range(100))
     worse = replace(problem, sure_term=lambda _: torch.tensor(10.0 * next(looks)))
     schedule = make_single_phase_schedule(200, 0.01, refit_iterations=40, validation_interval=10)
@@ -481,21 +485,21 @@ def test_a_fit_that_had_begun_to_overfit_is_not_driven_further() -> None:
 
 
 def test_discarding_in_the_last_phase_leaves_nothing() -> None:
-    problem, prior, _ = scene((24, 24), "noise")
-    asked = iter([Control.GO] * 35 + [Control.DISCARD])
+    problem, prior, _ = make_problem((24, 24), "noise")
+    answers = iter([Control.GO] * 35 + [Control.DISCARD])
     schedule = make_single_phase_schedule(30, 0.01, refit_iterations=40)
     _, result = drain(
-        fit(problem, prior, schedule, never_stop, seed=0, control=lambda: next(asked))
+        fit(problem, prior, schedule, never_stop, seed=0, control=lambda: next(answers))
     )
     assert result is None
 
 
 def test_keeping_in_the_last_phase_gives_a_picture() -> None:
-    problem, prior, _ = scene((24, 24), "noise")
-    asked = iter([Control.GO] * 35 + [Control.KEEP] * 9)
+    problem, prior, _ = make_problem((24, 24), "noise")
+    answers = iter([Control.GO] * 35 + [Control.KEEP] * 9)
     schedule = make_single_phase_schedule(30, 0.01, refit_iterations=40)
     _, result = drain(
-        fit(problem, prior, schedule, never_stop, seed=0, control=lambda: next(asked))
+        fit(problem, prior, schedule, never_stop, seed=0, control=lambda: next(answers))
     )
     assert result is not None
     assert bool(result.estimate.mean.isfinite().all())

@@ -12,7 +12,7 @@ import torch
 from napari_dip.engine.fit import optimizers
 
 
-def moved(optimizer: torch.optim.Optimizer, weights: list[torch.nn.Parameter]) -> torch.Tensor:
+def take_steps(optimizer: torch.optim.Optimizer, weights: list[torch.nn.Parameter]) -> torch.Tensor:
     """Take a few steps up and down a bent slope, with a rate that changes."""
     for step in range(5):
         for group in optimizer.param_groups:
@@ -39,8 +39,8 @@ def test_unwrapped_optimisers_move_weights_as_torchs_own_do(name: str) -> None:
     for make in (ours, own):
         rng = torch.Generator().manual_seed(0)
         start = (torch.randn(7, 5, generator=rng), torch.randn(3, generator=rng))
-        weights = [torch.nn.Parameter(one) for one in start]
-        ends.append(moved(make([{"params": [one]} for one in weights]), weights))
+        weights = [torch.nn.Parameter(values) for values in start]
+        ends.append(take_steps(make([{"params": [weight]} for weight in weights]), weights))
     assert torch.equal(*ends)
 
 

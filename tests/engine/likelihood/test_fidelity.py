@@ -64,7 +64,7 @@ def test_doubt_does_not_weaken_the_pull_on_the_mean() -> None:
     assert mean.grad.flatten().tolist() == pytest.approx([-20.0, -20.0])
 
 
-def by_brightness(*columns: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor]:
+def measure_by_brightness(*columns: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor]:
     """Means and spreads of 60 x 20 pixels: (mean, spread) for each group of rows, 3 in 5 flat."""
     mean, spread = torch.empty(1, 1, 60, 20), torch.empty(1, 1, 60, 20)
     rows = 60 // len(columns)
@@ -82,7 +82,7 @@ NOBODY = torch.zeros(1, 1, 60, 20)
 @pytest.mark.parametrize("factor", [0.75, 1.0, 1.3])
 def test_the_posterior_finds_out_that_the_noise_was_measured_wrong(factor: float) -> None:
     measured = NoiseVariance(gain=constant(0.0), intercept=constant(4.0), floor=constant(1e-3))
-    mean, spread = by_brightness((10.0, 4.0 * factor))
+    mean, spread = measure_by_brightness((10.0, 4.0 * factor))
     blind = Estimate(mean, (spread - 0.6 * 4.0).log())
     answer = compute_posterior(
         measured, mean + 8.0, blind, assumed_noise_fraction=0.6, validation_mask=NOBODY
@@ -98,7 +98,7 @@ def test_the_posterior_finds_out_that_the_noise_was_measured_wrong(factor: float
 
 def test_the_noise_may_be_wrong_at_one_brightness_and_right_at_another() -> None:
     measured = NoiseVariance(gain=constant(0.0), intercept=constant(4.0), floor=constant(1e-3))
-    mean, spread = by_brightness((10.0, 3.2), (50.0, 4.8))
+    mean, spread = measure_by_brightness((10.0, 3.2), (50.0, 4.8))
     blind = Estimate(mean, (spread - 0.6 * 4.0).log())
     answer = compute_posterior(
         measured, mean + 8.0, blind, assumed_noise_fraction=0.6, validation_mask=NOBODY
@@ -109,7 +109,7 @@ def test_the_noise_may_be_wrong_at_one_brightness_and_right_at_another() -> None
 
 def test_no_prediction_is_taken_for_certain() -> None:
     measured = NoiseVariance(gain=constant(0.0), intercept=constant(4.0), floor=constant(1e-3))
-    mean, _ = by_brightness((10.0, 4.0))
+    mean, _ = measure_by_brightness((10.0, 4.0))
     blind = Estimate(mean, torch.full_like(mean, -30.0))
     answer = compute_posterior(
         measured, mean + 1.0, blind, assumed_noise_fraction=1.0, validation_mask=NOBODY
@@ -120,7 +120,7 @@ def test_no_prediction_is_taken_for_certain() -> None:
 
 def test_a_fit_that_is_far_off_leaves_the_word_to_the_pixels() -> None:
     measured = NoiseVariance(gain=constant(0.0), intercept=constant(4.0), floor=constant(1e-3))
-    mean, spread = by_brightness((10.0, 4.0))
+    mean, spread = measure_by_brightness((10.0, 4.0))
     measurement = mean + 30.0
     blind = Estimate(mean, (spread - 0.6 * 4.0).log())
     judges = torch.ones_like(mean)

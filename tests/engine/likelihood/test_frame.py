@@ -7,8 +7,8 @@ import torch
 
 from napari_dip.engine.likelihood.fidelity import NoiseVariance, restore_border_detail
 
-ONE = torch.ones(1, 1, 1, 1)
-NOISE = NoiseVariance(gain=0 * ONE, intercept=0.01 * ONE, floor=1e-4 * ONE)
+MASK = torch.ones(1, 1, 1, 1)
+NOISE = NoiseVariance(gain=0 * MASK, intercept=0.01 * MASK, floor=1e-4 * MASK)
 
 
 def noise(seed: int = 0) -> torch.Tensor:
@@ -19,8 +19,8 @@ def noise(seed: int = 0) -> torch.Tensor:
 def test_a_line_that_the_network_has_smoothed_away_comes_back(place: tuple) -> None:
     truth = torch.zeros(1, 1, 96, 80)
     truth[place] = 0.5
-    seen = truth + noise()
-    answer = restore_border_detail(NOISE, seen, torch.zeros_like(truth))
+    measured = truth + noise()
+    answer = restore_border_detail(NOISE, measured, torch.zeros_like(truth))
     # of the line, less than a quarter of the noise is left
     assert float((answer - truth)[place].square().mean()) < 0.25 * 0.01
     inside = (..., slice(4, -4), slice(4, -4))

@@ -49,7 +49,7 @@ def test_a_penalty_wants_a_unit_above_zero(unit) -> None:
         anisotropic_total_variation(unit)
 
 
-def edge(slope: float, side: int = 40) -> torch.Tensor:
+def draw_edge(slope: float, side: int = 40) -> torch.Tensor:
     """Return a soft step of one along a line of that slope, as long as the picture is wide."""
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     across = (y - side / 2 - slope * (x - side / 2)) / (1 + slope**2) ** 0.5
@@ -57,13 +57,15 @@ def edge(slope: float, side: int = 40) -> torch.Tensor:
 
 
 def test_an_edge_along_the_rows_costs_the_same_in_both_kinds() -> None:
-    both = [float(kind(0.5)(edge(0))) for kind in (total_variation, anisotropic_total_variation)]
+    both = [
+        float(kind(0.5)(draw_edge(0))) for kind in (total_variation, anisotropic_total_variation)
+    ]
     assert both == pytest.approx([2 / 40, 2 / 40], rel=0.1)
 
 
 def test_only_the_anisotropic_kind_makes_slanting_edges_dear() -> None:
     dear = [
-        float(kind(1.0)(edge(1)) / kind(1.0)(edge(0)))
+        float(kind(1.0)(draw_edge(1)) / kind(1.0)(draw_edge(0)))
         for kind in (total_variation, anisotropic_total_variation)
     ]
     assert dear[0] == pytest.approx(2**0.5, rel=0.1)
@@ -77,10 +79,10 @@ def test_steps_along_depth_count_like_all_others(kind) -> None:
     assert float(kind(1.0)(stack)) == pytest.approx(1 / 4, rel=0.02)
 
 
-def coarse_term(operator: torch.nn.Module, side: int) -> Term:
-    one = torch.ones(1, 1, 1, 1)
+def make_coarse_term(operator: torch.nn.Module, side: int) -> Term:
+    mask = torch.ones(1, 1, 1, 1)
     noise, all_pixels = (
-        NoiseVariance(gain=0 * one, intercept=one, floor=1e-9 * one),
+        NoiseVariance(gain=0 * mask, intercept=mask, floor=1e-9 * mask),
         torch.ones(1, 1, side, side),
     )
     measurement = torch.zeros(1, 1, side, side)
@@ -97,13 +99,13 @@ def coarse_term(operator: torch.nn.Module, side: int) -> Term:
 
 
 def test_a_finer_estimate_with_doubt_is_judged_on_the_measured_grid() -> None:
-    term = coarse_term(LanczosDownsample((2, 2)), 8)
+    term = make_coarse_term(LanczosDownsample((2, 2)), 8)
     doubt = torch.full((1, 1, 16, 16), 3.0).log()
     estimate = Estimate(torch.full((1, 1, 16, 16), 2.0), doubt)
-    seen = term.operator.predict(estimate)
-    assert seen.log_variance is not None
-    assert seen.mean.shape == seen.log_variance.shape == (1, 1, 8, 8)
-    torch.testing.assert_close(seen.log_variance.exp(), torch.full((1, 1, 8, 8), 3.0))
+    predicted = term.operator.predict(estimate)
+    assert predicted.log_variance is not None
+    assert predicted.mean.shape == predicted.log_variance.shape == (1, 1, 8, 8)
+    torch.testing.assert_close(predicted.log_variance.exp(), torch.full((1, 1, 8, 8), 3.0))
     loss = float(compute_validation_loss(Problem(terms=(term,)), estimate))
     assert loss == pytest.approx(4 / 4 + torch.tensor(4.0).log().item(), rel=1e-4)
 
@@ -111,7 +113,8 @@ def test_a_finer_estimate_with_doubt_is_judged_on_the_measured_grid() -> None:
 def test_without_an_operator_the_doubt_stays_as_it_is() -> None:
     estimate = Estimate(torch.zeros(1, 1, 8, 8), torch.randn(1, 1, 8, 8))
     assert (
-        coarse_term(Identity(), 8).operator.predict(estimate).log_variance is estimate.log_variance
+        make_coarse_term(Identity(), 8).operator.predict(estimate).log_variance
+        is estimate.log_variance
     )
 
 

@@ -27,41 +27,46 @@ from napari_dip.engine.problem import (
 DOUBT = 0.1
 
 
-def restored(truth: torch.Tensor, seed: int) -> torch.Tensor:
+def make_estimate_image(truth: torch.Tensor, seed: int) -> torch.Tensor:
     """Return a picture with errors of its own."""
     rng = torch.Generator().manual_seed(seed)
     return truth + DOUBT * torch.randn(truth.shape, generator=rng)
 
 
-def before(truth: torch.Tensor, seen: float = 1.0) -> PreviousFrame:
-    picture = restored(truth, 1)
-    there = torch.full_like(picture[:, :1], seen)
-    return PreviousFrame(image=picture, variance=torch.full_like(picture, DOUBT**2), valid=there)
+def make_previous_frame(truth: torch.Tensor, validity: float = 1.0) -> PreviousFrame:
+    picture = make_estimate_image(truth, 1)
+    weights = torch.full_like(picture[:, :1], validity)
+    return PreviousFrame(image=picture, variance=torch.full_like(picture, DOUBT**2), valid=weights)
 
 
-def now(truth: torch.Tensor) -> Estimate:
-    picture = restored(truth, 2)
+def make_estimate(truth: torch.Tensor) -> Estimate:
+    picture = make_estimate_image(truth, 2)
     return Estimate(picture, torch.full_like(picture, DOUBT**2).log())
 
 
-def as_it_is(estimate: Estimate) -> Estimate:
+def identity(estimate: Estimate) -> Estimate:
     return estimate
 
 
-def error(estimate: Estimate, truth: torch.Tensor) -> float:
+def measure_error(estimate: Estimate, truth: torch.Tensor) -> float:
     return float((estimate.mean - truth).square().mean().sqrt())
 
 
 @pytest.mark.parametrize("grid", [(40, 40), (6, 24, 24)])
 def test_where_nothing_has_changed_the_error_falls(grid: tuple[int, ...]) -> None:
     truth = torch.zeros(1, 2, *grid)
-    assert error(smooth_temporally(now(truth), before(truth), 1.0), truth) < 0.8 * DOUBT
+    assert (
+        measure_error(
+            smooth_temporally(make_estimate(truth), make_previous_frame(truth), 1.0), truth
+        )
+        < 0.8 * DOUBT
+    )
 
 
 def test_a_spot_that_has_moved_leaves_no_ghost_and_does_not_fade() -> None:
     old, new = torch.zeros(1, 1, 40, 40), torch.zeros(1, 1, 40, 40)
     old[..., 8:12, 8:12], new[..., 8:12, 16:20] = 1.0, 1.0
-    answer = smooth_temporally(now(new), before(old), 1.0).mean
+    answer = smooth_temporally(make_estimate(new), make_previous_frame(old), 1.0).mean
     assert float(answer[..., 8:12, 16:20].mean()) > 0.94
     assert float(answer[..., 8:12, 8:12].mean()) < 0.06
 
@@ -69,35 +74,39 @@ def test_a_spot_that_has_moved_leaves_no_ghost_and_does_not_fade() -> None:
 def test_what_the_frame_before_did_not_show_stays_as_it_is() -> None:
     truth = torch.zeros(1, 1, 16, 16)
     torch.testing.assert_close(
-        smooth_temporally(now(truth), before(truth, seen=0.0), 1.0), now(truth)
+        smooth_temporally(make_estimate(truth), make_previous_frame(truth, validity=0.0), 1.0),
+        make_estimate(truth),
     )
 
 
 def test_without_weight_nothing_changes_and_with_much_the_frame_before_comes_back() -> None:
     truth = torch.zeros(1, 1, 16, 16)
-    torch.testing.assert_close(smooth_temporally(now(truth), before(truth), 0.0), now(truth))
-    drawn = smooth_temporally(now(truth), before(truth), 1e6).mean
-    torch.testing.assert_close(drawn, before(truth).image, atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        smooth_temporally(make_estimate(truth), make_previous_frame(truth), 0.0),
+        make_estimate(truth),
+    )
+    drawn = smooth_temporally(make_estimate(truth), make_previous_frame(truth), 1e6).mean
+    torch.testing.assert_close(drawn, make_previous_frame(truth).image, atol=1e-3, rtol=0)
 
 
 def test_two_pictures_of_one_network_are_not_claimed_to_be_surer_than_one() -> None:
     truth = torch.zeros(1, 1, 16, 16)
-    answer = smooth_temporally(now(truth), before(truth), 1.0)
+    answer = smooth_temporally(make_estimate(truth), make_previous_frame(truth), 1.0)
     assert answer.log_variance is not None
     assert float(answer.log_variance.exp().sqrt().min()) >= 0.999 * DOUBT
 
 
 def test_a_picture_that_does_not_know_its_doubt_is_left_to_the_penalty() -> None:
     truth = torch.zeros(1, 1, 16, 16)
-    plain = Estimate(restored(truth, 2))
-    assert smooth_temporally(plain, before(truth), 1.0) is plain
+    plain = Estimate(make_estimate_image(truth, 2))
+    assert smooth_temporally(plain, make_previous_frame(truth), 1.0) is plain
 
 
 def test_the_penalty_lets_go_of_large_steps() -> None:
     truth = torch.zeros(1, 1, 1, 2)
     picture = torch.tensor([[[[0.5, 50.0]]]], requires_grad=True)
     still = PreviousFrame(image=truth, variance=truth + 1, valid=truth + 1)
-    term = make_temporal_term(still, 1.0, 2.0, as_it_is)
+    term = make_temporal_term(still, 1.0, 2.0, identity)
     term.fidelity(Estimate(picture), term.measurement).sum().backward()
     assert picture.grad is not None
     small, large = picture.grad.flatten().tolist()
@@ -106,8 +115,8 @@ def test_the_penalty_lets_go_of_large_steps() -> None:
 
 
 def test_the_frame_before_drives_but_never_judges() -> None:
-    one, ones = torch.ones(1, 1, 1, 1), torch.ones(1, 1, 8, 8)
-    noise = NoiseVariance(gain=0 * one, intercept=one, floor=one)
+    mask, ones = torch.ones(1, 1, 1, 1), torch.ones(1, 1, 8, 8)
+    noise = NoiseVariance(gain=0 * mask, intercept=mask, floor=mask)
     measured = Term(
         measurement=0 * ones,
         operator=Identity(),
@@ -118,14 +127,14 @@ def test_the_frame_before_drives_but_never_judges() -> None:
         refit_weight=ones,
     )
     still = make_temporal_term(
-        PreviousFrame(image=5 * ones, variance=ones, valid=ones), 1.0, 3.0, as_it_is
+        PreviousFrame(image=5 * ones, variance=ones, valid=ones), 1.0, 3.0, identity
     )
     estimate = Estimate(0.3 * ones)
-    alone, beside = (
+    alone, smoothed = (
         compute_validation_loss(Problem(terms=terms), estimate)
         for terms in ((measured,), (measured, still))
     )
-    torch.testing.assert_close(alone, beside)
+    torch.testing.assert_close(alone, smoothed)
 
 
 def test_what_is_compared_is_the_picture_as_it_is_handed_over() -> None:
@@ -144,4 +153,4 @@ def test_what_is_compared_is_the_picture_as_it_is_handed_over() -> None:
 @pytest.mark.parametrize("unit", [0.0, -1.0, float("nan")])
 def test_the_penalty_wants_a_unit_above_zero(unit: float) -> None:
     with pytest.raises(ValueError, match="scale"):
-        make_temporal_term(before(torch.zeros(1, 1, 4, 4)), unit, 1.0, as_it_is)
+        make_temporal_term(make_previous_frame(torch.zeros(1, 1, 4, 4)), unit, 1.0, identity)

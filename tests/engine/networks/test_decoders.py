@@ -21,7 +21,7 @@ from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Identity, Problem, Term
 
 
-def drawn(seed: int = 0) -> torch.Generator:
+def make_rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
@@ -30,48 +30,48 @@ def drawn(seed: int = 0) -> torch.Generator:
 )
 def test_a_decoder_ends_on_any_grid(upsampling):
     grid = (19, 24)
-    net = Decoder(grid, 8, 1, (4, 6, 8), rng=drawn(), upsampling=upsampling)
-    code = torch.rand(1, 8, *compute_scale_grids(grid, 3)[-1], generator=drawn())
+    net = Decoder(grid, 8, 1, (4, 6, 8), rng=make_rng(), upsampling=upsampling)
+    code = torch.rand(1, 8, *compute_scale_grids(grid, 3)[-1], generator=make_rng())
     assert net(code).shape == (1, 1, *grid)
 
 
 def test_neighbours_of_a_deep_decoder_are_tied_by_its_upsampling_alone():
-    net = DeepDecoder((32, 32), 1, 5, 4, rng=drawn())
+    net = DeepDecoder((32, 32), 1, 5, 4, rng=make_rng())
     assert sum(weight.numel() for weight in net.parameters()) == 3 * (5 * 5 + 5 + 2 * 5) + 5 + 1
-    code = torch.rand(1, 5, 4, 4, generator=drawn())
+    code = torch.rand(1, 5, 4, 4, generator=make_rng())
     with torch.no_grad():
-        flat, told = net(code.mean((2, 3), keepdim=True).expand_as(code)), net(code)
-    assert float(flat.std()) < 0.01 * float(told.std())  # rounding is all that is left
+        flat, varied = net(code.mean((2, 3), keepdim=True).expand_as(code)), net(code)
+    assert float(flat.std()) < 0.01 * float(varied.std())  # rounding is all that is left
 
 
 def test_limited_memory_takes_the_steps_of_torch_where_that_searches_no_line():
     torchs = partial(
         torch.optim.LBFGS, lr=1.0, max_iter=1, history_size=10, tolerance_grad=0, tolerance_change=0
     )
-    ours, theirs = (steps_of(make) for make in (make_lbfgs, torchs))
+    ours, theirs = (descend(make) for make in (make_lbfgs, torchs))
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
     assert float(ours[-1].abs().max()) < 0.1 * float(ours[0].abs().max())
 
 
-def steps_of(make):
+def descend(make):
     """Go down a bowl whose curvatures differ by a thousand, from where the gradient is short."""
     steep = torch.logspace(0, 3, 8, dtype=torch.float64)
     weight = torch.nn.Parameter(torch.full((8,), 1e-4, dtype=torch.float64))
     optimizer = make([{"params": [weight]}])
     optimizer.param_groups[0]["lr"] = 1.0
-    found = []
+    losses = []
     for _ in range(18):  # then torch takes the curvature for none, by a bound without scale
         optimizer.zero_grad()
         loss = 0.5 * (steep * weight**2).sum()
         loss.backward()
         optimizer.step(lambda loss=loss: loss)
-        found.append(weight.detach().clone())
-    return torch.stack(found)
+        losses.append(weight.detach().clone())
+    return torch.stack(losses)
 
 
 @pytest.mark.parametrize("make", [make_adam, make_sgd, make_lbfgs])
 def test_a_fit_goes_on_from_a_copy_as_if_nothing_had_been(make):
-    first, again = stepper(make), stepper(make)
+    first, again = make_trainer(make), make_trainer(make)
     for _ in range(4):
         first.advance()
     copy = first.state_dict()
@@ -80,26 +80,28 @@ def test_a_fit_goes_on_from_a_copy_as_if_nothing_had_been(make):
     again.load_state_dict(copy)
     for _ in range(3):
         again.advance()
-    for one, other in zip(first.prior.net.parameters(), again.prior.net.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for weight, other in zip(
+        first.prior.net.parameters(), again.prior.net.parameters(), strict=True
+    ):
+        assert torch.equal(weight, other)
     assert first.read_loss() < 1  # and it has learned
 
 
-def stepper(make):
+def make_trainer(make):
     ramp = torch.linspace(-1.7, 1.7, 16).expand(16, 16)[None, None].contiguous()
-    there, error = torch.ones_like(ramp), least_squares(1.0)
+    mask, error = torch.ones_like(ramp), least_squares(1.0)
     held_out = torch.zeros_like(ramp)
     term = Term(
         measurement=ramp,
         operator=Identity(),
         fidelity=error,
         comparison_loss=error,
-        training_weight=there,
+        training_weight=mask,
         validation_mask=held_out,
-        refit_weight=there,
+        refit_weight=mask,
     )
-    net = Decoder((16, 16), 4, 1, (4, 4), rng=drawn())
-    prior = RandomInputPrior(net, torch.rand(1, 4, 8, 8, generator=drawn(1)), 0.0, grid=(16, 16))
+    net = Decoder((16, 16), 4, 1, (4, 4), rng=make_rng())
+    prior = RandomInputPrior(net, torch.rand(1, 4, 8, 8, generator=make_rng(1)), 0.0, grid=(16, 16))
     schedule = Schedule(
         phases=(Phase(iterations=20, learning_rate=0.05),),
         horizon=20,

@@ -22,16 +22,16 @@ def test_volumes_are_convolved_as_torch_does_with_its_gradients(monkeypatch, siz
     rng = torch.Generator().manual_seed(1)
     volume = torch.rand(2, 4, 6, 7, 8, generator=rng)
     answers = []
-    for one in (layer, theirs):
+    for convolution in (layer, theirs):
         fed = volume.clone().requires_grad_()
-        answer = one(fed)
+        answer = convolution(fed)
         answer.square().sum().backward()
-        answers.append((answer, fed.grad, one.weight.grad, one.bias.grad))
+        answers.append((answer, fed.grad, convolution.weight.grad, convolution.bias.grad))
     for ours, wanted in zip(*answers, strict=True):
         torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4)
 
 
-def _strength_at_the_head(preserves_variance: bool) -> float:
+def measure_head_input(preserves_variance: bool) -> float:
     """Root of the mean square of what the last layer is given, for a code of about one."""
     rng = torch.Generator().manual_seed(0)
     net = Hourglass(
@@ -44,16 +44,16 @@ def _strength_at_the_head(preserves_variance: bool) -> float:
         rng=rng,
         preserves_variance=preserves_variance,
     )
-    given: list[torch.Tensor] = []
-    net.head.register_forward_pre_hook(lambda _, fed: given.append(fed[0]))
+    inputs: list[torch.Tensor] = []
+    net.head.register_forward_pre_hook(lambda _, fed: inputs.append(fed[0]))
     with torch.no_grad():
         net(torch.randn(1, 8, 24, 24, generator=rng))
-    return float(given[0].square().mean().sqrt())
+    return float(inputs[0].square().mean().sqrt())
 
 
 def test_signals_reach_the_head_of_an_even_network_and_fade_in_torchs_own() -> None:
-    assert 0.3 < _strength_at_the_head(preserves_variance=True) < 3
-    assert _strength_at_the_head(preserves_variance=False) < 0.1
+    assert 0.3 < measure_head_input(preserves_variance=True) < 3
+    assert measure_head_input(preserves_variance=False) < 0.1
 
 
 def test_an_even_network_begins_with_nothing_to_be_changed() -> None:

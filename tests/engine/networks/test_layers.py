@@ -15,25 +15,25 @@ from napari_dip.engine.networks.layers import make_gaussian_upsampling
 from napari_dip.engine.priors.masked_input import FillingResidualNetwork
 
 
-def hourglass(widths: tuple[int, ...], **told: object) -> Hourglass:
+def make_hourglass(widths: tuple[int, ...], **options: object) -> Hourglass:
     """Make a network whose first answer is not zero."""
     rng = torch.Generator().manual_seed(0)
-    wish: dict[str, object] = {
+    settings: dict[str, object] = {
         "skip_channels": None,
         "is_normalised": False,
         "preserves_variance": True,
-        **told,
+        **options,
     }
-    net = Hourglass(2, 1, 2, widths, rng=rng, **wish)  # type: ignore[arg-type]
+    net = Hourglass(2, 1, 2, widths, rng=rng, **settings)  # type: ignore[arg-type]
     nn.init.normal_(net.head.weight, generator=rng)
     return net
 
 
-def filling(widths: tuple[int, ...]) -> FillingResidualNetwork:
-    return FillingResidualNetwork(hourglass(widths), 1, 2, 2, torch.Generator().manual_seed(1))
+def make_filling_network(widths: tuple[int, ...]) -> FillingResidualNetwork:
+    return FillingResidualNetwork(make_hourglass(widths), 1, 2, 2, torch.Generator().manual_seed(1))
 
 
-def seen(net: nn.Module, at: int, side: int) -> int:
+def measure_receptive_field(net: nn.Module, at: int, side: int) -> int:
     """Measure how far from a pixel the answer depends on it."""
     code = torch.randn(1, 1, side, side, generator=torch.Generator().manual_seed(2)).double()
     net = net.double()
@@ -46,14 +46,16 @@ def seen(net: nn.Module, at: int, side: int) -> int:
 
 @pytest.mark.parametrize("widths", [(4, 4), (4, 4, 4), (4, 4, 4, 4)])
 def test_a_network_sees_as_far_as_it_says_and_no_further(widths: tuple[int, ...]) -> None:
-    net = hourglass(widths)
+    net = make_hourglass(widths)
     assert net.receptive_field_radius is not None
-    farthest = max(seen(net, at, 192) for at in range(88, 88 + net.coarsest_stride))
+    farthest = max(
+        measure_receptive_field(net, at, 192) for at in range(88, 88 + net.coarsest_stride)
+    )
     assert net.receptive_field_radius - net.coarsest_stride < farthest <= net.receptive_field_radius
 
 
 def test_a_network_that_fills_sees_one_pixel_further() -> None:
-    net, plain = filling((4, 4)), hourglass((4, 4))
+    net, plain = make_filling_network((4, 4)), make_hourglass((4, 4))
     assert plain.receptive_field_radius is not None
     assert net.receptive_field_radius == plain.receptive_field_radius + 1
     assert net.coarsest_stride == 2
@@ -81,22 +83,22 @@ def test_the_answer_in_pieces_is_that_of_the_whole(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looking, "MAX_UNTILED_PIXELS", 2**16)
-    net = Recorded(hourglass((4, 8, 8, 8)))
+    net = Recorded(make_hourglass((4, 8, 8, 8)))
     code = torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         said = apply_network(net, code)
-        shown = max(max(one) for one in net.sizes)
+        largest = max(max(size) for size in net.sizes)
         whole = net.net(F.pad(code, (0, -size[1] % 8, 0, -size[0] % 8), mode="reflect"))
     margin, core = compute_tile_size(net.receptive_field_radius or 0, net.coarsest_stride)
     assert said.shape == (1, 2, *size)
     assert len(net.sizes) > 1
-    assert shown <= core + 2 * margin
+    assert largest <= core + 2 * margin
     scale = float(whole.std())
     assert torch.allclose(said, whole[:, :, : size[0], : size[1]], atol=1e-5 * scale, rtol=0)
 
 
 def test_pictures_of_a_megapixel_are_shown_as_they_are() -> None:
-    net = Recorded(hourglass((2, 2)))
+    net = Recorded(make_hourglass((2, 2)))
     with torch.no_grad():
         apply_network(net, torch.zeros(1, 1, 1024, 1024))
         apply_network(net, torch.zeros(1, 1, 1024, 1025))
@@ -107,8 +109,8 @@ def test_pictures_of_a_megapixel_are_shown_as_they_are() -> None:
 @pytest.mark.parametrize(
     "net",
     [
-        hourglass((4, 4), is_normalised=True),
-        hourglass((4, 4), upsampling=make_gaussian_upsampling(0.5)),
+        make_hourglass((4, 4), is_normalised=True),
+        make_hourglass((4, 4), upsampling=make_gaussian_upsampling(0.5)),
         ResidualChain(2, 1, 2, 4, 1, rng=torch.Generator().manual_seed(0)),
     ],
     ids=["normalised", "other upsampling", "says nothing"],
@@ -134,9 +136,9 @@ def test_wide_margins_get_larger_pieces() -> None:
 
 @pytest.mark.parametrize("scales", [2, 3, 4, 5])
 def test_what_is_shown_at_a_time_is_known_beforehand(scales: int) -> None:
-    net = Recorded(hourglass((2,) * scales))
+    net = Recorded(make_hourglass((2,) * scales))
     with torch.no_grad():
         apply_network(net, torch.zeros(1, 1, 1600, 1600))
-    shown = max(height * width for height, width in net.sizes)
-    assert count_max_tile_pixels(1600 * 1600, scales) == shown
+    largest = max(height * width for height, width in net.sizes)
+    assert count_max_tile_pixels(1600 * 1600, scales) == largest
     assert count_max_tile_pixels(1024 * 1024, scales) == 1024 * 1024

@@ -16,7 +16,7 @@ NOISE = CameraNoise((6.0, 4.0, 3.0), (0.65, 0.88, 0.88))
 SIDE = 160
 
 
-def scene(side: int = SIDE) -> torch.Tensor:
+def draw_scene(side: int = SIDE) -> torch.Tensor:
     """Coloured discs with sharp borders on a slope of light: (1, 3, side, side), 0 to 255."""
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     picture = 60 + 0.3 * x.expand(3, -1, -1).float()
@@ -28,18 +28,18 @@ def scene(side: int = SIDE) -> torch.Tensor:
     return picture[None]
 
 
-def camera_shot(noise: CameraNoise = NOISE, seed: int = 7) -> torch.Tensor:
+def take_camera_shot(noise: CameraNoise = NOISE, seed: int = 7) -> torch.Tensor:
     rng = torch.Generator().manual_seed(seed)
     drawn = draw_noise_sample(noise, (SIDE, SIDE), rng)
-    return scene() + torch.einsum("cd,dyx->cyx", make_opponent_matrix().T, drawn)
+    return draw_scene() + torch.einsum("cd,dyx->cyx", make_opponent_matrix().T, drawn)
 
 
-def error(picture: torch.Tensor) -> float:
-    return float((picture - scene()).square().mean())
+def measure_error(picture: torch.Tensor) -> float:
+    return float((picture - draw_scene()).square().mean())
 
 
 def test_the_noise_of_a_camera_is_measured_in_luminance_and_colour() -> None:
-    measured = measure_camera_noise(camera_shot())
+    measured = measure_camera_noise(take_camera_shot())
     assert measured is not None
     noise, signs = measured
     assert noise.std[0] == pytest.approx(6.0, rel=0.35)
@@ -51,13 +51,13 @@ def test_the_noise_of_a_camera_is_measured_in_luminance_and_colour() -> None:
 
 def test_white_noise_shows_no_correlation_of_neighbours() -> None:
     rng = torch.Generator().manual_seed(3)
-    measured = measure_camera_noise(scene() + 6 * torch.randn(1, 3, SIDE, SIDE, generator=rng))
+    measured = measure_camera_noise(draw_scene() + 6 * torch.randn(1, 3, SIDE, SIDE, generator=rng))
     assert measured is not None
     assert abs(measured[1].lag) < 0.1
 
 
 def test_a_picture_without_noise_has_too_few_blocks_to_tell() -> None:
-    assert measure_camera_noise(scene()) is None
+    assert measure_camera_noise(draw_scene()) is None
 
 
 def test_noise_is_expressed_in_other_units() -> None:
@@ -81,28 +81,28 @@ def test_a_drawn_sample_has_the_noise_that_was_asked_for() -> None:
 
 
 def test_filtering_takes_blotches_and_keeps_borders_and_the_mean() -> None:
-    shot = camera_shot()
+    shot = take_camera_shot()
     filtered = filter_camera_noise(shot, NOISE)
-    assert error(filtered.mean) < 0.3 * error(shot)
+    assert measure_error(filtered.mean) < 0.3 * measure_error(shot)
     means = filtered.mean.mean((2, 3)) - shot.mean((2, 3))
     assert float(means.abs().max()) < 0.2
     assert filtered.log_variance is not None
-    told = float(filtered.log_variance.exp().mean())
-    assert 0.3 * error(filtered.mean) < told < 4 * error(filtered.mean)
+    variance = float(filtered.log_variance.exp().mean())
+    assert 0.3 * measure_error(filtered.mean) < variance < 4 * measure_error(filtered.mean)
 
 
 def test_a_better_picture_as_guide_makes_the_result_better() -> None:
-    shot = camera_shot()
+    shot = take_camera_shot()
     alone, guided = (
-        filter_camera_noise(shot, NOISE, scene(), fraction).mean for fraction in (0.0, 0.5)
+        filter_camera_noise(shot, NOISE, draw_scene(), fraction).mean for fraction in (0.0, 0.5)
     )
-    assert error(guided) < 0.9 * error(alone)
+    assert measure_error(guided) < 0.9 * measure_error(alone)
 
 
 def test_a_picture_of_any_size_is_filtered_whole() -> None:
-    shot = camera_shot()[:, :, :45, :70]
+    shot = take_camera_shot()[:, :, :45, :70]
     filtered = filter_camera_noise(shot, NOISE).mean
     assert filtered.shape == shot.shape
-    assert float((filtered - scene()[:, :, :45, :70]).square().mean()) < 0.5 * float(
-        (shot - scene()[:, :, :45, :70]).square().mean()
+    assert float((filtered - draw_scene()[:, :, :45, :70]).square().mean()) < 0.5 * float(
+        (shot - draw_scene()[:, :, :45, :70]).square().mean()
     )

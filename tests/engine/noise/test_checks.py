@@ -25,7 +25,7 @@ SIDE = 192
 ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] / SIDE
 
 
-def doubt(picture: Picture) -> str:
+def find_doubt(picture: Picture) -> str:
     return estimate_noise(
         torch.from_numpy(np.asarray(picture, np.float64))[None], 0
     ).unreliable_reason
@@ -35,14 +35,14 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def discs() -> Picture:
+def draw_discs() -> Picture:
     """Even patches of several brightnesses, 0 to 1."""
     centres = rng().uniform(0, 1, (30, 2))
     apart = np.hypot(ROWS[..., None] - centres[:, 0], COLUMNS[..., None] - centres[:, 1])
     return gaussian_filter(np.linspace(0, 1, 30)[apart.argmin(-1)], 0.7)
 
 
-def texture() -> Picture:
+def draw_texture() -> Picture:
     """Even texture in every block, as of membranes or fabric: none of it is noise."""
     spots = gaussian_filter(rng().normal(size=(SIDE, SIDE)), 2.5)
     return 500 * (spots / spots.std())
@@ -50,41 +50,46 @@ def texture() -> Picture:
 
 @pytest.mark.parametrize("sigma", [5, 20])
 def test_white_noise_on_patches_is_no_contradiction(sigma: int) -> None:
-    assert doubt(300 * discs() + rng().normal(0, sigma, (SIDE, SIDE))) is None
+    assert find_doubt(300 * draw_discs() + rng().normal(0, sigma, (SIDE, SIDE))) is None
 
 
 def test_photon_noise_on_patches_is_no_contradiction() -> None:
-    assert doubt(2 * rng().poisson(300 * discs() + 5) + rng().normal(0, 4, (SIDE, SIDE))) is None
+    assert (
+        find_doubt(2 * rng().poisson(300 * draw_discs() + 5) + rng().normal(0, 4, (SIDE, SIDE)))
+        is None
+    )
 
 
 def test_noise_blurred_by_less_than_a_pixel_is_no_contradiction() -> None:
     noise = gaussian_filter(rng().normal(size=(SIDE, SIDE)), 0.6)
-    assert doubt(300 * discs() + 20 * noise / noise.std()) is None
+    assert find_doubt(300 * draw_discs() + 20 * noise / noise.std()) is None
 
 
 def test_texture_of_one_kind_everywhere_is_not_taken_for_noise() -> None:
-    picture = torch.from_numpy(texture() + rng().normal(0, 20, (SIDE, SIDE)))[None]
-    found = estimate_noise(picture, 0)
-    assert found.unreliable_reason == "ambiguous-correlation"
-    assert compute_blind_spot_size([found], (SIDE, SIDE)) == (1, 1)
-    assert found.gain * 0 + found.intercept == pytest.approx(400, rel=0.15)  # once 2 to 20 times
+    picture = torch.from_numpy(draw_texture() + rng().normal(0, 20, (SIDE, SIDE)))[None]
+    estimate = estimate_noise(picture, 0)
+    assert estimate.unreliable_reason == "ambiguous-correlation"
+    assert compute_blind_spot_size([estimate], (SIDE, SIDE)) == (1, 1)
+    assert estimate.gain * 0 + estimate.intercept == pytest.approx(
+        400, rel=0.15
+    )  # once 2 to 20 times
 
 
 @pytest.mark.parametrize("size", [2.0, 4.0])
 def test_blotches_wider_than_can_be_measured_are_a_doubt(size: float) -> None:
     noise = gaussian_filter(rng().normal(size=(SIDE, SIDE)), size)
-    assert doubt(300 * discs() + 20 * noise / noise.std())
+    assert find_doubt(300 * draw_discs() + 20 * noise / noise.std())
 
 
 @pytest.mark.parametrize("power", [3.0, 2.0])
 def test_a_gamma_curve_is_a_doubt(power: float) -> None:
     shot = rng().poisson(300 * (0.1 + COLUMNS)) / 330
-    assert doubt(255 * shot**power) == "off-variance-model"
+    assert find_doubt(255 * shot**power) == "off-variance-model"
 
 
 def test_speckle_is_a_doubt() -> None:
     light = 20 + 800 * COLUMNS
-    assert doubt(light * rng().gamma(20, 1 / 20, light.shape)) == "off-variance-model"
+    assert find_doubt(light * rng().gamma(20, 1 / 20, light.shape)) == "off-variance-model"
 
 
 def test_light_that_only_fine_threads_have_does_not_tell_its_noise() -> None:
@@ -92,11 +97,11 @@ def test_light_that_only_fine_threads_have_does_not_tell_its_noise() -> None:
     threads = gaussian_filter((rng().random((SIDE, SIDE)) > 0.99).astype(float), 1.2)
     light = 300 * np.clip(threads / threads.max(), 0, 1) * (COLUMNS > 0.7)
     shot = 200 + rng().normal(0, 5, light.shape) + 40 * rng().poisson(light)
-    assert doubt(shot) == "off-variance-model"
+    assert find_doubt(shot) == "off-variance-model"
 
 
 def test_heavy_tails_are_a_doubt() -> None:
-    assert doubt(300 * discs() + 15 * rng().standard_t(3, (SIDE, SIDE))) == "heavy-tails"
+    assert find_doubt(300 * draw_discs() + 15 * rng().standard_t(3, (SIDE, SIDE))) == "heavy-tails"
 
 
 @pytest.mark.parametrize(
@@ -105,15 +110,15 @@ def test_heavy_tails_are_a_doubt() -> None:
 def test_pictures_of_fine_threads_that_were_smoothed_are_not_taken_for_white(filtered) -> None:
     threads = gaussian_filter((rng().random((SIDE, SIDE)) > 0.97).astype(float), 1.2)
     shot = rng().poisson(20 + 400 * threads / threads.max())
-    assert doubt(filtered(shot.astype(float))) in ("smoothed", "ambiguous-correlation")
+    assert find_doubt(filtered(shot.astype(float))) in ("smoothed", "ambiguous-correlation")
 
 
-def caution(picture: Picture, step: float = 0) -> str:
+def find_caution(picture: Picture, step: float = 0) -> str:
     return estimate_noise(torch.from_numpy(np.asarray(picture, np.float64))[None], step).caution
 
 
 def test_white_noise_on_patches_needs_no_caution() -> None:
-    assert caution(300 * discs() + rng().normal(0, 20, (SIDE, SIDE))) is None
+    assert find_caution(300 * draw_discs() + rng().normal(0, 20, (SIDE, SIDE))) is None
 
 
 @pytest.mark.parametrize("wide", [4, 8])
@@ -121,26 +126,26 @@ def test_wide_blotches_on_white_noise_are_told_of_and_not_measured(wide: int) ->
     noise = rng()
     blotches = gaussian_filter(noise.normal(size=(SIDE, SIDE)), wide)
     white = noise.normal(0, 20, (SIDE, SIDE))
-    picture = 300 * discs() + 20 * blotches / blotches.std() + white
-    found = estimate_noise(torch.from_numpy(picture)[None], 0)
-    assert found.caution == "low-frequency-variation"
-    assert not found.unreliable_reason  # its figures stand: they are those of the white part
-    assert found.intercept == pytest.approx(400, rel=0.15)
+    picture = 300 * draw_discs() + 20 * blotches / blotches.std() + white
+    estimate = estimate_noise(torch.from_numpy(picture)[None], 0)
+    assert estimate.caution == "low-frequency-variation"
+    assert not estimate.unreliable_reason  # its figures stand: they are those of the white part
+    assert estimate.intercept == pytest.approx(400, rel=0.15)
 
 
 @pytest.mark.parametrize("factor", [1.5, 2])
 def test_an_enlarged_picture_is_told_of(factor: float) -> None:
-    picture = zoom(300 * discs() + rng().normal(0, 20, (SIDE, SIDE)), factor, order=1)
-    found = estimate_noise(torch.from_numpy(picture)[None], 0)
-    assert found.unreliable_reason or found.caution == "resampled"
+    picture = zoom(300 * draw_discs() + rng().normal(0, 20, (SIDE, SIDE)), factor, order=1)
+    estimate = estimate_noise(torch.from_numpy(picture)[None], 0)
+    assert estimate.unreliable_reason or estimate.caution == "resampled"
 
 
 def test_lines_of_a_detector_that_differ_in_noise_are_told_of() -> None:
     noise = rng().normal(0, 20, (SIDE, SIDE)) * np.where(np.arange(SIDE) % 2, 0.8, 1.2)[:, None]
-    assert caution(300 * discs() + noise) == "resampled"
+    assert find_caution(300 * draw_discs() + noise) == "resampled"
 
 
-def filaments() -> Picture:
+def draw_filaments() -> Picture:
     """Thin curved lines on black, 0 to 1."""
     sample, canvas = rng(), np.zeros((SIDE, SIDE))
     for _ in range(20):
@@ -148,8 +153,8 @@ def filaments() -> Picture:
             gaussian_filter(sample.normal(0, 0.6, 4 * SIDE), 12)
         )
         y, x = (
-            (sample.uniform(0, SIDE) + np.cumsum(way(angle)) / 2).astype(int) % SIDE
-            for way in (np.sin, np.cos)
+            (sample.uniform(0, SIDE) + np.cumsum(wave(angle)) / 2).astype(int) % SIDE
+            for wave in (np.sin, np.cos)
         )
         canvas[y, x] += 1
     smooth = gaussian_filter(canvas, 1.2)
@@ -157,12 +162,12 @@ def filaments() -> Picture:
 
 
 def test_structure_at_the_rim_of_what_was_cut_off_is_not_taken_for_correlated_noise() -> None:
-    light = np.clip(filaments() - np.median(filaments()), 0, None)
+    light = np.clip(draw_filaments() - np.median(draw_filaments()), 0, None)
     shot = np.clip(
         np.rint(2 * rng().poisson(300 * light) + rng().normal(0, 5, light.shape)), 0, None
     )
-    found = estimate_noise(torch.from_numpy(shot)[None], 1)
-    assert compute_blind_spot_size([found], (SIDE, SIDE)) == (
+    estimate = estimate_noise(torch.from_numpy(shot)[None], 1)
+    assert compute_blind_spot_size([estimate], (SIDE, SIDE)) == (
         1,
         1,
     )  # once 7 x 7, and 12 to 23 times the noise
@@ -172,14 +177,14 @@ def test_a_gamma_curve_that_a_line_follows_badly_is_told_of() -> None:
     light = (COLUMNS + 0.5 * ROWS) ** 2 / 2.25
     shot = rng().poisson(600 * light) + 10 + rng().normal(0, 4, light.shape)
     stored = np.rint(255 * np.clip(shot / 640, 0, None) ** 0.45)
-    assert caution(stored, 1) or doubt(stored)
+    assert find_caution(stored, 1) or find_doubt(stored)
 
 
 def test_noise_that_is_mostly_cut_off_is_told_of() -> None:
     light = 4095 + 6 * 4 * 40 * (0.6 - COLUMNS) / 0.6
     gained = light + rng().normal(0, 40, light.shape)
-    found = estimate_noise(torch.from_numpy(np.clip(np.rint(gained), 0, 4095))[None], 1)
-    assert found.caution == "mostly-clipped"
+    estimate = estimate_noise(torch.from_numpy(np.clip(np.rint(gained), 0, 4095))[None], 1)
+    assert estimate.caution == "mostly-clipped"
 
 
 def test_texture_is_no_noisier_than_its_finest_frequencies() -> None:
@@ -189,15 +194,15 @@ def test_texture_is_no_noisier_than_its_finest_frequencies() -> None:
     assert clean.unreliable_reason
     assert max(clean.intercept, clean.floor) < 1
     noisy = np.clip(np.rint(grass + rng().normal(0, 15, grass.shape)), 0, 255)
-    found = estimate_noise(torch.from_numpy(noisy)[None], 1)
-    assert found.unreliable_reason
-    assert compute_blind_spot_size([found], grass.shape) == (1, 1)
-    assert 14**2 < found.intercept + found.gain * noisy.mean() < 20**2
+    estimate = estimate_noise(torch.from_numpy(noisy)[None], 1)
+    assert estimate.unreliable_reason
+    assert compute_blind_spot_size([estimate], grass.shape) == (1, 1)
+    assert 14**2 < estimate.intercept + estimate.gain * noisy.mean() < 20**2
 
 
 def test_outliers_are_looked_for_where_there_is_no_structure() -> None:
     """With structure in most blocks, few of all hold outliers, but many of the smooth ones."""
-    threads = np.concatenate([300 * filaments(), np.tile(300 * COLUMNS, (2, 1))])
+    threads = np.concatenate([300 * draw_filaments(), np.tile(300 * COLUMNS, (2, 1))])
 
     def has_outliers(noise: Picture, lines: slice) -> bool:
         planes = torch.from_numpy((threads + 15 * noise)[lines])[None]
@@ -213,21 +218,21 @@ def test_outliers_are_looked_for_where_there_is_no_structure() -> None:
 
 def test_noise_that_falls_with_brightness_is_told_of() -> None:
     noise = rng().normal(0, 1, (SIDE, SIDE)) * np.sqrt(400 - 150 * COLUMNS)
-    assert caution(300 * COLUMNS + noise) == "off-variance-model"
-    assert caution(300 * COLUMNS + rng().normal(0, 20, (SIDE, SIDE))) is None
+    assert find_caution(300 * COLUMNS + noise) == "off-variance-model"
+    assert find_caution(300 * COLUMNS + rng().normal(0, 20, (SIDE, SIDE))) is None
 
 
 def test_noise_in_dark_strokes_too_thin_to_measure_is_told_of() -> None:
     light = np.full((SIDE, SIDE), 800.0)
     light[::12, :150] = light[1::12, :150] = 20
     picture = light * rng().gamma(25, 1 / 25, light.shape)
-    assert doubt(picture) or caution(picture)
+    assert find_doubt(picture) or find_caution(picture)
 
 
 def test_noise_finer_than_the_grey_values_at_the_dark_end_is_told_of() -> None:
     shot = 100 + rng().poisson(400 * COLUMNS**2) + rng().normal(0, 6, (SIDE, SIDE))
-    assert caution(10 * np.rint(shot / 10), 10) is None
-    assert caution(15 * np.rint(shot / 15), 15) == "uncertain-extremes"
+    assert find_caution(10 * np.rint(shot / 10), 10) is None
+    assert find_caution(15 * np.rint(shot / 15), 15) == "uncertain-extremes"
 
 
 def test_weak_correlation_that_reaches_far_is_told_of() -> None:
@@ -235,24 +240,24 @@ def test_weak_correlation_that_reaches_far_is_told_of() -> None:
     frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None]) + 1 / 256
     texture = np.fft.ifft2(np.fft.fft2(rng().normal(size=(256, 256))) / frequency**1.6).real
     shot = 60 * texture / texture.std() + np.random.default_rng(1).normal(0, 20, texture.shape)
-    assert doubt(shot) or caution(shot)
+    assert find_doubt(shot) or find_caution(shot)
 
 
 def test_print_is_no_correlated_noise() -> None:
     """Where some blocks are calmer than correlated noise lets them be, noise is white."""
     strokes, sample = np.ones((SIDE, SIDE)), np.random.default_rng(4)
-    for top, left in product(range(8, SIDE - 16, 22), range(8, SIDE - 16, 14)):
-        row, column = sample.integers(0, 10, 2)
-        strokes[top + row : top + row + 3, left : left + 11] = 0
-        strokes[top : top + 13, left + column : left + column + 2] = 0
+    for row, column in product(range(8, SIDE - 16, 22), range(8, SIDE - 16, 14)):
+        down, across = sample.integers(0, 10, 2)
+        strokes[row + down : row + down + 3, column : column + 11] = 0
+        strokes[row : row + 13, column + across : column + across + 2] = 0
     shot = np.rint(130 + 40 * gaussian_filter(strokes, 0.6) + sample.normal(0, 12, strokes.shape))
-    found = estimate_noise(torch.from_numpy(shot)[None], 1)
-    assert compute_blind_spot_size([found], (SIDE, SIDE)) == (1, 1)
-    assert found.intercept + found.gain * shot.mean() == pytest.approx(144, rel=0.15)
+    estimate = estimate_noise(torch.from_numpy(shot)[None], 1)
+    assert compute_blind_spot_size([estimate], (SIDE, SIDE)) == (1, 1)
+    assert estimate.intercept + estimate.gain * shot.mean() == pytest.approx(144, rel=0.15)
 
 
 def test_read_noise_is_not_claimed_where_black_was_cut_off() -> None:
-    light = np.where(discs() > 0.4, discs(), 0)
+    light = np.where(draw_discs() > 0.4, draw_discs(), 0)
     shot = 4 * rng().poisson(80 * light) + rng().normal(0, 6, light.shape)
     assert estimate_noise(torch.from_numpy(np.clip(np.rint(shot), 0, 255))[None], 1).offset is None
 
@@ -262,8 +267,8 @@ def test_noise_in_the_light_is_measured_beside_a_dark_that_has_thousands_of_time
     gain: float,
 ) -> None:
     """The dark blocks' own noise once made the line miss the light: its noise counted as 5."""
-    light = 300 * np.where(discs() > 0.5, discs(), 0)
+    light = 300 * np.where(draw_discs() > 0.5, draw_discs(), 0)
     shot = 200 + rng().normal(0, 5, light.shape) + gain * rng().poisson(light)
-    found = estimate_noise(torch.from_numpy(np.rint(shot))[None], 1)
-    assert found.gain == pytest.approx(gain, rel=0.05)
-    assert found.gain * 200 + found.intercept < 60
+    estimate = estimate_noise(torch.from_numpy(np.rint(shot))[None], 1)
+    assert estimate.gain == pytest.approx(gain, rel=0.05)
+    assert estimate.gain * 200 + estimate.intercept < 60

@@ -19,13 +19,13 @@ from napari_dip.engine.noise.estimate import (
 PICTURES = {"camera": data.camera, "coins": data.coins, "moon": data.moon, "cell": data.cell}
 
 
-def noisy(name: str, blur: tuple[float, float], level: float, seed: int = 0) -> torch.Tensor:
+def add_noise(name: str, blur: tuple[float, float], level: float, seed: int = 0) -> torch.Tensor:
     picture = PICTURES[name]().astype(np.float64)
     noise = gaussian_filter(np.random.default_rng(seed).normal(size=picture.shape), blur)
     return torch.from_numpy(picture + level * noise / noise.std())[None]
 
 
-def block_of(*channels: torch.Tensor) -> tuple[int, int]:
+def measure_blind_spot(*channels: torch.Tensor) -> tuple[int, int]:
     height, width = channels[0].shape[1:]
     return compute_blind_spot_size(
         [estimate_noise(channel, 0) for channel in channels], (height, width)
@@ -34,19 +34,19 @@ def block_of(*channels: torch.Tensor) -> tuple[int, int]:
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_white_noise_asks_for_single_pixels(name: str) -> None:
-    assert block_of(noisy(name, (0, 0), 20)) == (1, 1)
+    assert measure_blind_spot(add_noise(name, (0, 0), 20)) == (1, 1)
 
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_noise_along_the_scan_line_asks_for_blocks_along_it(name: str) -> None:
-    height, width = block_of(noisy(name, (0, 0.7), 20))
+    height, width = measure_blind_spot(add_noise(name, (0, 0.7), 20))
     assert height == 1
     assert width in (3, 5, 7)
 
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_isotropic_noise_asks_for_square_blocks(name: str) -> None:
-    block = block_of(noisy(name, (0.75, 0.75), 20))
+    block = measure_blind_spot(add_noise(name, (0.75, 0.75), 20))
     assert min(block) >= 3
     assert max(block) <= 7
 
@@ -54,17 +54,17 @@ def test_isotropic_noise_asks_for_square_blocks(name: str) -> None:
 @pytest.mark.parametrize("name", ["camera", "cell", "moon"])
 def test_what_the_picture_itself_repeats_hardly_widens_the_block(name: str) -> None:
     # a lag of 0.4 and next to nothing beyond: 3 x 3, and pictures add 0.1 to every lag
-    height, width = block_of(noisy(name, (0.59, 0.59), 5))
+    height, width = measure_blind_spot(add_noise(name, (0.59, 0.59), 5))
     assert 3 <= height <= 5
     assert 3 <= width <= 5
 
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_level_of_gaussian_noise_is_found(name: str) -> None:
-    planes = noisy(name, (0, 0), 20)
-    found = estimate_noise(planes, 0)
+    planes = add_noise(name, (0, 0), 20)
+    estimate = estimate_noise(planes, 0)
     middle = float(planes.median())
-    assert np.sqrt(found.gain * middle + found.intercept) == pytest.approx(20, rel=0.15)
+    assert np.sqrt(estimate.gain * middle + estimate.intercept) == pytest.approx(20, rel=0.15)
 
 
 @pytest.mark.parametrize("gain", [0.5, 4.0])
@@ -72,9 +72,9 @@ def test_gain_and_intercept_of_a_camera_are_found(gain: float) -> None:
     rng = np.random.default_rng(1)
     picture = np.kron(rng.uniform(20, 400, (16, 16)), np.ones((32, 32)))
     shot = gain * rng.poisson(picture / gain) + rng.normal(0, 5, picture.shape) + 100
-    found = estimate_noise(torch.from_numpy(shot)[None], 0)
-    assert found.gain == pytest.approx(gain, rel=0.1)
-    variance = found.gain * 300 + found.intercept
+    estimate = estimate_noise(torch.from_numpy(shot)[None], 0)
+    assert estimate.gain == pytest.approx(gain, rel=0.1)
+    variance = estimate.gain * 300 + estimate.intercept
     assert variance == pytest.approx(gain * 200 + 25, rel=0.1)
 
 
@@ -82,17 +82,19 @@ def test_noise_that_falls_with_brightness_is_not_believed() -> None:
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 200, 256)[None].repeat(256, 0)
     shot = ramp + rng.normal(size=ramp.shape) * (12 - ramp / 20)
-    found = estimate_noise(torch.from_numpy(shot)[None], 0)
-    assert found.gain == 0
-    assert found.intercept > 0
+    estimate = estimate_noise(torch.from_numpy(shot)[None], 0)
+    assert estimate.gain == 0
+    assert estimate.intercept > 0
 
 
 @pytest.mark.parametrize("side", [16, 20, 33, 64])
 def test_small_images_give_finite_figures(side: int) -> None:
     shot = np.random.default_rng(0).normal(50, 5, (side, side + 3))
-    found = estimate_noise(torch.from_numpy(shot)[None], 0)
-    assert np.isfinite([found.gain, found.intercept, *found.along_x, *found.along_y]).all()
-    assert found.floor > 0
+    estimate = estimate_noise(torch.from_numpy(shot)[None], 0)
+    assert np.isfinite(
+        [estimate.gain, estimate.intercept, *estimate.along_x, *estimate.along_y]
+    ).all()
+    assert estimate.floor > 0
 
 
 def test_an_image_that_is_black_but_for_a_corner_gives_a_positive_floor() -> None:
@@ -102,13 +104,13 @@ def test_an_image_that_is_black_but_for_a_corner_gives_a_positive_floor() -> Non
 
 
 def test_the_most_correlated_channel_decides() -> None:
-    white, scanned = noisy("coins", (0, 0), 20), noisy("coins", (0, 0.7), 20)
-    assert block_of(white, white, scanned) == block_of(scanned)
+    white, scanned = add_noise("coins", (0, 0), 20), add_noise("coins", (0, 0.7), 20)
+    assert measure_blind_spot(white, white, scanned) == measure_blind_spot(scanned)
 
 
 def test_blocks_stay_small_against_the_image() -> None:
     noise = gaussian_filter(np.random.default_rng(0).normal(size=(20, 64)), (1, 1))
-    height, width = block_of(torch.from_numpy(50 + 20 * noise)[None])
+    height, width = measure_blind_spot(torch.from_numpy(50 + 20 * noise)[None])
     assert height <= 20 / 6
     assert width > 1
 
@@ -116,31 +118,31 @@ def test_blocks_stay_small_against_the_image() -> None:
 def test_slow_structure_is_not_taken_for_correlated_noise() -> None:
     y, x = np.mgrid[:64, :64]
     shot = np.random.default_rng(0).poisson(50 + 40 * np.sin(x / 8) * np.cos(y / 9))
-    assert block_of(torch.from_numpy(shot.astype(np.float64))[None]) == (1, 1)
+    assert measure_blind_spot(torch.from_numpy(shot.astype(np.float64))[None]) == (1, 1)
 
 
 def test_pixels_that_were_not_measured_do_not_count_as_flat() -> None:
-    picture = noisy("camera", (0, 0), 20)
-    known = torch.ones_like(picture, dtype=torch.bool)
-    known[:, 100:300, 150:400] = False
-    holed = torch.where(known, picture, picture[known].mean())
-    whole, found = estimate_noise(picture, 0), estimate_noise(holed, 0, known)
+    picture = add_noise("camera", (0, 0), 20)
+    mask = torch.ones_like(picture, dtype=torch.bool)
+    mask[:, 100:300, 150:400] = False
+    holed = torch.where(mask, picture, picture[mask].mean())
+    whole, estimate = estimate_noise(picture, 0), estimate_noise(holed, 0, mask)
     at = 100.0
-    level = found.gain * at + found.intercept
+    level = estimate.gain * at + estimate.intercept
     assert level == pytest.approx(whole.gain * at + whole.intercept, rel=0.25)
 
 
 def test_scattered_holes_leave_nothing_to_tell_the_noise_by() -> None:
-    picture = noisy("camera", (0, 0), 20)
-    known = torch.rand(picture.shape, generator=torch.Generator().manual_seed(0)) < 0.5
-    found = estimate_noise(picture, 1.0, known)
-    assert found.gain == 0
-    assert compute_blind_spot_size([found], (512, 512)) == (1, 1)
+    picture = add_noise("camera", (0, 0), 20)
+    mask = torch.rand(picture.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    estimate = estimate_noise(picture, 1.0, mask)
+    assert estimate.gain == 0
+    assert compute_blind_spot_size([estimate], (512, 512)) == (1, 1)
 
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_of_white_noise_on_structure_the_white_part_is_kept(name: str) -> None:
-    measured = estimate_noise(noisy(name, (0, 0), 20)[:, 100:228, 100:228], 0)
+    measured = estimate_noise(add_noise(name, (0, 0), 20)[:, 100:228, 100:228], 0)
     kept, middle = (
         extract_white_variance(measured),
         float(PICTURES[name]()[100:228, 100:228].mean()),
@@ -152,14 +154,14 @@ def test_of_white_noise_on_structure_the_white_part_is_kept(name: str) -> None:
 
 
 def test_what_neighbours_share_is_taken_for_picture() -> None:
-    told = NoiseEstimate(
+    measured = NoiseEstimate(
         gain=2.0,
         intercept=300.0,
         floor=30.0,
         along_y=(0.78, 0.52, 0.4, 0.3, 0.3),
         along_x=(0.7, 0.3, 0.2, 0.1, 0.1),
     )
-    kept = extract_white_variance(told)
+    kept = extract_white_variance(measured)
     assert kept.intercept == pytest.approx(MIN_WHITE_FRACTION * 300)
     assert kept.gain == pytest.approx(MIN_WHITE_FRACTION * 2)
 
@@ -199,7 +201,7 @@ def test_pictures_of_sharp_edges_that_are_cut_off_tell_their_noise(
     estimate = estimate_noise(clipped, 1.0)
     at_mean = estimate.gain * float(clipped.mean()) + estimate.intercept
     assert at_mean**0.5 == pytest.approx(level, rel=0.1)
-    assert block_of(clipped) == (1, 1)
+    assert measure_blind_spot(clipped) == (1, 1)
 
 
 def test_a_slope_within_its_error_is_not_believed() -> None:
@@ -207,5 +209,5 @@ def test_a_slope_within_its_error_is_not_believed() -> None:
     rng = np.random.default_rng(0)
     ramp = np.linspace(50, 200, 64)[None, None] + np.zeros((60, 64, 1))
     pictures = torch.from_numpy(ramp + rng.normal(0, 20, ramp.shape))
-    sloped = [estimate_noise(one[None], 0).gain > 0 for one in pictures]
+    sloped = [estimate_noise(picture[None], 0).gain > 0 for picture in pictures]
     assert sum(sloped) <= 6

@@ -24,7 +24,7 @@ def scene(name: str) -> Picture:
     return np.asarray((picture - picture.min()) / np.ptp(picture))
 
 
-def shot(light: Picture, gain: float, read: float, offset: float, seed: int = 0) -> Picture:
+def take_shot(light: Picture, gain: float, read: float, offset: float, seed: int = 0) -> Picture:
     rng = np.random.default_rng(seed)
     return np.asarray(gain * rng.poisson(light) + rng.normal(0, read, light.shape) + offset)
 
@@ -40,12 +40,12 @@ def test_gain_is_found_on_structured_pictures(
     name: str, gain: float, read: float, offset: float
 ) -> None:
     light = 300 * scene(name)
-    found = estimate_noise(planes(shot(light, gain, read, offset)), 0)
-    assert not found.unreliable_reason
-    assert found.gain == pytest.approx(gain, rel=0.1)
+    estimate = estimate_noise(planes(take_shot(light, gain, read, offset)), 0)
+    assert not estimate.unreliable_reason
+    assert estimate.gain == pytest.approx(gain, rel=0.1)
     middle = gain * float(np.median(light)) + offset
     true = gain * (middle - offset) + read**2
-    assert found.gain * middle + found.intercept == pytest.approx(true, rel=0.1)
+    assert estimate.gain * middle + estimate.intercept == pytest.approx(true, rel=0.1)
 
 
 def test_noise_of_a_small_textured_crop_is_not_read_too_high() -> None:
@@ -54,22 +54,22 @@ def test_noise_of_a_small_textured_crop_is_not_read_too_high() -> None:
     level = float(np.sqrt(clean.gain * crop.mean() + clean.intercept))
     assert level < 6  # texture of 36 grey levels was once taken for noise
     noisy = crop + np.random.default_rng(0).normal(0, 10, crop.shape)
-    found = estimate_noise(planes(noisy), 0)
-    assert np.sqrt(found.gain * crop.mean() + found.intercept) == pytest.approx(10, rel=0.15)
-    assert compute_blind_spot_size([found], (72, 72)) == (1, 1)
+    estimate = estimate_noise(planes(noisy), 0)
+    assert np.sqrt(estimate.gain * crop.mean() + estimate.intercept) == pytest.approx(10, rel=0.15)
+    assert compute_blind_spot_size([estimate], (72, 72)) == (1, 1)
 
 
 def test_structure_of_all_that_is_bright_does_not_raise_the_gain() -> None:
     rng = np.random.default_rng(0)
     light = np.full((256, 256), 10.0)
     light[:, 96:] += 120 * gaussian_filter(rng.random((256, 160)) ** 8, 2) / 0.11
-    found = estimate_noise(planes(shot(light, 3, 1, 0)), 0)
-    assert found.gain == pytest.approx(3, rel=0.15)
+    estimate = estimate_noise(planes(take_shot(light, 3, 1, 0)), 0)
+    assert estimate.gain == pytest.approx(3, rel=0.15)
 
 
 def test_clipping_at_both_ends_does_not_flatten_the_line() -> None:
     light = 60 * scene("camera")
-    image = shot(light, 5, 4, 0)
+    image = take_shot(light, 5, 4, 0)
     whole = estimate_noise(planes(image), 0)
     cut = estimate_noise(planes(np.clip(np.rint(image), 0, 255)), 1)
     assert (image < 0).mean() > 0.002
@@ -80,14 +80,14 @@ def test_clipping_at_both_ends_does_not_flatten_the_line() -> None:
 
 def test_rounding_adds_a_twelfth_of_a_squared_step() -> None:
     picture = 100 + np.random.default_rng(0).normal(0, 0.8, (256, 256))
-    found = estimate_noise(planes(np.rint(picture)), 1)
-    assert found.gain * 100 + found.intercept == pytest.approx(0.64 + 1 / 12, rel=0.05)
+    estimate = estimate_noise(planes(np.rint(picture)), 1)
+    assert estimate.gain * 100 + estimate.intercept == pytest.approx(0.64 + 1 / 12, rel=0.05)
 
 
 def test_planes_of_a_stack_tell_together() -> None:
     light = 200 * scene("camera")[100:228, 100:228]
-    found = estimate_noise(planes(*(shot(light, 2, 3, 50, seed) for seed in range(4))), 0)
-    assert found.gain == pytest.approx(2, rel=0.1)
+    estimate = estimate_noise(planes(*(take_shot(light, 2, 3, 50, seed) for seed in range(4))), 0)
+    assert estimate.gain == pytest.approx(2, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -105,42 +105,42 @@ def test_planes_of_a_stack_tell_together() -> None:
 def test_images_without_visible_noise_are_not_guessed_at(
     image: Picture, step: float, doubt: str | None
 ) -> None:
-    found = estimate_noise(planes(image), step)
-    assert found.unreliable_reason in set(UnreliableReason)
-    assert doubt is None or found.unreliable_reason == doubt
-    assert np.isfinite([found.gain, found.intercept, found.floor]).all()
-    assert found.floor > 0
+    estimate = estimate_noise(planes(image), step)
+    assert estimate.unreliable_reason in set(UnreliableReason)
+    assert doubt is None or estimate.unreliable_reason == doubt
+    assert np.isfinite([estimate.gain, estimate.intercept, estimate.floor]).all()
+    assert estimate.floor > 0
 
 
 def test_scattered_holes_are_a_doubt() -> None:
     image = 100 + np.random.default_rng(0).normal(0, 5, (128, 128))
-    known = torch.from_numpy(np.random.default_rng(1).random((1, 128, 128)) < 0.5)
+    mask = torch.from_numpy(np.random.default_rng(1).random((1, 128, 128)) < 0.5)
     assert (
-        estimate_noise(planes(image), 0, known).unreliable_reason == UnreliableReason.TOO_FEW_BLOCKS
+        estimate_noise(planes(image), 0, mask).unreliable_reason == UnreliableReason.TOO_FEW_BLOCKS
     )
 
 
 def test_a_flat_image_tells_its_level_but_not_its_gain() -> None:
-    found = estimate_noise(planes(100 + np.random.default_rng(0).normal(0, 5, (256, 256))), 0)
-    assert found.gain * 100 + found.intercept == pytest.approx(25, rel=0.05)
-    assert found.gain < 4 * found.gain_error
-    assert not found.unreliable_reason
+    estimate = estimate_noise(planes(100 + np.random.default_rng(0).normal(0, 5, (256, 256))), 0)
+    assert estimate.gain * 100 + estimate.intercept == pytest.approx(25, rel=0.05)
+    assert estimate.gain < 4 * estimate.gain_error
+    assert not estimate.unreliable_reason
 
 
 def test_the_standard_error_of_the_gain_is_of_the_right_size() -> None:
     light = 100 * scene("camera")[::2, ::2]
-    told = [estimate_noise(planes(shot(light, 2, 2, 20, seed)), 0) for seed in range(5)]
-    apart = float(np.std([one.gain for one in told], ddof=1))
-    said = float(np.mean([one.gain_error for one in told]))
+    estimates = [estimate_noise(planes(take_shot(light, 2, 2, 20, seed)), 0) for seed in range(5)]
+    apart = float(np.std([estimate.gain for estimate in estimates], ddof=1))
+    said = float(np.mean([estimate.gain_error for estimate in estimates]))
     assert 0.3 < apart / said < 3
 
 
 @pytest.mark.parametrize("blur", [(0.0, 0.7), (0.7, 0.7)])
 def test_correlated_noise_keeps_its_variance(blur: tuple[float, float]) -> None:
     noise = gaussian_filter(np.random.default_rng(0).normal(size=(303, 384)), blur)
-    found = estimate_noise(planes(255 * scene("coins") + 20 * noise / noise.std()), 0)
+    estimate = estimate_noise(planes(255 * scene("coins") + 20 * noise / noise.std()), 0)
     middle = 255 * float(np.median(scene("coins")))
-    assert np.sqrt(found.gain * middle + found.intercept) == pytest.approx(20, rel=0.2)
+    assert np.sqrt(estimate.gain * middle + estimate.intercept) == pytest.approx(20, rel=0.2)
 
 
 def test_a_picture_without_its_finest_frequencies_is_no_crash() -> None:

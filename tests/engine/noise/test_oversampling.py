@@ -18,7 +18,7 @@ from napari_dip.engine.noise.oversampling import (
 from napari_dip.engine.problem import Estimate
 
 
-def blurred(picture: torch.Tensor, times: int = 2) -> torch.Tensor:
+def blur(picture: torch.Tensor, times: int = 2) -> torch.Tensor:
     """(Y, X): a binomial blur as an interpolation makes it."""
     kernel = torch.tensor([1.0, 2.0, 1.0]) / 4
     kernel = (kernel[:, None] * kernel)[None, None]
@@ -28,13 +28,13 @@ def blurred(picture: torch.Tensor, times: int = 2) -> torch.Tensor:
 
 
 def noise(size: tuple[int, int], seed: int = 0) -> torch.Tensor:
-    spread = blurred(torch.randn(size, generator=torch.Generator().manual_seed(seed)))
+    spread = blur(torch.randn(size, generator=torch.Generator().manual_seed(seed)))
     return 12 * spread / spread.std()
 
 
 def scene(name: str, times: int) -> torch.Tensor:
     picture = torch.from_numpy(getattr(data, name)()[:192, 100:300]).float()
-    return blurred(picture, times)
+    return blur(picture, times)
 
 
 @pytest.mark.parametrize("name", ["camera", "coins", "cell"])
@@ -52,14 +52,14 @@ def test_a_sharp_picture_under_blurred_noise_is_not(name: str) -> None:
 def test_texture_all_over_under_white_noise_is_not() -> None:
     """Each block is as like the next one as noise is, but the finest frequencies hold noise."""
     rng = torch.Generator().manual_seed(0)
-    texture = blurred(torch.randn((192, 200), generator=rng), 1)
+    texture = blur(torch.randn((192, 200), generator=rng), 1)
     image = (100 + 40 * texture + 25 * torch.randn((192, 200), generator=rng))[None]
     assert not is_oversampled(image, estimate_noise(image, 0))
 
 
 @pytest.mark.parametrize("size", [(64, 80), (65, 81)])
 def test_what_has_no_fine_detail_comes_back_from_half_its_size(size: tuple[int, int]) -> None:
-    smooth = blurred(torch.rand(size, generator=torch.Generator().manual_seed(0)), 6)[None, None]
+    smooth = blur(torch.rand(size, generator=torch.Generator().manual_seed(0)), 6)[None, None]
     half = halve_resolution(smooth)
     assert half.shape[2:] == tuple(-(-side // 2) for side in size)
     back = double_resolution(half, size)

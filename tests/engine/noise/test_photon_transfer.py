@@ -13,7 +13,7 @@ from napari_dip.engine.noise.variance_model import DarkLevel, measure_dark, meas
 GAIN, READ, OFFSET = 2.5, 4.0, 100.0
 
 
-def frames(light: float | np.ndarray, count: int, seed: int = 0) -> torch.Tensor:
+def take_frames(light: float | np.ndarray, count: int, seed: int = 0) -> torch.Tensor:
     rng = np.random.default_rng(seed)
     shape = (count, 64, 64)
     shots = GAIN * rng.poisson(light, shape) + rng.normal(0, READ, shape) + OFFSET
@@ -21,24 +21,24 @@ def frames(light: float | np.ndarray, count: int, seed: int = 0) -> torch.Tensor
 
 
 def test_dark_frames_tell_offset_and_read_noise() -> None:
-    found = measure_dark(frames(0, 8))
-    assert found.offset == pytest.approx(OFFSET, rel=0.01)
-    assert found.read_noise == pytest.approx(READ, rel=0.05)
+    dark = measure_dark(take_frames(0, 8))
+    assert dark.offset == pytest.approx(OFFSET, rel=0.01)
+    assert dark.read_noise == pytest.approx(READ, rel=0.05)
 
 
 def test_offsets_of_single_pixels_are_no_read_noise() -> None:
     fixed = torch.from_numpy(np.random.default_rng(1).normal(0, 20, (1, 64, 64)))
-    assert measure_dark(frames(0, 8) + fixed).read_noise == pytest.approx(READ, rel=0.05)
+    assert measure_dark(take_frames(0, 8) + fixed).read_noise == pytest.approx(READ, rel=0.05)
 
 
 def test_hot_pixels_of_one_dark_frame_do_not_count() -> None:
-    dark = frames(0, 1)
+    dark = take_frames(0, 1)
     dark[0, ::16, ::16] = 4000
     assert measure_dark(dark).read_noise == pytest.approx(READ, rel=0.1)
 
 
 def test_flat_frames_tell_the_gain_with_a_dark_one() -> None:
-    flat = frames(200, 4) * torch.tensor([1.0, 1.0, 1.0, 1.0])[:, None, None]
+    flat = take_frames(200, 4) * torch.tensor([1.0, 1.0, 1.0, 1.0])[:, None, None]
     gain, intercept = measure_flat(flat, DarkLevel(OFFSET, READ))
     assert gain == pytest.approx(GAIN, rel=0.05)
     assert intercept == pytest.approx(READ**2 - gain * OFFSET)
@@ -46,17 +46,17 @@ def test_flat_frames_tell_the_gain_with_a_dark_one() -> None:
 
 def test_uneven_flat_frames_tell_the_line_alone() -> None:
     ramp = np.linspace(20, 800, 64)[None, None].repeat(64, 1)
-    gain, intercept = measure_flat(frames(ramp, 6), None)
+    gain, intercept = measure_flat(take_frames(ramp, 6), None)
     assert gain == pytest.approx(GAIN, rel=0.1)
     assert gain * OFFSET + intercept == pytest.approx(READ**2, abs=0.05 * GAIN**2 * 400)
 
 
 def test_one_flat_frame_is_refused() -> None:
     with pytest.raises(ValueError, match="two frames"):
-        measure_flat(frames(200, 1), None)
+        measure_flat(take_frames(200, 1), None)
 
 
-def cells(background: float) -> np.ndarray:
+def draw_cells(background: float) -> np.ndarray:
     rng = np.random.default_rng(3)
     spots = gaussian_filter((rng.random((256, 256)) > 0.999).astype(float), 8)
     light = background + 300 * np.clip(spots / spots.max() - 0.2, 0, None)
@@ -64,14 +64,14 @@ def cells(background: float) -> np.ndarray:
 
 
 def test_dark_pixels_of_an_image_tell_offset_and_read_noise() -> None:
-    found = estimate_noise(torch.from_numpy(cells(0))[None], 0)
-    assert found.offset == pytest.approx(OFFSET, abs=READ / 2)
-    assert found.read_noise == pytest.approx(READ, rel=0.1)
+    estimate = estimate_noise(torch.from_numpy(draw_cells(0))[None], 0)
+    assert estimate.offset == pytest.approx(OFFSET, abs=READ / 2)
+    assert estimate.read_noise == pytest.approx(READ, rel=0.1)
 
 
 def test_an_image_without_dark_pixels_tells_neither() -> None:
     rng = np.random.default_rng(0)
     light = np.linspace(20, 300, 256)[None].repeat(256, 0)
     shot = GAIN * rng.poisson(light) + rng.normal(0, READ, light.shape) + OFFSET
-    found = estimate_noise(torch.from_numpy(shot)[None], 0)
-    assert (found.offset, found.read_noise) == (None, None)
+    estimate = estimate_noise(torch.from_numpy(shot)[None], 0)
+    assert (estimate.offset, estimate.read_noise) == (None, None)

@@ -23,7 +23,7 @@ from napari_dip.engine.noise.estimate import (
 )
 
 
-def shot(name: str, deviation: float, *, blurred: float = 0.0) -> torch.Tensor:
+def take_shot(name: str, deviation: float, *, blurred: float = 0.0) -> torch.Tensor:
     picture = getattr(data, name)()[:256, :256].astype(np.float64)
     noise = np.random.default_rng(0).normal(0, 1, picture.shape)
     if blurred:
@@ -34,8 +34,8 @@ def shot(name: str, deviation: float, *, blurred: float = 0.0) -> torch.Tensor:
 
 def test_white_noise_is_not_foretold_by_neighbours() -> None:
     noise = 9 * torch.randn(128, 128, generator=torch.Generator().manual_seed(0))
-    _, left = measure_prediction_residual(noise)
-    assert (left / 81).tolist() == pytest.approx([WHITE_RESIDUAL_FRACTION] * 4, rel=0.2)
+    _, residual = measure_prediction_residual(noise)
+    assert (residual / 81).tolist() == pytest.approx([WHITE_RESIDUAL_FRACTION] * 4, rel=0.2)
     assert compute_residual_fraction((), ()) == pytest.approx(WHITE_RESIDUAL_FRACTION, rel=0.06)
 
 
@@ -46,7 +46,7 @@ def test_correlated_noise_is_foretold_as_its_correlation_says() -> None:
 
 
 def test_fur_that_was_taken_for_correlated_noise_is_doubted_and_less_is_taken() -> None:
-    plane = shot("gravel", 8)
+    plane = take_shot("gravel", 8)
     measured = NoiseEstimate(
         gain=0.0,
         intercept=204.0,
@@ -58,14 +58,14 @@ def test_fur_that_was_taken_for_correlated_noise_is_doubted_and_less_is_taken() 
     corrected = correct_by_prediction(measured, plane, 1.0)
     assert corrected.unreliable_reason == "texture"
     assert compute_blind_spot_size([corrected], (256, 256)) == (1, 1)
-    level = [one.gain * float(plane.mean()) + one.intercept for one in (measured, corrected)]
+    level = [noise.gain * float(plane.mean()) + noise.intercept for noise in (measured, corrected)]
     assert abs(level[1] - 64) < 0.6 * abs(level[0] - 64)
 
 
 @pytest.mark.parametrize("blurred", [0.5, 0.8])
 @pytest.mark.parametrize("name", ["camera", "moon", "coins"])
 def test_noise_that_is_correlated_stays_as_it_was_measured(name: str, blurred: float) -> None:
-    plane = shot(name, 10, blurred=blurred)
+    plane = take_shot(name, 10, blurred=blurred)
     measured = estimate_noise(plane[None], 1.0)
     assert (
         replace(correct_by_prediction(measured, plane, 1.0), caution=measured.caution) == measured
@@ -74,13 +74,13 @@ def test_noise_that_is_correlated_stays_as_it_was_measured(name: str, blurred: f
 
 @pytest.mark.parametrize("name", ["camera", "moon", "cell"])
 def test_white_noise_stays_as_it_was_measured(name: str) -> None:
-    plane = shot(name, 10)
+    plane = take_shot(name, 10)
     measured = estimate_noise(plane[None], 1.0)
     assert correct_by_prediction(measured, plane, 1.0) is measured
 
 
 def test_noise_that_neighbours_foretell_too_well_is_no_white_noise() -> None:
-    plane = shot("moon", 10, blurred=0.8)
+    plane = take_shot("moon", 10, blurred=0.8)
     estimate_noise(plane[None], 1.0)
     white = correct_by_prediction(
         NoiseEstimate(

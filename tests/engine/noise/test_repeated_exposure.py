@@ -53,14 +53,14 @@ def test_the_noise_line_is_measured_in_a_picture_that_has_no_flat_place(
     )
     for signal in (80.0, 150.0, 220.0):
         expected = gain * signal + read**2
-        for one in (ours, theirs):
-            assert one.gain * signal + one.intercept == pytest.approx(expected, rel=0.1)
+        for noise in (ours, theirs):
+            assert noise.gain * signal + noise.intercept == pytest.approx(expected, rel=0.1)
 
 
 def test_the_noisier_shot_is_told_from_the_other() -> None:
     rng, truth = torch.Generator().manual_seed(5), scene()
     ours, theirs = measure_repeated_exposure(truth + 10 * normal(rng), truth + 20 * normal(rng), 0)
-    level = [one.gain * 150 + one.intercept for one in (ours, theirs)]
+    level = [noise.gain * 150 + noise.intercept for noise in (ours, theirs)]
     assert level[0] == pytest.approx(100, rel=0.2)
     assert level[1] == pytest.approx(400, rel=0.1)
 

@@ -30,8 +30,8 @@ def test_black_pixels_have_a_logarithm_too():
 
 
 def test_the_variance_of_speckle_grows_with_the_squared_signal():
-    one = torch.ones(1, 1, 1, 1)
-    noise = NoiseVariance(gain=0 * one, intercept=0 * one, floor=1e-9 * one, square=0.25 * one)
+    mask = torch.ones(1, 1, 1, 1)
+    noise = NoiseVariance(gain=0 * mask, intercept=0 * mask, floor=1e-9 * mask, square=0.25 * mask)
     signal = torch.tensor([2.0, 4.0]).reshape(1, 1, 1, 2)
     torch.testing.assert_close(noise.evaluate(signal), 0.25 * signal**2)
     torch.testing.assert_close(noise.scale(3).select(0).evaluate(signal), 0.75 * signal**2)

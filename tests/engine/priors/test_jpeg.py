@@ -25,15 +25,17 @@ from napari_dip.engine.priors.masked_input import FillingResidualNetwork
 SIDE = 48
 
 
-def grey() -> np.ndarray:
+def load_grey() -> np.ndarray:
     return data.camera()[120 : 120 + SIDE, 200 : 200 + SIDE]
 
 
-def colours() -> np.ndarray:
+def load_colours() -> np.ndarray:
     return data.astronaut()[60 : 60 + SIDE, 180 : 180 + SIDE]
 
 
-def saved(picture: np.ndarray, quality: int, **how: int) -> tuple[torch.Tensor, JpegCompression]:
+def save_as_jpeg(
+    picture: np.ndarray, quality: int, **how: int
+) -> tuple[torch.Tensor, JpegCompression]:
     """Save with Pillow; the picture as opened again, and what the file says of itself."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=quality, **how)
@@ -53,50 +55,52 @@ def planes(picture: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(moved.copy())[None]
 
 
-def error(picture: torch.Tensor, other: torch.Tensor) -> float:
+def measure_error(picture: torch.Tensor, other: torch.Tensor) -> float:
     return float((picture - other).square().mean())
 
 
 @pytest.mark.parametrize("quality", [10, 40, 80])
 def test_greys_come_out_as_pillow_saves_them(quality: int) -> None:
-    opened, how = saved(grey(), quality)
-    ours = recompress(planes(grey()), how).clamp(0, 255)
+    opened, how = save_as_jpeg(load_grey(), quality)
+    ours = recompress(planes(load_grey()), how).clamp(0, 255)
     # rounded to whole levels, and now and then a coefficient between two steps to the other one
-    assert error(ours, opened) < 1 / 12 + 0.05 * error(planes(grey()), opened)
+    assert measure_error(ours, opened) < 1 / 12 + 0.05 * measure_error(planes(load_grey()), opened)
 
 
 @pytest.mark.parametrize("subsampling", [0, 2])
 def test_colours_come_out_nearly_as_pillow_saves_them(subsampling: int) -> None:
-    opened, how = saved(colours(), 40, subsampling=subsampling)
-    ours = recompress(planes(colours()), how).clamp(0, 255)
-    assert error(ours, opened) < 0.1 * error(planes(colours()), opened)
+    opened, how = save_as_jpeg(load_colours(), 40, subsampling=subsampling)
+    ours = recompress(planes(load_colours()), how).clamp(0, 255)
+    assert measure_error(ours, opened) < 0.1 * measure_error(planes(load_colours()), opened)
 
 
 def test_the_mean_over_grids_is_nearer_to_the_truth() -> None:
-    opened, how = saved(grey(), 10)
-    assert error(reapply_shifted_jpeg(opened, how), planes(grey())) < 0.95 * error(
-        opened, planes(grey())
-    )
+    opened, how = save_as_jpeg(load_grey(), 10)
+    assert measure_error(
+        reapply_shifted_jpeg(opened, how), planes(load_grey())
+    ) < 0.95 * measure_error(opened, planes(load_grey()))
 
 
 def test_the_truth_is_consistent_with_its_own_file_and_a_flat_picture_is_not() -> None:
-    opened, how = saved(grey(), 20)
-    kept = project_onto_quantisation_set(planes(grey()), opened, how)
-    assert error(kept, planes(grey())) < 0.5  # rounding of pixels only
+    opened, how = save_as_jpeg(load_grey(), 20)
+    kept = project_onto_quantisation_set(planes(load_grey()), opened, how)
+    assert measure_error(kept, planes(load_grey())) < 0.5  # rounding of pixels only
     flat = torch.full_like(opened, 100.0)
-    assert error(project_onto_quantisation_set(flat, opened, how), opened) < error(flat, opened)
+    assert measure_error(project_onto_quantisation_set(flat, opened, how), opened) < measure_error(
+        flat, opened
+    )
 
 
 def test_what_is_consistent_compresses_to_the_same_file() -> None:
-    opened, how = saved(grey(), 20)
+    opened, how = save_as_jpeg(load_grey(), 20)
     kept = project_onto_quantisation_set(reapply_shifted_jpeg(opened, how), opened, how)
-    assert error(recompress(kept, how), recompress(opened, how)) < 1
+    assert measure_error(recompress(kept, how), recompress(opened, how)) < 1
 
 
 def test_blocks_that_the_border_cuts_are_left_alone() -> None:
-    _, how = saved(grey(), 20)
+    _, how = save_as_jpeg(load_grey(), 20)
     cut = JpegCompression(block_offset=(5, 3), quantisation_tables=how.quantisation_tables)
-    picture = planes(grey())
+    picture = planes(load_grey())
     inside = mask_whole_blocks(picture, cut)
     assert float(inside[..., :5, :].sum()) == float(inside[..., :3].sum()) == 0
     assert float(inside.sum()) == 40 * 40
@@ -105,9 +109,9 @@ def test_blocks_that_the_border_cuts_are_left_alone() -> None:
 
 
 def test_pixels_of_a_block_share_its_number() -> None:
-    _, how = saved(grey(), 20)
+    _, how = save_as_jpeg(load_grey(), 20)
     numbers = number_blocks(
-        planes(grey()),
+        planes(load_grey()),
         JpegCompression(block_offset=(4, 0), quantisation_tables=how.quantisation_tables),
     )
     assert len(numbers.unique()) == 7 * 6
@@ -116,7 +120,7 @@ def test_pixels_of_a_block_share_its_number() -> None:
 
 
 def test_steps_are_fed_what_was_compressed_once_more_and_the_last_look_the_picture() -> None:
-    opened, how = saved(grey(), 10)
+    opened, how = save_as_jpeg(load_grey(), 10)
     rng = torch.Generator().manual_seed(0)
     hourglass = Hourglass(2, 2, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
     net = FillingResidualNetwork(hourglass, 2, 1, 2, rng)
@@ -128,7 +132,7 @@ def test_steps_are_fed_what_was_compressed_once_more_and_the_last_look_the_pictu
     (last,) = prior.make_inference_inputs()
     torch.testing.assert_close(last.network_input[:, 1:] * 200, opened)
     torch.testing.assert_close(prior.make_prediction_input().network_input, last.network_input)
-    assert error(prior.make_validation_input().network_input, last.network_input) > 0
+    assert measure_error(prior.make_validation_input().network_input, last.network_input) > 0
     untrained = prior.estimate(prior.net(last.network_input))
     torch.testing.assert_close(
         untrained.mean, last.network_input[:, :1]

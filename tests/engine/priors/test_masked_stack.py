@@ -20,33 +20,35 @@ from napari_dip.engine.priors.masked_stack import (
 SIDE, PLANES = 20, 8
 
 
-def stack() -> torch.Tensor:
+def make_stack() -> torch.Tensor:
     """Planes whose pixels are ten times their number, plus their column."""
     plane = torch.arange(SIDE).float().expand(SIDE, SIDE) / SIDE
     return torch.stack([10 * number + plane for number in range(PLANES)])[None, None]
 
 
-def without(*planes: int) -> torch.Tensor:
-    known = torch.ones(1, 1, PLANES, SIDE, SIDE)
-    known[:, :, list(planes)] = 0
-    return known
+def mask_without_planes(*planes: int) -> torch.Tensor:
+    mask = torch.ones(1, 1, PLANES, SIDE, SIDE)
+    mask[:, :, list(planes)] = 0
+    return mask
 
 
-def found(known: torch.Tensor, plane: int, back: int = 1, ahead: int = 1) -> NeighbourPlanes:
+def find_neighbours(
+    mask: torch.Tensor, plane: int, back: int = 1, ahead: int = 1
+) -> NeighbourPlanes:
     reach = (torch.full((1, 1, 1), back), torch.full((1, 1, 1), ahead))
     return gather_neighbour_planes(
-        stack() * known, find_visible_planes(known), torch.tensor([plane]), reach
+        make_stack() * mask, find_visible_planes(mask), torch.tensor([plane]), reach
     )
 
 
-def prior(known: torch.Tensor, planes: int = 1, *, foretell: bool = False) -> MaskedStackPrior:
-    held_out = torch.zeros_like(known)
-    held_out[..., ::5, ::5] = known[..., ::5, ::5]
+def make_prior(mask: torch.Tensor, planes: int = 1, *, foretell: bool = False) -> MaskedStackPrior:
+    held_out = torch.zeros_like(mask)
+    held_out[..., ::5, ::5] = mask[..., ::5, ::5]
     net = PlanewiseNetwork(torch.nn.Conv2d(count_stack_input_channels(1), 2, 1), 2**18)
     return MaskedStackPrior(
         net,
-        stack() / 80,
-        known,
+        make_stack() / 80,
+        mask,
         held_out,
         max_masked_fraction=0.3,
         predicts_measured=foretell,
@@ -55,76 +57,88 @@ def prior(known: torch.Tensor, planes: int = 1, *, foretell: bool = False) -> Ma
 
 
 def test_a_missing_plane_lies_on_the_line_between_its_neighbours() -> None:
-    told = found(without(3, 4), 3)
-    torch.testing.assert_close(told.interpolated, stack()[0, 0, 3][None, None])
-    torch.testing.assert_close(told.nearness[0, :, 0, 0], torch.tensor([1.0, 0.5]))
+    neighbours = find_neighbours(mask_without_planes(3, 4), 3)
+    torch.testing.assert_close(neighbours.interpolated, make_stack()[0, 0, 3][None, None])
+    torch.testing.assert_close(neighbours.nearness[0, :, 0, 0], torch.tensor([1.0, 0.5]))
 
 
 def test_neighbours_come_in_the_order_of_their_distance() -> None:
-    values = found(without(4), 4).values[0, :, 0, 0]
+    values = find_neighbours(mask_without_planes(4), 4).values[0, :, 0, 0]
     assert values.tolist() == [30, 20, 50, 60]
-    assert found(without(4), 4).reverse().values[0, :, 0, 0].tolist() == [50, 60, 30, 20]
+    assert find_neighbours(mask_without_planes(4), 4).reverse().values[0, :, 0, 0].tolist() == [
+        50,
+        60,
+        30,
+        20,
+    ]
 
 
 def test_looking_further_away_passes_over_the_nearest() -> None:
-    assert found(without(), 4, back=2, ahead=3).values[0, :, 0, 0].tolist() == [20, 10, 70, 70]
+    assert find_neighbours(mask_without_planes(), 4, back=2, ahead=3).values[
+        0, :, 0, 0
+    ].tolist() == [
+        20,
+        10,
+        70,
+        70,
+    ]
 
 
 @pytest.mark.parametrize(("plane", "nearest"), [(0, 10), (PLANES - 1, 10 * (PLANES - 2))])
 def test_at_either_end_the_one_side_tells(plane: int, nearest: int) -> None:
-    told = found(without(plane), plane)
-    assert float(told.interpolated[0, 0, 0, 0]) == nearest
-    assert sorted(told.nearness[0, :, 0, 0].tolist()) == [0, 1]
-    assert float(told.values.min()) >= min(nearest, 20)
+    neighbours = find_neighbours(mask_without_planes(plane), plane)
+    assert float(neighbours.interpolated[0, 0, 0, 0]) == nearest
+    assert sorted(neighbours.nearness[0, :, 0, 0].tolist()) == [0, 1]
+    assert float(neighbours.values.min()) >= min(nearest, 20)
 
 
 def test_where_no_plane_shows_a_pixel_nothing_is_told() -> None:
-    known = without()
-    known[..., 3, 3] = 0
-    told = found(known, 4)
-    assert float(told.interpolated[0, 0, 3, 3]) == 0
-    assert float(told.nearness[0, :, 3, 3].sum()) == 0
-    assert float(told.interpolated[0, 0, 3, 4]) > 0
+    mask = mask_without_planes()
+    mask[..., 3, 3] = 0
+    neighbours = find_neighbours(mask, 4)
+    assert float(neighbours.interpolated[0, 0, 3, 3]) == 0
+    assert float(neighbours.nearness[0, :, 3, 3].sum()) == 0
+    assert float(neighbours.interpolated[0, 0, 3, 4]) > 0
 
 
 def test_planes_are_hidden_whose_neighbours_are_as_far_as_those_of_the_missing_one() -> None:
-    holes = StackHoles(without(3))
+    holes = StackHoles(mask_without_planes(3))
     assert holes.planes == [3] and holes.is_plane_missing == [True]
     assert holes.find_similar_planes(0) == [
         1,
         5,
         6,
     ]  # at the ends, and beside the missing one, one side lacks
-    assert StackHoles(without(0)).find_similar_planes(0) == [1, 2, 3, 4, 5, 6]
+    assert StackHoles(mask_without_planes(0)).find_similar_planes(0) == [1, 2, 3, 4, 5, 6]
 
 
 def test_partly_missing_planes_may_be_imitated_anywhere() -> None:
-    known = without()
-    known[:, :, 2, 5] = 0
-    assert StackHoles(known).find_similar_planes(0) == list(range(PLANES))
+    mask = mask_without_planes()
+    mask[:, :, 2, 5] = 0
+    assert StackHoles(mask).find_similar_planes(0) == list(range(PLANES))
 
 
 @pytest.mark.parametrize("gone", ["plane", "line", "nothing"])
 def test_a_plane_that_is_foretold_does_not_see_what_is_foretold(gone: str) -> None:
-    known = without(3) if gone == "plane" else without()
+    mask = mask_without_planes(3) if gone == "plane" else mask_without_planes()
     if gone == "line":
-        known[:, :, 3, 5:7] = 0
-    one = prior(known)
-    sample = one.draw_training_input(torch.Generator().manual_seed(1))
+        mask[:, :, 3, 5:7] = 0
+    hiding = make_prior(mask)
+    sample = hiding.draw_training_input(torch.Generator().manual_seed(1))
     assert sample.loss_mask is not None and sample.window is not None
     assert float(sample.loss_mask.sum()) > 0
-    one.measurement = one.measurement + sample.window.place_on(sample.loss_mask, one.grid)
-    again = one.draw_training_input(torch.Generator().manual_seed(1))
+    hiding.measurement = hiding.measurement + sample.window.place_on(sample.loss_mask, hiding.grid)
+    again = hiding.draw_training_input(torch.Generator().manual_seed(1))
     assert torch.equal(sample.network_input, again.network_input)
 
 
 def test_whole_planes_are_hidden_whole_and_lines_are_not() -> None:
-    whole = prior(without(3)).draw_training_input(torch.Generator().manual_seed(1))
+    whole = make_prior(mask_without_planes(3)).draw_training_input(torch.Generator().manual_seed(1))
     assert whole.loss_mask is not None
     assert float(whole.loss_mask.mean()) == 1
-    known = without()
-    known[:, :, 3, 5:7] = 0
-    lines = prior(known).draw_training_input(torch.Generator().manual_seed(1))
+    mask = mask_without_planes()
+    mask[:, :, 3, 5:7] = 0
+    lines = make_prior(mask).draw_training_input(torch.Generator().manual_seed(1))
     assert lines.loss_mask is not None
     rows = lines.loss_mask[0, 0, 0].mean(-1)
     assert 0 < float(lines.loss_mask.mean()) < 0.7
@@ -134,35 +148,46 @@ def test_whole_planes_are_hidden_whole_and_lines_are_not() -> None:
 @pytest.mark.parametrize("foretell", [False, True])
 @pytest.mark.parametrize("gone", ["plane", "line"])
 def test_the_last_look_tells_each_pixel_that_it_is_asked_for(gone: str, foretell: bool) -> None:
-    known = without(3) if gone == "plane" else without()
+    mask = mask_without_planes(3) if gone == "plane" else mask_without_planes()
     if gone == "line":
-        known[:, :, 3, 5:7] = 0
-    one = prior(known, foretell=foretell)
-    total, asked = torch.zeros_like(known), 1 - known + (known if foretell else one.validation_mask)
-    for sample in one.make_inference_inputs():
+        mask[:, :, 3, 5:7] = 0
+    hiding = make_prior(mask, foretell=foretell)
+    total, wanted = (
+        torch.zeros_like(mask),
+        1 - mask + (mask if foretell else hiding.validation_mask),
+    )
+    for sample in hiding.make_inference_inputs():
         assert sample.output_mask is not None
-        seen = sample.network_input[:, -1:] > 0
+        filled = sample.network_input[:, -1:] > 0
         judging = (
-            one.validation_mask
+            hiding.validation_mask
             if sample.window is None
-            else sample.window.crop(one.validation_mask)
+            else sample.window.crop(hiding.validation_mask)
         )
-        assert not bool(seen[(judging > 0) & (sample.output_mask > 0)].any())
+        assert not bool(filled[(judging > 0) & (sample.output_mask > 0)].any())
         total += (
             sample.output_mask
             if sample.window is None
-            else sample.window.place_on(sample.output_mask, one.grid)
+            else sample.window.place_on(sample.output_mask, hiding.grid)
         )
-    torch.testing.assert_close(total, asked)
+    torch.testing.assert_close(total, wanted)
 
 
 def test_where_planes_are_missing_judging_goes_by_other_planes_alone() -> None:
-    assert float((prior(without(3)).make_prediction_input().network_input[:, -1:] > 0).sum()) == 0
-    known = without()
-    known[:, :, 3, 5:7] = 0
-    one = prior(known)
+    assert (
+        float(
+            (
+                make_prior(mask_without_planes(3)).make_prediction_input().network_input[:, -1:] > 0
+            ).sum()
+        )
+        == 0
+    )
+    mask = mask_without_planes()
+    mask[:, :, 3, 5:7] = 0
+    hiding = make_prior(mask)
     assert torch.equal(
-        (one.make_prediction_input().network_input[:, -1:] > 0).float(), known - one.validation_mask
+        (hiding.make_prediction_input().network_input[:, -1:] > 0).float(),
+        mask - hiding.validation_mask,
     )
 
 
@@ -184,7 +209,7 @@ def test_a_window_of_chosen_planes_puts_them_back_where_they_were() -> None:
 
 
 def test_the_code_has_as_many_channels_as_are_counted() -> None:
-    code = prior(without(3)).make_prediction_input().network_input
+    code = make_prior(mask_without_planes(3)).make_prediction_input().network_input
     assert code.shape == (1, count_stack_input_channels(1), PLANES, SIDE, SIDE)
     assert count_stack_input_channels(2) - count_stack_input_channels(1) == 5 + len(
         make_filling_windows(2)
@@ -192,17 +217,17 @@ def test_the_code_has_as_many_channels_as_are_counted() -> None:
 
 
 def test_planes_that_look_alike_are_believed_and_others_are_not() -> None:
-    known = without()
-    known[:, :, 3, 5:8] = 0
-    held_out = torch.zeros_like(known)
+    mask = mask_without_planes()
+    mask[:, :, 3, 5:8] = 0
+    held_out = torch.zeros_like(mask)
     rng = torch.Generator().manual_seed(0)
     grain = torch.rand(1, 1, 1, SIDE, SIDE, generator=rng).expand(-1, -1, PLANES, -1, -1)
     slopes = torch.arange(SIDE).float()[:, None] * torch.randn(1, 1, PLANES, 1, SIDE, generator=rng)
-    words = [
+    texts = [
         MaskedStackPrior(
             torch.nn.Identity(),
             pixels,
-            known,
+            mask,
             held_out,
             max_masked_fraction=0.3,
             predicts_measured=False,
@@ -210,14 +235,14 @@ def test_planes_that_look_alike_are_believed_and_others_are_not() -> None:
         ).neighbour_weight
         for pixels in (grain, slopes)
     ]
-    assert words[0] > 0.95
-    assert words[1] < 0.2
+    assert texts[0] > 0.95
+    assert texts[1] < 0.2
 
 
 def test_what_judges_lies_in_planes_like_the_missing_ones() -> None:
-    known = without(3)
-    alike = StackHoles(known).mask_similar_planes(known)
+    mask = mask_without_planes(3)
+    alike = StackHoles(mask).mask_similar_planes(mask)
     assert alike.amax((0, 1, 3, 4)).nonzero()[:, 0].tolist() == [1, 5, 6]
-    known = without()
-    known[:, :, 3, 5:7] = 0
-    assert torch.equal(StackHoles(known).mask_similar_planes(known), known)
+    mask = mask_without_planes()
+    mask[:, :, 3, 5:7] = 0
+    assert torch.equal(StackHoles(mask).mask_similar_planes(mask), mask)

@@ -14,11 +14,11 @@ from napari_dip.engine.priors.r2r import R2R_CORRELATED_STRENGTH, R2R_NOISE_STRE
 LAGS = ((0.5, 0.1, 0.0), (0.3, 0.0, 0.0))
 
 
-def code_of(
+def make_prior(
     measurement: torch.Tensor,
     *,
     held_out: torch.Tensor | None = None,
-    known: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     window: tuple[int, ...] | None = None,
     intercept: float = 0.1,
@@ -39,7 +39,7 @@ def code_of(
     return R2RPrior(
         net,
         measurement,
-        torch.ones_like(none) if known is None else known,
+        torch.ones_like(none) if mask is None else mask,
         none if held_out is None else held_out,
         (1,) * dims,
         noise,
@@ -48,13 +48,13 @@ def code_of(
     )
 
 
-def rng() -> torch.Generator:
+def make_rng() -> torch.Generator:
     return torch.Generator().manual_seed(1)
 
 
 def test_what_is_fed_and_what_is_asked_for_hold_noise_of_the_measured_strength() -> None:
-    prior = code_of(torch.full((1, 1, 256, 256), 0.8))
-    sample = prior.draw_training_input(rng())
+    prior = make_prior(torch.full((1, 1, 256, 256), 0.8))
+    sample = prior.draw_training_input(make_rng())
     assert sample.target_noise is not None
     further = sample.network_input - 0.8
     # their product is minus the noise's variance, which makes the noise of the two uncorrelated
@@ -67,7 +67,7 @@ def test_what_is_fed_and_what_is_asked_for_hold_noise_of_the_measured_strength()
 def test_brighter_places_get_more_noise() -> None:
     measurement = torch.zeros(1, 1, 128, 128)
     measurement[..., 64:] = 2
-    sample = code_of(measurement).draw_training_input(rng())
+    sample = make_prior(measurement).draw_training_input(make_rng())
     assert sample.target_noise is not None
     spread = [
         float(sample.target_noise[..., part].var()) for part in (slice(0, 60), slice(68, 128))
@@ -77,8 +77,8 @@ def test_brighter_places_get_more_noise() -> None:
 
 
 def test_noise_that_neighbours_share_is_shared_in_what_is_put_on_top() -> None:
-    prior = code_of(torch.zeros(1, 1, 256, 256), correlation=LAGS)
-    sample = prior.draw_training_input(rng())
+    prior = make_prior(torch.zeros(1, 1, 256, 256), correlation=LAGS)
+    sample = prior.draw_training_input(make_rng())
     assert sample.target_noise is not None
     noise = sample.target_noise[0, 0]
     assert float(noise.var()) == pytest.approx(0.1 / R2R_CORRELATED_STRENGTH**2, rel=0.05)
@@ -88,37 +88,39 @@ def test_noise_that_neighbours_share_is_shared_in_what_is_put_on_top() -> None:
 
 
 def test_what_judges_is_fed_only_in_the_last_look() -> None:
-    measurement = torch.rand(1, 1, 32, 32, generator=rng())
+    measurement = torch.rand(1, 1, 32, 32, generator=make_rng())
     held_out = torch.zeros(1, 1, 32, 32)
     held_out[..., 5::7, 5::7] = 1
     changed = measurement + 9 * held_out
-    one, other = (code_of(image, held_out=held_out) for image in (measurement, changed))
+    code, changed_code = (make_prior(image, held_out=held_out) for image in (measurement, changed))
     assert torch.equal(
-        one.draw_training_input(rng()).network_input, other.draw_training_input(rng()).network_input
+        code.draw_training_input(make_rng()).network_input,
+        changed_code.draw_training_input(make_rng()).network_input,
     )
     assert torch.equal(
-        one.make_prediction_input().network_input, other.make_prediction_input().network_input
+        code.make_prediction_input().network_input,
+        changed_code.make_prediction_input().network_input,
     )
-    assert torch.equal(next(other.make_inference_inputs()).network_input, changed)
-    driven = one.draw_training_input(rng()).loss_mask
+    assert torch.equal(next(changed_code.make_inference_inputs()).network_input, changed)
+    driven = code.draw_training_input(make_rng()).loss_mask
     assert driven is not None
     assert float(driven.mean()) == pytest.approx(1 - float(held_out.mean()))
 
 
 def test_pixels_without_a_measurement_are_filled_in_and_drive_nothing() -> None:
     measurement = torch.ones(1, 1, 32, 32)
-    known = torch.ones(1, 1, 32, 32)
-    known[..., 10:12, 10:12] = 0
-    prior = code_of(measurement * known, known=known)
+    mask = torch.ones(1, 1, 32, 32)
+    mask[..., 10:12, 10:12] = 0
+    prior = make_prior(measurement * mask, mask=mask)
     assert float(next(prior.make_inference_inputs()).network_input.min()) == pytest.approx(1)
-    driven = prior.draw_training_input(rng()).loss_mask
+    driven = prior.draw_training_input(make_rng()).loss_mask
     assert driven is not None
     assert float((1 - driven).sum()) == 4
 
 
 def test_volumes_and_windows_are_drawn_alike() -> None:
-    prior = code_of(torch.rand(1, 1, 6, 24, 24), window=(6, 16, 16), correlation=LAGS)
-    sample = prior.draw_training_input(rng())
+    prior = make_prior(torch.rand(1, 1, 6, 24, 24), window=(6, 16, 16), correlation=LAGS)
+    sample = prior.draw_training_input(make_rng())
     assert sample.network_input.shape == (1, 1, 6, 16, 16)
     assert prior.net(sample.network_input).shape == (1, 1, 6, 16, 16)
 
@@ -126,39 +128,39 @@ def test_volumes_and_windows_are_drawn_alike() -> None:
 def test_a_network_fed_so_learns_the_picture_not_the_noise() -> None:
     y, x = np.mgrid[:96, :96]
     truth = 100 + 60 * np.sin(x / 7) * np.cos(y / 9)
-    seen = (truth + np.random.default_rng(0).normal(0, 20, truth.shape)).astype(np.float32)
-    result = dip.denoise(seen, prior="r2r", preset="fast", max_iterations=60, device="cpu")
-    assert np.mean((result.image - truth) ** 2) < 0.12 * np.mean((seen - truth) ** 2)
+    noisy = (truth + np.random.default_rng(0).normal(0, 20, truth.shape)).astype(np.float32)
+    result = dip.denoise(noisy, prior="r2r", preset="fast", max_iterations=60, device="cpu")
+    assert np.mean((result.image - truth) ** 2) < 0.12 * np.mean((noisy - truth) ** 2)
     assert np.isfinite(result.uncertainty).all()
 
 
 def test_counts_get_noise_so_skewed_that_what_is_fed_tells_nothing_of_what_is_asked() -> None:
     rate, generator = torch.full((1, 1, 512, 512), 3.0), torch.Generator().manual_seed(0)
     measurement = 0.5 * torch.poisson(rate, generator=generator)  # a gain of 1/2, as `code_of` has
-    prior = code_of(measurement, intercept=0)
-    sample = prior.draw_training_input(rng())
+    prior = make_prior(measurement, intercept=0)
+    sample = prior.draw_training_input(make_rng())
     assert sample.target_noise is not None and sample.window is not None
     fed = sample.network_input - 1.5
-    asked = sample.window.crop(measurement) - sample.target_noise - 1.5
-    spread = float(fed.std() ** 2 * asked.std())
-    assert abs(float((fed**2 * asked).mean())) / spread < 0.015
+    target = sample.window.crop(measurement) - sample.target_noise - 1.5
+    spread = float(fed.std() ** 2 * target.std())
+    assert abs(float((fed**2 * target).mean())) / spread < 0.015
     plain = torch.empty_like(measurement).normal_(generator=generator) * 0.75**0.5
-    fed, asked = (
+    fed, target = (
         measurement - 1.5 + R2R_NOISE_STRENGTH * plain,
         measurement - 1.5 - plain / R2R_NOISE_STRENGTH,
     )
-    assert float((fed**2 * asked).mean()) / spread > 0.1  # what noise that is not skewed lets by
+    assert float((fed**2 * target).mean()) / spread > 0.1  # what noise that is not skewed lets by
 
 
 def test_equal_losses_keep_the_later_picture_since_the_final_inference_shows_all() -> None:
-    assert code_of(torch.zeros(1, 1, 8, 8)).reveals_validation
+    assert make_prior(torch.zeros(1, 1, 8, 8)).reveals_validation
 
 
 def test_the_final_inference_shows_the_validation_pixels_and_a_prediction_does_not() -> None:
-    measurement = torch.randn(1, 1, 16, 16, generator=rng())
+    measurement = torch.randn(1, 1, 16, 16, generator=make_rng())
     hidden = torch.zeros(1, 1, 16, 16)
     hidden[..., 8, 8] = 1
-    prior = code_of(measurement, held_out=hidden)
+    prior = make_prior(measurement, held_out=hidden)
     (final,) = prior.make_inference_inputs()
     assert torch.equal(final.network_input, measurement)
     filled = prior.make_prediction_input().network_input

@@ -12,12 +12,14 @@ from napari_dip.engine.priors.r2r import MAX_SKEWNESS, estimate_count_skewness
 GAIN = 0.1
 
 
-def told(noisy: np.ndarray, known: torch.Tensor | None = None, reach: int = 0) -> float:
+def measure_from_image(
+    noisy: np.ndarray, mask: torch.Tensor | None = None, reach: int = 0
+) -> float:
     image = torch.from_numpy(noisy.astype(np.float32))[None, None]
     ones = torch.ones(1, 1, 1, 1)
     noise = NoiseVariance(gain=GAIN * ones, intercept=1e-6 * ones, floor=1e-6 * ones)
     lags = (((0.5,) * reach,) * 2) if reach else None
-    everywhere = torch.ones_like(image) if known is None else known
+    everywhere = torch.ones_like(image) if mask is None else mask
     return float(estimate_count_skewness(image, everywhere, noise, lags))
 
 
@@ -28,8 +30,8 @@ def scene(side: int = 256) -> np.ndarray:
 
 def test_counts_are_told_from_noise_that_is_not_skewed() -> None:
     rng, truth = np.random.default_rng(0), scene()
-    assert told(GAIN * rng.poisson(truth / GAIN)) == pytest.approx(1, abs=0.15)
-    assert told(truth + rng.normal(0, 1, truth.shape) * np.sqrt(GAIN * truth)) < 0.1
+    assert measure_from_image(GAIN * rng.poisson(truth / GAIN)) == pytest.approx(1, abs=0.15)
+    assert measure_from_image(truth + rng.normal(0, 1, truth.shape) * np.sqrt(GAIN * truth)) < 0.1
 
 
 def test_photons_that_are_multiplied_one_by_one_are_told_to_be_more_skewed() -> None:
@@ -37,30 +39,30 @@ def test_photons_that_are_multiplied_one_by_one_are_told_to_be_more_skewed() -> 
     rng, truth = np.random.default_rng(0), scene()
     photons = rng.poisson(truth / (GAIN / 2))
     multiplied = GAIN / 2 * rng.gamma(np.maximum(photons, 1e-9))
-    assert told(multiplied) == pytest.approx(1.5, abs=0.2)
+    assert measure_from_image(multiplied) == pytest.approx(1.5, abs=0.2)
 
 
 def test_neighbours_that_share_noise_are_passed_over() -> None:
     rng, truth = np.random.default_rng(0), scene()
     white = (rng.poisson(truth / GAIN) - truth / GAIN) * GAIN
     shared = (white + np.roll(white, 1, 0) + np.roll(white, 1, 1) + np.roll(white, 1, (0, 1))) / 2
-    assert told(truth + shared, reach=1) == pytest.approx(0.5, abs=0.1)
-    assert told(truth + shared) < 0.3
+    assert measure_from_image(truth + shared, reach=1) == pytest.approx(0.5, abs=0.1)
+    assert measure_from_image(truth + shared) < 0.3
 
 
 def test_pixels_that_were_not_measured_tell_nothing() -> None:
     rng, truth = np.random.default_rng(0), scene()
     noisy = GAIN * rng.poisson(truth / GAIN)
-    known = torch.ones(1, 1, 256, 256)
-    known[..., 100:120, :] = 0
+    mask = torch.ones(1, 1, 256, 256)
+    mask[..., 100:120, :] = 0
     spoilt = noisy.copy()
     spoilt[100:120] = 50
-    assert told(spoilt, known) == told(noisy, known)
+    assert measure_from_image(spoilt, mask) == measure_from_image(noisy, mask)
 
 
 def test_texture_and_flat_images_end_within_the_bounds() -> None:
     spots = np.zeros((64, 64))
     spots[::3, ::3] = 1
-    assert 0 <= told(spots) <= MAX_SKEWNESS
-    assert told(np.full((8, 8), 0.3)) == 0
-    assert told(np.full((1, 5), 0.3)) == 0
+    assert 0 <= measure_from_image(spots) <= MAX_SKEWNESS
+    assert measure_from_image(np.full((8, 8), 0.3)) == 0
+    assert measure_from_image(np.full((1, 5), 0.3)) == 0

@@ -25,24 +25,24 @@ def picture() -> torch.Tensor:
 
 
 def noise(variance: float) -> NoiseVariance:
-    one = torch.ones(1, 1, 1, 1)
-    return NoiseVariance(gain=0 * one, intercept=variance * one, floor=1e-12 * one)
+    mask = torch.ones(1, 1, 1, 1)
+    return NoiseVariance(gain=0 * mask, intercept=variance * mask, floor=1e-12 * mask)
 
 
-def enlarging(factors: tuple[int, int] = (2, 2), stages: int = 2) -> ZssrNetwork:
+def make_network(factors: tuple[int, int] = (2, 2), stages: int = 2) -> ZssrNetwork:
     rng = torch.Generator().manual_seed(0)
     net = FillingResidualNetwork(ResidualChain(2, 1, 1, 4, 1, rng=rng), 1, 1, 2, rng)
     return ZssrNetwork(net, BinnedDownsample(factors), factors, stages, GRID)
 
 
-def code(variance: float = 0.0, **settings: object) -> ZssrPrior:
+def make_prior(variance: float = 0.0, **settings: object) -> ZssrPrior:
     window = settings.pop("window", None)
-    return ZssrPrior(enlarging(**settings), picture(), noise(variance), 0.01, window=window)
+    return ZssrPrior(make_network(**settings), picture(), noise(variance), 0.01, window=window)
 
 
 @pytest.mark.parametrize("window", [None, (8, 7)])
 def test_a_step_shows_the_window_that_it_asks_for_made_coarse(window) -> None:
-    prior, rng = code(window=window), torch.Generator().manual_seed(1)
+    prior, rng = make_prior(window=window), torch.Generator().manual_seed(1)
     for _ in range(20):
         sample = prior.draw_training_input(rng)
         assert sample.bypasses_operator
@@ -55,7 +55,7 @@ def test_a_step_shows_the_window_that_it_asks_for_made_coarse(window) -> None:
 
 
 def test_steps_are_shown_as_much_noise_as_the_picture_has() -> None:
-    prior, rng = code(0.04), torch.Generator().manual_seed(1)
+    prior, rng = make_prior(0.04), torch.Generator().manual_seed(1)
     clean = BinnedDownsample((2, 2))
     grains = []
     for _ in range(200):
@@ -66,7 +66,7 @@ def test_steps_are_shown_as_much_noise_as_the_picture_has() -> None:
 
 
 def test_the_picture_goes_all_the_way_and_what_is_made_coarse_one_stage() -> None:
-    prior = code()
+    prior = make_prior()
     whole = prior.estimate(prior.net(prior.make_prediction_input().network_input))
     assert whole.mean.shape[2:] == prior.grid == (72, 88)
     trial = prior.make_validation_input()
@@ -76,29 +76,29 @@ def test_the_picture_goes_all_the_way_and_what_is_made_coarse_one_stage() -> Non
 
 
 def test_a_picture_that_is_no_multiple_of_the_factor_is_tried_but_for_its_rim() -> None:
-    prior = code(factors=(4, 4), stages=1)
+    prior = make_prior(factors=(4, 4), stages=1)
     assert prior.make_validation_input().window.size == (16, 20)
     assert prior.grid == (72, 88)
 
 
 def test_an_untrained_network_interpolates_and_explains_the_picture() -> None:
-    prior = code(stages=1)
+    prior = make_prior(stages=1)
     start = prior.estimate(prior.net(prior.make_prediction_input().network_input)).mean
     coarse = BinnedDownsample((2, 2))
-    left = (coarse(start) - picture()).square().mean()
-    assert left < 0.02 * (coarse(interpolate_cubic(picture(), (2, 2))) - picture()).square().mean()
+    loss = (coarse(start) - picture()).square().mean()
+    assert loss < 0.02 * (coarse(interpolate_cubic(picture(), (2, 2))) - picture()).square().mean()
 
 
 class Slanted(nn.Module):
     """Answers with a slope along Y, as a network that has learned something wrong might."""
 
-    def forward(self, shown: torch.Tensor) -> torch.Tensor:
-        ramp = torch.linspace(-1, 1, shown.shape[2])[:, None].expand(shown.shape[2:])
-        return torch.cat([shown + ramp, shown], 1)
+    def forward(self, code: torch.Tensor) -> torch.Tensor:
+        ramp = torch.linspace(-1, 1, code.shape[2])[:, None].expand(code.shape[2:])
+        return torch.cat([code + ramp, code], 1)
 
 
 def test_what_favours_an_axis_is_averaged_out_of_the_answer() -> None:
-    net = enlarging(stages=1)
+    net = make_network(stages=1)
     net.net = Slanted()
     wrong = net(picture()).chunk(2, 1)[0] - net._interpolate(picture())
     torch.testing.assert_close(wrong, torch.zeros_like(wrong), atol=1e-5, rtol=0)
@@ -127,9 +127,9 @@ def test_what_decimation_keeps_of_white_noise_is_as_measured() -> None:
 
 def test_rounds_of_explaining_bring_a_picture_to_what_was_measured() -> None:
     coarse, start = BinnedDownsample((2, 2)), torch.zeros(1, 1, 36, 44)
-    finer = lambda left: interpolate_cubic(left, (2, 2))  # noqa: E731
+    finer = lambda residual: interpolate_cubic(residual, (2, 2))  # noqa: E731
     once = apply_iterative_backprojection(start, picture(), coarse, finer)
     twice = apply_iterative_backprojection(once, picture(), coarse, finer)
-    lefts = [float((picture() - coarse(one)).std()) for one in (start, once, twice)]
-    assert lefts == sorted(lefts, reverse=True)
-    assert lefts[-1] < 0.02 * lefts[0]
+    deviations = [float((picture() - coarse(estimate)).std()) for estimate in (start, once, twice)]
+    assert deviations == sorted(deviations, reverse=True)
+    assert deviations[-1] < 0.02 * deviations[0]

@@ -26,7 +26,7 @@ import numpy as np
 import tifffile
 
 import napari_dip as dip
-from faults.trials import Seen, Trial, bad, good
+from faults.trials import Outcome, Trial, bad, good
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,8 +63,8 @@ class End(StrEnum):
 class WrongEnd(Exception):
     """A trial that did not end as it should."""
 
-    def __init__(self, end: End, seen: str) -> None:
-        super().__init__(seen)
+    def __init__(self, end: End, account: str) -> None:
+        super().__init__(account)
         self.end = end
 
 
@@ -99,7 +99,7 @@ def rows_to_trials(rows: Sequence[Row], *, small: bool, step: int) -> Iterator[T
         yield Trial(row.name, partial(_tried, row))
 
 
-def _tried(row: Row) -> Seen:
+def _tried(row: Row) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="cases-") as name:
         folder = Path(name).resolve() / "field"
         folder.mkdir()
@@ -112,12 +112,12 @@ def _tried(row: Row) -> Seen:
         if status is None:
             return bad(f"no end after {row.patience:.0f} s", kind=End.HANG, expected=row.expected)
         if not answer.exists():
-            seen = f"the process ended with status {status}: {_tail(folder)}"
-            return bad(seen, kind=End.TRACEBACK, expected=row.expected)
-        end, seen = json.loads(answer.read_text(encoding="utf-8"))
+            account = f"the process ended with status {status}: {_tail(folder)}"
+            return bad(account, kind=End.TRACEBACK, expected=row.expected)
+        end, account = json.loads(answer.read_text(encoding="utf-8"))
         if end == End.WELL:
-            return good(seen, kind=end)
-        return bad(seen[:700], kind=end, expected=row.expected)
+            return good(account, kind=end)
+        return bad(account[:700], kind=end, expected=row.expected)
 
 
 def _act(row: Row, folder: Path, answer: Path) -> None:
@@ -130,15 +130,15 @@ def _act(row: Row, folder: Path, answer: Path) -> None:
     log = os.open(folder.parent / "log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    end, seen = End.WELL, "as expected"
+    end, account = End.WELL, "as expected"
     try:
         row.act(folder)
     except WrongEnd as wrong:
-        end, seen = wrong.end, str(wrong)
+        end, account = wrong.end, str(wrong)
     except BaseException as error:
-        end, seen = End.TRACEBACK, "".join(traceback.format_exception(error))[-700:]
+        end, account = End.TRACEBACK, "".join(traceback.format_exception(error))[-700:]
     try:
-        answer.write_text(json.dumps([end, seen]), encoding="utf-8")
+        answer.write_text(json.dumps([end, account]), encoding="utf-8")
     finally:
         os._exit(0)
 
@@ -214,21 +214,21 @@ def command(*argv: object, before: Callable[[], object] = lambda: None) -> Said:
 
 def environment(**changes: str | None) -> dict[str, str]:
     """Give an environment in which a process started afresh finds the program."""
-    found = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"}
+    variables = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"}
     for name in LEFT_BY_TORCH:  # this process has loaded it, and a user's has not
-        found.pop(name, None)
+        variables.pop(name, None)
     for name, value in changes.items():
-        found.pop(name, None)
+        variables.pop(name, None)
         if value is not None:
-            found[name] = value
-    return found
+            variables[name] = value
+    return variables
 
 
 def shell(*argv: object, python: Sequence[str] = (), env: Any = None, **how: Any) -> Said:
     """Type a command in a process started afresh."""
-    words = [sys.executable, *python, "-m", "napari_dip", *map(str, argv)]
+    arguments = [sys.executable, *python, "-m", "napari_dip", *map(str, argv)]
     how = {"stdin": subprocess.DEVNULL, "capture_output": True, **how}
-    done = subprocess.run(words, env=environment() if env is None else env, **how)
+    done = subprocess.run(arguments, env=environment() if env is None else env, **how)
     texts = [
         (text or b"").decode("utf-8", "backslashreplace") for text in (done.stdout, done.stderr)
     ]
@@ -237,9 +237,9 @@ def shell(*argv: object, python: Sequence[str] = (), env: Any = None, **how: Any
 
 def script(code: str, *, python: Sequence[str] = (), env: Any = None, **how: Any) -> Said:
     """Run a program of a user's own in a process started afresh."""
-    words = [sys.executable, *python, "-c", code]
+    argv = [sys.executable, *python, "-c", code]
     how = {"stdin": subprocess.DEVNULL, "capture_output": True, **how}
-    done = subprocess.run(words, env=environment() if env is None else env, **how)
+    done = subprocess.run(argv, env=environment() if env is None else env, **how)
     texts = [
         (text or b"").decode("utf-8", "backslashreplace") for text in (done.stdout, done.stderr)
     ]
@@ -249,40 +249,40 @@ def script(code: str, *, python: Sequence[str] = (), env: Any = None, **how: Any
 # --- what a person looks at
 
 
-def check(right: object, seen: str, end: End = End.SILENT) -> None:
+def check(right: object, account: str, end: End = End.SILENT) -> None:
     """Take a fact as a wrong end unless it holds."""
     if not right:
-        raise WrongEnd(end, seen)
+        raise WrongEnd(end, account)
 
 
 def said_no(said: Said, *patterns: str, code: int = 2) -> None:
     """Check that a command was refused, in sentences that hold these patterns."""
-    words = f"exit {said.code}: {said.err}{said.out}"[-600:]
-    check(said.code != 0, f"went on: {words}")
+    ending = f"exit {said.code}: {said.err}{said.out}"[-600:]
+    check(said.code != 0, f"went on: {ending}")
     foreseen = said.code >= 0 and not UNFORESEEN.search(said.err)
-    check(foreseen, words, End.TRACEBACK)
-    check(said.code == code, words, End.UNCLEAR)
-    check(not said.out, f"on the output stream: {words}", End.UNCLEAR)
+    check(foreseen, ending, End.TRACEBACK)
+    check(said.code == code, ending, End.UNCLEAR)
+    check(not said.out, f"on the output stream: {ending}", End.UNCLEAR)
     for pattern in patterns:
         check(
-            re.search(pattern, said.err, re.IGNORECASE), f"no '{pattern}' in: {words}", End.UNCLEAR
+            re.search(pattern, said.err, re.IGNORECASE), f"no '{pattern}' in: {ending}", End.UNCLEAR
         )
     jargon = JARGON.search(said.err)
-    check(not jargon, f"'{jargon and jargon[0]}' in: {words}", End.UNCLEAR)
+    check(not jargon, f"'{jargon and jargon[0]}' in: {ending}", End.UNCLEAR)
     sentences = re.findall(r"[.!?](?:\s|$)", said.err)
-    check(len(sentences) >= 2, f"not two sentences: {words}", End.UNCLEAR)
-    shown = all(letter.isprintable() or letter in "\n\r" for letter in said.err)
-    check(shown, f"control characters: {words!r}", End.UNCLEAR)
+    check(len(sentences) >= 2, f"not two sentences: {ending}", End.UNCLEAR)
+    is_printable = all(letter.isprintable() or letter in "\n\r" for letter in said.err)
+    check(is_printable, f"control characters: {ending!r}", End.UNCLEAR)
 
 
 def went(said: Said, *patterns: str) -> Said:
     """Check that a command did its work, and said what it should."""
-    words = f"exit {said.code}: {said.err}{said.out}"[-600:]
-    check(not UNFORESEEN.search(said.err) and said.code >= 0, words, End.TRACEBACK)
-    check(said.code == 0, words, End.UNCLEAR)
+    ending = f"exit {said.code}: {said.err}{said.out}"[-600:]
+    check(not UNFORESEEN.search(said.err) and said.code >= 0, ending, End.TRACEBACK)
+    check(said.code == 0, ending, End.UNCLEAR)
     for pattern in patterns:
         check(
-            re.search(pattern, said.err + said.out, re.IGNORECASE), f"'{pattern}' unsaid: {words}"
+            re.search(pattern, said.err + said.out, re.IGNORECASE), f"'{pattern}' unsaid: {ending}"
         )
     return said
 
@@ -317,17 +317,17 @@ def restored(call: Callable[[], Any]) -> Any:
 
 def contents(folder: Path) -> dict[str, tuple[str, bytes, int]]:
     """Read all that lies in a folder: kind, bytes or target, and permissions."""
-    found = {}
+    files = {}
     for path in sorted(folder.rglob("*")):
         name = os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace")
         mode = path.lstat().st_mode & 0o777
         if path.is_symlink():
-            found[name] = ("link", os.fsencode(os.readlink(path)), 0)
+            files[name] = ("link", os.fsencode(os.readlink(path)), 0)
         elif path.is_file():
-            found[name] = ("file", path.read_bytes(), mode)
+            files[name] = ("file", path.read_bytes(), mode)
         else:
-            found[name] = ("folder" if path.is_dir() else "special", b"", mode)
-    return found
+            files[name] = ("folder" if path.is_dir() else "special", b"", mode)
+    return files
 
 
 def unharmed(
@@ -366,11 +366,11 @@ def saved(path: str | Path, array: np.ndarray | None = None, **how: Any) -> Path
     return Path(path)
 
 
-def same(found: Any, wanted: Any, what: str = "pixels", most: float = 0.0) -> None:
+def same(actual: Any, wanted: Any, what: str = "pixels", most: float = 0.0) -> None:
     """Check that two arrays agree in shape and values."""
-    found, wanted = np.asarray(found), np.asarray(wanted)
-    check(found.shape == wanted.shape, f"{what}: shape {found.shape}, not {wanted.shape}")
-    off = np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max()
+    actual, wanted = np.asarray(actual), np.asarray(wanted)
+    check(actual.shape == wanted.shape, f"{what}: shape {actual.shape}, not {wanted.shape}")
+    off = np.abs(actual.astype(np.float64) - wanted.astype(np.float64)).max()
     check(off <= most, f"{what} are off by {off:.6g}, {most:.6g} is allowed")
 
 
@@ -392,11 +392,11 @@ def read_as(path: Path, wanted: np.ndarray, *options: str, most: float = 0.0) ->
     folder = path.resolve().parent
     mask, out = hole(folder, *grid), folder / "filled.tif"
     said = went(command("inpaint", path, "--mask", mask, "-o", out, *QUICK, *options))
-    found = tifffile.imread(out)
-    known = hole_array(*grid) == 0
+    image = tifffile.imread(out)
+    unmasked = hole_array(*grid) == 0
     if wanted.shape[-1] == 3:
-        known = known[..., None] * np.ones(3, bool)
-    check(found.shape == wanted.shape, f"shape {found.shape}, not {wanted.shape}: {said.err}")
-    known = np.broadcast_to(known, found.shape)
-    same(found[known], wanted[known].astype(np.float32), "measured pixels", most)
+        unmasked = unmasked[..., None] * np.ones(3, bool)
+    check(image.shape == wanted.shape, f"shape {image.shape}, not {wanted.shape}: {said.err}")
+    unmasked = np.broadcast_to(unmasked, image.shape)
+    same(image[unmasked], wanted[unmasked].astype(np.float32), "measured pixels", most)
     return said

@@ -100,8 +100,8 @@ def batch(folder: Path, *inputs: object, out: str = "results", options: tuple[st
     recipe.write_text(
         '{"schema": 1, "task": "denoise", "preset": "fast", "max_iterations": 2}', "utf-8"
     )
-    words = [str(folder / one) if isinstance(one, str) else str(one) for one in inputs]
-    return command("batch", recipe, *words, "-o", folder / out, *options)
+    argv = [str(folder / path) if isinstance(path, str) else str(path) for path in inputs]
+    return command("batch", recipe, *argv, "-o", folder / out, *options)
 
 
 def twin_outputs(first: str, second: str, folder: Path) -> None:
@@ -165,8 +165,8 @@ def literal_glob(folder: Path) -> None:
     saved(folder / "cell[1].tif", picture(seed=1))
     saved(folder / "cell1.tif", picture(seed=2))
     went(batch(folder, "cell[1].tif"))
-    made = sorted(path.name for path in (folder / "results").glob("*.tif"))
-    check(made == ["cell[1].tif"], f"restored were: {made}")
+    results = sorted(path.name for path in (folder / "results").glob("*.tif"))
+    check(results == ["cell[1].tif"], f"restored were: {results}")
 
 
 # --- places and permissions
@@ -254,8 +254,8 @@ def readonly_report(folder: Path) -> None:
     (folder / "shut").mkdir()
     become = as_nobody(folder, folder / "shut")
     before = contents(folder)
-    words = ("denoise", "in.tif", "-o", "out.tif", "--report", "shut/r.json", *QUICK)
-    said_no(command(*words, before=become), "shut", "permission")
+    argv = ("denoise", "in.tif", "-o", "out.tif", "--report", "shut/r.json", *QUICK)
+    said_no(command(*argv, before=become), "shut", "permission")
     unharmed(folder, before)
 
 
@@ -281,20 +281,20 @@ def hard_linked_out(folder: Path) -> None:
 def special(make: Callable[[Path], object], role: str, folder: Path) -> None:
     """Put something that is no file where one should be."""
     saved(folder / "in.tif")
-    thing = folder / ("thing.json" if role in ("--report", "--from-recipe") else "thing.tif")
-    make(thing)
+    target = folder / ("thing.json" if role in ("--report", "--from-recipe") else "thing.tif")
+    make(target)
     before = contents(folder)
     if role == "-o":
-        said = command("denoise", "in.tif", "-o", thing, "--overwrite", *QUICK)
+        said = command("denoise", "in.tif", "-o", target, "--overwrite", *QUICK)
     elif role == "in":
-        said = command("denoise", thing, "-o", "out.tif", *QUICK)
+        said = command("denoise", target, "-o", "out.tif", *QUICK)
     elif role == "batch":
-        said = batch(folder, thing.name)
+        said = batch(folder, target.name)
     elif role == "--mask":
-        said = command("inpaint", "in.tif", "--mask", thing, "-o", "out.tif", *QUICK)
+        said = command("inpaint", "in.tif", "--mask", target, "-o", "out.tif", *QUICK)
     else:
-        said = command("denoise", "in.tif", "-o", "out.tif", role, thing, "--overwrite", *QUICK)
-    said_no(said, thing.name)
+        said = command("denoise", "in.tif", "-o", "out.tif", role, target, "--overwrite", *QUICK)
+    said_no(said, target.name)
     unharmed(folder, before)
 
 
@@ -339,8 +339,8 @@ def over_further_input(option: str, folder: Path) -> None:
     hole(folder)
     before = contents(folder)
     named = {"-o": "out.tif", option: "hole.tif"}
-    words = [word for pair in named.items() for word in pair]
-    said = command("inpaint", "in.tif", "--mask", "hole.tif", *words, "--overwrite", *QUICK)
+    argv = [word for pair in named.items() for word in pair]
+    said = command("inpaint", "in.tif", "--mask", "hole.tif", *argv, "--overwrite", *QUICK)
     said_no(said, "own input", "hole.tif")
     unharmed(folder, before)
 
@@ -349,8 +349,8 @@ def over_psf(folder: Path) -> None:
     saved(folder / "in.tif")
     saved(folder / "psf.tif", np.ones((3, 3), "float32"))
     before = contents(folder)
-    words = ("--psf", "psf.tif", "-o", "psf.tif", "--overwrite")
-    said_no(command("deblur", "in.tif", *words, *QUICK), "own input", "psf.tif")
+    argv = ("--psf", "psf.tif", "-o", "psf.tif", "--overwrite")
+    said_no(command("deblur", "in.tif", *argv, *QUICK), "own input", "psf.tif")
     unharmed(folder, before)
 
 
@@ -377,8 +377,8 @@ def changes_while_batch(folder: Path) -> None:
     saved(folder / "in.tif")
     (folder / "way").symlink_to(".")
     went(batch(folder, "in.tif", "way/in.tif", "./in.tif"))
-    made = sorted(path.name for path in (folder / "results").glob("*.tif"))
-    check(made == ["in.tif"], f"restored were: {made}")
+    results = sorted(path.name for path in (folder / "results").glob("*.tif"))
+    check(results == ["in.tif"], f"restored were: {results}")
 
 
 def hidden_companions(folder: Path) -> None:
@@ -389,8 +389,8 @@ def hidden_companions(folder: Path) -> None:
     (folder / "a" / "Thumbs.db").write_bytes(b"x")
     before = contents(folder / "a")
     went(batch(folder, "a"), "left out")
-    made = sorted(path.name for path in (folder / "results").glob("*.tif"))
-    check(made == ["b.tif"], f"restored were: {made}")
+    results = sorted(path.name for path in (folder / "results").glob("*.tif"))
+    check(results == ["b.tif"], f"restored were: {results}")
     unharmed(folder / "a", before)
 
 
@@ -402,8 +402,8 @@ def one_empty_of_three(folder: Path) -> None:
     said = batch(folder, "a")
     check(said.code == 1, f"exit {said.code}: {said.err}")
     check("2.tif" in said.err, f"unnamed: {said.err}", End.UNCLEAR)
-    made = sorted(path.name for path in (folder / "results").glob("*.tif"))
-    check(made == ["1.tif", "3.tif"], f"restored were: {made}")
+    results = sorted(path.name for path in (folder / "results").glob("*.tif"))
+    check(results == ["1.tif", "3.tif"], f"restored were: {results}")
 
 
 def results_in_input_folder(folder: Path) -> None:
@@ -443,8 +443,8 @@ def resumed_after_own_edit(folder: Path) -> None:
     mine = (folder / "results" / "in.tif").read_bytes()
     said = batch(folder, "in.tif", options=("--resume",))
     kept = any(path.read_bytes() == mine for path in folder.rglob("*") if path.is_file())
-    words = f"the edited result is gone: exit {said.code}: {said.err}"
-    check(kept or "in.tif" in said.err, words[:600], End.LOST)
+    report = f"the edited result is gone: exit {said.code}: {said.err}"
+    check(kept or "in.tif" in said.err, report[:600], End.LOST)
 
 
 def renamed_meanwhile(folder: Path) -> None:
@@ -530,8 +530,8 @@ def identical_again(folder: Path) -> None:
     """Repeat a run: the same bytes in the result and its companions."""
     saved(folder / "in.tif")
     for number in (1, 2):
-        words = ("-o", f"o{number}.tif", "--uncertainty", f"u{number}.tif", "--recipe")
-        went(command("denoise", "in.tif", *words, f"r{number}.json", *QUICK))
+        argv = ("-o", f"o{number}.tif", "--uncertainty", f"u{number}.tif", "--recipe")
+        went(command("denoise", "in.tif", *argv, f"r{number}.json", *QUICK))
     for name in ("o{}.tif", "u{}.tif", "r{}.json"):
         first, second = ((folder / name.format(n)).read_bytes() for n in (1, 2))
         check(first == second, f"{name} differs between two runs")
@@ -540,8 +540,8 @@ def identical_again(folder: Path) -> None:
 def companion_sizes(folder: Path) -> None:
     """Look at what lies beside: input minus residual is the picture, where nothing is blurred."""
     saved(folder / "in.tif")
-    words = ("-o", "o.tif", "--uncertainty", "u.tif", "--residual", "r.tif", "--report", "p.json")
-    went(command("denoise", "in.tif", *words, *QUICK))
+    argv = ("-o", "o.tif", "--uncertainty", "u.tif", "--residual", "r.tif", "--report", "p.json")
+    went(command("denoise", "in.tif", *argv, *QUICK))
     total = tifffile.imread("o.tif") + tifffile.imread("r.tif")
     same(total, tifffile.imread("in.tif"), "picture and residual", 0.01)
     check((tifffile.imread("u.tif") >= 0).all(), "an uncertainty is negative")

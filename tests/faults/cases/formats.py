@@ -236,7 +236,7 @@ ROWS = [
             (
                 "of pixels of no size",
                 edited(
-                    lambda one: one["datasets"][0].update(
+                    lambda ome: ome["datasets"][0].update(
                         coordinateTransformations=[{"type": "scale", "scale": [0, 1]}]
                     )
                 ),
@@ -246,7 +246,7 @@ ROWS = [
             (
                 "of pixels of negative size",
                 edited(
-                    lambda one: one["datasets"][0].update(
+                    lambda ome: ome["datasets"][0].update(
                         coordinateTransformations=[{"type": "scale", "scale": [-1, 1]}]
                     )
                 ),
@@ -255,20 +255,20 @@ ROWS = [
             ),
             (
                 "with one axis too many",
-                edited(lambda one: one["axes"].insert(0, {"name": "z"})),
+                edited(lambda ome: ome["axes"].insert(0, {"name": "z"})),
                 "axes|sizes",
                 {},
             ),
             (
                 "with an axis of another name",
-                edited(lambda one: one["axes"][0].update(name="q")),
+                edited(lambda ome: ome["axes"][0].update(name="q")),
                 "axes",
                 {},
             ),
-            ("without levels", edited(lambda one: one.update(datasets=[])), "levels", {}),
+            ("without levels", edited(lambda ome: ome.update(datasets=[])), "levels", {}),
             (
                 "whose level is not there",
-                edited(lambda one: one["datasets"][0].update(path="7")),
+                edited(lambda ome: ome["datasets"][0].update(path="7")),
                 "damaged|level|lacks|7",
                 {},
             ),

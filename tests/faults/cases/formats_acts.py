@@ -72,7 +72,7 @@ def raw_tiff(
             packed, count = value, len(value)
         else:
             values = value if isinstance(value, tuple) else (value,)
-            packed = b"".join(struct.pack(order + letter[0], one) for one in values)
+            packed = b"".join(struct.pack(order + letter[0], value) for value in values)
             count = len(values) // len(letter)
         if len(packed) <= 4:
             body += struct.pack(order + "HHI", tag, kind, count) + packed.ljust(4, b"\0")
@@ -233,9 +233,9 @@ def calibration(folder: Path) -> None:
     tifffile.imwrite(folder / "in.tif", picture(), imagej=True, **how)
     went(command("denoise", "in.tif", "-o", "out.ome.tif", *QUICK))
     with tifffile.TiffFile("out.ome.tif") as file:
-        found = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
-    check(abs(found.get("PhysicalSizeX", 0) - 0.065) < 1e-6, f"size of a pixel: {found}")
-    check(found.get("PhysicalSizeXUnit", "µm") == "µm", f"unit of a pixel: {found}")
+        pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+    check(abs(pixels.get("PhysicalSizeX", 0) - 0.065) < 1e-6, f"size of a pixel: {pixels}")
+    check(pixels.get("PhysicalSizeXUnit", "µm") == "µm", f"unit of a pixel: {pixels}")
 
 
 def odd_unit(unit: str, folder: Path) -> None:
@@ -254,7 +254,7 @@ def ome_order(order: str, folder: Path) -> None:
     for t, z, c in np.ndindex(2, 3, 2):
         values[t, z, c] = picture(24, 24) + 900 * t + 200 * z + 50 * c
     letters = {"T": 0, "Z": 1, "C": 2}
-    slow = [letters[one] for one in reversed(order[2:])]
+    slow = [letters[axis] for axis in reversed(order[2:])]
     pages = values.transpose(*slow, 3, 4).reshape(-1, 24, 24)
     sizes = 'SizeX="24" SizeY="24" SizeC="2" SizeZ="3" SizeT="2" Type="uint16"'
     data = "".join(f'<TiffData IFD="{n}" PlaneCount="1" {_first(n, order)}/>' for n in range(12))
@@ -268,9 +268,9 @@ def ome_order(order: str, folder: Path) -> None:
         command("inpaint", "in.ome.tif", "--mask", hole(folder, 24, 24), "-o", "o.ome.tif", *QUICK)
     )
     with tifffile.TiffFile("o.ome.tif") as file:
-        axes, found = file.series[0].axes, file.series[0].asarray()
-    found = found.transpose([axes.index(one) for one in "TZCYX"])
-    same(found[..., :10, :], values[..., :10, :].astype(np.float32), "planes")
+        axes, read = file.series[0].axes, file.series[0].asarray()
+    read = read.transpose([axes.index(axis) for axis in "TZCYX"])
+    same(read[..., :10, :], values[..., :10, :].astype(np.float32), "planes")
 
 
 def _first(number: int, order: str) -> str:

@@ -219,12 +219,12 @@ ROWS = [
         for what, make in SOUND.items()
     ),
     *(
-        Row(f"picture of {what} is refused", partial(no, make, words, {}), "refused in words")
-        for what, (make, words) in NO.items()
+        Row(f"picture of {what} is refused", partial(no, make, message, {}), "refused in words")
+        for what, (make, message) in NO.items()
     ),
     *(
-        Row(f"picture with {what}", partial(either, make, words, {}), "sound, or refused")
-        for what, (make, words) in EITHER.items()
+        Row(f"picture with {what}", partial(either, make, message, {}), "sound, or refused")
+        for what, (make, message) in EITHER.items()
     ),
     *(
         Row(
@@ -312,8 +312,8 @@ ROWS = [
         )
     ),
     *(
-        Row(f"PSF {what} is refused", partial(psf_no, make, words), "refused in words")
-        for what, make, words in (
+        Row(f"PSF {what} is refused", partial(psf_no, make, message), "refused in words")
+        for what, make, message in (
             ("of no sum", lambda: np.zeros((3, 3)), "0"),
             ("that cancels", lambda: PSF - PSF.mean(), "negative"),
             ("with one tiny negative", lambda: np.where(PSF > 3, PSF, -1e-3), "negative"),
@@ -356,10 +356,10 @@ ROWS = [
     *(
         Row(
             _spelled(task, how),
-            partial(setting_no, task, how, words),
+            partial(setting_no, task, how, message),
             "refused by its name",
         )
-        for task, how, words in SETTINGS
+        for task, how, message in SETTINGS
     ),
     *(
         Row(

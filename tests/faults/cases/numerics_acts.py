@@ -126,11 +126,11 @@ def other_seed(_: Path) -> None:
 def filled(image: np.ndarray, mask: Any, most: float, _: Path, **how: Any) -> None:
     """Fill a hole; what was measured stays exactly, what is filled lies within the range."""
     result = restored(lambda: dip.inpaint(image, mask, **{**FAST, **how}))
-    known = ~(np.asarray(mask, float) > 0)
-    same(result.image[known], np.asarray(image)[known].astype(np.float32), "measured pixels")
-    clear = np.asarray(image)[known]
+    unmasked = ~(np.asarray(mask, float) > 0)
+    same(result.image[unmasked], np.asarray(image)[unmasked].astype(np.float32), "measured pixels")
+    clear = np.asarray(image)[unmasked]
     span = float(np.ptp(clear))
-    inside = result.image[~known]
+    inside = result.image[~unmasked]
     if inside.size:
         beyond = max(float(clear.min() - inside.min()), float(inside.max() - clear.max())) / span
         check(beyond <= most, f"filled beyond the range by {beyond:.2f}")
@@ -271,8 +271,8 @@ def measured(
         )
     if deviation is not None:
         at = float(np.mean(make()))
-        found = max(channel.gain * at + channel.intercept, 0.0) ** 0.5
-        check(abs(found - deviation) <= 0.25 * deviation, f"deviation {found:.3f}, not {deviation}")
+        noise = max(channel.gain * at + channel.intercept, 0.0) ** 0.5
+        check(abs(noise - deviation) <= 0.25 * deviation, f"deviation {noise:.3f}, not {deviation}")
 
 
 def flat(deviation: float, offset: float, _: Any = None) -> np.ndarray:

@@ -163,12 +163,12 @@ ROWS = [
     Row("and escape sequences in files", no_colours, "none"),
     *(
         Row(
-            f"{signal.Signals(number).name} at '{words}'",
-            partial(signalled, number, words),
+            f"{signal.Signals(number).name} at '{message}'",
+            partial(signalled, number, message),
             "what was there is kept, or said",
         )
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL, signal.SIGQUIT)
-        for words in ("pixels on the", "Restoring")
+        for message in ("pixels on the", "Restoring")
     ),
     Row("Ctrl-C twice", signalled_twice, "an end at once"),
     Row("stopped and gone on", stopped_and_gone_on, "same bytes"),

@@ -95,8 +95,8 @@ def small_files(most: int, folder: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
     said = command(*DENOISE, "--overwrite", before=limit)
-    words = f"exit {said.code}: {said.err}"[-600:]
-    check(said.code in (1, 2), words)
+    report = f"exit {said.code}: {said.err}"[-600:]
+    check(said.code in (1, 2), report)
     said_no(said, "too large|large|disk|space|limit", code=said.code)
     unharmed(folder, before, "out.rescued", strict=False)
 
@@ -175,8 +175,8 @@ def from_a_zip(folder: Path) -> None:
 def permissions(mask: int, folder: Path) -> None:
     """Let results have the permissions that the user's mask leaves."""
     saved(folder / "in.tif")
-    words = ("--report", "r.json", "--recipe", "c.json", "--uncertainty", "u.tif")
-    went(command(*DENOISE, *words, before=lambda: os.umask(mask)))
+    argv = ("--report", "r.json", "--recipe", "c.json", "--uncertainty", "u.tif")
+    went(command(*DENOISE, *argv, before=lambda: os.umask(mask)))
     for name in ("out.tif", "u.tif", "r.json", "c.json"):
         mode = stat.S_IMODE((folder / name).stat().st_mode)
         check(mode == 0o666 & ~mask, f"{name} has {mode:o}, not {0o666 & ~mask:o}")
@@ -281,12 +281,12 @@ class Running:
                 argv, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, **how
             )
 
-    def wait_for(self, words: str, patience: float = 40.0) -> None:
+    def wait_for(self, text: str, patience: float = 40.0) -> None:
         """Wait until it says something."""
         end = time.monotonic() + patience
-        while words not in self.said() and self.child.poll() is None and time.monotonic() < end:
+        while text not in self.said() and self.child.poll() is None and time.monotonic() < end:
             time.sleep(0.02)
-        check(words in self.said(), f"'{words}' was never said: {self.said()}"[-400:])
+        check(text in self.said(), f"'{text}' was never said: {self.said()}"[-400:])
 
     def said(self) -> str:
         return self.log.read_text("utf-8", "replace")
@@ -299,18 +299,18 @@ class Running:
             raise check_failed(f"no end after a signal: {self.said()}"[-400:]) from None
 
 
-def check_failed(words: str) -> Exception:
+def check_failed(text: str) -> Exception:
     from faults.cases import WrongEnd
 
-    return WrongEnd(End.HANG, words)
+    return WrongEnd(End.HANG, text)
 
 
-def signalled(number: int, words: str, folder: Path) -> None:
+def signalled(number: int, text: str, folder: Path) -> None:
     """Send a signal at some moment: nothing harmed, and what was there is kept or said."""
     saved(folder / "in.tif")
     before = contents(folder)
     run = Running(folder)
-    run.wait_for(words)
+    run.wait_for(text)
     run.child.send_signal(number)
     code = run.ended()
     said = run.said()
@@ -369,8 +369,8 @@ def killed_and_resumed(folder: Path) -> None:
     run.child.kill()
     run.ended()
     check(not (folder / "out.tif").exists(), "a result of a killed run")
-    words = ("denoise", "in.tif", "-o", "out.tif", "--preset", "fast", *short, "--resume")
-    done(shell(*words), folder, before)
+    argv = ("denoise", "in.tif", "-o", "out.tif", "--preset", "fast", *short, "--resume")
+    done(shell(*argv), folder, before)
 
 
 def ignored_interrupt(folder: Path) -> None:
@@ -420,5 +420,5 @@ def eight_at_once(folder: Path) -> None:
         pids.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     check(codes == [0] * 8, f"exits {codes}")
-    made = {path.read_bytes() for path in folder.glob("o*.tif")}
-    check(len(made) == 1 and len(os.listdir()) == 9, f"{len(made)} kinds, {os.listdir()}")
+    results = {path.read_bytes() for path in folder.glob("o*.tif")}
+    check(len(results) == 1 and len(os.listdir()) == 9, f"{len(results)} kinds, {os.listdir()}")

@@ -21,6 +21,7 @@ from faults.cases.security_acts import (
     as_safetensors,
     bomb,
     bombed,
+    check_printed,
     companion,
     config_beside,
     dangling,
@@ -48,7 +49,6 @@ from faults.cases.security_acts import (
     recipe_of,
     report_of,
     scripted,
-    shown,
     tiff_of,
     tiff_unit,
     typed,
@@ -104,7 +104,7 @@ COMPANIONS = (
     "..",
 )
 MULTI = "multiscales"
-SHOWN: dict[str, Callable[[Path], list[str]]] = {
+PRINTED: dict[str, Callable[[Path], list[str]]] = {
     "a Zarr's version": in_zarr(lambda ome: ome.update(version=EVIL)),
     "an axis of a Zarr": in_zarr(lambda ome: ome[MULTI][0]["axes"][0].update(name=EVIL)),
     "a level of a Zarr": in_zarr(lambda ome: ome[MULTI][0]["datasets"][0].update(path=EVIL)),
@@ -306,10 +306,10 @@ ROWS = [
     *(
         Row(
             f"escape sequences in {what}",
-            partial(shown, make),
+            partial(check_printed, make),
             "refused, none reaches the terminal",
         )
-        for what, make in SHOWN.items()
+        for what, make in PRINTED.items()
     ),
     Row("escape sequences in a PNG's texts", png_text, "restored, none shown"),
     Row("escape sequences in ImageJ's unit", tiff_unit, "restored, none shown"),

@@ -54,7 +54,9 @@ SCRIPT = "<script>alert(1)<'\" onload=x &amp; .tif"
 def harmless(said: Said) -> Said:
     """Check that nothing that was said commands a terminal, or floods it."""
     text = said.err + said.out
-    letters = sorted({one for one in text if not one.isprintable() and one not in "\n\r"})
+    letters = sorted(
+        {letter for letter in text if not letter.isprintable() and letter not in "\n\r"}
+    )
     check(not letters, f"reached the terminal: {letters}: {text!r}"[:500])
     check(len(text) < MOST_LETTERS, f"a message of {len(text)} letters", End.UNCLEAR)
     return said
@@ -63,7 +65,7 @@ def harmless(said: Said) -> Said:
 # --- terminals
 
 
-def shown(make: Callable[[Path], list[str]], folder: Path) -> None:
+def check_printed(make: Callable[[Path], list[str]], folder: Path) -> None:
     """Let a text of an attacker get into a refusal: no escape sequence reaches the terminal."""
     argv = make(folder)
     said = harmless(command(*argv))
@@ -91,10 +93,10 @@ def in_recipe(change: dict[str, Any]) -> Callable[[Path], list[str]]:
     return make
 
 
-def typed(*words: str) -> Callable[[Path], list[str]]:
+def typed(*arguments: str) -> Callable[[Path], list[str]]:
     def make(folder: Path) -> list[str]:
         saved(folder / "in.tif")
-        return [*words]
+        return [*arguments]
 
     return make
 
@@ -217,8 +219,8 @@ def dangling(option: str, name: str, folder: Path) -> None:
     outside = folder.parent / "outside"
     outside.mkdir()
     (folder / name).symlink_to(outside / name)
-    words = ["-o", "out.tif"] if option != "-o" else []
-    said = command("denoise", "in.tif", *words, option, name, *QUICK)
+    arguments = ["-o", "out.tif"] if option != "-o" else []
+    said = command("denoise", "in.tif", *arguments, option, name, *QUICK)
     check(not list(outside.iterdir()), f"written through: {list(outside.iterdir())}")
     said_no(said, name)
 
@@ -239,7 +241,7 @@ def unzipped_preset(name: str, folder: Path) -> None:
         try:
             act()
         except dip.RefusedError as no:
-            check(all(one.isprintable() for one in no.refusal.message), repr(no.refusal.message))
+            check(all(note.isprintable() for note in no.refusal.message), repr(no.refusal.message))
             continue
         raise AssertionError(f"the name {name!r} was taken")
     unharmed(folder, before)
@@ -367,14 +369,14 @@ def png_profile(folder: Path) -> list[str]:
 
 def zarr_many_levels(folder: Path) -> list[str]:
     def change(ome: Any) -> None:
-        one = ome["multiscales"][0]["datasets"][0]
-        ome["multiscales"][0]["datasets"] = [one] * 100_000
+        level = ome["multiscales"][0]["datasets"][0]
+        ome["multiscales"][0]["datasets"] = [level] * 100_000
 
     return in_zarr(change)(folder)
 
 
-def long_words(*words: str) -> Callable[[Path], list[str]]:
-    return typed(*words)
+def long_words(*arguments: str) -> Callable[[Path], list[str]]:
+    return typed(*arguments)
 
 
 # --- what is carried out
@@ -384,23 +386,23 @@ def executed(make: Callable[[Path, Path], list[str]], folder: Path) -> None:
     """Hand over a program where data belong: it is not run."""
     mark = folder.parent / "executed"
     argv = make(folder, mark)
-    said = harmless(command(*argv, before=trusting))
+    said = harmless(command(*argv, before=load_trusted))
     check(not mark.exists(), "a file's program was run")
     said_no(said)
 
 
-def trusting() -> None:
+def load_trusted() -> None:
     """Let torch be told to trust all files, as some programs need it."""
     os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
 
 
 def bomb(
-    name: str, *words: str, wrap: Callable[[bytes], bytes] = bytes
+    name: str, *arguments: str, wrap: Callable[[bytes], bytes] = bytes
 ) -> Callable[..., list[str]]:
     def make(folder: Path, mark: Path) -> list[str]:
         saved(folder / "in.tif")
         (folder / name).write_bytes(wrap(pickle.dumps(Bomb(mark))))
-        return [*words]
+        return [*arguments]
 
     return make
 
@@ -408,11 +410,11 @@ def bomb(
 def as_archive(content: bytes) -> bytes:
     import io
 
-    held = io.BytesIO()
-    with zipfile.ZipFile(held, "w") as file:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
         file.writestr("archive/data.pkl", content)
         file.writestr("archive/version", "3")
-    return held.getvalue()
+    return archive.getvalue()
 
 
 def as_npy(content: bytes) -> bytes:

@@ -159,7 +159,7 @@ NOT_TAKEN: dict[str, tuple[Callable[[], Any], str]] = {
     "repeated rows": (lambda: np.broadcast_to(np.float32(3), (24, 24)), "nothing to restore"),
     "a huge view of one value": (lambda: np.broadcast_to(np.float32(3), (10**6, 10**6)), "memory"),
     "a list that holds itself": (
-        lambda: (lambda one: one.append(one) or one)([]),
+        lambda: (lambda cycle: cycle.append(cycle) or cycle)([]),
         "array|number|deep",
     ),
 }
@@ -193,12 +193,12 @@ ROWS = [
         for what, make in ALIKE.items()
     ),
     *(
-        Row(f"{what} as a picture", partial(not_taken, make, words), "refused in words")
-        for what, (make, words) in NOT_TAKEN.items()
+        Row(f"{what} as a picture", partial(not_taken, make, message), "refused in words")
+        for what, (make, message) in NOT_TAKEN.items()
     ),
     *(
-        Row(f"mask that is {what}", partial(mask_not_taken, make, words), "refused in words")
-        for what, make, words in (
+        Row(f"mask that is {what}", partial(mask_not_taken, make, message), "refused in words")
+        for what, make, message in (
             ("text", lambda: "none.tif", "none.tif"),
             ("a number", lambda: 1, "mask"),
             ("a list of lists too short", lambda: [[1]], "mask"),
@@ -220,7 +220,7 @@ ROWS = [
     *(
         Row(f"result {what}", partial(copied, how), "the same")
         for what, how in (
-            ("pickled", lambda one: pickle.loads(pickle.dumps(one))),
+            ("pickled", lambda loaded: pickle.loads(pickle.dumps(loaded))),
             ("copied", copy.copy),
             ("copied deeply", copy.deepcopy),
         )
@@ -250,8 +250,8 @@ ROWS = [
         )
     ),
     *(
-        Row(f"callback that is {what}", partial(odd_progress, one), "the same answer")
-        for what, one in (
+        Row(f"callback that is {what}", partial(odd_progress, settings), "the same answer")
+        for what, settings in (
             ("a builtin", id),
             ("a method", [].append),
             ("a class", list.__class__),
@@ -286,8 +286,8 @@ ROWS = [
     Row("file by a path object", float_path, "the same"),
     Row("file by bytes", bytes_path, "the same, or refused"),
     *(
-        Row(f"keyword {next(iter(how))}", partial(keyword, how, words), "refused by its name")
-        for how, words in (
+        Row(f"keyword {next(iter(how))}", partial(keyword, how, message), "refused by its name")
+        for how, message in (
             ({"sed": 1}, "sed"),
             ({"Seed": 1}, "Seed"),
             ({"mask": 1}, "mask"),
@@ -301,8 +301,8 @@ ROWS = [
         )
     ),
     *(
-        Row(f"axes of {axes!r}", partial(axes_no, axes, words), "refused in words")
-        for axes, words in (
+        Row(f"axes of {axes!r}", partial(axes_no, axes, message), "refused in words")
+        for axes, message in (
             ("", "axes"),
             ("XYZ", "axes"),
             ("YY", "axes"),
@@ -326,8 +326,8 @@ ROWS = [
     Row("batch of a generator", batch_call, "a result for each, in order"),
     Row("batch whose callback raises", batch_raising, "what was done stays"),
     *(
-        Row(f"batch of {what}", partial(batch_inputs_no, inputs, words), "refused in words")
-        for what, inputs, words in (
+        Row(f"batch of {what}", partial(batch_inputs_no, inputs, message), "refused in words")
+        for what, inputs, message in (
             ("nothing", [], "no input"),
             ("an empty name", [""], "empty|name"),
             ("a file that is not there", ["none.tif"], "none.tif"),

@@ -44,10 +44,10 @@ def alike(make: Callable[[], Any], _: Path) -> None:
     """Hand over the same numbers in another dress: the same answer, and nothing written into it."""
     handed = make()
     before = np.array(np.asarray(handed), dtype=np.float64)
-    found = fit(handed)
-    same(found.image, fit().image, "the answer", 1e-3)
+    result = fit(handed)
+    same(result.image, fit().image, "the answer", 1e-3)
     same(np.asarray(handed, dtype=np.float64), before, "what was handed over")
-    check(type(found.image) is np.ndarray, f"the answer is a {type(found.image).__name__}")
+    check(type(result.image) is np.ndarray, f"the answer is a {type(result.image).__name__}")
 
 
 def not_taken(make: Callable[[], Any], pattern: str, _: Path) -> None:
@@ -243,8 +243,8 @@ def copied(how: Callable[[Any], Any], _: Path) -> None:
 
 def short_repr(_: Path) -> None:
     """Look at a result in a notebook: a line or a few, not a wall."""
-    shown = repr(fit(picture(48, 48)))
-    check(len(shown) < 2000, f"repr of {len(shown)} letters", End.UNCLEAR)
+    text = repr(fit(picture(48, 48)))
+    check(len(text) < 2000, f"repr of {len(text)} letters", End.UNCLEAR)
 
 
 def report_plain(_: Path) -> None:
@@ -429,17 +429,17 @@ def drain(steps: Any) -> Any:
 def interleaved(_: Path) -> None:
     """Step through two runs in turn, in one thread: each as if alone."""
     alone = [drain(running(seed=seed)).image for seed in (1, 2)]
-    left = {0: running(seed=1), 1: running(seed=2)}
-    found = {}
-    while left:
-        for key, steps in list(left.items()):
+    running_fits = {0: running(seed=1), 1: running(seed=2)}
+    results = {}
+    while running_fits:
+        for key, steps in list(running_fits.items()):
             try:
                 next(steps)
             except StopIteration as stop:
-                found[key] = stop.value.image
-                del left[key]
+                results[key] = stop.value.image
+                del running_fits[key]
     for key in (0, 1):
-        same(found[key], alone[key], f"run {key + 1}")
+        same(results[key], alone[key], f"run {key + 1}")
 
 
 def closed_early(steps_before: int, _: Path) -> None:
@@ -484,13 +484,13 @@ def dropped(_: Path) -> None:
 def beside_a_thread(_: Path) -> None:
     """Run in a thread while another runs: each as if alone."""
     wanted = [fit(seed=seed).image for seed in (1, 2)]
-    found: dict[int, Any] = {}
-    thread = threading.Thread(target=lambda: found.update({1: fit(seed=2).image}))
+    results: dict[int, Any] = {}
+    thread = threading.Thread(target=lambda: results.update({1: fit(seed=2).image}))
     thread.start()
-    found[0] = fit(seed=1).image
+    results[0] = fit(seed=1).image
     thread.join()
     for key in (0, 1):
-        same(found[key], wanted[key], f"run {key + 1}")
+        same(results[key], wanted[key], f"run {key + 1}")
 
 
 def float_path(_: Path) -> None:
@@ -535,8 +535,10 @@ def batch_call(_: Path) -> None:
         saved(f"{number}.tif", picture(24, 24, seed=number))
     recipe = dip.make_recipe("denoise", **FAST)
     result = dip.batch(recipe, (Path(f"{number}.tif") for number in range(3)), "results")
-    check(result.count("restored") == 3, f"{[one.state for one in result.outcomes]}")
-    check([one.source.name for one in result.outcomes] == ["0.tif", "1.tif", "2.tif"], "order")
+    check(result.count("restored") == 3, f"{[outcome.state for outcome in result.outcomes]}")
+    check(
+        [outcome.source.name for outcome in result.outcomes] == ["0.tif", "1.tif", "2.tif"], "order"
+    )
     pickle.loads(pickle.dumps(result))
 
 
@@ -560,7 +562,7 @@ def batch_raising(_: Path) -> None:
     result = dip.batch(recipe, ["0.tif", "1.tif"], "results", resume=True)
     check(
         result.count("refused", "failed", "waiting") == 0,
-        f"{[one.state for one in result.outcomes]}",
+        f"{[outcome.state for outcome in result.outcomes]}",
     )
     check(Path("results/0.tif").stat().st_mtime_ns == first, "what was done was done again")
 

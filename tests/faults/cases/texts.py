@@ -56,8 +56,8 @@ def seed_kept(text: str, seed: int, folder: Path) -> None:
     """Let a number be written in an odd way: what ran is what was written, or it is refused."""
     saved(folder / "in.tif")
     (folder / "r.json").write_text(text, "utf-8")
-    words = ("-o", "out.tif", "--from-recipe", "r.json", "--report", "p.json")
-    said = command("denoise", "in.tif", *words)
+    arguments = ("-o", "out.tif", "--from-recipe", "r.json", "--report", "p.json")
+    said = command("denoise", "in.tif", *arguments)
     if said.code:
         return said_no(said, "seed")
     record = json.loads((folder / "p.json").read_text("utf-8"))["seed"]
@@ -90,8 +90,8 @@ def flat_setting(folder: Path) -> None:
     if said.code:
         return said_no(said, "prior")
     went(said)
-    found = went(command("methods", "out.tif")).out
-    return check("hidden" not in found and "random" in found, f"left out: {found}"[:500])
+    methods = went(command("methods", "out.tif")).out
+    return check("hidden" not in methods and "random" in methods, f"left out: {methods}"[:500])
 
 
 def methods_of(content: bytes, folder: Path) -> None:
@@ -102,8 +102,8 @@ def methods_of(content: bytes, folder: Path) -> None:
 def good_report(folder: Path) -> dict[str, Any]:
     saved(folder / "in.tif")
     went(command("denoise", "in.tif", "-o", "out.tif", "--report", "p.json", *QUICK))
-    found: dict[str, Any] = json.loads((folder / "p.json").read_text("utf-8"))
-    return found
+    report: dict[str, Any] = json.loads((folder / "p.json").read_text("utf-8"))
+    return report
 
 
 def methods_marked(folder: Path) -> None:
@@ -134,8 +134,8 @@ def methods_other_pixels(folder: Path) -> None:
 def methods_figures(folder: Path) -> None:
     """Read the methods text: seed, preset and noise are those of the run."""
     saved(folder / "in.tif")
-    words = ("--seed", "4711", "--noise", "gaussian", "--read-noise", "12.5")
-    went(command("denoise", "in.tif", "-o", "out.tif", *words, *QUICK))
+    arguments = ("--seed", "4711", "--noise", "gaussian", "--read-noise", "12.5")
+    went(command("denoise", "in.tif", "-o", "out.tif", *arguments, *QUICK))
     said = went(command("methods", "out.tif"))
     for fact in ("4711", "12.5", "Fast"):
         check(fact in said.out, f"{fact} is not in: {said.out}"[:500])
@@ -218,8 +218,8 @@ def option_and_recipe(folder: Path) -> None:
     """Give an option beside a recipe: it wins, and the report says so."""
     saved(folder / "in.tif")
     (folder / "r.json").write_text(PLAIN.replace("}", ', "seed": 1}'), "utf-8")
-    words = ("--from-recipe", "r.json", "--seed", "9", "--report", "p.json")
-    went(command("denoise", "in.tif", "-o", "out.tif", *words))
+    arguments = ("--from-recipe", "r.json", "--seed", "9", "--report", "p.json")
+    went(command("denoise", "in.tif", "-o", "out.tif", *arguments))
     record = json.loads((folder / "p.json").read_text("utf-8"))
     check(record["seed"] == 9 and record["recipe"]["seed"] == 9, f"seed {record['seed']}")
 

@@ -89,8 +89,8 @@ def watched(argv: tuple[str, ...], folder: Path) -> None:
     went(Said(ended.returncode, ended.stdout, ended.stderr))
     notes = (folder / "notes").read_text("utf-8")
     check(not notes, notes[:600])
-    left = [path.name for path in (folder / "tmp").iterdir()]
-    check(not left, f"left in the folder for temporary files: {left}")
+    leftovers = [path.name for path in (folder / "tmp").iterdir()]
+    check(not leftovers, f"left in the folder for temporary files: {leftovers}")
 
 
 def listening(folder: Path) -> None:
@@ -110,21 +110,21 @@ def listening(folder: Path) -> None:
         "results",
     ]
     child = subprocess.Popen([*argv, "--workers", "2", "--quiet"], env=environment(), cwd=folder)
-    found: set[str] = set()
+    addresses: set[str] = set()
     while child.poll() is None:
         for process in (psutil.Process(child.pid), *psutil.Process(child.pid).children(True)):
             try:
-                found |= {
-                    one.laddr.ip
-                    for one in process.net_connections("inet")
-                    if one.status == "LISTEN"
+                addresses |= {
+                    connection.laddr.ip
+                    for connection in process.net_connections("inet")
+                    if connection.status == "LISTEN"
                 }
             except psutil.Error:
                 continue
         time.sleep(0.05)
     check(child.returncode == 0, f"exit {child.returncode}")
-    check(found, "nothing was seen to listen")
-    check(found <= {"127.0.0.1", "::1"}, f"listens on {found}")
+    check(addresses, "nothing was seen to listen")
+    check(addresses <= {"127.0.0.1", "::1"}, f"listens on {addresses}")
 
 
 # --- pages and tables
@@ -135,15 +135,15 @@ class Page(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.links: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in ("script", "iframe", "object", "embed", "link", "form", "base", "meta-refresh"):
-            self.found.append(tag)
+            self.links.append(tag)
         for name, value in attrs:
             address = name in ("src", "href", "action", "data", "srcset")
             if name.startswith("on") or (address and _leads_out(value or "")):
-                self.found.append(f"{tag} {name}={(value or '')[:60]}")
+                self.links.append(f"{tag} {name}={(value or '')[:60]}")
 
 
 def _leads_out(address: str) -> bool:
@@ -155,13 +155,13 @@ def pages(argv: tuple[str, ...], name: str, folder: Path) -> None:
     (folder / "a").mkdir()
     saved(folder / "plain.tif").rename(folder / "a" / name)
     (folder / "r.json").write_text(PLAIN, "utf-8")
-    words = [str(folder / "a" / name) if word == "IN" else word for word in argv]
-    went(command(*words))
+    arguments = [str(folder / "a" / name) if word == "IN" else word for word in argv]
+    went(command(*arguments))
     for path in folder.rglob("*.html"):
         page = Page()
         text = path.read_text("utf-8")
         page.feed(text)
-        check(not page.found, f"{path.name}: {page.found}")
+        check(not page.links, f"{path.name}: {page.links}")
         for word in ("url(http", "@import"):
             check(word not in text, f"{path.name}: {word}")
     check(list(folder.rglob("*.html")), "no page")
@@ -199,11 +199,13 @@ def told_abroad(folder: Path) -> None:
         went(command("denoise", folder / "private-place" / "in.tif", "-o", out, *QUICK))
     texts = [path.read_bytes() for path in folder.glob("o.*") if path.is_file()]
     texts += [path.read_bytes() for path in (folder / "o.ome.zarr").rglob("*.json")]
-    words = {"private-place", socket.gethostname(), str(folder)}
+    private_words = {"private-place", socket.gethostname(), str(folder)}
     if getpass.getuser() != "root":
-        words.add(getpass.getuser())
-    given = {word for word in words for text in texts if len(word) > 3 and word.encode() in text}
-    check(not given, f"results name {given}")
+        private_words.add(getpass.getuser())
+    leaks = {
+        word for word in private_words for text in texts if len(word) > 3 and word.encode() in text
+    }
+    check(not leaks, f"results name {leaks}")
 
 
 def log_private(folder: Path) -> None:

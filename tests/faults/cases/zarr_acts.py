@@ -42,18 +42,18 @@ def ome_zarr(
     array = group.create_array("0", shape=values.shape, dtype=values.dtype, **how)
     array[...] = values
     kinds = {"t": "time", "c": "channel"}
-    told = [
-        {"name": one, "type": kinds.get(one, "space")}
-        | ({"unit": units[one]} if units and one in units else {})
-        for one in axes
+    entries = [
+        {"name": axis, "type": kinds.get(axis, "space")}
+        | ({"unit": units[axis]} if units and axis in units else {})
+        for axis in axes
     ]
     steps = [{"type": "scale", "scale": scale or [1.0] * values.ndim}]
-    one = {"axes": told, "datasets": [{"path": "0", "coordinateTransformations": steps}]}
-    one |= more or {}
+    multiscale = {"axes": entries, "datasets": [{"path": "0", "coordinateTransformations": steps}]}
+    multiscale |= more or {}
     if version == 2:
-        group.attrs["multiscales"] = [{"version": "0.4", **one}]
+        group.attrs["multiscales"] = [{"version": "0.4", **multiscale}]
     else:
-        group.attrs["ome"] = {"version": "0.5", "multiscales": [one]}
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [multiscale]}
     return path
 
 
@@ -115,10 +115,10 @@ def zarr_units(folder: Path) -> None:
     ome_zarr(folder / "in.ome.zarr", values, axes="tyx", scale=[40.0, 65.0, 65.0], units=units)
     went(command("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK))
     record = json.loads((folder / "out.ome.zarr" / "zarr.json").read_text("utf-8"))
-    one = record["attributes"]["ome"]["multiscales"][0]
-    found = {axis["name"]: axis.get("unit") for axis in one["axes"]}
-    check(found == units, f"units: {found}")
-    scale = one["datasets"][0]["coordinateTransformations"][0]["scale"]
+    multiscale = record["attributes"]["ome"]["multiscales"][0]
+    read_units = {axis["name"]: axis.get("unit") for axis in multiscale["axes"]}
+    check(read_units == units, f"units: {read_units}")
+    scale = multiscale["datasets"][0]["coordinateTransformations"][0]["scale"]
     check(scale == [40.0, 65.0, 65.0], f"sizes: {scale}")
 
 
@@ -159,10 +159,10 @@ def zarr_beside(folder: Path) -> None:
 
 def drop_chunk(path: Path) -> None:
     next(
-        one for one in (path / "0").rglob("*") if one.is_file() and one.name != "zarr.json"
+        entry for entry in (path / "0").rglob("*") if entry.is_file() and entry.name != "zarr.json"
     ).unlink()
 
 
 def cut_chunk(path: Path) -> None:
-    one = next(one for one in (path / "0" / "c").rglob("*") if one.is_file())
-    one.write_bytes(one.read_bytes()[:-9])
+    entry = next(entry for entry in (path / "0" / "c").rglob("*") if entry.is_file())
+    entry.write_bytes(entry.read_bytes()[:-9])

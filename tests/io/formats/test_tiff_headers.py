@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def pixels(*shape: int, dtype: str = "uint16") -> np.ndarray:
+def draw_pixels(*shape: int, dtype: str = "uint16") -> np.ndarray:
     return np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
 
 
-def refused(path: Path, axes: str | None = None) -> str:
+def read_refusal(path: Path, axes: str | None = None) -> str:
     with pytest.raises(RefusedError) as caught:
         read_pixels(read_spec(path, axes))
     return caught.value.refusal.sentence
 
 
-def described(path: Path, change: Callable[[str], str], **how: Any) -> np.ndarray:
+def write_with_header(path: Path, change: Callable[[str], str], **how: Any) -> np.ndarray:
     """Write ten planes of 20 × 30 pixels, and change what their header says."""
-    image = pixels(10, 20, 30)
+    image = draw_pixels(10, 20, 30)
     kind = {} if how.get("imagej") else {"photometric": "minisblack"}
     tifffile.imwrite(path, image, metadata={"axes": "ZYX"}, **kind, **how)
     with tifffile.TiffFile(path) as file:
@@ -47,7 +47,7 @@ def described(path: Path, change: Callable[[str], str], **how: Any) -> np.ndarra
     return image
 
 
-def half(text: str) -> str:
+def halve_counts(text: str) -> str:
     return text.replace("=10", "=5").replace('"10"', '"5"')
 
 
@@ -56,7 +56,9 @@ HALVED = "'{}' holds 10 planes, but its header names 5 of them: 5 are left out."
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_planes_that_an_ome_header_leaves_out_are_counted_in_a_note(tmp_path, compression):
-    image = described(tmp_path / "a.ome.tif", half, ome=True, compression=compression)
+    image = write_with_header(
+        tmp_path / "a.ome.tif", halve_counts, ome=True, compression=compression
+    )
     spec = read_spec(tmp_path / "a.ome.tif")
     assert (spec.axes, spec.shape) == ("ZYX", (5, 20, 30))
     assert list(map(str, spec.notes)) == [HALVED.format(spec.name)]
@@ -64,7 +66,7 @@ def test_planes_that_an_ome_header_leaves_out_are_counted_in_a_note(tmp_path, co
 
 
 def test_planes_that_an_imagej_header_leaves_out_are_counted_in_a_note(tmp_path):
-    described(tmp_path / "a.tif", half, imagej=True)
+    write_with_header(tmp_path / "a.tif", halve_counts, imagej=True)
     spec = read_spec(tmp_path / "a.tif")
     assert spec.shape == (5, 20, 30)
     assert list(map(str, spec.notes)) == [HALVED.format(spec.name)]
@@ -74,7 +76,7 @@ def test_planes_that_are_left_out_are_told_by_the_plan_the_terminal_and_the_repo
     tmp_path, capsys
 ):
     path = tmp_path / "a.ome.tif"
-    described(path, half, ome=True)
+    write_with_header(path, halve_counts, ome=True)
     note = HALVED.format(path.name)
     plan = preflight(make_recipe("denoise", preset="fast"), read_spec(path), detect_machine())
     assert not isinstance(plan, Refusal) and note in map(str, plan.notes)
@@ -86,7 +88,7 @@ def test_planes_that_are_left_out_are_told_by_the_plan_the_terminal_and_the_repo
 
 @pytest.mark.parametrize("tag", ["", '<TiffData FirstZ="20" IFD="0" PlaneCount="10"/>'])
 def test_planes_that_an_ome_header_does_not_place_are_taken_in_order_with_a_note(tmp_path, tag):
-    image = described(
+    image = write_with_header(
         tmp_path / "a.ome.tif", lambda xml: re.sub("<TiffData[^>]*/>", tag, xml), ome=True
     )
     spec = read_spec(tmp_path / "a.ome.tif")
@@ -97,14 +99,16 @@ def test_planes_that_an_ome_header_does_not_place_are_taken_in_order_with_a_note
 
 def test_a_page_that_an_ome_header_names_twice_is_told(tmp_path):
     tags = "".join(f'<TiffData FirstZ="{z}" IFD="{z // 2}" PlaneCount="1"/>' for z in range(10))
-    described(tmp_path / "a.ome.tif", lambda xml: re.sub("<TiffData[^>]*/>", tags, xml), ome=True)
+    write_with_header(
+        tmp_path / "a.ome.tif", lambda xml: re.sub("<TiffData[^>]*/>", tags, xml), ome=True
+    )
     left_out, twice = map(str, read_spec(tmp_path / "a.ome.tif").notes)
     assert left_out == HALVED.format("a.ome.tif")
     assert twice == "The header of 'a.ome.tif' names 5 of its planes more than once."
 
 
 @pytest.mark.parametrize(
-    ("how", "before", "after", "words"),
+    ("how", "before", "after", "message"),
     [
         ({"ome": True}, '"10"', '"12"', "states 12 planes, but 10 are found"),
         ({"ome": True}, 'PlaneCount="10"', 'PlaneCount="5"', "10 planes, but 5 are found"),
@@ -113,25 +117,27 @@ def test_a_page_that_an_ome_header_names_twice_is_told(tmp_path):
     ],
 )
 def test_planes_that_are_promised_but_missing_are_counted_in_the_refusal(
-    tmp_path, how, before, after, words
+    tmp_path, how, before, after, message
 ):
-    described(tmp_path / "a.tif", lambda text: text.replace(before, after), **how)
-    assert words in refused(tmp_path / "a.tif")
+    write_with_header(tmp_path / "a.tif", lambda text: text.replace(before, after), **how)
+    assert message in read_refusal(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("count", ["4", "5"])
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_a_shape_that_does_not_fit_the_pages_is_told(tmp_path, compression, count):
-    described(tmp_path / "a.tif", lambda text: text.replace("10", count), compression=compression)
+    write_with_header(
+        tmp_path / "a.tif", lambda text: text.replace("10", count), compression=compression
+    )
     spec = read_spec(tmp_path / "a.tif")
-    assert spec.shape == (10, 20, 30) and "does not fit them: all 10" in str(spec.notes[0])
+    assert spec.shape == (10, 20, 30) and "does not match its planes: all 10" in str(spec.notes[0])
 
 
 def test_an_honest_header_needs_no_note(tmp_path):
     for number, how in enumerate([{"ome": True}, {"imagej": True}, {"compression": "zlib"}]):
         kind = {} if how.get("imagej") else {"photometric": "minisblack"}
         path = tmp_path / f"{number}.tif"
-        tifffile.imwrite(path, pixels(10, 20, 30), metadata={"axes": "ZYX"}, **kind, **how)
+        tifffile.imwrite(path, draw_pixels(10, 20, 30), metadata={"axes": "ZYX"}, **kind, **how)
         assert read_spec(path).notes == ()
 
 
@@ -142,19 +148,19 @@ def test_an_honest_header_needs_no_note(tmp_path):
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_an_image_whose_0_is_white_gives_a_result_whose_0_is_white(tmp_path, dtype, suffix):
     path, result = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
-    image = pixels(32, 32, dtype=dtype)
+    image = draw_pixels(32, 32, dtype=dtype)
     tifffile.imwrite(path, image, photometric="miniswhite")
     spec = read_spec(path)
     np.testing.assert_array_equal(read_pixels(spec), image)
     assert "white-zero" in [note.code for note in spec.notes]
-    assert quick(path, result, "--residual", str(tmp_path / "c.tif")) == 0
+    assert denoise_quickly(path, result, "--residual", str(tmp_path / "c.tif")) == 0
     with tifffile.TiffFile(result) as file, tifffile.TiffFile(tmp_path / "c.tif") as residual:
         assert file.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE
         assert np.corrcoef(file.asarray().ravel(), image.ravel())[0, 1] > 0
         assert residual.pages[0].photometric == tifffile.PHOTOMETRIC.MINISBLACK
 
 
-def quick(path: Path, result: Path, *more: str) -> int:
+def denoise_quickly(path: Path, result: Path, *more: str) -> int:
     """Denoise for a few iterations on the command line."""
     settings = ["--preset", "fast", "--max-iterations", "2", "--quiet", *more]
     return main(["denoise", str(path), "-o", str(result), *settings])
@@ -164,9 +170,9 @@ def quick(path: Path, result: Path, *more: str) -> int:
 def test_a_stack_that_is_stored_turned_gives_a_result_turned_alike(tmp_path, suffix):
     path, result = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     turned = {"photometric": "minisblack", "extratags": [(274, "H", 1, 6, False)]}
-    tifffile.imwrite(path, pixels(2, 24, 32), metadata={"axes": "ZYX"}, **turned)
+    tifffile.imwrite(path, draw_pixels(2, 24, 32), metadata={"axes": "ZYX"}, **turned)
     assert "orientation 6" in str(read_spec(path).notes[0])
-    assert quick(path, result) == 0
+    assert denoise_quickly(path, result) == 0
     with tifffile.TiffFile(result) as file:
         assert file.series[0].shape == (2, 24, 32)
         pages = [file.pages.get(number) for number in range(len(file.pages))]
@@ -178,15 +184,15 @@ def test_a_photograph_that_is_stored_turned_gives_a_result_turned_alike(tmp_path
     turned = Image.Exif()
     turned[274] = 8
     path, result = tmp_path / f"a{suffix}", tmp_path / "b.tif"
-    Image.fromarray(pixels(24, 32, dtype="uint8")).save(path, exif=turned)
+    Image.fromarray(draw_pixels(24, 32, dtype="uint8")).save(path, exif=turned)
     assert "orientation 8" in str(read_spec(path).notes[0])
-    assert quick(path, result) == 0
+    assert denoise_quickly(path, result) == 0
     with tifffile.TiffFile(result) as file:
         assert file.pages[0].tags[274].value == 8 and file.pages[0].shape == (24, 32)
 
 
 def test_values_that_stand_for_the_colours_of_a_table_are_restored_as_colours(tmp_path):
-    path, image = tmp_path / "a.tif", pixels(20, 30, dtype="uint8")
+    path, image = tmp_path / "a.tif", draw_pixels(20, 30, dtype="uint8")
     colours = np.random.default_rng(1).integers(0, 256, (3, 256)).astype("uint16") * 257
     tifffile.imwrite(path, image, photometric="palette", colormap=colours)
     expected = (colours >> 8).astype("uint8").T[image]
@@ -200,19 +206,19 @@ def test_values_that_stand_for_the_colours_of_a_table_are_restored_as_colours(tm
 
 
 def test_a_table_of_greys_is_looked_up_and_a_ramp_changes_nothing(tmp_path):
-    image = pixels(20, 30, dtype="uint8")
+    image = draw_pixels(20, 30, dtype="uint8")
     ramp = np.arange(256, dtype="uint16") * 257
     for name, greys in {"ramp": ramp, "turned": ramp[::-1]}.items():
         path = tmp_path / f"{name}.tif"
         tifffile.imwrite(path, image, photometric="palette", colormap=np.stack([greys] * 3))
         spec = read_spec(path)
         assert (spec.axes, bool(spec.notes)) == ("YX", name == "turned")
-        for found in (read_pixels(spec), open_pixels(spec)[...]):
-            np.testing.assert_array_equal(found, image if name == "ramp" else 255 - image)
+        for pixels_read in (read_pixels(spec), open_pixels(spec)[...]):
+            np.testing.assert_array_equal(pixels_read, image if name == "ramp" else 255 - image)
 
 
 def test_colours_in_which_imagej_shows_values_are_no_values(tmp_path):
-    path, image = tmp_path / "a.tif", pixels(20, 30, dtype="uint8")
+    path, image = tmp_path / "a.tif", draw_pixels(20, 30, dtype="uint8")
     colours = np.random.default_rng(1).integers(0, 65536, (3, 256)).astype("uint16")
     tifffile.imwrite(path, image, imagej=True, colormap=colours)
     spec = read_spec(path)
@@ -226,16 +232,16 @@ def test_colours_in_which_imagej_shows_values_are_no_values(tmp_path):
 )
 def test_resolution_tags_in_millimetres_and_micrometres_are_lengths(tmp_path, unit, name, size):
     path, result = tmp_path / "a.tif", tmp_path / "b.tif"
-    tifffile.imwrite(path, pixels(32, 32), resolution=(10, 10), resolutionunit=unit)
-    assert quick(path, result) == 0
-    for one in (path, result):
-        spec = read_spec(one)
+    tifffile.imwrite(path, draw_pixels(32, 32), resolution=(10, 10), resolutionunit=unit)
+    assert denoise_quickly(path, result) == 0
+    for file in (path, result):
+        spec = read_spec(file)
         assert spec.units == (name, name) and spec.scale == pytest.approx((size, size))
 
 
 @pytest.mark.parametrize("flag", [0, 1])
 def test_a_thumbnail_is_not_taken_for_the_image(tmp_path, flag):
-    image = pixels(64, 48)
+    image = draw_pixels(64, 48)
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(image[::4, ::4], subfiletype=flag, metadata=None)
         file.write(image, metadata=None)
@@ -253,12 +259,12 @@ def test_a_thumbnail_is_not_taken_for_the_image(tmp_path, flag):
     [("separated", 4, "CMYK"), ("cielab", 3, "CIELab"), ("ycbcr", 3, "YCbCr"), ("cfa", 0, "CFA")],
 )
 def test_colours_that_are_no_brightness_are_refused_by_name(tmp_path, kind, samples, coded):
-    image = pixels(20, 30, *[samples] * bool(samples), dtype="uint8")
+    image = draw_pixels(20, 30, *[samples] * bool(samples), dtype="uint8")
     tifffile.imwrite(tmp_path / "a.tif", image, photometric=kind)
-    assert coded in refused(tmp_path / "a.tif")
+    assert coded in read_refusal(tmp_path / "a.tif")
     if kind == "separated":
         Image.fromarray(image, "CMYK").save(tmp_path / "a.jpg")
-        assert coded in refused(tmp_path / "a.jpg")
+        assert coded in read_refusal(tmp_path / "a.jpg")
 
 
 def test_red_green_and_blue_that_jpeg_packs_as_ycbcr_are_read(tmp_path):
@@ -266,8 +272,8 @@ def test_red_green_and_blue_that_jpeg_packs_as_ycbcr_are_read(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", compression="jpeg")
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.pages[0].photometric == tifffile.PHOTOMETRIC.YCBCR
-    found = read_pixels(read_spec(tmp_path / "a.tif"))
-    assert np.abs(found.astype(int) - image).max() <= 6
+    pixels_read = read_pixels(read_spec(tmp_path / "a.tif"))
+    assert np.abs(pixels_read.astype(int) - image).max() <= 6
 
 
 # --- words
@@ -284,31 +290,33 @@ def test_pages_that_run_in_a_circle_are_refused_as_such(tmp_path, period):
     content = b"II*\0" + struct.pack("<I", 8)
     for following in (*places[1:], places[2]):
         content += struct.pack("<H", len(tags)) + body + struct.pack("<I", following)
-    (tmp_path / "a.tif").write_bytes(content + pixels(20, 30, dtype="uint8").tobytes())
-    assert "its list of pages runs in a circle" in refused(tmp_path / "a.tif")
+    (tmp_path / "a.tif").write_bytes(content + draw_pixels(20, 30, dtype="uint8").tobytes())
+    assert "its list of pages runs in a circle" in read_refusal(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "words"),
+    ("before", "after", "message"),
     [
         ("XYCZT", "XYQZT", "calls the axes 'XYQZT', where X, Y, Z, C and T are known"),
         (' SizeZ="10"', "", "says nothing where the size along Z should be"),
         ('SizeZ="10"', 'SizeZ="ten"', "says 'ten' where the size along Z should be"),
     ],
 )
-def test_axes_and_sizes_that_ome_does_not_have_are_named(tmp_path, before, after, words):
-    described(tmp_path / "a.ome.tif", lambda xml: xml.replace(before, after), ome=True)
-    assert words in refused(tmp_path / "a.ome.tif")
+def test_axes_and_sizes_that_ome_does_not_have_are_named(tmp_path, before, after, message):
+    write_with_header(tmp_path / "a.ome.tif", lambda xml: xml.replace(before, after), ome=True)
+    assert message in read_refusal(tmp_path / "a.ome.tif")
 
 
 def test_what_a_parser_stumbles_over_is_not_shown_as_a_name_of_its_own(tmp_path):
-    described(tmp_path / "a.tif", lambda text: text.replace("10", "12"), compression="zlib")
-    assert refused(tmp_path / "a.tif").endswith("damaged: what its header says makes no sense.")
+    write_with_header(tmp_path / "a.tif", lambda text: text.replace("10", "12"), compression="zlib")
+    assert read_refusal(tmp_path / "a.tif").endswith(
+        "damaged: what its header says makes no sense."
+    )
 
 
 def test_no_attribute_of_an_ome_header_that_is_missing_or_wrong_ends_in_a_bare_name(tmp_path):
     path = tmp_path / "a.ome.tif"
-    tifffile.imwrite(path, pixels(3, 20, 30), ome=True, metadata={"axes": "CYX"})
+    tifffile.imwrite(path, draw_pixels(3, 20, 30), ome=True, metadata={"axes": "CYX"})
     whole = path.read_bytes()
     with tifffile.TiffFile(path) as file:
         xml = file.ome_metadata

@@ -26,44 +26,46 @@ zarr = pytest.importorskip("zarr")
 
 SHAPE = (5, 300, 40)
 SCALE, UNITS = (0.5, 0.25, 0.25), ("micrometer",) * 3
-TOLD = {"recipe": {"task": "denoise"}, "program": "napari-dip"}
+PROVENANCE = {"recipe": {"task": "denoise"}, "program": "napari-dip"}
 
 
-def stack() -> np.ndarray:
+def draw_stack() -> np.ndarray:
     return np.random.default_rng(0).poisson(100, SHAPE).astype(np.uint16)
 
 
-def saved(folder: Path, version: str, image: Any = None, **wishes: Any) -> Path:
+def save_zarr(folder: Path, version: str, image: Any = None, **wishes: Any) -> Path:
     """In the version asked for, by way of a result that is to be like another one."""
     path, like = folder / "cells.ome.zarr", folder / "like.ome.zarr"
     if version == "0.4":
         like.mkdir()
         axes = [{"name": "y"}, {"name": "x"}]
-        told = {"multiscales": [{"version": version, "axes": axes, "datasets": [{"path": "0"}]}]}
-        (like / ".zattrs").write_text(json.dumps(told))
-    options = {"axes": "ZYX", "scale": SCALE, "units": UNITS, "provenance": TOLD, **wishes}
-    image = stack() if image is None else image
+        multiscale = {
+            "multiscales": [{"version": version, "axes": axes, "datasets": [{"path": "0"}]}]
+        }
+        (like / ".zattrs").write_text(json.dumps(multiscale))
+    options = {"axes": "ZYX", "scale": SCALE, "units": UNITS, "provenance": PROVENANCE, **wishes}
+    image = draw_stack() if image is None else image
     return write_image(path, image, like=str(like) if version == "0.4" else None, **options)
 
 
 @pytest.fixture(params=["0.4", "0.5"])
 def cells(request, tmp_path: Path) -> Path:
-    return saved(tmp_path, request.param)
+    return save_zarr(tmp_path, request.param)
 
 
-def metadata(path: Path) -> Path:
-    return next(one for one in (path / "zarr.json", path / ".zattrs") if one.is_file())
+def find_metadata(path: Path) -> Path:
+    return next(file for file in (path / "zarr.json", path / ".zattrs") if file.is_file())
 
 
-def changed(path: Path, change: Any) -> None:
+def edit_metadata(path: Path, change: Any) -> None:
     """Let a file say something else of its image."""
-    whole = json.loads(metadata(path).read_text())
-    told = whole["attributes"]["ome"] if "attributes" in whole else whole
-    change(told["multiscales"][0])
-    metadata(path).write_text(json.dumps(whole))
+    whole = json.loads(find_metadata(path).read_text())
+    multiscale = whole["attributes"]["ome"] if "attributes" in whole else whole
+    change(multiscale["multiscales"][0])
+    find_metadata(path).write_text(json.dumps(whole))
 
 
-def refused(path: Path) -> str:
+def read_refusal_code(path: Path) -> str:
     with pytest.raises(RefusedError) as caught:
         read_spec(path)
     return caught.value.refusal.code
@@ -73,8 +75,8 @@ def test_pixels_axes_units_and_provenance_come_back(cells: Path) -> None:
     spec = read_spec(cells)
     assert (spec.axes, spec.shape, spec.dtype) == ("ZYX", SHAPE, "uint16")
     assert (spec.scale, spec.units) == (SCALE, UNITS)
-    assert np.array_equal(read_pixels(spec), stack())
-    assert read_provenance(cells) == TOLD
+    assert np.array_equal(read_pixels(spec), draw_stack())
+    assert read_provenance(cells) == PROVENANCE
 
 
 def test_each_level_halves_the_plane_and_says_where_it_lies(cells: Path) -> None:
@@ -82,9 +84,9 @@ def test_each_level_halves_the_plane_and_says_where_it_lies(cells: Path) -> None
     assert coarse.shape == (5, 150, 20)  # planes lie further apart than pixels
     blocks = fine.reshape(5, 150, 2, 20, 2).mean((2, 4))
     assert np.array_equal(coarse, np.rint(blocks))
-    whole = json.loads(metadata(cells).read_text())
-    told = whole["attributes"]["ome"] if "attributes" in whole else whole
-    first, second = told["multiscales"][0]["datasets"]
+    whole = json.loads(find_metadata(cells).read_text())
+    ome = whole["attributes"]["ome"] if "attributes" in whole else whole
+    first, second = ome["multiscales"][0]["datasets"]
     assert first["coordinateTransformations"] == [{"type": "scale", "scale": list(SCALE)}]
     assert second["coordinateTransformations"] == [
         {"type": "scale", "scale": [0.5, 0.5, 0.5]},
@@ -94,10 +96,10 @@ def test_each_level_halves_the_plane_and_says_where_it_lies(cells: Path) -> None
 
 def test_regions_are_read_without_the_whole(cells: Path, monkeypatch) -> None:
     monkeypatch.setattr("napari_dip.io.regions.CHUNK", 5000)
-    found = open_pixels(read_spec(cells))
-    assert not isinstance(found, np.ndarray)
-    assert np.array_equal(found[1:3, 10:20, 5], stack()[1:3, 10:20, 5])
-    assert b"".join(part.tobytes() for part in iter_chunks(found)) == stack().tobytes()
+    opened = open_pixels(read_spec(cells))
+    assert not isinstance(opened, np.ndarray)
+    assert np.array_equal(opened[1:3, 10:20, 5], draw_stack()[1:3, 10:20, 5])
+    assert b"".join(part.tobytes() for part in iter_chunks(opened)) == draw_stack().tobytes()
 
 
 def test_a_result_on_the_disk_in_other_axes_is_saved_in_the_order_of_the_format(
@@ -108,23 +110,23 @@ def test_a_result_on_the_disk_in_other_axes_is_saved_in_the_order_of_the_format(
     mapped = MemoryMappedImage(
         path=tmp_path / "raw", offset=0, shape=picture.shape, stored_dtype="<f4"
     ).make_memmap()
-    path = saved(tmp_path, "0.5", mapped, axes="YXS", scale=None, units=None)
+    path = save_zarr(tmp_path, "0.5", mapped, axes="YXS", scale=None, units=None)
     spec = read_spec(path)
     assert (spec.axes, spec.shape, spec.units) == ("CYX", (3, 20, 24), None)
     assert np.array_equal(read_pixels(spec), picture.transpose(2, 0, 1))
 
 
 def test_the_same_pixels_give_the_same_bytes(tmp_path: Path) -> None:
-    found = []
+    contents = []
     for name in "ab":
         (tmp_path / name).mkdir()
-        path = saved(tmp_path / name, "0.5")
-        files = sorted(one for one in path.rglob("*") if one.is_file())
-        found.append([(one.relative_to(path), one.read_bytes()) for one in files])
-    assert found[0] == found[1]
+        path = save_zarr(tmp_path / name, "0.5")
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        contents.append([(file.relative_to(path), file.read_bytes()) for file in files])
+    assert contents[0] == contents[1]
 
 
-class Tears:
+class UnreadableHalf:
     """An image whose second half cannot be read."""
 
     shape, dtype, ndim = SHAPE, np.dtype(np.uint16), 3
@@ -132,33 +134,33 @@ class Tears:
     def __getitem__(self, place: Any) -> np.ndarray:
         if place[0].start:
             raise OSError(28, "No space left on device")
-        return stack()[place]
+        return draw_stack()[place]
 
 
-@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("exists", [False, True])
 def test_a_result_that_cannot_be_written_leaves_nothing_and_harms_nothing(
-    tmp_path: Path, monkeypatch, there: bool
+    tmp_path: Path, monkeypatch, exists: bool
 ) -> None:
-    before = saved(tmp_path, "0.5") if there else None
+    before = save_zarr(tmp_path, "0.5") if exists else None
     monkeypatch.setattr("napari_dip.io.writing._make_contiguous", lambda image: image)
     with pytest.raises(FailedError):
-        saved(tmp_path, "0.5", Tears(), overwrite=True)
-    assert [one.name for one in tmp_path.iterdir()] == (["cells.ome.zarr"] if there else [])
+        save_zarr(tmp_path, "0.5", UnreadableHalf(), overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == (["cells.ome.zarr"] if exists else [])
     if before is not None:
-        assert np.array_equal(read_pixels(read_spec(before)), stack())
+        assert np.array_equal(read_pixels(read_spec(before)), draw_stack())
 
 
 def test_an_earlier_result_is_replaced_only_if_that_is_asked_for(tmp_path: Path) -> None:
-    path = saved(tmp_path, "0.5")
+    path = save_zarr(tmp_path, "0.5")
     with pytest.raises(FailedError):
-        saved(tmp_path, "0.5", stack() + 1)
-    assert np.array_equal(read_pixels(read_spec(path)), stack())
-    saved(tmp_path, "0.5", stack() + 1, overwrite=True)
-    assert np.array_equal(read_pixels(read_spec(path)), stack() + 1)
-    assert [one.name for one in tmp_path.iterdir()] == ["cells.ome.zarr"]
+        save_zarr(tmp_path, "0.5", draw_stack() + 1)
+    assert np.array_equal(read_pixels(read_spec(path)), draw_stack())
+    save_zarr(tmp_path, "0.5", draw_stack() + 1, overwrite=True)
+    assert np.array_equal(read_pixels(read_spec(path)), draw_stack() + 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["cells.ome.zarr"]
 
 
-def answer(path: Path, inputs: tuple[Path, ...] = (), overwrite: bool = True) -> str:
+def check_output_code(path: Path, inputs: tuple[Path, ...] = (), overwrite: bool = True) -> str:
     with pytest.raises(RefusedError) as caught:
         check_output(path, inputs, overwrite)
     return caught.value.refusal.code
@@ -177,44 +179,44 @@ def test_a_zarr_that_holds_a_file_of_the_users_is_never_replaced(cells: Path, na
     assert caught.value.refusal.code == "zarr-shared"
     assert name.split("/")[0] in caught.value.refusal.message
     with pytest.raises(FailedError):  # one that appeared after the check
-        write_image(cells, stack(), axes="ZYX", overwrite=True)
+        write_image(cells, draw_stack(), axes="ZYX", overwrite=True)
     assert foreign.read_text() == "{}"
 
 
 def test_a_result_named_with_a_slash_at_its_end_is_a_zarr(tmp_path: Path) -> None:
     name = f"{tmp_path / 'out.ome.zarr'}{os.sep}"
-    write_image(name, stack(), axes="ZYX")
+    write_image(name, draw_stack(), axes="ZYX")
     assert read_spec(name).shape == SHAPE and (tmp_path / "out.ome.zarr").is_dir()
 
 
 def test_places_where_a_folder_would_do_harm_are_refused(tmp_path: Path) -> None:
-    there = saved(tmp_path, "0.5")
-    assert answer(there, overwrite=False) == "output-exists"
-    assert answer(there, (there,)) == "output-is-input"
-    assert answer(there, (there / "0" / "zarr.json",)) == "output-is-input"
-    assert answer(there / "inner.ome.zarr", (there,)) == "output-is-input"
-    assert answer(there / "picture.tif", (there,)) == "output-is-input"
+    folder = save_zarr(tmp_path, "0.5")
+    assert check_output_code(folder, overwrite=False) == "output-exists"
+    assert check_output_code(folder, (folder,)) == "output-is-input"
+    assert check_output_code(folder, (folder / "0" / "zarr.json",)) == "output-is-input"
+    assert check_output_code(folder / "inner.ome.zarr", (folder,)) == "output-is-input"
+    assert check_output_code(folder / "picture.tif", (folder,)) == "output-is-input"
     (tmp_path / "letters.zarr").mkdir()
     (tmp_path / "letters.zarr" / "mine.txt").write_text("dear")
-    assert answer(tmp_path / "letters.zarr") == "zarr-foreign"
+    assert check_output_code(tmp_path / "letters.zarr") == "zarr-foreign"
     (tmp_path / "file.zarr").write_text("dear")
-    assert answer(tmp_path / "file.zarr") == "folder-is-file"
-    assert check_output(there, overwrite=True) == there
+    assert check_output_code(tmp_path / "file.zarr") == "folder-is-file"
+    assert check_output(folder, overwrite=True) == folder
 
 
 @pytest.mark.parametrize("level", ["../../other/0", "/etc", "0/../../x", "", "C:\\x"])
 def test_levels_that_lead_out_of_the_folder_are_refused(cells: Path, level: str) -> None:
-    changed(cells, lambda told: told["datasets"][1].update(path=level))
-    assert refused(cells) == "file-elsewhere"
+    edit_metadata(cells, lambda multiscale: multiscale["datasets"][1].update(path=level))
+    assert read_refusal_code(cells) == "file-elsewhere"
 
 
 def test_links_that_lead_out_of_the_folder_are_not_followed(cells: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     spec = read_spec(cells)
-    chunk = next(one for one in (cells / "0").rglob("*") if one.name == "0" and one.is_file())
+    chunk = next(path for path in (cells / "0").rglob("*") if path.name == "0" and path.is_file())
     chunk.unlink()
     chunk.symlink_to(tmp_path / "secret")
-    assert refused(cells) == "file-elsewhere"
+    assert read_refusal_code(cells) == "file-elsewhere"
     with pytest.raises(RefusedError) as caught:
         read_pixels(spec)
     assert caught.value.refusal.code == "file-elsewhere"
@@ -224,21 +226,21 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(cells: Path, tmp_pat
 def test_metadata_and_levels_behind_links_that_lead_out_are_not_read(
     cells: Path, tmp_path: Path, what: str
 ) -> None:
-    level = next(one for one in (cells / "0").iterdir() if one.name in ("zarr.json", ".zarray"))
-    place = {"level": cells / "0", "metadata of a level": level}.get(what, metadata(cells))
+    level = next(path for path in (cells / "0").iterdir() if path.name in ("zarr.json", ".zarray"))
+    place = {"level": cells / "0", "metadata of a level": level}.get(what, find_metadata(cells))
     place.rename(tmp_path / "elsewhere")
     place.symlink_to(tmp_path / "elsewhere")
-    assert refused(cells) == "file-elsewhere"
+    assert read_refusal_code(cells) == "file-elsewhere"
 
 
 def test_an_image_of_several_behind_a_link_that_leads_out_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
-    outside = saved(tmp_path / "outside", "0.4")
+    outside = save_zarr(tmp_path / "outside", "0.4")
     several = tmp_path / "several.zarr"
     several.mkdir()
     (several / ".zattrs").write_text('{"bioformats2raw.layout": 3}')
     (several / "0").symlink_to(outside)
-    assert refused(several) == "file-elsewhere"
+    assert read_refusal_code(several) == "file-elsewhere"
     (several / "0").unlink()
     outside.rename(several / "0")
     assert read_spec(several).shape == SHAPE
@@ -247,93 +249,95 @@ def test_an_image_of_several_behind_a_link_that_leads_out_is_not_read(tmp_path: 
 def test_the_finest_level_is_that_of_the_smallest_pixels_wherever_it_is_listed(
     cells: Path,
 ) -> None:
-    changed(cells, lambda told: told["datasets"].reverse())
+    edit_metadata(cells, lambda multiscale: multiscale["datasets"].reverse())
     spec = read_spec(cells)
     assert (spec.shape, spec.scale) == (SHAPE, SCALE)
     assert "level '0' is restored" in str(spec.notes[0])
-    np.testing.assert_array_equal(read_pixels(spec), stack())
+    np.testing.assert_array_equal(read_pixels(spec), draw_stack())
 
 
 def test_of_levels_without_scales_the_largest_is_the_finest(cells: Path) -> None:
-    def change(told: Any) -> None:
-        told["datasets"].reverse()
-        for one in told["datasets"]:
-            one["coordinateTransformations"] = [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]
+    def change(multiscale: Any) -> None:
+        multiscale["datasets"].reverse()
+        for dataset in multiscale["datasets"]:
+            dataset["coordinateTransformations"] = [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]
 
-    changed(cells, change)
-    np.testing.assert_array_equal(read_pixels(read_spec(cells)), stack())
+    edit_metadata(cells, change)
+    np.testing.assert_array_equal(read_pixels(read_spec(cells)), draw_stack())
 
 
 def test_pixels_of_negative_size_are_refused_as_such(cells: Path) -> None:
-    def change(told: Any) -> None:
-        for one in told["datasets"]:
-            one["coordinateTransformations"] = [{"type": "scale", "scale": [1.0, 1.0, -1.0]}]
+    def change(multiscale: Any) -> None:
+        for dataset in multiscale["datasets"]:
+            dataset["coordinateTransformations"] = [{"type": "scale", "scale": [1.0, 1.0, -1.0]}]
 
-    changed(cells, change)
+    edit_metadata(cells, change)
     with pytest.raises(RefusedError, match="size"):
         read_spec(cells)
 
 
 def test_levels_whose_sizes_and_scales_contradict_are_refused(cells: Path) -> None:
-    def change(told: Any) -> None:
-        first, second = told["datasets"][:2]
+    def change(multiscale: Any) -> None:
+        first, second = multiscale["datasets"][:2]
         first["path"], second["path"] = second["path"], first["path"]
 
-    changed(cells, change)
+    edit_metadata(cells, change)
     with pytest.raises(RefusedError, match="'1' has the smallest pixels, but '0' has more of them"):
         read_spec(cells)
 
 
 def test_missing_chunks_are_not_taken_for_empty_ones(cells: Path) -> None:
-    next(one for one in (cells / "0").rglob("*") if one.name == "0" and one.is_file()).unlink()
-    assert refused(cells) == "zarr-gaps"
+    next(path for path in (cells / "0").rglob("*") if path.name == "0" and path.is_file()).unlink()
+    assert read_refusal_code(cells) == "zarr-gaps"
 
 
-def described(path: Path) -> Path:
-    return next(one for one in (path / "0" / "zarr.json", path / "0" / ".zarray") if one.is_file())
+def find_array_metadata(path: Path) -> Path:
+    return next(
+        file for file in (path / "0" / "zarr.json", path / "0" / ".zarray") if file.is_file()
+    )
 
 
 @pytest.mark.parametrize("side", [10**9, 10**15])
 def test_absurd_sizes_are_refused_before_anything_is_read(cells: Path, side: int) -> None:
-    record = json.loads(described(cells).read_text())
+    record = json.loads(find_array_metadata(cells).read_text())
     record["shape"] = [side] * 3
-    described(cells).write_text(json.dumps(record))
-    assert refused(cells) == "zarr-gaps"
+    find_array_metadata(cells).write_text(json.dumps(record))
+    assert read_refusal_code(cells) == "zarr-gaps"
     if "chunks" in record:
         record["chunks"] = [side] * 3
     else:
         record["chunk_grid"]["configuration"]["chunk_shape"] = [side] * 3
-    described(cells).write_text(json.dumps(record))
-    assert refused(cells) == "file-broken"
+    find_array_metadata(cells).write_text(json.dumps(record))
+    assert read_refusal_code(cells) == "file-broken"
 
 
 def test_a_codec_that_runs_what_it_unpacks_is_refused(cells: Path) -> None:
-    record = json.loads(described(cells).read_text())
+    record = json.loads(find_array_metadata(cells).read_text())
     if "compressor" in record:
         record["filters"] = [{"id": "pickle", "protocol": 5}]
     else:
         record["codecs"].append({"name": "numcodecs.pickle", "configuration": {}})
-    described(cells).write_text(json.dumps(record))
-    assert refused(cells) == "file-codec"
+    find_array_metadata(cells).write_text(json.dumps(record))
+    assert read_refusal_code(cells) == "file-codec"
 
 
 @pytest.mark.parametrize(
     ("task", "moved"), [("denoise", (100.0, 200.0)), ("super-resolve", (99.875, 199.875))]
 )
 def test_a_result_lies_where_its_input_lay(tmp_path: Path, task: str, moved: Any) -> None:
-    image = stack()[0, :48, :40]
-    source = saved(tmp_path, "0.5", image, axes="YX", scale=(0.5, 0.5), units=UNITS[:2])
+    image = draw_stack()[0, :48, :40]
+    source = save_zarr(tmp_path, "0.5", image, axes="YX", scale=(0.5, 0.5), units=UNITS[:2])
 
-    def shift(told: Any) -> None:
-        told["datasets"][0]["coordinateTransformations"] += [
+    def shift(multiscale: Any) -> None:
+        multiscale["datasets"][0]["coordinateTransformations"] += [
             {"type": "translation", "translation": [90, 190]}
         ]
-        told["coordinateTransformations"] = [
+        multiscale["coordinateTransformations"] = [
             {"type": "translation", "translation": [10, 10]},
             {"type": "affine", "affine": [[1, 0, 0], [0, 1, 0]]},
         ]
 
-    changed(source, shift)
+    edit_metadata(source, shift)
     assert ["'affine'" in str(note) for note in read_spec(source).notes] == [True]
     out = tmp_path / "out.ome.zarr"
     how = ("--preset", "fast", "--max-iterations", "2", "--device", "cpu")
@@ -344,7 +348,7 @@ def test_a_result_lies_where_its_input_lay(tmp_path: Path, task: str, moved: Any
 
 
 def spoil(**values: Any) -> Any:
-    return lambda told: told.update(values)
+    return lambda multiscale: multiscale.update(values)
 
 
 @pytest.mark.parametrize(
@@ -363,25 +367,25 @@ def spoil(**values: Any) -> Any:
     ],
 )
 def test_senseless_metadata_are_refused(cells: Path, change: Any) -> None:
-    changed(cells, change)
-    assert refused(cells) == "file-broken"
+    edit_metadata(cells, change)
+    assert read_refusal_code(cells) == "file-broken"
 
 
 def test_other_versions_plates_and_folders_are_refused_by_name(tmp_path: Path) -> None:
-    path = saved(tmp_path, "0.5")
-    whole = json.loads(metadata(path).read_text())
+    path = save_zarr(tmp_path, "0.5")
+    whole = json.loads(find_metadata(path).read_text())
     whole["attributes"]["ome"]["version"] = "0.9"
-    metadata(path).write_text(json.dumps(whole))
-    assert refused(path) == "zarr-version"
+    find_metadata(path).write_text(json.dumps(whole))
+    assert read_refusal_code(path) == "zarr-version"
     whole["attributes"]["ome"] = {"version": "0.5", "plate": {}}
-    metadata(path).write_text(json.dumps(whole))
-    assert refused(path) == "zarr-none"
-    metadata(path).write_text("{")
-    assert refused(path) == "file-broken"
-    assert refused(tmp_path) == "file-is-folder"
+    find_metadata(path).write_text(json.dumps(whole))
+    assert read_refusal_code(path) == "zarr-none"
+    find_metadata(path).write_text("{")
+    assert read_refusal_code(path) == "file-broken"
+    assert read_refusal_code(tmp_path) == "file-is-folder"
 
 
-def name_of_the_dead() -> str:
+def make_orphan_name() -> str:
     """Name a part of a process that has ended."""
     code = "from napari_dip.io.atomic import make_temporary_name; print(make_temporary_name())"
     return subprocess.run(
@@ -393,15 +397,15 @@ def test_what_a_killed_program_left_is_removed(tmp_path: Path) -> None:
     from napari_dip.io.atomic import make_temporary_name
     from napari_dip.io.outputs import remove_stale_temporary_files
 
-    left = tmp_path / name_of_the_dead()
+    orphan = tmp_path / make_orphan_name()
     mine, foreign = tmp_path / make_temporary_name(), tmp_path / ".napari-dip-0.part"
-    elsewhere = tmp_path / (f".napari-dip-{0:012x}-{left.name.split('-', 3)[3]}")
-    for one in (left, mine, foreign, elsewhere):
-        one.mkdir()
-        (one / "zarr.json").write_text("{}")
-        os.utime(one, (0, 0))
+    elsewhere = tmp_path / (f".napari-dip-{0:012x}-{orphan.name.split('-', 3)[3]}")
+    for path in (orphan, mine, foreign, elsewhere):
+        path.mkdir()
+        (path / "zarr.json").write_text("{}")
+        os.utime(path, (0, 0))
     remove_stale_temporary_files(tmp_path)
-    assert {one.name for one in tmp_path.iterdir()} == {mine.name, foreign.name, elsewhere.name}
+    assert {path.name for path in tmp_path.iterdir()} == {mine.name, foreign.name, elsewhere.name}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from napari_dip.pipeline.recipe import make_recipe
 AS_IS = "they are as in the input."
 
 
-def said(shape, axes, missing):
+def describe_missing(shape, axes, missing):
     """Words of a run of that image which was ended before some parts, (parts, C)."""
     source = ImageSpec(name="x", shape=shape, dtype="float32", axes=axes)
     recipe = make_recipe("denoise", preset="fast", stacks="planes", series_training="warm-start")
@@ -23,7 +23,7 @@ def said(shape, axes, missing):
 
 
 @pytest.mark.parametrize(
-    ("count", "left", "words"),
+    ("count", "unrestored", "message"),
     [
         (3, [], ()),
         (2, [1], ("Plane 2 was not restored; it is as in the input.",)),
@@ -32,23 +32,23 @@ def said(shape, axes, missing):
         (9, [1, 4, 5, 6, 8], (f"Planes 2, 5 to 7 and 9 were not restored; {AS_IS}",)),
     ],
 )
-def test_planes_that_were_not_reached_are_named(count, left, words):
-    missing = np.isin(np.arange(count), left)[:, None]
-    assert said((count, 32, 32), "ZYX", missing) == words
+def test_planes_that_were_not_reached_are_named(count, unrestored, message):
+    missing = np.isin(np.arange(count), unrestored)[:, None]
+    assert describe_missing((count, 32, 32), "ZYX", missing) == message
 
 
 def test_a_frame_of_planes_is_named_whole_where_none_of_it_was_reached():
     missing = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1], bool)[:, None]
-    assert said((3, 3, 32, 32), "TZYX", missing) == (
+    assert describe_missing((3, 3, 32, 32), "TZYX", missing) == (
         "Frame 3 was not restored; it is as in the input.",
         "Plane 3 of frame 2 was not restored; it is as in the input.",
     )
 
 
 def test_channels_are_named_and_of_a_channel_the_planes():
-    one = "Channel 2 was not restored; it is as in the input."
-    assert said((2, 2, 32, 32), "ZCYX", [[0, 1], [0, 1]]) == (one,)
-    assert said((2, 2, 32, 32), "ZCYX", [[0, 0], [0, 1]]) == (
+    message = "Channel 2 was not restored; it is as in the input."
+    assert describe_missing((2, 2, 32, 32), "ZCYX", [[0, 1], [0, 1]]) == (message,)
+    assert describe_missing((2, 2, 32, 32), "ZCYX", [[0, 0], [0, 1]]) == (
         "Channel 2: plane 2 was not restored; it is as in the input.",
     )
 

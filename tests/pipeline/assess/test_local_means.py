@@ -29,18 +29,18 @@ def test_noise_alone_is_not_far_from_zero_anywhere(blur, strength):
 
 @pytest.mark.parametrize("blur", [0.0, 1.2])
 def test_a_quarter_that_is_brighter_by_as_much_as_the_noise_is_far(blur):
-    left = noise(0, blur)
-    left[: SIDE // 2, : SIDE // 2] += 1
-    far, parts = measure_biased_areas(left - left.mean(), None)
+    residual = noise(0, blur)
+    residual[: SIDE // 2, : SIDE // 2] += 1
+    far, parts = measure_biased_areas(residual - residual.mean(), None)
     assert parts == 64
     assert far > compute_biased_limit(parts)
 
 
 def test_parts_with_a_hole_do_not_count():
-    left, known = noise(0), np.ones((SIDE, SIDE), bool)
-    known[5, :64] = False
-    left[5, :64] = 1e6
-    far, parts = measure_biased_areas(left, known)
+    residual, mask = noise(0), np.ones((SIDE, SIDE), bool)
+    mask[5, :64] = False
+    residual[5, :64] = 1e6
+    far, parts = measure_biased_areas(residual, mask)
     assert parts == 60
     assert far <= compute_biased_limit(parts)
 
@@ -51,13 +51,13 @@ def test_small_pictures_do_not_tell():
 
 
 def test_a_result_far_from_its_input_is_said_first_and_not_to_be_used():
-    found = ResultMetrics(
+    metrics = ResultMetrics(
         residual=ResidualMetrics(
             excess=0.0, strength=1.0, pixels=SIDE**2, biased_share=0.3, parts=64
         ),
         bias=0.0,
     )
-    notes = check_quality(found, [make_note("text", text="The fit of frame 2 was ended early.")])
+    notes = check_quality(metrics, [make_note("text", text="The fit of frame 2 was ended early.")])
     assert notes["sentences"][0].startswith("Do not use this result: in 30% of its parts")
     good = ResultMetrics(
         residual=ResidualMetrics(
@@ -65,4 +65,4 @@ def test_a_result_far_from_its_input_is_said_first_and_not_to_be_used():
         ),
         bias=0.0,
     )
-    assert not any("Do not use" in one for one in check_quality(good)["sentences"])
+    assert not any("Do not use" in sentence for sentence in check_quality(good)["sentences"])

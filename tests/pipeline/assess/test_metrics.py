@@ -30,35 +30,36 @@ from napari_dip.pipeline.assess.validation_evidence import (
 SIDE = 192
 
 
-def noisy(level: float = 10.0) -> tuple[np.ndarray, np.ndarray]:
+def make_noisy(level: float = 10.0) -> tuple[np.ndarray, np.ndarray]:
     clean = data.camera()[100 : 100 + SIDE, 150 : 150 + SIDE].astype(np.float64)
     return clean, clean + np.random.default_rng(0).normal(0, level, clean.shape)
 
 
-def judged(shot: np.ndarray, picture: np.ndarray, known: np.ndarray | None = None):
+def measure(shot: np.ndarray, picture: np.ndarray, mask: np.ndarray | None = None):
     noise = estimate_noise(torch.from_numpy(shot)[None], 0.0)
-    there = None if known is None else known[None]
-    return measure_residual((shot - picture)[None], picture[None], there, noise)
+    measured = None if mask is None else mask[None]
+    return measure_residual((shot - picture)[None], picture[None], measured, noise)
 
 
 def test_the_truth_leaves_a_residual_like_noise():
-    clean, shot = noisy()
-    found = judged(shot, clean)
-    assert found.excess < MAX_RESIDUAL_CORRELATION and found.at_edges < 1.1
-    assert 0.6 < found.strength < 1.3
+    clean, shot = make_noisy()
+    residual = measure(shot, clean)
+    assert residual.excess < MAX_RESIDUAL_CORRELATION and residual.at_edges < 1.1
+    assert 0.6 < residual.strength < 1.3
 
 
 @pytest.mark.parametrize("width", [1.0, 2.5])
 def test_a_filter_that_takes_edges_along_leaves_structure(width):
-    _, shot = noisy()
-    found = judged(shot, gaussian_filter(shot, width))
-    assert found.at_edges > 2 * MAX_EDGE_VARIANCE_RATIO or found.excess > compute_correlation_limit(
-        found
+    _, shot = make_noisy()
+    residual = measure(shot, gaussian_filter(shot, width))
+    assert (
+        residual.at_edges > 2 * MAX_EDGE_VARIANCE_RATIO
+        or residual.excess > compute_correlation_limit(residual)
     )
 
 
 def test_noise_that_grows_with_brightness_is_no_structure():
-    clean = noisy()[0]
+    clean = make_noisy()[0]
     shot = 3 * np.random.default_rng(1).poisson(clean / 3).astype(np.float64)
     flat = NoiseEstimate(
         gain=0.0, intercept=300.0, floor=1.0, along_y=(0.0,) * 5, along_x=(0.0,) * 5
@@ -75,27 +76,27 @@ def test_correlated_noise_is_no_structure_where_it_was_measured():
         estimate = NoiseEstimate(
             gain=0.0, intercept=100.0, floor=50.0, along_y=expected, along_x=expected
         )
-        found = measure_residual(noise[None], clean[None], None, estimate)
-        assert (found.excess < compute_correlation_limit(found)) is passes
+        residual = measure_residual(noise[None], clean[None], None, estimate)
+        assert (residual.excess < compute_correlation_limit(residual)) is passes
 
 
 def test_pixels_that_were_not_measured_have_no_say():
-    clean, shot = noisy()
-    known = np.random.default_rng(3).random(clean.shape) > 0.3
-    spoilt = np.where(known, shot, 1e4)
+    clean, shot = make_noisy()
+    mask = np.random.default_rng(3).random(clean.shape) > 0.3
+    spoilt = np.where(mask, shot, 1e4)
     noise = estimate_noise(torch.from_numpy(shot)[None], 0.0)
-    estimate = measure_residual((spoilt - clean)[None], clean[None], known[None], noise)
+    estimate = measure_residual((spoilt - clean)[None], clean[None], mask[None], noise)
     assert (
         estimate.excess < MAX_RESIDUAL_CORRELATION
         and estimate.strength < 1.3
-        and estimate.pixels == known.sum()
+        and estimate.pixels == mask.sum()
     )
 
 
 def test_depth_of_a_hole_decides_what_is_far():
-    known = np.ones((1, 1, 64, 64), bool)
-    known[0, 0, 20:50, 20:50] = False
-    filled, far = measure_distant_holes(known, 12)
+    mask = np.ones((1, 1, 64, 64), bool)
+    mask[0, 0, 20:50, 20:50] = False
+    filled, far = measure_distant_holes(mask, 12)
     assert filled == pytest.approx(900 / 64**2)
     assert far == pytest.approx(6**2 / 900)  # 30 less 12 from each side
     scattered = np.random.default_rng(0).random((1, 1, 64, 64)) > 0.5
@@ -104,9 +105,9 @@ def test_depth_of_a_hole_decides_what_is_far():
 
 
 def test_a_hole_at_the_border_is_known_from_one_side_only():
-    known = np.ones((1, 1, 64, 64), bool)
-    known[..., :20] = False
-    assert measure_distant_holes(known, 12)[1] == pytest.approx(8 / 20)
+    mask = np.ones((1, 1, 64, 64), bool)
+    mask[..., :20] = False
+    assert measure_distant_holes(mask, 12)[1] == pytest.approx(8 / 20)
 
 
 def test_saturated_pixels_are_counted_in_any_type():
@@ -141,9 +142,9 @@ def test_a_dark_level_that_was_cut_off_is_found():
 
 def test_shares_of_several_units_are_added_up():
     # a line through the origin: slope 0.5 from one unit, 1 from three times as many pixels
-    one = (10.0, 5.0, 2.0, 1.0, 1.0, 10.0, 10.0)
+    shares = (10.0, 5.0, 2.0, 1.0, 1.0, 10.0, 10.0)
     more = (30.0, 30.0, 6.0, 3.0, 3.0, 30.0, 30.0)
-    both = combine_validation_evidence([one + one, (), more + more])
+    both = combine_validation_evidence([shares + shares, (), more + more])
     assert both is not None and both[0].share == pytest.approx(35 / 40)
     assert both[0].strength == pytest.approx(1.0)
     assert combine_validation_evidence([(), ()]) is None

@@ -18,16 +18,18 @@ from small_runs import drain, plan_for
 QUICK: dict[str, Any] = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
 
 
-def truth() -> np.ndarray:
+def load_truth() -> np.ndarray:
     return data.camera()[100:260, 150:310].astype(np.float64)
 
 
-def shot() -> np.ndarray:
-    return (truth() + np.random.default_rng(0).normal(0, 8, truth().shape)).astype(np.float32)
+def take_shot() -> np.ndarray:
+    return (load_truth() + np.random.default_rng(0).normal(0, 8, load_truth().shape)).astype(
+        np.float32
+    )
 
 
-def error(result: Any) -> float:
-    return float(np.sqrt(((np.asarray(result.image) - truth()) ** 2).mean()))
+def measure_error(result: Any) -> float:
+    return float(np.sqrt(((np.asarray(result.image) - load_truth()) ** 2).mean()))
 
 
 @pytest.fixture
@@ -35,12 +37,12 @@ def _measured_wrong(monkeypatch):
     """Take the noise for 400 times as strong as it is, and for correlated."""
     right = run_noise.measure_single_exposure
 
-    def wrong(*asked: Any) -> Any:
-        found = right(*asked)
+    def wrong(*arguments: Any) -> Any:
+        unit = right(*arguments)
         lags = (0.7, 0.4, 0.2, 0.1, 0.0)
-        variance = 400 * found.intercept + 400 * found.gain * 128
+        variance = 400 * unit.intercept + 400 * unit.gain * 128
         return replace(
-            found, gain=0.0, intercept=variance, floor=variance / 2, along_y=lags, along_x=lags
+            unit, gain=0.0, intercept=variance, floor=variance / 2, along_y=lags, along_x=lags
         )
 
     monkeypatch.setattr(run_noise, "measure_single_exposure", wrong)
@@ -48,27 +50,27 @@ def _measured_wrong(monkeypatch):
 
 @pytest.mark.long
 def test_a_good_result_is_not_restored_again():
-    result = dip.denoise(shot(), **QUICK)
+    result = dip.denoise(take_shot(), **QUICK)
     assert not any("restored again" in note for note in result.report["notes"])
 
 
 @pytest.mark.usefixtures("_measured_wrong")
 def test_noise_measured_far_too_strong_is_reckoned_with_as_weaker():
-    result = dip.denoise(shot(), **QUICK)
+    result = dip.denoise(take_shot(), **QUICK)
     assert any("restored again" in note for note in result.report["notes"])
     assert result.report["noise"]["cannot_tell"] == ["texture"]
-    assert error(result) < 8  # the first result has 45, the input 8
+    assert measure_error(result) < 8  # the first result has 45, the input 8
 
 
 @pytest.mark.long
 @pytest.mark.usefixtures("_measured_wrong")
 def test_noise_that_the_user_tells_is_never_changed():
-    result = dip.denoise(shot(), read_noise=160.0, gain=0.0, **QUICK)
+    result = dip.denoise(take_shot(), read_noise=160.0, gain=0.0, **QUICK)
     assert not any("restored again" in note for note in result.report["notes"])
 
 
 def test_fixed_noise_that_has_drawn_no_detail_yet_is_not_run_again():
-    result = dip.denoise(shot(), **{**QUICK, "max_iterations": 20}, prior="random-input")
+    result = dip.denoise(take_shot(), **{**QUICK, "max_iterations": 20}, prior="random-input")
     assert compute_failure_score(result) > 1
     assert not any("restored again" in note for note in result.report["notes"])
 
@@ -76,13 +78,13 @@ def test_fixed_noise_that_has_drawn_no_detail_yet_is_not_run_again():
 @pytest.mark.long
 @pytest.mark.usefixtures("_measured_wrong")
 def test_a_person_who_keeps_a_result_gets_it_at_once():
-    asked = []
+    answers = []
 
     def control() -> Control:
-        asked.append(1)
-        return Control.KEEP if len(asked) > 30 else Control.GO
+        answers.append(1)
+        return Control.KEEP if len(answers) > 30 else Control.GO
 
-    events, result = drain(plan_for(shot(), **QUICK), shot(), control=control)
+    events, result = drain(plan_for(take_shot(), **QUICK), take_shot(), control=control)
     assert result is not None
     assert not any("weaker noise" in event.message for event in events)
 
@@ -94,14 +96,14 @@ def test_a_second_attempt_that_fails_leaves_the_first_result(monkeypatch):
 
     fitted, calls = runner._fit_units, []
 
-    def once(*asked: Any) -> Any:
+    def once(*arguments: Any) -> Any:
         calls.append(1)
         if len(calls) > 1:
             raise FailedError(make_refusal("time-over", limit="1", name="shot"))
-        return (yield from fitted(*asked))
+        return (yield from fitted(*arguments))
 
     monkeypatch.setattr(runner, "_fit_units", once)
-    result = dip.denoise(shot(), **QUICK)
+    result = dip.denoise(take_shot(), **QUICK)
     assert len(calls) == 2
-    assert result.image.shape == shot().shape
+    assert result.image.shape == take_shot().shape
     assert result.report["verdict"]["sentences"][0].startswith("Do not use this result")

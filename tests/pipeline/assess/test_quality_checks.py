@@ -25,43 +25,45 @@ GOOD = ResultMetrics(
 )
 
 
-def warned(**changes):
+def list_warnings(**changes):
     return " ".join(check_quality(replace(GOOD, **changes))["warnings"])
 
 
-def said(**changes):
+def list_sentences(**changes):
     return " ".join(check_quality(replace(GOOD, **changes))["sentences"])
 
 
 def test_an_easy_image_gets_no_warning():
-    told = check_quality(GOOD)
-    assert told["warnings"] == []
-    assert "The residual looks like noise." in told["sentences"]
-    assert "Mean intensity was kept within 0.5%." in told["sentences"]
-    assert any("confirms about 97% of the fine detail" in one for one in told["sentences"])
+    verdict = check_quality(GOOD)
+    assert verdict["warnings"] == []
+    assert "The residual looks like noise." in verdict["sentences"]
+    assert "Mean intensity was kept within 0.5%." in verdict["sentences"]
+    assert any(
+        "confirms about 97% of the fine detail" in sentence for sentence in verdict["sentences"]
+    )
 
 
 def test_a_residual_whose_neighbours_are_alike_holds_structure():
-    assert "still holds structure" in warned(
+    assert "still holds structure" in list_warnings(
         residual=ResidualMetrics(excess=0.3, strength=1.0, pixels=256 * 256)
     )
-    assert "looks like noise" not in said(
+    assert "looks like noise" not in list_sentences(
         residual=ResidualMetrics(excess=0.3, strength=1.0, pixels=256 * 256)
     )
 
 
 def test_a_residual_that_is_stronger_along_edges_holds_structure():
-    words = warned(
+    message = list_warnings(
         residual=ResidualMetrics(excess=0.0, strength=1.0, pixels=256 * 256, at_edges=1.8)
     )
-    assert "along the edges" in words and "1.8 times" in words
+    assert "along the edges" in message and "1.8 times" in message
 
 
 def test_where_the_noise_is_not_told_only_edges_are_judged():
     unsure = ResidualMetrics(excess=0.5, strength=2.0, pixels=256 * 256, is_noise_reliable=False)
-    assert not warned(residual=unsure)
-    assert "does not tell its noise" in said(residual=unsure)
-    assert "along the edges" in warned(residual=replace(unsure, at_edges=2.0))
+    assert not list_warnings(residual=unsure)
+    assert "could not be measured reliably" in list_sentences(residual=unsure)
+    assert "along the edges" in list_warnings(residual=replace(unsure, at_edges=2.0))
 
 
 def test_the_figures_of_a_warning_differ_as_they_are_read():
@@ -70,8 +72,10 @@ def test_the_figures_of_a_warning_differ_as_they_are_read():
         strength=1.0,
         pixels=GOOD.residual.pixels,
     )
-    found, most = re.search(r"by ([\d.]+); up to ([\d.]+) is well", warned(residual=just)).groups()
-    assert float(found) > float(most)
+    bias, most = re.search(
+        r"by ([\d.]+); up to ([\d.]+) is well", list_warnings(residual=just)
+    ).groups()
+    assert float(bias) > float(most)
 
 
 def test_small_images_are_granted_more_chance():
@@ -80,35 +84,35 @@ def test_small_images_are_granted_more_chance():
         ResidualMetrics(excess=0.12, strength=1.0, pixels=512 * 512),
     )
     assert compute_correlation_limit(few) > 0.12 > compute_correlation_limit(many)
-    assert not warned(residual=few) and warned(residual=many)
+    assert not list_warnings(residual=few) and list_warnings(residual=many)
 
 
 @pytest.mark.parametrize(
-    ("strength", "words"), [(1.6, "1.6 times as strong"), (0.2, "20% of the strength")]
+    ("strength", "message"), [(1.6, "1.6 times as strong"), (0.2, "20% of the strength")]
 )
-def test_a_residual_too_strong_or_too_weak_is_told(strength, words):
-    assert words in warned(
+def test_a_residual_too_strong_or_too_weak_is_told(strength, message):
+    assert message in list_warnings(
         residual=ResidualMetrics(excess=0.0, strength=strength, pixels=256 * 256)
     )
 
 
-@pytest.mark.parametrize(("bias", "words"), [(0.012, "1.2% brighter"), (-0.03, "3.0% darker")])
-def test_a_bias_beyond_half_a_percent_is_told(bias, words):
-    assert words in warned(bias=bias)
-    assert not warned(bias=bias / 10)
+@pytest.mark.parametrize(("bias", "message"), [(0.012, "1.2% brighter"), (-0.03, "3.0% darker")])
+def test_a_bias_beyond_half_a_percent_is_told(bias, message):
+    assert message in list_warnings(bias=bias)
+    assert not list_warnings(bias=bias / 10)
 
 
 def test_detail_that_held_out_pixels_deny_may_be_invented():
-    assert "Fine detail of the picture may be invented" in warned(
+    assert "Fine detail of the result may be invented" in list_warnings(
         detail=ConfirmedDetail(share=0.2, error=0.05, strength=0.1)
     )
-    assert "confirms about 20%" in warned(
+    assert "confirms about 20%" in list_warnings(
         detail=ConfirmedDetail(share=0.2, error=0.05, strength=0.1)
     )
 
 
 @pytest.mark.parametrize(
-    ("share", "error", "words"),
+    ("share", "error", "message"),
     [
         (0.77, 0.2, "confirms about 77% of it, but it may be as little as 37%."),
         (0.2, 0.15, "confirms about 20% of it, but it may be none."),
@@ -116,62 +120,64 @@ def test_detail_that_held_out_pixels_deny_may_be_invented():
         (1.4, 0.24, ""),
     ],
 )
-def test_a_warning_names_the_share_that_is_sure_which_it_rests_on(share, error, words):
-    found = ConfirmedDetail(share=share, error=error, strength=0.1)
-    told = warned(detail=found)
-    assert told.endswith(words) if words else not told
+def test_a_warning_names_the_share_that_is_sure_which_it_rests_on(share, error, message):
+    detail = ConfirmedDetail(share=share, error=error, strength=0.1)
+    verdict = list_warnings(detail=detail)
+    assert verdict.endswith(message) if message else not verdict
 
 
 def test_a_picture_of_noise_may_be_invented_whatever_chance_says_of_it():
     # measured on pure noise, 96 x 96, sd 10, presets fast: slopes are wild where nothing is shown
     for share, error in ((17.4, 11.4), (-100.8, 73.7), (0.35, 0.6)):
-        words = warned(
+        message = list_warnings(
             contrast=ConfirmedDetail(share=share, error=error, strength=8e-4),
             detail=ConfirmedDetail(share=33.2, error=14, strength=7e-4),
         )
-        assert "What the picture shows may be invented" in words
+        assert "The contrast of the result may be invented" in message
 
 
 def test_detail_too_faint_to_be_seen_is_not_doubted():
-    assert not warned(detail=ConfirmedDetail(share=0.1, error=0.3, strength=0.01))
-    assert "picture's contrast" in said(detail=ConfirmedDetail(share=0.1, error=0.3, strength=0.01))
+    assert not list_warnings(detail=ConfirmedDetail(share=0.1, error=0.3, strength=0.01))
+    assert "contrast of the result" in list_sentences(
+        detail=ConfirmedDetail(share=0.1, error=0.3, strength=0.01)
+    )
 
 
 def test_without_held_out_pixels_it_says_that_detail_was_not_checked():
-    assert "was not checked" in warned(detail=None, contrast=None)
-    assert "compare another seed or preset" in warned(detail=None, contrast=None)
+    assert "was not checked" in list_warnings(detail=None, contrast=None)
+    assert "compare another seed or preset" in list_warnings(detail=None, contrast=None)
 
 
 def test_large_holes_warn_and_small_ones_are_called_a_guess():
     large = {"residual": None, "filled_share": 0.17, "distant_share": 0.16}
-    assert "16% of the filled pixels lie far" in warned(**large)
-    assert "is a guess" in said(residual=None, filled_share=0.3) and not warned(
+    assert "16% of the filled pixels lie far" in list_warnings(**large)
+    assert "are a guess" in list_sentences(residual=None, filled_share=0.3) and not list_warnings(
         residual=None, filled_share=0.3
     )
-    assert "confirms" not in said(**large)  # validation pixels know nothing of holes
+    assert "confirms" not in list_sentences(**large)  # validation pixels know nothing of holes
 
 
 def test_cut_off_values_warn():
-    assert "2% of the pixels are saturated, at 255" in warned(
+    assert "2% of the pixels are saturated, at 255" in list_warnings(
         upper_clipping=ClippedPixels(share=0.02, value=255.0)
     )
-    assert "0.05% of the pixels have the least value, 0" in warned(
+    assert "0.05% of the pixels have the least value, 0" in list_warnings(
         lower_clipping=ClippedPixels(share=0.0005, value=0.0)
     )
 
 
 def test_a_finer_result_says_that_nothing_confirms_its_finest_detail():
-    assert "finer than the measured pixels" in said(is_upscaled=True)
+    assert "finer than the measured pixels" in list_sentences(is_upscaled=True)
 
 
 def test_warnings_come_first_and_all_of_it_is_plain_json():
-    told = check_quality(
+    verdict = check_quality(
         replace(GOOD, bias=0.1, upper_clipping=ClippedPixels(share=0.1, value=4095.0))
     )
-    assert told["sentences"][: len(told["warnings"])] == told["warnings"]
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
-    assert told["figures"]["bias"] == 0.1
-    assert told["bounds"]["bias"] == 0.005
+    assert verdict["sentences"][: len(verdict["warnings"])] == verdict["warnings"]
+    assert json.loads(json.dumps(verdict, allow_nan=False)) == verdict
+    assert verdict["figures"]["bias"] == 0.1
+    assert verdict["bounds"]["bias"] == 0.005
 
 
 def test_a_curved_background_does_not_make_a_good_residual_look_correlated():
@@ -193,19 +199,19 @@ def test_a_picture_that_was_hardly_changed_is_said_to_be_the_input(is_reliable):
         change=0.001,
         is_noise_reliable=is_reliable,
     )
-    words = said(residual=residual)
-    assert "the picture is the input within 0.10% of its range" in words
-    assert ("gain and read noise" in words) is not is_reliable
-    assert "The residual" not in words and not warned(residual=residual)
+    message = list_sentences(residual=residual)
+    assert "the result differs from the input by only 0.10% of its range" in message
+    assert ("gain and read noise" in message) is not is_reliable
+    assert "The residual" not in message and not list_warnings(residual=residual)
 
 
 def test_a_picture_whose_noise_was_left_is_not_said_to_be_without():
-    left = ResidualMetrics(excess=0.0, strength=0.1, pixels=256 * 256, change=0.005)
-    assert "10% of the strength" in warned(residual=left)
-    assert "Hardly any noise" not in said(residual=left)
+    residual = ResidualMetrics(excess=0.0, strength=0.1, pixels=256 * 256, change=0.005)
+    assert "10% of the strength" in list_warnings(residual=residual)
+    assert "Hardly any noise" not in list_sentences(residual=residual)
 
 
 def test_weak_noise_that_was_removed_is_still_said_to_look_like_noise():
     weak = ResidualMetrics(excess=0.0, strength=0.9, pixels=256 * 256, change=0.003)
-    assert "The residual looks like noise" in said(residual=weak)
-    assert "along the edges" in warned(residual=replace(weak, at_edges=2.0))
+    assert "The residual looks like noise" in list_sentences(residual=weak)
+    assert "along the edges" in list_warnings(residual=replace(weak, at_edges=2.0))

@@ -22,7 +22,7 @@ SIDE = 128
 
 
 @pytest.fixture(scope="module")
-def ready():
+def scene():
     """A fit that is ready to go, and the truth in its units."""
     array = shot(SIDE)
     image = calibrate_image(plan_for(array), {"image": array})
@@ -32,41 +32,41 @@ def ready():
     return make_fit_arguments(image, image.plan.units[0]), picture
 
 
-def evidence(fit, picture):
+def compute_evidence(fit, picture):
     return compute_validation_evidence(
         fit.schedule, fit.problem, fit.fit_input.noise.variance, Estimate(picture)
     )
 
 
-def asked(fit, picture):
-    both = combine_validation_evidence([evidence(fit, picture)])
+def compute_detail(fit, picture):
+    both = combine_validation_evidence([compute_evidence(fit, picture)])
     assert both is not None
     return both
 
 
-def test_the_true_picture_is_confirmed(ready):
-    fit, picture = ready
-    detail, contrast = asked(fit, picture)
+def test_the_true_picture_is_confirmed(scene):
+    fit, picture = scene
+    detail, contrast = compute_detail(fit, picture)
     assert contrast.share == pytest.approx(1, abs=4 * contrast.error)
     assert not is_doubtful(contrast)
     assert abs(detail.share - 1) < 4 * detail.error
 
 
-def test_detail_of_ones_own_making_is_denied(ready):
-    fit, picture = ready
+def test_detail_of_ones_own_making_is_denied(scene):
+    fit, picture = scene
     made_up = torch.randn(picture.shape, generator=torch.Generator().manual_seed(1))
-    detail, _ = asked(fit, picture + 0.2 * made_up)
+    detail, _ = compute_detail(fit, picture + 0.2 * made_up)
     assert is_doubtful(detail) and detail.share < 0.3
 
 
-def test_a_picture_of_nothing_is_denied_as_a_whole(ready):
-    fit, picture = ready
+def test_a_picture_of_nothing_is_denied_as_a_whole(scene):
+    fit, picture = scene
     made_up = torch.randn(picture.shape, generator=torch.Generator().manual_seed(2))
-    _, contrast = asked(fit, 0.2 * made_up)
+    _, contrast = compute_detail(fit, 0.2 * made_up)
     assert is_doubtful(contrast)
 
 
-def test_pixels_that_drove_the_fit_in_the_end_are_no_witnesses(ready):
-    fit, picture = ready
+def test_pixels_that_drove_the_fit_in_the_end_are_no_witnesses(scene):
+    fit, picture = scene
     released = replace(fit, schedule=replace(fit.schedule, refit_iterations=10))
-    assert evidence(released, picture) == ()
+    assert compute_evidence(released, picture) == ()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import napari_dip as dip
-from engine.noise.test_camera_noise import NOISE, camera_shot, scene
+from engine.noise.test_camera_noise import NOISE, draw_scene, take_camera_shot
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.calibrate.channel_noise import (
@@ -20,19 +20,19 @@ from napari_dip.pipeline.calibrate.channel_noise import (
 )
 
 
-def shot(picture: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def take_shot(picture: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
     pixels = picture[0].permute(1, 2, 0).numpy().round().clip(0, 255)
     return np.asarray(pixels, np.uint8)
 
 
-def found(picture: torch.Tensor) -> Any:
+def find_camera(picture: torch.Tensor) -> Any:
     stack = picture.round().clamp(0, 255).numpy().astype(np.float32)
     noise = [estimate_noise(torch.from_numpy(stack[:, c]), 1.0) for c in range(3)]
     return detect_camera_noise(stack, noise, 1.0)
 
 
 def test_the_noise_of_a_camera_is_found() -> None:
-    camera = found(camera_shot())
+    camera = find_camera(take_camera_shot())
     assert camera is not None
     assert camera.std[0] == pytest.approx(6.0, rel=0.35)
 
@@ -44,13 +44,13 @@ def test_noise_that_colours_share_with_neighbours_is_told_with_caution() -> None
         NoiseEstimate(gain=0, intercept=9, floor=1, along_y=lags, along_x=lags),
     )
     doubted = replace(shared, unreliable_reason="smoothed")
-    told = flag_correlated_colours((white, shared, doubted), (64, 64))
-    assert [one.caution for one in told] == [None, "correlated-colours", None]
+    estimates = flag_correlated_colours((white, shared, doubted), (64, 64))
+    assert [estimate.caution for estimate in estimates] == [None, "correlated-colours", None]
 
 
 def test_white_noise_is_not_taken_for_a_cameras() -> None:
     rng = torch.Generator().manual_seed(3)
-    assert found(scene() + 12 * torch.randn(scene().shape, generator=rng)) is None
+    assert find_camera(draw_scene() + 12 * torch.randn(draw_scene().shape, generator=rng)) is None
 
 
 def test_a_repeating_texture_is_not_filtered_away_as_noise() -> None:
@@ -58,12 +58,13 @@ def test_a_repeating_texture_is_not_filtered_away_as_noise() -> None:
     cloth = 128 + 18 * torch.sin(2 * torch.pi * x / 7) * torch.sin(2 * torch.pi * y / 5)
     rng = torch.Generator().manual_seed(0)
     assert (
-        found(cloth.expand(1, 3, -1, -1) + 0.5 * torch.randn(1, 3, 160, 160, generator=rng)) is None
+        find_camera(cloth.expand(1, 3, -1, -1) + 0.5 * torch.randn(1, 3, 160, 160, generator=rng))
+        is None
     )
 
 
 def test_residuals_far_apart_tell_texture_from_noise() -> None:
-    drawn = camera_shot()[0, 0] - scene()[0, 0]
+    drawn = take_camera_shot()[0, 0] - draw_scene()[0, 0]
     x = torch.arange(160.0)
     assert compute_distant_correlation(drawn) < 0.04
     assert (
@@ -73,19 +74,19 @@ def test_residuals_far_apart_tell_texture_from_noise() -> None:
 
 
 def test_a_camera_picture_gains_and_the_result_says_so() -> None:
-    taken = shot(camera_shot())
+    taken = take_shot(take_camera_shot())
     result = dip.denoise(taken, axes="YXS", preset="fast", max_iterations=60)
-    truth = scene()[0].permute(1, 2, 0).numpy()
-    errors = [float(((one - truth) ** 2).mean()) for one in (taken, np.asarray(result.image))]
+    truth = draw_scene()[0].permute(1, 2, 0).numpy()
+    errors = [float(((image - truth) ** 2).mean()) for image in (taken, np.asarray(result.image))]
     assert errors[1] < 0.4 * errors[0]
     assert result.image.shape == taken.shape
-    assert any("colour camera" in one for one in result.report["notes"])
+    assert any("colour camera" in note for note in result.report["notes"])
 
 
 def test_what_the_user_knows_of_the_noise_goes_first() -> None:
-    taken = shot(camera_shot())
+    taken = take_shot(take_camera_shot())
     result = dip.denoise(taken, axes="YXS", preset="fast", max_iterations=5, read_noise=6, gain=0)
-    assert not any("colour camera" in one for one in result.report["notes"])
+    assert not any("colour camera" in note for note in result.report["notes"])
 
 
 def test_the_noise_is_that_of_luminance_and_colours_together() -> None:
@@ -94,7 +95,7 @@ def test_the_noise_is_that_of_luminance_and_colours_together() -> None:
 
 
 def test_the_methods_text_tells_of_luminance_and_colours() -> None:
-    taken = shot(camera_shot())
+    taken = take_shot(take_camera_shot())
     report = dip.denoise(taken, axes="YXS", preset="fast", max_iterations=5).report
     assert report["noise"]["camera"]["std"][0] == pytest.approx(6.0, rel=0.35)
     text = write_methods_section(report)

@@ -35,16 +35,16 @@ SIDE, LEVEL = 96, 25.0
 QUARTERS = (4.0, 40.0, 110.0, 140.0)
 
 
-def quarters(seed: int = 0, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+def draw_quarters(seed: int = 0, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
     """Flat quarters, and with noise in 8 bit."""
     truth = np.kron(np.reshape(QUARTERS, (2, 2)), np.ones((SIDE // 2, SIDE // 2)))
     noise = np.random.default_rng(seed).normal(0, level, truth.shape)
     return truth, np.clip(np.rint(truth + noise), 0, 255).astype(np.uint8)
 
 
-def measured(**wishes):
+def calibrate_quarters(**wishes):
     """Plan and calibration of the noisy quarters."""
-    _, noisy = quarters()
+    _, noisy = draw_quarters()
     recipe = make_recipe("denoise", preset="fast", **wishes)
     plan = preflight(
         recipe,
@@ -104,25 +104,25 @@ def test_photons_that_are_none_are_not_cut_off():
 
 
 def test_grey_values_where_noise_ends_are_found():
-    truth, noisy = quarters()
+    truth, noisy = draw_quarters()
     whole = np.random.default_rng(1).normal(truth + 200, LEVEL)
     assert estimate_noise(torch.from_numpy(noisy)[None], 1.0).clipping_limits == (0.0, inf)
     assert estimate_noise(torch.from_numpy(whole)[None], 0.0).clipping_limits == (-inf, inf)
 
 
 def test_the_way_there_and_back_ends_where_it_began():
-    plan, calibration = measured()
+    plan, calibration = calibrate_quarters()
     signal = np.linspace(0, 255, SIDE * SIDE, dtype=np.float32).reshape(1, 1, SIDE, SIDE)
-    seen = apply_clipping(plan, calibration, signal)
-    again, growth = correct_clipping(plan, calibration, plan.units[0], seen[0])
+    clipped = apply_clipping(plan, calibration, signal)
+    again, growth = correct_clipping(plan, calibration, plan.units[0], clipped[0])
     assert np.abs(again - signal[0]).max() < 0.01
-    assert seen[0, 0, 0, 0] == pytest.approx(LEVEL / np.sqrt(2 * np.pi), rel=0.1)
+    assert clipped[0, 0, 0, 0] == pytest.approx(LEVEL / np.sqrt(2 * np.pi), rel=0.1)
     assert growth[0, 0, 0] == pytest.approx(2, rel=0.05)
     assert growth[0, -1, -1] == 1
 
 
 def test_dark_parts_are_as_dark_as_they_are():
-    truth, noisy = quarters()
+    truth, noisy = draw_quarters()
     dark = slice(4, SIDE // 2 - 4)
     result = dip.denoise(noisy, preset="fast", max_iterations=50)
     assert noisy[dark, dark].mean() > 11
@@ -133,19 +133,19 @@ def test_dark_parts_are_as_dark_as_they_are():
 
 
 def test_noise_that_is_named_is_left_as_it_is():
-    plan, calibration = measured(noise="speckle")
+    plan, calibration = calibrate_quarters(noise="speckle")
     assert list_corrected_limits(plan, calibration) == ()
 
 
 def test_noise_that_is_not_known_reckons_nothing_back():
-    plan, calibration = measured()
+    plan, calibration = calibrate_quarters()
     assert list_corrected_limits(plan, calibration) == (0.0,)
-    noisy = np.where(quarters()[1] > 60, 200, 10).astype(np.uint8)  # a mask tells no noise
+    noisy = np.where(draw_quarters()[1] > 60, 200, 10).astype(np.uint8)  # a mask tells no noise
     inputs = arrange_inputs(plan, {"image": noisy})
     assert list_corrected_limits(plan, calibrate_pixels(plan, inputs)[0]) == ()
 
 
-def at_random(seed: int):
+def draw_case(seed: int):
     """Draw a picture, what a detector that cuts off measures of it, and a noise near the true."""
     rng = np.random.default_rng(seed)
     high, side = float(rng.choice([100, 255, 1023, 4095])), 32
@@ -171,7 +171,7 @@ def at_random(seed: int):
     return truth + offset, measured[None].astype(np.float32), noise
 
 
-def corrected(noise: NoiseEstimate, picture: np.ndarray) -> np.ndarray:
+def correct(noise: NoiseEstimate, picture: np.ndarray) -> np.ndarray:
     table = _make_clipping_table(noise, picture.astype(np.float32))
     assert (np.diff(table.means) >= 0).all()
     return np.interp(picture, table.means, table.signals)
@@ -181,11 +181,11 @@ def corrected(noise: NoiseEstimate, picture: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("first", range(0, 1000, 100))
 def test_a_correction_is_small_where_few_pixels_are_cut_off_however_wrong_the_noise(first):
     for seed in range(first, first + 100):
-        truth, measured, noise = at_random(seed)
+        truth, measured, noise = draw_case(seed)
         low, high = noise.clipping_limits
         noise = calibrate_clipping_limits(noise, measured, None)
         picture = np.clip(truth, low, high)
-        answer = corrected(noise, picture)
+        answer = correct(noise, picture)
         deviation = np.sqrt(compute_noise_variance(noise, picture))
         away = np.minimum(picture - low, high - picture) > 6.001 * deviation
         assert np.abs(answer - picture)[away].max(initial=0) < 1e-6 * high, seed
@@ -193,27 +193,27 @@ def test_a_correction_is_small_where_few_pixels_are_cut_off_however_wrong_the_no
         counted = [(measured <= low).mean(), (measured >= high).mean()]
         strength = [np.sqrt(compute_noise_variance(noise, limit)) for limit in (low, high)]
         strength[0] = max(strength[0], noise.gain)
-        seen = corrected_back(noise, picture)
-        change = (picture - seen).mean()
+        mean = correct_back(noise, picture)
+        change = (picture - mean).mean()
         most = HALF_NORMAL_MEAN * np.multiply(counted, strength)
         assert -1.5 * most[0] - 1e-3 * high <= change <= 1.5 * most[1] + 1e-3 * high, seed
 
 
-def corrected_back(noise: NoiseEstimate, signal: np.ndarray) -> np.ndarray:
+def correct_back(noise: NoiseEstimate, signal: np.ndarray) -> np.ndarray:
     table = _make_clipping_table(noise, signal.astype(np.float32))
     return np.interp(signal, table.signals, table.means)
 
 
 def test_one_more_saturated_pixel_changes_a_correction_by_as_much_as_one_pixel_can():
     for seed in range(100):
-        truth, measured, noise = at_random(seed)
+        truth, measured, noise = draw_case(seed)
         picture = np.clip(truth, *noise.clipping_limits)
         more = measured.copy()
         more.flat[int(measured.argmax())] = noise.clipping_limits[1]
         more.flat[int(np.random.default_rng(seed).integers(more.size))] = noise.clipping_limits[1]
         means = [
-            corrected_back(calibrate_clipping_limits(noise, one, None), picture).mean()
-            for one in (measured, more)
+            correct_back(calibrate_clipping_limits(noise, scene, None), picture).mean()
+            for scene in (measured, more)
         ]
         one_pixel = (
             6 * np.sqrt(compute_noise_variance(noise, noise.clipping_limits[1])) / measured.size
@@ -239,13 +239,13 @@ def test_large_gains_do_not_lift_a_picture_that_white_cuts_off_here_and_there():
 
 def test_brightness_is_judged_against_the_input_as_it_came():
     """A correction that lifts the result beyond what the cut-off pixels explain is a warning."""
-    found = ResultMetrics(
+    metrics = ResultMetrics(
         residual=None,
         bias=0.0,
         corrected_limits=(255.0,),
         clipping_correction=0.06,
         unexplained_bias=0.05,
     )
-    said = check_quality(found)
+    said = check_quality(metrics)
     assert "On average the result is 5.0% brighter than the input." in said["warnings"]
     assert not any("was kept" in sentence for sentence in said["sentences"])

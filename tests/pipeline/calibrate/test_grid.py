@@ -12,43 +12,43 @@ from napari_dip.errors.fault import NOTES
 QUICK = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
 
 
-def truth(height: int, width: int) -> np.ndarray:
+def draw_truth(height: int, width: int) -> np.ndarray:
     spots = np.random.default_rng(0).random((height, width))
     smooth = gaussian_filter(spots, 4, mode="reflect")
     return 100 + 1500 * (smooth - smooth.min())
 
 
-def shot(height: int = 96, width: int = 97) -> np.ndarray:
+def take_shot(height: int = 96, width: int = 97) -> np.ndarray:
     grain = gaussian_filter(np.random.default_rng(1).normal(size=(height, width)), 1.2)
-    return (truth(height, width) + 20 * grain / grain.std()).astype(np.float32)
+    return (draw_truth(height, width) + 20 * grain / grain.std()).astype(np.float32)
 
 
-def error(picture: np.ndarray) -> float:
-    return float(((picture - truth(*picture.shape)) ** 2).mean())
+def measure_error(picture: np.ndarray) -> float:
+    return float(((picture - draw_truth(*picture.shape)) ** 2).mean())
 
 
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_an_oversampled_image_keeps_its_size_and_says_how_it_was_fitted(prior: str) -> None:
-    result = dip.denoise(shot(), prior=prior, **QUICK)
+    result = dip.denoise(take_shot(), prior=prior, **QUICK)
     assert NOTES["half-resolution"] in result.report["notes"]
     assert result.image.shape == result.uncertainty.shape == result.residual.shape == (96, 97)
-    np.testing.assert_allclose(result.image + result.residual, shot(), atol=1e-2)
+    np.testing.assert_allclose(result.image + result.residual, take_shot(), atol=1e-2)
 
 
 def test_fitting_half_the_pixels_takes_the_noise_away() -> None:
-    result = dip.denoise(shot(), **{**QUICK, "max_iterations": 60})
-    assert error(result.image) < 0.4 * error(shot())
+    result = dip.denoise(take_shot(), **{**QUICK, "max_iterations": 60})
+    assert measure_error(result.image) < 0.4 * measure_error(take_shot())
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("known", [{"read_noise": 20.0}, {"gain": 0.0}])
-def test_what_the_user_says_of_pixels_is_said_of_those_of_the_image(known: dict) -> None:
-    result = dip.denoise(shot(), **QUICK, **known)
+@pytest.mark.parametrize("settings", [{"read_noise": 20.0}, {"gain": 0.0}])
+def test_what_the_user_says_of_pixels_is_said_of_those_of_the_image(settings: dict) -> None:
+    result = dip.denoise(take_shot(), **QUICK, **settings)
     assert NOTES["half-resolution"] not in result.report["notes"]
 
 
 def test_white_noise_is_fitted_as_it_is() -> None:
-    white = truth(96, 97) + np.random.default_rng(1).normal(0, 20, (96, 97))
+    white = draw_truth(96, 97) + np.random.default_rng(1).normal(0, 20, (96, 97))
     assert (
         NOTES["half-resolution"]
         not in dip.denoise(white.astype(np.float32), **QUICK).report["notes"]

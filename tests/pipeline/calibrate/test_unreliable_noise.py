@@ -14,7 +14,7 @@ from napari_dip.pipeline.calibrate.channel_noise import SEPARATELY_NOTED_CAUTION
 NONE = (0.0,) * 5
 
 
-def told(doubt: str) -> NoiseEstimate:
+def make_estimate(doubt: str) -> NoiseEstimate:
     return NoiseEstimate(
         gain=1.0, intercept=1.0, floor=1.0, along_y=NONE, along_x=NONE, unreliable_reason=doubt
     )
@@ -31,7 +31,9 @@ def test_every_doubt_has_its_sentence() -> None:
 def test_every_caution_has_its_words_where_no_other_note_speaks_of_it() -> None:
     assert list_keys("noise-caution-") == set(NoiseCaution)
     noted = [
-        one for one in NoiseCaution if make_noise_notes([replace(told(None), caution=one)], ())
+        caution
+        for caution in NoiseCaution
+        if make_noise_notes([replace(make_estimate(None), caution=caution)], ())
     ]
     assert (
         set(NoiseCaution) - set(noted)
@@ -41,16 +43,16 @@ def test_every_caution_has_its_words_where_no_other_note_speaks_of_it() -> None:
 
 
 def test_an_image_that_tells_its_noise_gets_no_note() -> None:
-    assert make_noise_notes([told(None)], ()) == ()
+    assert make_noise_notes([make_estimate(None)], ()) == ()
 
 
 def test_a_channel_is_named_where_there_are_more() -> None:
-    (note,) = make_noise_notes([told(None), told("texture")], ())
+    (note,) = make_noise_notes([make_estimate(None), make_estimate("texture")], ())
     assert str(note).startswith("Channel 2: ")
 
 
 def test_constant_channels_are_no_doubt() -> None:
-    assert make_noise_notes([told("blocks"), told(None)], (0,)) == ()
+    assert make_noise_notes([make_estimate("blocks"), make_estimate(None)], (0,)) == ()
 
 
 def test_the_report_says_that_it_cannot_tell() -> None:
@@ -59,4 +61,4 @@ def test_the_report_says_that_it_cannot_tell() -> None:
     image = (np.indices((32, 32)).sum(0) // 4 % 2 * 200).astype(np.uint8)
     result = dip.denoise(image, preset="fast", max_iterations=2)
     assert result.report["noise"]["cannot_tell"] == ["coarse-grey-values"]
-    assert any("noise cannot be told" in note for note in result.report["notes"])
+    assert any("noise cannot be measured" in note for note in result.report["notes"])

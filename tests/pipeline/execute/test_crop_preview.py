@@ -32,13 +32,13 @@ def make_task_plan(task, pixels, others=None, **settings):
     axes = {2: "YX", 3: "TYX"}[pixels.ndim]
     spec = ImageSpec(name="cells", shape=pixels.shape, dtype=pixels.dtype.name, axes=axes)
     headers = {
-        name: ImageSpec(name=name, shape=one.shape, dtype=one.dtype.name, axes="YX")
-        for name, one in (others or {}).items()
+        name: ImageSpec(name=name, shape=array.shape, dtype=array.dtype.name, axes="YX")
+        for name, array in (others or {}).items()
     }
     return preflight(recipe, spec, detect_machine(), headers)
 
 
-def tried(plan, region, **data):
+def run_preview(plan, region, **data):
     small = plan_crop_preview(plan, region, detect_machine())
     assert not isinstance(small, Refusal)
     return drain_generator(run_crop_preview(plan, region, small, data), None)
@@ -48,7 +48,7 @@ def test_a_trial_on_all_of_an_image_gives_the_pixels_of_a_run(image):
     pixels = image[:64, :64].copy()
     plan = make_task_plan("denoise", pixels)
     whole = drain_generator(run(plan, {"image": pixels}), None)
-    trial = tried(plan, CropRegion(spans=((0, 64), (0, 64))), image=pixels)
+    trial = run_preview(plan, CropRegion(spans=((0, 64), (0, 64))), image=pixels)
     assert trial.image.tobytes() == whole.image.tobytes()
 
 
@@ -58,7 +58,7 @@ def test_a_crop_preview_reckons_with_the_noise_of_the_whole_and_says_where_it_is
     # enough iterations for a result that does not fail: else each repeats with weaker noise
     plan = make_task_plan("denoise", pixels, max_iterations=60)
     whole = drain_generator(run(plan, {"image": pixels}), None)
-    trial = tried(plan, CropRegion(spans=((0, 64), (0, 64))), image=pixels)
+    trial = run_preview(plan, CropRegion(spans=((0, 64), (0, 64))), image=pixels)
     assert trial.report["noise"] == whole.report["noise"]
     alone = drain_generator(
         run(make_task_plan("denoise", pixels[:64, :64]), {"image": pixels[:64, :64]}), None
@@ -66,7 +66,7 @@ def test_a_crop_preview_reckons_with_the_noise_of_the_whole_and_says_where_it_is
     assert alone.report["noise"] != whole.report["noise"]
     assert trial.image.shape == (64, 64)
     assert any(
-        "preview of rows 1 to 64 and columns 1 to 64" in one for one in trial.report["notes"]
+        "preview of rows 1 to 64 and columns 1 to 64" in note for note in trial.report["notes"]
     )
 
 
@@ -75,10 +75,10 @@ def test_a_mask_is_cut_with_the_image_and_measured_pixels_come_back(image):
     mask[70:76, 70:90] = 1
     plan = make_task_plan("inpaint", image, {"mask": mask})
     region = CropRegion(spans=((64, 128), (64, 128)))
-    trial = tried(plan, region, image=image, mask=mask)
-    there = mask[region.slices] == 0
-    np.testing.assert_array_equal(trial.image[there], image[region.slices][there])
-    assert (trial.image[~there] != image[region.slices][~there]).any()
+    trial = run_preview(plan, region, image=image, mask=mask)
+    unmasked = mask[region.slices] == 0
+    np.testing.assert_array_equal(trial.image[unmasked], image[region.slices][unmasked])
+    assert (trial.image[~unmasked] != image[region.slices][~unmasked]).any()
 
 
 def test_maps_of_the_camera_are_cut_with_the_image_and_mean_what_they_mean_for_the_whole(image):
@@ -89,7 +89,7 @@ def test_maps_of_the_camera_are_cut_with_the_image_and_mean_what_they_mean_for_t
     plan = make_task_plan("denoise", image, maps)
     region = CropRegion(spans=((64, 128), (64, 128)))
     whole = drain_generator(run(plan, {"image": image, **maps}), None)
-    trial = tried(plan, region, image=image, **maps)
+    trial = run_preview(plan, region, image=image, **maps)
     assert trial.report["noise"] == whole.report["noise"]
     corrected = (image - ramp + ramp.mean())[region.slices]
     assert trial.image.mean() == pytest.approx(corrected.mean(), rel=1e-3)
@@ -100,7 +100,7 @@ def test_of_a_movie_one_frame_is_tried(image):
     plan = make_task_plan("denoise", movie)
     region = make_crop_region(plan.source, plan.layout, (3.2, 10, 60.5, 300), (1, 50, 50))
     assert region.spans == ((1, 2), (0, 64), (8, 128))
-    trial = tried(plan, region, image=movie)
+    trial = run_preview(plan, region, image=movie)
     assert trial.image.shape == (1, 64, 120)
 
 

@@ -46,7 +46,7 @@ PIECE = UnitResult(
 )
 
 
-def opened(
+def open_folder(
     folder: Path, identity: Any = "first", *, resume: bool = False, spare: tuple[Path, ...] = ()
 ) -> ResultStore:
     """Open the folder of a run for the results of its tiles."""
@@ -61,12 +61,14 @@ PLAN = plan_for(IMAGE, max_iterations=60)
 
 
 @pytest.fixture(scope="module")
-def whole() -> Any:
+def undisturbed_result() -> Any:
     """The result that nothing disturbs."""
     return drain(PLAN, IMAGE)[1]
 
 
-def full(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool], error: Exception) -> None:
+def fail_steps(
+    monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool], error: Exception
+) -> None:
     """Raise an error at some steps of the optimiser, counted from the start of the run."""
     advance, steps = Trainer.advance, iter(range(1, 10**9))
 
@@ -78,42 +80,44 @@ def full(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool], error: E
     monkeypatch.setattr(Trainer, "advance", step)
 
 
-def test_a_run_whose_memory_ran_out_once_gives_the_same_pixels(whole, monkeypatch):
-    full(monkeypatch, lambda step: step == 40, RuntimeError("CUDA out of memory"))
-    seen, result = drain(PLAN, IMAGE)
+def test_a_run_whose_memory_ran_out_once_gives_the_same_pixels(undisturbed_result, monkeypatch):
+    fail_steps(monkeypatch, lambda step: step == 40, RuntimeError("CUDA out of memory"))
+    events, result = drain(PLAN, IMAGE)
     assert result is not None
-    assert np.array_equal(result.image, whole.image)
+    assert np.array_equal(result.image, undisturbed_result.image)
     assert any("ran out at iteration 25" in note for note in result.report["notes"])
-    assert seen[-1].fraction == pytest.approx(1.0)
+    assert events[-1].fraction == pytest.approx(1.0)
 
 
 def test_a_memory_that_stays_full_ends_with_what_there_is(monkeypatch):
-    full(monkeypatch, lambda step: step > 30, MemoryError())
+    fail_steps(monkeypatch, lambda step: step > 30, MemoryError())
     _, result = drain(PLAN, IMAGE)
     assert result is not None
     assert np.isfinite(result.image).all()
     assert str(result.stop) == "the memory ran out"
     notes = [note for note in result.report["notes"] if "memory ran out" in note]
-    assert "the best picture so far was kept" in notes[-1]
+    assert "the best image so far was kept" in notes[-1]
 
 
 LOST = torch.AcceleratorError("CUDA error: unspecified launch failure\nmore that nobody reads")
 
 
-def test_a_card_that_is_lost_ends_in_the_picture_of_the_last_report(whole, monkeypatch):
-    full(monkeypatch, lambda step: step > 40, LOST)
+def test_a_card_that_is_lost_ends_in_the_picture_of_the_last_report(
+    undisturbed_result, monkeypatch
+):
+    fail_steps(monkeypatch, lambda step: step > 40, LOST)
     _, result = drain(PLAN, IMAGE)
     assert result is not None
     assert result.best_iteration == 25
     assert str(result.stop) == "the GPU stopped answering"
-    told = "stopped answering after iteration 25; the best picture so far was kept"
-    assert any(told in note for note in result.report["notes"])
-    error = np.abs(result.image - whole.image).mean()
-    assert 0 < error < 0.1 * np.ptp(whole.image)
+    message = "stopped answering after iteration 25; the best image so far was kept"
+    assert any(message in note for note in result.report["notes"])
+    error = np.abs(result.image - undisturbed_result.image).mean()
+    assert 0 < error < 0.1 * np.ptp(undisturbed_result.image)
 
 
 def test_a_card_that_is_lost_before_the_first_report_is_said(monkeypatch):
-    full(monkeypatch, lambda step: step > 3, LOST)
+    fail_steps(monkeypatch, lambda step: step > 3, LOST)
     with pytest.raises(FailedError) as caught:
         drain(PLAN, IMAGE)
     assert caught.value.refusal.code == "device-lost"
@@ -130,13 +134,13 @@ def test_what_a_card_says_is_told_from_its_full_memory_and_from_other_errors():
 
 def test_from_a_card_a_checkpoint_is_copied_off_now_and_then():
     bites = RecoveryState()
-    assert bites.record_checkpoint(there(25)) is not None
+    assert bites.record_checkpoint(make_checkpoint(25)) is not None
     assert bites.latest_checkpoint is not None and not is_on_accelerator(bites.latest_checkpoint)
-    assert bites.record_checkpoint(there(26)) is None  # too soon
+    assert bites.record_checkpoint(make_checkpoint(26)) is None  # too soon
     assert bites.latest_checkpoint.history[-1].iteration == 25
     bites.reset()
     assert (
-        bites.record_checkpoint(there(30), "random-input") is None
+        bites.record_checkpoint(make_checkpoint(30), "random-input") is None
     )  # in a race nothing is kept on the disk
     bites.latest_checkpoint = None
     bites.switch_to_cpu()
@@ -144,7 +148,7 @@ def test_from_a_card_a_checkpoint_is_copied_off_now_and_then():
     assert bites.latest_checkpoint is not None and bites.choose_device("cuda") == "cpu"
 
 
-def there(iteration: int) -> Checkpoint:
+def make_checkpoint(iteration: int) -> Checkpoint:
     """Give a checkpoint whose tensors lie on a card, or what stands for one here."""
 
     class OnCard:
@@ -166,7 +170,7 @@ def there(iteration: int) -> Checkpoint:
 
 def test_a_memory_that_is_full_from_the_start_is_said(monkeypatch):
     tries = []
-    full(monkeypatch, lambda step: not tries.append(step), MemoryError())
+    fail_steps(monkeypatch, lambda step: not tries.append(step), MemoryError())
     with pytest.raises(FailedError) as caught:
         drain(PLAN, IMAGE)
     assert caught.value.refusal.code == "memory-out"
@@ -175,7 +179,7 @@ def test_a_memory_that_is_full_from_the_start_is_said(monkeypatch):
 
 def test_an_error_that_is_not_the_memorys_is_not_tried_again(monkeypatch):
     tries = []
-    full(monkeypatch, lambda step: not tries.append(step), ValueError("something else"))
+    fail_steps(monkeypatch, lambda step: not tries.append(step), ValueError("something else"))
     with pytest.raises(ValueError, match="something else"):
         drain(PLAN, IMAGE)
     assert len(tries) == 1
@@ -191,9 +195,9 @@ def test_windows_are_halved_but_not_below_what_a_network_sees():
 
 
 def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path):
-    path, asked = tmp_path / "unfinished", iter(range(10**9))
-    wish = lambda: Control.KEEP if next(asked) >= 30 else Control.GO  # noqa: E731
-    drain(PLAN, IMAGE, control=wish, store=CheckpointStore(path, resume=False))
+    path, counter = tmp_path / "unfinished", iter(range(10**9))
+    control = lambda: Control.KEEP if next(counter) >= 30 else Control.GO  # noqa: E731
+    drain(PLAN, IMAGE, control=control, store=CheckpointStore(path, resume=False))
     entry = path / "checkpoint.safetensors"
     content = bytearray(entry.read_bytes())
     content[-1000] ^= 1  # in the middle of a weight
@@ -206,23 +210,23 @@ def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path):
 def test_tiles_are_not_written_through_links_that_lie_in_their_place(tmp_path):
     outside, folder = tmp_path / "outside", tmp_path / "tiles"
     outside.write_bytes(b"not to be touched")
-    shelf = opened(folder)
+    shelf = open_folder(folder)
     for name in ("tile-0.safetensors", "network-c0r0.safetensors", "picture.raw"):
         (folder / name).symlink_to(outside)
     shelf.save("tile-0", PIECE)
     shelf.save_weights("c0r0", {"weight": torch.ones(2)})
     create_mapped_image(folder / "picture.raw", (3, 3), np.dtype(np.float32))[0] = 1
     assert outside.read_bytes() == b"not to be touched"
-    assert sum(one.sum() for one in shelf.open_estimates("tile-0")[:2]) == 18
+    assert sum(estimate.sum() for estimate in shelf.open_estimates("tile-0")[:2]) == 18
     assert not (folder / "tile-0.safetensors").is_symlink()
-    left = {path.name for path in folder.iterdir() if path.name.startswith(".napari-dip-")}
-    assert not left
+    leftovers = {path.name for path in folder.iterdir() if path.name.startswith(".napari-dip-")}
+    assert not leftovers
 
 
 @pytest.mark.parametrize("spare", [True, False])
 def test_tiles_that_their_disk_does_not_take_are_kept_elsewhere_or_in_memory(tmp_path, spare):
     folder, away = tmp_path / "tiles", tmp_path / "pulled out"
-    shelf = opened(folder, spare=(tmp_path,) if spare else ())
+    shelf = open_folder(folder, spare=(tmp_path,) if spare else ())
     shelf.save("tile-0", PIECE)
     assert shelf.make_fallback_notice() is None
     folder.rename(away)
@@ -234,27 +238,27 @@ def test_tiles_that_their_disk_does_not_take_are_kept_elsewhere_or_in_memory(tmp
     shelf.save("tile-2", PIECE)  # its own folder is tried again
     assert (folder / "tile-2.safetensors").exists()
     for name in ("tile-0", "tile-1"):
-        assert all(one.sum() == 9 for one in shelf.open_estimates(name))
+        assert all(estimate.sum() == 9 for estimate in shelf.open_estimates(name))
         assert shelf.read_residual_sums(name) == (0.5,) and shelf.read_outcomes(name) == ()
     assert float(shelf.load_weights("c0r0")["weight"].sum()) == 2
     assert np.all(whole[:] == 1)
-    made = [str(one) for one in tmp_path.glob("napari-dip-*")]
-    assert (made[0] if spare else "in memory") in shelf.make_fallback_notice().sentence
+    folders = [str(path) for path in tmp_path.glob("napari-dip-*")]
+    assert (folders[0] if spare else "in memory") in shelf.make_fallback_notice().sentence
     shelf.close()
-    assert [one.name for one in tmp_path.iterdir()] == ["tiles"]
+    assert [path.name for path in tmp_path.iterdir()] == ["tiles"]
 
 
 def test_two_runs_on_one_output_do_not_take_each_others_tiles(tmp_path):
-    first = opened(tmp_path / "tiles")
+    first = open_folder(tmp_path / "tiles")
     first.save("tile-0", PIECE)
     for resume, code in ((False, "run-twice"), (True, "resume-other")):
         with pytest.raises(RefusedError) as caught:
-            opened(tmp_path / "tiles", "second", resume=resume)
+            open_folder(tmp_path / "tiles", "second", resume=resume)
         assert caught.value.refusal.code == code
     first.check_tiles([0])
     first.close()
     with pytest.raises(FailedError, match="gone"):
-        opened(tmp_path / "tiles", "second").check_tiles([0])
+        open_folder(tmp_path / "tiles", "second").check_tiles([0])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
@@ -278,23 +282,23 @@ def test_a_picture_has_all_its_room_before_it_is_written_into(tmp_path):
 
 
 def test_a_run_that_fails_leaves_a_checkpoint(tmp_path, monkeypatch):
-    full(monkeypatch, lambda step: step > 30, ValueError("something else"))
+    fail_steps(monkeypatch, lambda step: step > 30, ValueError("something else"))
     with pytest.raises(ValueError, match="something else"):
         drain(PLAN, IMAGE, store=CheckpointStore(tmp_path / "unfinished", resume=False))
-    assert [one.name for one in tmp_path.iterdir()] == ["unfinished"]
+    assert [path.name for path in tmp_path.iterdir()] == ["unfinished"]
 
 
 def test_a_picture_that_its_disk_does_not_take_is_kept_elsewhere(
-    whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed_result: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     full_disk = FailedError(
         make_refusal("disk-full", path="far/out.tif", why="no space left on device")
     )
-    said = rescue_result(full_disk, tmp_path / "far" / "out.tif", PLAN, whole)
+    said = rescue_result(full_disk, tmp_path / "far" / "out.tif", PLAN, undisturbed_result)
     kept = tmp_path / "out.rescued.tif"
-    assert np.array_equal(tifffile.imread(kept), whole.image)
+    assert np.array_equal(tifffile.imread(kept), undisturbed_result.image)
     assert str(kept) in said.refusal.remedy
 
 
@@ -305,7 +309,7 @@ def test_a_picture_kept_where_all_may_write_is_read_by_its_owner_alone(
     name: str,
     mode: int,
     others: int,
-    whole: Any,
+    undisturbed_result: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -314,7 +318,7 @@ def test_a_picture_kept_where_all_may_write_is_read_by_its_owner_alone(
     before = os.umask(0o022)
     try:
         full_disk = FailedError(make_refusal("disk-full", path=name, why="no space left on device"))
-        rescue_result(full_disk, tmp_path / "far" / name, PLAN, whole)
+        rescue_result(full_disk, tmp_path / "far" / name, PLAN, undisturbed_result)
         assert os.umask(0o022) == 0o022
     finally:
         os.umask(before)
@@ -323,16 +327,23 @@ def test_a_picture_kept_where_all_may_write_is_read_by_its_owner_alone(
 
 
 def test_a_picture_whose_header_cannot_be_written_is_kept_with_its_pixels_alone(
-    whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed_result: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     flat = replace(PLAN.source, scale=(0.0, 0.0), units=("micrometer", "micrometer"))
     senseless = replace(PLAN, source=flat)
-    with pytest.raises(ZeroDivisionError) as found:
-        save_image(tmp_path / "out.tif", whole.image, flat, flat.scale, whole, False)
-    said = rescue_result(found.value, tmp_path / "out.tif", senseless, whole)
+    with pytest.raises(ZeroDivisionError) as failure:
+        save_image(
+            tmp_path / "out.tif",
+            undisturbed_result.image,
+            flat,
+            flat.scale,
+            undisturbed_result,
+            False,
+        )
+    said = rescue_result(failure.value, tmp_path / "out.tif", senseless, undisturbed_result)
     kept = tmp_path / "out.tif.rescued.tif"
-    assert np.array_equal(tifffile.imread(kept), whole.image)
+    assert np.array_equal(tifffile.imread(kept), undisturbed_result.image)
     assert said.refusal.code == "save-unexpected"
     assert str(kept) in said.refusal.remedy and "without" in said.refusal.remedy

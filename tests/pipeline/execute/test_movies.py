@@ -27,7 +27,7 @@ from small_runs import drain, plan_for, shot, truth
 SIDE = 48
 
 
-def drifting(
+def draw_drifting_scenes(
     steps: list[tuple[int, int]], noise: float = 2.0, side: int = SIDE
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return scenes binned from a finer picture, so that half pixels are true, and shots of them.
@@ -48,7 +48,7 @@ def drifting(
     return scenes + 100, noisy.astype(np.float32)
 
 
-def laid_out(array: np.ndarray, axes: str = "TYX", **settings: Any) -> CalibratedImage:
+def arrange_axes(array: np.ndarray, axes: str = "TYX", **settings: Any) -> CalibratedImage:
     image = calibrate_image(plan_for(array, axes, **settings), {"image": array})
     assert isinstance(image, CalibratedImage)
     return image
@@ -56,34 +56,34 @@ def laid_out(array: np.ndarray, axes: str = "TYX", **settings: Any) -> Calibrate
 
 @pytest.mark.parametrize("step", [(3, -5), (0, 1), (-6, 2)])
 def test_a_drift_of_half_pixels_is_found_under_noise(step: tuple[int, int]) -> None:
-    _, noisy = drifting([(0, 0), step])
-    image = laid_out(noisy)
+    _, noisy = draw_drifting_scenes([(0, 0), step])
+    image = arrange_axes(noisy)
     drift = estimate_drift(image, 1, 0)
     np.testing.assert_allclose(drift.shift, np.array(step) / 2, atol=0.2)
 
 
 def test_a_frame_that_is_laid_onto_another_shows_what_that_one_shows() -> None:
-    scenes, noisy = drifting([(0, 0), (3, -5)])
-    image = laid_out(noisy)
+    scenes, noisy = draw_drifting_scenes([(0, 0), (3, -5)])
+    image = arrange_axes(noisy)
     drift = estimate_drift(image, 1, 0)
-    there = drift.apply(scenes[:1].astype(np.float32))[0]
-    seen = drift.make_visible_mask((SIDE, SIDE)) > 0
-    apart, before = (np.abs(one - scenes[1])[seen].mean() for one in (there, scenes[0]))
+    aligned = drift.apply(scenes[:1].astype(np.float32))[0]
+    visible = drift.make_visible_mask((SIDE, SIDE)) > 0
+    apart, before = (np.abs(image - scenes[1])[visible].mean() for image in (aligned, scenes[0]))
     assert apart < 0.2 * before
-    assert 0.85 < seen.mean() < 1
+    assert 0.85 < visible.mean() < 1
 
 
 def test_frames_of_noise_alone_are_not_moved() -> None:
     rng = np.random.default_rng(0)
     frames = rng.normal(100, 5, (8, SIDE, SIDE)).astype(np.float32)
-    image = laid_out(frames)
-    shifts = [estimate_drift(image, one, one - 1).shift for one in range(1, 8)]
+    image = arrange_axes(frames)
+    shifts = [estimate_drift(image, frame, frame - 1).shift for frame in range(1, 8)]
     assert shifts == [(0.0, 0.0)] * 7
 
 
 def test_a_scene_that_has_not_moved_is_not_moved() -> None:
-    _, noisy = drifting([(0, 0)] * 4)
-    image = laid_out(noisy)
+    _, noisy = draw_drifting_scenes([(0, 0)] * 4)
+    image = arrange_axes(noisy)
     assert estimate_drift(image, 1, 0).shift == (0.0, 0.0)
 
 
@@ -92,15 +92,15 @@ def test_a_volume_of_a_movie_is_laid_onto_the_next_in_three_dimensions() -> None
     fine = np.cumsum(rng.normal(0, 1, (12, 32, 32)), 0)
     fine += 20 * np.exp(-(((np.indices(fine.shape).T - (6, 14, 15)) / 4).T ** 2).sum(0))
     frames = np.stack([fine[1:11], fine[2:12]]).astype(np.float32)
-    image = laid_out(frames, "TZYX")
+    image = arrange_axes(frames, "TZYX")
     assert image.stack.shape == (2, 1, 10, 32, 32)
     shift = estimate_drift(image, 1, 0).shift
     np.testing.assert_allclose(shift, (-1, 0, 0), atol=0.25)
 
 
 def test_what_left_the_frame_counts_as_not_seen() -> None:
-    seen = Drift(shift=(2.0, -1.0)).make_visible_mask((4, 4))
-    assert seen.tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0]]
+    visible = Drift(shift=(2.0, -1.0)).make_visible_mask((4, 4))
+    assert visible.tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0]]
 
 
 def test_a_drift_is_as_many_times_longer_as_the_result_is_finer() -> None:
@@ -127,9 +127,9 @@ def test_a_single_picture_or_volume_has_no_neighbour() -> None:
 
 
 def test_planes_of_a_stack_see_each_other_as_they_lie_and_nothing_is_steadied() -> None:
-    _, stack = drifting([(0, 0), (3, -5), (6, -10)])
+    _, stack = draw_drifting_scenes([(0, 0), (3, -5), (6, -10)])
     plan = plan_for(stack, "ZYX", stacks="planes")
-    image = laid_out(stack, "ZYX", stacks="planes")
+    image = arrange_axes(stack, "ZYX", stacks="planes")
     merge = ResultMerger(image)
     frames = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[1], "blind-spot")
     np.testing.assert_array_equal(frames.neighbours, image.stack[[0, 2], 0])
@@ -145,7 +145,7 @@ def test_one_frame_of_planes_has_neighbours_in_depth() -> None:
 def test_at_an_end_of_the_movie_the_one_neighbour_stands_for_both() -> None:
     movie = np.stack([shot(32, seed) for seed in range(3)])
     plan = plan_for(movie, "TYX")
-    image = laid_out(movie)
+    image = arrange_axes(movie)
     merge = ResultMerger(image)
     first = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[0], "blind-spot")
     assert first.neighbours is not None
@@ -156,7 +156,7 @@ def test_at_an_end_of_the_movie_the_one_neighbour_stands_for_both() -> None:
 def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> None:
     movie = np.stack([shot(32, seed) for seed in range(3)])
     plan = plan_for(movie, "TYX")
-    image = laid_out(movie)
+    image = arrange_axes(movie)
     merge = ResultMerger(image)
     done = UnitOutcome(
         unit="p0c0r0",
@@ -179,7 +179,7 @@ def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> N
 def test_a_task_that_does_not_look_at_other_frames_is_shown_none(prior: str) -> None:
     movie = np.stack([shot(32, seed) for seed in range(3)])
     plan = plan_for(movie, "TYX")
-    image = laid_out(movie)
+    image = arrange_axes(movie)
     alone = Denoise(neighbouring_frames=False, temporal_smoothing=0)
     changed_plan = replace(image.plan, task_plan=make_task_plan(alone, plan.source))
     merge = ResultMerger(replace(image, plan=changed_plan))
@@ -189,7 +189,7 @@ def test_a_task_that_does_not_look_at_other_frames_is_shown_none(prior: str) -> 
     )
 
 
-def spread(movie: np.ndarray, scenes: np.ndarray) -> float:
+def measure_flicker(movie: np.ndarray, scenes: np.ndarray) -> float:
     """Standard deviation of the error over time."""
     return float(np.sqrt((movie - scenes).var(0).mean()))
 
@@ -205,9 +205,9 @@ def test_a_movie_is_steadier_and_no_less_exact_than_frame_by_frame() -> None:
         _, answer = drain(plan_for(movie, "TYX", max_iterations=100, **settings), movie)
         assert answer is not None
         answers[name] = answer.image
-    alone, helped = (spread(answers[name], scenes) for name in ("alone", "helped"))
+    alone, helped = (measure_flicker(answers[name], scenes) for name in ("alone", "helped"))
     assert helped < 0.8 * alone
-    errors = {name: ((one - scenes) ** 2).mean() for name, one in answers.items()}
+    errors = {name: ((answer - scenes) ** 2).mean() for name, answer in answers.items()}
     assert errors["helped"] < errors["alone"]
 
 
@@ -263,23 +263,25 @@ def test_volumes_of_a_movie_are_cut_between_frames_only() -> None:
 def test_the_first_frame_of_a_segment_is_drawn_to_none() -> None:
     movie = np.stack([shot(16)] * 33)
     plan = plan_for(movie, "TYX")
-    image = laid_out(movie)
+    image = arrange_axes(movie)
     merge = ResultMerger(image)
     merge.count[...] = 1
     frames = NeighbourFrameProvider(merge)
-    shown = [unit for unit in plan.units if unit.has_estimate]
-    drawn = [frames.get_neighbour_frames(unit, "r2r").previous_image is not None for unit in shown]
+    estimating = [unit for unit in plan.units if unit.has_estimate]
+    drawn = [
+        frames.get_neighbour_frames(unit, "r2r").previous_image is not None for unit in estimating
+    ]
     assert [part for part, is_drawn in enumerate(drawn) if not is_drawn] == [0, 17]
 
 
 def test_a_long_movie_says_where_it_begins_anew() -> None:
-    def told(frames: int, axes: str = "TYX", **settings: Any) -> tuple[str, ...]:
+    def start_notes(frames: int, axes: str = "TYX", **settings: Any) -> tuple[str, ...]:
         return make_segment_notes(plan_for(np.stack([shot(16)] * frames), axes, **settings))
 
-    assert told(32) == ()
-    (note,) = told(70)
+    assert start_notes(32) == ()
+    (note,) = start_notes(70)
     assert "3 segments" in str(note) and "begins anew, at frames 1, 25 and 48." in str(note)
     # planes that are shown one network, and frames that nothing draws to each other
-    assert told(70, "ZYX", stacks="planes") == told(70, temporal_smoothing=0.0) == ()
-    (note,) = told(40, "ZYX", stacks="planes", series_training="warm-start")
+    assert start_notes(70, "ZYX", stacks="planes") == start_notes(70, temporal_smoothing=0.0) == ()
+    (note,) = start_notes(40, "ZYX", stacks="planes", series_training="warm-start")
     assert "at planes 1 and 21." in str(note)

@@ -29,21 +29,21 @@ MACHINE = Machine(
 )
 
 
-class Hands:
+class ManualClock:
     """A clock whose hands the test moves, and a person whose wish it sets."""
 
     def __init__(self) -> None:
         self.time = 1000.0
-        self.wish = Control.GO
+        self.answer = Control.GO
 
     def monotonic(self) -> float:
         return self.time
 
     def control(self) -> Control:
-        return self.wish
+        return self.answer
 
 
-def plan(shape: tuple[int, ...] = (64, 64), axes: str = "YX", **settings: object) -> Plan:
+def make_plan(shape: tuple[int, ...] = (64, 64), axes: str = "YX", **settings: object) -> Plan:
     recipe = make_recipe("denoise", max_iterations=100, **settings)
     answer = preflight(
         recipe, ImageSpec(name="cells", shape=shape, dtype="uint16", axes=axes), MACHINE
@@ -52,7 +52,7 @@ def plan(shape: tuple[int, ...] = (64, 64), axes: str = "YX", **settings: object
     return answer
 
 
-def progress(iteration: int, inference_fraction: float = 0.0) -> FitProgress:
+def make_progress(iteration: int, inference_fraction: float = 0.0) -> FitProgress:
     return FitProgress(
         validation_record=ValidationRecord(
             iteration=iteration, training_loss=1.0, validation_loss=1.0
@@ -63,20 +63,20 @@ def progress(iteration: int, inference_fraction: float = 0.0) -> FitProgress:
     )
 
 
-def paused_for(seconds: float, hands: Hands, monitor: RunMonitor) -> None:
-    hands.wish = Control.PAUSE
+def pause_for(seconds: float, hands: ManualClock, monitor: RunMonitor) -> None:
+    hands.answer = Control.PAUSE
     for _ in range(4):
         assert monitor.poll_control() is Control.PAUSE
         hands.time += seconds / 4
-    hands.wish = Control.GO
+    hands.answer = Control.GO
 
 
 def test_a_pause_does_not_count_against_the_time_limit() -> None:
-    hands = Hands()
-    monitor = RunMonitor(plan(time_limit=10.0), hands.control, None, hands.monotonic)
+    hands = ManualClock()
+    monitor = RunMonitor(make_plan(time_limit=10.0), hands.control, None, hands.monotonic)
     hands.time += 6
     assert monitor.poll_control() is Control.GO
-    paused_for(100, hands, monitor)
+    pause_for(100, hands, monitor)
     assert monitor.poll_control() is Control.GO
     assert monitor.seconds == pytest.approx(6)
     hands.time += 5
@@ -85,34 +85,34 @@ def test_a_pause_does_not_count_against_the_time_limit() -> None:
 
 
 def test_seconds_stand_still_while_the_pause_lasts() -> None:
-    hands = Hands()
-    monitor = RunMonitor(plan(), hands.control, None, hands.monotonic)
+    hands = ManualClock()
+    monitor = RunMonitor(make_plan(), hands.control, None, hands.monotonic)
     hands.time += 2
-    hands.wish = Control.PAUSE
+    hands.answer = Control.PAUSE
     monitor.poll_control()
     hands.time += 50
     assert monitor.seconds == pytest.approx(2)
 
 
 def test_a_pause_does_not_lengthen_what_is_left() -> None:
-    left = []
+    seconds = []
     for pause in (0, 1000):
-        hands = Hands()
-        monitor = RunMonitor(plan(), hands.control, None, hands.monotonic)
+        hands = ManualClock()
+        monitor = RunMonitor(make_plan(), hands.control, None, hands.monotonic)
         monitor.start_fit(1, 0)
         hands.time += 10
         if pause:
-            paused_for(pause, hands, monitor)
+            pause_for(pause, hands, monitor)
             monitor.poll_control()
-        left.append(monitor.make_event(progress(50), None).seconds_left)
-    assert left[0] == pytest.approx(left[1])
-    assert 5 < left[0] < 30
+        seconds.append(monitor.make_event(make_progress(50), None).seconds_left)
+    assert seconds[0] == pytest.approx(seconds[1])
+    assert 5 < seconds[0] < 30
 
 
 def test_a_preview_is_not_due_because_of_a_pause() -> None:
-    hands = Hands()
-    monitor = RunMonitor(plan(), hands.control, 0.2, hands.monotonic)
-    paused_for(60, hands, monitor)
+    hands = ManualClock()
+    monitor = RunMonitor(make_plan(), hands.control, 0.2, hands.monotonic)
+    pause_for(60, hands, monitor)
     monitor.poll_control()
     assert not monitor.is_preview_due(has_prediction=True)
     hands.time += 0.3
@@ -120,8 +120,8 @@ def test_a_preview_is_not_due_because_of_a_pause() -> None:
 
 
 def test_looks_for_the_sake_of_previews_take_a_hundredth_of_the_time() -> None:
-    hands = Hands()
-    monitor = RunMonitor(plan(), hands.control, 0.2, hands.monotonic)
+    hands = ManualClock()
+    monitor = RunMonitor(make_plan(), hands.control, 0.2, hands.monotonic)
     hands.time += 0.3
     assert monitor.is_preview_due(has_prediction=False)
     hands.time += 0.05
@@ -137,25 +137,25 @@ def test_looks_for_the_sake_of_previews_take_a_hundredth_of_the_time() -> None:
 
 
 def test_the_words_name_the_part_where_there_are_several() -> None:
-    hands = Hands()
-    monitor = RunMonitor(plan((3, 64, 64), "CYX"), hands.control, None, hands.monotonic)
+    hands = ManualClock()
+    monitor = RunMonitor(make_plan((3, 64, 64), "CYX"), hands.control, None, hands.monotonic)
     monitor.start_fit(2, 0)
-    event = monitor.make_event(progress(50), None)
+    event = monitor.make_event(make_progress(50), None)
     assert event.message == "Restoring, part 2 of 3"
     assert (event.unit, event.units) == (2, 3)
-    alone = RunMonitor(plan(), hands.control, None, hands.monotonic)
-    assert alone.make_event(progress(50), None).message == "Restoring"
+    alone = RunMonitor(make_plan(), hands.control, None, hands.monotonic)
+    assert alone.make_event(make_progress(50), None).message == "Restoring"
 
 
 def test_the_words_count_frames_of_a_movie_and_planes_of_a_stack() -> None:
     for axis, word in (("T", "frame"), ("Z", "plane")):
-        stack = plan((8, 64, 64), f"{axis}YX", stacks="planes", restarts=1)
-        monitor = RunMonitor(stack, Hands().control, None)
+        stack = make_plan((8, 64, 64), f"{axis}YX", stacks="planes", restarts=1)
+        monitor = RunMonitor(stack, ManualClock().control, None)
         monitor.start_fit(3, 0)
-        assert monitor.make_event(progress(5), None).message == f"Restoring, {word} 3 of 8"
+        assert monitor.make_event(make_progress(5), None).message == f"Restoring, {word} 3 of 8"
 
 
-def expected_ending(run: Plan, each: float) -> float:
+def expect_ending(run: Plan, each: float) -> float:
     """Seconds after the last iteration: half as slow as the iterations, in logarithms."""
     costs, (unit,) = run.costs, run.units
     iterations = unit.iterations + run.fit_config.refit_iterations
@@ -163,38 +163,40 @@ def expected_ending(run: Plan, each: float) -> float:
     return (costs.inference + costs.ending) * slowness**0.5
 
 
-def told_left(
+def list_seconds_left(
     iterations: Iterable[int], each: float, first: float = 0.0, shape: tuple[int, ...] = (64, 64)
 ) -> list[float | None]:
     """What is said to be left at each report of a run, on a clock of our own."""
-    hands = Hands()
-    monitor = RunMonitor(plan(shape), hands.control, None, hands.monotonic)
+    hands = ManualClock()
+    monitor = RunMonitor(make_plan(shape), hands.control, None, hands.monotonic)
     monitor.start_fit(1, 0)
     began = hands.time
     said = []
     for iteration in iterations:
         hands.time = began + first + each * iteration
-        said.append(monitor.make_event(progress(iteration), None).seconds_left)
+        said.append(monitor.make_event(make_progress(iteration), None).seconds_left)
     return said
 
 
 def test_the_time_left_is_a_bound_and_right_within_a_quarter() -> None:
     iterations = (1, 10, 25, 50, 90)
     for each in (0.05, 0.5):
-        said = told_left(iterations, each, first=4.0)
-        for iteration, left in zip(iterations[1:], said[1:], strict=True):
-            comes = each * (100 - iteration) + expected_ending(plan(), each)
-            assert left is not None
-            assert comes <= left <= 1.25 * comes
+        said = list_seconds_left(iterations, each, first=4.0)
+        for iteration, seconds in zip(iterations[1:], said[1:], strict=True):
+            comes = each * (100 - iteration) + expect_ending(make_plan(), each)
+            assert seconds is not None
+            assert comes <= seconds <= 1.25 * comes
 
 
 def test_nothing_is_said_of_the_time_left_from_a_first_iteration_alone() -> None:
     """It is the slowest by far: 75 s were said where 24 came."""
-    assert told_left((1,), 0.1, first=20.0) == [None]
+    assert list_seconds_left((1,), 0.1, first=20.0) == [None]
 
 
 def test_what_follows_the_last_iteration_is_counted_and_grows_with_the_picture() -> None:
-    small, large = (told_left((1, 100), 0.1, shape=(side, side))[-1] for side in (256, 1024))
+    small, large = (
+        list_seconds_left((1, 100), 0.1, shape=(side, side))[-1] for side in (256, 1024)
+    )
     assert small is not None
     assert large is not None
     assert small > 0.1
@@ -203,43 +205,45 @@ def test_what_follows_the_last_iteration_is_counted_and_grows_with_the_picture()
 
 def test_frames_without_iterations_have_a_time_left_too() -> None:
     """One network learns from all frames of a movie, and is then applied to each."""
-    movie = plan((8, 64, 64), "TYX", series_training="joint")
+    movie = make_plan((8, 64, 64), "TYX", series_training="joint")
     frames = [unit for unit in movie.units if unit.has_estimate]
     assert not any(unit.iterations for unit in frames)
-    hands = Hands()
+    hands = ManualClock()
     monitor = RunMonitor(movie, hands.control, None, hands.monotonic)
     said = []
     for number, unit in enumerate(movie.units, start=1):
         monitor.start_fit(number, 0)
         for iteration in range(0, unit.iterations + 1, 25):
             hands.time += 1 if unit.iterations else 2
-            report = progress(iteration, inference_fraction=float(unit.has_estimate))
-            left = monitor.make_event(report, None).seconds_left
-        said += [left] if unit.has_estimate else []
+            report = make_progress(iteration, inference_fraction=float(unit.has_estimate))
+            seconds = monitor.make_event(report, None).seconds_left
+        said += [seconds] if unit.has_estimate else []
     assert None not in said
     # each frame takes 2 s: from the second on, what is left is known from the first
-    for done, left in enumerate(said[1:], start=2):
+    for done, seconds in enumerate(said[1:], start=2):
         comes = 2.0 * (len(frames) - done)
-        assert comes <= left <= 1.5 * comes + 4  # the quality checks of all follow
+        assert comes <= seconds <= 1.5 * comes + 4  # the quality checks of all follow
 
 
 def test_a_second_restoration_goes_on_where_the_first_ended() -> None:
     """Another estimate of the noise lets the run fit all once more: the bar does not go back."""
-    hands = Hands()
-    monitor = RunMonitor(plan(), hands.control, None, hands.monotonic)
+    hands = ManualClock()
+    monitor = RunMonitor(make_plan(), hands.control, None, hands.monotonic)
     fractions = []
     for again in (False, True):
         if again:
-            monitor.set_expected_work(plan())
+            monitor.set_expected_work(make_plan())
             begun = monitor.make_message_event("Restoring again with weaker noise")
             assert begun.fraction >= fractions[-1]
             assert begun.seconds_left == pytest.approx(54 * TIME_LEFT_MARGIN, rel=0.1)
         monitor.start_fit(1, 0)
         for iteration in (25, 50, 75, 100):
             hands.time += 0.5 * 25
-            fractions.append(monitor.make_event(progress(iteration), None).fraction)
+            fractions.append(monitor.make_event(make_progress(iteration), None).fraction)
         hands.time += 3
-        fractions.append(monitor.make_event(progress(100, inference_fraction=1.0), None).fraction)
+        fractions.append(
+            monitor.make_event(make_progress(100, inference_fraction=1.0), None).fraction
+        )
         monitor.start_assessment()
         hands.time += 1
     assert fractions == sorted(fractions)

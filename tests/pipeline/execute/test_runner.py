@@ -23,33 +23,33 @@ if TYPE_CHECKING:
 SIDE = 48
 
 
-def restored(array: Any, axes: str = "YX", **settings: Any) -> Restoration:
+def restore(array: Any, axes: str = "YX", **settings: Any) -> Restoration:
     _, answer = drain(plan_for(np.asarray(array), axes, **settings), array)
     assert answer is not None
     return answer
 
 
 @cache
-def plain(prior: str = "auto", seed: int = 0) -> Restoration:
+def run_plain(prior: str = "auto", seed: int = 0) -> Restoration:
     """One run that several tests look at."""
-    return restored(shot(SIDE), prior=prior, seed=seed)
+    return restore(shot(SIDE), prior=prior, seed=seed)
 
 
 @cache
-def longer() -> Restoration:
+def run_longer() -> Restoration:
     """One that has settled."""
-    return restored(shot(SIDE), max_iterations=100)
+    return restore(shot(SIDE), max_iterations=100)
 
 
 def test_the_picture_gets_nearer_to_the_truth() -> None:
-    image = longer().image - 100.0
+    image = run_longer().image - 100.0
     before = np.sqrt(np.mean((shot(SIDE) - 100.0 - truth(SIDE)) ** 2))
     assert np.sqrt(np.mean((image - truth(SIDE)) ** 2)) < 0.75 * before
 
 
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_mean_and_units_are_kept(prior: str) -> None:
-    image = plain(prior).image
+    image = run_plain(prior).image
     assert image.dtype == np.float32
     assert image.mean() == pytest.approx(shot(SIDE).mean(), rel=1e-5)
 
@@ -67,7 +67,7 @@ def test_mean_and_units_are_kept(prior: str) -> None:
 )
 def test_shape_and_axes_come_back(axes: str, shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).normal(100, 10, shape).astype(np.float32)
-    answer = restored(array, axes, max_iterations=3)
+    answer = restore(array, axes, max_iterations=3)
     assert answer.image.shape == answer.uncertainty.shape == shape
     assert np.isfinite(answer.image).all()
     assert (answer.uncertainty > 0).all()
@@ -77,42 +77,42 @@ def test_shape_and_axes_come_back(axes: str, shape: tuple[int, ...]) -> None:
 def test_strides_and_byte_order_do_not_change_a_pixel() -> None:
     image = shot(SIDE)
     for other in (np.asfortranarray(image), image.astype(">u2"), np.repeat(image, 2, 1)[:, ::2]):
-        again = restored(other)
-        assert np.array_equal(again.image, plain().image)
-        assert again.report["input_sha256"] == plain().report["input_sha256"]
+        again = restore(other)
+        assert np.array_equal(again.image, run_plain().image)
+        assert again.report["input_sha256"] == run_plain().report["input_sha256"]
 
 
 @pytest.mark.parametrize("factor", [2.0**-40, 2.0**40])
 def test_another_unit_of_intensity_gives_the_same_picture(factor: float) -> None:
-    unscaled = restored(shot(SIDE).astype(np.float32)).image
-    scaled = restored((shot(SIDE) * factor).astype(np.float32)).image / factor
+    unscaled = restore(shot(SIDE).astype(np.float32)).image
+    scaled = restore((shot(SIDE) * factor).astype(np.float32)).image / factor
     assert np.array_equal(scaled, unscaled)
 
 
 def test_the_input_type_comes_back_when_asked_for() -> None:
-    answer = restored(shot(SIDE), dtype="same")
+    answer = restore(shot(SIDE), dtype="same")
     assert answer.image.dtype == np.uint16
-    assert np.abs(answer.image - plain().image).max() <= 0.5
+    assert np.abs(answer.image - run_plain().image).max() <= 0.5
 
 
 def test_the_same_recipe_gives_the_same_bytes() -> None:
     few: dict[str, Any] = {"max_iterations": 6}  # of 64 x 64, which take two threads
-    hashes = {restored(shot(64), **few).report["output_sha256"] for _ in range(2)}
+    hashes = {restore(shot(64), **few).report["output_sha256"] for _ in range(2)}
     assert len(hashes) == 1
-    assert restored(shot(64), seed=1, **few).report["output_sha256"] not in hashes
+    assert restore(shot(64), seed=1, **few).report["output_sha256"] not in hashes
 
 
 def test_threads_and_random_numbers_are_left_as_found() -> None:
     torch.manual_seed(3)
     before = torch.get_num_threads(), torch.random.get_rng_state(), torch.get_default_dtype()
-    restored(shot(SIDE))
+    restore(shot(SIDE))
     assert torch.get_num_threads() == before[0]
     assert torch.equal(torch.random.get_rng_state(), before[1])
     assert torch.get_default_dtype() == before[2]
 
 
 def test_the_report_holds_what_was_promised_and_is_json() -> None:
-    report = restored(shot(SIDE), restarts=2).report
+    report = restore(shot(SIDE), restarts=2).report
     promised = (
         "task recipe version device threads seed shape axes noise prior iterations best_iteration "
         "stop_reason seconds validation_loss residual peak_bytes input_sha256 output_sha256 notes "
@@ -126,12 +126,12 @@ def test_the_report_holds_what_was_promised_and_is_json() -> None:
 
 
 def test_repeats_are_averaged_and_their_spread_counts() -> None:
-    one, other, both = plain(), plain(seed=1), restored(shot(SIDE), restarts=2)
+    single, other, both = run_plain(), run_plain(seed=1), restore(shot(SIDE), restarts=2)
     assert both.report["iterations"] == 50
-    half_apart = np.abs(one.image - other.image).mean() / 2
-    assert np.abs(both.image - one.image).mean() == pytest.approx(half_apart, rel=0.5)
+    half_apart = np.abs(single.image - other.image).mean() / 2
+    assert np.abs(both.image - single.image).mean() == pytest.approx(half_apart, rel=0.5)
     assert both.uncertainty.min() > 0
-    assert np.mean(both.uncertainty**2) > 0.8 * np.mean(one.uncertainty**2)
+    assert np.mean(both.uncertainty**2) > 0.8 * np.mean(single.uncertainty**2)
 
 
 @pytest.mark.sampled(2)
@@ -139,7 +139,7 @@ def test_repeats_are_averaged_and_their_spread_counts() -> None:
 @pytest.mark.parametrize("channels", ["separate", "together"])
 def test_a_blank_channel_does_not_spoil_the_others(dtype: Any, channels: str) -> None:
     array = np.stack([shot(SIDE), np.full((SIDE, SIDE), 7), shot(SIDE, 1)]).astype(dtype)
-    answer = restored(array, "CYX", channels=channels)
+    answer = restore(array, "CYX", channels=channels)
     assert np.array_equal(answer.image[1], array[1].astype(np.float32))
     assert (answer.uncertainty[1] == 0).all()
     assert 0 < answer.image[0].std() < shot(SIDE).std()
@@ -149,7 +149,7 @@ def test_a_blank_channel_does_not_spoil_the_others(dtype: Any, channels: str) ->
 
 @pytest.mark.long
 def test_the_paper_prior_says_how_sure_it_is_too() -> None:
-    answer = restored(shot(96), prior="random-input", max_iterations=150)
+    answer = restore(shot(96), prior="random-input", max_iterations=150)
     error = answer.image - 100.0 - truth(96)
     ratio = np.sqrt(np.mean(error**2)) / np.sqrt(np.mean(answer.uncertainty**2))
     assert 0.2 < ratio < 5
@@ -164,7 +164,7 @@ def test_the_paper_prior_says_how_sure_it_is_too() -> None:
     ],
 )
 def test_the_user_may_overrule_the_noise_model(settings: dict[str, Any], model: str) -> None:
-    noise = restored(shot(SIDE), max_iterations=2, **settings).report["noise"]
+    noise = restore(shot(SIDE), max_iterations=2, **settings).report["noise"]
     assert noise["model"] == model
     if "gain" in settings:
         dark = float(np.percentile(shot(SIDE), 1))
@@ -173,12 +173,12 @@ def test_the_user_may_overrule_the_noise_model(settings: dict[str, Any], model: 
 
 
 def test_uncertainty_is_as_large_as_the_error() -> None:
-    error = longer().image - 100.0 - truth(SIDE)
-    ratio = np.sqrt(np.mean(error**2)) / np.sqrt(np.mean(longer().uncertainty ** 2))
+    error = run_longer().image - 100.0 - truth(SIDE)
+    ratio = np.sqrt(np.mean(error**2)) / np.sqrt(np.mean(run_longer().uncertainty ** 2))
     assert 0.5 < ratio < 2
 
 
-def spoiled(value: float) -> np.ndarray:
+def spoil(value: float) -> np.ndarray:
     array = shot(SIDE).astype(np.float32)
     array[3, 4] = value
     return array
@@ -188,8 +188,8 @@ def spoiled(value: float) -> np.ndarray:
     ("array", "code"),
     [
         (np.full((64, 64), np.nan, np.float32), "pixels-nan"),
-        (spoiled(np.nan), "pixels-nan"),
-        (spoiled(np.inf), "pixels-infinite"),
+        (spoil(np.nan), "pixels-nan"),
+        (spoil(np.inf), "pixels-infinite"),
         (np.full((SIDE, SIDE), 7, np.uint8), "pixels-constant"),
         (np.random.default_rng(0).normal(0, 1e30, (64, 64)), "pixels-range"),
         (1e9 + np.random.default_rng(0).normal(0, 1, (64, 64)), "pixels-range"),
@@ -201,48 +201,55 @@ def test_pixels_that_cannot_be_restored_are_refused(array: np.ndarray, code: str
     assert caught.value.refusal.code == code
 
 
-def asks(count: int, wish: Control) -> Any:
-    asked = iter(range(10**9))
-    return lambda: wish if next(asked) >= count else Control.GO
+def command_after(count: int, command: Control) -> Any:
+    calls = iter(range(10**9))
+    return lambda: command if next(calls) >= count else Control.GO
 
 
 def test_keep_gives_the_best_so_far() -> None:
-    _, answer = drain(plan_for(shot(SIDE)), shot(SIDE), control=asks(12, Control.KEEP))
+    _, answer = drain(plan_for(shot(SIDE)), shot(SIDE), control=command_after(12, Control.KEEP))
     assert answer is not None
-    assert str(answer.stop) == "you kept the picture"
+    assert str(answer.stop) == "you stopped it and kept the image"
     assert answer.report["iterations"] == 12
 
 
 def test_keep_before_anything_was_fitted_gives_nothing() -> None:
-    assert drain(plan_for(shot(SIDE)), shot(SIDE), control=asks(0, Control.KEEP))[1] is None
+    assert (
+        drain(plan_for(shot(SIDE)), shot(SIDE), control=command_after(0, Control.KEEP))[1] is None
+    )
 
 
 def test_keep_during_the_first_of_two_channels_leaves_the_other_as_it_was() -> None:
     array = np.stack([shot(SIDE), shot(SIDE, 1)])
-    _, answer = drain(plan_for(array, "CYX"), array, control=asks(5, Control.KEEP))
+    _, answer = drain(plan_for(array, "CYX"), array, control=command_after(5, Control.KEEP))
     assert answer is not None
     assert np.array_equal(answer.image[1], array[1].astype(np.float32))
     assert answer.uncertainty[1].mean() > answer.uncertainty[0].mean() / 2
     warned = answer.report["verdict"]["warnings"]
-    assert any("Channel 2 was not restored; it is as in the input." in words for words in warned)
-    assert str(answer.stop) == "you kept the picture"
+    assert any(
+        "Channel 2 was not restored; it is as in the input." in warning for warning in warned
+    )
+    assert str(answer.stop) == "you stopped it and kept the image"
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 @pytest.mark.parametrize("late", [0, 3])
 def test_keep_in_a_repeat_does_not_water_down_the_finished_one(prior: str, late: int) -> None:
-    asked = sum(1 for _ in range(25))
+    count = sum(1 for _ in range(25))
     looks = 9 if prior == "blind-spot" else 0
-    control = asks(asked + looks + late, Control.KEEP)
+    control = command_after(count + looks + late, Control.KEEP)
     plan = plan_for(shot(SIDE), prior=prior, restarts=2)
     _, answer = drain(plan, shot(SIDE), control=control)
     assert answer is not None
-    assert np.array_equal(answer.image, plain(prior).image)
+    assert np.array_equal(answer.image, run_plain(prior).image)
 
 
 def test_discard_gives_nothing() -> None:
-    assert drain(plan_for(shot(SIDE)), shot(SIDE), control=asks(3, Control.DISCARD))[1] is None
+    assert (
+        drain(plan_for(shot(SIDE)), shot(SIDE), control=command_after(3, Control.DISCARD))[1]
+        is None
+    )
 
 
 def test_the_time_limit_ends_a_run_in_words() -> None:
@@ -261,9 +268,9 @@ def test_a_time_limit_too_short_for_anything_fails_in_words() -> None:
 
 def test_previews_have_the_units_of_the_input_and_change_no_pixel() -> None:
     array = np.stack([shot(SIDE), shot(SIDE, 1)])
-    seen, answer = drain(plan_for(array, "CYX"), array, preview_seconds=0.0)
+    events, answer = drain(plan_for(array, "CYX"), array, preview_seconds=0.0)
     quiet = drain(plan_for(array, "CYX"), array)[1]
-    previews = [event.preview for event in seen if event.preview is not None]
+    previews = [event.preview for event in events if event.preview is not None]
     assert previews
     assert all(preview.shape == array.shape for preview in previews)
     assert previews[-1].mean() == pytest.approx(array.mean(), rel=0.1)
@@ -273,11 +280,11 @@ def test_previews_have_the_units_of_the_input_and_change_no_pixel() -> None:
 
 
 def test_progress_only_rises() -> None:
-    seen, _ = drain(plan_for(shot(SIDE), restarts=2, max_iterations=50), shot(SIDE))
-    fractions = [event.fraction for event in seen]
+    events, _ = drain(plan_for(shot(SIDE), restarts=2, max_iterations=50), shot(SIDE))
+    fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(1.0)
-    assert all(event.seconds_left is None or event.seconds_left >= 0 for event in seen)
+    assert all(event.seconds_left is None or event.seconds_left >= 0 for event in events)
 
 
 class Exhausted:

@@ -17,7 +17,7 @@ from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
 from napari_dip.scale.cluster.batch import make_worker_task
 from napari_dip.scale.cluster.worker import restore_file_on_worker, restore_shard_on_worker
-from scale.cluster.simulated_workers import Here, go
+from scale.cluster.simulated_workers import InProcessPool, always_go
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
+def unshared_batch(tmp_path_factory) -> Path:
     """Folder with a picture of six tiles, and what one process makes of it."""
     folder = tmp_path_factory.mktemp("shares")
     (folder / "in").mkdir()
@@ -37,41 +37,46 @@ def whole(tmp_path_factory) -> Path:
     return folder
 
 
-def planned(whole: Path, out: Path, resume: bool = False):
-    return plan_batch(RECIPE, whole / "in", out, threads=1, resume=resume)
+def plan_shared_batch(unshared_batch: Path, out: Path, resume: bool = False):
+    return plan_batch(RECIPE, unshared_batch / "in", out, threads=1, resume=resume)
 
 
-def result(folder: Path) -> bytes:
+def read_result(folder: Path) -> bytes:
     return (folder / "cells.tif").read_bytes()
 
 
-def test_a_file_in_tiles_is_shared_by_workers_that_would_be_idle(whole, tmp_path):
-    crew = Here(count=3)
-    events = list(run_batch(planned(whole, tmp_path / "out"), pool=crew))
-    assert crew.sent == ["1-0", "1-1", "1-2", "1-3", "1"]
+def test_a_file_in_tiles_is_shared_by_workers_that_would_be_idle(unshared_batch, tmp_path):
+    pool = InProcessPool(count=3)
+    events = list(run_batch(plan_shared_batch(unshared_batch, tmp_path / "out"), pool=pool))
+    assert pool.sent == ["1-0", "1-1", "1-2", "1-3", "1"]
     assert events[-1].outcome.state == "restored"
-    assert result(tmp_path / "out") == result(whole / "out")
-    shown = [one.event for one in events if one.event]
-    parts = [event.fraction for event in shown]
+    assert read_result(tmp_path / "out") == read_result(unshared_batch / "out")
+    progress = [step.event for step in events if step.event]
+    parts = [event.fraction for event in progress]
     assert parts == sorted(parts) and parts[-1] == 1.0
-    assert any(one.message == "Restoring, tile 2 of 2, share 1 of 3" for one in shown)
-    last = [one.message for one in shown[-6:]]
+    assert any(event.message == "Restoring, tile 2 of 2, share 1 of 3" for event in progress)
+    last = [event.message for event in progress[-6:]]
     assert last[0] == "Checking what was done before" and last[-1] == "Saving the result"
-    assert not any("Restoring" in words for words in last)
+    assert not any("Restoring" in message for message in last)
     kept = sorted(path.name for path in (tmp_path / "out" / "records").iterdir())
     assert kept == ["cells.tif.json", "cells.tif.png"]
 
 
-def test_a_file_is_shared_by_as_many_as_its_tiles_after_the_first_unless_its_time_is_limited(whole):
+def test_a_file_is_shared_by_as_many_as_its_tiles_after_the_first_unless_its_time_is_limited(
+    unshared_batch,
+):
     recipes = RECIPE, RECIPE.replace_run_settings(time_limit=60.0)
-    plans = [plan_batch(one, whole / "in", whole / "no", threads=1).jobs[0].plan for one in recipes]
+    plans = [
+        plan_batch(recipe, unshared_batch / "in", unshared_batch / "no", threads=1).jobs[0].plan
+        for recipe in recipes
+    ]
     assert [compute_max_shards(plan) for plan in plans] == [5, 1]
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("sent", ["1-0", "1-2"])
 def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
-    whole, tmp_path, monkeypatch, sent
+    unshared_batch, tmp_path, monkeypatch, sent
 ):
     def full(unit, control, see):
         if unit.name == sent:
@@ -79,36 +84,44 @@ def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
         return restore_shard_on_worker(unit, control, see)
 
     monkeypatch.setattr("scale.cluster.simulated_workers.restore_shard_on_worker", full)
-    crew = Here(count=3)
-    list(run_batch(planned(whole, tmp_path / "out"), pool=crew))
-    assert crew.sent == (["1-0", "1"] if sent == "1-0" else ["1-0", "1-1", "1-2", "1-3", "1"])
-    assert result(tmp_path / "out") == result(whole / "out")
+    pool = InProcessPool(count=3)
+    list(run_batch(plan_shared_batch(unshared_batch, tmp_path / "out"), pool=pool))
+    assert pool.sent == (["1-0", "1"] if sent == "1-0" else ["1-0", "1-1", "1-2", "1-3", "1"])
+    assert read_result(tmp_path / "out") == read_result(unshared_batch / "out")
 
 
-def test_a_share_that_was_ended_goes_on_where_it_was(whole, tmp_path):
+def test_a_share_that_was_ended_goes_on_where_it_was(unshared_batch, tmp_path):
     (tmp_path / "out" / "records").mkdir(parents=True)
     units = [
-        make_worker_task(planned(whole, tmp_path / "out"), 1, "session", "", shard=share)
+        make_worker_task(
+            plan_shared_batch(unshared_batch, tmp_path / "out"), 1, "session", "", shard=share
+        )
         for share in (Shard(), Shard(index=1, count=1))
     ]
-    assert restore_shard_on_worker(units[0], go, print)["state"] == "shard-done"
-    asked = iter([Control.GO] * 8)
-    ended = restore_shard_on_worker(units[1], lambda: next(asked, Control.KEEP), print)
+    assert restore_shard_on_worker(units[0], always_go, print)["state"] == "shard-done"
+    controls = iter([Control.GO] * 8)
+    ended = restore_shard_on_worker(units[1], lambda: next(controls, Control.KEEP), print)
     shelf = tmp_path / "out" / "records" / "cells.tif.unfinished"
     done = len(list(shelf.glob("tile-*")))
     assert ended["state"] == "waiting" and 1 < done < 6
-    words: list[str] = []
-    answer = restore_shard_on_worker(units[1], go, lambda event: words.append(event.message))
+    messages: list[str] = []
+    answer = restore_shard_on_worker(
+        units[1], always_go, lambda event: messages.append(event.message)
+    )
     assert answer["state"] == "shard-done" and len(list(shelf.glob("tile-*"))) == 6
-    crew = Here(count=1)
-    list(run_batch(planned(whole, tmp_path / "out", resume=True), pool=crew))
-    assert crew.sent == ["1"] and result(tmp_path / "out") == result(whole / "out")
+    pool = InProcessPool(count=1)
+    list(run_batch(plan_shared_batch(unshared_batch, tmp_path / "out", resume=True), pool=pool))
+    assert pool.sent == ["1"] and read_result(tmp_path / "out") == read_result(
+        unshared_batch / "out"
+    )
 
 
-def test_a_share_that_has_ended_two_workers_ends_no_third_one(whole, tmp_path):
-    plan = planned(whole, tmp_path / "out")
+def test_a_share_that_has_ended_two_workers_ends_no_third_one(unshared_batch, tmp_path):
+    plan = plan_shared_batch(unshared_batch, tmp_path / "out")
     (tmp_path / "out" / "records").mkdir(parents=True)
-    restore_shard_on_worker(make_worker_task(plan, 1, "session", "", shard=Shard()), go, print)
+    restore_shard_on_worker(
+        make_worker_task(plan, 1, "session", "", shard=Shard()), always_go, print
+    )
     unit = make_worker_task(plan, 1, "session", "", shard=Shard(index=1, count=2))
 
     def die(event: object) -> None:
@@ -116,9 +129,9 @@ def test_a_share_that_has_ended_two_workers_ends_no_third_one(whole, tmp_path):
 
     for _ in range(2):
         with pytest.raises(SystemExit):
-            restore_shard_on_worker(unit, go, die)
-    assert restore_shard_on_worker(unit, go, die)["state"] == "passed"
-    answer = restore_file_on_worker(make_worker_task(plan, 1, "session", ""), go, die)
+            restore_shard_on_worker(unit, always_go, die)
+    assert restore_shard_on_worker(unit, always_go, die)["state"] == "passed"
+    answer = restore_file_on_worker(make_worker_task(plan, 1, "session", ""), always_go, die)
     assert answer["refusal"]["code"] == "cluster-killed"
     assert (
         json.loads((plan.jobs[0].paths.record).read_text())["refusal"]["code"] == "cluster-killed"
@@ -140,25 +153,25 @@ def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_pa
     (out / "records").mkdir(parents=True)
     plan = plan_batch(recipe, tmp_path / "in", out, **how)
     first = make_worker_task(plan, 1, "session", "", shard=Shard(index=1, count=3))
-    asked = iter([Control.GO] * 7)
+    controls = iter([Control.GO] * 7)
     assert (
-        restore_shard_on_worker(first, lambda: next(asked, Control.KEEP), print)["state"]
+        restore_shard_on_worker(first, lambda: next(controls, Control.KEEP), print)["state"]
         == "waiting"
     )
     shelf = out / "records" / "cells.tif.unfinished"
     assert sorted(path.name for path in shelf.iterdir()) == [
         *("c0r0.safetensors", "checkpoint-1of3.safetensors", "held", "run.json")
     ]
-    crew = Here(count=3)
-    list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **how), pool=crew))
-    assert crew.sent == ["1-1", "1-2", "1-3", "1"]
-    assert result(out) == result(tmp_path / "alone")
-    here, there = (
+    pool = InProcessPool(count=3)
+    list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **how), pool=pool))
+    assert pool.sent == ["1-1", "1-2", "1-3", "1"]
+    assert read_result(out) == read_result(tmp_path / "alone")
+    in_process, in_workers = (
         json.loads((folder / "records" / "cells.tif.json").read_text())["report"]
         for folder in (tmp_path / "alone", out)
     )
     passing = dict.fromkeys(("seconds", "peak_bytes"))
-    assert here | passing == there | passing and not shelf.exists()
+    assert in_process | passing == in_workers | passing and not shelf.exists()
 
 
 @pytest.fixture
@@ -166,7 +179,7 @@ def short_segments(monkeypatch) -> None:
     monkeypatch.setattr("napari_dip.pipeline.plan.units.MAX_SEGMENT_FRAMES", 8)
 
 
-def moving(folder: Path, frames: int = 16, side: int = 16) -> dict:
+def add_movie(folder: Path, frames: int = 16, side: int = 16) -> dict:
     """Put a movie of waves that drift into a folder of inputs; say how it is to be read."""
     (folder / "in").mkdir()
     y, x = np.mgrid[:side, :side]
@@ -176,15 +189,15 @@ def moving(folder: Path, frames: int = 16, side: int = 16) -> dict:
     return {"threads": 1, "axes": "TYX"}
 
 
-def same(one: Path, other: Path) -> bool:
+def is_same_result(before: Path, after: Path) -> bool:
     """Whether two folders hold the same result, and say the same of it but for the time."""
     reports = [
         json.loads((folder / "records" / "cells.tif.json").read_text())["report"]
-        for folder in (one, other)
+        for folder in (before, after)
     ]
     passing = dict.fromkeys(("seconds", "peak_bytes"))
     first, second = (report | passing for report in reports)
-    return result(one) == result(other) and first == second
+    return read_result(before) == read_result(after) and first == second
 
 
 @pytest.mark.sampled(1)
@@ -192,7 +205,7 @@ def same(one: Path, other: Path) -> bool:
 @pytest.mark.parametrize("lost", ["", "1-lesson1", "1-2"])
 def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monkeypatch, lost):
     recipe = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
-    how = moving(tmp_path)
+    how = add_movie(tmp_path)
     dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
 
     def full(unit, control, see):
@@ -201,16 +214,16 @@ def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monke
         return restore_shard_on_worker(unit, control, see)
 
     monkeypatch.setattr("scale.cluster.simulated_workers.restore_shard_on_worker", full)
-    out, crew = tmp_path / "out", Here(count=3)
-    events = list(run_batch(plan_batch(recipe, tmp_path / "in", out, **how), pool=crew))
+    out, pool = tmp_path / "out", InProcessPool(count=3)
+    events = list(run_batch(plan_batch(recipe, tmp_path / "in", out, **how), pool=pool))
     after = [] if lost == "1-lesson1" else ["1-1", "1-2"]
-    assert crew.sent == ["1-lesson1", *after, "1"]
-    assert same(out, tmp_path / "alone")
-    shown = [one.event for one in events if one.event]
-    parts = [event.fraction for event in shown]
+    assert pool.sent == ["1-lesson1", *after, "1"]
+    assert is_same_result(out, tmp_path / "alone")
+    progress = [step.event for step in events if step.event]
+    parts = [event.fraction for event in progress]
     assert parts == sorted(parts)
-    assert not after or any(e.message == "Restoring, frame 8 of 8, share 1 of 2" for e in shown)
-    merging = [event for event in shown if "share" not in event.message]
+    assert not after or any(e.message == "Restoring, frame 8 of 8, share 1 of 2" for e in progress)
+    merging = [event for event in progress if "share" not in event.message]
     assert lost or not any("Restoring" in event.message for event in merging)
 
 
@@ -218,23 +231,27 @@ def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monke
 @pytest.mark.usefixtures("short_segments")
 def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path):
     recipe = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
-    how = moving(tmp_path)
+    how = add_movie(tmp_path)
     dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
     out = tmp_path / "out"
     (out / "records").mkdir(parents=True)
     plan = plan_batch(recipe, tmp_path / "in", out, **how)
-    words: list[list[str]] = []
+    messages: list[list[str]] = []
     for share in (Shard(index=2, count=2), Shard(index=1, count=2)):
         said: list[str] = []
         unit = make_worker_task(plan, 1, "session", "", shard=share)
         answer = restore_shard_on_worker(
-            unit, go, lambda event, said=said: said.append(event.message)
+            unit, always_go, lambda event, said=said: said.append(event.message)
         )
         assert answer["state"] == "shard-done"
-        words.append(said)
-    assert ["Learning from many at once" in said for said in words] == [True, False]
-    list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **how), pool=Here()))
-    assert same(out, tmp_path / "alone")
+        messages.append(said)
+    assert ["Learning from many at once" in said for said in messages] == [True, False]
+    list(
+        run_batch(
+            plan_batch(recipe, tmp_path / "in", out, resume=True, **how), pool=InProcessPool()
+        )
+    )
+    assert is_same_result(out, tmp_path / "alone")
 
 
 @pytest.mark.long
@@ -242,22 +259,22 @@ def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path)
 def test_frames_in_turn_are_shared_in_segments_that_begin_anew(tmp_path):
     settings = {"series_training": "warm-start", "restarts": 2, "max_iterations": 2}
     recipe = dip.make_recipe("denoise", preset="fast", device="cpu", **settings)
-    how = moving(tmp_path, frames=9)
+    how = add_movie(tmp_path, frames=9)
     dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
-    out, crew = tmp_path / "out", Here(count=4)
-    list(run_batch(plan_batch(recipe, tmp_path / "in", out, **how), pool=crew))
-    assert crew.sent == ["1-1", "1-2", "1"]
-    assert same(out, tmp_path / "alone")
+    out, pool = tmp_path / "out", InProcessPool(count=4)
+    list(run_batch(plan_batch(recipe, tmp_path / "in", out, **how), pool=pool))
+    assert pool.sent == ["1-1", "1-2", "1"]
+    assert is_same_result(out, tmp_path / "alone")
 
 
 @pytest.mark.long
-def test_tiles_that_are_shown_one_network_are_left_by_their_shares(whole, tmp_path):
-    told = {"preset": "fast", "max_iterations": 2, "device": "cpu", "tile": 128}
-    recipe = dip.make_recipe("denoise", series_training="joint", **told)
-    plan = plan_batch(recipe, whole / "in", tmp_path / "out", threads=1)
+def test_tiles_that_are_shown_one_network_are_left_by_their_shares(unshared_batch, tmp_path):
+    settings = {"preset": "fast", "max_iterations": 2, "device": "cpu", "tile": 128}
+    recipe = dip.make_recipe("denoise", series_training="joint", **settings)
+    plan = plan_batch(recipe, unshared_batch / "in", tmp_path / "out", threads=1)
     (tmp_path / "out" / "records").mkdir(parents=True)
     for share in (Shard(), Shard(index=1, count=2)):
         unit = make_worker_task(plan, 1, "session", "", shard=share)
-        assert restore_shard_on_worker(unit, go, print)["state"] == "shard-done"
+        assert restore_shard_on_worker(unit, always_go, print)["state"] == "shard-done"
     shelf = tmp_path / "out" / "records" / "cells.tif.unfinished"
     assert len(list(shelf.glob("tile-*"))) == 4

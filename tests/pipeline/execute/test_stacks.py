@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 FRAMES = 3
 
 
-def movie() -> np.ndarray:
+def draw_movie() -> np.ndarray:
     """Return shots of one scene, each with noise of its own."""
     return np.stack([shot(32, seed) for seed in range(FRAMES)])
 
 
-def error(picture: np.ndarray) -> np.ndarray:
+def measure_error(picture: np.ndarray) -> np.ndarray:
     """Mean square error of each plane against the scene without noise."""
     return ((picture - truth(32) - 100) ** 2).mean((1, 2))
 
@@ -31,11 +31,11 @@ def error(picture: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_every_frame_gets_clearer_though_later_ones_take_less_than_a_fifth(prior: str) -> None:
     fit_config = 100 if prior == "blind-spot" else 250
-    plan = plan_for(movie(), "TYX", max_iterations=fit_config, prior=prior)
-    _, answer = drain(plan, movie())
+    plan = plan_for(draw_movie(), "TYX", max_iterations=fit_config, prior=prior)
+    _, answer = drain(plan, draw_movie())
     assert answer is not None
-    assert answer.image.shape == movie().shape
-    assert (error(answer.image) < 0.9 * error(movie())).all()
+    assert answer.image.shape == draw_movie().shape
+    assert (measure_error(answer.image) < 0.9 * measure_error(draw_movie())).all()
     assert answer.report["iterations"] <= 1.5 * fit_config
 
 
@@ -44,7 +44,7 @@ def test_a_volume_is_restored_whole() -> None:
     _, answer = drain(plan_for(stack, "ZYX", max_iterations=40), stack)
     assert answer is not None
     assert answer.uncertainty.shape == stack.shape
-    assert error(answer.image).mean() < 0.6 * error(stack).mean()
+    assert measure_error(answer.image).mean() < 0.6 * measure_error(stack).mean()
 
 
 @pytest.mark.sampled(1)
@@ -52,46 +52,48 @@ def test_a_volume_is_restored_whole() -> None:
 def test_the_same_seed_gives_the_same_bytes(axes: str) -> None:
     stack = np.stack([shot(32, seed) for seed in range(4)])
     pictures = [drain(plan_for(stack, axes), stack)[1] for _ in range(2)]
-    first, second = (one.image.tobytes() for one in pictures if one is not None)
+    first, second = (result.image.tobytes() for result in pictures if result is not None)
     assert first == second
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("after", [40, 70])
 def test_a_movie_resumed_in_any_frame_gives_the_same_bytes(tmp_path: Path, after: int) -> None:
-    plan = plan_for(movie(), "TYX", max_iterations=60)
-    _, whole = drain(plan, movie())
-    path, asked = tmp_path / "unfinished", iter(range(10**9))
-    wish = lambda: Control.KEEP if next(asked) >= after else Control.GO  # noqa: E731
-    drain(plan, movie(), control=wish, store=CheckpointStore(path, resume=False))
-    _, resumed = drain(plan, movie(), store=CheckpointStore(path, resume=True))
+    plan = plan_for(draw_movie(), "TYX", max_iterations=60)
+    _, whole = drain(plan, draw_movie())
+    path, counter = tmp_path / "unfinished", iter(range(10**9))
+    control = lambda: Control.KEEP if next(counter) >= after else Control.GO  # noqa: E731
+    drain(plan, draw_movie(), control=control, store=CheckpointStore(path, resume=False))
+    _, resumed = drain(plan, draw_movie(), store=CheckpointStore(path, resume=True))
     assert whole is not None
     assert resumed is not None
     assert np.array_equal(whole.image, resumed.image)
 
 
 def test_frames_that_were_not_reached_are_as_in_the_input_and_said_so() -> None:
-    asked = iter(range(10**9))
-    wish = lambda: Control.KEEP if next(asked) >= 30 else Control.GO  # noqa: E731
-    _, answer = drain(plan_for(movie(), "TYX", max_iterations=60), movie(), control=wish)
+    counter = iter(range(10**9))
+    control = lambda: Control.KEEP if next(counter) >= 30 else Control.GO  # noqa: E731
+    _, answer = drain(
+        plan_for(draw_movie(), "TYX", max_iterations=60), draw_movie(), control=control
+    )
     assert answer is not None
-    np.testing.assert_allclose(answer.image[1:], movie()[1:], rtol=1e-6)
-    assert not np.allclose(answer.image[0], movie()[0])
+    np.testing.assert_allclose(answer.image[1:], draw_movie()[1:], rtol=1e-6)
+    assert not np.allclose(answer.image[0], draw_movie()[0])
     early, began, *_ = answer.report["verdict"]["warnings"]
     assert early == "Frames 2 and 3 were not restored; they are as in the input."
     assert began.startswith("The fit of frame 1 was ended early after 30 of at most 60 iterations")
 
 
 def test_progress_never_goes_back_and_ends_at_one() -> None:
-    seen, _ = drain(plan_for(movie(), "TYX", max_iterations=60), movie())
-    shares = [event.fraction for event in seen]
+    events, _ = drain(plan_for(draw_movie(), "TYX", max_iterations=60), draw_movie())
+    shares = [event.fraction for event in events]
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.long
 def test_channels_of_a_movie_are_restored_each_by_itself() -> None:
-    pair = np.stack([movie(), movie()[::-1]], axis=1)
+    pair = np.stack([draw_movie(), draw_movie()[::-1]], axis=1)
     plan = plan_for(pair, "TCYX")
     assert len(plan.units) == 2 * FRAMES
     _, answer = drain(plan, pair)

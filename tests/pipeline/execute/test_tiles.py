@@ -31,38 +31,38 @@ if TYPE_CHECKING:
 SIDE, TILE, ITERATIONS = 160, 128, 16
 
 
-def shot() -> np.ndarray:
+def take_shot() -> np.ndarray:
     """Crop of scikit-image's camera, 16 bit, with photon noise."""
     truth = data.camera()[100 : 100 + SIDE, 150 : 150 + SIDE].astype(np.float64)
     return np.random.default_rng(0).poisson(2 * truth + 100).astype(np.uint16)
 
 
-def planned(**settings: object) -> Plan:
+def plan_image(**settings: object) -> Plan:
     """With one thread: at this size a second one only waits."""
-    return replace(plan_for(shot(), max_iterations=ITERATIONS, **settings), threads=1)
+    return replace(plan_for(take_shot(), max_iterations=ITERATIONS, **settings), threads=1)
 
 
-def restored(plan: Plan, **wishes: object) -> Restoration:
-    answer = drain(plan, shot(), **wishes)[1]
+def restore(plan: Plan, **wishes: object) -> Restoration:
+    answer = drain(plan, take_shot(), **wishes)[1]
     assert answer is not None
     return answer
 
 
 @pytest.fixture(scope="module")
-def tiled() -> Restoration:
-    return restored(planned(tile=TILE))
+def tiled_result() -> Restoration:
+    return restore(plan_image(tile=TILE))
 
 
 @pytest.fixture(scope="module")
-def whole() -> Restoration:
-    return restored(planned())
+def whole_result() -> Restoration:
+    return restore(plan_image())
 
 
 @pytest.mark.parametrize(("grid", "side"), [((160, 163), 80), ((1000, 70), 96), ((64, 64), 64)])
 def test_the_shares_of_all_tiles_sum_to_one_at_each_pixel(grid, side) -> None:
     total = np.zeros(grid)
     for tile in cut_plane_tiles(grid, side, 32):
-        y, x = (one.compute_weights(one.start, one.stop) for one in (tile.y, tile.x))
+        y, x = (axis.compute_weights(axis.start, axis.stop) for axis in (tile.y, tile.x))
         total[tile.y.start : tile.y.stop, tile.x.start : tile.x.stop] += np.outer(y, x)
     assert np.abs(total - 1).max() < 1e-12
 
@@ -80,55 +80,59 @@ def energy_at_seams(picture: np.ndarray) -> float:
     near = np.abs(np.arange(SIDE - 1) + 0.5 - SIDE / 2) < 32
     squares = [np.diff(picture.astype(np.float64), axis=axis).T ** 2 for axis in (0, 1)]
     squares[1] = squares[1].T
-    return sum(one[..., near].mean() for one in squares) / sum(
-        one[..., ~near].mean() for one in squares
+    return sum(square[..., near].mean() for square in squares) / sum(
+        square[..., ~near].mean() for square in squares
     )
 
 
-def test_a_picture_in_tiles_has_no_seams(tiled: Restoration, whole: Restoration) -> None:
+def test_a_picture_in_tiles_has_no_seams(
+    tiled_result: Restoration, whole_result: Restoration
+) -> None:
     # the picture's own detail lies in either alike
-    assert energy_at_seams(tiled.image) / energy_at_seams(whole.image) <= 1.02
+    assert energy_at_seams(tiled_result.image) / energy_at_seams(whole_result.image) <= 1.02
 
 
 def test_all_tiles_share_one_calibration_which_is_that_of_the_whole(
-    tiled: Restoration, whole: Restoration
+    tiled_result: Restoration, whole_result: Restoration
 ) -> None:
-    assert tiled.report["noise"] == whole.report["noise"]
-    assert tiled.report["tiles"]["count"] == 4
-    assert tiled.report["shape"] == [SIDE, SIDE]
-    assert float(tiled.image.mean()) == pytest.approx(shot().mean(), rel=1e-5)
+    assert tiled_result.report["noise"] == whole_result.report["noise"]
+    assert tiled_result.report["tiles"]["count"] == 4
+    assert tiled_result.report["shape"] == [SIDE, SIDE]
+    assert float(tiled_result.image.mean()) == pytest.approx(take_shot().mean(), rel=1e-5)
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("after", [14, 22])  # within the first tile, and after it
 def test_a_run_in_tiles_that_was_ended_goes_on_to_the_same_bytes(
-    tmp_path: Path, tiled: Restoration, after: int
+    tmp_path: Path, tiled_result: Restoration, after: int
 ) -> None:
-    asked = iter(range(10**9))
-    wish = lambda: Control.KEEP if next(asked) >= after else Control.GO  # noqa: E731
+    counter = iter(range(10**9))
+    control = lambda: Control.KEEP if next(counter) >= after else Control.GO  # noqa: E731
     path = tmp_path / "run"
-    ended = restored(planned(tile=TILE), control=wish, store=CheckpointStore(path, resume=False))
+    ended = restore(
+        plan_image(tile=TILE), control=control, store=CheckpointStore(path, resume=False)
+    )
     warnings = " ".join(ended.report["verdict"]["warnings"])
     assert "tiles were not restored; they are as in the input." in warnings
     assert "ended early" in warnings
     store = CheckpointStore(path, resume=True)
-    resumed = restored(planned(tile=TILE), store=store)
-    assert np.array_equal(resumed.image, tiled.image)
-    assert resumed.report["iterations"] == tiled.report["iterations"]
+    resumed = restore(plan_image(tile=TILE), store=store)
+    assert np.array_equal(resumed.image, tiled_result.image)
+    assert resumed.report["iterations"] == tiled_result.report["iterations"]
     store.remove()
     assert not list(tmp_path.iterdir())
 
 
 def test_tiles_of_another_run_are_not_gone_on_with(tmp_path: Path) -> None:
     stop = lambda: Control.KEEP  # noqa: E731
-    first, other = planned(tile=TILE), planned(tile=TILE, seed=1)
-    drain(first, shot(), control=stop, store=CheckpointStore(tmp_path / "run", resume=False))
+    first, other = plan_image(tile=TILE), plan_image(tile=TILE, seed=1)
+    drain(first, take_shot(), control=stop, store=CheckpointStore(tmp_path / "run", resume=False))
     with pytest.raises(RefusedError) as caught:
-        drain(other, shot(), store=CheckpointStore(tmp_path / "run", resume=True))
+        drain(other, take_shot(), store=CheckpointStore(tmp_path / "run", resume=True))
     assert caught.value.refusal.code == "resume-other"
 
 
-def asked(shape: tuple[int, ...], memory: float, **settings: object) -> Plan | Refusal:
+def ask_for_plan(shape: tuple[int, ...], memory: float, **settings: object) -> Plan | Refusal:
     source = ImageSpec(
         name="cells.tif", shape=shape, dtype="uint16", axes="ZYX"[-len(shape) :], path="cells.tif"
     )
@@ -137,7 +141,7 @@ def asked(shape: tuple[int, ...], memory: float, **settings: object) -> Plan | R
 
 
 def test_tiles_are_taken_only_where_the_whole_does_not_fit() -> None:
-    whole, parts = asked((2048, 2048), 8e9), asked((2048, 2048), 1e9)
+    whole, parts = ask_for_plan((2048, 2048), 8e9), ask_for_plan((2048, 2048), 1e9)
     assert isinstance(whole, Plan)
     assert not whole.tiles
     assert isinstance(parts, Plan)
@@ -147,16 +151,16 @@ def test_tiles_are_taken_only_where_the_whole_does_not_fit() -> None:
 
 
 def test_the_memory_of_tiles_does_not_grow_with_the_picture() -> None:
-    peaks = [asked((side, side), 8e9) for side in (8192, 65536)]
+    peaks = [ask_for_plan((side, side), 8e9) for side in (8192, 65536)]
     assert peaks[0].peak_bytes == peaks[1].peak_bytes < 2e9  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("settings", [{"noise": "stripes"}, {"noise": "jpeg"}])
 def test_what_depends_on_the_whole_is_refused_in_tiles(settings: dict[str, str]) -> None:
-    answer = asked((512, 512), 8e9, tile=128, **settings)
+    answer = ask_for_plan((512, 512), 8e9, tile=128, **settings)
     assert isinstance(answer, Refusal)
     assert answer.code == "tile-impossible"
-    large = asked((2**15, 2**15), 8e9, **settings)
+    large = ask_for_plan((2**15, 2**15), 8e9, **settings)
     assert isinstance(large, Refusal)
     assert large.code == "image-large"
 
@@ -164,26 +168,28 @@ def test_what_depends_on_the_whole_is_refused_in_tiles(settings: dict[str, str])
 @pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"compression": "zlib"}])
 def test_regions_are_read_from_the_file_as_the_whole_is(tmp_path: Path, options: dict) -> None:
     path = tmp_path / "a.tif"
-    imwrite(path, shot(), **options)
+    imwrite(path, take_shot(), **options)
     spec = read_spec(path)
-    found = open_pixels(spec)
-    assert isinstance(found, MemoryMappedImage)
-    assert np.array_equal(found[10:40, 3:9], read_pixels(spec)[10:40, 3:9])
-    assert found.dtype == np.uint16
+    opened = open_pixels(spec)
+    assert isinstance(opened, MemoryMappedImage)
+    assert np.array_equal(opened[10:40, 3:9], read_pixels(spec)[10:40, 3:9])
+    assert opened.dtype == np.uint16
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.ome.tif"])
 def test_a_picture_on_the_disk_is_saved_as_one_in_memory(tmp_path: Path, name: str) -> None:
-    picture = shot().astype(np.float32)
+    picture = take_shot().astype(np.float32)
     (tmp_path / "raw").write_bytes(picture.tobytes())
     mapped = MemoryMappedImage(
         path=tmp_path / "raw", offset=0, shape=picture.shape, stored_dtype="<f4"
     ).make_memmap()
-    for folder, one in (("held", picture), ("mapped", mapped)):
+    for folder, source in (("held", picture), ("mapped", mapped)):
         (tmp_path / folder).mkdir()
-        write_image(tmp_path / folder / name, one, axes="YX", scale=(2.0, 2.0))
-    held, mapped_bytes = ((tmp_path / folder / name).read_bytes() for folder in ("held", "mapped"))
-    assert held == mapped_bytes
+        write_image(tmp_path / folder / name, source, axes="YX", scale=(2.0, 2.0))
+    in_memory, mapped_bytes = (
+        (tmp_path / folder / name).read_bytes() for folder in ("held", "mapped")
+    )
+    assert in_memory == mapped_bytes
     assert np.array_equal(imread(tmp_path / "mapped" / name), picture)
 
 

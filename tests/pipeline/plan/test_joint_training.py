@@ -44,25 +44,25 @@ if TYPE_CHECKING:
 FRAMES = 4
 
 
-def movie() -> np.ndarray:
+def draw_movie() -> np.ndarray:
     """Return shots of one scene, each with noise of its own."""
     return np.stack([shot(32, seed) for seed in range(FRAMES)])
 
 
-def plan_of(**settings: object) -> Plan:
+def make_plan(**settings: object) -> Plan:
     """Plan that one network is fitted to all frames."""
-    return plan_for(movie(), "TYX", series_training="joint", max_iterations=4, **settings)
+    return plan_for(draw_movie(), "TYX", series_training="joint", max_iterations=4, **settings)
 
 
 @cache
-def restored() -> tuple[list[Event], Restoration]:
+def restore_movie() -> tuple[list[Event], Restoration]:
     """Restore the movie, once for all tests."""
-    seen, answer = drain(plan_of(), movie())
+    events, answer = drain(make_plan(), draw_movie())
     assert answer is not None
-    return seen, answer
+    return events, answer
 
 
-def trial(*gain: float, series: str = "c0r0") -> UnitOutcome:
+def make_probe_outcome(*gain: float, series: str = "c0r0") -> UnitOutcome:
     """Give the outcome of a trial."""
     return UnitOutcome(
         unit="trial",
@@ -79,7 +79,7 @@ def trial(*gain: float, series: str = "c0r0") -> UnitOutcome:
 
 
 @pytest.mark.parametrize(
-    ("count", "wish", "way"),
+    ("count", "series", "sharing"),
     [
         (MIN_JOINT_FRAMES - 1, "auto", "warm-start"),
         (MIN_JOINT_FRAMES, "auto", "joint"),
@@ -90,10 +90,10 @@ def trial(*gain: float, series: str = "c0r0") -> UnitOutcome:
     ],
 )
 def test_many_frames_share_one_network_and_a_person_has_the_last_word(
-    count: int, wish: str, way: str
+    count: int, series: str, sharing: str
 ) -> None:
-    task = Denoise(series_training=wish)  # type: ignore[arg-type]
-    assert choose_planned_training(make_task_plan(task, PLANE), "r2r", count) == way
+    task = Denoise(series_training=series)  # type: ignore[arg-type]
+    assert choose_planned_training(make_task_plan(task, PLANE), "r2r", count) == sharing
 
 
 def test_tiles_share_one_network_only_where_that_is_sooner() -> None:
@@ -124,7 +124,7 @@ def test_a_long_movie_is_shown_more_noise_and_a_long_stack_hides_pixels() -> Non
 
 
 def test_the_fit_to_all_and_its_trials_come_first_and_frames_then_take_no_iterations() -> None:
-    plan = plan_of()
+    plan = make_plan()
     assert [unit.role for unit in plan.units] == [
         JOINT,
         *[FINE_TUNE_PROBE] * 3,
@@ -136,13 +136,13 @@ def test_the_fit_to_all_and_its_trials_come_first_and_frames_then_take_no_iterat
 
 @pytest.mark.parametrize("most", [1, 7, 400, 100_000])
 def test_a_limit_of_iterations_holds_for_every_fit_that_of_all_frames_included(most: int) -> None:
-    plan = plan_for(movie(), "TYX", series_training="joint", max_iterations=most)
+    plan = plan_for(draw_movie(), "TYX", series_training="joint", max_iterations=most)
     fits = [unit.iterations + plan.fit_config.refit_iterations for unit in plan.units]
     assert max(fits) == most
 
 
 def test_each_by_itself_begins_with_nothing_and_takes_all_iterations() -> None:
-    units = plan_for(movie(), "TYX", series_training="independent", max_iterations=10).units
+    units = plan_for(draw_movie(), "TYX", series_training="independent", max_iterations=10).units
     assert [(bool(unit.starts_from), unit.iterations) for unit in units] == [(False, 10)] * FRAMES
 
 
@@ -151,11 +151,11 @@ def test_members_lie_within_their_frames_and_are_no_more_than_the_memory_was_cou
     grid: tuple[int, int],
 ) -> None:
     members = choose_training_regions(96, grid, 1)
-    assert len({one.item for one in members}) == len(members) <= MAX_TRAINING_REGIONS
-    for one in members:
-        sides = zip(one.origin, one.size, grid, strict=True)
+    assert len({region.item for region in members}) == len(members) <= MAX_TRAINING_REGIONS
+    for region in members:
+        sides = zip(region.origin, region.size, grid, strict=True)
         assert all(start >= 0 and start + count <= side for start, count, side in sides)
-    assert sum(np.prod(one.size) for one in members) <= MAX_TRAINING_PIXELS
+    assert sum(np.prod(region.size) for region in members) <= MAX_TRAINING_PIXELS
 
 
 def test_frames_go_on_only_where_trials_gain_more_than_chance_explains() -> None:
@@ -169,7 +169,7 @@ def test_frames_go_on_only_where_trials_gain_more_than_chance_explains() -> None
         starts_from="all-c0r0",
         fine_tune_iterations=50,
     )
-    sure, chance = trial(10.0, 2.0, 100.0), trial(1.0, 100.0, 100.0)
+    sure, chance = make_probe_outcome(10.0, 2.0, 100.0), make_probe_outcome(1.0, 100.0, 100.0)
     assert apply_probe_outcome(unit, [sure]).iterations == 50
     assert apply_probe_outcome(unit, [chance]).iterations == 0
     assert apply_probe_outcome(unit, []).iterations == 0
@@ -191,22 +191,24 @@ def test_one_of_several_pictures_is_drawn_and_a_single_one_draws_no_further_numb
 
 
 def test_a_shared_movie_is_told_as_it_was_made() -> None:
-    _, answer = restored()
-    told = answer.report["fit"]
-    assert told["finished"] == FRAMES
-    assert told["joint_training"]["members"] == FRAMES
-    assert told["joint_training"]["probes"] == 3
-    assert any("One network was fitted to 4 parts" in note for note in answer.report["notes"])
+    _, answer = restore_movie()
+    fit_record = answer.report["fit"]
+    assert fit_record["finished"] == FRAMES
+    assert fit_record["joint_training"]["members"] == FRAMES
+    assert fit_record["joint_training"]["probes"] == 3
+    assert any(
+        "One network was fitted to 4 training regions" in note for note in answer.report["notes"]
+    )
     assert "was fitted to 4 parts of the data together" in write_methods_section(answer.report)
 
 
 def test_a_shared_movie_says_how_far_it_is_up_to_the_end() -> None:
-    seen, _ = restored()
-    shares = [event.fraction for event in seen]
+    events, _ = restore_movie()
+    shares = [event.fraction for event in events]
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1, abs=0.05)
-    assert any("Learning from many" in event.message for event in seen)
-    assert "frame 4 of 4" in seen[-1].message
+    assert any("Learning from many" in event.message for event in events)
+    assert "frame 4 of 4" in events[-1].message
 
 
 @pytest.mark.parametrize("events", [2, 6])
@@ -214,14 +216,16 @@ def test_a_shared_movie_is_the_same_when_it_was_interrupted(tmp_path: Path, even
     from napari_dip.pipeline.execute.runner import run
 
     store = CheckpointStore(tmp_path / "kept", resume=False, first_write_seconds=0)
-    loop = run(plan_of(), {"image": movie()}, store=store)
+    loop = run(make_plan(), {"image": draw_movie()}, store=store)
     for _ in range(2 + events):
         next(loop)
     store.write()
     loop.close()
-    _, answer = drain(plan_of(), movie(), store=CheckpointStore(tmp_path / "kept", resume=True))
+    _, answer = drain(
+        make_plan(), draw_movie(), store=CheckpointStore(tmp_path / "kept", resume=True)
+    )
     assert answer is not None
-    np.testing.assert_array_equal(answer.image, restored()[1].image)
+    np.testing.assert_array_equal(answer.image, restore_movie()[1].image)
 
 
 def test_frames_that_are_done_are_kept_though_they_take_no_iterations(
@@ -233,21 +237,23 @@ def test_frames_that_are_done_are_kept_though_they_take_no_iterations(
         "napari_dip.pipeline.store.checkpoints.MAX_WRITE_INTERVAL", 0.0
     )  # whatever the clock says
     loop = run(
-        plan_of(),
-        {"image": movie()},
+        make_plan(),
+        {"image": draw_movie()},
         store=CheckpointStore(tmp_path / "kept", resume=False, first_write_seconds=0),
     )
     next(event for event in loop if "frame 4 of 4" in event.message)
     loop.close()  # as if it had been killed: nothing is written on the way out
-    seen, answer = drain(plan_of(), movie(), store=CheckpointStore(tmp_path / "kept", resume=True))
+    events, answer = drain(
+        make_plan(), draw_movie(), store=CheckpointStore(tmp_path / "kept", resume=True)
+    )
     assert answer is not None
-    np.testing.assert_array_equal(answer.image, restored()[1].image)
-    assert not any("Learning" in event.message for event in seen)
+    np.testing.assert_array_equal(answer.image, restore_movie()[1].image)
+    assert not any("Learning" in event.message for event in events)
 
 
 def test_frames_need_the_network_of_all_and_not_each_other() -> None:
-    plan = plan_of(temporal_smoothing=0)
-    image = calibrate_image(plan, {"image": movie()})
+    plan = make_plan(temporal_smoothing=0)
+    image = calibrate_image(plan, {"image": draw_movie()})
     assert isinstance(image, CalibratedImage)
     first = [unit for unit in plan.units if unit.role != INFERENCE]
     frames = [unit for unit in plan.units if unit.role == INFERENCE]
@@ -262,16 +268,16 @@ def test_frames_need_the_network_of_all_and_not_each_other() -> None:
 
 
 def test_a_person_who_keeps_while_all_is_learned_gets_every_frame() -> None:
-    asked = iter(range(10_000))
+    counter = iter(range(10_000))
     _, answer = drain(
-        plan_of(), movie(), control=lambda: Control.KEEP if next(asked) > 5 else Control.GO
+        make_plan(), draw_movie(), control=lambda: Control.KEEP if next(counter) > 5 else Control.GO
     )
     assert answer is not None
     warnings = answer.report["verdict"]["warnings"]
-    assert not any("as in the input" in one for one in warnings)
-    assert any("ended early" in one for one in warnings)
-    assert str(answer.stop) == "you kept the picture"
-    assert (answer.image != movie()).all()
+    assert not any("as in the input" in warning for warning in warnings)
+    assert any("ended early" in warning for warning in warnings)
+    assert str(answer.stop) == "you stopped it and kept the image"
+    assert (answer.image != draw_movie()).all()
 
 
 def test_tiles_are_shown_one_network_and_are_the_same_when_interrupted(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ MACHINE = Machine(
 )
 
 
-def ask(
+def plan_image(
     shape: tuple[int, ...],
     axes: str,
     dtype: str = "uint16",
@@ -68,7 +68,7 @@ def ask(
     ],
 )
 def test_a_picture_gets_a_plan(shape: tuple[int, ...], axes: str, fits: int) -> None:
-    plan = ask(shape, axes)
+    plan = plan_image(shape, axes)
     assert isinstance(plan, Plan)
     assert len(plan.units) == fits
     assert plan.seconds > 0
@@ -76,13 +76,13 @@ def test_a_picture_gets_a_plan(shape: tuple[int, ...], axes: str, fits: int) -> 
 
 
 def test_channels_together_are_one_fit() -> None:
-    plan = ask((3, 64, 64), "CYX", channels="together")
+    plan = plan_image((3, 64, 64), "CYX", channels="together")
     assert isinstance(plan, Plan)
     assert [unit.channels for unit in plan.units] == [(0, 1, 2)]
 
 
 def test_repeats_have_seeds_of_their_own() -> None:
-    plan = ask((2, 64, 64), "CYX", restarts=3)
+    plan = plan_image((2, 64, 64), "CYX", restarts=3)
     assert isinstance(plan, Plan)
     assert len({unit.seed for unit in plan.units}) == 6
 
@@ -114,33 +114,33 @@ def test_repeats_have_seeds_of_their_own() -> None:
 def test_what_cannot_be_restored_is_refused(
     shape: tuple[int, ...], axes: str, dtype: str, code: str
 ) -> None:
-    answer = ask(shape, axes, dtype)
+    answer = plan_image(shape, axes, dtype)
     assert isinstance(answer, Refusal)
     assert answer.code == code
 
 
 @pytest.mark.parametrize(("shape", "axes"), [((2000, 64, 64), "ZYX"), ((20_000, 64, 64), "TYX")])
 def test_deep_volumes_and_long_movies_are_accepted(shape: tuple[int, ...], axes: str) -> None:
-    assert isinstance(ask(shape, axes, machine=replace(MACHINE, memory_bytes=10**11)), Plan)
+    assert isinstance(plan_image(shape, axes, machine=replace(MACHINE, memory_bytes=10**11)), Plan)
 
 
 def test_a_device_that_is_not_there_is_refused_with_the_reason() -> None:
-    answer = ask((64, 64), "YX", device="cuda")
+    answer = plan_image((64, 64), "YX", device="cuda")
     assert isinstance(answer, Refusal)
     assert "no NVIDIA driver" in answer.sentence
 
 
 def test_automatic_takes_the_best_device() -> None:
-    plan = ask((64, 64), "YX", machine=replace(MACHINE, devices=("cuda", "cpu")))
+    plan = plan_image((64, 64), "YX", machine=replace(MACHINE, devices=("cuda", "cpu")))
     assert isinstance(plan, Plan)
     assert plan.device == "cuda"
 
 
 def test_more_pixels_and_more_repeats_cost_more() -> None:
     small, large, often = (
-        ask((256, 256), "YX"),
-        ask((1024, 1024), "YX"),
-        ask((256, 256), "YX", restarts=4),
+        plan_image((256, 256), "YX"),
+        plan_image((1024, 1024), "YX"),
+        plan_image((256, 256), "YX", restarts=4),
     )
     assert isinstance(small, Plan)
     assert isinstance(large, Plan)
@@ -151,7 +151,7 @@ def test_more_pixels_and_more_repeats_cost_more() -> None:
 
 
 def test_the_line_is_in_words() -> None:
-    plan = ask((480, 640), "YX", time_limit=30.0)
+    plan = plan_image((480, 640), "YX", time_limit=30.0)
     assert isinstance(plan, Plan)
     assert plan.summary.startswith("640 × 480 pixels on the CPU (2 threads): up to ")
     assert "MB of memory" in plan.summary
@@ -164,7 +164,7 @@ def test_threads_follow_a_fixed_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "text"),
     [
         (0.2, "1 s"),
         (61, "61 s"),
@@ -175,10 +175,8 @@ def test_threads_follow_a_fixed_table() -> None:
         (9001, "2.6 h"),
     ],
 )
-def test_durations_read_like_words_and_are_never_less_than_meant(
-    seconds: float, words: str
-) -> None:
-    assert format_duration(seconds) == words
+def test_durations_read_like_words_and_are_never_less_than_meant(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
 
 
 def test_sizes_read_like_words() -> None:
@@ -225,7 +223,7 @@ def test_blocks_reach_no_further_than_the_looks_are_counted_for() -> None:
 
 
 def test_the_time_is_bounded_by_most_looks_and_the_bar_paced_by_the_usual() -> None:
-    plan = ask((512, 512), "YX", preset="fast", prior="blind-spot")
+    plan = plan_image((512, 512), "YX", preset="fast", prior="blind-spot")
     assert isinstance(plan, Plan)
     assert count_final_passes(2) == (9, 49)
     assert plan.costs.longest_inference / plan.costs.usual_inference == pytest.approx(49 / 9)
@@ -261,9 +259,9 @@ def test_the_plan_takes_a_processor_for_as_quick_as_the_engine_does() -> None:
 def test_the_time_is_estimated_within_a_quarter_of_what_was_measured(
     shape: tuple[int, ...], prior: str, iterations: int, took: float
 ) -> None:
-    one = replace(MACHINE, cores=1, has_bfloat16=True)
+    machine = replace(MACHINE, cores=1, has_bfloat16=True)
     settings = {"preset": "fast", "prior": prior, "max_iterations": iterations}
-    plan = ask(shape, "ZYX"[-len(shape) :], "float32", one, **settings)
+    plan = plan_image(shape, "ZYX"[-len(shape) :], "float32", machine, **settings)
     assert isinstance(plan, Plan)
     costs = plan.costs
     # benchmarks/speed_plan.py, which leaves loading out
@@ -274,7 +272,10 @@ def test_the_time_is_estimated_within_a_quarter_of_what_was_measured(
 def test_half_precision_is_counted_on_where_the_processor_and_the_prior_have_it() -> None:
     quick = replace(MACHINE, has_bfloat16=True)
     for prior, quicker in (("r2r", True), ("blind-spot", True), ("random-input", False)):
-        plans = [ask((256, 256), "YX", machine=one, prior=prior) for one in (MACHINE, quick)]
+        plans = [
+            plan_image((256, 256), "YX", machine=machine, prior=prior)
+            for machine in (MACHINE, quick)
+        ]
         seconds = [plan.seconds for plan in plans if isinstance(plan, Plan)]
         assert (seconds[1] < 0.9 * seconds[0]) == quicker
         assert quicker or seconds[0] == seconds[1]
@@ -310,7 +311,9 @@ def test_the_memory_is_estimated_within_fifteen_percent_of_what_was_measured(
     prior: str, side: int, channels: int, half: bool, growth: float
 ) -> None:
     shape, axes = ((side, side), "YX") if channels == 1 else ((side, side, channels), "YXS")
-    plan = ask(shape, axes, machine=replace(MACHINE, has_bfloat16=half), prior=prior, preset="fast")
+    plan = plan_image(
+        shape, axes, machine=replace(MACHINE, has_bfloat16=half), prior=prior, preset="fast"
+    )
     assert isinstance(plan, Plan)
     assert plan.peak_bytes == pytest.approx(growth, rel=0.15)
 
@@ -319,7 +322,7 @@ def test_the_memory_is_estimated_within_fifteen_percent_of_what_was_measured(
 def test_so_is_the_memory_of_tiles_and_of_the_pictures_that_they_make(
     side: int, growth: float
 ) -> None:
-    plan = ask(
+    plan = plan_image(
         (side, side), "YX", preset="fast", tile=1024, machine=replace(MACHINE, has_bfloat16=True)
     )
     assert isinstance(plan, Plan)
@@ -339,7 +342,7 @@ def test_the_smallest_image_is_restored_with_every_preset_and_prior(
     preset: str, prior: str
 ) -> None:
     side = MIN_IMAGE_SIDE
-    plan = ask((side, side), "YX", preset=preset, prior=prior, max_iterations=2, restarts=1)
+    plan = plan_image((side, side), "YX", preset=preset, prior=prior, max_iterations=2, restarts=1)
     assert isinstance(plan, Plan)
     image = np.random.default_rng(0).normal(500, 20, (side, side)).astype("uint16")
     events = run(plan, {"image": image})
@@ -354,25 +357,25 @@ def test_the_smallest_image_is_restored_with_every_preset_and_prior(
 
 def full_scales(preset: str, prior: str) -> int:
     """Scales of the preset's network where there is room for all."""
-    plan = ask((64, 64), "YX", preset=preset, prior=prior)
+    plan = plan_image((64, 64), "YX", preset=preset, prior=prior)
     assert isinstance(plan, Plan)
     assert plan.notes == ()
     return len(plan.fit_config.widths)
 
 
 def test_a_network_made_shorter_for_a_small_image_is_told() -> None:
-    plan = ask((16, 40), "YX", preset="balanced", prior="random-input")
+    plan = plan_image((16, 40), "YX", preset="balanced", prior="random-input")
     assert isinstance(plan, Plan)
     assert "4 scales instead of 5" in " ".join(map(str, plan.notes))
 
 
 def test_the_memory_of_a_card_is_not_confused_with_that_of_the_computer() -> None:
     small = replace(MACHINE, devices=("cuda", "cpu"), memory_bytes=200 * 10**6)
-    plan = ask((512, 512), "YX", machine=small, device="cuda")
+    plan = plan_image((512, 512), "YX", machine=small, device="cuda")
     assert isinstance(plan, Plan)
     assert "could not be checked" in " ".join(map(str, plan.notes))
-    assert isinstance(ask((512, 512), "YX", machine=small, device="cpu"), Refusal)
-    assert isinstance(ask((4096, 4096), "YX", machine=small, device="cuda"), Refusal)
+    assert isinstance(plan_image((512, 512), "YX", machine=small, device="cpu"), Refusal)
+    assert isinstance(plan_image((4096, 4096), "YX", machine=small, device="cuda"), Refusal)
 
 
 @pytest.mark.parametrize(
@@ -382,11 +385,11 @@ def test_the_memory_of_a_card_is_not_confused_with_that_of_the_computer() -> Non
 def test_a_stack_that_may_be_channels_gets_told_how_to_say_so(
     shape: tuple[int, ...], axes: str, named: str
 ) -> None:
-    answer = ask(shape, axes)
+    answer = plan_image(shape, axes)
     assert isinstance(answer, Refusal)
     assert answer.remedy.startswith("Choose one slice or frame")
-    for words in ("--axes {}", "axes='{}'", "Axes in the dock"):
-        assert (words.format(named) in answer.remedy) == bool(named)
+    for spelling in ("--axes {}", "axes='{}'", "Axes in the dock"):
+        assert (spelling.format(named) in answer.remedy) == bool(named)
 
 
 OutOfMemoryError = type("OutOfMemoryError", (RuntimeError,), {})
@@ -421,7 +424,7 @@ def test_planning_loads_no_torch() -> None:
 
 def test_a_short_stack_that_nobody_named_may_be_channels_and_the_plan_says_so() -> None:
     colours = ", SYX for red, green and blue"
-    for axes, count, words in (
+    for axes, count, message in (
         ("ZYX", 3, f"CYX for channels, TYX for time{colours}."),
         ("ZYX", 4, "CYX for channels, TYX for time."),
         ("TZYX", 4, "TCYX for channels."),
@@ -437,12 +440,12 @@ def test_a_short_stack_that_nobody_named_may_be_channels_and_the_plan_says_so() 
         plan = preflight(make_recipe("denoise"), spec, MACHINE)
         assert isinstance(plan, Plan)
         notes = [note for note in plan.notes if note.code == "depth-assumed"]
-        assert len(notes) == bool(words) and all(str(note).endswith(words) for note in notes)
+        assert len(notes) == bool(message) and all(str(note).endswith(message) for note in notes)
         assert all("'Axes' (--axes)" in str(note) for note in notes)
 
 
 def test_depth_is_a_volume_and_time_is_not() -> None:
-    deep, moving = ask((12, 64, 64), "ZYX"), ask((12, 64, 64), "TYX")
+    deep, moving = plan_image((12, 64, 64), "ZYX"), plan_image((12, 64, 64), "TYX")
     assert isinstance(deep, Plan)
     assert isinstance(moving, Plan)
     assert (deep.layout.grid_axes, len(deep.units)) == ("ZYX", 1)
@@ -452,8 +455,8 @@ def test_depth_is_a_volume_and_time_is_not() -> None:
 
 def test_the_user_may_choose_a_volume_or_planes() -> None:
     planes, volume = (
-        ask((9, 64, 64), "ZYX", stacks="planes"),
-        ask((9, 64, 64), "TYX", stacks="volume"),
+        plan_image((9, 64, 64), "ZYX", stacks="planes"),
+        plan_image((9, 64, 64), "TYX", stacks="volume"),
     )
     assert isinstance(planes, Plan)
     assert isinstance(volume, Plan)
@@ -462,7 +465,7 @@ def test_the_user_may_choose_a_volume_or_planes() -> None:
 
 
 def test_each_frame_of_a_volume_series_is_a_volume() -> None:
-    plan = ask((3, 8, 64, 64), "TZYX")
+    plan = plan_image((3, 8, 64, 64), "TZYX")
     assert isinstance(plan, Plan)
     assert (plan.layout.item_axes, plan.layout.grid_axes, len(plan.units)) == ("T", "ZYX", 3)
 
@@ -492,20 +495,20 @@ def test_planes_that_lie_far_apart_are_restored_one_by_one_and_the_plan_says_so(
 
 
 def test_too_thin_a_stack_is_no_volume_whatever_is_asked_for() -> None:
-    plan = ask((3, 64, 64), "ZYX", stacks="volume")
+    plan = plan_image((3, 64, 64), "ZYX", stacks="volume")
     assert isinstance(plan, Plan)
     assert plan.layout.grid_axes == "YX"
     assert any("too few for a volume" in str(note) for note in plan.notes)
 
 
 def test_a_volume_too_large_for_the_memory_goes_plane_by_plane() -> None:
-    plan = ask((64, 512, 512), "ZYX", machine=replace(MACHINE, memory_bytes=3 * 10**9))
+    plan = plan_image((64, 512, 512), "ZYX", machine=replace(MACHINE, memory_bytes=3 * 10**9))
     assert isinstance(plan, Plan)
     assert plan.layout.grid_axes == "YX"
 
 
 def test_later_frames_begin_with_what_was_learned_and_take_less_than_a_fifth() -> None:
-    plan = ask((4, 64, 64), "TYX", max_iterations=500)
+    plan = plan_image((4, 64, 64), "TYX", max_iterations=500)
     assert isinstance(plan, Plan)
     assert [unit.iterations for unit in plan.units] == [500, 100, 100, 100]
     assert [bool(unit.starts_from) for unit in plan.units] == [False, True, True, True]

@@ -93,26 +93,26 @@ def mutants(whole: dict):
     for place in places_in(whole):
         for value in VALUES:
             changed = copy.deepcopy(whole)
-            there = changed
+            record = changed
             for key in place[:-1]:
-                there = there[key]
+                record = record[key]
             if value is MISSING:
-                del there[place[-1]]
+                del record[place[-1]]
             else:
-                there[place[-1]] = value
+                record[place[-1]] = value
             yield (place, str(value)[:30]), json.dumps(changed)
 
 
-def check(told: object, text: str) -> None:
-    assert not {"\x1b", "\x07", "\u202e"} & set(text), told
-    assert "import os" not in text.split("\n"), told
+def check_harmless(change: object, text: str) -> None:
+    assert not {"\x1b", "\x07", "\u202e"} & set(text), change
+    assert "import os" not in text.split("\n"), change
 
 
-def refused(told: object, error: DipError) -> None:
+def check_refusal(change: object, error: DipError) -> None:
     """A refusal is two sentences in one line that commands nothing."""
     text = error.refusal.message
-    check(told, text)
-    assert "\n" not in text and text.count(". ") >= 1 and len(text) < 1200, told
+    check_harmless(change, text)
+    assert "\n" not in text and text.count(". ") >= 1 and len(text) < 1200, change
 
 
 @pytest.mark.long
@@ -125,18 +125,18 @@ def test_a_report_is_read_or_refused_whatever_a_field_holds(folder, tmp_path):
     path, said = tmp_path / "report.json", 0
     path.write_text(json.dumps(report), encoding="utf-8")
     assert "a(b).network" in write_methods_section(read_run_report(path))
-    for told, text in mutants(report):
+    for change, text in mutants(report):
         path.write_text(text, encoding="utf-8")
         try:
-            check(told, write_methods_section(read_run_report(path)))
+            check_harmless(change, write_methods_section(read_run_report(path)))
         except DipError as error:
-            refused(told, error)
+            check_refusal(change, error)
             said += 1
     assert said > 500
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "words"),
+    ("place", "value", "message"),
     [
         (("noise", "gain"), 3, "its field 'noise.gain' should be a valid list"),
         (("noise", "gain"), [None], "its field 'noise.gain.0' should be a valid number"),
@@ -155,20 +155,20 @@ def test_a_report_is_read_or_refused_whatever_a_field_holds(folder, tmp_path):
     ],
 )
 def test_the_field_of_a_report_that_is_wrong_is_named(
-    place, value, words, folder, tmp_path, capsys
+    place, value, message, folder, tmp_path, capsys
 ):
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    there = report
+    record = report
     for key in place[:-1]:
-        there = there[key]
+        record = record[key]
     if value is MISSING:
-        del there[place[-1]]
+        del record[place[-1]]
     else:
-        there[place[-1]] = value
+        record[place[-1]] = value
     path = tmp_path / "report.json"
     path.write_text(json.dumps(report), encoding="utf-8")
     assert main(["methods", str(path)]) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text[:20]))
@@ -178,11 +178,11 @@ def test_what_is_no_plain_json_is_refused_from_every_door(text, folder, tmp_path
     for read in (read_run_report, load_recipe):
         with pytest.raises(RefusedError) as caught:
             read(path)
-        refused(text[:30], caught.value)
+        check_refusal(text[:30], caught.value)
     (tmp_path / "batch.json").write_text(text, encoding="utf-8")
     with pytest.raises(RefusedError) as caught:
         read_batch_manifest(tmp_path, recipe_from_dict(RECIPE))
-    refused(text[:30], caught.value)
+    check_refusal(text[:30], caught.value)
     assert read_earlier_batch(tmp_path) is None
 
 
@@ -198,26 +198,41 @@ def test_a_recipe_is_read_or_refused_whatever_a_field_holds(tmp_path):
     whole = {**RECIPE, "settings": {"gain": 1.0, "noise": "auto", "network": ""}, "tile": 128}
     deep = [{**whole, "settings": {"gain": json.loads("[" * n + "]" * n)}} for n in (50, 200, 400)]
     long = {**whole, "x" * 100_000: 1}
-    for told, text in (*mutants(whole), *(("deep", json.dumps(one)) for one in (*deep, long))):
+    refused = read = 0
+    for change, text in (
+        *mutants(whole),
+        *(("deep", json.dumps(value)) for value in (*deep, long)),
+    ):
         path.write_text(text, encoding="utf-8")
         (tmp_path / "last" / "denoise.json").write_text(text, encoding="utf-8")
-        shelf.remembered()
+        remembered = shelf.remembered()
         try:
-            load_recipe(path)
+            recipe = load_recipe(path)
         except DipError as error:
-            refused(told, error)
+            check_refusal(change, error)
+            assert remembered is None, change
+            refused += 1
+        else:
+            assert remembered == recipe == recipe_from_dict(recipe.to_dict()), change
+            read += 1
+    assert refused > 150 and read
 
 
 def test_the_list_of_a_batch_is_read_or_refused_whatever_a_field_holds(folder, tmp_path):
     whole = json.loads((folder / "done" / "batch.json").read_text(encoding="utf-8"))
     whole["refused"] = [{"source": "b.tif", "code": "x", "sentence": "x", "remedy": "x"}]
-    for told, text in mutants(whole):
+    refused = read = 0
+    for change, text in mutants(whole):
         (tmp_path / "batch.json").write_text(text, encoding="utf-8")
         read_earlier_batch(tmp_path)
         try:
             read_batch_manifest(tmp_path, recipe_from_dict(RECIPE))
         except DipError as error:
-            refused(told, error)
+            check_refusal(change, error)
+            refused += 1
+        else:
+            read += 1
+    assert refused > 150 and read > 50
 
 
 @pytest.mark.long
@@ -230,14 +245,16 @@ def test_a_receipt_counts_only_if_a_table_can_be_made_of_it(folder):
     assert read_verified_record(job, plan) is not None
     counted = 0
     try:
-        for told, text in mutants(json.loads(before)):
+        for change, text in mutants(json.loads(before)):
             at.record.write_text(text, encoding="utf-8")
             read_verified_record(job, plan)
-            if (found := read_file_record(at, source, recipe)) is not None:
+            if (record := read_file_record(at, source, recipe)) is not None:
                 outcome = FileOutcome(
-                    source=folder / "in.tif", state="kept", result=at.result, record=found
+                    source=folder / "in.tif", state="kept", result=at.result, record=record
                 )
-                check(told, format_batch_csv([outcome]) + render_batch_page([outcome], recipe))
+                check_harmless(
+                    change, format_batch_csv([outcome]) + render_batch_page([outcome], recipe)
+                )
                 counted += 1
     finally:
         at.record.write_text(before, encoding="utf-8")
@@ -254,17 +271,22 @@ def test_an_unfinished_run_is_offered_or_passed_over_whatever_its_files_hold(tmp
     (run / "run.json").write_text(json.dumps(whole), encoding="utf-8")
     assert len(find_interrupted_runs(tmp_path, "denoise")) == 1
     whole = json.loads(json.dumps(whole))
-    ages = (("begun", json.dumps({**whole, "begun": one})) for one in ("0001-01-01", "9999-12-31"))
-    for told, text in (*mutants(whole), *((one[:9], one) for one in TEXTS), *ages):
+    ages = (
+        ("begun", json.dumps({**whole, "begun": value})) for value in ("0001-01-01", "9999-12-31")
+    )
+    for change, text in (*mutants(whole), *((value[:9], value) for value in TEXTS), *ages):
         (run / "run.json").write_text(text, encoding="utf-8")
-        for one in find_interrupted_runs(tmp_path, "denoise"):
-            check(told, one.describe())
-            assert isinstance(one.is_resumable, bool) and one.machine.devices is not None
+        for interrupted in find_interrupted_runs(tmp_path, "denoise"):
+            check_harmless(change, interrupted.describe())
+            assert (
+                isinstance(interrupted.is_resumable, bool)
+                and interrupted.machine.devices is not None
+            )
     (run / "run.json").write_text(json.dumps(whole), encoding="utf-8")
     inner = (*TEXTS, '{"fit": {"history": [[1e400]]}, "outcomes": []}', '{"fit": 1, "outcomes": 1}')
-    heads = [json.dumps({"__metadata__": {"napari_dip": one}}) for one in inner]
+    heads = [json.dumps({"__metadata__": {"napari_dip": value}}) for value in inner]
     for head in (*TEXTS, *heads, '{"__metadata__": 3}', '{"__metadata__": []}'):
         content = head.encode()
         (run / "checkpoint.safetensors").write_bytes(struct.pack("<Q", len(content)) + content)
-        (one,) = find_interrupted_runs(tmp_path, "denoise")
-        assert one.completed_iterations == 0
+        (interrupted,) = find_interrupted_runs(tmp_path, "denoise")
+        assert interrupted.completed_iterations == 0

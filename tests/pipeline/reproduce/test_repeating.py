@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[3]
 FEW = {"preset": "fast", "max_iterations": 3, "device": "cpu"}
 
 
-def scene(side=24, seed=0):
+def draw_scene(side=24, seed=0):
     y, x = np.mgrid[:side, :side]
     clean = 200 + 80 * np.sin(x / 5) * np.cos(y / 7)
     return np.random.default_rng(seed).poisson(clean).astype("uint16")
@@ -47,11 +47,11 @@ def scene(side=24, seed=0):
 def shot(tmp_path):
     """A file whose name has all that must be quoted."""
     path = tmp_path / 'it\'s a "shot" $1.tif'
-    tifffile.imwrite(path, scene())
+    tifffile.imwrite(path, draw_scene())
     return path
 
 
-def repetition(result, **paths):
+def make_repetition(result, **paths):
     return Repetition(
         report=result.report, paths={name: str(path) for name, path in paths.items()}, name="cells"
     )
@@ -60,7 +60,7 @@ def repetition(result, **paths):
 def test_the_script_run_by_itself_gives_the_same_pixels(shot, tmp_path):
     result = dip.denoise(shot, seed=7, smoothing=0.05, **FEW)
     script = tmp_path / "again.py"
-    script.write_text(write_python_script(repetition(result, image=shot)), encoding="utf-8")
+    script.write_text(write_python_script(make_repetition(result, image=shot)), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
@@ -71,10 +71,10 @@ def test_the_script_run_by_itself_gives_the_same_pixels(shot, tmp_path):
 
 def test_the_script_tells_another_image_from_other_pixels(shot, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = write_python_script(repetition(dip.denoise(shot, **FEW), image=shot))
+    text = write_python_script(make_repetition(dip.denoise(shot, **FEW), image=shot))
     exec(text.replace("seed=0", "seed=1"), {})
     assert "Other pixels than then" in capsys.readouterr().out
-    tifffile.imwrite(shot, scene(seed=5))
+    tifffile.imwrite(shot, draw_scene(seed=5))
     exec(text, {})
     assert "another image than the one" in capsys.readouterr().out
 
@@ -82,7 +82,7 @@ def test_the_script_tells_another_image_from_other_pixels(shot, tmp_path, capsys
 @pytest.mark.parametrize("evil", ["1\nevil()\n", '"; evil(); "', "'; evil(); '", '"\r"+evil()+"'])
 def test_a_strangers_report_cannot_put_a_statement_into_the_script(evil):
     """It comes with a layer that somebody sent; the script is pasted and run unread."""
-    report = dict(dip.denoise(scene(), **FEW).report)
+    report = dict(dip.denoise(draw_scene(), **FEW).report)
     image = {"image": "cells.tif", "repeated_exposure": "again.tif"}
     plain = write_python_script(Repetition(report=report, paths=image, name="cells"))
     report |= dict.fromkeys(report.keys() - {"recipe", "fit", "shape", "prior", "axes"}, evil)
@@ -98,10 +98,12 @@ def test_a_strangers_report_cannot_put_a_statement_into_the_script(evil):
     )
     trees = [ast.parse(text) for text in (plain, write_python_script(hostile))]
     calls = [
-        [ast.unparse(one.func) for one in ast.walk(tree) if isinstance(one, ast.Call)]
+        [ast.unparse(call.func) for call in ast.walk(tree) if isinstance(call, ast.Call)]
         for tree in trees
     ]
-    assert [type(one) for one in trees[0].body] == [type(one) for one in trees[1].body]
+    assert [type(statement) for statement in trees[0].body] == [
+        type(statement) for statement in trees[1].body
+    ]
     assert calls[0] == calls[1] and "evil" not in calls[1]
     assert "x=" not in "".join(build_command(hostile)[::2])
 
@@ -109,11 +111,11 @@ def test_a_strangers_report_cannot_put_a_statement_into_the_script(evil):
 @pytest.mark.skipif(os.name == "nt", reason="quoted for another shell there")
 def test_the_command_as_a_shell_takes_it_apart_gives_the_same_pixels(shot, tmp_path, monkeypatch):
     result = dip.denoise(shot, prior="blind-spot", neighbouring_frames=False, gain=1.5, **FEW)
-    line = format_command_line(repetition(result, image=shot))
+    line = format_command_line(make_repetition(result, image=shot))
     assert "--no-neighbouring-frames" in line and "--gain 1.5" in line
-    program, *words = shlex.split(line)
+    program, *argv = shlex.split(line)
     monkeypatch.chdir(tmp_path)
-    assert program == "napari-dip" and main([*words, "--quiet"]) == 0
+    assert program == "napari-dip" and main([*argv, "--quiet"]) == 0
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "cells denoised.tif"), result.image)
 
 
@@ -124,7 +126,7 @@ def test_further_pictures_come_along(shot, tmp_path, monkeypatch):
     tifffile.imwrite(mask, holes)
     monkeypatch.chdir(tmp_path)
     result = dip.inpaint(shot, mask, **FEW)
-    again = repetition(result, image=shot, mask=mask)
+    again = make_repetition(result, image=shot, mask=mask)
     assert main([*build_command(again)[1:], "--quiet"]) == 0
     np.testing.assert_array_equal(tifffile.imread("cells inpainted.tif"), result.image)
     exec(write_python_script(again), {})
@@ -138,20 +140,20 @@ def test_further_pictures_come_along(shot, tmp_path, monkeypatch):
 )
 def test_a_picture_that_was_kept_by_hand_comes_back(prior, polls):
     """Kept between two looks, after a preview that came later than the last judgement."""
-    image = scene()
+    image = draw_scene()
     recipe = dip.make_recipe("denoise", preset="fast", max_iterations=40, prior=prior)
-    asked = []
+    controls = []
 
     def control():
-        asked.append(1)
-        return Control.KEEP if len(asked) > polls else Control.GO
+        controls.append(1)
+        return Control.KEEP if len(controls) > polls else Control.GO
 
     plan = preflight(
         recipe, ImageSpec(name="x", shape=(24, 24), dtype="uint16", axes="YX"), detect_machine(), {}
     )
     kept = drain_generator(run(plan, {"image": image}, control=control, preview_seconds=0.0), None)
-    assert str(kept.stop) == "you kept the picture"
-    again = repetition(kept, image="x.tif")
+    assert str(kept.stop) == "you stopped it and kept the image"
+    again = make_repetition(kept, image="x.tif")
     assert again.kept_iteration == kept.best_iteration
     repeated = dip.restore(image, again.recipe, keep_after=again.kept_iteration)
     np.testing.assert_array_equal(repeated.image, kept.image)
@@ -162,23 +164,23 @@ def test_a_picture_that_was_kept_by_hand_comes_back(prior, polls):
 
 def test_the_script_says_where_a_kept_picture_comes_back_only_roughly():
     recipe = dip.make_recipe("denoise", preset="fast", max_iterations=20, restarts=2)
-    kept = dip.restore(scene(), recipe, keep_after=25)  # in the second fit
+    kept = dip.restore(draw_scene(), recipe, keep_after=25)  # in the second fit
     assert kept.report["fit"]["finished"] == kept.report["fit"]["kept"] == 1
     assert "# The run had several fits and was ended" in write_python_script(
-        repetition(kept, image="x")
+        make_repetition(kept, image="x")
     )
-    whole = dip.restore(scene(), dip.make_recipe("denoise", **FEW))
-    assert repetition(whole, image="x").unreliable_reason == ""
+    whole = dip.restore(draw_scene(), dip.make_recipe("denoise", **FEW))
+    assert make_repetition(whole, image="x").unreliable_reason == ""
 
 
 @pytest.mark.parametrize("wrong", [0, -3, "many", True])
 def test_keeping_after_no_number_of_iterations_is_refused(wrong):
     with pytest.raises(dip.RefusedError, match="whole number above 0"):
-        dip.restore(scene(), dip.make_recipe("denoise"), keep_after=wrong)
+        dip.restore(draw_scene(), dip.make_recipe("denoise"), keep_after=wrong)
 
 
 def test_what_the_scale_of_a_stack_decided_is_written_down():
-    stack = np.stack([scene(seed=n) for n in range(4)])
+    stack = np.stack([draw_scene(seed=n) for n in range(4)])
     spec = ImageSpec(
         name="x",
         shape=stack.shape,
@@ -191,7 +193,7 @@ def test_what_the_scale_of_a_stack_decided_is_written_down():
     recipe = dip.make_recipe("denoise", **FEW)
     plan = preflight(recipe, spec, detect_machine(), {})
     result = drain_generator(run(plan, {"image": stack}), None)
-    again = repetition(result, image="x.tif")
+    again = make_repetition(result, image="x.tif")
     assert again.recipe.run_settings.stacks == "planes"
     repeated = dip.restore(stack, again.recipe, axes="ZYX")
     np.testing.assert_array_equal(repeated.image, result.image)
@@ -207,7 +209,7 @@ USED = {
 
 @pytest.mark.parametrize("prior", USED)
 def test_the_methods_text_names_the_prior_that_ran_and_cites_no_other(prior):
-    result = dip.denoise(scene(), prior=prior, **FEW)
+    result = dip.denoise(draw_scene(), prior=prior, **FEW)
     text = write_methods_section(result.report)
     body, _, references = text.partition("\n\n")
     assert set(list_paper_keys(result.report)) == ALWAYS | USED[prior]
@@ -215,18 +217,20 @@ def test_the_methods_text_names_the_prior_that_ran_and_cites_no_other(prior):
     assert {line.partition("] ")[2] for line in lines} == {
         PAPERS[key] for key in ALWAYS | USED[prior]
     }
-    cited = {int(one) for group in re.findall(r"\[([\d, ]+)\]", body) for one in group.split(",")}
+    cited = {
+        int(number) for group in re.findall(r"\[([\d, ]+)\]", body) for number in group.split(",")
+    }
     assert cited == set(range(1, len(lines) + 1))
-    words = {
+    names = {
         "r2r": "more noise of its own kind",
         "blind-spot": "pixels hidden afresh",
         "random-input": "fixed random noise",
     }
-    assert [key for key, one in words.items() if one in body] == [prior]
+    assert [key for key, name in names.items() if name in body] == [prior]
 
 
 def test_the_methods_text_has_the_figures_of_the_run():
-    result = dip.denoise(scene(), seed=3, smoothing=0.2, gain=2.5, read_noise=4, **FEW)
+    result = dip.denoise(draw_scene(), seed=3, smoothing=0.2, gain=2.5, read_noise=4, **FEW)
     text, report = write_methods_section(result.report), result.report
     assert f"napari-dip {dip.__version__}" in text and "preset 'Fast', seed 3" in text
     assert "gain 2.5" in text and f"{report['noise']['intercept'][0]:.4g}" in text
@@ -237,29 +241,32 @@ def test_the_methods_text_has_the_figures_of_the_run():
 
 
 def test_the_methods_text_says_which_of_the_iterations_was_taken():
-    report = dict(dip.denoise(scene(), **FEW).report)
+    report = dict(dip.denoise(draw_scene(), **FEW).report)
     report["validation_loss"] = [[1, 1.0], [2, 0.90], [3, 0.91]]
-    for changes, words in (
-        ({"best_iteration": 2}, "its picture of iteration 2 was taken"),
-        ({"best_iteration": 3}, "of iterations that hardly differ the last, 3, was taken"),
+    for changes, text in (
+        ({"best_iteration": 2}, "the output of iteration 2 was taken"),
+        (
+            {"best_iteration": 3},
+            "the output of iteration 3 was taken, the last of several that hardly differ",
+        ),
         (
             {"best_iteration": 3, "stop_code": "user"},
-            "its picture of iteration 3",
+            "the output of iteration 3",
         ),
         (
             {"best_iteration": 3, "validation_loss": [[3, None]]},
-            "its picture of iteration 3 was taken",
+            "the output of iteration 3 was taken",
         ),
     ):
-        assert words in write_methods_section({**report, **changes})
+        assert text in write_methods_section({**report, **changes})
 
 
 def test_the_methods_text_tells_the_last_phase_from_the_iterations_that_were_judged():
-    result = dip.deblur(scene(), gaussian_sigma=2.0, preset="fast", max_iterations=16)
+    result = dip.deblur(draw_scene(), gaussian_sigma=2.0, preset="fast", max_iterations=16)
     text = write_methods_section(result.report)
     assert "took 16 iterations of at most 16, the last 2 of them with the validation pixels" in text
     assert str(result.stop) == "all 16 iterations were used"
-    assert "the picture after these last ones was taken" in text
+    assert "the output after these last iterations was taken" in text
     assert "to judge the fit until its last iterations, in which they take part." in text
     assert "Gaussian blur of standard deviation 2 pixels" in text
     marks = {line[:3] for line in text.splitlines() if "Zukerman" in line}
@@ -317,10 +324,10 @@ def test_parts_are_cited_where_they_ran_and_nowhere_else(task, settings, inputs,
     watched(collaborative, "refine_by_nl_bayes", "nl-bayes")
     watched(first_guess, "run_masked_richardson_lucy", "Lucy")
     watched(recorruption, "R2RPrior", "r2r")
-    others = {name: scene(seed=seed) for name, seed in inputs.items() if seed >= 0}
+    others = {name: draw_scene(seed=seed) for name, seed in inputs.items() if seed >= 0}
     if "mask" in inputs:
         others["mask"] = np.random.default_rng(0).random((24, 24)) < 0.2
-    result = dip.restore(scene(), dip.make_recipe(task, **{**FEW, **settings}), **others)
+    result = dip.restore(draw_scene(), dip.make_recipe(task, **{**FEW, **settings}), **others)
     cited = set(list_paper_keys(result.report))
     assert cited & {"nl-bayes", "Lucy", "r2r"} == ran
     assert ("repeated exposure" in cited) == ("repeated_exposure" in inputs)

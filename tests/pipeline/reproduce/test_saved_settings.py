@@ -12,47 +12,49 @@ RECIPE = make_recipe("denoise", preset="best", seed=11, gain=1e-7, smoothing=0.1
 
 
 @pytest.fixture
-def shelf(tmp_path):
+def saved_recipes(tmp_path):
     return SavedRecipeFolder(folder=tmp_path / "not there yet", task="denoise")
 
 
-def code_of(act, *arguments):
+def read_refusal_code(act, *arguments):
     with pytest.raises(RefusedError) as caught:
         act(*arguments)
     return caught.value.refusal.code
 
 
-def test_a_preset_comes_back_as_it_was_kept(shelf):
-    assert shelf.names() == ()
-    assert shelf.save("  Zellkern  grün 2.5", RECIPE) == "Zellkern grün 2.5"
-    shelf.save("actin", make_recipe("denoise"))
-    assert shelf.names() == ("actin", "Zellkern grün 2.5")
-    assert shelf.load("Zellkern grün 2.5") == RECIPE
-    shelf.delete("actin")
-    assert shelf.names() == ("Zellkern grün 2.5",)
+def test_a_preset_comes_back_as_it_was_kept(saved_recipes):
+    assert saved_recipes.names() == ()
+    assert saved_recipes.save("  Zellkern  grün 2.5", RECIPE) == "Zellkern grün 2.5"
+    saved_recipes.save("actin", make_recipe("denoise"))
+    assert saved_recipes.names() == ("actin", "Zellkern grün 2.5")
+    assert saved_recipes.load("Zellkern grün 2.5") == RECIPE
+    saved_recipes.delete("actin")
+    assert saved_recipes.names() == ("Zellkern grün 2.5",)
 
 
-def test_each_task_has_presets_of_its_own(shelf):
-    shelf.save("mine", RECIPE)
-    other = SavedRecipeFolder(folder=shelf.folder, task="deblur")
+def test_each_task_has_presets_of_its_own(saved_recipes):
+    saved_recipes.save("mine", RECIPE)
+    other = SavedRecipeFolder(folder=saved_recipes.folder, task="deblur")
     assert other.names() == ()
     other.save("mine", make_recipe("deblur", gaussian_sigma=2))
-    assert shelf.load("mine") == RECIPE
+    assert saved_recipes.load("mine") == RECIPE
 
 
 @pytest.mark.parametrize(
     "name",
     ["", "   ", "../mine", "a/b", "a\\b", "what?", ".hidden", "end.", "nul", "COM1.x", "x" * 61],
 )
-def test_a_name_that_some_computer_cannot_keep_is_refused_and_nothing_is_written(shelf, name):
-    assert code_of(shelf.save, name, RECIPE) == "preset-name"
-    assert not shelf.folder.exists()
+def test_a_name_that_some_computer_cannot_keep_is_refused_and_nothing_is_written(
+    saved_recipes, name
+):
+    assert read_refusal_code(saved_recipes.save, name, RECIPE) == "preset-name"
+    assert not saved_recipes.folder.exists()
 
 
-def test_a_preset_is_never_replaced_by_another_of_its_name(shelf):
-    shelf.save("Mine", RECIPE)
-    assert code_of(shelf.save, "mine", make_recipe("denoise")) == "preset-exists"
-    assert shelf.load("Mine") == RECIPE
+def test_a_preset_is_never_replaced_by_another_of_its_name(saved_recipes):
+    saved_recipes.save("Mine", RECIPE)
+    assert read_refusal_code(saved_recipes.save, "mine", make_recipe("denoise")) == "preset-exists"
+    assert saved_recipes.load("Mine") == RECIPE
 
 
 @pytest.mark.parametrize(
@@ -65,39 +67,39 @@ def test_a_preset_is_never_replaced_by_another_of_its_name(shelf):
         ('{"schema": 1, "task": "deblur"}', "recipe-task"),
     ],
 )
-def test_a_damaged_preset_is_said_in_words_and_can_be_deleted(shelf, text, code):
-    shelf.save("mine", RECIPE)
-    (shelf.folder / "presets" / "denoise" / "mine.json").write_text(text, encoding="utf-8")
-    assert code_of(shelf.load, "mine") == code
-    shelf.delete("mine")
-    assert shelf.names() == ()
+def test_a_damaged_preset_is_said_in_words_and_can_be_deleted(saved_recipes, text, code):
+    saved_recipes.save("mine", RECIPE)
+    (saved_recipes.folder / "presets" / "denoise" / "mine.json").write_text(text, encoding="utf-8")
+    assert read_refusal_code(saved_recipes.load, "mine") == code
+    saved_recipes.delete("mine")
+    assert saved_recipes.names() == ()
 
 
-def test_what_is_not_there_is_neither_loaded_nor_deleted(shelf, tmp_path):
+def test_what_is_not_there_is_neither_loaded_nor_deleted(saved_recipes, tmp_path):
     secret = tmp_path / "secret.json"
     secret.write_text(RECIPE.to_json(), encoding="utf-8")
     for name in ("none", "../../../secret"):
-        assert code_of(shelf.load, name) == "preset-missing"
-        assert code_of(shelf.delete, name) == "preset-missing"
+        assert read_refusal_code(saved_recipes.load, name) == "preset-missing"
+        assert read_refusal_code(saved_recipes.delete, name) == "preset-missing"
     assert secret.exists()
 
 
-def test_the_last_settings_come_back_and_a_damaged_file_is_as_none(shelf):
-    assert shelf.remembered() is None
-    shelf.remember(make_recipe("denoise"))
-    shelf.remember(RECIPE)
-    assert shelf.remembered() == RECIPE
-    assert shelf.names() == ()
-    (shelf.folder / "last" / "denoise.json").write_text("{", encoding="utf-8")
-    assert shelf.remembered() is None
+def test_the_last_settings_come_back_and_a_damaged_file_is_as_none(saved_recipes):
+    assert saved_recipes.remembered() is None
+    saved_recipes.remember(make_recipe("denoise"))
+    saved_recipes.remember(RECIPE)
+    assert saved_recipes.remembered() == RECIPE
+    assert saved_recipes.names() == ()
+    (saved_recipes.folder / "last" / "denoise.json").write_text("{", encoding="utf-8")
+    assert saved_recipes.remembered() is None
 
 
 def test_a_folder_that_cannot_be_made_is_said_in_words(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
     shelf = SavedRecipeFolder(folder=tmp_path / "file" / "below", task="denoise")
-    assert code_of(shelf.save, "mine", RECIPE) == "output-folder-missing"
+    assert read_refusal_code(shelf.save, "mine", RECIPE) == "output-folder-missing"
     assert (
-        code_of(SavedRecipeFolder(folder=None, task="denoise").save, "mine", RECIPE)
+        read_refusal_code(SavedRecipeFolder(folder=None, task="denoise").save, "mine", RECIPE)
         == "preset-homeless"
     )
     assert SavedRecipeFolder(folder=None, task="denoise").names() == ()

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 def interrupt(path: Path, array: np.ndarray, after: int, **settings: Any) -> None:
-    asked = iter(range(10**9))
+    counter = iter(range(10**9))
     plan = plan_for(array, max_iterations=60, **settings)
-    wish = lambda: Control.KEEP if next(asked) >= after else Control.GO  # noqa: E731
-    drain(plan, array, control=wish, store=CheckpointStore(path, resume=False))
+    control = lambda: Control.KEEP if next(counter) >= after else Control.GO  # noqa: E731
+    drain(plan, array, control=control, store=CheckpointStore(path, resume=False))
     assert path.exists()
 
 
 @cache
-def uninterrupted(prior: str) -> Restoration:
+def run_uninterrupted(prior: str) -> Restoration:
     """Give the run that nobody ended."""
     plan = plan_for(shot(32), max_iterations=60, prior=prior, restarts=2)
     _, answer = drain(plan, shot(32))
@@ -41,16 +41,16 @@ def uninterrupted(prior: str) -> Restoration:
 @pytest.mark.parametrize("after", [26, 63, 75, 90])
 def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, prior: str, after: int) -> None:
     settings = {"prior": prior, "restarts": 2}
-    whole = uninterrupted(prior)
+    whole = run_uninterrupted(prior)
     path = tmp_path / "unfinished"
     interrupt(path, shot(32), after, **settings)
     plan = plan_for(shot(32), max_iterations=60, **settings)
-    seen, resumed = drain(plan, shot(32), store=CheckpointStore(path, resume=True))
+    events, resumed = drain(plan, shot(32), store=CheckpointStore(path, resume=True))
     assert resumed is not None
     assert np.array_equal(whole.image, resumed.image)
     assert np.array_equal(whole.uncertainty, resumed.uncertainty)
     assert whole.report["iterations"] == resumed.report["iterations"]
-    assert seen[-1].fraction == pytest.approx(1.0)
+    assert events[-1].fraction == pytest.approx(1.0)
 
 
 def test_the_same_pixels_with_other_axes_are_another_image(tmp_path: Path) -> None:
@@ -64,9 +64,9 @@ def test_the_same_pixels_with_other_axes_are_another_image(tmp_path: Path) -> No
 
 def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path / "missing" / "unfinished", resume=False)
-    asked = iter(range(10**9))
-    wish = lambda: Control.KEEP if next(asked) >= 30 else Control.GO  # noqa: E731
-    _, answer = drain(plan_for(shot(32), max_iterations=60), shot(32), control=wish, store=store)
+    counter = iter(range(10**9))
+    control = lambda: Control.KEEP if next(counter) >= 30 else Control.GO  # noqa: E731
+    _, answer = drain(plan_for(shot(32), max_iterations=60), shot(32), control=control, store=store)
     assert answer is not None
     assert store.failure is not None
     assert store.failure.code == "save-gone"

@@ -18,17 +18,17 @@ from small_runs import drain, plan_for
 if TYPE_CHECKING:
     from pathlib import Path
 
-WISH = {"preset": "fast", "device": "cpu", "max_iterations": 2}
+SETTINGS = {"preset": "fast", "device": "cpu", "max_iterations": 2}
 SIDE = 32
 
 
-def large(kind: str, *shape: int) -> np.ndarray:
+def draw_large_values(kind: str, *shape: int) -> np.ndarray:
     """Odd numbers beyond 2 ** 24, of which float32 holds none; of floats, with a fraction."""
     numbers = 2**25 + np.random.default_rng(0).integers(0, 2**26, shape) | 1
     return numbers.astype(kind) + (0.1 if kind.startswith("float") else 0)
 
 
-def holes(*shape: int) -> np.ndarray:
+def draw_mask(*shape: int) -> np.ndarray:
     mask = np.zeros(shape, bool)
     mask[..., 10:14, 8:24] = True
     return mask
@@ -36,8 +36,8 @@ def holes(*shape: int) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["int32", "uint32", "int64", "uint64", "float64"])
 def test_filling_in_with_the_inputs_type_changes_no_measured_pixel(kind: str) -> None:
-    image, mask = large(kind, SIDE, SIDE), holes(SIDE, SIDE)
-    result = dip.inpaint(image, mask, dtype="same", **WISH)
+    image, mask = draw_large_values(kind, SIDE, SIDE), draw_mask(SIDE, SIDE)
+    result = dip.inpaint(image, mask, dtype="same", **SETTINGS)
     assert result.image.dtype == kind
     np.testing.assert_array_equal(result.image[~mask], image[~mask])
     assert (result.image[mask] != image[mask]).mean() > 0.9
@@ -47,10 +47,10 @@ def test_filling_in_with_the_inputs_type_changes_no_measured_pixel(kind: str) ->
 @pytest.mark.parametrize("axes", ["ZYX", "YXC", "TZYX"])
 def test_no_measured_pixel_of_a_stack_or_of_channels_changes_either(axes: str) -> None:
     sizes = {"T": 2, "Z": 3, "C": 2, "Y": SIDE, "X": SIDE}
-    image = large("uint32", *(sizes[axis] for axis in axes))
+    image = draw_large_values("uint32", *(sizes[axis] for axis in axes))
     mask = np.zeros(image.shape, bool)
     mask[tuple(slice(8, 12) if axis in "YX" else slice(None) for axis in axes)] = True
-    result = dip.inpaint(image, mask, dtype="same", axes=axes, **WISH)
+    result = dip.inpaint(image, mask, dtype="same", axes=axes, **SETTINGS)
     np.testing.assert_array_equal(result.image[~mask], image[~mask])
 
 
@@ -58,7 +58,7 @@ def test_no_measured_pixel_of_a_stack_or_of_channels_changes_either(axes: str) -
 def test_the_command_writes_measured_pixels_beyond_single_precision(
     tmp_path: Path, name: str
 ) -> None:
-    image, mask = large("int32", SIDE, SIDE), holes(SIDE, SIDE)
+    image, mask = draw_large_values("int32", SIDE, SIDE), draw_mask(SIDE, SIDE)
     tifffile.imwrite(tmp_path / "in.tif", image)
     tifffile.imwrite(tmp_path / "mask.tif", mask.astype(np.uint8))
     command = ["inpaint", tmp_path / "in.tif", "--mask", tmp_path / "mask.tif", "--dtype", "same"]
@@ -71,15 +71,15 @@ def test_the_command_writes_measured_pixels_beyond_single_precision(
 
 
 def test_a_result_in_single_precision_says_that_measured_pixels_were_shortened() -> None:
-    image, mask = large("int32", SIDE, SIDE), holes(SIDE, SIDE)
+    image, mask = draw_large_values("int32", SIDE, SIDE), draw_mask(SIDE, SIDE)
     notes = str(make_note("type-shortened", dtype="int32"))
-    assert notes in dip.inpaint(image, mask, **WISH).report["notes"]
-    assert notes not in dip.inpaint(image % 2**24, mask, **WISH).report["notes"]
+    assert notes in dip.inpaint(image, mask, **SETTINGS).report["notes"]
+    assert notes not in dip.inpaint(image % 2**24, mask, **SETTINGS).report["notes"]
 
 
 @pytest.mark.parametrize("settings", [{}, {"tile": 128}])
 def test_a_channel_of_one_value_comes_back_with_that_value(settings: dict[str, int]) -> None:
-    image = np.stack([large("int32", 144, 32), np.full((144, 32), 2**24 + 1, np.int32)])
+    image = np.stack([draw_large_values("int32", 144, 32), np.full((144, 32), 2**24 + 1, np.int32)])
     plan = plan_for(image, "CYX", dtype="same", max_iterations=1, **settings)
     assert bool(plan.tiles) == bool(settings)
     result = drain(plan, image)[1]
@@ -88,12 +88,12 @@ def test_a_channel_of_one_value_comes_back_with_that_value(settings: dict[str, i
 
 
 def test_what_no_fit_has_reached_is_as_in_the_input() -> None:
-    image = large("int32", 3, SIDE, SIDE)
+    image = draw_large_values("int32", 3, SIDE, SIDE)
     plan = plan_for(image, "TYX", dtype="same", max_iterations=4)
     calls = iter(range(10**9))
     result = drain(plan, image, control=lambda: Control.KEEP if next(calls) > 1 else Control.GO)[1]
     assert result is not None
-    assert any("not restored" in one for one in result.report["verdict"]["warnings"])
+    assert any("not restored" in warning for warning in result.report["verdict"]["warnings"])
     np.testing.assert_array_equal(result.image[2], image[2])
 
 

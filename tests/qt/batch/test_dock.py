@@ -196,12 +196,12 @@ def test_a_dock_that_is_closed_amid_a_batch_loses_nothing(bench, scene):
 def test_results_open_as_lazy_layers_in_their_place(bench, scene, monkeypatch):
     bench.dock.folder.setText(str(scene / "whole"))
     bench.wait_for_plan()
-    shown = bench.dock.results
+    layers = bench.dock.results
     place = list(bench.rows).index("b.tif")
-    shown.table.selectRow(place)
-    assert shown.message_label.text() == " ".join(bench.rows["b.tif"].messages)
-    bench.press(shown.with_input)
-    bench.press(shown.show_button)
+    layers.table.selectRow(place)
+    assert layers.message_label.text() == " ".join(bench.rows["b.tif"].messages)
+    bench.press(layers.with_input)
+    bench.press(layers.show_button)
     bench.wait(lambda: len(bench.viewer.layers) == 2)
     below, layer = bench.viewer.layers
     assert (below.name, layer.name) == ("b.tif", "b denoised")
@@ -209,11 +209,11 @@ def test_results_open_as_lazy_layers_in_their_place(bench, scene, monkeypatch):
     np.testing.assert_array_equal(layer.data, tifffile.imread(scene / "whole" / "b.tif"))
     np.testing.assert_allclose([*layer.scale, *below.scale], 0.2)
     assert {str(unit) for unit in (*layer.units, *below.units)} == {"micrometer"}
-    made = layer.metadata[METADATA_KEY]
-    assert json.loads(json.dumps(made)) == made and made["recipe"] == RECIPE.to_dict()
+    metadata = layer.metadata[METADATA_KEY]
+    assert json.loads(json.dumps(metadata)) == metadata and metadata["recipe"] == RECIPE.to_dict()
     assert read_result_provenance(layer) is not None and read_result_provenance(below) is None
-    assert not find_unsaved_inputs(made)  # a script can be made of it
-    bench.press(shown.all_button)
+    assert not find_unsaved_inputs(metadata)  # a script can be made of it
+    bench.press(layers.all_button)
     bench.wait(lambda: "3 results" in bench.message_emitted)
     assert len(bench.viewer.layers) == 6
 
@@ -262,8 +262,8 @@ def test_settings_are_offered_from_presets_of_ones_own_and_the_last_run(bench):
     shelf.save("mine", RECIPE.replace_run_settings(seed=3))
     chooser = bench.dock.recipe
     chooser.refresh()
-    words = [chooser.settings.itemText(place) for place in range(chooser.settings.count())]
-    assert words == ["Fast", "Balanced", "Best", "As in my last run", "My preset 'mine'"]
+    names = [chooser.settings.itemText(place) for place in range(chooser.settings.count())]
+    assert names == ["Fast", "Balanced", "Best", "As in my last run", "My preset 'mine'"]
     chooser.settings.setCurrentIndex(4)
     assert chooser.recipe().run_settings.seed == 3
     chooser.settings.setCurrentIndex(3)
@@ -325,7 +325,9 @@ def test_a_result_that_was_shown_a_network_says_how_it_is_repeated(scene):
         "image": {"layer": "a.tif", "path": str(scene / "in" / "a.tif"), "axes": "YX"},
         "network_file": {"layer": "series.network", "path": "/there/series.network"},
     }
-    made = {"report": report, "input": {"name": "a.tif"}, "inputs": inputs}
-    assert find_unsaved_inputs(made) == [] and set(read_recorded_inputs(made)) == {"image"}
-    assert '"/there/series.network"' in write_python_script(build_repetition(made, {}))
-    assert "--network-file /there/series.network" in format_command_line(build_repetition(made, {}))
+    metadata = {"report": report, "input": {"name": "a.tif"}, "inputs": inputs}
+    assert find_unsaved_inputs(metadata) == [] and set(read_recorded_inputs(metadata)) == {"image"}
+    assert '"/there/series.network"' in write_python_script(build_repetition(metadata, {}))
+    assert "--network-file /there/series.network" in format_command_line(
+        build_repetition(metadata, {})
+    )

@@ -88,11 +88,13 @@ def test_impedance_is_drawn_while_it_runs_and_its_report_saved_and_opened(
     bench.wait_for_end()
     curves = {name: curve.getOriginalDataset() for name, curve in dock.plot.curves.items()}
     assert list(curves) == ["image", "image_and_noise", "shuffled", "noise"]
-    found = dock.results._result
+    result = dock.results._result
     for name, (iteration, energy) in curves.items():
         assert iteration.tolist() == list(range(1, ITERATIONS + 1))
-        assert energy.tolist() == found.energies[name].tolist()
-    assert f"{found.score:.3f}" in dock.results.headline.text() and "score" in bench.message_emitted
+        assert energy.tolist() == result.energies[name].tolist()
+    assert (
+        f"{result.score:.3f}" in dock.results.headline.text() and "score" in bench.message_emitted
+    )
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
     opened = []
     monkeypatch.setattr(
@@ -103,9 +105,9 @@ def test_impedance_is_drawn_while_it_runs_and_its_report_saved_and_opened(
     bench.wait(dock.results.open_button.isEnabled)
     bench.press(dock.results.open_button)
     page = tmp_path / "mitochondria impedance" / "impedance.html"
-    assert opened == [str(page)] and f"{found.score:.3f}" in page.read_text(encoding="utf-8")
+    assert opened == [str(page)] and f"{result.score:.3f}" in page.read_text(encoding="utf-8")
     rows = list(csv.DictReader((page.parent / "impedance.csv").read_text().splitlines()))
-    assert [float(row["noise"]) for row in rows] == found.energies["noise"].tolist()
+    assert [float(row["noise"]) for row in rows] == result.energies["noise"].tolist()
 
 
 @pytest.mark.gl
@@ -145,17 +147,17 @@ def test_the_network_that_suits_an_image_is_kept_as_a_preset_for_denoising(bench
     assert "6 fits of 12" in dock.plan_label.text()
     bench.run()
     bench.wait_for_end()
-    results, found = dock.results, dock.results._result
+    results, result = dock.results, dock.results._result
     assert results.table.rowCount() == 3
     errors = [float(results.table.item(row, 1).text()) for row in range(3)]
     assert errors == sorted(errors)
     results.table.setCurrentCell(2, 0)
-    worst = max(found.fits, key=lambda one: one.validation_error)
+    worst = max(result.fits, key=lambda fit: fit.validation_error)
     assert dock.plot.group == label_architecture(worst.architecture)
-    other = next(one for one in found.fits if one.architecture.name == "decoder")
+    other = next(fit for fit in result.fits if fit.architecture.name == "decoder")
     better = 0 * other.validation_errors  # as if it were better for certain
     other = replace(other, validation_errors=better, errors=0 * other.errors)
-    results._result = replace(found, fits=(*found.fits[:1], other))
+    results._result = replace(result, fits=(*result.fits[:1], other))
     bench.press(results.preset_button)
     (name,) = open_saved_settings("denoise").names()
     kept = open_saved_settings("denoise").load(name)
@@ -216,9 +218,9 @@ def test_the_words_around_the_curves_have_room(experiment, qtbot):
     plot.resize(320, plot.height())
     plot.show()
     plot.grab()  # lays it out
-    title, left = plot.getPlotItem().titleLabel, plot.getAxis("left")
+    title, axis = plot.getPlotItem().titleLabel, plot.getAxis("left")
     assert title.item.boundingRect().height() <= title.size().height() + 8  # Qt's own margins
-    assert left.label.boundingRect().width() <= plot.height()
+    assert axis.label.boundingRect().width() <= plot.height()
 
 
 def test_another_network_is_asked_for_where_one_is_fitted(qapp):
@@ -234,13 +236,13 @@ def test_the_pace_leaves_pauses_out():
     from napari_dip.explore.results import IterationUpdate
     from napari_dip.pipeline.events import Event, Progress
 
-    now, wish = [0.0], [Control.GO]
-    pace = ExperimentTimer(lambda: wish[0], lambda: now[0])
+    now, answer = [0.0], [Control.GO]
+    pace = ExperimentTimer(lambda: answer[0], lambda: now[0])
     now[0] = 100.0
     pace.add_time_left(IterationUpdate(Event(message="a"), {}))
-    now[0], wish[0] = 110.0, Control.PAUSE
+    now[0], answer[0] = 110.0, Control.PAUSE
     pace()
-    now[0], wish[0] = 4110.0, Control.GO
+    now[0], answer[0] = 4110.0, Control.GO
     pace()
     assert pace.add_time_left(
         IterationUpdate(Event(message="a", progress=Progress(done=0.5)), {})

@@ -43,8 +43,8 @@ def test_the_selected_image_is_chosen(viewer, chooser):
 def test_a_result_is_not_followed_but_may_be_chosen_by_hand(viewer, chooser):
     viewer.add_image(picture(), name="cells")
     for shows in ("result", "residual", "snapshot"):
-        made = {"napari_dip": {"recipe": {"task": "denoise"}, "shows": shows}}
-        layer = viewer.add_image(picture(), name=shows, metadata=made)
+        metadata = {"napari_dip": {"recipe": {"task": "denoise"}, "shows": shows}}
+        layer = viewer.add_image(picture(), name=shows, metadata=metadata)
         assert viewer.layers.selection.active is layer
         assert chooser.get_layer().name == "cells"
     choose_by_hand(chooser, "residual")
@@ -54,8 +54,8 @@ def test_a_result_is_not_followed_but_may_be_chosen_by_hand(viewer, chooser):
 
 
 def test_a_result_is_taken_where_there_is_nothing_else(viewer, chooser):
-    made = {"napari_dip": {"recipe": {"task": "denoise"}, "shows": "result"}}
-    viewer.add_image(picture(), name="cells denoised", metadata=made)
+    metadata = {"napari_dip": {"recipe": {"task": "denoise"}, "shows": "result"}}
+    viewer.add_image(picture(), name="cells denoised", metadata=metadata)
     assert chooser.get_layer().name == "cells denoised"
 
 
@@ -133,10 +133,10 @@ def test_axis_labels_of_the_layer_are_believed(viewer, chooser):
 
 def test_new_data_in_the_chosen_layer_is_noticed(viewer, chooser):
     layer = viewer.add_image(picture(), name="cells")
-    seen = []
-    chooser.changed.connect(lambda: seen.append(chooser.read_header().shape))
+    changes = []
+    chooser.changed.connect(lambda: changes.append(chooser.read_header().shape))
     layer.data = picture()[:20, :24]
-    assert seen[-1] == (20, 24)
+    assert changes[-1] == (20, 24)
 
 
 def test_a_disconnected_chooser_hears_nothing(viewer, chooser, qtbot):

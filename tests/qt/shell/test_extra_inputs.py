@@ -27,46 +27,48 @@ def viewer():
 
 
 @pytest.fixture
-def further(viewer, qtbot):
+def extra_inputs(viewer, qtbot):
     further = ExtraInputs(viewer, (MASK, SECOND))
     qtbot.addWidget(further)
     yield further
     further.disconnect_viewer()
 
 
-def offered(further, name):
-    combo = further.combos[name]
+def list_offered(extra_inputs, name):
+    combo = extra_inputs.combos[name]
     return [combo.itemText(index) for index in range(combo.count())]
 
 
-def test_each_list_offers_the_layers_of_its_kinds(viewer, further):
+def test_each_list_offers_the_layers_of_its_kinds(viewer, extra_inputs):
     image = viewer.add_image(np.zeros((8, 9)), name="cells")
     viewer.add_image(np.zeros((8, 9)), name="again")
     viewer.add_labels(np.zeros((8, 9), int), name="holes")
     viewer.add_points(np.zeros((1, 2)), name="points")
-    further.set_image(image)
-    assert offered(further, "mask") == ["holes", "again"]
-    assert offered(further, "second") == [NO_LAYER, "again"]
+    extra_inputs.set_image(image)
+    assert list_offered(extra_inputs, "mask") == ["holes", "again"]
+    assert list_offered(extra_inputs, "second") == [NO_LAYER, "again"]
 
 
-def test_what_may_be_left_out_is_left_out_at_first(viewer, further):
+def test_what_may_be_left_out_is_left_out_at_first(viewer, extra_inputs):
     viewer.add_image(np.zeros((8, 9)), name="again")
-    assert further.get_layer("second") is None
-    assert set(further.read_headers()) == {"mask"}
+    assert extra_inputs.get_layer("second") is None
+    assert set(extra_inputs.read_headers()) == {"mask"}
 
 
-def test_pictures_of_ours_are_offered_and_never_taken_unasked(viewer, further):
-    made = {"napari_dip": {"recipe": {"task": "denoise"}, "shows": "residual"}}
+def test_pictures_of_ours_are_offered_and_never_taken_unasked(viewer, extra_inputs):
+    metadata = {"napari_dip": {"recipe": {"task": "denoise"}, "shows": "residual"}}
     image = viewer.add_image(np.zeros((8, 9)), name="second mask")
-    further.set_image(image)
-    viewer.add_image(np.zeros((8, 9)), name="second mask residual", metadata=made)
-    assert offered(further, "second") == [NO_LAYER, "second mask residual"]
-    assert offered(further, "mask") == ["second mask residual"]
-    assert further.get_chosen_layers() == {} and further.read_headers() == {}
+    extra_inputs.set_image(image)
+    viewer.add_image(np.zeros((8, 9)), name="second mask residual", metadata=metadata)
+    assert list_offered(extra_inputs, "second") == [NO_LAYER, "second mask residual"]
+    assert list_offered(extra_inputs, "mask") == ["second mask residual"]
+    assert extra_inputs.get_chosen_layers() == {} and extra_inputs.read_headers() == {}
     viewer.add_image(np.zeros((8, 9)), name="again")
     viewer.layers.move(2, 1)  # below the residual
-    further.refresh()
-    assert further.get_layer("mask").name == "again" and further.get_layer("second") is None
+    extra_inputs.refresh()
+    assert (
+        extra_inputs.get_layer("mask").name == "again" and extra_inputs.get_layer("second") is None
+    )
 
 
 def test_a_psf_that_was_found_is_taken_for_the_psf(viewer, qtbot):
@@ -75,19 +77,19 @@ def test_a_psf_that_was_found_is_taken_for_the_psf(viewer, qtbot):
         (Input(name="psf", label="PSF", help="The blur.", layers=("image",), optional=True),),
     )
     qtbot.addWidget(further)
-    made = {"recipe": {"task": "blind-deblur"}}
+    psf_metadata = {"recipe": {"task": "blind-deblur"}}
     for name, shows in (("cells psf restored", "result"), ("cells PSF", "found")):
-        metadata = {"napari_dip": {**made, "shows": shows}}
+        metadata = {"napari_dip": {**psf_metadata, "shows": shows}}
         viewer.add_image(np.zeros((8, 9)), name=name, metadata=metadata)
     assert further.get_layer("psf").name == "cells PSF"
     further.disconnect_viewer()
 
 
-def test_a_labels_layer_is_handed_over_as_it_is(viewer, further):
+def test_a_labels_layer_is_handed_over_as_it_is(viewer, extra_inputs):
     labels = np.arange(72).reshape(8, 9)
     viewer.add_labels(labels, name="holes")
-    assert further.read_headers()["mask"].shape == (8, 9)
-    np.testing.assert_array_equal(further.read_pixels()["mask"], labels)
+    assert extra_inputs.read_headers()["mask"].shape == (8, 9)
+    np.testing.assert_array_equal(extra_inputs.read_pixels()["mask"], labels)
 
 
 def test_shapes_are_drawn_onto_the_image_wherever_both_lie(viewer):
@@ -101,29 +103,29 @@ def test_shapes_are_drawn_onto_the_image_wherever_both_lie(viewer):
     np.testing.assert_allclose(inside.max(0), (8, 10), atol=1)
 
 
-def test_an_empty_shapes_layer_has_no_pixels(viewer, further):
+def test_an_empty_shapes_layer_has_no_pixels(viewer, extra_inputs):
     image = viewer.add_image(np.zeros((20, 30)), name="cells")
     viewer.add_shapes(name="drawing")
-    further.set_image(image)
-    assert further.read_headers()["mask"].shape == (0, 0)
+    extra_inputs.set_image(image)
+    assert extra_inputs.read_headers()["mask"].shape == (0, 0)
 
 
-def test_a_choice_outlasts_new_layers_and_renaming_the_others(viewer, further):
+def test_a_choice_outlasts_new_layers_and_renaming_the_others(viewer, extra_inputs):
     viewer.add_labels(np.zeros((8, 9), int), name="first")
     viewer.add_labels(np.zeros((8, 9), int), name="second")
-    combo = further.combos["mask"]
+    combo = extra_inputs.combos["mask"]
     combo.setCurrentIndex(combo.findText("first"))
     viewer.add_labels(np.zeros((8, 9), int), name="third")
-    assert further.get_layer("mask").name == "first"
+    assert extra_inputs.get_layer("mask").name == "first"
 
 
-def test_a_change_is_told_and_after_the_dock_is_gone_nothing_is(viewer, further):
+def test_a_change_is_told_and_after_the_dock_is_gone_nothing_is(viewer, extra_inputs):
     heard = []
-    further.changed.connect(lambda: heard.append(True))
+    extra_inputs.changed.connect(lambda: heard.append(True))
     viewer.add_labels(np.zeros((8, 9), int), name="holes")
     assert heard
     heard.clear()
-    further.disconnect_viewer()
+    extra_inputs.disconnect_viewer()
     viewer.add_labels(np.zeros((8, 9), int), name="more")
     assert not heard
 
@@ -167,23 +169,25 @@ def test_a_long_label_stands_above_its_list_where_the_dock_is_narrow(viewer, qtb
     further.disconnect_viewer()
 
 
-def test_a_mask_with_nothing_painted_is_refused_before_run_until_a_stroke(viewer, further, qtbot):
+def test_a_mask_with_nothing_painted_is_refused_before_run_until_a_stroke(
+    viewer, extra_inputs, qtbot
+):
     image = viewer.add_image(np.zeros((16, 16)), name="cells")
     holes = viewer.add_labels(np.zeros((16, 16), int), name="holes")
-    further.set_image(image)
-    further.choose({"mask": "holes"})
+    extra_inputs.set_image(image)
+    extra_inputs.choose({"mask": "holes"})
     plan = preflight(
         make_recipe("inpaint"),
         read_layer_header(image),
         get_allowed_machine(),
-        further.read_headers(),
+        extra_inputs.read_headers(),
     )
-    assert further.check_drawings(plan).code == "mask-empty"
-    told = []
-    further.changed.connect(lambda: told.append(further.check_drawings(plan)))
+    assert extra_inputs.check_drawings(plan).code == "mask-empty"
+    refusals = []
+    extra_inputs.changed.connect(lambda: refusals.append(extra_inputs.check_drawings(plan)))
     holes.paint((5, 5), 1)
-    assert told[-1] is None  # at once: Run may be pressed now
-    assert further.check_drawings(plan) is None
-    with qtbot.waitSignal(further.changed, timeout=2000):
+    assert refusals[-1] is None  # at once: Run may be pressed now
+    assert extra_inputs.check_drawings(plan) is None
+    with qtbot.waitSignal(extra_inputs.changed, timeout=2000):
         holes.undo()
-    assert further.check_drawings(plan).code == "mask-empty"
+    assert extra_inputs.check_drawings(plan).code == "mask-empty"

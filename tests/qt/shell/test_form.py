@@ -59,15 +59,15 @@ def test_what_is_typed_reaches_the_recipe(form):
 
 
 def test_any_change_is_told(form, qtbot):
-    told = []
-    form.changed.connect(lambda: told.append(True))
+    changes = []
+    form.changed.connect(lambda: changes.append(True))
     form.widgets["gain"].native.setText("2")
     form.widgets["preset"].value = "best"
-    assert len(told) == 2
+    assert len(changes) == 2
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "words"),
+    ("name", "text", "message"),
     [
         ("gain", "abc", "'Gain' cannot be 'abc': it is not a number"),
         ("gain", "-1", "'Gain' cannot be '-1'"),
@@ -79,30 +79,30 @@ def test_any_change_is_told(form, qtbot):
         ("time_limit", "0", "'Time limit' cannot be '0'"),
     ],
 )
-def test_a_wrong_value_is_refused_under_the_name_that_the_dock_shows(form, name, text, words):
+def test_a_wrong_value_is_refused_under_the_name_that_the_dock_shows(form, name, text, message):
     form.widgets[name].value = text
     with pytest.raises(RefusedError) as refused:
         form.build_recipe()
-    assert words in refused.value.refusal.sentence
+    assert message in refused.value.refusal.sentence
     assert name not in refused.value.refusal.message
     assert "empty" in refused.value.refusal.remedy
 
 
 def test_no_code_words_are_shown(form):
-    shown = [
+    texts = [
         label.text()
         for page in (form.basic_page, form.advanced_page)
         for label in page.findChildren(QLabel)
     ]
     for widget in form.widgets.values():
-        shown += [str(widget.native.toolTip())]
-        shown += [str(text) for text, _ in getattr(widget, "_choices", None) or []]
+        texts += [str(widget.native.toolTip())]
+        texts += [str(text) for text, _ in getattr(widget, "_choices", None) or []]
         if hasattr(widget.native, "itemText"):
-            shown += [widget.native.itemText(index) for index in range(widget.native.count())]
-    assert all(shown)
-    for words in shown:
+            texts += [widget.native.itemText(index) for index in range(widget.native.count())]
+    assert all(texts)
+    for shown_text in texts:
         for code in ("_", "None", "float32", "torch", "auto)", "poisson-gaussian", "Literal"):
-            assert code not in words, words
+            assert code not in shown_text, shown_text
 
 
 def test_an_empty_field_says_what_it_stands_for(qtbot):
@@ -129,8 +129,8 @@ def test_in_a_narrow_dock_the_usual_choices_are_whole(form):
     for name, widget in form.widgets.items():
         box = widget.native
         if isinstance(box, QComboBox) and form.advanced_page.isAncestorOf(box):
-            words = box.fontMetrics().horizontalAdvance(box.currentText())
-            assert words < box.width() - 40, name  # napari's arrow and padding
+            width = box.fontMetrics().horizontalAdvance(box.currentText())
+            assert width < box.width() - 40, name  # napari's arrow and padding
 
 
 def test_scrolling_over_a_field_does_not_change_it(form, qtbot):

@@ -26,21 +26,21 @@ class Desk:
 
     def __init__(self):
         self.parent = QObject()
-        self.seen, self.said, self.states, self.refusals = [], [], [], []
+        self.progress, self.said, self.states, self.refusals = [], [], [], []
         self.jobs = JobController(self, self.parent, nothing_message="Nothing.")
         self.jobs.message_emitted.connect(self.said.append)
         self.jobs.state_changed.connect(self.states.append)
         self.jobs.refused.connect(self.refusals.append)
 
     def begin_job(self, request):
-        self.seen.append(f"begin {request.label}")
+        self.progress.append(f"begin {request.label}")
 
     def accept_outcome(self, request, outcome):
-        self.seen.append(f"accept {outcome}")
+        self.progress.append(f"accept {outcome}")
         return f"Done: {outcome}."
 
     def release_job(self):
-        self.seen.append("release")
+        self.progress.append("release")
         return ""
 
     def describe_discard(self):
@@ -80,12 +80,12 @@ def test_a_job_is_planned_runs_pauses_and_ends_in_what_it_found(desk, qtbot):
     jobs.keep()
     qtbot.waitUntil(lambda: not jobs.is_busy)
     assert desk.states == [PLANNED, WAITING, RUNNING, PAUSED, RUNNING, STOPPING, FINISHED, PLANNED]
-    assert desk.seen == ["begin Denoise cells", "accept picture", "release"]
+    assert desk.progress == ["begin Denoise cells", "accept picture", "release"]
     assert desk.said == [
         "Getting ready",
         "Paused",
         "Going on",
-        "Stopping, the best picture so far is kept",
+        "Stopping, the best image so far is kept",
         "Done: picture.",
     ]
 
@@ -102,7 +102,7 @@ def test_a_discarded_job_lets_another_begin_and_shows_nothing_more(desk, qtbot):
     assert desk.states[-2:] == [DISCARDED, PLANNED] and desk.said[-1] == "Thrown away."
     desk.jobs.start([request_of("second", waits=False)])
     qtbot.waitUntil(lambda: not desk.jobs.is_busy)
-    assert desk.seen == ["begin first", "release", "begin second", "accept picture", "release"]
+    assert desk.progress == ["begin first", "release", "begin second", "accept picture", "release"]
 
 
 def test_a_job_without_an_outcome_says_so(desk, qtbot):
@@ -118,13 +118,13 @@ def test_a_failure_ends_in_words_and_what_would_follow_is_dropped(desk, qtbot, o
     qtbot.waitUntil(lambda: bool(desk.refusals))
     assert not desk.jobs.is_busy and desk.jobs.remaining == ()
     assert desk.said[-1] == desk.refusals[0].message
-    assert desk.seen == ["begin Denoise cells", "release"]
+    assert desk.progress == ["begin Denoise cells", "release"]
 
 
 def test_jobs_follow_each_other_without_a_hand(desk, qtbot):
     desk.jobs.start([request_of(label, waits=False) for label in ("first", "second")])
     qtbot.waitUntil(lambda: not desk.jobs.is_busy)
-    assert [text for text in desk.seen if "begin" in text] == ["begin first", "begin second"]
+    assert [text for text in desk.progress if "begin" in text] == ["begin first", "begin second"]
 
 
 def test_a_job_that_cannot_begin_is_said_and_leaves_the_queue(desk, qtbot, monkeypatch):
@@ -137,20 +137,22 @@ def test_a_job_that_cannot_begin_is_said_and_leaves_the_queue(desk, qtbot, monke
     assert desk.said[-1] == "The run could not be started: no activity today."
     assert not desk.jobs.is_busy
     desk.jobs.start([request_of(waits=False)])
-    qtbot.waitUntil(lambda: "accept picture" in desk.seen)
+    qtbot.waitUntil(lambda: "accept picture" in desk.progress)
 
 
 def test_two_docks_take_turns_and_who_leaves_the_queue_computes_nothing(desk, qtbot):
-    beside = Desk()
+    second = Desk()
     desk.jobs.start([request_of("first")])
-    beside.jobs.start([request_of("second")])
-    assert beside.jobs.state is WAITING and "'first'" in beside.said[-1]
-    beside.jobs.discard()
-    assert beside.said[-1] == "Discarded, nothing was kept." and "begin second" not in beside.seen
-    beside.jobs.start([request_of("third", waits=False)])
+    second.jobs.start([request_of("second")])
+    assert second.jobs.state is WAITING and "'first'" in second.said[-1]
+    second.jobs.discard()
+    assert (
+        second.said[-1] == "Discarded, nothing was kept." and "begin second" not in second.progress
+    )
+    second.jobs.start([request_of("third", waits=False)])
     desk.jobs.keep()
-    qtbot.waitUntil(lambda: not beside.jobs.is_busy)
-    assert beside.seen == ["release", "begin third", "accept picture", "release"]
+    qtbot.waitUntil(lambda: not second.jobs.is_busy)
+    assert second.progress == ["release", "begin third", "accept picture", "release"]
 
 
 def test_a_job_whose_dock_is_deleted_is_discarded(qtbot):

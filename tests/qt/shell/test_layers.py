@@ -26,7 +26,7 @@ from napari_dip.qt.shell.layers import (
 from napari_dip.qt.shell.run_completion import PendingResult
 
 
-def restored(image, **report):
+def make_result(image, **report):
     recipe = make_recipe("denoise", seed=3)
     return Restoration(
         image=image,
@@ -40,7 +40,7 @@ def restored(image, **report):
     )
 
 
-def target_of(layer):
+def make_target(layer):
     return ResultTarget(name=layer.name, layer_attributes=copy_layer_attributes(layer))
 
 
@@ -50,7 +50,7 @@ def viewer():
 
 
 @pytest.fixture
-def turned(viewer, noisy):
+def rotated_layer(viewer, noisy):
     """A layer with everything that can be set about its place and look."""
     return viewer.add_image(
         noisy,
@@ -71,14 +71,14 @@ def turned(viewer, noisy):
     )
 
 
-def test_a_result_lies_and_looks_as_its_input(viewer, turned, noisy):
-    result = add_result(viewer, target_of(turned), restored(noisy.astype(np.float32)))
+def test_a_result_lies_and_looks_as_its_input(viewer, rotated_layer, noisy):
+    result = add_result(viewer, make_target(rotated_layer), make_result(noisy.astype(np.float32)))
     for name in ("scale", "translate", "rotate", "shear", "contrast_limits"):
-        np.testing.assert_allclose(getattr(result, name), getattr(turned, name))
-    np.testing.assert_allclose(result.affine.affine_matrix, turned.affine.affine_matrix)
+        np.testing.assert_allclose(getattr(result, name), getattr(rotated_layer, name))
+    np.testing.assert_allclose(result.affine.affine_matrix, rotated_layer.affine.affine_matrix)
     for name in ("units", "axis_labels", "blending", "opacity", "gamma", "visible", "rgb"):
-        assert getattr(result, name) == getattr(turned, name)
-    assert result.colormap.name == turned.colormap.name
+        assert getattr(result, name) == getattr(rotated_layer, name)
+    assert result.colormap.name == rotated_layer.colormap.name
     assert result.data.dtype == np.float32
 
 
@@ -87,25 +87,25 @@ def test_one_bright_scratch_on_the_input_leaves_preview_and_result_in_sight(view
     scratched[:, 30] = 65535
     layer = viewer.add_image(scratched, name="scratch")
     filled = noisy.astype(np.float32)
-    preview = Preview(viewer, target_of(layer))
+    preview = Preview(viewer, make_target(layer))
     preview.show(filled / 4)
     preview.show(filled)
-    result = add_result(viewer, target_of(layer), restored(filled))
+    result = add_result(viewer, make_target(layer), make_result(filled))
     assert result.contrast_limits == [filled.min(), filled.max()]
-    shown = viewer.layers["scratch preview"]
-    assert shown.contrast_limits == [filled.min() / 4, filled.max()]
-    shown.contrast_limits = (5, 50)
+    preview_layer = viewer.layers["scratch preview"]
+    assert preview_layer.contrast_limits == [filled.min() / 4, filled.max()]
+    preview_layer.contrast_limits = (5, 50)
     preview.show(2 * filled)
     preview.show(3 * filled)
-    assert shown.contrast_limits == [5, 50]  # by hand, so they stay
+    assert preview_layer.contrast_limits == [5, 50]  # by hand, so they stay
     layer.contrast_limits = (10, 3 * filled.max())
-    assert add_result(viewer, target_of(layer), restored(filled)).contrast_limits == pytest.approx(
-        [10, 3 * filled.max()]
-    )
+    assert add_result(
+        viewer, make_target(layer), make_result(filled)
+    ).contrast_limits == pytest.approx([10, 3 * filled.max()])
 
 
-def test_a_result_says_how_it_came_about_in_plain_json(viewer, turned, noisy):
-    answer = restored(
+def test_a_result_says_how_it_came_about_in_plain_json(viewer, rotated_layer, noisy):
+    answer = make_result(
         noisy,
         iterations=12,
         seconds=1.5,
@@ -113,11 +113,11 @@ def test_a_result_says_how_it_came_about_in_plain_json(viewer, turned, noisy):
         input_sha256="ab" * 32,
         validation_loss=[[8, 0.1]],
     )
-    result = add_result(viewer, target_of(turned), answer)
+    result = add_result(viewer, make_target(rotated_layer), answer)
     provenance = result.metadata[METADATA_KEY]
     assert json.loads(json.dumps(provenance, allow_nan=False)) == provenance
     assert result.metadata["microscope"] == "confocal"
-    assert METADATA_KEY not in turned.metadata
+    assert METADATA_KEY not in rotated_layer.metadata
     assert provenance["recipe"] == {"schema": 2, "task": "denoise", "settings": {}, "seed": 3}
     assert provenance["input"] == {"name": "turned", "sha256": "ab" * 32}
     assert (provenance["seed"], provenance["iterations"], provenance["device"]) == (
@@ -130,26 +130,28 @@ def test_a_result_says_how_it_came_about_in_plain_json(viewer, turned, noisy):
 
 @pytest.mark.parametrize("shape", [(5, 5), (2, 5, 5)])
 def test_a_psf_that_was_found_lies_beside_the_picture_in_pixels_of_its_size(
-    viewer, turned, noisy, shape
+    viewer, rotated_layer, noisy, shape
 ):
     psf = np.full(shape, 1 / 25, np.float32)
     recipe = make_recipe("blind-deblur", psf_size=5)
-    answer = replace(restored(noisy), recipe=recipe, learned={"psf": psf})
-    result = add_result(viewer, target_of(turned), answer)
+    answer = replace(make_result(noisy), recipe=recipe, learned={"psf": psf})
+    result = add_result(viewer, make_target(rotated_layer), answer)
     assert [layer.name for layer in viewer.layers][-2:] == ["turned PSF", result.name]
     layer = viewer.layers["turned PSF"]
     np.testing.assert_array_equal(layer.data, psf)
-    np.testing.assert_allclose(layer.scale[-2:], turned.scale)
+    np.testing.assert_allclose(layer.scale[-2:], rotated_layer.scale)
     assert layer.metadata[METADATA_KEY]["recipe"]["task"] == "blind-deblur"
 
 
-def test_results_get_names_of_their_own(viewer, turned, noisy):
-    names = [add_result(viewer, target_of(turned), restored(noisy)).name for _ in range(3)]
+def test_results_get_names_of_their_own(viewer, rotated_layer, noisy):
+    names = [
+        add_result(viewer, make_target(rotated_layer), make_result(noisy)).name for _ in range(3)
+    ]
     assert names == ["turned denoised", "turned denoised [1]", "turned denoised [2]"]
 
 
-def test_there_is_one_preview_layer_however_many_pictures_come(viewer, turned, noisy):
-    preview = Preview(viewer, target_of(turned))
+def test_there_is_one_preview_layer_however_many_pictures_come(viewer, rotated_layer, noisy):
+    preview = Preview(viewer, make_target(rotated_layer))
     for value in range(5):
         preview.show(np.full(noisy.shape, value, np.float32))
     assert [layer.name for layer in viewer.layers] == ["turned", "turned preview"]
@@ -159,8 +161,8 @@ def test_there_is_one_preview_layer_however_many_pictures_come(viewer, turned, n
     assert [layer.name for layer in viewer.layers] == ["turned"]
 
 
-def test_a_preview_that_the_user_removed_does_not_come_back(viewer, turned, noisy):
-    preview = Preview(viewer, target_of(turned))
+def test_a_preview_that_the_user_removed_does_not_come_back(viewer, rotated_layer, noisy):
+    preview = Preview(viewer, make_target(rotated_layer))
     preview.show(noisy.astype(np.float32))
     viewer.layers.remove("turned preview")
     preview.show(noisy.astype(np.float32))
@@ -169,9 +171,9 @@ def test_a_preview_that_the_user_removed_does_not_come_back(viewer, turned, nois
     assert [layer.name for layer in viewer.layers] == ["turned"]
 
 
-def test_preview_and_result_leave_selection_camera_and_sliders_alone(viewer, turned, noisy):
+def test_preview_and_result_leave_selection_camera_and_sliders_alone(viewer, rotated_layer, noisy):
     stack = viewer.add_image(np.zeros((7, 64, 64)), name="stack")
-    viewer.layers.selection = {turned, stack}
+    viewer.layers.selection = {rotated_layer, stack}
     viewer.layers.selection.active = stack
     viewer.dims.set_current_step(0, 2)
     viewer.scene.camera.zoom, viewer.scene.camera.center = 3.5, (0, 11, 12)
@@ -182,9 +184,9 @@ def test_preview_and_result_leave_selection_camera_and_sliders_alone(viewer, tur
         viewer.scene.camera.zoom,
         viewer.scene.camera.center,
     )
-    preview = Preview(viewer, target_of(turned))
+    preview = Preview(viewer, make_target(rotated_layer))
     preview.show(noisy.astype(np.float32))
-    add_result(viewer, target_of(turned), restored(noisy))
+    add_result(viewer, make_target(rotated_layer), make_result(noisy))
     preview.remove()
     after = (
         set(viewer.layers.selection),
@@ -196,9 +198,9 @@ def test_preview_and_result_leave_selection_camera_and_sliders_alone(viewer, tur
     assert after == before
 
 
-def test_a_selected_layer_that_goes_away_is_not_selected_again(viewer, turned):
+def test_a_selected_layer_that_goes_away_is_not_selected_again(viewer, rotated_layer):
     with preserve_view(viewer):
-        viewer.layers.remove(turned)
+        viewer.layers.remove(rotated_layer)
     assert not viewer.layers.selection
 
 
@@ -224,33 +226,33 @@ def test_the_size_of_a_pixel_goes_with_each_axis():
     assert spec.units == ("micrometer", "micrometer", "pixel")
 
 
-def shown_and_new(viewer, turned):
+def add_both_ways(viewer, rotated_layer):
     """Take one result into the layer of a preview, and add the same to another viewer."""
     rng = np.random.default_rng(5)
-    first, last = (rng.normal(3, 1, turned.data.shape).astype(np.float32) for _ in range(2))
-    preview = Preview(viewer, target_of(turned))
+    first, last = (rng.normal(3, 1, rotated_layer.data.shape).astype(np.float32) for _ in range(2))
+    preview = Preview(viewer, make_target(rotated_layer))
     preview.show(first)
     layer = viewer.layers[-1]
-    result = restored(last, note="kept")
-    into = add_result(viewer, target_of(turned), result, preview=preview)
+    result = make_result(last, note="kept")
+    into = add_result(viewer, make_target(rotated_layer), result, preview=preview)
     other = ViewerModel()
-    other.add_layer(Image(turned.data, name=turned.name))
-    new = add_result(other, target_of(turned), result)
+    other.add_layer(Image(rotated_layer.data, name=rotated_layer.name))
+    new = add_result(other, make_target(rotated_layer), result)
     return preview, layer, into, new
 
 
-def test_the_layer_of_the_preview_shows_the_result_as_a_new_one_would(viewer, turned):
-    preview, shown, into, new = shown_and_new(viewer, turned)
-    assert into is shown
-    assert list(viewer.layers) == [turned, into]
-    (data, state, kind), (expected, wish, same) = (
+def test_the_layer_of_the_preview_shows_the_result_as_a_new_one_would(viewer, rotated_layer):
+    preview, before, into, new = add_both_ways(viewer, rotated_layer)
+    assert into is before
+    assert list(viewer.layers) == [rotated_layer, into]
+    (data, state, kind), (expected, limits, same) = (
         into.as_layer_data_tuple(),
         new.as_layer_data_tuple(),
     )
     assert kind == same
     assert data is expected
-    assert state.keys() == wish.keys()
-    for key, value in wish.items():
+    assert state.keys() == limits.keys()
+    for key, value in limits.items():
         np.testing.assert_equal(state[key], value, key)
     assert into.name == new.name == "turned denoised"
     assert into.contrast_limits_range == new.contrast_limits_range
@@ -261,38 +263,40 @@ def test_the_layer_of_the_preview_shows_the_result_as_a_new_one_would(viewer, tu
     assert into.data is data
 
 
-def test_what_was_set_for_the_preview_alone_does_not_stay(viewer, turned):
-    preview = Preview(viewer, target_of(turned))
-    picture = np.ones(turned.data.shape, np.float32)
+def test_what_was_set_for_the_preview_alone_does_not_stay(viewer, rotated_layer):
+    preview = Preview(viewer, make_target(rotated_layer))
+    picture = np.ones(rotated_layer.data.shape, np.float32)
     preview.show(picture)
     layer = viewer.layers[-1]
     layer.visible, layer.opacity, layer.colormap = False, 0.2, "magma"
-    into = add_result(viewer, target_of(turned), restored(picture), preview=preview)
+    into = add_result(viewer, make_target(rotated_layer), make_result(picture), preview=preview)
     assert into is layer
     assert (into.visible, into.opacity, into.colormap) == (
-        turned.visible,
-        turned.opacity,
-        turned.colormap,
+        rotated_layer.visible,
+        rotated_layer.opacity,
+        rotated_layer.colormap,
     )
 
 
-def test_a_second_result_has_a_name_of_its_own(viewer, turned):
-    names = [shown_and_new(viewer, turned)[2].name for _ in range(2)]
+def test_a_second_result_has_a_name_of_its_own(viewer, rotated_layer):
+    names = [add_both_ways(viewer, rotated_layer)[2].name for _ in range(2)]
     assert names == ["turned denoised", "turned denoised [1]"]
 
 
 @pytest.mark.parametrize("why", ["removed", "below another", "another size", "never shown"])
-def test_a_preview_that_cannot_show_the_result_leaves_it_a_layer_of_its_own(viewer, turned, why):
-    preview = Preview(viewer, target_of(turned))
-    picture = np.ones(turned.data.shape, np.float32)
+def test_a_preview_that_cannot_show_the_result_leaves_it_a_layer_of_its_own(
+    viewer, rotated_layer, why
+):
+    preview = Preview(viewer, make_target(rotated_layer))
+    picture = np.ones(rotated_layer.data.shape, np.float32)
     if why != "never shown":
         preview.show(picture[:-1] if why == "another size" else picture)
-        shown = viewer.layers[-1]
+        preview_layer = viewer.layers[-1]
     if why == "removed":
-        viewer.layers.remove(shown)
+        viewer.layers.remove(preview_layer)
     elif why == "below another":
         viewer.add_image(picture, name="kept")
-    new = add_result(viewer, target_of(turned), restored(picture), preview=preview)
+    new = add_result(viewer, make_target(rotated_layer), make_result(picture), preview=preview)
     assert viewer.layers[-1] is new
     assert new.data is not None
     preview.remove()
@@ -301,19 +305,19 @@ def test_a_preview_that_cannot_show_the_result_leaves_it_a_layer_of_its_own(view
 
 
 @pytest.mark.parametrize("failing", ["data", "name"])
-def test_a_result_is_not_lost_with_a_preview_that_fails_to_show_it(viewer, turned, failing):
-    picture = np.ones(turned.data.shape, np.float32)
-    preview = Preview(viewer, target_of(turned))
+def test_a_result_is_not_lost_with_a_preview_that_fails_to_show_it(viewer, rotated_layer, failing):
+    picture = np.ones(rotated_layer.data.shape, np.float32)
+    preview = Preview(viewer, make_target(rotated_layer))
     preview.show(0 * picture)
-    shown = viewer.layers[-1]
+    preview_layer = viewer.layers[-1]
 
     def fail(event):
         raise RuntimeError("another plugin")
 
-    getattr(shown.events, failing).connect(fail)
+    getattr(preview_layer.events, failing).connect(fail)
     answer = PendingResult(
-        target=target_of(turned),
-        result=restored(picture),
+        target=make_target(rotated_layer),
+        result=make_result(picture),
         preview=preview,
     )
     name, remark = answer.add(viewer)

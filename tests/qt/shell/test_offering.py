@@ -37,9 +37,9 @@ def test_without_a_network_the_list_says_so(form, qtbot):
     menu = form.suggestion_menus["layer"].menu
     buttons(form, "layer")["Show what there is"].trigger()
     qtbot.waitUntil(lambda: bool(menu.actions()), timeout=60_000)
-    (told,) = menu.actions()
+    (entry,) = menu.actions()
     menu.close()
-    assert "No network is named" in told.text() and not told.isEnabled()
+    assert "No network is named" in entry.text() and not entry.isEnabled()
 
 
 def test_files_can_be_browsed_for_where_one_is_to_be_named(form):

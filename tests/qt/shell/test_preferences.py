@@ -13,23 +13,23 @@ from napari_dip.qt.task.dock import make_dock_class
 WHOLE = Machine(cores=8, memory_bytes=16_000_000_000, devices=("cuda", "cpu"), torch="2.13")
 
 
-def wishes(device="automatic", memory=0.0, threads=0):
+def make_preferences(device="automatic", memory=0.0, threads=0):
     return SimpleNamespace(device=device, memory=memory, threads=threads)
 
 
 def test_without_wishes_all_of_the_computer_is_used():
-    assert limit_machine(WHOLE, wishes()) == limit_machine(WHOLE, None) == WHOLE
+    assert limit_machine(WHOLE, make_preferences()) == limit_machine(WHOLE, None) == WHOLE
 
 
 def test_less_memory_and_fewer_threads_are_granted_but_never_more():
-    less = limit_machine(WHOLE, wishes(memory=2.5, threads=3))
+    less = limit_machine(WHOLE, make_preferences(memory=2.5, threads=3))
     assert (less.memory_bytes, less.cores) == (2_500_000_000, 3)
-    assert limit_machine(WHOLE, wishes(memory=99, threads=99)) == WHOLE
+    assert limit_machine(WHOLE, make_preferences(memory=99, threads=99)) == WHOLE
 
 
 def test_a_device_is_preferred_where_there_is_one():
-    assert limit_machine(WHOLE, wishes("CPU")).devices == ("cpu", "cuda")
-    assert limit_machine(WHOLE, wishes("Apple GPU")).devices == ("cuda", "cpu")
+    assert limit_machine(WHOLE, make_preferences("CPU")).devices == ("cpu", "cuda")
+    assert limit_machine(WHOLE, make_preferences("Apple GPU")).devices == ("cuda", "cpu")
 
 
 @pytest.mark.gl

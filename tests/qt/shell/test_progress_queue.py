@@ -22,7 +22,7 @@ def clock(monkeypatch):
     return spent
 
 
-def waited_after(clock, costs):
+def measure_wait(clock, costs):
     """Show news that cost so much each; seconds until the next are due."""
     box = ProgressQueue()
     box.take()
@@ -38,13 +38,13 @@ def waited_after(clock, costs):
 
 
 def test_news_that_cost_nothing_come_at_once(clock):
-    assert waited_after(clock, [0, 0, 0]) == pytest.approx(MIN_UPDATE_SECONDS, abs=0.06)
+    assert measure_wait(clock, [0, 0, 0]) == pytest.approx(MIN_UPDATE_SECONDS, abs=0.06)
 
 
 def test_news_that_are_dear_to_show_come_seldom(clock):
-    assert waited_after(clock, [0.02, 0.02]) == pytest.approx(0.02 / MAX_DRAWING_FRACTION, abs=0.06)
-    assert waited_after(clock, [5.0, 5.0]) == pytest.approx(MAX_UPDATE_SECONDS, abs=0.06)
+    assert measure_wait(clock, [0.02, 0.02]) == pytest.approx(0.02 / MAX_DRAWING_FRACTION, abs=0.06)
+    assert measure_wait(clock, [5.0, 5.0]) == pytest.approx(MAX_UPDATE_SECONDS, abs=0.06)
 
 
 def test_one_dear_picture_among_cheap_ones_does_not_count(clock):
-    assert waited_after(clock, [0.002, 3.0]) == pytest.approx(MIN_UPDATE_SECONDS, abs=0.06)
+    assert measure_wait(clock, [0.002, 3.0]) == pytest.approx(MIN_UPDATE_SECONDS, abs=0.06)

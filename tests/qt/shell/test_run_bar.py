@@ -19,15 +19,15 @@ def bar(qtbot):
     return bar
 
 
-def numbered(count, last=""):
+def number_sentences(count, last=""):
     return "\n".join([*(f"Sentence {number}." for number in range(count - 1)), last or "The last."])
 
 
 def test_many_sentences_end_at_a_whole_line_and_a_sign_says_how_many_more_there_are(bar, qtbot):
-    bar.show_message(numbered(40, "\u26a0 It may be invented."))
+    bar.show_message(number_sentences(40, "\u26a0 It may be invented."))
     qtbot.wait(20)
-    words, place = bar.message_label, bar.message_area
-    line = (words.heightForWidth(200) - words.contentsMargins().top() * 2) / 40
+    label, place = bar.message_label, bar.message_area
+    line = (label.heightForWidth(200) - label.contentsMargins().top() * 2) / 40
     assert place.viewport().height() == pytest.approx(10 * line, abs=2)
     assert place.more_label.isVisible()
     assert place.more_label.text() == "\u25bc 30 more lines, with a warning \u26a0"
@@ -37,9 +37,9 @@ def test_many_sentences_end_at_a_whole_line_and_a_sign_says_how_many_more_there_
     assert place.more_label.text() == "\u25bc 1 more line, with a warning \u26a0"
     scroll.setValue(scroll.maximum())
     assert place.more_label.text() == ""
-    bar.show_message(numbered(40))
+    bar.show_message(number_sentences(40))
     assert place.more_label.text() == "\u25bc 30 more lines"
-    bar.show_message(numbered(10))
+    bar.show_message(number_sentences(10))
     qtbot.wait(20)
     assert not place.more_label.isVisible() and scroll.maximum() == 0
 

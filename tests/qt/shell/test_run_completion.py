@@ -26,7 +26,7 @@ pytestmark = pytest.mark.gl
 CELLS = ResultTarget(name="cells", layer_attributes={})
 
 
-def answer(pixels, **report):
+def make_result(pixels, **report):
     recipe = make_recipe("denoise")
     return Restoration(
         image=pixels,
@@ -49,19 +49,19 @@ def forget_the_last_error():
 
 
 @pytest.fixture
-def scripted(desk, noisy, monkeypatch):
+def scripted_desk(desk, noisy, monkeypatch):
     """A desk whose runs end, after one preview, as the test says; no engine is needed."""
     picture = noisy.astype(np.float32)
 
-    def play(outcome=None, waits=False, shown=True, **report):
+    def play(outcome=None, waits=False, draws=True, **report):
         def run(plan, data, control, preview_seconds, store=None):
-            preview = picture if shown else None
+            preview = picture if draws else None
             yield Event(message="Restoring", iteration=1, iterations=2, preview=preview)
             while waits and control() is Control.GO:
                 yield Event(message="Restoring", iteration=1, iterations=2, preview=picture.copy())
             if outcome == "nothing":
                 return None
-            return answer(picture + np.float32(1), **report)
+            return make_result(picture + np.float32(1), **report)
 
         for module in (request, keeping):
             monkeypatch.setattr(module, "run", run)
@@ -71,7 +71,7 @@ def scripted(desk, noisy, monkeypatch):
     return desk
 
 
-def refuse(monkeypatch, viewer, wanted=lambda look: True):
+def refuse_layers(monkeypatch, viewer, wanted=lambda look: True):
     """Let `add_image` fail for layers whose arguments the test names."""
     whole = type(viewer).add_image
 
@@ -94,24 +94,24 @@ def is_ready(desk):
     )
 
 
-def test_a_look_that_fails_is_left_out_and_the_result_is_added(scripted, monkeypatch):
-    viewer = scripted.viewer
-    refuse(monkeypatch, viewer, lambda look: "colormap" in look)
-    scripted.play(shown=False)
-    scripted.wait_for_end()
-    assert is_ready(scripted)
+def test_a_look_that_fails_is_left_out_and_the_result_is_added(scripted_desk, monkeypatch):
+    viewer = scripted_desk.viewer
+    refuse_layers(monkeypatch, viewer, lambda look: "colormap" in look)
+    scripted_desk.play(draws=False)
+    scripted_desk.wait_for_end()
+    assert is_ready(scripted_desk)
     layer = viewer.layers["cells denoised"]
     assert METADATA_KEY in layer.metadata
-    assert "could not be taken over: no room on the card." in scripted.message_emitted
+    assert "could not be taken over: no room on the card." in scripted_desk.message_emitted
 
 
-def test_a_result_that_is_selected_to_be_saved_is_not_restored_again_without_a_word(scripted):
-    dock, layers = scripted.dock, scripted.viewer.layers
-    scripted.play()
-    scripted.wait_for_end()
+def test_a_result_that_is_selected_to_be_saved_is_not_restored_again_without_a_word(scripted_desk):
+    dock, layers = scripted_desk.dock, scripted_desk.viewer.layers
+    scripted_desk.play()
+    scripted_desk.wait_for_end()
     layers.selection.active = layers["cells denoised"]
     assert dock.chooser.get_layer().name == "cells"
-    assert scripted.message_emitted.startswith("Done")
+    assert scripted_desk.message_emitted.startswith("Done")
     combo = dock.chooser.combo
     combo.setCurrentText("cells denoised")
     combo.activated.emit(combo.currentIndex())
@@ -121,121 +121,128 @@ def test_a_result_that_is_selected_to_be_saved_is_not_restored_again_without_a_w
     assert dock.chooser.get_layer().name == "cells denoised"  # by hand
 
 
-def test_the_time_that_was_planned_is_not_said_beside_the_time_that_is_left(scripted):
-    line = scripted.dock.plan_label
+def test_the_time_that_was_planned_is_not_said_beside_the_time_that_is_left(scripted_desk):
+    line = scripted_desk.dock.plan_label
     assert "on the CPU" in line.text() and "if nothing else runs" in line.text()
-    scripted.play(waits=True)
+    scripted_desk.play(waits=True)
     assert "on the CPU" in line.text() and "of memory" in line.text()
     assert "up to" not in line.text()
 
 
-def test_a_result_that_cannot_be_added_is_offered_again(scripted, monkeypatch, noisy):
-    viewer, bar = scripted.viewer, scripted.dock.run_bar
+def test_a_result_that_cannot_be_added_is_offered_again(scripted_desk, monkeypatch, noisy):
+    viewer, bar = scripted_desk.viewer, scripted_desk.dock.run_bar
     with monkeypatch.context() as patch:
-        refuse(patch, viewer)
-        scripted.play(shown=False)
-        scripted.wait_for_end()
-        assert is_ready(scripted)
-        assert scripted.names == ["cells"]
-        assert "could not be added to the viewer: no room on the card." in scripted.message_emitted
-        scripted.press(bar.add_button)
-        assert scripted.names == ["cells"]
+        refuse_layers(patch, viewer)
+        scripted_desk.play(draws=False)
+        scripted_desk.wait_for_end()
+        assert is_ready(scripted_desk)
+        assert scripted_desk.names == ["cells"]
+        assert (
+            "could not be added to the viewer: no room on the card."
+            in scripted_desk.message_emitted
+        )
+        scripted_desk.press(bar.add_button)
+        assert scripted_desk.names == ["cells"]
         assert bar.add_button.isVisibleTo(bar)
-    scripted.press(bar.add_button)
+    scripted_desk.press(bar.add_button)
     np.testing.assert_array_equal(
         viewer.layers["cells denoised"].data, noisy.astype(np.float32) + 1
     )
-    assert scripted.message_emitted.startswith("Done: 'cells denoised'.")
+    assert scripted_desk.message_emitted.startswith("Done: 'cells denoised'.")
     assert not bar.add_button.isVisibleTo(bar)
 
 
-def test_a_result_that_waits_survives_another_run(scripted, monkeypatch):
-    viewer = scripted.viewer
+def test_a_result_that_waits_survives_another_run(scripted_desk, monkeypatch):
+    viewer = scripted_desk.viewer
     with monkeypatch.context() as patch:
-        refuse(patch, viewer)
-        scripted.play(shown=False)
-        scripted.wait_for_end()
-    scripted.play(shown=False)
-    scripted.wait_for_end()
-    scripted.press(scripted.dock.run_bar.add_button)
-    assert scripted.names == ["cells", "cells denoised", "cells denoised [1]"]
+        refuse_layers(patch, viewer)
+        scripted_desk.play(draws=False)
+        scripted_desk.wait_for_end()
+    scripted_desk.play(draws=False)
+    scripted_desk.wait_for_end()
+    scripted_desk.press(scripted_desk.dock.run_bar.add_button)
+    assert scripted_desk.names == ["cells", "cells denoised", "cells denoised [1]"]
 
 
-def test_another_plugin_that_fails_on_new_layers_does_not_hold_the_dock_up(scripted):
+def test_another_plugin_that_fails_on_new_layers_does_not_hold_the_dock_up(scripted_desk):
     def fail(event):
         if "denoised" in event.value.name:
             raise RuntimeError("a listener broke")
 
-    scripted.viewer.layers.events.inserted.connect(fail)
-    scripted.play(shown=False)
-    scripted.wait_for_end()
-    scripted.viewer.layers.events.inserted.disconnect(fail)
-    assert is_ready(scripted)
-    assert scripted.names == ["cells", "cells denoised"]
-    assert "a listener broke" in scripted.message_emitted
+    scripted_desk.viewer.layers.events.inserted.connect(fail)
+    scripted_desk.play(draws=False)
+    scripted_desk.wait_for_end()
+    scripted_desk.viewer.layers.events.inserted.disconnect(fail)
+    assert is_ready(scripted_desk)
+    assert scripted_desk.names == ["cells", "cells denoised"]
+    assert "a listener broke" in scripted_desk.message_emitted
 
 
-def test_a_preview_that_fails_is_said_once_and_the_run_goes_on(scripted):
+def test_a_preview_that_fails_is_said_once_and_the_run_goes_on(scripted_desk):
     def fail(event):
         if "preview" in event.value.name:
             raise RuntimeError("a listener broke")
 
-    scripted.viewer.layers.events.inserted.connect(fail)
-    scripted.play(waits=True)
-    scripted.wait_until(lambda: "The preview cannot be shown" in scripted.message_emitted)
-    scripted.qtbot.wait(700)
-    scripted.viewer.layers.events.inserted.disconnect(fail)
-    scripted.press(scripted.dock.run_bar.run_button)
-    scripted.wait_for_end()
-    assert is_ready(scripted)
-    assert scripted.names == ["cells", "cells denoised"]
-    assert scripted.message_emitted.count("The preview cannot be shown") == 1
+    scripted_desk.viewer.layers.events.inserted.connect(fail)
+    scripted_desk.play(waits=True)
+    scripted_desk.wait_until(lambda: "The preview cannot be shown" in scripted_desk.message_emitted)
+    scripted_desk.qtbot.wait(700)
+    scripted_desk.viewer.layers.events.inserted.disconnect(fail)
+    scripted_desk.press(scripted_desk.dock.run_bar.run_button)
+    scripted_desk.wait_for_end()
+    assert is_ready(scripted_desk)
+    assert scripted_desk.names == ["cells", "cells denoised"]
+    assert scripted_desk.message_emitted.count("The preview cannot be shown") == 1
 
 
-def test_a_preview_layer_that_cannot_be_removed_does_not_hold_the_dock_up(scripted, monkeypatch):
+def test_a_preview_layer_that_cannot_be_removed_does_not_hold_the_dock_up(
+    scripted_desk, monkeypatch
+):
     def fail(event):
         if "preview" in event.value.name:
             raise RuntimeError("a listener broke")
 
-    scripted.play(waits=True)
-    scripted.wait_until(lambda: "cells preview" in scripted.names)
-    scripted.viewer.add_points(name="above")  # or the preview would become the result
-    scripted.viewer.layers.events.removed.connect(fail)
-    scripted.qtbot.wait(600)
-    scripted.press(scripted.dock.run_bar.run_button)
-    scripted.wait_for_end()
-    scripted.viewer.layers.events.removed.disconnect(fail)
-    assert is_ready(scripted)
-    assert "cells denoised" in scripted.names
-    assert "could not be removed: a listener broke." in scripted.message_emitted
+    scripted_desk.play(waits=True)
+    scripted_desk.wait_until(lambda: "cells preview" in scripted_desk.names)
+    scripted_desk.viewer.add_points(name="above")  # or the preview would become the result
+    scripted_desk.viewer.layers.events.removed.connect(fail)
+    scripted_desk.qtbot.wait(600)
+    scripted_desk.press(scripted_desk.dock.run_bar.run_button)
+    scripted_desk.wait_for_end()
+    scripted_desk.viewer.layers.events.removed.disconnect(fail)
+    assert is_ready(scripted_desk)
+    assert "cells denoised" in scripted_desk.names
+    assert "could not be removed: a listener broke." in scripted_desk.message_emitted
 
 
-def test_the_preview_becomes_the_result_whatever_else_listens(scripted):
+def test_the_preview_becomes_the_result_whatever_else_listens(scripted_desk):
     renamed = []
-    scripted.viewer.layers.events.renamed.connect(lambda event: renamed.append(scripted.names))
-    scripted.play(waits=True)
-    scripted.wait_until(lambda: "cells preview" in scripted.names)
-    preview = scripted.viewer.layers["cells preview"]
-    scripted.qtbot.wait(600)
-    scripted.press(scripted.dock.run_bar.run_button)
-    scripted.wait_for_end()
-    assert is_ready(scripted)
+    scripted_desk.viewer.layers.events.renamed.connect(
+        lambda event: renamed.append(scripted_desk.names)
+    )
+    scripted_desk.play(waits=True)
+    scripted_desk.wait_until(lambda: "cells preview" in scripted_desk.names)
+    preview = scripted_desk.viewer.layers["cells preview"]
+    scripted_desk.qtbot.wait(600)
+    scripted_desk.press(scripted_desk.dock.run_bar.run_button)
+    scripted_desk.wait_for_end()
+    assert is_ready(scripted_desk)
     assert renamed == [["cells", "cells denoised"]]
-    assert scripted.viewer.layers["cells denoised"] is preview
+    assert scripted_desk.viewer.layers["cells denoised"] is preview
     assert METADATA_KEY in preview.metadata
     assert "report" in preview.metadata[METADATA_KEY]
 
 
-def test_the_input_and_the_preview_may_be_removed_during_the_run(scripted):
-    scripted.play(waits=True)
-    scripted.wait_until(lambda: "cells preview" in scripted.names)
-    scripted.viewer.layers.clear()
-    scripted.qtbot.wait(700)
-    assert scripted.names == []
-    scripted.press(scripted.dock.run_bar.run_button)
-    scripted.wait_for_end()
-    assert scripted.names == ["cells denoised"]
-    assert is_ready(scripted)
+def test_the_input_and_the_preview_may_be_removed_during_the_run(scripted_desk):
+    scripted_desk.play(waits=True)
+    scripted_desk.wait_until(lambda: "cells preview" in scripted_desk.names)
+    scripted_desk.viewer.layers.clear()
+    scripted_desk.qtbot.wait(700)
+    assert scripted_desk.names == []
+    scripted_desk.press(scripted_desk.dock.run_bar.run_button)
+    scripted_desk.wait_for_end()
+    assert scripted_desk.names == ["cells denoised"]
+    assert is_ready(scripted_desk)
 
 
 def test_a_run_that_cannot_be_started_is_said_in_words(desk, monkeypatch):
@@ -253,11 +260,11 @@ def test_a_run_that_cannot_be_started_is_said_in_words(desk, monkeypatch):
     assert "cells denoised" in desk.names
 
 
-def test_what_should_be_known_about_a_result_stands_beside_the_reason(scripted):
+def test_what_should_be_known_about_a_result_stands_beside_the_reason(scripted_desk):
     note = "the run was ended before channel 2 was restored"
-    scripted.play(notes=[note, note], seconds=12.0)
-    scripted.wait_for_end()
-    assert scripted.message_emitted == (
+    scripted_desk.play(notes=[note, note], seconds=12.0)
+    scripted_desk.wait_for_end()
+    assert scripted_desk.message_emitted == (
         "Done: 'cells denoised'. The validation loss stopped falling. "
         "The run was ended before channel 2 was restored. It took 12 s."
     )
@@ -277,18 +284,18 @@ def test_channels_that_were_not_restored_are_named_in_the_dock(long_run, noisy):
     assert f"⚠ {warnings[0]}" in long_run.message_emitted
 
 
-def test_keeping_before_there_is_a_picture_is_said_in_words(scripted):
-    scripted.play("nothing", waits=True)
-    scripted.qtbot.wait(600)
-    scripted.press(scripted.dock.run_bar.run_button)
-    scripted.wait_for_end()
-    assert is_ready(scripted)
-    assert scripted.names == ["cells"]
-    assert "before there was a first picture" in scripted.message_emitted
-    assert "Discarded" not in scripted.message_emitted
+def test_keeping_before_there_is_a_picture_is_said_in_words(scripted_desk):
+    scripted_desk.play("nothing", waits=True)
+    scripted_desk.qtbot.wait(600)
+    scripted_desk.press(scripted_desk.dock.run_bar.run_button)
+    scripted_desk.wait_for_end()
+    assert is_ready(scripted_desk)
+    assert scripted_desk.names == ["cells"]
+    assert "before there was a first image" in scripted_desk.message_emitted
+    assert "Discarded" not in scripted_desk.message_emitted
 
 
-def in_the_gap(desk, act):
+def act_before_ready(desk, act):
     """Do something after the result is in and before the dock has come to rest."""
     done = []
 
@@ -297,45 +304,47 @@ def in_the_gap(desk, act):
             QTimer.singleShot(0, lambda: (act(), done.append(desk)))
 
     desk.viewer.layers.events.inserted.connect(soon)
-    desk.play(shown=False)
+    desk.play(draws=False)
     desk.wait_until(lambda: bool(done))
     done.clear()
 
 
-def test_closing_the_dock_between_the_result_and_the_end_keeps_the_result(scripted):
-    dock, viewer, messages = scripted.dock, scripted.viewer, []
+def test_closing_the_dock_between_the_result_and_the_end_keeps_the_result(scripted_desk):
+    dock, viewer, messages = scripted_desk.dock, scripted_desk.viewer, []
 
     def close():
         viewer.window.remove_dock_widget(dock)
         messages.append(dock.run_bar.message_label.text())
 
-    in_the_gap(scripted, close)
-    scripted.qtbot.wait(50)
-    assert scripted.names == ["cells", "cells denoised"]
+    act_before_ready(scripted_desk, close)
+    scripted_desk.qtbot.wait(50)
+    assert scripted_desk.names == ["cells", "cells denoised"]
     assert messages.pop().startswith("Done: 'cells denoised'.")
-    scripted.dock = None
+    scripted_desk.dock = None
 
 
-def test_closing_the_viewer_between_the_result_and_the_end_touches_nothing_deleted(scripted):
-    in_the_gap(scripted, scripted.viewer.close)
-    scripted.dock = None
-    scripted.qtbot.wait(100)
+def test_closing_the_viewer_between_the_result_and_the_end_touches_nothing_deleted(scripted_desk):
+    act_before_ready(scripted_desk, scripted_desk.viewer.close)
+    scripted_desk.dock = None
+    scripted_desk.qtbot.wait(100)
     gc.collect()
-    scripted.qtbot.wait(50)
+    scripted_desk.qtbot.wait(50)
     assert not worker.GeneratorWorker._worker_set
     assert QThreadPool.globalInstance().activeThreadCount() == 0
     widgets = QApplication.allWidgets()
-    assert not [one for one in widgets if type(one).__module__.startswith("napari_dip")]
+    assert not [widget for widget in widgets if type(widget).__module__.startswith("napari_dip")]
 
 
 def test_words_of_a_result_are_whole_sentences(noisy):
     from napari_dip.qt.shell.run_completion import PendingResult
 
     result = replace(
-        answer(noisy, notes=["channel 2 is as it was", ""]), stop=read_stop("it ended.")
+        make_result(noisy, notes=["channel 2 is as it was", ""]), stop=read_stop("it ended.")
     )
-    words = PendingResult(target=CELLS, result=result).describe("cells denoised", ["", "One more"])
-    assert words == "Done: 'cells denoised'. It ended. Channel 2 is as it was. One more."
+    message = PendingResult(target=CELLS, result=result).describe(
+        "cells denoised", ["", "One more"]
+    )
+    assert message == "Done: 'cells denoised'. It ended. Channel 2 is as it was. One more."
     target = replace(CELLS, plan_notes=(read_note("channel 2 is as it was"),))
     said_above = PendingResult(target=target, result=result)
     assert said_above.describe("cells denoised") == "Done: 'cells denoised'. It ended."
@@ -348,7 +357,7 @@ def test_warnings_stand_before_long_notes_and_calm_sentences_behind_them(noisy):
         "sentences": ["Detail may be invented.", "Mean kept."],
         "warnings": ["Detail may be invented."],
     }
-    result = answer(noisy, notes=["a long note " * 40], verdict=verdict, seconds=3.0)
+    result = make_result(noisy, notes=["a long note " * 40], verdict=verdict, seconds=3.0)
     lines = PendingResult(target=CELLS, result=result).describe("cells denoised").splitlines()
     assert lines[0] == "Done: 'cells denoised'. The validation loss stopped falling."
     assert lines[1] == "⚠ Detail may be invented."

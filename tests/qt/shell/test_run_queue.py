@@ -12,47 +12,47 @@ from napari_dip.qt.task.dock import DenoiseDock
 class Owner(QObject):
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.updates = []
 
     def look(self, place):
-        self.seen.append("begun" if place.has_begun else place.description)
+        self.updates.append("begun" if place.has_begun else place.description)
 
 
 @pytest.fixture
-def waiting(qapp):
+def waiting_jobs(qapp):
     queue, owners = JobQueue(), [Owner() for _ in range(4)]
-    places = [queue.join(f"run {i}", one, one.look) for i, one in enumerate(owners)]
+    places = [queue.join(f"run {i}", owner, owner.look) for i, owner in enumerate(owners)]
     return places, owners
 
 
-def test_one_runs_and_each_of_the_others_is_told_for_what_it_waits(waiting):
-    _, owners = waiting
-    assert owners[0].seen == ["begun"]
-    assert owners[1].seen == ["Waiting for 'run 0' to end. It begins by itself."]
-    assert "'run 0' to end, and another." in owners[2].seen[0]
-    assert "and then for 2 more" in owners[3].seen[0]
+def test_one_runs_and_each_of_the_others_is_told_for_what_it_waits(waiting_jobs):
+    _, owners = waiting_jobs
+    assert owners[0].updates == ["begun"]
+    assert owners[1].updates == ["Waiting for 'run 0' to end. It begins by itself."]
+    assert "'run 0' to end, and another." in owners[2].updates[0]
+    assert "and then for 2 more" in owners[3].updates[0]
 
 
-def test_who_leaves_lets_the_next_begin_and_leaving_twice_does_no_harm(waiting):
-    places, owners = waiting
+def test_who_leaves_lets_the_next_begin_and_leaving_twice_does_no_harm(waiting_jobs):
+    places, owners = waiting_jobs
     places[1].leave()
-    assert owners[2].seen[-1] == "Waiting for 'run 0' to end. It begins by itself."
+    assert owners[2].updates[-1] == "Waiting for 'run 0' to end. It begins by itself."
     places[0].leave()
     places[0].leave()
-    assert owners[2].seen[-1] == "begun"
-    assert "'run 2'" in owners[3].seen[-1]
+    assert owners[2].updates[-1] == "begun"
+    assert "'run 2'" in owners[3].updates[-1]
 
 
-def test_nobody_waits_for_an_owner_that_is_gone(waiting, qtbot):
-    places, owners = waiting
+def test_nobody_waits_for_an_owner_that_is_gone(waiting_jobs, qtbot):
+    places, owners = waiting_jobs
     owners[1].deleteLater()
     del owners[1]
     qtbot.wait(20)
     places[0].leave()
-    assert owners[1].seen[-1] == "begun"
+    assert owners[1].updates[-1] == "begun"
 
 
-def opened_beside(desk, noisy):
+def open_second_dock(desk, noisy):
     """A second dock on another image; no fixture, which would outlive the search for leaks."""
     desk.viewer.add_image(noisy[::-1].copy(), name="other")
     dock = DenoiseDock(desk.viewer)
@@ -70,33 +70,33 @@ def opened_beside(desk, noisy):
 def test_a_second_run_waits_in_sight_and_begins_by_itself_when_the_first_is_discarded(
     long_run, noisy
 ):
-    beside = opened_beside(long_run, noisy)
+    second = open_second_dock(long_run, noisy)
     long_run.run()
-    long_run.press(beside.run_bar.run_button)
-    bar = beside.run_bar
-    assert beside.is_busy and bar.state is JobState.WAITING
+    long_run.press(second.run_bar.run_button)
+    bar = second.run_bar
+    assert second.is_busy and bar.state is JobState.WAITING
     assert bar.message_label.text() == "Waiting for 'Denoise cells' to end. It begins by itself."
     assert not bar.run_button.isEnabled() and bar.discard_button.isEnabled()
-    assert not beside.form.basic_page.isEnabled()
+    assert not second.form.basic_page.isEnabled()
     long_run.wait_for_fit()
     assert bar.state is JobState.WAITING
     long_run.press(long_run.dock.run_bar.discard_button)
-    long_run.wait_until(lambda: not beside.is_busy)
+    long_run.wait_until(lambda: not second.is_busy)
     assert long_run.names == ["cells", "other", "other denoised"]
 
 
 @pytest.mark.gl
 def test_a_run_that_waits_can_be_discarded_and_leaves_the_first_alone(long_run, noisy):
-    beside = opened_beside(long_run, noisy)
+    second = open_second_dock(long_run, noisy)
     long_run.run()
-    long_run.press(beside.run_bar.run_button)
-    long_run.press(beside.run_bar.discard_button)
-    assert not beside.is_busy and beside.run_bar.state is JobState.PLANNED
-    assert "Discarded" in beside.run_bar.message_label.text()
+    long_run.press(second.run_bar.run_button)
+    long_run.press(second.run_bar.discard_button)
+    assert not second.is_busy and second.run_bar.state is JobState.PLANNED
+    assert "Discarded" in second.run_bar.message_label.text()
     long_run.wait_for_fit()
     assert long_run.dock.run_bar.state is JobState.RUNNING
-    long_run.press(beside.run_bar.run_button)
+    long_run.press(second.run_bar.run_button)
     long_run.viewer.window.remove_dock_widget(long_run.dock)  # its run ends with it
     long_run.dock = None
-    long_run.wait_until(lambda: not beside.is_busy)
+    long_run.wait_until(lambda: not second.is_busy)
     assert "other denoised" in long_run.names

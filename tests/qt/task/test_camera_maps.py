@@ -10,7 +10,7 @@ from napari_dip.qt.shell.layers import METADATA_KEY
 pytestmark = pytest.mark.gl
 
 
-def choose(desk, **layers):
+def choose_layers(desk, **layers):
     """Add layers, and choose them in the lists of these names."""
     for name, pixels in layers.items():
         desk.viewer.add_image(pixels, name=name)
@@ -21,13 +21,13 @@ def choose(desk, **layers):
 def test_no_map_is_taken_unless_one_is_chosen(desk):
     desk.viewer.add_image(np.ones((64, 64)), name="noise")
     combos = desk.dock.extra_inputs.combos
-    assert {combos[f"{one}_map"].currentText() for one in ("offset", "gain", "noise")} == {"none"}
+    assert {combos[f"{kind}_map"].currentText() for kind in ("offset", "gain", "noise")} == {"none"}
 
 
 def test_maps_from_layers_are_used_and_the_layer_says_so(desk):
     noise = np.ones((64, 64))
     noise[5, 7] = 40
-    choose(desk, offset_map=np.zeros((64, 64)), noise_map=noise)
+    choose_layers(desk, offset_map=np.zeros((64, 64)), noise_map=noise)
     desk.run()
     desk.wait_for_end()
     report = desk.viewer.layers["cells denoised"].metadata[METADATA_KEY]["report"]
@@ -36,13 +36,13 @@ def test_maps_from_layers_are_used_and_the_layer_says_so(desk):
 
 
 def test_a_gain_map_alone_is_refused_before_anything_runs(desk):
-    choose(desk, gain_map=np.ones((64, 64)))
+    choose_layers(desk, gain_map=np.ones((64, 64)))
     assert not desk.dock.run_bar.run_button.isEnabled()
     assert "offset map" in desk.dock.plan_label.text()
 
 
 def test_a_map_of_another_size_is_refused_before_anything_runs(desk):
-    choose(desk, noise_map=np.ones((60, 64)))
+    choose_layers(desk, noise_map=np.ones((60, 64)))
     assert not desk.dock.run_bar.run_button.isEnabled()
     assert "60 × 64" in desk.dock.plan_label.text()
 

@@ -112,7 +112,7 @@ def test_stop_and_keep_gives_the_picture_soon_and_fits_no_further(long_run):
     assert long_run.names == ["cells", "cells denoised"]
     provenance = long_run.viewer.layers["cells denoised"].metadata[METADATA_KEY]
     assert provenance["iterations"] < 10000  # of 100,000
-    assert provenance["stop_reason"] == "you kept the picture"
+    assert provenance["stop_reason"] == "you stopped it and kept the image"
 
 
 def test_a_double_click_on_run_does_not_stop_it(long_run):
@@ -246,8 +246,8 @@ def test_progress_reaches_the_activity_dock_and_leaves_it(long_run):
     from qtpy.QtWidgets import QLabel
 
     long_run.run()
-    (shown,) = progress._all_instances
-    assert "cells" in shown.desc
+    (bar,) = progress._all_instances
+    assert "cells" in bar.desc
     movies = [label.movie() for label in long_run.dock.window().findChildren(QLabel)]
     (wheel,) = filter(None, movies)  # turning, it draws the whole window 25 times a second
     assert wheel.state() != QMovie.MovieState.Running

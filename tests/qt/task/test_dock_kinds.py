@@ -11,7 +11,7 @@ from napari_dip.qt.shell.layers import METADATA_KEY
 pytestmark = pytest.mark.gl
 
 
-def restored(desk, image, iterations=6, **settings):
+def run_and_get_layer(desk, image, iterations=6, **settings):
     desk.viewer.add_image(image, name="special", **settings)
     desk.set(max_iterations=str(iterations))
     desk.run()
@@ -22,7 +22,7 @@ def restored(desk, image, iterations=6, **settings):
 
 def test_a_colour_image_stays_a_colour_image(desk, noisy):
     colour = np.stack([noisy, noisy[::-1], noisy[:, ::-1]], axis=-1)
-    result = restored(desk, colour, rgb=True)
+    result = run_and_get_layer(desk, colour, rgb=True)
     assert result.rgb
     assert result.data.shape == colour.shape
     assert result.metadata[METADATA_KEY]["report"]["axes"] == "YXS"
@@ -46,7 +46,7 @@ def test_channels_are_restored_when_the_axes_say_so(desk, noisy, qtbot):
 
 def test_a_stack_is_restored_as_a_volume_and_lies_as_before(desk, noisy):
     stack = np.stack([noisy[:32, :32]] * 6)
-    result = restored(desk, stack, scale=(2, 1, 1), axis_labels=("z", "y", "x"))
+    result = run_and_get_layer(desk, stack, scale=(2, 1, 1), axis_labels=("z", "y", "x"))
     assert result.data.shape == stack.shape
     np.testing.assert_allclose(result.scale, (2, 1, 1))
     assert result.metadata[METADATA_KEY]["report"]["axes"] == "ZYX"
@@ -54,20 +54,20 @@ def test_a_stack_is_restored_as_a_volume_and_lies_as_before(desk, noisy):
 
 def test_a_movie_is_restored_frame_by_frame(desk, noisy):
     movie = np.stack([noisy[:32, :32], noisy[1:33, :32], noisy[2:34, :32]])
-    result = restored(desk, movie, 40, axis_labels=("t", "y", "x"))
+    result = run_and_get_layer(desk, movie, 40, axis_labels=("t", "y", "x"))
     assert result.data.shape == movie.shape
     # the later frames begin where the one before ended and take fewer than the first
     assert 40 < result.metadata[METADATA_KEY]["report"]["iterations"] < 3 * 40
 
 
 def test_a_multiscale_image_is_restored_in_full_resolution(desk, noisy):
-    result = restored(desk, [noisy, noisy[::2, ::2]], multiscale=True)
+    result = run_and_get_layer(desk, [noisy, noisy[::2, ::2]], multiscale=True)
     assert not result.multiscale
     assert result.data.shape == noisy.shape
 
 
 def test_a_lazy_image_is_restored(desk, noisy):
-    result = restored(desk, dask.array.from_array(noisy, chunks=32))
+    result = run_and_get_layer(desk, dask.array.from_array(noisy, chunks=32))
     assert isinstance(result.data, np.ndarray)
     assert result.data.shape == noisy.shape
 
@@ -80,15 +80,15 @@ def test_a_lone_labels_layer_is_refused_by_name(desk):
 
 
 @pytest.mark.parametrize(
-    ("pixels", "words"),
+    ("pixels", "message"),
     [
         (np.zeros((64, 64), bool), "is a mask"),
         (np.zeros((8, 64)), "are needed"),
     ],
 )
-def test_what_the_header_gives_away_is_refused_before_anything_runs(desk, pixels, words):
+def test_what_the_header_gives_away_is_refused_before_anything_runs(desk, pixels, message):
     desk.viewer.add_image(pixels, name="wrong", visible=False, contrast_limits=(0, 1))
-    assert words in desk.dock.plan_label.text()
+    assert message in desk.dock.plan_label.text()
     assert not desk.dock.run_bar.run_button.isEnabled()
 
 

@@ -13,16 +13,16 @@ from napari_dip.qt.shell.layers import METADATA_KEY
 from napari_dip.qt.task.snapshot_history import SnapshotBuffer
 
 
-def shown(film: SnapshotBuffer, count: int, side: int = 10) -> list[int]:
+def list_iterations(film: SnapshotBuffer, count: int, side: int = 10) -> list[int]:
     for iteration in range(1, count + 1):
         picture = np.zeros((side, side), np.float32)
         film.add(Event(message="Restoring", iteration=iteration, preview=picture))
-    return [one.iteration for one in film.snapshots]
+    return [snapshot.iteration for snapshot in film.snapshots]
 
 
 def test_a_film_never_takes_more_than_its_bound_and_stays_evenly_spread():
     film = SnapshotBuffer(max_bytes=8 * 400)
-    iterations = shown(film, 1000)
+    iterations = list_iterations(film, 1000)
     assert 4 <= len(iterations) <= 8
     assert film.bytes <= 8 * 400
     assert len(set(np.diff(iterations))) == 1
@@ -30,11 +30,11 @@ def test_a_film_never_takes_more_than_its_bound_and_stays_evenly_spread():
 
 
 def test_a_film_has_no_more_pictures_than_a_slider_has_places():
-    assert len(shown(SnapshotBuffer(max_snapshots=10), 95)) <= 10
+    assert len(list_iterations(SnapshotBuffer(max_snapshots=10), 95)) <= 10
 
 
 def test_pictures_of_which_two_do_not_fit_are_not_kept():
-    assert shown(SnapshotBuffer(max_bytes=799), 5) == []
+    assert list_iterations(SnapshotBuffer(max_bytes=799), 5) == []
 
 
 def test_a_picture_that_is_told_again_is_taken_once():
@@ -58,30 +58,30 @@ def test_a_run_can_be_scrubbed_while_it_goes_on_and_a_picture_kept(long_run):
     long_run.wait_until(lambda: len(history.snapshot_buffer.snapshots) >= 4)
     assert "of at most 256 MB" in history.message_label.text()
     go_back(long_run, 2)
-    seen = history.snapshot_buffer.snapshots[history.slider.value()]
+    picture = history.snapshot_buffer.snapshots[history.slider.value()]
     preview = long_run.viewer.layers["cells preview"]
-    assert preview.data is seen.image
+    assert preview.data is picture.image
     count = len(history.snapshot_buffer.snapshots)
     long_run.wait_until(lambda: len(history.snapshot_buffer.snapshots) > count)
-    assert preview.data is seen.image  # the run goes on, what is looked at stays
+    assert preview.data is picture.image  # the run goes on, what is looked at stays
     long_run.press(history.keep_button)
-    name = f"cells denoised, iteration {seen.iteration}"
+    name = f"cells denoised, iteration {picture.iteration}"
     long_run.qtbot.wait(300)  # the run goes on
     assert history.message_label.text() == f"Kept: '{name}'."
     kept = long_run.viewer.layers[name]
-    np.testing.assert_array_equal(kept.data, seen.image)
+    np.testing.assert_array_equal(kept.data, picture.image)
     assert kept.metadata[METADATA_KEY]["input"]["sha256"] is None
     long_run.qtbot.keyClick(history.slider, Qt.Key.Key_End)
     assert preview.data is history.snapshot_buffer.snapshots[-1].image
     long_run.press(long_run.dock.run_bar.run_button)
     long_run.wait_for_end()
     assert set(long_run.names) == {"cells", name, "cells denoised"}
-    told = kept.metadata[METADATA_KEY]
-    assert json.loads(json.dumps(told)) == told
-    assert told["best_iteration"] == seen.iteration
-    assert "you kept the picture of iteration" in told["stop_reason"]
-    assert len(told["input"]["sha256"]) == 64 and "verdict" not in told["report"]
-    assert told["automatic"]["stop_reason"] == "you kept the picture"
+    metadata = kept.metadata[METADATA_KEY]
+    assert json.loads(json.dumps(metadata)) == metadata
+    assert metadata["best_iteration"] == picture.iteration
+    assert "you kept the image of iteration" in metadata["stop_reason"]
+    assert len(metadata["input"]["sha256"]) == 64 and "verdict" not in metadata["report"]
+    assert metadata["automatic"]["stop_reason"] == "you stopped it and kept the image"
 
 
 @pytest.mark.gl
@@ -134,7 +134,7 @@ def test_paint_a_mask_inpaint_scrub_and_keep_leaves_measured_pixels_as_they_were
     desk.wait_for_end()
     go_back(desk, 1)
     desk.press(dock.history.keep_button)
-    kept = next(one for one in viewer.layers if ", iteration" in one.name)
+    kept = next(layer for layer in viewer.layers if ", iteration" in layer.name)
     holes = mask.data > 0
     assert holes.sum() > 20
     np.testing.assert_array_equal(kept.data[~holes], noisy[~holes])

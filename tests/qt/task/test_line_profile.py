@@ -59,7 +59,7 @@ def test_a_line_drawn_with_the_mouse_shows_input_and_result(desk):
     desk.qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=middle + QPoint(80, 0))
     desk.wait_until(lambda: not fold.plot.isHidden())
     before, after = (
-        np.asarray(one.getData()[1]) for one in (fold.plot.input_curve, fold.plot.result_curve)
+        np.asarray(curve.getData()[1]) for curve in (fold.plot.input_curve, fold.plot.result_curve)
     )
     assert len(before) > 5
     assert np.abs(np.diff(after)).mean() < np.abs(np.diff(before)).mean()

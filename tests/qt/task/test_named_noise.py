@@ -12,19 +12,19 @@ from napari_dip.qt.shell.layers import METADATA_KEY
 pytestmark = pytest.mark.gl
 
 
-def choose_noise(desk, words):
+def choose_noise(desk, label):
     """Open the list of noise models and go to the one of these words, as a hand does."""
     combo = desk.dock.form.widgets["noise"].native
     desk.qtbot.mouseClick(combo, Qt.MouseButton.LeftButton)
     texts = [combo.itemText(number) for number in range(combo.count())]
-    steps = texts.index(words) - combo.currentIndex()
+    steps = texts.index(label) - combo.currentIndex()
     for _ in range(abs(steps)):
         desk.qtbot.keyClick(combo.view(), Qt.Key.Key_Down if steps > 0 else Qt.Key.Key_Up)
     desk.qtbot.keyClick(combo.view(), Qt.Key.Key_Return)
-    assert combo.currentText() == words
+    assert combo.currentText() == label
 
 
-def report_of(desk, name):
+def read_report(desk, name):
     return desk.viewer.layers[name].metadata[METADATA_KEY]["report"]
 
 
@@ -35,7 +35,7 @@ def test_faulty_pixels_are_filled_in_and_the_layer_says_how_many(desk):
     choose_noise(desk, "Salt and pepper (faulty pixels)")
     desk.run()
     desk.wait_for_end()
-    report = report_of(desk, "hot denoised")
+    report = read_report(desk, "hot denoised")
     assert report["noise"]["model"] == "salt-and-pepper"
     assert any(note.startswith("130 pixels") for note in report["notes"])
     assert desk.viewer.layers["hot denoised"].data[::7, ::5].max() < 160
@@ -49,7 +49,7 @@ def test_stripes_are_levelled(desk):
     choose_noise(desk, "Stripes (line noise)")
     desk.run()
     desk.wait_for_end()
-    report = report_of(desk, "striped denoised")
+    report = read_report(desk, "striped denoised")
     assert report["noise"]["model"] == "stripes"
     columns = desk.viewer.layers["striped denoised"].data.mean(0)
     assert np.diff(columns).std() < 0.5 * np.diff(picture.mean(0)).std()

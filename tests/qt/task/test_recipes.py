@@ -39,11 +39,11 @@ def buttons(form, qtbot):
 def test_the_form_stands_for_every_field_of_a_recipe_that_it_shows(form, settings):
     form.show(make_recipe("denoise", preset="fast", seed=5, gain=3, smoothing=2.5))
     recipe = make_recipe("denoise", **settings)
-    told = []
-    form.changed.connect(lambda: told.append(form.build_recipe()))
+    changes = []
+    form.changed.connect(lambda: changes.append(form.build_recipe()))
     form.show(recipe)
     assert form.build_recipe() == recipe
-    assert told == [recipe]
+    assert changes == [recipe]
 
 
 @pytest.mark.parametrize("settings", RECIPES, ids=str)
@@ -62,7 +62,7 @@ def test_a_recipe_that_was_saved_is_the_same_when_loaded(form, buttons, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "expected"),
     [
         ("{", "is not valid JSON"),
         ('{"schema": 99, "task": "denoise"}', "schema version 99"),
@@ -71,7 +71,7 @@ def test_a_recipe_that_was_saved_is_the_same_when_loaded(form, buttons, tmp_path
     ],
 )
 def test_a_recipe_that_cannot_be_loaded_is_said_in_words_and_changes_nothing(
-    form, buttons, tmp_path, text, words
+    form, buttons, tmp_path, text, expected
 ):
     file = tmp_path / "other.json"
     if text is not None:
@@ -80,7 +80,7 @@ def test_a_recipe_that_cannot_be_loaded_is_said_in_words_and_changes_nothing(
     form.show(before)
     buttons.load(str(file))
     (message,) = buttons.heard
-    assert words in message
+    assert expected in message
     assert form.build_recipe() == before
 
 

@@ -49,7 +49,7 @@ while True:
 
 
 @pytest.fixture
-def crashed(noisy, tmp_path):
+def crashed_run(noisy, tmp_path):
     """Pixels of a run whose napari was killed after it had been kept once."""
     pixels = noisy[:32, :32].copy()
     np.save(tmp_path / "cells.npy", pixels)
@@ -67,7 +67,7 @@ def crashed(noisy, tmp_path):
 
 
 @pytest.fixture
-def opened(qtbot):
+def open_docks(qtbot):
     """Opens docks on viewers without a window."""
     docks = []
 
@@ -82,7 +82,7 @@ def opened(qtbot):
     docks.clear()
 
 
-def begun(pixels, monkeypatch, dock, qtbot):
+def begin_run(pixels, monkeypatch, dock, qtbot):
     """Run in this process until it was kept."""
     monkeypatch.setattr(keeping, "AUTOSAVE_DELAY_SECONDS", 0.0)
     dock.viewer.add_image(pixels, name="cells")
@@ -94,9 +94,9 @@ def begun(pixels, monkeypatch, dock, qtbot):
     )
 
 
-def test_a_run_that_a_crash_cut_off_goes_on_to_the_same_pixels(crashed, opened, qtbot):
-    assert opened(kind=make_dock_class("guide")).recovery.isHidden()
-    dock = opened()
+def test_a_run_that_a_crash_cut_off_goes_on_to_the_same_pixels(crashed_run, open_docks, qtbot):
+    assert open_docks(kind=make_dock_class("guide")).recovery.isHidden()
+    dock = open_docks()
     offer = dock.recovery
     assert not offer.isHidden()
     assert "Denoise of 'cells', begun on" in offer.message_label.text()
@@ -109,8 +109,8 @@ def test_a_run_that_a_crash_cut_off_goes_on_to_the_same_pixels(crashed, opened, 
     assert [layer.name for layer in layers] == ["cells", "cells denoised"], (
         dock.run_bar.message_label.text()
     )
-    expected = dip.denoise(crashed, **SETTINGS)
-    np.testing.assert_array_equal(layers["cells"].data, crashed)
+    expected = dip.denoise(crashed_run, **SETTINGS)
+    np.testing.assert_array_equal(layers["cells"].data, crashed_run)
     np.testing.assert_array_equal(layers["cells denoised"].data, expected.image)
     np.testing.assert_allclose(layers["cells denoised"].scale, (0.2, 0.3))
     assert layers["cells denoised"].colormap.name == "green"
@@ -119,20 +119,20 @@ def test_a_run_that_a_crash_cut_off_goes_on_to_the_same_pixels(crashed, opened, 
 
 
 def test_a_run_that_is_on_is_not_offered_and_one_that_is_stopped_leaves_nothing(
-    noisy, opened, monkeypatch, qtbot
+    noisy, open_docks, monkeypatch, qtbot
 ):
-    dock = opened()
-    begun(noisy[:32, :32], monkeypatch, dock, qtbot)
-    assert opened().recovery.isHidden()
+    dock = open_docks()
+    begin_run(noisy[:32, :32], monkeypatch, dock, qtbot)
+    assert open_docks().recovery.isHidden()
     dock.jobs.keep()
     qtbot.waitUntil(lambda: not dock.is_busy, timeout=PATIENCE)
     assert not list(list_autosave_folders()[0].iterdir())
 
 
-def test_discarding_deletes_what_was_kept_and_offers_the_next(opened):
+def test_discarding_deletes_what_was_kept_and_offers_the_next(open_docks):
     for number in (1, 2):
-        left_behind(list_autosave_folders()[0], number)
-    offer = opened().recovery
+        write_interrupted_run(list_autosave_folders()[0], number)
+    offer = open_docks().recovery
     assert (
         "cells 2" in offer.message_label.text() and "There is 1 more" in offer.message_label.text()
     )
@@ -143,7 +143,7 @@ def test_discarding_deletes_what_was_kept_and_offers_the_next(opened):
     assert not list(list_autosave_folders()[0].iterdir())
 
 
-def left_behind(home: Path, number: int) -> None:
+def write_interrupted_run(home: Path, number: int) -> None:
     """Write down a run as if it had been cut off before its first state was kept."""
     from napari_dip.pipeline.autosave import summarise_run
     from napari_dip.pipeline.machine import detect_machine
@@ -158,8 +158,8 @@ def left_behind(home: Path, number: int) -> None:
     folder.initialise()
 
 
-def test_what_was_begun_with_another_version_begins_again(opened):
-    left_behind(list_autosave_folders()[0], 1)
-    told = next(list_autosave_folders()[0].glob("*/run.json"))
-    told.write_text(told.read_text().replace('"torch": "', '"torch": "0.'))
-    assert opened().recovery.resume_button.text() == "Begin again"
+def test_what_was_begun_with_another_version_begins_again(open_docks):
+    write_interrupted_run(list_autosave_folders()[0], 1)
+    record = next(list_autosave_folders()[0].glob("*/run.json"))
+    record.write_text(record.read_text().replace('"torch": "', '"torch": "0.'))
+    assert open_docks().recovery.resume_button.text() == "Begin again"

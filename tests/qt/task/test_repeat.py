@@ -32,20 +32,20 @@ def unfold(desk):
     assert desk.dock.repeat.isExpanded()
 
 
-def below(dock):
+def find_scroll_area(dock):
     """The part of the dock that scrolls."""
-    (area,) = [one for one in dock.findChildren(QScrollArea) if one.isAncestorOf(dock.repeat)]
+    (area,) = [area for area in dock.findChildren(QScrollArea) if area.isAncestorOf(dock.repeat)]
     return area
 
 
 def press(desk, button):
     """Scroll to a button, as a user does, and click on it."""
-    below(desk.dock).ensureWidgetVisible(button)
+    find_scroll_area(desk.dock).ensureWidgetVisible(button)
     assert button.isVisibleTo(desk.dock)
     desk.press(button)
 
 
-def restored(desk, layer="cells"):
+def restore_layer(desk, layer="cells"):
     desk.run()
     desk.wait_for_end()
     return desk.viewer.layers[f"{layer} denoised"]
@@ -63,7 +63,7 @@ def test_a_layer_of_a_file_is_repeated_from_that_file(
     desk.viewer.layers.clear()
     desk.viewer.open(str(path), plugin="napari")
     desk.set(seed=5, smoothing=0.1)
-    pixels = restored(desk, "my cells").data
+    pixels = restore_layer(desk, "my cells").data
     buttons = desk.dock.repeat.buttons
     press(desk, buttons.python_button)
     assert str(path) in clipboard() and "seed=5" in clipboard()
@@ -73,29 +73,29 @@ def test_a_layer_of_a_file_is_repeated_from_that_file(
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "my cells denoised.tif"), pixels)
     (tmp_path / "my cells denoised.tif").unlink()
     press(desk, buttons.command_button)
-    program, *words = shlex.split(clipboard())
-    assert program == "napari-dip" and main([*words, "--quiet"]) == 0
+    program, *argv = shlex.split(clipboard())
+    assert program == "napari-dip" and main([*argv, "--quiet"]) == 0
     np.testing.assert_array_equal(tifffile.imread("my cells denoised.tif"), pixels)
 
 
 def test_a_layer_of_no_file_is_saved_first_and_asked_for_once(open_fold, tmp_path, monkeypatch):
-    desk, asked = open_fold, []
+    desk, requests = open_fold, []
     monkeypatch.setattr(
-        QFileDialog, "getExistingDirectory", lambda *_: asked.append(1) or str(tmp_path)
+        QFileDialog, "getExistingDirectory", lambda *_: requests.append(1) or str(tmp_path)
     )
     precious = tmp_path / "cells.tif"
     precious.write_bytes(b"precious")
-    pixels = restored(desk).data
+    pixels = restore_layer(desk).data
     before, buttons = clipboard(), desk.dock.repeat.buttons
     press(desk, buttons.command_button)
     desk.wait_until(lambda: clipboard() != before)
     assert "cells-2.tif' lies beside it" in desk.message_emitted.replace("\n", " ")
     assert precious.read_bytes() == b"precious"
     press(desk, buttons.command_button)
-    assert asked == [1]
-    _, *words = shlex.split(clipboard())
+    assert requests == [1]
+    _, *argv = shlex.split(clipboard())
     monkeypatch.chdir(tmp_path)
-    assert main([*words, "--quiet"]) == 0
+    assert main([*argv, "--quiet"]) == 0
     np.testing.assert_array_equal(tifffile.imread("cells denoised.tif"), pixels)
 
 
@@ -105,16 +105,16 @@ def test_a_layer_that_is_gone_or_changed_is_not_saved_in_its_place(
     desk = open_fold
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "to"))
     (tmp_path / "to").mkdir()
-    restored(desk)
+    restore_layer(desk)
     QApplication.clipboard().setText("as before")
     desk.viewer.layers["cells"].data = desk.viewer.layers["cells"].data + 1
     press(desk, desk.dock.repeat.buttons.python_button)
     desk.wait_until(lambda: "holds other pixels than when" in desk.message_emitted)
     desk.viewer.layers.remove("cells")
     press(desk, desk.dock.repeat.buttons.python_button)
-    assert "is not in napari any more and lies in no file" in desk.message_emitted
+    assert "is neither in napari nor in a file" in desk.message_emitted
     press(desk, desk.dock.repeat.buttons.again_button)
-    assert "there is no layer 'cells' any more" in desk.message_emitted
+    assert "the layer 'cells' is gone" in desk.message_emitted
     assert clipboard() == "as before" and not list((tmp_path / "to").iterdir())
 
 
@@ -133,10 +133,10 @@ def test_a_run_that_was_stopped_and_kept_is_repeated_to_the_pixel(open_fold, tmp
     before = clipboard()
     press(desk, desk.dock.repeat.buttons.command_button)
     desk.wait_until(lambda: clipboard() != before)
-    _, *words = shlex.split(clipboard())
-    assert "--keep-after" in words
+    _, *argv = shlex.split(clipboard())
+    assert "--keep-after" in argv
     monkeypatch.chdir(tmp_path)
-    assert main([*words, "--quiet"]) == 0
+    assert main([*argv, "--quiet"]) == 0
     np.testing.assert_array_equal(tifffile.imread("cells denoised.tif"), result.data)
 
 
@@ -148,7 +148,7 @@ def press_keep(desk):
 def test_run_again_brings_settings_and_layers_back(open_fold, noisy):
     desk = open_fold
     desk.set(seed=4, prior="random-input", gain="1.5")
-    first = restored(desk)
+    first = restore_layer(desk)
     desk.viewer.add_image(noisy[::-1].copy(), name="other")
     desk.viewer.layers.selection.active = desk.viewer.layers["other"]
     desk.set(seed=9, prior="auto", gain="")
@@ -166,7 +166,7 @@ def test_run_again_brings_settings_and_layers_back(open_fold, noisy):
 
 def test_the_selected_result_is_repeated_and_any_task_can_describe_it(open_fold):
     desk, combo = open_fold, open_fold.dock.repeat.buttons.combo
-    first = restored(desk)
+    first = restore_layer(desk)
     desk.set(seed=1)
     desk.run()
     desk.wait_for_end()
@@ -191,11 +191,11 @@ def test_the_selected_result_is_repeated_and_any_task_can_describe_it(open_fold)
 def test_uncertainty_and_residual_are_no_results_to_repeat(open_fold):
     desk, buttons = open_fold, open_fold.dock.repeat.buttons
     assert buttons.combo.count() == 0  # the input is none either
-    for one in ("again", "python", "command", "methods"):
-        assert not getattr(buttons, f"{one}_button").isEnabled()
+    for button in ("again", "python", "command", "methods"):
+        assert not getattr(buttons, f"{button}_button").isEnabled()
     for box in desk.dock.view.extra_layer_chooser.boxes.values():
         box.setChecked(True)
-    restored(desk)
+    restore_layer(desk)
     combo = desk.dock.repeat.buttons.combo
     assert [combo.itemText(n) for n in range(combo.count())] == ["cells denoised"]
     assert "cells residual" in desk.names
@@ -230,7 +230,7 @@ def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(open_fold, tmp
 def test_a_new_dock_takes_up_the_settings_of_the_last_run_and_says_so(open_fold, tmp_path):
     desk = open_fold
     desk.set(seed=17, preset="fast")
-    restored(desk)
+    restore_layer(desk)
     (last,) = tmp_path.rglob("denoise.json")
     assert last.parts[-3:] == ("napari-dip", "last", "denoise.json")
     desk.set(seed=18)  # was never run
@@ -249,8 +249,11 @@ def test_a_new_dock_takes_up_the_settings_of_the_last_run_and_says_so(open_fold,
 def test_many_sentences_leave_room_for_the_folds_below(open_fold):
     desk, bar = open_fold, open_fold.dock.run_bar
     desk.viewer.window.resize(1280, 720)
-    for words in ("One line.", "A line that is not too long for the dock, and one more word. " * 2):
-        bar.show_message(words)
+    for sentence in (
+        "One line.",
+        "A line that is not too long for the dock, and one more word. " * 2,
+    ):
+        bar.show_message(sentence)
         desk.viewer.screenshot(canvas_only=False, flash=False)  # lays out
         assert bar.message_area.height() == bar.message_label.heightForWidth(
             bar.message_label.width()
@@ -263,15 +266,18 @@ def test_many_sentences_leave_room_for_the_folds_below(open_fold):
     desk.viewer.screenshot(canvas_only=False, flash=False)  # lays out
     lines = bar.message_area.height() / bar.message_label.fontMetrics().lineSpacing()
     assert 5 < lines < 12 and bar.message_area.verticalScrollBar().maximum() > 0
-    assert below(desk.dock).height() > 100
-    dock, seen = desk.dock, below(desk.dock)
+    assert find_scroll_area(desk.dock).height() > 100
+    dock, rectangle = desk.dock, find_scroll_area(desk.dock)
     for part in (dock.view.comparison, dock.history):  # as after a run
         part.setVisible(True)
     dock.curve.extend([(1, 10, 1.0, 1.0)], 10)
     desk.viewer.screenshot(canvas_only=False, flash=False)  # lays out
-    seen.verticalScrollBar().setValue(0)
+    rectangle.verticalScrollBar().setValue(0)
     label = dock.curve.getPlotItem().getAxis("bottom").label
     letters = label.sceneBoundingRect().bottom() - label.document().documentMargin()
     bottom = QPoint(0, round(letters))
     assert letters <= dock.curve.height()
-    assert dock.curve.mapTo(dock, bottom).y() <= seen.mapTo(dock, QPoint(0, seen.height())).y()
+    assert (
+        dock.curve.mapTo(dock, bottom).y()
+        <= rectangle.mapTo(dock, QPoint(0, rectangle.height())).y()
+    )

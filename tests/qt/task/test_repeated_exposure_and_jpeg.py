@@ -18,7 +18,7 @@ pytestmark = pytest.mark.gl
 
 
 @pytest.fixture
-def longer():
+def longer_exposure():
     """The same place as the desk's layer, exposed for longer."""
     return np.ascontiguousarray(tifffile.imread(MITOCHONDRIA)[1, 20:84, 40:104])
 
@@ -34,14 +34,14 @@ def choose_second(desk, name):
     assert combo.currentText() == name
 
 
-def test_no_second_shot_is_taken_unless_one_is_chosen(desk, longer):
-    desk.viewer.add_image(longer, name="again")
+def test_no_second_shot_is_taken_unless_one_is_chosen(desk, longer_exposure):
+    desk.viewer.add_image(longer_exposure, name="again")
     assert desk.dock.extra_inputs.combos["repeated_exposure"].currentText() == "none"
     assert desk.dock.extra_inputs.read_headers() == {}
 
 
-def test_a_second_shot_is_used_and_the_layer_says_so(desk, longer):
-    desk.viewer.add_image(longer, name="again")
+def test_a_second_shot_is_used_and_the_layer_says_so(desk, longer_exposure):
+    desk.viewer.add_image(longer_exposure, name="again")
     choose_second(desk, "again")
     desk.run()
     desk.wait_for_end()
@@ -51,15 +51,15 @@ def test_a_second_shot_is_used_and_the_layer_says_so(desk, longer):
     assert result.data.mean() == pytest.approx(desk.viewer.layers["cells"].data.mean(), rel=1e-3)
 
 
-def test_a_second_image_of_another_size_is_refused_before_anything_runs(desk, longer):
-    desk.viewer.add_image(longer[:40], name="small")
+def test_a_second_image_of_another_size_is_refused_before_anything_runs(desk, longer_exposure):
+    desk.viewer.add_image(longer_exposure[:40], name="small")
     choose_second(desk, "small")
     assert not desk.dock.run_bar.run_button.isEnabled()
     assert "small" in desk.dock.plan_label.text()
 
 
-def test_a_second_image_of_something_else_is_refused_in_words(desk, longer):
-    desk.viewer.add_image(longer[::-1], name="upside down")
+def test_a_second_image_of_something_else_is_refused_in_words(desk, longer_exposure):
+    desk.viewer.add_image(longer_exposure[::-1], name="upside down")
     choose_second(desk, "upside down")
     desk.run()
     desk.wait_for_end()

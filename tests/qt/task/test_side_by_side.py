@@ -14,26 +14,26 @@ from napari_dip.qt.task.dock import DenoiseDock
 SETTINGS = {"preset": "fast", "max_iterations": 10}
 
 
-def alone(pixels, seed):
+def restore_alone(pixels, seed):
     return dip.denoise(pixels, seed=seed, **SETTINGS).image.tobytes()
 
 
 @pytest.fixture
-def second(noisy):
+def second_image(noisy):
     return np.ascontiguousarray(noisy[::-1, ::-1])
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("small", [False, True], ids=["same threads", "other threads"])
-def test_runs_started_together_in_threads_equal_lone_runs(noisy, second, small):
+def test_runs_started_together_in_threads_equal_lone_runs(noisy, second_image, small):
     """The number of threads is one setting of the whole process, and part of the pixels."""
-    pictures = [noisy, second[:40, :48] if small else second, noisy]
-    wanted = [alone(picture, seed) for seed, picture in enumerate(pictures)]
+    pictures = [noisy, second_image[:40, :48] if small else second_image, noisy]
+    wanted = [restore_alone(picture, seed) for seed, picture in enumerate(pictures)]
     start = Barrier(len(pictures))
 
     def together(seed, picture):
         start.wait(30)
-        return alone(picture, seed)
+        return restore_alone(picture, seed)
 
     with ThreadPoolExecutor(len(pictures)) as pool:
         for _ in range(2):
@@ -52,8 +52,8 @@ def press_both(desk, docks):
 
 
 @pytest.mark.gl
-def test_two_docks_in_one_viewer_give_what_each_gives_alone(desk, noisy, second):
-    desk.viewer.add_image(second, name="other")
+def test_two_docks_in_one_viewer_give_what_each_gives_alone(desk, noisy, second_image):
+    desk.viewer.add_image(second_image, name="other")
     docks = [desk.dock, DenoiseDock(desk.viewer)]
     desk.viewer.window.add_dock_widget(docks[1], name="Denoise again", area="right")
     desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
@@ -64,16 +64,16 @@ def test_two_docks_in_one_viewer_give_what_each_gives_alone(desk, noisy, second)
     press_both(desk, docks)
     layers = desk.viewer.layers
     assert sorted(desk.names) == ["cells", "cells denoised", "other", "other denoised"]
-    assert layers["cells denoised"].data.tobytes() == alone(noisy, 1)
-    assert layers["other denoised"].data.tobytes() == alone(second, 2)
+    assert layers["cells denoised"].data.tobytes() == restore_alone(noisy, 1)
+    assert layers["other denoised"].data.tobytes() == restore_alone(second_image, 2)
 
 
 @pytest.mark.gl
-def test_two_viewers_give_what_each_gives_alone(desk, make_napari_viewer, noisy, second):
+def test_two_viewers_give_what_each_gives_alone(desk, make_napari_viewer, noisy, second_image):
     viewer = make_napari_viewer()
-    viewer.add_image(second, name="other")
+    viewer.add_image(second_image, name="other")
     docks = [desk.dock, DenoiseDock(viewer)]
     viewer.window.add_dock_widget(docks[1], name="Denoise", area="right")
     press_both(desk, docks)
-    assert desk.viewer.layers["cells denoised"].data.tobytes() == alone(noisy, 1)
-    assert viewer.layers["other denoised"].data.tobytes() == alone(second, 2)
+    assert desk.viewer.layers["cells denoised"].data.tobytes() == restore_alone(noisy, 1)
+    assert viewer.layers["other denoised"].data.tobytes() == restore_alone(second_image, 2)

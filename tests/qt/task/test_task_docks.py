@@ -35,7 +35,7 @@ def choose(desk, name, layer):
     combo.activated.emit(combo.currentIndex())
 
 
-def result_of(desk, name):
+def run_and_get_result(desk, name):
     desk.run()
     desk.wait_for_end()
     assert name in desk.names, desk.message_emitted
@@ -51,7 +51,7 @@ def test_painted_pixels_are_filled_in_and_the_others_come_back_as_they_were(open
     for place in ((20, 20), (20, 25), (40, 44)):
         labels.paint(place, 1)
     choose(desk, "mask", "holes")
-    result = result_of(desk, "cells inpainted")
+    result = run_and_get_result(desk, "cells inpainted")
     holes = labels.data > 0
     assert holes.any()
     np.testing.assert_array_equal(result.data[~holes], noisy[~holes])
@@ -79,7 +79,7 @@ def test_a_slice_that_is_filled_with_a_label_is_made_from_those_beside_it(open_d
     assert labels.data[2].all()
     desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
     choose(desk, "mask", "gone")
-    result = result_of(desk, "cells inpainted")
+    result = run_and_get_result(desk, "cells inpainted")
     np.testing.assert_array_equal(result.data[[0, 1, 3, 4]], stack[[0, 1, 3, 4]])
     assert (result.data[2] != stack[2]).any()
     np.testing.assert_allclose(result.scale, (3, 1, 1))
@@ -98,7 +98,7 @@ def test_a_mask_of_one_plane_serves_a_whole_stack_and_the_dock_says_so(open_dock
     desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
     choose(desk, "mask", "lines")
     assert "holds for all 4 planes" in desk.dock.plan_label.text()
-    result = result_of(desk, "cells inpainted")
+    result = run_and_get_result(desk, "cells inpainted")
     np.testing.assert_array_equal(result.data[:, lines == 0], stack[:, lines == 0])
 
 
@@ -107,7 +107,7 @@ def test_a_shape_marks_what_to_fill_in(open_dock, noisy):
     square = np.array([[10, 12], [10, 20], [18, 20], [18, 12]])
     desk.viewer.add_shapes([square], shape_type="polygon", name="drawing")
     choose(desk, "mask", "drawing")
-    result = result_of(desk, "cells inpainted")
+    result = run_and_get_result(desk, "cells inpainted")
     changed = np.argwhere(result.data != noisy)
     assert changed.min() >= 9
     assert changed.max() <= 21
@@ -127,7 +127,7 @@ def test_a_finer_picture_lies_exactly_over_its_input(open_dock):
     desk = open_dock("super-resolve", factor="2")
     source = desk.viewer.layers["cells"]
     source.scale, source.translate, source.rotate = (0.5, 0.25), (3, 4), 20
-    result = result_of(desk, "cells super-resolved")
+    result = run_and_get_result(desk, "cells super-resolved")
     assert result.data.shape == (2 * SIDE, 2 * SIDE)
     for corner in (0, SIDE - 1):  # pixel centres of the coarse grid, and what they are in the fine
         coarse = source.data_to_world((corner, corner))
@@ -135,7 +135,7 @@ def test_a_finer_picture_lies_exactly_over_its_input(open_dock):
         np.testing.assert_allclose(fine, coarse)
 
 
-def stack_in(desk, noisy, planes=6, side=24):
+def replace_by_stack(desk, noisy, planes=6, side=24):
     """Put a stack in the place of the picture, in micrometres."""
     stack = np.stack([np.roll(noisy, shift, 1)[:side, :side] for shift in range(planes)])
     desk.viewer.layers.remove("cells")
@@ -147,12 +147,12 @@ def stack_in(desk, noisy, planes=6, side=24):
 
 def test_finer_planes_lie_exactly_over_their_stack(open_dock, noisy):
     desk = open_dock("super-resolve", factor="2,1,1")
-    source = stack_in(desk, noisy)
+    source = replace_by_stack(desk, noisy)
     source.translate, source.rotate = (
         (7, 3, 4),
         np.array([[1, 0, 0], [0, 0.8, 0.6], [0, -0.6, 0.8]]),
     )
-    result = result_of(desk, "cells super-resolved")
+    result = run_and_get_result(desk, "cells super-resolved")
     assert result.data.shape == (12, 24, 24)
     for plane, pixel in ((0, 0), (5, 23)):
         coarse = source.data_to_world((plane, pixel, pixel))
@@ -161,11 +161,11 @@ def test_finer_planes_lie_exactly_over_their_stack(open_dock, noisy):
 
 def test_a_layer_with_a_psf_of_three_axes_sharpens_a_volume(open_dock, noisy):
     desk = open_dock("deblur")
-    stack_in(desk, noisy)
+    replace_by_stack(desk, noisy)
     desk.viewer.add_image(np.ones((3, 3, 3), np.float32), name="beads")
     desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
     choose(desk, "psf", "beads")
-    result = result_of(desk, "cells deblurred")
+    result = run_and_get_result(desk, "cells deblurred")
     assert result.data.shape == (6, 24, 24)
     report = result.metadata[METADATA_KEY]["report"]
     assert report["noise"]["blind_spot_size"] == [1, 1, 1]
@@ -173,15 +173,15 @@ def test_a_layer_with_a_psf_of_three_axes_sharpens_a_volume(open_dock, noisy):
 
 def test_the_layer_says_how_far_its_planes_lie_apart(open_dock, noisy):
     desk = open_dock("deblur", model="widefield", na="1.2", wavelength="520")
-    stack_in(desk, noisy)
+    replace_by_stack(desk, noisy)
     assert desk.dock.run_bar.run_button.isEnabled(), desk.dock.plan_label.text()
-    notes = result_of(desk, "cells deblurred").metadata[METADATA_KEY]["report"]["notes"]
+    notes = run_and_get_result(desk, "cells deblurred").metadata[METADATA_KEY]["report"]["notes"]
     assert any("100 × 200 nm in planes 600 nm apart" in note for note in notes)
 
 
 def test_a_blur_of_known_width_is_undone(open_dock):
     desk = open_dock("deblur", gaussian_sigma="1.5")
-    result = result_of(desk, "cells deblurred")
+    result = run_and_get_result(desk, "cells deblurred")
     assert result.data.shape == (SIDE, SIDE)
     assert result.metadata[METADATA_KEY]["recipe"]["task"] == "deblur"
 
@@ -197,7 +197,7 @@ def test_a_second_channel_guides(open_dock, noisy):
     desk.viewer.add_image(noisy.astype(float) ** 0.5, name="clean")
     desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
     choose(desk, "guide", "clean")
-    result = result_of(desk, "cells guided")
+    result = run_and_get_result(desk, "cells guided")
     assert result.data.shape == (SIDE, SIDE)
 
 
@@ -212,7 +212,7 @@ def test_a_guide_of_another_size_is_refused_before_anything_runs(open_dock):
 
 def test_a_blind_deblurring_gives_the_psf_as_a_second_layer(open_dock):
     desk = open_dock("blind-deblur")
-    result_of(desk, "cells deblurred blindly")
+    run_and_get_result(desk, "cells deblurred blindly")
     (psf,) = (layer for layer in desk.viewer.layers if "PSF" in layer.name)
     assert psf.data.sum() == pytest.approx(1, abs=1e-3)
     assert psf.data.min() >= 0

@@ -50,7 +50,7 @@ def drag(desk, share: float) -> None:
         desk.qtbot.keyClick(slider, key)
 
 
-def finished(desk):
+def run_to_end(desk):
     """Run in a window that is not on the screen: Mesa 22 may fail where one follows another."""
     desk.run()
     desk.wait_for_end()
@@ -63,8 +63,8 @@ def test_measure_shows_the_noise_in_words_in_the_fields_and_as_a_plot(desk):
         "variance" in noise.message_label.text() or "equally strong" in noise.message_label.text()
     )
     assert "pixels are hidden" in noise.message_label.text()
-    for name, words in {"gain": ", measured", "read_noise": ", measured in the dark"}.items():
-        assert placeholder(desk, name).endswith(words)  # the detector's own may not be told
+    for name, ending in {"gain": ", measured", "read_noise": ", measured in the dark"}.items():
+        assert placeholder(desk, name).endswith(ending)  # the detector's own may not be told
         float(placeholder(desk, name).partition(",")[0])
     assert noise.plot.isVisible()
     assert len(noise.plot.dots.getData()[0]) > 5
@@ -111,12 +111,12 @@ def test_measuring_loads_torch_in_no_gui_thread_and_a_closed_dock_waits_for_noth
 
 def test_tasks_without_a_noise_model_have_no_noise_section(make_napari_viewer, qtbot):
     viewer = make_napari_viewer()
-    shown = {}
+    docks = {}
     for task in ("inpaint", "deblur", "super-resolve", "guide"):
         dock = make_dock_class(task)(viewer)
         viewer.window.add_dock_widget(dock, name=task)
-        shown[task] = not dock.noise.isHidden()
-    assert shown == {"inpaint": False, "deblur": True, "super-resolve": True, "guide": True}
+        docks[task] = not dock.noise.isHidden()
+    assert docks == {"inpaint": False, "deblur": True, "super-resolve": True, "guide": True}
 
 
 def test_the_fields_of_the_noise_can_be_read_when_unfolded(desk):
@@ -128,8 +128,8 @@ def test_the_fields_of_the_noise_can_be_read_when_unfolded(desk):
     for name in ("noise", "read_noise", "gain"):
         field = desk.dock.form.widgets[name].native
         assert field.isVisible() and field.height() >= field.minimumSizeHint().height() > 10
-    words = noise.message_label
-    assert words.height() >= words.heightForWidth(words.width())
+    label = noise.message_label
+    assert label.height() >= label.heightForWidth(label.width())
     assert noise.plot.height() == noise.plot.maximumHeight()
     run = desk.dock.run_bar.run_button
     assert run.mapTo(window, run.rect().bottomRight()).y() < 720
@@ -140,18 +140,20 @@ def test_a_folded_field_is_not_reached_by_the_tab_key(desk):
 
 
 def test_the_last_words_say_what_the_result_is_worth(desk):
-    finished(desk)
+    run_to_end(desk)
     report = desk.viewer.layers["cells denoised"].metadata[METADATA_KEY]["report"]
-    told = report["verdict"]
-    assert json.loads(json.dumps(told)) == told
-    assert told["sentences"] and all(one in desk.message_emitted for one in told["sentences"])
-    assert all(f"⚠ {one}" in desk.message_emitted for one in told["warnings"])
+    verdict = report["verdict"]
+    assert json.loads(json.dumps(verdict)) == verdict
+    assert verdict["sentences"] and all(
+        sentence in desk.message_emitted for sentence in verdict["sentences"]
+    )
+    assert all(f"⚠ {sentence}" in desk.message_emitted for sentence in verdict["warnings"])
 
 
 def test_the_slider_appears_with_a_result_and_fades_it_over_its_input(desk, noisy):
     comparison = desk.dock.view.comparison
     assert comparison.isHidden()
-    cells, result = finished(desk)
+    cells, result = run_to_end(desk)
     assert not comparison.isHidden() and comparison.slider.value() == 100
     kept = result.data.copy()
     drag(desk, 0.4)
@@ -163,7 +165,7 @@ def test_the_slider_appears_with_a_result_and_fades_it_over_its_input(desk, nois
 
 
 def test_at_the_left_end_the_canvas_shows_the_input(desk):
-    _, result = finished(desk)
+    _, result = run_to_end(desk)
     desk.viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
     desk.viewer.reset_view()
     drag(desk, 0)
@@ -176,7 +178,7 @@ def test_at_the_left_end_the_canvas_shows_the_input(desk):
 
 def test_layers_that_add_up_are_faded_both_and_come_back(desk):
     desk.viewer.layers["cells"].blending = "additive"
-    cells, result = finished(desk)
+    cells, result = run_to_end(desk)
     drag(desk, 0.3)
     assert (cells.opacity, result.opacity) == (pytest.approx(0.7), pytest.approx(0.3))
     desk.viewer.layers.remove(result)
@@ -185,7 +187,7 @@ def test_layers_that_add_up_are_faded_both_and_come_back(desk):
 
 
 def test_renaming_does_no_harm_and_removing_the_input_hides_the_slider(desk):
-    cells, result = finished(desk)
+    cells, result = run_to_end(desk)
     result.name, cells.name = "mine", "yours"
     drag(desk, 0.5)
     assert result.opacity == pytest.approx(0.5)
@@ -195,7 +197,7 @@ def test_renaming_does_no_harm_and_removing_the_input_hides_the_slider(desk):
 
 
 def test_an_earlier_result_between_the_two_is_not_taken_for_the_input(desk, noisy):
-    finished(desk)
+    run_to_end(desk)
     desk.viewer.add_image(noisy, name="other")
     desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
     desk.run()
@@ -207,7 +209,7 @@ def test_an_earlier_result_between_the_two_is_not_taken_for_the_input(desk, nois
 
 
 def test_an_opacity_that_the_user_has_chosen_since_stays(desk):
-    _, result = finished(desk)
+    _, result = run_to_end(desk)
     drag(desk, 0.5)
     result.opacity = 0.8
     desk.viewer.layers.remove("cells")
@@ -224,13 +226,13 @@ def test_ticked_extras_come_as_hidden_layers_in_the_right_place(desk, noisy):
     layer.scale, layer.translate, layer.units = (0.2, 0.3), (5, 6), ("um", "um")
     tick(desk, "uncertainty")
     tick(desk, "residual")
-    _, result = finished(desk)
+    _, result = run_to_end(desk)
     assert desk.names == ["cells", "cells denoised", "cells uncertainty", "cells residual"]
-    uncertainty, residual = (desk.viewer.layers[f"cells {one}"] for one in EXTRAS)
-    for one in (uncertainty, residual):
-        np.testing.assert_allclose(one.scale, layer.scale)
-        np.testing.assert_allclose(one.translate, layer.translate)
-        assert one.units == layer.units and not one.visible
+    uncertainty, residual = (desk.viewer.layers[f"cells {extra}"] for extra in EXTRAS)
+    for extra_layer in (uncertainty, residual):
+        np.testing.assert_allclose(extra_layer.scale, layer.scale)
+        np.testing.assert_allclose(extra_layer.translate, layer.translate)
+        assert extra_layer.units == layer.units and not extra_layer.visible
     assert "'cells uncertainty' and 'cells residual' come hidden: " in desk.message_emitted
     assert uncertainty.contrast_limits[0] == 0 < uncertainty.contrast_limits[1]
     low, high = residual.contrast_limits
@@ -244,7 +246,7 @@ EXTRAS = ("uncertainty", "residual")
 
 
 def test_an_extra_can_be_asked_for_after_the_run_and_comes_once(desk):
-    finished(desk)
+    run_to_end(desk)
     assert desk.names == ["cells", "cells denoised"]
     tick(desk, "residual")
     assert desk.names == ["cells", "cells denoised", "cells residual"]

@@ -25,7 +25,7 @@ def plan(tmp_path):
     return plan_batch(dip.make_recipe("denoise"), tmp_path / "*.tif", tmp_path / "out")
 
 
-def told(plan, number, event=None, outcome=None):
+def report_step(plan, number, event=None, outcome=None):
     return BatchEvent(
         number=number,
         count=len(plan.jobs),
@@ -35,13 +35,13 @@ def told(plan, number, event=None, outcome=None):
     )
 
 
-def restored(plan, number, seconds):
+def make_outcome(plan, number, seconds):
     receipt = {"report": {"seconds": seconds, "verdict": {"sentences": ["ok"], "warnings": []}}}
     return FileOutcome(source=plan.jobs[number - 1].source, state="restored", record=receipt)
 
 
-class Hands:
-    """A clock whose hands the test moves, and a crew of that many workers."""
+class ManualClock:
+    """A clock whose hands the test moves, and a pool of that many workers."""
 
     def __init__(self, worker_count=1):
         self.time, self.worker_count = 100.0, worker_count
@@ -51,20 +51,24 @@ class Hands:
 
 
 def test_the_time_left_is_the_plans_and_follows_what_the_files_took(plan):
-    hands = Hands()
+    hands = ManualClock()
     course = hands.watch(plan)
     first = plan.jobs[0].plan.seconds + FILE_SECONDS
     each = first - START_SECONDS  # torch is loaded once
     event = Event(message="Restoring", progress=Progress(done=0.5))
-    begun = course.add_progress(told(plan, 1, event)).progress
+    begun = course.add_progress(report_step(plan, 1, event)).progress
     assert begun.seconds_left == pytest.approx(0.5 * first + 2 * each)
     assert begun.fraction == pytest.approx(0.5 * first / (first + 2 * each))
     hands.time += first / 4
-    quick = course.add_progress(told(plan, 1, outcome=restored(plan, 1, first / 4))).progress
+    quick = course.add_progress(
+        report_step(plan, 1, outcome=make_outcome(plan, 1, first / 4))
+    ).progress
     assert quick.seconds_left == pytest.approx(2 * each / 4)
-    course.add_progress(told(plan, 2, Event(message="Reading")))
+    course.add_progress(report_step(plan, 2, Event(message="Reading")))
     hands.time += 4 * each
-    slow = course.add_progress(told(plan, 2, outcome=restored(plan, 2, 4 * each))).progress
+    slow = course.add_progress(
+        report_step(plan, 2, outcome=make_outcome(plan, 2, 4 * each))
+    ).progress
     pace = (PACE_DECAY * first / 4 + 4 * each) / (
         PACE_DECAY * first + each
     )  # the last file counts most
@@ -73,21 +77,21 @@ def test_the_time_left_is_the_plans_and_follows_what_the_files_took(plan):
 
 
 def test_a_file_says_itself_how_long_it_will_take(plan):
-    hands = Hands()
+    hands = ManualClock()
     course = hands.watch(plan)
-    course.add_progress(told(plan, 1, Event(message="Reading")))
+    course.add_progress(report_step(plan, 1, Event(message="Reading")))
     hands.time += 10
     event = Event(message="Restoring", progress=Progress(done=0.1, seconds_left=30.0))
-    begun = course.add_progress(told(plan, 1, event)).progress
+    begun = course.add_progress(report_step(plan, 1, event)).progress
     first = plan.jobs[0].plan.seconds + FILE_SECONDS
     assert begun.seconds_left == pytest.approx(30 + 2 * 40 * (first - START_SECONDS) / first)
     assert begun.children == (event.progress,)
 
 
 def test_workers_side_by_side_share_the_time_left(plan):
-    hands = Hands(worker_count=2)
+    hands = ManualClock(worker_count=2)
     event = Event(message="Restoring")
-    begun = hands.watch(plan).add_progress(told(plan, 1, event)).progress
+    begun = hands.watch(plan).add_progress(report_step(plan, 1, event)).progress
     first = plan.jobs[0].plan.seconds + FILE_SECONDS
     assert begun.seconds_left == pytest.approx(2 * first - START_SECONDS)  # a third file waits
 
@@ -97,12 +101,16 @@ def test_a_row_tells_what_is_done_and_then_what_became_of_the_file(plan):
     assert bad.state == "refused" and bad.messages[0].startswith("'bad.tif' is not a kind of")
     assert "24 × 24 pixels" in rows[0].messages[0]
     event = Event(message="Restoring.", iteration=3, iterations=10)
-    working = update_file_row(rows[0], told(plan, 1, event))
+    working = update_file_row(rows[0], report_step(plan, 1, event))
     assert (working.state, working.messages) == ("working", ("Restoring, iteration 3 of 10",))
     no = make_refusal("time-over", limit=1, name="0.tif")
     failed = update_file_row(
         working,
-        told(plan, 1, outcome=FileOutcome(source=rows[0].source, state="failed", refusal=no)),
+        report_step(
+            plan, 1, outcome=FileOutcome(source=rows[0].source, state="failed", refusal=no)
+        ),
     )
     assert failed.messages == (no.message,) and not failed.has_result
-    assert update_file_row(working, told(plan, 1, outcome=restored(plan, 1, 1))).has_result
+    assert update_file_row(
+        working, report_step(plan, 1, outcome=make_outcome(plan, 1, 1))
+    ).has_result

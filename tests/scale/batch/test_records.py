@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has neither pip
 
 
 @pytest.fixture
-def done(tmp_path: Path) -> Path:
+def finished_batch(tmp_path: Path) -> Path:
     """Folder of a finished batch of one file."""
     (tmp_path / "in").mkdir()
     image = np.random.default_rng(0).poisson(np.full((24, 24), 200.0)).astype("uint16")
@@ -40,7 +40,7 @@ def done(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def resumed(folder: Path, seconds: float = 60) -> str:
+def resume_batch(folder: Path, seconds: float = 60) -> str:
     """Go on in a process of its own, which is killed if it does not end; what it said."""
     (folder / "recipe.json").write_text(RECIPE.to_json())
     argv = ["batch", folder / "recipe.json", folder / "in", "-o", folder / "out", "--resume"]
@@ -54,7 +54,7 @@ def resumed(folder: Path, seconds: float = 60) -> str:
     return said
 
 
-def tampered(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def tamper(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     place = folder / "out" / "records" / f"{NAME}.json"
     record = json.loads(place.read_text())
     change(record["results_sha256"])
@@ -63,12 +63,12 @@ def tampered(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["/dev/zero", "records/../cells.tif"])
-def test_a_receipt_that_names_other_files_than_the_results_counts_as_none(done, name):
-    digest = hashlib.sha256((done / "in" / NAME).read_bytes()).hexdigest()
-    tampered(done, lambda told: told.update({name: digest}))
-    before = (done / "out" / NAME).stat().st_ino
-    resumed(done)
-    assert (done / "out" / NAME).stat().st_ino != before  # restored anew
+def test_a_receipt_that_names_other_files_than_the_results_counts_as_none(finished_batch, name):
+    digest = hashlib.sha256((finished_batch / "in" / NAME).read_bytes()).hexdigest()
+    tamper(finished_batch, lambda record: record.update({name: digest}))
+    before = (finished_batch / "out" / NAME).stat().st_ino
+    resume_batch(finished_batch)
+    assert (finished_batch / "out" / NAME).stat().st_ino != before  # restored anew
 
 
 def pipe(place: Path) -> None:
@@ -86,24 +86,28 @@ def endless(place: Path) -> None:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("harm", [pipe, link, endless])
-def test_what_has_taken_the_place_of_what_was_learned_is_neither_followed_nor_read(done, harm):
-    told = {"preset": "fast", "max_iterations": 2, "device": "cpu"}
-    recipe = dip.make_recipe("blind-deblur", psf_size=7, **told)
-    dip.batch(recipe, done / "in", done / "deblurred")
-    learned = done / "deblurred" / "records" / f"{NAME}.psf.tif"
+def test_what_has_taken_the_place_of_what_was_learned_is_neither_followed_nor_read(
+    finished_batch, harm
+):
+    settings = {"preset": "fast", "max_iterations": 2, "device": "cpu"}
+    recipe = dip.make_recipe("blind-deblur", psf_size=7, **settings)
+    dip.batch(recipe, finished_batch / "in", finished_batch / "deblurred")
+    learned = finished_batch / "deblurred" / "records" / f"{NAME}.psf.tif"
     learned.unlink()
     harm(learned)
-    plan = plan_batch(recipe, done / "in", done / "deblurred", resume=True)
+    plan = plan_batch(recipe, finished_batch / "in", finished_batch / "deblurred", resume=True)
     before = time.monotonic()
     answers = iter([Control.GO])  # begin, and end once there is something to do
     steps = run_batch(plan, control=lambda: next(answers, Control.KEEP))
-    assert [one.outcome.state for one in steps if one.outcome] == ["waiting"]  # not taken as whole
+    assert [step.outcome.state for step in steps if step.outcome] == [
+        "waiting"
+    ]  # not taken as whole
     assert time.monotonic() - before < 10
 
 
 @pytest.mark.parametrize("harm", [pipe, endless])
-def test_a_pipe_or_an_endless_file_in_the_place_of_a_result_is_not_read(done, harm):
-    place = done / "out" / NAME
+def test_a_pipe_or_an_endless_file_in_the_place_of_a_result_is_not_read(finished_batch, harm):
+    place = finished_batch / "out" / NAME
     place.unlink()
     harm(place)
     with pytest.raises(RefusedError):
@@ -113,18 +117,18 @@ def test_a_pipe_or_an_endless_file_in_the_place_of_a_result_is_not_read(done, ha
             compute_file_sha256(place)
 
 
-def test_a_pipe_in_the_place_of_a_drawing_does_not_hold_up_the_page(done):
-    (done / "out" / "records" / f"{NAME}.png").unlink()
-    os.mkfifo(done / "out" / "records" / f"{NAME}.png")
-    result = dip.batch(RECIPE, done / "in", done / "out", resume=True)
+def test_a_pipe_in_the_place_of_a_drawing_does_not_hold_up_the_page(finished_batch):
+    (finished_batch / "out" / "records" / f"{NAME}.png").unlink()
+    os.mkfifo(finished_batch / "out" / "records" / f"{NAME}.png")
+    result = dip.batch(RECIPE, finished_batch / "in", finished_batch / "out", resume=True)
     assert result.count("kept") == 1 and NAME in result.page.read_text()
 
 
-def test_a_batch_that_is_to_end_does_not_hash_a_huge_file_to_its_end(done):
-    huge = done / "in" / NAME
+def test_a_batch_that_is_to_end_does_not_hash_a_huge_file_to_its_end(finished_batch):
+    huge = finished_batch / "in" / NAME
     with huge.open("r+b") as file:
         file.truncate(2**36)
-    plan = plan_batch(RECIPE, done / "in", done / "again")
+    plan = plan_batch(RECIPE, finished_batch / "in", finished_batch / "again")
     questions = 0
 
     def control() -> Control:
@@ -133,9 +137,9 @@ def test_a_batch_that_is_to_end_does_not_hash_a_huge_file_to_its_end(done):
         return Control.KEEP if questions > 3 else Control.GO
 
     before = time.monotonic()
-    (outcome,) = [one.outcome for one in run_batch(plan, control=control) if one.outcome]
+    (outcome,) = [step.outcome for step in run_batch(plan, control=control) if step.outcome]
     assert outcome.state == "waiting" and time.monotonic() - before < 10
-    assert not (done / "again" / NAME).exists()
+    assert not (finished_batch / "again" / NAME).exists()
 
 
 def test_a_link_in_a_folder_of_results_is_not_followed(tmp_path):

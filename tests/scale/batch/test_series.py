@@ -35,14 +35,14 @@ from napari_dip.scale.batch.plan import (
     plan_batch,
 )
 from napari_dip.scale.batch_run import run_batch, summarise_batch_plan
-from scale.cluster.simulated_workers import Here
+from scale.cluster.simulated_workers import InProcessPool
 
 FEW = {"preset": "fast", "max_iterations": 3, "device": "cpu"}
 RECIPE = dip.make_recipe("denoise", **FEW)
 NAMES = [f"cell_{number}.tif" for number in range(MIN_JOINT_TRAINING_FILES)]
 
 
-def exposed(seed: int, side: int = 32) -> np.ndarray:
+def take_shot(seed: int, side: int = 32) -> np.ndarray:
     """Take one shot of a place of its own, with a gain, a range and an offset of its own."""
     y, x = np.mgrid[:side, :side]
     clean = 60 + 40 * np.sin(x / 5 + seed) * np.cos(y / 7 + seed)
@@ -50,60 +50,62 @@ def exposed(seed: int, side: int = 32) -> np.ndarray:
     return np.rint(gain * rng.poisson(clean * (1 + seed / 3)) + 50 * seed).astype(np.uint16)
 
 
-def filled(folder: Path, count: int = MIN_JOINT_TRAINING_FILES) -> Path:
+def fill_folder(folder: Path, count: int = MIN_JOINT_TRAINING_FILES) -> Path:
     folder.mkdir(parents=True)
     for seed, name in enumerate(NAMES[:count]):
-        tifffile.imwrite(folder / name, exposed(seed))
+        tifffile.imwrite(folder / name, take_shot(seed))
     return folder
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
+def finished_series(tmp_path_factory) -> Path:
     """Folder of a finished batch: its inputs in 'in', its results in 'out'."""
     folder = tmp_path_factory.mktemp("series")
-    filled(folder / "in")
+    fill_folder(folder / "in")
     done = dip.batch(RECIPE, folder / "in", folder / "out", joint_training=True)
     assert done.count("restored") == len(NAMES)
     return folder
 
 
 @pytest.fixture
-def network(whole, tmp_path) -> Path:
+def network(finished_series, tmp_path) -> Path:
     """A copy of its network, to be harmed."""
-    return Path(shutil.copy(whole / "out" / "series.network", tmp_path / "series.network"))
+    return Path(
+        shutil.copy(finished_series / "out" / "series.network", tmp_path / "series.network")
+    )
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def read_outputs(folder: Path) -> dict[str, bytes]:
     """Give results and network."""
-    found = (*folder.glob("*.tif"), *folder.glob("*.network"))
-    return {path.name: path.read_bytes() for path in found}
+    paths = (*folder.glob("*.tif"), *folder.glob("*.network"))
+    return {path.name: path.read_bytes() for path in paths}
 
 
-def same(one: Path, other: Path) -> bool:
-    return files(one) == files(other)
+def has_same_outputs(first: Path, second: Path) -> bool:
+    return read_outputs(first) == read_outputs(second)
 
 
-def told(folder: Path, name: str) -> dict:
+def read_report(folder: Path, name: str) -> dict:
     return json.loads((folder / "records" / f"{name}.json").read_text())
 
 
-def rewritten(path: Path, **changes: object) -> Path:
+def tamper_network(path: Path, **changes: object) -> Path:
     """Let a network's file say something else of itself."""
-    words = read_metadata(path)
-    write_tensors(path, read_tensors(path), {"network": words["network"] | changes})
+    metadata = read_metadata(path)
+    write_tensors(path, read_tensors(path), {"network": metadata["network"] | changes})
     return path
 
 
-def code_of(call, *arguments: object, **options: object) -> str:
+def read_refusal_code(call, *arguments: object, **options: object) -> str:
     with pytest.raises(dip.RefusedError) as caught:
         call(*arguments, **options)
     return caught.value.refusal.code
 
 
-def test_receipts_and_reports_name_the_network_and_its_digest(whole):
-    digest = compute_file_sha256(whole / "out" / "series.network")
+def test_receipts_and_reports_name_the_network_and_its_digest(finished_series):
+    digest = compute_file_sha256(finished_series / "out" / "series.network")
     for name in NAMES:
-        receipt = told(whole / "out", name)
+        receipt = read_report(finished_series / "out", name)
         assert receipt["inputs_sha256"]["network_file"] == digest
         shared = receipt["report"]["fit"]["joint_training"]
         assert (shared["network_file"], shared["sha256"]) == ("series.network", digest)
@@ -114,21 +116,21 @@ def test_receipts_and_reports_name_the_network_and_its_digest(whole):
         assert any("not fitted to this image alone" in note for note in notes)
 
 
-def test_a_single_image_and_the_command_give_the_pixels_of_the_batch(whole, tmp_path):
-    image, network = whole / "in" / NAMES[3], whole / "out" / "series.network"
-    wanted = tifffile.imread(whole / "out" / NAMES[3])
+def test_a_single_image_and_the_command_give_the_pixels_of_the_batch(finished_series, tmp_path):
+    image, network = finished_series / "in" / NAMES[3], finished_series / "out" / "series.network"
+    wanted = tifffile.imread(finished_series / "out" / NAMES[3])
     by_call = dip.denoise(image, network_file=network, **FEW)
     np.testing.assert_array_equal(by_call.image, wanted)
-    words = ["denoise", str(image), "-o", str(tmp_path / "a.tif"), "--preset", "fast"]
-    words += ["--max-iterations", "3", "--device", "cpu", "--quiet"]
-    assert main([*words, "--network-file", str(network)]) == 0
+    argv = ["denoise", str(image), "-o", str(tmp_path / "a.tif"), "--preset", "fast"]
+    argv += ["--max-iterations", "3", "--device", "cpu", "--quiet"]
+    assert main([*argv, "--network-file", str(network)]) == 0
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), wanted)
     alone = dip.denoise(image, **FEW)
     assert not np.array_equal(alone.image, wanted) and "joint_training" not in alone.report["fit"]
 
 
-def test_the_methods_text_and_the_script_name_the_network(whole):
-    report = told(whole / "out", NAMES[0])["report"]
+def test_the_methods_text_and_the_script_name_the_network(finished_series):
+    report = read_report(finished_series / "out", NAMES[0])["report"]
     digest = report["fit"]["joint_training"]["sha256"]
     text = write_methods_section(report)
     assert f"8 images of the series together ('series.network', SHA-256 {digest})" in text
@@ -141,24 +143,28 @@ def test_the_methods_text_and_the_script_name_the_network(whole):
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("polls", [4, 12, 20, 40])
-def test_a_batch_that_is_ended_anywhere_goes_on_to_the_same_bytes(whole, tmp_path, polls):
-    left = [polls]
+def test_a_batch_that_is_ended_anywhere_goes_on_to_the_same_bytes(finished_series, tmp_path, polls):
+    remaining = [polls]
 
     def control() -> Control:
-        left[0] -= 1
-        return Control.KEEP if left[0] < 0 else Control.GO
+        remaining[0] -= 1
+        return Control.KEEP if remaining[0] < 0 else Control.GO
 
-    plan = plan_batch(RECIPE, whole / "in", tmp_path / "out", joint_training=True)
-    states = [one.outcome.state for one in run_batch(plan, control=control) if one.outcome]
+    plan = plan_batch(RECIPE, finished_series / "in", tmp_path / "out", joint_training=True)
+    states = [step.outcome.state for step in run_batch(plan, control=control) if step.outcome]
     assert "waiting" in states
-    done = dip.batch(RECIPE, whole / "in", tmp_path / "out", resume=True)
-    assert done.count("waiting") == 0 and same(tmp_path / "out", whole / "out")
+    done = dip.batch(RECIPE, finished_series / "in", tmp_path / "out", resume=True)
+    assert done.count("waiting") == 0 and has_same_outputs(
+        tmp_path / "out", finished_series / "out"
+    )
     left_over = [path.name for path in (tmp_path / "out" / "records").glob("series*")]
     assert not left_over
 
 
-def test_a_batch_goes_on_with_the_network_that_is_there_and_fits_a_lost_one_again(whole, tmp_path):
-    shutil.copytree(whole, tmp_path / "copy")
+def test_a_batch_goes_on_with_the_network_that_is_there_and_fits_a_lost_one_again(
+    finished_series, tmp_path
+):
+    shutil.copytree(finished_series, tmp_path / "copy")
     out = tmp_path / "copy" / "out"
     before = (out / "series.network").stat().st_ino
     done = dip.batch(RECIPE, tmp_path / "copy" / "in", out, resume=True)
@@ -166,51 +172,53 @@ def test_a_batch_goes_on_with_the_network_that_is_there_and_fits_a_lost_one_agai
     assert (out / "series.network").stat().st_ino == before
     (out / "series.network").unlink()
     done = dip.batch(RECIPE, tmp_path / "copy" / "in", out, resume=True, joint_training=True)
-    assert done.count("kept") == len(NAMES) and same(out, whole / "out")
+    assert done.count("kept") == len(NAMES) and has_same_outputs(out, finished_series / "out")
 
 
 @pytest.mark.long
-def test_workers_give_the_same_bytes_and_the_network_comes_first(whole, tmp_path):
-    crew = Here(count=2)
-    plan = plan_batch(RECIPE, whole / "in", tmp_path / "out", joint_training=True)
-    seen = list(run_batch(plan, pool=crew))
-    numbers = [one.number for one in seen]
-    assert numbers.index(1) > max(place for place, one in enumerate(numbers) if not one)
-    assert crew.sent == [str(number) for number in range(1, len(NAMES) + 1)]
-    assert same(tmp_path / "out", whole / "out")
+def test_workers_give_the_same_bytes_and_the_network_comes_first(finished_series, tmp_path):
+    pool = InProcessPool(count=2)
+    plan = plan_batch(RECIPE, finished_series / "in", tmp_path / "out", joint_training=True)
+    steps = list(run_batch(plan, pool=pool))
+    numbers = [step.number for step in steps]
+    assert numbers.index(1) > max(place for place, number in enumerate(numbers) if not number)
+    assert pool.sent == [str(number) for number in range(1, len(NAMES) + 1)]
+    assert has_same_outputs(tmp_path / "out", finished_series / "out")
 
 
-def test_the_time_that_is_said_counts_the_network(whole, tmp_path):
-    plan = plan_batch(RECIPE, whole / "in", tmp_path / "out", joint_training=True)
+def test_the_time_that_is_said_counts_the_network(finished_series, tmp_path):
+    plan = plan_batch(RECIPE, finished_series / "in", tmp_path / "out", joint_training=True)
     assert plan.joint_training is not None and plan.joint_training.seconds > 0
-    each = [unit for one in find_remaining_plans(plan).values() for unit in one.units]
+    each = [unit for remaining in find_remaining_plans(plan).values() for unit in remaining.units]
     assert {unit.role for unit in each} == {INFERENCE} and not any(unit.iterations for unit in each)
     costs = replace(plan.joint_training.costs, fit=7000.0)
     long = replace(plan, joint_training=replace(plan.joint_training, costs=costs))
     assert summarise_batch_plan(long) != summarise_batch_plan(plan)
 
 
-def test_no_file_goes_on_by_itself_where_the_probes_say_that_it_does_not_pay(whole, network):
+def test_no_file_goes_on_by_itself_where_the_probes_say_that_it_does_not_pay(
+    finished_series, network
+):
     outcomes = read_metadata(network)["network"]["outcomes"]
     no_gain = [
-        one | {"gain": [-50.0, 5.0, 500.0]} if one["role"] == FINE_TUNE_PROBE else one
-        for one in outcomes
+        outcome | {"gain": [-50.0, 5.0, 500.0]} if outcome["role"] == FINE_TUNE_PROBE else outcome
+        for outcome in outcomes
     ]
-    rewritten(network, outcomes=no_gain)
-    result = dip.denoise(whole / "in" / NAMES[0], network_file=network, **FEW)
+    tamper_network(network, outcomes=no_gain)
+    result = dip.denoise(finished_series / "in" / NAMES[0], network_file=network, **FEW)
     assert not result.report["fit"]["joint_training"]["fine_tuned"]
-    assert result.report["iterations"] == 0 and "enough" in result.report["stop_reason"]
-    shown = tifffile.imread(whole / "out" / NAMES[0])
-    assert not np.array_equal(result.image, shown)
+    assert result.report["iterations"] == 0 and "no gain" in result.report["stop_reason"]
+    image = tifffile.imread(finished_series / "out" / NAMES[0])
+    assert not np.array_equal(result.image, image)
 
 
 def test_stacks_and_images_in_tiles_are_restored_as_ever(network, tmp_path):
-    stack = np.stack([exposed(seed) for seed in range(2)])
+    stack = np.stack([take_shot(seed) for seed in range(2)])
     recipe = RECIPE.replace_run_settings(stacks="planes")
     with_it = dip.restore(stack, recipe, axes="ZYX", network_file=network)
     np.testing.assert_array_equal(with_it.image, dip.restore(stack, recipe, axes="ZYX").image)
-    assert any("no single plane" in note for note in with_it.report["notes"])
-    filled(tmp_path / "in")
+    assert any("single planes without tiles" in note for note in with_it.report["notes"])
+    fill_folder(tmp_path / "in")
     tifffile.imwrite(tmp_path / "in" / "stack.tif", stack, metadata={"axes": "ZYX"}, imagej=True)
     plan = plan_batch(RECIPE, tmp_path / "in", tmp_path / "out", joint_training=True)
     last = plan.jobs[-1]
@@ -224,12 +232,12 @@ def test_a_file_whose_noise_asks_for_another_prior_is_restored_by_itself(network
     result = dip.denoise(weak.astype(np.float32), network_file=network, **FEW)
     assert result.report["prior"]["chosen"] == "blind-spot"
     assert "joint_training" not in result.report["fit"]
-    assert any("restored by itself" in note for note in result.report["notes"])
+    assert any("fitted on its own" in note for note in result.report["notes"])
 
 
 @pytest.mark.long
 def test_files_that_cannot_be_restored_take_no_part_in_the_network(tmp_path):
-    filled(tmp_path / "in")
+    fill_folder(tmp_path / "in")
     tifffile.imwrite(tmp_path / "in" / "a_constant.tif", np.full((32, 32), 7, np.uint16))
     done = dip.batch(RECIPE, tmp_path / "in", tmp_path / "out", joint_training=True)
     assert (done.count("restored"), done.count("refused")) == (len(NAMES), 1)
@@ -237,19 +245,24 @@ def test_files_that_cannot_be_restored_take_no_part_in_the_network(tmp_path):
 
 
 def test_too_few_files_or_too_unlike_ones_are_refused(tmp_path):
-    filled(tmp_path / "in", MIN_JOINT_TRAINING_FILES - 1)
+    fill_folder(tmp_path / "in", MIN_JOINT_TRAINING_FILES - 1)
     places = RECIPE, tmp_path / "in"
-    assert code_of(dip.batch, *places, tmp_path / "out", joint_training=True) == "series-few"
+    assert (
+        read_refusal_code(dip.batch, *places, tmp_path / "out", joint_training=True) == "series-few"
+    )
     assert not (tmp_path / "out").exists()
     for seed in range(MIN_JOINT_TRAINING_FILES):
         tifffile.imwrite(tmp_path / "in" / NAMES[seed], np.full((32, 32), seed, np.uint16))
-    assert code_of(dip.batch, *places, tmp_path / "out", joint_training=True) == "series-unlike"
+    assert (
+        read_refusal_code(dip.batch, *places, tmp_path / "out", joint_training=True)
+        == "series-unlike"
+    )
     assert not list((tmp_path / "out").glob("*.tif"))
 
 
 def test_a_file_of_other_channels_is_refused_before_any_work(tmp_path):
-    filled(tmp_path / "in")
-    pair = np.stack([exposed(1), exposed(2)])
+    fill_folder(tmp_path / "in")
+    pair = np.stack([take_shot(1), take_shot(2)])
     tifffile.imwrite(tmp_path / "in" / "pair.tif", pair, imagej=True, metadata={"axes": "CYX"})
     plan = plan_batch(RECIPE, tmp_path / "in", tmp_path / "out", joint_training=True)
     ((source, no),) = plan.refused_files
@@ -257,11 +270,11 @@ def test_a_file_of_other_channels_is_refused_before_any_work(tmp_path):
     assert "2 channels, fitted one by one" in no.sentence and "1 channel" in no.sentence
 
 
-def test_what_the_network_was_not_fitted_for_is_refused(whole, network):
-    image = tifffile.imread(whole / "in" / NAMES[0])
+def test_what_the_network_was_not_fitted_for_is_refused(finished_series, network):
+    image = tifffile.imread(finished_series / "in" / NAMES[0])
 
     def refused(**settings: object) -> str:
-        return code_of(dip.denoise, image, **{"network_file": network, **FEW, **settings})
+        return read_refusal_code(dip.denoise, image, **{"network_file": network, **FEW, **settings})
 
     assert refused(prior="random-input") == "series-alone"
     assert refused(noise="speckle", prior="blind-spot") == "series-alone"
@@ -269,43 +282,51 @@ def test_what_the_network_was_not_fitted_for_is_refused(whole, network):
     assert refused(prior="blind-spot") == "series-settings"
     assert refused(preset="balanced") == "series-settings"
     assert refused(restarts=2) == "series-repeats"
-    assert refused(network_file=whole / "in" / NAMES[0]) == "series-broken"
-    assert refused(network_file=whole / "none") == "file-missing"
-    rewritten(network, version="0.0.1")
+    assert refused(network_file=finished_series / "in" / NAMES[0]) == "series-broken"
+    assert refused(network_file=finished_series / "none") == "file-missing"
+    tamper_network(network, version="0.0.1")
     assert refused() == "series-version"
 
 
 @pytest.mark.parametrize("place", [20, -3])
-def test_a_damaged_network_is_refused_before_any_work(whole, network, tmp_path, place):
+def test_a_damaged_network_is_refused_before_any_work(finished_series, network, tmp_path, place):
     content = bytearray(network.read_bytes())
     content[place] ^= 1
     network.write_bytes(content)
-    image = whole / "in" / NAMES[0]
-    assert code_of(dip.denoise, image, network_file=network, **FEW) == "series-broken"
+    image = finished_series / "in" / NAMES[0]
+    assert read_refusal_code(dip.denoise, image, network_file=network, **FEW) == "series-broken"
     how = {"network_file": network}
-    assert code_of(dip.batch, RECIPE, whole / "in", tmp_path / "out", **how) == "series-broken"
+    assert (
+        read_refusal_code(dip.batch, RECIPE, finished_series / "in", tmp_path / "out", **how)
+        == "series-broken"
+    )
     assert not (tmp_path / "out").exists()
 
 
-def test_a_batch_has_one_network_from_its_beginning_or_none(whole, network, tmp_path):
+def test_a_batch_has_one_network_from_its_beginning_or_none(finished_series, network, tmp_path):
     how = {"joint_training": True, "network_file": network}
-    places = RECIPE, whole / "in", tmp_path / "out"
-    assert code_of(dip.batch, *places, **how) == "series-twice"
+    places = RECIPE, finished_series / "in", tmp_path / "out"
+    assert read_refusal_code(dip.batch, *places, **how) == "series-twice"
     plan = plan_batch(*places)
     list(run_batch(plan, control=lambda: Control.KEEP))
-    assert code_of(dip.batch, *places, resume=True, joint_training=True) == "series-late"
+    assert read_refusal_code(dip.batch, *places, resume=True, joint_training=True) == "series-late"
     mine = tmp_path / "mine"
     mine.mkdir()
     shutil.copy(network, mine / "series.network")
-    assert code_of(dip.batch, RECIPE, whole / "in", mine, joint_training=True) == "batch-exists"
+    assert (
+        read_refusal_code(dip.batch, RECIPE, finished_series / "in", mine, joint_training=True)
+        == "batch-exists"
+    )
 
 
 @pytest.mark.long
-def test_a_batch_can_be_shown_a_network_that_was_fitted_before(whole, network, tmp_path):
-    done = dip.batch(RECIPE, whole / "in", tmp_path / "out", network_file=network)
+def test_a_batch_can_be_shown_a_network_that_was_fitted_before(finished_series, network, tmp_path):
+    done = dip.batch(RECIPE, finished_series / "in", tmp_path / "out", network_file=network)
     assert done.count("restored") == len(NAMES)
     for name in NAMES:
-        assert (tmp_path / "out" / name).read_bytes() == (whole / "out" / name).read_bytes()
+        assert (tmp_path / "out" / name).read_bytes() == (
+            finished_series / "out" / name
+        ).read_bytes()
 
 
 @pytest.mark.parametrize("sizes", [[(700, 900)] * 40, [(33, 70), (64, 41)] * 6])
@@ -322,15 +343,17 @@ def test_what_is_seen_of_a_file_lies_within_it(sizes):
     assert not isinstance(lesson, Refusal)
     assert (
         len(lesson.training_regions) <= MAX_TRAINING_REGIONS
-        and len({one.size for one in lesson.training_regions}) == 1
+        and len({region.size for region in lesson.training_regions}) == 1
     )
     for plan, member in zip(lesson.plans, lesson.training_regions, strict=True):
         sides = zip(plan.source.grid, member.origin, member.size, strict=True)
         assert all(0 <= start and start + count <= side for side, start, count in sides)
-        assert not any(one % 2 for one in (*member.origin, *member.size))  # halves are whole
+        assert not any(size % 2 for size in (*member.origin, *member.size))  # halves are whole
         assert max(member.size) <= MAX_TRAINING_REGION_SIDE
     if max(sizes[0]) > MAX_TRAINING_REGION_SIDE:
-        assert len({one.origin for one in lesson.training_regions}) == len(lesson.training_regions)
+        assert len({region.origin for region in lesson.training_regions}) == len(
+            lesson.training_regions
+        )
 
 
 def test_each_of_several_pictures_is_shown_noise_as_strong_as_its_own():
@@ -340,8 +363,8 @@ def test_each_of_several_pictures_is_shown_noise_as_strong_as_its_own():
     rng = torch.Generator().manual_seed(0)
     clean = torch.zeros(3, 1, 96, 96)
     net = Hourglass(2, 1, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
-    known, judges = torch.ones(3, 1, 96, 96), torch.zeros(3, 1, 96, 96)
-    code = R2RPrior(net, clean, known, judges, (1, 1), noise, None, window=None)
+    mask, judges = torch.ones(3, 1, 96, 96), torch.zeros(3, 1, 96, 96)
+    code = R2RPrior(net, clean, mask, judges, (1, 1), noise, None, window=None)
     for _ in range(12):
         draw = code.draw_training_input(rng)
         assert draw.window is not None and draw.target_noise is not None
@@ -349,9 +372,9 @@ def test_each_of_several_pictures_is_shown_noise_as_strong_as_its_own():
         assert float(draw.target_noise.std()) == pytest.approx(wanted, rel=0.05)
 
 
-def test_the_network_says_what_it_comes_from(whole):
-    words = read_metadata(whole / "out" / "series.network")["network"]
-    assert [one["name"] for one in words["files"]] == NAMES
-    assert words["files"][0]["sha256"] == compute_file_sha256(whole / "in" / NAMES[0])
-    assert words["recipe"] == RECIPE.to_dict()
-    assert [one["role"] for one in words["outcomes"]] == [JOINT, *[FINE_TUNE_PROBE] * 3]
+def test_the_network_says_what_it_comes_from(finished_series):
+    network = read_metadata(finished_series / "out" / "series.network")["network"]
+    assert [file["name"] for file in network["files"]] == NAMES
+    assert network["files"][0]["sha256"] == compute_file_sha256(finished_series / "in" / NAMES[0])
+    assert network["recipe"] == RECIPE.to_dict()
+    assert [outcome["role"] for outcome in network["outcomes"]] == [JOINT, *[FINE_TUNE_PROBE] * 3]

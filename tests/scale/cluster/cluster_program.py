@@ -27,14 +27,14 @@ def main(recipe: str, out: str, *inputs: str) -> None:
     plan = plan_batch(recipe, inputs, out, threads=1)
     states: dict[str, str] = {}
     killed: list[str] = []
-    with start_workers(plan, 2) as crew:
+    with start_workers(plan, 2) as pool:
 
-        def see(one) -> None:
-            if one.outcome is not None:
-                states[one.source.name] = one.outcome.state
-            elif one.source.name == DEADLY and one.worker not in killed:
-                killed.append(one.worker)
-                pid = crew.client.run(os.getpid, workers=[one.worker])[one.worker]
+        def check_step(event) -> None:
+            if event.outcome is not None:
+                states[event.source.name] = event.outcome.state
+            elif event.source.name == DEADLY and event.worker not in killed:
+                killed.append(event.worker)
+                pid = pool.client.run(os.getpid, workers=[event.worker])[event.worker]
                 os.kill(pid, signal.SIGKILL)
 
         here = psutil.Process()
@@ -44,7 +44,7 @@ def main(recipe: str, out: str, *inputs: str) -> None:
             for port in process.net_connections("tcp")
             if port.status == psutil.CONN_LISTEN
         ]
-        drain_generator(run_batch(plan, pool=crew), see)
+        drain_generator(run_batch(plan, pool=pool), check_step)
     print(json.dumps({"states": states, "killed": len(killed), "listening": ports}))
 
 

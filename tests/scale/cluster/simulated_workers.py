@@ -14,12 +14,12 @@ from napari_dip.scale.cluster.worker import (
 )
 
 
-def go() -> Control:
+def always_go() -> Control:
     return Control.GO
 
 
-class Here:
-    """A crew: this process, which restores what came last whenever somebody listens."""
+class InProcessPool:
+    """A pool: this process, which restores what came last whenever somebody listens."""
 
     max_queued, root = 0, ""
 
@@ -31,8 +31,8 @@ class Here:
         self.units: list = []
         self.sent: list[str] = []
         self.taken_back: list[str] = []
-        self.wishes: list[Control] = []
-        self._deaths, self._left, self._asleep = deaths, lost_after, asleep
+        self.controls: list[Control] = []
+        self._deaths, self._remaining, self._asleep = deaths, lost_after, asleep
 
     def send(self, unit, memory: int, device: str) -> None:
         self.units.append(unit)
@@ -42,7 +42,7 @@ class Here:
         self.taken_back.append(name)
 
     def send_control(self, session: str, control: Control) -> None:
-        self.wishes.append(control)
+        self.controls.append(control)
 
     def receive_messages(self, seconds: float):
         if self._asleep or not self.units:
@@ -52,13 +52,13 @@ class Here:
             self._deaths -= 1
             yield WorkerMessage(unit=unit.name, is_given_up=True)
             return
-        if not self._left:
+        if not self._remaining:
             self.connection_failure = dip.errors.make_refusal("cluster-lost", address="tcp://there")
             return
-        self._left -= 1
+        self._remaining -= 1
         events: list = []
         restore = restore_file_on_worker if unit.shard is None else restore_shard_on_worker
-        answer = restore(unit, go, events.append)
+        answer = restore(unit, always_go, events.append)
         for event in events:
             yield WorkerMessage(
                 unit=unit.name,

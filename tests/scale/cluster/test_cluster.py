@@ -32,7 +32,7 @@ from napari_dip.scale.cluster.pool import (
     make_task_resources,
 )
 from napari_dip.scale.cluster.worker import get_versions, restore_file_on_worker
-from scale.cluster.simulated_workers import Here, go
+from scale.cluster.simulated_workers import InProcessPool, always_go
 
 RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
 GOOD = ["a_deadly.tif", "cell_0.tif", "cell_1.tif"]
@@ -40,7 +40,7 @@ MACHINE = Machine(cores=4, memory_bytes=8_000_000_000, devices=("cpu",), torch="
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
+def finished_batch(tmp_path_factory) -> Path:
     """Folder with inputs in 'in' and what one process makes of them in 'out'."""
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "in").mkdir()
@@ -55,95 +55,97 @@ def whole(tmp_path_factory) -> Path:
     return folder
 
 
-def results(folder: Path) -> dict[str, bytes]:
+def read_results(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tif"))}
 
 
-def make_task_plan(whole: Path, out: Path, resume: bool = False):
-    return plan_batch(RECIPE, whole / "in", out, threads=1, resume=resume)
+def make_task_plan(finished_batch: Path, out: Path, resume: bool = False):
+    return plan_batch(RECIPE, finished_batch / "in", out, threads=1, resume=resume)
 
 
-def test_a_unit_is_small_and_comes_back_whole(whole, tmp_path):
-    plan = make_task_plan(whole, tmp_path / "out")
+def test_a_unit_is_small_and_comes_back_whole(finished_batch, tmp_path):
+    plan = make_task_plan(finished_batch, tmp_path / "out")
     unit = make_worker_task(plan, 2, "session", "")
     assert pickle.loads(pickle.dumps(unit)) == unit
     assert len(pickle.dumps(unit)) < 5000
 
 
 @pytest.fixture(scope="module")
-def by_units(whole, tmp_path_factory) -> tuple[Path, Here, list]:
-    """Folder of the same batch, done unit by unit, by a crew that is given up on twice."""
+def batch_by_units(finished_batch, tmp_path_factory) -> tuple[Path, InProcessPool, list]:
+    """Folder of the same batch, done unit by unit, by a pool that is given up on twice."""
     out = tmp_path_factory.mktemp("units") / "out"
-    crew = Here(deaths=2)
-    events = list(run_batch(make_task_plan(whole, out), pool=crew))
-    return out, crew, events
+    pool = InProcessPool(deaths=2)
+    events = list(run_batch(make_task_plan(finished_batch, out), pool=pool))
+    return out, pool, events
 
 
-def test_units_make_the_same_bytes_and_receipts_as_one_process(whole, by_units):
-    out, _, events = by_units
-    assert results(out) == results(whole / "out")
+def test_units_make_the_same_bytes_and_receipts_as_one_process(finished_batch, batch_by_units):
+    out, _, events = batch_by_units
+    assert read_results(out) == read_results(finished_batch / "out")
     for name in GOOD:
-        here, there = (
+        in_process, with_workers = (
             json.loads((folder / "records" / f"{name}.json").read_text())
-            for folder in (whole / "out", out)
+            for folder in (finished_batch / "out", out)
         )
-        for receipt in (here, there):
+        for receipt in (in_process, with_workers):
             for passing in ("seconds", "peak_bytes"):
                 del receipt["report"][passing]
-        assert here == there
-    ends = {one.source.name: one.outcome.state for one in events if one.outcome}
+        assert in_process == with_workers
+    ends = {event.source.name: event.outcome.state for event in events if event.outcome}
     assert ends == {"z_bad.tif": "refused", **dict.fromkeys(GOOD, "restored")}
 
 
-def test_a_unit_that_the_scheduler_gave_up_unbegun_is_handed_out_again(by_units):
-    _, crew, events = by_units
-    assert crew.sent == ["1", "1", "1", "2", "3"]
-    assert any(one.event and one.event.message == "Saving the result" for one in events)
-    assert all(one.worker == "tcp://me" for one in events if one.event)
+def test_a_unit_that_the_scheduler_gave_up_unbegun_is_handed_out_again(batch_by_units):
+    _, pool, events = batch_by_units
+    assert pool.sent == ["1", "1", "1", "2", "3"]
+    assert any(event.event and event.event.message == "Saving the result" for event in events)
+    assert all(event.worker == "tcp://me" for event in events if event.event)
 
 
-def test_a_unit_that_is_done_is_left_as_it_is(whole, by_units):
-    out = by_units[0]
+def test_a_unit_that_is_done_is_left_as_it_is(finished_batch, batch_by_units):
+    out = batch_by_units[0]
     before = {path: path.stat().st_mtime_ns for path in out.rglob("cell*")}
-    unit = make_worker_task(make_task_plan(whole, out, resume=True), 2, "another", "")
-    answer = restore_file_on_worker(unit, go, lambda event: None)
+    unit = make_worker_task(make_task_plan(finished_batch, out, resume=True), 2, "another", "")
+    answer = restore_file_on_worker(unit, always_go, lambda event: None)
     assert answer["state"] == "kept" and answer["receipt"]["report"]["stop_reason"]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("cell*")} == before
 
 
-def test_a_scheduler_that_gives_up_again_and_again_costs_one_file(whole, tmp_path):
-    crew = Here(deaths=MAX_TASK_RETRIES)
-    events = run_batch(make_task_plan(whole, tmp_path / "out"), pool=crew)
-    ends = {one.source.name: one.outcome for one in events if one.outcome}
+def test_a_scheduler_that_gives_up_again_and_again_costs_one_file(finished_batch, tmp_path):
+    pool = InProcessPool(deaths=MAX_TASK_RETRIES)
+    events = run_batch(make_task_plan(finished_batch, tmp_path / "out"), pool=pool)
+    ends = {event.source.name: event.outcome for event in events if event.outcome}
     assert ends[GOOD[0]].state == "failed"
     assert ends[GOOD[0]].record["refusal"]["code"] == "cluster-killed"
     assert [ends[name].state for name in GOOD[1:]] == ["restored", "restored"]
 
 
-def test_a_lost_scheduler_ends_the_batch_with_what_is_done_and_it_goes_on_without(whole, tmp_path):
+def test_a_lost_scheduler_ends_the_batch_with_what_is_done_and_it_goes_on_without(
+    finished_batch, tmp_path
+):
     out = tmp_path / "out"
     with pytest.raises(FailedError) as caught:
-        list(run_batch(make_task_plan(whole, out), pool=Here(lost_after=1)))
+        list(run_batch(make_task_plan(finished_batch, out), pool=InProcessPool(lost_after=1)))
     assert caught.value.refusal.code == "cluster-lost"
-    assert list(results(out)) == GOOD[:1] and "not begun" in (out / "batch.csv").read_text()
-    done = dip.batch(RECIPE, whole / "in", out, resume=True)  # counts on as many threads
+    assert list(read_results(out)) == GOOD[:1] and "not begun" in (out / "batch.csv").read_text()
+    done = dip.batch(RECIPE, finished_batch / "in", out, resume=True)  # counts on as many threads
     assert (done.count("kept"), done.count("restored")) == (1, 2)
-    assert results(out) == results(whole / "out")
+    assert read_results(out) == read_results(finished_batch / "out")
 
 
-def test_a_wish_to_end_takes_back_what_nobody_began_and_tells_the_workers(whole, tmp_path):
-    crew = Here(asleep=True)
-    wish = iter([Control.GO, Control.GO, Control.KEEP])
+def test_a_wish_to_end_takes_back_what_nobody_began_and_tells_the_workers(finished_batch, tmp_path):
+    pool = InProcessPool(asleep=True)
+    answers = iter([Control.GO, Control.GO, Control.KEEP])
     steps = run_batch(
-        make_task_plan(whole, tmp_path / "out"), control=lambda: next(wish), pool=crew
+        make_task_plan(finished_batch, tmp_path / "out"), control=lambda: next(answers), pool=pool
     )
-    ends = [one.outcome.state for one in steps if one.outcome]
+    ends = [event.outcome.state for event in steps if event.outcome]
     assert ends == ["refused", "waiting", "waiting", "waiting"]
-    assert (crew.sent, crew.taken_back, crew.wishes) == (["1"], ["1"], [Control.KEEP])
+    assert (pool.sent, pool.taken_back, pool.controls) == (["1"], ["1"], [Control.KEEP])
 
 
-def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(whole, tmp_path):
-    plan = make_task_plan(whole, tmp_path / "out")
+def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(finished_batch, tmp_path):
+    plan = make_task_plan(finished_batch, tmp_path / "out")
     (tmp_path / "out" / "records").mkdir(parents=True)
     unit = make_worker_task(plan, 2, "session", "")
 
@@ -152,20 +154,22 @@ def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(whole, tmp_
 
     for _ in range(2):
         with pytest.raises(SystemExit):
-            restore_file_on_worker(unit, go, die)
-    answer = restore_file_on_worker(unit, go, die)
+            restore_file_on_worker(unit, always_go, die)
+    answer = restore_file_on_worker(unit, always_go, die)
     assert (answer["state"], answer["refusal"]["code"]) == ("failed", "cluster-killed")
     assert answer["receipt"]["refusal"]["sentence"].startswith("Restoring 'cell_0.tif' has ended 2")
     begun = plan.jobs[1].paths.crash_counter
     assert not begun.exists()
     begun.write_text(json.dumps({"session": "session", "begun": 2}))  # a call that was killed
-    again = restore_file_on_worker(replace(unit, session="next"), go, lambda event: None)
+    again = restore_file_on_worker(replace(unit, session="next"), always_go, lambda event: None)
     assert again["state"] == "restored" and not begun.exists()
 
 
-def test_a_worker_that_does_not_see_the_file_says_so(whole, tmp_path):
-    unit = make_worker_task(make_task_plan(whole, tmp_path / "out"), 2, "session", str(tmp_path))
-    answer = restore_file_on_worker(replace(unit, source="gone.tif"), go, lambda event: None)
+def test_a_worker_that_does_not_see_the_file_says_so(finished_batch, tmp_path):
+    unit = make_worker_task(
+        make_task_plan(finished_batch, tmp_path / "out"), 2, "session", str(tmp_path)
+    )
+    answer = restore_file_on_worker(replace(unit, source="gone.tif"), always_go, lambda event: None)
     assert answer["refusal"]["code"] == "cluster-unseen"
 
 
@@ -190,7 +194,7 @@ def test_freed_memory_is_kept_for_the_next_step_also_where_dask_would_give_it_ba
     assert kept == "True" and int(before) > 50 * 200 and int(after) < 600
 
 
-def about(**changes) -> WorkerInfo:
+def make_worker_info(**changes) -> WorkerInfo:
     return replace(
         WorkerInfo(host="host", machine=MACHINE, versions=get_versions(), threads=1, resources={}),
         **changes,
@@ -198,30 +202,39 @@ def about(**changes) -> WorkerInfo:
 
 
 def test_a_machine_is_shared_by_the_workers_on_it_and_the_least_counts():
-    assert find_shared_machine([about(), about()], "there") == replace(
+    assert find_shared_machine([make_worker_info(), make_worker_info()], "there") == replace(
         MACHINE, cores=2, memory_bytes=4_000_000_000
     )
-    small = about(host="other", machine=replace(MACHINE, cores=1, devices=("cuda", "cpu")))
-    found = find_shared_machine([about(), small], "there")
-    assert (found.cores, found.devices) == (1, ("cpu",))
+    small = make_worker_info(
+        host="other", machine=replace(MACHINE, cores=1, devices=("cuda", "cpu"))
+    )
+    machine = find_shared_machine([make_worker_info(), small], "there")
+    assert (machine.cores, machine.devices) == (1, ("cpu",))
 
 
 def test_a_worker_that_would_be_ended_at_a_limit_is_not_counted_on_for_more():
-    found = find_shared_machine(
-        [about(memory_limit=WORKER_OVERHEAD_BYTES + 1_000), about(host="other")], "there"
+    machine = find_shared_machine(
+        [
+            make_worker_info(memory_limit=WORKER_OVERHEAD_BYTES + 1_000),
+            make_worker_info(host="other"),
+        ],
+        "there",
     )
-    assert found.memory_bytes == 1_000
+    assert machine.memory_bytes == 1_000
 
 
 def test_where_some_workers_declare_a_card_only_those_count():
     card = replace(MACHINE, devices=("cuda", "cpu"))
-    crew = [about(machine=card, resources={"GPU": 1.0}), about(host="other")]
-    assert find_shared_machine(crew, "there").devices == ("cuda", "cpu")
+    pool = [make_worker_info(machine=card, resources={"GPU": 1.0}), make_worker_info(host="other")]
+    assert find_shared_machine(pool, "there").devices == ("cuda", "cpu")
 
 
 def test_where_all_workers_declare_memory_the_most_of_it_counts():
-    crew = [about(resources={"memory": 2e9}), about(resources={"memory": 5e9})]
-    assert find_shared_machine(crew, "there").memory_bytes == 5_000_000_000
+    pool = [
+        make_worker_info(resources={"memory": 2e9}),
+        make_worker_info(resources={"memory": 5e9}),
+    ]
+    assert find_shared_machine(pool, "there").memory_bytes == 5_000_000_000
 
 
 @pytest.mark.parametrize(
@@ -230,7 +243,7 @@ def test_where_all_workers_declare_memory_the_most_of_it_counts():
 )
 def test_workers_that_are_not_fit_are_refused(changes, code):
     with pytest.raises(dip.RefusedError) as caught:
-        find_shared_machine([about(), about(**changes)], "there")
+        find_shared_machine([make_worker_info(), make_worker_info(**changes)], "there")
     assert caught.value.refusal.code == code
 
 
@@ -266,32 +279,41 @@ def test_a_number_of_workers_is_a_whole_one(value):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
-        (["--workers", "2", "--scheduler", "tcp://127.0.0.1:1"], "are both asked for"),
+        (["--workers", "2", "--scheduler", "tcp://127.0.0.1:1"], "are given"),
         (["--workers", "2"], "Install it with: pip install 'napari-dip[cluster]'"),
         (["--scheduler", "tcp://127.0.0.1:1"], "Install it with"),
     ],
 )
 def test_what_workers_lack_is_said_before_anything_is_written(
-    whole, tmp_path, monkeypatch, capsys, options, words
+    finished_batch, tmp_path, monkeypatch, capsys, options, message
 ):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    places = [str(whole / "recipe.json"), str(whole / "in"), "-o", str(tmp_path / "out")]
+    places = [
+        str(finished_batch / "recipe.json"),
+        str(finished_batch / "in"),
+        "-o",
+        str(tmp_path / "out"),
+    ]
     assert main(["batch", *places, *options, "--quiet"]) == 2
-    assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.timeout(400)  # eight seconds of the processor, but a busy machine takes its time
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_real_workers_listen_to_nobody_else_and_one_bad_file_costs_only_itself(whole, tmp_path):
-    out, files = tmp_path / "out", [whole / "in" / name for name in GOOD[:2]]
+def test_real_workers_listen_to_nobody_else_and_one_bad_file_costs_only_itself(
+    finished_batch, tmp_path
+):
+    out, files = tmp_path / "out", [finished_batch / "in" / name for name in GOOD[:2]]
     scene = Path(__file__).with_name("cluster_program.py")
-    argv = [sys.executable, scene, whole / "recipe.json", out, *files]
+    argv = [sys.executable, scene, finished_batch / "recipe.json", out, *files]
     # as if a worker took long to start again: dask's own cluster then gives it up for good
     slow = {**os.environ, "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "1ms"}
-    words = list(map(str, argv))
-    done = subprocess.run(words, capture_output=True, text=True, timeout=380, check=False, env=slow)
+    arguments = list(map(str, argv))
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, timeout=380, check=False, env=slow
+    )
     assert done.returncode == 0, done.stderr
     output = json.loads(done.stdout)
     assert set(output["listening"]) == {"127.0.0.1"}
@@ -301,4 +323,6 @@ def test_real_workers_listen_to_nobody_else_and_one_bad_file_costs_only_itself(w
     assert record["refusal"]["code"] == "cluster-killed"
     again = dip.batch(RECIPE, files, out, resume=True)
     assert (again.count("kept"), again.count("restored")) == (1, 1)
-    assert {name: (whole / "out" / name).read_bytes() for name in GOOD[:2]} == results(out)
+    assert {
+        name: (finished_batch / "out" / name).read_bytes() for name in GOOD[:2]
+    } == read_results(out)

@@ -23,76 +23,76 @@ from napari_dip.tasks.network_import.loading import NetworkFile, load_network
 from programs import convolution, entries, packed, small, step, tensor
 
 
-def program(folder, steps=None, weights=None, **how):
-    made, drawn = small()
-    content = entries(steps or made, drawn if weights is None else weights, **how)
+def write_program(folder, steps=None, weights=None, **how):
+    steps_made, drawn = small()
+    content = entries(steps or steps_made, drawn if weights is None else weights, **how)
     return packed(folder / "net.pt2", content)
 
 
-def refused(call):
+def read_refusal(call):
     with pytest.raises(RefusedError) as caught:
         call()
     return caught.value.refusal
 
 
-def carried_out(folder, layer, steps=None, picture=None, **how):
-    found = read_program(program(folder, steps, **how))
-    description = extract_subgraph(found, layer)
-    kept = {name: torch.from_numpy(read_weight(found, name)) for name in description.pop("kept")}
-    seen = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    return FeatureGraph(description, kept)(seen if picture is None else picture), kept, seen
+def compute_layer(folder, layer, steps=None, picture=None, **how):
+    loaded = read_program(write_program(folder, steps, **how))
+    description = extract_subgraph(loaded, layer)
+    kept = {name: torch.from_numpy(read_weight(loaded, name)) for name in description.pop("kept")}
+    image = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    return FeatureGraph(description, kept)(image if picture is None else picture), kept, image
 
 
 def test_a_layer_is_what_torch_computes_by_hand(tmp_path):
-    got, kept, seen = carried_out(tmp_path, "body.3")
-    first = torch.conv2d(seen, kept["p_first"], padding=1).relu()
+    got, kept, image = compute_layer(tmp_path, "body.3")
+    first = torch.conv2d(image, kept["p_first"], padding=1).relu()
     wanted = torch.conv2d(first, kept["p_second"], padding=1).relu()
     torch.testing.assert_close(got, wanted)
 
 
 def test_only_the_weights_that_a_layer_needs_are_kept(tmp_path):
-    found = read_program(program(tmp_path))
-    assert extract_subgraph(found, "body.1")["kept"] == ["p_first"]
-    assert list(found.layers()) == ["body.0", "body.1", "body.2", "body.3", "body"]
+    loaded = read_program(write_program(tmp_path))
+    assert extract_subgraph(loaded, "body.1")["kept"] == ["p_first"]
+    assert list(loaded.layers()) == ["body.0", "body.1", "body.2", "body.3", "body"]
 
 
 def test_a_rectifier_in_place_leaves_the_layer_before_it_alone(tmp_path):
-    made, _ = small()
-    made[1]["target"] = "torch.ops.aten.relu_.default"
-    before, kept, seen = carried_out(tmp_path, "body.0", made)
-    torch.testing.assert_close(before, torch.conv2d(seen, kept["p_first"], padding=1))
+    steps_of_small, _ = small()
+    steps_of_small[1]["target"] = "torch.ops.aten.relu_.default"
+    before, kept, image = compute_layer(tmp_path, "body.0", steps_of_small)
+    torch.testing.assert_close(before, torch.conv2d(image, kept["p_first"], padding=1))
     assert float(before.min()) < 0
 
 
 def test_what_is_read_under_the_old_name_after_a_change_in_place_is_the_new_value(tmp_path):
-    made, _ = small()
-    made[1]["target"] = "torch.ops.aten.relu_.default"
-    made[2] = convolution("conv", "p_second", "conv_1", "body.2")  # not "act"
-    got, kept, seen = carried_out(tmp_path, "body.2", made)
-    first = torch.conv2d(seen, kept["p_first"], padding=1).relu()
+    steps_of_small, _ = small()
+    steps_of_small[1]["target"] = "torch.ops.aten.relu_.default"
+    steps_of_small[2] = convolution("conv", "p_second", "conv_1", "body.2")  # not "act"
+    got, kept, image = compute_layer(tmp_path, "body.2", steps_of_small)
+    first = torch.conv2d(image, kept["p_first"], padding=1).relu()
     torch.testing.assert_close(got, torch.conv2d(first, kept["p_second"], padding=1))
 
 
 def test_a_layer_whose_result_later_steps_change_twice_is_as_it_was_given(tmp_path):
-    made, _ = small()
-    given = {"self": tensor("conv"), "other": tensor("conv")}
-    doubled = step("torch.ops.aten.add_.Tensor", "sum", "body.1", **given)
+    steps_of_small, _ = small()
+    inputs = {"self": tensor("conv"), "other": tensor("conv")}
+    doubled = step("torch.ops.aten.add_.Tensor", "sum", "body.1", **inputs)
     changed = step("torch.ops.aten.relu_.default", "act", "body.1", self=tensor("sum"))
-    steps = [made[0], doubled, changed, made[2]]
-    got, kept, seen = carried_out(tmp_path, "body.0", steps)
-    torch.testing.assert_close(got, torch.conv2d(seen, kept["p_first"], padding=1))
-    after, kept, _ = carried_out(tmp_path, "body.2", steps)
+    steps = [steps_of_small[0], doubled, changed, steps_of_small[2]]
+    got, kept, image = compute_layer(tmp_path, "body.0", steps)
+    torch.testing.assert_close(got, torch.conv2d(image, kept["p_first"], padding=1))
+    after, kept, _ = compute_layer(tmp_path, "body.2", steps)
     torch.testing.assert_close(after, torch.conv2d((2 * got).relu(), kept["p_second"], padding=1))
 
 
 def test_another_view_of_what_was_changed_in_place_is_refused(tmp_path):
     sizes = {"as_ints": [1, 4, 16, 16]}
-    made, _ = small()
+    steps_of_small, _ = small()
     view = step("torch.ops.aten.view.default", "seen", "body.v", self=tensor("conv"), size=sizes)
     changed = step("torch.ops.aten.relu_.default", "act", "body.1", self=tensor("conv"))
     late = convolution("seen", "p_second", "conv_1", "body.2")
-    found = read_program(program(tmp_path, [made[0], view, changed, late]))
-    no = refused(lambda: extract_subgraph(found, "body.2"))
+    loaded = read_program(write_program(tmp_path, [steps_of_small[0], view, changed, late]))
+    no = read_refusal(lambda: extract_subgraph(loaded, "body.2"))
     assert no.code == "network-broken" and "in place" in no.sentence
 
 
@@ -100,8 +100,8 @@ def test_weights_of_an_odd_layout_come_as_they_are_meant(tmp_path):
     _, drawn = small()
     turned = drawn["p_first"].transpose(0, 1, 3, 2)
     changes = {"p_first": {"strides": [9, 9, 1, 3]}}
-    found = read_program(program(tmp_path, changes=changes))
-    np.testing.assert_array_equal(read_weight(found, "p_first"), turned)
+    loaded = read_program(write_program(tmp_path, changes=changes))
+    np.testing.assert_array_equal(read_weight(loaded, "p_first"), turned)
 
 
 @pytest.mark.parametrize(
@@ -117,24 +117,24 @@ def test_weights_of_an_odd_layout_come_as_they_are_meant(tmp_path):
     ],
 )
 def test_weights_that_claim_more_than_is_there_are_refused(tmp_path, lie):
-    path = program(tmp_path, changes={"p_first": lie})
-    no = refused(lambda: read_weight(read_program(path), "p_first"))
+    path = write_program(tmp_path, changes={"p_first": lie})
+    no = read_refusal(lambda: read_weight(read_program(path), "p_first"))
     assert no.code == "network-broken"
 
 
 @pytest.mark.parametrize("name", ["../../outside", "/etc/outside", "net/..\\outside", "C:/outside"])
 def test_names_that_lead_out_of_the_archive_are_refused(tmp_path, name):
-    path = program(tmp_path)
+    path = write_program(tmp_path)
     with zipfile.ZipFile(path, "a") as file:
         file.writestr(name, b"mine")
-    assert "leads out" in refused(lambda: read_program(path)).sentence
+    assert "leads out" in read_refusal(lambda: read_program(path)).sentence
 
 
 def test_compressed_entries_are_refused_so_that_nothing_can_grow(tmp_path):
     content = {**entries(*small()), "data/weights/weight_9": bytes(2**20)}
     path = packed(tmp_path / "net.pt2", content, compression=zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 2**17
-    assert "compressed" in refused(lambda: read_program(path)).sentence
+    assert "compressed" in read_refusal(lambda: read_program(path)).sentence
 
 
 class Bomb:
@@ -155,7 +155,7 @@ class Bomb:
 )
 def test_pickles_are_refused_unopened_whatever_their_name(tmp_path, name, code):
     (tmp_path / name).write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
-    assert refused(lambda: read_program(tmp_path / name)).code == code
+    assert read_refusal(lambda: read_program(tmp_path / name)).code == code
     assert not (tmp_path / "executed").exists()
 
 
@@ -164,7 +164,7 @@ def test_pickles_are_refused_unopened_whatever_their_name(tmp_path, name, code):
 )
 def test_archives_of_code_are_named_for_what_they_are(tmp_path, inner, kind):
     path = packed(tmp_path / "net.pt2", {inner: pickle.dumps(Bomb(tmp_path / "executed"))})
-    no = refused(lambda: read_program(path))
+    no = read_refusal(lambda: read_program(path))
     assert no.code == "network-type" and kind in no.sentence and "torch.export" in no.remedy
     assert not (tmp_path / "executed").exists()
 
@@ -174,11 +174,11 @@ def test_a_program_whose_weights_an_older_torch_has_pickled_is_refused(tmp_path)
     del content["data/weights/model_weights_config.json"]
     content["data/weights/model.pt"] = pickle.dumps(Bomb(tmp_path / "executed"))
     path = packed(tmp_path / "net.pt2", content)
-    assert "pickled the weights" in refused(lambda: read_program(path)).sentence
+    assert "pickled the weights" in read_refusal(lambda: read_program(path)).sentence
     assert not (tmp_path / "executed").exists()
 
 
-def changed_model(folder, change):
+def write_changed_model(folder, change):
     content = entries(*small())
     model = json.loads(content["models/model.json"])
     change(model)
@@ -204,15 +204,17 @@ def changed_model(folder, change):
     ],
 )
 def test_a_graph_that_lacks_sense_or_holds_objects_is_refused(tmp_path, change):
-    path = changed_model(tmp_path, change)
-    assert refused(lambda: read_program(path)).code == "network-broken"
+    path = write_changed_model(tmp_path, change)
+    assert read_refusal(lambda: read_program(path)).code == "network-broken"
 
 
 def test_steps_that_need_each_other_are_refused(tmp_path):
-    made, _ = small()
-    made[0] = convolution("act_1", "p_first", "conv", "body.0")
-    found = read_program(program(tmp_path, made))
-    assert "before what it needs" in refused(lambda: extract_subgraph(found, "body.3")).sentence
+    steps_of_small, _ = small()
+    steps_of_small[0] = convolution("act_1", "p_first", "conv", "body.0")
+    loaded = read_program(write_program(tmp_path, steps_of_small))
+    assert (
+        "before what it needs" in read_refusal(lambda: extract_subgraph(loaded, "body.3")).sentence
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,14 +235,14 @@ def test_every_operator_that_is_allowed_exists():
 
 
 def test_an_operator_after_the_layer_does_not_matter(tmp_path):
-    made, _ = small()
+    steps_of_small, _ = small()
     odd = step("torch.ops.mine.run.default", "odd", "head", x=tensor("act_1"))
-    found = read_program(program(tmp_path, [*made, odd]))
-    assert "odd" not in str(extract_subgraph(found, "body.3"))
+    loaded = read_program(write_program(tmp_path, [*steps_of_small, odd]))
+    assert "odd" not in str(extract_subgraph(loaded, "body.3"))
 
 
 def test_a_wrong_layer_is_refused_with_the_nearest_names(tmp_path):
-    no = refused(lambda: extract_subgraph(read_program(program(tmp_path)), "bady.3"))
+    no = read_refusal(lambda: extract_subgraph(read_program(write_program(tmp_path)), "bady.3"))
     assert no.code == "layer-unknown" and "body.3" in no.remedy
 
 
@@ -248,9 +250,9 @@ class TestInTheChild:
     """Each of these starts a process: few, and of files whose refusal needs no torch."""
 
     def test_an_operator_that_is_not_allowed_is_refused_by_name(self, tmp_path):
-        made, _ = small()
+        steps_of_small, _ = small()
         odd = step("torch.ops.aten.from_file.default", "odd", "head", filename=tensor("act_1"))
-        path = program(tmp_path, [*made, odd])
+        path = write_program(tmp_path, [*steps_of_small, odd])
         no = load_network(NetworkFile(network=str(path), weights=None), "head", (32, 32))
         assert isinstance(no, Refusal) and no.code == "network-operator"
         assert "aten.from_file.default" in no.sentence

@@ -22,7 +22,7 @@ SIDE = 64
 QUICK = {"preset": "fast", "max_iterations": 4}
 
 
-def made_camera(seed: int = 0) -> dict[str, np.ndarray]:
+def make_camera(seed: int = 0) -> dict[str, np.ndarray]:
     """Offsets of 100 ± 3, gains of 2 ± 3 %, read noise of 1.5 with a pixel in fifty at 25."""
     rng = np.random.default_rng(seed)
     noise = rng.lognormal(np.log(1.5), 0.15, (SIDE, SIDE))
@@ -34,29 +34,29 @@ def made_camera(seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-CAMERA = made_camera()
+CAMERA = make_camera()
 HOT = CAMERA["noise_map"] == 25
 #: Photons.
 TRUTH = data.camera()[100 : 100 + SIDE, 150 : 150 + SIDE] / 10
 
 
-def shot(seed: int = 1) -> np.ndarray:
+def take_shot(seed: int = 1) -> np.ndarray:
     rng = np.random.default_rng(seed)
     light = CAMERA["gain_map"] * rng.poisson(TRUTH)
     read = rng.normal(0, CAMERA["noise_map"])
     return np.rint(CAMERA["offset_map"] + light + read).clip(0).astype(np.uint16)
 
 
-def error(picture: np.ndarray, where: np.ndarray | None = None) -> float:
+def measure_error(picture: np.ndarray, where: np.ndarray | None = None) -> float:
     wanted = CAMERA["gain_map"].mean() * TRUTH + CAMERA["offset_map"].mean()
     square = (picture - wanted) ** 2
     return float((square if where is None else square[where]).mean())
 
 
-def refusal_of(**maps: np.ndarray) -> str:
+def read_refusal_code(**maps: np.ndarray) -> str:
     settings = {**QUICK, **maps}
     with pytest.raises(RefusedError) as caught:
-        dip.denoise(shot(), **settings)
+        dip.denoise(take_shot(), **settings)
     return caught.value.refusal.code
 
 
@@ -77,8 +77,8 @@ def test_what_is_measured_of_the_noise_is_that_of_usual_pixels() -> None:
     hot = (light + CAMERA["noise_map"] * dark).astype(np.float32)
     camera = build_camera_correction({"noise_map": CAMERA["noise_map"]}, (SIDE, SIDE))
     quiet, plain, usual = (
-        measure_single_exposure(one, None, 0, NoiseSettings(model="gaussian")).intercept
-        for one in ((light + 1.5 * dark).astype(np.float32), hot, camera.suppress_hot_pixels(hot))
+        measure_single_exposure(image, None, 0, NoiseSettings(model="gaussian")).intercept
+        for image in ((light + 1.5 * dark).astype(np.float32), hot, camera.suppress_hot_pixels(hot))
     )
     assert usual == pytest.approx(quiet, rel=0.05)
     assert plain > quiet and plain - quiet > 3 * abs(usual - quiet)
@@ -101,11 +101,11 @@ def test_a_pixel_counts_by_the_usual_variance_as_a_share_of_its_own() -> None:
 @pytest.mark.parametrize("prior", ["r2r", "blind-spot"])
 def test_hot_pixels_and_those_around_them_are_restored_better_with_a_noise_map(prior: str) -> None:
     settings = {"preset": "fast", "prior": prior, "max_iterations": 80}
-    plain = dip.denoise(shot(), **settings)
-    mapped = dip.denoise(shot(), noise_map=CAMERA["noise_map"], **settings)
+    plain = dip.denoise(take_shot(), **settings)
+    mapped = dip.denoise(take_shot(), noise_map=CAMERA["noise_map"], **settings)
     around = sum(np.roll(HOT, step, axis) for step in (1, -1) for axis in (0, 1)) > 0
-    assert error(mapped.image, HOT) < 0.7 * error(plain.image, HOT)
-    assert error(mapped.image, around & ~HOT) < error(plain.image, around & ~HOT)
+    assert measure_error(mapped.image, HOT) < 0.7 * measure_error(plain.image, HOT)
+    assert measure_error(mapped.image, around & ~HOT) < measure_error(plain.image, around & ~HOT)
     assert mapped.report["verdict"]["figures"]["residual"]["strength"] < 1.3
     assert any("noise map" in note for note in mapped.report["notes"])
 
@@ -113,8 +113,10 @@ def test_hot_pixels_and_those_around_them_are_restored_better_with_a_noise_map(p
 @pytest.mark.long
 def test_all_three_maps_give_a_better_picture_than_none() -> None:
     settings = {"preset": "fast", "max_iterations": 80}
-    mapped = dip.denoise(shot(), **CAMERA, **settings)
-    assert error(mapped.image) < 0.9 * error(dip.denoise(shot(), **settings).image)
+    mapped = dip.denoise(take_shot(), **CAMERA, **settings)
+    assert measure_error(mapped.image) < 0.9 * measure_error(
+        dip.denoise(take_shot(), **settings).image
+    )
     assert mapped.report["fit"]["inputs"] == list(CAMERA)
     assert any("nmeth.2488" in PAPERS[key] for key in list_paper_keys(mapped.report))
 
@@ -122,7 +124,7 @@ def test_all_three_maps_give_a_better_picture_than_none() -> None:
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(("axes", "planes"), [("ZYX", 4), ("TYX", 3), ("CYX", 2)])
 def test_maps_of_one_plane_hold_for_stacks_movies_and_channels(axes: str, planes: int) -> None:
-    stack = np.stack([shot(seed) for seed in range(planes)])
+    stack = np.stack([take_shot(seed) for seed in range(planes)])
     result = dip.denoise(stack, axes=axes, dtype="same", **CAMERA, **QUICK)
     assert result.image.shape == stack.shape and result.image.dtype == stack.dtype
     assert result.image.mean() == pytest.approx(stack.mean(), rel=0.01)
@@ -137,9 +139,9 @@ def test_maps_of_one_plane_hold_for_stacks_movies_and_channels(axes: str, planes
         ({**CAMERA, "gain_map": CAMERA["gain_map"] - 2}, "map-not-positive"),
         ({"noise_map": 0 * CAMERA["noise_map"]}, "map-not-positive"),
         ({"noise_map": np.where(HOT, np.nan, 1)}, "input-not-finite"),
-        ({"noise_map": CAMERA["noise_map"], "repeated_exposure": shot(2)}, "map-second"),
+        ({"noise_map": CAMERA["noise_map"], "repeated_exposure": take_shot(2)}, "map-second"),
         ({"offset_map": CAMERA["offset_map"], "noise": "speckle"}, "map-noise"),
     ],
 )
 def test_maps_that_are_none_are_refused_in_words(maps: dict[str, np.ndarray], code: str) -> None:
-    assert refusal_of(**maps) == code
+    assert read_refusal_code(**maps) == code

@@ -18,15 +18,15 @@ SIDE = 96
 QUICK = {"preset": "fast", "noise": "jpeg", "max_iterations": 3}
 
 
-def grey() -> np.ndarray:
+def load_grey() -> np.ndarray:
     return data.camera()[96 : 96 + SIDE, 192 : 192 + SIDE]
 
 
-def colours() -> np.ndarray:
+def load_colours() -> np.ndarray:
     return data.astronaut()[40 : 40 + SIDE, 160 : 160 + SIDE]
 
 
-def saved(picture: np.ndarray, quality: int, **how: int) -> np.ndarray:
+def save_as_jpeg(picture: np.ndarray, quality: int, **how: int) -> np.ndarray:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=quality, **how)
     return np.asarray(Image.open(file))
@@ -36,39 +36,39 @@ def planes(picture: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.atleast_3d(picture), -1, 0)
 
 
-def error(picture: np.ndarray, truth: np.ndarray) -> float:
+def measure_error(picture: np.ndarray, truth: np.ndarray) -> float:
     return float(((picture.astype(np.float64) - truth) ** 2).mean())
 
 
 @pytest.mark.parametrize("quality", [10, 40, 90])
 @pytest.mark.parametrize("cut", [(0, 0), (3, 5)])
 def test_grid_and_steps_are_read_from_the_pixels(quality: int, cut: tuple[int, int]) -> None:
-    found = find_traces(planes(saved(grey(), quality)[cut[0] :, cut[1] :]))
-    assert found is not None
-    assert found.block_offset == tuple(-one % 8 for one in cut)
-    assert found.quality == quality
+    traces = find_traces(planes(save_as_jpeg(load_grey(), quality)[cut[0] :, cut[1] :]))
+    assert traces is not None
+    assert traces.block_offset == tuple(-offset % 8 for offset in cut)
+    assert traces.quality == quality
     file = io.BytesIO()
-    Image.fromarray(grey()).save(file, "JPEG", quality=quality)
-    told = np.array(Image.open(file).quantization[0]).reshape(8, 8)
-    np.testing.assert_array_equal(found.quantisation_tables[0], told)
+    Image.fromarray(load_grey()).save(file, "JPEG", quality=quality)
+    table = np.array(Image.open(file).quantization[0]).reshape(8, 8)
+    np.testing.assert_array_equal(traces.quantisation_tables[0], table)
 
 
 @pytest.mark.parametrize(("subsampling", "halved"), [(0, False), (2, True)])
 def test_colour_at_half_the_size_is_told_from_colour_at_full_size(
     subsampling: int, halved: bool
 ) -> None:
-    found = find_traces(planes(saved(colours(), 90, subsampling=subsampling)))
-    assert found is not None
-    assert found.has_half_chroma == (halved, halved)
-    assert len(found.quantisation_tables) == 3
+    traces = find_traces(planes(save_as_jpeg(load_colours(), 90, subsampling=subsampling)))
+    assert traces is not None
+    assert traces.has_half_chroma == (halved, halved)
+    assert len(traces.quantisation_tables) == 3
 
 
-def never_compressed() -> list[np.ndarray]:
-    smaller = resize(saved(grey(), 20), (72, 72), preserve_range=True)
+def load_uncompressed() -> list[np.ndarray]:
+    smaller = resize(save_as_jpeg(load_grey(), 20), (72, 72), preserve_range=True)
     noise = np.random.default_rng(0).poisson(40, (SIDE, SIDE))
     return [
-        grey(),
-        colours(),
+        load_grey(),
+        load_colours(),
         data.moon()[:SIDE, :SIDE],
         data.brick()[:SIDE, :SIDE],
         smaller,
@@ -76,20 +76,20 @@ def never_compressed() -> list[np.ndarray]:
     ]
 
 
-@pytest.mark.parametrize("picture", never_compressed(), ids=str)
+@pytest.mark.parametrize("picture", load_uncompressed(), ids=str)
 def test_no_traces_are_seen_where_there_are_none(picture: np.ndarray) -> None:
     assert find_traces(planes(picture).astype(np.float32)) is None
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(
-    ("truth", "axes"), [(grey(), "YX"), (colours(), "YXS")], ids=["grey", "RGB"]
+    ("truth", "axes"), [(load_grey(), "YX"), (load_colours(), "YXS")], ids=["grey", "RGB"]
 )
 def test_the_picture_comes_nearer_to_what_was_compressed(truth: np.ndarray, axes: str) -> None:
-    seen = saved(truth, 10)
+    compressed = save_as_jpeg(truth, 10)
     settings = {**QUICK, "max_iterations": 25}
-    result = dip.denoise(seen, axes=axes, **settings)
-    assert error(result.image, truth) < 0.9 * error(seen, truth)
+    result = dip.denoise(compressed, axes=axes, **settings)
+    assert measure_error(result.image, truth) < 0.9 * measure_error(compressed, truth)
     assert result.report["noise"]["model"] == "jpeg"
     assert result.report["prior"]["chosen"] == "recompression"
     assert any("quality 10" in note for note in result.report["notes"])
@@ -98,32 +98,40 @@ def test_the_picture_comes_nearer_to_what_was_compressed(truth: np.ndarray, axes
 
 @pytest.mark.parametrize("scale", [1 / 255, 257.0])
 def test_rescaled_pictures_are_known_too(scale: float) -> None:
-    seen = saved(grey(), 10) * scale
-    result = dip.denoise(seen.astype(np.float32), **QUICK)
-    assert error(result.image / scale, grey()) < error(seen / scale, grey())
+    compressed = save_as_jpeg(load_grey(), 10) * scale
+    result = dip.denoise(compressed.astype(np.float32), **QUICK)
+    assert measure_error(result.image / scale, load_grey()) < measure_error(
+        compressed / scale, load_grey()
+    )
 
 
 @pytest.mark.parametrize("prior", ["random-input", "blind-spot"])
 def test_other_priors_keep_to_the_file_as_well(prior: str) -> None:
-    seen = saved(grey(), 10)
-    result = dip.denoise(seen, prior=prior, **QUICK)
+    compressed = save_as_jpeg(load_grey(), 10)
+    result = dip.denoise(compressed, prior=prior, **QUICK)
     assert result.report["prior"]["chosen"] == prior
-    again = saved(np.clip(np.rint(result.image), 0, 255).astype(np.uint8), 10)
-    assert error(again, seen) < 0.1 * float(seen.var())  # though three iterations give hardly any
+    again = save_as_jpeg(np.clip(np.rint(result.image), 0, 255).astype(np.uint8), 10)
+    assert measure_error(again, compressed) < 0.1 * float(
+        compressed.var()
+    )  # though three iterations give hardly any
 
 
 def test_frames_are_restored_one_by_one() -> None:
-    movie = np.stack([saved(grey(), 20)] * 2)
+    movie = np.stack([save_as_jpeg(load_grey(), 20)] * 2)
     assert dip.denoise(movie, axes="TYX", **QUICK).image.shape == movie.shape
 
 
 @pytest.mark.parametrize(
     ("image", "how", "code"),
     [
-        (grey(), {}, "jpeg-none"),
-        (saved(grey(), 20), {"repeated_exposure": grey()}, "jpeg-second"),
-        (np.stack([saved(grey(), 20)] * 2), {"axes": "CYX"}, "jpeg-channels"),
-        (np.stack([saved(grey(), 20)] * 4), {"axes": "ZYX", "stacks": "volume"}, "jpeg-volume"),
+        (load_grey(), {}, "jpeg-none"),
+        (save_as_jpeg(load_grey(), 20), {"repeated_exposure": load_grey()}, "jpeg-second"),
+        (np.stack([save_as_jpeg(load_grey(), 20)] * 2), {"axes": "CYX"}, "jpeg-channels"),
+        (
+            np.stack([save_as_jpeg(load_grey(), 20)] * 4),
+            {"axes": "ZYX", "stacks": "volume"},
+            "jpeg-volume",
+        ),
     ],
 )
 def test_what_cannot_be_undone_is_refused_in_words(

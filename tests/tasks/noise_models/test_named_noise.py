@@ -19,33 +19,37 @@ SIDE = 64
 QUICK = {"preset": "fast", "max_iterations": 20, "device": "cpu"}
 
 
-def moon() -> np.ndarray:
+def load_moon() -> np.ndarray:
     return data.moon()[200 : 200 + SIDE, 200 : 200 + SIDE].astype(np.float64)
 
 
-def noisy(truth: np.ndarray, seed: int = 0) -> np.ndarray:
+def add_noise(truth: np.ndarray, seed: int = 0) -> np.ndarray:
     return truth + np.random.default_rng(seed).normal(0, 5, truth.shape)
 
 
-def peppered(truth: np.ndarray, share: float, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def add_impulses(truth: np.ndarray, share: float, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     hit = rng.random(truth.shape) < share
-    values = np.where(hit, np.where(rng.random(truth.shape) < 0.5, 0, 255), np.rint(noisy(truth)))
+    values = np.where(
+        hit, np.where(rng.random(truth.shape) < 0.5, 0, 255), np.rint(add_noise(truth))
+    )
     return np.clip(values, 0, 255).astype(np.uint8), hit
 
 
-def striped(truth: np.ndarray, deviation: float, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def add_stripes(
+    truth: np.ndarray, deviation: float, axis: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     offsets = np.random.default_rng(2).normal(0, deviation, truth.shape[axis])
     shape = (-1, 1) if axis == 0 else (1, -1)
-    return (noisy(truth) + offsets.reshape(shape)).astype(np.float32), offsets - offsets.mean()
+    return (add_noise(truth) + offsets.reshape(shape)).astype(np.float32), offsets - offsets.mean()
 
 
-def speckled(truth: np.ndarray, looks: float) -> np.ndarray:
+def add_speckle(truth: np.ndarray, looks: float) -> np.ndarray:
     rng = np.random.default_rng(3)
     return (truth * rng.gamma(looks, 1 / looks, truth.shape)).astype(np.float32)
 
 
-def error(picture: np.ndarray, truth: np.ndarray) -> float:
+def measure_error(picture: np.ndarray, truth: np.ndarray) -> float:
     return float(((picture - truth) ** 2).mean())
 
 
@@ -54,24 +58,24 @@ def error(picture: np.ndarray, truth: np.ndarray) -> float:
 
 @pytest.mark.parametrize("share", [0.01, 0.25, 0.5])
 def test_nearly_all_salt_and_pepper_is_found_and_hardly_anything_else(share: float) -> None:
-    seen, hit = peppered(moon(), share)
-    found = find_impulses(seen)
-    assert (found & hit).sum() > 0.99 * hit.sum()
-    assert (found & ~hit).mean() < 0.002
+    measured, hit = add_impulses(load_moon(), share)
+    mask = find_impulses(measured)
+    assert (mask & hit).sum() > 0.99 * hit.sum()
+    assert (mask & ~hit).mean() < 0.002
 
 
 def test_impulses_of_any_value_are_found_where_they_lie_far_off() -> None:
-    truth, rng = moon(), np.random.default_rng(4)
+    truth, rng = load_moon(), np.random.default_rng(4)
     hit = rng.random(truth.shape) < 0.05
-    seen = np.where(hit, rng.integers(0, 256, truth.shape), np.rint(noisy(truth)))
-    found = find_impulses(seen)
-    far = hit & (np.abs(seen - truth) > 40)
-    assert (found & far).sum() > 0.95 * far.sum()
-    assert not (found & ~hit).any()
+    measured = np.where(hit, rng.integers(0, 256, truth.shape), np.rint(add_noise(truth)))
+    mask = find_impulses(measured)
+    far = hit & (np.abs(measured - truth) > 40)
+    assert (mask & far).sum() > 0.95 * far.sum()
+    assert not (mask & ~hit).any()
 
 
 def test_lines_one_pixel_wide_and_saturated_spots_are_no_impulses() -> None:
-    picture = noisy(np.full((64, 64), 60.0))
+    picture = add_noise(np.full((64, 64), 60.0))
     picture[20], picture[:, 30], picture[40:44, 40:44] = 250, 250, 255
     np.fill_diagonal(picture, 250)
     assert find_impulses(np.rint(picture))[1:-1, 1:-1].sum() == 0
@@ -84,54 +88,54 @@ def test_photon_noise_is_no_salt(photons: float) -> None:
 
 
 def test_the_unit_of_the_image_does_not_change_what_is_found() -> None:
-    seen = peppered(moon(), 0.1)[0].astype(np.float64)
-    np.testing.assert_array_equal(find_impulses(seen), find_impulses(1e-4 * seen - 3))
+    measured = add_impulses(load_moon(), 0.1)[0].astype(np.float64)
+    np.testing.assert_array_equal(find_impulses(measured), find_impulses(1e-4 * measured - 3))
 
 
 def test_pixels_drawn_anew_keep_the_variance_of_the_noise() -> None:
     noise = np.random.default_rng(6).normal(0, 1, (1, 128, 128)).astype(np.float32)
-    known = np.random.default_rng(7).random(noise.shape) > 0.3
-    holed = np.where(known, noise, 100)
-    drawn = replace_by_random_neighbours(holed.astype(np.float32), known)
+    mask = np.random.default_rng(7).random(noise.shape) > 0.3
+    holed = np.where(mask, noise, 100)
+    drawn = replace_by_random_neighbours(holed.astype(np.float32), mask)
     assert drawn.var() == pytest.approx(1, rel=0.05)
     assert abs((drawn[:, 1:] * drawn[:, :-1]).mean()) < 0.05
-    np.testing.assert_array_equal(drawn[known], noise[known])
+    np.testing.assert_array_equal(drawn[mask], noise[mask])
 
 
 def test_impulses_are_counted_in_the_report_and_filled_in_from_around() -> None:
-    truth = moon()
-    seen, hit = peppered(truth, 0.1)
-    result = dip.denoise(seen, noise="salt-and-pepper", **QUICK)
-    plain = dip.denoise(seen, **QUICK)
-    count = int(find_impulses(seen).sum())
+    truth = load_moon()
+    measured, hit = add_impulses(truth, 0.1)
+    result = dip.denoise(measured, noise="salt-and-pepper", **QUICK)
+    plain = dip.denoise(measured, **QUICK)
+    count = int(find_impulses(measured).sum())
     assert result.report["noise"]["model"] == "salt-and-pepper"
     assert any(note.startswith(f"{count} pixels") for note in result.report["notes"])
-    assert error(result.image, truth) < 0.2 * error(plain.image, truth)
+    assert measure_error(result.image, truth) < 0.2 * measure_error(plain.image, truth)
     assert np.abs(result.image - truth)[hit].max() < 40  # no specks
     assert result.report["noise"]["intercept"][0] < 2 * 25  # that of the noise beside them
 
 
 def test_without_impulses_the_picture_is_restored_as_ever() -> None:
-    seen = noisy(moon())
-    result = dip.denoise(seen, noise="salt-and-pepper", **QUICK)
+    measured = add_noise(load_moon())
+    result = dip.denoise(measured, noise="salt-and-pepper", **QUICK)
     assert result.report["prior"]["chosen"] == "blind-spot"
     assert "no impulses" in result.report["prior"]["why"]
-    plain = dip.denoise(seen, prior="blind-spot", **QUICK)
+    plain = dip.denoise(measured, prior="blind-spot", **QUICK)
     np.testing.assert_array_equal(result.image, plain.image)
 
 
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_other_priors_do_not_learn_impulses_either(prior: str) -> None:
-    truth = moon()
-    seen, hit = peppered(truth, 0.1)
+    truth = load_moon()
+    measured, hit = add_impulses(truth, 0.1)
     settings = {**QUICK, "noise": "salt-and-pepper", "prior": prior}
-    result = dip.denoise(seen, **settings)
+    result = dip.denoise(measured, **settings)
     assert np.abs(result.image - truth)[hit].mean() < 25  # the impulses lie 110 off
     assert result.report["prior"]["chosen"] == prior
 
 
 def test_frames_with_impulses_are_restored_one_by_one() -> None:
-    movie = np.stack([peppered(moon()[:48, :48], 0.05, seed)[0] for seed in (1, 2)])
+    movie = np.stack([add_impulses(load_moon()[:48, :48], 0.05, seed)[0] for seed in (1, 2)])
     settings = {**QUICK, "noise": "salt-and-pepper", "max_iterations": 4}
     result = dip.denoise(movie, axes="TYX", **settings)
     assert result.image.shape == movie.shape
@@ -143,8 +147,8 @@ def test_frames_with_impulses_are_restored_one_by_one() -> None:
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("deviation", [3, 10, 30])
 def test_offsets_of_lines_are_found_in_their_direction(deviation: float, axis: int) -> None:
-    seen, offsets = striped(moon(), deviation, axis)
-    estimate = find_lines(seen)
+    measured, offsets = add_stripes(load_moon(), deviation, axis)
+    estimate = find_lines(measured)
     assert estimate is not None
     assert estimate.axis == axis - 2
     assert estimate.std == pytest.approx(deviation, rel=0.3)
@@ -152,7 +156,7 @@ def test_offsets_of_lines_are_found_in_their_direction(deviation: float, axis: i
     assert abs(estimate.offsets.mean()) < 1e-9
 
 
-def clean_pictures() -> list[np.ndarray]:
+def load_clean_images() -> list[np.ndarray]:
     stack = tifffile.imread(NUCLEI_MOVIE)
     return [
         data.camera(),
@@ -164,21 +168,21 @@ def clean_pictures() -> list[np.ndarray]:
         tifffile.imread(MITOCHONDRIA)[1],
         tifffile.imread(TWO_CHANNELS)[0],
         stack[0],
-        np.add.outer(np.linspace(0, 200, SIDE), np.zeros(SIDE)) + noisy(np.zeros((SIDE, SIDE))),
+        np.add.outer(np.linspace(0, 200, SIDE), np.zeros(SIDE)) + add_noise(np.zeros((SIDE, SIDE))),
         np.random.default_rng(8).poisson(3, (SIDE, SIDE)),
-        speckled(moon(), 1),
+        add_speckle(load_moon(), 1),
     ]
 
 
-@pytest.mark.parametrize("picture", clean_pictures(), ids=str)
+@pytest.mark.parametrize("picture", load_clean_images(), ids=str)
 def test_pictures_without_such_noise_get_no_hint(picture: np.ndarray) -> None:
     assert list_noise_hints(picture.astype(np.float32)[None]) == ()
 
 
 def test_an_edge_along_the_rows_is_not_eaten() -> None:
     truth = np.where(np.arange(SIDE) < SIDE // 2, 50.0, 150.0)[:, None] * np.ones(SIDE)
-    seen, offsets = striped(truth, 4)
-    estimate = find_lines(seen)
+    measured, offsets = add_stripes(truth, 4)
+    estimate = find_lines(measured)
     assert estimate is not None
     kept = estimate.offsets[SIDE // 2 :].mean() - estimate.offsets[: SIDE // 2].mean()
     wanted = offsets[SIDE // 2 :].mean() - offsets[: SIDE // 2].mean()
@@ -186,47 +190,47 @@ def test_an_edge_along_the_rows_is_not_eaten() -> None:
 
 
 def test_a_bar_across_the_whole_picture_is_not_taken_for_a_stripe() -> None:
-    truth = moon()
+    truth = load_moon()
     truth[30:36] += 60
-    estimate = find_lines(striped(truth, 4)[0])
+    estimate = find_lines(add_stripes(truth, 4)[0])
     assert estimate is not None
     assert np.abs(estimate.offsets[30:36]).max() < 20
 
 
 def test_lines_that_are_partly_unknown_are_found_as_well() -> None:
-    seen, offsets = striped(moon(), 10)
-    seen[10:40, 20:50] = np.nan
-    estimate = find_lines(seen)
+    measured, offsets = add_stripes(load_moon(), 10)
+    measured[10:40, 20:50] = np.nan
+    estimate = find_lines(measured)
     assert estimate is not None
     assert np.std(estimate.offsets - offsets) < 4.5
 
 
 def test_stripes_are_taken_out_and_their_offsets_handed_over() -> None:
-    truth = moon()
-    seen, offsets = striped(truth, 12)
-    result = dip.denoise(seen, noise="stripes", **QUICK)
-    plain = dip.denoise(seen, **QUICK)
+    truth = load_moon()
+    measured, offsets = add_stripes(truth, 12)
+    result = dip.denoise(measured, noise="stripes", **QUICK)
+    plain = dip.denoise(measured, **QUICK)
     assert result.report["noise"]["model"] == "stripes"
     assert any("Rows were found" in note for note in result.report["notes"])
     lines = result.learned["line_offsets"]
     assert lines.shape == (SIDE,)
     assert np.corrcoef(lines, offsets)[0, 1] > 0.95
-    assert error(result.image, truth) < 0.5 * error(plain.image, truth)
-    rows = (seen - result.image - lines[:, None]).mean(1)
+    assert measure_error(result.image, truth) < 0.5 * measure_error(plain.image, truth)
+    rows = (measured - result.image - lines[:, None]).mean(1)
     assert rows.std() < 0.2 * 12
 
 
 def test_offsets_come_back_for_each_channel_and_plane() -> None:
-    truth = moon()[:48, :48]
-    both = np.stack([striped(truth, 12)[0], 2 * striped(truth.T, 12)[0]])
+    truth = load_moon()[:48, :48]
+    both = np.stack([add_stripes(truth, 12)[0], 2 * add_stripes(truth.T, 12)[0]])
     result = dip.denoise(both, axes="CYX", noise="stripes", **QUICK)
     assert result.learned["line_offsets"].shape == (2, 48)
     assert result.learned["line_offsets"][1].std() > 1.5 * result.learned["line_offsets"][0].std()
 
 
 def test_without_stripes_a_note_says_so() -> None:
-    result = dip.denoise(noisy(moon()), noise="stripes", **{**QUICK, "max_iterations": 3})
-    assert any("none were taken out" in note for note in result.report["notes"])
+    result = dip.denoise(add_noise(load_moon()), noise="stripes", **{**QUICK, "max_iterations": 3})
+    assert any("none were removed" in note for note in result.report["notes"])
     assert "line_offsets" not in result.learned
 
 
@@ -235,18 +239,18 @@ def test_without_stripes_a_note_says_so() -> None:
 
 @pytest.mark.parametrize("looks", [1, 4, 50])
 def test_the_strength_of_speckle_is_measured(looks: float) -> None:
-    seen = speckled(moon(), looks)
-    result = dip.denoise(seen, noise="speckle", **{**QUICK, "max_iterations": 3})
+    measured = add_speckle(load_moon(), looks)
+    result = dip.denoise(measured, noise="speckle", **{**QUICK, "max_iterations": 3})
     assert result.report["noise"]["model"] == "speckle"
     assert result.report["noise"]["relative"][0] == pytest.approx(looks**-0.5, rel=0.15)
 
 
 def test_speckle_is_taken_away_without_shifting_the_mean() -> None:
     truth = data.camera()[96 : 96 + SIDE, 160 : 160 + SIDE].astype(np.float64)
-    seen = speckled(truth, 4)
-    result = dip.denoise(seen, noise="speckle", **{**QUICK, "max_iterations": 60})
-    assert error(result.image, truth) < 0.4 * error(seen, truth)
-    assert result.image.mean() == pytest.approx(seen.mean(), rel=1e-3)
+    measured = add_speckle(truth, 4)
+    result = dip.denoise(measured, noise="speckle", **{**QUICK, "max_iterations": 60})
+    assert measure_error(result.image, truth) < 0.4 * measure_error(measured, truth)
+    assert result.image.mean() == pytest.approx(measured.mean(), rel=1e-3)
     dark, bright = truth < np.quantile(truth, 0.3), truth > np.quantile(truth, 0.7)
     for part in (dark, bright):
         assert result.image[part].mean() == pytest.approx(truth[part].mean(), rel=0.2)
@@ -257,17 +261,17 @@ def test_speckle_is_taken_away_without_shifting_the_mean() -> None:
 
 
 def test_the_automatic_model_hints_at_impulses_and_keeps_its_own_way() -> None:
-    result = dip.denoise(peppered(moon(), 0.05)[0], **{**QUICK, "max_iterations": 3})
+    result = dip.denoise(add_impulses(load_moon(), 0.05)[0], **{**QUICK, "max_iterations": 3})
     assert any("--noise salt-and-pepper" in note for note in result.report["notes"])
     assert result.report["noise"]["model"] in ("gaussian", "poisson-gaussian")
 
 
 def test_the_automatic_model_hints_at_stripes() -> None:
-    result = dip.denoise(striped(moon(), 10, axis=1)[0], **{**QUICK, "max_iterations": 3})
+    result = dip.denoise(add_stripes(load_moon(), 10, axis=1)[0], **{**QUICK, "max_iterations": 3})
     assert any(note.startswith("Columns") for note in result.report["notes"])
 
 
-def textured() -> np.ndarray:
+def draw_texture() -> np.ndarray:
     """Spots of all sizes everywhere, so that the picture's own steps prevail over offsets."""
     from scipy.ndimage import gaussian_filter
 
@@ -285,7 +289,7 @@ def test_offsets_of_lines_on_structure_are_hinted_at_and_told_of(axis: int) -> N
 
     rng = np.random.default_rng(1)
     offsets = rng.normal(0, 30, (SIDE, 1) if axis == 0 else (1, SIDE))
-    picture = (textured() + offsets + rng.normal(0, 10, (SIDE, SIDE))).astype(np.float32)
+    picture = (draw_texture() + offsets + rng.normal(0, 10, (SIDE, SIDE))).astype(np.float32)
     (hint,) = list_noise_hints(picture[None])
     assert str(hint).startswith("Rows" if axis == 0 else "Columns")
     estimate = measure_single_exposure(picture[None], None, 0.0, NoiseSettings())
@@ -293,7 +297,7 @@ def test_offsets_of_lines_on_structure_are_hinted_at_and_told_of(axis: int) -> N
 
 
 def test_structure_alone_gives_no_hint_at_offsets() -> None:
-    picture = textured() + np.random.default_rng(1).normal(0, 10, (SIDE, SIDE))
+    picture = draw_texture() + np.random.default_rng(1).normal(0, 10, (SIDE, SIDE))
     assert list_noise_hints(picture.astype(np.float32)[None]) == ()
 
 
@@ -307,17 +311,21 @@ def test_a_recipe_keeps_the_name_of_the_noise(noise: str) -> None:
     ("image", "how", "code"),
     [
         (
-            noisy(moon()),
-            {"noise": "speckle", "repeated_exposure": noisy(moon(), 1)},
+            add_noise(load_moon()),
+            {"noise": "speckle", "repeated_exposure": add_noise(load_moon(), 1)},
             "named-second",
         ),
-        (noisy(moon()) - 100, {"noise": "speckle"}, "speckle-negative"),
+        (add_noise(load_moon()) - 100, {"noise": "speckle"}, "speckle-negative"),
         (
-            np.stack([moon()] * 4),
+            np.stack([load_moon()] * 4),
             {"noise": "salt-and-pepper", "axes": "ZYX", "stacks": "volume"},
             "impulses-volume",
         ),
-        (np.where(moon() > 120, np.nan, moon()), {"noise": "salt-and-pepper"}, "pixels-nan"),
+        (
+            np.where(load_moon() > 120, np.nan, load_moon()),
+            {"noise": "salt-and-pepper"},
+            "pixels-nan",
+        ),
         (np.full((SIDE, SIDE), 7.0), {"noise": "salt-and-pepper"}, "pixels-constant"),
     ],
 )

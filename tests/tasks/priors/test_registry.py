@@ -23,7 +23,7 @@ KEYS = {name for row in PRIOR_SPECS.values() for name in (row.key, row.value)}
 KEYS -= {"guided", "pixels", "none"}
 
 
-def parsed():
+def parse_modules():
     for path in PACKAGE.rglob("*.py"):
         if path.parent.name != "priors":
             yield path.relative_to(PACKAGE), ast.parse(path.read_text(encoding="utf-8"))
@@ -32,7 +32,7 @@ def parsed():
 def test_no_task_names_a_row():
     strangers = {
         place
-        for place, tree in parsed()
+        for place, tree in parse_modules()
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.module == registry.__name__
         if ROWS & {alias.name for alias in node.names}
@@ -43,7 +43,7 @@ def test_no_task_names_a_row():
 def test_the_name_of_a_prior_stands_in_the_table_alone():
     holders = {
         (place, node.value)
-        for place, tree in parsed()
+        for place, tree in parse_modules()
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and node.value in KEYS
     }
