@@ -150,6 +150,11 @@ class NoiseReport:
         )
 
     @property
+    def correlation(self) -> FloatArray:
+        """Return the strongest correlation of any channel at each lag, as of one channel."""
+        return np.asarray(np.max([channel.correlation for channel in self.channels], 0))
+
+    @property
     def correlation_sentence(self) -> str:
         """Return a sentence on the correlation of the noise, and on the blind spot."""
         height, width = self.blind_spot_size

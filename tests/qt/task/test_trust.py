@@ -109,6 +109,70 @@ def test_measuring_loads_torch_in_no_gui_thread_and_a_closed_dock_waits_for_noth
     desk.qtbot.wait(500)  # an answer to a dead dock would be an error here
 
 
+def measure_diamond(desk) -> NoiseSection:
+    """Return the noise section after Measure, with noise whose correlation is a diamond."""
+    rng = np.random.default_rng(3)
+    noise = rng.normal(size=(130, 130))
+    cross = noise[1:-1, 1:-1] + noise[2:, 1:-1] + noise[:-2, 1:-1]
+    cross += noise[1:-1, 2:] + noise[1:-1, :-2]
+    image = (100 + 10 * cross).astype(np.float32)
+    desk.viewer.add_image(image, name="diamond", contrast_limits=(0, 200))
+    return measure(desk)
+
+
+DIAMOND = "00100/01110/11111/01110/00100"
+
+
+def click_lag(desk, table, y: int, x: int) -> None:
+    """Click the number at a lag of the table, whose middle is lag 0."""
+    middle = table.rowCount() // 2
+    place = table.visualRect(table.model().index(middle + y, middle + x)).center()
+    desk.qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=place)
+
+
+def test_the_blind_spot_is_drawn_on_the_measured_correlation(desk):
+    page = measure_diamond(desk).blind_spot
+    table = page.table
+    assert page.isVisible() and table.shape_text == DIAMOND
+    assert (table.item(5, 5).text(), table.horizontalHeaderItem(0).text()) == ("100", "−5")
+    assert 30 < int(table.item(5, 6).text()) < 50
+    assert desk.dock.form.build_recipe().task.blind_spot_shape == ""
+    click_lag(desk, table, -2, 2)
+    assert table.shape_text == "00101/01110/11111/01110/10100"
+    click_lag(desk, table, 2, -2)  # the opposite lag is the same one
+    click_lag(desk, table, 0, 0)
+    assert table.shape_text == DIAMOND
+    desk.press(page.use_button)
+    assert desk.dock.form.build_recipe().task.blind_spot_shape == DIAMOND
+    click_lag(desk, table, 0, 1)
+    desk.press(page.clear_button)
+    assert desk.dock.form.build_recipe().task.blind_spot_shape == ""
+    assert table.shape_text == DIAMOND
+
+
+def test_the_blind_spot_can_be_drawn_by_keys_alone(desk):
+    page = measure_diamond(desk).blind_spot
+    table = page.table
+    for key in (Qt.Key.Key_Right, Qt.Key.Key_Right, Qt.Key.Key_Space):
+        desk.qtbot.keyClick(table, key)
+    assert table.shape_text == "010/111/111/111/010"
+    desk.qtbot.keyClick(table, Qt.Key.Key_Space)
+    assert table.shape_text == DIAMOND
+
+
+def test_a_blind_spot_that_is_set_is_the_one_that_is_drawn(desk):
+    page = measure_diamond(desk).blind_spot
+    table = page.table
+    desk.set(blind_spot_shape="010/111/010")
+    assert table.shape_text == "010/111/010"
+    desk.set(blind_spot_shape="010/11")  # half typed
+    assert table.shape_text == "010/111/010"
+    desk.set(blind_spot_shape="")
+    assert table.shape_text == DIAMOND
+    desk.viewer.add_image(np.eye(40, dtype=np.float32), name="other")
+    assert not page.isVisible()
+
+
 def test_tasks_without_a_noise_model_have_no_noise_section(make_napari_viewer, qtbot):
     viewer = make_napari_viewer()
     docks = {}

@@ -369,6 +369,8 @@ def make_field_widget(field: Field) -> ValueWidget[Any]:
     if hasattr(widget.native, "setDecimals"):
         step = setting.step
         widget.native.setDecimals(len(f"{step:.10g}".partition(".")[2]) if step else _DECIMALS)
+    if isinstance(widget.native, QLineEdit) and "Empty:" in setting.help:
+        widget.native.setPlaceholderText(format_placeholder(field))
     if setting.file_filter:
         add_file_button(widget.native, setting.label, setting.file_filter)
     widget.native.setAccessibleName(setting.label)

@@ -7,13 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyqtgraph as pg
-from qtpy.QtWidgets import QWidget
+from pydantic_core import PydanticCustomError
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QPainter, QPen
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QLabel,
+    QTableWidget,
+    QTableWidgetItem,
+    QWidget,
+)
 
 from napari_dip.errors import Refusal
 from napari_dip.pipeline.lazy_inputs import load_array
 from napari_dip.pipeline.noise_report import NoiseReport, make_noise_report
 from napari_dip.pipeline.plan.layout import check_header
-from napari_dip.qt.shell.dock_widget import CollapsibleSection, fill_grid, make_button
+from napari_dip.qt.shell.dock_widget import (
+    CollapsibleSection,
+    fill_grid,
+    make_button,
+    style_table,
+)
 from napari_dip.qt.shell.layers import get_full_resolution
 from napari_dip.qt.shell.plot import (
     TRAINING_COLOUR,
@@ -23,11 +38,14 @@ from napari_dip.qt.shell.plot import (
 )
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.shell.worker import start_call
+from napari_dip.tasks.shared_settings import normalise_blind_spot, read_blind_spot
 
 if TYPE_CHECKING:
     from napari.layers import Image
+    from qtpy.QtGui import QKeyEvent, QPaintEvent
 
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import FloatArray
     from napari_dip.pipeline.noise_report import ChannelNoise
     from napari_dip.qt.shell.layer_inputs import InputChooser
     from napari_dip.qt.shell.settings_form import SettingsForm
@@ -36,6 +54,14 @@ if TYPE_CHECKING:
 #: The variance axis ends at this percentile of the variances, times a margin. A block with
 #: structure would otherwise compress all other points.
 _VARIANCE_PERCENTILE, _VARIANCE_AXIS_MARGIN = 98, 1.3
+#: Height of a row of the correlation table, in pixels.
+_CORRELATION_ROW_HEIGHT = 17
+_CORRELATION_STYLE = "QTableView, QHeaderView { font-size: 8pt; padding: 0px; }"
+_CORRELATION_TIP = (
+    "How much of its noise a pixel shares with its neighbours, in %: the column is the distance in "
+    "pixels along X, the row along Y. Where it is more than a few per cent, a neighbour betrays "
+    "the noise and should be hidden. Click a number, or press the space bar, to hide it or not."
+)
 _NOISE_HINT = (
     "What is left empty is measured from the image when the run starts, or now by Measure."
 )
@@ -87,6 +113,151 @@ class PhotonTransferPlot(DockPlot):
         self.setYRange(0, _VARIANCE_AXIS_MARGIN * float(highest), padding=0)
 
 
+class CorrelationTable(QTableWidget):
+    """The correlation of the noise by lag, on which the user draws a blind spot.
+
+    A click or the space bar hides a lag, or shows it again; the opposite one follows.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setAccessibleName("Correlation of the noise, and blind spot")
+        self.setToolTip(f"<qt>{_CORRELATION_TIP}</qt>")
+        style_table(self, _CORRELATION_ROW_HEIGHT)
+        self.setStyleSheet(_CORRELATION_STYLE)
+        self.setTextElideMode(Qt.TextElideMode.ElideNone)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        self.setTabKeyNavigation(False)  # else the tab key would not leave the table
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._hidden = np.ones((1, 1), bool)
+        self._correlation: FloatArray = np.ones((1, 1))
+        self.cellClicked.connect(self.toggle)
+
+    @property
+    def shape_text(self) -> str:
+        """What is drawn, as a value of the setting."""
+        rows = self._hidden.astype(int).astype(str)
+        return normalise_blind_spot("/".join(map("".join, rows)))
+
+    def show_correlation(self, correlation: FloatArray) -> None:
+        """Fill the table with the correlation (L, L), whose lag 0 is in the middle."""
+        self._correlation, half = correlation, len(correlation) // 2
+        lags = [str(lag).replace("-", "−") for lag in range(-half, half + 1)]
+        self.setRowCount(len(lags))
+        self.setColumnCount(len(lags))
+        self.setVerticalHeaderLabels(lags)
+        self.setHorizontalHeaderLabels(lags)
+        for header in (self.horizontalHeader(), self.verticalHeader()):
+            assert header is not None  # a table has both
+            header.setVisible(True)
+            header.setHighlightSections(False)
+            header.setMinimumSectionSize(_CORRELATION_ROW_HEIGHT)
+            header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.setFixedHeight((len(lags) + 1) * _CORRELATION_ROW_HEIGHT + 8)
+        for row, column in np.ndindex(correlation.shape):
+            percent = round(float(100 * correlation[row, column]))
+            item = QTableWidgetItem(str(percent).replace("-", "−"))
+            item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
+            self.setItem(row, column, item)
+        self.setCurrentCell(half, half)
+
+    def draw(self, shape_text: str) -> None:
+        """Draw a value of the setting."""
+        rows = np.array(read_blind_spot(shape_text), bool)
+        margins = [(len(self._correlation) - side) // 2 for side in rows.shape]
+        self._hidden = np.pad(rows, [(margin, margin) for margin in margins])
+        self._colour()
+
+    def toggle(self, row: int, column: int) -> None:
+        """Hide a lag and the opposite one, or show them again; lag 0 is always hidden."""
+        if (row, column) != (len(self._hidden) // 2,) * 2:
+            self._hidden[row, column] ^= True
+            self._hidden[-1 - row, -1 - column] = self._hidden[row, column]
+            self._colour()
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:
+        """Let the space bar do what a click does."""
+        if event is not None and event.key() == Qt.Key.Key_Space:
+            self.toggle(self.currentRow(), self.currentColumn())
+        else:
+            super().keyPressEvent(event)
+
+    def paintEvent(self, event: QPaintEvent | None) -> None:
+        """Frame the lag that the keys are at, which napari's style does not show."""
+        super().paintEvent(event)
+        if self.hasFocus():
+            painter = QPainter(self.viewport())
+            painter.setPen(QPen(QColor(TRAINING_COLOUR), 3))
+            painter.drawRect(self.visualRect(self.currentIndex()))
+
+    def _colour(self) -> None:
+        """Colour hidden lags, and the others by their correlation."""
+        for row, column in np.ndindex(self._hidden.shape):
+            item = self.item(row, column)
+            assert item is not None  # the table is full
+            is_hidden, correlation = self._hidden[row, column], self._correlation[row, column]
+            colour = QColor(VALIDATION_COLOUR if is_hidden else TRAINING_COLOUR)
+            colour.setAlphaF(1.0 if is_hidden else float(np.clip(correlation, 0, 1)))
+            item.setBackground(colour)
+            item.setData(Qt.ItemDataRole.ForegroundRole, QColor("black") if is_hidden else None)
+            what = "hidden" if is_hidden else "not hidden"
+            item.setData(Qt.ItemDataRole.AccessibleTextRole, f"{item.text()} %, {what}")
+
+
+class BlindSpotPage(QWidget):
+    """The correlation of the noise as a picture, and buttons that set the blind spot drawn on it.
+
+    Parameters
+    ----------
+    form : SettingsForm
+        With the setting, or without it; then the page stays hidden.
+    """
+
+    def __init__(self, form: SettingsForm) -> None:
+        super().__init__()
+        self._setting = form.widgets.get("blind_spot_shape")
+        self._suggested = "1"
+        self.table = CorrelationTable()
+        legend = QLabel(
+            make_legend((VALIDATION_COLOUR, "■", "hidden"), (TRAINING_COLOUR, "■", "shares noise"))
+            + "<br>Shared noise in %, by pixels along X (columns) and Y (rows)"
+        )
+        legend.setWordWrap(True)
+        self.use_button = make_button(
+            "Use this shape", "Hide exactly these pixels, by the setting Blind spot."
+        )
+        self.clear_button = make_button(
+            "Automatic", "Empty the setting Blind spot: a rectangle is hidden, as wide as measured."
+        )
+        fill_grid(self, ([legend], [self.table], [self.use_button, self.clear_button]))
+        self.setVisible(False)
+        if self._setting is not None:
+            self.use_button.clicked.connect(lambda: self._set(self.table.shape_text))
+            self.clear_button.clicked.connect(lambda: self._set(""))
+            self._setting.changed.connect(self._draw_setting)
+
+    def show_report(self, report: NoiseReport) -> None:
+        """Show the measured correlation, with the blind spot that is set or suggested."""
+        self._suggested = report.blind_spot_shape
+        self.table.show_correlation(report.correlation)
+        self._draw_setting()
+        self.setVisible(self._setting is not None)
+
+    def _set(self, shape_text: str) -> None:
+        assert self._setting is not None  # the page is hidden without it
+        self._setting.value = shape_text
+        self._draw_setting()
+
+    def _draw_setting(self, _: object = None) -> None:
+        """Draw the setting, or the suggestion if it is empty; keep the drawing if it is invalid."""
+        text = "" if self._setting is None else str(self._setting.value)
+        try:
+            self.table.draw(normalise_blind_spot(text) or self._suggested)
+        except PydanticCustomError:
+            return
+
+
 class NoiseSection(CollapsibleSection):
     """A section of the dock that measures the noise before a run, and shows its settings.
 
@@ -110,7 +281,9 @@ class NoiseSection(CollapsibleSection):
         self.message_label = make_message_label()
         self.message_label.setText(_NOISE_HINT)
         self.plot = PhotonTransferPlot()
-        fill_grid(page, ([form.noise], [self.button], [self.plot], [self.message_label]))
+        self.blind_spot = BlindSpotPage(form)
+        rows = [form.noise, self.button, self.plot, self.message_label, self.blind_spot]
+        fill_grid(page, [[widget] for widget in rows])
         form.noise.setVisible(True)
         self.button.clicked.connect(self.measure)
         chooser.changed.connect(self._on_image)
@@ -159,6 +332,7 @@ class NoiseSection(CollapsibleSection):
         placeholders["read_noise"] += " in the dark"  # may exceed the read noise of the detector
         self._form.show_measured_values(placeholders)
         self.plot.show_noise(report.channels)
+        self.blind_spot.show_report(report)
         self._show_message("\n".join(report.sentences))
 
     def _on_image(self) -> None:
@@ -173,6 +347,7 @@ class NoiseSection(CollapsibleSection):
         self._reset()
         self._form.show_measured_values({})
         self.plot.setVisible(False)
+        self.blind_spot.setVisible(False)
         self._show_message(_NOISE_HINT)
 
     def _reset(self) -> None:
