@@ -24,7 +24,7 @@ def make_noisy(dtype: str = "uint16") -> np.ndarray:
 def read_refusal_code(image: object, **settings: object) -> str:
     with pytest.raises(dip.RefusedError) as caught:
         dip.denoise(image, **settings)
-    return caught.value.refusal.code
+    return caught.value.reason.code
 
 
 @pytest.fixture(scope="module")

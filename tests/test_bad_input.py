@@ -82,7 +82,7 @@ def test_the_python_call_refuses_for_the_same_reason(case, tmp_path):
             dip.restore(image, Path(settings["from_recipe"]) if settings["from_recipe"] else "")
         else:
             call(image, **settings)
-    assert caught.value.refusal.code == case.code
+    assert caught.value.reason.code == case.code
     assert hash_files(tmp_path) == before
 
 

@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {"preset": "fast", "device": "cpu", "max_iterations":
 def read_refusal_code(call: Callable[[], object]) -> str:
     with pytest.raises(dip.DipError) as caught:
         call()
-    return caught.value.refusal.code
+    return caught.value.reason.code
 
 
 def make_lying_array(change: Callable[[np.ndarray], Any], side: int = SIDE) -> Any:
@@ -143,7 +143,7 @@ def test_axes_that_are_no_letters_are_refused(axes: Any) -> None:
 def test_what_is_no_image_is_named(value: Any, named: str) -> None:
     with pytest.raises(dip.RefusedError, match=named) as caught:
         dip.denoise(value, **SETTINGS)
-    assert caught.value.refusal.code == "image-not-array"
+    assert caught.value.reason.code == "image-not-array"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_the_address_of_a_file_here_is_answered_with_its_path(tmp_path: Path) ->
     path = tmp_path / "a cell.tif"
     with pytest.raises(dip.RefusedError) as caught:
         dip.denoise(path.as_uri(), **SETTINGS)
-    assert str(path) in caught.value.refusal.remedy
+    assert str(path) in caught.value.reason.remedy
 
 
 @pytest.mark.parametrize("inputs", [None, 5, b"in.tif", {"in.tif": 1}, [np.zeros((2, 2))]])

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from napari_dip.errors import FailedError, Refusal, make_refusal, read_refusal
-from napari_dip.errors.fault import NOTES, STOPS
 from napari_dip.errors.notes import (
     StopReason,
     make_note,
@@ -22,6 +21,7 @@ from napari_dip.errors.notes import (
     serialise_notes,
     serialise_stop,
 )
+from napari_dip.errors.templates import NOTES, STOPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from napari_dip.cli import main
 from napari_dip.cli.app import _report_unexpected_error
 from napari_dip.cli.terminal import BarReporter
 from napari_dip.errors import RefusedError, make_refusal
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors.templates import make_printable
 from napari_dip.pipeline.assess.html_page import render_page
 from napari_dip.pipeline.events import Event, Progress
 from napari_dip.pipeline.store.results import escape_formula, format_json

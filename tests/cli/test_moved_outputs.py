@@ -161,11 +161,11 @@ def test_each_way_that_a_real_disk_says_no_has_its_own_remedy(tmp_path):
     for path, remedy in cases.items():
         with pytest.raises(FailedError) as caught:
             write_text(path, "{}")
-        assert remedy in caught.value.refusal.remedy
-        assert "space" not in caught.value.refusal.message
+        assert remedy in caught.value.reason.remedy
+        assert "space" not in caught.value.reason.message
     with pytest.raises(FailedError) as caught:
         write_text("/dev/full/a.json", "{}")
-    assert "space" not in caught.value.refusal.message
+    assert "space" not in caught.value.reason.message
 
 
 LONGEST = 255

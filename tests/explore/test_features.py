@@ -58,6 +58,6 @@ def test_the_correlation_is_that_of_the_picture_with_what_was_looked_at(inversio
 def test_a_wrong_layer_is_refused_before_anything_is_fitted(network, tmp_path, capsys):
     with pytest.raises(RefusedError) as caught:
         explore.features(load_coins(), network, layers=["body.1", "body.9"])
-    assert caught.value.refusal.code == "layer-unknown"
+    assert caught.value.reason.code == "layer-unknown"
     assert main(["explore", "features", "none.png", "-o", str(tmp_path), "--network", "x"]) == 2
     assert "none.png" in capsys.readouterr().err

@@ -92,11 +92,11 @@ def in_python(case: Case) -> Outcome:
             else:
                 answer = getattr(dip, argv[0].replace("-", "_"))(argv[1], **settings)
         except dip.RefusedError as no:
-            if no.refusal.code != case.code or not is_translated(no.refusal):
-                return bad(f"{no.refusal.code}: {no.refusal.message}")
+            if no.reason.code != case.code or not is_translated(no.reason):
+                return bad(f"{no.reason.code}: {no.reason.message}")
             if hash_files(folder) != before:
                 return bad("files were touched")
-            return good(no.refusal.code, kind="refused")
+            return good(no.reason.code, kind="refused")
         return bad(f"an answer of shape {answer.image.shape}")
 
 
@@ -115,7 +115,7 @@ def in_a_batch(case: Case) -> Outcome:
             result = dip.batch(recipe, [argv[1]], folder / "results", axes=axes, **others)
         except dip.RefusedError as no:
             return (
-                good(no.refusal.code, kind="refused") if is_translated(no.refusal) else bad(str(no))
+                good(no.reason.code, kind="refused") if is_translated(no.reason) else bad(str(no))
             )
         outcome = result.outcomes[0]
         if (

@@ -58,7 +58,7 @@ MUTATIONS = [
     Mutation(
         "a refusal in the dock is said",
         "qt/shell/worker.py",
-        "exc_info=error)\n        return error.refusal\n",
+        "exc_info=error)\n        return error.reason\n",
         "exc_info=error)\n        return None\n",
         "bad-input",
         "dock, denoise: one infinite",

@@ -99,7 +99,7 @@ def solved(number: int) -> str:
     try:
         result = dip.restore(image, recipe, **inputs)
     except dip.RefusedError as no:
-        assert is_translated(no.refusal), no.refusal
+        assert is_translated(no.reason), no.reason
         return "refused"
     check(task, image, inputs, result)
     if number % 10 == 0 and image.dtype.kind == "f":

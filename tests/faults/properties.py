@@ -146,7 +146,7 @@ def _restored(task: str, array: Any, axes: str | None, ends: Counter[str]) -> An
         recipe = dip.make_recipe(task, preset="fast", max_iterations=1, **how)
         result = dip.restore(array, recipe, axes=axes)
     except dip.RefusedError as no:
-        assert is_translated(no.refusal), no.refusal
+        assert is_translated(no.reason), no.reason
         ends["refused"] += 1
         return None
     ends["restored"] += 1

@@ -31,8 +31,8 @@ def draw_pixels(*shape: int, dtype: str = "uint16", seed: int = 0) -> np.ndarray
 def read_refusal_code(call, *arguments, **settings) -> str:
     with pytest.raises(RefusedError) as caught:
         call(*arguments, **settings)
-    assert "{" not in caught.value.refusal.message
-    return caught.value.refusal.code
+    assert "{" not in caught.value.reason.message
+    return caught.value.reason.code
 
 
 # --- reading

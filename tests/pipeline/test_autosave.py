@@ -91,11 +91,11 @@ def test_pixels_that_a_file_holds_are_not_copied_and_proven_on_reading(tmp_path)
     tifffile.imwrite(path, IMAGE + 1)
     with pytest.raises(RefusedError) as caught:
         read_run_inputs(run, {})
-    assert caught.value.refusal.code == "unfinished-changed"
+    assert caught.value.reason.code == "unfinished-changed"
     path.unlink()
     with pytest.raises(RefusedError) as caught:
         read_run_inputs(run, {})
-    assert caught.value.refusal.code == "unfinished-gone"
+    assert caught.value.reason.code == "unfinished-gone"
 
 
 def test_a_file_that_holds_other_pixels_than_the_layer_does_not_stand_for_it(tmp_path):

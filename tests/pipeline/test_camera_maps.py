@@ -114,7 +114,7 @@ def test_frames_that_tell_nothing_are_refused(
 ) -> None:
     with pytest.raises(RefusedError) as caught:
         dip.camera_maps(camera.frames(*dark), [camera.frames(light, 4) for light in flat])
-    assert caught.value.refusal.code == code
+    assert caught.value.reason.code == code
 
 
 def test_frames_of_another_size_or_of_one_value_are_refused(camera: Camera) -> None:
@@ -122,7 +122,7 @@ def test_frames_of_another_size_or_of_one_value_are_refused(camera: Camera) -> N
     for other, code in ((dark[:, :-1], "frames-size"), (0 * dark, "frames-constant")):
         with pytest.raises(RefusedError) as caught:
             dip.camera_maps(dark, [camera.frames(100, 4), other])
-        assert caught.value.refusal.code == code
+        assert caught.value.reason.code == code
 
 
 def save_frames(camera: Camera, folder: Path) -> list[str]:

@@ -66,7 +66,7 @@ def test_a_first_call_after_the_main_thread_has_ended_fails_in_words() -> None:
             try:
                 dip.denoise(np.random.default_rng(0).poisson(90, (32, 32)), device="cpu")
             except dip.FailedError as error:
-                print(error.refusal.code)
+                print(error.reason.code)
 
         threading.Thread(target=late).start()
     """

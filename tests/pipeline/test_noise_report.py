@@ -169,7 +169,7 @@ def test_a_file_is_measured_as_its_pixels_are(tmp_path, camera_shot, noise_repor
 def test_what_is_no_image_is_refused(image, code):
     with pytest.raises(dip.RefusedError) as caught:
         dip.measure_noise(image)
-    assert caught.value.refusal.code == code
+    assert caught.value.reason.code == code
 
 
 def take_frames(light: float, count: int, seed: int = 0) -> np.ndarray:

@@ -86,7 +86,7 @@ def test_an_old_setting_is_taken_with_a_word_on_the_new_one(task: str, old: str,
     assert recipe == make_recipe(task)
     with pytest.raises(RefusedError) as no:
         make_recipe(task, **{old: default, new: default})
-    assert no.value.refusal.code == "setting-wrong" and new in no.value.refusal.sentence
+    assert no.value.reason.code == "setting-wrong" and new in no.value.reason.sentence
 
 
 @pytest.mark.parametrize(("task", "name", "old", "new"), VALUES)
@@ -114,7 +114,7 @@ def test_old_recipes_and_presets_are_read_without_a_word(tmp_path: Path) -> None
 def test_a_value_that_is_no_text_is_refused_as_ever() -> None:
     with pytest.raises(RefusedError) as no:
         make_recipe("denoise", prior=["noise"])
-    assert no.value.refusal.code == "setting-wrong"
+    assert no.value.reason.code == "setting-wrong"
 
 
 def test_old_keywords_of_pictures_and_networks_are_taken(tmp_path: Path) -> None:
@@ -124,14 +124,14 @@ def test_old_keywords_of_pictures_and_networks_are_taken(tmp_path: Path) -> None
     assert np.array_equal(today.image, before.image)
     with pytest.warns(FutureWarning, match="'network_file' now"), pytest.raises(RefusedError) as no:
         dip.restore(take_shot(), OLD, shared_network=tmp_path / "none.network")
-    assert no.value.refusal.code == "file-missing"
+    assert no.value.reason.code == "file-missing"
     tifffile.imwrite(tmp_path / "in.tif", take_shot())
     with (
         pytest.warns(FutureWarning, match="'joint_training' now"),
         pytest.raises(RefusedError) as no,
     ):
         dip.batch(OLD, tmp_path / "in.tif", tmp_path / "out", one_network=True)
-    assert no.value.refusal.code == "series-few"
+    assert no.value.reason.code == "series-few"
 
 
 def test_old_keywords_of_experiments_are_taken() -> None:

@@ -20,7 +20,7 @@ from napari_dip.pipeline.recipe import (
 def read_refusal_code(raw: object) -> str:
     with pytest.raises(RefusedError) as caught:
         recipe_from_dict(raw)
-    return caught.value.refusal.code
+    return caught.value.reason.code
 
 
 def test_a_recipe_survives_json_and_pickle() -> None:

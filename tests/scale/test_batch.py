@@ -81,7 +81,7 @@ def read_record(folder: Path, name: str) -> dict:
 def read_refusal_code(*arguments: object, **options: object) -> str:
     with pytest.raises(dip.RefusedError) as caught:
         dip.batch(*arguments, **options)
-    return caught.value.refusal.code
+    return caught.value.reason.code
 
 
 def test_what_headers_give_away_is_refused_before_any_work(tmp_path):

@@ -207,4 +207,4 @@ def test_the_command_saves_the_psf(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused(settings: dict[str, Any], code: str) -> None:
     with pytest.raises(RefusedError) as caught:
         dip.blind_deblur(np.random.default_rng(0).random((40, 40)), **settings)
-    assert caught.value.refusal.code == code
+    assert caught.value.reason.code == code

@@ -158,7 +158,7 @@ def test_what_was_done_to_the_psf_is_told() -> None:
 def test_a_psf_that_is_a_single_number_is_refused_as_one() -> None:
     with pytest.raises(RefusedError) as caught:
         dip.deblur(load_sharp(24, 24), 3.0, **FAST)
-    assert caught.value.refusal.code == "image-scalar"
+    assert caught.value.reason.code == "image-scalar"
 
 
 def test_a_psf_with_a_wide_empty_border_is_cropped_before_its_size_is_judged() -> None:

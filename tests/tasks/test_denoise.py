@@ -311,8 +311,8 @@ def test_the_shape_of_a_blind_spot_has_one_text(drawn: object, text: str) -> Non
 def test_a_blind_spot_that_is_none_is_refused_in_two_sentences(drawn: object, reason: str) -> None:
     with pytest.raises(dip.RefusedError, match="'blind_spot_shape' cannot be") as caught:
         make_recipe("denoise", blind_spot_shape=drawn)
-    assert reason in caught.value.refusal.sentence
-    assert caught.value.refusal.remedy == "Leave it out to use the default."
+    assert reason in caught.value.reason.sentence
+    assert caught.value.reason.remedy == "Leave it out to use the default."
 
 
 @pytest.mark.parametrize("axes", ["YX", "ZYX"])

@@ -212,7 +212,7 @@ def test_channels_are_guided_one_by_one() -> None:
 def test_a_guide_that_cannot_guide_is_refused(guide: Any, settings: Any, code: str) -> None:
     with pytest.raises(RefusedError) as caught:
         dip.guide(shot(32), guide, **settings)
-    assert caught.value.refusal.code == code
+    assert caught.value.reason.code == code
 
 
 def test_planes_may_be_channels() -> None:

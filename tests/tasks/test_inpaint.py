@@ -95,7 +95,7 @@ def test_a_mask_marks_by_any_value_above_0(value: float) -> None:
 def test_a_mask_that_is_not_finite_is_refused(value: float) -> None:
     with pytest.raises(RefusedError) as caught:
         quick(picture(), np.where(half_missing(), value, 0.0))
-    assert caught.value.refusal.code == "input-not-finite"
+    assert caught.value.reason.code == "input-not-finite"
 
 
 def test_axes_of_one_element_do_not_make_a_mask_a_stack() -> None:
@@ -365,16 +365,16 @@ def test_the_deep_network_has_no_shortcuts() -> None:
 def test_bad_masks_are_refused_in_words(mask: Any, settings: dict[str, Any], code: str) -> None:
     with pytest.raises(dip.RefusedError) as caught:
         dip.inpaint(picture(), mask, **settings)
-    assert caught.value.refusal.code == code
+    assert caught.value.reason.code == code
 
 
 def test_an_image_whose_holes_are_all_there_is_is_refused() -> None:
     with pytest.raises(dip.RefusedError) as caught:
         dip.inpaint(np.full((SIDE, SIDE), np.nan, np.float32))
-    assert caught.value.refusal.code == "nothing-known"
+    assert caught.value.reason.code == "nothing-known"
 
 
 def test_a_float_image_without_holes_is_refused_after_reading() -> None:
     with pytest.raises(dip.RefusedError) as caught:
         dip.inpaint(picture().astype(np.float32))
-    assert caught.value.refusal.code == "holes-none"
+    assert caught.value.reason.code == "holes-none"

@@ -174,7 +174,7 @@ def test_parts_of_which_nothing_is_known_and_nobody_can_tell_are_refused() -> No
     stacks[1] = stacks[:, 1] = np.nan  # neither depth nor time has all of it
     with pytest.raises(dip.RefusedError) as caught:
         quick(stacks, axes="TZYX")
-    assert caught.value.refusal.code == "plane-unknown"
+    assert caught.value.reason.code == "plane-unknown"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_masks_of_another_shape_are_refused_before_anything_is_read(
 ) -> None:
     with pytest.raises(dip.RefusedError) as caught:
         dip.inpaint(np.ones(shape, np.float32), np.ones(mask))
-    assert caught.value.refusal.code == code
+    assert caught.value.reason.code == code
 
 
 @pytest.mark.parametrize("axes", ["ZYX", "TYX"])

@@ -95,7 +95,7 @@ def test_settings_that_make_no_sense_are_refused(network, settings, code):
     chosen = {"layer": "features.5", **SMALL, **settings}
     with pytest.raises(dip.RefusedError) as caught:
         dip.invert_features(coins(), network, **chosen)
-    assert caught.value.refusal.code == code
+    assert caught.value.reason.code == code
 
 
 def test_channels_are_averaged_for_a_network_of_one_unless_one_is_empty(network):
@@ -105,4 +105,4 @@ def test_channels_are_averaged_for_a_network_of_one_unless_one_is_empty(network)
     pair[1] = 7
     with pytest.raises(dip.RefusedError) as caught:
         dip.invert_features(pair, network, "features.5", **chosen)
-    assert caught.value.refusal.code == "network-constant"
+    assert caught.value.reason.code == "network-constant"

@@ -40,7 +40,7 @@ def error(picture: np.ndarray) -> float:
 def refusal_of(image: np.ndarray, second: np.ndarray) -> str:
     with pytest.raises(RefusedError) as caught:
         dip.denoise(image, repeated_exposure=second, **QUICK)
-    return caught.value.refusal.code
+    return caught.value.reason.code
 
 
 @pytest.mark.sampled(1)

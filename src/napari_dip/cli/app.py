@@ -52,7 +52,7 @@ from napari_dip.cli.terminal import (
     use_streams,
 )
 from napari_dip.errors import FailedError, RefusedError, make_refusal
-from napari_dip.errors.fault import make_lines_printable, make_printable
+from napari_dip.errors.templates import make_lines_printable, make_printable
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.paths import check_working_folder
 from napari_dip.pipeline.machine import is_memory_error, make_unexpected_refusal
@@ -107,10 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_message(_convert_parser_error(error, tokens).message)
         return EXIT_REFUSAL
     except RefusedError as error:
-        print_message(_name_options(error.refusal, tokens).message)
+        print_message(_name_options(error.reason, tokens).message)
         return EXIT_REFUSAL
     except FailedError as failure:
-        print_message(failure.refusal.message)
+        print_message(failure.reason.message)
         return EXIT_FAILURE
     except KeyboardInterrupt:
         print_message("Interrupted; nothing was saved.")

@@ -29,8 +29,8 @@ from napari_dip.cli.terminal import (
     run_and_show,
 )
 from napari_dip.errors import FailedError, RefusedError, raise_if_refused
-from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import serialise_stop
+from napari_dip.errors.templates import make_printable
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.explore.results import check_experiment_folder
 from napari_dip.io.header import ImageSpec

@@ -1,11 +1,17 @@
-"""Define all errors that are meant for users: a table of faults, and the values that carry them.
+"""Define all errors that are meant for users, as values and as exceptions.
 
-    DipError                 base of all errors meant for users
-    ├── RefusedError         refused before any work began; holds a `Refusal`
-    └── FailedError          work began and failed; holds a `Refusal` as well
+    Refusal              why something cannot be done: a code and the facts of this case
+    DipError             base of the exceptions, whose `reason` is a `Refusal`
+    ├── RefusedError     refused before any work began: nothing was written
+    └── FailedError      work began and failed: earlier files are unchanged
 
-A message has two sentences: what is wrong and where, then what to do. Both stand in
-`messages.toml`, as all notes do. The tests check them and the documentation lists them.
+Functions that check before work return `X | Refusal`, so that an interface can show the refusal and
+go on. Code that cannot go on raises `RefusedError`; `raise_if_refused` turns the first into the
+second. Once work has begun, errors are raised as `FailedError`. It also holds a `Refusal`: what
+could not be done, and why.
+
+A message has two sentences: what is wrong and where, then what to do. Their templates stand in
+`messages.toml`, as those of all notes do. The tests check them and the documentation lists them.
 """
 
 from __future__ import annotations
@@ -13,32 +19,34 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from napari_dip.errors.fault import FAULTS as FAULTS
-from napari_dip.errors.fault import Fault, make_printable, render, simplify_facts
 from napari_dip.errors.notes import Note, read_note
+from napari_dip.errors.templates import FAULTS as FAULTS
+from napari_dip.errors.templates import FaultTemplate, make_printable, render, simplify_facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 #: Keys of the sentences of a refusal whose code an earlier version wrote, but not its facts.
 _WRITTEN_SENTENCE, _WRITTEN_REMEDY = "written_sentence", "written_remedy"
-_WRITTEN = Fault(sentence=f"{{{_WRITTEN_SENTENCE}}}", remedy=f"{{{_WRITTEN_REMEDY}}}")
+_WRITTEN_TEMPLATE = FaultTemplate(
+    sentence=f"{{{_WRITTEN_SENTENCE}}}", remedy=f"{{{_WRITTEN_REMEDY}}}"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refusal:
-    """The reason why something was refused or failed.
+    """Why something cannot be done.
 
     Attributes
     ----------
     code : str
         Key in `FAULTS`.
     facts : mapping
-        Values that fill the templates of the fault, in plain JSON types.
+        Values that fill the templates of that code, in plain JSON types.
     further : tuple of Note
-        Notes that follow the remedy.
+        Further advice, after the remedy.
     """
 
     code: str
@@ -48,12 +56,12 @@ class Refusal:
     @property
     def sentence(self) -> str:
         """What is wrong and where."""
-        return self._render(self._fault.sentence)
+        return self._render(self._template.sentence)
 
     @property
     def remedy(self) -> str:
         """What to do."""
-        return " ".join([self._render(self._fault.remedy), *map(str, self.further)])
+        return " ".join([self._render(self._template.remedy), *map(str, self.further)])
 
     @property
     def message(self) -> str:
@@ -74,15 +82,15 @@ class Refusal:
         }
 
     @property
-    def _fault(self) -> Fault:
-        return _WRITTEN if _WRITTEN_SENTENCE in self.facts else FAULTS[self.code]
+    def _template(self) -> FaultTemplate:
+        return _WRITTEN_TEMPLATE if _WRITTEN_SENTENCE in self.facts else FAULTS[self.code]
 
     def _render(self, template: str) -> str:
         return make_printable(render(template, self.facts))
 
 
 def make_refusal(code: str, /, **facts: object) -> Refusal:
-    """Make a refusal from the fault `code` and the facts of this case.
+    """Make a refusal from its code and the facts of this case.
 
     Raises
     ------
@@ -112,19 +120,19 @@ class DipError(Exception):
 
     Parameters
     ----------
-    refusal : Refusal or str
-        The reason, or the code of its fault.
+    reason : Refusal or str
+        What cannot be done and why, or the code of it.
     **facts
-        The facts of this case, with a code.
+        The facts of this case, if `reason` is a code.
     """
 
-    def __init__(self, refusal: Refusal | str, /, **facts: object) -> None:
-        self.refusal = make_refusal(refusal, **facts) if isinstance(refusal, str) else refusal
-        super().__init__(self.refusal.message)
+    def __init__(self, reason: Refusal | str, /, **facts: object) -> None:
+        self.reason = make_refusal(reason, **facts) if isinstance(reason, str) else reason
+        super().__init__(self.reason.message)
 
     def __reduce__(self) -> tuple[type[DipError], tuple[Refusal]]:
-        """Pickle the refusal, not only its message."""
-        return type(self), (self.refusal,)
+        """Pickle the reason, not only its message."""
+        return type(self), (self.reason,)
 
 
 class RefusedError(DipError):
@@ -135,14 +143,14 @@ class FailedError(DipError):
     """Work began and failed."""
 
 
-def raise_if_refused(answer: Answer | Refusal) -> Answer:
-    """Return the answer, or raise its refusal.
+def raise_if_refused(result: Result | Refusal) -> Result:
+    """Return the result of a check, or raise its refusal.
 
     Raises
     ------
     RefusedError
-        If the answer is a refusal.
+        If the result is a refusal.
     """
-    if isinstance(answer, Refusal):
-        raise RefusedError(answer)
-    return answer
+    if isinstance(result, Refusal):
+        raise RefusedError(result)
+    return result

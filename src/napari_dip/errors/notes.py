@@ -15,7 +15,14 @@ from enum import StrEnum
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors.fault import ENDED_BY_HAND, NOTES, STOPS, WARNINGS, render, simplify_facts
+from napari_dip.errors.templates import (
+    ENDED_BY_HAND,
+    NOTES,
+    STOPS,
+    WARNINGS,
+    render,
+    simplify_facts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import numpy as np
 
 from napari_dip.errors import Refusal, RefusedError, raise_if_refused
-from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import make_printable
 from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE, check_header

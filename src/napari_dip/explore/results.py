@@ -15,8 +15,8 @@ import numpy as np
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import RefusedError
-from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note, serialise_notes
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.outputs import check_folder
 from napari_dip.io.paths import make_folder
 from napari_dip.io.writing import write_bytes, write_text

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal
-from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import make_printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import DipError, RefusedError
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.atomic import write_atomically
 from napari_dip.io.reading import open_pixels, read_spec
 from napari_dip.pipeline.assess.report import compute_sha256

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Refusal, RefusedError, raise_if_refused
-from napari_dip.errors.fault import UNRELIABLE_REASONS
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import UNRELIABLE_REASONS
 from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.assess.artefact_detection import ClippedPixels, detect_clipped_pixels
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
@@ -285,13 +285,13 @@ def _measure_report(
     least, largest = detect_clipped_pixels(measured)
     if mask is not None:
         stack = np.where(mask, stack, np.nanmean(stack)).astype(np.float32)
-    step = 1.0 if array.dtype.kind in "iu" else 0.0
+    grey_level_step = 1.0 if array.dtype.kind in "iu" else 0.0
     constant = tuple(c for c in range(stack.shape[1]) if stack[:, c].min() == stack[:, c].max())
     inputs = RunInputs(
         stack=stack,
         extra_inputs={},
         measured_mask=mask,
-        grey_level_step=step,
+        grey_level_step=grey_level_step,
         layout=layout,
         inspection=Inspection(measured_mask=mask),
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal
-from napari_dip.errors.fault import shorten_repr
+from napari_dip.errors.templates import shorten_repr
 from napari_dip.io.paths import describe_exception, parse_strict_json
 from napari_dip.tasks import TASKS, Setting, Task
 

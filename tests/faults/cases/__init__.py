@@ -293,11 +293,11 @@ def refused(call: Callable[[], object], *patterns: str) -> None:
         answer = call()
     except dip.RefusedError as no:
         for pattern in patterns:
-            message = re.search(pattern, no.refusal.message, re.IGNORECASE)
-            check(message, f"no '{pattern}' in: {no.refusal.message}", End.UNCLEAR)
-        jargon = JARGON.search(no.refusal.message)
-        check(not jargon, f"'{jargon and jargon[0]}' in: {no.refusal.message}", End.UNCLEAR)
-        check(no.refusal.sentence.strip() and no.refusal.remedy.strip(), "no words", End.UNCLEAR)
+            message = re.search(pattern, no.reason.message, re.IGNORECASE)
+            check(message, f"no '{pattern}' in: {no.reason.message}", End.UNCLEAR)
+        jargon = JARGON.search(no.reason.message)
+        check(not jargon, f"'{jargon and jargon[0]}' in: {no.reason.message}", End.UNCLEAR)
+        check(no.reason.sentence.strip() and no.reason.remedy.strip(), "no words", End.UNCLEAR)
         return
     except dip.FailedError as failure:
         raise WrongEnd(End.UNCLEAR, f"failed, not refused: {failure}") from None

@@ -138,7 +138,7 @@ def late():
     try:
         assert fit().shape == (24, 24)
     except dip.FailedError as failed:  # torch cannot be loaded any more: that is said
-        assert "main thread" in failed.refusal.message
+        assert "main thread" in failed.reason.message
     print("well", flush=True)
 threading.Thread(target=late).start()
 """,

@@ -241,7 +241,7 @@ def unzipped_preset(name: str, folder: Path) -> None:
         try:
             act()
         except dip.RefusedError as no:
-            check(all(note.isprintable() for note in no.refusal.message), repr(no.refusal.message))
+            check(all(note.isprintable() for note in no.reason.message), repr(no.reason.message))
             continue
         raise AssertionError(f"the name {name!r} was taken")
     unharmed(folder, before)

@@ -507,8 +507,8 @@ def bytes_path(_: Path) -> None:
         result = dip.denoise(b"in.tif", **FAST)
     except dip.RefusedError as no:
         check(
-            "in.tif" in no.refusal.message or "path" in no.refusal.message,
-            no.refusal.message,
+            "in.tif" in no.reason.message or "path" in no.reason.message,
+            no.reason.message,
             End.UNCLEAR,
         )
     else:

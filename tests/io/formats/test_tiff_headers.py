@@ -31,7 +31,7 @@ def draw_pixels(*shape: int, dtype: str = "uint16") -> np.ndarray:
 def read_refusal(path: Path, axes: str | None = None) -> str:
     with pytest.raises(RefusedError) as caught:
         read_pixels(read_spec(path, axes))
-    return caught.value.refusal.sentence
+    return caught.value.reason.sentence
 
 
 def write_with_header(path: Path, change: Callable[[str], str], **how: Any) -> np.ndarray:
@@ -329,5 +329,5 @@ def test_no_attribute_of_an_ome_header_that_is_missing_or_wrong_ends_in_a_bare_n
             try:
                 assert read_pixels(read_spec(path)).ndim == 3
             except RefusedError as no:
-                why = no.refusal.sentence.rpartition("damaged: ")[2]
+                why = no.reason.sentence.rpartition("damaged: ")[2]
                 assert " " in why and "int()" not in why, why

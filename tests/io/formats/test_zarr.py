@@ -68,7 +68,7 @@ def edit_metadata(path: Path, change: Any) -> None:
 def read_refusal_code(path: Path) -> str:
     with pytest.raises(RefusedError) as caught:
         read_spec(path)
-    return caught.value.refusal.code
+    return caught.value.reason.code
 
 
 def test_pixels_axes_units_and_provenance_come_back(cells: Path) -> None:
@@ -163,7 +163,7 @@ def test_an_earlier_result_is_replaced_only_if_that_is_asked_for(tmp_path: Path)
 def check_output_code(path: Path, inputs: tuple[Path, ...] = (), overwrite: bool = True) -> str:
     with pytest.raises(RefusedError) as caught:
         check_output(path, inputs, overwrite)
-    return caught.value.refusal.code
+    return caught.value.reason.code
 
 
 @pytest.mark.parametrize(
@@ -176,8 +176,8 @@ def test_a_zarr_that_holds_a_file_of_the_users_is_never_replaced(cells: Path, na
     foreign.write_text("{}")
     with pytest.raises(RefusedError) as caught:
         check_output(cells, overwrite=True)
-    assert caught.value.refusal.code == "zarr-shared"
-    assert name.split("/")[0] in caught.value.refusal.message
+    assert caught.value.reason.code == "zarr-shared"
+    assert name.split("/")[0] in caught.value.reason.message
     with pytest.raises(FailedError):  # one that appeared after the check
         write_image(cells, draw_stack(), axes="ZYX", overwrite=True)
     assert foreign.read_text() == "{}"
@@ -219,7 +219,7 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(cells: Path, tmp_pat
     assert read_refusal_code(cells) == "file-elsewhere"
     with pytest.raises(RefusedError) as caught:
         read_pixels(spec)
-    assert caught.value.refusal.code == "file-elsewhere"
+    assert caught.value.reason.code == "file-elsewhere"
 
 
 @pytest.mark.parametrize("what", ["metadata of the image", "metadata of a level", "level"])
@@ -421,5 +421,5 @@ def test_a_file_whose_reader_is_not_installed_is_refused_with_how_to_install_it(
     path.write_bytes(start + bytes(64))
     with pytest.raises(RefusedError) as caught:
         read_spec(path)
-    assert caught.value.refusal.code == "extra-missing"
-    assert 'pip install "napari-dip[formats]"' in caught.value.refusal.message
+    assert caught.value.reason.code == "extra-missing"
+    assert 'pip install "napari-dip[formats]"' in caught.value.reason.message

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 import napari_dip as dip
-from napari_dip.errors.fault import NOTES
+from napari_dip.errors.templates import NOTES
 
 QUICK = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
 

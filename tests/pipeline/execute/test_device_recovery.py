@@ -120,8 +120,8 @@ def test_a_card_that_is_lost_before_the_first_report_is_said(monkeypatch):
     fail_steps(monkeypatch, lambda step: step > 3, LOST)
     with pytest.raises(FailedError) as caught:
         drain(PLAN, IMAGE)
-    assert caught.value.refusal.code == "device-lost"
-    assert "launch failure." in caught.value.refusal.sentence
+    assert caught.value.reason.code == "device-lost"
+    assert "launch failure." in caught.value.reason.sentence
 
 
 def test_what_a_card_says_is_told_from_its_full_memory_and_from_other_errors():
@@ -173,7 +173,7 @@ def test_a_memory_that_is_full_from_the_start_is_said(monkeypatch):
     fail_steps(monkeypatch, lambda step: not tries.append(step), MemoryError())
     with pytest.raises(FailedError) as caught:
         drain(PLAN, IMAGE)
-    assert caught.value.refusal.code == "memory-out"
+    assert caught.value.reason.code == "memory-out"
     assert len(tries) == MAX_TRIES + 1
 
 
@@ -204,7 +204,7 @@ def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path):
     entry.write_bytes(content)
     with pytest.raises(RefusedError) as caught:
         drain(PLAN, IMAGE, store=CheckpointStore(path, resume=True))
-    assert caught.value.refusal.code == "resume-broken"
+    assert caught.value.reason.code == "resume-broken"
 
 
 def test_tiles_are_not_written_through_links_that_lie_in_their_place(tmp_path):
@@ -254,7 +254,7 @@ def test_two_runs_on_one_output_do_not_take_each_others_tiles(tmp_path):
     for resume, code in ((False, "run-twice"), (True, "resume-other")):
         with pytest.raises(RefusedError) as caught:
             open_folder(tmp_path / "tiles", "second", resume=resume)
-        assert caught.value.refusal.code == code
+        assert caught.value.reason.code == code
     first.check_tiles([0])
     first.close()
     with pytest.raises(FailedError, match="gone"):
@@ -299,7 +299,7 @@ def test_a_picture_that_its_disk_does_not_take_is_kept_elsewhere(
     said = rescue_result(full_disk, tmp_path / "far" / "out.tif", PLAN, undisturbed_result)
     kept = tmp_path / "out.rescued.tif"
     assert np.array_equal(tifffile.imread(kept), undisturbed_result.image)
-    assert str(kept) in said.refusal.remedy
+    assert str(kept) in said.reason.remedy
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions as POSIX has them")
@@ -345,5 +345,5 @@ def test_a_picture_whose_header_cannot_be_written_is_kept_with_its_pixels_alone(
     said = rescue_result(failure.value, tmp_path / "out.tif", senseless, undisturbed_result)
     kept = tmp_path / "out.tif.rescued.tif"
     assert np.array_equal(tifffile.imread(kept), undisturbed_result.image)
-    assert said.refusal.code == "save-unexpected"
-    assert str(kept) in said.refusal.remedy and "without" in said.refusal.remedy
+    assert said.reason.code == "save-unexpected"
+    assert str(kept) in said.reason.remedy and "without" in said.reason.remedy

@@ -198,7 +198,7 @@ def spoil(value: float) -> np.ndarray:
 def test_pixels_that_cannot_be_restored_are_refused(array: np.ndarray, code: str) -> None:
     with pytest.raises(RefusedError) as caught:
         drain(plan_for(array), array)
-    assert caught.value.refusal.code == code
+    assert caught.value.reason.code == code
 
 
 def command_after(count: int, command: Control) -> Any:
@@ -263,7 +263,7 @@ def test_the_time_limit_ends_a_run_in_words() -> None:
 def test_a_time_limit_too_short_for_anything_fails_in_words() -> None:
     with pytest.raises(FailedError) as caught:
         drain(plan_for(shot(SIDE), time_limit=1e-9), shot(SIDE))
-    assert caught.value.refusal.code == "time-over"
+    assert caught.value.reason.code == "time-over"
 
 
 def test_previews_have_the_units_of_the_input_and_change_no_pixel() -> None:
@@ -297,7 +297,7 @@ class Exhausted:
 def test_a_full_memory_is_told_in_words() -> None:
     with pytest.raises(FailedError) as caught:
         drain(plan_for(shot(SIDE)), Exhausted())
-    assert caught.value.refusal.code == "memory-out"
+    assert caught.value.reason.code == "memory-out"
 
 
 def test_a_closed_run_puts_the_threads_back() -> None:

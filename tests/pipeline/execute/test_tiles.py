@@ -129,7 +129,7 @@ def test_tiles_of_another_run_are_not_gone_on_with(tmp_path: Path) -> None:
     drain(first, take_shot(), control=stop, store=CheckpointStore(tmp_path / "run", resume=False))
     with pytest.raises(RefusedError) as caught:
         drain(other, take_shot(), store=CheckpointStore(tmp_path / "run", resume=True))
-    assert caught.value.refusal.code == "resume-other"
+    assert caught.value.reason.code == "resume-other"
 
 
 def ask_for_plan(shape: tuple[int, ...], memory: float, **settings: object) -> Plan | Refusal:

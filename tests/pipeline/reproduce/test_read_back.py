@@ -110,7 +110,7 @@ def check_harmless(change: object, text: str) -> None:
 
 def check_refusal(change: object, error: DipError) -> None:
     """A refusal is two sentences in one line that commands nothing."""
-    text = error.refusal.message
+    text = error.reason.message
     check_harmless(change, text)
     assert "\n" not in text and text.count(". ") >= 1 and len(text) < 1200, change
 

@@ -19,7 +19,7 @@ def saved_recipes(tmp_path):
 def read_refusal_code(act, *arguments):
     with pytest.raises(RefusedError) as caught:
         act(*arguments)
-    return caught.value.refusal.code
+    return caught.value.reason.code
 
 
 def test_a_preset_comes_back_as_it_was_kept(saved_recipes):

@@ -59,7 +59,7 @@ def test_the_same_pixels_with_other_axes_are_another_image(tmp_path: Path) -> No
     with pytest.raises(RefusedError) as caught:
         plan = plan_for(shot(32), "XY", max_iterations=60)
         drain(plan, shot(32), store=CheckpointStore(path, resume=True))
-    assert caught.value.refusal.code == "resume-other"
+    assert caught.value.reason.code == "resume-other"
 
 
 def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_another_image_is_refused(tmp_path: Path) -> None:
             shot(32, seed=5),
             store=CheckpointStore(path, resume=True),
         )
-    assert caught.value.refusal.code == "resume-other"
+    assert caught.value.reason.code == "resume-other"
 
 
 def test_another_recipe_is_refused(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
             shot(32),
             store=CheckpointStore(path, resume=True),
         )
-    assert caught.value.refusal.code == "resume-other"
+    assert caught.value.reason.code == "resume-other"
 
 
 @pytest.mark.parametrize("spoil", [b"", b"not a checkpoint", b"\x80\x04pickle"])
@@ -109,7 +109,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, spoil: bytes, name: str
             shot(32),
             store=CheckpointStore(path, resume=True),
         )
-    assert caught.value.refusal.code == "resume-broken"
+    assert caught.value.reason.code == "resume-broken"
 
 
 def test_a_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:
             shot(32),
             store=CheckpointStore(path, resume=True),
         )
-    assert caught.value.refusal.code == "resume-broken"
+    assert caught.value.reason.code == "resume-broken"
 
 
 def test_without_a_checkpoint_a_run_starts_anew(tmp_path: Path) -> None:

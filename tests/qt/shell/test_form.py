@@ -83,9 +83,9 @@ def test_a_wrong_value_is_refused_under_the_name_that_the_dock_shows(form, name,
     form.widgets[name].value = text
     with pytest.raises(RefusedError) as refused:
         form.build_recipe()
-    assert message in refused.value.refusal.sentence
-    assert name not in refused.value.refusal.message
-    assert "empty" in refused.value.refusal.remedy
+    assert message in refused.value.reason.sentence
+    assert name not in refused.value.reason.message
+    assert "empty" in refused.value.reason.remedy
 
 
 def test_no_code_words_are_shown(form):

@@ -99,7 +99,7 @@ def tamper_network(path: Path, **changes: object) -> Path:
 def read_refusal_code(call, *arguments: object, **options: object) -> str:
     with pytest.raises(dip.RefusedError) as caught:
         call(*arguments, **options)
-    return caught.value.refusal.code
+    return caught.value.reason.code
 
 
 def test_receipts_and_reports_name_the_network_and_its_digest(finished_series):

@@ -126,7 +126,7 @@ def test_a_lost_scheduler_ends_the_batch_with_what_is_done_and_it_goes_on_withou
     out = tmp_path / "out"
     with pytest.raises(FailedError) as caught:
         list(run_batch(make_task_plan(finished_batch, out), pool=InProcessPool(lost_after=1)))
-    assert caught.value.refusal.code == "cluster-lost"
+    assert caught.value.reason.code == "cluster-lost"
     assert list(read_results(out)) == GOOD[:1] and "not begun" in (out / "batch.csv").read_text()
     done = dip.batch(RECIPE, finished_batch / "in", out, resume=True)  # counts on as many threads
     assert (done.count("kept"), done.count("restored")) == (1, 2)
@@ -244,7 +244,7 @@ def test_where_all_workers_declare_memory_the_most_of_it_counts():
 def test_workers_that_are_not_fit_are_refused(changes, code):
     with pytest.raises(dip.RefusedError) as caught:
         find_shared_machine([make_worker_info(), make_worker_info(**changes)], "there")
-    assert caught.value.refusal.code == code
+    assert caught.value.reason.code == code
 
 
 def test_a_unit_asks_for_what_workers_declare_and_for_nothing_else():
@@ -275,7 +275,7 @@ def test_too_many_threads_for_the_cores_are_told():
 def test_a_number_of_workers_is_a_whole_one(value):
     with pytest.raises(dip.RefusedError) as caught:
         check_worker_options(value, None, None)
-    assert caught.value.refusal.code == "setting-wrong"
+    assert caught.value.reason.code == "setting-wrong"
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def write_program(folder, steps=None, weights=None, **how):
 def read_refusal(call):
     with pytest.raises(RefusedError) as caught:
         call()
-    return caught.value.refusal
+    return caught.value.reason
 
 
 def compute_layer(folder, layer, steps=None, picture=None, **how):

@@ -57,7 +57,7 @@ def read_refusal_code(**maps: np.ndarray) -> str:
     settings = {**QUICK, **maps}
     with pytest.raises(RefusedError) as caught:
         dip.denoise(take_shot(), **settings)
-    return caught.value.refusal.code
+    return caught.value.reason.code
 
 
 def test_correction_keeps_units_and_offset_and_can_be_undone() -> None:

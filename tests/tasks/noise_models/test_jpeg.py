@@ -139,4 +139,4 @@ def test_what_cannot_be_undone_is_refused_in_words(
 ) -> None:
     with pytest.raises(RefusedError) as caught:
         dip.denoise(image, **QUICK, **how)
-    assert caught.value.refusal.code == code
+    assert caught.value.reason.code == code

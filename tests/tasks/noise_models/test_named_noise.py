@@ -334,4 +334,4 @@ def test_what_cannot_be_restored_so_is_refused(
 ) -> None:
     with pytest.raises(RefusedError) as caught:
         dip.denoise(image, **QUICK, **how)
-    assert caught.value.refusal.code == code
+    assert caught.value.reason.code == code

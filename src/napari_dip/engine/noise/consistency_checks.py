@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.variance_model import BlockEnergies, VarianceModel
 
 #: Fewest flat blocks; fewest blocks in a brightness class; largest number of brightness classes.
-MIN_CALM_BLOCKS, MIN_BLOCKS_PER_CLASS, MAX_BRIGHTNESS_CLASSES = 8, 24, 10
+MIN_FLAT_BLOCKS, MIN_BLOCKS_PER_CLASS, MAX_BRIGHTNESS_CLASSES = 8, 24, 10
 #: Fewest blocks for these checks, in independent ones. Images of 128 x 128 pixels have fewer; in a
 #: smooth one with white noise, the check gave a false contradiction.
 MIN_CHECKED_BLOCKS = 400
 #: Share of the blocks, those with least coarse structure, that are treated as flat.
-CALM_BLOCK_FRACTION = 0.25
+FLAT_BLOCK_FRACTION = 0.25
 #: Largest ratio of the energy in the lower fine bands to that in the upper ones, both in units of
 #: the prediction: 1.6 in barbara with noise of 15, below 1.5 in the others; 2.3 or more in smoothed
 #: noise that was measured as white.
@@ -80,7 +80,7 @@ MAX_SMOOTH_OUTLIER_FRACTION, MAX_SMOOTH_ENERGY = 0.06, 2.0
 WIDE_POOL_SIDE = 4
 MIN_VALID_FRACTION = 0.97
 MIN_WIDE_BLOCKS = 100
-CALMEST_BLOCK_FRACTION = 0.02
+FLATTEST_BLOCK_FRACTION = 0.02
 MAX_WIDE_ENERGY = 3.6
 #: Fewest columns for the periodicity check; columns of the moving mean that removes slow changes;
 #: least frequency; maximal number of second differences that are sorted; power, in units of the
@@ -104,7 +104,7 @@ MIN_INFORMATIVE_FRACTION = 0.4
 #: gamma curve that the model followed to a third only; 1.02 to 1.14 in correct synthetic images.
 #: Largest ratio of the noise in the darker third to that in the brighter one, where the variance
 #: was measured as constant: 1.37 after a gamma curve, at most 1.08 in constant noise.
-MAX_UNEVENNESS, MAX_FALL = 1.3, 1.2
+MAX_UNEVENNESS, MAX_DARK_TO_BRIGHT_RATIO = 1.3, 1.2
 #: Quantiles of brightness at which the variance should be known, and that of the darkest pixels.
 BRIGHTNESS_END_QUANTILES, DARKEST_QUANTILE = (0.1, 0.9), 0.02
 #: Largest relative standard error of the variance there without a caution.
@@ -153,25 +153,24 @@ def find_contradiction(
         return None
     power = blocks.power / variance[:, None, None] / fractions.clamp(min=0.01)
     is_correlated = int(bool((fractions != 1).any()))
-    order = _average_bands(blocks.power, _SLOW_BANDS) / variance
-    calm = power[
-        order.argsort(stable=True)[: max(MIN_CALM_BLOCKS, round(CALM_BLOCK_FRACTION * len(order)))]
-    ]
-    is_wide = any(
+    structure = _average_bands(blocks.power, _SLOW_BANDS) / variance
+    flat_count = max(MIN_FLAT_BLOCKS, round(FLAT_BLOCK_FRACTION * len(structure)))
+    flat = power[structure.argsort(stable=True)[:flat_count]]
+    is_long_range = any(
         axis_lags[0] > MIN_TAIL_CORRELATION and axis_lags[2] > MAX_TAIL_RATIO * axis_lags[0]
         for axis_lags in map(subtract_image_correlation, axes)
     )
-    is_wide |= any(axis[-1] > MAX_LONGEST_LAG_CORRELATION for axis in axes)
-    if float(_average_bands(calm, _LOWER_FINE_BANDS).mean()) > MAX_FINE_STEEPNESS * float(
-        _average_bands(calm, _UPPER_FINE_BANDS).mean()
+    is_long_range |= any(axis[-1] > MAX_LONGEST_LAG_CORRELATION for axis in axes)
+    if float(_average_bands(flat, _LOWER_FINE_BANDS).mean()) > MAX_FINE_STEEPNESS * float(
+        _average_bands(flat, _UPPER_FINE_BANDS).mean()
     ):
         return UnreliableReason.SMOOTHED
     coarse = _compute_energy_quantile(power[:, _COARSE_BANDS], 0.05, _NORMAL_QUANTILE_05)
-    is_calmer = bool(is_correlated) and coarse < MIN_COARSE_ENERGY
-    if is_wide or is_calmer or coarse > MAX_COARSE_ENERGY[is_correlated]:
+    lacks_coarse_energy = bool(is_correlated) and coarse < MIN_COARSE_ENERGY
+    if is_long_range or lacks_coarse_energy or coarse > MAX_COARSE_ENERGY[is_correlated]:
         return UnreliableReason.AMBIGUOUS_CORRELATION
     level = measure_finest_level(power)
-    if not _is_even(blocks.means, power, level):
+    if not _has_uniform_level(blocks.means, power, level):
         return UnreliableReason.OFF_VARIANCE_MODEL
     if level > MAX_FINE_ENERGY[is_correlated]:
         return UnreliableReason.TEXTURE
@@ -190,7 +189,7 @@ def find_caution(
     measured_mask: Tensor | None,
     limits: tuple[float, float],
     variance_bounds: tuple[float, float],
-    step: float,
+    grey_level_step: float,
     is_correlated: bool,
 ) -> NoiseCaution | None:
     """Return a caution on a reliable estimate, or None.
@@ -207,7 +206,7 @@ def find_caution(
         Grey values at which the image is clipped.
     variance_bounds : (float, float)
         Lower bound of the variance model, and that of the estimate.
-    step : float
+    grey_level_step : float
         Distance of neighbouring grey values; 0 for continuous ones.
     is_correlated : bool
         Whether the noise is treated as correlated.
@@ -229,17 +228,19 @@ def find_caution(
     variance = partial(model.variance, min_variance=min_variance)
     if has_wide_variation(planes, measured_mask, limits, variance):
         return NoiseCaution.LOW_FREQUENCY_VARIATION
-    unevenness, fall = measure_unevenness(blocks, variance(blocks.means))
-    if unevenness > MAX_UNEVENNESS or (model.gain == 0 and fall > MAX_FALL):
+    unevenness, dark_to_bright_ratio = measure_unevenness(blocks, variance(blocks.means))
+    if unevenness > MAX_UNEVENNESS or (
+        model.gain == 0 and dark_to_bright_ratio > MAX_DARK_TO_BRIGHT_RATIO
+    ):
         return NoiseCaution.OFF_VARIANCE_MODEL
     if has_outlier_pixels(blocks, variance(blocks.means)):
         return NoiseCaution.HEAVY_TAILS
-    small = avg_pool2d(planes[:, None], 3).flatten()
-    darkest, *ends = small[:: -(-len(small) // MAX_SORTED_DIFFERENCES)].quantile(
-        torch.tensor((DARKEST_QUANTILE, *BRIGHTNESS_END_QUANTILES)).to(small)
+    pooled = avg_pool2d(planes[:, None], 3).flatten()
+    darkest, *ends = pooled[:: -(-len(pooled) // MAX_SORTED_DIFFERENCES)].quantile(
+        torch.tensor((DARKEST_QUANTILE, *BRIGHTNESS_END_QUANTILES)).to(pooled)
     )
     brightness = torch.stack(ends)
-    is_coarse = float(variance(brightness).min()) < (MIN_END_STEPS * step) ** 2
+    is_coarse = float(variance(brightness).min()) < (MIN_END_STEPS * grey_level_step) ** 2
     is_dark_unknown = floor > MAX_FLOOR_RATIO * float(variance(darkest))
     is_extrapolated = model.gain > 0 and _is_uncertain(
         blocks.means, brightness, model, variance(brightness)
@@ -251,20 +252,22 @@ def find_caution(
 
 def _falls_slowly(along: tuple[float, ...]) -> bool:
     """Return whether weak correlation reaches further than that of noise does."""
-    first, _, third, *_ = subtract_image_correlation(along)
-    return first > MIN_TAIL_CORRELATION and third > max(
-        MAX_SHORT_LAG_3, MAX_SHORT_LAG_3_RATIO * first**3
+    lag_1, _, lag_3, *_ = subtract_image_correlation(along)
+    return lag_1 > MIN_TAIL_CORRELATION and lag_3 > max(
+        MAX_SHORT_LAG_3, MAX_SHORT_LAG_3_RATIO * lag_1**3
     )
 
 
 def _is_uncertain(means: Tensor, ends: Tensor, model: VarianceModel, variance: Tensor) -> bool:
     """Return whether the model is uncertain or extrapolated too far at an end of brightness."""
     error = model.gain_error * (ends - means.median()).abs() / variance
-    beyond = torch.stack([means.quantile(0.01) - ends[0], ends[1] - means.quantile(0.99)])
+    extrapolated_distance = torch.stack(
+        [means.quantile(0.01) - ends[0], ends[1] - means.quantile(0.99)]
+    )
     return bool(
         (
             (error > MAX_RELATIVE_ERROR)
-            | (model.gain * beyond > MAX_EXTRAPOLATED_FRACTION * variance)
+            | (model.gain * extrapolated_distance > MAX_EXTRAPOLATED_FRACTION * variance)
         ).any()
     )
 
@@ -309,17 +312,17 @@ def has_wide_variation(
     if min(pooled.shape[1:]) < DCT_SIDE:
         return False
 
-    def blocks(of: Tensor) -> Tensor:
-        return of.unfold(1, DCT_SIDE, 2).unfold(2, DCT_SIDE, 2).reshape(-1, DCT_SIDE, DCT_SIDE)
+    def cut_patches(image: Tensor) -> Tensor:
+        return image.unfold(1, DCT_SIDE, 2).unfold(2, DCT_SIDE, 2).reshape(-1, DCT_SIDE, DCT_SIDE)
 
-    is_valid = blocks(valid_fraction).mean((1, 2)) >= MIN_VALID_FRACTION
-    chosen = blocks(pooled)[is_valid]
-    if len(chosen) < MIN_WIDE_BLOCKS:
+    is_valid = cut_patches(valid_fraction).mean((1, 2)) >= MIN_VALID_FRACTION
+    valid_blocks = cut_patches(pooled)[is_valid]
+    if len(valid_blocks) < MIN_WIDE_BLOCKS:
         return False
     basis = make_dct_matrix()
-    power = (basis @ chosen @ basis.T).square() * WIDE_POOL_SIDE**2
-    level = _average_bands(power, _CURVED_BANDS) / variance(chosen.mean((1, 2)))
-    return float(level.quantile(CALMEST_BLOCK_FRACTION)) > MAX_WIDE_ENERGY
+    power = (basis @ valid_blocks @ basis.T).square() * WIDE_POOL_SIDE**2
+    level = _average_bands(power, _CURVED_BANDS) / variance(valid_blocks.mean((1, 2)))
+    return float(level.quantile(FLATTEST_BLOCK_FRACTION)) > MAX_WIDE_ENERGY
 
 
 def measure_unevenness(blocks: BlockEnergies, variance: Tensor) -> tuple[float, float]:
@@ -335,13 +338,13 @@ def measure_unevenness(blocks: BlockEnergies, variance: Tensor) -> tuple[float, 
     -------
     unevenness : float
         Largest ratio, up or down, of noise at one brightness to that of all; at least 1.
-    fall : float
+    dark_to_bright_ratio : float
         Ratio of the noise in the darker third of the brightnesses to that in the brighter one.
     """
     power = blocks.power / variance[:, None, None]
-    usual = measure_finest_level(power)
+    overall_level = measure_finest_level(power)
     levels = [
-        max(measure_finest_level(power[indices]) / usual, 1e-9)
+        max(measure_finest_level(power[indices]) / overall_level, 1e-9)
         for indices in _group_by_brightness(blocks.means)
     ]
     third = max(1, len(levels) // 3)
@@ -361,7 +364,7 @@ def has_outlier_pixels(blocks: BlockEnergies, variance: Tensor) -> bool:
     power = blocks.power / variance[:, None, None]
     is_outlier = _find_outlier_blocks(power)
     is_smooth = is_outlier | (_average_bands(power, _SLOW_BANDS) < MAX_SMOOTH_ENERGY)
-    count = max(MIN_CALM_BLOCKS, int(is_smooth.sum()))
+    count = max(MIN_FLAT_BLOCKS, int(is_smooth.sum()))
     return int(is_outlier.sum()) > MAX_SMOOTH_OUTLIER_FRACTION * count
 
 
@@ -408,14 +411,14 @@ def _group_by_brightness(means: Tensor) -> tuple[Tensor, ...]:
     return means.argsort(stable=True).tensor_split(count)
 
 
-def _is_even(means: Tensor, power: Tensor, usual: float) -> bool:
+def _has_uniform_level(means: Tensor, power: Tensor, overall_level: float) -> bool:
     """Return whether the energy of each brightness class is near that of all blocks."""
     for indices in _group_by_brightness(means):
         level = measure_finest_level(power[indices])
         upper_bound = (
             MAX_TEXTURED_CLASS_ENERGY if is_textured(power[indices]) else CLASS_ENERGY_RANGE[1]
         )
-        if not CLASS_ENERGY_RANGE[0] * usual < level < upper_bound * usual:
+        if not CLASS_ENERGY_RANGE[0] * overall_level < level < upper_bound * overall_level:
             return False
     return True
 
@@ -450,11 +453,11 @@ def _average_bands(power: Tensor, bands: Tensor) -> Tensor:
     return power[:, bands].mean(1)
 
 
-def _compute_energy_quantile(power: Tensor, fraction: float, normal: float) -> float:
+def _compute_energy_quantile(power: Tensor, fraction: float, normal_quantile: float) -> float:
     """Return a quantile of the blocks' mean power, in units of that quantile for noise of power 1.
 
     Wilson, Hilferty, PNAS 17(12), 1931, doi:10.1073/pnas.17.12.684 (chi-square by a cube).
     """
-    spread = 2 / (9 * power.shape[1])
-    chance = float(1 - spread + normal * spread**0.5) ** 3
-    return float(torch.quantile(power.mean(1), fraction)) / chance
+    cube_root_variance = 2 / (9 * power.shape[1])
+    cube_root = 1 - cube_root_variance + normal_quantile * cube_root_variance**0.5
+    return float(torch.quantile(power.mean(1), fraction)) / float(cube_root) ** 3

@@ -46,8 +46,8 @@ from napari_dip.engine.noise.variance_model import (
     fit_variance_model,
     make_dct_matrix,
     make_frequency_grids,
-    pin_dark_blocks,
     select_finest_bands,
+    set_dark_offset,
 )
 
 #: Correlation at lag 1 above which noise is treated as correlated. Of seven FMD fields, those with
@@ -184,20 +184,20 @@ class NoiseEstimate:
 
     def scale_to_white(self, fraction: float) -> NoiseEstimate:
         """Return white noise with a share of the variance."""
-        none = (0.0,) * len(self.along_y)
+        uncorrelated = (0.0,) * len(self.along_y)
         return replace(
             self,
             gain=fraction * self.gain,
             intercept=fraction * self.intercept,
             floor=fraction * self.floor,
             gain_error=fraction * self.gain_error,
-            along_y=none,
-            along_x=none,
+            along_y=uncorrelated,
+            along_x=uncorrelated,
         )
 
 
 def estimate_noise(
-    planes: Tensor, step: float, measured_mask: Tensor | None = None
+    planes: Tensor, grey_level_step: float, measured_mask: Tensor | None = None
 ) -> NoiseEstimate:
     """Estimate variance and autocorrelation of the noise.
 
@@ -205,7 +205,7 @@ def estimate_noise(
     ----------
     planes : Tensor
         (P, Y, X), one or more images of one detector; at least 16 pixels a side.
-    step : float
+    grey_level_step : float
         Distance of neighbouring grey values; 0 for continuous ones.
     measured_mask : Tensor or None
         (P, Y, X), true where a pixel was measured; None: everywhere.
@@ -223,65 +223,123 @@ def estimate_noise(
     """
     planes = planes.to(torch.float64)
     value_range = _measure_robust_range(planes)
-    rounding_variance = step**2 / 12
-    min_variance = max(rounding_variance, (1e-4 * value_range) ** 2)
-    limits = image_limits = find_clipping_limits(planes)
+    rounding_variance = grey_level_step**2 / 12
+    clipping_limits = limits = find_clipping_limits(planes)
     energies = _compute_block_energies(planes, measured_mask, limits)
-    clipped_reason: UnreliableReason | None = None
-    if (
-        len(energies.means) < MIN_NOISE_BLOCKS and limits != NO_CLIPPING
-    ):  # better clipped blocks than none
-        clipped_reason, limits = UnreliableReason.CLIPPED, NO_CLIPPING
+    reason: UnreliableReason | None = None
+    if len(energies.means) < MIN_NOISE_BLOCKS and limits != NO_CLIPPING:
+        # clipped blocks are better than none
+        reason, limits = UnreliableReason.CLIPPED, NO_CLIPPING
         energies = _compute_block_energies(planes, measured_mask, limits)
     if len(energies.means) < MIN_NOISE_BLOCKS:
         return _make_fallback_estimate(
             max((FALLBACK_NOISE_FRACTION * value_range) ** 2, rounding_variance),
-            clipped_reason or UnreliableReason.TOO_FEW_BLOCKS,
+            reason or UnreliableReason.TOO_FEW_BLOCKS,
         )
-    has_few_values = len(planes.unique()) < MIN_GREY_VALUES
-    reason = UnreliableReason.COARSE_GREY_VALUES if has_few_values else clipped_reason
+    if len(planes.unique()) < MIN_GREY_VALUES:
+        reason = UnreliableReason.COARSE_GREY_VALUES
+    sample = _NoiseSample(
+        planes=planes,
+        measured_mask=measured_mask,
+        clipping_limits=limits,
+        grey_level_step=grey_level_step,
+        min_variance=max(rounding_variance, (1e-4 * value_range) ** 2),
+    )
+    noise_model = _fit_noise_model(sample, energies, reason)
+    if noise_model.reason is UnreliableReason.OFF_VARIANCE_MODEL:
+        noise_model = _refit_with_dark_offset(sample, noise_model, value_range)
+    return _make_estimate(sample._replace(clipping_limits=clipping_limits), noise_model)
 
-    def measure(blocks: BlockEnergies) -> _MeasuredModel:
-        return _measure_model(
-            planes,
-            measured_mask,
-            limits,
-            blocks,
-            min_variance=min_variance,
-            step=step,
-            reason=reason,
-        )
 
-    measured, is_pinned = measure(energies), False
-    if measured.reason is UnreliableReason.OFF_VARIANCE_MODEL:
-        pinned = pin_dark_blocks(energies, min_variance)
-        second = measured if pinned is None else measure(pinned)
-        # a gain is the grey values of one photon, and bright pixels hold several
-        is_physical = MIN_BRIGHT_PHOTONS * second.model.gain <= value_range
-        arguments = second, measured, min_variance
-        if pinned is not None and is_physical and _explains_bright_blocks(pinned, *arguments):
-            energies, measured, is_pinned = pinned, second, True
-    model, correlation, dark_variance, reason = measured
-    floor = max(0.5 * dark_variance, min_variance)
+class _NoiseSample(NamedTuple):
+    """Arguments of `estimate_noise`, the grey values at which blocks are left out, and a bound."""
+
+    planes: Tensor
+    measured_mask: Tensor | None
+    clipping_limits: tuple[float, float]
+    grey_level_step: float
+    min_variance: float
+
+
+class _NoiseModel(NamedTuple):
+    """Noise that is fitted to blocks: with the variance of the darkest, and what contradicts it."""
+
+    energies: BlockEnergies
+    variance_model: VarianceModel
+    correlation: NoiseCorrelation
+    dark_variance: float
+    reason: UnreliableReason | None
+    uses_dark_offset: bool = False  # whether `set_dark_offset` changed the blocks
+
+
+def _fit_noise_model(
+    sample: _NoiseSample, energies: BlockEnergies, reason: UnreliableReason | None = None
+) -> _NoiseModel:
+    """Fit variance model and correlation, and check them unless there is a reason already."""
+    min_variance = sample.min_variance
+    white_model = fit_variance_model(energies, select_finest_bands(), 1.0, min_variance)
+    correlation = _measure_block_correlation(sample, white_model)
+    model = _extend_to_all_bands(white_model, energies, correlation, min_variance)
+    if not _is_correlated(correlation):
+        power = energies.power / model.variance(energies.means, min_variance)[:, None, None]
+        model = white_model if measure_finest_level(power) < MIN_FINE_ENERGY else model
+    darkest = float(energies.means.quantile(0.02))
+    median = float(energies.means.median())
+    reason = reason or _find_unreliable_reason(model, correlation, median, sample.grey_level_step)
+    if not reason:
+        floor = max(0.5 * (model.gain * darkest + model.intercept), min_variance)
+        reason = _find_contradiction(energies, model, correlation, floor)
+    if reason in TEXTURE_REASONS:
+        # what is correlated is texture; white noise is no stronger than the finest frequencies
+        model, correlation = white_model, _NO_CORRELATION
+    dark_variance = model.gain * darkest + model.intercept
+    return _NoiseModel(energies, model, correlation, dark_variance, reason)
+
+
+def _refit_with_dark_offset(
+    sample: _NoiseSample, first: _NoiseModel, value_range: float
+) -> _NoiseModel:
+    """Refit with all dark blocks at one brightness, if that explains the bright ones better."""
+    energies = set_dark_offset(first.energies, sample.min_variance)
+    if energies is None:
+        return first
+    refitted = _fit_noise_model(sample, energies)
+    is_bright = energies.means > energies.means.min()
+    variance = refitted.variance_model.variance(energies.means[is_bright], sample.min_variance)
+    # a gain is the grey values of one photon, and bright pixels hold several
+    is_physical = MIN_BRIGHT_PHOTONS * refitted.variance_model.gain <= value_range
+    explains_more = refitted.variance_model.flat_fraction > first.variance_model.flat_fraction
+    is_better = (
+        is_physical
+        and explains_more
+        and not is_textured(energies.power[is_bright] / variance[:, None, None])
+    )
+    return refitted._replace(uses_dark_offset=True) if is_better else first
+
+
+def _make_estimate(sample: _NoiseSample, noise_model: _NoiseModel) -> NoiseEstimate:
+    """Return the estimate; if it is reliable, with a caution and the detector's dark level."""
+    energies, model, correlation, dark_variance, reason, uses_dark_offset = noise_model
+    floor = max(0.5 * dark_variance, sample.min_variance)
     dark_level, caution = None, None
     if not reason:
         caution = find_caution(
             energies,
             model,
             correlation,
-            planes=planes,
-            measured_mask=measured_mask,
-            limits=image_limits,
-            variance_bounds=(min_variance, floor),
-            step=step,
+            planes=sample.planes,
+            measured_mask=sample.measured_mask,
+            limits=sample.clipping_limits,
+            variance_bounds=(sample.min_variance, floor),
+            grey_level_step=sample.grey_level_step,
             is_correlated=_is_correlated(correlation),
         )
-        is_off = caution is NoiseCaution.OFF_VARIANCE_MODEL
-        if is_off and is_pinned:
+        is_off_model = caution is NoiseCaution.OFF_VARIANCE_MODEL
+        if is_off_model and uses_dark_offset:
             reason, caution = UnreliableReason.OFF_VARIANCE_MODEL, None
-        if not is_off and not isfinite(image_limits[0]):
+        if not is_off_model and not isfinite(sample.clipping_limits[0]):
             dark_level = find_dark_plateau(
-                energies.means, model.gain, model.intercept, min_variance
+                energies.means, model.gain, model.intercept, sample.min_variance
             )
     return NoiseEstimate(
         gain=model.gain,
@@ -293,62 +351,11 @@ def estimate_noise(
         gain_error=model.gain_error,
         offset=None if dark_level is None else dark_level.offset,
         read_noise=None if dark_level is None else dark_level.read_noise,
-        clipping_limits=image_limits,
+        clipping_limits=sample.clipping_limits,
         offset_error=0.0 if dark_level is None else dark_level.offset_error,
         read_noise_error=0.0 if dark_level is None else dark_level.read_noise_error,
         caution=caution,
     )
-
-
-class _MeasuredModel(NamedTuple):
-    """Variance model and correlation, variance at the darkest blocks, and what contradicts them."""
-
-    model: VarianceModel
-    correlation: NoiseCorrelation
-    dark_variance: float
-    reason: UnreliableReason | None
-
-
-def _measure_model(
-    planes: Tensor,
-    measured_mask: Tensor | None,
-    limits: tuple[float, float],
-    energies: BlockEnergies,
-    *,
-    min_variance: float,
-    step: float,
-    reason: UnreliableReason | None,
-) -> _MeasuredModel:
-    """Measure variance model and correlation, and check them unless there is a reason already."""
-    white_model = fit_variance_model(energies, select_finest_bands(), 1.0, min_variance)
-    correlation = _measure_block_correlation(
-        planes, measured_mask, limits, white_model, min_variance
-    )
-    model = _extend_to_all_bands(white_model, energies, correlation, min_variance)
-    if not _is_correlated(correlation):
-        power = energies.power / model.variance(energies.means, min_variance)[:, None, None]
-        model = white_model if measure_finest_level(power) < MIN_FINE_ENERGY else model
-    dark_level = float(energies.means.quantile(0.02))
-    reason = reason or _find_unreliable_reason(
-        model, correlation, float(energies.means.median()), step
-    )
-    if not reason:
-        floor = max(0.5 * (model.gain * dark_level + model.intercept), min_variance)
-        reason = _find_contradiction(energies, model, correlation, floor)
-    if reason in TEXTURE_REASONS:
-        # what is correlated is texture; white noise is no stronger than the finest frequencies
-        model, correlation = white_model, _NO_CORRELATION
-    return _MeasuredModel(model, correlation, model.gain * dark_level + model.intercept, reason)
-
-
-def _explains_bright_blocks(
-    pinned: BlockEnergies, second: _MeasuredModel, first: _MeasuredModel, min_variance: float
-) -> bool:
-    """Return whether a second model explains more blocks, and not by taking texture for noise."""
-    bright = pinned.means > pinned.means.min()
-    variance = second.model.variance(pinned.means[bright], min_variance)
-    has_more = second.model.flat_fraction > first.model.flat_fraction
-    return has_more and not is_textured(pinned.power[bright] / variance[:, None, None])
 
 
 def _measure_robust_range(planes: Tensor) -> float:
@@ -394,24 +401,20 @@ def _compute_block_energies(
     return BlockEnergies(blocks.mean((1, 2)), power, independent_fraction, fraction)
 
 
-def _measure_block_correlation(
-    planes: Tensor,
-    measured_mask: Tensor | None,
-    limits: tuple[float, float],
-    model: VarianceModel,
-    min_variance: float,
-) -> NoiseCorrelation:
+def _measure_block_correlation(sample: _NoiseSample, model: VarianceModel) -> NoiseCorrelation:
     """Return the noise correlation, measured in blocks that are wide against it."""
+    planes, limits = sample.planes, sample.clipping_limits
     side = choose_block_side(tuple(planes.shape[1:]))
     means, residuals = cut_blocks(planes, side)
-    indices = select_informative_blocks(planes, side, side // 2, measured_mask, limits).nonzero()[
-        :, 0
-    ]
-    chosen = indices[:: -(-len(indices) // MAX_BLOCKS) or 1]
+    is_informative = select_informative_blocks(
+        planes, side, side // 2, sample.measured_mask, limits
+    )
+    indices = is_informative.nonzero()[:, 0]
+    subset = indices[:: -(-len(indices) // MAX_BLOCKS) or 1]
     if len(indices) < MIN_NOISE_BLOCKS:
         return _NO_CORRELATION
     correlation = measure_noise_correlation(
-        residuals[chosen], model.variance(means[chosen], min_variance)
+        residuals[subset], model.variance(means[subset], sample.min_variance)
     )
     is_sparse = limits != NO_CLIPPING and len(indices) < MIN_WHOLE_BLOCK_FRACTION * len(means)
     return _NO_CORRELATION if is_sparse and _is_correlated(correlation) else correlation
@@ -424,27 +427,22 @@ def _extend_to_all_bands(
     min_variance: float,
 ) -> VarianceModel:
     """Return the variance model of all frequencies, given that of the finest ones."""
-    first_lag = max(correlation.min_along_y[0], correlation.min_along_x[0])
-    confidence = min(
-        1.0,
-        max(
-            0.0,
-            (first_lag - MAX_DOUBTFUL_CORRELATION)
-            / (MIN_LAG_1_CORRELATION - MAX_DOUBTFUL_CORRELATION),
-        ),
-    )
+    lag_1 = max(correlation.min_along_y[0], correlation.min_along_x[0])
+    span = MIN_LAG_1_CORRELATION - MAX_DOUBTFUL_CORRELATION
+    confidence = min(1.0, max(0.0, (lag_1 - MAX_DOUBTFUL_CORRELATION) / span))
     fractions = compute_band_power(
         *(
-            [confidence * lag for lag in item]
-            for item in (correlation.min_along_y, correlation.min_along_x)
+            [confidence * value for value in lags]
+            for lags in (correlation.min_along_y, correlation.min_along_x)
         )
     )
     fraction = float(fractions[select_finest_bands()].mean())
     if fraction >= MIN_FINE_POWER_FRACTION:
-        gain, intercept, error = (
-            item / fraction for item in (model.gain, model.intercept, model.gain_error)
+        return model._replace(
+            gain=model.gain / fraction,
+            intercept=model.intercept / fraction,
+            gain_error=model.gain_error / fraction,
         )
-        return model._replace(gain=gain, intercept=intercept, gain_error=error)
     y, x = make_frequency_grids()
     order = torch.where((fractions >= MIN_BAND_POWER_FRACTION) & (y + x >= 3), y + x, 0).flatten()
     bands = torch.zeros(DCT_SIDE**2, dtype=torch.bool)
@@ -454,10 +452,13 @@ def _extend_to_all_bands(
 
 
 def _find_unreliable_reason(
-    model: VarianceModel, correlation: NoiseCorrelation, middle: float, step: float
+    model: VarianceModel, correlation: NoiseCorrelation, median: float, grey_level_step: float
 ) -> UnreliableReason | None:
     """Return why the estimate is unreliable, or None."""
-    if step and model.gain * middle + model.intercept < (MIN_NOISE_STEPS * step) ** 2:
+    if (
+        grey_level_step
+        and model.gain * median + model.intercept < (MIN_NOISE_STEPS * grey_level_step) ** 2
+    ):
         return UnreliableReason.COARSE_GREY_VALUES
     if model.flat_fraction < MIN_FLAT_FRACTION_FOR_ESTIMATE:
         return UnreliableReason.TEXTURE
@@ -475,13 +476,7 @@ def _find_contradiction(
 
 
 def _is_correlated(correlation: NoiseCorrelation) -> bool:
-    return (
-        max(
-            _compute_blind_spot_radius(list(correlation.along_y)),
-            _compute_blind_spot_radius(list(correlation.along_x)),
-        )
-        > 0
-    )
+    return any(map(_compute_blind_spot_radius, (correlation.along_y, correlation.along_x)))
 
 
 def extract_white_variance(estimate: NoiseEstimate) -> NoiseEstimate:
@@ -500,14 +495,8 @@ def extract_white_variance(estimate: NoiseEstimate) -> NoiseEstimate:
     doi:10.2113/gsecongeo.58.8.1246.
     """
     axes = (estimate.along_y, estimate.along_x)
-    fraction = min(
-        max(
-            1 - max(2 * first_lag - second_lag for first_lag, second_lag, *_ in axes),
-            MIN_WHITE_FRACTION,
-        ),
-        1,
-    )
-    return estimate.scale_to_white(fraction)
+    correlated_fraction = max(2 * lag_1 - lag_2 for lag_1, lag_2, *_ in axes)
+    return estimate.scale_to_white(min(max(1 - correlated_fraction, MIN_WHITE_FRACTION), 1))
 
 
 def compute_blind_spot_size(
@@ -522,21 +511,21 @@ def compute_blind_spot_size(
     grid : tuple of int
         Size of the image, which limits that of the blind spot.
     """
-    radius_y = max(_compute_blind_spot_radius(list(estimate.along_y)) for estimate in estimates)
-    radius_x = max(_compute_blind_spot_radius(list(estimate.along_x)) for estimate in estimates)
+    radius_y = max(_compute_blind_spot_radius(estimate.along_y) for estimate in estimates)
+    radius_x = max(_compute_blind_spot_radius(estimate.along_x) for estimate in estimates)
     max_radius_y, max_radius_x = (
         max(0, (side // MIN_BLIND_SPOTS_PER_SIDE - 1) // 2) for side in grid
     )
     return 2 * min(radius_y, max_radius_y) + 1, 2 * min(radius_x, max_radius_x) + 1
 
 
-def _compute_blind_spot_radius(correlation: list[float]) -> int:
+def _compute_blind_spot_radius(correlation: tuple[float, ...]) -> int:
     """Return the radius of the blind spot along one axis; 0 if the noise is white.
 
     The correlation of the image falls slowly, so the value at the longest lag is subtracted from
     all lags.
     """
-    lag_1, *longer_lags = subtract_image_correlation(tuple(correlation))
+    lag_1, *longer_lags = subtract_image_correlation(correlation)
     if lag_1 <= MIN_LAG_1_CORRELATION:
         return 0
     radius = 1
@@ -547,7 +536,9 @@ def _compute_blind_spot_radius(correlation: list[float]) -> int:
     return radius
 
 
-def correct_by_prediction(noise: NoiseEstimate, plane: Tensor, step: float) -> NoiseEstimate:
+def correct_by_prediction(
+    noise: NoiseEstimate, plane: Tensor, grey_level_step: float
+) -> NoiseEstimate:
     """Check a noise estimate by how well neighbours predict each pixel, and correct it.
 
     Correlated noise of neighbours is predictable in part. If calm pixels are less predictable than
@@ -560,7 +551,7 @@ def correct_by_prediction(noise: NoiseEstimate, plane: Tensor, step: float) -> N
         Measured on the plane.
     plane : Tensor
         (Y, X), all of it measured.
-    step : float
+    grey_level_step : float
         Distance of neighbouring grey values; 0 for continuous ones.
     """
     if plane.numel() < MIN_PLANE_PIXELS:
@@ -579,7 +570,7 @@ def correct_by_prediction(noise: NoiseEstimate, plane: Tensor, step: float) -> N
     expected = compute_residual_fraction(
         subtract_image_correlation(noise.along_y), subtract_image_correlation(noise.along_x)
     )
-    is_below_rounding = float(measured_variance.mean()) <= step**2
+    is_below_rounding = float(measured_variance.mean()) <= grey_level_step**2
     if (
         is_below_rounding
         or fraction < MIN_RESIDUAL_FRACTION

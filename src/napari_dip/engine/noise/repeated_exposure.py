@@ -92,7 +92,7 @@ def match_intensities(first: Tensor, second: Tensor) -> IntensityMatch:
 
 
 def measure_repeated_exposure(
-    first: Tensor, second: Tensor, step: float
+    first: Tensor, second: Tensor, grey_level_step: float
 ) -> tuple[NoiseEstimate, NoiseEstimate]:
     """Measure the noise of two exposures of one object.
 
@@ -100,7 +100,7 @@ def measure_repeated_exposure(
     ----------
     first, second : Tensor
         (P, Y, X) each, planes of one channel, in the same intensities.
-    step : float
+    grey_level_step : float
         Distance of neighbouring grey values of the first; 0 for continuous ones.
 
     Returns
@@ -117,7 +117,9 @@ def measure_repeated_exposure(
     variances = residuals.square().mean((1, 2)) / (1 - surface_loss)
     gain, intercept = fit_robust_variance_model(means, variances)
     value_range = float(max(first.max(), second.max()) - min(first.min(), second.min()))
-    floor = max(0.5 * float(variances.quantile(0.05)), step**2 / 6, 2 * (1e-4 * value_range) ** 2)
+    floor = max(
+        0.5 * float(variances.quantile(0.05)), grey_level_step**2 / 6, 2 * (1e-4 * value_range) ** 2
+    )
     ratio = _estimate_noise_ratio(first, second)
     fraction = min(max(1 / (1 + ratio), MIN_NOISE_FRACTION), 1 - MIN_NOISE_FRACTION)
     first_noise, second_noise = (

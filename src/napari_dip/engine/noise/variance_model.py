@@ -42,7 +42,7 @@ DARK_SPREAD_RANGE = (0.7, 1.4)
 MIN_PLATEAU_RATIO = 2.0
 #: Share of the blocks, the darkest, whose noise is that of the dark plateau, and distance from it
 #: in standard errors up to which a block belongs to it.
-_DARK_FRACTION, _PINNED_ERRORS = 0.03, 4.0
+_DARK_FRACTION, _PLATEAU_ERRORS = 0.03, 4.0
 #: Share of the pixels that is left out at each end for the spread of a single dark frame.
 _TAIL_FRACTION = 0.1587
 #: Iterations for the centre of the plateau.
@@ -198,10 +198,10 @@ def fit_variance_model(
     )
 
 
-def _compute_log_density(energy: Tensor, half: Tensor, scale: Tensor) -> Tensor:
+def _compute_log_density(energy: Tensor, half_freedom: Tensor, scale: Tensor) -> Tensor:
     """Return the log density of energies (K,) at scales (K, textures), up to a common constant."""
     ratio = energy[:, None] / scale
-    return half[:, None] * (ratio.log() - ratio)
+    return half_freedom[:, None] * (ratio.log() - ratio)
 
 
 def _classify_blocks(means: Tensor, coarse: Tensor, count: int) -> Tensor:
@@ -217,10 +217,10 @@ def _classify_blocks(means: Tensor, coarse: Tensor, count: int) -> Tensor:
     return classes
 
 
-def _estimate_mixture_weights(flat_odds: Tensor, classes: Tensor, count: int) -> Tensor:
+def _estimate_mixture_weights(posterior: Tensor, classes: Tensor, count: int) -> Tensor:
     """Return texture frequencies of each class, shrunk to those over all brightnesses."""
-    class_counts = torch.zeros(count * len(STRUCTURE_QUANTILES), flat_odds.shape[1]).to(flat_odds)
-    class_counts.index_add_(0, classes, flat_odds)
+    class_counts = torch.zeros(count * len(STRUCTURE_QUANTILES), posterior.shape[1]).to(posterior)
+    class_counts.index_add_(0, classes, posterior)
     overall = class_counts.reshape(count, len(STRUCTURE_QUANTILES), -1).sum(0)
     overall = overall / overall.sum(1, keepdim=True).clamp(min=1e-9)
     weights = class_counts + _SHARED_PSEUDOCOUNT * overall.repeat(count, 1) + 1e-3
@@ -265,18 +265,18 @@ def _add_standard_errors(
     gain: float,
     intercept: float,
     means: Tensor,
-    flat: Tensor,
-    half: Tensor,
-    independent: float,
+    flat_probability: Tensor,
+    half_freedom: Tensor,
+    independent_fraction: float,
     min_variance: float,
 ) -> VarianceModel:
     """Return the model with standard errors from the likelihood of blocks without texture."""
     expected = (gain * means + intercept).clamp(min=min_variance)
-    weight = independent * flat * half / expected**2
+    weight = independent_fraction * flat_probability * half_freedom / expected**2
     total = weight.sum().clamp(min=1e-300)
     centre = (weight * means).sum() / total
     scatter = (weight * (means - centre) ** 2).sum().clamp(min=1e-300)
-    return VarianceModel(gain, intercept, float(scatter**-0.5), float(flat.mean()))
+    return VarianceModel(gain, intercept, float(scatter**-0.5), float(flat_probability.mean()))
 
 
 class DarkLevel(NamedTuple):
@@ -349,10 +349,10 @@ def measure_flat(frames: Tensor, dark: DarkLevel | None) -> tuple[float, float]:
     difference, mean = frames[1:] - frames[:-1], (frames[1:] + frames[:-1]) / 2
     side = min(DCT_SIDE, *frames.shape[1:])
 
-    def blocks(of: Tensor) -> Tensor:
-        return of.unfold(1, side, side).unfold(2, side, side).reshape(-1, side**2)
+    def cut_patches(image: Tensor) -> Tensor:
+        return image.unfold(1, side, side).unfold(2, side, side).reshape(-1, side**2)
 
-    means, differences = blocks(mean).mean(1), blocks(difference)
+    means, differences = cut_patches(mean).mean(1), cut_patches(difference)
     # the variance within a block excludes flicker of the lamp, which changes all its pixels
     variances = differences.var(1) / 2
     if dark is None:
@@ -387,15 +387,15 @@ def find_dark_plateau(
         if not len(plateau):
             return None
         centre = float(plateau.median())
-    below = means[(means < centre) & (means > centre - 4 * width)]
+    lower_half = means[(means < centre) & (means > centre - 4 * width)]
     count = int(((means - centre).abs() < width).sum())
-    above = int(((means > centre + 3 * width) & (means < centre + 5 * width)).sum())
+    count_above = int(((means > centre + 3 * width) & (means < centre + 5 * width)).sum())
     if (
         count < max(MIN_DARK_BLOCKS, MIN_DARK_BLOCK_FRACTION * len(means))
-        or count < MIN_PLATEAU_RATIO * above
+        or count < MIN_PLATEAU_RATIO * count_above
     ):
         return None
-    spread = float((below - centre).square().mean().sqrt()) / width if len(below) else 0.0
+    spread = float((lower_half - centre).square().mean().sqrt()) / width if len(lower_half) else 0.0
     read_variance = gain * centre + intercept
     if not DARK_SPREAD_RANGE[0] <= spread <= DARK_SPREAD_RANGE[1] or read_variance <= 0:
         return None
@@ -408,12 +408,11 @@ def find_dark_plateau(
     )
 
 
-def pin_dark_blocks(blocks: BlockEnergies, min_variance: float) -> BlockEnergies | None:
-    """Return the blocks with those of a dark plateau at its brightness; None without a plateau.
+def set_dark_offset(blocks: BlockEnergies, min_variance: float) -> BlockEnergies | None:
+    """Return the blocks with dark ones set to the plateau's offset; None without a dark plateau.
 
-    Means of dark blocks differ by noise alone. Where the variance is thousands of times as strong
-    in bright parts, the line that fits those turns this noise into variances between nothing and
-    many times that of the dark, so that no line fits both.
+    Means of dark blocks differ by noise alone. If the gain is large, a line through the bright
+    blocks turns these differences into large differences of variance, so that no line fits both.
 
     Parameters
     ----------
@@ -426,7 +425,7 @@ def pin_dark_blocks(blocks: BlockEnergies, min_variance: float) -> BlockEnergies
     level = find_dark_plateau(blocks.means, 0.0, energy, min_variance)
     if level is None:
         return None
-    limit = level.offset + _PINNED_ERRORS * level.read_noise / DCT_SIDE
+    limit = level.offset + _PLATEAU_ERRORS * level.read_noise / DCT_SIDE
     means = torch.where(blocks.means < limit, level.offset, blocks.means)
     return blocks._replace(means=means)
 

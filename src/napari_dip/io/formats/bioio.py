@@ -11,8 +11,8 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import RefusedError
-from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import ImageSpec, split_pixel_sizes
 from napari_dip.io.regions import LazyImage, convert_parser_errors
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_dip.errors import RefusedError
-from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import ImageSpec, SourceTags, make_orientation_note
 from napari_dip.io.paths import describe_exception
 

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip.errors import RefusedError
-from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import (
     MAX_IMAGE_PLANES,
     ImageSpec,

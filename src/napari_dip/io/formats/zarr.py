@@ -22,8 +22,8 @@ import numpy as np
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from napari_dip.errors import RefusedError
-from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import ImageSpec, SourceTags, normalise_unit
 from napari_dip.io.paths import is_zarr, read_small_text
 from napari_dip.io.regions import LazyImage, convert_parser_errors, refuse_broken

@@ -6,7 +6,7 @@ import base64
 import html
 from typing import TYPE_CHECKING
 
-from napari_dip.errors.fault import make_lines_printable
+from napari_dip.errors.templates import make_lines_printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

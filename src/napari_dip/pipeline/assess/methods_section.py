@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import StopReason, read_report_stop
+from napari_dip.errors.templates import make_printable
 from napari_dip.pipeline.assess.references import (
     PAPERS,
     TOPICS_OF_UNCITED_PAPERS,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, model_validator
 
 from napari_dip.errors import RefusedError
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import (
     MAX_REPORT_BYTES,
     check_readable_file,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors.templates import make_printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,8 +13,8 @@ from math import prod, sqrt
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import make_refusal
-from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import make_printable
 from napari_dip.pipeline.plan.costs import group_channels
 from napari_dip.pipeline.plan.types import (
     FINE_TUNE_PROBE,

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors.templates import make_printable
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import DipError, RefusedError
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import make_folder, make_folder_refusal, resolve_target
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.api import load_task_recipe

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import RefusedError
-from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import check_readable_file, compute_file_sha256
 from napari_dip.pipeline.plan.types import JOINT, JointNetwork
 from napari_dip.pipeline.store.checkpoints import read_outcome

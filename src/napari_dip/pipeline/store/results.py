@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
 from napari_dip.errors import FailedError, RefusedError
-from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note, serialise_stop
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import describe_exception, make_save_refusal, resolve_target, shorten_name
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.assess.report import select_repeatable_fields
@@ -134,7 +134,7 @@ def convert_to_failure(error: Exception, output: Path) -> FailedError:
     if isinstance(error, FailedError):
         return error
     if isinstance(error, RefusedError):
-        return FailedError(error.refusal)
+        return FailedError(error.reason)
     if isinstance(error, OSError):
         return FailedError(make_save_refusal(output, error))
     printable = make_printable(str(output))
@@ -160,7 +160,7 @@ def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restorat
     """
     failed = convert_to_failure(failure, output)
     target_folders = (
-        [output.parent] if failed.refusal.code in ("save-taken", "save-unexpected") else []
+        [output.parent] if failed.reason.code in ("save-taken", "save-unexpected") else []
     )
     folders = (*target_folders, *list_rescue_folders(plan))
     for folder in folders:
@@ -219,7 +219,7 @@ def _restrict_permissions(folder: Path) -> Iterator[None]:
 
 def add_to_failure(failure: FailedError, note: Note) -> FailedError:
     """Return the same error with a further note."""
-    original = failure.refusal
+    original = failure.reason
     return FailedError(replace(original, further=(*original.further, note)))
 
 

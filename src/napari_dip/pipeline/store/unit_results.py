@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from napari_dip.errors import FailedError, RefusedError, make_refusal
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import describe_write_error, make_save_refusal
 from napari_dip.io.regions import create_mapped_image
 from napari_dip.pipeline.machine import detect_machine

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dip.errors import Refusal, RefusedError
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.reading import open_pixels, read_spec
 from napari_dip.pipeline.assess.report_figures import compute_contrast_limits, select_middle_plane
 from napari_dip.qt.shell.dock_widget import (

@@ -144,7 +144,7 @@ class RecipeChooser(QWidget):
         try:
             return make_recipe(self.task) if source is None else source()
         except RefusedError as error:
-            return error.refusal
+            return error.reason
 
     def get_extra_paths(self) -> dict[str, str]:
         """Return the paths of the extra inputs by name, without empty ones."""
@@ -158,7 +158,7 @@ class RecipeChooser(QWidget):
         try:
             recipe = load_recipe(Path(path))
         except DipError as error:
-            self.message_emitted.emit(error.refusal.message)
+            self.message_emitted.emit(error.reason.message)
             return
         self._show(_RECIPE_FILE_KEY, f"As in '{Path(path).name}'", recipe)
 

@@ -207,7 +207,7 @@ def plan_experiment(
     try:
         recipe = make_experiment_recipe(**settings.read_settings())
     except RefusedError as error:
-        return error.refusal
+        return error.reason
     plan = plan_centre_fit(recipe, plane.spec, side, machine)
     if isinstance(plan, Refusal):
         return plan

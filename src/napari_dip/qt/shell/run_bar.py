@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors.fault import make_lines_printable
+from napari_dip.errors.templates import make_lines_printable
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import format_duration
 from napari_dip.qt.shell.dock_widget import fill_grid

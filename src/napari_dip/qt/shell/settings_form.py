@@ -120,7 +120,7 @@ class SuggestionMenu(QObject):
         try:
             task = self._task()
         except DipError as error:
-            self._show(error.refusal)
+            self._show(error.reason)
             return
         self._call = start_call(
             partial(self._suggest, task), self, self._show, doing="Listing", name=self._name
@@ -297,7 +297,7 @@ class SettingsForm:
         return number
 
     def _relabel_error(self, error: RefusedError) -> Any:
-        original = error.refusal
+        original = error.reason
         facts = dict(original.facts)
         if field := self._fields.get(str(facts.get("field"))):
             facts["field"] = field.setting.label

@@ -184,9 +184,9 @@ def drain_work(
                 if queue.post(report):
                     yield
     except DipError as error:
-        if error.refusal.code == "array-broken":  # an error of the array's code needs its traceback
+        if error.reason.code == "array-broken":  # an error of the array's code needs its traceback
             log.error("The pixels could not be computed", exc_info=error)
-        return error.refusal
+        return error.reason
     except Exception as error:
         return _convert_to_refusal(error, doing, name)
     finally:
@@ -326,7 +326,7 @@ def get_message(action: Callable[[], str]) -> str:
     try:
         return action()
     except DipError as error:
-        return error.refusal.message
+        return error.reason.message
 
 
 def call_reporting_errors(action: Callable[[], object], failing: str) -> str:

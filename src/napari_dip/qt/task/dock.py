@@ -119,7 +119,7 @@ class TaskDock(QWidget):
                 self.extra_inputs.read_headers(),
             )
         except RefusedError as error:
-            return error.refusal
+            return error.reason
         return plan if isinstance(plan, Refusal) else self.extra_inputs.check_drawings(plan) or plan
 
     def show_plan(self, _: object = None) -> None:

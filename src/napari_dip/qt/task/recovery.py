@@ -11,7 +11,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_dip.errors import Refusal, make_refusal
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors.templates import make_printable
 from napari_dip.pipeline.autosave import (
     AutosaveTarget,
     InterruptedRun,

@@ -259,7 +259,7 @@ class RepeatButtons(QWidget):
                 self._find_unsaved_layer(name, provenance, layer.name) for name in unsaved
             )
         except RefusedError as error:
-            self.message_emitted.emit(error.refusal.message)
+            self.message_emitted.emit(error.reason.message)
             return
         folder = QFileDialog.getExistingDirectory(self, _SAVE_FOLDER_TITLE)
         if not folder:

@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import FailedError, RefusedError
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import make_plane_spec
 from napari_dip.io.outputs import check_folder
 from napari_dip.io.paths import resolve_target
@@ -97,9 +97,9 @@ def restore_file(
     except BatchInterrupt:
         return FileOutcome(source=job.source, state="waiting")
     except RefusedError as error:
-        state, refusal = "refused", error.refusal
+        state, refusal = "refused", error.reason
     except FailedError as error:
-        refusal = error.refusal
+        refusal = error.reason
         if refusal.code == "save-unexpected":
             log = "".join(traceback.format_exception(error))
     except Exception as error:

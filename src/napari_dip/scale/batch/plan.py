@@ -394,7 +394,7 @@ def plan_file(
     try:
         return preflight(recipe, read_spec(source, axes), machine, extra_headers, network)
     except RefusedError as error:
-        return error.refusal
+        return error.reason
 
 
 def _check_no_overwrite(

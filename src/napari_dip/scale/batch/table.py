@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dip.errors import DipError, Refusal
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import MAX_REPORT_BYTES, check_readable_file
 from napari_dip.pipeline.assess.html_page import (
     Html,

@@ -221,7 +221,7 @@ def restore_file_on_worker(
             steps = restore_file(job, job.plan, resume=True, control=control)
             outcome = drain_generator(steps, on_event)
     except FailedError as error:  # the folder cannot be written to
-        outcome = FileOutcome(source=job.source, state="failed", refusal=error.refusal)
+        outcome = FileOutcome(source=job.source, state="failed", refusal=error.reason)
     crash_counter.remove()
     return make_worker_answer(outcome.state, refusal=outcome.refusal, record=outcome.record)
 
@@ -287,7 +287,7 @@ def plan_worker_job(worker_task: WorkerTask) -> Job:
             recipe, source, worker_task.axes, extra_headers, worker_task.machine, network
         )
     except RefusedError as error:
-        plan = error.refusal
+        plan = error.reason
     if isinstance(plan, Refusal) and plan.code == "file-missing":
         input_paths = (source, *(root / path for path in worker_task.extra_paths.values()))
         missing_path = next((path for path in input_paths if not path.exists()), source)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.operators.network_features import find_operator_fault
 from napari_dip.errors import RefusedError, make_refusal
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.exported_networks.exported_program import (
     extract_subgraph,
     read_program,
@@ -50,7 +50,7 @@ def main() -> int:
     try:
         _process_request(folder, request)
     except RefusedError as error:
-        (folder / REFUSAL_FILE).write_text(json.dumps(error.refusal.to_dict()), encoding="utf-8")
+        (folder / REFUSAL_FILE).write_text(json.dumps(error.reason.to_dict()), encoding="utf-8")
         return 2
     except MemoryError:
         return 3

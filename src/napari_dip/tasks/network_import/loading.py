@@ -16,7 +16,7 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from napari_dip.errors import FAULTS, Refusal, RefusedError, make_refusal, read_refusal
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import check_readable_file
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class NetworkFile:
             for path in self.paths:
                 check_readable_file(path)
         except RefusedError as error:
-            return error.refusal
+            return error.reason
         if self.is_program:
             named = {"path": make_printable(network), "weights": make_printable(str(weights))}
             return make_refusal("weights-extra", **named) if weights else None
@@ -174,7 +174,7 @@ def _read_or_refuse(
     try:
         return _load_in_child(file, layer, size, memory, _stat_network_files(file))
     except RefusedError as error:
-        return error.refusal
+        return error.reason
 
 
 def _stat_network_files(file: NetworkFile) -> tuple[Any, ...]:

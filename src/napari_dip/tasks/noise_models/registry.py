@@ -105,31 +105,31 @@ def convert_log_noise(noise: NoiseEstimate, logarithms: Float32Array) -> NoiseEs
 
 
 def remove_named_noise(
-    volume: Float32Array, measured_mask: BoolArray | None, step: float, noise: str
+    volume: Float32Array, measured_mask: BoolArray | None, grey_level_step: float, noise: str
 ) -> tuple[Float32Array, BoolArray | None, float]:
     """Remove a named noise from one channel (..., Y, X), so that the rest can be measured.
 
     Returns
     -------
-    volume, measured_mask, step
+    volume, measured_mask, grey_level_step
         Without the named noise; for speckle the logarithm, which has no grey-level step.
     """
     from napari_dip.tasks.noise_models.impulses import replace_by_random_neighbours
     from napari_dip.tasks.noise_models.stripes import subtract_line_offsets
 
     if noise == STRIPES:
-        return subtract_line_offsets(volume), measured_mask, step
+        return subtract_line_offsets(volume), measured_mask, grey_level_step
     if noise == SPECKLE:
         return compute_logarithm(volume), measured_mask, 0.0
     if measured_mask is None:
-        return volume, measured_mask, step
+        return volume, measured_mask, grey_level_step
     planes = volume.reshape(-1, *volume.shape[-2:])
     return (
         replace_by_random_neighbours(planes, measured_mask.reshape(planes.shape)).reshape(
             volume.shape
         ),
         None,
-        step,
+        grey_level_step,
     )
 
 

@@ -1,6 +1,6 @@
-"""Read the texts of all faults and notes, fill them with facts, and make them safe to print.
+"""Read the templates of all messages, fill them with facts, and make texts safe to print.
 
-The texts stand in `messages.toml`. `{fact:?this|that}` chooses between two texts by a fact.
+The templates stand in `messages.toml`. `{fact:?this|that}` chooses between two texts by a fact.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from unicodedata import category
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Maximum letters of an unshortened text: a file name has up to 255, the list of all architectures
-#: 560. Of a longer text, this many letters at each end stay.
-_MAX_SHOWN_LENGTH, _SHOWN_END_LENGTH = 1000, 100
+#: Maximum characters of an unshortened text: a file name has up to 255, the list of all
+#: architectures 560. Of a longer text, this many characters at each end stay.
+_MAX_TEXT_LENGTH, _SHORTENED_END_LENGTH = 1000, 100
 _SHORT_REPR = Repr()
 _SHORT_REPR.maxstring = _SHORT_REPR.maxother = _SHORT_REPR.maxlong = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class FaultTemplate:
     """Templates of an error message: what is wrong, and what to do about it."""
 
     sentence: str
@@ -44,8 +44,8 @@ def _insert_phrases(texts: Mapping[str, str]) -> dict[str, str]:
 
 
 #: Templates of refusals and failures, by code.
-FAULTS: Mapping[str, Fault] = MappingProxyType(
-    {code: Fault(**_insert_phrases(texts)) for code, texts in _MESSAGES["faults"].items()}
+FAULTS: Mapping[str, FaultTemplate] = MappingProxyType(
+    {code: FaultTemplate(**_insert_phrases(texts)) for code, texts in _MESSAGES["faults"].items()}
 )
 #: Codes of the notes that warn of a result.
 WARNINGS = frozenset(_MESSAGES["warnings"])
@@ -54,20 +54,20 @@ NOTES: Mapping[str, str] = MappingProxyType(
     _insert_phrases({**_MESSAGES["notes"], **_MESSAGES["warnings"]})
 )
 STOPS: Mapping[str, str] = MappingProxyType(_MESSAGES["stops"])
-#: Why an image does not tell its noise, by `UnreliableReason`.
+#: Why a noise estimate is unreliable, by `UnreliableReason`.
 UNRELIABLE_REASONS: Mapping[str, str] = MappingProxyType(_MESSAGES["unreliable_reasons"])
-#: The end of a fit by the user, for other readers.
+#: How the user ended a fit, for readers other than the user.
 ENDED_BY_HAND: str = _MESSAGES["phrases"]["ended_by_hand"]
 
 
-class _Template(Formatter):
+class _ConditionalFormatter(Formatter):
     """Format as `str.format` does; `{fact:?this|that}` chooses between two texts."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
         if format_spec[:1] != "?":
             return str(super().format_field(value, format_spec))
-        this, _, that = format_spec[1:].partition("|")
-        return this if value else that
+        if_true, _, if_false = format_spec[1:].partition("|")
+        return if_true if value else if_false
 
 
 def render(template: str, facts: Mapping[str, object]) -> str:
@@ -78,7 +78,7 @@ def render(template: str, facts: Mapping[str, object]) -> str:
     KeyError
         If a fact is missing.
     """
-    return _Template().vformat(template, (), facts)
+    return _ConditionalFormatter().vformat(template, (), facts)
 
 
 def simplify_facts(facts: Mapping[str, object]) -> dict[str, object]:
@@ -100,15 +100,18 @@ def _simplify(fact: object) -> object:
 def make_printable(text: str) -> str:
     """Replace characters that control a terminal or are invisible: escapes, line breaks and such.
 
-    These are control characters, marks of the writing direction, letters without width and halves
-    of surrogate pairs. Spaces of all widths stay, since macOS puts them into names of screenshots.
+    These are control characters, direction marks, zero-width characters and lone surrogates. Spaces
+    of all widths stay, since macOS puts them into names of screenshots.
     """
     if text.isprintable():
         return text
     return "".join(
-        letter if letter.isprintable() or category(letter) == "Zs" else "\N{REPLACEMENT CHARACTER}"
-        for letter in text
+        character if _is_printable(character) else "\N{REPLACEMENT CHARACTER}" for character in text
     )
+
+
+def _is_printable(character: str) -> bool:
+    return character.isprintable() or category(character) == "Zs"
 
 
 def make_lines_printable(text: str) -> str:
@@ -118,9 +121,9 @@ def make_lines_printable(text: str) -> str:
 
 def shorten_middle(text: str) -> str:
     """Cut the middle out of a text that is too long for a terminal or a label."""
-    if len(text) <= _MAX_SHOWN_LENGTH:
+    if len(text) <= _MAX_TEXT_LENGTH:
         return text
-    return f"{text[:_SHOWN_END_LENGTH]} … {text[-_SHOWN_END_LENGTH:]}"
+    return f"{text[:_SHORTENED_END_LENGTH]} … {text[-_SHORTENED_END_LENGTH:]}"
 
 
 def shorten_repr(value: object) -> str:
