@@ -82,9 +82,9 @@ class Operator(nn.Module):
         """
         grid = self.compute_grid(tuple(measurement.shape[2:]))
         with torch.enable_grad():
-            start = measurement.new_zeros((*measurement.shape[:2], *grid)).requires_grad_()
-            prediction = self(start)
-        return lambda frame: torch.autograd.grad(prediction, start, frame, retain_graph=True)[0]
+            zeros = measurement.new_zeros((*measurement.shape[:2], *grid)).requires_grad_()
+            prediction = self(zeros)
+        return lambda frame: torch.autograd.grad(prediction, zeros, frame, retain_graph=True)[0]
 
     def get_learned_parameters(self) -> dict[str, Tensor]:
         """Return the fitted parameters by name, in units of the image's grid; none by default."""

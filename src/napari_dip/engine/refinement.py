@@ -115,10 +115,10 @@ class PatchBlock(NamedTuple):
 
 def compute_patch_padding(size: Sequence[int]) -> tuple[int, int, int, int]:
     """Return the padding for `torch.nn.functional.pad` up to a whole number of group steps."""
-    below, right = (
+    bottom, right = (
         GROUP_STEP * ceil((side - PATCH_SIDE) / GROUP_STEP) + PATCH_SIDE - side for side in size
     )
-    return 0, right, 0, below
+    return 0, right, 0, bottom
 
 
 def group_patches(matching_image: Tensor, size: int = GROUP_SIZE) -> list[PatchBlock]:
@@ -150,7 +150,7 @@ def group_patches(matching_image: Tensor, size: int = GROUP_SIZE) -> list[PatchB
 
 def _match_patches(matching_image: Tensor, rows: range, columns: range, size: int) -> PatchBlock:
     """Group the patches that begin in these rows and columns with the most similar ones."""
-    beyond, search_slices = zip(
+    padding, search_slices = zip(
         *(
             _find_search_area(*span)
             for span in zip((rows, columns), matching_image.shape[1:], strict=True)
@@ -158,43 +158,43 @@ def _match_patches(matching_image: Tensor, rows: range, columns: range, size: in
         strict=True,
     )
     distances = _compute_patch_distances(
-        matching_image[:, search_slices[0], search_slices[1]], beyond, len(rows), len(columns)
+        matching_image[:, search_slices[0], search_slices[1]], padding, len(rows), len(columns)
     )
     nearest = distances.topk(size, largest=False)
     matches = nearest.indices.where(nearest.values < torch.inf, nearest.indices[..., :1])
-    down, right = matches // SEARCH_SIDE - SEARCH_RADIUS, matches % SEARCH_SIDE - SEARCH_RADIUS
+    dy, dx = matches // SEARCH_SIDE - SEARCH_RADIUS, matches % SEARCH_SIDE - SEARCH_RADIUS
     reference_rows, reference_columns = (
         torch.arange(len(span), device=matches.device) * GROUP_STEP + span[0] - searched.start
         for span, searched in zip((rows, columns), search_slices, strict=True)
     )
     width = search_slices[1].stop - search_slices[1].start
-    indices = (reference_rows[:, None, None] + down) * width + reference_columns[:, None] + right
+    indices = (reference_rows[:, None, None] + dy) * width + reference_columns[:, None] + dx
     return PatchBlock(search_slices[0], search_slices[1], indices.flatten(0, 1).int())
 
 
-def _find_search_area(own: range, side: int) -> tuple[tuple[int, int], slice]:
-    """Return the search pixels beyond the image, before and after, and the slice within it."""
-    first, last = own[0] - SEARCH_RADIUS, own[-1] + SEARCH_RADIUS
-    last_start = side - PATCH_SIDE
-    beyond = max(0, -first), max(0, last - last_start)
-    return beyond, slice(first + beyond[0], last - beyond[1] + PATCH_SIDE)
+def _find_search_area(starts: range, side: int) -> tuple[tuple[int, int], slice]:
+    """Return the padding of the search area before and after the image, and its slice of it."""
+    first_start, last_start = starts[0] - SEARCH_RADIUS, starts[-1] + SEARCH_RADIUS
+    max_start = side - PATCH_SIDE
+    padding = max(0, -first_start), max(0, last_start - max_start)
+    return padding, slice(first_start + padding[0], last_start - padding[1] + PATCH_SIDE)
 
 
 def _compute_patch_distances(
-    part: Tensor, beyond: tuple[tuple[int, int], ...], down: int, across: int
+    search_area: Tensor, padding: tuple[tuple[int, int], ...], rows: int, columns: int
 ) -> Tensor:
-    """Return squared distances, less a constant for each group: (down, across, SEARCH_SIDE²).
+    """Return squared distances less a constant for each group: (rows, columns, SEARCH_SIDE²).
 
-    They are -inf for the reference patch itself, which so comes first, and inf beyond the image.
-    |a - b|² = |a|² + |b|² - 2 a b is fastest as a matrix product. Relative to the part's mean,
-    rounding selects another patch once in 80,000 times.
+    They are -inf for the reference patch itself, which so comes first, and inf in the padding.
+    |a - b|² = |a|² + |b|² - 2 a b is fastest as a matrix product. Relative to the search area's
+    mean, rounding selects another patch once in 80,000 times.
     """
-    centred = part - part.mean((1, 2), keepdim=True)
-    cut = centred.unfold(1, PATCH_SIDE, 1).unfold(2, PATCH_SIDE, 1).permute(1, 2, 0, 3, 4)
-    patches = cut.reshape(*cut.shape[:2], -1)  # (h, w, C P²)
+    centred = search_area - search_area.mean((1, 2), keepdim=True)
+    windows = centred.unfold(1, PATCH_SIDE, 1).unfold(2, PATCH_SIDE, 1).permute(1, 2, 0, 3, 4)
+    patches = windows.reshape(*windows.shape[:2], -1)  # (h, w, C P²)
     lengths = torch.einsum("yxd,yxd->yx", patches, patches)
-    (above, below), (left, right) = beyond
-    sides = (left, right, above, below)
+    (top, bottom), (left, right) = padding
+    sides = (left, right, top, bottom)
     if any(sides):
         patches = F.pad(patches, (0, 0, *sides))
         lengths = F.pad(lengths, sides, value=torch.inf)
@@ -203,11 +203,11 @@ def _compute_patch_distances(
         SEARCH_RADIUS:-SEARCH_RADIUS:GROUP_STEP, SEARCH_RADIUS:-SEARCH_RADIUS:GROUP_STEP
     ]
     # the search area of a row of groups is SEARCH_SIDE whole rows, contiguous in memory
-    search_layout = (down, depth, SEARCH_SIDE * width), (GROUP_STEP * width * depth, 1, depth)
-    search_lengths = lengths.as_strided((down, 1, SEARCH_SIDE * width), (GROUP_STEP * width, 0, 1))
+    search_layout = (rows, depth, SEARCH_SIDE * width), (GROUP_STEP * width * depth, 1, depth)
+    search_lengths = lengths.as_strided((rows, 1, SEARCH_SIDE * width), (GROUP_STEP * width, 0, 1))
     banded = torch.baddbmm(search_lengths, references, patches.as_strided(*search_layout), alpha=-2)
-    strides = across * SEARCH_SIDE * width, SEARCH_SIDE * width + GROUP_STEP, width, 1
-    distances = banded.as_strided((down, across, SEARCH_SIDE, SEARCH_SIDE), strides).flatten(2)
+    strides = columns * SEARCH_SIDE * width, SEARCH_SIDE * width + GROUP_STEP, width, 1
+    distances = banded.as_strided((rows, columns, SEARCH_SIDE, SEARCH_SIDE), strides).flatten(2)
     distances[..., SEARCH_SIDE**2 // 2] = -torch.inf
     return distances
 
@@ -263,8 +263,10 @@ def refine_by_nl_bayes(
     a part of the guide).
     """
     grid = tuple(measurement.shape[2:])
-    sides = compute_patch_padding(grid)
-    padded = [F.pad(item, sides, mode="replicate") for item in (pilot, measurement, measured_mask)]
+    padding = compute_patch_padding(grid)
+    padded = [
+        F.pad(item, padding, mode="replicate") for item in (pilot, measurement, measured_mask)
+    ]
     stabilised = _stabilise_variance(noise, *padded)
     components = _compute_principal_components(stabilised.pilot)
     pilot_colours, measured_colours = (
@@ -278,14 +280,14 @@ def refine_by_nl_bayes(
     thresholded = None
     if correlation is None and not uses_pilot_only:
         thresholded = threshold_patch_groups(measured_colours, blocks, power)
-    mean, remaining = filter_by_nl_bayes(
+    mean, posterior_variance = filter_by_nl_bayes(
         measured_colours, pilot_colours, blocks, power, thresholded=thresholded
     )
     mean = torch.einsum("dc,dyx->cyx", components, mean)
-    remaining = torch.einsum("dc,dyx->cyx", components**2, remaining)
+    posterior_variance = torch.einsum("dc,dyx->cyx", components**2, posterior_variance)
     image = padded[0] + (stabilised.std * (mean - stabilised.pilot))[None]
     crop = (..., slice(grid[0]), slice(grid[1]))
-    variance = (stabilised.std**2 * POSTERIOR_VARIANCE_FACTOR * remaining)[None]
+    variance = (stabilised.std**2 * POSTERIOR_VARIANCE_FACTOR * posterior_variance)[None]
     return Estimate(image[crop], variance.clamp(min=1e-12)[crop].log())
 
 
@@ -297,15 +299,15 @@ def _stabilise_variance(
     span = (pilot.amax((0, 2, 3)) - low).clamp(min=1e-6)
     fractions = torch.linspace(0, 1, _STABILISATION_POINTS, device=pilot.device)
     levels = low[:, None] + span[:, None] * fractions  # (C, _TABLE)
-    slope = noise.evaluate(levels[None, :, :, None])[0, :, :, 0].rsqrt()
-    steps = span[:, None] / (_STABILISATION_POINTS - 1) * (slope[:, 1:] + slope[:, :-1]) / 2
-    table = F.pad(steps.cumsum(1), (1, 0))
+    slopes = noise.evaluate(levels[None, :, :, None])[0, :, :, 0].rsqrt()
+    increments = span[:, None] / (_STABILISATION_POINTS - 1) * (slopes[:, 1:] + slopes[:, :-1]) / 2
+    table = F.pad(increments.cumsum(1), (1, 0))
     position = (
         (pilot[0] - low[:, None, None]) / span[:, None, None] * (_STABILISATION_POINTS - 1)
     ).flatten(1)
     index = position.long().clamp(0, _STABILISATION_POINTS - 2)
-    left, right = table.gather(1, index), table.gather(1, index + 1)
-    stable_pilot = (left + (position - index) * (right - left)).reshape(pilot.shape[1:])
+    lower, upper = table.gather(1, index), table.gather(1, index + 1)
+    stable_pilot = (lower + (position - index) * (upper - lower)).reshape(pilot.shape[1:])
     std = noise.evaluate(pilot)[0].sqrt()
     stable_measurement = stable_pilot + measured_mask[0] * (measurement[0] - pilot[0]) / std
     return _StabilisedImages(stable_pilot, stable_measurement, std)
@@ -359,10 +361,10 @@ def threshold_patch_groups(image: Tensor, blocks: Sequence[PatchBlock], power: T
     def threshold(measured: Tensor) -> _FilteredGroups:
         measured = measured[:, :, :THRESHOLD_GROUP_SIZE] @ patch_transform.T
         spectrum = torch.einsum("kj,cgjp->cgkp", group_transform, measured)
-        kept = (spectrum.square() > HARD_THRESHOLD_SIGMAS**2 * power).to(measured)
-        kept[:, :, 0, 0] = 1  # the mean of a group is always kept
-        filtered = torch.einsum("kj,cgkp->cgjp", group_transform, spectrum.mul_(kept))
-        energy = (kept * power).sum((0, 2, 3))
+        mask = (spectrum.square() > HARD_THRESHOLD_SIGMAS**2 * power).to(measured)
+        mask[:, :, 0, 0] = 1  # the mean of a group is always kept
+        filtered = torch.einsum("kj,cgkp->cgjp", group_transform, spectrum.mul_(mask))
+        energy = (mask * power).sum((0, 2, 3))
         return _FilteredGroups(tuple(filtered @ patch_transform), energy)
 
     return _filter_patch_groups([image], blocks, threshold)
@@ -410,8 +412,8 @@ def filter_by_nl_bayes(
     patch_transform = torch.kron(basis, basis)
     precision = patch_transform.T @ (patch_transform / power[..., None])  # (C or 1, P², P²)
 
-    def estimate(measured: Tensor, guides: Tensor, *others: Tensor) -> _FilteredGroups:
-        for other in others:
+    def estimate(measured: Tensor, guides: Tensor, *other_guides: Tensor) -> _FilteredGroups:
+        for other in other_guides:
             guides = torch.lerp(guides, other, _compute_threshold_weight(measured, guides, power))
         mean = guides.mean(2, keepdim=True)
         details = guides - mean
@@ -423,10 +425,10 @@ def filter_by_nl_bayes(
         inverse = torch.linalg.inv(gram + NOISE_FACTOR * (gram.shape[-1] - 1) * identity)
         projection = inverse @ details
         filtered = mean + ((measured - mean) @ weighted.mT) @ projection
-        remaining = NOISE_FACTOR * (details * projection).sum(2)
+        patch_variance = NOISE_FACTOR * (details * projection).sum(2)
         shrinkage = gram @ inverse
         energy = (shrinkage * shrinkage.mT).sum((0, 2, 3))
-        return _FilteredGroups((*filtered, *remaining[:, :, None]), energy)
+        return _FilteredGroups((*filtered, *patch_variance[:, :, None]), energy)
 
     images = [image, guide] if thresholded is None else [image, guide, thresholded]
     mean, variance = _filter_patch_groups(images, blocks, estimate).chunk(2)
@@ -458,30 +460,30 @@ def _filter_patch_groups(
     sums: Tensor | None = None
     window = torch.kaiser_window(PATCH_SIDE, periodic=False, beta=_KAISER_BETA).to(images[0])
     window = (window[:, None] * window).flatten()
-    steps = torch.arange(PATCH_SIDE, device=window.device, dtype=torch.int32)
-    for rows, columns, first in blocks:
-        parts = [image[:, rows, columns] for image in images]
-        offsets = (steps[:, None] * parts[0].shape[2] + steps).flatten()
-        indices = first[..., None] + offsets  # (G, K, P²)
-        filtered = filter_groups(*(_gather_pixels(part, indices) for part in parts))
+    pixel_offsets = torch.arange(PATCH_SIDE, device=window.device, dtype=torch.int32)
+    for rows, columns, patch_indices in blocks:
+        crops = [image[:, rows, columns] for image in images]
+        offsets = (pixel_offsets[:, None] * crops[0].shape[2] + pixel_offsets).flatten()
+        indices = patch_indices[..., None] + offsets  # (G, K, P²)
+        filtered = filter_groups(*(_gather_pixels(crop, indices) for crop in crops))
         size = filtered.values[0].shape[1]
         weight = 1 / filtered.energy.clamp(min=MIN_GROUP_ENERGY)
         weight = (weight[:, None, None] * window).expand(-1, size, -1)
         values = (*(weight * value for value in filtered.values), weight)
         if sums is None:
             sums = window.new_zeros(len(values), *images[0].shape[1:])
-        added = sums.new_zeros(len(sums), parts[0][0].numel())
-        for total, value in zip(added, values, strict=True):
+        block_sums = sums.new_zeros(len(sums), crops[0][0].numel())
+        for total, value in zip(block_sums, values, strict=True):
             total.index_add_(0, indices[:, :size].flatten(), value.flatten())
-        sums[:, rows, columns] += added.reshape(-1, *parts[0].shape[1:])
+        sums[:, rows, columns] += block_sums.reshape(-1, *crops[0].shape[1:])
     assert sums is not None  # each image has a group
     return sums[:-1] / sums[-1]
 
 
-def _gather_pixels(image: Tensor, places: Tensor) -> Tensor:
-    """Return the pixels (C, *places) of an image (C, Y, X) at flat indices."""
-    channels = [channel.flatten().index_select(0, places.flatten()) for channel in image]
-    return torch.stack(channels).reshape(-1, *places.shape)
+def _gather_pixels(image: Tensor, indices: Tensor) -> Tensor:
+    """Return the pixels (C, *indices) of an image (C, Y, X) at flat indices."""
+    channels = [channel.flatten().index_select(0, indices.flatten()) for channel in image]
+    return torch.stack(channels).reshape(-1, *indices.shape)
 
 
 def filter_camera_noise(
@@ -547,16 +549,16 @@ def draw_noise_sample(noise: CameraNoise, size: tuple[int, int], rng: torch.Gene
 
 
 def _filter_pyramid(
-    image: Tensor, sample: Tensor, guide: Tensor | None, fraction: float, sizes: int
+    image: Tensor, sample: Tensor, guide: Tensor | None, fraction: float, levels: int
 ) -> tuple[Tensor, Tensor]:
-    """Filter components (3, Y, X) at `sizes` levels, the coarsest first: mean and variance."""
-    if sizes == 1 or min(image.shape[1:]) < 2 * MIN_SIDE:
+    """Filter components (3, Y, X) at several levels, the coarsest first: mean and variance."""
+    if levels == 1 or min(image.shape[1:]) < 2 * MIN_SIDE:
         return _filter_level(image, _measure_frequency_power(sample), guide, fraction)
     size = tuple(image.shape[1:])
     coarse = halve_resolution(image)
     coarse_guide = None if guide is None else halve_resolution(guide)
     filtered_coarse, variance = _filter_pyramid(
-        coarse, halve_resolution(sample), coarse_guide, fraction, sizes - 1
+        coarse, halve_resolution(sample), coarse_guide, fraction, levels - 1
     )
     image = image + double_resolution((filtered_coarse - coarse)[:, None], size)[:, 0]
     blurred = double_resolution(halve_resolution(sample)[:, None], tuple(sample.shape[1:]))[:, 0]

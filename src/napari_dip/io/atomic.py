@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-_PART_NAME_PATTERN = re.compile(r"\.napari-dip-([0-9a-f]{12})-(\d+)-[0-9a-f]{16}\.part")
+_TEMPORARY_NAME_PATTERN = re.compile(r"\.napari-dip-([0-9a-f]{12})-(\d+)-[0-9a-f]{16}\.part")
 
 
 @contextmanager
@@ -48,22 +48,22 @@ def write_atomically(
     """
     # A folder of an unpredictable name, so that nobody can place a link there. It also takes what
     # libraries leave next to a file that they could not finish.
-    part_folder = path.with_name(make_temporary_name())
-    part_folder.mkdir(mode=0o700)
+    temporary_folder = path.with_name(make_temporary_name())
+    temporary_folder.mkdir(mode=0o700)
     try:
-        part = part_folder / "part"
-        yield part
-        _sync_files(part)
+        temporary_path = temporary_folder / "part"
+        yield temporary_path
+        _sync_files(temporary_path)
         check()
         if path.is_symlink():
             raise FileExistsError(errno.EEXIST, "a link of that name appeared meanwhile")
-        if part.is_dir():
-            _move_folder(part, path, overwrite)
+        if temporary_path.is_dir():
+            _move_folder(temporary_path, path, overwrite)
         else:
-            _move_file(part, path, overwrite)
+            _move_file(temporary_path, path, overwrite)
         _sync_folder(path.parent)
     finally:
-        shutil.rmtree(part_folder, ignore_errors=True)
+        shutil.rmtree(temporary_folder, ignore_errors=True)
 
 
 def make_temporary_name() -> str:
@@ -72,10 +72,10 @@ def make_temporary_name() -> str:
 
 
 def is_abandoned(name: str) -> bool:
-    """Return whether a name is that of a part whose process on this computer has ended."""
+    """Return whether a temporary name is that of a process of this computer that has ended."""
     import psutil
 
-    match = _PART_NAME_PATTERN.fullmatch(name)
+    match = _TEMPORARY_NAME_PATTERN.fullmatch(name)
     return (
         match is not None
         and match[1] == _identify_computer()
@@ -92,24 +92,24 @@ def _identify_computer() -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
 
-def _move_file(part: Path, path: Path, overwrite: bool) -> None:
+def _move_file(temporary_path: Path, path: Path, overwrite: bool) -> None:
     """Move a file; without `overwrite`, only if no other appeared there in the meantime."""
     if overwrite:
         with suppress(FileNotFoundError):
-            os.chmod(part, path.lstat().st_mode & 0o777)
-        os.replace(part, path)
+            os.chmod(temporary_path, path.lstat().st_mode & 0o777)
+        os.replace(temporary_path, path)
         return
     try:
-        os.link(part, path)
+        os.link(temporary_path, path)
     except FileExistsError:
         raise
     except OSError:  # the file system has no hard links
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, "a file of that name appeared meanwhile") from None
-        os.replace(part, path)
+        os.replace(temporary_path, path)
 
 
-def _move_folder(part: Path, path: Path, overwrite: bool) -> None:
+def _move_folder(temporary_path: Path, path: Path, overwrite: bool) -> None:
     """Move a folder; remove an earlier one after that."""
     earlier = path.with_name(make_temporary_name().replace(".part", ".earlier"))
     is_replaced = os.path.lexists(path)
@@ -118,7 +118,7 @@ def _move_folder(part: Path, path: Path, overwrite: bool) -> None:
             raise FileExistsError
         if is_replaced:
             os.rename(path, earlier)
-        os.rename(part, path)
+        os.rename(temporary_path, path)
     except OSError as error:
         with suppress(OSError):
             os.rename(earlier, path)
@@ -129,9 +129,13 @@ def _move_folder(part: Path, path: Path, overwrite: bool) -> None:
     shutil.rmtree(earlier, ignore_errors=True)
 
 
-def _sync_files(part: Path) -> None:
+def _sync_files(temporary_path: Path) -> None:
     """Sync a file, or all files in a folder, so that a crash after the move leaves no empty one."""
-    paths = (entry for entry in part.rglob("*") if entry.is_file()) if part.is_dir() else (part,)
+    paths = (
+        (entry for entry in temporary_path.rglob("*") if entry.is_file())
+        if temporary_path.is_dir()
+        else (temporary_path,)
+    )
     for path in paths:
         with path.open("rb+") as file:
             os.fsync(file.fileno())

@@ -165,10 +165,10 @@ def make_plane_spec(source: ImageSpec, shape: tuple[int, ...]) -> ImageSpec:
     """
     plane_axes = [source.axes.index(axis) for axis in "YX"]
     extra_axes = len(shape) - len(plane_axes)
-    scale = source.scale and (*[1.0] * extra_axes, *(source.scale[place] for place in plane_axes))
+    scale = source.scale and (*[1.0] * extra_axes, *(source.scale[index] for index in plane_axes))
     units = source.units and (
         *["pixel"] * extra_axes,
-        *(source.units[place] for place in plane_axes),
+        *(source.units[index] for index in plane_axes),
     )
     axes = "CYX"[-len(shape) :]
     return ImageSpec(
@@ -233,24 +233,24 @@ def guess_axes(shape: tuple[int, ...], *, rgb: bool = False) -> str:
 
 def normalise_unit(written: str) -> str:
     """Convert a file's spelling of a unit to this package's name; keep unknown units unchanged."""
-    unit = _ESCAPE_PATTERN.sub(_unescape_letter, written).strip()
+    unit = _ESCAPE_PATTERN.sub(_unescape_character, written).strip()
     return _UNIT_ALIASES.get(unit, _UNIT_ALIASES.get(unit.lower(), unit))
 
 
-def _unescape_letter(escaped: re.Match[str]) -> str:
-    letter = chr(int(escaped[1], 16))
-    return letter if letter.isprintable() else escaped[0]
+def _unescape_character(escaped: re.Match[str]) -> str:
+    character = chr(int(escaped[1], 16))
+    return character if character.isprintable() else escaped[0]
 
 
 def escape_unit(name: str) -> str:
     """Write a unit in ASCII as ImageJ does, with other letters as four hexadecimal digits."""
     # ImageJ, too, drops higher code points
-    letters = (character for character in name if character <= "\uffff")
+    characters = (character for character in name if character <= "\uffff")
     return "".join(
-        letter
-        if letter.isprintable() and letter.isascii() and letter != "\\"
-        else f"\\u{ord(letter):04x}"
-        for letter in letters
+        character
+        if character.isprintable() and character.isascii() and character != "\\"
+        else f"\\u{ord(character):04x}"
+        for character in characters
     )
 
 
@@ -321,21 +321,23 @@ class OmeMetadata:
         return options
 
     def _planes(self, axes: str, sizes: Mapping[str, int], channels: int) -> list[dict[str, str]]:
-        planes_per_input, rest = divmod(sizes.get("Z", 1), self.counts[1])
-        if rest or self.counts != (channels, self.counts[1], sizes.get("T", 1)):
+        planes_per_input, remainder = divmod(sizes.get("Z", 1), self.counts[1])
+        if remainder or self.counts != (channels, self.counts[1], sizes.get("T", 1)):
             return []
-        values = dict(self.planes)
-        outer = [axis for axis in axes if axis in "CZT" and not axes.endswith("YX" + axis)]
-        entries = []
-        for index in product(*(range(sizes[axis]) for axis in outer)):
-            indices = dict(zip(outer, index, strict=True))
+        attributes_by_plane = dict(self.planes)
+        outer_axes = [axis for axis in axes if axis in "CZT" and not axes.endswith("YX" + axis)]
+        plane_attributes = []
+        for plane_index in product(*(range(sizes[axis]) for axis in outer_axes)):
+            indices = dict(zip(outer_axes, plane_index, strict=True))
             depth = indices.get("Z", 0) // planes_per_input
-            attributes = dict(values.get((indices.get("C", 0), depth, indices.get("T", 0)), ()))
+            attributes = dict(
+                attributes_by_plane.get((indices.get("C", 0), depth, indices.get("T", 0)), ())
+            )
             if planes_per_input > 1:
                 for key in ("PositionZ", "PositionZUnit"):
                     attributes.pop(key, None)
-            entries.append(attributes)
-        return entries
+            plane_attributes.append(attributes)
+        return plane_attributes
 
 
 def read_ome(xml: str) -> OmeMetadata:
@@ -381,8 +383,10 @@ def list_ome_pixels(xml: str) -> list[dict[str, Any]]:
 
 def list_ome_files(xml: str) -> set[str]:
     """List the files that hold planes of an image, by its OME-XML, which may be malformed."""
-    coded = re.findall(r"""FileName\s*=\s*(?:"([^"]*)"|'([^']*)')""", xml)
-    return {html.unescape(item or other) for item, other in coded} - {""}
+    matches = re.findall(r"""FileName\s*=\s*(?:"([^"]*)"|'([^']*)')""", xml)
+    return {
+        html.unescape(double_quoted or single_quoted) for double_quoted, single_quoted in matches
+    } - {""}
 
 
 def count_ome_planes(xml: str) -> int:

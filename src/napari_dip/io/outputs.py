@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_dip.errors import Refusal
 
 #: Offset of the locked byte on Windows, which lets nobody else read it: beyond all content.
-_BYTE = 2**30
+_WINDOWS_LOCK_OFFSET = 2**30
 #: Maximum bytes read from a lock file, which names one process.
 _MAX_LOCK_BYTES = 1000
 #: Maximum number of attempts to lock a file that others keep removing. After that, the file system
@@ -55,11 +55,11 @@ class OutputLock:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._place = find_lock_path(path)
+        self._lock_path = find_lock_path(path)
         self._handle = -1
         for _ in range(_MAX_LOCK_ATTEMPTS):
             try:
-                handle = os.open(self._place, _LOCK_FLAGS | os.O_CREAT, 0o666)
+                handle = os.open(self._lock_path, _LOCK_FLAGS | os.O_CREAT, 0o666)
             except OSError:
                 return
             try:
@@ -69,7 +69,7 @@ class OutputLock:
             except OSError:
                 os.close(handle)
                 return
-            if _is_at(handle, self._place):  # not a file that its last owner has just removed
+            if _is_at(handle, self._lock_path):  # not a file that its last owner has just removed
                 self._handle = handle
                 with suppress(OSError):
                     os.ftruncate(handle, 0)
@@ -87,7 +87,7 @@ class OutputLock:
         """Release the lock; a second call does nothing."""
         handle, self._handle = self._handle, -1
         if handle >= 0:
-            _release_lock_file(handle, self._place)
+            _release_lock_file(handle, self._lock_path)
 
 
 def check_unlocked(path: str | os.PathLike[str]) -> None:
@@ -106,17 +106,17 @@ def check_unlocked(path: str | os.PathLike[str]) -> None:
     os.close(handle)
 
 
-def remove_if_free(place: Path) -> None:
+def remove_if_free(lock_path: Path) -> None:
     """Remove a lock file that no running process holds."""
     with suppress(OSError):
-        handle = os.open(place, _LOCK_FLAGS)
+        handle = os.open(lock_path, _LOCK_FLAGS)
         try:
             is_free = _read_lock_owner(handle) is not None
             lock(handle)
         except OSError:
             is_free = False
-        if is_free and _is_at(handle, place):
-            _release_lock_file(handle, place)
+        if is_free and _is_at(handle, lock_path):
+            _release_lock_file(handle, lock_path)
         else:
             os.close(handle)
 
@@ -146,7 +146,7 @@ def lock(handle: int) -> None:
     if sys.platform == "win32":
         import msvcrt
 
-        os.lseek(handle, _BYTE, os.SEEK_SET)
+        os.lseek(handle, _WINDOWS_LOCK_OFFSET, os.SEEK_SET)
         try:
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
         finally:
@@ -177,20 +177,20 @@ def _make_busy_refusal(path: str | os.PathLike[str], handle: int) -> Refusal:
     return make_refusal("output-busy", path=path, process=process, host=host)
 
 
-def _is_at(handle: int, place: Path) -> bool:
+def _is_at(handle: int, lock_path: Path) -> bool:
     """Return whether an open file still has its name."""
     try:
-        return os.path.samestat(os.fstat(handle), place.lstat())
+        return os.path.samestat(os.fstat(handle), lock_path.lstat())
     except OSError:
         return False
 
 
-def _release_lock_file(handle: int, place: Path) -> None:
+def _release_lock_file(handle: int, lock_path: Path) -> None:
     """Remove and unlock the file; Windows cannot remove an open file."""
     if sys.platform == "win32":
         os.close(handle)
     with suppress(OSError):
-        place.unlink()
+        lock_path.unlink()
     if sys.platform != "win32":
         os.close(handle)
 
@@ -252,8 +252,8 @@ def check_output(
         If the name cannot be used.
     """
     output, status = stat_path(path)
-    zarr = output.suffix.lower() == FOLDER_SUFFIX and FOLDER_SUFFIX in suffixes
-    if status is not None and stat.S_ISDIR(status.st_mode) and not zarr:
+    is_zarr_result = output.suffix.lower() == FOLDER_SUFFIX and FOLDER_SUFFIX in suffixes
+    if status is not None and stat.S_ISDIR(status.st_mode) and not is_zarr_result:
         raise RefusedError("output-is-folder", path=output, suffix=suffixes[0])
     if output.name.lower().removeprefix(".ome") in suffixes:
         raise RefusedError("output-nameless", path=output, suffix=output.name.lower())
@@ -261,13 +261,13 @@ def check_output(
         code = "output-type" if suffixes == IMAGE_SUFFIXES else "output-json"
         raise RefusedError(code, path=output, suffix=output.suffix)
     is_special = status is not None and not stat.S_ISREG(status.st_mode)
-    if is_special and not (zarr and output.is_dir()):
+    if is_special and not (is_zarr_result and output.is_dir()):
         raise RefusedError("output-special", path=output)
-    if any(_is_same_or_inside(output, other) for other in inputs):
+    if any(_is_same_or_inside(output, input_path) for input_path in inputs):
         raise RefusedError("output-is-input", path=output)
     if os.path.lexists(output) and not overwrite:
         raise RefusedError("output-exists", path=output)
-    if zarr:
+    if is_zarr_result:
         _check_zarr(output, status)
     target = resolve_target(output)
     _check_folder(target.parent, status is not None, output, bytes_needed)
@@ -317,15 +317,15 @@ def check_unmoved(target: Path) -> None:
         raise FailedError("output-moved", path=target.parent)
 
 
-def _is_same_or_inside(path: Path, other: str | os.PathLike[str]) -> bool:
+def _is_same_or_inside(path: Path, other_path: str | os.PathLike[str]) -> bool:
     """Return whether two paths are the same file, or one lies inside the other."""
     with suppress(OSError, ValueError):
-        if os.path.lexists(path) and os.path.samefile(path, other):
+        if os.path.lexists(path) and os.path.samefile(path, other_path):
             return True
-        real_path, other_path = os.path.realpath(path), os.path.realpath(other)
-        if os.path.isdir(other_path) and real_path.startswith(other_path + os.sep):
+        real_path, real_other_path = os.path.realpath(path), os.path.realpath(other_path)
+        if os.path.isdir(real_other_path) and real_path.startswith(real_other_path + os.sep):
             return True
-        return os.path.isdir(real_path) and other_path.startswith(real_path + os.sep)
+        return os.path.isdir(real_path) and real_other_path.startswith(real_path + os.sep)
     return False
 
 
@@ -338,8 +338,8 @@ def _check_zarr(path: Path, status: os.stat_result | None) -> None:
         raise RefusedError("folder-is-file", path=path)
     if status is not None and any(path.iterdir()) and not is_zarr(path):
         raise RefusedError("zarr-foreign", path=path)
-    if status is not None and (other := find_foreign_file(path)):
-        raise RefusedError("zarr-shared", path=path, other=other)
+    if status is not None and (foreign_file := find_foreign_file(path)):
+        raise RefusedError("zarr-shared", path=path, other=foreign_file)
 
 
 def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -> None:
@@ -347,14 +347,14 @@ def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -
     if not folder.is_dir():
         raise RefusedError("output-folder-missing", folder=path.parent)
     try:
-        trial = folder / make_temporary_name()
-        trial.touch(exist_ok=False)
-        trial.unlink()
+        probe = folder / make_temporary_name()
+        probe.touch(exist_ok=False)
+        probe.unlink()
         if replaces and not os.access(path, os.W_OK):
             raise PermissionError(13, "the file that is there may not be changed")
-        free = shutil.disk_usage(folder).free
+        free_bytes = shutil.disk_usage(folder).free
     except OSError as error:
         raise RefusedError(make_folder_refusal(folder, error)) from None
-    if free < bytes_needed:
-        why = f"{bytes_needed / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free"
+    if free_bytes < bytes_needed:
+        why = f"{bytes_needed / 1e6:.1f} MB are needed and {free_bytes / 1e6:.1f} MB are free"
         raise RefusedError("output-full", folder=folder, why=why)

@@ -93,7 +93,9 @@ def find_free_path(folder: str | os.PathLike[str], name: str, suffix: str = "") 
     suffix : str
         Added to the name.
     """
-    stem = "".join(letter if letter.isalnum() or letter in " ._-" else "-" for letter in name)
+    stem = "".join(
+        character if character.isalnum() or character in " ._-" else "-" for character in name
+    )
     stem = stem.strip(" .") or "-"
     path, number = Path(folder) / f"{stem}{suffix}", 2
     while os.path.lexists(path):
@@ -137,7 +139,7 @@ def make_save_refusal(path: str | os.PathLike[str], error: Exception) -> Refusal
     return make_refusal(code, path=path, why=describe_write_error(error))
 
 
-def make_folder(place: Path, *, parents: bool = False) -> None:
+def make_folder(folder: Path, *, parents: bool = False) -> None:
     """Create a folder for results; keep an existing folder.
 
     Raises
@@ -146,9 +148,9 @@ def make_folder(place: Path, *, parents: bool = False) -> None:
         If it cannot be created.
     """
     try:
-        place.mkdir(parents=parents, exist_ok=True)
+        folder.mkdir(parents=parents, exist_ok=True)
     except OSError as error:
-        raise RefusedError(make_folder_refusal(place, error)) from None
+        raise RefusedError(make_folder_refusal(folder, error)) from None
 
 
 def make_folder_refusal(folder: str | os.PathLike[str], error: OSError) -> Refusal:
@@ -161,8 +163,8 @@ def make_folder_refusal(folder: str | os.PathLike[str], error: OSError) -> Refus
 
 def describe_write_error(error: Exception) -> str:
     """Describe a write error, also where the error itself has no text."""
-    silent = isinstance(error, OSError) and not error.strerror
-    return "the disk did not take it" if silent else describe_exception(error)
+    has_no_text = isinstance(error, OSError) and not error.strerror
+    return "the disk did not take it" if has_no_text else describe_exception(error)
 
 
 def stat_path(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
@@ -200,9 +202,9 @@ def _suggest_local_path(address: str) -> str:
     """Return a hint on what to use instead of a URL."""
     from urllib.request import url2pathname  # imports all of HTTP
 
-    parts = urlsplit(address)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return f"Give the path itself: '{make_printable(url2pathname(parts.path))}'."
+    url = urlsplit(address)
+    if url.scheme == "file" and url.netloc in ("", "localhost"):
+        return f"Give the path itself: '{make_printable(url2pathname(url.path))}'."
     return "Download it, or mount the place where it lies, and give the path of the file."
 
 
@@ -419,25 +421,27 @@ def expand_input_paths(
     files: dict[str, Path] = {}
     notes: list[Note] = []
     results_folder = os.path.realpath(results)
-    patterns = [os.fspath(item) for item in inputs]
+    patterns = [os.fspath(match) for match in inputs]
     if not patterns:
         raise RefusedError("batch-none")
     for pattern in patterns:
         # a file may have such a name, too
         if _GLOB_CHARACTERS & set(pattern) and not os.path.lexists(pattern):
             matches = sorted(Path(path) for path in glob.glob(pattern, recursive=True))
-            matches = [item for item in matches if _is_image(item) or not item.is_dir()]
+            matches = [match for match in matches if _is_image(match) or not match.is_dir()]
         else:
-            place, status = stat_path(pattern)
-            if status is None or not place.is_dir() or _is_image(place):
-                files.setdefault(os.path.realpath(place), place)
+            input_path, status = stat_path(pattern)
+            if status is None or not input_path.is_dir() or _is_image(input_path):
+                files.setdefault(os.path.realpath(input_path), input_path)
                 continue
-            matches, remaining = _list_folder_images(place)
-            if remaining:
-                notes.append(make_note("files-skipped", count=remaining, folder=pattern))
+            matches, skipped_count = _list_folder_images(input_path)
+            if skipped_count:
+                notes.append(make_note("files-skipped", count=skipped_count, folder=pattern))
         if not matches:
             raise RefusedError("batch-empty", pattern=pattern)
-        input_paths = [item for item in matches if os.path.realpath(item.parent) != results_folder]
+        input_paths = [
+            match for match in matches if os.path.realpath(match.parent) != results_folder
+        ]
         if not input_paths:
             raise RefusedError("batch-among", folder=results)
         for input_path in input_paths:

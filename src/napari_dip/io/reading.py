@@ -79,13 +79,13 @@ def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpe
     RefusedError
         If the file is missing, truncated or of an unknown format, or its header is implausible.
     """
-    place, size, reader = _find_reader(path)
-    with convert_parser_errors(place):
-        spec: ImageSpec = reader.read_spec(place, axes.upper() if axes else None)
+    file_path, size, reader = _find_reader(path)
+    with convert_parser_errors(file_path):
+        spec: ImageSpec = reader.read_spec(file_path, axes.upper() if axes else None)
     if size and spec.pixels * np.dtype(spec.dtype).itemsize > _MAX_COMPRESSION_RATIO * size:
         sizes = " × ".join(str(side) for side in spec.shape)
         why = f"its header states {sizes} pixels, but it holds {size} bytes"
-        raise RefusedError("file-broken", path=place, why=why)
+        raise RefusedError("file-broken", path=file_path, why=why)
     return spec
 
 
@@ -111,10 +111,12 @@ def read_pixels(spec: ImageSpec) -> AnyArray:
     """
     if spec.path is None:
         raise ValueError(f"'{spec.name}' does not come from a file.")
-    place, _, reader = _find_reader(spec.path)
-    with convert_parser_errors(place):
+    file_path, _, reader = _find_reader(spec.path)
+    with convert_parser_errors(file_path):
         is_sliced = reader in _SLICED
-        raw = reader.open_image(place)[...] if is_sliced else reader.read_pixels(place, spec)
+        raw = (
+            reader.open_image(file_path)[...] if is_sliced else reader.read_pixels(file_path, spec)
+        )
     pixels = _check_unchanged(_drop_alpha(raw, spec), spec)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
@@ -140,17 +142,17 @@ def open_pixels(spec: ImageSpec) -> MemoryMappedImage | LazyImage | AnyArray:
         If the file is damaged, or changed since its header was read.
     """
     assert spec.path is not None
-    place, _, reader = _find_reader(spec.path)
+    file_path, _, reader = _find_reader(spec.path)
     if reader in _SLICED:
-        image: LazyImage = reader.open_image(place)
+        image: LazyImage = reader.open_image(file_path)
         return _check_unchanged(image, spec)
-    with convert_parser_errors(place):
-        location = tiff.locate_pixels(place) if reader is tiff else None
+    with convert_parser_errors(file_path):
+        location = tiff.locate_pixels(file_path) if reader is tiff else None
         if location is None or location.shape != spec.shape or location.dtype.name != spec.dtype:
             return read_pixels(spec)
         if location.offset is not None:
             return MemoryMappedImage(
-                path=place,
+                path=file_path,
                 offset=location.offset,
                 shape=location.shape,
                 stored_dtype=location.dtype.str,
@@ -178,16 +180,16 @@ class _TemporaryFolder:
 
 def _find_reader(path: str | os.PathLike[str]) -> tuple[Path, int, ModuleType]:
     """Return a path, the bytes of its file (0: a Zarr folder) and the module that reads it."""
-    place, status = stat_path(path)
-    if status is not None and stat.S_ISDIR(status.st_mode) and is_zarr(place):
-        return place, 0, zarr
-    place, size = check_readable_file(path)
-    with convert_parser_errors(place), place.open("rb") as file:
-        start = file.read(8)
+    file_path, status = stat_path(path)
+    if status is not None and stat.S_ISDIR(status.st_mode) and is_zarr(file_path):
+        return file_path, 0, zarr
+    file_path, size = check_readable_file(path)
+    with convert_parser_errors(file_path), file_path.open("rb") as file:
+        first_bytes = file.read(8)
     for magic, reader in _READERS.items():
-        if start.startswith(magic):
-            return place, size, reader
-    raise RefusedError("file-type", path=place, why="it starts like none of them")
+        if first_bytes.startswith(magic):
+            return file_path, size, reader
+    raise RefusedError("file-type", path=file_path, why="it starts like none of them")
 
 
 def _check_unchanged(pixels: PixelsT, spec: ImageSpec) -> PixelsT:

@@ -1,4 +1,4 @@
-"""Hold images on the disk that are read region by region, without loading them whole."""
+"""Define images on the disk that are sliced like arrays, without loading them whole."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_dip.io.arrays import AnyArray
 
 #: Maximum bytes in memory while all pixels of an image are iterated.
-CHUNK = 2**26
+MAX_CHUNK_BYTES = 2**26
 #: Errors that parsers raise for an unexpected header. Their messages name variables, so users do
 #: not get them; the same holds for messages of Python itself.
 _PARSER_ERRORS = (
@@ -74,15 +74,15 @@ class MemoryMappedImage:
         """Number of axes."""
         return len(self.shape)
 
-    def __getitem__(self, place: Any) -> AnyArray:
+    def __getitem__(self, region: Any) -> AnyArray:
         """Return a copy of a region."""
         mapped = np.memmap(self.path, self.stored_dtype, "r", self.offset, self.shape)
-        return np.array(mapped[place], dtype=self.dtype)
+        return np.array(mapped[region], dtype=self.dtype)
 
-    def __setitem__(self, place: Any, pixels: npt.ArrayLike) -> None:
+    def __setitem__(self, region: Any, pixels: npt.ArrayLike) -> None:
         """Write a region."""
         mapped = np.memmap(self.path, self.stored_dtype, "r+", self.offset, self.shape)
-        mapped[place] = pixels
+        mapped[region] = pixels
 
     def make_memmap(self, mode: Literal["r", "r+"] = "r") -> np.memmap[Any, Any]:
         """Return all pixels as a memory-mapped array."""
@@ -122,7 +122,7 @@ class LazyImage:
         """Number of axes."""
         return len(self.shape)
 
-    def __getitem__(self, place: Any) -> AnyArray:
+    def __getitem__(self, region: Any) -> AnyArray:
         """Return the pixels of a region.
 
         Raises
@@ -131,7 +131,7 @@ class LazyImage:
             If the file, or a chunk of it, is damaged.
         """
         with convert_parser_errors(self.path):
-            return np.asarray(self.fetch(place), self.dtype)
+            return np.asarray(self.fetch(region), self.dtype)
 
 
 def refuse_broken(path: Path, why: str) -> RefusedError:
@@ -173,29 +173,29 @@ def create_mapped_image(
     path.unlink(missing_ok=True)  # never write through a link
     try:
         with path.open("xb") as file:
-            _reserve(file, prod(shape) * dtype.itemsize)
+            _allocate_bytes(file, prod(shape) * dtype.itemsize)
     except OSError:
         path.unlink(missing_ok=True)
         raise
     return MemoryMappedImage(path=path, offset=0, shape=shape, stored_dtype=dtype.str)
 
 
-def _reserve(file: IO[bytes], count: int) -> None:
+def _allocate_bytes(file: IO[bytes], byte_count: int) -> None:
     """Allocate bytes now: on a full disk, a write into a mapped hole kills the process."""
-    reserve = getattr(os, "posix_fallocate", None)  # not on macOS and Windows
-    if reserve is not None:
+    allocate = getattr(os, "posix_fallocate", None)  # not on macOS and Windows
+    if allocate is not None:
         try:
-            reserve(file.fileno(), 0, count)
+            allocate(file.fileno(), 0, byte_count)
             return
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # unsupported by the disk
                 raise
-    for first in range(0, count, CHUNK):
-        file.write(bytes(min(CHUNK, count - first)))
+    for start in range(0, byte_count, MAX_CHUNK_BYTES):
+        file.write(bytes(min(MAX_CHUNK_BYTES, byte_count - start)))
 
 
 def iter_chunks(image: Any) -> Iterator[AnyArray]:
-    """Iterate over all pixels in order, in chunks of at most `CHUNK` bytes where possible.
+    """Iterate over all pixels in order, in chunks of `MAX_CHUNK_BYTES` at most where possible.
 
     Parameters
     ----------
@@ -205,13 +205,13 @@ def iter_chunks(image: Any) -> Iterator[AnyArray]:
 
 
 def _iter_outer_chunks(
-    image: Any, shape: tuple[int, ...], outer: tuple[int, ...]
+    image: Any, shape: tuple[int, ...], outer_indices: tuple[int, ...]
 ) -> Iterator[AnyArray]:
     row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * image.dtype.itemsize
-    if row_bytes > CHUNK and len(shape) > 1:
-        for number in range(shape[0]):
-            yield from _iter_outer_chunks(image, shape[1:], (*outer, number))
+    if row_bytes > MAX_CHUNK_BYTES and len(shape) > 1:
+        for index in range(shape[0]):
+            yield from _iter_outer_chunks(image, shape[1:], (*outer_indices, index))
         return
-    row_count = max(1, CHUNK // max(1, row_bytes))
-    for first in range(0, shape[0], row_count):
-        yield np.ascontiguousarray(image[(*outer, slice(first, first + row_count))])
+    row_count = max(1, MAX_CHUNK_BYTES // max(1, row_bytes))
+    for start in range(0, shape[0], row_count):
+        yield np.ascontiguousarray(image[(*outer_indices, slice(start, start + row_count))])

@@ -175,8 +175,8 @@ def _write_file(path: Path, write: Callable[[IO[bytes]], object], overwrite: boo
     """Write a file atomically; convert OSError to `FailedError`."""
     try:
         with (
-            write_atomically(resolve_folder(path), overwrite=overwrite) as part,
-            part.open("x+b") as file,
+            write_atomically(resolve_folder(path), overwrite=overwrite) as temporary_path,
+            temporary_path.open("x+b") as file,
         ):
             write(file)
     except OSError as error:
@@ -216,11 +216,11 @@ def _make_plain_options(
 ) -> dict[str, Any]:
     options: dict[str, Any] = {"metadata": {"axes": axes, "napari_dip": text}}
     if "X" in sizes and "Y" in sizes:
-        (across, unit), (down, _) = sizes["X"], sizes["Y"]
+        (width, unit), (height, _) = sizes["X"], sizes["Y"]
         meters = get_unit_meters(unit)
         resolution_unit = "INCH" if unit == "inch" else "CENTIMETER" if meters else "NONE"
         factor = meters * 100 if meters and unit != "inch" else 1.0
-        options["resolution"] = (1 / (across * factor), 1 / (down * factor))
+        options["resolution"] = (1 / (width * factor), 1 / (height * factor))
         options["resolutionunit"] = resolution_unit
     return options
 
@@ -256,7 +256,7 @@ def _make_ome_options(
 
 #: Shape of a chunk in pixels, 4 MB in single precision: one plane, or four of a stack, so that a
 #: viewer can show a plane without decompressing many others.
-_PLANE, _STACK = (1, 1024, 1024), (4, 512, 512)
+_PLANE_CHUNK, _STACK_CHUNK = (1, 1024, 1024), (4, 512, 512)
 #: Maximum side of a plane of the coarsest level, which viewers show at once.
 _MAX_COARSEST_SIDE = 256
 #: Maximum ratio of voxel depth to width up to which the depth is halved along with the plane.
@@ -313,8 +313,10 @@ def write_zarr(
     try:
         with write_atomically(
             target, overwrite=overwrite, check=partial(_check_replaceable, target, overwrite)
-        ) as part:
-            _write_levels(part, pixels, sizes, provenance, get_ome_version(like), origin or {})
+        ) as temporary_path:
+            _write_levels(
+                temporary_path, pixels, sizes, provenance, get_ome_version(like), origin or {}
+            )
     except OSError as error:
         raise FailedError(make_save_refusal(path, error)) from error
     return path
@@ -326,8 +328,8 @@ class _ReorderedImage:
     def __init__(self, image: Any, axes: str) -> None:
         self._image = image
         self._axis_order = [axes.index(axis) for axis in "TCSZYX" if axis in axes]
-        self.axes = "".join(axes[place] for place in self._axis_order).replace("S", "C")
-        self.shape = tuple(int(image.shape[place]) for place in self._axis_order)
+        self.axes = "".join(axes[index] for index in self._axis_order).replace("S", "C")
+        self.shape = tuple(int(image.shape[index]) for index in self._axis_order)
         self.dtype = np.dtype(image.dtype).newbyteorder("=")
 
     def __getitem__(self, region: tuple[slice, ...]) -> AnyArray:
@@ -338,7 +340,7 @@ class _ReorderedImage:
 
 
 def _write_levels(
-    part: Path,
+    folder: Path,
     image: _ReorderedImage,
     sizes: Mapping[str, tuple[float, str]],
     provenance: dict[str, Any],
@@ -348,20 +350,20 @@ def _write_levels(
     import zarr
 
     axes = image.axes
-    finest = [sizes.get(axis, (1.0, "pixel"))[0] for axis in axes]
+    finest_sizes = [sizes.get(axis, (1.0, "pixel"))[0] for axis in axes]
     units = {
         axis: unit
         for axis, (_, unit) in sizes.items()
         if axis in axes and get_unit_symbol(unit) and unit != "pixel"
     }
-    group = zarr.open_group(part, mode="w-", zarr_format=FORMATS[version])
-    levels, level = [finest], _create_level(group, 0, image.shape, image, version)
+    group = zarr.open_group(folder, mode="w-", zarr_format=FORMATS[version])
+    levels, level = [finest_sizes], _create_level(group, 0, image.shape, image, version)
     for region in _iter_chunk_regions(level):
         level[region] = image[region]
     while max(level.shape[-2:]) > _MAX_COARSEST_SIDE:
-        steps = _choose_level_factors(axes, level.shape, levels[-1], deep="Z" in units)
-        levels.append([size * step for size, step in zip(levels[-1], steps, strict=True)])
-        level = _write_coarser_level(group, len(levels) - 1, level, steps, image, version)
+        factors = _choose_level_factors(axes, level.shape, levels[-1], halves_depth="Z" in units)
+        levels.append([size * factor for size, factor in zip(levels[-1], factors, strict=True)])
+        level = _write_coarser_level(group, len(levels) - 1, level, factors, image, version)
     name = str(provenance.get("source", "image"))
     first_pixel = [origin.get(axis, 0.0) for axis in axes]
     multiscales = _build_multiscales(axes, levels, units, name, version, first_pixel)
@@ -400,14 +402,14 @@ def _build_multiscales(
     datasets = []
     for number, sizes in enumerate(levels):
         # the first pixel of a coarser level is centred on the pixels that it averages
-        shifted = [
-            start + (size - finest) / 2
-            for start, size, finest in zip(origin, sizes, levels[0], strict=True)
+        translation = [
+            first_pixel + (size - finest_size) / 2
+            for first_pixel, size, finest_size in zip(origin, sizes, levels[0], strict=True)
         ]
-        steps: list[dict[str, Any]] = [{"type": "scale", "scale": list(sizes)}]
-        if any(shifted):
-            steps.append({"type": "translation", "translation": shifted})
-        datasets.append({"path": str(number), "coordinateTransformations": steps})
+        transforms: list[dict[str, Any]] = [{"type": "scale", "scale": list(sizes)}]
+        if any(translation):
+            transforms.append({"type": "translation", "translation": translation})
+        datasets.append({"path": str(number), "coordinateTransformations": transforms})
     fields: dict[str, Any] = {
         "name": name,
         "axes": axis_fields,
@@ -428,7 +430,7 @@ def _create_level(
 
     axes = image.axes
     planes = shape[axes.index("Z")] if "Z" in axes else 1
-    chunks_by_axis = dict(zip("ZYX", _STACK if planes > 1 else _PLANE, strict=True))
+    chunks_by_axis = dict(zip("ZYX", _STACK_CHUNK if planes > 1 else _PLANE_CHUNK, strict=True))
     options: dict[str, Any] = (
         {
             "compressors": Blosc("zstd", 3, Blosc.SHUFFLE),
@@ -454,28 +456,35 @@ def _create_level(
 
 
 def _write_coarser_level(
-    group: Any, number: int, above: Any, steps: list[int], image: _ReorderedImage, version: str
+    group: Any,
+    number: int,
+    finer_level: Any,
+    factors: list[int],
+    image: _ReorderedImage,
+    version: str,
 ) -> Any:
-    """Write a level of block means of the level above."""
-    shape = tuple(-(-side // step) for side, step in zip(above.shape, steps, strict=True))
+    """Write a level of block means of the next finer one."""
+    shape = tuple(
+        -(-side // factor) for side, factor in zip(finer_level.shape, factors, strict=True)
+    )
     coarse_level = _create_level(group, number, shape, image, version)
     for region in _iter_chunk_regions(coarse_level):
-        fine = tuple(
-            slice(side_slice.start * step, min(side, side_slice.stop * step))
-            for side_slice, step, side in zip(region, steps, above.shape, strict=True)
+        fine_region = tuple(
+            slice(side_slice.start * factor, min(side, side_slice.stop * factor))
+            for side_slice, factor, side in zip(region, factors, finer_level.shape, strict=True)
         )
-        means = _average_blocks(above[fine], steps)
+        means = _average_blocks(finer_level[fine_region], factors)
         coarse_level[region] = np.rint(means) if image.dtype.kind in "iu" else means
     return coarse_level
 
 
-def _average_blocks(pixels: AnyArray, steps: list[int]) -> FloatArray:
+def _average_blocks(pixels: AnyArray, factors: list[int]) -> FloatArray:
     """Return block means; blocks at the far border may be smaller."""
     averaged = pixels.astype(np.float64)
-    for axis, step in enumerate(steps):
-        if step > 1:
-            starts = np.arange(0, averaged.shape[axis], step)
-            counts = np.minimum(step, averaged.shape[axis] - starts)
+    for axis, factor in enumerate(factors):
+        if factor > 1:
+            starts = np.arange(0, averaged.shape[axis], factor)
+            counts = np.minimum(factor, averaged.shape[axis] - starts)
             sums = np.add.reduceat(averaged, starts, axis=axis)
             averaged = sums / counts.reshape(
                 [-1 if index == axis else 1 for index in range(averaged.ndim)]
@@ -484,26 +493,29 @@ def _average_blocks(pixels: AnyArray, steps: list[int]) -> FloatArray:
 
 
 def _choose_level_factors(
-    axes: str, shape: tuple[int, ...], sizes: list[float], *, deep: bool
+    axes: str, shape: tuple[int, ...], sizes: list[float], *, halves_depth: bool
 ) -> list[int]:
     """Return the factors of the next level: halve the plane, and the depth of isotropic voxels."""
     width = sizes[-1]
-    steps = [1] * (len(axes) - 2) + [2 if side > 1 else 1 for side in shape[-2:]]
+    factors = [1] * (len(axes) - 2) + [2 if side > 1 else 1 for side in shape[-2:]]
     if "Z" in axes:
         z_axis = axes.index("Z")
-        if deep and shape[z_axis] > 1 and sizes[z_axis] <= _MAX_ISOTROPIC_RATIO * width:
-            steps[z_axis] = 2
-    return steps
+        if halves_depth and shape[z_axis] > 1 and sizes[z_axis] <= _MAX_ISOTROPIC_RATIO * width:
+            factors[z_axis] = 2
+    return factors
 
 
 def _iter_chunk_regions(array: Any) -> Iterator[tuple[slice, ...]]:
     """Iterate over the regions of an array's chunks."""
     for corner in product(
-        *(range(0, side, step) for side, step in zip(array.shape, array.chunks, strict=True))
+        *(
+            range(0, side, chunk_side)
+            for side, chunk_side in zip(array.shape, array.chunks, strict=True)
+        )
     ):
         yield tuple(
-            slice(start, min(side, start + step))
-            for start, side, step in zip(corner, array.shape, array.chunks, strict=True)
+            slice(start, min(side, start + chunk_side))
+            for start, side, chunk_side in zip(corner, array.shape, array.chunks, strict=True)
         )
 
 

@@ -95,7 +95,7 @@ def test_each_level_halves_the_plane_and_says_where_it_lies(cells: Path) -> None
 
 
 def test_regions_are_read_without_the_whole(cells: Path, monkeypatch) -> None:
-    monkeypatch.setattr("napari_dip.io.regions.CHUNK", 5000)
+    monkeypatch.setattr("napari_dip.io.regions.MAX_CHUNK_BYTES", 5000)
     opened = open_pixels(read_spec(cells))
     assert not isinstance(opened, np.ndarray)
     assert np.array_equal(opened[1:3, 10:20, 5], draw_stack()[1:3, 10:20, 5])

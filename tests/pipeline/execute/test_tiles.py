@@ -194,6 +194,6 @@ def test_a_picture_on_the_disk_is_saved_as_one_in_memory(tmp_path: Path, name: s
 
 
 def test_going_through_an_image_gives_its_bytes_in_order(monkeypatch) -> None:
-    monkeypatch.setattr("napari_dip.io.regions.CHUNK", 500)
+    monkeypatch.setattr("napari_dip.io.regions.MAX_CHUNK_BYTES", 500)
     image = np.arange(5 * 7 * 11, dtype=np.uint16).reshape(5, 7, 11)
     assert b"".join(part.tobytes() for part in iter_chunks(image)) == image.tobytes()

@@ -162,7 +162,7 @@ def iterate_smooth_deconvolution(
 
 
 def _iterate_accelerated(
-    update: Callable[[Tensor], Tensor], image: Tensor, least: Tensor
+    update: Callable[[Tensor], Tensor], image: Tensor, min_image: Tensor
 ) -> Iterator[Tensor]:
     """Yield the images of endless steps, with momentum from the agreement of the last two."""
     previous, change, last_change = image, None, None
@@ -170,7 +170,7 @@ def _iterate_accelerated(
         extrapolated = image
         if change is not None and last_change is not None:
             momentum = _compute_momentum(change, last_change)
-            extrapolated = (image + momentum * (image - previous)).clamp(min=least)
+            extrapolated = (image + momentum * (image - previous)).clamp(min=min_image)
         previous, image = image, update(extrapolated)
         last_change, change = change, image - extrapolated
         yield image
@@ -196,10 +196,10 @@ def compute_bending_gradient(image: Tensor, corner: float) -> tuple[Tensor, Tens
         a separable quadratic upper bound that touches the sum at `image`.
     """
     pairs = tuple(combinations_with_replacement(range(2, image.ndim), 2))
-    counts = [1.0 if first == second else 2.0 for first, second in pairs]
+    counts = [1.0 if axis == other_axis else 2.0 for axis, other_axis in pairs]
     bends = [
-        _compute_forward_difference(_compute_forward_difference(image, first), second)
-        for first, second in pairs
+        _compute_forward_difference(_compute_forward_difference(image, axis), other_axis)
+        for axis, other_axis in pairs
     ]
     squares = sum(
         (count * bend.square() for count, bend in zip(counts, bends, strict=True)),
@@ -207,16 +207,16 @@ def compute_bending_gradient(image: Tensor, corner: float) -> tuple[Tensor, Tens
     )
     steepness = squares.rsqrt()
     gradient, curvature = torch.zeros_like(image), torch.zeros_like(image)
-    for (first, second), count, bend in zip(pairs, counts, bends, strict=True):
+    for (axis, other_axis), count, bend in zip(pairs, counts, bends, strict=True):
         gradient += count * _compute_backward_difference(
-            _compute_backward_difference(bend * steepness, second, -1), first, -1
+            _compute_backward_difference(bend * steepness, other_axis, -1), axis, -1
         )
         # the absolute weights of a second difference sum to 4
         curvature += (
             4
             * count
             * _compute_backward_difference(
-                _compute_backward_difference(steepness, second, 1), first, 1
+                _compute_backward_difference(steepness, other_axis, 1), axis, 1
             )
         )
     return gradient, curvature
@@ -244,8 +244,8 @@ def _compute_forward_difference(image: Tensor, axis: int) -> Tensor:
     return torch.diff(image, dim=axis, append=image.narrow(axis, -1, 1))
 
 
-def _compute_backward_difference(steps: Tensor, axis: int, sign: int) -> Tensor:
+def _compute_backward_difference(differences: Tensor, axis: int, sign: int) -> Tensor:
     """Apply the adjoint of a forward difference (sign -1), or its absolute weights (sign 1)."""
-    inner = steps.narrow(axis, 0, steps.shape[axis] - 1)
-    zeros = torch.zeros_like(steps.narrow(axis, 0, 1))
+    inner = differences.narrow(axis, 0, differences.shape[axis] - 1)
+    zeros = torch.zeros_like(differences.narrow(axis, 0, 1))
     return torch.cat([zeros, inner], axis) + sign * torch.cat([inner, zeros], axis)

@@ -67,7 +67,7 @@ MIN_FREQUENCY, MAX_FREQUENCY = 0.02, 0.5
 EULER, HUBER_DELTA = 0.5772, 2.0
 #: Largest number of frequencies and iterations of the search over all candidates; iterations of the
 #: final fits.
-MAX_SEARCH_FREQUENCIES, SEARCH_STEPS, FINAL_FIT_STEPS = 1500, 40, 120
+MAX_SEARCH_FREQUENCIES, SEARCH_ITERATIONS, FINAL_FIT_ITERATIONS = 1500, 40, 120
 #: Learning rate of these fits (Adam), in units of a logarithm.
 SPECTRUM_LEARNING_RATE = 0.05
 #: Largest number of candidates in the final fits.
@@ -115,8 +115,8 @@ class KernelNetwork(nn.Module):
     sizes : tuple of int
     rng : torch.Generator
         Draws the weights and the input.
-    start : Tensor or None
-        (*sizes), initial logits; None: random.
+    initial_logits : Tensor or None
+        (*sizes); None: random.
 
     References
     ----------
@@ -124,26 +124,26 @@ class KernelNetwork(nn.Module):
     doi:10.1109/CVPR42600.2020.00340.
     """
 
-    code: Tensor
+    fixed_input: Tensor
 
     def __init__(
-        self, sizes: tuple[int, ...], rng: torch.Generator, start: Tensor | None = None
+        self, sizes: tuple[int, ...], rng: torch.Generator, initial_logits: Tensor | None = None
     ) -> None:
         super().__init__()
         self.sizes = sizes
-        taps = int(torch.Size(sizes).numel())
-        self.register_buffer("code", torch.rand(_INPUT_UNITS, generator=rng) * _INPUT_STD)
-        first = _make_linear(_INPUT_UNITS, _HIDDEN_UNITS, rng)
-        last = _make_linear(_HIDDEN_UNITS, taps, rng)
-        if start is not None:
+        kernel_pixels = int(torch.Size(sizes).numel())
+        self.register_buffer("fixed_input", torch.rand(_INPUT_UNITS, generator=rng) * _INPUT_STD)
+        hidden_layer = _make_linear(_INPUT_UNITS, _HIDDEN_UNITS, rng)
+        output_layer = _make_linear(_HIDDEN_UNITS, kernel_pixels, rng)
+        if initial_logits is not None:
             with torch.no_grad():
-                last.weight.zero_()
-                last.bias.copy_(start.flatten())
-        self.layers = nn.Sequential(first, nn.ReLU6(), last)
+                output_layer.weight.zero_()
+                output_layer.bias.copy_(initial_logits.flatten())
+        self.layers = nn.Sequential(hidden_layer, nn.ReLU6(), output_layer)
 
     def forward(self) -> Tensor:
         """Return the logits (*sizes)."""
-        return self.layers(self.code).reshape(self.sizes)  # type: ignore[no-any-return]
+        return self.layers(self.fixed_input).reshape(self.sizes)  # type: ignore[no-any-return]
 
 
 class GaussianKernel(nn.Module):
@@ -203,13 +203,13 @@ class MotionKernel(nn.Module):
 
     def forward(self) -> Tensor:
         """Return the kernel (*sizes)."""
-        along = self.positions * self.log_length.exp()
+        positions = self.positions * self.log_length.exp()
         height, width = self.sizes[-2:]
-        down = along[:, None] * self.angle.sin() - _compute_middle_offsets(
-            height, along
+        offset_y = positions[:, None] * self.angle.sin() - _compute_middle_offsets(
+            height, positions
         )  # (points, height)
-        right = along[:, None] * self.angle.cos() - _compute_middle_offsets(width, along)
-        plane = (1 - down.abs()).clamp(min=0).T @ (1 - right.abs()).clamp(min=0)
+        offset_x = positions[:, None] * self.angle.cos() - _compute_middle_offsets(width, positions)
+        plane = (1 - offset_y.abs()).clamp(min=0).T @ (1 - offset_x.abs()).clamp(min=0)
         return _embed_in_volume(plane / plane.sum(), self.sizes)
 
     def figures(self) -> dict[str, tuple[float, ...]]:
@@ -237,17 +237,17 @@ class DefocusKernel(nn.Module):
     def forward(self) -> Tensor:
         """Return the kernel (*sizes)."""
         radius = self.log_radius.exp()
-        within = (torch.arange(_DISC_SAMPLES, device=radius.device) + 0.5) / _DISC_SAMPLES - 0.5
-        down, right = (
-            (_compute_middle_offsets(size, radius)[:, None] + within).flatten()
+        samples = (torch.arange(_DISC_SAMPLES, device=radius.device) + 0.5) / _DISC_SAMPLES - 0.5
+        offset_y, offset_x = (
+            (_compute_middle_offsets(size, radius)[:, None] + samples).flatten()
             for size in self.sizes[-2:]
         )
-        distance = (down[:, None] ** 2 + right**2).sqrt()
-        covered = ((radius - distance) * _DISC_SAMPLES + 0.5).clamp(
+        distance = (offset_y[:, None] ** 2 + offset_x**2).sqrt()
+        coverage = ((radius - distance) * _DISC_SAMPLES + 0.5).clamp(
             0, 1
         )  # with an edge of one sample
         height, width = self.sizes[-2:]
-        plane = covered.reshape(height, _DISC_SAMPLES, width, _DISC_SAMPLES).mean((1, 3))
+        plane = coverage.reshape(height, _DISC_SAMPLES, width, _DISC_SAMPLES).mean((1, 3))
         return _embed_in_volume(plane / plane.sum(), self.sizes)
 
     def figures(self) -> dict[str, tuple[float, ...]]:
@@ -275,11 +275,11 @@ def _embed_in_volume(plane: Tensor, sizes: tuple[int, ...]) -> Tensor:
     return depth[:, None, None] * plane
 
 
-def _make_linear(before: int, after: int, rng: torch.Generator) -> nn.Linear:
+def _make_linear(in_features: int, out_features: int, rng: torch.Generator) -> nn.Linear:
     """Return a linear layer with torch's initialisation, drawn from `rng` alone."""
-    layer = make_without_init(nn.Linear, before, after)
+    layer = make_without_init(nn.Linear, in_features, out_features)
     for values in layer.parameters():
-        nn.init.uniform_(values, -1 / sqrt(before), 1 / sqrt(before), generator=rng)
+        nn.init.uniform_(values, -1 / sqrt(in_features), 1 / sqrt(in_features), generator=rng)
     return layer
 
 
@@ -309,11 +309,11 @@ def estimate_kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
     image = measurement.mean(1, keepdim=True)
     scales = max(0, ceil(2 * log2(size / MIN_KERNEL_SIDE)))
     kernel = None
-    edge = INITIAL_EDGE_WEIGHT
+    edge_weight = INITIAL_EDGE_WEIGHT
     for scale in range(scales, -1, -1):
         factor = sqrt(0.5) ** scale
         side = max(3, int(size * factor) | 1)
-        shape = [max(8, round(count * factor)) for count in image.shape[2:]]
+        shape = [max(8, round(length * factor)) for length in image.shape[2:]]
         coarse = image
         if scale:
             coarse = F.interpolate(image, size=shape, mode="bicubic", antialias=True)
@@ -323,34 +323,33 @@ def estimate_kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
             else _resize_kernel(_centre_kernel(kernel), side)
         )
         for _ in range(ITERATIONS_PER_SCALE):
-            sharp = _restore_l0_gradient(coarse, kernel, edge)
+            sharp = _restore_l0_gradient(coarse, kernel, edge_weight)
             kernel = _estimate_kernel(sharp, coarse, side)
-            edge = max(edge / EDGE_WEIGHT_DECAY, MIN_EDGE_WEIGHT)
+            edge_weight = max(edge_weight / EDGE_WEIGHT_DECAY, MIN_EDGE_WEIGHT)
     assert kernel is not None
     return _centre_kernel(kernel)
 
 
-def _restore_l0_gradient(image: Tensor, kernel: Tensor, edge: float) -> Tensor:
+def _restore_l0_gradient(image: Tensor, kernel: Tensor, edge_weight: float) -> Tensor:
     """Return an image of few edges that explains a blurred one, by half-quadratic splitting."""
     margin = kernel.shape[-1]
     padded = _extend_periodically(image, margin)
     grid = padded.shape[2:]
     blur = _compute_transfer_function(kernel, grid)
-    along = torch.zeros(3, 3, device=image.device, dtype=image.dtype)
-    along[1, 0], along[1, 1] = 1.0, -1.0  # the difference along X
-    steps = [_compute_transfer_function(item, grid) for item in (along.T.contiguous(), along)]
-    data = blur.conj() * torch.fft.rfft2(padded)
-    power, roughness = blur.abs() ** 2, sum(step.abs() ** 2 for step in steps)
-    sharp, coupling = padded, 2 * edge
+    stencil = torch.zeros(3, 3, device=image.device, dtype=image.dtype)
+    stencil[1, 0], stencil[1, 1] = 1.0, -1.0  # the difference along X
+    derivatives = [_compute_transfer_function(s, grid) for s in (stencil.T.contiguous(), stencil)]
+    data_spectrum = blur.conj() * torch.fft.rfft2(padded)
+    blur_power, gradient_power = blur.abs() ** 2, sum(d.abs() ** 2 for d in derivatives)
+    sharp, coupling = padded, 2 * edge_weight
     while coupling < MAX_COUPLING:
         spectrum = torch.fft.rfft2(sharp)
-        slopes = [torch.fft.irfft2(step * spectrum, s=grid) for step in steps]
-        is_edge = sum(slope**2 for slope in slopes) >= edge / coupling
-        edges = [torch.fft.rfft2(slope * is_edge) for slope in slopes]
-        pulled = sum(item.conj() * part for item, part in zip(steps, edges, strict=True))
-        sharp = torch.fft.irfft2(
-            (data + coupling * pulled) / (power + coupling * roughness), s=grid
-        )
+        gradients = [torch.fft.irfft2(d * spectrum, s=grid) for d in derivatives]
+        is_edge = sum(gradient**2 for gradient in gradients) >= edge_weight / coupling
+        edges = [torch.fft.rfft2(gradient * is_edge) for gradient in gradients]
+        divergence = sum(d.conj() * edge for d, edge in zip(derivatives, edges, strict=True))
+        target = data_spectrum + coupling * divergence
+        sharp = torch.fft.irfft2(target / (blur_power + coupling * gradient_power), s=grid)
         coupling *= 2
     return sharp[..., margin:-margin, margin:-margin]
 
@@ -375,40 +374,40 @@ def _estimate_kernel(sharp: Tensor, image: Tensor, side: int) -> Tensor:
     return kernel / total if float(total) > 0 else _make_initial_kernel(side).to(image)
 
 
-def _solve_fista(own: Tensor, target: Tensor) -> Tensor:
+def _solve_fista(autocorrelation: Tensor, target: Tensor) -> Tensor:
     """Solve for a kernel >= 0 by accelerated projected gradients (Beck and Teboulle 2009).
 
     Parameters
     ----------
-    own : Tensor
+    autocorrelation : Tensor
         (Y, X), autocorrelation of the sharp edges, lag zero first.
     target : Tensor
         (side, side), cross-correlation of sharp and blurred edges.
     """
     side = len(target)
-    wide = 2 * side
-    lags = torch.arange(1 - side, side, device=own.device)
-    few = own.new_zeros(wide, wide)
-    down, right = (lags % count for count in own.shape)
-    few[lags[:, None] % wide, lags % wide] = own[down[:, None], right]
+    size = 2 * side
+    lags = torch.arange(1 - side, side, device=autocorrelation.device)
+    cropped = autocorrelation.new_zeros(size, size)
+    rows, columns = (lags % length for length in autocorrelation.shape)
+    cropped[lags[:, None] % size, lags % size] = autocorrelation[rows[:, None], columns]
     # lags beyond half the image wrap around, which can make the spectrum negative
-    spectrum = torch.fft.rfft2(few).real.clamp(min=0)
-    bound = float(spectrum.max()) + KERNEL_WEIGHT
+    spectrum = torch.fft.rfft2(cropped).real.clamp(min=0)
+    lipschitz_bound = float(spectrum.max()) + KERNEL_WEIGHT
 
-    def slope(kernel: Tensor) -> Tensor:
+    def compute_gradient(kernel: Tensor) -> Tensor:
         blurred = torch.fft.irfft2(
-            torch.fft.rfft2(kernel, s=(wide, wide)) * spectrum, s=(wide,) * 2
+            torch.fft.rfft2(kernel, s=(size, size)) * spectrum, s=(size,) * 2
         )
         gradient: Tensor = blurred[:side, :side] + KERNEL_WEIGHT * kernel - target
         return gradient
 
-    kernel = ahead = target.clamp(min=0) / bound
-    pace = 1.0
+    kernel = extrapolated = target.clamp(min=0) / lipschitz_bound
+    momentum = 1.0
     for _ in range(FISTA_ITERATIONS):
-        moved = (ahead - slope(ahead) / bound).clamp(min=0)
-        faster = (1 + sqrt(1 + 4 * pace**2)) / 2
-        ahead = moved + (pace - 1) / faster * (moved - kernel)
-        kernel, pace = moved, faster
+        updated = (extrapolated - compute_gradient(extrapolated) / lipschitz_bound).clamp(min=0)
+        next_momentum = (1 + sqrt(1 + 4 * momentum**2)) / 2
+        extrapolated = updated + (momentum - 1) / next_momentum * (updated - kernel)
+        kernel, momentum = updated, next_momentum
     return kernel
 
 
@@ -416,11 +415,11 @@ def _centre_kernel(kernel: Tensor) -> Tensor:
     """Shift the centre of mass to the middle by whole pixels."""
     size = kernel.shape[-1]
     offsets = torch.arange(size, device=kernel.device, dtype=kernel.dtype) - size // 2
-    down = round(float((kernel.sum(1) * offsets).sum()))
-    right = round(float((kernel.sum(0) * offsets).sum()))
-    moved = F.pad(kernel, (size, size, size, size))
-    moved = moved[size + down : 2 * size + down, size + right : 2 * size + right]
-    centred: Tensor = moved / moved.sum()
+    shift_y = round(float((kernel.sum(1) * offsets).sum()))
+    shift_x = round(float((kernel.sum(0) * offsets).sum()))
+    shifted = F.pad(kernel, (size, size, size, size))
+    shifted = shifted[size + shift_y : 2 * size + shift_y, size + shift_x : 2 * size + shift_x]
+    centred: Tensor = shifted / shifted.sum()
     return centred
 
 
@@ -467,16 +466,16 @@ def _make_border_taper(image: Tensor, margin: int) -> Tensor:
 
 def _compute_gradients(image: Tensor) -> tuple[Tensor, Tensor]:
     """Return differences along Y and X, of the image's size; 0 in the last row and column."""
-    down = torch.diff(image, dim=2, append=image[:, :, -1:])
-    right = torch.diff(image, dim=3, append=image[..., -1:])
-    return down, right
+    gradient_y = torch.diff(image, dim=2, append=image[:, :, -1:])
+    gradient_x = torch.diff(image, dim=3, append=image[..., -1:])
+    return gradient_y, gradient_x
 
 
 def _compute_transfer_function(kernel: Tensor, grid: torch.Size) -> Tensor:
     """Return the transfer function of a kernel whose origin is its middle pixel."""
-    wide = F.pad(kernel, (0, grid[1] - kernel.shape[1], 0, grid[0] - kernel.shape[0]))
+    padded = F.pad(kernel, (0, grid[1] - kernel.shape[1], 0, grid[0] - kernel.shape[0]))
     shift = (-(kernel.shape[0] // 2), -(kernel.shape[1] // 2))
-    transfer: Tensor = torch.fft.rfft2(torch.roll(wide, shift, (0, 1)))
+    transfer: Tensor = torch.fft.rfft2(torch.roll(padded, shift, (0, 1)))
     return transfer
 
 
@@ -509,19 +508,19 @@ def find_most_likely_blur(
     ).long()
     subset = subset.to(frequency.device)
     candidates = []
-    for make in blurs:
-        blur = make().to(measurement.device)
+    for make_blur in blurs:
+        blur = make_blur().to(measurement.device)
         search_indices = indices[subset]
         with torch.no_grad():
             spectrum = _compute_blur_power(blur, grid, search_indices)
-        fit_input = _SpectrumModel(power[:, subset], frequency[subset], noise_variance)
-        candidates.append((fit_input.fit(spectrum.clone, SEARCH_STEPS), blur))
+        model = _SpectrumModel(power[:, subset], frequency[subset], noise_variance)
+        candidates.append((model.fit(spectrum.clone, SEARCH_ITERATIONS), blur))
     candidates.sort(key=lambda pair: pair[0])
     best: tuple[float, nn.Module] | None = None
     for _, blur in candidates[:MAX_FINAL_CANDIDATES]:
-        fit_input = _SpectrumModel(power, frequency, noise_variance)
-        spectrum_of = partial(_compute_blur_power, blur, grid, indices)
-        loss = fit_input.fit(spectrum_of, FINAL_FIT_STEPS, list(blur.parameters()))
+        model = _SpectrumModel(power, frequency, noise_variance)
+        compute_spectrum = partial(_compute_blur_power, blur, grid, indices)
+        loss = model.fit(compute_spectrum, FINAL_FIT_ITERATIONS, list(blur.parameters()))
         if best is None or loss < best[0]:
             best = (loss, blur)
     assert best is not None
@@ -535,12 +534,12 @@ class _SpectrumModel:
         self._log_power = power.clamp(min=1e-30).log() + EULER  # (C, K)
         self._log_frequency = frequency.log()
         self._log_noise = noise_variance.clamp(min=1e-30).log()[:, None]
-        low = self._log_frequency < log(0.08)
-        level = (self._log_power + SPECTRUM_EXPONENT * self._log_frequency)[:, low].mean(
-            1, keepdim=True
-        )
+        is_low_frequency = self._log_frequency < log(0.08)
+        level = (self._log_power + SPECTRUM_EXPONENT * self._log_frequency)[
+            :, is_low_frequency
+        ].mean(1, keepdim=True)
         self.level = level.clone().requires_grad_()
-        self.fall = torch.full_like(level, SPECTRUM_EXPONENT).requires_grad_()
+        self.exponent = torch.full_like(level, SPECTRUM_EXPONENT).requires_grad_()
         self.floor = self._log_noise.clone().requires_grad_()
 
     def loss(self, spectrum: Tensor) -> Tensor:
@@ -551,50 +550,51 @@ class _SpectrumModel:
         spectrum : Tensor
             (K), squared modulus of the blur's transfer function.
         """
-        fit_input = self.level - self.fall * self._log_frequency + spectrum.clamp(min=1e-12).log()
-        residual = self._log_power - torch.logaddexp(fit_input, self.floor)
-        fit = nn.functional.huber_loss(
+        log_scene_power = self.level - self.exponent * self._log_frequency
+        log_scene_power = log_scene_power + spectrum.clamp(min=1e-12).log()
+        residual = self._log_power - torch.logaddexp(log_scene_power, self.floor)
+        negative_log_likelihood = nn.functional.huber_loss(
             residual, torch.zeros_like(residual), delta=HUBER_DELTA, reduction="mean"
         )
-        prior_penalty = ((self.fall - SPECTRUM_EXPONENT) / SPECTRUM_EXPONENT_STD) ** 2 / 2
+        prior_penalty = ((self.exponent - SPECTRUM_EXPONENT) / SPECTRUM_EXPONENT_STD) ** 2 / 2
         prior_penalty = prior_penalty + ((self.floor - self._log_noise) / LOG_NOISE_STD) ** 2 / 2
-        return fit + PRIOR_WEIGHT * prior_penalty.mean()
+        return negative_log_likelihood + PRIOR_WEIGHT * prior_penalty.mean()
 
     def fit(
         self,
         spectrum: Callable[[], Tensor],
-        steps: int,
+        iterations: int,
         blur: Sequence[nn.Parameter] = (),
     ) -> float:
         """Fit the scene, and the blur's parameters if there are any; return the final loss."""
-        adam = Adam([self.level, self.fall, self.floor, *blur], lr=SPECTRUM_LEARNING_RATE)
+        optimizer = Adam([self.level, self.exponent, self.floor, *blur], lr=SPECTRUM_LEARNING_RATE)
         with torch.enable_grad():
-            for step in range(steps):
-                adam.param_groups[0]["lr"] = SPECTRUM_LEARNING_RATE * (1 - step / steps)
-                adam.zero_grad()
+            for iteration in range(iterations):
+                decay = 1 - iteration / iterations
+                optimizer.param_groups[0]["lr"] = SPECTRUM_LEARNING_RATE * decay
+                optimizer.zero_grad()
                 loss = self.loss(spectrum())
                 loss.backward()
-                adam.step()
+                optimizer.step()
         return float(loss.detach())
 
 
 def _compute_periodogram(measurement: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return power (C, K), frequencies (K,) and their flat indices (K,) in the half-plane."""
     height, width = measurement.shape[2:]
-    like = measurement
-    taper = torch.hann_window(height, periodic=False, device=like.device)[:, None]
-    taper = taper * torch.hann_window(width, periodic=False, device=like.device)
-    mean = (like[0] * taper).sum((1, 2), keepdim=True) / taper.sum()
-    power = torch.fft.rfft2((like[0] - mean) * taper).abs() ** 2 / (taper**2).sum()
-    down = torch.fft.fftfreq(height, device=like.device)[:, None]
-    right = torch.fft.rfftfreq(width, device=like.device)
-    frequency = (down**2 + right**2).sqrt()
+    taper = torch.hann_window(height, periodic=False, device=measurement.device)[:, None]
+    taper = taper * torch.hann_window(width, periodic=False, device=measurement.device)
+    mean = (measurement[0] * taper).sum((1, 2), keepdim=True) / taper.sum()
+    power = torch.fft.rfft2((measurement[0] - mean) * taper).abs() ** 2 / (taper**2).sum()
+    frequency_y = torch.fft.fftfreq(height, device=measurement.device)[:, None]
+    frequency_x = torch.fft.rfftfreq(width, device=measurement.device)
+    frequency = (frequency_y**2 + frequency_x**2).sqrt()
     in_range = (frequency > MIN_FREQUENCY) & (frequency < MAX_FREQUENCY)
     return power[:, in_range], frequency[in_range], in_range.flatten().nonzero()[:, 0]
 
 
-def _compute_blur_power(blur: nn.Module, grid: tuple[int, ...], places: Tensor) -> Tensor:
+def _compute_blur_power(blur: nn.Module, grid: tuple[int, ...], indices: Tensor) -> Tensor:
     """Return the squared modulus of a kernel's transfer function at some frequencies (K,)."""
     kernel: Tensor = blur()
     power: Tensor = torch.fft.rfft2(kernel, s=grid).abs() ** 2
-    return power.flatten()[places]
+    return power.flatten()[indices]

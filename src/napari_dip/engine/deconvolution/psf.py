@@ -379,8 +379,8 @@ def _shift_subpixel(psf: Tensor, axis: int, pixels: float) -> Tensor:
     frequencies = torch.fft.rfftfreq(size, dtype=psf.dtype, device=psf.device)
     phase = torch.polar(torch.ones_like(frequencies), -2 * pi * pixels * frequencies)
     spectrum = torch.fft.rfft(psf, dim=axis) * phase.reshape(-1, *(1,) * (psf.ndim - 1 - axis))
-    moved: Tensor = torch.fft.irfft(spectrum, n=size, dim=axis)
-    return moved.clamp(min=0)
+    shifted: Tensor = torch.fft.irfft(spectrum, n=size, dim=axis)
+    return shifted.clamp(min=0)
 
 
 def _crop_to_light(psf: Tensor) -> Tensor:

@@ -293,7 +293,7 @@ class FitState:
         fraction = LOSS_TOLERANCE_FRACTION * (losses[0] - min(losses[:-1]))
         if self.trainer.has_validation_input:
             return fraction
-        changes = [abs(after - before) for before, after in pairwise(losses)]
+        changes = [abs(loss - previous_loss) for previous_loss, loss in pairwise(losses)]
         return min(fraction, MAX_FLUCTUATION_FACTOR * median(changes))
 
     def _list_validation_losses(self) -> list[float]:

@@ -227,9 +227,9 @@ class EagerTrainStep:
             fidelity = (
                 term.refit_fidelity if batch.uses_validation_pixels else None
             ) or term.fidelity
-            loss_of_pixel = fidelity(prediction, target) * weight  # (B, C, *size)
-            count = (weight.sum() * loss_of_pixel.shape[1]).clamp(min=1)
-            loss = loss + loss_of_pixel.sum() / count
+            pixel_loss = fidelity(prediction, target) * weight  # (B, C, *size)
+            count = (weight.sum() * pixel_loss.shape[1]).clamp(min=1)
+            loss = loss + pixel_loss.sum() / count
             with torch.no_grad():  # comparable with the validation loss
                 deviance = (
                     deviance + (term.comparison_loss(prediction, measured) * weight).sum() / count
@@ -451,8 +451,8 @@ def list_batch_tensors(batch: TrainingBatch) -> list[Tensor]:
 def clone_batch(batch: TrainingBatch) -> TrainingBatch:
     """Return a copy of a batch in new tensors."""
 
-    def clone_all(part: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(tensor.clone() for tensor in part)
+    def clone_all(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(tensor.clone() for tensor in tensors)
 
     return batch._replace(
         network_input=batch.network_input.clone(),

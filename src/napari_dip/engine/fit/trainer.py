@@ -58,8 +58,8 @@ class OutputAverage:
         """Add the valid pixels of an estimate."""
         mean = estimate.mean.detach()
         valid = torch.ones_like(mean[:, :1]) if sample.output_mask is None else sample.output_mask
-        added = valid * mean, valid * mean**2, valid
-        for total, addend in zip(self._sums.values(), added, strict=True):
+        addends = valid * mean, valid * mean**2, valid
+        for total, addend in zip(self._sums.values(), addends, strict=True):
             total.mul_(self._decay).add_(addend, alpha=1 - self._decay)
 
     def get_network(self) -> nn.Module:
@@ -197,22 +197,22 @@ class Trainer:
         self.uses_validation_pixels = False
         self.has_validation_input = prior.make_validation_input() is not None
         self.reveals_validation = prior.reveals_validation
-        like = problem.terms[0].measurement
-        self._rng = torch.Generator(like.device).manual_seed(seed)
+        measurement = problem.terms[0].measurement
+        self._rng = torch.Generator(measurement.device).manual_seed(seed)
         learned = [weight for term in problem.terms for weight in term.operator.parameters()]
         groups = [{"params": list(prior.net.parameters())}, {"params": learned}]
-        make = schedule.optimizer or (
+        make_optimizer = schedule.optimizer or (
             make_capturable_adam if is_graph_capturable(problem, schedule) else make_adam
         )
-        self._optimizer = make([group for group in groups if group["params"]])
-        uses_bfloat16 = schedule.uses_bfloat16 and has_fast_bfloat16(like.device)
+        self._optimizer = make_optimizer([group for group in groups if group["params"]])
+        uses_bfloat16 = schedule.uses_bfloat16 and has_fast_bfloat16(measurement.device)
         self.train_step = make_train_step(
             problem, prior, schedule, self._optimizer, uses_bfloat16=uses_bfloat16
         )
         self._weights = [*prior.net.parameters(), *learned]
-        self._shape = (*like.shape[:2], *prior.grid)
-        self._average = make_average(prior, self._shape, schedule.average_decay, like)
-        self._loss = like.new_zeros(())
+        self._shape = (*measurement.shape[:2], *prior.grid)
+        self._average = make_average(prior, self._shape, schedule.average_decay, measurement)
+        self._loss = measurement.new_zeros(())
         self._steps_since_loss_read = 0
 
     @property

@@ -68,13 +68,13 @@ class NoiseVariance:
         """Return the mean over the measurements."""
         return self._map(lambda item: item.mean(0, keepdim=True))
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> NoiseVariance:
+    def _map(self, convert: Callable[[Tensor], Tensor]) -> NoiseVariance:
         """Return the variance with each coefficient changed."""
         return NoiseVariance(
-            gain=change(self.gain),
-            intercept=change(self.intercept),
-            floor=change(self.floor),
-            square=None if self.square is None else change(self.square),
+            gain=convert(self.gain),
+            intercept=convert(self.intercept),
+            floor=convert(self.floor),
+            square=None if self.square is None else convert(self.square),
         )
 
     @classmethod

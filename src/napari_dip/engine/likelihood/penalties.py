@@ -171,13 +171,16 @@ class _PostprocessedIdentity(Operator):
 
 
 def make_temporal_term(
-    before: PreviousFrame, scale: float, weight: float, postprocess: Callable[[Estimate], Estimate]
+    previous_frame: PreviousFrame,
+    scale: float,
+    weight: float,
+    postprocess: Callable[[Estimate], Estimate],
 ) -> Term:
     """Return a term that penalises differences from the previous frame, without validation pixels.
 
     Parameters
     ----------
-    before : PreviousFrame
+    previous_frame : PreviousFrame
     scale : float, > 0
         Difference above which the loss saturates, such as the noise's standard deviation in
         network units.
@@ -208,17 +211,17 @@ def make_temporal_term(
         return weight * squared / (1 + squared)
 
     return Term(
-        measurement=before.image,
+        measurement=previous_frame.image,
         operator=_PostprocessedIdentity(postprocess),
         fidelity=loss,
         comparison_loss=_compute_zero_likelihood,
-        training_weight=before.valid,
-        validation_mask=torch.zeros_like(before.valid),
-        refit_weight=before.valid,
+        training_weight=previous_frame.valid,
+        validation_mask=torch.zeros_like(previous_frame.valid),
+        refit_weight=previous_frame.valid,
     )
 
 
-def smooth_temporally(estimate: Estimate, before: PreviousFrame, weight: float) -> Estimate:
+def smooth_temporally(estimate: Estimate, previous_frame: PreviousFrame, weight: float) -> Estimate:
     """Return the average of an estimate and the previous frame, weighted by their variances.
 
     The variance of the previous frame is raised by the change since then. That is the mean squared
@@ -231,14 +234,14 @@ def smooth_temporally(estimate: Estimate, before: PreviousFrame, weight: float) 
     ----------
     estimate : Estimate
         Returned unchanged if it has no variance.
-    before : PreviousFrame
+    previous_frame : PreviousFrame
     weight : float
         Relative weight of the previous frame; 0: no smoothing.
     """
     if estimate.log_variance is None:
         return estimate
     variance = estimate.log_variance.exp()
-    difference = before.image - estimate.mean
+    difference = previous_frame.image - estimate.mean
     pool = AVERAGE_POOLS[difference.ndim - 2]
     patch = pool(
         difference**2,
@@ -247,10 +250,10 @@ def smooth_temporally(estimate: Estimate, before: PreviousFrame, weight: float) 
         padding=CHANGE_PATCH_SIDE // 2,
         count_include_pad=False,
     )
-    change = (patch - variance - before.variance).clamp(min=0)
-    pull_weight = weight * before.valid * variance
-    previous_variance = before.variance + change
-    fraction = pull_weight / (pull_weight + previous_variance).clamp(min=1e-30)
+    change = (patch - variance - previous_frame.variance).clamp(min=0)
+    previous_weight = weight * previous_frame.valid * variance
+    previous_variance = previous_frame.variance + change
+    fraction = previous_weight / (previous_weight + previous_variance).clamp(min=1e-30)
     std = (1 - fraction) * variance.sqrt() + fraction * previous_variance.sqrt()
     return Estimate(estimate.mean + fraction * difference, 2 * std.clamp(min=1e-6).log())
 

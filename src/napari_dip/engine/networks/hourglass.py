@@ -72,37 +72,37 @@ class Hourglass(nn.Module):
         self.dims = dims
         self.is_normalised = is_normalised
 
-        def layer(before: int, after: int, size: int = 3) -> nn.Sequential:
-            parts: list[nn.Module] = [make_convolution(dims, before, after, size, rng)]
+        def make_layer(in_width: int, out_width: int, size: int = 3) -> nn.Sequential:
+            modules: list[nn.Module] = [make_convolution(dims, in_width, out_width, size, rng)]
             if is_normalised:
-                parts.append(BATCH_NORMS[dims](after, track_running_stats=False))
-            return nn.Sequential(*parts, nn.LeakyReLU(LEAKY_SLOPE, inplace=True))
+                modules.append(BATCH_NORMS[dims](out_width, track_running_stats=False))
+            return nn.Sequential(*modules, nn.LeakyReLU(LEAKY_SLOPE, inplace=True))
 
         finest = widths[0]
         self.encoder = nn.ModuleList(
-            nn.Sequential(layer(before, after), layer(after, after))
+            nn.Sequential(make_layer(in_width, out_width), make_layer(out_width, out_width))
             if scale == 0
-            else layer(before, after)
-            for scale, (before, after) in enumerate(
+            else make_layer(in_width, out_width)
+            for scale, (in_width, out_width) in enumerate(
                 zip((in_channels, *widths), widths, strict=False)
             )
         )
-        self.middle = layer(widths[-1], widths[-1])
-        passed = [width if skip_channels is None else skip_channels for width in widths[:-1]]
+        self.middle = make_layer(widths[-1], widths[-1])
+        skip_widths = [width if skip_channels is None else skip_channels for width in widths[:-1]]
         self.skips = nn.ModuleList(
             nn.Identity()
             if skip_channels is None
-            else layer(width, skip_channels, 1)
+            else make_layer(width, skip_channels, 1)
             if skip_channels
             else nn.Identity()
             for width in widths[:-1]
         )
         self.has_skips = skip_channels != 0
         self.decoder = nn.ModuleList(
-            layer(coarser + through, finer)
-            for finer, coarser, through in zip(widths[:-1], widths[1:], passed, strict=True)
+            make_layer(coarser + skip_width, finer)
+            for finer, coarser, skip_width in zip(widths[:-1], widths[1:], skip_widths, strict=True)
         )
-        self.last = layer(finest, finest)
+        self.last = make_layer(finest, finest)
         self.head = make_convolution(dims, finest, out_channels, 1, rng)
         self.upsampling = nn.ModuleList(upsampling(dims, coarser, rng) for coarser in widths[1:])
         if preserves_variance:
@@ -154,11 +154,11 @@ class Hourglass(nn.Module):
             size = features[scale].shape[2:]
             x = self.upsampling[scale](x, size)
             if self.has_skips:
-                parts = [x, self.skips[scale](features[scale])]
-                for part in parts:
-                    if part.requires_grad:
-                        part.register_hook(_make_gradient_contiguous)
-                x = torch.cat(parts, 1)
+                branches = [x, self.skips[scale](features[scale])]
+                for branch in branches:
+                    if branch.requires_grad:
+                        branch.register_hook(_make_gradient_contiguous)
+                x = torch.cat(branches, 1)
             x = self.decoder[scale](x)
         return self.head(self.last(x))  # type: ignore[no-any-return]
 
@@ -255,19 +255,21 @@ class Decoder(nn.Module):
         dims = len(grid)
         self.grids = compute_scale_grids(grid, len(widths))
 
-        def layer(before: int, after: int) -> nn.Sequential:
+        def make_layer(in_width: int, out_width: int) -> nn.Sequential:
             return nn.Sequential(
-                make_convolution(dims, before, after, 3, rng),
-                BATCH_NORMS[dims](after, track_running_stats=False),
+                make_convolution(dims, in_width, out_width, 3, rng),
+                BATCH_NORMS[dims](out_width, track_running_stats=False),
                 nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
             )
 
-        self.first = layer(in_channels, widths[-1])
-        pairs = list(pairwise(widths))
-        self.decoder = nn.ModuleList(layer(coarser, finer) for finer, coarser in pairs)
-        self.last = layer(widths[0], widths[0])
+        self.first = make_layer(in_channels, widths[-1])
+        width_pairs = list(pairwise(widths))
+        self.decoder = nn.ModuleList(make_layer(coarser, finer) for finer, coarser in width_pairs)
+        self.last = make_layer(widths[0], widths[0])
         self.head = make_convolution(dims, widths[0], out_channels, 1, rng)
-        self.upsampling = nn.ModuleList(upsampling(dims, coarser, rng) for _, coarser in pairs)
+        self.upsampling = nn.ModuleList(
+            upsampling(dims, coarser, rng) for _, coarser in width_pairs
+        )
 
     def forward(self, network_input: Tensor) -> Tensor:
         """Map (B, in_channels, *coarsest) to (B, out_channels, *grid)."""

@@ -34,10 +34,12 @@ def compute_hourglass_receptive_field(scales: int) -> int:
     )  # pooled pixels begin on multiples of the coarsest
 
 
-def compute_tile_size(reach: int, grain: int) -> tuple[int, int]:
-    """Return halo and side of a tile for a receptive field radius, in multiples of `grain`."""
-    halo = ceil(reach / grain) * grain
-    return halo, max(ceil(MIN_CORE_SIDE / grain) * grain, MIN_CORE_MARGINS * halo)
+def compute_tile_size(receptive_field_radius: int, coarsest_stride: int) -> tuple[int, int]:
+    """Return halo and side of a tile in pixels, both multiples of the coarsest stride."""
+    halo = ceil(receptive_field_radius / coarsest_stride) * coarsest_stride
+    return halo, max(
+        ceil(MIN_CORE_SIDE / coarsest_stride) * coarsest_stride, MIN_CORE_MARGINS * halo
+    )
 
 
 def count_max_tile_pixels(pixels: int, scales: int) -> int:

@@ -59,14 +59,14 @@ class VolumeConvolution(nn.Conv3d):
 
 def _convolve_planewise(volume: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve a volume in 2-D, with its planes as a batch and neighbouring planes as channels."""
-    size, out = weight.shape[2], weight.shape[0]
+    kernel_depth, out_channels = weight.shape[2], weight.shape[0]
     planes = volume.movedim(2, 1)  # (B, Z, C, Y, X)
-    count = planes.shape[1] - size + 1
-    neighbours = torch.cat([planes[:, first : first + count] for first in range(size)], 2).flatten(
-        0, 1
-    )
-    flat = weight.transpose(1, 2).reshape(out, -1, *weight.shape[3:])
-    convolved: Tensor = F.conv2d(neighbours, flat, bias).unflatten(0, (-1, count))
+    depth = planes.shape[1] - kernel_depth + 1
+    neighbour_planes = torch.cat(
+        [planes[:, start : start + depth] for start in range(kernel_depth)], 2
+    ).flatten(0, 1)
+    plane_weight = weight.transpose(1, 2).reshape(out_channels, -1, *weight.shape[3:])
+    convolved: Tensor = F.conv2d(neighbour_planes, plane_weight, bias).unflatten(0, (-1, depth))
     return convolved.movedim(1, 2)
 
 
@@ -95,7 +95,7 @@ _CONVOLUTION_LAYERS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {
 
 
 def make_convolution(
-    dims: int, before: int, after: int, size: int, rng: torch.Generator
+    dims: int, in_channels: int, out_channels: int, kernel_size: int, rng: torch.Generator
 ) -> nn.Conv2d | nn.Conv3d:
     """Return a convolution with reflecting border and weights drawn from `rng` alone.
 
@@ -103,14 +103,14 @@ def make_convolution(
     """
     layer = make_without_init(
         _CONVOLUTION_LAYERS[dims],
-        before,
-        after,
-        size,
-        padding=size // 2,
-        padding_mode="reflect" if size > 1 else "zeros",
+        in_channels,
+        out_channels,
+        kernel_size,
+        padding=kernel_size // 2,
+        padding_mode="reflect" if kernel_size > 1 else "zeros",
     )
     nn.init.kaiming_uniform_(layer.weight, a=sqrt(5), generator=rng)  # torch's own default
-    bound = 1 / sqrt(before * size**dims)
+    bound = 1 / sqrt(in_channels * kernel_size**dims)
     assert layer.bias is not None
     nn.init.uniform_(layer.bias, -bound, bound, generator=rng)
     return layer

@@ -59,8 +59,8 @@ class CameraNoise(NamedTuple):
 
     def convert_units(self, unit: float) -> CameraNoise:
         """Return the noise in other units, each `unit` times the present one."""
-        luminance, first, second = (std / unit for std in self.std)
-        return self._replace(std=(luminance, first, second))
+        luminance, first_colour, second_colour = (std / unit for std in self.std)
+        return self._replace(std=(luminance, first_colour, second_colour))
 
     def to_dict(self) -> dict[str, list[float]]:
         """Return all fields as JSON types, to four digits."""
@@ -122,8 +122,8 @@ def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics
         (N, 3, Y, X): red, green and blue, at least 16 pixels a side.
     """
     components = torch.einsum("dc,ncyx->dnyx", make_opponent_matrix().double(), planes.double())
-    cut = [cut_blocks(component, BLOCK_SIDE) for component in components]
-    means, residuals = cut[0][0], [residual for _, residual in cut]
+    component_blocks = [cut_blocks(component, BLOCK_SIDE) for component in components]
+    means, residuals = component_blocks[0][0], [residual for _, residual in component_blocks]
     energies = torch.stack([residual.square().mean((1, 2)) for residual in residuals])
     usable = (energies > MIN_BLOCK_VARIANCE).all(0).nonzero()[:, 0]
     if len(usable) < MIN_CAMERA_BLOCKS:
@@ -138,25 +138,26 @@ def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics
         *(COLOUR_VARIANCE_FACTOR * colour for colour in colours),
     )
     lag = _estimate_neighbour_correlation(residuals[0][flat])
-    low, high = LUMINANCE_CORRELATION_RANGE
-    brightness, first, second = (variance**0.5 for variance in variances)
-    lags = (min(max(lag, low), high), COLOUR_CORRELATION, COLOUR_CORRELATION)
-    return CameraNoise((brightness, first, second), lags), _compute_texture_statistics(
-        energies[0], classes, lag
-    )
+    min_lag, max_lag = LUMINANCE_CORRELATION_RANGE
+    luminance_std, first_colour_std, second_colour_std = (variance**0.5 for variance in variances)
+    lags = (min(max(lag, min_lag), max_lag), COLOUR_CORRELATION, COLOUR_CORRELATION)
+    return CameraNoise(
+        (luminance_std, first_colour_std, second_colour_std), lags
+    ), _compute_texture_statistics(energies[0], classes, lag)
 
 
 def _measure_flat_energy(
     energy: Tensor, classes: tuple[Tensor, ...], fraction: float
 ) -> tuple[float, Tensor]:
     """Return the classes' median energy of the calmest blocks, and those of the calmer half."""
-    calmest = []
+    class_energies = []
     for blocks in classes:
-        chosen = blocks[energy[blocks].argsort()[: max(3, round(fraction * len(blocks)))]]
-        calmest.append((float(energy[chosen].mean()), chosen))
-    calmest.sort(key=lambda pair: pair[0])
-    half = torch.cat([chosen for _, chosen in calmest[: len(calmest) // 2]])
-    return (calmest[len(calmest) // 2 - 1][0] + calmest[len(calmest) // 2][0]) / 2, half
+        flattest = blocks[energy[blocks].argsort()[: max(3, round(fraction * len(blocks)))]]
+        class_energies.append((float(energy[flattest].mean()), flattest))
+    class_energies.sort(key=lambda pair: pair[0])
+    flatter_half = torch.cat([blocks for _, blocks in class_energies[: len(class_energies) // 2]])
+    middle = len(class_energies) // 2
+    return (class_energies[middle - 1][0] + class_energies[middle][0]) / 2, flatter_half
 
 
 def _estimate_neighbour_correlation(residuals: Tensor) -> float:

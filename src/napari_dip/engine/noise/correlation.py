@@ -34,9 +34,9 @@ ENERGY_GRID = tuple(0.7 * 1.1**place for place in range(110))
 MIN_ENERGY_FRACTION = 0.05
 #: Least energy below which noise is white; and largest share of blocks with less energy than
 #: correlated noise: a quarter on FMD widefield.
-MAX_WHITE_ENERGY, MAX_CALM_FRACTION = 1.6, 0.3
+MAX_WHITE_ENERGY, MAX_LOW_ENERGY_FRACTION = 1.6, 0.3
 #: Grid steps below and above the noise energy that belong to it, and range of steps of texture.
-_PLACES_BELOW, _PLACES_ABOVE, _TEXTURE_PLACES = 3, 3, (5, 15)
+_GRID_STEPS_BELOW, _GRID_STEPS_ABOVE, _TEXTURE_GRID_STEPS = 3, 3, (5, 15)
 #: Initial degrees of freedom of a block, as of noise with a correlation of 0.6 at lag 1. With more,
 #: correlated noise is classified as texture in all iterations.
 INITIAL_DEGREES_OF_FREEDOM = 60.0
@@ -58,7 +58,7 @@ _MIN_LOWEST_FRACTION, _LOWEST_ENERGY_FACTOR = 0.03, 0.95
 PREDICTION_RADIUS = 2
 #: Share of the pixels of each brightness class that is used, those with the least varying
 #: neighbours; number of classes; side in pixels of the mean of that variation; fewest pixels.
-CALM_PIXEL_FRACTION, PREDICTION_BRIGHTNESS_CLASSES, CALM_WINDOW_SIDE, MIN_CALM_PIXELS = (
+FLAT_PIXEL_FRACTION, PREDICTION_BRIGHTNESS_CLASSES, FLAT_WINDOW_SIDE, MIN_FLAT_PIXELS = (
     0.2,
     4,
     9,
@@ -129,24 +129,31 @@ def measure_noise_correlation(residuals: Tensor, variance: Tensor) -> NoiseCorre
     energy = residuals.square().mean((1, 2)) / variance
     raw_y, raw_x = (covariance / variance[:, None] for covariance in compute_covariances(residuals))
     grid = torch.tensor(ENERGY_GRID, dtype=energy.dtype)
-    freedom, max_freedom = INITIAL_DEGREES_OF_FREEDOM, 0.8 * side**2
+    degrees_of_freedom, max_degrees_of_freedom = INITIAL_DEGREES_OF_FREEDOM, 0.8 * side**2
     for _ in range(_REFINEMENTS):  # degrees of freedom and correlation depend on each other
         frequencies, posterior = _fit_energy_mixture(
-            energy.clamp(ENERGY_GRID[0] / 2, 2 * ENERGY_GRID[-1]), grid, min(freedom, max_freedom)
+            energy.clamp(ENERGY_GRID[0] / 2, 2 * ENERGY_GRID[-1]),
+            grid,
+            min(degrees_of_freedom, max_degrees_of_freedom),
         )
-        cumulative_odds = frequencies.cumsum(0)
-        noise_index = _locate_noise_energy(frequencies, cumulative_odds)
-        noise_range = slice(max(0, noise_index - _PLACES_BELOW), noise_index + _PLACES_ABOVE)
-        flat, rough = (
-            posterior[:, part].sum(1)
-            for part in (noise_range, slice(*(noise_index + item for item in _TEXTURE_PLACES)))
+        cumulative_frequencies = frequencies.cumsum(0)
+        noise_index = _locate_noise_energy(frequencies, cumulative_frequencies)
+        noise_range = slice(
+            max(0, noise_index - _GRID_STEPS_BELOW), noise_index + _GRID_STEPS_ABOVE
+        )
+        flat_probability, textured_probability = (
+            posterior[:, energy_range].sum(1)
+            for energy_range in (
+                noise_range,
+                slice(*(noise_index + item for item in _TEXTURE_GRID_STEPS)),
+            )
         )
         agreement = float(frequencies[noise_range.start : noise_range.stop + 1].sum())
-        level = float((energy * flat).sum() / flat.sum())
-        lowest = _LOWEST_ENERGY_FACTOR * float(
-            grid[int((cumulative_odds >= _MIN_LOWEST_FRACTION).nonzero()[0])]
+        flat_energy = float((energy * flat_probability).sum() / flat_probability.sum())
+        lowest_energy = _LOWEST_ENERGY_FACTOR * float(
+            grid[int((cumulative_frequencies >= _MIN_LOWEST_FRACTION).nonzero()[0])]
         )
-        lowest = min(level, max(lowest, min(level, 1.0)))
+        lowest_energy = min(flat_energy, max(lowest_energy, min(flat_energy, 1.0)))
         texture_weight = min(
             1.0,
             max(
@@ -156,26 +163,35 @@ def measure_noise_correlation(residuals: Tensor, variance: Tensor) -> NoiseCorre
             ),
         )
         y, x, _ = _estimate_autocorrelation(
-            level - texture_weight * (level - lowest),
-            level,
+            flat_energy - texture_weight * (flat_energy - lowest_energy),
+            flat_energy,
             raw_y,
             raw_x,
             energy,
-            flat,
-            rough,
+            flat_probability,
+            textured_probability,
             side,
         )
-        freedom = side**2 / prod(1 + 2 * sum(v * v for v in item if v > 0.05) for item in (y, x))
+        degrees_of_freedom = side**2 / prod(
+            1 + 2 * sum(v * v for v in item if v > 0.05) for item in (y, x)
+        )
     min_y, min_x, _ = _estimate_autocorrelation(
-        lowest, level, raw_y, raw_x, energy, flat, rough, side
+        lowest_energy,
+        flat_energy,
+        raw_y,
+        raw_x,
+        energy,
+        flat_probability,
+        textured_probability,
+        side,
     )
-    first_lag = max(y[0], x[0])
-    if first_lag > _MAX_WHITE_CORRELATION and (
-        agreement < MAX_UNRELIABLE_FRACTION or first_lag > MAX_NOISE_CORRELATION
+    lag_1 = max(y[0], x[0])
+    if lag_1 > _MAX_WHITE_CORRELATION and (
+        agreement < MAX_UNRELIABLE_FRACTION or lag_1 > MAX_NOISE_CORRELATION
     ):
         no_lags = (0.0,) * len(y)
         return NoiseCorrelation(no_lags, no_lags, no_lags, no_lags, agreement, is_reliable=False)
-    if first_lag > _MAX_WHITE_CORRELATION:
+    if lag_1 > _MAX_WHITE_CORRELATION:
         confidence = min(
             1.0,
             (agreement - MAX_UNRELIABLE_FRACTION)
@@ -223,11 +239,11 @@ def measure_correlation_plane(residuals: Tensor) -> Tensor:
 def compute_band_power(along_y: Sequence[float], along_x: Sequence[float]) -> Tensor:
     """Return the power of noise of variance 1 in each DCT coefficient, (DCT_SIDE, DCT_SIDE)."""
     basis = make_dct_matrix()
-    along = []
-    for item in (along_y, along_x):
-        lags = [value if abs(value) > 0.03 else 0.0 for value in item]
-        along.append((basis @ make_correlation_matrix(lags, DCT_SIDE) @ basis.T).diagonal())
-    return along[0][:, None] * along[1][None]
+    powers = []
+    for correlation in (along_y, along_x):
+        lags = [value if abs(value) > 0.03 else 0.0 for value in correlation]
+        powers.append((basis @ make_correlation_matrix(lags, DCT_SIDE) @ basis.T).diagonal())
+    return powers[0][:, None] * powers[1][None]
 
 
 def make_correlation_matrix(lags: Sequence[float], side: int) -> Tensor:
@@ -240,26 +256,28 @@ def make_correlation_matrix(lags: Sequence[float], side: int) -> Tensor:
     return values[(index[:, None] - index).abs()]
 
 
-def _locate_noise_energy(odds: Tensor, cumulative_odds: Tensor) -> int:
+def _locate_noise_energy(frequencies: Tensor, cumulative_frequencies: Tensor) -> int:
     """Return the grid index of the noise energy: the least one if it is that of white noise.
 
     Otherwise noise is correlated or everything is texture, and single blocks may have little
     energy by chance. Then it is the energy around which most blocks lie.
     """
-    least = int((cumulative_odds >= MIN_ENERGY_FRACTION).nonzero()[0])
-    if ENERGY_GRID[least] < MAX_WHITE_ENERGY:
-        return least
-    last = int((cumulative_odds >= MAX_CALM_FRACTION).nonzero()[0])
-    agreement = odds.unfold(0, _PLACES_BELOW + _PLACES_ABOVE + 1, 1).sum(1)
-    first = min(max(0, least - _PLACES_BELOW), len(agreement) - 1)
-    densest = int(agreement[first : max(first, last - _PLACES_BELOW) + 1].argmax())
-    return max(least, first + densest + _PLACES_BELOW)
+    lowest = int((cumulative_frequencies >= MIN_ENERGY_FRACTION).nonzero()[0])
+    if ENERGY_GRID[lowest] < MAX_WHITE_ENERGY:
+        return lowest
+    highest = int((cumulative_frequencies >= MAX_LOW_ENERGY_FRACTION).nonzero()[0])
+    agreement = frequencies.unfold(0, _GRID_STEPS_BELOW + _GRID_STEPS_ABOVE + 1, 1).sum(1)
+    start = min(max(0, lowest - _GRID_STEPS_BELOW), len(agreement) - 1)
+    densest = int(agreement[start : max(start, highest - _GRID_STEPS_BELOW) + 1].argmax())
+    return max(lowest, start + densest + _GRID_STEPS_BELOW)
 
 
-def _fit_energy_mixture(energy: Tensor, grid: Tensor, freedom: float) -> tuple[Tensor, Tensor]:
+def _fit_energy_mixture(
+    energy: Tensor, grid: Tensor, degrees_of_freedom: float
+) -> tuple[Tensor, Tensor]:
     """Return frequencies of the grid's energies (G,), and each block's probabilities (K, G)."""
     ratio = energy[:, None] / grid
-    likelihood = freedom / 2 * (ratio.log() - ratio)
+    likelihood = degrees_of_freedom / 2 * (ratio.log() - ratio)
     likelihood = (likelihood - likelihood.amax(1, keepdim=True)).exp()
     frequencies = torch.full_like(grid, 1 / len(grid))
     posterior = likelihood
@@ -271,33 +289,36 @@ def _fit_energy_mixture(energy: Tensor, grid: Tensor, freedom: float) -> tuple[T
 
 
 def _estimate_autocorrelation(
-    noise: float,
-    level: float,
+    noise_energy: float,
+    flat_energy: float,
     raw_y: Tensor,
     raw_x: Tensor,
     energy: Tensor,
     flat: Tensor,
-    rough: Tensor,
+    textured: Tensor,
     side: int,
 ) -> tuple[tuple[float, ...], tuple[float, ...], float]:
-    """Return autocorrelations along Y and X if `noise` of the flat blocks' energy `level` is noise.
+    """Return autocorrelations along Y and X, given the energies of noise and of flat blocks.
 
-    The rest is texture. Its covariance is that of rough blocks in excess of flat ones. The third
-    value is the share of variance that the smooth surface removed.
+    What flat blocks have beyond noise is texture. Its covariance is that of
+    textured blocks in excess of flat ones. The third value is the share of variance that the smooth
+    surface removed.
     """
 
-    def mean(of: Tensor, weight: Tensor) -> Tensor:
-        return (of * weight[:, None]).sum(0) / weight.sum()
+    def average(covariances: Tensor, weight: Tensor) -> Tensor:
+        return (covariances * weight[:, None]).sum(0) / weight.sum()
 
-    y, x = mean(raw_y, flat), mean(raw_x, flat)
-    has_rough_blocks = float(rough.sum()) > max(3.0, 0.02 * len(energy))
-    if has_rough_blocks and noise < level:
-        excess = max(float((energy * rough).sum() / rough.sum()) - level, 0.2 * level)
-        y = y - ((mean(raw_y, rough) - y) / excess).clamp(0, 1) * (level - noise)
-        x = x - ((mean(raw_x, rough) - x) / excess).clamp(0, 1) * (level - noise)
+    y, x = average(raw_y, flat), average(raw_x, flat)
+    has_textured_blocks = float(textured.sum()) > max(3.0, 0.02 * len(energy))
+    if has_textured_blocks and noise_energy < flat_energy:
+        excess = max(
+            float((energy * textured).sum() / textured.sum()) - flat_energy, 0.2 * flat_energy
+        )
+        y = y - ((average(raw_y, textured) - y) / excess).clamp(0, 1) * (flat_energy - noise_energy)
+        x = x - ((average(raw_x, textured) - x) / excess).clamp(0, 1) * (flat_energy - noise_energy)
     else:
-        noise = level
-    return correct_surface_bias(y / noise, x / noise, side)
+        noise_energy = flat_energy
+    return correct_surface_bias(y / noise_energy, x / noise_energy, side)
 
 
 def measure_prediction_residual(plane: Tensor) -> tuple[Tensor, Tensor]:
@@ -318,24 +339,24 @@ def measure_prediction_residual(plane: Tensor) -> tuple[Tensor, Tensor]:
     patches = F.unfold(plane[None, None], side)[0]  # (side², pixels)
     centre = side**2 // 2
     neighbours = torch.cat([patches[:centre], patches[centre + 1 :]])
-    mean = neighbours.mean(0)
+    neighbour_mean = neighbours.mean(0)
     size = tuple(length - 2 * PREDICTION_RADIUS for length in plane.shape)
     variation = neighbours.var(0).reshape(1, 1, *size)
-    pad = CALM_WINDOW_SIDE // 2
+    padding = FLAT_WINDOW_SIDE // 2
     variation = F.avg_pool2d(
-        F.pad(variation, (pad,) * 4, mode="replicate"), CALM_WINDOW_SIDE, 1
+        F.pad(variation, (padding,) * 4, mode="replicate"), FLAT_WINDOW_SIDE, 1
     ).flatten()
     levels, variances = [], []
-    for pixels in mean.argsort(stable=True).tensor_split(PREDICTION_BRIGHTNESS_CLASSES):
-        count = max(min(MIN_CALM_PIXELS, len(pixels)), round(CALM_PIXEL_FRACTION * len(pixels)))
-        calm = pixels[variation[pixels].argsort(stable=True)[:count]]
-        predictors = (neighbours[:, calm] - mean[calm]).T
-        centres = patches[centre, calm] - mean[calm]
-        products = predictors.T @ predictors
-        products += RIDGE * products.diagonal().mean().clamp(min=1e-12) * torch.eye(len(products))
-        remaining = centres - predictors @ torch.linalg.solve(products, predictors.T @ centres)
-        levels.append(mean[calm].mean())
-        variances.append(remaining.square().mean())
+    for pixels in neighbour_mean.argsort(stable=True).tensor_split(PREDICTION_BRIGHTNESS_CLASSES):
+        count = max(min(MIN_FLAT_PIXELS, len(pixels)), round(FLAT_PIXEL_FRACTION * len(pixels)))
+        flat = pixels[variation[pixels].argsort(stable=True)[:count]]
+        predictors = (neighbours[:, flat] - neighbour_mean[flat]).T
+        targets = patches[centre, flat] - neighbour_mean[flat]
+        gram = predictors.T @ predictors
+        gram += RIDGE * gram.diagonal().mean().clamp(min=1e-12) * torch.eye(len(gram))
+        residuals = targets - predictors @ torch.linalg.solve(gram, predictors.T @ targets)
+        levels.append(neighbour_mean[flat].mean())
+        variances.append(residuals.square().mean())
     return torch.stack(levels), torch.stack(variances)
 
 

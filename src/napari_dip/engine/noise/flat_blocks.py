@@ -65,13 +65,13 @@ def select_flat_blocks(means: Tensor, residuals: Tensor) -> Tensor:
     usable = (residuals.square().mean((1, 2)) > 0).nonzero()[:, 0]
     if not len(usable):
         return torch.arange(len(means), device=means.device)
-    coarse = residuals.reshape(-1, 4, side // 4, 4, side // 4).mean((2, 4)).square().mean((1, 2))
-    chosen = []
+    structure = residuals.reshape(-1, 4, side // 4, 4, side // 4).mean((2, 4)).square().mean((1, 2))
+    flat_indices = []
     by_brightness = usable[means[usable].argsort(stable=True)]
     for group in by_brightness.tensor_split(min(FLAT_BRIGHTNESS_CLASSES, max(1, len(usable) // 4))):
         count = max(1, round(FLAT_FRACTION * len(group)))
-        chosen.append(group[coarse[group].argsort(stable=True)[:count]])
-    return torch.cat(chosen)
+        flat_indices.append(group[structure[group].argsort(stable=True)[:count]])
+    return torch.cat(flat_indices)
 
 
 def _make_surface_basis(side: int) -> Tensor:
@@ -90,14 +90,14 @@ def compute_covariances(residuals: Tensor) -> tuple[Tensor, Tensor]:
     side = residuals.shape[1]
     lags = range(1, min(MAX_LAG, side - 2) + 1)
 
-    def along(dim: int) -> Tensor:
-        pairs = (
+    def average_lag_products(dim: int) -> Tensor:
+        products = (
             residuals.narrow(dim, 0, side - lag) * residuals.narrow(dim, lag, side - lag)
             for lag in lags
         )
-        return torch.stack([pair.mean((1, 2)) for pair in pairs], 1)
+        return torch.stack([product.mean((1, 2)) for product in products], 1)
 
-    return along(1), along(2)
+    return average_lag_products(1), average_lag_products(2)
 
 
 def estimate_autocorrelation(
@@ -120,15 +120,22 @@ def correct_surface_bias(
     A surface of six coefficients removes about six times the summed correlation from each block's
     sum of squares, and as much from its covariances. The third value is that share of the variance.
     """
-    lost = SURFACE_COEFFICIENTS / side**2
+    surface_loss = SURFACE_COEFFICIENTS / side**2
     for _ in range(3):  # the sum needs the corrected values, which need the sum
-        y, x = ([value * (1 - lost) + lost for value in raw.tolist()] for raw in (raw_y, raw_x))
+        y, x = (
+            [value * (1 - surface_loss) + surface_loss for value in raw.tolist()]
+            for raw in (raw_y, raw_x)
+        )
         total = prod(
             1 + 2 * sum(value for value in axis if value > MIN_COUNTED_CORRELATION)
             for axis in (y, x)
         )
-        lost = min(MAX_SURFACE_LOSS, SURFACE_COEFFICIENTS * total / side**2)
-    return tuple(round(value, 4) for value in y), tuple(round(value, 4) for value in x), lost
+        surface_loss = min(MAX_SURFACE_LOSS, SURFACE_COEFFICIENTS * total / side**2)
+    return (
+        tuple(round(value, 4) for value in y),
+        tuple(round(value, 4) for value in x),
+        surface_loss,
+    )
 
 
 def fit_robust_variance_model(means: Tensor, variances: Tensor) -> tuple[float, float]:
@@ -167,19 +174,25 @@ def find_clipping_limits(planes: Tensor) -> tuple[float, float]:
         return NO_CLIPPING
     total = int(counts.sum())
     limits = list(NO_CLIPPING)
-    for last, near, far in ((0, 1, 2), (-1, -2, -3)):
-        last_count, first, second = (int(counts[place]) for place in (last, near, far))
+    for end, neighbour, next_neighbour in ((0, 1, 2), (-1, -2, -3)):
+        end_count, neighbour_count, next_count = (
+            int(counts[index]) for index in (end, neighbour, next_neighbour)
+        )
         if (
-            last_count > MIN_CLIPPED_FRACTION * total
-            and last_count > MIN_CLIPPED_RATIO * first
-            and first < MIN_CLIPPED_RATIO * second
+            end_count > MIN_CLIPPED_FRACTION * total
+            and end_count > MIN_CLIPPED_RATIO * neighbour_count
+            and neighbour_count < MIN_CLIPPED_RATIO * next_count
         ):
-            limits[last] = float(values[last])
+            limits[end] = float(values[end])
     return limits[0], limits[-1]
 
 
 def select_informative_blocks(
-    planes: Tensor, side: int, every: int, measured_mask: Tensor | None, limits: tuple[float, float]
+    planes: Tensor,
+    side: int,
+    stride: int,
+    measured_mask: Tensor | None,
+    limits: tuple[float, float],
 ) -> Tensor:
     """Return the mask of blocks that are fully measured, not constant, and of unclipped brightness.
 
@@ -190,7 +203,7 @@ def select_informative_blocks(
     ----------
     planes : Tensor
         (P, Y, X).
-    side, every : int
+    side, stride : int
         Side of the blocks, and distance from one to the next, in pixels.
     measured_mask : Tensor or None
         (P, Y, X), true where a pixel was measured; None: everywhere.
@@ -203,41 +216,42 @@ def select_informative_blocks(
         (K,), bool.
     """
 
-    def blocks(of: Tensor) -> Tensor:
-        return of.unfold(1, side, every).unfold(2, side, every).reshape(-1, side**2)
+    def cut_patches(image: Tensor) -> Tensor:
+        return image.unfold(1, side, stride).unfold(2, side, stride).reshape(-1, side**2)
 
-    cut = blocks(planes)
-    is_informative = cut.amax(1) > cut.amin(1)
+    patches = cut_patches(planes)
+    is_informative = patches.amax(1) > patches.amin(1)
     if measured_mask is not None:
-        is_informative &= blocks(measured_mask).all(1)
-    means, spread = cut.mean(1), cut.var(1)
+        is_informative &= cut_patches(measured_mask).all(1)
+    means, variances = patches.mean(1), patches.var(1)
     median = float(means.median())
     for limit in filter(isfinite, limits):
-        fraction = (cut == limit).to(planes.dtype).mean(1)
+        fraction = (patches == limit).to(planes.dtype).mean(1)
         is_informative &= fraction <= MAX_CLIPPED_IN_BLOCK
         order = means.argsort(stable=True)
         groups = order.tensor_split(min(_GROUPS, max(1, len(order) // 8)))
         clipped_means = [
             means[group]
             for group in groups
-            if _average_flattest_blocks(fraction[group], spread[group]) > MAX_CLIPPED_AT_BRIGHTNESS
+            if _average_flattest_blocks(fraction[group], variances[group])
+            > MAX_CLIPPED_AT_BRIGHTNESS
         ]
-        low = limit < median
+        is_lower = limit < median
         for group_means in clipped_means:
             is_informative &= (
                 (means > group_means.max())
-                if low and group_means.max() < median
+                if is_lower and group_means.max() < median
                 else torch.ones_like(is_informative)
             )
             is_informative &= (
                 (means < group_means.min())
-                if not low and group_means.min() > median
+                if not is_lower and group_means.min() > median
                 else torch.ones_like(is_informative)
             )
     return is_informative
 
 
-def _average_flattest_blocks(fraction: Tensor, spread: Tensor) -> float:
+def _average_flattest_blocks(fraction: Tensor, variances: Tensor) -> float:
     """Return the mean clipped share of the flattest blocks of a group."""
     count = max(1, round(FLAT_GROUP_FRACTION * len(fraction)))
-    return float(fraction[spread.argsort(stable=True)[:count]].mean())
+    return float(fraction[variances.argsort(stable=True)[:count]].mean())

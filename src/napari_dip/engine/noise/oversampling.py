@@ -50,9 +50,11 @@ _HOT_BLOCK_FRACTION = 0.01
 def halve_resolution(planes: Tensor) -> Tensor:
     """Downscale (..., Y, X) to (..., Y / 2, X / 2), with odd sides rounded up."""
     height, width = planes.shape[-2:]
-    flat = planes.reshape(-1, 1, height, width)
-    even = F.pad(flat, (0, width % HALVING_FACTOR, 0, height % HALVING_FACTOR), mode="replicate")
-    halved = LanczosDownsample((HALVING_FACTOR, HALVING_FACTOR))(even)
+    planes_as_batch = planes.reshape(-1, 1, height, width)
+    padded = F.pad(
+        planes_as_batch, (0, width % HALVING_FACTOR, 0, height % HALVING_FACTOR), mode="replicate"
+    )
+    halved = LanczosDownsample((HALVING_FACTOR, HALVING_FACTOR))(padded)
     return halved.reshape(*planes.shape[:-2], *halved.shape[-2:])
 
 

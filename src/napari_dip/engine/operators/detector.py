@@ -130,11 +130,12 @@ def interpolate_cubic(image: Tensor, factors: tuple[int, ...]) -> Tensor:
     """
     for axis, factor in enumerate(factors, start=2):
         if factor > 1:
-            before, count, after = image.shape[:axis], image.shape[axis], image.shape[axis + 1 :]
-            flat = image.reshape(1, prod(before), count, prod(after))
-            size = (count * factor, prod(after))
+            leading, trailing = image.shape[:axis], image.shape[axis + 1 :]
+            count = image.shape[axis]
+            flat = image.reshape(1, prod(leading), count, prod(trailing))
+            size = (count * factor, prod(trailing))
             flat = F.interpolate(flat, size=size, mode="bicubic", align_corners=False)
-            image = flat.reshape(*before, count * factor, *after)
+            image = flat.reshape(*leading, count * factor, *trailing)
     return image
 
 
@@ -189,11 +190,11 @@ def compute_lanczos_weights(size: int, factor: int, lobes: int) -> Tensor:
 
 def _multiply_axis(axis: int, matrix: Tensor, image: Tensor) -> Tensor:
     """Multiply one axis by a matrix (out, in)."""
-    before, after = image.shape[:axis], image.shape[axis + 1 :]
-    if not after:
+    leading, trailing = image.shape[:axis], image.shape[axis + 1 :]
+    if not trailing:
         return image @ matrix.T
-    flat = matrix @ image.reshape(*before, image.shape[axis], prod(after))
-    return flat.reshape(*before, matrix.shape[0], *after)
+    flat = matrix @ image.reshape(*leading, image.shape[axis], prod(trailing))
+    return flat.reshape(*leading, matrix.shape[0], *trailing)
 
 
 class LineOffsets(Identity):

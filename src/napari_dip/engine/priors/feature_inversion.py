@@ -22,17 +22,17 @@ class PixelParameters(nn.Module):
     ----------
     channels : int
     grid : tuple of int
-    spread : float
+    std : float
         Standard deviation of the initial pixels, around 0.
     rng : torch.Generator
     """
 
     def __init__(
-        self, channels: int, grid: tuple[int, ...], spread: float, rng: torch.Generator
+        self, channels: int, grid: tuple[int, ...], std: float, rng: torch.Generator
     ) -> None:
         super().__init__()
-        start = torch.empty(1, channels, *grid).normal_(0, spread, generator=rng)
-        self.pixels = nn.Parameter(start)
+        initial_pixels = torch.empty(1, channels, *grid).normal_(0, std, generator=rng)
+        self.pixels = nn.Parameter(initial_pixels)
 
     def forward(self, network_input: Tensor) -> Tensor:
         """Return the pixels."""
@@ -44,13 +44,13 @@ class UnmeasuredIdentity(Operator):
 
     Parameters
     ----------
-    middle : Tensor
+    image_mean : Tensor
         (1, C, 1, 1), mean of the image.
     """
 
-    def __init__(self, middle: Tensor) -> None:
+    def __init__(self, image_mean: Tensor) -> None:
         super().__init__()
-        self.register_buffer("middle", middle)
+        self.register_buffer("image_mean", image_mean)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the image unchanged."""
@@ -62,7 +62,7 @@ class UnmeasuredIdentity(Operator):
         Results are corrected by the difference of these means. It is 0 here, so that no pixel of
         the image enters the result.
         """
-        return image + self.get_buffer("middle") - image.mean((2, 3), keepdim=True)
+        return image + self.get_buffer("image_mean") - image.mean((2, 3), keepdim=True)
 
 
 def make_feature_inversion_problem(

@@ -33,7 +33,7 @@ JPEG_BLOCK_SIDE, LEVEL_SHIFT = 8, 128.0
 #: Shifts (rows, columns) of the block grid for averaged recompression. Blocks of halved colours are
 #: 16 pixels wide: over the 16 shifts, each row and each column begins such a block once. On a crop
 #: of camera at quality 10, all 64 shifts of blocks of 8 gain as much.
-GRID_SHIFTS = tuple((place, 5 * place % 16) for place in range(16))
+GRID_SHIFTS = tuple((row, 5 * row % 16) for row in range(16))
 #: Matrix from RGB to luminance and two colour differences (JFIF, ITU-R BT.601).
 _YCBCR_WEIGHTS = (
     (0.299, 0.587, 0.114),
@@ -134,33 +134,33 @@ def project_onto_quantisation_set(
             changes.append(torch.zeros_like(plane))
             continue
         coefficients = _apply_block_dct(plane)
-        centre = (_apply_block_dct(measured_plane) / step).round() * step
-        allowed = coefficients.maximum(centre - step / 2).minimum(centre + step / 2)
-        changes.append(_invert_block_dct(allowed - coefficients))
+        quantised = (_apply_block_dct(measured_plane) / step).round() * step
+        projected = coefficients.maximum(quantised - step / 2).minimum(quantised + step / 2)
+        changes.append(_invert_block_dct(projected - coefficients))
     change = _join_planes(changes, compression, level=0.0)[:, :, inside[0], inside[1]]
     return image + change * mask_whole_blocks(image, compression)
 
 
 def mask_whole_blocks(image: Tensor, compression: JpegCompression) -> Tensor:
     """Return the mask (1, 1, Y, X) of blocks that lie completely within the image."""
-    inside = torch.zeros_like(image[:1, :1])
-    spans = []
-    for start, side, count in zip(
+    mask = torch.zeros_like(image[:1, :1])
+    regions = []
+    for block_start, side, length in zip(
         compression.block_offset, compression.grid, image.shape[-2:], strict=True
     ):
-        first = start % side
-        spans.append(slice(first, first + (count - first) // side * side))
-    inside[:, :, spans[0], spans[1]] = 1
-    return inside
+        start = block_start % side
+        regions.append(slice(start, start + (length - start) // side * side))
+    mask[:, :, regions[0], regions[1]] = 1
+    return mask
 
 
 def number_blocks(image: Tensor, compression: JpegCompression) -> Tensor:
     """Return the block index of each pixel, (Y, X) integers."""
     axis_indices = []
-    for start, side, count in zip(
+    for block_start, side, length in zip(
         compression.block_offset, compression.grid, image.shape[-2:], strict=True
     ):
-        positions = torch.arange(count, device=image.device) - start % side
+        positions = torch.arange(length, device=image.device) - block_start % side
         axis_indices.append(positions.div(side, rounding_mode="floor") + 1)
     return axis_indices[0][:, None] * (int(axis_indices[1].max()) + 1) + axis_indices[1]
 
@@ -169,15 +169,15 @@ def _pad_to_blocks(
     image: Tensor, compression: JpegCompression, shift: tuple[int, int]
 ) -> tuple[Tensor, tuple[slice, slice]]:
     """Pad an image by reflection to whole blocks; return it and the slices of the original."""
-    before, after, slices = [], [], []
-    for start, side, offset, count in zip(
+    leading_padding, trailing_padding, slices = [], [], []
+    for block_start, side, offset, length in zip(
         compression.block_offset, compression.grid, shift, image.shape[-2:], strict=True
     ):
-        leading = -(start + offset) % side
-        before.append(leading)
-        after.append(-(leading + count) % side)
-        slices.append(slice(leading, leading + count))
-    padding = (before[1], after[1], before[0], after[0])
+        padding_before = -(block_start + offset) % side
+        leading_padding.append(padding_before)
+        trailing_padding.append(-(padding_before + length) % side)
+        slices.append(slice(padding_before, padding_before + length))
+    padding = (leading_padding[1], trailing_padding[1], leading_padding[0], trailing_padding[0])
     return F.pad(image, padding, mode="reflect"), (slices[0], slices[1])
 
 
@@ -185,10 +185,10 @@ def _split_into_planes(image: Tensor, compression: JpegCompression) -> list[Tens
     """Return luminance less 128 and colours (B, Y, X), each at its stored resolution."""
     if image.shape[1] == 1:
         return [image[:, 0] - LEVEL_SHIFT]
-    mixed = torch.einsum("pc,bcyx->bpyx", image.new_tensor(_YCBCR_WEIGHTS), image)
+    ycbcr = torch.einsum("pc,bcyx->bpyx", image.new_tensor(_YCBCR_WEIGHTS), image)
     size = tuple(2 if half else 1 for half in compression.has_half_chroma)
-    colours = F.avg_pool2d(mixed[:, 1:], size)
-    return [mixed[:, 0] - LEVEL_SHIFT, colours[:, 0], colours[:, 1]]
+    colours = F.avg_pool2d(ycbcr[:, 1:], size)
+    return [ycbcr[:, 0] - LEVEL_SHIFT, colours[:, 0], colours[:, 1]]
 
 
 def _join_planes(
@@ -201,9 +201,9 @@ def _join_planes(
     colours = torch.stack(planes[1:], 1)
     if any(compression.has_half_chroma):
         colours = F.interpolate(colours, size=size, mode="bilinear", align_corners=False)
-    mixed = torch.cat([(planes[0] + level)[:, None], colours], 1)
-    to_rgb = torch.linalg.inv(torch.tensor(_YCBCR_WEIGHTS, dtype=torch.float64)).to(mixed)
-    return torch.einsum("cp,bpyx->bcyx", to_rgb, mixed)
+    ycbcr = torch.cat([(planes[0] + level)[:, None], colours], 1)
+    to_rgb = torch.linalg.inv(torch.tensor(_YCBCR_WEIGHTS, dtype=torch.float64)).to(ycbcr)
+    return torch.einsum("cp,bpyx->bcyx", to_rgb, ycbcr)
 
 
 def _apply_block_dct(plane: Tensor) -> Tensor:
@@ -211,16 +211,16 @@ def _apply_block_dct(plane: Tensor) -> Tensor:
     blocks = plane.unfold(1, JPEG_BLOCK_SIDE, JPEG_BLOCK_SIDE).unfold(
         2, JPEG_BLOCK_SIDE, JPEG_BLOCK_SIDE
     )
-    waves = make_dct_matrix().to(plane)
-    return waves @ blocks @ waves.T
+    basis = make_dct_matrix().to(plane)
+    return basis @ blocks @ basis.T
 
 
 def _invert_block_dct(coefficients: Tensor) -> Tensor:
     """Undo `_apply_block_dct`."""
-    waves = make_dct_matrix().to(coefficients)
-    blocks = waves.T @ coefficients @ waves
-    count, rows, columns = blocks.shape[:3]
-    return blocks.transpose(2, 3).reshape(count, rows * JPEG_BLOCK_SIDE, columns * JPEG_BLOCK_SIDE)
+    basis = make_dct_matrix().to(coefficients)
+    blocks = basis.T @ coefficients @ basis
+    batch, rows, columns = blocks.shape[:3]
+    return blocks.transpose(2, 3).reshape(batch, rows * JPEG_BLOCK_SIDE, columns * JPEG_BLOCK_SIDE)
 
 
 class RecompressionPrior(Prior):

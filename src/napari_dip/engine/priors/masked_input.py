@@ -59,16 +59,20 @@ def make_filling_windows(dims: int) -> Tensor:
     """
     axis_offsets = torch.arange(-FILLING_RADIUS, FILLING_RADIUS + 1, dtype=torch.float32)
     offsets = torch.stack(torch.meshgrid(*[axis_offsets] * dims, indexing="ij"))
-    distance = (offsets**2).sum(0)
+    squared_distance = (offsets**2).sum(0)
     directions = [
         *torch.eye(dims),
         *([torch.ones(2), torch.tensor([1.0, -1.0])] if dims == 2 else []),
     ]
-    windows = [torch.exp(-distance / (2 * size**2)) for size in ISOTROPIC_SIGMAS]
+    windows = [torch.exp(-squared_distance / (2 * sigma**2)) for sigma in ISOTROPIC_SIGMAS]
     for direction in directions:
-        along = torch.tensordot(direction / direction.norm(), offsets, 1) ** 2
-        across = distance - along
-        windows.append(torch.exp(-along / (2 * SIGMA_ALONG**2) - across / (2 * SIGMA_ACROSS**2)))
+        distance_along = torch.tensordot(direction / direction.norm(), offsets, 1) ** 2
+        distance_across = squared_distance - distance_along
+        windows.append(
+            torch.exp(
+                -distance_along / (2 * SIGMA_ALONG**2) - distance_across / (2 * SIGMA_ACROSS**2)
+            )
+        )
     return torch.stack([window / window.sum() for window in windows])[:, None]
 
 
@@ -206,7 +210,7 @@ class FillingResidualNetwork(nn.Module):
         super().__init__()
         self.net = net
         self.channels = channels
-        self.doubt = nn.Sequential(
+        self.variance_head = nn.Sequential(
             make_convolution(dims, in_channels + channels, UNCERTAINTY_CHANNELS, 3, rng),
             nn.ReLU(inplace=True),
             make_convolution(dims, UNCERTAINTY_CHANNELS, channels, 1, rng),
@@ -232,7 +236,7 @@ class FillingResidualNetwork(nn.Module):
         return self._append_variance(network_input, run_in_bfloat16(self.net, network_input))
 
     def _append_variance(self, network_input: Tensor, change: Tensor) -> Tensor:
-        raw = self.doubt(torch.cat([network_input, change.detach()], 1))
+        raw = self.variance_head(torch.cat([network_input, change.detach()], 1))
         return torch.cat([network_input[:, : self.channels] + change, raw], 1)
 
 
@@ -359,8 +363,8 @@ class MaskedInputPrior(Prior):
         hidden = torch.zeros_like(holes)
         for _ in range(copies):
             flipped_axes, shifts = draw_mask_placement(self.grid, rng)
-            moved = holes[0, 0].flip(flipped_axes).roll(shifts, list(range(len(self.grid))))
-            hidden = torch.maximum(hidden, moved)
+            holes_copy = holes[0, 0].flip(flipped_axes).roll(shifts, list(range(len(self.grid))))
+            hidden = torch.maximum(hidden, holes_copy)
         squares = [-(-n // (4 * self.block_side)) for n in self.grid]
         square_mask = torch.empty((1, 1, *squares), device=holes.device).uniform_(generator=rng)
         square_mask = F.interpolate(

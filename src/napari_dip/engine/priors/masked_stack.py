@@ -80,8 +80,8 @@ class NeighbourPlanes(NamedTuple):
 
     def reverse(self) -> NeighbourPlanes:
         """Return the values for the stack in reverse order."""
-        before, after = self.values.chunk(2, 1)
-        return self._replace(values=torch.cat([after, before], 1), nearness=self.nearness.flip(1))
+        previous, next_ = self.values.chunk(2, 1)
+        return self._replace(values=torch.cat([next_, previous], 1), nearness=self.nearness.flip(1))
 
 
 def find_visible_planes(visible: Tensor) -> NearestVisiblePlanes:
@@ -95,16 +95,16 @@ def find_visible_planes(visible: Tensor) -> NearestVisiblePlanes:
     mask = visible[0, 0] > 0
     count = len(mask)
     indices = torch.arange(count, dtype=torch.int32, device=mask.device)[:, None, None]
-    last = torch.where(mask, indices, -1).cummax(0).values
-    behind = torch.where(mask.flip(0), indices, -1).cummax(0).values
-    return NearestVisiblePlanes(last, (count - 1 - behind).flip(0))
+    previous = torch.where(mask, indices, -1).cummax(0).values
+    next_in_reverse = torch.where(mask.flip(0), indices, -1).cummax(0).values
+    return NearestVisiblePlanes(previous, (count - 1 - next_in_reverse).flip(0))
 
 
 def gather_neighbour_planes(
     measurement: Tensor,
     nearest: NearestVisiblePlanes,
     planes: Tensor,
-    reach: tuple[Tensor, Tensor],
+    min_distances: tuple[Tensor, Tensor],
 ) -> NeighbourPlanes:
     """Gather the nearest visible values before and after some planes.
 
@@ -116,28 +116,32 @@ def gather_neighbour_planes(
         Of the pixels that may be used.
     planes : Tensor of int64
         (P,), indices of the planes.
-    reach : (Tensor, Tensor) of int64
+    min_distances : (Tensor, Tensor) of int64
         Distance to the first previous and next plane that may be used, broadcastable to
         (P, Y, X). 1: the adjacent plane; N or more: none on that side.
     """
-    own_index = planes[:, None, None]
-    before = _gather_side_planes(measurement[0], nearest.previous, own_index - reach[0], -1)
-    after = _gather_side_planes(measurement[0], nearest.next, own_index + reach[1], 1)
-    inside_masks = [inside.to(measurement.dtype) for _, _, inside in (before, after)]
+    plane_index = planes[:, None, None]
+    previous = _gather_side_planes(
+        measurement[0], nearest.previous, plane_index - min_distances[0], -1
+    )
+    following = _gather_side_planes(measurement[0], nearest.next, plane_index + min_distances[1], 1)
+    inside_masks = [inside.to(measurement.dtype) for _, _, inside in (previous, following)]
     nearness = torch.stack(
         [
-            inside / (place - own_index).abs().clamp(min=1)
-            for (_, place, _), inside in zip((before, after), inside_masks, strict=True)
+            inside / (nearest_index - plane_index).abs().clamp(min=1)
+            for (_, nearest_index, _), inside in zip(
+                (previous, following), inside_masks, strict=True
+            )
         ],
         1,
     )
     weight = nearness / nearness.sum(1, keepdim=True).clamp(min=1e-6)
-    between = weight[:, :1] * before[0][0] + weight[:, 1:] * after[0][0]
+    interpolated = weight[:, :1] * previous[0][0] + weight[:, 1:] * following[0][0]
     # a pixel that is visible on one side only takes that value for the other side as well
     sides = []
-    for (values, _, existing), (others, _, _) in ((before, after), (after, before)):
-        sides += [torch.where(existing[:, None], value, others[0]) for value in values]
-    return NeighbourPlanes(torch.cat(sides, 1), nearness, between)
+    for (values, _, in_range), (other_side, _, _) in ((previous, following), (following, previous)):
+        sides += [torch.where(in_range[:, None], value, other_side[0]) for value in values]
+    return NeighbourPlanes(torch.cat(sides, 1), nearness, interpolated)
 
 
 def _gather_side_planes(
@@ -149,7 +153,7 @@ def _gather_side_planes(
     -------
     values : list of Tensor
         NEIGHBOURS_PER_SIDE times (P, C, Y, X), the nearest first; 0 if there is none.
-    place : Tensor
+    nearest_index : Tensor
         (P, Y, X), index of the nearest visible plane.
     in_range : Tensor of bool
         (P, Y, X), whether there is a visible plane.
@@ -158,17 +162,17 @@ def _gather_side_planes(
     start = start.expand(-1, *visible.shape[1:])
     values: list[Tensor] = []
     for _ in range(NEIGHBOURS_PER_SIDE):
-        inside = (start >= 0) & (start < count)
-        place = visible.gather(0, start.clamp(0, count - 1)).to(torch.int64)
-        in_range = inside & (place >= 0) & (place < count)
-        index = place.clamp(0, count - 1)[None].expand(len(measurement), -1, -1, -1)
+        in_bounds = (start >= 0) & (start < count)
+        nearest_index = visible.gather(0, start.clamp(0, count - 1)).to(torch.int64)
+        in_range = in_bounds & (nearest_index >= 0) & (nearest_index < count)
+        index = nearest_index.clamp(0, count - 1)[None].expand(len(measurement), -1, -1, -1)
         gathered = (measurement.gather(1, index) * in_range).transpose(0, 1)
         if not values:
-            nearest = place, in_range
+            nearest = nearest_index, in_range
             values.append(gathered)
         else:
             values.append(torch.where(in_range[:, None], gathered, values[-1]))
-        start = torch.where(in_range, place + direction, -1)
+        start = torch.where(in_range, nearest_index + direction, -1)
     return values, *nearest
 
 
@@ -204,10 +208,12 @@ class StackHoles:
         self.missing_counts = missing[self.planes].to(torch.float32).cpu()
         planes = find_visible_planes(measured_mask)
         indices = torch.tensor(self.planes, device=measured_mask.device)[:, None, None]
-        back, ahead = indices - planes.previous[self.planes], planes.next[self.planes] - indices
-        back = torch.where(planes.previous[self.planes] < 0, count, back)
-        ahead = torch.where(planes.next[self.planes] >= count, count, ahead)
-        self.distance_before, self.distance_after = back.to(torch.int16), ahead.to(torch.int16)
+        previous_distance = indices - planes.previous[self.planes]
+        next_distance = planes.next[self.planes] - indices
+        previous_distance = torch.where(planes.previous[self.planes] < 0, count, previous_distance)
+        next_distance = torch.where(planes.next[self.planes] >= count, count, next_distance)
+        self.distance_before = previous_distance.to(torch.int16)
+        self.distance_after = next_distance.to(torch.int16)
 
     def to(self, device: torch.device) -> None:
         """Move the distances to a device."""
@@ -222,18 +228,18 @@ class StackHoles:
         if not self.is_plane_missing[hole_index]:
             return self.measured_planes
         plane, usable = self.planes[hole_index], set(self.measured_planes)
-        back = min(
+        previous_distance = min(
             (plane - measured_plane for measured_plane in usable if measured_plane < plane),
             default=0,
         )
-        ahead = min(
+        next_distance = min(
             (measured_plane - plane for measured_plane in usable if measured_plane > plane),
             default=0,
         )
         similar = [
             measured_plane
             for measured_plane in self.measured_planes
-            if {measured_plane - back, measured_plane + ahead} <= usable
+            if {measured_plane - previous_distance, measured_plane + next_distance} <= usable
         ]
         return similar or self.measured_planes
 
@@ -242,13 +248,14 @@ class StackHoles:
 
         `measured_mask` itself, if no plane is missing as a whole.
         """
-        places = [place for place, is_missing in enumerate(self.is_plane_missing) if is_missing]
-        if not places:
+        similar_planes: set[int] = set()
+        for hole_index, is_missing in enumerate(self.is_plane_missing):
+            if is_missing:
+                similar_planes.update(self.find_similar_planes(hole_index))
+        if not similar_planes:
             return measured_mask
         is_similar = torch.zeros_like(measured_mask)
-        is_similar[
-            :, :, sorted({plane for place in places for plane in self.find_similar_planes(place)})
-        ] = 1
+        is_similar[:, :, sorted(similar_planes)] = 1
         return measured_mask * is_similar
 
 
@@ -322,10 +329,10 @@ class MaskedStackPrior(Prior):
 
     def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window of some planes, with the holes of another plane masked in them."""
-        hidden, reach, usable = self._draw_hidden_mask(rng)
+        hidden, distances, usable = self._draw_hidden_mask(rng)
         count = min(self.window[0], len(usable))
         order = torch.randperm(len(usable), generator=rng, device=rng.device)[:count]
-        planes = tuple(usable[place] for place in order.tolist())
+        planes = tuple(usable[index] for index in order.tolist())
         plane_window = draw_random_window(self.grid[1:], self.window[1:], rng)
         mirrored = tuple(axis + 1 for axis in plane_window.mirrored)
         window = Window(
@@ -338,10 +345,16 @@ class MaskedStackPrior(Prior):
         validation = window.crop(self.validation_mask)
         masked_window = plane_window.crop(hidden[None])
         masked = measured_mask * (1 - (1 - masked_window) * (1 - validation))
-        back, ahead = (plane_window.crop(distance[None, None])[0] for distance in reach)
+        previous_distance, next_distance = (
+            plane_window.crop(distance[None, None])[0] for distance in distances
+        )
         is_reversed = bool(torch.rand((), generator=rng, device=rng.device) < 0.5)
         network_input = self._make_masked_input(
-            window, self.visible_planes, measured_mask - masked, (back, ahead), turned=is_reversed
+            window,
+            self.visible_planes,
+            measured_mask - masked,
+            (previous_distance, next_distance),
+            is_reversed=is_reversed,
         )
         return NetworkSample(network_input, loss_mask=masked, output_mask=masked, window=window)
 
@@ -352,8 +365,8 @@ class MaskedStackPrior(Prior):
             if self.hides_whole_planes
             else self.measured_mask - self.validation_mask
         )
-        everything = self._make_plane_window(tuple(range(self.grid[0])))
-        return NetworkSample(self._make_masked_input(everything, self.visible_planes, visible))
+        all_planes = self._make_plane_window(tuple(range(self.grid[0])))
+        return NetworkSample(self._make_masked_input(all_planes, self.visible_planes, visible))
 
     def make_inference_inputs(self) -> Iterator[NetworkSample]:
         """Yield inputs to fill planes with holes, then inputs to predict measured pixels.
@@ -365,7 +378,7 @@ class MaskedStackPrior(Prior):
         for direction, mirrored in enumerate(MIRROR_AXES if self.holes.planes else ()):
             window = self._make_plane_window(tuple(self.holes.planes), mirrored)
             network_input = self._make_masked_input(
-                window, planes, window.crop(self.measured_mask), turned=bool(direction % 2)
+                window, planes, window.crop(self.measured_mask), is_reversed=bool(direction % 2)
             )
             yield NetworkSample(
                 network_input,
@@ -394,14 +407,14 @@ class MaskedStackPrior(Prior):
         """
         rng = torch.Generator(self.measured_mask.device).manual_seed(0)
         channels = self.measurement.shape[1]
-        first = (1 + 2 * NEIGHBOURS_PER_SIDE) * channels
+        filling_start = (1 + 2 * NEIGHBOURS_PER_SIDE) * channels
         numerator = denominator = 0.0
         for _ in range(WEIGHTING_DRAWS):
             sample = self.draw_training_input(rng)
             assert sample.loss_mask is not None
             assert sample.window is not None
             neighbours = sample.network_input[:, :channels]
-            filling = sample.network_input[:, first : first + channels]
+            filling = sample.network_input[:, filling_start : filling_start + channels]
             mask = (sample.network_input[:, -3:-1] + 0.5).sum(1, keepdim=True) > 0
             is_plane_visible = (
                 (sample.network_input[:, -1:] > 0).to(filling.dtype).amax((3, 4), keepdim=True)
@@ -426,7 +439,7 @@ class MaskedStackPrior(Prior):
         -------
         hidden : Tensor
             (1, Y, X), 1 at pixels to mask.
-        reach : (Tensor, Tensor) of int64
+        distances : (Tensor, Tensor) of int64
             (Y, X), distance to the first previous and next plane that may be used.
         usable : list of int
             Planes in which to mask them.
@@ -434,42 +447,46 @@ class MaskedStackPrior(Prior):
         if not self.holes.planes:  # no holes in this part of the stack
             plane = self.measured_mask[0, 0, 0]
             adjacent = torch.ones_like(plane, dtype=torch.int64)
-            scattered = torch.empty_like(plane).uniform_(generator=rng) < self.max_masked_fraction
-            return scattered.to(plane.dtype)[None], (adjacent, adjacent), self.holes.measured_planes
-        place = int(torch.multinomial(self.holes.missing_counts.to(rng.device), 1, generator=rng))
-        missing = 1 - self.measured_mask[0, 0, self.holes.planes[place]]
-        back = self.holes.distance_before[place].long()
-        ahead = self.holes.distance_after[place].long()
-        usable = self.holes.find_similar_planes(place)
-        if self.holes.is_plane_missing[place]:
-            return missing[None], (back, ahead), usable
+            is_masked = torch.empty_like(plane).uniform_(generator=rng) < self.max_masked_fraction
+            return is_masked.to(plane.dtype)[None], (adjacent, adjacent), self.holes.measured_planes
+        hole_index = int(
+            torch.multinomial(self.holes.missing_counts.to(rng.device), 1, generator=rng)
+        )
+        missing = 1 - self.measured_mask[0, 0, self.holes.planes[hole_index]]
+        previous_distance = self.holes.distance_before[hole_index].long()
+        next_distance = self.holes.distance_after[hole_index].long()
+        usable = self.holes.find_similar_planes(hole_index)
+        if self.holes.is_plane_missing[hole_index]:
+            return missing[None], (previous_distance, next_distance), usable
         max_fraction, missing_fraction = self.max_masked_fraction, float(missing.mean())
         hidden = torch.zeros_like(missing)
-        distances = [torch.ones_like(back), torch.ones_like(ahead)]
+        distances = [torch.ones_like(previous_distance), torch.ones_like(next_distance)]
         for _ in range(min(MAX_MASK_COPIES, max(1, round(max_fraction / missing_fraction)))):
             flipped_axes, shifts = draw_mask_placement(missing.shape, rng)
-            moved, *reach = (
-                tensor.flip(flipped_axes).roll(shifts, (0, 1)) for tensor in (missing, back, ahead)
+            holes_copy, *copy_distances = (
+                tensor.flip(flipped_axes).roll(shifts, (0, 1))
+                for tensor in (missing, previous_distance, next_distance)
             )
             distances = [
-                torch.where(moved > 0, new, old) for new, old in zip(reach, distances, strict=True)
+                torch.where(holes_copy > 0, new, old)
+                for new, old in zip(copy_distances, distances, strict=True)
             ]
-            hidden = torch.maximum(hidden, moved)
+            hidden = torch.maximum(hidden, holes_copy)
         return (
             self._thin_mask(hidden, max_fraction, rng)[None],
             (distances[0], distances[1]),
             usable,
         )
 
-    def _thin_mask(self, hidden: Tensor, most: float, rng: torch.Generator) -> Tensor:
+    def _thin_mask(self, hidden: Tensor, max_fraction: float, rng: torch.Generator) -> Tensor:
         """Return the mask thinned in squares to about the allowed share."""
-        part = float(hidden.mean())
-        if part <= most:
+        fraction = float(hidden.mean())
+        if fraction <= max_fraction:
             return hidden
         squares = [-(-n // THINNING_SIDE) for n in hidden.shape]
         square_values = torch.empty((1, 1, *squares), device=hidden.device).uniform_(generator=rng)
         kept_squares = F.interpolate(
-            (square_values < most / part).to(hidden.dtype), scale_factor=THINNING_SIDE
+            (square_values < max_fraction / fraction).to(hidden.dtype), scale_factor=THINNING_SIDE
         )
         return hidden * kept_squares[0, 0, : hidden.shape[0], : hidden.shape[1]]
 
@@ -478,9 +495,9 @@ class MaskedStackPrior(Prior):
         window: Window,
         nearest: NearestVisiblePlanes,
         visible: Tensor,
-        reach: tuple[Tensor, Tensor] | None = None,
+        distances: tuple[Tensor, Tensor] | None = None,
         *,
-        turned: bool = False,
+        is_reversed: bool = False,
     ) -> Tensor:
         """Return the network input of some planes; (1, D, P, height, width).
 
@@ -488,25 +505,30 @@ class MaskedStackPrior(Prior):
         ----------
         visible : Tensor
             (1, 1, P, height, width), visible pixels of these planes themselves.
-        reach : (Tensor, Tensor), optional
+        distances : (Tensor, Tensor), optional
             As for `gather_neighbour_planes`, in the window; by default the adjacent planes.
-        turned : bool
+        is_reversed : bool
             Whether the stack is in reverse order.
         """
         planes = torch.tensor(window.planes, device=visible.device)
         size = (self.grid[0], *window.size[1:])
-        whole = Window(start=(0, *window.start[1:]), size=size, mirrored=window.mirrored)
-        near = NearestVisiblePlanes(*(whole.crop(item[None, None])[0, 0] for item in nearest))
-        entry = torch.ones((1, 1, 1), dtype=torch.int64, device=visible.device)
-        neighbour_planes = gather_neighbour_planes(
-            whole.crop(self.measurement), near, planes, reach or (entry, entry)
+        stack_window = Window(start=(0, *window.start[1:]), size=size, mirrored=window.mirrored)
+        cropped_nearest = NearestVisiblePlanes(
+            *(stack_window.crop(indices[None, None])[0, 0] for indices in nearest)
         )
-        neighbour_planes = neighbour_planes.reverse() if turned else neighbour_planes
-        own = (window.crop(self.measurement) * visible)[0].transpose(0, 1)  # (P, C, Y, X)
+        adjacent = torch.ones((1, 1, 1), dtype=torch.int64, device=visible.device)
+        neighbour_planes = gather_neighbour_planes(
+            stack_window.crop(self.measurement),
+            cropped_nearest,
+            planes,
+            distances or (adjacent, adjacent),
+        )
+        neighbour_planes = neighbour_planes.reverse() if is_reversed else neighbour_planes
+        own_values = (window.crop(self.measurement) * visible)[0].transpose(0, 1)  # (P, C, Y, X)
         visible_planes = visible[0].transpose(0, 1)
-        fillings = fill_by_normalized_convolution(own, visible_planes, self.filling_windows)
+        fillings = fill_by_normalized_convolution(own_values, visible_planes, self.filling_windows)
         # interpolated from other planes where the pixel is visible, else filled within the plane
-        neighbours = fillings[:, : own.shape[1]]
+        neighbours = fillings[:, : own_values.shape[1]]
         has_neighbour = neighbour_planes.nearness.sum(1, keepdim=True) > 0
         has_visible_pixel = visible_planes.amax((1, 2, 3), keepdim=True) > 0
         mixture = (
@@ -518,12 +540,12 @@ class MaskedStackPrior(Prior):
             torch.where(has_visible_pixel, mixture, neighbour_planes.interpolated),
             neighbours,
         )
-        base = torch.where(visible_planes > 0, own, base)
-        parts = [
+        base = torch.where(visible_planes > 0, own_values, base)
+        channels = [
             base,
             neighbour_planes.values,
             fillings,
             neighbour_planes.nearness - 0.5,
             visible_planes - 0.5,
         ]
-        return torch.cat(parts, 1).transpose(0, 1)[None]
+        return torch.cat(channels, 1).transpose(0, 1)[None]

@@ -15,6 +15,7 @@ from napari_dip.io.paths import check_readable_file, describe_exception
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
 #: Maximum bytes of the graph and of a list of weights. The graph has 2.4 kB per step, so that of a
 #: network of a thousand steps has 3 MB; parsed, it takes ten times as much.
@@ -34,16 +35,16 @@ FOREIGN_FORMATS = {
 }
 #: Why a program saved by an older torch is refused.
 PICKLED_REASON = "it was saved by a torch that pickled the weights, which 2.13 no longer does"
-_PICKLE, _ZIP = b"\x80", b"PK\x03\x04"
+_PICKLE_MAGIC, _ZIP_MAGIC = b"\x80", b"PK\x03\x04"
 _ARCHIVE_ERRORS = (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError)
 
 
 class ProgramArchive:
-    """The entries of one archive; their names share the root folder of the archive.
+    """A zip archive of torch.export, whose entries share one root folder.
 
     Parameters
     ----------
-    path : path
+    path : path of a file of `torch.export.save`, usually .pt2
 
     Raises
     ------
@@ -52,17 +53,17 @@ class ProgramArchive:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path, size = check_readable_file(path)
-        _check_kind(self)
+        self.path, archive_bytes = check_readable_file(path)
+        _check_format(self.path)
         try:
             with zipfile.ZipFile(self.path) as file:
                 entries = file.infolist()
         except _ARCHIVE_ERRORS as error:
             raise self.make_broken_error(describe_exception(error)) from None
-        self._entries = {item.filename: item for item in entries}
+        self._entries = {entry.filename: entry for entry in entries}
         if len(entries) > MAX_ARCHIVE_ENTRIES or len(self._entries) != len(entries):
             raise self.make_broken_error("it has too many entries, or two of one name")
-        _check_entries(self, entries, size)
+        _check_entries(self, entries, archive_bytes)
         self._root = self._find_root()
 
     def names(self) -> list[str]:
@@ -134,32 +135,32 @@ class ProgramArchive:
         raise RefusedError("network-type", path=self.path, kind=kind)
 
 
-def _check_kind(archive: ProgramArchive) -> None:
+def _check_format(path: Path) -> None:
     """Refuse a file whose suffix or first bytes are not those of an exported program."""
-    kind = FOREIGN_FORMATS.get(archive.path.suffix.lower())
+    kind = FOREIGN_FORMATS.get(path.suffix.lower())
     try:
-        with archive.path.open("rb") as file:
+        with path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
-        raise RefusedError(
-            "file-unreadable", path=archive.path, why=describe_exception(error)
-        ) from None
-    if kind is None and magic[:1] == _PICKLE:
+        raise RefusedError("file-unreadable", path=path, why=describe_exception(error)) from None
+    if kind is None and magic[:1] == _PICKLE_MAGIC:
         kind = "a pickle"
     if kind is not None:
-        raise RefusedError("network-type", path=archive.path, kind=kind)
-    if magic != _ZIP:
+        raise RefusedError("network-type", path=path, kind=kind)
+    if magic != _ZIP_MAGIC:
         why = "it is no archive, or its beginning is lost"
-        raise RefusedError("network-foreign", path=archive.path, why=why)
+        raise RefusedError("network-foreign", path=path, why=why)
 
 
-def _check_entries(archive: ProgramArchive, infos: list[zipfile.ZipInfo], size: int) -> None:
+def _check_entries(
+    archive: ProgramArchive, entries: list[zipfile.ZipInfo], archive_bytes: int
+) -> None:
     """Refuse entries whose names lead out of the archive, and compressed ones."""
-    for info in infos:
-        parts = info.filename.replace("\\", "/").split("/")
-        if ".." in parts or info.filename.startswith(("/", "\\")) or ":" in parts[0]:
+    for entry in entries:
+        parts = entry.filename.replace("\\", "/").split("/")
+        if ".." in parts or entry.filename.startswith(("/", "\\")) or ":" in parts[0]:
             raise archive.make_broken_error("the name of one of its entries leads out of it")
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
             raise archive.make_broken_error("part of it is compressed, which torch never does")
-    if sum(item.file_size for item in infos) > size:
+    if sum(entry.file_size for entry in entries) > archive_bytes:
         raise archive.make_broken_error("its entries claim more bytes than it has")

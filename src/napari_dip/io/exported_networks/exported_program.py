@@ -116,26 +116,26 @@ class AliasTracker:
             Inputs as in the file.
         results : tuple of str or None
         """
-        parts = operator.split(".")
-        family = ".".join(parts[:2])
+        name_parts = operator.split(".")
+        family = ".".join(name_parts[:2])
         is_in_place = family.startswith("aten.") and family.endswith("_")
-        first = inputs[0]["arg"].get("as_tensor", {}).get("name") if inputs else None
-        if first is None or not results:
+        input_name = inputs[0]["arg"].get("as_tensor", {}).get("name") if inputs else None
+        if input_name is None or not results:
             return operator
-        group = self._alias_groups.setdefault(first, {first})
+        aliases = self._alias_groups.setdefault(input_name, {input_name})
         functional = family.removesuffix("_") if is_in_place else family
         if is_in_place:
-            old = self._current_names.get(first, first)
-            for other in group - {first}:
-                self.stale_steps.setdefault(other, number)
-            if old != first:
-                self.stale_steps.setdefault(old, number)
-            self._current_names[first] = str(results[0])
+            current_name = self._current_names.get(input_name, input_name)
+            for alias in aliases - {input_name}:
+                self.stale_steps.setdefault(alias, number)
+            if current_name != input_name:
+                self.stale_steps.setdefault(current_name, number)
+            self._current_names[input_name] = str(results[0])
         if is_in_place or functional in _VIEW_OPERATORS:
             for name in filter(None, results):
-                group.add(name)
-                self._alias_groups[name] = group
-        return ".".join([functional, *parts[2:]])
+                aliases.add(name)
+                self._alias_groups[name] = aliases
+        return ".".join([functional, *name_parts[2:]])
 
 
 def parse_argument(kind: str, value: Any, aliases: AliasTracker) -> Any:
@@ -291,12 +291,14 @@ def _parse_program(
     archive: ProgramArchive, model: dict[str, Any], lists: dict[str, dict[str, Any]]
 ) -> ExportedProgram:
     graph = model["graph_module"]["graph"]
-    images, locations, constants = _parse_inputs(model["graph_module"]["signature"]["input_specs"])
-    if len(images) != 1:
+    image_names, locations, constants = _parse_inputs(
+        model["graph_module"]["signature"]["input_specs"]
+    )
+    if len(image_names) != 1:
         raise archive.make_broken_error(
-            f"it takes {len(images)} inputs, and one image is all there is"
+            f"it takes {len(image_names)} inputs, and one image is all there is"
         )
-    (image,) = images
+    (image_name,) = image_names
     weights = {}
     for name, (group, key) in locations.items():
         config = lists[group]["config"]
@@ -306,8 +308,8 @@ def _parse_program(
         steps.append(_parse_node(archive, number, node, aliases))
     return ExportedProgram(
         archive=archive,
-        image_input=image,
-        sizes=_parse_open_sizes(graph["tensor_values"][image]["sizes"]),
+        image_input=image_name,
+        sizes=_parse_open_sizes(graph["tensor_values"][image_name]["sizes"]),
         steps=tuple(steps),
         stored_weights={name: weight for name, weight in weights.items() if weight is not None},
         shapes={
@@ -321,38 +323,38 @@ def _parse_inputs(
     specs: list[dict[str, Any]],
 ) -> tuple[list[str], dict[str, tuple[str, str]], dict[str, Any]]:
     """Sort the inputs of the graph into images, locations of weights, and constants."""
-    images: list[str] = []
+    image_names: list[str] = []
     locations: dict[str, tuple[str, str]] = {}
     constants: dict[str, Any] = {}
     for spec in specs:
-        ((kind, facts),) = spec.items()
+        ((kind, fields),) = spec.items()
         if kind == "user_input":
-            images += [str(facts["arg"]["as_tensor"]["name"])]
+            image_names += [str(fields["arg"]["as_tensor"]["name"])]
         elif kind == "parameter":
-            locations[facts["arg"]["name"]] = "weights", facts["parameter_name"]
+            locations[fields["arg"]["name"]] = "weights", fields["parameter_name"]
         elif kind == "buffer":  # buffers that are not persistent are stored with the constants
-            group = "weights" if facts["persistent"] else "constants"
-            locations[facts["arg"]["name"]] = group, facts["buffer_name"]
+            group = "weights" if fields["persistent"] else "constants"
+            locations[fields["arg"]["name"]] = group, fields["buffer_name"]
         elif kind == "tensor_constant":
-            locations[facts["arg"]["name"]] = "constants", facts["tensor_constant_name"]
+            locations[fields["arg"]["name"]] = "constants", fields["tensor_constant_name"]
         elif kind == "constant_input":
-            ((_, value),) = facts["value"].items()
-            constants[str(facts["name"])] = value
+            ((_, value),) = fields["value"].items()
+            constants[str(fields["name"])] = value
         else:
             raise ValueError(kind)
-    return images, locations, constants
+    return image_names, locations, constants
 
 
-def _parse_weight(archive: ProgramArchive, location: str, facts: dict[str, Any]) -> StoredWeight:
+def _parse_weight(archive: ProgramArchive, location: str, fields: dict[str, Any]) -> StoredWeight:
     """Read the description of a weight, and check that its bytes exist."""
-    if facts["use_pickle"]:
+    if fields["use_pickle"]:
         raise archive.make_broken_error(
             "some of its weights are pickled, and pickles are not opened"
         )
-    meta = facts["tensor_meta"]
+    meta = fields["tensor_meta"]
     sizes, strides = (_parse_fixed_sizes(meta[key]) for key in ("sizes", "strides"))
     (offset,) = _parse_fixed_sizes([meta["storage_offset"]])
-    entry_name = f"data/{location}/{facts['path_name']}"
+    entry_name = f"data/{location}/{fields['path_name']}"
     if len(sizes) != len(strides) or min((*sizes, *strides, offset), default=0) < 0:
         raise ValueError("sizes")
     archive.size(entry_name)  # raises `RefusedError` if the entry is missing
@@ -361,14 +363,14 @@ def _parse_weight(archive: ProgramArchive, location: str, facts: dict[str, Any])
     )
 
 
-def _parse_fixed_sizes(entry: list[dict[str, Any]]) -> tuple[int, ...]:
+def _parse_fixed_sizes(sizes: list[dict[str, Any]]) -> tuple[int, ...]:
     """Read sizes that must be plain numbers."""
-    return tuple(int(size["as_int"]) for size in entry)
+    return tuple(int(size["as_int"]) for size in sizes)
 
 
-def _parse_open_sizes(entry: list[dict[str, Any]]) -> tuple[int | None, ...]:
+def _parse_open_sizes(sizes: list[dict[str, Any]]) -> tuple[int | None, ...]:
     """Read sizes of which some may be dynamic."""
-    return tuple(int(size["as_int"]) if "as_int" in size else None for size in entry)
+    return tuple(int(size["as_int"]) if "as_int" in size else None for size in sizes)
 
 
 def _parse_node(
@@ -430,17 +432,19 @@ def read_weight(program: ExportedProgram, name: str) -> AnyArray:
         If its bytes are missing or too few.
     """
     archive, stored_weight = program.archive, program.stored_weights[name]
-    kind = DTYPES.get(stored_weight.kind)
-    if kind is None:
+    dtype_name = DTYPES.get(stored_weight.kind)
+    if dtype_name is None:
         raise archive.make_broken_error("its weights are of a type that is not read here")
-    stored_dtype = np.dtype("uint16" if kind == "bfloat16" else kind)
+    stored_dtype = np.dtype("uint16" if dtype_name == "bfloat16" else dtype_name)
     raw = archive.read_entry(stored_weight.entry)
     if len(raw) % stored_dtype.itemsize:
         raise archive.make_broken_error(f"the bytes of '{name[:100]}' are cut off")
     values = np.frombuffer(raw, stored_dtype.newbyteorder("<")).astype(stored_dtype)
     count = prod(stored_weight.sizes)
-    steps = zip(stored_weight.sizes, stored_weight.strides, strict=True)
-    last_index = stored_weight.offset + sum((size - 1) * stride for size, stride in steps)
+    size_stride_pairs = zip(stored_weight.sizes, stored_weight.strides, strict=True)
+    last_index = stored_weight.offset + sum(
+        (size - 1) * stride for size, stride in size_stride_pairs
+    )
     if count and (count > len(values) or last_index >= len(values)):
         raise archive.make_broken_error(f"'{name[:100]}' claims more values than there are")
     if not count:
@@ -451,7 +455,7 @@ def read_weight(program: ExportedProgram, name: str) -> AnyArray:
             values[stored_weight.offset :], stored_weight.sizes, strides
         )
     weight = np.array(weight)  # a contiguous copy
-    if kind == "bfloat16":  # the upper half of single precision
+    if dtype_name == "bfloat16":  # the upper half of single precision
         weight = (weight.astype(np.uint32) << 16).view(np.float32)
     return weight.astype(np.float32) if weight.dtype.kind == "f" else weight
 
@@ -485,14 +489,14 @@ def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
         for name in step.results
         if name is not None
     }
-    needed, weight_names = _find_dependencies(program, layers[layer], producers)
+    step_numbers, weight_names = _find_dependencies(program, layers[layer], producers)
     return {
         "picture": program.image_input,
         "output": layers[layer],
         "steps": [
-            [item.operator, dict(item.arguments), list(item.results), item.has_list_output]
-            for number, item in enumerate(program.steps)
-            if number in needed
+            [step.operator, dict(step.arguments), list(step.results), step.has_list_output]
+            for number, step in enumerate(program.steps)
+            if number in step_numbers
         ],
         "kept": weight_names,
     }
@@ -502,11 +506,11 @@ def _find_dependencies(
     program: ExportedProgram, output: str, producers: dict[str, int]
 ) -> tuple[set[int], list[str]]:
     """Follow a result back to the image; return the steps on the path and their weights."""
-    needed: set[int] = set()
+    step_numbers: set[int] = set()
     weight_names: dict[str, None] = {}
-    names = [(output, producers[output] + 1)]  # its value before any later step changes it
-    while names:
-        name, user_step = names.pop()
+    pending = [(output, producers[output] + 1)]  # its value before any later step changes it
+    while pending:
+        name, user_step = pending.pop()
         if program.stale_steps.get(name, user_step) < user_step:
             why = "it changes part of a tensor in place, which run_decompositions() would undo"
             raise program.archive.make_broken_error(why)
@@ -518,22 +522,22 @@ def _find_dependencies(
                 raise program.archive.make_broken_error(
                     "one of its steps comes before what it needs"
                 )
-            if number not in needed:
-                needed.add(number)
-                names += [
+            if number not in step_numbers:
+                step_numbers.add(number)
+                pending += [
                     (reference, number) for reference in iter_references(program.steps[number])
                 ]
         elif name != program.image_input:
             raise program.archive.make_broken_error(f"it lacks '{name[:100]}'")
-    return needed, list(weight_names)
+    return step_numbers, list(weight_names)
 
 
 def iter_references(step: GraphNode) -> Iterator[str]:
     """Yield the names that a step refers to."""
     for value in step.arguments.values():
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, dict) and "of" in item:
-                yield item["of"]
+        for argument in value if isinstance(value, list) else [value]:
+            if isinstance(argument, dict) and "of" in argument:
+                yield argument["of"]
 
 
 def _refuse_unknown_layer(program: ExportedProgram, layer: str, layers: list[str]) -> Any:

@@ -63,8 +63,12 @@ def open_image(path: Path) -> LazyImage:
 
 def _open_bioio_reader(path: Path) -> Any:
     with path.open("rb") as file:
-        start = file.read(8)
-    kind, package = next(facts for magic, facts in KINDS.items() if start.startswith(magic))
+        first_bytes = file.read(8)
+    kind, package = next(
+        format_and_package
+        for magic, format_and_package in KINDS.items()
+        if first_bytes.startswith(magic)
+    )
     if find_spec(package) is None:
         raise RefusedError("extra-missing", path=path, kind=kind, extra="formats")
     return import_module(package).Reader(str(path))
@@ -72,12 +76,12 @@ def _open_bioio_reader(path: Path) -> Any:
 
 def _get_first_image(path: Path, reader: Any) -> tuple[LazyImage, str]:
     """Return the first image without axes of size 1 other than Y and X, and its axes."""
-    order, array = str(reader.dims.order), reader.dask_data
-    is_kept = [axis in "YX" or side > 1 for axis, side in zip(order, array.shape, strict=True)]
+    all_axes, array = str(reader.dims.order), reader.dask_data
+    is_kept = [axis in "YX" or side > 1 for axis, side in zip(all_axes, array.shape, strict=True)]
     array = array[tuple(slice(None) if kept else 0 for kept in is_kept)]
 
-    def fetch(place: Any) -> Any:
-        return array[place].compute(scheduler="synchronous")
+    def fetch(region: Any) -> Any:
+        return array[region].compute(scheduler="synchronous")
 
-    axes = "".join(axis for axis, kept in zip(order, is_kept, strict=True) if kept)
+    axes = "".join(axis for axis, kept in zip(all_axes, is_kept, strict=True) if kept)
     return LazyImage(path=path, array=array, fetch=fetch), axes

@@ -173,8 +173,8 @@ def choose_series(file: TiffFile, path: Path) -> TiffPageSeries:
     full_series = [
         member for member in file.series if not member.keyframe.is_reduced
     ] or file.series
-    larger_copies = [item for item in full_series if _is_larger_copy(item, full_series[0])]
-    return max([full_series[0], *larger_copies], key=lambda item: item.size)
+    larger_copies = [series for series in full_series if _is_larger_copy(series, full_series[0])]
+    return max([full_series[0], *larger_copies], key=lambda series: series.size)
 
 
 def list_page_notes(file: TiffFile, series: TiffPageSeries, pages: Pages, name: str) -> list[Note]:
@@ -251,8 +251,8 @@ def _find_missing_part(series: TiffPageSeries, pages: Pages, end: int) -> str:
     count, planes = len(present_pages), series.size // max(1, series.keyframe.size)
     has_plane_count = series.kind in _PLANE_COUNTING_KINDS and not series.is_truncated
     if count != (planes if has_plane_count else len(pages)):
-        others = "; the others are missing" if count < planes else ""
-        return f"its header states {planes} planes, but {count} are found{others}"
+        remainder = "; the others are missing" if count < planes else ""
+        return f"its header states {planes} planes, but {count} are found{remainder}"
     for page in present_pages:
         segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
         if not segments or any(size == 0 or offset == 0 for offset, size in segments):
@@ -305,14 +305,14 @@ def read_pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, s
     if file.ome_metadata:
         return read_ome_pixel_sizes(file.ome_metadata)
     sizes = _read_resolution(page)
-    extra = file.imagej_metadata or {}
-    unit = normalise_unit(str(extra.get("unit") or "pixel"))
-    if sizes and "unit" in extra:  # ImageJ's tags are in its own unit, not in that of the tag
+    imagej_metadata = file.imagej_metadata or {}
+    unit = normalise_unit(str(imagej_metadata.get("unit") or "pixel"))
+    if sizes and "unit" in imagej_metadata:  # ImageJ's tags are in its own unit
         sizes = {axis: (size, unit) for axis, size in _read_tag_sizes(page).items()}
-    if sizes and is_positive(extra.get("spacing")):
-        sizes["Z"] = (float(extra["spacing"]), unit)
-    if sizes and is_positive(extra.get("finterval")):
-        sizes["T"] = (float(extra["finterval"]), "second")
+    if sizes and is_positive(imagej_metadata.get("spacing")):
+        sizes["Z"] = (float(imagej_metadata["spacing"]), unit)
+    if sizes and is_positive(imagej_metadata.get("finterval")):
+        sizes["T"] = (float(imagej_metadata["finterval"]), "second")
     return sizes
 
 
@@ -324,13 +324,13 @@ def _read_resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
     """
     unit = page.tags.valueof("ResolutionUnit", default=2)
     name = _RESOLUTION_UNITS.get(int(unit), "pixel")
-    entries = _read_tag_sizes(page)
-    metric = name not in ("inch", "pixel")
-    if len(entries) < 2 or (not metric and set(entries.values()) == {1.0}):
+    tag_sizes = _read_tag_sizes(page)
+    is_metric = name not in ("inch", "pixel")
+    if len(tag_sizes) < 2 or (not is_metric and set(tag_sizes.values()) == {1.0}):
         return {} if "unit" not in str(page.description) else dict.fromkeys("YX", (1.0, "pixel"))
     if name == "centimeter":
-        return {axis: (value * 1e4, "micrometer") for axis, value in entries.items()}
-    return {axis: (value, name) for axis, value in entries.items()}
+        return {axis: (value * 1e4, "micrometer") for axis, value in tag_sizes.items()}
+    return {axis: (value, name) for axis, value in tag_sizes.items()}
 
 
 def _read_tag_sizes(page: TiffPage) -> dict[str, float]:
@@ -356,9 +356,9 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
         pages = list(series.pages)
         check_whole(series, pages, path)
         notes = list_page_notes(file, series, pages, name)
-        found_axes = _relabel_unmarked_colours(series.axes, file, page)
-        labelled_axes = _label_axes(found_axes, len(series.shape), page)
-        has_guessed_axes = axes is None and bool(set(found_axes) - set("TCZYXS"))
+        series_axes = _relabel_unmarked_colours(series.axes, file, page)
+        labelled_axes = _label_axes(series_axes, len(series.shape), page)
+        has_guessed_axes = axes is None and bool(set(series_axes) - set("TCZYXS"))
         table = read_colour_table(file, page)
         stored, sides = labelled_axes, tuple(series.shape)
         if table is not None and table.ndim == 2:
@@ -495,19 +495,21 @@ def _relabel_unmarked_colours(axes: str, file: TiffFile, page: TiffPage) -> str:
 def _label_axes(axes: str, count: int, page: TiffPage) -> str:
     """Rename all axes to letters out of T, C, Z, Y, X and S, as far as there are enough."""
     if getattr(page.photometric, "name", "") not in ("RGB", "YCBCR"):
-        extra = {str(getattr(kind, "name", kind)) for kind in page.extrasamples}
-        if not extra & {"ASSOCALPHA", "UNASSALPHA"}:
+        extra_samples = {str(getattr(kind, "name", kind)) for kind in page.extrasamples}
+        if not extra_samples & {"ASSOCALPHA", "UNASSALPHA"}:
             axes = axes.replace("S", "C" if "C" not in axes else "S")
-    unknown = [axis for axis in axes if axis not in "TCZYXS"]
-    if not unknown:
+    unnamed = [axis for axis in axes if axis not in "TCZYXS"]
+    if not unnamed:
         return axes
-    if count == len(unknown):
+    if count == len(unnamed):
         return {1: "X", 2: "YX"}.get(count, axes)
-    if "Y" not in axes and "X" in axes and len(unknown) == 1 and count == 2:
+    if "Y" not in axes and "X" in axes and len(unnamed) == 1 and count == 2:
         return "YX"
-    free = [letter for letter in _DEFAULT_AXES.get(len(unknown), "") if letter not in axes]
-    free += [letter for letter in "ZTC" if letter not in axes and letter not in free]
-    letters = iter(free)
+    free_letters = [letter for letter in _DEFAULT_AXES.get(len(unnamed), "") if letter not in axes]
+    free_letters += [
+        letter for letter in "ZTC" if letter not in axes and letter not in free_letters
+    ]
+    letters = iter(free_letters)
     return "".join(axis if axis in "TCZYXS" else next(letters, axis) for axis in axes)
 
 
@@ -515,8 +517,12 @@ def _drop_alpha_axis(
     shape: tuple[int, ...], axes: str, page: TiffPage
 ) -> tuple[tuple[int, ...], str, bool]:
     """Drop alpha from shape and axes; only colours are restored."""
-    extra = {str(getattr(kind, "name", kind)) for kind in page.extrasamples}
-    if "S" not in axes or len(axes) != len(shape) or not extra & {"ASSOCALPHA", "UNASSALPHA"}:
+    extra_samples = {str(getattr(kind, "name", kind)) for kind in page.extrasamples}
+    if (
+        "S" not in axes
+        or len(axes) != len(shape)
+        or not extra_samples & {"ASSOCALPHA", "UNASSALPHA"}
+    ):
         return shape, axes, False
     axis = axes.index("S")
     if shape[axis] == 2 and axis == len(shape) - 1:

@@ -206,7 +206,7 @@ def _open_confined_store(folder: Path, root: Path) -> Any:
     """Open a folder as a store that follows no link out of `root`."""
     from zarr.storage import LocalStore
 
-    class Inside(LocalStore):
+    class ConfinedStore(LocalStore):
         """Read only files inside the root folder."""
 
         def _check(self, key: str) -> None:
@@ -226,7 +226,7 @@ def _open_confined_store(folder: Path, root: Path) -> Any:
                 self._check(key)
             return await super().get_partial_values(prototype, ranges)
 
-    return Inside(folder, read_only=True)
+    return ConfinedStore(folder, read_only=True)
 
 
 def _check_chunks(path: Path, pyramid: Pyramid, array: Any) -> None:
@@ -392,11 +392,11 @@ def _find_finest_level(path: Path, folder: Path, multiscale: _Multiscale) -> int
 
     The specification requires it to be the first level, but not all writers comply.
     """
-    sizes = [_compute_voxel_volume(multiscale, place) for place in range(len(multiscale.datasets))]
+    sizes = [_compute_voxel_volume(multiscale, index) for index in range(len(multiscale.datasets))]
     counts = [_count_level_pixels(folder / dataset.path, path) for dataset in multiscale.datasets]
     smallest_size = min(sizes)
-    smallest = [place for place, size in enumerate(sizes) if isclose(size, smallest_size)]
-    finest = max(smallest, key=lambda place: counts[place])
+    smallest = [index for index, size in enumerate(sizes) if isclose(size, smallest_size)]
+    finest = max(smallest, key=lambda index: counts[index])
     if max(counts) > counts[finest] > 0:
         largest_path = multiscale.datasets[counts.index(max(counts))].path
         why = f"of its levels '{multiscale.datasets[finest].path}' has the smallest pixels, "
@@ -404,10 +404,10 @@ def _find_finest_level(path: Path, folder: Path, multiscale: _Multiscale) -> int
     return finest
 
 
-def _compute_voxel_volume(multiscale: _Multiscale, place: int) -> float:
+def _compute_voxel_volume(multiscale: _Multiscale, level_index: int) -> float:
     """Return the size of a pixel of a level in space."""
     volume = 1.0
-    for step in multiscale.datasets[place].coordinateTransformations:
+    for step in multiscale.datasets[level_index].coordinateTransformations:
         for axis, size in zip(multiscale.axes, step.scale or (), strict=False):
             volume *= size if axis.name.lower() in ("z", "y", "x") else 1.0
     return volume
@@ -422,16 +422,16 @@ def _count_level_pixels(folder: Path, root: Path) -> int:
     return prod(side if isinstance(side, int) else 0 for side in sides)
 
 
-def _list_transformations(multiscale: _Multiscale, place: int) -> list[_Transformation]:
+def _list_transformations(multiscale: _Multiscale, level_index: int) -> list[_Transformation]:
     """List the transforms of a level in the order of their application."""
     return [
-        *multiscale.datasets[place].coordinateTransformations,
+        *multiscale.datasets[level_index].coordinateTransformations,
         *multiscale.coordinateTransformations,
     ]
 
 
 def _read_axes(
-    path: Path, multiscale: _Multiscale, place: int
+    path: Path, multiscale: _Multiscale, level_index: int
 ) -> tuple[str, tuple[tuple[float, str], ...], tuple[float, ...]]:
     letters = [_AXIS_LETTERS.get(axis.name.lower(), "") for axis in multiscale.axes]
     if "" in letters or len(set(letters)) != len(letters):
@@ -439,37 +439,40 @@ def _read_axes(
         why = f"its axes are called {names}, where t, c, z, y and x are known"
         raise refuse_broken(path, why)
     sizes, origin = [1.0] * len(letters), [0.0] * len(letters)
-    for step in _list_transformations(multiscale, place):
+    for step in _list_transformations(multiscale, level_index):
         if step.scale is not None:
             if len(step.scale) != len(sizes) or min(step.scale) <= 0:
                 raise refuse_broken(path, "the sizes of its pixels make no sense")
-            sizes = [size * change for size, change in zip(sizes, step.scale, strict=True)]
-            origin = [start * change for start, change in zip(origin, step.scale, strict=True)]
+            sizes = [size * value for size, value in zip(sizes, step.scale, strict=True)]
+            origin = [
+                coordinate * value for coordinate, value in zip(origin, step.scale, strict=True)
+            ]
         if step.translation is not None:
             if len(step.translation) != len(origin):
                 raise refuse_broken(path, "the place of its pixels makes no sense")
             origin = [
-                start + change for start, change in zip(origin, step.translation, strict=True)
+                coordinate + value
+                for coordinate, value in zip(origin, step.translation, strict=True)
             ]
     units = [normalise_unit(axis.unit or "") for axis in multiscale.axes]
     return "".join(letters), tuple(zip(sizes, units, strict=True)), tuple(origin)
 
 
-def _list_codecs(entry: Mapping[str, Any]) -> list[str]:
+def _list_codecs(metadata: Mapping[str, Any]) -> list[str]:
     """List the names of all codecs of an array, including nested ones."""
-    if entry.get("storage_transformers"):
+    if metadata.get("storage_transformers"):
         return ["a storage transformer"]
     codec_names = []
-    remaining = [entry.get("compressor"), entry.get("filters"), entry.get("codecs")]
-    while remaining:
-        codec = remaining.pop()
+    unchecked = [metadata.get("compressor"), metadata.get("filters"), metadata.get("codecs")]
+    while unchecked:
+        codec = unchecked.pop()
         if isinstance(codec, list):
-            remaining += codec
+            unchecked += codec
         elif isinstance(codec, dict):
             codec_names.append(str(codec.get("id") or codec.get("name")))
             configuration = codec.get("configuration")
             if isinstance(configuration, dict):
-                remaining += [configuration.get("codecs"), configuration.get("index_codecs")]
+                unchecked += [configuration.get("codecs"), configuration.get("index_codecs")]
         elif isinstance(codec, str):
             codec_names.append(codec)
     return codec_names
@@ -483,9 +486,9 @@ def check_link(path: Path, root: Path) -> None:
     RefusedError
         With the path that it leads to.
     """
-    other = os.path.realpath(path)
-    if not other.startswith(os.path.realpath(root) + os.sep):
-        raise RefusedError("file-elsewhere", path=root, other=other)
+    target = os.path.realpath(path)
+    if not target.startswith(os.path.realpath(root) + os.sep):
+        raise RefusedError("file-elsewhere", path=root, other=target)
 
 
 def find_foreign_file(folder: Path) -> str:
@@ -504,11 +507,11 @@ def find_foreign_file(folder: Path) -> str:
     """
     levels = _list_levels(folder)
     for root, folders, names in os.walk(folder):
-        inside = Path(root).relative_to(folder)
-        for is_folder, entries in ((True, folders), (False, names)):
-            for name in sorted(entries):
-                if not _is_zarr_member(inside / name, is_folder, levels):
-                    return (inside / name).as_posix()
+        subfolder = Path(root).relative_to(folder)
+        for is_folder, members in ((True, folders), (False, names)):
+            for name in sorted(members):
+                if not _is_zarr_member(subfolder / name, is_folder, levels):
+                    return (subfolder / name).as_posix()
     return ""
 
 
