@@ -107,3 +107,15 @@ def test_a_second_attempt_that_fails_leaves_the_first_result(monkeypatch):
     assert len(calls) == 2
     assert result.image.shape == take_shot().shape
     assert result.report["verdict"]["sentences"][0].startswith("Do not use this result")
+
+
+@pytest.mark.usefixtures("_measured_wrong")
+def test_an_image_in_tiles_is_restored_again_as_a_whole_one_is():
+    plan = plan_for(take_shot(), tile=128, **QUICK)
+    assert len(plan.tiles) > 1
+    events, result = drain(plan, take_shot())
+    assert result is not None
+    assert any("weaker noise" in event.message for event in events)
+    assert any("restored again" in note for note in result.report["notes"])
+    assert result.report["noise"]["cannot_tell"] == ["texture"]
+    assert measure_error(result) < 8

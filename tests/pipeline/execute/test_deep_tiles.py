@@ -22,6 +22,7 @@ from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from small_runs import MACHINE, drain, plan_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from napari_dip.pipeline.events import Restoration
@@ -31,10 +32,13 @@ SHAPE, TILE, ITERATIONS = (6, 136, 24), 128, 4
 SCALE, UNITS = (1.0, 0.25, 0.25), ("micrometer",) * 3
 
 
-@pytest.fixture(autouse=True)
-def thin_tiles(monkeypatch) -> None:
-    """So that a small stack has some."""
-    monkeypatch.setattr("napari_dip.pipeline.plan.tiling.Z_STACK_TILE_PLANES", 3)
+@pytest.fixture(autouse=True, scope="module")
+def thin_tiles() -> Iterator[None]:
+    """So that a small stack has some, which are restored once, however few their iterations are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("napari_dip.pipeline.plan.tiling.Z_STACK_TILE_PLANES", 3)
+        patch.setattr("napari_dip.pipeline.assess.noise_retry.compute_failure_score", lambda _: 0)
+        yield
 
 
 def draw_stack() -> np.ndarray:
@@ -57,9 +61,7 @@ def restore(plan: Plan, image: object = None, **wishes: object) -> Restoration:
 
 @pytest.fixture(scope="module")
 def restored_planes() -> Restoration:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("napari_dip.pipeline.plan.tiling.Z_STACK_TILE_PLANES", 3)
-        return restore(plan_stack("planes", tile=TILE))
+    return restore(plan_stack("planes", tile=TILE))
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +89,8 @@ def test_planes_next_to_a_tile_are_looked_at_and_left_to_their_own_tile() -> Non
 
 
 def test_a_stack_in_tiles_shares_the_calibration_of_the_whole(
-    restored_planes: Restoration, restored_volume: Restoration, monkeypatch: pytest.MonkeyPatch
+    restored_planes: Restoration, restored_volume: Restoration
 ) -> None:
-    # after so few iterations the whole would be restored again with weaker noise, tiles never are
-    monkeypatch.setattr("napari_dip.pipeline.assess.noise_retry.compute_failure_score", lambda _: 0)
     whole = restore(plan_stack("planes"))
     for image, grid, depth in ((restored_planes, "YX", 4), (restored_volume, "ZYX", 6)):
         assert image.image.shape == SHAPE

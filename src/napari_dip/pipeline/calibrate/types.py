@@ -216,6 +216,12 @@ class RunPlan(Plan):
 
     regions: tuple[Tile, ...] = ()
 
+    @property
+    def reference_tile(self) -> Tile | None:
+        """Return the tile that is restored first; None without tiles."""
+        first = next(unit for unit in self.units if unit.has_estimate)
+        return self.tiles[first.tile or 0] if self.tiles else None
+
     @classmethod
     def refine(cls, plan: Plan, **changes: Any) -> RunPlan:
         """Return the run plan that differs from a plan by these fields."""

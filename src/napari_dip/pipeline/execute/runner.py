@@ -6,6 +6,7 @@ A shard saves its unit or tile results in the run folder, where another process 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import JointNetwork, Plan, WorkUnit
     from napari_dip.pipeline.plan.units import Shard
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
+
+    RestoreUnits = Callable[
+        [CalibratedImage, RunMonitor, CheckpointStore | None],
+        Generator[Event, None, Restoration | None],
+    ]
 
 __all__ = ["Control", "Event", "Restoration", "run"]
 
@@ -118,50 +124,90 @@ def _restore(
     preview_seconds: float | None,
     store: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
+    from napari_dip.pipeline.execute.run_monitor import RunMonitor
+
+    monitor = RunMonitor(plan, control, None if plan.tiles else preview_seconds)
     if plan.tiles:
+        from napari_dip.pipeline.execute.tile_calibration import calibrate_tiles
         from napari_dip.pipeline.execute.tile_executor import restore_tiles
 
-        return (yield from restore_tiles(plan, data, control, store))
+        network = None
+        image, hashes = yield from calibrate_tiles(plan, data, monitor)
+        restore_units: RestoreUnits = partial(restore_tiles, data["image"], hashes)
+    else:
+        network = None if plan.network is None else read_fitted_network(plan.network)
+        image = yield from read_image(plan, data, monitor, network)
+        restore_units = _fit_units
+    restoration = yield from restore_units(image, monitor, store)
+    if restoration is None:
+        return None
+    return (
+        yield from _repeat_with_weaker_noise(
+            plan, image, restoration, restore_units, monitor, network
+        )
+    )
+
+
+def _repeat_with_weaker_noise(
+    plan: Plan,
+    image: CalibratedImage,
+    restoration: Restoration,
+    restore_units: RestoreUnits,
+    monitor: RunMonitor,
+    network: JointNetwork | None,
+) -> Generator[Event, None, Restoration | None]:
+    """Restore again with weaker noise while the result fails its checks and a new run helps.
+
+    Of an image in tiles, the sample regions are checked. A new run writes no checkpoints.
+    """
     from napari_dip.pipeline.assess.noise_retry import (
         MAX_RETRY_ROUNDS,
         compute_failure_score,
         reduce_noise,
     )
     from napari_dip.pipeline.calibrate.run_plan import make_run_plan
-    from napari_dip.pipeline.execute.run_monitor import RunMonitor
 
-    monitor = RunMonitor(plan, control, preview_seconds)
-    network = None if plan.network is None else read_fitted_network(plan.network)
-    image = yield from read_image(plan, data, monitor, network)
-    restoration = yield from _fit_units(image, monitor, store)
     for _ in range(MAX_RETRY_ROUNDS):
-        if restoration is None or monitor.is_ended:
+        if monitor.is_ended:
             break
-        calibration = reduce_noise(image, restoration)
+        calibration = reduce_noise(image, _take_checked_residual(image, restoration))
         if calibration is None:
             break
         run_plan = make_run_plan(
             plan,
             image.inspection,
             calibration,
-            layout=image.layout,
+            layout=None if plan.tiles else image.layout,
             network=network,
+            regions=image.plan.regions,
+            reference_tile=image.plan.reference_tile,
             noise_reason=image.plan.fit_config.prior_reason,
         )
         image = replace(image, plan=run_plan, calibration=calibration)
         yield monitor.make_message_event("Restoring again with weaker noise")
         try:
-            retry_restoration = yield from _fit_units(image, monitor, None)
+            retry_restoration = yield from restore_units(image, monitor, None)
         except Exception as error:
             if make_machine_refusal(error, plan.source.name) or isinstance(error, FailedError):
                 break  # the earlier result is still valid; its quality checks describe it
             raise
         if retry_restoration is None:
             return None
+        if plan.tiles and monitor.is_ended:
+            break  # some tiles were not restored again
         if compute_failure_score(retry_restoration) >= compute_failure_score(restoration):
             break
         restoration = retry_restoration
     return restoration
+
+
+def _take_checked_residual(image: CalibratedImage, restoration: Restoration) -> Restoration:
+    """Return the restoration with the residual of the sample regions, if the image is in tiles."""
+    plan, residual = image.plan, restoration.residual
+    if not plan.regions or residual is None:
+        return restoration
+    regions = [region.read_pixels(residual, plan.source.axes) for region in plan.regions]
+    return replace(restoration, residual=np.stack(regions))
 
 
 def _fit_units(

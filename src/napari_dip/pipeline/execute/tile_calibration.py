@@ -282,7 +282,8 @@ def calibrate_tiles(
         regions=regions,
         reference_tile=statistics.select_reference_tile(plan.tiles),
     )
-    return make_sample_image(run_plan, calibration, array), hashes
+    sample = make_sample_image(run_plan, calibration, array)
+    return replace(sample, inspection=inputs.inspection), hashes
 
 
 def make_sample_image(

@@ -21,23 +21,20 @@ from napari_dip.pipeline.calibrate.resolution_and_outliers import (
 from napari_dip.pipeline.calibrate.types import CalibratedImage
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.executor import Executor, read_tile_checkpoint
-from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.execute.tile_blending import TileBlender, assemble_restoration
-from napari_dip.pipeline.execute.tile_calibration import (
-    calibrate_tiles,
-)
 from napari_dip.pipeline.plan.layout import to_stack
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.results import list_rescue_folders
 from napari_dip.pipeline.store.unit_results import ResultStore, UnitResult, make_tile_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from napari_dip.pipeline.calibrate.types import RunPlan
     from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.plan.tile import Tile
-    from napari_dip.pipeline.plan.types import Plan, WorkUnit
+    from napari_dip.pipeline.plan.types import WorkUnit
 
 
 def open_tile_results(
@@ -229,18 +226,25 @@ class TileExecutor:
 
 
 def restore_tiles(
-    plan: Plan,
-    data: Mapping[str, Any],
-    control: Callable[[], Control],
+    image: Any,
+    hashes: Mapping[str, str],
+    sample: CalibratedImage,
+    monitor: RunMonitor,
     store: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
     """Restore an image in the plan's tiles.
 
     Parameters
     ----------
-    plan, data, control, store
-        As for `napari_dip.pipeline.execute.runner.run`. The image is read tile by tile. Finished
-        tiles are stored in the folder of the store; without a store, in a temporary folder.
+    image : array-like
+        The whole image; it is read tile by tile.
+    hashes : mapping of str to str
+        SHA-256 of each input.
+    sample : CalibratedImage
+        The sample regions; its plan and calibration are those of the whole image.
+    monitor : RunMonitor
+    store : CheckpointStore or None
+        Its folder gets the finished tiles; None: a temporary folder.
 
     Yields
     ------
@@ -257,9 +261,7 @@ def restore_tiles(
     RefusedError, FailedError
         As for `run`.
     """
-    monitor = RunMonitor(plan, control, None)
-    sample, hashes = yield from calibrate_tiles(plan, data, monitor)
-    run_plan, image = sample.plan, data["image"]
+    run_plan = sample.plan
     monitor.set_expected_work(run_plan)
     with ExitStack() as stack:
         if store is None:
@@ -276,8 +278,9 @@ def restore_tiles(
         if request is Control.DISCARD:
             return None
         if not executor.finished_tiles:  # ended before the first result
-            monitor.raise_if_timed_out(plan.source.name)
+            monitor.raise_if_timed_out(run_plan.source.name)
             return None
+        monitor.is_ended = request is Control.KEEP
         results.check_tiles(executor.finished_tiles)
         monitor.start_assessment()
         yield monitor.make_message_event("Putting the tiles together")
