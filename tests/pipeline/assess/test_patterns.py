@@ -77,4 +77,8 @@ def test_the_verdict_warns_of_a_pattern_and_only_then():
         replace(calm, pattern=PeriodicPattern(period=2.43, share=0.2, lost=0.83))
     )["warnings"]
     (message,) = (sentence for sentence in sentences if sentence not in before)
-    assert "period of 2.4 pixels" in message and "83%" in message and "the object's" in message
+    assert (
+        "period of 2.4 pixels" in message
+        and "83%" in message
+        and "belongs to the object" in message
+    )

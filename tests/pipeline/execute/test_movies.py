@@ -280,7 +280,8 @@ def test_a_long_movie_says_where_it_begins_anew() -> None:
 
     assert start_notes(32) == ()
     (note,) = start_notes(70)
-    assert "3 segments" in str(note) and "begins anew, at frames 1, 25 and 48." in str(note)
+    assert "3 segments" in str(note)
+    assert "without the results of the one before, at frames 1, 25 and 48." in str(note)
     # planes that are shown one network, and frames that nothing draws to each other
     assert start_notes(70, "ZYX", stacks="planes") == start_notes(70, temporal_smoothing=0.0) == ()
     (note,) = start_notes(40, "ZYX", stacks="planes", series_training="warm-start")
