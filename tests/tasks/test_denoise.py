@@ -17,6 +17,7 @@ from napari_dip.engine.noise.reliability import UnreliableReason
 from napari_dip.engine.prior import BlindSpotPrior, RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageSpec
+from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image, make_run_plan
@@ -347,6 +348,9 @@ def test_a_drawn_rectangle_is_the_block_of_that_size_and_keeps_the_prior() -> No
 def test_the_report_says_that_the_blind_spot_was_drawn() -> None:
     quick = {"preset": "fast", "max_iterations": 4, "device": "cpu"}
     report = dip.denoise(shot(48), blind_spot_shape="010/111/010", **quick).report
+    assert "; 5 of each 3 × 3 pixels, in a shape given by hand, were held back" in (
+        write_methods_section(report)
+    )
     assert report["noise"]["blind_spot_size"] == [3, 3]
     assert "5 of 3 × 3 pixels are hidden, in the shape that you set" in report["prior"]["why"]
     assert report["recipe"]["settings"]["blind_spot_shape"] == "010/111/010"

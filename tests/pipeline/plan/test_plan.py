@@ -216,6 +216,19 @@ def test_the_looks_of_a_last_sweep_are_as_many_as_the_prior_takes(block: tuple[i
     )
 
 
+@pytest.mark.parametrize("shape", ["101/010/101", "0001000/1111111/0001000"])
+def test_the_time_of_a_drawn_blind_spot_is_that_of_the_passes_it_takes(shape: str) -> None:
+    rows = shape.split("/")
+    passes = (len(rows) + 2) * (len(rows[0]) + 2)
+    plan = plan_image((512, 512), "YX", preset="fast", blind_spot_shape=shape)
+    plain = plan_image((512, 512), "YX", preset="fast", prior="blind-spot")
+    assert isinstance(plan, Plan) and isinstance(plain, Plan)
+    assert plan.costs.longest_inference == plan.costs.usual_inference
+    ratio = plan.costs.longest_inference / plain.costs.longest_inference
+    assert ratio == pytest.approx(passes / 49)
+    assert count_final_passes(3, ((0, 1, 0), (1, 1, 1), (0, 1, 0))) == (75, 75)
+
+
 def test_blocks_reach_no_further_than_the_looks_are_counted_for() -> None:
     from napari_dip.engine.noise.estimate import MAX_BLIND_SPOT_RADIUS
 

@@ -159,6 +159,9 @@ def _describe_noise_model(report: Report) -> str:
     sizes = " × ".join(str(side) for side in reversed(noise["blind_spot_size"]))
     is_single_pixel = all(side == 1 for side in noise["blind_spot_size"])
     hidden = "single pixels" if is_single_pixel else f"blocks of {sizes} pixels"
+    shape = str(report["recipe"].get("settings", {}).get("blind_spot_shape", ""))
+    if "0" in shape:
+        hidden = f"{shape.count('1')} of each {sizes} pixels, in a shape given by hand,"
     has_masked_input = get_report_prior_spec(report).network_input.is_masked
     purpose = "from the network and to judge the fit" if has_masked_input else "to judge the fit"
     if report.get("fit", {}).get("last_phase"):

@@ -162,7 +162,13 @@ def make_run_plan(
         network=network,
         peak_bytes=peak_bytes,
         costs=estimate_costs(
-            grid, units, plan.device, plan.threads, fit_config, uses_bfloat16=uses_bfloat16
+            grid,
+            units,
+            plan.device,
+            plan.threads,
+            fit_config,
+            blind_spot_shape=task_plan.blind_spot_shape,
+            uses_bfloat16=uses_bfloat16,
         ),
         notes=notes,
     )

@@ -103,9 +103,20 @@ def count_blind_spot_passes(blind_spot_size: tuple[int, ...]) -> int:
     )
 
 
-def count_final_passes(dims: int) -> tuple[int, int]:
-    """Count the passes of final inference for white noise, and their maximum for any noise."""
+def count_final_passes(dims: int, rows: tuple[tuple[int, ...], ...] = ()) -> tuple[int, int]:
+    """Count the passes of final inference for white noise, and their maximum for any noise.
+
+    Parameters
+    ----------
+    dims : int
+    rows : tuple of tuple of int
+        As `TaskPlan.blind_spot_shape`. A shape with gaps is known before the noise is, and both
+        counts are its own.
+    """
     leading_axes = (1,) * (dims - 2)
+    if not all(map(all, rows)):
+        passes = count_inference_passes((*leading_axes, len(rows), len(rows[0])), (1,) * dims)
+        return passes, passes
     maximum = max(
         count_blind_spot_passes((*leading_axes, *size))
         for size in product(BLIND_SPOT_SIDES, repeat=2)
@@ -240,6 +251,7 @@ def estimate_costs(
     threads: int,
     fit_config: FitConfig,
     *,
+    blind_spot_shape: tuple[tuple[int, ...], ...] = (),
     uses_bfloat16: bool = False,
 ) -> CostEstimate:
     """Estimate the time of a run, in seconds.
@@ -252,6 +264,8 @@ def estimate_costs(
     device : str
     threads : int
     fit_config : FitConfig
+    blind_spot_shape : tuple of tuple of int
+        As `TaskPlan.blind_spot_shape`.
     uses_bfloat16 : bool
         Whether the CPU has bfloat16 instructions.
     """
@@ -274,7 +288,7 @@ def estimate_costs(
     assessment_seconds = ASSESSMENT_PIXEL_SECONDS * prod(grid) * channels
     # the blind spot depends on the noise, which is not measured yet
     usual_passes, max_passes = (
-        (1, 1) if prior_spec.cost.has_single_pass else count_final_passes(dims)
+        (1, 1) if prior_spec.cost.has_single_pass else count_final_passes(dims, blind_spot_shape)
     )
     start_seconds = START_SECONDS + MEASURE_SECONDS + MEASURE_PIXEL_SECONDS * prod(grid) * channels
     costs = CostEstimate(

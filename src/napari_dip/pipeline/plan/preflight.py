@@ -131,7 +131,13 @@ def preflight(
     network, units, reuse_notes = reused
     notes += reuse_notes
     costs = estimate_costs(
-        grid, units, device, threads, fit_config, uses_bfloat16=machine.has_bfloat16
+        grid,
+        units,
+        device,
+        threads,
+        fit_config,
+        blind_spot_shape=task_plan.blind_spot_shape,
+        uses_bfloat16=machine.has_bfloat16,
     )
     return Plan(
         recipe=recipe,

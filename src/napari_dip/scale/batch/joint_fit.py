@@ -249,6 +249,7 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
             first.device,
             threads,
             first.fit_config,
+            blind_spot_shape=first.task_plan.blind_spot_shape,
             uses_bfloat16=first.has_bfloat16,
         ),
         layout=layout,

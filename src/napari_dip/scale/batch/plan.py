@@ -100,7 +100,13 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
     units = list_training_units(first, tuple(training_regions))
     threads = choose_thread_count(cores, prod(size))
     costs = estimate_costs(
-        size, units, first.device, threads, first.fit_config, uses_bfloat16=first.has_bfloat16
+        size,
+        units,
+        first.device,
+        threads,
+        first.fit_config,
+        blind_spot_shape=first.task_plan.blind_spot_shape,
+        uses_bfloat16=first.has_bfloat16,
     )
     return JointTrainingPlan(
         plans=tuple(chosen), training_regions=tuple(training_regions), cores=cores, costs=costs
