@@ -21,7 +21,7 @@ def oil(**changes: object) -> Optics:
 
 
 def test_tasks_and_engine_mean_the_same_airy_radius() -> None:
-    assert optics_module.AIRY == psf.AIRY_RADIUS_FACTOR
+    assert optics_module.AIRY_DISC_RADIUS == psf.AIRY_RADIUS_FACTOR
 
 
 def test_sizes_in_focus_hold_the_fourth_airy_radius() -> None:

@@ -170,7 +170,7 @@ def _build_app() -> App:
         ),
         (
             "camera-maps",
-            "commands:make_maps",
+            "commands:run_camera_maps_command",
             make_camera_arguments(),
             "Make maps of an sCMOS camera: offset, gain and read noise of each pixel.",
         ),
@@ -275,16 +275,19 @@ def _refuse_unknown_command(
     error: UnknownCommandError, tokens: Sequence[str], residual: str
 ) -> Refusal:
     names: tuple[str, ...] = COMMANDS
-    begin = ""
+    command_prefix = ""
     if tokens and tokens[0] == "explore":
-        names, begin = tuple(EXPERIMENTS), "explore "
+        names, command_prefix = tuple(EXPERIMENTS), "explore "
     elif error.command_chain or (tokens and tokens[0] == "plan"):
-        names, begin = tuple(TASKS), "plan "
-    command = f"{begin}{residual}"
+        names, command_prefix = tuple(TASKS), "plan "
+    command = f"{command_prefix}{residual}"
     if close_matches := get_close_matches(residual.casefold(), names, n=1):
-        help_line = f"napari-dip {begin}--help"
+        help_line = f"napari-dip {command_prefix}--help"
         return make_refusal(
-            "command-misspelt", found=command, near=f"{begin}{close_matches[0]}", help=help_line
+            "command-misspelt",
+            found=command,
+            near=f"{command_prefix}{close_matches[0]}",
+            help=help_line,
         )
     return make_refusal("command-unknown", found=command, known=", ".join(names))
 

@@ -181,8 +181,8 @@ def _run_and_show_batch(
                 text = f"{position}{event.source.name}: {event.event.message}"
                 reporter.show(replace(event.event, message=text), event.number)
                 if event.count > 1:
-                    whole = Event(message=event.progress.message, progress=event.progress)
-                    reporter.show(whole, WHOLE_BATCH)
+                    batch_event = Event(message=event.progress.message, progress=event.progress)
+                    reporter.show(batch_event, WHOLE_BATCH)
             if event.outcome is not None:
                 reporter.end(event.number)
                 if event.source not in refused_sources:
@@ -317,7 +317,7 @@ def _format_computer_lines(report: InstallationReport) -> list[str]:
     return lines
 
 
-def make_maps(
+def run_camera_maps_command(
     dark: Sequence[str],
     flat: Sequence[str] = (),
     *,

@@ -49,7 +49,7 @@ _EXCLUDED_SETTINGS = frozenset(
 _IMAGE_FORMATS = "TIFF, OME-TIFF, OME-Zarr, PNG or JPEG."
 
 
-def make_command(target: str, arguments: list[Argument], text: str, *bound: str) -> Any:
+def make_command(target: str, arguments: list[Argument], text: str, *first_arguments: str) -> Any:
     """Return a function with the signature and the help of a command.
 
     Parameters
@@ -60,14 +60,13 @@ def make_command(target: str, arguments: list[Argument], text: str, *bound: str)
     arguments : list of Argument
     text : str
         Help of the command.
-    *bound : str
-        First arguments of the function.
+    *first_arguments : str
     """
 
-    def command(*places: Any, **options: Any) -> int:
+    def command(*positional: Any, **options: Any) -> int:
         module, _, name = target.partition(":")
         function = getattr(import_module(f"napari_dip.cli.{module}"), name)
-        code: int = function(*bound, *places, **options)
+        code: int = function(*first_arguments, *positional, **options)
         return code
 
     command.__doc__ = text
@@ -84,7 +83,7 @@ def make_option(
     group: Group = FILES_GROUP,
     *,
     required: bool = False,
-    **how: Any,
+    **parameters: Any,
 ) -> Argument:
     """Return an option whose value stays text.
 
@@ -97,13 +96,13 @@ def make_option(
     group : Group
     required : bool
         Whether the option has no default.
-    **how
+    **parameters
         Further parameters of `cyclopts.Parameter`.
     """
-    mark = Parameter(help=text, metavar=metavar, group=group, **how)
+    parameter = Parameter(help=text, metavar=metavar, group=group, **parameters)
     if required:
-        return Argument(name, Argument.KEYWORD_ONLY, annotation=Annotated[str, mark])
-    hint = Annotated[str | None, mark]
+        return Argument(name, Argument.KEYWORD_ONLY, annotation=Annotated[str, parameter])
+    hint = Annotated[str | None, parameter]
     return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)
 
 
@@ -113,15 +112,15 @@ def make_output_option(text: str, metavar: str = "FOLDER") -> Argument:
 
 
 def make_positional(name: str, metavar: str, text: str, kind: Any = None) -> Argument:
-    """Return an argument that is found by its place; by default one value."""
+    """Return an argument that is recognised by its position; by default one value."""
     hint = Annotated[str, Parameter(name=metavar, help=text)]
     return Argument(name, kind or Argument.POSITIONAL_ONLY, annotation=hint)
 
 
-def make_flag(name: str, text: str, /, group: Group = FILES_GROUP, **how: Any) -> Argument:
+def make_flag(name: str, text: str, /, group: Group = FILES_GROUP, **parameters: Any) -> Argument:
     """Return an option without a value."""
-    mark = Parameter(help=text, negative=(), show_default=False, group=group, **how)
-    hint = Annotated[bool, mark]
+    parameter = Parameter(help=text, negative=(), show_default=False, group=group, **parameters)
+    hint = Annotated[bool, parameter]
     return Argument(name, Argument.KEYWORD_ONLY, default=False, annotation=hint)
 
 
@@ -150,13 +149,15 @@ def add_old_names(arguments: Sequence[Argument], names: Mapping[str, str]) -> li
         Current names by the old ones.
     """
     hidden = Parameter(show=False)
-    by_name = {argument.name: argument for argument in arguments}
+    arguments_by_name = {argument.name: argument for argument in arguments}
     return [
         *arguments,
         *(
-            by_name[new].replace(name=old, annotation=Annotated[by_name[new].annotation, hidden])
+            arguments_by_name[new].replace(
+                name=old, annotation=Annotated[arguments_by_name[new].annotation, hidden]
+            )
             for old, new in names.items()
-            if new in by_name
+            if new in arguments_by_name
         ),
     ]
 
@@ -290,20 +291,20 @@ def make_noise_arguments() -> list[Argument]:
 
 def make_camera_arguments() -> list[Argument]:
     """Make the arguments of the command `camera-maps`."""
-    how: dict[str, Any] = {"consume_multiple": True, "negative": (), "show_default": False}
+    parameters: dict[str, Any] = {"consume_multiple": True, "negative": (), "show_default": False}
     dark = make_option(
         "dark",
         "Frames without light, as one stack or several files: they tell offset and noise.",
         "FILES",
         required=True,
-        **how,
+        **parameters,
     )
     flat = make_option(
         "flat",
         "Frames of steady, even light, one stack for each of two levels or more: they tell "
         "the gain. Without them no gain map is made.",
         "FILES",
-        **how,
+        **parameters,
     )
     dark, flat = (
         option.replace(annotation=Annotated[list[str], *get_args(option.annotation)[1:]])
@@ -363,7 +364,9 @@ def make_explore_arguments(experiment: Experiment) -> list[Argument]:
     ]
     if is_features:
         task_arguments = _make_setting_arguments(TASKS["invert-features"], TASK_GROUP)
-        arguments += [item for item in task_arguments if item.name not in _EXCLUDED_SETTINGS]
+        arguments += [
+            argument for argument in task_arguments if argument.name not in _EXCLUDED_SETTINGS
+        ]
     return arguments
 
 
@@ -377,16 +380,16 @@ def _make_network_arguments() -> list[Argument]:
     ]
 
 
-def _make_setting_arguments(kind: Any, group: Group) -> list[Argument]:
+def _make_setting_arguments(settings_class: Any, group: Group) -> list[Argument]:
     """Make the options for the fields of a task or of the run settings."""
     return [
         _make_setting_argument(name, field, group)
-        for name, field in kind.__pydantic_fields__.items()
+        for name, field in settings_class.__pydantic_fields__.items()
     ]
 
 
 def _make_setting_argument(name: str, field: Any, group: Group) -> Argument:
-    setting = next(mark for mark in field.metadata if isinstance(mark, Setting))
+    setting = next(entry for entry in field.metadata if isinstance(entry, Setting))
     value_type, default, text = _get_value_type(field.annotation), field.default, setting.help
     if default not in (None, ""):
         default_text = {True: "yes", False: "no"}[default] if value_type is bool else default

@@ -87,7 +87,7 @@ TILE_BYTES = 28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class CommandOptions:
     """The options of a command, sorted by purpose.
 
     Attributes
@@ -115,88 +115,91 @@ class Request:
     quiet: bool = False
     targets: Mapping[str, Path] = field(default_factory=dict)
 
-    def say(self, *lines: object) -> None:
+    def print_lines(self, *lines: object) -> None:
         """Print messages, unless the command is to be quiet."""
         for line in () if self.quiet else lines:
             print_message(str(line))
 
 
-def run_restore_command(task: str, image: str, **options: Any) -> int:
+def run_restore_command(task: str, image: str, **arguments: Any) -> int:
     """Run `napari-dip TASK IN -o OUT ...` and return the exit code."""
-    request = _parse_options(task, image, options)
-    recipe = _build_recipe(task, request)
-    spec = read_spec(image, request.axes)
-    _check_outputs(request, spec.pixels)
+    options = _parse_options(task, image, arguments)
+    recipe = _build_recipe(task, options)
+    spec = read_spec(image, options.axes)
+    _check_outputs(options, spec.pixels)
     with ExitStack() as locks:
-        for path in request.outputs.values():
+        for path in options.outputs.values():
             locks.enter_context(OutputLock(path))
         # check again: another run may have ended just now
-        targets = _check_outputs(request, spec.pixels)
-        return _restore_locked(replace(request, targets=targets), recipe, spec)
+        targets = _check_outputs(options, spec.pixels)
+        return _restore_locked(replace(options, targets=targets), recipe, spec)
 
 
-def _restore_locked(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
+def _restore_locked(options: CommandOptions, recipe: Recipe, spec: ImageSpec) -> int:
     """Restore with all outputs locked, and return the exit code."""
-    plan = _make_plan(recipe, spec, request)
+    plan = _make_plan(recipe, spec, options)
     if prod(plan.factors) > 1:
-        _check_outputs(request, prod(plan.result_shape))
+        _check_outputs(options, prod(plan.result_shape))
     if plan.tiles:
-        folder = Path(request.outputs["output"]).parent
+        folder = Path(options.outputs["output"]).parent
         check_folder(folder, TILE_BYTES * prod(plan.result_shape))
-    make_keep_after_control(request.keep_after)  # refuse a wrong value before any work
+    make_keep_after_control(options.keep_after)  # refuse a wrong value before any work
     stamps = stamp_files(plan)
     data = _load_pixels(plan, stamps)
     printed_notes = [*_list_plan_notes(plan), *_list_clipping_notes(plan, data)]
-    request.say(f"{plan.summary} {PLAN_TIME_NOTE}", *printed_notes)
-    store = _open_run_store(request)
-    with Interrupt(quiet=request.quiet) as interrupt:
-        control = make_keep_after_control(request.keep_after, interrupt.poll_control)
+    options.print_lines(f"{plan.summary} {PLAN_TIME_NOTE}", *printed_notes)
+    store = _open_run_store(options)
+    with Interrupt(quiet=options.quiet) as interrupt:
+        control = make_keep_after_control(options.keep_after, interrupt.poll_control)
         loop = run(plan, data, control=control, store=store, stamps=stamps)
         try:
-            result = run_and_show(loop, quiet=request.quiet)
+            result = run_and_show(loop, quiet=options.quiet)
         except FailedError as failure:
             raise _add_resume_hint(failure, store) from failure
-    _report_notes(request, result, store, printed_notes)
+    _report_notes(options, result, store, printed_notes)
     if interrupt.is_requested:
-        return _keep(request, plan, result, store)
+        return _save_interrupted(options, plan, result, store)
     if result is None:  # unreachable without a control that discards
         raise RuntimeError("the run ended without an image")
-    _save_outputs(request, plan, result)
+    _save_outputs(options, plan, result)
     store.remove()
-    remove_stale_temporary_files(Path(request.outputs["output"]).parent)
-    if request.resume:
-        _remove_partial_image(request, result)
+    remove_stale_temporary_files(Path(options.outputs["output"]).parent)
+    if options.resume:
+        _remove_partial_image(options, result)
     return EXIT_SUCCESS
 
 
 def _report_notes(
-    request: Request, result: Restoration | None, store: CheckpointStore, before: Sequence[Note]
+    options: CommandOptions,
+    result: Restoration | None,
+    store: CheckpointStore,
+    printed_notes: Sequence[Note],
 ) -> None:
     """Print problems with the checkpoint, and the notes that were not printed at the start."""
     for problem in (store.fallback_notice, store.failure):
         if problem is not None:
             print_message(problem.message)
-    if result is None or request.quiet:
+    if result is None or options.quiet:
         return
     quality_notes = map(read_note, result.report.get("verdict", {"codes": []})["codes"])
     notes = dict.fromkeys((*read_report_notes(result.report), *quality_notes))
     warnings_first = sorted(notes, key=lambda note: not note.is_warning)
-    request.say(*(note for note in warnings_first if note not in before))
+    options.print_lines(*(note for note in warnings_first if note not in printed_notes))
 
 
-def run_plan_command(task: str, image: str, **options: Any) -> int:
+def run_plan_command(task: str, image: str, **arguments: Any) -> int:
     """Run `napari-dip plan TASK IN ...` and return the exit code."""
-    request = _parse_options(task, image, options)
-    recipe = _build_recipe(task, request)
-    plan = _make_plan(recipe, read_spec(image, request.axes), request)
+    options = _parse_options(task, image, arguments)
+    recipe = _build_recipe(task, options)
+    plan = _make_plan(recipe, read_spec(image, options.axes), options)
     print_result(f"{plan.summary} {PLAN_TIME_NOTE}")
     for note in _list_plan_notes(plan):
         print_result(str(note))
     return EXIT_SUCCESS
 
 
-def _parse_options(task: str, image: str, options: Mapping[str, Any]) -> Request:
-    values = {name: value for name, value in options.items() if value is not None}
+def _parse_options(task: str, image: str, arguments: Mapping[str, Any]) -> CommandOptions:
+    values = {name: value for name, value in arguments.items() if value is not None}
     names = OLD_SETTINGS.get(task, {})
     values, renaming_notes = rename_keys(values, {**names, **OLD_INPUTS})
 
@@ -207,50 +210,50 @@ def _parse_options(task: str, image: str, options: Mapping[str, Any]) -> Request
     settings, notes = rename_settings(task, select(setting_names))
     input_names = [task_input.name for task_input in TASKS[task].spec.inputs[1:]]
     flags = ("from_recipe", "axes", "keep_after", "overwrite", "resume", "quiet")
-    request = Request(
+    options = CommandOptions(
         settings=settings,
         images={"image": image, **select([*input_names, NETWORK_FILE_INPUT])},
         outputs=select(("output", *list_extra_outputs(task))),
         **select(flags),
     )
-    request.say(*renaming_notes, *notes)
-    return request
+    options.print_lines(*renaming_notes, *notes)
+    return options
 
 
-def _build_recipe(task: str, request: Request) -> Recipe:
+def _build_recipe(task: str, options: CommandOptions) -> Recipe:
     """Build the recipe from the options, on top of a recipe file if there is one."""
-    if request.from_recipe is None:
-        return make_recipe(task, **request.settings)
-    path = Path(request.from_recipe) if request.from_recipe else ""
-    raw = load_task_recipe(path, task).to_dict()
-    for name, value in request.settings.items():
-        fields = raw if name in RunSettings.model_fields else raw["settings"]
+    if options.from_recipe is None:
+        return make_recipe(task, **options.settings)
+    path = Path(options.from_recipe) if options.from_recipe else ""
+    record = load_task_recipe(path, task).to_dict()
+    for name, value in options.settings.items():
+        fields = record if name in RunSettings.model_fields else record["settings"]
         fields[name] = value
-    return recipe_from_dict(raw)
+    return recipe_from_dict(record)
 
 
-def _check_outputs(request: Request, pixels: int) -> dict[str, Path]:
+def _check_outputs(options: CommandOptions, pixels: int) -> dict[str, Path]:
     """Check all outputs and return their real paths; raise `RefusedError` for an unusable one.
 
     `pixels` is the number of pixels of the result.
     """
     targets = {}
-    inputs = list(request.images.values())
-    if request.from_recipe:
-        inputs.append(request.from_recipe)
-    image_count = sum(name in ("output", "uncertainty", "residual") for name in request.outputs)
-    for name, path in request.outputs.items():
+    inputs = list(options.images.values())
+    if options.from_recipe:
+        inputs.append(options.from_recipe)
+    image_count = sum(name in ("output", "uncertainty", "residual") for name in options.outputs)
+    for name, path in options.outputs.items():
         suffixes = JSON_SUFFIXES if name in ("report", "recipe") else IMAGE_SUFFIXES
         bytes_needed = 4 * pixels * image_count
         targets[name] = check_output(
-            path, inputs, request.overwrite, suffixes=suffixes, bytes_needed=bytes_needed
+            path, inputs, options.overwrite, suffixes=suffixes, bytes_needed=bytes_needed
         )
-    check_outputs_differ(request.outputs.values())
+    check_outputs_differ(options.outputs.values())
     return targets
 
 
-def _make_plan(recipe: Recipe, spec: ImageSpec, request: Request) -> Plan:
-    extra_paths = {name: path for name, path in request.images.items() if name != "image"}
+def _make_plan(recipe: Recipe, spec: ImageSpec, options: CommandOptions) -> Plan:
+    extra_paths = {name: path for name, path in options.images.items() if name != "image"}
     network = pop_network_file(extra_paths)
     extra_headers = {name: read_spec(path) for name, path in extra_paths.items()}
     return raise_if_refused(preflight(recipe, spec, detect_machine(), extra_headers, network))
@@ -276,13 +279,13 @@ def _load_pixels(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
     return data
 
 
-def _save_outputs(request: Request, plan: Plan, result: Restoration) -> None:
+def _save_outputs(options: CommandOptions, plan: Plan, result: Restoration) -> None:
     """Write all outputs, the result first; an error with one does not stop the others."""
     failures = []
-    for name, write in _iter_writers(plan, result, request.overwrite):
-        if name not in request.targets:
+    for name, write in _iter_writers(plan, result, options.overwrite):
+        if name not in options.targets:
             continue
-        target = request.targets[name]
+        target = options.targets[name]
         try:
             check_unmoved(target)
             write(target)
@@ -292,9 +295,9 @@ def _save_outputs(request: Request, plan: Plan, result: Restoration) -> None:
             failures.append(rescue_failure or convert_to_failure(failure, target))
     if failures:
         raise failures[0]
-    request.say(describe_end(result))
-    if not request.quiet:
-        print_result(request.outputs["output"], saved=True)
+    options.print_lines(describe_end(result))
+    if not options.quiet:
+        print_result(options.outputs["output"], saved=True)
 
 
 def _iter_writers(
@@ -302,28 +305,28 @@ def _iter_writers(
 ) -> Iterator[tuple[str, Callable[[Path], object]]]:
     """Yield the name of each output and the function that writes it, the result first."""
 
-    def write(image: Any, spec: ImageSpec, scale: Any) -> Callable[[Path], object]:
+    def make_image_writer(image: Any, spec: ImageSpec, scale: Any) -> Callable[[Path], object]:
         return lambda path: save_image(path, image, spec, scale, result, overwrite)
 
-    def text(content: str) -> Callable[[Path], object]:
+    def make_text_writer(content: str) -> Callable[[Path], object]:
         return lambda path: write_text(path, content, overwrite=overwrite)
 
     # brightness may be inverted (0 is white), but errors are not
     source = plan.source
     error = replace(source, tags=replace(source.tags, is_white_zero=False))
-    yield "output", write(result.image, plan.source, plan.result_scale)
-    yield "uncertainty", write(result.uncertainty, error, plan.result_scale)
-    yield "residual", write(result.residual, error, plan.source.scale)
+    yield "output", make_image_writer(result.image, plan.source, plan.result_scale)
+    yield "uncertainty", make_image_writer(result.uncertainty, error, plan.result_scale)
+    yield "residual", make_image_writer(result.residual, error, plan.source.scale)
     for name in result.recipe.task.spec.extra_outputs:
         spec = make_plane_spec(plan.source, result.learned[name].shape)
-        yield f"{name}_out", write(result.learned[name], spec, spec.scale)
-    yield "report", text(format_json(result.report))
-    yield "recipe", text(result.recipe.to_json())
+        yield f"{name}_out", make_image_writer(result.learned[name], spec, spec.scale)
+    yield "report", make_text_writer(format_json(result.report))
+    yield "recipe", make_text_writer(result.recipe.to_json())
 
 
-def _remove_partial_image(request: Request, result: Restoration) -> None:
+def _remove_partial_image(options: CommandOptions, result: Restoration) -> None:
     """Remove the partial image that the interrupted run left, now that the run is finished."""
-    partial_path = insert_name_suffix(Path(request.outputs["output"]), "partial")
+    partial_path = insert_name_suffix(Path(options.outputs["output"]), "partial")
     with suppress(Exception):  # a file that cannot be read is not ours
         provenance = migrate_record(read_provenance(partial_path) or {})
         report = provenance.get("report", {})
@@ -334,7 +337,7 @@ def _remove_partial_image(request: Request, result: Restoration) -> None:
             and has_reported_pixels(partial_path, report)
         ):
             remove_result(partial_path)
-            request.say(f"'{partial_path}' of the interrupted run was removed.")
+            options.print_lines(f"'{partial_path}' of the interrupted run was removed.")
 
 
 def _add_resume_hint(failure: FailedError, store: CheckpointStore) -> FailedError:
@@ -344,37 +347,41 @@ def _add_resume_hint(failure: FailedError, store: CheckpointStore) -> FailedErro
     return add_to_failure(failure, make_note("resume-hint"))
 
 
-def _open_run_store(request: Request) -> CheckpointStore:
+def _open_run_store(options: CommandOptions) -> CheckpointStore:
     """Open the checkpoint store next to OUT, and print whether an earlier run is there."""
-    output = Path(request.outputs["output"])
+    output = Path(options.outputs["output"])
     default_path = output.with_name(
         f"{shorten_name(output.name, MAX_STATE_SUFFIX_BYTES)}.unfinished"
     )
-    store = CheckpointStore(default_path, resume=request.resume)
+    store = CheckpointStore(default_path, resume=options.resume)
     path = store.folder.path
     has_state = store.folder.has_entries()
     if path != default_path:
-        request.say(
+        options.print_lines(
             f"'{default_path}' is not of this program and stays; the run is kept in '{path}'."
         )
-    if request.resume and not has_state:
-        request.say(f"There is no unfinished run at '{path}'; starting from the beginning.")
-    if has_state and not request.resume:
-        request.say(f"The unfinished run in '{path}' will be replaced; --resume continues it.")
+    if options.resume and not has_state:
+        options.print_lines(f"There is no unfinished run at '{path}'; starting from the beginning.")
+    if has_state and not options.resume:
+        options.print_lines(
+            f"The unfinished run in '{path}' will be replaced; --resume continues it."
+        )
     return store
 
 
-def _keep(request: Request, plan: Plan, result: Restoration | None, store: CheckpointStore) -> int:
+def _save_interrupted(
+    options: CommandOptions, plan: Plan, result: Restoration | None, store: CheckpointStore
+) -> int:
     """Save the image of an interrupted run under a name of its own, without overwriting."""
     if result is None:
         print_message("Interrupted before there was an image to keep; nothing was saved.")
         return EXIT_INTERRUPT
-    path = choose_free_name(Path(request.outputs["output"]), "partial")
+    path = choose_free_name(Path(options.outputs["output"]), "partial")
     try:
-        check_unmoved(request.targets["output"])
+        check_unmoved(options.targets["output"])
         save_image(path, result.image, plan.source, plan.result_scale, result, False)
     except Exception as failure:
         raise _add_resume_hint(rescue_result(failure, path, plan, result), store) from failure
     hints = [make_note("resume-hint")] if store.folder.has_entries() else []
-    request.say(f"Interrupted; the best image so far was saved as '{path}'.", *hints)
+    options.print_lines(f"Interrupted; the best image so far was saved as '{path}'.", *hints)
     return EXIT_INTERRUPT

@@ -139,23 +139,23 @@ def find_stop(validation_errors: Sequence[float]) -> SelectedStop:
     return SelectedStop(stop_iteration=history[-1].iteration, selected_iteration=best.iteration)
 
 
-def is_significantly_worse(item: Curve, other: Curve, sure: float) -> bool:
+def is_significantly_worse(errors: Curve, other_errors: Curve, min_standard_errors: float) -> bool:
     """Return whether one image's validation errors exceed another's significantly.
 
     Parameters
     ----------
-    item, other : ndarray (validation pixels,)
+    errors, other_errors : ndarray (validation pixels,)
         Squared errors at the same pixels.
-    sure : float
+    min_standard_errors : float
         Required mean difference, in standard errors.
     """
-    differences = item - other
+    differences = errors - other_errors
     standard_error = (
         float(differences.std(ddof=1)) / np.sqrt(differences.size)
         if differences.size > 1
         else np.inf
     )
-    return bool(differences.mean() > sure * standard_error)
+    return bool(differences.mean() > min_standard_errors * standard_error)
 
 
 class ArchitectureProgress(NamedTuple):
@@ -163,7 +163,7 @@ class ArchitectureProgress(NamedTuple):
 
     Attributes
     ----------
-    done : float
+    fraction : float
         Fraction of both fits that is done.
     iteration : int
     target : str
@@ -174,7 +174,7 @@ class ArchitectureProgress(NamedTuple):
         The running average, in the image's units.
     """
 
-    done: float
+    fraction: float
     iteration: int
     target: str
     energy: float
@@ -239,8 +239,8 @@ def fit_architecture(
         output = setup.restore_units(record.image)
         if truth is not None:
             psnr.append(compute_psnr(output, truth))
-        done = 0.5 * record.iteration / count
-        return ArchitectureProgress(done, record.iteration, "image", record.energy, image)
+        fraction = 0.5 * record.iteration / count
+        return ArchitectureProgress(fraction, record.iteration, "image", record.energy, image)
 
     if not (
         yield from map_generator(iter_fit(image, setup, images=True, **fit_options), make_update)
@@ -279,8 +279,8 @@ def _fit_noise(
 
     def make_update(record: IterationRecord) -> ArchitectureProgress:
         energies.append(record.energy)
-        done = 0.5 + 0.5 * record.iteration / setup.iterations
-        return ArchitectureProgress(done, record.iteration, "noise", record.energy)
+        fraction = 0.5 + 0.5 * record.iteration / setup.iterations
+        return ArchitectureProgress(fraction, record.iteration, "noise", record.energy)
 
     is_complete = yield from map_generator(iter_fit(target, setup, **fit_options), make_update)
     return np.array(energies) if is_complete else None

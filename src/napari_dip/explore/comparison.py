@@ -287,12 +287,12 @@ def _describe_architecture(architecture: Architecture) -> dict[str, object]:
         "widths": list(architecture.widths),
         "skip": architecture.skip_channels,
         "upsampling": architecture.upsampling,
-        "weights": architecture.weights,
-        "code": architecture.code,
+        "weights": architecture.initialisation,
+        "code": architecture.input_kind,
         "optimiser": architecture.optimizer,
-        "rate": architecture.rate,
-        "bound": architecture.bound,
-        "sigma": architecture.sigma,
+        "rate": architecture.learning_rate,
+        "bound": architecture.lipschitz_bound,
+        "sigma": architecture.upsampling_sigma,
     }
 
 
@@ -391,7 +391,7 @@ def _make_comparison_update(
     message = f"Fitting network {number + 1} of {designs}: {label_architecture(architecture)}"
     event = Event(
         message=message,
-        progress=Progress(done=number + progress.done, total=designs),
+        progress=Progress(done=number + progress.fraction, total=designs),
         iteration=progress.iteration,
         iterations=count,
     )

@@ -167,7 +167,11 @@ def _apply_control(architecture: Architecture, name: str) -> Architecture | None
     if not minimum <= number <= maximum:
         return None
     if kind == "lipschitz":
-        return bound_architecture(architecture, number) if architecture.bound is None else None
+        return (
+            bound_architecture(architecture, number)
+            if architecture.lipschitz_bound is None
+            else None
+        )
     if kind == "rate":
         return set_learning_rate(architecture, number) if "rate-" not in architecture.name else None
     is_bilinear = architecture.upsampling == "bilinear"
@@ -247,7 +251,7 @@ class ExperimentSetup:
         label = self.architecture.label
         preset_label = list_plan_architectures(self.plan)[DEFAULT_ARCHITECTURE].label
         label = preset_label if label == preset_label else f"{label}, else {preset_label}"
-        return f"{label}, rate {self.architecture.rate:g}"
+        return f"{label}, rate {self.architecture.learning_rate:g}"
 
     def describe_image(self) -> str:
         """Return a sentence that names the pixels."""
@@ -364,13 +368,13 @@ def plan_centre_fit(recipe: Recipe, spec: ImageSpec, side: int, machine: Machine
         Maximum side of the crop, in pixels.
     machine : Machine
     """
-    if refusal := check_header(spec, stacks=False):
+    if refusal := check_header(spec, accepts_stacks=False):
         return refusal
     height, width = (min(side, length) for length in spec.grid)
-    crop_spec = replace(
+    crop_header = replace(
         spec, shape=(height, width), dtype="float32", axes="YX", scale=None, units=None
     )
-    return preflight(recipe, crop_spec, machine)
+    return preflight(recipe, crop_header, machine)
 
 
 def parse_crop(crop: int | str, default: int) -> int:
@@ -449,7 +453,7 @@ def _describe_fit(plan: Plan, architecture: Architecture, torch: str) -> dict[st
         "architecture": architecture.name,
         "widths": list(architecture.widths),
         "skip": architecture.skip_channels,
-        "learning_rate": architecture.rate,
+        "learning_rate": architecture.learning_rate,
         "program": f"napari-dip {__version__}",
         "torch": torch,
     }
@@ -460,7 +464,7 @@ def _read_grey(
 ) -> tuple[ImageArray, ImageSpec, tuple[Note, ...], AnyArray]:
     """Read one plane; average the colours of a photograph."""
     spec, pixels = open_input(name, image, axes)
-    raise_if_refused(check_header(spec, stacks=False))
+    raise_if_refused(check_header(spec, accepts_stacks=False))
     if "C" in spec.axes:
         count = spec.shape[spec.axes.index("C")]
         raise RefusedError("explore-channels", name=spec.name, count=count)

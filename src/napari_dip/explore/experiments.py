@@ -119,7 +119,7 @@ class Experiment:
         Number of fits: in all, of each architecture that is compared, or of each layer.
     files : tuple of str
         Names of the saved files, the page first.
-    prepare : callable
+    make_starter : callable
         Reads the image and refuses wrong settings; returns what starts the fits.
     plot : PlotSpec or None
         None if the dock does not have it.
@@ -134,7 +134,7 @@ class Experiment:
     crop: int = DEFAULT_CROP
     fits: int
     files: tuple[str, ...]
-    prepare: Callable[..., StartExperiment]
+    make_starter: Callable[..., StartExperiment]
     plot: PlotSpec | None = None
 
 
@@ -188,18 +188,18 @@ def _load(module: str, name: str) -> Any:
     return getattr(import_module(f"napari_dip.explore.{module}"), name)
 
 
-def _prepare_impedance(image: Any, **settings: Any) -> StartExperiment:
+def _make_impedance_starter(image: Any, **settings: Any) -> StartExperiment:
     setup = make_experiment_setup(image, **settings)
     return lambda control: _load("noise_impedance", "explore_impedance")(setup, control=control)
 
 
-def _prepare_spectrum(image: Any, *, truth: Any = None, **settings: Any) -> StartExperiment:
+def _make_spectrum_starter(image: Any, *, truth: Any = None, **settings: Any) -> StartExperiment:
     setup = make_experiment_setup(image, **settings)
     clean = None if truth is None else read_truth(truth, setup)
     return lambda control: _load("spectra", "explore_spectrum")(setup, clean, control=control)
 
 
-def _prepare_architectures(
+def _make_architectures_starter(
     image: Any, *, truth: Any = None, only: str | Iterable[str] | None = None, **settings: Any
 ) -> StartExperiment:
     defaults = {"crop": COMPARISON_CROP, "max_iterations": COMPARISON_ITERATIONS}
@@ -211,7 +211,7 @@ def _prepare_architectures(
     )
 
 
-def _prepare_features(image: Any, network: str = "", **settings: Any) -> StartExperiment:
+def _make_features_starter(image: Any, network: str = "", **settings: Any) -> StartExperiment:
     plan = plan_features(image, network, **settings)
     return lambda control: explore_features(plan, control=control)
 
@@ -237,7 +237,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
                 settings=("architecture",),
                 fits=len(TARGETS),
                 files=("impedance.html", "impedance.png", "impedance.csv", "impedance.json"),
-                prepare=_prepare_impedance,
+                make_starter=_make_impedance_starter,
                 plot=PlotSpec(
                     curves=_make_target_curves(*TARGETS),
                     axis_label=_ENERGY_LABEL,
@@ -257,7 +257,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
                     *("spectrum.html", "power.png", "bands.png", "stopping.png"),
                     *("power.csv", "bands.csv", "held_out.csv", "spectrum.json"),
                 ),
-                prepare=_prepare_spectrum,
+                make_starter=_make_spectrum_starter,
                 plot=PlotSpec(
                     curves=tuple(
                         Curve(name=name, label=label.replace(" to ", "–"), colour=colour)
@@ -287,7 +287,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
                     *("architectures.html", "architectures.png", "pictures.png"),
                     *("architectures.csv", "curves.csv", "architectures.json", "denoising.json"),
                 ),
-                prepare=_prepare_architectures,
+                make_starter=_make_architectures_starter,
                 plot=PlotSpec(
                     curves=_make_target_curves("image", "noise"),
                     axis_label=_ENERGY_LABEL,
@@ -303,7 +303,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
                 crop=FEATURE_CROP,
                 fits=len(PRIOR_LABELS),
                 files=("features.html", "features.png", "features.csv", "features.json"),
-                prepare=_prepare_features,
+                make_starter=_make_features_starter,
             ),
         )
     }
@@ -313,7 +313,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
 def _run(key: str, image: Any, progress: Callable[[Event], object] | None, **settings: Any) -> Any:
     """Run an experiment to its end and pass its events to `progress`."""
     timer = ExperimentTimer()
-    steps = EXPERIMENTS[key].prepare(image, **settings)(timer)
+    steps = EXPERIMENTS[key].make_starter(image, **settings)(timer)
     events = map_generator(steps, lambda update: timer.add_time_left(update).event)
     result = drain_generator(events, progress)
     if result is None:  # unreachable without a control that discards

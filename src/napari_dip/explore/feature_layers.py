@@ -74,7 +74,7 @@ class FeatureInversion:
     Attributes
     ----------
     layer : str
-    answer : str
+    layer_size : str
         Size of the layer's activations.
     prior : str
         Key in `PRIOR_LABELS`.
@@ -88,7 +88,7 @@ class FeatureInversion:
     """
 
     layer: str
-    answer: str
+    layer_size: str
     prior: str
     image: ImageArray
     correlation: float
@@ -131,15 +131,15 @@ class FeatureInversionResult(ExperimentResult):
                 f"{PRIOR_LABELS[item.prior].lower()} {item.correlation:.2f}" for item in row
             )
             lines.append(
-                f"'{best.layer}' ({best.answer}): correlation with the image {correlations}; best: "
-                f"{PRIOR_LABELS[best.prior].lower()}."
+                f"'{best.layer}' ({best.layer_size}): correlation with the image {correlations}; "
+                f"best: {PRIOR_LABELS[best.prior].lower()}."
             )
         return tuple(lines)
 
     def make_report(self) -> ExperimentReport:
         """Return the report: correlations and images of all inversions."""
         lines = [
-            {"layer": row[0].layer, "answer": row[0].answer}
+            {"layer": row[0].layer, "answer": row[0].layer_size}
             | {
                 f"{inversion.prior.replace('-', '_')}_{name}": getattr(inversion, name)
                 for inversion in row
@@ -184,7 +184,7 @@ class FeaturePlan:
         The image after the crop.
     plans : tuple of rows of (prior, Plan)
         One row for each layer.
-    answers : mapping of str to str
+    layer_sizes : mapping of str to str
         Size of each layer's activations.
     recipe : mapping
     """
@@ -192,7 +192,7 @@ class FeaturePlan:
     spec: ImageSpec
     image: AnyArray
     plans: tuple[tuple[tuple[str, Plan], ...], ...]
-    answers: Mapping[str, str]
+    layer_sizes: Mapping[str, str]
     recipe: Mapping[str, Any]
 
 
@@ -219,9 +219,9 @@ def plan_features(
     if layers is None:
         names = _choose_even_layers([path for path, _ in network_layers])
     else:
-        listed = layers.split(",") if isinstance(layers, str) else layers
-        names = list(dict.fromkeys(filter(None, (str(name).strip() for name in listed))))
-    machine, plans, answers = detect_machine(), [], {}
+        requested_layers = layers.split(",") if isinstance(layers, str) else layers
+        names = list(dict.fromkeys(filter(None, (str(name).strip() for name in requested_layers))))
+    machine, plans, layer_sizes = detect_machine(), [], {}
     for name in names:
         row = []
         for prior in PRIOR_LABELS:
@@ -230,14 +230,14 @@ def plan_features(
             )
             row.append((prior, raise_if_refused(preflight(recipe, spec, machine))))
         raise_if_refused(arrange_inputs(row[0][1], {"image": pixels}))
-        answers[name] = describe_layer_size(row[0][1].recipe.task, spec.grid)
+        layer_sizes[name] = describe_layer_size(row[0][1].recipe.task, spec.grid)
         plans.append(tuple(row))
     fit = {"layers": names, "crop": crop, "axes": axes, "image": spec.name}
     return FeaturePlan(
         spec=spec,
         image=pixels,
         plans=tuple(plans),
-        answers=answers,
+        layer_sizes=layer_sizes,
         recipe={**task_settings, **fit},
     )
 
@@ -297,7 +297,7 @@ def explore_features(
             row.append(
                 FeatureInversion(
                     layer=layer,
-                    answer=features.answers.get(layer, ""),
+                    layer_size=features.layer_sizes.get(layer, ""),
                     prior=prior,
                     image=result.image,
                     correlation=compute_correlation(result.image, features.image),
@@ -316,9 +316,9 @@ def explore_features(
     )
 
 
-def compute_correlation(item: AnyArray, other: AnyArray) -> float:
+def compute_correlation(image: AnyArray, other: AnyArray) -> float:
     """Return Pearson's correlation over all pixels and channels; 0 if either image is constant."""
-    first, second = (image.astype(np.float64).ravel() for image in (item, other))
+    first, second = (image.astype(np.float64).ravel() for image in (image, other))
     first, second = first - first.mean(), second - second.mean()
     norm = float(np.sqrt((first**2).sum() * (second**2).sum()))
     return float((first * second).sum()) / norm if norm else 0.0
@@ -338,7 +338,7 @@ def _make_feature_table(rows: FeatureInversionResult) -> ReportTable:
     lines = tuple(
         (
             row[0].layer,
-            row[0].answer,
+            row[0].layer_size,
             *(f"{inversion.correlation:.3f} ({inversion.distance:.4f})" for inversion in row),
         )
         for row in rows.rows
@@ -361,7 +361,7 @@ def _draw_feature_images(rows: FeatureInversionResult) -> bytes:
     figure = make_figure(2.1 * column_count, 2.35 * len(rows.rows))
     panels = figure.subplots(len(rows.rows), column_count, squeeze=False)
     for row, row_axes in zip(rows.rows, panels, strict=True):
-        draw_titled_image(row_axes[0], plane, f"{row[0].layer}\n{row[0].answer} values", limits)
+        draw_titled_image(row_axes[0], plane, f"{row[0].layer}\n{row[0].layer_size} values", limits)
         for inversion, axes in zip(row, row_axes[1:], strict=True):
             title = f"{PRIOR_LABELS[inversion.prior]}\ncorrelation {inversion.correlation:.2f}"
             draw_titled_image(axes, select_middle_plane(inversion.image, rows.axes), title, limits)

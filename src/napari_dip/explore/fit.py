@@ -54,7 +54,7 @@ VALIDATION_INTERVAL = 25
 class OptimiserSpec(NamedTuple):
     """An optimiser and the maximum norm of its gradients."""
 
-    make: OptimizerFactory
+    make_optimizer: OptimizerFactory
     max_gradient_norm: float
 
 
@@ -269,7 +269,7 @@ def _make_schedule(
     """Make the schedule with the rate and the optimiser of an architecture."""
     count = setup.iterations
     schedule = Schedule(
-        phases=(Phase(iterations=count, learning_rate=architecture.rate),),
+        phases=(Phase(iterations=count, learning_rate=architecture.learning_rate),),
         horizon=_COSINE_HORIZON_FACTOR * count,
         stop_at=count,
         warm_up=0.0,
@@ -279,7 +279,7 @@ def _make_schedule(
     if (optimiser := OPTIMISERS.get(architecture.optimizer)) is None:
         return schedule
     return replace(
-        schedule, optimizer=optimiser.make, max_gradient_norm=optimiser.max_gradient_norm
+        schedule, optimizer=optimiser.make_optimizer, max_gradient_norm=optimiser.max_gradient_norm
     )
 
 

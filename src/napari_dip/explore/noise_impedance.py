@@ -211,9 +211,11 @@ def explore_impedance(
     """
     targets, count = make_targets(setup.image, setup.seed), setup.iterations
     curves: dict[str, list[float]] = {name: [] for name in targets}
-    with ExitStack() as ends:
+    with ExitStack() as exit_stack:
         fits = {
-            name: ends.enter_context(closing(iter_fit(target, setup, control=delay_keep(control))))
+            name: exit_stack.enter_context(
+                closing(iter_fit(target, setup, control=delay_keep(control)))
+            )
             for name, target in targets.items()
         }
         for iteration in range(1, count + 1):

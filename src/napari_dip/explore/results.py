@@ -78,12 +78,12 @@ class IterationUpdate(NamedTuple):
 
 
 def make_update(
-    message: str, iteration: int, count: int, points: Mapping[str, float], **more: Any
+    message: str, iteration: int, count: int, points: Mapping[str, float], **fields: Any
 ) -> IterationUpdate:
     """Report an iteration of fits that run side by side; `more` are fields of the update."""
     progress = Progress(done=iteration, total=count)
     event = Event(message=message, progress=progress, iteration=iteration, iterations=count)
-    return IterationUpdate(event, points, **more)
+    return IterationUpdate(event, points, **fields)
 
 
 def run_in_default_torch_state(
@@ -110,8 +110,8 @@ def delay_keep(control: PollControl) -> PollControl:
     """Return a control that ignores KEEP, so that parallel fits end at the same iteration."""
 
     def poll_control() -> Control:
-        answer = control()
-        return Control.GO if answer is Control.KEEP else answer
+        request = control()
+        return Control.GO if request is Control.KEEP else request
 
     return poll_control
 

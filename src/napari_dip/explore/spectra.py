@@ -288,9 +288,9 @@ class _ValidationFit:
         self._iteration, self._is_finished = 0, False
         self._validation_stop: ValidationStop | None = None
 
-    def advance_to(self, at: float) -> None:
+    def advance_to(self, iteration: float) -> None:
         """Continue up to the next validation after an iteration."""
-        while not self._is_finished and self._iteration < at:
+        while not self._is_finished and self._iteration < iteration:
             try:
                 self._iteration = next(self._fit)
             except StopIteration as end:
@@ -551,7 +551,7 @@ def _caption_stops(spectrum: SpectrumResult) -> str:
 def _explain_stopping_rule(setup: ExperimentSetup) -> str:
     """Return a sentence on whether the rule of Shi et al. suits the network."""
     sentence = "Their rule is meant for bounded layers, which hold noise back"
-    bound = setup.architecture.bound
+    bound = setup.architecture.lipschitz_bound
     if bound is None:
         return f"{sentence}; this network has none, and goes on to learn it."
     return f"{sentence}; here the bound is {bound:g}."

@@ -104,8 +104,10 @@ class Correspondence:
     def __init__(self, target: ImageArray) -> None:
         self._target = np.abs(np.fft.fft2(target.astype(np.float64)))
         radius = _compute_radial_frequency(target.shape)
-        place = np.ceil(radius / NYQUIST_FREQUENCY * BAND_COUNT).astype(int) - 1
-        self._band_index = np.where((radius > 0) & (radius <= NYQUIST_FREQUENCY), place, BAND_COUNT)
+        band_index = np.ceil(radius / NYQUIST_FREQUENCY * BAND_COUNT).astype(int) - 1
+        self._band_index = np.where(
+            (radius > 0) & (radius <= NYQUIST_FREQUENCY), band_index, BAND_COUNT
+        )
         self._count = np.bincount(self._band_index.ravel(), minlength=BAND_COUNT + 1)[:BAND_COUNT]
 
     def compute(self, estimate: ImageArray) -> BandCurve:

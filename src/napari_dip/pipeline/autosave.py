@@ -173,15 +173,13 @@ def find_interrupted_runs(home: Path, task: str) -> tuple[InterruptedRun, ...]:
     task : str
         Key in `TASKS`.
     """
-    all_runs = [
+    candidates = [
         _read_run_folder(folder)
         for folder in _list_subfolders(home)
         if not is_folder_locked(folder)
     ]
-    runs = [
-        item for item in all_runs if item is not None and item.manifest["recipe"]["task"] == task
-    ]
-    return tuple(sorted(runs, key=lambda item: item.manifest["begun"], reverse=True))
+    runs = [run for run in candidates if run is not None and run.manifest["recipe"]["task"] == task]
+    return tuple(sorted(runs, key=lambda run: run.manifest["begun"], reverse=True))
 
 
 def remove_stale_runs(home: Path) -> None:
@@ -363,16 +361,18 @@ def _save_inputs(
     if target.resume:
         return
     descriptions = {
-        name: _describe_saved_input(name, described, data[name])
-        for name, described in target.inputs.items()
+        name: _describe_saved_input(name, description, data[name])
+        for name, description in target.inputs.items()
     }
-    for name, entry in descriptions.items():
-        if entry["sha256"] != (hashes or {}).get(name, entry["sha256"]):
-            raise OSError(f"the pixels of '{entry['layer']}' have changed since they were read")
+    for name, description in descriptions.items():
+        if description["sha256"] != (hashes or {}).get(name, description["sha256"]):
+            raise OSError(
+                f"the pixels of '{description['layer']}' have changed since they were read"
+            )
     copied = {
         name: np.asarray(data[name])
-        for name, described in descriptions.items()
-        if described["file"]
+        for name, description in descriptions.items()
+        if description["file"]
     }
     byte_count = sum(array.nbytes for array in copied.values())
     if byte_count > MAX_COPIED_BYTES:
@@ -392,13 +392,13 @@ def _save_inputs(
     folder.summary = {**target.run_summary, "inputs": descriptions}
 
 
-def _describe_saved_input(name: str, item: Mapping[str, Any], array: Any) -> dict[str, Any]:
+def _describe_saved_input(name: str, description: Mapping[str, Any], array: Any) -> dict[str, Any]:
     """Return the description of an input, with its hash and the file that holds its pixels."""
     digest = compute_sha256(array)
-    path = item.get("path")
+    path = description.get("path")
     if path is not None and hash_file_pixels(path, tuple(array.shape)) != digest:
         path = None
-    return {**item, "sha256": digest, "path": path, "file": None if path else f"{name}.npy"}
+    return {**description, "sha256": digest, "path": path, "file": None if path else f"{name}.npy"}
 
 
 def read_run_inputs(run: InterruptedRun, layers: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ MAX_SCHEDULED_STEPS = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Progress of a piece of work and of its parts.
+    """Progress of a piece of work and of its subtasks.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Progress:
     seconds_left : float or None
         Upper estimate of the remaining time in seconds; None while unknown.
     children : tuple of Progress
-        Parts in progress that report their own progress, such as the files of a batch.
+        Subtasks in progress that report their own progress, such as the files of a batch.
     """
 
     message: str = ""
@@ -341,7 +341,7 @@ class ProgressTracker:
             seconds = step.estimate_seconds_left(now, usual_fraction, rate)
             (running if step.is_started else pending)[step.stage].append(self._margin * seconds)
         seconds_left = sum(
-            _schedule([*running[stage], *pending[stage]], self.workers)
+            _estimate_makespan([*running[stage], *pending[stage]], self.workers)
             for stage in {*running, *pending}
         )
         return None if isnan(seconds_left) else seconds_left
@@ -374,7 +374,7 @@ def _get_group(kind: str) -> str:
     return kind.partition(" ")[0]
 
 
-def _schedule(durations: list[float], workers: int) -> float:
+def _estimate_makespan(durations: list[float], workers: int) -> float:
     """Return the seconds until workers have done steps of these durations, in this order."""
     ends = [0.0] * max(1, min(workers, len(durations)))
     for duration in durations[:MAX_SCHEDULED_STEPS]:

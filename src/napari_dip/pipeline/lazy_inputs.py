@@ -60,9 +60,9 @@ class LazyPixels:
         self.ndim = len(self.shape)
         self._name, self._array = name, array
 
-    def __getitem__(self, place: Any) -> AnyArray:
+    def __getitem__(self, index: Any) -> AnyArray:
         """Compute and return a region."""
-        return self._compute(self._array[place])
+        return self._compute(self._array[index])
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
         """Compute and return the whole array."""

@@ -348,10 +348,10 @@ def convert_nan_to_none(value: float) -> float | None:
     return value if isfinite(value) else None
 
 
-def format_bytes(count: float, whole: Callable[[float], int] = ceil) -> str:
-    """Format bytes as MB or GB, rounded up; with `whole=floor` rounded down."""
-    megabytes = max(1, whole(count / 1e6))
-    return f"{megabytes} MB" if megabytes < 1000 else f"{whole(count / 1e8) / 10:.1f} GB"
+def format_bytes(count: float, round_to_int: Callable[[float], int] = ceil) -> str:
+    """Format bytes as MB or GB, rounded up; with `round_to_int=floor` rounded down."""
+    megabytes = max(1, round_to_int(count / 1e6))
+    return f"{megabytes} MB" if megabytes < 1000 else f"{round_to_int(count / 1e8) / 10:.1f} GB"
 
 
 def format_duration(seconds: float) -> str:

@@ -275,26 +275,28 @@ def rename_settings(
 
 
 def rename_keys(
-    named: Mapping[str, Any], names: Mapping[str, str]
+    values_by_name: Mapping[str, Any], names: Mapping[str, str]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Replace old keys by new ones; returns and raises as `rename_settings` does."""
     for old, new in names.items():
-        if old in named and new in named:
+        if old in values_by_name and new in values_by_name:
             why = f"'{new}' is another name of it and stands there as well"
             raise RefusedError(
                 "setting-wrong",
                 field=old,
-                value=shorten_repr(named[old]),
+                value=shorten_repr(values_by_name[old]),
                 why=why,
                 hint=f"Leave '{old}' out.",
             )
-    notes = tuple(f"'{old}' is called '{names[old]}' now." for old in named if old in names)
-    return {names.get(key, key): value for key, value in named.items()}, notes
+    notes = tuple(
+        f"'{old}' is called '{names[old]}' now." for old in values_by_name if old in names
+    )
+    return {names.get(key, key): value for key, value in values_by_name.items()}, notes
 
 
-def accept_old_names(named: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+def accept_old_names(values_by_name: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Rename old keywords of a Python function, with a `FutureWarning` for each."""
-    renamed, notes = rename_keys(named, names)
+    renamed, notes = rename_keys(values_by_name, names)
     for note in notes:
         warnings.warn(note, FutureWarning, stacklevel=4)
     return renamed
@@ -357,8 +359,8 @@ def _rename_within(
     }
 
 
-def _rename(named: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    return {names.get(key, key): value for key, value in named.items()}
+def _rename(values_by_name: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in values_by_name.items()}
 
 
 def recipe_from_json(text: str, *, origin: str = "recipe") -> Recipe:
@@ -406,11 +408,11 @@ def _is_bool_for_number(kind: type[Any], name: str, value: object) -> bool:
     return not types.isdisjoint((int, float))
 
 
-def _make_setting_refusal(field: str, value: object, wanted: str) -> Refusal:
+def _make_setting_refusal(field: str, value: object, expected: str) -> Refusal:
     return make_refusal(
         "setting-wrong",
         field=field,
         value=shorten_repr(value),
-        why=f"it should be {wanted}",
+        why=f"it should be {expected}",
         hint="Leave it out to use the default.",
     )

@@ -78,29 +78,29 @@ def use_default_torch_state(threads: int | None = None) -> Iterator[None]:
     """
     import torch
 
-    with ExitStack() as ends:
+    with ExitStack() as exit_stack:
         if torch.is_inference_mode_enabled():
-            ends.enter_context(torch.inference_mode(False))
-        ends.enter_context(torch.enable_grad())
+            exit_stack.enter_context(torch.inference_mode(False))
+        exit_stack.enter_context(torch.enable_grad())
         if torch.get_default_device().type != "cpu":
-            ends.enter_context(torch.device("cpu"))
+            exit_stack.enter_context(torch.device("cpu"))
         for read, write, default in (*_iter_global_settings(threads), *_iter_backend_settings()):
-            _change_setting(ends, read, write, default)
+            _change_setting(exit_stack, read, write, default)
         # NumPy's defaults; "raise" for underflow would end a run
         errors = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
-        ends.enter_context(errors)
+        exit_stack.enter_context(errors)
         yield
 
 
-def _change_setting(ends: ExitStack, read: Callable[[], Any], write: Any, wanted: Any) -> None:
-    """Change a setting, and restore it when `ends` closes."""
+def _change_setting(exit_stack: ExitStack, read: Callable[[], Any], write: Any, value: Any) -> None:
+    """Change a setting, and restore it when the exit stack closes."""
     try:
         before = read()
     except (RuntimeError, AttributeError, TypeError):  # this version of torch lacks it
         return
-    if before != wanted:
-        write(wanted)
-        ends.callback(write, before)
+    if before != value:
+        write(value)
+        exit_stack.callback(write, before)
 
 
 def _iter_global_settings(threads: int | None) -> Iterator[Setting]:
@@ -117,8 +117,8 @@ def _iter_global_settings(threads: int | None) -> Iterator[Setting]:
         warns = torch.is_deterministic_algorithms_warn_only_enabled()
         return torch.are_deterministic_algorithms_enabled(), warns
 
-    def set_deterministic(both: tuple[bool, bool]) -> None:
-        torch.use_deterministic_algorithms(both[0], warn_only=both[1])
+    def set_deterministic(mode: tuple[bool, bool]) -> None:
+        torch.use_deterministic_algorithms(mode[0], warn_only=mode[1])
 
     yield deterministic, set_deterministic, (False, False)
 

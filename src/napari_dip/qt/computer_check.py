@@ -67,7 +67,7 @@ class ComputerCheckWidget(QWidget):
         self.check_button.setEnabled(False)
         self.message_label.setText("Trying PyTorch; this takes some seconds.")
         self._call = start_call(
-            self._examine, self, self._on_report, doing="Looking at", name="this computer"
+            self._examine, self, self._on_report, activity="Looking at", name="this computer"
         )
 
     def shut_down(self) -> None:

@@ -191,11 +191,13 @@ class BatchTracker:
         self._stopwatch, self._pool, self._file_count = stopwatch, pool, len(plan.jobs)
         # deviations of many files average out; those in progress have their own margin
         self._tracker = ProgressTracker(default_rate=1.0, margin=1.0)
-        starts = 1 if pool is None else max(1, pool.worker_count)  # each worker loads torch once
+        process_count = (
+            1 if pool is None else max(1, pool.worker_count)
+        )  # each worker loads torch once
         self._steps = {
             number: self._tracker.add_step(
                 "file",
-                file_plan.seconds - (index >= starts) * START_SECONDS + FILE_SECONDS,
+                file_plan.seconds - (index >= process_count) * START_SECONDS + FILE_SECONDS,
                 stage=1,
             )
             for index, (number, file_plan) in enumerate(find_remaining_plans(plan).items())
@@ -205,21 +207,25 @@ class BatchTracker:
             self._steps[0] = self._tracker.add_step("joint training", seconds)
         self._finished_files: set[int] = set()
 
-    def add_progress(self, entry: BatchEvent) -> BatchEvent:
+    def add_progress(self, batch_event: BatchEvent) -> BatchEvent:
         """Process a report, and return it with the progress of the whole batch."""
-        now, step, outcome = self._stopwatch.seconds, self._steps.get(entry.number), entry.outcome
+        now, step, outcome = (
+            self._stopwatch.seconds,
+            self._steps.get(batch_event.number),
+            batch_event.outcome,
+        )
         if outcome is not None and outcome.state != "waiting":
-            self._finished_files.add(entry.number)
-        if entry.number and 0 in self._steps and not self._steps[0].is_finished:
+            self._finished_files.add(batch_event.number)
+        if batch_event.number and 0 in self._steps and not self._steps[0].is_finished:
             self._steps[0].finish(now)
-        if step is not None and entry.event is not None:
-            step.report_progress(now, entry.event.progress)
+        if step is not None and batch_event.event is not None:
+            step.report_progress(now, batch_event.event.progress)
         elif step is not None and outcome is not None:
             step.finish(now if outcome.state == "restored" else None)
         self._tracker.workers = 1 if self._pool is None else self._pool.worker_count
         message = f"{len(self._finished_files)} of {self._file_count} files"
-        progress = self._tracker.fold(now, message if entry.number else "Joint training")
-        return replace(entry, progress=progress)
+        progress = self._tracker.fold(now, message if batch_event.number else "Joint training")
+        return replace(batch_event, progress=progress)
 
 
 def _run_planned_files(
@@ -288,7 +294,7 @@ def _restore_sequentially(
 
 
 def _restore_or_skip(
-    plan: BatchPlan, job: Job, control: PollControl, say: Callable[[Event], BatchEvent]
+    plan: BatchPlan, job: Job, control: PollControl, make_event: Callable[[Event], BatchEvent]
 ) -> Generator[BatchEvent, None, FileOutcome]:
     """Restore one file, unless it is refused or the batch is ending."""
     if isinstance(job.plan, Refusal):
@@ -296,7 +302,7 @@ def _restore_or_skip(
     if control() in ENDING_CONTROLS:
         return FileOutcome(source=job.source, state="waiting")
     events = restore_file(job, job.plan, resume=plan.resume, control=control)
-    return (yield from map_generator(events, say))
+    return (yield from map_generator(events, make_event))
 
 
 @contextmanager

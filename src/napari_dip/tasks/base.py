@@ -83,8 +83,12 @@ def get_limits(field: FieldInfo) -> tuple[float | None, float | None]:
     An excluded lower limit, such as 0 in ``Field(gt=0)``, counts as included.
     """
     members = (getattr(member, "__metadata__", ()) for member in get_args(field.annotation))
-    marks = (*field.metadata, *chain.from_iterable(members))
-    limits = [limit for mark in marks for limit in getattr(mark, "metadata", (mark,))]
+    constraints = (*field.metadata, *chain.from_iterable(members))
+    limits = [
+        limit
+        for constraint in constraints
+        for limit in getattr(constraint, "metadata", (constraint,))
+    ]
     values = {
         name: getattr(limit, name)
         for limit in limits

@@ -35,7 +35,7 @@ from napari_dip.tasks.initial_estimate import (
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.psf_settings import (
-    OIL,
+    OIL_REFRACTIVE_INDEX,
     PSF,
     Excitation,
     GaussianSigma,
@@ -110,7 +110,7 @@ class Deblur(Task):
     wavelength: Wavelength = None
     pixel_size: PixelSize = None
     z_step: ZStep = None
-    refractive_index: RefractiveIndex = OIL
+    refractive_index: RefractiveIndex = OIL_REFRACTIVE_INDEX
     excitation: Excitation = None
     pinhole: Pinhole = 1.0
     border: Annotated[
@@ -212,20 +212,20 @@ class Deblur(Task):
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem: the blurred prediction explains the image."""
-        operator, dark = self._make_operator(fit_input), self._compute_dark_level(fit_input)
-        random_input, guess = RandomInputOptions(grid=operator.compute_grid(fit_input.grid)), None
+        operator, dark_level = self._make_operator(fit_input), self._compute_dark_level(fit_input)
+        random_input, initial = RandomInputOptions(grid=operator.compute_grid(fit_input.grid)), None
         if self.initial_estimate != "none":
-            guess = compute_initial_estimate(fit_input, operator, dark)
-            random_input = guess.add_to_input(random_input)
+            initial = compute_initial_estimate(fit_input, operator, dark_level)
+            random_input = initial.add_to_input(random_input)
         options = PriorOptions(random_input=random_input)
         return TaskSetup(
             prior=PRIOR_SPECS[fit_input.prior_key].build(fit_input, rng, options),
-            problem=self._make_problem(fit_input, dark, guess),
+            problem=self._make_problem(fit_input, dark_level, initial),
             fit_input=fit_input,
         )
 
     def _make_problem(
-        self, fit_input: FitInput, dark: Tensor, guess: InitialEstimate | None
+        self, fit_input: FitInput, dark_level: Tensor, initial: InitialEstimate | None
     ) -> Problem:
         """Build the problem: the blurred prediction explains the image.
 
@@ -239,7 +239,7 @@ class Deblur(Task):
         from napari_dip.engine.likelihood.penalties import lower_bound_penalty
         from napari_dip.engine.problem import Problem, Term
 
-        smooth = None if guess is None else guess.smooth
+        smooth = None if initial is None else initial.smooth
         masks, noise = fit_input.masks, fit_input.noise
         # in a volume, postprocessing adds the validation pixels instead of the refit
         refitted = masks.measured if smooth is None else masks.visible
@@ -262,11 +262,11 @@ class Deblur(Task):
         )
         penalties = make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind)
         if self.non_negative:
-            penalties += ((1.0, lower_bound_penalty(dark, noise.level)),)
+            penalties += ((1.0, lower_bound_penalty(dark_level, noise.level)),)
         postprocess = make_crop_to_frame(self._compute_margin(fit_input))
         if smooth is None:
             return Problem(terms=(term,), penalties=penalties, postprocess=postprocess)
-        bound = dark if self.non_negative else None
+        bound = dark_level if self.non_negative else None
         mix = make_validated_mixture(smooth, fit_input, term.operator, bound)
         return Problem(
             terms=(term,),
@@ -310,7 +310,7 @@ def get_psf_source(task: Deblur) -> PsfSource:
     return PsfSource(sigma=task.gaussian_sigma, sigma_z=task.gaussian_sigma_z, optics=optics)
 
 
-def state_pixel_sizes(task: Task, source: ImageSpec) -> Task:
+def fill_in_pixel_sizes(task: Task, source: ImageSpec) -> Task:
     """Return a task whose computed PSF has the image's pixel sizes as settings.
 
     So it no longer depends on the image's scale. Other tasks are returned as they are.
@@ -408,13 +408,13 @@ class BlindDeblur(Task):
             else self._find_likeliest_kernel(fit_input)
         )
         extra_inputs = {**fit_input.extra_inputs, "psf": kernel}
-        setup = self._deblurring.setup(replace(fit_input, extra_inputs=extra_inputs), rng)
+        setup = self._deblur_task.setup(replace(fit_input, extra_inputs=extra_inputs), rng)
         operator = LearnedConvolution(blur).to(fit_input.measurement.device)
         terms = tuple(replace(term, operator=operator) for term in setup.problem.terms)
         return replace(setup, problem=replace(setup.problem, terms=terms))
 
     @property
-    def _deblurring(self) -> Deblur:
+    def _deblur_task(self) -> Deblur:
         return Deblur(noise=self.noise, read_noise=self.read_noise, gain=self.gain)
 
     def _estimate_free_kernel(self, fit_input: FitInput) -> tuple[Tensor, nn.Module]:

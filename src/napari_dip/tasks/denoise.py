@@ -143,7 +143,7 @@ class Denoise(Task):
         model = self._noise_model
         refusal = model.check_header(source, extra_headers)
         refusal = refusal or self._check_architecture()
-        refusal = refusal or check_maps(source, extra_headers, of_detector=model.is_detector)
+        refusal = refusal or check_maps(source, extra_headers, is_detector_noise=model.is_detector)
         if not refusal and "repeated_exposure" in extra_headers:
             refusal = check_exposure_header(source, extra_headers["repeated_exposure"])
         if refusal:

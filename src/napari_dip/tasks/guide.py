@@ -183,9 +183,9 @@ class Guide(Task):
         """Return the guide as (G, Y, X) with a range of one, registered on request."""
         import numpy as np
 
-        raw, axes = extra_inputs["guide"], self._get_guide_axes(headers["guide"])
+        guide_image, axes = extra_inputs["guide"], self._get_guide_axes(headers["guide"])
         order = sorted(range(len(axes)), key=lambda axis: "TZCSYX".index(axes[axis]))
-        planes = np.transpose(raw, order).reshape(-1, *image.shape[1:])
+        planes = np.transpose(guide_image, order).reshape(-1, *image.shape[1:])
         guide = np.stack(
             [_normalise_range(plane) for plane in planes if plane.min() != plane.max()]
         )
@@ -229,12 +229,12 @@ def _align_guide(guide: Float32Array, image: Float32Array) -> tuple[Float32Array
 
     shift = phase_correlate(image.mean(0), guide.mean(0))
     down, right = shift
-    if is_far(shift, image.shape[1:]):
+    if is_shift_too_large(shift, image.shape[1:]):
         return guide, make_note("guide-far", down=down, right=right)
-    if is_near(shift):
+    if is_shift_negligible(shift):
         return guide, make_note("guide-in-place")
-    moved = np.stack([shift_image(plane, shift) for plane in guide])
-    return moved, make_note("guide-moved", down=down, right=right)
+    aligned_guide = np.stack([shift_image(plane, shift) for plane in guide])
+    return aligned_guide, make_note("guide-moved", down=down, right=right)
 
 
 def phase_correlate(fixed: AnyArray, moving: AnyArray) -> tuple[float, ...]:
@@ -260,7 +260,7 @@ def phase_correlate(fixed: AnyArray, moving: AnyArray) -> tuple[float, ...]:
 
     shift, aligned = (0.0,) * fixed.ndim, moving
     for _ in range(REGISTRATION_ROUNDS):
-        if any(item.min() == item.max() for item in (fixed, aligned)):
+        if any(image.min() == image.max() for image in (fixed, aligned)):
             break
         # without normalisation by the magnitudes, as noise would count as much as structure
         remaining, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
@@ -269,21 +269,23 @@ def phase_correlate(fixed: AnyArray, moving: AnyArray) -> tuple[float, ...]:
             upsample_factor=SHIFT_STEPS,
             normalization=None,
         )
-        shift = tuple(item + float(more) for item, more in zip(shift, remaining, strict=True))
-        if is_near(tuple(remaining)) or is_far(shift, fixed.shape):
+        shift = tuple(
+            component + float(change) for component, change in zip(shift, remaining, strict=True)
+        )
+        if is_shift_negligible(tuple(remaining)) or is_shift_too_large(shift, fixed.shape):
             break
         aligned = shift_image(moving, shift)
     return shift
 
 
-def is_far(shift: tuple[float, ...], grid: tuple[int, ...]) -> bool:
+def is_shift_too_large(shift: tuple[float, ...], grid: tuple[int, ...]) -> bool:
     """Return whether a shift is too large to be plausible."""
     return any(
         abs(pixels) > MAX_SHIFT_FRACTION * side for pixels, side in zip(shift, grid, strict=True)
     )
 
 
-def is_near(shift: tuple[float, ...]) -> bool:
+def is_shift_negligible(shift: tuple[float, ...]) -> bool:
     """Return whether a shift is too small to be worth an interpolation."""
     return all(abs(pixels) < MIN_SHIFT for pixels in shift)
 

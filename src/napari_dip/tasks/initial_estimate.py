@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 #: weight).
 SMOOTHNESS_WEIGHTS = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 #: Iterations at each weight after which the estimate is validated.
-CHECKED_STEPS = (20, 40)
+VALIDATED_ITERATIONS = (20, 40)
 #: Iterations without penalty after which the model error is measured.
-UNREGULARISED_STEPS = (10, 20, 40, 80)
+UNREGULARISED_ITERATIONS = (10, 20, 40, 80)
 #: Richardson-Lucy iterations to the estimate from which the noise of each pixel is computed.
 RICHARDSON_LUCY_ITERATIONS_TO_NOISE = 20
 #: Largest relative difference of two losses, if within the standard error, that counts as equal
@@ -45,7 +45,7 @@ RICHARDSON_LUCY_JITTER = 0.1
 #: Weight of the squared distance to the regularised estimate in a volume. It speeds up the fit,
 #: which is too short to fit the noise of the estimate (crop of pollen, 16 x 64 x 64, after 50
 #: iterations: 25.3 dB without, 26.5 dB with).
-FIRST_GUESS_WEIGHT = 1.0
+PROXIMITY_WEIGHT = 1.0
 
 
 class SmoothDeconvolution(NamedTuple):
@@ -74,7 +74,7 @@ class SmoothDeconvolution(NamedTuple):
 
 
 def compute_smooth_deconvolution(
-    fit_input: FitInput, operator: Operator, dark: Tensor
+    fit_input: FitInput, operator: Operator, dark_level: Tensor
 ) -> SmoothDeconvolution:
     """Deconvolve with decreasing smoothness weights until the validation loss rises.
 
@@ -82,22 +82,22 @@ def compute_smooth_deconvolution(
     ----------
     fit_input : FitInput
     operator : Operator
-    dark : Tensor
+    dark_level : Tensor
         (1, C, 1, ...): value of a pixel without light, in network units.
     """
     from itertools import islice
 
     from napari_dip.engine.deconvolution.initial_estimate import iterate_smooth_deconvolution
 
-    signal = fit_input.measurement - dark
+    signal = fit_input.measurement - dark_level
     valid = fit_input.masks.visible
-    noise = _estimate_volume_noise(fit_input, operator, dark)
-    excess = _measure_model_error(fit_input, operator, dark, noise)
+    noise = _estimate_volume_noise(fit_input, operator, dark_level)
+    excess = _measure_model_error(fit_input, operator, dark_level, noise)
     variance = noise + excess
 
-    def iterate_estimates(used: Tensor) -> Iterator[Tensor]:
+    def iterate_estimates(data_mask: Tensor) -> Iterator[Tensor]:
         return iterate_smooth_deconvolution(
-            operator, signal, variance, used, SMOOTHNESS_WEIGHTS, CHECKED_STEPS
+            operator, signal, variance, data_mask, SMOOTHNESS_WEIGHTS, VALIDATED_ITERATIONS
         )
 
     estimates, losses = _collect_until_worse(
@@ -107,9 +107,9 @@ def compute_smooth_deconvolution(
     full_data_best = next(islice(iterate_estimates(fit_input.masks.measured), best, None))
     rms_change = float((estimates[best] - estimates[max(0, best - 1)]).square().mean().sqrt())
     return SmoothDeconvolution(
-        estimates[max(0, best - 1)] + dark,
-        estimates[best] + dark,
-        full_data_best + dark,
+        estimates[max(0, best - 1)] + dark_level,
+        estimates[best] + dark_level,
+        full_data_best + dark_level,
         max(rms_change, fit_input.noise.level),
         variance,
         excess > float(noise.mean()),
@@ -117,7 +117,7 @@ def compute_smooth_deconvolution(
 
 
 def make_validated_mixture(
-    guess: SmoothDeconvolution, fit_input: FitInput, operator: Operator, dark: Tensor | None
+    smooth: SmoothDeconvolution, fit_input: FitInput, operator: Operator, dark_level: Tensor | None
 ) -> Callable[[Estimate], Estimate]:
     """Return the postprocessing that mixes prediction and estimate, weighted by validation pixels.
 
@@ -126,18 +126,18 @@ def make_validated_mixture(
 
     Parameters
     ----------
-    guess : SmoothDeconvolution
+    smooth : SmoothDeconvolution
     fit_input : FitInput
     operator : Operator
-    dark : Tensor or None
+    dark_level : Tensor or None
         (1, C, 1, ...): lower bound of the result; None: no bound.
     """
     import torch
 
-    precision = fit_input.masks.validation / guess.variance
+    precision = fit_input.masks.validation / smooth.variance
     with torch.no_grad():
-        expected = operator(guess.best)
-    validation_change = guess.full_data_best - guess.best
+        expected = operator(smooth.best)
+    validation_change = smooth.full_data_best - smooth.best
 
     def mix(estimate: Estimate) -> Estimate:
         with torch.no_grad():
@@ -148,13 +148,13 @@ def make_validated_mixture(
         network_weight = (
             numerator / ((step.square() * precision).sum() + NETWORK_FRACTION_PRECISION)
         ).clamp(0, 1)
-        mean = guess.best + network_weight * (estimate.mean - guess.best) + validation_change
-        return estimate._replace(mean=mean if dark is None else mean.maximum(dark))
+        mean = smooth.best + network_weight * (estimate.mean - smooth.best) + validation_change
+        return estimate._replace(mean=mean if dark_level is None else mean.maximum(dark_level))
 
     return mix
 
 
-def _estimate_volume_noise(fit_input: FitInput, operator: Operator, dark: Tensor) -> Tensor:
+def _estimate_volume_noise(fit_input: FitInput, operator: Operator, dark_level: Tensor) -> Tensor:
     """Return the noise variance of each pixel at the brightness of a Richardson-Lucy estimate."""
     import torch
 
@@ -162,13 +162,15 @@ def _estimate_volume_noise(fit_input: FitInput, operator: Operator, dark: Tensor
 
     valid = fit_input.masks.visible
     steps = (RICHARDSON_LUCY_ITERATIONS_TO_NOISE,)
-    (estimate,) = run_masked_richardson_lucy(operator, fit_input.measurement - dark, valid, steps)
+    (estimate,) = run_masked_richardson_lucy(
+        operator, fit_input.measurement - dark_level, valid, steps
+    )
     with torch.no_grad():
-        return fit_input.noise.variance.evaluate(operator(estimate) + dark)
+        return fit_input.noise.variance.evaluate(operator(estimate) + dark_level)
 
 
 def _measure_model_error(
-    fit_input: FitInput, operator: Operator, dark: Tensor, noise: Tensor
+    fit_input: FitInput, operator: Operator, dark_level: Tensor, noise: Tensor
 ) -> float:
     """Return the mean squared validation error beyond the noise variance; 0 if there is none.
 
@@ -179,12 +181,12 @@ def _measure_model_error(
 
     from napari_dip.engine.deconvolution.initial_estimate import iterate_smooth_deconvolution
 
-    signal = fit_input.measurement - dark
+    signal = fit_input.measurement - dark_level
     valid = fit_input.masks.visible
     count = float(fit_input.masks.validation.sum()) * signal.shape[1]
     errors = []
     for estimate in iterate_smooth_deconvolution(
-        operator, signal, noise, valid, (0.0,), UNREGULARISED_STEPS
+        operator, signal, noise, valid, (0.0,), UNREGULARISED_ITERATIONS
     ):
         with torch.no_grad():
             excess = ((signal - operator(estimate)).square() - noise) * fit_input.masks.validation
@@ -195,7 +197,7 @@ def _measure_model_error(
 def _collect_until_worse(
     fit_input: FitInput,
     operator: Operator,
-    light: Tensor,
+    signal: Tensor,
     variance: Tensor,
     images: Iterator[Tensor],
 ) -> tuple[list[Tensor], list[Tensor]]:
@@ -206,18 +208,18 @@ def _collect_until_worse(
     """
     import torch
 
-    is_validation = (fit_input.masks.validation > 0).expand_as(light)
+    is_validation = (fit_input.masks.validation > 0).expand_as(signal)
     estimates: list[Tensor] = []
     losses: list[Tensor] = []
     for image in images:
         with torch.no_grad():
-            squared_error = (light - operator(image)).square() / variance
+            squared_error = (signal - operator(image)).square() / variance
         estimates.append(image)
         losses.append(squared_error[is_validation])
         means = [float(loss.mean()) for loss in losses]
-        if len(estimates) % len(CHECKED_STEPS) == 0 and min(means[-len(CHECKED_STEPS) :]) > min(
-            means
-        ):
+        if len(estimates) % len(VALIDATED_ITERATIONS) == 0 and min(
+            means[-len(VALIDATED_ITERATIONS) :]
+        ) > min(means):
             break
     return estimates, losses
 
@@ -276,7 +278,7 @@ class InitialEstimate(NamedTuple):
 
 
 def compute_initial_estimate(
-    fit_input: FitInput, operator: Operator, dark: Tensor
+    fit_input: FitInput, operator: Operator, dark_level: Tensor
 ) -> InitialEstimate:
     """Compute the initial estimates, without the validation pixels.
 
@@ -284,7 +286,7 @@ def compute_initial_estimate(
     ----------
     fit_input : FitInput
     operator : Operator
-    dark : Tensor
+    dark_level : Tensor
         (1, C, 1, ...): value of a pixel without light, in network units.
     """
     from napari_dip.engine.deconvolution.initial_estimate import (
@@ -294,15 +296,17 @@ def compute_initial_estimate(
 
     valid, is_volume = fit_input.masks.visible, len(fit_input.grid) > 2
     steps = RICHARDSON_LUCY_ITERATIONS_3D if is_volume else RICHARDSON_LUCY_ITERATIONS
-    estimates = run_masked_richardson_lucy(operator, fit_input.measurement - dark, valid, steps)
-    candidates = tuple(estimate + dark for estimate in estimates)
+    estimates = run_masked_richardson_lucy(
+        operator, fit_input.measurement - dark_level, valid, steps
+    )
+    candidates = tuple(estimate + dark_level for estimate in estimates)
     if not is_volume:
         return InitialEstimate(candidates)
-    smooth = compute_smooth_deconvolution(fit_input, operator, dark)
+    smooth = compute_smooth_deconvolution(fit_input, operator, dark_level)
     return InitialEstimate(
         (*candidates, smooth.smoother, smooth.best),
         smooth,
-        estimate_peak_intensity(smooth.best - dark),
+        estimate_peak_intensity(smooth.best - dark_level),
     )
 
 
@@ -310,4 +314,4 @@ def make_proximity_penalty(smooth: SmoothDeconvolution) -> tuple[float, Penalty]
     """Return the penalty on the distance to the regularised estimate, with its weight."""
     from napari_dip.engine.likelihood.penalties import quadratic_proximity
 
-    return FIRST_GUESS_WEIGHT, quadratic_proximity(smooth.best, smooth.uncertainty)
+    return PROXIMITY_WEIGHT, quadratic_proximity(smooth.best, smooth.uncertainty)

@@ -27,6 +27,7 @@ from napari_dip.tasks.base import (
 )
 from napari_dip.tasks.priors.deep_image_prior import validate_by_squared_error
 from napari_dip.tasks.priors.hole_filling import (
+    check_holes,
     check_mask,
     count_missing_planes,
     dilate_holes,
@@ -34,7 +35,6 @@ from napari_dip.tasks.priors.hole_filling import (
     measure_hole_depth,
     measure_widest_hole,
     parse_mask,
-    refuse_marks,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
@@ -165,7 +165,7 @@ class Inpaint(Task):
         name, extra_inputs = pixels.source.name, pixels.extra_inputs
         marked = self._make_hole_mask(extra_inputs) if "mask" in extra_inputs else None
         if marked is not None and (
-            refusal := refuse_marks(extra_inputs["mask"], name, self.label, marked)
+            refusal := check_holes(extra_inputs["mask"], name, self.label, marked)
         ):
             return refusal
         missing = dilate_holes(np.isnan(pixels.stack), self.grow)

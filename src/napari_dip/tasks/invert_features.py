@@ -289,7 +289,9 @@ class InvertFeatures(Task):
 
     def _choose_normalisation(self, network: ImportedNetwork) -> Normalisation:
         program = get_network_file(self).is_program
-        return choose_normalisation(self.normalisation, self.mean, self.deviation, program=program)
+        return choose_normalisation(
+            self.normalisation, self.mean, self.deviation, is_program=program
+        )
 
 
 def _explain_prior(prior_spec: PriorSpec) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Refractive index of immersion oil, ISO 8036. The PSF of a single plane in focus does not depend
 #: on it; it only has to exceed the numerical aperture.
-OIL = 1.518
+OIL_REFRACTIVE_INDEX = 1.518
 _Length = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 _Width = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 GaussianSigma = Annotated[
@@ -133,10 +133,10 @@ PSF = Input(
     "serves each plane by itself.",
     optional=True,
 )
-#: Advice where a PSF with depth meets single planes of a stack.
+#: Advice where a PSF with depth meets single planes of a Z stack.
 _VOLUME_HINT = ", or set 'Stacks' to Automatic, which takes four planes or more as a volume"
 #: Radius of the Airy disc in units of wavelength / NA, as in `engine.deconvolution.psf`.
-AIRY = 0.6098
+AIRY_DISC_RADIUS = 0.6098
 #: Radius of a computed PSF, laterally in Airy radii, and along Z in distances from the focus to the
 #: first minimum. In focus, 96 % of a widefield PSF's light lies within 4 Airy radii (1 - J0^2 -
 #: J1^2, Born and Wolf 8.5.2), and all but 1e-4 of a confocal one's.
@@ -235,7 +235,7 @@ class PsfSource:
         """Refuse a PSF that does not fit the axes of one fit."""
         is_volume = axes[0] == "Z"
         if image is not None:
-            if not is_deep(image) or is_volume:
+            if not is_psf_volume(image) or is_volume:
                 return None
             has_depth = "Z" in source.axes and source.get_sizes("Z") > (1,)
             facts = {"name": image.name, "shape": _format_shape(image.shape)}
@@ -247,9 +247,9 @@ class PsfSource:
         return None
 
     def is_volumetric(self, source: ImageSpec, image: ImageSpec | None) -> bool:
-        """Return whether the PSF extends along Z, so that a stack is one volume."""
+        """Return whether the PSF extends along Z, so that a Z stack is one volume."""
         if image is not None:
-            return is_deep(image)
+            return is_psf_volume(image)
         return self.sigma_z is not None or self.sigma is None
 
     def compute_psf_sizes(
@@ -364,13 +364,13 @@ def clean_psf_image(image: Tensor) -> tuple[Tensor, tuple[Note, ...]] | Refusal:
     return make_refusal(cleaned) if isinstance(cleaned, str) else cleaned
 
 
-def is_deep(image: ImageSpec) -> bool:
-    """Return whether the image of a PSF is a stack."""
+def is_psf_volume(image: ImageSpec) -> bool:
+    """Return whether the image of a PSF has several planes."""
     return any(count > 1 for count in image.shape[:-2])
 
 
 def _check_psf_image(image: ImageSpec) -> Refusal | None:
-    """Refuse anything but a plane or a stack without colours or channels."""
+    """Refuse anything but a plane or a Z stack without colours or channels."""
     stack_sizes = [count for count in image.shape[:-2] if count > 1]
     has_channels = any(axis in image.axes and image.get_sizes(axis) > (1,) for axis in "CS")
     if len(image.shape) < 2 or len(stack_sizes) > 1 or has_channels:
@@ -434,29 +434,29 @@ class Optics:
     def compute_psf_sizes(self, source: ImageSpec, axes: str) -> tuple[int, ...]:
         """Return the size of the PSF along each axis, in pixels; requires a passed `check`.
 
-        The sizes are odd. Along Z the PSF is at most as deep as the stack. Laterally, a widefield
+        The sizes are odd. Along Z the PSF is at most as deep as the Z stack. Laterally, a widefield
         PSF contains the cone of light over that depth, limited to the frame.
         """
         assert self.na and self.wavelength
-        halves: dict[str, int] = {}
-        step = dict(zip(axes, self.get_pixel_sizes(source, axes), strict=True))
-        max_halves = {
+        radii: dict[str, int] = {}
+        pixel_sizes = dict(zip(axes, self.get_pixel_sizes(source, axes), strict=True))
+        max_radii = {
             axis: count // 2 for axis, count in zip(axes, source.get_sizes(axes), strict=True)
         }
-        lateral, cone = PSF_LATERAL_RADIUS * AIRY * self.wavelength / self.na, 0.0
+        lateral, cone = PSF_LATERAL_RADIUS * AIRY_DISC_RADIUS * self.wavelength / self.na, 0.0
         if "Z" in axes:
-            assert step["Z"]
+            assert pixel_sizes["Z"]
             cosine = sqrt(self.refractive_index**2 - self.na**2)
             # at the first minimum along Z, the path at the pupil's rim differs by one wavelength
             axial = PSF_AXIAL_RADIUS * self.wavelength / (self.refractive_index - cosine)
-            halves["Z"] = min(ceil(axial / step["Z"]), max_halves["Z"])
+            radii["Z"] = min(ceil(axial / pixel_sizes["Z"]), max_radii["Z"])
             if self.model == "widefield":
-                cone = halves["Z"] * step["Z"] * self.na / cosine
+                cone = radii["Z"] * pixel_sizes["Z"] * self.na / cosine
         for axis in "YX":
-            pixel = step[axis]
+            pixel = pixel_sizes[axis]
             assert pixel
-            halves[axis] = max(ceil(lateral / pixel), min(ceil(cone / pixel), max_halves[axis]))
-        return tuple(2 * halves[axis] + 1 for axis in axes)
+            radii[axis] = max(ceil(lateral / pixel), min(ceil(cone / pixel), max_radii[axis]))
+        return tuple(2 * radii[axis] + 1 for axis in axes)
 
 
 def _get_pixel_size_nm(source: ImageSpec, axis: str) -> float | None:

@@ -227,16 +227,16 @@ def check_content(array: AnyArray, name: str) -> Refusal | None:
     return None
 
 
-def check_exposure_header(source: ImageSpec, second: ImageSpec) -> Refusal | None:
+def check_exposure_header(source: ImageSpec, exposure: ImageSpec) -> Refusal | None:
     """Refuse a repeated exposure whose header shows another size or other axes."""
-    same_axes = source.has_guessed_axes or second.has_guessed_axes or source.axes == second.axes
-    if second.shape == source.shape and same_axes:
+    same_axes = source.has_guessed_axes or exposure.has_guessed_axes or source.axes == exposure.axes
+    if exposure.shape == source.shape and same_axes:
         return None
     image_size, exposure_size = (
-        f"{' × '.join(map(str, spec.shape))} ({spec.axes})" for spec in (source, second)
+        f"{' × '.join(map(str, spec.shape))} ({spec.axes})" for spec in (source, exposure)
     )
     return make_refusal(
-        "second-size", name=second.name, image=source.name, size=exposure_size, other=image_size
+        "second-size", name=exposure.name, image=source.name, size=exposure_size, other=image_size
     )
 
 
@@ -375,7 +375,7 @@ SeriesTraining = Annotated[
 
 
 def choose_series_training(
-    choice: str, count: int, *, has_image_input: bool, tiles: bool = False
+    choice: str, count: int, *, has_image_input: bool, are_tiles: bool = False
 ) -> SeriesTrainingMode:
     """Choose how `count` frames, planes or tiles share a network.
 
@@ -384,7 +384,7 @@ def choose_series_training(
     """
     if choice == "independent":
         return "independent"
-    min_count = MIN_JOINT_TILES if tiles else MIN_JOINT_FRAMES
+    min_count = MIN_JOINT_TILES if are_tiles else MIN_JOINT_FRAMES
     prefers_joint = choice == "joint" or (choice == "auto" and count >= min_count)
     return "joint" if prefers_joint and has_image_input and count > 1 else "warm-start"
 
@@ -394,13 +394,13 @@ def has_reusable_network(plan: TaskPlan, prior_key: str) -> bool:
     return plan.has_reusable_network and PRIOR_SPECS[prior_key].network_input.has_neighbour_frames
 
 
-def choose_planned_training(
-    plan: TaskPlan, prior_key: str, count: int, *, tiles: bool = False
+def get_series_training(
+    plan: TaskPlan, prior_key: str, count: int, *, are_tiles: bool = False
 ) -> SeriesTrainingMode:
     """Return how `count` frames, planes or tiles of a planned task share a network."""
     has_image_input = has_reusable_network(plan, prior_key)
     return choose_series_training(
-        plan.series_training, count, has_image_input=has_image_input, tiles=tiles
+        plan.series_training, count, has_image_input=has_image_input, are_tiles=are_tiles
     )
 
 
@@ -450,4 +450,6 @@ def add_temporal_smoothing(problem: Problem, fit_input: FitInput, weight: float)
     if not prior_spec.network_input.is_image:
         term = make_temporal_term(previous, fit_input.noise.level, weight, problem.postprocess)
         return replace(problem, terms=(*problem.terms, term))
-    return append_postprocessing(problem, lambda _, done: smooth_temporally(done, previous, weight))
+    return append_postprocessing(
+        problem, lambda _, final: smooth_temporally(final, previous, weight)
+    )

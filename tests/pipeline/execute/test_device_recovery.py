@@ -19,7 +19,7 @@ from napari_dip.engine.fit.trainer import Trainer
 from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.io.regions import create_mapped_image
 from napari_dip.pipeline.execute.device_recovery import (
-    MAX_TRIES,
+    MAX_OUT_OF_MEMORY_ERRORS,
     MIN_RETRY_WINDOW,
     RecoveryState,
     is_device_error,
@@ -174,7 +174,7 @@ def test_a_memory_that_is_full_from_the_start_is_said(monkeypatch):
     with pytest.raises(FailedError) as caught:
         drain(PLAN, IMAGE)
     assert caught.value.reason.code == "memory-out"
-    assert len(tries) == MAX_TRIES + 1
+    assert len(tries) == MAX_OUT_OF_MEMORY_ERRORS + 1
 
 
 def test_an_error_that_is_not_the_memorys_is_not_tried_again(monkeypatch):

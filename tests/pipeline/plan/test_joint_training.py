@@ -30,7 +30,7 @@ from napari_dip.pipeline.plan.joint_training import (
 from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT, UnitOutcome, WorkUnit
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.tasks import Denoise
-from napari_dip.tasks.shared_settings import MIN_JOINT_FRAMES, choose_planned_training
+from napari_dip.tasks.shared_settings import MIN_JOINT_FRAMES, get_series_training
 from small_runs import drain, plan_for, shot
 
 PLANE = ImageSpec(name="cells", shape=(64, 64), dtype="uint8", axes="YX")
@@ -93,24 +93,24 @@ def test_many_frames_share_one_network_and_a_person_has_the_last_word(
     count: int, series: str, sharing: str
 ) -> None:
     task = Denoise(series_training=series)  # type: ignore[arg-type]
-    assert choose_planned_training(make_task_plan(task, PLANE), "r2r", count) == sharing
+    assert get_series_training(make_task_plan(task, PLANE), "r2r", count) == sharing
 
 
 def test_tiles_share_one_network_only_where_that_is_sooner() -> None:
     few, many = (
-        choose_planned_training(make_task_plan(Denoise(), PLANE), "r2r", count, tiles=True)
+        get_series_training(make_task_plan(Denoise(), PLANE), "r2r", count, are_tiles=True)
         for count in (31, 32)
     )
     assert (few, many) == ("warm-start", "joint")
     joint = make_task_plan(Denoise(series_training="joint"), PLANE)
-    assert choose_planned_training(joint, "r2r", 2, tiles=True) == "joint"
+    assert get_series_training(joint, "r2r", 2, are_tiles=True) == "joint"
 
 
 def test_a_code_of_fixed_noise_is_never_shared() -> None:
     joint = make_task_plan(Denoise(series_training="joint"), PLANE)
-    assert choose_planned_training(joint, "random-input", 96) == "warm-start"
+    assert get_series_training(joint, "random-input", 96) == "warm-start"
     compressed = make_task_plan(Denoise(series_training="joint", noise="jpeg"), PLANE)
-    assert choose_planned_training(compressed, "recompression", 96) == "warm-start"
+    assert get_series_training(compressed, "recompression", 96) == "warm-start"
 
 
 def test_a_long_movie_is_shown_more_noise_and_a_long_stack_hides_pixels() -> None:

@@ -205,7 +205,7 @@ def test_a_recipe_is_read_or_refused_whatever_a_field_holds(tmp_path):
     ):
         path.write_text(text, encoding="utf-8")
         (tmp_path / "last" / "denoise.json").write_text(text, encoding="utf-8")
-        remembered = shelf.remembered()
+        remembered = shelf.load_last()
         try:
             recipe = load_recipe(path)
         except DipError as error:

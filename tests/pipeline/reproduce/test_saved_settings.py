@@ -23,19 +23,19 @@ def read_refusal_code(act, *arguments):
 
 
 def test_a_preset_comes_back_as_it_was_kept(saved_recipes):
-    assert saved_recipes.names() == ()
+    assert saved_recipes.list_names() == ()
     assert saved_recipes.save("  Zellkern  grün 2.5", RECIPE) == "Zellkern grün 2.5"
     saved_recipes.save("actin", make_recipe("denoise"))
-    assert saved_recipes.names() == ("actin", "Zellkern grün 2.5")
+    assert saved_recipes.list_names() == ("actin", "Zellkern grün 2.5")
     assert saved_recipes.load("Zellkern grün 2.5") == RECIPE
     saved_recipes.delete("actin")
-    assert saved_recipes.names() == ("Zellkern grün 2.5",)
+    assert saved_recipes.list_names() == ("Zellkern grün 2.5",)
 
 
 def test_each_task_has_presets_of_its_own(saved_recipes):
     saved_recipes.save("mine", RECIPE)
     other = SavedRecipeFolder(folder=saved_recipes.folder, task="deblur")
-    assert other.names() == ()
+    assert other.list_names() == ()
     other.save("mine", make_recipe("deblur", gaussian_sigma=2))
     assert saved_recipes.load("mine") == RECIPE
 
@@ -72,7 +72,7 @@ def test_a_damaged_preset_is_said_in_words_and_can_be_deleted(saved_recipes, tex
     (saved_recipes.folder / "presets" / "denoise" / "mine.json").write_text(text, encoding="utf-8")
     assert read_refusal_code(saved_recipes.load, "mine") == code
     saved_recipes.delete("mine")
-    assert saved_recipes.names() == ()
+    assert saved_recipes.list_names() == ()
 
 
 def test_what_is_not_there_is_neither_loaded_nor_deleted(saved_recipes, tmp_path):
@@ -85,13 +85,13 @@ def test_what_is_not_there_is_neither_loaded_nor_deleted(saved_recipes, tmp_path
 
 
 def test_the_last_settings_come_back_and_a_damaged_file_is_as_none(saved_recipes):
-    assert saved_recipes.remembered() is None
-    saved_recipes.remember(make_recipe("denoise"))
-    saved_recipes.remember(RECIPE)
-    assert saved_recipes.remembered() == RECIPE
-    assert saved_recipes.names() == ()
+    assert saved_recipes.load_last() is None
+    saved_recipes.save_last(make_recipe("denoise"))
+    saved_recipes.save_last(RECIPE)
+    assert saved_recipes.load_last() == RECIPE
+    assert saved_recipes.list_names() == ()
     (saved_recipes.folder / "last" / "denoise.json").write_text("{", encoding="utf-8")
-    assert saved_recipes.remembered() is None
+    assert saved_recipes.load_last() is None
 
 
 def test_a_folder_that_cannot_be_made_is_said_in_words(tmp_path):
@@ -102,5 +102,5 @@ def test_a_folder_that_cannot_be_made_is_said_in_words(tmp_path):
         read_refusal_code(SavedRecipeFolder(folder=None, task="denoise").save, "mine", RECIPE)
         == "preset-homeless"
     )
-    assert SavedRecipeFolder(folder=None, task="denoise").names() == ()
-    assert SavedRecipeFolder(folder=None, task="denoise").remembered() is None
+    assert SavedRecipeFolder(folder=None, task="denoise").list_names() == ()
+    assert SavedRecipeFolder(folder=None, task="denoise").load_last() is None

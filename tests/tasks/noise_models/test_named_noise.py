@@ -13,7 +13,7 @@ from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.samples import MITOCHONDRIA, NUCLEI_MOVIE, TWO_CHANNELS
 from napari_dip.tasks.noise_models.impulses import find_impulses, replace_by_random_neighbours
 from napari_dip.tasks.noise_models.registry import list_noise_hints
-from napari_dip.tasks.noise_models.stripes import find_lines
+from napari_dip.tasks.noise_models.stripes import find_line_offsets
 
 SIDE = 64
 QUICK = {"preset": "fast", "max_iterations": 20, "device": "cpu"}
@@ -148,7 +148,7 @@ def test_frames_with_impulses_are_restored_one_by_one() -> None:
 @pytest.mark.parametrize("deviation", [3, 10, 30])
 def test_offsets_of_lines_are_found_in_their_direction(deviation: float, axis: int) -> None:
     measured, offsets = add_stripes(load_moon(), deviation, axis)
-    estimate = find_lines(measured)
+    estimate = find_line_offsets(measured)
     assert estimate is not None
     assert estimate.axis == axis - 2
     assert estimate.std == pytest.approx(deviation, rel=0.3)
@@ -182,7 +182,7 @@ def test_pictures_without_such_noise_get_no_hint(picture: np.ndarray) -> None:
 def test_an_edge_along_the_rows_is_not_eaten() -> None:
     truth = np.where(np.arange(SIDE) < SIDE // 2, 50.0, 150.0)[:, None] * np.ones(SIDE)
     measured, offsets = add_stripes(truth, 4)
-    estimate = find_lines(measured)
+    estimate = find_line_offsets(measured)
     assert estimate is not None
     kept = estimate.offsets[SIDE // 2 :].mean() - estimate.offsets[: SIDE // 2].mean()
     wanted = offsets[SIDE // 2 :].mean() - offsets[: SIDE // 2].mean()
@@ -192,7 +192,7 @@ def test_an_edge_along_the_rows_is_not_eaten() -> None:
 def test_a_bar_across_the_whole_picture_is_not_taken_for_a_stripe() -> None:
     truth = load_moon()
     truth[30:36] += 60
-    estimate = find_lines(add_stripes(truth, 4)[0])
+    estimate = find_line_offsets(add_stripes(truth, 4)[0])
     assert estimate is not None
     assert np.abs(estimate.offsets[30:36]).max() < 20
 
@@ -200,7 +200,7 @@ def test_a_bar_across_the_whole_picture_is_not_taken_for_a_stripe() -> None:
 def test_lines_that_are_partly_unknown_are_found_as_well() -> None:
     measured, offsets = add_stripes(load_moon(), 10)
     measured[10:40, 20:50] = np.nan
-    estimate = find_lines(measured)
+    estimate = find_line_offsets(measured)
     assert estimate is not None
     assert np.std(estimate.offsets - offsets) < 4.5
 

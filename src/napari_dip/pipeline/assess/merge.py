@@ -161,10 +161,10 @@ class ResultMerger:
             mean[unit.item, list(unit.channels)] = image
         if (preserved_mask := self._get_preserved_mask()) is not None:
             mean = np.where(preserved_mask, self._stack, mean)
-        return self._arrange_result(mean.astype(np.float32))
+        return self._to_result_axes(mean.astype(np.float32))
 
     def make_restoration(
-        self, seconds: float, *, timed_out: bool, untouched: tuple[Note, ...] = ()
+        self, seconds: float, *, timed_out: bool, unrestored_notes: tuple[Note, ...] = ()
     ) -> Restoration:
         """Return the merged image with its report.
 
@@ -176,7 +176,7 @@ class ResultMerger:
             Duration of the run.
         timed_out : bool
             Whether the time limit ended the run.
-        untouched : tuple of Note
+        unrestored_notes : tuple of Note
             Notes on unrestored areas that are not items, such as tiles.
         """
         pixels = self._merge_pixels()
@@ -186,7 +186,7 @@ class ResultMerger:
         if timed_out:
             stop = make_stop(StopReason.TIME, limit=self._plan.recipe.run_settings.time_limit)
         unfinished_notes = (
-            *untouched,
+            *unrestored_notes,
             *describe_unrestored_items(self.image, self.count == 0),
             *describe_early_end(self.image, self.outcomes),
         )
@@ -221,14 +221,14 @@ class ResultMerger:
         }
         return Restoration(
             image=pixels.image,
-            uncertainty=self._arrange_result(pixels.std),
+            uncertainty=self._to_result_axes(pixels.std),
             stop=stop,
             best_iteration=first_outcome.best_iteration,
             history=first_outcome.history,
             recipe=self._plan.recipe,
             learned=self._average_learned(),
             report=make_run_report(self.image, **report_entries),
-            residual=self._arrange_input(self._zero_unmeasured(pixels.residual - pixels.shift)),
+            residual=self._to_input_axes(self._zero_unmeasured(pixels.residual - pixels.shift)),
         )
 
     def _merge_pixels(self) -> _MergedPixels:
@@ -247,7 +247,7 @@ class ResultMerger:
             std = np.where(preserved_mask, noise, std)
         input_image = self._correct_input()
         image = convert_to_input_dtype(
-            self._arrange_result(result),
+            self._to_result_axes(result),
             input_image,
             self._plan,
             self._make_input_mask(preserved_mask),
@@ -255,7 +255,7 @@ class ResultMerger:
         if image.dtype != np.float32:  # assess the values after rounding and clipping
             result = to_stack(image, self._source.axes, self._layout)
         if (outliers := self._find_outliers()) is not None:
-            image = np.where(self._arrange_result(outliers), input_image.astype(image.dtype), image)
+            image = np.where(self._to_result_axes(outliers), input_image.astype(image.dtype), image)
         return _MergedPixels(
             image=image,
             result=result,
@@ -269,21 +269,21 @@ class ResultMerger:
         """Return the input in its own axes and type, corrected by camera maps if there are any."""
         if self._calibration.camera_correction is None:
             return self._array
-        image = self._arrange_input(self._lay_out_input())
+        image = self._to_input_axes(self._get_input_stack())
         return _convert_dtype(image, self._array.dtype.newbyteorder("="))
 
-    def _lay_out_input(self) -> StackArray:
+    def _get_input_stack(self) -> StackArray:
         """Return the input as (N, C, *grid), with outliers, corrected by camera maps."""
         stack = to_stack(self._array, self._source.axes, self._layout)
-        camera = self._calibration.camera_correction
-        return stack if camera is None else camera.correct(stack)
+        correction = self._calibration.camera_correction
+        return stack if correction is None else correction.correct(stack)
 
     def _find_outliers(self) -> BoolArray | None:
         """Return a mask of the outliers that the result keeps as measured; None for none."""
         plan = self._plan
         if not self._calibration.outlier_count or not plan.recipe.task.spec.has_same_pixels:
             return None
-        outliers: BoolArray = self._lay_out_input() != self._stack
+        outliers: BoolArray = self._get_input_stack() != self._stack
         if (measured_mask := self._calibration.measured_mask) is not None:
             outliers &= measured_mask
         return outliers
@@ -307,20 +307,22 @@ class ResultMerger:
             self._calibration.measured_mask if self._plan.task_plan.keeps_measured_pixels else None
         )
 
-    def _make_input_mask(self, kept: BoolArray | None) -> BoolArray:
+    def _make_input_mask(self, preserved_mask: BoolArray | None) -> BoolArray:
         """Return a mask, in the shape of the result, of pixels that are copies of the input."""
         input_mask = np.zeros(self._upscaled_stack.shape, np.bool_)
         input_mask[self.count == 0] = True
         input_mask[:, list(self._calibration.constant_channels)] = True
-        return self._arrange_result(input_mask if kept is None else input_mask | kept)
+        return self._to_result_axes(
+            input_mask if preserved_mask is None else input_mask | preserved_mask
+        )
 
-    def _has_precision_loss(self, kept: BoolArray) -> bool:
+    def _has_precision_loss(self, preserved_mask: BoolArray) -> bool:
         """Return whether float32 rounds measured pixels that the result keeps."""
         if self._plan.recipe.run_settings.dtype != "float32" or self._array.dtype.itemsize < 4:
             return False
         with np.errstate(invalid="ignore"):
             is_rounded = self._array != self._array.astype(np.float32)
-        return bool(np.any(is_rounded & self._arrange_result(kept)))
+        return bool(np.any(is_rounded & self._to_result_axes(preserved_mask)))
 
     def _average_prediction(self) -> FloatArray:
         """Return the mean predicted measurement; the input where there is no result."""
@@ -348,11 +350,11 @@ class ResultMerger:
         """Return the number of merged results, shaped to broadcast with (N, C, *grid)."""
         return self.count.reshape(*self.count.shape, *[1] * (self._stack.ndim - 2))
 
-    def _arrange_result(self, stack: AnyArray) -> AnyArray:
+    def _to_result_axes(self, stack: AnyArray) -> AnyArray:
         """Return a stack of the result in the axes and shape of the result."""
         return from_stack(stack, self._source.axes, self.image.result_shape, self._layout)
 
-    def _arrange_input(self, stack: AnyArray) -> Float32Array:
+    def _to_input_axes(self, stack: AnyArray) -> Float32Array:
         """Return a stack of the input in the axes and shape of the input."""
         source, layout = self._source, self._layout
         arranged = from_stack(stack.astype(np.float32), source.axes, source.shape, layout)
@@ -396,16 +398,18 @@ class ResultMerger:
 
     def _describe_prior(self) -> dict[str, str]:
         """Return the prior of the first fit with its reason, which also names fits that differ."""
-        chosen, *other_priors = dict.fromkeys(outcome.prior_key for outcome in self.outcomes)
+        chosen_key, *other_keys = dict.fromkeys(outcome.prior_key for outcome in self.outcomes)
         fit_config = self._plan.fit_config
-        plan_reason = fit_config.prior_reason if chosen == fit_config.prior_key else ""
-        why = plan_reason or self._explain_prior(chosen)
-        for prior_key in other_priors:
+        plan_reason = fit_config.prior_reason if chosen_key == fit_config.prior_key else ""
+        reason = plan_reason or self._explain_prior(chosen_key)
+        for prior_key in other_keys:
             unit_ids = ", ".join(
                 outcome.unit for outcome in self.outcomes if outcome.prior_key == prior_key
             )
-            why += f"; in part {unit_ids} '{prior_key}' ran, since {self._explain_prior(prior_key)}"
-        return {"chosen": chosen, "why": why}
+            reason += (
+                f"; in part {unit_ids} '{prior_key}' ran, since {self._explain_prior(prior_key)}"
+            )
+        return {"chosen": chosen_key, "why": reason}
 
     def _explain_prior(self, prior_key: str) -> str:
         """Return the task's reason for a prior, with the size of its blind spots."""
@@ -459,12 +463,12 @@ def convert_to_input_dtype(
     return converted
 
 
-def _convert_dtype(image: Float32Array, kind: np.dtype[Any]) -> AnyArray:
+def _convert_dtype(image: Float32Array, dtype: np.dtype[Any]) -> AnyArray:
     """Convert to a data type; for integers, round and clip to the range of the type."""
-    if kind.kind not in "iu":
-        return image.astype(kind)
-    limits = np.iinfo(kind)
+    if dtype.kind not in "iu":
+        return image.astype(dtype)
+    limits = np.iinfo(dtype)
     max_value = float(limits.max)
     if max_value > limits.max:  # float64 cannot represent the largest 64-bit integers
         max_value = float(np.nextafter(max_value, 0))
-    return np.clip(np.rint(image.astype(np.float64)), float(limits.min), max_value).astype(kind)
+    return np.clip(np.rint(image.astype(np.float64)), float(limits.min), max_value).astype(dtype)

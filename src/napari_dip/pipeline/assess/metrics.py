@@ -224,11 +224,11 @@ def select_worst_residual(residuals: list[ResidualMetrics]) -> ResidualMetrics |
     """Combine the residuals of several channels into one with the worst value of each metric."""
     if not residuals:
         return None
-    oddest_strength = max(residuals, key=lambda item: abs(np.log(max(item.strength, 1e-6))))
-    largest_excess = max(residuals, key=lambda item: item.excess)
+    oddest_strength = max(residuals, key=lambda residual: abs(np.log(max(residual.strength, 1e-6))))
+    largest_excess = max(residuals, key=lambda residual: residual.excess)
     edge_ratio = max(residual.at_edges for residual in residuals)
     is_noise_reliable = all(residual.is_noise_reliable for residual in residuals)
-    most_biased = max(residuals, key=lambda item: item.biased_share)
+    most_biased = max(residuals, key=lambda residual: residual.biased_share)
     return ResidualMetrics(
         excess=largest_excess.excess,
         strength=oddest_strength.strength,
@@ -251,14 +251,14 @@ def measure_brightness(pixels: AnyArray, measured_mask: MeasuredMask = None) -> 
     return mean, height if height > 0 else 1.0
 
 
-def measure_distant_holes(measured_mask: BoolArray, steps: int) -> tuple[float, float]:
+def measure_distant_holes(measured_mask: BoolArray, distance: int) -> tuple[float, float]:
     """Return the share of missing pixels, and the share of these far from any measured pixel.
 
     Parameters
     ----------
     measured_mask : ndarray of bool
         (N, C, *grid). A border does not count as measured.
-    steps : int
+    distance : int
         A pixel is far if no measured pixel is within this distance along axes and diagonals. Planes
         of a volume count like pixels.
     """
@@ -266,7 +266,7 @@ def measure_distant_holes(measured_mask: BoolArray, steps: int) -> tuple[float, 
     if not missing.any():
         return 0.0, 0.0
     eroded = missing
-    for _ in range(steps):
+    for _ in range(distance):
         for axis in range(1, eroded.ndim):
             swapped = eroded.swapaxes(axis, -1)
             shrunk = swapped.copy()  # pixels beyond a border are treated like those at the border
@@ -328,7 +328,7 @@ def measure_result(
     filled_share, distant_share = (
         (0.0, 0.0) if measured_mask is None else measure_distant_holes(measured_mask, MIN_DEEP_HOLE)
     )
-    least, largest = _detect_clipping(plan, calibration, stack)
+    lower_clipping, upper_clipping = _detect_clipping(plan, calibration, stack)
     return ResultMetrics(
         residual=select_worst_residual(residuals),
         detail=detail,
@@ -336,8 +336,8 @@ def measure_result(
         filled_share=filled_share,
         distant_share=distant_share,
         is_upscaled=max(plan.factors) > 1,
-        lower_clipping=least,
-        upper_clipping=largest,
+        lower_clipping=lower_clipping,
+        upper_clipping=upper_clipping,
         pattern=find_strongest_pattern(assessed_residual, stack[assessed])
         if has_comparable_noise and measured_mask is None
         else None,
@@ -355,10 +355,10 @@ def _measure_brightness_changes(
     measured_mask = calibration.measured_mask
     mean, mean_height = measure_brightness(stack, measured_mask)
     result_mean, clipped_mean = (
-        float(item.mean(dtype=np.float64))
+        float(pixels.mean(dtype=np.float64))
         if measured_mask is None
-        else measure_brightness(item, measured_mask)[0]
-        for item in (result, apply_clipping(plan, calibration, result))
+        else measure_brightness(pixels, measured_mask)[0]
+        for pixels in (result, apply_clipping(plan, calibration, result))
     )
     raised, lowered = bound_clipping_bias(plan, calibration, stack)
     measured_residual = residual if measured_mask is None else residual[measured_mask]
@@ -376,11 +376,11 @@ def _detect_clipping(
     plan: Plan, calibration: Calibration, stack: StackArray
 ) -> tuple[ClippedPixels, ClippedPixels]:
     """Detect clipped pixels at black and at white, in the values that the camera wrote."""
-    camera, measured_mask = calibration.camera_correction, calibration.measured_mask
-    written = stack if camera is None else camera.undo(stack)
+    correction, measured_mask = calibration.camera_correction, calibration.measured_mask
+    recorded = stack if correction is None else correction.undo(stack)
     if plan.source.dtype[0] in "iu":
-        written = np.rint(written).astype(plan.source.dtype)
-    return detect_clipped_pixels(written if measured_mask is None else written[measured_mask])
+        recorded = np.rint(recorded).astype(plan.source.dtype)
+    return detect_clipped_pixels(recorded if measured_mask is None else recorded[measured_mask])
 
 
 def select_assessed_items(stack: AnyArray) -> slice | npt.NDArray[np.intp]:

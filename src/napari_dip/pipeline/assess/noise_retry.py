@@ -60,9 +60,11 @@ def reduce_noise(image: CalibratedImage, result: Restoration) -> Calibration | N
     result : Restoration
     """
     plan, calibration = image.plan, image.calibration
-    request = plan.task_plan.noise_settings
+    noise_settings = plan.task_plan.noise_settings
     is_excluded = (
-        request.model != "auto" or request.gain is not None or request.read_noise is not None
+        noise_settings.model != "auto"
+        or noise_settings.gain is not None
+        or noise_settings.read_noise is not None
     )
     # with random input, a fit learns detail late, whatever noise was measured
     is_excluded |= not PRIOR_SPECS[plan.fit_config.prior_key].network_input.is_image
@@ -91,7 +93,7 @@ def reduce_noise(image: CalibratedImage, result: Restoration) -> Calibration | N
         noise=noise,
         blind_spot_size=blind_spot_size,
         validation_fraction=compute_validation_fraction(blind_spot_size, residual[0, 0].size),
-        noise_model=identify_noise_model(noise, request),
+        noise_model=identify_noise_model(noise, noise_settings),
         notes=(*calibration.notes, make_note("noise-weaker")),
         half_resolution=None,
         camera_noise=None,

@@ -18,7 +18,7 @@ from napari_dip.tasks.noise_models.registry import (
     SPECKLE,
     convert_log_noise,
     find_clear_stripes,
-    remove_named_noise,
+    remove_artefact,
 )
 
 if TYPE_CHECKING:
@@ -169,8 +169,8 @@ def measure_single_exposure(
         extract_white_variance,
     )
 
-    if NOISE_MODELS[noise_settings.model].is_removed_first:
-        volume, measured_mask, grey_level_step = remove_named_noise(
+    if NOISE_MODELS[noise_settings.model].is_removed_before_measuring:
+        volume, measured_mask, grey_level_step = remove_artefact(
             volume, measured_mask, grey_level_step, noise_settings.model
         )
     planes = volume.reshape(-1, *volume.shape[-2:])
@@ -181,7 +181,7 @@ def measure_single_exposure(
     plane_indices = select_spread_planes(len(planes))
     sample_mask = None if plane_masks is None else torch.from_numpy(plane_masks[plane_indices])
     measured = estimate_noise(torch.from_numpy(planes[plane_indices]), grey_level_step, sample_mask)
-    if plane_masks is None and not NOISE_MODELS[noise_settings.model].is_removed_first:
+    if plane_masks is None and not NOISE_MODELS[noise_settings.model].is_removed_before_measuring:
         plane = planes[plane_indices[len(plane_indices) // 2]]
         measured = correct_by_prediction(measured, torch.from_numpy(plane), grey_level_step)
         if not measured.unreliable_reason and find_clear_stripes(plane) is not None:

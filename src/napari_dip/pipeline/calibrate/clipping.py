@@ -106,16 +106,16 @@ def _compute_black_clipping_bias(
     return bias
 
 
-def _has_many_photons(noise: NoiseEstimate, dark: float) -> bool:
+def _has_many_photons(noise: NoiseEstimate, dark_std: float) -> bool:
     """Return whether photon counts are so large near black that their noise is normal."""
-    return noise.gain * MAX_PHOTON_COUNTS < CLIPPING_SIGMAS * dark
+    return noise.gain * MAX_PHOTON_COUNTS < CLIPPING_SIGMAS * dark_std
 
 
 def _compute_poisson_probabilities(
-    noise: NoiseEstimate, dark: float, light: FloatArray
+    noise: NoiseEstimate, dark_std: float, light: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return the probability of each small photon count at each light, (K, N), and the counts."""
-    counts = np.arange(ceil(CLIPPING_SIGMAS * dark / noise.gain) + 1, dtype=np.float64)
+    counts = np.arange(ceil(CLIPPING_SIGMAS * dark_std / noise.gain) + 1, dtype=np.float64)
     photons = np.maximum(light / noise.gain, 1e-300)[:, None]
     factorials = np.cumsum(np.log(np.maximum(counts, 1)))
     return np.exp(counts * np.log(photons) - photons - factorials), counts
@@ -136,11 +136,11 @@ def _compute_mean_excess(above: FloatArray, std: FloatArray) -> FloatArray:
     return excess
 
 
-def _compute_normal_tail(away: FloatArray) -> FloatArray:
+def _compute_normal_tail(distance: FloatArray) -> FloatArray:
     """Return the cumulative distribution function of the standard normal distribution."""
     import torch
 
-    fraction: FloatArray = torch.special.ndtr(torch.from_numpy(np.asarray(away))).numpy()
+    fraction: FloatArray = torch.special.ndtr(torch.from_numpy(np.asarray(distance))).numpy()
     return fraction
 
 
@@ -190,13 +190,13 @@ def _average_measured_blocks(
     """Return the means of all completely measured blocks of (..., Y, X)."""
     rows, columns = (side // _BLOCK_SIDE for side in planes.shape[-2:])
 
-    def blocks(of: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        cut = of[..., : rows * _BLOCK_SIDE, : columns * _BLOCK_SIDE]
-        split = cut.reshape(*cut.shape[:-2], rows, _BLOCK_SIDE, columns, _BLOCK_SIDE)
+    def cut_blocks(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        cropped = pixels[..., : rows * _BLOCK_SIDE, : columns * _BLOCK_SIDE]
+        split = cropped.reshape(*cropped.shape[:-2], rows, _BLOCK_SIDE, columns, _BLOCK_SIDE)
         return np.moveaxis(split, -2, -3).reshape(-1, _BLOCK_SIDE**2)
 
-    means = blocks(planes).mean(1, dtype=np.float64)
-    return np.asarray(means if measured_mask is None else means[blocks(measured_mask).all(1)])
+    means = cut_blocks(planes).mean(1, dtype=np.float64)
+    return np.asarray(means if measured_mask is None else means[cut_blocks(measured_mask).all(1)])
 
 
 def _compute_clipped_fraction(noise: NoiseEstimate, signals: FloatArray, side: int) -> FloatArray:
@@ -309,10 +309,10 @@ def _iter_clipped_channels(
     """Yield position and noise of each clipped channel whose noise is reliable."""
     if not plan.task_plan.uses_clipping_correction:
         return
-    for place, channel in enumerate(channels):
+    for position, channel in enumerate(channels):
         noise = calibration.noise[channel]
         if any(map(isfinite, noise.clipping_limits)) and not noise.unreliable_reason:
-            yield place, noise
+            yield position, noise
 
 
 def _make_clipping_table(noise: NoiseEstimate, image: npt.NDArray[np.float32]) -> ClippingTable:
@@ -341,13 +341,15 @@ def _make_clipping_table(noise: NoiseEstimate, image: npt.NDArray[np.float32]) -
     )
 
 
-def _find_clipping_distance(noise: NoiseEstimate, limit: float, side: float, most: float) -> float:
-    """Return the distance from a limit that is `CLIPPING_SIGMAS` standard deviations, or `most`.
+def _find_clipping_distance(
+    noise: NoiseEstimate, limit: float, side: float, max_distance: float
+) -> float:
+    """Return the distance from a limit that is `CLIPPING_SIGMAS` deviations, or `max_distance`.
 
     The standard deviation depends on the distance, so the interval is bisected. A fixed-point
     iteration would oscillate where the gain is large.
     """
-    lower, upper = 0.0, max(most, 1e-300)
+    lower, upper = 0.0, max(max_distance, 1e-300)
     for _ in range(_BISECTION_STEPS):
         middle = (lower + upper) / 2
         if middle < CLIPPING_SIGMAS * float(
@@ -360,7 +362,7 @@ def _find_clipping_distance(noise: NoiseEstimate, limit: float, side: float, mos
 
 
 def _interpolate_table(
-    values: npt.NDArray[np.float32], start: FloatArray, end: FloatArray
+    values: npt.NDArray[np.float32], inputs: FloatArray, outputs: FloatArray
 ) -> ImageArray:
-    """Map values from `start` to `end` by linear interpolation; values beyond map to the ends."""
-    return np.asarray(np.interp(values, start, end), np.float32)
+    """Interpolate linearly from `inputs` to `outputs`; values beyond map to the ends."""
+    return np.asarray(np.interp(values, inputs, outputs), np.float32)

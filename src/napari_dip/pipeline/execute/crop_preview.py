@@ -58,7 +58,7 @@ class CropRegion:
         """Return the slice along one axis of an image with these axes."""
         return slice(*self.spans[axes.index(axis)])
 
-    def crop_spec(self, spec: ImageSpec, source: ImageSpec) -> ImageSpec:
+    def crop_header(self, spec: ImageSpec, source: ImageSpec) -> ImageSpec:
         """Return the header of this crop of the image, or of an input with the image's grid.
 
         Parameters
@@ -82,7 +82,10 @@ class CropRegion:
 
 
 def make_crop_region(
-    source: ImageSpec, layout: Layout, box: tuple[float, float, float, float], at: tuple[int, ...]
+    source: ImageSpec,
+    layout: Layout,
+    box: tuple[float, float, float, float],
+    positions: tuple[int, ...],
 ) -> CropRegion:
     """Return the crop for a box in the image plane, within one of the separately fitted items.
 
@@ -94,13 +97,13 @@ def make_crop_region(
     box : tuple of float
         Top, left, bottom and right, in pixels. It is clipped to the image, and its edges are
         moved outwards to multiples of `REGION_ALIGNMENT`.
-    at : tuple of int
+    positions : tuple of int
         Position along each axis of the image, which selects the plane or frame.
     """
     top, left, bottom, right = box
     ranges = {"Y": (top, bottom), "X": (left, right)}
     spans = []
-    for axis, extent, position in zip(source.axes, source.shape, at, strict=True):
+    for axis, extent, position in zip(source.axes, source.shape, positions, strict=True):
         if axis in ranges:
             low, high = (min(max(0.0, edge), extent) for edge in ranges[axis])
             start = int(low) // REGION_ALIGNMENT * REGION_ALIGNMENT
@@ -123,12 +126,12 @@ def plan_crop_preview(plan: Plan, region: CropRegion, machine: Machine) -> Plan 
     region : CropRegion
     machine : Machine
     """
-    stacks = "volume" if plan.layout.is_volume else "planes"
-    extra_inputs = {
-        name: region.crop_spec(spec, plan.source) for name, spec in plan.extra_headers.items()
+    stack_mode = "volume" if plan.layout.is_volume else "planes"
+    extra_headers = {
+        name: region.crop_header(spec, plan.source) for name, spec in plan.extra_headers.items()
     }
-    crop_spec = region.crop_spec(plan.source, plan.source)
-    return preflight(plan.recipe, crop_spec, machine, extra_inputs, stacks=stacks)
+    crop_header = region.crop_header(plan.source, plan.source)
+    return preflight(plan.recipe, crop_header, machine, extra_headers, stack_mode=stack_mode)
 
 
 def run_crop_preview(
@@ -182,17 +185,17 @@ def _restore_crop(
 
     monitor = RunMonitor(crop_plan, control, preview_seconds)
     yield monitor.make_message_event("Measuring the noise of the whole image")
-    whole = _calibrate_whole_image(plan, data)
+    whole_image = _calibrate_whole_image(plan, data)
     array = np.array(data["image"][region.slices])
     if content_refusal := check_content(array[np.isfinite(array)], plan.source.name):
         raise_if_refused(content_refusal)
-    image = _crop_image(whole, region, crop_plan, array)
+    image = _crop_image(whole_image, region, crop_plan, array)
     if image.calibration.measured_mask is not None and not image.calibration.measured_mask.any():
         raise_if_refused(make_refusal("nothing-known", name=plan.source.name))
     monitor.set_expected_work(image.plan)
     merger = ResultMerger(image)
-    control_request = yield from Executor(merger, monitor).run(image.plan.units)
-    if control_request is Control.DISCARD or not merger.outcomes:
+    request = yield from Executor(merger, monitor).run(image.plan.units)
+    if request is Control.DISCARD or not merger.outcomes:
         return None
     monitor.start_assessment()
     return merger.make_restoration(monitor.seconds, timed_out=monitor.timed_out)
@@ -223,7 +226,7 @@ def _calibrate_whole_image(plan: Plan, data: Mapping[str, Any]) -> CalibratedIma
 
 
 def _crop_image(
-    whole: CalibratedImage, region: CropRegion, crop_plan: Plan, array: Any
+    whole_image: CalibratedImage, region: CropRegion, crop_plan: Plan, array: Any
 ) -> CalibratedImage:
     """Return a crop as an image of its own; range, noise and prior stay those of the whole."""
     from napari_dip.pipeline.calibrate.resolution_and_outliers import replace_half_resolution
@@ -235,7 +238,7 @@ def _crop_image(
     from napari_dip.pipeline.plan.layout import to_stack
     from napari_dip.tasks.base import Inspection
 
-    plan, calibration, stack = whole.plan, whole.calibration, whole.stack
+    plan, calibration, stack = whole_image.plan, whole_image.calibration, whole_image.stack
     layout, source, axes = plan.layout, plan.source, plan.source.axes
     item_counts = [source.shape[axes.index(axis)] for axis in layout.item_axes]
     item_numbers = np.arange(int(np.prod(item_counts, dtype=int))).reshape(item_counts)
@@ -245,13 +248,13 @@ def _crop_image(
     grid = tuple(region.get_span(axis, axes) for axis in layout.grid_axes)
     sides = source.get_sizes(layout.grid_axes)
 
-    def crop(arranged: Any) -> Any:
+    def crop(pixels: Any) -> Any:
         """Crop (N, C, *grid) or (..., *grid); return arrays with another grid unchanged."""
-        if arranged.shape[-len(sides) :] != sides:
-            return arranged
-        if arranged.ndim == len(sides) + 2 and len(arranged) == item_numbers.size:
-            arranged = arranged[selected_items]
-        return np.ascontiguousarray(arranged[(..., *grid)])
+        if pixels.shape[-len(sides) :] != sides:
+            return pixels
+        if pixels.ndim == len(sides) + 2 and len(pixels) == item_numbers.size:
+            pixels = pixels[selected_items]
+        return np.ascontiguousarray(pixels[(..., *grid)])
 
     if plan.tiles:  # calibrated on a sample, without mask and repeated exposure
         cropped_stack, measured_mask, repeated_exposure = (
@@ -280,7 +283,7 @@ def _crop_image(
         validation_fraction=compute_validation_fraction(
             calibration.blind_spot_size, measured_count
         ),
-        extra_inputs={name: crop(item) for name, item in calibration.extra_inputs.items()},
+        extra_inputs={name: crop(array) for name, array in calibration.extra_inputs.items()},
         repeated_exposure=repeated_exposure
         if repeated_exposure is None
         else replace(repeated_exposure, stack=crop(repeated_exposure.stack)),

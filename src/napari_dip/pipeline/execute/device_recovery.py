@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Attempt = Callable[[Checkpoint | None], Generator[Event, None, Control]]
 
-#: Parts of torch's error messages when a GPU or its driver does not respond, in lower case.
+#: Phrases of torch's error messages when a GPU or its driver does not respond, in lower case.
 _DEVICE_ERROR_TEXTS = (
     "cuda error",
     "cuda driver",
@@ -49,7 +49,7 @@ _DEVICE_ERROR_TEXTS = (
     "command buffer",
 )
 #: A fit continues after this many out-of-memory errors, and ends at the next one.
-MAX_TRIES = 4
+MAX_OUT_OF_MEMORY_ERRORS = 4
 #: Minimum side of the training window, in pixels: four pixels at the network's coarsest scale.
 MIN_RETRY_WINDOW = 64
 #: Minimum seconds between two copies of a checkpoint from the GPU, and so the work lost if it
@@ -136,7 +136,7 @@ class RecoveryState:
     ----------
     window : int or None
         Maximum side of the training window, in pixels; None: as planned.
-    tries : int
+    out_of_memory_count : int
         Number of out-of-memory errors in the current fit.
     latest_checkpoint : Checkpoint or None
         Last recorded checkpoint of the current fit.
@@ -151,7 +151,7 @@ class RecoveryState:
     """
 
     window: int | None = None
-    tries: int = 0
+    out_of_memory_count: int = 0
     latest_checkpoint: Checkpoint | None = None
     last_event: Event = field(default_factory=lambda: Event(message="Restoring"))
     notes: list[Note] = field(default_factory=list)
@@ -163,7 +163,7 @@ class RecoveryState:
     @property
     def is_exhausted(self) -> bool:
         """Return whether the fit has to end with its best result so far."""
-        return self.is_device_lost or self.tries > MAX_TRIES
+        return self.is_device_lost or self.out_of_memory_count > MAX_OUT_OF_MEMORY_ERRORS
 
     @property
     def stop(self) -> Stop | None:
@@ -225,21 +225,28 @@ class RecoveryState:
         self.notes.append(note)
         return note
 
-    def can_retry(self, *, lost: bool) -> bool:
+    def can_retry(self, *, is_device_lost: bool) -> bool:
         """Return whether a checkpoint or another attempt can still give a result.
 
         Parameters
         ----------
-        lost : bool
+        is_device_lost : bool
             Whether the GPU has failed, which rules out another attempt.
         """
-        if lost:
+        if is_device_lost:
             return self.latest_checkpoint is not None or self._candidate_checkpoint is not None
-        return self.latest_checkpoint is not None or self.tries < MAX_TRIES
+        return (
+            self.latest_checkpoint is not None
+            or self.out_of_memory_count < MAX_OUT_OF_MEMORY_ERRORS
+        )
 
     def reset(self) -> None:
         """Forget the errors and checkpoints of the finished fit."""
-        self.tries, self._candidate_checkpoint, self._last_copy_time = 0, None, -COPY_INTERVAL
+        self.out_of_memory_count, self._candidate_checkpoint, self._last_copy_time = (
+            0,
+            None,
+            -COPY_INTERVAL,
+        )
         self.notes.clear()
 
     def limit_fit_config(self, fit_config: FitConfig) -> FitConfig:
@@ -260,7 +267,7 @@ class RecoveryState:
         side : int
             Longest side of the image, in pixels.
         """
-        self.tries += 1
+        self.out_of_memory_count += 1
         iteration = self.latest_checkpoint.history[-1].iteration if self.latest_checkpoint else None
         current_window = min(planned_window or side, self.window or side, side)
         if self.is_exhausted:
@@ -276,7 +283,7 @@ class RecoveryState:
 
 def retry_fit(
     attempt: Attempt,
-    resume: Checkpoint | None,
+    checkpoint: Checkpoint | None,
     recovery: RecoveryState,
     planned_window: int | None,
     side: int,
@@ -288,7 +295,7 @@ def retry_fit(
     ----------
     attempt : callable
         Runs the fit from a checkpoint.
-    resume : Checkpoint or None
+    checkpoint : Checkpoint or None
         Checkpoint for the first attempt.
     recovery : RecoveryState
         Shared by all fits of the run. The attempt updates its `latest_checkpoint`.
@@ -315,7 +322,7 @@ def retry_fit(
         The error of memory or GPU, if there is no result to keep.
     """
     finished_count = len(outcomes)
-    recovery.latest_checkpoint = resume
+    recovery.latest_checkpoint = checkpoint
     while True:
         try:
             control = yield from attempt(recovery.latest_checkpoint)
@@ -329,7 +336,7 @@ def retry_fit(
             is_recoverable = is_lost or is_memory_error(error)
             if not is_recoverable or len(outcomes) > finished_count or recovery.is_exhausted:
                 raise
-            if not outcomes and not recovery.can_retry(lost=is_lost):
+            if not outcomes and not recovery.can_retry(is_device_lost=is_lost):
                 raise
         # within the handler, the traceback would still refer to the arrays of the fit
         free_memory()

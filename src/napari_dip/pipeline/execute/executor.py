@@ -93,7 +93,7 @@ class Executor:
         self._save_result = save_result
         self._is_network_required = is_network_required
         self._frame_provider = NeighbourFrameProvider(merger)
-        self._control = Control.GO
+        self._last_request = Control.GO
         self._is_selecting = False
         self._recovery = RecoveryState()
         # id of the unit that fitted the current network, and its weights
@@ -109,7 +109,7 @@ class Executor:
     def run(
         self,
         units: Sequence[WorkUnit],
-        resume: Checkpoint | None = None,
+        checkpoint: Checkpoint | None = None,
         *,
         first_number: int = 1,
         merge_stored: Callable[[WorkUnit], bool] = lambda _: False,
@@ -120,7 +120,7 @@ class Executor:
         ----------
         units : sequence of WorkUnit
             In their order. A unit comes after those that it starts from.
-        resume : Checkpoint or None
+        checkpoint : Checkpoint or None
             Checkpoint of the unit whose id the store has read.
         first_number : int
             Position of the first unit in the run, 1-based.
@@ -151,9 +151,11 @@ class Executor:
                 self._source_id = unit.starts_from
                 self._weights = self._load_network and self._load_network(unit.network_name)
             is_resumed = self._store is not None and unit.id == self._store.unit
-            control = yield from self._fit_unit(fitted_unit, number, resume if is_resumed else None)
-            if control is not Control.GO:
-                return control
+            request = yield from self._fit_unit(
+                fitted_unit, number, checkpoint if is_resumed else None
+            )
+            if request is not Control.GO:
+                return request
             is_source = unit.role == JOINT or unit.id in outside_sources
             if self._save_network and is_source and self._weights is not None:
                 self._save_network(unit.network_name, self._weights)
@@ -165,7 +167,7 @@ class Executor:
         return replace(unit, channels=tuple(c for c in unit.channels if c not in constant))
 
     def _fit_unit(
-        self, unit: WorkUnit, number: int, resume: Checkpoint | None
+        self, unit: WorkUnit, number: int, checkpoint: Checkpoint | None
     ) -> Generator[Event, None, Control]:
         """Fit one work unit, and repeat the fit if memory runs out or the GPU fails.
 
@@ -175,57 +177,57 @@ class Executor:
         unit = apply_probe_outcome(unit, self._merger.outcomes)
         if unit.role == INFERENCE and unit.iterations and self._poll_control() is Control.KEEP:
             unit = replace(unit, iterations=0)
-        attempt = partial(self._attempt, unit, number)
+        attempt = partial(self._fit_candidates, unit, number)
         sides = self._plan.fit_config.window, max(self._image.stack.shape[2:])
         return (
-            yield from retry_fit(attempt, resume, self._recovery, *sides, self._merger.outcomes)
+            yield from retry_fit(attempt, checkpoint, self._recovery, *sides, self._merger.outcomes)
         )
 
-    def _attempt(
-        self, unit: WorkUnit, number: int, resume: Checkpoint | None
+    def _fit_candidates(
+        self, unit: WorkUnit, number: int, checkpoint: Checkpoint | None
     ) -> Generator[Event, None, Control]:
         """Fit one unit once with each candidate prior, and record the best result."""
         prior_keys = self._list_candidates(unit)
-        first_iteration = 0 if resume is None else resume.history[-1].iteration
+        first_iteration = 0 if checkpoint is None else checkpoint.history[-1].iteration
         if unit.role == INFERENCE:
             self._monitor.expect_fine_tuning(
                 unit.joint_network_name, is_worthwhile=unit.iterations > 0
             )
         # a checkpoint written during prior selection could belong to a rejected prior
         self._is_selecting = len(prior_keys) > 1
-        running_fits = []
+        fit_runs = []
         for index, prior_key in enumerate(prior_keys):
             candidate = index if self._is_selecting else None
             self._monitor.start_fit(number, first_iteration, candidate)
-            running_fits.append(self._start_fit(unit, prior_key, resume))
-            yield from self._iter_events(unit, running_fits[-1])
-            if running_fits[-1].is_ended_by_user:
+            fit_runs.append(self._start_fit(unit, prior_key, checkpoint))
+            yield from self._iter_events(unit, fit_runs[-1])
+            if fit_runs[-1].is_ended_by_user:
                 break
-        return self._finish_unit(unit, running_fits)
+        return self._finish_unit(unit, fit_runs)
 
-    def _finish_unit(self, unit: WorkUnit, running: list[FitRun]) -> Control:
+    def _finish_unit(self, unit: WorkUnit, fit_runs: list[FitRun]) -> Control:
         """Select and record one of a unit's fits.
 
         A fit that the user ended is only used if no other fit has a result.
         """
         from napari_dip.pipeline.execute.joint_training import select_best_fit
 
-        ended_by_user = running[-1].is_ended_by_user
-        if ended_by_user and self._control is Control.DISCARD:
-            return self._control
+        ended_by_user = fit_runs[-1].is_ended_by_user
+        if ended_by_user and self._last_request is Control.DISCARD:
+            return self._last_request
         completed_fits = [
-            fit for fit in running if fit.result is not None and not fit.result.is_ended_by_user
+            fit for fit in fit_runs if fit.result is not None and not fit.result.is_ended_by_user
         ]
-        candidates = completed_fits or [fit for fit in running if fit.result is not None]
+        candidates = completed_fits or [fit for fit in fit_runs if fit.result is not None]
         if unit.role == FINE_TUNE_PROBE and ended_by_user:
             # the jointly trained network still gives all units a result
-            return self._control if self._is_network_required else Control.GO
+            return self._last_request if self._is_network_required else Control.GO
         if not candidates:
-            return self._control
+            return self._last_request
         if not unit.has_estimate:
             return self._record_network(unit, candidates[0])
-        control = self._record_result(unit, select_best_fit(candidates))
-        return Control.KEEP if ended_by_user and not is_inference_only(unit) else control
+        request = self._record_result(unit, select_best_fit(candidates))
+        return Control.KEEP if ended_by_user and not is_inference_only(unit) else request
 
     def _list_candidates(self, unit: WorkUnit) -> tuple[str, ...]:
         """Return the names of the priors to fit; a restart uses the prior of the first fit."""
@@ -239,7 +241,7 @@ class Executor:
             return (prior_key_by_unit.get(unit.first_unit_id, fit_config.prior_key),)
         return (fit_config.prior_key, *fit_config.other_candidates)
 
-    def _start_fit(self, unit: WorkUnit, prior_key: str, resume: Checkpoint | None) -> FitRun:
+    def _start_fit(self, unit: WorkUnit, prior_key: str, checkpoint: Checkpoint | None) -> FitRun:
         """Set up one fit, which offers checkpoints to the store unless priors are compared."""
         from napari_dip.engine.fit.loop import fit
         from napari_dip.pipeline.execute.fit_setup import make_fit_arguments
@@ -254,10 +256,8 @@ class Executor:
                 self._image, unit, prior_key, frame_provider, recovery
             )
 
-        def keep_checkpoint(checkpoint: Checkpoint) -> None:
-            recorded = recovery.record_checkpoint(
-                checkpoint, prior_key if self._is_selecting else ""
-            )
+        def keep_checkpoint(latest: Checkpoint) -> None:
+            recorded = recovery.record_checkpoint(latest, prior_key if self._is_selecting else "")
             if recorded is not None and self._store is not None:
                 self._store.record_fit(recorded, unit.id)
 
@@ -267,7 +267,7 @@ class Executor:
             fit_arguments.schedule,
             fit_arguments.stop_rule,
             seed=fit_arguments.seed,
-            resume=resume,
+            resume=checkpoint,
             warm_start=self._weights if unit.starts_from else None,
             control=self._poll_control,
             preview_due=self._monitor.is_preview_due,
@@ -275,12 +275,12 @@ class Executor:
         )
         return FitRun(fit_arguments, loop)
 
-    def _iter_events(self, unit: WorkUnit, fit: FitRun) -> Generator[Event, None, None]:
+    def _iter_events(self, unit: WorkUnit, fit_run: FitRun) -> Generator[Event, None, None]:
         """Run a fit, and convert its progress to events with previews."""
         from napari_dip.pipeline.calibrate.clipping import correct_clipping
         from napari_dip.pipeline.execute.fit_setup import convert_to_image_units
 
-        for progress in fit.iter_progress():
+        for progress in fit_run.iter_progress():
             preview = None
             if progress.estimate is not None:
                 image = convert_to_image_units(self._calibration, unit, progress.estimate.mean)
@@ -294,12 +294,12 @@ class Executor:
 
     def _poll_control(self) -> Control:
         """Return the current request, and store it: a fit without a result does not report it."""
-        self._control = (
+        self._last_request = (
             Control.KEEP if self._recovery.is_exhausted else self._monitor.poll_control()
         )
-        return self._control
+        return self._last_request
 
-    def _record_result(self, unit: WorkUnit, fit: FitRun) -> Control:
+    def _record_result(self, unit: WorkUnit, fit_run: FitRun) -> Control:
         """Pass the result of a fit to the merger, the result store and the checkpoint store."""
         from napari_dip.pipeline.calibrate.clipping import correct_clipping
         from napari_dip.pipeline.execute.fit_setup import (
@@ -309,7 +309,7 @@ class Executor:
             predict_measurement,
         )
 
-        fit_arguments, result = fit.fit_arguments, fit.result
+        fit_arguments, result = fit_run.fit_arguments, fit_run.result
         assert result is not None
         self._check_convergence(result)
         if result.is_ended_by_user and self._store is not None:
@@ -344,12 +344,12 @@ class Executor:
                 self._store.write_if_due()
         return Control.GO
 
-    def _record_network(self, unit: WorkUnit, fit: FitRun) -> Control:
+    def _record_network(self, unit: WorkUnit, fit_run: FitRun) -> Control:
         """Record a jointly trained network, or the gain of a fine-tuning probe."""
         from napari_dip.pipeline.execute.fit_setup import make_unit_outcome
         from napari_dip.pipeline.execute.joint_training import compute_validation_gain
 
-        fit_arguments, result = fit.fit_arguments, fit.result
+        fit_arguments, result = fit_run.fit_arguments, fit_run.result
         assert result is not None
         self._check_convergence(result)
         outcome = replace(
@@ -382,10 +382,10 @@ class Executor:
             self._store.record_finished_unit(self._merger, self._weights)
         return Control.GO
 
-    def _count_probes(self, series: str) -> int:
+    def _count_probes(self, joint_network_name: str) -> int:
         """Return the number of fine-tuning probes of a jointly trained network."""
         return sum(
-            unit.role == FINE_TUNE_PROBE and unit.joint_network_name == series
+            unit.role == FINE_TUNE_PROBE and unit.joint_network_name == joint_network_name
             for unit in self._plan.units
         )
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_dip.engine.fit.state import FitProgress, FitResult
-    from napari_dip.engine.problem import Estimate
     from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.execute.device_recovery import RecoveryState
     from napari_dip.pipeline.execute.neighbour_frames import NeighbourFrameProvider
@@ -86,10 +85,12 @@ def make_joint_fit_arguments(
             replace(region_unit, item=0),
         )
         fit_inputs.append(make_fit_input(crop, region_unit, fit_config, frames, device))
-    is_separate = bool(image.calibration.item_calibrations)
-    joint_input = _stack_fit_inputs(fit_inputs, is_separate=is_separate)
+    has_separate_noise = bool(image.calibration.item_calibrations)
+    joint_input = _stack_fit_inputs(fit_inputs, has_separate_noise=has_separate_noise)
     fit_arguments = complete_fit_arguments(image.plan, unit, joint_input, fit_config)
-    problem = replace(fit_arguments.problem, postprocess=_keep_estimate, final_postprocess=None)
+    problem = replace(
+        fit_arguments.problem, postprocess=lambda estimate: estimate, final_postprocess=None
+    )
     if unit.role != JOINT:
         return replace(fit_arguments, problem=problem)
     validation_interval = max(
@@ -134,12 +135,14 @@ def compute_validation_gain(
     return float(gain.sum()), float((gain**2).sum()), count
 
 
-def _make_region_slices(training_region: TrainingRegion, halves: int = 1) -> tuple[slice, ...]:
-    """Return the slices of a region within its item, in pixels `halves` times as wide."""
+def _make_region_slices(training_region: TrainingRegion, downscaling: int = 1) -> tuple[slice, ...]:
+    """Return the slices of a region within its item, in pixels that are wider by a factor."""
     if not training_region.size:
         return ()
     sides = zip(training_region.origin, training_region.size, strict=True)
-    return tuple(slice(start // halves, (start + count) // halves) for start, count in sides)
+    return tuple(
+        slice(start // downscaling, (start + count) // downscaling) for start, count in sides
+    )
 
 
 def _crop_training_region(
@@ -158,11 +161,11 @@ def _crop_training_region(
             stack=stack[training_region.item : training_region.item + 1],
         )
 
-    def crop(whole: npt.NDArray[np.float32], halves: int = 1) -> npt.NDArray[np.float32]:
-        return whole[
+    def crop(pixels: npt.NDArray[np.float32], downscaling: int = 1) -> npt.NDArray[np.float32]:
+        return pixels[
             training_region.item : training_region.item + 1,
             :,
-            *_make_region_slices(training_region, halves),
+            *_make_region_slices(training_region, downscaling),
         ]
 
     repeated_exposure, half_resolution = calibration.repeated_exposure, calibration.half_resolution
@@ -184,8 +187,8 @@ def _crop_training_region(
     return replace(image, calibration=calibration, stack=crop(stack))
 
 
-def _stack_fit_inputs(fit_inputs: list[FitInput], *, is_separate: bool) -> FitInput:
-    """Stack fit inputs of one size to (B, C, *grid); `is_separate`: one noise model for each."""
+def _stack_fit_inputs(fit_inputs: list[FitInput], *, has_separate_noise: bool) -> FitInput:
+    """Stack fit inputs of one size to (B, C, *grid), with one noise model or with separate ones."""
     first, masks = fit_inputs[0], [fit_input.masks for fit_input in fit_inputs]
     neighbours = [
         fit_input.series.neighbours
@@ -194,7 +197,7 @@ def _stack_fit_inputs(fit_inputs: list[FitInput], *, is_separate: bool) -> FitIn
     ]
     level = sum(fit_input.noise.level for fit_input in fit_inputs) / len(fit_inputs)
     noise = replace(first.noise, level=level)
-    if is_separate:
+    if has_separate_noise:
         variances = NoiseVariance.concatenate(
             [fit_input.noise.variance for fit_input in fit_inputs]
         )
@@ -210,9 +213,9 @@ def _stack_fit_inputs(fit_inputs: list[FitInput], *, is_separate: bool) -> FitIn
         noise=noise,
         masks=replace(
             first.masks,
-            measured=torch.cat([item.measured for item in masks]),
-            validation=torch.cat([item.validation for item in masks]),
-            guard=torch.cat([item.guard for item in masks]),
+            measured=torch.cat([mask.measured for mask in masks]),
+            validation=torch.cat([mask.validation for mask in masks]),
+            guard=torch.cat([mask.guard for mask in masks]),
         ),
         series=replace(first.series, neighbours=torch.cat(neighbours) if neighbours else None),
     )
@@ -236,10 +239,6 @@ def _average_correlation(
         for axis_correlations in zip(*correlations, strict=True)
     )
     return y, x
-
-
-def _keep_estimate(estimate: Estimate) -> Estimate:
-    return estimate
 
 
 @dataclass(slots=True, eq=False)

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.tasks.guide import is_far, is_near, phase_correlate, shift_image
+from napari_dip.tasks.guide import (
+    is_shift_negligible,
+    is_shift_too_large,
+    phase_correlate,
+    shift_image,
+)
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
@@ -50,17 +55,17 @@ class Drift:
         """Return the opposite shift."""
         return Drift(shift=tuple(-component for component in self.shift))
 
-    def rescale(self, grid: tuple[int, ...], result: tuple[int, ...]) -> Drift:
+    def rescale(self, grid: tuple[int, ...], new_grid: tuple[int, ...]) -> Drift:
         """Return the same shift in pixels of another grid.
 
         Parameters
         ----------
         grid : tuple of int
             Size of the frames.
-        result : tuple of int
+        new_grid : tuple of int
             Size of the grid in whose pixels the shift is returned.
         """
-        sizes = zip(self.shift, grid, result, strict=True)
+        sizes = zip(self.shift, grid, new_grid, strict=True)
         return Drift(
             shift=tuple(shift * new_size / old_size for shift, old_size, new_size in sizes)
         )
@@ -87,12 +92,10 @@ def estimate_drift(image: CalibratedImage, frame: int, other: int) -> Drift:
     frame, other : int
         Indices of items.
     """
-    fixed, moving = (
-        _sum_channels(image.calibration, image.stack[number]) for number in (frame, other)
-    )
+    fixed, moving = (_sum_channels(image.calibration, image.stack[item]) for item in (frame, other))
     no_drift = Drift(shift=(0.0,) * fixed.ndim)
     shift = phase_correlate(fixed, moving)
-    if is_near(shift) or is_far(shift, fixed.shape):
+    if is_shift_negligible(shift) or is_shift_too_large(shift, fixed.shape):
         return no_drift
     drift = Drift(shift=shift)
     from skimage.filters import gaussian
@@ -114,7 +117,7 @@ class NeighbourFrames:
     Attributes
     ----------
     neighbours : ndarray or None
-        (2 C, *grid): the noisy frames, or planes of a stack, before and after. The first and the
+        (2 C, *grid): the noisy frames, or planes of a Z stack, before and after. The first and the
         last frame have their only neighbour twice.
     previous_image, previous_std : ndarray or None
         (C, *grid): the restored previous frame and its standard deviation.
@@ -133,7 +136,7 @@ NO_NEIGHBOUR_FRAMES = NeighbourFrames()
 
 
 class NeighbourFrameProvider:
-    """Provide registered frames of a movie, or neighbouring planes of a stack.
+    """Provide registered frames of a movie, or neighbouring planes of a Z stack.
 
     Parameters
     ----------
@@ -145,7 +148,7 @@ class NeighbourFrameProvider:
     def __init__(self, merger: ResultMerger) -> None:
         self._task_plan = merger.image.plan.task_plan
         self._stack = merger.image.stack
-        self._merge = merger
+        self._merger = merger
         self._drifts: dict[tuple[int, int], Drift] = {}
 
     def get_neighbour_frames(self, unit: WorkUnit, prior_key: str) -> NeighbourFrames:
@@ -160,7 +163,7 @@ class NeighbourFrameProvider:
             ]
             frames = replace(frames, neighbours=np.concatenate([aligned[0], aligned[-1]]))
         if self._uses_previous_frame(unit) and unit.previous_item is not None:
-            image, std = self._merge.get_finished_item(unit.previous_item, channels)
+            image, std = self._merger.get_finished_item(unit.previous_item, channels)
             drift = self._get_drift(unit, unit.previous_item).rescale(
                 stack.shape[2:], image.shape[1:]
             )
@@ -177,13 +180,13 @@ class NeighbourFrameProvider:
         has_previous = unit.has_time_neighbours and unit.has_estimate and not unit.is_segment_start
         return has_previous and self._task_plan.uses_previous_frame
 
-    def _get_drift(self, unit: WorkUnit, other: int) -> Drift:
-        """Return the cached shift of another item onto a unit's; 0 for planes of a stack."""
+    def _get_drift(self, unit: WorkUnit, other_item: int) -> Drift:
+        """Return the cached shift of another item onto a unit's; 0 for planes of a Z stack."""
         if not unit.has_time_neighbours:
             return Drift(shift=(0.0,) * (self._stack.ndim - 2))
-        earlier, later = sorted((unit.item, other))
+        earlier, later = sorted((unit.item, other_item))
         if (earlier, later) not in self._drifts:
-            estimate = estimate_drift(self._merge.image, later, earlier)
+            estimate = estimate_drift(self._merger.image, later, earlier)
             self._drifts[earlier, later] = estimate
         drift = self._drifts[earlier, later]
         return drift if unit.item == later else drift.invert()

@@ -112,10 +112,12 @@ class RunMonitor:
             unit.iterations + plan.fit_config.refit_iterations for unit in self._units
         ]
         self._fits = [self._add_fits(index) for index in range(len(self._units))]
-        is_whole = not units and any(unit.has_estimate for unit in self._units)
-        self._assessment = tracker.add_step("assessment", is_whole * plan.costs.assessment, 0.0)
-        self._number, self._fit = 1, self._fits[0][-1]
-        self._candidate: int | None = None
+        fits_whole_image = not units and any(unit.has_estimate for unit in self._units)
+        self._assessment = tracker.add_step(
+            "assessment", fits_whole_image * plan.costs.assessment, 0.0
+        )
+        self._unit_number, self._current_fit = 1, self._fits[0][-1]
+        self._candidate_index: int | None = None
 
     def _add_fits(self, index: int) -> list[FitSteps]:
         """Add the steps of a unit's fits, one for each candidate prior."""
@@ -143,18 +145,17 @@ class RunMonitor:
         """Return the seconds since the start, without pauses."""
         return self._stopwatch.seconds
 
-    def expect_fine_tuning(self, series: str, *, is_worthwhile: bool) -> None:
-        """Set whether the images of a series are expected to be fine-tuned.
+    def expect_fine_tuning(self, joint_network_name: str, *, is_worthwhile: bool) -> None:
+        """Set whether fine-tuning of a jointly trained network is expected.
 
         Parameters
         ----------
-        series : str
-            Series of the jointly trained network.
+        joint_network_name : str
         is_worthwhile : bool
             Result of the probes so far.
         """
         for index, unit in enumerate(self._units):
-            if unit.role == INFERENCE and unit.joint_network_name == series:
+            if unit.role == INFERENCE and unit.joint_network_name == joint_network_name:
                 iterations = is_worthwhile * unit.fine_tune_iterations
                 self._iterations[index] = iterations + self._plan.fit_config.refit_iterations
                 for fit in self._fits[index]:
@@ -180,19 +181,19 @@ class RunMonitor:
         candidate : int or None
             Index of the prior that is fitted; None if only one prior is fitted.
         """
-        if (number, candidate) != (self._number, self._candidate):
+        if (number, candidate) != (self._unit_number, self._candidate_index):
             self._finish_fit()
-        self._number, self._candidate = number, candidate
+        self._unit_number, self._candidate_index = number, candidate
         fits = self._fits[number - 1]
-        self._fit = fits[-1 if candidate is None else candidate]
+        self._current_fit = fits[-1 if candidate is None else candidate]
         skipped_fits = [fit for earlier in self._fits[: number - 1] for fit in earlier]
         for fit in (*skipped_fits, *(fits[:-1] if candidate is None else ())):
             for step in fit:
                 step.finish()
-        for step in self._fit:  # it may begin again, after an error of memory or GPU
+        for step in self._current_fit:  # it may begin again, after an error of memory or GPU
             step.reset()
         total = self._iterations[number - 1]
-        self._fit.iterations.start(self.seconds, done / total if total else 1.0)
+        self._current_fit.iterations.start(self.seconds, done / total if total else 1.0)
 
     def start_assessment(self) -> None:
         """Start timing what follows all fits."""
@@ -204,19 +205,19 @@ class RunMonitor:
 
     def _finish_fit(self) -> None:
         """Record how long the current fit took after its last progress."""
-        iterations, inference, refinement = self._fit
+        iterations, inference, refinement = self._current_fit
         if not iterations.is_started:
             return
-        now, since = self.seconds, max(step.last_update for step in self._fit)
+        now, last_update = self.seconds, max(step.last_update for step in self._current_fit)
         iterations.finish()
         if not refinement.is_started:
             if not inference.is_started:
-                inference.start(since)
+                inference.start(last_update)
             remaining = (1 - inference.fraction) * inference.planned
             fraction = remaining / max(remaining + refinement.planned, MIN_STEP_SECONDS)
-            since += fraction * (now - since)
-            inference.finish(since)
-            refinement.start(since)
+            inference_end = last_update + fraction * (now - last_update)
+            inference.finish(inference_end)
+            refinement.start(inference_end)
         refinement.finish(now)
 
     def poll_control(self) -> Control:
@@ -281,7 +282,7 @@ class RunMonitor:
         """
         self._record(progress)
         validation_record = progress.validation_record
-        if self._candidate:  # the loss curve on display belongs to the first prior
+        if self._candidate_index:  # the loss curve on display belongs to the first prior
             validation_record = ValidationRecord(
                 iteration=0, training_loss=nan, validation_loss=nan
             )
@@ -290,12 +291,12 @@ class RunMonitor:
                 self._describe(progress) if progress.note is None else str(progress.note)
             ),
             iteration=progress.iteration,
-            iterations=self._iterations[self._number - 1],
+            iterations=self._iterations[self._unit_number - 1],
             training_loss=convert_nan_to_none(validation_record.training_loss),
             validation_loss=convert_nan_to_none(validation_record.validation_loss),
             best_iteration=progress.best_iteration,
             preview=preview,
-            unit=self._number,
+            unit=self._unit_number,
             units=len(self._units),
         )
 
@@ -317,8 +318,8 @@ class RunMonitor:
 
     def _record(self, progress: FitProgress) -> None:
         """Record the progress of a fit in its steps."""
-        now, (iterations, inference, refinement) = self.seconds, self._fit
-        total = self._iterations[self._number - 1]
+        now, (iterations, inference, refinement) = self.seconds, self._current_fit
+        total = self._iterations[self._unit_number - 1]
         if not progress.inference_fraction:
             if total:
                 iterations.update(now, progress.iteration / total)
@@ -337,13 +338,13 @@ class RunMonitor:
     def _describe(self, progress: FitProgress) -> str:
         """Describe the current step for the user."""
         has_estimate = [unit.has_estimate for unit in self._units]
-        if self._candidate:
+        if self._candidate_index:
             return "Finding out which prior suits"
-        if not has_estimate[self._number - 1]:
+        if not has_estimate[self._unit_number - 1]:
             return "Learning from many at once"
         message = "Taking a last close look" if progress.inference_fraction else "Restoring"
         if len(has_estimate) > 1:
-            image_number = sum(has_estimate[: self._number])
+            image_number = sum(has_estimate[: self._unit_number])
             message += f", {self._plan.item_name} {image_number} of {sum(has_estimate)}"
         return message
 

@@ -222,7 +222,7 @@ def _fit_units(
     merger = ResultMerger(image)
     if store is not None:
         store.open_image(image)
-    resume = None if store is None else store.read(merger)
+    checkpoint = None if store is None else store.read(merger)
     merger.outcomes += list_network_outcomes(plan, merger.outcomes)
     results = None if store is None else ResultStore(store.folder)
     stored_ids = frozenset[str]() if results is None else results.find_finished_units(plan)
@@ -241,10 +241,10 @@ def _fit_units(
         return None if results is None else results.load_weights(name)
 
     executor = Executor(merger, monitor, store, load_network=load_network)
-    control = yield from executor.run(plan.units, resume, merge_stored=merge_stored)
-    if control is Control.DISCARD:
+    request = yield from executor.run(plan.units, checkpoint, merge_stored=merge_stored)
+    if request is Control.DISCARD:
         return None
-    monitor.is_ended = control is Control.KEEP
+    monitor.is_ended = request is Control.KEEP
     if not merger.outcomes:  # ended before the first result
         monitor.raise_if_timed_out(image.source.name)
         return None
@@ -346,7 +346,7 @@ def _fit_unit_shard(
 
     merger = ResultMerger(image)
     store.open_image(image)
-    resume, results = store.read(merger), ResultStore(store.folder)
+    checkpoint, results = store.read(merger), ResultStore(store.folder)
     stored_ids = results.find_finished_units(image.plan)
     finished_ids = {outcome.unit for outcome in merger.outcomes}
     shard_units = select_shard_units(shard, image.plan)
@@ -365,7 +365,7 @@ def _fit_unit_shard(
         save_network=results.save_weights,
         save_result=results.save,
     )
-    request = yield from executor.run(remaining_units, resume)
+    request = yield from executor.run(remaining_units, checkpoint)
     if request is Control.GO:
         store.remove_checkpoint()
     return request

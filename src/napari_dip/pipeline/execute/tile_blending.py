@@ -93,25 +93,25 @@ class TileBlender:
         down, right = plan.task_plan.get_factors("YX")
         self._factors = down, right
 
-    def blend_region(self, place: Tile) -> BlendedRegion:
+    def blend_region(self, region: Tile) -> BlendedRegion:
         """Return one region of the blended result.
 
         Parameters
         ----------
-        place : Tile
+        region : Tile
             The region, in pixels of the image.
         """
         plan, axes = self._plan, self._plan.source.axes
-        measured = place.join_planes(
-            to_stack(place.read_pixels(self._image, axes), axes, plan.layout)
+        measurement = region.join_planes(
+            to_stack(region.read_pixels(self._image, axes), axes, plan.layout)
         )
-        result_region = place.upscale(self._factors)
+        result_region = region.upscale(self._factors)
         image, variance, prediction, restored_weight = (
-            np.zeros((len(measured), *size))
-            for size in (result_region.size, result_region.size, place.size, result_region.size)
+            np.zeros((len(measurement), *size))
+            for size in (result_region.size, result_region.size, region.size, result_region.size)
         )
         for tile in plan.tiles:
-            if not _has_overlap(tile, place):
+            if not _has_overlap(tile, region):
                 continue
             name = make_tile_name(tile.index)
             is_restored = self._results.has(name)
@@ -122,19 +122,19 @@ class TileBlender:
             tile_image, tile_deviation = (
                 (array[:, *tile_slices] for array in estimates[:2])
                 if is_restored
-                else self._substitute_input(measured, region_slices)
+                else self._substitute_input(measurement, region_slices)
             )
             image[:, *region_slices] += weight * tile_image
             variance[:, *region_slices] += weight * tile_deviation**2
             restored_weight[:, *region_slices] += weight * is_restored
-            region_slices, weight, tile_slices = _compute_overlap(tile, place)
+            region_slices, weight, tile_slices = _compute_overlap(tile, region)
             prediction[:, *region_slices] += weight * (
-                estimates[2][:, *tile_slices] if is_restored else measured[:, *region_slices]
+                estimates[2][:, *tile_slices] if is_restored else measurement[:, *region_slices]
             )
         input_mask = restored_weight == 0
         input_mask[list(self._constant_channels)] = True
         return BlendedRegion(
-            image, np.sqrt(variance), measured.astype(np.float64), prediction, input_mask
+            image, np.sqrt(variance), measurement.astype(np.float64), prediction, input_mask
         )
 
     def write_images(
@@ -175,23 +175,23 @@ class TileBlender:
             residual = filled_stack[0] - blended.prediction - offset
             residual[list(self._constant_channels)] = 0
             array = band.read_pixels(self._image, plan.source.axes)
-            keeps_input = self._arrange_axes(input_mask, result_band) > 0
-            for output, band_pixels, region in (
+            copied_mask = self._arrange_axes(input_mask, result_band) > 0
+            for output, band_pixels, target_region in (
                 (
                     images[0],
-                    convert_to_input_dtype(result_pixels, array, plan, keeps_input),
+                    convert_to_input_dtype(result_pixels, array, plan, copied_mask),
                     result_band,
                 ),
                 (images[1], self._arrange_axes(blended.std, result_band), result_band),
                 (images[2], self._arrange_axes(residual, band), band),
             ):
-                output[region.get_slices(plan.source.axes)] = band_pixels
+                output[target_region.get_slices(plan.source.axes)] = band_pixels
         return images
 
     def _iter_bands(self) -> Iterator[Tile]:
         height, width = self._plan.source.grid
-        is_stack = self._plan.tiles[0].z is not None
-        depth = self._plan.source.get_sizes("Z")[0] if is_stack else 1
+        has_depth = self._plan.tiles[0].z is not None
+        depth = self._plan.source.get_sizes("Z")[0] if has_depth else 1
         planes = min(MAX_BAND_PLANES, depth)
         values_per_row = (
             prod(self._plan.result_shape) // (height * self._factors[0]) // depth * planes
@@ -205,7 +205,7 @@ class TileBlender:
                     core_start=z,
                     core_stop=min(depth, z + planes),
                 )
-                if is_stack
+                if has_depth
                 else None
             )
             for first_row in range(0, height, rows):
@@ -226,13 +226,13 @@ class TileBlender:
         return np.asarray(from_stack(stack, source.axes, source.shape, self._plan.layout))
 
     def _substitute_input(
-        self, measured: npt.NDArray[Any], inside: tuple[slice, ...]
+        self, measurement: npt.NDArray[Any], region_slices: tuple[slice, ...]
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Return the upscaled input and its noise: image and std of a missing tile."""
-        upscaled = measured
+        upscaled = measurement
         for axis, factor in enumerate(self._factors, upscaled.ndim - 2):
             upscaled = np.repeat(upscaled, factor, axis)
-        upscaled = upscaled[:, *inside]
+        upscaled = upscaled[:, *region_slices]
         stds = [
             np.sqrt(compute_noise_variance(noise, upscaled[c]))
             for c, noise in enumerate(self._noise)
@@ -240,15 +240,15 @@ class TileBlender:
         return upscaled, np.stack(stds)
 
 
-def _has_overlap(tile: Tile, place: Tile) -> bool:
+def _has_overlap(tile: Tile, region: Tile) -> bool:
     return all(
         tile_span.start < region_span.stop and region_span.start < tile_span.stop
-        for tile_span, region_span in zip(tile.spans, place.spans, strict=True)
+        for tile_span, region_span in zip(tile.spans, region.spans, strict=True)
     )
 
 
 def _compute_overlap(
-    tile: Tile, place: Tile
+    tile: Tile, region: Tile
 ) -> tuple[tuple[slice, ...], npt.NDArray[np.float64], tuple[slice, ...]]:
     """Return the overlap of a tile with a region.
 
@@ -262,7 +262,7 @@ def _compute_overlap(
         The overlap as an index of the tile.
     """
     region_slices, tile_slices, weights = [], [], np.ones(())
-    for tile_span, region_span in zip(tile.spans, place.spans, strict=True):
+    for tile_span, region_span in zip(tile.spans, region.spans, strict=True):
         start, stop = max(tile_span.start, region_span.start), min(tile_span.stop, region_span.stop)
         region_slices.append(slice(start - region_span.start, stop - region_span.start))
         tile_slices.append(slice(start - tile_span.start, stop - tile_span.start))
@@ -274,7 +274,7 @@ def assemble_restoration(
     sample: CalibratedImage,
     blender: TileBlender,
     results: ResultStore,
-    written: tuple[MemoryMappedImage | StackArray, ...],
+    images: tuple[MemoryMappedImage | StackArray, ...],
     input_sha256: str,
     monitor: RunMonitor,
 ) -> Restoration:
@@ -286,18 +286,18 @@ def assemble_restoration(
         The sample regions.
     blender : TileBlender
     results : ResultStore
-    written : tuple of MemoryMappedImage or ndarray
+    images : tuple of MemoryMappedImage or ndarray
         Restored image, uncertainty and residual.
     input_sha256 : str
     monitor : RunMonitor
     """
     plan = sample.plan
-    order = list(dict.fromkeys(unit.tile or 0 for unit in plan.units if unit.has_estimate))
-    sample_merger = _merge_sample_regions(sample, blender, list_tile_outcomes(results, order))
+    tile_order = list(dict.fromkeys(unit.tile or 0 for unit in plan.units if unit.has_estimate))
+    sample_merger = _merge_sample_regions(sample, blender, list_tile_outcomes(results, tile_order))
     missing_count = sum(not results.has(make_tile_name(tile.index)) for tile in plan.tiles)
     missing_notes = describe_unrestored_tiles(missing_count, len(plan.tiles))
     restoration = sample_merger.make_restoration(
-        monitor.seconds, timed_out=monitor.timed_out, untouched=missing_notes
+        monitor.seconds, timed_out=monitor.timed_out, unrestored_notes=missing_notes
     )
     report = dict(restoration.report)
     *depth, height, width = find_largest_tile(plan.tiles).size
@@ -308,14 +308,19 @@ def assemble_restoration(
         )
     if len(plan.regions) > 1:
         notes.append(make_note("regions-sampled", count=len(plan.regions)))
-    restored, std, residual = (_load_if_small(image) for image in written)
+    restored, std, residual = (_load_if_small(image) for image in images)
     report |= {
         "shape": list(plan.source.shape),
         "axes": plan.source.axes,
         "input_sha256": input_sha256,
-        "output_sha256": compute_sha256(written[0]),
+        "output_sha256": compute_sha256(images[0]),
         **serialise_notes(dict.fromkeys(notes)),
-        "tiles": {"count": len(plan.tiles), "height": height, "width": width, "first": order[0]}
+        "tiles": {
+            "count": len(plan.tiles),
+            "height": height,
+            "width": width,
+            "first": tile_order[0],
+        }
         | ({"depth": depth[0]} if depth else {}),
     }
     scale = plan.source.scale
@@ -350,8 +355,8 @@ def _drop_region_depth(region: BlendedRegion) -> BlendedRegion:
     return BlendedRegion._make(array.reshape(len(array), *array.shape[-2:]) for array in region)
 
 
-def _load_if_small(whole: MemoryMappedImage | StackArray) -> npt.NDArray[Any]:
-    if isinstance(whole, np.ndarray):
-        return whole
-    mapped = whole.make_memmap()
+def _load_if_small(image: MemoryMappedImage | StackArray) -> npt.NDArray[Any]:
+    if isinstance(image, np.ndarray):
+        return image
+    mapped = image.make_memmap()
     return np.array(mapped) if mapped.nbytes <= MAX_IN_MEMORY_RESULT_BYTES else mapped

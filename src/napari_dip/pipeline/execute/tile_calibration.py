@@ -147,18 +147,20 @@ def select_sample_regions(plan: Plan, statistics: TileStatistics) -> tuple[Tile,
         count = min(
             depth, MAX_SAMPLE_REGIONS, max(SAMPLE_REGIONS, MAX_MEASURED_PIXELS // prod(size))
         )
-    y_fractions = [(place + 0.5) / count for place in range(count)]
-    x_fractions = [(place * _SAMPLE_STRIDE % count + 0.5) / count for place in range(count)]
+    y_fractions = [(index + 0.5) / count for index in range(count)]
+    x_fractions = [(index * _SAMPLE_STRIDE % count + 0.5) / count for index in range(count)]
     centres = [
         (y_fraction * depth, y_fraction * grid[0], x_fraction * grid[1])
         for y_fraction, x_fraction in zip(y_fractions, x_fractions, strict=True)
     ]
-    reference_tiles = dict.fromkeys(plan.tiles[int(index)] for index in statistics.std.argmax(0))
-    for place, tile in enumerate(list(reference_tiles)[: SAMPLE_REGIONS // 2]):
+    reference_tiles = dict.fromkeys(
+        plan.tiles[int(tile_index)] for tile_index in statistics.std.argmax(0)
+    )
+    for index, tile in enumerate(list(reference_tiles)[: SAMPLE_REGIONS // 2]):
         z, y, x = (
             (span.core_start + span.core_stop) / 2 for span in (tile.z or tile.y, tile.y, tile.x)
         )
-        centres[place] = z, y, x
+        centres[index] = z, y, x
     return tuple(
         _make_plane_region(
             number,
@@ -274,7 +276,7 @@ def calibrate_tiles(
     regions = select_sample_regions(plan, statistics)
     inputs, array = read_sample_regions(plan, data, regions)
     calibration, stack = calibrate_pixels(plan, inputs)
-    calibration = _halve_sample(plan, calibration, stack)
+    calibration = _add_half_resolution_input(plan, calibration, stack)
     run_plan = make_run_plan(
         plan,
         inputs.inspection,
@@ -291,8 +293,7 @@ def make_sample_image(
 ) -> CalibratedImage:
     """Return sample regions, (regions, *image), as an image whose items are their planes."""
     axes = REGION_AXIS + plan.source.axes
-    whole = plan.source
-    source = replace(whole, shape=array.shape, axes=axes, scale=None, units=None)
+    source = replace(plan.source, shape=array.shape, axes=axes, scale=None, units=None)
     item_axes = REGION_AXIS + "".join(axis for axis in "Z" if axis in axes)
     layout = Layout(item_axes=item_axes, channel_axis=plan.layout.channel_axis, grid_axes="YX")
     return CalibratedImage(
@@ -305,7 +306,7 @@ def make_sample_image(
     )
 
 
-def _halve_sample(plan: Plan, calibration: Calibration, stack: Any) -> Calibration:
+def _add_half_resolution_input(plan: Plan, calibration: Calibration, stack: Any) -> Calibration:
     """Return the calibration with a half-resolution input if the sample is oversampled."""
     has_depth = plan.tiles[0].z is not None
     if (

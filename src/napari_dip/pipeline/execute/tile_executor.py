@@ -103,21 +103,21 @@ class TileExecutor:
             GO after all tiles; otherwise how the run was ended.
         """
         joint_units = [unit for unit in units if not unit.has_estimate]
-        control = yield from self._train_on_sample(joint_units)
-        if control is not Control.GO:
-            return control
+        request = yield from self._train_on_sample(joint_units)
+        if request is not Control.GO:
+            return request
         number = len(joint_units)
         estimate_units = (unit for unit in units if unit.has_estimate)
-        for index, grouped_units in groupby(estimate_units, lambda unit: unit.tile or 0):
+        for tile_index, grouped_units in groupby(estimate_units, lambda unit: unit.tile or 0):
             tile_units = list(grouped_units)
             first_number, number = number + 1, number + len(tile_units)
-            if not self._results.has(make_tile_name(index)):
-                control = yield from self._restore_tile_or_keep_others(
-                    self._plan.tiles[index], tile_units, first_number
+            if not self._results.has(make_tile_name(tile_index)):
+                request = yield from self._restore_tile_or_end_run(
+                    self._plan.tiles[tile_index], tile_units, first_number
                 )
-                if control is not Control.GO:
-                    return control
-            self.finished_tiles.append(index)
+                if request is not Control.GO:
+                    return request
+            self.finished_tiles.append(tile_index)
         return Control.GO
 
     def _train_on_sample(self, units: list[WorkUnit]) -> Generator[Event, None, Control]:
@@ -129,15 +129,15 @@ class TileExecutor:
         if not units or self._results.read_joint_outcomes():
             return Control.GO
         merger = ResultMerger(self._sample)
-        resume = read_tile_checkpoint(self._store, "sample", merger)
+        checkpoint = read_tile_checkpoint(self._store, "sample", merger)
         merger.outcomes[:] = [
             outcome
             for outcome in merger.outcomes
             if self._results.load_weights(outcome.joint_network_name)
         ]
-        control = yield from self._make_executor(merger).run(units, resume)
-        if control is not Control.GO:
-            return control
+        request = yield from self._make_executor(merger).run(units, checkpoint)
+        if request is not Control.GO:
+            return request
         if not any(outcome.is_ended_by_user for outcome in merger.outcomes):
             self._results.save_joint_outcomes(merger.outcomes)
         self._store.remove_checkpoint()
@@ -152,12 +152,12 @@ class TileExecutor:
             save_network=self._results.save_weights,
         )
 
-    def _restore_tile_or_keep_others(
+    def _restore_tile_or_end_run(
         self, tile: Tile, units: list[WorkUnit], number: int
     ) -> Generator[Event, None, Control]:
         """Restore one tile; if memory or GPU fail, end the run with the finished tiles."""
         try:
-            control = yield from self._restore_tile(tile, units, number)
+            request = yield from self._restore_tile(tile, units, number)
         except Exception as error:
             machine_refusal = make_machine_refusal(error, self._plan.source.name)
             if machine_refusal is None or not self.finished_tiles:
@@ -168,20 +168,20 @@ class TileExecutor:
             return Control.KEEP
         fallback_notice = self._results.make_fallback_notice()
         is_new = fallback_notice != self._store.fallback_notice
-        if control is Control.GO and fallback_notice and is_new:
+        if request is Control.GO and fallback_notice and is_new:
             self._store.fallback_notice = fallback_notice
             yield self._monitor.make_message_event(fallback_notice.sentence)
-        return control
+        return request
 
     def _restore_tile(
         self, tile: Tile, units: list[WorkUnit], number: int
     ) -> Generator[Event, None, Control]:
         """Fit all units of one tile, as for a separate image, and save the result."""
         merger = ResultMerger(self._read_tile(tile))
-        resume = read_tile_checkpoint(self._store, make_tile_name(tile.index), merger)
+        checkpoint = read_tile_checkpoint(self._store, make_tile_name(tile.index), merger)
         executor = self._make_executor(merger)
-        control = yield from executor.run(units, resume, first_number=number)
-        return self._record_tile(tile, merger, control)
+        request = yield from executor.run(units, checkpoint, first_number=number)
+        return self._record_tile(tile, merger, request)
 
     def _read_tile(self, tile: Tile) -> CalibratedImage:
         """Read a tile as an image of its own, with the calibration of the whole."""
@@ -199,10 +199,10 @@ class TileExecutor:
             stack=stack,
         )
 
-    def _record_tile(self, tile: Tile, merger: ResultMerger, ended: Control) -> Control:
+    def _record_tile(self, tile: Tile, merger: ResultMerger, request: Control) -> Control:
         """Save the result of a tile; keep it in memory only if the user ended it early."""
-        if ended is Control.DISCARD or (ended is Control.KEEP and not merger.outcomes):
-            return ended
+        if request is Control.DISCARD or (request is Control.KEEP and not merger.outcomes):
+            return request
         mean, std, prediction = (tile.join_planes(estimate) for estimate in merger.get_estimates())
         weighted_residual = tile.compute_weights() * (
             tile.join_planes(merger.image.stack) - prediction.astype(np.float64)
@@ -216,13 +216,13 @@ class TileExecutor:
             estimates=(mean, std) if has_same_prediction else (mean, std, prediction),
             residual_sums=tuple(float(residual_sum) for residual_sum in residual_sums),
         )
-        is_ended_early = ended is Control.KEEP
+        is_ended_early = request is Control.KEEP
         self._results.save(make_tile_name(tile.index), tile_result, in_memory=is_ended_early)
         if is_ended_early:
             self.finished_tiles.append(tile.index)
         else:
             self._store.remove_checkpoint()
-        return ended
+        return request
 
 
 def restore_tiles(
@@ -263,16 +263,16 @@ def restore_tiles(
     """
     run_plan = sample.plan
     monitor.set_expected_work(run_plan)
-    with ExitStack() as stack:
+    with ExitStack() as exit_stack:
         if store is None:
             temporary_folder = tempfile.TemporaryDirectory(
                 prefix="napari-dip-", ignore_cleanup_errors=True
             )
             store = CheckpointStore(
-                Path(stack.enter_context(temporary_folder)) / "run", resume=False
+                Path(exit_stack.enter_context(temporary_folder)) / "run", resume=False
             )
         results = open_tile_results(run_plan, hashes, store)
-        stack.callback(results.close)
+        exit_stack.callback(results.close)
         executor = TileExecutor(sample, image, monitor, store, results)
         request = yield from executor.run(run_plan.units)
         if request is Control.DISCARD:

@@ -144,7 +144,7 @@ def plan_task(
     )
 
 
-def check_header(source: ImageSpec, *, stacks: bool = True) -> Refusal | None:
+def check_header(source: ImageSpec, *, accepts_stacks: bool = True) -> Refusal | None:
     """Check axes, shape and type of one header; return a refusal or None."""
     name, shape, axes = source.name, source.shape, source.axes
     if len(shape) < 2:
@@ -162,7 +162,11 @@ def check_header(source: ImageSpec, *, stacks: bool = True) -> Refusal | None:
     is_colour_image = (
         len(shape) == 3 and shape[-1] == 3 and "S" not in axes
     )  # would be read as a stack
-    if (get_stacked_axes(source) and not stacks) or {"C", "S"} <= set(axes) or is_colour_image:
+    if (
+        (get_stacked_axes(source) and not accepts_stacks)
+        or {"C", "S"} <= set(axes)
+        or is_colour_image
+    ):
         hint = _make_channels_hint(shape, axes)
         return make_refusal(
             "image-stack", name=name, axes=axes, shape=_format_sizes(shape), hint=hint

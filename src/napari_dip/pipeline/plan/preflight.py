@@ -51,7 +51,7 @@ def preflight(
     extra_headers: Headers | None = None,
     network: JointNetwork | None = None,
     *,
-    stacks: str = "",
+    stack_mode: str = "",
 ) -> Plan | Refusal:
     """Return the plan of a run from headers alone, or the reason why it is refused.
 
@@ -65,7 +65,7 @@ def preflight(
     network : JointNetwork, optional
         Network that was fitted to other files, to apply to this image. Stacks, movies and images
         in tiles are restored without it, with a note.
-    stacks : str
+    stack_mode : str
         "planes" or "volume" instead of the setting of the recipe.
 
     Returns
@@ -75,7 +75,7 @@ def preflight(
     """
     extra_headers = dict(extra_headers or {})
     task_spec = recipe.task.spec
-    refusal = check_header(source, stacks=task_spec.accepts_stacks)
+    refusal = check_header(source, accepts_stacks=task_spec.accepts_stacks)
     if refusal := refusal or check_extra_headers(task_spec, extra_headers):
         return refusal
     planes_plan = plan_task(recipe.task, source, extra_headers, "YX")
@@ -84,7 +84,7 @@ def preflight(
     device = _choose_device(recipe.run_settings.device, machine)
     if isinstance(device, Refusal):
         return device
-    layout_recipe = recipe.replace_run_settings(stacks=stacks) if stacks else recipe
+    layout_recipe = recipe.replace_run_settings(stacks=stack_mode) if stack_mode else recipe
     chosen_layout = choose_layout(layout_recipe, planes_plan, source, extra_headers, machine)
     if isinstance(chosen_layout, Refusal):
         return chosen_layout
@@ -199,14 +199,14 @@ def _choose_volume(
     notes: tuple[Note, ...] = ()
     if volume.grid_axes[0] == "Z" and source.has_guessed_axes and depth[0] <= MAX_UNNAMED_CHANNELS:
         notes = (describe_assumed_depth(source),)
-    stacks = recipe.run_settings.stacks
-    if stacks == "auto":
-        stacks = planes_plan.stack_mode
+    stack_mode = recipe.run_settings.stacks
+    if stack_mode == "auto":
+        stack_mode = planes_plan.stack_mode
     if depth[0] < recipe.task.spec.min_depth:
         thin_note = make_note("volume-thin", count=depth[0], least=recipe.task.spec.min_depth)
-        return False, (*notes, thin_note) if stacks == "volume" else notes
-    if stacks != "auto" or volume.grid_axes[0] != "Z":
-        return stacks == "volume", notes
+        return False, (*notes, thin_note) if stack_mode == "volume" else notes
+    if stack_mode != "auto" or volume.grid_axes[0] != "Z":
+        return stack_mode == "volume", notes
     volume_plan = plan_task(recipe.task, source, extra_headers, volume.grid_axes)
     if isinstance(volume_plan, Refusal):
         return False, notes

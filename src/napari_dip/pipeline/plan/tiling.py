@@ -18,7 +18,7 @@ from napari_dip.pipeline.plan.joint_training import estimate_training_memory
 from napari_dip.pipeline.plan.layout import get_stacked_axes, plan_task
 from napari_dip.pipeline.plan.tile import Span, Tile
 from napari_dip.tasks.base import CONTEXT_RADIUS
-from napari_dip.tasks.shared_settings import choose_planned_training
+from napari_dip.tasks.shared_settings import get_series_training
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -258,7 +258,7 @@ def estimate_memory(
     item_count = layout.count_items(source)
     if (
         not layout.is_volume
-        and choose_planned_training(task_plan, fit_config.prior_key, item_count) == "joint"
+        and get_series_training(task_plan, fit_config.prior_key, item_count) == "joint"
     ):
         total_bytes += estimate_training_memory(item_count, source.grid, joint_channels)
     if tiles:

@@ -23,7 +23,7 @@ from napari_dip.pipeline.plan.joint_training import (
 from napari_dip.pipeline.plan.layout import ITEM_NAMES
 from napari_dip.pipeline.plan.types import ImagePlan, TrainingRegion, WorkUnit
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
-from napari_dip.tasks.shared_settings import choose_planned_training
+from napari_dip.tasks.shared_settings import get_series_training
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +100,7 @@ def make_units(
     series_training = (
         "warm-start"
         if layout.is_volume
-        else choose_planned_training(task_plan, fit_config.prior_key, item_count)
+        else get_series_training(task_plan, fit_config.prior_key, item_count)
     )
     segments = [compute_segment(item, item_count, stride) for item in range(item_count)]
     neighbours = [get_neighbour_items(item, item_count, stride) for item in range(item_count)]
@@ -186,8 +186,8 @@ def make_tile_units(
         Regions of the image for joint training, once they are known.
     """
     task_plan, source, layout = image.task_plan, image.source, image.layout
-    series_training = choose_planned_training(
-        task_plan, fit_config.prior_key, len(tiles), tiles=True
+    series_training = get_series_training(
+        task_plan, fit_config.prior_key, len(tiles), are_tiles=True
     )
     starts_from_first_tile = (
         PRIOR_SPECS[fit_config.prior_key].network_input.is_image

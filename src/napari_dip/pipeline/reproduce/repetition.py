@@ -13,7 +13,7 @@ from napari_dip.io import ImageSpec
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT
 from napari_dip.tasks.base import list_candidates
-from napari_dip.tasks.deblur import state_pixel_sizes
+from napari_dip.tasks.deblur import fill_in_pixel_sizes
 from napari_dip.tasks.priors.registry import get_prior_spec
 
 if TYPE_CHECKING:
@@ -156,21 +156,27 @@ def _apply_layer_scale(recipe: Recipe, report: Mapping[str, Any]) -> Recipe:
     source = ImageSpec(
         name="", shape=shape, dtype="float32", axes=axes, scale=tuple(scale), units=tuple(units)
     )
-    return replace(recipe, task=state_pixel_sizes(recipe.task, source))
+    return replace(recipe, task=fill_in_pixel_sizes(recipe.task, source))
 
 
-def format_command_line(run: Repetition) -> str:
+def format_command_line(repetition: Repetition) -> str:
     """Return the command line, quoted for the shell of this computer."""
-    command = build_command(run)
+    command = build_command(repetition)
     return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
 
 
-def build_command(run: Repetition) -> list[str]:
+def build_command(repetition: Repetition) -> list[str]:
     """Return the command as a list of arguments."""
-    recipe = run.recipe
-    arguments = ["napari-dip", recipe.task.spec.name, run.paths["image"], "--output", run.result]
-    arguments += ["--axes", run.axes]
-    for name, path in run.files.items():
+    recipe = repetition.recipe
+    arguments = [
+        "napari-dip",
+        recipe.task.spec.name,
+        repetition.paths["image"],
+        "--output",
+        repetition.result,
+    ]
+    arguments += ["--axes", repetition.axes]
+    for name, path in repetition.files.items():
         if name != "image":
             arguments += [_format_option(name), path]
     for name, value in collect_settings(recipe).items():
@@ -178,8 +184,8 @@ def build_command(run: Repetition) -> list[str]:
             arguments.append(_format_option(name if value else f"no_{name}"))
         else:
             arguments += [_format_option(name), str(value)]
-    if run.kept_iteration is not None:
-        arguments += ["--keep-after", str(run.kept_iteration)]
+    if repetition.kept_iteration is not None:
+        arguments += ["--keep-after", str(repetition.kept_iteration)]
     return arguments
 
 
@@ -187,38 +193,38 @@ def _format_option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def write_python_script(run: Repetition) -> str:
+def write_python_script(repetition: Repetition) -> str:
     """Return a script that repeats a run, saves a TIFF, and reports whether the pixels are equal.
 
     A report may come from an untrusted source. Its content is therefore only written as literals or
     as one-line comments, never as code.
     """
-    report, recipe = run.report, run.recipe
+    report, recipe = repetition.report, repetition.recipe
     settings = [
         f"{name}={_format_literal(value)}" for name, value in collect_settings(recipe).items()
     ]
-    paths = {name: path for name, path in run.files.items() if name != "image"}
+    paths = {name: path for name, path in repetition.files.items() if name != "image"}
     restore_arguments = [
-        _format_literal(run.paths["image"]),
+        _format_literal(repetition.paths["image"]),
         "recipe",
-        f"axes={_format_literal(run.axes)}",
+        f"axes={_format_literal(repetition.axes)}",
     ]
     restore_arguments += [f"{name}={_format_literal(path)}" for name, path in paths.items()]
-    if run.kept_iteration is not None:
-        restore_arguments.append(f"keep_after={run.kept_iteration}")
-    photometric = "rgb" if "S" in run.axes else "minisblack"
+    if repetition.kept_iteration is not None:
+        restore_arguments.append(f"keep_after={repetition.kept_iteration}")
+    photometric = "rgb" if "S" in repetition.axes else "minisblack"
     write_arguments = [
-        _format_literal(run.result),
+        _format_literal(repetition.result),
         "result.image",
         f"photometric={_format_literal(photometric)}",
     ]
-    write_arguments.append(f'metadata={{"axes": {_format_literal(run.axes)}}}')
+    write_arguments.append(f'metadata={{"axes": {_format_literal(repetition.axes)}}}')
     threads = "1 thread" if report["threads"] == 1 else f"{report['threads']} threads"
     environment = f"{report['device']} with {threads} and PyTorch {report['torch']}"
     remarks = [
-        f"Makes {run.result!r} again, as napari-dip {report['version']} did.",
+        f"Makes {repetition.result!r} again, as napari-dip {report['version']} did.",
         f"Computed then on {environment}.",
-        *([run.unreliable_reason] if run.unreliable_reason else []),
+        *([repetition.unreliable_reason] if repetition.unreliable_reason else []),
     ]
     digests = {"before": report["input_sha256"], "after": report["output_sha256"]}
     lines = [

@@ -27,7 +27,7 @@ _RESERVED_WINDOWS_NAMES = {
     "prn",
     "aux",
     "nul",
-    *(f"{item}{n}" for item in ("com", "lpt") for n in range(10)),
+    *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)),
 }
 
 
@@ -46,12 +46,12 @@ class SavedRecipeFolder:
     folder: Path | None
     task: str
 
-    def names(self) -> tuple[str, ...]:
+    def list_names(self) -> tuple[str, ...]:
         """Return the names of the presets in alphabetical order."""
         if self.folder is None:
             return ()
         try:
-            stems = [path.stem for path in self._presets(self.folder).glob("*.json")]
+            stems = [path.stem for path in self._get_preset_folder(self.folder).glob("*.json")]
         except OSError:
             return ()
         return tuple(sorted(stems, key=str.casefold))
@@ -67,9 +67,9 @@ class SavedRecipeFolder:
             If the file cannot be written.
         """
         preset_name = _normalise_preset_name(name)
-        if preset_name.casefold() in {name.casefold() for name in self.names()}:
+        if preset_name.casefold() in {name.casefold() for name in self.list_names()}:
             raise RefusedError("preset-exists", name=preset_name)
-        self._write(self._path(preset_name), recipe, overwrite=False)
+        self._write(self._get_preset_path(preset_name), recipe, overwrite=False)
         return preset_name
 
     def load(self, name: str) -> Recipe:
@@ -80,8 +80,8 @@ class SavedRecipeFolder:
         RefusedError
             If there is no preset of that name, or its file is damaged, newer, or of another task.
         """
-        self._find(name)
-        return load_task_recipe(self._path(name), self.task)
+        self._check_exists(name)
+        return load_task_recipe(self._get_preset_path(name), self.task)
 
     def delete(self, name: str) -> None:
         """Delete a preset.
@@ -91,21 +91,21 @@ class SavedRecipeFolder:
         RefusedError
             If there is no preset of that name, or its file cannot be deleted.
         """
-        self._find(name)
-        path = self._path(name)
+        self._check_exists(name)
+        path = self._get_preset_path(name)
         try:
             path.unlink()
         except OSError as error:
             raise RefusedError(make_folder_refusal(path.parent, error)) from None
 
-    def remember(self, recipe: Recipe) -> None:
+    def save_last(self, recipe: Recipe) -> None:
         """Save the settings of a run that starts; raise errors as `save` does."""
-        self._write(self._last(), recipe, overwrite=True)
+        self._write(self._get_last_path(), recipe, overwrite=True)
 
-    def remembered(self) -> Recipe | None:
+    def load_last(self) -> Recipe | None:
         """Return the settings of the last run; None if they cannot be read."""
         try:
-            return load_task_recipe(self._last(), self.task)
+            return load_task_recipe(self._get_last_path(), self.task)
         except DipError:
             return None
 
@@ -113,20 +113,20 @@ class SavedRecipeFolder:
         make_folder(path.parent, parents=True)
         write_text(resolve_target(path), recipe.to_json(), overwrite=overwrite)
 
-    def _find(self, name: str) -> None:
-        if name not in self.names():
+    def _check_exists(self, name: str) -> None:
+        if name not in self.list_names():
             raise RefusedError("preset-missing", name=name)
 
-    def _presets(self, folder: Path) -> Path:
+    def _get_preset_folder(self, folder: Path) -> Path:
         return folder / "presets" / self.task
 
-    def _path(self, name: str) -> Path:
-        return self._presets(self._home()) / f"{name}.json"
+    def _get_preset_path(self, name: str) -> Path:
+        return self._get_preset_folder(self._get_folder()) / f"{name}.json"
 
-    def _last(self) -> Path:
-        return self._home() / "last" / f"{self.task}.json"
+    def _get_last_path(self) -> Path:
+        return self._get_folder() / "last" / f"{self.task}.json"
 
-    def _home(self) -> Path:
+    def _get_folder(self) -> Path:
         if self.folder is None:
             raise RefusedError("preset-homeless")
         return self.folder

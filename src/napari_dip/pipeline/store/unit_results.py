@@ -170,13 +170,13 @@ class ResultStore:
         """Return the outcomes of the joint training of tiles; empty if there are none so far."""
         return self.read_outcomes(_JOINT_NAME)
 
-    def save_weights(self, series: str, weights: Mapping[str, Any]) -> None:
+    def save_weights(self, network_name: str, weights: Mapping[str, Any]) -> None:
         """Save the weights of a network."""
-        self._save(_make_weights_name(series), weights, {})
+        self._save(_make_weights_name(network_name), weights, {})
 
-    def load_weights(self, series: str) -> Mapping[str, Any] | None:
+    def load_weights(self, network_name: str) -> Mapping[str, Any] | None:
         """Return the weights of a network; None if there are none of this name."""
-        name = _make_weights_name(series)
+        name = _make_weights_name(network_name)
         if name in self._memory:
             return self._memory[name][0]
         path = self._get_path(name)
@@ -219,7 +219,7 @@ class ResultStore:
             If the image exceeds the memory of the computer, too.
         """
         try:
-            return self._place(
+            return self._write_to_first_folder(
                 name, lambda folder: create_mapped_image(folder / name, shape, dtype)
             )
         except OSError:
@@ -233,8 +233,8 @@ class ResultStore:
         if not self._write_error:
             return None
         fallback_folder = make_printable(str(self._fallback_folder))
-        where = "in memory" if self._uses_memory else f"in '{fallback_folder}'"
-        facts = {"path": self._folder.path, "why": self._write_error, "where": where}
+        location = "in memory" if self._uses_memory else f"in '{fallback_folder}'"
+        facts = {"path": self._folder.path, "why": self._write_error, "where": location}
         return make_refusal("tiles-moved", **facts)
 
     def check_tiles(self, order: Sequence[int]) -> None:
@@ -260,13 +260,15 @@ class ResultStore:
         try:
             if not in_memory:
                 save = self._folder.save
-                self._place(name, lambda folder: save(name, tensors, metadata, folder))
+                self._write_to_first_folder(
+                    name, lambda folder: save(name, tensors, metadata, folder)
+                )
                 return
         except OSError:
             self._uses_memory = True
         self._memory[name] = tensors, json.loads(json.dumps(metadata))
 
-    def _place(self, name: str, write: Callable[[Path], WrittenT]) -> WrittenT:
+    def _write_to_first_folder(self, name: str, write: Callable[[Path], WrittenT]) -> WrittenT:
         """Write a file to the first folder where that succeeds; return what `write` returns.
 
         Raises
@@ -327,8 +329,8 @@ def make_tile_name(index: int | str) -> str:
     return f"tile-{index}"
 
 
-def _make_weights_name(series: str) -> str:
-    return f"network-{series}"
+def _make_weights_name(network_name: str) -> str:
+    return f"network-{network_name}"
 
 
 def list_tile_outcomes(results: ResultStore, order: Sequence[int]) -> list[UnitOutcome]:

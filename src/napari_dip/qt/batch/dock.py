@@ -163,12 +163,12 @@ def execute_batch(
     check_any_restorable(plan)
     yield JobProgress(event=reading, preflight=preflight)
 
-    def report(item: BatchEvent) -> JobProgress:
-        event = Event(message=item.progress.message, progress=item.progress)
-        index = item.number - 1
+    def report(batch_event: BatchEvent) -> JobProgress:
+        event = Event(message=batch_event.progress.message, progress=batch_event.progress)
+        index = batch_event.number - 1
         if index < 0:
             return JobProgress(event=event)
-        rows[index] = update_file_row(rows[index], item)
+        rows[index] = update_file_row(rows[index], batch_event)
         return JobProgress(event=event, rows={index: rows[index]})
 
     with start_workers(plan, preflight.processes if preflight.processes > 1 else 0) as workers:
@@ -319,7 +319,7 @@ class BatchDock(QWidget):
         else:
             self._typing_timer.stop()
             self.plan_label.setText(_EMPTY_BATCH_HINT)
-            self.results.forget()
+            self.results.clear_contents()
 
     def _start_reading(self) -> None:
         """Read the headers in the background, unless they are being read."""
@@ -342,7 +342,7 @@ class BatchDock(QWidget):
             joint_training=self.joint_training.is_requested,
         )
         self._call = start_call(
-            read, self, self._on_read, doing="Reading the headers for", name=self.folder.path
+            read, self, self._on_read, activity="Reading the headers for", name=self.folder.path
         )
 
     def _on_read(self, preflight: BatchPreflight | Refusal) -> None:
@@ -353,7 +353,7 @@ class BatchDock(QWidget):
             return
         if isinstance(preflight, Refusal):
             self.plan_label.setText(preflight.message)
-            self.results.forget()
+            self.results.clear_contents()
             return
         self._preflight = preflight
         self.results.show_plan(

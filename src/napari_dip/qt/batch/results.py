@@ -109,7 +109,7 @@ class BatchLayers(QObject):
                 partial(load_result_layers, job, recipe, self._with_input),
                 self,
                 self._on_opened,
-                doing="Opening the result of",
+                activity="Opening the result of",
                 name=str(job.source),
             )
         elif self._names:
@@ -310,9 +310,9 @@ class FileTableModel(QAbstractTableModel):
         """Return the number of columns."""
         return 0 if parent is not None and parent.isValid() else len(_HEADS)
 
-    def headerData(self, section: int, side: Any, role: int = 0) -> Any:
+    def headerData(self, section: int, orientation: Any, role: int = 0) -> Any:
         """Return the header of a column."""
-        if side == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
+        if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
             return _HEADS[section]
         return None
 
@@ -364,12 +364,12 @@ class FilesTable(QTableView):
         return [self.files.rows[number] for number in sorted(index.row() for index in selected)]
 
     def _lay_out_columns(self) -> None:
-        if (heads := self.horizontalHeader()) is not None:
-            heads.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-            heads.setStretchLastSection(True)
-            heads.setHighlightSections(False)
-            heads.resizeSection(0, _NAME_COLUMN_WIDTH)
-            heads.resizeSection(1, _STATE_COLUMN_WIDTH)
+        if (header := self.horizontalHeader()) is not None:
+            header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
+            header.setStretchLastSection(True)
+            header.setHighlightSections(False)
+            header.resizeSection(0, _NAME_COLUMN_WIDTH)
+            header.resizeSection(1, _STATE_COLUMN_WIDTH)
 
 
 def format_file_state(row: FileRow) -> str:
@@ -411,7 +411,7 @@ class BatchResults(QWidget):
         )
         self.with_input = QCheckBox("with inputs")
         self.with_input.setToolTip("<qt>Open the input of each result below it, too</qt>")
-        self._arrange()
+        self._build_layout()
         self.table.row_activated.connect(lambda place: self._open([self.table.files.rows[place]]))
         self.table.chosen.connect(self._on_chosen)
         self.show_button.clicked.connect(lambda: self._open(self.table.get_selected_rows()))
@@ -431,7 +431,7 @@ class BatchResults(QWidget):
         self.table.files.update_rows(rows)
         self._on_chosen()
 
-    def forget(self) -> None:
+    def clear_contents(self) -> None:
         """Empty the table."""
         self._plan = None
         self.table.files.fill([])
@@ -477,7 +477,7 @@ class BatchResults(QWidget):
         folder = None if self._plan is None else self._plan.folder
         self.page_button.setEnabled(folder is not None and (folder / PAGE_FILE).is_file())
 
-    def _arrange(self) -> None:
+    def _build_layout(self) -> None:
         self.message_area = ScrollableLabel(self.message_label, lines=_MAX_DETAIL_LINES)
         buttons = [self.show_button, self.all_button, self.page_button]
         rows = ([self.table], [self.message_area], buttons, [self.with_input])

@@ -181,12 +181,12 @@ class RecipeChooser(QWidget):
             f"preset {value}": (label, partial(make_recipe, task, preset=value))
             for value, label in PRESET_LABELS.items()
         }
-        if (last_recipe := presets.remembered()) is not None:
+        if (last_recipe := presets.load_last()) is not None:
             choices[_LAST_RUN_KEY] = ("As in my last run", partial(_return_recipe, last_recipe))
         if (form := self._find_form(task)) is not None:
             choices[_OPEN_DOCK_KEY] = ("As in the open dock", form.build_recipe)
             form.changed.connect(self._notify, unique=True)
-        for name in presets.names():
+        for name in presets.list_names():
             choices[f"own {name}"] = (f"My preset '{name}'", partial(presets.load, name))
         for kind, (label, recipe) in self._recipes_by_label.items():
             if recipe.task.spec.name == task:

@@ -91,7 +91,7 @@ class PriorExplorer(QWidget):
         self.run_bar.run_pressed.connect(self.start)
         self.settings.changed.connect(self._on_settings)
         self.inputs.changed.connect(self.show_plan)
-        self.inputs.message_outdated.connect(self.run_bar.forget_message)
+        self.inputs.message_outdated.connect(self.run_bar.clear_message)
         self.inputs.follow_jobs(self.jobs)
         self.results.message_emitted.connect(self.run_bar.prepend_message)
         self.results.chosen.connect(lambda item: self.plot.show_group(*item))
@@ -147,7 +147,7 @@ class PriorExplorer(QWidget):
     def begin_job(self, request: JobRequest) -> None:
         """Empty the widgets for an experiment that begins, and show its plan."""
         assert request.target is not None  # experiments have one
-        self.results.forget()
+        self.results.clear_contents()
         self.plot.restart(request.kind)
         self._preview = Preview(self._viewer, request.target)
         self.plan_label.setText(request.summary)
@@ -160,8 +160,8 @@ class PriorExplorer(QWidget):
             for group, iteration, values in progress.points
         )
         if self._preview is not None:
-            failing = "The preview cannot be shown"
-            call_reporting_errors(partial(self._preview.show, progress.event.preview), failing)
+            failure_text = "The preview cannot be shown"
+            call_reporting_errors(partial(self._preview.show, progress.event.preview), failure_text)
 
     def accept_outcome(self, request: JobRequest, outcome: Any) -> str:
         """Show the result and return its description."""

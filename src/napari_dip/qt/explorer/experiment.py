@@ -67,8 +67,8 @@ class ExplorerSettings:
 
     def __init__(self) -> None:
         labels = {key: row.label for key, row in EXPERIMENTS.items() if row.plot}
-        tip = "What to look at. Nothing is restored."
-        self.experiments = make_combo("Experiment", tip, labels, length=8)
+        tooltip = "What to look at. Nothing is restored."
+        self.experiments = make_combo("Experiment", tooltip, labels, length=8)
         guard_wheel(self.experiments)
         self.description_label = QLabel()
         self.description_label.setWordWrap(True)
@@ -86,10 +86,10 @@ class ExplorerSettings:
         )
         self._edited_names: set[str] = set()
         self.basic_page, self.advanced_page = QWidget(), QWidget()
-        self._arrange()
+        self._build_layout()
         self._fill_designs()
         self._on_experiment()
-        self._listen()
+        self._connect_signals()
 
     @property
     def experiment(self) -> Experiment:
@@ -140,7 +140,7 @@ class ExplorerSettings:
         self.description_label.setText(experiment.description)
         self.changed.emit()
 
-    def _listen(self) -> None:
+    def _connect_signals(self) -> None:
         self.experiments.currentIndexChanged.connect(self._on_experiment)
         for name, widget in self._widgets.items():
             widget.changed.connect(partial(self._on_edited, name))
@@ -153,7 +153,7 @@ class ExplorerSettings:
     def _notify(self, _: object = None) -> None:
         self.changed.emit()
 
-    def _arrange(self) -> None:
+    def _build_layout(self) -> None:
         experiment, settings = make_form(), QWidget()
         experiment.addRow("Experiment", self.experiments)
         fill_grid(self.basic_page, ([experiment], [self.description_label]))
@@ -363,7 +363,7 @@ def run_experiment(
     ----------
     experiment : Experiment
     arguments : mapping
-        Arguments of `Experiment.prepare`.
+        Arguments of `Experiment.make_starter`.
     pixels : mapping of str to ndarray
         "image", and optionally "truth".
     control : callable
@@ -382,6 +382,6 @@ def run_experiment(
     timer = ExperimentTimer(control)
     yield JobProgress(event=Event(message="Starting the engine"))
     options = {name: array for name, array in pixels.items() if name != "image"}
-    start = experiment.prepare(pixels["image"], **options, **arguments)
+    start = experiment.make_starter(pixels["image"], **options, **arguments)
     steps = map_generator(start(timer), timer.add_time_left)
     return (yield from map_generator(steps, report_progress))

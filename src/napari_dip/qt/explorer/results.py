@@ -165,13 +165,13 @@ class MetricsTable(QTableWidget):
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
 
-    def fill(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def fill(self, column_titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Replace the contents of the table, without a signal for the current row."""
         with QSignalBlocker(self):
             self.clear()
             self.setRowCount(len(rows))
-            self.setColumnCount(len(heads))
-            self.setHorizontalHeaderLabels(list(heads))
+            self.setColumnCount(len(column_titles))
+            self.setHorizontalHeaderLabels(list(column_titles))
             for row, cells in enumerate(rows):
                 for column, text in enumerate(cells):
                     self.setItem(row, column, _make_table_item(text, residual=column == 0))
@@ -236,7 +236,7 @@ class ExplorerResults(QWidget):
             "Keep a preset of your own for the Denoise dock: random input, as in the Deep Image "
             "Prior paper, with the network that suits this image.",
         )
-        self._arrange()
+        self._build_layout()
         self.table.currentCellChanged.connect(self._on_row)
         self.layers_button.clicked.connect(self.add_layer)
         self.save_button.clicked.connect(self.save)
@@ -247,7 +247,7 @@ class ExplorerResults(QWidget):
 
     def show_result(self, request: JobRequest, result: Any) -> str:
         """Show a result, and return its description."""
-        self.forget()
+        self.clear_contents()
         self._target, self._result, self._kind = request.target, result, request.kind
         self._summary = summary = result.summarise()
         self.headline.setText(summary.headline)
@@ -258,7 +258,7 @@ class ExplorerResults(QWidget):
         self.setVisible(True)
         return _describe(result)
 
-    def forget(self) -> None:
+    def clear_contents(self) -> None:
         """Drop the last result and hide the widget."""
         if self._saving is not None:
             self._saving.discard()
@@ -306,7 +306,7 @@ class ExplorerResults(QWidget):
             partial(result.save, folder),
             self,
             self._on_saved,
-            doing="Saving the report of",
+            activity="Saving the report of",
             name=target.name,
         )
         self.save_button.setEnabled(False)
@@ -329,7 +329,7 @@ class ExplorerResults(QWidget):
         recipe, presets = self._result.denoising_recipe, open_saved_settings("denoise")
         preset_label = "random input" if design.name == DEFAULT_ARCHITECTURE else design.label
         base = _clean_preset_name(f"{preset_label} for {image}")
-        used_names = {name.casefold() for name in presets.names()}
+        used_names = {name.casefold() for name in presets.list_names()}
         names = (base, *(f"{base} {number}" for number in range(2, _MAX_PRESET_NUMBER)))
         name = next((name for name in names if name.casefold() not in used_names), base)
         name, remark = presets.save(name, recipe), ""
@@ -342,7 +342,7 @@ class ExplorerResults(QWidget):
 
     def shut_down(self) -> None:
         """Drop the result and disconnect from the viewer."""
-        self.forget()
+        self.clear_contents()
         self._viewer.dims.events.current_step.disconnect(self._on_step)
 
     def _on_saved(self, outcome: object) -> None:
@@ -378,7 +378,7 @@ class ExplorerResults(QWidget):
         if layer is not None and layer in self._viewer.layers and dims.ndim > 2:
             dims.set_point(dims.ndim - 3, number)
 
-    def _arrange(self) -> None:
+    def _build_layout(self) -> None:
         rows = (
             [self.headline],
             [self.table],

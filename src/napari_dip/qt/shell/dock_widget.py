@@ -181,7 +181,7 @@ def make_single_shot_timer(parent: QObject, milliseconds: int = 0) -> QTimer:
     return timer
 
 
-def lay_out(dock: QWidget, widgets: Sequence[QWidget], long: Sequence[QWidget]) -> None:
+def lay_out(dock: QWidget, widgets: Sequence[QWidget], scrolled_widgets: Sequence[QWidget]) -> None:
     """Stack widgets in a dock, with a scroll area below those that are always visible.
 
     Parameters
@@ -189,23 +189,23 @@ def lay_out(dock: QWidget, widgets: Sequence[QWidget], long: Sequence[QWidget]) 
     dock : QWidget
     widgets : sequence of QWidget
         The widgets that do not scroll, from top to bottom.
-    long : sequence of QWidget
+    scrolled_widgets : sequence of QWidget
         The widgets in the scroll area, from top to bottom.
     """
     scrolled_page = QWidget()
     scrolled_page.setMinimumWidth(_MIN_SCROLLED_WIDTH)
     scrolled_layout = QVBoxLayout(scrolled_page)
     scrolled_layout.setContentsMargins(0, 0, 0, 0)
-    for widget in long:
+    for widget in scrolled_widgets:
         scrolled_layout.addWidget(widget)
     scrolled_layout.addStretch()
     scroll_area = QScrollArea()
     scroll_area.setWidgetResizable(True)
     scroll_area.setFrameShape(QFrame.Shape.NoFrame)
     scroll_area.setWidget(scrolled_page)
-    for widget in long:
+    for widget in scrolled_widgets:
         if isinstance(widget, CollapsibleSection):
-            widget.toggled.connect(partial(_reveal, scroll_area, widget))
+            widget.toggled.connect(partial(_scroll_to_section, scroll_area, widget))
     layout = QVBoxLayout(dock)
     layout.setContentsMargins(8, 8, 8, 8)
     for widget in widgets:
@@ -213,7 +213,7 @@ def lay_out(dock: QWidget, widgets: Sequence[QWidget], long: Sequence[QWidget]) 
     layout.addWidget(scroll_area, 1)
 
 
-def _reveal(area: QScrollArea, fold: CollapsibleSection, unfolded: bool) -> None:
+def _scroll_to_section(area: QScrollArea, fold: CollapsibleSection, unfolded: bool) -> None:
     """Scroll down until a section that was just unfolded is visible as far as it fits."""
     bar = area.verticalScrollBar()
     if not unfolded or bar is None:
@@ -231,15 +231,19 @@ def _find_scroll_position(area: QScrollArea, fold: CollapsibleSection) -> int:
     return min(fold.y(), fold.y() + fold.height() - height)
 
 
-def make_button(text: str, tip: str) -> QPushButton:
+def make_button(text: str, tooltip: str) -> QPushButton:
     """Return a button whose tooltip wraps, which Qt does for rich text only."""
     button = QPushButton(text)
-    button.setToolTip(f"<qt>{tip}</qt>")
+    button.setToolTip(f"<qt>{tooltip}</qt>")
     return button
 
 
 def make_combo(
-    name: str, tip: str = "", choices: Mapping[str, str] | None = None, *, length: int | None = None
+    name: str,
+    tooltip: str = "",
+    choices: Mapping[str, str] | None = None,
+    *,
+    length: int | None = None,
 ) -> QComboBox:
     """Return a list of choices, which a long entry does not widen.
 
@@ -247,23 +251,23 @@ def make_combo(
     ----------
     name : str
         Name for screen readers.
-    tip : str
+    tooltip : str
         The tooltip.
     choices : mapping of str to str, optional
         Labels of the entries by their values.
     length : int, optional
         Smallest number of visible characters.
     """
-    combo = style_combo(QComboBox(), name, tip, length=length)
+    combo = style_combo(QComboBox(), name, tooltip, length=length)
     for value, label in (choices or {}).items():
         combo.addItem(label, value)
     return combo
 
 
-def style_combo(combo: QComboBox, name: str, tip: str, *, length: int | None) -> QComboBox:
+def style_combo(combo: QComboBox, name: str, tooltip: str, *, length: int | None) -> QComboBox:
     """Style a list as `make_combo` does, and return it."""
     combo.setAccessibleName(name)
-    combo.setToolTip(f"<qt>{tip}</qt>" if tip else "")
+    combo.setToolTip(f"<qt>{tooltip}</qt>" if tooltip else "")
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     if length is not None:
         combo.setMinimumContentsLength(length)

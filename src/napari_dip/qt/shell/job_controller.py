@@ -352,7 +352,7 @@ class JobController(QObject):
     def _begin(self, request: JobRequest, ticket: QueueTicket) -> None:
         self._view.begin_job(request)
         self._call = BackgroundCall(
-            request.run, self, doing="Restoring", name=request.name, on_finished=ticket.leave
+            request.run, self, activity="Restoring", name=request.name, on_finished=ticket.leave
         )
         self._call.reported.connect(self.progressed)
         self._call.ended.connect(self._on_end)

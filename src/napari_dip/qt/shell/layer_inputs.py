@@ -141,13 +141,13 @@ class InputChooser(QWidget):
             name: axes for name, axes in self._axes_by_layer.items() if name in names
         }
         self._show_axes()
-        self._watch()
+        self._follow_layer_data()
         self.changed.emit()
 
     def disconnect_viewer(self) -> None:
         """Disconnect from the viewer, which outlives this widget."""
         self._connections.end()
-        self._watch(stop=True)
+        self._follow_layer_data(stop=True)
 
     def _choose_layer_name(self, names: list[str]) -> str | None:
         """Return the name chosen by hand, or else the selected, present or topmost image."""
@@ -190,7 +190,7 @@ class InputChooser(QWidget):
         self._axes_label.setVisible(is_visible)
         self.axes.setVisible(is_visible)
 
-    def _watch(self, *, stop: bool = False) -> None:
+    def _follow_layer_data(self, *, stop: bool = False) -> None:
         """Connect to data changes of the chosen layer: another shape needs another plan."""
         layer = None if stop else self.get_layer()
         if layer is self._watched_layer:
@@ -242,7 +242,7 @@ class ExtraInputs(QWidget):
         self._is_blank = False
         self._stroke_timer = make_single_shot_timer(self, _STROKE_PAUSE_MS)
         self._stroke_timer.timeout.connect(self.changed)
-        self.changed.connect(self._watch)
+        self.changed.connect(self._follow_layer_data)
         self.combos = {
             item.name: make_combo(item.label, item.help, length=len(NO_LAYER))
             for item in self._inputs
@@ -352,9 +352,9 @@ class ExtraInputs(QWidget):
         """Disconnect from the viewer, which outlives this widget."""
         self._connections.end()
         self._stroke_timer.stop()
-        self._watch(stop=True)
+        self._follow_layer_data(stop=True)
 
-    def _watch(self, *, stop: bool = False) -> None:
+    def _follow_layer_data(self, *, stop: bool = False) -> None:
         """Connect to the drawing events of the chosen layers."""
         watched_layers = (
             []

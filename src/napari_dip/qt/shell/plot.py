@@ -34,16 +34,16 @@ class DockPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
         Labels of the horizontal and the vertical axis.
     legend : str
         Rich text above the plot, where it hides no curve; see `make_legend`.
-    tip : str
+    tooltip : str
         The tooltip.
     """
 
-    def __init__(self, name: str, labels: tuple[str, str], legend: str, tip: str = "") -> None:
+    def __init__(self, name: str, labels: tuple[str, str], legend: str, tooltip: str = "") -> None:
         super().__init__()
         self.labels, self.legend = labels, legend
         self._theme = ("#ffffff", "#000000")
         self.setAccessibleName(name)
-        self.setToolTip(tip)
+        self.setToolTip(tooltip)
         plot_item = self.getPlotItem()
         plot_item.setMenuEnabled(False)
         plot_item.hideButtons()

@@ -220,7 +220,7 @@ class RunBar(QWidget):
         self.bar.setFixedHeight(8)
         self.message_label = make_message_label()
         self.message_area = ScrollableLabel(self.message_label)
-        self._arrange()
+        self._build_layout()
         self.run_button.clicked.connect(self._on_run)
         self.pause_button.clicked.connect(self._on_pause)
         self.discard_button.clicked.connect(self.discard_pressed)
@@ -290,7 +290,7 @@ class RunBar(QWidget):
         """Show a text above the last message, until the next message."""
         self.message_area.show_text("\n".join(filter(None, [text, self._message])))
 
-    def forget_message(self) -> None:
+    def clear_message(self) -> None:
         """Remove the last message, unless it is about a waiting result."""
         if self.add_button.isHidden():
             self.show_message("")
@@ -309,7 +309,7 @@ class RunBar(QWidget):
     def _on_pause(self) -> None:
         (self.resume_pressed if self.state is JobState.PAUSED else self.pause_pressed).emit()
 
-    def _arrange(self) -> None:
+    def _build_layout(self) -> None:
         run, pause, discard = self.run_button, self.pause_button, self.discard_button
         buttons = ([run], [pause, discard]) if self._can_discard else ([run, pause], [discard])
         fill_grid(self, (*buttons, [self.bar], [self.message_area], [self.add_button]), spacing=4)
@@ -471,11 +471,11 @@ class JobPanel(QObject):
         if activity is not None:
             call_reporting_errors(activity.close, "The activity could not be closed")
 
-    def _on_progress(self, news: JobProgress) -> None:
+    def _on_progress(self, progress: JobProgress) -> None:
         activity = self._activity
-        self._dock.show_progress(news)
+        self._dock.show_progress(progress)
         if activity is not None:  # last, because napari processes other events here
-            activity.show(news.event.fraction)
+            activity.show(progress.event.fraction)
 
     def _on_refused(self, refusal: Refusal) -> None:
         show_error(remove_option_names(refusal.message))

@@ -123,7 +123,7 @@ class SuggestionMenu(QObject):
             self._show(error.reason)
             return
         self._call = start_call(
-            partial(self._suggest, task), self, self._show, doing="Listing", name=self._name
+            partial(self._suggest, task), self, self._show, activity="Listing", name=self._name
         )
 
     def _show(self, outcome: SuggestionOutcome) -> None:

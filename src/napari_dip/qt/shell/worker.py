@@ -145,7 +145,7 @@ class RunControl:
 
 def drain_work(
     work: Callable[[RunControl], Any],
-    doing: str,
+    activity: str,
     name: str,
     control: RunControl,
     queue: ProgressQueue,
@@ -158,7 +158,7 @@ def drain_work(
     work : callable
         Takes the control. Returns the outcome, or a generator that yields `JobProgress` and returns
         the outcome.
-    doing, name : str
+    activity, name : str
         The action and its object, for the log: "Saving", "cells".
     control : RunControl
         At DISCARD, the work is not begun.
@@ -188,7 +188,7 @@ def drain_work(
             log.error("The pixels could not be computed", exc_info=error)
         return error.reason
     except Exception as error:
-        return _convert_to_refusal(error, doing, name)
+        return _convert_to_refusal(error, activity, name)
     finally:
         on_finished()
 
@@ -198,7 +198,7 @@ class BackgroundCall(QObject):
 
     Parameters
     ----------
-    work, doing, name
+    work, activity, name
         As for `drain_work`.
     parent : QObject
         When it is deleted, the work is discarded.
@@ -218,7 +218,7 @@ class BackgroundCall(QObject):
         work: Callable[[RunControl], Any],
         parent: QObject,
         *,
-        doing: str,
+        activity: str,
         name: str,
         on_finished: Callable[[], object] = lambda: None,
     ) -> None:
@@ -228,7 +228,7 @@ class BackgroundCall(QObject):
         self._worker: GeneratorWorker[None, None, Any] | None = create_worker(
             drain_work,
             work,
-            doing,
+            activity,
             name,
             control,
             self._queue,
@@ -276,7 +276,7 @@ def start_call(
     parent: QObject,
     on_ended: Callable[[Any], object],
     *,
-    doing: str,
+    activity: str,
     name: str,
 ) -> BackgroundCall:
     """Start a call without progress in a background thread.
@@ -285,12 +285,12 @@ def start_call(
     ----------
     work : callable
         Returns the outcome.
-    parent, doing, name
+    parent, activity, name
         As for `BackgroundCall`.
     on_ended : callable
         Called in the GUI thread with the outcome or a refusal, unless the call was discarded.
     """
-    call = BackgroundCall(lambda _: work(), parent, doing=doing, name=name)
+    call = BackgroundCall(lambda _: work(), parent, activity=activity, name=name)
     call.ended.connect(on_ended)
     call.start()
     return call
@@ -307,9 +307,9 @@ def _end_all() -> None:
             pool.waitForDone(_MAX_EXIT_SECONDS * 1000)
 
 
-def _convert_to_refusal(error: Exception, doing: str, name: str) -> Refusal:
+def _convert_to_refusal(error: Exception, activity: str, name: str) -> Refusal:
     """Return a refusal for an unexpected error, and log its traceback."""
-    log.error("%s '%s' failed.", doing, name, exc_info=error)
+    log.error("%s '%s' failed.", activity, name, exc_info=error)
     if is_memory_error(error):
         return make_refusal("memory-out", name=name)
     return make_refusal("unexpected", why=describe_error(error))
@@ -329,31 +329,31 @@ def get_message(action: Callable[[], str]) -> str:
         return error.reason.message
 
 
-def call_reporting_errors(action: Callable[[], object], failing: str) -> str:
+def call_reporting_errors(action: Callable[[], object], failure_text: str) -> str:
     """Call a function, and return its error as a message.
 
     Returns
     -------
     str
-        Empty, or a sentence of `failing` and the error; the log has the traceback.
+        Empty, or a sentence of `failure_text` and the error; the log has the traceback.
     """
-    return get_value_or_error(action, failing)[1]
+    return get_value_or_error(action, failure_text)[1]
 
 
 def get_value_or_error(
-    action: Callable[[], ValueT], failing: str
+    action: Callable[[], ValueT], failure_text: str
 ) -> tuple[ValueT, str] | tuple[None, str]:
     """Return the value of a function and "", or None and its error as a message."""
     try:
         return action(), ""
     except Exception as error:
-        log_error(failing, error)
-        return None, f"{failing}: {describe_error(error)}."
+        log_error(failure_text, error)
+        return None, f"{failure_text}: {describe_error(error)}."
 
 
-def log_error(failing: str, error: Exception) -> None:
+def log_error(failure_text: str, error: Exception) -> None:
     """Log a traceback as text: a record with the error itself could keep the viewer alive."""
-    log.error("%s.\n%s", failing, "".join(traceback.format_exception(error)))
+    log.error("%s.\n%s", failure_text, "".join(traceback.format_exception(error)))
 
 
 def _log_warning(warning: tuple[Any, ...]) -> None:

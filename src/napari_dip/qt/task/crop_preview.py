@@ -210,7 +210,7 @@ class CropPreviewSection(CollapsibleSection):
         self.message_label = make_message_label()
         self.message_label.setText(_CROP_PREVIEW_HINT)
         self.cost_label = make_message_label()
-        self._arrange(page)
+        self._build_layout(page)
         self.try_button.clicked.connect(self.request_preview)
         self.compare_button.clicked.connect(self.compare)
         self.apply_button.clicked.connect(self.apply)
@@ -360,7 +360,7 @@ class CropPreviewSection(CollapsibleSection):
         self.message_label.setText(text)
         self.fit_page_height()
 
-    def _arrange(self, page: QWidget) -> None:
+    def _build_layout(self, page: QWidget) -> None:
         region, preview = QFormLayout(), QFormLayout()
         region.addRow("Region", self.regions)
         preview.addRow("Preview", self.previews)

@@ -90,8 +90,8 @@ class TaskDock(QWidget):
         plots = (self.curve, self.noise.plot, self.view.profile.plot)
         self._panel = JobPanel(self, viewer, self.run_bar, plots, nothing_message=NO_IMAGE_MESSAGE)
         self.jobs = self._panel.jobs
-        self._arrange()
-        self._listen()
+        self._build_layout()
+        self._connect_signals()
         self.inputs.update_image()
         self.run_bar.show_message(self.repeat.restore_last_settings())
         self.form.widgets["preset"].value = (
@@ -159,11 +159,11 @@ class TaskDock(QWidget):
         self.inputs.disconnect_viewer()
         for section in (self.noise, self.repeat, self.crop_preview, self.recovery, self.view):
             section.shut_down()
-        self.history.forget()
+        self.history.clear_contents()
 
     def begin_job(self, request: JobRequest) -> None:
         """Empty the widgets for a run that begins, and show its plan."""
-        self.view.comparison.forget()
+        self.view.comparison.end_comparison()
         self.history.begin(request)
         self._remarks = []
         self.curve.restart()
@@ -174,8 +174,8 @@ class TaskDock(QWidget):
     def show_progress(self, progress: JobProgress) -> None:
         """Show the preview, the time left and the curves."""
         event = progress.event
-        failing = "The preview cannot be shown, but the run goes on"
-        error_message = call_reporting_errors(lambda: self.history.show_event(event), failing)
+        failure_text = "The preview cannot be shown, but the run goes on"
+        error_message = call_reporting_errors(lambda: self.history.show_event(event), failure_text)
         self._remarks += filter(None, [error_message])
         self.run_bar.show_event(event, self._remarks)
         self.curve.extend(progress.points, event.best_iteration)
@@ -183,7 +183,7 @@ class TaskDock(QWidget):
     def accept_outcome(self, request: JobRequest, outcome: Restoration) -> str:
         """Make the result a layer and return a message for the user."""
         assert request.target is not None  # the result of a task is a layer
-        self.history.note(outcome)
+        self.history.add_report(outcome)
         pending = PendingResult(target=request.target, result=outcome, preview=self.history.preview)
         message = self._results.add(pending, self._remarks)
         self.run_bar.add_button.setVisible(self._results.has_waiting)
@@ -219,15 +219,15 @@ class TaskDock(QWidget):
         self.run_bar.show_message(self._results.add_waiting())
         self.run_bar.add_button.setVisible(self._results.has_waiting)
 
-    def _listen(self) -> None:
+    def _connect_signals(self) -> None:
         self.run_bar.run_pressed.connect(self.start)
         self.run_bar.add_pressed.connect(self._on_add)
         self.form.changed.connect(self.show_plan)
         self.inputs.changed.connect(self.show_plan)
-        self.inputs.message_outdated.connect(self.run_bar.forget_message)
+        self.inputs.message_outdated.connect(self.run_bar.clear_message)
         self.inputs.follow_jobs(self.jobs)
         self.jobs.ended.connect(self._on_ended)
-        self.jobs.discarded.connect(self.history.forget)
+        self.jobs.discarded.connect(self.history.clear_contents)
         self.crop_preview.run_requested.connect(self.jobs.start)
         self.recovery.run_requested.connect(self.jobs.start)
         self.crop_preview.applied.connect(self.start)
@@ -236,7 +236,7 @@ class TaskDock(QWidget):
         self.history.moved.connect(self.curve.mark)
         self.view.comparison.slider.valueChanged.connect(self.history.move_to_end)
 
-    def _arrange(self) -> None:
+    def _build_layout(self) -> None:
         self.noise.setVisible(has_noise(self.form))
         self.maps.setVisible(
             any(task_input.is_detector_map for task_input in TASKS[self.task].spec.inputs)

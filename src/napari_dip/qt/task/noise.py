@@ -303,7 +303,7 @@ class NoiseSection(CollapsibleSection):
             partial(_measure_layer_noise, header, get_full_resolution(layer)),
             self,
             self._on_measured,
-            doing="Measuring the noise of",
+            activity="Measuring the noise of",
             name=header.name,
         )
 

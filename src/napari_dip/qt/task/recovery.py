@@ -120,7 +120,7 @@ class InterruptedRunPanel(QWidget):
             partial(read_run_inputs, run, pixels),
             self,
             partial(self._on_read, run, pixels),
-            doing="Reading",
+            activity="Reading",
             name=run.manifest["label"],
         )
         self.setEnabled(False)

@@ -170,10 +170,14 @@ class RepeatButtons(QWidget):
             "Copy what to write about this result in a paper: version, settings, what was "
             "measured, and the references for what was used.",
         )
-        self._arrange()
+        self._build_layout()
         self.again_button.clicked.connect(self.set_up_again)
-        self.python_button.clicked.connect(partial(self._copy, write_python_script, "The script"))
-        self.command_button.clicked.connect(partial(self._copy, format_command_line, "The command"))
+        self.python_button.clicked.connect(
+            partial(self._copy_script, write_python_script, "The script")
+        )
+        self.command_button.clicked.connect(
+            partial(self._copy_script, format_command_line, "The command")
+        )
         self.methods_button.clicked.connect(self.copy_methods)
         self._connections.follow_layers(self.refresh, viewer)
         self._connections.connect(self.refresh, viewer.layers.selection.events.active)
@@ -227,7 +231,7 @@ class RepeatButtons(QWidget):
         """Copy the methods text to the clipboard."""
         _, provenance = self._read_chosen_result()
         if provenance is not None:
-            self._to_clipboard(write_methods_section(provenance["report"]), "The methods text")
+            self._copy_to_clipboard(write_methods_section(provenance["report"]), "The methods text")
 
     def _read_chosen_result(self) -> tuple[Image | None, Mapping[str, Any] | None]:
         """Return layer and provenance of the chosen result, each None without one."""
@@ -245,14 +249,14 @@ class RepeatButtons(QWidget):
             self._save_call.discard()
         self._connections.end()
 
-    def _copy(self, write: Callable[[Repetition], str], what: str) -> None:
+    def _copy_script(self, write: Callable[[Repetition], str], description: str) -> None:
         """Copy a script or command for the result; layers without a file are saved first."""
         layer, provenance = self._read_chosen_result()
         if layer is None or provenance is None or self._save_call is not None:
             return
         unsaved = find_unsaved_inputs(provenance)
         if not unsaved:
-            self._to_clipboard(write(build_repetition(provenance, {})), what)
+            self._copy_to_clipboard(write(build_repetition(provenance, {})), description)
             return
         try:
             layers = tuple(
@@ -266,15 +270,15 @@ class RepeatButtons(QWidget):
             return
         self.message_emitted.emit("Saving what the script needs")
         save = partial(save_layers, layers, Path(folder))
-        self._save_call = BackgroundCall(save, self, doing="Saving", name=layers[0].layer)
-        self._save_call.ended.connect(partial(self._on_saved, layer, write, what))
+        self._save_call = BackgroundCall(save, self, activity="Saving", name=layers[0].layer)
+        self._save_call.ended.connect(partial(self._on_saved, layer, write, description))
         self._save_call.start()
 
     def _on_saved(
         self,
         layer: Image,
         write: Callable[[Repetition], str],
-        what: str,
+        description: str,
         outcome: dict[str, str] | Refusal,
     ) -> None:
         self._save_call = None
@@ -289,8 +293,8 @@ class RepeatButtons(QWidget):
             recorded[name] = {**recorded[name], "path": path}
         layer.metadata[METADATA_KEY] = {**provenance, "inputs": recorded}
         files = " and ".join(f"'{Path(path).name}'" for path in outcome.values())
-        self._to_clipboard(
-            write(build_repetition(provenance, outcome)), what, f" {files} lies beside it."
+        self._copy_to_clipboard(
+            write(build_repetition(provenance, outcome)), description, f" {files} lies beside it."
         )
 
     def _find_unsaved_layer(
@@ -323,11 +327,11 @@ class RepeatButtons(QWidget):
             fingerprint=fingerprint,
         )
 
-    def _to_clipboard(self, text: str, what: str, more: str = "") -> None:
+    def _copy_to_clipboard(self, text: str, description: str, hint: str = "") -> None:
         copy_text(text)
-        self.message_emitted.emit(f"{what} was copied; paste it where you want it.{more}")
+        self.message_emitted.emit(f"{description} was copied; paste it where you want it.{hint}")
 
-    def _arrange(self) -> None:
+    def _build_layout(self) -> None:
         form = make_form()
         form.addRow("Result", self.combo)
         copy_buttons = [self.python_button, self.command_button]
@@ -384,7 +388,9 @@ class SavedRecipesWidget(QWidget):
         """Update the list; a typed name stays."""
         name = self.combo.currentText()
         with QSignalBlocker(self.combo):
-            fill_combo(self.combo, [DEFAULT_SETTINGS_LABEL, *self._saved_settings.names()], name)
+            fill_combo(
+                self.combo, [DEFAULT_SETTINGS_LABEL, *self._saved_settings.list_names()], name
+            )
             self.combo.setEditText(name)
         self._on_text()
 
@@ -426,12 +432,12 @@ class SavedRecipesWidget(QWidget):
         self.refresh()
         self.message_emitted.emit(message)
 
-    def _is_default(self, name: str, how: Qt.MatchFlag = Qt.MatchFlag.MatchExactly) -> bool:
+    def _is_default(self, name: str, match_flag: Qt.MatchFlag = Qt.MatchFlag.MatchExactly) -> bool:
         """Whether a name is that of the default settings; MatchFixedString ignores case."""
-        return bool(self.combo.findText(name, how) == 0)
+        return bool(self.combo.findText(name, match_flag) == 0)
 
     def _on_text(self, _: str = "") -> None:
-        name, saved_names = self.name, self._saved_settings.names()
+        name, saved_names = self.name, self._saved_settings.list_names()
         is_default = self._is_default(name)
         self.load_button.setEnabled(is_default or name in saved_names)
         self.save_button.setEnabled(bool(name) and not is_default and name not in saved_names)
@@ -530,7 +536,7 @@ class RepeatSection(CollapsibleSection):
 
     def restore_last_settings(self) -> str:
         """Set the form as it was for the last run; return a message or ""."""
-        last_recipe = self._saved_settings.remembered()
+        last_recipe = self._saved_settings.load_last()
         if last_recipe is None or last_recipe == make_recipe(self._form.task):
             return ""
         self._form.show(last_recipe)
@@ -539,7 +545,7 @@ class RepeatSection(CollapsibleSection):
     def remember(self, recipe: Recipe) -> None:
         """Save the settings of a run that begins; errors are ignored, so that the run starts."""
         with suppress(DipError):
-            self._saved_settings.remember(recipe)
+            self._saved_settings.save_last(recipe)
 
     def set_busy(self, busy: bool) -> None:
         """Disable what changes the settings during a run."""

@@ -221,13 +221,13 @@ def collect_layer_pixels(viewer: Viewer, inputs: Mapping[str, Mapping[str, Any]]
     return pixels
 
 
-def recreate_layer(viewer: Viewer, noted: Mapping[str, Any], pixels: Any) -> str:
+def recreate_layer(viewer: Viewer, recorded_layer: Mapping[str, Any], pixels: Any) -> str:
     """Add a recorded layer again, without position and colours if napari rejects these.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-    noted : mapping
+    recorded_layer : mapping
         The record of the layer.
     pixels : ndarray
 
@@ -236,16 +236,18 @@ def recreate_layer(viewer: Viewer, noted: Mapping[str, Any], pixels: Any) -> str
     str
         The name of the layer, which differs from the recorded one if that is in use.
     """
-    attributes = {**noted["look"], "name": noted["layer"]}
+    attributes = {**recorded_layer["look"], "name": recorded_layer["layer"]}
     with preserve_view(viewer):
-        if noted["kind"] == "labels":
+        if recorded_layer["kind"] == "labels":
             labels = np.asarray(pixels)
             labels = labels.astype(np.uint8) if labels.dtype == bool else labels
             return str(viewer.add_labels(labels, **attributes).name)
         try:
             layer = viewer.add_image(pixels, **attributes)
         except (TypeError, ValueError, KeyError):  # attributes of another version of napari
-            layer = viewer.add_image(pixels, name=noted["layer"], rgb=bool(attributes.get("rgb")))
+            layer = viewer.add_image(
+                pixels, name=recorded_layer["layer"], rgb=bool(attributes.get("rgb"))
+            )
     return str(layer.name)
 
 

@@ -476,14 +476,14 @@ class ComparisonSlider(QWidget):
 
     def show_pair(self, below: Image, above: Image) -> None:
         """Begin the comparison of an input with its result."""
-        self.forget()
+        self.end_comparison()
         self._pair = _LayerPair(self._viewer, below, above)
         self._initial_opacities = below.opacity, above.opacity
         with QSignalBlocker(self.slider):
             self.slider.setValue(100)
         self.setVisible(True)
 
-    def forget(self) -> None:
+    def end_comparison(self) -> None:
         """End the comparison and restore both opacities."""
         if self._applied_opacities is not None:
             opacities = zip(self._initial_opacities, self._applied_opacities, strict=True)
@@ -496,12 +496,12 @@ class ComparisonSlider(QWidget):
 
     def disconnect_viewer(self) -> None:
         """Disconnect from the viewer, which outlives this widget."""
-        self.forget()
+        self.end_comparison()
         self._viewer.layers.events.removed.disconnect(self._on_removed)
 
     def _on_removed(self, _: object = None) -> None:
         if not self.isHidden() and None in self._pair.get():
-            self.forget()
+            self.end_comparison()
 
     def _on_move(self, value: int) -> None:
         source_layer, result_layer = self._pair.get()

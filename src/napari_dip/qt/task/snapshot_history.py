@@ -248,7 +248,7 @@ class HistorySlider(QWidget):
         self.keep_button = make_button(
             "Use this iteration", "Add the image in view as a layer of its own"
         )
-        self._arrange()
+        self._build_layout()
         self.slider.valueChanged.connect(self._on_move)
         self.keep_button.clicked.connect(self.keep)
 
@@ -269,7 +269,7 @@ class HistorySlider(QWidget):
 
     def begin(self, request: JobRequest) -> None:
         """Drop the snapshots of the last run and follow a new one."""
-        self.forget()
+        self.clear_contents()
         assert request.target is not None  # the result of a task is a layer
         self._target, self._is_running = request.target, True
         self._snapshot_layers = SnapshotLayers(request, request.target)
@@ -288,7 +288,7 @@ class HistorySlider(QWidget):
         if self._preview is not None and self.is_live:
             self._preview.show(event.preview)
 
-    def note(self, result: Restoration) -> None:
+    def add_report(self, result: Restoration) -> None:
         """Add the report of the finished run to the kept snapshots."""
         if self._snapshot_layers is not None:
             self._snapshot_layers.end(result)
@@ -305,7 +305,7 @@ class HistorySlider(QWidget):
         self._update_slider()
         self._remove_preview()
 
-    def forget(self) -> None:
+    def clear_contents(self) -> None:
         """Drop all snapshots and remove the preview."""
         self.snapshot_buffer = SnapshotBuffer()
         self._is_running, self._target, self._selected = False, None, None
@@ -387,7 +387,7 @@ class HistorySlider(QWidget):
         memory = f"{format_bytes(buffer.bytes)} of at most {format_bytes(buffer.max_bytes)}"
         self.message_label.setText(entry or f"{images} in {memory}")
 
-    def _arrange(self) -> None:
+    def _build_layout(self) -> None:
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setVerticalSpacing(2)

@@ -108,14 +108,14 @@ def restore_file(
     return record_failure(job, plan, hashes, state, refusal, log)
 
 
-def _set_aside(result: Path) -> Path | None:
+def _rename_modified_result(result: Path) -> Path | None:
     """Rename an earlier result that was modified since, and return its new path."""
     if not os.path.lexists(result) or _is_unmodified_result(result):
         return None
-    aside = choose_free_name(result, "changed")
+    renamed_path = choose_free_name(result, "changed")
     with suppress(OSError):  # if it cannot be renamed, the run does not replace it either
-        os.rename(result, aside)
-        return aside
+        os.rename(result, renamed_path)
+        return renamed_path
     return None
 
 
@@ -140,7 +140,7 @@ def _restore_and_save(
     folders = _resolve_folders(paths)
     outputs = paths.list_outputs(plan.recipe.task)
     # files that appear during the run are not replaced
-    replaceable = {path for path in outputs if os.path.lexists(path)}
+    replaceable_paths = {path for path in outputs if os.path.lexists(path)}
     hashes.update(hash_inputs(job.inputs, partial(check_interrupt, control)))
     data = open_plan_inputs(plan, stamps)
     recorder = ControlRecorder(control)
@@ -149,17 +149,20 @@ def _restore_and_save(
     if recorder.is_ended or result is None:
         return FileOutcome(source=job.source, state="waiting", refusal=store.failure)
     yield Event(message="Saving the result", progress=FINISHED)
-    if paths.result in replaceable and (aside := _set_aside(paths.result)) is not None:
-        message = f"A changed result is kept as '{make_printable(aside.name)}'"
+    if (
+        paths.result in replaceable_paths
+        and (renamed_path := _rename_modified_result(paths.result)) is not None
+    ):
+        message = f"A changed result is kept as '{make_printable(renamed_path.name)}'"
         yield Event(message=message, progress=FINISHED)
     try:
         if _resolve_folders(paths) != folders:
             raise FailedError("output-moved", path=paths.result.parent)
-        may_replace = paths.result in replaceable and _is_unmodified_result(paths.result)
+        may_replace = paths.result in replaceable_paths and _is_unmodified_result(paths.result)
         save_image(paths.result, result.image, plan.source, plan.result_scale, result, may_replace)
     except Exception as failure:  # a full disk must not cost the result of a long run
         raise rescue_result(failure, paths.result, plan, result) from failure
-    _save_extra_outputs(job, plan, data["image"], result, replaceable)
+    _save_extra_outputs(job, plan, data["image"], result, replaceable_paths)
     record = write_file_record(
         paths, plan.source, plan.recipe, hashes, report=result.report, results=outputs
     )
@@ -178,23 +181,25 @@ def _save_extra_outputs(
     plan: Plan,
     image: AnyArray | MemoryMappedImage,
     result: Restoration,
-    replaceable: Set[Path],
+    replaceable_paths: Set[Path],
 ) -> None:
     """Write what a task has learned, and a drawing of input and result."""
     source = plan.source
     for name in plan.recipe.task.spec.extra_outputs:
         path, learned_plane = job.paths.get_learned_path(name), result.learned[name]
         spec = make_plane_spec(source, learned_plane.shape)
-        save_image(path, learned_plane, spec, spec.scale, result, path in replaceable)
+        save_image(path, learned_plane, spec, spec.scale, result, path in replaceable_paths)
     images = (
-        item.make_memmap() if isinstance(item, MemoryMappedImage) else item
-        for item in (image, result.image)
+        pixels.make_memmap() if isinstance(pixels, MemoryMappedImage) else pixels
+        for pixels in (image, result.image)
     )
-    left, right = (
-        subsample_plane(select_middle_plane(whole, source.axes), _MAX_DRAWN_SIDE)
-        for whole in images
+    input_plane, result_plane = (
+        subsample_plane(select_middle_plane(image, source.axes), _MAX_DRAWN_SIDE)
+        for image in images
     )
-    overview = plot_overview(left, right, result.report["validation_loss"], result.best_iteration)
+    overview = plot_overview(
+        input_plane, result_plane, result.report["validation_loss"], result.best_iteration
+    )
     write_bytes(job.paths.overview, overview, overwrite=True)
 
 

@@ -1,4 +1,4 @@
-"""Define the parts of a batch: jobs, paths of results, the plan, outcomes and events."""
+"""Define the values of a batch: jobs, paths of results, the plan, outcomes and events."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class FileOutcome:
 
 
 class ControlRecorder:
-    """Pass on the answers of a control and remember whether one ended the run."""
+    """Pass on the requests of a control, and remember whether one ended the run."""
 
     def __init__(self, control: PollControl) -> None:
         self.is_ended = False
@@ -76,9 +76,9 @@ class ControlRecorder:
 
     def __call__(self) -> Control:
         """Poll the control."""
-        answer = self._control()
-        self.is_ended = self.is_ended or answer in ENDING_CONTROLS
-        return answer
+        request = self._control()
+        self.is_ended = self.is_ended or request in ENDING_CONTROLS
+        return request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

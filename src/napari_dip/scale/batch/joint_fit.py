@@ -72,7 +72,7 @@ class _TrainingCrop:
 def fit_joint_network(
     joint_plan: JointTrainingPlan,
     network_path: Path,
-    unfinished: Path,
+    checkpoint_path: Path,
     control: PollControl,
     *,
     resume: bool,
@@ -82,7 +82,7 @@ def fit_joint_network(
     Parameters
     ----------
     joint_plan : JointTrainingPlan
-    network_path, unfinished : Path
+    network_path, checkpoint_path : Path
         Paths of the network file, and of the checkpoint during the fit.
     control : callable
         Polled at every iteration; once it returns keep or discard, the fit leaves a checkpoint.
@@ -109,7 +109,7 @@ def fit_joint_network(
     load_torch()
     threads = choose_thread_count(joint_plan.cores, prod(joint_plan.training_regions[0].size))
     recorder = ControlRecorder(control)
-    store = CheckpointStore(unfinished, resume=resume, restarts=True)
+    store = CheckpointStore(checkpoint_path, resume=resume, restarts=True)
     steps = _fit_networks(joint_plan, threads, network_path, store, recorder)
     try:
         return (yield from run_in_default_state(steps, threads))
@@ -142,8 +142,8 @@ def _calibrate_files(
             continue
         crop = _crop_to_training_region(image, training_region)
         crops.append(_TrainingCrop(image=crop, training_region=training_region, sha256=sha256))
-    kinds = Counter(crop.network_requirements for crop in crops)
-    most_common = kinds.most_common(1)[0][0] if kinds else ()
+    requirement_counts = Counter(crop.network_requirements for crop in crops)
+    most_common = requirement_counts.most_common(1)[0][0] if requirement_counts else ()
     similar = [crop for crop in crops if crop.network_requirements == most_common]
     if len(similar) < MIN_SIMILAR_FILES:
         facts = {"count": len(similar), "total": len(joint_plan.training_regions)}
@@ -194,7 +194,7 @@ def _fit_networks(
     monitor = RunMonitor(plan, recorder, None)
     merger = ResultMerger(image)
     store.open_image(image)
-    resume, results = store.read(merger), ResultStore(store.folder)
+    checkpoint, results = store.read(merger), ResultStore(store.folder)
     merger.outcomes[:] = [
         outcome for outcome in merger.outcomes if results.load_weights(outcome.joint_network_name)
     ]
@@ -206,8 +206,8 @@ def _fit_networks(
         save_network=results.save_weights,
         is_network_required=True,
     )
-    final_control = yield from executor.run(plan.units, resume)
-    if final_control is not Control.GO or recorder.is_ended:
+    request = yield from executor.run(plan.units, checkpoint)
+    if request is not Control.GO or recorder.is_ended:
         store.write_if_possible()
         return False
     names = [outcome.joint_network_name for outcome in merger.outcomes if outcome.role == JOINT]

@@ -75,14 +75,18 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
         Evenly spaced files among those with the most common channels and network widths. The crop
         of a large file lies at a different position in each.
     """
-    kinds = [(_get_channel_groups(plan), plan.fit_config.widths) for plan in plans]
-    largest = [kind for kind, _ in Counter(kinds).most_common(1)]
-    eligible = [plan for plan, kind in zip(plans, kinds, strict=True) if kind in largest]
+    requirements = [(_get_channel_groups(plan), plan.fit_config.widths) for plan in plans]
+    most_common = [requirement for requirement, _ in Counter(requirements).most_common(1)]
+    eligible = [
+        plan
+        for plan, requirement in zip(plans, requirements, strict=True)
+        if requirement in most_common
+    ]
     if len(eligible) < MIN_JOINT_TRAINING_FILES:
         return make_refusal("series-few", least=MIN_JOINT_TRAINING_FILES, count=len(eligible))
-    sides = zip(*(plan_of_file.source.grid for plan_of_file in eligible), strict=True)
+    sides = zip(*(file_plan.source.grid for file_plan in eligible), strict=True)
     size = tuple(min(MAX_TRAINING_REGION_SIDE, *lengths) // 2 * 2 for lengths in sides)
-    chosen, training_regions = [], []
+    training_plans, training_regions = [], []
     # choose files and crop positions; even numbers, for half-resolution fits
     for index, candidate in enumerate(
         choose_training_regions(len(eligible), (2 * MAX_TRAINING_REGION_SIDE,) * 2, 0, size)
@@ -94,9 +98,9 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
         spread = [2 * MAX_TRAINING_REGION_SIDE - crop_side for crop_side in size]
         positions = zip(margins, candidate.origin, spread, strict=True)
         origin = tuple(side * offset // span // 2 * 2 for side, offset, span in positions)
-        chosen.append(eligible[candidate.item])
+        training_plans.append(eligible[candidate.item])
         training_regions.append(TrainingRegion(index, origin, size))
-    first = chosen[0]
+    first = training_plans[0]
     units = list_training_units(first, tuple(training_regions))
     threads = choose_thread_count(cores, prod(size))
     costs = estimate_costs(
@@ -109,7 +113,10 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
         uses_bfloat16=first.has_bfloat16,
     )
     return JointTrainingPlan(
-        plans=tuple(chosen), training_regions=tuple(training_regions), cores=cores, costs=costs
+        plans=tuple(training_plans),
+        training_regions=tuple(training_regions),
+        cores=cores,
+        costs=costs,
     )
 
 
@@ -134,22 +141,22 @@ class BatchNetwork:
     needs_training: bool = False
     notes: tuple[Note, ...] = ()
 
-    def check_place(self, earlier: Mapping[str, str]) -> None:
+    def check_output_path(self, earlier_files: Mapping[str, str]) -> None:
         """Refuse to fit a network whose file would replace one that is not this batch's."""
         if not self.needs_training or self.network is None:
             return
         network_path = Path(self.network.path)
         if network_path.is_symlink():
             raise RefusedError("output-linked", path=network_path)
-        if not earlier and os.path.lexists(network_path):
+        if not earlier_files and os.path.lexists(network_path):
             raise RefusedError("batch-exists", path=network_path)
 
 
 def choose_batch_network(
     folder: Path,
-    named: str | os.PathLike[str] | None,
+    network_file: str | os.PathLike[str] | None,
     requested: bool,
-    begun: BatchManifestFields | None,
+    earlier_manifest: BatchManifestFields | None,
 ) -> BatchNetwork:
     """Choose the network that the files of a batch share, if any.
 
@@ -157,11 +164,11 @@ def choose_batch_network(
     ----------
     folder : Path
         Folder of the results.
-    named : path or None
+    network_file : path or None
         Path of a network that was fitted before.
     requested : bool
         Whether the user asked for joint training.
-    begun : BatchManifestFields or None
+    earlier_manifest : BatchManifestFields or None
         Manifest of the batch if it is resumed.
 
     Raises
@@ -170,24 +177,24 @@ def choose_batch_network(
         If both are requested, if the batch began without joint training, or if the network is
         unusable.
     """
-    if requested and named is not None:
+    if requested and network_file is not None:
         raise RefusedError("series-twice")
-    if named is not None:
-        return BatchNetwork(network=read_network(named))
-    was_joint = begun is not None and begun.joint_training
-    if requested and begun is not None and not was_joint:
+    if network_file is not None:
+        return BatchNetwork(network=read_network(network_file))
+    was_joint = earlier_manifest is not None and earlier_manifest.joint_training
+    if requested and earlier_manifest is not None and not was_joint:
         raise RefusedError("series-late", folder=folder)
     if not requested and not was_joint:
         return BatchNetwork()
     network_path, notes = folder / NETWORK_FILE, () if requested else (make_note("series-resumed"),)
-    if begun is not None and network_path.is_file():
+    if earlier_manifest is not None and network_path.is_file():
         return BatchNetwork(network=read_network(network_path), notes=notes)
     network = JointNetwork(path=os.fspath(network_path))
     return BatchNetwork(network=network, needs_training=True, notes=notes)
 
 
 def plan_joint_training(
-    jobs: tuple[Job, ...], series: BatchNetwork, cores: int
+    jobs: tuple[Job, ...], batch_network: BatchNetwork, cores: int
 ) -> tuple[tuple[Job, ...], JointTrainingPlan | None]:
     """Plan the joint training, and refuse the files that the network cannot be applied to.
 
@@ -197,18 +204,18 @@ def plan_joint_training(
         If too few files are eligible.
     """
     eligible = [job.plan for job in jobs if not isinstance(job.plan, Refusal) and job.plan.network]
-    if not series.needs_training or all(isinstance(job.plan, Refusal) for job in jobs):
+    if not batch_network.needs_training or all(isinstance(job.plan, Refusal) for job in jobs):
         return jobs, None
     joint_plan = raise_if_refused(choose_training_files(eligible, cores))
     network_groups = _get_channel_groups(joint_plan.plans[0])
 
-    def checked(job: Job) -> Job:
+    def refuse_unsuited(job: Job) -> Job:
         if isinstance(job.plan, Refusal) or job.plan.network is None:
             return job
         refusal = check_channels(job.plan.task_plan, job.plan.source, network_groups)
         return job if refusal is None else replace(job, plan=refusal)
 
-    return tuple(map(checked, jobs)), joint_plan
+    return tuple(map(refuse_unsuited, jobs)), joint_plan
 
 
 def fit_batch_network(
@@ -292,27 +299,33 @@ def plan_batch(
     check_unlocked(folder / MANIFEST_FILE)
     sources, notes = expand_input_paths(input_paths, folder)
     manifest = read_batch_manifest(folder, loaded_recipe) if resume else None
-    begun = manifest if manifest is not None and manifest.files else None
-    earlier = begun.files if begun is not None else {}
+    earlier_manifest = manifest if manifest is not None and manifest.files else None
+    earlier_files = earlier_manifest.files if earlier_manifest is not None else {}
     machine = machine or detect_machine()
-    cores = threads or (begun and begun.cores) or machine.cores // process_count
+    cores = (
+        threads or (earlier_manifest and earlier_manifest.cores) or machine.cores // process_count
+    )
     machine = replace(machine, cores=max(1, min(cores, machine.cores)))
     network_file = (extra_paths or {}).get(NETWORK_FILE_INPUT)
-    series = choose_batch_network(folder, network_file, joint_training, begun)
+    batch_network = choose_batch_network(folder, network_file, joint_training, earlier_manifest)
     jobs = tuple(
         Job(
             source=source,
-            plan=plan_file(loaded_recipe, source, axes, extra_headers, machine, series.network),
+            plan=plan_file(
+                loaded_recipe, source, axes, extra_headers, machine, batch_network.network
+            ),
             paths=make_result_paths(folder, make_result_name(source)),
         )
         for source in sources
     )
-    jobs, joint_plan = plan_joint_training(jobs, series, machine.cores)
+    jobs, joint_plan = plan_joint_training(jobs, batch_network, machine.cores)
     restorable = [job for job in jobs if not isinstance(job.plan, Refusal)]
-    _check_no_overwrite(folder, loaded_recipe.task, restorable, extra_headers, earlier, resume)
-    series.check_place(earlier)
+    _check_no_overwrite(
+        folder, loaded_recipe.task, restorable, extra_headers, earlier_files, resume
+    )
+    batch_network.check_output_path(earlier_files)
     files = {
-        **earlier,
+        **earlier_files,
         **{job.paths.result.name: make_relative_path(job.source, folder) for job in restorable},
     }
     plan = BatchPlan(
@@ -323,8 +336,8 @@ def plan_batch(
         files=files,
         machine=machine,
         axes=axes,
-        notes=(*notes, *series.notes),
-        network=series.network,
+        notes=(*notes, *batch_network.notes),
+        network=batch_network.network,
         joint_training=joint_plan,
     )
     check_folder(
@@ -345,9 +358,9 @@ def _list_inputs(inputs: object) -> list[str | os.PathLike[str]]:
     return paths
 
 
-def _make_path_refusal(what: str, result: object) -> Refusal:
-    kind = "None" if result is None else f"something of type {type(result).__name__}"
-    return make_refusal("batch-paths", what=what, found=kind)
+def _make_path_refusal(label: str, value: object) -> Refusal:
+    kind = "None" if value is None else f"something of type {type(value).__name__}"
+    return make_refusal("batch-paths", what=label, found=kind)
 
 
 def _read_extra_headers(
@@ -408,7 +421,7 @@ def _check_no_overwrite(
     task: Task,
     jobs: list[Job],
     extra_headers: Headers,
-    earlier: Mapping[str, str],
+    earlier_files: Mapping[str, str],
     resume: bool,
 ) -> None:
     """Refuse to start if a file would be overwritten that is no result of this batch.
@@ -422,14 +435,14 @@ def _check_no_overwrite(
     inputs = {_identify_file(job.source) for job in jobs}
     inputs |= {_identify_file(Path(spec.path)) for spec in extra_headers.values() if spec.path}
     new_paths = (
-        [] if earlier else [folder / name for name in (MANIFEST_FILE, TABLE_FILE, PAGE_FILE)]
+        [] if earlier_files else [folder / name for name in (MANIFEST_FILE, TABLE_FILE, PAGE_FILE)]
     )
     for job in jobs:
         if job.paths.result.exists() and _identify_file(job.paths.result) in inputs:
             raise RefusedError("output-is-input", path=job.paths.result)
-        if job.paths.result.name not in earlier:
+        if job.paths.result.name not in earlier_files:
             new_paths += [*job.paths.list_outputs(task), job.paths.record, job.paths.overview]
-        elif not _is_own_result(job, folder, earlier):
+        elif not _is_own_result(job, folder, earlier_files):
             new_paths.append(job.paths.result)
     for path in new_paths:
         if os.path.lexists(path):
@@ -437,11 +450,11 @@ def _check_no_overwrite(
             raise RefusedError(code, path=path)
 
 
-def _is_own_result(job: Job, folder: Path, earlier: Mapping[str, str]) -> bool:
+def _is_own_result(job: Job, folder: Path, earlier_files: Mapping[str, str]) -> bool:
     """Return whether an existing result comes from this job's file, which may have moved since."""
     if isinstance(job.plan, Refusal):
         return False
-    if earlier[job.paths.result.name] == make_relative_path(job.source, folder):
+    if earlier_files[job.paths.result.name] == make_relative_path(job.source, folder):
         return True
     record = read_file_record(job.paths, job.plan.source, job.plan.recipe)
     return record is not None and has_same_inputs(record, job.inputs)

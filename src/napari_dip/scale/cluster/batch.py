@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from napari_dip.scale.cluster.pool import DaskWorkerPool
     from napari_dip.scale.cluster.worker import WorkerMessage
 
-#: Maximum number of sends of a unit that the scheduler gave up before any worker started it.
+#: Maximum number of sends of a task that the scheduler gave up before any worker started it.
 MAX_TASK_RETRIES = 5
 #: Maximum number of messages per second that the scheduler relays from all workers together.
 MAX_MESSAGES_PER_SECOND = 50
@@ -106,7 +106,7 @@ class _ShardedFile:
 
 
 class BatchDispatcher:
-    """Track and dispatch the units of a batch.
+    """Track and dispatch the tasks of a batch.
 
     Parameters
     ----------
@@ -119,9 +119,9 @@ class BatchDispatcher:
     session : str
         Identifier of this call.
     remaining : deque of WorkerTask
-        Units to be sent.
+        Tasks to be sent.
     running : dict of str to WorkerTask
-        Units that were sent, by name.
+        Tasks that were sent, by name.
     outcomes : dict of int to FileOutcome
         Outcomes by the number of the file.
     """
@@ -135,7 +135,7 @@ class BatchDispatcher:
         self._plan = plan
         self._pool = pool
         self._send_counts: Counter[str] = Counter()
-        self._begun_tasks: set[str] = set()
+        self._started_tasks: set[str] = set()
         self._sharded_files: dict[int, _ShardedFile] = {}
         self._control = Control.GO
         self._last_broadcast = float("-inf")
@@ -162,72 +162,76 @@ class BatchDispatcher:
         return self._control
 
     def send_tasks(self) -> None:
-        """Send units while workers are free, in the order of the files."""
+        """Send tasks while workers are free, in the order of the files."""
         count = self._pool.worker_count
         while self.remaining and len(self.running) < count + self._pool.max_queued:
-            unit = self.remaining.popleft()
-            if self._needs_sharding(unit, count):
-                self._queue_first_shards(unit.number)
+            worker_task = self.remaining.popleft()
+            if self._needs_sharding(worker_task, count):
+                self._queue_first_shards(worker_task.number)
             else:
-                self._send_task(unit, count)
+                self._send_task(worker_task, count)
 
     def withdraw(self) -> None:
-        """Clear the queue and cancel the units that no worker has started."""
+        """Clear the queue and cancel the tasks that no worker has started."""
         self.remaining.clear()
-        for name in self.running.keys() - self._begun_tasks:
+        for name in self.running.keys() - self._started_tasks:
             self._pool.withdraw(name)
             del self.running[name]
 
     def process_message(self, message: WorkerMessage) -> BatchEvent | None:
         """Process a message; return an event if it reports progress or finishes a file."""
-        unit = self.running.get(message.unit)
-        if unit is None:  # already finished
+        worker_task = self.running.get(message.task_name)
+        if worker_task is None:  # already finished
             return None
-        outcome = self._process_answer(unit, message)
-        event = None if message.event is None else self._make_event(unit, message.event)
+        outcome = self._process_answer(worker_task, message)
+        event = None if message.event is None else self._make_event(worker_task, message.event)
         if outcome is None and event is None:
             return None
         return self.make_batch_event(
-            unit.number, event=event, outcome=outcome, worker=message.worker
+            worker_task.number, event=event, outcome=outcome, worker=message.worker
         )
 
-    def make_batch_event(self, number: int, **what: Any) -> BatchEvent:
+    def make_batch_event(self, number: int, **fields: Any) -> BatchEvent:
         """Make an event of a file."""
         source, count = self._get_job(number).source, len(self._plan.jobs)
-        return BatchEvent(number=number, count=count, source=source, **what)
+        return BatchEvent(number=number, count=count, source=source, **fields)
 
     def record_outcome(self, number: int, outcome: FileOutcome) -> BatchEvent:
-        """Store the outcome of a file, forget its units and return an event about it."""
-        for name in [name for name, unit in self.running.items() if unit.number == number]:
+        """Store the outcome of a file, forget its tasks and return an event about it."""
+        for name in [
+            name for name, worker_task in self.running.items() if worker_task.number == number
+        ]:
             del self.running[name]
         self.outcomes[number] = outcome
         return self.make_batch_event(number, outcome=outcome)
 
-    def _process_answer(self, unit: WorkerTask, message: WorkerMessage) -> FileOutcome | None:
+    def _process_answer(
+        self, worker_task: WorkerTask, message: WorkerMessage
+    ) -> FileOutcome | None:
         """Process an answer; return the outcome if it finishes a file."""
         if message.event is not None:
-            self._begun_tasks.add(message.unit)
-        if message.is_given_up and self._send_counts[message.unit] < MAX_TASK_RETRIES:
-            self._begun_tasks.discard(message.unit)
-            self._send_task(unit, self._pool.worker_count)
+            self._started_tasks.add(message.task_name)
+        if message.is_abandoned and self._send_counts[message.task_name] < MAX_TASK_RETRIES:
+            self._started_tasks.discard(message.task_name)
+            self._send_task(worker_task, self._pool.worker_count)
             return None
-        if message.answer is None and not message.is_given_up and not message.traceback_text:
+        if message.answer is None and not message.is_abandoned and not message.traceback_text:
             return None
-        if unit.shard is not None:
+        if worker_task.shard is not None:
             state = "passed" if message.answer is None else message.answer["state"]
-            self._finish_shard(unit, state)
+            self._finish_shard(worker_task, state)
             return None
-        job = self._get_job(unit.number)
+        job = self._get_job(worker_task.number)
         if message.answer is not None:
             outcome = parse_worker_answer(job, message.answer, resume=self._plan.resume)
         else:
             outcome = _record_worker_failure(job, message)
-        self.record_outcome(unit.number, outcome)
+        self.record_outcome(worker_task.number, outcome)
         return outcome
 
-    def _make_event(self, worker_task: WorkerTask, text: Mapping[str, object]) -> Event:
-        """Convert the progress of a unit to the progress of its file."""
-        event, file = parse_event(text), self._sharded_files.get(worker_task.number)
+    def _make_event(self, worker_task: WorkerTask, fields: Mapping[str, object]) -> Event:
+        """Convert the progress of a task to the progress of its file."""
+        event, file = parse_event(fields), self._sharded_files.get(worker_task.number)
         if file is None:
             return event
         now, message = self._stopwatch.seconds, event.message
@@ -269,7 +273,7 @@ class BatchDispatcher:
 
     def _queue_shards(self, number: int, shards: Sequence[Shard | None], *, stage: int) -> None:
         worker_tasks = [self._make_task(number, shard) for shard in shards]
-        self._sharded_files[number].begin((unit.name for unit in worker_tasks), stage)
+        self._sharded_files[number].begin((worker_task.name for worker_task in worker_tasks), stage)
         self.remaining.extendleft(reversed(worker_tasks))
 
     def _finish_shard(self, worker_task: WorkerTask, state: str) -> None:
@@ -347,7 +351,7 @@ def make_worker_task(
 def _record_worker_failure(job: Job, message: WorkerMessage) -> FileOutcome:
     """Write the record of a file that a worker could not finish."""
     assert not isinstance(job.plan, Refusal)
-    if message.is_given_up:
+    if message.is_abandoned:
         refusal = make_refusal("cluster-killed", name=job.source.name, count=MAX_TASK_RETRIES)
     else:
         refusal = make_refusal("unexpected", why=message.traceback_text.strip().splitlines()[-1])
@@ -395,7 +399,7 @@ def restore_in_parallel(
         is_silent = time.monotonic() - last_message_time > MAX_SILENCE_SECONDS
         if is_silent and dispatcher.running and not pool.worker_count:
             last_message_time = time.monotonic()
-            number = min(unit.number for unit in dispatcher.running.values())
+            number = min(task.number for task in dispatcher.running.values())
             event = Event(message="Waiting for a worker to come")
             yield dispatcher.make_batch_event(number, event=event)
     for number, job in enumerate(plan.jobs, 1):

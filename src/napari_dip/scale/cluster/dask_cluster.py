@@ -109,17 +109,17 @@ def _is_guarded(path: str, line: int) -> bool:
 
 @contextmanager
 def plan_with_workers(
-    *places: Any,
+    *plan_arguments: Any,
     workers: object,
     scheduler: str | None,
     threads: object,
-    **how: Any,
+    **plan_options: Any,
 ) -> Iterator[tuple[BatchPlan, Callable[[], AbstractContextManager[DaskWorkerPool | None]]]]:
     """Plan a batch for the machine of its workers.
 
     Parameters
     ----------
-    *places, **how
+    *plan_arguments, **plan_options
         As for `plan_batch`.
     workers : int or str or None
         Number of worker processes to start on this computer.
@@ -131,7 +131,7 @@ def plan_with_workers(
     Yields
     ------
     plan : BatchPlan
-    staff : callable
+    start_pool : callable
         Returns a context manager for the workers; its value None stands for this process alone.
 
     Raises
@@ -140,14 +140,14 @@ def plan_with_workers(
         As `plan_batch`; also if the requested workers are not available.
     """
     count, max_threads = check_worker_options(workers, scheduler, threads)
-    with join_cluster(scheduler) as joined:
+    with join_cluster(scheduler) as joined_pool:
         if count:
             _import_distributed()  # report a missing package first
             check_main_guard()
-        machine = None if joined is None else joined.machine
-        how |= {"machine": machine, "threads": max_threads, "process_count": count or 1}
-        plan = plan_batch(*places, **how)
-        yield plan, partial(start_workers, plan, count, joined)
+        machine = None if joined_pool is None else joined_pool.machine
+        plan_options |= {"machine": machine, "threads": max_threads, "process_count": count or 1}
+        plan = plan_batch(*plan_arguments, **plan_options)
+        yield plan, partial(start_workers, plan, count, joined_pool)
 
 
 @contextmanager
@@ -173,18 +173,22 @@ def join_cluster(address: str | None) -> Iterator[DaskWorkerPool | None]:
     try:
         client = distributed.Client(**location, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError, KeyError) as error:
-        why = describe_exception(error) if isinstance(error, OSError) else "nothing answers there"
+        why = (
+            describe_exception(error)
+            if isinstance(error, OSError)
+            else "nothing worker_descriptions there"
+        )
         raise RefusedError("cluster-unreachable", address=address, why=why) from None
     with client:
         machine = find_shared_machine(_query_workers(client, address), address)
-        how = {"root": os.getcwd(), "fixed": 0, "machine": machine}
-        with closing(_make_worker_pool(distributed, client, address, **how)) as pool:
+        pool_options = {"root": os.getcwd(), "fixed_count": 0, "machine": machine}
+        with closing(_make_worker_pool(distributed, client, address, **pool_options)) as pool:
             yield pool
 
 
 @contextmanager
 def start_workers(
-    plan: BatchPlan, requested: int, joined: DaskWorkerPool | None = None
+    plan: BatchPlan, requested: int, joined_pool: DaskWorkerPool | None = None
 ) -> Iterator[DaskWorkerPool | None]:
     """Start workers on this computer, if requested, reachable only from this computer.
 
@@ -193,11 +197,11 @@ def start_workers(
     plan : BatchPlan
     requested : int
         Number of workers; 0: none.
-    joined : DaskWorkerPool, optional
+    joined_pool : DaskWorkerPool, optional
         Pool of a cluster that was joined, used if no workers are requested.
     """
     if not requested:
-        yield joined
+        yield joined_pool
         return
     distributed = _import_distributed()
     restorable = [job.plan for job in plan.jobs if not isinstance(job.plan, Refusal)]
@@ -207,7 +211,7 @@ def start_workers(
     worker_count, note = choose_worker_count(max_workers, peaks, plan.machine, len(gpus))
     cores = plan.machine.cores, detect_machine().cores
     threads_note = make_oversubscription_note(worker_count, *cores)
-    notes = tuple(item for item in (note, threads_note) if item is not None)
+    notes = tuple(filter(None, (note, threads_note)))
     import dask
 
     # only the loopback address, and no dashboard
@@ -235,8 +239,13 @@ def start_workers(
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         address = cluster.scheduler_address
-        how = {"root": "", "fixed": worker_count, "machine": plan.machine, "notes": notes}
-        with closing(_make_worker_pool(distributed, client, address, **how)) as pool:
+        pool_options = {
+            "root": "",
+            "fixed_count": worker_count,
+            "machine": plan.machine,
+            "notes": notes,
+        }
+        with closing(_make_worker_pool(distributed, client, address, **pool_options)) as pool:
             yield pool
 
 
@@ -258,7 +267,7 @@ def _query_workers(client: Any, address_text: str) -> list[WorkerInfo]:
     if not workers:
         raise RefusedError("cluster-empty", address=address_text)
     try:
-        answers = client.run(describe_worker)
+        worker_descriptions = client.run(describe_worker)
     except Exception as error:
         raise RefusedError(
             "cluster-package", address=address_text, why=describe_exception(error)
@@ -272,19 +281,19 @@ def _query_workers(client: Any, address_text: str) -> list[WorkerInfo]:
             resources=workers[address]["resources"],
             memory_limit=int(workers[address]["memory_limit"] or 0),
         )
-        for address, (machine, versions) in answers.items()
+        for address, (machine, versions) in worker_descriptions.items()
         if address in workers
     ]
 
 
 def _make_worker_pool(
-    distributed: ModuleType, client: Any, address: str, **how: Any
+    distributed: ModuleType, client: Any, address: str, **pool_options: Any
 ) -> DaskWorkerPool:
-    return DaskWorkerPool(client, run_on_worker, distributed.KilledWorker, address, **how)
+    return DaskWorkerPool(client, run_on_worker, distributed.KilledWorker, address, **pool_options)
 
 
 def _make_worker_spec(
-    distributed: ModuleType, memory: int, cards: list[str], place: int
+    distributed: ModuleType, memory: int, gpus: list[str], index: int
 ) -> dict[str, Any]:
     """Return dask's specification of a local worker; with GPUs, each worker gets its own."""
     return {
@@ -294,8 +303,8 @@ def _make_worker_spec(
             "nthreads": 1,
             "dashboard": False,
             "memory_limit": 0,  # the plan limits the memory
-            "resources": make_worker_resources(memory, bool(cards)),
-            "env": {"CUDA_VISIBLE_DEVICES": cards[place]} if cards else {},
+            "resources": make_worker_resources(memory, bool(gpus)),
+            "env": {"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {},
             "preload": [IGNORE_INTERRUPT_CODE],
             "silence_logs": logging.CRITICAL,
         },

@@ -1,6 +1,6 @@
-"""Send units to the workers of a dask scheduler, and plan with the resources of those workers.
+"""Send tasks to the workers of a dask scheduler, and plan with the resources of those workers.
 
-Units are dask tasks. Their results arrive as futures and their progress as events on a topic. One
+Their results arrive as futures and their progress as events on a topic. One
 queue collects both.
 """
 
@@ -128,7 +128,7 @@ def choose_worker_count(
     Returns
     -------
     count : int
-    why : Note or None
+    note : Note or None
         Why it is less than `requested`.
     """
     largest = max(peaks, default=0) + WORKER_OVERHEAD_BYTES
@@ -158,12 +158,12 @@ def make_oversubscription_note(count: int, threads: int, cores: int) -> Note | N
     )
 
 
-def find_shared_machine(pool: Sequence[WorkerInfo], address: str) -> Machine:
+def find_shared_machine(workers: Sequence[WorkerInfo], address: str) -> Machine:
     """Find the machine to plan for, so that all workers make the same plan.
 
     Parameters
     ----------
-    pool : sequence of WorkerInfo
+    workers : sequence of WorkerInfo
         Not empty. If some have GPUs, only those count.
     address : str
         Address of the scheduler, for messages.
@@ -181,28 +181,30 @@ def find_shared_machine(pool: Sequence[WorkerInfo], address: str) -> Machine:
         If a worker runs several tasks at once, or has other versions than this process.
     """
     own_versions = get_versions()
-    for info in pool:
+    for info in workers:
         if info.versions != own_versions:
-            own, other = map(format_versions, (own_versions, info.versions))
-            raise RefusedError("cluster-versions", found=other, here=own)
+            own_text, other_text = map(format_versions, (own_versions, info.versions))
+            raise RefusedError("cluster-versions", found=other_text, here=own_text)
         if info.threads > 1:
             raise RefusedError("cluster-threads", count=info.threads, address=address)
-    pool = [worker for worker in pool if worker.resources.get(GPU_RESOURCE)] or pool
-    counter = Counter(worker.host for worker in pool)
+    workers = [worker for worker in workers if worker.resources.get(GPU_RESOURCE)] or workers
+    counter = Counter(worker.host for worker in workers)
     devices = tuple(
         device
-        for device in pool[0].machine.devices
-        if all(device in worker.machine.devices for worker in pool)
+        for device in workers[0].machine.devices
+        if all(device in worker.machine.devices for worker in workers)
     )
-    cores = min(worker.machine.cores // counter[worker.host] for worker in pool)
-    declared_memory = [worker.resources.get(MEMORY_RESOURCE) for worker in pool]
-    shares = [worker.compute_file_memory(counter[worker.host]) for worker in pool]
+    cores = min(worker.machine.cores // counter[worker.host] for worker in workers)
+    declared_memory = [worker.resources.get(MEMORY_RESOURCE) for worker in workers]
+    shares = [worker.compute_file_memory(counter[worker.host]) for worker in workers]
     memory = int(max(filter(None, declared_memory))) if all(declared_memory) else min(shares)
-    return replace(pool[0].machine, cores=max(1, cores), memory_bytes=memory, devices=devices)
+    return replace(workers[0].machine, cores=max(1, cores), memory_bytes=memory, devices=devices)
 
 
-def make_task_resources(memory: int, device: str, declared: Iterable[str]) -> dict[str, float]:
-    """Return the dask resources that a unit requests, among those that workers declare.
+def make_task_resources(
+    memory: int, device: str, declared_names: Iterable[str]
+) -> dict[str, float]:
+    """Return the dask resources that a task requests, among those that workers declare.
 
     Parameters
     ----------
@@ -210,18 +212,18 @@ def make_task_resources(memory: int, device: str, declared: Iterable[str]) -> di
         Peak memory of the file in bytes.
     device : str
         "cpu", "cuda" or "mps".
-    declared : iterable of str
+    declared_names : iterable of str
         Resources that the workers declare; dask would never schedule a task with any other.
     """
     resources = {MEMORY_RESOURCE: float(memory)}
     if device == "cuda":
         resources[GPU_RESOURCE] = 1.0
-    return {name: resources[name] for name in declared if name in resources}
+    return {name: resources[name] for name in declared_names if name in resources}
 
 
-def make_worker_resources(memory: int, card: bool) -> dict[str, float]:
+def make_worker_resources(memory: int, has_gpu: bool) -> dict[str, float]:
     """Return the dask resources that a worker declares."""
-    return {MEMORY_RESOURCE: float(memory), **({GPU_RESOURCE: 1.0} if card else {})}
+    return {MEMORY_RESOURCE: float(memory), **({GPU_RESOURCE: 1.0} if has_gpu else {})}
 
 
 def list_gpus() -> list[str]:
@@ -249,20 +251,20 @@ def _parse_positive_integer(name: str, value: object) -> int:
 
 
 class DaskWorkerPool:
-    """Send units to the workers of a dask scheduler.
+    """Send tasks to the workers of a dask scheduler.
 
     Parameters
     ----------
     client : distributed.Client
-    task : callable
-        Function that a worker runs on a unit.
-    killed : type of exception
+    run_task : callable
+        Function that a worker runs on a task.
+    killed_error : type of exception
         Exception of the scheduler for a task that it gave up after deaths of workers.
     address : str
         Address of the scheduler, for messages.
     root : str
         Folder that relative paths refer to on workers; "" for their working folder.
-    fixed : int
+    fixed_count : int
         Number of workers if it never changes, else 0.
     machine : Machine
         Machine to plan for.
@@ -273,12 +275,12 @@ class DaskWorkerPool:
     def __init__(
         self,
         client: Any,
-        task: Callable[[WorkerTask], dict[str, Any]],
-        killed: type[Exception],
+        run_task: Callable[[WorkerTask], dict[str, Any]],
+        killed_error: type[Exception],
         address: str,
         *,
         root: str,
-        fixed: int,
+        fixed_count: int,
         machine: Machine,
         notes: tuple[Note, ...] = (),
     ) -> None:
@@ -287,10 +289,10 @@ class DaskWorkerPool:
         self.machine = machine
         self.notes = notes
         self.connection_failure: Refusal | None = None
-        self._task = task
-        self._killed_error = killed
+        self._run_task = run_task
+        self._killed_error = killed_error
         self._address = address
-        self._fixed_count = fixed
+        self._fixed_count = fixed_count
         self._cached_count = (float("-inf"), 1)
         self._declared_resources: tuple[str, ...] = ()
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -304,8 +306,8 @@ class DaskWorkerPool:
     @property
     def worker_count(self) -> int:
         """Current number of workers."""
-        when, worker_count = self._cached_count
-        if time.monotonic() - when > WORKER_COUNT_SECONDS:
+        count_time, worker_count = self._cached_count
+        if time.monotonic() - count_time > WORKER_COUNT_SECONDS:
             with self._catch_connection_errors():
                 workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
                 self._declared_resources = tuple(
@@ -318,24 +320,26 @@ class DaskWorkerPool:
 
     @property
     def max_queued(self) -> int:
-        """Maximum number of waiting units; with some, an adaptive cluster sees the demand."""
+        """Maximum number of waiting tasks; with some, an adaptive cluster sees the demand."""
         return 0 if self._fixed_count else 1 + self.worker_count // 4
 
     def send(self, worker_task: WorkerTask, memory: int, device: str) -> None:
-        """Send one unit."""
+        """Send one task."""
         self._session = worker_task.session
         key = f"napari-dip-{worker_task.session}-{worker_task.name}-{next(self._task_numbers)}"
         resources = make_task_resources(memory, device, self._declared_resources)
         with self._catch_connection_errors():
             future = self.client.submit(
-                self._task, worker_task, key=key, pure=False, resources=resources
+                self._run_task, worker_task, key=key, pure=False, resources=resources
             )
             self._futures[worker_task.name] = future
             # dask calls this in a thread of its own
-            future.add_done_callback(lambda done: self._messages.put((worker_task.name, done)))
+            future.add_done_callback(
+                lambda finished: self._messages.put((worker_task.name, finished))
+            )
 
     def withdraw(self, name: str) -> None:
-        """Cancel a unit; a worker that has already started it ends it at the next iteration."""
+        """Cancel a task; a worker that has already started it ends it at the next iteration."""
         future = self._futures.pop(name, None)
         if future is not None:
             with self._catch_connection_errors():
@@ -352,25 +356,25 @@ class DaskWorkerPool:
 
     def receive_messages(self, seconds: float) -> Iterator[WorkerMessage]:
         """Yield new messages; wait at most this long for the first one."""
-        entries = []
+        messages = []
         with suppress(queue.Empty):
-            entries.append(self._messages.get(timeout=seconds))
-            while len(entries) < MAX_MESSAGES_AT_ONCE:
-                entries.append(self._messages.get_nowait())
-        for message in entries:
+            messages.append(self._messages.get(timeout=seconds))
+            while len(messages) < MAX_MESSAGES_AT_ONCE:
+                messages.append(self._messages.get_nowait())
+        for message in messages:
             if self.connection_failure is not None:
                 return
             if isinstance(message, dict):
                 if message.get("session") == self._session:
                     yield WorkerMessage(
-                        unit=message["unit"], worker=message["worker"], event=message["event"]
+                        task_name=message["task"], worker=message["worker"], event=message["event"]
                     )
             elif self._futures.get(message[0]) is message[1]:
                 if answer_message := self._fetch_answer(*message):
                     yield answer_message
 
     def close(self) -> None:
-        """Cancel all units in progress, without waiting for the workers."""
+        """Cancel all tasks in progress, without waiting for the workers."""
         if self._futures and self.connection_failure is None:
             with self._catch_connection_errors():
                 self.client.cancel(list(self._futures.values()))
@@ -384,24 +388,24 @@ class DaskWorkerPool:
             self._record_connection_failure()
 
     def _fetch_answer(self, name: str, future: Any) -> WorkerMessage | None:
-        """Return the answer of a unit; None if it is still pending or the connection failed."""
+        """Return the answer of a task; None if it is still pending or the connection failed."""
         if future.status == "cancelled":  # by the client, because the scheduler is gone
             self._record_connection_failure()
             return None
         try:
-            message = WorkerMessage(unit=name, answer=future.result(timeout=RESULT_TIMEOUT))
+            message = WorkerMessage(task_name=name, answer=future.result(timeout=RESULT_TIMEOUT))
         except self._killed_error:
-            message = WorkerMessage(unit=name, is_given_up=True)
+            message = WorkerMessage(task_name=name, is_abandoned=True)
         except Exception as error:
             if future.status in ("cancelled", "lost"):
                 self._record_connection_failure()
                 return None
             if isinstance(error, TimeoutError) and future.status != "error":
-                # its worker is gone, and the scheduler runs the unit again
+                # its worker is gone, and the scheduler runs the task again
                 self._messages.put((name, future))
                 return None
             message = WorkerMessage(
-                unit=name, traceback_text="".join(traceback.format_exception(error))
+                task_name=name, traceback_text="".join(traceback.format_exception(error))
             )
         del self._futures[name]
         return message

@@ -83,7 +83,7 @@ class _CountFields(StrictModel):
 
 
 class CrashCounter:
-    """Count on the disk how often a unit was started in a session without reaching its end.
+    """Count on the disk how often a task was started in a session without reaching its end.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class CrashCounter:
         self._session = session
 
     def count(self) -> int:
-        """Return how often the unit was started in this session."""
+        """Return how often the task was started in this session."""
         record = self._read()
         return record["begun"] if record and record["session"] == self._session else 0
 
@@ -113,7 +113,7 @@ class CrashCounter:
         write_text(self._path, json.dumps(content), overwrite=True)
 
     def remove(self) -> None:
-        """Remove the counter once the unit has ended."""
+        """Remove the counter once the task has ended."""
         if self._read() is not None:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
@@ -240,9 +240,9 @@ def parse_worker_answer(job: Job, answer: Mapping[str, Any], *, resume: bool) ->
     state = answer["state"]
     if state == "kept" and not resume:
         state = "restored"
-    done = state in ("restored", "kept")
+    is_done = state in ("restored", "kept")
     refusal = None if answer["refusal"] is None else read_refusal(answer["refusal"])
-    result, image = (job.paths.result, job.paths.overview) if done else (None, None)
+    result, image = (job.paths.result, job.paths.overview) if is_done else (None, None)
     return FileOutcome(
         source=job.source,
         state=state,
@@ -262,9 +262,9 @@ def serialise_event(event: Event) -> dict[str, Any]:
     return {**fields, "progress": progress}
 
 
-def parse_event(text: Mapping[str, Any]) -> Event:
+def parse_event(fields: Mapping[str, Any]) -> Event:
     """Convert plain types back to an event."""
-    return Event(**{**text, "progress": Progress(**text["progress"])})
+    return Event(**{**fields, "progress": Progress(**fields["progress"])})
 
 
 def get_versions() -> tuple[str, ...]:
@@ -298,7 +298,7 @@ def plan_worker_job(worker_task: WorkerTask) -> Job:
 def make_worker_answer(
     state: str, *, refusal: Refusal | None = None, record: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the outcome of a unit in plain types."""
+    """Return the outcome of a task in plain types."""
     refusal_fields = None if refusal is None else refusal.to_dict()
     return {"state": state, "refusal": refusal_fields, "receipt": dict(record or {})}
 
@@ -310,29 +310,28 @@ def _make_portable_number(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerMessage:
-    """One message about a unit.
+    """One message about a task.
 
     Attributes
     ----------
-    unit : str
-        Name of the unit.
+    task_name : str
     worker : str
         Address of the worker; "" if the scheduler sent the message.
     event : mapping or None
         Progress of the work.
     answer : mapping or None
-        The outcome, once the unit is finished.
-    is_given_up : bool
-        Whether the scheduler gave the unit up after deaths of its workers.
+        The outcome, once the task is finished.
+    is_abandoned : bool
+        Whether the scheduler gave the task up after deaths of its workers.
     traceback_text : str
         Traceback of an unexpected error.
     """
 
-    unit: str
+    task_name: str
     worker: str = ""
     event: Mapping[str, Any] | None = None
     answer: Mapping[str, Any] | None = None
-    is_given_up: bool = False
+    is_abandoned: bool = False
     traceback_text: str = ""
 
 
@@ -399,8 +398,8 @@ def _restore_shard(
     from napari_dip.pipeline.execute.runner import restore_shard
 
     steps = restore_shard(plan, data, shard, control, store)
-    final_control = yield from run_in_default_state(steps, plan.threads)
-    return "shard-done" if final_control is Control.GO else "waiting"
+    request = yield from run_in_default_state(steps, plan.threads)
+    return "shard-done" if request is Control.GO else "waiting"
 
 
 def run_worker_task(worker_task: WorkerTask, worker: Any) -> dict[str, Any] | None:
@@ -419,8 +418,8 @@ def run_worker_task(worker_task: WorkerTask, worker: Any) -> dict[str, Any] | No
         down and another should resume from the checkpoint.
     """
     if worker_task.versions != get_versions():
-        actual, wanted = map(format_versions, (get_versions(), worker_task.versions))
-        refusal = make_refusal("cluster-versions", found=actual, here=wanted)
+        actual, expected = map(format_versions, (get_versions(), worker_task.versions))
+        refusal = make_refusal("cluster-versions", found=actual, here=expected)
         return make_worker_answer("failed", refusal=refusal)
     key = worker.get_current_task()
 
@@ -433,12 +432,12 @@ def run_worker_task(worker_task: WorkerTask, worker: Any) -> dict[str, Any] | No
         return task is not None and task.state != "cancelled"
 
     def control() -> Control:
-        requested = poll_control()
-        if requested is Control.GO and not (
+        request = poll_control()
+        if request is Control.GO and not (
             is_requested() and worker.status.name in ACTIVE_WORKER_STATES
         ):
             return Control.KEEP
-        return requested
+        return request
 
     with _FIT_LOCK:
         send_event = make_event_sender(
@@ -481,14 +480,14 @@ def make_event_sender(
     worker : str
         Address of the sender.
     """
-    last = ("", float("-inf"))
+    last_message, last_time = "", float("-inf")
 
-    def see(event: Event) -> None:
-        nonlocal last
+    def send_if_due(event: Event) -> None:
+        nonlocal last_message, last_time
         now = time.monotonic()
-        if event.message != last[0] or now - last[1] >= worker_task.report_interval:
-            last = (event.message, now)
-            text = {"session": worker_task.session, "unit": worker_task.name, "worker": worker}
+        if event.message != last_message or now - last_time >= worker_task.report_interval:
+            last_message, last_time = event.message, now
+            text = {"session": worker_task.session, "task": worker_task.name, "worker": worker}
             send({**text, "event": serialise_event(event)})
 
-    return see
+    return send_if_due

@@ -2,7 +2,7 @@
 
     python -P -m napari_dip.tasks.network_import.child FOLDER < request.json
 
-It writes its result to FOLDER: `answer.safetensors`, or `layers.json` if no layer was named, or
+It writes its result to FOLDER: `result.safetensors`, or `layers.json` if no layer was named, or
 `refusal.json`. An architecture of torchvision is first exported as a program, with weights from a
 safetensors file; its code is that of the installed torchvision.
 """
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from napari_dip.io.exported_networks.exported_program import ExportedProgram
 
 #: Names of the files that are written, and of a program exported from an architecture.
-ANSWER_FILE = "answer.safetensors"
+RESULT_FILE = "result.safetensors"
 LAYERS_FILE = "layers.json"
 REFUSAL_FILE = "refusal.json"
 PROGRAM_FILE = "network.pt2"
-#: Parts of the messages of torch and Python when memory runs out.
+#: Phrases in the messages of torch and Python when memory runs out.
 _OUT_OF_MEMORY_TEXTS = ("can't allocate", "not enough memory", "out of memory")
 #: Number of names that a refusal of an unknown architecture suggests.
 _MAX_NAME_SUGGESTIONS = 5
@@ -46,7 +46,7 @@ def main() -> int:
     """Process the request; return 0 on success, 2 for a refusal, 3 if memory ran out."""
     folder = Path(sys.argv[1])
     request = json.load(sys.stdin)
-    limit(request["memory"], request["seconds"])
+    limit_resources(request["memory"], request["seconds"])
     try:
         _process_request(folder, request)
     except RefusedError as error:
@@ -57,7 +57,7 @@ def main() -> int:
     return 0
 
 
-def limit(memory: int, seconds: int) -> None:
+def limit_resources(memory: int, seconds: int) -> None:
     """Limit this process: memory beyond what it uses now, CPU time, and size of files.
 
     Parameters
@@ -76,10 +76,10 @@ def limit(memory: int, seconds: int) -> None:
         with open("/proc/self/statm", encoding="ascii") as file:
             in_use = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         bounds[resource.RLIMIT_AS] = in_use + memory
-    for kind, bound in bounds.items():
-        hard = resource.getrlimit(kind)[1]
+    for resource_kind, bound in bounds.items():
+        hard = resource.getrlimit(resource_kind)[1]
         soft = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
-        resource.setrlimit(kind, (soft, hard))
+        resource.setrlimit(resource_kind, (soft, hard))
 
 
 def _load_torch(request: dict[str, Any]) -> None:
@@ -92,7 +92,8 @@ def _load_torch(request: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(1)
-    limit(request["memory"], request["seconds"])  # again, relative to the memory in use now
+    # again, relative to the memory in use now
+    limit_resources(request["memory"], request["seconds"])
 
 
 def _process_request(folder: Path, request: dict[str, Any]) -> None:
@@ -174,14 +175,14 @@ def _run_network(
             expected=expected,
         ) from None
     details = {"network": graph, "channels": channels, "shape": list(activations.shape)}
-    save_file(tensors, folder / ANSWER_FILE, metadata={"napari_dip": json.dumps(details)})
+    save_file(tensors, folder / RESULT_FILE, metadata={"napari_dip": json.dumps(details)})
 
 
 if __name__ == "__main__":
     sys.exit(main())
 
 
-def export_torchvision_network(name: str, weights: str, size: tuple[int, int], place: Path) -> None:
+def export_torchvision_network(name: str, weights: str, size: tuple[int, int], path: Path) -> None:
     """Build an architecture, load its weights, and save it as a program of torch.export.
 
     Parameters
@@ -192,7 +193,7 @@ def export_torchvision_network(name: str, weights: str, size: tuple[int, int], p
         Path of a safetensors file with the state of that architecture.
     size : tuple of int
         Size of the image, along Y and X.
-    place : Path
+    path : Path
         Path of the program to write.
 
     Raises
@@ -228,7 +229,7 @@ def export_torchvision_network(name: str, weights: str, size: tuple[int, int], p
             height, width = size
             size_refusal = make_refusal("network-size", height=height, width=width, **facts)
             raise RefusedError(size_refusal) from None
-        torch.export.save(program, place)
+        torch.export.save(program, path)
 
 
 def _load_weights(name: str, weights: str) -> dict[str, Any]:
@@ -251,9 +252,9 @@ def _build_torchvision_network(models: Any, name: str, state: dict[str, Any], we
 
     with torch.device("meta"):  # sizes only: the weights come from the file
         network = models.get_model(name, weights=None)
-        last = list(network.state_dict())[-1]
-        if last in state and state[last].shape != network.state_dict()[last].shape:
-            network = models.get_model(name, weights=None, num_classes=len(state[last]))
+        head_name = list(network.state_dict())[-1]
+        if head_name in state and state[head_name].shape != network.state_dict()[head_name].shape:
+            network = models.get_model(name, weights=None, num_classes=len(state[head_name]))
     try:
         network.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:

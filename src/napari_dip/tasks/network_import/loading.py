@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: classic network, has 0.6 GB of weights, of which three copies exist at once.
 MAX_LOADING_BYTES, MAX_LOADING_SECONDS = 4 * 2**30, 180
 #: Exit codes of the child process.
-_EXIT_ANSWER, _EXIT_REFUSAL, _EXIT_OUT_OF_MEMORY = 0, 2, 3
+_EXIT_SUCCESS, _EXIT_REFUSAL, _EXIT_OUT_OF_MEMORY = 0, 2, 3
 #: Maximum length of a refusal in characters, for the list of layers of a large network.
 _MAX_REFUSAL_LENGTH = 20_000
 #: Mean and standard deviation of red, green and blue over the training images of ImageNet, in a
@@ -140,7 +140,7 @@ def load_network(
         ]
         facts = {"path": make_printable(file.network), "count": len(layers), "layers": details}
         return make_refusal("layer-list", **facts)
-    network = _read_or_refuse(file, layer, size, memory)
+    network = _load_or_refuse(file, layer, size, memory)
     assert not isinstance(network, tuple)
     return network
 
@@ -160,17 +160,17 @@ def list_network_layers(
     -------
     tuple of (path, size of the activations) or Refusal
     """
-    network = _read_or_refuse(file, None, size, MAX_LOADING_BYTES)
+    network = _load_or_refuse(file, None, size, MAX_LOADING_BYTES)
     assert not isinstance(network, ImportedNetwork)
     return network
 
 
-def _read_or_refuse(
+def _load_or_refuse(
     file: NetworkFile, layer: str | None, size: tuple[int, ...], memory: int
 ) -> ImportedNetwork | tuple[tuple[str, str], ...] | Refusal:
     """Return the network up to a layer, its layers if none is named, or a refusal."""
-    if fault := file.check():
-        return fault
+    if refusal := file.check():
+        return refusal
     try:
         return _load_in_child(file, layer, size, memory, _stat_network_files(file))
     except RefusedError as error:
@@ -188,23 +188,23 @@ def _load_in_child(
     layer: str | None,
     size: tuple[int, ...],
     memory: int,
-    states: tuple[Any, ...],
+    file_stats: tuple[Any, ...],
 ) -> ImportedNetwork | tuple[tuple[str, str], ...]:
     """Run the child process and read its result; refusals are raised, so they are not cached."""
     from napari_dip.io.paths import compute_file_sha256
-    from napari_dip.tasks.network_import.child import ANSWER_FILE, LAYERS_FILE, REFUSAL_FILE
+    from napari_dip.tasks.network_import.child import LAYERS_FILE, REFUSAL_FILE, RESULT_FILE
 
     with tempfile.TemporaryDirectory(prefix="napari-dip-") as folder_name:
         folder = Path(folder_name)
         request: dict[str, Any] = {"path": file.network, "weights": file.weights}
         request |= {"layer": layer, "size": size, "memory": memory, "seconds": MAX_LOADING_SECONDS}
         code = _run_child(folder, json.dumps(request))
-        if code == _EXIT_ANSWER and layer is None:
+        if code == _EXIT_SUCCESS and layer is None:
             data = json.loads((folder / LAYERS_FILE).read_text(encoding="utf-8"))
             return tuple((str(path), str(sizes)) for path, sizes in data)
-        if code == _EXIT_ANSWER:
-            return _read_network_answer(
-                folder / ANSWER_FILE, compute_file_sha256(Path(file.paths[0]))
+        if code == _EXIT_SUCCESS:
+            return _read_child_result(
+                folder / RESULT_FILE, compute_file_sha256(Path(file.paths[0]))
             )
         if code == _EXIT_REFUSAL:
             raise RefusedError(_read_child_refusal(folder / REFUSAL_FILE))
@@ -237,14 +237,14 @@ def _run_child(folder: Path, request: str) -> int:
         return -1
 
 
-def _read_network_answer(answer: Path, sha256: str) -> ImportedNetwork:
+def _read_child_result(path: Path, sha256: str) -> ImportedNetwork:
     """Read the result of the child process."""
     # as arrays: torch is loaded later, after all checks
     from safetensors import safe_open
 
-    with safe_open(answer, framework="np") as answer_file:
-        data = json.loads(answer_file.metadata()["napari_dip"])
-        tensors = {name: answer_file.get_tensor(name) for name in answer_file.keys()}
+    with safe_open(path, framework="np") as result_file:
+        data = json.loads(result_file.metadata()["napari_dip"])
+        tensors = {name: result_file.get_tensor(name) for name in result_file.keys()}
     shape = tuple(data["shape"][1:])
     return ImportedNetwork(
         description=data["network"],
@@ -274,8 +274,8 @@ def normalise_numbers(value: object) -> str:
     PydanticCustomError
         If it holds anything but finite numbers.
     """
-    values = list(value) if isinstance(value, list | tuple) else str(value).split(",")
-    texts = [str(item).strip() for item in values]
+    entries = list(value) if isinstance(value, list | tuple) else str(value).split(",")
+    texts = [str(entry).strip() for entry in entries]
     if texts == [""]:
         return ""
     try:
@@ -326,7 +326,9 @@ class Normalisation:
         return f"{mean} was taken off, and the rest divided by {deviation}"
 
 
-def choose_normalisation(choice: str, mean: str, deviation: str, *, program: bool) -> Normalisation:
+def choose_normalisation(
+    choice: str, mean: str, deviation: str, *, is_program: bool
+) -> Normalisation:
     """Choose mean and standard deviation.
 
     Parameters
@@ -334,11 +336,13 @@ def choose_normalisation(choice: str, mean: str, deviation: str, *, program: boo
     choice : {"auto", "imagenet", "none"}
     mean, deviation : str
         Numbers to use instead, or empty.
-    program : bool
+    is_program : bool
         Whether the network is a program file, not an architecture of torchvision.
     """
     default = (
-        IMAGENET if choice == "imagenet" or (choice == "auto" and not program) else ((0.0,), (1.0,))
+        IMAGENET
+        if choice == "imagenet" or (choice == "auto" and not is_program)
+        else ((0.0,), (1.0,))
     )
     means, deviations = (
         tuple(float(number) for number in text.split(",") if number) for text in (mean, deviation)

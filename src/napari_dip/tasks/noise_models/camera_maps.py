@@ -93,11 +93,11 @@ class CameraCorrection:
         """Undo `correct`."""
         return (stack - self.shift) / self.factor
 
-    def crop(self, place: tuple[slice, ...]) -> CameraCorrection:
-        """Crop the maps to part of the image's plane."""
-        excess = None if self.excess_variance is None else self.excess_variance[place]
+    def crop(self, slices: tuple[slice, ...]) -> CameraCorrection:
+        """Crop the maps to a rectangle of the image's plane."""
+        excess = None if self.excess_variance is None else self.excess_variance[slices]
         return replace(
-            self, factor=self.factor[place], shift=self.shift[place], excess_variance=excess
+            self, factor=self.factor[slices], shift=self.shift[slices], excess_variance=excess
         )
 
     def suppress_hot_pixels(self, stack: StackArray) -> StackArray:
@@ -144,14 +144,16 @@ class CameraCorrection:
         return (make_note("camera-maps", share=noisy_fraction),)
 
 
-def check_maps(source: ImageSpec, extra_headers: Headers, *, of_detector: bool) -> Refusal | None:
+def check_maps(
+    source: ImageSpec, extra_headers: Headers, *, is_detector_noise: bool
+) -> Refusal | None:
     """Refuse camera maps of the wrong size or without use, from the headers alone.
 
     Parameters
     ----------
     source : ImageSpec
     extra_headers : mapping of str to ImageSpec
-    of_detector : bool
+    is_detector_noise : bool
         Whether the noise model is that of a detector.
     """
     maps = {
@@ -160,7 +162,7 @@ def check_maps(source: ImageSpec, extra_headers: Headers, *, of_detector: bool) 
         if camera_map.name in extra_headers
     }
     for spec in maps.values():
-        if not of_detector:
+        if not is_detector_noise:
             return make_refusal("map-noise", name=spec.name)
         if [side for side in spec.shape if side > 1] != list(source.grid):
             size = " × ".join(map(str, spec.shape))

@@ -33,14 +33,14 @@ SALT_AND_PEPPER = "salt-and-pepper"
 #: them in six of ten million pixels.
 SUSPECT_SIGMAS = 5.0
 #: The same, in standard deviations of the local texture.
-TEXTURE = 3.0
+TEXTURE_SIGMAS = 3.0
 #: Standard deviations from all neighbours but one that make a suspect pixel an impulse. On a line
 #: one pixel wide, each pixel has two similar neighbours.
 ISOLATION_SIGMAS = 4.0
 #: Side of the median window in pixels: of its 25 pixels, 12 may be impulses.
 MEDIAN_WINDOW_SIDE = 5
 #: Rows whose medians are computed at a time, which limits memory: each needs 25 copies.
-STRIP = 64
+STRIP_ROWS = 64
 #: Maximum number of detection passes, each without the impulses of the one before. With impulses of
 #: any value in a quarter of camera, coins and moon, the fourth pass found 4, 0.6 and 0.2 % more,
 #: two further ones 2, 0.6 and 0.3 %. The first finds all salt and pepper.
@@ -52,7 +52,7 @@ IMPULSE_BRIGHTNESS_CLASSES, MIN_IMPULSE_SIGMA_FRACTION = 12, 0.005
 #: spot, not impulses.
 MAX_CLUSTER_PROBABILITY = 1e-3
 #: Minimum odds of salt or pepper against noise that deviates as far.
-ODDS = 10.0
+MIN_IMPULSE_ODDS = 10.0
 #: Minimum number of strongly deviating pixels at an extreme value for salt or pepper.
 MIN_EXTREME_PIXELS = 4
 #: Scales from the median absolute value of normal noise to its standard deviation, and from other
@@ -83,13 +83,13 @@ def build_impulse_problem(fit_input: FitInput, options: PriorOptions) -> Problem
         build_problem = build_blind_spot_problem
     problem = build_problem(fit_input, options)
 
-    def restore_impulses(estimate: Estimate, done: Estimate) -> Estimate:
+    def restore_impulses(estimate: Estimate, final: Estimate) -> Estimate:
         """Return the prediction at impulses, and the final result elsewhere."""
         mask = fit_input.masks.measured > 0
-        mean = where(mask, done.mean, estimate.mean)
-        if done.log_variance is None or estimate.log_variance is None:
-            return done._replace(mean=mean)
-        return type(done)(mean, where(mask, done.log_variance, estimate.log_variance))
+        mean = where(mask, final.mean, estimate.mean)
+        if final.log_variance is None or estimate.log_variance is None:
+            return final._replace(mean=mean)
+        return type(final)(mean, where(mask, final.log_variance, estimate.log_variance))
 
     return append_postprocessing(problem, restore_impulses)
 
@@ -146,7 +146,7 @@ def find_impulses(
         noise = _estimate_noise_by_brightness(texture, median, ~impulses, min_sigma)
         deviation = np.abs(values - median)
         is_suspect = (deviation > threshold_sigmas * noise) & (
-            deviation > TEXTURE * NORMAL_MAD_SCALE * compute_local_median(texture)
+            deviation > TEXTURE_SIGMAS * NORMAL_MAD_SCALE * compute_local_median(texture)
         )
         updated = salt_and_pepper | (is_suspect & _find_isolated(values, impulses, noise))
         if np.array_equal(updated, impulses):
@@ -172,10 +172,10 @@ def compute_local_median(plane: npt.NDArray[np.floating]) -> Plane:
         padded, (MEDIAN_WINDOW_SIDE, MEDIAN_WINDOW_SIDE)
     )
     medians = np.empty(plane.shape)
-    for row in range(0, len(plane), STRIP):
-        strip = windows[row : row + STRIP].reshape(-1, plane.shape[1], MEDIAN_WINDOW_SIDE**2)
+    for row in range(0, len(plane), STRIP_ROWS):
+        strip = windows[row : row + STRIP_ROWS].reshape(-1, plane.shape[1], MEDIAN_WINDOW_SIDE**2)
         rank = MEDIAN_WINDOW_SIDE**2 // 2
-        medians[row : row + STRIP] = np.partition(strip, rank, -1)[..., rank]
+        medians[row : row + STRIP_ROWS] = np.partition(strip, rank, -1)[..., rank]
     return medians
 
 
@@ -187,22 +187,24 @@ def _measure_grey_step(values: Plane) -> float:
 
 
 def _estimate_noise_by_brightness(
-    off: Plane, middle: Plane, measured_mask: BoolArray, min_sigma: float
+    deviations: Plane, medians: Plane, measured_mask: BoolArray, min_sigma: float
 ) -> Plane:
     """Return the noise's standard deviation at each pixel, by brightness.
 
-    It is estimated from `off`, the deviations of measured pixels from the local median `middle`,
+    It is estimated from the deviations of measured pixels from the local medians,
     and is at least `min_sigma`.
     """
-    brightness, deviations = middle[measured_mask], off[measured_mask]
+    brightness, measured_deviations = medians[measured_mask], deviations[measured_mask]
     order = np.argsort(brightness, kind="stable")
     levels, sigmas = [], []
     for members in np.array_split(order, IMPULSE_BRIGHTNESS_CLASSES):
         if len(members):
             levels.append(np.median(brightness[members]))
-            quantiles = np.quantile(deviations[members], [rank for rank, _ in QUANTILE_SCALES])
+            quantiles = np.quantile(
+                measured_deviations[members], [rank for rank, _ in QUANTILE_SCALES]
+            )
             sigmas.append(max(quantiles * [factor for _, factor in QUANTILE_SCALES]))
-    return np.asarray(np.maximum(np.interp(middle, levels, sigmas), min_sigma))
+    return np.asarray(np.maximum(np.interp(medians, levels, sigmas), min_sigma))
 
 
 def _find_salt_and_pepper(values: Plane, threshold_sigmas: float, min_sigma: float) -> BoolArray:
@@ -223,7 +225,7 @@ def _find_salt_and_pepper(values: Plane, threshold_sigmas: float, min_sigma: flo
         has_value = values == extreme
         far_fraction = float((has_value & (relative_deviation > threshold_sigmas)).mean())
         is_far = relative_deviation > min(
-            threshold_sigmas, _compute_normal_quantile(far_fraction / ODDS)
+            threshold_sigmas, _compute_normal_quantile(far_fraction / MIN_IMPULSE_ODDS)
         )
         fraction = float(has_value.mean())
         chances = [math.comb(8, k) * fraction**k * (1 - fraction) ** (8 - k) for k in range(9)]
@@ -246,11 +248,9 @@ def _compute_normal_quantile(chance: float) -> float:
 
 def _find_isolated(values: Plane, impulses: BoolArray, noise: Plane) -> BoolArray:
     """Return where all neighbours but one deviate strongly; known impulses do not count."""
-    unmarked_values = np.where(impulses, np.inf, values)
+    other_values = np.where(impulses, np.inf, values)
     similar_count = sum(
-        (np.abs(_shift_plane(unmarked_values, step) - values) <= ISOLATION_SIGMAS * noise).astype(
-            int
-        )
+        (np.abs(_shift_plane(other_values, step) - values) <= ISOLATION_SIGMAS * noise).astype(int)
         for step in NEIGHBOUR_OFFSETS
     )
     return np.asarray(similar_count <= 1)
@@ -267,10 +267,12 @@ def _fill_impulses(values: Plane, impulses: BoolArray) -> Plane:
     """Replace impulses by the median of their measured neighbours, from the rim inwards."""
     filled, remaining = np.where(impulses, np.nan, values), impulses.copy()
     while remaining.any() and not remaining.all():
-        around = np.stack([_shift_plane(filled, step) for step in NEIGHBOUR_OFFSETS])[:, remaining]
-        has_neighbours = ~np.isnan(around).all(0)
+        neighbour_values = np.stack([_shift_plane(filled, step) for step in NEIGHBOUR_OFFSETS])[
+            :, remaining
+        ]
+        has_neighbours = ~np.isnan(neighbour_values).all(0)
         positions = np.argwhere(remaining)[has_neighbours]
-        filled[tuple(positions.T)] = np.nanmedian(around[:, has_neighbours], 0)
+        filled[tuple(positions.T)] = np.nanmedian(neighbour_values[:, has_neighbours], 0)
         remaining = np.isnan(filled)
     return filled
 

@@ -104,14 +104,14 @@ def read_jpeg_traces(
 
     Returns
     -------
-    others, notes
+    extra_inputs, notes
         What `FitInput.extra_inputs` will hold, and notes for the user.
     """
     import numpy as np
 
     traces, levels = _find_scaled_traces(image)
     assert traces is not None  # `check_jpeg_pixels` has refused such images
-    others = {
+    extra_inputs = {
         "jpeg_steps": traces.quantisation_tables.astype(np.float32),
         "jpeg_start": np.array(traces.block_offset, np.float32),
         "jpeg_halved": np.array(traces.has_half_chroma, np.float32),
@@ -124,7 +124,7 @@ def read_jpeg_traces(
         "down": down,
         "right": right,
     }
-    return others, (make_note("jpeg-found", **facts),)
+    return extra_inputs, (make_note("jpeg-found", **facts),)
 
 
 def _find_scaled_traces(image: Float32Array) -> tuple[CompressionTraces | None, float]:
@@ -176,14 +176,15 @@ def find_traces(levels: npt.NDArray[np.floating]) -> CompressionTraces | None:
     if len(planes) == 3:
         planes = np.einsum("pc,cyx->pyx", _RGB_TO_YCBCR, planes)
     luma = planes[0] - 128
-    start = max(
+    block_offset = max(
         ((down, right) for down in range(DCT_BLOCK_SIDE) for right in range(DCT_BLOCK_SIDE)),
-        key=lambda place: _compute_zero_fraction(
-            compute_dct_coefficients(luma, clipped, place, MAX_GRID_SEARCH_BLOCKS)
+        key=lambda offset: _compute_zero_fraction(
+            compute_dct_coefficients(luma, clipped, offset, MAX_GRID_SEARCH_BLOCKS)
         ),
     )
     steps, odds, _ = _estimate_quantisation_steps(
-        compute_dct_coefficients(luma, clipped, start, MAX_STEP_SEARCH_BLOCKS), ROUNDING_VARIANCE
+        compute_dct_coefficients(luma, clipped, block_offset, MAX_STEP_SEARCH_BLOCKS),
+        ROUNDING_VARIANCE,
     )
     if odds < MIN_JPEG_LOG_ODDS:
         return None
@@ -191,15 +192,17 @@ def find_traces(levels: npt.NDArray[np.floating]) -> CompressionTraces | None:
     table = _complete_quantisation_steps(steps, 0, quality)
     if len(planes) == 1:
         return CompressionTraces(
-            block_offset=start,
+            block_offset=block_offset,
             quantisation_tables=table[None],
             has_half_chroma=(False, False),
             quality=quality,
         )
-    start, has_half_chroma, chroma_steps = _find_chroma_subsampling(planes[1:], clipped, start)
+    block_offset, has_half_chroma, chroma_steps = _find_chroma_subsampling(
+        planes[1:], clipped, block_offset
+    )
     chroma_tables = [_complete_quantisation_steps(chroma, 1, quality) for chroma in chroma_steps]
     return CompressionTraces(
-        block_offset=start,
+        block_offset=block_offset,
         quantisation_tables=np.stack([table, *chroma_tables]),
         has_half_chroma=has_half_chroma,
         quality=quality,
@@ -207,7 +210,7 @@ def find_traces(levels: npt.NDArray[np.floating]) -> CompressionTraces | None:
 
 
 def compute_dct_coefficients(
-    plane: Plane, clipped: Plane, start: tuple[int, int], most: int
+    plane: Plane, clipped: Plane, block_offset: tuple[int, int], max_blocks: int
 ) -> Plane:
     """Return the DCT coefficients of complete blocks, subsampled evenly if there are many.
 
@@ -217,9 +220,9 @@ def compute_dct_coefficients(
         (Y, X).
     clipped : ndarray
         (Y, X), above 0 at clipped pixels, whose blocks are left out if possible.
-    start : (int, int)
+    block_offset : (int, int)
         Row and column of the first block.
-    most : int
+    max_blocks : int
         Maximum number of blocks.
 
     Returns
@@ -228,10 +231,13 @@ def compute_dct_coefficients(
         (K, 8, 8).
     """
     rows, columns = (
-        (count - first) // DCT_BLOCK_SIDE for count, first in zip(plane.shape, start, strict=True)
+        (count - first) // DCT_BLOCK_SIDE
+        for count, first in zip(plane.shape, block_offset, strict=True)
     )
     blocks, clipped_blocks = (
-        pixels[start[0] :, start[1] :][: rows * DCT_BLOCK_SIDE, : columns * DCT_BLOCK_SIDE]
+        pixels[block_offset[0] :, block_offset[1] :][
+            : rows * DCT_BLOCK_SIDE, : columns * DCT_BLOCK_SIDE
+        ]
         .reshape(rows, DCT_BLOCK_SIDE, columns, DCT_BLOCK_SIDE)
         .swapaxes(1, 2)
         .reshape(-1, DCT_BLOCK_SIDE, DCT_BLOCK_SIDE)
@@ -241,7 +247,7 @@ def compute_dct_coefficients(
     # if few blocks are free of clipped pixels, use those with the fewest
     bound = np.sort(counts)[:MIN_DCT_BLOCKS][-1:].sum()
     selected = blocks[counts <= bound]
-    selected = selected[:: max(1, -(-len(selected) // most))]
+    selected = selected[:: max(1, -(-len(selected) // max_blocks))]
     return np.asarray(_DCT_BASIS @ selected @ _DCT_BASIS.T)
 
 
@@ -251,7 +257,7 @@ def _compute_zero_fraction(blocks: Plane) -> float:
 
 
 def _estimate_quantisation_steps(
-    blocks: Plane, rounding: float, *, means: bool = False
+    blocks: Plane, rounding: float, *, counts_dc: bool = False
 ) -> tuple[Plane, float, float]:
     """Return the likeliest step per frequency, 0 if unknown, with log odds.
 
@@ -275,51 +281,53 @@ def _estimate_quantisation_steps(
         total = np.where(multiple == 0, np.minimum(log_odds, 0), log_odds).sum(1)
         best = int(total.argmax())
         if total[best] > np.log(len(candidates)):  # correction for the number of candidates
-            odds += float(total[best]) if means or u or v else 0.0
+            odds += float(total[best]) if counts_dc or u or v else 0.0
             steps[v, u] = candidates[best]
     return steps, odds, odds / max(1, count)
 
 
 def _find_chroma_subsampling(
-    planes: Plane, clipped: Plane, start: tuple[int, int]
+    planes: Plane, clipped: Plane, block_offset: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[bool, bool], list[Plane]]:
     """Find subsampling, grid and steps of the two chroma planes, by the highest log odds."""
     best: tuple[float, tuple[int, int], tuple[bool, bool], list[Plane]] | None = None
     for halved in ((True, True), (False, True), (False, False)):
         shifts = [(0, DCT_BLOCK_SIDE) if half else (0,) for half in halved]
         for shift in product(*shifts):
-            block_offset = start[0] + shift[0], start[1] + shift[1]
+            shifted_offset = block_offset[0] + shift[0], block_offset[1] + shift[1]
             total, plane_steps = 0.0, []
             for plane in planes:
-                small, spoilt, corner = _undo_chroma_upsampling(
-                    plane, clipped, block_offset, halved
+                downsampled, clipped_downsampled, corner = _undo_chroma_upsampling(
+                    plane, clipped, shifted_offset, halved
                 )
                 rounding = CHROMA_ROUNDING_VARIANCE if any(halved) else ROUNDING_VARIANCE
-                blocks = compute_dct_coefficients(small, spoilt, corner, MAX_STEP_SEARCH_BLOCKS)
+                blocks = compute_dct_coefficients(
+                    downsampled, clipped_downsampled, corner, MAX_STEP_SEARCH_BLOCKS
+                )
                 steps, odds, odds_per_coefficient = _estimate_quantisation_steps(
-                    blocks, rounding, means=True
+                    blocks, rounding, counts_dc=True
                 )
                 total += odds_per_coefficient if odds > MIN_JPEG_LOG_ODDS else 0.0
                 plane_steps.append(steps)
             if best is None or total > best[0]:
-                best = total, block_offset, halved, plane_steps
+                best = total, shifted_offset, halved, plane_steps
     assert best is not None
     return best[1:]
 
 
 def _undo_chroma_upsampling(
-    plane: Plane, clipped: Plane, start: tuple[int, int], halved: tuple[bool, bool]
+    plane: Plane, clipped: Plane, block_offset: tuple[int, int], halved: tuple[bool, bool]
 ) -> tuple[Plane, Plane, tuple[int, int]]:
     """Undo the smooth upsampling of chroma that decoders apply, where it was subsampled.
 
     Decoders weight the pixel itself by 3/4 and the nearer neighbour by 1/4. The mean of both halves
     is then 6/8 of the pixel and 1/8 of each neighbour.
     """
-    corner = list(start)
+    corner = list(block_offset)
     for axis, half in enumerate(halved):
         if not half:
             continue
-        first = start[axis] % 2
+        first = block_offset[axis] % 2
         end = first + (plane.shape[axis] - first) // 2 * 2
         lines, clipped_lines = (
             np.moveaxis(pixels, axis, 0)[first:end] for pixels in (plane, clipped)
@@ -331,7 +339,7 @@ def _undo_chroma_upsampling(
         sharpened = np.linalg.solve(blur, (lines[0::2] + lines[1::2]) / 2)
         plane = np.asarray(np.moveaxis(sharpened, 0, axis), np.float64)
         clipped = np.moveaxis(clipped_lines[0::2] + clipped_lines[1::2], 0, axis)
-        corner[axis] = (start[axis] - first) // 2
+        corner[axis] = (block_offset[axis] - first) // 2
     return plane, clipped, (corner[0], corner[1])
 
 
@@ -340,21 +348,23 @@ def _estimate_quality(steps: Plane) -> int:
     mask = steps > 0
     return min(
         range(1, 101),
-        key=lambda item: float(
-            np.abs(np.log(_scale_quantisation_table(0, item)[mask] / steps[mask])).sum()
+        key=lambda quality: float(
+            np.abs(np.log(_scale_quantisation_table(0, quality)[mask] / steps[mask])).sum()
         ),
     )
 
 
-def _scale_quantisation_table(kind: int, quality: int) -> Plane:
+def _scale_quantisation_table(component: int, quality: int) -> Plane:
     """Return the standard table at a quality, scaled as in the reference library of JPEG."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-    return np.asarray(np.clip((STANDARD_QUANTISATION_TABLES[kind] * scale + 50) // 100, 1, 255))
+    return np.asarray(
+        np.clip((STANDARD_QUANTISATION_TABLES[component] * scale + 50) // 100, 1, 255)
+    )
 
 
-def _complete_quantisation_steps(steps: Plane, kind: int, quality: int) -> Plane:
+def _complete_quantisation_steps(steps: Plane, component: int, quality: int) -> Plane:
     """Return the standard table if most steps match it, else use it for unknown steps only."""
-    table, mask = _scale_quantisation_table(kind, quality), steps > 0
+    table, mask = _scale_quantisation_table(component, quality), steps > 0
     mask[0, 0] = False
     if not mask.any() or np.mean(np.abs(steps - table)[mask] <= 1) >= STANDARD_FRACTION:
         return table

@@ -1,7 +1,7 @@
 """List all noise models: what `Denoise` checks, removes and adds for each, and how it is described.
 
 A noise model is one row of `NOISE_MODELS`. Here are also speckle, whose variance is a share of the
-squared signal, the removal of a named noise before the rest is measured, and hints for the user.
+squared signal, the removal of an artefact before other noise is measured, and hints for the user.
 """
 
 from __future__ import annotations
@@ -104,15 +104,15 @@ def convert_log_noise(noise: NoiseEstimate, logarithms: Float32Array) -> NoiseEs
     return replace(noise, gain=0.0, intercept=0.0, floor=floor, relative_deviation=relative)
 
 
-def remove_named_noise(
+def remove_artefact(
     volume: Float32Array, measured_mask: BoolArray | None, grey_level_step: float, noise: str
 ) -> tuple[Float32Array, BoolArray | None, float]:
-    """Remove a named noise from one channel (..., Y, X), so that the rest can be measured.
+    """Remove an artefact from one channel (..., Y, X), so that the other noise can be measured.
 
     Returns
     -------
     volume, measured_mask, grey_level_step
-        Without the named noise; for speckle the logarithm, which has no grey-level step.
+        Without the artefact; for speckle the logarithm, which has no grey-level step.
     """
     from napari_dip.tasks.noise_models.impulses import replace_by_random_neighbours
     from napari_dip.tasks.noise_models.stripes import subtract_line_offsets
@@ -134,28 +134,32 @@ def remove_named_noise(
 
 
 def list_noise_hints(image: Float32Array) -> tuple[Note, ...]:
-    """Return notes on named noises that an image (C, *grid) clearly shows."""
-    planes = [_crop_middle(item) for item in image.reshape(-1, *image.shape[-2:])]
-    plane = max(planes, key=lambda item: float(item.std()))
+    """Return notes on artefacts that an image (C, *grid) clearly shows."""
+    planes = [_crop_centre(plane) for plane in image.reshape(-1, *image.shape[-2:])]
+    plane = max(planes, key=lambda plane: float(plane.std()))
     notes = []
     if impulses := _measure_impulse_fraction(plane):
         notes.append(make_note("impulses-likely", share=impulses))
-    lines = find_clear_stripes(plane)
-    if lines is not None:
-        facts = {"rows": lines.axis == -2, "deviation": lines.std}
+    stripes = find_clear_stripes(plane)
+    if stripes is not None:
+        facts = {"rows": stripes.axis == -2, "deviation": stripes.std}
         notes.append(make_note("stripes-likely", **facts))
     return tuple(notes)
 
 
 def find_clear_stripes(plane: npt.NDArray[np.floating]) -> StripeOffsets | None:
     """Find clear stripes in the centre of a plane (Y, X); None if there are none."""
-    from napari_dip.tasks.noise_models.stripes import find_lines
+    from napari_dip.tasks.noise_models.stripes import find_line_offsets
 
-    lines = find_lines(_crop_middle(plane))
-    return lines if lines is not None and lines.variance_ratio > MIN_STRIPE_VARIANCE_RATIO else None
+    stripes = find_line_offsets(_crop_centre(plane))
+    return (
+        stripes
+        if stripes is not None and stripes.variance_ratio > MIN_STRIPE_VARIANCE_RATIO
+        else None
+    )
 
 
-def _crop_middle(plane: AnyArray) -> AnyArray:
+def _crop_centre(plane: AnyArray) -> AnyArray:
     starts = [max(0, (side - HINT_CROP_SIDE) // 2) for side in plane.shape]
     return plane[starts[0] : starts[0] + HINT_CROP_SIDE, starts[1] : starts[1] + HINT_CROP_SIDE]
 
@@ -180,7 +184,7 @@ def _measure_impulse_fraction(plane: Float32Array) -> float:
     return fraction if min(quarters) > MIN_QUARTER_IMPULSE_FRACTION * fraction else 0.0
 
 
-def _accept(*_: object) -> None:
+def _return_none(*_: object) -> None:
     """Refuse nothing, and find nothing."""
 
 
@@ -210,7 +214,7 @@ class NoiseModel:
         Whether all colours are always fitted together.
     fills_missing_pixels : bool
         Whether some pixels hold no measurement, and that prior fills them in.
-    is_removed_first : bool
+    is_removed_before_measuring : bool
         Whether the noise is removed before that of the detector is measured.
     has_noise_residual : bool
         Whether the residual of a good fit is noise of the measured strength.
@@ -242,12 +246,12 @@ class NoiseModel:
     prior_reason: str = ""
     joins_colours: bool = False
     fills_missing_pixels: bool = False
-    is_removed_first: bool = False
+    is_removed_before_measuring: bool = False
     has_noise_residual: bool = True
-    check_header: Callable[..., Refusal | None] = _accept
-    check_pixels: Callable[..., Refusal | None] = _accept
+    check_header: Callable[..., Refusal | None] = _return_none
+    check_pixels: Callable[..., Refusal | None] = _return_none
     convert_inputs: Callable[..., Any] = keep_extra_inputs
-    find_missing: Callable[..., BoolArray | None] = _accept
+    find_missing: Callable[..., BoolArray | None] = _return_none
     correct_fit_input: Callable[[FitInput], FitInput] = lambda fit_input: fit_input
     limit_network_input: Callable[[FitInput], FitInput] = lambda fit_input: fit_input
     build_problem: Callable[..., Problem] | None = None
@@ -313,7 +317,7 @@ IMPULSES = NoiseModel(
     prior_key=MASKED_INPUT.key,
     prior_reason="it learns to fill pixels in from those around, as the impulses need",
     fills_missing_pixels=True,
-    is_removed_first=True,
+    is_removed_before_measuring=True,
     check_header=_make_exposure_check("Salt and pepper"),
     find_missing=find_stack_impulses,
     limit_network_input=exclude_impulses,
@@ -324,7 +328,7 @@ LINE_NOISE = NoiseModel(
     label="Stripes (line noise)",
     phrase="offsets of whole rows or columns beside a detector's noise",
     papers=("stripes",),
-    is_removed_first=True,
+    is_removed_before_measuring=True,
     check_header=_make_exposure_check("Stripes"),
     convert_inputs=lambda image, extra_inputs, headers: (extra_inputs, (describe_stripes(image),)),
     correct_fit_input=remove_stripes,
@@ -335,7 +339,7 @@ MULTIPLICATIVE = NoiseModel(
     label="Speckle",
     phrase="speckle, in proportion to the signal",
     papers=("speckle",),
-    is_removed_first=True,
+    is_removed_before_measuring=True,
     check_header=_make_exposure_check("Speckle"),
     check_pixels=check_speckle_pixels,
 )

@@ -38,11 +38,11 @@ MIN_LINES = 16
 #: Radius of the window in which the variation of the image is measured, in pixels, and the power
 #: with which it lowers the weight. On crops of coins with offsets of 12 grey levels the error of
 #: the offsets fell from 3.8 to 2.6; moon, camera and a nucleus did not change.
-FLATNESS_RADIUS, POWER = 2, 2
+FLATNESS_RADIUS, FLATNESS_POWER = 2, 2
 #: Standard deviations from the step of its line beyond which a pixel has weight 0: the usual
 #: constant of Tukey's bisquare, 95 % efficient on normal noise. With weights that never reach 0,
 #: mortar along a third of a row of bricks left dark rows.
-BISQUARE = 4.685
+BISQUARE_SIGMAS = 4.685
 #: Sections of a line whose steps are compared to estimate the error of their mean, and factor by
 #: which the image's own steps vary more, since structure can extend over all sections. Of 1, 2, 4
 #: and 8, the factor 4 had the smallest mean error on crops of 96 x 96 of camera, coins, moon and a
@@ -54,7 +54,7 @@ LINE_SECTIONS, IMAGE_VARIANCE_FACTOR = 6, 4.0
 #: others, and 0.77 to 0.85 on eleven frames of a fluorescence video. It is at least 0.61 on
 #: synthetic images with offsets of 5 and more on structure, whose standard deviation is then
 #: estimated within a fifth.
-STRIPS, MIN_STRIP_CORRELATION, BEND_VARIANCE_RATIO = 4, 0.55, 1.5
+STRIP_COUNT, MIN_STRIP_CORRELATION, BEND_VARIANCE_RATIO = 4, 0.55, 1.5
 #: Rounds of reweighting; it converges in three to five.
 REWEIGHTING_ROUNDS = 8
 #: Ratio of the standard deviation of normal values to their median absolute value.
@@ -66,7 +66,7 @@ def describe_stripes(image: Float32Array) -> Note:
     import numpy as np
 
     planes = image.reshape(-1, *image.shape[-2:])
-    selected = [lines for plane in planes if (lines := find_lines(plane)) is not None]
+    selected = [stripes for plane in planes if (stripes := find_line_offsets(plane)) is not None]
     if not selected:
         return make_note("stripes-none")
     rows = sum(stripes.axis == -2 for stripes in selected) * 2 >= len(selected)
@@ -108,7 +108,7 @@ def _find_shared_offsets(images: Tensor, measured_mask: Tensor) -> Tensor | None
 
     values = torch.where(measured_mask > 0, images, torch.nan)[0].cpu().numpy()
     planes = values.reshape(-1, *values.shape[-2:])
-    selected = [entry for plane in planes if (entry := find_lines(plane)) is not None]
+    selected = [stripes for plane in planes if (stripes := find_line_offsets(plane)) is not None]
     if not selected:
         return None
     axis = max(
@@ -117,7 +117,7 @@ def _find_shared_offsets(images: Tensor, measured_mask: Tensor) -> Tensor | None
             stripes.variance_ratio for stripes in selected if stripes.axis == direction
         ),
     )
-    plane_offsets = [find_lines(plane, axis) for plane in planes]
+    plane_offsets = [find_line_offsets(plane, axis) for plane in planes]
     side = planes.shape[axis]
     lines = np.stack(
         [np.zeros(side) if stripes is None else stripes.offsets for stripes in plane_offsets]
@@ -152,7 +152,9 @@ class StripeOffsets:
         return self.offsets[:, None] if self.axis == -2 else self.offsets[None]
 
 
-def find_lines(plane: npt.NDArray[np.floating], axis: int | None = None) -> StripeOffsets | None:
+def find_line_offsets(
+    plane: npt.NDArray[np.floating], axis: int | None = None
+) -> StripeOffsets | None:
     """Find the offsets of a plane's rows or columns.
 
     The step between neighbouring lines is a robust mean over their pixels, which ignores structure
@@ -184,16 +186,16 @@ def find_lines(plane: npt.NDArray[np.floating], axis: int | None = None) -> Stri
         for direction in axes
         if (offsets := _estimate_line_offsets(values, direction)) is not None
     ]
-    return max(selected, key=lambda item: item.variance_ratio) if selected else None
+    return max(selected, key=lambda stripes: stripes.variance_ratio) if selected else None
 
 
 def subtract_line_offsets(planes: Float32Array) -> Float32Array:
     """Subtract the line offsets of each plane of (..., Y, X) that has any."""
     flat = planes.reshape(-1, *planes.shape[-2:])
-    offsets = [find_lines(plane) for plane in flat]
+    offsets = [find_line_offsets(plane) for plane in flat]
     clean = [
-        item if lines is None else item - lines.expand_to_plane()
-        for item, lines in zip(flat, offsets, strict=True)
+        plane if stripes is None else plane - stripes.expand_to_plane()
+        for plane, stripes in zip(flat, offsets, strict=True)
     ]
     return np.stack(clean).reshape(planes.shape).astype(np.float32)
 
@@ -243,12 +245,12 @@ def _measure_strip_covariance(across: FloatArray) -> tuple[float, float]:
         Agreement is the correlation of two strips: 1 if they contain offsets only.
     """
     bends = across[1:-1] - (across[:-2] + across[2:]) / 2
-    strips = np.array_split(bends, STRIPS, axis=1)
+    strips = np.array_split(bends, STRIP_COUNT, axis=1)
     medians = np.stack([_compute_row_medians(strip) for strip in strips])
     limit = STEP_CLIP_SIGMAS * MAD_TO_SIGMA * float(np.median(np.abs(medians)))
     products = np.cov(np.clip(medians, -limit, limit), ddof=0)
     strip_variance = float(products.diagonal().mean())
-    covariance = float(products[~np.eye(STRIPS, dtype=bool)].mean())
+    covariance = float(products[~np.eye(STRIP_COUNT, dtype=bool)].mean())
     return covariance / BEND_VARIANCE_RATIO, covariance / max(strip_variance, 1e-30)
 
 
@@ -275,7 +277,7 @@ def _measure_line_steps(across: FloatArray) -> tuple[FloatArray, float]:
     weight = mask * np.minimum(flatness[1:], flatness[:-1])
     values = np.nan_to_num(differences)
     for _ in range(REWEIGHTING_ROUNDS):
-        residual = (values - step) / max(BISQUARE * width, 1e-30)
+        residual = (values - step) / max(BISQUARE_SIGMAS * width, 1e-30)
         robust_weight = weight * np.maximum(1 - residual**2, 0) ** 2
         step = (robust_weight * values).sum(1, keepdims=True) / np.maximum(
             robust_weight.sum(1, keepdims=True), 1e-30
@@ -298,7 +300,7 @@ def _compute_flatness_weights(across: FloatArray, noise: float) -> FloatArray:
             padded, 2 * FLATNESS_RADIUS + 1, axis
         ).mean(-1)
     texture = np.maximum(variation / (2 * noise) - 1, 0)
-    return np.asarray(1 / (1 + texture) ** POWER)
+    return np.asarray(1 / (1 + texture) ** FLATNESS_POWER)
 
 
 def _compute_step_trend(steps: FloatArray) -> FloatArray:
@@ -310,12 +312,12 @@ def _compute_step_trend(steps: FloatArray) -> FloatArray:
     return np.convolve(padded, window, mode="valid")
 
 
-def _infer_offsets(steps: FloatArray, variance: float, image: float) -> FloatArray:
+def _infer_offsets(steps: FloatArray, variance: float, step_variance: float) -> FloatArray:
     """Return the most likely offsets, for normal offsets and long-tailed steps of the image."""
     weight = np.ones_like(steps)
     offsets = np.zeros(len(steps) + 1)
     for _ in range(REWEIGHTING_ROUNDS):
-        precision = weight / image
+        precision = weight / step_variance
         diagonal = np.full(len(offsets), 1 / variance)
         diagonal[1:] += precision
         diagonal[:-1] += precision
@@ -324,18 +326,20 @@ def _infer_offsets(steps: FloatArray, variance: float, image: float) -> FloatArr
         right_side[:-1] -= precision * steps
         offsets = _solve_tridiagonal(-precision, diagonal, right_side)
         residual = steps - np.diff(offsets)
-        weight = 1 / (1 + residual**2 / (STEP_CLIP_SIGMAS**2 * image))
+        weight = 1 / (1 + residual**2 / (STEP_CLIP_SIGMAS**2 * step_variance))
     return offsets
 
 
-def _solve_tridiagonal(neighbours: FloatArray, middle: FloatArray, right: FloatArray) -> FloatArray:
+def _solve_tridiagonal(
+    off_diagonal: FloatArray, main_diagonal: FloatArray, right_side: FloatArray
+) -> FloatArray:
     """Solve a symmetric tridiagonal system by elimination."""
-    diagonal, solution = middle.copy(), right.copy()
-    for row in range(1, len(middle)):
-        factor = neighbours[row - 1] / diagonal[row - 1]
-        diagonal[row] -= factor * neighbours[row - 1]
+    diagonal, solution = main_diagonal.copy(), right_side.copy()
+    for row in range(1, len(diagonal)):
+        factor = off_diagonal[row - 1] / diagonal[row - 1]
+        diagonal[row] -= factor * off_diagonal[row - 1]
         solution[row] -= factor * solution[row - 1]
     solution[-1] /= diagonal[-1]
-    for row in range(len(middle) - 2, -1, -1):
-        solution[row] = (solution[row] - neighbours[row] * solution[row + 1]) / diagonal[row]
+    for row in range(len(diagonal) - 2, -1, -1):
+        solution[row] = (solution[row] - off_diagonal[row] * solution[row + 1]) / diagonal[row]
     return solution

@@ -95,8 +95,8 @@ def build_random_input_prior(
 
 def build_no_skip_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOptions) -> Prior:
     """Build the same without skip connections and, as in the paper, without jitter."""
-    without = replace(options.random_input, skip_channels=0, jitter=0.0)
-    return build_random_input_prior(fit_input, rng, replace(options, random_input=without))
+    no_skip_input = replace(options.random_input, skip_channels=0, jitter=0.0)
+    return build_random_input_prior(fit_input, rng, replace(options, random_input=no_skip_input))
 
 
 def build_pixel_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOptions) -> Prior:
@@ -212,7 +212,7 @@ def build_from_architecture(
     widths, upsampling = architecture.widths, _make_upsampling(architecture)
     input_channels, input_grid, net = RANDOM_INPUT_CHANNELS, grid, nn.Module()
     if architecture.structure == "hourglass":
-        if architecture.code == "coordinates":
+        if architecture.input_kind == "coordinates":
             input_channels = len(grid)
         net = Hourglass(
             len(grid),
@@ -222,7 +222,7 @@ def build_from_architecture(
             skip_channels=architecture.skip_channels,
             is_normalised=True,
             rng=rng,
-            preserves_variance=architecture.weights == "He",
+            preserves_variance=architecture.initialisation == "He",
             upsampling=upsampling,
         )
     else:
@@ -236,8 +236,8 @@ def build_from_architecture(
             )
     network_input = _make_network_input(architecture, input_channels, input_grid, rng)
     prior = RandomInputPrior(net, network_input, jitter, grid=grid)
-    if architecture.bound is not None:
-        bound_spectral_norms(net, architecture.bound)
+    if architecture.lipschitz_bound is not None:
+        bound_spectral_norms(net, architecture.lipschitz_bound)
     return prior
 
 
@@ -249,8 +249,8 @@ def _make_upsampling(architecture: Architecture) -> Upsampling:
         make_transposed_upsampling,
     )
 
-    if architecture.sigma is not None:
-        return make_gaussian_upsampling(architecture.sigma)
+    if architecture.upsampling_sigma is not None:
+        return make_gaussian_upsampling(architecture.upsampling_sigma)
     return {
         "bilinear": make_linear_upsampling,
         "nearest": make_nearest_upsampling,
@@ -264,11 +264,11 @@ def _make_network_input(
     """Return the network input, random numbers or coordinates: (1, channels, *grid)."""
     import torch
 
-    if architecture.code == "coordinates":
+    if architecture.input_kind == "coordinates":
         axes = [torch.linspace(0, 1, count) for count in grid]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
     random_input = torch.empty(1, channels, *grid)
-    if architecture.code == "Gaussian":
+    if architecture.input_kind == "Gaussian":
         return random_input.normal_(0, RANDOM_INPUT_RANGE, generator=rng)
     return random_input.uniform_(0, RANDOM_INPUT_RANGE, generator=rng)
 
@@ -330,21 +330,20 @@ class Architecture:
         "hourglass", "decoder" or "deep decoder".
     widths : tuple of int
         Channels at each scale, finest first.
-    rate : float
-        Learning rate.
+    learning_rate : float
     skip_channels : int
         Channels of each skip connection.
     upsampling : str
         "bilinear", "nearest", "transposed" or "gaussian".
-    weights : str
-        Initialisation: "uniform", the default of torch, or "He".
-    code : str
+    initialisation : str
+        Of the weights: "uniform", the default of torch, or "He".
+    input_kind : str
         Network input: "uniform", "Gaussian" or "coordinates".
     optimizer : str
         "adam", "sgd" or "l-bfgs".
-    bound : float or None
+    lipschitz_bound : float or None
         Lipschitz bound of each layer but the last (`bound_spectral_norms`).
-    sigma : float or None
+    upsampling_sigma : float or None
         Width of Gaussian upsampling, in coarse pixels.
     """
 
@@ -352,18 +351,18 @@ class Architecture:
     label: str
     structure: str
     widths: tuple[int, ...]
-    rate: float
+    learning_rate: float
     skip_channels: int = 0
     upsampling: str = "bilinear"
-    weights: str = "uniform"
-    code: str = "uniform"
+    initialisation: str = "uniform"
+    input_kind: str = "uniform"
     optimizer: str = ADAM
-    bound: float | None = None
-    sigma: float | None = None
+    lipschitz_bound: float | None = None
+    upsampling_sigma: float | None = None
 
 
 def list_architectures(
-    widths: tuple[int, ...], rate: float, skip_channels: int = RANDOM_INPUT_SKIP_CHANNELS
+    widths: tuple[int, ...], learning_rate: float, skip_channels: int = RANDOM_INPUT_SKIP_CHANNELS
 ) -> dict[str, Architecture]:
     """Return all architectures by name, that of the preset first.
 
@@ -371,7 +370,7 @@ def list_architectures(
     ----------
     widths : tuple of int
         Channels of the preset's network at each scale, finest first.
-    rate : float
+    learning_rate : float
         Its learning rate.
     skip_channels : int
         Channels of its skip connections.
@@ -383,24 +382,24 @@ def list_architectures(
         label=base_label,
         structure="hourglass",
         widths=widths,
-        rate=rate,
+        learning_rate=learning_rate,
         skip_channels=skip_channels,
     )
     decoder = replace(
         preset, name="decoder", label="decoder only", structure="decoder", skip_channels=0
     )
-    half = tuple(max(1, width // 2) for width in widths)
+    half_widths = tuple(max(1, width // 2) for width in widths)
     architectures = (
         preset,
         replace(preset, name="no-skips", label="no skips", skip_channels=0),
         decoder,
         *_vary_depth(preset),
-        replace(preset, name="half-width", label="half the channels", widths=half),
+        replace(preset, name="half-width", label="half the channels", widths=half_widths),
         replace(preset, name="nearest", label="nearest upsampling", upsampling="nearest"),
         replace(preset, name="transposed", label="learned upsampling", upsampling="transposed"),
-        replace(preset, name="he-weights", label="weights begin after He", weights="He"),
-        replace(preset, name="gaussian-input", label="fed Gaussian noise", code="Gaussian"),
-        replace(preset, name="coordinates", label="fed coordinates", code="coordinates"),
+        replace(preset, name="he-weights", label="weights begin after He", initialisation="He"),
+        replace(preset, name="gaussian-input", label="fed Gaussian noise", input_kind="Gaussian"),
+        replace(preset, name="coordinates", label="fed coordinates", input_kind="coordinates"),
         _set_optimiser(preset, "sgd", "SGD with momentum"),
         _set_optimiser(preset, "l-bfgs", "L-BFGS, no line search"),
         _make_deep_decoder(preset, "deep-decoder", DEEP_DECODER_CHANNELS),
@@ -418,20 +417,22 @@ def list_architectures(
 def bound_architecture(architecture: Architecture, bound: float) -> Architecture:
     """Return an architecture with Lipschitz-bounded layers."""
     label = f"layers bounded to {bound:g}"
-    return _derive_architecture(architecture, f"lipschitz-{bound:g}", label, bound=bound)
+    return _derive_architecture(architecture, f"lipschitz-{bound:g}", label, lipschitz_bound=bound)
 
 
 def set_gaussian_upsampling(architecture: Architecture, sigma: float) -> Architecture:
     """Return an architecture with Gaussian upsampling."""
     label = f"Gaussian upsampling of width {sigma:g}"
     return _derive_architecture(
-        architecture, f"upsampling-{sigma:g}", label, upsampling="gaussian", sigma=sigma
+        architecture, f"upsampling-{sigma:g}", label, upsampling="gaussian", upsampling_sigma=sigma
     )
 
 
 def set_learning_rate(architecture: Architecture, rate: float) -> Architecture:
     """Return an architecture with another learning rate."""
-    return _derive_architecture(architecture, f"rate-{rate:g}", f"rate {rate:g}", rate=rate)
+    return _derive_architecture(
+        architecture, f"rate-{rate:g}", f"rate {rate:g}", learning_rate=rate
+    )
 
 
 def refuse_architecture(architecture_name: str, conflict: str) -> Refusal:
@@ -466,7 +467,11 @@ def _vary_depth(base: Architecture) -> list[Architecture]:
 
 def _set_optimiser(base: Architecture, optimizer: str, text: str) -> Architecture:
     return replace(
-        base, name=optimizer, label=text, optimizer=optimizer, rate=LEARNING_RATES[optimizer]
+        base,
+        name=optimizer,
+        label=text,
+        optimizer=optimizer,
+        learning_rate=LEARNING_RATES[optimizer],
     )
 
 

@@ -36,14 +36,14 @@ MAX_LISTED_LABELS = 8
 #: with half of it missing, 0.3 reached 29.65 dB after 200 iterations, and all of 0.2 to 0.7 29.52;
 #: 0.1 is slower.
 MASKED_FRACTION_RANGE = (0.3, 0.3)
-#: Residual blocks of the network for planes of a stack, whose receptive field has a radius of 2 x
+#: Residual blocks of the network for planes of a Z stack, whose receptive field has a radius of 2 x
 #: BLOCKS + 2 pixels.
 STACK_RESIDUAL_BLOCKS = 4
 #: Maximum depth of a hole, in pixels, whose copies are masked as a whole.
 MAX_MASKED_DEPTH = 16
-#: Planes of a training window in a stack.
+#: Planes of a training window in a Z stack.
 STACK_WINDOW_PLANES = 4
-#: Maximum number of pixels of a stack in one forward pass: a plane of 512 x 512.
+#: Maximum number of pixels of a Z stack in one forward pass: a plane of 512 x 512.
 MAX_BATCH_PIXELS = 2**18
 
 
@@ -88,8 +88,8 @@ def parse_mask(mask: AnyArray, label: int | None, *, invert: bool) -> BoolArray:
     ndarray of bool
         Of the shape of the mask.
     """
-    chosen = mask > 0 if label is None else mask == label
-    return ~chosen if invert else chosen
+    marked = mask > 0 if label is None else mask == label
+    return ~marked if invert else marked
 
 
 def dilate_holes(holes: BoolArray, pixels: int) -> BoolArray:
@@ -105,7 +105,7 @@ def dilate_holes(holes: BoolArray, pixels: int) -> BoolArray:
     return dilated
 
 
-def refuse_marks(mask: AnyArray, name: str, label: int | None, holes: BoolArray) -> Refusal | None:
+def check_holes(mask: AnyArray, name: str, label: int | None, holes: BoolArray) -> Refusal | None:
     """Refuse a mask that marks no pixel, or every pixel.
 
     Parameters
@@ -144,7 +144,7 @@ def is_scattered(holes: BoolArray) -> bool:
     return max(along_y, along_x) < MIN_SHAPE_CORRELATION * variance
 
 
-def measure_hole_depth(holes: BoolArray, most: int) -> int:
+def measure_hole_depth(holes: BoolArray, max_depth: int) -> int:
     """Return the distance from the rim of the deepest hole (Y, X) to its innermost pixel.
 
     A diagonal step counts as one pixel.
@@ -153,7 +153,7 @@ def measure_hole_depth(holes: BoolArray, most: int) -> int:
     ----------
     holes : ndarray of bool
         Pixels beyond the border count as missing.
-    most : int
+    max_depth : int
         Largest depth to measure.
 
     Returns
@@ -162,7 +162,7 @@ def measure_hole_depth(holes: BoolArray, most: int) -> int:
         0 without holes, 1 if each missing pixel touches a measured one.
     """
     remaining, depth = holes, 0
-    while depth < most and remaining.any():
+    while depth < max_depth and remaining.any():
         padded = np.pad(remaining, 1, constant_values=True)
         remaining = padded[:-2] & padded[1:-1] & padded[2:]
         remaining = remaining[:, :-2] & remaining[:, 1:-1] & remaining[:, 2:]
@@ -170,21 +170,21 @@ def measure_hole_depth(holes: BoolArray, most: int) -> int:
     return depth
 
 
-def measure_widest_hole(measured_mask: BoolArray, most: int) -> int:
+def measure_widest_hole(measured_mask: BoolArray, max_width: int) -> int:
     """Return the width of the widest hole in any plane; 0 if pixels are missing singly.
 
     Parameters
     ----------
     measured_mask : ndarray of bool
         (N, C, Z, Y, X).
-    most : int
+    max_width : int
         Largest width to measure.
     """
     missing = np.any(~measured_mask, axis=1)
     holes = [plane for plane in missing.reshape(-1, *missing.shape[-2:]) if plane.any()]
     if all(is_scattered(hole) and not hole.all() for hole in holes):
         return 0
-    return min(most, 2 * max(measure_hole_depth(hole, most // 2) for hole in holes))
+    return min(max_width, 2 * max(measure_hole_depth(hole, max_width // 2) for hole in holes))
 
 
 def count_missing_planes(measured_mask: BoolArray) -> tuple[int, int]:
