@@ -170,7 +170,11 @@ def test_unknown_designs_are_refused_with_those_that_there_are():
 def test_a_control_takes_any_number_within_its_limits(name, message, bound, sigma):
     architectures = list_plan_architectures(make_experiment_setup(load_clean(), device="cpu").plan)
     architecture = find_architecture("network", name, architectures)
-    assert (architecture.label, architecture.lipschitz_bound, architecture.upsampling_sigma) == (message, bound, sigma)
+    assert (architecture.label, architecture.lipschitz_bound, architecture.upsampling_sigma) == (
+        message,
+        bound,
+        sigma,
+    )
     assert find_architecture("network", architecture.name, architectures) == architecture
 
 
