@@ -258,7 +258,7 @@ def test_what_is_wrong_with_the_whole_is_said_above_run(bench, scene, tmp_path):
 
 def test_settings_are_offered_from_presets_of_ones_own_and_the_last_run(bench):
     shelf = open_saved_settings("denoise")
-    shelf.remember(RECIPE)
+    shelf.save_last(RECIPE)
     shelf.save("mine", RECIPE.replace_run_settings(seed=3))
     chooser = bench.dock.recipe
     chooser.refresh()

@@ -159,12 +159,12 @@ def test_the_network_that_suits_an_image_is_kept_as_a_preset_for_denoising(bench
     other = replace(other, validation_errors=better, errors=0 * other.errors)
     results._result = replace(result, fits=(*result.fits[:1], other))
     bench.press(results.preset_button)
-    (name,) = open_saved_settings("denoise").names()
+    (name,) = open_saved_settings("denoise").list_names()
     kept = open_saved_settings("denoise").load(name)
     assert name == "decoder only for mitochondria" and f"'{name}'" in bench.message_emitted
     assert kept.task.architecture == "decoder" and kept.task.prior == "random-input"
     bench.press(results.preset_button)
-    assert len(open_saved_settings("denoise").names()) == 2
+    assert len(open_saved_settings("denoise").list_names()) == 2
 
 
 @pytest.mark.gl
