@@ -106,7 +106,7 @@ def test_a_recipe_repeats_the_pixels_in_whichever_form_it_is_kept(plain_result, 
     np.testing.assert_array_equal(dip.restore(make_noisy(), forms[kind]).image, plain_result.image)
 
 
-def test_progress_is_told_every_event_and_the_last_one_is_the_end():
+def test_progress_gets_every_event_and_the_last_one_is_the_end():
     events: list[dip.Event] = []
     dip.denoise(make_noisy(), progress=events.append, **FAST)
     assert events and all(isinstance(event, dip.Event) for event in events)

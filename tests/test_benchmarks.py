@@ -46,7 +46,7 @@ def test_anscombe_without_gain_is_a_division():
     np.testing.assert_allclose(unstabilise(plane / 2, 0, 4), plane)
 
 
-def test_neighbour_differences_tell_gain_and_intercept_of_white_noise():
+def test_neighbour_differences_give_gain_and_intercept_of_white_noise():
     from variance_stabilising import variance_line
 
     rng = np.random.default_rng(0)
@@ -171,7 +171,7 @@ def test_reference_network_has_the_published_size():
     assert weights == 2_217_831 - 2 * (128 + 1)
 
 
-def test_reference_fit_is_judged_on_its_way():
+def test_the_reference_fit_is_evaluated_during_the_run():
     from reference_dip import fit
 
     truth = np.full((64, 64), 100.0)
@@ -220,7 +220,7 @@ def test_the_reference_s_coarse_pixels_lie_in_the_middle_of_the_fine_ones():
     torch.testing.assert_close(coarse[0, 1, 8, 2:-2], middle[2:-2], atol=1e-3, rtol=0)
 
 
-def test_time_to_a_picture_is_that_of_the_first_as_good():
+def test_time_to_an_image_is_that_of_the_first_as_good():
     from speed_tables import reached
 
     curve = [
@@ -232,7 +232,7 @@ def test_time_to_a_picture_is_that_of_the_first_as_good():
     assert reached({"curve": curve}, 26.0) is None
 
 
-def test_results_are_told_apart_by_the_budget_and_by_the_code_that_is_there():
+def test_results_are_distinguished_by_budget_and_code_state():
     import quality
 
     assert quality.preset_settings("fast")["budget"]["r2r"]["iterations"] > 0

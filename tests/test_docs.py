@@ -133,13 +133,13 @@ def test_every_public_name_has_its_place_in_the_reference():
 WISHES = (ROOT / "tests" / "wishes.md").read_text(encoding="utf-8")
 
 
-def test_every_wish_has_its_row_here_and_elsewhere():
+def test_every_request_has_its_row_here_and_elsewhere():
     for part in (WISHES.split("## Journeys")[0], WISHES.split("## Elsewhere")[1]):
         numbers = [int(number) for number in re.findall(r"^\| (\d+) ", part, re.M)]
         assert numbers == list(range(1, 26))
 
 
-def test_every_test_that_the_wishes_name_exists():
+def test_every_test_that_the_requests_name_exists():
     named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", WISHES)
     assert len(named) > 40
     gone = [
@@ -226,7 +226,7 @@ def test_what_the_pages_for_contributors_name_is_there(page):
     assert [path for _, path in rows if not (ROOT / "src" / "napari_dip" / path).is_file()] == []
 
 
-def test_the_picture_of_the_folders_shows_each_of_them():
+def test_the_image_of_the_folders_shows_each_of_them():
     picture = (ROOT / "docs" / "images" / "architecture.svg").read_text(encoding="utf-8")
     package = ROOT / "src" / "napari_dip"
     folders = {path.parent.name for path in package.glob("*/**/__init__.py")} - {"samples"}

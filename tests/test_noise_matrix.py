@@ -22,7 +22,7 @@ def _recipe(name="16 bits"):
     return next(recipe for recipe in recipes() if recipe.name == name)
 
 
-def test_it_has_two_thousand_pictures_of_names_of_their_own():
+def test_it_has_two_thousand_images_of_names_of_their_own():
     from noise_matrix import cases
 
     names = [(scene, recipe.group, recipe.name) for scene, recipe in cases([])]
@@ -44,7 +44,7 @@ def test_its_truth_is_the_detectors_own():
     ("factor", "doubt", "verdict"),
     [(1.1, "", "right"), (1.3, "", "wrong"), (1.3, "texture", "cannot tell"), (1.6, "", "silent")],
 )
-def test_a_variance_is_judged_by_its_factor(factor, doubt, verdict):
+def test_a_variance_is_rated_by_its_factor(factor, doubt, verdict):
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from noise_matrix import Truth, judge
 

@@ -163,7 +163,7 @@ def test_codes_names_and_texts_that_are_only_shown_pass(plain: str) -> None:
     assert not find_compared_sentences(plain, {})
 
 
-def test_old_reports_and_new_ones_tell_the_same_codes() -> None:
+def test_old_reports_and_new_ones_give_the_same_codes() -> None:
     stop = make_stop(StopReason.PLATEAU, waited=75, smoothed=True)
     new = serialise_stop(stop)
     old = {"stop_reason": new["stop_reason"]}

@@ -41,14 +41,14 @@ def test_plan_follows_the_settings(tmp_path, capsys):
     assert "3 fits" in capsys.readouterr().out
 
 
-def test_notes_of_the_file_are_told(tmp_path, capsys):
+def test_notes_of_the_file_are_printed(tmp_path, capsys):
     pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 4), dtype="uint8")
     Image.fromarray(pixels).save(tmp_path / "in.png")
     assert main(["plan", "denoise", str(tmp_path / "in.png")]) == 0
     assert "alpha" in capsys.readouterr().out
 
 
-def test_a_stack_whose_file_names_no_axes_is_told_what_they_are_taken_for(tmp_path, capsys):
+def test_the_assumed_axes_of_a_stack_are_reported(tmp_path, capsys):
     path = tmp_path / "stack.tif"
     tifffile.imwrite(path, np.random.default_rng(0).normal(50, 5, (8, 32, 32)).astype("float32"))
     assert main(["plan", "denoise", str(path)]) == 0
@@ -66,9 +66,7 @@ def test_a_stack_whose_file_names_no_axes_is_told_what_they_are_taken_for(tmp_pa
         ("--restarts", "65", "'--restarts' cannot be '65': it should be at most 64."),
     ],
 )
-def test_a_wrong_value_is_told_by_the_option_that_was_typed(
-    option, value, message, tmp_path, capsys
-):
+def test_a_wrong_value_is_refused_under_the_typed_option(option, value, message, tmp_path, capsys):
     assert main(["plan", "denoise", noisy(tmp_path), f"{option}={value}"]) == 2
     assert message in capsys.readouterr().err
 

@@ -156,7 +156,7 @@ def test_the_log_of_an_unforeseen_error_holds_no_commands(tmp_path, monkeypatch,
     assert find_control_characters(log.read_text(encoding="utf-8") + capsys.readouterr().err) == []
 
 
-def test_where_even_the_log_has_no_place_the_error_is_told(monkeypatch, capsys):
+def test_where_even_the_log_cannot_be_written_the_error_is_reported(monkeypatch, capsys):
     monkeypatch.setattr("tempfile.tempdir", "/dev/null/none")
     assert _report_unexpected_error(ValueError("no such place")) == 1
     assert "no such place" in capsys.readouterr().err
@@ -209,7 +209,7 @@ def test_a_semicolon_in_a_name_begins_no_cell(hostile_folder, capsys):
     assert row["file"] == "a;=1+1.tif" and float(row["seconds"]) >= 0
 
 
-def test_json_of_ours_tells_a_name_exactly_and_commands_nothing():
+def test_our_json_holds_a_name_exactly_without_control_characters():
     text = format_json({H: ["\x7f\ue000\U000e0001µ", float("nan")]})
     assert find_control_characters(text) == [] and "µ" in text
     assert json.loads(text) == {H: ["\x7f\ue000\U000e0001µ", None]}

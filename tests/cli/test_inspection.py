@@ -62,7 +62,7 @@ def test_saturation_is_said_before_the_work_and_once(tmp_path, capsys):
     assert error_output.index("saturated") < error_output.index("Done")
 
 
-def test_frames_of_the_detector_tell_offset_and_gain(tmp_path, image, capsys):
+def test_frames_of_the_detector_give_offset_and_gain(tmp_path, image, capsys):
     rng = np.random.default_rng(3)
     for name, light in (("dark", 0), ("flat", 300)):
         shots = 2 * rng.poisson(light, (4, 48, 48)) + rng.normal(50, 3, (4, 48, 48))

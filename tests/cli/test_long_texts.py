@@ -47,7 +47,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("argv", TYPED, ids=lambda argv: " ".join(argv)[:40])
-def test_long_words_on_the_command_line_are_cut_in_the_message(argv, capsys) -> None:
+def test_long_arguments_are_shortened_in_the_message(argv, capsys) -> None:
     assert main(list(argv)) == 2
     error_output = capsys.readouterr().err
     assert len(error_output) < 1500 and ("…" in error_output or "..." in error_output)

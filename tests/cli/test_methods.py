@@ -90,7 +90,9 @@ def test_a_result_saved_by_other_programs_is_known_by_the_report_beside_it(
         ("d.tif", "no picture", "is not a kind of image file"),
     ],
 )
-def test_what_tells_nothing_is_refused_in_words(name, content, message, tmp_path, capsys):
+def test_a_file_without_a_record_is_refused_with_a_message(
+    name, content, message, tmp_path, capsys
+):
     if content is not None:
         (tmp_path / name).write_text(content, encoding="utf-8")
     assert main(["methods", str(tmp_path / name)]) == 2
@@ -111,7 +113,9 @@ def test_reports_and_recipes_of_editors_that_put_a_mark_before_them_are_read(
 
 
 @pytest.mark.parametrize("content", ["{}".encode("utf-16"), pickle.dumps({"version": "1"})])
-def test_a_report_or_recipe_that_is_no_text_is_refused_in_words(content, folder, tmp_path, capsys):
+def test_a_report_or_recipe_that_is_no_text_is_refused_with_a_message(
+    content, folder, tmp_path, capsys
+):
     path = tmp_path / "a.json"
     path.write_bytes(content)
     image, out = str(folder / "in.tif"), str(tmp_path / "out.tif")
@@ -130,7 +134,7 @@ def test_what_a_result_holds_is_the_same_whenever_it_is_made_again(folder, tmp_p
     assert provenance["report"]["output_sha256"] and "seconds" not in provenance["report"]
 
 
-def test_a_picture_is_kept_after_as_many_iterations_as_asked(folder, tmp_path, capsys):
+def test_the_image_is_kept_after_the_requested_iterations(folder, tmp_path, capsys):
     kept, image = tmp_path / "kept.tif", folder / "in.tif"
     command = ["denoise", str(image), "-o", str(kept), "--preset", "fast", "--quiet"]
     assert main([*command, "--max-iterations", "40", "--keep-after", "4"]) == 0

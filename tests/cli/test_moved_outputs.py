@@ -235,7 +235,7 @@ COMMANDS = (
 )
 
 
-def test_every_command_is_refused_in_words_in_a_folder_that_was_deleted(noisy, tmp_path):
+def test_every_command_is_refused_with_a_message_in_a_folder_that_was_deleted(noisy, tmp_path):
     (tmp_path / "r.json").write_text("{}")
     facts = {"in": noisy, "folder": tmp_path, "recipe": tmp_path / "r.json"}
     code = (
@@ -257,7 +257,7 @@ def test_every_command_is_refused_in_words_in_a_folder_that_was_deleted(noisy, t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["away", "in", "r.json"]
 
 
-def test_a_working_folder_that_is_deleted_while_a_run_is_on_costs_no_picture(noisy, tmp_path):
+def test_a_working_folder_that_is_deleted_while_a_run_is_on_costs_no_image(noisy, tmp_path):
     (tmp_path / "here").mkdir()
     argv = ("denoise", "../in/in.tif", "-o", "q.tif", *HOW)
     process = start(*argv, cwd=tmp_path / "here")

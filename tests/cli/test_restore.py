@@ -42,7 +42,7 @@ def noisy(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_run_writes_all_that_was_asked_for_and_keeps_the_pixel_size(noisy, tmp_path, capsys):
+def test_a_run_writes_all_requested_outputs_and_keeps_the_pixel_size(noisy, tmp_path, capsys):
     names = {"uncertainty": "sd.tif", "residual": "r.tif", "report": "a.json", "recipe": "b.json"}
     extra = [text for name, file in names.items() for text in (f"--{name}", str(tmp_path / file))]
     assert main(["denoise", str(noisy), "-o", str(tmp_path / "out.tif"), *FAST, *extra]) == 0
@@ -71,7 +71,7 @@ def test_the_recipe_that_was_written_repeats_the_pixels_here_and_in_python(noisy
     assert dip.recipe_from_json(Path(recipe).read_text()).run_settings.seed == 5
 
 
-def test_options_win_over_the_recipe_they_stand_beside(noisy, tmp_path):
+def test_options_overrule_the_recipe(noisy, tmp_path):
     recipe, written = tmp_path / "r.json", tmp_path / "w.json"
     recipe.write_text(dip.make_recipe("denoise", seed=3, max_iterations=10).to_json())
     options = ["--from-recipe", str(recipe), "--seed", "4", "--prior", "random-input", *FAST]
@@ -174,7 +174,7 @@ def test_an_interrupt_keeps_the_best_so_far_beside_the_result(noisy, tmp_path, n
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
-def test_an_interrupted_run_goes_on_to_the_same_bytes(noisy, tmp_path):
+def test_an_interrupted_run_resumes_to_the_same_bytes(noisy, tmp_path):
     fit_config = ("--preset", "fast", "--max-iterations", "120", "--device", "cpu")
     whole, halved = tmp_path / "whole.tif", tmp_path / "halved.tif"
     assert main(["denoise", str(noisy), "-o", str(whole), *fit_config]) == 0
@@ -193,7 +193,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(noisy, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
-def test_an_interrupt_before_the_first_iteration_ends_in_words_too(noisy, tmp_path):
+def test_an_interrupt_before_the_first_iteration_ends_with_a_message_too(noisy, tmp_path):
     process = start("denoise", noisy, "-o", tmp_path / "out.tif", *FAST)
     assert process.stderr is not None
     process.stderr.readline()  # the plan: the engine is not loaded yet
@@ -206,7 +206,7 @@ def test_an_interrupt_before_the_first_iteration_ends_in_words_too(noisy, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
 
 
-def test_a_time_limit_that_is_over_before_the_first_iteration_is_a_failure_in_words(
+def test_a_time_limit_that_is_over_before_the_first_iteration_is_a_failure_with_a_message(
     noisy, tmp_path, capsys
 ):
     limit = ("--time-limit", "0.001")
@@ -293,7 +293,7 @@ def test_a_run_in_parts_names_each_once(tmp_path, capsys):
     assert all(line.count("part") == 1 and "/2)" not in line for line in lines)
 
 
-def test_a_partial_picture_never_takes_the_place_of_another(tmp_path):
+def test_a_partial_image_never_takes_the_place_of_another(tmp_path):
     assert choose_free_name(tmp_path / "a.tif", "partial").name == "a.partial.tif"
     assert choose_free_name(tmp_path / "a.ome.tif", "partial").name == "a.partial.ome.tif"
     (tmp_path / "a.partial.tif").touch()

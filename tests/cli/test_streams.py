@@ -80,7 +80,7 @@ def test_figures_that_are_saved_need_not_be_printed(folder):
 
 
 @pytest.mark.parametrize("line", ["plan denoise in.tif", "--help"])
-def test_a_reader_that_has_gone_ends_it_without_words(line, folder):
+def test_a_closed_pipe_ends_the_command_without_a_message(line, folder):
     code, _, errors = run_in_shell(folder, f"{line} | true")
     assert code == 1 and errors == ""
 

@@ -88,7 +88,7 @@ def noisy(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("code", "name"), [(WRITER, "a.tif"), (ZARR_WRITER, "a.ome.zarr")])
-def test_what_a_living_run_is_writing_is_left_alone_and_goes_once_it_was_killed(
+def test_files_of_a_running_process_are_left_alone_and_removed_once_it_was_killed(
     noisy, tmp_path, code, name
 ):
     process = start_run("-c", code, tmp_path / name)

@@ -66,7 +66,7 @@ def test_a_slip_is_answered_by_what_to_write_instead(line, message, folder, caps
         "denoise ./--in.tif -o=-out.tif",
     ],
 )
-def test_names_that_begin_with_a_dash_work_as_the_words_say(line, folder):
+def test_names_that_begin_with_a_dash_work_as_the_message_says(line, folder):
     before, _, after = line.partition("{}")
     assert main([*before.split(), *SHORT, *after.split()]) == 0
     assert tifffile.imread(folder / "-out.tif").shape == (32, 32)

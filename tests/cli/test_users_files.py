@@ -76,7 +76,7 @@ def test_a_file_of_the_users_beside_the_output_is_never_deleted(noisy, tmp_path,
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals between processes")
-def test_a_run_beside_a_file_of_the_users_is_gone_on_with_under_another_name(noisy, tmp_path):
+def test_a_run_beside_a_file_of_the_user_is_resumed_under_another_name(noisy, tmp_path):
     mine = place_user_files(tmp_path, "q.tif")
     argv = ("denoise", noisy, "-o", tmp_path / "q.tif")
     process = start(*argv, "--preset", "fast", "--max-iterations", "200", "--device", "cpu")
@@ -128,7 +128,7 @@ def test_a_folder_without_the_mark_of_a_run_is_neither_taken_nor_removed(tmp_pat
         assert (tmp_path / name).is_dir() and not is_run_folder(tmp_path / name)
 
 
-def test_a_partial_picture_that_was_changed_since_is_not_removed(noisy, tmp_path):
+def test_a_partial_image_that_was_changed_since_is_not_removed(noisy, tmp_path):
     out, partial = tmp_path / "q.tif", tmp_path / "q.partial.tif"
     argv = ["denoise", str(noisy), "-o", str(out), *SHORT]
     assert main(argv) == 0
@@ -172,7 +172,7 @@ def test_a_file_that_appears_while_a_run_is_on_is_not_replaced_by_its_state(tmp_
 
 
 @pytest.mark.parametrize("unit", ["мкм", "ピクセル", "C:\\u"])
-def test_a_unit_in_any_language_costs_no_picture_and_comes_back(tmp_path, unit):
+def test_a_unit_in_any_language_costs_no_image_and_comes_back(tmp_path, unit):
     source, out = tmp_path / "in.tif", tmp_path / "out.tif"
     image = np.random.default_rng(0).poisson(200, (48, 40)).astype("uint16")
     text = f"ImageJ=1.53t\nunit={unit}\n".encode()
@@ -186,7 +186,7 @@ def test_a_unit_in_any_language_costs_no_picture_and_comes_back(tmp_path, unit):
         assert file.pages[0].description.isascii()
 
 
-def test_whatever_goes_wrong_while_saving_the_picture_is_kept(noisy, tmp_path, monkeypatch, capsys):
+def test_whatever_goes_wrong_while_saving_the_image_is_kept(noisy, tmp_path, monkeypatch, capsys):
     write, count = tifffile.TiffWriter.write, iter(range(9))
 
     def once(self, *values, **options):

@@ -58,7 +58,7 @@ def test_lanczos_decimates_as_pillow_does(factor: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_lanczos_decimates_pictures_smaller_than_its_window_as_pillow_does(size: int) -> None:
+def test_lanczos_decimates_images_smaller_than_its_window_as_pillow_does(size: int) -> None:
     fine = draw_random(1, 1, 4 * size, 4 * size)
     wanted = Image.fromarray(fine[0, 0].numpy()).resize((size, size), Image.Resampling.LANCZOS)
     coarse = LanczosDownsample((4, 4))(fine)
@@ -257,7 +257,7 @@ def test_learned_kernels_are_positive_of_sum_one_and_reached_by_gradients(name: 
     assert all(float(gradient.abs().max()) > 0 for gradient in gradients)
 
 
-def test_a_free_kernel_starts_where_it_is_told() -> None:
+def test_a_free_kernel_starts_with_the_given_values() -> None:
     start = gaussian_psf((1.0, 2.0), (7, 9))
     kernel = SoftmaxKernel(compute_kernel_logits(start))().detach()
     assert float((kernel - start).abs().sum()) < 0.02

@@ -58,12 +58,12 @@ def test_a_patch_is_the_first_of_its_own_group_even_where_all_are_alike() -> Non
     assert len(groups) == 3 * 5
 
 
-def test_a_picture_of_one_patch_repeats_it() -> None:
+def test_an_image_of_one_patch_repeats_it() -> None:
     (block,) = group_patches(torch.rand(1, PATCH_SIDE, PATCH_SIDE))
     assert block.patch_indices.tolist() == [[0] * GROUP_SIZE]
 
 
-def test_a_bright_picture_is_searched_as_well_as_a_dark_one() -> None:
+def test_a_bright_image_is_searched_as_well_as_a_dark_one() -> None:
     """Rounding of large squares would choose patches by chance."""
     dark = torch.randn((1, 32, 41), generator=torch.Generator().manual_seed(0))
     for first, other in zip(group_patches(dark), group_patches(dark + 1000), strict=True):

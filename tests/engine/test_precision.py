@@ -61,9 +61,7 @@ def test_weights_gradients_and_answers_stay_in_single_precision() -> None:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("prior", ["r2r", "blind-spot"])
-def test_half_precision_learns_the_same_picture(
-    prior: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_precision_learns_the_same_image(prior: str, monkeypatch: pytest.MonkeyPatch) -> None:
     y, x = np.mgrid[:64, :64]
     truth = 100 + 60 * np.sin(x / 7) * np.cos(y / 9)
     measurement = (truth + np.random.default_rng(0).normal(0, 20, truth.shape)).astype(np.float32)

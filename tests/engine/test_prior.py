@@ -43,7 +43,7 @@ def picture(block: tuple[int, ...]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_the_code_does_not_depend_on_what_is_hidden(block: tuple[int, ...]) -> None:
+def test_the_network_input_does_not_depend_on_hidden_pixels(block: tuple[int, ...]) -> None:
     measurement = picture(block)
     prior = make_blind_spot_prior(measurement, block)
     sample = prior.draw_training_input(torch.Generator().manual_seed(2))
@@ -60,7 +60,9 @@ def test_the_code_does_not_depend_on_what_is_hidden(block: tuple[int, ...]) -> N
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_held_out_pixels_and_their_guard_never_enter_the_code(block: tuple[int, ...]) -> None:
+def test_validation_pixels_and_their_guard_band_never_enter_the_input(
+    block: tuple[int, ...],
+) -> None:
     measurement = picture(block)
     guard = dilate_centres(
         draw_validation_centres(tuple(measurement.shape[2:]), block, 0.05, seed=0), block
@@ -85,7 +87,7 @@ def test_held_out_pixels_and_their_guard_never_enter_the_code(block: tuple[int, 
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_a_sweep_trusts_each_pixel_exactly_once(block: tuple[int, ...]) -> None:
+def test_the_final_inference_outputs_each_pixel_exactly_once(block: tuple[int, ...]) -> None:
     measurement = picture(block)
     trusted = sum(
         sample.output_mask

@@ -39,7 +39,7 @@ def measure_error(picture: torch.Tensor) -> float:
     return float((picture - draw_truth()).square().mean())
 
 
-def test_the_filtered_picture_is_better_than_its_pilot_and_than_the_measurement() -> None:
+def test_the_filtered_image_is_better_than_its_pilot_and_than_the_measurement() -> None:
     measured = take_shot(draw_truth())
     pilot = smooth(measured)
     filtered = refine_by_nl_bayes(noise(), measured, pilot, torch.ones_like(measured)).mean
@@ -59,7 +59,7 @@ def test_photon_noise_is_filtered_without_shifting_the_mean() -> None:
     assert float(filtered.mean()) == pytest.approx(float(measured.mean()), rel=5e-3)
 
 
-def test_what_was_not_measured_has_no_word() -> None:
+def test_unmeasured_pixels_have_no_effect() -> None:
     measured, mask = take_shot(draw_truth()), torch.ones(1, 1, 64, 72)
     mask[..., 20:30, 30:50] = 0
     pilot = smooth(measured)
@@ -71,7 +71,7 @@ def test_what_was_not_measured_has_no_word() -> None:
     torch.testing.assert_close(*answers)
 
 
-def test_another_unit_of_intensity_gives_the_same_picture() -> None:
+def test_another_unit_of_intensity_gives_the_same_image() -> None:
     measured = take_shot(draw_truth())
     pilot, mask = smooth(measured), torch.ones_like(measured)
     plain = refine_by_nl_bayes(noise(0.01), measured, pilot, mask)
@@ -114,7 +114,7 @@ def test_channels_that_show_the_same_help_each_other() -> None:
     assert measure_error(together) < 0.9 * measure_error(alone)
 
 
-def test_a_flat_picture_stays_flat() -> None:
+def test_a_flat_image_stays_flat() -> None:
     flat = torch.full((1, 1, 24, 24), 0.5)
     answer = refine_by_nl_bayes(noise(), flat, flat, torch.ones_like(flat))
     torch.testing.assert_close(answer.mean, flat, atol=1e-5, rtol=0)

@@ -15,7 +15,7 @@ def test_overlapping_tiles_hold_out_the_same_pixels() -> None:
 
 
 @pytest.mark.parametrize("shape", [(128, 128), (24, 32, 40)])
-def test_the_share_is_what_was_asked_for(shape: tuple[int, ...]) -> None:
+def test_the_share_of_validation_pixels_is_as_requested(shape: tuple[int, ...]) -> None:
     block = (1,) * len(shape)
     assert float(draw_validation_centres(shape, block, 0.05, seed=0).mean()) == pytest.approx(
         0.05, abs=0.01
@@ -32,7 +32,7 @@ def test_another_seed_holds_out_other_pixels() -> None:
     assert 0 < float((first * second).sum()) < 0.5 * float(first.sum())
 
 
-def test_held_out_pixels_form_no_lattice() -> None:
+def test_validation_pixels_form_no_lattice() -> None:
     chosen = draw_validation_centres((256, 256), (1, 1), 0.05, seed=0)[0, 0]
     assert float(chosen.mean(0).std()) < 0.03
     assert float(chosen.mean(1).std()) < 0.03

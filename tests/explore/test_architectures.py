@@ -66,7 +66,7 @@ def test_each_design_learns_and_the_one_of_the_preset_stands_first(comparison):
         assert fit.correspondence.shape == (12, 5) and np.isfinite(fit.validation_errors).all()
 
 
-def test_the_design_of_the_preset_is_the_network_that_a_denoising_is_fed_with():
+def test_the_architecture_of_the_preset_is_the_network_of_a_denoising():
     scene, rate = make_plain_fit_input((16, 16)), 0.01
     design = list_architectures(scene.widths, rate)["preset"]
     ours = build_from_architecture(design, scene.grid, torch.Generator().manual_seed(3))
@@ -78,7 +78,7 @@ def test_the_design_of_the_preset_is_the_network_that_a_denoising_is_fed_with():
     assert all(torch.equal(weight, other) for weight, other in pairs)
 
 
-def test_scores_and_picture_are_those_of_the_curves(comparison):
+def test_scores_and_image_are_those_of_the_curves(comparison):
     for fit in comparison.fits:
         assert fit.validation_error == pytest.approx(fit.errors.mean(), rel=1e-4)
         error = np.mean((fit.image.astype(float) - load_clean()) ** 2)

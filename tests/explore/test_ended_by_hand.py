@@ -47,7 +47,7 @@ def test_impedance_keeps_the_energies_of_all_targets_so_far(tmp_path):
     assert (recipe["max_iterations"], recipe["ended_after"]) == (14, 11)
 
 
-def test_a_spectrum_keeps_its_bands_its_last_picture_and_what_was_judged():
+def test_a_spectrum_keeps_its_bands_its_last_image_and_its_validation():
     subject, switch = make_experiment_setup(load_image(), **SETTINGS), [Control.GO]
     steps = explore_spectrum(subject, control=lambda: switch[0])
     result = end_when(steps, switch, lambda step: step.event.iteration == 12)
@@ -70,7 +70,7 @@ def test_a_comparison_keeps_the_designs_that_are_done_and_names_the_others():
 
 
 @pytest.mark.parametrize("explored", [explore_impedance, explore_spectrum])
-def test_discarding_or_ending_too_early_leaves_nothing(explored):
+def test_discarding_or_ending_too_early_returns_nothing(explored):
     subject, switch = make_experiment_setup(load_image(), **SETTINGS), [Control.GO]
     assert end_when(explored(subject, control=lambda: switch[0]), switch, lambda step: True) is None
     switch[0] = Control.DISCARD

@@ -48,7 +48,7 @@ def test_each_layer_has_a_row_with_three_priors(inversion, tmp_path):
     assert json.loads((tmp_path / "features.json").read_text())["recipe"]["layers"] == ["body.1"]
 
 
-def test_the_correlation_is_that_of_the_picture_with_what_was_looked_at(inversion):
+def test_the_correlation_is_that_of_the_image_with_what_was_looked_at(inversion):
     for cell in inversion.rows[0]:
         wanted = np.corrcoef(cell.image.ravel(), load_coins().ravel())[0, 1]
         assert cell.correlation == pytest.approx(wanted, abs=1e-6)

@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_energies_and_another_does_not():
     assert once.energies["image"].tolist() != other.energies["image"].tolist()
 
 
-def test_an_experiment_ends_when_it_is_asked_to():
+def test_an_experiment_ends_on_request():
     subject = make_experiment_setup(load_small_image(24), max_iterations=50, device="cpu")
     answers = iter([Control.GO] * 3)
     steps = explore_impedance(subject, control=lambda: next(answers, Control.KEEP))
@@ -102,7 +102,7 @@ def test_the_table_holds_the_numbers_of_the_run_and_the_page_needs_nothing_else(
     assert (tmp_path / "out" / "impedance.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_files_that_are_there_are_only_replaced_when_told_so(result, tmp_path):
+def test_existing_files_are_replaced_only_on_request(result, tmp_path):
     (tmp_path / "impedance.csv").write_text("mine")
     with pytest.raises(RefusedError, match="already exists"):
         result.save(tmp_path)
@@ -132,7 +132,9 @@ def test_the_command_writes_a_folder_and_prints_its_page(tmp_path, capsys):
         (["--axes", "CYX"], "channels"),
     ],
 )
-def test_bad_settings_are_refused_in_words_and_leave_nothing(options, message, tmp_path, capsys):
+def test_bad_settings_are_refused_with_a_message_and_leave_nothing(
+    options, message, tmp_path, capsys
+):
     image = np.stack([load_small_image(24)] * 2) if "CYX" in options else load_small_image(24)
     tifffile.imwrite(tmp_path / "in.tif", image, photometric="minisblack")
     line = ["explore", "impedance", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out")]

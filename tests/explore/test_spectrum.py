@@ -57,7 +57,7 @@ def test_the_energy_falls_and_the_output_nears_the_truth(result):
     assert result.psnr[-1] == pytest.approx(10 * np.log10(peak**2 / error), abs=1e-6)
 
 
-def test_pixels_that_are_held_out_judge_the_second_fit(result):
+def test_validation_pixels_evaluate_the_second_fit(result):
     stop = result.validation_stop
     errors = dict(stop.validation_errors)
     assert stop.best_iteration in errors and all(np.isfinite(list(errors.values())))
@@ -103,7 +103,7 @@ def test_a_low_pass_keeps_the_low_bands_and_loses_the_high_ones():
     assert correspondence[2:] == pytest.approx([0, 0, 0], abs=1e-3)
 
 
-def test_a_blurred_picture_is_blurrier_and_less_sharp():
+def test_a_blurred_image_is_blurrier_and_less_sharp():
     picture = load_clean() / 255
     blurred = (picture + np.roll(picture, 1, 0) + np.roll(picture, 1, 1)) / 3
     sharp, blurry = measure_sharpness(picture), measure_sharpness(blurred)

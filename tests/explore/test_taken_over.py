@@ -84,7 +84,7 @@ def test_every_network_of_a_recipe_is_a_design_and_the_preset_is_as_before():
 @pytest.mark.parametrize(
     "network", ["no-skips", "coordinates", "deep-decoder", "decoder+lipschitz-2+upsampling-0.5"]
 )
-def test_another_network_makes_another_picture_from_the_same_seed(network):
+def test_another_network_makes_another_image_from_the_same_seed(network):
     settings = {"preset": "fast", "max_iterations": 3, "device": "cpu"}
     plain = dip.denoise(make_noisy(), prior="random-input", **settings)
     other = dip.denoise(make_noisy(), architecture=network, **settings)  # automatic: fixed noise

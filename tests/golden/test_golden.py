@@ -34,7 +34,7 @@ def test_the_table_and_the_file_name_the_same_recipes() -> None:
     assert list(FILE["recipes"]) == list(BY_NAME)
 
 
-def test_the_table_uses_every_door_and_every_picture() -> None:
+def test_the_table_uses_every_door_and_every_image() -> None:
     assert {interface for recipe in RECIPES for interface in recipe.interfaces} == set(INTERFACES)
     assert {recipe.picture for recipe in RECIPES} == set(MAKERS)
 
@@ -65,7 +65,7 @@ def test_another_type_or_shape_of_the_same_bytes_is_found() -> None:
         assert checking.changes(recipe, now, kept, machine=0)
 
 
-def test_elsewhere_another_picture_is_found_and_other_last_digits_are_not() -> None:
+def test_elsewhere_another_image_is_found_and_other_last_digits_are_not() -> None:
     recipe, pixels = RECIPES[0], outcome()["image"]
     kept = {"recipes": {recipe.name: frozen.frozen({"image": pixels})}}
     alike = frozen.frozen({"image": pixels * np.float32(1 + 1e-5)})

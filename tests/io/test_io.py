@@ -287,7 +287,7 @@ def test_a_cut_off_tiff_is_never_filled_with_zeros(tmp_path, compression, share)
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_a_cut_off_picture_is_refused(tmp_path, share, suffix):
+def test_a_cut_off_image_is_refused(tmp_path, share, suffix):
     path = tmp_path / f"a{suffix}"
     Image.fromarray(draw_pixels(64, 64, dtype="uint8")).save(path)
     whole = path.read_bytes()
@@ -296,7 +296,7 @@ def test_a_cut_off_picture_is_refused(tmp_path, share, suffix):
 
 
 @pytest.mark.parametrize("kind", ["tiff", "imagej", "ome", "png"])
-def test_damaged_bytes_end_in_a_refusal_or_a_picture_of_the_promised_shape(tmp_path, kind, caplog):
+def test_damaged_bytes_end_in_a_refusal_or_an_image_of_the_promised_shape(tmp_path, kind, caplog):
     rng = np.random.default_rng(1)
     path = tmp_path / "a"
     image = draw_pixels(32, 32, dtype="uint8")
@@ -318,7 +318,7 @@ def test_damaged_bytes_end_in_a_refusal_or_a_picture_of_the_promised_shape(tmp_p
             continue
 
 
-def test_a_loop_of_links_a_folder_a_pipe_and_an_empty_file_are_told_apart(tmp_path):
+def test_a_loop_of_links_a_folder_a_pipe_and_an_empty_file_are_distinguished(tmp_path):
     (tmp_path / "loop.tif").symlink_to("loop.tif")
     (tmp_path / "empty.tif").touch()
     os.mkfifo(tmp_path / "pipe.tif")
@@ -345,7 +345,7 @@ def test_a_file_that_changes_between_header_and_pixels_is_refused(tmp_path):
     assert read_refusal_code(read_pixels, spec) == "file-broken"
 
 
-def test_guessed_axes_end_in_the_picture_plane():
+def test_guessed_axes_end_in_the_image_plane():
     assert [guess_axes((9,) * count) for count in range(2, 6)] == ["YX", "ZYX", "TZYX", "TCZYX"]
     assert guess_axes((9, 9, 3), rgb=True) == "YXS"
 
@@ -432,7 +432,7 @@ def test_an_overwritten_file_hands_on_its_permissions_and_links_stay_links(tmp_p
     assert (tmp_path / "real.json").stat().st_mode & 0o777 == 0o640
 
 
-def test_a_folder_removed_during_the_run_fails_in_words(tmp_path):
+def test_a_folder_removed_during_the_run_fails_with_a_message(tmp_path):
     with pytest.raises(FailedError, match="could not be saved"):
         write_image(tmp_path / "gone" / "a.tif", draw_pixels(20, 30), axes="YX")
 

@@ -61,7 +61,7 @@ def cut_run_off(place: AutosaveTarget, image: Any = IMAGE) -> None:
             loop.close()
 
 
-def test_a_run_that_was_cut_off_goes_on_to_the_same_pixels_and_leaves_nothing(tmp_path):
+def test_a_run_that_was_cut_off_resumes_to_the_same_pixels_and_leaves_nothing(tmp_path):
     cut_run_off(make_target(tmp_path))
     (run,) = find_interrupted_runs(tmp_path, "denoise")
     assert run.machine == MACHINE and run.is_resumable and run.completed_iterations >= 25

@@ -109,7 +109,7 @@ def test_single_frames_in_any_order_of_axes_count_as_a_stack(camera: Camera) -> 
         ((100, 4), (0, 0), "camera-not-lit"),
     ],
 )
-def test_frames_that_tell_nothing_are_refused(
+def test_frames_without_information_are_refused(
     camera: Camera, dark: tuple[int, int], flat: tuple[int, ...], code: str
 ) -> None:
     with pytest.raises(RefusedError) as caught:

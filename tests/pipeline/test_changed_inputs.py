@@ -136,7 +136,7 @@ def test_the_command_says_that_its_input_changed(
     assert make_change_note("in.tif") in capsys.readouterr().err
 
 
-def test_a_receipt_speaks_of_the_file_that_was_read_so_that_the_next_call_restores_the_new_one(
+def test_a_record_describes_the_file_that_was_read_so_that_the_next_call_restores_the_new_one(
     tmp_path: Path,
 ) -> None:
     path, pixels = tmp_path / "in.tif", shot(SIDE)

@@ -55,7 +55,7 @@ def test_what_the_user_says_of_apple_graphics_and_of_threads_is_kept() -> None:
     assert done.stdout.splitlines() == ["ACTIVE 0", "True"]
 
 
-def test_a_first_call_after_the_main_thread_has_ended_fails_in_words() -> None:
+def test_a_first_call_after_the_main_thread_has_ended_fails_with_a_message() -> None:
     script = """
         import threading
         import numpy as np

@@ -95,7 +95,7 @@ def test_the_points_lie_about_the_line(noise_report):
     assert np.median(variances / line) == pytest.approx(1, abs=0.2)
 
 
-def test_dark_pixels_tell_offset_and_read_noise_apart(camera_shot):
+def test_dark_pixels_separate_offset_and_read_noise(camera_shot):
     dark = camera_shot.copy()
     dark[:128] = np.rint(np.random.default_rng(1).normal(OFFSET, READ_NOISE, (128, 384)))
     (channel,) = dip.measure_noise(dark).channels
@@ -103,7 +103,7 @@ def test_dark_pixels_tell_offset_and_read_noise_apart(camera_shot):
     assert channel.read_noise == pytest.approx(READ_NOISE, rel=0.2)
 
 
-def test_measuring_and_a_run_say_the_same_of_offset_and_read_noise(camera_shot, noise_report):
+def test_measuring_and_a_run_give_the_same_offset_and_read_noise(camera_shot, noise_report):
     noise = dip.denoise(camera_shot, preset="fast", max_iterations=2).report["noise"]
     (channel,) = noise_report.channels
     assert noise["offset"] == [channel.offset]
@@ -124,7 +124,7 @@ def test_it_is_plain_json_with_sentences(noise_report):
     assert record["sentences"] and all(channel.endswith(".") for channel in record["sentences"])
 
 
-def test_an_image_that_cannot_tell_says_so():
+def test_an_unreliable_measurement_is_reported():
     texture = np.random.default_rng(0).normal(size=(48, 48))
     texture[::2] *= 40
     flat = dip.measure_noise((500 + texture[:, :17]).astype(np.float32)[:17])
@@ -140,7 +140,7 @@ def test_channels_are_measured_one_by_one_and_a_constant_one_left_out(camera_sho
     assert estimate.sentences[0].startswith("Channel 1: ")
 
 
-def test_saturated_pixels_are_told(camera_shot):
+def test_saturated_pixels_are_reported(camera_shot):
     clipped = np.minimum(camera_shot, np.percentile(camera_shot, 95)).astype(np.uint16)
     assert "saturated" in " ".join(dip.measure_noise(clipped).sentences)
 
@@ -178,7 +178,7 @@ def take_frames(light: float, count: int, seed: int = 0) -> np.ndarray:
     return GAIN * rng.poisson(light, shape) + rng.normal(0, READ_NOISE, shape) + OFFSET
 
 
-def test_dark_and_flat_frames_go_before_what_the_image_tells(camera_shot):
+def test_dark_and_flat_frames_replace_the_measurement_of_the_image(camera_shot):
     dark, flat = take_frames(0, 4), take_frames(400, 4, seed=1)
     (channel,) = dip.measure_noise(camera_shot, dark=dark, flat=flat).channels
     assert channel.gain == pytest.approx(GAIN, rel=0.05)
@@ -188,7 +188,7 @@ def test_dark_and_flat_frames_go_before_what_the_image_tells(camera_shot):
     assert channel.unreliable_reason == ""
 
 
-def test_dark_frames_alone_tell_offset_and_read_noise(camera_shot, noise_report):
+def test_dark_frames_alone_give_offset_and_read_noise(camera_shot, noise_report):
     (channel,) = dip.measure_noise(camera_shot, dark=take_frames(0, 1)[0]).channels
     assert channel.offset == pytest.approx(OFFSET, rel=0.01)
     assert channel.read_noise == pytest.approx(READ_NOISE, rel=0.1)
@@ -202,7 +202,7 @@ def test_dark_frames_alone_tell_offset_and_read_noise(camera_shot, noise_report)
         ({"dark": np.full((2, 32, 32), 7)}, "one value only"),
     ],
 )
-def test_frames_that_tell_nothing_are_refused(camera_shot, frames, message):
+def test_frames_without_information_are_refused(camera_shot, frames, message):
     with pytest.raises(dip.RefusedError, match=message):
         dip.measure_noise(camera_shot, **frames)
 
@@ -227,14 +227,14 @@ def test_background_light_is_not_said_to_be_the_offset(camera_shot):
     assert "both are less if some did" in estimate.sentences[1]
 
 
-def test_dark_frames_tell_offset_and_read_noise_without_an_if(camera_shot):
+def test_offset_and_read_noise_of_dark_frames_are_certain(camera_shot):
     dark = np.rint(np.random.default_rng(1).normal(OFFSET, READ_NOISE, (4, 64, 64)))
     estimate = dip.measure_noise(camera_shot, dark=dark.astype(np.uint16))
     assert "if some did" not in estimate.sentences[1]
     assert "offset is 99.9" in estimate.sentences[1]
 
 
-def test_the_command_gives_no_gain_where_the_image_cannot_tell(tmp_path, capsys):
+def test_the_command_gives_no_gain_where_it_is_unreliable(tmp_path, capsys):
     from napari_dip.cli.commands import run_noise_command
 
     ramp = 20 + 800 * np.linspace(0, 1, 192)[None] * np.ones((192, 1))

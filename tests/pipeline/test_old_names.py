@@ -79,7 +79,9 @@ def write_as_before(report: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("task", "old", "new"), NAMES)
-def test_an_old_setting_is_taken_with_a_word_on_the_new_one(task: str, old: str, new: str) -> None:
+def test_an_old_setting_is_taken_with_a_warning_that_names_the_new_one(
+    task: str, old: str, new: str
+) -> None:
     default = getattr(make_recipe(task).task, new)
     with pytest.warns(FutureWarning, match=f"'{old}' is called '{new}' now"):
         recipe = make_recipe(task, **{old: default})
@@ -90,7 +92,7 @@ def test_an_old_setting_is_taken_with_a_word_on_the_new_one(task: str, old: str,
 
 
 @pytest.mark.parametrize(("task", "name", "old", "new"), VALUES)
-def test_an_old_value_is_taken_with_a_word_on_the_new_one(
+def test_an_old_value_is_taken_with_a_warning_that_names_the_new_one(
     task: str, name: str, old: str, new: str
 ) -> None:
     with pytest.warns(FutureWarning, match=f"'{old}' of '{name}' is called '{new}' now"):
@@ -99,7 +101,7 @@ def test_an_old_value_is_taken_with_a_word_on_the_new_one(
 
 
 @pytest.mark.filterwarnings("error")
-def test_old_recipes_and_presets_are_read_without_a_word(tmp_path: Path) -> None:
+def test_old_recipes_and_presets_are_read_without_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "presets" / "denoise" / "mine.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(OLD))
@@ -117,7 +119,7 @@ def test_a_value_that_is_no_text_is_refused_as_ever() -> None:
     assert no.value.reason.code == "setting-wrong"
 
 
-def test_old_keywords_of_pictures_and_networks_are_taken(tmp_path: Path) -> None:
+def test_old_keywords_of_images_and_networks_are_taken(tmp_path: Path) -> None:
     today = dip.denoise(take_shot(), repeated_exposure=take_shot(1), **FEW)
     with pytest.warns(FutureWarning, match="'second' is called 'repeated_exposure' now"):
         before = dip.denoise(take_shot(), second=take_shot(1), **FEW)
@@ -191,7 +193,7 @@ def test_an_old_report_is_read_as_one_of_today(tmp_path: Path) -> None:
     assert again.recipe == make_recipe("denoise", **NEW, **FEW)
 
 
-def test_what_a_series_told_is_read_too() -> None:
+def test_the_old_record_of_a_series_is_read_too() -> None:
     series = {"members": 3, "iterations": 9, "shown": 3, "went_on": False, "file": "series.network"}
     fit = {"shared": series, "inputs": ["second"]}
     record = {"recipe": OLD, "prior": {"chosen": "noise"}, "fit": fit, "noise": {}}

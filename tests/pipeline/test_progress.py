@@ -74,7 +74,7 @@ def test_stages_follow_each_other_and_workers_share_each() -> None:
     assert estimate_seconds(tracker, 0.0) == pytest.approx(5 + 8 + 1)
 
 
-def test_what_a_step_reports_itself_is_taken_and_shown() -> None:
+def test_the_progress_that_a_step_reports_itself_is_taken() -> None:
     tracker = ProgressTracker(default_rate=1.0)
     first, _ = (tracker.add_step("file", 10.0) for _ in range(2))
     first.start(0.0)

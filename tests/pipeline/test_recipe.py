@@ -72,7 +72,7 @@ def test_yes_is_not_the_number_one(field: str, value: object) -> None:
     assert read_refusal_code(raw) == "setting-wrong"
 
 
-def test_yes_stays_yes_where_it_is_asked_for() -> None:
+def test_an_explicit_yes_stays_yes() -> None:
     assert make_recipe("denoise", neighbouring_frames=False).task.neighbouring_frames is False
     assert make_recipe("denoise", neighbouring_frames=np.True_).task.neighbouring_frames is True
     with pytest.raises(RefusedError, match=r"'prior' .* auto, r2r"):
@@ -87,7 +87,7 @@ def test_an_unknown_setting_is_refused() -> None:
     assert read_refusal_code({"schema": 1, "task": "denoise", "epochs": 3}) == "setting-unknown"
 
 
-def test_an_unknown_setting_is_told_each_one_that_can_be_set_and_nothing_else() -> None:
+def test_an_unknown_setting_is_refused_with_the_list_of_settings() -> None:
     with pytest.raises(RefusedError) as caught:
         make_recipe("denoise", sigma=3)
     listed = str(caught.value).split("spelling: ")[1].rstrip(".").split(", ")

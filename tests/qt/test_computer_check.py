@@ -77,7 +77,7 @@ def test_the_dock_is_as_wide_as_the_title_that_napari_gives_it(qtbot):
     assert bar.title.width() >= bar.title.sizeHint().width() > 200
 
 
-def test_it_speaks_of_devices_in_words_and_says_why_there_is_no_card():
+def test_devices_are_described_and_a_missing_gpu_is_explained():
     text = "\n".join(describe_examination(REPORT))
     assert "No GPU is used: PyTorch is built for CPUs." in text
     assert "16.0 GB of memory free" in text
@@ -86,7 +86,7 @@ def test_it_speaks_of_devices_in_words_and_says_why_there_is_no_card():
     assert not {"cpu", "cuda", "mps", "None"} & set(text.split())
 
 
-def test_a_computer_that_lacks_nothing_is_told_so_and_its_card_is_named():
+def test_a_complete_installation_is_confirmed_and_its_gpu_is_named():
     devices = {"devices": ("cuda", "cpu"), "gpus": ("A100",), "build": "CUDA 12.4"}
     text = describe_examination(replace(REPORT, **devices, no_gpu_reason="", repairs=()))
     assert text[0] == ("Restorations run on the NVIDIA GPU (A100); the CPU can be chosen.")

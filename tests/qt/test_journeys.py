@@ -120,7 +120,7 @@ def test_a_sample_is_denoised_stopped_and_kept_and_its_script_gives_the_same_pix
     np.testing.assert_array_equal(pixels, result.data)
 
 
-def test_a_mask_is_painted_with_the_mouse_filled_scrubbed_and_another_picture_kept(user):
+def test_a_mask_is_painted_with_the_mouse_filled_scrubbed_and_another_image_kept(user):
     user.open_sample("scratched", side=48)
     viewer = user.viewer
     viewer.layers.remove("mask")

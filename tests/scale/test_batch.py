@@ -98,13 +98,13 @@ def test_good_files_are_restored_beside_bad_ones_as_each_would_be_alone(finished
     np.testing.assert_array_equal(tifffile.imread(finished_batch / "out" / GOOD[4]), alone)
 
 
-def test_a_file_refused_for_its_pixels_has_a_receipt_with_sentence_and_remedy(finished_batch):
+def test_a_file_refused_for_its_pixels_has_a_record_with_sentence_and_remedy(finished_batch):
     refusal = read_record(finished_batch / "out", "constant.tif")["refusal"]
     assert refusal["code"] == "pixels-constant"
     assert "nothing to restore" in refusal["sentence"] and refusal["remedy"]
 
 
-def test_a_receipt_holds_recipe_hashes_time_stop_reason_and_verdict(finished_batch):
+def test_a_record_holds_recipe_hashes_time_stop_reason_and_verdict(finished_batch):
     record = read_record(finished_batch / "out", GOOD[0])
     assert record["recipe"] == RECIPE.to_dict()
     assert len(record["inputs_sha256"]["image"]) == len(record["results_sha256"][GOOD[0]]) == 64
@@ -266,7 +266,7 @@ def test_a_result_is_called_as_its_input(name, result):
     assert make_result_name(Path(name)) == result
 
 
-def test_a_batch_that_is_ended_in_the_middle_of_a_file_goes_on_to_the_same_bytes(
+def test_a_batch_that_is_ended_in_the_middle_of_a_file_resumes_to_the_same_bytes(
     finished_batch, tmp_path
 ):
     polls = [0]
@@ -366,7 +366,7 @@ def test_a_files_name_is_neither_markup_nor_a_formula():
     assert row["file"].startswith("'=")
 
 
-def test_a_file_of_the_users_among_the_receipts_is_never_replaced(tmp_path):
+def test_a_file_of_the_users_among_the_records_is_never_replaced(tmp_path):
     tifffile.imwrite(tmp_path / "cells.tif", make_noisy(0))
     recipe = dip.make_recipe("blind-deblur", psf_size=7, preset="fast", max_iterations=2)
     mine = tmp_path / "out" / "records" / "cells.tif.psf.tif"

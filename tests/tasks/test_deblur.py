@@ -66,7 +66,7 @@ def test_an_even_background_needs_no_term_of_its_own() -> None:
     torch.testing.assert_close(operator(picture + 7), operator(picture) + 7)
 
 
-def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
+def test_validation_pixels_are_excluded_from_the_loss_until_the_refit() -> None:
     fit_input = make_scene(gaussian_psf((1.2, 1.2)))
     term = make_task_problem(Deblur(gaussian_sigma=1.2), fit_input).terms[0]
     assert float((term.training_weight * term.validation_mask).sum()) == 0
@@ -80,7 +80,7 @@ def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
 
 
 @pytest.mark.parametrize("border", ["open", "circular"])
-def test_a_pixel_that_judges_is_not_in_the_code(border) -> None:
+def test_validation_pixels_are_not_in_the_network_input(border) -> None:
     kernel = gaussian_psf((1.2, 1.2))
     fit_input, changed = make_scene(kernel), make_scene(kernel)
     changed.measurement[changed.masks.validation > 0] = 0.5
@@ -94,7 +94,7 @@ def test_a_pixel_that_judges_is_not_in_the_code(border) -> None:
     torch.testing.assert_close(codes[0], codes[1])
 
 
-def test_without_a_warm_start_the_code_is_noise() -> None:
+def test_without_an_initial_estimate_the_input_is_noise() -> None:
     task = Deblur(gaussian_sigma=1.2, initial_estimate="none")
     prior = make_task_prior(task, make_scene(gaussian_psf((1.2, 1.2))))
     assert isinstance(prior, RandomInputPrior)
@@ -146,7 +146,7 @@ def test_the_pixel_size_of_the_file_will_do() -> None:
     assert "pixel size" in no.sentence
 
 
-def test_what_was_done_to_the_psf_is_told() -> None:
+def test_changes_of_the_psf_are_reported() -> None:
     psf = np.zeros((6, 9))
     psf[1:4, 5:8] = 1
     result = dip.deblur(load_sharp(24, 24), psf, max_iterations=2, **FAST)
@@ -161,7 +161,7 @@ def test_a_psf_that_is_a_single_number_is_refused_as_one() -> None:
     assert caught.value.reason.code == "image-scalar"
 
 
-def test_a_psf_with_a_wide_empty_border_is_cropped_before_its_size_is_judged() -> None:
+def test_a_psf_with_a_wide_empty_border_is_cropped_before_its_size_is_checked() -> None:
     psf = np.zeros((99, 99))
     psf[48:51, 48:51] = 1
     result = dip.deblur(load_sharp(24, 24), psf, max_iterations=2, **FAST)
@@ -177,7 +177,7 @@ def test_a_psf_with_a_wide_empty_border_is_cropped_before_its_size_is_judged() -
         ({"border": "circular"}, gaussian_psf((1.5, 1.5)).numpy()),
     ],
 )
-def test_every_source_of_the_psf_gives_a_picture_of_the_images_size(settings, psf) -> None:
+def test_every_source_of_the_psf_gives_an_image_of_the_images_size(settings, psf) -> None:
     image = load_sharp(32, 36)
     result = dip.deblur(image, psf, max_iterations=2, **settings, **FAST)
     assert result.image.shape == result.uncertainty.shape == image.shape

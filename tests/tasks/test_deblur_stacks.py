@@ -164,7 +164,7 @@ def test_each_plane_is_deblurred_with_a_plane_of_psf(axes) -> None:
     assert (result.image != blurred).any((1, 2)).all()
 
 
-def test_a_stack_of_even_psf_as_large_as_the_image_is_taken_and_told_of() -> None:
+def test_an_even_psf_as_large_as_the_image_is_taken_and_reported() -> None:
     psf = np.pad(gaussian_psf((1.0, 1.0, 1.0)).numpy(), ((0, 0), (7, 8), (7, 8)))[:8]
     result = dip.deblur(draw_cells(), psf, max_iterations=2, **FAST)
     assert result.image.shape == (8, 24, 24)
@@ -262,7 +262,7 @@ def test_a_network_that_is_far_off_spoils_nothing_and_a_good_one_is_taken() -> N
     )
 
 
-def test_judging_pixels_never_drive_a_volume_but_tell_of_it_in_the_end() -> None:
+def test_validation_pixels_of_a_volume_never_enter_the_loss_but_the_evidence() -> None:
     task, setup, _ = make_blurred_blobs(0.1)
     fit_input = setup.fit_input
     smooth, (term,) = make_guess(task, fit_input).smooth, setup.problem.terms

@@ -54,7 +54,7 @@ def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
     )
 
 
-def test_the_blind_spot_is_fed_the_image_and_says_how_sure_it_is() -> None:
+def test_the_blind_spot_gets_the_image_and_returns_a_variance() -> None:
     prior = make_task_prior(Denoise(), scene("blind-spot", window=16))
     assert isinstance(prior, BlindSpotPrior)
     draw = prior.draw_training_input(torch.Generator().manual_seed(0))
@@ -73,7 +73,7 @@ def test_the_noise_code_is_uniform_noise_of_32_channels() -> None:
 
 
 @pytest.mark.parametrize(("block", "core"), [((1, 1), (1, 1)), ((1, 5), (1, 1)), ((7, 7), (3, 3))])
-def test_only_wide_blocks_are_driven_by_more_than_their_centre(
+def test_only_wide_blind_spots_enter_the_loss_beyond_their_centre(
     block: tuple[int, int], core: tuple[int, int]
 ) -> None:
     prior = make_task_prior(Denoise(), scene("blind-spot", block))
@@ -81,13 +81,13 @@ def test_only_wide_blocks_are_driven_by_more_than_their_centre(
     assert prior.core_size == core
 
 
-def test_guarded_pixels_never_drive() -> None:
+def test_guard_band_pixels_never_enter_the_loss() -> None:
     problem = make_task_problem(Denoise(), scene("random-input"))
     term = problem.terms[0]
     assert float((term.training_weight * scene("random-input").masks.guard).sum()) == 0
 
 
-def test_the_blind_spot_ends_with_the_pixels_own_word() -> None:
+def test_the_blind_spot_ends_with_the_posterior_mean() -> None:
     fit_input = scene("blind-spot")
     blind = Estimate(
         torch.zeros_like(fit_input.measurement), torch.full_like(fit_input.measurement, 9.0)
@@ -127,7 +127,7 @@ def movie_scene(prior: str) -> FitInput:
     return replace(fit_input, series=SeriesFrames(neighbours=frames, previous=before))
 
 
-def test_frames_beside_are_shown_where_the_network_looks() -> None:
+def test_neighbouring_frames_are_cropped_to_the_window() -> None:
     fit_input = movie_scene("blind-spot")
     prior = make_task_prior(Denoise(), fit_input)
     draw = prior.draw_training_input(torch.Generator().manual_seed(0))
@@ -168,7 +168,7 @@ def test_the_fixed_noise_code_is_drawn_to_the_frame_before_by_a_term(weight, ter
     assert isinstance(make_task_prior(Denoise(), fit_input), RandomInputPrior)
 
 
-def test_only_what_is_fed_the_image_is_shown_the_frames_beside() -> None:
+def test_only_priors_that_get_the_image_get_neighbouring_frames() -> None:
     assert make_task_plan(Denoise(), SOURCE).uses_neighbouring_frames
     assert PRIOR_SPECS["blind-spot"].network_input.has_neighbour_frames
     assert not PRIOR_SPECS["random-input"].network_input.has_neighbour_frames
@@ -206,7 +206,7 @@ def test_every_setting_is_explained_to_people() -> None:
             assert setting.help.endswith(".")
 
 
-def test_noise_learned_beside_wide_blocks_counts_against_the_fixed_noise_code() -> None:
+def test_noise_learned_beside_wide_blocks_counts_against_the_random_input() -> None:
     assert make_task_problem(Denoise(), scene("random-input", (5, 5))).sure_term is not None
     assert make_task_problem(Denoise(), scene("random-input")).sure_term is None
     assert make_task_problem(Denoise(), scene("blind-spot", (5, 5))).sure_term is None
@@ -222,7 +222,7 @@ def test_noise_learned_beside_wide_blocks_counts_against_the_fixed_noise_code() 
         ((8, 24, 24), "ZYX", "blind-spot"),
     ],
 )
-def test_single_planes_are_shown_more_noise_and_stacks_hide_pixels(
+def test_single_planes_take_r2r_and_stacks_a_blind_spot(
     shape: tuple[int, ...], axes: str, chosen: str
 ) -> None:
     spec = ImageSpec(name="a", shape=shape, dtype="uint8", axes=axes)
@@ -264,7 +264,7 @@ def test_where_the_noise_is_in_doubt_or_weak_pixels_are_hidden_instead(
     assert (prior.prior_key, prior.prior_reason) == ("r2r", "")
 
 
-def test_a_picture_of_weak_noise_is_restored_with_hidden_pixels() -> None:
+def test_an_image_of_weak_noise_is_restored_with_hidden_pixels() -> None:
     y, x = np.mgrid[:128, :128]
     rng = np.random.default_rng(0)
     image = (900 * np.sin(x / 20) * np.cos(y / 25) + rng.normal(0, 8, x.shape)).astype(np.float32)
@@ -274,7 +274,7 @@ def test_a_picture_of_weak_noise_is_restored_with_hidden_pixels() -> None:
     assert "weak" in result["why"]
 
 
-def test_an_image_that_does_not_tell_its_noise_is_restored_with_hidden_pixels() -> None:
+def test_an_image_with_unreliable_noise_is_restored_with_a_blind_spot() -> None:
     image = np.random.default_rng(0).integers(0, 3, (48, 48)).astype(np.uint8)
     quick = {"preset": "fast", "max_iterations": 4, "device": "cpu"}
     prior = dip.denoise(image, **quick).report["prior"]

@@ -66,7 +66,7 @@ def arranged(
 
 
 @pytest.mark.parametrize(("prior", "fed"), [("guided", 1 + 2), ("guided-random-input", 32 + 2)])
-def test_the_guide_is_shown_whole_beside_what_the_network_is_fed(prior: str, fed: int) -> None:
+def test_the_whole_guide_is_a_further_channel_of_the_input(prior: str, fed: int) -> None:
     fit_input = scene(prior)
     code = make_task_prior(Guide(), fit_input)
     assert isinstance(code, GuidedPrior)
@@ -103,7 +103,7 @@ def test_without_the_guide_it_is_the_prior_of_denoising() -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_only_automatic_races() -> None:
+def test_only_automatic_compares_two_fits() -> None:
     assert list_candidates(Guide()) == ("guided", "blind-spot")
     assert (
         list_candidates(Guide(prior="blind-spot"))
@@ -134,7 +134,7 @@ def test_a_guide_may_have_several_channels(axes: str, order: tuple[int, ...]) ->
 
 
 @pytest.mark.parametrize("shift", [(2.0, -3.0), (-0.5, 1.25)])
-def test_a_guide_that_lies_beside_the_image_is_moved_onto_it(shift: tuple[float, float]) -> None:
+def test_a_shifted_guide_is_aligned_with_the_image(shift: tuple[float, float]) -> None:
     spectrum = np.fft.fft2(truth(64))
     down, right = np.meshgrid(np.fft.fftfreq(64), np.fft.fftfreq(64), indexing="ij")
     turn = np.exp(-2j * np.pi * (down * shift[0] + right * shift[1]))
@@ -181,7 +181,7 @@ def test_where_the_guide_loses_the_pixels_are_those_of_denoising(
 
 
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
-def test_a_chosen_prior_runs_without_a_race(prior: str) -> None:
+def test_a_chosen_prior_runs_without_a_comparison(prior: str) -> None:
     answer = dip.guide(shot(32), truth(32), prior=prior, max_iterations=4, device="cpu")
     assert answer.report["prior"]["why"].startswith("you chose it")
     assert answer.image.shape == (32, 32)
@@ -261,7 +261,7 @@ def runner(fit_input: FitInput, mean: torch.Tensor, *, kept: bool = False) -> Fi
     return FitRun(fit_arguments=prepared, loop=iter(()), is_finished=True, result=result)  # type: ignore[arg-type]
 
 
-def test_the_fit_wins_that_foretells_hidden_pixels_best() -> None:
+def test_the_fit_that_predicts_hidden_pixels_best_is_selected() -> None:
     good, bad = finished(0.02, 0), finished(0.2, 1)
     assert select_best_fit([good, bad]) is good
     assert select_best_fit([bad, good]) is good
@@ -273,7 +273,7 @@ def test_the_plainest_wins_where_chance_may_be_the_reason() -> None:
     assert select_best_fit([first]) is first
 
 
-def test_unmeasured_pixels_do_not_judge() -> None:
+def test_unmeasured_pixels_are_not_validation_pixels() -> None:
     fit_input = scene("guided")
     mask = torch.ones_like(fit_input.masks.measured)
     mask[..., :12, :] = 0
@@ -290,7 +290,7 @@ def test_unmeasured_pixels_do_not_judge() -> None:
 
 
 @pytest.mark.parametrize("after", [0, 6])
-def test_stop_and_keep_in_a_race_keeps_what_there_is(after: int) -> None:
+def test_stop_and_keep_during_a_comparison_keeps_the_best_image_so_far(after: int) -> None:
     calls = 0
 
     def keep_soon() -> Control:

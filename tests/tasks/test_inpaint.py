@@ -147,7 +147,7 @@ def test_the_users_prior_is_never_replaced() -> None:
     assert inspection.prior_key == "random-input"
 
 
-def test_scattered_pixels_are_told_from_shapes_at_any_share() -> None:
+def test_scattered_holes_are_distinguished_from_shapes_at_any_share() -> None:
     rng = np.random.default_rng(0)
     assert all(is_scattered(rng.random((64, 64)) < share) for share in (0.01, 0.5, 0.9))
     assert not is_scattered(square(9))
@@ -167,7 +167,7 @@ def test_beyond_the_border_nothing_is_known() -> None:
     assert measure_hole_depth(holes, 20) == 5
 
 
-def test_holes_never_drive_nor_enter_the_code() -> None:
+def test_holes_are_neither_in_the_loss_nor_in_the_input() -> None:
     for prior in ("masked-input", "random-input", "random-input-no-skips"):
         fit_input = scene(prior, half_missing())
         assert (
@@ -191,7 +191,7 @@ def test_holes_never_drive_nor_enter_the_code() -> None:
     assert torch.equal(*codes)
 
 
-def test_what_a_step_foretells_it_does_not_see() -> None:
+def test_a_step_does_not_see_the_pixels_that_it_predicts() -> None:
     fit_input = scene("masked-input", half_missing())
     draws = []
     for _ in range(2):
@@ -207,7 +207,7 @@ def test_what_a_step_foretells_it_does_not_see() -> None:
     assert torch.equal(draws[0].network_input, draws[1].network_input)
 
 
-def test_held_out_pixels_stay_hidden_until_the_last_look() -> None:
+def test_validation_pixels_stay_hidden_until_the_final_inference() -> None:
     fit_input = scene("masked-input", half_missing())
     prior = make_task_prior(Inpaint(), fit_input)
     assert isinstance(prior, MaskedInputPrior)
@@ -221,7 +221,9 @@ def test_held_out_pixels_stay_hidden_until_the_last_look() -> None:
 
 
 @pytest.mark.parametrize("holes", ["keep", "denoise"])
-def test_the_last_look_trusts_each_pixel_once_and_foretells_what_judges(holes: str) -> None:
+def test_the_final_inference_uses_each_pixel_once_and_predicts_validation_pixels(
+    holes: str,
+) -> None:
     fit_input = scene("masked-input", half_missing())
     prior = make_task_prior(Inpaint(unmasked=holes), fit_input)
     total = torch.zeros_like(fit_input.masks.measured)
@@ -300,7 +302,7 @@ def test_a_hole_in_one_channel_leaves_the_others_alone() -> None:
     assert np.isfinite(result.image).all()
 
 
-def test_the_report_says_which_prior_the_holes_asked_for() -> None:
+def test_the_report_names_the_prior_that_suits_the_holes() -> None:
     report = quick(picture(64), square(40), seed=1).report
     assert report["prior"]["chosen"] == "random-input-no-skips"
     assert "wide" in report["prior"]["why"]
@@ -323,7 +325,7 @@ def test_finishing_keeps_what_was_measured() -> None:
 @pytest.mark.parametrize(
     "prior", ["random-input", "random-input-no-skips", "masked-input", "masked-input-shapes"]
 )
-def test_what_a_picture_says_of_itself_does_not_count_in_judging(prior: str) -> None:
+def test_the_own_variance_of_the_output_does_not_count_in_validation(prior: str) -> None:
     fit_input = scene(prior, half_missing())
     term = make_task_problem(Inpaint(), fit_input).terms[0]
     off = fit_input.measurement + 0.1
@@ -362,7 +364,9 @@ def test_the_deep_network_has_no_shortcuts() -> None:
         (np.full((SIDE, SIDE), "a"), {}, "image-text"),
     ],
 )
-def test_bad_masks_are_refused_in_words(mask: Any, settings: dict[str, Any], code: str) -> None:
+def test_bad_masks_are_refused_with_a_message(
+    mask: Any, settings: dict[str, Any], code: str
+) -> None:
     with pytest.raises(dip.RefusedError) as caught:
         dip.inpaint(picture(), mask, **settings)
     assert caught.value.reason.code == code

@@ -75,7 +75,7 @@ def test_a_missing_frame_is_filled_better_than_by_the_line_between_its_neighbour
     assert "before and after" in result.report["prior"]["why"]
 
 
-def test_what_is_said_of_how_sure_the_filling_is_comes_from_whole_planes_foretold() -> None:
+def test_the_uncertainty_of_filled_planes_comes_from_predicted_planes() -> None:
     truth = movie()
     result = quick(lacking(truth, GONE), iterations=60, axes="TYX")
     off = np.abs(result.image[GONE] - truth[GONE]) / result.uncertainty[GONE]
@@ -115,7 +115,7 @@ def test_a_mask_of_one_plane_holds_for_all_and_that_is_said() -> None:
     assert "The mask has one plane, which holds for all 5 planes." in result.report["notes"]
 
 
-def test_lines_that_are_missing_in_one_frame_are_told_by_the_next() -> None:
+def test_lines_missing_in_one_frame_are_filled_from_the_next() -> None:
     truth = np.repeat(movie(1), 6, 0) + np.random.default_rng(1).normal(0, 2, (6, SIDE, SIDE))
     truth = truth.astype(np.float32)
     spoilt = truth.copy()
@@ -143,7 +143,7 @@ def test_three_planes_are_enough() -> None:
     assert "1 of the 3 planes" in " ".join(result.report["notes"])
 
 
-def test_known_planes_are_restored_if_wished() -> None:
+def test_measured_planes_are_restored_on_request() -> None:
     truth = movie(5)
     result = quick(lacking(truth, 2), axes="TYX", unmasked="denoise")
     assert not (result.image[0] == truth[0]).all()
@@ -154,7 +154,7 @@ def test_whole_planes_cannot_go_one_by_one_so_they_go_together_and_that_is_said(
     assert any("planes along Z are fitted together" in note for note in report["notes"])
 
 
-def test_planes_with_pixels_of_their_own_go_one_by_one_if_wished() -> None:
+def test_planes_with_measured_pixels_are_restored_one_by_one_on_request() -> None:
     image = movie(3)
     image[:, 5:8, 5:8] = np.nan
     report = quick(image, axes="ZYX", stacks="planes").report
@@ -169,7 +169,7 @@ def test_a_moment_of_which_no_depth_is_known_is_filled_from_other_moments() -> N
     assert np.abs(result.image[2] - stacks[2]).mean() < 60
 
 
-def test_parts_of_which_nothing_is_known_and_nobody_can_tell_are_refused() -> None:
+def test_items_without_any_measured_pixel_are_refused() -> None:
     stacks = np.stack([movie(3)] * 3)
     stacks[1] = stacks[:, 1] = np.nan  # neither depth nor time has all of it
     with pytest.raises(dip.RefusedError) as caught:
@@ -225,7 +225,7 @@ def test_a_mask_lies_on_all_axes_or_on_those_of_a_plane(
     )
 
 
-def test_patches_judge_where_holes_are_wide_and_pixels_where_they_are_scattered() -> None:
+def test_validation_uses_patches_for_wide_holes_and_pixels_for_scattered_ones() -> None:
     mask = torch.ones(1, 1, 6, 32, 32)
     assert choose_validation_patches(mask[:, :, 0]) is None
     scattered = (torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)) < 0.5).float()
@@ -248,7 +248,7 @@ def test_scattered_pixels_of_a_stack_are_filled_with_the_help_of_other_planes() 
 
 
 @pytest.mark.parametrize("prior", ["random-input", "random-input-no-skips"])
-def test_fixed_noise_fills_a_volume_if_wished(prior: str) -> None:
+def test_a_random_input_fills_a_volume_on_request(prior: str) -> None:
     result = quick(lacking(movie(5), 2), axes="ZYX", prior=prior)
     assert np.isfinite(result.image).all()
 

@@ -54,7 +54,7 @@ def test_the_image_comes_back_from_its_activations_in_its_own_units(inverted):
     assert abs(image_back.mean() - image.mean()) < 0.3 * image.std()
 
 
-def test_the_untrained_network_tells_more_than_free_pixels_do(inverted):
+def test_the_untrained_network_restores_more_than_free_pixels(inverted):
     image = coins()
     similarities = {prior: alike(result.image, image) for prior, result in inverted.items()}
     assert similarities["random-input"] > similarities["total-variation"] > similarities["none"]

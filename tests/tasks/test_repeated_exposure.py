@@ -45,7 +45,7 @@ def refusal_of(image: np.ndarray, second: np.ndarray) -> str:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(("prior", "iterations"), [("blind-spot", 60), ("random-input", 250)])
-def test_two_shots_give_a_better_picture_than_either_and_than_their_mean(
+def test_two_shots_give_a_better_image_than_either_and_than_their_mean(
     prior: str, iterations: int
 ) -> None:
     settings = {"preset": "fast", "prior": prior, "max_iterations": iterations}
@@ -85,7 +85,9 @@ def test_stacks_and_channels_have_second_shots_too(axes: str, planes: int) -> No
         (np.where(np.eye(SIDE) > 0, np.nan, shot(1)), "input-not-finite"),
     ],
 )
-def test_what_is_no_second_shot_is_refused_in_words(second: np.ndarray, code: str) -> None:
+def test_an_unsuitable_repeated_exposure_is_refused_with_a_message(
+    second: np.ndarray, code: str
+) -> None:
     assert refusal_of(shot(0), second) == code
 
 
@@ -118,7 +120,7 @@ def test_the_mean_weighs_each_shot_by_its_noise() -> None:
     assert average_exposures(averaged) is averaged
 
 
-def test_with_fixed_noise_the_first_shot_drives_where_the_second_judges() -> None:
+def test_with_a_random_input_validation_pixels_of_the_second_shot_train_the_first() -> None:
     first, second = make_task_problem(Denoise(prior="random-input"), scene()).terms
     assert float(first.validation_mask.sum()) == 0
     assert float(first.training_weight.min()) == 1

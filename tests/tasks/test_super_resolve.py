@@ -77,7 +77,7 @@ def test_a_factor_is_kept_as_one_text_however_it_is_given(factor, kept, along) -
 
 @pytest.mark.parametrize("settings", [{}, {"model": "binning"}, {"psf_sigma": 1.3}])
 @pytest.mark.parametrize("factor", ["2", "1,4", "8,1"])
-def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None:
+def test_the_network_output_has_the_grid_of_the_operator(factor, settings) -> None:
     task, fit_input = SuperResolve(factor=factor, **settings), scene()
     prior = make_task_prior(task, fit_input)
     spec = ImageSpec(name="cells", shape=fit_input.grid, dtype="float32", axes="YX")
@@ -100,7 +100,7 @@ def test_the_margin_is_as_wide_as_the_engine_draws_a_gaussian() -> None:
 
 
 @pytest.mark.parametrize(("factor", "jitter"), [("2", 0.03), ("4", 0.03), ("8", 0.05)])
-def test_the_code_is_jittered_as_in_the_paper(factor, jitter) -> None:
+def test_the_random_input_is_jittered_as_in_the_paper(factor, jitter) -> None:
     task = SuperResolve(factor=factor, initial_estimate="none")
     prior = make_task_prior(task, scene())
     assert isinstance(prior, RandomInputPrior)
@@ -109,7 +109,7 @@ def test_the_code_is_jittered_as_in_the_paper(factor, jitter) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"psf_sigma": 1.3}])
-def test_a_pixel_that_judges_is_not_in_the_code(settings) -> None:
+def test_validation_pixels_are_not_in_the_network_input(settings) -> None:
     fit_input, changed = scene(), scene()
     changed.measurement[changed.masks.validation > 0] = 9.0
     codes = []
@@ -130,13 +130,13 @@ def test_the_interpolated_image_overlays_the_fine_grid() -> None:
     torch.testing.assert_close(ramp, torch.arange(8, 32) / 2 - 0.25, atol=0.3, rtol=0)
 
 
-def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
+def test_validation_pixels_are_excluded_from_the_loss_until_the_refit() -> None:
     term = make_task_problem(SuperResolve(factor="4"), scene()).terms[0]
     assert float((term.training_weight * term.validation_mask).sum()) == 0
     assert float(term.refit_weight.min()) == 1
 
 
-def test_judges_never_drive_where_the_last_step_adds_what_they_tell() -> None:
+def test_validation_pixels_never_enter_the_loss_where_backprojection_adds_them() -> None:
     term = make_task_problem(SuperResolve(factor="2"), scene()).terms[0]
     assert float((term.refit_weight * term.validation_mask).sum()) == 0
 
@@ -162,7 +162,7 @@ def test_coarser_scales_are_refused_where_there_are_none(settings) -> None:
         dip.super_resolve(fine(), prior="zssr", **settings)
 
 
-def test_patches_judge_and_drive_nothing() -> None:
+def test_validation_patches_are_excluded_from_the_loss() -> None:
     fit_input = replace(scene(48, 64), prior_key=ZSSR.key)
     term = make_task_problem(SuperResolve(), fit_input).terms[0]
     assert float((term.training_weight * term.validation_mask).sum()) == 0

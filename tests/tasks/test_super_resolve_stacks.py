@@ -91,7 +91,7 @@ def test_only_depth_makes_a_volume_unless_the_user_wants_one(axes, settings, gri
     "settings", [{}, {"model": "binning"}, {"psf_sigma": 0.8, "psf_sigma_z": 1.3}]
 )
 @pytest.mark.parametrize("factor", ["2,1,1", "2,1,2", "3,1,1"])
-def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None:
+def test_the_network_output_has_the_grid_of_the_operator(factor, settings) -> None:
     task, fit_input = SuperResolve(factor=factor, **settings), scene()
     prior = make_task_prior(task, fit_input)
     spec = ImageSpec(name="cells", shape=fit_input.grid, dtype="float32", axes="ZYX")
@@ -104,7 +104,7 @@ def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None
     assert problem.postprocess(prior.estimate(picture)).mean.shape[2:] == result
 
 
-def test_a_pixel_that_judges_is_not_in_the_code() -> None:
+def test_validation_pixels_are_not_in_the_network_input() -> None:
     fit_input, changed = scene(), scene()
     changed.measurement[changed.masks.validation > 0] = 9.0
     codes = []
@@ -156,7 +156,7 @@ def test_the_file_has_planes_nearer_to_each_other(tmp_path: Path, factor, along)
     assert read_spec(output).scale == pytest.approx(tuple(np.divide((0.6, 0.2, 0.2), along)))
 
 
-def test_the_fit_begins_with_a_volume_that_explains_what_it_was_shown() -> None:
+def test_the_fit_starts_with_a_volume_that_explains_the_measurement() -> None:
     coarse = torch.from_numpy(binned(tubes(8), 2))[None, None] / 200
     fit_input = replace(scene((4, 20, 20)), measurement=coarse)
     task = SuperResolve(factor="2,1,1", model="binning")

@@ -48,7 +48,7 @@ def test_in_an_open_frame_they_are_what_richardson_lucy_gives() -> None:
         torch.testing.assert_close(guess, wanted, rtol=1e-3, atol=0)
 
 
-def test_a_pixel_that_is_left_out_has_no_say() -> None:
+def test_an_excluded_pixel_has_no_effect() -> None:
     measurement, mask = draw_counts(16, 16), torch.ones(1, 1, 16, 16)
     mask[..., 8, 8] = 0
     wrong = measurement.clone()
@@ -70,7 +70,7 @@ def test_more_steps_explain_the_measurement_better() -> None:
     assert min(float(guess.min()) for guess in guesses) >= 0
 
 
-def test_reach_is_how_far_a_picture_goes_but_for_single_points() -> None:
+def test_reach_is_how_far_an_image_goes_but_for_single_points() -> None:
     guess = torch.rand(1, 1, 40, 50, 30, generator=torch.Generator().manual_seed(0)) * 8
     guess[0, 0, 3, 4, 5] = 1e6
     assert estimate_peak_intensity(guess) == pytest.approx(8, rel=0.01)

@@ -68,7 +68,7 @@ def test_it_agrees_with_scikit_image_in_the_middle() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_brings_the_picture_closer_to_the_object(name: str) -> None:
+def test_it_brings_the_image_closer_to_the_object(name: str) -> None:
     sharp, measurement, kernel = make_scene(name)
     inner = tuple(slice(size // 2, -(size // 2)) for size in kernel.shape)
     wanted = sharp[(0, 0, *inner)]

@@ -103,7 +103,7 @@ def test_each_price_begins_where_the_one_before_ended() -> None:
     assert measure_error(both[1], truth) < measure_error(alone, truth)
 
 
-def test_a_pixel_that_is_left_out_has_no_say_and_one_of_much_noise_has_little() -> None:
+def test_an_excluded_pixel_has_no_effect_and_a_noisy_one_little() -> None:
     light, operator = (
         CircularConvolution(KERNEL)(draw_lines(6, 12, 12)),
         CircularConvolution(KERNEL),

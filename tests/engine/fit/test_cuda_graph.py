@@ -76,7 +76,7 @@ def run_to_end(loop: Iterator[Any]) -> tuple[list[str], FitResult]:
             return [str(note) for note in said if note], end.value
 
 
-def test_only_a_card_with_adam_records() -> None:
+def test_only_a_gpu_with_adam_records_a_graph() -> None:
     problem, _ = make_problem()
     card = replace(problem.terms[0], measurement=_OnCard())  # type: ignore[arg-type]
     schedule = make_single_phase_schedule(4, 1e-2)
@@ -89,7 +89,7 @@ class _OnCard:
     device = torch.device("cuda")
 
 
-def test_a_processor_learns_operation_by_operation_and_nobody_is_told() -> None:
+def test_a_cpu_runs_eagerly_without_a_note() -> None:
     problem, prior = make_problem()
     optimizer = make_adam([{"params": list(prior.net.parameters())}])
     chosen = make_train_step(
@@ -100,7 +100,7 @@ def test_a_processor_learns_operation_by_operation_and_nobody_is_told() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a card does not refuse")
-def test_a_fit_that_cannot_be_recorded_comes_to_the_same_picture_and_says_so_once(
+def test_a_fit_that_cannot_be_recorded_comes_to_the_same_image_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     schedule = make_single_phase_schedule(8, 1e-2, validation_interval=2)
@@ -151,7 +151,7 @@ def test_what_is_tried_before_recording_leaves_weights_and_optimiser_as_they_wer
         taught.run(look)
 
 
-def test_looks_that_one_graph_cannot_serve_are_told_apart() -> None:
+def test_samples_that_need_another_graph_are_distinguished() -> None:
     problem, prior = make_problem()
     larger, other = make_problem(side=24)
     rng = torch.Generator().manual_seed(0)

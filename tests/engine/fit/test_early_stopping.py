@@ -27,7 +27,7 @@ def test_stop_ignores_a_single_unlucky_report() -> None:
     assert rule(make_records(1.0, 0.9, 0.8, 5.0, 0.7, 0.6)) is None
 
 
-def test_stop_when_the_held_out_loss_only_rises() -> None:
+def test_stop_when_the_validation_loss_only_rises() -> None:
     reason = make_validation_stop_rule(100)(make_records(1.0, 0.5, 0.4, 0.45, 0.6, 0.7, 0.8, 0.9))
     assert reason is not None
     assert "for 125 iterations" in str(reason)
@@ -50,6 +50,6 @@ def test_a_report_that_is_not_a_number_is_no_best() -> None:
     assert find_smoothed_best(make_records(float("nan"), 0.5, 0.4, float("nan"))) in (1, 2)
 
 
-def test_no_stop_where_nothing_could_be_judged() -> None:
+def test_no_stop_without_validation_loss() -> None:
     nan = float("nan")
     assert make_validation_stop_rule(50)(make_records(nan, nan, nan, nan, nan)) is None

@@ -220,7 +220,7 @@ def test_keep_before_the_first_iteration_gives_nothing() -> None:
     assert result is None
 
 
-def test_keep_judges_the_last_iterations_too() -> None:
+def test_keep_validates_the_last_iterations_too() -> None:
     problem, prior, _ = make_problem((32, 32))
     control = command_after(7, Control.KEEP)
     _, result = drain(
@@ -238,7 +238,7 @@ def test_keep_judges_the_last_iterations_too() -> None:
     assert result.best_iteration == 7
 
 
-def test_discard_hands_over_nothing() -> None:
+def test_discard_returns_no_result() -> None:
     problem, prior, _ = make_problem((32, 32))
     _, result = drain(
         fit(
@@ -293,7 +293,7 @@ def test_a_preview_changes_no_pixel() -> None:
     assert torch.equal(*answers)
 
 
-def test_a_picture_that_was_just_judged_is_shown_without_another_look() -> None:
+def test_a_preview_right_after_validation_takes_no_further_inference() -> None:
     looks = []
     for due in (lambda _: False, lambda at_hand: at_hand, lambda _: True):
         problem, prior, _ = make_problem((24, 24))
@@ -328,7 +328,7 @@ def diverging_penalty(at: int, times: int) -> Callable[[torch.Tensor], torch.Ten
     return penalty
 
 
-def test_a_breakdown_restores_weights_and_goes_on_slower() -> None:
+def test_a_divergence_restores_weights_and_lowers_the_learning_rate() -> None:
     problem, prior, truth = make_problem((32, 32))
     problem = Problem(
         terms=problem.terms,
@@ -358,7 +358,7 @@ def test_a_fit_that_keeps_breaking_down_ends_with_its_best() -> None:
     assert measure_error(result.estimate, truth) < SIGMA
 
 
-def test_held_out_pixels_do_not_drive_the_noise_code() -> None:
+def test_validation_pixels_do_not_enter_the_loss_of_a_random_input() -> None:
     answers = []
     for offset in (0.0, 5.0):
         problem, prior, _ = make_problem((24, 24), "noise")
@@ -412,7 +412,7 @@ def test_global_random_numbers_are_left_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_history_is_judged_on_the_average() -> None:
+def test_the_validation_loss_is_that_of_the_average() -> None:
     problem, prior, _ = make_problem((24, 24))
     events, result = drain(
         fit(
@@ -445,7 +445,7 @@ def find_selected_iteration(losses: list[float], *, reveals: bool) -> int:
     return result.best_iteration
 
 
-def test_losses_that_hardly_differ_count_as_equal_where_the_last_look_shows_all() -> None:
+def test_losses_that_hardly_differ_count_as_equal_where_the_final_inference_sees_all() -> None:
     losses = [5.0, 4.0, 4.05, 4.09, 4.4]  # a tenth of what was gained is 0.1
     assert find_selected_iteration(losses, reveals=False) == 20
     assert find_selected_iteration(losses, reveals=True) == 40
@@ -459,7 +459,7 @@ def test_a_slow_rise_of_the_loss_is_no_fluctuation_however_bad_the_start_was() -
 
 
 @pytest.mark.long
-def test_released_pixels_pull_the_picture_to_them() -> None:
+def test_released_pixels_pull_the_image_to_them() -> None:
     distances = []
     for release in (0, 40):
         problem, prior, _ = make_problem((24, 24), "noise")
@@ -473,7 +473,7 @@ def test_released_pixels_pull_the_picture_to_them() -> None:
     assert distances[1] < 0.9 * distances[0]
 
 
-def test_a_fit_that_had_begun_to_overfit_is_not_driven_further() -> None:
+def test_a_fit_that_overfits_gets_no_refit() -> None:
     problem, prior, _ = make_problem((24, 24), "noise")
     looks = iter(range(100))
     worse = replace(problem, sure_term=lambda _: torch.tensor(10.0 * next(looks)))
@@ -484,7 +484,7 @@ def test_a_fit_that_had_begun_to_overfit_is_not_driven_further() -> None:
     assert result.iterations == result.history[-1].iteration < 200
 
 
-def test_discarding_in_the_last_phase_leaves_nothing() -> None:
+def test_discarding_during_the_refit_returns_no_result() -> None:
     problem, prior, _ = make_problem((24, 24), "noise")
     answers = iter([Control.GO] * 35 + [Control.DISCARD])
     schedule = make_single_phase_schedule(30, 0.01, refit_iterations=40)
@@ -494,7 +494,7 @@ def test_discarding_in_the_last_phase_leaves_nothing() -> None:
     assert result is None
 
 
-def test_keeping_in_the_last_phase_gives_a_picture() -> None:
+def test_keeping_during_the_refit_returns_an_image() -> None:
     problem, prior, _ = make_problem((24, 24), "noise")
     answers = iter([Control.GO] * 35 + [Control.KEEP] * 9)
     schedule = make_single_phase_schedule(30, 0.01, refit_iterations=40)

@@ -63,7 +63,7 @@ def test_an_open_frame_does_not_let_a_side_see_the_other() -> None:
     assert beyond[0] < 0.1 * beyond[1]
 
 
-def test_what_is_held_out_has_no_say() -> None:
+def test_validation_pixels_have_no_effect() -> None:
     mask = torch.ones(1, 1, SIDE, SIDE)
     mask[..., 9, 9] = 0
     fidelity = make_backprojection_fidelity(noise(), KERNEL, mask, 0.01, circular=False)

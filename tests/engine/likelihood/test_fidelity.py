@@ -46,7 +46,7 @@ def test_the_variance_never_falls_below_its_floor() -> None:
     ]
 
 
-def test_darkening_the_picture_does_not_lower_the_weighted_residual() -> None:
+def test_darkening_the_image_does_not_lower_the_weighted_residual() -> None:
     measurement = torch.full((1, 1, 8, 8), 10.0)
     mean = torch.full((1, 1, 8, 8), 10.0, requires_grad=True)
     weighted_residual(camera())(Estimate(mean), measurement).sum().backward()
@@ -118,7 +118,7 @@ def test_no_prediction_is_taken_for_certain() -> None:
     assert float(answer.log_variance.exp().min()) > 0.01 * 4.0
 
 
-def test_a_fit_that_is_far_off_leaves_the_word_to_the_pixels() -> None:
+def test_the_posterior_mean_of_a_poor_fit_is_the_measurement() -> None:
     measured = NoiseVariance(gain=constant(0.0), intercept=constant(4.0), floor=constant(1e-3))
     mean, spread = measure_by_brightness((10.0, 4.0))
     measurement = mean + 30.0

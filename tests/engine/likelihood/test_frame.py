@@ -35,6 +35,6 @@ def test_noise_alone_is_left_where_it_is() -> None:
     assert float(sum(added)) / 6 < 0.05 * 0.01 * lines
 
 
-def test_small_pictures_come_back_as_they_are() -> None:
+def test_small_images_come_back_as_they_are() -> None:
     small = torch.zeros(1, 1, 20, 80)
     assert restore_border_detail(NOISE, small + 1, small) is small

@@ -21,7 +21,7 @@ def scene() -> tuple[torch.Tensor, torch.Tensor]:
     return clean, clean + noise
 
 
-def test_a_clean_picture_has_taken_no_noise(scene: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_a_clean_image_has_taken_no_noise(scene: tuple[torch.Tensor, torch.Tensor]) -> None:
     clean, noisy = scene
     assert abs(float(SureTerm(noisy)(Estimate(clean)))) < 1e-3
 
@@ -39,6 +39,6 @@ def test_a_third_of_the_noise_counts_as_a_third(scene: tuple[torch.Tensor, torch
     assert float(SureTerm(noisy)(mixed)) == pytest.approx(2 / 3, abs=2e-3)
 
 
-def test_a_picture_without_any_noise_is_no_reason_to_stop() -> None:
+def test_an_image_without_any_noise_is_no_reason_to_stop() -> None:
     flat = torch.zeros(1, 1, 64, 64)
     assert float(SureTerm(flat)(Estimate(flat + 1))) == 0

@@ -98,7 +98,7 @@ def make_coarse_term(operator: torch.nn.Module, side: int) -> Term:
     )
 
 
-def test_a_finer_estimate_with_doubt_is_judged_on_the_measured_grid() -> None:
+def test_a_finer_uncertain_estimate_is_validated_on_the_measured_grid() -> None:
     term = make_coarse_term(LanczosDownsample((2, 2)), 8)
     doubt = torch.full((1, 1, 16, 16), 3.0).log()
     estimate = Estimate(torch.full((1, 1, 16, 16), 2.0), doubt)

@@ -89,14 +89,14 @@ def test_without_weight_nothing_changes_and_with_much_the_frame_before_comes_bac
     torch.testing.assert_close(drawn, make_previous_frame(truth).image, atol=1e-3, rtol=0)
 
 
-def test_two_pictures_of_one_network_are_not_claimed_to_be_surer_than_one() -> None:
+def test_two_images_of_one_network_are_not_claimed_to_be_surer_than_one() -> None:
     truth = torch.zeros(1, 1, 16, 16)
     answer = smooth_temporally(make_estimate(truth), make_previous_frame(truth), 1.0)
     assert answer.log_variance is not None
     assert float(answer.log_variance.exp().sqrt().min()) >= 0.999 * DOUBT
 
 
-def test_a_picture_that_does_not_know_its_doubt_is_left_to_the_penalty() -> None:
+def test_an_image_that_does_not_know_its_doubt_is_left_to_the_penalty() -> None:
     truth = torch.zeros(1, 1, 16, 16)
     plain = Estimate(make_estimate_image(truth, 2))
     assert smooth_temporally(plain, make_previous_frame(truth), 1.0) is plain
@@ -114,7 +114,7 @@ def test_the_penalty_lets_go_of_large_steps() -> None:
     assert abs(large) < 1e-3
 
 
-def test_the_frame_before_drives_but_never_judges() -> None:
+def test_the_previous_frame_enters_the_loss_but_not_the_validation() -> None:
     mask, ones = torch.ones(1, 1, 1, 1), torch.ones(1, 1, 8, 8)
     noise = NoiseVariance(gain=0 * mask, intercept=mask, floor=mask)
     measured = Term(
@@ -137,7 +137,7 @@ def test_the_frame_before_drives_but_never_judges() -> None:
     torch.testing.assert_close(alone, smoothed)
 
 
-def test_what_is_compared_is_the_picture_as_it_is_handed_over() -> None:
+def test_what_is_compared_is_the_image_as_it_is_handed_over() -> None:
     def inner(estimate: Estimate) -> Estimate:
         return Estimate(estimate.mean[..., 2:-2, 2:-2])
 

@@ -70,7 +70,7 @@ def descend(make):
 
 
 @pytest.mark.parametrize("make", [make_adam, make_sgd, make_lbfgs])
-def test_a_fit_goes_on_from_a_copy_as_if_nothing_had_been(make):
+def test_a_fit_continues_from_a_copy_unchanged(make):
     first, again = make_trainer(make), make_trainer(make)
     for _ in range(4):
         first.advance()

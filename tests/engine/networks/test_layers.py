@@ -79,7 +79,7 @@ class Recorded(nn.Module):
 
 
 @pytest.mark.parametrize("size", [(600, 800), (601, 793), (300, 1603), (257, 258)])
-def test_the_answer_in_pieces_is_that_of_the_whole(
+def test_inference_in_tiles_equals_that_of_the_whole_plane(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looking, "MAX_UNTILED_PIXELS", 2**16)
@@ -97,7 +97,7 @@ def test_the_answer_in_pieces_is_that_of_the_whole(
     assert torch.allclose(said, whole[:, :, : size[0], : size[1]], atol=1e-5 * scale, rtol=0)
 
 
-def test_pictures_of_a_megapixel_are_shown_as_they_are() -> None:
+def test_images_up_to_a_megapixel_are_not_tiled() -> None:
     net = Recorded(make_hourglass((2, 2)))
     with torch.no_grad():
         apply_network(net, torch.zeros(1, 1, 1024, 1024))
@@ -115,7 +115,7 @@ def test_pictures_of_a_megapixel_are_shown_as_they_are() -> None:
     ],
     ids=["normalised", "other upsampling", "says nothing"],
 )
-def test_a_network_that_does_not_say_how_far_it_sees_is_shown_the_whole(
+def test_a_network_without_receptive_field_gets_the_whole_plane(
     net: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looking, "MAX_UNTILED_PIXELS", 2**10)
@@ -135,7 +135,7 @@ def test_wide_margins_get_larger_pieces() -> None:
 
 
 @pytest.mark.parametrize("scales", [2, 3, 4, 5])
-def test_what_is_shown_at_a_time_is_known_beforehand(scales: int) -> None:
+def test_the_largest_inference_tile_is_known_beforehand(scales: int) -> None:
     net = Recorded(make_hourglass((2,) * scales))
     with torch.no_grad():
         apply_network(net, torch.zeros(1, 1, 1600, 1600))

@@ -56,7 +56,7 @@ def test_white_noise_shows_no_correlation_of_neighbours() -> None:
     assert abs(measured[1].lag) < 0.1
 
 
-def test_a_picture_without_noise_has_too_few_blocks_to_tell() -> None:
+def test_an_image_without_noise_has_too_few_blocks_to_measure() -> None:
     assert measure_camera_noise(draw_scene()) is None
 
 
@@ -73,7 +73,7 @@ def test_the_variance_of_channels_sums_to_that_of_components() -> None:
     assert sorted(along, reverse=True) == list(along)
 
 
-def test_a_drawn_sample_has_the_noise_that_was_asked_for() -> None:
+def test_a_drawn_sample_has_the_requested_noise() -> None:
     drawn = draw_noise_sample(NOISE, (256, 256), torch.Generator().manual_seed(0))
     assert drawn.std((1, 2)).tolist() == pytest.approx(NOISE.std, rel=0.02)
     first = (drawn[:, :, 1:] * drawn[:, :, :-1]).mean((1, 2)) / drawn.square().mean((1, 2))
@@ -91,7 +91,7 @@ def test_filtering_takes_blotches_and_keeps_borders_and_the_mean() -> None:
     assert 0.3 * measure_error(filtered.mean) < variance < 4 * measure_error(filtered.mean)
 
 
-def test_a_better_picture_as_guide_makes_the_result_better() -> None:
+def test_a_better_image_as_guide_makes_the_result_better() -> None:
     shot = take_camera_shot()
     alone, guided = (
         filter_camera_noise(shot, NOISE, draw_scene(), fraction).mean for fraction in (0.0, 0.5)
@@ -99,7 +99,7 @@ def test_a_better_picture_as_guide_makes_the_result_better() -> None:
     assert measure_error(guided) < 0.9 * measure_error(alone)
 
 
-def test_a_picture_of_any_size_is_filtered_whole() -> None:
+def test_an_image_of_any_size_is_filtered_whole() -> None:
     shot = take_camera_shot()[:, :, :45, :70]
     filtered = filter_camera_noise(shot, NOISE).mean
     assert filtered.shape == shot.shape

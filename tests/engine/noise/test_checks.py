@@ -65,7 +65,7 @@ def test_noise_blurred_by_less_than_a_pixel_is_no_contradiction() -> None:
     assert find_doubt(300 * draw_discs() + 20 * noise / noise.std()) is None
 
 
-def test_texture_of_one_kind_everywhere_is_not_taken_for_noise() -> None:
+def test_uniform_texture_is_not_taken_for_noise() -> None:
     picture = torch.from_numpy(draw_texture() + rng().normal(0, 20, (SIDE, SIDE)))[None]
     estimate = estimate_noise(picture, 0)
     assert estimate.unreliable_reason == "ambiguous-correlation"
@@ -92,7 +92,7 @@ def test_speckle_is_a_doubt() -> None:
     assert find_doubt(light * rng().gamma(20, 1 / 20, light.shape)) == "off-variance-model"
 
 
-def test_light_that_only_fine_threads_have_does_not_tell_its_noise() -> None:
+def test_the_noise_of_fine_bright_threads_is_not_measured() -> None:
     """All that is bright is texture, and so is no sign of how the variance grows."""
     threads = gaussian_filter((rng().random((SIDE, SIDE)) > 0.99).astype(float), 1.2)
     light = 300 * np.clip(threads / threads.max(), 0, 1) * (COLUMNS > 0.7)
@@ -122,7 +122,7 @@ def test_white_noise_on_patches_needs_no_caution() -> None:
 
 
 @pytest.mark.parametrize("wide", [4, 8])
-def test_wide_blotches_on_white_noise_are_told_of_and_not_measured(wide: int) -> None:
+def test_wide_blotches_on_white_noise_are_reported_and_not_measured(wide: int) -> None:
     noise = rng()
     blotches = gaussian_filter(noise.normal(size=(SIDE, SIDE)), wide)
     white = noise.normal(0, 20, (SIDE, SIDE))
@@ -134,13 +134,13 @@ def test_wide_blotches_on_white_noise_are_told_of_and_not_measured(wide: int) ->
 
 
 @pytest.mark.parametrize("factor", [1.5, 2])
-def test_an_enlarged_picture_is_told_of(factor: float) -> None:
+def test_an_enlarged_image_is_reported(factor: float) -> None:
     picture = zoom(300 * draw_discs() + rng().normal(0, 20, (SIDE, SIDE)), factor, order=1)
     estimate = estimate_noise(torch.from_numpy(picture)[None], 0)
     assert estimate.unreliable_reason or estimate.caution == "resampled"
 
 
-def test_lines_of_a_detector_that_differ_in_noise_are_told_of() -> None:
+def test_lines_of_a_detector_that_differ_in_noise_are_reported() -> None:
     noise = rng().normal(0, 20, (SIDE, SIDE)) * np.where(np.arange(SIDE) % 2, 0.8, 1.2)[:, None]
     assert find_caution(300 * draw_discs() + noise) == "resampled"
 
@@ -173,14 +173,14 @@ def test_structure_at_the_rim_of_what_was_cut_off_is_not_taken_for_correlated_no
     )  # once 7 x 7, and 12 to 23 times the noise
 
 
-def test_a_gamma_curve_that_a_line_follows_badly_is_told_of() -> None:
+def test_a_gamma_curve_that_a_line_follows_badly_is_reported() -> None:
     light = (COLUMNS + 0.5 * ROWS) ** 2 / 2.25
     shot = rng().poisson(600 * light) + 10 + rng().normal(0, 4, light.shape)
     stored = np.rint(255 * np.clip(shot / 640, 0, None) ** 0.45)
     assert find_caution(stored, 1) or find_doubt(stored)
 
 
-def test_noise_that_is_mostly_cut_off_is_told_of() -> None:
+def test_noise_that_is_mostly_cut_off_is_reported() -> None:
     light = 4095 + 6 * 4 * 40 * (0.6 - COLUMNS) / 0.6
     gained = light + rng().normal(0, 40, light.shape)
     estimate = estimate_noise(torch.from_numpy(np.clip(np.rint(gained), 0, 4095))[None], 1)
@@ -216,26 +216,26 @@ def test_outliers_are_looked_for_where_there_is_no_structure() -> None:
         assert not has_outliers(normal, lines)
 
 
-def test_noise_that_falls_with_brightness_is_told_of() -> None:
+def test_noise_that_falls_with_brightness_is_reported() -> None:
     noise = rng().normal(0, 1, (SIDE, SIDE)) * np.sqrt(400 - 150 * COLUMNS)
     assert find_caution(300 * COLUMNS + noise) == "off-variance-model"
     assert find_caution(300 * COLUMNS + rng().normal(0, 20, (SIDE, SIDE))) is None
 
 
-def test_noise_in_dark_strokes_too_thin_to_measure_is_told_of() -> None:
+def test_noise_in_dark_strokes_too_thin_to_measure_is_reported() -> None:
     light = np.full((SIDE, SIDE), 800.0)
     light[::12, :150] = light[1::12, :150] = 20
     picture = light * rng().gamma(25, 1 / 25, light.shape)
     assert find_doubt(picture) or find_caution(picture)
 
 
-def test_noise_finer_than_the_grey_values_at_the_dark_end_is_told_of() -> None:
+def test_noise_finer_than_the_grey_values_at_the_dark_end_is_reported() -> None:
     shot = 100 + rng().poisson(400 * COLUMNS**2) + rng().normal(0, 6, (SIDE, SIDE))
     assert find_caution(10 * np.rint(shot / 10), 10) is None
     assert find_caution(15 * np.rint(shot / 15), 15) == "uncertain-extremes"
 
 
-def test_weak_correlation_that_reaches_far_is_told_of() -> None:
+def test_weak_correlation_that_reaches_far_is_reported() -> None:
     """It is that of a texture, as in a picture that was sharpened: noise has none of that kind."""
     frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None]) + 1 / 256
     texture = np.fft.ifft2(np.fft.fft2(rng().normal(size=(256, 256))) / frequency**1.6).real

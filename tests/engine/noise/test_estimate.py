@@ -52,7 +52,7 @@ def test_isotropic_noise_asks_for_square_blocks(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["camera", "cell", "moon"])
-def test_what_the_picture_itself_repeats_hardly_widens_the_block(name: str) -> None:
+def test_what_the_image_itself_repeats_hardly_widens_the_block(name: str) -> None:
     # a lag of 0.4 and next to nothing beyond: 3 x 3, and pictures add 0.1 to every lag
     height, width = measure_blind_spot(add_noise(name, (0.59, 0.59), 5))
     assert 3 <= height <= 5
@@ -132,7 +132,7 @@ def test_pixels_that_were_not_measured_do_not_count_as_flat() -> None:
     assert level == pytest.approx(whole.gain * at + whole.intercept, rel=0.25)
 
 
-def test_scattered_holes_leave_nothing_to_tell_the_noise_by() -> None:
+def test_scattered_holes_leave_no_blocks_to_measure_noise_in() -> None:
     picture = add_noise("camera", (0, 0), 20)
     mask = torch.rand(picture.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     estimate = estimate_noise(picture, 1.0, mask)
@@ -153,7 +153,7 @@ def test_of_white_noise_on_structure_the_white_part_is_kept(name: str) -> None:
     assert set(kept.along_y) == set(kept.along_x) == {0.0}
 
 
-def test_what_neighbours_share_is_taken_for_picture() -> None:
+def test_correlated_noise_is_taken_for_structure() -> None:
     measured = NoiseEstimate(
         gain=2.0,
         intercept=300.0,
@@ -192,7 +192,7 @@ def test_a_few_blocks_of_one_brightness_do_not_make_a_slope(seed: int) -> None:
     ],
     ids=["astronaut", "retina", "camera", "coffee"],
 )
-def test_pictures_of_sharp_edges_that_are_cut_off_tell_their_noise(
+def test_the_noise_of_clipped_images_with_sharp_edges_is_measured(
     picture: np.ndarray, level: float
 ) -> None:
     """Edges carry black and white into blocks of any brightness; even noise, clipped to 8 bits."""

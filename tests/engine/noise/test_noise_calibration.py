@@ -36,7 +36,7 @@ def planes(*pictures: Picture) -> torch.Tensor:
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["camera", "coins", "brick"])
 @pytest.mark.parametrize(("gain", "read", "offset"), [(0.5, 3, 100), (5, 8, 20), (50, 0, 500)])
-def test_gain_is_found_on_structured_pictures(
+def test_gain_is_found_on_structured_images(
     name: str, gain: float, read: float, offset: float
 ) -> None:
     light = 300 * scene(name)
@@ -84,7 +84,7 @@ def test_rounding_adds_a_twelfth_of_a_squared_step() -> None:
     assert estimate.gain * 100 + estimate.intercept == pytest.approx(0.64 + 1 / 12, rel=0.05)
 
 
-def test_planes_of_a_stack_tell_together() -> None:
+def test_planes_of_a_stack_are_measured_together() -> None:
     light = 200 * scene("camera")[100:228, 100:228]
     estimate = estimate_noise(planes(*(take_shot(light, 2, 3, 50, seed) for seed in range(4))), 0)
     assert estimate.gain == pytest.approx(2, rel=0.1)
@@ -120,7 +120,7 @@ def test_scattered_holes_are_a_doubt() -> None:
     )
 
 
-def test_a_flat_image_tells_its_level_but_not_its_gain() -> None:
+def test_a_flat_image_has_a_noise_level_but_no_gain() -> None:
     estimate = estimate_noise(planes(100 + np.random.default_rng(0).normal(0, 5, (256, 256))), 0)
     assert estimate.gain * 100 + estimate.intercept == pytest.approx(25, rel=0.05)
     assert estimate.gain < 4 * estimate.gain_error
@@ -143,7 +143,7 @@ def test_correlated_noise_keeps_its_variance(blur: tuple[float, float]) -> None:
     assert np.sqrt(estimate.gain * middle + estimate.intercept) == pytest.approx(20, rel=0.2)
 
 
-def test_a_picture_without_its_finest_frequencies_is_no_crash() -> None:
+def test_an_image_without_its_finest_frequencies_is_no_crash() -> None:
     """As of a strong compression: all energy lies beyond what those that are left tell of."""
     rows = torch.linspace(0, 40, 64, dtype=torch.float64).sin()
     smooth = 100 * (rows[:, None] + rows).tanh()

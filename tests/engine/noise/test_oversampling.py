@@ -38,13 +38,13 @@ def scene(name: str, times: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["camera", "coins", "cell"])
-def test_a_picture_blurred_together_with_its_noise_is_oversampled(name: str) -> None:
+def test_an_image_blurred_together_with_its_noise_is_oversampled(name: str) -> None:
     image = (scene(name, 8) + noise((192, 200)))[None]
     assert is_oversampled(image, estimate_noise(image, 0))
 
 
 @pytest.mark.parametrize("name", ["camera", "coins"])
-def test_a_sharp_picture_under_blurred_noise_is_not(name: str) -> None:
+def test_a_sharp_image_under_blurred_noise_is_not(name: str) -> None:
     image = (scene(name, 0) + noise((192, 200)))[None]
     assert not is_oversampled(image, estimate_noise(image, 0))
 
@@ -58,7 +58,9 @@ def test_texture_all_over_under_white_noise_is_not() -> None:
 
 
 @pytest.mark.parametrize("size", [(64, 80), (65, 81)])
-def test_what_has_no_fine_detail_comes_back_from_half_its_size(size: tuple[int, int]) -> None:
+def test_an_image_without_fine_detail_is_recovered_from_half_its_size(
+    size: tuple[int, int],
+) -> None:
     smooth = blur(torch.rand(size, generator=torch.Generator().manual_seed(0)), 6)[None, None]
     half = halve_resolution(smooth)
     assert half.shape[2:] == tuple(-(-side // 2) for side in size)

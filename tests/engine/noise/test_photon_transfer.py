@@ -20,7 +20,7 @@ def take_frames(light: float | np.ndarray, count: int, seed: int = 0) -> torch.T
     return torch.from_numpy(shots)
 
 
-def test_dark_frames_tell_offset_and_read_noise() -> None:
+def test_dark_frames_give_offset_and_read_noise() -> None:
     dark = measure_dark(take_frames(0, 8))
     assert dark.offset == pytest.approx(OFFSET, rel=0.01)
     assert dark.read_noise == pytest.approx(READ, rel=0.05)
@@ -37,14 +37,14 @@ def test_hot_pixels_of_one_dark_frame_do_not_count() -> None:
     assert measure_dark(dark).read_noise == pytest.approx(READ, rel=0.1)
 
 
-def test_flat_frames_tell_the_gain_with_a_dark_one() -> None:
+def test_flat_frames_give_the_gain_with_a_dark_frame() -> None:
     flat = take_frames(200, 4) * torch.tensor([1.0, 1.0, 1.0, 1.0])[:, None, None]
     gain, intercept = measure_flat(flat, DarkLevel(OFFSET, READ))
     assert gain == pytest.approx(GAIN, rel=0.05)
     assert intercept == pytest.approx(READ**2 - gain * OFFSET)
 
 
-def test_uneven_flat_frames_tell_the_line_alone() -> None:
+def test_uneven_flat_frames_give_only_the_variance_model() -> None:
     ramp = np.linspace(20, 800, 64)[None, None].repeat(64, 1)
     gain, intercept = measure_flat(take_frames(ramp, 6), None)
     assert gain == pytest.approx(GAIN, rel=0.1)
@@ -63,13 +63,13 @@ def draw_cells(background: float) -> np.ndarray:
     return np.asarray(GAIN * rng.poisson(light) + rng.normal(0, READ, light.shape) + OFFSET)
 
 
-def test_dark_pixels_of_an_image_tell_offset_and_read_noise() -> None:
+def test_dark_pixels_of_an_image_give_offset_and_read_noise() -> None:
     estimate = estimate_noise(torch.from_numpy(draw_cells(0))[None], 0)
     assert estimate.offset == pytest.approx(OFFSET, abs=READ / 2)
     assert estimate.read_noise == pytest.approx(READ, rel=0.1)
 
 
-def test_an_image_without_dark_pixels_tells_neither() -> None:
+def test_an_image_without_dark_pixels_gives_neither_offset_nor_read_noise() -> None:
     rng = np.random.default_rng(0)
     light = np.linspace(20, 300, 256)[None].repeat(256, 0)
     shot = GAIN * rng.poisson(light) + rng.normal(0, READ, light.shape) + OFFSET

@@ -32,14 +32,14 @@ def take_shot(name: str, deviation: float, *, blurred: float = 0.0) -> torch.Ten
     return torch.from_numpy(np.round(picture + deviation * noise))
 
 
-def test_white_noise_is_not_foretold_by_neighbours() -> None:
+def test_white_noise_is_not_predicted_by_neighbours() -> None:
     noise = 9 * torch.randn(128, 128, generator=torch.Generator().manual_seed(0))
     _, residual = measure_prediction_residual(noise)
     assert (residual / 81).tolist() == pytest.approx([WHITE_RESIDUAL_FRACTION] * 4, rel=0.2)
     assert compute_residual_fraction((), ()) == pytest.approx(WHITE_RESIDUAL_FRACTION, rel=0.06)
 
 
-def test_correlated_noise_is_foretold_as_its_correlation_says() -> None:
+def test_correlated_noise_is_predicted_as_well_as_its_correlation_allows() -> None:
     fractions = [compute_residual_fraction((lag, lag**2), (lag, lag**2)) for lag in (0.2, 0.5, 0.8)]
     assert fractions == sorted(fractions, reverse=True)
     assert fractions[2] < 0.25 * fractions[0]
@@ -79,7 +79,7 @@ def test_white_noise_stays_as_it_was_measured(name: str) -> None:
     assert correct_by_prediction(measured, plane, 1.0) is measured
 
 
-def test_noise_that_neighbours_foretell_too_well_is_no_white_noise() -> None:
+def test_noise_that_neighbours_predict_too_well_is_not_white() -> None:
     plane = take_shot("moon", 10, blurred=0.8)
     estimate_noise(plane[None], 1.0)
     white = correct_by_prediction(

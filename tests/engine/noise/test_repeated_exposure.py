@@ -43,7 +43,7 @@ def test_what_moved_between_the_shots_hardly_changes_the_gain() -> None:
 
 
 @pytest.mark.parametrize(("gain", "read"), [(0.0, 12.0), (1.5, 5.0), (6.0, 3.0)])
-def test_the_noise_line_is_measured_in_a_picture_that_has_no_flat_place(
+def test_the_variance_model_is_measured_in_an_image_without_flat_areas(
     gain: float, read: float
 ) -> None:
     rng, truth = torch.Generator().manual_seed(4), scene()
@@ -57,7 +57,7 @@ def test_the_noise_line_is_measured_in_a_picture_that_has_no_flat_place(
             assert noise.gain * signal + noise.intercept == pytest.approx(expected, rel=0.1)
 
 
-def test_the_noisier_shot_is_told_from_the_other() -> None:
+def test_the_noisier_exposure_is_identified() -> None:
     rng, truth = torch.Generator().manual_seed(5), scene()
     ours, theirs = measure_repeated_exposure(truth + 10 * normal(rng), truth + 20 * normal(rng), 0)
     level = [noise.gain * 150 + noise.intercept for noise in (ours, theirs)]
@@ -78,6 +78,6 @@ def test_noise_shared_by_neighbours_is_seen() -> None:
     assert min(compute_blind_spot_size([ours], (SIDE, SIDE))) >= 5
 
 
-def test_one_grey_value_has_no_gain() -> None:
+def test_a_single_grey_value_has_no_gain() -> None:
     with pytest.raises(ValueError, match="one value"):
         match_intensities(torch.ones(1, 32, 32), torch.rand(1, 32, 32))

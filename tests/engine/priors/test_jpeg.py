@@ -81,7 +81,7 @@ def test_the_mean_over_grids_is_nearer_to_the_truth() -> None:
     ) < 0.95 * measure_error(opened, planes(load_grey()))
 
 
-def test_the_truth_is_consistent_with_its_own_file_and_a_flat_picture_is_not() -> None:
+def test_the_truth_is_consistent_with_its_own_file_and_a_flat_image_is_not() -> None:
     opened, how = save_as_jpeg(load_grey(), 20)
     kept = project_onto_quantisation_set(planes(load_grey()), opened, how)
     assert measure_error(kept, planes(load_grey())) < 0.5  # rounding of pixels only
@@ -119,7 +119,7 @@ def test_pixels_of_a_block_share_its_number() -> None:
     assert numbers[3, 0] != numbers[4, 0]
 
 
-def test_steps_are_fed_what_was_compressed_once_more_and_the_last_look_the_picture() -> None:
+def test_steps_get_the_recompressed_image_and_the_final_inference_the_image() -> None:
     opened, how = save_as_jpeg(load_grey(), 10)
     rng = torch.Generator().manual_seed(0)
     hourglass = Hourglass(2, 2, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)

@@ -56,7 +56,7 @@ def make_prior(mask: torch.Tensor, planes: int = 1, *, foretell: bool = False) -
     )
 
 
-def test_a_missing_plane_lies_on_the_line_between_its_neighbours() -> None:
+def test_a_missing_plane_is_interpolated_between_its_neighbours() -> None:
     neighbours = find_neighbours(mask_without_planes(3, 4), 3)
     torch.testing.assert_close(neighbours.interpolated, make_stack()[0, 0, 3][None, None])
     torch.testing.assert_close(neighbours.nearness[0, :, 0, 0], torch.tensor([1.0, 0.5]))
@@ -73,7 +73,7 @@ def test_neighbours_come_in_the_order_of_their_distance() -> None:
     ]
 
 
-def test_looking_further_away_passes_over_the_nearest() -> None:
+def test_a_larger_distance_skips_the_nearest_planes() -> None:
     assert find_neighbours(mask_without_planes(), 4, back=2, ahead=3).values[
         0, :, 0, 0
     ].tolist() == [
@@ -85,14 +85,14 @@ def test_looking_further_away_passes_over_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(("plane", "nearest"), [(0, 10), (PLANES - 1, 10 * (PLANES - 2))])
-def test_at_either_end_the_one_side_tells(plane: int, nearest: int) -> None:
+def test_at_either_end_one_side_is_extrapolated(plane: int, nearest: int) -> None:
     neighbours = find_neighbours(mask_without_planes(plane), plane)
     assert float(neighbours.interpolated[0, 0, 0, 0]) == nearest
     assert sorted(neighbours.nearness[0, :, 0, 0].tolist()) == [0, 1]
     assert float(neighbours.values.min()) >= min(nearest, 20)
 
 
-def test_where_no_plane_shows_a_pixel_nothing_is_told() -> None:
+def test_a_pixel_measured_in_no_plane_has_no_neighbours() -> None:
     mask = mask_without_planes()
     mask[..., 3, 3] = 0
     neighbours = find_neighbours(mask, 4)
@@ -119,7 +119,7 @@ def test_partly_missing_planes_may_be_imitated_anywhere() -> None:
 
 
 @pytest.mark.parametrize("gone", ["plane", "line", "nothing"])
-def test_a_plane_that_is_foretold_does_not_see_what_is_foretold(gone: str) -> None:
+def test_a_predicted_plane_does_not_see_predicted_pixels(gone: str) -> None:
     mask = mask_without_planes(3) if gone == "plane" else mask_without_planes()
     if gone == "line":
         mask[:, :, 3, 5:7] = 0
@@ -147,7 +147,7 @@ def test_whole_planes_are_hidden_whole_and_lines_are_not() -> None:
 
 @pytest.mark.parametrize("foretell", [False, True])
 @pytest.mark.parametrize("gone", ["plane", "line"])
-def test_the_last_look_tells_each_pixel_that_it_is_asked_for(gone: str, foretell: bool) -> None:
+def test_the_final_inference_predicts_each_requested_pixel(gone: str, foretell: bool) -> None:
     mask = mask_without_planes(3) if gone == "plane" else mask_without_planes()
     if gone == "line":
         mask[:, :, 3, 5:7] = 0
@@ -173,7 +173,7 @@ def test_the_last_look_tells_each_pixel_that_it_is_asked_for(gone: str, foretell
     torch.testing.assert_close(total, wanted)
 
 
-def test_where_planes_are_missing_judging_goes_by_other_planes_alone() -> None:
+def test_where_planes_are_missing_validation_uses_other_planes_alone() -> None:
     assert (
         float(
             (
@@ -191,7 +191,7 @@ def test_where_planes_are_missing_judging_goes_by_other_planes_alone() -> None:
     )
 
 
-def test_a_look_sends_planes_through_the_network_a_few_at_a_time_to_the_same_answer() -> None:
+def test_inference_on_a_few_planes_at_a_time_gives_the_same_result() -> None:
     code = torch.rand(1, 3, PLANES, SIDE, SIDE)
     net = torch.nn.Conv2d(3, 2, 3, padding=1)
     learning = PlanewiseNetwork(net, 1)(code)
@@ -208,7 +208,7 @@ def test_a_window_of_chosen_planes_puts_them_back_where_they_were() -> None:
     assert float(back.abs().sum()) == pytest.approx(float(window.crop(whole).sum()), rel=1e-5)
 
 
-def test_the_code_has_as_many_channels_as_are_counted() -> None:
+def test_the_input_has_as_many_channels_as_are_counted() -> None:
     code = make_prior(mask_without_planes(3)).make_prediction_input().network_input
     assert code.shape == (1, count_stack_input_channels(1), PLANES, SIDE, SIDE)
     assert count_stack_input_channels(2) - count_stack_input_channels(1) == 5 + len(
@@ -216,7 +216,7 @@ def test_the_code_has_as_many_channels_as_are_counted() -> None:
     )
 
 
-def test_planes_that_look_alike_are_believed_and_others_are_not() -> None:
+def test_similar_planes_have_a_small_variance_and_others_a_large_one() -> None:
     mask = mask_without_planes()
     mask[:, :, 3, 5:8] = 0
     held_out = torch.zeros_like(mask)
@@ -239,7 +239,7 @@ def test_planes_that_look_alike_are_believed_and_others_are_not() -> None:
     assert texts[1] < 0.2
 
 
-def test_what_judges_lies_in_planes_like_the_missing_ones() -> None:
+def test_validation_pixels_lie_in_planes_like_the_missing_ones() -> None:
     mask = mask_without_planes(3)
     alike = StackHoles(mask).mask_similar_planes(mask)
     assert alike.amax((0, 1, 3, 4)).nonzero()[:, 0].tolist() == [1, 5, 6]

@@ -52,7 +52,7 @@ def make_rng() -> torch.Generator:
     return torch.Generator().manual_seed(1)
 
 
-def test_what_is_fed_and_what_is_asked_for_hold_noise_of_the_measured_strength() -> None:
+def test_input_and_target_have_noise_of_the_measured_strength() -> None:
     prior = make_prior(torch.full((1, 1, 256, 256), 0.8))
     sample = prior.draw_training_input(make_rng())
     assert sample.target_noise is not None
@@ -87,7 +87,7 @@ def test_noise_that_neighbours_share_is_shared_in_what_is_put_on_top() -> None:
         assert float((noise * moved).mean() / noise.var()) == pytest.approx(lags[0], abs=0.03)
 
 
-def test_what_judges_is_fed_only_in_the_last_look() -> None:
+def test_validation_pixels_enter_the_input_only_in_the_final_inference() -> None:
     measurement = torch.rand(1, 1, 32, 32, generator=make_rng())
     held_out = torch.zeros(1, 1, 32, 32)
     held_out[..., 5::7, 5::7] = 1
@@ -107,7 +107,7 @@ def test_what_judges_is_fed_only_in_the_last_look() -> None:
     assert float(driven.mean()) == pytest.approx(1 - float(held_out.mean()))
 
 
-def test_pixels_without_a_measurement_are_filled_in_and_drive_nothing() -> None:
+def test_unmeasured_pixels_are_filled_in_and_excluded_from_the_loss() -> None:
     measurement = torch.ones(1, 1, 32, 32)
     mask = torch.ones(1, 1, 32, 32)
     mask[..., 10:12, 10:12] = 0
@@ -125,7 +125,7 @@ def test_volumes_and_windows_are_drawn_alike() -> None:
     assert prior.net(sample.network_input).shape == (1, 1, 6, 16, 16)
 
 
-def test_a_network_fed_so_learns_the_picture_not_the_noise() -> None:
+def test_r2r_learns_the_image_and_not_the_noise() -> None:
     y, x = np.mgrid[:96, :96]
     truth = 100 + 60 * np.sin(x / 7) * np.cos(y / 9)
     noisy = (truth + np.random.default_rng(0).normal(0, 20, truth.shape)).astype(np.float32)
@@ -134,7 +134,7 @@ def test_a_network_fed_so_learns_the_picture_not_the_noise() -> None:
     assert np.isfinite(result.uncertainty).all()
 
 
-def test_counts_get_noise_so_skewed_that_what_is_fed_tells_nothing_of_what_is_asked() -> None:
+def test_counts_get_skewed_noise_so_that_input_and_target_are_independent() -> None:
     rate, generator = torch.full((1, 1, 512, 512), 3.0), torch.Generator().manual_seed(0)
     measurement = 0.5 * torch.poisson(rate, generator=generator)  # a gain of 1/2, as `code_of` has
     prior = make_prior(measurement, intercept=0)
@@ -152,7 +152,7 @@ def test_counts_get_noise_so_skewed_that_what_is_fed_tells_nothing_of_what_is_as
     assert float((fed**2 * target).mean()) / spread > 0.1  # what noise that is not skewed lets by
 
 
-def test_equal_losses_keep_the_later_picture_since_the_final_inference_shows_all() -> None:
+def test_equal_losses_keep_the_later_image_since_the_final_inference_shows_all() -> None:
     assert make_prior(torch.zeros(1, 1, 8, 8)).reveals_validation
 
 

@@ -28,13 +28,13 @@ def scene(side: int = 256) -> np.ndarray:
     return 0.5 + 0.3 * np.sin(x / 19) * np.cos(y / 23)
 
 
-def test_counts_are_told_from_noise_that_is_not_skewed() -> None:
+def test_counts_are_distinguished_from_symmetric_noise() -> None:
     rng, truth = np.random.default_rng(0), scene()
     assert measure_from_image(GAIN * rng.poisson(truth / GAIN)) == pytest.approx(1, abs=0.15)
     assert measure_from_image(truth + rng.normal(0, 1, truth.shape) * np.sqrt(GAIN * truth)) < 0.1
 
 
-def test_photons_that_are_multiplied_one_by_one_are_told_to_be_more_skewed() -> None:
+def test_multiplied_photons_are_measured_as_more_skewed() -> None:
     # each photon becomes an exponential number of electrons: variance 2 k g², third moment 6 k g³
     rng, truth = np.random.default_rng(0), scene()
     photons = rng.poisson(truth / (GAIN / 2))
@@ -50,7 +50,7 @@ def test_neighbours_that_share_noise_are_passed_over() -> None:
     assert measure_from_image(truth + shared) < 0.3
 
 
-def test_pixels_that_were_not_measured_tell_nothing() -> None:
+def test_unmeasured_pixels_have_no_effect_on_the_skewness() -> None:
     rng, truth = np.random.default_rng(0), scene()
     noisy = GAIN * rng.poisson(truth / GAIN)
     mask = torch.ones(1, 1, 256, 256)

@@ -54,7 +54,7 @@ def test_a_step_shows_the_window_that_it_asks_for_made_coarse(window) -> None:
         assert answer.mean.shape == wanted.shape
 
 
-def test_steps_are_shown_as_much_noise_as_the_picture_has() -> None:
+def test_training_steps_have_as_much_noise_as_the_image() -> None:
     prior, rng = make_prior(0.04), torch.Generator().manual_seed(1)
     clean = BinnedDownsample((2, 2))
     grains = []
@@ -65,7 +65,7 @@ def test_steps_are_shown_as_much_noise_as_the_picture_has() -> None:
     assert float(torch.stack(grains).var()) == pytest.approx(0.75 * 0.04, rel=0.05)
 
 
-def test_the_picture_goes_all_the_way_and_what_is_made_coarse_one_stage() -> None:
+def test_the_image_goes_all_the_way_and_what_is_made_coarse_one_stage() -> None:
     prior = make_prior()
     whole = prior.estimate(prior.net(prior.make_prediction_input().network_input))
     assert whole.mean.shape[2:] == prior.grid == (72, 88)
@@ -75,13 +75,13 @@ def test_the_picture_goes_all_the_way_and_what_is_made_coarse_one_stage() -> Non
     )
 
 
-def test_a_picture_that_is_no_multiple_of_the_factor_is_tried_but_for_its_rim() -> None:
+def test_an_image_that_is_no_multiple_of_the_factor_is_tried_but_for_its_rim() -> None:
     prior = make_prior(factors=(4, 4), stages=1)
     assert prior.make_validation_input().window.size == (16, 20)
     assert prior.grid == (72, 88)
 
 
-def test_an_untrained_network_interpolates_and_explains_the_picture() -> None:
+def test_an_untrained_network_interpolates_and_explains_the_image() -> None:
     prior = make_prior(stages=1)
     start = prior.estimate(prior.net(prior.make_prediction_input().network_input)).mean
     coarse = BinnedDownsample((2, 2))
@@ -125,7 +125,7 @@ def test_what_decimation_keeps_of_white_noise_is_as_measured() -> None:
     )
 
 
-def test_rounds_of_explaining_bring_a_picture_to_what_was_measured() -> None:
+def test_rounds_of_explaining_bring_an_image_to_what_was_measured() -> None:
     coarse, start = BinnedDownsample((2, 2)), torch.zeros(1, 1, 36, 44)
     finer = lambda residual: interpolate_cubic(residual, (2, 2))  # noqa: E731
     once = apply_iterative_backprojection(start, picture(), coarse, finer)

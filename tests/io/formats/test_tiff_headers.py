@@ -72,9 +72,7 @@ def test_planes_that_an_imagej_header_leaves_out_are_counted_in_a_note(tmp_path)
     assert list(map(str, spec.notes)) == [HALVED.format(spec.name)]
 
 
-def test_planes_that_are_left_out_are_told_by_the_plan_the_terminal_and_the_report(
-    tmp_path, capsys
-):
+def test_planes_that_are_left_out_are_reported_by_plan_terminal_and_report(tmp_path, capsys):
     path = tmp_path / "a.ome.tif"
     write_with_header(path, halve_counts, ome=True)
     note = HALVED.format(path.name)
@@ -97,7 +95,7 @@ def test_planes_that_an_ome_header_does_not_place_are_taken_in_order_with_a_note
     np.testing.assert_array_equal(read_pixels(spec), image)
 
 
-def test_a_page_that_an_ome_header_names_twice_is_told(tmp_path):
+def test_a_page_that_an_ome_header_names_twice_is_reported(tmp_path):
     tags = "".join(f'<TiffData FirstZ="{z}" IFD="{z // 2}" PlaneCount="1"/>' for z in range(10))
     write_with_header(
         tmp_path / "a.ome.tif", lambda xml: re.sub("<TiffData[^>]*/>", tags, xml), ome=True
@@ -125,7 +123,7 @@ def test_planes_that_are_promised_but_missing_are_counted_in_the_refusal(
 
 @pytest.mark.parametrize("count", ["4", "5"])
 @pytest.mark.parametrize("compression", [None, "zlib"])
-def test_a_shape_that_does_not_fit_the_pages_is_told(tmp_path, compression, count):
+def test_a_shape_that_does_not_fit_the_pages_is_reported(tmp_path, compression, count):
     write_with_header(
         tmp_path / "a.tif", lambda text: text.replace("10", count), compression=compression
     )
@@ -307,7 +305,7 @@ def test_axes_and_sizes_that_ome_does_not_have_are_named(tmp_path, before, after
     assert message in read_refusal(tmp_path / "a.ome.tif")
 
 
-def test_what_a_parser_stumbles_over_is_not_shown_as_a_name_of_its_own(tmp_path):
+def test_the_text_of_a_parser_error_is_not_shown_as_a_name(tmp_path):
     write_with_header(tmp_path / "a.tif", lambda text: text.replace("10", "12"), compression="zlib")
     assert read_refusal(tmp_path / "a.tif").endswith(
         "damaged: what its header says makes no sense."

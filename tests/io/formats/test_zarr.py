@@ -150,7 +150,7 @@ def test_a_result_that_cannot_be_written_leaves_nothing_and_harms_nothing(
         assert np.array_equal(read_pixels(read_spec(before)), draw_stack())
 
 
-def test_an_earlier_result_is_replaced_only_if_that_is_asked_for(tmp_path: Path) -> None:
+def test_an_earlier_result_is_replaced_only_on_request(tmp_path: Path) -> None:
     path = save_zarr(tmp_path, "0.5")
     with pytest.raises(FailedError):
         save_zarr(tmp_path, "0.5", draw_stack() + 1)

@@ -45,7 +45,7 @@ def test_parts_with_a_hole_do_not_count():
     assert far <= compute_biased_limit(parts)
 
 
-def test_small_pictures_do_not_tell():
+def test_small_images_are_not_checked():
     assert measure_biased_areas(noise(0, shape=(12, 12)), None) == (0.0, 0)
     assert compute_biased_limit(9) == 1.0
 

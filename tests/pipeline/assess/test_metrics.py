@@ -80,7 +80,7 @@ def test_correlated_noise_is_no_structure_where_it_was_measured():
         assert (residual.excess < compute_correlation_limit(residual)) is passes
 
 
-def test_pixels_that_were_not_measured_have_no_say():
+def test_unmeasured_pixels_have_no_effect_on_the_metrics():
     clean, shot = make_noisy()
     mask = np.random.default_rng(3).random(clean.shape) > 0.3
     spoilt = np.where(mask, shot, 1e4)

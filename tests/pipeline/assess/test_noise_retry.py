@@ -55,7 +55,7 @@ def test_a_good_result_is_not_restored_again():
 
 
 @pytest.mark.usefixtures("_measured_wrong")
-def test_noise_measured_far_too_strong_is_reckoned_with_as_weaker():
+def test_noise_measured_far_too_strong_is_reduced():
     result = dip.denoise(take_shot(), **QUICK)
     assert any("restored again" in note for note in result.report["notes"])
     assert result.report["noise"]["cannot_tell"] == ["texture"]
@@ -64,7 +64,7 @@ def test_noise_measured_far_too_strong_is_reckoned_with_as_weaker():
 
 @pytest.mark.long
 @pytest.mark.usefixtures("_measured_wrong")
-def test_noise_that_the_user_tells_is_never_changed():
+def test_noise_that_the_user_enters_is_never_changed():
     result = dip.denoise(take_shot(), read_noise=160.0, gain=0.0, **QUICK)
     assert not any("restored again" in note for note in result.report["notes"])
 

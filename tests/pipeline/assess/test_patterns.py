@@ -43,7 +43,7 @@ def test_a_checkerboard_is_its_own_mirror_and_not_counted_twice():
     assert pattern.share == pytest.approx(0.25 / 1.25, rel=0.3)
 
 
-def test_a_pattern_that_mostly_stayed_in_the_picture_is_not_told():
+def test_a_pattern_that_mostly_stayed_in_the_image_is_not_reported():
     residual = noise() + 0.5 * draw_grating(2.4)
     assert find_in_residual(residual, noise() + 0.6 * draw_grating(2.4)).lost == pytest.approx(
         (5 / 6) ** 2, rel=0.05

@@ -59,7 +59,7 @@ def test_a_residual_that_is_stronger_along_edges_holds_structure():
     assert "along the edges" in message and "1.8 times" in message
 
 
-def test_where_the_noise_is_not_told_only_edges_are_judged():
+def test_where_the_noise_is_unreliable_only_edges_are_checked():
     unsure = ResidualMetrics(excess=0.5, strength=2.0, pixels=256 * 256, is_noise_reliable=False)
     assert not list_warnings(residual=unsure)
     assert "could not be measured reliably" in list_sentences(residual=unsure)
@@ -90,19 +90,19 @@ def test_small_images_are_granted_more_chance():
 @pytest.mark.parametrize(
     ("strength", "message"), [(1.6, "1.6 times as strong"), (0.2, "20% of the strength")]
 )
-def test_a_residual_too_strong_or_too_weak_is_told(strength, message):
+def test_a_residual_too_strong_or_too_weak_is_reported(strength, message):
     assert message in list_warnings(
         residual=ResidualMetrics(excess=0.0, strength=strength, pixels=256 * 256)
     )
 
 
 @pytest.mark.parametrize(("bias", "message"), [(0.012, "1.2% brighter"), (-0.03, "3.0% darker")])
-def test_a_bias_beyond_half_a_percent_is_told(bias, message):
+def test_a_bias_beyond_half_a_percent_is_reported(bias, message):
     assert message in list_warnings(bias=bias)
     assert not list_warnings(bias=bias / 10)
 
 
-def test_detail_that_held_out_pixels_deny_may_be_invented():
+def test_detail_that_validation_pixels_contradict_may_be_invented():
     assert "Fine detail of the result may be invented" in list_warnings(
         detail=ConfirmedDetail(share=0.2, error=0.05, strength=0.1)
     )
@@ -126,7 +126,7 @@ def test_a_warning_names_the_share_that_is_sure_which_it_rests_on(share, error, 
     assert verdict.endswith(message) if message else not verdict
 
 
-def test_a_picture_of_noise_may_be_invented_whatever_chance_says_of_it():
+def test_an_image_of_noise_may_be_invented_whatever_chance_says_of_it():
     # measured on pure noise, 96 x 96, sd 10, presets fast: slopes are wild where nothing is shown
     for share, error in ((17.4, 11.4), (-100.8, 73.7), (0.35, 0.6)):
         message = list_warnings(
@@ -143,7 +143,7 @@ def test_detail_too_faint_to_be_seen_is_not_doubted():
     )
 
 
-def test_without_held_out_pixels_it_says_that_detail_was_not_checked():
+def test_without_validation_pixels_a_warning_says_that_detail_was_not_checked():
     assert "was not checked" in list_warnings(detail=None, contrast=None)
     assert "compare another seed or preset" in list_warnings(detail=None, contrast=None)
 
@@ -191,7 +191,7 @@ def test_a_curved_background_does_not_make_a_good_residual_look_correlated():
 
 
 @pytest.mark.parametrize("is_reliable", [True, False])
-def test_a_picture_that_was_hardly_changed_is_said_to_be_the_input(is_reliable):
+def test_an_image_that_was_hardly_changed_is_said_to_be_the_input(is_reliable):
     residual = ResidualMetrics(
         excess=0.0,
         strength=0.2,
@@ -205,7 +205,7 @@ def test_a_picture_that_was_hardly_changed_is_said_to_be_the_input(is_reliable):
     assert "The residual" not in message and not list_warnings(residual=residual)
 
 
-def test_a_picture_whose_noise_was_left_is_not_said_to_be_without():
+def test_an_image_whose_noise_was_left_is_not_said_to_be_without():
     residual = ResidualMetrics(excess=0.0, strength=0.1, pixels=256 * 256, change=0.005)
     assert "10% of the strength" in list_warnings(residual=residual)
     assert "Hardly any noise" not in list_sentences(residual=residual)

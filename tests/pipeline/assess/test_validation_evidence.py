@@ -44,7 +44,7 @@ def compute_detail(fit, picture):
     return both
 
 
-def test_the_true_picture_is_confirmed(scene):
+def test_the_true_image_is_confirmed(scene):
     fit, picture = scene
     detail, contrast = compute_detail(fit, picture)
     assert contrast.share == pytest.approx(1, abs=4 * contrast.error)
@@ -59,14 +59,14 @@ def test_detail_of_ones_own_making_is_denied(scene):
     assert is_doubtful(detail) and detail.share < 0.3
 
 
-def test_a_picture_of_nothing_is_denied_as_a_whole(scene):
+def test_an_image_of_nothing_is_denied_as_a_whole(scene):
     fit, picture = scene
     made_up = torch.randn(picture.shape, generator=torch.Generator().manual_seed(2))
     _, contrast = compute_detail(fit, 0.2 * made_up)
     assert is_doubtful(contrast)
 
 
-def test_pixels_that_drove_the_fit_in_the_end_are_no_witnesses(scene):
+def test_pixels_of_the_refit_are_no_evidence(scene):
     fit, picture = scene
     released = replace(fit, schedule=replace(fit.schedule, refit_iterations=10))
     assert compute_evidence(released, picture) == ()

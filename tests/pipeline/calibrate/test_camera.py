@@ -73,7 +73,7 @@ def test_residuals_far_apart_tell_texture_from_noise() -> None:
     )
 
 
-def test_a_camera_picture_gains_and_the_result_says_so() -> None:
+def test_a_camera_image_gains_and_the_result_says_so() -> None:
     taken = take_shot(take_camera_shot())
     result = dip.denoise(taken, axes="YXS", preset="fast", max_iterations=60)
     truth = draw_scene()[0].permute(1, 2, 0).numpy()

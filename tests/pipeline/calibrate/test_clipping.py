@@ -222,7 +222,7 @@ def test_one_more_saturated_pixel_changes_a_correction_by_as_much_as_one_pixel_c
 
 
 @pytest.mark.long
-def test_large_gains_do_not_lift_a_picture_that_white_cuts_off_here_and_there():
+def test_large_gains_do_not_lift_an_image_that_white_cuts_off_here_and_there():
     """Photons of 20 grey values each: 0.9 % of the pixels at 255 once lifted the mean by 6 %."""
     rng = np.random.default_rng(0)
     truth = (camera()[:384:2, :384:2] / 255.0) ** 2 * 200 + 3

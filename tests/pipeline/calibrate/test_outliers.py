@@ -133,7 +133,7 @@ def test_what_was_not_measured_does_not_make_a_residual_odd():
     assert zero_residual_outliers(residual) is residual
 
 
-def test_half_of_a_picture_that_is_empty_does_not_make_the_rest_odd():
+def test_half_of_an_image_that_is_empty_does_not_make_the_rest_odd():
     residual = np.random.default_rng(0).normal(0.3, 3, (1, 1, 64, 64))
     residual[..., :32] *= 1e-6
     assert zero_residual_outliers(residual) is residual

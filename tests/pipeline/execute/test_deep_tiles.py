@@ -103,7 +103,7 @@ def test_a_stack_in_tiles_shares_the_calibration_of_the_whole(
     assert np.abs(restored_planes.image.mean((1, 2)) - whole.image.mean((1, 2))).max() < 2
 
 
-def test_a_stack_in_tiles_that_was_ended_goes_on_to_the_same_bytes(
+def test_a_stack_in_tiles_that_was_ended_resumes_to_the_same_bytes(
     tmp_path: Path, restored_planes: Restoration
 ) -> None:
     counter = iter(range(10**9))

@@ -102,9 +102,7 @@ def test_a_memory_that_stays_full_ends_with_what_there_is(monkeypatch):
 LOST = torch.AcceleratorError("CUDA error: unspecified launch failure\nmore that nobody reads")
 
 
-def test_a_card_that_is_lost_ends_in_the_picture_of_the_last_report(
-    undisturbed_result, monkeypatch
-):
+def test_a_card_that_is_lost_ends_in_the_image_of_the_last_report(undisturbed_result, monkeypatch):
     fail_steps(monkeypatch, lambda step: step > 40, LOST)
     _, result = drain(PLAN, IMAGE)
     assert result is not None
@@ -262,7 +260,7 @@ def test_two_runs_on_one_output_do_not_take_each_others_tiles(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
-def test_a_picture_has_all_its_room_before_it_is_written_into(tmp_path):
+def test_an_image_has_all_its_room_before_it_is_written_into(tmp_path):
     most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, most[1]))
     try:
@@ -288,7 +286,7 @@ def test_a_run_that_fails_leaves_a_checkpoint(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["unfinished"]
 
 
-def test_a_picture_that_its_disk_does_not_take_is_kept_elsewhere(
+def test_an_image_that_its_disk_does_not_take_is_kept_elsewhere(
     undisturbed_result: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -305,7 +303,7 @@ def test_a_picture_that_its_disk_does_not_take_is_kept_elsewhere(
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions as POSIX has them")
 @pytest.mark.parametrize("name", ["out.tif", "out.ome.zarr"])
 @pytest.mark.parametrize(("mode", "others"), [(0o1777, 0), (0o755, 0o044)])
-def test_a_picture_kept_where_all_may_write_is_read_by_its_owner_alone(
+def test_an_image_kept_where_all_may_write_is_read_by_its_owner_alone(
     name: str,
     mode: int,
     others: int,
@@ -326,7 +324,7 @@ def test_a_picture_kept_where_all_may_write_is_read_by_its_owner_alone(
     assert kept.stat().st_mode & 0o077 == others | (0o011 if others and kept.is_dir() else 0)
 
 
-def test_a_picture_whose_header_cannot_be_written_is_kept_with_its_pixels_alone(
+def test_an_image_whose_header_cannot_be_written_is_kept_with_its_pixels_alone(
     undisturbed_result: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

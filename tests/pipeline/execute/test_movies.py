@@ -118,7 +118,7 @@ def test_a_plane_of_a_stack_follows_the_same_plane_one_frame_earlier() -> None:
     assert [unit.next_item for unit in plan.units] == [3, 4, 5, None, None, None]
 
 
-def test_a_single_picture_or_volume_has_no_neighbour() -> None:
+def test_a_single_image_or_volume_has_no_neighbour() -> None:
     stack = np.stack([shot(32)] * 4)
     plans = [plan_for(stack[:1], "TYX"), plan_for(stack, "ZYX"), plan_for(stack[0])]
     plans.append(plan_for(stack, "CYX"))
@@ -176,7 +176,7 @@ def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> N
 
 
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
-def test_a_task_that_does_not_look_at_other_frames_is_shown_none(prior: str) -> None:
+def test_a_task_without_neighbouring_frames_gets_none(prior: str) -> None:
     movie = np.stack([shot(32, seed) for seed in range(3)])
     plan = plan_for(movie, "TYX")
     image = arrange_axes(movie)
@@ -231,7 +231,7 @@ def test_a_channel_of_one_value_does_not_stand_in_the_way() -> None:
     assert (answer.image[:, 1] == 9).all()
 
 
-def test_units_are_told_apart_by_their_neighbours_only_in_movies() -> None:
+def test_only_units_of_movies_differ_by_their_neighbours() -> None:
     movie = np.stack([shot(32, seed) for seed in range(3)])
     first, second, third = plan_for(movie, "TYX").units
     assert (first.neighbours, second.neighbours, third.neighbours) == (

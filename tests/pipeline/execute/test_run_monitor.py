@@ -136,7 +136,7 @@ def test_looks_for_the_sake_of_previews_take_a_hundredth_of_the_time() -> None:
     assert monitor.is_preview_due(has_prediction=False)
 
 
-def test_the_words_name_the_part_where_there_are_several() -> None:
+def test_the_message_names_the_part_where_there_are_several() -> None:
     hands = ManualClock()
     monitor = RunMonitor(make_plan((3, 64, 64), "CYX"), hands.control, None, hands.monotonic)
     monitor.start_fit(2, 0)
@@ -147,7 +147,7 @@ def test_the_words_name_the_part_where_there_are_several() -> None:
     assert alone.make_event(make_progress(50), None).message == "Restoring"
 
 
-def test_the_words_count_frames_of_a_movie_and_planes_of_a_stack() -> None:
+def test_the_message_counts_frames_of_a_movie_and_planes_of_a_stack() -> None:
     for axis, word in (("T", "frame"), ("Z", "plane")):
         stack = make_plan((8, 64, 64), f"{axis}YX", stacks="planes", restarts=1)
         monitor = RunMonitor(stack, ManualClock().control, None)
@@ -193,7 +193,7 @@ def test_nothing_is_said_of_the_time_left_from_a_first_iteration_alone() -> None
     assert list_seconds_left((1,), 0.1, first=20.0) == [None]
 
 
-def test_what_follows_the_last_iteration_is_counted_and_grows_with_the_picture() -> None:
+def test_what_follows_the_last_iteration_is_counted_and_grows_with_the_image() -> None:
     small, large = (
         list_seconds_left((1, 100), 0.1, shape=(side, side))[-1] for side in (256, 1024)
     )

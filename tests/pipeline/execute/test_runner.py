@@ -41,7 +41,7 @@ def run_longer() -> Restoration:
     return restore(shot(SIDE), max_iterations=100)
 
 
-def test_the_picture_gets_nearer_to_the_truth() -> None:
+def test_the_image_gets_nearer_to_the_truth() -> None:
     image = run_longer().image - 100.0
     before = np.sqrt(np.mean((shot(SIDE) - 100.0 - truth(SIDE)) ** 2))
     assert np.sqrt(np.mean((image - truth(SIDE)) ** 2)) < 0.75 * before
@@ -83,13 +83,13 @@ def test_strides_and_byte_order_do_not_change_a_pixel() -> None:
 
 
 @pytest.mark.parametrize("factor", [2.0**-40, 2.0**40])
-def test_another_unit_of_intensity_gives_the_same_picture(factor: float) -> None:
+def test_another_unit_of_intensity_gives_the_same_image(factor: float) -> None:
     unscaled = restore(shot(SIDE).astype(np.float32)).image
     scaled = restore((shot(SIDE) * factor).astype(np.float32)).image / factor
     assert np.array_equal(scaled, unscaled)
 
 
-def test_the_input_type_comes_back_when_asked_for() -> None:
+def test_the_result_has_the_input_type_on_request() -> None:
     answer = restore(shot(SIDE), dtype="same")
     assert answer.image.dtype == np.uint16
     assert np.abs(answer.image - run_plain().image).max() <= 0.5
@@ -245,14 +245,14 @@ def test_keep_in_a_repeat_does_not_water_down_the_finished_one(prior: str, late:
     assert np.array_equal(answer.image, run_plain(prior).image)
 
 
-def test_discard_gives_nothing() -> None:
+def test_discard_returns_nothing() -> None:
     assert (
         drain(plan_for(shot(SIDE)), shot(SIDE), control=command_after(3, Control.DISCARD))[1]
         is None
     )
 
 
-def test_the_time_limit_ends_a_run_in_words() -> None:
+def test_the_time_limit_ends_a_run_with_a_message() -> None:
     plan = plan_for(shot(SIDE), max_iterations=100_000, time_limit=1.0)
     _, answer = drain(plan, shot(SIDE))
     assert answer is not None
@@ -260,7 +260,7 @@ def test_the_time_limit_ends_a_run_in_words() -> None:
     assert answer.report["seconds"] < 3
 
 
-def test_a_time_limit_too_short_for_anything_fails_in_words() -> None:
+def test_a_time_limit_too_short_for_anything_fails_with_a_message() -> None:
     with pytest.raises(FailedError) as caught:
         drain(plan_for(shot(SIDE), time_limit=1e-9), shot(SIDE))
     assert caught.value.reason.code == "time-over"
@@ -294,7 +294,7 @@ class Exhausted:
         raise MemoryError("Unable to allocate 3.00 TiB")
 
 
-def test_a_full_memory_is_told_in_words() -> None:
+def test_a_full_memory_is_reported_in_a_message() -> None:
     with pytest.raises(FailedError) as caught:
         drain(plan_for(shot(SIDE)), Exhausted())
     assert caught.value.reason.code == "memory-out"

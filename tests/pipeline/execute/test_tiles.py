@@ -85,7 +85,7 @@ def energy_at_seams(picture: np.ndarray) -> float:
     )
 
 
-def test_a_picture_in_tiles_has_no_seams(
+def test_an_image_in_tiles_has_no_seams(
     tiled_result: Restoration, whole_result: Restoration
 ) -> None:
     # the picture's own detail lies in either alike
@@ -103,7 +103,7 @@ def test_all_tiles_share_one_calibration_which_is_that_of_the_whole(
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("after", [14, 22])  # within the first tile, and after it
-def test_a_run_in_tiles_that_was_ended_goes_on_to_the_same_bytes(
+def test_a_run_in_tiles_that_was_ended_resumes_to_the_same_bytes(
     tmp_path: Path, tiled_result: Restoration, after: int
 ) -> None:
     counter = iter(range(10**9))
@@ -150,7 +150,7 @@ def test_tiles_are_taken_only_where_the_whole_does_not_fit() -> None:
     assert "tiles of up to" in " ".join(map(str, parts.notes))
 
 
-def test_the_memory_of_tiles_does_not_grow_with_the_picture() -> None:
+def test_the_memory_of_tiles_does_not_grow_with_the_image() -> None:
     peaks = [ask_for_plan((side, side), 8e9) for side in (8192, 65536)]
     assert peaks[0].peak_bytes == peaks[1].peak_bytes < 2e9  # type: ignore[union-attr]
 
@@ -177,7 +177,7 @@ def test_regions_are_read_from_the_file_as_the_whole_is(tmp_path: Path, options:
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.ome.tif"])
-def test_a_picture_on_the_disk_is_saved_as_one_in_memory(tmp_path: Path, name: str) -> None:
+def test_an_image_on_the_disk_is_saved_as_one_in_memory(tmp_path: Path, name: str) -> None:
     picture = take_shot().astype(np.float32)
     (tmp_path / "raw").write_bytes(picture.tobytes())
     mapped = MemoryMappedImage(

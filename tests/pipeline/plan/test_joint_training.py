@@ -89,7 +89,7 @@ def make_probe_outcome(*gain: float, series: str = "c0r0") -> UnitOutcome:
         (96, "warm-start", "warm-start"),
     ],
 )
-def test_many_frames_share_one_network_and_a_person_has_the_last_word(
+def test_many_frames_share_one_network_and_the_user_can_overrule_it(
     count: int, series: str, sharing: str
 ) -> None:
     task = Denoise(series_training=series)  # type: ignore[arg-type]
@@ -113,7 +113,7 @@ def test_a_code_of_fixed_noise_is_never_shared() -> None:
     assert get_series_training(compressed, "recompression", 96) == "warm-start"
 
 
-def test_a_long_movie_is_shown_more_noise_and_a_long_stack_hides_pixels() -> None:
+def test_a_long_movie_takes_r2r_and_a_long_stack_a_blind_spot() -> None:
     long, deep = (
         ImageSpec(name="a", shape=(MIN_JOINT_FRAMES, 24, 24), dtype="uint8", axes=axes)
         for axes in ("TYX", "ZYX")
@@ -179,7 +179,7 @@ def test_frames_go_on_only_where_trials_gain_more_than_chance_explains() -> None
     assert both.mean == pytest.approx(11 / 200)
 
 
-def test_one_of_several_pictures_is_drawn_and_a_single_one_draws_no_further_number() -> None:
+def test_one_of_several_images_is_drawn_and_a_single_one_draws_no_further_number() -> None:
     rng, same = (torch.Generator().manual_seed(0) for _ in range(2))
     drawn = {draw_random_window((8, 8), (4, 4), rng, batch_size=3).batch_index for _ in range(40)}
     assert drawn == {0, 1, 2}
@@ -190,7 +190,7 @@ def test_one_of_several_pictures_is_drawn_and_a_single_one_draws_no_further_numb
     )
 
 
-def test_a_shared_movie_is_told_as_it_was_made() -> None:
+def test_the_report_of_a_movie_describes_its_joint_training() -> None:
     _, answer = restore_movie()
     fit_record = answer.report["fit"]
     assert fit_record["finished"] == FRAMES
@@ -280,7 +280,7 @@ def test_a_person_who_keeps_while_all_is_learned_gets_every_frame() -> None:
     assert (answer.image != draw_movie()).all()
 
 
-def test_tiles_are_shown_one_network_and_are_the_same_when_interrupted(tmp_path: Path) -> None:
+def test_tiles_use_one_network_and_are_the_same_when_interrupted(tmp_path: Path) -> None:
     image = np.tile(shot(32), (1, 8))
     plan = plan_for(image, series_training="joint", tile=128, max_iterations=2)
     assert [unit.role for unit in plan.units][:1] == [JOINT]

@@ -67,7 +67,7 @@ def plan_image(
         ((1, 1, 64, 64), "TZYX", 1),
     ],
 )
-def test_a_picture_gets_a_plan(shape: tuple[int, ...], axes: str, fits: int) -> None:
+def test_an_image_gets_a_plan(shape: tuple[int, ...], axes: str, fits: int) -> None:
     plan = plan_image(shape, axes)
     assert isinstance(plan, Plan)
     assert len(plan.units) == fits
@@ -150,7 +150,7 @@ def test_more_pixels_and_more_repeats_cost_more() -> None:
     assert often.seconds > 2 * small.seconds
 
 
-def test_the_line_is_in_words() -> None:
+def test_the_plan_line_is_a_sentence() -> None:
     plan = plan_image((480, 640), "YX", time_limit=30.0)
     assert isinstance(plan, Plan)
     assert plan.summary.startswith("640 × 480 pixels on the CPU (2 threads): up to ")
@@ -175,11 +175,11 @@ def test_threads_follow_a_fixed_table() -> None:
         (9001, "2.6 h"),
     ],
 )
-def test_durations_read_like_words_and_are_never_less_than_meant(seconds: float, text: str) -> None:
+def test_durations_are_rounded_up_and_readable(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-def test_sizes_read_like_words() -> None:
+def test_sizes_are_readable() -> None:
     assert (format_bytes(3e6), format_bytes(2.3e9), format_bytes(999.5e6)) == (
         "3 MB",
         "2.3 GB",
@@ -193,7 +193,7 @@ def test_sizes_needed_are_rounded_up_and_sizes_there_down() -> None:
 
 
 @pytest.mark.parametrize("block", list(product(BLIND_SPOT_SIDES, repeat=2)))
-def test_the_looks_of_a_last_sweep_are_as_many_as_the_prior_takes(block: tuple[int, int]) -> None:
+def test_the_plan_counts_the_passes_of_the_final_inference(block: tuple[int, int]) -> None:
     import torch
 
     from napari_dip.engine.prior import BlindSpotPrior
@@ -332,7 +332,7 @@ def test_the_memory_is_estimated_within_fifteen_percent_of_what_was_measured(
 
 
 @pytest.mark.parametrize(("side", "growth"), [(2048, 555e6), (4096, 737e6)])
-def test_so_is_the_memory_of_tiles_and_of_the_pictures_that_they_make(
+def test_so_is_the_memory_of_tiles_and_of_the_images_that_they_make(
     side: int, growth: float
 ) -> None:
     plan = plan_image(
@@ -376,13 +376,13 @@ def full_scales(preset: str, prior: str) -> int:
     return len(plan.fit_config.widths)
 
 
-def test_a_network_made_shorter_for_a_small_image_is_told() -> None:
+def test_a_network_with_fewer_scales_is_reported() -> None:
     plan = plan_image((16, 40), "YX", preset="balanced", prior="random-input")
     assert isinstance(plan, Plan)
     assert "4 scales instead of 5" in " ".join(map(str, plan.notes))
 
 
-def test_the_memory_of_a_card_is_not_confused_with_that_of_the_computer() -> None:
+def test_the_memory_of_a_gpu_is_not_confused_with_that_of_the_computer() -> None:
     small = replace(MACHINE, devices=("cuda", "cpu"), memory_bytes=200 * 10**6)
     plan = plan_image((512, 512), "YX", machine=small, device="cuda")
     assert isinstance(plan, Plan)
@@ -395,7 +395,7 @@ def test_the_memory_of_a_card_is_not_confused_with_that_of_the_computer() -> Non
     ("shape", "axes", "named"),
     [((64, 64, 3), "ZYX", "YXS"), ((2, 64, 64, 3), "CYXS", "")],
 )
-def test_a_stack_that_may_be_channels_gets_told_how_to_say_so(
+def test_a_stack_that_may_be_channels_is_refused_with_the_axes_to_enter(
     shape: tuple[int, ...], axes: str, named: str
 ) -> None:
     answer = plan_image(shape, axes)
@@ -423,7 +423,7 @@ OutOfMemoryError = type("OutOfMemoryError", (RuntimeError,), {})
         (OSError(5, "Input/output error"), False),
     ],
 )
-def test_a_full_memory_is_told_from_other_errors(error: Exception, full: bool) -> None:
+def test_a_full_memory_is_distinguished_from_other_errors(error: Exception, full: bool) -> None:
     assert is_memory_error(error) == full
 
 
@@ -507,7 +507,7 @@ def test_planes_that_lie_far_apart_are_restored_one_by_one_and_the_plan_says_so(
     assert wished.layout.grid_axes == "ZYX"
 
 
-def test_too_thin_a_stack_is_no_volume_whatever_is_asked_for() -> None:
+def test_a_thin_stack_is_never_restored_as_a_volume() -> None:
     plan = plan_image((3, 64, 64), "ZYX", stacks="volume")
     assert isinstance(plan, Plan)
     assert plan.layout.grid_axes == "YX"

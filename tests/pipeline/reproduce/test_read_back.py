@@ -236,7 +236,7 @@ def test_the_list_of_a_batch_is_read_or_refused_whatever_a_field_holds(folder, t
 
 
 @pytest.mark.long
-def test_a_receipt_counts_only_if_a_table_can_be_made_of_it(folder):
+def test_a_record_counts_only_if_a_table_can_be_made_of_it(folder):
     at, source = make_result_paths(folder / "done", "in.tif"), read_spec(folder / "in.tif")
     recipe, before = recipe_from_dict(RECIPE), at.record.read_text(encoding="utf-8")
     assert read_file_record(at, source, recipe) is not None

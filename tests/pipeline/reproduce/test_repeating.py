@@ -119,7 +119,7 @@ def test_the_command_as_a_shell_takes_it_apart_gives_the_same_pixels(shot, tmp_p
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "cells denoised.tif"), result.image)
 
 
-def test_further_pictures_come_along(shot, tmp_path, monkeypatch):
+def test_further_images_come_along(shot, tmp_path, monkeypatch):
     mask = tmp_path / "mask.tif"
     holes = np.zeros((24, 24), np.uint8)
     holes[8:12, 8:12] = 1
@@ -138,7 +138,7 @@ def test_further_pictures_come_along(shot, tmp_path, monkeypatch):
     ("prior", "polls"),
     [("r2r", 29), ("r2r", 12), ("blind-spot", 27), ("random-input", 27)],
 )
-def test_a_picture_that_was_kept_by_hand_comes_back(prior, polls):
+def test_an_image_that_was_kept_by_hand_comes_back(prior, polls):
     """Kept between two looks, after a preview that came later than the last judgement."""
     image = draw_scene()
     recipe = dip.make_recipe("denoise", preset="fast", max_iterations=40, prior=prior)
@@ -162,7 +162,7 @@ def test_a_picture_that_was_kept_by_hand_comes_back(prior, polls):
     assert "ended by hand" in write_methods_section(kept.report)
 
 
-def test_the_script_says_where_a_kept_picture_comes_back_only_roughly():
+def test_the_script_says_where_a_kept_image_comes_back_only_roughly():
     recipe = dip.make_recipe("denoise", preset="fast", max_iterations=20, restarts=2)
     kept = dip.restore(draw_scene(), recipe, keep_after=25)  # in the second fit
     assert kept.report["fit"]["finished"] == kept.report["fit"]["kept"] == 1

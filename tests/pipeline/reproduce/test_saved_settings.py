@@ -67,7 +67,7 @@ def test_a_preset_is_never_replaced_by_another_of_its_name(saved_recipes):
         ('{"schema": 1, "task": "deblur"}', "recipe-task"),
     ],
 )
-def test_a_damaged_preset_is_said_in_words_and_can_be_deleted(saved_recipes, text, code):
+def test_a_damaged_preset_is_reported_in_a_message_and_can_be_deleted(saved_recipes, text, code):
     saved_recipes.save("mine", RECIPE)
     (saved_recipes.folder / "presets" / "denoise" / "mine.json").write_text(text, encoding="utf-8")
     assert read_refusal_code(saved_recipes.load, "mine") == code
@@ -94,7 +94,7 @@ def test_the_last_settings_come_back_and_a_damaged_file_is_as_none(saved_recipes
     assert saved_recipes.load_last() is None
 
 
-def test_a_folder_that_cannot_be_made_is_said_in_words(tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported_in_a_message(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
     shelf = SavedRecipeFolder(folder=tmp_path / "file" / "below", task="denoise")
     assert read_refusal_code(shelf.save, "mine", RECIPE) == "output-folder-missing"

@@ -315,7 +315,7 @@ def test_the_folder_of_a_batch_with_one_network_ticks_the_box(bench, scene, tmp_
     assert not bench.dock.joint_training.is_requested
 
 
-def test_a_result_that_was_shown_a_network_says_how_it_is_repeated(scene):
+def test_a_result_of_joint_training_says_how_it_is_repeated(scene):
     """As a layer that the dock opens notes it."""
     shared = {"network_file": "series.network", "sha256": "0" * 64}
     receipt = json.loads((scene / "whole" / "records" / "a.tif.json").read_text())

@@ -111,7 +111,7 @@ def test_impedance_is_drawn_while_it_runs_and_its_report_saved_and_opened(
 
 
 @pytest.mark.gl
-def test_a_spectrum_that_is_stopped_keeps_what_there_is_and_shows_how_it_came(bench):
+def test_a_spectrum_that_is_stopped_keeps_the_best_image_so_far_and_shows_how_it_came(bench):
     dock, viewer = bench.dock, bench.viewer
     bench.choose("spectrum")
     bench.set(iterations=5000)
@@ -209,7 +209,7 @@ def test_settings_follow_the_experiment_until_someone_sets_them(qapp):
 
 
 @pytest.mark.parametrize("experiment", ["impedance", "spectrum"])
-def test_the_words_around_the_curves_have_room(experiment, qtbot):
+def test_the_labels_around_the_curves_have_room(experiment, qtbot):
     plot = ExplorerPlot()
     qtbot.addWidget(plot)
     plot.restart(experiment)
@@ -223,7 +223,7 @@ def test_the_words_around_the_curves_have_room(experiment, qtbot):
     assert axis.label.boundingRect().width() <= plot.height()
 
 
-def test_another_network_is_asked_for_where_one_is_fitted(qapp):
+def test_another_network_can_be_chosen_where_one_is_fitted(qapp):
     settings = ExplorerSettings()
     settings.network.setCurrentIndex(settings.network.findData("decoder+lipschitz-2"))
     assert settings.read_settings()["architecture"] == "decoder+lipschitz-2"
@@ -249,7 +249,7 @@ def test_the_pace_leaves_pauses_out():
     ).event.seconds_left == pytest.approx(12.5)
 
 
-def test_the_box_holds_all_points_and_the_last_picture_until_they_are_taken():
+def test_the_box_holds_all_points_and_the_last_image_until_they_are_taken():
     from napari_dip.explore.results import IterationUpdate
     from napari_dip.pipeline.events import Event
 

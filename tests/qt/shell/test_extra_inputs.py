@@ -55,7 +55,7 @@ def test_what_may_be_left_out_is_left_out_at_first(viewer, extra_inputs):
     assert set(extra_inputs.read_headers()) == {"mask"}
 
 
-def test_pictures_of_ours_are_offered_and_never_taken_unasked(viewer, extra_inputs):
+def test_results_are_offered_as_inputs_and_never_taken_by_themselves(viewer, extra_inputs):
     metadata = {"napari_dip": {"recipe": {"task": "denoise"}, "shows": "residual"}}
     image = viewer.add_image(np.zeros((8, 9)), name="second mask")
     extra_inputs.set_image(image)
@@ -119,7 +119,7 @@ def test_a_choice_outlasts_new_layers_and_renaming_the_others(viewer, extra_inpu
     assert extra_inputs.get_layer("mask").name == "first"
 
 
-def test_a_change_is_told_and_after_the_dock_is_gone_nothing_is(viewer, extra_inputs):
+def test_a_change_is_signalled_until_the_dock_is_gone(viewer, extra_inputs):
     heard = []
     extra_inputs.changed.connect(lambda: heard.append(True))
     viewer.add_labels(np.zeros((8, 9), int), name="holes")

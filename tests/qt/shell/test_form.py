@@ -58,7 +58,7 @@ def test_what_is_typed_reaches_the_recipe(form):
     assert form.build_recipe() == wanted
 
 
-def test_any_change_is_told(form, qtbot):
+def test_any_change_is_signalled(form, qtbot):
     changes = []
     form.changed.connect(lambda: changes.append(True))
     form.widgets["gain"].native.setText("2")
@@ -88,7 +88,7 @@ def test_a_wrong_value_is_refused_under_the_name_that_the_dock_shows(form, name,
     assert "empty" in refused.value.reason.remedy
 
 
-def test_no_code_words_are_shown(form):
+def test_no_identifiers_are_shown(form):
     texts = [
         label.text()
         for page in (form.basic_page, form.advanced_page)

@@ -112,7 +112,7 @@ def test_a_job_without_an_outcome_says_so(desk, qtbot):
 
 
 @pytest.mark.parametrize("outcome", [make_refusal("image-none"), RuntimeError("the disk is gone")])
-def test_a_failure_ends_in_words_and_what_would_follow_is_dropped(desk, qtbot, outcome):
+def test_a_failure_ends_with_a_message_and_later_progress_is_dropped(desk, qtbot, outcome):
     requests = [request_of(outcome=outcome, waits=False), request_of("next")]
     desk.jobs.start(requests)
     qtbot.waitUntil(lambda: bool(desk.refusals))

@@ -129,7 +129,7 @@ def test_a_result_says_how_it_came_about_in_plain_json(viewer, rotated_layer, no
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (2, 5, 5)])
-def test_a_psf_that_was_found_lies_beside_the_picture_in_pixels_of_its_size(
+def test_a_psf_that_was_found_lies_beside_the_image_in_pixels_of_its_size(
     viewer, rotated_layer, noisy, shape
 ):
     psf = np.full(shape, 1 / 25, np.float32)
@@ -150,7 +150,7 @@ def test_results_get_names_of_their_own(viewer, rotated_layer, noisy):
     assert names == ["turned denoised", "turned denoised [1]", "turned denoised [2]"]
 
 
-def test_there_is_one_preview_layer_however_many_pictures_come(viewer, rotated_layer, noisy):
+def test_there_is_one_preview_layer_however_many_images_come(viewer, rotated_layer, noisy):
     preview = Preview(viewer, make_target(rotated_layer))
     for value in range(5):
         preview.show(np.full(noisy.shape, value, np.float32))

@@ -61,7 +61,7 @@ def test_it_is_hidden_until_there_is_something_to_see(show):
     assert curve.isHidden()
 
 
-def test_its_axes_are_named_in_words(show):
+def test_the_axes_of_the_plot_have_labels(show):
     curve = show()
     curve.recolour("#ffffff", "#000000")
     item = curve.getPlotItem()

@@ -17,7 +17,7 @@ def make_preferences(device="automatic", memory=0.0, threads=0):
     return SimpleNamespace(device=device, memory=memory, threads=threads)
 
 
-def test_without_wishes_all_of_the_computer_is_used():
+def test_without_preferences_all_of_the_computer_is_used():
     assert limit_machine(WHOLE, make_preferences()) == limit_machine(WHOLE, None) == WHOLE
 
 

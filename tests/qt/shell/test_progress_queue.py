@@ -46,5 +46,5 @@ def test_news_that_are_dear_to_show_come_seldom(clock):
     assert measure_wait(clock, [5.0, 5.0]) == pytest.approx(MAX_UPDATE_SECONDS, abs=0.06)
 
 
-def test_one_dear_picture_among_cheap_ones_does_not_count(clock):
+def test_one_dear_image_among_cheap_ones_does_not_count(clock):
     assert measure_wait(clock, [0.002, 3.0]) == pytest.approx(MIN_UPDATE_SECONDS, abs=0.06)

@@ -105,7 +105,7 @@ def test_a_look_that_fails_is_left_out_and_the_result_is_added(scripted_desk, mo
     assert "could not be taken over: no room on the card." in scripted_desk.message_emitted
 
 
-def test_a_result_that_is_selected_to_be_saved_is_not_restored_again_without_a_word(scripted_desk):
+def test_a_result_selected_for_saving_is_not_restored_again_silently(scripted_desk):
     dock, layers = scripted_desk.dock, scripted_desk.viewer.layers
     scripted_desk.play()
     scripted_desk.wait_for_end()
@@ -245,7 +245,7 @@ def test_the_input_and_the_preview_may_be_removed_during_the_run(scripted_desk):
     assert is_ready(scripted_desk)
 
 
-def test_a_run_that_cannot_be_started_is_said_in_words(desk, monkeypatch):
+def test_a_run_that_cannot_be_started_is_reported_in_a_message(desk, monkeypatch):
     def fail(**_):
         raise RuntimeError("no activity today")
 
@@ -260,7 +260,7 @@ def test_a_run_that_cannot_be_started_is_said_in_words(desk, monkeypatch):
     assert "cells denoised" in desk.names
 
 
-def test_what_should_be_known_about_a_result_stands_beside_the_reason(scripted_desk):
+def test_warnings_of_a_result_are_shown_with_its_stop_reason(scripted_desk):
     note = "the run was ended before channel 2 was restored"
     scripted_desk.play(notes=[note, note], seconds=12.0)
     scripted_desk.wait_for_end()
@@ -284,7 +284,7 @@ def test_channels_that_were_not_restored_are_named_in_the_dock(long_run, noisy):
     assert f"⚠ {warnings[0]}" in long_run.message_emitted
 
 
-def test_keeping_before_there_is_a_picture_is_said_in_words(scripted_desk):
+def test_keeping_before_there_is_an_image_is_reported_in_a_message(scripted_desk):
     scripted_desk.play("nothing", waits=True)
     scripted_desk.qtbot.wait(600)
     scripted_desk.press(scripted_desk.dock.run_bar.run_button)

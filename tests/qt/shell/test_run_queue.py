@@ -25,7 +25,7 @@ def waiting_jobs(qapp):
     return places, owners
 
 
-def test_one_runs_and_each_of_the_others_is_told_for_what_it_waits(waiting_jobs):
+def test_one_job_runs_and_each_other_says_what_it_waits_for(waiting_jobs):
     _, owners = waiting_jobs
     assert owners[0].updates == ["begun"]
     assert owners[1].updates == ["Waiting for 'run 0' to end. It begins by itself."]

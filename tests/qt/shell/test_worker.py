@@ -57,7 +57,7 @@ def failing(error):
     return dask.array.zeros((64, 64), dtype=np.uint8).map_blocks(compute, dtype=np.uint8)
 
 
-def test_a_run_ends_in_a_picture(noisy):
+def test_a_run_ends_in_an_image(noisy):
     outcome = drain(drain_run(plan_for(noisy), {"image": noisy}, RunControl(), ProgressQueue()))
     assert isinstance(outcome, Restoration)
     assert outcome.image.shape == noisy.shape
@@ -126,7 +126,7 @@ def test_the_trace_of_an_unexpected_error_is_in_the_log(noisy, caplog):
     assert "Traceback" in caplog.text
 
 
-def test_pixels_that_cannot_be_restored_are_refused_in_words(noisy):
+def test_pixels_that_cannot_be_restored_are_refused_with_a_message(noisy):
     pixels = np.full((64, 64), np.nan, np.float32)
     outcome = drain(drain_run(plan_for(pixels), {"image": pixels}, RunControl(), ProgressQueue()))
     assert isinstance(outcome, Refusal)
@@ -169,7 +169,7 @@ def test_discarding_is_final_and_keeping_only_yields_to_it():
     assert switch() is Control.DISCARD
 
 
-def test_the_mailbox_calls_once_and_keeps_only_the_latest_picture():
+def test_the_mailbox_calls_once_and_keeps_only_the_latest_image():
     mailbox, read = ProgressQueue(), LossReader()
     pictures = [np.full((4, 4), index, np.float32) for index in range(50)]
     calls = [
@@ -185,7 +185,7 @@ def test_the_mailbox_calls_once_and_keeps_only_the_latest_picture():
     assert mailbox.take() is None
 
 
-def test_a_report_without_a_picture_does_not_lose_the_one_before():
+def test_a_report_without_an_image_does_not_lose_the_one_before():
     mailbox, read = ProgressQueue(), LossReader()
     picture = np.zeros((4, 4), np.float32)
     mailbox.post(read(Event(message="", preview=picture)))

@@ -136,7 +136,7 @@ def test_what_is_in_view_is_the_region_without_a_drawing(large_image):
     assert preview.data.size < viewer.layers["cells"].data.size
 
 
-def test_an_empty_drawing_is_said_in_words(large_image):
+def test_an_empty_drawing_is_reported_in_a_message(large_image):
     large_image.viewer.add_shapes(name="empty")
     large_image.viewer.layers.selection.active = large_image.viewer.layers["cells"]
     large_image.press(large_image.dock.crop_preview.try_button)

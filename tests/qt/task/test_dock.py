@@ -99,7 +99,7 @@ def test_the_same_settings_give_the_same_bytes_as_python(desk, noisy):
     assert desk.viewer.layers["cells denoised"].data.tobytes() == result.image.tobytes()
 
 
-def test_stop_and_keep_gives_the_picture_soon_and_fits_no_further(long_run):
+def test_stop_and_keep_gives_the_image_soon_and_fits_no_further(long_run):
     long_run.run()
     long_run.wait_until(lambda: "cells preview" in long_run.names)
     long_run.qtbot.wait(600)  # longer than a double click
@@ -188,7 +188,7 @@ def test_the_settings_are_closed_while_running_and_open_afterwards(long_run):
     assert dock.chooser.isEnabled()
 
 
-def test_a_refused_image_is_said_in_words_and_the_dock_is_ready_again(desk, noisy):
+def test_a_refused_image_is_reported_in_a_message_and_the_dock_is_ready_again(desk, noisy):
     desk.viewer.add_image(
         np.full((64, 64), np.nan, np.float32), name="empty", contrast_limits=(0, 1)
     )
@@ -207,7 +207,7 @@ def test_a_refused_image_is_said_in_words_and_the_dock_is_ready_again(desk, nois
     assert desk.message_emitted == ""
 
 
-def test_an_error_in_the_middle_is_said_in_words_and_the_dock_is_ready_again(desk):
+def test_an_error_in_the_middle_is_reported_in_a_message_and_the_dock_is_ready_again(desk):
     import dask.array
 
     def compute(block):

@@ -86,7 +86,7 @@ def test_a_lone_labels_layer_is_refused_by_name(desk):
         (np.zeros((8, 64)), "are needed"),
     ],
 )
-def test_what_the_header_gives_away_is_refused_before_anything_runs(desk, pixels, message):
+def test_problems_of_the_header_are_refused_before_anything_runs(desk, pixels, message):
     desk.viewer.add_image(pixels, name="wrong", visible=False, contrast_limits=(0, 1))
     assert message in desk.dock.plan_label.text()
     assert not desk.dock.run_bar.run_button.isEnabled()

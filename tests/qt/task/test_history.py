@@ -29,7 +29,7 @@ def test_a_film_never_takes_more_than_its_bound_and_stays_evenly_spread():
     assert iterations[0] == 1 and iterations[-1] > 800
 
 
-def test_a_film_has_no_more_pictures_than_a_slider_has_places():
+def test_the_history_has_no_more_images_than_the_slider_has_positions():
     assert len(list_iterations(SnapshotBuffer(max_snapshots=10), 95)) <= 10
 
 
@@ -37,7 +37,7 @@ def test_pictures_of_which_two_do_not_fit_are_not_kept():
     assert list_iterations(SnapshotBuffer(max_bytes=799), 5) == []
 
 
-def test_a_picture_that_is_told_again_is_taken_once():
+def test_a_repeated_snapshot_is_stored_once():
     film, picture = SnapshotBuffer(), np.zeros((4, 4), np.float32)
     for iteration in (1, 2):
         film.add(Event(message="Restoring", iteration=iteration, preview=picture))
@@ -51,7 +51,7 @@ def go_back(desk, steps: int) -> None:
 
 @pytest.mark.long
 @pytest.mark.gl
-def test_a_run_can_be_scrubbed_while_it_goes_on_and_a_picture_kept(long_run):
+def test_a_run_can_be_scrubbed_while_it_goes_on_and_an_image_kept(long_run):
     history = long_run.dock.history
     assert history.isHidden()
     long_run.run()
@@ -85,7 +85,7 @@ def test_a_run_can_be_scrubbed_while_it_goes_on_and_a_picture_kept(long_run):
 
 
 @pytest.mark.gl
-def test_after_a_run_its_pictures_are_still_there_and_the_right_end_is_the_result(desk):
+def test_after_a_run_its_images_are_still_there_and_the_right_end_is_the_result(desk):
     desk.set(prior="random-input", max_iterations="60")
     desk.run()
     desk.wait_for_end()

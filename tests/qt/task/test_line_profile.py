@@ -10,7 +10,7 @@ from qtpy.QtCore import QPoint, Qt
 from napari_dip.qt.task.result_view import measure_line_profile
 
 
-def test_a_profile_reads_the_picture_along_the_line_in_world_units():
+def test_a_profile_reads_the_image_along_the_line_in_world_units():
     ramp = np.tile(np.arange(20.0), (10, 1))
     image = Image(ramp, scale=(2, 0.5), translate=(1, 3))
     line = np.array([[5.0, 4.0], [5.0, 9.0]])
@@ -30,7 +30,7 @@ def test_a_profile_of_a_stack_is_that_of_the_plane_in_sight_and_of_colours_their
     )
 
 
-def test_outside_of_a_picture_there_is_no_profile():
+def test_outside_of_an_image_there_is_no_profile():
     line = np.array([[2.0, -4.0], [2.0, 4.0]])
     estimate = measure_line_profile(Image(np.ones((8, 8))), line, (0.0, 0.0)).intensity
     assert np.isnan(estimate[:3]).all() and (estimate[-4:] == 1).all()

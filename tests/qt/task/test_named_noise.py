@@ -55,7 +55,7 @@ def test_stripes_are_levelled(desk):
     assert np.diff(columns).std() < 0.5 * np.diff(picture.mean(0)).std()
 
 
-def test_speckle_below_zero_is_refused_in_words(desk):
+def test_speckle_below_zero_is_refused_with_a_message(desk):
     picture = np.random.default_rng(0).normal(0, 1, (64, 64)).astype(np.float32)
     desk.viewer.add_image(picture, name="offset")
     choose_noise(desk, "Speckle")

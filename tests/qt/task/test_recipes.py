@@ -70,7 +70,7 @@ def test_a_recipe_that_was_saved_is_the_same_when_loaded(form, buttons, tmp_path
         (None, "There is no file"),
     ],
 )
-def test_a_recipe_that_cannot_be_loaded_is_said_in_words_and_changes_nothing(
+def test_a_recipe_that_cannot_be_loaded_is_reported_in_a_message_and_changes_nothing(
     form, buttons, tmp_path, text, expected
 ):
     file = tmp_path / "other.json"

@@ -94,7 +94,7 @@ def begin_run(pixels, monkeypatch, dock, qtbot):
     )
 
 
-def test_a_run_that_a_crash_cut_off_goes_on_to_the_same_pixels(crashed_run, open_docks, qtbot):
+def test_a_run_that_a_crash_cut_off_resumes_to_the_same_pixels(crashed_run, open_docks, qtbot):
     assert open_docks(kind=make_dock_class("guide")).recovery.isHidden()
     dock = open_docks()
     offer = dock.recovery

@@ -78,7 +78,9 @@ def test_a_layer_of_a_file_is_repeated_from_that_file(
     np.testing.assert_array_equal(tifffile.imread("my cells denoised.tif"), pixels)
 
 
-def test_a_layer_of_no_file_is_saved_first_and_asked_for_once(open_fold, tmp_path, monkeypatch):
+def test_a_layer_without_a_file_is_saved_first_in_a_folder_chosen_once(
+    open_fold, tmp_path, monkeypatch
+):
     desk, requests = open_fold, []
     monkeypatch.setattr(
         QFileDialog, "getExistingDirectory", lambda *_: requests.append(1) or str(tmp_path)

@@ -58,7 +58,7 @@ def test_a_second_image_of_another_size_is_refused_before_anything_runs(desk, lo
     assert "small" in desk.dock.plan_label.text()
 
 
-def test_a_second_image_of_something_else_is_refused_in_words(desk, longer_exposure):
+def test_a_second_image_of_something_else_is_refused_with_a_message(desk, longer_exposure):
     desk.viewer.add_image(longer_exposure[::-1], name="upside down")
     choose_second(desk, "upside down")
     desk.run()

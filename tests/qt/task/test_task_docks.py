@@ -64,7 +64,7 @@ def click_on_canvas(desk):
     desk.qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=canvas.rect().center())
 
 
-def test_a_slice_that_is_filled_with_a_label_is_made_from_those_beside_it(open_dock, noisy):
+def test_a_slice_filled_with_a_label_is_restored_from_its_neighbours(open_dock, noisy):
     desk = open_dock("inpaint")
     stack = np.stack([np.roll(noisy, shift, 1)[:32, :32] for shift in range(5)])
     desk.viewer.layers.remove("cells")
@@ -113,7 +113,7 @@ def test_a_shape_marks_what_to_fill_in(open_dock, noisy):
     assert changed.max() <= 21
 
 
-def test_an_empty_mask_is_refused_in_words(open_dock):
+def test_an_empty_mask_is_refused_with_a_message(open_dock):
     desk = open_dock("inpaint")
     desk.viewer.add_labels(np.zeros((SIDE, SIDE), int), name="nothing")
     choose(desk, "mask", "nothing")
@@ -123,7 +123,7 @@ def test_an_empty_mask_is_refused_in_words(open_dock):
     assert desk.dock.run_bar.run_button.isEnabled()
 
 
-def test_a_finer_picture_lies_exactly_over_its_input(open_dock):
+def test_a_finer_image_lies_exactly_over_its_input(open_dock):
     desk = open_dock("super-resolve", factor="2")
     source = desk.viewer.layers["cells"]
     source.scale, source.translate, source.rotate = (0.5, 0.25), (3, 4), 20

@@ -57,7 +57,7 @@ def run_to_end(desk):
     return desk.viewer.layers["cells"], desk.viewer.layers["cells denoised"]
 
 
-def test_measure_shows_the_noise_in_words_in_the_fields_and_as_a_plot(desk):
+def test_measure_shows_the_noise_as_text_in_the_fields_and_as_a_plot(desk):
     noise = measure(desk)
     assert (
         "variance" in noise.message_label.text() or "equally strong" in noise.message_label.text()
@@ -92,7 +92,7 @@ def test_another_image_forgets_what_was_measured_of_the_first(desk, noisy):
     assert "variance" not in noise.message_label.text()
 
 
-def test_an_image_without_noise_to_measure_is_refused_in_words(desk):
+def test_an_image_without_noise_to_measure_is_refused_with_a_message(desk):
     desk.viewer.add_image(np.full((40, 40), 3.0, np.float32), name="flat", contrast_limits=(0, 5))
     noise = measure(desk)
     assert "there is nothing to restore" in noise.message_label.text()
@@ -203,7 +203,7 @@ def test_a_folded_field_is_not_reached_by_the_tab_key(desk):
     assert not desk.dock.form.widgets["gain"].native.isVisible()
 
 
-def test_the_last_words_say_what_the_result_is_worth(desk):
+def test_the_last_sentences_give_the_verdict_on_the_result(desk):
     run_to_end(desk)
     report = desk.viewer.layers["cells denoised"].metadata[METADATA_KEY]["report"]
     verdict = report["verdict"]
@@ -309,7 +309,7 @@ def test_ticked_extras_come_as_hidden_layers_in_the_right_place(desk, noisy):
 EXTRAS = ("uncertainty", "residual")
 
 
-def test_an_extra_can_be_asked_for_after_the_run_and_comes_once(desk):
+def test_an_extra_layer_can_be_added_after_the_run_once(desk):
     run_to_end(desk)
     assert desk.names == ["cells", "cells denoised"]
     tick(desk, "residual")

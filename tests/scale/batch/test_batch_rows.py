@@ -96,7 +96,7 @@ def test_workers_side_by_side_share_the_time_left(plan):
     assert begun.seconds_left == pytest.approx(2 * first - START_SECONDS)  # a third file waits
 
 
-def test_a_row_tells_what_is_done_and_then_what_became_of_the_file(plan):
+def test_a_row_shows_progress_and_then_the_outcome_of_its_file(plan):
     *_, bad = rows = make_file_rows(plan)
     assert bad.state == "refused" and bad.messages[0].startswith("'bad.tif' is not a kind of")
     assert "24 × 24 pixels" in rows[0].messages[0]

@@ -63,7 +63,7 @@ def tamper(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["/dev/zero", "records/../cells.tif"])
-def test_a_receipt_that_names_other_files_than_the_results_counts_as_none(finished_batch, name):
+def test_a_record_that_names_other_files_than_the_results_counts_as_none(finished_batch, name):
     digest = hashlib.sha256((finished_batch / "in" / NAME).read_bytes()).hexdigest()
     tamper(finished_batch, lambda record: record.update({name: digest}))
     before = (finished_batch / "out" / NAME).stat().st_ino

@@ -102,7 +102,7 @@ def read_refusal_code(call, *arguments: object, **options: object) -> str:
     return caught.value.reason.code
 
 
-def test_receipts_and_reports_name_the_network_and_its_digest(finished_series):
+def test_records_and_reports_name_the_network_and_its_digest(finished_series):
     digest = compute_file_sha256(finished_series / "out" / "series.network")
     for name in NAMES:
         receipt = read_report(finished_series / "out", name)
@@ -143,7 +143,7 @@ def test_the_methods_text_and_the_script_name_the_network(finished_series):
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("polls", [4, 12, 20, 40])
-def test_a_batch_that_is_ended_anywhere_goes_on_to_the_same_bytes(finished_series, tmp_path, polls):
+def test_a_batch_that_is_ended_anywhere_resumes_to_the_same_bytes(finished_series, tmp_path, polls):
     remaining = [polls]
 
     def control() -> Control:
@@ -196,9 +196,7 @@ def test_the_time_that_is_said_counts_the_network(finished_series, tmp_path):
     assert summarise_batch_plan(long) != summarise_batch_plan(plan)
 
 
-def test_no_file_goes_on_by_itself_where_the_probes_say_that_it_does_not_pay(
-    finished_series, network
-):
+def test_no_file_is_fine_tuned_where_the_probes_show_no_gain(finished_series, network):
     outcomes = read_metadata(network)["network"]["outcomes"]
     no_gain = [
         outcome | {"gain": [-50.0, 5.0, 500.0]} if outcome["role"] == FINE_TUNE_PROBE else outcome
@@ -320,7 +318,7 @@ def test_a_batch_has_one_network_from_its_beginning_or_none(finished_series, net
 
 
 @pytest.mark.long
-def test_a_batch_can_be_shown_a_network_that_was_fitted_before(finished_series, network, tmp_path):
+def test_a_batch_can_use_a_network_that_was_fitted_before(finished_series, network, tmp_path):
     done = dip.batch(RECIPE, finished_series / "in", tmp_path / "out", network_file=network)
     assert done.count("restored") == len(NAMES)
     for name in NAMES:
@@ -356,7 +354,7 @@ def test_what_is_seen_of_a_file_lies_within_it(sizes):
         )
 
 
-def test_each_of_several_pictures_is_shown_noise_as_strong_as_its_own():
+def test_each_image_gets_noise_as_strong_as_its_own():
     strengths = torch.tensor([0.01, 0.04, 0.25]).reshape(3, 1, 1, 1)
     none = torch.zeros_like(strengths)
     noise = NoiseVariance(gain=none, intercept=strengths, floor=none + 1e-6)

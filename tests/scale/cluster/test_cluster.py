@@ -79,7 +79,7 @@ def batch_by_units(finished_batch, tmp_path_factory) -> tuple[Path, InProcessPoo
     return out, pool, events
 
 
-def test_units_make_the_same_bytes_and_receipts_as_one_process(finished_batch, batch_by_units):
+def test_units_make_the_same_bytes_and_records_as_one_process(finished_batch, batch_by_units):
     out, _, events = batch_by_units
     assert read_results(out) == read_results(finished_batch / "out")
     for name in GOOD:
@@ -133,7 +133,7 @@ def test_a_lost_scheduler_ends_the_batch_with_what_is_done_and_it_goes_on_withou
     assert read_results(out) == read_results(finished_batch / "out")
 
 
-def test_a_wish_to_end_takes_back_what_nobody_began_and_tells_the_workers(finished_batch, tmp_path):
+def test_stopping_withdraws_tasks_not_begun_and_informs_the_workers(finished_batch, tmp_path):
     pool = InProcessPool(asleep=True)
     answers = iter([Control.GO, Control.GO, Control.KEEP])
     steps = run_batch(
@@ -223,7 +223,7 @@ def test_a_worker_that_would_be_ended_at_a_limit_is_not_counted_on_for_more():
     assert machine.memory_bytes == 1_000
 
 
-def test_where_some_workers_declare_a_card_only_those_count():
+def test_where_some_workers_declare_a_gpu_only_those_count():
     card = replace(MACHINE, devices=("cuda", "cpu"))
     pool = [make_worker_info(machine=card, resources={"GPU": 1.0}), make_worker_info(host="other")]
     assert find_shared_machine(pool, "there").devices == ("cuda", "cpu")
@@ -255,7 +255,7 @@ def test_a_unit_asks_for_what_workers_declare_and_for_nothing_else():
     assert make_task_resources(5, "cpu", ["GPU"]) == make_task_resources(5, "cuda", []) == {}
 
 
-def test_as_many_workers_start_as_memory_and_cards_hold():
+def test_as_many_workers_start_as_memory_and_gpus_allow():
     peaks = [1_000_000, 2_000_000_000 - WORKER_OVERHEAD_BYTES]
     assert choose_worker_count(4, peaks, MACHINE, 0) == (4, None)
     count, why = choose_worker_count(6, peaks, MACHINE, 0)
@@ -264,7 +264,7 @@ def test_as_many_workers_start_as_memory_and_cards_hold():
     assert (count, str(why)) == (1, "1 worker instead of 4: there is 1 GPU.")
 
 
-def test_too_many_threads_for_the_cores_are_told():
+def test_too_many_threads_for_the_cores_are_reported():
     assert make_oversubscription_note(2, 1, 1) is make_oversubscription_note(4, 4, 16) is None
     assert "--threads 2 would be faster" in str(make_oversubscription_note(8, 8, 16))
     assert "share 16 cores," in str(make_oversubscription_note(8, 8, 16))

@@ -278,6 +278,6 @@ class TestInTheChild:
         ("vgg16", "none.safetensors", "file-missing"),
     ],
 )
-def test_what_the_names_tell_is_refused_before_anything_is_opened(network, weights, code):
+def test_bad_file_names_are_refused_before_anything_is_opened(network, weights, code):
     no = NetworkFile(network=network, weights=weights).check()
     assert no is not None and no.code == code

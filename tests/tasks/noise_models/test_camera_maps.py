@@ -111,7 +111,7 @@ def test_hot_pixels_and_those_around_them_are_restored_better_with_a_noise_map(p
 
 
 @pytest.mark.long
-def test_all_three_maps_give_a_better_picture_than_none() -> None:
+def test_all_three_maps_give_a_better_image_than_none() -> None:
     settings = {"preset": "fast", "max_iterations": 80}
     mapped = dip.denoise(take_shot(), **CAMERA, **settings)
     assert measure_error(mapped.image) < 0.9 * measure_error(
@@ -143,5 +143,7 @@ def test_maps_of_one_plane_hold_for_stacks_movies_and_channels(axes: str, planes
         ({"offset_map": CAMERA["offset_map"], "noise": "speckle"}, "map-noise"),
     ],
 )
-def test_maps_that_are_none_are_refused_in_words(maps: dict[str, np.ndarray], code: str) -> None:
+def test_invalid_camera_maps_are_refused_with_a_message(
+    maps: dict[str, np.ndarray], code: str
+) -> None:
     assert read_refusal_code(**maps) == code

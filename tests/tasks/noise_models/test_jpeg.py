@@ -54,7 +54,7 @@ def test_grid_and_steps_are_read_from_the_pixels(quality: int, cut: tuple[int, i
 
 
 @pytest.mark.parametrize(("subsampling", "halved"), [(0, False), (2, True)])
-def test_colour_at_half_the_size_is_told_from_colour_at_full_size(
+def test_subsampled_colour_is_distinguished_from_full_colour(
     subsampling: int, halved: bool
 ) -> None:
     traces = find_traces(planes(save_as_jpeg(load_colours(), 90, subsampling=subsampling)))
@@ -77,7 +77,7 @@ def load_uncompressed() -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("picture", load_uncompressed(), ids=str)
-def test_no_traces_are_seen_where_there_are_none(picture: np.ndarray) -> None:
+def test_no_traces_are_found_where_there_are_none(picture: np.ndarray) -> None:
     assert find_traces(planes(picture).astype(np.float32)) is None
 
 
@@ -85,7 +85,7 @@ def test_no_traces_are_seen_where_there_are_none(picture: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("truth", "axes"), [(load_grey(), "YX"), (load_colours(), "YXS")], ids=["grey", "RGB"]
 )
-def test_the_picture_comes_nearer_to_what_was_compressed(truth: np.ndarray, axes: str) -> None:
+def test_the_image_comes_nearer_to_what_was_compressed(truth: np.ndarray, axes: str) -> None:
     compressed = save_as_jpeg(truth, 10)
     settings = {**QUICK, "max_iterations": 25}
     result = dip.denoise(compressed, axes=axes, **settings)
@@ -97,7 +97,7 @@ def test_the_picture_comes_nearer_to_what_was_compressed(truth: np.ndarray, axes
 
 
 @pytest.mark.parametrize("scale", [1 / 255, 257.0])
-def test_rescaled_pictures_are_known_too(scale: float) -> None:
+def test_rescaled_images_are_known_too(scale: float) -> None:
     compressed = save_as_jpeg(load_grey(), 10) * scale
     result = dip.denoise(compressed.astype(np.float32), **QUICK)
     assert measure_error(result.image / scale, load_grey()) < measure_error(
@@ -134,7 +134,7 @@ def test_frames_are_restored_one_by_one() -> None:
         ),
     ],
 )
-def test_what_cannot_be_undone_is_refused_in_words(
+def test_compression_that_cannot_be_undone_is_refused_with_a_message(
     image: np.ndarray, how: dict[str, object], code: str
 ) -> None:
     with pytest.raises(RefusedError) as caught:

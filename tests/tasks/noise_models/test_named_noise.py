@@ -115,7 +115,7 @@ def test_impulses_are_counted_in_the_report_and_filled_in_from_around() -> None:
     assert result.report["noise"]["intercept"][0] < 2 * 25  # that of the noise beside them
 
 
-def test_without_impulses_the_picture_is_restored_as_ever() -> None:
+def test_without_impulses_the_image_is_restored_as_ever() -> None:
     measured = add_noise(load_moon())
     result = dip.denoise(measured, noise="salt-and-pepper", **QUICK)
     assert result.report["prior"]["chosen"] == "blind-spot"
@@ -189,7 +189,7 @@ def test_an_edge_along_the_rows_is_not_eaten() -> None:
     assert abs(kept - wanted) < 4  # of an edge of 100
 
 
-def test_a_bar_across_the_whole_picture_is_not_taken_for_a_stripe() -> None:
+def test_a_bar_across_the_whole_image_is_not_taken_for_a_stripe() -> None:
     truth = load_moon()
     truth[30:36] += 60
     estimate = find_line_offsets(add_stripes(truth, 4)[0])
@@ -283,7 +283,7 @@ def draw_texture() -> np.ndarray:
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_offsets_of_lines_on_structure_are_hinted_at_and_told_of(axis: int) -> None:
+def test_line_offsets_on_structure_are_suspected_and_reported(axis: int) -> None:
     from napari_dip.pipeline.calibrate.channel_noise import measure_single_exposure
     from napari_dip.tasks.base import NoiseSettings
 
