@@ -173,6 +173,14 @@ def test_a_blind_spot_that_is_set_is_the_one_that_is_drawn(desk):
     assert not page.isVisible()
 
 
+def test_a_blind_spot_that_is_set_before_measuring_is_drawn_afterwards(desk):
+    desk.set(blind_spot_shape="010/111/010")
+    assert desk.dock.form.build_recipe().task.blind_spot_shape == "010/111/010"
+    desk.set(blind_spot_shape="")
+    desk.set(blind_spot_shape="111")
+    assert measure_diamond(desk).blind_spot.table.shape_text == "111"
+
+
 def test_tasks_without_a_noise_model_have_no_noise_section(make_napari_viewer, qtbot):
     viewer = make_napari_viewer()
     docks = {}

@@ -217,7 +217,7 @@ class BlindSpotPage(QWidget):
     def __init__(self, form: SettingsForm) -> None:
         super().__init__()
         self._setting = form.widgets.get("blind_spot_shape")
-        self._suggested = "1"
+        self._suggested = ""
         self.table = CorrelationTable()
         legend = QLabel(
             make_legend((VALIDATION_COLOUR, "■", "hidden"), (TRAINING_COLOUR, "■", "shares noise"))
@@ -251,6 +251,8 @@ class BlindSpotPage(QWidget):
 
     def _draw_setting(self, _: object = None) -> None:
         """Draw the setting, or the suggestion if it is empty; keep the drawing if it is invalid."""
+        if not self._suggested:  # nothing was measured yet
+            return
         text = "" if self._setting is None else str(self._setting.value)
         try:
             self.table.draw(normalise_blind_spot(text) or self._suggested)
