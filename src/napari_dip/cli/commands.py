@@ -196,7 +196,7 @@ def _report_file_outcome(outcome: FileOutcome, *, quiet: bool) -> None:
     if outcome.refusal is not None:
         print_message(_describe_file_refusal(outcome.source, outcome.refusal))
     elif outcome.result is not None and not quiet:
-        print_result(str(outcome.result), saved=True)
+        print_result(str(outcome.result), is_saved=True)
 
 
 def _describe_file_refusal(source: Path, refusal: Refusal) -> str:
@@ -251,7 +251,7 @@ def run_noise_command(
     if report is not None:
         write_text(report_path, json_text, overwrite=overwrite)
     for line in [json_text.rstrip("\n")] if as_json else _format_noise_lines(noise):
-        print_result(line, saved=report is not None)
+        print_result(line, is_saved=report is not None)
     return 0
 
 
@@ -350,7 +350,7 @@ def run_camera_maps_command(
     if not quiet:
         for line in report.sentences:
             print_message(line)
-        print_result(str(saved_path), saved=True)
+        print_result(str(saved_path), is_saved=True)
     return 0
 
 
@@ -418,7 +418,7 @@ def run_explore_command(
     if not quiet:
         for line in result.sentences:
             print_message(line)
-        print_result(str(page), saved=True)
+        print_result(str(page), is_saved=True)
     return 0
 
 
@@ -481,6 +481,6 @@ def _save_demo_images(preset: str) -> int:
     overview = plot_before_after(noisy, result.image, reference, titles=titles)
     write_bytes(image, overview)
     print_message(f"{describe_end(result)} Before and after, and the restored image:")
-    print_result(str(image.resolve()), saved=True)
-    print_result(str(result_path.resolve()), saved=True)
+    print_result(str(image.resolve()), is_saved=True)
+    print_result(str(result_path.resolve()), is_saved=True)
     return 0

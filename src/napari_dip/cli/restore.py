@@ -297,7 +297,7 @@ def _save_outputs(options: CommandOptions, plan: Plan, result: Restoration) -> N
         raise failures[0]
     options.print_lines(describe_end(result))
     if not options.quiet:
-        print_result(options.outputs["output"], saved=True)
+        print_result(options.outputs["output"], is_saved=True)
 
 
 def _iter_writers(

@@ -49,13 +49,13 @@ def print_message(text: str) -> None:
         _write_stream(text, sys.stderr)
 
 
-def print_result(text: str, *, saved: bool = False) -> None:
+def print_result(text: str, *, is_saved: bool = False) -> None:
     """Print a result to the output stream.
 
     Parameters
     ----------
     text : str
-    saved : bool
+    is_saved : bool
         Whether the result is also in a file. An error of the stream is then ignored.
 
     Raises
@@ -65,15 +65,15 @@ def print_result(text: str, *, saved: bool = False) -> None:
     FailedError
         If it cannot be printed for another reason.
     """
-    if sys.stdout is None and not saved:
+    if sys.stdout is None and not is_saved:
         raise make_print_failure()
     try:
         _write_stream(text, sys.stdout)
     except BrokenPipeError:
-        if not saved:
+        if not is_saved:
             raise
     except (OSError, ValueError) as error:
-        if not saved:
+        if not is_saved:
             raise make_print_failure(error) from None
 
 

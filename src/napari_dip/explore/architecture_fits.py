@@ -243,7 +243,9 @@ def fit_architecture(
         return ArchitectureProgress(fraction, record.iteration, "image", record.energy, image)
 
     if not (
-        yield from map_generator(iter_fit(image, setup, images=True, **fit_options), make_update)
+        yield from map_generator(
+            iter_fit(image, setup, keeps_images=True, **fit_options), make_update
+        )
     ):
         return None
     seconds = (time.process_time() - start_time) / count

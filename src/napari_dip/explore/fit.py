@@ -121,7 +121,7 @@ def iter_fit(
     setup: ExperimentSetup,
     *,
     control: PollControl,
-    images: bool = False,
+    keeps_images: bool = False,
     architecture: Architecture | None = None,
     blind_spot_size: tuple[int, int] | None = None,
     average: float = 0.0,
@@ -135,7 +135,7 @@ def iter_fit(
     setup : ExperimentSetup
         Setup with the network; the same seed gives the same weights and random input each time.
     control : callable
-    images : bool
+    keeps_images : bool
         Whether to yield the outputs, too.
     architecture : Architecture or None
         Architecture of the network; None: that of the subject.
@@ -157,7 +157,7 @@ def iter_fit(
     architecture = architecture or setup.architecture
     problem, prior = _build_experiment_problem(target, setup, blind_spot_size, architecture)
     schedule = _make_schedule(setup, architecture, average=average, validation_interval=1)
-    is_preview_due = (lambda _: True) if images else (lambda _: False)
+    is_preview_due = (lambda _: True) if keeps_images else (lambda _: False)
     loop = fit(
         problem,
         prior,
@@ -167,7 +167,7 @@ def iter_fit(
         control=control,
         preview_due=is_preview_due,
     )
-    result = yield from _read_iterations(loop, images=images)
+    result = yield from _read_iterations(loop, keeps_images=keeps_images)
     if result is None or result.is_ended_by_user:
         return False
     if result.is_broken_down:
@@ -284,7 +284,7 @@ def _make_schedule(
 
 
 def _read_iterations(
-    loop: Generator[FitProgress, None, FitResult | None], *, images: bool
+    loop: Generator[FitProgress, None, FitResult | None], *, keeps_images: bool
 ) -> Generator[IterationRecord, None, FitResult | None]:
     """Yield each iteration once, with its image if requested."""
     record = None
@@ -302,7 +302,7 @@ def _read_iterations(
                 validation_record.training_loss,
                 validation_error=validation_record.validation_loss,
             )
-            if not images:
+            if not keeps_images:
                 yield record
         elif record is not None:
             yield record._replace(image=_to_image(progress.estimate.mean))

@@ -260,7 +260,7 @@ def _draw_energy_curves(impedance: ImpedanceResult) -> bytes:
     axes.fill_between(
         iterations, image, noise, color="0.5", alpha=0.15, linewidth=0, label=fill_label
     )
-    format_iteration_axis(axes, len(image), logarithmic=True)
+    format_iteration_axis(axes, len(image), is_logarithmic=True)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("Energy (mean square,\ntarget's variance = 1)")
     axes.legend(frameon=False)

@@ -261,7 +261,7 @@ def explore_spectrum(
     """
     target, count = standardise(setup.image), setup.iterations
     recorder, blind_spot_size = _SpectrumRecorder(setup, truth), measure_blind_spot_size(setup)
-    fit_steps = iter_fit(target, setup, control=delay_keep(control), images=True)
+    fit_steps = iter_fit(target, setup, control=delay_keep(control), keeps_images=True)
     validation_steps = find_validation_stop(target, setup, blind_spot_size, control=control)
     with closing(fit_steps), closing(validation_steps):
         validation_fit = _ValidationFit(validation_steps)
@@ -430,7 +430,7 @@ def _draw_band_curves(spectrum: SpectrumResult) -> bytes:
     shades = choose_shades(BAND_COUNT)
     for band, (name, shade) in enumerate(zip(list_band_labels(), shades, strict=True)):
         upper.plot(iterations, spectrum.correspondence[:, band], color=shade, label=name)
-    format_iteration_axis(upper, count, logarithmic=True)
+    format_iteration_axis(upper, count, is_logarithmic=True)
     upper.set_xlabel("")
     upper.set_ylim(0, 1)
     upper.set_ylabel("Correspondence")
@@ -481,7 +481,7 @@ def _draw_stopping_curves(spectrum: SpectrumResult) -> bytes:
         if spectrum.ratio_stop:
             axes.axvline(spectrum.ratio_stop, color="tab:blue", linestyle="--")
         axes.axvline(spectrum.validation_stop.best_iteration, color="tab:orange", linestyle="--")
-    format_iteration_axis(panels[-1], len(iterations), logarithmic=False)
+    format_iteration_axis(panels[-1], len(iterations), is_logarithmic=False)
     ratio = (
         f"ratio settled at {spectrum.ratio_stop}" if spectrum.ratio_stop else "ratio never settled"
     )

@@ -274,7 +274,7 @@ def _measure_report(
         compute_blind_spot_size,
     )
 
-    layout = make_layout(spec, volume=False)
+    layout = make_layout(spec, is_volume=False)
     stack = to_stack(array, spec.axes, layout)
     mask = None
     if (missing := np.isnan(stack)).any():

@@ -144,14 +144,14 @@ IMAGE = Input(
 class NoiseSettings:
     """Hold the user's settings of the noise, in units of the image.
 
-    None and "auto" mean that the value is measured. With `white`, the noise is taken to be white:
+    None and "auto" mean that the value is measured. With `is_white`, the noise is taken as white:
     all correlation between neighbouring pixels is attributed to the image.
     """
 
     model: str = "auto"
     read_noise: float | None = None
     gain: float | None = None
-    white: bool = False
+    is_white: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

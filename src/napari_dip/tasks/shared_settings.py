@@ -193,9 +193,11 @@ def make_total_variation_penalty(
     return ((weight, penalty(fit_input.noise.level)),)
 
 
-def make_noise_settings(task: Any, *, white: bool = False) -> NoiseSettings:
+def make_noise_settings(task: Any, *, is_white: bool = False) -> NoiseSettings:
     """Return the noise settings of a task that has all three."""
-    return NoiseSettings(model=task.noise, read_noise=task.read_noise, gain=task.gain, white=white)
+    return NoiseSettings(
+        model=task.noise, read_noise=task.read_noise, gain=task.gain, is_white=is_white
+    )
 
 
 def check_content(array: AnyArray, name: str) -> Refusal | None:

@@ -213,7 +213,7 @@ class SuperResolve(Task):
             factors=dict(zip("ZYX", self._get_factors("ZYX"), strict=True)),
             network_grid=compute_object_size(sizes, self._compute_margin(axes)),
             # correlation between coarse pixels nearly always belongs to the image
-            noise_settings=make_noise_settings(self, white=True),
+            noise_settings=make_noise_settings(self, is_white=True),
             # so blocks would be wide, and guard bands of 7 x 7 coarse pixels cover a quarter
             blind_spot_shape=SINGLE_PIXEL,
         )

@@ -27,7 +27,7 @@ class Desk:
     def __init__(self):
         self.parent = QObject()
         self.progress, self.said, self.states, self.refusals = [], [], [], []
-        self.jobs = JobController(self, self.parent, nothing_message="Nothing.")
+        self.jobs = JobController(self, self.parent, no_outcome_message="Nothing.")
         self.jobs.message_emitted.connect(self.said.append)
         self.jobs.state_changed.connect(self.states.append)
         self.jobs.refused.connect(self.refusals.append)

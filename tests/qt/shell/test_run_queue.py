@@ -21,7 +21,7 @@ class Owner(QObject):
 @pytest.fixture
 def waiting_jobs(qapp):
     queue, owners = JobQueue(), [Owner() for _ in range(4)]
-    places = [queue.join(f"run {i}", owner, owner.look) for i, owner in enumerate(owners)]
+    places = [queue.enqueue(f"run {i}", owner, owner.look) for i, owner in enumerate(owners)]
     return places, owners
 
 

@@ -61,13 +61,13 @@ MIN_VISIBLE_DETAIL = 0.1
 MAX_DISTANT_FRACTION = 0.05
 
 
-def check_quality(metrics: ResultMetrics, early: Sequence[Note] = ()) -> dict[str, Any]:
+def check_quality(metrics: ResultMetrics, early_end_notes: Sequence[Note] = ()) -> dict[str, Any]:
     """Compare metrics with their bounds, and return sentences for the user.
 
     Parameters
     ----------
     metrics : ResultMetrics
-    early : sequence of Note
+    early_end_notes : sequence of Note
         Warnings about a run that was ended early.
 
     Returns
@@ -79,7 +79,7 @@ def check_quality(metrics: ResultMetrics, early: Sequence[Note] = ()) -> dict[st
     """
     notes = [
         *_check_local_means(metrics.residual),
-        *early,
+        *early_end_notes,
         *_check_contrast(metrics),
         *_check_holes(metrics),
         *_check_residual(metrics),
@@ -193,9 +193,11 @@ def _check_contrast(metrics: ResultMetrics) -> Iterator[Note]:
     elif is_visible and is_doubtful(detail):
         yield make_note("detail-doubtful", **_make_doubt_facts(detail))
     else:
-        least = min(contrast, detail, key=lambda item: item.share) if is_visible else contrast
-        share = _describe_fraction(least)
-        yield make_note("detail-confirmed", share=share, fine=least is detail)
+        least_confirmed = (
+            min(contrast, detail, key=lambda kind: kind.share) if is_visible else contrast
+        )
+        share = _describe_fraction(least_confirmed)
+        yield make_note("detail-confirmed", share=share, fine=least_confirmed is detail)
 
 
 def _make_doubt_facts(detail: ConfirmedDetail) -> dict[str, object]:
@@ -266,10 +268,10 @@ def _format_percent(share: float) -> str:
     return f"{share:.2%}" if share < 0.01 else f"{share:.0%}"
 
 
-def _format_distinct_figures(above: float, below: float) -> tuple[str, str]:
+def _format_distinct_figures(first: float, second: float) -> tuple[str, str]:
     """Format two figures with as many decimals as they need to differ, at least two."""
-    digits = next((count for count in (2, 3) if f"{above:.{count}f}" != f"{below:.{count}f}"), 4)
-    return f"{above:.{digits}f}", f"{below:.{digits}f}"
+    digits = next((count for count in (2, 3) if f"{first:.{count}f}" != f"{second:.{count}f}"), 4)
+    return f"{first:.{digits}f}", f"{second:.{digits}f}"
 
 
 def _round_figures(value: Any) -> Any:

@@ -183,9 +183,9 @@ def subsample_plane(plane: AnyArray, side: int) -> AnyArray:
 _LIGHTEST_SHADE = 0.85
 
 
-def format_iteration_axis(axes: Axes, count: int, *, logarithmic: bool) -> None:
+def format_iteration_axis(axes: Axes, count: int, *, is_logarithmic: bool) -> None:
     """Format the horizontal axis for iterations, in plain numbers."""
-    if logarithmic:
+    if is_logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set_xlim(1, max(2, count))

@@ -189,7 +189,7 @@ def measure_single_exposure(
     if noise_settings.model == SPECKLE:
         return convert_log_noise(measured, planes)
     return _apply_user_noise(
-        extract_white_variance(measured) if noise_settings.white else measured,
+        extract_white_variance(measured) if noise_settings.is_white else measured,
         planes,
         noise_settings,
     )

@@ -163,7 +163,7 @@ def _count_empty_items(measured_mask: npt.NDArray[np.bool_]) -> int:
 def _list_alternative_layouts(plan: Plan) -> list[Layout]:
     """List the other layouts that fit planes together, along depth first."""
     layouts = [
-        make_layout(plan.source, volume=True, depth_axis=axis)
+        make_layout(plan.source, is_volume=True, depth_axis=axis)
         for axis in get_stacked_axes(plan.source)[::-1]
     ]
     min_depth = plan.recipe.task.spec.min_depth

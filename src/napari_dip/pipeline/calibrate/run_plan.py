@@ -116,9 +116,8 @@ def make_run_plan(
     prior_key, prior_reason = _choose_prior(
         plan, task_plan, inspection, noise_reason or find_fallback_reason(calibration)
     )
-    volume = layout.is_volume
     fit_config, fit_config_notes = choose_fit_config(
-        plan.recipe, task_plan, plan.source, prior_key, volume=volume
+        plan.recipe, task_plan, plan.source, prior_key, is_volume=layout.is_volume
     )
     if prior_reason or prior_key != plan.fit_config.prior_key or layout != plan.layout:
         kept_notes = (note for note in notes if note.code not in FIT_CONFIG_NOTES)

@@ -350,7 +350,7 @@ def choose_fit_config(
     source: ImageSpec,
     prior_key: str | None = None,
     *,
-    volume: bool = False,
+    is_volume: bool = False,
 ) -> tuple[FitConfig, tuple[Note, ...]]:
     """Return the configuration of the recipe's preset, with the user's own limits applied.
 
@@ -362,7 +362,7 @@ def choose_fit_config(
         Header of the image. Small images get networks with fewer scales than the preset.
     prior_key : str, optional
         Prior to use instead of the task's first choice.
-    volume : bool
+    is_volume : bool
         Whether planes are fitted together; a preset may have a smaller network for that.
 
     Returns
@@ -377,7 +377,7 @@ def choose_fit_config(
     is_random = PRIOR_SPECS[prior_key].network_input.is_random
     shared_key = DEFAULT_PRIOR if is_random else IMAGE_INPUT_PRESETS
     row = presets[prior_key if prior_key in presets else shared_key][run_settings.preset]
-    row = {**row, **row.get("volume", {})} if volume else row
+    row = {**row, **row.get("volume", {})} if is_volume else row
     max_scales, widths = count_max_scales(min(source.grid)), tuple(row["widths"])
     if is_random:
         widths = compute_channel_widths(task_plan.architecture, widths)
@@ -402,7 +402,7 @@ def choose_fit_config(
         other_candidates=tuple(other for other in list_candidates(task) if other != prior_key),
         operator_iterations=min(row.get("operator_iterations", 0), iterations),
         operator_learning_rate=row.get("operator_learning_rate", 0.0),
-        allows_bfloat16=row.get("allows_bfloat16", False) and not volume,
+        allows_bfloat16=row.get("allows_bfloat16", False) and not is_volume,
     )
     return fit_config, notes
 

@@ -92,18 +92,18 @@ def get_stacked_axes(source: ImageSpec) -> str:
     )
 
 
-def make_layout(source: ImageSpec, *, volume: bool, depth_axis: str = "") -> Layout:
+def make_layout(source: ImageSpec, *, is_volume: bool, depth_axis: str = "") -> Layout:
     """Assign each axis of an image to items, channels or grid.
 
     Parameters
     ----------
     source : ImageSpec
-    volume : bool
+    is_volume : bool
         Whether planes along depth, or along time without depth, are fitted together.
     depth_axis : str
         Axis along which planes are fitted together instead; "": as above.
     """
-    depth_axis = (depth_axis or get_stacked_axes(source)[-1:]) if volume else ""
+    depth_axis = (depth_axis or get_stacked_axes(source)[-1:]) if is_volume else ""
     channel_axis = next((axis for axis in "CS" if axis in source.axes), "")
     item_axes = "".join(axis for axis in "TZ" if axis in source.axes and axis != depth_axis)
     return Layout(item_axes=item_axes, channel_axis=channel_axis, grid_axes=depth_axis + "YX")

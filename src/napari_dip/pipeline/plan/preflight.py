@@ -89,7 +89,7 @@ def preflight(
     if isinstance(chosen_layout, Refusal):
         return chosen_layout
     layout, task_plan, layout_notes = chosen_layout
-    fit_config, notes = choose_fit_config(recipe, task_plan, source, volume=layout.is_volume)
+    fit_config, notes = choose_fit_config(recipe, task_plan, source, is_volume=layout.is_volume)
     read_notes = (note for other in (source, *extra_headers.values()) for note in other.notes)
     notes = (*read_notes, *notes, *layout_notes, *task_plan.notes)
     image_plan = ImagePlan(
@@ -175,7 +175,7 @@ def choose_layout(
         The task's plan is that of the layout. A refusal if the task refuses the layout.
     """
     is_volume, notes = _choose_volume(recipe, planes_plan, source, extra_headers, machine)
-    layout, task_plan = make_layout(source, volume=is_volume), planes_plan
+    layout, task_plan = make_layout(source, is_volume=is_volume), planes_plan
     if is_volume:
         volume_plan = plan_task(recipe.task, source, extra_headers, layout.grid_axes)
         if isinstance(volume_plan, Refusal):
@@ -192,12 +192,16 @@ def _choose_volume(
     machine: Machine,
 ) -> tuple[bool, tuple[Note, ...]]:
     """Return whether planes are fitted together as a volume, and notes on the Z stack."""
-    volume = make_layout(source, volume=True)
-    depth = volume.get_depth_sizes(source)
+    volume_layout = make_layout(source, is_volume=True)
+    depth = volume_layout.get_depth_sizes(source)
     if not depth:
         return False, ()
     notes: tuple[Note, ...] = ()
-    if volume.grid_axes[0] == "Z" and source.has_guessed_axes and depth[0] <= MAX_UNNAMED_CHANNELS:
+    if (
+        volume_layout.grid_axes[0] == "Z"
+        and source.has_guessed_axes
+        and depth[0] <= MAX_UNNAMED_CHANNELS
+    ):
         notes = (describe_assumed_depth(source),)
     stack_mode = recipe.run_settings.stacks
     if stack_mode == "auto":
@@ -205,16 +209,16 @@ def _choose_volume(
     if depth[0] < recipe.task.spec.min_depth:
         thin_note = make_note("volume-thin", count=depth[0], least=recipe.task.spec.min_depth)
         return False, (*notes, thin_note) if stack_mode == "volume" else notes
-    if stack_mode != "auto" or volume.grid_axes[0] != "Z":
+    if stack_mode != "auto" or volume_layout.grid_axes[0] != "Z":
         return stack_mode == "volume", notes
-    volume_plan = plan_task(recipe.task, source, extra_headers, volume.grid_axes)
+    volume_plan = plan_task(recipe.task, source, extra_headers, volume_layout.grid_axes)
     if isinstance(volume_plan, Refusal):
         return False, notes
-    grid = volume_plan.network_grid or source.get_sizes(volume.grid_axes)
-    fit_config = choose_fit_config(recipe, volume_plan, source, volume=True)[0]
+    grid = volume_plan.network_grid or source.get_sizes(volume_layout.grid_axes)
+    fit_config = choose_fit_config(recipe, volume_plan, source, is_volume=True)[0]
     channels = count_channels(source)
     need = estimate_fit_memory(grid, channels, fit_config, uses_bfloat16=machine.has_bfloat16)
-    need += estimate_image_memory(grid, channels * volume.count_items(source))
+    need += estimate_image_memory(grid, channels * volume_layout.count_items(source))
     return need <= machine.memory_bytes, notes
 
 

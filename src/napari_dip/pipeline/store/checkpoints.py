@@ -56,7 +56,7 @@ class CheckpointStore:
         Whether to resume from an existing checkpoint.
     name : str
         Name of the checkpoint. Each shard of a run has its own.
-    restarts : bool
+    replaces_unusable : bool
         Whether a run folder that is damaged or of another run is replaced instead of refused.
     first_write_seconds : float
         Seconds of the run before the first checkpoint is written.
@@ -86,7 +86,7 @@ class CheckpointStore:
         *,
         resume: bool,
         name: str = CHECKPOINT_NAME,
-        restarts: bool = False,
+        replaces_unusable: bool = False,
         first_write_seconds: float = MIN_WRITE_INTERVAL,
         save_inputs: Callable[[], object] = lambda: None,
         is_resumable_when_ended: bool = True,
@@ -97,7 +97,7 @@ class CheckpointStore:
         self.unit = ""
         self.weights: Mapping[str, Any] | None = None
         self._name = name
-        self._restarts = restarts
+        self._replaces_unusable = replaces_unusable
         self._tile_name = ""
         self._latest_checkpoint: tuple[Checkpoint, str] | None = None
         self._merged: tuple[dict[str, Any], tuple[UnitOutcome, ...]] | None = None
@@ -132,7 +132,7 @@ class CheckpointStore:
         try:
             self.folder.open(make_run_identity(plan, axes, hashes))
         except RefusedError:
-            if not self._restarts:
+            if not self._replaces_unusable:
                 raise
             self.folder.restart()
 
@@ -171,7 +171,7 @@ class CheckpointStore:
             self._restore_merger(merger, groups, tuple(map(read_outcome, metadata["outcomes"])))
             self._latest_checkpoint = _read_fit(groups, metadata["fit"])
         except DAMAGE_ERRORS as error:
-            if self._restarts:
+            if self._replaces_unusable:
                 self.folder.restart()
                 return None
             why = "it is damaged or cut off"

@@ -227,9 +227,9 @@ class BatchDock(QWidget):
             self,
             viewer,
             bar,
-            nothing_message="The batch was ended before anything was done.",
+            no_outcome_message="The batch was ended before anything was done.",
             kept_label=_KEPT_FILES_LABEL,
-            left_message="The batch does not wait any more; all is as it was.",
+            queue_left_message="The batch does not wait any more; all is as it was.",
         )
         self.jobs = self._panel.jobs
         settings = CollapsibleSection("Axes and processes", self.options)

@@ -76,7 +76,7 @@ class PriorExplorer(QWidget):
             viewer,
             self.run_bar,
             (self.plot,),
-            nothing_message=_NOTHING_MESSAGE,
+            no_outcome_message=_NOTHING_MESSAGE,
             kept_label=_KEPT_FINDINGS_LABEL,
         )
         self.jobs = self._panel.jobs

@@ -165,7 +165,7 @@ class JobQueue(QObject):
         self._tickets: list[QueueTicket] = []
         self.released.connect(self._on_ticket_released)
 
-    def join(
+    def enqueue(
         self, label: str, owner: QObject, notify: Callable[[QueueTicket], None]
     ) -> QueueTicket:
         """Append a ticket to the queue and call `notify` with it at once.
@@ -244,11 +244,11 @@ class JobController(QObject):
     view : JobView
     parent : QObject
         When it is deleted, the job is discarded.
-    nothing_message : str
+    no_outcome_message : str
         Message after a job without an outcome.
     kept_label : str
         What stopping keeps, for messages.
-    left_message : str
+    queue_left_message : str
         Message after a job has left the queue.
 
     Attributes
@@ -272,13 +272,13 @@ class JobController(QObject):
         view: JobView,
         parent: QObject,
         *,
-        nothing_message: str,
+        no_outcome_message: str,
         kept_label: str = KEPT_LABEL,
-        left_message: str = DISCARDED_MESSAGE,
+        queue_left_message: str = DISCARDED_MESSAGE,
     ) -> None:
         super().__init__(parent)
         self._view = view
-        self._nothing_message, self._left_message = nothing_message, left_message
+        self._no_outcome_message, self._queue_left_message = no_outcome_message, queue_left_message
         self._kept_label = kept_label
         self._call: BackgroundCall | None = None
         self._ticket: QueueTicket | None = None
@@ -305,19 +305,21 @@ class JobController(QObject):
         self.request, *remaining = requests
         self.remaining = tuple(remaining)
         self._set_state(JobState.WAITING)
-        get_job_queue().join(self.request.label, self, self._on_turn)
+        get_job_queue().enqueue(self.request.label, self, self._on_turn)
 
     def keep(self) -> None:
         """Stop the job and keep what there is as the outcome."""
-        self._control(JobState.STOPPING, f"Stopping, {self._kept_label} is kept", Control.KEEP)
+        self._request_control(
+            JobState.STOPPING, f"Stopping, {self._kept_label} is kept", Control.KEEP
+        )
 
     def pause(self) -> None:
         """Pause the job."""
-        self._control(JobState.PAUSED, "Paused", Control.PAUSE)
+        self._request_control(JobState.PAUSED, "Paused", Control.PAUSE)
 
     def resume(self) -> None:
         """Resume a paused job."""
-        self._control(JobState.RUNNING, "Going on", Control.GO)
+        self._request_control(JobState.RUNNING, "Going on", Control.GO)
 
     def discard(self) -> None:
         """Stop the job without an outcome; another one can start at once."""
@@ -331,7 +333,7 @@ class JobController(QObject):
                 self._call.discard()
             else:  # it waits, or could not begin
                 self._ticket.leave()
-            message = self._view.describe_discard() if has_begun else self._left_message
+            message = self._view.describe_discard() if has_begun else self._queue_left_message
             self._finish(message, JobState.DISCARDED)
             if has_begun:
                 self.discarded.emit()
@@ -360,7 +362,7 @@ class JobController(QObject):
         self.message_emitted.emit("Getting ready")
         self._call.start()
 
-    def _control(self, state: JobState, message: str, control: Control) -> None:
+    def _request_control(self, state: JobState, message: str, control: Control) -> None:
         if self._call is not None and self.state is not JobState.FINISHED:
             self._set_state(state)
             self.message_emitted.emit(message)
@@ -373,7 +375,7 @@ class JobController(QObject):
             self._finish(outcome.message)
             self.refused.emit(outcome)
         elif outcome is None or request is None:
-            self._finish(self._nothing_message)
+            self._finish(self._no_outcome_message)
         else:
             self._message = self._view.accept_outcome(request, outcome)
             self._end_timer.start()

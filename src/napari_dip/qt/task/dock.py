@@ -88,7 +88,9 @@ class TaskDock(QWidget):
         self.crop_preview = CropPreviewSection(viewer, self.inputs, self.form, self.plan)
         self.recovery = InterruptedRunPanel(viewer, self.inputs, self.form)
         plots = (self.curve, self.noise.plot, self.view.profile.plot)
-        self._panel = JobPanel(self, viewer, self.run_bar, plots, nothing_message=NO_IMAGE_MESSAGE)
+        self._panel = JobPanel(
+            self, viewer, self.run_bar, plots, no_outcome_message=NO_IMAGE_MESSAGE
+        )
         self.jobs = self._panel.jobs
         self._build_layout()
         self._connect_signals()

@@ -144,7 +144,7 @@ def _restore_and_save(
     hashes.update(hash_inputs(job.inputs, partial(check_interrupt, control)))
     data = open_plan_inputs(plan, stamps)
     recorder = ControlRecorder(control)
-    store = CheckpointStore(paths.checkpoint, resume=resume, restarts=True)
+    store = CheckpointStore(paths.checkpoint, resume=resume, replaces_unusable=True)
     result = yield from run(plan, data, control=recorder, store=store, stamps=stamps)
     if recorder.is_ended or result is None:
         return FileOutcome(source=job.source, state="waiting", refusal=store.failure)

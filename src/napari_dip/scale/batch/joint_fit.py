@@ -109,7 +109,7 @@ def fit_joint_network(
     load_torch()
     threads = choose_thread_count(joint_plan.cores, prod(joint_plan.training_regions[0].size))
     recorder = ControlRecorder(control)
-    store = CheckpointStore(checkpoint_path, resume=resume, restarts=True)
+    store = CheckpointStore(checkpoint_path, resume=resume, replaces_unusable=True)
     steps = _fit_networks(joint_plan, threads, network_path, store, recorder)
     try:
         return (yield from run_in_default_state(steps, threads))

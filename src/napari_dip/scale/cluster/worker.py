@@ -391,7 +391,9 @@ def _restore_shard(
             return "waiting"
     # other shards write at the same time
     name = f"checkpoint-{shard.name}of{shard.count}" if shard.index else CHECKPOINT_NAME
-    store = CheckpointStore(job.paths.checkpoint, resume=True, name=name, restarts=not shard.index)
+    store = CheckpointStore(
+        job.paths.checkpoint, resume=True, name=name, replaces_unusable=not shard.index
+    )
     data = open_plan_inputs(plan, stamp_files(plan))
     yield Event(message="Starting the engine")
     load_torch()
