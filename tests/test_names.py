@@ -42,6 +42,8 @@ def bound_names(tree: ast.AST) -> list[tuple[str, int]]:
             names.append((node.id, node.lineno))
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             names.append((node.attr, node.lineno))
+        elif isinstance(node, ast.keyword) and node.arg:
+            names.append((node.arg, node.lineno))
         elif isinstance(node, ast.alias) and node.asname:
             names.append((node.asname, node.lineno))
         elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
@@ -50,10 +52,15 @@ def bound_names(tree: ast.AST) -> list[tuple[str, int]]:
 
 
 def find_banned(source: str) -> list[str]:
-    """Names of a module that are nothing but a banned word; left is free where right is."""
+    """Names of a module that are nothing but a banned word; left is free beside a right."""
     names = bound_names(ast.parse(source))
-    sides = BANNED - {"left"} if any(name.strip("_") == "right" for name, _ in names) else BANNED
-    return [f"{name}, line {line}" for name, line in names if name.strip("_").lower() in sides]
+    rights = {line for name, line in names if name.strip("_") == "right"}
+    return [
+        f"{name}, line {line}"
+        for name, line in names
+        if (word := name.strip("_").lower()) in BANNED
+        and not (word == "left" and any(abs(line - right) <= 1 for right in rights))
+    ]
 
 
 def find_twice(sources: dict[str, str]) -> dict[str, list[str]]:
@@ -89,7 +96,14 @@ def test_no_name_is_defined_twice_with_two_meanings() -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ["told = 1", "def seen(): ...", "def f(found): ...", "class Held: ...", "self._asked = 2"],
+    [
+        "told = 1",
+        "def seen(): ...",
+        "def f(found): ...",
+        "class Held: ...",
+        "self._asked = 2",
+        "f(known=3)",
+    ],
 )
 def test_a_planted_empty_word_is_found(source: str) -> None:
     assert find_banned(source)

@@ -63,6 +63,6 @@ def test_long_texts_in_a_recipe_are_cut_in_the_message(fields, tmp_path, capsys)
 
 def test_a_long_text_keeps_both_its_ends_and_a_name_all_of_it() -> None:
     long, name = f"begin{X}end", f"{'n' * 251}.tif"
-    sentence = make_refusal("argument-extra", found=long, help="h").sentence
+    sentence = make_refusal("argument-extra", argument=long, help="h").sentence
     assert "begin" in sentence and "end'" in sentence and len(sentence) < 300
-    assert name in make_refusal("argument-extra", found=name, help="h").sentence
+    assert name in make_refusal("argument-extra", argument=name, help="h").sentence

@@ -170,8 +170,8 @@ MUTATIONS = [
     Mutation(
         "results appear whole or not at all",
         "io/atomic.py",
-        "    part_folder = path.with_name(make_temporary_name())",
-        "    path.unlink(missing_ok=True)\n    part_folder = path.with_name(make_temporary_name())",
+        "    temporary_folder = path.with_name(make_temporary_name())",
+        "    path.unlink(missing_ok=True)\n    temporary_folder = path.with_name(make_temporary_name())",
         "disk",
         "denoise 12",
     ),
@@ -186,8 +186,8 @@ MUTATIONS = [
     Mutation(
         "a mapped picture has its room on the disk",
         "io/regions.py",
-        "            reserve(file.fileno(), 0, count)\n",
-        "            file.truncate(count)\n",
+        "            allocate(file.fileno(), 0, byte_count)\n",
+        "            file.truncate(byte_count)\n",
         "disk",
         "tiled 15",
     ),

@@ -163,7 +163,7 @@ RECIPES: tuple[Recipe, ...] = (
     _row("inpaint, deep, balanced", "python", "inpaint", "holes",
          prior="deep", preset="balanced", max_iterations=3),
     _row("inpaint, one label, wider", "python command", "inpaint", "holes", label=2, grow=2),
-    _row("inpaint, all restored", "python command", "inpaint", "holes", known="restored"),
+    _row("inpaint, all restored", "python command", "inpaint", "holes", **{"known": "restored"}),
     _row("inpaint, not a number", "python command", "inpaint", "not numbers"),
     _row("inpaint, colours", "python", "inpaint", "holed colours"),
     _row("inpaint, a plane of a stack", "python", "inpaint", "holed stack", max_iterations=3),

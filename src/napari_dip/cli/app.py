@@ -239,7 +239,7 @@ def _convert_parser_error(error: CycloptsError, tokens: Sequence[str]) -> Refusa
     if isinstance(error, UnknownCommandError):
         return _refuse_unknown_command(error, tokens, printable)
     if isinstance(error, UnusedCliTokensError):
-        return make_refusal("argument-extra", found=printable, help=help_line)
+        return make_refusal("argument-extra", argument=printable, help=help_line)
     if isinstance(error, RepeatArgumentError):
         return make_refusal("option-twice", option=error.token.keyword or "")
     if isinstance(error, MissingArgumentError) and error.argument is not None:
@@ -258,11 +258,11 @@ def _refuse_unknown_option(error: UnknownOptionError, help_line: str) -> Refusal
             f"--{name.lstrip('-')}", names, n=1, cutoff=_MIN_NAME_SIMILARITY
         ):
             return make_refusal(
-                "option-misspelt", found=name, near=close_matches[0], help=help_line
+                "option-misspelt", argument=name, near=close_matches[0], help=help_line
             )
         if not _is_name(option):
-            return make_refusal("option-unknown", found=name, help=help_line)
-    return make_refusal("input-dash", found=option, help=help_line)
+            return make_refusal("option-unknown", argument=name, help=help_line)
+    return make_refusal("input-dash", argument=option, help=help_line)
 
 
 def _is_name(token: str) -> bool:
@@ -285,11 +285,11 @@ def _refuse_unknown_command(
         help_line = f"napari-dip {command_prefix}--help"
         return make_refusal(
             "command-misspelt",
-            found=command,
+            argument=command,
             near=f"{command_prefix}{close_matches[0]}",
             help=help_line,
         )
-    return make_refusal("command-unknown", found=command, known=", ".join(names))
+    return make_refusal("command-unknown", argument=command, commands=", ".join(names))
 
 
 def _refuse_missing_argument(
@@ -302,12 +302,12 @@ def _refuse_missing_argument(
     if option_name is not None:
         value = "".join(options[options.index(option_name) + 1 :][:1])
         if _is_name(value):
-            return make_refusal("value-dash", found=value, option=option_name, help=help_line)
+            return make_refusal("value-dash", argument=value, option=option_name, help=help_line)
         return make_refusal("option-value", option=option_name, help=help_line)
     for token in (token.partition("=")[0] for token in options if token.startswith("--")):
         if close_matches := get_close_matches(token, names, n=1, cutoff=_MIN_NAME_SIMILARITY):
             return make_refusal(
-                "option-misspelt", found=token, near=close_matches[0], help=help_line
+                "option-misspelt", argument=token, near=close_matches[0], help=help_line
             )
     if not names or not names[0].startswith("-"):
         missing = "the recipe file" if names[:1] == ("RECIPE",) else "the image file"

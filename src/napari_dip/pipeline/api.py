@@ -437,14 +437,14 @@ def invert_features(
 def _check_names(recipe: Recipe, inputs: Mapping[str, Any]) -> None:
     names = [task_input.name for task_input in recipe.task.spec.inputs]
     if unknown := set(inputs) - set(names):
-        raise RefusedError("setting-unknown", field=min(unknown), known=", ".join(names))
+        raise RefusedError("setting-unknown", field=min(unknown), allowed=", ".join(names))
 
 
 def load_task_recipe(path: str | os.PathLike[str], task: str) -> Recipe:
     """Return the recipe in a file; raise `RefusedError` if it is of another task."""
     recipe = load_recipe(path)
     if recipe.task.spec.name != task:
-        facts = {"found": recipe.task.spec.name, "wanted": task}
+        facts = {"actual": recipe.task.spec.name, "wanted": task}
         raise RefusedError("recipe-task", path=path, **facts)
     return recipe
 

@@ -81,7 +81,7 @@ class LazyPixels:
         if block.shape != shape or block.dtype != self.dtype:
             facts = {"name": self._name, "said": _format_array_type(shape, self.dtype)}
             raise RefusedError(
-                "array-other", found=_format_array_type(block.shape, block.dtype), **facts
+                "array-other", actual=_format_array_type(block.shape, block.dtype), **facts
             )
         return block
 

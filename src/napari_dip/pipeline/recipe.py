@@ -235,7 +235,7 @@ def recipe_from_dict(raw: object, *, origin: str = "recipe") -> Recipe:
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
         raise RefusedError("recipe-broken", path=origin, why="its schema version is missing")
     if schema > RECIPE_SCHEMA:
-        raise RefusedError("recipe-newer", found=schema, known=RECIPE_SCHEMA)
+        raise RefusedError("recipe-newer", actual=schema, newest=RECIPE_SCHEMA)
     task, settings = str(fields.pop("task")), fields.pop("settings", {})
     settings, _ = rename_settings(task, {str(key): setting for key, setting in settings.items()})
     if clash := set(fields) & set(settings):
@@ -388,7 +388,7 @@ def _make_validation_refusal(kind: type[Any], error: ValidationError) -> Refusal
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         task_settings = [] if kind is RunSettings else [field.name for field in fields(kind)]
         names = sorted({*task_settings, *RunSettings.model_fields})
-        return make_refusal("setting-unknown", field=field, known=", ".join(names))
+        return make_refusal("setting-unknown", field=field, allowed=", ".join(names))
     if expected := _EXPECTED_VALUE_TEXTS.get(first["type"]):
         why = expected.format(**first.get("ctx", {}))
     else:  # not formatted: it may contain braces from the user

@@ -268,7 +268,7 @@ def check_exposure_pixels(
         facts = {
             "name": name,
             "image": other,
-            "found": f"{min(correlations):.2f}",
+            "correlation": f"{min(correlations):.2f}",
             "least": f"{MIN_BLOCK_CORRELATION}",
         }
         return make_refusal("second-other", **facts)

@@ -141,7 +141,7 @@ def _check_residual(metrics: ResultMetrics) -> Iterator[Note]:
         excess_text, limit_text = _format_distinct_figures(
             residual.excess, compute_correlation_limit(residual)
         )
-        yield make_note("residual-correlated", found=excess_text, most=limit_text)
+        yield make_note("residual-correlated", excess=excess_text, most=limit_text)
     elif residual.change <= MAX_UNCHANGED and not residual.is_noise_reliable:
         yield make_note("input-kept", share=residual.change, guessed=True)
     elif residual.at_edges > compute_edge_variance_limit(residual):

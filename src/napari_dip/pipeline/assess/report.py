@@ -278,7 +278,9 @@ def describe_unrestored_tiles(missing_count: int, count: int) -> tuple[Note, ...
     if not missing_count:
         return ()
     return (
-        make_note("tiles-unrestored", left=missing_count, count=count, several=missing_count > 1),
+        make_note(
+            "tiles-unrestored", missing=missing_count, count=count, several=missing_count > 1
+        ),
     )
 
 

@@ -366,7 +366,7 @@ def _check_network(
         return None
     path = make_printable(network.path)
     if network.version != __version__:
-        return make_refusal("series-version", path=path, found=network.version, here=__version__)
+        return make_refusal("series-version", path=path, actual=network.version, here=__version__)
     recipe = image.recipe
     plan_settings = {
         "task": recipe.task.spec.name,
@@ -383,12 +383,12 @@ def _check_network(
             facts = {
                 "path": path,
                 "field": field,
-                "found": repr(network_value),
+                "actual": repr(network_value),
                 "wanted": repr(plan_value),
             }
             return make_refusal("series-settings", **facts)
     if fit_config.restarts > network.restarts:
-        facts = {"found": network.restarts, "wanted": fit_config.restarts}
+        facts = {"actual": network.restarts, "wanted": fit_config.restarts}
         return make_refusal("series-repeats", path=path, **facts)
     return check_channels(image.task_plan, image.source, network.groups)
 
@@ -401,7 +401,7 @@ def check_channels(
     if image_groups == groups:
         return None
     facts = {
-        "found": _describe_channel_groups(image_groups),
+        "actual": _describe_channel_groups(image_groups),
         "wanted": _describe_channel_groups(groups),
     }
     return make_refusal("series-channels", name=source.name, **facts)

@@ -360,7 +360,7 @@ def _list_inputs(inputs: object) -> list[str | os.PathLike[str]]:
 
 def _make_path_refusal(label: str, value: object) -> Refusal:
     kind = "None" if value is None else f"something of type {type(value).__name__}"
-    return make_refusal("batch-paths", what=label, found=kind)
+    return make_refusal("batch-paths", what=label, actual=kind)
 
 
 def _read_extra_headers(
@@ -376,7 +376,7 @@ def _read_extra_headers(
         if not task_input.is_repeated_exposure
     ]
     if unknown := set(extra_paths) - {*names, NETWORK_FILE_INPUT}:
-        facts = {"field": min(unknown), "known": ", ".join(names) or "this task takes none"}
+        facts = {"field": min(unknown), "allowed": ", ".join(names) or "this task takes none"}
         raise RefusedError("setting-unknown", **facts)
     return {
         name: read_spec(path) for name, path in extra_paths.items() if name != NETWORK_FILE_INPUT

@@ -184,7 +184,7 @@ def find_shared_machine(workers: Sequence[WorkerInfo], address: str) -> Machine:
     for info in workers:
         if info.versions != own_versions:
             own_text, other_text = map(format_versions, (own_versions, info.versions))
-            raise RefusedError("cluster-versions", found=other_text, here=own_text)
+            raise RefusedError("cluster-versions", actual=other_text, here=own_text)
         if info.threads > 1:
             raise RefusedError("cluster-threads", count=info.threads, address=address)
     workers = [worker for worker in workers if worker.resources.get(GPU_RESOURCE)] or workers

@@ -421,7 +421,7 @@ def run_worker_task(worker_task: WorkerTask, worker: Any) -> dict[str, Any] | No
     """
     if worker_task.versions != get_versions():
         actual, expected = map(format_versions, (get_versions(), worker_task.versions))
-        refusal = make_refusal("cluster-versions", found=actual, here=expected)
+        refusal = make_refusal("cluster-versions", actual=actual, here=expected)
         return make_worker_answer("failed", refusal=refusal)
     key = worker.get_current_task()
 

@@ -124,7 +124,7 @@ def check_holes(mask: AnyArray, name: str, label: int | None, holes: BoolArray) 
         label_list = ", ".join(labels[:MAX_LISTED_LABELS]) + (
             " and more" if len(labels) > MAX_LISTED_LABELS else ""
         )
-        return make_refusal("mask-label", name=name, label=label, found=label_list or "none")
+        return make_refusal("mask-label", name=name, label=label, labels=label_list or "none")
     if not holes.any():
         return make_refusal("mask-empty", name=name)
     if holes.all():
