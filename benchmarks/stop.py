@@ -125,7 +125,7 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
         prepared.schedule,
         never_stop,
         seed=prepared.seed,
-        preview_due=every(prepared.schedule.validation_interval),
+        is_preview_due=every(prepared.schedule.validation_interval),
     )
     history, best_so_far = [], []
     for progress in loop:

@@ -171,7 +171,8 @@ MUTATIONS = [
         "results appear whole or not at all",
         "io/atomic.py",
         "    temporary_folder = path.with_name(make_temporary_name())",
-        "    path.unlink(missing_ok=True)\n    temporary_folder = path.with_name(make_temporary_name())",
+        "    path.unlink(missing_ok=True)\n"
+        "    temporary_folder = path.with_name(make_temporary_name())",
         "disk",
         "denoise 12",
     ),

@@ -93,7 +93,7 @@ def test_a_point_is_no_favourite() -> None:
     measurement = blur_photograph(GaussianKernel(SIZES, 2.0)())
     candidates = [lambda width=width: GaussianKernel(SIZES, width) for width in (0.4, 2.0)]
     blur = find_most_likely_blur(measurement, torch.tensor([1e-4]), candidates)
-    assert float(blur.figures()["sigmas"][0]) > 1.5  # type: ignore[operator]
+    assert float(blur.get_kernel_parameters()["sigmas"][0]) > 1.5  # type: ignore[operator]
 
 
 def test_brightness_and_offset_do_not_change_the_width() -> None:
@@ -101,7 +101,7 @@ def test_brightness_and_offset_do_not_change_the_width() -> None:
     candidates = [lambda: GaussianKernel(SIZES, 1.3)]
     plain = find_most_likely_blur(measurement, torch.tensor([1e-4]), candidates)
     other = find_most_likely_blur(40 * measurement + 7, torch.tensor([0.16]), candidates)
-    widths = [setup.figures()["sigmas"][0] for setup in (plain, other)]  # type: ignore[operator]
+    widths = [setup.get_kernel_parameters()["sigmas"][0] for setup in (plain, other)]  # type: ignore[operator]
     assert widths[1] == pytest.approx(widths[0], rel=0.01)
 
 

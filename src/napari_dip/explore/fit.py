@@ -165,7 +165,7 @@ def iter_fit(
         never_stop,
         seed=setup.seed,
         control=control,
-        preview_due=is_preview_due,
+        is_preview_due=is_preview_due,
     )
     result = yield from _read_iterations(loop, keeps_images=keeps_images)
     if result is None or result.is_ended_by_user:

@@ -126,7 +126,7 @@ def test_finer_sampling_changes_no_pixel_by_more_than_a_five_hundredth(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     coarse = make_confocal_psf(1.0, 488.0)
-    for name in ("_MIN_PIXEL_SAMPLES", "_SAMPLES_PER_AIRY", "_STEPS_PER_AIRY", "_NODES_PER_TURN"):
+    for name in ("_MIN_PIXEL_SAMPLES", "_SAMPLES_PER_AIRY", "_STEPS_PER_AIRY", "_NODES_PER_CYCLE"):
         monkeypatch.setattr(psf_module, name, 2 * getattr(psf_module, name))
     fine = make_confocal_psf(1.0, 488.0)
     assert np.abs(fine - coarse).max() < 0.002 * fine.max()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from napari_dip.engine.deconvolution.initial_estimate import (
-    compute_bending_gradient,
+    compute_hessian_norm_gradient,
     iterate_smooth_deconvolution,
     run_masked_richardson_lucy,
 )
@@ -50,7 +50,7 @@ def test_the_gradient_of_the_bends_is_the_one_that_torch_finds() -> None:
     total = squares.sqrt().sum()
     (wanted,) = torch.autograd.grad(total, image)
     torch.testing.assert_close(
-        compute_bending_gradient(image.detach(), corner)[0], wanted, rtol=1e-4, atol=1e-5
+        compute_hessian_norm_gradient(image.detach(), corner)[0], wanted, rtol=1e-4, atol=1e-5
     )
 
 
@@ -68,7 +68,7 @@ def test_the_parabolas_lie_above_the_bends(grid) -> None:
         )
         return float(squares.sqrt().sum())
 
-    gradient, curvature = compute_bending_gradient(image, corner)
+    gradient, curvature = compute_hessian_norm_gradient(image, corner)
     for seed, far in ((1, 0.01), (2, 0.1), (3, 2.0)):
         change = far * (random(*image.shape, seed=seed).double() - 0.5)
         above = (gradient * change + 0.5 * curvature * change.square()).sum()

@@ -124,7 +124,7 @@ def test_a_resumed_fit_ends_with_the_same_bytes(kind: str) -> None:
     schedule = make_single_phase_schedule(60, 0.01, validation_interval=10)
     points: list[Checkpoint] = []
     problem, prior, _ = make_problem((24, 24), kind)
-    loop = fit(problem, prior, schedule, never_stop, seed=4, keep_checkpoint=points.append)
+    loop = fit(problem, prior, schedule, never_stop, seed=4, save_checkpoint=points.append)
     _, whole = drain(loop)
     problem, prior, _ = make_problem((24, 24), kind)
     _, resumed = drain(fit(problem, prior, schedule, never_stop, seed=99, resume=points[2]))
@@ -142,7 +142,7 @@ def test_a_fit_that_had_stopped_does_not_go_on_when_resumed() -> None:
         return read_stop("enough") if history[-1].iteration >= 40 else None
 
     problem, prior, _ = make_problem((24, 24))
-    loop = fit(problem, prior, schedule, after_forty, seed=4, keep_checkpoint=points.append)
+    loop = fit(problem, prior, schedule, after_forty, seed=4, save_checkpoint=points.append)
     _, whole = drain(loop)
     problem, prior, _ = make_problem((24, 24))
     _, resumed = drain(fit(problem, prior, schedule, after_forty, seed=4, resume=points[-1]))
@@ -163,7 +163,7 @@ def test_a_fit_that_used_all_iterations_says_so_even_if_the_rule_has_enough_by_t
         problem, prior, _ = make_problem((24, 24))
         point = None if resume is None else points[resume]
         loop = fit(
-            problem, prior, schedule, at_last, seed=4, resume=point, keep_checkpoint=points.append
+            problem, prior, schedule, at_last, seed=4, resume=point, save_checkpoint=points.append
         )
         _, result = drain(loop)
         assert result is not None
@@ -284,7 +284,7 @@ def test_a_preview_changes_no_pixel() -> None:
             make_single_phase_schedule(20, 0.005),
             never_stop,
             seed=0,
-            preview_due=lambda _, due=due: due,
+            is_preview_due=lambda _, due=due: due,
         )
         events, result = drain(loop)
         assert any(progress.estimate is not None for progress in events) is due
@@ -306,7 +306,7 @@ def test_a_preview_right_after_validation_takes_no_further_inference() -> None:
                 make_single_phase_schedule(50, 0.005),
                 never_stop,
                 seed=0,
-                preview_due=due,
+                is_preview_due=due,
             )
         )
         looks.append(len(taken))

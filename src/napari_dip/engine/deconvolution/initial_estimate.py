@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: the prediction as a share of the mean, which prevents 0 / 0 at pixels without light. The Fourier
 #: transform has rounding errors of 1e-7 of the brightest pixel in single precision. At this share
 #: they are 1e-5 of a factor, and 1e-3 of the pixel after a hundred iterations.
-MIN_SENSITIVITY, MIN_LIGHT = 1e-2, 1e-6
+MIN_SENSITIVITY, MIN_PREDICTION_FRACTION = 1e-2, 1e-6
 #: Share of the pixels above the peak intensity, which may be noise.
 _OUTLIER_FRACTION = 1e-3
 #: Upper bound of the momentum; at 1, steps would not converge.
@@ -75,30 +75,30 @@ def run_masked_richardson_lucy(
     axes = tuple(range(2, measurement.ndim))
     measurement = measurement.clamp(min=0) * valid
     mean = measurement.sum(axes, keepdim=True) / valid.sum(axes, keepdim=True).clamp(min=1)
-    floor = MIN_LIGHT * mean + torch.finfo(measurement.dtype).tiny
-    light = apply_adjoint(valid.expand_as(measurement).contiguous())
-    image, images = mean.expand_as(light), []
-    for step in range(1, max(iterations) + 1):
+    floor = MIN_PREDICTION_FRACTION * mean + torch.finfo(measurement.dtype).tiny
+    sensitivity = apply_adjoint(valid.expand_as(measurement).contiguous())
+    image, images = mean.expand_as(sensitivity), []
+    for iteration in range(1, max(iterations) + 1):
         with torch.no_grad():
             prediction = operator(image).clamp(min=floor)
-        factor = apply_adjoint(measurement / prediction).clamp(min=0) / light.clamp(
+        factor = apply_adjoint(measurement / prediction).clamp(min=0) / sensitivity.clamp(
             min=MIN_SENSITIVITY
         )
-        image = image * torch.where(light > MIN_SENSITIVITY, factor, 1.0)
-        if step in iterations:
+        image = image * torch.where(sensitivity > MIN_SENSITIVITY, factor, 1.0)
+        if iteration in iterations:
             images.append(image)
     return tuple(images)
 
 
-def estimate_peak_intensity(guess: Tensor) -> float:
+def estimate_peak_intensity(initial_estimate: Tensor) -> float:
     """Return the expected peak intensity of an image, from an initial estimate; at least 1.
 
     Parameters
     ----------
-    guess : Tensor
+    initial_estimate : Tensor
         (B, C, *grid), above the value without light, in units of the measurement's range.
     """
-    values = guess.flatten()
+    values = initial_estimate.flatten()
     return max(
         1.0, float(values.kthvalue(max(1, round((1 - _OUTLIER_FRACTION) * values.numel()))).values)
     )
@@ -110,7 +110,7 @@ def iterate_smooth_deconvolution(
     variance: Tensor,
     valid: Tensor,
     weights: tuple[float, ...],
-    marks: tuple[int, ...],
+    output_steps: tuple[int, ...],
 ) -> Iterator[Tensor]:
     """Deconvolve with decreasing smoothness, and yield the images.
 
@@ -125,9 +125,9 @@ def iterate_smooth_deconvolution(
     valid : Tensor
         (1, 1, *measured), 1 where a pixel may be used.
     weights : tuple of float
-        Weights of the penalty, for bends in units of the noise's standard deviation. They are used
-        in sequence, each from the previous image.
-    marks : tuple of int, ascending
+        Weights of the Hessian norm, in units of the noise's standard deviation. They are used in
+        sequence, each from the previous image.
+    output_steps : tuple of int, ascending
         Steps whose images are yielded, for each weight.
 
     Yields
@@ -143,7 +143,7 @@ def iterate_smooth_deconvolution(
     axes = tuple(range(2, light.ndim))
     mean = (light.clamp(min=0) * valid).sum(axes, keepdim=True) / valid.sum().clamp(min=1)
     image = mean.expand_as(sensitivity)
-    floor = MIN_LIGHT * mean + torch.finfo(light.dtype).tiny
+    floor = MIN_PREDICTION_FRACTION * mean + torch.finfo(light.dtype).tiny
 
     def update(extrapolated: Tensor, weight: float) -> Tensor:
         with torch.no_grad():
@@ -155,9 +155,9 @@ def iterate_smooth_deconvolution(
         )
 
     for weight in weights:
-        steps = _iterate_accelerated(partial(update, weight=weight), image, floor)
-        for number, image in enumerate(islice(steps, marks[-1]), 1):
-            if number in marks:
+        images = _iterate_accelerated(partial(update, weight=weight), image, floor)
+        for step, image in enumerate(islice(images, output_steps[-1]), 1):
+            if step in output_steps:
                 yield image
 
 
@@ -176,47 +176,51 @@ def _iterate_accelerated(
         yield image
 
 
-def compute_bending_gradient(image: Tensor, corner: float) -> tuple[Tensor, Tensor]:
-    """Return gradient and curvature bound of the sum of all bends of an image.
+def compute_hessian_norm_gradient(image: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """Return gradient and curvature bound of the Hessian norm, summed over all pixels of an image.
 
-    The bend at a pixel is the Frobenius norm of its second differences. The image is continued
-    beyond the border by its border values.
+    It is the Frobenius norm of the second differences. The image is padded by its border values.
 
     Parameters
     ----------
     image : Tensor
         (B, C, *grid)
-    corner : float, > 0
+    smoothing : float, > 0
         Width over which the norm is smoothed at 0, in units of the image.
 
     Returns
     -------
     tuple of Tensor
-        (B, C, *grid) each, the gradient of the sum of all bends, and the curvature at each pixel of
+        (B, C, *grid) each, the gradient of that sum, and the curvature at each pixel of
         a separable quadratic upper bound that touches the sum at `image`.
     """
     pairs = tuple(combinations_with_replacement(range(2, image.ndim), 2))
     counts = [1.0 if axis == other_axis else 2.0 for axis, other_axis in pairs]
-    bends = [
+    second_differences = [
         _compute_forward_difference(_compute_forward_difference(image, axis), other_axis)
         for axis, other_axis in pairs
     ]
-    squares = sum(
-        (count * bend.square() for count, bend in zip(counts, bends, strict=True)),
-        torch.full_like(image, corner**2),
+    squared_norm = sum(
+        (
+            count * second_difference.square()
+            for count, second_difference in zip(counts, second_differences, strict=True)
+        ),
+        torch.full_like(image, smoothing**2),
     )
-    steepness = squares.rsqrt()
+    inverse_norm = squared_norm.rsqrt()
     gradient, curvature = torch.zeros_like(image), torch.zeros_like(image)
-    for (axis, other_axis), count, bend in zip(pairs, counts, bends, strict=True):
+    for (axis, other_axis), count, second_difference in zip(
+        pairs, counts, second_differences, strict=True
+    ):
         gradient += count * _compute_backward_difference(
-            _compute_backward_difference(bend * steepness, other_axis, -1), axis, -1
+            _compute_backward_difference(second_difference * inverse_norm, other_axis, -1), axis, -1
         )
         # the absolute weights of a second difference sum to 4
         curvature += (
             4
             * count
             * _compute_backward_difference(
-                _compute_backward_difference(steepness, other_axis, 1), axis, 1
+                _compute_backward_difference(inverse_norm, other_axis, 1), axis, 1
             )
         )
     return gradient, curvature
@@ -227,9 +231,9 @@ def _compute_multiplicative_update(
 ) -> Tensor:
     """Return the factor of a multiplicative step, of data and penalty."""
     if weight:
-        slope, curvature = compute_bending_gradient(image, noise_std)
+        gradient, curvature = compute_hessian_norm_gradient(image, noise_std)
         smoothness_weight = weight / noise_std
-        target = target + smoothness_weight * (curvature * image - slope).clamp(min=0)
+        target = target + smoothness_weight * (curvature * image - gradient).clamp(min=0)
         current = current + smoothness_weight * curvature * image
     return target.clamp(min=0) / current.clamp(min=torch.finfo(image.dtype).tiny)
 

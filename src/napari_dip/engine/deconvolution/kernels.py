@@ -172,7 +172,7 @@ class GaussianKernel(nn.Module):
             exponent = exponent - squares.reshape(-1, *(1,) * (len(self.sizes) - 1 - axis))
         return torch.softmax(exponent.flatten(), 0).reshape(self.sizes)
 
-    def figures(self) -> dict[str, tuple[float, ...]]:
+    def get_kernel_parameters(self) -> dict[str, tuple[float, ...]]:
         """Return the standard deviations in pixels."""
         return {"sigmas": tuple(self.log_sigmas.detach().exp().tolist())}
 
@@ -212,7 +212,7 @@ class MotionKernel(nn.Module):
         plane = (1 - offset_y.abs()).clamp(min=0).T @ (1 - offset_x.abs()).clamp(min=0)
         return _embed_in_volume(plane / plane.sum(), self.sizes)
 
-    def figures(self) -> dict[str, tuple[float, ...]]:
+    def get_kernel_parameters(self) -> dict[str, tuple[float, ...]]:
         """Return the length in pixels and the angle in radians, from 0 to pi."""
         length, angle = self.log_length.detach().exp().item(), self.angle.detach().item() % pi
         return {"length": (length,), "angle": (angle,)}
@@ -250,7 +250,7 @@ class DefocusKernel(nn.Module):
         plane = coverage.reshape(height, _DISC_SAMPLES, width, _DISC_SAMPLES).mean((1, 3))
         return _embed_in_volume(plane / plane.sum(), self.sizes)
 
-    def figures(self) -> dict[str, tuple[float, ...]]:
+    def get_kernel_parameters(self) -> dict[str, tuple[float, ...]]:
         """Return the radius in pixels."""
         return {"radius": (self.log_radius.detach().exp().item(),)}
 

@@ -23,7 +23,7 @@ _SAMPLES_PER_AIRY = 8
 #: Steps of the radial profile per Airy radius; linear interpolation has errors of 1e-4.
 _STEPS_PER_AIRY = 64
 #: Nodes of the pupil integral per period of its phase, and least number of nodes.
-_NODES_PER_TURN, _MIN_NODES = 8, 64
+_NODES_PER_CYCLE, _MIN_NODES = 8, 64
 #: Airy radius in units of wavelength / NA: the first zero of J1 over 2 pi.
 AIRY_RADIUS_FACTOR = 0.6098
 #: Negative values up to this share of the peak are treated as rounding errors.
@@ -41,7 +41,7 @@ class _Optics:
 
     na: float
     wavelength: float
-    index: float
+    refractive_index: float
 
     def __post_init__(self) -> None:
         """Check that the values are physical.
@@ -49,12 +49,12 @@ class _Optics:
         Raises
         ------
         ValueError
-            If a figure is not positive and finite, or the aperture is not below the index.
+            If a value is not positive and finite, or the aperture not below the refractive index.
         """
-        if not (0 < self.na < self.index < inf and 0 < self.wavelength < inf):
+        if not (0 < self.na < self.refractive_index < inf and 0 < self.wavelength < inf):
             raise ValueError(
                 f"No light passes an aperture of {self.na} in a medium of refractive index "
-                f"{self.index} at a wavelength of {self.wavelength} nm."
+                f"{self.refractive_index} at a wavelength of {self.wavelength} nm."
             )
 
     @property
@@ -150,10 +150,12 @@ def microscope_psf(
     Theory and practice of scanning optical microscopy, 1984 (the product).
     """
     _require_axes(sizes, pixel_nm)
-    emission = _Optics(na=na, wavelength=wavelength_nm, index=refractive_index)
-    lamp = wavelength_nm if excitation_nm is None else excitation_nm
+    emission = _Optics(na=na, wavelength=wavelength_nm, refractive_index=refractive_index)
+    excitation_wavelength = wavelength_nm if excitation_nm is None else excitation_nm
     excitation = (
-        None if model == "widefield" else _Optics(na=na, wavelength=lamp, index=refractive_index)
+        None
+        if model == "widefield"
+        else _Optics(na=na, wavelength=excitation_wavelength, refractive_index=refractive_index)
     )
     psf = _integrate_over_pixels(emission, excitation, pinhole_airy, pixel_nm, sizes)
     return (psf / psf.sum()).float()
@@ -167,18 +169,18 @@ def _integrate_over_pixels(
     sizes: tuple[int, ...],
 ) -> Tensor:
     """Return the mean over each pixel, (*sizes) float64; without excitation: widefield."""
-    airy = (
+    airy_radius = (
         emission.airy_radius
         if excitation is None
         else min(emission.airy_radius, excitation.airy_radius)
     )
     depth = sizes[0] if len(sizes) == 3 else 1
     planes = (torch.arange(depth, dtype=torch.float64) - depth // 2) * pixel_nm[0]
-    down, right = (
-        _compute_sample_offsets(size, pixel, airy)
+    offset_y, offset_x = (
+        _compute_sample_offsets(size, pixel, airy_radius)
         for size, pixel in zip(sizes[-2:], pixel_nm[-2:], strict=True)
     )
-    distance = (down.flatten()[:, None] ** 2 + right.flatten() ** 2).sqrt()
+    distance = (offset_y.flatten()[:, None] ** 2 + offset_x.flatten() ** 2).sqrt()
     max_distance = float(distance.max())
     if excitation is None:
         profile, excitation_profile = _compute_radial_profile(emission, planes, max_distance), None
@@ -190,7 +192,7 @@ def _integrate_over_pixels(
         light = _interpolate_profile(distance, profile[plane], emission)
         if excitation is not None and excitation_profile is not None:
             light = light * _interpolate_profile(distance, excitation_profile[plane], excitation)
-        psf[plane] = light.reshape(*down.shape, *right.shape).mean((1, 3))
+        psf[plane] = light.reshape(*offset_y.shape, *offset_x.shape).mean((1, 3))
     return psf.reshape(sizes)
 
 
@@ -204,17 +206,20 @@ def _compute_radial_profile(optics: _Optics, planes: Tensor, max_radius: float) 
         ceil(max_radius / _compute_profile_step(optics)) + 2, dtype=torch.float64
     ) * _compute_profile_step(optics)
     wavenumber = 2 * pi / optics.wavelength
-    cosine = sqrt(optics.index**2 - optics.na**2)
-    turns = (
-        optics.na * float(radii[-1]) + float(planes.abs().max()) * (optics.index - cosine)
+    edge_axial_component = sqrt(optics.refractive_index**2 - optics.na**2)
+    phase_cycles = (
+        optics.na * float(radii[-1])
+        + float(planes.abs().max()) * (optics.refractive_index - edge_axial_component)
     ) / optics.wavelength
-    pupil, weights = _compute_gauss_legendre_nodes(_MIN_NODES + ceil(_NODES_PER_TURN * turns))
-    rings = torch.special.bessel_j0(wavenumber * optics.na * radii[:, None] * pupil)
-    path = (optics.index**2 - (optics.na * pupil) ** 2).sqrt()
-    phase = wavenumber * planes[:, None] * path
+    pupil, weights = _compute_gauss_legendre_nodes(
+        _MIN_NODES + ceil(_NODES_PER_CYCLE * phase_cycles)
+    )
+    bessel = torch.special.bessel_j0(wavenumber * optics.na * radii[:, None] * pupil)
+    axial_component = (optics.refractive_index**2 - (optics.na * pupil) ** 2).sqrt()
+    phase = wavenumber * planes[:, None] * axial_component
     weights = weights * pupil
-    real = (phase.cos() * weights) @ rings.T
-    imaginary = (phase.sin() * weights) @ rings.T
+    real = (phase.cos() * weights) @ bessel.T
+    imaginary = (phase.sin() * weights) @ bessel.T
     intensity: Tensor = real**2 + imaginary**2
     return intensity
 
@@ -232,16 +237,16 @@ def _apply_pinhole(optics: _Optics, planes: Tensor, max_radius: float, diameter:
     """
     if not 0 <= diameter < inf:
         raise ValueError(f"A pinhole of {diameter} Airy units is none.")
-    opening = diameter * optics.airy_radius  # the radius, as an Airy unit is two Airy radii
-    profile = _compute_radial_profile(optics, planes, max_radius + opening)
+    pinhole_radius = diameter * optics.airy_radius  # the radius, as an Airy unit is two Airy radii
+    profile = _compute_radial_profile(optics, planes, max_radius + pinhole_radius)
     if not diameter:
         return profile
     distances = torch.arange(profile.shape[1], dtype=torch.float64) * _compute_profile_step(optics)
     radii = distances[: ceil(max_radius / _compute_profile_step(optics)) + 2, None]
     product = (2 * distances * radii).clamp(min=torch.finfo(torch.float64).tiny)
-    cosine = (distances**2 + radii**2 - opening**2) / product
-    passed: Tensor = profile @ (cosine.clamp(-1, 1).acos() * distances).T
-    return passed
+    cosine = (distances**2 + radii**2 - pinhole_radius**2) / product
+    transmitted: Tensor = profile @ (cosine.clamp(-1, 1).acos() * distances).T
+    return transmitted
 
 
 def _interpolate_profile(distance: Tensor, profile: Tensor, optics: _Optics) -> Tensor:
@@ -256,18 +261,20 @@ def _compute_profile_step(optics: _Optics) -> float:
     return optics.airy_radius / _STEPS_PER_AIRY
 
 
-def _compute_sample_offsets(size: int, pixel: float, airy: float) -> Tensor:
+def _compute_sample_offsets(size: int, pixel_nm: float, airy_radius: float) -> Tensor:
     """Return the sample offsets from the middle in nm, (size, samples)."""
-    samples = max(_MIN_PIXEL_SAMPLES, ceil(_SAMPLES_PER_AIRY * pixel / airy))
-    within = (torch.arange(samples, dtype=torch.float64) + 0.5) / samples - 0.5
-    return (torch.arange(size, dtype=torch.float64)[:, None] - size // 2 + within) * pixel
+    samples = max(_MIN_PIXEL_SAMPLES, ceil(_SAMPLES_PER_AIRY * pixel_nm / airy_radius))
+    subpixel_offsets = (torch.arange(samples, dtype=torch.float64) + 0.5) / samples - 0.5
+    return (
+        torch.arange(size, dtype=torch.float64)[:, None] - size // 2 + subpixel_offsets
+    ) * pixel_nm
 
 
 def _compute_gauss_legendre_nodes(count: int) -> tuple[Tensor, Tensor]:
     """Return nodes and weights on 0 to 1, by Golub and Welsch (doi:10.2307/2004418)."""
     order = torch.arange(1, count, dtype=torch.float64)
-    neighbours = order / (4 * order**2 - 1).sqrt()
-    nodes, vectors = torch.linalg.eigh(torch.diag(neighbours, -1))  # reads the lower half only
+    off_diagonal = order / (4 * order**2 - 1).sqrt()
+    nodes, vectors = torch.linalg.eigh(torch.diag(off_diagonal, -1))  # reads the lower half only
     return (nodes + 1) / 2, vectors[0] ** 2
 
 
@@ -344,7 +351,7 @@ def _pad_to_centre(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
     -------
     tuple of Tensor and two floats
         The padded PSF; the distance in pixels between the middle and the pixel nearest to the
-        centre of mass, before padding; and the distance that is left, a fraction of a pixel.
+        centre of mass, before padding; and the remaining distance, a fraction of a pixel.
     """
     size = psf.shape[axis]
     indices = torch.arange(size, dtype=psf.dtype, device=psf.device)
@@ -358,10 +365,11 @@ def _pad_to_centre(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
         squared_centre = float((squares * indices).sum() / squares.sum())
         centre = floor(centre_of_mass) + (0 if squared_centre < centre_of_mass else 1)
         centre_of_mass = min(max(squared_centre, floor(centre_of_mass)), floor(centre_of_mass) + 1)
-    half = max(centre, size - 1 - centre)
-    before, after = half - centre, half - (size - 1 - centre)
+    radius = max(centre, size - 1 - centre)
+    padding_before, padding_after = radius - centre, radius - (size - 1 - centre)
     zeros = [
-        psf.new_zeros(*psf.shape[:axis], count, *psf.shape[axis + 1 :]) for count in (before, after)
+        psf.new_zeros(*psf.shape[:axis], count, *psf.shape[axis + 1 :])
+        for count in (padding_before, padding_after)
     ]
     return (
         torch.cat([zeros[0], psf, zeros[1]], axis),
@@ -385,13 +393,13 @@ def _shift_subpixel(psf: Tensor, axis: int, pixels: float) -> Tensor:
 
 def _crop_to_light(psf: Tensor) -> Tensor:
     """Crop to the smallest symmetric box with the required share of the light along each axis."""
-    for axis, line in enumerate([_compute_marginal(psf, axis) for axis in range(psf.ndim)]):
-        middle = len(line) // 2
-        half = 0
+    for axis, marginal in enumerate([_compute_marginal(psf, axis) for axis in range(psf.ndim)]):
+        centre = len(marginal) // 2
+        radius = 0
         while (
-            half < middle
-            and float(line[middle - half : middle + half + 1].sum()) < _MIN_RETAINED_LIGHT
+            radius < centre
+            and float(marginal[centre - radius : centre + radius + 1].sum()) < _MIN_RETAINED_LIGHT
         ):
-            half += 1
-        psf = psf.narrow(axis, middle - half, 2 * half + 1)
+            radius += 1
+        psf = psf.narrow(axis, centre - radius, 2 * radius + 1)
     return psf

@@ -38,8 +38,8 @@ def fit(
     resume: Checkpoint | None = None,
     warm_start: Mapping[str, Tensor] | None = None,
     control: Callable[[], Control] = lambda: Control.GO,
-    preview_due: Callable[[bool], bool] = lambda _: False,
-    keep_checkpoint: Callable[[Checkpoint], None] | None = None,
+    is_preview_due: Callable[[bool], bool] = lambda _: False,
+    save_checkpoint: Callable[[Checkpoint], None] | None = None,
 ) -> Generator[FitProgress, None, FitResult | None]:
     """Fit the prior to the problem until the stop rule, the schedule or the user ends it.
 
@@ -57,11 +57,11 @@ def fit(
         Initial weights, by the names of `prior.net.state_dict()`.
     control : callable
         Returns the user's command; called before every iteration.
-    preview_due : callable
-        Returns whether to yield a preview; called after every iteration. Its argument is true if
+    is_preview_due : callable
+        Whether to yield a preview; called after every iteration. Its argument is true if
         the image has just been computed for the validation loss. A preview does not affect the
         fit.
-    keep_checkpoint : callable or None
+    save_checkpoint : callable or None
         Receives a checkpoint after each validation.
 
     Yields
@@ -74,7 +74,7 @@ def fit(
     FitResult or None
         None if the user discards the fit, or keeps it before the first iteration.
     """
-    state = _begin(problem, prior, schedule, seed, resume, warm_start)
+    state = _make_fit_state(problem, prior, schedule, seed, resume, warm_start)
     trainer = state.trainer
     # a checkpoint of a fit that had ended must not continue
     stop = _apply_stop_rule(state, stop_rule) if resume else None
@@ -90,14 +90,14 @@ def fit(
         if is_validation := is_last or trainer.iteration % schedule.validation_interval == 0:
             note = state.validate()
             stop = _apply_stop_rule(state, stop_rule)
-            if keep_checkpoint is not None:
-                keep_checkpoint(state.make_checkpoint())
+            if save_checkpoint is not None:
+                save_checkpoint(state.make_checkpoint())
             yield state.make_progress(note=note)
-        if preview_due(is_validation and not trainer.has_validation_input):
+        if is_preview_due(is_validation and not trainer.has_validation_input):
             yield state.make_progress(estimate=problem.postprocess(state.make_preview()))
-    if (yield from _refit_on_all_pixels(state, stop, control, preview_due)):
+    if (yield from _refit_on_all_pixels(state, stop, control, is_preview_due)):
         return None
-    return (yield from _finish(state, _complete_stop_reason(stop, state), control))
+    return (yield from _make_result(state, _complete_stop_reason(stop, state), control))
 
 
 def _complete_stop_reason(stop: Stop | None, state: FitState) -> Stop:
@@ -117,7 +117,7 @@ def _refit_on_all_pixels(
     state: FitState,
     stop: Stop | None,
     control: Callable[[], Control],
-    preview_due: Callable[[bool], bool],
+    is_preview_due: Callable[[bool], bool],
 ) -> Generator[FitProgress, None, bool]:
     """Refit on training and validation pixels; return whether the user discarded the fit.
 
@@ -136,14 +136,14 @@ def _refit_on_all_pixels(
         trainer.advance()
         if trainer.iteration % schedule.validation_interval == 0:
             yield state.make_progress()
-        if preview_due(False):
+        if is_preview_due(False):
             yield state.make_progress(estimate=trainer.problem.postprocess(trainer.predict()))
     if isfinite(trainer.read_loss()):
         state.best_average, state.last_prediction = trainer.get_average_state_dict(), None
     return False
 
 
-def _begin(
+def _make_fit_state(
     problem: Problem,
     prior: Prior,
     schedule: Schedule,
@@ -181,7 +181,7 @@ def _apply_stop_rule(state: FitState, stop_rule: StopRule) -> Stop | None:
     return stop_rule(state.history)
 
 
-def _finish(
+def _make_result(
     state: FitState, stop: Stop, control: Callable[[], Control]
 ) -> Generator[FitProgress, None, FitResult | None]:
     """Return the result of the best average, with the final inference unless the user ended it."""

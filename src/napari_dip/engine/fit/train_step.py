@@ -41,7 +41,7 @@ WARM_UP_STEPS = 3
 #: Maximal number of recordings in one fit. One each is due at the start, in the refit and after
 #: each rollback; more of them mean that tensor sizes change.
 MAX_RECORDINGS = 8
-DYNAMIC_SHAPES_REASON = "what they look at changes its size"
+DYNAMIC_SHAPES_REASON = "the sizes of their tensors change"
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class OutputAverage:
-    """Exponential average of outputs over their valid pixels, with their variance.
+    """Exponential moving average of outputs over their valid pixels, with their variance.
 
     Sum and weight decay together, so the average is unbiased from the first step on, for rarely
     valid pixels too.
@@ -84,7 +84,7 @@ class OutputAverage:
 
 
 class WeightAverage:
-    """Exponential average of the network's weights.
+    """Exponential moving average (EMA) of the network's weights.
 
     The decay grows from one tenth to `decay` as (n + 1) / (n + 10), so that the random initial
     weights lose their influence early.
@@ -378,7 +378,7 @@ class Trainer:
 
 def _apply_network_per_image(net: nn.Module, network_input: Tensor) -> Tensor:
     """Apply a network to one image of a batch at a time, to limit memory."""
-    return torch.cat([apply_network(net, part) for part in network_input.split(1)])
+    return torch.cat([apply_network(net, image) for image in network_input.split(1)])
 
 
 def _place_on_grid(sample: NetworkSample, part: Tensor, grid: tuple[int, ...]) -> Tensor:

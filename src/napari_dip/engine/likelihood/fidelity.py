@@ -58,15 +58,15 @@ class NoiseVariance:
 
     def scale(self, factor: float) -> NoiseVariance:
         """Return the variance times a factor."""
-        return self._map(lambda item: factor * item)
+        return self._map(lambda coefficient: factor * coefficient)
 
-    def select(self, number: int) -> NoiseVariance:
+    def select(self, index: int) -> NoiseVariance:
         """Return the variance of one measurement, by its index."""
-        return self._map(lambda item: item[number : number + 1])
+        return self._map(lambda coefficient: coefficient[index : index + 1])
 
     def mean(self) -> NoiseVariance:
         """Return the mean over the measurements."""
-        return self._map(lambda item: item.mean(0, keepdim=True))
+        return self._map(lambda coefficient: coefficient.mean(0, keepdim=True))
 
     def _map(self, convert: Callable[[Tensor], Tensor]) -> NoiseVariance:
         """Return the variance with each coefficient changed."""
@@ -81,12 +81,15 @@ class NoiseVariance:
     def concatenate(cls, variances: Sequence[NoiseVariance]) -> NoiseVariance:
         """Concatenate the variances of several measurements to (B, C, 1, ...)."""
         gain, intercept, floor = (
-            torch.cat([getattr(item, name) for item in variances])
+            torch.cat([getattr(variance, name) for variance in variances])
             for name in ("gain", "intercept", "floor")
         )
-        if all(item.square is None for item in variances):
+        if all(variance.square is None for variance in variances):
             return cls(gain=gain, intercept=intercept, floor=floor)
-        squares = [torch.zeros_like(o.gain) if o.square is None else o.square for o in variances]
+        squares = [
+            torch.zeros_like(variance.gain) if variance.square is None else variance.square
+            for variance in variances
+        ]
         return cls(gain=gain, intercept=intercept, floor=floor, square=torch.cat(squares))
 
     def evaluate(self, signal: Tensor) -> Tensor:
@@ -253,21 +256,27 @@ def _estimate_flat_ratio(mean: Tensor, ratio: Tensor) -> Tensor:
     linearly between them.
     """
     flat_ratio = torch.empty_like(mean)
-    for image, values, out in zip(
+    for image, values, target in zip(
         mean.flatten(0, 1), ratio.flatten(0, 1), flat_ratio.flatten(0, 1), strict=True
     ):
         brightness, order = image.flatten().sort(stable=True)
         classes = values.flatten()[order].tensor_split(BRIGHTNESS_CLASSES)
-        ranks = [1 + int(FLAT_QUANTILE * (len(item) - 1)) for item in classes]
-        low = torch.stack([item.kthvalue(k)[0] for item, k in zip(classes, ranks, strict=True)])
-        middle = brightness[
+        ranks = [1 + int(FLAT_QUANTILE * (len(samples) - 1)) for samples in classes]
+        quantiles = torch.stack(
+            [samples.kthvalue(k)[0] for samples, k in zip(classes, ranks, strict=True)]
+        )
+        centres = brightness[
             [len(brightness) * (2 * k + 1) // (2 * len(classes)) for k in range(len(classes))]
         ]
-        right = torch.searchsorted(middle, image.flatten().contiguous()).clamp(1, len(middle) - 1)
-        left = right - 1
-        span = (middle[right] - middle[left]).clamp(min=1e-12)
-        fraction = ((image.flatten() - middle[left]) / span).clamp(0, 1)
-        out.copy_((low[left] + fraction * (low[right] - low[left])).reshape(out.shape))
+        upper = torch.searchsorted(centres, image.flatten().contiguous()).clamp(1, len(centres) - 1)
+        lower = upper - 1
+        span = (centres[upper] - centres[lower]).clamp(min=1e-12)
+        fraction = ((image.flatten() - centres[lower]) / span).clamp(0, 1)
+        target.copy_(
+            (quantiles[lower] + fraction * (quantiles[upper] - quantiles[lower])).reshape(
+                target.shape
+            )
+        )
     return flat_ratio
 
 

@@ -51,8 +51,8 @@ def total_variation(scale: float) -> Penalty:
 
     def penalty(image: Tensor) -> Tensor:
         squares = image.new_full((), _ABSOLUTE_SMOOTHING**2)
-        for step in _iter_differences(image / scale):
-            squares = squares + step**2
+        for difference in _iter_differences(image / scale):
+            squares = squares + difference**2
         return squares.sqrt().mean()
 
     return penalty

@@ -169,8 +169,8 @@ def convolve_by_fourier(image: Tensor, kernel: Tensor, transfer: Tensor | None =
     spectrum = spectrum * (_compute_spectrum(kernel, lengths) if transfer is None else transfer)
     blurred: Tensor = torch.fft.irfftn(spectrum, s=lengths, dim=axes)
     # periodic wrap-around affects pixels before the first valid one only
-    for axis, size, end in zip(axes, sizes, grid, strict=True):
-        blurred = blurred.narrow(axis, size - 1, end - size + 1)
+    for axis, size, length in zip(axes, sizes, grid, strict=True):
+        blurred = blurred.narrow(axis, size - 1, length - size + 1)
     return blurred
 
 
@@ -216,7 +216,7 @@ class LearnedConvolution(_FramedConvolution):
 
     Parameters
     ----------
-    shape : nn.Module
+    kernel_module : nn.Module
         Module of `deconvolution.kernels` that returns the kernel (*sizes) without an input. Sizes
         are odd, values non-negative and of sum one.
 
@@ -231,9 +231,9 @@ class LearnedConvolution(_FramedConvolution):
         Pixels of the image beyond the frame, on either side of each axis.
     """
 
-    def __init__(self, shape: nn.Module) -> None:
+    def __init__(self, kernel_module: nn.Module) -> None:
         super().__init__()
-        self.shape = shape
+        self.kernel_module = kernel_module
         sizes = tuple(self.kernel().shape)
         if any(size % 2 == 0 for size in sizes):
             raise ValueError(f"A kernel needs odd sizes to have a middle, but has {sizes}.")
@@ -241,13 +241,14 @@ class LearnedConvolution(_FramedConvolution):
 
     def kernel(self) -> Tensor:
         """Return the current kernel (*sizes), with its gradient."""
-        return self.shape()  # type: ignore[no-any-return]
+        return self.kernel_module()  # type: ignore[no-any-return]
 
     def get_learned_parameters(self) -> dict[str, Tensor]:
         """Return the kernel as "psf", and the parameters of a parametric kernel by name."""
-        figures: dict[str, tuple[float, ...]] = getattr(self.shape, "figures", dict)()
+        get_parameters = getattr(self.kernel_module, "get_kernel_parameters", dict)
+        parameters: dict[str, tuple[float, ...]] = get_parameters()
         kernel = self.kernel().detach().clone()
-        return {"psf": kernel, **{name: kernel.new_tensor(item) for name, item in figures.items()}}
+        return {"psf": kernel} | {name: kernel.new_tensor(v) for name, v in parameters.items()}
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, C, *measured + sizes - 1) to (B, C, *measured)."""

@@ -256,7 +256,7 @@ class Executor:
                 self._image, unit, prior_key, frame_provider, recovery
             )
 
-        def keep_checkpoint(latest: Checkpoint) -> None:
+        def save_checkpoint(latest: Checkpoint) -> None:
             recorded = recovery.record_checkpoint(latest, prior_key if self._is_selecting else "")
             if recorded is not None and self._store is not None:
                 self._store.record_fit(recorded, unit.id)
@@ -270,8 +270,8 @@ class Executor:
             resume=checkpoint,
             warm_start=self._weights if unit.starts_from else None,
             control=self._poll_control,
-            preview_due=self._monitor.is_preview_due,
-            keep_checkpoint=keep_checkpoint,
+            is_preview_due=self._monitor.is_preview_due,
+            save_checkpoint=save_checkpoint,
         )
         return FitRun(fit_arguments, loop)
 
