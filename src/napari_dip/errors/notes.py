@@ -86,8 +86,8 @@ class Note:
     def __str__(self) -> str:
         """Render the sentence."""
         number = self.facts.get("channel_number")
-        start = "" if number is None else f"Channel {number}: "
-        return start + render(NOTES[self.code], self.facts)
+        prefix = "" if number is None else f"Channel {number}: "
+        return prefix + render(NOTES[self.code], self.facts)
 
     def __hash__(self) -> int:
         return hash((self.code, tuple(sorted(self.facts.items(), key=repr))))
@@ -203,7 +203,7 @@ def serialise_stop(stop: Stop) -> dict[str, str]:
 def _find_stop_reason(text: str) -> StopReason:
     """Return the reason whose template could have produced the words of an earlier version."""
     for reason, template in (*STOPS.items(), *_EARLIER_STOPS):
-        parts = (re.escape(literal) for literal, *_ in Formatter().parse(template))
-        if reason != StopReason.OTHER and re.fullmatch(".*".join(parts), text):
+        literals = (re.escape(literal) for literal, *_ in Formatter().parse(template))
+        if reason != StopReason.OTHER and re.fullmatch(".*".join(literals), text):
             return StopReason(reason)
     return StopReason.OTHER

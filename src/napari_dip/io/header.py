@@ -227,13 +227,13 @@ def guess_axes(shape: tuple[int, ...], *, rgb: bool = False) -> str:
     """
     if rgb:
         return guess_axes(shape[:-1]) + "S"
-    full = {0: "", 1: "X", 2: "YX", 3: "ZYX", 4: "TZYX"}
-    return full.get(len(shape), "TCZYX")
+    axes_by_count = {0: "", 1: "X", 2: "YX", 3: "ZYX", 4: "TZYX"}
+    return axes_by_count.get(len(shape), "TCZYX")
 
 
-def normalise_unit(written: str) -> str:
+def normalise_unit(spelling: str) -> str:
     """Convert a file's spelling of a unit to this package's name; keep unknown units unchanged."""
-    unit = _ESCAPE_PATTERN.sub(_unescape_character, written).strip()
+    unit = _ESCAPE_PATTERN.sub(_unescape_character, spelling).strip()
     return _UNIT_ALIASES.get(unit, _UNIT_ALIASES.get(unit.lower(), unit))
 
 

@@ -134,8 +134,8 @@ class LazyImage:
             return np.asarray(self.fetch(region), self.dtype)
 
 
-def refuse_broken(path: Path, why: str) -> RefusedError:
-    """Return the refusal of a truncated or damaged file."""
+def make_broken_file_error(path: Path, why: str) -> RefusedError:
+    """Return the error for a truncated or damaged file."""
     return RefusedError("file-broken", path=path, why=why)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import RefusedError, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.io.exported_networks.archive import PICKLED_REASON, ProgramArchive
 
 if TYPE_CHECKING:
@@ -482,7 +482,7 @@ def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
     """
     layers = program.layers()
     if layer not in layers:
-        raise RefusedError(_refuse_unknown_layer(program, layer, list(layers)))
+        raise RefusedError(_make_unknown_layer_refusal(program, layer, list(layers)))
     producers = {
         name: number
         for number, step in enumerate(program.steps)
@@ -540,7 +540,7 @@ def iter_references(step: GraphNode) -> Iterator[str]:
                 yield argument["of"]
 
 
-def _refuse_unknown_layer(program: ExportedProgram, layer: str, layers: list[str]) -> Any:
+def _make_unknown_layer_refusal(program: ExportedProgram, layer: str, layers: list[str]) -> Refusal:
     suggestions = (
         get_close_matches(layer, layers, _MAX_LAYER_SUGGESTIONS, cutoff=0)
         or layers[:_MAX_LAYER_SUGGESTIONS]

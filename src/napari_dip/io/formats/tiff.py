@@ -32,7 +32,7 @@ from napari_dip.io.header import (
     read_ome_pixel_sizes,
     split_pixel_sizes,
 )
-from napari_dip.io.regions import refuse_broken
+from napari_dip.io.regions import make_broken_file_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,14 +162,14 @@ def choose_series(file: TiffFile, path: Path) -> TiffPageSeries:
     _check_chain(file, path)
     if file.ome_metadata:
         if count_ome_planes(file.ome_metadata) > _MAX_LISTED_PLANES:
-            raise refuse_broken(path, "its header states more planes than any file holds")
+            raise make_broken_file_error(path, "its header states more planes than any file holds")
         check_sizes(file.ome_metadata, path)
     for file_name in list_ome_files(file.ome_metadata or ""):
         # the reader would open any path, and an XML entity can expand to one
         if file_name != Path(file_name).name or set(file_name) & {"\\", "&"}:
             raise RefusedError("file-elsewhere", path=path, other=file_name)
     if not file.series:
-        raise refuse_broken(path, "no image is found in it")
+        raise make_broken_file_error(path, "no image is found in it")
     full_series = [
         member for member in file.series if not member.keyframe.is_reduced
     ] or file.series
@@ -240,7 +240,7 @@ def check_whole(series: TiffPageSeries, pages: Pages, path: Path) -> None:
     if 0 not in series.shape:
         why = _find_missing_part(series, pages, path.stat().st_size)
         if why:
-            raise refuse_broken(path, why)
+            raise make_broken_file_error(path, why)
 
 
 def _find_missing_part(series: TiffPageSeries, pages: Pages, end: int) -> str:
@@ -265,12 +265,12 @@ def _find_missing_part(series: TiffPageSeries, pages: Pages, end: int) -> str:
 def _check_chain(file: TiffFile, path: Path) -> None:
     """Check the chain of page headers, which may be circular or too long."""
     if not file.pages:
-        raise refuse_broken(path, "no image is found in it")
+        raise make_broken_file_error(path, "no image is found in it")
     tiff, handle = file.tiff, file.filehandle
     offset, seen_offsets = file.pages.first.offset, set[int]()
     while offset and len(seen_offsets) <= MAX_IMAGE_PLANES:
         if offset in seen_offsets:
-            raise refuse_broken(path, "its list of pages runs in a circle")
+            raise make_broken_file_error(path, "its list of pages runs in a circle")
         seen_offsets.add(offset)
         try:
             handle.seek(offset)

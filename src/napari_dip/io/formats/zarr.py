@@ -26,7 +26,7 @@ from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import ImageSpec, SourceTags, normalise_unit
 from napari_dip.io.paths import is_zarr, read_small_text
-from napari_dip.io.regions import LazyImage, convert_parser_errors, refuse_broken
+from napari_dip.io.regions import LazyImage, convert_parser_errors, make_broken_file_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 #: Version of OME-Zarr -> version of the Zarr format.
 FORMATS: dict[str, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
 #: Version that is written where the input has none.
-NEWEST = "0.5"
+NEWEST_OME_VERSION = "0.5"
 #: Maximum bytes of a metadata file; one that lists each plane of a long movie has some megabytes.
 MAX_METADATA_BYTES = 2**24
 #: Codecs that only decompress bytes. Others may run code, as `pickle` does.
@@ -49,11 +49,11 @@ _SAFE_CODECS = frozenset(
 _MAX_LEVELS = 64
 _AXIS_LETTERS = {"t": "T", "c": "C", "z": "Z", "y": "Y", "x": "X"}
 #: Metadata files of groups and arrays, in either format of Zarr.
-_METADATA = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"})
+_METADATA_FILES = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"})
 #: Files that operating systems create in any folder.
 _SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 #: Name of a chunk, or of a folder of chunks.
-_CHUNK = re.compile(r"c|(c\.)?\d+(\.\d+)*")
+_CHUNK_NAME = re.compile(r"c|(c\.)?\d+(\.\d+)*")
 #: Maximum number of chunks, evenly spread, whose existence is checked before work begins: 0.1 s.
 _MAX_CHECKED_CHUNKS = 20_000
 #: Maximum bytes of one chunk, which is always decompressed whole.
@@ -136,7 +136,7 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
         _check_chunks(path, pyramid, level.array)
     name = make_printable(path.name)
     if axes is None and len(pyramid.axes) != level.ndim:
-        raise refuse_broken(
+        raise make_broken_file_error(
             path, f"it names {len(pyramid.axes)} axes of an image that has {level.ndim}"
         )
     fits = len(pyramid.axes) == level.ndim
@@ -172,11 +172,11 @@ def open_image(path: Path) -> LazyImage:
 def get_ome_version(path: str | None) -> str:
     """Return the version of an OME-Zarr; the newest for anything else."""
     if path is None or not is_zarr(Path(path)):
-        return NEWEST
+        return NEWEST_OME_VERSION
     # if it changed since it was read, the result still has to be saved
     with suppress(RefusedError):
         return read_pyramid(Path(path)).version
-    return NEWEST
+    return NEWEST_OME_VERSION
 
 
 def check_zarr(path: Path) -> None:
@@ -235,7 +235,9 @@ def _check_chunks(path: Path, pyramid: Pyramid, array: Any) -> None:
         return  # preflight refuses an empty image
     chunk_bytes = prod(array.chunks) * np.dtype(array.dtype).itemsize
     if chunk_bytes > _MAX_CHUNK_BYTES:
-        raise refuse_broken(path, f"its header states chunks of {chunk_bytes / 1e9:.1f} GB each")
+        raise make_broken_file_error(
+            path, f"its header states chunks of {chunk_bytes / 1e9:.1f} GB each"
+        )
     stored_chunk = array.shards or array.chunks
     counts = [
         ceil(side / chunk_side) for side, chunk_side in zip(array.shape, stored_chunk, strict=True)
@@ -247,7 +249,7 @@ def _check_chunks(path: Path, pyramid: Pyramid, array: Any) -> None:
     sizes = [_measure_chunk_bytes(path, folder, array, number, counts) for number in checked]
     stored_bytes = prod(stored_chunk) * np.dtype(array.dtype).itemsize
     if max(sizes) > 2 * stored_bytes + _CHUNK_OVERHEAD_BYTES:
-        raise refuse_broken(
+        raise make_broken_file_error(
             path, f"a chunk of {stored_bytes} bytes of pixels takes {max(sizes)} bytes"
         )
     if missing := sizes.count(0):
@@ -298,9 +300,9 @@ def read_pyramid(path: Path) -> Pyramid:
     except ValidationError as error:
         location = ".".join(str(key) for key in error.errors()[0]["loc"])
         why = f"what it says of its levels makes no sense ('{location}')"
-        raise refuse_broken(path, why) from None
+        raise make_broken_file_error(path, why) from None
     except (LookupError, TypeError):
-        raise refuse_broken(path, "what it says of its levels makes no sense") from None
+        raise make_broken_file_error(path, "what it says of its levels makes no sense") from None
     version = str(ome.get("version", multiscale.version or "0.4"))
     if version not in FORMATS:
         raise RefusedError("zarr-version", path=path, version=version)
@@ -372,9 +374,9 @@ def _read_metadata_json(path: Path, root: Path) -> dict[str, Any]:
     try:
         data = json.loads(read_small_text(path, "the metadata of an image", MAX_METADATA_BYTES))
     except (ValueError, RecursionError):
-        raise refuse_broken(path, "its metadata are no JSON") from None
+        raise make_broken_file_error(path, "its metadata are no JSON") from None
     if not isinstance(data, dict):
-        raise refuse_broken(path, "its metadata are no list of names and values")
+        raise make_broken_file_error(path, "its metadata are no list of names and values")
     return data
 
 
@@ -400,7 +402,7 @@ def _find_finest_level(path: Path, folder: Path, multiscale: _Multiscale) -> int
     if max(counts) > counts[finest] > 0:
         largest_path = multiscale.datasets[counts.index(max(counts))].path
         why = f"of its levels '{multiscale.datasets[finest].path}' has the smallest pixels, "
-        raise refuse_broken(path, why + f"but '{largest_path}' has more of them")
+        raise make_broken_file_error(path, why + f"but '{largest_path}' has more of them")
     return finest
 
 
@@ -437,19 +439,19 @@ def _read_axes(
     if "" in letters or len(set(letters)) != len(letters):
         names = ", ".join(axis.name for axis in multiscale.axes)
         why = f"its axes are called {names}, where t, c, z, y and x are known"
-        raise refuse_broken(path, why)
+        raise make_broken_file_error(path, why)
     sizes, origin = [1.0] * len(letters), [0.0] * len(letters)
     for step in _list_transformations(multiscale, level_index):
         if step.scale is not None:
             if len(step.scale) != len(sizes) or min(step.scale) <= 0:
-                raise refuse_broken(path, "the sizes of its pixels make no sense")
+                raise make_broken_file_error(path, "the sizes of its pixels make no sense")
             sizes = [size * value for size, value in zip(sizes, step.scale, strict=True)]
             origin = [
                 coordinate * value for coordinate, value in zip(origin, step.scale, strict=True)
             ]
         if step.translation is not None:
             if len(step.translation) != len(origin):
-                raise refuse_broken(path, "the place of its pixels makes no sense")
+                raise make_broken_file_error(path, "the place of its pixels makes no sense")
             origin = [
                 coordinate + value
                 for coordinate, value in zip(origin, step.translation, strict=True)
@@ -531,6 +533,6 @@ def _is_zarr_member(path: Path, is_folder: bool, levels: set[tuple[str, ...]]) -
     level = next((level for level in levels if parts[: len(level)] == level), None)
     if is_folder and level is None:
         return any(level[: len(parts)] == parts for level in levels)
-    if not is_folder and parts[-1] in _METADATA | _SYSTEM_FILES:
+    if not is_folder and parts[-1] in _METADATA_FILES | _SYSTEM_FILES:
         return True
-    return level is not None and all(_CHUNK.fullmatch(name) for name in parts[len(level) :])
+    return level is not None and all(_CHUNK_NAME.fullmatch(name) for name in parts[len(level) :])
