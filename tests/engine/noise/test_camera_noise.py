@@ -46,7 +46,7 @@ def test_the_noise_of_a_camera_is_measured_in_luminance_and_colour() -> None:
     assert noise.std[1] == pytest.approx(4.0, rel=0.45)
     assert noise.std[2] == pytest.approx(3.0, rel=0.45)
     assert signs.lag == pytest.approx(0.6, abs=0.1)
-    assert signs.spread < 1.3
+    assert signs.block_ratio < 1.3
 
 
 def test_white_noise_shows_no_correlation_of_neighbours() -> None:

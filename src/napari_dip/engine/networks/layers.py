@@ -193,8 +193,8 @@ class GaussianUpsampling(nn.Module):
     def __init__(self, channels: int, width: float) -> None:
         super().__init__()
         radius = max(1, ceil(_GAUSSIAN_CUT_SIGMAS * width))  # in coarse pixels
-        steps = [step / 2 for step in range(-2 * radius, 2 * radius + 1)]
-        taps = torch.tensor([exp(-0.5 * (step / width) ** 2) for step in steps])
+        offsets = [index / 2 for index in range(-2 * radius, 2 * radius + 1)]
+        taps = torch.tensor([exp(-0.5 * (offset / width) ** 2) for offset in offsets])
         self.radius = radius
         self.channels = channels
         self.register_buffer("taps", 2 * taps / taps.sum())
@@ -205,7 +205,7 @@ class GaussianUpsampling(nn.Module):
         axis_kernels = [
             self.taps if is_doubled else torch.ones_like(self.taps[:1]) for is_doubled in doubled
         ]
-        kernel = reduce(lambda item, other: item[..., None] * other, axis_kernels)
+        kernel = reduce(lambda outer, axis_kernel: outer[..., None] * axis_kernel, axis_kernels)
         kernel = kernel.expand(self.channels, 1, *kernel.shape)
         sides = [self.radius * is_doubled for is_doubled in reversed(doubled) for _ in range(2)]
         x = F.pad(x, sides, mode="replicate")

@@ -1,7 +1,7 @@
 """Measure the noise of processed colour images, which is correlated over pixels and colours.
 
 Demosaicking, in-camera denoising and JPEG remove noise from the finest frequencies. It is therefore
-measured in all frequencies of the calmest blocks of each brightness. Statistics that separate it
+measured in all frequencies of the flattest blocks of each brightness. Statistics that separate it
 from texture are returned as well.
 """
 
@@ -20,7 +20,7 @@ OPPONENT = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 #: Number of brightness classes, and share of the blocks of each that is treated as flat, for
 #: luminance and for colour.
 CAMERA_BRIGHTNESS_CLASSES, FLAT_LUMINANCE_FRACTION, FLAT_COLOUR_FRACTION = 10, 0.03, 0.1
-#: Ratio of the noise variance to that of the calmest blocks, which are calm by chance and from
+#: Ratio of the noise variance to that of the flattest blocks, which are flat by chance and from
 #: which a smooth surface was subtracted. With it, the measured standard deviation is 0.91 to 1.35
 #: times the true one in luminance of nine files of cc15, and 0.76 to 1.45 times in colour.
 LUMINANCE_VARIANCE_FACTOR, COLOUR_VARIANCE_FACTOR = 2.3, 3.3
@@ -39,7 +39,7 @@ MAX_CAMERA_LAG, IMAGE_CORRELATION_LAG = 8, 6
 #: Fewest blocks, and least variance of a block with more than rounding errors, in squared grey
 #: values.
 MIN_CAMERA_BLOCKS, MIN_BLOCK_VARIANCE = 200, 0.02
-#: Shares of the calmest blocks of one brightness that are compared to separate noise from texture.
+#: Shares of the flattest blocks of one brightness that are compared to separate noise from texture.
 FLATTEST_FRACTION, COMPARED_FLAT_FRACTION = 0.02, 0.15
 
 
@@ -92,16 +92,16 @@ class TextureStatistics(NamedTuple):
 
     Attributes
     ----------
-    spread : float
-        Standard deviation of the calm blocks of the middle brightness over that of the calmest.
+    block_ratio : float
+        Standard deviation of the flat blocks of the middle brightness over that of the flattest.
     brightness_ratio : float
-        Standard deviation of the calm blocks of the middle brightness over that of the second
-        calmest brightness.
+        Standard deviation of the flat blocks of the middle brightness over that of the second
+        flattest brightness.
     lag : float
         Correlation of neighbouring pixels in luminance, as measured.
     """
 
-    spread: float
+    block_ratio: float
     brightness_ratio: float
     lag: float
 
@@ -114,7 +114,7 @@ def make_opponent_matrix() -> Tensor:
 
 
 def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics] | None:
-    """Measure the noise in the calmest blocks; None if too few exceed rounding errors.
+    """Measure the noise in the flattest blocks; None if too few exceed rounding errors.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics
 def _measure_flat_energy(
     energy: Tensor, classes: tuple[Tensor, ...], fraction: float
 ) -> tuple[float, Tensor]:
-    """Return the classes' median energy of the calmest blocks, and those of the calmer half."""
+    """Return the classes' median energy of the flattest blocks, and those of the flatter half."""
     class_energies = []
     for blocks in classes:
         flattest = blocks[energy[blocks].argsort()[: max(3, round(fraction * len(blocks)))]]
@@ -174,7 +174,7 @@ def _estimate_neighbour_correlation(residuals: Tensor) -> float:
 def _compute_texture_statistics(
     energy: Tensor, classes: tuple[Tensor, ...], lag: float
 ) -> TextureStatistics:
-    """Return statistics of the calmest blocks within and between brightness classes."""
+    """Return statistics of the flattest blocks within and between brightness classes."""
     pairs = []
     for blocks in classes:
         ordered = energy[blocks].sort().values
@@ -186,5 +186,5 @@ def _compute_texture_statistics(
             (float(ordered[:more_count].mean().sqrt()), float(ordered[:few_count].mean().sqrt()))
         )
     pairs.sort()
-    spread = sorted(calm / calmest for calm, calmest in pairs)[len(pairs) // 2]
-    return TextureStatistics(spread, pairs[len(pairs) // 2][0] / pairs[1][0], lag)
+    block_ratio = sorted(flat / flattest for flat, flattest in pairs)[len(pairs) // 2]
+    return TextureStatistics(block_ratio, pairs[len(pairs) // 2][0] / pairs[1][0], lag)

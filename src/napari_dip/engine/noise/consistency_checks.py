@@ -41,11 +41,11 @@ FLAT_BLOCK_FRACTION = 0.25
 #: the prediction: 1.6 in barbara with noise of 15, below 1.5 in the others; 2.3 or more in smoothed
 #: noise that was measured as white.
 MAX_FINE_STEEPNESS = 2.0
-#: Largest energy of the finest frequencies in the calmest fifth of the blocks, for white and
+#: Largest energy of the finest frequencies in the flattest fifth of the blocks, for white and
 #: correlated noise: 1.45 in BSD68, 2.2 on FMD widefield; 2.4 to 9 in uniform texture that was
 #: measured as noise.
 MAX_FINE_ENERGY = (1.7, 2.4)
-#: Largest energy of the coarse frequencies in the calmest twentieth, for white and correlated
+#: Largest energy of the coarse frequencies in the flattest twentieth, for white and correlated
 #: noise: 3.7 in BSD68, 1.1 on FMD widefield; 9 to 600 with structure in every block.
 MAX_COARSE_ENERGY = (8.0, 2.0)
 #: Least energy of the coarse frequencies there for correlated noise, which has it in every block:
@@ -347,9 +347,9 @@ def measure_unevenness(blocks: BlockEnergies, variance: Tensor) -> tuple[float, 
         max(measure_finest_level(power[indices]) / overall_level, 1e-9)
         for indices in _group_by_brightness(blocks.means)
     ]
-    third = max(1, len(levels) // 3)
+    third_count = max(1, len(levels) // 3)
     unevenness = max(max(level, 1 / level) for level in levels)
-    return unevenness, sum(levels[:third]) / sum(levels[-third:])
+    return unevenness, sum(levels[:third_count]) / sum(levels[-third_count:])
 
 
 def has_outlier_pixels(blocks: BlockEnergies, variance: Tensor) -> bool:

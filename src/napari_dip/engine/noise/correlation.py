@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: Grid of block energies in units of the variance at the finest frequencies, in steps of a tenth.
-ENERGY_GRID = tuple(0.7 * 1.1**place for place in range(110))
+ENERGY_GRID = tuple(0.7 * 1.1**index for index in range(110))
 #: Quantile of the block energies that defines the least one; as few blocks may be flat.
 MIN_ENERGY_FRACTION = 0.05
 #: Least energy below which noise is white; and largest share of blocks with less energy than

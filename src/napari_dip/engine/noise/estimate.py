@@ -297,24 +297,24 @@ def _fit_noise_model(
 
 
 def _refit_with_dark_offset(
-    sample: _NoiseSample, first: _NoiseModel, value_range: float
+    sample: _NoiseSample, original: _NoiseModel, value_range: float
 ) -> _NoiseModel:
     """Refit with all dark blocks at one brightness, if that explains the bright ones better."""
-    energies = set_dark_offset(first.energies, sample.min_variance)
+    energies = set_dark_offset(original.energies, sample.min_variance)
     if energies is None:
-        return first
+        return original
     refitted = _fit_noise_model(sample, energies)
     is_bright = energies.means > energies.means.min()
     variance = refitted.variance_model.variance(energies.means[is_bright], sample.min_variance)
     # a gain is the grey values of one photon, and bright pixels hold several
     is_physical = MIN_BRIGHT_PHOTONS * refitted.variance_model.gain <= value_range
-    explains_more = refitted.variance_model.flat_fraction > first.variance_model.flat_fraction
+    explains_more = refitted.variance_model.flat_fraction > original.variance_model.flat_fraction
     is_better = (
         is_physical
         and explains_more
         and not is_textured(energies.power[is_bright] / variance[:, None, None])
     )
-    return refitted._replace(uses_dark_offset=True) if is_better else first
+    return refitted._replace(uses_dark_offset=True) if is_better else original
 
 
 def _make_estimate(sample: _NoiseSample, noise_model: _NoiseModel) -> NoiseEstimate:
@@ -541,7 +541,7 @@ def correct_by_prediction(
 ) -> NoiseEstimate:
     """Check a noise estimate by how well neighbours predict each pixel, and correct it.
 
-    Correlated noise of neighbours is predictable in part. If calm pixels are less predictable than
+    Correlated noise of neighbours is predictable in part. If flat pixels are less predictable than
     the measured correlation implies, fine texture was measured as noise. The result is then white,
     weaker and unreliable.
 

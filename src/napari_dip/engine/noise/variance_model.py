@@ -395,9 +395,11 @@ def find_dark_plateau(
         or count < MIN_PLATEAU_RATIO * count_above
     ):
         return None
-    spread = float((lower_half - centre).square().mean().sqrt()) / width if len(lower_half) else 0.0
+    relative_std = (
+        float((lower_half - centre).square().mean().sqrt()) / width if len(lower_half) else 0.0
+    )
     read_variance = gain * centre + intercept
-    if not DARK_SPREAD_RANGE[0] <= spread <= DARK_SPREAD_RANGE[1] or read_variance <= 0:
+    if not DARK_SPREAD_RANGE[0] <= relative_std <= DARK_SPREAD_RANGE[1] or read_variance <= 0:
         return None
     # standard errors of the mean and of the standard deviation over all pixels of these blocks
     return DarkLevel(

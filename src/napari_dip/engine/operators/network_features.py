@@ -186,22 +186,26 @@ class FeatureGraph(nn.Module):
     def __init__(self, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self._image_input, self._output = str(description["picture"]), str(description["output"])
-        self._buffer_names = {name: f"kept_{place}" for place, name in enumerate(tensors)}
-        for name, place in self._buffer_names.items():
-            self.register_buffer(place, tensors[name].detach(), persistent=False)
+        self._buffer_names = {name: f"weight_{index}" for index, name in enumerate(tensors)}
+        for name, buffer_name in self._buffer_names.items():
+            self.register_buffer(buffer_name, tensors[name].detach(), persistent=False)
         self._steps = [_resolve_operator(*step) for step in description["steps"]]
-        existing = {self._image_input, *self._buffer_names}
+        defined_names = {self._image_input, *self._buffer_names}
         for _, arguments, results, _ in self._steps:
-            if missing := {name for name in _list_result_names(arguments) if name not in existing}:
+            if missing := {
+                name for name in _list_result_names(arguments) if name not in defined_names
+            }:
                 raise ValueError(f"{min(missing)!r} is asked for before it is there")
-            existing.update(name for name in results if name is not None)
-        if self._output not in existing:
+            defined_names.update(name for name in results if name is not None)
+        if self._output not in defined_names:
             raise ValueError(f"{self._output!r} is not there")
 
     def forward(self, image: Tensor) -> Tensor:
         """Map the standardised image (B, C, Y, X) to activations of any shape."""
         values: dict[str, Any] = {self._image_input: image}
-        values |= {name: getattr(self, place) for name, place in self._buffer_names.items()}
+        values |= {
+            name: getattr(self, buffer_name) for name, buffer_name in self._buffer_names.items()
+        }
         for call, arguments, results, listed in self._steps:
             provided = {
                 name: _substitute_results(value, values) for name, value in arguments.items()
@@ -248,6 +252,8 @@ def _substitute_results(value: Any, values: Mapping[str, Any]) -> Any:
 def _list_result_names(arguments: Mapping[str, Any]) -> list[str]:
     names = []
     for value in arguments.values():
-        entries = value if isinstance(value, list) else [value]
-        names += [entry["of"] for entry in entries if isinstance(entry, dict) and "of" in entry]
+        elements = value if isinstance(value, list) else [value]
+        names += [
+            element["of"] for element in elements if isinstance(element, dict) and "of" in element
+        ]
     return names

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 #: minimum correlation of neighbouring pixels. Of 29 files of cc15 and polyu 26 have up to 1.30 and
 #: 4.52, and 0.51 or more. Of 29 photographs with little noise (kodak256, McMaster, the page of
 #: CBM3D) 26 have a correlation of 0.44 or less; the others have block ratios of 1.53 to 1.67.
-MAX_BLOCK_NOISE_SPREAD, MAX_BRIGHTNESS_RATIO, MIN_NEIGHBOUR_CORRELATION = 1.32, 5.0, 0.46
+MAX_BLOCK_NOISE_RATIO, MAX_BRIGHTNESS_RATIO, MIN_NEIGHBOUR_CORRELATION = 1.32, 5.0, 0.46
 #: Alternative limits: minimum correlation of neighbouring pixels, minimum ratio of the noise of
 #: colours to that of luminance, and minimum ratio of the noise of luminance to that of the finest
 #: frequencies. Window and Pattern3 of RNI15 have 0.31 and 0.44, 0.88 to 1.0, and 4.1 or more; none
@@ -421,7 +421,7 @@ def _is_camera_noise(
         and luminance >= MIN_FINE_NOISE_RATIO * fine_deviation
     )
     return (
-        texture.spread <= MAX_BLOCK_NOISE_SPREAD
+        texture.block_ratio <= MAX_BLOCK_NOISE_RATIO
         and texture.brightness_ratio <= MAX_BRIGHTNESS_RATIO
         and texture.lag
         >= (
