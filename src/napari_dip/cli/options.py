@@ -34,7 +34,7 @@ COMMON_GROUP = Group("Settings of every task", sort_key=2)
 FILES_GROUP = Group("Files", sort_key=3)
 #: Metavar in the help for each type of value.
 _METAVARS: dict[Any, str] = {int: "WHOLE", float: "NUMBER", str: "TEXT"}
-#: Help of the outputs beside the result.
+#: Help of the outputs besides the result.
 EXTRA_FILES = {
     "uncertainty": "Save the standard deviation of each pixel as TIFF, in intensity units.",
     "residual": "Save input minus what the detector would have seen of the result, as TIFF.",
@@ -92,7 +92,7 @@ def make_option(
     name, text : str
         Name in Python, and help.
     metavar : str
-        What stands for the value in the help.
+        Placeholder of the value in the help.
     group : Group
     required : bool
         Whether the option has no default.
@@ -201,7 +201,7 @@ def make_plan_arguments(task: str) -> list[Argument]:
 
 
 def list_extra_outputs(task: str) -> dict[str, str]:
-    """Return the help of each output beside the result, including those of the task."""
+    """Return the help of each output besides the result, including those of the task."""
     entries = {
         f"{name}_out": f"{help_text} Saved as TIFF."
         for name, help_text in TASKS[task].spec.extra_outputs.items()

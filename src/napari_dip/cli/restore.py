@@ -81,7 +81,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
 
-#: Bytes on the disk per value of a tiled result, beside the result itself: images and deviations
+#: Bytes on the disk per value of a tiled result, besides the result itself: images and deviations
 #: of the tiles, and merged image, deviation and residual.
 TILE_BYTES = 28
 

@@ -112,7 +112,7 @@ class Experiment:
     label, description : str
         In the dock; "" if the dock does not have it.
     settings : tuple of str
-        Settings beside those of all experiments.
+        Settings besides those of all experiments.
     iterations, crop : int
         Defaults: iterations of each fit (0: those of the preset), and side of the crop in pixels.
     fits : int

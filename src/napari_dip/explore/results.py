@@ -190,7 +190,7 @@ class ReportTable:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ExperimentReport:
-    """All that is saved of a result, beside its sentences.
+    """All that is saved of a result, besides its sentences.
 
     Attributes
     ----------
@@ -206,7 +206,7 @@ class ExperimentReport:
     table : ReportTable or None
         Goes before the figures.
     numbers : mapping
-        Content of the JSON file beside recipe and notes, in plain types.
+        Content of the JSON file besides recipe and notes, in plain types.
     files : mapping of str to str
         Content of further text files, such as tables, by name.
     """

@@ -1,4 +1,4 @@
-"""Save a run while it goes on, so that it can be resumed after a crash, and find such runs.
+"""Save a run while it is in progress, so that it can be resumed after a crash, and find such runs.
 
 Each run has a `RunFolder`, whose manifest describes the run and its inputs. The folder also has the
 pixels of inputs that are in no file. The running process locks it. A folder without a lock is an
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.plan.types import Plan
 
-#: Age in seconds from which a folder without a manifest is taken for the rest of a crash.
+#: Age in seconds from which a folder without a manifest counts as left over from a crash.
 _STALE_FOLDER_SECONDS = 60.0
 #: Maximum number of interrupted runs that are kept; each may hold a gigabyte of pixels.
 MAX_SAVED_RUNS = 5
@@ -183,7 +183,7 @@ def find_interrupted_runs(home: Path, task: str) -> tuple[InterruptedRun, ...]:
 
 
 def remove_stale_runs(home: Path) -> None:
-    """Remove rests of runs that crashed at their start, and the oldest of too many runs.
+    """Remove what is left of runs that crashed at their start, and the oldest of too many runs.
 
     Folders and files that no run has written are not touched.
     """

@@ -220,7 +220,7 @@ def detect_machine() -> Machine:
 def load_torch() -> ModuleType:
     """Import and return torch, with idle threads that sleep, and with reuse of freed memory.
 
-    Spinning threads gain nothing on an idle machine. Beside other programs they cost a factor of
+    Spinning threads gain nothing on an idle machine. Next to other programs they cost a factor of
     4 to 7 (one forward and backward pass at 256 x 256: 0.72 to 1.1 s instead of 0.17 to 0.24 s).
 
     Raises

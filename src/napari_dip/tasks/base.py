@@ -34,7 +34,7 @@ CONTEXT_RADIUS = 32
 #: Weight below which a pixel is neither a validation pixel nor part of the network input: the
 #: prediction from its neighbours is then more certain than the pixel.
 MIN_PIXEL_WEIGHT = 0.5
-#: Blind spot of tasks that hide single pixels, whatever the noise correlation is.
+#: Blind spot of tasks that hide single pixels, independent of the noise correlation.
 SINGLE_PIXEL = ((1,),)
 #: Key of the prior of tasks that choose no other.
 DEFAULT_PRIOR = "random-input"
@@ -256,7 +256,7 @@ class FitMasks:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class SeriesFrames:
-    """Hold the frames or planes beside the fitted one, in network units; frames are registered.
+    """Hold the frames or planes next to the fitted one, in network units; frames are registered.
 
     Attributes
     ----------

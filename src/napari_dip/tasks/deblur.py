@@ -180,9 +180,9 @@ class Deblur(Task):
             halo=max(sizes) // 2 + CONTEXT_RADIUS if is_open else None,
             prior_reasons={DEFAULT_PRIOR: DEBLUR_REASON},
             noise_settings=make_noise_settings(self),
-            # blur alone correlates neighbouring pixels, whatever the noise: on five of six Set12
-            # images, blurred and with white noise added, blocks of up to 7 x 7 were measured, which
-            # would take a quarter of the pixels from the fit
+            # blur alone correlates neighbouring pixels, independent of the noise: on five of six
+            # Set12 images, blurred and with white noise added, blocks of up to 7 x 7 were measured,
+            # which would take a quarter of the pixels from the fit
             blind_spot_shape=SINGLE_PIXEL,
         )
 
@@ -394,7 +394,7 @@ class BlindDeblur(Task):
             network_grid=compute_object_size(source.grid, (side // 2, side // 2)),
             prior_reasons={DEFAULT_PRIOR: DEBLUR_REASON},
             noise_settings=make_noise_settings(self),
-            # blur alone correlates neighbouring pixels, whatever the noise
+            # blur alone correlates neighbouring pixels, independent of the noise
             blind_spot_shape=SINGLE_PIXEL,
         )
 

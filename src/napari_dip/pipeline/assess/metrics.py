@@ -74,7 +74,7 @@ class ResidualMetrics:
     parts : int
         Number of these areas.
     change : float
-        Root mean square of the residual, as a share of the picture's intensity range.
+        Root mean square of the residual, as a share of the image's intensity range.
     """
 
     excess: float

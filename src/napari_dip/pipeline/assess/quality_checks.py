@@ -38,7 +38,7 @@ ALLOWED_STANDARD_ERRORS = 3.0
 #: Bounds of the residual's standard deviation, in units of the noise. For the ground truth, it was
 #: 0.93 to 1.03 (1.8 in the one case above); after a filter that removes little noise, down to 0.2.
 MAX_RESIDUAL_STRENGTH, MIN_RESIDUAL_STRENGTH = 1.3, 0.4
-#: Root mean square of the residual, as a share of the intensity range, up to which a picture with
+#: Root mean square of the residual, as a share of the intensity range, up to which an image with
 #: unreliable noise counts as unchanged; reliable noise up to which there is hardly any, and no
 #: warning of a weak residual. Photographs of grass, gravel, brick and a cameraman without noise are
 #: changed by 0.0005 to 0.006.

@@ -63,7 +63,7 @@ MAX_NOISE_PLANES = 8
 GAIN_TOLERANCE = 0.02
 #: Cautions of the engine that other notes cover.
 SEPARATELY_NOTED_CAUTIONS = (NoiseCaution.LINE_OFFSETS, NoiseCaution.COLOUR_CAMERA)
-#: Maximum number of points of variance against mean, so that they can be told apart in a plot.
+#: Maximum number of points of variance against mean, so that a plot shows them apart.
 MAX_VARIANCE_POINTS = 400
 
 

@@ -221,8 +221,8 @@ def bound_clipping_bias(
 ) -> tuple[float, float]:
     """Return bounds of the bias of a measurement's mean by clipped noise.
 
-    They follow from the number of pixels at a limit and the noise there. As they serve to check
-    the correction, they use neither the restored image nor the table of the correction.
+    They follow from the number of pixels at a limit and the noise there. As they check the
+    correction, they use neither the restored image nor the table of the correction.
 
     Parameters
     ----------

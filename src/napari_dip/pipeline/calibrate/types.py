@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 #: standard error of 0.02 of their mean loss.
 VALIDATION_FRACTION = 0.04
 MAX_VALIDATION_FRACTION = 0.25
-#: Minimum number of validation pixels that tell a better image from a worse one.
+#: Minimum number of validation pixels that distinguish a better image from a worse one.
 MIN_RELIABLE_VALIDATION_PIXELS = 48
 
 

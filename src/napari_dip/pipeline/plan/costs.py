@@ -59,7 +59,7 @@ START_BYTES, START_BYTES_OF_VOLUMES = 60e6, 160e6
 #: Share of a step's memory that is still in use during inference: of steps in half precision, and
 #: of others.
 RETAINED_HALF_STEP_FRACTION, RETAINED_STEP_FRACTION = 0.5, 0.8
-#: Bytes per pixel and channel of a layer during inference; those of a step stand with each prior.
+#: Bytes per pixel and channel of a layer during inference; those of a step are in each prior's row.
 INFERENCE_FEATURE_BYTES = 17
 #: Bytes per pixel: of an input and of what all fits keep; of input and output of an inference pass,
 #: as a whole and in tiles. Further channels of a plane add nothing measurable.

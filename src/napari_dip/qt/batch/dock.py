@@ -62,8 +62,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchPreflight:
-    """The plan of a batch, made from the headers of its files.
+class BatchPlanView:
+    """The plan of a batch as the dock shows it, made from the headers of its files.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class BatchPreflight:
         The plan in a sentence.
     processes : int
         Number of parallel processes; 1 for this process only.
-    repeat : callable
+    reread : callable
         Reads all headers again.
     """
 
@@ -81,15 +81,15 @@ class BatchPreflight:
     rows: tuple[FileRow, ...]
     summary: str
     processes: int
-    repeat: Callable[[], BatchPreflight]
+    reread: Callable[[], BatchPlanView]
 
     @property
-    def count_remaining(self) -> int:
+    def remaining_count(self) -> int:
         """Number of files to restore."""
         return sum(row.state == "ready" for row in self.rows)
 
     @property
-    def has_begun(self) -> bool:
+    def has_earlier_batch(self) -> bool:
         """Whether the folder has an earlier batch, with or without results."""
         return (
             any(row.has_result for row in self.rows) or (self.plan.folder / MANIFEST_FILE).is_file()
@@ -112,7 +112,7 @@ class BatchPreflight:
 
 def read_batch(
     recipe: Recipe, inputs: tuple[str, ...], folder: str, *, processes: int, **options: Any
-) -> BatchPreflight:
+) -> BatchPlanView:
     """Read the headers of a batch; raise `RefusedError` if the whole batch cannot be restored.
 
     Parameters
@@ -128,23 +128,23 @@ def read_batch(
         As for `plan_batch`.
     """
     plan = plan_batch(recipe, inputs, folder, resume=True, process_count=processes, **options)
-    return BatchPreflight(
+    return BatchPlanView(
         plan=plan,
         rows=make_file_rows(plan),
         summary=summarise_batch_plan(plan, processes if processes > 1 else None),
         processes=processes,
-        repeat=partial(read_batch, recipe, inputs, folder, processes=processes, **options),
+        reread=partial(read_batch, recipe, inputs, folder, processes=processes, **options),
     )
 
 
 def execute_batch(
-    preflight: BatchPreflight, pixels: Mapping[str, Any], control: PollControl
+    plan_view: BatchPlanView, pixels: Mapping[str, Any], control: PollControl
 ) -> Generator[JobProgress, None, BatchResult]:
     """Run a batch with the same code as the command line, as the work of a `JobRequest`.
 
     Parameters
     ----------
-    preflight : BatchPreflight
+    plan_view : BatchPlanView
         The plan. Its headers are read again, because the batch may have waited for hours.
     pixels : mapping
         Empty: pixels are read file by file.
@@ -158,10 +158,10 @@ def execute_batch(
     """
     reading = Event(message="Reading the headers")
     yield JobProgress(event=reading)
-    preflight = preflight.repeat()
-    plan, rows = preflight.plan, list(preflight.rows)
+    plan_view = plan_view.reread()
+    plan, rows = plan_view.plan, list(plan_view.rows)
     check_any_restorable(plan)
-    yield JobProgress(event=reading, preflight=preflight)
+    yield JobProgress(event=reading, plan_view=plan_view)
 
     def report(batch_event: BatchEvent) -> JobProgress:
         event = Event(message=batch_event.progress.message, progress=batch_event.progress)
@@ -171,15 +171,15 @@ def execute_batch(
         rows[index] = update_file_row(rows[index], batch_event)
         return JobProgress(event=event, rows={index: rows[index]})
 
-    with start_workers(plan, preflight.processes if preflight.processes > 1 else 0) as workers:
+    with start_workers(plan, plan_view.processes if plan_view.processes > 1 else 0) as workers:
         steps = run_batch(plan, control=partial(_keep_on_discard, control), pool=workers)
         return (yield from map_generator(steps, report))
 
 
 def _keep_on_discard(control: PollControl) -> Control:
     """Return the control, with KEEP for DISCARD: closing napari must not lose results."""
-    requested = control()
-    return Control.KEEP if requested is Control.DISCARD else requested
+    request = control()
+    return Control.KEEP if request is Control.DISCARD else request
 
 
 #: Milliseconds from the last change to reading the headers, longer than a pause in typing.
@@ -207,7 +207,7 @@ class BatchDock(QWidget):
         super().__init__()
         viewer = unwrap_viewer(viewer)
         self._closer = DockCloser(self, self.shut_down)
-        self._preflight: BatchPreflight | None = None
+        self._plan_view: BatchPlanView | None = None
         self._call: BackgroundCall | None = None
         self._is_stale = False
         self._last_rows: dict[Path, FileRow] = {}
@@ -256,13 +256,13 @@ class BatchDock(QWidget):
         """Schedule reading the headers, without which no batch can start."""
         if self.is_busy:
             return
-        self._preflight, self._last_rows = None, {}
+        self._plan_view, self._last_rows = None, {}
         self._schedule_reading()
 
     def start(self) -> None:
         """Start the batch of the plan, or add it to the queue."""
-        if not self.is_busy and self._preflight is not None:
-            self.jobs.start([self._preflight.make_request()])
+        if not self.is_busy and self._plan_view is not None:
+            self.jobs.start([self._plan_view.make_request()])
 
     def shut_down(self) -> None:
         """Stop the batch; results are kept, and the current file leaves a checkpoint."""
@@ -278,9 +278,9 @@ class BatchDock(QWidget):
 
     def show_progress(self, progress: JobProgress) -> None:
         """Show the changed rows of the table, and the plan if the headers were read again."""
-        if progress.preflight is not None:
-            self.results.show_plan(progress.preflight.plan, progress.preflight.rows)
-            self.plan_label.setText(progress.preflight.describe())
+        if progress.plan_view is not None:
+            self.results.show_plan(progress.plan_view.plan, progress.plan_view.rows)
+            self.plan_label.setText(progress.plan_view.describe())
         self.results.update_rows(progress.rows)
         self.run_bar.show_event(progress.event)
 
@@ -304,7 +304,7 @@ class BatchDock(QWidget):
         self.joint_training.setEnabled(False)
         if not busy:  # keeps the rows of the table
             self.joint_training.fit_task(self.recipe.task)
-            self._preflight = None
+            self._plan_view = None
             self._last_rows = {row.source: row for row in self.results.table.files.rows}
             self._schedule_reading()
 
@@ -345,28 +345,28 @@ class BatchDock(QWidget):
             read, self, self._on_read, activity="Reading the headers for", name=self.folder.path
         )
 
-    def _on_read(self, preflight: BatchPreflight | Refusal) -> None:
+    def _on_read(self, plan_view: BatchPlanView | Refusal) -> None:
         self._call = None
         if self._is_stale or self._typing_timer.isActive() or self.is_busy:
             self._is_stale = False
             self.show_plan()
             return
-        if isinstance(preflight, Refusal):
-            self.plan_label.setText(preflight.message)
+        if isinstance(plan_view, Refusal):
+            self.plan_label.setText(plan_view.message)
             self.results.clear_contents()
             return
-        self._preflight = preflight
+        self._plan_view = plan_view
         self.results.show_plan(
-            preflight.plan, (self._last_rows.get(row.source, row) for row in preflight.rows)
+            plan_view.plan, (self._last_rows.get(row.source, row) for row in plan_view.rows)
         )
-        refused_count = len(preflight.plan.refused_files)
-        all_refused = refused_count == len(preflight.rows)
-        message = "" if preflight.count_remaining else _describe_finished_batch(refused_count)
+        refused_count = len(plan_view.plan.refused_files)
+        all_refused = refused_count == len(plan_view.rows)
+        message = "" if plan_view.remaining_count else _describe_finished_batch(refused_count)
         self.plan_label.setText(
-            preflight.describe(_ALL_REFUSED_MESSAGE if all_refused else message)
+            plan_view.describe(_ALL_REFUSED_MESSAGE if all_refused else message)
         )
-        start_label = "Resume" if preflight.count_remaining else "Check again"
-        self.run_bar.set_start_label(start_label if preflight.has_begun else "Run")
+        start_label = "Resume" if plan_view.remaining_count else "Check again"
+        self.run_bar.set_start_label(start_label if plan_view.has_earlier_batch else "Run")
         self.jobs.set_planned(not all_refused)
 
     def _on_folder(self) -> None:

@@ -47,7 +47,7 @@ class JobProgress:
         The latest report, with the latest preview.
     points : tuple
         New points of the curves, oldest first; what a point is depends on the job.
-    preflight : BatchPreflight or None
+    plan_view : BatchPlanView or None
         Plan of a batch whose headers were read again.
     rows : mapping of int to object
         Changed rows of a table, by their index.
@@ -55,7 +55,7 @@ class JobProgress:
 
     event: Event
     points: tuple[Any, ...] = ()
-    preflight: Any = None
+    plan_view: Any = None
     rows: Mapping[int, Any] = field(default_factory=dict)
 
     def merge(self, later: JobProgress) -> JobProgress:
@@ -66,7 +66,7 @@ class JobProgress:
         return JobProgress(
             event=event,
             points=(*self.points, *later.points),
-            preflight=self.preflight if later.preflight is None else later.preflight,
+            plan_view=self.plan_view if later.plan_view is None else later.plan_view,
             rows={**self.rows, **later.rows},
         )
 

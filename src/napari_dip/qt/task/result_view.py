@@ -307,7 +307,7 @@ def add_extra_layer(
     ----------
     viewer : napari.viewer.Viewer
     kind : str
-        Key of `EXTRA_LAYERS`. The uncertainty lies where the result lies, the residual where the
+        Key of `EXTRA_LAYERS`. The uncertainty is placed like the result, the residual where the
         input lies.
     target : ResultTarget
     result : Restoration

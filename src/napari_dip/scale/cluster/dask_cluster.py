@@ -132,7 +132,7 @@ def plan_with_workers(
     ------
     plan : BatchPlan
     start_pool : callable
-        Returns a context manager for the workers; its value None stands for this process alone.
+        Returns a context manager for the workers; its value None means this process alone.
 
     Raises
     ------

@@ -129,7 +129,7 @@ class CrashCounter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerTask:
-    """What a worker needs to restore one file: less than a kilobyte, whatever the file's size.
+    """What a worker needs to restore one file: less than a kilobyte for a file of any size.
 
     Attributes
     ----------

@@ -103,7 +103,7 @@ class CameraCorrection:
     def suppress_hot_pixels(self, stack: StackArray) -> StackArray:
         """Shrink the deviation of hot pixels of (..., Y, X) from their surroundings to usual noise.
 
-        The result only serves to measure the noise, which hot pixels would raise for all pixels.
+        The result is only used to measure the noise, which hot pixels would raise for all pixels.
         """
         if self.excess_variance is None:
             return stack
