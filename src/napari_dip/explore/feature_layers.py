@@ -76,7 +76,7 @@ class FeatureInversion:
     layer : str
     layer_size : str
         Size of the layer's activations.
-    prior : str
+    prior_setting : str
         Key in `PRIOR_LABELS`.
     image : ndarray
         Result of the inversion, in the axes and units of the image.
@@ -89,7 +89,7 @@ class FeatureInversion:
 
     layer: str
     layer_size: str
-    prior: str
+    prior_setting: str
     image: ImageArray
     correlation: float
     distance: float
@@ -126,13 +126,14 @@ class FeatureInversionResult(ExperimentResult):
         """Sentences that name the prior with the highest correlation for each layer."""
         lines = []
         for row in self.rows:
-            best = max(row, key=lambda item: item.correlation)
+            best = max(row, key=lambda inversion: inversion.correlation)
             correlations = ", ".join(
-                f"{PRIOR_LABELS[item.prior].lower()} {item.correlation:.2f}" for item in row
+                f"{PRIOR_LABELS[inversion.prior_setting].lower()} {inversion.correlation:.2f}"
+                for inversion in row
             )
             lines.append(
                 f"'{best.layer}' ({best.layer_size}): correlation with the image {correlations}; "
-                f"best: {PRIOR_LABELS[best.prior].lower()}."
+                f"best: {PRIOR_LABELS[best.prior_setting].lower()}."
             )
         return tuple(lines)
 
@@ -141,7 +142,7 @@ class FeatureInversionResult(ExperimentResult):
         lines = [
             {"layer": row[0].layer, "answer": row[0].layer_size}
             | {
-                f"{inversion.prior.replace('-', '_')}_{name}": getattr(inversion, name)
+                f"{inversion.prior_setting.replace('-', '_')}_{name}": getattr(inversion, name)
                 for inversion in row
                 for name in ("correlation", "distance")
             }
@@ -182,7 +183,7 @@ class FeaturePlan:
     spec : ImageSpec
     image : ndarray
         The image after the crop.
-    plans : tuple of rows of (prior, Plan)
+    plans : tuple of rows of (prior setting, Plan)
         One row for each layer.
     layer_sizes : mapping of str to str
         Size of each layer's activations.
@@ -224,11 +225,11 @@ def plan_features(
     machine, plans, layer_sizes = detect_machine(), [], {}
     for name in names:
         row = []
-        for prior in PRIOR_LABELS:
+        for prior_setting in PRIOR_LABELS:
             recipe = make_recipe(
-                "invert-features", **{**task_settings, "layer": name, "prior": prior}
+                "invert-features", **{**task_settings, "layer": name, "prior": prior_setting}
             )
-            row.append((prior, raise_if_refused(preflight(recipe, spec, machine))))
+            row.append((prior_setting, raise_if_refused(preflight(recipe, spec, machine))))
         raise_if_refused(arrange_inputs(row[0][1], {"image": pixels}))
         layer_sizes[name] = describe_layer_size(row[0][1].recipe.task, spec.grid)
         plans.append(tuple(row))
@@ -283,9 +284,9 @@ def explore_features(
     rows = []
     for layer_plans in features.plans:
         row = []
-        for prior, plan in layer_plans:
+        for prior_setting, plan in layer_plans:
             layer = plan.recipe.task.layer  # type: ignore[attr-defined]  # of this task only
-            message = f"Inverting '{layer}': {PRIOR_LABELS[prior].lower()}"
+            message = f"Inverting '{layer}': {PRIOR_LABELS[prior_setting].lower()}"
             step = next(steps)
             make_update = partial(_make_feature_update, message, layer, step, tracker, timer)
             result = yield from map_generator(
@@ -298,7 +299,7 @@ def explore_features(
                 FeatureInversion(
                     layer=layer,
                     layer_size=features.layer_sizes.get(layer, ""),
-                    prior=prior,
+                    prior_setting=prior_setting,
                     image=result.image,
                     correlation=compute_correlation(result.image, features.image),
                     distance=result.history[-1][1],
@@ -363,6 +364,8 @@ def _draw_feature_images(rows: FeatureInversionResult) -> bytes:
     for row, row_axes in zip(rows.rows, panels, strict=True):
         draw_titled_image(row_axes[0], plane, f"{row[0].layer}\n{row[0].layer_size} values", limits)
         for inversion, axes in zip(row, row_axes[1:], strict=True):
-            title = f"{PRIOR_LABELS[inversion.prior]}\ncorrelation {inversion.correlation:.2f}"
+            title = (
+                f"{PRIOR_LABELS[inversion.prior_setting]}\ncorrelation {inversion.correlation:.2f}"
+            )
             draw_titled_image(axes, select_middle_plane(inversion.image, rows.axes), title, limits)
     return render_png(figure)
