@@ -1,4 +1,4 @@
-"""The table of bad input: each kind made for real on disk, with the fault that must answer it."""
+"""A table of bad inputs: each is created on disk, with the refusal that must answer it."""
 
 from __future__ import annotations
 

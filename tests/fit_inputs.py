@@ -1,4 +1,4 @@
-"""What tasks build their problem and prior from, small and made up, for tests to share."""
+"""Small synthetic inputs of problems and priors, shared by tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs of torch.export, laid out by hand as torch 2.13 does, or as it never would."""
+"""Synthetic programs of torch.export, valid ones of torch 2.13 and invalid ones."""
 
 from __future__ import annotations
 

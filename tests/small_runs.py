@@ -1,4 +1,4 @@
-"""A small noisy picture, and a plan for it, as the run tests use them."""
+"""A small noisy image, and a plan for it, for the run tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python door: any array in, the same pixels out, and nothing loaded before it is needed."""
+"""The Python interface: any array in, reproducible pixels out, and no early imports."""
 
 from __future__ import annotations
 

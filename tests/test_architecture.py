@@ -1,4 +1,4 @@
-"""The arrows, sizes and names that keep the project in shape; also held without the linter."""
+"""The import order, sizes and names of modules, checked without the linter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of bad input gets one sentence and one remedy, exit code 2, and harms nothing."""
+"""Every kind of bad input gets a refusal and exit code 2, and changes no file."""
 
 from __future__ import annotations
 

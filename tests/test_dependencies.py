@@ -1,4 +1,4 @@
-"""What development installs is pinned, every version of it."""
+"""Every dependency of the development environment is pinned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The language of the code: no name that says nothing, and none that says two things."""
+"""Names are not empty words, and no name has two meanings."""
 
 from __future__ import annotations
 

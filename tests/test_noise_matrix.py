@@ -1,4 +1,4 @@
-"""The test matrix of the noise measurement knows its truth and judges as it says."""
+"""The benchmark of the noise measurement has known truth and rates correctly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is given in Python instead of an image is refused in words, or taken."""
+"""Any Python object given as an image is refused with a message, or taken."""
 
 from __future__ import annotations
 

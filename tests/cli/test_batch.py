@@ -1,4 +1,4 @@
-"""`napari-dip batch`: what it says, how it ends, and that killing it costs nothing."""
+"""`napari-dip batch`: its messages, its exit codes, and that a kill loses nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that command a terminal, turn the direction of writing, or mark text up."""
+"""Names with control characters, bidirectional text or markup are printed harmlessly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`napari-dip noise` prints what an image tells of its noise, and writes nothing unasked."""
+"""`napari-dip noise` prints the measured noise, and writes no file unless requested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""However long what somebody typed or wrote is, a message stays readable."""
+"""Messages stay readable, however long an argument or a text in a file is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`napari-dip methods RESULT`: what a saved result says of how it was made."""
+"""`napari-dip methods RESULT` describes a run from the record in its result."""
 
 from __future__ import annotations
 

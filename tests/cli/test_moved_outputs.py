@@ -1,4 +1,4 @@
-"""Outputs that become something else while a run is on: nothing is written through, none lost."""
+"""Outputs that are replaced during a run: nothing is written elsewhere, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`napari-dip denoise` with a noise that is named: what is written, and what is refused."""
+"""`napari-dip denoise` with a named noise model: its outputs and its refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`napari-dip denoise` with a second shot, and with a compressed photograph."""
+"""`napari-dip denoise` with a repeated exposure, and with a JPEG image."""
 
 from __future__ import annotations
 

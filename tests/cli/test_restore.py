@@ -1,4 +1,4 @@
-"""`napari-dip denoise`: what it writes, what it says, and how it is stopped."""
+"""`napari-dip denoise`: its outputs, its messages, and how it is stopped."""
 
 from __future__ import annotations
 

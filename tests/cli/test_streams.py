@@ -1,4 +1,4 @@
-"""Streams that are closed, full, of few letters, or read by nobody: no traceback, and no loss."""
+"""Streams that are closed, full or of few letters: no traceback, and no lost result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two runs at once: neither takes from the other what it is writing."""
+"""Two runs at once do not overwrite the files of each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slips on the command line: names that begin with a dash, and options and commands misspelt."""
+"""Typing errors: names that begin with a dash, and misspelt options and commands."""
 
 from __future__ import annotations
 

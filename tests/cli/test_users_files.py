@@ -1,4 +1,4 @@
-"""Files of the user's beside results: no command deletes or replaces what it has not written."""
+"""No command deletes or replaces a file that it has not written."""
 
 from __future__ import annotations
 

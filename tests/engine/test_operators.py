@@ -1,4 +1,4 @@
-"""Operators do to a picture what optics and detectors do, and let gradients through."""
+"""Operators model optics and detectors, and are differentiable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patches that look alike are found."""
+"""Similar patches are found."""
 
 from __future__ import annotations
 

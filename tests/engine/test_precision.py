@@ -1,4 +1,4 @@
-"""Half precision where the device is made for it, and nowhere else."""
+"""Half precision is used only where the device supports it."""
 
 from __future__ import annotations
 

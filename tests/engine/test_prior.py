@@ -1,4 +1,4 @@
-"""A hidden pixel is hidden, and every pixel is hidden once."""
+"""Hidden pixels never enter the input, and the final inference hides each pixel once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patches that look alike are filtered together, guided by a picture of them."""
+"""Similar patches are filtered together, guided by an image."""
 
 from __future__ import annotations
 

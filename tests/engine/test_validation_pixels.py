@@ -1,4 +1,4 @@
-"""A pixel's fate depends on where it is, not on who asks."""
+"""Whether a pixel is a validation pixel depends only on its position and the seed."""
 
 from __future__ import annotations
 

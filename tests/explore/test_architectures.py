@@ -1,4 +1,4 @@
-"""Designs are compared under the same conditions, and the verdict follows from that."""
+"""Architectures are compared under the same conditions, and the verdict follows from that."""
 
 from __future__ import annotations
 

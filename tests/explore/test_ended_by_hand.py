@@ -1,4 +1,4 @@
-"""An experiment that is ended by hand keeps what it has come to, and says so."""
+"""An experiment that the user ends keeps its results so far, and says so."""
 
 from __future__ import annotations
 

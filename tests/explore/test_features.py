@@ -1,4 +1,4 @@
-"""Layers beside each other: a row for each, with three priors, on one page."""
+"""Feature inversion of several layers: one row for each, with three priors, on one page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Low frequencies are learned before high ones, and the measures of that are what they say."""
+"""Low frequencies are learned before high ones, and the measures show it."""
 
 from __future__ import annotations
 

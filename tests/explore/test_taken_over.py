@@ -1,4 +1,4 @@
-"""The design that suits an image can be taken over by a denoising."""
+"""The architecture that suits an image can be used for denoising."""
 
 from __future__ import annotations
 

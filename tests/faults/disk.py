@@ -1,4 +1,4 @@
-"""A disk, or quota, that fills up at a random moment: earlier files stay, no picture is lost."""
+"""A disk, or quota, that fills up at a random moment: earlier files stay, no image is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures made to do harm: absurd headers, bombs, files that lead elsewhere, pickles."""
+"""Hostile images: absurd headers, bombs, links that lead elsewhere, pickles."""
 
 from __future__ import annotations
 

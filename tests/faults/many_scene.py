@@ -1,4 +1,4 @@
-"""Fifty-four small real pictures and six bad ones, and what a batch makes of them undisturbed."""
+"""Fifty-four small real images and six bad ones, and the result of an undisturbed batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays and files of all kinds, drawn at random: a right answer, or a refusal in words."""
+"""Random arrays and files of all kinds: a right result, or a refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures and commands that runs are broken off with, and their undisturbed results."""
+"""Images and commands that are interrupted, and their undisturbed results."""
 
 from __future__ import annotations
 

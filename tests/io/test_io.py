@@ -1,4 +1,4 @@
-"""Files: what is read is what was saved, and what cannot be true is refused."""
+"""Files: pixels are read as they were saved, and impossible files are refused."""
 
 from __future__ import annotations
 

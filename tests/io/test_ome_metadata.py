@@ -1,4 +1,4 @@
-"""Channels, positions and times of an OME-TIFF: in the result as in the input."""
+"""Channels, positions and times of an OME-TIFF are copied to the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stacks, movies and channels in any order: each plane comes back where it was, from every door."""
+"""Stacks, movies and channels in any order of axes keep the position of each plane."""
 
 from __future__ import annotations
 

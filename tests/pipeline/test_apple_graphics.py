@@ -1,4 +1,4 @@
-"""What Apple graphics cannot compute is done by the processor: the user is told."""
+"""Operations that Apple graphics cannot compute run on the CPU, and a note says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of a run so that it can go on after a crash, and what of it is believed."""
+"""The state of a run is saved for a resume after a crash, and verified before it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps made from frames of a camera: right within their errors, and refused where they are none."""
+"""Camera maps from dark and flat frames are right within their errors, or refused."""
 
 from __future__ import annotations
 

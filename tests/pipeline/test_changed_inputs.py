@@ -1,4 +1,4 @@
-"""What changes while it is being restored: the hash is of what was read, and a note says so."""
+"""Inputs that change during a run: the hash is of the pixels read, and a note says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torch is loaded as a run wants it; what the program has set stays, and what fails is said."""
+"""Loading torch keeps the settings of the program, and failures are reported."""
 
 from __future__ import annotations
 

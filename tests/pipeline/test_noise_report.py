@@ -1,4 +1,4 @@
-"""The noise of an image can be measured by itself, from Python and for a plot."""
+"""The noise of an image can be measured on its own, in Python and for a plot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Old names are taken, for one version: options, keywords, recipes, reports, batches."""
+"""Old names are accepted for one version: options, keywords, recipes, reports, batches."""
 
 from __future__ import annotations
 

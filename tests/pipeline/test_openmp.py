@@ -1,4 +1,4 @@
-"""Idle threads of torch wait, whoever loads it first; how many compute stays the same."""
+"""Idle threads of torch sleep, and the number of computing threads stays the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done of a piece of work, and what is left of it: steps folded into one progress."""
+"""Progress and time left: steps are folded into one progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program has set of torch and NumPy changes no run, and is back whenever it waits."""
+"""Global settings of torch and NumPy change no run, and are restored while it waits."""
 
 from __future__ import annotations
 

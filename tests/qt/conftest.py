@@ -1,4 +1,4 @@
-"""A viewer with a small noisy crop of the sample and the dock, and ways to press its buttons."""
+"""A viewer with a small noisy crop of the sample and the dock, and helpers for its buttons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""'Check my computer' says in words what there is, and hands over the line that mends the rest."""
+"""'Check my computer' describes the devices, and gives the line that installs what is missing."""
 
 from __future__ import annotations
 

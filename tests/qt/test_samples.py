@@ -1,4 +1,4 @@
-"""Each sample lies in napari as its task wants it, and the truth is nearer to itself than it is."""
+"""Each sample suits its task, and its truth is nearer to the result than its input."""
 
 from __future__ import annotations
 

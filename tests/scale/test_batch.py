@@ -1,4 +1,4 @@
-"""Many files by one recipe: none is lost, none stops another, none is computed twice."""
+"""A batch of many files: none is lost, none stops another, none is computed twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blind deblur finds the blur from the picture alone, and undoes it."""
+"""Blind deblurring estimates the blur from the image alone, and undoes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deblur explains the image by an object that the PSF blurs."""
+"""Deblurring fits an object that explains the image after the blur."""
 
 from __future__ import annotations
 

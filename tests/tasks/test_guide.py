@@ -1,4 +1,4 @@
-"""Guide shows the network a clean picture beside the noisy one, and does without it if need be."""
+"""A guide is a further input of the network, and is left out if it does not help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inpaint reads masks and NaN as holes, and fills nothing else."""
+"""Inpainting fills masked pixels and NaN, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inpaint fills missing planes, frames and lines of stacks and movies from those beside them."""
+"""Missing planes, frames and lines are filled from their neighbours."""
 
 from __future__ import annotations
 

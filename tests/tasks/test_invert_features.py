@@ -1,4 +1,4 @@
-"""What a layer keeps of an image comes back; where it keeps little, the prior tells."""
+"""Feature inversion restores what a layer keeps of an image; the prior fills in the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large a PSF follows from what is written on a microscope, known without computing it."""
+"""The size of a PSF follows from the optics, without computing it."""
 
 from __future__ import annotations
 

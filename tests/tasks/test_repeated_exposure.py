@@ -1,4 +1,4 @@
-"""A second shot of the same object: refused if it is none, and worth having if it is."""
+"""A repeated exposure improves the result, and an unsuitable one is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Super-resolve gives finer pixels that, made coarse again, are the image."""
+"""Super-resolution computes finer pixels that agree with the image when downsampled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Super-resolution of stacks: along Z alone, or along any axis, and lying where the input lies."""
+"""Super-resolution of stacks: along Z alone, or along any axis, at the position of the input."""
 
 from __future__ import annotations
 

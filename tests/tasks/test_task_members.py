@@ -1,4 +1,4 @@
-"""A task is data and three functions: nothing else may be asked of its writer."""
+"""A task is data and three functions, and has no other members."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""First guesses are Richardson-Lucy's, whatever the operator and the pixels left out."""
+"""Initial estimates are those of Richardson-Lucy, for all operators and masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Computed PSFs obey the physics, and given ones are put right or refused."""
+"""Computed PSFs obey the physics; given PSFs are corrected or refused."""
 
 from __future__ import annotations
 

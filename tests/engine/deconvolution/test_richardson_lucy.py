@@ -1,4 +1,4 @@
-"""Richardson-Lucy climbs the likelihood, agrees with others, and invents no border."""
+"""Richardson-Lucy increases the likelihood, agrees with others, and has no border artefact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Smooth objects explain an image by its variances, and bends have their price."""
+"""Smooth deconvolution weights pixels by their variance, and penalises curvature."""
 
 from __future__ import annotations
 

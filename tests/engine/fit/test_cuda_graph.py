@@ -1,4 +1,4 @@
-"""Steps that a card records: when they are, what takes their place elsewhere, and who is told."""
+"""CUDA graphs: when steps are recorded, what runs otherwise, and which notes there are."""
 
 from __future__ import annotations
 

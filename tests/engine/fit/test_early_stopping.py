@@ -1,4 +1,4 @@
-"""The stop rule looks at the course of the loss, not at one report."""
+"""The stop rule looks at the whole validation curve, not at single values."""
 
 from __future__ import annotations
 

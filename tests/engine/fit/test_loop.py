@@ -1,4 +1,4 @@
-"""The one loop: repeats exactly, resumes exactly, obeys, and survives a breakdown."""
+"""The fit loop is reproducible, resumes exactly, obeys its control, and survives divergence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimisers are torch's own to the bit, without torch's compiler."""
+"""Optimisers equal torch's own bit by bit, without torch's compiler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The backprojected residual makes strong again what the blur made weak."""
+"""The backprojected residual amplifies the frequencies that the blur weakened."""
 
 from __future__ import annotations
 

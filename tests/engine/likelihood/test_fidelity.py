@@ -1,4 +1,4 @@
-"""What the losses ask for is what a detector does."""
+"""Losses follow the noise model of the detector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines along the border come back, and chance does not."""
+"""Lines along the border are restored from the residual, and noise is not."""
 
 from __future__ import annotations
 

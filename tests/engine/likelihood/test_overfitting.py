@@ -1,4 +1,4 @@
-"""How much of the noise an estimate has taken over."""
+"""The share of the noise that an estimate has learned is measured."""
 
 from __future__ import annotations
 

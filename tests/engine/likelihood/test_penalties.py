@@ -1,4 +1,4 @@
-"""Penalties count what is unlikely, and predictions carry their doubt through the operator."""
+"""Penalties count edges, and operators propagate the variance of an estimate."""
 
 from __future__ import annotations
 

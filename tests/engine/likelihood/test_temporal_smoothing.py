@@ -1,4 +1,4 @@
-"""A picture is drawn to the frame before where nothing has changed, and nowhere else."""
+"""Temporal smoothing averages a pixel with the previous frame where nothing has changed."""
 
 from __future__ import annotations
 

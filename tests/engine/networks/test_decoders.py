@@ -1,4 +1,4 @@
-"""Other networks and optimisers go through the same loop, and are what they say."""
+"""Decoders and other optimisers run in the same loop."""
 
 from __future__ import annotations
 

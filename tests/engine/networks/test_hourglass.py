@@ -1,4 +1,4 @@
-"""Networks compute what their layers say, however the processor does it."""
+"""Networks compute what their layers define, on every processor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A large picture is shown to a network in pieces, and the answer is that of the whole."""
+"""Inference in tiles gives the same result as on the whole image."""
 
 from __future__ import annotations
 

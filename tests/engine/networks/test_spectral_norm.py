@@ -1,4 +1,4 @@
-"""Bounded layers stay within their bound, however long they learn, and hold fine detail back."""
+"""Layers with a spectral-norm bound stay within it, and learn fine detail later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gaussian upsampling keeps strength and place, and is smoother the wider it is."""
+"""Gaussian upsampling keeps mean and position, and is smoother the wider it is."""
 
 from __future__ import annotations
 

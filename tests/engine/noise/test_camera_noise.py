@@ -1,4 +1,4 @@
-"""Noise that a colour camera has spread over pixels and colours: measured and filtered."""
+"""Noise of colour cameras, spread over pixels and colours, is measured and filtered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an image's own frequencies contradict is said to be unknown, and nothing else is."""
+"""A noise estimate that the frequencies of the image contradict is unreliable, and no other is."""
 
 from __future__ import annotations
 

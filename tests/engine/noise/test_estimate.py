@@ -1,4 +1,4 @@
-"""Noise is measured right on pictures with real structure."""
+"""Noise is measured correctly on images with real structure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gain and intercept are told apart from texture, clipping and rounding, or not told at all."""
+"""Gain and intercept are separated from texture, clipping and rounding, or not reported."""
 
 from __future__ import annotations
 

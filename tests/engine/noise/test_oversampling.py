@@ -1,4 +1,4 @@
-"""Images with more pixels than detail are told from others, halved, and brought back."""
+"""Oversampled images are detected, downsampled, and upsampled again."""
 
 from __future__ import annotations
 

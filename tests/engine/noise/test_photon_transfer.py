@@ -1,4 +1,4 @@
-"""Dark and flat frames, and dark pixels, tell gain, read noise and offset apart."""
+"""Dark frames, flat frames and dark pixels give gain, read noise and offset."""
 
 from __future__ import annotations
 

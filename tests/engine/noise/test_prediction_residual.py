@@ -1,4 +1,4 @@
-"""Correlated noise must agree with how well pixels are foretold by their neighbours."""
+"""Correlated noise must agree with how well neighbours predict a pixel."""
 
 from __future__ import annotations
 

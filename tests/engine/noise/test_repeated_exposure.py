@@ -1,4 +1,4 @@
-"""Two shots of one object: their intensities brought together, and their noise told apart."""
+"""Two exposures of one object: their intensities are matched, and the noise of each is measured."""
 
 from __future__ import annotations
 

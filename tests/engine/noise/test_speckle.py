@@ -1,4 +1,4 @@
-"""Speckle: looks are told from the spread of the logarithm, and its variance is quadratic."""
+"""Speckle is measured from the spread of the logarithm; its variance is quadratic."""
 
 from __future__ import annotations
 

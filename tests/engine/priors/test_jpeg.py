@@ -1,4 +1,4 @@
-"""Compression done as files have it, and what can be kept of a compressed picture."""
+"""JPEG compression is computed as in files, and a result stays consistent with the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is missing in a plane is told by those before and after, and hidden alike to learn."""
+"""Missing planes are predicted from their neighbours, and learned from planes hidden alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Showing the network more noise of the measurement's own kind."""
+"""R2R adds noise like that of the measurement to the input of the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How skewed noise is, told from one image."""
+"""The skewness of noise is measured from one image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is learned on a picture made coarse: steps, trials, and the way to finer pixels."""
+"""Zero-shot super-resolution learns on a downsampled image: steps, validation, inference."""
 
 from __future__ import annotations
 

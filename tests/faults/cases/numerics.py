@@ -1,4 +1,4 @@
-"""Pictures and settings at the edges of arithmetic: right to rounding, or refused in words."""
+"""Images and settings at the limits of arithmetic: right to rounding, or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures and settings at the edges of arithmetic: what is computed, and what must hold."""
+"""Images and settings at the limits of arithmetic: what is computed and checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes: how they are started, signalled and starved, and what is looked at."""
+"""Processes: how they are started, signalled and starved, and what is checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attacks: what is laid out and typed, and how it is seen that nothing came of it."""
+"""Attacks: the files and arguments of each, and how harm is detected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays, results and interpreters as programs hand them over: what is done, and what is seen."""
+"""Arrays, results and interpreters as programs pass them: what is done and checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Headers of TIFFs that lie about planes, colours and sizes: obeyed, or said."""
+"""TIFF headers that are wrong about planes, colours or sizes: corrected, reported or refused."""
 
 from __future__ import annotations
 

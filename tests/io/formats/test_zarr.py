@@ -1,4 +1,4 @@
-"""OME-Zarr in and out: units, pyramids, regions, whole folders only, and hostile metadata."""
+"""OME-Zarr: units, pyramids, regions, atomic writing, and hostile metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawings of runs: the same ones whatever lies in the folder that they are made in."""
+"""Drawings of runs are the same in every folder."""
 
 from __future__ import annotations
 

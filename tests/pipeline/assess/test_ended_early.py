@@ -1,4 +1,4 @@
-"""What no fit has reached is named as a person counts it."""
+"""Parts that no fit has reached are named, counted from one."""
 
 from __future__ import annotations
 

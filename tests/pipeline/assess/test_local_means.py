@@ -1,4 +1,4 @@
-"""A result whose brightness is not that of its input is told from these two alone."""
+"""Areas whose brightness differs from the input are detected."""
 
 from __future__ import annotations
 

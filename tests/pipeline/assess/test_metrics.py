@@ -1,4 +1,4 @@
-"""What is measured on a finished run is so of pictures whose truth is known."""
+"""Metrics of a finished run are right for images with known truth."""
 
 from __future__ import annotations
 

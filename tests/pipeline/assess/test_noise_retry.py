@@ -1,4 +1,4 @@
-"""A result that is not as bright as its input is restored again, with weaker noise."""
+"""A result with wrong brightness or lost edges is restored again with a weaker noise estimate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fine regular pattern that was taken out is told, and nothing else is taken for one."""
+"""The loss of a fine regular pattern is reported, and nothing else is taken for one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict says in plain sentences what the numbers mean, and warns where it should."""
+"""The verdict explains the metrics in sentences, and warns where limits are exceeded."""
 
 from __future__ import annotations
 

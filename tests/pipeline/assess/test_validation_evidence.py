@@ -1,4 +1,4 @@
-"""Validation pixels confirm what is there and deny what is not, whatever the fit says of itself."""
+"""Validation pixels confirm real detail and contradict invented detail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture is restored as a colour camera's where its noise is, and only there."""
+"""Noise of a colour camera is detected, and only then is the image restored accordingly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is cut off of the noise, at black or white, is reckoned back."""
+"""The clipping of noise at black or white is corrected."""
 
 from __future__ import annotations
 

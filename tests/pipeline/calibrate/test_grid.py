@@ -1,4 +1,4 @@
-"""An oversampled image is fitted at half its size, and comes back whole."""
+"""An oversampled image is fitted at half its size, and the result has the full size."""
 
 from __future__ import annotations
 

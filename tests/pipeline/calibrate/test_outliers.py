@@ -1,4 +1,4 @@
-"""One pixel far outside the range of all others changes nothing but itself."""
+"""An outlier pixel changes nothing but itself."""
 
 from __future__ import annotations
 

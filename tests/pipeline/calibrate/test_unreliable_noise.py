@@ -1,4 +1,4 @@
-"""What an image cannot tell is said in one sentence, with one on what to do."""
+"""An unreliable noise measurement is reported in one sentence, with one on what to do."""
 
 from __future__ import annotations
 

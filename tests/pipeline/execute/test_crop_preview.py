@@ -1,4 +1,4 @@
-"""Part of an image is restored with the range and the noise of the whole."""
+"""A crop is restored with the range and the noise of the whole image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory that runs out within a fit, checkpoints that are damaged, disks that take no result."""
+"""Full memory within a fit, damaged checkpoints, and disks that cannot be written."""
 
 from __future__ import annotations
 

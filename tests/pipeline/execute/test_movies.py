@@ -1,4 +1,4 @@
-"""Frames of a movie are laid onto each other where that is sure, and help each other."""
+"""Frames of a movie are registered where that is reliable, and support each other."""
 
 from __future__ import annotations
 

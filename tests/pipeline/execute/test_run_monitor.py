@@ -1,4 +1,4 @@
-"""The clock of a run: pauses cost nothing, and what is left is told in words with the part."""
+"""The clock of a run: pauses do not count, and the message names the part and the time left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run gives back the user's own kind of picture, and says how it came about."""
+"""A run returns an image in the units of the input, with a report."""
 
 from __future__ import annotations
 

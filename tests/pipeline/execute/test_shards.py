@@ -1,4 +1,4 @@
-"""One file restored by several workers: the same bytes, whatever becomes of them."""
+"""One file restored by several workers: the same bytes, also if workers die."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stacks and movies: restored part by part or as a volume, to the same bytes, and never half."""
+"""Stacks and movies: restored item by item or as a volume, reproducible and complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture in tiles: each by itself, one calibration, no seams, and never all of it in memory."""
+"""An image in tiles: one calibration, no seams, and never all of it in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One network for all frames or tiles: the same however it is interrupted, and told as it was."""
+"""Joint training for all frames or tiles: the same when interrupted, and reported."""
 
 from __future__ import annotations
 

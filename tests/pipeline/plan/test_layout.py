@@ -1,4 +1,4 @@
-"""Axes are shared out, and put back, whatever their order."""
+"""Axes are rearranged to a stack and back, in any order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preflight says yes with a plan or no with a sentence, from the header alone."""
+"""Preflight returns a plan or a refusal, from the header alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON that is read back: each field is deleted and replaced by all that JSON can hold."""
+"""JSON files are read or refused when any field is deleted or replaced by any value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Script, command and methods text of a result: the same pixels, and only what was used."""
+"""Script, command and methods text of a result give the same pixels and cite what was used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Presets of the user's own: kept, listed, loaded, deleted, and refused in words."""
+"""The user's presets are saved, listed, loaded, deleted, and refused with a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An interrupted run goes on to the same bytes, or says why it cannot."""
+"""An interrupted run resumes to the same bytes, or says why it cannot."""
 
 from __future__ import annotations
 

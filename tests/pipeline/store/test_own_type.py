@@ -1,4 +1,4 @@
-"""What comes back as it came has the input's own type and value, which single precision lacks."""
+"""Unchanged pixels keep the type and values of the input, also beyond single precision."""
 
 from __future__ import annotations
 

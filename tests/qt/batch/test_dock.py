@@ -1,4 +1,4 @@
-"""Many files in a dock, by real clicks: run, hold, stop, go on, look; to the same bytes."""
+"""The batch dock by real clicks: run, pause, stop, resume, view; to the same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a picture made from a layer takes over from it, and what it says about itself."""
+"""Which attributes a result layer takes from its input, and which metadata it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layers of a network are listed where one is to be named."""
+"""The layers of a network are listed in a menu."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The curve shows what was judged, and where it was best."""
+"""The plot shows the validation loss and its minimum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often a window is bothered with news."""
+"""Progress reaches the window at limited intervals."""
 
 import time
 

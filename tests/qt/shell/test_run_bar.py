@@ -1,4 +1,4 @@
-"""The words below Run: whole lines, a sign of what is not in sight, and seconds before the bar."""
+"""The text below Run shows whole lines, a sign of hidden ones, and seconds before the bar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""However a run ends and whatever fails then: the result is not lost and the dock is ready."""
+"""The result is not lost and the dock is ready again, however a run ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever happens in a run comes back as a value."""
+"""Everything that happens in a run is returned as a value."""
 
 from __future__ import annotations
 

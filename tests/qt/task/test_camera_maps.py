@@ -1,4 +1,4 @@
-"""In the Denoise dock: maps of the camera from layers."""
+"""Camera maps in the Denoise dock are chosen from layers."""
 
 from __future__ import annotations
 

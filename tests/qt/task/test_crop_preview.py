@@ -1,4 +1,4 @@
-"""Trying on a part first, then on all of it, by real clicks."""
+"""A crop preview, then the whole image, by real clicks."""
 
 from __future__ import annotations
 

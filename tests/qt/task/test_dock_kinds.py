@@ -1,4 +1,4 @@
-"""Kinds of layers: what can be restored is, what cannot is refused in words before work begins."""
+"""Kinds of layers are restored, or refused with a message before the run."""
 
 from __future__ import annotations
 

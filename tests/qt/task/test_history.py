@@ -1,4 +1,4 @@
-"""Going back in a run and keeping another picture than its last, by real clicks and keys."""
+"""Going back in a run and keeping an earlier image, by real clicks and keys."""
 
 from __future__ import annotations
 

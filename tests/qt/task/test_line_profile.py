@@ -1,4 +1,4 @@
-"""Intensities of input and result along a line that was drawn."""
+"""Intensities of input and result along a drawn line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In the Denoise dock: noises that are named, chosen and run with the mouse."""
+"""Noise models in the Denoise dock, chosen and run with the mouse."""
 
 from __future__ import annotations
 

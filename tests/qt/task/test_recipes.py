@@ -1,4 +1,4 @@
-"""A recipe goes into the form and out of it without a change."""
+"""A recipe passes through the form unchanged."""
 
 from __future__ import annotations
 

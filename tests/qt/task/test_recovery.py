@@ -1,4 +1,4 @@
-"""A run that a crash of napari cut off is offered, goes on to the same pixels, or is deleted."""
+"""A run that a crash of napari interrupted is offered, resumed to the same pixels, or deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In the Denoise dock: a second shot from another layer, and JPEG compression as a noise model."""
+"""A repeated exposure from another layer, and JPEG as a noise model, in the Denoise dock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs at the same time do not touch each other's pixels."""
+"""Simultaneous runs do not affect the pixels of each other."""
 
 from __future__ import annotations
 

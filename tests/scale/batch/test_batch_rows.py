@@ -1,4 +1,4 @@
-"""How far a batch is, file by file and as a whole."""
+"""Progress of a batch, by file and as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Receipts that somebody has tampered with: nothing is read, or waited for, beyond the results."""
+"""Tampered records: nothing outside the results is read or waited for."""
 
 from __future__ import annotations
 

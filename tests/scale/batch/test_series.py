@@ -1,4 +1,4 @@
-"""One network for the files of a folder: fitted once, shown each, the same however it is ended."""
+"""Joint training on a folder: fitted once, applied to each file, the same when interrupted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that are this process itself, so that what becomes of a batch is the same each time."""
+"""Simulated workers in this process, so that a batch is reproducible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks from files are read as plain steps; what could run code or take much is refused."""
+"""Imported networks are read as lists of operators; unsafe or costly ones are refused."""
 
 from __future__ import annotations
 

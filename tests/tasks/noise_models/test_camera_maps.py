@@ -1,4 +1,4 @@
-"""Maps of a camera: they correct its pixels, noisy ones lose their weight, bad ones are refused."""
+"""Camera maps correct pixels and weight noisy ones; bad maps are refused."""
 
 from __future__ import annotations
 

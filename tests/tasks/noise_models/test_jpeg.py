@@ -1,4 +1,4 @@
-"""JPEG compression is found in the pixels, undone, and refused where there is none."""
+"""JPEG compression is detected in the pixels and undone, or refused."""
 
 from __future__ import annotations
 

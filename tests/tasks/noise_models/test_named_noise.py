@@ -1,4 +1,4 @@
-"""Salt and pepper, stripes and speckle: found, taken out by their own models, and hinted at."""
+"""Salt and pepper, stripes and speckle are detected, removed by their models, and reported."""
 
 from __future__ import annotations
 
