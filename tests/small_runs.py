@@ -53,9 +53,9 @@ def plan_for(array: npt.NDArray[Any], axes: str = "YX", **settings: Any) -> Plan
     return answer
 
 
-def drain(plan: Plan, array: Any, **wishes: Any) -> tuple[list[Event], Restoration | None]:
+def drain(plan: Plan, array: Any, **options: Any) -> tuple[list[Event], Restoration | None]:
     """Run to the end."""
-    loop = run(plan, {"image": array}, **wishes)
+    loop = run(plan, {"image": array}, **options)
     events = []
     while True:
         try:

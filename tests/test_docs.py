@@ -130,17 +130,17 @@ def test_every_public_name_has_its_place_in_the_reference():
     assert set(napari_dip.__all__) - {"__version__"} <= named
 
 
-WISHES = (ROOT / "tests" / "wishes.md").read_text(encoding="utf-8")
+REQUESTS = (ROOT / "tests" / "feature_requests.md").read_text(encoding="utf-8")
 
 
 def test_every_request_has_its_row_here_and_elsewhere():
-    for part in (WISHES.split("## Journeys")[0], WISHES.split("## Elsewhere")[1]):
+    for part in (REQUESTS.split("## Journeys")[0], REQUESTS.split("## Elsewhere")[1]):
         numbers = [int(number) for number in re.findall(r"^\| (\d+) ", part, re.M)]
         assert numbers == list(range(1, 26))
 
 
 def test_every_test_that_the_requests_name_exists():
-    named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", WISHES)
+    named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", REQUESTS)
     assert len(named) > 40
     gone = [
         f"{file}::{name}"

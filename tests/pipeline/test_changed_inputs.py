@@ -123,9 +123,9 @@ def test_the_command_says_that_its_input_changed(
     tifffile.imwrite(path, pixels)
     from napari_dip.cli import restore
 
-    def begun(plan: Any, data: Any, **wishes: Any) -> Any:
+    def begun(plan: Any, data: Any, **options: Any) -> Any:
         tifffile.imwrite(path, pixels + 1)
-        return run(plan, data, **wishes)
+        return run(plan, data, **options)
 
     monkeypatch.setattr(restore, "run", begun)
     report = tmp_path / "report.json"

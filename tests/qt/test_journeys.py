@@ -2,7 +2,7 @@
 
 Buttons are found by the words on them and scrolled into sight, as a user does it; samples are cut
 small, so that the real engine takes seconds. Journeys that other files make in full stand in the
-table of tests/wishes.md.
+table of tests/feature_requests.md.
 """
 
 from __future__ import annotations

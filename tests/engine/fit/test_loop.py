@@ -255,9 +255,9 @@ def test_discard_returns_no_result() -> None:
 
 def test_a_pause_changes_no_pixel() -> None:
     answers = []
-    for wishes in ([], [Control.PAUSE] * 3):
+    for controls in ([], [Control.PAUSE] * 3):
         problem, prior, _ = make_problem((24, 24))
-        waiting = iter(wishes)
+        waiting = iter(controls)
         control = lambda waiting=waiting: next(waiting, Control.GO)  # noqa: E731
         _, result = drain(
             fit(

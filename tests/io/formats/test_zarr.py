@@ -33,7 +33,7 @@ def draw_stack() -> np.ndarray:
     return np.random.default_rng(0).poisson(100, SHAPE).astype(np.uint16)
 
 
-def save_zarr(folder: Path, version: str, image: Any = None, **wishes: Any) -> Path:
+def save_zarr(folder: Path, version: str, image: Any = None, **changes: Any) -> Path:
     """In the version asked for, by way of a result that is to be like another one."""
     path, like = folder / "cells.ome.zarr", folder / "like.ome.zarr"
     if version == "0.4":
@@ -43,7 +43,7 @@ def save_zarr(folder: Path, version: str, image: Any = None, **wishes: Any) -> P
             "multiscales": [{"version": version, "axes": axes, "datasets": [{"path": "0"}]}]
         }
         (like / ".zattrs").write_text(json.dumps(multiscale))
-    options = {"axes": "ZYX", "scale": SCALE, "units": UNITS, "provenance": PROVENANCE, **wishes}
+    options = {"axes": "ZYX", "scale": SCALE, "units": UNITS, "provenance": PROVENANCE, **changes}
     image = draw_stack() if image is None else image
     return write_image(path, image, like=str(like) if version == "0.4" else None, **options)
 

@@ -42,10 +42,10 @@ def draw_quarters(seed: int = 0, level: float = LEVEL) -> tuple[np.ndarray, np.n
     return truth, np.clip(np.rint(truth + noise), 0, 255).astype(np.uint8)
 
 
-def calibrate_quarters(**wishes):
+def calibrate_quarters(**options):
     """Plan and calibration of the noisy quarters."""
     _, noisy = draw_quarters()
-    recipe = make_recipe("denoise", preset="fast", **wishes)
+    recipe = make_recipe("denoise", preset="fast", **options)
     plan = preflight(
         recipe,
         ImageSpec(name="quarters", shape=noisy.shape, dtype="uint8", axes="YX"),

@@ -53,8 +53,8 @@ def plan_stack(stacks: str, **settings: object) -> Plan:
     return replace(plan_for(draw_stack(), "ZYX", **options), threads=1)
 
 
-def restore(plan: Plan, image: object = None, **wishes: object) -> Restoration:
-    answer = drain(plan, draw_stack() if image is None else image, **wishes)[1]
+def restore(plan: Plan, image: object = None, **options: object) -> Restoration:
+    answer = drain(plan, draw_stack() if image is None else image, **options)[1]
     assert answer is not None
     return answer
 

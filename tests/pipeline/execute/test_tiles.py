@@ -42,8 +42,8 @@ def plan_image(**settings: object) -> Plan:
     return replace(plan_for(take_shot(), max_iterations=ITERATIONS, **settings), threads=1)
 
 
-def restore(plan: Plan, **wishes: object) -> Restoration:
-    answer = drain(plan, take_shot(), **wishes)[1]
+def restore(plan: Plan, **options: object) -> Restoration:
+    answer = drain(plan, take_shot(), **options)[1]
     assert answer is not None
     return answer
 
