@@ -21,7 +21,8 @@ from napari_dip.errors.notes import (
     serialise_notes,
     serialise_stop,
 )
-from napari_dip.errors.templates import NOTES, STOPS
+from napari_dip.errors.templates import METHODS, NOTES, STOPS
+from napari_dip.pipeline.assess import methods_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -178,6 +179,12 @@ def test_old_reports_and_new_ones_give_the_same_codes() -> None:
     assert read_stop("the fit broke down 3 times in a row").reason is StopReason.BREAKDOWN
     assert read_stop(stop.to_dict()) == stop
     assert set(STOPS) == set(StopReason)
+
+
+def test_every_row_of_the_methods_section_is_written_by_it() -> None:
+    code = Path(methods_section.__file__).read_text(encoding="utf-8")
+    assert METHODS
+    assert [row for row in METHODS if f'"{row}"' not in code] == []
 
 
 def test_notes_come_back_from_a_report_by_code_and_from_an_old_one_as_text() -> None:

@@ -54,6 +54,8 @@ NOTES: Mapping[str, str] = MappingProxyType(
     _insert_phrases({**_MESSAGES["notes"], **_MESSAGES["warnings"]})
 )
 STOPS: Mapping[str, str] = MappingProxyType(_MESSAGES["stops"])
+#: Sentences of the methods section and their parts; a citation is a key of a paper in braces.
+METHODS: Mapping[str, str] = MappingProxyType(_MESSAGES["methods"])
 #: Why a noise estimate is unreliable, by `UnreliableReason`.
 UNRELIABLE_REASONS: Mapping[str, str] = MappingProxyType(_MESSAGES["unreliable_reasons"])
 #: How the user ended a fit, for readers other than the user.

@@ -364,6 +364,8 @@ class TaskSpec:
         Name in menus.
     result_suffix : str
         Appended to the image's name to name the result.
+    methods_phrase : str
+        Completion of "The image was" in the methods section.
     inputs : tuple of Input
         The image first.
     extra_outputs : mapping of str to str
@@ -391,6 +393,7 @@ class TaskSpec:
     name: str
     title: str
     result_suffix: str
+    methods_phrase: str = "restored"
     inputs: tuple[Input, ...] = (IMAGE,)
     extra_outputs: Mapping[str, str] = field(default_factory=dict)
     accepts_stacks: bool = False

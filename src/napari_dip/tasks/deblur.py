@@ -99,6 +99,7 @@ class Deblur(Task):
         title="Deblur",
         inputs=(IMAGE, PSF),
         result_suffix="deblurred",
+        methods_phrase="deblurred with a known point spread function",
         has_same_pixels=False,
         accepts_stacks=True,
     )
@@ -347,6 +348,7 @@ class BlindDeblur(Task):
         name="blind-deblur",
         title="Blind deblur",
         result_suffix="deblurred blindly",
+        methods_phrase="deblurred with a point spread function estimated from the image itself",
         has_same_pixels=False,
         extra_outputs={"psf": "The PSF that was found."},
         describe_learned=describe_blur,

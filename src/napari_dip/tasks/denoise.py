@@ -97,6 +97,7 @@ class Denoise(Task):
         title="Denoise",
         inputs=(IMAGE, REPEATED_EXPOSURE, *CAMERA_MAPS),
         result_suffix="denoised",
+        methods_phrase="denoised",
         accepts_stacks=True,
         reports_unreliable_noise=True,
     )

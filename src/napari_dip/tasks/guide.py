@@ -88,6 +88,7 @@ class Guide(Task):
             ),
         ),
         result_suffix="guided",
+        methods_phrase="restored with the help of a guide image",
         candidates=(PREFERRED_PRIOR.key, PREFERRED_PRIOR.unguided_key),
     )
 

@@ -75,6 +75,7 @@ class Inpaint(Task):
         name="inpaint",
         title="Inpaint",
         result_suffix="inpainted",
+        methods_phrase="filled in where pixels were missing",
         accepts_stacks=True,
         min_depth=2,
         inputs=(

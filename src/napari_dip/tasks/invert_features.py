@@ -72,6 +72,7 @@ class InvertFeatures(Task):
         name="invert-features",
         title="Invert features",
         result_suffix="inverted",
+        methods_phrase="restored from the activations of a layer of a network",
         has_same_pixels=False,
         explains_pixels=False,
     )

@@ -176,6 +176,7 @@ class SuperResolve(Task):
         name="super-resolve",
         title="Super-resolve",
         result_suffix="super-resolved",
+        methods_phrase="super-resolved",
         has_same_pixels=False,
         accepts_stacks=True,
     )

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors.notes import StopReason, read_report_stop
-from napari_dip.errors.templates import make_printable
+from napari_dip.errors.templates import METHODS, make_printable, render
 from napari_dip.pipeline.assess.references import (
     PAPERS,
     TOPICS_OF_UNCITED_PAPERS,
@@ -23,21 +23,9 @@ if TYPE_CHECKING:
 
     Report = Mapping[str, Any]
 
-#: Completions of "The image was", by task.
-_TASK_PHRASES = {
-    "denoise": "denoised",
-    "inpaint": "filled in where pixels were missing",
-    "super-resolve": "super-resolved",
-    "deblur": "deblurred with a known point spread function",
-    "blind-deblur": "deblurred with a point spread function estimated from the image itself",
-    "guide": "restored with the help of a guide image",
-    "invert-features": "restored from the activations of a layer of a network",
-}
-#: Phrases on how the noise was measured, by the paper to cite.
-_ORIGINS = {
-    "noise estimation": ", measured from the image",
-    "repeated exposure": ", measured from the difference of two shots",
-}
+#: Rows on how the noise was measured, by the paper to cite.
+_ORIGINS = {"noise estimation": "origin-image", "repeated exposure": "origin-exposures"}
+_DEVICES = {"cpu": "the CPU", "cuda": "an NVIDIA GPU", "mps": "an Apple GPU"}
 #: Settings that have a sentence of their own.
 _NAMED_SETTINGS = (
     "preset",
@@ -92,41 +80,46 @@ def write_methods_section(report: Report) -> str:
         if key not in text_keys
     ]
     if other_topics:
-        paragraph += f" Also used: {'; '.join(other_topics)}."
+        paragraph += _write("also", topics="; ".join(other_topics))
     return "\n".join([paragraph, "", *reference_lines]) + "\n"
 
 
+def _write(row: str, /, **facts: object) -> str:
+    """Fill a row of the table of messages."""
+    return render(METHODS[row], facts)
+
+
 def _describe_task(report: Report) -> str:
-    task_phrase = _TASK_PHRASES.get(report["task"], f"restored (task '{report['task']}')")
-    recipe = report["recipe"]
-    preset = str(recipe.get("preset", RunSettings.model_fields["preset"].default))
-    return (
-        f"The image was {task_phrase} with napari-dip {report['version']} (task "
-        f"'{TASKS[report['task']].spec.title}', preset '{preset.capitalize()}', seed "
-        f"{report['seed']}), which fits an untrained convolutional network to "
-        f"{_describe_fitted_data(report)} "
-        "and to no other data (Deep Image Prior {deep image prior})."
+    spec = TASKS[report["task"]].spec
+    preset = str(report["recipe"].get("preset", RunSettings.model_fields["preset"].default))
+    return _write(
+        "task",
+        done=spec.methods_phrase,
+        version=report["version"],
+        title=spec.title,
+        preset=preset.capitalize(),
+        seed=report["seed"],
+        series="network_file" in report.get("fit", {}).get("joint_training", {}),
     )
-
-
-def _describe_fitted_data(report: Report) -> str:
-    """Return what the network was fitted to: this image, or several images of a series."""
-    is_series = "network_file" in report.get("fit", {}).get("joint_training", {})
-    return "images of one series, one network for all," if is_series else "the measurement itself"
 
 
 def _describe_network_input(report: Report) -> str:
     prior_spec = get_report_prior_spec(report)
-    phrase, papers = prior_spec.phrase, prior_spec.papers
-    if report["task"] in ("deblur", "blind-deblur") and "Lucy" in list_paper_keys(report):
-        phrase += " and the first steps of Richardson-Lucy deconvolution"
+    papers = prior_spec.papers
+    is_deconvolved = report["task"] in ("deblur", "blind-deblur") and "Lucy" in list_paper_keys(
+        report
+    )
+    if is_deconvolved:
         papers = (*papers, "Richardson", "Lucy")
-    citation = f" {{{'|'.join(papers)}}}" if papers else ""
-    if not prior_spec.has_network:
-        return f"No network was fitted: {phrase}{citation}."
     user_choice = report["recipe"].get("settings", {}).get("prior", "auto")
-    chosen_by = " (chosen by hand)" if user_choice in (prior_spec.key, prior_spec.value) else ""
-    return f"The network was fed {phrase}{citation}{chosen_by}."
+    return _write(
+        "network-input",
+        network=prior_spec.has_network,
+        phrase=prior_spec.phrase,
+        deconvolved=is_deconvolved,
+        citation=f" {{{'|'.join(papers)}}}" if papers else "",
+        chosen=prior_spec.has_network and user_choice in (prior_spec.key, prior_spec.value),
+    )
 
 
 def _describe_noise_model(report: Report) -> str:
@@ -135,73 +128,77 @@ def _describe_noise_model(report: Report) -> str:
         return ""  # no pixel was fitted
     noise, cited = report["noise"], list_paper_keys(report)
     noise_model = get_noise_model(noise["model"])
-    model = f"The noise was modelled as {noise_model.phrase}"
-    if noise["model"] == "speckle":
-        figures = f"relative standard deviation {_join_figures(noise.get('relative', [0]))}"
-    elif noise["model"] == "gaussian":
-        stds = [max(0.0, variance) ** 0.5 for variance in noise["intercept"]]
-        figures = f"standard deviation {_join_figures(stds)}"
-    else:
-        gain, intercept = _join_figures(noise["gain"]), _join_figures(noise["intercept"])
-        figures = f"variance = gain × intensity + intercept, gain {gain}, intercept {intercept}"
-    per_channel = "; one figure for each channel" if len(noise["gain"]) > 1 else ""
-    if camera := noise.get("camera"):
-        std, lags = _join_figures(camera["std"]), _join_figures(camera["lags"])
-        figures += (
-            f"; of luminance and two colour differences {std}, with a correlation of neighbouring "
-            f"pixels of {lags}"
-        )
-    origin = ", given by hand" if noise_model.is_detector else ""
-    for key, phrase in _ORIGINS.items():
+    origin = _write("origin-user") if noise_model.is_detector else ""
+    for key, row in _ORIGINS.items():
         if key in cited:
-            origin = f"{phrase} {{{key}}}"
-    origin += "".join(f" {{{key}}}" for key in noise_model.papers)
-    sizes = " × ".join(str(side) for side in reversed(noise["blind_spot_size"]))
-    is_single_pixel = all(side == 1 for side in noise["blind_spot_size"])
-    hidden = "single pixels" if is_single_pixel else f"blocks of {sizes} pixels"
-    shape = str(report["recipe"].get("settings", {}).get("blind_spot_shape", ""))
-    if "0" in shape:
-        hidden = f"{shape.count('1')} of each {sizes} pixels, in a shape given by hand,"
-    has_masked_input = get_report_prior_spec(report).network_input.is_masked
-    purpose = "from the network and to judge the fit" if has_masked_input else "to judge the fit"
-    if report.get("fit", {}).get("last_phase"):
-        purpose += " until its last iterations, in which they take part"
-    return (
-        f"{model} ({figures}, in intensity units of the image{per_channel}){origin}; {hidden} were "
-        f"held back {purpose}."
+            origin = _write(row)
+    camera = {
+        name: _join_figures(noise["camera"][name])
+        for name in noise.get("camera") or ()
+        if name in ("std", "lags")
+    }
+    return _write(
+        "noise",
+        phrase=noise_model.phrase,
+        figures=_describe_noise_figures(noise),
+        camera=_write("figures-camera", **camera) if camera else "",
+        several=len(noise["gain"]) > 1,
+        origin=origin + "".join(f" {{{key}}}" for key in noise_model.papers),
+        hidden=_describe_blind_spot(report),
+        masked=get_report_prior_spec(report).network_input.is_masked,
+        refit=report.get("fit", {}).get("last_phase"),
     )
+
+
+def _describe_blind_spot(report: Report) -> str:
+    size = report["noise"]["blind_spot_size"]
+    shape = str(report["recipe"].get("settings", {}).get("blind_spot_shape", ""))
+    row = "hidden-single" if all(side == 1 for side in size) else "hidden-blocks"
+    sizes = " × ".join(map(str, reversed(size)))
+    return _write("hidden-shape" if "0" in shape else row, size=sizes, count=shape.count("1"))
+
+
+def _describe_noise_figures(noise: Mapping[str, Any]) -> str:
+    if noise["model"] == "speckle":
+        return _write("figures-speckle", std=_join_figures(noise.get("relative", [0])))
+    if noise["model"] == "gaussian":
+        stds = [max(0.0, variance) ** 0.5 for variance in noise["intercept"]]
+        return _write("figures-gaussian", std=_join_figures(stds))
+    gain, intercept = _join_figures(noise["gain"]), _join_figures(noise["intercept"])
+    return _write("figures-line", gain=gain, intercept=intercept)
 
 
 def _describe_iterations(report: Report) -> str:
     fit = report.get("fit", {})
-    max_iterations = fit.get("max_iterations")
-    count = fit.get("finished", 1) + fit.get("kept", 0)
-    fits = f" in {count} fits" if count > 1 else ""
-    each_suffix = " each" if count > 1 else ""
-    limit = f" of at most {max_iterations}{each_suffix}" if max_iterations else ""
-    stop_text = read_report_stop(report).describe_impersonally().rstrip(".")
-    network = " → ".join(map(str, fit.get("network", ())))
-    shape = f" of {network} channels" if network else ""
-    fitted = f"The network{shape}" if get_report_prior_spec(report).has_network else "The pixels"
+    count, limit = fit.get("finished", 1) + fit.get("kept", 0), fit.get("max_iterations")
+    fitted = _write(
+        "fitted",
+        network=get_report_prior_spec(report).has_network,
+        shape=" → ".join(map(str, fit.get("network", ()))),
+    )
     if "joint_training" in fit:
-        return f"{fitted} {_describe_joint_training(fit['joint_training'])}"
-    return (
-        f"{fitted} took {report['iterations']} "
-        f"iterations{fits}{limit}{_describe_last_phase(fit)}; the "
-        f"fit ended since {_strip_citation_marks(stop_text)}, and "
-        f"{_describe_selected_iteration(report)}."
+        return _describe_joint_training(fitted, fit["joint_training"])
+    stop_text = read_report_stop(report).describe_impersonally().rstrip(".")
+    return _write(
+        "iterations",
+        fitted=fitted,
+        iterations=report["iterations"],
+        several=count > 1,
+        count=count,
+        limit=limit,
+        limit_each=limit and count > 1,
+        refit=_describe_refit(fit.get("last_phase"), count),
+        stop=_strip_citation_marks(stop_text),
+        output=_describe_selected_iteration(report),
     )
 
 
-def _describe_last_phase(fit: Mapping[str, Any]) -> str:
+def _describe_refit(iterations: int | None, fit_count: int) -> str:
     """Return a phrase on the iterations of the refit; "" if there was none."""
-    refit_iterations = fit.get("last_phase")
-    if not refit_iterations:
+    if not iterations:
         return ""
-    has_several_fits = fit.get("finished", 1) + fit.get("kept", 0) > 1
-    ending = "the last of them" if refit_iterations == 1 else f"the last {refit_iterations} of them"
-    phrase = f"{refit_iterations} of them at the end of the fits" if has_several_fits else ending
-    return f", {phrase} with the validation pixels as well"
+    row = "refit-several" if fit_count > 1 else "refit-one" if iterations == 1 else "refit"
+    return _write(row, count=iterations)
 
 
 def _describe_selected_iteration(report: Report) -> str:
@@ -215,57 +212,29 @@ def _describe_selected_iteration(report: Report) -> str:
     by_hand = read_report_stop(report).reason in (StopReason.USER, StopReason.HISTORY)
     by_hand = by_hand or bool(report.get("fit", {}).get("kept"))
     if report.get("fit", {}).get("last_phase") and not by_hand:
-        return "the output after these last iterations was taken"
-    if by_hand or lowest_loss is None or (losses.get(best) or lowest_loss) <= lowest_loss:
-        return f"the output of iteration {best} was taken"
-    return f"the output of iteration {best} was taken, the last of several that hardly differ"
+        return _write("output-refit")
+    is_best = by_hand or lowest_loss is None or (losses.get(best) or lowest_loss) <= lowest_loss
+    return _write("output-best" if is_best else "output-later", best=best)
 
 
-def _describe_joint_training(training: Mapping[str, Any]) -> str:
+def _describe_joint_training(fitted: str, training: Mapping[str, Any]) -> str:
     """Return a sentence on joint training, and on the gain of fine-tuning."""
-    parts = "one part" if training["members"] == 1 else f"{training['members']} parts"
-    clause = (
-        f"was fitted to {parts} of the data together, in {training['iterations']} iterations, and "
-        "then "
-        f"applied to each of {training['inference']} (frames, planes or tiles, and channels)"
-    )
-    if "network_file" in training:
-        name = _strip_citation_marks(training["network_file"])
-        clause = (
-            f"was fitted to {training['members']} images of the series together ('{name}', SHA-256 "
-            f"{training['sha256']}), in {training['iterations']} iterations, and then applied to "
-            "this one"
-        )
-    if "probes" not in training:
-        return f"{clause}."
-    outcome = "each was fine-tuned" if training["fine_tuned"] else "none was fine-tuned"
-    return (
-        f"{clause}; since fine-tuning, tried on {training['probes']}, changed the "
-        f"log-likelihood of validation pixels by {training['gain']:.2g} ± {training['error']:.2g} "
-        "a pixel, "
-        f"{outcome}."
-    )
+    facts = {
+        **training,
+        "fitted": fitted,
+        "several": training["members"] != 1,
+        "name": _strip_citation_marks(training.get("network_file", "")),
+        "probes": _write("probes", **training) if "probes" in training else "",
+    }
+    return _write("series" if "network_file" in training else "joint", **facts)
 
 
 def _describe_refinement(report: Report) -> str:
-    sentences = []
     if report["noise"].get("camera") and uses_refinement(report):
-        return (
-            "It was fitted at half its size {lanczos}. In the end luminance and colours were "
-            "filtered together, at three sizes {colour camera}, by similar patches and "
-            "guided in part by the network's image {nl-bayes|bm3d}."
-        )
-    if report.get("fit", {}).get("half_resolution"):
-        sentences.append(
-            "Since the image is oversampled, it was fitted at half its size and upscaled again "
-            "{lanczos|iterative backprojection}."
-        )
-    if uses_refinement(report):
-        sentences.append(
-            "In the end similar patches were filtered together, guided by the network's "
-            "image {nl-bayes|bm3d}."
-        )
-    return " ".join(sentences)
+        return _write("refinement-camera")
+    has_half_resolution = bool(report.get("fit", {}).get("half_resolution"))
+    rows = {"half-resolution": has_half_resolution, "refinement": uses_refinement(report)}
+    return " ".join(_write(row) for row, is_used in rows.items() if is_used)
 
 
 def _describe_other_settings(report: Report) -> str:
@@ -282,15 +251,19 @@ def _describe_other_settings(report: Report) -> str:
                 descriptions.append(
                     _strip_citation_marks(setting.report_template.format(value) or label_and_value)
                 )
-    return f"Settings other than the defaults: {'; '.join(descriptions)}." if descriptions else ""
+    return _write("settings", settings="; ".join(descriptions)) if descriptions else ""
 
 
 def _describe_device(report: Report) -> str:
-    device = {"cpu": "the CPU", "cuda": "an NVIDIA GPU", "mps": "an Apple GPU"}
-    device_name = device.get(report["device"], report["device"])
-    count = f"{report['threads']} thread{'s' if report['threads'] != 1 else ''}"
-    threads = f" with {count}" if report["device"] == "cpu" else ""
-    return f"It was computed with PyTorch {report['torch']} on {device_name}{threads}."
+    device, threads = report["device"], report["threads"]
+    return _write(
+        "device",
+        torch=report["torch"],
+        device=_DEVICES.get(device, device),
+        cpu=device == "cpu",
+        threads=threads,
+        threads_plural=device == "cpu" and threads != 1,
+    )
 
 
 def _get_setting_metadata(kind: Any, name: str) -> Setting:
