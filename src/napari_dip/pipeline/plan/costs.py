@@ -17,7 +17,7 @@ from napari_dip.tasks.base import DEFAULT_PRIOR, list_candidates
 from napari_dip.tasks.priors.deep_image_prior import compute_channel_widths
 from napari_dip.tasks.priors.hole_filling import (
     MAX_BATCH_PIXELS,
-    STACK_RESIDUAL_BLOCKS,
+    Z_STACK_RESIDUAL_BLOCKS,
     compute_stack_window,
 )
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
@@ -74,7 +74,7 @@ INFERENCE_FEATURE_BYTES = 17
 REFINEMENT_BYTES = 65
 #: Bytes per pixel of an inference pass whose input holds neighbouring planes, measured on
 #: 16 x 128 x 128 and 40 x 256 x 256.
-STACK_INFERENCE_PIXEL_BYTES = 265
+Z_STACK_INFERENCE_PIXEL_BYTES = 265
 #: Key of the presets of priors that take the image as input and have none of their own.
 IMAGE_INPUT_PRESETS = "image-input"
 #: Codes of the notes that `choose_fit_config` returns.
@@ -178,7 +178,7 @@ def _count_multiplications(widths: tuple[int, ...], dims: int) -> float:
     taps, shrink = 3.0**dims, 0.5**dims
     finest, coarsest = widths[0], widths[-1]
     if len(widths) == 1:  # a chain of residual blocks with two layers each
-        return taps * 2 * STACK_RESIDUAL_BLOCKS * finest**2
+        return taps * 2 * Z_STACK_RESIDUAL_BLOCKS * finest**2
     total: float = 2 * finest**2  # second layer of the first scale, and the last
     total += coarsest**2 * shrink ** (len(widths) - 1)
     for scale, (finer, coarser) in enumerate(pairwise(widths)):
@@ -234,7 +234,7 @@ def estimate_fit_memory(
     else:
         pixel_bytes, base_bytes = VOLUME_INFERENCE_PIXEL_BYTES * channels, START_BYTES_OF_VOLUMES
         if prior_spec.network.is_planewise:
-            pixel_bytes = STACK_INFERENCE_PIXEL_BYTES * channels
+            pixel_bytes = Z_STACK_INFERENCE_PIXEL_BYTES * channels
     fit_bytes = (
         max(step_bytes, batch_pixels * features * INFERENCE_FEATURE_BYTES + retained_bytes)
         + grid_pixels * pixel_bytes

@@ -38,11 +38,11 @@ MAX_LISTED_LABELS = 8
 MASKED_FRACTION_RANGE = (0.3, 0.3)
 #: Residual blocks of the network for planes of a Z stack, whose receptive field has a radius of 2 x
 #: BLOCKS + 2 pixels.
-STACK_RESIDUAL_BLOCKS = 4
+Z_STACK_RESIDUAL_BLOCKS = 4
 #: Maximum depth of a hole, in pixels, whose copies are masked as a whole.
 MAX_MASKED_DEPTH = 16
 #: Planes of a training window in a Z stack.
-STACK_WINDOW_PLANES = 4
+Z_STACK_WINDOW_PLANES = 4
 #: Maximum number of pixels of a Z stack in one forward pass: a plane of 512 x 512.
 MAX_BATCH_PIXELS = 2**18
 
@@ -262,7 +262,7 @@ def _build_masked_stack_prior(
 
 def compute_stack_window(side: int | None, grid: tuple[int, ...]) -> tuple[int, ...]:
     """Return planes, height and width of a training window."""
-    return tuple(map(min, (STACK_WINDOW_PLANES, *[side or max(grid)] * 2), grid))
+    return tuple(map(min, (Z_STACK_WINDOW_PLANES, *[side or max(grid)] * 2), grid))
 
 
 def _build_masked_input_network(
@@ -285,6 +285,6 @@ def _build_masked_input_network(
             preserves_variance=preserves_variance,
         )
         if len(fit_input.widths) > 1
-        else ResidualChain(2, fed, channels, fit_input.widths[0], STACK_RESIDUAL_BLOCKS, rng=rng)
+        else ResidualChain(2, fed, channels, fit_input.widths[0], Z_STACK_RESIDUAL_BLOCKS, rng=rng)
     )
     return FillingResidualNetwork(net, fed, channels, 2, rng)
