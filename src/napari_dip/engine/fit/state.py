@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.trainer import StateDict, Trainer
     from napari_dip.errors.notes import Note, Stop
 
-#: A fit has broken down, and is rolled back, if its training loss is not finite or exceeds this
-#: factor times (1 + |median of the last five training losses|), once there are five. It also has if
-#: its validation loss is no longer finite.
+#: A fit has broken down, and is rolled back, in each of three cases: its training loss is not
+#: finite; its validation loss is not finite; its training loss exceeds this factor times
+#: (1 + |median of the last five training losses|), once there are five.
 BREAKDOWN_LOSS_FACTOR = 10.0
 #: Tolerance of the validation loss, as a share of its decrease since the first validation: losses
 #: that differ by less count as equal. It applies to priors with a separate validation input, and to

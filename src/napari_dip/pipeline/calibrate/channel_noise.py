@@ -260,7 +260,11 @@ def select_spread_planes(count: int) -> npt.NDArray[np.int_]:
 def _apply_user_noise(
     noise: NoiseEstimate, planes: StackArray, noise_settings: NoiseSettings
 ) -> NoiseEstimate:
-    """Replace measured figures by those of the user."""
+    """Replace measured figures by those of the user.
+
+    Read noise is that of the dark signal, the first percentile of the pixels; gain is the rise of
+    the variance from there.
+    """
     dark_signal, mean_signal = float(np.percentile(planes, 1)), float(planes.mean(dtype=np.float64))
     mean_variance = float(compute_noise_variance(noise, mean_signal))
     dark_variance = float(compute_noise_variance(noise, dark_signal))

@@ -190,7 +190,7 @@ def find_fallback_reason(calibration: Calibration) -> str:
     ]
     if any(calibration.noise[c].unreliable_reason for c in varied_channels):
         return UNRELIABLE_NOISE_REASON
-    # the offset is the mean of the channel
+    # the noise at the mean of the channel, which is what `intensity_offset` subtracts
     is_weak = any(
         compute_noise_variance(calibration.noise[c], calibration.intensity_offset[c]) ** 0.5
         < MAX_WEAK_NOISE * calibration.intensity_scale[c]

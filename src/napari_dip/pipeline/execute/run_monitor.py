@@ -37,8 +37,8 @@ FINE_TUNING_FRACTION = 0.5
 COMPLETE_FRACTION = 1 - 1e-4
 #: Lower limit of planned seconds, as a divisor.
 MIN_STEP_SECONDS = 1e-9
-#: Maximum share of the run time for inference that only serves previews: a fifth of the 5 % by
-#: which napari may prolong a run. The other four fifths are for drawing.
+#: Maximum share of the run time for inference that only serves previews. napari may prolong a run
+#: by 5 %: this 1 %, and 4 % for drawing.
 MAX_PREVIEW_FRACTION = 0.01
 
 

@@ -75,7 +75,8 @@ REFINEMENT_BYTES = 65
 #: Bytes per pixel of an inference pass whose input holds neighbouring planes, measured on
 #: 16 x 128 x 128 and 40 x 256 x 256.
 Z_STACK_INFERENCE_PIXEL_BYTES = 265
-#: Key of the presets of priors that take the image as input and have none of their own.
+#: Key of the presets that serve each prior whose input is the image, unless the file has presets
+#: under the key of that prior.
 IMAGE_INPUT_PRESETS = "image-input"
 #: Codes of the notes that `choose_fit_config` returns.
 FIT_CONFIG_NOTES = ("fewer-scales",)

@@ -156,7 +156,7 @@ def choose_tiles(
 ) -> tuple[int, tuple[Tile, ...]] | Refusal:
     """Choose tiles: those of the recipe, or the widest for which memory is sufficient.
 
-    The plan has them if the recipe sets a tile size, or if the whole image does not fit.
+    `preflight` calls it if the recipe sets a tile size, or if the whole image does not fit.
 
     Returns
     -------

@@ -113,7 +113,7 @@ def add_jpeg_projection(fit_input: FitInput, problem: Problem) -> Problem:
 
 
 def project_to_jpeg(fit_input: FitInput, estimate: Estimate) -> Estimate:
-    """Project an estimate to the nearest image that compresses to the measurement."""
+    """Convert an estimate to grey levels, project it as JPEG demands, and convert it back."""
     from napari_dip.engine.priors.jpeg import project_onto_quantisation_set
 
     measured = _to_grey_levels(fit_input, fit_input.measurement)
