@@ -93,10 +93,10 @@ def fitted(name: str, design: str, size: FitSize, noise: dict[Any, Any]) -> dict
                 noise=noise_of_design,
             )
         )
-    noise[design, block] = result.noise
+    noise[design, block] = result.noise_loss
     return {
         "name": design,
-        "weights": result.weights,
+        "weights": result.weight_count,
         "impedance": result.impedance,
         "band_score": result.band_score,
         "held_out_error": result.validation_error,
@@ -104,10 +104,10 @@ def fitted(name: str, design: str, size: FitSize, noise: dict[Any, Any]) -> dict
         "oracle_iteration": int(result.psnr.argmax()) + 1,
         "taken_psnr": result.selected_psnr,
         "taken": result.stop.selected_iteration,
-        "milliseconds": 1000 * result.seconds,
+        "milliseconds": 1000 * result.seconds_per_iteration,
         "block": list(block),
-        "noise": result.noise.tolist(),
-        "energy": result.energy.tolist(),
+        "noise": result.noise_loss.tolist(),
+        "energy": result.image_loss.tolist(),
     }
 
 

@@ -95,9 +95,9 @@ def event_loop(seconds: float, until: Callable[[], bool] = lambda: False) -> Non
 
 def sample(side: int) -> Any:
     """Cut a corner out of the sample, or mirror it at its edges to make it larger."""
-    from napari_dip.qt.demo import mitochondria
+    from napari_dip.qt.demo import make_mitochondria_layers
 
-    pixels = mitochondria()[-1][0]
+    pixels = make_mitochondria_layers()[-1][0]
     more = max(0, side - len(pixels))
     return np.ascontiguousarray(np.pad(pixels, (0, more), mode="reflect")[:side, :side])
 

@@ -68,7 +68,7 @@ def engine(prepared: FitArguments) -> float:
     """CPU seconds of the engine's loop, judging and all but the last look."""
     began = time.process_time()
     for progress in fit(prepared.problem, prepared.prior, prepared.schedule, never_stop, seed=0):
-        if progress.iteration == prepared.schedule.stop_at:
+        if progress.iteration == prepared.schedule.last_iteration:
             break
     return time.process_time() - began
 
@@ -77,13 +77,13 @@ def by_hand(fit: FitArguments) -> float:
     """CPU seconds of the same written by hand."""
     net, schedule, measurement = fit.prior.net, fit.schedule, fit.fit_input.measurement
     rng = torch.Generator().manual_seed(0)
-    sigma = fit.fit_input.noise.evaluate(measurement).sqrt()
+    sigma = fit.fit_input.noise.compute_variance(measurement).sqrt()
     half = schedule.uses_bfloat16 and has_fast_bfloat16(measurement.device)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.0, foreach=True)
     kept = [weight.detach().clone() for weight in net.parameters()]
     weight = fit.problem.terms[0].training_weight
     began = time.process_time()
-    for iteration in range(1, schedule.stop_at + 1):
+    for iteration in range(1, schedule.last_iteration + 1):
         optimizer.param_groups[0]["lr"] = schedule.get_rates(iteration)[0]
         noise = torch.empty_like(measurement).normal_(generator=rng) * sigma
         code = convert_to_channels_last(measurement + 0.5 * noise)
@@ -106,7 +106,7 @@ def layers_alone(fit: FitArguments, schedule: Schedule) -> float:
     code = convert_to_channels_last(fit.fit_input.measurement)
     half = schedule.uses_bfloat16 and has_fast_bfloat16(code.device)
     began = time.process_time()
-    for _ in range(schedule.stop_at):
+    for _ in range(schedule.last_iteration):
         output = run_in_bfloat16(net, code) if half else net(code)
         output.backward(torch.ones_like(output))
     return time.process_time() - began

@@ -37,7 +37,7 @@ def once() -> dict[str, float]:
     import napari
     from qtpy.QtCore import QEventLoop, QTimer
 
-    from napari_dip.qt.demo import mitochondria
+    from napari_dip.qt.demo import make_mitochondria_layers
     from napari_dip.qt.shell.layers import is_preview
 
     def event_loop(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
@@ -60,7 +60,7 @@ def once() -> dict[str, float]:
 
     viewer = napari.Viewer(show_welcome_screen=False)
     viewer.window.resize(1280, 720)
-    viewer.add_image(mitochondria()[-1][0], name="cells")
+    viewer.add_image(make_mitochondria_layers()[-1][0], name="cells")
     event_loop(3)
     windows: list[Any] = []
 

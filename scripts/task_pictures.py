@@ -15,7 +15,13 @@ import numpy as np
 
 import napari_dip as dip
 from napari_dip.pipeline.assess.report_figures import plot_before_after
-from napari_dip.samples.degraded import blurred, coarse, movie, stack, weak_channel
+from napari_dip.samples.degraded import (
+    make_binned_sample,
+    make_blurred_sample,
+    make_movie_sample,
+    make_stack_sample,
+    make_weak_channel_sample,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +38,7 @@ FRAME, PLANE = 5, 8
 
 def super_resolve() -> None:
     """Halve the pixels of what a camera had binned."""
-    sample = coarse()
+    sample = make_binned_sample()
     result = dip.super_resolve(sample.image, factor=2, model="binning", preset="fast")
     wide = sample.image.repeat(2, 0).repeat(2, 1)
     show("super_resolve", wide, result, sample, ("Coarse pixels", "Super-resolved × 2"))
@@ -40,14 +46,14 @@ def super_resolve() -> None:
 
 def deblur() -> None:
     """Undo a blur whose PSF is known."""
-    sample = blurred()
+    sample = make_blurred_sample()
     result = dip.deblur(sample.image, sample.extra_inputs["psf"], preset="fast")
     show("deblur", sample.image, result, sample, ("Blurred", "Deblurred"))
 
 
 def blind_deblur() -> None:
     """Undo the same blur without being told."""
-    sample = blurred()
+    sample = make_blurred_sample()
     result = dip.blind_deblur(sample.image, 17, preset="fast")
     print("width found:", result.learned["sigmas"])
     show("blind_deblur", sample.image, result, sample, ("Blurred", "Deblurred blindly"))
@@ -55,7 +61,7 @@ def blind_deblur() -> None:
 
 def guide() -> None:
     """Let a clean channel help one of few photons."""
-    sample = weak_channel()
+    sample = make_weak_channel_sample()
     result = dip.guide(sample.image, sample.extra_inputs["guide"], preset="fast")
     print("prior:", result.report["prior"])
     show("guide", sample.image, result, sample, ("Few photons", "Guided"))
@@ -63,14 +69,14 @@ def guide() -> None:
 
 def nuclei() -> None:
     """Denoise a movie frame by frame."""
-    sample = movie()
+    sample = make_movie_sample()
     result = dip.denoise(sample.image, axes="TYX", preset="fast")
     show("movie", sample.image, result, sample, ("A frame", "Denoised"), FRAME)
 
 
 def embryo() -> None:
     """Denoise a stack as a volume."""
-    sample = stack()
+    sample = make_stack_sample()
     result = dip.denoise(sample.image, axes="ZYX", preset="fast")
     show("stack", sample.image, result, sample, ("A plane", "Denoised"), PLANE)
 

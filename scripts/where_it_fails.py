@@ -78,7 +78,7 @@ def energies() -> None:
     for name, target in targets.items():
         steps = iter_fit(standardise(target), subject, control=lambda: Control.GO)
         with use_default_torch_state(subject.plan.threads):
-            curve = [step.energy for step in steps]
+            curve = [step.loss for step in steps]
         print(f"| {name} | {curve[9]:.3f} | {curve[24]:.3f} | {curve[59]:.3f} |", flush=True)
 
 

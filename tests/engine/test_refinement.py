@@ -179,7 +179,7 @@ def test_a_pilot_that_knows_more_than_the_measurement_guides_alone() -> None:
     pilot = draw_truth() + 0.1 * (take_shot(draw_truth(), seed=1) - draw_truth())
     guided, alone = (
         measure_error(
-            refine_by_nl_bayes(noise(), measured, pilot, mask, uses_pilot_only=informed).mean
+            refine_by_nl_bayes(noise(), measured, pilot, mask, uses_guide_only=informed).mean
         )
         for informed in (False, True)
     )

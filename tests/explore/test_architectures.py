@@ -62,7 +62,10 @@ def test_each_design_learns_and_the_one_of_the_preset_stands_first(comparison):
         "deep-decoder",
     ]
     for fit in comparison.fits:
-        assert fit.energy[-1] < fit.energy[0] and len(fit.noise) == len(fit.energy) == 12
+        assert (
+            fit.image_loss[-1] < fit.image_loss[0]
+            and len(fit.noise_loss) == len(fit.image_loss) == 12
+        )
         assert fit.correspondence.shape == (12, 5) and np.isfinite(fit.validation_errors).all()
 
 
@@ -80,7 +83,7 @@ def test_the_architecture_of_the_preset_is_the_network_of_a_denoising():
 
 def test_scores_and_image_are_those_of_the_curves(comparison):
     for fit in comparison.fits:
-        assert fit.validation_error == pytest.approx(fit.errors.mean(), rel=1e-4)
+        assert fit.validation_error == pytest.approx(fit.squared_errors.mean(), rel=1e-4)
         error = np.mean((fit.image.astype(float) - load_clean()) ** 2)
         peak = float(np.ptp(load_clean()))
         assert fit.selected_psnr == pytest.approx(10 * np.log10(peak**2 / error), abs=1e-3)
@@ -91,7 +94,9 @@ def test_the_verdict_names_the_least_error_unless_the_preset_is_level(comparison
     errors = {fit.architecture.name: fit.validation_error for fit in comparison.fits}
     assert errors[comparison.best.architecture.name] == min(errors.values())
     worse = [
-        replace(fit, errors=fit.errors + 1, validation_errors=fit.validation_errors + 1)
+        replace(
+            fit, squared_errors=fit.squared_errors + 1, validation_errors=fit.validation_errors + 1
+        )
         for fit in comparison.fits
     ]
     alone = replace(comparison, fits=(worse[0], comparison.fits[1], *worse[2:]))
@@ -210,7 +215,7 @@ def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(
         assert float(row["oracle_psnr"]) == fit.best_psnr
     curves = read_table(tmp_path / "out" / "curves.csv")
     energy = [float(row["energy"]) for row in curves if row["design"] == "sgd"]
-    assert energy == comparison.fits[3].energy.tolist()
+    assert energy == comparison.fits[3].image_loss.tolist()
     files = EXPERIMENTS["architectures"].files
     assert {path.name for path in page.parent.iterdir()} == set(files) and page.name == files[0]
     record = json.loads((tmp_path / "out" / "architectures.json").read_text(encoding="utf-8"))

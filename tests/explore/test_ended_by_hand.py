@@ -38,9 +38,9 @@ def test_impedance_keeps_the_energies_of_all_targets_so_far(tmp_path):
     steps = explore_impedance(subject, control=lambda: switch[0])
     result = end_when(steps, switch, lambda step: step.event.iteration == 11)
     whole = explore.impedance(load_image(), **SETTINGS)
-    for name, curve in result.energies.items():
-        assert curve.tolist() == whole.energies[name][:11].tolist()
-    assert result.subject.iterations == 11 and result.score != whole.score
+    for name, curve in result.losses.items():
+        assert curve.tolist() == whole.losses[name][:11].tolist()
+    assert result.setup.iterations == 11 and result.score != whole.score
     page = result.save(tmp_path / "out").read_text(encoding="utf-8")
     assert "Ended by hand after 11 of 14 iterations" in page and "Iteration 11: image" in page
     recipe = json.loads((tmp_path / "out" / "impedance.json").read_text())["recipe"]
@@ -51,9 +51,9 @@ def test_a_spectrum_keeps_its_bands_its_last_image_and_its_validation():
     subject, switch = make_experiment_setup(load_image(), **SETTINGS), [Control.GO]
     steps = explore_spectrum(subject, control=lambda: switch[0])
     result = end_when(steps, switch, lambda step: step.event.iteration == 12)
-    assert result.correspondence.shape == (12, 5) and result.subject.iterations == 12
-    assert max(result.images) == max(result.evolution) == 12
-    assert set(result.images) <= set(result.evolution)
+    assert result.correspondence.shape == (12, 5) and result.setup.iterations == 12
+    assert max(result.reported_outputs) == max(result.recorded_outputs) == 12
+    assert set(result.reported_outputs) <= set(result.recorded_outputs)
     assert result.validation_stop.validation_errors and result.validation_stop.best_iteration > 0
     assert result.power["12"].shape == result.frequency.shape
 

@@ -31,16 +31,16 @@ def result():
 
 
 def test_the_energy_of_an_image_falls_before_that_of_noise(result):
-    half = {name: int(np.argmax(curve < 0.5)) for name, curve in result.energies.items()}
-    assert result.energies["image"].min() < 0.5
+    half = {name: int(np.argmax(curve < 0.5)) for name, curve in result.losses.items()}
+    assert result.losses["image"].min() < 0.5
     for rough in ("noise", "shuffled"):
-        assert result.energies[rough].min() > 0.5 or half[rough] > half["image"]
+        assert result.losses[rough].min() > 0.5 or half[rough] > half["image"]
     assert result.score > 0.05
 
 
 def test_energies_begin_at_the_variance_of_the_targets(result):
     # an untrained network says nearly nothing: what is missing is the whole target
-    for curve in result.energies.values():
+    for curve in result.losses.values():
         assert len(curve) == 20 and curve[0] == pytest.approx(1, abs=0.5)
 
 
@@ -71,8 +71,8 @@ def test_the_same_seed_gives_the_same_energies_and_another_does_not():
         explore.impedance(load_small_image(24), max_iterations=4, seed=seed, device="cpu")
         for seed in (1, 1, 2)
     )
-    assert all(np.array_equal(once.energies[name], again.energies[name]) for name in TARGETS)
-    assert once.energies["image"].tolist() != other.energies["image"].tolist()
+    assert all(np.array_equal(once.losses[name], again.losses[name]) for name in TARGETS)
+    assert once.losses["image"].tolist() != other.losses["image"].tolist()
 
 
 def test_an_experiment_ends_on_request():
@@ -90,14 +90,14 @@ def test_the_table_holds_the_numbers_of_the_run_and_the_page_needs_nothing_else(
     page = result.save(tmp_path / "out")
     table = (tmp_path / "out" / "impedance.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(table.splitlines()))
-    for name, curve in result.energies.items():
+    for name, curve in result.losses.items():
         assert [float(row[name]) for row in rows] == curve.tolist()
     files = EXPERIMENTS["impedance"].files
     assert {path.name for path in page.parent.iterdir()} == set(files) and page.name == files[0]
     record = json.loads((tmp_path / "out" / "impedance.json").read_text(encoding="utf-8"))
     assert record["score"] == result.score and record["recipe"]["max_iterations"] == 20
     text = page.read_text(encoding="utf-8")
-    assert f"{result.score:.3f}" in text and f"{result.get_energies(10)['noise']:.3f}" in text
+    assert f"{result.score:.3f}" in text and f"{result.get_losses(10)['noise']:.3f}" in text
     assert not re.search(r"(?i)(src|href)\s*=\s*[\"'](?!data:)|https?:|<script|<link|@import", text)
     assert (tmp_path / "out" / "impedance.png").read_bytes().startswith(b"\x89PNG")
 

@@ -50,9 +50,9 @@ def test_the_lowest_band_is_learned_first_and_the_highest_last(result):
 
 
 def test_the_energy_falls_and_the_output_nears_the_truth(result):
-    assert result.energy[-1] < 0.5 * result.energy[0]
+    assert result.loss[-1] < 0.5 * result.loss[0]
     assert result.psnr[-1] > result.psnr[0] + 3
-    error = np.mean((result.images[30].astype(float) - load_clean()) ** 2)
+    error = np.mean((result.reported_outputs[30].astype(float) - load_clean()) ** 2)
     peak = float(load_clean().max() - load_clean().min())
     assert result.psnr[-1] == pytest.approx(10 * np.log10(peak**2 / error), abs=1e-6)
 
@@ -154,7 +154,7 @@ def fit_noise(network):
     )
     noise = np.random.default_rng(3).standard_normal((32, 32)).astype(np.float32)
     with use_default_torch_state(subject.plan.threads):
-        return [event.energy for event in iter_fit(noise, subject, control=lambda: Control.GO)]
+        return [event.loss for event in iter_fit(noise, subject, control=lambda: Control.GO)]
 
 
 def test_bounded_layers_hold_noise_back_that_free_ones_learn():
@@ -165,7 +165,7 @@ def test_bounded_layers_hold_noise_back_that_free_ones_learn():
 def test_the_page_names_the_network_and_its_bound(tmp_path):
     network = "decoder+lipschitz-1.7"
     result = explore.spectrum(make_noisy(24), architecture=network, max_iterations=3, device="cpu")
-    assert result.subject.recipe["architecture"] == network
+    assert result.setup.recipe["architecture"] == network
     text = result.save(tmp_path / "out").read_text(encoding="utf-8")
     assert "layers bounded to 1.7, else hourglass" in text and "here the bound is 1.7." in text
 

@@ -45,7 +45,11 @@ def test_a_comparison_leaves_a_recipe_that_the_command_takes(comparison, tmp_pat
         comparison.fits[0],
         next(fit for fit in comparison.fits if fit.architecture.name == "decoder"),
     )
-    better = replace(other, validation_errors=0 * other.validation_errors, errors=0 * other.errors)
+    better = replace(
+        other,
+        validation_errors=0 * other.validation_errors,
+        squared_errors=0 * other.squared_errors,
+    )
     comparison = replace(comparison, fits=(first, better))
     assert (
         comparison.recommended_fit is better
@@ -66,7 +70,11 @@ def test_an_optimiser_has_no_place_in_a_recipe_and_that_is_said(comparison):
         comparison.fits[0],
         next(fit for fit in comparison.fits if fit.architecture.name == "sgd"),
     )
-    better = replace(other, validation_errors=0 * other.validation_errors, errors=0 * other.errors)
+    better = replace(
+        other,
+        validation_errors=0 * other.validation_errors,
+        squared_errors=0 * other.squared_errors,
+    )
     comparison = replace(comparison, fits=(first, better))
     assert comparison.denoising_recipe.task.architecture == "preset"
     assert "no place for the optimiser of 'sgd'" in comparison.sentences[-1]
@@ -116,7 +124,7 @@ def test_a_number_of_ones_own_has_no_place_in_a_recipe_and_that_is_said(comparis
         other,
         architecture=design,
         validation_errors=0 * other.validation_errors,
-        errors=0 * other.errors,
+        squared_errors=0 * other.squared_errors,
     )
     comparison = replace(comparison, fits=(first, better))
     assert comparison.denoising_recipe.task.architecture == "preset"

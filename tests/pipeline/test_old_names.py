@@ -141,7 +141,7 @@ def test_old_keywords_of_experiments_are_taken() -> None:
         result = dip.explore.impedance(
             take_shot(), network="gaussian-code", max_iterations=1, device="cpu"
         )
-    assert result.subject.recipe["architecture"] == "gaussian-input"
+    assert result.setup.recipe["architecture"] == "gaussian-input"
 
 
 def test_old_options_are_taken_and_not_shown(tmp_path: Path, capsys: Any) -> None:

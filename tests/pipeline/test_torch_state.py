@@ -104,7 +104,7 @@ def test_noise_and_experiments_do_not_depend_on_it_either(name: str) -> None:
         noise = dip.measure_noise(shot(SIDE), dark=shot(SIDE), flat=[shot(SIDE), shot(SIDE, 1)])
         result = explore.impedance(shot(SIDE), max_iterations=4, device="cpu")
         watched = explore.spectrum(shot(SIDE), max_iterations=4, device="cpu")
-        rest = {key: energy.tolist() for key, energy in result.energies.items()}
+        rest = {key: energy.tolist() for key, energy in result.losses.items()}
         return noise.to_dict(), rest, watched.correspondence.tolist()
 
     plain = figures()

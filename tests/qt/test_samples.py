@@ -10,38 +10,38 @@ from napari.layers import Image, Labels, Layer
 
 from napari_dip.qt import demo as samples
 from napari_dip.qt.task.dock import make_dock_class
-from napari_dip.samples.degraded import SPOILT
+from napari_dip.samples.degraded import SAMPLE_MAKERS
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Task, sample, and settings that make one run short.
 TASKS = [
-    ("denoise", samples.noisy_movie),
-    ("denoise", samples.noisy_stack),
-    ("inpaint", samples.scratched),
-    ("super-resolve", samples.coarse_pixels),
-    ("deblur", samples.blurred_with_psf),
-    ("blind-deblur", samples.blurred_with_psf),
-    ("guide", samples.weak_beside_clean),
+    ("denoise", samples.make_movie_layers),
+    ("denoise", samples.make_stack_layers),
+    ("inpaint", samples.make_scratched_layers),
+    ("super-resolve", samples.make_coarse_layers),
+    ("deblur", samples.make_blurred_layers),
+    ("blind-deblur", samples.make_blurred_layers),
+    ("guide", samples.make_weak_channel_layers),
 ]
 
 
 def test_the_sample_is_a_noisy_shot_above_a_hidden_long_exposure():
-    (reference, reference_look, _), (shot, look, _) = samples.mitochondria()
+    (reference, reference_look, _), (shot, look, _) = samples.make_mitochondria_layers()
     assert shot.shape == reference.shape == (320, 320)
     assert reference_look["visible"] is False
     assert "visible" not in look
     assert np.diff(shot.astype(float)).std() > 2 * np.diff(reference.astype(float)).std()
 
 
-@pytest.mark.parametrize("key", SPOILT)
+@pytest.mark.parametrize("key", SAMPLE_MAKERS)
 def test_a_sample_is_the_same_each_time_and_not_the_truth(key):
-    first, again = SPOILT[key](), SPOILT[key]()
+    first, again = SAMPLE_MAKERS[key](), SAMPLE_MAKERS[key]()
     np.testing.assert_array_equal(first.image, again.image)
     assert first.image.shape != first.truth.shape or np.abs(first.image - first.truth).max() > 1
 
 
 def test_coarse_pixels_cover_the_ground_of_the_fine_ones():
-    fine, coarse = (Layer.create(*data) for data in samples.coarse_pixels())
+    fine, coarse = (Layer.create(*data) for data in samples.make_coarse_layers())
     for corner in ((-0.5, -0.5), (95.5, 95.5)):
         finer = (np.array(corner) + 0.5) * 2 - 0.5
         np.testing.assert_allclose(fine.data_to_world(finer), coarse.data_to_world(corner))
@@ -76,4 +76,4 @@ def test_every_sample_of_the_manifest_can_be_made():
     for entry in manifest["sample_data"]:
         layers = getattr(samples, commands[entry["command"]].partition(":")[2])()
         assert all(kind in ("image", "labels") for _, _, kind in layers)
-    assert {entry["key"] for entry in manifest["sample_data"]} == {"mitochondria", *SPOILT}
+    assert {entry["key"] for entry in manifest["sample_data"]} == {"mitochondria", *SAMPLE_MAKERS}

@@ -115,7 +115,7 @@ def test_the_mean_weighs_each_shot_by_its_noise() -> None:
     averaged = average_exposures(scene())
     first, second = scene().measurement
     torch.testing.assert_close(averaged.measurement[0], 0.25 * first + 0.75 * second)
-    variance = float(averaged.noise.variance.evaluate(averaged.measurement).mean())
+    variance = float(averaged.noise.variance.compute_variance(averaged.measurement).mean())
     assert variance == pytest.approx(1 / (1 / 0.03 + 1 / 0.01))
     assert average_exposures(averaged) is averaged
 

@@ -253,9 +253,9 @@ def test_the_file_says_how_much_smaller_the_pixels_are(factor, tmp_path: Path) -
 def test_halved_pixels_are_never_further_off_than_by_cubic_interpolation():
     from scipy import ndimage
 
-    from napari_dip.samples.degraded import coarse
+    from napari_dip.samples.degraded import make_binned_sample
 
-    sample = coarse()
+    sample = make_binned_sample()
     truth, few = sample.truth[64:128, 128:].astype(float), sample.image[32:64, 64:]
     cubic = ndimage.zoom(few, 2, order=3, grid_mode=True, mode="grid-mirror")
     result = dip.super_resolve(few, factor=2, model="binning", preset="fast", max_iterations=4)

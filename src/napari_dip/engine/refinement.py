@@ -65,7 +65,7 @@ HARD_THRESHOLD_SIGMAS = 2.7
 #: seven images of Set12, 1.0 to 1.1 on FMD, by 0.05 dB.
 NOISE_FACTOR = 0.9
 #: Lower bound of the noise that is left in a group, in units of that of one pixel.
-MIN_GROUP_ENERGY = 0.05
+MIN_REMAINING_NOISE = 0.05
 #: Ratio of the error variance to the posterior variance, which assumes an exact guide. With 3, 90 %
 #: intervals hold 75 to 94 % of the pixels of 29 crops of Set12, BSD68, color9 and FMD, 88 % in the
 #: median.
@@ -113,15 +113,15 @@ class PatchBlock(NamedTuple):
     patch_indices: Tensor
 
 
-def compute_patch_padding(size: Sequence[int]) -> tuple[int, int, int, int]:
+def compute_patch_padding(shape: Sequence[int]) -> tuple[int, int, int, int]:
     """Return the padding for `torch.nn.functional.pad` up to a whole number of group steps."""
     bottom, right = (
-        GROUP_STEP * ceil((side - PATCH_SIDE) / GROUP_STEP) + PATCH_SIDE - side for side in size
+        GROUP_STEP * ceil((side - PATCH_SIDE) / GROUP_STEP) + PATCH_SIDE - side for side in shape
     )
     return 0, right, 0, bottom
 
 
-def group_patches(matching_image: Tensor, size: int = GROUP_SIZE) -> list[PatchBlock]:
+def group_patches(matching_image: Tensor, group_size: int = GROUP_SIZE) -> list[PatchBlock]:
     """Return groups of similar patches.
 
     In an image with fewer patches than a group, some are repeated.
@@ -130,7 +130,7 @@ def group_patches(matching_image: Tensor, size: int = GROUP_SIZE) -> list[PatchB
     ----------
     matching_image : Tensor
         (C, Y, X), padded as by `compute_patch_padding`.
-    size : int
+    group_size : int
         Number of patches in a group.
     """
     rows, columns = (
@@ -141,14 +141,16 @@ def group_patches(matching_image: Tensor, size: int = GROUP_SIZE) -> list[PatchB
             matching_image,
             rows[row : row + GROUPS_PER_BLOCK_SIDE],
             columns[column : column + GROUPS_PER_BLOCK_SIDE],
-            size,
+            group_size,
         )
         for row in range(0, len(rows), GROUPS_PER_BLOCK_SIDE)
         for column in range(0, len(columns), GROUPS_PER_BLOCK_SIDE)
     ]
 
 
-def _match_patches(matching_image: Tensor, rows: range, columns: range, size: int) -> PatchBlock:
+def _match_patches(
+    matching_image: Tensor, rows: range, columns: range, group_size: int
+) -> PatchBlock:
     """Group the patches that begin in these rows and columns with the most similar ones."""
     padding, search_slices = zip(
         *(
@@ -160,7 +162,7 @@ def _match_patches(matching_image: Tensor, rows: range, columns: range, size: in
     distances = _compute_patch_distances(
         matching_image[:, search_slices[0], search_slices[1]], padding, len(rows), len(columns)
     )
-    nearest = distances.topk(size, largest=False)
+    nearest = distances.topk(group_size, largest=False)
     matches = nearest.indices.where(nearest.values < torch.inf, nearest.indices[..., :1])
     dy, dx = matches // SEARCH_SIDE - SEARCH_RADIUS, matches % SEARCH_SIDE - SEARCH_RADIUS
     reference_rows, reference_columns = (
@@ -213,9 +215,9 @@ def _compute_patch_distances(
 
 
 class _StabilisedImages(NamedTuple):
-    """Variance-stabilised pilot and measurement, and the noise's standard deviation: (C, Y, X)."""
+    """Variance-stabilised guide and measurement, and the noise's standard deviation: (C, Y, X)."""
 
-    pilot: Tensor
+    guide: Tensor
     measurement: Tensor
     std: Tensor
 
@@ -223,15 +225,15 @@ class _StabilisedImages(NamedTuple):
 def refine_by_nl_bayes(
     noise: NoiseVariance,
     measurement: Tensor,
-    pilot: Tensor,
+    guide: Tensor,
     measured_mask: Tensor,
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     *,
-    uses_pilot_only: bool = False,
+    uses_guide_only: bool = False,
 ) -> Estimate:
-    """Filter a measurement collaboratively, guided by a pilot image.
+    """Filter a measurement collaboratively, guided by another estimate of the image.
 
-    The noise variance is stabilised by a transform that is linear around the pilot, so that its
+    The noise variance is stabilised by a transform that is linear around the guide, so that its
     inverse adds no bias. Channels are transformed to their principal components.
 
     Parameters
@@ -239,15 +241,15 @@ def refine_by_nl_bayes(
     noise : NoiseVariance
     measurement : Tensor
         (1, C, Y, X), at least `PATCH_SIDE` pixels a side.
-    pilot : Tensor
+    guide : Tensor
         (1, C, Y, X), present estimate of the image.
     measured_mask : Tensor
-        (1, 1, Y, X), 1 where there is a measurement. At 0 the pilot replaces it; values in between
+        (1, 1, Y, X), 1 where there is a measurement. At 0 the guide replaces it; values in between
         blend the two.
     correlation : tuple of two tuples of float or None
         Autocorrelation of the noise at lags 1, 2, ... along Y and X; None: white.
-    uses_pilot_only : bool
-        Whether the pilot has information from neighbouring frames. Then it is the only guide, which
+    uses_guide_only : bool
+        Whether the guide has information from neighbouring frames. Then it is the only guide, which
         gained 0.26 and 0.30 dB on two crops of 20 planes of an embryo and 0.36 dB on 20 frames of
         membranes, all with Poisson noise of a peak of 30 counts and Gaussian noise of 2.
 
@@ -265,52 +267,52 @@ def refine_by_nl_bayes(
     grid = tuple(measurement.shape[2:])
     padding = compute_patch_padding(grid)
     padded = [
-        F.pad(item, padding, mode="replicate") for item in (pilot, measurement, measured_mask)
+        F.pad(item, padding, mode="replicate") for item in (guide, measurement, measured_mask)
     ]
     stabilised = _stabilise_variance(noise, *padded)
-    components = _compute_principal_components(stabilised.pilot)
-    pilot_colours, measured_colours = (
+    components = _compute_principal_components(stabilised.guide)
+    guide_colours, measured_colours = (
         torch.einsum("dc,cyx->dyx", components, item) for item in stabilised[:2]
     )
-    power = _compute_patch_power(correlation).to(pilot_colours)[None]
+    power = _compute_patch_power(correlation).to(guide_colours)[None]
     blocks = group_patches(
-        torch.lerp(pilot_colours, measured_colours, MATCHING_MEASUREMENT_WEIGHT),
+        torch.lerp(guide_colours, measured_colours, MATCHING_MEASUREMENT_WEIGHT),
         GROUP_SIZE if correlation is None else CORRELATED_GROUP_SIZE,
     )
     thresholded = None
-    if correlation is None and not uses_pilot_only:
+    if correlation is None and not uses_guide_only:
         thresholded = threshold_patch_groups(measured_colours, blocks, power)
     mean, posterior_variance = filter_by_nl_bayes(
-        measured_colours, pilot_colours, blocks, power, thresholded=thresholded
+        measured_colours, guide_colours, blocks, power, thresholded=thresholded
     )
     mean = torch.einsum("dc,dyx->cyx", components, mean)
     posterior_variance = torch.einsum("dc,dyx->cyx", components**2, posterior_variance)
-    image = padded[0] + (stabilised.std * (mean - stabilised.pilot))[None]
+    image = padded[0] + (stabilised.std * (mean - stabilised.guide))[None]
     crop = (..., slice(grid[0]), slice(grid[1]))
     variance = (stabilised.std**2 * POSTERIOR_VARIANCE_FACTOR * posterior_variance)[None]
     return Estimate(image[crop], variance.clamp(min=1e-12)[crop].log())
 
 
 def _stabilise_variance(
-    noise: NoiseVariance, pilot: Tensor, measurement: Tensor, measured_mask: Tensor
+    noise: NoiseVariance, guide: Tensor, measurement: Tensor, measured_mask: Tensor
 ) -> _StabilisedImages:
-    """Stabilise the variance to 1: f(pilot) + f'(pilot) (measurement - pilot), f' = 1 / sigma."""
-    low = pilot.amin((0, 2, 3))
-    span = (pilot.amax((0, 2, 3)) - low).clamp(min=1e-6)
-    fractions = torch.linspace(0, 1, _STABILISATION_POINTS, device=pilot.device)
+    """Stabilise the variance to 1: f(guide) + f'(guide) (measurement - guide), f' = 1 / sigma."""
+    low = guide.amin((0, 2, 3))
+    span = (guide.amax((0, 2, 3)) - low).clamp(min=1e-6)
+    fractions = torch.linspace(0, 1, _STABILISATION_POINTS, device=guide.device)
     levels = low[:, None] + span[:, None] * fractions  # (C, _TABLE)
-    slopes = noise.evaluate(levels[None, :, :, None])[0, :, :, 0].rsqrt()
+    slopes = noise.compute_variance(levels[None, :, :, None])[0, :, :, 0].rsqrt()
     increments = span[:, None] / (_STABILISATION_POINTS - 1) * (slopes[:, 1:] + slopes[:, :-1]) / 2
     table = F.pad(increments.cumsum(1), (1, 0))
     position = (
-        (pilot[0] - low[:, None, None]) / span[:, None, None] * (_STABILISATION_POINTS - 1)
+        (guide[0] - low[:, None, None]) / span[:, None, None] * (_STABILISATION_POINTS - 1)
     ).flatten(1)
     index = position.long().clamp(0, _STABILISATION_POINTS - 2)
     lower, upper = table.gather(1, index), table.gather(1, index + 1)
-    stable_pilot = (lower + (position - index) * (upper - lower)).reshape(pilot.shape[1:])
-    std = noise.evaluate(pilot)[0].sqrt()
-    stable_measurement = stable_pilot + measured_mask[0] * (measurement[0] - pilot[0]) / std
-    return _StabilisedImages(stable_pilot, stable_measurement, std)
+    stable_guide = (lower + (position - index) * (upper - lower)).reshape(guide.shape[1:])
+    std = noise.compute_variance(guide)[0].sqrt()
+    stable_measurement = stable_guide + measured_mask[0] * (measurement[0] - guide[0]) / std
+    return _StabilisedImages(stable_guide, stable_measurement, std)
 
 
 def _compute_principal_components(image: Tensor) -> Tensor:
@@ -364,8 +366,8 @@ def threshold_patch_groups(image: Tensor, blocks: Sequence[PatchBlock], power: T
         mask = (spectrum.square() > HARD_THRESHOLD_SIGMAS**2 * power).to(measured)
         mask[:, :, 0, 0] = 1  # the mean of a group is always kept
         filtered = torch.einsum("kj,cgkp->cgjp", group_transform, spectrum.mul_(mask))
-        energy = (mask * power).sum((0, 2, 3))
-        return _FilteredGroups(tuple(filtered @ patch_transform), energy)
+        remaining_noise = (mask * power).sum((0, 2, 3))
+        return _FilteredGroups(tuple(filtered @ patch_transform), remaining_noise)
 
     return _filter_patch_groups([image], blocks, threshold)
 
@@ -427,8 +429,8 @@ def filter_by_nl_bayes(
         filtered = mean + ((measured - mean) @ weighted.mT) @ projection
         patch_variance = NOISE_FACTOR * (details * projection).sum(2)
         shrinkage = gram @ inverse
-        energy = (shrinkage * shrinkage.mT).sum((0, 2, 3))
-        return _FilteredGroups((*filtered, *patch_variance[:, :, None]), energy)
+        remaining_noise = (shrinkage * shrinkage.mT).sum((0, 2, 3))
+        return _FilteredGroups((*filtered, *patch_variance[:, :, None]), remaining_noise)
 
     images = [image, guide] if thresholded is None else [image, guide, thresholded]
     mean, variance = _filter_patch_groups(images, blocks, estimate).chunk(2)
@@ -448,7 +450,7 @@ class _FilteredGroups(NamedTuple):
     """Values of all patches, each (G, K or 1, P²), the first (G, K, P²), and noise left (G,)."""
 
     values: tuple[Tensor, ...]
-    energy: Tensor
+    remaining_noise: Tensor
 
 
 def _filter_patch_groups(
@@ -466,15 +468,15 @@ def _filter_patch_groups(
         offsets = (pixel_offsets[:, None] * crops[0].shape[2] + pixel_offsets).flatten()
         indices = patch_indices[..., None] + offsets  # (G, K, P²)
         filtered = filter_groups(*(_gather_pixels(crop, indices) for crop in crops))
-        size = filtered.values[0].shape[1]
-        weight = 1 / filtered.energy.clamp(min=MIN_GROUP_ENERGY)
-        weight = (weight[:, None, None] * window).expand(-1, size, -1)
+        patch_count = filtered.values[0].shape[1]
+        weight = 1 / filtered.remaining_noise.clamp(min=MIN_REMAINING_NOISE)
+        weight = (weight[:, None, None] * window).expand(-1, patch_count, -1)
         values = (*(weight * value for value in filtered.values), weight)
         if sums is None:
             sums = window.new_zeros(len(values), *images[0].shape[1:])
         block_sums = sums.new_zeros(len(sums), crops[0][0].numel())
         for total, value in zip(block_sums, values, strict=True):
-            total.index_add_(0, indices[:, :size].flatten(), value.flatten())
+            total.index_add_(0, indices[:, :patch_count].flatten(), value.flatten())
         sums[:, rows, columns] += block_sums.reshape(-1, *crops[0].shape[1:])
     assert sums is not None  # each image has a group
     return sums[:-1] / sums[-1]
@@ -487,7 +489,7 @@ def _gather_pixels(image: Tensor, indices: Tensor) -> Tensor:
 
 
 def filter_camera_noise(
-    image: Tensor, noise: CameraNoise, guide: Tensor | None = None, fraction: float = 0.0
+    image: Tensor, noise: CameraNoise, guide: Tensor | None = None, guide_weight: float = 0.0
 ) -> Estimate:
     """Filter the noise of red, green and blue together.
 
@@ -499,7 +501,7 @@ def filter_camera_noise(
         In the image's units.
     guide : Tensor or None
         (1, 3, Y, X), another estimate of the image, as a further guide of the Wiener filter.
-    fraction : float
+    guide_weight : float
         Weight of that guide against the hard-thresholded image, 0 to 1.
 
     Returns
@@ -516,14 +518,13 @@ def filter_camera_noise(
     """
     opponent = make_opponent_matrix().to(image)
     components = torch.einsum("dc,cyx->dyx", opponent, image[0])
-    guide_components = None if guide is None else torch.einsum("dc,cyx->dyx", opponent, guide[0])
+    guide = None if guide is None else torch.einsum("dc,cyx->dyx", opponent, guide[0])
     rng = torch.Generator().manual_seed(0)
     sample = draw_noise_sample(noise, (NOISE_SAMPLE_SIDE, NOISE_SAMPLE_SIDE), rng).to(image)
-    mean, variance = _filter_pyramid(components, sample, guide_components, fraction, PYRAMID_LEVELS)
-    inverse = opponent.T
+    mean, variance = _filter_pyramid(components, sample, guide, guide_weight, PYRAMID_LEVELS)
     return Estimate(
-        torch.einsum("cd,dyx->cyx", inverse, mean)[None],
-        (CAMERA_VARIANCE_FACTOR * torch.einsum("cd,dyx->cyx", inverse**2, variance))
+        torch.einsum("cd,dyx->cyx", opponent.T, mean)[None],
+        (CAMERA_VARIANCE_FACTOR * torch.einsum("cd,dyx->cyx", opponent.T**2, variance))
         .clamp(min=1e-12)
         .log()[None],
     )
@@ -531,7 +532,7 @@ def filter_camera_noise(
 
 def draw_noise_sample(noise: CameraNoise, size: tuple[int, int], rng: torch.Generator) -> Tensor:
     """Draw a periodic sample of the noise's components: (3, *size)."""
-    covariance = noise.covariance()
+    covariance = noise.compute_covariance()
     wrapped = torch.zeros(len(covariance), *size, dtype=torch.float64)
     side = 2 * MAX_CAMERA_LAG + 1
     wrapped[:, :side, :side] = covariance
@@ -549,32 +550,31 @@ def draw_noise_sample(noise: CameraNoise, size: tuple[int, int], rng: torch.Gene
 
 
 def _filter_pyramid(
-    image: Tensor, sample: Tensor, guide: Tensor | None, fraction: float, levels: int
+    image: Tensor, sample: Tensor, guide: Tensor | None, guide_weight: float, levels: int
 ) -> tuple[Tensor, Tensor]:
     """Filter components (3, Y, X) at several levels, the coarsest first: mean and variance."""
     if levels == 1 or min(image.shape[1:]) < 2 * MIN_SIDE:
-        return _filter_level(image, _measure_frequency_power(sample), guide, fraction)
-    size = tuple(image.shape[1:])
+        return _filter_level(image, _measure_frequency_power(sample), guide, guide_weight)
+    image_size = tuple(image.shape[1:])
     coarse = halve_resolution(image)
     coarse_guide = None if guide is None else halve_resolution(guide)
     filtered_coarse, variance = _filter_pyramid(
-        coarse, halve_resolution(sample), coarse_guide, fraction, levels - 1
+        coarse, halve_resolution(sample), coarse_guide, guide_weight, levels - 1
     )
-    image = image + double_resolution((filtered_coarse - coarse)[:, None], size)[:, 0]
+    image = image + double_resolution((filtered_coarse - coarse)[:, None], image_size)[:, 0]
     blurred = double_resolution(halve_resolution(sample)[:, None], tuple(sample.shape[1:]))[:, 0]
-    power = _measure_frequency_power(
-        sample - blurred
-    ) + RESIDUAL_NOISE_FRACTION * _measure_frequency_power(blurred)
-    mean, added_variance = _filter_level(image, power, guide, fraction)
-    return mean, added_variance + F.interpolate(variance[None], size)[0]
+    power = RESIDUAL_NOISE_FRACTION * _measure_frequency_power(blurred)
+    power = power + _measure_frequency_power(sample - blurred)
+    mean, added_variance = _filter_level(image, power, guide, guide_weight)
+    return mean, added_variance + F.interpolate(variance[None], image_size)[0]
 
 
 def _filter_level(
-    image: Tensor, power: Tensor, guide: Tensor | None, fraction: float
+    image: Tensor, power: Tensor, guide: Tensor | None, guide_weight: float
 ) -> tuple[Tensor, Tensor]:
     """Filter components by a hard threshold, then by a Wiener filter guided by the result."""
-    size = image.shape[1:]
-    sides = compute_patch_padding(size)
+    height, width = image.shape[1:]
+    sides = compute_patch_padding((height, width))
     padded = F.pad(image[None], sides, mode="replicate")[0]
     weight = power.mean(1).rsqrt()
     weight[1:] *= COLOUR_WEIGHT
@@ -583,12 +583,12 @@ def _filter_level(
     thresholded = threshold_patch_groups(padded, blocks, power)
     if guide is not None:
         thresholded = torch.lerp(
-            thresholded, F.pad(guide[None], sides, mode="replicate")[0], fraction
+            thresholded, F.pad(guide[None], sides, mode="replicate")[0], guide_weight
         )
     blocks = group_patches(thresholded * weight[:, None, None])
     # the network's image has wrong means where it took blotches for structure: 0.6 dB on cc15
     mean, variance = filter_by_nl_bayes(padded, thresholded, blocks, power, uses_measured_mean=True)
-    return mean[:, : size[0], : size[1]], variance[:, : size[0], : size[1]]
+    return mean[:, :height, :width], variance[:, :height, :width]
 
 
 def _measure_frequency_power(sample: Tensor) -> Tensor:

@@ -47,9 +47,9 @@ class ArchitectureFit:
     Attributes
     ----------
     architecture : Architecture
-    weights : int
+    weight_count : int
         Number of fitted weights.
-    energy, noise : ndarray (iterations,)
+    image_loss, noise_loss : ndarray (iterations,)
         Mean square of output minus target, of the image and of noise, in variances of the target.
     correspondence : ndarray (iterations, 5)
         Band correspondence of the running average with the image, lowest band first.
@@ -61,28 +61,28 @@ class ArchitectureFit:
     stop : SelectedStop
     image : ndarray (Y, X)
         Running average at the selected iteration, in the image's units.
-    errors : ndarray (validation pixels,)
+    squared_errors : ndarray (validation pixels,)
         Squared errors of `image` at the validation pixels.
-    seconds : float
+    seconds_per_iteration : float
         CPU time per iteration.
     """
 
     architecture: Architecture
-    weights: int
-    energy: Curve
-    noise: Curve
+    weight_count: int
+    image_loss: Curve
+    noise_loss: Curve
     correspondence: Curve
     validation_errors: Curve
     psnr: Curve | None
     stop: SelectedStop
     image: ImageArray
-    errors: Curve
-    seconds: float
+    squared_errors: Curve
+    seconds_per_iteration: float
 
     @property
     def impedance(self) -> float:
-        """Area between the energies of noise and image, as in `compute_impedance`."""
-        return compute_impedance(self.noise, self.energy)
+        """Area between the losses of noise and image, as in `compute_impedance`."""
+        return compute_impedance(self.noise_loss, self.image_loss)
 
     @property
     def band_score(self) -> float:
@@ -168,8 +168,8 @@ class ArchitectureProgress(NamedTuple):
     iteration : int
     target : str
         "image" or "noise".
-    energy : float
-        Energy of that target.
+    loss : float
+        Loss of that target, as in `ArchitectureFit`.
     image : ndarray (Y, X) float32 or None
         The running average, in the image's units.
     """
@@ -177,7 +177,7 @@ class ArchitectureProgress(NamedTuple):
     fraction: float
     iteration: int
     target: str
-    energy: float
+    loss: float
     image: ImageArray | None = None
 
 
@@ -188,7 +188,7 @@ def fit_architecture(
     blind_spot_size: tuple[int, int],
     *,
     control: PollControl = lambda: Control.GO,
-    noise: ProgressCurve | None = None,
+    noise_loss: ProgressCurve | None = None,
 ) -> Generator[ArchitectureProgress, None, ArchitectureFit | None]:
     """Fit an architecture to the image, then to noise.
 
@@ -200,8 +200,8 @@ def fit_architecture(
     blind_spot_size : tuple of int
         Size of the guard band around each validation pixel, the same for all architectures.
     control : callable
-    noise : ndarray (iterations,) or None
-        Energies of the fit to noise, if known. They are the same for all images
+    noise_loss : ndarray (iterations,) or None
+        Losses of the fit to noise, if known. They are the same for all images
         with the same seed, shape and blind spot.
 
     Yields
@@ -240,7 +240,7 @@ def fit_architecture(
         if truth is not None:
             psnr.append(compute_psnr(output, truth))
         fraction = 0.5 * record.iteration / count
-        return ArchitectureProgress(fraction, record.iteration, "image", record.energy, image)
+        return ArchitectureProgress(fraction, record.iteration, "image", record.loss, image)
 
     if not (
         yield from map_generator(
@@ -248,10 +248,10 @@ def fit_architecture(
         )
     ):
         return None
-    seconds = (time.process_time() - start_time) / count
-    if noise is None:
-        noise = yield from _fit_noise(targets["noise"], setup, fit_options)
-        if noise is None:
+    seconds_per_iteration = (time.process_time() - start_time) / count
+    if noise_loss is None:
+        noise_loss = yield from _fit_noise(targets["noise"], setup, fit_options)
+        if noise_loss is None:
             return None
     validation_mask = choose_validation_pixels(image.shape, setup, blind_spot_size)
     validation_errors = np.array([record.validation_error for record in records])
@@ -260,29 +260,29 @@ def fit_architecture(
     assert selected is not None
     return ArchitectureFit(
         architecture=architecture,
-        weights=count_weights(architecture, image.shape),
-        energy=np.array([record.energy for record in records]),
-        noise=noise,
+        weight_count=count_weights(architecture, image.shape),
+        image_loss=np.array([record.loss for record in records]),
+        noise_loss=noise_loss,
         correspondence=np.array(bands),
         validation_errors=validation_errors,
         psnr=np.array(psnr) if psnr else None,
         stop=stop,
         image=setup.restore_units(selected),
-        errors=(selected - image)[validation_mask].astype(np.float64) ** 2,
-        seconds=seconds,
+        squared_errors=(selected - image)[validation_mask].astype(np.float64) ** 2,
+        seconds_per_iteration=seconds_per_iteration,
     )
 
 
 def _fit_noise(
     target: ImageArray, setup: ExperimentSetup, fit_options: dict[str, Any]
 ) -> Generator[ArchitectureProgress, None, ProgressCurve | None]:
-    """Fit to noise and return the energies; None if the user ended the fit."""
-    energies: list[float] = []
+    """Fit to noise and return the losses; None if the user ended the fit."""
+    losses: list[float] = []
 
     def make_update(record: IterationRecord) -> ArchitectureProgress:
-        energies.append(record.energy)
+        losses.append(record.loss)
         fraction = 0.5 + 0.5 * record.iteration / setup.iterations
-        return ArchitectureProgress(fraction, record.iteration, "noise", record.energy)
+        return ArchitectureProgress(fraction, record.iteration, "noise", record.loss)
 
     is_complete = yield from map_generator(iter_fit(target, setup, **fit_options), make_update)
-    return np.array(energies) if is_complete else None
+    return np.array(losses) if is_complete else None

@@ -42,7 +42,7 @@ from napari_dip.tasks.base import DEFAULT_PRIOR
 from napari_dip.tasks.priors.deep_image_prior import ADAM, DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator, Sequence
 
     from napari_dip.engine.control import PollControl
     from napari_dip.explore.architecture_fits import ArchitectureFit, ArchitectureProgress
@@ -67,7 +67,7 @@ class ArchitectureComparison(ExperimentResult):
 
     Attributes
     ----------
-    subject : ExperimentSetup
+    setup : ExperimentSetup
     truth : ndarray (Y, X) or None
     blind_spot_size : tuple of int
         Size of the guard band around each validation pixel.
@@ -80,7 +80,7 @@ class ArchitectureComparison(ExperimentResult):
     """
 
     experiment: ClassVar[str] = "architectures"
-    subject: ExperimentSetup
+    setup: ExperimentSetup
     truth: ImageArray | None
     blind_spot_size: tuple[int, int]
     fits: tuple[ArchitectureFit, ...]
@@ -100,7 +100,9 @@ class ArchitectureComparison(ExperimentResult):
             fit
             for fit in self.fits
             if fit is not best
-            and not is_significantly_worse(fit.errors, best.errors, TIE_STANDARD_ERRORS)
+            and not is_significantly_worse(
+                fit.squared_errors, best.squared_errors, TIE_STANDARD_ERRORS
+            )
         )
 
     @property
@@ -112,7 +114,7 @@ class ArchitectureComparison(ExperimentResult):
     @property
     def denoising_recipe(self) -> Recipe:
         """Recipe that denoises with the recommended network, as far as a recipe can express it."""
-        recipe = self.subject.plan.recipe
+        recipe = self.setup.plan.recipe
         network = get_denoising_network(self.recommended_fit.architecture) or DEFAULT_ARCHITECTURE
         common = {"preset": recipe.run_settings.preset, "seed": recipe.run_settings.seed}
         return make_recipe("denoise", prior=DEFAULT_PRIOR, architecture=network, **common)
@@ -165,14 +167,14 @@ class ArchitectureComparison(ExperimentResult):
         """Return the report: scores and images of all architectures."""
         rows = make_comparison_rows(self)
         return ExperimentReport(
-            title=f"Architectures: {self.subject.name}",
-            recipe=self.subject.recipe,
-            notes=self.subject.notes,
+            title=f"Architectures: {self.setup.name}",
+            recipe=self.setup.recipe,
+            notes=self.setup.notes,
             description=(
-                f"{self.subject.describe_image()} Each design differs from the preset's network "
-                f"in one thing ({self.subject.network}), and is fitted from one start to the image "
-                f"and to noise: {self.subject.iterations} iterations of plain squared error at a "
-                f"steady rate, without jitter, seed {self.subject.seed}.",
+                f"{self.setup.describe_image()} Each design differs from the preset's network "
+                f"in one thing ({self.setup.network}), and is fitted from one start to the image "
+                f"and to noise: {self.setup.iterations} iterations of plain squared error at a "
+                f"steady rate, without jitter, seed {self.setup.seed}.",
             ),
             figures=(
                 ReportFigure(
@@ -231,7 +233,7 @@ class ArchitectureComparison(ExperimentResult):
                     *(f"{fit.selected_psnr:.2f}" for _ in psnr_head),
                     f"{fit.impedance:.3f}",
                     f"{fit.band_score:.3f}",
-                    f"{fit.weights / 1000:.0f}k",
+                    f"{fit.weight_count / 1000:.0f}k",
                 )
                 for label, fit in zip(labels, fits, strict=True)
             ),
@@ -242,7 +244,7 @@ class ArchitectureComparison(ExperimentResult):
                 images=np.stack([fit.image for fit in fits]),
             ),
             curves=tuple(
-                (label, {"image": fit.energy, "noise": fit.noise})
+                (label, {"image": fit.image_loss, "noise": fit.noise_loss})
                 for label, fit in zip(labels, fits, strict=True)
             ),
         )
@@ -252,8 +254,8 @@ class ArchitectureComparison(ExperimentResult):
         lines: list[tuple[Any, ...]] = []
         for fit in self.fits:
             columns = {
-                "energy": fit.energy,
-                "energy_of_noise": fit.noise,
+                "energy": fit.image_loss,
+                "energy_of_noise": fit.noise_loss,
                 "held_out_error": fit.validation_errors,
                 **dict(zip(BAND_NAMES, fit.correspondence.T, strict=True)),
                 **({} if fit.psnr is None else {"psnr": fit.psnr}),
@@ -296,20 +298,20 @@ def _describe_architecture(architecture: Architecture) -> dict[str, object]:
     }
 
 
-def make_comparison_rows(architectures: ArchitectureComparison) -> list[dict[str, Any]]:
+def make_comparison_rows(comparison: ArchitectureComparison) -> list[dict[str, Any]]:
     """Return the table of a comparison, one row per architecture, with all digits."""
     rows = []
-    for fit in architectures.fits:
+    for fit in comparison.fits:
         row: dict[str, Any] = {
             "name": fit.architecture.name,
-            "weights": fit.weights,
-            "weights_per_pixel": fit.weights / architectures.subject.image.size,
+            "weights": fit.weight_count,
+            "weights_per_pixel": fit.weight_count / comparison.setup.image.size,
             "impedance": fit.impedance,
             "band_score": fit.band_score,
             "held_out_error": fit.validation_error,
             "taken": fit.stop.selected_iteration,
             "ended": fit.stop.stop_iteration,
-            "milliseconds": 1000 * fit.seconds,
+            "milliseconds": 1000 * fit.seconds_per_iteration,
         }
         if fit.psnr is not None:
             row |= {"oracle_psnr": fit.best_psnr, "taken_psnr": fit.selected_psnr}
@@ -321,7 +323,7 @@ def make_comparison_rows(architectures: ArchitectureComparison) -> list[dict[str
 @run_in_default_torch_state
 def explore_architectures(
     setup: ExperimentSetup,
-    designs: Iterable[Architecture],
+    architectures: Sequence[Architecture],
     truth: ImageArray | None = None,
     *,
     control: PollControl = lambda: Control.GO,
@@ -331,7 +333,7 @@ def explore_architectures(
     Parameters
     ----------
     setup : ExperimentSetup
-    designs : iterable of Architecture
+    architectures : sequence of Architecture
     truth : ndarray (Y, X) or None
         Image without noise, in its units.
     control : callable
@@ -340,28 +342,27 @@ def explore_architectures(
     Yields
     ------
     IterationUpdate
-        After each iteration: the energy of the current fit.
+        After each iteration: the loss of the current fit.
 
     Returns
     -------
     ArchitectureComparison or None
         None if it was discarded, or ended before the first architecture was finished.
     """
-    architectures = tuple(designs)
     blind_spot_size = measure_blind_spot_size(setup)
     fits: list[ArchitectureFit] = []
     failed: list[str] = []
-    for number, design in enumerate(architectures):
-        steps = fit_architecture(design, setup, truth, blind_spot_size, control=control)
+    for number, architecture in enumerate(architectures):
+        steps = fit_architecture(architecture, setup, truth, blind_spot_size, control=control)
         make_update = partial(
-            _make_comparison_update, design, number, len(architectures), setup.iterations
+            _make_comparison_update, architecture, number, len(architectures), setup.iterations
         )
         try:
             fitted = yield from map_generator(steps, make_update)
         except FailedError:
-            if design.name == DEFAULT_ARCHITECTURE:
+            if architecture.name == DEFAULT_ARCHITECTURE:
                 raise
-            failed.append(design.name)  # keep the results of the others
+            failed.append(architecture.name)  # keep the results of the others
             continue
         if fitted is None:
             break
@@ -371,7 +372,7 @@ def explore_architectures(
     done = len(fits) + len(failed)
     skipped = tuple(architecture.name for architecture in architectures[done:])
     return ArchitectureComparison(
-        subject=setup,
+        setup=setup,
         truth=truth,
         blind_spot_size=blind_spot_size,
         fits=tuple(fits),
@@ -383,35 +384,37 @@ def explore_architectures(
 def _make_comparison_update(
     architecture: Architecture,
     number: int,
-    designs: int,
+    architecture_count: int,
     count: int,
     progress: ArchitectureProgress,
 ) -> IterationUpdate:
     """Convert the progress of one architecture's fits to that of the whole comparison."""
-    message = f"Fitting network {number + 1} of {designs}: {label_architecture(architecture)}"
+    message = (
+        f"Fitting network {number + 1} of {architecture_count}: {label_architecture(architecture)}"
+    )
     event = Event(
         message=message,
-        progress=Progress(done=number + progress.fraction, total=designs),
+        progress=Progress(done=number + progress.fraction, total=architecture_count),
         iteration=progress.iteration,
         iterations=count,
     )
     return IterationUpdate(
-        event, {progress.target: progress.energy}, architecture.name, progress.image
+        event, {progress.target: progress.loss}, architecture.name, progress.image
     )
 
 
 def _make_architecture_table(
-    architectures: ArchitectureComparison, rows: list[dict[str, Any]]
+    comparison: ArchitectureComparison, rows: list[dict[str, Any]]
 ) -> ReportTable:
     heads = ["design", "weights", "per pixel", "impedance", "band score"]
     heads += ["validation error", "taken at", "ms per iteration"]
-    if architectures.truth is not None:
+    if comparison.truth is not None:
         heads += ["oracle, dB (at)", "taken, dB"]
     lines = []
-    for fit, row in zip(architectures.fits, rows, strict=True):
+    for fit, row in zip(comparison.fits, rows, strict=True):
         line = [
             f"{fit.architecture.name}: {fit.architecture.label}",
-            f"{fit.weights:,}",
+            f"{fit.weight_count:,}",
             f"{row['weights_per_pixel']:.2f}",
             f"{fit.impedance:.3f}",
             f"{fit.band_score:.3f}",
@@ -419,52 +422,49 @@ def _make_architecture_table(
             str(fit.stop.selected_iteration),
             f"{row['milliseconds']:.0f}",
         ]
-        if architectures.truth is not None:
+        if comparison.truth is not None:
             line.append(f"{fit.best_psnr:.2f} ({row['oracle_iteration']})")
             line.append(f"{fit.selected_psnr:.2f}")
         lines.append(tuple(line))
-    return ReportTable(
-        heads=tuple(heads), rows=tuple(lines), caption=_explain_columns(architectures)
-    )
+    return ReportTable(heads=tuple(heads), rows=tuple(lines), caption=_explain_columns(comparison))
 
 
-def _explain_columns(architectures: ArchitectureComparison) -> str:
+def _explain_columns(comparison: ArchitectureComparison) -> str:
     caption = (
         "Impedance: area between the energies of noise and of the image over the logarithm of the "
         "iteration. Band score: the same area between the correspondences (Shi et al.) of the "
         "lowest and the highest fifth of the frequencies, of the running average. "
-        "Validation error: "
-        f"mean square, in variances of the image, at {architectures.best.errors.size} pixels that "
-        "drove no "
-        "fit and are the same for all designs, noise included, of the running average that they "
+        "Validation error: mean square, in variances of the image, at "
+        f"{comparison.best.squared_errors.size} pixels that drove no fit and are the same for all "
+        "designs, noise included, of the running average that they "
         "take; they judge as in all fits, the last and the best judgement counting. Designs count "
         f"as level where the mean difference of their errors is below {TIE_STANDARD_ERRORS:g} "
         "standard errors."
     )
-    if architectures.truth is not None:
+    if comparison.truth is not None:
         caption += (
             " Oracle: the best running average of all iterations, which only the truth knows."
         )
     return caption
 
 
-def _caption_scores(architectures: ArchitectureComparison) -> str:
-    best = architectures.best
+def _caption_scores(comparison: ArchitectureComparison) -> str:
+    best = comparison.best
     caption = (
         f"The preset's network above, dashed its own values. The least validation error is that of "
         f"'{best.architecture.name}', {best.validation_error:.4f}; the preset's is "
-        f"{architectures.fits[0].validation_error:.4f}. "
+        f"{comparison.fits[0].validation_error:.4f}. "
     )
-    ranked = sorted(architectures.fits, key=lambda item: item.impedance)
+    ranked = sorted(comparison.fits, key=lambda item: item.impedance)
     caption += (
         f"Impedance lies between {ranked[0].impedance:.3f} ('{ranked[0].architecture.name}') and "
         f"{ranked[-1].impedance:.3f} ('{ranked[-1].architecture.name}')."
     )
-    if architectures.truth is None:
+    if comparison.truth is None:
         return caption
     losses = {
         fit.architecture.name: (fit.best_psnr or 0) - (fit.selected_psnr or 0)
-        for fit in architectures.fits
+        for fit in comparison.fits
     }
     worst = max(losses, key=lambda name: losses[name])
     mean = sum(losses.values()) / len(losses)
@@ -477,17 +477,17 @@ def _caption_scores(architectures: ArchitectureComparison) -> str:
 
 
 @use_default_style
-def _draw_architecture_scores(architectures: ArchitectureComparison) -> bytes:
+def _draw_architecture_scores(comparison: ArchitectureComparison) -> bytes:
     """Draw the scores of each architecture in a row, with the preset's dashed."""
-    fits = architectures.fits
+    fits = comparison.fits
     figure = make_figure(8.6, 1.6 + 0.28 * len(fits))
     columns = {
         "Impedance score": [fit.impedance for fit in fits],
         "Band score": [fit.band_score for fit in fits],
         "Validation error\n(image's variance = 1)": [fit.validation_error for fit in fits],
-        "Weights per pixel": [fit.weights / architectures.subject.image.size for fit in fits],
+        "Weights per pixel": [fit.weight_count / comparison.setup.image.size for fit in fits],
     }
-    panels = figure.subplots(1, len(columns) + (architectures.truth is not None), sharey=True)
+    panels = figure.subplots(1, len(columns) + (comparison.truth is not None), sharey=True)
     rows = np.arange(len(fits))
     for axes, (title, values) in zip(panels, columns.items(), strict=False):
         axes.plot(values, rows, "o", color="tab:blue")
@@ -497,7 +497,7 @@ def _draw_architecture_scores(architectures: ArchitectureComparison) -> bytes:
     if max(weights) > _MIN_LOGARITHMIC_RATIO * min(weights):
         panels[3].set_xscale("log")
         panels[3].xaxis.set_major_formatter("{x:g}")
-    if architectures.truth is not None:
+    if comparison.truth is not None:
         psnr_axes = panels[-1]
         psnr_axes.plot(
             [fit.best_psnr for fit in fits], rows, "o", color="tab:green", label="oracle"
@@ -514,16 +514,16 @@ def _draw_architecture_scores(architectures: ArchitectureComparison) -> bytes:
 
 
 @use_default_style
-def _draw_architecture_images(architectures: ArchitectureComparison) -> bytes:
+def _draw_architecture_images(comparison: ArchitectureComparison) -> bytes:
     """Draw the selected image of each architecture."""
-    images = {"given": architectures.subject.image}
-    if architectures.truth is not None:
-        images["truth"] = architectures.truth
-    for fit in architectures.fits:
+    images = {"given": comparison.setup.image}
+    if comparison.truth is not None:
+        images["truth"] = comparison.truth
+    for fit in comparison.fits:
         psnr_text = "" if fit.selected_psnr is None else f", {fit.selected_psnr:.2f} dB"
         images[f"{fit.architecture.name}\n{fit.validation_error:.4f}{psnr_text}"] = fit.image
     limits = compute_contrast_limits(
-        architectures.subject.image if architectures.truth is None else architectures.truth
+        comparison.setup.image if comparison.truth is None else comparison.truth
     )
     rows = -(-len(images) // _IMAGES_PER_ROW)
     figure = make_figure(8.6, 2.1 * rows)

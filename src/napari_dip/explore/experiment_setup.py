@@ -421,7 +421,7 @@ def crop_centre(image: npt.NDArray[ScalarT], side: int, axes: str = "YX") -> npt
 
 
 def standardise(image: AnyArray) -> ImageArray:
-    """Scale an image to zero mean and unit variance, so that energies can be compared."""
+    """Scale an image to zero mean and unit variance, so that losses can be compared."""
     centred = image.astype(np.float64) - image.mean(dtype=np.float64)
     return np.asarray(centred / centred.std(), np.float32)
 

@@ -205,9 +205,9 @@ def _make_architectures_starter(
     defaults = {"crop": COMPARISON_CROP, "max_iterations": COMPARISON_ITERATIONS}
     setup = make_experiment_setup(image, **{**defaults, **settings})
     clean = None if truth is None else read_truth(truth, setup)
-    designs = choose_architectures(setup, only)
+    architectures = choose_architectures(setup, only)
     return lambda control: _load("comparison", "explore_architectures")(
-        setup, designs, clean, control=control
+        setup, architectures, clean, control=control
     )
 
 

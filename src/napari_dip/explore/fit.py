@@ -21,7 +21,7 @@ from napari_dip.engine.fit.early_stopping import (
 from napari_dip.engine.fit.loop import MAX_ROLLBACKS, fit
 from napari_dip.engine.fit.optimizers import make_lbfgs, make_sgd
 from napari_dip.engine.fit.schedule import Phase, Schedule, compute_output_decay
-from napari_dip.engine.likelihood.fidelity import least_squares
+from napari_dip.engine.likelihood.fidelity import make_least_squares
 from napari_dip.engine.prior import dilate_centres
 from napari_dip.engine.problem import Identity, Problem, Term
 from napari_dip.errors import FailedError
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 
 #: Horizon of the cosine schedule, in lengths of the fit. The rate is then practically constant, as
 #: in the paper, so that iteration 50 does not depend on the total number of iterations. The
-#: remaining decay changes the energy of noise at 128 x 128 by 1 %.
+#: remaining decay changes the loss of noise at 128 x 128 by 1 %.
 _COSINE_HORIZON_FACTOR = 1000
 #: Iterations between two validations, as in all fits.
 VALIDATION_INTERVAL = 25
 
 
-class OptimiserSpec(NamedTuple):
+class OptimizerSpec(NamedTuple):
     """An optimiser and the maximum norm of its gradients."""
 
     make_optimizer: OptimizerFactory
@@ -60,9 +60,9 @@ class OptimiserSpec(NamedTuple):
 
 #: Optimisers other than Adam, the default. L-BFGS gets unclipped gradients, since clipping would
 #: distort its estimate of the curvature.
-OPTIMISERS = {
-    "sgd": OptimiserSpec(make_sgd, 1.0),
-    "l-bfgs": OptimiserSpec(make_lbfgs, inf),
+OPTIMIZERS = {
+    "sgd": OptimizerSpec(make_sgd, 1.0),
+    "l-bfgs": OptimizerSpec(make_lbfgs, inf),
 }
 
 
@@ -79,7 +79,7 @@ class IterationRecord(NamedTuple):
     ----------
     iteration : int
         1-based.
-    energy : float
+    loss : float
         Mean square of output minus target, in variances of the target.
     image : ndarray (Y, X) float32 or None
         The output itself, or its running average, in units of the target; only if requested.
@@ -88,7 +88,7 @@ class IterationRecord(NamedTuple):
     """
 
     iteration: int
-    energy: float
+    loss: float
     image: ImageArray | None = None
     validation_error: float = float("nan")
 
@@ -138,7 +138,7 @@ def iter_fit(
     keeps_images : bool
         Whether to yield the outputs, too.
     architecture : Architecture or None
-        Architecture of the network; None: that of the subject.
+        Architecture of the network; None: that of the setup.
     blind_spot_size : tuple of int or None
         Size of the guard band around each validation pixel; None: no validation pixels.
     average : float
@@ -246,7 +246,7 @@ def _build_experiment_problem(
         pixels = choose_validation_pixels(target.shape, setup, blind_spot_size).astype(np.float32)
         validation_mask = torch.from_numpy(pixels)[None, None].to(measurement.device)
         guard_mask = dilate_centres(validation_mask, blind_spot_size)
-    error = least_squares(1.0)
+    error = make_least_squares(1.0)
     term = Term(
         measurement=measurement,
         operator=Identity(),
@@ -270,16 +270,16 @@ def _make_schedule(
     count = setup.iterations
     schedule = Schedule(
         phases=(Phase(iterations=count, learning_rate=architecture.learning_rate),),
-        horizon=_COSINE_HORIZON_FACTOR * count,
-        stop_at=count,
+        planned_iterations=_COSINE_HORIZON_FACTOR * count,
+        last_iteration=count,
         warm_up=0.0,
         average_decay=average,
         validation_interval=validation_interval,
     )
-    if (optimiser := OPTIMISERS.get(architecture.optimizer)) is None:
+    if (spec := OPTIMIZERS.get(architecture.optimizer)) is None:
         return schedule
     return replace(
-        schedule, optimizer=optimiser.make_optimizer, max_gradient_norm=optimiser.max_gradient_norm
+        schedule, optimizer=spec.make_optimizer, max_gradient_norm=spec.max_gradient_norm
     )
 
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     Curve = FloatArray
 #: Standard deviation of the added noise, relative to that of the image.
 ADDED_NOISE = 0.5
-#: Iterations whose energies are reported, as far as the fit got, in addition to the last one.
+#: Iterations whose losses are reported, as far as the fit got, in addition to the last one.
 REPORTED_ITERATIONS = (10, 50, 100)
 #: Colours of the targets on the page.
 _REPORT_COLOURS = ("tab:blue", "tab:green", "tab:orange", "tab:red")
@@ -58,10 +58,10 @@ class ImpedanceResult(ExperimentResult):
 
     Attributes
     ----------
-    subject : ExperimentSetup
+    setup : ExperimentSetup
     targets : mapping of str to ndarray (Y, X) float32
         Each of zero mean and unit variance; the keys are those of `TARGETS`.
-    energies : mapping of str to ndarray (iterations,) float64
+    losses : mapping of str to ndarray (iterations,) float64
         Mean square of output minus target at iterations 1, 2, ...
     score : float
         Area between the curves of noise and image over the logarithm of the iteration, divided by
@@ -69,62 +69,62 @@ class ImpedanceResult(ExperimentResult):
     """
 
     experiment: ClassVar[str] = "impedance"
-    subject: ExperimentSetup
+    setup: ExperimentSetup
     targets: Mapping[str, ImageArray]
-    energies: Mapping[str, Curve]
+    losses: Mapping[str, Curve]
     score: float
 
-    def get_energies(self, iteration: int) -> dict[str, float]:
-        """Return the energies at a 1-based iteration, by target."""
-        return {name: float(curve[iteration - 1]) for name, curve in self.energies.items()}
+    def get_losses(self, iteration: int) -> dict[str, float]:
+        """Return the losses at a 1-based iteration, by target."""
+        return {name: float(curve[iteration - 1]) for name, curve in self.losses.items()}
 
     def is_ordered(self, iteration: int) -> bool:
         """Return whether image < image + noise < both noise and shuffled pixels at an iteration."""
-        energies = self.get_energies(iteration)
-        upper_limit = min(energies["shuffled"], energies["noise"])
-        return energies["image"] < energies["image_and_noise"] < upper_limit
+        losses = self.get_losses(iteration)
+        upper_limit = min(losses["shuffled"], losses["noise"])
+        return losses["image"] < losses["image_and_noise"] < upper_limit
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """Sentences that summarise the experiment."""
         return (
-            f"Impedance score {self.score:.3f} over {self.subject.iterations} iterations: the mean "
+            f"Impedance score {self.score:.3f} over {self.setup.iterations} iterations: the mean "
             "distance between the energies of noise and image over the logarithm of the iteration "
             "(0: noise is learned as readily as the image; 1: the image at once, noise never).",
         )
 
     def make_report(self) -> ExperimentReport:
-        """Return the report: energies by iteration."""
+        """Return the report: losses by iteration."""
         return ExperimentReport(
-            title=f"Impedance: {self.subject.name}",
-            recipe=self.subject.recipe,
-            notes=self.subject.notes,
-            description=(self.subject.describe_fit(),),
+            title=f"Impedance: {self.setup.name}",
+            recipe=self.setup.recipe,
+            notes=self.setup.notes,
+            description=(self.setup.describe_fit(),),
             figures=(
                 ReportFigure(
                     file="impedance.png",
                     title="Energy against iteration",
-                    caption=_caption_energies(self),
-                    draw=partial(_draw_energy_curves, self),
+                    caption=_caption_losses(self),
+                    draw=partial(_draw_loss_curves, self),
                 ),
             ),
             references=("deep image prior", "guide"),
             numbers={
                 "score": self.score,
-                "energies": {name: curve.tolist() for name, curve in self.energies.items()},
+                "energies": {name: curve.tolist() for name, curve in self.losses.items()},
             },
-            files={"impedance.csv": format_columns(number_iterations(self.energies))},
+            files={"impedance.csv": format_columns(number_iterations(self.losses))},
         )
 
     def summarise(self) -> ExperimentSummary:
-        """Return the energies at some iterations, and the targets."""
+        """Return the losses at some iterations, and the targets."""
         return ExperimentSummary(
             headline=f"Impedance score {self.score:.3f}",
             heads=("After", "image", "+ noise", "shuffled", "noise"),
             rows=tuple(
                 (
                     str(iteration),
-                    *(f"{value:.3f}" for value in self.get_energies(iteration).values()),
+                    *(f"{value:.3f}" for value in self.get_losses(iteration).values()),
                 )
                 for iteration in self.list_reported_iterations()
             ),
@@ -138,8 +138,8 @@ class ImpedanceResult(ExperimentResult):
         )
 
     def list_reported_iterations(self) -> list[int]:
-        """Return the iterations whose energies are reported, the last one among them."""
-        last = self.subject.iterations
+        """Return the iterations whose losses are reported, the last one among them."""
+        last = self.setup.iterations
         return [*(iteration for iteration in REPORTED_ITERATIONS if iteration < last), last]
 
 
@@ -161,7 +161,7 @@ def make_targets(grey_image: ImageArray, seed: int) -> dict[str, ImageArray]:
 
 
 def compute_impedance(noise: Curve, image: Curve) -> float:
-    """Return the mean distance of two energy curves over the logarithm of the iteration.
+    """Return the mean distance of two loss curves over the logarithm of the iteration.
 
     As in the paper's figure, the axis is logarithmic. A network that learns twice as fast then has
     the same curves, shifted, and the same score. Over a linear axis the last iterations would
@@ -202,7 +202,7 @@ def explore_impedance(
     Yields
     ------
     IterationUpdate
-        After each iteration: the energies of all targets.
+        After each iteration: the losses of all targets.
 
     Returns
     -------
@@ -225,24 +225,24 @@ def explore_impedance(
                 record = next(fit, None)
                 if record is None:  # discarded
                     return None
-                curves[name].append(record.energy)
+                curves[name].append(record.loss)
             points = {name: curve[-1] for name, curve in curves.items()}
             yield make_update("Fitting image and noise", iteration, count, points)
     iterations_done = len(curves["noise"])
     if iterations_done < min(count, MIN_KEPT_ITERATIONS):
         return None
-    energies = {name: np.array(curve) for name, curve in curves.items()}
+    losses = {name: np.array(curve) for name, curve in curves.items()}
     return ImpedanceResult(
-        subject=mark_ended_early(setup, iterations_done),
+        setup=mark_ended_early(setup, iterations_done),
         targets=targets,
-        energies=energies,
-        score=compute_impedance(energies["noise"], energies["image"]),
+        losses=losses,
+        score=compute_impedance(losses["noise"], losses["image"]),
     )
 
 
 @use_default_style
-def _draw_energy_curves(impedance: ImpedanceResult) -> bytes:
-    """Draw the targets, and below them energy against iteration; return a PNG file."""
+def _draw_loss_curves(impedance: ImpedanceResult) -> bytes:
+    """Draw the targets, and below them loss against iteration; return a PNG file."""
     figure = make_figure(8.6, 6.4)
     rows: Any = figure.subfigures(2, 1, height_ratios=(1, 2))
     panels = rows[0].subplots(1, len(TARGETS))
@@ -252,10 +252,10 @@ def _draw_energy_curves(impedance: ImpedanceResult) -> bytes:
     ):
         target = impedance.targets[name]
         draw_titled_image(panel, target, target_label, compute_contrast_limits(target))
-        curve = impedance.energies[name]
+        curve = impedance.losses[name]
         iterations = np.arange(1, len(curve) + 1)
         axes.plot(iterations, curve, color=colour, label=target_label)
-    image, noise = impedance.energies["image"], impedance.energies["noise"]
+    image, noise = impedance.losses["image"], impedance.losses["noise"]
     fill_label = f"between image and noise: score {impedance.score:.3f}"
     axes.fill_between(
         iterations, image, noise, color="0.5", alpha=0.15, linewidth=0, label=fill_label
@@ -267,15 +267,14 @@ def _draw_energy_curves(impedance: ImpedanceResult) -> bytes:
     return render_png(figure)
 
 
-def _caption_energies(impedance: ImpedanceResult) -> str:
+def _caption_losses(impedance: ImpedanceResult) -> str:
     lines = []
     for iteration in impedance.list_reported_iterations():
-        energies = ", ".join(
-            f"{TARGETS[name]} {energy:.3f}"
-            for name, energy in impedance.get_energies(iteration).items()
+        losses = ", ".join(
+            f"{TARGETS[name]} {loss:.3f}" for name, loss in impedance.get_losses(iteration).items()
         )
         order_text = "ordered" if impedance.is_ordered(iteration) else "not ordered"
-        lines.append(f"Iteration {iteration}: {energies} ({order_text}).")
+        lines.append(f"Iteration {iteration}: {losses} ({order_text}).")
     return (
         "Energy: mean square of output minus target. Each target has zero mean and unit "
         f"variance; the added noise has {ADDED_NOISE:g} of the image's standard deviation, so "

@@ -64,11 +64,11 @@ if TYPE_CHECKING:
 
     Curve = FloatArray
 
-#: Number of recorded estimates, evenly spaced in log(iteration).
-_RECORDED_ESTIMATES = 24
-#: Number of estimates that the report draws, evenly spaced in log(iteration), and the iteration of
+#: Number of recorded outputs, evenly spaced in log(iteration).
+_RECORDED_OUTPUTS = 24
+#: Number of outputs that the report draws, evenly spaced in log(iteration), and the iteration of
 #: the first one as a divisor of their total: iteration 20 of 1,000.
-_DRAWN_ESTIMATES, _FIRST_ESTIMATE_DIVISOR = 6, 50
+_REPORTED_OUTPUTS, _FIRST_OUTPUT_DIVISOR = 6, 50
 #: Divisor for the share of ratios at the start that are not drawn. Those outputs are no images
 #: yet; with spectral norms they are so smooth that they would take up the whole axis.
 _SKIPPED_START_DIVISOR = 50
@@ -82,18 +82,18 @@ class SpectrumResult(ExperimentResult):
 
     Attributes
     ----------
-    subject : ExperimentSetup
+    setup : ExperimentSetup
     truth : ndarray (Y, X) float32 or None
-    energy : ndarray (iterations,)
+    loss : ndarray (iterations,)
         Mean square of output minus target, in variances of the target.
     correspondence : ndarray (iterations, 5)
         Correspondence with the target, lowest band first.
     blurriness, sharpness : ndarray (iterations,)
     psnr : ndarray (iterations,) or None
         PSNR against the truth, in dB; the peak is the truth's range.
-    images : mapping of int to ndarray (Y, X) float32
+    reported_outputs : mapping of int to ndarray (Y, X) float32
         Outputs in the report, by iteration, in the image's units.
-    evolution : mapping of int to ndarray (Y, X) float32
+    recorded_outputs : mapping of int to ndarray (Y, X) float32
         All recorded outputs, by iteration.
     frequency : ndarray (rings,)
         In cycles per pixel.
@@ -108,15 +108,15 @@ class SpectrumResult(ExperimentResult):
     """
 
     experiment: ClassVar[str] = "spectrum"
-    subject: ExperimentSetup
+    setup: ExperimentSetup
     truth: ImageArray | None
-    energy: Curve
+    loss: Curve
     correspondence: Curve
     blurriness: Curve
     sharpness: Curve
     psnr: Curve | None
-    images: Mapping[int, ImageArray]
-    evolution: Mapping[int, ImageArray]
+    reported_outputs: Mapping[int, ImageArray]
+    recorded_outputs: Mapping[int, ImageArray]
     frequency: Curve
     power: Mapping[str, Curve]
     ratio_stop: int
@@ -154,7 +154,7 @@ class SpectrumResult(ExperimentResult):
             for name, curve in self.power.items()
         }
         bands = {
-            "energy": self.energy,
+            "energy": self.loss,
             **dict(zip(BAND_NAMES, self.correspondence.T, strict=True)),
             "blurriness": self.blurriness,
             "sharpness": self.sharpness,
@@ -162,10 +162,10 @@ class SpectrumResult(ExperimentResult):
             **({} if self.psnr is None else {"psnr": self.psnr}),
         }
         return ExperimentReport(
-            title=f"Spectrum: {self.subject.name}",
-            recipe=self.subject.recipe,
-            notes=self.subject.notes,
-            description=(self.subject.describe_fit(),),
+            title=f"Spectrum: {self.setup.name}",
+            recipe=self.setup.recipe,
+            notes=self.setup.notes,
+            description=(self.setup.describe_fit(),),
             figures=(
                 ReportFigure(
                     file="power.png",
@@ -211,7 +211,7 @@ class SpectrumResult(ExperimentResult):
         """Return the bands with the iterations at which they are learned, and the outputs."""
         half, most = self.find_level_iterations().values()
         rows = zip(list_band_labels(), half, most, self.correspondence[-1], strict=True)
-        iterations = sorted(self.evolution)
+        iterations = sorted(self.recorded_outputs)
         return ExperimentSummary(
             headline=f"Validation pixels take iteration {self.validation_stop.best_iteration}",
             heads=("Band", "half at", f"{LEVELS[1]:.0%} at", "at the end"),
@@ -223,7 +223,7 @@ class SpectrumResult(ExperimentResult):
                 name_suffix="evolution",
                 axis="iteration",
                 names=tuple(f"iteration {iteration}" for iteration in iterations),
-                images=np.stack([self.evolution[iteration] for iteration in iterations]),
+                images=np.stack([self.recorded_outputs[iteration] for iteration in iterations]),
             ),
         )
 
@@ -306,22 +306,22 @@ class _SpectrumRecorder:
     """Collect the measurements of each output."""
 
     def __init__(self, setup: ExperimentSetup, truth: ImageArray | None) -> None:
-        self._subject, self._truth = setup, truth
+        self._setup, self._truth = setup, truth
         self._low, high = np.percentile(setup.image, ROBUST_PERCENTILES)
         self._range = max(float(high - self._low), 1e-12)
         self._correspondence = Correspondence(standardise(setup.image))
         count = setup.iterations
-        self._preview_iterations, self._evolution_iterations = (
+        self._reported_iterations, self._recorded_iterations = (
             {int(item) for item in np.round(np.geomspace(first, count, many))}
             for first, many in (
-                (max(1, count // _FIRST_ESTIMATE_DIVISOR), _DRAWN_ESTIMATES),
-                (1, _RECORDED_ESTIMATES),
+                (max(1, count // _FIRST_OUTPUT_DIVISOR), _REPORTED_OUTPUTS),
+                (1, _RECORDED_OUTPUTS),
             )
         )
         self._last: ImageArray | None = None
         self._rows: list[tuple[float, ...]] = []
         self._bands: list[Curve] = []
-        self._images: dict[int, ImageArray] = {}
+        self._outputs: dict[int, ImageArray] = {}
 
     @property
     def count(self) -> int:
@@ -331,13 +331,13 @@ class _SpectrumRecorder:
     def record(self, record: IterationRecord) -> tuple[dict[str, float], ImageArray]:
         """Measure the output of one iteration; return its bands by name, and the image."""
         assert record.image is not None
-        image = self._subject.restore_units(record.image)
+        image = self._setup.restore_units(record.image)
         sharpness = measure_sharpness((image - self._low) / self._range)
         psnr = self._psnr(image)
-        self._rows.append((record.energy, sharpness.blurriness, sharpness.sharpness, psnr))
+        self._rows.append((record.loss, sharpness.blurriness, sharpness.sharpness, psnr))
         self._bands.append(self._correspondence.compute(record.image))
-        if record.iteration in self._evolution_iterations | self._preview_iterations:
-            self._images[record.iteration] = image
+        if record.iteration in self._recorded_iterations | self._reported_iterations:
+            self._outputs[record.iteration] = image
         self._last = image
         return dict(zip(BAND_NAMES, self._bands[-1].tolist(), strict=True)), image
 
@@ -346,37 +346,37 @@ class _SpectrumRecorder:
     ) -> SpectrumResult:
         """Combine all measurements into a `SpectrumResult`."""
         assert self._last is not None
-        evolution = {**self._images, self.count: self._last}
-        report_images = {
-            iteration: estimate
-            for iteration, estimate in evolution.items()
-            if iteration in self._preview_iterations | {self.count}
+        recorded_outputs = {**self._outputs, self.count: self._last}
+        reported_outputs = {
+            iteration: output
+            for iteration, output in recorded_outputs.items()
+            if iteration in self._reported_iterations | {self.count}
         }
-        energy, blurriness, sharpness, psnr = np.array(self._rows).T
-        frequency, target = compute_radial_power(self._subject.image)
+        loss, blurriness, sharpness, psnr = np.array(self._rows).T
+        frequency, target = compute_radial_power(self._setup.image)
         power = {"target": target}
         if self._truth is not None:
             power["truth"] = compute_radial_power(self._truth)[1]
         power |= {
-            str(iteration): compute_radial_power(estimate)[1]
-            for iteration, estimate in report_images.items()
+            str(iteration): compute_radial_power(output)[1]
+            for iteration, output in reported_outputs.items()
         }
         has_truth = self._truth is not None
         return SpectrumResult(
-            subject=setup,
+            setup=setup,
             truth=self._truth,
-            energy=energy,
+            loss=loss,
             correspondence=np.array(self._bands),
             blurriness=blurriness,
             sharpness=sharpness,
             psnr=psnr if has_truth else None,
-            images=report_images,
-            evolution=evolution,
+            reported_outputs=reported_outputs,
+            recorded_outputs=recorded_outputs,
             frequency=frequency,
             power=power,
             ratio_stop=find_ratio_stop(blurriness / np.maximum(sharpness, 1e-12)),
             validation_stop=validation_stop,
-            validation_psnr=self._psnr(self._subject.restore_units(validation_stop.image))
+            validation_psnr=self._psnr(self._setup.restore_units(validation_stop.image))
             if has_truth
             else None,
         )
@@ -390,19 +390,21 @@ def _draw_power_curves(spectrum: SpectrumResult) -> bytes:
     """Draw the spectra of target, truth and outputs, and the outputs; return a PNG file."""
     figure = make_figure(8.6, 6.4)
     rows: Any = figure.subfigures(2, 1, height_ratios=(1, 3.4))
-    images = {"Target": spectrum.subject.image}
+    images = {"Target": spectrum.setup.image}
     if spectrum.truth is not None:
         images["Truth"] = spectrum.truth
-    images |= {f"Iteration {iteration}": output for iteration, output in spectrum.images.items()}
+    images |= {
+        f"Iteration {iteration}": output for iteration, output in spectrum.reported_outputs.items()
+    }
     limits = compute_contrast_limits(
-        spectrum.subject.image if spectrum.truth is None else spectrum.truth
+        spectrum.setup.image if spectrum.truth is None else spectrum.truth
     )
     panels = rows[0].subplots(1, len(images), squeeze=False)[0]
     for panel, (title, image) in zip(panels, images.items(), strict=True):
         draw_titled_image(panel, image, title, limits)
     axes = rows[1].subplots()
-    shades = choose_shades(len(spectrum.images))
-    for iteration, shade in zip(spectrum.images, shades, strict=True):
+    shades = choose_shades(len(spectrum.reported_outputs))
+    for iteration, shade in zip(spectrum.reported_outputs, shades, strict=True):
         axes.plot(
             spectrum.frequency,
             spectrum.power[str(iteration)],
@@ -498,7 +500,7 @@ def _caption_power(spectrum: SpectrumResult) -> str:
     shares = [
         f"{spectrum.power[str(at)][high].mean() / spectrum.power['target'][high].mean():.1%} "
         f"after {at}"
-        for at in spectrum.images
+        for at in spectrum.reported_outputs
     ]
     return (
         "Radially averaged, mean taken off, Hann window. In the highest band "
@@ -534,7 +536,7 @@ def _caption_stops(spectrum: SpectrumResult) -> str:
     )
     text += f"iteration {stop}. " if stop else "that did not happen here. "
     text += (
-        f"{_explain_stopping_rule(spectrum.subject)} Below, a second fit of the same network with "
+        f"{_explain_stopping_rule(spectrum.setup)} Below, a second fit of the same network with "
         "pixels held "
         f"out, judged by its running average: it took iteration {stopped_fit.best_iteration} and "
         f"ended at {stopped_fit.iterations} ({stopped_fit.reason})."

@@ -11,12 +11,12 @@ from napari_dip.qt.task.dock import DenoiseDock
 from napari_dip.samples import MITOCHONDRIA
 from napari_dip.samples.degraded import (
     DegradedSample,
-    blurred,
-    coarse,
-    holed,
-    movie,
-    stack,
-    weak_channel,
+    make_binned_sample,
+    make_blurred_sample,
+    make_masked_sample,
+    make_movie_sample,
+    make_stack_sample,
+    make_weak_channel_sample,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _LABEL_INPUTS = ("mask",)
 _WINDOW_SECONDS = 1.0
 
 
-def mitochondria() -> list[napari.types.LayerData]:
+def make_mitochondria_layers() -> list[napari.types.LayerData]:
     """Return confocal mitochondria: a noisy exposure, and a long exposure for comparison.
 
     The long exposure is a hidden layer, and no restoration uses it.
@@ -42,34 +42,34 @@ def mitochondria() -> list[napari.types.LayerData]:
     ]
 
 
-def scratched() -> list[napari.types.LayerData]:
+def make_scratched_layers() -> list[napari.types.LayerData]:
     """Return mitochondria with scratches and dust, and a labels layer that marks them."""
-    return _make_sample_layers(holed())
+    return _make_sample_layers(make_masked_sample())
 
 
-def coarse_pixels() -> list[napari.types.LayerData]:
+def make_coarse_layers() -> list[napari.types.LayerData]:
     """Return mitochondria in coarse pixels, and the fine pixels that they were binned from."""
-    return _make_sample_layers(coarse())
+    return _make_sample_layers(make_binned_sample())
 
 
-def blurred_with_psf() -> list[napari.types.LayerData]:
+def make_blurred_layers() -> list[napari.types.LayerData]:
     """Return blurred mitochondria and the PSF."""
-    return _make_sample_layers(blurred())
+    return _make_sample_layers(make_blurred_sample())
 
 
-def weak_beside_clean() -> list[napari.types.LayerData]:
+def make_weak_channel_layers() -> list[napari.types.LayerData]:
     """Return a channel with few photons, and a clean channel of the same cell."""
-    return _make_sample_layers(weak_channel())
+    return _make_sample_layers(make_weak_channel_sample())
 
 
-def noisy_movie() -> list[napari.types.LayerData]:
+def make_movie_layers() -> list[napari.types.LayerData]:
     """Return a movie of moving nuclei with few photons."""
-    return _make_sample_layers(movie())
+    return _make_sample_layers(make_movie_sample())
 
 
-def noisy_stack() -> list[napari.types.LayerData]:
+def make_stack_layers() -> list[napari.types.LayerData]:
     """Return a stack of an embryo's cell walls with few photons."""
-    return _make_sample_layers(stack())
+    return _make_sample_layers(make_stack_sample())
 
 
 def _make_sample_layers(sample: DegradedSample) -> list[napari.types.LayerData]:
@@ -104,7 +104,7 @@ def main(preset: str = "fast") -> None:
     import napari
 
     viewer = napari.Viewer(title="napari-dip")
-    for pixels, attributes, _ in mitochondria():
+    for pixels, attributes, _ in make_mitochondria_layers():
         viewer.add_image(pixels, **attributes)
     dock = DenoiseDock(viewer)
     dock.form.widgets["preset"].value = preset

@@ -55,9 +55,9 @@ class DegradedSample:
     )
 
 
-def holed() -> DegradedSample:
-    """Mitochondria under scratches (1) and dust (2) of the slide."""
-    truth = _mitochondria()
+def make_masked_sample() -> DegradedSample:
+    """Return mitochondria under scratches (1) and dust (2) of the slide."""
+    truth = _read_mitochondria()
     mask, rng = np.zeros(truth.shape, np.uint8), np.random.default_rng(0)
     (down, right), side = np.indices(truth.shape), len(truth)
     for _ in range(SCRATCHES):
@@ -76,9 +76,9 @@ def holed() -> DegradedSample:
     )
 
 
-def coarse() -> DegradedSample:
-    """Mitochondria in pixels that are twice as coarse, as a camera bins them."""
-    truth = _mitochondria()
+def make_binned_sample() -> DegradedSample:
+    """Return mitochondria in pixels that are twice as coarse, as a camera bins them."""
+    truth = _read_mitochondria()
     half = len(truth) // 2
     binned = truth.reshape(half, 2, half, 2).mean((1, 3))
     return DegradedSample(
@@ -86,9 +86,9 @@ def coarse() -> DegradedSample:
     )
 
 
-def blurred() -> DegradedSample:
-    """Mitochondria under a Gaussian blur and photon noise, and the PSF that made it."""
-    whole = _mitochondria().astype(np.float64)
+def make_blurred_sample() -> DegradedSample:
+    """Return mitochondria under a Gaussian blur and photon noise, and the PSF that made it."""
+    whole = _read_mitochondria().astype(np.float64)
     places = np.arange(-REACH, REACH + 1)
     line = np.exp(-(places**2) / (2 * BLUR**2))
     line /= line.sum()
@@ -108,8 +108,8 @@ def blurred() -> DegradedSample:
     )
 
 
-def weak_channel() -> DegradedSample:
-    """Mitochondria in a handful of photons, beside the clean channel of the nucleus."""
+def make_weak_channel_sample() -> DegradedSample:
+    """Return mitochondria in a handful of photons, beside the clean channel of the nucleus."""
     weak, guide = _read(TWO_CHANNELS).astype(np.float64)
     truth = weak / weak.max() * FEW_PHOTONS
     shot = np.random.default_rng(0).poisson(truth).astype(np.uint16)
@@ -123,30 +123,30 @@ def weak_channel() -> DegradedSample:
     )
 
 
-def movie() -> DegradedSample:
-    """Wandering nuclei in few photons."""
-    return _dim("noisy nuclei", NUCLEI_MOVIE, "TYX")
+def make_movie_sample() -> DegradedSample:
+    """Return moving nuclei in few photons."""
+    return _make_dim_sample("noisy nuclei", NUCLEI_MOVIE, "TYX")
 
 
-def stack() -> DegradedSample:
-    """Show an embryo's cell walls in few photons."""
-    return _dim("noisy embryo", EMBRYO_STACK, "ZYX")
+def make_stack_sample() -> DegradedSample:
+    """Return an embryo's cell walls in few photons."""
+    return _make_dim_sample("noisy embryo", EMBRYO_STACK, "ZYX")
 
 
 #: Samples that are made here, by the key that napari and the pages know them by.
-SPOILT: Mapping[str, Callable[[], DegradedSample]] = MappingProxyType(
+SAMPLE_MAKERS: Mapping[str, Callable[[], DegradedSample]] = MappingProxyType(
     {
-        "scratched": holed,
-        "coarse": coarse,
-        "blurred": blurred,
-        "weak_channel": weak_channel,
-        "movie": movie,
-        "stack": stack,
+        "scratched": make_masked_sample,
+        "coarse": make_binned_sample,
+        "blurred": make_blurred_sample,
+        "weak_channel": make_weak_channel_sample,
+        "movie": make_movie_sample,
+        "stack": make_stack_sample,
     }
 )
 
 
-def _dim(name: str, path: Path, axes: str) -> DegradedSample:
+def _make_dim_sample(name: str, path: Path, axes: str) -> DegradedSample:
     truth = _read(path).astype(np.float64)
     truth = (truth - truth.min()) / (truth.max() - truth.min()) * PHOTONS
     rng = np.random.default_rng(0)
@@ -156,7 +156,7 @@ def _dim(name: str, path: Path, axes: str) -> DegradedSample:
     )
 
 
-def _mitochondria() -> npt.NDArray[np.uint16]:
+def _read_mitochondria() -> npt.NDArray[np.uint16]:
     """Return the channel of mitochondria, (192, 192)."""
     return np.asarray(_read(TWO_CHANNELS)[0], np.uint16)
 

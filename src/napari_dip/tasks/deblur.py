@@ -234,10 +234,10 @@ class Deblur(Task):
         an even background is part of the offset and needs no term.
         """
         from napari_dip.engine.likelihood.fidelity import (
-            gaussian_deviance,
             make_backprojection_fidelity,
+            make_gaussian_deviance,
         )
-        from napari_dip.engine.likelihood.penalties import lower_bound_penalty
+        from napari_dip.engine.likelihood.penalties import make_lower_bound_penalty
         from napari_dip.engine.problem import Problem, Term
 
         smooth = None if initial is None else initial.smooth
@@ -255,7 +255,7 @@ class Deblur(Task):
             measurement=fit_input.measurement,
             operator=self._make_operator(fit_input),
             fidelity=make_fidelity(masks.visible),
-            comparison_loss=gaussian_deviance(noise.variance),
+            comparison_loss=make_gaussian_deviance(noise.variance),
             training_weight=masks.visible,
             validation_mask=masks.validation,
             refit_weight=refitted,
@@ -263,7 +263,7 @@ class Deblur(Task):
         )
         penalties = make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind)
         if self.non_negative:
-            penalties += ((1.0, lower_bound_penalty(dark_level, noise.level)),)
+            penalties += ((1.0, make_lower_bound_penalty(dark_level, noise.level)),)
         postprocess = make_crop_to_frame(self._compute_margin(fit_input))
         if smooth is None:
             return Problem(terms=(term,), penalties=penalties, postprocess=postprocess)
@@ -440,7 +440,7 @@ class BlindDeblur(Task):
         """Return the kernel of the chosen kind that best explains the spectrum; it stays fixed."""
         from napari_dip.engine.deconvolution.kernels import find_most_likely_blur
 
-        variance = fit_input.noise.variance.evaluate(fit_input.measurement).mean((0, 2, 3))
+        variance = fit_input.noise.variance.compute_variance(fit_input.measurement).mean((0, 2, 3))
         blur = find_most_likely_blur(
             fit_input.measurement, variance, self._list_candidate_kernels()
         )

@@ -166,7 +166,7 @@ def _estimate_volume_noise(fit_input: FitInput, operator: Operator, dark_level: 
         operator, fit_input.measurement - dark_level, valid, steps
     )
     with torch.no_grad():
-        return fit_input.noise.variance.evaluate(operator(estimate) + dark_level)
+        return fit_input.noise.variance.compute_variance(operator(estimate) + dark_level)
 
 
 def _measure_model_error(
@@ -312,6 +312,6 @@ def compute_initial_estimate(
 
 def make_proximity_penalty(smooth: SmoothDeconvolution) -> tuple[float, Penalty]:
     """Return the penalty on the distance to the regularised estimate, with its weight."""
-    from napari_dip.engine.likelihood.penalties import quadratic_proximity
+    from napari_dip.engine.likelihood.penalties import make_quadratic_proximity
 
-    return PROXIMITY_WEIGHT, quadratic_proximity(smooth.best, smooth.uncertainty)
+    return PROXIMITY_WEIGHT, make_quadratic_proximity(smooth.best, smooth.uncertainty)

@@ -249,7 +249,8 @@ class Inpaint(Task):
 
         mask, estimate_type = fit_input.masks.measured > 0, type(blind)
         measured = restored or estimate_type(
-            fit_input.measurement, fit_input.noise.variance.evaluate(fit_input.measurement).log()
+            fit_input.measurement,
+            fit_input.noise.variance.compute_variance(fit_input.measurement).log(),
         )
         mean = where(mask, measured.mean, blind.mean)
         if measured.log_variance is None or blind.log_variance is None:

@@ -250,7 +250,7 @@ class InvertFeatures(Task):
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem, whose loss compares activations, not pixels."""
-        from napari_dip.engine.likelihood.penalties import total_variation
+        from napari_dip.engine.likelihood.penalties import make_total_variation
         from napari_dip.engine.priors.feature_inversion import make_feature_inversion_problem
 
         prior_spec, operator = PRIOR_SPECS[fit_input.prior_key], self._make_operator(fit_input)
@@ -258,7 +258,7 @@ class InvertFeatures(Task):
         options = PriorOptions(random_input=RandomInputOptions(bounds=(low, low + value_range)))
         prior = prior_spec.build(fit_input, rng, options)
         # in units of the network's range, so that a weight means the same for every image
-        penalty = total_variation(float(operator.get_buffer("input_scale").mean()))
+        penalty = make_total_variation(float(operator.get_buffer("input_scale").mean()))
         penalties = ((self.smoothing, penalty),) if prior_spec.uses_total_variation else ()
         problem = make_feature_inversion_problem(fit_input.measurement, operator, penalties)
         if problem is None:

@@ -185,11 +185,14 @@ def make_total_variation_penalty(
     fit_input: FitInput, weight: float, kind: str
 ) -> tuple[tuple[float, Penalty], ...]:
     """Return the penalty with its weight, or nothing for weight 0."""
-    from napari_dip.engine.likelihood.penalties import anisotropic_total_variation, total_variation
+    from napari_dip.engine.likelihood.penalties import (
+        make_anisotropic_total_variation,
+        make_total_variation,
+    )
 
     if not weight:
         return ()
-    penalty = anisotropic_total_variation if kind == "anisotropic" else total_variation
+    penalty = make_anisotropic_total_variation if kind == "anisotropic" else make_total_variation
     return ((weight, penalty(fit_input.noise.level)),)
 
 
@@ -293,7 +296,7 @@ def average_exposures(fit_input: FitInput) -> FitInput:
     if len(fit_input.measurement) == 1:
         return fit_input
     variance, axes = fit_input.noise.variance, tuple(range(2, fit_input.measurement.ndim))
-    pixel_variance = variance.evaluate(fit_input.measurement)
+    pixel_variance = variance.compute_variance(fit_input.measurement)
     precision = 1 / pixel_variance.mean(axes, keepdim=True)  # (B, C, 1, ...)
     weight = precision / precision.sum(0, keepdim=True)
     squared_weight = weight**2
@@ -303,7 +306,7 @@ def average_exposures(fit_input: FitInput) -> FitInput:
         intercept=(squared_weight * variance.intercept).sum(0, keepdim=True),
         floor=(squared_weight * variance.floor).sum(0, keepdim=True),
     )
-    level = float(mean_noise.evaluate(mean).mean().sqrt())
+    level = float(mean_noise.compute_variance(mean).mean().sqrt())
     noise = replace(fit_input.noise, variance=mean_noise, level=level)
     return replace(fit_input, measurement=mean, noise=noise)
 

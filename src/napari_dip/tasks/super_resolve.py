@@ -298,7 +298,10 @@ class SuperResolve(Task):
         self, fit_input: FitInput, coarser: Operator, start: Tensor | None
     ) -> Problem:
         """Build the problem: the downsampled prediction explains the coarse pixels."""
-        from napari_dip.engine.likelihood.fidelity import gaussian_deviance, weighted_residual
+        from napari_dip.engine.likelihood.fidelity import (
+            make_gaussian_deviance,
+            make_weighted_residual,
+        )
         from napari_dip.engine.problem import Problem, Term
 
         masks, noise = fit_input.masks, fit_input.noise.variance
@@ -314,8 +317,8 @@ class SuperResolve(Task):
         term = Term(
             measurement=fit_input.measurement,
             operator=coarser,
-            fidelity=weighted_residual(noise),
-            comparison_loss=gaussian_deviance(noise),
+            fidelity=make_weighted_residual(noise),
+            comparison_loss=make_gaussian_deviance(noise),
             training_weight=masks.visible,
             validation_mask=masks.validation,
             # with a start, postprocessing adds the validation pixels instead of the refit

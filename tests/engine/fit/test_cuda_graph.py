@@ -23,7 +23,11 @@ from napari_dip.engine.fit.train_step import (
     make_training_batch,
     preserve_training_state,
 )
-from napari_dip.engine.likelihood.fidelity import NoiseVariance, gaussian_deviance, least_squares
+from napari_dip.engine.likelihood.fidelity import (
+    NoiseVariance,
+    make_gaussian_deviance,
+    make_least_squares,
+)
 from napari_dip.engine.networks.hourglass import Hourglass
 from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Identity, Problem, Term
@@ -41,14 +45,14 @@ def make_problem(side: int = 16) -> tuple[Problem, RandomInputPrior]:
     everywhere, held_out = torch.ones_like(measured), torch.zeros_like(measured)
     held_out[..., ::4, ::4] = 1
     mask = torch.ones(1, 1, 1, 1)
-    likelihood = gaussian_deviance(
+    likelihood = make_gaussian_deviance(
         NoiseVariance(gain=0 * mask, intercept=0.01 * mask, floor=1e-6 * mask)
     )
     driving = everywhere - held_out
     term = Term(
         measurement=measured,
         operator=Identity(),
-        fidelity=least_squares(0.01),
+        fidelity=make_least_squares(0.01),
         comparison_loss=likelihood,
         training_weight=driving,
         validation_mask=held_out,

@@ -18,11 +18,11 @@ from napari_dip.engine.fit.loop import fit
 from napari_dip.engine.fit.schedule import Schedule, make_single_phase_schedule
 from napari_dip.engine.likelihood.fidelity import (
     NoiseVariance,
-    beta_nll,
     compute_posterior,
-    gaussian_deviance,
+    make_beta_nll,
+    make_gaussian_deviance,
 )
-from napari_dip.engine.likelihood.penalties import total_variation
+from napari_dip.engine.likelihood.penalties import make_total_variation
 from napari_dip.engine.networks.hourglass import Hourglass
 from napari_dip.engine.prior import BlindSpotPrior, Prior, RandomInputPrior, draw_validation_centres
 from napari_dip.engine.problem import Estimate, Identity, Problem, Term
@@ -50,13 +50,13 @@ def make_problem(
     ones = torch.ones(1, 1, *[1] * len(grid))
     noise = NoiseVariance(gain=0 * ones, intercept=SIGMA**2 * ones, floor=1e-6 * ones)
     held_out = draw_validation_centres(grid, (1,) * len(grid), 0.05, seed=0)
-    fidelity = beta_nll(noise, SIGMA**2)
+    fidelity = make_beta_nll(noise, SIGMA**2)
     everywhere = torch.ones_like(held_out)
     term = Term(
         measurement=measurement,
         operator=Identity(),
         fidelity=fidelity,
-        comparison_loss=gaussian_deviance(noise),
+        comparison_loss=make_gaussian_deviance(noise),
         training_weight=everywhere - held_out,
         validation_mask=held_out,
         refit_weight=everywhere,
@@ -172,7 +172,9 @@ def test_a_fit_that_used_all_iterations_says_so_even_if_the_rule_has_enough_by_t
 
 def test_an_early_stop_learns_at_the_same_rates() -> None:
     whole = make_single_phase_schedule(100, 0.01)
-    early = Schedule(phases=whole.phases, horizon=whole.horizon, stop_at=40)
+    early = Schedule(
+        phases=whole.phases, planned_iterations=whole.planned_iterations, last_iteration=40
+    )
     assert [early.get_rates(i) for i in range(1, 41)] == [whole.get_rates(i) for i in range(1, 41)]
 
 
@@ -383,7 +385,7 @@ def test_total_variation_smooths() -> None:
     rough = []
     for weight in (0.0, 20.0):
         problem, prior, _ = make_problem((32, 32), "noise")
-        problem = Problem(terms=problem.terms, penalties=((weight, total_variation(SIGMA)),))
+        problem = Problem(terms=problem.terms, penalties=((weight, make_total_variation(SIGMA)),))
         _, result = drain(
             fit(
                 problem,
@@ -394,14 +396,14 @@ def test_total_variation_smooths() -> None:
             )
         )
         assert result is not None
-        rough.append(float(total_variation(SIGMA)(result.estimate.mean)))
+        rough.append(float(make_total_variation(SIGMA)(result.estimate.mean)))
     assert rough[1] < 0.7 * rough[0]
 
 
 def test_total_variation_counts_steps_in_its_unit() -> None:
     image = torch.zeros(1, 1, 10, 10)
     image[..., 5:] = 3.0
-    assert float(total_variation(1.5)(image)) == pytest.approx(2 / 10, rel=0.02)
+    assert float(make_total_variation(1.5)(image)) == pytest.approx(2 / 10, rel=0.02)
 
 
 def test_global_random_numbers_are_left_alone() -> None:

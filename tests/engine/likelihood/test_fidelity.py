@@ -7,10 +7,10 @@ import torch
 
 from napari_dip.engine.likelihood.fidelity import (
     NoiseVariance,
-    beta_nll,
     compute_posterior,
-    gaussian_deviance,
-    weighted_residual,
+    make_beta_nll,
+    make_gaussian_deviance,
+    make_weighted_residual,
 )
 from napari_dip.engine.problem import Estimate
 
@@ -32,14 +32,14 @@ def test_the_likelihood_is_best_at_the_true_signal(signal: float) -> None:
     electrons = torch.poisson(torch.full((1, 1, n, 1), signal / gain), generator=rng)
     pixels = gain * electrons + read_noise * torch.randn(1, 1, n, 1, generator=rng)
     guesses = torch.arange(0.0, 260.0, 1.0)
-    loss = gaussian_deviance(camera(gain, read_noise))
+    loss = make_gaussian_deviance(camera(gain, read_noise))
     means = [loss(Estimate(guess.expand(1, 1, n, 1)), pixels).mean() for guess in guesses]
     assert guesses[torch.stack(means).argmin()] == pytest.approx(signal, abs=1.0)
 
 
 def test_the_variance_never_falls_below_its_floor() -> None:
     noise = NoiseVariance(gain=constant(1.0), intercept=constant(-50.0), floor=constant(4.0))
-    assert noise.evaluate(torch.tensor([[[[0.0, 49.0, 60.0]]]])).flatten().tolist() == [
+    assert noise.compute_variance(torch.tensor([[[[0.0, 49.0, 60.0]]]])).flatten().tolist() == [
         4.0,
         4.0,
         10.0,
@@ -49,7 +49,7 @@ def test_the_variance_never_falls_below_its_floor() -> None:
 def test_darkening_the_image_does_not_lower_the_weighted_residual() -> None:
     measurement = torch.full((1, 1, 8, 8), 10.0)
     mean = torch.full((1, 1, 8, 8), 10.0, requires_grad=True)
-    weighted_residual(camera())(Estimate(mean), measurement).sum().backward()
+    make_weighted_residual(camera())(Estimate(mean), measurement).sum().backward()
     assert mean.grad is not None
     assert mean.grad.abs().max() == 0
 
@@ -58,7 +58,7 @@ def test_doubt_does_not_weaken_the_pull_on_the_mean() -> None:
     measurement = torch.full((1, 1, 1, 2), 30.0)
     mean = torch.full((1, 1, 1, 2), 20.0, requires_grad=True)
     log_variance = torch.tensor([[[[-4.0, 6.0]]]])
-    loss = beta_nll(camera(), 1.0)(Estimate(mean, log_variance), measurement)
+    loss = make_beta_nll(camera(), 1.0)(Estimate(mean, log_variance), measurement)
     loss.sum().backward()
     assert mean.grad is not None
     assert mean.grad.flatten().tolist() == pytest.approx([-20.0, -20.0])

@@ -7,14 +7,14 @@ import torch
 
 from napari_dip.engine.likelihood.fidelity import (
     NoiseVariance,
-    gaussian_deviance,
-    weighted_residual,
+    make_gaussian_deviance,
+    make_weighted_residual,
 )
 from napari_dip.engine.likelihood.penalties import (
-    anisotropic_total_variation,
-    lower_bound_penalty,
-    quadratic_proximity,
-    total_variation,
+    make_anisotropic_total_variation,
+    make_lower_bound_penalty,
+    make_quadratic_proximity,
+    make_total_variation,
 )
 from napari_dip.engine.operators.detector import LanczosDownsample
 from napari_dip.engine.problem import (
@@ -29,12 +29,12 @@ from napari_dip.engine.problem import (
 def test_only_what_lies_below_the_level_of_its_channel_costs() -> None:
     level = torch.tensor([0.0, 1.0]).reshape(1, 2, 1, 1)
     image = torch.tensor([[[[-2.0, 3.0]], [[0.0, 1.0]]]])
-    assert float(lower_bound_penalty(level, 0.5)(image)) == pytest.approx((16 + 0 + 4 + 0) / 4)
+    assert float(make_lower_bound_penalty(level, 0.5)(image)) == pytest.approx((16 + 0 + 4 + 0) / 4)
 
 
 def test_above_the_level_there_is_no_pull() -> None:
     image = torch.full((1, 1, 4, 4), 0.3, requires_grad=True)
-    lower_bound_penalty(torch.zeros(1, 1, 1, 1), 1.0)(image).backward()
+    make_lower_bound_penalty(torch.zeros(1, 1, 1, 1), 1.0)(image).backward()
     assert image.grad is not None
     assert float(image.grad.abs().max()) == 0
 
@@ -42,11 +42,11 @@ def test_above_the_level_there_is_no_pull() -> None:
 @pytest.mark.parametrize("unit", [0.0, -1.0, float("nan")])
 def test_a_penalty_wants_a_unit_above_zero(unit) -> None:
     with pytest.raises(ValueError, match="scale"):
-        lower_bound_penalty(torch.zeros(1, 1, 1, 1), unit)
+        make_lower_bound_penalty(torch.zeros(1, 1, 1, 1), unit)
     with pytest.raises(ValueError, match="scale"):
-        total_variation(unit)
+        make_total_variation(unit)
     with pytest.raises(ValueError, match="scale"):
-        anisotropic_total_variation(unit)
+        make_anisotropic_total_variation(unit)
 
 
 def draw_edge(slope: float, side: int = 40) -> torch.Tensor:
@@ -58,7 +58,8 @@ def draw_edge(slope: float, side: int = 40) -> torch.Tensor:
 
 def test_an_edge_along_the_rows_costs_the_same_in_both_kinds() -> None:
     both = [
-        float(kind(0.5)(draw_edge(0))) for kind in (total_variation, anisotropic_total_variation)
+        float(kind(0.5)(draw_edge(0)))
+        for kind in (make_total_variation, make_anisotropic_total_variation)
     ]
     assert both == pytest.approx([2 / 40, 2 / 40], rel=0.1)
 
@@ -66,13 +67,13 @@ def test_an_edge_along_the_rows_costs_the_same_in_both_kinds() -> None:
 def test_only_the_anisotropic_kind_makes_slanting_edges_dear() -> None:
     dear = [
         float(kind(1.0)(draw_edge(1)) / kind(1.0)(draw_edge(0)))
-        for kind in (total_variation, anisotropic_total_variation)
+        for kind in (make_total_variation, make_anisotropic_total_variation)
     ]
     assert dear[0] == pytest.approx(2**0.5, rel=0.1)
     assert dear[1] == pytest.approx(2, rel=0.1)
 
 
-@pytest.mark.parametrize("kind", [total_variation, anisotropic_total_variation])
+@pytest.mark.parametrize("kind", [make_total_variation, make_anisotropic_total_variation])
 def test_steps_along_depth_count_like_all_others(kind) -> None:
     stack = torch.zeros(1, 1, 4, 6, 6)
     stack[:, :, 2:] = 1
@@ -86,11 +87,11 @@ def make_coarse_term(operator: torch.nn.Module, side: int) -> Term:
         torch.ones(1, 1, side, side),
     )
     measurement = torch.zeros(1, 1, side, side)
-    likelihood = gaussian_deviance(noise)
+    likelihood = make_gaussian_deviance(noise)
     return Term(
         measurement=measurement,
         operator=operator,
-        fidelity=weighted_residual(noise),
+        fidelity=make_weighted_residual(noise),
         comparison_loss=likelihood,
         training_weight=all_pixels,
         validation_mask=all_pixels,
@@ -120,6 +121,6 @@ def test_without_an_operator_the_doubt_stays_as_it_is() -> None:
 
 def test_being_near_costs_the_square_of_the_distance_in_units() -> None:
     picture = torch.full((1, 1, 4, 4), 2.0)
-    assert float(quadratic_proximity(picture, 0.5)(picture + 1)) == pytest.approx(4)
+    assert float(make_quadratic_proximity(picture, 0.5)(picture + 1)) == pytest.approx(4)
     with pytest.raises(ValueError, match="scale"):
-        quadratic_proximity(picture, 0.0)
+        make_quadratic_proximity(picture, 0.0)

@@ -7,8 +7,8 @@ import torch
 
 from napari_dip.engine.likelihood.fidelity import (
     NoiseVariance,
-    gaussian_deviance,
-    weighted_residual,
+    make_gaussian_deviance,
+    make_weighted_residual,
 )
 from napari_dip.engine.likelihood.penalties import (
     PreviousFrame,
@@ -120,8 +120,8 @@ def test_the_previous_frame_enters_the_loss_but_not_the_validation() -> None:
     measured = Term(
         measurement=0 * ones,
         operator=Identity(),
-        fidelity=weighted_residual(noise),
-        comparison_loss=gaussian_deviance(noise),
+        fidelity=make_weighted_residual(noise),
+        comparison_loss=make_gaussian_deviance(noise),
         training_weight=ones,
         validation_mask=ones,
         refit_weight=ones,

@@ -10,7 +10,7 @@ import torch
 from napari_dip.engine.fit.optimizers import make_adam, make_lbfgs, make_sgd
 from napari_dip.engine.fit.schedule import Phase, Schedule
 from napari_dip.engine.fit.trainer import Trainer
-from napari_dip.engine.likelihood.fidelity import least_squares
+from napari_dip.engine.likelihood.fidelity import make_least_squares
 from napari_dip.engine.networks.hourglass import Decoder, DeepDecoder, compute_scale_grids
 from napari_dip.engine.networks.layers import (
     make_linear_upsampling,
@@ -89,7 +89,7 @@ def test_a_fit_continues_from_a_copy_unchanged(make):
 
 def make_trainer(make):
     ramp = torch.linspace(-1.7, 1.7, 16).expand(16, 16)[None, None].contiguous()
-    mask, error = torch.ones_like(ramp), least_squares(1.0)
+    mask, error = torch.ones_like(ramp), make_least_squares(1.0)
     held_out = torch.zeros_like(ramp)
     term = Term(
         measurement=ramp,
@@ -104,8 +104,8 @@ def make_trainer(make):
     prior = RandomInputPrior(net, torch.rand(1, 4, 8, 8, generator=make_rng(1)), 0.0, grid=(16, 16))
     schedule = Schedule(
         phases=(Phase(iterations=20, learning_rate=0.05),),
-        horizon=20,
-        stop_at=20,
+        planned_iterations=20,
+        last_iteration=20,
         average_decay=0.0,
         optimizer=make,
     )

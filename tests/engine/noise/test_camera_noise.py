@@ -63,7 +63,7 @@ def test_an_image_without_noise_has_too_few_blocks_to_measure() -> None:
 def test_noise_is_expressed_in_other_units() -> None:
     halves = NOISE.convert_units(2.0)
     assert halves.std == pytest.approx((3.0, 2.0, 1.5))
-    assert halves.covariance()[0].max() == pytest.approx(9.0)
+    assert halves.compute_covariance()[0].max() == pytest.approx(9.0)
 
 
 def test_the_variance_of_channels_sums_to_that_of_components() -> None:

@@ -14,7 +14,7 @@ from skimage import data
 
 from napari_dip.engine.noise.consistency_checks import has_outlier_pixels
 from napari_dip.engine.noise.estimate import (
-    _compute_block_energies,
+    _compute_block_spectra,
     compute_blind_spot_size,
     estimate_noise,
 )
@@ -206,8 +206,8 @@ def test_outliers_are_looked_for_where_there_is_no_structure() -> None:
 
     def has_outliers(noise: Picture, lines: slice) -> bool:
         planes = torch.from_numpy((threads + 15 * noise)[lines])[None]
-        blocks = _compute_block_energies(planes, None, NO_CLIPPING)
-        variance = estimate_noise(planes, 0).variance(blocks.means)
+        blocks = _compute_block_spectra(planes, None, NO_CLIPPING)
+        variance = estimate_noise(planes, 0).compute_variance(blocks.means)
         return has_outlier_pixels(blocks, variance)
 
     tails, normal = rng().standard_t(3, threads.shape), rng().normal(size=threads.shape)

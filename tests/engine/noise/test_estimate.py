@@ -170,7 +170,7 @@ def test_correlated_noise_is_taken_for_structure() -> None:
 def test_a_few_blocks_of_one_brightness_do_not_make_a_slope(seed: int) -> None:
     from napari_dip.engine.noise.variance_model import (
         DCT_SIDE,
-        BlockEnergies,
+        BlockSpectra,
         fit_variance_model,
         select_finest_bands,
     )
@@ -178,7 +178,7 @@ def test_a_few_blocks_of_one_brightness_do_not_make_a_slope(seed: int) -> None:
     draws = np.random.default_rng(seed)
     means = torch.from_numpy(draws.uniform(101, 102, 16))  # as little as clipping may leave
     power = torch.from_numpy(2500 * draws.chisquare(1, (16, DCT_SIDE, DCT_SIDE)))
-    line = fit_variance_model(BlockEnergies(means, power, 1.0), select_finest_bands(), 1.0, 1.0)
+    line = fit_variance_model(BlockSpectra(means, power, 1.0), select_finest_bands(), 1.0, 1.0)
     assert 1500 < line.gain * 230 + line.intercept < 3500
 
 

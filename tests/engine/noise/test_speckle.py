@@ -33,8 +33,8 @@ def test_the_variance_of_speckle_grows_with_the_squared_signal():
     mask = torch.ones(1, 1, 1, 1)
     noise = NoiseVariance(gain=0 * mask, intercept=0 * mask, floor=1e-9 * mask, square=0.25 * mask)
     signal = torch.tensor([2.0, 4.0]).reshape(1, 1, 1, 2)
-    torch.testing.assert_close(noise.evaluate(signal), 0.25 * signal**2)
-    torch.testing.assert_close(noise.scale(3).select(0).evaluate(signal), 0.75 * signal**2)
+    torch.testing.assert_close(noise.compute_variance(signal), 0.25 * signal**2)
+    torch.testing.assert_close(noise.scale(3).select(0).compute_variance(signal), 0.75 * signal**2)
 
 
 def test_offsets_of_lines_are_seen_by_the_detector_and_handed_over_in_image_units():

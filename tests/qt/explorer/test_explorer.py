@@ -91,7 +91,7 @@ def test_impedance_is_drawn_while_it_runs_and_its_report_saved_and_opened(
     result = dock.results._result
     for name, (iteration, energy) in curves.items():
         assert iteration.tolist() == list(range(1, ITERATIONS + 1))
-        assert energy.tolist() == result.energies[name].tolist()
+        assert energy.tolist() == result.losses[name].tolist()
     assert (
         f"{result.score:.3f}" in dock.results.headline.text() and "score" in bench.message_emitted
     )
@@ -107,7 +107,7 @@ def test_impedance_is_drawn_while_it_runs_and_its_report_saved_and_opened(
     page = tmp_path / "mitochondria impedance" / "impedance.html"
     assert opened == [str(page)] and f"{result.score:.3f}" in page.read_text(encoding="utf-8")
     rows = list(csv.DictReader((page.parent / "impedance.csv").read_text().splitlines()))
-    assert [float(row["noise"]) for row in rows] == result.energies["noise"].tolist()
+    assert [float(row["noise"]) for row in rows] == result.losses["noise"].tolist()
 
 
 @pytest.mark.gl
@@ -125,7 +125,7 @@ def test_a_spectrum_that_is_stopped_keeps_the_best_image_so_far_and_shows_how_it
     bench.press(dock.run_bar.run_button)
     bench.wait_for_end()
     assert "Ended by hand after" in bench.message_emitted
-    count = dock.results._result.subject.iterations
+    count = dock.results._result.setup.iterations
     assert 10 <= count < 5000 and dock.results.table.rowCount() == 5
     assert "mitochondria preview" not in viewer.layers
     bench.press(dock.results.layers_button)
@@ -156,7 +156,7 @@ def test_the_network_that_suits_an_image_is_kept_as_a_preset_for_denoising(bench
     assert dock.plot.group == label_architecture(worst.architecture)
     other = next(fit for fit in result.fits if fit.architecture.name == "decoder")
     better = 0 * other.validation_errors  # as if it were better for certain
-    other = replace(other, validation_errors=better, errors=0 * other.errors)
+    other = replace(other, validation_errors=better, squared_errors=0 * other.squared_errors)
     results._result = replace(result, fits=(*result.fits[:1], other))
     bench.press(results.preset_button)
     (name,) = open_saved_settings("denoise").list_names()

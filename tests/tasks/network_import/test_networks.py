@@ -53,7 +53,7 @@ def test_a_layer_is_what_torch_computes_by_hand(tmp_path):
 def test_only_the_weights_that_a_layer_needs_are_kept(tmp_path):
     loaded = read_program(write_program(tmp_path))
     assert extract_subgraph(loaded, "body.1")["kept"] == ["p_first"]
-    assert list(loaded.layers()) == ["body.0", "body.1", "body.2", "body.3", "body"]
+    assert list(loaded.list_layers()) == ["body.0", "body.1", "body.2", "body.3", "body"]
 
 
 def test_a_rectifier_in_place_leaves_the_layer_before_it_alone(tmp_path):

@@ -106,10 +106,10 @@ def estimate_peak_intensity(initial_estimate: Tensor) -> float:
 
 def iterate_smooth_deconvolution(
     operator: Operator,
-    light: Tensor,
+    signal: Tensor,
     variance: Tensor,
     valid: Tensor,
-    weights: tuple[float, ...],
+    penalty_weights: tuple[float, ...],
     output_steps: tuple[int, ...],
 ) -> Iterator[Tensor]:
     """Deconvolve with decreasing smoothness, and yield the images.
@@ -118,13 +118,13 @@ def iterate_smooth_deconvolution(
     ----------
     operator : Operator
         Linear with non-negative weights: (1, C, *grid) -> (1, C, *measured).
-    light : Tensor
+    signal : Tensor
         (1, C, *measured), measurement above the value without light.
     variance : Tensor
         (1, C, *measured), noise variance of each pixel.
     valid : Tensor
         (1, 1, *measured), 1 where a pixel may be used.
-    weights : tuple of float
+    penalty_weights : tuple of float
         Weights of the Hessian norm, in units of the noise's standard deviation. They are used in
         sequence, each from the previous image.
     output_steps : tuple of int, ascending
@@ -135,15 +135,15 @@ def iterate_smooth_deconvolution(
     Tensor
         (1, C, *grid), non-negative.
     """
-    apply_adjoint = operator.make_adjoint(light)
+    apply_adjoint = operator.make_adjoint(signal)
     weight_map = valid / variance
     noise_std = float(variance.mean().sqrt())
-    target, sensitivity = apply_adjoint(weight_map * light.clamp(min=0)), apply_adjoint(weight_map)
+    target, sensitivity = apply_adjoint(weight_map * signal.clamp(min=0)), apply_adjoint(weight_map)
     is_sensitive = sensitivity > MIN_SENSITIVITY * weight_map.mean()
-    axes = tuple(range(2, light.ndim))
-    mean = (light.clamp(min=0) * valid).sum(axes, keepdim=True) / valid.sum().clamp(min=1)
+    axes = tuple(range(2, signal.ndim))
+    mean = (signal.clamp(min=0) * valid).sum(axes, keepdim=True) / valid.sum().clamp(min=1)
     image = mean.expand_as(sensitivity)
-    floor = MIN_PREDICTION_FRACTION * mean + torch.finfo(light.dtype).tiny
+    floor = MIN_PREDICTION_FRACTION * mean + torch.finfo(signal.dtype).tiny
 
     def update(extrapolated: Tensor, weight: float) -> Tensor:
         with torch.no_grad():
@@ -154,7 +154,7 @@ def iterate_smooth_deconvolution(
             1.0,
         )
 
-    for weight in weights:
+    for weight in penalty_weights:
         images = _iterate_accelerated(partial(update, weight=weight), image, floor)
         for step, image in enumerate(islice(images, output_steps[-1]), 1):
             if step in output_steps:

@@ -23,9 +23,8 @@ from napari_dip.engine.networks.layers import make_without_init
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-#: Share of the light that is spread uniformly in an initial free kernel, since a softmax has no
-#: zeros.
-_UNIFORM_LIGHT_FRACTION = 0.01
+#: Fraction of uniform light in an initial free kernel, since a softmax has no zeros.
+_UNIFORM_FRACTION = 0.01
 #: Input and hidden units of the kernel's network, and scale of its fixed input, as in SelfDeblur
 #: (Ren et al. 2020), https://github.com/csdwren/SelfDeblur.
 _INPUT_UNITS, _HIDDEN_UNITS, _INPUT_STD = 200, 1000, 0.1
@@ -64,7 +63,7 @@ PRIOR_WEIGHT = 0.01
 MIN_FREQUENCY, MAX_FREQUENCY = 0.02, 0.5
 #: Mean difference of the logarithms of spectrum and periodogram, which is Euler's constant; and
 #: delta of the Huber loss, since the distribution has a long lower tail.
-EULER, HUBER_DELTA = 0.5772, 2.0
+EULER_GAMMA, HUBER_DELTA = 0.5772, 2.0
 #: Largest number of frequencies and iterations of the search over all candidates; iterations of the
 #: final fits.
 MAX_SEARCH_FREQUENCIES, SEARCH_ITERATIONS, FINAL_FIT_ITERATIONS = 1500, 40, 120
@@ -103,8 +102,8 @@ def compute_kernel_logits(kernel: Tensor) -> Tensor:
     kernel : Tensor
         (*sizes), non-negative, not all zero.
     """
-    weights, light = kernel / kernel.sum(), _UNIFORM_LIGHT_FRACTION
-    return ((1 - light) * weights + light / kernel.numel()).log()
+    normalised = kernel / kernel.sum()
+    return ((1 - _UNIFORM_FRACTION) * normalised + _UNIFORM_FRACTION / kernel.numel()).log()
 
 
 class KernelNetwork(nn.Module):
@@ -243,9 +242,8 @@ class DefocusKernel(nn.Module):
             for size in self.sizes[-2:]
         )
         distance = (offset_y[:, None] ** 2 + offset_x**2).sqrt()
-        coverage = ((radius - distance) * _DISC_SAMPLES + 0.5).clamp(
-            0, 1
-        )  # with an edge of one sample
+        # with an edge of one sample
+        coverage = ((radius - distance) * _DISC_SAMPLES + 0.5).clamp(0, 1)
         height, width = self.sizes[-2:]
         plane = coverage.reshape(height, _DISC_SAMPLES, width, _DISC_SAMPLES).mean((1, 3))
         return _embed_in_volume(plane / plane.sum(), self.sizes)
@@ -531,7 +529,7 @@ class _SpectrumModel:
     """Model of the spectrum of scene and noise: level, exponent and floor for each channel."""
 
     def __init__(self, power: Tensor, frequency: Tensor, noise_variance: Tensor) -> None:
-        self._log_power = power.clamp(min=1e-30).log() + EULER  # (C, K)
+        self._log_power = power.clamp(min=1e-30).log() + EULER_GAMMA  # (C, K)
         self._log_frequency = frequency.log()
         self._log_noise = noise_variance.clamp(min=1e-30).log()[:, None]
         is_low_frequency = self._log_frequency < log(0.08)
@@ -562,18 +560,19 @@ class _SpectrumModel:
 
     def fit(
         self,
-        spectrum: Callable[[], Tensor],
+        compute_spectrum: Callable[[], Tensor],
         iterations: int,
-        blur: Sequence[nn.Parameter] = (),
+        blur_parameters: Sequence[nn.Parameter] = (),
     ) -> float:
         """Fit the scene, and the blur's parameters if there are any; return the final loss."""
-        optimizer = Adam([self.level, self.exponent, self.floor, *blur], lr=SPECTRUM_LEARNING_RATE)
+        parameters = [self.level, self.exponent, self.floor, *blur_parameters]
+        optimizer = Adam(parameters, lr=SPECTRUM_LEARNING_RATE)
         with torch.enable_grad():
             for iteration in range(iterations):
                 decay = 1 - iteration / iterations
                 optimizer.param_groups[0]["lr"] = SPECTRUM_LEARNING_RATE * decay
                 optimizer.zero_grad()
-                loss = self.loss(spectrum())
+                loss = self.loss(compute_spectrum())
                 loss.backward()
                 optimizer.step()
         return float(loss.detach())

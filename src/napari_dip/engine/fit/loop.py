@@ -78,7 +78,7 @@ def fit(
     trainer = state.trainer
     # a checkpoint of a fit that had ended must not continue
     stop = _apply_stop_rule(state, stop_rule) if resume else None
-    while trainer.iteration < schedule.stop_at and stop is None:
+    while trainer.iteration < schedule.last_iteration and stop is None:
         command = _wait_while_paused(control)
         if command is Control.DISCARD or (command is Control.KEEP and trainer.iteration == 0):
             return None
@@ -86,7 +86,7 @@ def fit(
             stop = state.choose_result_at_user_stop()
             break
         trainer.advance()
-        is_last = trainer.iteration == schedule.stop_at
+        is_last = trainer.iteration == schedule.last_iteration
         if is_validation := is_last or trainer.iteration % schedule.validation_interval == 0:
             note = state.validate()
             stop = _apply_stop_rule(state, stop_rule)
@@ -107,7 +107,7 @@ def _complete_stop_reason(stop: Stop | None, state: FitState) -> Stop:
     the iterations of the refit, as the progress does.
     """
     schedule, iteration = state.trainer.schedule, state.trainer.iteration
-    if stop is not None and state.last_validation_iteration < schedule.stop_at:
+    if stop is not None and state.last_validation_iteration < schedule.last_iteration:
         return stop
     refitted = iteration == state.last_validation_iteration and bool(schedule.refit_iterations)
     return make_stop(StopReason.ITERATIONS, count=iteration, refitted=refitted)

@@ -42,13 +42,14 @@ class Schedule:
     Attributes
     ----------
     phases : tuple of Phase
-    horizon : int
+    planned_iterations : int
         Number of iterations that determines the rates. It stays the same if a run is repeated
         with fewer iterations.
-    stop_at : int
-        Last iteration, at most the horizon.
+    last_iteration : int
+        Last iteration, at most the planned number.
     warm_up : float
-        Share of the horizon over which the rate rises to its peak. Then it falls as a cosine.
+        Share of the planned iterations over which the rate rises to its peak. Then it falls as a
+        cosine.
     average_decay : float
         Decay of the running average, 0.95 to 0.99.
     validation_interval : int
@@ -67,8 +68,8 @@ class Schedule:
     """
 
     phases: tuple[Phase, ...]
-    horizon: int
-    stop_at: int
+    planned_iterations: int
+    last_iteration: int
     warm_up: float = 0.1
     average_decay: float = 0.99
     validation_interval: int = 25
@@ -81,21 +82,21 @@ class Schedule:
     def get_rates(self, iteration: int) -> tuple[float, float]:
         """Return the learning rates of network and operator at a 1-based iteration.
 
-        Beyond the horizon, in the refit, they are a tenth of the peak.
+        Beyond the planned iterations, in the refit, they are a tenth of the peak.
         """
-        if iteration > self.horizon:
+        if iteration > self.planned_iterations:
             last = self.phases[-1]
             return 0.1 * last.learning_rate, 0.1 * last.operator_learning_rate
-        last_iteration = 0
+        phase_end = 0
         for phase in self.phases:
-            last_iteration += phase.iterations
-            if iteration <= last_iteration:
+            phase_end += phase.iterations
+            if iteration <= phase_end:
                 break
-        warm_up = max(1.0, self.warm_up * self.horizon)
+        warm_up = max(1.0, self.warm_up * self.planned_iterations)
         if iteration <= warm_up:
             fraction = iteration / warm_up
         else:
-            progress = (iteration - warm_up) / max(1.0, self.horizon - warm_up)
+            progress = (iteration - warm_up) / max(1.0, self.planned_iterations - warm_up)
             fraction = 0.5 * (1 + cos(pi * progress))
         return phase.learning_rate * fraction, phase.operator_learning_rate * fraction
 
@@ -108,6 +109,11 @@ def compute_output_decay(iterations: int) -> float:
 def make_single_phase_schedule(
     iterations: int, learning_rate: float, **settings: float
 ) -> Schedule:
-    """Return a schedule of one phase, whose length is the horizon."""
+    """Return a schedule of one phase, with all planned iterations."""
     phase = Phase(iterations=iterations, learning_rate=learning_rate)
-    return Schedule(phases=(phase,), horizon=iterations, stop_at=iterations, **settings)  # type: ignore[arg-type]
+    return Schedule(
+        phases=(phase,),
+        planned_iterations=iterations,
+        last_iteration=iterations,
+        **settings,  # type: ignore[arg-type]
+    )

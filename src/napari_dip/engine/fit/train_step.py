@@ -416,10 +416,10 @@ class CudaGraphTrainStep:
 @contextmanager
 def preserve_training_state(train_step: EagerTrainStep) -> Iterator[None]:
     """Restore weights and optimiser in place afterwards, since a graph uses the same tensors."""
-    optimiser_state = train_step.optimizer.state
+    optimizer_state = train_step.optimizer.state
     saved_weights = [weight.detach().clone() for weight in train_step.weights]
     saved_states = [
-        {name: value.clone() for name, value in optimiser_state.get(weight, {}).items()}
+        {name: value.clone() for name, value in optimizer_state.get(weight, {}).items()}
         for weight in train_step.weights
     ]
     try:
@@ -430,7 +430,7 @@ def preserve_training_state(train_step: EagerTrainStep) -> Iterator[None]:
                 train_step.weights, saved_weights, saved_states, strict=True
             ):
                 weight.copy_(saved_weight)
-                for name, value in optimiser_state.get(weight, {}).items():
+                for name, value in optimizer_state.get(weight, {}).items():
                     if name in saved_state:
                         value.copy_(saved_state[name])
                     else:  # Adam's state is initially zero

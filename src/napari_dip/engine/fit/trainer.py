@@ -111,7 +111,6 @@ class WeightAverage:
         self.load_state_dict(
             {str(index): weight.detach() for index, weight in enumerate(self._weights)}
         )
-        self._steps = 0
 
     def update(self, sample: NetworkSample, estimate: Estimate) -> None:
         """Add the weights after this step."""

@@ -92,7 +92,7 @@ class NoiseVariance:
         ]
         return cls(gain=gain, intercept=intercept, floor=floor, square=torch.cat(squares))
 
-    def evaluate(self, signal: Tensor) -> Tensor:
+    def compute_variance(self, signal: Tensor) -> Tensor:
         """Return the variance at each pixel of `signal` (B, C, *grid)."""
         variance = self.gain * signal + self.intercept
         if self.square is not None:
@@ -100,15 +100,15 @@ class NoiseVariance:
         return variance.maximum(self.floor)
 
 
-def gaussian_deviance(noise: NoiseVariance) -> Fidelity:
+def make_gaussian_deviance(noise: NoiseVariance) -> Fidelity:
     """Return the Gaussian deviance of each pixel, twice its negative log-likelihood.
 
     Returns
     -------
     Fidelity
         (estimate, measurement), each (B, C, *grid) -> loss of the same shape, which may be
-        negative. The variance at a mean m is `noise.evaluate(m)` plus the estimate's variance,
-        if it has one.
+        negative. The variance at a mean m is `noise.compute_variance(m)` plus the estimate's
+        variance, if it has one.
 
     References
     ----------
@@ -123,7 +123,7 @@ def gaussian_deviance(noise: NoiseVariance) -> Fidelity:
     return loss
 
 
-def weighted_residual(noise: NoiseVariance) -> Fidelity:
+def make_weighted_residual(noise: NoiseVariance) -> Fidelity:
     """Return the squared residual in units of the noise variance, which is detached.
 
     With the variance detached and without its logarithm, a darker prediction does not lower the
@@ -131,12 +131,12 @@ def weighted_residual(noise: NoiseVariance) -> Fidelity:
     """
 
     def loss(estimate: Estimate, measurement: Tensor) -> Tensor:
-        return (measurement - estimate.mean) ** 2 / noise.evaluate(estimate.mean.detach())
+        return (measurement - estimate.mean) ** 2 / noise.compute_variance(estimate.mean.detach())
 
     return loss
 
 
-def least_squares(reference_variance: float) -> Fidelity:
+def make_least_squares(reference_variance: float) -> Fidelity:
     """Return the squared residual with the same weight for all pixels.
 
     Parameters
@@ -151,7 +151,7 @@ def least_squares(reference_variance: float) -> Fidelity:
     return loss
 
 
-def beta_nll(noise: NoiseVariance, reference_variance: float) -> Fidelity:
+def make_beta_nll(noise: NoiseVariance, reference_variance: float) -> Fidelity:
     """Return the beta-NLL loss of mean and variance, with beta = 1.
 
     The plain likelihood divides each residual by its variance, so a network with a large variance
@@ -172,7 +172,7 @@ def beta_nll(noise: NoiseVariance, reference_variance: float) -> Fidelity:
     """
 
     def loss(estimate: Estimate, measurement: Tensor) -> Tensor:
-        noise_variance = noise.evaluate(estimate.mean.detach())
+        noise_variance = noise.compute_variance(estimate.mean.detach())
         variance = (
             noise_variance
             if estimate.log_variance is None
@@ -231,7 +231,7 @@ def compute_posterior(
     if estimate.log_variance is None:
         return estimate
     mean = estimate.mean
-    measured = noise.evaluate(mean)
+    measured = noise.compute_variance(mean)
     total = estimate.log_variance.exp() + assumed_noise_fraction * measured
     squared_error = ((measurement - mean) ** 2 * validation_mask).sum()
     total = total * (squared_error / (total * validation_mask).sum().clamp(min=1e-30)).clamp(min=1)
@@ -281,7 +281,7 @@ def _estimate_flat_ratio(mean: Tensor, ratio: Tensor) -> Tensor:
 
 
 def _compute_total_variance(noise: NoiseVariance, estimate: Estimate) -> Tensor:
-    variance = noise.evaluate(estimate.mean)
+    variance = noise.compute_variance(estimate.mean)
     return variance if estimate.log_variance is None else variance + estimate.log_variance.exp()
 
 
@@ -302,7 +302,7 @@ def restore_border_detail(noise: NoiseVariance, measurement: Tensor, image: Tens
     """
     if min(image.shape[2:]) < 4 * BORDER_AVERAGE_LENGTH:
         return image
-    std = noise.evaluate(image).sqrt()
+    std = noise.compute_variance(image).sqrt()
     residual = (measurement - image) / std
     restored = image.clone()
     for axis in (2, 3):
@@ -364,7 +364,7 @@ def make_backprojection_fidelity(
 
     def loss(estimate: Estimate, measurement: Tensor) -> Tensor:
         mean = estimate.mean
-        residual = (measurement - mean) * valid / noise.evaluate(mean.detach()).sqrt()
+        residual = (measurement - mean) * valid / noise.compute_variance(mean.detach()).sqrt()
         filtered: Tensor = torch.fft.irfftn(
             torch.fft.rfftn(residual, s=sizes, dim=axes) * gain, s=sizes, dim=axes
         )

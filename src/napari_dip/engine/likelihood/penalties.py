@@ -23,7 +23,7 @@ _ABSOLUTE_SMOOTHING = 1e-3
 CHANGE_PATCH_SIDE = 3
 
 
-def total_variation(scale: float) -> Penalty:
+def make_total_variation(scale: float) -> Penalty:
     """Return the isotropic total variation per pixel, in any number of dimensions.
 
     Parameters
@@ -58,13 +58,13 @@ def total_variation(scale: float) -> Penalty:
     return penalty
 
 
-def anisotropic_total_variation(scale: float) -> Penalty:
+def make_anisotropic_total_variation(scale: float) -> Penalty:
     """Return the anisotropic total variation, a sum over the axes that favours edges along them.
 
     Parameters
     ----------
     scale : float, > 0
-        As for `total_variation`.
+        As for `make_total_variation`.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def anisotropic_total_variation(scale: float) -> Penalty:
     return penalty
 
 
-def lower_bound_penalty(level: Tensor, scale: float) -> Penalty:
+def make_lower_bound_penalty(level: Tensor, scale: float) -> Penalty:
     """Return the mean square of differences below a level, in units of `scale`.
 
     Parameters
@@ -123,7 +123,7 @@ def _require_positive(scale: float) -> None:
         raise ValueError(f"`scale` must be above 0, but is {scale!r}.")
 
 
-def quadratic_proximity(reference: Tensor, scale: float) -> Penalty:
+def make_quadratic_proximity(reference: Tensor, scale: float) -> Penalty:
     """Return the mean squared difference from an image, in units of `scale`.
 
     Parameters

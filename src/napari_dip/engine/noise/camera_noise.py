@@ -68,7 +68,7 @@ class CameraNoise(NamedTuple):
             name: [float(f"{value:.4g}") for value in getattr(self, name)] for name in self._fields
         }
 
-    def covariance(self) -> Tensor:
+    def compute_covariance(self) -> Tensor:
         """Return each component's covariance at lags up to `MAX_CAMERA_LAG`: (3, lags, lags)."""
         lag = torch.arange(-MAX_CAMERA_LAG, MAX_CAMERA_LAG + 1, dtype=torch.float64)
         distance = torch.hypot(lag[:, None], lag) ** CORRELATION_DECAY_EXPONENT
@@ -82,7 +82,7 @@ class CameraNoise(NamedTuple):
     def compute_channel_noise(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return variances of red, green and blue, and their mean autocorrelation from lag 1 on."""
         fractions = make_opponent_matrix().double().square().T  # (channels, components)
-        covariance = fractions @ self.covariance()[:, MAX_CAMERA_LAG, MAX_CAMERA_LAG:]
+        covariance = fractions @ self.compute_covariance()[:, MAX_CAMERA_LAG, MAX_CAMERA_LAG:]
         along = (covariance[:, 1:] / covariance[:, :1]).mean(0)
         return tuple(covariance[:, 0].tolist()), tuple(along.tolist())
 

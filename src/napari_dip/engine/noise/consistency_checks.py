@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_dip.engine.noise.correlation import NoiseCorrelation
-    from napari_dip.engine.noise.variance_model import BlockEnergies, VarianceModel
+    from napari_dip.engine.noise.variance_model import BlockSpectra, VarianceModel
 
 #: Fewest flat blocks; fewest blocks in a brightness class; largest number of brightness classes.
 MIN_FLAT_BLOCKS, MIN_BLOCKS_PER_CLASS, MAX_BRIGHTNESS_CLASSES = 8, 24, 10
@@ -135,13 +135,13 @@ _UPPER_FINE_BANDS = (_Y >= 6) & (_X >= 6)
 
 
 def find_contradiction(
-    blocks: BlockEnergies, variance: Tensor, fractions: Tensor, axes: tuple[tuple[float, ...], ...]
+    blocks: BlockSpectra, variance: Tensor, fractions: Tensor, axes: tuple[tuple[float, ...], ...]
 ) -> UnreliableReason | None:
     """Return what the measured noise does not explain, or None.
 
     Parameters
     ----------
-    blocks : BlockEnergies
+    blocks : BlockSpectra
     variance : Tensor
         (K,), > 0, noise variance at the blocks' brightness.
     fractions : Tensor
@@ -181,7 +181,7 @@ def find_contradiction(
 
 
 def find_caution(
-    blocks: BlockEnergies,
+    blocks: BlockSpectra,
     model: VarianceModel,
     correlation: NoiseCorrelation,
     *,
@@ -225,7 +225,7 @@ def find_caution(
     if limits != NO_CLIPPING and blocks.fraction < MIN_INFORMATIVE_FRACTION:
         return NoiseCaution.MOSTLY_CLIPPED
 
-    variance = partial(model.variance, min_variance=min_variance)
+    variance = partial(model.compute_variance, min_variance=min_variance)
     if has_wide_variation(planes, measured_mask, limits, variance):
         return NoiseCaution.LOW_FREQUENCY_VARIATION
     unevenness, dark_to_bright_ratio = measure_unevenness(blocks, variance(blocks.means))
@@ -250,9 +250,9 @@ def find_caution(
     return None
 
 
-def _falls_slowly(along: tuple[float, ...]) -> bool:
+def _falls_slowly(correlations: tuple[float, ...]) -> bool:
     """Return whether weak correlation reaches further than that of noise does."""
-    lag_1, _, lag_3, *_ = subtract_image_correlation(along)
+    lag_1, _, lag_3, *_ = subtract_image_correlation(correlations)
     return lag_1 > MIN_TAIL_CORRELATION and lag_3 > max(
         MAX_SHORT_LAG_3, MAX_SHORT_LAG_3_RATIO * lag_1**3
     )
@@ -325,12 +325,12 @@ def has_wide_variation(
     return float(level.quantile(FLATTEST_BLOCK_FRACTION)) > MAX_WIDE_ENERGY
 
 
-def measure_unevenness(blocks: BlockEnergies, variance: Tensor) -> tuple[float, float]:
+def measure_unevenness(blocks: BlockSpectra, variance: Tensor) -> tuple[float, float]:
     """Compare the noise at each brightness with that of all, and with that of other brightnesses.
 
     Parameters
     ----------
-    blocks : BlockEnergies
+    blocks : BlockSpectra
     variance : Tensor
         (K,), > 0, variance of white noise at the blocks' brightness.
 
@@ -352,12 +352,12 @@ def measure_unevenness(blocks: BlockEnergies, variance: Tensor) -> tuple[float, 
     return unevenness, sum(levels[:third_count]) / sum(levels[-third_count:])
 
 
-def has_outlier_pixels(blocks: BlockEnergies, variance: Tensor) -> bool:
+def has_outlier_pixels(blocks: BlockSpectra, variance: Tensor) -> bool:
     """Return whether blocks without structure hold more outliers than Gaussian noise.
 
     Parameters
     ----------
-    blocks : BlockEnergies
+    blocks : BlockSpectra
     variance : Tensor
         (K,), > 0, variance of white noise at the blocks' brightness.
     """

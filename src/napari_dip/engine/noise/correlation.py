@@ -8,6 +8,7 @@ subtracted.
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -95,7 +96,7 @@ class NoiseCorrelation(NamedTuple):
     is_reliable: bool
 
 
-def subtract_image_correlation(along: tuple[float, ...]) -> tuple[float, ...]:
+def subtract_image_correlation(correlations: tuple[float, ...]) -> tuple[float, ...]:
     """Subtract the residual correlation of the image, estimated by the longest lag, from all lags.
 
     On FMD WideField_BPAE_R and B, the result along Y is 0.62, 0.22, 0.12, 0.06 and 0.59, 0.17,
@@ -103,11 +104,15 @@ def subtract_image_correlation(along: tuple[float, ...]) -> tuple[float, ...]:
 
     Parameters
     ----------
-    along : tuple of float
+    correlations : tuple of float
         Autocorrelation at lags 1, 2, ...
     """
-    image_correlation = min(max(0.0, along[-1]), MAX_NOISE_CORRELATION) if along else 0.0
-    return tuple(max(0.0, (lag - image_correlation) / (1 - image_correlation)) for lag in along)
+    image_correlation = (
+        min(max(0.0, correlations[-1]), MAX_NOISE_CORRELATION) if correlations else 0.0
+    )
+    return tuple(
+        max(0.0, (value - image_correlation) / (1 - image_correlation)) for value in correlations
+    )
 
 
 def measure_noise_correlation(residuals: Tensor, variance: Tensor) -> NoiseCorrelation:
@@ -128,78 +133,87 @@ def measure_noise_correlation(residuals: Tensor, variance: Tensor) -> NoiseCorre
     side = residuals.shape[1]
     energy = residuals.square().mean((1, 2)) / variance
     raw_y, raw_x = (covariance / variance[:, None] for covariance in compute_covariances(residuals))
-    grid = torch.tensor(ENERGY_GRID, dtype=energy.dtype)
     degrees_of_freedom, max_degrees_of_freedom = INITIAL_DEGREES_OF_FREEDOM, 0.8 * side**2
     for _ in range(_REFINEMENTS):  # degrees of freedom and correlation depend on each other
-        frequencies, posterior = _fit_energy_mixture(
-            energy.clamp(ENERGY_GRID[0] / 2, 2 * ENERGY_GRID[-1]),
-            grid,
-            min(degrees_of_freedom, max_degrees_of_freedom),
+        mixture = _separate_noise_from_texture(
+            energy, min(degrees_of_freedom, max_degrees_of_freedom)
         )
-        cumulative_frequencies = frequencies.cumsum(0)
-        noise_index = _locate_noise_energy(frequencies, cumulative_frequencies)
-        noise_range = slice(
-            max(0, noise_index - _GRID_STEPS_BELOW), noise_index + _GRID_STEPS_ABOVE
-        )
-        flat_probability, textured_probability = (
-            posterior[:, energy_range].sum(1)
-            for energy_range in (
-                noise_range,
-                slice(*(noise_index + item for item in _TEXTURE_GRID_STEPS)),
-            )
-        )
-        agreement = float(frequencies[noise_range.start : noise_range.stop + 1].sum())
-        flat_energy = float((energy * flat_probability).sum() / flat_probability.sum())
-        lowest_energy = _LOWEST_ENERGY_FACTOR * float(
-            grid[int((cumulative_frequencies >= _MIN_LOWEST_FRACTION).nonzero()[0])]
-        )
-        lowest_energy = min(flat_energy, max(lowest_energy, min(flat_energy, 1.0)))
-        texture_weight = min(
-            1.0,
-            max(
-                0.0,
-                (MIN_NOISE_ONLY_FRACTION - agreement)
-                / (MIN_NOISE_ONLY_FRACTION - MAX_TEXTURE_ONLY_FRACTION),
-            ),
-        )
-        y, x, _ = _estimate_autocorrelation(
-            flat_energy - texture_weight * (flat_energy - lowest_energy),
-            flat_energy,
-            raw_y,
-            raw_x,
-            energy,
-            flat_probability,
-            textured_probability,
-            side,
-        )
+        estimate = partial(_estimate_autocorrelation, mixture, raw_y, raw_x, energy, side)
+        axes = estimate(mixture.noise_energy)
         degrees_of_freedom = side**2 / prod(
-            1 + 2 * sum(v * v for v in item if v > 0.05) for item in (y, x)
+            1 + 2 * sum(v * v for v in axis if v > 0.05) for axis in axes
         )
-    min_y, min_x, _ = _estimate_autocorrelation(
-        lowest_energy,
-        flat_energy,
-        raw_y,
-        raw_x,
-        energy,
+    return _check_agreement(axes, estimate(mixture.lowest_energy), mixture.agreement)
+
+
+class _BlockMixture(NamedTuple):
+    """Blocks of noise alone and of texture, by their energies.
+
+    Attributes
+    ----------
+    flat_probability, textured_probability : Tensor
+        (K,), of each block.
+    agreement : float
+        Share of the blocks near the noise energy.
+    noise_energy, lowest_energy, flat_energy : float
+        Energy of the noise, its lower bound, and the mean energy of flat blocks.
+    """
+
+    flat_probability: Tensor
+    textured_probability: Tensor
+    agreement: float
+    noise_energy: float
+    lowest_energy: float
+    flat_energy: float
+
+
+def _separate_noise_from_texture(energy: Tensor, degrees_of_freedom: float) -> _BlockMixture:
+    """Fit the mixture of block energies, and find the energy of the noise in it."""
+    grid = torch.tensor(ENERGY_GRID, dtype=energy.dtype)
+    frequencies, posterior = _fit_energy_mixture(
+        energy.clamp(ENERGY_GRID[0] / 2, 2 * ENERGY_GRID[-1]), grid, degrees_of_freedom
+    )
+    cumulative_frequencies = frequencies.cumsum(0)
+    noise_index = _locate_noise_energy(frequencies, cumulative_frequencies)
+    noise_range = slice(max(0, noise_index - _GRID_STEPS_BELOW), noise_index + _GRID_STEPS_ABOVE)
+    texture_range = slice(*(noise_index + step for step in _TEXTURE_GRID_STEPS))
+    flat_probability, textured_probability = (
+        posterior[:, energy_range].sum(1) for energy_range in (noise_range, texture_range)
+    )
+    agreement = float(frequencies[noise_range.start : noise_range.stop + 1].sum())
+    flat_energy = float((energy * flat_probability).sum() / flat_probability.sum())
+    lowest_energy = _LOWEST_ENERGY_FACTOR * float(
+        grid[int((cumulative_frequencies >= _MIN_LOWEST_FRACTION).nonzero()[0])]
+    )
+    lowest_energy = min(flat_energy, max(lowest_energy, min(flat_energy, 1.0)))
+    span = MIN_NOISE_ONLY_FRACTION - MAX_TEXTURE_ONLY_FRACTION
+    texture_weight = min(1.0, max(0.0, (MIN_NOISE_ONLY_FRACTION - agreement) / span))
+    return _BlockMixture(
         flat_probability,
         textured_probability,
-        side,
+        agreement,
+        noise_energy=flat_energy - texture_weight * (flat_energy - lowest_energy),
+        lowest_energy=lowest_energy,
+        flat_energy=flat_energy,
     )
+
+
+def _check_agreement(
+    axes: tuple[tuple[float, ...], ...], min_axes: tuple[tuple[float, ...], ...], agreement: float
+) -> NoiseCorrelation:
+    """Return the correlation, reduced or marked as unreliable where few blocks agree."""
+    y, x, min_y, min_x = *axes, *min_axes
     lag_1 = max(y[0], x[0])
-    if lag_1 > _MAX_WHITE_CORRELATION and (
-        agreement < MAX_UNRELIABLE_FRACTION or lag_1 > MAX_NOISE_CORRELATION
-    ):
-        no_lags = (0.0,) * len(y)
-        return NoiseCorrelation(no_lags, no_lags, no_lags, no_lags, agreement, is_reliable=False)
-    if lag_1 > _MAX_WHITE_CORRELATION:
-        confidence = min(
-            1.0,
-            (agreement - MAX_UNRELIABLE_FRACTION)
-            / (MIN_RELIABLE_FRACTION - MAX_UNRELIABLE_FRACTION),
-        )
-        y, x, min_y, min_x = (
-            tuple(round(confidence * value, 4) for value in item) for item in (y, x, min_y, min_x)
-        )
+    if lag_1 <= _MAX_WHITE_CORRELATION:
+        return NoiseCorrelation(y, x, min_y, min_x, agreement, is_reliable=True)
+    if agreement < MAX_UNRELIABLE_FRACTION or lag_1 > MAX_NOISE_CORRELATION:
+        zeros = (0.0,) * len(y)
+        return NoiseCorrelation(zeros, zeros, zeros, zeros, agreement, is_reliable=False)
+    span = MIN_RELIABLE_FRACTION - MAX_UNRELIABLE_FRACTION
+    confidence = min(1.0, (agreement - MAX_UNRELIABLE_FRACTION) / span)
+    y, x, min_y, min_x = (
+        tuple(round(confidence * value, 4) for value in item) for item in (y, x, min_y, min_x)
+    )
     return NoiseCorrelation(y, x, min_y, min_x, agreement, is_reliable=True)
 
 
@@ -289,21 +303,23 @@ def _fit_energy_mixture(
 
 
 def _estimate_autocorrelation(
-    noise_energy: float,
-    flat_energy: float,
+    mixture: _BlockMixture,
     raw_y: Tensor,
     raw_x: Tensor,
     energy: Tensor,
-    flat: Tensor,
-    textured: Tensor,
     side: int,
-) -> tuple[tuple[float, ...], tuple[float, ...], float]:
-    """Return autocorrelations along Y and X, given the energies of noise and of flat blocks.
+    noise_energy: float,
+) -> tuple[tuple[float, ...], ...]:
+    """Return autocorrelations along Y and X, given the energy of the noise.
 
-    What flat blocks have beyond noise is texture. Its covariance is that of
-    textured blocks in excess of flat ones. The third value is the share of variance that the smooth
-    surface removed.
+    What flat blocks have beyond noise is texture. Its covariance is that of textured blocks in
+    excess of flat ones.
     """
+    flat, textured, flat_energy = (
+        mixture.flat_probability,
+        mixture.textured_probability,
+        mixture.flat_energy,
+    )
 
     def average(covariances: Tensor, weight: Tensor) -> Tensor:
         return (covariances * weight[:, None]).sum(0) / weight.sum()
@@ -318,7 +334,7 @@ def _estimate_autocorrelation(
         x = x - ((average(raw_x, textured) - x) / excess).clamp(0, 1) * (flat_energy - noise_energy)
     else:
         noise_energy = flat_energy
-    return correct_surface_bias(y / noise_energy, x / noise_energy, side)
+    return correct_surface_bias(y / noise_energy, x / noise_energy, side)[:2]
 
 
 def measure_prediction_residual(plane: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ from napari_dip.engine.noise.flat_blocks import (
 from napari_dip.engine.noise.reliability import NoiseCaution, UnreliableReason
 from napari_dip.engine.noise.variance_model import (
     DCT_SIDE,
-    BlockEnergies,
+    BlockSpectra,
     VarianceModel,
     find_dark_plateau,
     fit_variance_model,
@@ -79,7 +79,7 @@ MAX_BLOCKS = 6_000
 MAX_OVERLAPPED_PIXELS = 200 * 200
 #: Information in overlapping blocks, as a share of that in as many independent ones. Blocks at
 #: every fourth pixel are four times as many and hold 1.5 times the information.
-OVERLAP_INFORMATION = 0.4
+OVERLAP_INFORMATION_FRACTION = 0.4
 #: Least share of unclipped wide blocks for an estimate of correlation in a clipped image, since
 #: structure next to clipped regions looks like correlation. Twelve synthetic images whose white
 #: noise was classified as correlated have 0.01 to 0.23; FMD widefield has 0.51 and 0.70.
@@ -109,8 +109,8 @@ MIN_BRIGHT_PHOTONS = 3.0
 #: Reasons for which noise is taken for white, with the variance of the finest frequencies.
 TEXTURE_REASONS = (UnreliableReason.AMBIGUOUS_CORRELATION, UnreliableReason.TEXTURE)
 #: Autocorrelation of white noise.
-_NO_LAGS = (0.0,) * MAX_LAG
-_NO_CORRELATION = NoiseCorrelation(_NO_LAGS, _NO_LAGS, _NO_LAGS, _NO_LAGS, 0.0, is_reliable=True)
+_WHITE = (0.0,) * MAX_LAG
+_NO_CORRELATION = NoiseCorrelation(_WHITE, _WHITE, _WHITE, _WHITE, 0.0, is_reliable=True)
 #: Fewest pixels of a plane for this check; in one of 32 x 32, least squares explain half of the
 #: variance by chance.
 MIN_PLANE_PIXELS = 150 * 150
@@ -178,7 +178,7 @@ class NoiseEstimate:
     read_noise_error: float = 0.0
     caution: NoiseCaution | None = None
 
-    def variance(self, means: Tensor) -> Tensor:
+    def compute_variance(self, means: Tensor) -> Tensor:
         """Return the variance at these brightnesses, without multiplicative noise."""
         return (self.gain * means + self.intercept).clamp(min=self.floor)
 
@@ -225,13 +225,13 @@ def estimate_noise(
     value_range = _measure_robust_range(planes)
     rounding_variance = grey_level_step**2 / 12
     clipping_limits = limits = find_clipping_limits(planes)
-    energies = _compute_block_energies(planes, measured_mask, limits)
+    spectra = _compute_block_spectra(planes, measured_mask, limits)
     reason: UnreliableReason | None = None
-    if len(energies.means) < MIN_NOISE_BLOCKS and limits != NO_CLIPPING:
+    if len(spectra.means) < MIN_NOISE_BLOCKS and limits != NO_CLIPPING:
         # clipped blocks are better than none
         reason, limits = UnreliableReason.CLIPPED, NO_CLIPPING
-        energies = _compute_block_energies(planes, measured_mask, limits)
-    if len(energies.means) < MIN_NOISE_BLOCKS:
+        spectra = _compute_block_spectra(planes, measured_mask, limits)
+    if len(spectra.means) < MIN_NOISE_BLOCKS:
         return _make_fallback_estimate(
             max((FALLBACK_NOISE_FRACTION * value_range) ** 2, rounding_variance),
             reason or UnreliableReason.TOO_FEW_BLOCKS,
@@ -245,7 +245,7 @@ def estimate_noise(
         grey_level_step=grey_level_step,
         min_variance=max(rounding_variance, (1e-4 * value_range) ** 2),
     )
-    noise_model = _fit_noise_model(sample, energies, reason)
+    noise_model = _fit_noise_model(sample, spectra, reason)
     if noise_model.reason is UnreliableReason.OFF_VARIANCE_MODEL:
         noise_model = _refit_with_dark_offset(sample, noise_model, value_range)
     return _make_estimate(sample._replace(clipping_limits=clipping_limits), noise_model)
@@ -264,7 +264,7 @@ class _NoiseSample(NamedTuple):
 class _NoiseModel(NamedTuple):
     """Noise that is fitted to blocks: with the variance of the darkest, and what contradicts it."""
 
-    energies: BlockEnergies
+    spectra: BlockSpectra
     variance_model: VarianceModel
     correlation: NoiseCorrelation
     dark_variance: float
@@ -273,58 +273,60 @@ class _NoiseModel(NamedTuple):
 
 
 def _fit_noise_model(
-    sample: _NoiseSample, energies: BlockEnergies, reason: UnreliableReason | None = None
+    sample: _NoiseSample, spectra: BlockSpectra, reason: UnreliableReason | None = None
 ) -> _NoiseModel:
     """Fit variance model and correlation, and check them unless there is a reason already."""
     min_variance = sample.min_variance
-    white_model = fit_variance_model(energies, select_finest_bands(), 1.0, min_variance)
+    white_model = fit_variance_model(spectra, select_finest_bands(), 1.0, min_variance)
     correlation = _measure_block_correlation(sample, white_model)
-    model = _extend_to_all_bands(white_model, energies, correlation, min_variance)
+    model = _extend_to_all_bands(white_model, spectra, correlation, min_variance)
     if not _is_correlated(correlation):
-        power = energies.power / model.variance(energies.means, min_variance)[:, None, None]
+        power = spectra.power / model.compute_variance(spectra.means, min_variance)[:, None, None]
         model = white_model if measure_finest_level(power) < MIN_FINE_ENERGY else model
-    darkest = float(energies.means.quantile(0.02))
-    median = float(energies.means.median())
+    darkest = float(spectra.means.quantile(0.02))
+    median = float(spectra.means.median())
     reason = reason or _find_unreliable_reason(model, correlation, median, sample.grey_level_step)
     if not reason:
         floor = max(0.5 * (model.gain * darkest + model.intercept), min_variance)
-        reason = _find_contradiction(energies, model, correlation, floor)
+        reason = _find_contradiction(spectra, model, correlation, floor)
     if reason in TEXTURE_REASONS:
         # what is correlated is texture; white noise is no stronger than the finest frequencies
         model, correlation = white_model, _NO_CORRELATION
     dark_variance = model.gain * darkest + model.intercept
-    return _NoiseModel(energies, model, correlation, dark_variance, reason)
+    return _NoiseModel(spectra, model, correlation, dark_variance, reason)
 
 
 def _refit_with_dark_offset(
     sample: _NoiseSample, original: _NoiseModel, value_range: float
 ) -> _NoiseModel:
     """Refit with all dark blocks at one brightness, if that explains the bright ones better."""
-    energies = set_dark_offset(original.energies, sample.min_variance)
-    if energies is None:
+    spectra = set_dark_offset(original.spectra, sample.min_variance)
+    if spectra is None:
         return original
-    refitted = _fit_noise_model(sample, energies)
-    is_bright = energies.means > energies.means.min()
-    variance = refitted.variance_model.variance(energies.means[is_bright], sample.min_variance)
+    refitted = _fit_noise_model(sample, spectra)
+    is_bright = spectra.means > spectra.means.min()
+    variance = refitted.variance_model.compute_variance(
+        spectra.means[is_bright], sample.min_variance
+    )
     # a gain is the grey values of one photon, and bright pixels hold several
     is_physical = MIN_BRIGHT_PHOTONS * refitted.variance_model.gain <= value_range
     explains_more = refitted.variance_model.flat_fraction > original.variance_model.flat_fraction
     is_better = (
         is_physical
         and explains_more
-        and not is_textured(energies.power[is_bright] / variance[:, None, None])
+        and not is_textured(spectra.power[is_bright] / variance[:, None, None])
     )
     return refitted._replace(uses_dark_offset=True) if is_better else original
 
 
 def _make_estimate(sample: _NoiseSample, noise_model: _NoiseModel) -> NoiseEstimate:
     """Return the estimate; if it is reliable, with a caution and the detector's dark level."""
-    energies, model, correlation, dark_variance, reason, uses_dark_offset = noise_model
+    spectra, model, correlation, dark_variance, reason, uses_dark_offset = noise_model
     floor = max(0.5 * dark_variance, sample.min_variance)
     dark_level, caution = None, None
     if not reason:
         caution = find_caution(
-            energies,
+            spectra,
             model,
             correlation,
             planes=sample.planes,
@@ -339,7 +341,7 @@ def _make_estimate(sample: _NoiseSample, noise_model: _NoiseModel) -> NoiseEstim
             reason, caution = UnreliableReason.OFF_VARIANCE_MODEL, None
         if not is_off_model and not isfinite(sample.clipping_limits[0]):
             dark_level = find_dark_plateau(
-                energies.means, model.gain, model.intercept, sample.min_variance
+                spectra.means, model.gain, model.intercept, sample.min_variance
             )
     return NoiseEstimate(
         gain=model.gain,
@@ -375,17 +377,17 @@ def _make_fallback_estimate(variance: float, unreliable_reason: UnreliableReason
         gain=0.0,
         intercept=variance,
         floor=variance,
-        along_y=_NO_LAGS,
-        along_x=_NO_LAGS,
+        along_y=_WHITE,
+        along_x=_WHITE,
         unreliable_reason=unreliable_reason,
         gain_error=float("inf"),
     )
 
 
-def _compute_block_energies(
+def _compute_block_spectra(
     planes: Tensor, measured_mask: Tensor | None, limits: tuple[float, float]
-) -> BlockEnergies:
-    """Return the cosine transform energies of the informative blocks."""
+) -> BlockSpectra:
+    """Return the cosine transform power of the informative blocks."""
     stride = DCT_SIDE if planes.numel() > MAX_OVERLAPPED_PIXELS else DCT_SIDE // 2
     is_informative = select_informative_blocks(planes, DCT_SIDE, stride, measured_mask, limits)
     indices, fraction = is_informative.nonzero()[:, 0], float(is_informative.double().mean())
@@ -397,8 +399,8 @@ def _compute_block_energies(
     )
     basis = make_dct_matrix()
     power = (basis @ blocks @ basis.T).square()
-    independent_fraction = 1.0 if stride == DCT_SIDE else OVERLAP_INFORMATION
-    return BlockEnergies(blocks.mean((1, 2)), power, independent_fraction, fraction)
+    independent_fraction = 1.0 if stride == DCT_SIDE else OVERLAP_INFORMATION_FRACTION
+    return BlockSpectra(blocks.mean((1, 2)), power, independent_fraction, fraction)
 
 
 def _measure_block_correlation(sample: _NoiseSample, model: VarianceModel) -> NoiseCorrelation:
@@ -414,7 +416,7 @@ def _measure_block_correlation(sample: _NoiseSample, model: VarianceModel) -> No
     if len(indices) < MIN_NOISE_BLOCKS:
         return _NO_CORRELATION
     correlation = measure_noise_correlation(
-        residuals[subset], model.variance(means[subset], sample.min_variance)
+        residuals[subset], model.compute_variance(means[subset], sample.min_variance)
     )
     is_sparse = limits != NO_CLIPPING and len(indices) < MIN_WHOLE_BLOCK_FRACTION * len(means)
     return _NO_CORRELATION if is_sparse and _is_correlated(correlation) else correlation
@@ -422,7 +424,7 @@ def _measure_block_correlation(sample: _NoiseSample, model: VarianceModel) -> No
 
 def _extend_to_all_bands(
     model: VarianceModel,
-    energies: BlockEnergies,
+    spectra: BlockSpectra,
     correlation: NoiseCorrelation,
     min_variance: float,
 ) -> VarianceModel:
@@ -448,7 +450,7 @@ def _extend_to_all_bands(
     bands = torch.zeros(DCT_SIDE**2, dtype=torch.bool)
     bands[order.argsort(descending=True, stable=True)[:FALLBACK_BANDS]] = True
     bands = bands.reshape(DCT_SIDE, DCT_SIDE) & (y + x >= 3)
-    return fit_variance_model(energies, bands, float(fractions[bands].mean()), min_variance)
+    return fit_variance_model(spectra, bands, float(fractions[bands].mean()), min_variance)
 
 
 def _find_unreliable_reason(
@@ -466,13 +468,15 @@ def _find_unreliable_reason(
 
 
 def _find_contradiction(
-    energies: BlockEnergies, model: VarianceModel, correlation: NoiseCorrelation, floor: float
+    spectra: BlockSpectra, model: VarianceModel, correlation: NoiseCorrelation, floor: float
 ) -> UnreliableReason | None:
     """Return what contradicts variance model and correlation, or None."""
     axes = (correlation.along_y, correlation.along_x)
     white = torch.ones(DCT_SIDE, DCT_SIDE, dtype=torch.float64)
     fractions = compute_band_power(*axes) if _is_correlated(correlation) else white
-    return find_contradiction(energies, model.variance(energies.means, floor), fractions, axes)
+    return find_contradiction(
+        spectra, model.compute_variance(spectra.means, floor), fractions, axes
+    )
 
 
 def _is_correlated(correlation: NoiseCorrelation) -> bool:
@@ -557,7 +561,7 @@ def correct_by_prediction(
     if plane.numel() < MIN_PLANE_PIXELS:
         return noise
     levels, remaining = measure_prediction_residual(plane)
-    measured_variance = noise.variance(levels)
+    measured_variance = noise.compute_variance(levels)
     fraction = float((remaining / measured_variance).median())
     white = compute_residual_fraction((), ())
     if compute_blind_spot_size([noise], (plane.shape[0], plane.shape[1])) == (1, 1):

@@ -140,7 +140,7 @@ def is_oversampled(planes: Tensor, noise: NoiseEstimate) -> bool:
     power, means = (
         F.avg_pool2d(item[:, None], FINE_BLOCK_SIDE).flatten() for item in (finest**2, planes)
     )
-    variance = noise.variance(means)
+    variance = noise.compute_variance(means)
     fractions = (power / variance).sort().values
     median = float(fractions[len(fractions) // 2])
     typical_fractions = fractions[: max(1, round((1 - _HOT_BLOCK_FRACTION) * len(fractions)))]

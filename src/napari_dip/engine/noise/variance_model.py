@@ -56,8 +56,8 @@ LOOKS_RANGE = (0.5, 1e4)
 BISECTION_STEPS = 50
 
 
-class BlockEnergies(NamedTuple):
-    """Cosine transform energies of the blocks of an image.
+class BlockSpectra(NamedTuple):
+    """Power of the cosine transform of the blocks of an image.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class VarianceModel(NamedTuple):
     gain_error: float
     flat_fraction: float
 
-    def variance(self, means: Tensor, min_variance: float) -> Tensor:
+    def compute_variance(self, means: Tensor, min_variance: float) -> Tensor:
         """Return the variance at these brightnesses, at least `min_variance`."""
         return (self.gain * means + self.intercept).clamp(min=min_variance)
 
@@ -123,13 +123,13 @@ def select_finest_bands() -> Tensor:
 
 
 def fit_variance_model(
-    blocks: BlockEnergies, bands: Tensor, fraction: float, min_variance: float
+    blocks: BlockSpectra, bands: Tensor, fraction: float, min_variance: float
 ) -> VarianceModel:
     """Fit the variance model by expectation maximisation.
 
     Parameters
     ----------
-    blocks : BlockEnergies
+    blocks : BlockSpectra
     bands : Tensor
         (DCT_SIDE, DCT_SIDE) bool, coefficients to use.
     fraction : float
@@ -410,7 +410,7 @@ def find_dark_plateau(
     )
 
 
-def set_dark_offset(blocks: BlockEnergies, min_variance: float) -> BlockEnergies | None:
+def set_dark_offset(blocks: BlockSpectra, min_variance: float) -> BlockSpectra | None:
     """Return the blocks with dark ones set to the plateau's offset; None without a dark plateau.
 
     Means of dark blocks differ by noise alone. If the gain is large, a line through the bright
@@ -418,7 +418,7 @@ def set_dark_offset(blocks: BlockEnergies, min_variance: float) -> BlockEnergies
 
     Parameters
     ----------
-    blocks : BlockEnergies
+    blocks : BlockSpectra
     min_variance : float
         Lower bound of the variance.
     """

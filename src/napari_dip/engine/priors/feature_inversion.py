@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from napari_dip.engine.likelihood.fidelity import least_squares
+from napari_dip.engine.likelihood.fidelity import make_least_squares
 from napari_dip.engine.problem import Estimate, Operator, Problem, Term
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def make_feature_inversion_problem(
     pixels = Term(
         measurement=torch.zeros_like(image),
         operator=UnmeasuredIdentity(image.mean((2, 3), keepdim=True)),
-        fidelity=least_squares(1.0),
-        comparison_loss=least_squares(1.0),
+        fidelity=make_least_squares(1.0),
+        comparison_loss=make_least_squares(1.0),
         training_weight=no_pixels,
         validation_mask=no_pixels,
         refit_weight=no_pixels,
@@ -110,8 +110,8 @@ def make_feature_inversion_problem(
     features = Term(
         measurement=activations,
         operator=operator,
-        fidelity=least_squares(mean_square),
-        comparison_loss=least_squares(mean_square),
+        fidelity=make_least_squares(mean_square),
+        comparison_loss=make_least_squares(mean_square),
         training_weight=all_activations,
         validation_mask=torch.zeros_like(all_activations),
         refit_weight=all_activations,

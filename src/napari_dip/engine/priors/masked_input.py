@@ -76,7 +76,7 @@ def make_filling_windows(dims: int) -> Tensor:
     return torch.stack([window / window.sum() for window in windows])[:, None]
 
 
-def fill_by_normalized_convolution(measurement: Tensor, visible: Tensor, windows: Tensor) -> Tensor:
+def fill_by_normalised_convolution(measurement: Tensor, visible: Tensor, windows: Tensor) -> Tensor:
     """Fill hidden pixels with weighted means of visible ones, once for each window.
 
     Parameters
@@ -375,6 +375,6 @@ class MaskedInputPrior(Prior):
 
     def _make_masked_input(self, measurement: Tensor, visible: Tensor) -> Tensor:
         """Return the fillings of hidden pixels and the visible mask; (B, D, *size)."""
-        fillings = fill_by_normalized_convolution(measurement, visible, self.filling_windows)
+        fillings = fill_by_normalised_convolution(measurement, visible, self.filling_windows)
         # centred at zero like the image: a constant of one would be an offset to unlearn
         return torch.cat([fillings, visible - 0.5], 1)

@@ -23,7 +23,7 @@ from napari_dip.engine.priors.masked_input import (
     INFERENCE_FOLDS,
     MAX_MASK_COPIES,
     draw_mask_placement,
-    fill_by_normalized_convolution,
+    fill_by_normalised_convolution,
     make_filling_windows,
     split_into_folds,
 )
@@ -526,7 +526,7 @@ class MaskedStackPrior(Prior):
         neighbour_planes = neighbour_planes.reverse() if is_reversed else neighbour_planes
         own_values = (window.crop(self.measurement) * visible)[0].transpose(0, 1)  # (P, C, Y, X)
         visible_planes = visible[0].transpose(0, 1)
-        fillings = fill_by_normalized_convolution(own_values, visible_planes, self.filling_windows)
+        fillings = fill_by_normalised_convolution(own_values, visible_planes, self.filling_windows)
         # interpolated from other planes where the pixel is visible, else filled within the plane
         neighbours = fillings[:, : own_values.shape[1]]
         has_neighbour = neighbour_planes.nearness.sum(1, keepdim=True) > 0

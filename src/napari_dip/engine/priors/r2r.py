@@ -110,7 +110,7 @@ def _estimate_moment_ratio(
     local_mean = average_in_plane(
         measurement * measured_mask, SURROUNDINGS_SIDE
     ) / average_in_plane(measured_mask, SURROUNDINGS_SIDE).clamp(min=1e-6)
-    variance = noise.evaluate(local_mean)
+    variance = noise.compute_variance(local_mean)
     valid = (
         _apply_stencil(measured_mask, (stencil != 0).to(stencil), dilation)
         >= int((stencil != 0).sum()) - 0.5
@@ -229,7 +229,7 @@ class R2RPrior(Prior):
         self.filled_measurement = fill_with_local_mean(
             measurement * self.visible_mask, self.visible_mask, blind_spot_size
         )
-        self.std = noise.evaluate(_average_surroundings(self.filled_measurement)).sqrt()
+        self.std = noise.compute_variance(_average_surroundings(self.filled_measurement)).sqrt()
         if reliability is not None:
             self.std = self.std / reliability.sqrt()
         self.grid = tuple(measurement.shape[2:])

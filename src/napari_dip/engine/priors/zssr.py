@@ -135,7 +135,9 @@ class ZssrPrior(Prior):
         self._full_window = Window(start=(0,) * len(coarse), size=self._floor_to_multiple(coarse))
         self._coarse_image = net.coarser(self._full_window.crop(measurement))
         lost_fraction = 1 - compute_white_noise_gain(net.coarser, net.factors).to(measurement)
-        self._added_std = (lost_fraction.clamp(min=0) * noise.evaluate(self._coarse_image)).sqrt()
+        self._added_std = (
+            lost_fraction.clamp(min=0) * noise.compute_variance(self._coarse_image)
+        ).sqrt()
         size = (
             self._full_window.size
             if window is None

@@ -66,11 +66,11 @@ class ProgramArchive:
         _check_entries(self, entries, archive_bytes)
         self._root = self._find_root()
 
-    def names(self) -> list[str]:
+    def list_entries(self) -> list[str]:
         """List the entries, without the root folder."""
         return [name.removeprefix(self._root) for name in self._entries]
 
-    def size(self, name: str) -> int:
+    def get_entry_size(self, name: str) -> int:
         """Return the bytes of an entry; raise `RefusedError` if it is missing."""
         return self._entry(name).file_size
 
@@ -91,7 +91,7 @@ class ProgramArchive:
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read an entry as JSON; raise `RefusedError` if it is invalid or too large."""
-        if self.size(name) > MAX_TEXT_BYTES:
+        if self.get_entry_size(name) > MAX_TEXT_BYTES:
             raise self.make_broken_error(f"its {name} is far longer than that of a network")
         try:
             data = json.loads(self.read_entry(name))

@@ -62,7 +62,7 @@ _NAME_LIST_KINDS = ("as_optional_tensors", "as_sym_ints", "as_sym_floats", "as_s
 #: Supported major version of the schema; another one may have other meanings.
 EXPORT_SCHEMA_VERSION = 8
 #: Entries that list weights and constants.
-_LISTS = {
+_WEIGHT_INDEX_ENTRIES = {
     "weights": "data/weights/model_weights_config.json",
     "constants": "data/constants/model_constants_config.json",
 }
@@ -224,7 +224,7 @@ class ExportedProgram:
     Attributes
     ----------
     archive : ProgramArchive
-    image_input : str
+    input_name : str
         Name of the input.
     sizes : tuple of int or None
         (B, C, H, W) of the exported input; None for dynamic sizes.
@@ -240,14 +240,14 @@ class ExportedProgram:
     """
 
     archive: ProgramArchive
-    image_input: str
+    input_name: str
     sizes: tuple[int | None, ...]
     steps: tuple[GraphNode, ...]
     stored_weights: Mapping[str, StoredWeight]
     shapes: Mapping[str, tuple[int | None, ...]]
     stale_steps: Mapping[str, int]
 
-    def layers(self) -> dict[str, str]:
+    def list_layers(self) -> dict[str, str]:
         """Return the modules in the order in which they end, each with its last result."""
         layers: dict[str, str] = {}
         for step in self.steps:
@@ -272,10 +272,10 @@ def read_program(path: str | os.PathLike[str]) -> ExportedProgram:
         If it is no program, is damaged, or has other inputs than one image.
     """
     archive = ProgramArchive(path)
-    if _LISTS["weights"] not in archive.names():
+    if _WEIGHT_INDEX_ENTRIES["weights"] not in archive.list_entries():
         raise archive.make_broken_error(PICKLED_REASON)
     model = archive.read_json("models/model.json")
-    lists = {name: archive.read_json(entry) for name, entry in _LISTS.items()}
+    lists = {name: archive.read_json(entry) for name, entry in _WEIGHT_INDEX_ENTRIES.items()}
     try:
         if model["schema_version"]["major"] != EXPORT_SCHEMA_VERSION:
             major = str(model["schema_version"]["major"])[:20]
@@ -308,7 +308,7 @@ def _parse_program(
         steps.append(_parse_node(archive, number, node, aliases))
     return ExportedProgram(
         archive=archive,
-        image_input=image_name,
+        input_name=image_name,
         sizes=_parse_open_sizes(graph["tensor_values"][image_name]["sizes"]),
         steps=tuple(steps),
         stored_weights={name: weight for name, weight in weights.items() if weight is not None},
@@ -357,7 +357,7 @@ def _parse_weight(archive: ProgramArchive, location: str, fields: dict[str, Any]
     entry_name = f"data/{location}/{fields['path_name']}"
     if len(sizes) != len(strides) or min((*sizes, *strides, offset), default=0) < 0:
         raise ValueError("sizes")
-    archive.size(entry_name)  # raises `RefusedError` if the entry is missing
+    archive.get_entry_size(entry_name)  # raises `RefusedError` if the entry is missing
     return StoredWeight(
         entry=entry_name, kind=int(meta["dtype"]), sizes=sizes, strides=strides, offset=offset
     )
@@ -480,7 +480,7 @@ def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
     RefusedError
         If there is no such layer, or its dependencies are incomplete.
     """
-    layers = program.layers()
+    layers = program.list_layers()
     if layer not in layers:
         raise RefusedError(_make_unknown_layer_refusal(program, layer, list(layers)))
     producers = {
@@ -491,7 +491,7 @@ def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
     }
     step_numbers, weight_names = _find_dependencies(program, layers[layer], producers)
     return {
-        "picture": program.image_input,
+        "picture": program.input_name,
         "output": layers[layer],
         "steps": [
             [step.operator, dict(step.arguments), list(step.results), step.has_list_output]
@@ -527,7 +527,7 @@ def _find_dependencies(
                 pending += [
                     (reference, number) for reference in iter_references(program.steps[number])
                 ]
-        elif name != program.image_input:
+        elif name != program.input_name:
             raise program.archive.make_broken_error(f"it lacks '{name[:100]}'")
     return step_numbers, list(weight_names)
 

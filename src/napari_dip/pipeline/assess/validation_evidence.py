@@ -82,7 +82,7 @@ def compute_validation_evidence(
         ):
             continue
         local_mean = _average_window(prediction)
-        weight = term.validation_mask / noise.evaluate(prediction)
+        weight = term.validation_mask / noise.compute_variance(prediction)
         means = [
             _average_validation_pixels(image, term.validation_mask)
             for image in (prediction, term.measurement)

@@ -289,7 +289,7 @@ def make_fit_input(
         intensity_scale=torch.from_numpy(scale)[None].to(device),
         noise=FitNoise(
             variance=noise,
-            level=float(noise.evaluate(measurement).mean().sqrt()),
+            level=float(noise.compute_variance(measurement).mean().sqrt()),
             assumed_fraction=BLIND_SPOT_NOISE_FRACTION
             if prior_spec.network_input.is_masked
             else 1.0,
@@ -400,8 +400,8 @@ def make_fit_schedule(
     )
     return Schedule(
         phases=tuple(phase for phase in phases if phase.iterations),
-        horizon=iterations,
-        stop_at=iterations,
+        planned_iterations=iterations,
+        last_iteration=iterations,
         average_decay=average,
         refit_iterations=fit_config.refit_iterations,
         uses_bfloat16=uses_bfloat16,
@@ -459,7 +459,7 @@ def _compute_variance_factor(fit: FitArguments, network_estimate: Estimate) -> T
     fit_input, operator = fit.fit_input, fit.problem.terms[0].operator
     predicted = operator(network_estimate.mean)
     validation_mask = fit_input.masks.validation
-    noise = fit_input.noise.variance.evaluate(predicted)
+    noise = fit_input.noise.variance.compute_variance(predicted)
     squared_residuals = (fit_input.measurement - predicted) ** 2 * validation_mask
     predicted_variance = operator(network_estimate.log_variance.exp()) * validation_mask
     if fit_input.noise.assumed_fraction < 1:

@@ -305,7 +305,7 @@ def _is_better_fit(fit: FitRun, other: FitRun) -> bool:
     """Return whether `fit` predicts the measurement significantly better than `other`."""
     fit_input = fit.fit_arguments.fit_input
     prediction, other_prediction = fit.predict_blind(), other.predict_blind()
-    noise = fit_input.noise.variance.evaluate((prediction + other_prediction) / 2)
+    noise = fit_input.noise.variance.compute_variance((prediction + other_prediction) / 2)
     gain = (fit_input.measurement - other_prediction) ** 2 - (
         fit_input.measurement - prediction
     ) ** 2

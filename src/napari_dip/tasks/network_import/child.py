@@ -109,7 +109,8 @@ def _process_request(folder: Path, request: dict[str, Any]) -> None:
         program = read_program(folder / PROGRAM_FILE)
     if request["layer"] is None:
         layers = [
-            [layer, _format_result_size(program, name)] for layer, name in program.layers().items()
+            [layer, _format_result_size(program, name)]
+            for layer, name in program.list_layers().items()
         ]
         (folder / LAYERS_FILE).write_text(json.dumps(layers), encoding="utf-8")
         return

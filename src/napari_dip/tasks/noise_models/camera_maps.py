@@ -248,5 +248,5 @@ def compute_camera_weights(excess: Tensor, noise: NoiseVariance, measurement: Te
     """
     from napari_dip.engine.priors.r2r import average_in_plane
 
-    usual_variance = noise.evaluate(average_in_plane(measurement, LOCAL_MEAN_SIDE))
+    usual_variance = noise.compute_variance(average_in_plane(measurement, LOCAL_MEAN_SIDE))
     return (usual_variance / (usual_variance + excess)).amin((0, 1), keepdim=True)

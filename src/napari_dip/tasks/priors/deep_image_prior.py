@@ -38,7 +38,7 @@ LEARNING_RATES = {"sgd": 0.1, "l-bfgs": 1.0}
 DEEP_DECODER_CHANNELS, WIDE_DEEP_DECODER_CHANNELS, DEEP_DECODER_SCALES = 24, 64, 6
 #: Maximum number of scales of an hourglass that is compared.
 MAX_SCALES = 6
-#: Name of the preset's architecture, to which all others are compared, and its optimizer.
+#: Name of the preset's architecture, to which all others are compared, and its optimiser.
 DEFAULT_ARCHITECTURE: Final = "preset"
 ADAM: Final = "adam"
 #: Lipschitz bounds of layers, and widths of Gaussian upsampling in coarse pixels, as in Shi et al.
@@ -123,8 +123,8 @@ def build_random_input_problem(fit_input: FitInput, options: PriorOptions) -> Pr
 
     from napari_dip.engine.likelihood.fidelity import (
         SureTerm,
-        gaussian_deviance,
-        weighted_residual,
+        make_gaussian_deviance,
+        make_weighted_residual,
     )
     from napari_dip.engine.problem import Identity, Problem, Term
 
@@ -137,8 +137,8 @@ def build_random_input_problem(fit_input: FitInput, options: PriorOptions) -> Pr
             Term(
                 measurement=fit_input.measurement[exposure : exposure + 1],
                 operator=Identity(),
-                fidelity=weighted_residual(noise),
-                comparison_loss=gaussian_deviance(noise),
+                fidelity=make_weighted_residual(noise),
+                comparison_loss=make_gaussian_deviance(noise),
                 training_weight=fit_input.masks.training_weight
                 if has_validation
                 else fit_input.masks.weight,
@@ -162,9 +162,9 @@ def validate_by_squared_error(fit_input: FitInput, problem: Problem) -> Problem:
     are nearly right: squared error and likelihood chose iterations 450 and 425 of 540, at 34.07 and
     34.00 dB (montage, docs/benchmarks/inpainting.md).
     """
-    from napari_dip.engine.likelihood.fidelity import gaussian_deviance
+    from napari_dip.engine.likelihood.fidelity import make_gaussian_deviance
 
-    likelihood = gaussian_deviance(fit_input.noise.variance)
+    likelihood = make_gaussian_deviance(fit_input.noise.variance)
     terms = (
         replace(
             term,
@@ -274,7 +274,7 @@ def _make_network_input(
 
 
 #: Architectures that Denoise can use, with their names in forms: all that differ in the network or
-#: its input, none that differ in the optimizer.
+#: its input, none that differ in the optimiser.
 ARCHITECTURE_LABELS = {
     "preset": "Preset's",
     "no-skips": "No skip connections",
@@ -318,7 +318,7 @@ ArchitectureName = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """Describe a network, its input and its optimizer.
+    """Describe a network, its input and its optimiser.
 
     Attributes
     ----------
@@ -400,8 +400,8 @@ def list_architectures(
         replace(preset, name="he-weights", label="weights begin after He", initialisation="He"),
         replace(preset, name="gaussian-input", label="fed Gaussian noise", input_kind="Gaussian"),
         replace(preset, name="coordinates", label="fed coordinates", input_kind="coordinates"),
-        _set_optimiser(preset, "sgd", "SGD with momentum"),
-        _set_optimiser(preset, "l-bfgs", "L-BFGS, no line search"),
+        _set_optimizer(preset, "sgd", "SGD with momentum"),
+        _set_optimizer(preset, "l-bfgs", "L-BFGS, no line search"),
         _make_deep_decoder(preset, "deep-decoder", DEEP_DECODER_CHANNELS),
         _make_deep_decoder(preset, "wide-deep-decoder", WIDE_DEEP_DECODER_CHANNELS),
         *(set_gaussian_upsampling(preset, sigma) for sigma in UPSAMPLING_SIGMAS),
@@ -465,7 +465,7 @@ def _vary_depth(base: Architecture) -> list[Architecture]:
     return architectures
 
 
-def _set_optimiser(base: Architecture, optimizer: str, text: str) -> Architecture:
+def _set_optimizer(base: Architecture, optimizer: str, text: str) -> Architecture:
     return replace(
         base,
         name=optimizer,

@@ -63,8 +63,8 @@ def build_recompression_problem(fit_input: FitInput, options: PriorOptions) -> P
 
     from napari_dip.engine.likelihood.fidelity import (
         NoiseVariance,
-        beta_nll,
-        gaussian_deviance,
+        make_beta_nll,
+        make_gaussian_deviance,
     )
     from napari_dip.engine.priors.jpeg import RECOMPRESSION_SHIFTS, number_blocks, recompress
     from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Identity, Problem, Term
@@ -89,8 +89,8 @@ def build_recompression_problem(fit_input: FitInput, options: PriorOptions) -> P
     term = Term(
         measurement=measured,
         operator=Identity(),
-        fidelity=beta_nll(variance_floor, compression_error),
-        comparison_loss=gaussian_deviance(variance_floor),
+        fidelity=make_beta_nll(variance_floor, compression_error),
+        comparison_loss=make_gaussian_deviance(variance_floor),
         training_weight=1 - block_mask,
         validation_mask=block_mask,
         refit_weight=torch.ones_like(block_mask),

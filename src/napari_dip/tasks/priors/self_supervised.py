@@ -31,7 +31,7 @@ MIN_WIDE_BLIND_SPOT = 7
 #: correlated: the filter knows low frequencies less well than the network. Of 0.1 to 0.7, 0.1 and
 #: 0.2 are the best on WideField_BPAE_B and R, by 0.04 and 0.08 dB before 0.5. Also where it has
 #: seen neighbouring frames: 0.1 and 0.5 dB more on two of three movies, 0.1 less on the third.
-PILOT_FRACTION = 0.2
+GUIDE_FRACTION = 0.2
 #: Weight of the network's prediction relative to the filter's first step, for a colour camera.
 CAMERA_GUIDE_WEIGHT = 0.3
 #: Maximum depth of a training window in three dimensions, in planes. More than the network's
@@ -138,9 +138,9 @@ def build_blind_spot_problem(
         the NL-Bayes refinement.
     """
     from napari_dip.engine.likelihood.fidelity import (
-        beta_nll,
         compute_posterior,
-        gaussian_deviance,
+        make_beta_nll,
+        make_gaussian_deviance,
     )
     from napari_dip.engine.problem import Identity, Problem, Term
 
@@ -148,8 +148,8 @@ def build_blind_spot_problem(
     term = Term(
         measurement=fit_input.measurement,
         operator=Identity(),
-        fidelity=beta_nll(noise, fit_input.noise.level**2),
-        comparison_loss=gaussian_deviance(noise),
+        fidelity=make_beta_nll(noise, fit_input.noise.level**2),
+        comparison_loss=make_gaussian_deviance(noise),
         training_weight=fit_input.masks.training_weight,
         validation_mask=fit_input.masks.validation,
         refit_weight=fit_input.masks.weight,
@@ -201,14 +201,14 @@ def build_r2r_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOpt
 
 def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     """Build the problem: the measurement is the image plus noise."""
-    from napari_dip.engine.likelihood.fidelity import gaussian_deviance, least_squares
+    from napari_dip.engine.likelihood.fidelity import make_gaussian_deviance, make_least_squares
     from napari_dip.engine.problem import Estimate, Identity, Problem, Term
 
     term = Term(
         measurement=fit_input.measurement,
         operator=Identity(),
-        fidelity=least_squares(fit_input.noise.level**2),
-        comparison_loss=gaussian_deviance(fit_input.noise.variance),
+        fidelity=make_least_squares(fit_input.noise.level**2),
+        comparison_loss=make_gaussian_deviance(fit_input.noise.variance),
         training_weight=fit_input.masks.training_weight,
         validation_mask=fit_input.masks.validation,
         refit_weight=fit_input.masks.weight,
@@ -217,7 +217,9 @@ def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     def postprocess(estimate: Estimate) -> Estimate:
         return Estimate(
             estimate.mean,
-            (R2R_RESIDUAL_NOISE_SHARE * fit_input.noise.variance.evaluate(estimate.mean)).log(),
+            (
+                R2R_RESIDUAL_NOISE_SHARE * fit_input.noise.variance.compute_variance(estimate.mean)
+            ).log(),
         )
 
     return Problem(
@@ -234,7 +236,7 @@ def make_nl_bayes_refinement(
     """Return the NL-Bayes refinement; None in three dimensions and for tiny images.
 
     With correlated noise, and in series, the result keeps a share of the network's prediction:
-    `PILOT_FRACTION`. Its errors differ from those of the filter.
+    `GUIDE_FRACTION`. Its errors differ from those of the filter.
     """
     from napari_dip.engine.likelihood.fidelity import restore_border_detail
     from napari_dip.engine.refinement import PATCH_SIDE, refine_by_nl_bayes
@@ -245,17 +247,17 @@ def make_nl_bayes_refinement(
         return _make_camera_refinement(fit_input.half_resolution, postprocess)
 
     def refine(estimate: Estimate) -> Estimate:
-        pilot = postprocess(estimate)
+        guide = postprocess(estimate)
         noise, measured = fit_input.noise.variance, fit_input.measurement
         if fit_input.noise.correlation is None:
-            damped = pilot.mean + fit_input.masks.weight * (measured - pilot.mean)
-            pilot = pilot._replace(mean=restore_border_detail(noise, damped, pilot.mean))
-        arguments = noise, measured, pilot.mean, fit_input.masks.weight, fit_input.noise.correlation
+            damped = guide.mean + fit_input.masks.weight * (measured - guide.mean)
+            guide = guide._replace(mean=restore_border_detail(noise, damped, guide.mean))
+        arguments = noise, measured, guide.mean, fit_input.masks.weight, fit_input.noise.correlation
         has_neighbours = fit_input.series.neighbours is not None
-        filtered = refine_by_nl_bayes(*arguments, uses_pilot_only=has_neighbours)
+        filtered = refine_by_nl_bayes(*arguments, uses_guide_only=has_neighbours)
         if fit_input.noise.correlation is None and not has_neighbours:
             return filtered
-        return filtered._replace(mean=filtered.mean + PILOT_FRACTION * (pilot.mean - filtered.mean))
+        return filtered._replace(mean=filtered.mean + GUIDE_FRACTION * (guide.mean - filtered.mean))
 
     return refine
 

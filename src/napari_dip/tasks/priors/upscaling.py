@@ -84,8 +84,8 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
 
     from napari_dip.engine.likelihood.fidelity import (
         NoiseVariance,
-        beta_nll,
-        gaussian_deviance,
+        make_beta_nll,
+        make_gaussian_deviance,
     )
     from napari_dip.engine.operators.detector import apply_iterative_backprojection
     from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Problem, Term
@@ -99,11 +99,11 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     variance_floor = NoiseVariance(
         gain=zero, intercept=zero, floor=zero + INTERPOLATION_VARIANCE_FLOOR * interpolation_error
     )
-    likelihood = gaussian_deviance(variance_floor)
+    likelihood = make_gaussian_deviance(variance_floor)
     term = Term(
         measurement=measured,
         operator=operator,
-        fidelity=beta_nll(variance_floor, interpolation_error),
+        fidelity=make_beta_nll(variance_floor, interpolation_error),
         # by squared error, regardless of the predicted variance
         comparison_loss=lambda estimate, image: likelihood(type(estimate)(estimate.mean), image),
         training_weight=fit_input.masks.measured * (1 - patch_mask),
@@ -116,7 +116,7 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         variance = estimate.log_variance.exp()
         predicted = operator(estimate.mean)
         predicted_variance = operator(variance).clamp(min=MIN_PREDICTION_VARIANCE)
-        noise = fit_input.noise.variance.evaluate(predicted)
+        noise = fit_input.noise.variance.compute_variance(predicted)
         wiener_gain = predicted_variance / (predicted_variance + noise)
         target = predicted + wiener_gain * (measured - predicted) * fit_input.masks.measured
         mean = apply_iterative_backprojection(estimate.mean, target, operator, resampling.finer)
