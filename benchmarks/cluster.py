@@ -41,8 +41,8 @@ import napari_dip as dip
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
-from napari_dip.scale.cluster.batch import make_worker_task
 from napari_dip.scale.cluster.dask_cluster import QUIET_DASK_CONFIG, join_cluster, run_on_worker
+from napari_dip.scale.cluster.dispatcher import make_worker_job
 from shared_data import OUT, data_folder, write
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def done_files(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
         assert crew is not None
         how = {"resume": True, "threads": 1, "machine": crew.machine}
         plan = plan_batch(folder / "recipe.json", inputs, out, **how)
-        unit = make_worker_task(plan, 1, "session", crew.root)
+        unit = make_worker_job(plan, 1, "session", crew.root)
         answer = crew.client.submit(run_on_worker, unit, pure=False).result()
         drain_generator(run_batch(plan, pool=crew))
         times = max(1, size[0] // len(plan.jobs))

@@ -207,3 +207,5 @@ def test_a_refusal_is_read_back_from_json_of_this_version_and_of_earlier_ones() 
     assert isinstance(old, Refusal)
     assert (old.code, old.message) == (no.code, no.message)
     assert str(FailedError(old)) == no.message
+    renamed = make_refusal("result-without-provenance", path="out.tif", why="it is empty")
+    assert read_refusal({**renamed.to_dict(), "code": "result-untold"}) == renamed

@@ -112,7 +112,7 @@ def test_a_batch_of_bad_files_alone_writes_nothing(tmp_path, capsys):
     [
         (["batch"], "The command line lacks the recipe file."),
         (["batch", "r.json", "-o", "out"], "There is no file 'r.json'."),
-        (["batch", '{"schema": 1, "task": "denoise"}', "-o", "out"], "No input is given."),
+        (["batch", '{"schema": 1, "task": "denoise"}', "-o", "out"], "No input was given."),
         (["batch", "r.json", "in"], "The command line lacks the option -o."),
     ],
 )

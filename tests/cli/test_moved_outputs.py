@@ -86,7 +86,7 @@ def test_a_folder_that_becomes_a_link_meanwhile_is_not_written_through(noisy, tm
     reports = ("--report", tmp_path / "r.json")
     argv = ("denoise", noisy, "-o", folder / "q.tif", *HOW, *reports)
     code, _, said = run_while(swap, *argv)
-    assert code == 1 and "was replaced since the run was begun" in said
+    assert code == 1 and "was replaced after the run began" in said
     assert not list((tmp_path / "away").iterdir())
     assert read_spec(tmp_path / "in" / "q.rescued.tif").shape == (48, 40)
     assert json.loads((tmp_path / "r.json").read_text())["task"] == "denoise"  # lost neither
@@ -154,7 +154,7 @@ def test_each_way_that_a_real_disk_says_no_has_its_own_remedy(tmp_path):
     (tmp_path / "mine.json").write_text("mine")
     cases = {
         tmp_path / "gone" / "a.json": "Create its folder again",
-        tmp_path / "mine.json": "Move away what is there",
+        tmp_path / "mine.json": "Move what exists there",
         tmp_path / f"{'x' * 260}.json": "Choose a shorter name",
         tmp_path / "mine.json" / "a.json": "Create its folder again",
     }

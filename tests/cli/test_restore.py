@@ -211,7 +211,7 @@ def test_a_time_limit_that_is_over_before_the_first_iteration_is_a_failure_with_
 ):
     limit = ("--time-limit", "0.001")
     assert main(["denoise", str(noisy), "-o", str(tmp_path / "out.tif"), *FAST, *limit]) == 1
-    assert "The time limit of 0.001 s was over" in capsys.readouterr().err
+    assert "The time limit of 0.001 s was reached" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
 
 

@@ -121,9 +121,9 @@ def test_a_second_run_with_one_output_is_refused_while_the_first_lives(
                 assert main(["denoise", str(noisy), "-o", str(path), *SHORT, *options]) == 2
                 error_output = capsys.readouterr().err
                 assert (
-                    f"Another run is at work on '{path}' (process {process.pid} on" in error_output
+                    f"Another run is writing to '{path}' (process {process.pid} on" in error_output
                 )
-                assert "Wait for its end, or choose another name" in error_output
+                assert "Wait until it has ended, or choose another name" in error_output
         report = ("--report", str(tmp_path / "r.json"))
         other = str(tmp_path / "other.tif")
         assert main(["denoise", str(noisy), "-o", other, *SHORT, *report]) == 0
@@ -168,7 +168,7 @@ def test_a_second_batch_into_one_folder_is_refused_while_the_first_lives(noisy, 
             assert main([*line, *options]) == 2
             error_output = capsys.readouterr().err
             assert (
-                "Another run is at work on" in error_output
+                "Another run is writing to" in error_output
                 and f"(process {process.pid} on" in error_output
             )
     finally:

@@ -140,7 +140,7 @@ def _removed(case: str) -> Outcome:
         named = re.search(r"kept as '([^']+)'", ended.said)
         if ended.code != 1 or output.exists():
             return bad(f"exit {ended.code}: {ended.said}"[-500:])
-        if named is None and "are gone from" in ended.said:
+        if named is None and "are missing from" in ended.said:
             return good("tiles were gone, and that was said", kind="said")
         if named is None or digest(Path(named[1])) != right:
             return bad(ended.said[-500:])
@@ -163,7 +163,7 @@ def _twice(case: str) -> Outcome:
         assert ended is not None
         if ended.code or digest(folder / "out.tif") != right:
             return bad(f"exit {ended.code} and {second.code}: {ended.said}{second.said}"[-500:])
-        if (second.code, second.said.count("Another run is at work")) != (2, 1):
+        if (second.code, second.said.count("Another run is writing")) != (2, 1):
             return bad(f"the second: exit {second.code}: {second.said}"[-500:])
         return good("the second was refused", kind="refused")
 

@@ -133,7 +133,9 @@ def _with_layers(
     dock = make_dock_class(task)(viewer)
     try:
         if "picture" in viewer.layers:
-            dock.chooser.choose("picture", axes if axes is not None else dock.chooser.axes.text())
+            dock.chooser.choose(
+                "picture", axes if axes is not None else dock.chooser.axes_edit.text()
+            )
         if others:
             dock.extra_inputs.choose(others)
         if "inpaint" == task and others is None:  # so that only the picture is to blame

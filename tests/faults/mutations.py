@@ -98,7 +98,7 @@ MUTATIONS = [
     Mutation(
         "planes do not lie outside the folder",
         "io/formats/tiff.py",
-        'raise RefusedError("file-elsewhere", path=path, other=file_name)',
+        'raise RefusedError("file-outside-folder", path=path, other=file_name)',
         "pass",
         "hostile",
         "OME-TIFF whose second plane",

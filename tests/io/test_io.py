@@ -459,7 +459,7 @@ def test_each_output_fault_has_its_own_code(tmp_path):
     assert answer("old.tif") == "output-exists"
     assert answer("dangling.tif") == "output-exists"
     assert answer("folder.tif", overwrite=True) == "output-is-folder"
-    assert answer("pipe.tif", overwrite=True) == "output-special"
+    assert answer("pipe.tif", overwrite=True) == "output-not-regular-file"
     assert answer("new.png") == "output-type"
     for name in (".tif", ".TIFF", ".ome.tif", ".zarr", ".ome.zarr"):
         assert answer(name) == "output-nameless"

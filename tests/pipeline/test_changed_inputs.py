@@ -153,7 +153,7 @@ def test_a_record_describes_the_file_that_was_read_so_that_the_next_call_restore
     second = dip.batch(recipe, path, tmp_path / "out", resume=True)
     assert [outcome.state for outcome in second.outcomes] == ["restored"]
     third = dip.batch(recipe, path, tmp_path / "out", resume=True)
-    assert [outcome.state for outcome in third.outcomes] == ["kept"]
+    assert [outcome.state for outcome in third.outcomes] == ["already-done"]
 
 
 def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def test_a_batch_that_was_begun_before_is_resumed(tmp_path: Path) -> None:
             record["report"] = write_as_before(record["report"])
         path.write_text(json.dumps({**record, "recipe": OLD}))
     done = dip.batch(recipe, tmp_path / "in.tif", out, resume=True)
-    assert [outcome.state for outcome in done.outcomes] == ["kept"]
+    assert [outcome.state for outcome in done.outcomes] == ["already-done"]
     assert (out / "in.tif").read_bytes() == before and not (out / "records").exists()
 
 

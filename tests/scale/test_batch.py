@@ -115,7 +115,11 @@ def test_a_record_holds_recipe_hashes_time_stop_reason_and_verdict(finished_batc
 def test_a_finished_batch_is_not_computed_again(batch_copy):
     before = read_times(batch_copy / "out")
     result = dip.batch(RECIPE, batch_copy / "in", batch_copy / "out", resume=True)
-    assert (result.count("kept"), result.count("restored"), result.count("refused")) == (6, 0, 3)
+    assert (result.count("already-done"), result.count("restored"), result.count("refused")) == (
+        6,
+        0,
+        3,
+    )
     assert read_times(batch_copy / "out") == before
 
 
@@ -187,7 +191,7 @@ def test_with_resume_only_files_of_this_very_batch_are_replaced(batch_copy, tmp_
 def test_a_batch_whose_inputs_were_moved_is_still_known(batch_copy, tmp_path):
     shutil.move(batch_copy / "in", tmp_path / "moved")
     result = dip.batch(RECIPE, tmp_path / "moved", batch_copy / "out", resume=True)
-    assert result.count("kept") == 6 and result.count("restored") == 0
+    assert result.count("already-done") == 6 and result.count("restored") == 0
 
 
 def test_results_of_another_recipe_are_left_alone(batch_copy):
@@ -217,8 +221,8 @@ def test_two_results_of_one_name_are_refused_before_any_work(tmp_path, names):
 
 def test_results_never_lie_among_their_inputs(tmp_path):
     folder = fill_folder(tmp_path / "in")
-    assert read_refusal_code(RECIPE, folder, folder) == "batch-among"
-    assert read_refusal_code(RECIPE, str(folder / "*.tif"), folder) == "batch-among"
+    assert read_refusal_code(RECIPE, folder, folder) == "output-among-inputs"
+    assert read_refusal_code(RECIPE, str(folder / "*.tif"), folder) == "output-among-inputs"
     assert read_refusal_code(RECIPE, folder / GOOD[0], folder) == "output-is-input"
 
 

@@ -76,12 +76,12 @@ def test_stacks_and_channels_have_second_shots_too(axes: str, planes: int) -> No
 @pytest.mark.parametrize(
     ("second", "code"),
     [
-        (shot(1)[:, :-1], "second-size"),
-        (np.stack([shot(1)] * 2), "second-size"),
-        (shot(0), "second-same"),
-        (np.full((SIDE, SIDE), 7.0), "second-other"),
-        (shot(1)[::-1], "second-other"),
-        (-shot(1), "second-other"),
+        (shot(1)[:, :-1], "repeated-exposure-size"),
+        (np.stack([shot(1)] * 2), "repeated-exposure-size"),
+        (shot(0), "repeated-exposure-same"),
+        (np.full((SIDE, SIDE), 7.0), "repeated-exposure-unlike"),
+        (shot(1)[::-1], "repeated-exposure-unlike"),
+        (-shot(1), "repeated-exposure-unlike"),
         (np.where(np.eye(SIDE) > 0, np.nan, shot(1)), "input-not-finite"),
     ],
 )

@@ -137,7 +137,7 @@ def _run_command(tokens: list[str]) -> int:
 
 def _build_app() -> App:
     app = App(name="napari-dip", version=__version__, help=_ABOUT, result_action="return_value")
-    plan = App(name="plan", help="Say what a run would do and cost, without running it.")
+    plan = App(name="plan", help="Show what a run would do and cost, without running it.")
     explore = App(name="explore", help="See the prior: why an untrained network restores.")
     for name, task in TASKS.items():
         names = {**OLD_SETTINGS.get(name, {}), **OLD_INPUTS}
@@ -160,7 +160,7 @@ def _build_app() -> App:
             "batch",
             "commands:run_batch_command",
             batch_arguments,
-            "Run one recipe on many files; what cannot be restored stops nothing else.",
+            "Run one recipe on many files; a failure does not stop the others.",
         ),
         (
             "noise",
@@ -184,7 +184,7 @@ def _build_app() -> App:
             "doctor",
             "commands:run_doctor_command",
             [make_flag("as_json", "Print everything as JSON.", DEFAULT_GROUP, name="--json")],
-            "Look at this computer: versions, devices, memory, and how to mend what is missing.",
+            "Check this computer: versions, devices, memory, and how to install what is missing.",
         ),
     ):
         app.command(make_command(target, arguments, help_text), name=name)

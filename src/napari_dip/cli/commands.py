@@ -21,7 +21,7 @@ from napari_dip.cli.terminal import (
     PLAN_TIME_NOTE,
     SINGLE_RUN,
     WHOLE_BATCH,
-    Interrupt,
+    InterruptCatcher,
     choose_reporter,
     describe_end,
     print_message,
@@ -137,7 +137,7 @@ def run_batch_command(
             print_message(_describe_file_refusal(source, refusal))
         if len(plan.refused_files) == len(plan.jobs):
             return EXIT_REFUSAL
-        with Interrupt(quiet=quiet, message=_STOPPING_MESSAGE) as interrupt:
+        with InterruptCatcher(quiet=quiet, message=_STOPPING_MESSAGE) as interrupt:
             try:
                 with start_pool() as pool:
                     result = _run_and_show_batch(plan, interrupt.poll_control, pool, quiet=quiet)

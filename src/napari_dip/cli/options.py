@@ -37,7 +37,7 @@ _METAVARS: dict[Any, str] = {int: "WHOLE", float: "NUMBER", str: "TEXT"}
 #: Help of the outputs besides the result.
 EXTRA_FILES = {
     "uncertainty": "Save the standard deviation of each pixel as TIFF, in intensity units.",
-    "residual": "Save input minus what the detector would have seen of the result, as TIFF.",
+    "residual": "Save the input minus the result as the detector would measure it, as TIFF.",
     "report": "Save the report of the run as JSON.",
     "recipe": "Save the recipe of the run as JSON; --from-recipe repeats it.",
 }
@@ -124,7 +124,7 @@ def make_flag(name: str, text: str, /, group: Group = FILES_GROUP, **parameters:
     return Argument(name, Argument.KEYWORD_ONLY, default=False, annotation=hint)
 
 
-_QUIET = make_flag("quiet", "Say nothing but errors.", COMMON_GROUP)
+_QUIET = make_flag("quiet", "Print nothing but errors.", COMMON_GROUP)
 _OVERWRITE = make_flag("overwrite", "Replace files that exist.")
 _AXES = make_option(
     "axes",
@@ -188,7 +188,7 @@ def make_plan_arguments(task: str) -> list[Argument]:
         )
         for extra_input in TASKS[task].spec.inputs[1:]
     ]
-    text = "Take the settings from this recipe; options given beside it win."
+    text = "Take the settings from this recipe; options on the command line override it."
     return [
         make_positional("image", "IN", f"The image: {_IMAGE_FORMATS}"),
         *extra_inputs,
@@ -250,11 +250,12 @@ def make_batch_arguments() -> list[Argument]:
         ),
         _NETWORK_FILE,
         make_flag(
-            "resume", "Resume the batch in OUTDIR: what is done and still whole is left as it is."
+            "resume",
+            "Resume the batch in OUTDIR: finished results that are intact are not repeated.",
         ),
         make_option(
             "workers",
-            "Restore so many files at once, each in a process of its own on this computer.",
+            "Restore this many files at once, each in its own process on this computer.",
             "WHOLE",
             COMMON_GROUP,
         ),
@@ -281,8 +282,10 @@ def make_noise_arguments() -> list[Argument]:
     return [
         make_positional("image", "IN", f"The image to measure: {_IMAGE_FORMATS}"),
         _AXES,
-        make_option("dark", "Frames without light, which tell offset and read noise."),
-        make_option("flat", "Two frames or more of one even light: they tell the gain."),
+        make_option("dark", "Frames without light, from which offset and read noise are measured."),
+        make_option(
+            "flat", "At least two frames of the same even light, from which the gain is measured."
+        ),
         make_option("report", "Save all figures as JSON."),
         make_flag("overwrite", "Replace a report that exists."),
         make_flag("as_json", "Print all figures as JSON instead of sentences.", name="--json"),
@@ -294,15 +297,15 @@ def make_camera_arguments() -> list[Argument]:
     parameters: dict[str, Any] = {"consume_multiple": True, "negative": (), "show_default": False}
     dark = make_option(
         "dark",
-        "Frames without light, as one stack or several files: they tell offset and noise.",
+        "Frames without light, as one stack or several files, to measure offset and noise.",
         "FILES",
         required=True,
         **parameters,
     )
     flat = make_option(
         "flat",
-        "Frames of steady, even light, one stack for each of two levels or more: they tell "
-        "the gain. Without them no gain map is made.",
+        "Frames of steady, even light, one stack for each of at least two levels, to "
+        "measure the gain. Without them no gain map is made.",
         "FILES",
         **parameters,
     )
@@ -352,7 +355,7 @@ def make_explore_arguments(experiment: Experiment) -> list[Argument]:
         make_option("max_iterations", f"Of each fit. Default: {count}.", "WHOLE", group),
         make_option(
             "crop",
-            "Pixels along a side: of a larger image the middle is looked at. Default: "
+            "Pixels along a side: of a larger image only the middle is used. Default: "
             f"{experiment.crop}.",
             "WHOLE",
             group,

@@ -13,7 +13,7 @@ from napari_dip.cli.terminal import (
     EXIT_INTERRUPT,
     EXIT_SUCCESS,
     PLAN_TIME_NOTE,
-    Interrupt,
+    InterruptCatcher,
     describe_axes,
     describe_end,
     print_message,
@@ -149,7 +149,7 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, spec: ImageSpec) ->
     printed_notes = [*_list_plan_notes(plan), *_list_clipping_notes(plan, data)]
     options.print_lines(f"{plan.summary} {PLAN_TIME_NOTE}", *printed_notes)
     store = _open_run_store(options)
-    with Interrupt(quiet=options.quiet) as interrupt:
+    with InterruptCatcher(quiet=options.quiet) as interrupt:
         control = make_keep_after_control(options.keep_after, interrupt.poll_control)
         loop = run(plan, data, control=control, store=store, stamps=stamps)
         try:

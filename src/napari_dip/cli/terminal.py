@@ -80,7 +80,7 @@ def print_result(text: str, *, is_saved: bool = False) -> None:
 def make_print_failure(error: Exception | None = None) -> FailedError:
     """Return the failure of printing a result; without an error, the stream is closed."""
     why = "the output stream is closed" if error is None else describe_exception(error)
-    return FailedError("output-unprinted", why=why)
+    return FailedError("print-failed", why=why)
 
 
 def use_streams() -> None:
@@ -127,7 +127,7 @@ def _write_stream(text: str, stream: TextIO | None) -> None:
         raise
 
 
-class Interrupt:
+class InterruptCatcher:
     """Catch Ctrl-C and SIGTERM during a run.
 
     Parameters
@@ -153,7 +153,7 @@ class Interrupt:
         """Return KEEP once the user asked the run to end; polled at every iteration."""
         return Control.KEEP if self.is_requested else Control.GO
 
-    def __enter__(self) -> Interrupt:
+    def __enter__(self) -> InterruptCatcher:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup

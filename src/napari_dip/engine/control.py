@@ -1,4 +1,4 @@
-"""Define the user's commands to a running fit; free of torch, so any interface can import it."""
+"""Define the user's control of a running fit; free of torch, so any interface can import it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Control(Enum):
-    """Command that the fit loop polls before every iteration.
+    """The user's control, which the fit loop polls before every iteration.
 
     GO continues. PAUSE waits without computing. KEEP ends the fit and returns the best image so
     far. DISCARD ends the fit without a result.
@@ -19,5 +19,5 @@ class Control(Enum):
     DISCARD = "discard"
 
 
-#: Returns the command of the moment; it is polled before every iteration.
+#: Returns the control of the moment; it is polled before every iteration.
 PollControl = Callable[[], Control]

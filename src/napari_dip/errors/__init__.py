@@ -28,6 +28,21 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+#: Codes of refusals that an earlier version wrote.
+_EARLIER_REFUSAL_CODES = {
+    "batch-among": "output-among-inputs",
+    "file-elsewhere": "file-outside-folder",
+    "jpeg-second": "jpeg-repeated-exposure",
+    "map-second": "map-repeated-exposure",
+    "named-second": "noise-repeated-exposure",
+    "output-special": "output-not-regular-file",
+    "output-unprinted": "print-failed",
+    "preset-homeless": "preset-folder-missing",
+    "result-untold": "result-without-provenance",
+    "second-other": "repeated-exposure-unlike",
+    "second-same": "repeated-exposure-same",
+    "second-size": "repeated-exposure-size",
+}
 #: Keys of the sentences of a refusal whose code an earlier version wrote, but not its facts.
 _WRITTEN_SENTENCE, _WRITTEN_REMEDY = "written_sentence", "written_remedy"
 _WRITTEN_TEMPLATE = FaultTemplate(
@@ -45,13 +60,13 @@ class Refusal:
         Key in `FAULTS`.
     facts : mapping
         Values that fill the templates of that code, in plain JSON types.
-    further : tuple of Note
-        Further advice, after the remedy.
+    extra_advice : tuple of Note
+        Advice after the remedy.
     """
 
     code: str
     facts: Mapping[str, object] = field(default_factory=dict)
-    further: tuple[Note, ...] = ()
+    extra_advice: tuple[Note, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -61,7 +76,7 @@ class Refusal:
     @property
     def remedy(self) -> str:
         """What to do."""
-        return " ".join([self._render(self._template.remedy), *map(str, self.further)])
+        return " ".join([self._render(self._template.remedy), *map(str, self.extra_advice)])
 
     @property
     def message(self) -> str:
@@ -78,7 +93,7 @@ class Refusal:
             "sentence": self.sentence,
             "remedy": self.remedy,
             "facts": dict(self.facts),
-            "further": [note.to_dict() for note in self.further],
+            "further": [note.to_dict() for note in self.extra_advice],
         }
 
     @property
@@ -104,10 +119,10 @@ def make_refusal(code: str, /, **facts: object) -> Refusal:
 
 def read_refusal(raw: Mapping[str, Any]) -> Refusal:
     """Read a refusal from JSON; one of an earlier version keeps its sentences."""
-    code = str(raw["code"])
+    code = _EARLIER_REFUSAL_CODES.get(raw["code"], str(raw["code"]))
     try:
         notes = tuple(map(read_note, raw.get("further", ())))
-        refusal = Refusal(code=code, facts=simplify_facts(raw["facts"]), further=notes)
+        refusal = Refusal(code=code, facts=simplify_facts(raw["facts"]), extra_advice=notes)
         str(refusal.message)
     except (KeyError, TypeError, ValueError):
         sentences = {_WRITTEN_SENTENCE: raw["sentence"], _WRITTEN_REMEDY: raw["remedy"]}

@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 #: Code of a note of an earlier version, which holds only the sentence.
 TEXT_CODE = "text"
 #: Codes of notes that an earlier version wrote.
-_EARLIER_CODES = {"shared-network": "joint-network", "sharing-tried": "fine-tuning-tried"}
+_EARLIER_CODES = {
+    "card-memory-unknown": "gpu-memory-unknown",
+    "shared-network": "joint-network",
+    "sharing-tried": "fine-tuning-tried",
+    "workers-cards": "workers-gpus",
+}
 #: Templates by which reports of earlier versions word a `StopReason`, without its code.
 _EARLIER_STOPS = (
     ("user", "you kept the picture"),

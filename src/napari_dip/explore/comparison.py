@@ -134,7 +134,7 @@ class ArchitectureComparison(ExperimentResult):
         elif any(item.architecture.name == DEFAULT_ARCHITECTURE for item in equivalent):
             return (
                 "The network of the preset suits this image: validation pixels cannot tell it from "
-                f"the best of {len(self.fits)} designs. Level are {best.architecture.name}"
+                f"the best of {len(self.fits)} designs. Equally good are {best.architecture.name}"
                 f"{', ' if others else ''}{others}."
             )
         else:
@@ -143,7 +143,7 @@ class ArchitectureComparison(ExperimentResult):
                 f"'{best.architecture.name}' ({best.architecture.label}) suits this image best: "
                 f"{error_text}, {improvement:.1%} below that of the preset's network."
             )
-        return f"{label} Not to be told from it: {others}." if others else label
+        return f"{label} Validation pixels cannot tell it from: {others}." if others else label
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -153,8 +153,7 @@ class ArchitectureComparison(ExperimentResult):
             oracle = max(self.fits, key=lambda item: item.best_psnr or 0)
             lines.append(
                 f"By the truth: its image has {self.recommended_fit.selected_psnr:.2f} dB; the "
-                "best that any "
-                f"design came by is {oracle.best_psnr:.2f} dB ('{oracle.architecture.name}')."
+                f"best of any design is {oracle.best_psnr:.2f} dB ('{oracle.architecture.name}')."
             )
         if self.failed_architectures:
             lines.append(f"Broke down: {', '.join(self.failed_architectures)}.")

@@ -262,7 +262,7 @@ def check_output(
         raise RefusedError(code, path=output, suffix=output.suffix)
     is_special = status is not None and not stat.S_ISREG(status.st_mode)
     if is_special and not (is_zarr_result and output.is_dir()):
-        raise RefusedError("output-special", path=output)
+        raise RefusedError("output-not-regular-file", path=output)
     if any(_is_same_or_inside(output, input_path) for input_path in inputs):
         raise RefusedError("output-is-input", path=output)
     if os.path.lexists(output) and not overwrite:

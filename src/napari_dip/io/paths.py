@@ -443,7 +443,7 @@ def expand_input_paths(
             match for match in matches if os.path.realpath(match.parent) != results_folder
         ]
         if not input_paths:
-            raise RefusedError("batch-among", folder=results)
+            raise RefusedError("output-among-inputs", folder=results)
         for input_path in input_paths:
             files.setdefault(os.path.realpath(input_path), input_path)
     return tuple(files.values()), tuple(notes)

@@ -1,6 +1,6 @@
 """The docks in napari: forms, runs in the background, and results as layers.
 
-A subpackage imports only those before it: shell, results, task, batch, explorer. No other package
+A subpackage imports only those before it: shell, task, batch, explorer. No other package
 imports Qt, magicgui or napari, and none imports this one. The GUI thread never imports torch and
 never waits for a computation. A class of ours inherits from one other class of ours at most.
 """

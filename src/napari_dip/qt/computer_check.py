@@ -43,10 +43,10 @@ class ComputerCheckWidget(QWidget):
         self._call: BackgroundCall | None = None
         self._install_commands: list[str] = []
         self.message_label = make_message_label()
-        self.check_button = make_button("Check again", "Try PyTorch and look for GPUs once more")
-        self.copy_button = make_button("Copy", "Copy all of it, to send it to somebody")
+        self.check_button = make_button("Check again", "Try PyTorch and look for GPUs again")
+        self.copy_button = make_button("Copy", "Copy the whole report, to send it to somebody")
         self.line_button = make_button(
-            "Copy the line", "Copy the line that mends what is missing, for a terminal"
+            "Copy the line", "Copy the command that installs what is missing, for a terminal"
         )
         buttons = [self.check_button, self.copy_button, self.line_button]
         fill_grid(self, (buttons, [self.message_label])).setRowStretch(2, 1)

@@ -22,7 +22,6 @@ from napari_dip.pipeline.machine import format_duration
 from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SWITCHES, accept_old_names
 from napari_dip.pipeline.store.joint_network import read_network_weights
-from napari_dip.scale.batch.file import restore_file
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, BatchEvent, FileOutcome
 from napari_dip.scale.batch.plan import find_remaining_plans, fit_batch_network
 from napari_dip.scale.batch.records import (
@@ -33,6 +32,7 @@ from napari_dip.scale.batch.records import (
     find_records_folder,
     write_batch_manifest,
 )
+from napari_dip.scale.batch.restore_file import restore_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -69,7 +69,7 @@ class BatchResult:
 def batch(
     recipe: object,
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    outdir: str | os.PathLike[str],
+    output_folder: str | os.PathLike[str],
     resume: bool = False,
     *,
     progress: Callable[[BatchEvent], object] | None = None,
@@ -87,7 +87,7 @@ def batch(
     recipe : Recipe, path of a recipe file, JSON text or the mapping it holds
     inputs : path, pattern, or several of them
         Files, folders (the images in them) and patterns such as ``data/*.tif``.
-    outdir : path
+    output_folder : path
         Folder of the results, which are named as their inputs. Created if its parent exists.
     resume : bool
         Keep results whose records are still valid. Without it, no existing file is replaced.
@@ -127,7 +127,7 @@ def batch(
     options: dict[str, Any] = {"resume": resume, "axes": axes, "joint_training": joint_training}
     options |= {"workers": workers, "scheduler": scheduler, "threads": threads}
     options["extra_paths"] = extra_paths
-    with plan_with_workers(recipe, inputs, outdir, **options) as (plan, start_pool):
+    with plan_with_workers(recipe, inputs, output_folder, **options) as (plan, start_pool):
         check_any_restorable(plan)
         with start_pool() as pool:
             return drain_generator(run_batch(plan, pool=pool), progress)
@@ -245,7 +245,7 @@ def _run_planned_files(
     elif pool is None:
         outcomes = yield from _restore_sequentially(plan, control)
     else:
-        from napari_dip.scale.cluster.batch import restore_in_parallel
+        from napari_dip.scale.cluster.dispatcher import restore_in_parallel
 
         outcomes = yield from restore_in_parallel(plan, control, pool)
     result = BatchResult(
@@ -361,7 +361,7 @@ def summarise_batch_result(result: BatchResult) -> str:
     """Summarise the outcomes of a batch in one sentence."""
     count_by_label = {
         "restored": result.count("restored"),
-        "done before": result.count("kept"),
+        "done before": result.count("already-done"),
         "refused": result.count("refused"),
         "failed": result.count("failed"),
         "left": result.count("waiting"),

@@ -241,7 +241,11 @@ def check_exposure_header(source: ImageSpec, exposure: ImageSpec) -> Refusal | N
         f"{' × '.join(map(str, spec.shape))} ({spec.axes})" for spec in (source, exposure)
     )
     return make_refusal(
-        "second-size", name=exposure.name, image=source.name, size=exposure_size, other=image_size
+        "repeated-exposure-size",
+        name=exposure.name,
+        image=source.name,
+        size=exposure_size,
+        other=image_size,
     )
 
 
@@ -260,7 +264,7 @@ def check_exposure_pixels(
     import numpy as np
 
     if np.array_equal(first, second):
-        return make_refusal("second-same", name=name, image=other)
+        return make_refusal("repeated-exposure-same", name=name, image=other)
     correlations = [
         correlation
         for channel in range(first.shape[1])
@@ -274,7 +278,7 @@ def check_exposure_pixels(
             "correlation": f"{min(correlations):.2f}",
             "least": f"{MIN_BLOCK_CORRELATION}",
         }
-        return make_refusal("second-other", **facts)
+        return make_refusal("repeated-exposure-unlike", **facts)
     return None
 
 

@@ -136,7 +136,7 @@ ALIKE: dict[str, Callable[[], Any]] = {
     "rows of arrays": lambda: list(plain()),
 }
 NOT_TAKEN: dict[str, tuple[Callable[[], Any], str]] = {
-    "nothing": (lambda: None, "no array"),
+    "nothing": (lambda: None, "not an array"),
     "an ellipsis": (lambda: ..., "number|image|array"),
     "a set": (lambda: {1, 2}, "number|array|image"),
     "a function": (lambda: plain, "number|array|image"),

@@ -207,7 +207,7 @@ def test_places_where_a_folder_would_do_harm_are_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize("level", ["../../other/0", "/etc", "0/../../x", "", "C:\\x"])
 def test_levels_that_lead_out_of_the_folder_are_refused(cells: Path, level: str) -> None:
     edit_metadata(cells, lambda multiscale: multiscale["datasets"][1].update(path=level))
-    assert read_refusal_code(cells) == "file-elsewhere"
+    assert read_refusal_code(cells) == "file-outside-folder"
 
 
 def test_links_that_lead_out_of_the_folder_are_not_followed(cells: Path, tmp_path: Path) -> None:
@@ -216,10 +216,10 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(cells: Path, tmp_pat
     chunk = next(path for path in (cells / "0").rglob("*") if path.name == "0" and path.is_file())
     chunk.unlink()
     chunk.symlink_to(tmp_path / "secret")
-    assert read_refusal_code(cells) == "file-elsewhere"
+    assert read_refusal_code(cells) == "file-outside-folder"
     with pytest.raises(RefusedError) as caught:
         read_pixels(spec)
-    assert caught.value.reason.code == "file-elsewhere"
+    assert caught.value.reason.code == "file-outside-folder"
 
 
 @pytest.mark.parametrize("what", ["metadata of the image", "metadata of a level", "level"])
@@ -230,7 +230,7 @@ def test_metadata_and_levels_behind_links_that_lead_out_are_not_read(
     place = {"level": cells / "0", "metadata of a level": level}.get(what, find_metadata(cells))
     place.rename(tmp_path / "elsewhere")
     place.symlink_to(tmp_path / "elsewhere")
-    assert read_refusal_code(cells) == "file-elsewhere"
+    assert read_refusal_code(cells) == "file-outside-folder"
 
 
 def test_an_image_of_several_behind_a_link_that_leads_out_is_not_read(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_an_image_of_several_behind_a_link_that_leads_out_is_not_read(tmp_path: 
     several.mkdir()
     (several / ".zattrs").write_text('{"bioformats2raw.layout": 3}')
     (several / "0").symlink_to(outside)
-    assert read_refusal_code(several) == "file-elsewhere"
+    assert read_refusal_code(several) == "file-outside-folder"
     (several / "0").unlink()
     outside.rename(several / "0")
     assert read_spec(several).shape == SHAPE

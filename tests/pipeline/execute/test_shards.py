@@ -15,7 +15,7 @@ from napari_dip.engine.control import Control
 from napari_dip.pipeline.plan.units import Shard, compute_max_shards
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
-from napari_dip.scale.cluster.batch import make_worker_task
+from napari_dip.scale.cluster.dispatcher import make_worker_job
 from napari_dip.scale.cluster.worker import restore_file_on_worker, restore_shard_on_worker
 from scale.cluster.simulated_workers import InProcessPool, always_go
 
@@ -80,7 +80,7 @@ def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
 ):
     def full(unit, control, see):
         if unit.name == sent:
-            return {"state": "passed", "refusal": None, "receipt": {}}
+            return {"state": "passed", "refusal": None, "record": {}}
         return restore_shard_on_worker(unit, control, see)
 
     monkeypatch.setattr("scale.cluster.simulated_workers.restore_shard_on_worker", full)
@@ -93,7 +93,7 @@ def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
 def test_a_share_that_was_ended_goes_on_where_it_was(unshared_batch, tmp_path):
     (tmp_path / "out" / "records").mkdir(parents=True)
     units = [
-        make_worker_task(
+        make_worker_job(
             plan_shared_batch(unshared_batch, tmp_path / "out"), 1, "session", "", shard=share
         )
         for share in (Shard(), Shard(index=1, count=1))
@@ -120,9 +120,9 @@ def test_a_share_that_has_ended_two_workers_ends_no_third_one(unshared_batch, tm
     plan = plan_shared_batch(unshared_batch, tmp_path / "out")
     (tmp_path / "out" / "records").mkdir(parents=True)
     restore_shard_on_worker(
-        make_worker_task(plan, 1, "session", "", shard=Shard()), always_go, print
+        make_worker_job(plan, 1, "session", "", shard=Shard()), always_go, print
     )
-    unit = make_worker_task(plan, 1, "session", "", shard=Shard(index=1, count=2))
+    unit = make_worker_job(plan, 1, "session", "", shard=Shard(index=1, count=2))
 
     def die(event: object) -> None:
         raise SystemExit
@@ -131,7 +131,7 @@ def test_a_share_that_has_ended_two_workers_ends_no_third_one(unshared_batch, tm
         with pytest.raises(SystemExit):
             restore_shard_on_worker(unit, always_go, die)
     assert restore_shard_on_worker(unit, always_go, die)["state"] == "passed"
-    answer = restore_file_on_worker(make_worker_task(plan, 1, "session", ""), always_go, die)
+    answer = restore_file_on_worker(make_worker_job(plan, 1, "session", ""), always_go, die)
     assert answer["refusal"]["code"] == "cluster-killed"
     assert (
         json.loads((plan.jobs[0].paths.record).read_text())["refusal"]["code"] == "cluster-killed"
@@ -152,7 +152,7 @@ def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_pa
     out = tmp_path / "out"
     (out / "records").mkdir(parents=True)
     plan = plan_batch(recipe, tmp_path / "in", out, **how)
-    first = make_worker_task(plan, 1, "session", "", shard=Shard(index=1, count=3))
+    first = make_worker_job(plan, 1, "session", "", shard=Shard(index=1, count=3))
     controls = iter([Control.GO] * 7)
     assert (
         restore_shard_on_worker(first, lambda: next(controls, Control.KEEP), print)["state"]
@@ -210,7 +210,7 @@ def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monke
 
     def full(unit, control, see):
         if unit.name == lost:
-            return {"state": "passed", "refusal": None, "receipt": {}}
+            return {"state": "passed", "refusal": None, "record": {}}
         return restore_shard_on_worker(unit, control, see)
 
     monkeypatch.setattr("scale.cluster.simulated_workers.restore_shard_on_worker", full)
@@ -239,7 +239,7 @@ def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path)
     messages: list[list[str]] = []
     for share in (Shard(index=2, count=2), Shard(index=1, count=2)):
         said: list[str] = []
-        unit = make_worker_task(plan, 1, "session", "", shard=share)
+        unit = make_worker_job(plan, 1, "session", "", shard=share)
         answer = restore_shard_on_worker(
             unit, always_go, lambda event, said=said: said.append(event.message)
         )
@@ -274,7 +274,7 @@ def test_tiles_that_are_shown_one_network_are_left_by_their_shares(unshared_batc
     plan = plan_batch(recipe, unshared_batch / "in", tmp_path / "out", threads=1)
     (tmp_path / "out" / "records").mkdir(parents=True)
     for share in (Shard(), Shard(index=1, count=2)):
-        unit = make_worker_task(plan, 1, "session", "", shard=share)
+        unit = make_worker_job(plan, 1, "session", "", shard=share)
         assert restore_shard_on_worker(unit, always_go, print)["state"] == "shard-done"
     shelf = tmp_path / "out" / "records" / "cells.tif.unfinished"
     assert len(list(shelf.glob("tile-*"))) == 4

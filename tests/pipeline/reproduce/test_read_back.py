@@ -250,7 +250,7 @@ def test_a_record_counts_only_if_a_table_can_be_made_of_it(folder):
             read_verified_record(job, plan)
             if (record := read_file_record(at, source, recipe)) is not None:
                 outcome = FileOutcome(
-                    source=folder / "in.tif", state="kept", result=at.result, record=record
+                    source=folder / "in.tif", state="already-done", result=at.result, record=record
                 )
                 check_harmless(
                     change, format_batch_csv([outcome]) + render_batch_page([outcome], recipe)

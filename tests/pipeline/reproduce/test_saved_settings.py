@@ -100,7 +100,7 @@ def test_a_folder_that_cannot_be_made_is_reported_in_a_message(tmp_path):
     assert read_refusal_code(shelf.save, "mine", RECIPE) == "output-folder-missing"
     assert (
         read_refusal_code(SavedRecipeFolder(folder=None, task="denoise").save, "mine", RECIPE)
-        == "preset-homeless"
+        == "preset-folder-missing"
     )
     assert SavedRecipeFolder(folder=None, task="denoise").list_names() == ()
     assert SavedRecipeFolder(folder=None, task="denoise").load_last() is None

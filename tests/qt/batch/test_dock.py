@@ -179,7 +179,7 @@ def test_a_dock_that_is_closed_amid_a_batch_loses_nothing(bench, scene):
         (out / name).unlink()
     bench.dock.folder.setText(str(out))  # files and recipe are those of the batch there
     bench.wait_for_plan()
-    assert [bench.rows[name].state for name in GOOD] == ["kept", "kept", "ready"]
+    assert [bench.rows[name].state for name in GOOD] == ["already-done", "already-done", "ready"]
     bench.press(bench.bar.run_button)
     bench.qtbot.wait(100)
     bench.dock.shut_down()

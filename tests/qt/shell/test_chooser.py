@@ -20,7 +20,7 @@ def chooser(viewer, qtbot):
     chooser = InputChooser(viewer)
     qtbot.addWidget(chooser)
     yield chooser
-    chooser.disconnect_viewer()
+    chooser.shut_down()
 
 
 def picture():
@@ -108,16 +108,16 @@ def test_a_lone_labels_layer_is_refused_by_its_name(viewer, chooser):
 
 def test_axes_are_asked_for_only_where_they_could_differ(viewer, chooser):
     viewer.add_image(picture(), name="flat")
-    assert chooser.axes.isHidden()
+    assert chooser.axes_edit.isHidden()
     viewer.add_image(np.stack([picture()] * 3), name="deep")
-    assert not chooser.axes.isHidden()
-    assert chooser.axes.text() == "ZYX"
+    assert not chooser.axes_edit.isHidden()
+    assert chooser.axes_edit.text() == "ZYX"
 
 
 def test_axes_named_by_the_user_are_remembered_for_that_image(viewer, chooser, qtbot):
     deep = viewer.add_image(np.stack([picture()] * 3), name="deep")
-    chooser.axes.clear()
-    qtbot.keyClicks(chooser.axes, "cyx")
+    chooser.axes_edit.clear()
+    qtbot.keyClicks(chooser.axes_edit, "cyx")
     assert chooser.read_header().axes == "CYX"
     viewer.add_image(picture(), name="flat")
     assert chooser.read_header().axes == "YX"
@@ -143,7 +143,7 @@ def test_a_disconnected_chooser_hears_nothing(viewer, chooser, qtbot):
     layer = viewer.add_image(picture(), name="cells")
     heard = []
     chooser.changed.connect(lambda: heard.append(True))
-    chooser.disconnect_viewer()
+    chooser.shut_down()
     layer.data = picture()[:20, :24]
     viewer.add_image(picture(), name="more")
     assert not heard

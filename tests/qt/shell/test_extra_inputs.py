@@ -31,7 +31,7 @@ def extra_inputs(viewer, qtbot):
     further = ExtraInputs(viewer, (MASK, SECOND))
     qtbot.addWidget(further)
     yield further
-    further.disconnect_viewer()
+    further.shut_down()
 
 
 def list_offered(extra_inputs, name):
@@ -82,7 +82,7 @@ def test_a_psf_that_was_found_is_taken_for_the_psf(viewer, qtbot):
         metadata = {"napari_dip": {**psf_metadata, "shows": shows}}
         viewer.add_image(np.zeros((8, 9)), name=name, metadata=metadata)
     assert further.get_layer("psf").name == "cells PSF"
-    further.disconnect_viewer()
+    further.shut_down()
 
 
 def test_a_labels_layer_is_handed_over_as_it_is(viewer, extra_inputs):
@@ -125,7 +125,7 @@ def test_a_change_is_signalled_until_the_dock_is_gone(viewer, extra_inputs):
     viewer.add_labels(np.zeros((8, 9), int), name="holes")
     assert heard
     heard.clear()
-    extra_inputs.disconnect_viewer()
+    extra_inputs.shut_down()
     viewer.add_labels(np.zeros((8, 9), int), name="more")
     assert not heard
 
@@ -145,7 +145,7 @@ def test_what_was_drawn_is_taken_until_the_user_says_otherwise(viewer, qtbot):
     combo.activated.emit(combo.currentIndex())
     viewer.add_labels(np.zeros((8, 9), int), name="more")
     assert further.get_layer("mask") is None
-    further.disconnect_viewer()
+    further.shut_down()
 
 
 def test_a_long_label_stands_above_its_list_where_the_dock_is_narrow(viewer, qtbot):
@@ -166,7 +166,7 @@ def test_a_long_label_stands_above_its_list_where_the_dock_is_narrow(viewer, qtb
     assert label.width() >= label.sizeHint().width()
     assert not label.geometry().intersects(combo.geometry())
     assert combo.geometry().bottom() < further.height()
-    further.disconnect_viewer()
+    further.shut_down()
 
 
 def test_a_mask_with_nothing_painted_is_refused_before_run_until_a_stroke(

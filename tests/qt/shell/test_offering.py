@@ -24,7 +24,7 @@ def buttons(form, name):
 def test_the_button_lists_the_layers_and_writes_the_chosen_one(form, qtbot, tmp_path):
     form.widgets["network"].value = str(packed(tmp_path / "net.pt2", entries(*small())))
     menu = form.suggestion_menus["layer"].menu
-    buttons(form, "layer")["Show what there is"].trigger()
+    buttons(form, "layer")["Show the choices"].trigger()
     qtbot.waitUntil(lambda: bool(menu.actions()), timeout=60_000)
     listed = [action.text() for action in menu.actions()]
     assert listed == ["body.0", "body.1", "body.2", "body.3", "body"]
@@ -35,7 +35,7 @@ def test_the_button_lists_the_layers_and_writes_the_chosen_one(form, qtbot, tmp_
 
 def test_without_a_network_the_list_says_so(form, qtbot):
     menu = form.suggestion_menus["layer"].menu
-    buttons(form, "layer")["Show what there is"].trigger()
+    buttons(form, "layer")["Show the choices"].trigger()
     qtbot.waitUntil(lambda: bool(menu.actions()), timeout=60_000)
     (entry,) = menu.actions()
     menu.close()

@@ -100,7 +100,7 @@ def test_a_lazy_image_that_lies_of_its_type_is_refused_by_its_name(noisy):
     outcome = drain(drain_run(plan, {"image": lying}, RunControl(), ProgressQueue()))
     assert isinstance(outcome, Refusal)
     assert outcome.code == "array-other"
-    assert outcome.message.startswith(f"'{plan.source.name}' announces 64 × 64 values")
+    assert outcome.message.startswith(f"'{plan.source.name}' declares 64 × 64 values")
 
 
 def test_a_refusal_names_the_layer_of_a_further_input(noisy):

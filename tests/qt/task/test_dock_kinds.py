@@ -31,7 +31,7 @@ def test_a_colour_image_stays_a_colour_image(desk, noisy):
 def test_channels_are_restored_when_the_axes_say_so(desk, noisy, qtbot):
     pair = np.stack([noisy, noisy.T]).astype(np.uint16) * 9
     desk.viewer.add_image(pair, name="pair")
-    axes = desk.dock.chooser.axes
+    axes = desk.dock.chooser.axes_edit
     line = desk.dock.plan_label.text()
     assert "2 planes one after another" in line
     assert "write in 'Axes': CYX for channels" in line  # no option of the command line

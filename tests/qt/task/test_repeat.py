@@ -111,7 +111,7 @@ def test_a_layer_that_is_gone_or_changed_is_not_saved_in_its_place(
     QApplication.clipboard().setText("as before")
     desk.viewer.layers["cells"].data = desk.viewer.layers["cells"].data + 1
     press(desk, desk.dock.repeat.buttons.python_button)
-    desk.wait_until(lambda: "holds other pixels than when" in desk.message_emitted)
+    desk.wait_until(lambda: "have changed since" in desk.message_emitted)
     desk.viewer.layers.remove("cells")
     press(desk, desk.dock.repeat.buttons.python_button)
     assert "is neither in napari nor in a file" in desk.message_emitted

@@ -168,11 +168,13 @@ def test_a_batch_goes_on_with_the_network_that_is_there_and_fits_a_lost_one_agai
     out = tmp_path / "copy" / "out"
     before = (out / "series.network").stat().st_ino
     done = dip.batch(RECIPE, tmp_path / "copy" / "in", out, resume=True)
-    assert done.count("kept") == len(NAMES)
+    assert done.count("already-done") == len(NAMES)
     assert (out / "series.network").stat().st_ino == before
     (out / "series.network").unlink()
     done = dip.batch(RECIPE, tmp_path / "copy" / "in", out, resume=True, joint_training=True)
-    assert done.count("kept") == len(NAMES) and has_same_outputs(out, finished_series / "out")
+    assert done.count("already-done") == len(NAMES) and has_same_outputs(
+        out, finished_series / "out"
+    )
 
 
 @pytest.mark.long

@@ -50,7 +50,7 @@ class InProcessPool:
         unit = self.units.pop()
         if self._deaths:
             self._deaths -= 1
-            yield WorkerMessage(task_name=unit.name, is_abandoned=True)
+            yield WorkerMessage(job_name=unit.name, is_abandoned=True)
             return
         if not self._remaining:
             self.connection_failure = dip.errors.make_refusal("cluster-lost", address="tcp://there")
@@ -61,8 +61,8 @@ class InProcessPool:
         answer = restore(unit, always_go, events.append)
         for event in events:
             yield WorkerMessage(
-                task_name=unit.name,
+                job_name=unit.name,
                 worker="tcp://me",
                 event=json.loads(json.dumps(serialise_event(event))),
             )
-        yield WorkerMessage(task_name=unit.name, answer=json.loads(json.dumps(answer)))
+        yield WorkerMessage(job_name=unit.name, answer=json.loads(json.dumps(answer)))

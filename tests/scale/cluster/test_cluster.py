@@ -21,15 +21,15 @@ from napari_dip.errors import FailedError
 from napari_dip.pipeline.machine import Machine
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
-from napari_dip.scale.cluster.batch import MAX_TASK_RETRIES, make_worker_task
+from napari_dip.scale.cluster.dispatcher import MAX_JOB_RETRIES, make_worker_job
 from napari_dip.scale.cluster.pool import (
     WORKER_OVERHEAD_BYTES,
     WorkerInfo,
     check_worker_options,
     choose_worker_count,
     find_shared_machine,
+    make_job_resources,
     make_oversubscription_note,
-    make_task_resources,
 )
 from napari_dip.scale.cluster.worker import get_versions, restore_file_on_worker
 from scale.cluster.simulated_workers import InProcessPool, always_go
@@ -65,7 +65,7 @@ def make_task_plan(finished_batch: Path, out: Path, resume: bool = False):
 
 def test_a_unit_is_small_and_comes_back_whole(finished_batch, tmp_path):
     plan = make_task_plan(finished_batch, tmp_path / "out")
-    unit = make_worker_task(plan, 2, "session", "")
+    unit = make_worker_job(plan, 2, "session", "")
     assert pickle.loads(pickle.dumps(unit)) == unit
     assert len(pickle.dumps(unit)) < 5000
 
@@ -105,14 +105,14 @@ def test_a_unit_that_the_scheduler_gave_up_unbegun_is_handed_out_again(batch_by_
 def test_a_unit_that_is_done_is_left_as_it_is(finished_batch, batch_by_units):
     out = batch_by_units[0]
     before = {path: path.stat().st_mtime_ns for path in out.rglob("cell*")}
-    unit = make_worker_task(make_task_plan(finished_batch, out, resume=True), 2, "another", "")
+    unit = make_worker_job(make_task_plan(finished_batch, out, resume=True), 2, "another", "")
     answer = restore_file_on_worker(unit, always_go, lambda event: None)
-    assert answer["state"] == "kept" and answer["receipt"]["report"]["stop_reason"]
+    assert answer["state"] == "already-done" and answer["record"]["report"]["stop_reason"]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("cell*")} == before
 
 
 def test_a_scheduler_that_gives_up_again_and_again_costs_one_file(finished_batch, tmp_path):
-    pool = InProcessPool(deaths=MAX_TASK_RETRIES)
+    pool = InProcessPool(deaths=MAX_JOB_RETRIES)
     events = run_batch(make_task_plan(finished_batch, tmp_path / "out"), pool=pool)
     ends = {event.source.name: event.outcome for event in events if event.outcome}
     assert ends[GOOD[0]].state == "failed"
@@ -129,7 +129,7 @@ def test_a_lost_scheduler_ends_the_batch_with_what_is_done_and_it_goes_on_withou
     assert caught.value.reason.code == "cluster-lost"
     assert list(read_results(out)) == GOOD[:1] and "not begun" in (out / "batch.csv").read_text()
     done = dip.batch(RECIPE, finished_batch / "in", out, resume=True)  # counts on as many threads
-    assert (done.count("kept"), done.count("restored")) == (1, 2)
+    assert (done.count("already-done"), done.count("restored")) == (1, 2)
     assert read_results(out) == read_results(finished_batch / "out")
 
 
@@ -147,7 +147,7 @@ def test_stopping_withdraws_tasks_not_begun_and_informs_the_workers(finished_bat
 def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(finished_batch, tmp_path):
     plan = make_task_plan(finished_batch, tmp_path / "out")
     (tmp_path / "out" / "records").mkdir(parents=True)
-    unit = make_worker_task(plan, 2, "session", "")
+    unit = make_worker_job(plan, 2, "session", "")
 
     def die(event: object) -> None:
         raise SystemExit
@@ -157,7 +157,7 @@ def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(finished_ba
             restore_file_on_worker(unit, always_go, die)
     answer = restore_file_on_worker(unit, always_go, die)
     assert (answer["state"], answer["refusal"]["code"]) == ("failed", "cluster-killed")
-    assert answer["receipt"]["refusal"]["sentence"].startswith("Restoring 'cell_0.tif' has ended 2")
+    assert answer["record"]["refusal"]["sentence"].startswith("Restoring 'cell_0.tif' has ended 2")
     begun = plan.jobs[1].paths.crash_counter
     assert not begun.exists()
     begun.write_text(json.dumps({"session": "session", "begun": 2}))  # a call that was killed
@@ -166,7 +166,7 @@ def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(finished_ba
 
 
 def test_a_worker_that_does_not_see_the_file_says_so(finished_batch, tmp_path):
-    unit = make_worker_task(
+    unit = make_worker_job(
         make_task_plan(finished_batch, tmp_path / "out"), 2, "session", str(tmp_path)
     )
     answer = restore_file_on_worker(replace(unit, source="gone.tif"), always_go, lambda event: None)
@@ -248,11 +248,11 @@ def test_workers_that_are_not_fit_are_refused(changes, code):
 
 
 def test_a_unit_asks_for_what_workers_declare_and_for_nothing_else():
-    assert make_task_resources(5, "cuda", ["memory", "GPU", "licence"]) == {
+    assert make_job_resources(5, "cuda", ["memory", "GPU", "licence"]) == {
         "memory": 5.0,
         "GPU": 1.0,
     }
-    assert make_task_resources(5, "cpu", ["GPU"]) == make_task_resources(5, "cuda", []) == {}
+    assert make_job_resources(5, "cpu", ["GPU"]) == make_job_resources(5, "cuda", []) == {}
 
 
 def test_as_many_workers_start_as_memory_and_gpus_allow():
@@ -322,7 +322,7 @@ def test_real_workers_listen_to_nobody_else_and_one_bad_file_costs_only_itself(
     record = json.loads((out / "records" / "a_deadly.tif.json").read_text())
     assert record["refusal"]["code"] == "cluster-killed"
     again = dip.batch(RECIPE, files, out, resume=True)
-    assert (again.count("kept"), again.count("restored")) == (1, 1)
+    assert (again.count("already-done"), again.count("restored")) == (1, 1)
     assert {
         name: (finished_batch / "out" / name).read_bytes() for name in GOOD[:2]
     } == read_results(out)

@@ -139,7 +139,10 @@ def test_maps_of_one_plane_hold_for_stacks_movies_and_channels(axes: str, planes
         ({**CAMERA, "gain_map": CAMERA["gain_map"] - 2}, "map-not-positive"),
         ({"noise_map": 0 * CAMERA["noise_map"]}, "map-not-positive"),
         ({"noise_map": np.where(HOT, np.nan, 1)}, "input-not-finite"),
-        ({"noise_map": CAMERA["noise_map"], "repeated_exposure": take_shot(2)}, "map-second"),
+        (
+            {"noise_map": CAMERA["noise_map"], "repeated_exposure": take_shot(2)},
+            "map-repeated-exposure",
+        ),
         ({"offset_map": CAMERA["offset_map"], "noise": "speckle"}, "map-noise"),
     ],
 )

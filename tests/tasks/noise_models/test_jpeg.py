@@ -125,7 +125,11 @@ def test_frames_are_restored_one_by_one() -> None:
     ("image", "how", "code"),
     [
         (load_grey(), {}, "jpeg-none"),
-        (save_as_jpeg(load_grey(), 20), {"repeated_exposure": load_grey()}, "jpeg-second"),
+        (
+            save_as_jpeg(load_grey(), 20),
+            {"repeated_exposure": load_grey()},
+            "jpeg-repeated-exposure",
+        ),
         (np.stack([save_as_jpeg(load_grey(), 20)] * 2), {"axes": "CYX"}, "jpeg-channels"),
         (
             np.stack([save_as_jpeg(load_grey(), 20)] * 4),

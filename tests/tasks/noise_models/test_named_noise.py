@@ -313,7 +313,7 @@ def test_a_recipe_keeps_the_name_of_the_noise(noise: str) -> None:
         (
             add_noise(load_moon()),
             {"noise": "speckle", "repeated_exposure": add_noise(load_moon(), 1)},
-            "named-second",
+            "noise-repeated-exposure",
         ),
         (add_noise(load_moon()) - 100, {"noise": "speckle"}, "speckle-negative"),
         (

@@ -284,7 +284,9 @@ def read_program(path: str | os.PathLike[str]) -> ExportedProgram:
             )
         return _parse_program(archive, model, lists)
     except _MALFORMED_ERRORS as error:
-        raise archive.make_broken_error(f"its graph lacks sense ({type(error).__name__})") from None
+        raise archive.make_broken_error(
+            f"its graph is inconsistent ({type(error).__name__})"
+        ) from None
 
 
 def _parse_program(

@@ -167,7 +167,7 @@ def choose_series(file: TiffFile, path: Path) -> TiffPageSeries:
     for file_name in list_ome_files(file.ome_metadata or ""):
         # the reader would open any path, and an XML entity can expand to one
         if file_name != Path(file_name).name or set(file_name) & {"\\", "&"}:
-            raise RefusedError("file-elsewhere", path=path, other=file_name)
+            raise RefusedError("file-outside-folder", path=path, other=file_name)
     if not file.series:
         raise make_broken_file_error(path, "no image is found in it")
     full_series = [

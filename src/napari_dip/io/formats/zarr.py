@@ -386,7 +386,7 @@ def _check_inside(path: Path, multiscale: _Multiscale) -> None:
         parts = PurePosixPath(level).parts
         leads_outside = not parts or level.startswith("/") or ".." in parts
         if leads_outside or not level.isprintable() or set(level) & {"\\", ":"}:
-            raise RefusedError("file-elsewhere", path=path, other=level)
+            raise RefusedError("file-outside-folder", path=path, other=level)
 
 
 def _find_finest_level(path: Path, folder: Path, multiscale: _Multiscale) -> int:
@@ -490,7 +490,7 @@ def check_link(path: Path, root: Path) -> None:
     """
     target = os.path.realpath(path)
     if not target.startswith(os.path.realpath(root) + os.sep):
-        raise RefusedError("file-elsewhere", path=root, other=target)
+        raise RefusedError("file-outside-folder", path=root, other=target)
 
 
 def find_foreign_file(folder: Path) -> str:

@@ -282,11 +282,11 @@ def read_run_report(path: str | os.PathLike[str]) -> dict[str, Any]:
     report_path = file_path.with_suffix(".json")
     if not report_path.is_file():
         why = "neither in itself nor in a report beside it"
-        raise RefusedError("result-untold", path=file_path, why=why)
+        raise RefusedError("result-without-provenance", path=file_path, why=why)
     report = _read_report_file(report_path)
     if not has_reported_pixels(file_path, report):
         why = "the report beside it is of another image"
-        raise RefusedError("result-untold", path=file_path, why=why)
+        raise RefusedError("result-without-provenance", path=file_path, why=why)
     return report
 
 
@@ -317,6 +317,8 @@ def _check_report(path: Path, read: Callable[[], dict[str, Any]]) -> dict[str, A
     try:
         report = read()
     except (ValueError, OSError) as error:
-        raise RefusedError("result-untold", path=path, why=describe_exception(error)) from None
+        raise RefusedError(
+            "result-without-provenance", path=path, why=describe_exception(error)
+        ) from None
     recipe_from_dict(report["recipe"], origin=make_printable(str(path)))
     return report

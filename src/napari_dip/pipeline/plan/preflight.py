@@ -116,7 +116,7 @@ def preflight(
         code = "image-large" if has_input_grid else "result-large"
         return make_refusal(code, name=source.name, need=need, have=have)
     if device == "cuda":
-        notes += (make_note("card-memory-unknown"),)
+        notes += (make_note("gpu-memory-unknown"),)
     notes += list_tile_notes(side, tiles)
     peak_bytes = estimate_memory(image_plan, fit_config, tiles, uses_bfloat16=machine.has_bfloat16)[
         1

@@ -128,7 +128,7 @@ class SavedRecipeFolder:
 
     def _get_folder(self) -> Path:
         if self.folder is None:
-            raise RefusedError("preset-homeless")
+            raise RefusedError("preset-folder-missing")
         return self.folder
 
 

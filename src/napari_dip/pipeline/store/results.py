@@ -220,7 +220,7 @@ def _restrict_permissions(folder: Path) -> Iterator[None]:
 def add_to_failure(failure: FailedError, note: Note) -> FailedError:
     """Return the same error with a further note."""
     original = failure.reason
-    return FailedError(replace(original, further=(*original.further, note)))
+    return FailedError(replace(original, extra_advice=(*original.extra_advice, note)))
 
 
 def escape_formula(value: object) -> object:

@@ -338,7 +338,7 @@ class BatchDock(QWidget):
             processes=self.options.processes.value(),
             machine=get_allowed_machine(),
             extra_paths=self.recipe.get_extra_paths(),
-            axes=self.options.axes.text().strip().upper() or None,
+            axes=self.options.axes_edit.text().strip().upper() or None,
             joint_training=self.joint_training.is_requested,
         )
         self._call = start_call(

@@ -268,7 +268,7 @@ _HEADS = ("File", "State", "What to know")
 _STATE_LABELS = {
     "ready": "will run",
     "restored": "done",
-    "kept": "done before",
+    "already-done": "done before",
     "refused": "refused",
     "failed": "failed",
     "waiting": "not finished",

@@ -381,10 +381,10 @@ class BatchOptions(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.axes = QLineEdit()
-        self.axes.setAccessibleName("Axes")
-        self.axes.setPlaceholderText("as each file says")
-        self.axes.setToolTip(f"<qt>{_AXES_TIP}</qt>")
+        self.axes_edit = QLineEdit()
+        self.axes_edit.setAccessibleName("Axes")
+        self.axes_edit.setPlaceholderText("as each file says")
+        self.axes_edit.setToolTip(f"<qt>{_AXES_TIP}</qt>")
         self.processes = QSpinBox()
         self.processes.setAccessibleName("Processes")
         self.processes.setRange(1, max(1, os.cpu_count() or 1))
@@ -396,9 +396,9 @@ class BatchOptions(QWidget):
         )
         guard_wheel(self.processes)
         layout = make_form(self)
-        layout.addRow("Axes", self.axes)
+        layout.addRow("Axes", self.axes_edit)
         layout.addRow("Processes", self.processes)
-        self.axes.textChanged.connect(lambda _: self.changed.emit())
+        self.axes_edit.textChanged.connect(lambda _: self.changed.emit())
         self.processes.valueChanged.connect(lambda _: self.changed.emit())
 
 

@@ -66,8 +66,8 @@ class PriorExplorer(QWidget):
             "unless that is a result.</qt>"
         )
         self.settings = ExplorerSettings()
-        self.run_bar.pause_button.setToolTip("Hold the computation; what there is stays")
-        self.run_bar.discard_button.setToolTip("Stop and throw all of it away")
+        self.run_bar.pause_button.setToolTip("Pause the computation; finished results stay")
+        self.run_bar.discard_button.setToolTip("Stop and discard all results")
         self.plot = ExplorerPlot()
         self.results = ExplorerResults(viewer)
         self.fold = CollapsibleSection("Settings", self.settings.advanced_page)
@@ -140,9 +140,9 @@ class PriorExplorer(QWidget):
     def shut_down(self) -> None:
         """Stop all work and disconnect from the viewer, when the dock is closed."""
         self._panel.shut_down()
-        self.inputs.disconnect_viewer()
+        self.inputs.shut_down()
         self.results.shut_down()
-        self._connections.end()
+        self._connections.disconnect_all()
 
     def begin_job(self, request: JobRequest) -> None:
         """Empty the widgets for an experiment that begins, and show its plan."""

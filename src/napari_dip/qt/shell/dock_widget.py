@@ -137,7 +137,7 @@ class Connections:
         events = viewer.layers.events
         self.connect(slot, events.inserted, events.removed, events.renamed)
 
-    def end(self) -> None:
+    def disconnect_all(self) -> None:
         """Disconnect all of them."""
         for signal, slot in self._pairs:
             signal.disconnect(slot)

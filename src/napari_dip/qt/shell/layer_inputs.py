@@ -83,9 +83,9 @@ class InputChooser(QWidget):
             "The image to restore. It follows the layer that is selected in napari, "
             "unless that is a result.",
         )
-        self.axes = QLineEdit()
-        self.axes.setAccessibleName("Axes")
-        self.axes.setToolTip(
+        self.axes_edit = QLineEdit()
+        self.axes_edit.setAccessibleName("Axes")
+        self.axes_edit.setToolTip(
             "<qt>One letter for each axis: Y and X for the image plane, C for channels, "
             "Z for depth, T for time, S for red, green and blue. "
             "Change it if the guess is wrong.</qt>"
@@ -93,10 +93,10 @@ class InputChooser(QWidget):
         self._axes_label = QLabel("Axes")
         form = make_form(self)
         form.addRow("Image", self.combo)
-        form.addRow(self._axes_label, self.axes)
-        self._axes_label.setBuddy(self.axes)
+        form.addRow(self._axes_label, self.axes_edit)
+        self._axes_label.setBuddy(self.axes_edit)
         self.combo.activated.connect(self._on_combo)
-        self.axes.textEdited.connect(self._on_axes)
+        self.axes_edit.textEdited.connect(self._on_axes)
         self._connections.follow_layers(self.refresh, viewer)
         self._connections.connect(self._on_selection, viewer.layers.selection.events.active)
         self.refresh()
@@ -125,7 +125,7 @@ class InputChooser(QWidget):
         """Return a description of the chosen image, or a refusal."""
         layer = self.get_layer()
         if layer is not None:
-            return read_layer_header(layer, self.axes.text().strip().upper())
+            return read_layer_header(layer, self.axes_edit.text().strip().upper())
         active = self._viewer.layers.selection.active
         if active is None or is_preview(active):
             return make_refusal("image-none")
@@ -144,9 +144,9 @@ class InputChooser(QWidget):
         self._follow_layer_data()
         self.changed.emit()
 
-    def disconnect_viewer(self) -> None:
+    def shut_down(self) -> None:
         """Disconnect from the viewer, which outlives this widget."""
-        self._connections.end()
+        self._connections.disconnect_all()
         self._follow_layer_data(stop=True)
 
     def _choose_layer_name(self, names: list[str]) -> str | None:
@@ -186,9 +186,9 @@ class InputChooser(QWidget):
         if layer is not None:
             axes = self._axes_by_layer.get(layer.name, guess_layer_axes(layer))
             is_visible = self._asks_axes and len(get_full_resolution(layer).shape) > 2
-        self.axes.setText(axes)
+        self.axes_edit.setText(axes)
         self._axes_label.setVisible(is_visible)
-        self.axes.setVisible(is_visible)
+        self.axes_edit.setVisible(is_visible)
 
     def _follow_layer_data(self, *, stop: bool = False) -> None:
         """Connect to data changes of the chosen layer: another shape needs another plan."""
@@ -348,9 +348,9 @@ class ExtraInputs(QWidget):
             fill_combo(combo, entries, layer_name)
         self.changed.emit()
 
-    def disconnect_viewer(self) -> None:
+    def shut_down(self) -> None:
         """Disconnect from the viewer, which outlives this widget."""
-        self._connections.end()
+        self._connections.disconnect_all()
         self._stroke_timer.stop()
         self._follow_layer_data(stop=True)
 
@@ -514,10 +514,10 @@ class LayerInputs(QObject):
                 self.chooser.refresh, "The list of images could not be brought up to date"
             )
 
-    def disconnect_viewer(self) -> None:
+    def shut_down(self) -> None:
         """Disconnect from the viewer, which outlives the dock."""
-        self.chooser.disconnect_viewer()
-        self.extra_inputs.disconnect_viewer()
+        self.chooser.shut_down()
+        self.extra_inputs.shut_down()
 
     def update_image(self) -> None:
         """Exclude the chosen image from the other lists, and drop a message on another image."""

@@ -111,15 +111,17 @@ class ResultQueue:
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-    added : callable, optional
+    on_added : callable, optional
         Called with each result and the name of its layer; returns a further message or "".
     """
 
     def __init__(
-        self, viewer: Viewer, added: Callable[[PendingResult, str], str] = lambda answer, layer: ""
+        self,
+        viewer: Viewer,
+        on_added: Callable[[PendingResult, str], str] = lambda pending, layer: "",
     ) -> None:
         self._viewer = viewer
-        self._on_added = added
+        self._on_added = on_added
         self._waiting_results: list[PendingResult] = []
 
     @property
@@ -147,7 +149,7 @@ class ResultQueue:
     def add_waiting(self) -> str:
         """Try again to add the waiting results; return the message for the user."""
         waiting, self._waiting_results = self._waiting_results, []
-        return "\n".join([self.add(answer) for answer in waiting])
+        return "\n".join([self.add(pending) for pending in waiting])
 
 
 def format_sentence(text: str) -> str:

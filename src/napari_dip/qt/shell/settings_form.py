@@ -111,7 +111,7 @@ class SuggestionMenu(QObject):
         self._line, self._name, self._suggest, self._task = line, name, suggest, task
         self._call: BackgroundCall | None = None
         self.menu = QMenu(line)
-        _add_line_button(line, QStyle.StandardPixmap.SP_ArrowDown, "Show what there is", self.ask)
+        _add_line_button(line, QStyle.StandardPixmap.SP_ArrowDown, "Show the choices", self.ask)
 
     def ask(self) -> None:
         """Collect the suggestions in the background, then open the menu."""

@@ -118,12 +118,12 @@ class ProgressQueue:
 class RunControl:
     """The user's control of a run; set in the GUI thread, polled in the background thread."""
 
-    live_switches: ClassVar[WeakSet[RunControl]] = WeakSet()
+    live_controls: ClassVar[WeakSet[RunControl]] = WeakSet()
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._control = Control.GO
-        self.live_switches.add(self)
+        self.live_controls.add(self)
 
     def __call__(self) -> Control:
         """Return the present control."""
@@ -299,9 +299,9 @@ def start_call(
 @atexit.register
 def _end_all() -> None:
     """Discard all runs at exit, so that no worker emits signals after Qt has shut down."""
-    if RunControl.live_switches:
-        for switch in list(RunControl.live_switches):
-            switch.discard()
+    if RunControl.live_controls:
+        for control in list(RunControl.live_controls):
+            control.discard()
         pool = QThreadPool.globalInstance()
         if pool is not None:
             pool.waitForDone(_MAX_EXIT_SECONDS * 1000)

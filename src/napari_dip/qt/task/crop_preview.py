@@ -284,7 +284,7 @@ class CropPreviewSection(CollapsibleSection):
 
     def shut_down(self) -> None:
         """Disconnect from the viewer and leave the grid."""
-        self._connections.end()
+        self._connections.disconnect_all()
         self.grid.end()
 
     def _request_runs(self, presets: tuple[str, ...]) -> None:

@@ -158,7 +158,7 @@ class TaskDock(QWidget):
     def shut_down(self) -> None:
         """Stop all work and disconnect from the viewer, when the dock is closed."""
         self._panel.shut_down()
-        self.inputs.disconnect_viewer()
+        self.inputs.shut_down()
         for section in (self.noise, self.repeat, self.crop_preview, self.recovery, self.view):
             section.shut_down()
         self.history.clear_contents()

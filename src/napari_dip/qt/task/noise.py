@@ -83,8 +83,7 @@ class PhotonTransferPlot(DockPlot):
                 (TRAINING_COLOUR, "●", "flat parts"), (VALIDATION_COLOUR, "━", "measured noise")
             ),
             "Each dot is a flat part of the image: its brightness, and how much its pixels vary. "
-            "The line is the noise that the restoration reckons with; dots far above it hold "
-            "structure.",
+            "The line is the noise that the restoration assumes; dots far above it hold structure.",
         )
         dots = {"symbol": "o", "symbolSize": 4, "symbolBrush": TRAINING_COLOUR, "symbolPen": None}
         self.dots = self.plot(pen=None, **dots)

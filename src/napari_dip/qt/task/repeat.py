@@ -68,9 +68,9 @@ DEFAULT_SETTINGS_LABEL = "Default settings"
 _RECIPE_FILE_FILTER = "Recipe (*.json)"
 _OWN_PRESETS_LABEL = "Presets of your own: all settings of this dock."
 _LAST_SETTINGS_MESSAGE = (
-    "The settings are those of your last run. For the others, use 'Default settings' under Repeat."
+    "The settings are those of your last run. 'Default settings' under Repeat resets them."
 )
-_SAVE_FOLDER_TITLE = "Folder for the layers that lie in no file, for the script to read"
+_SAVE_FOLDER_TITLE = "Folder for the layers without a file, for the script to read"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -79,9 +79,8 @@ class UnsavedLayer:
 
     Attributes
     ----------
-    name : str
-        The name of the input.
-    layer, result : str
+    input_name : str
+    layer_name, result_name : str
         Names of the layer and of the result.
     pixels : array
         Lazy or not.
@@ -91,9 +90,9 @@ class UnsavedLayer:
         The expected `compute_sha256` of the pixels; None to skip the check.
     """
 
-    name: str
-    layer: str
-    result: str
+    input_name: str
+    layer_name: str
+    result_name: str
     pixels: Any
     axes: str
     fingerprint: str | None = None
@@ -113,13 +112,13 @@ def save_layers(
     for layer in layers:
         pixels = np.asarray(layer.pixels)
         if layer.fingerprint is not None and compute_sha256(pixels) != layer.fingerprint:
-            raise RefusedError("repeat-changed", layer=layer.layer, result=layer.result)
+            raise RefusedError("repeat-changed", layer=layer.layer_name, result=layer.result_name)
         if control() is Control.DISCARD:
             break
         if pixels.dtype == bool:
             pixels = pixels.astype(np.uint8)
-        path = find_free_path(folder, layer.layer, ".tif")
-        paths[layer.name] = str(write_image(path, pixels, axes=layer.axes))
+        path = find_free_path(folder, layer.layer_name, ".tif")
+        paths[layer.input_name] = str(write_image(path, pixels, axes=layer.axes))
     return paths
 
 
@@ -243,11 +242,11 @@ class RepeatButtons(QWidget):
         self._is_busy = busy
         self.refresh()
 
-    def disconnect_viewer(self) -> None:
+    def shut_down(self) -> None:
         """Disconnect from the viewer, which outlives this widget."""
         if self._save_call is not None:
             self._save_call.discard()
-        self._connections.end()
+        self._connections.disconnect_all()
 
     def _copy_script(self, write: Callable[[Repetition], str], description: str) -> None:
         """Copy a script or command for the result; layers without a file are saved first."""
@@ -270,7 +269,7 @@ class RepeatButtons(QWidget):
             return
         self.message_emitted.emit("Saving what the script needs")
         save = partial(save_layers, layers, Path(folder))
-        self._save_call = BackgroundCall(save, self, activity="Saving", name=layers[0].layer)
+        self._save_call = BackgroundCall(save, self, activity="Saving", name=layers[0].layer_name)
         self._save_call.ended.connect(partial(self._on_saved, layer, write, description))
         self._save_call.start()
 
@@ -319,9 +318,9 @@ class RepeatButtons(QWidget):
             pixels = get_full_resolution(layer)
             axes = guess_axes(tuple(pixels.shape), rgb=bool(getattr(layer, "rgb", False)))
         return UnsavedLayer(
-            name=name,
-            layer=layer.name,
-            result=result,
+            input_name=name,
+            layer_name=layer.name,
+            result_name=result,
             pixels=pixels,
             axes=axes,
             fingerprint=fingerprint,
@@ -338,7 +337,7 @@ class RepeatButtons(QWidget):
         fill_grid(self, ([form], copy_buttons, [self.methods_button], [self.again_button]))
 
 
-class SavedRecipesWidget(QWidget):
+class UserPresetsWidget(QWidget):
     """The user's presets: a list of names with buttons to load, save and delete.
 
     Parameters
@@ -354,7 +353,7 @@ class SavedRecipesWidget(QWidget):
         self, form: SettingsForm, preset_folder: SavedRecipeFolder, parent: QWidget | None = None
     ) -> None:
         super().__init__(parent)
-        self._form, self._saved_settings = form, preset_folder
+        self._form, self._preset_folder = form, preset_folder
         self.combo = make_combo(
             "Preset of your own",
             "Choose one of your presets, or type a name for the settings as they are now.",
@@ -389,7 +388,7 @@ class SavedRecipesWidget(QWidget):
         name = self.combo.currentText()
         with QSignalBlocker(self.combo):
             fill_combo(
-                self.combo, [DEFAULT_SETTINGS_LABEL, *self._saved_settings.list_names()], name
+                self.combo, [DEFAULT_SETTINGS_LABEL, *self._preset_folder.list_names()], name
             )
             self.combo.setEditText(name)
         self._on_text()
@@ -410,19 +409,19 @@ class SavedRecipesWidget(QWidget):
         if self._is_default(self.name):
             self._form.show(make_recipe(self._form.task))
             return "The settings are the default ones."
-        self._form.show(self._saved_settings.load(self.name))
+        self._form.show(self._preset_folder.load(self.name))
         return f"The settings are now those of '{self.name}'."
 
     def _save(self) -> str:
         if self._is_default(self.name, Qt.MatchFlag.MatchFixedString):
             raise RefusedError("preset-exists", name=DEFAULT_SETTINGS_LABEL)
-        name = self._saved_settings.save(self.name, self._form.build_recipe())
+        name = self._preset_folder.save(self.name, self._form.build_recipe())
         self.combo.setEditText(name)
         return f"The settings are kept as '{name}'."
 
     def _delete(self) -> str:
         name = self.name
-        self._saved_settings.delete(name)
+        self._preset_folder.delete(name)
         self.combo.setEditText("")
         return f"The preset '{name}' was deleted."
 
@@ -437,7 +436,7 @@ class SavedRecipesWidget(QWidget):
         return bool(self.combo.findText(name, match_flag) == 0)
 
     def _on_text(self, _: str = "") -> None:
-        name, saved_names = self.name, self._saved_settings.list_names()
+        name, saved_names = self.name, self._preset_folder.list_names()
         is_default = self._is_default(name)
         self.load_button.setEnabled(is_default or name in saved_names)
         self.save_button.setEnabled(bool(name) and not is_default and name not in saved_names)
@@ -523,9 +522,9 @@ class RepeatSection(CollapsibleSection):
         page = QWidget()
         super().__init__("Repeat", page)
         self._form = form
-        self._saved_settings = open_saved_settings(form.task)
+        self._preset_folder = open_saved_settings(form.task)
         self.buttons = RepeatButtons(viewer, form, inputs)
-        self.presets = SavedRecipesWidget(form, self._saved_settings)
+        self.presets = UserPresetsWidget(form, self._preset_folder)
         self.recipes = RecipeButtons(form)
         label = make_message_label()
         label.setText(_OWN_PRESETS_LABEL)
@@ -536,7 +535,7 @@ class RepeatSection(CollapsibleSection):
 
     def restore_last_settings(self) -> str:
         """Set the form as it was for the last run; return a message or ""."""
-        last_recipe = self._saved_settings.load_last()
+        last_recipe = self._preset_folder.load_last()
         if last_recipe is None or last_recipe == make_recipe(self._form.task):
             return ""
         self._form.show(last_recipe)
@@ -545,7 +544,7 @@ class RepeatSection(CollapsibleSection):
     def remember(self, recipe: Recipe) -> None:
         """Save the settings of a run that begins; errors are ignored, so that the run starts."""
         with suppress(DipError):
-            self._saved_settings.save_last(recipe)
+            self._preset_folder.save_last(recipe)
 
     def set_busy(self, busy: bool) -> None:
         """Disable what changes the settings during a run."""
@@ -555,4 +554,4 @@ class RepeatSection(CollapsibleSection):
 
     def shut_down(self) -> None:
         """Disconnect from the viewer."""
-        self.buttons.disconnect_viewer()
+        self.buttons.shut_down()

@@ -145,8 +145,10 @@ class _LayerPair:
     def get(self) -> tuple[Image | None, Image | None]:
         """Return both layers, each None if it is no longer in the viewer."""
         layers = [layer_ref() for layer_ref in self._refs] or [None, None]
-        below, above = (layer if layer in self._viewer.layers else None for layer in layers)
-        return below, above
+        input_layer, result_layer = (
+            layer if layer in self._viewer.layers else None for layer in layers
+        )
+        return input_layer, result_layer
 
 
 class ProfilePlot(DockPlot):
@@ -200,9 +202,9 @@ class ProfileSection(CollapsibleSection):
         self._connections.connect(self._schedule_redraw, viewer.dims.events.current_step)
         self._on_layers()
 
-    def show_pair(self, below: Image, above: Image) -> None:
+    def show_pair(self, input_layer: Image, result_layer: Image) -> None:
         """Set the input and the result whose profiles are plotted."""
-        self._pair = _LayerPair(self._viewer, below, above)
+        self._pair = _LayerPair(self._viewer, input_layer, result_layer)
         self._schedule_redraw()
 
     def draw(self) -> None:
@@ -222,7 +224,7 @@ class ProfileSection(CollapsibleSection):
     def shut_down(self) -> None:
         """Disconnect from the viewer."""
         self._redraw_timer.stop()
-        self._connections.end()
+        self._connections.disconnect_all()
         for layer in list(self._watched_layers):
             layer.events.data.disconnect(self._schedule_redraw)
         self._watched_layers.clear()
@@ -380,7 +382,7 @@ class ResultView:
 
     def shut_down(self) -> None:
         """Disconnect from the viewer and release the latest result."""
-        self.comparison.disconnect_viewer()
+        self.comparison.shut_down()
         self.profile.shut_down()
 
     def _release_images(self) -> None:
@@ -474,11 +476,11 @@ class ComparisonSlider(QWidget):
         self.slider.valueChanged.connect(self._on_move)
         viewer.layers.events.removed.connect(self._on_removed)
 
-    def show_pair(self, below: Image, above: Image) -> None:
+    def show_pair(self, input_layer: Image, result_layer: Image) -> None:
         """Begin the comparison of an input with its result."""
         self.end_comparison()
-        self._pair = _LayerPair(self._viewer, below, above)
-        self._initial_opacities = below.opacity, above.opacity
+        self._pair = _LayerPair(self._viewer, input_layer, result_layer)
+        self._initial_opacities = input_layer.opacity, result_layer.opacity
         with QSignalBlocker(self.slider):
             self.slider.setValue(100)
         self.setVisible(True)
@@ -494,7 +496,7 @@ class ComparisonSlider(QWidget):
         self.setVisible(False)
         self.ended.emit()
 
-    def disconnect_viewer(self) -> None:
+    def shut_down(self) -> None:
         """Disconnect from the viewer, which outlives this widget."""
         self.end_comparison()
         self._viewer.layers.events.removed.disconnect(self._on_removed)
@@ -524,12 +526,14 @@ class ComparisonSlider(QWidget):
         source_layer.opacity, result_layer.opacity = source_opacity, result_opacity
         self._applied_opacities = source_layer.opacity, result_layer.opacity
 
-    def _hide_layers_between(self, below: Image, above: Image) -> None:
+    def _hide_layers_between(self, input_layer: Image, result_layer: Image) -> None:
         """Hide other results of the same input between the two layers."""
-        first, last = sorted((self._get_layer_index(below), self._get_layer_index(above)))
+        first, last = sorted(
+            (self._get_layer_index(input_layer), self._get_layer_index(result_layer))
+        )
         for layer in list(self._viewer.layers)[first + 1 : last]:
             if layer.visible and read_source_input(layer) is not None:
-                layer.visible = read_source_input(layer) != read_source_input(above)
+                layer.visible = read_source_input(layer) != read_source_input(result_layer)
 
     def _get_layer_index(self, layer: Image) -> int:
         return int(self._viewer.layers.index(layer))

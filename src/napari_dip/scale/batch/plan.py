@@ -254,7 +254,7 @@ def find_remaining_plans(plan: BatchPlan) -> dict[int, Plan]:
 def plan_batch(
     recipe: object,
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    outdir: str | os.PathLike[str],
+    output_folder: str | os.PathLike[str],
     *,
     resume: bool = False,
     axes: str | None = None,
@@ -268,7 +268,7 @@ def plan_batch(
 
     Parameters
     ----------
-    recipe, inputs, outdir, resume, axes, joint_training
+    recipe, inputs, output_folder, resume, axes, joint_training
         As for `napari_dip.batch`.
     extra_paths : mapping of str to path, optional
         Further inputs of the task, such as a PSF: one for all files.
@@ -291,11 +291,11 @@ def plan_batch(
     """
     loaded_recipe, axes = load_recipe(recipe), parse_axes(axes)
     input_paths = _list_inputs(inputs)
-    if not isinstance(outdir, str | os.PathLike):
-        raise RefusedError(_make_path_refusal("The folder of the results", outdir))
+    if not isinstance(output_folder, str | os.PathLike):
+        raise RefusedError(_make_path_refusal("The folder of the results", output_folder))
     extra_headers = _read_extra_headers(loaded_recipe, extra_paths or {})
-    folder = Path(os.fspath(outdir) or "")
-    check_folder(os.fspath(outdir))
+    folder = Path(os.fspath(output_folder) or "")
+    check_folder(os.fspath(output_folder))
     check_unlocked(folder / MANIFEST_FILE)
     sources, notes = expand_input_paths(input_paths, folder)
     manifest = read_batch_manifest(folder, loaded_recipe) if resume else None

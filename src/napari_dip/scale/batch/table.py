@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: Label of each state in the table.
 FILE_STATE_LABELS = {
     "restored": "restored",
-    "kept": "restored before",
+    "already-done": "restored before",
     "refused": "refused",
     "failed": "failed",
     "waiting": "not begun or not finished",
@@ -151,7 +151,7 @@ class FileRow:
     @property
     def has_result(self) -> bool:
         """Whether the file has a result."""
-        return self.state in ("restored", "kept")
+        return self.state in ("restored", "already-done")
 
 
 def make_file_rows(plan: BatchPlan) -> tuple[FileRow, ...]:
@@ -174,7 +174,7 @@ def _make_planned_row(plan: BatchPlan, job: Job) -> FileRow:
         return FileRow(
             source=job.source, state="ready", messages=(job.plan.summary, *map(str, job.plan.notes))
         )
-    return _add_verdict(FileRow(source=job.source, state="kept", fraction=1.0), record)
+    return _add_verdict(FileRow(source=job.source, state="already-done", fraction=1.0), record)
 
 
 def update_file_row(row: FileRow, entry: BatchEvent) -> FileRow:

@@ -30,7 +30,7 @@ from napari_dip.scale.cluster.pool import (
     make_oversubscription_note,
     make_worker_resources,
 )
-from napari_dip.scale.cluster.worker import describe_worker, run_worker_task
+from napari_dip.scale.cluster.worker import describe_worker, run_worker_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from types import FrameType, ModuleType
 
     from napari_dip.scale.batch.jobs import BatchPlan
-    from napari_dip.scale.cluster.worker import WorkerTask
+    from napari_dip.scale.cluster.worker import WorkerJob
 
 LOOPBACK = "127.0.0.1"
 #: Timeout of the connection to a scheduler, and of its first worker, in seconds.
@@ -249,11 +249,11 @@ def start_workers(
             yield pool
 
 
-def run_on_worker(worker_task: WorkerTask) -> dict[str, Any]:
-    """Restore one file or shard on a worker; return the answer of `run_worker_task`."""
+def run_on_worker(worker_job: WorkerJob) -> dict[str, Any]:
+    """Restore one file or shard on a worker; return the answer of `run_worker_job`."""
     from distributed import Reschedule, get_worker
 
-    answer = run_worker_task(worker_task, get_worker())
+    answer = run_worker_job(worker_job, get_worker())
     if answer is None:
         raise Reschedule
     return answer

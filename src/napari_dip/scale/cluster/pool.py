@@ -1,4 +1,4 @@
-"""Send tasks to the workers of a dask scheduler, and plan with the resources of those workers.
+"""Send jobs to the workers of a dask scheduler, and plan with the resources of those workers.
 
 Their results arrive as futures and their progress as events on a topic. One
 queue collects both.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.control import Control
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.machine import Machine
-    from napari_dip.scale.cluster.worker import WorkerTask
+    from napari_dip.scale.cluster.worker import WorkerJob
 
 #: Names of dask resources.
 GPU_RESOURCE, MEMORY_RESOURCE = "GPU", "memory"
@@ -139,7 +139,7 @@ def choose_worker_count(
         return requested, None
     facts: dict[str, Any] = {"count": count, "wanted": requested, "several": count > 1}
     if is_gpu_limit:
-        return count, make_note("workers-cards", **facts)
+        return count, make_note("workers-gpus", **facts)
     facts |= {"need": format_bytes(largest), "have": format_bytes(machine.memory_bytes)}
     return count, make_note("workers-memory", **facts)
 
@@ -172,7 +172,7 @@ def find_shared_machine(workers: Sequence[WorkerInfo], address: str) -> Machine:
     -------
     Machine
         Workers on one computer share its cores and free memory; the smallest share counts. If all
-        declare their memory, the largest value counts: each task requests the memory it needs, and
+        declare their memory, the largest value counts: each job requests the memory it needs, and
         the scheduler sends it to a worker that has as much.
 
     Raises
@@ -201,10 +201,8 @@ def find_shared_machine(workers: Sequence[WorkerInfo], address: str) -> Machine:
     return replace(workers[0].machine, cores=max(1, cores), memory_bytes=memory, devices=devices)
 
 
-def make_task_resources(
-    memory: int, device: str, declared_names: Iterable[str]
-) -> dict[str, float]:
-    """Return the dask resources that a task requests, among those that workers declare.
+def make_job_resources(memory: int, device: str, declared_names: Iterable[str]) -> dict[str, float]:
+    """Return the dask resources that a job requests, among those that workers declare.
 
     Parameters
     ----------
@@ -213,7 +211,7 @@ def make_task_resources(
     device : str
         "cpu", "cuda" or "mps".
     declared_names : iterable of str
-        Resources that the workers declare; dask would never schedule a task with any other.
+        Resources that the workers declare; dask would never schedule a job with any other.
     """
     resources = {MEMORY_RESOURCE: float(memory)}
     if device == "cuda":
@@ -251,15 +249,15 @@ def _parse_positive_integer(name: str, value: object) -> int:
 
 
 class DaskWorkerPool:
-    """Send tasks to the workers of a dask scheduler.
+    """Send jobs to the workers of a dask scheduler.
 
     Parameters
     ----------
     client : distributed.Client
-    run_task : callable
-        Function that a worker runs on a task.
+    run_job : callable
+        Function that a worker runs on a job.
     killed_error : type of exception
-        Exception of the scheduler for a task that it gave up after deaths of workers.
+        Exception of the scheduler for a job that it gave up after deaths of workers.
     address : str
         Address of the scheduler, for messages.
     root : str
@@ -275,7 +273,7 @@ class DaskWorkerPool:
     def __init__(
         self,
         client: Any,
-        run_task: Callable[[WorkerTask], dict[str, Any]],
+        run_job: Callable[[WorkerJob], dict[str, Any]],
         killed_error: type[Exception],
         address: str,
         *,
@@ -289,7 +287,7 @@ class DaskWorkerPool:
         self.machine = machine
         self.notes = notes
         self.connection_failure: Refusal | None = None
-        self._run_task = run_task
+        self._run_job = run_job
         self._killed_error = killed_error
         self._address = address
         self._fixed_count = fixed_count
@@ -297,7 +295,7 @@ class DaskWorkerPool:
         self._declared_resources: tuple[str, ...] = ()
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._futures: dict[str, Any] = {}
-        self._task_numbers = counted()
+        self._job_numbers = counted()
         self._control_thread: threading.Thread | None = None
         self._session = ""
         self._last_worker_time = time.monotonic()
@@ -320,26 +318,26 @@ class DaskWorkerPool:
 
     @property
     def max_queued(self) -> int:
-        """Maximum number of waiting tasks; with some, an adaptive cluster sees the demand."""
+        """Maximum number of waiting jobs; with some, an adaptive cluster sees the demand."""
         return 0 if self._fixed_count else 1 + self.worker_count // 4
 
-    def send(self, worker_task: WorkerTask, memory: int, device: str) -> None:
-        """Send one task."""
-        self._session = worker_task.session
-        key = f"napari-dip-{worker_task.session}-{worker_task.name}-{next(self._task_numbers)}"
-        resources = make_task_resources(memory, device, self._declared_resources)
+    def send(self, worker_job: WorkerJob, memory: int, device: str) -> None:
+        """Send one job."""
+        self._session = worker_job.session
+        key = f"napari-dip-{worker_job.session}-{worker_job.name}-{next(self._job_numbers)}"
+        resources = make_job_resources(memory, device, self._declared_resources)
         with self._catch_connection_errors():
             future = self.client.submit(
-                self._run_task, worker_task, key=key, pure=False, resources=resources
+                self._run_job, worker_job, key=key, pure=False, resources=resources
             )
-            self._futures[worker_task.name] = future
+            self._futures[worker_job.name] = future
             # dask calls this in a thread of its own
             future.add_done_callback(
-                lambda finished: self._messages.put((worker_task.name, finished))
+                lambda finished: self._messages.put((worker_job.name, finished))
             )
 
     def withdraw(self, name: str) -> None:
-        """Cancel a task; a worker that has already started it ends it at the next iteration."""
+        """Cancel a job; a worker that has already started it ends it at the next iteration."""
         future = self._futures.pop(name, None)
         if future is not None:
             with self._catch_connection_errors():
@@ -367,14 +365,14 @@ class DaskWorkerPool:
             if isinstance(message, dict):
                 if message.get("session") == self._session:
                     yield WorkerMessage(
-                        task_name=message["task"], worker=message["worker"], event=message["event"]
+                        job_name=message["job"], worker=message["worker"], event=message["event"]
                     )
             elif self._futures.get(message[0]) is message[1]:
                 if answer_message := self._fetch_answer(*message):
                     yield answer_message
 
     def close(self) -> None:
-        """Cancel all tasks in progress, without waiting for the workers."""
+        """Cancel all jobs in progress, without waiting for the workers."""
         if self._futures and self.connection_failure is None:
             with self._catch_connection_errors():
                 self.client.cancel(list(self._futures.values()))
@@ -388,14 +386,14 @@ class DaskWorkerPool:
             self._record_connection_failure()
 
     def _fetch_answer(self, name: str, future: Any) -> WorkerMessage | None:
-        """Return the answer of a task; None if it is still pending or the connection failed."""
+        """Return the answer of a job; None if it is still pending or the connection failed."""
         if future.status == "cancelled":  # by the client, because the scheduler is gone
             self._record_connection_failure()
             return None
         try:
-            message = WorkerMessage(task_name=name, answer=future.result(timeout=RESULT_TIMEOUT))
+            message = WorkerMessage(job_name=name, answer=future.result(timeout=RESULT_TIMEOUT))
         except self._killed_error:
-            message = WorkerMessage(task_name=name, is_abandoned=True)
+            message = WorkerMessage(job_name=name, is_abandoned=True)
         except Exception as error:
             if future.status in ("cancelled", "lost"):
                 self._record_connection_failure()
@@ -405,7 +403,7 @@ class DaskWorkerPool:
                 self._messages.put((name, future))
                 return None
             message = WorkerMessage(
-                task_name=name, traceback_text="".join(traceback.format_exception(error))
+                job_name=name, traceback_text="".join(traceback.format_exception(error))
             )
         del self._futures[name]
         return message

@@ -1,7 +1,7 @@
 """Restore a file, or a shard of it, on a worker, and define the messages about it.
 
 Pixels are never sent. The worker reads the file and writes the result itself, so both must be on a
-disk that it can access. The plan depends only on the header and on the task, so that every worker
+disk that it can access. The plan depends only on the header and on the job, so that every worker
 makes the same plan. Crash counters on the disk stop files that repeatedly kill their workers. A
 shard writes its tiles, or its fits, into the folder of the run.
 """
@@ -9,6 +9,7 @@ shard writes its tiles, or its fits, into the folder of the run.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
@@ -37,15 +38,15 @@ from napari_dip.pipeline.store.checkpoints import CHECKPOINT_NAME, CheckpointSto
 from napari_dip.pipeline.store.joint_network import pop_network_file
 from napari_dip.pipeline.store.run_folder import RunFolder, is_run_folder
 from napari_dip.pipeline.torch_state import run_in_default_state
-from napari_dip.scale.batch.file import (
-    BatchInterrupt,
+from napari_dip.scale.batch.jobs import ENDING_CONTROLS, FileOutcome, Job
+from napari_dip.scale.batch.plan import plan_file
+from napari_dip.scale.batch.records import make_result_paths, read_verified_record
+from napari_dip.scale.batch.restore_file import (
+    BatchInterruptedError,
     check_interrupt,
     record_failure,
     restore_file,
 )
-from napari_dip.scale.batch.jobs import ENDING_CONTROLS, FileOutcome, Job
-from napari_dip.scale.batch.plan import plan_file
-from napari_dip.scale.batch.records import make_result_paths, read_verified_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.plan.units import Shard
     from napari_dip.scale.batch.jobs import ResultPaths
+
+log = logging.getLogger(__name__)
 
 #: Number of workers that one file may kill before it fails: a single loss may be chance.
 MAX_WORKER_DEATHS = 2
@@ -83,7 +86,7 @@ class _CountFields(StrictModel):
 
 
 class CrashCounter:
-    """Count on the disk how often a task was started in a session without reaching its end.
+    """Count on the disk how often a job was started in a session without reaching its end.
 
     Parameters
     ----------
@@ -101,7 +104,7 @@ class CrashCounter:
         self._session = session
 
     def count(self) -> int:
-        """Return how often the task was started in this session."""
+        """Return how often the job was started in this session."""
         record = self._read()
         return record["begun"] if record and record["session"] == self._session else 0
 
@@ -113,7 +116,7 @@ class CrashCounter:
         write_text(self._path, json.dumps(content), overwrite=True)
 
     def remove(self) -> None:
-        """Remove the counter once the task has ended."""
+        """Remove the counter once the job has ended."""
         if self._read() is not None:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
@@ -121,14 +124,14 @@ class CrashCounter:
     def _read(self) -> dict[str, Any] | None:
         """Read session and count; None if there is no valid file."""
         with suppress(RefusedError, OSError, ValueError):
-            record = read_record(self._path, "list of beginnings", _CountFields)
+            record = read_record(self._path, "crash counter", _CountFields)
             if len(record) == len(_CountFields.model_fields) and not self._path.is_symlink():
                 return record
         return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerTask:
+class WorkerJob:
     """What a worker needs to restore one file: less than a kilobyte for a file of any size.
 
     Attributes
@@ -139,9 +142,9 @@ class WorkerTask:
         Identifier of this call; worker deaths of earlier calls do not count.
     root : str
         Folder that relative paths refer to; "" for the working folder of the process.
-    source, folder, result : str
+    source, results_folder, result_name : str
         The file, the folder of results, and the name of the result there.
-    recipe : str
+    recipe_json : str
         The recipe as JSON.
     axes : str or None
     extra_paths : mapping of str to str
@@ -160,9 +163,9 @@ class WorkerTask:
     session: str
     root: str
     source: str
-    folder: str
-    result: str
-    recipe: str
+    results_folder: str
+    result_name: str
+    recipe_json: str
     axes: str | None
     machine: Machine
     extra_paths: Mapping[str, str] = field(default_factory=dict)
@@ -178,17 +181,17 @@ class WorkerTask:
     @property
     def paths(self) -> ResultPaths:
         """Paths of the result and of the files that belong to it."""
-        return make_result_paths(Path(self.root) / self.folder, self.result)
+        return make_result_paths(Path(self.root) / self.results_folder, self.result_name)
 
 
 def restore_file_on_worker(
-    worker_task: WorkerTask, control: PollControl, on_event: Callable[[Event], object]
+    worker_job: WorkerJob, control: PollControl, on_event: Callable[[Event], object]
 ) -> dict[str, Any]:
     """Restore one file in this process, unless it is finished or has killed too many workers.
 
     Parameters
     ----------
-    worker_task : WorkerTask
+    worker_job : WorkerJob
     control : callable
         Polled at every iteration.
     on_event : callable
@@ -199,18 +202,18 @@ def restore_file_on_worker(
     dict
         The outcome in plain types; see `parse_worker_answer`.
     """
-    paths, job = worker_task.paths, plan_worker_job(worker_task)
+    paths, job = worker_job.paths, plan_file_job(worker_job)
     if isinstance(job.plan, Refusal):
         return make_worker_answer("refused", refusal=job.plan)
     if control() in ENDING_CONTROLS:
         return make_worker_answer("waiting")
-    crash_counter = CrashCounter(paths.crash_counter, worker_task.session)
+    crash_counter = CrashCounter(paths.crash_counter, worker_job.session)
     folder = RunFolder(paths.checkpoint, resume=True)
     shard_counters = folder.path.glob(f"*{SHARD_COUNTER_SUFFIX}")
     try:
         deaths = [
             crash_counter.count(),
-            *(CrashCounter(shard, worker_task.session).count() for shard in shard_counters),
+            *(CrashCounter(shard, worker_job.session).count() for shard in shard_counters),
         ]
         if max(deaths) >= MAX_WORKER_DEATHS:
             refusal = make_refusal("cluster-killed", name=job.source.name, count=MAX_WORKER_DEATHS)
@@ -238,18 +241,18 @@ def parse_worker_answer(job: Job, answer: Mapping[str, Any], *, resume: bool) ->
         Whether the batch is resumed. If not, a result that a worker found finished is of this call.
     """
     state = answer["state"]
-    if state == "kept" and not resume:
+    if state == "already-done" and not resume:
         state = "restored"
-    is_done = state in ("restored", "kept")
+    is_done = state in ("restored", "already-done")
     refusal = None if answer["refusal"] is None else read_refusal(answer["refusal"])
-    result, image = (job.paths.result, job.paths.overview) if is_done else (None, None)
+    result, overview = (job.paths.result, job.paths.overview) if is_done else (None, None)
     return FileOutcome(
         source=job.source,
         state=state,
         result=result,
-        overview=image,
+        overview=overview,
         refusal=refusal,
-        record=answer["receipt"],
+        record=answer["record"],
     )
 
 
@@ -274,33 +277,33 @@ def get_versions() -> tuple[str, ...]:
     return __version__, get_torch_version()
 
 
-def plan_worker_job(worker_task: WorkerTask) -> Job:
-    """Plan the file of a task exactly as the sender did."""
-    root = Path(worker_task.root)
-    source = root / worker_task.source
-    recipe = recipe_from_json(worker_task.recipe)
+def plan_file_job(worker_job: WorkerJob) -> Job:
+    """Plan the file of a job exactly as the sender did."""
+    root = Path(worker_job.root)
+    source = root / worker_job.source
+    recipe = recipe_from_json(worker_job.recipe_json)
     try:
-        extra_paths = {name: root / path for name, path in worker_task.extra_paths.items()}
+        extra_paths = {name: root / path for name, path in worker_job.extra_paths.items()}
         network = pop_network_file(extra_paths)
         extra_headers = {name: read_spec(path) for name, path in extra_paths.items()}
         plan = plan_file(
-            recipe, source, worker_task.axes, extra_headers, worker_task.machine, network
+            recipe, source, worker_job.axes, extra_headers, worker_job.machine, network
         )
     except RefusedError as error:
         plan = error.reason
     if isinstance(plan, Refusal) and plan.code == "file-missing":
-        input_paths = (source, *(root / path for path in worker_task.extra_paths.values()))
+        input_paths = (source, *(root / path for path in worker_job.extra_paths.values()))
         missing_path = next((path for path in input_paths if not path.exists()), source)
         plan = make_refusal("cluster-unseen", path=missing_path)
-    return Job(source=source, plan=plan, paths=worker_task.paths)
+    return Job(source=source, plan=plan, paths=worker_job.paths)
 
 
 def make_worker_answer(
     state: str, *, refusal: Refusal | None = None, record: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the outcome of a task in plain types."""
+    """Return the outcome of a job in plain types."""
     refusal_fields = None if refusal is None else refusal.to_dict()
-    return {"state": state, "refusal": refusal_fields, "receipt": dict(record or {})}
+    return {"state": state, "refusal": refusal_fields, "record": dict(record or {})}
 
 
 def _make_portable_number(value: Any) -> Any:
@@ -310,24 +313,24 @@ def _make_portable_number(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerMessage:
-    """One message about a task.
+    """One message about a job.
 
     Attributes
     ----------
-    task_name : str
+    job_name : str
     worker : str
         Address of the worker; "" if the scheduler sent the message.
     event : mapping or None
         Progress of the work.
     answer : mapping or None
-        The outcome, once the task is finished.
+        The outcome, once the job is finished.
     is_abandoned : bool
-        Whether the scheduler gave the task up after deaths of its workers.
+        Whether the scheduler gave the job up after deaths of its workers.
     traceback_text : str
         Traceback of an unexpected error.
     """
 
-    task_name: str
+    job_name: str
     worker: str = ""
     event: Mapping[str, Any] | None = None
     answer: Mapping[str, Any] | None = None
@@ -336,14 +339,14 @@ class WorkerMessage:
 
 
 def restore_shard_on_worker(
-    worker_task: WorkerTask, control: PollControl, on_event: Callable[[Event], object]
+    worker_job: WorkerJob, control: PollControl, on_event: Callable[[Event], object]
 ) -> dict[str, Any]:
     """Restore the tiles of a shard on this worker, or run its fits.
 
     Parameters
     ----------
-    worker_task : WorkerTask
-        A task with a shard.
+    worker_job : WorkerJob
+        A job with a shard.
     control, on_event
         As for `restore_file_on_worker`.
 
@@ -351,10 +354,10 @@ def restore_shard_on_worker(
     -------
     dict
         State "shard-done" if the shard is complete, and "waiting" if the user ended the run. It is
-        "passed" if the shard is not available; the task for the rest of the file then restores it
+        "passed" if the shard is not available; the job of the rest of the file then restores it
         or fails.
     """
-    paths, shard, job = worker_task.paths, worker_task.shard, plan_worker_job(worker_task)
+    paths, shard, job = worker_job.paths, worker_job.shard, plan_file_job(worker_job)
     assert shard is not None
     if isinstance(job.plan, Refusal):
         return make_worker_answer("passed")
@@ -364,7 +367,7 @@ def restore_shard_on_worker(
     counter_path = (
         folder.path / f"{shard.name}{SHARD_COUNTER_SUFFIX}" if shard.index else paths.crash_counter
     )
-    crash_counter = CrashCounter(counter_path, worker_task.session)
+    crash_counter = CrashCounter(counter_path, worker_job.session)
     lacks_first_tile = shard.index and job.plan.tiles and not is_run_folder(folder.path)
     if lacks_first_tile or crash_counter.count() >= MAX_WORKER_DEATHS:
         return make_worker_answer("passed")
@@ -373,7 +376,8 @@ def restore_shard_on_worker(
             folder.create()
         crash_counter.add()
         state = drain_generator(_restore_shard(job, job.plan, shard, control), on_event)
-    except Exception:  # the task for the rest of the file meets the error and records it
+    except Exception:  # the job of the rest of the file meets the error and records it
+        log.info("Shard %s of '%s' failed.", shard.name, job.source, exc_info=True)
         state = "passed"
     crash_counter.remove()
     return make_worker_answer(state)
@@ -382,12 +386,12 @@ def restore_shard_on_worker(
 def _restore_shard(
     job: Job, plan: Plan, shard: Shard, control: PollControl
 ) -> Generator[Event, None, str]:
-    if not (plan.tiles and shard.index):  # only the first task checks for an earlier record
+    if not (plan.tiles and shard.index):  # only the first job checks for an earlier record
         yield Event(message="Checking what was done before")
         try:
             if read_verified_record(job, plan, partial(check_interrupt, control)) is not None:
                 return "passed"
-        except BatchInterrupt:
+        except BatchInterruptedError:
             return "waiting"
     # other shards write at the same time
     name = f"checkpoint-{shard.name}of{shard.count}" if shard.index else CHECKPOINT_NAME
@@ -400,16 +404,16 @@ def _restore_shard(
     from napari_dip.pipeline.execute.runner import restore_shard
 
     steps = restore_shard(plan, data, shard, control, store)
-    request = yield from run_in_default_state(steps, plan.threads)
-    return "shard-done" if request is Control.GO else "waiting"
+    last_control = yield from run_in_default_state(steps, plan.threads)
+    return "shard-done" if last_control is Control.GO else "waiting"
 
 
-def run_worker_task(worker_task: WorkerTask, worker: Any) -> dict[str, Any] | None:
+def run_worker_job(worker_job: WorkerJob, worker: Any) -> dict[str, Any] | None:
     """Restore one file, or a shard of it, on a worker.
 
     Parameters
     ----------
-    worker_task : WorkerTask
+    worker_job : WorkerJob
     worker : distributed.Worker
         The worker that runs this function.
 
@@ -419,35 +423,35 @@ def run_worker_task(worker_task: WorkerTask, worker: Any) -> dict[str, Any] | No
         As `restore_file_on_worker` and `restore_shard_on_worker`. None if the worker is shutting
         down and another should resume from the checkpoint.
     """
-    if worker_task.versions != get_versions():
-        actual, expected = map(format_versions, (get_versions(), worker_task.versions))
+    if worker_job.versions != get_versions():
+        actual, expected = map(format_versions, (get_versions(), worker_job.versions))
         refusal = make_refusal("cluster-versions", actual=actual, here=expected)
         return make_worker_answer("failed", refusal=refusal)
     key = worker.get_current_task()
 
-    def poll_control() -> Control:
-        return _CONTROLS.get(worker_task.session, Control.GO)
+    def poll_session_control() -> Control:
+        return _CONTROLS.get(worker_job.session, Control.GO)
 
     def is_requested() -> bool:
-        """Return whether the task is still requested: dask cancels it if its sender is gone."""
+        """Return whether the job is still requested: dask cancels it if its sender is gone."""
         task = worker.state.tasks.get(key)
         return task is not None and task.state != "cancelled"
 
-    def control() -> Control:
-        request = poll_control()
-        if request is Control.GO and not (
+    def poll_control() -> Control:
+        control = poll_session_control()
+        if control is Control.GO and not (
             is_requested() and worker.status.name in ACTIVE_WORKER_STATES
         ):
             return Control.KEEP
-        return request
+        return control
 
     with _FIT_LOCK:
         send_event = make_event_sender(
-            worker_task, lambda text: worker.log_event(EVENT_TOPIC, text), worker.address
+            worker_job, lambda message: worker.log_event(EVENT_TOPIC, message), worker.address
         )
-        restore = restore_file_on_worker if worker_task.shard is None else restore_shard_on_worker
-        answer = restore(worker_task, control, send_event)
-    if answer["state"] == "waiting" and poll_control() is Control.GO and is_requested():
+        restore = restore_file_on_worker if worker_job.shard is None else restore_shard_on_worker
+        answer = restore(worker_job, poll_control, send_event)
+    if answer["state"] == "waiting" and poll_session_control() is Control.GO and is_requested():
         return None
     return answer
 
@@ -470,13 +474,13 @@ def format_versions(versions: tuple[str, ...]) -> str:
 
 
 def make_event_sender(
-    worker_task: WorkerTask, send: Callable[[dict[str, Any]], object], worker: str
+    worker_job: WorkerJob, send: Callable[[dict[str, Any]], object], worker: str
 ) -> Callable[[Event], None]:
     """Return a function that sends events: at each new step, else at most once per interval.
 
     Parameters
     ----------
-    worker_task : WorkerTask
+    worker_job : WorkerJob
     send : callable
         Sends a message in plain types.
     worker : str
@@ -487,9 +491,13 @@ def make_event_sender(
     def send_if_due(event: Event) -> None:
         nonlocal last_message, last_time
         now = time.monotonic()
-        if event.message != last_message or now - last_time >= worker_task.report_interval:
+        if event.message != last_message or now - last_time >= worker_job.report_interval:
             last_message, last_time = event.message, now
-            text = {"session": worker_task.session, "task": worker_task.name, "worker": worker}
-            send({**text, "event": serialise_event(event)})
+            message_fields = {
+                "session": worker_job.session,
+                "job": worker_job.name,
+                "worker": worker,
+            }
+            send({**message_fields, "event": serialise_event(event)})
 
     return send_if_due

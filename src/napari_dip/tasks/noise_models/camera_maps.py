@@ -174,7 +174,7 @@ def check_maps(
         return make_refusal("map-gain-alone", name=maps["gain_map"].name)
     if "noise_map" in maps and "repeated_exposure" in extra_headers:
         return make_refusal(
-            "map-second",
+            "map-repeated-exposure",
             name=maps["noise_map"].name,
             second=extra_headers["repeated_exposure"].name,
         )

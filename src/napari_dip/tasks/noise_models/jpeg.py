@@ -80,7 +80,7 @@ _DCT_BASIS = np.sqrt(np.where(_FREQUENCY == 0, 1, 2) / DCT_BLOCK_SIDE) * np.cos(
 def check_jpeg(source: ImageSpec, extra_headers: Headers) -> Refusal | None:
     """Refuse repeated exposures and several channels, from the headers alone."""
     if "repeated_exposure" in extra_headers:
-        return make_refusal("jpeg-second", name=extra_headers["repeated_exposure"].name)
+        return make_refusal("jpeg-repeated-exposure", name=extra_headers["repeated_exposure"].name)
     counts = [source.shape[source.axes.index(axis)] for axis in "C" if axis in source.axes]
     if any(count > 1 for count in counts):
         return make_refusal("jpeg-channels", name=source.name, count=counts[0])

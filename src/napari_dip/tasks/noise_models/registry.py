@@ -267,7 +267,7 @@ def _make_exposure_check(
         if "repeated_exposure" not in extra_headers:
             return None
         return make_refusal(
-            "named-second", noise=title, name=extra_headers["repeated_exposure"].name
+            "noise-repeated-exposure", noise=title, name=extra_headers["repeated_exposure"].name
         )
 
     return check_header

@@ -78,13 +78,13 @@ def restore_file(
         yield Event(message="Checking what was done before")
         try:
             verified_record = read_verified_record(job, plan, partial(check_interrupt, control))
-        except BatchInterrupt:
+        except BatchInterruptedError:
             return FileOutcome(source=job.source, state="waiting")
         if verified_record is not None:
             RunFolder(paths.checkpoint, resume=False).remove()  # left by a run killed at its end
             return FileOutcome(
                 source=job.source,
-                state="kept",
+                state="already-done",
                 result=paths.result,
                 overview=paths.overview,
                 record=verified_record,
@@ -94,7 +94,7 @@ def restore_file(
     log = ""
     try:
         return (yield from _restore_and_save(job, plan, hashes, resume, control))
-    except BatchInterrupt:
+    except BatchInterruptedError:
         return FileOutcome(source=job.source, state="waiting")
     except RefusedError as error:
         state, refusal = "refused", error.reason
@@ -232,11 +232,11 @@ def record_failure(
     return FileOutcome(source=job.source, state=state, refusal=refusal, record=record)
 
 
-class BatchInterrupt(Exception):
+class BatchInterruptedError(Exception):
     """Raised while a file is hashed, when the user ends the batch."""
 
 
 def check_interrupt(control: PollControl) -> None:
-    """Raise `BatchInterrupt` if the control ends the batch."""
+    """Raise `BatchInterruptedError` if the control ends the batch."""
     if control() in ENDING_CONTROLS:
-        raise BatchInterrupt
+        raise BatchInterruptedError

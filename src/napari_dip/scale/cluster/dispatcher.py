@@ -27,10 +27,10 @@ from napari_dip.pipeline.plan.units import (
     count_joint_training_shards,
     estimate_serial_fraction,
 )
-from napari_dip.scale.batch.file import record_failure
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, BatchEvent, FileOutcome
+from napari_dip.scale.batch.restore_file import record_failure
 from napari_dip.scale.cluster.worker import (
-    WorkerTask,
+    WorkerJob,
     get_versions,
     parse_event,
     parse_worker_answer,
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from napari_dip.scale.cluster.pool import DaskWorkerPool
     from napari_dip.scale.cluster.worker import WorkerMessage
 
-#: Maximum number of sends of a task that the scheduler gave up before any worker started it.
-MAX_TASK_RETRIES = 5
+#: Maximum number of sends of a job that the scheduler gave up before any worker started it.
+MAX_JOB_RETRIES = 5
 #: Maximum number of messages per second that the scheduler relays from all workers together.
 MAX_MESSAGES_PER_SECOND = 50
 #: Seconds between two polls of the user's control, and between two broadcasts of it: workers may
@@ -67,7 +67,7 @@ class _ShardedFile:
     has_failed : bool
         Whether a shard failed.
     steps : dict of str to Step
-        Steps of the current stage, by the name of the task.
+        Steps of the current stage, by the name of the job.
     tracker : ProgressTracker
     """
 
@@ -90,7 +90,7 @@ class _ShardedFile:
         self.tracker.workers = workers
 
     def begin(self, names: Iterable[str], stage: int) -> None:
-        """Start a stage with these tasks."""
+        """Start a stage with these jobs."""
         steps = self.tracker.steps
         template = next(step for step in steps if step.stage == stage)
         self.tracker.steps = [
@@ -106,7 +106,7 @@ class _ShardedFile:
 
 
 class BatchDispatcher:
-    """Track and dispatch the tasks of a batch.
+    """Track and dispatch the jobs of a batch.
 
     Parameters
     ----------
@@ -118,10 +118,10 @@ class BatchDispatcher:
     ----------
     session : str
         Identifier of this call.
-    remaining : deque of WorkerTask
-        Tasks to be sent.
-    running : dict of str to WorkerTask
-        Tasks that were sent, by name.
+    remaining : deque of WorkerJob
+        Jobs to be sent.
+    running : dict of str to WorkerJob
+        Jobs that were sent, by name.
     outcomes : dict of int to FileOutcome
         Outcomes by the number of the file.
     """
@@ -129,13 +129,13 @@ class BatchDispatcher:
     def __init__(self, plan: BatchPlan, pool: DaskWorkerPool, stopwatch: Stopwatch) -> None:
         self._stopwatch = stopwatch
         self.session = secrets.token_hex(8)
-        self.remaining: deque[WorkerTask] = deque()
-        self.running: dict[str, WorkerTask] = {}
+        self.remaining: deque[WorkerJob] = deque()
+        self.running: dict[str, WorkerJob] = {}
         self.outcomes: dict[int, FileOutcome] = {}
         self._plan = plan
         self._pool = pool
         self._send_counts: Counter[str] = Counter()
-        self._started_tasks: set[str] = set()
+        self._started_jobs: set[str] = set()
         self._sharded_files: dict[int, _ShardedFile] = {}
         self._control = Control.GO
         self._last_broadcast = float("-inf")
@@ -147,7 +147,7 @@ class BatchDispatcher:
                 outcome = FileOutcome(source=job.source, state="refused", refusal=job.plan)
                 yield self.record_outcome(number, outcome)
             else:
-                self.remaining.append(self._make_task(number))
+                self.remaining.append(self._make_worker_job(number))
 
     def broadcast_control(self) -> Control:
         """Poll the user's control, send it to the workers if it is due, and return it."""
@@ -161,34 +161,34 @@ class BatchDispatcher:
             self._last_broadcast = time.monotonic()
         return self._control
 
-    def send_tasks(self) -> None:
-        """Send tasks while workers are free, in the order of the files."""
+    def send_jobs(self) -> None:
+        """Send jobs while workers are free, in the order of the files."""
         count = self._pool.worker_count
         while self.remaining and len(self.running) < count + self._pool.max_queued:
-            worker_task = self.remaining.popleft()
-            if self._needs_sharding(worker_task, count):
-                self._queue_first_shards(worker_task.number)
+            worker_job = self.remaining.popleft()
+            if self._needs_sharding(worker_job, count):
+                self._queue_first_shards(worker_job.number)
             else:
-                self._send_task(worker_task, count)
+                self._send_job(worker_job, count)
 
     def withdraw(self) -> None:
-        """Clear the queue and cancel the tasks that no worker has started."""
+        """Clear the queue and cancel the jobs that no worker has started."""
         self.remaining.clear()
-        for name in self.running.keys() - self._started_tasks:
+        for name in self.running.keys() - self._started_jobs:
             self._pool.withdraw(name)
             del self.running[name]
 
     def process_message(self, message: WorkerMessage) -> BatchEvent | None:
         """Process a message; return an event if it reports progress or finishes a file."""
-        worker_task = self.running.get(message.task_name)
-        if worker_task is None:  # already finished
+        worker_job = self.running.get(message.job_name)
+        if worker_job is None:  # already finished
             return None
-        outcome = self._process_answer(worker_task, message)
-        event = None if message.event is None else self._make_event(worker_task, message.event)
+        outcome = self._process_answer(worker_job, message)
+        event = None if message.event is None else self._make_event(worker_job, message.event)
         if outcome is None and event is None:
             return None
         return self.make_batch_event(
-            worker_task.number, event=event, outcome=outcome, worker=message.worker
+            worker_job.number, event=event, outcome=outcome, worker=message.worker
         )
 
     def make_batch_event(self, number: int, **fields: Any) -> BatchEvent:
@@ -197,56 +197,54 @@ class BatchDispatcher:
         return BatchEvent(number=number, count=count, source=source, **fields)
 
     def record_outcome(self, number: int, outcome: FileOutcome) -> BatchEvent:
-        """Store the outcome of a file, forget its tasks and return an event about it."""
+        """Store the outcome of a file, forget its jobs and return an event about it."""
         for name in [
-            name for name, worker_task in self.running.items() if worker_task.number == number
+            name for name, worker_job in self.running.items() if worker_job.number == number
         ]:
             del self.running[name]
         self.outcomes[number] = outcome
         return self.make_batch_event(number, outcome=outcome)
 
-    def _process_answer(
-        self, worker_task: WorkerTask, message: WorkerMessage
-    ) -> FileOutcome | None:
+    def _process_answer(self, worker_job: WorkerJob, message: WorkerMessage) -> FileOutcome | None:
         """Process an answer; return the outcome if it finishes a file."""
         if message.event is not None:
-            self._started_tasks.add(message.task_name)
-        if message.is_abandoned and self._send_counts[message.task_name] < MAX_TASK_RETRIES:
-            self._started_tasks.discard(message.task_name)
-            self._send_task(worker_task, self._pool.worker_count)
+            self._started_jobs.add(message.job_name)
+        if message.is_abandoned and self._send_counts[message.job_name] < MAX_JOB_RETRIES:
+            self._started_jobs.discard(message.job_name)
+            self._send_job(worker_job, self._pool.worker_count)
             return None
         if message.answer is None and not message.is_abandoned and not message.traceback_text:
             return None
-        if worker_task.shard is not None:
+        if worker_job.shard is not None:
             state = "passed" if message.answer is None else message.answer["state"]
-            self._finish_shard(worker_task, state)
+            self._finish_shard(worker_job, state)
             return None
-        job = self._get_job(worker_task.number)
+        job = self._get_job(worker_job.number)
         if message.answer is not None:
             outcome = parse_worker_answer(job, message.answer, resume=self._plan.resume)
         else:
             outcome = _record_worker_failure(job, message)
-        self.record_outcome(worker_task.number, outcome)
+        self.record_outcome(worker_job.number, outcome)
         return outcome
 
-    def _make_event(self, worker_task: WorkerTask, fields: Mapping[str, object]) -> Event:
-        """Convert the progress of a task to the progress of its file."""
-        event, file = parse_event(fields), self._sharded_files.get(worker_task.number)
+    def _make_event(self, worker_job: WorkerJob, fields: Mapping[str, object]) -> Event:
+        """Convert the progress of a job to the progress of its file."""
+        event, file = parse_event(fields), self._sharded_files.get(worker_job.number)
         if file is None:
             return event
         now, message = self._stopwatch.seconds, event.message
-        if worker_task.shard is not None:
-            message += f", {worker_task.shard.label}"
-        file.steps[worker_task.name].report_progress(now, event.progress)
+        if worker_job.shard is not None:
+            message += f", {worker_job.shard.label}"
+        file.steps[worker_job.name].report_progress(now, event.progress)
         return replace(event, message=message, progress=file.tracker.fold(now))
 
-    def _needs_sharding(self, worker_task: WorkerTask, workers: int) -> bool:
+    def _needs_sharding(self, worker_job: WorkerJob, workers: int) -> bool:
         """Return whether to split a file into shards, because workers would otherwise be idle."""
-        if worker_task.shard is not None or worker_task.number in self._sharded_files:
+        if worker_job.shard is not None or worker_job.number in self._sharded_files:
             return False
         return (
             len(self.remaining) + len(self.running) + 1 < workers
-            and compute_max_shards(self._get_plan(worker_task.number)) > 1
+            and compute_max_shards(self._get_plan(worker_job.number)) > 1
         )
 
     def _queue_first_shards(self, number: int) -> None:
@@ -272,24 +270,24 @@ class BatchDispatcher:
         self._queue_shards(number, shards, stage=1)
 
     def _queue_shards(self, number: int, shards: Sequence[Shard | None], *, stage: int) -> None:
-        worker_tasks = [self._make_task(number, shard) for shard in shards]
-        self._sharded_files[number].begin((worker_task.name for worker_task in worker_tasks), stage)
-        self.remaining.extendleft(reversed(worker_tasks))
+        worker_jobs = [self._make_worker_job(number, shard) for shard in shards]
+        self._sharded_files[number].begin((worker_job.name for worker_job in worker_jobs), stage)
+        self.remaining.extendleft(reversed(worker_jobs))
 
-    def _finish_shard(self, worker_task: WorkerTask, state: str) -> None:
+    def _finish_shard(self, worker_job: WorkerJob, state: str) -> None:
         """Queue the next step once all shards of a step are finished."""
-        del self.running[worker_task.name]
+        del self.running[worker_job.name]
         if state == "waiting":  # the batch was ended
             return
-        file = self._sharded_files[worker_task.number]
-        file.steps[worker_task.name].finish(self._stopwatch.seconds)
+        file = self._sharded_files[worker_job.number]
+        file.steps[worker_job.name].finish(self._stopwatch.seconds)
         file.has_failed |= state != "shard-done"
         if not all(step.is_finished for step in file.steps.values()):
             return
         if file.stage == 0 and not file.has_failed:
-            self._queue_remaining_shards(worker_task.number)
+            self._queue_remaining_shards(worker_job.number)
         else:
-            self._queue_shards(worker_task.number, [None], stage=2)
+            self._queue_shards(worker_job.number, [None], stage=2)
 
     def _get_job(self, number: int) -> Job:
         return self._plan.jobs[number - 1]
@@ -299,26 +297,26 @@ class BatchDispatcher:
         assert not isinstance(plan, Refusal)
         return plan
 
-    def _make_task(self, number: int, shard: Shard | None = None) -> WorkerTask:
-        return make_worker_task(self._plan, number, self.session, self._pool.root, shard=shard)
+    def _make_worker_job(self, number: int, shard: Shard | None = None) -> WorkerJob:
+        return make_worker_job(self._plan, number, self.session, self._pool.root, shard=shard)
 
-    def _send_task(self, worker_task: WorkerTask, workers: int) -> None:
-        plan = self._get_plan(worker_task.number)
-        self._send_counts[worker_task.name] += 1
-        self.running[worker_task.name] = worker_task
+    def _send_job(self, worker_job: WorkerJob, workers: int) -> None:
+        plan = self._get_plan(worker_job.number)
+        self._send_counts[worker_job.name] += 1
+        self.running[worker_job.name] = worker_job
         interval = max(1.0, workers / MAX_MESSAGES_PER_SECOND)
-        sent_task = replace(worker_task, report_interval=interval)
-        self._pool.send(sent_task, plan.peak_bytes, plan.device)
+        sent_job = replace(worker_job, report_interval=interval)
+        self._pool.send(sent_job, plan.peak_bytes, plan.device)
 
 
-def make_worker_task(
+def make_worker_job(
     plan: BatchPlan,
     number: int,
     session: str,
     root: str,
     shard: Shard | None = None,
-) -> WorkerTask:
-    """Return the task of a file for a worker.
+) -> WorkerJob:
+    """Return the job of a file for a worker.
 
     Parameters
     ----------
@@ -326,20 +324,20 @@ def make_worker_task(
     number : int
         1-based number of the file.
     session, root : str
-        As in `WorkerTask`.
+        As in `WorkerJob`.
     shard : Shard, optional
         Shard of the file.
     """
     job = plan.jobs[number - 1]
     extra_paths = {name: os.fspath(path) for name, path in job.inputs.items() if name != "image"}
-    return WorkerTask(
+    return WorkerJob(
         number=number,
         session=session,
         root=root,
         source=str(job.source),
-        folder=str(plan.folder),
-        result=job.paths.result.name,
-        recipe=plan.recipe.to_json(),
+        results_folder=str(plan.folder),
+        result_name=job.paths.result.name,
+        recipe_json=plan.recipe.to_json(),
         axes=plan.axes,
         machine=plan.machine,
         extra_paths=extra_paths,
@@ -352,7 +350,7 @@ def _record_worker_failure(job: Job, message: WorkerMessage) -> FileOutcome:
     """Write the record of a file that a worker could not finish."""
     assert not isinstance(job.plan, Refusal)
     if message.is_abandoned:
-        refusal = make_refusal("cluster-killed", name=job.source.name, count=MAX_TASK_RETRIES)
+        refusal = make_refusal("cluster-killed", name=job.source.name, count=MAX_JOB_RETRIES)
     else:
         refusal = make_refusal("unexpected", why=message.traceback_text.strip().splitlines()[-1])
     return record_failure(job, job.plan, {}, "failed", refusal, message.traceback_text)
@@ -389,7 +387,7 @@ def restore_in_parallel(
         if current in ENDING_CONTROLS:
             dispatcher.withdraw()
         elif current is Control.GO:
-            dispatcher.send_tasks()
+            dispatcher.send_jobs()
         for message in pool.receive_messages(CONTROL_POLL_SECONDS):
             last_message_time = time.monotonic()
             if batch_event := dispatcher.process_message(message):
@@ -399,7 +397,7 @@ def restore_in_parallel(
         is_silent = time.monotonic() - last_message_time > MAX_SILENCE_SECONDS
         if is_silent and dispatcher.running and not pool.worker_count:
             last_message_time = time.monotonic()
-            number = min(task.number for task in dispatcher.running.values())
+            number = min(worker_job.number for worker_job in dispatcher.running.values())
             event = Event(message="Waiting for a worker to come")
             yield dispatcher.make_batch_event(number, event=event)
     for number, job in enumerate(plan.jobs, 1):
