@@ -92,7 +92,12 @@ def measure(name: str) -> dict[str, Any]:
     took = time.process_time() - began
     Trainer.advance = advance  # type: ignore[method-assign]
     assert answer is not None
-    said = plan.costs.fit + plan.costs.usual_inference + plan.costs.ending - START_SECONDS
+    said = (
+        plan.costs.fit_seconds
+        + plan.costs.usual_inference_seconds
+        + plan.costs.postprocessing_seconds
+        - START_SECONDS
+    )
     return {
         "run": name,
         "pixels": " × ".join(map(str, shape)),

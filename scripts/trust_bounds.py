@@ -68,7 +68,8 @@ def main() -> None:
                         for noise in (measured, known_noise(level, width))
                     ]
                     cells = " | ".join(
-                        f"{row.excess:+.3f} {row.strength:.2f} {row.at_edges:.2f}" for row in rows
+                        f"{row.excess:+.3f} {row.noise_ratio:.2f} {row.edge_variance_ratio:.2f}"
+                        for row in rows
                     )
                     of = f"filter {size:g}" if size else "truth"
                     bound = compute_correlation_limit(rows[0])

@@ -15,8 +15,8 @@ from napari_dip.tasks.base import (
     FitInput,
     FitMasks,
     FitNoise,
+    InspectedPixels,
     Inspection,
-    Pixels,
     TaskPlan,
     TaskSetup,
 )
@@ -119,5 +119,5 @@ def inspect_stack(task: Task, stack: Any, **extra_inputs: Any) -> Inspection | R
         name: ImageSpec(name=name, shape=pixels.shape, dtype="float32", axes=axes)
         for name, pixels in extra_inputs.items()
     }
-    pixels = Pixels(source=source, image=stack, stack=stack, extra_inputs=extra_inputs)
+    pixels = InspectedPixels(source=source, image=stack, stack=stack, extra_inputs=extra_inputs)
     return task.inspect(pixels, make_task_plan(task, source, headers))

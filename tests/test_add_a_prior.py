@@ -69,7 +69,7 @@ def test_plan_fit_report_and_methods_text_have_the_new_prior(noise2fast, image):
     assert result.image.shape == image.shape
     assert result.report["prior"] == {"chosen": "noise2fast", "why": "you chose it"}
     text = write_methods_section(result.report)
-    assert f"was fed {noise2fast.phrase} [2] (chosen by hand)." in text
+    assert f"was fed {noise2fast.methods_phrase} [2] (chosen by hand)." in text
     assert "Lequyer" in text
 
 

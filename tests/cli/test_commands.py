@@ -135,7 +135,11 @@ def test_doctor_gives_the_line_that_mends_a_missing_torch(monkeypatch, capsys):
     from napari_dip.pipeline.machine import Machine
 
     bare = Machine(
-        cores=2, memory_bytes=10**9, devices=("cpu",), torch="", missing="PyTorch is not installed"
+        cores=2,
+        memory_bytes=10**9,
+        devices=("cpu",),
+        torch_version="",
+        no_gpu_reason="PyTorch is not installed",
     )
     monkeypatch.setattr("napari_dip.pipeline.machine.detect_machine", lambda: bare)
     assert main(["doctor"]) == 1

@@ -82,7 +82,7 @@ MUTATIONS = [
     Mutation(
         "the mean is put back",
         "pipeline/assess/merge.py",
-        "np.asarray(mean + shift, np.float32)",
+        "np.asarray(mean + mean_correction, np.float32)",
         "np.asarray(mean, np.float32)",
         "numerics",
         "problems from 0",

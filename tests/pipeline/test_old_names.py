@@ -252,7 +252,9 @@ def test_notes_and_reasons_of_joint_training_are_read_by_their_earlier_codes() -
 def test_an_outcome_is_stored_under_the_keys_of_earlier_run_folders() -> None:
     stop = make_stop(StopReason.USER)
     fields = {"best_iteration": 1, "iterations": 2, "history": ((1, 0.5, 0.6),), "notes": ()}
-    outcome = UnitOutcome(unit="c0r0", stop=stop, is_ended_by_user=True, prior_key="r2r", **fields)
+    outcome = UnitOutcome(
+        unit_id="c0r0", stop=stop, is_ended_by_user=True, prior_key="r2r", **fields
+    )
     raw = json.loads(json.dumps(outcome.to_dict()))
     assert raw["prior"] == "r2r" and "prior_key" not in raw
     assert read_outcome(raw) == outcome

@@ -47,8 +47,8 @@ MACHINE = Machine(
     cores=2,
     memory_bytes=8 * 10**9,
     devices=("cpu",),
-    torch="2.13.0",
-    missing="no NVIDIA driver was found",
+    torch_version="2.13.0",
+    no_gpu_reason="no NVIDIA driver was found",
 )
 WIDEFIELD = {"model": "widefield", "na": 1.0, "wavelength": 500.0, "pixel_size": 200.0}
 SIGMAS = (1.0, 1.2, 1.2)
@@ -227,48 +227,48 @@ def test_a_volume_is_first_deconvolved_with_few_bends_and_the_fit_drawn_there() 
     task, setup, truth = make_blurred_blobs(0.1)
     fit_input, prior, problem = setup.fit_input, setup.prior, setup.problem
     guess = make_guess(task, fit_input)
-    smooth = guess.smooth
+    smooth = guess.deconvolution
     assert smooth is not None
     assert not smooth.has_misfit
     plain = (fit_input.measurement, guess.candidates[0])
-    assert off(smooth.best, truth) < 0.9 * min(off(picture, truth) for picture in plain)
+    assert off(smooth.estimate, truth) < 0.9 * min(off(picture, truth) for picture in plain)
     assert isinstance(prior, RandomInputPrior)
     assert prior.baseline is not None and torch.equal(prior.baseline, guess.candidates[0])
     weight, pull = problem.penalties[-1]  # beside the one that keeps light from being negative
     assert weight > 0
-    assert float(pull(smooth.best)) == 0 < float(pull(guess.candidates[0]))
+    assert float(pull(smooth.estimate)) == 0 < float(pull(guess.candidates[0]))
 
 
 def test_with_a_psf_that_is_off_by_more_than_the_noise_the_fit_begins_there() -> None:
     task, setup, _ = make_blurred_blobs(0.005, wrong=0.6)
-    smooth, prior = make_guess(task, setup.fit_input).smooth, setup.prior
+    smooth, prior = make_guess(task, setup.fit_input).deconvolution, setup.prior
     assert smooth is not None
     assert smooth.has_misfit
     assert float(smooth.variance.mean()) > 2 * 0.005**2
     assert isinstance(prior, RandomInputPrior)
-    assert prior.baseline is not None and torch.equal(prior.baseline, smooth.best)
+    assert prior.baseline is not None and torch.equal(prior.baseline, smooth.estimate)
 
 
 def test_a_network_that_is_far_off_spoils_nothing_and_a_good_one_is_taken() -> None:
     task, setup, truth = make_blurred_blobs(0.1)
-    smooth, problem = make_guess(task, setup.fit_input).smooth, setup.problem
+    smooth, problem = make_guess(task, setup.fit_input).deconvolution, setup.problem
     assert smooth is not None
-    bad, good = torch.rand(truth.shape), truth - (smooth.full_data_best - smooth.best)
-    alone = off(smooth.full_data_best, truth)
+    bad, good = torch.rand(truth.shape), truth - (smooth.all_pixels_estimate - smooth.estimate)
+    alone = off(smooth.all_pixels_estimate, truth)
     assert off(problem.postprocess(Estimate(bad)).mean, truth) < 1.02 * alone
     assert off(problem.postprocess(Estimate(good)).mean, truth) < 0.9 * alone
     torch.testing.assert_close(
-        problem.postprocess(Estimate(smooth.best)).mean, smooth.full_data_best
+        problem.postprocess(Estimate(smooth.estimate)).mean, smooth.all_pixels_estimate
     )
 
 
 def test_validation_pixels_of_a_volume_never_enter_the_loss_but_the_evidence() -> None:
     task, setup, _ = make_blurred_blobs(0.1)
     fit_input = setup.fit_input
-    smooth, (term,) = make_guess(task, fit_input).smooth, setup.problem.terms
+    smooth, (term,) = make_guess(task, fit_input).deconvolution, setup.problem.terms
     assert smooth is not None
     assert float((term.refit_weight * fit_input.masks.validation).sum()) == 0
-    assert off(smooth.full_data_best, smooth.best) > 0
+    assert off(smooth.all_pixels_estimate, smooth.estimate) > 0
     louder = replace(fit_input, measurement=fit_input.measurement + 5 * fit_input.masks.validation)
     other = make_guess(task, louder).candidates[0]
     torch.testing.assert_close(other, make_guess(task, fit_input).candidates[0])

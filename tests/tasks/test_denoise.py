@@ -170,8 +170,8 @@ def test_the_fixed_noise_code_is_drawn_to_the_frame_before_by_a_term(weight, ter
 
 def test_only_priors_that_get_the_image_get_neighbouring_frames() -> None:
     assert make_task_plan(Denoise(), SOURCE).uses_neighbouring_frames
-    assert PRIOR_SPECS["blind-spot"].network_input.has_neighbour_frames
-    assert not PRIOR_SPECS["random-input"].network_input.has_neighbour_frames
+    assert PRIOR_SPECS["blind-spot"].input_traits.has_neighbour_frames
+    assert not PRIOR_SPECS["random-input"].input_traits.has_neighbour_frames
     assert not make_task_plan(Denoise(neighbouring_frames=False), SOURCE).uses_neighbouring_frames
     assert [
         make_task_plan(Denoise(temporal_smoothing=weight), SOURCE).uses_previous_frame

@@ -19,13 +19,13 @@ from napari_dip.engine.problem import Estimate
 from napari_dip.errors import RefusedError
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.events import drain_generator
+from napari_dip.pipeline.execute.executor import FitRun, select_best_fit
 from napari_dip.pipeline.execute.fit_setup import FitArguments
-from napari_dip.pipeline.execute.joint_training import FitRun, select_best_fit
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.tasks import Guide
-from napari_dip.tasks.base import FitInput, Inspection, Pixels, TaskPlan, list_candidates
+from napari_dip.tasks.base import FitInput, InspectedPixels, Inspection, TaskPlan, list_candidates
 from small_runs import MACHINE, shot, truth
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def arranged(
     task = Guide(**settings)
     stack, others = image.astype(np.float32)[None], {"guide": guide.astype(np.float32)}
     source = ImageSpec(name="cells", shape=image.shape, dtype="float32", axes="YX")
-    pixels = Pixels(source=source, image=image, stack=stack[None], extra_inputs=others)
+    pixels = InspectedPixels(source=source, image=image, stack=stack[None], extra_inputs=others)
     inspection = task.inspect(pixels, TaskPlan())
     assert isinstance(inspection, Inspection)
     others, notes = inspection.convert_inputs(stack, others, {"guide": header})
@@ -170,7 +170,7 @@ def test_where_the_guide_loses_the_pixels_are_those_of_denoising(
     def second(finished: list[FitRun]) -> FitRun:
         return finished[-1]
 
-    monkeypatch.setattr("napari_dip.pipeline.execute.joint_training.select_best_fit", second)
+    monkeypatch.setattr("napari_dip.pipeline.execute.executor.select_best_fit", second)
     guided = dip.guide(shot(32), truth(32), preset="fast", max_iterations=30, device="cpu")
     alone = dip.denoise(
         shot(32), prior="blind-spot", preset="fast", max_iterations=30, device="cpu"

@@ -201,7 +201,7 @@ def test_a_plan_fits_planes_together_and_counts_with_a_network_of_planes(axes: s
     assert plan.layout.grid_axes == axes
     assert len(plan.units) == 1
     alone = make_task_plan("YX", (256, 256), (256, 256))
-    assert plan.costs.fit < 4 * alone.costs.fit
+    assert plan.costs.fit_seconds < 4 * alone.costs.fit_seconds
     assert plan.peak_bytes > 40 * 256 * 256 * 100
     assert "The mask has one plane, which holds for all 40 planes." in map(str, plan.notes)
 

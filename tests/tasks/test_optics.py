@@ -8,16 +8,16 @@ from napari_dip.engine.deconvolution import psf
 from napari_dip.engine.deconvolution.psf import microscope_psf
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import psf_settings as optics_module
-from napari_dip.tasks.psf_settings import Optics
+from napari_dip.tasks.psf_settings import OpticsSettings
 
 PLANE = ImageSpec(name="cells", shape=(512, 512), dtype="uint16", axes="YX")
 STACK = ImageSpec(name="cells", shape=(64, 512, 512), dtype="uint16", axes="ZYX")
 
 
-def oil(**changes: object) -> Optics:
+def oil(**changes: object) -> OpticsSettings:
     figures = {"model": "widefield", "na": 1.4, "wavelength": 520.0, "pixel_size": 65.0}
     figures |= {"z_step": 200.0, "refractive_index": 1.518, "excitation": None, "pinhole": 1.0}
-    return Optics(**{**figures, **changes})
+    return OpticsSettings(**{**figures, **changes})
 
 
 def test_tasks_and_engine_mean_the_same_airy_radius() -> None:

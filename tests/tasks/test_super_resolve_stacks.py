@@ -36,8 +36,8 @@ MACHINE = Machine(
     cores=2,
     memory_bytes=8 * 10**9,
     devices=("cpu",),
-    torch="2.13.0",
-    missing="no NVIDIA driver was found",
+    torch_version="2.13.0",
+    no_gpu_reason="no NVIDIA driver was found",
 )
 
 

@@ -184,7 +184,7 @@ def make_plan_arguments(task: str) -> list[Argument]:
         make_option(
             extra_input.name,
             f"{extra_input.help} An image file.",
-            required=not extra_input.optional,
+            required=not extra_input.is_optional,
         )
         for extra_input in TASKS[task].spec.inputs[1:]
     ]

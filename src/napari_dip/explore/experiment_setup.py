@@ -324,7 +324,7 @@ def make_experiment_setup(
         "crop": side,
     }
     design = find_architecture("architecture", architecture, list_plan_architectures(plan))
-    experiment_recipe |= _describe_fit(plan, design, machine.torch)
+    experiment_recipe |= _describe_fit(plan, design, machine.torch_version)
     return ExperimentSetup(
         name=spec.name,
         image=cropped,

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 #: Prior as in the settings -> its label in figures.
 PRIOR_LABELS = {
-    row.value: "Untrained network"
+    row.choice: "Untrained network"
     if row.has_network
     else "Total variation"
     if row.uses_total_variation

@@ -78,16 +78,16 @@ def restore(
 
     parsed_recipe, inputs = load_recipe(recipe), accept_old_names(inputs, OLD_INPUTS)
     network = pop_network_file(inputs)
-    _check_names(parsed_recipe, inputs)
+    _check_input_names(parsed_recipe, inputs)
     control = make_keep_after_control(keep_after)
-    spec, pixels = open_input("image", image, axes)
+    header, read_image = open_input("image", image, axes)
     extra_inputs = {
         name: open_input(name, value, None) for name, value in inputs.items() if value is not None
     }
-    headers = {name: header for name, (header, _) in extra_inputs.items()}
-    plan = raise_if_refused(preflight(parsed_recipe, spec, detect_machine(), headers, network))
+    headers = {name: extra_header for name, (extra_header, _) in extra_inputs.items()}
+    plan = raise_if_refused(preflight(parsed_recipe, header, detect_machine(), headers, network))
     stamps = stamp_files(plan)
-    image = open_pixels(spec) if plan.tiles and spec.path else pixels()
+    image = open_pixels(header) if plan.tiles and header.path else read_image()
     data = {"image": image, **{name: read() for name, (_, read) in extra_inputs.items()}}
     check_unchanged(stamps)
     preview_seconds = _PREVIEW_SECONDS if progress else None
@@ -434,7 +434,7 @@ def invert_features(
     return restore(image, recipe, progress=progress, axes=axes)
 
 
-def _check_names(recipe: Recipe, inputs: Mapping[str, Any]) -> None:
+def _check_input_names(recipe: Recipe, inputs: Mapping[str, Any]) -> None:
     names = [task_input.name for task_input in recipe.task.spec.inputs]
     if unknown := set(inputs) - set(names):
         raise RefusedError("setting-unknown", field=min(unknown), allowed=", ".join(names))
@@ -510,8 +510,8 @@ def open_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Callable
     if isinstance(image, str | os.PathLike):
         from napari_dip.io.reading import read_pixels, read_spec
 
-        spec = read_spec(image, axes)
-        return spec, lambda: read_pixels(spec)
+        header = read_spec(image, axes)
+        return header, lambda: read_pixels(header)
     array = _convert_to_array(name, image)
     try:
         shape = tuple(int(side) for side in array.shape)
@@ -519,7 +519,7 @@ def open_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Callable
         why = "its size is not known yet"
         raise RefusedError("image-not-array", name=name, why=why) from None
     axis_letters = axes or ("" if axes is not None else guess_axes(shape))
-    spec = ImageSpec(
+    array_header = ImageSpec(
         name=name,
         shape=shape,
         dtype=str(array.dtype.name),
@@ -527,7 +527,7 @@ def open_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Callable
         has_guessed_axes=axes is None,
     )
     pixels = LazyPixels(name, array) if is_dask_array(array) else array
-    return spec, lambda: pixels
+    return array_header, lambda: pixels
 
 
 def _convert_to_array(name: str, value: Any) -> Any:

@@ -59,8 +59,11 @@ if TYPE_CHECKING:
 _STALE_FOLDER_SECONDS = 60.0
 #: Maximum number of interrupted runs that are kept; each may hold a gigabyte of pixels.
 MAX_SAVED_RUNS = 5
-#: Fields of the machine in a manifest.
-_MACHINE_FIELDS = tuple(field.name for field in fields(Machine))
+#: Fields of the machine in a manifest, by name in the program.
+_MACHINE_KEYS = {field.name: field.name for field in fields(Machine)} | {
+    "torch_version": "torch",
+    "no_gpu_reason": "missing",
+}
 #: Seconds after the start at which saving begins; shorter runs are quickly repeated.
 AUTOSAVE_DELAY_SECONDS = 5.0
 #: Maximum bytes of pixels that are copied because they are in no file: a quarter of the memory of
@@ -117,7 +120,9 @@ class InterruptedRun:
     @property
     def machine(self) -> Machine:
         """The machine that the run was planned for; it gives the same plan again."""
-        return TypeAdapter(Machine).validate_python(self.manifest["machine"])
+        stored = self.manifest["machine"]
+        values = {name: stored[key] for name, key in _MACHINE_KEYS.items()}
+        return TypeAdapter(Machine).validate_python(values)
 
     @property
     def is_resumable(self) -> bool:
@@ -218,7 +223,7 @@ def summarise_run(plan: Any, label: str, machine: Machine) -> dict[str, Any]:
         "begun": datetime.now().astimezone().isoformat(timespec="seconds"),
         "iterations": sum(unit.iterations for unit in plan.units),
         "tiles": len(plan.tiles),
-        "machine": asdict(machine),
+        "machine": {_MACHINE_KEYS[name]: value for name, value in asdict(machine).items()},
     }
 
 
@@ -233,7 +238,7 @@ def _read_run_folder(folder: Path) -> InterruptedRun | None:
     """Return the run in a folder; None if there is none that can be read."""
     try:
         manifest = read_record(folder / RUN_MANIFEST_FILE, "manifest of a run", _RunFields)
-        if set(manifest["machine"]) != set(_MACHINE_FIELDS):
+        if set(manifest["machine"]) != set(_MACHINE_KEYS.values()):
             return None
         run = InterruptedRun(folder=folder, manifest=manifest)
         run.describe(), run.machine

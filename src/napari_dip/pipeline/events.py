@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from napari_dip.io.arrays import AnyArray, Float32Array
     from napari_dip.pipeline.recipe import Recipe
 
-    Pixels = Float32Array
-
 #: Ratio of the reported bound to the expected time, since the time per iteration varies.
 TIME_LEFT_MARGIN = 1.15
 #: Weight of a step in the pace of its kind, relative to the next step: the first ones load
@@ -415,7 +413,7 @@ class Event:
     validation_loss: float | None = None
     best_iteration: int = 0
     seconds: float = 0.0
-    preview: Pixels | None = None
+    preview: Float32Array | None = None
     unit: int = 1
     units: int = 1
 
@@ -459,14 +457,14 @@ class Restoration:
     """
 
     image: AnyArray
-    uncertainty: Pixels
+    uncertainty: Float32Array
     stop: Stop
     best_iteration: int
     history: tuple[tuple[int, float, float], ...]
     recipe: Recipe
-    learned: Mapping[str, Pixels] = field(default_factory=dict)
+    learned: Mapping[str, Float32Array] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
-    residual: Pixels | None = None
+    residual: Float32Array | None = None
 
     @property
     def stop_reason(self) -> StopReason:

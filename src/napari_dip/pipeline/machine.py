@@ -185,9 +185,9 @@ class Machine:
         Free memory at the time of detection.
     devices : tuple of str
         Devices that look usable, best first; always ends in "cpu".
-    torch : str
+    torch_version : str
         Version of the installed torch, "" if none.
-    missing : str
+    no_gpu_reason : str
         Reason, for the user, why there is no GPU among the devices; "" if there is one.
     has_bfloat16 : bool
         Whether the CPU has bfloat16 matrix instructions; detected on Linux only.
@@ -196,8 +196,8 @@ class Machine:
     cores: int
     memory_bytes: int
     devices: tuple[str, ...]
-    torch: str
-    missing: str = ""
+    torch_version: str
+    no_gpu_reason: str = ""
     has_bfloat16: bool = False
 
 
@@ -211,8 +211,8 @@ def detect_machine() -> Machine:
         cores=_count_cores(),
         memory_bytes=int(psutil.virtual_memory().available),
         devices=devices,
-        torch=version,
-        missing=missing,
+        torch_version=version,
+        no_gpu_reason=missing,
         has_bfloat16=_has_bfloat16_instructions(),
     )
 
@@ -429,10 +429,12 @@ def examine_installation() -> InstallationReport:
     from napari_dip.version import __version__
 
     machine = detect_machine()
-    torch, problem = _probe_torch() if machine.torch else ({}, "PyTorch is not installed")
+    torch, problem = _probe_torch() if machine.torch_version else ({}, "PyTorch is not installed")
     devices = tuple(torch.get("devices", ()))
     no_gpu_reason = (
-        "" if set(devices) - {"cpu"} else machine.missing or problem or _UNUSABLE_DRIVER_MESSAGE
+        ""
+        if set(devices) - {"cpu"}
+        else machine.no_gpu_reason or problem or _UNUSABLE_DRIVER_MESSAGE
     )
     napari = _get_package_version("napari")
     qt = next(
@@ -460,7 +462,7 @@ def _list_repairs(
 ) -> list[Repair]:
     pip = f'"{sys.executable}" -m pip install'
     repairs = []
-    if not machine.torch:
+    if not machine.torch_version:
         repairs.append(Repair(problem="PyTorch is not installed", command=f"{pip} torch"))
     elif not devices:
         repairs.append(
@@ -471,7 +473,7 @@ def _list_repairs(
         )
     elif "cuda" in machine.devices and "cuda" not in devices:
         repairs.append(Repair(problem=_UNUSABLE_DRIVER_MESSAGE, command="nvidia-smi"))
-    elif machine.missing and is_cpu_build(machine.torch) and has_nvidia_driver():
+    elif machine.no_gpu_reason and is_cpu_build(machine.torch_version) and has_nvidia_driver():
         # uv reads the driver's version and chooses the matching build
         command = f'{pip} uv && "{sys.executable}" -m uv pip install --python "{sys.executable}"'
         command += " --reinstall-package torch --torch-backend=auto torch"

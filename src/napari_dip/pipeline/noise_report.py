@@ -184,7 +184,7 @@ class NoiseReport:
             "blind_spot_size": list(self.blind_spot_size),
             "blind_spot_shape": self.blind_spot_shape,
             "cut_off": {
-                name: {"share": round_to_six_digits(end.share), "value": end.value}
+                name: {"share": round_to_six_digits(end.fraction), "value": end.value}
                 for name, end in (("least", self.lower_clipping), ("largest", self.upper_clipping))
             },
             "sentences": list(self.sentences),

@@ -100,7 +100,7 @@ def get_limits(field: FieldInfo) -> tuple[float | None, float | None]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Input:
+class TaskInput:
     """Describe an image, mask or map that a task takes as input.
 
     Attributes
@@ -109,9 +109,9 @@ class Input:
         Key of its pixels, and name of its command-line option.
     label, help : str
         Texts in the dock and on the command line.
-    layers : tuple of str
+    layer_types : tuple of str
         Types of napari layers that it accepts: "image", "labels", "shapes".
-    optional : bool
+    is_optional : bool
     is_repeated_exposure : bool
         Whether it is another measurement of the same object. It is then laid out, calibrated and
         explained like the image.
@@ -125,15 +125,15 @@ class Input:
     name: str
     label: str
     help: str
-    layers: tuple[str, ...] = ("image",)
-    optional: bool = False
+    layer_types: tuple[str, ...] = ("image",)
+    is_optional: bool = False
     is_repeated_exposure: bool = False
     is_overlay: bool = False
     is_detector_map: bool = False
 
 
 #: The image, which is the first input of every task.
-IMAGE = Input(
+IMAGE = TaskInput(
     name="image",
     label="Image",
     help="The image to restore. It follows the layer that is selected in napari.",
@@ -271,7 +271,7 @@ class SeriesFrames:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class HalfResolution:
+class HalfResolutionFit:
     """Describe a fit at half resolution.
 
     Attributes
@@ -312,9 +312,9 @@ class FitInput:
     extra_inputs : mapping of str to Tensor
         The task's further inputs by name, float32, as `Inspection.convert_inputs` returned them.
     series : SeriesFrames
-    half_resolution : HalfResolution or None
+    half_resolution : HalfResolutionFit or None
         None: the result has the size of the grid, unless the task upscales it.
-    removed : Tensor or None
+    removed_artefact : Tensor or None
         What was subtracted from the measurement, such as the offsets of lines; it broadcasts.
     """
 
@@ -328,8 +328,8 @@ class FitInput:
     window: int | None
     extra_inputs: Mapping[str, Tensor] = field(default_factory=dict)
     series: SeriesFrames = field(default_factory=SeriesFrames)
-    half_resolution: HalfResolution | None = None
-    removed: Tensor | None = None
+    half_resolution: HalfResolutionFit | None = None
+    removed_artefact: Tensor | None = None
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -366,7 +366,7 @@ class TaskSpec:
         Appended to the image's name to name the result.
     methods_phrase : str
         Completion of "The image was" in the methods section.
-    inputs : tuple of Input
+    inputs : tuple of TaskInput
         The image first.
     extra_outputs : mapping of str to str
         Results besides the image: key in `Restoration.learned`, and description.
@@ -394,7 +394,7 @@ class TaskSpec:
     title: str
     result_suffix: str
     methods_phrase: str = "restored"
-    inputs: tuple[Input, ...] = (IMAGE,)
+    inputs: tuple[TaskInput, ...] = (IMAGE,)
     extra_outputs: Mapping[str, str] = field(default_factory=dict)
     accepts_stacks: bool = False
     min_depth: int = 4  # the network halves the depth at least once
@@ -481,7 +481,7 @@ class TaskPlan:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Pixels:
+class InspectedPixels:
     """Hold the pixels that a task inspects.
 
     Attributes
@@ -571,7 +571,7 @@ class Task(ABC):
         """
         return TaskPlan()
 
-    def inspect(self, pixels: Pixels, plan: TaskPlan) -> Inspection | Refusal:
+    def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Decide what pixels can decide, or refuse them; torch should not be needed."""
         return Inspection()
 

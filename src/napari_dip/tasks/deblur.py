@@ -18,8 +18,8 @@ from napari_dip.tasks.base import (
     IMAGE,
     SINGLE_PIXEL,
     FitInput,
+    InspectedPixels,
     Inspection,
-    Pixels,
     Setting,
     Task,
     TaskPlan,
@@ -42,7 +42,7 @@ from napari_dip.tasks.psf_settings import (
     GaussianSigmaZ,
     MicroscopeType,
     NumericalAperture,
-    Optics,
+    OpticsSettings,
     Pinhole,
     PixelSize,
     PsfSource,
@@ -164,18 +164,21 @@ class Deblur(Task):
 
     def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Refuse settings without a usable PSF; choose volume or planes, grid and halo by it."""
-        psf, image = get_psf_source(self), extra_headers.get("psf")
-        if refusal := psf.check(source, image):
+        psf_source, psf_header = get_psf_source(self), extra_headers.get("psf")
+        if refusal := psf_source.check(source, psf_header):
             return refusal
-        is_volume = get_fit_axes(source, 3) == "ZYX" and psf.is_volumetric(source, image)
+        is_volume = get_fit_axes(source, 3) == "ZYX" and psf_source.is_volumetric(
+            source, psf_header
+        )
         stack_mode: Literal["planes", "volume"] = "volume" if is_volume else "planes"
-        if refusal := psf.check_axes(source, image, axes):
+        if refusal := psf_source.check_axes(source, psf_header, axes):
             return TaskPlan(axes_refusal=refusal, stack_mode=stack_mode)
-        sizes, frame = psf.compute_psf_sizes(source, image, axes), source.get_sizes(axes)
+        sizes = psf_source.compute_psf_sizes(source, psf_header, axes)
+        frame = source.get_sizes(axes)
         is_open = self.border == "open"
         margin = compute_object_margin(frame, sizes) if is_open else (0,) * len(axes)
         return TaskPlan(
-            axes_refusal=None if image else check_size(source, sizes, axes),
+            axes_refusal=None if psf_header else check_size(source, sizes, axes),
             stack_mode=stack_mode,
             network_grid=compute_object_size(frame, margin),
             halo=max(sizes) // 2 + CONTEXT_RADIUS if is_open else None,
@@ -187,7 +190,7 @@ class Deblur(Task):
             blind_spot_shape=SINGLE_PIXEL,
         )
 
-    def inspect(self, pixels: Pixels, plan: TaskPlan) -> Inspection | Refusal:
+    def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Refuse a PSF image without light, or larger than the image after cropping."""
         if "psf" in pixels.extra_inputs:
             import torch
@@ -240,10 +243,10 @@ class Deblur(Task):
         from napari_dip.engine.likelihood.penalties import make_lower_bound_penalty
         from napari_dip.engine.problem import Problem, Term
 
-        smooth = None if initial is None else initial.smooth
+        deconvolution = None if initial is None else initial.deconvolution
         masks, noise = fit_input.masks, fit_input.noise
         # in a volume, postprocessing adds the validation pixels instead of the refit
-        refitted = masks.measured if smooth is None else masks.visible
+        refitted = masks.measured if deconvolution is None else masks.visible
         make_fidelity = partial(
             make_backprojection_fidelity,
             noise.variance,
@@ -265,13 +268,13 @@ class Deblur(Task):
         if self.non_negative:
             penalties += ((1.0, make_lower_bound_penalty(dark_level, noise.level)),)
         postprocess = make_crop_to_frame(self._compute_margin(fit_input))
-        if smooth is None:
+        if deconvolution is None:
             return Problem(terms=(term,), penalties=penalties, postprocess=postprocess)
         bound = dark_level if self.non_negative else None
-        mix = make_validated_mixture(smooth, fit_input, term.operator, bound)
+        mix = make_validated_mixture(deconvolution, fit_input, term.operator, bound)
         return Problem(
             terms=(term,),
-            penalties=(*penalties, make_proximity_penalty(smooth)),
+            penalties=(*penalties, make_proximity_penalty(deconvolution)),
             postprocess=lambda estimate: postprocess(mix(estimate)),
             postprocess_on_grid=mix,
         )
@@ -307,7 +310,9 @@ class Deblur(Task):
 
 def get_psf_source(task: Deblur) -> PsfSource:
     """Return the source of the PSF that the settings name."""
-    optics = Optics(**{field.name: getattr(task, field.name) for field in fields(Optics)})
+    optics = OpticsSettings(
+        **{field.name: getattr(task, field.name) for field in fields(OpticsSettings)}
+    )
     return PsfSource(sigma=task.gaussian_sigma, sigma_z=task.gaussian_sigma_z, optics=optics)
 
 

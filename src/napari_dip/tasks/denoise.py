@@ -17,8 +17,8 @@ from napari_dip.tasks.base import (
     IMAGE,
     SINGLE_PIXEL,
     FitInput,
+    InspectedPixels,
     Inspection,
-    Pixels,
     Setting,
     Task,
     TaskPlan,
@@ -183,9 +183,7 @@ class Denoise(Task):
     def _has_distant_planes(self, source: ImageSpec) -> bool:
         """Return whether planes lie far apart and the prior takes neighbouring planes as input."""
         prior_spec = self._choose_prior(source, is_volume=False)
-        takes_neighbours = (
-            self.neighbouring_frames and prior_spec.network_input.has_neighbour_frames
-        )
+        takes_neighbours = self.neighbouring_frames and prior_spec.input_traits.has_neighbour_frames
         return takes_neighbours and has_distant_planes(source)
 
     def _choose_prior(self, source: ImageSpec, *, is_volume: bool) -> PriorSpec:
@@ -193,7 +191,11 @@ class Denoise(Task):
         if self.prior != AUTOMATIC:
             return DENOISING_PRIORS.select(self.prior)[0]
         if self.architecture != DEFAULT_ARCHITECTURE:
-            return next(row for row in DENOISING_PRIORS.select() if row.network_input.is_random)
+            return next(
+                prior_spec
+                for prior_spec in DENOISING_PRIORS.select()
+                if prior_spec.input_traits.is_random
+            )
         if self._noise_model.prior_key:
             return PRIOR_SPECS[self._noise_model.prior_key]
         return _get_preferred_prior(knows_noise=self._allows_added_noise(source, is_volume))
@@ -202,7 +204,9 @@ class Denoise(Task):
         """Refuse an architecture together with a prior or noise model that has its own network."""
         if self.architecture == DEFAULT_ARCHITECTURE:
             return None
-        if not any(row.network_input.is_random for row in DENOISING_PRIORS.select(self.prior)):
+        if not any(
+            prior_spec.input_traits.is_random for prior_spec in DENOISING_PRIORS.select(self.prior)
+        ):
             return refuse_architecture(self.architecture, f"the prior '{self.prior}'")
         if not self._noise_model.is_detector:
             return refuse_architecture(self.architecture, f"the noise model '{self.noise}'")
@@ -224,15 +228,15 @@ class Denoise(Task):
         is_chosen = self.prior != AUTOMATIC
         reason = "you chose it" if is_chosen else "it is what 'automatic' takes for denoising"
         reasons = {self._noise_model.prior_key: self._noise_model.prior_reason}
-        for row in DENOISING_PRIORS.select():
-            reasons[row.key] = reason
-            if row.needs_noise_variance and not is_chosen:
-                reasons[row.key] += " where the noise is known"
-            if row.network_input.is_masked:
-                reasons[row.key] += "; {blind_spot}"
+        for prior_spec in DENOISING_PRIORS.select():
+            reasons[prior_spec.key] = reason
+            if prior_spec.needs_noise_variance and not is_chosen:
+                reasons[prior_spec.key] += " where the noise is known"
+            if prior_spec.input_traits.is_masked:
+                reasons[prior_spec.key] += "; {blind_spot}"
         return reasons
 
-    def inspect(self, pixels: Pixels, plan: TaskPlan) -> Inspection | Refusal:
+    def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Find impulses, and refuse pixels that do not have the noise that the user named."""
         model, name = self._noise_model, pixels.source.name
         if refusal := check_map_pixels(pixels.extra_inputs):
@@ -288,5 +292,7 @@ class Denoise(Task):
 def _get_preferred_prior(*, knows_noise: bool) -> PriorSpec:
     """Return the first prior of the table that denoises with or without known noise."""
     return next(
-        row for row in DENOISING_PRIORS.select() if knows_noise or not row.needs_noise_variance
+        prior_spec
+        for prior_spec in DENOISING_PRIORS.select()
+        if knows_noise or not prior_spec.needs_noise_variance
     )

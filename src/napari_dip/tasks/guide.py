@@ -15,11 +15,11 @@ from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     IMAGE,
     FitInput,
-    Input,
+    InspectedPixels,
     Inspection,
-    Pixels,
     Setting,
     Task,
+    TaskInput,
     TaskPlan,
     TaskSetup,
     TaskSpec,
@@ -80,7 +80,7 @@ class Guide(Task):
         title="Restore with a guide",
         inputs=(
             IMAGE,
-            Input(
+            TaskInput(
                 name="guide",
                 label="Guide",
                 help="A clean image of the same place and size: a brighter channel, or the "
@@ -162,7 +162,7 @@ class Guide(Task):
         """Return why each prior runs, and the size of its blind spots."""
         if self.prior != AUTOMATIC:
             chosen = GUIDE_PRIORS.select(self.prior)[0]
-            blind_spot = "; {blind_spot}" if chosen.network_input.is_masked else ""
+            blind_spot = "; {blind_spot}" if chosen.input_traits.is_masked else ""
             return {chosen.key: f"you chose it{blind_spot}"}
         verdict = "hidden pixels were predicted {} with the guide"
         return {
@@ -171,7 +171,7 @@ class Guide(Task):
             "{blind_spot}",
         }
 
-    def inspect(self, pixels: Pixels, plan: TaskPlan) -> Inspection | Refusal:
+    def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Refuse a constant guide."""
         guide = pixels.extra_inputs["guide"]
         if guide.min() == guide.max():

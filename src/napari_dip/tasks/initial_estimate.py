@@ -53,21 +53,21 @@ class SmoothDeconvolution(NamedTuple):
 
     Attributes
     ----------
-    smoother, best : Tensor
-        (1, C, *grid) each: the chosen estimate `best`, and the smoother one before it.
-    full_data_best : Tensor
-        Like `best`, but computed with the validation pixels as well.
+    previous, estimate : Tensor
+        (1, C, *grid) each: the smoother estimate before the chosen one, and the chosen one.
+    all_pixels_estimate : Tensor
+        Like `estimate`, but computed with the validation pixels as well.
     uncertainty : float
-        Estimated error of `best`: RMS change from `smoother`, at least the noise level.
+        Estimated error of `estimate`: RMS change from `previous`, at least the noise level.
     variance : Tensor
         (1, C, *measured): variance of the noise, plus what the blur model does not explain.
     has_misfit : bool
         Whether the model error exceeds the noise variance.
     """
 
-    smoother: Tensor
-    best: Tensor
-    full_data_best: Tensor
+    previous: Tensor
+    estimate: Tensor
+    all_pixels_estimate: Tensor
     uncertainty: float
     variance: Tensor
     has_misfit: bool
@@ -103,13 +103,13 @@ def compute_smooth_deconvolution(
     estimates, losses = _collect_until_worse(
         fit_input, operator, signal, variance, iterate_estimates(valid)
     )
-    best = _find_sharpest(losses)
-    full_data_best = next(islice(iterate_estimates(fit_input.masks.measured), best, None))
-    rms_change = float((estimates[best] - estimates[max(0, best - 1)]).square().mean().sqrt())
+    index = _find_sharpest(losses)
+    all_pixels_estimate = next(islice(iterate_estimates(fit_input.masks.measured), index, None))
+    rms_change = float((estimates[index] - estimates[max(0, index - 1)]).square().mean().sqrt())
     return SmoothDeconvolution(
-        estimates[max(0, best - 1)] + dark_level,
-        estimates[best] + dark_level,
-        full_data_best + dark_level,
+        estimates[max(0, index - 1)] + dark_level,
+        estimates[index] + dark_level,
+        all_pixels_estimate + dark_level,
         max(rms_change, fit_input.noise.level),
         variance,
         excess > float(noise.mean()),
@@ -117,7 +117,10 @@ def compute_smooth_deconvolution(
 
 
 def make_validated_mixture(
-    smooth: SmoothDeconvolution, fit_input: FitInput, operator: Operator, dark_level: Tensor | None
+    deconvolution: SmoothDeconvolution,
+    fit_input: FitInput,
+    operator: Operator,
+    dark_level: Tensor | None,
 ) -> Callable[[Estimate], Estimate]:
     """Return the postprocessing that mixes prediction and estimate, weighted by validation pixels.
 
@@ -126,7 +129,7 @@ def make_validated_mixture(
 
     Parameters
     ----------
-    smooth : SmoothDeconvolution
+    deconvolution : SmoothDeconvolution
     fit_input : FitInput
     operator : Operator
     dark_level : Tensor or None
@@ -134,10 +137,10 @@ def make_validated_mixture(
     """
     import torch
 
-    precision = fit_input.masks.validation / smooth.variance
+    precision = fit_input.masks.validation / deconvolution.variance
     with torch.no_grad():
-        expected = operator(smooth.best)
-    validation_change = smooth.full_data_best - smooth.best
+        expected = operator(deconvolution.estimate)
+    validation_change = deconvolution.all_pixels_estimate - deconvolution.estimate
 
     def mix(estimate: Estimate) -> Estimate:
         with torch.no_grad():
@@ -148,7 +151,11 @@ def make_validated_mixture(
         network_weight = (
             numerator / ((step.square() * precision).sum() + NETWORK_FRACTION_PRECISION)
         ).clamp(0, 1)
-        mean = smooth.best + network_weight * (estimate.mean - smooth.best) + validation_change
+        mean = (
+            deconvolution.estimate
+            + network_weight * (estimate.mean - deconvolution.estimate)
+            + validation_change
+        )
         return estimate._replace(mean=mean if dark_level is None else mean.maximum(dark_level))
 
     return mix
@@ -246,14 +253,14 @@ class InitialEstimate(NamedTuple):
     ----------
     candidates : tuple of Tensor
         (1, C, *grid) each; the first by Richardson-Lucy after the fewest iterations.
-    smooth : SmoothDeconvolution or None
+    deconvolution : SmoothDeconvolution or None
         Regularised deconvolution, for a volume.
     brightness_scale : float
         Peak intensity above the dark level; 1 for a plane.
     """
 
     candidates: tuple[Tensor, ...]
-    smooth: SmoothDeconvolution | None = None
+    deconvolution: SmoothDeconvolution | None = None
     brightness_scale: float = 1.0
 
     def add_to_input(self, random_input: RandomInputOptions) -> RandomInputOptions:
@@ -271,9 +278,9 @@ class InitialEstimate(NamedTuple):
             extra_input_jitter=RICHARDSON_LUCY_JITTER,
             output_scale=self.brightness_scale,
         )
-        if self.smooth is None:
+        if self.deconvolution is None:
             return random_input
-        start = self.smooth.best if self.smooth.has_misfit else self.candidates[0]
+        start = self.deconvolution.estimate if self.deconvolution.has_misfit else self.candidates[0]
         return replace(random_input, channels=RANDOM_INPUT_CHANNELS_IN_VOLUMES, baseline=start)
 
 
@@ -302,16 +309,18 @@ def compute_initial_estimate(
     candidates = tuple(estimate + dark_level for estimate in estimates)
     if not is_volume:
         return InitialEstimate(candidates)
-    smooth = compute_smooth_deconvolution(fit_input, operator, dark_level)
+    deconvolution = compute_smooth_deconvolution(fit_input, operator, dark_level)
     return InitialEstimate(
-        (*candidates, smooth.smoother, smooth.best),
-        smooth,
-        estimate_peak_intensity(smooth.best - dark_level),
+        (*candidates, deconvolution.previous, deconvolution.estimate),
+        deconvolution,
+        estimate_peak_intensity(deconvolution.estimate - dark_level),
     )
 
 
-def make_proximity_penalty(smooth: SmoothDeconvolution) -> tuple[float, Penalty]:
+def make_proximity_penalty(deconvolution: SmoothDeconvolution) -> tuple[float, Penalty]:
     """Return the penalty on the distance to the regularised estimate, with its weight."""
     from napari_dip.engine.likelihood.penalties import make_quadratic_proximity
 
-    return PROXIMITY_WEIGHT, make_quadratic_proximity(smooth.best, smooth.uncertainty)
+    return PROXIMITY_WEIGHT, make_quadratic_proximity(
+        deconvolution.estimate, deconvolution.uncertainty
+    )

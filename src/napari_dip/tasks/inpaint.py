@@ -16,11 +16,11 @@ from napari_dip.tasks.base import (
     IMAGE,
     SINGLE_PIXEL,
     FitInput,
-    Input,
+    InspectedPixels,
     Inspection,
-    Pixels,
     Setting,
     Task,
+    TaskInput,
     TaskPlan,
     TaskSetup,
     TaskSpec,
@@ -80,14 +80,14 @@ class Inpaint(Task):
         min_depth=2,
         inputs=(
             IMAGE,
-            Input(
+            TaskInput(
                 name="mask",
                 label="Pixels to fill in",
                 help="Marks the pixels to fill in with values above 0. Pixels that are not a "
                 "number (NaN) are filled in as well, and without a mask only those. For a stack: "
                 "of the same size, or one plane for all.",
-                layers=("labels", "shapes", "image"),
-                optional=True,
+                layer_types=("labels", "shapes", "image"),
+                is_optional=True,
                 is_overlay=True,
             ),
         ),
@@ -161,7 +161,7 @@ class Inpaint(Task):
             notes=_list_mask_notes(source, extra_headers.get("mask")),
         )
 
-    def inspect(self, pixels: Pixels, plan: TaskPlan) -> Inspection | Refusal:
+    def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Find the marked and NaN pixels, and choose the prior by them."""
         name, extra_inputs = pixels.source.name, pixels.extra_inputs
         marked = self._make_hole_mask(extra_inputs) if "mask" in extra_inputs else None
@@ -188,7 +188,7 @@ class Inpaint(Task):
 
         The mask is (N, C, *grid). Return the key of the prior, and the reason.
         """
-        if PRIOR_SPECS[prior_key].network_input.is_random:
+        if PRIOR_SPECS[prior_key].input_traits.is_random:
             return prior_key, "you chose it"
         if measured_mask.ndim > 4:
             return _choose_stack_prior(prior_key, measured_mask)
@@ -202,9 +202,9 @@ class Inpaint(Task):
         if deepest > MIN_DEEP_HOLE:
             return (
                 next(
-                    row.key
-                    for row in INPAINTING_PRIORS.select()
-                    if not row.network.has_skip_connections
+                    prior_spec.key
+                    for prior_spec in INPAINTING_PRIORS.select()
+                    if not prior_spec.network.has_skip_connections
                 ),
                 f"a hole is more than {2 * MIN_DEEP_HOLE} pixels wide, too wide to be "
                 "predicted from its edge",
@@ -259,7 +259,11 @@ class Inpaint(Task):
 
 
 def _get_hole_shapes_key() -> str:
-    return next(row.key for row in INPAINTING_PRIORS.select() if row.network_input.has_hole_shapes)
+    return next(
+        prior_spec.key
+        for prior_spec in INPAINTING_PRIORS.select()
+        if prior_spec.input_traits.has_hole_shapes
+    )
 
 
 def _choose_stack_prior(prior_key: str, measured_mask: BoolArray) -> tuple[str, str]:

@@ -12,8 +12,8 @@ from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     DEFAULT_PRIOR,
     FitInput,
+    InspectedPixels,
     Inspection,
-    Pixels,
     Setting,
     Task,
     TaskPlan,
@@ -190,7 +190,7 @@ class InvertFeatures(Task):
             return make_refusal("setting-wrong", why=why, hint=hint, **facts)
         return None
 
-    def inspect(self, pixels: Pixels, plan: TaskPlan) -> Inspection | Refusal:
+    def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Load the network, and refuse images that it cannot take."""
         if refusal := check_content(pixels.image, pixels.source.name):
             return refusal

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.base import Input, Setting
+from napari_dip.tasks.base import Setting, TaskInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,14 +124,14 @@ GAUSSIAN_RADIUS_SIGMAS = 4
 #: radius of a deep PSF would make the object eight times as large. Beyond the margin, the edge
 #: values are continued.
 MARGIN_DIVISOR = 4
-PSF = Input(
+PSF = TaskInput(
     name="psf",
     label="PSF",
     help="The point spread function: an image of what becomes of a point. Not needed where a "
     "Gaussian "
     "or a microscope is named instead. A stack of it makes a volume of a stack; a plane of it "
     "serves each plane by itself.",
-    optional=True,
+    is_optional=True,
 )
 #: Advice where a PSF with depth meets single planes of a Z stack.
 _VOLUME_HINT = ", or set 'Stacks' to Automatic, which takes four planes or more as a volume"
@@ -202,17 +202,17 @@ class PsfSource:
     ----------
     sigma, sigma_z : float or None
         Standard deviation of a Gaussian along Y and X, and along Z, in pixels.
-    optics : Optics
+    optics : OpticsSettings
     """
 
     sigma: float | None
     sigma_z: float | None
-    optics: Optics
+    optics: OpticsSettings
 
-    def check(self, source: ImageSpec, image: ImageSpec | None) -> Refusal | None:
+    def check(self, source: ImageSpec, psf_header: ImageSpec | None) -> Refusal | None:
         """Refuse a PSF that is missing, given twice, incomplete or impossible."""
         sources = {
-            "an image of it": image is not None,
+            "an image of it": psf_header is not None,
             "the width of a Gaussian": self.sigma is not None or self.sigma_z is not None,
             "a microscope": self.optics.model != "none",
         }
@@ -225,20 +225,22 @@ class PsfSource:
             return make_refusal("psf-missing", name=source.name)
         if len(named_sources) > 1:
             return make_refusal("psf-twice", first=named_sources[0], second=named_sources[1])
-        if image is not None:
-            return _check_psf_image(image)
+        if psf_header is not None:
+            return _check_psf_image(psf_header)
         if self.sigma_z is not None and self.sigma is None:
             return make_refusal("gaussian-axial")
         return optics.check(source) if self.sigma is None else None
 
-    def check_axes(self, source: ImageSpec, image: ImageSpec | None, axes: str) -> Refusal | None:
+    def check_axes(
+        self, source: ImageSpec, psf_header: ImageSpec | None, axes: str
+    ) -> Refusal | None:
         """Refuse a PSF that does not fit the axes of one fit."""
         is_volume = axes[0] == "Z"
-        if image is not None:
-            if not is_psf_volume(image) or is_volume:
+        if psf_header is not None:
+            if not is_psf_volume(psf_header) or is_volume:
                 return None
             has_depth = "Z" in source.axes and source.get_sizes("Z") > (1,)
-            facts = {"name": image.name, "shape": _format_shape(image.shape)}
+            facts = {"name": psf_header.name, "shape": _format_shape(psf_header.shape)}
             return make_refusal("psf-axes", hint=_VOLUME_HINT if has_depth else "", **facts)
         if self.sigma_z is not None and not is_volume:
             return make_refusal("gaussian-depth", name=source.name)
@@ -246,22 +248,22 @@ class PsfSource:
             return make_refusal("z-step-missing", name=source.name)
         return None
 
-    def is_volumetric(self, source: ImageSpec, image: ImageSpec | None) -> bool:
+    def is_volumetric(self, source: ImageSpec, psf_header: ImageSpec | None) -> bool:
         """Return whether the PSF extends along Z, so that a Z stack is one volume."""
-        if image is not None:
-            return is_psf_volume(image)
+        if psf_header is not None:
+            return is_psf_volume(psf_header)
         return self.sigma_z is not None or self.sigma is None
 
     def compute_psf_sizes(
-        self, source: ImageSpec, image: ImageSpec | None, axes: str
+        self, source: ImageSpec, psf_header: ImageSpec | None, axes: str
     ) -> tuple[int, ...]:
         """Return the size along each axis of a fit; for a PSF image, an upper bound."""
         if axes[0] == "T":
-            return (1, *self.compute_psf_sizes(source, image, axes[1:]))
-        if image is not None:
-            shape = image.shape[-2:]
+            return (1, *self.compute_psf_sizes(source, psf_header, axes[1:]))
+        if psf_header is not None:
+            shape = psf_header.shape[-2:]
             if axes[0] == "Z":
-                shape = (next((n for n in image.shape[:-2] if n > 1), 1), *shape)
+                shape = (next((n for n in psf_header.shape[:-2] if n > 1), 1), *shape)
             # centring at most doubles the size; kernels larger than the image are refused later
             return tuple(
                 min(2 * n + 1, 2 * (frame // 2) + 1) if n > 1 else 1
@@ -364,17 +366,21 @@ def clean_psf_image(image: Tensor) -> tuple[Tensor, tuple[Note, ...]] | Refusal:
     return make_refusal(cleaned) if isinstance(cleaned, str) else cleaned
 
 
-def is_psf_volume(image: ImageSpec) -> bool:
+def is_psf_volume(psf_header: ImageSpec) -> bool:
     """Return whether the image of a PSF has several planes."""
-    return any(count > 1 for count in image.shape[:-2])
+    return any(count > 1 for count in psf_header.shape[:-2])
 
 
-def _check_psf_image(image: ImageSpec) -> Refusal | None:
+def _check_psf_image(psf_header: ImageSpec) -> Refusal | None:
     """Refuse anything but a plane or a Z stack without colours or channels."""
-    stack_sizes = [count for count in image.shape[:-2] if count > 1]
-    has_channels = any(axis in image.axes and image.get_sizes(axis) > (1,) for axis in "CS")
-    if len(image.shape) < 2 or len(stack_sizes) > 1 or has_channels:
-        return make_refusal("psf-axes", name=image.name, shape=_format_shape(image.shape), hint="")
+    stack_sizes = [count for count in psf_header.shape[:-2] if count > 1]
+    has_channels = any(
+        axis in psf_header.axes and psf_header.get_sizes(axis) > (1,) for axis in "CS"
+    )
+    if len(psf_header.shape) < 2 or len(stack_sizes) > 1 or has_channels:
+        return make_refusal(
+            "psf-axes", name=psf_header.name, shape=_format_shape(psf_header.shape), hint=""
+        )
     return None
 
 
@@ -383,7 +389,7 @@ def _format_shape(sizes: tuple[int, ...]) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Optics:
+class OpticsSettings:
     """Hold the parameters of a microscope; None where the user stated nothing.
 
     Attributes

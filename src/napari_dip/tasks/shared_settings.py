@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.base import Input, NoiseSettings, Setting
+from napari_dip.tasks.base import NoiseSettings, Setting, TaskInput
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
@@ -151,13 +151,13 @@ TotalVariationKind = Annotated[
 ]
 
 #: Second measurement of the same object, as an optional input.
-REPEATED_EXPOSURE = Input(
+REPEATED_EXPOSURE = TaskInput(
     name="repeated_exposure",
     label="Repeated exposure",
     help="Another shot of the same thing, unmoved: its noise is another, so the two together tell "
     "more "
     "than twice as much. Exposures may differ. Leave it out if there is one image only.",
-    optional=True,
+    is_optional=True,
     is_repeated_exposure=True,
 )
 #: Side of the blocks whose means are compared, in pixels. Averaging reduces the noise to an eighth,
@@ -400,7 +400,7 @@ def choose_series_training(
 
 def has_reusable_network(plan: TaskPlan, prior_key: str) -> bool:
     """Return whether a prior's network takes the image as input and suits other images."""
-    return plan.has_reusable_network and PRIOR_SPECS[prior_key].network_input.has_neighbour_frames
+    return plan.has_reusable_network and PRIOR_SPECS[prior_key].input_traits.has_neighbour_frames
 
 
 def get_series_training(
@@ -456,7 +456,7 @@ def add_temporal_smoothing(problem: Problem, fit_input: FitInput, weight: float)
     previous, prior_spec = fit_input.series.previous, PRIOR_SPECS[fit_input.prior_key]
     if previous is None or not weight or not prior_spec.allows_temporal_smoothing:
         return problem
-    if not prior_spec.network_input.is_image:
+    if not prior_spec.input_traits.is_image:
         term = make_temporal_term(previous, fit_input.noise.level, weight, problem.postprocess)
         return replace(problem, terms=(*problem.terms, term))
     return append_postprocessing(

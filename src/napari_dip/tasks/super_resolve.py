@@ -195,21 +195,28 @@ class SuperResolve(Task):
         """Choose prior and fine grid; refuse what has no coarser scales, or planes for a volume."""
         priors = SUPER_RESOLUTION_PRIORS.select(self.prior)
         if not self._has_scales(source):
-            priors = tuple(row for row in priors if not row.network_input.is_downsampled)
+            priors = tuple(
+                prior_spec for prior_spec in priors if not prior_spec.input_traits.is_downsampled
+            )
         if not priors:
             return make_refusal("scales-none", name=source.name)
         is_volume = self._has_depth and get_fit_axes(source, 3) == "ZYX"
-        suitable = (row for row in priors if len(axes) == 2 or not row.network_input.is_downsampled)
+        suitable = (
+            prior_spec
+            for prior_spec in priors
+            if len(axes) == 2 or not prior_spec.input_traits.is_downsampled
+        )
         sizes = _multiply_sizes(source.get_sizes(axes), self._get_factors(axes))
         return TaskPlan(
             axes_refusal=self._check_axes(source, axes),
             stack_mode="volume" if is_volume else "planes",  # which cost less
             prior_key=next(suitable, priors[0]).key,
             prior_reasons={
-                row.key: "it learns on the image, made coarser still, what finer pixels look like"
-                if row.network_input.is_downsampled
+                prior_spec.key: "it learns on the image, made coarser still, "
+                "what finer pixels look like"
+                if prior_spec.input_traits.is_downsampled
                 else "it is the one that the Deep Image Prior paper enlarges with"
-                for row in priors
+                for prior_spec in priors
             },
             factors=dict(zip("ZYX", self._get_factors("ZYX"), strict=True)),
             network_grid=compute_object_size(sizes, self._compute_margin(axes)),
@@ -262,19 +269,19 @@ class SuperResolve(Task):
         """Build the prior, and the problem: the downsampled prediction explains the pixels."""
         axes, prior_spec = _get_spatial_axes(fit_input), PRIOR_SPECS[fit_input.prior_key]
         factors = self._get_factors(axes)
-        coarser = self._make_operator(axes).to(fit_input.measurement.device)
-        if not prior_spec.network_input.is_random:
+        downsample = self._make_operator(axes).to(fit_input.measurement.device)
+        if not prior_spec.input_traits.is_random:
             stages = split_into_stages(factors)
             assert stages is not None  # else another prior was chosen
             resampling = Resampling(
                 stage_factors=stages[0],
                 stage_count=stages[1],
-                coarser_by_stage=self._make_downsampling(stages[0]),
-                coarser=coarser,
-                finer=lambda coarse: self._upsample(fit_input, coarse),
+                downsample_stage=self._make_downsampling(stages[0]),
+                downsample=downsample,
+                upsample=lambda coarse: self._upsample(fit_input, coarse),
             )
             return prior_spec.setup(fit_input, rng, PriorOptions(resampling=resampling))
-        grid = coarser.compute_grid(fit_input.grid)
+        grid = downsample.compute_grid(fit_input.grid)
         random_input = RandomInputOptions(
             grid=grid,
             jitter=SMALL_FACTOR_JITTER if max(factors) <= MAX_SMALL_FACTOR else LARGE_FACTOR_JITTER,
@@ -283,19 +290,19 @@ class SuperResolve(Task):
         start = None
         if self.initial_estimate != "none":
             visible = fit_input.masks.visible
-            interpolated, backprojected = self._fit_interpolation(fit_input, coarser, visible)
+            interpolated, backprojected = self._fit_interpolation(fit_input, downsample, visible)
             if len(fit_input.grid) > 2 or max(factors) <= MAX_INTERPOLATED_START_FACTOR:
                 start = backprojected  # see `CORRECTION_RANGE_FACTOR`
             random_input = _add_estimates(random_input, interpolated, backprojected, start)
         options = PriorOptions(random_input=random_input)
         return TaskSetup(
             prior=prior_spec.build(fit_input, rng, options),
-            problem=self._make_problem(fit_input, coarser, start),
+            problem=self._make_problem(fit_input, downsample, start),
             fit_input=fit_input,
         )
 
     def _make_problem(
-        self, fit_input: FitInput, coarser: Operator, start: Tensor | None
+        self, fit_input: FitInput, downsample: Operator, start: Tensor | None
     ) -> Problem:
         """Build the problem: the downsampled prediction explains the coarse pixels."""
         from napari_dip.engine.likelihood.fidelity import (
@@ -307,7 +314,7 @@ class SuperResolve(Task):
         masks, noise = fit_input.masks, fit_input.noise.variance
         postprocess = crop = make_crop_to_frame(self._compute_margin(_get_spatial_axes(fit_input)))
         if start is not None:
-            _, complete = self._fit_interpolation(fit_input, coarser, masks.measured)
+            _, complete = self._fit_interpolation(fit_input, downsample, masks.measured)
             change = complete - start
 
             def postprocess(estimate: Estimate) -> Estimate:
@@ -316,7 +323,7 @@ class SuperResolve(Task):
 
         term = Term(
             measurement=fit_input.measurement,
-            operator=coarser,
+            operator=downsample,
             fidelity=make_weighted_residual(noise),
             comparison_loss=make_gaussian_deviance(noise),
             training_weight=masks.visible,
@@ -357,7 +364,7 @@ class SuperResolve(Task):
         )
 
     def _fit_interpolation(
-        self, fit_input: FitInput, coarser: Operator, visible: Tensor
+        self, fit_input: FitInput, downsample: Operator, visible: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the cubic interpolation of visible pixels, without and with back-projection.
 
@@ -372,7 +379,7 @@ class SuperResolve(Task):
         backprojected = apply_iterative_backprojection(
             interpolation,
             measured,
-            coarser,
+            downsample,
             lambda residual: self._upsample(fit_input, residual * visible),
         )
         return interpolation, backprojected

@@ -53,7 +53,7 @@ def test_small_images_are_not_checked():
 def test_a_result_far_from_its_input_is_said_first_and_not_to_be_used():
     metrics = ResultMetrics(
         residual=ResidualMetrics(
-            excess=0.0, strength=1.0, pixels=SIDE**2, biased_share=0.3, parts=64
+            excess=0.0, noise_ratio=1.0, pixel_count=SIDE**2, biased_fraction=0.3, area_count=64
         ),
         bias=0.0,
     )
@@ -61,7 +61,7 @@ def test_a_result_far_from_its_input_is_said_first_and_not_to_be_used():
     assert notes["sentences"][0].startswith("Do not use this result: in 30% of its parts")
     good = ResultMetrics(
         residual=ResidualMetrics(
-            excess=0.0, strength=1.0, pixels=SIDE**2, biased_share=0.03, parts=64
+            excess=0.0, noise_ratio=1.0, pixel_count=SIDE**2, biased_fraction=0.03, area_count=64
         ),
         bias=0.0,
     )

@@ -44,8 +44,8 @@ def measure(shot: np.ndarray, picture: np.ndarray, mask: np.ndarray | None = Non
 def test_the_truth_leaves_a_residual_like_noise():
     clean, shot = make_noisy()
     residual = measure(shot, clean)
-    assert residual.excess < MAX_RESIDUAL_CORRELATION and residual.at_edges < 1.1
-    assert 0.6 < residual.strength < 1.3
+    assert residual.excess < MAX_RESIDUAL_CORRELATION and residual.edge_variance_ratio < 1.1
+    assert 0.6 < residual.noise_ratio < 1.3
 
 
 @pytest.mark.parametrize("width", [1.0, 2.5])
@@ -53,7 +53,7 @@ def test_a_filter_that_takes_edges_along_leaves_structure(width):
     _, shot = make_noisy()
     residual = measure(shot, gaussian_filter(shot, width))
     assert (
-        residual.at_edges > 2 * MAX_EDGE_VARIANCE_RATIO
+        residual.edge_variance_ratio > 2 * MAX_EDGE_VARIANCE_RATIO
         or residual.excess > compute_correlation_limit(residual)
     )
 
@@ -64,7 +64,7 @@ def test_noise_that_grows_with_brightness_is_no_structure():
     flat = NoiseEstimate(
         gain=0.0, intercept=300.0, floor=1.0, along_y=(0.0,) * 5, along_x=(0.0,) * 5
     )  # as if it were equal everywhere
-    assert measure_residual((shot - clean)[None], clean[None], None, flat).at_edges < 1.1
+    assert measure_residual((shot - clean)[None], clean[None], None, flat).edge_variance_ratio < 1.1
 
 
 def test_correlated_noise_is_no_structure_where_it_was_measured():
@@ -88,8 +88,8 @@ def test_unmeasured_pixels_have_no_effect_on_the_metrics():
     estimate = measure_residual((spoilt - clean)[None], clean[None], mask[None], noise)
     assert (
         estimate.excess < MAX_RESIDUAL_CORRELATION
-        and estimate.strength < 1.3
-        and estimate.pixels == mask.sum()
+        and estimate.noise_ratio < 1.3
+        and estimate.pixel_count == mask.sum()
     )
 
 
@@ -116,28 +116,28 @@ def test_saturated_pixels_are_counted_in_any_type():
     level = np.percentile(shot, 97)
     for kind in ("uint16", "float32", "float64"):
         clipped = np.minimum(shot, level).astype(kind)
-        assert detect_clipped_pixels(clipped)[1].share == pytest.approx(0.03, abs=0.01)
-        assert detect_clipped_pixels(clipped)[0].share == 0
-    assert detect_clipped_pixels(shot.astype("uint16"))[1].share == 0
+        assert detect_clipped_pixels(clipped)[1].fraction == pytest.approx(0.03, abs=0.01)
+        assert detect_clipped_pixels(clipped)[0].fraction == 0
+    assert detect_clipped_pixels(shot.astype("uint16"))[1].fraction == 0
 
 
 def test_the_largest_value_of_a_type_counts_without_a_plateau():
     pixels = np.linspace(0, 255, 64 * 64).astype(np.uint8).reshape(64, 64)
     pixels[:4] = 255
-    assert detect_clipped_pixels(pixels)[1].share > 0.05
+    assert detect_clipped_pixels(pixels)[1].fraction > 0.05
 
 
 def test_a_few_photons_are_not_saturated_and_their_zeros_not_cut_off():
     counts = np.random.default_rng(0).poisson(3.0, (128, 128)).astype(np.uint16)
     least, largest = detect_clipped_pixels(counts)
-    assert least.share == 0 and largest.share == 0
+    assert least.fraction == 0 and largest.fraction == 0
 
 
 def test_a_dark_level_that_was_cut_off_is_found():
     shot = np.random.default_rng(0).normal(2, 5, (128, 128))
-    assert detect_clipped_pixels(np.maximum(shot, 0).astype(np.float32))[0].share == pytest.approx(
-        0.34, abs=0.03
-    )
+    assert detect_clipped_pixels(np.maximum(shot, 0).astype(np.float32))[
+        0
+    ].fraction == pytest.approx(0.34, abs=0.03)
 
 
 def test_shares_of_several_units_are_added_up():
@@ -145,8 +145,8 @@ def test_shares_of_several_units_are_added_up():
     shares = (10.0, 5.0, 2.0, 1.0, 1.0, 10.0, 10.0)
     more = (30.0, 30.0, 6.0, 3.0, 3.0, 30.0, 30.0)
     both = combine_validation_evidence([shares + shares, (), more + more])
-    assert both is not None and both[0].share == pytest.approx(35 / 40)
-    assert both[0].strength == pytest.approx(1.0)
+    assert both is not None and both[0].regression_slope == pytest.approx(35 / 40)
+    assert both[0].detail_std == pytest.approx(1.0)
     assert combine_validation_evidence([(), ()]) is None
     assert isinstance(both[1], ConfirmedDetail)
 

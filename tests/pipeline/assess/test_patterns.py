@@ -34,20 +34,20 @@ def find_in_residual(residual, measured=None):
 def test_a_grating_in_the_noise_is_found_with_its_period_and_its_share(period):
     pattern = find_in_residual(noise() + 0.5 * draw_grating(period))
     assert 1 / pattern.period == pytest.approx(1 / period, abs=1 / SIDE)
-    assert pattern.share == pytest.approx(0.25 / 1.25, rel=0.3) and pattern.lost == 1
+    assert pattern.fraction == pytest.approx(0.25 / 1.25, rel=0.3) and pattern.removed_fraction == 1
 
 
 def test_a_checkerboard_is_its_own_mirror_and_not_counted_twice():
     down, across = np.mgrid[:SIDE, :SIDE]
     pattern = find_in_residual(noise() + 0.5 * (-1.0) ** (down + across))
-    assert pattern.share == pytest.approx(0.25 / 1.25, rel=0.3)
+    assert pattern.fraction == pytest.approx(0.25 / 1.25, rel=0.3)
 
 
 def test_a_pattern_that_mostly_stayed_in_the_image_is_not_reported():
     residual = noise() + 0.5 * draw_grating(2.4)
-    assert find_in_residual(residual, noise() + 0.6 * draw_grating(2.4)).lost == pytest.approx(
-        (5 / 6) ** 2, rel=0.05
-    )
+    assert find_in_residual(
+        residual, noise() + 0.6 * draw_grating(2.4)
+    ).removed_fraction == pytest.approx((5 / 6) ** 2, rel=0.05)
     assert find_in_residual(residual, noise() + 3 * draw_grating(2.4)) is None
 
 
@@ -69,12 +69,12 @@ def test_what_a_filter_takes_from_an_ordinary_micrograph_is_no_pattern():
 
 def test_the_verdict_warns_of_a_pattern_and_only_then():
     calm = ResultMetrics(
-        residual=ResidualMetrics(excess=0.0, strength=1.0, pixels=256 * 256), bias=0.0
+        residual=ResidualMetrics(excess=0.0, noise_ratio=1.0, pixel_count=256 * 256), bias=0.0
     )
     before = check_quality(calm)["warnings"]  # that no pixel was left out to the end
     assert not any("period" in message for message in before)
     sentences = check_quality(
-        replace(calm, pattern=PeriodicPattern(period=2.43, share=0.2, lost=0.83))
+        replace(calm, pattern=PeriodicPattern(period=2.43, fraction=0.2, removed_fraction=0.83))
     )["warnings"]
     (message,) = (sentence for sentence in sentences if sentence not in before)
     assert (

@@ -17,11 +17,11 @@ from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
 
 #: An easy image: white residual of the noise's own strength, detail that the measurement confirms.
 GOOD = ResultMetrics(
-    residual=ResidualMetrics(excess=0.01, strength=0.97, pixels=256 * 256),
+    residual=ResidualMetrics(excess=0.01, noise_ratio=0.97, pixel_count=256 * 256),
     bias=1e-7,
     mean_correction=0.003,
-    detail=ConfirmedDetail(share=0.97, error=0.05, strength=0.05),
-    contrast=ConfirmedDetail(share=1.0, error=0.01, strength=0.25),
+    detail=ConfirmedDetail(regression_slope=0.97, slope_error=0.05, detail_std=0.05),
+    contrast=ConfirmedDetail(regression_slope=1.0, slope_error=0.01, detail_std=0.25),
 )
 
 
@@ -45,32 +45,36 @@ def test_an_easy_image_gets_no_warning():
 
 def test_a_residual_whose_neighbours_are_alike_holds_structure():
     assert "still holds structure" in list_warnings(
-        residual=ResidualMetrics(excess=0.3, strength=1.0, pixels=256 * 256)
+        residual=ResidualMetrics(excess=0.3, noise_ratio=1.0, pixel_count=256 * 256)
     )
     assert "looks like noise" not in list_sentences(
-        residual=ResidualMetrics(excess=0.3, strength=1.0, pixels=256 * 256)
+        residual=ResidualMetrics(excess=0.3, noise_ratio=1.0, pixel_count=256 * 256)
     )
 
 
 def test_a_residual_that_is_stronger_along_edges_holds_structure():
     message = list_warnings(
-        residual=ResidualMetrics(excess=0.0, strength=1.0, pixels=256 * 256, at_edges=1.8)
+        residual=ResidualMetrics(
+            excess=0.0, noise_ratio=1.0, pixel_count=256 * 256, edge_variance_ratio=1.8
+        )
     )
     assert "along the edges" in message and "1.8 times" in message
 
 
 def test_where_the_noise_is_unreliable_only_edges_are_checked():
-    unsure = ResidualMetrics(excess=0.5, strength=2.0, pixels=256 * 256, is_noise_reliable=False)
+    unsure = ResidualMetrics(
+        excess=0.5, noise_ratio=2.0, pixel_count=256 * 256, is_noise_reliable=False
+    )
     assert not list_warnings(residual=unsure)
     assert "could not be measured reliably" in list_sentences(residual=unsure)
-    assert "along the edges" in list_warnings(residual=replace(unsure, at_edges=2.0))
+    assert "along the edges" in list_warnings(residual=replace(unsure, edge_variance_ratio=2.0))
 
 
 def test_the_figures_of_a_warning_differ_as_they_are_read():
     just = ResidualMetrics(
         excess=compute_correlation_limit(GOOD.residual) + 3e-4,
-        strength=1.0,
-        pixels=GOOD.residual.pixels,
+        noise_ratio=1.0,
+        pixel_count=GOOD.residual.pixel_count,
     )
     bias, most = re.search(
         r"by ([\d.]+); up to ([\d.]+) is well", list_warnings(residual=just)
@@ -80,8 +84,8 @@ def test_the_figures_of_a_warning_differ_as_they_are_read():
 
 def test_small_images_are_granted_more_chance():
     few, many = (
-        ResidualMetrics(excess=0.12, strength=1.0, pixels=32 * 32),
-        ResidualMetrics(excess=0.12, strength=1.0, pixels=512 * 512),
+        ResidualMetrics(excess=0.12, noise_ratio=1.0, pixel_count=32 * 32),
+        ResidualMetrics(excess=0.12, noise_ratio=1.0, pixel_count=512 * 512),
     )
     assert compute_correlation_limit(few) > 0.12 > compute_correlation_limit(many)
     assert not list_warnings(residual=few) and list_warnings(residual=many)
@@ -92,7 +96,7 @@ def test_small_images_are_granted_more_chance():
 )
 def test_a_residual_too_strong_or_too_weak_is_reported(strength, message):
     assert message in list_warnings(
-        residual=ResidualMetrics(excess=0.0, strength=strength, pixels=256 * 256)
+        residual=ResidualMetrics(excess=0.0, noise_ratio=strength, pixel_count=256 * 256)
     )
 
 
@@ -104,10 +108,10 @@ def test_a_bias_beyond_half_a_percent_is_reported(bias, message):
 
 def test_detail_that_validation_pixels_contradict_may_be_invented():
     assert "Fine detail of the result may be invented" in list_warnings(
-        detail=ConfirmedDetail(share=0.2, error=0.05, strength=0.1)
+        detail=ConfirmedDetail(regression_slope=0.2, slope_error=0.05, detail_std=0.1)
     )
     assert "confirms about 20%" in list_warnings(
-        detail=ConfirmedDetail(share=0.2, error=0.05, strength=0.1)
+        detail=ConfirmedDetail(regression_slope=0.2, slope_error=0.05, detail_std=0.1)
     )
 
 
@@ -121,7 +125,7 @@ def test_detail_that_validation_pixels_contradict_may_be_invented():
     ],
 )
 def test_a_warning_names_the_share_that_is_sure_which_it_rests_on(share, error, message):
-    detail = ConfirmedDetail(share=share, error=error, strength=0.1)
+    detail = ConfirmedDetail(regression_slope=share, slope_error=error, detail_std=0.1)
     verdict = list_warnings(detail=detail)
     assert verdict.endswith(message) if message else not verdict
 
@@ -130,16 +134,18 @@ def test_an_image_of_noise_may_be_invented_whatever_chance_says_of_it():
     # measured on pure noise, 96 x 96, sd 10, presets fast: slopes are wild where nothing is shown
     for share, error in ((17.4, 11.4), (-100.8, 73.7), (0.35, 0.6)):
         message = list_warnings(
-            contrast=ConfirmedDetail(share=share, error=error, strength=8e-4),
-            detail=ConfirmedDetail(share=33.2, error=14, strength=7e-4),
+            contrast=ConfirmedDetail(regression_slope=share, slope_error=error, detail_std=8e-4),
+            detail=ConfirmedDetail(regression_slope=33.2, slope_error=14, detail_std=7e-4),
         )
         assert "The contrast of the result may be invented" in message
 
 
 def test_detail_too_faint_to_be_seen_is_not_doubted():
-    assert not list_warnings(detail=ConfirmedDetail(share=0.1, error=0.3, strength=0.01))
+    assert not list_warnings(
+        detail=ConfirmedDetail(regression_slope=0.1, slope_error=0.3, detail_std=0.01)
+    )
     assert "contrast of the result" in list_sentences(
-        detail=ConfirmedDetail(share=0.1, error=0.3, strength=0.01)
+        detail=ConfirmedDetail(regression_slope=0.1, slope_error=0.3, detail_std=0.01)
     )
 
 
@@ -149,20 +155,20 @@ def test_without_validation_pixels_a_warning_says_that_detail_was_not_checked():
 
 
 def test_large_holes_warn_and_small_ones_are_called_a_guess():
-    large = {"residual": None, "filled_share": 0.17, "distant_share": 0.16}
+    large = {"residual": None, "filled_fraction": 0.17, "distant_fraction": 0.16}
     assert "16% of the filled pixels lie far" in list_warnings(**large)
-    assert "are a guess" in list_sentences(residual=None, filled_share=0.3) and not list_warnings(
-        residual=None, filled_share=0.3
-    )
+    assert "are a guess" in list_sentences(
+        residual=None, filled_fraction=0.3
+    ) and not list_warnings(residual=None, filled_fraction=0.3)
     assert "confirms" not in list_sentences(**large)  # validation pixels know nothing of holes
 
 
 def test_cut_off_values_warn():
     assert "2% of the pixels are saturated, at 255" in list_warnings(
-        upper_clipping=ClippedPixels(share=0.02, value=255.0)
+        upper_clipping=ClippedPixels(fraction=0.02, value=255.0)
     )
     assert "0.05% of the pixels have the least value, 0" in list_warnings(
-        lower_clipping=ClippedPixels(share=0.0005, value=0.0)
+        lower_clipping=ClippedPixels(fraction=0.0005, value=0.0)
     )
 
 
@@ -172,7 +178,7 @@ def test_a_finer_result_says_that_nothing_confirms_its_finest_detail():
 
 def test_warnings_come_first_and_all_of_it_is_plain_json():
     verdict = check_quality(
-        replace(GOOD, bias=0.1, upper_clipping=ClippedPixels(share=0.1, value=4095.0))
+        replace(GOOD, bias=0.1, upper_clipping=ClippedPixels(fraction=0.1, value=4095.0))
     )
     assert verdict["sentences"][: len(verdict["warnings"])] == verdict["warnings"]
     assert json.loads(json.dumps(verdict, allow_nan=False)) == verdict
@@ -194,9 +200,9 @@ def test_a_curved_background_does_not_make_a_good_residual_look_correlated():
 def test_an_image_that_was_hardly_changed_is_said_to_be_the_input(is_reliable):
     residual = ResidualMetrics(
         excess=0.0,
-        strength=0.2,
-        pixels=256 * 256,
-        change=0.001,
+        noise_ratio=0.2,
+        pixel_count=256 * 256,
+        relative_rms=0.001,
         is_noise_reliable=is_reliable,
     )
     message = list_sentences(residual=residual)
@@ -206,12 +212,14 @@ def test_an_image_that_was_hardly_changed_is_said_to_be_the_input(is_reliable):
 
 
 def test_an_image_whose_noise_was_left_is_not_said_to_be_without():
-    residual = ResidualMetrics(excess=0.0, strength=0.1, pixels=256 * 256, change=0.005)
+    residual = ResidualMetrics(
+        excess=0.0, noise_ratio=0.1, pixel_count=256 * 256, relative_rms=0.005
+    )
     assert "10% of the strength" in list_warnings(residual=residual)
     assert "Hardly any noise" not in list_sentences(residual=residual)
 
 
 def test_weak_noise_that_was_removed_is_still_said_to_look_like_noise():
-    weak = ResidualMetrics(excess=0.0, strength=0.9, pixels=256 * 256, change=0.003)
+    weak = ResidualMetrics(excess=0.0, noise_ratio=0.9, pixel_count=256 * 256, relative_rms=0.003)
     assert "The residual looks like noise" in list_sentences(residual=weak)
-    assert "along the edges" in list_warnings(residual=replace(weak, at_edges=2.0))
+    assert "along the edges" in list_warnings(residual=replace(weak, edge_variance_ratio=2.0))

@@ -47,16 +47,16 @@ def compute_detail(fit, picture):
 def test_the_true_image_is_confirmed(scene):
     fit, picture = scene
     detail, contrast = compute_detail(fit, picture)
-    assert contrast.share == pytest.approx(1, abs=4 * contrast.error)
+    assert contrast.regression_slope == pytest.approx(1, abs=4 * contrast.slope_error)
     assert not is_doubtful(contrast)
-    assert abs(detail.share - 1) < 4 * detail.error
+    assert abs(detail.regression_slope - 1) < 4 * detail.slope_error
 
 
 def test_detail_of_ones_own_making_is_denied(scene):
     fit, picture = scene
     made_up = torch.randn(picture.shape, generator=torch.Generator().manual_seed(1))
     detail, _ = compute_detail(fit, picture + 0.2 * made_up)
-    assert is_doubtful(detail) and detail.share < 0.3
+    assert is_doubtful(detail) and detail.regression_slope < 0.3
 
 
 def test_an_image_of_nothing_is_denied_as_a_whole(scene):

@@ -159,7 +159,7 @@ def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> N
     image = arrange_axes(movie)
     merge = ResultMerger(image)
     done = UnitOutcome(
-        unit="p0c0r0",
+        unit_id="p0c0r0",
         stop="",
         is_ended_by_user=False,
         best_iteration=1,

@@ -24,8 +24,8 @@ MACHINE = Machine(
     cores=2,
     memory_bytes=8 * 10**9,
     devices=("cpu",),
-    torch="2.13.0",
-    missing="no NVIDIA driver was found",
+    torch_version="2.13.0",
+    no_gpu_reason="no NVIDIA driver was found",
 )
 
 
@@ -160,7 +160,7 @@ def expect_ending(run: Plan, each: float) -> float:
     costs, (unit,) = run.costs, run.units
     iterations = unit.iterations + run.fit_config.refit_iterations
     slowness = each * iterations / costs.estimate_fit(iterations)
-    return (costs.inference + costs.ending) * slowness**0.5
+    return (costs.inference_seconds + costs.postprocessing_seconds) * slowness**0.5
 
 
 def list_seconds_left(

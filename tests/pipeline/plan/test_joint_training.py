@@ -65,7 +65,7 @@ def restore_movie() -> tuple[list[Event], Restoration]:
 def make_probe_outcome(*gain: float, series: str = "c0r0") -> UnitOutcome:
     """Give the outcome of a trial."""
     return UnitOutcome(
-        unit="trial",
+        unit_id="trial",
         stop="",
         is_ended_by_user=False,
         best_iteration=1,

@@ -39,8 +39,8 @@ MACHINE = Machine(
     cores=2,
     memory_bytes=8 * 10**9,
     devices=("cpu",),
-    torch="2.13.0",
-    missing="no NVIDIA driver was found",
+    torch_version="2.13.0",
+    no_gpu_reason="no NVIDIA driver was found",
 )
 
 
@@ -223,8 +223,8 @@ def test_the_time_of_a_drawn_blind_spot_is_that_of_the_passes_it_takes(shape: st
     plan = plan_image((512, 512), "YX", preset="fast", blind_spot_shape=shape)
     plain = plan_image((512, 512), "YX", preset="fast", prior="blind-spot")
     assert isinstance(plan, Plan) and isinstance(plain, Plan)
-    assert plan.costs.longest_inference == plan.costs.usual_inference
-    ratio = plan.costs.longest_inference / plain.costs.longest_inference
+    assert plan.costs.longest_inference_seconds == plan.costs.usual_inference_seconds
+    ratio = plan.costs.longest_inference_seconds / plain.costs.longest_inference_seconds
     assert ratio == pytest.approx(passes / 49)
     assert count_final_passes(3, ((0, 1, 0), (1, 1, 1), (0, 1, 0))) == (75, 75)
 
@@ -239,14 +239,21 @@ def test_the_time_is_bounded_by_most_looks_and_the_bar_paced_by_the_usual() -> N
     plan = plan_image((512, 512), "YX", preset="fast", prior="blind-spot")
     assert isinstance(plan, Plan)
     assert count_final_passes(2) == (9, 49)
-    assert plan.costs.longest_inference / plan.costs.usual_inference == pytest.approx(49 / 9)
+    assert (
+        plan.costs.longest_inference_seconds / plan.costs.usual_inference_seconds
+        == pytest.approx(49 / 9)
+    )
     costs = plan.costs
-    assert plan.seconds == pytest.approx(costs.fit + costs.longest_inference + costs.ending)
+    assert plan.seconds == pytest.approx(
+        costs.fit_seconds + costs.longest_inference_seconds + costs.postprocessing_seconds
+    )
     (unit,) = plan.units
     fit = costs.estimate_fit(unit.iterations + plan.fit_config.refit_iterations)
-    assert 0 < fit < costs.fit  # which holds loading torch as well
-    assert costs.inference == pytest.approx(costs.usual_inference)
-    assert costs.refinement + costs.assessment == pytest.approx(costs.ending)
+    assert 0 < fit < costs.fit_seconds  # which holds loading torch as well
+    assert costs.inference_seconds == pytest.approx(costs.usual_inference_seconds)
+    assert costs.refinement_seconds + costs.assessment_seconds == pytest.approx(
+        costs.postprocessing_seconds
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells without torch")
@@ -278,7 +285,12 @@ def test_the_time_is_estimated_within_a_quarter_of_what_was_measured(
     assert isinstance(plan, Plan)
     costs = plan.costs
     # benchmarks/speed_plan.py, which leaves loading out
-    said = costs.fit + costs.usual_inference + costs.ending - START_SECONDS
+    said = (
+        costs.fit_seconds
+        + costs.usual_inference_seconds
+        + costs.postprocessing_seconds
+        - START_SECONDS
+    )
     assert said == pytest.approx(took, rel=0.25)
 
 

@@ -267,7 +267,9 @@ def test_an_unfinished_run_is_offered_or_passed_over_whatever_its_files_hold(tmp
     noted = {"layer": "a", "sha256": "0" * 64, "axes": "YX", "path": None, "file": "image.npy"}
     whole = {"schema": 1, **get_pixel_versions(), "recipe": RECIPE, "label": "Denoise cells"}
     whole |= {"begun": "2026-01-01T00:00:00+00:00", "iterations": 10, "tiles": 0}
-    whole |= {"machine": asdict(detect_machine()), "inputs": {"image": noted}}
+    machine = asdict(detect_machine())
+    machine |= {"torch": machine.pop("torch_version"), "missing": machine.pop("no_gpu_reason")}
+    whole |= {"machine": machine, "inputs": {"image": noted}}
     (run / "run.json").write_text(json.dumps(whole), encoding="utf-8")
     assert len(find_interrupted_runs(tmp_path, "denoise")) == 1
     whole = json.loads(json.dumps(whole))

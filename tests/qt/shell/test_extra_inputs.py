@@ -11,13 +11,13 @@ from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.shell.layer_inputs import NO_LAYER, ExtraInputs, rasterise_shapes
 from napari_dip.qt.shell.layers import read_layer_header
 from napari_dip.qt.shell.preferences import get_allowed_machine
-from napari_dip.tasks import Input
+from napari_dip.tasks import TaskInput
 
-MASK = Input(
-    name="mask", label="Mask", help="What to fill in.", layers=("labels", "shapes", "image")
+MASK = TaskInput(
+    name="mask", label="Mask", help="What to fill in.", layer_types=("labels", "shapes", "image")
 )
-SECOND = Input(
-    name="second", label="Second", help="Another shot.", layers=("image",), optional=True
+SECOND = TaskInput(
+    name="second", label="Second", help="Another shot.", layer_types=("image",), is_optional=True
 )
 
 
@@ -74,7 +74,11 @@ def test_results_are_offered_as_inputs_and_never_taken_by_themselves(viewer, ext
 def test_a_psf_that_was_found_is_taken_for_the_psf(viewer, qtbot):
     further = ExtraInputs(
         viewer,
-        (Input(name="psf", label="PSF", help="The blur.", layers=("image",), optional=True),),
+        (
+            TaskInput(
+                name="psf", label="PSF", help="The blur.", layer_types=("image",), is_optional=True
+            ),
+        ),
     )
     qtbot.addWidget(further)
     psf_metadata = {"recipe": {"task": "blind-deblur"}}
@@ -133,7 +137,15 @@ def test_a_change_is_signalled_until_the_dock_is_gone(viewer, extra_inputs):
 def test_what_was_drawn_is_taken_until_the_user_says_otherwise(viewer, qtbot):
     further = ExtraInputs(
         viewer,
-        (Input(name="mask", label="Mask", help="Words.", layers=MASK.layers, optional=True),),
+        (
+            TaskInput(
+                name="mask",
+                label="Mask",
+                help="Words.",
+                layer_types=MASK.layer_types,
+                is_optional=True,
+            ),
+        ),
     )
     qtbot.addWidget(further)
     viewer.add_image(np.zeros((8, 9)), name="another")
@@ -149,12 +161,12 @@ def test_what_was_drawn_is_taken_until_the_user_says_otherwise(viewer, qtbot):
 
 
 def test_a_long_label_stands_above_its_list_where_the_dock_is_narrow(viewer, qtbot):
-    long = Input(
+    long = TaskInput(
         name="second",
         label="Repeated exposure of the same object",
         help="Words.",
-        layers=("image",),
-        optional=True,
+        layer_types=("image",),
+        is_optional=True,
     )
     further = ExtraInputs(viewer, (long,))
     qtbot.addWidget(further)

@@ -10,7 +10,7 @@ from napari_dip.pipeline.machine import Machine
 from napari_dip.qt.shell.preferences import limit_machine
 from napari_dip.qt.task.dock import make_dock_class
 
-WHOLE = Machine(cores=8, memory_bytes=16_000_000_000, devices=("cuda", "cpu"), torch="2.13")
+WHOLE = Machine(cores=8, memory_bytes=16_000_000_000, devices=("cuda", "cpu"), torch_version="2.13")
 
 
 def make_preferences(device="automatic", memory=0.0, threads=0):

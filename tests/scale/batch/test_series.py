@@ -193,7 +193,7 @@ def test_the_time_that_is_said_counts_the_network(finished_series, tmp_path):
     assert plan.joint_training is not None and plan.joint_training.seconds > 0
     each = [unit for remaining in find_remaining_plans(plan).values() for unit in remaining.units]
     assert {unit.role for unit in each} == {INFERENCE} and not any(unit.iterations for unit in each)
-    costs = replace(plan.joint_training.costs, fit=7000.0)
+    costs = replace(plan.joint_training.costs, fit_seconds=7000.0)
     long = replace(plan, joint_training=replace(plan.joint_training, costs=costs))
     assert summarise_batch_plan(long) != summarise_batch_plan(plan)
 

@@ -36,7 +36,7 @@ from scale.cluster.simulated_workers import InProcessPool, always_go
 
 RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
 GOOD = ["a_deadly.tif", "cell_0.tif", "cell_1.tif"]
-MACHINE = Machine(cores=4, memory_bytes=8_000_000_000, devices=("cpu",), torch="2.13.0")
+MACHINE = Machine(cores=4, memory_bytes=8_000_000_000, devices=("cpu",), torch_version="2.13.0")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ PACKAGE = Path(napari_dip.__file__).parent
 ROWS = {name for name, value in vars(registry).items() if value in PRIOR_SPECS.values()}
 NOISE_MODELS = Path("tasks/noise_models/registry.py")
 #: Names of priors in recipes and reports, without those that are words of another meaning.
-KEYS = {name for row in PRIOR_SPECS.values() for name in (row.key, row.value)}
+KEYS = {name for row in PRIOR_SPECS.values() for name in (row.key, row.choice)}
 KEYS -= {"guided", "pixels", "none"}
 
 

@@ -36,7 +36,7 @@ _CENTRE_TOLERANCE = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Optics:
+class _FocusOptics:
     """Objective and wavelength; lengths in nm."""
 
     na: float
@@ -150,20 +150,22 @@ def microscope_psf(
     Theory and practice of scanning optical microscopy, 1984 (the product).
     """
     _require_axes(sizes, pixel_nm)
-    emission = _Optics(na=na, wavelength=wavelength_nm, refractive_index=refractive_index)
+    emission = _FocusOptics(na=na, wavelength=wavelength_nm, refractive_index=refractive_index)
     excitation_wavelength = wavelength_nm if excitation_nm is None else excitation_nm
     excitation = (
         None
         if model == "widefield"
-        else _Optics(na=na, wavelength=excitation_wavelength, refractive_index=refractive_index)
+        else _FocusOptics(
+            na=na, wavelength=excitation_wavelength, refractive_index=refractive_index
+        )
     )
     psf = _integrate_over_pixels(emission, excitation, pinhole_airy, pixel_nm, sizes)
     return (psf / psf.sum()).float()
 
 
 def _integrate_over_pixels(
-    emission: _Optics,
-    excitation: _Optics | None,
+    emission: _FocusOptics,
+    excitation: _FocusOptics | None,
     pinhole: float,
     pixel_nm: tuple[float, ...],
     sizes: tuple[int, ...],
@@ -196,7 +198,7 @@ def _integrate_over_pixels(
     return psf.reshape(sizes)
 
 
-def _compute_radial_profile(optics: _Optics, planes: Tensor, max_radius: float) -> Tensor:
+def _compute_radial_profile(optics: _FocusOptics, planes: Tensor, max_radius: float) -> Tensor:
     """Return the intensity over the distance from the axis, (planes, steps).
 
     The amplitude at (r, z) is the integral over the pupil's radius p from 0 to 1 of
@@ -224,7 +226,9 @@ def _compute_radial_profile(optics: _Optics, planes: Tensor, max_radius: float) 
     return intensity
 
 
-def _apply_pinhole(optics: _Optics, planes: Tensor, max_radius: float, diameter: float) -> Tensor:
+def _apply_pinhole(
+    optics: _FocusOptics, planes: Tensor, max_radius: float, diameter: float
+) -> Tensor:
     """Return the profile of the intensity through a pinhole, whose diameter is in Airy units.
 
     A pinhole of radius a around a point at distance r passes, of the light at distance s from the
@@ -249,7 +253,7 @@ def _apply_pinhole(optics: _Optics, planes: Tensor, max_radius: float, diameter:
     return transmitted
 
 
-def _interpolate_profile(distance: Tensor, profile: Tensor, optics: _Optics) -> Tensor:
+def _interpolate_profile(distance: Tensor, profile: Tensor, optics: _FocusOptics) -> Tensor:
     """Interpolate a profile (steps) at distances of any shape."""
     position = distance / _compute_profile_step(optics)
     index = position.floor().long().clamp(max=len(profile) - 2)
@@ -257,7 +261,7 @@ def _interpolate_profile(distance: Tensor, profile: Tensor, optics: _Optics) -> 
     return profile[index] * (1 - fraction) + profile[index + 1] * fraction
 
 
-def _compute_profile_step(optics: _Optics) -> float:
+def _compute_profile_step(optics: _FocusOptics) -> float:
     return optics.airy_radius / _STEPS_PER_AIRY
 
 

@@ -261,7 +261,7 @@ class _NoiseSample(NamedTuple):
     min_variance: float
 
 
-class _NoiseModel(NamedTuple):
+class _NoiseFit(NamedTuple):
     """Noise that is fitted to blocks: with the variance of the darkest, and what contradicts it."""
 
     spectra: BlockSpectra
@@ -274,7 +274,7 @@ class _NoiseModel(NamedTuple):
 
 def _fit_noise_model(
     sample: _NoiseSample, spectra: BlockSpectra, reason: UnreliableReason | None = None
-) -> _NoiseModel:
+) -> _NoiseFit:
     """Fit variance model and correlation, and check them unless there is a reason already."""
     min_variance = sample.min_variance
     white_model = fit_variance_model(spectra, select_finest_bands(), 1.0, min_variance)
@@ -293,12 +293,12 @@ def _fit_noise_model(
         # what is correlated is texture; white noise is no stronger than the finest frequencies
         model, correlation = white_model, _NO_CORRELATION
     dark_variance = model.gain * darkest + model.intercept
-    return _NoiseModel(spectra, model, correlation, dark_variance, reason)
+    return _NoiseFit(spectra, model, correlation, dark_variance, reason)
 
 
 def _refit_with_dark_offset(
-    sample: _NoiseSample, original: _NoiseModel, value_range: float
-) -> _NoiseModel:
+    sample: _NoiseSample, original: _NoiseFit, value_range: float
+) -> _NoiseFit:
     """Refit with all dark blocks at one brightness, if that explains the bright ones better."""
     spectra = set_dark_offset(original.spectra, sample.min_variance)
     if spectra is None:
@@ -319,7 +319,7 @@ def _refit_with_dark_offset(
     return refitted._replace(uses_dark_offset=True) if is_better else original
 
 
-def _make_estimate(sample: _NoiseSample, noise_model: _NoiseModel) -> NoiseEstimate:
+def _make_estimate(sample: _NoiseSample, noise_model: _NoiseFit) -> NoiseEstimate:
     """Return the estimate; if it is reliable, with a caution and the detector's dark level."""
     spectra, model, correlation, dark_variance, reason, uses_dark_offset = noise_model
     floor = max(0.5 * dark_variance, sample.min_variance)

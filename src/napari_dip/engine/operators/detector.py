@@ -142,8 +142,8 @@ def interpolate_cubic(image: Tensor, factors: tuple[int, ...]) -> Tensor:
 def apply_iterative_backprojection(
     image: Tensor,
     measured: Tensor,
-    coarser: Callable[[Tensor], Tensor],
-    finer: Callable[[Tensor], Tensor],
+    downsample: Callable[[Tensor], Tensor],
+    upsample: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Return a fine image after iterative back-projection of its coarse residual.
 
@@ -153,8 +153,8 @@ def apply_iterative_backprojection(
         (B, C, *fine grid)
     measured : Tensor
         (B, C, *grid)
-    coarser, finer : callable
-        Maps between the grids; `finer` may mask pixels that need not be explained.
+    downsample, upsample : callable
+        Maps between the grids; `upsample` may mask pixels that need not be explained.
 
     References
     ----------
@@ -162,7 +162,7 @@ def apply_iterative_backprojection(
     doi:10.1016/1049-9652(91)90045-L.
     """
     for _ in range(BACKPROJECTION_ITERATIONS):
-        image = image + finer(measured - coarser(image))
+        image = image + upsample(measured - downsample(image))
     return image
 
 

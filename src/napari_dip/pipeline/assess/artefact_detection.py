@@ -73,15 +73,15 @@ class PeriodicPattern:
     ----------
     period : float
         In pixels.
-    share : float
+    fraction : float
         Share of the residual's variance.
-    lost : float
+    removed_fraction : float
         Share of the measured pattern's power that is in the residual.
     """
 
     period: float
-    share: float
-    lost: float
+    fraction: float
+    removed_fraction: float
 
 
 def detect_pattern(residual: AnyArray, measured: AnyArray) -> PeriodicPattern | None:
@@ -120,15 +120,19 @@ def detect_pattern(residual: AnyArray, measured: AnyArray) -> PeriodicPattern | 
     )
     peak_power = (1 + has_mirror_peak) * float(power[peak_area].sum())
     total_power = float(power.sum())
-    share = peak_power / total_power if total_power else 0.0
+    fraction = peak_power / total_power if total_power else 0.0
     measured_power = np.mean(
         [_compute_windowed_power(measured[index]) for index in plane_indices], 0
     )
-    lost = float(power[peak_area].sum() / max(float(measured_power[peak_area].sum()), 1e-300))
-    if share < MIN_PATTERN_FRACTION or lost < MIN_PATTERN_LOSS:
+    removed_fraction = float(
+        power[peak_area].sum() / max(float(measured_power[peak_area].sum()), 1e-300)
+    )
+    if fraction < MIN_PATTERN_FRACTION or removed_fraction < MIN_PATTERN_LOSS:
         return None
     return PeriodicPattern(
-        period=1 / float(radius[peak]), share=min(share, 1.0), lost=min(lost, 1.0)
+        period=1 / float(radius[peak]),
+        fraction=min(fraction, 1.0),
+        removed_fraction=min(removed_fraction, 1.0),
     )
 
 
@@ -180,19 +184,19 @@ def _list_peak_indices(place: int, size: int) -> npt.NDArray[np.int64]:
     return np.arange(place - _PEAK_RADIUS, place + _PEAK_RADIUS + 1) % size
 
 
-def find_strongest_pattern(lost: AnyArray, stack: StackArray) -> PeriodicPattern | None:
+def find_strongest_pattern(residual: AnyArray, stack: StackArray) -> PeriodicPattern | None:
     """Return the strongest periodic pattern that a channel has lost; None if there is none.
 
     Parameters
     ----------
-    lost, stack : ndarray
+    residual, stack : ndarray
         (N, C, *grid): residual and measurement.
     """
     patterns = [
-        detect_pattern(*(item[:, c].reshape(-1, *item.shape[-2:]) for item in (lost, stack)))
+        detect_pattern(*(item[:, c].reshape(-1, *item.shape[-2:]) for item in (residual, stack)))
         for c in range(stack.shape[1])
     ]
-    return max(filter(None, patterns), key=lambda item: item.share, default=None)
+    return max(filter(None, patterns), key=lambda item: item.fraction, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,18 +205,18 @@ class ClippedPixels:
 
     Attributes
     ----------
-    share : float
+    fraction : float
         Share of all pixels that are clipped; 0 without clipping.
     value : float
         The extreme value.
     """
 
-    share: float
+    fraction: float
     value: float
 
 
 #: Value for an image without clipped pixels.
-NO_CLIPPED_PIXELS = ClippedPixels(share=0.0, value=0.0)
+NO_CLIPPED_PIXELS = ClippedPixels(fraction=0.0, value=0.0)
 
 
 def detect_clipped_pixels(pixels: AnyArray) -> tuple[ClippedPixels, ClippedPixels]:
@@ -259,12 +263,12 @@ def _detect_plateau(flat: AnyArray, value: float, span: float, *, at_limit: bool
         Whether `value` is the limit of an integer type, where all pixels count as clipped.
     """
     at_value = int((flat == value).sum())
-    share = at_value / flat.size
-    if share < MIN_PLATEAU_FRACTION or at_value < MIN_PLATEAU_PIXELS:
-        return ClippedPixels(share=0.0, value=value)
+    fraction = at_value / flat.size
+    if fraction < MIN_PLATEAU_FRACTION or at_value < MIN_PLATEAU_PIXELS:
+        return ClippedPixels(fraction=0.0, value=value)
     mean_count = 0.0
-    for fraction in PLATEAU_COMPARISON_SPANS:
-        nearby_range = sorted((value, value + fraction * span))
+    for span_fraction in PLATEAU_COMPARISON_SPANS:
+        nearby_range = sorted((value, value + span_fraction * span))
         nearby_values = flat[
             (flat >= nearby_range[0]) & (flat <= nearby_range[1]) & (flat != value)
         ]
@@ -273,7 +277,7 @@ def _detect_plateau(flat: AnyArray, value: float, span: float, *, at_limit: bool
             mean_count = nearby_values.size / distinct_count
             break
     return ClippedPixels(
-        share=share if at_limit or at_value > MIN_PLATEAU_PIXEL_RATIO * mean_count else 0.0,
+        fraction=fraction if at_limit or at_value > MIN_PLATEAU_PIXEL_RATIO * mean_count else 0.0,
         value=value,
     )
 
@@ -293,8 +297,8 @@ def measure_biased_areas(
     sub_area_side = LOCAL_AREA_SIDE // SUB_AREAS_PER_SIDE
     rows, columns = (side // LOCAL_AREA_SIDE for side in residual.shape[-2:])
 
-    def compute_sub_area_means(of: npt.NDArray[np.floating]) -> FloatArray:
-        cropped = of[..., : rows * LOCAL_AREA_SIDE, : columns * LOCAL_AREA_SIDE]
+    def compute_sub_area_means(image: npt.NDArray[np.floating]) -> FloatArray:
+        cropped = image[..., : rows * LOCAL_AREA_SIDE, : columns * LOCAL_AREA_SIDE]
         shape = (
             *cropped.shape[:-2],
             rows,

@@ -52,7 +52,7 @@ DEFAULT_PRIOR_REASON = "it is the one that this task uses"
 class _MergedPixels:
     """Merged pixels: `image` in the input's axes and type, the others (N, C, *grid).
 
-    `prediction` and `residual` are from before the mean was corrected, by `shift`.
+    `prediction` and `residual` are from before the mean was corrected, by `mean_correction`.
     """
 
     image: AnyArray
@@ -60,7 +60,7 @@ class _MergedPixels:
     std: AnyArray
     prediction: AnyArray
     residual: AnyArray
-    shift: AnyArray
+    mean_correction: AnyArray
 
 
 class ResultMerger:
@@ -90,7 +90,7 @@ class ResultMerger:
         self._plan, self._calibration = image.plan, image.calibration
         self._source, self._layout = image.source, image.layout
         self._stack = self._upscaled_stack = stack = image.stack
-        self._array = image.inputs["image"]
+        self._input_pixels = image.inputs["image"]
         factors = image.plan.task_plan.get_factors(image.layout.grid_axes)
         for axis, factor in enumerate(factors, stack.ndim - len(factors)):
             self._upscaled_stack = np.repeat(self._upscaled_stack, factor, axis)
@@ -215,7 +215,7 @@ class ResultMerger:
                 self._calibration,
             ),
             "verdict": check_quality(metrics, unfinished_notes),
-            "input_sha256": compute_sha256(self._array),
+            "input_sha256": compute_sha256(self._input_pixels),
             "output_sha256": compute_sha256(pixels.image),
             **serialise_notes(self._list_notes()),
         }
@@ -228,7 +228,9 @@ class ResultMerger:
             recipe=self._plan.recipe,
             learned=self._average_learned(),
             report=make_run_report(self.image, **report_entries),
-            residual=self._to_input_axes(self._zero_unmeasured(pixels.residual - pixels.shift)),
+            residual=self._to_input_axes(
+                self._zero_unmeasured(pixels.residual - pixels.mean_correction)
+            ),
         )
 
     def _merge_pixels(self) -> _MergedPixels:
@@ -237,9 +239,9 @@ class ResultMerger:
         preserved_mask = self._get_preserved_mask()
         if preserved_mask is not None:  # the residual is exactly 0 there, without rounding errors
             prediction = np.where(preserved_mask, self._stack, prediction)
-        residual, shift = self._compute_residual(prediction)
-        shift = shift * self._plan.recipe.task.spec.keeps_mean
-        result = np.asarray(mean + shift, np.float32)
+        residual, mean_correction = self._compute_residual(prediction)
+        mean_correction = mean_correction * self._plan.recipe.task.spec.keeps_mean
+        result = np.asarray(mean + mean_correction, np.float32)
         std = self._compute_std()
         if preserved_mask is not None:
             result = np.where(preserved_mask, self._stack, result)
@@ -262,19 +264,19 @@ class ResultMerger:
             std=std,
             prediction=prediction,
             residual=residual,
-            shift=shift,
+            mean_correction=mean_correction,
         )
 
     def _correct_input(self) -> AnyArray:
         """Return the input in its own axes and type, corrected by camera maps if there are any."""
         if self._calibration.camera_correction is None:
-            return self._array
+            return self._input_pixels
         image = self._to_input_axes(self._get_input_stack())
-        return _convert_dtype(image, self._array.dtype.newbyteorder("="))
+        return _convert_dtype(image, self._input_pixels.dtype.newbyteorder("="))
 
     def _get_input_stack(self) -> StackArray:
         """Return the input as (N, C, *grid), with outliers, corrected by camera maps."""
-        stack = to_stack(self._array, self._source.axes, self._layout)
+        stack = to_stack(self._input_pixels, self._source.axes, self._layout)
         correction = self._calibration.camera_correction
         return stack if correction is None else correction.correct(stack)
 
@@ -318,10 +320,13 @@ class ResultMerger:
 
     def _has_precision_loss(self, preserved_mask: BoolArray) -> bool:
         """Return whether float32 rounds measured pixels that the result keeps."""
-        if self._plan.recipe.run_settings.dtype != "float32" or self._array.dtype.itemsize < 4:
+        if (
+            self._plan.recipe.run_settings.dtype != "float32"
+            or self._input_pixels.dtype.itemsize < 4
+        ):
             return False
         with np.errstate(invalid="ignore"):
-            is_rounded = self._array != self._array.astype(np.float32)
+            is_rounded = self._input_pixels != self._input_pixels.astype(np.float32)
         return bool(np.any(is_rounded & self._to_result_axes(preserved_mask)))
 
     def _average_prediction(self) -> FloatArray:
@@ -404,7 +409,7 @@ class ResultMerger:
         reason = plan_reason or self._explain_prior(chosen_key)
         for prior_key in other_keys:
             unit_ids = ", ".join(
-                outcome.unit for outcome in self.outcomes if outcome.prior_key == prior_key
+                outcome.unit_id for outcome in self.outcomes if outcome.prior_key == prior_key
             )
             reason += (
                 f"; in part {unit_ids} '{prior_key}' ran, since {self._explain_prior(prior_key)}"
@@ -423,11 +428,11 @@ class ResultMerger:
         if (preserved_mask := self._get_preserved_mask()) is not None and self._has_precision_loss(
             preserved_mask
         ):
-            notes.append(make_note("type-shortened", dtype=self._array.dtype.name))
+            notes.append(make_note("type-shortened", dtype=self._input_pixels.dtype.name))
         height, width = self._calibration.blind_spot_size[-2:]
         if (
             height * width > 1
-            and PRIOR_SPECS[self._plan.fit_config.prior_key].network_input.is_masked
+            and PRIOR_SPECS[self._plan.fit_config.prior_key].input_traits.is_masked
         ):
             notes.append(make_note("noise-correlated", width=width, height=height))
         notes += [

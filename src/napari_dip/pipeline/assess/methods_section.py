@@ -115,10 +115,10 @@ def _describe_network_input(report: Report) -> str:
     return _write(
         "network-input",
         network=prior_spec.has_network,
-        phrase=prior_spec.phrase,
+        phrase=prior_spec.methods_phrase,
         deconvolved=is_deconvolved,
         citation=f" {{{'|'.join(papers)}}}" if papers else "",
-        chosen=prior_spec.has_network and user_choice in (prior_spec.key, prior_spec.value),
+        chosen=prior_spec.has_network and user_choice in (prior_spec.key, prior_spec.choice),
     )
 
 
@@ -139,13 +139,13 @@ def _describe_noise_model(report: Report) -> str:
     }
     return _write(
         "noise",
-        phrase=noise_model.phrase,
+        phrase=noise_model.methods_phrase,
         figures=_describe_noise_figures(noise),
         camera=_write("figures-camera", **camera) if camera else "",
         several=len(noise["gain"]) > 1,
         origin=origin + "".join(f" {{{key}}}" for key in noise_model.papers),
         hidden=_describe_blind_spot(report),
-        masked=get_report_prior_spec(report).network_input.is_masked,
+        masked=get_report_prior_spec(report).input_traits.is_masked,
         refit=report.get("fit", {}).get("last_phase"),
     )
 

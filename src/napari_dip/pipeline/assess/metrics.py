@@ -60,31 +60,31 @@ class ResidualMetrics:
     excess : float
         Maximum difference of its autocorrelation and the noise's, at lags 1 to `MAX_RESIDUAL_LAG`
         along Y and X.
-    strength : float
+    noise_ratio : float
         Standard deviation, in units of the measured noise.
-    pixels : int
+    pixel_count : int
         Number of pixels that it was measured on.
-    at_edges : float
+    edge_variance_ratio : float
         Ratio of its variance along edges to that in flat areas of the same brightness. Noise has a
         ratio of 1; removed structure increases it.
     is_noise_reliable : bool
-        Whether the noise estimate is reliable; if not, neither are `excess` and `strength`.
-    biased_share : float
+        Whether the noise estimate is reliable; if not, neither are `excess` and `noise_ratio`.
+    biased_fraction : float
         Share of small areas whose mean differs from zero by more than its standard error explains.
-    parts : int
+    area_count : int
         Number of these areas.
-    change : float
+    relative_rms : float
         Root mean square of the residual, as a share of the image's intensity range.
     """
 
     excess: float
-    strength: float
-    pixels: int
-    at_edges: float = 1.0
+    noise_ratio: float
+    pixel_count: int
+    edge_variance_ratio: float = 1.0
     is_noise_reliable: bool = True
-    biased_share: float = 0.0
-    parts: int = 0
-    change: float = 1.0
+    biased_fraction: float = 0.0
+    area_count: int = 0
+    relative_rms: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class ResultMetrics:
         Change of the mean by the fit, before the mean was corrected.
     detail, contrast : ConfirmedDetail or None
         Share of fine detail, and of all deviations from the mean, that validation pixels confirm.
-    filled_share, distant_share : float
+    filled_fraction, distant_fraction : float
         Share of the pixels that were filled in, and share of these that are far from any measured.
     is_upscaled : bool
         Whether the result has finer pixels than the input.
@@ -125,8 +125,8 @@ class ResultMetrics:
     mean_correction: float = 0.0
     detail: ConfirmedDetail | None = None
     contrast: ConfirmedDetail | None = None
-    filled_share: float = 0.0
-    distant_share: float = 0.0
+    filled_fraction: float = 0.0
+    distant_fraction: float = 0.0
     is_upscaled: bool = False
     lower_clipping: ClippedPixels = NO_CLIPPED_PIXELS
     upper_clipping: ClippedPixels = NO_CLIPPED_PIXELS
@@ -169,18 +169,18 @@ def measure_residual(
     ]
     edge_ratio = _compare_edge_variance(scaled, prediction, valid > 0)
     deviation = residual - (residual * valid).sum() / total
-    biased_share, area_count = measure_biased_areas(deviation, measured_mask)
+    biased_fraction, area_count = measure_biased_areas(deviation, measured_mask)
     intensity_range = float(np.ptp(prediction)) or 1.0
-    change = float(np.sqrt((deviation**2 * valid).sum() / total)) / intensity_range
+    relative_rms = float(np.sqrt((deviation**2 * valid).sum() / total)) / intensity_range
     return ResidualMetrics(
         excess=max(excess, default=0.0),
-        strength=float(np.sqrt(power)),
-        pixels=int(total),
-        at_edges=edge_ratio,
+        noise_ratio=float(np.sqrt(power)),
+        pixel_count=int(total),
+        edge_variance_ratio=edge_ratio,
         is_noise_reliable=not noise.unreliable_reason,
-        biased_share=biased_share,
-        parts=area_count,
-        change=change,
+        biased_fraction=biased_fraction,
+        area_count=area_count,
+        relative_rms=relative_rms,
     )
 
 
@@ -224,20 +224,22 @@ def select_worst_residual(residuals: list[ResidualMetrics]) -> ResidualMetrics |
     """Combine the residuals of several channels into one with the worst value of each metric."""
     if not residuals:
         return None
-    oddest_strength = max(residuals, key=lambda residual: abs(np.log(max(residual.strength, 1e-6))))
+    oddest_noise_ratio = max(
+        residuals, key=lambda residual: abs(np.log(max(residual.noise_ratio, 1e-6)))
+    )
     largest_excess = max(residuals, key=lambda residual: residual.excess)
-    edge_ratio = max(residual.at_edges for residual in residuals)
+    edge_ratio = max(residual.edge_variance_ratio for residual in residuals)
     is_noise_reliable = all(residual.is_noise_reliable for residual in residuals)
-    most_biased = max(residuals, key=lambda residual: residual.biased_share)
+    most_biased = max(residuals, key=lambda residual: residual.biased_fraction)
     return ResidualMetrics(
         excess=largest_excess.excess,
-        strength=oddest_strength.strength,
-        pixels=largest_excess.pixels,
-        at_edges=edge_ratio,
+        noise_ratio=oddest_noise_ratio.noise_ratio,
+        pixel_count=largest_excess.pixel_count,
+        edge_variance_ratio=edge_ratio,
         is_noise_reliable=is_noise_reliable,
-        biased_share=most_biased.biased_share,
-        parts=most_biased.parts,
-        change=max(residual.change for residual in residuals),
+        biased_fraction=most_biased.biased_fraction,
+        area_count=most_biased.area_count,
+        relative_rms=max(residual.relative_rms for residual in residuals),
     )
 
 
@@ -325,7 +327,7 @@ def measure_result(
         if has_comparable_noise and c not in calibration.constant_channels
     ]
     detail, contrast = combine_validation_evidence(evidence) or (None, None)
-    filled_share, distant_share = (
+    filled_fraction, distant_fraction = (
         (0.0, 0.0) if measured_mask is None else measure_distant_holes(measured_mask, MIN_DEEP_HOLE)
     )
     lower_clipping, upper_clipping = _detect_clipping(plan, calibration, stack)
@@ -333,8 +335,8 @@ def measure_result(
         residual=select_worst_residual(residuals),
         detail=detail,
         contrast=contrast,
-        filled_share=filled_share,
-        distant_share=distant_share,
+        filled_fraction=filled_fraction,
+        distant_fraction=distant_fraction,
         is_upscaled=max(plan.factors) > 1,
         lower_clipping=lower_clipping,
         upper_clipping=upper_clipping,

@@ -59,6 +59,22 @@ MIN_REPORTED_FRACTION = 0.005
 MIN_VISIBLE_DETAIL = 0.1
 #: Maximum share of the filled pixels that are far from any measured pixel.
 MAX_DISTANT_FRACTION = 0.05
+#: Names of metrics in reports, where they differ from those in the program.
+_FIGURE_KEYS = {
+    "noise_ratio": "strength",
+    "pixel_count": "pixels",
+    "edge_variance_ratio": "at_edges",
+    "biased_fraction": "biased_share",
+    "area_count": "parts",
+    "relative_rms": "change",
+    "regression_slope": "share",
+    "slope_error": "error",
+    "detail_std": "strength",
+    "filled_fraction": "filled_share",
+    "distant_fraction": "distant_share",
+    "fraction": "share",
+    "removed_fraction": "lost",
+}
 
 
 def check_quality(metrics: ResultMetrics, early_end_notes: Sequence[Note] = ()) -> dict[str, Any]:
@@ -111,13 +127,13 @@ def check_quality(metrics: ResultMetrics, early_end_notes: Sequence[Note] = ()) 
 
 def compute_correlation_limit(residual: ResidualMetrics | None) -> float:
     """Return the maximum excess of the residual's autocorrelation over that of the noise."""
-    error = 1 / sqrt(max(residual.pixels, 1)) if residual else 0.0
+    error = 1 / sqrt(max(residual.pixel_count, 1)) if residual else 0.0
     return MAX_RESIDUAL_CORRELATION + ALLOWED_STANDARD_ERRORS * error
 
 
 def compute_edge_variance_limit(residual: ResidualMetrics | None) -> float:
     """Return the maximum ratio of the residual's variance along edges to that in flat areas."""
-    edge_pixels = RESIDUAL_EDGE_FRACTION * residual.pixels if residual else 0.0
+    edge_pixels = RESIDUAL_EDGE_FRACTION * residual.pixel_count if residual else 0.0
     variance_error = sqrt(2 / edge_pixels) if edge_pixels else 0.0
     return MAX_EDGE_VARIANCE_RATIO + ALLOWED_STANDARD_ERRORS * variance_error
 
@@ -129,44 +145,49 @@ def is_doubtful(detail: ConfirmedDetail) -> bool:
 
 def _compute_fraction_lower_bound(detail: ConfirmedDetail) -> float:
     """Return the lower confidence bound of the share of detail that the measurement confirms."""
-    return min(detail.share, MAX_CONFIRMED_FRACTION) - CONFIRMED_STANDARD_ERRORS * detail.error
+    return (
+        min(detail.regression_slope, MAX_CONFIRMED_FRACTION)
+        - CONFIRMED_STANDARD_ERRORS * detail.slope_error
+    )
 
 
 def _check_residual(metrics: ResultMetrics) -> Iterator[Note]:
     residual = metrics.residual
     if residual is None:
-        if not metrics.filled_share:
+        if not metrics.filled_fraction:
             yield make_note("residual-unjudged")
     elif residual.is_noise_reliable and residual.excess > compute_correlation_limit(residual):
         excess_text, limit_text = _format_distinct_figures(
             residual.excess, compute_correlation_limit(residual)
         )
         yield make_note("residual-correlated", excess=excess_text, most=limit_text)
-    elif residual.change <= MAX_UNCHANGED and not residual.is_noise_reliable:
-        yield make_note("input-kept", share=residual.change, guessed=True)
-    elif residual.at_edges > compute_edge_variance_limit(residual):
-        yield make_note("residual-edges", ratio=residual.at_edges)
+    elif residual.relative_rms <= MAX_UNCHANGED and not residual.is_noise_reliable:
+        yield make_note("input-kept", share=residual.relative_rms, guessed=True)
+    elif residual.edge_variance_ratio > compute_edge_variance_limit(residual):
+        yield make_note("residual-edges", ratio=residual.edge_variance_ratio)
     elif not residual.is_noise_reliable:
         yield make_note("residual-no-edges")
-    elif residual.strength > MAX_RESIDUAL_STRENGTH:
-        yield make_note("residual-strong", ratio=residual.strength)
-    elif residual.strength >= MIN_RESIDUAL_STRENGTH:
+    elif residual.noise_ratio > MAX_RESIDUAL_STRENGTH:
+        yield make_note("residual-strong", ratio=residual.noise_ratio)
+    elif residual.noise_ratio >= MIN_RESIDUAL_STRENGTH:
         yield make_note("residual-noise")
-    elif residual.change <= MAX_NEGLIGIBLE_NOISE * residual.strength:
-        yield make_note("input-kept", share=residual.change, guessed=False)
+    elif residual.relative_rms <= MAX_NEGLIGIBLE_NOISE * residual.noise_ratio:
+        yield make_note("input-kept", share=residual.relative_rms, guessed=False)
     else:
-        yield make_note("residual-weak", ratio=residual.strength)
+        yield make_note("residual-weak", ratio=residual.noise_ratio)
 
 
 def _check_local_means(residual: ResidualMetrics | None) -> Iterator[Note]:
     """Check the brightness of small areas, independent of the measured noise."""
-    if residual is not None and residual.biased_share > compute_biased_limit(residual.parts):
-        yield make_note("brightness-off", share=residual.biased_share, side=LOCAL_AREA_SIDE)
+    if residual is not None and residual.biased_fraction > compute_biased_limit(
+        residual.area_count
+    ):
+        yield make_note("brightness-off", share=residual.biased_fraction, side=LOCAL_AREA_SIDE)
 
 
 def _check_pattern(metrics: ResultMetrics) -> Iterator[Note]:
     if (pattern := metrics.pattern) is not None:
-        yield make_note("pattern-lost", period=pattern.period, share=pattern.lost)
+        yield make_note("pattern-lost", period=pattern.period, share=pattern.removed_fraction)
 
 
 def _check_intensity(metrics: ResultMetrics) -> Iterator[Note]:
@@ -182,19 +203,21 @@ def _check_intensity(metrics: ResultMetrics) -> Iterator[Note]:
 
 def _check_contrast(metrics: ResultMetrics) -> Iterator[Note]:
     detail, contrast = metrics.detail, metrics.contrast
-    if metrics.filled_share and metrics.residual is None:
+    if metrics.filled_fraction and metrics.residual is None:
         return  # measured pixels are unchanged, and holes contain no validation pixels
     if detail is None or contrast is None:
         yield make_note("detail-unchecked")
         return
-    is_visible = detail.strength > MIN_VISIBLE_DETAIL * contrast.strength
+    is_visible = detail.detail_std > MIN_VISIBLE_DETAIL * contrast.detail_std
     if is_doubtful(contrast):
         yield make_note("contrast-doubtful", **_make_doubt_facts(contrast))
     elif is_visible and is_doubtful(detail):
         yield make_note("detail-doubtful", **_make_doubt_facts(detail))
     else:
         least_confirmed = (
-            min(contrast, detail, key=lambda kind: kind.share) if is_visible else contrast
+            min(contrast, detail, key=lambda kind: kind.regression_slope)
+            if is_visible
+            else contrast
         )
         share = _describe_fraction(least_confirmed)
         yield make_note("detail-confirmed", share=share, fine=least_confirmed is detail)
@@ -203,30 +226,30 @@ def _check_contrast(metrics: ResultMetrics) -> Iterator[Note]:
 def _make_doubt_facts(detail: ConfirmedDetail) -> dict[str, object]:
     """Return facts for a note on detail that the validation pixels do not confirm."""
     lower_bound = _compute_fraction_lower_bound(detail)
-    is_uncertain = detail.error > MAX_REPORTED_FRACTION_ERROR
+    is_uncertain = detail.slope_error > MAX_REPORTED_FRACTION_ERROR
     has_bound = lower_bound >= MIN_REPORTED_FRACTION
     return {
         "weak": is_uncertain,
         "share": _describe_fraction(detail),
-        "bounded": not is_uncertain and detail.share >= MIN_REPORTED_FRACTION,
+        "bounded": not is_uncertain and detail.regression_slope >= MIN_REPORTED_FRACTION,
         "little": has_bound,
         "least": f"{lower_bound:.0%}" if has_bound else "none",
     }
 
 
 def _check_holes(metrics: ResultMetrics) -> Iterator[Note]:
-    if metrics.distant_share > MAX_DISTANT_FRACTION:
-        yield make_note("holes-far", share=metrics.distant_share)
-    elif metrics.filled_share:
+    if metrics.distant_fraction > MAX_DISTANT_FRACTION:
+        yield make_note("holes-far", share=metrics.distant_fraction)
+    elif metrics.filled_fraction:
         yield make_note("holes-filled")
 
 
 def list_clipping_notes(lower_limit: ClippedPixels, upper_limit: ClippedPixels) -> tuple[Note, ...]:
     """Return notes on clipped pixels at both ends of the range, also used before a run."""
     return tuple(
-        make_note(code, share=_format_percent(limit.share), value=limit.value)
+        make_note(code, share=_format_percent(limit.fraction), value=limit.value)
         for code, limit in (("pixels-saturated", upper_limit), ("pixels-darkest", lower_limit))
-        if limit.share
+        if limit.fraction
     )
 
 
@@ -258,9 +281,9 @@ def format_quality_checks(report: Mapping[str, Any]) -> tuple[list[str], list[st
 
 def _describe_fraction(detail: ConfirmedDetail) -> str:
     """Return a share as text, without a figure if its standard error is large."""
-    if detail.error > MAX_REPORTED_FRACTION_ERROR:
+    if detail.slope_error > MAX_REPORTED_FRACTION_ERROR:
         return "most"
-    share = min(max(detail.share, 0.0), 1.0)
+    share = min(max(detail.regression_slope, 0.0), 1.0)
     return f"about {share:.0%}" if share >= MIN_REPORTED_FRACTION else "none"
 
 
@@ -275,8 +298,9 @@ def _format_distinct_figures(first: float, second: float) -> tuple[str, str]:
 
 
 def _round_figures(value: Any) -> Any:
+    """Round all figures, under their names in reports."""
     if isinstance(value, dict):
-        return {key: _round_figures(item) for key, item in value.items()}
+        return {_FIGURE_KEYS.get(key, key): _round_figures(item) for key, item in value.items()}
     if isinstance(value, tuple):
         return [_round_figures(item) for item in value]
     return _round_to_four_digits(value) if isinstance(value, float) else value

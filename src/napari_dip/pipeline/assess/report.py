@@ -222,7 +222,7 @@ def describe_early_end(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) 
     if not early:
         return ()
     units = {unit.id: unit for unit in image.plan.units}
-    unit, count = units.get(early[0].unit), early[0].iterations
+    unit, count = units.get(early[0].unit_id), early[0].iterations
     if len(early) > 1 or unit is None:
         return (make_note("fits-ended-early", count=len(early), several=len(early) > 1),)
     most = unit.iterations + image.plan.fit_config.refit_iterations
@@ -250,7 +250,7 @@ def _get_item_axes(image: CalibratedImage) -> str:
 
 def _get_restart_group(outcome: UnitOutcome) -> str:
     """Return the beginning of the unit's id that all restarts share."""
-    return outcome.unit.rpartition("r")[0]
+    return outcome.unit_id.rpartition("r")[0]
 
 
 def describe_unrestored_items(image: CalibratedImage, missing: BoolArray) -> tuple[Note, ...]:

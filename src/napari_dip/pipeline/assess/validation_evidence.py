@@ -36,18 +36,18 @@ class ConfirmedDetail:
 
     Attributes
     ----------
-    share : float
+    regression_slope : float
         Slope of measured on restored detail at validation pixels: 1 if all of it is real, 0 if none
         is.
-    error : float
-        Standard error of `share`.
-    strength : float
+    slope_error : float
+        Standard error of `regression_slope`.
+    detail_std : float
         Standard deviation of the detail, in intensity units of a fit (its range is about 1).
     """
 
-    share: float
-    error: float
-    strength: float
+    regression_slope: float
+    slope_error: float
+    detail_std: float
 
 
 @torch.no_grad()
@@ -111,11 +111,13 @@ def _estimate_confirmed_detail(sums: list[float]) -> ConfirmedDetail | None:
     power, covariance, errors, cross, fourth, square_sum, count = sums
     if power <= 0 or count <= 0:
         return None
-    share = covariance / power
+    slope = covariance / power
     # sandwich estimate from the residual of each pixel, which does not depend on the noise model
-    error_square_sum = max(0.0, errors - 2 * share * cross + share**2 * fourth)
+    error_square_sum = max(0.0, errors - 2 * slope * cross + slope**2 * fourth)
     return ConfirmedDetail(
-        share=share, error=sqrt(error_square_sum) / power, strength=sqrt(square_sum / count)
+        regression_slope=slope,
+        slope_error=sqrt(error_square_sum) / power,
+        detail_std=sqrt(square_sum / count),
     )
 
 

@@ -14,7 +14,7 @@ from napari_dip.pipeline.plan.layout import (
     make_layout,
     to_stack,
 )
-from napari_dip.tasks.base import Pixels
+from napari_dip.tasks.base import InspectedPixels
 from napari_dip.tasks.noise_models.camera_maps import build_camera_correction
 from napari_dip.tasks.shared_settings import check_content, check_exposure_pixels
 
@@ -133,7 +133,9 @@ def inspect_pixels(
     plan: Plan, image: npt.NDArray[Any], stack: StackArray, extra_inputs: Mapping[str, StackArray]
 ) -> Inspection | Refusal:
     """Let the task inspect the image, (N, C, *grid), and the arranged further inputs."""
-    pixels = Pixels(source=plan.source, image=image, stack=stack, extra_inputs=extra_inputs)
+    pixels = InspectedPixels(
+        source=plan.source, image=image, stack=stack, extra_inputs=extra_inputs
+    )
     return plan.recipe.task.inspect(pixels, plan.task_plan)
 
 

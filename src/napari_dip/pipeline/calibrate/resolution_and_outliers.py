@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.calibrate.types import HalfResolutionInput
+from napari_dip.pipeline.calibrate.types import HalfResolutionStack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +65,7 @@ def halve_oversampled(
     constant_channels: tuple[int, ...],
     *,
     is_camera: bool = False,
-) -> HalfResolutionInput | None:
+) -> HalfResolutionStack | None:
     """Return an image at half resolution if all its channels are oversampled, else None.
 
     Parameters
@@ -105,7 +105,7 @@ def halve_oversampled(
         [half_size_noise[c] for c in varied_channels],
         (half_size_stack.shape[-2], half_size_stack.shape[-1]),
     )
-    return HalfResolutionInput(
+    return HalfResolutionStack(
         stack=half_size_stack,
         noise=half_size_noise,
         blind_spot_size=tuple(

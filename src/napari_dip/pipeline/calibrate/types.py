@@ -34,7 +34,7 @@ MIN_RELIABLE_VALIDATION_PIXELS = 48
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class HalfResolutionInput:
+class HalfResolutionStack:
     """Input of a half-resolution fit, in place of an oversampled image.
 
     Attributes
@@ -127,7 +127,7 @@ class Calibration:
         Notes on the calibration, for the user.
     repeated_exposure : RepeatedExposure or None
         Another measurement of the same object.
-    half_resolution : HalfResolutionInput or None
+    half_resolution : HalfResolutionStack or None
         Input of a half-resolution fit, if the image is oversampled.
     outlier_limits : tuple of (float, float)
         Per channel, values beyond which isolated pixels are outliers.
@@ -152,7 +152,7 @@ class Calibration:
     extra_inputs: Mapping[str, StackArray]
     notes: tuple[Note, ...] = ()
     repeated_exposure: RepeatedExposure | None = None
-    half_resolution: HalfResolutionInput | None = None
+    half_resolution: HalfResolutionStack | None = None
     outlier_limits: tuple[tuple[float, float], ...] = ()
     outlier_count: int = 0
     camera_noise: CameraNoise | None = None

@@ -31,7 +31,7 @@ from napari_dip.tasks.base import (
     FitInput,
     FitMasks,
     FitNoise,
-    HalfResolution,
+    HalfResolutionFit,
     SeriesFrames,
 )
 from napari_dip.tasks.noise_models.camera_maps import compute_camera_weights
@@ -71,11 +71,11 @@ MIN_ITERATION_FRACTION = 0.9
 MIN_BFLOAT16_NOISE = 0.02
 
 
-def shape_channel_values(
-    values: tuple[float, ...], channels: Sequence[int], dims: int
+def broadcast_channel_values(
+    values: tuple[float, ...], channels: Sequence[int], axis_count: int
 ) -> npt.NDArray[np.float64]:
-    """Return one value per channel, shaped to broadcast with an array of `dims` axes (C, *grid)."""
-    return np.array([values[c] for c in channels]).reshape(-1, *[1] * (dims - 1))
+    """Return one value per channel, shaped to broadcast with `axis_count` axes (C, *grid)."""
+    return np.array([values[c] for c in channels]).reshape(-1, *[1] * (axis_count - 1))
 
 
 def average_noise_correlation(
@@ -98,7 +98,7 @@ def average_noise_correlation(
 
 
 def convert_noise_to_network_units(
-    noises: tuple[tuple[NoiseEstimate, ...], ...],
+    exposure_noises: tuple[tuple[NoiseEstimate, ...], ...],
     calibration: Calibration,
     channels: list[int],
     device: torch.device,
@@ -108,7 +108,7 @@ def convert_noise_to_network_units(
 
     Parameters
     ----------
-    noises : tuple of tuple of NoiseEstimate
+    exposure_noises : tuple of tuple of NoiseEstimate
         For each exposure, the noise of every channel, in the image's units.
     calibration : Calibration
     channels : list of int
@@ -118,22 +118,23 @@ def convert_noise_to_network_units(
         Number of grid axes.
     """
     rows = []
-    for exposure_noise in noises:
+    for channel_noises in exposure_noises:
         for channel in channels:
             estimate, offset, scale = (
-                exposure_noise[channel],
+                channel_noises[channel],
                 calibration.intensity_offset[channel],
                 calibration.intensity_scale[channel],
             )
             # expand (relative_deviation * signal)**2, where the signal includes the offset
-            square, relative_offset = estimate.relative_deviation**2, offset / scale
+            squared_deviation = estimate.relative_deviation**2
+            relative_offset = offset / scale
             variance = (
                 estimate.intercept + estimate.gain * offset
-            ) / scale**2 + square * relative_offset**2
-            gain = estimate.gain / scale + 2 * square * relative_offset
-            rows.append((gain, variance, estimate.floor / scale**2, square))
+            ) / scale**2 + squared_deviation * relative_offset**2
+            gain = estimate.gain / scale + 2 * squared_deviation * relative_offset
+            rows.append((gain, variance, estimate.floor / scale**2, squared_deviation))
     table = torch.tensor(rows, dtype=torch.float32, device=device)
-    table = table.T.reshape(4, len(noises), -1, *[1] * dims)
+    table = table.T.reshape(4, len(exposure_noises), -1, *[1] * dims)
     squares = table[3] if bool(table[3].any()) else None
     return NoiseVariance(
         gain=table[0], intercept=table[1], floor=table[2].clamp(min=1e-10), square=squares
@@ -203,12 +204,16 @@ def complete_fit_arguments(
     prior.to(fit_input.measurement.device)
     if fit_input.measurement.ndim == 4:
         prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = compute_output_decay(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE_DECAY
+    average_decay = (
+        compute_output_decay(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE_DECAY
+    )
     uses_bfloat16 = fit_config.allows_bfloat16 or (
         prior_spec.network.supports_bfloat16 and fit_input.noise.level > MIN_BFLOAT16_NOISE
     )
     uses_bfloat16 = uses_bfloat16 and fit_input.measurement.ndim == 4
-    schedule = make_fit_schedule(fit_config, average, unit.iterations, uses_bfloat16=uses_bfloat16)
+    schedule = make_fit_schedule(
+        fit_config, average_decay, unit.iterations, uses_bfloat16=uses_bfloat16
+    )
     min_iterations = 0 if prior.covers_grid else int(MIN_ITERATION_FRACTION * unit.iterations)
     stop_rule = make_validation_stop_rule(
         compute_patience(unit.iterations, schedule.validation_interval), min_iterations
@@ -250,10 +255,12 @@ def make_fit_input(
         calibration = calibration.get_fit_calibration()
     pixels, exposure_noises = _stack_exposures(calibration, stack, unit)
     dims = pixels.ndim - 2
-    offset = shape_channel_values(calibration.intensity_offset, channels, dims + 1).astype(
+    offset = broadcast_channel_values(calibration.intensity_offset, channels, dims + 1).astype(
         np.float32
     )
-    scale = shape_channel_values(calibration.intensity_scale, channels, dims + 1).astype(np.float32)
+    scale = broadcast_channel_values(calibration.intensity_scale, channels, dims + 1).astype(
+        np.float32
+    )
     measurement = torch.from_numpy((pixels - offset) / scale).to(device)
     noise = convert_noise_to_network_units(exposure_noises, calibration, channels, device, dims)
     measured_mask = _make_measured_mask(calibration, unit, measurement)
@@ -275,7 +282,7 @@ def make_fit_input(
     blind_spot_shape = _make_blind_spot_shape(image.plan, validation_mask)
     half_resolution = None
     if upscaled_grid is not None:
-        half_resolution = HalfResolution(upscaled_grid=upscaled_grid)
+        half_resolution = HalfResolutionFit(upscaled_grid=upscaled_grid)
         if calibration.camera_noise is not None and len(channels) == 3:
             full_size = torch.from_numpy((full_size_stack[unit.item, channels] - offset) / scale)
             half_resolution = replace(
@@ -291,7 +298,7 @@ def make_fit_input(
             variance=noise,
             level=float(noise.compute_variance(measurement).mean().sqrt()),
             assumed_fraction=BLIND_SPOT_NOISE_FRACTION
-            if prior_spec.network_input.is_masked
+            if prior_spec.input_traits.is_masked
             else 1.0,
             correlation=average_noise_correlation(calibration, channels),
         ),
@@ -313,7 +320,7 @@ def make_fit_input(
         },
         half_resolution=half_resolution,
     )
-    fit_input = average_exposures(fit_input) if prior_spec.network_input.is_image else fit_input
+    fit_input = average_exposures(fit_input) if prior_spec.input_traits.is_image else fit_input
     return _add_neighbour_frames(fit_input, frames, offset, scale)
 
 
@@ -375,14 +382,14 @@ def _add_neighbour_frames(
 
 
 def make_fit_schedule(
-    fit_config: FitConfig, average: float, iterations: int, *, uses_bfloat16: bool = False
+    fit_config: FitConfig, average_decay: float, iterations: int, *, uses_bfloat16: bool = False
 ) -> Schedule:
     """Build the schedule: iterations that also fit the operator, then those with it fixed.
 
     Parameters
     ----------
     fit_config : FitConfig
-    average : float
+    average_decay : float
         Decay per iteration of the running average.
     iterations : int
         Number of iterations in both phases.
@@ -402,7 +409,7 @@ def make_fit_schedule(
         phases=tuple(phase for phase in phases if phase.iterations),
         planned_iterations=iterations,
         last_iteration=iterations,
-        average_decay=average,
+        average_decay=average_decay,
         refit_iterations=fit_config.refit_iterations,
         uses_bfloat16=uses_bfloat16,
     )
@@ -413,17 +420,17 @@ def convert_to_image_units(
 ) -> npt.NDArray[np.float32]:
     """Convert an estimate (1, C, *grid) to the image's units, as (C, *grid)."""
     image = mean[0].cpu().numpy().astype(np.float64)
-    scale = shape_channel_values(calibration.intensity_scale, unit.channels, image.ndim)
+    scale = broadcast_channel_values(calibration.intensity_scale, unit.channels, image.ndim)
     return np.asarray(
         image * scale
-        + shape_channel_values(calibration.intensity_offset, unit.channels, image.ndim),
+        + broadcast_channel_values(calibration.intensity_offset, unit.channels, image.ndim),
         np.float32,
     )
 
 
 @torch.no_grad()
 def compute_uncertainty(
-    fit: FitArguments, calibration: Calibration, result: FitResult
+    fit_arguments: FitArguments, calibration: Calibration, result: FitResult
 ) -> npt.NDArray[np.float32]:
     """Return the standard deviation of each pixel, in the image's units.
 
@@ -432,23 +439,25 @@ def compute_uncertainty(
 
     Parameters
     ----------
-    fit : FitArguments
+    fit_arguments : FitArguments
     calibration : Calibration
     result : FitResult
-        Its finished estimate has a variance. If the network estimate has none, the variance is not
+        Its final estimate has a variance. If the network estimate has none, the variance is not
         scaled.
     """
-    blind, finished = result.network_estimate, result.estimate
-    assert finished.log_variance is not None
-    variance = finished.log_variance.exp()
-    if blind.log_variance is not None:
-        variance = _compute_variance_factor(fit, blind) * variance
+    network_estimate, final_estimate = result.network_estimate, result.estimate
+    assert final_estimate.log_variance is not None
+    variance = final_estimate.log_variance.exp()
+    if network_estimate.log_variance is not None:
+        variance = _compute_variance_factor(fit_arguments, network_estimate) * variance
     std = variance[0].sqrt().cpu().numpy()
-    scale = shape_channel_values(calibration.intensity_scale, fit.unit.channels, std.ndim)
+    scale = broadcast_channel_values(
+        calibration.intensity_scale, fit_arguments.unit.channels, std.ndim
+    )
     return np.asarray(std * scale, np.float32)
 
 
-def _compute_variance_factor(fit: FitArguments, network_estimate: Estimate) -> Tensor:
+def _compute_variance_factor(fit_arguments: FitArguments, network_estimate: Estimate) -> Tensor:
     """Return the ratio of validation residuals to predicted variance, within limits.
 
     Where the network predicts a variance of its own, the squared residuals are compared with that
@@ -456,7 +465,7 @@ def _compute_variance_factor(fit: FitArguments, network_estimate: Estimate) -> T
     squared residuals first. The ratio is 1 if there are no validation pixels.
     """
     assert network_estimate.log_variance is not None
-    fit_input, operator = fit.fit_input, fit.problem.terms[0].operator
+    fit_input, operator = fit_arguments.fit_input, fit_arguments.problem.terms[0].operator
     predicted = operator(network_estimate.mean)
     validation_mask = fit_input.masks.validation
     noise = fit_input.noise.variance.compute_variance(predicted)
@@ -478,22 +487,25 @@ def _compute_variance_factor(fit: FitArguments, network_estimate: Estimate) -> T
 
 
 def predict_measurement(
-    fit: FitArguments, calibration: Calibration, network_estimate: Estimate, finished: Estimate
+    fit_arguments: FitArguments,
+    calibration: Calibration,
+    network_estimate: Estimate,
+    final_estimate: Estimate,
 ) -> npt.NDArray[np.float32]:
     """Return the predicted measurement (C, *grid), in the image's units.
 
-    It is computed from the finished image where that has the grid of the network's output, and
+    It is computed from the final estimate where that has the grid of the network's output, and
     otherwise from the network's output.
     """
-    operator = fit.problem.terms[0].operator
-    if fit.fit_input.half_resolution is not None:
-        return convert_to_image_units(calibration, fit.unit, finished.mean)
-    has_same_grid = finished.mean.shape[1:] == network_estimate.mean.shape[1:]
+    operator = fit_arguments.problem.terms[0].operator
+    if fit_arguments.fit_input.half_resolution is not None:
+        return convert_to_image_units(calibration, fit_arguments.unit, final_estimate.mean)
+    has_same_grid = final_estimate.mean.shape[1:] == network_estimate.mean.shape[1:]
     with torch.no_grad():
         return convert_to_image_units(
             calibration,
-            fit.unit,
-            operator.detect(finished.mean if has_same_grid else network_estimate.mean),
+            fit_arguments.unit,
+            operator.detect(final_estimate.mean if has_same_grid else network_estimate.mean),
         )
 
 
@@ -546,7 +558,7 @@ def make_unit_outcome(
     if result.is_broken_down:
         notes = (*notes, make_note("unit-ended", unit=unit.id, why=str(result.stop)))
     return UnitOutcome(
-        unit=unit.id,
+        unit_id=unit.id,
         stop=recovery.stop or result.stop,
         is_ended_by_user=result.is_ended_by_user,
         best_iteration=result.best_iteration,

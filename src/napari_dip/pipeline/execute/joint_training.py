@@ -1,15 +1,9 @@
-"""Set up joint training, measure the gain of fine-tuning, and select between fits of priors.
-
-Fits are compared on blind-spot predictions of all pixels, because validation pixels are too few.
-Over 1,500 validation pixels, the difference of two fits was within the noise three times out of
-three. Over all pixels, it had the correct sign.
-"""
+"""Set up joint training, and measure the gain of fine-tuning."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import zip_longest
-from math import sqrt
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,21 +20,18 @@ from napari_dip.pipeline.plan.joint_training import MAX_JOINT_VALIDATIONS
 from napari_dip.pipeline.plan.types import JOINT
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Mapping
 
     import numpy as np
     import numpy.typing as npt
     from torch import Tensor
 
-    from napari_dip.engine.fit.state import FitProgress, FitResult
+    from napari_dip.engine.fit.state import FitResult
     from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.execute.device_recovery import RecoveryState
     from napari_dip.pipeline.execute.neighbour_frames import NeighbourFrameProvider
     from napari_dip.pipeline.plan.types import TrainingRegion, WorkUnit
     from napari_dip.tasks.base import FitInput
-
-#: Standard errors by which a fit must be better than that of a simpler prior.
-MIN_SELECTION_STANDARD_ERRORS = 1.0
 
 
 def make_joint_fit_arguments(
@@ -239,76 +230,3 @@ def _average_correlation(
         for axis_correlations in zip(*correlations, strict=True)
     )
     return y, x
-
-
-@dataclass(slots=True, eq=False)
-class FitRun:
-    """One run of a fit: its progress and, once it has ended, its result.
-
-    Attributes
-    ----------
-    fit_arguments : FitArguments
-    loop : generator
-        Yields the progress of the engine, and returns the result.
-    is_finished : bool
-        Whether the loop has ended.
-    result : FitResult or None
-        Result of the fit; None while it runs, or if it was discarded.
-    """
-
-    fit_arguments: FitArguments
-    loop: Generator[FitProgress, None, FitResult | None]
-    is_finished: bool = False
-    result: FitResult | None = None
-
-    def iter_progress(self) -> Generator[FitProgress, None, None]:
-        """Run the fit to its end, yield its progress, and store its result."""
-        self.result = yield from self.loop
-        self.is_finished = True
-
-    @property
-    def is_ended_by_user(self) -> bool:
-        """Return whether the user ended the fit."""
-        return self.is_finished and (self.result is None or self.result.is_ended_by_user)
-
-    def predict_blind(self) -> Tensor:
-        """Return the predicted measurement (1, C, *grid), before postprocessing.
-
-        With a blind spot, the prediction of a pixel does not depend on its own measurement.
-        """
-        assert self.result is not None
-        prediction: Tensor = self.fit_arguments.problem.terms[0].operator(
-            self.result.network_estimate.mean
-        )
-        return prediction
-
-
-def select_best_fit(finished: Sequence[FitRun]) -> FitRun:
-    """Return the fit that predicts the measurement best; of equally good fits, the last.
-
-    Squared residuals are compared pixel by pixel, relative to the noise variance. This is only
-    valid if predictions are independent of the noise of their own pixel, as with a blind spot.
-
-    Parameters
-    ----------
-    finished : sequence of FitRun
-        Fits with a result, of the same fit input; the one with the simplest prior comes last.
-    """
-    *candidates, best = finished
-    for candidate in candidates:
-        if _is_better_fit(candidate, best):
-            best = candidate
-    return best
-
-
-def _is_better_fit(fit: FitRun, other: FitRun) -> bool:
-    """Return whether `fit` predicts the measurement significantly better than `other`."""
-    fit_input = fit.fit_arguments.fit_input
-    prediction, other_prediction = fit.predict_blind(), other.predict_blind()
-    noise = fit_input.noise.variance.compute_variance((prediction + other_prediction) / 2)
-    gain = (fit_input.measurement - other_prediction) ** 2 - (
-        fit_input.measurement - prediction
-    ) ** 2
-    gain = (gain / noise)[fit_input.masks.measured.expand_as(gain) > 0]
-    min_gain = MIN_SELECTION_STANDARD_ERRORS * float(gain.std()) / sqrt(gain.numel())
-    return float(gain.mean()) > min_gain

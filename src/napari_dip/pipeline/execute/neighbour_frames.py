@@ -155,7 +155,7 @@ class NeighbourFrameProvider:
         """Return the frames that the task uses with this prior, registered onto a unit's frame."""
         stack, channels = self._stack, list(unit.channels)
         frames = NeighbourFrames()
-        takes_neighbours = PRIOR_SPECS[prior_key].network_input.has_neighbour_frames
+        takes_neighbours = PRIOR_SPECS[prior_key].input_traits.has_neighbour_frames
         if self._task_plan.uses_neighbouring_frames and takes_neighbours and unit.neighbours:
             aligned = [
                 self._get_drift(unit, neighbour).apply(stack[neighbour, channels])

@@ -114,7 +114,7 @@ class RunMonitor:
         self._fits = [self._add_fits(index) for index in range(len(self._units))]
         fits_whole_image = not units and any(unit.has_estimate for unit in self._units)
         self._assessment = tracker.add_step(
-            "assessment", fits_whole_image * plan.costs.assessment, 0.0
+            "assessment", fits_whole_image * plan.costs.assessment_seconds, 0.0
         )
         self._unit_number, self._current_fit = 1, self._fits[0][-1]
         self._candidate_index: int | None = None
@@ -128,9 +128,13 @@ class RunMonitor:
             fits.append(
                 FitSteps(
                     self._tracker.add_step(f"fit {unit.role}", 0.0),
-                    self._tracker.add_step("inference", unit.has_estimate * costs.inference),
                     self._tracker.add_step(
-                        "ending", unit.has_estimate * costs.refinement, 0.0 if is_last else None
+                        "inference", unit.has_estimate * costs.inference_seconds
+                    ),
+                    self._tracker.add_step(
+                        "ending",
+                        unit.has_estimate * costs.refinement_seconds,
+                        0.0 if is_last else None,
                     ),
                 )
             )

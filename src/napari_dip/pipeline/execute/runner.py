@@ -348,7 +348,7 @@ def _fit_unit_shard(
     store.open_image(image)
     checkpoint, results = store.read(merger), ResultStore(store.folder)
     stored_ids = results.find_finished_units(image.plan)
-    finished_ids = {outcome.unit for outcome in merger.outcomes}
+    finished_ids = {outcome.unit_id for outcome in merger.outcomes}
     shard_units = select_shard_units(shard, image.plan)
     for unit in shard_units:
         if unit.id in stored_ids and unit.id not in finished_ids and not unit.has_estimate:

@@ -274,7 +274,7 @@ def estimate_costs(
     prior_spec = PRIOR_SPECS[fit_config.prior_key]
     operations: float = 2 * _count_multiplications(fit_config.widths, dims)
     pixel_seconds = operations / _estimate_operation_rate(fit_config, dims, device, threads)
-    pass_seconds = pixel_seconds * prod(grid) if prior_spec.network_input.is_image else 0.0
+    pass_seconds = pixel_seconds * prod(grid) if prior_spec.input_traits.is_image else 0.0
     speedup = (
         HALF_PRECISION_RATE_FACTOR
         if uses_bfloat16 and device == "cpu" and _uses_bfloat16(grid, fit_config)
@@ -293,15 +293,16 @@ def estimate_costs(
     )
     start_seconds = START_SECONDS + MEASURE_SECONDS + MEASURE_PIXEL_SECONDS * prod(grid) * channels
     costs = CostEstimate(
-        fit=start_seconds + fits * prior_spec.cost.averaged_passes * pixel_seconds * prod(grid),
-        usual_inference=fits * usual_passes * pass_seconds,
-        longest_inference=fits * max_passes * pass_seconds,
-        ending=assessment_seconds + fits * candidates * refinement_seconds,
-        iteration=3 * _count_step_pixels(grid, fit_config) * pixel_seconds / speedup,
-        validation=pass_seconds,
-        inference=usual_passes * pass_seconds,
-        refinement=refinement_seconds,
-        assessment=assessment_seconds,
+        fit_seconds=start_seconds
+        + fits * prior_spec.cost.averaged_passes * pixel_seconds * prod(grid),
+        usual_inference_seconds=fits * usual_passes * pass_seconds,
+        longest_inference_seconds=fits * max_passes * pass_seconds,
+        postprocessing_seconds=assessment_seconds + fits * candidates * refinement_seconds,
+        seconds_per_iteration=3 * _count_step_pixels(grid, fit_config) * pixel_seconds / speedup,
+        validation_seconds=pass_seconds,
+        inference_seconds=usual_passes * pass_seconds,
+        refinement_seconds=refinement_seconds,
+        assessment_seconds=assessment_seconds,
     )
     further_iterations = fit_config.refit_iterations + fit_config.iterations * (candidates - 1)
     fit_seconds = sum(
@@ -309,7 +310,7 @@ def estimate_costs(
         + costs.estimate_fit(further_iterations)
         for unit in units
     )
-    return replace(costs, fit=costs.fit + fit_seconds)
+    return replace(costs, fit_seconds=costs.fit_seconds + fit_seconds)
 
 
 def _estimate_operation_rate(fit_config: FitConfig, dims: int, device: str, threads: int) -> float:
@@ -317,7 +318,7 @@ def _estimate_operation_rate(fit_config: FitConfig, dims: int, device: str, thre
     if device != "cpu":
         return GPU_RATE
     rate_factor = (
-        NORMALISED_RATE_FACTOR if PRIOR_SPECS[fit_config.prior_key].network_input.is_random else 1.0
+        NORMALISED_RATE_FACTOR if PRIOR_SPECS[fit_config.prior_key].input_traits.is_random else 1.0
     )
     return (
         THREAD_RATE * threads * (min(rate_factor, VOLUME_RATE_FACTOR) if dims > 2 else rate_factor)
@@ -375,7 +376,7 @@ def choose_fit_config(
     task, run_settings = recipe.task, recipe.run_settings
     prior_key = prior_key or task_plan.prior_key
     presets = _read_presets(task.spec.name)
-    is_random = PRIOR_SPECS[prior_key].network_input.is_random
+    is_random = PRIOR_SPECS[prior_key].input_traits.is_random
     shared_key = DEFAULT_PRIOR if is_random else IMAGE_INPUT_PRESETS
     row = presets[prior_key if prior_key in presets else shared_key][run_settings.preset]
     row = {**row, **row.get("volume", {})} if is_volume else row

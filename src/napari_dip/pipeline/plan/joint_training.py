@@ -65,13 +65,13 @@ class FineTuneGain:
     ----------
     mean, error : float
         Mean gain and its standard error.
-    probes : int
+    probe_count : int
         Number of probes.
     """
 
     mean: float
     error: float
-    probes: int
+    probe_count: int
 
     @property
     def is_worthwhile(self) -> bool:
@@ -233,14 +233,16 @@ def compute_fine_tune_gain(
         return None
     mean = total / count
     return FineTuneGain(
-        mean=mean, error=sqrt(max(0.0, squares / count - mean**2) / (count - 1)), probes=len(gains)
+        mean=mean,
+        error=sqrt(max(0.0, squares / count - mean**2) / (count - 1)),
+        probe_count=len(gains),
     )
 
 
 def make_fine_tuning_note(gain: FineTuneGain) -> Note:
     """Return a note on what the probes decided."""
     facts = {
-        "probes": gain.probes,
+        "probes": gain.probe_count,
         "mean": gain.mean,
         "error": gain.error,
         "pays": gain.is_worthwhile,
@@ -263,7 +265,7 @@ def summarise_joint_training(outcomes: Iterable[UnitOutcome]) -> dict[str, dict[
     if gain is None:
         return {"joint_training": facts}
     probe_fields = {
-        "probes": gain.probes,
+        "probes": gain.probe_count,
         "gain": gain.mean,
         "error": gain.error,
         "fine_tuned": gain.is_worthwhile,

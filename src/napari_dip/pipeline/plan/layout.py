@@ -197,7 +197,7 @@ def check_extra_headers(task_spec: TaskSpec, extra_headers: Headers) -> Refusal 
     """Check the headers of further inputs; return a refusal or None."""
     for task_input in task_spec.inputs[1:]:
         spec = extra_headers.get(task_input.name)
-        if spec is None and not task_input.optional:
+        if spec is None and not task_input.is_optional:
             return make_refusal(
                 "input-missing", label=task_input.label.lower(), task=task_spec.title.lower()
             )

@@ -226,6 +226,6 @@ def _choose_device(choice: str, machine: Machine) -> str | Refusal:
     if choice == "auto":
         return machine.devices[0]
     if choice not in machine.devices:
-        why = machine.missing or "this computer has none"
+        why = machine.no_gpu_reason or "this computer has none"
         return make_refusal("device-missing", device=choice, why=why)
     return choice

@@ -77,38 +77,38 @@ class CostEstimate:
 
     Attributes
     ----------
-    fit : float
+    fit_seconds : float
         Loading torch, measuring the noise, iterations and validation of all fits.
-    usual_inference : float
+    usual_inference_seconds : float
         Final inference of all fits with uncorrelated noise, the most common case.
-    longest_inference : float
+    longest_inference_seconds : float
         Final inference of all fits with the noise correlation that takes most passes.
-    ending : float
+    postprocessing_seconds : float
         NL-Bayes refinement, residual and quality checks.
-    iteration, validation : float
+    seconds_per_iteration, validation_seconds : float
         One iteration, and one validation on one image.
-    inference, refinement : float
+    inference_seconds, refinement_seconds : float
         Usual final inference of one fit, and NL-Bayes refinement of its image.
-    assessment : float
+    assessment_seconds : float
         Residual and quality checks of the whole result.
     """
 
-    fit: float
-    usual_inference: float
-    longest_inference: float
-    ending: float
-    iteration: float
-    validation: float
-    inference: float
-    refinement: float
-    assessment: float
+    fit_seconds: float
+    usual_inference_seconds: float
+    longest_inference_seconds: float
+    postprocessing_seconds: float
+    seconds_per_iteration: float
+    validation_seconds: float
+    inference_seconds: float
+    refinement_seconds: float
+    assessment_seconds: float
 
     def estimate_fit(self, iterations: int, training_regions: int = 0) -> float:
         """Estimate the seconds of one fit; a joint fit validates on all its regions."""
         validations = max(
             iterations / ITERATIONS_PER_VALIDATION, JOINT_VALIDATIONS * training_regions
         )
-        return iterations * self.iteration + validations * self.validation
+        return iterations * self.seconds_per_iteration + validations * self.validation_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,7 +287,7 @@ class UnitOutcome:
     gain at validation pixels, and the number of these pixels.
     """
 
-    unit: str
+    unit_id: str
     stop: Stop
     is_ended_by_user: bool
     best_iteration: int
@@ -305,6 +305,7 @@ class UnitOutcome:
     def to_dict(self) -> dict[str, Any]:
         """Return the outcome in plain JSON types, which `read_outcome` reads."""
         raw = asdict(self)
+        raw = {"unit": raw.pop("unit_id"), **raw}
         raw["prior"], raw["members"] = raw.pop("prior_key"), raw.pop("region_count")
         raw["series"] = raw.pop("joint_network_name")
         return raw
@@ -428,7 +429,11 @@ class Plan(ImagePlan):
     @property
     def seconds(self) -> float:
         """Estimated time if no fit stops early, in seconds; at most the time limit."""
-        total = self.costs.fit + self.costs.longest_inference + self.costs.ending
+        total = (
+            self.costs.fit_seconds
+            + self.costs.longest_inference_seconds
+            + self.costs.postprocessing_seconds
+        )
         limit = self.recipe.run_settings.time_limit
         return total if limit is None else min(total, limit)
 

@@ -190,8 +190,7 @@ def make_tile_units(
         task_plan, fit_config.prior_key, len(tiles), are_tiles=True
     )
     starts_from_first_tile = (
-        PRIOR_SPECS[fit_config.prior_key].network_input.is_image
-        and series_training != "independent"
+        PRIOR_SPECS[fit_config.prior_key].input_traits.is_image and series_training != "independent"
     )
     warm_start_iterations = compute_warm_start_iterations(fit_config)
     # the last plane of the first tile
@@ -313,7 +312,7 @@ def estimate_serial_fraction(plan: Plan) -> float:
     costs = plan.costs
     seconds = {
         unit.id: costs.estimate_fit(unit.iterations, len(unit.trained_on))
-        + unit.has_estimate * (costs.inference + costs.refinement)
+        + unit.has_estimate * (costs.inference_seconds + costs.refinement_seconds)
         for unit in plan.units
     }
     return sum(seconds[unit.id] for unit in plan.units if not unit.has_estimate) / sum(

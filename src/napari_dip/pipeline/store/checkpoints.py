@@ -324,6 +324,6 @@ def read_outcome(raw: Mapping[str, Any]) -> UnitOutcome:
     stop = read_stop(raw["stop"] if "stop" in raw else raw["stop_reason"])
     notes = tuple(map(read_note, raw["notes"]))
     fields["role"], fields["prior_key"] = UnitRole(fields["role"]), fields.pop("prior", "")
-    fields["region_count"] = fields.pop("members", 0)
+    fields["unit_id"], fields["region_count"] = fields.pop("unit"), fields.pop("members", 0)
     fields["joint_network_name"] = fields.pop("series", "")
     return UnitOutcome(**{**fields, "stop": stop, "history": history, "notes": notes, **tuples})

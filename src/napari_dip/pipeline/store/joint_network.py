@@ -105,11 +105,11 @@ def list_network_outcomes(plan: RunPlan, outcomes: Sequence[UnitOutcome]) -> lis
     if plan.network is None:
         return []
     name = make_printable(plan.network.name)
-    existing_ids = {outcome.unit for outcome in outcomes}
+    existing_ids = {outcome.unit_id for outcome in outcomes}
     series_names = {unit.joint_network_name for unit in plan.units}
     missing_outcomes = []
     for outcome in plan.network.outcomes:
-        if outcome.joint_network_name not in series_names or outcome.unit in existing_ids:
+        if outcome.joint_network_name not in series_names or outcome.unit_id in existing_ids:
             continue
         if outcome.role == JOINT:
             note = make_note("series-network", name=name, count=outcome.region_count)

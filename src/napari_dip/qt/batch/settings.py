@@ -233,7 +233,7 @@ class RecipeChooser(QWidget):
                 continue
             line_edit = QLineEdit()
             line_edit.setAccessibleName(extra_input.label)
-            line_edit.setPlaceholderText("none" if extra_input.optional else "one file for all")
+            line_edit.setPlaceholderText("none" if extra_input.is_optional else "one file for all")
             line_edit.setToolTip(f"<qt>{extra_input.help} One file for all.</qt>")
             add_file_button(line_edit, extra_input.label, _IMAGE_FILTER)
             line_edit.textChanged.connect(self._notify)

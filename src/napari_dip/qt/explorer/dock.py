@@ -23,7 +23,7 @@ from napari_dip.qt.shell.layer_inputs import LayerInputs
 from napari_dip.qt.shell.layers import Preview
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
 from napari_dip.qt.shell.worker import call_reporting_errors, get_value_or_error
-from napari_dip.tasks import Input
+from napari_dip.tasks import TaskInput
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 _NOTHING_MESSAGE = "Ended before there was anything to be seen. Give it a little more time."
 _KEPT_FINDINGS_LABEL = "what was found so far"
-_TRUTH = Input(
+_TRUTH = TaskInput(
     name="truth",
     label="Truth",
     help="The same image without noise, if you have it: tells how good each estimate is.",
-    optional=True,
+    is_optional=True,
 )
 #: Architectures by name, used for their labels only.
 _ALL_ARCHITECTURES = list_all_architectures()

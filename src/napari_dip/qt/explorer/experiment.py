@@ -229,7 +229,7 @@ def plan_experiment(
         ]
         fits *= len(arguments["only"])
     arguments |= {"axes": plane.spec.axes, "name": image.name, "machine": machine}
-    seconds = START_SECONDS + fits * (plan.costs.fit - START_SECONDS)
+    seconds = START_SECONDS + fits * (plan.costs.fit_seconds - START_SECONDS)
     time = f", up to {format_duration(seconds)} if nothing else runs"
     request = JobRequest(
         kind=experiment.key,

@@ -35,7 +35,7 @@ from napari_dip.qt.shell.layers import (
     read_layer_provenance,
 )
 from napari_dip.qt.shell.worker import call_reporting_errors
-from napari_dip.tasks.base import Pixels
+from napari_dip.tasks.base import InspectedPixels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from napari_dip.io.arrays import BoolArray
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.shell.job_controller import JobController
-    from napari_dip.tasks import Input
+    from napari_dip.tasks import TaskInput
 
 _LAYER_TYPES = {"image": Image, "labels": Labels, "shapes": Shapes}
 #: Largest drawn mask, in pixels, that is checked with each plan; 2048 x 2048 pixels take some
@@ -220,7 +220,7 @@ class ExtraInputs(QWidget):
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-    inputs : sequence of Input
+    inputs : sequence of TaskInput
 
     Attributes
     ----------
@@ -231,7 +231,7 @@ class ExtraInputs(QWidget):
     changed = Signal()
 
     def __init__(
-        self, viewer: Viewer, inputs: Sequence[Input], parent: QWidget | None = None
+        self, viewer: Viewer, inputs: Sequence[TaskInput], parent: QWidget | None = None
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
@@ -320,7 +320,7 @@ class ExtraInputs(QWidget):
         if not self._is_blank:
             return None
         no_image = np.zeros((1, 1, *plan.source.grid), np.float32)
-        pixels = Pixels(
+        pixels = InspectedPixels(
             source=plan.source, image=no_image, stack=no_image, extra_inputs=drawn_masks
         )
         inspection = plan.recipe.task.inspect(pixels, plan.task_plan)
@@ -330,7 +330,7 @@ class ExtraInputs(QWidget):
         """Update the lists to the layers of the viewer and keep the choices."""
         for extra_input in self._inputs:
             combo = self.combos[extra_input.name]
-            layer_types = tuple(_LAYER_TYPES[kind] for kind in extra_input.layers)
+            layer_types = tuple(_LAYER_TYPES[kind] for kind in extra_input.layer_types)
             layers = [
                 layer
                 for layer in self._viewer.layers
@@ -343,8 +343,8 @@ class ExtraInputs(QWidget):
             if extra_input.name not in self._chosen_by_hand and layer_name in ("", NO_LAYER):
                 layer_name = _guess_layer(extra_input.name, layers) or layer_name
             if layer_name not in names:
-                layer_name = NO_LAYER if extra_input.optional else _find_topmost_original(layers)
-            entries = [NO_LAYER, *names] if extra_input.optional else names
+                layer_name = NO_LAYER if extra_input.is_optional else _find_topmost_original(layers)
+            entries = [NO_LAYER, *names] if extra_input.is_optional else names
             fill_combo(combo, entries, layer_name)
         self.changed.emit()
 
@@ -477,7 +477,7 @@ class LayerInputs(QObject):
     ----------
     viewer : napari.viewer.Viewer
         Its layers fill the lists.
-    inputs : sequence of Input
+    inputs : sequence of TaskInput
         The extra inputs.
     parent : QWidget
     asks_axes : bool
@@ -489,7 +489,12 @@ class LayerInputs(QObject):
     message_outdated = Signal()
 
     def __init__(
-        self, viewer: Viewer, inputs: Sequence[Input], parent: QWidget, *, asks_axes: bool = True
+        self,
+        viewer: Viewer,
+        inputs: Sequence[TaskInput],
+        parent: QWidget,
+        *,
+        asks_axes: bool = True,
     ) -> None:
         super().__init__(parent)
         self.chooser = InputChooser(viewer, asks_axes=asks_axes)

@@ -185,7 +185,7 @@ class InterruptedRunPanel(QWidget):
             return plan
         machine = get_allowed_machine()
         if plan.device not in machine.devices:
-            return make_refusal("device-missing", device=plan.device, why=machine.missing)
+            return make_refusal("device-missing", device=plan.device, why=machine.no_gpu_reason)
         if not run.is_resumable:
             run.remove()
         resumed = AutosaveTarget(folder=run.folder, run_summary=run.manifest, resume=True)

@@ -104,7 +104,7 @@ class JointTrainingPlan:
     @property
     def seconds(self) -> float:
         """Upper estimate of the duration in seconds."""
-        return self.costs.fit + self.costs.longest_inference
+        return self.costs.fit_seconds + self.costs.longest_inference_seconds
 
 
 def list_training_units(

@@ -230,7 +230,7 @@ def fit_batch_network(
     """
     device, machine = joint_plan.plans[0].device, detect_machine()
     if device not in machine.devices:
-        facts = {"device": device, "why": machine.missing or "this computer has none"}
+        facts = {"device": device, "why": machine.no_gpu_reason or "this computer has none"}
         raise RefusedError("series-device", **facts)
     network_path = plan.folder / NETWORK_FILE
     checkpoint_path = find_records_folder(plan.folder) / f"{NETWORK_FILE}.unfinished"

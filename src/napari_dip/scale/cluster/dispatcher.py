@@ -79,14 +79,19 @@ class _ShardedFile:
     def plan(self, plan: Plan, workers: int) -> None:
         """Plan the stages."""
         serial_fraction, costs = estimate_serial_fraction(plan), plan.costs
-        seconds = costs.fit - START_SECONDS + costs.usual_inference + costs.ending
+        seconds = (
+            costs.fit_seconds
+            - START_SECONDS
+            + costs.usual_inference_seconds
+            + costs.postprocessing_seconds
+        )
         counts = 1 if plan.tiles else count_joint_training_shards(plan), compute_max_shards(plan)
         for stage, fraction in enumerate((serial_fraction, 1 - serial_fraction)):
             count = min(workers, counts[stage])
             for _ in range(count):
                 planned = START_SECONDS + fraction * seconds / count
                 self.tracker.add_step(f"stage {stage}", planned, stage=stage)
-        self.tracker.add_step("merging", START_SECONDS + costs.assessment, stage=2)
+        self.tracker.add_step("merging", START_SECONDS + costs.assessment_seconds, stage=2)
         self.tracker.workers = workers
 
     def begin(self, names: Iterable[str], stage: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.base import Input
+from napari_dip.tasks.base import TaskInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 _MAP_HELP = "One plane of the image's size, as napari-dip camera-maps writes it; it holds for all."
 #: Camera maps as optional inputs.
 CAMERA_MAPS = (
-    Input(
+    TaskInput(
         name="offset_map",
         label="Offset map of the camera",
         help=f"What each pixel reads without light, in grey values. {_MAP_HELP}",
-        optional=True,
+        is_optional=True,
         is_detector_map=True,
     ),
-    Input(
+    TaskInput(
         name="gain_map",
         label="Gain map of the camera",
         help="Grey values that each pixel gives for a photo-electron; only differences between "
         f"pixels count. It needs an offset map. {_MAP_HELP}",
-        optional=True,
+        is_optional=True,
         is_detector_map=True,
     ),
-    Input(
+    TaskInput(
         name="noise_map",
         label="Noise map of the camera",
         help="Standard deviation of each pixel's read noise, in grey values: hot pixels count for "
         f"less. {_MAP_HELP}",
-        optional=True,
+        is_optional=True,
         is_detector_map=True,
     ),
 )

@@ -198,7 +198,7 @@ class NoiseModel:
         Value of the setting `noise`, and name in reports.
     label : str
         Name in forms.
-    phrase : str
+    methods_phrase : str
         Completion of "The noise was modelled as" in the methods section.
     papers : tuple of str
         Papers to cite: keys of `pipeline.assess.references.PAPERS`.
@@ -238,7 +238,7 @@ class NoiseModel:
 
     key: str
     label: str
-    phrase: str = ""
+    methods_phrase: str = ""
     papers: tuple[str, ...] = ()
     is_detector: bool = False
     volume_refusal: str = ""
@@ -284,19 +284,19 @@ AUTO = NoiseModel(key="auto", label="Automatic", is_detector=True, convert_input
 GAUSSIAN = NoiseModel(
     key="gaussian",
     label="Gaussian",
-    phrase="Gaussian, equally strong everywhere",
+    methods_phrase="Gaussian, equally strong everywhere",
     is_detector=True,
 )
 POISSON_GAUSSIAN = NoiseModel(
     key="poisson-gaussian",
     label="Poisson-Gaussian",
-    phrase="Poisson-Gaussian, its variance a line in the intensity",
+    methods_phrase="Poisson-Gaussian, its variance a line in the intensity",
     is_detector=True,
 )
 JPEG = NoiseModel(
     key="jpeg",
     label="JPEG compression",
-    phrase="the loss of JPEG compression",
+    methods_phrase="the loss of JPEG compression",
     papers=("jpeg traces",),
     volume_refusal="jpeg-volume",
     prior_key=RECOMPRESSION.key,
@@ -311,7 +311,7 @@ JPEG = NoiseModel(
 IMPULSES = NoiseModel(
     key=SALT_AND_PEPPER,
     label="Salt and pepper (faulty pixels)",
-    phrase="impulses on single pixels beside a detector's noise",
+    methods_phrase="impulses on single pixels beside a detector's noise",
     papers=("impulses",),
     volume_refusal="impulses-volume",
     prior_key=MASKED_INPUT.key,
@@ -326,7 +326,7 @@ IMPULSES = NoiseModel(
 LINE_NOISE = NoiseModel(
     key=STRIPES,
     label="Stripes (line noise)",
-    phrase="offsets of whole rows or columns beside a detector's noise",
+    methods_phrase="offsets of whole rows or columns beside a detector's noise",
     papers=("stripes",),
     is_removed_before_measuring=True,
     check_header=_make_exposure_check("Stripes"),
@@ -337,7 +337,7 @@ LINE_NOISE = NoiseModel(
 MULTIPLICATIVE = NoiseModel(
     key=SPECKLE,
     label="Speckle",
-    phrase="speckle, in proportion to the signal",
+    methods_phrase="speckle, in proportion to the signal",
     papers=("speckle",),
     is_removed_before_measuring=True,
     check_header=_make_exposure_check("Speckle"),
@@ -363,4 +363,4 @@ NOISE_MODELS: Mapping[str, NoiseModel] = MappingProxyType(
 
 def get_noise_model(key: str) -> NoiseModel:
     """Return the row of a noise model; a bare row for one that only another version has."""
-    return NOISE_MODELS.get(key) or NoiseModel(key=key, label=key, phrase=key)
+    return NOISE_MODELS.get(key) or NoiseModel(key=key, label=key, methods_phrase=key)

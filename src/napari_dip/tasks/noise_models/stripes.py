@@ -87,17 +87,17 @@ def remove_stripes(fit_input: FitInput) -> FitInput:
         neighbour_offsets = _find_shared_offsets(neighbours, torch.ones_like(neighbours[:, :1]))
         neighbours = neighbours if neighbour_offsets is None else neighbours - neighbour_offsets
     series = replace(fit_input.series, neighbours=neighbours)
-    return replace(fit_input, measurement=clean, series=series, removed=offsets)
+    return replace(fit_input, measurement=clean, series=series, removed_artefact=offsets)
 
 
 def add_line_offsets(fit_input: FitInput, problem: Problem) -> Problem:
     """Set the operator that adds the removed line offsets, if there are any."""
     from napari_dip.engine.operators.detector import LineOffsets
 
-    if fit_input.removed is None:
+    if fit_input.removed_artefact is None:
         return problem
     first, *other_terms = problem.terms
-    first = replace(first, operator=LineOffsets(fit_input.removed, fit_input.image_unit))
+    first = replace(first, operator=LineOffsets(fit_input.removed_artefact, fit_input.image_unit))
     return replace(problem, terms=(first, *other_terms))
 
 

@@ -75,17 +75,17 @@ class Resampling:
     stage_factors : tuple of int
         Factors of one stage, 1, 2 or 3 for each axis.
     stage_count : int
-    coarser_by_stage, coarser : Operator
+    downsample_stage, downsample : Operator
         Downsampling by one stage, and by all of them.
-    finer : callable
+    upsample : callable
         Interpolation by all stages.
     """
 
     stage_factors: tuple[int, ...]
     stage_count: int
-    coarser_by_stage: Operator
-    coarser: Operator
-    finer: Callable[[Tensor], Tensor]
+    downsample_stage: Operator
+    downsample: Operator
+    upsample: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -119,7 +119,7 @@ NO_OPTIONS = PriorOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PriorInput:
+class PriorInputTraits:
     """Describe what the network of a prior takes as input.
 
     Attributes
@@ -200,7 +200,7 @@ class PriorSpec:
     ----------
     key : str
         Name in presets, reports and `FitInput.prior_key`.
-    phrase : str
+    methods_phrase : str
         Completion of "The network was fed", or, without a network, of "No network was fitted:".
     build_prior : callable or None
         (fit_input, rng, options) -> Prior. `build` calls it, and appends what else the network is
@@ -212,13 +212,13 @@ class PriorSpec:
         Label of this choice in the setting `prior` of each task that offers it, by task.
     papers : tuple of str
         Papers cited after the phrase: keys of `pipeline.assess.references.PAPERS`.
-    setting : str
+    choice_override : str
         Value of the setting `prior` that chooses this prior; "": the same as `key`.
     unguided_key : str
         Key of the same prior without the guide; "" for priors without a guide.
     has_network : bool
         False if the pixels themselves are fitted.
-    network_input : PriorInput
+    input_traits : PriorInputTraits
     network : PriorNetwork
     cost : PriorCost
     needs_noise_variance : bool
@@ -236,15 +236,15 @@ class PriorSpec:
     """
 
     key: str
-    phrase: str
+    methods_phrase: str
     build_prior: Callable[[FitInput, torch.Generator, PriorOptions], Prior] | None = None
     build_problem: Callable[[FitInput, PriorOptions], Problem] | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     papers: tuple[str, ...] = ()
-    setting: str = ""
+    choice_override: str = ""
     unguided_key: str = ""
     has_network: bool = True
-    network_input: PriorInput = PriorInput()
+    input_traits: PriorInputTraits = PriorInputTraits()
     network: PriorNetwork = PriorNetwork()
     cost: PriorCost = PriorCost()
     needs_noise_variance: bool = False
@@ -255,9 +255,9 @@ class PriorSpec:
     is_repeatable_after_stop: bool = True
 
     @property
-    def value(self) -> str:
+    def choice(self) -> str:
         """Value of a task's setting `prior` that chooses this prior."""
-        return self.setting or self.key
+        return self.choice_override or self.key
 
     def setup(
         self, fit_input: FitInput, rng: torch.Generator, options: PriorOptions = NO_OPTIONS
@@ -285,8 +285,8 @@ class PriorSpec:
         The untrained weights are drawn from `rng`.
         """
         assert self.build_prior is not None
-        guide = options.guide if self.network_input.has_guide else None
-        if self.network_input.has_neighbour_frames:
+        guide = options.guide if self.input_traits.has_guide else None
+        if self.input_traits.has_neighbour_frames:
             guide = fit_input.series.neighbours
         if guide is None:
             return self.build_prior(fit_input, rng, options)

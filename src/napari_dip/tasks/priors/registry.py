@@ -23,7 +23,7 @@ from napari_dip.tasks.priors.hole_filling import (
     build_masked_input_prior,
     build_masked_input_problem,
 )
-from napari_dip.tasks.priors.prior_spec import PriorCost, PriorInput, PriorNetwork, PriorSpec
+from napari_dip.tasks.priors.prior_spec import PriorCost, PriorInputTraits, PriorNetwork, PriorSpec
 from napari_dip.tasks.priors.recompression import (
     build_recompression_prior,
     build_recompression_problem,
@@ -58,10 +58,10 @@ BLIND_SPOT = PriorSpec(
     labels={"denoise": "Blind spot"},
     build_prior=build_blind_spot_prior,
     build_problem=build_blind_spot_problem,
-    phrase="the image with pixels hidden afresh at each step",
+    methods_phrase="the image with pixels hidden afresh at each step",
     papers=("noise2void", "posterior mean"),
     has_refinement=True,
-    network_input=PriorInput(is_image=True, is_masked=True, has_neighbour_frames=True),
+    input_traits=PriorInputTraits(is_image=True, is_masked=True, has_neighbour_frames=True),
     network=PriorNetwork(is_local=True, supports_bfloat16=True),
     cost=PriorCost(float32_step_bytes=46, bfloat16_step_bytes=40),
 )
@@ -71,24 +71,24 @@ R2R = PriorSpec(
     labels={"denoise": "Noisier input (R2R)"},
     build_prior=build_r2r_prior,
     build_problem=build_r2r_problem,
-    phrase="the image with more noise of its own kind added",
+    methods_phrase="the image with more noise of its own kind added",
     papers=("r2r",),
     has_refinement=True,
-    network_input=PriorInput(is_image=True, has_neighbour_frames=True),
+    input_traits=PriorInputTraits(is_image=True, has_neighbour_frames=True),
     network=PriorNetwork(is_local=True, supports_bfloat16=True),
     cost=PriorCost(float32_step_bytes=46, bfloat16_step_bytes=40, has_single_pass=True),
 )
 GUIDED = PriorSpec(
     key="guided",
     labels={"guide": "Guide + blind spot"},
-    setting=BLIND_SPOT.key,
+    choice_override=BLIND_SPOT.key,
     unguided_key=BLIND_SPOT.key,
     build_prior=build_guided_prior,
     build_problem=build_guided_problem,
-    phrase="the guide, and the image with pixels hidden afresh at each step",
+    methods_phrase="the guide, and the image with pixels hidden afresh at each step",
     papers=("guide", "noise2void", "posterior mean"),
     has_refinement=True,
-    network_input=PriorInput(is_image=True, is_masked=True, has_guide=True),
+    input_traits=PriorInputTraits(is_image=True, is_masked=True, has_guide=True),
     network=PriorNetwork(is_local=True),
     cost=PriorCost(float32_step_bytes=40),
 )
@@ -97,9 +97,9 @@ MASKED_INPUT = PriorSpec(
     labels={"inpaint": "Masked input"},
     build_prior=build_masked_input_prior,
     build_problem=build_masked_input_problem,
-    phrase="the image with more of its pixels hidden at each step",
+    methods_phrase="the image with more of its pixels hidden at each step",
     papers=("noise2void",),
-    network_input=PriorInput(is_image=True, is_masked=True),
+    input_traits=PriorInputTraits(is_image=True, is_masked=True),
     network=PriorNetwork(is_local=True, is_planewise=True),
     cost=PriorCost(float32_step_bytes=70, bfloat16_step_bytes=45),
 )
@@ -108,10 +108,10 @@ MASKED_INPUT_SHAPES = PriorSpec(
     labels=MASKED_INPUT.labels,
     build_prior=build_masked_input_prior,
     build_problem=build_masked_input_problem,
-    phrase="the image with copies of its holes hidden at each step",
+    methods_phrase="the image with copies of its holes hidden at each step",
     papers=("noise2void",),
-    setting=MASKED_INPUT.key,
-    network_input=PriorInput(is_image=True, is_masked=True, has_hole_shapes=True),
+    choice_override=MASKED_INPUT.key,
+    input_traits=PriorInputTraits(is_image=True, is_masked=True, has_hole_shapes=True),
     network=PriorNetwork(is_local=True, is_planewise=True),
     cost=PriorCost(float32_step_bytes=40),
 )
@@ -121,7 +121,7 @@ RECOMPRESSION = PriorSpec(
     build_problem=build_recompression_problem,
     has_own_validation=True,
     allows_temporal_smoothing=False,
-    phrase="the image compressed once more",
+    methods_phrase="the image compressed once more",
     papers=("recompression",),
     is_repeatable_after_stop=False,
     network=PriorNetwork(is_local=True),
@@ -133,10 +133,10 @@ ZSSR = PriorSpec(
     build_prior=build_zssr_prior,
     build_problem=build_zssr_problem,
     has_own_validation=True,
-    phrase="coarser copies of the image",
+    methods_phrase="coarser copies of the image",
     papers=("zssr",),
     is_repeatable_after_stop=False,
-    network_input=PriorInput(is_downsampled=True),
+    input_traits=PriorInputTraits(is_downsampled=True),
     cost=PriorCost(float32_step_bytes=70, averaged_passes=8),
 )
 RANDOM_INPUT = PriorSpec(
@@ -147,16 +147,16 @@ RANDOM_INPUT = PriorSpec(
     ),
     build_prior=build_random_input_prior,
     build_problem=build_random_input_problem,
-    phrase="fixed random noise",
-    network_input=PriorInput(is_random=True),
+    methods_phrase="fixed random noise",
+    input_traits=PriorInputTraits(is_random=True),
 )
 RANDOM_INPUT_NO_SKIPS = PriorSpec(
     key="random-input-no-skips",
     labels={"inpaint": "Random input, no skip connections"},
     build_prior=build_no_skip_prior,
     build_problem=build_random_input_problem,
-    phrase="fixed random noise, without skip connections",
-    network_input=PriorInput(is_random=True),
+    methods_phrase="fixed random noise, without skip connections",
+    input_traits=PriorInputTraits(is_random=True),
     network=PriorNetwork(has_skip_connections=False),
 )
 GUIDED_RANDOM_INPUT = PriorSpec(
@@ -164,17 +164,17 @@ GUIDED_RANDOM_INPUT = PriorSpec(
     labels={"guide": "Guide + random input"},
     build_prior=build_random_input_prior,
     build_problem=build_random_input_problem,
-    phrase="the guide and fixed random noise",
+    methods_phrase="the guide and fixed random noise",
     papers=("guide",),
-    setting=RANDOM_INPUT.key,
-    network_input=PriorInput(is_random=True, has_guide=True),
+    choice_override=RANDOM_INPUT.key,
+    input_traits=PriorInputTraits(is_random=True, has_guide=True),
 )
 TOTAL_VARIATION = PriorSpec(
     key="total-variation",
     labels={"invert-features": "Total variation"},
     build_prior=build_pixel_prior,
     uses_total_variation=True,
-    phrase="the pixels themselves were, with a penalty on their total variation",
+    methods_phrase="the pixels themselves were, with a penalty on their total variation",
     papers=("total variation",),
     has_network=False,
 )
@@ -182,8 +182,8 @@ PIXELS = PriorSpec(
     key="pixels",
     labels={"invert-features": "Nothing"},
     build_prior=build_pixel_prior,
-    phrase="the pixels themselves were, with no prior",
-    setting="none",
+    methods_phrase="the pixels themselves were, with no prior",
+    choice_override="none",
     has_network=False,
 )
 
@@ -222,11 +222,16 @@ class PriorChoices(Mapping[str, str]):
         self._task, self._automatic = task, {AUTOMATIC: "Automatic"} if has_automatic else {}
 
     def _collect(self) -> dict[str, str]:
-        offered = {row.value: row.labels[self._task] for row in self._list_rows()}
+        offered = {
+            prior_spec.choice: prior_spec.labels[self._task]
+            for prior_spec in self._list_prior_specs()
+        }
         return {**self._automatic, **offered}
 
-    def _list_rows(self) -> list[PriorSpec]:
-        return [row for row in PRIOR_SPECS.values() if self._task in row.labels]
+    def _list_prior_specs(self) -> list[PriorSpec]:
+        return [
+            prior_spec for prior_spec in PRIOR_SPECS.values() if self._task in prior_spec.labels
+        ]
 
     def __getitem__(self, value: str) -> str:
         return self._collect()[value]
@@ -253,9 +258,13 @@ class PriorChoices(Mapping[str, str]):
 
     def select(self, value: str = AUTOMATIC) -> tuple[PriorSpec, ...]:
         """Return the priors that a value leaves to choose from; all, if the task chooses."""
-        return tuple(row for row in self._list_rows() if value in (AUTOMATIC, row.value))
+        return tuple(
+            prior_spec
+            for prior_spec in self._list_prior_specs()
+            if value in (AUTOMATIC, prior_spec.choice)
+        )
 
 
 def get_prior_spec(key: str) -> PriorSpec:
     """Return the row of a prior; a bare row for a prior that only another version has."""
-    return PRIOR_SPECS.get(key) or PriorSpec(key=key, phrase=f"by the prior '{key}'")
+    return PRIOR_SPECS.get(key) or PriorSpec(key=key, methods_phrase=f"by the prior '{key}'")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import BlindSpotPrior
     from napari_dip.engine.priors.r2r import R2RPrior
     from napari_dip.engine.problem import Estimate, Problem
-    from napari_dip.tasks.base import FitInput, HalfResolution
+    from napari_dip.tasks.base import FitInput, HalfResolutionFit
     from napari_dip.tasks.priors.prior_spec import PriorOptions
 
 #: Fraction of the pixels that are hidden in each iteration, for blind spots of one pixel and for
@@ -271,7 +271,7 @@ def build_guided_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
 
 
 def _make_camera_refinement(
-    half_resolution: HalfResolution, postprocess: Callable[[Estimate], Estimate]
+    half_resolution: HalfResolutionFit, postprocess: Callable[[Estimate], Estimate]
 ) -> Callable[[Estimate], Estimate]:
     """Return the filter of a colour camera's noise, guided in part by the network's prediction."""
     from napari_dip.engine.noise.oversampling import upscale_estimate

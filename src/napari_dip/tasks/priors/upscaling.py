@@ -61,7 +61,7 @@ def build_zssr_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOp
     )
     net = ZssrNetwork(
         FillingResidualNetwork(chain, channels, channels, dims, rng),
-        resampling.coarser_by_stage,
+        resampling.downsample_stage,
         resampling.stage_factors,
         resampling.stage_count,
         fit_input.grid,
@@ -92,7 +92,7 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
 
     resampling = options.resampling
     assert resampling is not None
-    measured, operator = fit_input.measurement, resampling.coarser
+    measured, operator = fit_input.measurement, resampling.downsample
     patch_mask = _draw_validation_patches(fit_input)
     interpolation_error = _measure_interpolation_error(fit_input, resampling)
     zero = torch.zeros_like(fit_input.noise.variance.gain[:1])
@@ -119,7 +119,7 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         noise = fit_input.noise.variance.compute_variance(predicted)
         wiener_gain = predicted_variance / (predicted_variance + noise)
         target = predicted + wiener_gain * (measured - predicted) * fit_input.masks.measured
-        mean = apply_iterative_backprojection(estimate.mean, target, operator, resampling.finer)
+        mean = apply_iterative_backprojection(estimate.mean, target, operator, resampling.upsample)
         return estimate._replace(mean=mean)
 
     return Problem(terms=(term,), penalties=options.penalties, postprocess=postprocess)
@@ -148,7 +148,7 @@ def _measure_interpolation_error(fit_input: FitInput, resampling: Resampling) ->
     factors = resampling.stage_factors
     divisible = (slice(n // f * f) for n, f in zip(fit_input.grid, factors, strict=True))
     image = _fill_holes(fit_input)[(slice(None), slice(None), *divisible)]
-    residual = image - interpolate_cubic(resampling.coarser_by_stage(image), factors)
+    residual = image - interpolate_cubic(resampling.downsample_stage(image), factors)
     return max(float(residual.square().mean()), MIN_PREDICTION_VARIANCE)
 
 
