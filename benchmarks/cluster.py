@@ -170,8 +170,8 @@ def done_files(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
     dip.batch(folder / "recipe.json", inputs, out, threads=1)
     with cluster(folder) as (place, scheduler, workers), join_cluster(place) as crew:
         assert crew is not None
-        how = {"resume": True, "threads": 1, "machine": crew.machine}
-        plan = plan_batch(folder / "recipe.json", inputs, out, **how)
+        options = {"resume": True, "threads": 1, "machine": crew.machine}
+        plan = plan_batch(folder / "recipe.json", inputs, out, **options)
         unit = make_worker_job(plan, 1, "session", crew.root)
         answer = crew.client.submit(run_on_worker, unit, pure=False).result()
         drain_generator(run_batch(plan, pool=crew))

@@ -115,12 +115,15 @@ def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give means for each noise, and count results below their input and below BM3D."""
     counted = []
     for noise in dict.fromkeys(row["noise"] for row in rows):
-        of = [row for row in rows if row["noise"] == noise]
+        noise_rows = [row for row in rows if row["noise"] == noise]
         counted.append(
-            {"noise": noise, "pictures": len(of)}
-            | {key: float(np.mean([row[key] for row in of])) for key in ("input", "ours", "BM3D")}
-            | {"below input": sum(row["ours"] < row["input"] for row in of)}
-            | {"1 dB below BM3D": sum(row["ours"] < row["BM3D"] - 1 for row in of)}
+            {"noise": noise, "pictures": len(noise_rows)}
+            | {
+                key: float(np.mean([row[key] for row in noise_rows]))
+                for key in ("input", "ours", "BM3D")
+            }
+            | {"below input": sum(row["ours"] < row["input"] for row in noise_rows)}
+            | {"1 dB below BM3D": sum(row["ours"] < row["BM3D"] - 1 for row in noise_rows)}
         )
     return counted
 

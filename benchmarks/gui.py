@@ -64,7 +64,7 @@ class Heart:
         }
 
 
-def desk(pixels: Any, **settings: Any) -> tuple[Any, Any]:
+def open_dock(pixels: Any, **settings: Any) -> tuple[Any, Any]:
     """Open a viewer with one image and the dock."""
     import napari
 
@@ -108,7 +108,7 @@ def stalls(seconds: float = 20.0) -> Figures:
     napari collects garbage whenever a layer is removed, which takes the longer the more is
     loaded: so it is measured alone with torch loaded as well.
     """
-    viewer, dock = desk(sample(SAMPLE_SIDE), max_iterations="100000")
+    viewer, dock = open_dock(sample(SAMPLE_SIDE), max_iterations="100000")
     heart, figures = Heart(), {}
     event_loop(2)
     heart.silences()
@@ -168,7 +168,7 @@ def latency_at(side: int, repeats: int) -> list[dict[str, Any]]:
     """Measure it for images of one size."""
     from qtpy.QtCore import QThreadPool
 
-    viewer, dock = desk(sample(side), max_iterations="100000")
+    viewer, dock = open_dock(sample(side), max_iterations="100000")
     pool, bar = QThreadPool.globalInstance(), dock.run_bar
     rows = []
     for number in range(1, repeats + 1):
@@ -213,7 +213,7 @@ def growth() -> Figures:
 
     Each layer's controls in napari take some megabytes, with us or without us.
     """
-    viewer, dock = desk(sample(64), preset="fast", max_iterations="5")
+    viewer, dock = open_dock(sample(64), preset="fast", max_iterations="5")
     picture = sample(64).astype(np.float32)
 
     def run_once() -> None:

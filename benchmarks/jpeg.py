@@ -57,12 +57,12 @@ def spun_alone(picture: Picture) -> npt.NDArray[np.float32]:
     traces = find_traces(planes)
     if traces is None:
         return picture.astype(np.float32)
-    how = JpegCompression(
+    compression = JpegCompression(
         block_offset=traces.block_offset,
         quantisation_tables=torch.from_numpy(traces.quantisation_tables).float(),
         has_half_chroma=traces.has_half_chroma,
     )
-    mean = reapply_shifted_jpeg(torch.from_numpy(planes.copy())[None], how)[0].numpy()
+    mean = reapply_shifted_jpeg(torch.from_numpy(planes.copy())[None], compression)[0].numpy()
     return np.moveaxis(mean, 0, -1).reshape(picture.shape)
 
 

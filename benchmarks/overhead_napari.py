@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gui import desk, event_loop, sample
+from gui import event_loop, open_dock, sample
 from shared_data import write
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     ask.add_argument("--iterations", type=int, help="left out: all that the preset has")
     options = ask.parse_args()
     pixels = sample(options.side)
-    viewer, dock = desk(pixels, preset="fast", max_iterations=str(options.iterations or ""))
+    viewer, dock = open_dock(pixels, preset="fast", max_iterations=str(options.iterations or ""))
     recipe = make_recipe("denoise", preset="fast", max_iterations=options.iterations)
     plan = preflight(
         recipe,

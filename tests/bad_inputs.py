@@ -51,34 +51,34 @@ def large(side: int) -> np.ndarray:
     return np.resize(noisy(), (side, side))
 
 
-def of(array: Any, *options: str, **how: Any) -> Callable[[Path], list[str]]:
+def denoise_array(array: Any, *options: str, **tiff_options: Any) -> Callable[[Path], list[str]]:
     """Denoise a TIFF file that holds this array."""
 
     def make(folder: Path) -> list[str]:
         if np.ndim(array) > 1:  # or tifffile takes a stack of three for colours
-            how.setdefault("photometric", "minisblack")
-        tifffile.imwrite(folder / "in.tif", array, **how)
-        return typed(folder, "in.tif", *options)
+            tiff_options.setdefault("photometric", "minisblack")
+        tifffile.imwrite(folder / "in.tif", array, **tiff_options)
+        return make_argv(folder, "in.tif", *options)
 
     return make
 
 
-def good(*options: str) -> Callable[[Path], list[str]]:
+def denoise_image(*options: str) -> Callable[[Path], list[str]]:
     """Denoise a good image, with options in which {folder} stands for the folder."""
-    return of(noisy(), *options)
+    return denoise_array(noisy(), *options)
 
 
-def raw(content: bytes, name: str = "in.tif") -> Callable[[Path], list[str]]:
+def denoise_bytes(content: bytes, name: str = "in.tif") -> Callable[[Path], list[str]]:
     """Denoise a file of these bytes."""
 
     def make(folder: Path) -> list[str]:
         (folder / name).write_bytes(content)
-        return typed(folder, name)
+        return make_argv(folder, name)
 
     return make
 
 
-def typed(folder: Path, name: str, *options: str) -> list[str]:
+def make_argv(folder: Path, name: str, *options: str) -> list[str]:
     filled = [option.replace("{folder}", str(folder)) for option in options]
     if not any(option == "-o" for option in filled):
         filled += ["-o", str(folder / "out.tif")]
@@ -91,16 +91,16 @@ def recipe(content: object) -> Callable[[Path], list[str]]:
     def make(folder: Path) -> list[str]:
         text = content if isinstance(content, str) else json.dumps(content)
         (folder / "recipe.json").write_text(text, encoding="utf-8")
-        return good("--from-recipe", "{folder}/recipe.json")(folder)
+        return denoise_image("--from-recipe", "{folder}/recipe.json")(folder)
 
     return make
 
 
-def after(prepare: Callable[[Path], object], *options: str) -> Callable[[Path], list[str]]:
+def denoise_after(prepare: Callable[[Path], object], *options: str) -> Callable[[Path], list[str]]:
     """Denoise a good image once something more was done to the folder."""
 
     def make(folder: Path) -> list[str]:
-        argv = good(*options)(folder)
+        argv = denoise_image(*options)(folder)
         prepare(folder)
         return argv
 
@@ -135,7 +135,7 @@ def absurd_png() -> bytes:
 
 
 def cut_tiff(folder: Path) -> list[str]:
-    argv = of(noisy(64, 64))(folder)
+    argv = denoise_array(noisy(64, 64))(folder)
     whole = (folder / "in.tif").read_bytes()
     (folder / "in.tif").write_bytes(whole[: len(whole) // 2])
     return argv
@@ -145,22 +145,22 @@ def cut_png(folder: Path) -> list[str]:
     Image.fromarray(noisy(64, 64, dtype="uint16")).save(folder / "in.png")
     whole = (folder / "in.png").read_bytes()
     (folder / "in.png").write_bytes(whole[: len(whole) // 2])
-    return typed(folder, "in.png")
+    return make_argv(folder, "in.png")
 
 
 def damaged_tags(folder: Path) -> list[str]:
     """Let the strips of pixels begin far behind the end of the file."""
-    argv = of(noisy())(folder)
+    argv = denoise_array(noisy())(folder)
     with tifffile.TiffFile(folder / "in.tif", mode="r+b") as file:
         file.pages[0].tags["StripOffsets"].overwrite((2**31,))
     return argv
 
 
-def said_to_be_compressed(method: int) -> Callable[[Path], list[str]]:
+def claim_compression(method: int) -> Callable[[Path], list[str]]:
     """Name a compression in the header that the pixels do not have."""
 
     def make(folder: Path) -> list[str]:
-        argv = of(noisy())(folder)
+        argv = denoise_array(noisy())(folder)
         with tifffile.TiffFile(folder / "in.tif", mode="r+b") as file:
             file.pages[0].tags["Compression"].overwrite(method)
         return argv
@@ -169,32 +169,32 @@ def said_to_be_compressed(method: int) -> Callable[[Path], list[str]]:
 
 
 def absurd_ome(folder: Path) -> list[str]:
-    argv = of(noisy(2, SIDE, SIDE), ome=True, metadata={"axes": "TYX"})(folder)
+    argv = denoise_array(noisy(2, SIDE, SIDE), ome=True, metadata={"axes": "TYX"})(folder)
     with tifffile.TiffFile(folder / "in.tif") as file:
         xml = file.pages[0].description
     absurd = xml.replace('SizeT="2"', 'SizeT="999999999"').encode()
-    of(noisy(2, SIDE, SIDE), description=absurd, metadata=None)(folder)
+    denoise_array(noisy(2, SIDE, SIDE), description=absurd, metadata=None)(folder)
     return argv
 
 
-def zipped(folder: Path) -> list[str]:
+def write_zip(folder: Path) -> list[str]:
     with zipfile.ZipFile(folder / "in.tif", "w") as file:
         file.writestr("a.txt", "text")
-    return typed(folder, "in.tif")
+    return make_argv(folder, "in.tif")
 
 
-def looped(folder: Path) -> list[str]:
+def link_to_itself(folder: Path) -> list[str]:
     (folder / "in.tif").symlink_to("in.tif")
-    return typed(folder, "in.tif")
+    return make_argv(folder, "in.tif")
 
 
-def piped(folder: Path) -> list[str]:
+def make_pipe(folder: Path) -> list[str]:
     os.mkfifo(folder / "in.tif")
-    return typed(folder, "in.tif")
+    return make_argv(folder, "in.tif")
 
 
-def forbidden(folder: Path) -> list[str]:
-    argv = good()(folder)
+def forbid_reading(folder: Path) -> list[str]:
+    argv = denoise_image()(folder)
     (folder / "in.tif").chmod(0)
     return argv
 
@@ -213,19 +213,19 @@ def colours_of_16_bits() -> bytes:
 
 def coded_as_cmyk(folder: Path) -> list[str]:
     Image.fromarray(noisy(SIDE, SIDE, 3, dtype="uint8")).convert("CMYK").save(folder / "in.jpg")
-    return typed(folder, "in.jpg")
+    return make_argv(folder, "in.jpg")
 
 
 def black_and_white(folder: Path) -> list[str]:
     Image.fromarray(noisy() > 1000).save(folder / "in.png")
-    return typed(folder, "in.png")
+    return make_argv(folder, "in.png")
 
 
 def many_series(folder: Path) -> list[str]:
     with tifffile.TiffWriter(folder / "in.tif") as file:
         file.write(noisy(4, 7))
         file.write(noisy(SIDE, SIDE))
-    return typed(folder, "in.tif")
+    return make_argv(folder, "in.tif")
 
 
 def arguments(*argv: str) -> Callable[[Path], list[str]]:
@@ -235,7 +235,7 @@ def arguments(*argv: str) -> Callable[[Path], list[str]]:
 
 def recipe_of_bytes(folder: Path) -> list[str]:
     (folder / "recipe.json").write_bytes(b"\xff\xfe\x00\xd8" * 9)
-    return good("--from-recipe", "{folder}/recipe.json")(folder)
+    return denoise_image("--from-recipe", "{folder}/recipe.json")(folder)
 
 
 def touch(name: str) -> Callable[[Path], object]:
@@ -255,10 +255,10 @@ def task(name: str, *options: str, **pictures: Any) -> Callable[[Path], list[str
     """Run another task on a good image; further pictures are saved and named by their option."""
 
     def make(folder: Path) -> list[str]:
-        argv = good(*options)(folder)
+        argv = denoise_image(*options)(folder)
         for option, array in pictures.items():
-            how = {"photometric": "minisblack"} if array.ndim > 1 else {}
-            tifffile.imwrite(folder / f"{option}.tif", array, **how)
+            tiff_options = {"photometric": "minisblack"} if array.ndim > 1 else {}
+            tifffile.imwrite(folder / f"{option}.tif", array, **tiff_options)
             argv += [f"--{option}", str(folder / f"{option}.tif")]
         return [name, *argv[1:]]
 
@@ -286,95 +286,123 @@ def psf(**values: float) -> np.ndarray:
 
 
 def setting(option: str, value: str) -> Case:
-    return Case(f"--{option} {value or 'empty'}", "setting-wrong", good(f"--{option}={value}"))
+    return Case(
+        f"--{option} {value or 'empty'}", "setting-wrong", denoise_image(f"--{option}={value}")
+    )
 
 
 FILES = [
-    Case("missing file", "file-missing", lambda folder: typed(folder, "none.tif")),
-    Case("folder in the way", "file-missing", lambda folder: typed(folder, "none/none.tif")),
-    Case("folder as file", "file-is-folder", lambda folder: typed(folder, ".")),
-    Case("empty file", "file-empty", raw(b"")),
-    Case("empty path", "path-empty", lambda folder: typed(folder, "")),
-    Case("NUL in path", "path-wrong", lambda folder: typed(folder, "a\0b.tif")),
-    Case("name too long", "path-wrong", lambda folder: typed(folder, "a" * 300 + ".tif")),
-    Case("loop of links", "file-unreadable", looped),
-    Case("pipe", "file-type", piped),
-    Case("text", "file-type", raw(b"These are not pixels.\n" * 20)),
-    Case("PDF", "file-type", raw(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" * 9, "in.pdf")),
-    Case("zip called tif", "file-type", zipped),
-    Case("16-bit colour PNG", "file-type", raw(colours_of_16_bits(), "in.png")),
+    Case("missing file", "file-missing", lambda folder: make_argv(folder, "none.tif")),
+    Case("folder in the way", "file-missing", lambda folder: make_argv(folder, "none/none.tif")),
+    Case("folder as file", "file-is-folder", lambda folder: make_argv(folder, ".")),
+    Case("empty file", "file-empty", denoise_bytes(b"")),
+    Case("empty path", "path-empty", lambda folder: make_argv(folder, "")),
+    Case("NUL in path", "path-wrong", lambda folder: make_argv(folder, "a\0b.tif")),
+    Case("name too long", "path-wrong", lambda folder: make_argv(folder, "a" * 300 + ".tif")),
+    Case("loop of links", "file-unreadable", link_to_itself),
+    Case("pipe", "file-type", make_pipe),
+    Case("text", "file-type", denoise_bytes(b"These are not pixels.\n" * 20)),
+    Case("PDF", "file-type", denoise_bytes(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" * 9, "in.pdf")),
+    Case("zip called tif", "file-type", write_zip),
+    Case("16-bit colour PNG", "file-type", denoise_bytes(colours_of_16_bits(), "in.png")),
     Case("CMYK", "file-colours", coded_as_cmyk),
-    Case("absurd PNG header", "file-type", raw(absurd_png(), "in.png")),
-    Case("absurd TIFF header", "file-broken", raw(absurd_header())),
+    Case("absurd PNG header", "file-type", denoise_bytes(absurd_png(), "in.png")),
+    Case("absurd TIFF header", "file-broken", denoise_bytes(absurd_header())),
     Case("absurd OME header", "file-broken", absurd_ome),
-    Case("TIFF of a header only", "file-broken", raw(b"II*\0\x08\0\0\0")),
-    Case("PNG of a header only", "file-broken", raw(b"\x89PNG\r\n\x1a\n", "in.png")),
+    Case("TIFF of a header only", "file-broken", denoise_bytes(b"II*\0\x08\0\0\0")),
+    Case("PNG of a header only", "file-broken", denoise_bytes(b"\x89PNG\r\n\x1a\n", "in.png")),
     Case("cut-off TIFF", "file-broken", cut_tiff),
     Case("cut-off PNG", "file-broken", cut_png),
     Case("damaged tags", "file-broken", damaged_tags),
-    Case("damaged LZW", "file-broken", said_to_be_compressed(5)),
-    Case("compressed in a forgotten way", "file-codec", said_to_be_compressed(32809)),
-    Case("compressed in an unknown way", "file-codec", said_to_be_compressed(60000)),
+    Case("damaged LZW", "file-broken", claim_compression(5)),
+    Case("compressed in a forgotten way", "file-codec", claim_compression(32809)),
+    Case("compressed in an unknown way", "file-codec", claim_compression(60000)),
 ]
 if os.geteuid() != 0:  # nothing is forbidden to root
-    FILES.append(Case("no permission", "file-unreadable", forbidden))
+    FILES.append(Case("no permission", "file-unreadable", forbid_reading))
 
 PIXELS = [
-    Case("0-d", "image-scalar", of(np.array(7, "uint16"))),
-    Case("1-d", "image-line", of(noisy(SIDE))),
-    Case("1 x N", "image-small", of(noisy(1, 500))),
-    Case("N x 1", "image-small", of(noisy(500, 1))),
-    Case("too small", "image-small", of(noisy(8, 8))),
+    Case("0-d", "image-scalar", denoise_array(np.array(7, "uint16"))),
+    Case("1-d", "image-line", denoise_array(noisy(SIDE))),
+    Case("1 x N", "image-small", denoise_array(noisy(1, 500))),
+    Case("N x 1", "image-small", denoise_array(noisy(500, 1))),
+    Case("too small", "image-small", denoise_array(noisy(8, 8))),
     Case("first of several images too small", "image-small", many_series),
-    Case("all NaN", "pixels-nan", of(np.full((SIDE, SIDE), np.nan, "float32"))),
-    Case("one NaN", "pixels-nan", of(with_nan(SIDE, SIDE))),
-    Case("one infinite", "pixels-infinite", of(with_infinity())),
-    Case("constant", "pixels-constant", of(np.full((SIDE, SIDE), 7, "uint16"))),
-    Case("beyond single precision", "pixels-range", of(noisy(dtype="float64") + 1e15)),
-    Case("bool", "image-bool", of(noisy() > 1000)),
+    Case("all NaN", "pixels-nan", denoise_array(np.full((SIDE, SIDE), np.nan, "float32"))),
+    Case("one NaN", "pixels-nan", denoise_array(with_nan(SIDE, SIDE))),
+    Case("one infinite", "pixels-infinite", denoise_array(with_infinity())),
+    Case("constant", "pixels-constant", denoise_array(np.full((SIDE, SIDE), 7, "uint16"))),
+    Case("beyond single precision", "pixels-range", denoise_array(noisy(dtype="float64") + 1e15)),
+    Case("bool", "image-bool", denoise_array(noisy() > 1000)),
     Case("black and white PNG", "image-bool", black_and_white),
-    Case("complex", "image-complex", of(noisy().astype("complex64"))),
-    Case("colours in channels", "image-stack", of(noisy(2, SIDE, SIDE, 3), "--axes", "CYXS")),
-    Case("colours taken for a stack", "image-stack", of(noisy(SIDE, SIDE, 3), "--axes", "ZYX")),
-    Case("six axes", "axes-wrong", of(noisy(2, 2, 2, 2, SIDE, SIDE))),
-    Case("too few axes named", "axes-wrong", of(noisy(), "--axes", "X")),
-    Case("unknown axes named", "axes-wrong", of(noisy(), "--axes", "QQ")),
-    Case("an axis named twice", "axes-wrong", of(noisy(), "--axes", "YY")),
-    Case("axes without Y", "axes-missing", of(noisy(), "--axes", "CX")),
-    Case("four colours", "image-channels", of(noisy(SIDE, SIDE, 4), "--axes", "YXS")),
+    Case("complex", "image-complex", denoise_array(noisy().astype("complex64"))),
+    Case(
+        "colours in channels",
+        "image-stack",
+        denoise_array(noisy(2, SIDE, SIDE, 3), "--axes", "CYXS"),
+    ),
+    Case(
+        "colours taken for a stack",
+        "image-stack",
+        denoise_array(noisy(SIDE, SIDE, 3), "--axes", "ZYX"),
+    ),
+    Case("six axes", "axes-wrong", denoise_array(noisy(2, 2, 2, 2, SIDE, SIDE))),
+    Case("too few axes named", "axes-wrong", denoise_array(noisy(), "--axes", "X")),
+    Case("unknown axes named", "axes-wrong", denoise_array(noisy(), "--axes", "QQ")),
+    Case("an axis named twice", "axes-wrong", denoise_array(noisy(), "--axes", "YY")),
+    Case("axes without Y", "axes-missing", denoise_array(noisy(), "--axes", "CX")),
+    Case("four colours", "image-channels", denoise_array(noisy(SIDE, SIDE, 4), "--axes", "YXS")),
 ]
 
 OUTPUTS = [
-    Case("output folder missing", "output-folder-missing", good("-o", "{folder}/no/out.tif")),
-    Case("output exists", "output-exists", after(touch("out.tif"))),
-    Case("output is a dangling link", "output-exists", after(link("out.tif", "none.tif"))),
-    Case("output is the input", "output-is-input", good("-o", "{folder}/in.tif", "--overwrite")),
+    Case(
+        "output folder missing", "output-folder-missing", denoise_image("-o", "{folder}/no/out.tif")
+    ),
+    Case("output exists", "output-exists", denoise_after(touch("out.tif"))),
+    Case("output is a dangling link", "output-exists", denoise_after(link("out.tif", "none.tif"))),
+    Case(
+        "output is the input",
+        "output-is-input",
+        denoise_image("-o", "{folder}/in.tif", "--overwrite"),
+    ),
     Case(
         "output is the input by another way",
         "output-is-input",
-        after(lambda folder: (folder / "a").mkdir(), "-o", "{folder}/a/../in.tif", "--overwrite"),
+        denoise_after(
+            lambda folder: (folder / "a").mkdir(), "-o", "{folder}/a/../in.tif", "--overwrite"
+        ),
     ),
-    Case("output is a link to the input", "output-is-input", after(link("out.tif", "in.tif"))),
+    Case(
+        "output is a link to the input", "output-is-input", denoise_after(link("out.tif", "in.tif"))
+    ),
     Case(
         "output is the input by another name",
         "output-is-input",
-        after(lambda folder: os.link(folder / "in.tif", folder / "out.tif"), "--overwrite"),
+        denoise_after(lambda folder: os.link(folder / "in.tif", folder / "out.tif"), "--overwrite"),
     ),
-    Case("output is a folder", "output-is-folder", good("-o", "{folder}")),
-    Case("output as PNG", "output-type", good("-o", "{folder}/out.png")),
-    Case("output without ending", "output-type", good("-o", "{folder}/out")),
-    Case("output empty", "path-empty", good("-o", "")),
-    Case("output with NUL", "path-wrong", good("-o", "{folder}/a\0b.tif")),
-    Case("output read-only", "output-readonly", good("-o", "/proc/out.tif")),
+    Case("output is a folder", "output-is-folder", denoise_image("-o", "{folder}")),
+    Case("output as PNG", "output-type", denoise_image("-o", "{folder}/out.png")),
+    Case("output without ending", "output-type", denoise_image("-o", "{folder}/out")),
+    Case("output empty", "path-empty", denoise_image("-o", "")),
+    Case("output with NUL", "path-wrong", denoise_image("-o", "{folder}/a\0b.tif")),
+    Case("output read-only", "output-readonly", denoise_image("-o", "/proc/out.tif")),
     Case("PSF as PNG", "output-type", task("blind-deblur", "--psf-out", "{folder}/psf.png")),
-    Case("report as text", "output-json", good("--report", "{folder}/report.txt")),
-    Case("report exists", "output-exists", after(touch("r.json"), "--report", "{folder}/r.json")),
-    Case("uncertainty over the input", "output-is-input", good("--uncertainty", "{folder}/in.tif")),
-    Case("two results, one name", "output-twice", good("--residual", "{folder}/out.tif")),
+    Case("report as text", "output-json", denoise_image("--report", "{folder}/report.txt")),
+    Case(
+        "report exists",
+        "output-exists",
+        denoise_after(touch("r.json"), "--report", "{folder}/r.json"),
+    ),
+    Case(
+        "uncertainty over the input",
+        "output-is-input",
+        denoise_image("--uncertainty", "{folder}/in.tif"),
+    ),
+    Case("two results, one name", "output-twice", denoise_image("--residual", "{folder}/out.tif")),
     Case(
         "recipe over the recipe it came from",
         "output-is-input",
-        after(
+        denoise_after(
             lambda folder: (folder / "r.json").write_text('{"schema": 1, "task": "denoise"}'),
             *("--from-recipe", "{folder}/r.json", "--recipe", "{folder}/r.json", "--overwrite"),
         ),
@@ -396,13 +424,13 @@ SETTINGS = [
     setting("channels", "some"),
     setting("device", "tpu"),
     setting("dtype", "float16"),
-    Case("device that is not there", "device-missing", good("--device", missing_device())),
+    Case("device that is not there", "device-missing", denoise_image("--device", missing_device())),
 ]
 
 RECIPES = [
-    Case("recipe missing", "file-missing", good("--from-recipe", "{folder}/none.json")),
-    Case("recipe path empty", "path-empty", good("--from-recipe", "")),
-    Case("recipe is a folder", "file-is-folder", good("--from-recipe", "{folder}")),
+    Case("recipe missing", "file-missing", denoise_image("--from-recipe", "{folder}/none.json")),
+    Case("recipe path empty", "path-empty", denoise_image("--from-recipe", "")),
+    Case("recipe is a folder", "file-is-folder", denoise_image("--from-recipe", "{folder}")),
     Case("recipe empty", "file-empty", recipe("")),
     Case("recipe cut off", "recipe-broken", recipe('{"schema": 1, "task": "den')),
     Case("recipe is a list", "recipe-broken", recipe([1, 2])),
@@ -426,12 +454,12 @@ RECIPES = [
 SPOILT_TEXTS = [
     Case("unknown command", "command-unknown", arguments("sharpen", "in.tif")),
     Case("plan of an unknown task", "command-unknown", arguments("plan", "sharpen", "in.tif")),
-    Case("unknown option", "option-unknown", good("--sharpness", "3")),
-    Case("option without its value", "option-value", good("--seed")),
-    Case("option given twice", "option-twice", good("--seed", "1", "--seed", "2")),
+    Case("unknown option", "option-unknown", denoise_image("--sharpness", "3")),
+    Case("option without its value", "option-value", denoise_image("--seed")),
+    Case("option given twice", "option-twice", denoise_image("--seed", "1", "--seed", "2")),
     Case("no input", "argument-missing", arguments("denoise", "-o", "{folder}/out.tif")),
     Case("no output", "argument-missing", arguments("denoise", "{folder}/in.tif")),
-    Case("two inputs", "argument-extra", good("second.tif")),
+    Case("two inputs", "argument-extra", denoise_image("second.tif")),
     Case("no guide", "argument-missing", task("guide")),
 ]
 
@@ -472,7 +500,7 @@ SUPER_RESOLVE = [
     Case(
         "result too large",
         "result-large",
-        lambda folder: ["super-resolve", *of(large(9000), "--factor", "8")(folder)[1:]],
+        lambda folder: ["super-resolve", *denoise_array(large(9000), "--factor", "8")(folder)[1:]],
     ),
 ]
 

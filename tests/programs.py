@@ -85,9 +85,9 @@ def entries(
     }
 
 
-def packed(path: Path, content: Mapping[str, bytes], root: str = "net/", **how: Any) -> Path:
+def packed(path: Path, content: Mapping[str, bytes], root: str = "net/", **options: Any) -> Path:
     """Write the archive."""
-    with zipfile.ZipFile(path, "w", **how) as file:
+    with zipfile.ZipFile(path, "w", **options) as file:
         for name, whole in content.items():
             file.writestr(root + name, whole)
     return path

@@ -147,7 +147,7 @@ def test_hidden_pixels_look_like_their_surroundings() -> None:
     torch.testing.assert_close(sample.network_input, measurement)
 
 
-def test_the_noise_code_stays_and_only_jitters() -> None:
+def test_the_random_input_stays_and_only_jitters() -> None:
     code = torch.rand(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     prior = RandomInputPrior(nn.Identity(), code, jitter=0.01)
     rng = torch.Generator().manual_seed(0)

@@ -81,11 +81,11 @@ def test_a_wave_has_its_power_where_its_frequency_is():
 
 def test_correspondence_is_one_for_the_target_and_nothing_for_nothing():
     target = make_noisy()
-    of = Correspondence(target).compute
-    assert of(target) == pytest.approx(np.ones(5), abs=1e-6)
-    assert of(np.zeros_like(target)) == pytest.approx(np.zeros(5))
-    assert of(target / 4) == pytest.approx(np.full(5, 0.25), abs=1e-6)
-    assert of(3 * target) == pytest.approx(np.ones(5), abs=1e-6)  # clipped
+    correspondence = Correspondence(target).compute
+    assert correspondence(target) == pytest.approx(np.ones(5), abs=1e-6)
+    assert correspondence(np.zeros_like(target)) == pytest.approx(np.zeros(5))
+    assert correspondence(target / 4) == pytest.approx(np.full(5, 0.25), abs=1e-6)
+    assert correspondence(3 * target) == pytest.approx(np.ones(5), abs=1e-6)  # clipped
 
 
 def test_a_band_is_reached_after_its_least_and_not_by_the_first_random_output():

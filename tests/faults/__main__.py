@@ -67,9 +67,9 @@ def main() -> int:
 
 def _print_ends(rows: list[dict[str, Any]]) -> None:
     """Print how many trials of each part in `cases` came to which end."""
-    from faults.cases import End
+    from faults.cases import Outcome
 
-    ends = list(End)
+    ends = list(Outcome)
     cases = [row for row in rows if row["part"].startswith("cases-")]
     families = dict.fromkeys(row["part"] for row in cases)
     if families:

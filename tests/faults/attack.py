@@ -51,7 +51,7 @@ def denoise(field: Path, name: str, *options: str) -> list[str]:
     return ["denoise", str(field / name), "-o", str(field / "out.tif"), *options]
 
 
-def raw(content: bytes | Callable[[], bytes], name: str = "in.tif") -> Any:
+def denoise_bytes(content: bytes | Callable[[], bytes], name: str = "in.tif") -> Any:
     """Denoise a file of these bytes."""
 
     def make(field: Path, outside: Path) -> list[str]:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import napari_dip as dip
 from bad_inputs import CASES, PYTHON_CASES, Case
-from faults.trials import Trial, bad, code_of, good, is_translated
+from faults.trials import Trial, find_fault_code, is_translated, make_failed, make_passed
 from napari_dip.cli import main
 from test_bad_input import hash_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.trials import Outcome
+    from faults.trials import TrialResult
 
 #: Every how many-th case goes through the installed command as well, and through the batch.
 SHELL = 20
@@ -45,7 +45,7 @@ def trials(*, small: bool) -> Iterator[Trial]:
     yield from dock_trials(small=small)
 
 
-def at_the_command(case: Case) -> Outcome:
+def at_the_command(case: Case) -> TrialResult:
     """Type it, in this process."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -57,28 +57,30 @@ def at_the_command(case: Case) -> Outcome:
         return _judged(case, code, out.getvalue(), err.getvalue(), hash_files(folder) == before)
 
 
-def in_a_shell(case: Case) -> Outcome:
+def in_a_shell(case: Case) -> TrialResult:
     """Type it, as the installed command in a process of its own."""
     command = Path(sysconfig.get_path("scripts")) / "napari-dip"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         argv = case.make(folder)
         if any("\0" in text for text in argv):
-            return good("no shell hands over a NUL", kind="not to be typed", count=0)
+            return make_passed("no shell hands over a NUL", kind="not to be typed", count=0)
         before = hash_files(folder)
         done = subprocess.run([command, *argv], capture_output=True, text=True, timeout=120)
         whole = hash_files(folder) == before
         return _judged(case, done.returncode, done.stdout, done.stderr, whole)
 
 
-def _judged(case: Case, code: int, out: str, err: str, whole: bool) -> Outcome:
-    found_code = code_of(err)
+def _judged(case: Case, code: int, out: str, err: str, whole: bool) -> TrialResult:
+    found_code = find_fault_code(err)
     if (code, out, found_code, whole) != (2, "", case.code, True):
-        return bad(f"exit {code}, {found_code}, touched: {not whole}, said: {out}{err}"[:600])
-    return good(found_code, kind="refused")
+        return make_failed(
+            f"exit {code}, {found_code}, touched: {not whole}, said: {out}{err}"[:600]
+        )
+    return make_passed(found_code, kind="refused")
 
 
-def in_python(case: Case) -> Outcome:
+def in_python(case: Case) -> TrialResult:
     """Call the task's function with the same image and settings."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -93,14 +95,14 @@ def in_python(case: Case) -> Outcome:
                 answer = getattr(dip, argv[0].replace("-", "_"))(argv[1], **settings)
         except dip.RefusedError as no:
             if no.reason.code != case.code or not is_translated(no.reason):
-                return bad(f"{no.reason.code}: {no.reason.message}")
+                return make_failed(f"{no.reason.code}: {no.reason.message}")
             if hash_files(folder) != before:
-                return bad("files were touched")
-            return good(no.reason.code, kind="refused")
-        return bad(f"an answer of shape {answer.image.shape}")
+                return make_failed("files were touched")
+            return make_passed(no.reason.code, kind="refused")
+        return make_failed(f"an answer of shape {answer.image.shape}")
 
 
-def in_a_batch(case: Case) -> Outcome:
+def in_a_batch(case: Case) -> TrialResult:
     """Run the same recipe on the same file as a batch of one."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -115,7 +117,9 @@ def in_a_batch(case: Case) -> Outcome:
             result = dip.batch(recipe, [argv[1]], folder / "results", axes=axes, **others)
         except dip.RefusedError as no:
             return (
-                good(no.reason.code, kind="refused") if is_translated(no.reason) else bad(str(no))
+                make_passed(no.reason.code, kind="refused")
+                if is_translated(no.reason)
+                else make_failed(str(no))
             )
         outcome = result.outcomes[0]
         if (
@@ -123,8 +127,8 @@ def in_a_batch(case: Case) -> Outcome:
             or not is_translated(outcome.refusal)
             or outcome.state not in ("refused", "failed")
         ):
-            return bad(f"{outcome.state}: {outcome.refusal}")
-        return good(outcome.refusal.code, kind="refused")
+            return make_failed(f"{outcome.state}: {outcome.refusal}")
+        return make_passed(outcome.refusal.code, kind="refused")
 
 
 def parse_arguments(argv: list[str]) -> dict[str, Any]:

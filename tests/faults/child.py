@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ended:
+class ProcessResult:
     """How a child ended.
 
     Attributes
     ----------
     code : int
         Exit code; negative: the signal that ended it.
-    said : str
+    output : str
         What it wrote, results and messages together.
     seconds : float
         Time on the clock.
@@ -38,7 +38,7 @@ class Ended:
     """
 
     code: int
-    said: str
+    output: str
     seconds: float
     cpu: float
     peak: int
@@ -104,7 +104,7 @@ class Child:
         """End it as a power cut does."""
         os.kill(self.pid, signal.SIGKILL)
 
-    def ended(self, patience: float = 600.0) -> Ended | None:
+    def ended(self, patience: float = 600.0) -> ProcessResult | None:
         """Wait for the end; None if it did not come in time."""
         end = time.monotonic() + patience
         while True:
@@ -115,9 +115,11 @@ class Child:
                 return None
             time.sleep(0.002)
         code = os.waitstatus_to_exitcode(status)
-        said = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
+        output = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
         seconds = time.monotonic() - self.began
-        return Ended(code, said, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+        return ProcessResult(
+            code, output, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+        )
 
 
 def measure_address_space() -> int:
@@ -126,9 +128,9 @@ def measure_address_space() -> int:
         return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def typed(argv: Sequence[str], log: Path, **how: object) -> Ended:
+def run_command(argv: Sequence[str], log: Path, **options: object) -> ProcessResult:
     """Run a command to its end."""
-    child = Child(argv, log, **how)  # type: ignore[arg-type]
+    child = Child(argv, log, **options)  # type: ignore[arg-type]
     ended = child.ended()
     if ended is None:
         child.kill()

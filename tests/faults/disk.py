@@ -14,15 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from faults.child import Child, typed
+from faults.child import Child, run_command
 from faults.scenes import COMMANDS, command, digest, lay_out, spent, undisturbed, warm
-from faults.trials import Trial, bad, good
+from faults.trials import Trial, make_failed, make_passed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from faults.trials import Outcome
+    from faults.trials import TrialResult
 
 MOMENTS, QUOTAS = 20, 8
 #: Size of the disk: room for a checkpoint and its successor, and for the result.
@@ -101,7 +101,7 @@ def fill(place: Path) -> None:
 
 def _full(
     made_full: Callable[[Path], AbstractContextManager[Path]], case: str, number: int, moment: float
-) -> Outcome:
+) -> TrialResult:
     """Run with the results on the small disk, and fill it."""
     right = undisturbed(case)[0]
     rng = random.Random(number)
@@ -118,13 +118,13 @@ def _full(
             ended = child.ended()
             if ended is None:
                 child.kill()
-                return bad("it did not end")
+                return make_failed("it did not end")
             if (disk / "other.tif").read_bytes() != EARLIER:
-                return bad("another file was touched")
-            return _judged(folder, output, right, ended.code, ended.said)
+                return make_failed("another file was touched")
+            return _judged(folder, output, right, ended.code, ended.output)
 
 
-def _removed(case: str) -> Outcome:
+def _removed(case: str) -> TrialResult:
     """Remove the folder of the result, and all in it, in the middle of a run."""
     right = undisturbed(case)[0]
     with tempfile.TemporaryDirectory() as scratch:
@@ -137,17 +137,17 @@ def _removed(case: str) -> Outcome:
         shutil.rmtree(folder / "results")
         ended = child.ended()
         assert ended is not None
-        named = re.search(r"kept as '([^']+)'", ended.said)
+        named = re.search(r"kept as '([^']+)'", ended.output)
         if ended.code != 1 or output.exists():
-            return bad(f"exit {ended.code}: {ended.said}"[-500:])
-        if named is None and "are missing from" in ended.said:
-            return good("tiles were gone, and that was said", kind="said")
+            return make_failed(f"exit {ended.code}: {ended.output}"[-500:])
+        if named is None and "are missing from" in ended.output:
+            return make_passed("tiles were gone, and that was said", kind="said")
         if named is None or digest(Path(named[1])) != right:
-            return bad(ended.said[-500:])
-        return good("kept elsewhere and said so", kind="kept elsewhere")
+            return make_failed(ended.output[-500:])
+        return make_passed("kept elsewhere and said so", kind="kept elsewhere")
 
 
-def _twice(case: str) -> Outcome:
+def _twice(case: str) -> TrialResult:
     """Begin another run, with another seed, on the same result while one is on."""
     right = undisturbed(case)[0]
     with tempfile.TemporaryDirectory() as scratch:
@@ -157,30 +157,32 @@ def _twice(case: str) -> Outcome:
         first.wait_until_spent(0.5 * spent(case))
         if case == "tiled":  # still, so that the second cannot come too late
             os.kill(first.pid, signal.SIGSTOP)
-        second = typed(command(case, folder, "--seed", "7"), folder / "log2")
+        second = run_command(command(case, folder, "--seed", "7"), folder / "log2")
         os.kill(first.pid, signal.SIGCONT)
         ended = first.ended()
         assert ended is not None
         if ended.code or digest(folder / "out.tif") != right:
-            return bad(f"exit {ended.code} and {second.code}: {ended.said}{second.said}"[-500:])
-        if (second.code, second.said.count("Another run is writing")) != (2, 1):
-            return bad(f"the second: exit {second.code}: {second.said}"[-500:])
-        return good("the second was refused", kind="refused")
+            return make_failed(
+                f"exit {ended.code} and {second.code}: {ended.output}{second.output}"[-500:]
+            )
+        if (second.code, second.output.count("Another run is writing")) != (2, 1):
+            return make_failed(f"the second: exit {second.code}: {second.output}"[-500:])
+        return make_passed("the second was refused", kind="refused")
 
 
-def _judged(folder: Path, output: Path, right: str, code: int, said: str) -> Outcome:
+def _judged(folder: Path, output: Path, right: str, code: int, messages: str) -> TrialResult:
     """Say whether the result is in its place, or elsewhere and said so."""
     if code == 0 and digest(output) == right:
-        return good("saved before the disk was full", kind="saved in its place")
+        return make_passed("saved before the disk was full", kind="saved in its place")
     if output.read_bytes() != EARLIER:
-        return bad(f"exit {code}: the earlier result was harmed: {said}"[:500])
-    if code == 2 and "are free" in said:
-        return good("refused before work began", kind="refused")
-    named = re.search(r"kept as '([^']+)'", said)
-    if code != 1 or named is None or "could not be saved" not in said:
-        return bad(f"exit {code}: {said}"[-500:])
+        return make_failed(f"exit {code}: the earlier result was harmed: {messages}"[:500])
+    if code == 2 and "are free" in messages:
+        return make_passed("refused before work began", kind="refused")
+    named = re.search(r"kept as '([^']+)'", messages)
+    if code != 1 or named is None or "could not be saved" not in messages:
+        return make_failed(f"exit {code}: {messages}"[-500:])
     if digest(Path(named[1])) != right:
-        return bad("the picture that was kept elsewhere is another one")
+        return make_failed("the picture that was kept elsewhere is another one")
     if Path(named[1]).parent != folder:
         Path(named[1]).unlink()
-    return good("kept elsewhere and said so", kind="kept elsewhere")
+    return make_passed("kept elsewhere and said so", kind="kept elsewhere")

@@ -29,14 +29,14 @@ def inverting(field: Path, name: str, layer: str = "body.3") -> list[str]:
 
 
 def archive(
-    change: Callable[[Content, bytes], object], layer: str = "body.3", **how: Any
+    change: Callable[[Content, bytes], object], layer: str = "body.3", **options: Any
 ) -> Callable[[Path, Path], list[str]]:
     """Change the entries of a good archive; the change is given a pickle that leaves its mark."""
 
     def make(field: Path, outside: Path) -> list[str]:
         content = entries(*small())
         change(content, pickle.dumps(Bomb(outside / "executed")))
-        packed(field / "net.pt2", content, **how)
+        packed(field / "net.pt2", content, **options)
         return inverting(field, "net.pt2", layer)
 
     return make

@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 
 from bad_inputs import chunk, noisy
-from faults.attack import SHORT, Attack, Bomb, denoise, pickled, raw
+from faults.attack import SHORT, Attack, Bomb, denoise, denoise_bytes, pickled
 from napari_dip.io.header import MAX_IMAGE_PLANES
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def honest_bomb() -> bytes:
 
 def one_strip_missing(field: Path, outside: Path) -> list[str]:
     """Let the second half of the picture lie nowhere: readers take it for zeros."""
-    how = {"photometric": "minisblack", "rowsperstrip": 16}
-    tifffile.imwrite(field / "in.tif", noisy(), **how)
+    options = {"photometric": "minisblack", "rowsperstrip": 16}
+    tifffile.imwrite(field / "in.tif", noisy(), **options)
     with tifffile.TiffFile(field / "in.tif", mode="r+b") as file:
         tags_of = file.pages[0].tags
         tags_of["StripByteCounts"].overwrite((tags_of["StripByteCounts"].value[0], 0))
@@ -109,8 +109,8 @@ def described(text: bytes | Callable[[], bytes]) -> Any:
     def make(field: Path, outside: Path) -> list[str]:
         content = text() if callable(text) else text
         content = content.replace(b"{outside}", str(outside).encode())
-        how = {"description": content, "metadata": None, "photometric": "minisblack"}
-        tifffile.imwrite(field / "in.tif", noisy(), **how)
+        options = {"description": content, "metadata": None, "photometric": "minisblack"}
+        tifffile.imwrite(field / "in.tif", noisy(), **options)
         tifffile.imwrite(outside / "other.ome.tif", noisy(2, 32, 32), photometric="minisblack")
         return denoise(field, "in.tif", *SHORT)
 
@@ -192,39 +192,48 @@ def deep(text: str) -> Callable[[], bytes]:
 
 
 ATTACKS = [
-    Attack("TIFF that claims 2^40 pixels", raw(partial(claimed, 2**20, 2**20))),
-    Attack("BigTIFF that claims a row of 2^40 pixels", raw(claimed_big)),
-    Attack("TIFF that claims 2^62 pixels", raw(partial(claimed, 2**31, 2**31))),
-    Attack("TIFF of one bit a pixel that claims 2^34", raw(partial(claimed, 2**17, 2**17, bits=1))),
-    Attack("TIFF whose pages go in a circle", raw(looping), (0, 2)),
-    Attack("TIFF of 200,000 pages", raw(partial(many_pages, 200_000))),
-    Attack("TIFF of as many pages as are taken", raw(partial(many_pages, MAX_IMAGE_PLANES))),
-    Attack("TIFF whose strip unpacks to 4 GiB", raw(strip_bomb), (0, 2)),
-    Attack("TIFF of 100 million zeros in 200 KB", raw(honest_bomb)),
+    Attack("TIFF that claims 2^40 pixels", denoise_bytes(partial(claimed, 2**20, 2**20))),
+    Attack("BigTIFF that claims a row of 2^40 pixels", denoise_bytes(claimed_big)),
+    Attack("TIFF that claims 2^62 pixels", denoise_bytes(partial(claimed, 2**31, 2**31))),
+    Attack(
+        "TIFF of one bit a pixel that claims 2^34",
+        denoise_bytes(partial(claimed, 2**17, 2**17, bits=1)),
+    ),
+    Attack("TIFF whose pages go in a circle", denoise_bytes(looping), (0, 2)),
+    Attack("TIFF of 200,000 pages", denoise_bytes(partial(many_pages, 200_000))),
+    Attack(
+        "TIFF of as many pages as are taken", denoise_bytes(partial(many_pages, MAX_IMAGE_PLANES))
+    ),
+    Attack("TIFF whose strip unpacks to 4 GiB", denoise_bytes(strip_bomb), (0, 2)),
+    Attack("TIFF of 100 million zeros in 200 KB", denoise_bytes(honest_bomb)),
     Attack(
         "TIFF whose tag has 2^32 values",
-        raw(lambda: classic(bytes(2048), [*plain_tags(32, 32, 2048), (34665, 4, 2**32 - 1, 8)])),
+        denoise_bytes(
+            lambda: classic(bytes(2048), [*plain_tags(32, 32, 2048), (34665, 4, 2**32 - 1, 8)])
+        ),
         (0, 2),
     ),
     Attack(
         "TIFF with a description of 2^31 bytes",
-        raw(lambda: classic(bytes(2048), [*plain_tags(32, 32, 2048), (270, 2, 2**31, 8)])),
+        denoise_bytes(
+            lambda: classic(bytes(2048), [*plain_tags(32, 32, 2048), (270, 2, 2**31, 8)])
+        ),
         (0, 2),
     ),
     Attack(
         "TIFF whose strips lie at negative places",
-        raw(partial(claimed, 32, 32, bytes(2048), strip=2**32 - 4)),
+        denoise_bytes(partial(claimed, 32, 32, bytes(2048), strip=2**32 - 4)),
     ),
     Attack("TIFF with a strip that is missing", one_strip_missing),
     Attack("OME-XML of a billion laughs", described(laughs), (0, 2)),
     Attack("OME-XML that reads a file outside", described(reading_out), (0, 2), unsaid="mine"),
     Attack("OME-TIFF whose second plane is a file outside", described(elsewhere)),
     Attack("OME-XML nested two million deep", described(deep("<a>")), (0, 2)),
-    Attack("PNG that claims 2^40 pixels", raw(partial(png, 2**20, 2**20), "in.png")),
-    Attack("PNG that claims 10^8 pixels", raw(partial(png, 10_000, 10_000), "in.png")),
-    Attack("PNG whose texts unpack to 2 GiB", raw(text_bomb, "in.png"), (0, 2)),
-    Attack("JPEG that claims 65535 x 65535", raw(huge_jpeg, "in.jpg")),
-    Attack("zip that would unpack elsewhere", raw(archive)),
+    Attack("PNG that claims 2^40 pixels", denoise_bytes(partial(png, 2**20, 2**20), "in.png")),
+    Attack("PNG that claims 10^8 pixels", denoise_bytes(partial(png, 10_000, 10_000), "in.png")),
+    Attack("PNG whose texts unpack to 2 GiB", denoise_bytes(text_bomb, "in.png"), (0, 2)),
+    Attack("JPEG that claims 65535 x 65535", denoise_bytes(huge_jpeg, "in.jpg")),
+    Attack("zip that would unpack elsewhere", denoise_bytes(archive)),
     Attack(
         "pickle called in.tif",
         lambda field, outside: [

@@ -155,20 +155,20 @@ def named(name: str) -> Any:
 
 
 def page_without(text: str, name: str) -> Callable[[Path], str]:
-    def look(field: Path) -> str:
+    def check_page(field: Path) -> str:
         page = (field / "results" / name).read_text(encoding="utf-8")
         return f"{name} holds {text}" if text in page else ""
 
-    return look
+    return check_page
 
 
-def told_by(text: Any) -> Any:
+def write_methods_of(text: Any) -> Any:
     """Ask for the methods of a picture whose description holds this."""
 
     def make(field: Path, outside: Path) -> list[str]:
         content = (text() if callable(text) else text).replace("{outside}", str(outside))
-        how = {"metadata": {"napari_dip": content}, "photometric": "minisblack"}
-        tifffile.imwrite(field / "in.tif", noisy(), **how)
+        options = {"metadata": {"napari_dip": content}, "photometric": "minisblack"}
+        tifffile.imwrite(field / "in.tif", noisy(), **options)
         return ["methods", str(field / "in.tif")]
 
     return make
@@ -252,10 +252,12 @@ ATTACKS = [
     Attack(
         "name with signs for the terminal", named("a\x1b]0;owned\x07\n.tif"), (0,), unsaid="\x1b"
     ),
-    Attack("methods of a picture with nested JSON", told_by("[" * 200_000)),
+    Attack("methods of a picture with nested JSON", write_methods_of("[" * 200_000)),
     Attack(
         "methods of a picture whose report is made up",
-        told_by(json.dumps({"recipe": {"schema": 1, "task": "../x"}, "report": {"task": "x"}})),
+        write_methods_of(
+            json.dumps({"recipe": {"schema": 1, "task": "../x"}, "report": {"task": "x"}})
+        ),
     ),
     Attack("report of 8 GB", huge_report),
 ]

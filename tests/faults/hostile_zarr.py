@@ -29,7 +29,7 @@ def spoilt(spoil: Callable[[Path, Path], object]) -> Callable[[Path, Path], list
     return make
 
 
-def said(place: str, change: Callable[[Any], object]) -> Callable[[Path, Path], None]:
+def change_metadata(place: str, change: Callable[[Any], object]) -> Callable[[Path, Path], None]:
     """Let a file of metadata say something else."""
 
     def spoil(whole: Path, outside: Path) -> None:
@@ -72,7 +72,7 @@ def absurd(metadata: Any) -> None:
 
 def bomb(whole: Path, outside: Path) -> None:
     """Let a chunk of 8 KB unpack to 4 GiB."""
-    said("0/zarr.json", gzipped)(whole, outside)
+    change_metadata("0/zarr.json", gzipped)(whole, outside)
     with gzip.open(chunk_of(whole), "wb", 9) as file:
         for _ in range(2**12):
             file.write(bytes(2**20))
@@ -100,7 +100,9 @@ ATTACKS = [
     Attack(
         "Zarr whose level is named outside",
         spoilt(
-            said("zarr.json", lambda metadata: levels(metadata)[0].update(path="../../outside"))
+            change_metadata(
+                "zarr.json", lambda metadata: levels(metadata)[0].update(path="../../outside")
+            )
         ),
     ),
     Attack(
@@ -114,12 +116,14 @@ ATTACKS = [
     Attack("Zarr whose metadata lead to themselves", spoilt(partial(linked_metadata, "zarr.json"))),
     Attack("Zarr whose metadata are nested two million deep", spoilt(nested)),
     Attack("Zarr with metadata of 8 GB", spoilt(sparse)),
-    Attack("Zarr that claims 2^120 voxels in one chunk", spoilt(said("0/zarr.json", absurd))),
+    Attack(
+        "Zarr that claims 2^120 voxels in one chunk", spoilt(change_metadata("0/zarr.json", absurd))
+    ),
     Attack("Zarr with a chunk that unpacks to 4 GiB", spoilt(bomb)),
     Attack(
         "Zarr with a codec that unpickles",
         spoilt(
-            said(
+            change_metadata(
                 "0/zarr.json",
                 lambda metadata: metadata["codecs"].append(
                     {"name": "numcodecs.pickle", "configuration": {}}
@@ -130,7 +134,9 @@ ATTACKS = [
     Attack(
         "Zarr of a million levels",
         spoilt(
-            said("zarr.json", lambda metadata: levels(metadata).extend([{"path": "0"}] * 10**6))
+            change_metadata(
+                "zarr.json", lambda metadata: levels(metadata).extend([{"path": "0"}] * 10**6)
+            )
         ),
     ),
 ]

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bad_inputs import noisy, with_infinity, with_nan
-from faults.trials import Trial, bad, code_of, good
+from faults.trials import Trial, find_fault_code, make_failed, make_passed
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from faults.trials import Outcome
+    from faults.trials import TrialResult
 
 SIDE = 32
 #: Seconds after which a dock counts as hanging.
@@ -99,14 +99,14 @@ def _application() -> Any:
     return QApplication.instance() or QApplication([])
 
 
-def _with_image(task: str, image: Any, axes: str | None = None) -> Outcome:
+def _with_image(task: str, image: Any, axes: str | None = None) -> TrialResult:
     def add(viewer: Any) -> None:
         viewer.add_image(image, name="picture", rgb=False)
 
     return _with_layers(task, add, axes)
 
 
-def _with_others(task: str, others: dict[str, tuple[str, Any]]) -> Outcome:
+def _with_others(task: str, others: dict[str, tuple[str, Any]]) -> TrialResult:
     def add(viewer: Any) -> None:
         for name, (kind, data) in others.items():
             getattr(viewer, f"add_{kind}")(data, name=name)
@@ -120,7 +120,7 @@ def _with_layers(
     add: Callable[[Any], object],
     axes: str | None = None,
     others: dict[str, str] | None = None,
-) -> Outcome:
+) -> TrialResult:
     """Open a dock, press Run, and read what it says; no layer may be added."""
     _application()
     from napari.components import ViewerModel
@@ -143,11 +143,13 @@ def _with_layers(
         dock.form.widgets["max_iterations"].value = "1"
         before = len(viewer.layers)
         dock.start()
-        said = _ending(dock)
+        output = _ending(dock)
         if len(viewer.layers) != before:
-            return bad(f"a layer was added; it said: {said}"[:400])
-        code = code_of(said, remove_option_names)
-        return good(code, kind="refused") if code else bad(f"it said: {said}"[:400])
+            return make_failed(f"a layer was added; it said: {output}"[:400])
+        code = find_fault_code(output, remove_option_names)
+        return (
+            make_passed(code, kind="refused") if code else make_failed(f"it said: {output}"[:400])
+        )
     finally:
         dock.shut_down()
         dock.deleteLater()

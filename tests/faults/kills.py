@@ -18,16 +18,16 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from faults.child import Child, typed
+from faults.child import Child, run_command
 from faults.scenes import COMMANDS, command, digest, lay_out, spent, undisturbed, warm
-from faults.trials import Trial, bad, good
+from faults.trials import Trial, make_failed, make_passed
 from napari_dip.pipeline.store.checkpoints import MIN_WRITE_INTERVAL
 from napari_dip.pipeline.store.tensor_file import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.trials import Outcome
+    from faults.trials import TrialResult
 
 #: Kills of forked runs and of the installed command, and checkpoints that are damaged.
 FORKED, REAL, FLIPS = 180, 20, 10
@@ -65,7 +65,7 @@ def _times(kills: int) -> Iterator[int]:
         yield times
 
 
-def _killed(case: str, number: int, times: int) -> Outcome:
+def _killed(case: str, number: int, times: int) -> TrialResult:
     """Kill a run that often, then let it end."""
     right, _ = undisturbed(case)
     rng = random.Random(f"{case} {number}")
@@ -83,17 +83,17 @@ def _killed(case: str, number: int, times: int) -> Outcome:
             ended = child.ended()
             if ended is not None and ended.code == 0:  # before it could be killed: not counted
                 if digest(folder / "out.tif") != right:
-                    return bad("the run that had ended has other bytes")
+                    return make_failed("the run that had ended has other bytes")
                 (folder / "out.tif").write_bytes(EARLIER)
                 ended_first += 1
                 if ended_first > MOST_EARLY_ENDS:
-                    return bad("the run always ended before it could be killed")
+                    return make_failed("the run always ended before it could be killed")
                 continue
             if damage := _damage(folder, right):
-                return bad(f"after kill {len(checks) + 1}: {damage}")
+                return make_failed(f"after kill {len(checks) + 1}: {damage}")
             checks.append(_kept(folder))
         argv = command(case, folder, "--overwrite", "--quiet", "--resume")
-        return _resumed(typed(argv, folder / "log2"), folder, right, checks)
+        return _resumed(run_command(argv, folder / "log2"), folder, right, checks)
 
 
 def _lay_out(folder: Path) -> None:
@@ -120,22 +120,22 @@ def _damage(folder: Path, right: str) -> str:
     return ""
 
 
-def _resumed(ended: object, folder: Path, right: str, checks: list[bool]) -> Outcome:
+def _resumed(ended: object, folder: Path, right: str, checks: list[bool]) -> TrialResult:
     """Compare the resumed result with the undisturbed one, and look for what was left."""
-    code, said = ended.code, ended.said  # type: ignore[attr-defined]
+    code, output = ended.code, ended.output  # type: ignore[attr-defined]
     if code:
-        return bad(f"resumed: exit {code}: {said}"[:500])
+        return make_failed(f"resumed: exit {code}: {output}"[:500])
     if digest(folder / "out.tif") != right:
-        return bad(f"other bytes; checkpoint found: {checks}")
+        return make_failed(f"other bytes; checkpoint found: {checks}")
     leftovers = {path.name for path in folder.iterdir()}
     leftovers -= {"in.tif", "tall.tif", "mask.tif", "out.tif", "log", "log2"}
     if leftovers:
-        return bad(f"left behind: {sorted(leftovers)}")
+        return make_failed(f"left behind: {sorted(leftovers)}")
     kind = "same bytes from a checkpoint" if any(checks) else "same bytes from the beginning"
-    return good(kind, kind=kind, kills=len(checks), with_checkpoint=sum(checks))
+    return make_passed(kind, kind=kind, kills=len(checks), with_checkpoint=sum(checks))
 
 
-def _flipped(number: int) -> Outcome:
+def _flipped(number: int) -> TrialResult:
     """Damage a checkpoint by one bit, anywhere: it is refused, and nothing is made of it."""
     rng = random.Random(f"flipped {number}")
     with tempfile.TemporaryDirectory() as scratch:
@@ -151,13 +151,13 @@ def _flipped(number: int) -> Outcome:
             value = file.read(1)[0] ^ (1 << rng.randrange(8))
             file.seek(place)
             file.write(bytes([value]))
-        ended = typed(command("denoise", folder, "--quiet", "--resume"), folder / "log2")
+        ended = run_command(command("denoise", folder, "--quiet", "--resume"), folder / "log2")
         if ended.code != 2 or (folder / "out.tif").exists():
-            return bad(f"bit of byte {place}: exit {ended.code}: {ended.said}"[:500])
-        return good(f"byte {place}: {ended.said.strip()[-120:]}", kind="damage noticed")
+            return make_failed(f"bit of byte {place}: exit {ended.code}: {ended.output}"[:500])
+        return make_passed(f"byte {place}: {ended.output.strip()[-120:]}", kind="damage noticed")
 
 
-def _from_a_checkpoint(case: str) -> Outcome:
+def _from_a_checkpoint(case: str) -> TrialResult:
     """Go on from a checkpoint that is there for certain."""
     right, _ = undisturbed(case)
     with tempfile.TemporaryDirectory() as scratch:
@@ -167,7 +167,7 @@ def _from_a_checkpoint(case: str) -> Outcome:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
         argv = command(case, folder, "--quiet", "--resume")
-        return _resumed(typed(argv, folder / "log2"), folder, right, [True])
+        return _resumed(run_command(argv, folder / "log2"), folder, right, [True])
 
 
 @cache
@@ -192,7 +192,7 @@ def _checkpoint(case: str) -> dict[str, bytes]:
         return {name: path for name, path in names.items() if name.startswith(UNFINISHED)}
 
 
-def _killed_command(case: str, number: int) -> Outcome:
+def _killed_command(case: str, number: int) -> TrialResult:
     """Kill the installed command, loading included."""
     right, seconds = undisturbed(case)
     rng = random.Random(f"command {case} {number}")
@@ -214,12 +214,12 @@ def _killed_command(case: str, number: int) -> Outcome:
             if process.returncode:
                 break
             if digest(folder / "out.tif") != right:
-                return bad("the run that had ended has other bytes")
+                return make_failed("the run that had ended has other bytes")
             (folder / "out.tif").write_bytes(EARLIER)
         else:
-            return bad("the command always ended before it could be killed")
+            return make_failed("the command always ended before it could be killed")
         if damage := _damage(folder, right):
-            return bad(damage)
+            return make_failed(damage)
         checks = [_kept(folder)]
         done = subprocess.run([*argv, "--resume"], capture_output=True, text=True, timeout=600)
         ended = type("Ended", (), {"code": done.returncode, "said": done.stderr})

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from faults.trials import Trial, bad, good
+from faults.trials import Trial, make_failed, make_passed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from faults.trials import Outcome
+    from faults.trials import TrialResult
 
 RUNS, FEW, WARM_UP = 100, 8, 5
 MOST_BYTES = 20e6
@@ -37,7 +37,7 @@ def trials(*, small: bool) -> Iterator[Trial]:
         yield Trial("runs in one drawn napari", partial(_apart, RUNS, "drawn"))
 
 
-def _apart(runs: int, kind: str) -> Outcome:
+def _apart(runs: int, kind: str) -> TrialResult:
     """Open a napari of that kind in a process, and say what has grown there."""
     argv = [sys.executable, "-m", "faults.long_life", str(runs), kind]
     done = subprocess.run(
@@ -48,12 +48,14 @@ def _apart(runs: int, kind: str) -> Outcome:
         timeout=7200,
     )
     if done.returncode:
-        return bad(done.stderr[-600:])
+        return make_failed(done.stderr[-600:])
     output = json.loads(done.stdout.splitlines()[-1])
     grown = output["bytes"]
     growth = f"{grown / 1e6:+.1f} MB, threads {output['threads']:+}, handles {output['handles']:+}"
     steady = grown <= MOST_BYTES and output["threads"] <= 0 and output["handles"] <= 0
-    return (good if steady else bad)(growth, kind=f"steady, {kind}", count=runs, **output)
+    return (make_passed if steady else make_failed)(
+        growth, kind=f"steady, {kind}", count=runs, **output
+    )
 
 
 def main(runs: int, kind: str) -> None:

@@ -20,15 +20,15 @@ import tifffile
 import torch
 from torch.overrides import TorchFunctionMode
 
-from faults.child import typed
+from faults.child import run_command
 from faults.memory import psnr, truth
 from faults.scenes import command, lay_out, warm
-from faults.trials import Trial, bad, good, pattern
+from faults.trials import Trial, make_failed, make_passed, pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.trials import Outcome
+    from faults.trials import TrialResult
 
 CASES = ("denoise", "inpaint", "blind-deblur", "tiled")
 TIMES = 20
@@ -57,9 +57,11 @@ def counted(case: str) -> tuple[int, int, np.ndarray]:
         folder = Path(scratch)
         lay_out(folder)
         counts = folder / "counts"
-        ended = typed(_argv(case, folder), folder / "log", before=partial(_play, None, counts))
+        ended = run_command(
+            _argv(case, folder), folder / "log", before=partial(_play, None, counts)
+        )
         if ended.code:
-            raise RuntimeError(ended.said)
+            raise RuntimeError(ended.output)
         first, whole = map(int, counts.read_text().split())
         return first, whole, tifffile.imread(folder / "out.tif")
 
@@ -68,7 +70,7 @@ def _argv(case: str, folder: Path) -> list[str]:
     return command(case, folder, "--device", "mps")
 
 
-def _whole(case: str) -> Outcome:
+def _whole(case: str) -> TrialResult:
     """The played card computes what the processor computes; else it would prove nothing.
 
     Processors that are made for it compute some steps in half precision, the played card none.
@@ -77,16 +79,16 @@ def _whole(case: str) -> Outcome:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         lay_out(folder)
-        ended = typed(command(case, folder), folder / "log", before=_without_half)
+        ended = run_command(command(case, folder), folder / "log", before=_without_half)
         if ended.code:
-            return bad(ended.said[-600:])
+            return make_failed(ended.output[-600:])
         off = float(np.abs(tifffile.imread(folder / "out.tif") - picture).max())
     if first >= whole or off:
-        return bad(f"{first} of {whole} calls before the first report; off by {off}")
-    return good(f"{whole} calls, off by {off}", kind="card went on")
+        return make_failed(f"{first} of {whole} calls before the first report; off by {off}")
+    return make_passed(f"{whole} calls, off by {off}", kind="card went on")
 
 
-def _lost(case: str, number: int) -> Outcome:
+def _lost(case: str, number: int) -> TrialResult:
     """Lose the card somewhere between the first report and the end."""
     first, whole, usual = counted(case)
     # previews come by the clock, so that another run may touch the card a few times less
@@ -94,31 +96,33 @@ def _lost(case: str, number: int) -> Outcome:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         lay_out(folder)
-        ended = typed(_argv(case, folder), folder / "log", before=partial(_play, at, None))
+        ended = run_command(_argv(case, folder), folder / "log", before=partial(_play, at, None))
         kept = ("best image so far was kept", "tiles that are done were kept")
-        said = "stopped answering" in ended.said and any(text in ended.said for text in kept)
-        if ended.code or not said:
-            return bad(f"call {at} of {whole}: exit {ended.code}: {ended.said}"[-600:])
+        output = "stopped answering" in ended.output and any(text in ended.output for text in kept)
+        if ended.code or not output:
+            return make_failed(f"call {at} of {whole}: exit {ended.code}: {ended.output}"[-600:])
         picture = tifffile.imread(folder / "out.tif").astype(np.float64)
         if not np.isfinite(picture).all() or np.ptp(picture) == 0:
-            return bad(f"call {at} of {whole}: no picture")
+            return make_failed(f"call {at} of {whole}: no picture")
         clean = truth(picture.shape)
         lost = psnr(usual.astype(np.float64), clean) - psnr(picture, clean)
-        return good(
+        return make_passed(
             f"call {at} of {whole}, {lost:+.2f} dB lost", kind="kept", lost_dB=round(lost, 3)
         )
 
 
-def _at_once() -> Outcome:
+def _at_once() -> TrialResult:
     """Lose the card before there is anything to keep: that is said, and nothing is written."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         lay_out(folder)
-        ended = typed(_argv("denoise", folder), folder / "log", before=partial(_play, 5, None))
-        message = pattern("device-lost").search(ended.said)
+        ended = run_command(
+            _argv("denoise", folder), folder / "log", before=partial(_play, 5, None)
+        )
+        message = pattern("device-lost").search(ended.output)
         if ended.code != 1 or not message or (folder / "out.tif").exists():
-            return bad(f"exit {ended.code}: {ended.said}"[-600:])
-        return good("said so", kind="nothing to keep yet")
+            return make_failed(f"exit {ended.code}: {ended.output}"[-600:])
+        return make_passed("said so", kind="nothing to keep yet")
 
 
 def _without_half() -> None:

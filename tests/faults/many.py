@@ -24,13 +24,13 @@ from distributed import Client
 from faults.child import Child
 from faults.many_scene import PATIENCE, argv_of, codes, fresh, results, right
 from faults.scenes import warm
-from faults.trials import Trial, bad, good
+from faults.trials import Trial, make_failed, make_passed
 from napari_dip.errors import FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.trials import Outcome
+    from faults.trials import TrialResult
 
 #: Files that can be restored, times that the command is killed, and workers that are.
 GOOD, KILLS, WORKER_KILLS = 54, 10, 5
@@ -64,7 +64,7 @@ class Watched:
     right: dict[str, bytes]
     marks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def look(self) -> str:
+    def find_damage(self) -> str:
         """Say what is wrong with what lies there now; "" if nothing is."""
         for path in self.folder.glob("*.tif"):
             if path.read_bytes() != self.right.get(path.name):
@@ -83,33 +83,35 @@ class Watched:
         """How many files have an end."""
         return len(list(self.folder.glob("records/*.json")))
 
-    def ended(self, account: str, code: int, said: str, **facts: Any) -> Outcome:
+    def ended(self, account: str, code: int, output: str, **facts: Any) -> TrialResult:
         """Compare what came of it with what should."""
-        if wrong := self.look():
-            return bad(wrong)
-        if code != 1 or "Traceback" in said:  # one, since six files have no result
-            return bad(f"exit {code}: {said}"[-600:])
+        if wrong := self.find_damage():
+            return make_failed(wrong)
+        if code != 1 or "Traceback" in output:  # one, since six files have no result
+            return make_failed(f"exit {code}: {output}"[-600:])
         if missing := self.right.keys() - {path.name for path in self.folder.glob("*.tif")}:
-            return bad(f"missing: {sorted(missing)}")
+            return make_failed(f"missing: {sorted(missing)}")
         leftovers = [path.name for path in self.folder.rglob("*") if path.suffix in LEFT_OVER]
         if leftovers:
-            return bad(f"left behind: {sorted(leftovers)}")
-        return good(f"{len(self.right)} results with the same bytes; {account}", **facts)
+            return make_failed(f"left behind: {sorted(leftovers)}")
+        return make_passed(f"{len(self.right)} results with the same bytes; {account}", **facts)
 
 
-def _undisturbed(count: int) -> Outcome:
+def _undisturbed(count: int) -> TrialResult:
     """Restore all that can be restored, and refuse the six clearly."""
     folder = right(count)
     outcomes = codes(folder)
     unclear = [code for code in outcomes.values() if code == "unexpected" or code not in FAULTS]
     results = len(list(folder.glob("*.tif")))
     if results != count or len(outcomes) != 6 or unclear:
-        return bad(f"{results} results, refused: {outcomes}")
-    said = ", ".join(f"{name} {code}" for name, code in sorted(outcomes.items()))
-    return good(f"{results} results; {said}", count=results + len(outcomes), kind="as it should be")
+        return make_failed(f"{results} results, refused: {outcomes}")
+    output = ", ".join(f"{name} {code}" for name, code in sorted(outcomes.items()))
+    return make_passed(
+        f"{results} results; {output}", count=results + len(outcomes), kind="as it should be"
+    )
 
 
-def _killed(count: int, kills: int) -> Outcome:
+def _killed(count: int, kills: int) -> TrialResult:
     """Kill the command at random moments, and go on each time."""
     batch = Watched(fresh("killed", count), results(right(count)))
     rng = random.Random("killed")
@@ -121,18 +123,18 @@ def _killed(count: int, kills: int) -> Outcome:
         child.kill()  # an error here: it was over before, which would be no kill
         child.ended()
         cut.append(batch.done)
-        if wrong := batch.look():
-            return bad(f"after kill {len(cut)}: {wrong}")
+        if wrong := batch.find_damage():
+            return make_failed(f"after kill {len(cut)}: {wrong}")
     child = Child(argv_of(count, batch.folder, "--resume"), batch.folder.parent / "log2")
     ended = child.ended(PATIENCE)
     if ended is None:
         child.kill()
-        return bad("it did not end")
+        return make_failed("it did not end")
     account = f"killed after {cut} of {count + 6} files"
-    return batch.ended(account, ended.code, ended.said, kills=kills, kind="same bytes")
+    return batch.ended(account, ended.code, ended.output, kills=kills, kind="same bytes")
 
 
-def _workers_killed(count: int, kills: int) -> Outcome:
+def _workers_killed(count: int, kills: int) -> TrialResult:
     """Kill workers in the middle of files."""
     batch = Watched(fresh("workers", count), results(right(count)))
     rng = random.Random("workers killed")
@@ -148,17 +150,17 @@ def _workers_killed(count: int, kills: int) -> Outcome:
             continue  # a file that is hit twice would be left alone, as it should be
         rng.choice(command.workers()).send_signal(signal.SIGKILL)
         hit.append("+".join(sorted(begun)))
-        if wrong := batch.look():
+        if wrong := batch.find_damage():
             command.end()
-            return bad(f"after kill {len(hit)}: {wrong}")
-    code, said = command.ended()
+            return make_failed(f"after kill {len(hit)}: {wrong}")
+    code, output = command.ended()
     if not hit:
-        return bad("no worker was killed in the middle of a file")
+        return make_failed("no worker was killed in the middle of a file")
     account = f"{len(hit)} workers killed while at {hit}"
-    return batch.ended(account, code, said, kills=len(hit), kind="same bytes")
+    return batch.ended(account, code, output, kills=len(hit), kind="same bytes")
 
 
-def _scheduler_killed(count: int) -> Outcome:
+def _scheduler_killed(count: int) -> TrialResult:
     """Kill the command, go on with the cluster; kill the scheduler, go on without."""
     batch = Watched(fresh("scheduler", count), results(right(count)))
     place = batch.folder.parent / "scheduler.json"
@@ -179,18 +181,18 @@ def _scheduler_killed(count: int) -> Outcome:
             _wait(batch, target, command)
             time.sleep(rng.uniform(0, 2))
             if command.over:
-                return bad(f"over before the {who} was killed: {command.ended()}"[:500])
+                return make_failed(f"over before the {who} was killed: {command.ended()}"[:500])
             (command.process if who == "command" else processes[0]).kill()
-            code, said = command.ended()
+            code, output = command.ended()
             killed.append(f"{who} after {batch.done}")
-            if wrong := batch.look():
-                return bad(f"after the {who}: {wrong}")
-            if who == "scheduler" and (code != 1 or "was lost; all finished results" not in said):
-                return bad(f"exit {code}: {said}"[-500:])
+            if wrong := batch.find_damage():
+                return make_failed(f"after the {who}: {wrong}")
+            if who == "scheduler" and (code != 1 or "was lost; all finished results" not in output):
+                return make_failed(f"exit {code}: {output}"[-500:])
         command = _Command(argv_of(count, batch.folder, "--resume"))
-        code, said = command.ended()
+        code, output = command.ended()
         account = f"killed: {', '.join(killed)} of {count + 6} files"
-        return batch.ended(account, code, said, kills=2, kind="same bytes")
+        return batch.ended(account, code, output, kills=2, kind="same bytes")
     finally:
         for process in processes:
             for child in (*psutil.Process(process.pid).children(recursive=True), process):

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tifffile
 
-from faults.child import measure_address_space, typed
+from faults.child import measure_address_space, run_command
 from faults.scenes import command, lay_out, result, warm
-from faults.trials import Trial, bad, good
+from faults.trials import Trial, make_failed, make_passed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from faults.trials import Outcome
+    from faults.trials import TrialResult
 
 CASES = ("tall", "inpaint", "blind-deblur", "denoise")
 TIMES = 10
@@ -38,12 +38,18 @@ def trials(*, small: bool) -> Iterator[Trial]:
     warm()
     for number in range(1 if small else TIMES):
         case = CASES[number % len(CASES)]
-        yield Trial(f"limit, {case} {number}", partial(_starved, case, number, _limit))
-        yield Trial(f"card, {case} {number}", partial(_starved, case, number, _injected))
+        yield Trial(
+            f"limit, {case} {number}", partial(_run_with_little_memory, case, number, _limit)
+        )
+        yield Trial(
+            f"card, {case} {number}", partial(_run_with_little_memory, case, number, _injected)
+        )
     yield Trial("again and again", _again_and_again)
 
 
-def _starved(case: str, number: int, how: Callable[[random.Random], Any]) -> Outcome:
+def _run_with_little_memory(
+    case: str, number: int, limit_memory: Callable[[random.Random], Any]
+) -> TrialResult:
     """Run with a failure; compare with the undisturbed result by the signal that both restore."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -51,35 +57,35 @@ def _starved(case: str, number: int, how: Callable[[random.Random], Any]) -> Out
         (folder / "usual.tif").write_bytes(result(case)[0])
         rng = random.Random(f"{case} {number}")
         argv = command(case, folder)
-        ended = typed(argv, folder / "log2", before=partial(how, rng))
+        ended = run_command(argv, folder / "log2", before=partial(limit_memory, rng))
         if ended.code:
-            return bad(f"exit {ended.code}: {ended.said}"[-600:])
-        times = ended.said.count("The memory ran out")
+            return make_failed(f"exit {ended.code}: {ended.output}"[-600:])
+        times = ended.output.count("The memory ran out")
         if not times:
-            return bad("it was not noticed that the memory ran out")
+            return make_failed("it was not noticed that the memory ran out")
         before = tifffile.imread(folder / "usual.tif").astype(np.float64)
         after = tifffile.imread(folder / "out.tif").astype(np.float64)
         clean = truth(before.shape)
         lost = psnr(before, clean) - psnr(after, clean)
         facts = {"lost_dB": round(lost, 3), "same": bool(np.array_equal(before, after))}
-        if (case == "tall") is not ("windows of" in ended.said):
-            return bad(f"the windows: {ended.said}"[-600:])
+        if (case == "tall") is not ("windows of" in ended.output):
+            return make_failed(f"the windows: {ended.output}"[-600:])
         if lost > MOST_LOST:
-            return bad(f"{lost:.2f} dB lost", **facts)
-        return good(f"{lost:+.3f} dB lost", kind="finished", **facts)
+            return make_failed(f"{lost:.2f} dB lost", **facts)
+        return make_passed(f"{lost:+.3f} dB lost", kind="finished", **facts)
 
 
-def _again_and_again() -> Outcome:
+def _again_and_again() -> TrialResult:
     """Let every step fail from the fortieth on: the run ends with what it has, and says so."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         lay_out(folder)
-        ended = typed(command("denoise", folder), folder / "log", before=_always)
-        kept = "the best image so far was kept" in ended.said
+        ended = run_command(command("denoise", folder), folder / "log", before=_always)
+        kept = "the best image so far was kept" in ended.output
         if ended.code or not kept or not np.isfinite(tifffile.imread(folder / "out.tif")).all():
-            return bad(f"exit {ended.code}: {ended.said}"[-600:])
-        times = len(set(re.findall(r"The memory ran out[^.]*\.", ended.said)))
-        return good(f"kept after {times} kinds of notes", kind="kept")
+            return make_failed(f"exit {ended.code}: {ended.output}"[-600:])
+        times = len(set(re.findall(r"The memory ran out[^.]*\.", ended.output)))
+        return make_passed(f"kept after {times} kinds of notes", kind="kept")
 
 
 def truth(shape: tuple[int, ...]) -> np.ndarray:

@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from faults.trials import Trial, bad, good
+from faults.trials import Trial, make_failed, make_passed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.trials import Outcome
+    from faults.trials import TrialResult
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -268,7 +268,7 @@ def trials(*, small: bool) -> Iterator[Trial]:
         yield Trial(mutation.guard, partial(_mutated, mutation))
 
 
-def _mutated(mutation: Mutation) -> Outcome:
+def _mutated(mutation: Mutation) -> TrialResult:
     """Copy the code, take the guard away, and run the part that must notice."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "src"
@@ -276,7 +276,7 @@ def _mutated(mutation: Mutation) -> Outcome:
         path = copy / "napari_dip" / mutation.file
         text = path.read_text(encoding="utf-8")
         if text.count(mutation.before) != 1:
-            return bad(
+            return make_failed(
                 f"'{mutation.before}' occurs {text.count(mutation.before)} times in {mutation.file}"
             )
         text = text.replace(mutation.before, mutation.after) + _ALSO.get(mutation.file, "")
@@ -293,5 +293,5 @@ def _mutated(mutation: Mutation) -> Outcome:
         )
         failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
         if done.returncode != 1 or not failed:
-            return bad(f"not noticed: {done.stdout}{done.stderr}"[-500:])
-        return good(failed[0][:160], kind="noticed")
+            return make_failed(f"not noticed: {done.stdout}{done.stderr}"[-500:])
+        return make_passed(failed[0][:160], kind="noticed")

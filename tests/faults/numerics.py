@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import napari_dip as dip
-from faults.trials import Trial, bad, good, is_translated
+from faults.trials import Trial, is_translated, make_failed, make_passed
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.trials import Outcome
+    from faults.trials import TrialResult
 
 PROBLEMS, PORTION = 1000, 20
 #: Most that the mean may be off, as a share of the range: what the program says of its results.
@@ -35,15 +35,17 @@ def trials(*, small: bool) -> Iterator[Trial]:
         yield Trial(f"problems from {start}", partial(_portion, start, portion))
 
 
-def _portion(start: int, portion: int) -> Outcome:
+def _portion(start: int, portion: int) -> TrialResult:
     ends: Counter[str] = Counter()
     for number in range(start, start + portion):
         try:
             ends[solved(number)] += 1
         except Exception as error:
-            return bad(f"problem {number}: {type(error).__name__}: {error}"[:600], count=portion)
+            return make_failed(
+                f"problem {number}: {type(error).__name__}: {error}"[:600], count=portion
+            )
     summary = ", ".join(f"{count} {end}" for end, count in ends.items())
-    return good(summary, kind="held", count=portion, **ends)
+    return make_passed(summary, kind="held", count=portion, **ends)
 
 
 def problem(number: int) -> tuple[str, np.ndarray, dict[str, Any], dict[str, Any]]:

@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 import napari_dip as dip
-from faults.trials import Trial, bad, code_of, good, is_translated
+from faults.trials import Trial, find_fault_code, is_translated, make_failed, make_passed
 from napari_dip.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.trials import Outcome
+    from faults.trials import TrialResult
 
 #: What numbers can be made of, some of which are no numbers.
 TYPES = (
@@ -47,10 +47,10 @@ def trials(*, small: bool) -> Iterator[Trial]:
         ("codings", _codings, CODINGS),
     ):
         for start in range(0, portion if small else count, portion):
-            yield Trial(f"{name} {start}", partial(_tried, act, start, portion))
+            yield Trial(f"{name} {start}", partial(_run_examples, act, start, portion))
 
 
-def _tried(act: Any, start: int, portion: int) -> Outcome:
+def _run_examples(act: Any, start: int, portion: int) -> TrialResult:
     """Draw examples; the first that goes wrong is the failure, made as small as possible."""
     ends: Counter[str] = Counter()
     phases = (Phase.generate, Phase.shrink)
@@ -60,8 +60,10 @@ def _tried(act: Any, start: int, portion: int) -> Outcome:
         seed(start)(settings(max_examples=portion, phases=phases, **limits)(act(ends)))()
     except Exception as error:
         notes = " ".join(getattr(error, "__notes__", ()))
-        return bad(f"{type(error).__name__}: {error} {notes}"[:900], count=portion)
-    return good(", ".join(f"{n} {end}" for end, n in ends.items()), kind="held", count=portion)
+        return make_failed(f"{type(error).__name__}: {error} {notes}"[:900], count=portion)
+    return make_passed(
+        ", ".join(f"{n} {end}" for end, n in ends.items()), kind="held", count=portion
+    )
 
 
 def shape_of(rng: random.Random) -> tuple[int, ...]:
@@ -105,15 +107,15 @@ def _cast(values: np.ndarray, kind: str) -> np.ndarray:
     return values.astype(kind)
 
 
-def _laid(array: np.ndarray, how: str) -> np.ndarray:
+def _laid(array: np.ndarray, options: str) -> np.ndarray:
     """Lay the same values out in another way."""
-    if how == "F":
+    if options == "F":
         return np.asfortranarray(array)
-    if how == "reversed" and array.ndim:
+    if options == "reversed" and array.ndim:
         return np.ascontiguousarray(array[..., ::-1])[..., ::-1]
-    if how == "every second" and array.ndim:
+    if options == "every second" and array.ndim:
         return np.repeat(array, 2, -1)[..., ::2]
-    if how == "frozen" and array.ndim:
+    if options == "frozen" and array.ndim:
         array.flags.writeable = False
     return array
 
@@ -141,9 +143,9 @@ def _arrays(ends: Counter[str]) -> Any:
 
 def _restored(task: str, array: Any, axes: str | None, ends: Counter[str]) -> Any:
     """Restore in one iteration; None if it was refused in words."""
-    how = {"blur": "gaussian", "psf_size": 3} if task == "blind-deblur" else {}
+    options = {"blur": "gaussian", "psf_size": 3} if task == "blind-deblur" else {}
     try:
-        recipe = dip.make_recipe(task, preset="fast", max_iterations=1, **how)
+        recipe = dip.make_recipe(task, preset="fast", max_iterations=1, **options)
         result = dip.restore(array, recipe, axes=axes)
     except dip.RefusedError as no:
         assert is_translated(no.reason), no.reason
@@ -172,10 +174,10 @@ def _typed(path: Path, ends: Counter[str]) -> Any:
     with redirect_stdout(out), redirect_stderr(err):
         argv = ["denoise", path, "-o", target, "--preset", "fast", "--max-iterations", "1", "-q"]
         code = main([str(text) for text in argv[:-1]] + ["--quiet"])
-    said = err.getvalue()
-    assert code in (0, 2), f"exit {code}: {said}"
+    format_message = err.getvalue()
+    assert code in (0, 2), f"exit {code}: {format_message}"
     if code == 2:
-        assert code_of(said), said
+        assert find_fault_code(format_message), format_message
         assert not target.exists()
         ends["refused"] += 1
         return None
@@ -209,14 +211,14 @@ def _written(folder: Path, kind: str) -> Path:
 
         Image.fromarray(values).save(folder / "in.png")
         return folder / "in.png"
-    how: dict[str, Any] = {
+    options: dict[str, Any] = {
         "deflate": {"compression": "zlib"},
         "OME": {"ome": True, "metadata": {"axes": "YX"}},
         "ImageJ": {"imagej": True},
         "tiled": {"tile": (16, 16)},
         "big": {"bigtiff": True},
     }.get(kind, {})
-    tifffile.imwrite(folder / "in.tif", values, photometric="minisblack", **how)
+    tifffile.imwrite(folder / "in.tif", values, photometric="minisblack", **options)
     return folder / "in.tif"
 
 
@@ -238,10 +240,10 @@ def _codings(ends: Counter[str]) -> Any:
                 tifffile.imwrite(path, values, photometric="minisblack")
                 plain[kind] = _typed(path, Counter())
                 (Path(scratch) / "out.tif").unlink()
-            how = {"compression": codec, "byteorder": order, "tile": tile}
+            options = {"compression": codec, "byteorder": order, "tile": tile}
             if predictor and codec not in (None, "packbits"):
-                how["predictor"] = True
-            tifffile.imwrite(path, values, photometric="minisblack", **how)
+                options["predictor"] = True
+            tifffile.imwrite(path, values, photometric="minisblack", **options)
             result = _typed(path, ends)
             assert result is not None and np.array_equal(result, plain[kind])
 

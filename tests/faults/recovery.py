@@ -21,12 +21,12 @@ import tifffile
 
 import napari_dip as dip
 from faults.scenes import lay_out
-from faults.trials import Trial, bad, good
+from faults.trials import Trial, make_failed, make_passed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faults.trials import Outcome
+    from faults.trials import TrialResult
 
 #: Settings of each task, for runs of some ten seconds on an idle core.
 TASKS: dict[str, dict[str, Any]] = {
@@ -47,7 +47,7 @@ def trials(*, small: bool) -> Iterator[Trial]:
         yield Trial(f"{task} {number}", partial(_killed, task, number))
 
 
-def _killed(task: str, number: int) -> Outcome:
+def _killed(task: str, number: int) -> TrialResult:
     rng = random.Random(f"{task} {number}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -56,30 +56,32 @@ def _killed(task: str, number: int) -> Outcome:
         with _napari(folder, "begin", task) as process:
             while not list(kept.glob("run-*/checkpoint.safetensors")):
                 if process.poll() is not None:
-                    return bad(f"it ended before it was kept: {process.communicate()[1]}"[-500:])
+                    return make_failed(
+                        f"it ended before it was kept: {process.communicate()[1]}"[-500:]
+                    )
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 4))
             process.kill()
         if process.returncode == 0:
-            return bad("it ended before it could be killed")
+            return make_failed("it ended before it could be killed")
         if not list(kept.glob("run-*")):
-            return bad("nothing is left of it")
+            return make_failed("nothing is left of it")
         with _napari(folder, "go on", task) as process:
             out, err = process.communicate(timeout=PATIENCE)
         if process.returncode:
-            return bad(err[-500:])
+            return make_failed(err[-500:])
         if list(kept.iterdir()):
-            return bad("what was kept is still there")
+            return make_failed("what was kept is still there")
         image, mask = (tifffile.imread(folder / f"{name}.tif") for name in ("in", "mask"))
         inputs = {"mask": mask} if task == "inpaint" else {}
         call = getattr(dip, task.replace("-", "_"))
         right = call(image, **inputs, **TASKS[task]).image
         if not np.array_equal(np.load(folder / "out.npy"), right):
-            return bad("other pixels")
+            return make_failed("other pixels")
         *_, offered, first = out.splitlines()
         if int(first) <= FIRST_REPORT:
-            return bad(f"it began anew: first report at iteration {first}")
-        return good(
+            return make_failed(f"it began anew: first report at iteration {first}")
+        return make_passed(
             f"{offered} First report at {first}.", kind="offered, and went on to the same pixels"
         )
 

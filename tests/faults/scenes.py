@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from skimage import data
 
-from faults.child import typed
+from faults.child import run_command
 
 SIDE, TALL = 64, 176
 #: Iterations: long enough for a few checkpoints, short enough for hundreds of runs.
@@ -68,9 +68,9 @@ def result(case: str) -> tuple[bytes, float, float]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         lay_out(folder)
-        ended = typed(command(case, folder, "--quiet"), folder / "log")
+        ended = run_command(command(case, folder, "--quiet"), folder / "log")
         if ended.code:
-            raise RuntimeError(f"the undisturbed run ended with {ended.code}: {ended.said}")
+            raise RuntimeError(f"the undisturbed run ended with {ended.code}: {ended.output}")
         return (folder / "out.tif").read_bytes(), ended.seconds, ended.cpu
 
 

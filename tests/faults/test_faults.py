@@ -31,9 +31,9 @@ def faults(out: Path, *arguments: str) -> str:
 
 
 def test_arrays_and_small_problems_are_restored_rightly_or_refused(tmp_path):
-    said = faults(tmp_path, "--only", "properties", "--only", "numerics")
-    assert "properties: 15 trials, 0 failed" in said
-    assert "numerics: 10 trials, 0 failed" in said
+    output = faults(tmp_path, "--only", "properties", "--only", "numerics")
+    assert "properties: 15 trials, 0 failed" in output
+    assert "numerics: 10 trials, 0 failed" in output
 
 
 @linux
@@ -55,9 +55,9 @@ def test_a_killed_run_resumes_to_the_same_bytes_and_survives_a_full_memory(tmp_p
         "--match",
         "card, inpaint 1",
     )
-    said = faults(tmp_path, "--only", "kills", "--only", "memory", *arguments)
-    assert "kills: 2 trials, 0 failed" in said
-    assert "memory: 1 trials, 0 failed" in said
+    output = faults(tmp_path, "--only", "kills", "--only", "memory", *arguments)
+    assert "kills: 2 trials, 0 failed" in output
+    assert "memory: 1 trials, 0 failed" in output
 
 
 @pytest.mark.long
@@ -70,8 +70,8 @@ def test_odd_files_numbers_states_and_attacks_end_well(tmp_path):
     families = ("files", "numerics", "processes", "state", "security")
     arguments = [word for name in quick for word in ("--match", name)]
     arguments += [word for name in families for word in ("--only", f"cases-{name}")]
-    said = faults(tmp_path, *arguments)
-    assert "| all | 11 | 11 | 0 | 0 | 0 | 0 | 0 |" in said
+    output = faults(tmp_path, *arguments)
+    assert "| all | 11 | 11 | 0 | 0 | 0 | 0 | 0 |" in output
 
 
 def test_every_mutation_still_finds_its_guard():

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: What a trial saw: "ok" and "seen" at least; "count" where it stands for several.
-Outcome = dict[str, Any]
+TrialResult = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Trial:
     """
 
     name: str
-    act: Callable[[], Outcome]
+    act: Callable[[], TrialResult]
 
-    def run(self) -> Outcome:
+    def run(self) -> TrialResult:
         """Do it; whatever is raised becomes a failure in words."""
         try:
             return {"trial": self.name, **self.act()}
@@ -38,12 +38,12 @@ class Trial:
             return {"trial": self.name, "ok": False, "seen": f"{type(error).__name__}: {error}"}
 
 
-def good(account: str, **facts: Any) -> Outcome:
+def make_passed(account: str, **facts: Any) -> TrialResult:
     """Say that it went as it should."""
     return {"ok": True, "seen": account, **facts}
 
 
-def bad(account: str, **facts: Any) -> Outcome:
+def make_failed(account: str, **facts: Any) -> TrialResult:
     """Say that it did not."""
     return {"ok": False, "seen": account, **facts}
 
@@ -53,17 +53,17 @@ def as_it_is(text: str) -> str:
     return text
 
 
-def pattern(code: str, said: Callable[[str], str] = as_it_is) -> re.Pattern[str]:
+def pattern(code: str, format_message: Callable[[str], str] = as_it_is) -> re.Pattern[str]:
     """Match the fault's two sentences, as a door says them, whatever its facts are."""
     fault = FAULTS[code]
-    parts = re.split(r"\{\w+\}", said(f"{fault.sentence} {fault.remedy}"))
+    parts = re.split(r"\{\w+\}", format_message(f"{fault.sentence} {fault.remedy}"))
     return re.compile(".*?".join(map(re.escape, parts)), re.DOTALL)
 
 
-def code_of(message: str, said: Callable[[str], str] = as_it_is) -> str | None:
+def find_fault_code(message: str, format_message: Callable[[str], str] = as_it_is) -> str | None:
     """Find the fault whose two sentences a message is; None if it is none of them."""
     for code in FAULTS:
-        if code != "unexpected" and pattern(code, said).fullmatch(message.strip()):
+        if code != "unexpected" and pattern(code, format_message).fullmatch(message.strip()):
             return code
     return None
 

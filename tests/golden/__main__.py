@@ -90,8 +90,8 @@ def _go(*, freeze: bool, add: bool, match: tuple[str, ...]) -> int:
     if add and not failed:
         write([*file["machines"], machine_key()], with_this_machine(file, kept))
     compared = "compared coarsely" if machine is None else "compared by bytes"
-    how = "frozen" if freeze or add else compared
-    print(f"{len(chosen)} recipes {how}, {failed} wrong, {time.monotonic() - began:.0f} s")
+    verb = "frozen" if freeze or add else compared
+    print(f"{len(chosen)} recipes {verb}, {failed} wrong, {time.monotonic() - began:.0f} s")
     return 1 if failed else 0
 
 

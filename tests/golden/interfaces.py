@@ -141,11 +141,11 @@ def _series(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
     return _in_a_batch(recipe, picture, folder, joint_training=True)
 
 
-def _in_a_batch(recipe: Recipe, picture: Picture, folder: Path, **how: Any) -> Outcome:
+def _in_a_batch(recipe: Recipe, picture: Picture, folder: Path, **options: Any) -> Outcome:
     """Restore files in this process."""
     result = dip.make_recipe(recipe.task, **settings_of(recipe, folder))
     names = _folder_of_files(picture, folder)
-    dip.batch(result, folder / "in", folder / "out", axes=picture.axes, threads=1, **how)
+    dip.batch(result, folder / "in", folder / "out", axes=picture.axes, threads=1, **options)
     return _results_of(folder / "out", names)
 
 

@@ -77,8 +77,8 @@ def oversampled() -> Picture:
     rng = np.random.default_rng(3)
     coarse = 100 + 30 * np.sin(np.arange(48) / 15)[:, None] * np.cos(np.arange(48) / 18)
     noise = rng.normal(0, 6, (50, 50))
-    alike = sum(noise[y : y + 48, x : x + 48] for y in range(3) for x in range(3)) / 3
-    return Picture((coarse + alike).astype(np.float32))
+    correlated_noise = sum(noise[y : y + 48, x : x + 48] for y in range(3) for x in range(3)) / 3
+    return Picture((coarse + correlated_noise).astype(np.float32))
 
 
 def colours() -> Picture:

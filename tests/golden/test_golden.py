@@ -68,9 +68,9 @@ def test_another_type_or_shape_of_the_same_bytes_is_found() -> None:
 def test_elsewhere_another_image_is_found_and_other_last_digits_are_not() -> None:
     recipe, pixels = RECIPES[0], outcome()["image"]
     kept = {"recipes": {recipe.name: frozen.frozen({"image": pixels})}}
-    alike = frozen.frozen({"image": pixels * np.float32(1 + 1e-5)})
+    nearby_result = frozen.frozen({"image": pixels * np.float32(1 + 1e-5)})
     other = frozen.frozen({"image": pixels[:, ::-1]})
-    assert not checking.changes(recipe, {"python": alike}, kept, machine=None)
+    assert not checking.changes(recipe, {"python": nearby_result}, kept, machine=None)
     assert checking.changes(recipe, {"python": other}, kept, machine=None)
 
 

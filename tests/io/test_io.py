@@ -259,8 +259,8 @@ def test_a_tiff_of_more_pages_than_a_run_restores_is_refused_before_they_are_lis
 ):
     monkeypatch.setattr("napari_dip.io.formats.tiff.MAX_IMAGE_PLANES", 3)
     for count in (3, 4):
-        how = {"photometric": "minisblack", "metadata": None}
-        tifffile.imwrite(tmp_path / f"{count}.tif", draw_pixels(count, 20, 30), **how)
+        options = {"photometric": "minisblack", "metadata": None}
+        tifffile.imwrite(tmp_path / f"{count}.tif", draw_pixels(count, 20, 30), **options)
     assert read_spec(tmp_path / "3.tif").shape == (3, 20, 30)
     monkeypatch.setattr(tifffile.TiffFile, "series", None)
     assert read_refusal_code(read_spec, tmp_path / "4.tif") == "planes-many"

@@ -28,7 +28,7 @@ def noisy() -> np.ndarray:
 
 
 @pytest.fixture(autouse=True)
-def forgetful(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def isolated_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No test finds what another test, or the developer, has ticked in napari's settings.
 
     As napari's own fixture does it, which takes napari's readers away besides.
@@ -58,8 +58,8 @@ def manifests_are_read_once() -> Iterator[None]:
 
 
 @dataclass
-class Desk:
-    """A viewer, its dock, and a user's hands."""
+class DockDriver:
+    """Drive a dock in its viewer as a user does: press, set, run, wait."""
 
     viewer: Any
     dock: Any
@@ -92,12 +92,12 @@ class Desk:
         return [layer.name for layer in self.viewer.layers]
 
     @property
-    def message_emitted(self) -> str:
+    def last_message(self) -> str:
         return self.dock.run_bar.message_label.text()
 
 
 @pytest.fixture
-def desk(make_napari_viewer: Any, qtbot: Any, noisy: np.ndarray) -> Iterator[Desk]:
+def driver(make_napari_viewer: Any, qtbot: Any, noisy: np.ndarray) -> Iterator[DockDriver]:
     """A viewer with the layer "cells" and an opened dock set to a short run."""
     from napari_dip.qt.task.dock import DenoiseDock
 
@@ -105,19 +105,19 @@ def desk(make_napari_viewer: Any, qtbot: Any, noisy: np.ndarray) -> Iterator[Des
     viewer.add_image(noisy, name="cells")
     dock = DenoiseDock(viewer)
     viewer.window.add_dock_widget(dock, name="Denoise", area="right")
-    desk = Desk(viewer, dock, qtbot)
-    desk.set(preset="fast", max_iterations="12")
-    yield desk
-    if desk.dock is not None and desk.dock.is_busy:
-        desk.dock.discard()
-    desk.viewer = desk.dock = None  # pytest holds on to the desk until after the leak check
+    driver = DockDriver(viewer, dock, qtbot)
+    driver.set(preset="fast", max_iterations="12")
+    yield driver
+    if driver.dock is not None and driver.dock.is_busy:
+        driver.dock.discard()
+    driver.viewer = driver.dock = None  # pytest holds on to the driver until after the leak check
 
 
 LONG = "100000"
 
 
 @pytest.fixture
-def long_run(desk: Desk) -> Desk:
+def long_run(driver: DockDriver) -> DockDriver:
     """The same, set to a run that would not end by itself during a test."""
-    desk.set(prior="random-input", max_iterations=LONG)
-    return desk
+    driver.set(prior="random-input", max_iterations=LONG)
+    return driver

@@ -41,13 +41,13 @@ def test_closing_the_dock_stops_the_run_and_removes_its_preview(short_steps):
     assert [layer.name for layer in viewer.layers] == ["cells"]
 
 
-def test_a_closed_dock_no_longer_listens_to_the_viewer(desk, noisy):
-    viewer = desk.viewer
+def test_a_closed_dock_no_longer_listens_to_the_viewer(driver, noisy):
+    viewer = driver.viewer
     assert find_own_listeners(viewer.layers.events.inserted)
     assert find_own_listeners(viewer.events.theme)
-    viewer.window.remove_dock_widget(desk.dock)
-    desk.dock = None
-    desk.qtbot.wait(20)
+    viewer.window.remove_dock_widget(driver.dock)
+    driver.dock = None
+    driver.qtbot.wait(20)
     assert not find_own_listeners(viewer.layers.events.inserted)
     assert not find_own_listeners(viewer.events.theme)
     viewer.add_image(noisy, name="later")  # an error in a listener would fail the test
@@ -85,12 +85,12 @@ def test_closing_the_viewer_stops_the_run(short_steps):
 
 
 @pytest.mark.parametrize("floating", [False, True])
-def test_a_removed_layer_is_freed_in_the_context_that_it_was_drawn_in(desk, noisy, floating):
-    viewer = desk.viewer
+def test_a_removed_layer_is_freed_in_the_context_that_it_was_drawn_in(driver, noisy, floating):
+    viewer = driver.viewer
     viewer.window.show()
-    desk.dock.parentWidget().setFloating(floating)
+    driver.dock.parentWidget().setFloating(floating)
     canvas = viewer.window._qt_window.findChild(QOpenGLWidget)
-    desk.wait_until(canvas.isValid)
+    driver.wait_until(canvas.isValid)
     later = viewer.add_image(noisy, name="later")
     contexts = []
     viewer.layers.events.removed.connect(lambda _: contexts.append(QOpenGLContext.currentContext()))

@@ -35,33 +35,33 @@ REPORT = InstallationReport(
 
 @pytest.fixture
 def dock(qtbot):
-    looked = []
+    threads = []
 
-    def look():
-        looked.append(threading.current_thread())
+    def run_check():
+        threads.append(threading.current_thread())
         return REPORT
 
-    dock = ComputerCheckWidget(look)
-    dock.looked = looked
+    dock = ComputerCheckWidget(run_check)
+    dock.threads = threads
     qtbot.addWidget(dock)
     return dock
 
 
 def test_it_looks_as_soon_as_it_is_seen_and_in_another_thread(dock, qtbot):
-    assert dock.looked == [] and not dock.copy_button.isEnabled()
+    assert dock.threads == [] and not dock.copy_button.isEnabled()
     dock.show()
     assert not dock.check_button.isEnabled() and "Trying PyTorch" in dock.message_label.text()
     qtbot.waitUntil(dock.check_button.isEnabled)
-    (where,) = dock.looked
+    (where,) = dock.threads
     assert where is not threading.main_thread()
     assert "Restorations run on the CPU." in dock.message_label.text()
     qtbot.mouseClick(dock.line_button, Qt.MouseButton.LeftButton)
     assert QApplication.clipboard().text() == "pip install that"
     dock.hide()
     dock.show()  # what was found stays
-    assert len(dock.looked) == 1
+    assert len(dock.threads) == 1
     qtbot.mouseClick(dock.check_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: len(dock.looked) == 2 and dock.check_button.isEnabled())
+    qtbot.waitUntil(lambda: len(dock.threads) == 2 and dock.check_button.isEnabled())
 
 
 def test_the_dock_is_as_wide_as_the_title_that_napari_gives_it(qtbot):

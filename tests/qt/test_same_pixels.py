@@ -38,22 +38,22 @@ def shot(noisy, tmp_path):
 
 
 @pytest.fixture
-def recipe(desk, tmp_path):
+def recipe(driver, tmp_path):
     """Written by the dock."""
     path = tmp_path / "recipe.json"
-    desk.set(**SETTINGS)
-    desk.dock.repeat.recipes.save(str(path))
-    desk.set(max_iterations="7", seed=0, smoothing=0)
+    driver.set(**SETTINGS)
+    driver.dock.repeat.recipes.save(str(path))
+    driver.set(max_iterations="7", seed=0, smoothing=0)
     return path
 
 
-def restore_in_dock(desk, shot, recipe):
-    desk.viewer.layers.clear()
-    (layer,) = desk.viewer.open(str(shot), plugin="napari")
-    desk.dock.repeat.recipes.load(str(recipe))
-    desk.run()
-    desk.wait_for_end()
-    return desk.viewer.layers[f"{layer.name} denoised"].data
+def restore_in_dock(driver, shot, recipe):
+    driver.viewer.layers.clear()
+    (layer,) = driver.viewer.open(str(shot), plugin="napari")
+    driver.dock.repeat.recipes.load(str(recipe))
+    driver.run()
+    driver.wait_for_end()
+    return driver.viewer.layers[f"{layer.name} denoised"].data
 
 
 def restore_by_command(shot, recipe, out):
@@ -70,11 +70,11 @@ def restore_in_new_python(shot, recipe):
 
 
 @pytest.mark.long
-def test_one_recipe_gives_the_same_bytes_through_every_door_twice(desk, shot, recipe, tmp_path):
+def test_one_recipe_gives_the_same_bytes_through_every_door_twice(driver, shot, recipe, tmp_path):
     digests = {}
     for turn in ("first", "second"):
         out = tmp_path / f"{turn}.tif"
-        digests[f"dock, {turn}"] = digest(restore_in_dock(desk, shot, recipe))
+        digests[f"dock, {turn}"] = digest(restore_in_dock(driver, shot, recipe))
         digests[f"command line, {turn}"] = digest(restore_by_command(shot, recipe, out))
         digests[f"Python here, {turn}"] = digest(dip.restore(shot, recipe).image)
         digests[f"Python anew, {turn}"] = digest(restore_in_new_python(shot, recipe))
@@ -82,7 +82,7 @@ def test_one_recipe_gives_the_same_bytes_through_every_door_twice(desk, shot, re
     assert len(set(digests.values())) == 1, digests
 
 
-def test_another_seed_gives_other_bytes(desk, shot, recipe):
+def test_another_seed_gives_other_bytes(driver, shot, recipe):
     """Or the test above could not fail."""
     same = dip.restore(shot, recipe)
     other = dip.restore(shot, same.recipe.replace_run_settings(seed=4))

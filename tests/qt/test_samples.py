@@ -26,10 +26,10 @@ TASKS = [
 
 
 def test_the_sample_is_a_noisy_shot_above_a_hidden_long_exposure():
-    (reference, reference_look, _), (shot, look, _) = samples.make_mitochondria_layers()
+    (reference, reference_attributes, _), (shot, attributes, _) = samples.make_mitochondria_layers()
     assert shot.shape == reference.shape == (320, 320)
-    assert reference_look["visible"] is False
-    assert "visible" not in look
+    assert reference_attributes["visible"] is False
+    assert "visible" not in attributes
     assert np.diff(shot.astype(float)).std() > 2 * np.diff(reference.astype(float)).std()
 
 

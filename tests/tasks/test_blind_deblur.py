@@ -111,9 +111,9 @@ def test_a_free_kernel_begins_where_the_edges_say() -> None:
     guess = estimate_kernel_from_edges(measurement, 13)
     assert float(guess.min()) >= 0
     assert float(guess.sum()) == pytest.approx(1, abs=1e-5)
-    alike = float((guess * line).sum() / (guess.norm() * line.norm()))
+    cosine_similarity = float((guess * line).sum() / (guess.norm() * line.norm()))
     point = float(line.max() / line.norm())
-    assert alike > max(0.7, point)
+    assert cosine_similarity > max(0.7, point)
     learned = make_outputs(BlindDeblur(blur="free", psf_size=13), measurement)
     torch.testing.assert_close(learned["psf"], guess, atol=0.02, rtol=0)
 

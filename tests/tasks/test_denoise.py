@@ -64,7 +64,7 @@ def test_the_blind_spot_gets_the_image_and_returns_a_variance() -> None:
     assert estimate.mean.shape == estimate.log_variance.shape == (1, 2, 16, 16)
 
 
-def test_the_noise_code_is_uniform_noise_of_32_channels() -> None:
+def test_the_random_input_is_uniform_noise_of_32_channels() -> None:
     prior = make_task_prior(Denoise(prior="random-input"), scene("random-input"))
     assert isinstance(prior, RandomInputPrior)
     assert prior.random_input.shape == (1, 32, 24, 32)
@@ -162,7 +162,7 @@ def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
 
 
 @pytest.mark.parametrize(("weight", "terms"), [(0.0, 1), (1.0, 2)])
-def test_the_fixed_noise_code_is_drawn_to_the_frame_before_by_a_term(weight, terms) -> None:
+def test_the_random_input_is_drawn_to_the_frame_before_by_a_term(weight, terms) -> None:
     fit_input = movie_scene("random-input")
     assert len(make_task_problem(Denoise(temporal_smoothing=weight), fit_input).terms) == terms
     assert isinstance(make_task_prior(Denoise(), fit_input), RandomInputPrior)

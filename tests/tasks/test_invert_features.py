@@ -21,7 +21,7 @@ def coins():
     return data.coins()[200:232, 100:132]
 
 
-def alike(first, second):
+def correlation(first, second):
     return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
 
@@ -50,13 +50,13 @@ def test_the_image_comes_back_from_its_activations_in_its_own_units(inverted):
     image = coins()
     image_back = inverted["random-input"].image
     assert image_back.shape == image.shape and image_back.dtype == np.float32
-    assert alike(image_back, image) > 0.8
+    assert correlation(image_back, image) > 0.8
     assert abs(image_back.mean() - image.mean()) < 0.3 * image.std()
 
 
 def test_the_untrained_network_restores_more_than_free_pixels(inverted):
     image = coins()
-    similarities = {prior: alike(result.image, image) for prior, result in inverted.items()}
+    similarities = {prior: correlation(result.image, image) for prior, result in inverted.items()}
     assert similarities["random-input"] > similarities["total-variation"] > similarities["none"]
 
 

@@ -48,13 +48,13 @@ def make_problem(side: int = 16) -> tuple[Problem, RandomInputPrior]:
     likelihood = make_gaussian_deviance(
         NoiseVariance(gain=0 * mask, intercept=0.01 * mask, floor=1e-6 * mask)
     )
-    driving = everywhere - held_out
+    training_weight = everywhere - held_out
     term = Term(
         measurement=measured,
         operator=Identity(),
         fidelity=make_least_squares(0.01),
         comparison_loss=likelihood,
-        training_weight=driving,
+        training_weight=training_weight,
         validation_mask=held_out,
         refit_weight=everywhere,
     )
@@ -72,12 +72,12 @@ def make_step(problem: Problem, prior: RandomInputPrior) -> EagerTrainStep:
 
 
 def run_to_end(loop: Iterator[Any]) -> tuple[list[str], FitResult]:
-    said = []
+    notes = []
     while True:
         try:
-            said.append(next(loop).note)
+            notes.append(next(loop).note)
         except StopIteration as end:
-            return [str(note) for note in said if note], end.value
+            return [str(note) for note in notes if note], end.value
 
 
 def test_only_a_gpu_with_adam_records_a_graph() -> None:
@@ -108,8 +108,8 @@ def test_a_fit_that_cannot_be_recorded_comes_to_the_same_image_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     schedule = make_single_phase_schedule(8, 1e-2, validation_interval=2)
-    said, plain = run_to_end(fit(*make_problem(), schedule, never_stop, seed=0))
-    assert not said
+    notes, plain = run_to_end(fit(*make_problem(), schedule, never_stop, seed=0))
+    assert not notes
     # torch itself refuses to record where there is no card
     monkeypatch.setattr(
         "napari_dip.engine.fit.trainer.make_train_step",
@@ -123,36 +123,36 @@ def test_a_fit_that_cannot_be_recorded_comes_to_the_same_image_and_says_so_once(
             )
         ),
     )
-    said, answer = run_to_end(fit(*make_problem(), schedule, never_stop, seed=0))
-    assert len(said) == 1
-    assert "could not be recorded" in said[0]
-    assert tuple(map(str, answer.notes)) == tuple(said)
+    notes, answer = run_to_end(fit(*make_problem(), schedule, never_stop, seed=0))
+    assert len(notes) == 1
+    assert "could not be recorded" in notes[0]
+    assert tuple(map(str, answer.notes)) == tuple(notes)
     torch.testing.assert_close(answer.estimate.mean, plain.estimate.mean, rtol=0, atol=0)
 
 
 def test_what_is_tried_before_recording_leaves_weights_and_optimiser_as_they_were() -> None:
     problem, prior = make_problem()
-    taught = make_step(problem, prior)
-    look = make_training_batch(
+    step = make_step(problem, prior)
+    batch = make_training_batch(
         problem,
         prior.draw_training_input(torch.Generator().manual_seed(1)),
         uses_validation_pixels=False,
     )
     for _ in range(2):  # with an optimiser that has not begun, and with one that has
-        weights = [weight.detach().clone() for weight in taught.weights]
-        state = taught.optimizer.state
-        before = {name: v.clone() for w in taught.weights for name, v in state.get(w, {}).items()}
-        with preserve_training_state(taught):
-            taught.run(look)
-            changed = [(w != was).any() for w, was in zip(taught.weights, weights, strict=True)]
+        weights = [weight.detach().clone() for weight in step.weights]
+        state = step.optimizer.state
+        before = {name: v.clone() for w in step.weights for name, v in state.get(w, {}).items()}
+        with preserve_training_state(step):
+            step.run(batch)
+            changed = [(w != was).any() for w, was in zip(step.weights, weights, strict=True)]
             assert any(changed)
-        for weight, was in zip(taught.weights, weights, strict=True):
+        for weight, was in zip(step.weights, weights, strict=True):
             torch.testing.assert_close(weight.detach(), was, rtol=0, atol=0)
-        after = {name: v for w in taught.weights for name, v in state[w].items()}
+        after = {name: v for w in step.weights for name, v in state[w].items()}
         for name, value in after.items():
             expected = before.get(name, torch.zeros_like(value))
             torch.testing.assert_close(value, expected, rtol=0, atol=0)
-        taught.run(look)
+        step.run(batch)
 
 
 def test_samples_that_need_another_graph_are_distinguished() -> None:
@@ -175,7 +175,7 @@ def test_samples_that_need_another_graph_are_distinguished() -> None:
     )
 
 
-def test_a_fit_whose_looks_change_all_the_time_is_not_recorded_for_ever(
+def test_a_fit_whose_batches_change_shape_is_not_recorded_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(graph_step, "MAX_RECORDINGS", 0)

@@ -34,17 +34,17 @@ def load_colours() -> np.ndarray:
 
 
 def save_as_jpeg(
-    picture: np.ndarray, quality: int, **how: int
+    picture: np.ndarray, quality: int, **options: int
 ) -> tuple[torch.Tensor, JpegCompression]:
     """Save with Pillow; the picture as opened again, and what the file says of itself."""
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=quality, **how)
+    Image.fromarray(picture).save(file, "JPEG", quality=quality, **options)
     opened = Image.open(file)
     tables = [
         np.array(opened.quantization[min(k, 1)]) for k in range(np.atleast_3d(opened).shape[2])
     ]
     steps = torch.tensor(np.array(tables), dtype=torch.float32).reshape(-1, 8, 8)
-    halved = bool(how.get("subsampling")) and picture.ndim == 3
+    halved = bool(options.get("subsampling")) and picture.ndim == 3
     return planes(np.asarray(opened)), JpegCompression(
         block_offset=(0, 0), quantisation_tables=steps, has_half_chroma=(halved, halved)
     )
@@ -61,45 +61,47 @@ def measure_error(picture: torch.Tensor, other: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("quality", [10, 40, 80])
 def test_greys_come_out_as_pillow_saves_them(quality: int) -> None:
-    opened, how = save_as_jpeg(load_grey(), quality)
-    ours = recompress(planes(load_grey()), how).clamp(0, 255)
+    opened, compression = save_as_jpeg(load_grey(), quality)
+    ours = recompress(planes(load_grey()), compression).clamp(0, 255)
     # rounded to whole levels, and now and then a coefficient between two steps to the other one
     assert measure_error(ours, opened) < 1 / 12 + 0.05 * measure_error(planes(load_grey()), opened)
 
 
 @pytest.mark.parametrize("subsampling", [0, 2])
 def test_colours_come_out_nearly_as_pillow_saves_them(subsampling: int) -> None:
-    opened, how = save_as_jpeg(load_colours(), 40, subsampling=subsampling)
-    ours = recompress(planes(load_colours()), how).clamp(0, 255)
+    opened, compression = save_as_jpeg(load_colours(), 40, subsampling=subsampling)
+    ours = recompress(planes(load_colours()), compression).clamp(0, 255)
     assert measure_error(ours, opened) < 0.1 * measure_error(planes(load_colours()), opened)
 
 
 def test_the_mean_over_grids_is_nearer_to_the_truth() -> None:
-    opened, how = save_as_jpeg(load_grey(), 10)
+    opened, compression = save_as_jpeg(load_grey(), 10)
     assert measure_error(
-        reapply_shifted_jpeg(opened, how), planes(load_grey())
+        reapply_shifted_jpeg(opened, compression), planes(load_grey())
     ) < 0.95 * measure_error(opened, planes(load_grey()))
 
 
 def test_the_truth_is_consistent_with_its_own_file_and_a_flat_image_is_not() -> None:
-    opened, how = save_as_jpeg(load_grey(), 20)
-    kept = project_onto_quantisation_set(planes(load_grey()), opened, how)
+    opened, compression = save_as_jpeg(load_grey(), 20)
+    kept = project_onto_quantisation_set(planes(load_grey()), opened, compression)
     assert measure_error(kept, planes(load_grey())) < 0.5  # rounding of pixels only
     flat = torch.full_like(opened, 100.0)
-    assert measure_error(project_onto_quantisation_set(flat, opened, how), opened) < measure_error(
-        flat, opened
-    )
+    assert measure_error(
+        project_onto_quantisation_set(flat, opened, compression), opened
+    ) < measure_error(flat, opened)
 
 
 def test_what_is_consistent_compresses_to_the_same_file() -> None:
-    opened, how = save_as_jpeg(load_grey(), 20)
-    kept = project_onto_quantisation_set(reapply_shifted_jpeg(opened, how), opened, how)
-    assert measure_error(recompress(kept, how), recompress(opened, how)) < 1
+    opened, compression = save_as_jpeg(load_grey(), 20)
+    kept = project_onto_quantisation_set(
+        reapply_shifted_jpeg(opened, compression), opened, compression
+    )
+    assert measure_error(recompress(kept, compression), recompress(opened, compression)) < 1
 
 
 def test_blocks_that_the_border_cuts_are_left_alone() -> None:
-    _, how = save_as_jpeg(load_grey(), 20)
-    cut = JpegCompression(block_offset=(5, 3), quantisation_tables=how.quantisation_tables)
+    _, compression = save_as_jpeg(load_grey(), 20)
+    cut = JpegCompression(block_offset=(5, 3), quantisation_tables=compression.quantisation_tables)
     picture = planes(load_grey())
     inside = mask_whole_blocks(picture, cut)
     assert float(inside[..., :5, :].sum()) == float(inside[..., :3].sum()) == 0
@@ -109,10 +111,10 @@ def test_blocks_that_the_border_cuts_are_left_alone() -> None:
 
 
 def test_pixels_of_a_block_share_its_number() -> None:
-    _, how = save_as_jpeg(load_grey(), 20)
+    _, compression = save_as_jpeg(load_grey(), 20)
     numbers = number_blocks(
         planes(load_grey()),
-        JpegCompression(block_offset=(4, 0), quantisation_tables=how.quantisation_tables),
+        JpegCompression(block_offset=(4, 0), quantisation_tables=compression.quantisation_tables),
     )
     assert len(numbers.unique()) == 7 * 6
     assert len(numbers[4:12, 8:16].unique()) == 1
@@ -120,12 +122,12 @@ def test_pixels_of_a_block_share_its_number() -> None:
 
 
 def test_steps_get_the_recompressed_image_and_the_final_inference_the_image() -> None:
-    opened, how = save_as_jpeg(load_grey(), 10)
+    opened, compression = save_as_jpeg(load_grey(), 10)
     rng = torch.Generator().manual_seed(0)
     hourglass = Hourglass(2, 2, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
     net = FillingResidualNetwork(hourglass, 2, 1, 2, rng)
     shift = (lambda picture: 200 * picture, lambda levels: levels / 200)
-    prior = RecompressionPrior(net, opened / 200, how, *shift, window=(32, 32))
+    prior = RecompressionPrior(net, opened / 200, compression, *shift, window=(32, 32))
     sample = prior.draw_training_input(rng)
     assert sample.network_input.shape == (1, 2, 32, 32)
     assert sample.loss_mask is sample.output_mask is None

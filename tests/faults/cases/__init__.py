@@ -26,7 +26,7 @@ import numpy as np
 import tifffile
 
 import napari_dip as dip
-from faults.trials import Outcome, Trial, bad, good
+from faults.trials import Trial, TrialResult, make_failed, make_passed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,10 +49,10 @@ JARGON = re.compile(
 )
 
 
-class End(StrEnum):
+class Outcome(StrEnum):
     """What came of a trial."""
 
-    WELL = "well"
+    COMPLETED = "well"
     UNCLEAR = "unclear message"
     SILENT = "silently wrong"
     TRACEBACK = "traceback"
@@ -60,10 +60,10 @@ class End(StrEnum):
     HANG = "hang"
 
 
-class WrongEnd(Exception):
+class UnexpectedOutcome(Exception):
     """A trial that did not end as it should."""
 
-    def __init__(self, end: End, account: str) -> None:
+    def __init__(self, end: Outcome, account: str) -> None:
         super().__init__(account)
         self.end = end
 
@@ -76,7 +76,7 @@ class Row:
     ----------
     name : str
     act : callable
-        Gets an empty folder, which is also the current one; raises `WrongEnd`.
+        Gets an empty folder, which is also the current one; raises `UnexpectedOutcome`.
     expected : str
         What a person would want to see.
     patience : float
@@ -96,31 +96,33 @@ def rows_to_trials(rows: Sequence[Row], *, small: bool, step: int) -> Iterator[T
     warm()
     assert len({row.name for row in rows}) == len(rows)
     for row in rows[:: step if small else 1]:
-        yield Trial(row.name, partial(_tried, row))
+        yield Trial(row.name, partial(_run_row, row))
 
 
-def _tried(row: Row) -> Outcome:
+def _run_row(row: Row) -> TrialResult:
     with tempfile.TemporaryDirectory(prefix="cases-") as name:
         folder = Path(name).resolve() / "field"
         folder.mkdir()
         answer = Path(name) / "answer"
         pid = os.fork()
         if pid == 0:
-            _act(row, folder, answer)
-        status = _ended(pid, row.patience)
+            _run_in_child(row, folder, answer)
+        status = _wait_for_exit(pid, row.patience)
         os.chmod(folder, 0o700)
         if status is None:
-            return bad(f"no end after {row.patience:.0f} s", kind=End.HANG, expected=row.expected)
+            return make_failed(
+                f"no end after {row.patience:.0f} s", kind=Outcome.HANG, expected=row.expected
+            )
         if not answer.exists():
-            account = f"the process ended with status {status}: {_tail(folder)}"
-            return bad(account, kind=End.TRACEBACK, expected=row.expected)
+            account = f"the process ended with status {status}: {_read_log_tail(folder)}"
+            return make_failed(account, kind=Outcome.TRACEBACK, expected=row.expected)
         end, account = json.loads(answer.read_text(encoding="utf-8"))
-        if end == End.WELL:
-            return good(account, kind=end)
-        return bad(account[:700], kind=end, expected=row.expected)
+        if end == Outcome.COMPLETED:
+            return make_passed(account, kind=end)
+        return make_failed(account[:700], kind=end, expected=row.expected)
 
 
-def _act(row: Row, folder: Path, answer: Path) -> None:
+def _run_in_child(row: Row, folder: Path, answer: Path) -> None:
     """Carry a row out in this process, and leave what was seen in a file; does not return."""
     os.setsid()
     os.chdir(folder)
@@ -130,20 +132,20 @@ def _act(row: Row, folder: Path, answer: Path) -> None:
     log = os.open(folder.parent / "log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    end, account = End.WELL, "as expected"
+    end, account = Outcome.COMPLETED, "as expected"
     try:
         row.act(folder)
-    except WrongEnd as wrong:
+    except UnexpectedOutcome as wrong:
         end, account = wrong.end, str(wrong)
     except BaseException as error:
-        end, account = End.TRACEBACK, "".join(traceback.format_exception(error))[-700:]
+        end, account = Outcome.TRACEBACK, "".join(traceback.format_exception(error))[-700:]
     try:
         answer.write_text(json.dumps([end, account]), encoding="utf-8")
     finally:
         os._exit(0)
 
 
-def _ended(pid: int, patience: float) -> int | None:
+def _wait_for_exit(pid: int, patience: float) -> int | None:
     """Wait for a process; None, and an end to it and all that it began, if it takes too long."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
@@ -164,7 +166,7 @@ def _kill_group(leader: int) -> None:
         pass
 
 
-def _tail(folder: Path) -> str:
+def _read_log_tail(folder: Path) -> str:
     log = folder.parent / "log"
     return log.read_text("utf-8", "replace")[-400:] if log.exists() else ""
 
@@ -173,7 +175,7 @@ def _tail(folder: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     """Exit code and both streams of a command."""
 
     code: int
@@ -181,7 +183,7 @@ class Said:
     err: str
 
 
-def command(*argv: object, before: Callable[[], object] = lambda: None) -> Said:
+def command(*argv: object, before: Callable[[], object] = lambda: None) -> CommandResult:
     """Type a command in a child that was forked from this process."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -209,7 +211,7 @@ def command(*argv: object, before: Callable[[], object] = lambda: None) -> Said:
         out, err = (
             (Path(place) / name).read_text("utf-8", "backslashreplace") for name in ("out", "err")
         )
-    return Said(os.waitstatus_to_exitcode(status), out, err)
+    return CommandResult(os.waitstatus_to_exitcode(status), out, err)
 
 
 def environment(**changes: str | None) -> dict[str, str]:
@@ -224,98 +226,109 @@ def environment(**changes: str | None) -> dict[str, str]:
     return variables
 
 
-def shell(*argv: object, python: Sequence[str] = (), env: Any = None, **how: Any) -> Said:
+def shell(
+    *argv: object, python: Sequence[str] = (), env: Any = None, **options: Any
+) -> CommandResult:
     """Type a command in a process started afresh."""
     arguments = [sys.executable, *python, "-m", "napari_dip", *map(str, argv)]
-    how = {"stdin": subprocess.DEVNULL, "capture_output": True, **how}
-    done = subprocess.run(arguments, env=environment() if env is None else env, **how)
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, **options}
+    done = subprocess.run(arguments, env=environment() if env is None else env, **options)
     texts = [
         (text or b"").decode("utf-8", "backslashreplace") for text in (done.stdout, done.stderr)
     ]
-    return Said(done.returncode, *texts)
+    return CommandResult(done.returncode, *texts)
 
 
-def script(code: str, *, python: Sequence[str] = (), env: Any = None, **how: Any) -> Said:
+def script(
+    code: str, *, python: Sequence[str] = (), env: Any = None, **options: Any
+) -> CommandResult:
     """Run a program of a user's own in a process started afresh."""
     argv = [sys.executable, *python, "-c", code]
-    how = {"stdin": subprocess.DEVNULL, "capture_output": True, **how}
-    done = subprocess.run(argv, env=environment() if env is None else env, **how)
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, **options}
+    done = subprocess.run(argv, env=environment() if env is None else env, **options)
     texts = [
         (text or b"").decode("utf-8", "backslashreplace") for text in (done.stdout, done.stderr)
     ]
-    return Said(done.returncode, *texts)
+    return CommandResult(done.returncode, *texts)
 
 
 # --- what a person looks at
 
 
-def check(right: object, account: str, end: End = End.SILENT) -> None:
+def check(right: object, account: str, end: Outcome = Outcome.SILENT) -> None:
     """Take a fact as a wrong end unless it holds."""
     if not right:
-        raise WrongEnd(end, account)
+        raise UnexpectedOutcome(end, account)
 
 
-def said_no(said: Said, *patterns: str, code: int = 2) -> None:
+def check_command_refused(command_result: CommandResult, *patterns: str, code: int = 2) -> None:
     """Check that a command was refused, in sentences that hold these patterns."""
-    ending = f"exit {said.code}: {said.err}{said.out}"[-600:]
-    check(said.code != 0, f"went on: {ending}")
-    foreseen = said.code >= 0 and not UNFORESEEN.search(said.err)
-    check(foreseen, ending, End.TRACEBACK)
-    check(said.code == code, ending, End.UNCLEAR)
-    check(not said.out, f"on the output stream: {ending}", End.UNCLEAR)
+    ending = f"exit {command_result.code}: {command_result.err}{command_result.out}"[-600:]
+    check(command_result.code != 0, f"went on: {ending}")
+    foreseen = command_result.code >= 0 and not UNFORESEEN.search(command_result.err)
+    check(foreseen, ending, Outcome.TRACEBACK)
+    check(command_result.code == code, ending, Outcome.UNCLEAR)
+    check(not command_result.out, f"on the output stream: {ending}", Outcome.UNCLEAR)
     for pattern in patterns:
         check(
-            re.search(pattern, said.err, re.IGNORECASE), f"no '{pattern}' in: {ending}", End.UNCLEAR
+            re.search(pattern, command_result.err, re.IGNORECASE),
+            f"no '{pattern}' in: {ending}",
+            Outcome.UNCLEAR,
         )
-    jargon = JARGON.search(said.err)
-    check(not jargon, f"'{jargon and jargon[0]}' in: {ending}", End.UNCLEAR)
-    sentences = re.findall(r"[.!?](?:\s|$)", said.err)
-    check(len(sentences) >= 2, f"not two sentences: {ending}", End.UNCLEAR)
-    is_printable = all(letter.isprintable() or letter in "\n\r" for letter in said.err)
-    check(is_printable, f"control characters: {ending!r}", End.UNCLEAR)
+    jargon = JARGON.search(command_result.err)
+    check(not jargon, f"'{jargon and jargon[0]}' in: {ending}", Outcome.UNCLEAR)
+    sentences = re.findall(r"[.!?](?:\s|$)", command_result.err)
+    check(len(sentences) >= 2, f"not two sentences: {ending}", Outcome.UNCLEAR)
+    is_printable = all(letter.isprintable() or letter in "\n\r" for letter in command_result.err)
+    check(is_printable, f"control characters: {ending!r}", Outcome.UNCLEAR)
 
 
-def went(said: Said, *patterns: str) -> Said:
+def check_completed(command_result: CommandResult, *patterns: str) -> CommandResult:
     """Check that a command did its work, and said what it should."""
-    ending = f"exit {said.code}: {said.err}{said.out}"[-600:]
-    check(not UNFORESEEN.search(said.err) and said.code >= 0, ending, End.TRACEBACK)
-    check(said.code == 0, ending, End.UNCLEAR)
+    ending = f"exit {command_result.code}: {command_result.err}{command_result.out}"[-600:]
+    check(
+        not UNFORESEEN.search(command_result.err) and command_result.code >= 0,
+        ending,
+        Outcome.TRACEBACK,
+    )
+    check(command_result.code == 0, ending, Outcome.UNCLEAR)
     for pattern in patterns:
         check(
-            re.search(pattern, said.err + said.out, re.IGNORECASE), f"'{pattern}' unsaid: {ending}"
+            re.search(pattern, command_result.err + command_result.out, re.IGNORECASE),
+            f"'{pattern}' unsaid: {ending}",
         )
-    return said
+    return command_result
 
 
-def refused(call: Callable[[], object], *patterns: str) -> None:
+def check_call_refused(call: Callable[[], object], *patterns: str) -> None:
     """Check that a call in Python is refused in sentences that hold these patterns."""
     try:
         answer = call()
     except dip.RefusedError as no:
         for pattern in patterns:
             message = re.search(pattern, no.reason.message, re.IGNORECASE)
-            check(message, f"no '{pattern}' in: {no.reason.message}", End.UNCLEAR)
+            check(message, f"no '{pattern}' in: {no.reason.message}", Outcome.UNCLEAR)
         jargon = JARGON.search(no.reason.message)
-        check(not jargon, f"'{jargon and jargon[0]}' in: {no.reason.message}", End.UNCLEAR)
-        check(no.reason.sentence.strip() and no.reason.remedy.strip(), "no words", End.UNCLEAR)
+        check(not jargon, f"'{jargon and jargon[0]}' in: {no.reason.message}", Outcome.UNCLEAR)
+        check(no.reason.sentence.strip() and no.reason.remedy.strip(), "no words", Outcome.UNCLEAR)
         return
     except dip.FailedError as failure:
-        raise WrongEnd(End.UNCLEAR, f"failed, not refused: {failure}") from None
-    raise WrongEnd(End.SILENT, f"an answer: {answer!r}"[:300])
+        raise UnexpectedOutcome(Outcome.UNCLEAR, f"failed, not refused: {failure}") from None
+    raise UnexpectedOutcome(Outcome.SILENT, f"an answer: {answer!r}"[:300])
 
 
-def restored(call: Callable[[], Any]) -> Any:
+def check_restored(call: Callable[[], Any]) -> Any:
     """Check that a call in Python is answered, with finite pixels."""
     try:
         answer = call()
     except (dip.RefusedError, dip.FailedError) as no:
-        raise WrongEnd(End.UNCLEAR, f"{type(no).__name__}: {no}") from None
+        raise UnexpectedOutcome(Outcome.UNCLEAR, f"{type(no).__name__}: {no}") from None
     for name in ("image", "uncertainty", "residual"):
         check(np.isfinite(getattr(answer, name)).all(), f"{name} is not finite")
     return answer
 
 
-def contents(folder: Path) -> dict[str, tuple[str, bytes, int]]:
+def read_folder(folder: Path) -> dict[str, tuple[str, bytes, int]]:
     """Read all that lies in a folder: kind, bytes or target, and permissions."""
     files = {}
     for path in sorted(folder.rglob("*")):
@@ -330,20 +343,20 @@ def contents(folder: Path) -> dict[str, tuple[str, bytes, int]]:
     return files
 
 
-def unharmed(
+def check_files_unchanged(
     folder: Path, before: dict[str, tuple[str, bytes, int]], *new: str, strict: bool = True
 ) -> None:
     """Check that all files are as they were; beside them only those named are new."""
-    after = contents(folder)
+    after = read_folder(folder)
     gone = [name for name in before if name not in after and name not in new]
-    check(not gone, f"gone: {gone}", End.LOST)
+    check(not gone, f"gone: {gone}", Outcome.LOST)
     changed = [name for name in before if name not in new and after[name] != before[name]]
-    check(not changed, f"changed: {changed}", End.LOST)
+    check(not changed, f"changed: {changed}", Outcome.LOST)
     extra = [name for name in after if name not in before and not name.startswith(new or ("\0",))]
     check(not (strict and extra), f"left behind: {extra}")
 
 
-def picture(*shape: int, dtype: str = "uint16", seed: int = 0) -> np.ndarray:
+def make_picture(*shape: int, dtype: str = "uint16", seed: int = 0) -> np.ndarray:
     """Draw steps and a bright bar under little noise: no flip or shift of it looks alike."""
     height, width = (shape or (32, 32))[-2:]
     plain = np.full((height, width), 200.0)
@@ -357,16 +370,16 @@ def picture(*shape: int, dtype: str = "uint16", seed: int = 0) -> np.ndarray:
     return np.rint(pixels).astype(dtype)
 
 
-def saved(path: str | Path, array: np.ndarray | None = None, **how: Any) -> Path:
+def save_tiff(path: str | Path, array: np.ndarray | None = None, **options: Any) -> Path:
     """Save a picture as TIFF."""
-    array = picture() if array is None else array
+    array = make_picture() if array is None else array
     if array.ndim > 1:
-        how.setdefault("photometric", "minisblack")
-    tifffile.imwrite(path, array, **how)
+        options.setdefault("photometric", "minisblack")
+    tifffile.imwrite(path, array, **options)
     return Path(path)
 
 
-def same(actual: Any, wanted: Any, what: str = "pixels", most: float = 0.0) -> None:
+def check_same_pixels(actual: Any, wanted: Any, what: str = "pixels", most: float = 0.0) -> None:
     """Check that two arrays agree in shape and values."""
     actual, wanted = np.asarray(actual), np.asarray(wanted)
     check(actual.shape == wanted.shape, f"{what}: shape {actual.shape}, not {wanted.shape}")
@@ -374,29 +387,36 @@ def same(actual: Any, wanted: Any, what: str = "pixels", most: float = 0.0) -> N
     check(off <= most, f"{what} are off by {off:.6g}, {most:.6g} is allowed")
 
 
-def hole(folder: Path, height: int = 32, width: int = 32) -> Path:
+def save_hole_mask(folder: Path, height: int = 32, width: int = 32) -> Path:
     """Save a mask with a small hole in the middle."""
-    return saved(folder / "hole.tif", hole_array(height, width))
+    return save_tiff(folder / "hole.tif", make_hole_mask(height, width))
 
 
-def hole_array(height: int = 32, width: int = 32) -> np.ndarray:
+def make_hole_mask(height: int = 32, width: int = 32) -> np.ndarray:
     """Draw a mask with a small hole in the middle."""
     mask = np.zeros((height, width), np.uint8)
     mask[height // 2 : height // 2 + 2, width // 2 : width // 2 + 2] = 1
     return mask
 
 
-def read_as(path: Path, wanted: np.ndarray, *options: str, most: float = 0.0) -> Said:
+def check_unmasked_pixels(
+    path: Path, wanted: np.ndarray, *options: str, most: float = 0.0
+) -> CommandResult:
     """Fill a small hole: all other pixels of the result are those that were read from the file."""
     grid = wanted.shape[-3:-1] if wanted.shape[-1] == 3 else wanted.shape[-2:]
     folder = path.resolve().parent
-    mask, out = hole(folder, *grid), folder / "filled.tif"
-    said = went(command("inpaint", path, "--mask", mask, "-o", out, *QUICK, *options))
+    mask, out = save_hole_mask(folder, *grid), folder / "filled.tif"
+    command_result = check_completed(
+        command("inpaint", path, "--mask", mask, "-o", out, *QUICK, *options)
+    )
     image = tifffile.imread(out)
-    unmasked = hole_array(*grid) == 0
+    unmasked = make_hole_mask(*grid) == 0
     if wanted.shape[-1] == 3:
         unmasked = unmasked[..., None] * np.ones(3, bool)
-    check(image.shape == wanted.shape, f"shape {image.shape}, not {wanted.shape}: {said.err}")
+    check(
+        image.shape == wanted.shape,
+        f"shape {image.shape}, not {wanted.shape}: {command_result.err}",
+    )
     unmasked = np.broadcast_to(unmasked, image.shape)
-    same(image[unmasked], wanted[unmasked].astype(np.float32), "measured pixels", most)
-    return said
+    check_same_pixels(image[unmasked], wanted[unmasked].astype(np.float32), "measured pixels", most)
+    return command_result

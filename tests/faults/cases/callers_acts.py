@@ -7,14 +7,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from faults.cases import (
-    End,
+    Outcome,
     check,
-    contents,
     environment,
-    saved,
+    read_folder,
+    save_tiff,
     shell,
 )
-from faults.cases.processes_acts import DENOISE, done
+from faults.cases.processes_acts import DENOISE, check_only_result_written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,15 +35,15 @@ def called(code: str, folder: Path) -> None:
     )
     output = f"exit {ended.returncode}: {ended.stderr}{ended.stdout}"[-700:]
     check("AssertionError" not in ended.stderr, output)
-    check("Traceback" not in ended.stderr, output, End.TRACEBACK)
+    check("Traceback" not in ended.stderr, output, Outcome.TRACEBACK)
     check(ended.returncode == 0 and ended.stdout.strip().endswith("well"), output)
 
 
 def warned(flag: str, folder: Path) -> None:
     """Run with warnings as errors: ours are none, and the run ends well."""
-    saved(folder / "in.tif")
-    before = contents(folder)
-    done(shell(*DENOISE, python=("-W", flag)), folder, before)
+    save_tiff(folder / "in.tif")
+    before = read_folder(folder)
+    check_only_result_written(shell(*DENOISE, python=("-W", flag)), folder, before)
 
 
 CALLERS = {

@@ -13,18 +13,18 @@ import tifffile
 
 from faults.cases import (
     QUICK,
-    End,
+    Outcome,
     check,
+    check_command_refused,
+    check_completed,
+    check_files_unchanged,
+    check_same_pixels,
+    check_unmasked_pixels,
     command,
-    contents,
-    hole,
-    picture,
-    read_as,
-    said_no,
-    same,
-    saved,
-    unharmed,
-    went,
+    make_picture,
+    read_folder,
+    save_hole_mask,
+    save_tiff,
 )
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ if TYPE_CHECKING:
 NOBODY = 65534
 
 
-def denoised(folder: Path, *options: object, name: str = "in.tif", out: str = "out.tif") -> None:
+def denoise_file(
+    folder: Path, *options: object, name: str = "in.tif", out: str = "out.tif"
+) -> None:
     """Denoise a file of that name, which must do and harm nothing."""
-    before = contents(folder)
-    went(command("denoise", folder / name, "-o", folder / out, *QUICK, *options))
-    unharmed(folder, before, out)
+    before = read_folder(folder)
+    check_completed(command("denoise", folder / name, "-o", folder / out, *QUICK, *options))
+    check_files_unchanged(folder, before, out)
     check(tifffile.imread(folder / out).ndim == 2, "no picture")
 
 
@@ -47,51 +49,55 @@ def denoised(folder: Path, *options: object, name: str = "in.tif", out: str = "o
 
 
 def named_in(name: str, folder: Path) -> None:
-    saved(folder / "plain.tif")
+    save_tiff(folder / "plain.tif")
     os.rename(folder / "plain.tif", folder / name)
-    denoised(folder, name=name)
+    denoise_file(folder, name=name)
 
 
 def named_out(name: str, folder: Path) -> None:
-    saved(folder / "in.tif")
-    denoised(folder, out=name)
+    save_tiff(folder / "in.tif")
+    denoise_file(folder, out=name)
 
 
 def ending_only(folder: Path) -> None:
     """Name a result by nothing but an ending."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     answer = command("denoise", folder / "in.tif", "-o", folder / ".tif")
-    said_no(answer)
-    check("name before it is missing" in answer.err, f"not said so: {answer.err}", End.UNCLEAR)
+    check_command_refused(answer)
+    check("name before it is missing" in answer.err, f"not said so: {answer.err}", Outcome.UNCLEAR)
 
 
 def missing_named(name: str, folder: Path) -> None:
     """Name a file that is not there: the message shows it once, as it is."""
-    said_no(command("denoise", folder / name, "-o", folder / "out.tif"))
-    said = command("denoise", folder / name, "-o", folder / "out.tif")
-    check(name in said.err, f"the name is not shown as it is: {said.err}", End.UNCLEAR)
+    check_command_refused(command("denoise", folder / name, "-o", folder / "out.tif"))
+    command_result = command("denoise", folder / name, "-o", folder / "out.tif")
+    check(
+        name in command_result.err,
+        f"the name is not shown as it is: {command_result.err}",
+        Outcome.UNCLEAR,
+    )
 
 
 def name_no_text(folder: Path) -> None:
     """Name a file in bytes that are no UTF-8, as old archives have them."""
-    saved(folder / "plain.tif")
+    save_tiff(folder / "plain.tif")
     os.rename(folder / "plain.tif", os.fsencode(folder) + b"/m\xfcller.tif")
     (name,) = os.listdir(folder)
     report = ("--report", str(folder / "r.json"))
-    went(command("denoise", folder / name, "-o", folder / "out.tif", *QUICK, *report))
+    check_completed(command("denoise", folder / name, "-o", folder / "out.tif", *QUICK, *report))
     check((folder / "r.json").exists() and (folder / "out.tif").exists(), "results are missing")
-    went(command("methods", folder / "out.tif"))
+    check_completed(command("methods", folder / "out.tif"))
 
 
 def twin_names(make: Callable[[str], str], folder: Path) -> None:
     """Let two inputs of a batch have names that some disks take for one."""
     (folder / "a").mkdir()
     first = unicodedata.normalize("NFC", "café.tif")
-    saved(folder / "a" / first, picture(seed=1))
-    saved(folder / "a" / make(first), picture(seed=2))
-    before = contents(folder)
-    said_no(batch(folder, "a"), "rename|folder")
-    unharmed(folder, before)
+    save_tiff(folder / "a" / first, make_picture(seed=1))
+    save_tiff(folder / "a" / make(first), make_picture(seed=2))
+    before = read_folder(folder)
+    check_command_refused(batch(folder, "a"), "rename|folder")
+    check_files_unchanged(folder, before)
 
 
 def batch(folder: Path, *inputs: object, out: str = "results", options: tuple[str, ...] = ()):
@@ -106,41 +112,49 @@ def batch(folder: Path, *inputs: object, out: str = "results", options: tuple[st
 
 def twin_outputs(first: str, second: str, folder: Path) -> None:
     """Let two results have names that Unicode takes for one; on this disk they are two."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     names = ("-o", folder / first, "--uncertainty", folder / second)
-    said = command("denoise", folder / "in.tif", *names, *QUICK)
-    if said.code == 2:
+    command_result = command("denoise", folder / "in.tif", *names, *QUICK)
+    if command_result.code == 2:
         return
-    went(said)
-    check((folder / first).exists() and (folder / second).exists(), "one of two is gone", End.LOST)
+    check_completed(command_result)
+    check(
+        (folder / first).exists() and (folder / second).exists(), "one of two is gone", Outcome.LOST
+    )
 
 
 def long_input(folder: Path) -> None:
     name = "a" * 251 + ".tif"
-    saved(folder / "plain.tif")
+    save_tiff(folder / "plain.tif")
     os.rename(folder / "plain.tif", folder / name)
-    denoised(folder, name=name)
+    denoise_file(folder, name=name)
 
 
 def long_in_batch(folder: Path) -> None:
     """Let a batch meet a name of 255 bytes: restored or refused, and the other is done."""
     (folder / "a").mkdir()
-    saved(folder / "a" / "b.tif")
+    save_tiff(folder / "a" / "b.tif")
     os.link(folder / "a" / "b.tif", folder / "a" / ("x" * 251 + ".tif"))
-    before = contents(folder / "a")
-    said = batch(folder, "a")
-    check("unexpected" not in said.err and said.code in (0, 1), f"{said}"[:600], End.TRACEBACK)
-    check((folder / "results" / "b.tif").exists(), f"the other was not done: {said.err}")
+    before = read_folder(folder / "a")
+    command_result = batch(folder, "a")
+    check(
+        "unexpected" not in command_result.err and command_result.code in (0, 1),
+        f"{command_result}"[:600],
+        Outcome.TRACEBACK,
+    )
+    check((folder / "results" / "b.tif").exists(), f"the other was not done: {command_result.err}")
     done = (folder / "results" / ("x" * 251 + ".tif")).exists()
-    check(done or "xxx" in said.err, f"nothing said of the long name: {said.err}")
-    unharmed(folder / "a", before)
+    check(
+        done or "xxx" in command_result.err, f"nothing said of the long name: {command_result.err}"
+    )
+    check_files_unchanged(folder / "a", before)
 
 
 def long_report(folder: Path) -> None:
     """Name a report in 255 bytes, which leaves no room for a working name made of it."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     name = "r" * 250 + ".json"
-    went(command("denoise", "in.tif", "-o", "out.tif", "--report", name, *QUICK))
+    check_completed(command("denoise", "in.tif", "-o", "out.tif", "--report", name, *QUICK))
     check((folder / name).exists(), "no report")
 
 
@@ -152,19 +166,19 @@ def deep_path(folder: Path) -> None:
         os.chdir("d" * 220)
         place += "/" + "d" * 220
     with open("in.tif", "wb") as file:
-        file.write(saved(folder.parent / "in.tif").read_bytes())
-    said = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
-    if said.code:
-        said_no(said, "long|deep|path")
+        file.write(save_tiff(folder.parent / "in.tif").read_bytes())
+    command_result = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
+    if command_result.code:
+        check_command_refused(command_result, "long|deep|path")
     else:
         check(os.path.exists("out.tif"), "no result")
 
 
 def literal_glob(folder: Path) -> None:
     """Name a file of a batch whose name looks like a pattern that fits another."""
-    saved(folder / "cell[1].tif", picture(seed=1))
-    saved(folder / "cell1.tif", picture(seed=2))
-    went(batch(folder, "cell[1].tif"))
+    save_tiff(folder / "cell[1].tif", make_picture(seed=1))
+    save_tiff(folder / "cell1.tif", make_picture(seed=2))
+    check_completed(batch(folder, "cell[1].tif"))
     results = sorted(path.name for path in (folder / "results").glob("*.tif"))
     check(results == ["cell[1].tif"], f"restored were: {results}")
 
@@ -190,112 +204,124 @@ def as_nobody(folder: Path, *locked: Path) -> Callable[[], None]:
 
 
 def readonly_folder(folder: Path) -> None:
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "shut").mkdir()
     become = as_nobody(folder, folder / "shut")
-    before = contents(folder)
+    before = read_folder(folder)
     out = folder / "shut" / "out.tif"
-    said_no(command("denoise", "in.tif", "-o", out, *QUICK, before=become), "shut", "permission")
-    unharmed(folder, before)
+    check_command_refused(
+        command("denoise", "in.tif", "-o", out, *QUICK, before=become), "shut", "permission"
+    )
+    check_files_unchanged(folder, before)
 
 
 def unreadable_file(folder: Path) -> None:
-    saved(folder / "in.tif").chmod(0o600)
+    save_tiff(folder / "in.tif").chmod(0o600)
     become = as_nobody(folder, folder / "in.tif")
-    said_no(command("denoise", "in.tif", "-o", "out.tif", before=become), "in.tif", "permission")
+    check_command_refused(
+        command("denoise", "in.tif", "-o", "out.tif", before=become), "in.tif", "permission"
+    )
 
 
 def unreadable_folder(folder: Path) -> None:
     (folder / "shut").mkdir(mode=0o700)
-    saved(folder / "shut" / "in.tif")
+    save_tiff(folder / "shut" / "in.tif")
     become = as_nobody(folder, folder / "shut")
     (folder / "shut").chmod(0o700)
-    said = command("denoise", "shut/in.tif", "-o", "out.tif", before=become)
-    said_no(said, "shut/in.tif", "permission")
+    command_result = command("denoise", "shut/in.tif", "-o", "out.tif", before=become)
+    check_command_refused(command_result, "shut/in.tif", "permission")
 
 
 def folder_in_batch_unreadable(folder: Path) -> None:
     (folder / "shut").mkdir(mode=0o700)
-    saved(folder / "shut" / "in.tif")
+    save_tiff(folder / "shut" / "in.tif")
     become = as_nobody(folder, folder / "shut")
     (folder / "shut").chmod(0o700)
     (folder.parent / "recipe.json").write_text('{"schema": 1, "task": "denoise"}', "utf-8")
     recipe = folder.parent / "recipe.json"
-    said_no(command("batch", recipe, "shut", "-o", "results", before=become), "shut", "permission")
+    check_command_refused(
+        command("batch", recipe, "shut", "-o", "results", before=become), "shut", "permission"
+    )
 
 
 def others_file(folder: Path) -> None:
     """Overwrite a read-only file of somebody else in one's own folder: only if that is refused."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "out.tif").write_bytes(b"theirs")
     become = as_nobody(folder, folder / "out.tif")
     (folder / "out.tif").chmod(0o444)
-    before = contents(folder)
-    said = command("denoise", "in.tif", "-o", "out.tif", "--overwrite", *QUICK, before=become)
-    said_no(said, "out.tif|may not be changed")
-    unharmed(folder, before)
+    before = read_folder(folder)
+    command_result = command(
+        "denoise", "in.tif", "-o", "out.tif", "--overwrite", *QUICK, before=become
+    )
+    check_command_refused(command_result, "out.tif|may not be changed")
+    check_files_unchanged(folder, before)
 
 
 def readonly_own_file(folder: Path) -> None:
     """Overwrite a file that is marked read-only by its owner."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "out.tif").write_bytes(b"mine")
     become = as_nobody(folder)
     (folder / "out.tif").chmod(0o444)
-    before = contents(folder)
-    said = command("denoise", "in.tif", "-o", "out.tif", "--overwrite", *QUICK, before=become)
-    said_no(said, "out.tif|may not be changed")
-    unharmed(folder, before)
+    before = read_folder(folder)
+    command_result = command(
+        "denoise", "in.tif", "-o", "out.tif", "--overwrite", *QUICK, before=become
+    )
+    check_command_refused(command_result, "out.tif|may not be changed")
+    check_files_unchanged(folder, before)
 
 
 def readonly_report(folder: Path) -> None:
     """Let the place of the report be shut: known before any work."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "shut").mkdir()
     become = as_nobody(folder, folder / "shut")
-    before = contents(folder)
+    before = read_folder(folder)
     argv = ("denoise", "in.tif", "-o", "out.tif", "--report", "shut/r.json", *QUICK)
-    said_no(command(*argv, before=become), "shut", "permission")
-    unharmed(folder, before)
+    check_command_refused(command(*argv, before=become), "shut", "permission")
+    check_files_unchanged(folder, before)
 
 
 def kept_permissions(folder: Path) -> None:
     """Overwrite a file that only its owner may read: the result is not for all."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "out.tif").write_bytes(b"mine")
     (folder / "out.tif").chmod(0o600)
-    went(command("denoise", "in.tif", "-o", "out.tif", "--overwrite", *QUICK))
+    check_completed(command("denoise", "in.tif", "-o", "out.tif", "--overwrite", *QUICK))
     mode = (folder / "out.tif").stat().st_mode & 0o777
     check(mode == 0o600, f"permissions are {mode:o}")
 
 
 def hard_linked_out(folder: Path) -> None:
     """Overwrite one of two names of a file: the other keeps its bytes."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "archive.tif").write_bytes(b"mine")
     os.link(folder / "archive.tif", folder / "out.tif")
-    went(command("denoise", "in.tif", "-o", "out.tif", "--overwrite", *QUICK))
-    check((folder / "archive.tif").read_bytes() == b"mine", "the other name changed", End.LOST)
+    check_completed(command("denoise", "in.tif", "-o", "out.tif", "--overwrite", *QUICK))
+    check((folder / "archive.tif").read_bytes() == b"mine", "the other name changed", Outcome.LOST)
 
 
 def special(make: Callable[[Path], object], role: str, folder: Path) -> None:
     """Put something that is no file where one should be."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     target = folder / ("thing.json" if role in ("--report", "--from-recipe") else "thing.tif")
     make(target)
-    before = contents(folder)
+    before = read_folder(folder)
     if role == "-o":
-        said = command("denoise", "in.tif", "-o", target, "--overwrite", *QUICK)
+        command_result = command("denoise", "in.tif", "-o", target, "--overwrite", *QUICK)
     elif role == "in":
-        said = command("denoise", target, "-o", "out.tif", *QUICK)
+        command_result = command("denoise", target, "-o", "out.tif", *QUICK)
     elif role == "batch":
-        said = batch(folder, target.name)
+        command_result = batch(folder, target.name)
     elif role == "--mask":
-        said = command("inpaint", "in.tif", "--mask", target, "-o", "out.tif", *QUICK)
+        command_result = command("inpaint", "in.tif", "--mask", target, "-o", "out.tif", *QUICK)
     else:
-        said = command("denoise", "in.tif", "-o", "out.tif", role, target, "--overwrite", *QUICK)
-    said_no(said, target.name)
-    unharmed(folder, before)
+        command_result = command(
+            "denoise", "in.tif", "-o", "out.tif", role, target, "--overwrite", *QUICK
+        )
+    check_command_refused(command_result, target.name)
+    check_files_unchanged(folder, before)
 
 
 def socket_at(path: Path) -> None:
@@ -314,69 +340,71 @@ def folder_link_at(path: Path) -> None:
 
 def through_linked_folder(folder: Path) -> None:
     """Reach the input's folder by a link: the result still would replace the input."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "way").symlink_to(".")
-    before = contents(folder)
-    said = command("denoise", "in.tif", "-o", "way/in.tif", "--overwrite", *QUICK)
-    said_no(said, "own input", "in.tif")
-    unharmed(folder, before)
+    before = read_folder(folder)
+    command_result = command("denoise", "in.tif", "-o", "way/in.tif", "--overwrite", *QUICK)
+    check_command_refused(command_result, "own input", "in.tif")
+    check_files_unchanged(folder, before)
 
 
 def outputs_twice(names: tuple[str, str], folder: Path) -> None:
     """Let two results lead to one file by different ways."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "way").symlink_to(".")
     (folder / "sub").mkdir()
-    before = contents(folder)
-    said = command("denoise", "in.tif", "-o", names[0], "--residual", names[1], *QUICK)
-    said_no(said, "two results|would go to")
-    unharmed(folder, before)
+    before = read_folder(folder)
+    command_result = command("denoise", "in.tif", "-o", names[0], "--residual", names[1], *QUICK)
+    check_command_refused(command_result, "two results|would go to")
+    check_files_unchanged(folder, before)
 
 
 def over_further_input(option: str, folder: Path) -> None:
     """Let a result replace the mask."""
-    saved(folder / "in.tif")
-    hole(folder)
-    before = contents(folder)
+    save_tiff(folder / "in.tif")
+    save_hole_mask(folder)
+    before = read_folder(folder)
     named = {"-o": "out.tif", option: "hole.tif"}
     argv = [word for pair in named.items() for word in pair]
-    said = command("inpaint", "in.tif", "--mask", "hole.tif", *argv, "--overwrite", *QUICK)
-    said_no(said, "own input", "hole.tif")
-    unharmed(folder, before)
+    command_result = command(
+        "inpaint", "in.tif", "--mask", "hole.tif", *argv, "--overwrite", *QUICK
+    )
+    check_command_refused(command_result, "own input", "hole.tif")
+    check_files_unchanged(folder, before)
 
 
 def over_psf(folder: Path) -> None:
-    saved(folder / "in.tif")
-    saved(folder / "psf.tif", np.ones((3, 3), "float32"))
-    before = contents(folder)
+    save_tiff(folder / "in.tif")
+    save_tiff(folder / "psf.tif", np.ones((3, 3), "float32"))
+    before = read_folder(folder)
     argv = ("--psf", "psf.tif", "-o", "psf.tif", "--overwrite")
-    said_no(command("deblur", "in.tif", *argv, *QUICK), "own input", "psf.tif")
-    unharmed(folder, before)
+    check_command_refused(command("deblur", "in.tif", *argv, *QUICK), "own input", "psf.tif")
+    check_files_unchanged(folder, before)
 
 
 def mask_is_image(folder: Path) -> None:
-    saved(folder / "in.tif")
-    said = command("inpaint", "in.tif", "--mask", "in.tif", "-o", "out.tif", *QUICK)
-    said_no(said, "mask", "all")
+    save_tiff(folder / "in.tif")
+    command_result = command("inpaint", "in.tif", "--mask", "in.tif", "-o", "out.tif", *QUICK)
+    check_command_refused(command_result, "mask", "all")
 
 
 def guide_is_image(folder: Path) -> None:
     """Guide an image by itself, whose noise it would foretell: the noise is not copied."""
-    saved(folder / "in.tif")
-    how = ("--preset", "fast", "--max-iterations", "150")
-    said = command("guide", "in.tif", "--guide", "in.tif", "-o", "out.tif", *how)
-    if said.code == 2:
-        return said_no(said, "guide")
-    went(said)
-    off = np.std(tifffile.imread("out.tif") - picture())
+    save_tiff(folder / "in.tif")
+    options = ("--preset", "fast", "--max-iterations", "150")
+    command_result = command("guide", "in.tif", "--guide", "in.tif", "-o", "out.tif", *options)
+    if command_result.code == 2:
+        return check_command_refused(command_result, "guide")
+    check_completed(command_result)
+    off = np.std(tifffile.imread("out.tif") - make_picture())
     return check(off > 5, f"noise of 12 was copied but for {off:.1f}")
 
 
 def changes_while_batch(folder: Path) -> None:
     """Name one file twice, by two ways: it is restored once."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "way").symlink_to(".")
-    went(batch(folder, "in.tif", "way/in.tif", "./in.tif"))
+    check_completed(batch(folder, "in.tif", "way/in.tif", "./in.tif"))
     results = sorted(path.name for path in (folder / "results").glob("*.tif"))
     check(results == ["in.tif"], f"restored were: {results}")
 
@@ -384,24 +412,24 @@ def changes_while_batch(folder: Path) -> None:
 def hidden_companions(folder: Path) -> None:
     """Meet what macOS and Windows leave in folders of images."""
     (folder / "a").mkdir()
-    saved(folder / "a" / "b.tif")
+    save_tiff(folder / "a" / "b.tif")
     (folder / "a" / "._b.tif").write_bytes(b"\0\x05\x16\x07")
     (folder / "a" / "Thumbs.db").write_bytes(b"x")
-    before = contents(folder / "a")
-    went(batch(folder, "a"), "left out")
+    before = read_folder(folder / "a")
+    check_completed(batch(folder, "a"), "left out")
     results = sorted(path.name for path in (folder / "results").glob("*.tif"))
     check(results == ["b.tif"], f"restored were: {results}")
-    unharmed(folder / "a", before)
+    check_files_unchanged(folder / "a", before)
 
 
 def one_empty_of_three(folder: Path) -> None:
     (folder / "a").mkdir()
     for number in (1, 3):
-        saved(folder / "a" / f"{number}.tif", picture(seed=number))
+        save_tiff(folder / "a" / f"{number}.tif", make_picture(seed=number))
     (folder / "a" / "2.tif").write_bytes(b"")
-    said = batch(folder, "a")
-    check(said.code == 1, f"exit {said.code}: {said.err}")
-    check("2.tif" in said.err, f"unnamed: {said.err}", End.UNCLEAR)
+    command_result = batch(folder, "a")
+    check(command_result.code == 1, f"exit {command_result.code}: {command_result.err}")
+    check("2.tif" in command_result.err, f"unnamed: {command_result.err}", Outcome.UNCLEAR)
     results = sorted(path.name for path in (folder / "results").glob("*.tif"))
     check(results == ["1.tif", "3.tif"], f"restored were: {results}")
 
@@ -409,129 +437,133 @@ def one_empty_of_three(folder: Path) -> None:
 def results_in_input_folder(folder: Path) -> None:
     """Run a batch twice whose results lie below its inputs, by a pattern for any folder."""
     (folder / "a").mkdir()
-    saved(folder / "a" / "b.tif")
-    went(batch(folder, "a/**/*.tif", out="a/results"))
-    before = contents(folder / "a")
-    said = batch(folder, "a/**/*.tif", out="a/results")
-    said_no(said, "already exists", "--resume")
-    unharmed(folder / "a", before)
+    save_tiff(folder / "a" / "b.tif")
+    check_completed(batch(folder, "a/**/*.tif", out="a/results"))
+    before = read_folder(folder / "a")
+    command_result = batch(folder, "a/**/*.tif", out="a/results")
+    check_command_refused(command_result, "already exists", "--resume")
+    check_files_unchanged(folder / "a", before)
 
 
 def results_as_inputs(folder: Path) -> None:
     """Let a later batch's pattern match the results of an earlier one: noticed by its names."""
     (folder / "a").mkdir()
-    saved(folder / "a" / "b.tif")
-    went(batch(folder, "a/b.tif", out="a/results"))
-    said_no(batch(folder, "a/**/*.tif", out="a/again"), "b.tif", "rename|own folder")
+    save_tiff(folder / "a" / "b.tif")
+    check_completed(batch(folder, "a/b.tif", out="a/results"))
+    check_command_refused(batch(folder, "a/**/*.tif", out="a/again"), "b.tif", "rename|own folder")
 
 
 def resumed_after_change(folder: Path) -> None:
     """Change an input after a batch: going on makes its result anew."""
-    saved(folder / "in.tif", picture(seed=1))
-    went(batch(folder, "in.tif"))
+    save_tiff(folder / "in.tif", make_picture(seed=1))
+    check_completed(batch(folder, "in.tif"))
     first = (folder / "results" / "in.tif").read_bytes()
-    saved(folder / "in.tif", picture(seed=2))
-    went(batch(folder, "in.tif", options=("--resume",)))
+    save_tiff(folder / "in.tif", make_picture(seed=2))
+    check_completed(batch(folder, "in.tif", options=("--resume",)))
     check((folder / "results" / "in.tif").read_bytes() != first, "the old result stayed")
 
 
 def resumed_after_own_edit(folder: Path) -> None:
     """Edit a result by hand after a batch: going on does not replace it without a word."""
-    saved(folder / "in.tif")
-    went(batch(folder, "in.tif"))
-    saved(folder / "results" / "in.tif", picture(seed=9))
+    save_tiff(folder / "in.tif")
+    check_completed(batch(folder, "in.tif"))
+    save_tiff(folder / "results" / "in.tif", make_picture(seed=9))
     mine = (folder / "results" / "in.tif").read_bytes()
-    said = batch(folder, "in.tif", options=("--resume",))
+    command_result = batch(folder, "in.tif", options=("--resume",))
     kept = any(path.read_bytes() == mine for path in folder.rglob("*") if path.is_file())
-    report = f"the edited result is gone: exit {said.code}: {said.err}"
-    check(kept or "in.tif" in said.err, report[:600], End.LOST)
+    report = f"the edited result is gone: exit {command_result.code}: {command_result.err}"
+    check(kept or "in.tif" in command_result.err, report[:600], Outcome.LOST)
 
 
 def renamed_meanwhile(folder: Path) -> None:
     """Write to a path with `..` beyond a link: the system's way, not the text's, counts."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "far" / "deep").mkdir(parents=True)
     (folder / "way").symlink_to("far/deep")
-    went(command("denoise", "in.tif", "-o", "way/../out.tif", *QUICK))
+    check_completed(command("denoise", "in.tif", "-o", "way/../out.tif", *QUICK))
     check((folder / "far" / "out.tif").exists(), "the result lies elsewhere than the system says")
     check(not (folder / "out.tif").exists(), "written to where the text, not the link, leads")
 
 
 def link_to_input(folder: Path) -> None:
     """Read the input by a link whose own name tells another kind."""
-    saved(folder / "real.tif")
+    save_tiff(folder / "real.tif")
     (folder / "link.png").symlink_to("real.tif")
-    read_as(folder / "link.png", picture())
+    check_unmasked_pixels(folder / "link.png", make_picture())
 
 
 def dangling_input(folder: Path) -> None:
     (folder / "in.tif").symlink_to("gone.tif")
-    said_no(command("denoise", "in.tif", "-o", "out.tif"), "in.tif", "link|no file")
+    check_command_refused(command("denoise", "in.tif", "-o", "out.tif"), "in.tif", "link|no file")
 
 
 def unchanged_time(folder: Path) -> None:
     """Read an input: neither its bytes nor the time of its change are touched."""
-    path = saved(folder / "in.tif")
+    path = save_tiff(folder / "in.tif")
     os.utime(path, (10**9, 10**9))
-    denoised(folder)
-    check(path.stat().st_mtime == 10**9, "the input's time was changed", End.LOST)
+    denoise_file(folder)
+    check(path.stat().st_mtime == 10**9, "the input's time was changed", Outcome.LOST)
 
 
 def in_place_on_append_only(folder: Path) -> None:
     """Read from a file that only may be read."""
-    saved(folder / "in.tif").chmod(0o444)
-    denoised(folder)
+    save_tiff(folder / "in.tif").chmod(0o444)
+    denoise_file(folder)
 
 
 def zarr_over_user_folder(folder: Path) -> None:
     """Overwrite a Zarr that holds a file of the user's as well: noticed, since it would go."""
-    saved(folder / "in.tif")
-    went(command("denoise", "in.tif", "-o", "out.ome.zarr", *QUICK))
+    save_tiff(folder / "in.tif")
+    check_completed(command("denoise", "in.tif", "-o", "out.ome.zarr", *QUICK))
     (folder / "out.ome.zarr" / "labels.xlsx").write_bytes(b"mine")
-    said = command("denoise", "in.tif", "-o", "out.ome.zarr", "--overwrite", *QUICK)
+    command_result = command("denoise", "in.tif", "-o", "out.ome.zarr", "--overwrite", *QUICK)
     kept = any(path.name == "labels.xlsx" for path in folder.rglob("*"))
-    check(kept, f"a file of the user's in the replaced Zarr is gone: {said.err}", End.LOST)
+    check(
+        kept,
+        f"a file of the user's in the replaced Zarr is gone: {command_result.err}",
+        Outcome.LOST,
+    )
 
 
 def zarr_out_with_slash(folder: Path) -> None:
-    saved(folder / "in.tif")
-    went(command("denoise", "in.tif", "-o", "out.ome.zarr/", *QUICK))
+    save_tiff(folder / "in.tif")
+    check_completed(command("denoise", "in.tif", "-o", "out.ome.zarr/", *QUICK))
     check((folder / "out.ome.zarr" / "zarr.json").exists(), "no Zarr")
 
 
 def json_into_image(folder: Path) -> None:
     """Let the report go to what is the input of another run beside."""
-    saved(folder / "in.tif")
-    before = contents(folder)
-    said_no(
+    save_tiff(folder / "in.tif")
+    before = read_folder(folder)
+    check_command_refused(
         command("denoise", "in.tif", "-o", "out.tif", "--report", "in.tif", "--overwrite"), "json"
     )
-    unharmed(folder, before)
+    check_files_unchanged(folder, before)
 
 
 def repeated_partial(folder: Path) -> None:
     """Have files called as our own working files are: none is taken for ours."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     for name in ("out.partial.tif", "out.rescued.tif", ".napari-dip-mine.earlier", "x.part"):
         (folder / name).write_bytes(b"mine")
-    before = contents(folder)
-    went(command("denoise", "in.tif", "-o", "out.tif", *QUICK))
-    unharmed(folder, before, "out.tif")
+    before = read_folder(folder)
+    check_completed(command("denoise", "in.tif", "-o", "out.tif", *QUICK))
+    check_files_unchanged(folder, before, "out.tif")
 
 
 def odd_suffix_case(folder: Path) -> None:
-    saved(folder / "in.TIF")
-    denoised(folder, name="in.TIF", out="OUT.OME.TIF")
+    save_tiff(folder / "in.TIF")
+    denoise_file(folder, name="in.TIF", out="OUT.OME.TIF")
     with tifffile.TiffFile(folder / "OUT.OME.TIF") as file:
         check(file.is_ome, "no OME-TIFF")
 
 
 def identical_again(folder: Path) -> None:
     """Repeat a run: the same bytes in the result and its companions."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     for number in (1, 2):
         argv = ("-o", f"o{number}.tif", "--uncertainty", f"u{number}.tif", "--recipe")
-        went(command("denoise", "in.tif", *argv, f"r{number}.json", *QUICK))
+        check_completed(command("denoise", "in.tif", *argv, f"r{number}.json", *QUICK))
     for name in ("o{}.tif", "u{}.tif", "r{}.json"):
         first, second = ((folder / name.format(n)).read_bytes() for n in (1, 2))
         check(first == second, f"{name} differs between two runs")
@@ -539,9 +571,9 @@ def identical_again(folder: Path) -> None:
 
 def companion_sizes(folder: Path) -> None:
     """Look at what lies beside: input minus residual is the picture, where nothing is blurred."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     argv = ("-o", "o.tif", "--uncertainty", "u.tif", "--residual", "r.tif", "--report", "p.json")
-    went(command("denoise", "in.tif", *argv, *QUICK))
+    check_completed(command("denoise", "in.tif", *argv, *QUICK))
     total = tifffile.imread("o.tif") + tifffile.imread("r.tif")
-    same(total, tifffile.imread("in.tif"), "picture and residual", 0.01)
+    check_same_pixels(total, tifffile.imread("in.tif"), "picture and residual", 0.01)
     check((tifffile.imread("u.tif") >= 0).all(), "an uncertainty is negative")

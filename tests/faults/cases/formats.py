@@ -13,7 +13,7 @@ from PIL import Image
 
 from faults.cases import (
     Row,
-    picture,
+    make_picture,
 )
 from faults.cases.formats_acts import (
     animated,
@@ -70,13 +70,13 @@ from faults.cases.zarr_acts import (
     zarr_units,
 )
 
-U8, U16, F4 = picture(dtype="uint8"), picture(), picture(dtype="float32")
+U8, U16, F4 = make_picture(dtype="uint8"), make_picture(), make_picture(dtype="float32")
 COLOUR = np.stack([U8, U8 // 2, 255 - U8], -1)
 COLOUR16 = np.stack([U16, U16 // 2, 3000 - U16], -1)
 WRITTEN: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
     "BigTIFF": (U16, {"bigtiff": True}),
     "tiles": (U16, {"tile": (16, 16)}),
-    "tiles that stand over": (picture(40, 40), {"tile": (32, 32)}),
+    "tiles that stand over": (make_picture(40, 40), {"tile": (32, 32)}),
     "Deflate with predictor": (U16, {"compression": "zlib", "predictor": True}),
     "floats with predictor": (F4, {"compression": "zlib", "predictor": True}),
     "LZW": (U16, {"compression": "lzw", "predictor": True}),
@@ -92,22 +92,22 @@ WRITTEN: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
     "LERC": (F4, {"compression": "lerc"}),
     "big-endian": (U16, {"byteorder": ">"}),
     "big-endian floats in Deflate": (F4, {"byteorder": ">", "compression": "zlib"}),
-    "float16": (picture(dtype="float16"), {}),
-    "float64": (picture(dtype="float64") + 0.5, {}),
-    "int8": (picture(dtype="int8"), {}),
-    "int16": (picture(dtype="int16") - 700, {}),
-    "int32 below zero": (picture(dtype="int32") - 100_000, {}),
-    "uint32": (picture(dtype="uint32"), {}),
-    "int64": (picture(dtype="int64"), {}),
-    "uint64": (picture(dtype="uint64"), {}),
+    "float16": (make_picture(dtype="float16"), {}),
+    "float64": (make_picture(dtype="float64") + 0.5, {}),
+    "int8": (make_picture(dtype="int8"), {}),
+    "int16": (make_picture(dtype="int16") - 700, {}),
+    "int32 below zero": (make_picture(dtype="int32") - 100_000, {}),
+    "uint32": (make_picture(dtype="uint32"), {}),
+    "int64": (make_picture(dtype="int64"), {}),
+    "uint64": (make_picture(dtype="uint64"), {}),
     "one row a strip": (U16, {"rowsperstrip": 1}),
     "colours side by side": (COLOUR, {"photometric": "rgb"}),
     "colours of 16 bits": (COLOUR16, {"photometric": "rgb"}),
 }
 ROWS = [
     *(
-        Row(f"TIFF, {name}", partial(written, array, how), "the same pixels")
-        for name, (array, how) in WRITTEN.items()
+        Row(f"TIFF, {name}", partial(written, array, options), "the same pixels")
+        for name, (array, options) in WRITTEN.items()
     ),
     Row(
         "TIFF, lossy JPEG",
@@ -229,8 +229,8 @@ ROWS = [
     Row("Zarr with a slash", zarr_slash, "restored"),
     Row("Zarr into a Zarr", zarr_beside, "the input as before"),
     *(
-        Row(f"Zarr {what}", partial(zarr_refused, change, pattern, how), "refused")
-        for what, change, pattern, how in (
+        Row(f"Zarr {what}", partial(zarr_refused, change, pattern, options), "refused")
+        for what, change, pattern, options in (
             ("without a chunk", drop_chunk, "lacks", {"chunks": (16, 16)}),
             ("whose chunk is cut", cut_chunk, "damaged|cut off", {"chunks": (16, 16)}),
             (

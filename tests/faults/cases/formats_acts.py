@@ -14,18 +14,18 @@ from PIL import Image, PngImagePlugin
 from bad_inputs import chunk
 from faults.cases import (
     QUICK,
-    End,
+    Outcome,
     check,
+    check_command_refused,
+    check_completed,
+    check_files_unchanged,
+    check_same_pixels,
+    check_unmasked_pixels,
     command,
-    contents,
-    hole,
-    picture,
-    read_as,
-    said_no,
-    same,
-    saved,
-    unharmed,
-    went,
+    make_picture,
+    read_folder,
+    save_hole_mask,
+    save_tiff,
 )
 
 if TYPE_CHECKING:
@@ -33,18 +33,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def written(array: np.ndarray, how: dict[str, Any], folder: Path, most: float = 0.0) -> None:
+def written(
+    array: np.ndarray, tiff_options: dict[str, Any], folder: Path, most: float = 0.0
+) -> None:
     """Save an array by tifffile in some way; its pixels must come back."""
-    options = [f"--axes={how['axes']}"] if "axes" in how else []
-    how = {name: value for name, value in how.items() if name != "axes"}
-    read_as(saved(folder / "in.tif", array, **how), array, *options, most=most)
+    options = [f"--axes={tiff_options['axes']}"] if "axes" in tiff_options else []
+    tiff_options = {name: value for name, value in tiff_options.items() if name != "axes"}
+    check_unmasked_pixels(
+        save_tiff(folder / "in.tif", array, **tiff_options), array, *options, most=most
+    )
 
 
-def refused_as(array: np.ndarray, pattern: str, how: dict[str, Any], folder: Path) -> None:
-    saved(folder / "in.tif", array, **how)
-    before = contents(folder)
-    said_no(command("denoise", "in.tif", "-o", "out.tif", *QUICK), pattern, "in.tif")
-    unharmed(folder, before)
+def refused_as(array: np.ndarray, pattern: str, tiff_options: dict[str, Any], folder: Path) -> None:
+    save_tiff(folder / "in.tif", array, **tiff_options)
+    before = read_folder(folder)
+    check_command_refused(command("denoise", "in.tif", "-o", "out.tif", *QUICK), pattern, "in.tif")
+    check_files_unchanged(folder, before)
 
 
 def raw_tiff(
@@ -85,12 +89,12 @@ def raw_tiff(
 
 def by_hand(content: bytes, wanted: np.ndarray, folder: Path, name: str = "in.tif") -> None:
     (folder / name).write_bytes(content)
-    read_as(folder / name, wanted)
+    check_unmasked_pixels(folder / name, wanted)
 
 
 def twelve_bits(folder: Path) -> None:
     """Pack 12 bits a pixel, as cameras do."""
-    values = (picture() * 4).astype(np.uint16)
+    values = (make_picture() * 4).astype(np.uint16)
     by_hand(raw_tiff(_packed(values), {258: (3, 12)}), values, folder)
 
 
@@ -102,111 +106,113 @@ def _packed(values: np.ndarray) -> bytes:
 
 def reversed_bits(folder: Path) -> None:
     """Store bits the other way round (FillOrder 2)."""
-    values = picture(dtype="uint8")
+    values = make_picture(dtype="uint8")
     turned = np.packbits(np.unpackbits(values[..., None], axis=-1)[..., ::-1], axis=-1)
     by_hand(raw_tiff(turned.tobytes(), {266: (3, 2)}), values, folder)
 
 
 def bilevel(folder: Path) -> None:
-    bits = np.packbits(picture() > 400, axis=-1).tobytes()
+    bits = np.packbits(make_picture() > 400, axis=-1).tobytes()
     (folder / "in.tif").write_bytes(raw_tiff(bits, {258: (3, 1)}))
-    said_no(command("denoise", "in.tif", "-o", "out.tif"), "mask|true and false", "in.tif")
+    check_command_refused(
+        command("denoise", "in.tif", "-o", "out.tif"), "mask|true and false", "in.tif"
+    )
 
 
 def zero_strip(folder: Path) -> None:
-    values = picture(dtype="uint8")
+    values = make_picture(dtype="uint8")
     half = {273: (4, (8, 8 + 512)), 278: (4, 16), 279: (4, (512, 0))}
     (folder / "in.tif").write_bytes(raw_tiff(values.tobytes(), half))
-    said_no(command("denoise", "in.tif", "-o", "out.tif"), "in.tif", "missing")
+    check_command_refused(command("denoise", "in.tif", "-o", "out.tif"), "in.tif", "missing")
 
 
 def same_strip_twice(folder: Path) -> None:
     """Let both halves of a picture lie at one place: a copy of the file went wrong."""
-    values = picture(dtype="uint8")
+    values = make_picture(dtype="uint8")
     half = {273: (4, (8, 8)), 278: (4, 16), 279: (4, (512, 512))}
     (folder / "in.tif").write_bytes(raw_tiff(values.tobytes(), half))
     twice = np.concatenate([values[:16], values[:16]])
-    read_as(folder / "in.tif", twice)
+    check_unmasked_pixels(folder / "in.tif", twice)
 
 
 def no_sample_format(folder: Path) -> None:
-    values = picture()
+    values = make_picture()
     by_hand(raw_tiff(values.tobytes(), {258: (3, 16)}), values, folder)
 
 
 def void_sample_format(folder: Path) -> None:
-    values = picture()
+    values = make_picture()
     by_hand(raw_tiff(values.tobytes(), {258: (3, 16), 339: (3, 4)}), values, folder)
 
 
 def no_strip_counts(folder: Path) -> None:
     """Leave the length of the strips to be reckoned, as some old writers do."""
-    values = picture(dtype="uint8")
+    values = make_picture(dtype="uint8")
     content = bytearray(raw_tiff(values.tobytes(), {}))
     place = content.index(struct.pack("<HH", 279, 4))
     content[place : place + 2] = struct.pack("<H", 65000)
     (folder / "in.tif").write_bytes(bytes(content))
-    said = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
-    if said.code:
-        said_no(said, "in.tif")
+    command_result = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
+    if command_result.code:
+        check_command_refused(command_result, "in.tif")
     else:
-        read_as(folder / "in.tif", values)
+        check_unmasked_pixels(folder / "in.tif", values)
 
 
 def odd_resolution(value: tuple[int, int], folder: Path) -> None:
     """Say a size of pixels that makes no sense; the picture is restored without it."""
-    values = picture(dtype="uint8")
+    values = make_picture(dtype="uint8")
     tags = {282: (5, value), 283: (5, value), 296: (3, 3)}
     by_hand(raw_tiff(values.tobytes(), tags), values, folder)
 
 
 def nodata(folder: Path) -> None:
     """Mark missing pixels by a number of GDAL's: they are no measurement."""
-    values = picture(dtype="float32")
+    values = make_picture(dtype="float32")
     values[4:8, 20:24] = -9999
     extra = [(42113, "s", 0, "-9999", True)]
-    saved(folder / "in.tif", values, extratags=extra)
-    said = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
-    if said.code == 2:
-        return said_no(said, "in.tif")
-    return went(said, "-9999|no ?data|nodata")
+    save_tiff(folder / "in.tif", values, extratags=extra)
+    command_result = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
+    if command_result.code == 2:
+        return check_command_refused(command_result, "in.tif")
+    return check_completed(command_result, "-9999|no ?data|nodata")
 
 
 def cfa(folder: Path) -> None:
     """Bring the raw mosaic of a colour camera: neighbouring pixels are of other colours."""
     extra = [(50706, "B", 4, (1, 4, 0, 0), True), (33421, "H", 2, (2, 2), True)]
-    saved(folder / "in.tif", picture(), photometric=32803, extratags=extra)
-    said = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
-    if said.code == 2:
-        return said_no(said, "in.tif")
-    return went(said, "mosaic|colour filter|CFA|Bayer")
+    save_tiff(folder / "in.tif", make_picture(), photometric=32803, extratags=extra)
+    command_result = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
+    if command_result.code == 2:
+        return check_command_refused(command_result, "in.tif")
+    return check_completed(command_result, "mosaic|colour filter|CFA|Bayer")
 
 
 def sub_ifds(folder: Path) -> None:
     """Hang smaller copies below a page, as pyramids do: the page itself is meant."""
-    values = picture(32, 32)
+    values = make_picture(32, 32)
     with tifffile.TiffWriter(folder / "in.tif") as file:
         file.write(values, subifds=1, photometric="minisblack")
         file.write(values[::2, ::2], subfiletype=1, photometric="minisblack")
-    read_as(folder / "in.tif", values)
+    check_unmasked_pixels(folder / "in.tif", values)
 
 
 def two_sizes(folder: Path) -> None:
     """Follow the image by a smaller page: said, since it is left out."""
     with tifffile.TiffWriter(folder / "in.tif") as file:
-        file.write(picture(), photometric="minisblack")
-        file.write(picture(16, 16), photometric="minisblack")
-    said = read_as(folder / "in.tif", picture())
-    check("only the first" in said.err, f"left out without a word: {said.err}")
+        file.write(make_picture(), photometric="minisblack")
+        file.write(make_picture(16, 16), photometric="minisblack")
+    command_result = check_unmasked_pixels(folder / "in.tif", make_picture())
+    check("only the first" in command_result.err, f"left out without a word: {command_result.err}")
 
 
 def imagej_count(count: int, folder: Path) -> None:
     """Let ImageJ's text speak of planes that are not there."""
     text = f"ImageJ=1.53t\nimages={count}\nframes={count}\nmin=0\nmax=9\n"
-    saved(folder / "in.tif", picture(), description=text, metadata=None)
-    said = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
-    if said.code:
-        return said_no(said, "in.tif")
+    save_tiff(folder / "in.tif", make_picture(), description=text, metadata=None)
+    command_result = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
+    if command_result.code:
+        return check_command_refused(command_result, "in.tif")
     shape = tifffile.imread("out.tif").shape
     check(shape == (32, 32), f"restored as {shape}")
     return None
@@ -215,23 +221,26 @@ def imagej_count(count: int, folder: Path) -> None:
 def imagej_stack(folder: Path) -> None:
     """Name channels and slices as ImageJ does: each plane keeps its place."""
     values = np.stack(
-        [np.stack([picture(24, 24) + 500 * c + 40 * z for c in range(2)]) for z in range(3)]
+        [np.stack([make_picture(24, 24) + 500 * c + 40 * z for c in range(2)]) for z in range(3)]
     ).astype(np.uint16)
     tifffile.imwrite(folder / "in.tif", values, imagej=True, metadata={"axes": "ZCYX"})
-    read_as(folder / "in.tif", values)
+    check_unmasked_pixels(folder / "in.tif", values)
 
 
 def imagej_big_endian(folder: Path) -> None:
-    values = picture()
+    values = make_picture()
     tifffile.imwrite(folder / "in.tif", values, imagej=True, byteorder=">")
-    read_as(folder / "in.tif", values)
+    check_unmasked_pixels(folder / "in.tif", values)
 
 
 def calibration(folder: Path) -> None:
     """Give the size of a pixel in ImageJ's way: the result has it too."""
-    how = {"metadata": {"unit": "\\u00B5m", "axes": "YX"}, "resolution": (1 / 0.065, 1 / 0.065)}
-    tifffile.imwrite(folder / "in.tif", picture(), imagej=True, **how)
-    went(command("denoise", "in.tif", "-o", "out.ome.tif", *QUICK))
+    tiff_options = {
+        "metadata": {"unit": "\\u00B5m", "axes": "YX"},
+        "resolution": (1 / 0.065, 1 / 0.065),
+    }
+    tifffile.imwrite(folder / "in.tif", make_picture(), imagej=True, **tiff_options)
+    check_completed(command("denoise", "in.tif", "-o", "out.ome.tif", *QUICK))
     with tifffile.TiffFile("out.ome.tif") as file:
         pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
     check(abs(pixels.get("PhysicalSizeX", 0) - 0.065) < 1e-6, f"size of a pixel: {pixels}")
@@ -241,18 +250,22 @@ def calibration(folder: Path) -> None:
 def odd_unit(unit: str, folder: Path) -> None:
     """Give the size of a pixel in a unit of one's own language: the picture is restored."""
     text = f"ImageJ=1.53t\nunit={unit}\n"
-    saved(folder / "in.tif", description=text.encode(), metadata=None, resolution=(9, 9))
+    save_tiff(folder / "in.tif", description=text.encode(), metadata=None, resolution=(9, 9))
     for out in ("out.tif", "out.ome.tif", "out.ome.zarr"):
-        said = command("denoise", "in.tif", "-o", out, *QUICK)
-        check((folder / out).exists(), f"the picture is lost: {said.err}"[-400:], End.LOST)
-        went(said)
+        command_result = command("denoise", "in.tif", "-o", out, *QUICK)
+        check(
+            (folder / out).exists(),
+            f"the picture is lost: {command_result.err}"[-400:],
+            Outcome.LOST,
+        )
+        check_completed(command_result)
 
 
 def ome_order(order: str, folder: Path) -> None:
     """Store planes in one of OME's orders: each keeps its place."""
     values = np.zeros((2, 3, 2, 24, 24), np.uint16)
     for t, z, c in np.ndindex(2, 3, 2):
-        values[t, z, c] = picture(24, 24) + 900 * t + 200 * z + 50 * c
+        values[t, z, c] = make_picture(24, 24) + 900 * t + 200 * z + 50 * c
     letters = {"T": 0, "Z": 1, "C": 2}
     slow = [letters[axis] for axis in reversed(order[2:])]
     pages = values.transpose(*slow, 3, 4).reshape(-1, 24, 24)
@@ -263,23 +276,31 @@ def ome_order(order: str, folder: Path) -> None:
         f'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="{order}" {sizes}>{data}'
         "</Pixels></Image></OME>"
     )
-    saved(folder / "in.ome.tif", pages, description=ome.encode(), metadata=None)
-    went(
-        command("inpaint", "in.ome.tif", "--mask", hole(folder, 24, 24), "-o", "o.ome.tif", *QUICK)
+    save_tiff(folder / "in.ome.tif", pages, description=ome.encode(), metadata=None)
+    check_completed(
+        command(
+            "inpaint",
+            "in.ome.tif",
+            "--mask",
+            save_hole_mask(folder, 24, 24),
+            "-o",
+            "o.ome.tif",
+            *QUICK,
+        )
     )
     with tifffile.TiffFile("o.ome.tif") as file:
         axes, read = file.series[0].axes, file.series[0].asarray()
     read = read.transpose([axes.index(axis) for axis in "TZCYX"])
-    same(read[..., :10, :], values[..., :10, :].astype(np.float32), "planes")
+    check_same_pixels(read[..., :10, :], values[..., :10, :].astype(np.float32), "planes")
 
 
 def _first(number: int, order: str) -> str:
     sizes = {"T": 2, "Z": 3, "C": 2}
-    said = []
+    attributes = []
     for letter in order[2:]:
-        said.append(f'First{letter}="{number % sizes[letter]}"')
+        attributes.append(f'First{letter}="{number % sizes[letter]}"')
         number //= sizes[letter]
-    return " ".join(said)
+    return " ".join(attributes)
 
 
 def ome_companion_missing(folder: Path) -> None:
@@ -292,26 +313,26 @@ def ome_companion_missing(folder: Path) -> None:
         'Type="uint16" SizeX="32" SizeY="32" SizeC="1" SizeZ="1" SizeT="2">'
         f"{planes}</Pixels></Image></OME>"
     )
-    saved(folder / "in.ome.tif", picture(), description=ome.encode(), metadata=None)
-    said_no(
+    save_tiff(folder / "in.ome.tif", make_picture(), description=ome.encode(), metadata=None)
+    check_command_refused(
         command("denoise", "in.ome.tif", "-o", "out.tif", *QUICK), "in.ome.tif", "b.ome|missing"
     )
 
 
 def trailing_rubbish(folder: Path) -> None:
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     with (folder / "in.tif").open("ab") as file:
         file.write(b"<html>rubbish</html>" * 50)
-    read_as(folder / "in.tif", picture())
+    check_unmasked_pixels(folder / "in.tif", make_picture())
 
 
 def description(text: bytes, folder: Path) -> None:
-    saved(folder / "in.tif", description=text, metadata=None)
-    said = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
-    if said.code:
-        said_no(said, "in.tif", "description")
+    save_tiff(folder / "in.tif", description=text, metadata=None)
+    command_result = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
+    if command_result.code:
+        check_command_refused(command_result, "in.tif", "description")
     else:
-        read_as(folder / "in.tif", picture())
+        check_unmasked_pixels(folder / "in.tif", make_picture())
 
 
 # --- PNG and JPEG
@@ -338,7 +359,7 @@ def lines(values: np.ndarray) -> bytes:
 
 
 def interlaced_16(folder: Path) -> None:
-    values = picture().astype(">u2")
+    values = make_picture().astype(">u2")
     passes = (
         (0, 0, 8, 8),
         (0, 4, 8, 8),
@@ -349,27 +370,27 @@ def interlaced_16(folder: Path) -> None:
         (1, 0, 2, 1),
     )
     rows = b"".join(lines(values[y::down, x::across]) for y, x, down, across in passes)
-    by_hand(png(16, 0, rows, interlaced=True), picture(), folder, "in.png")
+    by_hand(png(16, 0, rows, interlaced=True), make_picture(), folder, "in.png")
 
 
 def few_bits(bits: int, folder: Path) -> None:
     """Bring grey values of few bits: in proportion, whatever white is called."""
     most = 2**bits - 1
-    values = (picture().astype(int) * most // 1100).clip(0, most).astype(np.uint8)
+    values = (make_picture().astype(int) * most // 1100).clip(0, most).astype(np.uint8)
     per = 8 // bits
     packed = np.zeros((32, 32 // per), np.uint8)
     for place in range(per):
         packed |= values[:, place::per] << (8 - bits * (place + 1))
     (folder / "in.png").write_bytes(png(bits, 0, lines(packed)))
-    read_as(folder / "in.png", values * np.uint8(255 // most))
+    check_unmasked_pixels(folder / "in.png", values * np.uint8(255 // most))
 
 
 def gamma(folder: Path) -> None:
     """Let a chunk speak of gamma: the stored values are the measured ones."""
     extra = chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(b"sRGB", b"\0")
     by_hand(
-        png(8, 0, lines(picture(dtype="uint8")), extra=extra),
-        picture(dtype="uint8"),
+        png(8, 0, lines(make_picture(dtype="uint8")), extra=extra),
+        make_picture(dtype="uint8"),
         folder,
         "i.png",
     )
@@ -378,13 +399,13 @@ def gamma(folder: Path) -> None:
 def transparent_grey(folder: Path) -> None:
     """Declare one grey value transparent: pixels stay as they are."""
     extra = chunk(b"tRNS", struct.pack(">H", 40))
-    values = picture(dtype="uint8")
+    values = make_picture(dtype="uint8")
     by_hand(png(8, 0, lines(values), extra=extra), values, folder, "in.png")
 
 
 def palette(folder: Path) -> None:
     """Show indices by a palette that is not in order: its colours are the picture."""
-    values = picture(dtype="uint8")
+    values = make_picture(dtype="uint8")
     table = np.random.default_rng(3).permutation(256).astype(np.uint8)
     colours = np.stack([table, table, table], -1)
     inverse = np.argsort(table).astype(np.uint8)
@@ -394,63 +415,69 @@ def palette(folder: Path) -> None:
 
 
 def animated(folder: Path) -> None:
-    frames = [Image.fromarray(picture(dtype="uint8", seed=seed)) for seed in range(3)]
+    frames = [Image.fromarray(make_picture(dtype="uint8", seed=seed)) for seed in range(3)]
     frames[0].save(folder / "in.png", save_all=True, append_images=frames[1:])
-    said = read_as(folder / "in.png", picture(dtype="uint8"))
-    check("animated" in said.err, f"frames left out without a word: {said.err}")
+    command_result = check_unmasked_pixels(folder / "in.png", make_picture(dtype="uint8"))
+    check("animated" in command_result.err, f"frames left out without a word: {command_result.err}")
 
 
 def damaged_png(folder: Path) -> None:
-    content = bytearray(png(8, 0, lines(picture(dtype="uint8"))))
+    content = bytearray(png(8, 0, lines(make_picture(dtype="uint8"))))
     content[len(content) // 2] ^= 0x55
     (folder / "in.png").write_bytes(bytes(content))
-    said_no(command("denoise", "in.png", "-o", "out.tif", *QUICK), "in.png", "damaged|cut off")
+    check_command_refused(
+        command("denoise", "in.png", "-o", "out.tif", *QUICK), "in.png", "damaged|cut off"
+    )
 
 
 def png_without_end(folder: Path) -> None:
     """Cut a PNG off behind its pixels: all of them are there."""
-    content = png(8, 0, lines(picture(dtype="uint8")), tail=False)
+    content = png(8, 0, lines(make_picture(dtype="uint8")), tail=False)
     (folder / "in.png").write_bytes(content)
-    said = command("denoise", "in.png", "-o", "out.tif", *QUICK)
-    if said.code:
-        said_no(said, "in.png")
+    command_result = command("denoise", "in.png", "-o", "out.tif", *QUICK)
+    if command_result.code:
+        check_command_refused(command_result, "in.png")
     else:
-        read_as(folder / "in.png", picture(dtype="uint8"))
+        check_unmasked_pixels(folder / "in.png", make_picture(dtype="uint8"))
 
 
 def short_png(folder: Path) -> None:
     """Hold half of the rows that the header promises: not filled up in black."""
-    rows = lines(picture(dtype="uint8")[:16])
+    rows = lines(make_picture(dtype="uint8")[:16])
     (folder / "in.png").write_bytes(png(8, 0, rows))
-    said_no(command("denoise", "in.png", "-o", "out.tif", *QUICK), "in.png", "damaged|cut off")
+    check_command_refused(
+        command("denoise", "in.png", "-o", "out.tif", *QUICK), "in.png", "damaged|cut off"
+    )
 
 
-def jpeg(how: dict[str, Any], folder: Path) -> None:
-    values = picture(dtype="uint8")
+def jpeg(tiff_options: dict[str, Any], folder: Path) -> None:
+    values = make_picture(dtype="uint8")
     packed = io.BytesIO()
-    Image.fromarray(values).save(packed, "JPEG", quality=98, **how)
+    Image.fromarray(values).save(packed, "JPEG", quality=98, **tiff_options)
     (folder / "in.jpg").write_bytes(packed.getvalue())
-    read_as(folder / "in.jpg", values, most=12)
+    check_unmasked_pixels(folder / "in.jpg", values, most=12)
 
 
 def half_jpeg(folder: Path) -> None:
     """Cut a JPEG in half: the lower half is not taken for grey."""
     packed = io.BytesIO()
-    Image.fromarray(picture(64, 64, dtype="uint8")).save(packed, "JPEG", quality=98)
+    Image.fromarray(make_picture(64, 64, dtype="uint8")).save(packed, "JPEG", quality=98)
     whole = packed.getvalue()
     (folder / "in.jpg").write_bytes(whole[: len(whole) * 2 // 3])
-    said_no(command("denoise", "in.jpg", "-o", "out.tif", *QUICK), "in.jpg", "damaged|cut off")
+    check_command_refused(
+        command("denoise", "in.jpg", "-o", "out.tif", *QUICK), "in.jpg", "damaged|cut off"
+    )
 
 
 def other_kind(save: Callable[[Path], object], name: str, folder: Path) -> None:
     save(folder / name)
-    said_no(command("denoise", name, "-o", "out.tif"), name, "kind|TIFF")
+    check_command_refused(command("denoise", name, "-o", "out.tif"), name, "kind|TIFF")
 
 
 def huge_text(folder: Path) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("Comment", "x" * 3_000_000, zip=True)
-    Image.fromarray(picture(dtype="uint8")).save(folder / "in.png", pnginfo=info)
-    said = command("denoise", "in.png", "-o", "out.tif", *QUICK)
-    if said.code:
-        said_no(said, "in.png")
+    Image.fromarray(make_picture(dtype="uint8")).save(folder / "in.png", pnginfo=info)
+    command_result = command("denoise", "in.png", "-o", "out.tif", *QUICK)
+    if command_result.code:
+        check_command_refused(command_result, "in.png")

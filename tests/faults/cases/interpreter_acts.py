@@ -15,7 +15,7 @@ import numpy as np
 
 from faults.cases import (
     check,
-    same,
+    check_same_pixels,
 )
 from faults.cases.state_acts import fit
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 def within(enter: Callable[[], Callable[[], object]], _: Path) -> None:
     """Change the interpreter's state: the same answer, and the state is as it was left."""
     wanted = fit().image
-    look = enter()
-    before = look()
-    same(fit().image, wanted, "the answer", 1e-5)
-    check(look() == before, f"the state was {before}, it is {look()}")
+    read_state = enter()
+    before = read_state()
+    check_same_pixels(fit().image, wanted, "the answer", 1e-5)
+    check(read_state() == before, f"the state was {before}, it is {read_state()}")
 
 
 def numpy_raises() -> Callable[[], object]:

@@ -9,20 +9,28 @@ import numpy as np
 
 from faults.cases import (
     Row,
-    hole_array,
-    picture,
+    make_hole_mask,
+    make_picture,
     rows_to_trials,
 )
 from faults.cases.numerics_acts import (
     F8,
     calibrated,
+    check_array_refused,
+    check_filled_hole,
+    check_float_dtype,
+    check_integer_dtype,
+    check_other_seed,
+    check_plausible_row,
+    check_repeated_run,
+    check_restored_or_refused,
+    check_scaled_result,
+    check_setting_refused,
+    check_turned_result,
     checkers,
     constant_rows,
-    either,
     enlarged,
-    filled,
     flat,
-    float_typed,
     garbage_in_hole,
     guide_units,
     islands,
@@ -30,22 +38,14 @@ from faults.cases.numerics_acts import (
     mask_value,
     measured,
     negative_mask,
-    no,
     one_different,
-    other_seed,
     poisson,
     psf_changed,
     psf_delta,
     psf_moved,
     psf_no,
-    repeated,
     rounded,
     rounded_at_the_end,
-    scaled,
-    setting_no,
-    sound_row,
-    turned,
-    typed,
     with_pixel,
 )
 
@@ -73,7 +73,7 @@ SOUND: dict[str, Callable[[], np.ndarray]] = {
         np.random.default_rng(1).poisson(0.02, (48, 48)).astype("u2")
     ),
     "photons, a million on average": lambda: np.random.default_rng(1).poisson(1e6, (32, 32)),
-    "an offset of 65000": lambda: (picture() % 500 + 65000).astype("u2"),
+    "an offset of 65000": lambda: (make_picture() % 500 + 65000).astype("u2"),
     "an offset of a million": lambda: F8 + 1e6,
     "values of 1e-15": lambda: F8 * 1e-15 / 600,
     "values of 1e15": lambda: F8 * 1e15 / 600,
@@ -82,17 +82,17 @@ SOUND: dict[str, Callable[[], np.ndarray]] = {
     "negative zeros": lambda: np.where(F8 > 400, F8, -0.0),
     "uniform noise": lambda: np.random.default_rng(1).random((32, 32)),
     "heavy tails": lambda: np.random.default_rng(1).standard_t(3, (32, 32)) * 10 + 100,
-    "37 × 41 pixels": lambda: picture(37, 41),
-    "17 × 48 pixels": lambda: picture(17, 48),
-    "16 × 200 pixels": lambda: picture(16, 200),
+    "37 × 41 pixels": lambda: make_picture(37, 41),
+    "17 × 48 pixels": lambda: make_picture(17, 48),
+    "16 × 200 pixels": lambda: make_picture(16, 200),
     "eight bits to both ends": lambda: (
         np.random.default_rng(1).integers(0, 256, (32, 32)).astype("u1")
     ),
-    "two neighbouring grey values": lambda: (picture() > 400).astype("u1") + np.uint8(100),
-    "a border of zeros": lambda: np.pad(picture(24, 24), 4),
-    "half a picture of zeros": lambda: np.where(np.indices((32, 32))[0] < 16, 0, picture()).astype(
-        "u2"
-    ),
+    "two neighbouring grey values": lambda: (make_picture() > 400).astype("u1") + np.uint8(100),
+    "a border of zeros": lambda: np.pad(make_picture(24, 24), 4),
+    "half a picture of zeros": lambda: np.where(
+        np.indices((32, 32))[0] < 16, 0, make_picture()
+    ).astype("u2"),
 }
 NO: dict[str, tuple[Callable[[], Any], str]] = {
     "one value": (lambda: np.full((32, 32), 7.5), "nothing to restore"),
@@ -107,24 +107,24 @@ NO: dict[str, tuple[Callable[[], Any], str]] = {
     "subnormals": (lambda: F8 * 1e-310, "single precision"),
     "an offset of 1e12": (lambda: F8 / 600 + 1e12, "single precision|offset"),
     "whole numbers of 64 bits that differ little": (
-        lambda: picture().astype(np.int64) + 2**62,
+        lambda: make_picture().astype(np.int64) + 2**62,
         "single precision|offset",
     ),
     "uint64 near its end": (
-        lambda: picture().astype(np.uint64) + np.uint64(2**63),
+        lambda: make_picture().astype(np.uint64) + np.uint64(2**63),
         "single precision|offset",
     ),
-    "one row": (lambda: picture(32, 32)[:1], "1 × 32"),
-    "one column": (lambda: picture(32, 32)[:, :1], "32 × 1"),
+    "one row": (lambda: make_picture(32, 32)[:1], "1 × 32"),
+    "one column": (lambda: make_picture(32, 32)[:, :1], "32 × 1"),
     "15 × 1000 pixels of nothing": (lambda: np.zeros((0, 32)), "no pixels"),
     "no axes": (lambda: np.float64(3), "single number"),
-    "seven axes": (lambda: np.zeros((1, 1, 1, 1, 1, 32, 32)) + picture(), "axes"),
-    "dates": (lambda: picture().astype("M8[s]"), "type|numbers"),
-    "durations": (lambda: picture().astype("m8[s]"), "type|numbers"),
-    "texts": (lambda: picture().astype("U8"), "type|numbers"),
-    "bytes": (lambda: picture().astype("S8"), "type|numbers"),
-    "truth values": (lambda: picture() > 400, "mask"),
-    "complex numbers": (lambda: picture() + 1j, "complex"),
+    "seven axes": (lambda: np.zeros((1, 1, 1, 1, 1, 32, 32)) + make_picture(), "axes"),
+    "dates": (lambda: make_picture().astype("M8[s]"), "type|numbers"),
+    "durations": (lambda: make_picture().astype("m8[s]"), "type|numbers"),
+    "texts": (lambda: make_picture().astype("U8"), "type|numbers"),
+    "bytes": (lambda: make_picture().astype("S8"), "type|numbers"),
+    "truth values": (lambda: make_picture() > 400, "mask"),
+    "complex numbers": (lambda: make_picture() + 1j, "complex"),
 }
 EITHER: dict[str, tuple[Callable[[], Any], str]] = {
     "one pixel of another value": (lambda: one_different(100, 101, "u2"), "nothing|noise"),
@@ -132,9 +132,9 @@ EITHER: dict[str, tuple[Callable[[], Any], str]] = {
     "one pixel of 1e12": (lambda: with_pixel(1e12), "single precision|outlier|pixel"),
     "one pixel of the largest float": (lambda: with_pixel(3.4e38), "single precision|pixel"),
     "one subnormal pixel": (lambda: with_pixel(1e-40), "single precision"),
-    "int64 of ordinary values": (lambda: picture(dtype="int64"), "type"),
-    "an object array of numbers": (lambda: picture().astype(object), "type|numbers"),
-    "float128": (lambda: picture().astype(np.longdouble), "type|numbers"),
+    "int64 of ordinary values": (lambda: make_picture(dtype="int64"), "type"),
+    "an object array of numbers": (lambda: make_picture().astype(object), "type|numbers"),
+    "float128": (lambda: make_picture().astype(np.longdouble), "type|numbers"),
     "a huge offset with a tiny contrast": (lambda: F8 / 600 + 30000, "single precision|offset"),
 }
 INVARIANT = [
@@ -189,16 +189,16 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     ("deblur", {"gaussian_sigma": (1, 2)}, "gaussian_sigma"),
     ("blind_deblur", {"psf_size": 2}, "psf_size"),
     ("blind_deblur", {"psf_size": 10**9}, "psf_size|PSF"),
-    ("inpaint", {"mask": hole_array(), "grow": -1}, "grow"),
-    ("inpaint", {"mask": hole_array(), "grow": 0.5}, "grow"),
-    ("inpaint", {"mask": hole_array(), "label": float("nan")}, "label"),
-    ("inpaint", {"mask": hole_array(), "label": 2**70}, "label"),
+    ("inpaint", {"mask": make_hole_mask(), "grow": -1}, "grow"),
+    ("inpaint", {"mask": make_hole_mask(), "grow": 0.5}, "grow"),
+    ("inpaint", {"mask": make_hole_mask(), "label": float("nan")}, "label"),
+    ("inpaint", {"mask": make_hole_mask(), "label": 2**70}, "label"),
 ]
 
 
-def _spelled(task: str, how: dict[str, Any]) -> str:
-    said = ", ".join(f"{name}={value!r}" for name, value in how.items() if name != "mask")
-    return f"{task} with {said}"
+def _spelled(task: str, options: dict[str, Any]) -> str:
+    arguments = ", ".join(f"{name}={value!r}" for name, value in options.items() if name != "mask")
+    return f"{task} with {arguments}"
 
 
 def area_mask(area: Any) -> np.ndarray:
@@ -213,23 +213,31 @@ ROWS = [
     *(
         Row(
             f"picture of {what}",
-            partial(sound_row, make, {}),
+            partial(check_plausible_row, make, {}),
             "finite, the mean kept, near the picture",
         )
         for what, make in SOUND.items()
     ),
     *(
-        Row(f"picture of {what} is refused", partial(no, make, message, {}), "refused in words")
+        Row(
+            f"picture of {what} is refused",
+            partial(check_array_refused, make, message, {}),
+            "refused in words",
+        )
         for what, (make, message) in NO.items()
     ),
     *(
-        Row(f"picture with {what}", partial(either, make, message, {}), "sound, or refused")
+        Row(
+            f"picture with {what}",
+            partial(check_restored_or_refused, make, message, {}),
+            "sound, or refused",
+        )
         for what, (make, message) in EITHER.items()
     ),
     *(
         Row(
             f"intensities times {what}",
-            partial(scaled, factor, offset, most, kind, {}),
+            partial(check_scaled_result, factor, offset, most, kind, {}),
             "the same picture in the new unit",
         )
         for what, factor, offset, most, kind in INVARIANT
@@ -237,21 +245,25 @@ ROWS = [
     *(
         Row(
             f"intensities times 1000, prior {prior}",
-            partial(scaled, 1000.0, 0.0, 1e-3, "f4", {"prior": prior}),
+            partial(check_scaled_result, 1000.0, 0.0, 1e-3, "f4", {"prior": prior}),
             "the same picture",
         )
         for prior in ("random-input", "blind-spot", "r2r")
     ),
     *(
-        Row(f"the same numbers as {kind}", partial(typed, kind, {}), "the same picture")
+        Row(
+            f"the same numbers as {kind}",
+            partial(check_integer_dtype, kind, {}),
+            "the same picture",
+        )
         for kind in ("int16", "int32", "uint32", "int64", "uint64")
     ),
     *(
-        Row(f"the same numbers as {kind}", partial(float_typed, kind), "the same picture")
+        Row(f"the same numbers as {kind}", partial(check_float_dtype, kind), "the same picture")
         for kind in ("float64", ">f4", ">f8", "longdouble")
     ),
     *(
-        Row(f"picture that is {what}", partial(turned, change), "its answer alike")
+        Row(f"picture that is {what}", partial(check_turned_result, change), "its answer alike")
         for what, change in (
             ("transposed", np.transpose),
             ("turned", np.rot90),
@@ -260,15 +272,15 @@ ROWS = [
         )
     ),
     *(
-        Row(f"one run twice, {what}", partial(repeated, how), "the same bytes")
-        for what, how in (
+        Row(f"one run twice, {what}", partial(check_repeated_run, options), "the same bytes")
+        for what, options in (
             ("plainly", {}),
             ("with two restarts", {"restarts": 2}),
             ("with the largest seed", {"seed": 2**31 - 1}),
             ("of one iteration", {"max_iterations": 1}),
         )
     ),
-    Row("two seeds", other_seed, "other pixels"),
+    Row("two seeds", check_other_seed, "other pixels"),
     *(
         Row(f"mask as {kind}", partial(mask_kind, kind), "the same pixels")
         for kind in ("uint8", "int8", "int64", "uint64", "float16", "float32", "float64", ">u2")
@@ -286,7 +298,7 @@ ROWS = [
     *(
         Row(
             f"hole {what}",
-            partial(filled, picture(dtype="float32"), area_mask(area), 0.6),
+            partial(check_filled_hole, make_picture(dtype="float32"), area_mask(area), 0.6),
             "measured pixels stay",
         )
         for what, area in (
@@ -355,11 +367,11 @@ ROWS = [
     ),
     *(
         Row(
-            _spelled(task, how),
-            partial(setting_no, task, how, message),
+            _spelled(task, options),
+            partial(check_setting_refused, task, options, message),
             "refused by its name",
         )
-        for task, how, message in SETTINGS
+        for task, options, message in SETTINGS
     ),
     *(
         Row(

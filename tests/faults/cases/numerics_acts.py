@@ -10,11 +10,11 @@ import napari_dip as dip
 from faults.cases import (
     FAST,
     check,
-    hole_array,
-    picture,
-    refused,
-    restored,
-    same,
+    check_call_refused,
+    check_restored,
+    check_same_pixels,
+    make_hole_mask,
+    make_picture,
 )
 
 if TYPE_CHECKING:
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-F8 = picture(dtype="float64").astype(np.float64)
+F8 = make_picture(dtype="float64").astype(np.float64)
 
 
-def denoised(image: Any, **how: Any) -> Any:
-    return restored(lambda: dip.denoise(image, **{**FAST, **how}))
+def denoise(image: Any, **options: Any) -> Any:
+    return check_restored(lambda: dip.denoise(image, **{**FAST, **options}))
 
 
-def sound(image: np.ndarray, _: Path | None = None, **how: Any) -> Any:
+def check_plausible_result(image: np.ndarray, _: Path | None = None, **options: Any) -> Any:
     """Denoise; the answer is finite, near the picture, and its mean is kept."""
-    result = denoised(image, **how)
+    result = denoise(image, **options)
     wanted = np.asarray(image, np.float64)
     span = float(np.ptp(wanted)) or 1.0
     check(result.image.shape == wanted.shape, f"shape {result.image.shape}")
@@ -44,90 +44,96 @@ def sound(image: np.ndarray, _: Path | None = None, **how: Any) -> Any:
     return result
 
 
-def sound_row(make: Callable[[], np.ndarray], how: dict[str, Any], _: Path) -> None:
-    sound(make(), **how)
+def check_plausible_row(make: Callable[[], np.ndarray], options: dict[str, Any], _: Path) -> None:
+    check_plausible_result(make(), **options)
 
 
-def no(make: Callable[[], Any], pattern: str, how: dict[str, Any], _: Path) -> None:
+def check_array_refused(
+    make: Callable[[], Any], pattern: str, options: dict[str, Any], _: Path
+) -> None:
     """Refuse a picture, whatever came before."""
     image = make()
-    refused(lambda: dip.denoise(image, **{**FAST, **how}), pattern)
+    check_call_refused(lambda: dip.denoise(image, **{**FAST, **options}), pattern)
 
 
-def setting_no(task: str, how: dict[str, Any], pattern: str, _: Path) -> None:
-    refused(lambda: getattr(dip, task)(picture(), **{**FAST, **how}), pattern)
+def check_setting_refused(task: str, options: dict[str, Any], pattern: str, _: Path) -> None:
+    check_call_refused(lambda: getattr(dip, task)(make_picture(), **{**FAST, **options}), pattern)
 
 
-def either(make: Callable[[], Any], pattern: str, how: dict[str, Any], folder: Path) -> None:
+def check_restored_or_refused(
+    make: Callable[[], Any], pattern: str, options: dict[str, Any], folder: Path
+) -> None:
     """Restore soundly, or refuse in these words."""
     image = make()
     try:
-        dip.denoise(image, **{**FAST, **how})
+        dip.denoise(image, **{**FAST, **options})
     except dip.RefusedError:
-        no(lambda: image, pattern, how, folder)
+        check_array_refused(lambda: image, pattern, options, folder)
     else:
-        sound(image, **how)
+        check_plausible_result(image, **options)
 
 
 # --- what must not matter
 
 
-def scaled(
-    factor: float, offset: float, most: float, kind: str, how: dict[str, Any], _: Path
+def check_scaled_result(
+    factor: float, offset: float, most: float, kind: str, options: dict[str, Any], _: Path
 ) -> None:
     """Change the unit of the intensities: the answer changes by the same."""
     base = F8.astype(kind) if kind != "f8" else F8
-    first = denoised(base, **how).image.astype(np.float64)
+    first = denoise(base, **options).image.astype(np.float64)
     changed = (base.astype(np.float64) * factor + offset).astype(kind)
-    second = (denoised(changed, **how).image.astype(np.float64) - offset) / factor
+    second = (denoise(changed, **options).image.astype(np.float64) - offset) / factor
     off = np.abs(first - second).max() / np.ptp(F8)
     check(off <= most, f"off by {off:.5f} of the range")
 
 
-def typed(kind: str, how: dict[str, Any], _: Path) -> None:
+def check_integer_dtype(kind: str, options: dict[str, Any], _: Path) -> None:
     """Hand over the same numbers in another type of whole numbers: the same answer."""
-    values = picture(dtype="uint16")
-    first = denoised(values, **how).image
-    same(denoised(values.astype(kind), **how).image, first, f"as {kind}", 1e-3)
+    values = make_picture(dtype="uint16")
+    first = denoise(values, **options).image
+    check_same_pixels(denoise(values.astype(kind), **options).image, first, f"as {kind}", 1e-3)
 
 
-def float_typed(kind: str, _: Path) -> None:
+def check_float_dtype(kind: str, _: Path) -> None:
     """Hand over the same real numbers in another precision: the same answer but for rounding."""
-    values = (picture(dtype="float32") + np.float32(0.25)).astype(np.float32)
-    first = denoised(values).image
-    same(denoised(values.astype(kind)).image, first, f"as {kind}", 1e-2)
+    values = (make_picture(dtype="float32") + np.float32(0.25)).astype(np.float32)
+    first = denoise(values).image
+    check_same_pixels(denoise(values.astype(kind)).image, first, f"as {kind}", 1e-2)
 
 
-def turned(change: Callable[[np.ndarray], np.ndarray], _: Path) -> None:
+def check_turned_result(change: Callable[[np.ndarray], np.ndarray], _: Path) -> None:
     """Turn or mirror a picture that is not square: what comes back is turned alike."""
-    image = picture(24, 40)
-    plain = denoised(image).image
-    back = denoised(np.ascontiguousarray(change(image))).image
+    image = make_picture(24, 40)
+    plain = denoise(image).image
+    back = denoise(np.ascontiguousarray(change(image))).image
     wanted = change(plain)
     check(back.shape == wanted.shape, f"shape {back.shape}, not {wanted.shape}")
     near = np.corrcoef(back.ravel(), change(image).ravel())[0, 1]
     check(near > 0.9, f"correlation with the turned input is {near:.3f}")
 
 
-def repeated(how: dict[str, Any], _: Path) -> None:
-    first, second = denoised(picture(), **how), denoised(picture(), **how)
-    same(first.image, second.image, "a second run")
-    same(first.uncertainty, second.uncertainty, "its uncertainty")
+def check_repeated_run(options: dict[str, Any], _: Path) -> None:
+    first, second = denoise(make_picture(), **options), denoise(make_picture(), **options)
+    check_same_pixels(first.image, second.image, "a second run")
+    check_same_pixels(first.uncertainty, second.uncertainty, "its uncertainty")
 
 
-def other_seed(_: Path) -> None:
-    first, second = denoised(picture(), seed=1).image, denoised(picture(), seed=2).image
+def check_other_seed(_: Path) -> None:
+    first, second = denoise(make_picture(), seed=1).image, denoise(make_picture(), seed=2).image
     check((first != second).any(), "two seeds gave the same pixels")
 
 
 # --- inpainting
 
 
-def filled(image: np.ndarray, mask: Any, most: float, _: Path, **how: Any) -> None:
+def check_filled_hole(image: np.ndarray, mask: Any, most: float, _: Path, **options: Any) -> None:
     """Fill a hole; what was measured stays exactly, what is filled lies within the range."""
-    result = restored(lambda: dip.inpaint(image, mask, **{**FAST, **how}))
+    result = check_restored(lambda: dip.inpaint(image, mask, **{**FAST, **options}))
     unmasked = ~(np.asarray(mask, float) > 0)
-    same(result.image[unmasked], np.asarray(image)[unmasked].astype(np.float32), "measured pixels")
+    check_same_pixels(
+        result.image[unmasked], np.asarray(image)[unmasked].astype(np.float32), "measured pixels"
+    )
     clear = np.asarray(image)[unmasked]
     span = float(np.ptp(clear))
     inside = result.image[~unmasked]
@@ -138,43 +144,47 @@ def filled(image: np.ndarray, mask: Any, most: float, _: Path, **how: Any) -> No
 
 def mask_kind(kind: str, _: Path) -> None:
     """Mark a hole in any type of number: the same pixels."""
-    mask = hole_array()
-    first = restored(lambda: dip.inpaint(picture(), mask.astype(bool), **FAST)).image
-    again = restored(lambda: dip.inpaint(picture(), mask.astype(kind), **FAST)).image
-    same(again, first, f"mask as {kind}")
+    mask = make_hole_mask()
+    first = check_restored(lambda: dip.inpaint(make_picture(), mask.astype(bool), **FAST)).image
+    again = check_restored(lambda: dip.inpaint(make_picture(), mask.astype(kind), **FAST)).image
+    check_same_pixels(again, first, f"mask as {kind}")
 
 
 def mask_value(value: float, _: Path) -> None:
     """Mark a hole by some value above 0."""
-    mask = hole_array().astype(np.float64) * value
-    first = restored(lambda: dip.inpaint(picture(), hole_array(), **FAST)).image
-    same(restored(lambda: dip.inpaint(picture(), mask, **FAST)).image, first, f"mask of {value}")
+    mask = make_hole_mask().astype(np.float64) * value
+    first = check_restored(lambda: dip.inpaint(make_picture(), make_hole_mask(), **FAST)).image
+    check_same_pixels(
+        check_restored(lambda: dip.inpaint(make_picture(), mask, **FAST)).image,
+        first,
+        f"mask of {value}",
+    )
 
 
 def negative_mask(_: Path) -> None:
     """Mark nothing by negative values, which are not above 0."""
-    mask = -hole_array().astype(np.float64)
-    refused(lambda: dip.inpaint(picture(), mask, **FAST), "mask")
+    mask = -make_hole_mask().astype(np.float64)
+    check_call_refused(lambda: dip.inpaint(make_picture(), mask, **FAST), "mask")
 
 
 def islands(_: Path) -> None:
     """Leave a few known islands among missing pixels."""
-    image = picture(dtype="float32")
+    image = make_picture(dtype="float32")
     gone = np.ones(image.shape, bool)
     gone[4:12, 4:12] = gone[20:26, 18:28] = False
     holed = np.where(gone, np.float32(np.nan), image)
-    result = restored(lambda: dip.inpaint(holed, **FAST))
-    same(result.image[~gone], image[~gone], "measured pixels")
+    result = check_restored(lambda: dip.inpaint(holed, **FAST))
+    check_same_pixels(result.image[~gone], image[~gone], "measured pixels")
     check(np.isfinite(result.image).all(), "not all is filled")
 
 
 def garbage_in_hole(value: float, _: Path) -> None:
     """Put anything into the hole: what is filled in does not depend on it."""
-    mask = hole_array().astype(bool)
-    clean, dirty = picture(dtype="float32"), picture(dtype="float32")
+    mask = make_hole_mask().astype(bool)
+    clean, dirty = make_picture(dtype="float32"), make_picture(dtype="float32")
     dirty[mask] = value
-    first = restored(lambda: dip.inpaint(clean, mask, **FAST)).image
-    second = restored(lambda: dip.inpaint(dirty, mask, **FAST)).image
+    first = check_restored(lambda: dip.inpaint(clean, mask, **FAST)).image
+    second = check_restored(lambda: dip.inpaint(dirty, mask, **FAST)).image
     span = float(np.ptp(clean))
     off = float(np.abs(first - second).max()) / span
     check(off <= 1e-3, f"what lay in the hole ({value:g}) changed the picture by {off:.4f}")
@@ -186,23 +196,25 @@ def garbage_in_hole(value: float, _: Path) -> None:
 def psf_changed(change: Callable[[np.ndarray], Any], most: float, _: Path) -> None:
     """Change a PSF in what does not matter: the same answer."""
     psf = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]).astype(np.float64)
-    first = restored(lambda: dip.deblur(picture(), psf, **FAST)).image
-    second = restored(lambda: dip.deblur(picture(), change(psf), **FAST)).image
-    span = np.ptp(picture().astype(float))
+    first = check_restored(lambda: dip.deblur(make_picture(), psf, **FAST)).image
+    second = check_restored(lambda: dip.deblur(make_picture(), change(psf), **FAST)).image
+    span = np.ptp(make_picture().astype(float))
     off = np.abs(first - second).max() / span
     check(off <= most, f"off by {off:.4f} of the range")
 
 
 def psf_no(make: Callable[[], Any], pattern: str, _: Path) -> None:
-    refused(lambda: dip.deblur(picture(), make(), **FAST), pattern)
+    check_call_refused(lambda: dip.deblur(make_picture(), make(), **FAST), pattern)
 
 
 def psf_delta(_: Path) -> None:
     """Deblur by a point: nothing is moved."""
     psf = np.zeros((5, 5))
     psf[2, 2] = 1
-    result = restored(lambda: dip.deblur(picture(), psf, preset="fast", max_iterations=60))
-    near = np.corrcoef(result.image.ravel(), picture().ravel())[0, 1]
+    result = check_restored(
+        lambda: dip.deblur(make_picture(), psf, preset="fast", max_iterations=60)
+    )
+    near = np.corrcoef(result.image.ravel(), make_picture().ravel())[0, 1]
     check(near > 0.9, f"correlation with the input is {near:.3f}")
 
 
@@ -213,7 +225,7 @@ def psf_moved(_: Path) -> None:
     image += np.random.default_rng(0).normal(100, 3, image.shape)
     psf = np.zeros((9, 9))
     psf[1:4, 1:4] = 1
-    result = restored(lambda: dip.deblur(image, psf, preset="fast", max_iterations=60))
+    result = check_restored(lambda: dip.deblur(image, psf, preset="fast", max_iterations=60))
     shifts = [
         (
             np.corrcoef(
@@ -234,24 +246,24 @@ def psf_moved(_: Path) -> None:
 
 def guide_units(factor: float, offset: float, kind: str, _: Path) -> None:
     """Give a guide in other units: the same answer."""
-    guide = picture(dtype="float64", seed=5)
-    first = restored(lambda: dip.guide(picture(), guide, **FAST)).image
+    guide = make_picture(dtype="float64", seed=5)
+    first = check_restored(lambda: dip.guide(make_picture(), guide, **FAST)).image
     other = (guide * factor + offset).astype(kind)
-    second = restored(lambda: dip.guide(picture(), other, **FAST)).image
-    off = np.abs(first - second).max() / np.ptp(picture().astype(float))
+    second = check_restored(lambda: dip.guide(make_picture(), other, **FAST)).image
+    off = np.abs(first - second).max() / np.ptp(make_picture().astype(float))
     check(off <= 0.02, f"off by {off:.4f} of the range")
 
 
 def enlarged(factor: Any, shape: tuple[int, ...], _: Path) -> None:
     """Enlarge: the size is right, and averages over the coarse pixels are those measured."""
-    result = restored(lambda: dip.super_resolve(picture(), factor=factor, **FAST))
+    result = check_restored(lambda: dip.super_resolve(make_picture(), factor=factor, **FAST))
     check(result.image.shape == shape, f"shape {result.image.shape}, not {shape}")
     rows, columns = shape[0] // 32, shape[1] // 32
     mean = result.image.reshape(32, rows, 32, columns).mean((1, 3))
-    near = np.corrcoef(mean.ravel(), picture().ravel())[0, 1]
+    near = np.corrcoef(mean.ravel(), make_picture().ravel())[0, 1]
     check(near > 0.9, f"correlation with the input is {near:.3f}")
-    off = abs(float(mean.mean()) - float(picture().mean()))
-    check(off < 0.02 * np.ptp(picture()), f"the mean is off by {off:.1f}")
+    off = abs(float(mean.mean()) - float(make_picture().mean()))
+    check(off < 0.02 * np.ptp(make_picture()), f"the mean is off by {off:.1f}")
 
 
 # --- noise
@@ -288,20 +300,20 @@ def calibrated(_: Path) -> None:
     """Compare the uncertainty with the error where the truth is known: of one size."""
     truth = 1000 + 200 * np.sin(np.linspace(0, 6, 48))[:, None] * np.ones(48)
     noisy = truth + np.random.default_rng(0).normal(0, 30, truth.shape)
-    result = denoised(noisy, max_iterations=100)
+    result = denoise(noisy, max_iterations=100)
     error = np.sqrt(np.mean((result.image - truth) ** 2))
-    said = np.sqrt(np.mean(result.uncertainty.astype(float) ** 2))
-    check(0.25 < error / said < 4, f"error {error:.2f}, uncertainty {said:.2f}")
+    uncertainty = np.sqrt(np.mean(result.uncertainty.astype(float) ** 2))
+    check(0.25 < error / uncertainty < 4, f"error {error:.2f}, uncertainty {uncertainty:.2f}")
 
 
 def rounded(kind: str, _: Path) -> None:
     """Ask for the input's type: whole numbers within the type, rounded and not cut."""
-    image = picture(dtype=kind)
-    plain = denoised(image).image
-    whole = denoised(image, dtype="same").image
+    image = make_picture(dtype=kind)
+    plain = denoise(image).image
+    whole = denoise(image, dtype="same").image
     check(whole.dtype == image.dtype, f"type {whole.dtype}")
     limits = np.iinfo(kind)
-    same(whole, np.clip(np.rint(plain), limits.min, limits.max), "rounded", 1.0)
+    check_same_pixels(whole, np.clip(np.rint(plain), limits.min, limits.max), "rounded", 1.0)
     check((whole != np.floor(plain)).any(), "cut, not rounded")
 
 
@@ -311,7 +323,7 @@ def rounded_at_the_end(kind: str, _: Path) -> None:
     image = np.full((32, 32), limits.min, kind)
     image[:, 16:] = limits.max
     image[::5, ::7] = limits.min + (limits.max - limits.min) // 2
-    result = denoised(image, dtype="same").image
+    result = denoise(image, dtype="same").image
     near = np.corrcoef(result.astype(float).ravel(), image.astype(float).ravel())[0, 1]
     check(near > 0.7, f"correlation with the input is {near:.3f}: it wrapped around")
 
@@ -321,7 +333,7 @@ def constant_rows() -> np.ndarray:
 
 
 def with_pixel(value: float, kind: str = "float32") -> np.ndarray:
-    image = picture(dtype=kind)
+    image = make_picture(dtype=kind)
     image[10, 10] = value
     return image
 

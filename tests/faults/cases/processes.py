@@ -18,24 +18,24 @@ from faults.cases.processes_acts import (
     eight_at_once,
     errors_reader_gone,
     folder_gone,
-    forked,
     from_a_zip,
     ignored_interrupt,
     killed_and_resumed,
-    little_memory,
     no_colours,
-    no_environment,
     odd_folder,
     one_line_out,
     permissions,
     reader_gone,
+    run_after_change_of_process,
+    run_with_environment,
+    run_with_file_size_limit,
+    run_with_memory_limit,
+    run_with_resource_limit,
+    run_without_environment,
     signalled,
     signalled_twice,
-    small_files,
-    starved,
     stopped_and_gone_on,
     streams,
-    surrounded,
     temporary,
     time_limit,
     two_at_once,
@@ -76,10 +76,10 @@ ENVIRONMENTS: dict[str, tuple[dict[str, str | None], tuple[str, ...]]] = {
 }
 ROWS = [
     *(
-        Row(f"with {what}", partial(surrounded, env, python), "the result, nothing else")
+        Row(f"with {what}", partial(run_with_environment, env, python), "the result, nothing else")
         for what, (env, python) in ENVIRONMENTS.items()
     ),
-    Row("with no environment at all", no_environment, "the result"),
+    Row("with no environment at all", run_without_environment, "the result"),
     Row("with a read-only TMPDIR", partial(temporary, 0o500), "the result"),
     *(
         Row(f"in a folder called {name!r}", partial(odd_folder, name), "the result")
@@ -99,7 +99,7 @@ ROWS = [
     ),
     Row("Zarr with a mask of 27", zarr_permissions, "permissions as the mask leaves"),
     *(
-        Row(f"as {what}", partial(forked, change), "the result")
+        Row(f"as {what}", partial(run_after_change_of_process, change), "the result")
         for what, change in (
             ("the nicest process", lambda: os.nice(19)),
             ("a process in the background", os.setpgrp),
@@ -124,31 +124,35 @@ ROWS = [
     *(
         Row(
             f"with at most {most} open files",
-            partial(starved, resource.RLIMIT_NOFILE, most),
+            partial(run_with_resource_limit, resource.RLIMIT_NOFILE, most),
             "the result, or said",
         )
         for most in (12, 16, 64)
     ),
     Row(
         "with a stack of 1 MB",
-        partial(starved, resource.RLIMIT_STACK, 2**20),
+        partial(run_with_resource_limit, resource.RLIMIT_STACK, 2**20),
         "the result, or said",
     ),
     Row(
         "with no memory to lock",
-        partial(starved, resource.RLIMIT_MEMLOCK, 0),
+        partial(run_with_resource_limit, resource.RLIMIT_MEMLOCK, 0),
         "the result, or said",
     ),
     *(
         Row(
             f"with files of at most {most} bytes",
-            partial(small_files, most),
+            partial(run_with_file_size_limit, most),
             "said, the earlier result stays",
         )
         for most in (2000, 4096)
     ),
     *(
-        Row(f"with {megabytes} MB in all", partial(little_memory, megabytes), "the result, or said")
+        Row(
+            f"with {megabytes} MB in all",
+            partial(run_with_memory_limit, megabytes),
+            "the result, or said",
+        )
         for megabytes in (300, 1200)
     ),
     Row("with the input stream closed", lambda folder: streams(folder, stdin="null"), "the result"),

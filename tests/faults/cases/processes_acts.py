@@ -19,17 +19,17 @@ import tifffile
 from faults.cases import (
     QUICK,
     SOURCE,
-    End,
-    Said,
+    CommandResult,
+    Outcome,
     check,
+    check_command_refused,
+    check_completed,
+    check_files_unchanged,
     command,
-    contents,
     environment,
-    said_no,
-    saved,
+    read_folder,
+    save_tiff,
     shell,
-    unharmed,
-    went,
 )
 
 if TYPE_CHECKING:
@@ -41,104 +41,124 @@ LONG = ("--preset", "fast", "--max-iterations", "3000")
 DENOISE = ("denoise", "in.tif", "-o", "out.tif", *QUICK)
 
 
-def done(said: Said, folder: Path, before: Any, *new: str) -> None:
+def check_only_result_written(
+    command_result: CommandResult, folder: Path, before: Any, *new: str
+) -> None:
     """Check that a run ended well and left its result and nothing else."""
-    went(said)
-    unharmed(folder, before, *(new or ("out.tif",)))
+    check_completed(command_result)
+    check_files_unchanged(folder, before, *(new or ("out.tif",)))
     check(tifffile.imread(folder / "out.tif").shape == (32, 32), "no picture")
 
 
 # --- surroundings
 
 
-def surrounded(env: dict[str, str | None], python: tuple[str, ...], folder: Path) -> None:
+def run_with_environment(env: dict[str, str | None], python: tuple[str, ...], folder: Path) -> None:
     """Start afresh in other surroundings."""
-    saved(folder / "in.tif")
-    before = contents(folder)
-    done(shell(*DENOISE, python=python, env=environment(**env)), folder, before)
+    save_tiff(folder / "in.tif")
+    before = read_folder(folder)
+    check_only_result_written(
+        shell(*DENOISE, python=python, env=environment(**env)), folder, before
+    )
 
 
-def no_environment(folder: Path) -> None:
+def run_without_environment(folder: Path) -> None:
     """Start with nothing in the environment but where the program lies."""
-    saved(folder / "in.tif")
-    before = contents(folder)
-    done(shell(*DENOISE, env={"PYTHONPATH": SOURCE}), folder, before)
+    save_tiff(folder / "in.tif")
+    before = read_folder(folder)
+    check_only_result_written(shell(*DENOISE, env={"PYTHONPATH": SOURCE}), folder, before)
 
 
-def forked(change: Callable[[], object], folder: Path) -> None:
+def run_after_change_of_process(change: Callable[[], object], folder: Path) -> None:
     """Change something of the process before the command begins."""
-    saved(folder / "in.tif")
-    before = contents(folder)
-    done(command(*DENOISE, before=change), folder, before)
+    save_tiff(folder / "in.tif")
+    before = read_folder(folder)
+    check_only_result_written(command(*DENOISE, before=change), folder, before)
 
 
-def starved(what: int, most: int, folder: Path) -> None:
+def run_with_resource_limit(what: int, limit_value: int, folder: Path) -> None:
     """Limit what the process may have: done, or said in words, and nothing harmed."""
-    saved(folder / "in.tif")
-    before = contents(folder)
-    said = command(*DENOISE, before=lambda: resource.setrlimit(what, (most, most)))
-    if said.code == 0:
-        return done(said, folder, before)
-    check(said.code in (1, 2), f"exit {said.code}: {said.err}"[-600:], End.TRACEBACK)
-    said_no(said, code=said.code)
-    return unharmed(folder, before)
+    save_tiff(folder / "in.tif")
+    before = read_folder(folder)
+    command_result = command(
+        *DENOISE, before=lambda: resource.setrlimit(what, (limit_value, limit_value))
+    )
+    if command_result.code == 0:
+        return check_only_result_written(command_result, folder, before)
+    check(
+        command_result.code in (1, 2),
+        f"exit {command_result.code}: {command_result.err}"[-600:],
+        Outcome.TRACEBACK,
+    )
+    check_command_refused(command_result, code=command_result.code)
+    return check_files_unchanged(folder, before)
 
 
-def small_files(most: int, folder: Path) -> None:
+def run_with_file_size_limit(limit_value: int, folder: Path) -> None:
     """Let no file be larger than so many bytes: an earlier result stays, and why is said."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "out.tif").write_bytes(b"mine")
-    before = contents(folder)
+    before = read_folder(folder)
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_value, limit_value))
 
-    said = command(*DENOISE, "--overwrite", before=limit)
-    report = f"exit {said.code}: {said.err}"[-600:]
-    check(said.code in (1, 2), report)
-    said_no(said, "too large|large|disk|space|limit", code=said.code)
-    unharmed(folder, before, "out.rescued", strict=False)
+    command_result = command(*DENOISE, "--overwrite", before=limit)
+    report = f"exit {command_result.code}: {command_result.err}"[-600:]
+    check(command_result.code in (1, 2), report)
+    check_command_refused(
+        command_result, "too large|large|disk|space|limit", code=command_result.code
+    )
+    check_files_unchanged(folder, before, "out.rescued", strict=False)
 
 
-def little_memory(megabytes: int, folder: Path) -> None:
+def run_with_memory_limit(megabytes: int, folder: Path) -> None:
     """Allow so little memory in a process started afresh: done, or said in words."""
-    saved(folder / "in.tif")
-    before = contents(folder)
+    save_tiff(folder / "in.tif")
+    before = read_folder(folder)
 
     def limit() -> None:
-        most = megabytes * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        limit_value = megabytes * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit_value, limit_value))
 
-    said = shell(*DENOISE, preexec_fn=limit)
-    if said.code == 0:
-        return done(said, folder, before)
-    check(said.code > 0, f"exit {said.code}: {said.err}"[-600:], End.TRACEBACK)
-    check("Traceback" not in said.err, f"exit {said.code}: {said.err}"[-600:], End.TRACEBACK)
-    return unharmed(folder, before)
+    command_result = shell(*DENOISE, preexec_fn=limit)
+    if command_result.code == 0:
+        return check_only_result_written(command_result, folder, before)
+    check(
+        command_result.code > 0,
+        f"exit {command_result.code}: {command_result.err}"[-600:],
+        Outcome.TRACEBACK,
+    )
+    check(
+        "Traceback" not in command_result.err,
+        f"exit {command_result.code}: {command_result.err}"[-600:],
+        Outcome.TRACEBACK,
+    )
+    return check_files_unchanged(folder, before)
 
 
 def temporary(mode: int, folder: Path) -> None:
     """Point the folder for temporary files to one that cannot be used."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "tmp").mkdir(mode=mode)
-    before = contents(folder)
-    said = shell(*DENOISE, env=environment(TMPDIR=str(folder / "tmp")))
-    done(said, folder, before, "out.tif", "tmp")
+    before = read_folder(folder)
+    command_result = shell(*DENOISE, env=environment(TMPDIR=str(folder / "tmp")))
+    check_only_result_written(command_result, folder, before, "out.tif", "tmp")
 
 
 def odd_folder(name: str, folder: Path) -> None:
     """Type the command in a folder of an odd name."""
     place = folder / name
     place.mkdir()
-    saved(place / "in.tif")
-    before = contents(place)
-    done(shell(*DENOISE, cwd=place), place, before)
+    save_tiff(place / "in.tif")
+    before = read_folder(place)
+    check_only_result_written(shell(*DENOISE, cwd=place), place, before)
 
 
 def folder_gone(folder: Path) -> None:
     """Type the command in a folder that was removed."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "gone").mkdir()
     argv = ("denoise", folder / "in.tif", "-o", folder / "out.tif", *QUICK)
 
@@ -146,46 +166,48 @@ def folder_gone(folder: Path) -> None:
         os.chdir(folder / "gone")
         (folder / "gone").rmdir()
 
-    said = command(*argv, before=leave)
-    if said.code:
-        return said_no(said, code=said.code)
+    command_result = command(*argv, before=leave)
+    if command_result.code:
+        return check_command_refused(command_result, code=command_result.code)
     return check((folder / "out.tif").exists(), "no result")
 
 
 def beside_modules(name: str, folder: Path) -> None:
     """Have a file beside the picture that is called as a library: it is not taken for it."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / name).write_text("raise SystemExit('mine')\n", "utf-8")
-    before = contents(folder)
+    before = read_folder(folder)
     script_path = Path(sysconfig.get_path("scripts")) / "napari-dip"
     ended = subprocess.run(
         [script_path, *DENOISE], env=environment(), capture_output=True, text=True
     )
-    done(Said(ended.returncode, ended.stdout, ended.stderr), folder, before)
+    check_only_result_written(
+        CommandResult(ended.returncode, ended.stdout, ended.stderr), folder, before
+    )
 
 
 def from_a_zip(folder: Path) -> None:
     """Call from Python with a picture that lies in a zip: refused, it is no path."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     with zipfile.ZipFile(folder / "a.zip", "w") as file:
         file.write(folder / "in.tif", "in.tif")
-    said_no(command("denoise", "a.zip/in.tif", "-o", "out.tif"), "a.zip/in.tif")
+    check_command_refused(command("denoise", "a.zip/in.tif", "-o", "out.tif"), "a.zip/in.tif")
 
 
 def permissions(mask: int, folder: Path) -> None:
     """Let results have the permissions that the user's mask leaves."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     argv = ("--report", "r.json", "--recipe", "c.json", "--uncertainty", "u.tif")
-    went(command(*DENOISE, *argv, before=lambda: os.umask(mask)))
+    check_completed(command(*DENOISE, *argv, before=lambda: os.umask(mask)))
     for name in ("out.tif", "u.tif", "r.json", "c.json"):
         mode = stat.S_IMODE((folder / name).stat().st_mode)
         check(mode == 0o666 & ~mask, f"{name} has {mode:o}, not {0o666 & ~mask:o}")
 
 
 def zarr_permissions(folder: Path) -> None:
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     argv = ("denoise", "in.tif", "-o", "out.ome.zarr", *QUICK)
-    went(command(*argv, before=lambda: os.umask(0o027)))
+    check_completed(command(*argv, before=lambda: os.umask(0o027)))
     for path in (folder / "out.ome.zarr", *(folder / "out.ome.zarr").rglob("*")):
         mode = stat.S_IMODE(path.stat().st_mode)
         wanted = 0o750 if path.is_dir() else 0o640
@@ -195,20 +217,22 @@ def zarr_permissions(folder: Path) -> None:
 # --- streams
 
 
-def streams(folder: Path, **how: Any) -> None:
-    saved(folder / "in.tif")
-    before = contents(folder)
+def streams(folder: Path, **popen_options: Any) -> None:
+    save_tiff(folder / "in.tif")
+    before = read_folder(folder)
     with open(os.devnull, "r+b") as nothing:
-        how = {name: nothing if value == "null" else value for name, value in how.items()}
+        popen_options = {
+            name: nothing if value == "null" else value for name, value in popen_options.items()
+        }
         argv = [sys.executable, "-m", "napari_dip", *DENOISE]
-        ended = subprocess.run(argv, env=environment(), timeout=80, **how)
+        ended = subprocess.run(argv, env=environment(), timeout=80, **popen_options)
     check(ended.returncode == 0, f"exit {ended.returncode}")
-    unharmed(folder, before, "out.tif")
+    check_files_unchanged(folder, before, "out.tif")
 
 
 def reader_gone(folder: Path) -> None:
     """Pipe the output to somebody who leaves: the result is saved before."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     argv = [sys.executable, "-m", "napari_dip", *DENOISE]
     child = subprocess.Popen(
         argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -222,13 +246,13 @@ def reader_gone(folder: Path) -> None:
     check(
         "Traceback" not in error_output and "Exception ignored" not in error_output,
         error_output[-500:],
-        End.TRACEBACK,
+        Outcome.TRACEBACK,
     )
 
 
 def errors_reader_gone(folder: Path) -> None:
     """Leave while messages are written: the result is saved all the same."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     argv = [sys.executable, "-m", "napari_dip", *DENOISE]
     child = subprocess.Popen(
         argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -236,26 +260,26 @@ def errors_reader_gone(folder: Path) -> None:
     assert child.stderr is not None
     child.stderr.close()
     child.communicate()
-    check((folder / "out.tif").exists(), f"exit {child.returncode}, and no result", End.LOST)
+    check((folder / "out.tif").exists(), f"exit {child.returncode}, and no result", Outcome.LOST)
 
 
 def one_line_out(folder: Path) -> None:
     """Read the output stream as scripts do: the path of the result and nothing else."""
-    saved(folder / "in.tif")
-    said = went(command(*DENOISE))
-    check(said.out == "out.tif\n", f"output: {said.out!r}")
-    quiet = went(command(*DENOISE, "--overwrite", "--quiet"))
+    save_tiff(folder / "in.tif")
+    command_result = check_completed(command(*DENOISE))
+    check(command_result.out == "out.tif\n", f"output: {command_result.out!r}")
+    quiet = check_completed(command(*DENOISE, "--overwrite", "--quiet"))
     check(quiet.out == "" and quiet.err == "", f"quiet said: {quiet.out!r} {quiet.err!r}")
 
 
 def no_colours(folder: Path) -> None:
     """Write to a file: no escape sequences and no carriage returns in it."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     for env in ({}, {"FORCE_COLOR": "1"}, {"TERM": "dumb"}):
-        said = went(shell(*DENOISE, "--overwrite", env=environment(**env)))
+        command_result = check_completed(shell(*DENOISE, "--overwrite", env=environment(**env)))
         check(
-            "\x1b" not in said.err + said.out,
-            f"escape sequences with {env}: {said.err!r}"[:400],
+            "\x1b" not in command_result.err + command_result.out,
+            f"escape sequences with {env}: {command_result.err!r}"[:400],
         )
 
 
@@ -271,24 +295,29 @@ class Running:
         *options: str,
         before: tuple[str, ...] = LONG[2:],
         out: str = "out.tif",
-        **how: Any,
+        **popen_options: Any,
     ) -> None:
         argv = [sys.executable, "-m", "napari_dip", "denoise", "in.tif", "-o", out, *LONG[:2]]
         argv += [*before, *options]
         self.log = folder.parent / f"said-{out}"
         with self.log.open("wb") as log:
             self.child = subprocess.Popen(
-                argv, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, **how
+                argv,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                **popen_options,
             )
 
     def wait_for(self, text: str, patience: float = 40.0) -> None:
         """Wait until it says something."""
         end = time.monotonic() + patience
-        while text not in self.said() and self.child.poll() is None and time.monotonic() < end:
+        while text not in self.output() and self.child.poll() is None and time.monotonic() < end:
             time.sleep(0.02)
-        check(text in self.said(), f"'{text}' was never said: {self.said()}"[-400:])
+        check(text in self.output(), f"'{text}' was never said: {self.output()}"[-400:])
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text("utf-8", "replace")
 
     def ended(self, patience: float = 40.0) -> int:
@@ -296,31 +325,37 @@ class Running:
             return self.child.wait(patience)
         except subprocess.TimeoutExpired:
             self.child.kill()
-            raise check_failed(f"no end after a signal: {self.said()}"[-400:]) from None
+            raise check_failed(f"no end after a signal: {self.output()}"[-400:]) from None
 
 
 def check_failed(text: str) -> Exception:
-    from faults.cases import WrongEnd
+    from faults.cases import UnexpectedOutcome
 
-    return WrongEnd(End.HANG, text)
+    return UnexpectedOutcome(Outcome.HANG, text)
 
 
 def signalled(number: int, text: str, folder: Path) -> None:
     """Send a signal at some moment: nothing harmed, and what was there is kept or said."""
-    saved(folder / "in.tif")
-    before = contents(folder)
+    save_tiff(folder / "in.tif")
+    before = read_folder(folder)
     run = Running(folder)
     run.wait_for(text)
     run.child.send_signal(number)
     code = run.ended()
-    said = run.said()
-    unharmed(folder, before, "out.partial", "out.tif.unfinished", strict=False)
-    check("Traceback" not in said, f"exit {code}: {said}"[-500:], End.TRACEBACK)
+    command_result = run.output()
+    check_files_unchanged(folder, before, "out.partial", "out.tif.unfinished", strict=False)
+    check(
+        "Traceback" not in command_result,
+        f"exit {code}: {command_result}"[-500:],
+        Outcome.TRACEBACK,
+    )
     if number in (signal.SIGINT, signal.SIGTERM):
-        check(code in (130, 143, -number), f"exit {code}: {said}"[-400:], End.UNCLEAR)
+        check(code in (130, 143, -number), f"exit {code}: {command_result}"[-400:], Outcome.UNCLEAR)
         kept = (folder / "out.partial.tif").exists()
         check(
-            kept or "nothing was saved" in said or code < 0, f"exit {code}: {said}"[-400:], End.LOST
+            kept or "nothing was saved" in command_result or code < 0,
+            f"exit {code}: {command_result}"[-400:],
+            Outcome.LOST,
         )
     check(not (folder / "out.tif").exists(), "a result under its own name after a signal")
     parts = [path.name for path in folder.iterdir() if path.name.endswith(".part")]
@@ -329,21 +364,21 @@ def signalled(number: int, text: str, folder: Path) -> None:
 
 def signalled_twice(folder: Path) -> None:
     """Press Ctrl-C twice: an end at once, nothing harmed."""
-    saved(folder / "in.tif")
-    before = contents(folder)
+    save_tiff(folder / "in.tif")
+    before = read_folder(folder)
     run = Running(folder)
     run.wait_for("Restoring")
     run.child.send_signal(signal.SIGINT)
     run.child.send_signal(signal.SIGINT)
     code = run.ended(20)
-    check("Traceback" not in run.said(), run.said()[-500:], End.TRACEBACK)
-    check(code in (130, -2), f"exit {code}: {run.said()}"[-400:], End.UNCLEAR)
-    unharmed(folder, before, "out.partial", "out.tif.unfinished", strict=False)
+    check("Traceback" not in run.output(), run.output()[-500:], Outcome.TRACEBACK)
+    check(code in (130, -2), f"exit {code}: {run.output()}"[-400:], Outcome.UNCLEAR)
+    check_files_unchanged(folder, before, "out.partial", "out.tif.unfinished", strict=False)
 
 
 def stopped_and_gone_on(folder: Path) -> None:
     """Stop a run and let it go on, as a shell's Ctrl-Z does: it ends as if nothing was."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     argv = [sys.executable, "-m", "napari_dip", "denoise", "in.tif", "--preset", "fast"]
     argv += ["--max-iterations", "150", "-o"]
     plain = subprocess.run([*argv, "a.tif"], env=environment(), capture_output=True)
@@ -360,8 +395,8 @@ def stopped_and_gone_on(folder: Path) -> None:
 
 def killed_and_resumed(folder: Path) -> None:
     """Kill a run, and go on by the same command: a whole result, nothing left."""
-    saved(folder / "in.tif")
-    before = contents(folder)
+    save_tiff(folder / "in.tif")
+    before = read_folder(folder)
     short = ("--max-iterations", "600", "--overwrite")
     run = Running(folder, before=short)
     run.wait_for("Restoring")
@@ -370,33 +405,39 @@ def killed_and_resumed(folder: Path) -> None:
     run.ended()
     check(not (folder / "out.tif").exists(), "a result of a killed run")
     argv = ("denoise", "in.tif", "-o", "out.tif", "--preset", "fast", *short, "--resume")
-    done(shell(*argv), folder, before)
+    check_only_result_written(shell(*argv), folder, before)
 
 
 def ignored_interrupt(folder: Path) -> None:
     """Run under nohup: a hang-up does not end it."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     run = Running(
         folder, "--time-limit", "2", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
     )
     run.wait_for("Restoring")
     run.child.send_signal(signal.SIGHUP)
-    check(run.ended() == 0, f"exit: {run.said()}"[-400:])
+    check(run.ended() == 0, f"exit: {run.output()}"[-400:])
     check((folder / "out.tif").exists(), "no result")
 
 
 def time_limit(folder: Path) -> None:
     """Set a limit of time: it ends near it, with a result that says why."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     began = time.monotonic()
-    said = went(shell("denoise", "in.tif", "-o", "out.tif", *LONG, "--time-limit", "2"))
+    command_result = check_completed(
+        shell("denoise", "in.tif", "-o", "out.tif", *LONG, "--time-limit", "2")
+    )
     check(time.monotonic() - began < 20, "much later than its limit")
-    check("time" in said.err, f"why it ended is not said: {said.err}", End.UNCLEAR)
+    check(
+        "time" in command_result.err,
+        f"why it ended is not said: {command_result.err}",
+        Outcome.UNCLEAR,
+    )
 
 
 def two_at_once(folder: Path) -> None:
     """Run two with different results in one folder: both as if alone."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     argv = [sys.executable, "-m", "napari_dip", "denoise", "in.tif", "--preset", "fast"]
     argv += ["--max-iterations", "60", "--quiet", "-o"]
     alone = subprocess.run([*argv, "a.tif"], env=environment(), capture_output=True)
@@ -410,13 +451,13 @@ def two_at_once(folder: Path) -> None:
 
 def eight_at_once(folder: Path) -> None:
     """Run eight at once by forks, into one folder: eight results, nothing left."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     pids = []
     for number in range(8):
         pid = os.fork()
         if pid == 0:
-            said = command("denoise", "in.tif", "-o", f"o{number}.tif", *QUICK)
-            os._exit(said.code)
+            command_result = command("denoise", "in.tif", "-o", f"o{number}.tif", *QUICK)
+            os._exit(command_result.code)
         pids.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     check(codes == [0] * 8, f"exits {codes}")

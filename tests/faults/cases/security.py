@@ -37,6 +37,7 @@ from faults.cases.security_acts import (
     level,
     long_words,
     lzw_bomb,
+    make_command_line,
     many_elements,
     many_tags,
     metadata_link,
@@ -51,7 +52,6 @@ from faults.cases.security_acts import (
     scripted,
     tiff_of,
     tiff_unit,
-    typed,
     unzipped_preset,
     zarr_many_levels,
     zstd_bomb,
@@ -115,27 +115,31 @@ PRINTED: dict[str, Callable[[Path], list[str]]] = {
     "a value of a recipe": in_recipe({"settings": {"prior": EVIL}}),
     "a list in a recipe": in_recipe({"settings": {"prior": [EVIL]}}),
     "a name within a recipe's value": in_recipe({"settings": {"prior": {EVIL: 1}}}),
-    "an option": typed("denoise", "in.tif", "-o", "out.tif", f"--{EVIL}", "1"),
-    "an option's value": typed("denoise", "in.tif", "-o", "out.tif", "--prior", EVIL),
-    "a command": typed(EVIL),
-    "a second command": typed("plan", EVIL, "in.tif"),
-    "axes": typed("denoise", "in.tif", "-o", "out.tif", "--axes", EVIL),
-    "one word too many": typed("denoise", "in.tif", EVIL, "-o", "out.tif"),
-    "the input": typed("denoise", EVIL, "-o", "out.tif"),
-    "the result's ending": typed("denoise", "in.tif", "-o", f"out.{EVIL}"),
-    "a mask": typed("inpaint", "in.tif", "--mask", EVIL, "-o", "out.tif"),
-    "a pattern of a batch": typed("batch", "in.tif", f"{EVIL}*.tif", "-o", "results"),
-    "the scheduler of a batch": typed("batch", "in.tif", "in.tif", "-o", "r", "--scheduler", EVIL),
-    "a layer of a network": typed(
+    "an option": make_command_line("denoise", "in.tif", "-o", "out.tif", f"--{EVIL}", "1"),
+    "an option's value": make_command_line("denoise", "in.tif", "-o", "out.tif", "--prior", EVIL),
+    "a command": make_command_line(EVIL),
+    "a second command": make_command_line("plan", EVIL, "in.tif"),
+    "axes": make_command_line("denoise", "in.tif", "-o", "out.tif", "--axes", EVIL),
+    "one word too many": make_command_line("denoise", "in.tif", EVIL, "-o", "out.tif"),
+    "the input": make_command_line("denoise", EVIL, "-o", "out.tif"),
+    "the result's ending": make_command_line("denoise", "in.tif", "-o", f"out.{EVIL}"),
+    "a mask": make_command_line("inpaint", "in.tif", "--mask", EVIL, "-o", "out.tif"),
+    "a pattern of a batch": make_command_line("batch", "in.tif", f"{EVIL}*.tif", "-o", "results"),
+    "the scheduler of a batch": make_command_line(
+        "batch", "in.tif", "in.tif", "-o", "r", "--scheduler", EVIL
+    ),
+    "a layer of a network": make_command_line(
         "invert-features", "in.tif", "-o", "out.tif", "--network", "in.tif", "--layer", EVIL
     ),
-    "an architecture": typed(
+    "an architecture": make_command_line(
         "invert-features", "in.tif", "-o", "out.tif", "--network", EVIL, "--layer", "x"
     ),
-    "a design of an experiment": typed(
+    "a design of an experiment": make_command_line(
         "explore", "spectrum", "in.tif", "-o", "e", "--network", EVIL
     ),
-    "a file of a shared network": typed("denoise", "in.tif", "-o", "o.tif", "--network-file", EVIL),
+    "a file of a shared network": make_command_line(
+        "denoise", "in.tif", "-o", "o.tif", "--network-file", EVIL
+    ),
     "OME's FileName": description(
         b'<?xml version="1.0"?><OME xmlns="x"><UUID FileName="../&#155;2J&#8238;.tif"/></OME>'
     ),

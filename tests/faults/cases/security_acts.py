@@ -25,17 +25,17 @@ from bad_inputs import chunk
 from faults.attack import Bomb
 from faults.cases import (
     QUICK,
-    End,
-    Said,
+    CommandResult,
+    Outcome,
     check,
+    check_command_refused,
+    check_completed,
+    check_files_unchanged,
     command,
-    contents,
     environment,
-    picture,
-    said_no,
-    saved,
-    unharmed,
-    went,
+    make_picture,
+    read_folder,
+    save_tiff,
 )
 from faults.cases.formats_acts import raw_tiff
 from faults.cases.zarr_acts import ome_zarr
@@ -51,15 +51,15 @@ EVIL = "\x1b]0;mine\x07\x1b[31m\x9b2J\u202e"
 SCRIPT = "<script>alert(1)<'\" onload=x &amp; .tif"
 
 
-def harmless(said: Said) -> Said:
+def harmless(command_result: CommandResult) -> CommandResult:
     """Check that nothing that was said commands a terminal, or floods it."""
-    text = said.err + said.out
+    text = command_result.err + command_result.out
     letters = sorted(
         {letter for letter in text if not letter.isprintable() and letter not in "\n\r"}
     )
     check(not letters, f"reached the terminal: {letters}: {text!r}"[:500])
-    check(len(text) < MOST_LETTERS, f"a message of {len(text)} letters", End.UNCLEAR)
-    return said
+    check(len(text) < MOST_LETTERS, f"a message of {len(text)} letters", Outcome.UNCLEAR)
+    return command_result
 
 
 # --- terminals
@@ -68,13 +68,13 @@ def harmless(said: Said) -> Said:
 def check_printed(make: Callable[[Path], list[str]], folder: Path) -> None:
     """Let a text of an attacker get into a refusal: no escape sequence reaches the terminal."""
     argv = make(folder)
-    said = harmless(command(*argv))
-    check(said.code == 2, f"exit {said.code}: {said.err}"[:400])
+    command_result = harmless(command(*argv))
+    check(command_result.code == 2, f"exit {command_result.code}: {command_result.err}"[:400])
 
 
 def in_zarr(change: Callable[[Any], object]) -> Callable[[Path], list[str]]:
     def make(folder: Path) -> list[str]:
-        path = ome_zarr(folder / "in.ome.zarr", picture())
+        path = ome_zarr(folder / "in.ome.zarr", make_picture())
         record = json.loads((path / "zarr.json").read_text("utf-8"))
         change(record["attributes"]["ome"])
         (path / "zarr.json").write_text(json.dumps(record), "utf-8")
@@ -85,7 +85,7 @@ def in_zarr(change: Callable[[Any], object]) -> Callable[[Path], list[str]]:
 
 def in_recipe(change: dict[str, Any]) -> Callable[[Path], list[str]]:
     def make(folder: Path) -> list[str]:
-        saved(folder / "in.tif")
+        save_tiff(folder / "in.tif")
         record = {**json.loads(PLAIN), **change}
         (folder / "r.json").write_text(json.dumps(record), "utf-8")
         return ["denoise", "in.tif", "-o", "out.tif", "--from-recipe", "r.json"]
@@ -93,9 +93,9 @@ def in_recipe(change: dict[str, Any]) -> Callable[[Path], list[str]]:
     return make
 
 
-def typed(*arguments: str) -> Callable[[Path], list[str]]:
+def make_command_line(*arguments: str) -> Callable[[Path], list[str]]:
     def make(folder: Path) -> list[str]:
-        saved(folder / "in.tif")
+        save_tiff(folder / "in.tif")
         return [*arguments]
 
     return make
@@ -103,7 +103,7 @@ def typed(*arguments: str) -> Callable[[Path], list[str]]:
 
 def description(text: bytes) -> Callable[[Path], list[str]]:
     def make(folder: Path) -> list[str]:
-        saved(folder / "in.tif", description=text, metadata=None)
+        save_tiff(folder / "in.tif", description=text, metadata=None)
         return ["denoise", "in.tif", "-o", "out.tif", *QUICK]
 
     return make
@@ -116,15 +116,15 @@ def png_text(folder: Path) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("Title", EVIL)
     info.add_text("\x9b2J", EVIL)
-    Image.fromarray(picture(dtype="uint8")).save(folder / "in.png", pnginfo=info)
-    harmless(went(command("denoise", "in.png", "-o", "out.tif", *QUICK)))
+    Image.fromarray(make_picture(dtype="uint8")).save(folder / "in.png", pnginfo=info)
+    harmless(check_completed(command("denoise", "in.png", "-o", "out.tif", *QUICK)))
 
 
 def tiff_unit(folder: Path) -> None:
     """Hide commands in ImageJ's unit: neither shown, nor lost by a failure."""
     text = f"ImageJ=1.53\nunit={EVIL}\nspacing=nan\nfinterval=-inf\nloop=x\n"
-    saved(folder / "in.tif", description=text.encode("utf-8"), metadata=None, resolution=(9, 9))
-    harmless(went(command("denoise", "in.tif", "-o", "out.tif", *QUICK)))
+    save_tiff(folder / "in.tif", description=text.encode("utf-8"), metadata=None, resolution=(9, 9))
+    harmless(check_completed(command("denoise", "in.tif", "-o", "out.tif", *QUICK)))
     harmless(command("plan", "denoise", "in.tif"))
 
 
@@ -141,14 +141,14 @@ def elsewhere(make: Callable[[Path, Path], list[str]], folder: Path) -> None:
     outside = folder.parent / "outside"
     outside.mkdir()
     (outside / "treasure").write_text("mine")
-    saved(outside / "other.ome.tif", np.stack([picture(), picture()]))
-    ome_zarr(outside / "z.ome.zarr", picture())
+    save_tiff(outside / "other.ome.tif", np.stack([make_picture(), make_picture()]))
+    ome_zarr(outside / "z.ome.zarr", make_picture())
     argv = make(folder, outside)
-    before, here = contents(outside), contents(folder)
-    said = harmless(command(*argv))
-    unharmed(outside, before)
-    check(said.code == 2, f"exit {said.code}: {said.err}"[:400])
-    unharmed(folder, here)
+    before, here = read_folder(outside), read_folder(folder)
+    command_result = harmless(command(*argv))
+    check_files_unchanged(outside, before)
+    check(command_result.code == 2, f"exit {command_result.code}: {command_result.err}"[:400])
+    check_files_unchanged(folder, here)
 
 
 def level(path: str) -> Callable[[Path, Path], list[str]]:
@@ -171,7 +171,7 @@ def companion(name: str) -> Callable[[Path, Path], list[str]]:
             'Type="uint16" SizeX="32" SizeY="32" SizeC="1" SizeZ="1" SizeT="2">'
             f"{planes}</Pixels></Image></OME>"
         )
-        saved(folder / "in.ome.tif", description=ome.encode(), metadata=None)
+        save_tiff(folder / "in.ome.tif", description=ome.encode(), metadata=None)
         return ["denoise", "in.ome.tif", "-o", "out.tif", *QUICK]
 
     return make
@@ -179,7 +179,7 @@ def companion(name: str) -> Callable[[Path, Path], list[str]]:
 
 def metadata_link(folder: Path, outside: Path) -> list[str]:
     """Let a Zarr's description be a link outside."""
-    path = ome_zarr(folder / "in.ome.zarr", picture())
+    path = ome_zarr(folder / "in.ome.zarr", make_picture())
     (path / "zarr.json").unlink()
     (path / "zarr.json").symlink_to(outside / "z.ome.zarr" / "zarr.json")
     return ["denoise", "in.ome.zarr", "-o", "out.tif", *QUICK]
@@ -187,7 +187,7 @@ def metadata_link(folder: Path, outside: Path) -> list[str]:
 
 def array_link(folder: Path, outside: Path) -> list[str]:
     """Let the description of a Zarr's level be a link outside."""
-    path = ome_zarr(folder / "in.ome.zarr", picture())
+    path = ome_zarr(folder / "in.ome.zarr", make_picture())
     (path / "0" / "zarr.json").unlink()
     (path / "0" / "zarr.json").symlink_to(outside / "z.ome.zarr" / "0" / "zarr.json")
     return ["denoise", "in.ome.zarr", "-o", "out.tif", *QUICK]
@@ -195,7 +195,7 @@ def array_link(folder: Path, outside: Path) -> list[str]:
 
 def prepared_link(name: str, folder: Path) -> None:
     """Lay a link where a batch writes something of its own: it is not written through."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "r.json").write_text(PLAIN, "utf-8")
     outside = folder.parent / "outside"
     outside.mkdir()
@@ -203,26 +203,26 @@ def prepared_link(name: str, folder: Path) -> None:
     place = folder / "results" / name
     place.parent.mkdir(parents=True)
     place.symlink_to(outside / ("treasure" if "." in name else ""))
-    before = contents(outside)
+    before = read_folder(outside)
     for options in ((), ("--resume",)):
-        said = command("batch", "r.json", "in.tif", "-o", "results", *options)
-        harmless(said)
-        unharmed(outside, before)
-        check("Traceback" not in said.err, said.err[-400:], End.TRACEBACK)
+        command_result = command("batch", "r.json", "in.tif", "-o", "results", *options)
+        harmless(command_result)
+        check_files_unchanged(outside, before)
+        check("Traceback" not in command_result.err, command_result.err[-400:], Outcome.TRACEBACK)
     link_stays = place.is_symlink() or place.exists()
-    check(link_stays, f"the link {name} is gone", End.LOST)
+    check(link_stays, f"the link {name} is gone", Outcome.LOST)
 
 
 def dangling(option: str, name: str, folder: Path) -> None:
     """Lay a dangling link where a result goes: nothing appears at its end."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     outside = folder.parent / "outside"
     outside.mkdir()
     (folder / name).symlink_to(outside / name)
     arguments = ["-o", "out.tif"] if option != "-o" else []
-    said = command("denoise", "in.tif", *arguments, option, name, *QUICK)
+    command_result = command("denoise", "in.tif", *arguments, option, name, *QUICK)
     check(not list(outside.iterdir()), f"written through: {list(outside.iterdir())}")
-    said_no(said, name)
+    check_command_refused(command_result, name)
 
 
 def unzipped_preset(name: str, folder: Path) -> None:
@@ -232,7 +232,7 @@ def unzipped_preset(name: str, folder: Path) -> None:
 
     shelf = SavedRecipeFolder(folder=folder / "home", task="denoise")
     (folder / "treasure.json").write_text("mine", "utf-8")
-    before = contents(folder)
+    before = read_folder(folder)
     for act in (
         lambda: shelf.save(name, dip.make_recipe("denoise")),
         lambda: shelf.load(name),
@@ -244,7 +244,7 @@ def unzipped_preset(name: str, folder: Path) -> None:
             check(all(note.isprintable() for note in no.reason.message), repr(no.reason.message))
             continue
         raise AssertionError(f"the name {name!r} was taken")
-    unharmed(folder, before)
+    check_files_unchanged(folder, before)
 
 
 # --- bombs
@@ -262,16 +262,20 @@ def bombed(make: Callable[[Path], list[str]], seconds: float, folder: Path) -> N
         resource.setrlimit(resource.RLIMIT_AS, (here + 10**9, here + 10**9))
         resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 1))
 
-    said = harmless(command(*argv, before=limit))
+    command_result = harmless(command(*argv, before=limit))
     took = time.monotonic() - began
-    check(said.code >= 0, f"ended by signal {-said.code} after {took:.0f} s", End.HANG)
-    if said.code:
-        said_no(said)
+    check(
+        command_result.code >= 0,
+        f"ended by signal {-command_result.code} after {took:.0f} s",
+        Outcome.HANG,
+    )
+    if command_result.code:
+        check_command_refused(command_result)
 
 
 def recipe_of(text: str | bytes) -> Callable[[Path], list[str]]:
     def make(folder: Path) -> list[str]:
-        saved(folder / "in.tif")
+        save_tiff(folder / "in.tif")
         (folder / "r.json").write_bytes(text.encode() if isinstance(text, str) else text)
         return ["denoise", "in.tif", "-o", "out.tif", "--from-recipe", "r.json"]
 
@@ -325,7 +329,7 @@ def many_tags() -> bytes:
 
 def huge_tag() -> bytes:
     """Let one tag claim four thousand million values."""
-    return raw_tiff(picture(dtype="uint8").tobytes(), {}).replace(
+    return raw_tiff(make_picture(dtype="uint8").tobytes(), {}).replace(
         struct.pack("<HHI", 278, 4, 1), struct.pack("<HHI", 278, 4, 2**32 - 1)
     )
 
@@ -361,7 +365,7 @@ def png_bomb(folder: Path) -> list[str]:
 def png_profile(folder: Path) -> list[str]:
     packed = zlib.compress(bytes(2**28), 9)
     header = struct.pack(">IIBBBBB", 32, 32, 8, 0, 0, 0, 0)
-    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in picture(dtype="uint8")))
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in make_picture(dtype="uint8")))
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"iCCP", b"a\0\0" + packed)
     (folder / "in.png").write_bytes(content + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
     return ["denoise", "in.png", "-o", "out.tif", *QUICK]
@@ -376,7 +380,7 @@ def zarr_many_levels(folder: Path) -> list[str]:
 
 
 def long_words(*arguments: str) -> Callable[[Path], list[str]]:
-    return typed(*arguments)
+    return make_command_line(*arguments)
 
 
 # --- what is carried out
@@ -386,9 +390,9 @@ def executed(make: Callable[[Path, Path], list[str]], folder: Path) -> None:
     """Hand over a program where data belong: it is not run."""
     mark = folder.parent / "executed"
     argv = make(folder, mark)
-    said = harmless(command(*argv, before=load_trusted))
+    command_result = harmless(command(*argv, before=load_trusted))
     check(not mark.exists(), "a file's program was run")
-    said_no(said)
+    check_command_refused(command_result)
 
 
 def load_trusted() -> None:
@@ -400,7 +404,7 @@ def bomb(
     name: str, *arguments: str, wrap: Callable[[bytes], bytes] = bytes
 ) -> Callable[..., list[str]]:
     def make(folder: Path, mark: Path) -> list[str]:
-        saved(folder / "in.tif")
+        save_tiff(folder / "in.tif")
         (folder / name).write_bytes(wrap(pickle.dumps(Bomb(mark))))
         return [*arguments]
 
@@ -434,8 +438,8 @@ def scripted(change: Callable[[dict[str, Any], dict[str, str]], object], folder:
         write_python_script,
     )
 
-    saved(folder / "in.tif")
-    went(command("denoise", "in.tif", "-o", "out.tif", "--report", "p.json", *QUICK))
+    save_tiff(folder / "in.tif")
+    check_completed(command("denoise", "in.tif", "-o", "out.tif", "--report", "p.json", *QUICK))
     report = json.loads((folder / "p.json").read_text("utf-8"))
     paths = {"image": "in.tif"}
     mark = str(folder.parent / "executed")
@@ -450,11 +454,11 @@ def scripted(change: Callable[[dict[str, Any], dict[str, str]], object], folder:
         check(
             "Refused" in type(error).__name__ or isinstance(error, ValueError),
             f"{error!r}",
-            End.TRACEBACK,
+            Outcome.TRACEBACK,
         )
         return
     except Exception as error:  # a refusal in words
-        check(type(error).__name__ == "RefusedError", f"{error!r}", End.TRACEBACK)
+        check(type(error).__name__ == "RefusedError", f"{error!r}", Outcome.TRACEBACK)
         return
     harmless_shell = f"napari-dip() {{ :; }}; {line}"
     subprocess.run(["bash", "-c", harmless_shell], capture_output=True)
@@ -475,7 +479,7 @@ PAYLOAD = "__import__('os').mkdir('{mark}')#"
 
 def config_beside(name: str, text: str, argv: tuple[str, ...], folder: Path) -> None:
     """Have settings of a library lie in the folder of the pictures: they are not obeyed."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     mark = folder.parent / "executed"
     (folder / name).write_text(text.replace("{mark}", str(mark)), "utf-8")
     (folder / "evil.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n", "utf-8")
@@ -483,4 +487,4 @@ def config_beside(name: str, text: str, argv: tuple[str, ...], folder: Path) -> 
     program = Path(sysconfig.get_path("scripts")) / "napari-dip"
     ended = subprocess.run([program, *argv], env=environment(), capture_output=True, text=True)
     check(not mark.exists(), "a file in the folder was carried out")
-    went(Said(ended.returncode, ended.stdout, ended.stderr))
+    check_completed(CommandResult(ended.returncode, ended.stdout, ended.stderr))

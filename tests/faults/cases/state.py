@@ -13,9 +13,9 @@ import numpy as np
 
 from faults.cases import (
     Row,
-    picture,
+    make_picture,
     rows_to_trials,
-    saved,
+    save_tiff,
 )
 from faults.cases.interpreter_acts import (
     argv_odd,
@@ -43,56 +43,56 @@ from faults.cases.interpreter_acts import (
     within,
 )
 from faults.cases.state_acts import (
-    Labelled,
-    Matrix,
-    OldFashioned,
-    OwnError,
-    Raising,
-    Stubborn,
-    aliased,
-    alike,
-    axes_no,
+    ArrayInterfaceObject,
+    ArraySubclass,
+    CallbackError,
+    LabelledArray,
+    RaisingArray,
+    UfuncRefusingArray,
     backwards,
-    batch_call,
-    batch_inputs_no,
-    batch_raising,
-    beside_a_thread,
     buffered,
-    bytes_path,
-    changed_in_a_run,
-    closed_early,
-    copied,
+    check_array_refused,
+    check_axes_refused,
+    check_batch,
+    check_batch_inputs_refused,
+    check_bytes_path,
+    check_callable_progress,
+    check_changed_previews,
+    check_closed_run,
+    check_concurrent_threads,
+    check_copied_result,
+    check_dropped_run,
+    check_error_of_batch_callback,
+    check_error_of_callback,
+    check_error_thrown_into_run,
+    check_events_stay,
+    check_input_changed_by_callback,
+    check_inputs_unchanged,
+    check_interleaved_runs,
+    check_keyword_refused,
+    check_learned_psf,
+    check_mapping_unchanged,
+    check_mask_refused,
+    check_nested_run,
+    check_path_object,
+    check_recipe_is_immutable,
+    check_recipes_are_equal,
+    check_report_is_not_shared,
+    check_results_share_no_memory,
+    check_same_result,
+    check_same_run,
+    check_uncallable_progress,
     dask_array,
-    dropped,
-    events_kept,
-    events_spoilt,
-    float_path,
-    inputs_untouched,
-    interleaved,
-    keyword,
-    learned_copy,
-    mapping_untouched,
-    mask_not_taken,
+    make_plain_picture,
     memmapped,
-    nested,
-    not_taken,
-    odd_progress,
-    plain,
-    raising_progress,
     read_only,
-    recipe_equal,
-    recipe_frozen,
     report_plain,
-    report_untouched,
-    settings_alike,
     short_repr,
     strided,
     swapped,
-    thrown_into,
     torch_tensor,
     torch_with_gradient,
     unaligned,
-    uncallable,
     with_records,
     zarr_array,
 )
@@ -109,15 +109,15 @@ def trials(*, small: bool) -> Iterator[Trial]:
 
 
 ALIKE: dict[str, Callable[[], Any]] = {
-    "a subclass": lambda: plain().view(Matrix),
-    "a subclass without arithmetic": lambda: plain().view(Stubborn),
-    "numpy's matrix": lambda: np.matrix(plain()),
-    "a masked array without a mask": lambda: np.ma.array(plain()),
+    "a subclass": lambda: make_plain_picture().view(ArraySubclass),
+    "a subclass without arithmetic": lambda: make_plain_picture().view(UfuncRefusingArray),
+    "numpy's matrix": lambda: np.matrix(make_plain_picture()),
+    "a masked array without a mask": lambda: np.ma.array(make_plain_picture()),
     "a masked array of a mask of nothing": lambda: np.ma.array(
-        plain(), mask=np.zeros((24, 24), bool)
+        make_plain_picture(), mask=np.zeros((24, 24), bool)
     ),
     "a read-only array": read_only,
-    "columns first": lambda: np.asfortranarray(plain()),
+    "columns first": lambda: np.asfortranarray(make_plain_picture()),
     "every second row and third column": strided,
     "negative strides": backwards,
     "unaligned bytes": unaligned,
@@ -125,21 +125,21 @@ ALIKE: dict[str, Callable[[], Any]] = {
     "a memmap to read": lambda: memmapped("r"),
     "a memmap to write": lambda: memmapped("r+"),
     "a memmap of its own copy": lambda: memmapped("c"),
-    "lists": lambda: plain().tolist(),
-    "tuples": lambda: tuple(map(tuple, plain().tolist())),
+    "lists": lambda: make_plain_picture().tolist(),
+    "tuples": lambda: tuple(map(tuple, make_plain_picture().tolist())),
     "a buffer": buffered,
-    "an array by its interface": lambda: OldFashioned(plain()),
-    "an array with names": lambda: Labelled(plain()),
+    "an array by its interface": lambda: ArrayInterfaceObject(make_plain_picture()),
+    "an array with names": lambda: LabelledArray(make_plain_picture()),
     "a tensor": torch_tensor,
     "a dask array": dask_array,
     "a zarr array": zarr_array,
-    "rows of arrays": lambda: list(plain()),
+    "rows of arrays": lambda: list(make_plain_picture()),
 }
 NOT_TAKEN: dict[str, tuple[Callable[[], Any], str]] = {
     "nothing": (lambda: None, "not an array"),
     "an ellipsis": (lambda: ..., "number|image|array"),
     "a set": (lambda: {1, 2}, "number|array|image"),
-    "a function": (lambda: plain, "number|array|image"),
+    "a function": (lambda: make_plain_picture, "number|array|image"),
     "a class": (lambda: np.ndarray, "number|array|image"),
     "ragged lists": (lambda: [[1, 2], [3]], "length|array|number"),
     "lists of nothing": (lambda: [[], []], "no pixels|empty"),
@@ -148,14 +148,17 @@ NOT_TAKEN: dict[str, tuple[Callable[[], Any], str]] = {
     "decimal numbers": (lambda: np.full((24, 24), Decimal(3)), "number"),
     "fractions": (lambda: np.full((24, 24), Fraction(1, 3)), "number"),
     "records": (with_records, "number|type"),
-    "an open file": (lambda: saved("in.tif", plain()).open("rb"), "path|file|array|number"),
+    "an open file": (
+        lambda: save_tiff("in.tif", make_plain_picture()).open("rb"),
+        "path|file|array|number",
+    ),
     "a gradient": (torch_with_gradient, "array|grad|number"),
-    "an array that raises": (lambda: Raising(ValueError("mine")), "array|mine"),
-    "an array that raises nothing in words": (lambda: Raising(ValueError()), "array"),
-    "an array that raises two lines": (lambda: Raising(RuntimeError("a\nb")), "array|a"),
-    "an array that has gone": (lambda: Raising(MemoryError("gone")), "memory|array"),
-    "a masked array": (lambda: np.ma.masked_greater(plain(), 500), "masked"),
-    "a masked array of all": (lambda: np.ma.array(plain(), mask=True), "masked"),
+    "an array that raises": (lambda: RaisingArray(ValueError("mine")), "array|mine"),
+    "an array that raises nothing in words": (lambda: RaisingArray(ValueError()), "array"),
+    "an array that raises two lines": (lambda: RaisingArray(RuntimeError("a\nb")), "array|a"),
+    "an array that has gone": (lambda: RaisingArray(MemoryError("gone")), "memory|array"),
+    "a masked array": (lambda: np.ma.masked_greater(make_plain_picture(), 500), "masked"),
+    "a masked array of all": (lambda: np.ma.array(make_plain_picture(), mask=True), "masked"),
     "repeated rows": (lambda: np.broadcast_to(np.float32(3), (24, 24)), "nothing to restore"),
     "a huge view of one value": (lambda: np.broadcast_to(np.float32(3), (10**6, 10**6)), "memory"),
     "a list that holds itself": (
@@ -189,37 +192,45 @@ STATES = {
 }
 ROWS = [
     *(
-        Row(f"picture as {what}", partial(alike, make), "the same answer, nothing written")
+        Row(
+            f"picture as {what}",
+            partial(check_same_result, make),
+            "the same answer, nothing written",
+        )
         for what, make in ALIKE.items()
     ),
     *(
-        Row(f"{what} as a picture", partial(not_taken, make, message), "refused in words")
+        Row(f"{what} as a picture", partial(check_array_refused, make, message), "refused in words")
         for what, (make, message) in NOT_TAKEN.items()
     ),
     *(
-        Row(f"mask that is {what}", partial(mask_not_taken, make, message), "refused in words")
+        Row(f"mask that is {what}", partial(check_mask_refused, make, message), "refused in words")
         for what, make, message in (
             ("text", lambda: "none.tif", "none.tif"),
             ("a number", lambda: 1, "mask"),
             ("a list of lists too short", lambda: [[1]], "mask"),
             ("records", with_records, "mask|number|type"),
-            ("complex", lambda: picture() * 1j, "complex|mask|number"),
-            ("texts", lambda: picture().astype("U3"), "number|mask"),
-            ("a masked array", lambda: np.ma.masked_greater(picture(), 500), "masked"),
+            ("complex", lambda: make_picture() * 1j, "complex|mask|number"),
+            ("texts", lambda: make_picture().astype("U3"), "number|mask"),
+            ("a masked array", lambda: np.ma.masked_greater(make_picture(), 500), "masked"),
         )
     ),
-    Row("picture changed by a callback", changed_in_a_run, "fitted as handed over"),
+    Row("picture changed by a callback", check_input_changed_by_callback, "fitted as handed over"),
     *(
-        Row(f"result of {task} written into", partial(aliased, task), "inputs and others stay")
+        Row(
+            f"result of {task} written into",
+            partial(check_results_share_no_memory, task),
+            "inputs and others stay",
+        )
         for task in ("denoise", "inpaint", "deblur", "super_resolve", "guide")
     ),
     *(
-        Row(f"read-only inputs of {task}", partial(inputs_untouched, task), "restored")
+        Row(f"read-only inputs of {task}", partial(check_inputs_unchanged, task), "restored")
         for task in ("denoise", "inpaint", "deblur", "super_resolve", "guide", "blind_deblur")
     ),
     *(
-        Row(f"result {what}", partial(copied, how), "the same")
-        for what, how in (
+        Row(f"result {what}", partial(check_copied_result, options), "the same")
+        for what, options in (
             ("pickled", lambda loaded: pickle.loads(pickle.dumps(loaded))),
             ("copied", copy.copy),
             ("copied deeply", copy.deepcopy),
@@ -227,19 +238,19 @@ ROWS = [
     ),
     Row("result looked at", short_repr, "some lines"),
     Row("report as JSON", report_plain, "strict JSON"),
-    Row("recipe changed", recipe_frozen, "not in place"),
-    Row("recipe in four ways", recipe_equal, "the same"),
-    Row("recipe as a mapping", mapping_untouched, "as before"),
-    Row("report changed", report_untouched, "the next is its own"),
-    Row("PSF that was found", learned_copy, "of sum one, not negative"),
+    Row("recipe changed", check_recipe_is_immutable, "not in place"),
+    Row("recipe in four ways", check_recipes_are_equal, "the same"),
+    Row("recipe as a mapping", check_mapping_unchanged, "as before"),
+    Row("report changed", check_report_is_not_shared, "the next is its own"),
+    Row("PSF that was found", check_learned_psf, "of sum one, not negative"),
     *(
         Row(
             f"callback that raises {type(error).__name__}",
-            partial(raising_progress, error),
+            partial(check_error_of_callback, error),
             "that very error",
         )
         for error in (
-            OwnError("mine"),
+            CallbackError("mine"),
             KeyboardInterrupt(),
             SystemExit(3),
             StopIteration(),
@@ -250,7 +261,11 @@ ROWS = [
         )
     ),
     *(
-        Row(f"callback that is {what}", partial(odd_progress, settings), "the same answer")
+        Row(
+            f"callback that is {what}",
+            partial(check_callable_progress, settings),
+            "the same answer",
+        )
         for what, settings in (
             ("a builtin", id),
             ("a method", [].append),
@@ -258,36 +273,42 @@ ROWS = [
             ("a partial", partial(max, 1, key=str)),
         )
     ),
-    Row("callback that is a number", uncallable, "said"),
-    Row("fit within a callback", nested, "each as if alone"),
-    Row("events kept", events_kept, "not overwritten"),
-    Row("events spoilt", events_spoilt, "the same answer"),
-    Row("two runs in turn", interleaved, "each as if alone"),
+    Row("callback that is a number", check_uncallable_progress, "said"),
+    Row("fit within a callback", check_nested_run, "each as if alone"),
+    Row("events kept", check_events_stay, "not overwritten"),
+    Row("events spoilt", check_changed_previews, "the same answer"),
+    Row("two runs in turn", check_interleaved_runs, "each as if alone"),
     *(
-        Row(f"run closed after {count} steps", partial(closed_early, count), "no error")
+        Row(f"run closed after {count} steps", partial(check_closed_run, count), "no error")
         for count in (0, 1, 5, 12)
     ),
     *(
         Row(
-            f"{type(error).__name__} thrown into a run", partial(thrown_into, error), "it comes out"
+            f"{type(error).__name__} thrown into a run",
+            partial(check_error_thrown_into_run, error),
+            "it comes out",
         )
         for error in (
-            OwnError("mine"),
+            CallbackError("mine"),
             KeyboardInterrupt(),
             RuntimeError("mine"),
         )
     ),
-    Row("run dropped", dropped, "collected"),
-    Row("run beside a thread", beside_a_thread, "each as if alone"),
+    Row("run dropped", check_dropped_run, "collected"),
+    Row("run beside a thread", check_concurrent_threads, "each as if alone"),
     *(
         Row(f"with {what}", partial(within, enter), "the same answer, the state as it was")
         for what, enter in STATES.items()
     ),
-    Row("file by a path object", float_path, "the same"),
-    Row("file by bytes", bytes_path, "the same, or refused"),
+    Row("file by a path object", check_path_object, "the same"),
+    Row("file by bytes", check_bytes_path, "the same, or refused"),
     *(
-        Row(f"keyword {next(iter(how))}", partial(keyword, how, message), "refused by its name")
-        for how, message in (
+        Row(
+            f"keyword {next(iter(options))}",
+            partial(check_keyword_refused, options, message),
+            "refused by its name",
+        )
+        for options, message in (
             ({"sed": 1}, "sed"),
             ({"Seed": 1}, "Seed"),
             ({"mask": 1}, "mask"),
@@ -301,7 +322,7 @@ ROWS = [
         )
     ),
     *(
-        Row(f"axes of {axes!r}", partial(axes_no, axes, message), "refused in words")
+        Row(f"axes of {axes!r}", partial(check_axes_refused, axes, message), "refused in words")
         for axes, message in (
             ("", "axes"),
             ("XYZ", "axes"),
@@ -313,8 +334,8 @@ ROWS = [
         )
     ),
     *(
-        Row(f"{how} and {other}", partial(settings_alike, how, other), "the same run")
-        for how, other in (
+        Row(f"{options} and {other}", partial(check_same_run, options, other), "the same run")
+        for options, other in (
             ({"seed": "5"}, {"seed": 5}),
             ({"seed": np.int64(5)}, {"seed": 5}),
             ({"smoothing": 1}, {"smoothing": 1.0}),
@@ -323,10 +344,14 @@ ROWS = [
             ({"axes": "yx"}, {"axes": "YX"}),
         )
     ),
-    Row("batch of a generator", batch_call, "a result for each, in order"),
-    Row("batch whose callback raises", batch_raising, "what was done stays"),
+    Row("batch of a generator", check_batch, "a result for each, in order"),
+    Row("batch whose callback raises", check_error_of_batch_callback, "what was done stays"),
     *(
-        Row(f"batch of {what}", partial(batch_inputs_no, inputs, message), "refused in words")
+        Row(
+            f"batch of {what}",
+            partial(check_batch_inputs_refused, inputs, message),
+            "refused in words",
+        )
         for what, inputs, message in (
             ("nothing", [], "no input"),
             ("an empty name", [""], "empty|name"),

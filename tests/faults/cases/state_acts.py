@@ -15,66 +15,68 @@ import numpy as np
 import napari_dip as dip
 from faults.cases import (
     FAST,
-    End,
+    Outcome,
     check,
-    hole_array,
-    picture,
-    refused,
-    restored,
-    same,
-    saved,
+    check_call_refused,
+    check_restored,
+    check_same_pixels,
+    make_hole_mask,
+    make_picture,
+    save_tiff,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def fit(image: Any = None, **how: Any) -> Any:
-    return restored(lambda: dip.denoise(plain() if image is None else image, **{**FAST, **how}))
+def fit(image: Any = None, **options: Any) -> Any:
+    return check_restored(
+        lambda: dip.denoise(make_plain_picture() if image is None else image, **{**FAST, **options})
+    )
 
 
-def plain() -> np.ndarray:
-    return picture(24, 24)
+def make_plain_picture() -> np.ndarray:
+    return make_picture(24, 24)
 
 
 # --- what is handed over
 
 
-def alike(make: Callable[[], Any], _: Path) -> None:
+def check_same_result(make: Callable[[], Any], _: Path) -> None:
     """Hand over the same numbers in another dress: the same answer, and nothing written into it."""
-    handed = make()
-    before = np.array(np.asarray(handed), dtype=np.float64)
-    result = fit(handed)
-    same(result.image, fit().image, "the answer", 1e-3)
-    same(np.asarray(handed, dtype=np.float64), before, "what was handed over")
+    array = make()
+    before = np.array(np.asarray(array), dtype=np.float64)
+    result = fit(array)
+    check_same_pixels(result.image, fit().image, "the answer", 1e-3)
+    check_same_pixels(np.asarray(array, dtype=np.float64), before, "what was handed over")
     check(type(result.image) is np.ndarray, f"the answer is a {type(result.image).__name__}")
 
 
-def not_taken(make: Callable[[], Any], pattern: str, _: Path) -> None:
-    handed = make()
-    refused(lambda: dip.denoise(handed, **FAST), pattern)
+def check_array_refused(make: Callable[[], Any], pattern: str, _: Path) -> None:
+    array = make()
+    check_call_refused(lambda: dip.denoise(array, **FAST), pattern)
 
 
-def mask_not_taken(make: Callable[[], Any], pattern: str, _: Path) -> None:
-    handed = make()
-    refused(lambda: dip.inpaint(picture(), handed, **FAST), pattern)
+def check_mask_refused(make: Callable[[], Any], pattern: str, _: Path) -> None:
+    array = make()
+    check_call_refused(lambda: dip.inpaint(make_picture(), array, **FAST), pattern)
 
 
-class Matrix(np.ndarray):
+class ArraySubclass(np.ndarray):
     """A subclass that gives itself away in every step."""
 
     def __array_finalize__(self, other: object) -> None:
         pass
 
 
-class Stubborn(np.ndarray):
+class UfuncRefusingArray(np.ndarray):
     """A subclass that refuses arithmetic."""
 
     def __array_ufunc__(self, *rest: Any, **more: Any) -> Any:
         raise TypeError("no arithmetic here")
 
 
-class Labelled:
+class LabelledArray:
     """An array with names, as xarray's: it is one when asked."""
 
     dims = ("y", "x")
@@ -87,7 +89,7 @@ class Labelled:
         return self.values.astype(dtype or self.dtype)
 
 
-class OldFashioned:
+class ArrayInterfaceObject:
     """An array by the interface of old."""
 
     def __init__(self, values: np.ndarray) -> None:
@@ -95,7 +97,7 @@ class OldFashioned:
         self.__array_interface__ = values.__array_interface__
 
 
-class Raising:
+class RaisingArray:
     """An array that fails in its own way when asked."""
 
     def __init__(self, error: BaseException) -> None:
@@ -105,43 +107,43 @@ class Raising:
         raise self.error
 
 
-class Lying:
+class WrongShapeArray:
     """An array that says another shape than it has."""
 
     shape, dtype, ndim = (64, 64), np.dtype("f4"), 2
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        return plain().astype(dtype or "f4")
+        return make_plain_picture().astype(dtype or "f4")
 
 
 def memmapped(mode: str) -> np.ndarray:
-    plain().tofile("raw.bin")
+    make_plain_picture().tofile("raw.bin")
     return np.memmap("raw.bin", np.uint16, mode, shape=(24, 24))
 
 
 def swapped() -> np.ndarray:
-    return plain().astype(">u2")
+    return make_plain_picture().astype(">u2")
 
 
 def strided() -> np.ndarray:
     wide = np.zeros((48, 72), np.uint16)
-    wide[::2, ::3] = plain()
+    wide[::2, ::3] = make_plain_picture()
     return wide[::2, ::3]
 
 
 def backwards() -> np.ndarray:
-    return np.ascontiguousarray(plain()[::-1, ::-1])[::-1, ::-1]
+    return np.ascontiguousarray(make_plain_picture()[::-1, ::-1])[::-1, ::-1]
 
 
 def unaligned() -> np.ndarray:
     raw = np.zeros(24 * 24 * 2 + 1, np.uint8)
     view = raw[1:].view(np.uint16).reshape(24, 24)
-    view[...] = plain()
+    view[...] = make_plain_picture()
     return view
 
 
 def read_only() -> np.ndarray:
-    array = plain()
+    array = make_plain_picture()
     array.flags.writeable = False
     return array
 
@@ -151,13 +153,13 @@ def with_records() -> np.ndarray:
 
 
 def buffered() -> memoryview:
-    return memoryview(plain())
+    return memoryview(make_plain_picture())
 
 
 def torch_tensor() -> Any:
     import torch
 
-    return torch.from_numpy(plain().astype(np.float32))
+    return torch.from_numpy(make_plain_picture().astype(np.float32))
 
 
 def torch_with_gradient() -> Any:
@@ -167,84 +169,86 @@ def torch_with_gradient() -> Any:
 def dask_array() -> Any:
     import dask.array
 
-    return dask.array.from_array(plain(), chunks=(7, 24))
+    return dask.array.from_array(make_plain_picture(), chunks=(7, 24))
 
 
 def zarr_array() -> Any:
     import zarr
 
     array = zarr.create_array({}, shape=(24, 24), dtype="u2")
-    array[...] = plain()
+    array[...] = make_plain_picture()
     return array
 
 
-def changed_in_a_run(_: Path) -> None:
+def check_input_changed_by_callback(_: Path) -> None:
     """Change the picture by a callback: what was handed over is what is fitted."""
-    image = plain().astype(np.float32)
+    image = make_plain_picture().astype(np.float32)
     wanted = fit(image.copy()).image
 
     def spoil(event: Any) -> None:
         if event.iteration:
             image[...] = -5
 
-    result = restored(lambda: dip.denoise(image, progress=spoil, **FAST))
-    same(result.image, wanted, "a picture that was changed meanwhile", 1e-3)
+    result = check_restored(lambda: dip.denoise(image, progress=spoil, **FAST))
+    check_same_pixels(result.image, wanted, "a picture that was changed meanwhile", 1e-3)
 
 
-def aliased(name: str, _: Path) -> None:
+def check_results_share_no_memory(name: str, _: Path) -> None:
     """Write into a result: the input, and the other results, keep their values."""
-    image = picture(24, 24, dtype="float32")
+    image = make_picture(24, 24, dtype="float32")
     before = image.copy()
-    mask = hole_array(24, 24)
+    mask = make_hole_mask(24, 24)
     calls = {
         "denoise": lambda: dip.denoise(image, **FAST),
         "inpaint": lambda: dip.inpaint(image, mask, **FAST),
         "deblur": lambda: dip.deblur(image, np.ones((3, 3)), **FAST),
         "super_resolve": lambda: dip.super_resolve(image, **FAST),
-        "guide": lambda: dip.guide(image, picture(24, 24, seed=3), **FAST),
+        "guide": lambda: dip.guide(image, make_picture(24, 24, seed=3), **FAST),
     }
-    result = restored(calls[name])
+    result = check_restored(calls[name])
     residual, doubt = result.residual.copy(), result.uncertainty.copy()
     result.image.flags.writeable and result.image.fill(-1)
-    same(image, before, "the input")
-    same(result.residual, residual, "the residual")
-    same(result.uncertainty, doubt, "the uncertainty")
-    check(not np.shares_memory(result.image, image), "the result is the input's memory", End.LOST)
-    same(mask, hole_array(24, 24), "the mask")
+    check_same_pixels(image, before, "the input")
+    check_same_pixels(result.residual, residual, "the residual")
+    check_same_pixels(result.uncertainty, doubt, "the uncertainty")
+    check(
+        not np.shares_memory(result.image, image), "the result is the input's memory", Outcome.LOST
+    )
+    check_same_pixels(mask, make_hole_mask(24, 24), "the mask")
 
 
-def inputs_untouched(task: str, _: Path) -> None:
+def check_inputs_unchanged(task: str, _: Path) -> None:
     """Hand over all inputs read-only: nobody tries to write into them."""
     further = {
-        "inpaint": {"mask": hole_array(24, 24)},
+        "inpaint": {"mask": make_hole_mask(24, 24)},
         "deblur": {"psf": np.ones((3, 3))},
-        "guide": {"guide": picture(24, 24, seed=2)},
+        "guide": {"guide": make_picture(24, 24, seed=2)},
         "super_resolve": {},
         "blind_deblur": {"psf_size": 3},
-        "denoise": {"repeated_exposure": picture(24, 24, seed=8)},
+        "denoise": {"repeated_exposure": make_picture(24, 24, seed=8)},
     }[task]
     for array in further.values():
         if isinstance(array, np.ndarray):
             array.flags.writeable = False
-    restored(lambda: getattr(dip, task)(read_only(), **further, **FAST))
+    check_restored(lambda: getattr(dip, task)(read_only(), **further, **FAST))
 
 
 # --- what is given back
 
 
-def copied(how: Callable[[Any], Any], _: Path) -> None:
+def check_copied_result(options: Callable[[Any], Any], _: Path) -> None:
     """Copy a result in some way: the same pixels and words."""
     result = fit()
-    again = how(result)
-    same(again.image, result.image, "pixels")
+    again = options(result)
+    check_same_pixels(again.image, result.image, "pixels")
     check(again.report == result.report, "another report")
     check(again.recipe == result.recipe, "another recipe")
 
 
 def short_repr(_: Path) -> None:
     """Look at a result in a notebook: a line or a few, not a wall."""
-    text = repr(fit(picture(48, 48)))
-    check(len(text) < 2000, f"repr of {len(text)} letters", End.UNCLEAR)
+    text = repr(fit(make_picture(48, 48)))
+    check(len(text) < 2000, f"repr of {len(text)} letters", Outcome.UNCLEAR)
 
 
 def report_plain(_: Path) -> None:
@@ -253,7 +257,7 @@ def report_plain(_: Path) -> None:
     check(json.loads(text)["task"] == "denoise", "no report")
 
 
-def recipe_frozen(_: Path) -> None:
+def check_recipe_is_immutable(_: Path) -> None:
     """Change a recipe: it cannot be, or the next run is as changed."""
     recipe = dip.make_recipe("denoise", **FAST)
     for change in (
@@ -269,7 +273,7 @@ def recipe_frozen(_: Path) -> None:
     check(recipe == dip.make_recipe("denoise", **FAST), "another recipe")
 
 
-def recipe_equal(_: Path) -> None:
+def check_recipes_are_equal(_: Path) -> None:
     """Make a recipe in four ways: the same one."""
     first = dip.make_recipe("denoise", **FAST)
     text = first.to_json()
@@ -280,36 +284,36 @@ def recipe_equal(_: Path) -> None:
         copy.deepcopy(first),
     ):
         check(other == first, f"{other} is not {first}")
-    same(
-        restored(lambda: dip.restore(plain(), first)).image,
-        restored(lambda: dip.restore(plain(), "r.json")).image,
+    check_same_pixels(
+        check_restored(lambda: dip.restore(make_plain_picture(), first)).image,
+        check_restored(lambda: dip.restore(make_plain_picture(), "r.json")).image,
         "by a file",
     )
-    same(
-        restored(lambda: dip.restore(plain(), text)).image,
-        restored(lambda: dip.restore(plain(), json.loads(text))).image,
+    check_same_pixels(
+        check_restored(lambda: dip.restore(make_plain_picture(), text)).image,
+        check_restored(lambda: dip.restore(make_plain_picture(), json.loads(text))).image,
         "by a mapping",
     )
 
 
-def mapping_untouched(_: Path) -> None:
+def check_mapping_unchanged(_: Path) -> None:
     """Hand over a recipe as a mapping: it is as before."""
     raw = {"schema": 1, "task": "denoise", "settings": {"smoothing": 0.1}, **FAST}
     before = copy.deepcopy(raw)
-    restored(lambda: dip.restore(plain(), raw))
+    check_restored(lambda: dip.restore(make_plain_picture(), raw))
     check(raw == before, f"{raw}")
 
 
-def report_untouched(_: Path) -> None:
+def check_report_is_not_shared(_: Path) -> None:
     """Change the report of one run: the next run's is its own."""
     first = fit()
     first.report.clear()
     check(fit().report.get("task") == "denoise", "the report is shared between runs")
 
 
-def learned_copy(_: Path) -> None:
+def check_learned_psf(_: Path) -> None:
     """Write into the PSF that was found: the report and the picture stay."""
-    result = restored(lambda: dip.blind_deblur(plain(), 3, **FAST))
+    result = check_restored(lambda: dip.blind_deblur(make_plain_picture(), 3, **FAST))
     psf = np.asarray(result.learned["psf"])
     check(
         abs(float(psf.sum()) - 1) < 1e-3 and (psf >= 0).all(), f"sum {psf.sum()}, least {psf.min()}"
@@ -320,11 +324,11 @@ def learned_copy(_: Path) -> None:
 # --- callbacks
 
 
-class OwnError(Exception):
+class CallbackError(Exception):
     """A user's own."""
 
 
-def raising_progress(error: BaseException, _: Path) -> None:
+def check_error_of_callback(error: BaseException, _: Path) -> None:
     """Raise in a callback: that very error comes out, and the next run is as ever."""
     wanted = fit().image
 
@@ -332,29 +336,32 @@ def raising_progress(error: BaseException, _: Path) -> None:
         raise error
 
     try:
-        dip.denoise(plain(), progress=progress, **FAST)
+        dip.denoise(make_plain_picture(), progress=progress, **FAST)
     except BaseException as raised:
         check(raised is error, f"{type(raised).__name__} came out: {raised}")
     else:
         check(False, "the error was swallowed")
-    same(fit().image, wanted, "the next run")
+    check_same_pixels(fit().image, wanted, "the next run")
 
 
-def odd_progress(progress: Any, _: Path) -> None:
+def check_callable_progress(progress: Any, _: Path) -> None:
     """Call back to anything callable."""
-    same(restored(lambda: dip.denoise(plain(), progress=progress, **FAST)).image, fit().image)
+    check_same_pixels(
+        check_restored(lambda: dip.denoise(make_plain_picture(), progress=progress, **FAST)).image,
+        fit().image,
+    )
 
 
-def uncallable(_: Path) -> None:
+def check_uncallable_progress(_: Path) -> None:
     """Hand over a callback that is none: said, and before the work."""
     try:
-        dip.denoise(plain(), progress=5, **FAST)
+        dip.denoise(make_plain_picture(), progress=5, **FAST)
     except (TypeError, dip.RefusedError):
         return
     check(False, "nobody minded")
 
 
-def nested(_: Path) -> None:
+def check_nested_run(_: Path) -> None:
     """Run another fit in a callback: both as if alone."""
     wanted, other = fit().image, fit(seed=9).image
     inner = []
@@ -363,12 +370,14 @@ def nested(_: Path) -> None:
         if not inner:
             inner.append(fit(seed=9).image)
 
-    result = restored(lambda: dip.denoise(plain(), progress=progress, **FAST)).image
-    same(result, wanted, "the outer run")
-    same(inner[0], other, "the inner run")
+    result = check_restored(
+        lambda: dip.denoise(make_plain_picture(), progress=progress, **FAST)
+    ).image
+    check_same_pixels(result, wanted, "the outer run")
+    check_same_pixels(inner[0], other, "the inner run")
 
 
-def events_kept(_: Path) -> None:
+def check_events_stay(_: Path) -> None:
     """Keep all events of a run: they are not overwritten later."""
     events: list[Any] = []
     copies: list[Any] = []
@@ -377,14 +386,18 @@ def events_kept(_: Path) -> None:
         events.append(event)
         copies.append(copy.deepcopy(event))
 
-    restored(lambda: dip.denoise(plain(), progress=progress, preset="fast", max_iterations=30))
+    check_restored(
+        lambda: dip.denoise(
+            make_plain_picture(), progress=progress, preset="fast", max_iterations=30
+        )
+    )
     for event, kept in zip(events, copies, strict=True):
         for name in ("image", "preview", "picture"):
             if getattr(event, name, None) is not None:
-                same(getattr(event, name), getattr(kept, name), f"{name} of an event")
+                check_same_pixels(getattr(event, name), getattr(kept, name), f"{name} of an event")
 
 
-def events_spoilt(_: Path) -> None:
+def check_changed_previews(_: Path) -> None:
     """Write into the preview that a callback is shown: the result is as ever."""
     wanted = fit(max_iterations=30).image
 
@@ -394,9 +407,11 @@ def events_spoilt(_: Path) -> None:
             if isinstance(array, np.ndarray) and array.flags.writeable:
                 array[...] = 1e9
 
-    same(
-        restored(
-            lambda: dip.denoise(plain(), progress=progress, preset="fast", max_iterations=30)
+    check_same_pixels(
+        check_restored(
+            lambda: dip.denoise(
+                make_plain_picture(), progress=progress, preset="fast", max_iterations=30
+            )
         ).image,
         wanted,
         "the result",
@@ -406,19 +421,19 @@ def events_spoilt(_: Path) -> None:
 # --- generators
 
 
-def running(**how: Any) -> Any:
+def start_run(**options: Any) -> Any:
     """Begin a run as the dock does, step by step."""
     from napari_dip.pipeline.api import open_input
     from napari_dip.pipeline.execute.runner import run
     from napari_dip.pipeline.machine import detect_machine
     from napari_dip.pipeline.plan.preflight import preflight
 
-    spec, pixels = open_input("image", plain(), None)
-    recipe = dip.make_recipe("denoise", **{**FAST, "max_iterations": 60, **how})
+    spec, pixels = open_input("image", make_plain_picture(), None)
+    recipe = dip.make_recipe("denoise", **{**FAST, "max_iterations": 60, **options})
     return run(preflight(recipe, spec, detect_machine(), {}), {"image": pixels()})
 
 
-def drain(steps: Any) -> Any:
+def run_to_end(steps: Any) -> Any:
     try:
         while True:
             next(steps)
@@ -426,10 +441,10 @@ def drain(steps: Any) -> Any:
         return stop.value
 
 
-def interleaved(_: Path) -> None:
+def check_interleaved_runs(_: Path) -> None:
     """Step through two runs in turn, in one thread: each as if alone."""
-    alone = [drain(running(seed=seed)).image for seed in (1, 2)]
-    running_fits = {0: running(seed=1), 1: running(seed=2)}
+    alone = [run_to_end(start_run(seed=seed)).image for seed in (1, 2)]
+    running_fits = {0: start_run(seed=1), 1: start_run(seed=2)}
     results = {}
     while running_fits:
         for key, steps in list(running_fits.items()):
@@ -439,24 +454,24 @@ def interleaved(_: Path) -> None:
                 results[key] = stop.value.image
                 del running_fits[key]
     for key in (0, 1):
-        same(results[key], alone[key], f"run {key + 1}")
+        check_same_pixels(results[key], alone[key], f"run {key + 1}")
 
 
-def closed_early(steps_before: int, _: Path) -> None:
+def check_closed_run(steps_before: int, _: Path) -> None:
     """Close a run at some step: no error, and the next is as ever."""
-    wanted = drain(running()).image
-    steps = running()
+    wanted = run_to_end(start_run()).image
+    steps = start_run()
     for _number in range(steps_before):
         next(steps, None)
     steps.close()
     check(not list(steps), "a closed run goes on")
-    same(drain(running()).image, wanted, "the next run")
+    check_same_pixels(run_to_end(start_run()).image, wanted, "the next run")
 
 
-def thrown_into(error: BaseException, _: Path) -> None:
+def check_error_thrown_into_run(error: BaseException, _: Path) -> None:
     """Throw an error into a run: it comes out, and the next is as ever."""
-    wanted = drain(running()).image
-    steps = running()
+    wanted = run_to_end(start_run()).image
+    steps = start_run()
     for _number in range(6):
         next(steps)
     try:
@@ -465,23 +480,23 @@ def thrown_into(error: BaseException, _: Path) -> None:
         check(raised is error, f"{type(raised).__name__} came out: {raised}")
     else:
         check(False, "the error was swallowed")
-    same(drain(running()).image, wanted, "the next run")
+    check_same_pixels(run_to_end(start_run()).image, wanted, "the next run")
 
 
-def dropped(_: Path) -> None:
+def check_dropped_run(_: Path) -> None:
     """Drop a run in its midst: it is collected, and threads and memory with it."""
     before = threading.active_count()
     for _number in range(5):
-        steps = running()
+        steps = start_run()
         for _step in range(5):
             next(steps)
         del steps
     gc.collect()
     check(threading.active_count() <= before, f"{threading.enumerate()}")
-    same(drain(running()).image, drain(running()).image, "the next run")
+    check_same_pixels(run_to_end(start_run()).image, run_to_end(start_run()).image, "the next run")
 
 
-def beside_a_thread(_: Path) -> None:
+def check_concurrent_threads(_: Path) -> None:
     """Run in a thread while another runs: each as if alone."""
     wanted = [fit(seed=seed).image for seed in (1, 2)]
     results: dict[int, Any] = {}
@@ -490,49 +505,49 @@ def beside_a_thread(_: Path) -> None:
     results[0] = fit(seed=1).image
     thread.join()
     for key in (0, 1):
-        same(results[key], wanted[key], f"run {key + 1}")
+        check_same_pixels(results[key], wanted[key], f"run {key + 1}")
 
 
-def float_path(_: Path) -> None:
+def check_path_object(_: Path) -> None:
     """Save results of Python's door by a path object, into bytes and back."""
-    saved("in.tif", plain())
+    save_tiff("in.tif", make_plain_picture())
     first = fit("in.tif").image
-    same(fit(Path("in.tif")).image, first, "by a Path")
+    check_same_pixels(fit(Path("in.tif")).image, first, "by a Path")
 
 
-def bytes_path(_: Path) -> None:
+def check_bytes_path(_: Path) -> None:
     """Name a file in bytes: read, or refused in words that a path is text."""
-    saved("in.tif", plain())
+    save_tiff("in.tif", make_plain_picture())
     try:
         result = dip.denoise(b"in.tif", **FAST)
     except dip.RefusedError as no:
         check(
             "in.tif" in no.reason.message or "path" in no.reason.message,
             no.reason.message,
-            End.UNCLEAR,
+            Outcome.UNCLEAR,
         )
     else:
-        same(result.image, fit("in.tif").image, "by bytes")
+        check_same_pixels(result.image, fit("in.tif").image, "by bytes")
 
 
-def keyword(how: dict[str, Any], pattern: str, _: Path) -> None:
+def check_keyword_refused(options: dict[str, Any], pattern: str, _: Path) -> None:
     """Misspell a keyword: refused by its name."""
-    refused(lambda: dip.denoise(plain(), **how, **FAST), pattern)
+    check_call_refused(lambda: dip.denoise(make_plain_picture(), **options, **FAST), pattern)
 
 
-def axes_no(axes: Any, pattern: str, _: Path) -> None:
-    refused(lambda: dip.denoise(plain(), axes=axes, **FAST), pattern)
+def check_axes_refused(axes: Any, pattern: str, _: Path) -> None:
+    check_call_refused(lambda: dip.denoise(make_plain_picture(), axes=axes, **FAST), pattern)
 
 
-def settings_alike(how: dict[str, Any], other: dict[str, Any], _: Path) -> None:
+def check_same_run(options: dict[str, Any], other: dict[str, Any], _: Path) -> None:
     """Write a setting in two ways: the same run."""
-    same(fit(**how).image, fit(**other).image, f"{how} and {other}")
+    check_same_pixels(fit(**options).image, fit(**other).image, f"{options} and {other}")
 
 
-def batch_call(_: Path) -> None:
+def check_batch(_: Path) -> None:
     """Run a batch in Python: generators and paths as inputs, a result for each."""
     for number in range(3):
-        saved(f"{number}.tif", picture(24, 24, seed=number))
+        save_tiff(f"{number}.tif", make_picture(24, 24, seed=number))
     recipe = dip.make_recipe("denoise", **FAST)
     result = dip.batch(recipe, (Path(f"{number}.tif") for number in range(3)), "results")
     check(result.count("restored") == 3, f"{[outcome.state for outcome in result.outcomes]}")
@@ -542,19 +557,19 @@ def batch_call(_: Path) -> None:
     pickle.loads(pickle.dumps(result))
 
 
-def batch_raising(_: Path) -> None:
+def check_error_of_batch_callback(_: Path) -> None:
     """Raise in a batch's callback, and go on: what was done stays as it is."""
     for number in range(2):
-        saved(f"{number}.tif", picture(24, 24, seed=number))
+        save_tiff(f"{number}.tif", make_picture(24, 24, seed=number))
     recipe = dip.make_recipe("denoise", **FAST)
 
     def progress(event: Any) -> None:
         if event.outcome is not None:
-            raise OwnError
+            raise CallbackError
 
     try:
         dip.batch(recipe, ["0.tif", "1.tif"], "results", progress=progress)
-    except OwnError:
+    except CallbackError:
         pass
     else:
         check(False, "the error was swallowed")
@@ -567,5 +582,7 @@ def batch_raising(_: Path) -> None:
     check(Path("results/0.tif").stat().st_mtime_ns == first, "what was done was done again")
 
 
-def batch_inputs_no(inputs: Any, pattern: str, _: Path) -> None:
-    refused(lambda: dip.batch({"schema": 1, "task": "denoise"}, inputs, "results"), pattern)
+def check_batch_inputs_refused(inputs: Any, pattern: str, _: Path) -> None:
+    check_call_refused(
+        lambda: dip.batch({"schema": 1, "task": "denoise"}, inputs, "results"), pattern
+    )

@@ -11,16 +11,16 @@ import tifffile
 
 from faults.cases import (
     QUICK,
+    CommandResult,
     Row,
-    Said,
     check,
+    check_command_refused,
+    check_completed,
+    check_files_unchanged,
     command,
-    contents,
-    picture,
-    said_no,
-    saved,
-    unharmed,
-    went,
+    make_picture,
+    read_folder,
+    save_tiff,
 )
 
 if TYPE_CHECKING:
@@ -29,54 +29,56 @@ if TYPE_CHECKING:
 PLAIN = '{"schema": 1, "task": "denoise", "preset": "fast", "max_iterations": 2}'
 
 
-def by_recipe(content: bytes, folder: Path) -> Said:
-    saved(folder / "in.tif")
+def by_recipe(content: bytes, folder: Path) -> CommandResult:
+    save_tiff(folder / "in.tif")
     (folder / "r.json").write_bytes(content)
     return command("denoise", "in.tif", "-o", "out.tif", "--from-recipe", "r.json")
 
 
 def recipe_no(text: str | bytes, pattern: str, folder: Path) -> None:
     """Hand over a recipe that cannot be meant: refused, with the place."""
-    said = by_recipe(text.encode() if isinstance(text, str) else text, folder)
-    before = contents(folder)
-    said_no(said, pattern)
-    unharmed(folder, before)
+    command_result = by_recipe(text.encode() if isinstance(text, str) else text, folder)
+    before = read_folder(folder)
+    check_command_refused(command_result, pattern)
+    check_files_unchanged(folder, before)
 
 
 def recipe_yes(text: str | bytes, folder: Path) -> None:
     """Hand over a recipe that is meant, in an odd dress: carried out, or refused in words."""
-    said = by_recipe(text.encode() if isinstance(text, str) else text, folder)
-    if said.code:
-        return said_no(said, "r.json")
-    went(said)
+    command_result = by_recipe(text.encode() if isinstance(text, str) else text, folder)
+    if command_result.code:
+        return check_command_refused(command_result, "r.json")
+    check_completed(command_result)
     return check((folder / "out.tif").exists(), "no result")
 
 
 def seed_kept(text: str, seed: int, folder: Path) -> None:
     """Let a number be written in an odd way: what ran is what was written, or it is refused."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "r.json").write_text(text, "utf-8")
     arguments = ("-o", "out.tif", "--from-recipe", "r.json", "--report", "p.json")
-    said = command("denoise", "in.tif", *arguments)
-    if said.code:
-        return said_no(said, "seed")
+    command_result = command("denoise", "in.tif", *arguments)
+    if command_result.code:
+        return check_command_refused(command_result, "seed")
     record = json.loads((folder / "p.json").read_text("utf-8"))["seed"]
     return check(record == seed, f"ran with the seed {record}, not {seed}")
 
 
 def run_twice(folder: Path) -> None:
     """Repeat a run by the recipe that it saved: the same bytes."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     options = ("--seed", "5", "--smoothing", "0.02", "--noise", "gaussian", "--read-noise", "12")
-    went(command("denoise", "in.tif", "-o", "a.tif", "--recipe", "r.json", *options, *QUICK))
-    went(command("denoise", "in.tif", "-o", "b.tif", "--from-recipe", "r.json"))
+    check_completed(
+        command("denoise", "in.tif", "-o", "a.tif", "--recipe", "r.json", *options, *QUICK)
+    )
+    check_completed(command("denoise", "in.tif", "-o", "b.tif", "--from-recipe", "r.json"))
     check((folder / "a.tif").read_bytes() == (folder / "b.tif").read_bytes(), "other bytes")
 
 
 def report_is_json(folder: Path) -> None:
     """Read the report strictly: no NaN, which is no JSON."""
-    saved(folder / "in.tif")
-    went(command("denoise", "in.tif", "-o", "out.tif", "--report", "p.json", *QUICK))
+    save_tiff(folder / "in.tif")
+    check_completed(command("denoise", "in.tif", "-o", "out.tif", "--report", "p.json", *QUICK))
 
     def no_constant(name: str) -> None:
         raise ValueError(name)
@@ -86,22 +88,22 @@ def report_is_json(folder: Path) -> None:
 
 def flat_setting(folder: Path) -> None:
     """Write a setting of the task beside, not below, "settings": taken, or refused."""
-    said = by_recipe(PLAIN.replace("}", ', "prior": "random-input"}').encode(), folder)
-    if said.code:
-        return said_no(said, "prior")
-    went(said)
-    methods = went(command("methods", "out.tif")).out
+    command_result = by_recipe(PLAIN.replace("}", ', "prior": "random-input"}').encode(), folder)
+    if command_result.code:
+        return check_command_refused(command_result, "prior")
+    check_completed(command_result)
+    methods = check_completed(command("methods", "out.tif")).out
     return check("hidden" not in methods and "random" in methods, f"left out: {methods}"[:500])
 
 
 def methods_of(content: bytes, folder: Path) -> None:
     (folder / "p.json").write_bytes(content)
-    said_no(command("methods", "p.json"), "p.json")
+    check_command_refused(command("methods", "p.json"), "p.json")
 
 
 def good_report(folder: Path) -> dict[str, Any]:
-    saved(folder / "in.tif")
-    went(command("denoise", "in.tif", "-o", "out.tif", "--report", "p.json", *QUICK))
+    save_tiff(folder / "in.tif")
+    check_completed(command("denoise", "in.tif", "-o", "out.tif", "--report", "p.json", *QUICK))
     report: dict[str, Any] = json.loads((folder / "p.json").read_text("utf-8"))
     return report
 
@@ -111,34 +113,34 @@ def methods_marked(folder: Path) -> None:
     good_report(folder)
     text = (folder / "p.json").read_bytes()
     (folder / "p.json").write_bytes(b"\xef\xbb\xbf" + text)
-    said = command("methods", "p.json")
-    if said.code:
-        said_no(said, "p.json")
+    command_result = command("methods", "p.json")
+    if command_result.code:
+        check_command_refused(command_result, "p.json")
 
 
 def methods_after_fiji(folder: Path) -> None:
     """Save a result again without what it says of itself: not invented."""
     good_report(folder)
     tifffile.imwrite(folder / "other.tif", tifffile.imread(folder / "out.tif"))
-    said_no(command("methods", "other.tif"), "other.tif")
+    check_command_refused(command("methods", "other.tif"), "other.tif")
 
 
 def methods_other_pixels(folder: Path) -> None:
     """Put a report beside a picture that it does not speak of: not believed."""
     good_report(folder)
-    saved(folder / "other.tif", picture(dtype="float32"))
+    save_tiff(folder / "other.tif", make_picture(dtype="float32"))
     (folder / "other.json").write_bytes((folder / "p.json").read_bytes())
-    said_no(command("methods", "other.tif"), "other.tif")
+    check_command_refused(command("methods", "other.tif"), "other.tif")
 
 
 def methods_figures(folder: Path) -> None:
     """Read the methods text: seed, preset and noise are those of the run."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     arguments = ("--seed", "4711", "--noise", "gaussian", "--read-noise", "12.5")
-    went(command("denoise", "in.tif", "-o", "out.tif", *arguments, *QUICK))
-    said = went(command("methods", "out.tif"))
+    check_completed(command("denoise", "in.tif", "-o", "out.tif", *arguments, *QUICK))
+    command_result = check_completed(command("methods", "out.tif"))
     for fact in ("4711", "12.5", "Fast"):
-        check(fact in said.out, f"{fact} is not in: {said.out}"[:500])
+        check(fact in command_result.out, f"{fact} is not in: {command_result.out}"[:500])
 
 
 def batch_table(folder: Path) -> None:
@@ -146,9 +148,11 @@ def batch_table(folder: Path) -> None:
     names = ["a,b.tif", 'c"d.tif', "e\nf.tif", "g;h.tif", "=1+1.tif"]
     (folder / "a").mkdir()
     for number, name in enumerate(names):
-        saved(folder / "a" / f"plain{number}.tif", picture(seed=number)).rename(folder / "a" / name)
+        save_tiff(folder / "a" / f"plain{number}.tif", make_picture(seed=number)).rename(
+            folder / "a" / name
+        )
     (folder / "r.json").write_text(PLAIN, "utf-8")
-    went(command("batch", "r.json", "a", "-o", "results"))
+    check_completed(command("batch", "r.json", "a", "-o", "results"))
     (table,) = (folder / "results").glob("*.csv")
     with table.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.reader(file))
@@ -158,68 +162,70 @@ def batch_table(folder: Path) -> None:
 
 def batch_list_edited(content: bytes, folder: Path) -> None:
     """Damage the list of a batch: going on is refused, and the results stay."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "r.json").write_text(PLAIN, "utf-8")
-    went(command("batch", "r.json", "in.tif", "-o", "results"))
+    check_completed(command("batch", "r.json", "in.tif", "-o", "results"))
     lists = [path for path in (folder / "results").rglob("*.json") if "receipt" not in path.name]
     top = min(lists, key=lambda path: len(path.parts))
     top.write_bytes(content)
-    before = contents(folder)
-    said = command("batch", "r.json", "in.tif", "-o", "results", "--resume")
-    said_no(said, top.name)
-    unharmed(folder, before)
+    before = read_folder(folder)
+    command_result = command("batch", "r.json", "in.tif", "-o", "results", "--resume")
+    check_command_refused(command_result, top.name)
+    check_files_unchanged(folder, before)
 
 
 def receipts_damaged(content: bytes, folder: Path) -> None:
     """Damage a receipt: the file is restored anew, and the result is the same."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "r.json").write_text(PLAIN, "utf-8")
-    went(command("batch", "r.json", "in.tif", "-o", "results"))
+    check_completed(command("batch", "r.json", "in.tif", "-o", "results"))
     right = (folder / "results" / "in.tif").read_bytes()
     receipts = [path for path in (folder / "results").rglob("*.json") if "in.tif" in path.name]
     check(receipts, f"no receipt: {list((folder / 'results').rglob('*'))}")
     for path in receipts:
         path.write_bytes(content)
-    said = command("batch", "r.json", "in.tif", "-o", "results", "--resume")
-    if said.code:
-        return said_no(said, "in.tif")
+    command_result = command("batch", "r.json", "in.tif", "-o", "results", "--resume")
+    if command_result.code:
+        return check_command_refused(command_result, "in.tif")
     check((folder / "results" / "in.tif").read_bytes() == right, "other bytes")
-    return went(said)
+    return check_completed(command_result)
 
 
 def other_recipe(folder: Path) -> None:
     """Go on with a batch by another recipe: refused, nothing touched."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "r.json").write_text(PLAIN, "utf-8")
-    went(command("batch", "r.json", "in.tif", "-o", "results"))
+    check_completed(command("batch", "r.json", "in.tif", "-o", "results"))
     (folder / "r.json").write_text(PLAIN.replace("2}", "3}"), "utf-8")
-    before = contents(folder)
-    said_no(command("batch", "r.json", "in.tif", "-o", "results", "--resume"), "another recipe")
-    unharmed(folder, before)
+    before = read_folder(folder)
+    check_command_refused(
+        command("batch", "r.json", "in.tif", "-o", "results", "--resume"), "another recipe"
+    )
+    check_files_unchanged(folder, before)
 
 
 def recipe_is_input(folder: Path) -> None:
     """Swap recipe and image, as happens in a hurry."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "r.json").write_text(PLAIN, "utf-8")
-    said_no(command("batch", "in.tif", "r.json", "-o", "results"), "in.tif", "recipe")
+    check_command_refused(command("batch", "in.tif", "r.json", "-o", "results"), "in.tif", "recipe")
     check(not (folder / "results").exists(), "a folder was made")
 
 
 def recipe_of_wrong_task(folder: Path) -> None:
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "r.json").write_text(PLAIN, "utf-8")
-    said_no(
+    check_command_refused(
         command("deblur", "in.tif", "-o", "o.tif", "--from-recipe", "r.json"), "denoise", "deblur"
     )
 
 
 def option_and_recipe(folder: Path) -> None:
     """Give an option beside a recipe: it wins, and the report says so."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "r.json").write_text(PLAIN.replace("}", ', "seed": 1}'), "utf-8")
     arguments = ("--from-recipe", "r.json", "--seed", "9", "--report", "p.json")
-    went(command("denoise", "in.tif", "-o", "out.tif", *arguments))
+    check_completed(command("denoise", "in.tif", "-o", "out.tif", *arguments))
     record = json.loads((folder / "p.json").read_text("utf-8"))
     check(record["seed"] == 9 and record["recipe"]["seed"] == 9, f"seed {record['seed']}")
 

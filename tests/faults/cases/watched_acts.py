@@ -16,15 +16,15 @@ import psutil
 
 from faults.cases import (
     QUICK,
-    End,
-    Said,
+    CommandResult,
+    Outcome,
     check,
+    check_completed,
     command,
     environment,
-    hole,
-    picture,
-    saved,
-    went,
+    make_picture,
+    save_hole_mask,
+    save_tiff,
 )
 from faults.cases.security_acts import PLAIN
 
@@ -69,9 +69,9 @@ sys.exit(code)
 
 def watched(argv: tuple[str, ...], folder: Path) -> None:
     """Watch a command by Python's audit: no connection, no program, no writing elsewhere."""
-    saved(folder / "in.tif")
-    saved(folder / "guide.tif", picture(seed=4))
-    hole(folder)
+    save_tiff(folder / "in.tif")
+    save_tiff(folder / "guide.tif", make_picture(seed=4))
+    save_hole_mask(folder)
     (folder / "r.json").write_text(PLAIN, "utf-8")
     (folder / "home").mkdir()
     (folder / "tmp").mkdir()
@@ -86,7 +86,7 @@ def watched(argv: tuple[str, ...], folder: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", WATCHER, *argv], env=env, capture_output=True, text=True
     )
-    went(Said(ended.returncode, ended.stdout, ended.stderr))
+    check_completed(CommandResult(ended.returncode, ended.stdout, ended.stderr))
     notes = (folder / "notes").read_text("utf-8")
     check(not notes, notes[:600])
     leftovers = [path.name for path in (folder / "tmp").iterdir()]
@@ -96,7 +96,7 @@ def watched(argv: tuple[str, ...], folder: Path) -> None:
 def listening(folder: Path) -> None:
     """Look at what a batch with workers listens on: this computer alone."""
     for number in range(2):
-        saved(folder / f"{number}.tif", picture(seed=number))
+        save_tiff(folder / f"{number}.tif", make_picture(seed=number))
     (folder / "r.json").write_text(PLAIN.replace("2}", "200}"), "utf-8")
     argv = [
         sys.executable,
@@ -153,10 +153,10 @@ def _leads_out(address: str) -> bool:
 def pages(argv: tuple[str, ...], name: str, folder: Path) -> None:
     """Make a page about a file of a hostile name: nothing in it is carried out or loaded."""
     (folder / "a").mkdir()
-    saved(folder / "plain.tif").rename(folder / "a" / name)
+    save_tiff(folder / "plain.tif").rename(folder / "a" / name)
     (folder / "r.json").write_text(PLAIN, "utf-8")
     arguments = [str(folder / "a" / name) if word == "IN" else word for word in argv]
-    went(command(*arguments))
+    check_completed(command(*arguments))
     for path in folder.rglob("*.html"):
         page = Page()
         text = path.read_text("utf-8")
@@ -170,9 +170,9 @@ def pages(argv: tuple[str, ...], name: str, folder: Path) -> None:
 def formulas(name: str, folder: Path) -> None:
     """Have a file whose name is a formula: no cell of a table begins as one."""
     (folder / "a").mkdir()
-    saved(folder / "plain.tif").rename(folder / "a" / name)
+    save_tiff(folder / "plain.tif").rename(folder / "a" / name)
     (folder / "r.json").write_text(PLAIN, "utf-8")
-    went(command("batch", "r.json", folder / "a", "-o", "results"))
+    check_completed(command("batch", "r.json", folder / "a", "-o", "results"))
     for path in folder.rglob("*.csv"):
         with path.open(encoding="utf-8-sig", newline="") as file:
             for cell in (cell for row in csv.reader(file) for cell in row):
@@ -194,9 +194,9 @@ def told_abroad(folder: Path) -> None:
     import socket
 
     (folder / "private-place").mkdir()
-    saved(folder / "private-place" / "in.tif")
+    save_tiff(folder / "private-place" / "in.tif")
     for out in ("o.tif", "o.ome.tif", "o.ome.zarr"):
-        went(command("denoise", folder / "private-place" / "in.tif", "-o", out, *QUICK))
+        check_completed(command("denoise", folder / "private-place" / "in.tif", "-o", out, *QUICK))
     texts = [path.read_bytes() for path in folder.glob("o.*") if path.is_file()]
     texts += [path.read_bytes() for path in (folder / "o.ome.zarr").rglob("*.json")]
     private_words = {"private-place", socket.gethostname(), str(folder)}
@@ -210,7 +210,7 @@ def told_abroad(folder: Path) -> None:
 
 def log_private(folder: Path) -> None:
     """Let something unforeseen happen: its log is for its user alone."""
-    saved(folder / "in.tif")
+    save_tiff(folder / "in.tif")
     (folder / "tmp").mkdir()
 
     def spoil() -> None:
@@ -235,7 +235,7 @@ def rescued_private(folder: Path) -> None:
     (folder / "work").mkdir()
     (folder / "tmp").mkdir()
     (folder / "tmp").chmod(0o1777)
-    saved(folder / "work" / "in.tif")
+    save_tiff(folder / "work" / "in.tif")
     env = environment(HOME="/nonexistent/home", TMPDIR=str(folder / "tmp"))
     argv = [sys.executable, "-m", "napari_dip", "denoise", "work/in.tif", "-o", "work/out.tif"]
     argv += ["--preset", "fast", "--max-iterations", "3000"]
@@ -248,9 +248,9 @@ def rescued_private(folder: Path) -> None:
     shutil.rmtree(folder / "work")
     child.send_signal(signal.SIGINT)
     child.wait(60)
-    said = (folder / "said").read_text("utf-8")
+    output = (folder / "said").read_text("utf-8")
     kept = [path for path in (folder / "tmp").rglob("*") if path.is_file()]
-    check(kept, f"nothing was kept: {said}"[-400:], End.LOST)
+    check(kept, f"nothing was kept: {output}"[-400:], Outcome.LOST)
     inside = {path.name: oct(path.stat().st_mode & 0o777) for path in kept}
     shut = all(path.stat().st_mode & 0o077 == 0 for path in kept)
     check(shut or all(path.parent != folder / "tmp" for path in kept), f"permissions: {inside}")

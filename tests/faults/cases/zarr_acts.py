@@ -12,14 +12,14 @@ import zarr
 from faults.cases import (
     QUICK,
     check,
+    check_command_refused,
+    check_completed,
+    check_files_unchanged,
+    check_same_pixels,
+    check_unmasked_pixels,
     command,
-    contents,
-    picture,
-    read_as,
-    said_no,
-    same,
-    unharmed,
-    went,
+    make_picture,
+    read_folder,
 )
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ def ome_zarr(
     scale: Any = None,
     more: dict[str, Any] | None = None,
     units: dict[str, str] | None = None,
-    **how: Any,
+    **options: Any,
 ) -> Path:
     group = zarr.open_group(path, mode="w", zarr_format=version)
-    array = group.create_array("0", shape=values.shape, dtype=values.dtype, **how)
+    array = group.create_array("0", shape=values.shape, dtype=values.dtype, **options)
     array[...] = values
     kinds = {"t": "time", "c": "channel"}
     entries = [
@@ -57,16 +57,18 @@ def ome_zarr(
     return path
 
 
-def zarr_of(values: np.ndarray, how: dict[str, Any], folder: Path) -> None:
-    read_as(ome_zarr(folder / "in.ome.zarr", values, **how), values)
+def zarr_of(values: np.ndarray, options: dict[str, Any], folder: Path) -> None:
+    check_unmasked_pixels(ome_zarr(folder / "in.ome.zarr", values, **options), values)
 
 
 def zarr_refused(
-    change: Callable[[Path], object], pattern: str, how: dict[str, Any], folder: Path
+    change: Callable[[Path], object], pattern: str, options: dict[str, Any], folder: Path
 ) -> None:
-    path = ome_zarr(folder / "in.ome.zarr", picture(), **how)
+    path = ome_zarr(folder / "in.ome.zarr", make_picture(), **options)
     change(path)
-    said_no(command("denoise", "in.ome.zarr", "-o", "out.tif", *QUICK), "in.ome.zarr", pattern)
+    check_command_refused(
+        command("denoise", "in.ome.zarr", "-o", "out.tif", *QUICK), "in.ome.zarr", pattern
+    )
 
 
 def edited(change: Callable[[Any], object]) -> Callable[[Path], None]:
@@ -82,12 +84,12 @@ def edited(change: Callable[[Any], object]) -> Callable[[Path], None]:
 
 def zarr_marked(folder: Path) -> None:
     """Let an editor put its mark before the metadata."""
-    path = ome_zarr(folder / "in.ome.zarr", picture())
+    path = ome_zarr(folder / "in.ome.zarr", make_picture())
     text = (path / "zarr.json").read_bytes()
     (path / "zarr.json").write_bytes(b"\xef\xbb\xbf" + text)
-    said = command("denoise", "in.ome.zarr", "-o", "out.tif", *QUICK)
-    if said.code:
-        said_no(said, "in.ome.zarr")
+    command_result = command("denoise", "in.ome.zarr", "-o", "out.tif", *QUICK)
+    if command_result.code:
+        check_command_refused(command_result, "in.ome.zarr")
 
 
 def zarr_translation(folder: Path) -> None:
@@ -97,23 +99,27 @@ def zarr_translation(folder: Path) -> None:
         {"type": "translation", "translation": [100.0, 200.0]},
     ]
     more = {"datasets": [{"path": "0", "coordinateTransformations": steps}]}
-    ome_zarr(folder / "in.ome.zarr", picture(), more=more, units=dict.fromkeys("yx", "micrometer"))
-    said = went(command("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK))
+    ome_zarr(
+        folder / "in.ome.zarr", make_picture(), more=more, units=dict.fromkeys("yx", "micrometer")
+    )
+    command_result = check_completed(
+        command("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK)
+    )
     record = json.loads((folder / "out.ome.zarr" / "zarr.json").read_text("utf-8"))
     text = json.dumps(record["attributes"]["ome"]["multiscales"])
     kept = "100.0" in text and "200.0" in text
     check(
-        kept or "translation" in said.err or "place" in said.err,
+        kept or "translation" in command_result.err or "place" in command_result.err,
         f"where it lay is lost: {text}"[:500],
     )
 
 
 def zarr_units(folder: Path) -> None:
     """Time in milliseconds, planes in nanometres: kept with their values."""
-    values = np.stack([picture(24, 24, seed=n) for n in range(5)])
+    values = np.stack([make_picture(24, 24, seed=n) for n in range(5)])
     units = {"t": "millisecond", "y": "nanometer", "x": "nanometer"}
     ome_zarr(folder / "in.ome.zarr", values, axes="tyx", scale=[40.0, 65.0, 65.0], units=units)
-    went(command("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK))
+    check_completed(command("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK))
     record = json.loads((folder / "out.ome.zarr" / "zarr.json").read_text("utf-8"))
     multiscale = record["attributes"]["ome"]["multiscales"][0]
     read_units = {axis["name"]: axis.get("unit") for axis in multiscale["axes"]}
@@ -125,36 +131,40 @@ def zarr_units(folder: Path) -> None:
 def zarr_is_zip(folder: Path) -> None:
     import zipfile
 
-    ome_zarr(folder / "z", picture())
+    ome_zarr(folder / "z", make_picture())
     with zipfile.ZipFile(folder / "in.ome.zarr.zip", "w") as file:
         for path in sorted((folder / "z").rglob("*")):
             file.write(path, path.relative_to(folder / "z"))
-    said_no(command("denoise", "in.ome.zarr.zip", "-o", "out.tif"), "in.ome.zarr.zip", "kind|zip")
+    check_command_refused(
+        command("denoise", "in.ome.zarr.zip", "-o", "out.tif"), "in.ome.zarr.zip", "kind|zip"
+    )
 
 
 def zarr_array_alone(folder: Path) -> None:
-    zarr.save_array(folder / "in.zarr", picture())
-    said_no(command("denoise", "in.zarr", "-o", "out.tif"), "in.zarr", "image")
+    zarr.save_array(folder / "in.zarr", make_picture())
+    check_command_refused(command("denoise", "in.zarr", "-o", "out.tif"), "in.zarr", "image")
 
 
 def zarr_named_level(folder: Path) -> None:
-    ome_zarr(folder / "in.ome.zarr", picture())
-    said_no(command("denoise", "in.ome.zarr/0", "-o", "out.tif"), "in.ome.zarr/0", "image")
+    ome_zarr(folder / "in.ome.zarr", make_picture())
+    check_command_refused(
+        command("denoise", "in.ome.zarr/0", "-o", "out.tif"), "in.ome.zarr/0", "image"
+    )
 
 
 def zarr_slash(folder: Path) -> None:
-    ome_zarr(folder / "in.ome.zarr", picture())
-    went(command("denoise", "in.ome.zarr/", "-o", "out.tif", *QUICK))
+    ome_zarr(folder / "in.ome.zarr", make_picture())
+    check_completed(command("denoise", "in.ome.zarr/", "-o", "out.tif", *QUICK))
     check(tifffile.imread("out.tif").shape == (32, 32), "no picture")
 
 
 def zarr_beside(folder: Path) -> None:
     """Restore from one Zarr into another: the input stays byte for byte."""
-    ome_zarr(folder / "in.ome.zarr", picture())
-    before = contents(folder)
-    went(command("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK))
-    unharmed(folder, before, "out.ome.zarr")
-    same(zarr.open_array(folder / "out.ome.zarr" / "0").shape, (32, 32), "shape")
+    ome_zarr(folder / "in.ome.zarr", make_picture())
+    before = read_folder(folder)
+    check_completed(command("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK))
+    check_files_unchanged(folder, before, "out.ome.zarr")
+    check_same_pixels(zarr.open_array(folder / "out.ome.zarr" / "0").shape, (32, 32), "shape")
 
 
 def drop_chunk(path: Path) -> None:

@@ -34,11 +34,11 @@ def read_refusal(path: Path, axes: str | None = None) -> str:
     return caught.value.reason.sentence
 
 
-def write_with_header(path: Path, change: Callable[[str], str], **how: Any) -> np.ndarray:
+def write_with_header(path: Path, change: Callable[[str], str], **options: Any) -> np.ndarray:
     """Write ten planes of 20 × 30 pixels, and change what their header says."""
     image = draw_pixels(10, 20, 30)
-    kind = {} if how.get("imagej") else {"photometric": "minisblack"}
-    tifffile.imwrite(path, image, metadata={"axes": "ZYX"}, **kind, **how)
+    kind = {} if options.get("imagej") else {"photometric": "minisblack"}
+    tifffile.imwrite(path, image, metadata={"axes": "ZYX"}, **kind, **options)
     with tifffile.TiffFile(path) as file:
         before = file.pages[0].description
     after = change(before)
@@ -106,7 +106,7 @@ def test_a_page_that_an_ome_header_names_twice_is_reported(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("how", "before", "after", "message"),
+    ("options", "before", "after", "message"),
     [
         ({"ome": True}, '"10"', '"12"', "states 12 planes, but 10 are found"),
         ({"ome": True}, 'PlaneCount="10"', 'PlaneCount="5"', "10 planes, but 5 are found"),
@@ -115,9 +115,9 @@ def test_a_page_that_an_ome_header_names_twice_is_reported(tmp_path):
     ],
 )
 def test_planes_that_are_promised_but_missing_are_counted_in_the_refusal(
-    tmp_path, how, before, after, message
+    tmp_path, options, before, after, message
 ):
-    write_with_header(tmp_path / "a.tif", lambda text: text.replace(before, after), **how)
+    write_with_header(tmp_path / "a.tif", lambda text: text.replace(before, after), **options)
     assert message in read_refusal(tmp_path / "a.tif")
 
 
@@ -132,10 +132,10 @@ def test_a_shape_that_does_not_fit_the_pages_is_reported(tmp_path, compression, 
 
 
 def test_an_honest_header_needs_no_note(tmp_path):
-    for number, how in enumerate([{"ome": True}, {"imagej": True}, {"compression": "zlib"}]):
-        kind = {} if how.get("imagej") else {"photometric": "minisblack"}
+    for number, options in enumerate([{"ome": True}, {"imagej": True}, {"compression": "zlib"}]):
+        kind = {} if options.get("imagej") else {"photometric": "minisblack"}
         path = tmp_path / f"{number}.tif"
-        tifffile.imwrite(path, draw_pixels(10, 20, 30), metadata={"axes": "ZYX"}, **kind, **how)
+        tifffile.imwrite(path, draw_pixels(10, 20, 30), metadata={"axes": "ZYX"}, **kind, **options)
         assert read_spec(path).notes == ()
 
 

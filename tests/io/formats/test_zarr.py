@@ -340,8 +340,8 @@ def test_a_result_lies_where_its_input_lay(tmp_path: Path, task: str, moved: Any
     edit_metadata(source, shift)
     assert ["'affine'" in str(note) for note in read_spec(source).notes] == [True]
     out = tmp_path / "out.ome.zarr"
-    how = ("--preset", "fast", "--max-iterations", "2", "--device", "cpu")
-    assert main([task, str(source), "-o", str(out), *how]) == 0
+    options = ("--preset", "fast", "--max-iterations", "2", "--device", "cpu")
+    assert main([task, str(source), "-o", str(out), *options]) == 0
     assert read_spec(out).tags.origin == pytest.approx(moved)
     finer = 1 if task == "denoise" else 2
     assert read_spec(out).scale == (0.5 / finer, 0.5 / finer)

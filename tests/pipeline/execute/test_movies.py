@@ -212,7 +212,7 @@ def test_a_movie_is_steadier_and_no_less_exact_than_frame_by_frame() -> None:
 
 
 @pytest.mark.long
-def test_the_fixed_noise_code_is_drawn_to_the_frame_before() -> None:
+def test_the_random_input_is_drawn_to_the_frame_before() -> None:
     movie = np.stack([shot(32, seed) for seed in range(2)])
     settings = {"prior": "random-input", "max_iterations": 120}
     apart = []

@@ -147,11 +147,11 @@ def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_pa
     image = np.random.default_rng(0).poisson(clean).astype("uint16")
     (tmp_path / "in").mkdir()
     tifffile.imwrite(tmp_path / "in" / "cells.tif", image)
-    how = {"threads": 1, "axes": "CYX"}
-    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
+    fit_options = {"threads": 1, "axes": "CYX"}
+    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **fit_options)
     out = tmp_path / "out"
     (out / "records").mkdir(parents=True)
-    plan = plan_batch(recipe, tmp_path / "in", out, **how)
+    plan = plan_batch(recipe, tmp_path / "in", out, **fit_options)
     first = make_worker_job(plan, 1, "session", "", shard=Shard(index=1, count=3))
     controls = iter([Control.GO] * 7)
     assert (
@@ -163,7 +163,7 @@ def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_pa
         *("c0r0.safetensors", "checkpoint-1of3.safetensors", "held", "run.json")
     ]
     pool = InProcessPool(count=3)
-    list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **how), pool=pool))
+    list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **fit_options), pool=pool))
     assert pool.sent == ["1-1", "1-2", "1-3", "1"]
     assert read_result(out) == read_result(tmp_path / "alone")
     in_process, in_workers = (
@@ -205,8 +205,8 @@ def is_same_result(before: Path, after: Path) -> bool:
 @pytest.mark.parametrize("lost", ["", "1-lesson1", "1-2"])
 def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monkeypatch, lost):
     recipe = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
-    how = add_movie(tmp_path)
-    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
+    fit_options = add_movie(tmp_path)
+    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **fit_options)
 
     def full(unit, control, see):
         if unit.name == lost:
@@ -215,7 +215,7 @@ def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monke
 
     monkeypatch.setattr("scale.cluster.simulated_workers.restore_shard_on_worker", full)
     out, pool = tmp_path / "out", InProcessPool(count=3)
-    events = list(run_batch(plan_batch(recipe, tmp_path / "in", out, **how), pool=pool))
+    events = list(run_batch(plan_batch(recipe, tmp_path / "in", out, **fit_options), pool=pool))
     after = [] if lost == "1-lesson1" else ["1-1", "1-2"]
     assert pool.sent == ["1-lesson1", *after, "1"]
     assert is_same_result(out, tmp_path / "alone")
@@ -231,11 +231,11 @@ def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monke
 @pytest.mark.usefixtures("short_segments")
 def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path):
     recipe = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
-    how = add_movie(tmp_path)
-    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
+    fit_options = add_movie(tmp_path)
+    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **fit_options)
     out = tmp_path / "out"
     (out / "records").mkdir(parents=True)
-    plan = plan_batch(recipe, tmp_path / "in", out, **how)
+    plan = plan_batch(recipe, tmp_path / "in", out, **fit_options)
     messages: list[list[str]] = []
     for share in (Shard(index=2, count=2), Shard(index=1, count=2)):
         said: list[str] = []
@@ -248,7 +248,8 @@ def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path)
     assert ["Learning from many at once" in said for said in messages] == [True, False]
     list(
         run_batch(
-            plan_batch(recipe, tmp_path / "in", out, resume=True, **how), pool=InProcessPool()
+            plan_batch(recipe, tmp_path / "in", out, resume=True, **fit_options),
+            pool=InProcessPool(),
         )
     )
     assert is_same_result(out, tmp_path / "alone")
@@ -259,10 +260,10 @@ def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path)
 def test_frames_in_turn_are_shared_in_segments_that_begin_anew(tmp_path):
     settings = {"series_training": "warm-start", "restarts": 2, "max_iterations": 2}
     recipe = dip.make_recipe("denoise", preset="fast", device="cpu", **settings)
-    how = add_movie(tmp_path, frames=9)
-    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
+    fit_options = add_movie(tmp_path, frames=9)
+    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **fit_options)
     out, pool = tmp_path / "out", InProcessPool(count=4)
-    list(run_batch(plan_batch(recipe, tmp_path / "in", out, **how), pool=pool))
+    list(run_batch(plan_batch(recipe, tmp_path / "in", out, **fit_options), pool=pool))
     assert pool.sent == ["1-1", "1-2", "1"]
     assert is_same_result(out, tmp_path / "alone")
 

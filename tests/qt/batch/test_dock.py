@@ -99,7 +99,7 @@ class Bench:
         return [row.state for row in self.rows.values()]
 
     @property
-    def message_emitted(self):
+    def last_message(self):
         return self.bar.message_label.text()
 
 
@@ -136,7 +136,7 @@ def test_files_are_run_and_held_to_the_bytes_of_the_command(bench, scene, tmp_pa
     bench.wait_for_end()
     assert results(out) == results(scene / "whole")
     assert bench.states == ["restored", "restored", "refused", "restored"]
-    assert bench.message_emitted.startswith("Of 4 files: 3 restored, 1 refused.")
+    assert bench.last_message.startswith("Of 4 files: 3 restored, 1 refused.")
     assert tables(out) == tables(scene / "whole")
     bench.wait_for_plan()
     line = bench.dock.plan_label.text()
@@ -159,8 +159,8 @@ def test_a_batch_of_the_command_is_gone_on_with_stopped_and_ended_by_the_command
     bench.qtbot.wait(600)  # a double click does not stop it
     bench.press(bar.run_button)
     bench.wait_for_end()
-    assert "Of 4 files: 1 done before, 1 refused, 2 left." in bench.message_emitted
-    assert "Resume takes up the rest" in bench.message_emitted and list(results(out)) == ["a.tif"]
+    assert "Of 4 files: 1 done before, 1 refused, 2 left." in bench.last_message
+    assert "Resume takes up the rest" in bench.last_message and list(results(out)) == ["a.tif"]
     assert main([*typed, str(scene / "in"), "--resume"]) == 1  # the bad one has no result
     assert results(out) == results(scene / "whole")
     assert (out / "a.tif").stat().st_mtime_ns == begun
@@ -214,7 +214,7 @@ def test_results_open_as_lazy_layers_in_their_place(bench, scene, monkeypatch):
     assert read_result_provenance(layer) is not None and read_result_provenance(below) is None
     assert not find_unsaved_inputs(metadata)  # a script can be made of it
     bench.press(layers.all_button)
-    bench.wait(lambda: "3 results" in bench.message_emitted)
+    bench.wait(lambda: "3 results" in bench.last_message)
     assert len(bench.viewer.layers) == 6
 
 
@@ -253,7 +253,7 @@ def test_what_is_wrong_with_the_whole_is_said_above_run(bench, scene, tmp_path):
     dock.recipe.tasks.setCurrentIndex(dock.recipe.tasks.findText("Restore with a guide"))
     assert list(dock.recipe.extra_input_edits) == ["guide"]
     dock.recipe.load(str(scene / "in" / "bad.tif"))
-    assert "recipe" in bench.message_emitted
+    assert "recipe" in bench.last_message
 
 
 def test_settings_are_offered_from_presets_of_ones_own_and_the_last_run(bench):

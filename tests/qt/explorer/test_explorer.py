@@ -64,7 +64,7 @@ class Bench:
         self.wait(lambda: not self.dock.is_busy)
 
     @property
-    def message_emitted(self):
+    def last_message(self):
         return self.dock.run_bar.message_label.text()
 
 
@@ -92,9 +92,7 @@ def test_impedance_is_drawn_while_it_runs_and_its_report_saved_and_opened(
     for name, (iteration, energy) in curves.items():
         assert iteration.tolist() == list(range(1, ITERATIONS + 1))
         assert energy.tolist() == result.losses[name].tolist()
-    assert (
-        f"{result.score:.3f}" in dock.results.headline.text() and "score" in bench.message_emitted
-    )
+    assert f"{result.score:.3f}" in dock.results.headline.text() and "score" in bench.last_message
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
     opened = []
     monkeypatch.setattr(
@@ -124,7 +122,7 @@ def test_a_spectrum_that_is_stopped_keeps_the_best_image_so_far_and_shows_how_it
     bench.qtbot.wait(600)  # a double click on Run must not stop it
     bench.press(dock.run_bar.run_button)
     bench.wait_for_end()
-    assert "Ended by hand after" in bench.message_emitted
+    assert "Ended by hand after" in bench.last_message
     count = dock.results._result.setup.iterations
     assert 10 <= count < 5000 and dock.results.table.rowCount() == 5
     assert "mitochondria preview" not in viewer.layers
@@ -161,7 +159,7 @@ def test_the_network_that_suits_an_image_is_kept_as_a_preset_for_denoising(bench
     bench.press(results.preset_button)
     (name,) = open_saved_settings("denoise").list_names()
     kept = open_saved_settings("denoise").load(name)
-    assert name == "decoder only for mitochondria" and f"'{name}'" in bench.message_emitted
+    assert name == "decoder only for mitochondria" and f"'{name}'" in bench.last_message
     assert kept.task.architecture == "decoder" and kept.task.prior == "random-input"
     bench.press(results.preset_button)
     assert len(open_saved_settings("denoise").list_names()) == 2

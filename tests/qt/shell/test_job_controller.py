@@ -21,14 +21,14 @@ from napari_dip.qt.shell.worker import JobProgress
 IDLE, PLANNED, WAITING, RUNNING, PAUSED, STOPPING, FINISHED, DISCARDED = JobState
 
 
-class Desk:
+class FakeDock:
     """What a dock does for its controller, written down."""
 
     def __init__(self):
         self.parent = QObject()
-        self.progress, self.said, self.states, self.refusals = [], [], [], []
+        self.progress, self.messages, self.states, self.refusals = [], [], [], []
         self.jobs = JobController(self, self.parent, no_outcome_message="Nothing.")
-        self.jobs.message_emitted.connect(self.said.append)
+        self.jobs.message_emitted.connect(self.messages.append)
         self.jobs.state_changed.connect(self.states.append)
         self.jobs.refused.connect(self.refusals.append)
 
@@ -48,10 +48,10 @@ class Desk:
 
 
 @pytest.fixture
-def desk(qtbot):
-    desk = Desk()
-    yield desk
-    desk.jobs.discard()
+def fake_dock(qtbot):
+    fake_dock = FakeDock()
+    yield fake_dock
+    fake_dock.jobs.discard()
     qtbot.waitUntil(lambda: not get_job_queue()._tickets)
 
 
@@ -69,8 +69,8 @@ def request_of(label="Denoise cells", **options):
     return JobRequest(kind="denoise", label=label, work=partial(work, **options), summary="")
 
 
-def test_a_job_is_planned_runs_pauses_and_ends_in_what_it_found(desk, qtbot):
-    jobs = desk.jobs
+def test_a_job_is_planned_runs_pauses_and_ends_in_what_it_found(fake_dock, qtbot):
+    jobs = fake_dock.jobs
     assert jobs.state is IDLE and not jobs.is_busy
     jobs.set_planned(True)
     jobs.start([request_of()])
@@ -79,9 +79,18 @@ def test_a_job_is_planned_runs_pauses_and_ends_in_what_it_found(desk, qtbot):
     jobs.resume()
     jobs.keep()
     qtbot.waitUntil(lambda: not jobs.is_busy)
-    assert desk.states == [PLANNED, WAITING, RUNNING, PAUSED, RUNNING, STOPPING, FINISHED, PLANNED]
-    assert desk.progress == ["begin Denoise cells", "accept picture", "release"]
-    assert desk.said == [
+    assert fake_dock.states == [
+        PLANNED,
+        WAITING,
+        RUNNING,
+        PAUSED,
+        RUNNING,
+        STOPPING,
+        FINISHED,
+        PLANNED,
+    ]
+    assert fake_dock.progress == ["begin Denoise cells", "accept picture", "release"]
+    assert fake_dock.messages == [
         "Getting ready",
         "Paused",
         "Going on",
@@ -90,73 +99,85 @@ def test_a_job_is_planned_runs_pauses_and_ends_in_what_it_found(desk, qtbot):
     ]
 
 
-def test_a_plan_is_ignored_during_a_job(desk):
-    desk.jobs.start([request_of()])
-    desk.jobs.set_planned(False)
-    assert desk.jobs.state is RUNNING
+def test_a_plan_is_ignored_during_a_job(fake_dock):
+    fake_dock.jobs.start([request_of()])
+    fake_dock.jobs.set_planned(False)
+    assert fake_dock.jobs.state is RUNNING
 
 
-def test_a_discarded_job_lets_another_begin_and_shows_nothing_more(desk, qtbot):
-    desk.jobs.start([request_of("first")])
-    desk.jobs.discard()
-    assert desk.states[-2:] == [DISCARDED, PLANNED] and desk.said[-1] == "Thrown away."
-    desk.jobs.start([request_of("second", waits=False)])
-    qtbot.waitUntil(lambda: not desk.jobs.is_busy)
-    assert desk.progress == ["begin first", "release", "begin second", "accept picture", "release"]
+def test_a_discarded_job_lets_another_begin_and_shows_nothing_more(fake_dock, qtbot):
+    fake_dock.jobs.start([request_of("first")])
+    fake_dock.jobs.discard()
+    assert (
+        fake_dock.states[-2:] == [DISCARDED, PLANNED] and fake_dock.messages[-1] == "Thrown away."
+    )
+    fake_dock.jobs.start([request_of("second", waits=False)])
+    qtbot.waitUntil(lambda: not fake_dock.jobs.is_busy)
+    assert fake_dock.progress == [
+        "begin first",
+        "release",
+        "begin second",
+        "accept picture",
+        "release",
+    ]
 
 
-def test_a_job_without_an_outcome_says_so(desk, qtbot):
-    desk.jobs.start([request_of(outcome=None, waits=False)])
-    qtbot.waitUntil(lambda: not desk.jobs.is_busy)
-    assert desk.said[-1] == "Nothing." and desk.states[-2:] == [FINISHED, PLANNED]
+def test_a_job_without_an_outcome_says_so(fake_dock, qtbot):
+    fake_dock.jobs.start([request_of(outcome=None, waits=False)])
+    qtbot.waitUntil(lambda: not fake_dock.jobs.is_busy)
+    assert fake_dock.messages[-1] == "Nothing." and fake_dock.states[-2:] == [FINISHED, PLANNED]
 
 
 @pytest.mark.parametrize("outcome", [make_refusal("image-none"), RuntimeError("the disk is gone")])
-def test_a_failure_ends_with_a_message_and_later_progress_is_dropped(desk, qtbot, outcome):
+def test_a_failure_ends_with_a_message_and_later_progress_is_dropped(fake_dock, qtbot, outcome):
     requests = [request_of(outcome=outcome, waits=False), request_of("next")]
-    desk.jobs.start(requests)
-    qtbot.waitUntil(lambda: bool(desk.refusals))
-    assert not desk.jobs.is_busy and desk.jobs.remaining == ()
-    assert desk.said[-1] == desk.refusals[0].message
-    assert desk.progress == ["begin Denoise cells", "release"]
+    fake_dock.jobs.start(requests)
+    qtbot.waitUntil(lambda: bool(fake_dock.refusals))
+    assert not fake_dock.jobs.is_busy and fake_dock.jobs.remaining == ()
+    assert fake_dock.messages[-1] == fake_dock.refusals[0].message
+    assert fake_dock.progress == ["begin Denoise cells", "release"]
 
 
-def test_jobs_follow_each_other_without_a_hand(desk, qtbot):
-    desk.jobs.start([request_of(label, waits=False) for label in ("first", "second")])
-    qtbot.waitUntil(lambda: not desk.jobs.is_busy)
-    assert [text for text in desk.progress if "begin" in text] == ["begin first", "begin second"]
+def test_jobs_follow_each_other_without_a_hand(fake_dock, qtbot):
+    fake_dock.jobs.start([request_of(label, waits=False) for label in ("first", "second")])
+    qtbot.waitUntil(lambda: not fake_dock.jobs.is_busy)
+    assert [text for text in fake_dock.progress if "begin" in text] == [
+        "begin first",
+        "begin second",
+    ]
 
 
-def test_a_job_that_cannot_begin_is_said_and_leaves_the_queue(desk, qtbot, monkeypatch):
+def test_a_job_that_cannot_begin_is_said_and_leaves_the_queue(fake_dock, qtbot, monkeypatch):
     def fail(request):
         raise RuntimeError("no activity today")
 
     with monkeypatch.context() as patch:
-        patch.setattr(desk, "begin_job", fail)
-        desk.jobs.start([request_of()])
-    assert desk.said[-1] == "The run could not be started: no activity today."
-    assert not desk.jobs.is_busy
-    desk.jobs.start([request_of(waits=False)])
-    qtbot.waitUntil(lambda: "accept picture" in desk.progress)
+        patch.setattr(fake_dock, "begin_job", fail)
+        fake_dock.jobs.start([request_of()])
+    assert fake_dock.messages[-1] == "The run could not be started: no activity today."
+    assert not fake_dock.jobs.is_busy
+    fake_dock.jobs.start([request_of(waits=False)])
+    qtbot.waitUntil(lambda: "accept picture" in fake_dock.progress)
 
 
-def test_two_docks_take_turns_and_who_leaves_the_queue_computes_nothing(desk, qtbot):
-    second = Desk()
-    desk.jobs.start([request_of("first")])
+def test_two_docks_take_turns_and_who_leaves_the_queue_computes_nothing(fake_dock, qtbot):
+    second = FakeDock()
+    fake_dock.jobs.start([request_of("first")])
     second.jobs.start([request_of("second")])
-    assert second.jobs.state is WAITING and "'first'" in second.said[-1]
+    assert second.jobs.state is WAITING and "'first'" in second.messages[-1]
     second.jobs.discard()
     assert (
-        second.said[-1] == "Discarded, nothing was kept." and "begin second" not in second.progress
+        second.messages[-1] == "Discarded, nothing was kept."
+        and "begin second" not in second.progress
     )
     second.jobs.start([request_of("third", waits=False)])
-    desk.jobs.keep()
+    fake_dock.jobs.keep()
     qtbot.waitUntil(lambda: not second.jobs.is_busy)
     assert second.progress == ["release", "begin third", "accept picture", "release"]
 
 
 def test_a_job_whose_dock_is_deleted_is_discarded(qtbot):
-    desk, begun, ends = Desk(), [], []
+    fake_dock, begun, ends = FakeDock(), [], []
 
     def endless(pixels, control):
         begun.append(True)
@@ -165,8 +186,8 @@ def test_a_job_whose_dock_is_deleted_is_discarded(qtbot):
         ends.append(control())
 
     job = JobRequest(kind="denoise", label="cells", work=endless, summary="")
-    desk.jobs.start([job])
+    fake_dock.jobs.start([job])
     qtbot.waitUntil(lambda: bool(begun))
-    desk.parent.deleteLater()
+    fake_dock.parent.deleteLater()
     qtbot.waitUntil(lambda: bool(ends))
     assert ends == [Control.DISCARD]

@@ -33,7 +33,7 @@ def test_a_device_is_preferred_where_there_is_one():
 
 
 @pytest.mark.gl
-def test_the_page_in_napari_sets_preset_and_limits(desk, plugin_settings, npe2pm):
+def test_the_page_in_napari_sets_preset_and_limits(driver, plugin_settings, npe2pm):
     from napari.settings import get_plugin_settings
     from npe2 import PluginManifest
 
@@ -41,11 +41,11 @@ def test_the_page_in_napari_sets_preset_and_limits(desk, plugin_settings, npe2pm
         npe2pm.register(PluginManifest.from_distribution("napari-dip"))
     page = get_plugin_settings("napari-dip").computing
     page.preset, page.memory, page.threads = "best", 0.01, 1
-    dock = make_dock_class("denoise")(desk.viewer)
-    desk.viewer.window.add_dock_widget(dock, name="again")
+    dock = make_dock_class("denoise")(driver.viewer)
+    driver.viewer.window.add_dock_widget(dock, name="again")
     assert dock.form.build_recipe().run_settings.preset == "best"
     assert "memory" in dock.plan_label.text() and not dock.run_bar.run_button.isEnabled()
     page.memory = 0
     dock.show_plan()
     assert "on the CPU: up to" in dock.plan_label.text()
-    desk.viewer.window.remove_dock_widget(dock)
+    driver.viewer.window.remove_dock_widget(dock)

@@ -49,8 +49,8 @@ def forget_the_last_error():
 
 
 @pytest.fixture
-def scripted_desk(desk, noisy, monkeypatch):
-    """A desk whose runs end, after one preview, as the test says; no engine is needed."""
+def scripted_driver(driver, noisy, monkeypatch):
+    """A driver whose runs end, after one preview, as the test says; no engine is needed."""
     picture = noisy.astype(np.float32)
 
     def play(outcome=None, waits=False, draws=True, **report):
@@ -65,53 +65,55 @@ def scripted_desk(desk, noisy, monkeypatch):
 
         for module in (request, keeping):
             monkeypatch.setattr(module, "run", run)
-        desk.run()
+        driver.run()
 
-    desk.play = play
-    return desk
+    driver.play = play
+    return driver
 
 
-def refuse_layers(monkeypatch, viewer, wanted=lambda look: True):
+def refuse_layers(monkeypatch, viewer, wanted=lambda layer_options: True):
     """Let `add_image` fail for layers whose arguments the test names."""
     whole = type(viewer).add_image
 
-    def add_image(self, *args, **look):
-        if wanted(look):
+    def add_image(self, *args, **layer_options):
+        if wanted(layer_options):
             raise ValueError("no room on the card")
-        return whole(self, *args, **look)
+        return whole(self, *args, **layer_options)
 
     monkeypatch.setattr(type(viewer), "add_image", add_image)
 
 
-def is_ready(desk):
-    dock = desk.dock
+def is_ready(driver):
+    dock = driver.dock
     return (
         not dock.is_busy
         and dock.run_bar.state is JobState.PLANNED
         and dock.form.basic_page.isEnabled()
         and dock.chooser.isEnabled()
-        and "cells preview" not in desk.names
+        and "cells preview" not in driver.names
     )
 
 
-def test_a_look_that_fails_is_left_out_and_the_result_is_added(scripted_desk, monkeypatch):
-    viewer = scripted_desk.viewer
-    refuse_layers(monkeypatch, viewer, lambda look: "colormap" in look)
-    scripted_desk.play(draws=False)
-    scripted_desk.wait_for_end()
-    assert is_ready(scripted_desk)
+def test_layer_attributes_that_fail_are_left_out_and_the_result_is_added(
+    scripted_driver, monkeypatch
+):
+    viewer = scripted_driver.viewer
+    refuse_layers(monkeypatch, viewer, lambda layer_options: "colormap" in layer_options)
+    scripted_driver.play(draws=False)
+    scripted_driver.wait_for_end()
+    assert is_ready(scripted_driver)
     layer = viewer.layers["cells denoised"]
     assert METADATA_KEY in layer.metadata
-    assert "could not be taken over: no room on the card." in scripted_desk.message_emitted
+    assert "could not be taken over: no room on the card." in scripted_driver.last_message
 
 
-def test_a_result_selected_for_saving_is_not_restored_again_silently(scripted_desk):
-    dock, layers = scripted_desk.dock, scripted_desk.viewer.layers
-    scripted_desk.play()
-    scripted_desk.wait_for_end()
+def test_a_result_selected_for_saving_is_not_restored_again_silently(scripted_driver):
+    dock, layers = scripted_driver.dock, scripted_driver.viewer.layers
+    scripted_driver.play()
+    scripted_driver.wait_for_end()
     layers.selection.active = layers["cells denoised"]
     assert dock.chooser.get_layer().name == "cells"
-    assert scripted_desk.message_emitted.startswith("Done")
+    assert scripted_driver.last_message.startswith("Done")
     combo = dock.chooser.combo
     combo.setCurrentText("cells denoised")
     combo.activated.emit(combo.currentIndex())
@@ -121,150 +123,151 @@ def test_a_result_selected_for_saving_is_not_restored_again_silently(scripted_de
     assert dock.chooser.get_layer().name == "cells denoised"  # by hand
 
 
-def test_the_time_that_was_planned_is_not_said_beside_the_time_that_is_left(scripted_desk):
-    line = scripted_desk.dock.plan_label
+def test_the_time_that_was_planned_is_not_said_beside_the_time_that_is_left(scripted_driver):
+    line = scripted_driver.dock.plan_label
     assert "on the CPU" in line.text() and "if nothing else runs" in line.text()
-    scripted_desk.play(waits=True)
+    scripted_driver.play(waits=True)
     assert "on the CPU" in line.text() and "of memory" in line.text()
     assert "up to" not in line.text()
 
 
-def test_a_result_that_cannot_be_added_is_offered_again(scripted_desk, monkeypatch, noisy):
-    viewer, bar = scripted_desk.viewer, scripted_desk.dock.run_bar
+def test_a_result_that_cannot_be_added_is_offered_again(scripted_driver, monkeypatch, noisy):
+    viewer, bar = scripted_driver.viewer, scripted_driver.dock.run_bar
     with monkeypatch.context() as patch:
         refuse_layers(patch, viewer)
-        scripted_desk.play(draws=False)
-        scripted_desk.wait_for_end()
-        assert is_ready(scripted_desk)
-        assert scripted_desk.names == ["cells"]
+        scripted_driver.play(draws=False)
+        scripted_driver.wait_for_end()
+        assert is_ready(scripted_driver)
+        assert scripted_driver.names == ["cells"]
         assert (
-            "could not be added to the viewer: no room on the card."
-            in scripted_desk.message_emitted
+            "could not be added to the viewer: no room on the card." in scripted_driver.last_message
         )
-        scripted_desk.press(bar.add_button)
-        assert scripted_desk.names == ["cells"]
+        scripted_driver.press(bar.add_button)
+        assert scripted_driver.names == ["cells"]
         assert bar.add_button.isVisibleTo(bar)
-    scripted_desk.press(bar.add_button)
+    scripted_driver.press(bar.add_button)
     np.testing.assert_array_equal(
         viewer.layers["cells denoised"].data, noisy.astype(np.float32) + 1
     )
-    assert scripted_desk.message_emitted.startswith("Done: 'cells denoised'.")
+    assert scripted_driver.last_message.startswith("Done: 'cells denoised'.")
     assert not bar.add_button.isVisibleTo(bar)
 
 
-def test_a_result_that_waits_survives_another_run(scripted_desk, monkeypatch):
-    viewer = scripted_desk.viewer
+def test_a_result_that_waits_survives_another_run(scripted_driver, monkeypatch):
+    viewer = scripted_driver.viewer
     with monkeypatch.context() as patch:
         refuse_layers(patch, viewer)
-        scripted_desk.play(draws=False)
-        scripted_desk.wait_for_end()
-    scripted_desk.play(draws=False)
-    scripted_desk.wait_for_end()
-    scripted_desk.press(scripted_desk.dock.run_bar.add_button)
-    assert scripted_desk.names == ["cells", "cells denoised", "cells denoised [1]"]
+        scripted_driver.play(draws=False)
+        scripted_driver.wait_for_end()
+    scripted_driver.play(draws=False)
+    scripted_driver.wait_for_end()
+    scripted_driver.press(scripted_driver.dock.run_bar.add_button)
+    assert scripted_driver.names == ["cells", "cells denoised", "cells denoised [1]"]
 
 
-def test_another_plugin_that_fails_on_new_layers_does_not_hold_the_dock_up(scripted_desk):
+def test_another_plugin_that_fails_on_new_layers_does_not_hold_the_dock_up(scripted_driver):
     def fail(event):
         if "denoised" in event.value.name:
             raise RuntimeError("a listener broke")
 
-    scripted_desk.viewer.layers.events.inserted.connect(fail)
-    scripted_desk.play(draws=False)
-    scripted_desk.wait_for_end()
-    scripted_desk.viewer.layers.events.inserted.disconnect(fail)
-    assert is_ready(scripted_desk)
-    assert scripted_desk.names == ["cells", "cells denoised"]
-    assert "a listener broke" in scripted_desk.message_emitted
+    scripted_driver.viewer.layers.events.inserted.connect(fail)
+    scripted_driver.play(draws=False)
+    scripted_driver.wait_for_end()
+    scripted_driver.viewer.layers.events.inserted.disconnect(fail)
+    assert is_ready(scripted_driver)
+    assert scripted_driver.names == ["cells", "cells denoised"]
+    assert "a listener broke" in scripted_driver.last_message
 
 
-def test_a_preview_that_fails_is_said_once_and_the_run_goes_on(scripted_desk):
+def test_a_preview_that_fails_is_said_once_and_the_run_goes_on(scripted_driver):
     def fail(event):
         if "preview" in event.value.name:
             raise RuntimeError("a listener broke")
 
-    scripted_desk.viewer.layers.events.inserted.connect(fail)
-    scripted_desk.play(waits=True)
-    scripted_desk.wait_until(lambda: "The preview cannot be shown" in scripted_desk.message_emitted)
-    scripted_desk.qtbot.wait(700)
-    scripted_desk.viewer.layers.events.inserted.disconnect(fail)
-    scripted_desk.press(scripted_desk.dock.run_bar.run_button)
-    scripted_desk.wait_for_end()
-    assert is_ready(scripted_desk)
-    assert scripted_desk.names == ["cells", "cells denoised"]
-    assert scripted_desk.message_emitted.count("The preview cannot be shown") == 1
+    scripted_driver.viewer.layers.events.inserted.connect(fail)
+    scripted_driver.play(waits=True)
+    scripted_driver.wait_until(
+        lambda: "The preview cannot be shown" in scripted_driver.last_message
+    )
+    scripted_driver.qtbot.wait(700)
+    scripted_driver.viewer.layers.events.inserted.disconnect(fail)
+    scripted_driver.press(scripted_driver.dock.run_bar.run_button)
+    scripted_driver.wait_for_end()
+    assert is_ready(scripted_driver)
+    assert scripted_driver.names == ["cells", "cells denoised"]
+    assert scripted_driver.last_message.count("The preview cannot be shown") == 1
 
 
 def test_a_preview_layer_that_cannot_be_removed_does_not_hold_the_dock_up(
-    scripted_desk, monkeypatch
+    scripted_driver, monkeypatch
 ):
     def fail(event):
         if "preview" in event.value.name:
             raise RuntimeError("a listener broke")
 
-    scripted_desk.play(waits=True)
-    scripted_desk.wait_until(lambda: "cells preview" in scripted_desk.names)
-    scripted_desk.viewer.add_points(name="above")  # or the preview would become the result
-    scripted_desk.viewer.layers.events.removed.connect(fail)
-    scripted_desk.qtbot.wait(600)
-    scripted_desk.press(scripted_desk.dock.run_bar.run_button)
-    scripted_desk.wait_for_end()
-    scripted_desk.viewer.layers.events.removed.disconnect(fail)
-    assert is_ready(scripted_desk)
-    assert "cells denoised" in scripted_desk.names
-    assert "could not be removed: a listener broke." in scripted_desk.message_emitted
+    scripted_driver.play(waits=True)
+    scripted_driver.wait_until(lambda: "cells preview" in scripted_driver.names)
+    scripted_driver.viewer.add_points(name="above")  # or the preview would become the result
+    scripted_driver.viewer.layers.events.removed.connect(fail)
+    scripted_driver.qtbot.wait(600)
+    scripted_driver.press(scripted_driver.dock.run_bar.run_button)
+    scripted_driver.wait_for_end()
+    scripted_driver.viewer.layers.events.removed.disconnect(fail)
+    assert is_ready(scripted_driver)
+    assert "cells denoised" in scripted_driver.names
+    assert "could not be removed: a listener broke." in scripted_driver.last_message
 
 
-def test_the_preview_becomes_the_result_whatever_else_listens(scripted_desk):
+def test_the_preview_becomes_the_result_whatever_else_listens(scripted_driver):
     renamed = []
-    scripted_desk.viewer.layers.events.renamed.connect(
-        lambda event: renamed.append(scripted_desk.names)
+    scripted_driver.viewer.layers.events.renamed.connect(
+        lambda event: renamed.append(scripted_driver.names)
     )
-    scripted_desk.play(waits=True)
-    scripted_desk.wait_until(lambda: "cells preview" in scripted_desk.names)
-    preview = scripted_desk.viewer.layers["cells preview"]
-    scripted_desk.qtbot.wait(600)
-    scripted_desk.press(scripted_desk.dock.run_bar.run_button)
-    scripted_desk.wait_for_end()
-    assert is_ready(scripted_desk)
+    scripted_driver.play(waits=True)
+    scripted_driver.wait_until(lambda: "cells preview" in scripted_driver.names)
+    preview = scripted_driver.viewer.layers["cells preview"]
+    scripted_driver.qtbot.wait(600)
+    scripted_driver.press(scripted_driver.dock.run_bar.run_button)
+    scripted_driver.wait_for_end()
+    assert is_ready(scripted_driver)
     assert renamed == [["cells", "cells denoised"]]
-    assert scripted_desk.viewer.layers["cells denoised"] is preview
+    assert scripted_driver.viewer.layers["cells denoised"] is preview
     assert METADATA_KEY in preview.metadata
     assert "report" in preview.metadata[METADATA_KEY]
 
 
-def test_the_input_and_the_preview_may_be_removed_during_the_run(scripted_desk):
-    scripted_desk.play(waits=True)
-    scripted_desk.wait_until(lambda: "cells preview" in scripted_desk.names)
-    scripted_desk.viewer.layers.clear()
-    scripted_desk.qtbot.wait(700)
-    assert scripted_desk.names == []
-    scripted_desk.press(scripted_desk.dock.run_bar.run_button)
-    scripted_desk.wait_for_end()
-    assert scripted_desk.names == ["cells denoised"]
-    assert is_ready(scripted_desk)
+def test_the_input_and_the_preview_may_be_removed_during_the_run(scripted_driver):
+    scripted_driver.play(waits=True)
+    scripted_driver.wait_until(lambda: "cells preview" in scripted_driver.names)
+    scripted_driver.viewer.layers.clear()
+    scripted_driver.qtbot.wait(700)
+    assert scripted_driver.names == []
+    scripted_driver.press(scripted_driver.dock.run_bar.run_button)
+    scripted_driver.wait_for_end()
+    assert scripted_driver.names == ["cells denoised"]
+    assert is_ready(scripted_driver)
 
 
-def test_a_run_that_cannot_be_started_is_reported_in_a_message(desk, monkeypatch):
+def test_a_run_that_cannot_be_started_is_reported_in_a_message(driver, monkeypatch):
     def fail(**_):
         raise RuntimeError("no activity today")
 
     with monkeypatch.context() as patch:
         patch.setattr(activity_module, "progress", fail)
-        desk.press(desk.dock.run_bar.run_button)
-    assert "could not be started: no activity today." in desk.message_emitted
-    assert is_ready(desk)
-    desk.set(max_iterations="3")
-    desk.run()
-    desk.wait_for_end()
-    assert "cells denoised" in desk.names
+        driver.press(driver.dock.run_bar.run_button)
+    assert "could not be started: no activity today." in driver.last_message
+    assert is_ready(driver)
+    driver.set(max_iterations="3")
+    driver.run()
+    driver.wait_for_end()
+    assert "cells denoised" in driver.names
 
 
-def test_warnings_of_a_result_are_shown_with_its_stop_reason(scripted_desk):
+def test_warnings_of_a_result_are_shown_with_its_stop_reason(scripted_driver):
     note = "the run was ended before channel 2 was restored"
-    scripted_desk.play(notes=[note, note], seconds=12.0)
-    scripted_desk.wait_for_end()
-    assert scripted_desk.message_emitted == (
+    scripted_driver.play(notes=[note, note], seconds=12.0)
+    scripted_driver.wait_for_end()
+    assert scripted_driver.last_message == (
         "Done: 'cells denoised'. The validation loss stopped falling. "
         "The run was ended before channel 2 was restored. It took 12 s."
     )
@@ -281,54 +284,54 @@ def test_channels_that_were_not_restored_are_named_in_the_dock(long_run, noisy):
     report = long_run.viewer.layers["pair denoised"].metadata[METADATA_KEY]["report"]
     warnings = report["verdict"]["warnings"]
     assert "Channel 2 was not restored; it is as in the input." in warnings
-    assert f"⚠ {warnings[0]}" in long_run.message_emitted
+    assert f"⚠ {warnings[0]}" in long_run.last_message
 
 
-def test_keeping_before_there_is_an_image_is_reported_in_a_message(scripted_desk):
-    scripted_desk.play("nothing", waits=True)
-    scripted_desk.qtbot.wait(600)
-    scripted_desk.press(scripted_desk.dock.run_bar.run_button)
-    scripted_desk.wait_for_end()
-    assert is_ready(scripted_desk)
-    assert scripted_desk.names == ["cells"]
-    assert "before there was a first image" in scripted_desk.message_emitted
-    assert "Discarded" not in scripted_desk.message_emitted
+def test_keeping_before_there_is_an_image_is_reported_in_a_message(scripted_driver):
+    scripted_driver.play("nothing", waits=True)
+    scripted_driver.qtbot.wait(600)
+    scripted_driver.press(scripted_driver.dock.run_bar.run_button)
+    scripted_driver.wait_for_end()
+    assert is_ready(scripted_driver)
+    assert scripted_driver.names == ["cells"]
+    assert "before there was a first image" in scripted_driver.last_message
+    assert "Discarded" not in scripted_driver.last_message
 
 
-def act_before_ready(desk, act):
+def act_before_ready(driver, act):
     """Do something after the result is in and before the dock has come to rest."""
     done = []
 
     def soon(event):
         if "denoised" in event.value.name:
-            QTimer.singleShot(0, lambda: (act(), done.append(desk)))
+            QTimer.singleShot(0, lambda: (act(), done.append(driver)))
 
-    desk.viewer.layers.events.inserted.connect(soon)
-    desk.play(draws=False)
-    desk.wait_until(lambda: bool(done))
+    driver.viewer.layers.events.inserted.connect(soon)
+    driver.play(draws=False)
+    driver.wait_until(lambda: bool(done))
     done.clear()
 
 
-def test_closing_the_dock_between_the_result_and_the_end_keeps_the_result(scripted_desk):
-    dock, viewer, messages = scripted_desk.dock, scripted_desk.viewer, []
+def test_closing_the_dock_between_the_result_and_the_end_keeps_the_result(scripted_driver):
+    dock, viewer, messages = scripted_driver.dock, scripted_driver.viewer, []
 
     def close():
         viewer.window.remove_dock_widget(dock)
         messages.append(dock.run_bar.message_label.text())
 
-    act_before_ready(scripted_desk, close)
-    scripted_desk.qtbot.wait(50)
-    assert scripted_desk.names == ["cells", "cells denoised"]
+    act_before_ready(scripted_driver, close)
+    scripted_driver.qtbot.wait(50)
+    assert scripted_driver.names == ["cells", "cells denoised"]
     assert messages.pop().startswith("Done: 'cells denoised'.")
-    scripted_desk.dock = None
+    scripted_driver.dock = None
 
 
-def test_closing_the_viewer_between_the_result_and_the_end_touches_nothing_deleted(scripted_desk):
-    act_before_ready(scripted_desk, scripted_desk.viewer.close)
-    scripted_desk.dock = None
-    scripted_desk.qtbot.wait(100)
+def test_closing_the_viewer_between_the_result_and_the_end_touches_nothing_deleted(scripted_driver):
+    act_before_ready(scripted_driver, scripted_driver.viewer.close)
+    scripted_driver.dock = None
+    scripted_driver.qtbot.wait(100)
     gc.collect()
-    scripted_desk.qtbot.wait(50)
+    scripted_driver.qtbot.wait(50)
     assert not worker.GeneratorWorker._worker_set
     assert QThreadPool.globalInstance().activeThreadCount() == 0
     widgets = QApplication.allWidgets()

@@ -14,14 +14,16 @@ class Owner(QObject):
         super().__init__()
         self.updates = []
 
-    def look(self, place):
+    def record_update(self, place):
         self.updates.append("begun" if place.has_begun else place.description)
 
 
 @pytest.fixture
 def waiting_jobs(qapp):
     queue, owners = JobQueue(), [Owner() for _ in range(4)]
-    places = [queue.enqueue(f"run {i}", owner, owner.look) for i, owner in enumerate(owners)]
+    places = [
+        queue.enqueue(f"run {i}", owner, owner.record_update) for i, owner in enumerate(owners)
+    ]
     return places, owners
 
 
@@ -52,14 +54,14 @@ def test_nobody_waits_for_an_owner_that_is_gone(waiting_jobs, qtbot):
     assert owners[1].updates[-1] == "begun"
 
 
-def open_second_dock(desk, noisy):
+def open_second_dock(driver, noisy):
     """A second dock on another image; no fixture, which would outlive the search for leaks."""
-    desk.viewer.add_image(noisy[::-1].copy(), name="other")
-    dock = DenoiseDock(desk.viewer)
-    desk.viewer.window.add_dock_widget(dock, name="Denoise again", area="right", tabify=True)
+    driver.viewer.add_image(noisy[::-1].copy(), name="other")
+    dock = DenoiseDock(driver.viewer)
+    driver.viewer.window.add_dock_widget(dock, name="Denoise again", area="right", tabify=True)
     dock.form.widgets["preset"].value = "fast"
     dock.form.widgets["max_iterations"].value = "6"
-    combo = desk.dock.chooser.combo
+    combo = driver.dock.chooser.combo
     combo.setCurrentText("cells")
     combo.activated.emit(combo.currentIndex())  # as if chosen by hand
     assert dock.chooser.get_layer().name == "other"

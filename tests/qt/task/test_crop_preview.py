@@ -13,16 +13,16 @@ pytestmark = pytest.mark.gl
 
 
 @pytest.fixture
-def large_image(desk, noisy):
+def large_image(driver, noisy):
     """An image of four times as many pixels, in place of the small one."""
-    layer = desk.viewer.layers["cells"]
+    layer = driver.viewer.layers["cells"]
     layer.data = np.tile(noisy, (2, 2))
     layer.scale, layer.translate = (0.5, 0.5), (10, 20)
-    desk.set(max_iterations="4")
-    return desk
+    driver.set(max_iterations="4")
+    return driver
 
 
-def draw_rectangle(desk, first_row, first_column, last_row, last_column):
+def draw_rectangle(driver, first_row, first_column, last_row, last_column):
     """A rectangle around these pixels, drawn in world coordinates."""
     (y, x), (h, w) = (
         np.array([10, 20]) + 0.5 * np.array([first_row - 0.5, first_column - 0.5]),
@@ -32,8 +32,8 @@ def draw_rectangle(desk, first_row, first_column, last_row, last_column):
         ),
     )
     corners = np.array([[y, x], [y, x + w], [y + h, x + w], [y + h, x]])
-    desk.viewer.add_shapes([corners], name="region")
-    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
+    driver.viewer.add_shapes([corners], name="region")
+    driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
 
 
 def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large_image):

@@ -18,12 +18,12 @@ from napari_dip.qt.shell.layers import METADATA_KEY
 pytestmark = pytest.mark.gl
 
 
-def test_opening_starts_nothing_and_changes_no_layer(desk, noisy):
-    layer = desk.viewer.layers["cells"]
-    assert not desk.dock.is_busy
-    assert desk.names == ["cells"]
+def test_opening_starts_nothing_and_changes_no_layer(driver, noisy):
+    layer = driver.viewer.layers["cells"]
+    assert not driver.dock.is_busy
+    assert driver.names == ["cells"]
     np.testing.assert_array_equal(layer.data, noisy)
-    assert desk.viewer.layers.selection.active is layer
+    assert driver.viewer.layers.selection.active is layer
 
 
 def test_opening_loads_no_torch():
@@ -40,38 +40,38 @@ def test_opening_loads_no_torch():
     assert done.returncode == 0, done.stderr
 
 
-def test_the_plan_is_shown_before_anything_runs_and_follows_every_change(desk, noisy):
-    line = desk.dock.plan_label
+def test_the_plan_is_shown_before_anything_runs_and_follows_every_change(driver, noisy):
+    line = driver.dock.plan_label
     assert "64 × 64 pixels" in line.text()
     assert re.search(r"up to \d+\u00a0s .* \d+\u00a0MB of memory", line.text())  # wrap elsewhere
-    desk.viewer.add_image(noisy[:40], name="part")
+    driver.viewer.add_image(noisy[:40], name="part")
     assert "64 × 40 pixels" in line.text()
-    desk.set(gain="abc")
+    driver.set(gain="abc")
     assert "'Gain' cannot be 'abc'" in line.text()
-    assert not desk.dock.run_bar.run_button.isEnabled()
-    desk.set(gain="")
+    assert not driver.dock.run_bar.run_button.isEnabled()
+    driver.set(gain="")
     assert "64 × 40 pixels" in line.text()
-    desk.viewer.layers.clear()
+    driver.viewer.layers.clear()
     assert "Open an image" in line.text()
 
 
-def test_planning_takes_milliseconds(desk):
-    desk.dock.show_plan()
+def test_planning_takes_milliseconds(driver):
+    driver.dock.show_plan()
     took = []
     for _ in range(10):
         started = time.perf_counter()
-        desk.dock.show_plan()
+        driver.dock.show_plan()
         took.append(time.perf_counter() - started)
     assert min(took) < 0.05
 
 
-def test_a_run_ends_in_a_new_layer_with_its_provenance(desk, noisy):
-    layer = desk.viewer.layers["cells"]
+def test_a_run_ends_in_a_new_layer_with_its_provenance(driver, noisy):
+    layer = driver.viewer.layers["cells"]
     layer.scale, layer.units, layer.metadata = (0.2, 0.3), ("um", "um"), {"dye": "green"}
-    desk.run()
-    desk.wait_for_end()
-    assert desk.names == ["cells", "cells denoised"]
-    result = desk.viewer.layers["cells denoised"]
+    driver.run()
+    driver.wait_for_end()
+    assert driver.names == ["cells", "cells denoised"]
+    result = driver.viewer.layers["cells denoised"]
     assert result.data.shape == noisy.shape
     assert result.data.dtype == np.float32
     assert np.abs(np.diff(result.data)).mean() < np.abs(np.diff(noisy.astype(float))).mean()
@@ -85,18 +85,18 @@ def test_a_run_ends_in_a_new_layer_with_its_provenance(desk, noisy):
     assert result.metadata["dye"] == "green"
     np.testing.assert_array_equal(layer.data, noisy)
     assert METADATA_KEY not in layer.metadata
-    assert desk.viewer.layers.selection.active is layer
-    assert desk.message_emitted.startswith("Done: 'cells denoised'.")
-    assert desk.dock.run_bar.state is JobState.PLANNED
+    assert driver.viewer.layers.selection.active is layer
+    assert driver.last_message.startswith("Done: 'cells denoised'.")
+    assert driver.dock.run_bar.state is JobState.PLANNED
 
 
-def test_the_same_settings_give_the_same_bytes_as_python(desk, noisy):
+def test_the_same_settings_give_the_same_bytes_as_python(driver, noisy):
     import napari_dip as dip
 
-    desk.run()
-    desk.wait_for_end()
+    driver.run()
+    driver.wait_for_end()
     result = dip.denoise(noisy, preset="fast", max_iterations=12)
-    assert desk.viewer.layers["cells denoised"].data.tobytes() == result.image.tobytes()
+    assert driver.viewer.layers["cells denoised"].data.tobytes() == result.image.tobytes()
 
 
 def test_stop_and_keep_gives_the_image_soon_and_fits_no_further(long_run):
@@ -130,7 +130,7 @@ def test_discard_leaves_no_layer(long_run):
     assert not long_run.dock.is_busy
     long_run.qtbot.wait(300)
     assert long_run.names == ["cells"]
-    assert "Discarded" in long_run.message_emitted
+    assert "Discarded" in long_run.last_message
 
 
 def test_a_paused_run_stands_still_and_goes_on(long_run):
@@ -188,26 +188,26 @@ def test_the_settings_are_closed_while_running_and_open_afterwards(long_run):
     assert dock.chooser.isEnabled()
 
 
-def test_a_refused_image_is_reported_in_a_message_and_the_dock_is_ready_again(desk, noisy):
-    desk.viewer.add_image(
+def test_a_refused_image_is_reported_in_a_message_and_the_dock_is_ready_again(driver, noisy):
+    driver.viewer.add_image(
         np.full((64, 64), np.nan, np.float32), name="empty", contrast_limits=(0, 1)
     )
-    desk.run()
-    desk.wait_for_end()
-    assert "of 'empty' are not a number" in desk.message_emitted
-    assert desk.names == ["cells", "empty"]
-    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
-    assert desk.message_emitted == ""  # it was said of the other image
-    desk.run()
-    desk.wait_for_end()
-    assert "cells denoised" in desk.names
-    desk.viewer.layers.selection.active = desk.viewer.layers["cells denoised"]
-    assert desk.message_emitted.startswith("Done")  # a result is no other image
-    desk.viewer.layers.selection.active = desk.viewer.layers["empty"]
-    assert desk.message_emitted == ""
+    driver.run()
+    driver.wait_for_end()
+    assert "of 'empty' are not a number" in driver.last_message
+    assert driver.names == ["cells", "empty"]
+    driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
+    assert driver.last_message == ""  # it was said of the other image
+    driver.run()
+    driver.wait_for_end()
+    assert "cells denoised" in driver.names
+    driver.viewer.layers.selection.active = driver.viewer.layers["cells denoised"]
+    assert driver.last_message.startswith("Done")  # a result is no other image
+    driver.viewer.layers.selection.active = driver.viewer.layers["empty"]
+    assert driver.last_message == ""
 
 
-def test_an_error_in_the_middle_is_reported_in_a_message_and_the_dock_is_ready_again(desk):
+def test_an_error_in_the_middle_is_reported_in_a_message_and_the_dock_is_ready_again(driver):
     import dask.array
 
     def compute(block):
@@ -217,14 +217,14 @@ def test_an_error_in_the_middle_is_reported_in_a_message_and_the_dock_is_ready_a
 
     compute.armed = False
     lazy = dask.array.zeros((64, 64), dtype=np.uint8).map_blocks(compute, dtype=np.uint8)
-    desk.viewer.add_image(lazy, name="lazy", contrast_limits=(0, 1), visible=False)
+    driver.viewer.add_image(lazy, name="lazy", contrast_limits=(0, 1), visible=False)
     compute.armed = True
-    desk.run()
-    desk.wait_for_end()
-    assert "the disk went away" in desk.message_emitted
-    assert "Traceback" not in desk.message_emitted
-    assert desk.names == ["cells", "lazy"]
-    assert desk.dock.run_bar.state is JobState.PLANNED
+    driver.run()
+    driver.wait_for_end()
+    assert "the disk went away" in driver.last_message
+    assert "Traceback" not in driver.last_message
+    assert driver.names == ["cells", "lazy"]
+    assert driver.dock.run_bar.state is JobState.PLANNED
 
 
 def test_the_gui_thread_keeps_beating_during_a_run(long_run):
@@ -255,13 +255,13 @@ def test_progress_reaches_the_activity_dock_and_leaves_it(long_run):
     assert not progress._all_instances
 
 
-def test_run_is_in_sight_on_a_small_screen_with_all_settings_unfolded(desk):
-    window = desk.viewer.window._qt_window
+def test_run_is_in_sight_on_a_small_screen_with_all_settings_unfolded(driver):
+    window = driver.viewer.window._qt_window
     window.resize(1280, 720)
     window.show()
-    desk.dock.settings.expand(animate=False)
-    desk.qtbot.wait(50)
-    bar = desk.dock.run_bar
+    driver.dock.settings.expand(animate=False)
+    driver.qtbot.wait(50)
+    bar = driver.dock.run_bar
     for button in (bar.run_button, bar.pause_button, bar.discard_button):
         corner = button.mapTo(window, button.rect().bottomRight())
         assert button.isVisible()
@@ -270,17 +270,17 @@ def test_run_is_in_sight_on_a_small_screen_with_all_settings_unfolded(desk):
     assert window.height() <= 720
 
 
-def test_the_tab_key_goes_down_the_dock(desk):
+def test_the_tab_key_goes_down_the_dock(driver):
     from qtpy.QtCore import Qt
 
-    dock, order = desk.dock, []
-    window = desk.viewer.window._qt_window
+    dock, order = driver.dock, []
+    window = driver.viewer.window._qt_window
     window.show()
     window.activateWindow()
     dock.chooser.combo.setFocus()
     for _ in range(4):
         order.append(window.focusWidget())
-        desk.qtbot.keyClick(window.focusWidget(), Qt.Key.Key_Tab)
+        driver.qtbot.keyClick(window.focusWidget(), Qt.Key.Key_Tab)
     assert order == [
         dock.chooser.combo,
         dock.extra_inputs.combos["repeated_exposure"],
@@ -289,35 +289,36 @@ def test_the_tab_key_goes_down_the_dock(desk):
     ]
 
 
-def test_the_canvas_shows_the_result(desk):
-    desk.run()
-    desk.wait_for_end()
-    desk.viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
-    desk.viewer.layers.remove("cells")
-    desk.viewer.reset_view()
-    picture = desk.viewer.screenshot(canvas_only=True, flash=False)
+def test_the_canvas_shows_the_result(driver):
+    driver.run()
+    driver.wait_for_end()
+    driver.viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
+    driver.viewer.layers.remove("cells")
+    driver.viewer.reset_view()
+    picture = driver.viewer.screenshot(canvas_only=True, flash=False)
     assert picture[..., :3].std() > 10
 
 
-def test_it_follows_the_theme(desk):
+def test_it_follows_the_theme(driver):
     colours = []
     for theme in ("dark", "light"):
-        desk.viewer.theme = theme
-        colours.append(desk.dock.curve.backgroundBrush().color().lightness())
+        driver.viewer.theme = theme
+        colours.append(driver.dock.curve.backgroundBrush().color().lightness())
     assert colours[0] < 100 < colours[1]
 
 
-def test_all_settings_can_be_read_when_unfolded_after_a_change_of_theme(desk):
-    window = desk.viewer.window._qt_window
+def test_all_settings_can_be_read_when_unfolded_after_a_change_of_theme(driver):
+    window = driver.viewer.window._qt_window
     window.resize(1280, 720)
     window.show()
-    desk.viewer.theme = "light"
-    desk.dock.settings.toggleButton().click()
-    desk.qtbot.wait(50)
-    fields = [w.native for w in desk.dock.form.widgets.values() if not w.native.isHidden()]
+    driver.viewer.theme = "light"
+    driver.dock.settings.toggleButton().click()
+    driver.qtbot.wait(50)
+    fields = [w.native for w in driver.dock.form.widgets.values() if not w.native.isHidden()]
     assert all(field.height() >= field.minimumSizeHint().height() > 10 for field in fields)
-    desk.dock.settings.toggleButton().click()
-    desk.qtbot.wait(50)
+    driver.dock.settings.toggleButton().click()
+    driver.qtbot.wait(50)
     assert (
-        desk.dock.form.advanced_page.height() == 0 or not desk.dock.form.advanced_page.isVisible()
+        driver.dock.form.advanced_page.height() == 0
+        or not driver.dock.form.advanced_page.isVisible()
     )

@@ -11,72 +11,72 @@ from napari_dip.qt.shell.layers import METADATA_KEY
 pytestmark = pytest.mark.gl
 
 
-def run_and_get_layer(desk, image, iterations=6, **settings):
-    desk.viewer.add_image(image, name="special", **settings)
-    desk.set(max_iterations=str(iterations))
-    desk.run()
-    desk.wait_for_end()
-    assert "special denoised" in desk.names, desk.message_emitted
-    return desk.viewer.layers["special denoised"]
+def run_and_get_layer(driver, image, iterations=6, **settings):
+    driver.viewer.add_image(image, name="special", **settings)
+    driver.set(max_iterations=str(iterations))
+    driver.run()
+    driver.wait_for_end()
+    assert "special denoised" in driver.names, driver.last_message
+    return driver.viewer.layers["special denoised"]
 
 
-def test_a_colour_image_stays_a_colour_image(desk, noisy):
+def test_a_colour_image_stays_a_colour_image(driver, noisy):
     colour = np.stack([noisy, noisy[::-1], noisy[:, ::-1]], axis=-1)
-    result = run_and_get_layer(desk, colour, rgb=True)
+    result = run_and_get_layer(driver, colour, rgb=True)
     assert result.rgb
     assert result.data.shape == colour.shape
     assert result.metadata[METADATA_KEY]["report"]["axes"] == "YXS"
 
 
-def test_channels_are_restored_when_the_axes_say_so(desk, noisy, qtbot):
+def test_channels_are_restored_when_the_axes_say_so(driver, noisy, qtbot):
     pair = np.stack([noisy, noisy.T]).astype(np.uint16) * 9
-    desk.viewer.add_image(pair, name="pair")
-    axes = desk.dock.chooser.axes_edit
-    line = desk.dock.plan_label.text()
+    driver.viewer.add_image(pair, name="pair")
+    axes = driver.dock.chooser.axes_edit
+    line = driver.dock.plan_label.text()
     assert "2 planes one after another" in line
     assert "write in 'Axes': CYX for channels" in line  # no option of the command line
     axes.clear()
     qtbot.keyClicks(axes, "CYX")
-    assert "2 channels one after another" in desk.dock.plan_label.text()
-    desk.set(max_iterations="6")
-    desk.run()
-    desk.wait_for_end()
-    assert desk.viewer.layers["pair denoised"].data.shape == pair.shape
+    assert "2 channels one after another" in driver.dock.plan_label.text()
+    driver.set(max_iterations="6")
+    driver.run()
+    driver.wait_for_end()
+    assert driver.viewer.layers["pair denoised"].data.shape == pair.shape
 
 
-def test_a_stack_is_restored_as_a_volume_and_lies_as_before(desk, noisy):
+def test_a_stack_is_restored_as_a_volume_and_lies_as_before(driver, noisy):
     stack = np.stack([noisy[:32, :32]] * 6)
-    result = run_and_get_layer(desk, stack, scale=(2, 1, 1), axis_labels=("z", "y", "x"))
+    result = run_and_get_layer(driver, stack, scale=(2, 1, 1), axis_labels=("z", "y", "x"))
     assert result.data.shape == stack.shape
     np.testing.assert_allclose(result.scale, (2, 1, 1))
     assert result.metadata[METADATA_KEY]["report"]["axes"] == "ZYX"
 
 
-def test_a_movie_is_restored_frame_by_frame(desk, noisy):
+def test_a_movie_is_restored_frame_by_frame(driver, noisy):
     movie = np.stack([noisy[:32, :32], noisy[1:33, :32], noisy[2:34, :32]])
-    result = run_and_get_layer(desk, movie, 40, axis_labels=("t", "y", "x"))
+    result = run_and_get_layer(driver, movie, 40, axis_labels=("t", "y", "x"))
     assert result.data.shape == movie.shape
     # the later frames begin where the one before ended and take fewer than the first
     assert 40 < result.metadata[METADATA_KEY]["report"]["iterations"] < 3 * 40
 
 
-def test_a_multiscale_image_is_restored_in_full_resolution(desk, noisy):
-    result = run_and_get_layer(desk, [noisy, noisy[::2, ::2]], multiscale=True)
+def test_a_multiscale_image_is_restored_in_full_resolution(driver, noisy):
+    result = run_and_get_layer(driver, [noisy, noisy[::2, ::2]], multiscale=True)
     assert not result.multiscale
     assert result.data.shape == noisy.shape
 
 
-def test_a_lazy_image_is_restored(desk, noisy):
-    result = run_and_get_layer(desk, dask.array.from_array(noisy, chunks=32))
+def test_a_lazy_image_is_restored(driver, noisy):
+    result = run_and_get_layer(driver, dask.array.from_array(noisy, chunks=32))
     assert isinstance(result.data, np.ndarray)
     assert result.data.shape == noisy.shape
 
 
-def test_a_lone_labels_layer_is_refused_by_name(desk):
-    desk.viewer.layers.clear()
-    desk.viewer.add_labels(np.zeros((64, 64), int), name="nuclei")
-    assert "'nuclei' is a Labels layer" in desk.dock.plan_label.text()
-    assert not desk.dock.run_bar.run_button.isEnabled()
+def test_a_lone_labels_layer_is_refused_by_name(driver):
+    driver.viewer.layers.clear()
+    driver.viewer.add_labels(np.zeros((64, 64), int), name="nuclei")
+    assert "'nuclei' is a Labels layer" in driver.dock.plan_label.text()
+    assert not driver.dock.run_bar.run_button.isEnabled()
 
 
 @pytest.mark.parametrize(
@@ -86,19 +86,19 @@ def test_a_lone_labels_layer_is_refused_by_name(desk):
         (np.zeros((8, 64)), "are needed"),
     ],
 )
-def test_problems_of_the_header_are_refused_before_anything_runs(desk, pixels, message):
-    desk.viewer.add_image(pixels, name="wrong", visible=False, contrast_limits=(0, 1))
-    assert message in desk.dock.plan_label.text()
-    assert not desk.dock.run_bar.run_button.isEnabled()
+def test_problems_of_the_header_are_refused_before_anything_runs(driver, pixels, message):
+    driver.viewer.add_image(pixels, name="wrong", visible=False, contrast_limits=(0, 1))
+    assert message in driver.dock.plan_label.text()
+    assert not driver.dock.run_bar.run_button.isEnabled()
 
 
-def test_a_second_result_does_not_touch_the_first(desk):
-    desk.set(max_iterations="3")
+def test_a_second_result_does_not_touch_the_first(driver):
+    driver.set(max_iterations="3")
     for _ in range(2):
-        desk.run()
-        desk.wait_for_end()
-    assert desk.names == ["cells", "cells denoised", "cells denoised [1]"]
-    first, second = desk.viewer.layers[1:]
+        driver.run()
+        driver.wait_for_end()
+    assert driver.names == ["cells", "cells denoised", "cells denoised [1]"]
+    first, second = driver.viewer.layers[1:]
     assert first.data is not second.data
     assert first.data.tobytes() == second.data.tobytes()
 

@@ -44,9 +44,9 @@ def test_a_repeated_snapshot_is_stored_once():
     assert len(film.snapshots) == 1
 
 
-def go_back(desk, steps: int) -> None:
+def go_back(driver, steps: int) -> None:
     for _ in range(steps):
-        desk.qtbot.keyClick(desk.dock.history.slider, Qt.Key.Key_Left)
+        driver.qtbot.keyClick(driver.dock.history.slider, Qt.Key.Key_Left)
 
 
 @pytest.mark.long
@@ -85,22 +85,22 @@ def test_a_run_can_be_scrubbed_while_it_goes_on_and_an_image_kept(long_run):
 
 
 @pytest.mark.gl
-def test_after_a_run_its_images_are_still_there_and_the_right_end_is_the_result(desk):
-    desk.set(prior="random-input", max_iterations="60")
-    desk.run()
-    desk.wait_for_end()
-    history = desk.dock.history
+def test_after_a_run_its_images_are_still_there_and_the_right_end_is_the_result(driver):
+    driver.set(prior="random-input", max_iterations="60")
+    driver.run()
+    driver.wait_for_end()
+    history = driver.dock.history
     count = len(history.snapshot_buffer.snapshots)
-    assert count and desk.names == ["cells", "cells denoised"]
-    result = desk.viewer.layers["cells denoised"].data.copy()
-    go_back(desk, 1)
-    assert "cells preview" in desk.names
-    desk.press(history.keep_button)
-    assert f"iteration {history.snapshot_buffer.snapshots[-1].iteration}" in desk.names[-1]
-    desk.qtbot.keyClick(history.slider, Qt.Key.Key_End)
-    assert "cells preview" not in desk.names
-    np.testing.assert_array_equal(desk.viewer.layers["cells denoised"].data, result)
-    assert desk.dock.chooser.get_layer().name == "cells"
+    assert count and driver.names == ["cells", "cells denoised"]
+    result = driver.viewer.layers["cells denoised"].data.copy()
+    go_back(driver, 1)
+    assert "cells preview" in driver.names
+    driver.press(history.keep_button)
+    assert f"iteration {history.snapshot_buffer.snapshots[-1].iteration}" in driver.names[-1]
+    driver.qtbot.keyClick(history.slider, Qt.Key.Key_End)
+    assert "cells preview" not in driver.names
+    np.testing.assert_array_equal(driver.viewer.layers["cells denoised"].data, result)
+    assert driver.dock.chooser.get_layer().name == "cells"
 
 
 @pytest.mark.gl
@@ -112,28 +112,28 @@ def test_discard_forgets_the_history_but_leaves_what_was_kept(long_run):
     long_run.press(history.keep_button)
     long_run.press(long_run.dock.run_bar.discard_button)
     assert len(long_run.names) == 2 and "iteration" in long_run.names[1]
-    assert "you kept" in long_run.message_emitted
+    assert "you kept" in long_run.last_message
     assert history.isHidden() and not history.snapshot_buffer.snapshots
 
 
 @pytest.mark.gl
-def test_paint_a_mask_inpaint_scrub_and_keep_leaves_measured_pixels_as_they_were(desk, noisy):
+def test_paint_a_mask_inpaint_scrub_and_keep_leaves_measured_pixels_as_they_were(driver, noisy):
     from napari_dip.qt.task.dock import make_dock_class
 
-    viewer = desk.viewer
+    viewer = driver.viewer
     mask = viewer.add_labels(np.zeros(noisy.shape, np.uint8), name="mask")
     for place in range(20, 40, 3):
         mask.paint((30, place), 1)
     viewer.layers.selection.active = viewer.layers["cells"]
     dock = make_dock_class("inpaint")(viewer)
-    viewer.window.remove_dock_widget(desk.dock)
-    desk.dock = dock
+    viewer.window.remove_dock_widget(driver.dock)
+    driver.dock = dock
     viewer.window.add_dock_widget(dock, name="Inpaint")
-    desk.set(preset="fast", max_iterations="40")
-    desk.run()
-    desk.wait_for_end()
-    go_back(desk, 1)
-    desk.press(dock.history.keep_button)
+    driver.set(preset="fast", max_iterations="40")
+    driver.run()
+    driver.wait_for_end()
+    go_back(driver, 1)
+    driver.press(dock.history.keep_button)
     kept = next(layer for layer in viewer.layers if ", iteration" in layer.name)
     holes = mask.data > 0
     assert holes.sum() > 20

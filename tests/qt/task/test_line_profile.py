@@ -39,25 +39,25 @@ def test_outside_of_an_image_there_is_no_profile():
 
 
 @pytest.mark.gl
-def test_a_line_drawn_with_the_mouse_shows_input_and_result(desk):
-    viewer, fold = desk.viewer, desk.dock.view.profile
-    desk.set(max_iterations="4")
-    desk.run()
-    desk.wait_for_end()
+def test_a_line_drawn_with_the_mouse_shows_input_and_result(driver):
+    viewer, fold = driver.viewer, driver.dock.view.profile
+    driver.set(max_iterations="4")
+    driver.run()
+    driver.wait_for_end()
     viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
     viewer.reset_view()
-    desk.press(fold.toggleButton())
+    driver.press(fold.toggleButton())
     viewer.screenshot(canvas_only=False, flash=False)
-    desk.press(fold.button)
+    driver.press(fold.button)
     assert viewer.layers["line profile"].mode == "add_line"
-    assert desk.dock.crop_preview.regions.count() == 1  # a line is no region
+    assert driver.dock.crop_preview.regions.count() == 1  # a line is no region
     canvas = viewer.window._qt_viewer.canvas.native
     middle = QPoint(canvas.width() // 2, canvas.height() // 2)
-    desk.qtbot.mousePress(canvas, Qt.MouseButton.LeftButton, pos=middle - QPoint(80, 0))
+    driver.qtbot.mousePress(canvas, Qt.MouseButton.LeftButton, pos=middle - QPoint(80, 0))
     for step in range(-60, 81, 20):
-        desk.qtbot.mouseMove(canvas, middle + QPoint(step, 0), delay=5)
-    desk.qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=middle + QPoint(80, 0))
-    desk.wait_until(lambda: not fold.plot.isHidden())
+        driver.qtbot.mouseMove(canvas, middle + QPoint(step, 0), delay=5)
+    driver.qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=middle + QPoint(80, 0))
+    driver.wait_until(lambda: not fold.plot.isHidden())
     before, after = (
         np.asarray(curve.getData()[1]) for curve in (fold.plot.input_curve, fold.plot.result_curve)
     )

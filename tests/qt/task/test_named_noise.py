@@ -12,54 +12,54 @@ from napari_dip.qt.shell.layers import METADATA_KEY
 pytestmark = pytest.mark.gl
 
 
-def choose_noise(desk, label):
+def choose_noise(driver, label):
     """Open the list of noise models and go to the one of these words, as a hand does."""
-    combo = desk.dock.form.widgets["noise"].native
-    desk.qtbot.mouseClick(combo, Qt.MouseButton.LeftButton)
+    combo = driver.dock.form.widgets["noise"].native
+    driver.qtbot.mouseClick(combo, Qt.MouseButton.LeftButton)
     texts = [combo.itemText(number) for number in range(combo.count())]
     steps = texts.index(label) - combo.currentIndex()
     for _ in range(abs(steps)):
-        desk.qtbot.keyClick(combo.view(), Qt.Key.Key_Down if steps > 0 else Qt.Key.Key_Up)
-    desk.qtbot.keyClick(combo.view(), Qt.Key.Key_Return)
+        driver.qtbot.keyClick(combo.view(), Qt.Key.Key_Down if steps > 0 else Qt.Key.Key_Up)
+    driver.qtbot.keyClick(combo.view(), Qt.Key.Key_Return)
     assert combo.currentText() == label
 
 
-def read_report(desk, name):
-    return desk.viewer.layers[name].metadata[METADATA_KEY]["report"]
+def read_report(driver, name):
+    return driver.viewer.layers[name].metadata[METADATA_KEY]["report"]
 
 
-def test_faulty_pixels_are_filled_in_and_the_layer_says_how_many(desk):
+def test_faulty_pixels_are_filled_in_and_the_layer_says_how_many(driver):
     picture = data.moon()[200:264, 200:264].copy()
     picture[::7, ::5] = 255
-    desk.viewer.add_image(picture, name="hot")
-    choose_noise(desk, "Salt and pepper (faulty pixels)")
-    desk.run()
-    desk.wait_for_end()
-    report = read_report(desk, "hot denoised")
+    driver.viewer.add_image(picture, name="hot")
+    choose_noise(driver, "Salt and pepper (faulty pixels)")
+    driver.run()
+    driver.wait_for_end()
+    report = read_report(driver, "hot denoised")
     assert report["noise"]["model"] == "salt-and-pepper"
     assert any(note.startswith("130 pixels") for note in report["notes"])
-    assert desk.viewer.layers["hot denoised"].data[::7, ::5].max() < 160
+    assert driver.viewer.layers["hot denoised"].data[::7, ::5].max() < 160
 
 
-def test_stripes_are_levelled(desk):
+def test_stripes_are_levelled(driver):
     rng = np.random.default_rng(0)
     picture = data.moon()[200:264, 200:264] + rng.normal(0, 4, (64, 64))
     picture += rng.normal(0, 15, (1, 64))
-    desk.viewer.add_image(picture.astype(np.float32), name="striped")
-    choose_noise(desk, "Stripes (line noise)")
-    desk.run()
-    desk.wait_for_end()
-    report = read_report(desk, "striped denoised")
+    driver.viewer.add_image(picture.astype(np.float32), name="striped")
+    choose_noise(driver, "Stripes (line noise)")
+    driver.run()
+    driver.wait_for_end()
+    report = read_report(driver, "striped denoised")
     assert report["noise"]["model"] == "stripes"
-    columns = desk.viewer.layers["striped denoised"].data.mean(0)
+    columns = driver.viewer.layers["striped denoised"].data.mean(0)
     assert np.diff(columns).std() < 0.5 * np.diff(picture.mean(0)).std()
 
 
-def test_speckle_below_zero_is_refused_with_a_message(desk):
+def test_speckle_below_zero_is_refused_with_a_message(driver):
     picture = np.random.default_rng(0).normal(0, 1, (64, 64)).astype(np.float32)
-    desk.viewer.add_image(picture, name="offset")
-    choose_noise(desk, "Speckle")
-    desk.run()
-    desk.wait_for_end()
-    assert "negative" in desk.message_emitted
-    assert "offset denoised" not in desk.names
+    driver.viewer.add_image(picture, name="offset")
+    choose_noise(driver, "Speckle")
+    driver.run()
+    driver.wait_for_end()
+    assert "negative" in driver.last_message
+    assert "offset denoised" not in driver.names

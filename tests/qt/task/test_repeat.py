@@ -19,17 +19,17 @@ pytestmark = pytest.mark.gl
 
 
 @pytest.fixture
-def open_fold(desk, noisy):
-    """The desk with the fold unfolded by a click on its title."""
-    desk.set(max_iterations="3")
-    desk.viewer.layers["cells"].data = noisy[:24, :24]
-    unfold(desk)
-    return desk
+def open_fold(driver, noisy):
+    """The driver with the fold unfolded by a click on its title."""
+    driver.set(max_iterations="3")
+    driver.viewer.layers["cells"].data = noisy[:24, :24]
+    unfold(driver)
+    return driver
 
 
-def unfold(desk):
-    desk.qtbot.mouseClick(desk.dock.repeat.toggleButton(), Qt.MouseButton.LeftButton)
-    assert desk.dock.repeat.isExpanded()
+def unfold(driver):
+    driver.qtbot.mouseClick(driver.dock.repeat.toggleButton(), Qt.MouseButton.LeftButton)
+    assert driver.dock.repeat.isExpanded()
 
 
 def find_scroll_area(dock):
@@ -38,17 +38,17 @@ def find_scroll_area(dock):
     return area
 
 
-def press(desk, button):
+def press(driver, button):
     """Scroll to a button, as a user does, and click on it."""
-    find_scroll_area(desk.dock).ensureWidgetVisible(button)
-    assert button.isVisibleTo(desk.dock)
-    desk.press(button)
+    find_scroll_area(driver.dock).ensureWidgetVisible(button)
+    assert button.isVisibleTo(driver.dock)
+    driver.press(button)
 
 
-def restore_layer(desk, layer="cells"):
-    desk.run()
-    desk.wait_for_end()
-    return desk.viewer.layers[f"{layer} denoised"]
+def restore_layer(driver, layer="cells"):
+    driver.run()
+    driver.wait_for_end()
+    return driver.viewer.layers[f"{layer} denoised"]
 
 
 def clipboard():
@@ -58,21 +58,21 @@ def clipboard():
 def test_a_layer_of_a_file_is_repeated_from_that_file(
     open_fold, noisy, tmp_path, monkeypatch, capsys
 ):
-    desk, path = open_fold, tmp_path / "my cells.tif"
+    driver, path = open_fold, tmp_path / "my cells.tif"
     tifffile.imwrite(path, noisy[:24, :24])
-    desk.viewer.layers.clear()
-    desk.viewer.open(str(path), plugin="napari")
-    desk.set(seed=5, smoothing=0.1)
-    pixels = restore_layer(desk, "my cells").data
-    buttons = desk.dock.repeat.buttons
-    press(desk, buttons.python_button)
+    driver.viewer.layers.clear()
+    driver.viewer.open(str(path), plugin="napari")
+    driver.set(seed=5, smoothing=0.1)
+    pixels = restore_layer(driver, "my cells").data
+    buttons = driver.dock.repeat.buttons
+    press(driver, buttons.python_button)
     assert str(path) in clipboard() and "seed=5" in clipboard()
     monkeypatch.chdir(tmp_path)
     exec(clipboard(), {})
     assert capsys.readouterr().out == "The same pixels as then.\n"
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "my cells denoised.tif"), pixels)
     (tmp_path / "my cells denoised.tif").unlink()
-    press(desk, buttons.command_button)
+    press(driver, buttons.command_button)
     program, *argv = shlex.split(clipboard())
     assert program == "napari-dip" and main([*argv, "--quiet"]) == 0
     np.testing.assert_array_equal(tifffile.imread("my cells denoised.tif"), pixels)
@@ -81,19 +81,19 @@ def test_a_layer_of_a_file_is_repeated_from_that_file(
 def test_a_layer_without_a_file_is_saved_first_in_a_folder_chosen_once(
     open_fold, tmp_path, monkeypatch
 ):
-    desk, requests = open_fold, []
+    driver, requests = open_fold, []
     monkeypatch.setattr(
         QFileDialog, "getExistingDirectory", lambda *_: requests.append(1) or str(tmp_path)
     )
     precious = tmp_path / "cells.tif"
     precious.write_bytes(b"precious")
-    pixels = restore_layer(desk).data
-    before, buttons = clipboard(), desk.dock.repeat.buttons
-    press(desk, buttons.command_button)
-    desk.wait_until(lambda: clipboard() != before)
-    assert "cells-2.tif' lies beside it" in desk.message_emitted.replace("\n", " ")
+    pixels = restore_layer(driver).data
+    before, buttons = clipboard(), driver.dock.repeat.buttons
+    press(driver, buttons.command_button)
+    driver.wait_until(lambda: clipboard() != before)
+    assert "cells-2.tif' lies beside it" in driver.last_message.replace("\n", " ")
     assert precious.read_bytes() == b"precious"
-    press(desk, buttons.command_button)
+    press(driver, buttons.command_button)
     assert requests == [1]
     _, *argv = shlex.split(clipboard())
     monkeypatch.chdir(tmp_path)
@@ -104,37 +104,37 @@ def test_a_layer_without_a_file_is_saved_first_in_a_folder_chosen_once(
 def test_a_layer_that_is_gone_or_changed_is_not_saved_in_its_place(
     open_fold, tmp_path, monkeypatch
 ):
-    desk = open_fold
+    driver = open_fold
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "to"))
     (tmp_path / "to").mkdir()
-    restore_layer(desk)
+    restore_layer(driver)
     QApplication.clipboard().setText("as before")
-    desk.viewer.layers["cells"].data = desk.viewer.layers["cells"].data + 1
-    press(desk, desk.dock.repeat.buttons.python_button)
-    desk.wait_until(lambda: "have changed since" in desk.message_emitted)
-    desk.viewer.layers.remove("cells")
-    press(desk, desk.dock.repeat.buttons.python_button)
-    assert "is neither in napari nor in a file" in desk.message_emitted
-    press(desk, desk.dock.repeat.buttons.again_button)
-    assert "the layer 'cells' is gone" in desk.message_emitted
+    driver.viewer.layers["cells"].data = driver.viewer.layers["cells"].data + 1
+    press(driver, driver.dock.repeat.buttons.python_button)
+    driver.wait_until(lambda: "have changed since" in driver.last_message)
+    driver.viewer.layers.remove("cells")
+    press(driver, driver.dock.repeat.buttons.python_button)
+    assert "is neither in napari nor in a file" in driver.last_message
+    press(driver, driver.dock.repeat.buttons.again_button)
+    assert "the layer 'cells' is gone" in driver.last_message
     assert clipboard() == "as before" and not list((tmp_path / "to").iterdir())
 
 
 def test_a_run_that_was_stopped_and_kept_is_repeated_to_the_pixel(open_fold, tmp_path, monkeypatch):
-    desk = open_fold
+    driver = open_fold
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
-    desk.set(max_iterations="400")
-    desk.run()
-    desk.wait_for_fit()
-    desk.wait_until(lambda: desk.dock.curve.count >= 1)
-    desk.qtbot.wait(600)  # a double click on Run must not stop what it has just started
-    press_keep(desk)
-    desk.wait_for_end()
-    result = desk.viewer.layers["cells denoised"]
+    driver.set(max_iterations="400")
+    driver.run()
+    driver.wait_for_fit()
+    driver.wait_until(lambda: driver.dock.curve.count >= 1)
+    driver.qtbot.wait(600)  # a double click on Run must not stop what it has just started
+    press_keep(driver)
+    driver.wait_for_end()
+    result = driver.viewer.layers["cells denoised"]
     assert result.metadata[METADATA_KEY]["report"]["fit"]["kept"] == 1
     before = clipboard()
-    press(desk, desk.dock.repeat.buttons.command_button)
-    desk.wait_until(lambda: clipboard() != before)
+    press(driver, driver.dock.repeat.buttons.command_button)
+    driver.wait_until(lambda: clipboard() != before)
     _, *argv = shlex.split(clipboard())
     assert "--keep-after" in argv
     monkeypatch.chdir(tmp_path)
@@ -142,106 +142,106 @@ def test_a_run_that_was_stopped_and_kept_is_repeated_to_the_pixel(open_fold, tmp
     np.testing.assert_array_equal(tifffile.imread("cells denoised.tif"), result.data)
 
 
-def press_keep(desk):
-    assert desk.dock.run_bar.run_button.text() == "Stop and keep"
-    desk.press(desk.dock.run_bar.run_button)
+def press_keep(driver):
+    assert driver.dock.run_bar.run_button.text() == "Stop and keep"
+    driver.press(driver.dock.run_bar.run_button)
 
 
 def test_run_again_brings_settings_and_layers_back(open_fold, noisy):
-    desk = open_fold
-    desk.set(seed=4, prior="random-input", gain="1.5")
-    first = restore_layer(desk)
-    desk.viewer.add_image(noisy[::-1].copy(), name="other")
-    desk.viewer.layers.selection.active = desk.viewer.layers["other"]
-    desk.set(seed=9, prior="auto", gain="")
-    assert desk.dock.chooser.get_layer().name == "other"
-    press(desk, desk.dock.repeat.buttons.again_button)
-    assert "Press Run to make it again" in desk.message_emitted
-    assert desk.dock.chooser.get_layer().name == "cells"
-    assert desk.dock.form.build_recipe().to_dict() == first.metadata[METADATA_KEY]["recipe"]
-    assert not desk.dock.is_busy
-    desk.run()
-    desk.wait_for_end()
-    again = desk.viewer.layers["cells denoised [1]"]
+    driver = open_fold
+    driver.set(seed=4, prior="random-input", gain="1.5")
+    first = restore_layer(driver)
+    driver.viewer.add_image(noisy[::-1].copy(), name="other")
+    driver.viewer.layers.selection.active = driver.viewer.layers["other"]
+    driver.set(seed=9, prior="auto", gain="")
+    assert driver.dock.chooser.get_layer().name == "other"
+    press(driver, driver.dock.repeat.buttons.again_button)
+    assert "Press Run to make it again" in driver.last_message
+    assert driver.dock.chooser.get_layer().name == "cells"
+    assert driver.dock.form.build_recipe().to_dict() == first.metadata[METADATA_KEY]["recipe"]
+    assert not driver.dock.is_busy
+    driver.run()
+    driver.wait_for_end()
+    again = driver.viewer.layers["cells denoised [1]"]
     np.testing.assert_array_equal(again.data, first.data)
 
 
 def test_the_selected_result_is_repeated_and_any_task_can_describe_it(open_fold):
-    desk, combo = open_fold, open_fold.dock.repeat.buttons.combo
-    first = restore_layer(desk)
-    desk.set(seed=1)
-    desk.run()
-    desk.wait_for_end()
+    driver, combo = open_fold, open_fold.dock.repeat.buttons.combo
+    first = restore_layer(driver)
+    driver.set(seed=1)
+    driver.run()
+    driver.wait_for_end()
     assert combo.currentText() == "cells denoised [1]"
-    desk.viewer.layers.selection.active = first
+    driver.viewer.layers.selection.active = first
     assert combo.currentText() == "cells denoised"
-    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
+    driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
     assert combo.currentText() == "cells denoised"
-    press(desk, desk.dock.repeat.buttons.methods_button)
+    press(driver, driver.dock.repeat.buttons.methods_button)
     assert "seed 0" in clipboard() and "[1] Ulyanov, Vedaldi, Lempitsky" in clipboard()
-    assert desk.message_emitted.startswith("The methods text was copied")
-    assert "Done: 'cells denoised [1]'." in desk.message_emitted  # its verdict stays in sight
-    dock = make_dock_class("inpaint")(desk.viewer)
-    desk.viewer.window.add_dock_widget(dock, name="Inpaint", area="right")
+    assert driver.last_message.startswith("The methods text was copied")
+    assert "Done: 'cells denoised [1]'." in driver.last_message  # its verdict stays in sight
+    dock = make_dock_class("inpaint")(driver.viewer)
+    driver.viewer.window.add_dock_widget(dock, name="Inpaint", area="right")
     dock.repeat.expand(animate=False)
-    desk.press(dock.repeat.buttons.again_button)
+    driver.press(dock.repeat.buttons.again_button)
     assert "was made by the task 'Denoise'" in dock.run_bar.message_label.text()
-    desk.press(dock.repeat.buttons.methods_button)
+    driver.press(dock.repeat.buttons.methods_button)
     assert clipboard().startswith("The image was denoised")
 
 
 def test_uncertainty_and_residual_are_no_results_to_repeat(open_fold):
-    desk, buttons = open_fold, open_fold.dock.repeat.buttons
+    driver, buttons = open_fold, open_fold.dock.repeat.buttons
     assert buttons.combo.count() == 0  # the input is none either
     for button in ("again", "python", "command", "methods"):
         assert not getattr(buttons, f"{button}_button").isEnabled()
-    for box in desk.dock.view.extra_layer_chooser.boxes.values():
+    for box in driver.dock.view.extra_layer_chooser.boxes.values():
         box.setChecked(True)
-    restore_layer(desk)
-    combo = desk.dock.repeat.buttons.combo
+    restore_layer(driver)
+    combo = driver.dock.repeat.buttons.combo
     assert [combo.itemText(n) for n in range(combo.count())] == ["cells denoised"]
-    assert "cells residual" in desk.names
+    assert "cells residual" in driver.names
 
 
 def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(open_fold, tmp_path):
-    desk, presets = open_fold, open_fold.dock.repeat.presets
-    desk.set(seed=21, preset="best", gain="2.5")
-    wanted = desk.dock.form.build_recipe()
+    driver, presets = open_fold, open_fold.dock.repeat.presets
+    driver.set(seed=21, preset="best", gain="2.5")
+    wanted = driver.dock.form.build_recipe()
     assert not presets.save_button.isEnabled()
-    desk.qtbot.keyClicks(presets.name_edit, "My cells")
-    press(desk, presets.save_button)
-    assert "are kept as 'My cells'" in desk.message_emitted
+    driver.qtbot.keyClicks(presets.name_edit, "My cells")
+    press(driver, presets.save_button)
+    assert "are kept as 'My cells'" in driver.last_message
     (file,) = tmp_path.rglob("My cells.json")
     assert not presets.save_button.isEnabled()  # nothing is replaced by its name
-    other = DenoiseDock(desk.viewer)
-    desk.viewer.window.add_dock_widget(other, name="Second", area="right")
+    other = DenoiseDock(driver.viewer)
+    driver.viewer.window.add_dock_widget(other, name="Second", area="right")
     other.repeat.expand(animate=False)
     other.repeat.presets.combo.setCurrentText("My cells")
-    desk.press(other.repeat.presets.load_button)
+    driver.press(other.repeat.presets.load_button)
     assert other.form.build_recipe() == wanted
     other.repeat.presets.combo.setCurrentText(DEFAULT_SETTINGS_LABEL)
-    desk.press(other.repeat.presets.load_button)
+    driver.press(other.repeat.presets.load_button)
     assert other.form.build_recipe().to_dict() == {"schema": 2, "task": "denoise", "settings": {}}
     file.write_text("{", encoding="utf-8")
-    press(desk, presets.load_button)
-    assert "is not valid JSON" in desk.message_emitted and desk.dock.form.build_recipe() == wanted
-    press(desk, presets.delete_button)
+    press(driver, presets.load_button)
+    assert "is not valid JSON" in driver.last_message and driver.dock.form.build_recipe() == wanted
+    press(driver, presets.delete_button)
     assert not file.exists() and presets.combo.count() == 1
 
 
 def test_a_new_dock_takes_up_the_settings_of_the_last_run_and_says_so(open_fold, tmp_path):
-    desk = open_fold
-    desk.set(seed=17, preset="fast")
-    restore_layer(desk)
+    driver = open_fold
+    driver.set(seed=17, preset="fast")
+    restore_layer(driver)
     (last,) = tmp_path.rglob("denoise.json")
     assert last.parts[-3:] == ("napari-dip", "last", "denoise.json")
-    desk.set(seed=18)  # was never run
-    later = DenoiseDock(desk.viewer)
-    desk.viewer.window.add_dock_widget(later, name="Later", area="right")
+    driver.set(seed=18)  # was never run
+    later = DenoiseDock(driver.viewer)
+    driver.viewer.window.add_dock_widget(later, name="Later", area="right")
     assert later.form.build_recipe().run_settings.seed == 17
     assert "settings are those of your last run" in later.run_bar.message_label.text()
-    other = make_dock_class("deblur")(desk.viewer)
-    desk.viewer.window.add_dock_widget(other, name="Deblur", area="right")
+    other = make_dock_class("deblur")(driver.viewer)
+    driver.viewer.window.add_dock_widget(other, name="Deblur", area="right")
     assert (
         other.form.build_recipe().run_settings.seed == 0
         and other.run_bar.message_label.text() == ""
@@ -249,14 +249,14 @@ def test_a_new_dock_takes_up_the_settings_of_the_last_run_and_says_so(open_fold,
 
 
 def test_many_sentences_leave_room_for_the_folds_below(open_fold):
-    desk, bar = open_fold, open_fold.dock.run_bar
-    desk.viewer.window.resize(1280, 720)
+    driver, bar = open_fold, open_fold.dock.run_bar
+    driver.viewer.window.resize(1280, 720)
     for sentence in (
         "One line.",
         "A line that is not too long for the dock, and one more word. " * 2,
     ):
         bar.show_message(sentence)
-        desk.viewer.screenshot(canvas_only=False, flash=False)  # lays out
+        driver.viewer.screenshot(canvas_only=False, flash=False)  # lays out
         assert bar.message_area.height() == bar.message_label.heightForWidth(
             bar.message_label.width()
         )
@@ -265,15 +265,15 @@ def test_many_sentences_leave_room_for_the_folds_below(open_fold):
             bar.message_label.height() == bar.message_area.height()
         )  # all in sight, and nothing wasted
     bar.show_message("\n".join(f"Sentence {number}." for number in range(40)))
-    desk.viewer.screenshot(canvas_only=False, flash=False)  # lays out
+    driver.viewer.screenshot(canvas_only=False, flash=False)  # lays out
     lines = bar.message_area.height() / bar.message_label.fontMetrics().lineSpacing()
     assert 5 < lines < 12 and bar.message_area.verticalScrollBar().maximum() > 0
-    assert find_scroll_area(desk.dock).height() > 100
-    dock, rectangle = desk.dock, find_scroll_area(desk.dock)
+    assert find_scroll_area(driver.dock).height() > 100
+    dock, rectangle = driver.dock, find_scroll_area(driver.dock)
     for part in (dock.view.comparison, dock.history):  # as after a run
         part.setVisible(True)
     dock.curve.extend([(1, 10, 1.0, 1.0)], 10)
-    desk.viewer.screenshot(canvas_only=False, flash=False)  # lays out
+    driver.viewer.screenshot(canvas_only=False, flash=False)  # lays out
     rectangle.verticalScrollBar().setValue(0)
     label = dock.curve.getPlotItem().getAxis("bottom").label
     letters = label.sceneBoundingRect().bottom() - label.document().documentMargin()

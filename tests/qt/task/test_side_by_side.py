@@ -41,39 +41,39 @@ def test_runs_started_together_in_threads_equal_lone_runs(noisy, second_image, s
             assert got == wanted
 
 
-def press_both(desk, docks):
+def press_both(driver, docks):
     for dock, seed in zip(docks, (1, 2), strict=True):
         dock.form.widgets["seed"].value = seed
         dock.form.widgets["preset"].value = SETTINGS["preset"]
         dock.form.widgets["max_iterations"].value = str(SETTINGS["max_iterations"])
-        desk.press(dock.run_bar.run_button)
+        driver.press(dock.run_bar.run_button)
     assert all(dock.is_busy for dock in docks)
-    desk.wait_until(lambda: not any(dock.is_busy for dock in docks))
+    driver.wait_until(lambda: not any(dock.is_busy for dock in docks))
 
 
 @pytest.mark.gl
-def test_two_docks_in_one_viewer_give_what_each_gives_alone(desk, noisy, second_image):
-    desk.viewer.add_image(second_image, name="other")
-    docks = [desk.dock, DenoiseDock(desk.viewer)]
-    desk.viewer.window.add_dock_widget(docks[1], name="Denoise again", area="right")
-    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
+def test_two_docks_in_one_viewer_give_what_each_gives_alone(driver, noisy, second_image):
+    driver.viewer.add_image(second_image, name="other")
+    docks = [driver.dock, DenoiseDock(driver.viewer)]
+    driver.viewer.window.add_dock_widget(docks[1], name="Denoise again", area="right")
+    driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
     combo = docks[1].chooser.combo
     combo.setCurrentText("other")
     combo.activated.emit(combo.currentIndex())  # as if chosen by hand
     assert [dock.chooser.get_layer().name for dock in docks] == ["cells", "other"]
-    press_both(desk, docks)
-    layers = desk.viewer.layers
-    assert sorted(desk.names) == ["cells", "cells denoised", "other", "other denoised"]
+    press_both(driver, docks)
+    layers = driver.viewer.layers
+    assert sorted(driver.names) == ["cells", "cells denoised", "other", "other denoised"]
     assert layers["cells denoised"].data.tobytes() == restore_alone(noisy, 1)
     assert layers["other denoised"].data.tobytes() == restore_alone(second_image, 2)
 
 
 @pytest.mark.gl
-def test_two_viewers_give_what_each_gives_alone(desk, make_napari_viewer, noisy, second_image):
+def test_two_viewers_give_what_each_gives_alone(driver, make_napari_viewer, noisy, second_image):
     viewer = make_napari_viewer()
     viewer.add_image(second_image, name="other")
-    docks = [desk.dock, DenoiseDock(viewer)]
+    docks = [driver.dock, DenoiseDock(viewer)]
     viewer.window.add_dock_widget(docks[1], name="Denoise", area="right")
-    press_both(desk, docks)
-    assert desk.viewer.layers["cells denoised"].data.tobytes() == restore_alone(noisy, 1)
+    press_both(driver, docks)
+    assert driver.viewer.layers["cells denoised"].data.tobytes() == restore_alone(noisy, 1)
     assert viewer.layers["other denoised"].data.tobytes() == restore_alone(second_image, 2)

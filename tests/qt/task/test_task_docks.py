@@ -15,71 +15,71 @@ SIDE = 64
 
 
 @pytest.fixture
-def open_dock(desk):
-    """Put the dock of another task in the place of the desk's own."""
+def open_dock(driver):
+    """Put the dock of another task in the place of the driver's own."""
 
     def put(task, **settings):
-        desk.dock.shut_down()
-        desk.viewer.window.remove_dock_widget(desk.dock)
-        desk.dock = make_dock_class(task)(desk.viewer)
-        desk.viewer.window.add_dock_widget(desk.dock, name=task, area="right")
-        desk.set(**{"preset": "fast", "max_iterations": "8", **settings})
-        return desk
+        driver.dock.shut_down()
+        driver.viewer.window.remove_dock_widget(driver.dock)
+        driver.dock = make_dock_class(task)(driver.viewer)
+        driver.viewer.window.add_dock_widget(driver.dock, name=task, area="right")
+        driver.set(**{"preset": "fast", "max_iterations": "8", **settings})
+        return driver
 
     return put
 
 
-def choose(desk, name, layer):
-    combo = desk.dock.extra_inputs.combos[name]
+def choose(driver, name, layer):
+    combo = driver.dock.extra_inputs.combos[name]
     combo.setCurrentIndex(combo.findText(layer))
     combo.activated.emit(combo.currentIndex())
 
 
-def run_and_get_result(desk, name):
-    desk.run()
-    desk.wait_for_end()
-    assert name in desk.names, desk.message_emitted
-    assert desk.names.count("cells preview") == 0
-    return desk.viewer.layers[name]
+def run_and_get_result(driver, name):
+    driver.run()
+    driver.wait_for_end()
+    assert name in driver.names, driver.last_message
+    assert driver.names.count("cells preview") == 0
+    return driver.viewer.layers[name]
 
 
 def test_painted_pixels_are_filled_in_and_the_others_come_back_as_they_were(open_dock, noisy):
-    desk = open_dock("inpaint")
-    labels = desk.viewer.add_labels(np.zeros((SIDE, SIDE), int), name="holes")
+    driver = open_dock("inpaint")
+    labels = driver.viewer.add_labels(np.zeros((SIDE, SIDE), int), name="holes")
     labels.brush_size = 5
     labels.selected_label = 1
     for place in ((20, 20), (20, 25), (40, 44)):
         labels.paint(place, 1)
-    choose(desk, "mask", "holes")
-    result = run_and_get_result(desk, "cells inpainted")
+    choose(driver, "mask", "holes")
+    result = run_and_get_result(driver, "cells inpainted")
     holes = labels.data > 0
     assert holes.any()
     np.testing.assert_array_equal(result.data[~holes], noisy[~holes])
     assert (result.data[holes] != noisy[holes]).any()
 
 
-def click_on_canvas(desk):
-    canvas = desk.viewer.window._qt_viewer.canvas.native
-    desk.qtbot.mouseMove(canvas, canvas.rect().center())
-    desk.qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=canvas.rect().center())
+def click_on_canvas(driver):
+    canvas = driver.viewer.window._qt_viewer.canvas.native
+    driver.qtbot.mouseMove(canvas, canvas.rect().center())
+    driver.qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=canvas.rect().center())
 
 
 def test_a_slice_filled_with_a_label_is_restored_from_its_neighbours(open_dock, noisy):
-    desk = open_dock("inpaint")
+    driver = open_dock("inpaint")
     stack = np.stack([np.roll(noisy, shift, 1)[:32, :32] for shift in range(5)])
-    desk.viewer.layers.remove("cells")
-    desk.viewer.add_image(stack, name="cells", scale=(3, 1, 1), axis_labels=("z", "y", "x"))
-    labels = desk.viewer.add_labels(np.zeros(stack.shape, int), name="gone", scale=(3, 1, 1))
-    desk.viewer.reset_view()
-    desk.viewer.dims.set_current_step(0, 2)
+    driver.viewer.layers.remove("cells")
+    driver.viewer.add_image(stack, name="cells", scale=(3, 1, 1), axis_labels=("z", "y", "x"))
+    labels = driver.viewer.add_labels(np.zeros(stack.shape, int), name="gone", scale=(3, 1, 1))
+    driver.viewer.reset_view()
+    driver.viewer.dims.set_current_step(0, 2)
     labels.selected_label = 1
     labels.mode = "fill"
-    click_on_canvas(desk)
+    click_on_canvas(driver)
     assert labels.data.any((1, 2)).tolist() == [False, False, True, False, False]
     assert labels.data[2].all()
-    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
-    choose(desk, "mask", "gone")
-    result = run_and_get_result(desk, "cells inpainted")
+    driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
+    choose(driver, "mask", "gone")
+    result = run_and_get_result(driver, "cells inpainted")
     np.testing.assert_array_equal(result.data[[0, 1, 3, 4]], stack[[0, 1, 3, 4]])
     assert (result.data[2] != stack[2]).any()
     np.testing.assert_allclose(result.scale, (3, 1, 1))
@@ -88,46 +88,46 @@ def test_a_slice_filled_with_a_label_is_restored_from_its_neighbours(open_dock, 
 
 
 def test_a_mask_of_one_plane_serves_a_whole_stack_and_the_dock_says_so(open_dock, noisy):
-    desk = open_dock("inpaint")
+    driver = open_dock("inpaint")
     stack = np.stack([noisy[:32, :32]] * 4)
-    desk.viewer.layers.remove("cells")
-    desk.viewer.add_image(stack, name="cells", axis_labels=("t", "y", "x"))
+    driver.viewer.layers.remove("cells")
+    driver.viewer.add_image(stack, name="cells", axis_labels=("t", "y", "x"))
     lines = np.zeros((32, 32), int)
     lines[7:9] = 1
-    desk.viewer.add_labels(lines, name="lines")
-    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
-    choose(desk, "mask", "lines")
-    assert "holds for all 4 planes" in desk.dock.plan_label.text()
-    result = run_and_get_result(desk, "cells inpainted")
+    driver.viewer.add_labels(lines, name="lines")
+    driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
+    choose(driver, "mask", "lines")
+    assert "holds for all 4 planes" in driver.dock.plan_label.text()
+    result = run_and_get_result(driver, "cells inpainted")
     np.testing.assert_array_equal(result.data[:, lines == 0], stack[:, lines == 0])
 
 
 def test_a_shape_marks_what_to_fill_in(open_dock, noisy):
-    desk = open_dock("inpaint")
+    driver = open_dock("inpaint")
     square = np.array([[10, 12], [10, 20], [18, 20], [18, 12]])
-    desk.viewer.add_shapes([square], shape_type="polygon", name="drawing")
-    choose(desk, "mask", "drawing")
-    result = run_and_get_result(desk, "cells inpainted")
+    driver.viewer.add_shapes([square], shape_type="polygon", name="drawing")
+    choose(driver, "mask", "drawing")
+    result = run_and_get_result(driver, "cells inpainted")
     changed = np.argwhere(result.data != noisy)
     assert changed.min() >= 9
     assert changed.max() <= 21
 
 
 def test_an_empty_mask_is_refused_with_a_message(open_dock):
-    desk = open_dock("inpaint")
-    desk.viewer.add_labels(np.zeros((SIDE, SIDE), int), name="nothing")
-    choose(desk, "mask", "nothing")
-    assert "The mask marks no pixel of 'cells'." in desk.dock.plan_label.text()
-    assert not desk.dock.run_bar.run_button.isEnabled()
-    desk.viewer.layers["nothing"].paint((9, 9), 1)
-    assert desk.dock.run_bar.run_button.isEnabled()
+    driver = open_dock("inpaint")
+    driver.viewer.add_labels(np.zeros((SIDE, SIDE), int), name="nothing")
+    choose(driver, "mask", "nothing")
+    assert "The mask marks no pixel of 'cells'." in driver.dock.plan_label.text()
+    assert not driver.dock.run_bar.run_button.isEnabled()
+    driver.viewer.layers["nothing"].paint((9, 9), 1)
+    assert driver.dock.run_bar.run_button.isEnabled()
 
 
 def test_a_finer_image_lies_exactly_over_its_input(open_dock):
-    desk = open_dock("super-resolve", factor="2")
-    source = desk.viewer.layers["cells"]
+    driver = open_dock("super-resolve", factor="2")
+    source = driver.viewer.layers["cells"]
     source.scale, source.translate, source.rotate = (0.5, 0.25), (3, 4), 20
-    result = run_and_get_result(desk, "cells super-resolved")
+    result = run_and_get_result(driver, "cells super-resolved")
     assert result.data.shape == (2 * SIDE, 2 * SIDE)
     for corner in (0, SIDE - 1):  # pixel centres of the coarse grid, and what they are in the fine
         coarse = source.data_to_world((corner, corner))
@@ -135,24 +135,24 @@ def test_a_finer_image_lies_exactly_over_its_input(open_dock):
         np.testing.assert_allclose(fine, coarse)
 
 
-def replace_by_stack(desk, noisy, planes=6, side=24):
+def replace_by_stack(driver, noisy, planes=6, side=24):
     """Put a stack in the place of the picture, in micrometres."""
     stack = np.stack([np.roll(noisy, shift, 1)[:side, :side] for shift in range(planes)])
-    desk.viewer.layers.remove("cells")
+    driver.viewer.layers.remove("cells")
     units = ("micrometer",) * 3
-    return desk.viewer.add_image(
+    return driver.viewer.add_image(
         stack, name="cells", scale=(0.6, 0.2, 0.1), units=units, axis_labels=("z", "y", "x")
     )
 
 
 def test_finer_planes_lie_exactly_over_their_stack(open_dock, noisy):
-    desk = open_dock("super-resolve", factor="2,1,1")
-    source = replace_by_stack(desk, noisy)
+    driver = open_dock("super-resolve", factor="2,1,1")
+    source = replace_by_stack(driver, noisy)
     source.translate, source.rotate = (
         (7, 3, 4),
         np.array([[1, 0, 0], [0, 0.8, 0.6], [0, -0.6, 0.8]]),
     )
-    result = run_and_get_result(desk, "cells super-resolved")
+    result = run_and_get_result(driver, "cells super-resolved")
     assert result.data.shape == (12, 24, 24)
     for plane, pixel in ((0, 0), (5, 23)):
         coarse = source.data_to_world((plane, pixel, pixel))
@@ -160,59 +160,59 @@ def test_finer_planes_lie_exactly_over_their_stack(open_dock, noisy):
 
 
 def test_a_layer_with_a_psf_of_three_axes_sharpens_a_volume(open_dock, noisy):
-    desk = open_dock("deblur")
-    replace_by_stack(desk, noisy)
-    desk.viewer.add_image(np.ones((3, 3, 3), np.float32), name="beads")
-    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
-    choose(desk, "psf", "beads")
-    result = run_and_get_result(desk, "cells deblurred")
+    driver = open_dock("deblur")
+    replace_by_stack(driver, noisy)
+    driver.viewer.add_image(np.ones((3, 3, 3), np.float32), name="beads")
+    driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
+    choose(driver, "psf", "beads")
+    result = run_and_get_result(driver, "cells deblurred")
     assert result.data.shape == (6, 24, 24)
     report = result.metadata[METADATA_KEY]["report"]
     assert report["noise"]["blind_spot_size"] == [1, 1, 1]
 
 
 def test_the_layer_says_how_far_its_planes_lie_apart(open_dock, noisy):
-    desk = open_dock("deblur", model="widefield", na="1.2", wavelength="520")
-    replace_by_stack(desk, noisy)
-    assert desk.dock.run_bar.run_button.isEnabled(), desk.dock.plan_label.text()
-    notes = run_and_get_result(desk, "cells deblurred").metadata[METADATA_KEY]["report"]["notes"]
+    driver = open_dock("deblur", model="widefield", na="1.2", wavelength="520")
+    replace_by_stack(driver, noisy)
+    assert driver.dock.run_bar.run_button.isEnabled(), driver.dock.plan_label.text()
+    notes = run_and_get_result(driver, "cells deblurred").metadata[METADATA_KEY]["report"]["notes"]
     assert any("100 × 200 nm in planes 600 nm apart" in note for note in notes)
 
 
 def test_a_blur_of_known_width_is_undone(open_dock):
-    desk = open_dock("deblur", gaussian_sigma="1.5")
-    result = run_and_get_result(desk, "cells deblurred")
+    driver = open_dock("deblur", gaussian_sigma="1.5")
+    result = run_and_get_result(driver, "cells deblurred")
     assert result.data.shape == (SIDE, SIDE)
     assert result.metadata[METADATA_KEY]["recipe"]["task"] == "deblur"
 
 
 def test_deblurring_without_a_psf_says_what_is_needed(open_dock):
-    desk = open_dock("deblur")
-    assert not desk.dock.run_bar.run_button.isEnabled()
-    assert desk.dock.plan_label.text().endswith(".")
+    driver = open_dock("deblur")
+    assert not driver.dock.run_bar.run_button.isEnabled()
+    assert driver.dock.plan_label.text().endswith(".")
 
 
 def test_a_second_channel_guides(open_dock, noisy):
-    desk = open_dock("guide")
-    desk.viewer.add_image(noisy.astype(float) ** 0.5, name="clean")
-    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
-    choose(desk, "guide", "clean")
-    result = run_and_get_result(desk, "cells guided")
+    driver = open_dock("guide")
+    driver.viewer.add_image(noisy.astype(float) ** 0.5, name="clean")
+    driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
+    choose(driver, "guide", "clean")
+    result = run_and_get_result(driver, "cells guided")
     assert result.data.shape == (SIDE, SIDE)
 
 
 def test_a_guide_of_another_size_is_refused_before_anything_runs(open_dock):
-    desk = open_dock("guide")
-    desk.viewer.add_image(np.random.default_rng(0).normal(size=(32, 32)), name="small")
-    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
-    choose(desk, "guide", "small")
-    assert not desk.dock.run_bar.run_button.isEnabled()
-    assert "small" in desk.dock.plan_label.text()
+    driver = open_dock("guide")
+    driver.viewer.add_image(np.random.default_rng(0).normal(size=(32, 32)), name="small")
+    driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
+    choose(driver, "guide", "small")
+    assert not driver.dock.run_bar.run_button.isEnabled()
+    assert "small" in driver.dock.plan_label.text()
 
 
 def test_a_blind_deblurring_gives_the_psf_as_a_second_layer(open_dock):
-    desk = open_dock("blind-deblur")
-    run_and_get_result(desk, "cells deblurred blindly")
-    (psf,) = (layer for layer in desk.viewer.layers if "PSF" in layer.name)
+    driver = open_dock("blind-deblur")
+    run_and_get_result(driver, "cells deblurred blindly")
+    (psf,) = (layer for layer in driver.viewer.layers if "PSF" in layer.name)
     assert psf.data.sum() == pytest.approx(1, abs=1e-3)
     assert psf.data.min() >= 0

@@ -23,162 +23,162 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.gl
 
 
-def unfold(desk, section) -> None:
-    desk.viewer.window._qt_window.show()
-    desk.press(section.toggleButton())
-    desk.qtbot.wait(50)
+def unfold(driver, section) -> None:
+    driver.viewer.window._qt_window.show()
+    driver.press(section.toggleButton())
+    driver.qtbot.wait(50)
 
 
-def measure(desk) -> NoiseSection:
-    noise = desk.dock.noise
+def measure(driver) -> NoiseSection:
+    noise = driver.dock.noise
     if not noise.isExpanded():
-        unfold(desk, noise)
-    desk.press(noise.button)
-    desk.wait_until(lambda: not noise.is_busy)
+        unfold(driver, noise)
+    driver.press(noise.button)
+    driver.wait_until(lambda: not noise.is_busy)
     return noise
 
 
-def placeholder(desk, name: str) -> str:
-    return desk.dock.form.widgets[name].native.placeholderText()
+def placeholder(driver, name: str) -> str:
+    return driver.dock.form.widgets[name].native.placeholderText()
 
 
-def drag(desk, share: float) -> None:
+def drag(driver, share: float) -> None:
     """Click into the slider's groove until it stands there, as a user does who has no patience."""
-    slider = desk.dock.view.comparison.slider
+    slider = driver.dock.view.comparison.slider
     key = Qt.Key.Key_Left if slider.value() > 100 * share else Qt.Key.Key_Right
     while slider.value() != round(100 * share):
-        desk.qtbot.keyClick(slider, key)
+        driver.qtbot.keyClick(slider, key)
 
 
-def run_to_end(desk):
+def run_to_end(driver):
     """Run in a window that is not on the screen: Mesa 22 may fail where one follows another."""
-    desk.run()
-    desk.wait_for_end()
-    return desk.viewer.layers["cells"], desk.viewer.layers["cells denoised"]
+    driver.run()
+    driver.wait_for_end()
+    return driver.viewer.layers["cells"], driver.viewer.layers["cells denoised"]
 
 
-def test_measure_shows_the_noise_as_text_in_the_fields_and_as_a_plot(desk):
-    noise = measure(desk)
+def test_measure_shows_the_noise_as_text_in_the_fields_and_as_a_plot(driver):
+    noise = measure(driver)
     assert (
         "variance" in noise.message_label.text() or "equally strong" in noise.message_label.text()
     )
     assert "pixels are hidden" in noise.message_label.text()
     for name, ending in {"gain": ", measured", "read_noise": ", measured in the dark"}.items():
-        assert placeholder(desk, name).endswith(ending)  # the detector's own may not be told
-        float(placeholder(desk, name).partition(",")[0])
+        assert placeholder(driver, name).endswith(ending)  # the detector's own may not be told
+        float(placeholder(driver, name).partition(",")[0])
     assert noise.plot.isVisible()
     assert len(noise.plot.dots.getData()[0]) > 5
 
 
-def test_what_was_measured_changes_no_setting(desk):
-    before = desk.dock.form.build_recipe()
-    measure(desk)
-    assert desk.dock.form.build_recipe() == before
+def test_what_was_measured_changes_no_setting(driver):
+    before = driver.dock.form.build_recipe()
+    measure(driver)
+    assert driver.dock.form.build_recipe() == before
     assert before.task.gain is None
 
 
-def test_a_field_that_is_filled_overrules_the_measurement(desk):
-    measure(desk)
-    desk.set(gain="2.5")
-    assert desk.dock.form.build_recipe().task.gain == 2.5
-    assert desk.dock.plan_label.text().startswith("64 × 64 pixels")
+def test_a_field_that_is_filled_overrules_the_measurement(driver):
+    measure(driver)
+    driver.set(gain="2.5")
+    assert driver.dock.form.build_recipe().task.gain == 2.5
+    assert driver.dock.plan_label.text().startswith("64 × 64 pixels")
 
 
-def test_another_image_forgets_what_was_measured_of_the_first(desk, noisy):
-    noise = measure(desk)
-    desk.viewer.add_image(noisy[::-1].copy(), name="turned")
-    assert placeholder(desk, "gain") == "measured"
+def test_another_image_forgets_what_was_measured_of_the_first(driver, noisy):
+    noise = measure(driver)
+    driver.viewer.add_image(noisy[::-1].copy(), name="turned")
+    assert placeholder(driver, "gain") == "measured"
     assert not noise.plot.isVisible()
     assert "variance" not in noise.message_label.text()
 
 
-def test_an_image_without_noise_to_measure_is_refused_with_a_message(desk):
-    desk.viewer.add_image(np.full((40, 40), 3.0, np.float32), name="flat", contrast_limits=(0, 5))
-    noise = measure(desk)
+def test_an_image_without_noise_to_measure_is_refused_with_a_message(driver):
+    driver.viewer.add_image(np.full((40, 40), 3.0, np.float32), name="flat", contrast_limits=(0, 5))
+    noise = measure(driver)
     assert "there is nothing to restore" in noise.message_label.text()
     assert noise.button.isEnabled()
 
 
-def test_measuring_loads_torch_in_no_gui_thread_and_a_closed_dock_waits_for_nothing(desk):
-    unfold(desk, desk.dock.noise)
-    desk.press(desk.dock.noise.button)
-    assert desk.dock.noise.is_busy
-    desk.viewer.window.remove_dock_widget(desk.dock)
-    assert not desk.dock.noise.is_busy
-    desk.dock = None
-    desk.qtbot.wait(500)  # an answer to a dead dock would be an error here
+def test_measuring_loads_torch_in_no_gui_thread_and_a_closed_dock_waits_for_nothing(driver):
+    unfold(driver, driver.dock.noise)
+    driver.press(driver.dock.noise.button)
+    assert driver.dock.noise.is_busy
+    driver.viewer.window.remove_dock_widget(driver.dock)
+    assert not driver.dock.noise.is_busy
+    driver.dock = None
+    driver.qtbot.wait(500)  # an answer to a dead dock would be an error here
 
 
-def measure_diamond(desk) -> NoiseSection:
+def measure_diamond(driver) -> NoiseSection:
     """Return the noise section after Measure, with noise whose correlation is a diamond."""
     rng = np.random.default_rng(3)
     noise = rng.normal(size=(130, 130))
     cross = noise[1:-1, 1:-1] + noise[2:, 1:-1] + noise[:-2, 1:-1]
     cross += noise[1:-1, 2:] + noise[1:-1, :-2]
     image = (100 + 10 * cross).astype(np.float32)
-    desk.viewer.add_image(image, name="diamond", contrast_limits=(0, 200))
-    return measure(desk)
+    driver.viewer.add_image(image, name="diamond", contrast_limits=(0, 200))
+    return measure(driver)
 
 
 DIAMOND = "00100/01110/11111/01110/00100"
 
 
-def click_lag(desk, table, y: int, x: int) -> None:
+def click_lag(driver, table, y: int, x: int) -> None:
     """Click the number at a lag of the table, whose middle is lag 0."""
     middle = table.rowCount() // 2
     place = table.visualRect(table.model().index(middle + y, middle + x)).center()
-    desk.qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    driver.qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=place)
 
 
-def test_the_blind_spot_is_drawn_on_the_measured_correlation(desk):
-    page = measure_diamond(desk).blind_spot
+def test_the_blind_spot_is_drawn_on_the_measured_correlation(driver):
+    page = measure_diamond(driver).blind_spot
     table = page.table
     assert page.isVisible() and table.shape_text == DIAMOND
     assert (table.item(5, 5).text(), table.horizontalHeaderItem(0).text()) == ("100", "−5")
     assert 30 < int(table.item(5, 6).text()) < 50
-    assert desk.dock.form.build_recipe().task.blind_spot_shape == ""
-    click_lag(desk, table, -2, 2)
+    assert driver.dock.form.build_recipe().task.blind_spot_shape == ""
+    click_lag(driver, table, -2, 2)
     assert table.shape_text == "00101/01110/11111/01110/10100"
-    click_lag(desk, table, 2, -2)  # the opposite lag is the same one
-    click_lag(desk, table, 0, 0)
+    click_lag(driver, table, 2, -2)  # the opposite lag is the same one
+    click_lag(driver, table, 0, 0)
     assert table.shape_text == DIAMOND
-    desk.press(page.use_button)
-    assert desk.dock.form.build_recipe().task.blind_spot_shape == DIAMOND
-    click_lag(desk, table, 0, 1)
-    desk.press(page.clear_button)
-    assert desk.dock.form.build_recipe().task.blind_spot_shape == ""
+    driver.press(page.use_button)
+    assert driver.dock.form.build_recipe().task.blind_spot_shape == DIAMOND
+    click_lag(driver, table, 0, 1)
+    driver.press(page.clear_button)
+    assert driver.dock.form.build_recipe().task.blind_spot_shape == ""
     assert table.shape_text == DIAMOND
 
 
-def test_the_blind_spot_can_be_drawn_by_keys_alone(desk):
-    page = measure_diamond(desk).blind_spot
+def test_the_blind_spot_can_be_drawn_by_keys_alone(driver):
+    page = measure_diamond(driver).blind_spot
     table = page.table
     for key in (Qt.Key.Key_Right, Qt.Key.Key_Right, Qt.Key.Key_Space):
-        desk.qtbot.keyClick(table, key)
+        driver.qtbot.keyClick(table, key)
     assert table.shape_text == "010/111/111/111/010"
-    desk.qtbot.keyClick(table, Qt.Key.Key_Space)
+    driver.qtbot.keyClick(table, Qt.Key.Key_Space)
     assert table.shape_text == DIAMOND
 
 
-def test_a_blind_spot_that_is_set_is_the_one_that_is_drawn(desk):
-    page = measure_diamond(desk).blind_spot
+def test_a_blind_spot_that_is_set_is_the_one_that_is_drawn(driver):
+    page = measure_diamond(driver).blind_spot
     table = page.table
-    desk.set(blind_spot_shape="010/111/010")
+    driver.set(blind_spot_shape="010/111/010")
     assert table.shape_text == "010/111/010"
-    desk.set(blind_spot_shape="010/11")  # half typed
+    driver.set(blind_spot_shape="010/11")  # half typed
     assert table.shape_text == "010/111/010"
-    desk.set(blind_spot_shape="")
+    driver.set(blind_spot_shape="")
     assert table.shape_text == DIAMOND
-    desk.viewer.add_image(np.eye(40, dtype=np.float32), name="other")
+    driver.viewer.add_image(np.eye(40, dtype=np.float32), name="other")
     assert not page.isVisible()
 
 
-def test_a_blind_spot_that_is_set_before_measuring_is_drawn_afterwards(desk):
-    desk.set(blind_spot_shape="010/111/010")
-    assert desk.dock.form.build_recipe().task.blind_spot_shape == "010/111/010"
-    desk.set(blind_spot_shape="")
-    desk.set(blind_spot_shape="111")
-    assert measure_diamond(desk).blind_spot.table.shape_text == "111"
+def test_a_blind_spot_that_is_set_before_measuring_is_drawn_afterwards(driver):
+    driver.set(blind_spot_shape="010/111/010")
+    assert driver.dock.form.build_recipe().task.blind_spot_shape == "010/111/010"
+    driver.set(blind_spot_shape="")
+    driver.set(blind_spot_shape="111")
+    assert measure_diamond(driver).blind_spot.table.shape_text == "111"
 
 
 def test_tasks_without_a_noise_model_have_no_noise_section(make_napari_viewer, qtbot):
@@ -191,121 +191,121 @@ def test_tasks_without_a_noise_model_have_no_noise_section(make_napari_viewer, q
     assert docks == {"inpaint": False, "deblur": True, "super-resolve": True, "guide": True}
 
 
-def test_the_fields_of_the_noise_can_be_read_when_unfolded(desk):
-    window = desk.viewer.window._qt_window
+def test_the_fields_of_the_noise_can_be_read_when_unfolded(driver):
+    window = driver.viewer.window._qt_window
     window.resize(1280, 720)
-    desk.viewer.theme = "light"
-    noise = measure(desk)
-    desk.qtbot.wait(50)
+    driver.viewer.theme = "light"
+    noise = measure(driver)
+    driver.qtbot.wait(50)
     for name in ("noise", "read_noise", "gain"):
-        field = desk.dock.form.widgets[name].native
+        field = driver.dock.form.widgets[name].native
         assert field.isVisible() and field.height() >= field.minimumSizeHint().height() > 10
     label = noise.message_label
     assert label.height() >= label.heightForWidth(label.width())
     assert noise.plot.height() == noise.plot.maximumHeight()
-    run = desk.dock.run_bar.run_button
+    run = driver.dock.run_bar.run_button
     assert run.mapTo(window, run.rect().bottomRight()).y() < 720
 
 
-def test_a_folded_field_is_not_reached_by_the_tab_key(desk):
-    assert not desk.dock.form.widgets["gain"].native.isVisible()
+def test_a_folded_field_is_not_reached_by_the_tab_key(driver):
+    assert not driver.dock.form.widgets["gain"].native.isVisible()
 
 
-def test_the_last_sentences_give_the_verdict_on_the_result(desk):
-    run_to_end(desk)
-    report = desk.viewer.layers["cells denoised"].metadata[METADATA_KEY]["report"]
+def test_the_last_sentences_give_the_verdict_on_the_result(driver):
+    run_to_end(driver)
+    report = driver.viewer.layers["cells denoised"].metadata[METADATA_KEY]["report"]
     verdict = report["verdict"]
     assert json.loads(json.dumps(verdict)) == verdict
     assert verdict["sentences"] and all(
-        sentence in desk.message_emitted for sentence in verdict["sentences"]
+        sentence in driver.last_message for sentence in verdict["sentences"]
     )
-    assert all(f"⚠ {sentence}" in desk.message_emitted for sentence in verdict["warnings"])
+    assert all(f"⚠ {sentence}" in driver.last_message for sentence in verdict["warnings"])
 
 
-def test_the_slider_appears_with_a_result_and_fades_it_over_its_input(desk, noisy):
-    comparison = desk.dock.view.comparison
+def test_the_slider_appears_with_a_result_and_fades_it_over_its_input(driver, noisy):
+    comparison = driver.dock.view.comparison
     assert comparison.isHidden()
-    cells, result = run_to_end(desk)
+    cells, result = run_to_end(driver)
     assert not comparison.isHidden() and comparison.slider.value() == 100
     kept = result.data.copy()
-    drag(desk, 0.4)
+    drag(driver, 0.4)
     assert result.opacity == pytest.approx(0.4) and cells.opacity == 1
-    drag(desk, 0)
+    drag(driver, 0)
     assert result.opacity == 0
     np.testing.assert_array_equal(result.data, kept)
     np.testing.assert_array_equal(cells.data, noisy)
 
 
-def test_at_the_left_end_the_canvas_shows_the_input(desk):
-    _, result = run_to_end(desk)
-    desk.viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
-    desk.viewer.reset_view()
-    drag(desk, 0)
-    faded = desk.viewer.screenshot(canvas_only=True, flash=False).astype(int)
+def test_at_the_left_end_the_canvas_shows_the_input(driver):
+    _, result = run_to_end(driver)
+    driver.viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
+    driver.viewer.reset_view()
+    drag(driver, 0)
+    faded = driver.viewer.screenshot(canvas_only=True, flash=False).astype(int)
     result.visible = False
-    alone = desk.viewer.screenshot(canvas_only=True, flash=False).astype(int)
+    alone = driver.viewer.screenshot(canvas_only=True, flash=False).astype(int)
     assert np.abs(faded - alone).max() <= 2
     assert alone[..., :3].std() > 10
 
 
-def test_layers_that_add_up_are_faded_both_and_come_back(desk):
-    desk.viewer.layers["cells"].blending = "additive"
-    cells, result = run_to_end(desk)
-    drag(desk, 0.3)
+def test_layers_that_add_up_are_faded_both_and_come_back(driver):
+    driver.viewer.layers["cells"].blending = "additive"
+    cells, result = run_to_end(driver)
+    drag(driver, 0.3)
     assert (cells.opacity, result.opacity) == (pytest.approx(0.7), pytest.approx(0.3))
-    desk.viewer.layers.remove(result)
+    driver.viewer.layers.remove(result)
     assert cells.opacity == 1
-    assert desk.dock.view.comparison.isHidden()
+    assert driver.dock.view.comparison.isHidden()
 
 
-def test_renaming_does_no_harm_and_removing_the_input_hides_the_slider(desk):
-    cells, result = run_to_end(desk)
+def test_renaming_does_no_harm_and_removing_the_input_hides_the_slider(driver):
+    cells, result = run_to_end(driver)
     result.name, cells.name = "mine", "yours"
-    drag(desk, 0.5)
+    drag(driver, 0.5)
     assert result.opacity == pytest.approx(0.5)
-    desk.viewer.layers.remove(cells)
-    assert desk.dock.view.comparison.isHidden()
+    driver.viewer.layers.remove(cells)
+    assert driver.dock.view.comparison.isHidden()
     assert result.opacity == 1
 
 
-def test_an_earlier_result_between_the_two_is_not_taken_for_the_input(desk, noisy):
-    run_to_end(desk)
-    desk.viewer.add_image(noisy, name="other")
-    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
-    desk.run()
-    desk.wait_for_end()
-    drag(desk, 0.5)
-    assert not desk.viewer.layers["cells denoised"].visible
-    assert desk.viewer.layers["other"].visible  # the user's own layers are left alone
-    assert desk.viewer.layers["cells denoised [1]"].visible
+def test_an_earlier_result_between_the_two_is_not_taken_for_the_input(driver, noisy):
+    run_to_end(driver)
+    driver.viewer.add_image(noisy, name="other")
+    driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
+    driver.run()
+    driver.wait_for_end()
+    drag(driver, 0.5)
+    assert not driver.viewer.layers["cells denoised"].visible
+    assert driver.viewer.layers["other"].visible  # the user's own layers are left alone
+    assert driver.viewer.layers["cells denoised [1]"].visible
 
 
-def test_an_opacity_that_the_user_has_chosen_since_stays(desk):
-    _, result = run_to_end(desk)
-    drag(desk, 0.5)
+def test_an_opacity_that_the_user_has_chosen_since_stays(driver):
+    _, result = run_to_end(driver)
+    drag(driver, 0.5)
     result.opacity = 0.8
-    desk.viewer.layers.remove("cells")
+    driver.viewer.layers.remove("cells")
     assert result.opacity == pytest.approx(0.8)
 
 
-def tick(desk, name: str) -> None:
-    box = desk.dock.view.extra_layer_chooser.boxes[name]
-    desk.qtbot.mouseClick(box, Qt.MouseButton.LeftButton, pos=QPoint(8, box.height() // 2))
+def tick(driver, name: str) -> None:
+    box = driver.dock.view.extra_layer_chooser.boxes[name]
+    driver.qtbot.mouseClick(box, Qt.MouseButton.LeftButton, pos=QPoint(8, box.height() // 2))
 
 
-def test_ticked_extras_come_as_hidden_layers_in_the_right_place(desk, noisy):
-    layer = desk.viewer.layers["cells"]
+def test_ticked_extras_come_as_hidden_layers_in_the_right_place(driver, noisy):
+    layer = driver.viewer.layers["cells"]
     layer.scale, layer.translate, layer.units = (0.2, 0.3), (5, 6), ("um", "um")
-    tick(desk, "uncertainty")
-    tick(desk, "residual")
-    _, result = run_to_end(desk)
-    assert desk.names == ["cells", "cells denoised", "cells uncertainty", "cells residual"]
-    uncertainty, residual = (desk.viewer.layers[f"cells {extra}"] for extra in EXTRAS)
+    tick(driver, "uncertainty")
+    tick(driver, "residual")
+    _, result = run_to_end(driver)
+    assert driver.names == ["cells", "cells denoised", "cells uncertainty", "cells residual"]
+    uncertainty, residual = (driver.viewer.layers[f"cells {extra}"] for extra in EXTRAS)
     for extra_layer in (uncertainty, residual):
         np.testing.assert_allclose(extra_layer.scale, layer.scale)
         np.testing.assert_allclose(extra_layer.translate, layer.translate)
         assert extra_layer.units == layer.units and not extra_layer.visible
-    assert "'cells uncertainty' and 'cells residual' come hidden: " in desk.message_emitted
+    assert "'cells uncertainty' and 'cells residual' come hidden: " in driver.last_message
     assert uncertainty.contrast_limits[0] == 0 < uncertainty.contrast_limits[1]
     low, high = residual.contrast_limits
     assert low == -high
@@ -317,26 +317,26 @@ def test_ticked_extras_come_as_hidden_layers_in_the_right_place(desk, noisy):
 EXTRAS = ("uncertainty", "residual")
 
 
-def test_an_extra_layer_can_be_added_after_the_run_once(desk):
-    run_to_end(desk)
-    assert desk.names == ["cells", "cells denoised"]
-    tick(desk, "residual")
-    assert desk.names == ["cells", "cells denoised", "cells residual"]
-    tick(desk, "residual")
-    tick(desk, "residual")
-    assert desk.names == ["cells", "cells denoised", "cells residual"]
+def test_an_extra_layer_can_be_added_after_the_run_once(driver):
+    run_to_end(driver)
+    assert driver.names == ["cells", "cells denoised"]
+    tick(driver, "residual")
+    assert driver.names == ["cells", "cells denoised", "cells residual"]
+    tick(driver, "residual")
+    tick(driver, "residual")
+    assert driver.names == ["cells", "cells denoised", "cells residual"]
 
 
-def test_what_was_ticked_is_remembered(desk, plugin_settings, npe2pm):
+def test_what_was_ticked_is_remembered(driver, plugin_settings, npe2pm):
     from npe2 import PluginManifest
 
     if "napari-dip" not in npe2pm:
         npe2pm.register(PluginManifest.from_distribution("napari-dip"))
-    tick(desk, "residual")
-    again = make_dock_class("denoise")(desk.viewer)
-    desk.viewer.window.add_dock_widget(again, name="again")
+    tick(driver, "residual")
+    again = make_dock_class("denoise")(driver.viewer)
+    driver.viewer.window.add_dock_widget(again, name="again")
     assert again.view.extra_layer_chooser.checked_layers == ("residual",)
-    desk.viewer.window.remove_dock_widget(again)
+    driver.viewer.window.remove_dock_widget(again)
 
 
 def test_a_finer_result_has_its_uncertainty_on_its_own_grid_and_the_residual_on_the_inputs(
@@ -355,9 +355,9 @@ def test_a_finer_result_has_its_uncertainty_on_its_own_grid_and_the_residual_on_
         recipe=recipe,
         residual=noisy.astype(np.float32),
     )
-    look = copy_layer_attributes(layer)
-    finer = {**look, "scale": np.array([1.0, 1.0]), "translate": np.array([-0.5, -0.5])}
-    target = ResultTarget(name="cells", layer_attributes=finer, input_layer_attributes=look)
+    attributes = copy_layer_attributes(layer)
+    finer = {**attributes, "scale": np.array([1.0, 1.0]), "translate": np.array([-0.5, -0.5])}
+    target = ResultTarget(name="cells", layer_attributes=finer, input_layer_attributes=attributes)
     above = add_extra_layer(viewer, "uncertainty", target, answer)
     below = add_extra_layer(viewer, "residual", target, answer)
     np.testing.assert_allclose(above.scale, (1, 1))
@@ -378,8 +378,10 @@ def test_colours_come_as_one_figure_with_a_sign(make_napari_viewer):
         recipe=make_recipe("denoise"),
         residual=rest,
     )
-    look = copy_layer_attributes(layer)
-    target = ResultTarget(name="photo", layer_attributes=look, input_layer_attributes=look)
+    attributes = copy_layer_attributes(layer)
+    target = ResultTarget(
+        name="photo", layer_attributes=attributes, input_layer_attributes=attributes
+    )
     added = add_extra_layer(viewer, "residual", target, answer)
     assert not added.rgb and added.data.shape == (32, 32)
     np.testing.assert_allclose(added.data, -2)

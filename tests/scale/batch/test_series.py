@@ -295,18 +295,18 @@ def test_a_damaged_network_is_refused_before_any_work(finished_series, network, 
     network.write_bytes(content)
     image = finished_series / "in" / NAMES[0]
     assert read_refusal_code(dip.denoise, image, network_file=network, **FEW) == "series-broken"
-    how = {"network_file": network}
+    options = {"network_file": network}
     assert (
-        read_refusal_code(dip.batch, RECIPE, finished_series / "in", tmp_path / "out", **how)
+        read_refusal_code(dip.batch, RECIPE, finished_series / "in", tmp_path / "out", **options)
         == "series-broken"
     )
     assert not (tmp_path / "out").exists()
 
 
 def test_a_batch_has_one_network_from_its_beginning_or_none(finished_series, network, tmp_path):
-    how = {"joint_training": True, "network_file": network}
+    options = {"joint_training": True, "network_file": network}
     places = RECIPE, finished_series / "in", tmp_path / "out"
-    assert read_refusal_code(dip.batch, *places, **how) == "series-twice"
+    assert read_refusal_code(dip.batch, *places, **options) == "series-twice"
     plan = plan_batch(*places)
     list(run_batch(plan, control=lambda: Control.KEEP))
     assert read_refusal_code(dip.batch, *places, resume=True, joint_training=True) == "series-late"

@@ -23,9 +23,9 @@ from napari_dip.tasks.network_import.loading import NetworkFile, load_network
 from programs import convolution, entries, packed, small, step, tensor
 
 
-def write_program(folder, steps=None, weights=None, **how):
+def write_program(folder, steps=None, weights=None, **options):
     steps_made, drawn = small()
-    content = entries(steps or steps_made, drawn if weights is None else weights, **how)
+    content = entries(steps or steps_made, drawn if weights is None else weights, **options)
     return packed(folder / "net.pt2", content)
 
 
@@ -35,8 +35,8 @@ def read_refusal(call):
     return caught.value.reason
 
 
-def compute_layer(folder, layer, steps=None, picture=None, **how):
-    loaded = read_program(write_program(folder, steps, **how))
+def compute_layer(folder, layer, steps=None, picture=None, **options):
+    loaded = read_program(write_program(folder, steps, **options))
     description = extract_subgraph(loaded, layer)
     kept = {name: torch.from_numpy(read_weight(loaded, name)) for name in description.pop("kept")}
     image = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -26,9 +26,9 @@ def load_colours() -> np.ndarray:
     return data.astronaut()[40 : 40 + SIDE, 160 : 160 + SIDE]
 
 
-def save_as_jpeg(picture: np.ndarray, quality: int, **how: int) -> np.ndarray:
+def save_as_jpeg(picture: np.ndarray, quality: int, **options: int) -> np.ndarray:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=quality, **how)
+    Image.fromarray(picture).save(file, "JPEG", quality=quality, **options)
     return np.asarray(Image.open(file))
 
 
@@ -122,7 +122,7 @@ def test_frames_are_restored_one_by_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "how", "code"),
+    ("image", "options", "code"),
     [
         (load_grey(), {}, "jpeg-none"),
         (
@@ -139,8 +139,8 @@ def test_frames_are_restored_one_by_one() -> None:
     ],
 )
 def test_compression_that_cannot_be_undone_is_refused_with_a_message(
-    image: np.ndarray, how: dict[str, object], code: str
+    image: np.ndarray, options: dict[str, object], code: str
 ) -> None:
     with pytest.raises(RefusedError) as caught:
-        dip.denoise(image, **QUICK, **how)
+        dip.denoise(image, **QUICK, **options)
     assert caught.value.reason.code == code

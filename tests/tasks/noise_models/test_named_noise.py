@@ -308,7 +308,7 @@ def test_a_recipe_keeps_the_name_of_the_noise(noise: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "how", "code"),
+    ("image", "options", "code"),
     [
         (
             add_noise(load_moon()),
@@ -330,8 +330,8 @@ def test_a_recipe_keeps_the_name_of_the_noise(noise: str) -> None:
     ],
 )
 def test_what_cannot_be_restored_so_is_refused(
-    image: np.ndarray, how: dict[str, object], code: str
+    image: np.ndarray, options: dict[str, object], code: str
 ) -> None:
     with pytest.raises(RefusedError) as caught:
-        dip.denoise(image, **QUICK, **how)
+        dip.denoise(image, **QUICK, **options)
     assert caught.value.reason.code == code
