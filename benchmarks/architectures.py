@@ -90,7 +90,7 @@ def fitted(name: str, design: str, size: FitSize, noise: dict[Any, Any]) -> dict
                 subject,
                 truth,
                 block,
-                noise=noise_of_design,
+                noise_loss=noise_of_design,
             )
         )
     noise[design, block] = result.noise_loss

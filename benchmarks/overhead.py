@@ -77,7 +77,7 @@ def by_hand(fit: FitArguments) -> float:
     """CPU seconds of the same written by hand."""
     net, schedule, measurement = fit.prior.net, fit.schedule, fit.fit_input.measurement
     rng = torch.Generator().manual_seed(0)
-    sigma = fit.fit_input.noise.compute_variance(measurement).sqrt()
+    sigma = fit.fit_input.noise.variance.compute_variance(measurement).sqrt()
     half = schedule.uses_bfloat16 and has_fast_bfloat16(measurement.device)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.0, foreach=True)
     kept = [weight.detach().clone() for weight in net.parameters()]

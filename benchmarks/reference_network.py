@@ -108,7 +108,7 @@ def main() -> None:
         skip_channels=None,
         is_normalised=False,
         rng=torch.Generator(),
-        even=True,
+        preserves_variance=True,
     )
     rows: list[dict[str, Any]] = []
     for name, net, channels in (

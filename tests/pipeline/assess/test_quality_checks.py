@@ -77,7 +77,7 @@ def test_the_figures_of_a_warning_differ_as_they_are_read():
         pixel_count=GOOD.residual.pixel_count,
     )
     bias, most = re.search(
-        r"by ([\d.]+); up to ([\d.]+) is well", list_warnings(residual=just)
+        r"by ([\d.]+); up to ([\d.]+) is normal", list_warnings(residual=just)
     ).groups()
     assert float(bias) > float(most)
 
