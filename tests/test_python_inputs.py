@@ -209,6 +209,6 @@ def test_workers_of_a_script_without_a_main_guard_are_refused_before_any_is_star
         assert "['restored', 'restored']" in done.stdout
         return
     last = done.stderr.strip().splitlines()[-1]
-    assert f"Each worker would run the script '{script}' anew, since line 9" in last
+    assert f"Each worker would run the script '{script}' again, since line 9" in last
     assert done.stderr.count("Traceback") == 1
     assert not (tmp_path / "out").exists()

@@ -198,7 +198,7 @@ def test_dark_frames_alone_give_offset_and_read_noise(camera_shot, noise_report)
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
-        ({"flat": np.ones((32, 32)) * np.arange(32)}, "but 2 of the same light are needed"),
+        ({"flat": np.ones((32, 32)) * np.arange(32)}, "but 2 at the same light level are needed"),
         ({"dark": np.full((2, 32, 32), 7)}, "one value only"),
     ],
 )

@@ -255,7 +255,7 @@ def test_two_runs_on_one_output_do_not_take_each_others_tiles(tmp_path):
         assert caught.value.reason.code == code
     first.check_tiles([0])
     first.close()
-    with pytest.raises(FailedError, match="gone"):
+    with pytest.raises(FailedError, match="are missing from"):
         open_folder(tmp_path / "tiles", "second").check_tiles([0])
 
 
