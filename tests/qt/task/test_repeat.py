@@ -116,7 +116,7 @@ def test_a_layer_that_is_gone_or_changed_is_not_saved_in_its_place(
     press(driver, driver.dock.repeat.buttons.python_button)
     assert "is neither in napari nor in a file" in driver.last_message
     press(driver, driver.dock.repeat.buttons.again_button)
-    assert "the layer 'cells' is gone" in driver.last_message
+    assert "the layer 'cells' no longer exists" in driver.last_message
     assert clipboard() == "as before" and not list((tmp_path / "to").iterdir())
 
 
