@@ -18,11 +18,10 @@ from torch.nn import functional as F
 
 from napari_dip.engine.noise.flat_blocks import (
     MAX_LAG,
-    MAX_SURFACE_LOSS,
     MIN_COUNTED_CORRELATION,
-    SURFACE_COEFFICIENTS,
     compute_covariances,
     correct_surface_bias,
+    iterate_surface_loss,
 )
 from napari_dip.engine.noise.variance_model import DCT_SIDE, make_dct_matrix
 
@@ -239,11 +238,11 @@ def measure_correlation_plane(residuals: Tensor) -> Tensor:
     lags = torch.arange(-MAX_LAG, MAX_LAG + 1)
     pairs = (1 - lags.abs() / side)[:, None] * (1 - lags.abs() / side)
     raw = torch.fft.irfft2(power, s=padded)[lags][:, lags] / pairs
-    plane, lost = raw, SURFACE_COEFFICIENTS / side**2
-    for _ in range(3):  # the sum needs the corrected values, which need the sum
-        plane = raw * (1 - lost) + lost
-        total = float(plane[plane > MIN_COUNTED_CORRELATION].sum())
-        lost = min(MAX_SURFACE_LOSS, SURFACE_COEFFICIENTS * total / side**2)
+    plane, _ = iterate_surface_loss(
+        lambda surface_loss: raw * (1 - surface_loss) + surface_loss,
+        lambda values: float(values[values > MIN_COUNTED_CORRELATION].sum()),
+        side,
+    )
     longest = torch.cat([plane[0], plane[-1], plane[1:-1, 0], plane[1:-1, -1]])
     image_correlation = min(max(0.0, float(longest.median())), MAX_NOISE_CORRELATION)
     noise_correlation: Tensor = (plane - image_correlation) / (1 - image_correlation)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from math import inf, isfinite, prod
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Values = TypeVar("Values")
 
 #: Side of a block in pixels: large against correlation lengths of 3 or 4, small against cells.
 BLOCK_SIDE = 16
@@ -112,6 +118,27 @@ def estimate_autocorrelation(
     return correct_surface_bias(raw_y, raw_x, residuals.shape[1])
 
 
+def iterate_surface_loss(
+    correct: Callable[[float], Values], sum_lags: Callable[[Values], float], side: int
+) -> tuple[Values, float]:
+    """Return corrected autocorrelations, and the share of the variance that a surface removed.
+
+    Parameters
+    ----------
+    correct : callable
+        Returns the autocorrelations, given that share.
+    sum_lags : callable
+        Returns their sum over all lags.
+    side : int
+        Of a block, in pixels.
+    """
+    surface_loss = SURFACE_COEFFICIENTS / side**2
+    for _ in range(3):  # the sum needs the corrected values, which need the sum
+        values = correct(surface_loss)
+        surface_loss = min(MAX_SURFACE_LOSS, SURFACE_COEFFICIENTS * sum_lags(values) / side**2)
+    return values, surface_loss
+
+
 def correct_surface_bias(
     raw_y: Tensor, raw_x: Tensor, side: int
 ) -> tuple[tuple[float, ...], tuple[float, ...], float]:
@@ -120,17 +147,19 @@ def correct_surface_bias(
     A surface of six coefficients removes about six times the summed correlation from each block's
     sum of squares, and as much from its covariances. The third value is that share of the variance.
     """
-    surface_loss = SURFACE_COEFFICIENTS / side**2
-    for _ in range(3):  # the sum needs the corrected values, which need the sum
-        y, x = (
+
+    def correct(surface_loss: float) -> list[list[float]]:
+        return [
             [value * (1 - surface_loss) + surface_loss for value in raw.tolist()]
             for raw in (raw_y, raw_x)
+        ]
+
+    def sum_lags(axes: list[list[float]]) -> float:
+        return prod(
+            1 + 2 * sum(value for value in axis if value > MIN_COUNTED_CORRELATION) for axis in axes
         )
-        total = prod(
-            1 + 2 * sum(value for value in axis if value > MIN_COUNTED_CORRELATION)
-            for axis in (y, x)
-        )
-        surface_loss = min(MAX_SURFACE_LOSS, SURFACE_COEFFICIENTS * total / side**2)
+
+    (y, x), surface_loss = iterate_surface_loss(correct, sum_lags, side)
     return (
         tuple(round(value, 4) for value in y),
         tuple(round(value, 4) for value in x),
