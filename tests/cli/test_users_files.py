@@ -15,12 +15,12 @@ from commands import start
 from napari_dip.cli import main
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.store.run_folder import (
+    RunFolder,
     empty_run_folder,
     is_run_folder,
     make_run_folder,
     remove_run_folder,
 )
-from napari_dip.scale.cluster.worker import CrashCounter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,17 +144,18 @@ def test_a_partial_image_that_was_changed_since_is_not_removed(noisy, tmp_path):
 
 
 def test_a_count_of_beginnings_never_replaces_a_file_of_the_users(tmp_path):
-    place = tmp_path / "cells.tif.begun"
+    folder = RunFolder(tmp_path / "cells.tif.unfinished", resume=False)
+    folder.create()
+    place = folder.path / "0.starts"
     for text in ("mine", json.dumps({"begun": 3}), "[]"):
         place.write_text(text)
-        count = CrashCounter(place, "session")
-        count.add()
-        count.remove()
-        assert place.read_text() == text and count.count() == 0
+        folder.add_start("session", "0")
+        folder.remove_starts("0")
+        assert place.read_text() == text and folder.count_starts("session", "0") == 0
     place.unlink()
-    count.add()
-    assert count.count() == 1
-    count.remove()
+    folder.add_start("session", "0")
+    assert folder.count_starts("session", "0") == 1
+    folder.remove_starts("0")
     assert not place.exists()
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: Files that can be restored, times that the command is killed, and workers that are.
 GOOD, KILLS, WORKER_KILLS = 54, 10, 5
 #: What must not be left behind.
-LEFT_OVER = (".unfinished", ".begun", ".part")
+LEFT_OVER = (".unfinished", ".part")
 
 
 def trials(*, small: bool) -> Iterator[Trial]:
@@ -229,9 +229,9 @@ class _Command:
 def _begun(folder: Path) -> dict[str, int]:
     """Give the files that workers are at, and how often they were begun."""
     begun = {}
-    for path in folder.glob("records/*.begun"):
+    for path in folder.glob("records/*.unfinished/0.starts"):
         try:
-            begun[path.name.partition(".")[0]] = json.loads(path.read_text("utf-8"))["begun"]
+            begun[path.parent.name.partition(".")[0]] = json.loads(path.read_text("utf-8"))["begun"]
         except FileNotFoundError:  # it came to its end right now
             continue
     return begun

@@ -19,6 +19,7 @@ from napari_dip.cli import main
 from napari_dip.engine.control import Control
 from napari_dip.errors import FailedError
 from napari_dip.pipeline.machine import Machine
+from napari_dip.pipeline.store.run_folder import make_run_folder
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
 from napari_dip.scale.cluster.dispatcher import MAX_JOB_RETRIES, make_worker_job
@@ -158,11 +159,12 @@ def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(finished_ba
     answer = restore_file_on_worker(unit, always_go, die)
     assert (answer["state"], answer["refusal"]["code"]) == ("failed", "cluster-killed")
     assert answer["record"]["refusal"]["sentence"].startswith("Restoring 'cell_0.tif' has ended 2")
-    begun = plan.jobs[1].paths.crash_counter
-    assert not begun.exists()
+    begun = plan.jobs[1].paths.checkpoint / "0.starts"
+    assert not begun.exists() and not begun.parent.exists()
+    make_run_folder(begun.parent)
     begun.write_text(json.dumps({"session": "session", "begun": 2}))  # a call that was killed
     again = restore_file_on_worker(replace(unit, session="next"), always_go, lambda event: None)
-    assert again["state"] == "restored" and not begun.exists()
+    assert again["state"] == "restored" and not begun.parent.exists()
 
 
 def test_a_worker_that_does_not_see_the_file_says_so(finished_batch, tmp_path):

@@ -1,4 +1,4 @@
-"""Hold the state of one run in a folder: a lock, a manifest and entries.
+"""Hold the state of one run in a folder: a lock, a manifest, entries and crash counters.
 
 The manifest has the identity of the run: everything that its result depends on. Entries are written
 atomically and belong to that run alone. The marker file proves that a run created the folder, and
@@ -18,10 +18,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import RefusedError
+from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io.atomic import write_atomically
 from napari_dip.io.outputs import format_lock_owner, lock
-from napari_dip.io.paths import parse_strict_json, read_small_text, resolve_target
+from napari_dip.io.paths import (
+    make_save_refusal,
+    parse_strict_json,
+    read_small_text,
+    resolve_target,
+)
+from napari_dip.pipeline.assess.report_fields import (
+    CountField,
+    StrictModel,
+    TextField,
+    read_record,
+)
 from napari_dip.pipeline.machine import get_torch_version
 from napari_dip.pipeline.store.tensor_file import (
     DAMAGE_ERRORS,
@@ -36,7 +47,7 @@ if TYPE_CHECKING:
 
 #: Schema of run folders; increased when older ones can no longer be read.
 RUN_FOLDER_SCHEMA = 1
-RUN_MANIFEST_FILE, ENTRY_SUFFIX = "run.json", ".safetensors"
+RUN_MANIFEST_FILE, ENTRY_SUFFIX, COUNTER_SUFFIX = "run.json", ".safetensors", ".starts"
 #: Maximum size of a manifest in bytes; a usual one has a few thousand.
 _MAX_MANIFEST_BYTES = 50_000_000
 #: Name of the marker file in a run folder.
@@ -47,11 +58,16 @@ _MARKER_PREFIX = b"napari-dip: a run keeps its state here"
 _MAX_MARKER_BYTES = 4096
 #: Names of files that runs write into their folders. Files with other names are never removed.
 _RUN_FILE_PATTERN = re.compile(
-    r"held|run\.json|[\w-]+\.(safetensors|npy|starts)|(picture|deviation|residual)\.raw"
+    r"held|run\.json|[\w-]+\.(safetensors|npy)|(picture|deviation|residual)\.raw"
     r"|\.napari-dip-[\w.-]+\.part"
 )
 #: Permissions of a folder, unless its content is private.
 _FOLDER_MODE = 0o777
+
+
+class _CountFields(StrictModel):
+    session: TextField
+    begun: CountField
 
 
 class RunFolder:
@@ -199,6 +215,39 @@ class RunFolder:
         """Return whether there is an entry of an earlier run or of this one."""
         return is_run_folder(self.path) and any(self.path.glob(f"*{ENTRY_SUFFIX}"))
 
+    def count_starts(self, session: str, name: str = "*") -> int:
+        """Return how often a job was started in a session without reaching its end.
+
+        Parameters
+        ----------
+        session : str
+        name : str
+            Name of the job; "*" stands for the one that was started most often.
+        """
+        counters = map(_read_counter, self.path.glob(f"{name}{COUNTER_SUFFIX}"))
+        counts = (c["begun"] for c in counters if c is not None and c["session"] == session)
+        return max(counts, default=0)
+
+    def add_start(self, session: str, name: str) -> None:
+        """Count one start of a job before its work begins; raise `FailedError` if that fails."""
+        path = self.path / f"{name}{COUNTER_SUFFIX}"
+        if os.path.lexists(path) and _read_counter(path) is None:  # not a file of ours
+            return
+        content = {"session": session, "begun": self.count_starts(session, name) + 1}
+        try:
+            self.create()
+            with write_atomically(path, overwrite=True) as temporary_path:
+                temporary_path.write_text(json.dumps(content), encoding="utf-8")
+        except OSError as error:
+            raise FailedError(make_save_refusal(self.path, error)) from error
+
+    def remove_starts(self, name: str) -> None:
+        """Remove the crash counter of a job that has ended."""
+        path = self.path / f"{name}{COUNTER_SUFFIX}"
+        if _read_counter(path) is not None:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
     def remove_entry(self, name: str) -> None:
         """Delete an entry, if possible."""
         with suppress(OSError):
@@ -322,7 +371,7 @@ def make_run_folder(folder: Path, mode: int = _FOLDER_MODE) -> None:
 
 
 def empty_run_folder(folder: Path) -> None:
-    """Remove the files of runs from a run folder; the marker and other files stay."""
+    """Remove the files of runs from a run folder; marker, crash counters and other files stay."""
     if not is_run_folder(folder):
         return
     with suppress(OSError):
@@ -347,9 +396,20 @@ def remove_run_folder(folder: Path) -> None:
         return
     empty_run_folder(folder)
     with suppress(OSError):
+        for counter in folder.glob(f"*{COUNTER_SUFFIX}"):
+            counter.unlink()
         if {entry.name for entry in folder.iterdir()} == {MARKER_FILE}:
             (folder / MARKER_FILE).unlink()
             folder.rmdir()
+
+
+def _read_counter(path: Path) -> dict[str, Any] | None:
+    """Read a crash counter; None if there is no valid file."""
+    with suppress(RefusedError, OSError, ValueError):
+        record = read_record(path, "crash counter", _CountFields)
+        if len(record) == len(_CountFields.model_fields) and not path.is_symlink():
+            return record
+    return None
 
 
 def _lock_marker(folder: Path) -> int:

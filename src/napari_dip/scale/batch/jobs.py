@@ -227,20 +227,17 @@ class ResultPaths:
     overview : Path
         Drawing of input, result and validation loss.
     checkpoint : Path
-        Exists while the file is being restored.
-    crash_counter : Path
-        Counts how often a worker started the file; exists while one restores it.
+        Run folder of the file; exists while it is being restored.
     """
 
     result: Path
     record: Path
     overview: Path
     checkpoint: Path
-    crash_counter: Path
 
     def __iter__(self) -> Iterator[Path]:
         """Iterate over all paths."""
-        return iter((self.result, self.record, self.overview, self.checkpoint, self.crash_counter))
+        return iter((self.result, self.record, self.overview, self.checkpoint))
 
     def list_outputs(self, task: Task) -> tuple[Path, ...]:
         """Return the paths of the result and of the extra outputs of a task."""

@@ -64,7 +64,6 @@ def make_result_paths(folder: Path, name: str) -> ResultPaths:
         record=records / f"{short_name}.json",
         overview=records / f"{short_name}.png",
         checkpoint=records / f"{short_name}.unfinished",
-        crash_counter=records / f"{short_name}.begun",
     )
 
 

@@ -44,7 +44,7 @@ LOOPBACK = "127.0.0.1"
 #: Timeout of the connection to a scheduler, and of its first worker, in seconds.
 SCHEDULER_TIMEOUT, FIRST_WORKER_TIMEOUT = 30, 60
 #: Maximum number of worker deaths per task at the scheduler: in effect no limit. Dask charges a
-#: death to every task assigned to that worker, so that a bad file would fail others. `CrashCounter`
+#: death to every task assigned to that worker, so that a bad file would fail others. `RunFolder`
 #: counts instead.
 ALLOWED_FAILURES = 1_000_000
 #: Settings that make dask less active. By default, it profiles each thread 100 times a second,

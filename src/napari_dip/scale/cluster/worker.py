@@ -2,18 +2,15 @@
 
 Pixels are never sent. The worker reads the file and writes the result itself, so both must be on a
 disk that it can access. The plan depends only on the header and on the job, so that every worker
-makes the same plan. Crash counters on the disk stop files that repeatedly kill their workers. A
-shard writes its tiles, or its fits, into the folder of the run.
+makes the same plan. Crash counters in the run folder stop files that repeatedly kill their workers.
+A shard writes its tiles, or its fits, into the run folder as well.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,17 +19,11 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.control import Control
 from napari_dip.errors import FailedError, Refusal, RefusedError, make_refusal, read_refusal
 from napari_dip.io.reading import read_spec
-from napari_dip.io.writing import write_text
-from napari_dip.pipeline.assess.report_fields import (
-    CountField,
-    StrictModel,
-    TextField,
-    read_record,
-)
 from napari_dip.pipeline.events import Event, Progress, drain_generator
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.pipeline.machine import detect_machine, get_torch_version, load_torch
+from napari_dip.pipeline.plan.units import Shard
 from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_NAME, CheckpointStore
 from napari_dip.pipeline.store.joint_network import pop_network_file
@@ -54,15 +45,12 @@ if TYPE_CHECKING:
     from napari_dip.engine.control import PollControl
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.pipeline.plan.units import Shard
     from napari_dip.scale.batch.jobs import ResultPaths
 
 log = logging.getLogger(__name__)
 
 #: Number of workers that one file may kill before it fails: a single loss may be chance.
 MAX_WORKER_DEATHS = 2
-#: Suffix of the crash counter of each shard, in the run folder.
-SHARD_COUNTER_SUFFIX = ".starts"
 #: Fields of an event and of its progress that are sent; the preview image is not.
 _EVENT_FIELDS = (
     *("message", "iteration", "iterations", "validation_loss", "best_iteration"),
@@ -78,56 +66,6 @@ _MAX_SESSIONS = 100
 ACTIVE_WORKER_STATES = ("running", "paused")
 #: Runs one fit at a time, which then has torch's threads and the memory to itself.
 _FIT_LOCK = threading.Lock()
-
-
-class _CountFields(StrictModel):
-    session: TextField
-    begun: CountField
-
-
-class CrashCounter:
-    """Count on the disk how often a job was started in a session without reaching its end.
-
-    Parameters
-    ----------
-    path : Path
-    session : str
-
-    Notes
-    -----
-    The scheduler counts deaths, too. But it charges a worker's death to every task assigned to that
-    worker, and on a remote cluster its limit is not under our control.
-    """
-
-    def __init__(self, path: Path, session: str) -> None:
-        self._path = path
-        self._session = session
-
-    def count(self) -> int:
-        """Return how often the job was started in this session."""
-        record = self._read()
-        return record["begun"] if record and record["session"] == self._session else 0
-
-    def add(self) -> None:
-        """Count one start before the work begins; raise `FailedError` if the disk is full."""
-        if os.path.lexists(self._path) and self._read() is None:  # not a file of ours
-            return
-        content = {"session": self._session, "begun": self.count() + 1}
-        write_text(self._path, json.dumps(content), overwrite=True)
-
-    def remove(self) -> None:
-        """Remove the counter once the job has ended."""
-        if self._read() is not None:
-            with suppress(OSError):
-                self._path.unlink(missing_ok=True)
-
-    def _read(self) -> dict[str, Any] | None:
-        """Read session and count; None if there is no valid file."""
-        with suppress(RefusedError, OSError, ValueError):
-            record = read_record(self._path, "crash counter", _CountFields)
-            if len(record) == len(_CountFields.model_fields) and not self._path.is_symlink():
-                return record
-        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,25 +145,21 @@ def restore_file_on_worker(
         return make_worker_answer("refused", refusal=job.plan)
     if control() in ENDING_CONTROLS:
         return make_worker_answer("waiting")
-    crash_counter = CrashCounter(paths.crash_counter, worker_job.session)
-    folder = RunFolder(paths.checkpoint, resume=True)
-    shard_counters = folder.path.glob(f"*{SHARD_COUNTER_SUFFIX}")
+    folder = RunFolder(paths.checkpoint, resume=False)
     try:
-        deaths = [
-            crash_counter.count(),
-            *(CrashCounter(shard, worker_job.session).count() for shard in shard_counters),
-        ]
-        if max(deaths) >= MAX_WORKER_DEATHS:
+        if folder.count_starts(worker_job.session) >= MAX_WORKER_DEATHS:
             refusal = make_refusal("cluster-killed", name=job.source.name, count=MAX_WORKER_DEATHS)
             outcome = record_failure(job, job.plan, {}, "failed", refusal)
         else:
-            crash_counter.add()
+            folder.add_start(worker_job.session, Shard().name)
             # resume, so that the work of a lost worker is not repeated
             steps = restore_file(job, job.plan, resume=True, control=control)
             outcome = drain_generator(steps, on_event)
     except FailedError as error:  # the folder cannot be written to
         outcome = FileOutcome(source=job.source, state="failed", refusal=error.reason)
-    crash_counter.remove()
+    folder.remove_starts(Shard().name)
+    if not folder.has_entries():
+        folder.remove()
     return make_worker_answer(outcome.state, refusal=outcome.refusal, record=outcome.record)
 
 
@@ -357,29 +291,23 @@ def restore_shard_on_worker(
         "passed" if the shard is not available; the job of the rest of the file then restores it
         or fails.
     """
-    paths, shard, job = worker_job.paths, worker_job.shard, plan_file_job(worker_job)
+    shard, job = worker_job.shard, plan_file_job(worker_job)
     assert shard is not None
     if isinstance(job.plan, Refusal):
         return make_worker_answer("passed")
     if control() in ENDING_CONTROLS:
         return make_worker_answer("waiting")
-    folder = RunFolder(paths.checkpoint, resume=True)
-    counter_path = (
-        folder.path / f"{shard.name}{SHARD_COUNTER_SUFFIX}" if shard.index else paths.crash_counter
-    )
-    crash_counter = CrashCounter(counter_path, worker_job.session)
+    folder, session = RunFolder(worker_job.paths.checkpoint, resume=False), worker_job.session
     lacks_first_tile = shard.index and job.plan.tiles and not is_run_folder(folder.path)
-    if lacks_first_tile or crash_counter.count() >= MAX_WORKER_DEATHS:
+    if lacks_first_tile or folder.count_starts(session, shard.name) >= MAX_WORKER_DEATHS:
         return make_worker_answer("passed")
     try:
-        if not job.plan.tiles:
-            folder.create()
-        crash_counter.add()
+        folder.add_start(session, shard.name)
         state = drain_generator(_restore_shard(job, job.plan, shard, control), on_event)
     except Exception:  # the job of the rest of the file meets the error and records it
         log.info("Shard %s of '%s' failed.", shard.name, job.source, exc_info=True)
         state = "passed"
-    crash_counter.remove()
+    folder.remove_starts(shard.name)
     return make_worker_answer(state)
 
 
