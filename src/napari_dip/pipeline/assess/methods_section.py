@@ -106,9 +106,7 @@ def _describe_task(report: Report) -> str:
 def _describe_network_input(report: Report) -> str:
     prior_spec = get_report_prior_spec(report)
     papers = prior_spec.papers
-    is_deconvolved = report["task"] in ("deblur", "blind-deblur") and "Lucy" in list_paper_keys(
-        report
-    )
+    is_deconvolved = "Lucy" in list_paper_keys(report)
     if is_deconvolved:
         papers = (*papers, "Richardson", "Lucy")
     user_choice = report["recipe"].get("settings", {}).get("prior", "auto")
@@ -124,14 +122,15 @@ def _describe_network_input(report: Report) -> str:
 
 def _describe_noise_model(report: Report) -> str:
     """Return a sentence on noise model, its parameters in image units, and validation pixels."""
-    if report["task"] == "invert-features":
-        return ""  # no pixel was fitted
+    if not TASKS[report["task"]].spec.explains_pixels:
+        return ""
     noise, cited = report["noise"], list_paper_keys(report)
     noise_model = get_noise_model(noise["model"])
     origin = _write("origin-user") if noise_model.is_detector else ""
     for key, row in _ORIGINS.items():
         if key in cited:
             origin = _write(row)
+    figures = {name: _join_figures(row) for name, row in noise_model.list_figures(noise).items()}
     camera = {
         name: _join_figures(noise["camera"][name])
         for name in noise.get("camera") or ()
@@ -140,7 +139,7 @@ def _describe_noise_model(report: Report) -> str:
     return _write(
         "noise",
         phrase=noise_model.methods_phrase,
-        figures=_describe_noise_figures(noise),
+        figures=_write(noise_model.figures_row, **figures),
         camera=_write("figures-camera", **camera) if camera else "",
         several=len(noise["gain"]) > 1,
         origin=origin + "".join(f" {{{key}}}" for key in noise_model.papers),
@@ -156,16 +155,6 @@ def _describe_blind_spot(report: Report) -> str:
     row = "hidden-single" if all(side == 1 for side in size) else "hidden-blocks"
     sizes = " × ".join(map(str, reversed(size)))
     return _write("hidden-shape" if "0" in shape else row, size=sizes, count=shape.count("1"))
-
-
-def _describe_noise_figures(noise: Mapping[str, Any]) -> str:
-    if noise["model"] == "speckle":
-        return _write("figures-speckle", std=_join_figures(noise.get("relative", [0])))
-    if noise["model"] == "gaussian":
-        stds = [max(0.0, variance) ** 0.5 for variance in noise["intercept"]]
-        return _write("figures-gaussian", std=_join_figures(stds))
-    gain, intercept = _join_figures(noise["gain"]), _join_figures(noise["intercept"])
-    return _write("figures-line", gain=gain, intercept=intercept)
 
 
 def _describe_iterations(report: Report) -> str:

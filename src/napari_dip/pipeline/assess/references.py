@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_dip.tasks import TASKS
 from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAPS
 from napari_dip.tasks.noise_models.registry import get_noise_model
 from napari_dip.tasks.priors.registry import get_prior_spec
@@ -63,7 +64,7 @@ def _is_task(*names: str) -> Callable[[Report], bool]:
 
 def _uses_measured_noise(report: Report) -> bool:
     """Return whether gain or read noise were measured on the image by a variance model."""
-    if report["task"] == "invert-features" or _uses_input("repeated_exposure")(report):
+    if not TASKS[report["task"]].spec.explains_pixels or _uses_input("repeated_exposure")(report):
         return False
     user_noise = [get_task_setting(report, name) for name in ("gain", "read_noise")]
     return get_noise_model(report["noise"]["model"]).is_detector and None in user_noise

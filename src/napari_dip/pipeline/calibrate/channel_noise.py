@@ -14,7 +14,9 @@ from napari_dip.engine.noise.reliability import NoiseCaution
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.types import RepeatedExposure
 from napari_dip.tasks.noise_models.registry import (
+    GAUSSIAN,
     NOISE_MODELS,
+    POISSON_GAUSSIAN,
     SPECKLE,
     convert_log_noise,
     find_clear_stripes,
@@ -80,10 +82,11 @@ def compute_noise_variance(
 
 
 def identify_noise_model(noise: Sequence[NoiseEstimate], noise_settings: NoiseSettings) -> str:
-    """Return the noise model: that of an artefact, "gaussian" or "poisson-gaussian"."""
+    """Return the noise model: that of an artefact, Gaussian or Poisson-Gaussian."""
     if not NOISE_MODELS[noise_settings.model].is_detector:
         return noise_settings.model
-    return "gaussian" if all(estimate.gain == 0 for estimate in noise) else "poisson-gaussian"
+    model = GAUSSIAN if all(estimate.gain == 0 for estimate in noise) else POISSON_GAUSSIAN
+    return model.key
 
 
 def measure_channel_noise(
@@ -269,9 +272,9 @@ def _apply_user_noise(
     mean_variance = float(compute_noise_variance(noise, mean_signal))
     dark_variance = float(compute_noise_variance(noise, dark_signal))
     gain = noise.gain
-    if noise_settings.model == "gaussian":
+    if noise_settings.model == GAUSSIAN.key:
         gain, dark_variance = 0.0, mean_variance
-    elif noise_settings.model == "poisson-gaussian" and gain == 0 and mean_signal > dark_signal:
+    elif noise_settings.model == POISSON_GAUSSIAN.key and gain == 0 and mean_signal > dark_signal:
         # The user says that there is photon noise. All variance above the floor is assigned to it,
         # but at least a tenth of the total.
         gain, dark_variance = (

@@ -200,6 +200,10 @@ class NoiseModel:
         Name in forms.
     methods_phrase : str
         Completion of "The noise was modelled as" in the methods section.
+    figures_row : str
+        Row of the table of messages that says the strength of the noise there.
+    list_figures : callable
+        (noise in a report) -> the facts of that row, one value a channel.
     papers : tuple of str
         Papers to cite: keys of `pipeline.assess.references.PAPERS`.
     is_detector : bool
@@ -239,6 +243,10 @@ class NoiseModel:
     key: str
     label: str
     methods_phrase: str = ""
+    figures_row: str = "figures-line"
+    list_figures: Callable[[Mapping[str, Any]], Mapping[str, list[float]]] = lambda noise: {
+        name: noise[name] for name in ("gain", "intercept")
+    }
     papers: tuple[str, ...] = ()
     is_detector: bool = False
     volume_refusal: str = ""
@@ -285,6 +293,8 @@ GAUSSIAN = NoiseModel(
     key="gaussian",
     label="Gaussian",
     methods_phrase="Gaussian, equally strong everywhere",
+    figures_row="figures-gaussian",
+    list_figures=lambda noise: {"std": [max(0.0, v) ** 0.5 for v in noise["intercept"]]},
     is_detector=True,
 )
 POISSON_GAUSSIAN = NoiseModel(
@@ -338,6 +348,8 @@ MULTIPLICATIVE = NoiseModel(
     key=SPECKLE,
     label="Speckle",
     methods_phrase="speckle, in proportion to the signal",
+    figures_row="figures-speckle",
+    list_figures=lambda noise: {"std": noise.get("relative", [0])},
     papers=("speckle",),
     is_removed_before_measuring=True,
     check_header=_make_exposure_check("Speckle"),
