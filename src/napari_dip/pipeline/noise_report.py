@@ -113,6 +113,8 @@ class NoiseReport:
     ----------
     channels : tuple of ChannelNoise
         In the order of the image, without channels that hold one value only.
+    correlation : ndarray
+        The strongest correlation of any channel at each lag, as of one channel.
     blind_spot_size : tuple of int
         Size of the blind spot, along Y and X.
     blind_spot_shape : str
@@ -122,6 +124,7 @@ class NoiseReport:
     """
 
     channels: tuple[ChannelNoise, ...]
+    correlation: FloatArray
     blind_spot_size: tuple[int, int]
     blind_spot_shape: str
     lower_clipping: ClippedPixels
@@ -148,11 +151,6 @@ class NoiseReport:
             self.correlation_sentence,
             *map(str, list_clipping_notes(self.lower_clipping, self.upper_clipping)),
         )
-
-    @property
-    def correlation(self) -> FloatArray:
-        """Return the strongest correlation of any channel at each lag, as of one channel."""
-        return np.asarray(np.max([channel.correlation for channel in self.channels], 0))
 
     @property
     def correlation_sentence(self) -> str:
@@ -303,12 +301,13 @@ def _measure_report(
         for c in varied
     )
     blind_spot_size = compute_blind_spot_size([noise[c] for c in varied], spec.grid)
+    correlation = np.max([channel.correlation for channel in channels], 0)
     return NoiseReport(
         channels=channels,
+        correlation=correlation,
         blind_spot_size=blind_spot_size,
         blind_spot_shape=_suggest_blind_spot(
-            np.max([channel.correlation for channel in channels], 0) > MAX_NEGLIGIBLE_CORRELATION,
-            blind_spot_size,
+            correlation > MAX_NEGLIGIBLE_CORRELATION, blind_spot_size
         ),
         lower_clipping=least,
         upper_clipping=largest,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ from napari_dip.engine.noise.variance_model import DCT_SIDE, make_dct_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+CorrelationT = TypeVar("CorrelationT", float, Tensor)
 
 #: Grid of block energies in units of the variance at the finest frequencies, in steps of a tenth.
 ENERGY_GRID = tuple(0.7 * 1.1**index for index in range(110))
@@ -106,12 +108,13 @@ def subtract_image_correlation(correlations: tuple[float, ...]) -> tuple[float, 
     correlations : tuple of float
         Autocorrelation at lags 1, 2, ...
     """
-    image_correlation = (
-        min(max(0.0, correlations[-1]), MAX_NOISE_CORRELATION) if correlations else 0.0
-    )
-    return tuple(
-        max(0.0, (value - image_correlation) / (1 - image_correlation)) for value in correlations
-    )
+    return tuple(max(0.0, _subtract_longest(value, correlations[-1])) for value in correlations)
+
+
+def _subtract_longest(correlation: CorrelationT, longest: float) -> CorrelationT:
+    """Return correlations less that of the image, which is the correlation at the longest lags."""
+    image_correlation = min(max(0.0, longest), MAX_NOISE_CORRELATION)
+    return (correlation - image_correlation) / (1 - image_correlation)
 
 
 def measure_noise_correlation(residuals: Tensor, variance: Tensor) -> NoiseCorrelation:
@@ -244,8 +247,7 @@ def measure_correlation_plane(residuals: Tensor) -> Tensor:
         side,
     )
     longest = torch.cat([plane[0], plane[-1], plane[1:-1, 0], plane[1:-1, -1]])
-    image_correlation = min(max(0.0, float(longest.median())), MAX_NOISE_CORRELATION)
-    noise_correlation: Tensor = (plane - image_correlation) / (1 - image_correlation)
+    noise_correlation: Tensor = _subtract_longest(plane, float(longest.median()))
     return noise_correlation
 
 
