@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from napari_dip.engine.control import PollControl
-    from napari_dip.pipeline.events import Event
     from napari_dip.scale.batch.jobs import BatchPlan, FileState, Job
     from napari_dip.scale.cluster.pool import DaskWorkerPool
 
@@ -236,10 +235,11 @@ def _run_planned_files(
 
     is_fitted = True
     if plan.joint_training is not None:
-        make_event = partial(_make_event, 0, len(plan.jobs), plan.folder / NETWORK_FILE)
-        is_fitted = yield from map_generator(
-            fit_batch_network(plan, plan.joint_training, control), make_event
+        make_event = partial(
+            BatchEvent, number=0, count=len(plan.jobs), source=plan.folder / NETWORK_FILE
         )
+        steps = fit_batch_network(plan, plan.joint_training, control)
+        is_fitted = yield from map_generator(steps, lambda event: make_event(event=event))
     if not is_fitted:  # the user ended the joint training
         outcomes = yield from _restore_sequentially(plan, lambda: Control.KEEP)
     elif pool is None:
@@ -271,38 +271,29 @@ def check_any_restorable(plan: BatchPlan) -> None:
         raise RefusedError("batch-refused", **facts)
 
 
-def _make_event(
-    number: int,
-    count: int,
-    source: Path,
-    event: Event | None,
-    outcome: FileOutcome | None = None,
-) -> BatchEvent:
-    return BatchEvent(number=number, count=count, source=source, event=event, outcome=outcome)
-
-
 def _restore_sequentially(
     plan: BatchPlan, control: PollControl
 ) -> Generator[BatchEvent, None, tuple[FileOutcome, ...]]:
     """Restore all files in this process."""
     outcomes = []
     for number, job in enumerate(plan.jobs, 1):
-        make_event = partial(_make_event, number, len(plan.jobs), job.source)
-        outcomes.append((yield from _restore_or_skip(plan, job, control, make_event)))
-        yield make_event(None, outcomes[-1])
+        outcomes.append((yield from _restore_or_skip(plan, job, number, control)))
     return tuple(outcomes)
 
 
 def _restore_or_skip(
-    plan: BatchPlan, job: Job, control: PollControl, make_event: Callable[[Event], BatchEvent]
+    plan: BatchPlan, job: Job, number: int, control: PollControl
 ) -> Generator[BatchEvent, None, FileOutcome]:
     """Restore one file, unless it is refused or the batch is ending."""
+    make_event = partial(BatchEvent, number=number, count=len(plan.jobs), source=job.source)
+    outcome = FileOutcome(source=job.source, state="waiting")
     if isinstance(job.plan, Refusal):
-        return FileOutcome(source=job.source, state="refused", refusal=job.plan)
-    if control() in ENDING_CONTROLS:
-        return FileOutcome(source=job.source, state="waiting")
-    events = restore_file(job, job.plan, resume=plan.resume, control=control)
-    return (yield from map_generator(events, make_event))
+        outcome = replace(outcome, state="refused", refusal=job.plan)
+    elif control() not in ENDING_CONTROLS:
+        steps = restore_file(job, job.plan, resume=plan.resume, control=control)
+        outcome = yield from map_generator(steps, lambda event: make_event(event=event))
+    yield make_event(outcome=outcome)
+    return outcome
 
 
 @contextmanager

@@ -162,7 +162,9 @@ class NeighbourFrameProvider:
                 for neighbour in unit.neighbours
             ]
             frames = replace(frames, neighbours=np.concatenate([aligned[0], aligned[-1]]))
-        if self._uses_previous_frame(unit) and unit.previous_item is not None:
+        is_smoothed = unit.has_time_neighbours and self._task_plan.uses_previous_frame
+        has_previous = unit.has_estimate and not unit.is_segment_start
+        if is_smoothed and has_previous and unit.previous_item is not None:
             image, std = self._merger.get_finished_item(unit.previous_item, channels)
             drift = self._get_drift(unit, unit.previous_item).rescale(
                 stack.shape[2:], image.shape[1:]
@@ -174,11 +176,6 @@ class NeighbourFrameProvider:
                 previous_mask=drift.make_visible_mask(image.shape[1:]),
             )
         return frames
-
-    def _uses_previous_frame(self, unit: WorkUnit) -> bool:
-        """Return whether temporal smoothing uses the previous frame for this unit."""
-        has_previous = unit.has_time_neighbours and unit.has_estimate and not unit.is_segment_start
-        return has_previous and self._task_plan.uses_previous_frame
 
     def _get_drift(self, unit: WorkUnit, other_item: int) -> Drift:
         """Return the cached shift of another item onto a unit's; 0 for planes of a Z stack."""

@@ -29,6 +29,7 @@ from napari_dip.pipeline.torch_state import run_in_default_state
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
+    from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.execute.executor import Weights
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
@@ -214,34 +215,8 @@ def _fit_units(
     image: CalibratedImage, monitor: RunMonitor, store: CheckpointStore | None
 ) -> Generator[Event, None, Restoration | None]:
     """Fit and merge all work units of a calibrated image."""
-    from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.store.unit_results import ResultStore
-
-    plan = image.plan
-    monitor.set_expected_work(plan)
-    merger = ResultMerger(image)
-    if store is not None:
-        store.open_image(image)
-    checkpoint = None if store is None else store.read(merger)
-    merger.outcomes += list_network_outcomes(plan, merger.outcomes)
-    results = None if store is None else ResultStore(store.folder)
-    stored_ids = frozenset[str]() if results is None else results.find_finished_units(plan)
-
-    def merge_stored(unit: WorkUnit) -> bool:
-        if results is None or unit.id not in stored_ids:
-            return False
-        results.merge_result(unit, merger)
-        return True
-
-    network_weights = {} if plan.network is None else read_network_weights(plan.network)
-
-    def load_network(name: str) -> Weights | None:
-        if plan.network is not None:
-            return network_weights.get(name)
-        return None if results is None else results.load_weights(name)
-
-    executor = Executor(merger, monitor, store, load_network=load_network)
-    request = yield from executor.run(plan.units, checkpoint, merge_stored=merge_stored)
+    monitor.set_expected_work(image.plan)
+    merger, request = yield from _fit_remaining_units(image, image.plan.units, monitor, store)
     if request is Control.DISCARD:
         return None
     monitor.is_ended = request is Control.KEEP
@@ -250,6 +225,57 @@ def _fit_units(
         return None
     monitor.start_assessment()
     return merger.make_restoration(monitor.seconds, timed_out=monitor.timed_out)
+
+
+def _fit_remaining_units(
+    image: CalibratedImage,
+    units: tuple[WorkUnit, ...],
+    monitor: RunMonitor,
+    store: CheckpointStore | None,
+    *,
+    saves_results: bool = False,
+) -> Generator[Event, None, tuple[ResultMerger, Control]]:
+    """Fit units of a calibrated image, except those whose results are stored.
+
+    Parameters
+    ----------
+    saves_results : bool
+        Whether results and shared networks are saved for the process that merges all shards.
+    """
+    from napari_dip.pipeline.assess.merge import ResultMerger
+    from napari_dip.pipeline.store.unit_results import ResultStore
+
+    plan, merger = image.plan, ResultMerger(image)
+    checkpoint = results = None
+    stored_ids = frozenset[str]()
+    if store is not None:
+        store.open_image(image)
+        checkpoint, results = store.read(merger), ResultStore(store.folder)
+        stored_ids = results.find_finished_units(plan)
+    merger.outcomes += list_network_outcomes(plan, merger.outcomes)
+    network_weights = {} if plan.network is None else read_network_weights(plan.network)
+
+    def merge_stored(unit: WorkUnit) -> bool:
+        if results is None or unit.id not in stored_ids:
+            return False
+        results.merge_result(unit, merger)
+        return True
+
+    def load_network(name: str) -> Weights | None:
+        if plan.network is not None:
+            return network_weights.get(name)
+        return None if results is None else results.load_weights(name)
+
+    executor = Executor(
+        merger,
+        monitor,
+        store,
+        load_network=load_network,
+        save_network=results.save_weights if results and saves_results else None,
+        save_result=results.save if results and saves_results else None,
+    )
+    request = yield from executor.run(units, checkpoint, merge_stored=merge_stored)
+    return merger, request
 
 
 def read_image(
@@ -318,16 +344,24 @@ def restore_shard(
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.execute.tile_calibration import calibrate_tiles
     from napari_dip.pipeline.execute.tile_executor import TileExecutor, open_tile_results
+    from napari_dip.pipeline.store.unit_results import JOINT_NAME
 
     monitor = RunMonitor(plan, control, None)
     if not plan.tiles:
         image = yield from read_image(plan, data, monitor)
-        return (yield from _fit_unit_shard(image, shard, monitor, store))
+        units = select_shard_units(shard, image.plan)
+        monitor.set_expected_work(image.plan, units)
+        _, request = yield from _fit_remaining_units(
+            image, units, monitor, store, saves_results=True
+        )
+        if request is Control.GO:
+            store.remove_checkpoint()
+        return request
     sample, hashes = yield from calibrate_tiles(plan, data, monitor)
     results = open_tile_results(sample.plan, hashes, store)
     try:
         units = select_shard_tile_units(shard, sample.plan.units)
-        if shard.index and not results.read_joint_outcomes():
+        if shard.index and not results.read_outcomes(JOINT_NAME):
             joint_units = (unit for unit in sample.plan.units if not unit.has_estimate)
             units = (*joint_units, *units)
         monitor.set_expected_work(sample.plan, units)
@@ -335,37 +369,3 @@ def restore_shard(
         return (yield from executor.run(units))
     finally:
         results.close()
-
-
-def _fit_unit_shard(
-    image: CalibratedImage, shard: Shard, monitor: RunMonitor, store: CheckpointStore
-) -> Generator[Event, None, Control]:
-    """Run those fits of one shard of an image without tiles that are not stored yet."""
-    from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.store.unit_results import ResultStore
-
-    merger = ResultMerger(image)
-    store.open_image(image)
-    checkpoint, results = store.read(merger), ResultStore(store.folder)
-    stored_ids = results.find_finished_units(image.plan)
-    finished_ids = {outcome.unit_id for outcome in merger.outcomes}
-    shard_units = select_shard_units(shard, image.plan)
-    for unit in shard_units:
-        if unit.id in stored_ids and unit.id not in finished_ids and not unit.has_estimate:
-            results.merge_result(unit, merger)  # its outcome decides on fine-tuning
-    remaining_units = tuple(unit for unit in shard_units if unit.id not in stored_ids)
-    if not remaining_units:
-        return Control.GO
-    monitor.set_expected_work(image.plan, remaining_units)
-    executor = Executor(
-        merger,
-        monitor,
-        store,
-        load_network=results.load_weights,
-        save_network=results.save_weights,
-        save_result=results.save,
-    )
-    request = yield from executor.run(remaining_units, checkpoint)
-    if request is Control.GO:
-        store.remove_checkpoint()
-    return request

@@ -6,6 +6,7 @@ Quality checks use the sample regions only.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,9 +18,9 @@ from napari_dip.pipeline.assess.report import compute_sha256, describe_unrestore
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.resolution_and_outliers import fill_outliers, make_outlier_note
 from napari_dip.pipeline.plan.layout import from_stack, to_stack
-from napari_dip.pipeline.plan.tile import Span, Tile
+from napari_dip.pipeline.plan.tile import make_region
 from napari_dip.pipeline.plan.tiling import MAX_IN_MEMORY_RESULT_BYTES, find_largest_tile
-from napari_dip.pipeline.store.unit_results import list_tile_outcomes, make_tile_name
+from napari_dip.pipeline.store.unit_results import JOINT_NAME, make_tile_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     )
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
+    from napari_dip.pipeline.plan.tile import Tile
     from napari_dip.pipeline.store.unit_results import ResultStore
 
 #: Maximum number of values and of planes in a band, the rows of the result that are blended at a
@@ -198,26 +200,10 @@ class TileBlender:
         )
         rows = max(1, MAX_BAND_VALUES // (values_per_row * self._factors[0]))
         for z in range(0, depth, planes):
-            z_span = (
-                Span(
-                    start=z,
-                    stop=min(depth, z + planes),
-                    core_start=z,
-                    core_stop=min(depth, z + planes),
-                )
-                if has_depth
-                else None
-            )
-            for first_row in range(0, height, rows):
-                last_row = min(height, first_row + rows)
-                yield Tile(
-                    index=0,
-                    y=Span(
-                        start=first_row, stop=last_row, core_start=first_row, core_stop=last_row
-                    ),
-                    x=Span(start=0, stop=width, core_start=0, core_stop=width),
-                    z=z_span,
-                )
+            for row in range(0, height, rows):
+                start = (z, row, 0)
+                size = (min(planes, depth - z), min(rows, height - row), width)
+                yield make_region(start, size) if has_depth else make_region(start[1:], size[1:])
 
     def _arrange_axes(self, pixels: npt.NDArray[Any], tile: Tile) -> npt.NDArray[np.float32]:
         """Return pixels (C, *size) of a region in the image's axes."""
@@ -293,7 +279,9 @@ def assemble_restoration(
     """
     plan = sample.plan
     tile_order = list(dict.fromkeys(unit.tile or 0 for unit in plan.units if unit.has_estimate))
-    sample_merger = _merge_sample_regions(sample, blender, list_tile_outcomes(results, tile_order))
+    names = (JOINT_NAME, *map(make_tile_name, tile_order))
+    outcomes = list(chain.from_iterable(map(results.read_outcomes, names)))
+    sample_merger = _merge_sample_regions(sample, blender, outcomes)
     missing_count = sum(not results.has(make_tile_name(tile.index)) for tile in plan.tiles)
     missing_notes = describe_unrestored_tiles(missing_count, len(plan.tiles))
     restoration = sample_merger.make_restoration(
@@ -334,7 +322,11 @@ def _merge_sample_regions(
     sample: CalibratedImage, blender: TileBlender, outcomes: list[Any]
 ) -> ResultMerger:
     """Merge the blended sample regions."""
-    blended = [_drop_region_depth(blender.blend_region(r)) for r in sample.plan.regions]
+    # each region lies in one plane: without the Z axis
+    blended = [
+        BlendedRegion._make(array.reshape(len(array), *array.shape[-2:]) for array in region)
+        for region in map(blender.blend_region, sample.plan.regions)
+    ]
     measured = np.stack([blended_region.measurement for blended_region in blended]).astype(
         np.float32
     )
@@ -348,11 +340,6 @@ def _merge_sample_regions(
     merger.count[...] = 1
     merger.outcomes.extend(outcomes)
     return merger
-
-
-def _drop_region_depth(region: BlendedRegion) -> BlendedRegion:
-    """Return a region of one plane with arrays (C, Y, X), without the Z axis."""
-    return BlendedRegion._make(array.reshape(len(array), *array.shape[-2:]) for array in region)
 
 
 def _load_if_small(image: MemoryMappedImage | StackArray) -> npt.NDArray[Any]:

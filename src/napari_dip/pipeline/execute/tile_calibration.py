@@ -18,7 +18,7 @@ from napari_dip.pipeline.calibrate.run_plan import make_run_plan
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunInputs
 from napari_dip.pipeline.lazy_inputs import check_unchanged
 from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, to_stack
-from napari_dip.pipeline.plan.tile import Span, Tile
+from napari_dip.pipeline.plan.tile import make_region
 from napari_dip.pipeline.plan.tiling import (
     MAX_MEASURED_PIXELS,
     SAMPLE_REGION_SIDE,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.lazy_inputs import FileStamps
+    from napari_dip.pipeline.plan.tile import Tile
     from napari_dip.pipeline.plan.types import Plan
 
 #: Maximum number of sample regions of a Z stack with small planes.
@@ -207,9 +208,9 @@ def _make_plane_region(
     number: int, z: int | None, start: tuple[int, ...], size: tuple[int, ...]
 ) -> Tile:
     return (
-        _make_region(number, start, size)
+        make_region(start, size, number)
         if z is None
-        else _make_region(number, (z, *start), (1, *size))
+        else make_region((z, *start), (1, *size), number)
     )
 
 
@@ -225,19 +226,6 @@ def _compute_region_start(
 def _count_tiled_planes(tiles: tuple[Tile, ...]) -> int:
     """Return the number of planes of a Z stack that is tiled along Z; 0 otherwise."""
     return max((tile.z.core_stop for tile in tiles if tile.z is not None), default=0)
-
-
-def _make_region(number: int, start: tuple[int, ...], size: tuple[int, ...]) -> Tile:
-    *z_spans, y, x = (
-        Span(
-            start=first_pixel,
-            stop=first_pixel + count,
-            core_start=first_pixel,
-            core_stop=first_pixel + count,
-        )
-        for first_pixel, count in zip(start, size, strict=True)
-    )
-    return Tile(index=number, y=y, x=x, z=z_spans[0] if z_spans else None)
 
 
 def calibrate_tiles(

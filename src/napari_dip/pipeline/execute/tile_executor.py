@@ -25,7 +25,12 @@ from napari_dip.pipeline.execute.tile_blending import TileBlender, assemble_rest
 from napari_dip.pipeline.plan.layout import to_stack
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.results import list_rescue_folders
-from napari_dip.pipeline.store.unit_results import ResultStore, UnitResult, make_tile_name
+from napari_dip.pipeline.store.unit_results import (
+    JOINT_NAME,
+    ResultStore,
+    UnitResult,
+    make_tile_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -126,7 +131,7 @@ class TileExecutor:
         Fits whose results the folder already has are not repeated. Return GO also if the user ended
         a fit early, since the network still gives all tiles a result.
         """
-        if not units or self._results.read_joint_outcomes():
+        if not units or self._results.read_outcomes(JOINT_NAME):
             return Control.GO
         merger = ResultMerger(self._sample)
         checkpoint = read_tile_checkpoint(self._store, "sample", merger)
@@ -139,7 +144,7 @@ class TileExecutor:
         if request is not Control.GO:
             return request
         if not any(outcome.is_ended_by_user for outcome in merger.outcomes):
-            self._results.save_joint_outcomes(merger.outcomes)
+            self._results.save(JOINT_NAME, UnitResult(outcomes=tuple(merger.outcomes)))
         self._store.remove_checkpoint()
         return Control.GO
 

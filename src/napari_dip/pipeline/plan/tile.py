@@ -43,26 +43,13 @@ class Span:
 
     def upscale(self, factor: int) -> Span:
         """Return the same span in pixels of an image that is finer by a factor."""
-        start, stop, core_start, core_stop = (
-            pixel * factor for pixel in (self.start, self.stop, self.core_start, self.core_stop)
-        )
-        return Span(
-            start=start,
-            stop=stop,
-            core_start=core_start,
-            core_stop=core_stop,
-            is_context_only=self.is_context_only,
-        )
+        names = ("start", "stop", "core_start", "core_stop")
+        return replace(self, **{name: factor * getattr(self, name) for name in names})
 
     @property
     def core(self) -> Span:
         """Span without the halo."""
-        return Span(
-            start=self.core_start,
-            stop=self.core_stop,
-            core_start=self.core_start,
-            core_stop=self.core_stop,
-        )
+        return replace(self, start=self.core_start, stop=self.core_stop, is_context_only=False)
 
     def compute_weights(self, start: int, stop: int) -> FloatArray:
         """Return the blending weight of each pixel from `start` to `stop`, all within the span.
@@ -159,6 +146,22 @@ class Tile:
         sides = dict(zip(self.axes, self.size, strict=True))
         sizes = zip(source.axes, source.shape, strict=True)
         return replace(source, shape=tuple(sides.get(axis, count) for axis, count in sizes))
+
+
+def make_region(start: tuple[int, ...], size: tuple[int, ...], index: int = 0) -> Tile:
+    """Return a tile without a halo, from its first pixel and size along Z (of a Z stack), Y and X.
+
+    Parameters
+    ----------
+    start, size : tuple of int
+    index : int
+        Number of the tile.
+    """
+    *z, y, x = (
+        Span(start=first, stop=first + count, core_start=first, core_stop=first + count)
+        for first, count in zip(start, size, strict=True)
+    )
+    return Tile(index=index, y=y, x=x, z=z[0] if z else None)
 
 
 def _compute_blend_ramp(positions: FloatArray, middle: int, half_width: int) -> FloatArray:

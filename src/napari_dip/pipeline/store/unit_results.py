@@ -45,8 +45,8 @@ WrittenT = TypeVar("WrittenT")
 
 #: Names of the arrays of a result, in the order of `UnitResult.estimates`.
 _ESTIMATE_NAMES = ("picture", "deviation", "prediction")
-#: Name of the entry with the outcomes of the joint training of tiles.
-_JOINT_NAME = "joint"
+#: Name of the entry with the outcomes of the joint training of tiles and of its probes.
+JOINT_NAME = "joint"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -126,7 +126,7 @@ class ResultStore:
         Parameters
         ----------
         name : str
-            Id of the unit, or output of `make_tile_name`.
+            Id of the unit, output of `make_tile_name`, or `JOINT_NAME`.
         result : UnitResult
         in_memory : bool
             Whether to keep the result for this process only.
@@ -161,14 +161,6 @@ class ResultStore:
         else:
             arrays = map_tensors(self._get_path(name))
         return tuple(arrays.get(key, arrays[_ESTIMATE_NAMES[0]]) for key in _ESTIMATE_NAMES)
-
-    def save_joint_outcomes(self, outcomes: Sequence[UnitOutcome]) -> None:
-        """Save the outcomes of the joint training of tiles and of its fine-tuning probes."""
-        self.save(_JOINT_NAME, UnitResult(outcomes=tuple(outcomes)))
-
-    def read_joint_outcomes(self) -> tuple[UnitOutcome, ...]:
-        """Return the outcomes of the joint training of tiles; empty if there are none so far."""
-        return self.read_outcomes(_JOINT_NAME)
 
     def save_weights(self, network_name: str, weights: Mapping[str, Any]) -> None:
         """Save the weights of a network."""
@@ -331,11 +323,3 @@ def make_tile_name(index: int | str) -> str:
 
 def _make_weights_name(network_name: str) -> str:
     return f"network-{network_name}"
-
-
-def list_tile_outcomes(results: ResultStore, order: Sequence[int]) -> list[UnitOutcome]:
-    """Return the outcomes of joint training and of all tiles with a result, in this order."""
-    tile_outcomes = [
-        outcome for index in order for outcome in results.read_outcomes(make_tile_name(index))
-    ]
-    return [*results.read_joint_outcomes(), *tile_outcomes]

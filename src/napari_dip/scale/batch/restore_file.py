@@ -82,13 +82,7 @@ def restore_file(
             return FileOutcome(source=job.source, state="waiting")
         if verified_record is not None:
             RunFolder(paths.checkpoint, resume=False).remove()  # left by a run killed at its end
-            return FileOutcome(
-                source=job.source,
-                state="already-done",
-                result=paths.result,
-                overview=paths.overview,
-                record=verified_record,
-            )
+            return _make_done_outcome(job, "already-done", verified_record)
     hashes: dict[str, str] = {}
     state: FileState = "failed"
     log = ""
@@ -167,12 +161,13 @@ def _restore_and_save(
         paths, plan.source, plan.recipe, hashes, report=result.report, results=outputs
     )
     store.remove()
+    return _make_done_outcome(job, "restored", record)
+
+
+def _make_done_outcome(job: Job, state: FileState, record: Mapping[str, Any]) -> FileOutcome:
+    result, overview = job.paths.result, job.paths.overview
     return FileOutcome(
-        source=job.source,
-        state="restored",
-        result=paths.result,
-        overview=paths.overview,
-        record=record,
+        source=job.source, state=state, result=result, overview=overview, record=record
     )
 
 
