@@ -9,20 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import FailedError, Refusal, make_refusal, raise_if_refused
+from napari_dip.errors import Refusal, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
-from napari_dip.pipeline.machine import load_torch
+from napari_dip.pipeline.execute.runner import run_engine
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.torch_state import run_in_default_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.calibrate.types import CalibratedImage
-    from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
@@ -159,15 +156,8 @@ def run_crop_preview(
     control, preview_seconds
         As for `napari_dip.pipeline.execute.runner.run`.
     """
-    yield Event(message="Starting the engine")
-    load_torch()
     steps = _restore_crop(plan, region, crop_plan, data, control, preview_seconds)
-    try:
-        return (yield from run_in_default_state(steps, crop_plan.threads))
-    except Exception as error:
-        if machine_refusal := make_machine_refusal(error, plan.source.name):
-            raise FailedError(machine_refusal) from error
-        raise
+    return (yield from run_engine(steps, crop_plan.threads, plan.source.name))
 
 
 def _restore_crop(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
         [CalibratedImage, RunMonitor, CheckpointStore | None],
         Generator[Event, None, Restoration | None],
     ]
+
+ReturnT = TypeVar("ReturnT")
 
 __all__ = ["Control", "Event", "Restoration", "run"]
 
@@ -92,10 +94,36 @@ def run(
         If the run failed after work had begun.
     """
     stamps = stamp_files(plan) if stamps is None else stamps
+    steps = _restore_with_checkpoint(plan, data, stamps, control, preview_seconds, store)
+    return (yield from run_engine(steps, plan.threads, plan.source.name))
+
+
+def run_engine(
+    steps: Generator[Event, None, ReturnT], threads: int, name: str
+) -> Generator[Event, None, ReturnT]:
+    """Load torch, and run a generator in torch's default state.
+
+    Parameters
+    ----------
+    steps : generator
+    threads : int
+        CPU threads of torch.
+    name : str
+        Name of the image in messages.
+
+    Raises
+    ------
+    FailedError
+        Instead of an error of memory or GPU.
+    """
     yield Event(message="Starting the engine")
     load_torch()
-    steps = _restore_with_checkpoint(plan, data, stamps, control, preview_seconds, store)
-    return (yield from run_in_default_state(steps, plan.threads))
+    try:
+        return (yield from run_in_default_state(steps, threads))
+    except Exception as error:
+        if machine_refusal := make_machine_refusal(error, name):
+            raise FailedError(machine_refusal) from error
+        raise
 
 
 def _restore_with_checkpoint(
@@ -113,8 +141,6 @@ def _restore_with_checkpoint(
     except Exception as error:
         if store is not None and not isinstance(error, RefusedError):
             store.write_if_possible()
-        if machine_refusal := make_machine_refusal(error, plan.source.name):
-            raise FailedError(machine_refusal) from error
         raise
 
 
@@ -339,7 +365,7 @@ def restore_shard(
     Raises
     ------
     RefusedError, FailedError
-        As for `run`. Errors of memory or GPU are not converted.
+        As for `run`, except for errors of memory or GPU.
     """
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.execute.tile_calibration import calibrate_tiles

@@ -19,13 +19,12 @@ from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io.paths import compute_file_sha256, make_save_refusal
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
 from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
-from napari_dip.pipeline.execute.runner import read_image
+from napari_dip.pipeline.execute.runner import read_image, run_engine
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
-from napari_dip.pipeline.machine import choose_thread_count, load_torch
+from napari_dip.pipeline.machine import choose_thread_count
 from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
 from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, to_stack
 from napari_dip.pipeline.plan.types import JOINT, TrainingRegion
@@ -33,7 +32,6 @@ from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_SCHEMA
 from napari_dip.pipeline.store.tensor_file import write_tensors
 from napari_dip.pipeline.store.unit_results import ResultStore
-from napari_dip.pipeline.torch_state import run_in_default_state
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, list_training_units
 
 if TYPE_CHECKING:
@@ -105,22 +103,14 @@ def fit_joint_network(
     FailedError
         If the fit fails, or the network cannot be written.
     """
-    yield Event(message="Starting the engine")
-    load_torch()
     threads = choose_thread_count(joint_plan.cores, prod(joint_plan.training_regions[0].size))
     recorder = ControlRecorder(control)
     store = CheckpointStore(checkpoint_path, resume=resume, replaces_unusable=True)
     steps = _fit_networks(joint_plan, threads, network_path, store, recorder)
     try:
-        return (yield from run_in_default_state(steps, threads))
-    except (RefusedError, FailedError):
-        raise
+        return (yield from run_engine(steps, threads, SERIES_NAME))
     except OSError as error:
         raise FailedError(make_save_refusal(network_path, error)) from error
-    except Exception as error:
-        if refusal := make_machine_refusal(error, SERIES_NAME):
-            raise FailedError(refusal) from error
-        raise
 
 
 def _calibrate_files(

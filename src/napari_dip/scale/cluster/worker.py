@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,15 +20,15 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import FailedError, Refusal, RefusedError, make_refusal, read_refusal
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.events import Event, Progress, drain_generator
+from napari_dip.pipeline.execute.runner import restore_shard, run_engine
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
-from napari_dip.pipeline.machine import detect_machine, get_torch_version, load_torch
+from napari_dip.pipeline.machine import detect_machine, get_torch_version
 from napari_dip.pipeline.plan.units import Shard
 from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_NAME, CheckpointStore
 from napari_dip.pipeline.store.joint_network import pop_network_file
 from napari_dip.pipeline.store.run_folder import RunFolder, is_run_folder
-from napari_dip.pipeline.torch_state import run_in_default_state
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, FileOutcome, Job
 from napari_dip.scale.batch.plan import plan_file
 from napari_dip.scale.batch.records import make_result_paths, read_verified_record
@@ -51,12 +51,6 @@ log = logging.getLogger(__name__)
 
 #: Number of workers that one file may kill before it fails: a single loss may be chance.
 MAX_WORKER_DEATHS = 2
-#: Fields of an event and of its progress that are sent; the preview image is not.
-_EVENT_FIELDS = (
-    *("message", "iteration", "iterations", "validation_loss", "best_iteration"),
-    *("seconds", "unit", "units"),
-)
-_PROGRESS_FIELDS = ("done", "total", "seconds_left")
 #: Topic of events; the scheduler keeps only the last thousand messages of a topic.
 EVENT_TOPIC = "napari-dip"
 #: Control of each session; the oldest sessions are dropped.
@@ -191,12 +185,8 @@ def parse_worker_answer(job: Job, answer: Mapping[str, Any], *, resume: bool) ->
 
 
 def serialise_event(event: Event) -> dict[str, Any]:
-    """Convert an event to plain types, without its image."""
-    progress = {
-        name: _make_portable_number(getattr(event.progress, name)) for name in _PROGRESS_FIELDS
-    }
-    fields = {name: _make_portable_number(getattr(event, name)) for name in _EVENT_FIELDS}
-    return {**fields, "progress": progress}
+    """Convert an event to plain types, without its image and subtasks."""
+    return asdict(replace(event, preview=None, progress=replace(event.progress, children=())))
 
 
 def parse_event(fields: Mapping[str, Any]) -> Event:
@@ -238,11 +228,6 @@ def make_worker_answer(
     """Return the outcome of a job in plain types."""
     refusal_fields = None if refusal is None else refusal.to_dict()
     return {"state": state, "refusal": refusal_fields, "record": dict(record or {})}
-
-
-def _make_portable_number(value: Any) -> Any:
-    """Convert NumPy and torch numbers to float, which every process can read."""
-    return value if value is None or isinstance(value, str | int) else float(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,12 +312,8 @@ def _restore_shard(
         job.paths.checkpoint, resume=True, name=name, replaces_unusable=not shard.index
     )
     data = open_plan_inputs(plan, stamp_files(plan))
-    yield Event(message="Starting the engine")
-    load_torch()
-    from napari_dip.pipeline.execute.runner import restore_shard
-
     steps = restore_shard(plan, data, shard, control, store)
-    last_control = yield from run_in_default_state(steps, plan.threads)
+    last_control = yield from run_engine(steps, plan.threads, plan.source.name)
     return "shard-done" if last_control is Control.GO else "waiting"
 
 
