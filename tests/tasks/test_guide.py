@@ -258,7 +258,7 @@ def runner(fit_input: FitInput, mean: torch.Tensor, *, kept: bool = False) -> Fi
         seed=0,
         fit_input=fit_input,
     )  # type: ignore[arg-type]
-    return FitRun(fit_arguments=prepared, loop=iter(()), is_finished=True, result=result)  # type: ignore[arg-type]
+    return FitRun(fit_arguments=prepared, result=result)
 
 
 def test_the_fit_that_predicts_hidden_pixels_best_is_selected() -> None:

@@ -159,8 +159,7 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, spec: ImageSpec) ->
     _report_notes(options, result, store, printed_notes)
     if interrupt.is_requested:
         return _save_interrupted(options, plan, result, store)
-    if result is None:  # unreachable without a control that discards
-        raise RuntimeError("the run ended without an image")
+    assert result is not None  # the control never discards
     _save_outputs(options, plan, result)
     store.remove()
     remove_stale_temporary_files(Path(options.outputs["output"]).parent)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from napari_dip.errors import FailedError
 from napari_dip.explore.experiment_setup import (
     DEFAULT_CROP,
     ITERATIONS,
@@ -315,11 +314,7 @@ def _run(key: str, image: Any, progress: Callable[[Event], object] | None, **set
     timer = ExperimentTimer()
     steps = EXPERIMENTS[key].make_starter(image, **settings)(timer)
     events = map_generator(steps, lambda update: timer.add_time_left(update).event)
-    result = drain_generator(events, progress)
-    if result is None:  # unreachable without a control that discards
-        why = "the experiment ended before its last iteration"
-        raise FailedError("unexpected", why=why)
-    return result
+    return drain_generator(events, progress)
 
 
 def impedance(

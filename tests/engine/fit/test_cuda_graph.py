@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from engine.fit.schedules import make_single_phase_schedule
 from napari_dip.engine.fit import train_step as graph_step
 from napari_dip.engine.fit.early_stopping import never_stop
 from napari_dip.engine.fit.loop import fit
 from napari_dip.engine.fit.optimizers import make_adam, make_sgd
-from napari_dip.engine.fit.schedule import make_single_phase_schedule
 from napari_dip.engine.fit.train_step import (
     CudaGraphTrainStep,
     EagerTrainStep,

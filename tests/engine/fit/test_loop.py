@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from engine.fit.schedules import make_single_phase_schedule
 from napari_dip.engine.control import Control
 from napari_dip.engine.fit.early_stopping import (
     ValidationRecord,
@@ -15,7 +16,7 @@ from napari_dip.engine.fit.early_stopping import (
     never_stop,
 )
 from napari_dip.engine.fit.loop import fit
-from napari_dip.engine.fit.schedule import Schedule, make_single_phase_schedule
+from napari_dip.engine.fit.schedule import Schedule
 from napari_dip.engine.likelihood.fidelity import (
     NoiseVariance,
     compute_posterior,

@@ -104,16 +104,3 @@ class Schedule:
 def compute_output_decay(iterations: int) -> float:
     """Return the decay of the running average of outputs for that many iterations."""
     return min(MAX_OUTPUT_DECAY, 1 - 1 / max(AVERAGED_ITERATION_FRACTION * iterations, 1.5))
-
-
-def make_single_phase_schedule(
-    iterations: int, learning_rate: float, **settings: float
-) -> Schedule:
-    """Return a schedule of one phase, with all planned iterations."""
-    phase = Phase(iterations=iterations, learning_rate=learning_rate)
-    return Schedule(
-        phases=(phase,),
-        planned_iterations=iterations,
-        last_iteration=iterations,
-        **settings,  # type: ignore[arg-type]
-    )

@@ -204,8 +204,8 @@ def _calibrate_whole_image(plan: Plan, data: Mapping[str, Any]) -> CalibratedIma
             select_sample_regions,
         )
 
-        statistics = raise_if_refused(measure_tiles(plan, data["image"]))
-        regions = select_sample_regions(plan, statistics)
+        tile_std = raise_if_refused(measure_tiles(plan, data["image"]))
+        regions = select_sample_regions(plan, tile_std)
         inputs, array = read_sample_regions(plan, data, regions)
         calibration, _ = calibrate_pixels(plan, inputs)
         return make_sample_image(

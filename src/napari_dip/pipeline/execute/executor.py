@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from napari_dip.engine.control import Control
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.errors.notes import StopReason, make_note, make_stop
+from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.device_recovery import RecoveryState, copy_state_to_cpu, retry_fit
 from napari_dip.pipeline.execute.neighbour_frames import NeighbourFrameProvider
 from napari_dip.pipeline.plan.joint_training import (
@@ -47,35 +48,24 @@ if TYPE_CHECKING:
 MIN_SELECTION_STANDARD_ERRORS = 1.0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FitRun:
-    """One run of a fit: its progress and, once it has ended, its result.
+    """One fit that has ended.
 
     Attributes
     ----------
     fit_arguments : FitArguments
-    loop : generator
-        Yields the progress of the engine, and returns the result.
-    is_finished : bool
-        Whether the loop has ended.
     result : FitResult or None
-        Result of the fit; None while it runs, or if it was discarded.
+        Result of the fit; None if it was discarded.
     """
 
     fit_arguments: FitArguments
-    loop: Generator[FitProgress, None, FitResult | None]
-    is_finished: bool = False
-    result: FitResult | None = None
-
-    def iter_progress(self) -> Generator[FitProgress, None, None]:
-        """Run the fit to its end, yield its progress, and store its result."""
-        self.result = yield from self.loop
-        self.is_finished = True
+    result: FitResult | None
 
     @property
     def is_ended_by_user(self) -> bool:
         """Return whether the user ended the fit."""
-        return self.is_finished and (self.result is None or self.result.is_ended_by_user)
+        return self.result is None or self.result.is_ended_by_user
 
     def predict_blind(self) -> Tensor:
         """Return the predicted measurement (1, C, *grid), before postprocessing.
@@ -284,8 +274,7 @@ class Executor:
         for index, prior_key in enumerate(prior_keys):
             candidate = index if self._is_selecting else None
             self._monitor.start_fit(number, first_iteration, candidate)
-            fit_runs.append(self._start_fit(unit, prior_key, checkpoint))
-            yield from self._iter_events(unit, fit_runs[-1])
+            fit_runs.append((yield from self._run_fit(unit, prior_key, checkpoint)))
             if fit_runs[-1].is_ended_by_user:
                 break
         return self._finish_unit(unit, fit_runs)
@@ -328,8 +317,10 @@ class Executor:
             return (prior_key_by_unit.get(unit.first_unit_id, fit_config.prior_key),)
         return (fit_config.prior_key, *fit_config.other_candidates)
 
-    def _start_fit(self, unit: WorkUnit, prior_key: str, checkpoint: Checkpoint | None) -> FitRun:
-        """Set up one fit, which offers checkpoints to the store unless priors are compared."""
+    def _run_fit(
+        self, unit: WorkUnit, prior_key: str, checkpoint: Checkpoint | None
+    ) -> Generator[Event, None, FitRun]:
+        """Run one fit, which offers checkpoints to the store unless priors are compared."""
         from napari_dip.engine.fit.loop import fit
         from napari_dip.pipeline.execute.fit_setup import make_fit_arguments
         from napari_dip.pipeline.execute.joint_training import make_joint_fit_arguments
@@ -360,24 +351,24 @@ class Executor:
             is_preview_due=self._monitor.is_preview_due,
             save_checkpoint=save_checkpoint,
         )
-        return FitRun(fit_arguments, loop)
+        result = yield from map_generator(loop, partial(self._make_event, unit))
+        return FitRun(fit_arguments=fit_arguments, result=result)
 
-    def _iter_events(self, unit: WorkUnit, fit_run: FitRun) -> Generator[Event, None, None]:
-        """Run a fit, and convert its progress to events with previews."""
+    def _make_event(self, unit: WorkUnit, progress: FitProgress) -> Event:
+        """Convert the progress of a fit to an event, with a preview if one is due."""
         from napari_dip.pipeline.calibrate.clipping import correct_clipping
         from napari_dip.pipeline.execute.fit_setup import convert_to_image_units
 
-        for progress in fit_run.iter_progress():
-            preview = None
-            if progress.estimate is not None:
-                image = convert_to_image_units(self._calibration, unit, progress.estimate.mean)
-                image, _ = correct_clipping(self._plan, self._calibration, unit, image)
-                if image.shape[1:] == self._image.stack.shape[2:] or unit.has_estimate:
-                    preview = self._merger.make_preview(unit, image)
-                self._monitor.record_preview_cost()
-            event = self._monitor.make_event(progress, preview)
-            self._recovery.last_event = replace(event, preview=None)
-            yield event
+        preview = None
+        if progress.estimate is not None:
+            image = convert_to_image_units(self._calibration, unit, progress.estimate.mean)
+            image, _ = correct_clipping(self._plan, self._calibration, unit, image)
+            if image.shape[1:] == self._image.stack.shape[2:] or unit.has_estimate:
+                preview = self._merger.make_preview(unit, image)
+            self._monitor.record_preview_cost()
+        event = self._monitor.make_event(progress, preview)
+        self._recovery.last_event = replace(event, preview=None)
+        return event
 
     def _poll_control(self) -> Control:
         """Return the current request, and store it: a fit without a result does not report it."""

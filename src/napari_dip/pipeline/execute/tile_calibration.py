@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -45,28 +45,6 @@ MAX_SAMPLE_REGIONS = 64
 _SAMPLE_STRIDE = 3
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class TileStatistics:
-    """Hold statistics of each tile.
-
-    Attributes
-    ----------
-    std : ndarray
-        (tiles, C): standard deviation of each tile's pixels, in the image's units.
-    """
-
-    std: npt.NDArray[np.float64]
-
-    def select_reference_tile(self, tiles: tuple[Tile, ...]) -> Tile:
-        """Return the tile with the most structure, which is fitted first.
-
-        That is the largest standard deviation, summed over channels. Each channel is divided by its
-        maximum over all tiles.
-        """
-        fraction = self.std / np.maximum(self.std.max(0), 1e-30)
-        return tiles[int(fraction.sum(1).argmax())]
-
-
 def open_plan_inputs(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
     """Read the files of a plan; an image that is restored in tiles is opened without reading it.
 
@@ -92,8 +70,8 @@ def open_plan_inputs(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
     return data
 
 
-def measure_tiles(plan: Plan, image: Any) -> TileStatistics | Refusal:
-    """Measure the statistics of all tiles; return a refusal if the pixels cannot be restored.
+def measure_tiles(plan: Plan, image: Any) -> npt.NDArray[np.float64] | Refusal:
+    """Measure the standard deviation of each tile; refuse pixels that cannot be restored.
 
     Parameters
     ----------
@@ -101,6 +79,11 @@ def measure_tiles(plan: Plan, image: Any) -> TileStatistics | Refusal:
         A plan with tiles.
     image : array-like
         In the axes and shape of `plan.source`; it may be a file on disk.
+
+    Returns
+    -------
+    ndarray or Refusal
+        (tiles, C), in the image's units.
     """
     name, axes = plan.source.name, plan.source.axes
     nans = infinite = 0
@@ -123,10 +106,10 @@ def measure_tiles(plan: Plan, image: Any) -> TileStatistics | Refusal:
     low, high = min(lows), max(highs)
     if low == high:
         return make_refusal("pixels-constant", total=total, name=name, value=low)
-    return check_content(np.array([low, high]), name) or TileStatistics(std=np.array(std))
+    return check_content(np.array([low, high]), name) or np.array(std)
 
 
-def select_sample_regions(plan: Plan, statistics: TileStatistics) -> tuple[Tile, ...]:
+def select_sample_regions(plan: Plan, tile_std: npt.NDArray[np.float64]) -> tuple[Tile, ...]:
     """Select the regions on which the image is calibrated.
 
     They cover all planes of a small image. Otherwise, they are spread evenly, and some are centred
@@ -136,7 +119,8 @@ def select_sample_regions(plan: Plan, statistics: TileStatistics) -> tuple[Tile,
     ----------
     plan : Plan
         A plan with tiles.
-    statistics : TileStatistics
+    tile_std : ndarray
+        From `measure_tiles`.
     """
     grid, depth = plan.source.grid, _count_tiled_planes(plan.tiles)
     planes: Sequence[int | None] = range(depth) if depth else [None]
@@ -155,7 +139,7 @@ def select_sample_regions(plan: Plan, statistics: TileStatistics) -> tuple[Tile,
         for y_fraction, x_fraction in zip(y_fractions, x_fractions, strict=True)
     ]
     reference_tiles = dict.fromkeys(
-        plan.tiles[int(tile_index)] for tile_index in statistics.std.argmax(0)
+        plan.tiles[int(tile_index)] for tile_index in tile_std.argmax(0)
     )
     for index, tile in enumerate(list(reference_tiles)[: SAMPLE_REGIONS // 2]):
         z, y, x = (
@@ -258,19 +242,21 @@ def calibrate_tiles(
         If the pixels cannot be restored.
     """
     yield monitor.make_message_event("Reading the image")
-    statistics = raise_if_refused(measure_tiles(plan, data["image"]))
+    tile_std = raise_if_refused(measure_tiles(plan, data["image"]))
     hashes = {name: compute_sha256(data[name]) for name in ("image", *plan.extra_headers)}
     yield monitor.make_message_event("Measuring the noise")
-    regions = select_sample_regions(plan, statistics)
+    regions = select_sample_regions(plan, tile_std)
     inputs, array = read_sample_regions(plan, data, regions)
     calibration, stack = calibrate_pixels(plan, inputs)
     calibration = _add_half_resolution_input(plan, calibration, stack)
+    # the tile with the most structure is fitted first: each channel counts by its largest std
+    structure = (tile_std / np.maximum(tile_std.max(0), 1e-30)).sum(1)
     run_plan = make_run_plan(
         plan,
         inputs.inspection,
         calibration,
         regions=regions,
-        reference_tile=statistics.select_reference_tile(plan.tiles),
+        reference_tile=plan.tiles[int(structure.argmax())],
     )
     sample = make_sample_image(run_plan, calibration, array)
     return replace(sample, inspection=inputs.inspection), hashes

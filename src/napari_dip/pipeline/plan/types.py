@@ -174,12 +174,6 @@ class UnitRole(StrEnum):
     FINE_TUNE_PROBE = "fine-tune-probe"  # tests whether fine-tuning that network improves a frame
     INFERENCE = "inference"  # an image by that network
 
-    @classmethod
-    def _missing_(cls, value: object) -> UnitRole | None:
-        """Read the values of files from before 0.1."""
-        old_values = ("own", "shared", "trial", "shown")
-        return dict(zip(old_values, cls, strict=True)).get(str(value))
-
 
 INDEPENDENT, JOINT, FINE_TUNE_PROBE, INFERENCE = UnitRole
 
