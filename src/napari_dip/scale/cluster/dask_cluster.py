@@ -176,7 +176,7 @@ def join_cluster(address: str | None) -> Iterator[DaskWorkerPool | None]:
         why = (
             describe_exception(error)
             if isinstance(error, OSError)
-            else "nothing worker_descriptions there"
+            else "nothing answers there"
         )
         raise RefusedError("cluster-unreachable", address=address, why=why) from None
     with client:
