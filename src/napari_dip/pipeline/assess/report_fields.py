@@ -199,9 +199,7 @@ class ReportFields(StrictModel):
     stop_reason: TextField
     stop_code: TokenField | None = None
     fit: _Fit = _Fit()
-    validation_loss: list[
-        Annotated[list[NumberField | None], Field(min_length=2, max_length=2)]
-    ] = Field(default_factory=list)
+    validation_loss: list[_NumberPair] = Field(default_factory=list)
     seconds: NumberField | None = None
     residual: _Residual = _Residual()
     verdict: _Verdict = _Verdict()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.types import CalibratedImage
+    from napari_dip.pipeline.events import ReturnT
     from napari_dip.pipeline.execute.executor import Weights
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.lazy_inputs import FileStamps
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
         [CalibratedImage, RunMonitor, CheckpointStore | None],
         Generator[Event, None, Restoration | None],
     ]
-
-ReturnT = TypeVar("ReturnT")
 
 __all__ = ["Control", "Event", "Restoration", "run"]
 

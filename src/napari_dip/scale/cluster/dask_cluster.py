@@ -173,11 +173,7 @@ def join_cluster(address: str | None) -> Iterator[DaskWorkerPool | None]:
     try:
         client = distributed.Client(**location, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError, KeyError) as error:
-        why = (
-            describe_exception(error)
-            if isinstance(error, OSError)
-            else "nothing answers there"
-        )
+        why = describe_exception(error) if isinstance(error, OSError) else "nothing answers there"
         raise RefusedError("cluster-unreachable", address=address, why=why) from None
     with client:
         machine = find_shared_machine(_query_workers(client, address), address)
