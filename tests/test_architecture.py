@@ -17,6 +17,8 @@ import pytest
 
 from napari_dip.pipeline.recipe import make_recipe, recipe_from_json
 from napari_dip.tasks import TASKS
+from napari_dip.tasks.noise_models.registry import NOISE_MODELS
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -263,3 +265,27 @@ def test_the_folders_of_the_tests_are_those_of_the_package():
         folder = path.relative_to(ROOT / "tests").parent
         if folder.parts and folder.parts[0] not in {"faults", "golden"}:
             assert (PACKAGE / folder / "__init__.py").is_file(), path
+
+
+#: Strings outside the registries that are keys of a prior or a noise model, but mean another thing:
+#: a shape of blur, a suffix of results, figures of a report, an input of a reader.
+HOMONYMS = {
+    "gaussian": {"tasks/deblur.py"},
+    "guided": {"tasks/guide.py"},
+    "pixels": {"pipeline/assess/quality_checks.py", "io/reading.py", "io/header.py"},
+    "random-input": {
+        "tasks/base.py"
+    },  # the key of the default, which the registry takes from there
+}
+
+
+def test_only_the_registries_name_a_prior_or_a_noise_model() -> None:
+    keys = {*PRIOR_SPECS, *NOISE_MODELS} - {"auto"}
+    named = [
+        (node.value, path.relative_to(PACKAGE).as_posix())
+        for path in MODULES
+        if path.parent.name not in ("priors", "noise_models") or part(path) != "tasks"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in keys
+    ]
+    assert [place for place in named if place[1] not in HOMONYMS.get(place[0], ())] == []

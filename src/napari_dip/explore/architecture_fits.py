@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     from napari_dip.io.arrays import FloatArray
     from napari_dip.tasks.priors.deep_image_prior import Architecture
 
-    Curve = FloatArray
-
-    ProgressCurve = FloatArray
-
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ArchitectureFit:
@@ -69,14 +65,14 @@ class ArchitectureFit:
 
     architecture: Architecture
     weight_count: int
-    image_loss: Curve
-    noise_loss: Curve
-    correspondence: Curve
-    validation_errors: Curve
-    psnr: Curve | None
+    image_loss: FloatArray
+    noise_loss: FloatArray
+    correspondence: FloatArray
+    validation_errors: FloatArray
+    psnr: FloatArray | None
     stop: SelectedStop
     image: ImageArray
-    squared_errors: Curve
+    squared_errors: FloatArray
     seconds_per_iteration: float
 
     @property
@@ -139,7 +135,9 @@ def find_stop(validation_errors: Sequence[float]) -> SelectedStop:
     return SelectedStop(stop_iteration=history[-1].iteration, selected_iteration=best.iteration)
 
 
-def is_significantly_worse(errors: Curve, other_errors: Curve, min_standard_errors: float) -> bool:
+def is_significantly_worse(
+    errors: FloatArray, other_errors: FloatArray, min_standard_errors: float
+) -> bool:
     """Return whether one image's validation errors exceed another's significantly.
 
     Parameters
@@ -188,7 +186,7 @@ def fit_architecture(
     blind_spot_size: tuple[int, int],
     *,
     control: PollControl = lambda: Control.GO,
-    noise_loss: ProgressCurve | None = None,
+    noise_loss: FloatArray | None = None,
 ) -> Generator[ArchitectureProgress, None, ArchitectureFit | None]:
     """Fit an architecture to the image, then to noise.
 
@@ -229,7 +227,7 @@ def fit_architecture(
     targets = make_targets(setup.image, setup.seed)
     image = targets["image"]
     correspondence, records = Correspondence(image), list[IterationRecord]()
-    bands: list[ProgressCurve] = []
+    bands: list[FloatArray] = []
     psnr: list[float] = []
 
     def make_update(record: IterationRecord) -> ArchitectureProgress:
@@ -275,7 +273,7 @@ def fit_architecture(
 
 def _fit_noise(
     target: ImageArray, setup: ExperimentSetup, fit_options: dict[str, Any]
-) -> Generator[ArchitectureProgress, None, ProgressCurve | None]:
+) -> Generator[ArchitectureProgress, None, FloatArray | None]:
     """Fit to noise and return the losses; None if the user ended the fit."""
     losses: list[float] = []
 

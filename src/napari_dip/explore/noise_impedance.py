@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
     from napari_dip.io.arrays import AnyArray, FloatArray
 
-    Curve = FloatArray
 #: Standard deviation of the added noise, relative to that of the image.
 ADDED_NOISE = 0.5
 #: Iterations whose losses are reported, as far as the fit got, in addition to the last one.
@@ -71,7 +70,7 @@ class ImpedanceResult(ExperimentResult):
     experiment: ClassVar[str] = "impedance"
     setup: ExperimentSetup
     targets: Mapping[str, ImageArray]
-    losses: Mapping[str, Curve]
+    losses: Mapping[str, FloatArray]
     score: float
 
     def get_losses(self, iteration: int) -> dict[str, float]:
@@ -160,7 +159,7 @@ def make_targets(grey_image: ImageArray, seed: int) -> dict[str, ImageArray]:
     return {name: standardise(target) for name, target in zip(TARGETS, targets, strict=True)}
 
 
-def compute_impedance(noise: Curve, image: Curve) -> float:
+def compute_impedance(noise: FloatArray, image: FloatArray) -> float:
     """Return the mean distance of two loss curves over the logarithm of the iteration.
 
     As in the paper's figure, the axis is logarithmic. A network that learns twice as fast then has

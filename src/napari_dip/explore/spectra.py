@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from napari_dip.explore.fit import IterationRecord, ValidationStop
     from napari_dip.io.arrays import FloatArray
 
-    Curve = FloatArray
 
 #: Number of recorded outputs, evenly spaced in log(iteration).
 _RECORDED_OUTPUTS = 24
@@ -110,21 +109,21 @@ class SpectrumResult(ExperimentResult):
     experiment: ClassVar[str] = "spectrum"
     setup: ExperimentSetup
     truth: ImageArray | None
-    loss: Curve
-    correspondence: Curve
-    blurriness: Curve
-    sharpness: Curve
-    psnr: Curve | None
+    loss: FloatArray
+    correspondence: FloatArray
+    blurriness: FloatArray
+    sharpness: FloatArray
+    psnr: FloatArray | None
     reported_outputs: Mapping[int, ImageArray]
     recorded_outputs: Mapping[int, ImageArray]
-    frequency: Curve
-    power: Mapping[str, Curve]
+    frequency: FloatArray
+    power: Mapping[str, FloatArray]
     ratio_stop: int
     validation_stop: ValidationStop
     validation_psnr: float | None
 
     @property
-    def ratio(self) -> Curve:
+    def ratio(self) -> FloatArray:
         """Blurriness over sharpness at each iteration."""
         return self.blurriness / np.maximum(self.sharpness, 1e-12)
 
@@ -320,7 +319,7 @@ class _SpectrumRecorder:
         )
         self._last: ImageArray | None = None
         self._rows: list[tuple[float, ...]] = []
-        self._bands: list[Curve] = []
+        self._bands: list[FloatArray] = []
         self._outputs: dict[int, ImageArray] = {}
 
     @property
