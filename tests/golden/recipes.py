@@ -148,7 +148,7 @@ RECIPES: tuple[Recipe, ...] = (
     _row("denoise, tiles, fixed noise", "python", "denoise", "wide",
          tile=128, prior="noise", max_iterations=3),
     _row("denoise, tiles of a stack", "python", "denoise", "wide stack",
-         tile=128, stacks="planes", max_iterations=3),
+         tile=128, stacks="planes", max_iterations=12),
     # inpaint
     _row("inpaint", TYPED, "inpaint", "holes"),
     _row("inpaint, balanced", "python", "inpaint", "holes", preset="balanced"),
