@@ -24,17 +24,18 @@ def errors_in_single_and_half(
     restore: Callable[..., Any],
     truth: np.ndarray,
     measurement: np.ndarray,
+    seeds: range = range(1),
     **further: Any,
 ) -> list[float]:
-    """Mean squared errors of 60 iterations in each precision."""
+    """Mean squared errors of 60 iterations in each precision, over the seeds."""
     errors = []
     for half in (False, True):
         monkeypatch.setattr(
             "napari_dip.engine.fit.trainer.has_fast_bfloat16", lambda _, half=half: half
         )
         quick = {"preset": "fast", "max_iterations": 60, "device": "cpu"}
-        picture = restore(measurement, **quick, **further).image
-        errors.append(float(np.mean((picture - truth) ** 2)))
+        pictures = [restore(measurement, seed=seed, **quick, **further).image for seed in seeds]
+        errors.append(float(np.mean([(picture - truth) ** 2 for picture in pictures])))
     return errors
 
 
@@ -89,6 +90,9 @@ def test_half_precision_fills_in_as_well(monkeypatch: pytest.MonkeyPatch) -> Non
     truth = (100 + 60 * np.sin(x / 3) * np.cos(y / 4)).astype(np.float32)
     mask = (np.random.default_rng(0).random(truth.shape) < 0.5).astype(np.uint8)
     measurement = np.where(mask > 0, 0, truth).astype(np.float32)
-    errors = errors_in_single_and_half(monkeypatch, dip.inpaint, truth, measurement, mask=mask)
+    # The ratio of one seed lies between 0.8 and 1.3: rounding sends the fit another way.
+    errors = errors_in_single_and_half(
+        monkeypatch, dip.inpaint, truth, measurement, seeds=range(6), mask=mask
+    )
     assert errors[0] != errors[1]
     assert errors[1] == pytest.approx(errors[0], rel=0.15)
