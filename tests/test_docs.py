@@ -226,6 +226,15 @@ def test_what_the_pages_for_contributors_name_is_there(page):
     assert [path for _, path in rows if not (ROOT / "src" / "napari_dip" / path).is_file()] == []
 
 
+def test_the_page_of_constants_names_those_of_the_code():
+    text = (DOCS / "constants.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| `([\w/]+\.py)` \|", text, re.MULTILINE)
+    assert len(rows) > 70
+    for names, path in rows:
+        module = (ROOT / "src" / "napari_dip" / path).read_text(encoding="utf-8")
+        assert [name for name in re.findall(r"\w+", names) if name not in module] == [], path
+
+
 def test_the_image_of_the_folders_shows_each_of_them():
     picture = (ROOT / "docs" / "images" / "architecture.svg").read_text(encoding="utf-8")
     package = ROOT / "src" / "napari_dip"

@@ -29,14 +29,11 @@ if TYPE_CHECKING:
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.engine.noise.camera_noise import CameraNoise
 
-#: Side of a patch, distance of neighbouring groups and search radius, in pixels; similar to BM3D.
-#: With the filter of BM3D, patches of 6 or 12 and a radius of 24 are within 0.1 dB on five crops of
-#: FMD. A radius of 20 or groups every 2 pixels gain at most 0.05 dB on cameraman, peppers, starfish
-#: and W2S 077_2.
+#: Side of a patch, distance of groups and search radius, in pixels, similar to BM3D; larger
+#: searches and denser groups gain at most 0.05 dB (docs/constants.md).
 PATCH_SIDE, GROUP_STEP, SEARCH_RADIUS = DCT_SIDE, 3, 16
-#: Number of patches in a group, for white and for correlated noise. Of 32, 40 and 64, 32 is the
-#: best on 19 crops of BSD68, color9 and kodak256 (0.03 and 0.15 dB); 24 loses 0.05 dB on FMD. 64
-#: gains 0.03 and 0.1 dB on FMD WideField_BPAE_B and R.
+#: Patches in a group, for white and correlated noise: 32 is the best of 32, 40 and 64 on 19 crops
+#: of photographs, 64 gains 0.03 and 0.1 dB on FMD widefield (docs/constants.md).
 GROUP_SIZE, CORRELATED_GROUP_SIZE = 32, 64
 #: Number of patches in a group whose spectrum is thresholded, as in BM3D: a power of two.
 THRESHOLD_GROUP_SIZE = 16
@@ -45,19 +42,14 @@ SEARCH_SIDE = 2 * SEARCH_RADIUS + 1
 #: Groups along each side of a block, whose search area fits into the processor's cache. Of 12, 16
 #: and 24, 12 and 16 were the fastest, within 5 %.
 GROUPS_PER_BLOCK_SIDE = 16
-#: Share of the measurement in the image in which patches are compared; the network's image
-#: lacks structure that it has smoothed. With more, patches are chosen by their noise: with 0.5
-#: seven crops of W2S lose 0.06 dB; with 0.15 photographs lose 0.03 dB.
+#: Share of the measurement in the image in which patches are matched: 0.5 costs W2S 0.06 dB, 0.15
+#: costs photographs 0.03 dB (docs/constants.md).
 MATCHING_MEASUREMENT_WEIGHT = 0.25
-#: Share of the hard-thresholded measurement in the guide of a group, for white noise: least and
-#: most. It grows with the error of the network's image, which the group's mean shows. From 0.3
-#: to 1, Set12 gains 0.2 dB and W2S loses 0.03; with 0.6 everywhere, W2S loses 0.07 dB and Set12 at
-#: a noise of 50 gains 0.15 instead of 0.28.
+#: Range of the share of the hard-thresholded measurement in a group's guide, for white noise; it
+#: grows with the network's error. Set12 gains 0.2 dB (docs/constants.md).
 MIN_THRESHOLD_WEIGHT, MAX_THRESHOLD_WEIGHT = 0.3, 1.0
-#: Error of the network's image at which half of that range is reached, in units of the noise
-#: variance, and ratio of the noise in a group's mean to that of independent patches: similar
-#: patches have similar noise. Of 0.003 and 0.1, and 0.005 and 0.3, the latter gains 0.02 dB on
-#: Set12.
+#: Error of the network's image at half of that range, in noise variances, and ratio of the noise in
+#: a group's mean to that of independent patches (docs/constants.md).
 HALF_WEIGHT_ERROR, GROUP_MEAN_NOISE_RATIO = 0.005, 1.3
 #: Threshold in standard deviations, as in BM3D.
 HARD_THRESHOLD_SIGMAS = 2.7
@@ -66,9 +58,8 @@ HARD_THRESHOLD_SIGMAS = 2.7
 NOISE_FACTOR = 0.9
 #: Lower bound of the noise that is left in a group, in units of that of one pixel.
 MIN_REMAINING_NOISE = 0.05
-#: Ratio of the error variance to the posterior variance, which assumes an exact guide. With 3, 90 %
-#: intervals hold 75 to 94 % of the pixels of 29 crops of Set12, BSD68, color9 and FMD, 88 % in the
-#: median.
+#: Ratio of error variance to posterior variance, which assumes an exact guide: 90 % intervals hold
+#: 88 % of the pixels in the median of 29 crops (docs/constants.md).
 POSTERIOR_VARIANCE_FACTOR = 3.0
 #: Beta of the Kaiser window that weights overlapping patches, as in BM3D.
 _KAISER_BETA = 2.0

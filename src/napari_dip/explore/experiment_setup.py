@@ -51,9 +51,8 @@ ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 #: Names of architectures that the task `denoise` accepts.
 _ARCHITECTURE_NAMES = get_args(get_args(ArchitectureName)[0])
-#: Modifiers of an architecture by a number: minimum, maximum and effect. The initial norms of the
-#: layers are 0.45 to 1.2, with He's initialisation up to 2.1. A Gaussian kernel of width 4 has 33
-#: pixels. The learning rates of the authors and of the presets are 0.001 and 0.01.
+#: Modifiers of an architecture by a number: minimum, maximum and effect. Initial spectral norms are
+#: 0.45 to 2.1; the learning rates of the authors and of the presets are 0.001 and 0.01.
 ARCHITECTURE_MODIFIERS = {
     "lipschitz": (0.1, 100.0, "layers bounded to it"),
     "upsampling": (0.1, 4.0, "Gaussian upsampling of that width"),

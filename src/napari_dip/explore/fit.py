@@ -43,9 +43,8 @@ if TYPE_CHECKING:
     from napari_dip.io.arrays import BoolArray
     from napari_dip.tasks.priors.deep_image_prior import Architecture
 
-#: Horizon of the cosine schedule, in lengths of the fit. The rate is then practically constant, as
-#: in the paper, so that iteration 50 does not depend on the total number of iterations. The
-#: remaining decay changes the loss of noise at 128 x 128 by 1 %.
+#: Horizon of the cosine schedule in lengths of the fit: the rate is practically constant, as in the
+#: paper; the decay changes the loss of noise by 1 % (docs/constants.md).
 _COSINE_HORIZON_FACTOR = 1000
 #: Iterations between two validations, as in all fits.
 VALIDATION_INTERVAL = 25

@@ -49,10 +49,8 @@ OutcomeT = TypeVar("OutcomeT")
 
 #: Minimum number of iterations to keep: before that, a network has hardly learned anything.
 MIN_KEPT_ITERATIONS = 10
-#: Fraction of an experiment from which its speed gives the remaining time, and the factor on that
-#: time. The preset's network comes first; on average, a fit took 0.8 times as long as with it (CPU
-#: time, `make bench-architectures`). Only spectral norm, Gaussian upsampling and the deepest
-#: network took longer, 1.6 times at most.
+#: Fraction of an experiment from which its speed gives the remaining time, and factor on that time:
+#: later fits take 0.8 times as long in the mean, 1.6 at most (docs/constants.md).
 MIN_TIMED_FRACTION, TIME_MARGIN = 0.03, 1.25
 
 

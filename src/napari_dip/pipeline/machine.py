@@ -34,18 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import ModuleType
 
-#: Parameters of glibc's `mallopt`, see mallopt(3). Images of 512, 1,024 and 2,048 pixels a side
-#: took 13.3, 12.5 and 14.3 CPU seconds per megapixel at three iterations with the settings below,
-#: and 14.5, 13.5 and 16.2 without; peak memory differed by at most 6 % (`benchmarks/tiles.py`).
+#: Parameters of glibc's `mallopt`, see mallopt(3): the settings below save 7 to 12 % of the CPU
+#: time (`benchmarks/tiles.py`).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-#: Bytes kept free at the end of a heap. Each thread but the main one, such as a worker of napari,
-#: has heaps of 64 MiB, which glibc returns to the system when they are empty. Without this setting
-#: one in three runs of 100 iterations on 256 x 256 pixels took 650,000 page faults and 19 % more
-#: CPU time than on the main thread; with it, 1,000 page faults and the same time.
+#: Bytes kept free at the end of a thread's heap of 64 MiB: otherwise one run in three on a thread
+#: of napari took 650,000 page faults and 19 % more CPU time (docs/constants.md).
 _THREAD_HEAP_BYTES = 64 * 2**20
-#: Bytes by parameter: blocks up to the first limit are reused from freed memory, and up to the
-#: second limit is kept at the end of the heap. A larger first limit saves 1 to 2 s more on large
-#: images, and takes 9 to 24 % more memory.
+#: Bytes by parameter: blocks up to the first limit are reused from freed memory; the second is kept
+#: at the end of the heap. A larger first limit takes 9 to 24 % more memory (docs/constants.md).
 _MALLOC_SETTINGS = {
     _MMAP_THRESHOLD: 32 * 2**20,
     _TRIM_THRESHOLD: 256 * 2**20,

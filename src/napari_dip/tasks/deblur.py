@@ -77,9 +77,8 @@ if TYPE_CHECKING:
     from napari_dip.io.arrays import Float32Array
     from napari_dip.io.header import Headers
 
-#: Minimum floor of the blur's power: frequencies below it are not amplified further. With 0.03 the
-#: fit is slower. If the noise has a larger share of the image's variance, that share is the floor,
-#: as in a Wiener filter.
+#: Minimum floor of the blur's power, or the noise's share of the image's variance if that is
+#: larger, as in a Wiener filter; with 0.03 fits are slower.
 MIN_BLUR_POWER = 0.01
 #: Why the prior runs, for the report.
 DEBLUR_REASON = "random input, as in the Deep Image Prior paper, is what this task uses"

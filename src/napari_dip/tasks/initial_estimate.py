@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput
     from napari_dip.tasks.priors.prior_spec import RandomInputOptions
 
-#: Successive weights of the smoothness penalty, from smooth to sharp: noise, once in the estimate,
-#: is slow to disappear (crop of pollen, 12 x 48 x 48: 26.5 dB; 26.3 dB with a new start for each
-#: weight).
+#: Successive weights of the smoothness penalty, from smooth to sharp: 26.5 dB on a crop of pollen,
+#: 26.3 dB with a new start for each weight (docs/constants.md).
 SMOOTHNESS_WEIGHTS = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 #: Iterations at each weight after which the estimate is validated.
 VALIDATED_ITERATIONS = (20, 40)
@@ -38,13 +37,11 @@ PRIOR_NETWORK_FRACTION, NETWORK_FRACTION_PRECISION = 0.5, 16.0
 #: Richardson-Lucy iterations of the estimates that a network takes as input, for a plane and for a
 #: volume.
 RICHARDSON_LUCY_ITERATIONS, RICHARDSON_LUCY_ITERATIONS_3D = (5, 20), (5,)
-#: Standard deviation of the jitter of these estimates, whose range is about one: without it, the
-#: network copies their noise (one crop of 128 x 128, 300 iterations: 27.9 dB without, 29.6 dB
-#: with).
+#: Standard deviation of the jitter of these estimates, whose range is about one, so that their
+#: noise is not copied: 29.6 dB on a crop, 27.9 dB without (docs/constants.md).
 RICHARDSON_LUCY_JITTER = 0.1
-#: Weight of the squared distance to the regularised estimate in a volume. It speeds up the fit,
-#: which is too short to fit the noise of the estimate (crop of pollen, 16 x 64 x 64, after 50
-#: iterations: 25.3 dB without, 26.5 dB with).
+#: Weight of the squared distance to the regularised estimate in a volume: 26.5 dB after 50
+#: iterations on a crop of pollen, 25.3 dB without (docs/constants.md).
 PROXIMITY_WEIGHT = 1.0
 
 

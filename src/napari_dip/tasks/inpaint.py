@@ -52,13 +52,11 @@ if TYPE_CHECKING:
     from napari_dip.io.arrays import BoolArray, Float32Array
     from napari_dip.io.header import Headers
 
-#: Depth of a hole from its rim inwards, in pixels, from which on its surroundings do not predict
-#: its interior. Scratches and letters are narrower. Chosen on the published examples
-#: (docs/benchmarks/inpainting.md).
+#: Depth of a hole in pixels from which on its surroundings do not predict its interior; deeper than
+#: scratches and letters (docs/benchmarks/inpainting.md).
 MIN_DEEP_HOLE = 12
-#: Maximum side of a validation patch in a stack, in pixels. Single pixels would be predicted from
-#: fitted neighbours in the plane. Patches of 16 are too few on small crops (0.1 dB less on 15 x 64
-#: x 64 of a movie).
+#: Maximum side of a validation patch in a stack, in pixels: single pixels are predicted from the
+#: plane, patches of 16 cost 0.1 dB on a small crop (docs/constants.md).
 MAX_VALIDATION_PATCH = 8
 #: Standard deviation of the jitter of the random input with skip connections.
 INPAINT_JITTER = 0.03

@@ -120,9 +120,8 @@ Pinhole = Annotated[
 #: Radius of a Gaussian kernel in standard deviations, as in
 #: `engine.deconvolution.psf.gaussian_psf`; repeated here, where torch must not be loaded.
 GAUSSIAN_RADIUS_SIGMAS = 4
-#: In a volume, the margin on each side is at most the frame's size divided by this number: the full
-#: radius of a deep PSF would make the object eight times as large. Beyond the margin, the edge
-#: values are continued.
+#: Maximum margin on each side of a volume: the frame's size divided by this. The full radius of a
+#: deep PSF would enlarge the object eightfold.
 MARGIN_DIVISOR = 4
 PSF = TaskInput(
     name="psf",
@@ -137,9 +136,8 @@ PSF = TaskInput(
 _VOLUME_HINT = ", or set 'Stacks' to Automatic, which takes four planes or more as a volume"
 #: Radius of the Airy disc in units of wavelength / NA, as in `engine.deconvolution.psf`.
 AIRY_DISC_RADIUS = 0.6098
-#: Radius of a computed PSF, laterally in Airy radii, and along Z in distances from the focus to the
-#: first minimum. In focus, 96 % of a widefield PSF's light lies within 4 Airy radii (1 - J0^2 -
-#: J1^2, Born and Wolf 8.5.2), and all but 1e-4 of a confocal one's.
+#: Radius of a computed PSF, laterally in Airy radii and along Z in distances to the first minimum:
+#: holds 96 % of a widefield PSF's light in focus (Born and Wolf 8.5.2) (docs/constants.md).
 PSF_LATERAL_RADIUS, PSF_AXIAL_RADIUS = 4.0, 2.0
 #: Labels of the fields in the dock, and their options.
 _OPTICS_LABELS = {

@@ -168,16 +168,14 @@ COMPARISON_BLOCK_SIDE = 8
 MIN_BLOCK_CORRELATION = 0.5
 #: Maximum number of blocks that are compared; more would not change the decision.
 MAX_COMPARED_BLOCKS = 20_000
-#: Z step, in pixels of the plane, from which on planes are fitted one by one. On every second plane
-#: of an embryo (8 x 48 x 48), a volume fit reached 25.8 dB in 36 s, planes with neighbouring planes
-#: as input 26.2 dB in 9 s.
+#: Z step, in pixels of the plane, from which on planes are fitted one by one: 26.2 dB in 9 s on
+#: distant planes of an embryo, 25.8 dB in 36 s as a volume (docs/constants.md).
 MIN_DISTANT_SPACING = 2.0
 #: Number of frames or planes from which on joint training is the default: 12 frames of 64 x 64 took
 #: 12.9 CPU seconds with it, and 13.0 with warm starts (cancer_cell_migration, `fast`).
 MIN_JOINT_FRAMES = 16
-#: The same for tiles, whose warm-started iterations are cheaper. 16 tiles of 128 x 128 took 182 and
-#: 162 CPU seconds a megapixel with joint training, 155 and 141 with warm starts (TwoPhoton_BPAE_B,
-#: Confocal_BPAE_R).
+#: The same for tiles: 16 tiles of 128 x 128 took 15 to 17 % more CPU time with joint training than
+#: with warm starts (docs/constants.md).
 MIN_JOINT_TILES = 32
 
 

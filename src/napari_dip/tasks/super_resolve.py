@@ -60,14 +60,11 @@ ALLOWED_FACTORS = (1, 2, 3, 4, 8)
 SMALL_FACTOR_JITTER, LARGE_FACTOR_JITTER, MAX_SMALL_FACTOR = 0.03, 0.05, 4
 #: Standard deviation of the jitter of the interpolated image, whose range is about one.
 INTERPOLATED_INPUT_JITTER = 0.1
-#: Range of the network's correction, as a multiple of the RMS change by back-projection. The fit of
-#: a volume starts from the back-projected image, since its few iterations do not get there from a
-#: random start (embryo, 32 x 64 x 64, twice as many planes: 29.1 dB after 100 iterations from a
-#: random start, cubic interpolation 41.1 dB).
+#: Range of the network's correction, in RMS changes by back-projection, from which a volume starts:
+#: a random start reached 29.1 dB, cubic interpolation 41.1 dB (docs/constants.md).
 CORRECTION_RANGE_FACTOR = 4.0
-#: Largest factor at which a plane starts from the back-projected image, too (192 x 192 of
-#: mitochondria, downsampled by 2: error of 51 grey values; from a random start 72 after 250
-#: iterations and 60 after 1250; cubic interpolation 52).
+#: Maximum factor at which a plane starts from the back-projected image, too: error of 51 grey
+#: values on mitochondria, 60 to 72 from a random start (docs/constants.md).
 MAX_INTERPOLATED_START_FACTOR = 2
 #: Minimum range of the network's correction, in network units, for images without detail.
 MIN_CORRECTION_RANGE = 1e-4

@@ -31,10 +31,8 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Operator
 
-#: Least share of a pixel's light that reaches valid pixels for it to be updated, and lower bound of
-#: the prediction as a share of the mean, which prevents 0 / 0 at pixels without light. The Fourier
-#: transform has rounding errors of 1e-7 of the brightest pixel in single precision. At this share
-#: they are 1e-5 of a factor, and 1e-3 of the pixel after a hundred iterations.
+#: Minimum share of a pixel's light that reaches valid pixels, and minimum prediction as a share of
+#: the mean, which prevents 0 / 0; far above rounding errors of 1e-7 (docs/constants.md).
 MIN_SENSITIVITY, MIN_PREDICTION_FRACTION = 1e-2, 1e-6
 #: Share of the pixels above the peak intensity, which may be noise.
 _OUTLIER_FRACTION = 1e-3

@@ -32,10 +32,8 @@ _INPUT_UNITS, _HIDDEN_UNITS, _INPUT_STD = 200, 1000, 0.1
 _POINTS_PER_PIXEL = 4
 #: Samples per pixel along each axis of a disc.
 _DISC_SAMPLES = 5
-#: Weight of the number of edges against squared residuals, for an image of range one: initial
-#: value, divisor at each iteration, and lower bound. Pan et al. 2014 use 4e-3 and 1.1. On 12 images
-#: of Levin's set, the lowest similarity of estimated and true kernel is 0.60 with theirs, 0.77 with
-#: these.
+#: Weight of the L0 norm of edges (Pan et al. 2014): initially, divisor per iteration, minimum.
+#: Lowest similarity of kernels in Levin's set: 0.77, with theirs 0.60 (docs/constants.md).
 INITIAL_EDGE_WEIGHT, EDGE_WEIGHT_DECAY, MIN_EDGE_WEIGHT = 2e-2, 1.2, 1e-4
 #: Weight of the kernel's squared norm.
 KERNEL_WEIGHT = 2.0
@@ -50,9 +48,8 @@ MIN_KERNEL_SIDE = 5
 MIN_KERNEL_FRACTION = 0.05
 #: Iterations of FISTA for the non-negative kernel; more change it by less than a hundredth.
 FISTA_ITERATIONS = 60
-#: Exponent by which power spectra of scenes fall with frequency, and its standard deviation. Field
-#: (1987) measured 2. With 2.4, estimated widths are 4 % too large in the mean of eight grey
-#: photographs blurred by Gaussians of 1 to 3 pixels.
+#: Exponent of the power spectra of scenes, and its standard deviation. Field (1987) measured 2;
+#: with 2.4, widths on eight photographs are 4 % too large in the mean (docs/constants.md).
 SPECTRUM_EXPONENT, SPECTRUM_EXPONENT_STD = 2.4, 0.3
 #: Standard deviation of the logarithm of the measured noise variance.
 LOG_NOISE_STD = 0.3

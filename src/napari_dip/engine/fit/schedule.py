@@ -11,9 +11,8 @@ if TYPE_CHECKING:
 
 #: Maximum decay of the running average of outputs.
 MAX_OUTPUT_DECAY = 0.99
-#: Share of the iterations over which outputs of short fits are averaged. With a decay of 0.99 the
-#: average of 200 iterations includes early outputs (two deblurred crops of 96 x 96: 0.5 and 1.2 dB
-#: less than with 0.95).
+#: Share of the iterations over which outputs of short fits are averaged: a decay of 0.99 instead of
+#: 0.95 cost two deblurred crops 0.5 and 1.2 dB (docs/constants.md).
 AVERAGED_ITERATION_FRACTION = 0.1
 
 

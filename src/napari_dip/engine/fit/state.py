@@ -26,17 +26,11 @@ if TYPE_CHECKING:
 #: finite; its validation loss is not finite; its training loss exceeds this factor times
 #: (1 + |median of the last five training losses|), once there are five.
 BREAKDOWN_LOSS_FACTOR = 10.0
-#: Tolerance of the validation loss, as a share of its decrease since the first validation: losses
-#: that differ by less count as equal. It applies to priors with a separate validation input, and to
-#: those whose final inference has the validation pixels as input (`reveals_validation`). On bird of
-#: Set5, downscaled by 4, losses differed by 5 % of the decrease from iteration 75 on while the PSNR
-#: still rose by 0.6 dB. On FMD WideField_BPAE_R with 10,000 validation pixels, iteration 50 was
-#: better than 250 by 5 % with one seed and worse with another: 35.22 and 35.55 dB.
+#: Share of the decrease below which validation losses are equal, with a validation input or
+#: `reveals_validation`. On Set5 bird PSNR still rose within 5 % (docs/constants.md).
 LOSS_TOLERANCE_FRACTION = 0.1
-#: Upper bound of that tolerance for priors with `reveals_validation`, in units of the median
-#: difference of two consecutive validations. Without it, balanced fits of Confocal_BPAE_R (FMD,
-#: captures 1 to 4) chose iterations 550 to 600, with up to 0.46 dB less than at 300. With 1 instead
-#: of 2, fits of WideField_BPAE_R would choose iteration 75 of 250.
+#: Upper bound of that tolerance with `reveals_validation`, in median differences of consecutive
+#: validations. Without it, fits of Confocal_BPAE_R lost up to 0.46 dB (docs/constants.md).
 MAX_FLUCTUATION_FACTOR = 2.0
 
 

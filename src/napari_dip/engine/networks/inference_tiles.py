@@ -9,9 +9,8 @@ from math import ceil
 
 #: Pixels up to which a plane is not tiled, since tiles are not faster there.
 MAX_UNTILED_PIXELS = 2**20
-#: Least side of a tile without its halo, in pixels and in units of the halo. With a halo of 56
-#: pixels, 256 are the fastest per pixel; with small tiles, most of the computation is in their
-#: halos.
+#: Minimum side of a tile without its halo, in pixels and in halos; 256 pixels are the fastest per
+#: pixel for a halo of 56 (docs/constants.md).
 MIN_CORE_SIDE, MIN_CORE_MARGINS = 256, 4
 
 

@@ -16,8 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 #: Product of the first four sizes up to which torch 2 computes 3-D convolutions on the CPU 2 to 7
-#: times slower than as convolutions of planes (12 x 48 x 48, 16 channels, one core: 138 ms forward
-#: and backward, 19 ms as planes).
+#: times slower than as convolutions of planes (docs/constants.md).
 _MAX_SLOW_SIZE = 20480
 #: Poolings and batch norms, by the number of axes.
 AVERAGE_POOLS = {2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -35,9 +34,8 @@ _TRANSPOSED_LAYERS: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d
     2: nn.ConvTranspose2d,
     3: nn.ConvTranspose3d,
 }
-#: Kernel side of a transposed convolution: a multiple of the stride of 2, so that all pixels of the
-#: finer grid depend on as many weights (Odena, Dumoulin, Olah, Deconvolution and checkerboard
-#: artifacts, Distill 2016, doi:10.23915/distill.00003).
+#: Kernel side of a transposed convolution: a multiple of the stride of 2, so that each fine pixel
+#: depends on as many weights (Odena et al. 2016, doi:10.23915/distill.00003).
 _TRANSPOSED_KERNEL_SIDE = 4
 #: Half width of a Gaussian kernel in standard deviations, and at least one coarse pixel. A width of
 #: 0.5 has 5 values, as in Shi et al.

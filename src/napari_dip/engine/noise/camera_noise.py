@@ -20,9 +20,8 @@ OPPONENT = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 #: Number of brightness classes, and share of the blocks of each that is treated as flat, for
 #: luminance and for colour.
 CAMERA_BRIGHTNESS_CLASSES, FLAT_LUMINANCE_FRACTION, FLAT_COLOUR_FRACTION = 10, 0.03, 0.1
-#: Ratio of the noise variance to that of the flattest blocks, which are flat by chance and from
-#: which a smooth surface was subtracted. With it, the measured standard deviation is 0.91 to 1.35
-#: times the true one in luminance of nine files of cc15, and 0.76 to 1.45 times in colour.
+#: Ratio of the noise variance to that of the flattest blocks, which are flat by chance; measured
+#: standard deviations in cc15 are 0.76 to 1.45 times the true ones (docs/constants.md).
 LUMINANCE_VARIANCE_FACTOR, COLOUR_VARIANCE_FACTOR = 2.3, 3.3
 #: Correlation of neighbouring pixels in colour: 0.82 to 0.96 in 29 files of cc15 and PolyU (one
 #: exposure less the mean of many). Measured in fifty files with texture, it would be 0.4 to 0.9.

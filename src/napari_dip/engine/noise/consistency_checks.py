@@ -37,56 +37,41 @@ MIN_FLAT_BLOCKS, MIN_BLOCKS_PER_CLASS, MAX_BRIGHTNESS_CLASSES = 8, 24, 10
 MIN_CHECKED_BLOCKS = 400
 #: Share of the blocks, those with least coarse structure, that are treated as flat.
 FLAT_BLOCK_FRACTION = 0.25
-#: Largest ratio of the energy in the lower fine bands to that in the upper ones, both in units of
-#: the prediction: 1.6 in barbara with noise of 15, below 1.5 in the others; 2.3 or more in smoothed
-#: noise that was measured as white.
+#: Maximum ratio of the energy in the lower fine bands to that in the upper: 1.6 in barbara, at
+#: least 2.3 in smoothed noise that was measured as white (docs/constants.md).
 MAX_FINE_STEEPNESS = 2.0
-#: Largest energy of the finest frequencies in the flattest fifth of the blocks, for white and
-#: correlated noise: 1.45 in BSD68, 2.2 on FMD widefield; 2.4 to 9 in uniform texture that was
-#: measured as noise.
+#: Maximum energy of the finest frequencies in the flattest fifth of blocks, for white and
+#: correlated noise: 1.45 in BSD68, 2.2 in FMD, at least 2.4 in texture (docs/constants.md).
 MAX_FINE_ENERGY = (1.7, 2.4)
 #: Largest energy of the coarse frequencies in the flattest twentieth, for white and correlated
 #: noise: 3.7 in BSD68, 1.1 on FMD widefield; 9 to 600 with structure in every block.
 MAX_COARSE_ENERGY = (8.0, 2.0)
-#: Least energy of the coarse frequencies there for correlated noise, which has it in every block:
-#: 0.99 or more in correlated noise on ten scenes, 1.03 or more on FMD widefield; 0.59 and 0.76 in
-#: white noise on print, and in sharpened texture, that were measured as correlated.
+#: Minimum energy of the coarse frequencies there, for correlated noise: at least 0.99 in true
+#: correlated noise, at most 0.76 where it was white (docs/constants.md).
 MIN_COARSE_ENERGY = 0.85
-#: Allowed energy of a brightness class in units of that of all, and its upper bound if the class
-#: has texture, which is more than `MIN_TEXTURE_RATIO` times as much energy in coarse frequencies.
-#: It is 0.7 to 1.3 on micrographs and 2.7 in kodim18 with noise of 15 and texture; 1.8 to 12, or
-#: 0.3, with gamma, speckle and shading.
+#: Allowed energy of a brightness class relative to all; its maximum with texture; minimum coarse
+#: energy that counts as texture. 0.7 to 1.3 in micrographs (docs/constants.md).
 CLASS_ENERGY_RANGE, MAX_TEXTURED_CLASS_ENERGY, MIN_TEXTURE_RATIO = (0.5, 1.6), 4.0, 3.0
-#: Largest correlation at lag 3 in units of that at lag 1, and correlation at lag 1 above which it
-#: is checked: 0.21 on FMD widefield; 0.27 to 0.8 in uniform texture and in noise with a correlation
-#: length too long to be measured.
+#: Maximum correlation at lag 3 relative to lag 1, and correlation at lag 1 from which on it is
+#: checked: 0.21 in FMD widefield, at least 0.27 in uniform texture (docs/constants.md).
 MAX_TAIL_RATIO, MIN_TAIL_CORRELATION = 0.24, 0.22
 #: Largest correlation at the longest lag: 0.25 on FMD widefield, 0.34 and 0.67 with line offsets.
 MAX_LONGEST_LAG_CORRELATION = 0.3
-#: Largest share of outlier blocks, and range of their energy in units of the noise. They have less
-#: energy in coarse frequencies and more than half of it in the finest ones. The share is 0.02 on
-#: FMD, W2S and Hagen et al., 0.03 in barbara; 0.05 to 0.11 in four of six images with Student's t
-#: noise of 3 degrees of freedom. Above `MAX_OUTLIER_ENERGY` are single bright pixels.
+#: Maximum share of outlier blocks, and range of their energy in units of the noise: a share of 0.02
+#: in micrographs, 0.05 to 0.11 with Student's t noise (docs/constants.md).
 MAX_OUTLIER_BLOCK_FRACTION, MIN_OUTLIER_ENERGY, MAX_OUTLIER_ENERGY = 0.035, 2.0, 20.0
-#: Largest share of outliers among the blocks without structure, and largest energy of their slow
-#: bands: at most 0.006 in Gaussian noise and 0.012 after an EMCCD, 0.02 to 0.04 with Student's t
-#: noise of 5 degrees of freedom, 0.15 with 3 in an image of filaments, most of whose blocks have
-#: structure. 41 scenes that are not those of the noise matrix.
+#: Maximum share of outliers among blocks without structure, and maximum energy of their slow bands:
+#: at most 0.012 in Gaussian and EMCCD noise, 0.15 with Student's t noise (docs/constants.md).
 MAX_SMOOTH_OUTLIER_FRACTION, MAX_SMOOTH_ENERGY = 0.06, 2.0
-#: Side in pixels of the averages that wide blocks consist of; least share of a block that is
-#: measured and unclipped; fewest such blocks; quantile of their energy that is compared; its upper
-#: limit in units of white noise. It is at most 2.9 in white noise on 41 scenes, but for one of 4.4,
-#: and 0.3 to 3.4 in FMD; 4.4 or more with blotches as strong, 2 to 8 pixels wide (Gaussian).
+#: Wide blocks: side of the averages in pixels, minimum unclipped share and count, quantile of the
+#: energy, and its maximum in white noises (2.9 in 40 of 41 scenes) (docs/constants.md).
 WIDE_POOL_SIDE = 4
 MIN_VALID_FRACTION = 0.97
 MIN_WIDE_BLOCKS = 100
 FLATTEST_BLOCK_FRACTION = 0.02
 MAX_WIDE_ENERGY = 3.6
-#: Fewest columns for the periodicity check; columns of the moving mean that removes slow changes;
-#: least frequency; maximal number of second differences that are sorted; power, in units of the
-#: median, above which a period is significant. It is at most 50 in FMD confocal and two-photon,
-#: W2S, Hagen et al. and 22 photographs; 146 or more in images enlarged by 1.5 and 2; 1,150 in FMD
-#: widefield, whose camera has a colour mosaic.
+#: Periodicity: minimum columns, columns of the mean, minimum frequency, maximum sorted differences,
+#: significant power (at most 50 in micrographs, 146 if enlarged) (docs/constants.md).
 MIN_PERIOD_COLUMNS = 64
 DETREND_COLUMNS = 31
 MIN_PERIOD_FREQUENCY = 0.2
@@ -100,10 +85,8 @@ CAUTION_FLAT_FRACTION, CAUTION_AGREEMENT_FRACTION = 0.6, 0.12
 #: Least share of informative blocks in a clipped image without a caution: 0.28 in a synthetic image
 #: whose noise is estimated half as strong as it is at the bright end.
 MIN_INFORMATIVE_FRACTION = 0.4
-#: Largest ratio of the noise at one brightness to the variance model without a caution: 1.56 with a
-#: gamma curve that the model followed to a third only; 1.02 to 1.14 in correct synthetic images.
-#: Largest ratio of the noise in the darker third to that in the brighter one, where the variance
-#: was measured as constant: 1.37 after a gamma curve, at most 1.08 in constant noise.
+#: Maximum ratio of the noise at one brightness to the model (1.56 after gamma, else 1.14), and of
+#: dark to bright noise that was measured as constant (1.37, else 1.08) (docs/constants.md).
 MAX_UNEVENNESS, MAX_DARK_TO_BRIGHT_RATIO = 1.3, 1.2
 #: Quantiles of brightness at which the variance should be known, and that of the darkest pixels.
 BRIGHTNESS_END_QUANTILES, DARKEST_QUANTILE = (0.1, 0.9), 0.02
@@ -118,9 +101,8 @@ MAX_FLOOR_RATIO = 1.5
 #: Least standard deviation at these quantiles, in distances of grey values, without a caution.
 #: Rounding errors then change the variance by less than 3 %.
 MIN_END_STEPS = 0.6
-#: Largest correlation at lag 3 of noise that detector, optics or interpolation spread over a few
-#: pixels: it falls at least as fast as an exponential, within a factor of 2 and errors of 0.04.
-#: Weak correlation that reaches further is that of texture.
+#: Correlation at lag 3 of detector, optics or interpolation: measurement error, and maximum ratio
+#: to an exponential decay. Correlation beyond them is texture.
 MAX_SHORT_LAG_3, MAX_SHORT_LAG_3_RATIO = 0.04, 2.0
 #: Standard normal quantiles of 0.05 and 0.2.
 _NORMAL_QUANTILE_05, _NORMAL_QUANTILE_20 = -1.645, -0.842

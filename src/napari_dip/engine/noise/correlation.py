@@ -42,9 +42,8 @@ _GRID_STEPS_BELOW, _GRID_STEPS_ABOVE, _TEXTURE_GRID_STEPS = 3, 3, (5, 15)
 #: Initial degrees of freedom of a block, as of noise with a correlation of 0.6 at lag 1. With more,
 #: correlated noise is classified as texture in all iterations.
 INITIAL_DEGREES_OF_FREEDOM = 60.0
-#: Share of blocks near the noise energy from which on their energy is assumed to be noise alone,
-#: and below which the lowest energy is used instead; in between it is interpolated. FMD widefield
-#: noise has up to 1.0, coins and cells in white noise 0.8 to 0.95.
+#: Share of blocks near the noise energy above which their energy is noise alone, and below which
+#: the lowest energy is used; interpolated between. Up to 1.0 in FMD widefield (docs/constants.md).
 MIN_NOISE_ONLY_FRACTION, MAX_TEXTURE_ONLY_FRACTION = 0.6, 0.35
 #: That share below which the correlation is unreliable, and from which on it is used in full; in
 #: between it is scaled down.
@@ -66,9 +65,8 @@ FLAT_PIXEL_FRACTION, PREDICTION_BRIGHTNESS_CLASSES, FLAT_WINDOW_SIDE, MIN_FLAT_P
     9,
     200,
 )
-#: Prediction residual of white noise at these pixels, as a share of its variance. It is below 1,
-#: since pixels are selected that vary little by chance: 0.77 to 0.82 on moon, cell, clock and
-#: camera of scikit-image with noise of 8 and 20.
+#: Prediction residual of white noise at these pixels, as a share of its variance: 0.77 to 0.82 on
+#: four images of scikit-image (docs/constants.md).
 WHITE_RESIDUAL_FRACTION = 0.77
 #: Ridge of the least squares, as a share of the neighbours' variance.
 RIDGE = 1e-3

@@ -50,20 +50,17 @@ from napari_dip.engine.noise.variance_model import (
     set_dark_offset,
 )
 
-#: Correlation at lag 1 above which noise is treated as correlated. Of seven FMD fields, those with
-#: white noise measure up to 0.18 (residual structure) and those with correlated noise 0.59 or more;
-#: a confocal scan measures 0.25 to 0.33 along its lines.
+#: Correlation at lag 1 above which noise is treated as correlated: up to 0.18 in FMD fields with
+#: white noise, at least 0.59 with correlated noise (docs/constants.md).
 MIN_LAG_1_CORRELATION = 0.22
-#: Correlation at lag 1 up to which the variance is that of the finest frequencies. Residual
-#: structure in flat blocks measures as much; treated as noise, it lowered the PSNR of mitochondria
-#: and coins.
+#: Correlation at lag 1 up to which the variance is that of the finest frequencies, since residual
+#: structure in flat blocks has as much (docs/constants.md).
 MAX_DOUBTFUL_CORRELATION = 0.12
 #: The blind spot stops growing at the first lag whose noise correlation, without that of the
 #: image itself, is at most this. A network learns no noise from so little.
 MAX_NEGLIGIBLE_CORRELATION = 0.05
-#: Largest radius of the blind spot, in pixels. On FMD widefield, whose noise is correlated
-#: over 4 pixels, blocks of 7 x 7 are better than 5 x 5 by 1 dB and than 11 x 11 by 1.4 dB, since
-#: larger ones hide too much of the surroundings.
+#: Maximum radius of the blind spot in pixels: on FMD widefield, 7 x 7 is better than 5 x 5 by 1 dB
+#: and than 11 x 11 by 1.4 dB (docs/constants.md).
 MAX_BLIND_SPOT_RADIUS = 3
 #: Fewest blind spots that fit side by side into the image.
 MIN_BLIND_SPOTS_PER_SIDE = 6
@@ -80,13 +77,11 @@ MAX_OVERLAPPED_PIXELS = 200 * 200
 #: Information in overlapping blocks, as a share of that in as many independent ones. Blocks at
 #: every fourth pixel are four times as many and hold 1.5 times the information.
 OVERLAP_INFORMATION_FRACTION = 0.4
-#: Least share of unclipped wide blocks for an estimate of correlation in a clipped image, since
-#: structure next to clipped regions looks like correlation. Twelve synthetic images whose white
-#: noise was classified as correlated have 0.01 to 0.23; FMD widefield has 0.51 and 0.70.
+#: Minimum share of unclipped wide blocks for a correlation in a clipped image: 0.01 to 0.23 in
+#: misclassified white noise, 0.51 and 0.70 in FMD widefield (docs/constants.md).
 MIN_WHOLE_BLOCK_FRACTION = 0.3
-#: Least energy of the flattest blocks' finest frequencies, in units of that of white noise, for the
-#: variance to be extended to all bands by the correlation. It is 0.74 to 0.86 in three synthetic
-#: images whose noise was estimated 1.2 to 1.6 times too strong, and 0.89 or more in correct ones.
+#: Minimum energy of the flattest blocks' finest frequencies, relative to white noise, for extending
+#: the variance to all bands: at least 0.89 where right, else at most 0.86 (docs/constants.md).
 MIN_FINE_ENERGY = 0.88
 #: Quantiles that span an image without outliers, upper bound of the range in units of their
 #: distance, and maximal number of values that are sorted.
@@ -114,20 +109,14 @@ _NO_CORRELATION = NoiseCorrelation(_WHITE, _WHITE, _WHITE, _WHITE, 0.0, is_relia
 #: Fewest pixels of a plane for this check; in one of 32 x 32, least squares explain half of the
 #: variance by chance.
 MIN_PLANE_PIXELS = 150 * 150
-#: Ratio of the prediction residual to that of correlated noise from which on the correlation is
-#: refuted, and least residual, as a share of the variance. Synthetic correlated noise (15 and 10,
-#: 33 photographs of BSD68, Set12, kodak256 and scikit-image) and FMD widefield have ratios of 0.3
-#: to 1.9, one of them 2.5 (7 % of the variance). Grass and gravel, clean or with noise of 3 to 8,
-#: have 3.5 to 48, and residuals of 56 to 120 % of the variance.
+#: Prediction residual that refutes a correlation, relative to that of correlated noise and to the
+#: variance: at most 2.5 (7 %) if correlated, at least 3.5 (56 %) in texture (docs/constants.md).
 MAX_RESIDUAL_RATIO, MIN_RESIDUAL_FRACTION = 2.0, 0.3
-#: Residual, as a share of the variance, and its ratio to that of correlated noise, above both of
-#: which there is a caution: 0.5 to 0.6 and 1.2 to 1.7 in a photograph whose white noise was
-#: classified as correlated. FMD widefield has a residual of 0.11; a confocal scan has 0.71 and a
-#: ratio of 1.01.
+#: Residual relative to the variance and to that of correlated noise, above both of which there is a
+#: caution: 0.11 in FMD widefield, 0.5 and 1.2 in misclassified white noise (docs/constants.md).
 MAX_CORRELATED_RESIDUALS = (0.45, 1.15)
-#: Ratio of the residual to that of white noise below which noise that was measured as white is
-#: correlated. FMD and photographs with noise of 15 and 25 have 0.92 to 1.3; four with correlated
-#: noise of 15, which was measured as 6 to 8, have 0.53 to 0.73.
+#: Ratio of the residual to that of white noise below which noise measured as white is correlated:
+#: at least 0.92 in white noise, at most 0.73 in correlated noise (docs/constants.md).
 MIN_WHITE_RATIO = 0.78
 
 

@@ -31,9 +31,8 @@ MIN_CLIPPED_FRACTION, MIN_CLIPPED_RATIO = 2e-4, 2.0
 #: Largest share of clipped pixels in a block, and in the blocks of its brightness. Gaussian noise
 #: clipped at 2.6 standard deviations, which is 0.5 %, loses 2 % of its variance.
 MAX_CLIPPED_IN_BLOCK, MAX_CLIPPED_AT_BRIGHTNESS = 0.03, 0.005
-#: Share of a brightness group's blocks, the flattest, whose clipped pixels are counted, since a
-#: block with an edge may be clipped on its dark side at any mean. With all blocks counted, 24 of
-#: 1,024 remained in kodim08 (256 x 256, noise of 25), and the estimate in green was 95.
+#: Share of a brightness group's blocks, the flattest, whose clipped pixels are counted: blocks with
+#: an edge may be clipped on their dark side at any mean (docs/constants.md).
 FLAT_GROUP_FRACTION = 0.25
 #: Number of brightness groups in which the clipped share is measured.
 _GROUPS = 64

@@ -30,18 +30,11 @@ if TYPE_CHECKING:
 HALVING_FACTOR = 2
 #: Side in pixels of the blocks whose finest frequencies are measured; wide against the correlation.
 FINE_BLOCK_SIDE = 8
-#: Largest ratio of the mean to the median over blocks of the finest frequencies' energy, in units
-#: of the noise variance. FMD widefield has 1.06 to 1.07, cell and moon of scikit-image with noise
-#: blurred by one pixel 1.05 and 1.08 (noise alone has 1.05); camera and coins, with edges at the
-#: finest frequencies, have 1.9 and 1.8.
+#: Maximum ratio of mean to median energy of the finest frequencies over blocks, in noise variances:
+#: at most 1.08 in oversampled images, 1.8 and more with sharp edges (docs/constants.md).
 MAX_FINE_EXCESS = 1.15
-#: Share of the noise variance in the finest frequencies of the median block from which noise is
-#: nearly white, so that the resolution is not halved. It is 0.70 to 0.86 in FMD confocal and
-#: two-photon and in five photographs with noise of 25 (theory: 0.75), and 0.55 with a blur of half
-#: a pixel; 0.20 to 0.26 in FMD widefield, and 0.24 with a blur of 0.7 pixels. Uniform texture
-#: passes the other check (centre of baboon, noise of 25: 24.77 dB at half resolution, 25.89 dB at
-#: full). A share above 1 means that the noise was underestimated, and does not exclude halving
-#: (cc15 d800_iso1600_3: 35.73 dB at half resolution, 35.05 dB at full).
+#: Share of the noise variance in the finest frequencies for which the resolution is not halved:
+#: 0.70 to 0.86 in nearly white noise, at most 0.26 in oversampled noise (docs/constants.md).
 WHITE_FRACTION_RANGE = (0.5, 1.0)
 #: Share of the blocks with most energy that is left out because of hot pixels.
 _HOT_BLOCK_FRACTION = 0.01

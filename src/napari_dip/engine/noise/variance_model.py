@@ -21,9 +21,8 @@ DCT_SIDE = 8
 TEXTURE_ENERGIES = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0, 2048.0)
 #: Number of the first of them whose blocks are used for the variance model.
 _NEGLIGIBLE_TEXTURES = 2
-#: Least gain, in standard errors, that is not set to 0. In 36 images of FMD, W2S and Hagen et al.
-#: of 512 x 512 pixels it is 13 or more. In kodak256 with constant noise of 25 and 50, clipped at
-#: black and white, 29 of 78 channels have 1 or more, and 17 have 2 or more.
+#: Minimum gain, in standard errors, that is not set to 0: at least 13 in 36 micrographs, below 2 in
+#: 61 of 78 channels with constant noise (docs/constants.md).
 MIN_SLOPE_ERRORS = 2.0
 #: Iterations of expectation maximisation; the model converges in 40 to 60.
 EM_ITERATIONS = 80

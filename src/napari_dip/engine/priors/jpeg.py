@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 
 #: Side of a JPEG block in pixels, and the level that is subtracted before the transform.
 JPEG_BLOCK_SIDE, LEVEL_SHIFT = 8, 128.0
-#: Shifts (rows, columns) of the block grid for averaged recompression. Blocks of halved colours are
-#: 16 pixels wide: over the 16 shifts, each row and each column begins such a block once. On a crop
-#: of camera at quality 10, all 64 shifts of blocks of 8 gain as much.
+#: Shifts (rows, columns) of the block grid for averaged recompression, one for each row and column
+#: of a colour block; 64 shifts gain no more on camera (docs/constants.md).
 GRID_SHIFTS = tuple((row, 5 * row % 16) for row in range(16))
 #: Matrix from RGB to luminance and two colour differences (JFIF, ITU-R BT.601).
 _YCBCR_WEIGHTS = (

@@ -41,11 +41,8 @@ MAX_UNCORRELATED_LAG = 0.05
 #: Upper bound of the skewness in units of that of photon noise. Multiplied single photons have 1.5;
 #: more is texture.
 MAX_SKEWNESS = 2.0
-#: Strength a of the added noise in units of the measured one, for white and for correlated noise.
-#: More noise hides more of the image; less requires a more precise noise model, which correlated
-#: noise does not have. On FMD WideField_BPAE_R and B (capture 1), 1/2 reached 35.34 and 36.48 dB, 1
-#: reached 35.36 and 37.00 dB, and 2 reached 34.93 dB on R. On 256 x 256 pixels of F16 of the Deep
-#: Image Prior page, 0.3, 1/2 and 1 reached 30.60, 30.64 and 30.20 dB.
+#: Strength of the added noise in units of the measured one, for white and correlated noise: best of
+#: 0.3 to 1 on F16 (30.64 dB), and of 0.5 to 2 on FMD widefield (docs/constants.md).
 R2R_NOISE_STRENGTH, R2R_CORRELATED_STRENGTH = 0.5, 1.0
 #: Expected count from which on noise is drawn as Gaussian; its skewness is below 0.05.
 MIN_GAUSSIAN_COUNT = 400.0

@@ -27,14 +27,11 @@ if TYPE_CHECKING:
 #: Maximum period of a fine pattern, in pixels. Lines of 6 pixels are learned after ten iterations,
 #: lines of 16 pixels together with the image (docs/where-it-fails.md).
 MAX_PATTERN_PERIOD = 8.0
-#: Minimum ratio of a frequency's power to that around it. In 100 fields of white noise, 60 of
-#: correlated noise and 60 with striped rows (64 to 256 pixels a side), the maximum was 16. In
-#: residuals of Gaussian filters, from ten images of scikit-image and nine planes of our samples, it
-#: was 13, except 55 for lines of print (page, text).
+#: Minimum ratio of a frequency's power to that around it: at most 16 in 220 fields of noise, 13 in
+#: residuals of images, except 55 for lines of print (docs/constants.md).
 MIN_PATTERN_POWER_RATIO = 40.0
-#: Minimum share of the residual's variance that is a pattern, and minimum share of the measured
-#: pattern that was removed. A pattern below the first has an amplitude of at most 0.2 standard
-#: deviations of the noise and is hardly visible. Lines of print are below it.
+#: Minimum share of the residual's variance that is a pattern, below which it is hardly visible, and
+#: minimum share of the measured pattern that was removed (docs/constants.md).
 MIN_PATTERN_FRACTION, MIN_PATTERN_LOSS = 0.02, 0.25
 #: Frequencies on each side that form the background of a peak, and those that belong to the peak. A
 #: Hann window spreads a single frequency over two.
@@ -57,9 +54,8 @@ LOCAL_AREA_SIDE, SUB_AREAS_PER_SIDE = 16, 4
 #: Standard errors from which on the mean of an area counts as biased. With 16 sub-areas, 1 in 900
 #: areas exceeds it by chance.
 BIAS_STANDARD_ERRORS = 4.0
-#: Maximum share of biased areas. In eight good results (four images of FMD, camera and coins with
-#: noise of 5 and 20, 256 x 256, fast), it was 0 to 0.031. In a photograph whose noise was
-#: overestimated four times, it was 0.08 to 0.20 (kodim08, noise of 25).
+#: Maximum share of biased areas: at most 0.031 in eight good results, 0.08 to 0.20 where noise was
+#: overestimated four times (docs/constants.md).
 MAX_BIASED_FRACTION = 0.05
 #: Minimum number of areas for this test.
 MIN_LOCAL_AREAS = 16

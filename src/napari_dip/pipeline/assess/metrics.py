@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 #: Maximum lag, in pixels, at which the residual's autocorrelation is compared with the noise's.
 MAX_RESIDUAL_LAG = 3
 #: Number of brightness classes within which the residual along edges is compared with that in flat
-#: areas, so that signal-dependent noise does not count as structure. Shares of the pixels in a
-#: class that count as edges and as flat.
+#: areas, since noise depends on brightness, and shares of a class that are edges and flat.
 RESIDUAL_BRIGHTNESS_CLASSES, RESIDUAL_EDGE_FRACTION, RESIDUAL_FLAT_FRACTION = 8, 0.1, 0.5
 #: Maximum number of pixels per channel that are assessed; of larger stacks, evenly spread planes or
 #: frames are taken. A correlation is then known to 0.001, and sorting takes 80 bytes per pixel.

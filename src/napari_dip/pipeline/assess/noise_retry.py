@@ -25,17 +25,14 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.events import Restoration
 
-#: Maximum number of new runs, and maximum noise variance of each as a share of the previous one.
-#: The share 0.25 halves the standard deviation. With noise variance overestimated 4 to 400 times,
-#: one run was enough each time; the second is for residuals without smooth areas.
+#: Maximum number of new runs, and maximum noise variance of each relative to the previous one. One
+#: was enough for overestimates of 4 to 400 times (docs/constants.md).
 MAX_RETRY_ROUNDS, MAX_RETRY_VARIANCE_FRACTION = 2, 0.25
-#: Quantile of the variance in areas of the residual that is taken as upper bound of the noise.
-#: Areas contain noise and lost structure, with least structure where the image is smooth. Minimum
-#: share of the noise variance in a new run.
+#: Quantile of the residual's variance over areas that bounds the noise, since smooth areas lose
+#: least structure; minimum share of the noise variance in a new run.
 CALM_AREA_QUANTILE, MIN_RETRY_VARIANCE_FRACTION = 0.25, 1e-4
-#: Ratio of the residual's variance along edges to that elsewhere, above which edges were lost. It
-#: was 0.86 to 1.02 in six images of FMD and twelve photographs of kodak256 with noise of 25. It was
-#: 4 where noise was overestimated 4 and 20 times, and the result was worse than the input.
+#: Ratio of the residual's variance along edges to that elsewhere from which on edges were lost:
+#: 0.86 to 1.02 in good results, 4 where noise was overestimated (docs/constants.md).
 MIN_LOST_EDGE_RATIO = 2.0
 
 

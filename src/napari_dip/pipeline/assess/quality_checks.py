@@ -26,22 +26,16 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics
     from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
 
-#: Maximum autocorrelation of the residual beyond that of the noise, and maximum ratio of its
-#: variance along edges to that elsewhere. In 24 images minus their ground truth, the ratio was at
-#: most 1.06 and the excess at most 0.03. Exceptions were one excess of 0.36, where correlated noise
-#: was measured as white, and three images with unreliable noise. In 74 filtered images whose
-#: residual was structure by a tenth or more, the ratio exceeded its bound in 69, the correlation in
-#: 16.
+#: Maximum correlation of the residual beyond that of the noise, and maximum ratio of its variance
+#: along edges: at most 0.03 and 1.06 in noise (docs/constants.md).
 MAX_RESIDUAL_CORRELATION, MAX_EDGE_VARIANCE_RATIO = 0.1, 1.3
 #: Number of standard errors by which these bounds are raised, which matters for small images.
 ALLOWED_STANDARD_ERRORS = 3.0
 #: Bounds of the residual's standard deviation, in units of the noise. For the ground truth, it was
 #: 0.93 to 1.03 (1.8 in the one case above); after a filter that removes little noise, down to 0.2.
 MAX_RESIDUAL_STRENGTH, MIN_RESIDUAL_STRENGTH = 1.3, 0.4
-#: Root mean square of the residual, as a share of the intensity range, up to which an image with
-#: unreliable noise counts as unchanged; reliable noise up to which there is hardly any, and no
-#: warning of a weak residual. Photographs of grass, gravel, brick and a cameraman without noise are
-#: changed by 0.0005 to 0.006.
+#: RMS residual, relative to the intensity range, up to which an image with unreliable noise is
+#: unchanged, and reliable noise up to which a weak residual is no warning (docs/constants.md).
 MAX_UNCHANGED, MAX_NEGLIGIBLE_NOISE = 0.0075, 0.015
 #: Maximum change of the mean intensity, as a fraction of the mean above the dark level.
 MAX_BIAS = 0.005

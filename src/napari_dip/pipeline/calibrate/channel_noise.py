@@ -35,23 +35,17 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.types import RunInputs, StackArray
     from napari_dip.tasks.base import NoiseSettings
 
-#: Limits of a camera's noise: maximum ratio between blocks, maximum ratio between brightnesses, and
-#: minimum correlation of neighbouring pixels. Of 29 files of cc15 and polyu 26 have up to 1.30 and
-#: 4.52, and 0.51 or more. Of 29 photographs with little noise (kodak256, McMaster, the page of
-#: CBM3D) 26 have a correlation of 0.44 or less; the others have block ratios of 1.53 to 1.67.
+#: Limits of camera noise: maximum ratio between blocks and brightnesses, minimum neighbour
+#: correlation. 26 of 29 camera files meet them, and no clean photograph (docs/constants.md).
 MAX_BLOCK_NOISE_RATIO, MAX_BRIGHTNESS_RATIO, MIN_NEIGHBOUR_CORRELATION = 1.32, 5.0, 0.46
-#: Alternative limits: minimum correlation of neighbouring pixels, minimum ratio of the noise of
-#: colours to that of luminance, and minimum ratio of the noise of luminance to that of the finest
-#: frequencies. Window and Pattern3 of RNI15 have 0.31 and 0.44, 0.88 to 1.0, and 4.1 or more; none
-#: of the photographs above meets all three.
+#: Alternative limits: minimum neighbour correlation, noise of colours to luminance, and noise of
+#: luminance to the finest frequencies. Two images of RNI15 meet all three (docs/constants.md).
 MIN_COLOUR_NEIGHBOUR_CORRELATION, MIN_COLOUR_NOISE_FRACTION, MIN_FINE_NOISE_RATIO = 0.3, 0.7, 4.0
 #: Minimum noise of luminance, in steps of grey values, and minimum ratio to the noise of the finest
 #: frequencies: 2.3 or more in cc15 and polyu, 1 for white noise.
 MIN_LUMINANCE_STD, MIN_LUMINANCE_NOISE_RATIO = 1.5, 1.5
-#: Maximum root mean square correlation of residuals at the distances below, factor of the noise for
-#: the next attempt if there is more, and number of such attempts. Of cc15 and polyu 28 files have
-#: 0.008 to 0.014; woven cloth (Canon5D2_bag) has 0.065. Chance correlation is inversely
-#: proportional to the side of the image.
+#: Maximum RMS correlation of distant residuals, factor of the noise for the next attempt, and
+#: attempts: at most 0.014 in 28 camera files, 0.065 in woven cloth (docs/constants.md).
 MAX_DISTANT_CORRELATION, NOISE_RETRY_FACTOR, MAX_NOISE_RETRIES = 0.03, 0.6, 2
 #: Distances of pixels for that correlation, in pixels.
 MIN_CORRELATION_DISTANCE, MAX_CORRELATION_DISTANCE = 5, 24

@@ -32,25 +32,21 @@ if TYPE_CHECKING:
 MIN_OVERSAMPLED_BLIND_SPOT = 5
 #: Minimum side of an image in pixels, so that half of it can be restored.
 MIN_HALVED_SIDE = 64
-#: Maximum side of the blind spot at half resolution, where the correlation beyond one pixel is
-#: small. On the first exposures of FMD WideField_BPAE_R and B, 512 x 512 pixels, blocks of 3 x 3
-#: gave 33.75 and 36.08 dB, and blocks of 3 x 7, by the autocorrelation, 33.11 and 35.55 dB.
+#: Maximum side of the blind spot at half resolution: 3 x 3 gains 0.5 and 0.6 dB over 3 x 7 on FMD
+#: widefield (docs/constants.md).
 MAX_HALF_RESOLUTION_BLIND_SPOT = 3
 #: Percentiles of the intensity range without outliers.
 ROBUST_PERCENTILES = (0.5, 99.5)
 #: Distance from the intensity range, in ranges, beyond which a pixel is suspect. In 28 images of
 #: FMD, and 14 of W2S and Hagen et al., the brightest pixel lies at most 3.2 ranges above.
 MIN_OUTLIER_RANGES = 5.0
-#: Criteria of an isolated outlier: side of its surroundings, maximum number of suspects in them,
-#: and maximum deviation of the other pixels there from their median, relative to the suspect's.
-#: A spot of 1 pixel at half height gives 0.16 of its height to each of four neighbours, or fills
-#: four pixels equally; no objective gives a sharper one.
+#: Isolated outlier: side of its surroundings, maximum suspects in them, maximum relative deviation
+#: of the others. The sharpest PSF gives neighbours 0.16 of its height (docs/constants.md).
 OUTLIER_WINDOW_SIDE, MAX_ADJACENT_OUTLIERS, MAX_SURROUNDING_DEVIATION = 5, 3, 0.1
 #: Maximum share of suspect pixels; with more the image is sparse and has no outliers.
 MAX_OUTLIER_FRACTION = 1e-3
-#: Maximum absolute residual as a multiple of a quantile of absolute residuals, and that quantile.
-#: Of a normal distribution the quantile is 2.6 standard deviations. Noise that grows tenfold with
-#: brightness reaches four times as far. The median would fail, since half an image may be empty.
+#: Maximum absolute residual in units of a quantile of absolute residuals, and that quantile, which
+#: is 2.6 standard deviations of normal noise (docs/constants.md).
 MAX_RESIDUAL_SIZE_RATIO, RESIDUAL_SIZE_QUANTILE = 30.0, 0.99
 #: Maximum number of planes and pixels for that quantile.
 MAX_QUANTILE_PLANES, MAX_QUANTILE_PIXELS = 8, 1_000_000

@@ -39,11 +39,8 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import JointNetwork, Plan
     from napari_dip.tasks.base import Inspection, TaskPlan
 
-#: Standard deviation of the noise, as a fraction of the intensity range, below which noise is weak.
-#: A network that takes the image as input (R2R) then copies it, and validation does not notice.
-#: The noise of the photographs of cc15 is 0.002 to 0.004 of the range, and one of four fits lost
-#: 7.8 dB. So the blind spot is used instead. Micrographs of FMD, W2S and Hagen et al. have 0.04 to
-#: 0.18.
+#: Noise, relative to the intensity range, below which R2R would copy the image, and the blind spot
+#: is used: 0.002 to 0.004 in cc15, 0.04 to 0.18 in micrographs (docs/constants.md).
 MAX_WEAK_NOISE = 0.02
 
 

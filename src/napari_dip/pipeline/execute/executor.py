@@ -42,9 +42,8 @@ if TYPE_CHECKING:
 
     Weights = Mapping[str, Tensor]
 
-#: Standard errors by which a fit must be better than that of a simpler prior. Fits are compared on
-#: blind-spot predictions of all pixels. Over 1,500 validation pixels, the difference of two fits
-#: was within the noise three times out of three; over all, it had the correct sign.
+#: Standard errors by which a fit must be better than that of a simpler prior, over blind-spot
+#: predictions of all pixels; 1,500 validation pixels are too few (docs/constants.md).
 MIN_SELECTION_STANDARD_ERRORS = 1.0
 
 

@@ -55,16 +55,14 @@ if TYPE_CHECKING:
 #: Decay per iteration of the running average of weights, for priors whose samples do not cover the
 #: grid; for the others, outputs are averaged.
 WEIGHT_AVERAGE_DECAY = 0.95
-#: Share of the measured noise variance that a blind-spot fit takes as certain. At 1, a noise
-#: estimate that is a quarter too high makes the network's own variance vanish. The posterior mean
-#: then ignores the measured pixel.
+#: Share of the noise variance that a blind-spot fit takes as certain: at 1, noise overestimated by
+#: a quarter removes the network's variance and the posterior mean (docs/constants.md).
 BLIND_SPOT_NOISE_FRACTION = 0.6
 #: Smallest and largest factor by which validation residuals may correct the predicted variance.
 #: Values beyond these limits come from a few atypical validation pixels.
 UNCERTAINTY_FACTOR_LIMITS = (0.05, 20.0)
-#: Minimum share of the iterations before early stopping, for priors that train on the image. They
-#: overfit little, and a low loss before the learning rate has fallen is no reason to stop
-#: (FMD WideField_BPAE_B 3: 32.64 dB if stopped at iteration 175 of 250, 33.88 dB at the end).
+#: Minimum share of the iterations before early stopping, for priors that train on the image:
+#: stopping WideField_BPAE_B at 175 of 250 iterations cost 1.2 dB (docs/constants.md).
 MIN_ITERATION_FRACTION = 0.9
 #: Noise level, in network units, above which the rounding error of half precision (1/512 of a
 #: value) is negligible.

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.state import FitProgress
     from napari_dip.pipeline.plan.types import Plan, WorkUnit
 
-#: Iterations at the start of a fit that are not timed, because libraries select algorithms in the
-#: first ones. Where these were timed, the estimate was 140 s for a run of 23 s
-#: (`benchmarks/time_left.py`).
+#: Iterations at the start of a fit that are not timed, while libraries select algorithms: otherwise
+#: 140 s were estimated for 23 s (`benchmarks/time_left.py`).
 WARM_UP_ITERATIONS = 10
 #: Expected share of series whose images are fine-tuned, before any probe: of five sets of files,
 #: three were.

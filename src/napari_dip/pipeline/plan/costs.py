@@ -32,25 +32,21 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
 
-#: Iterations of a joint fit, as a multiple of the preset's. On 8 frames of cancer_cell_migration
-#: (96 x 96) factors 1 and 2.4 gave 31.91 and 32.04 dB, and independent fits 31.89 dB.
+#: Iterations of a joint fit, as a multiple of the preset's: factors 1 and 2.4 reached 31.91 and
+#: 32.04 dB on a movie, independent fits 31.89 dB (docs/constants.md).
 JOINT_ITERATION_FACTOR = 2.0
 #: Possible sides of a blind spot, in pixels.
 BLIND_SPOT_SIDES = (1, 3, 5, 7)
-#: Floating-point operations per second of convolutions of these widths. Per CPU thread, in single
-#: precision: a step of 256 x 256 pixels and widths 16, 32, 64, 64 takes 0.105 s on one thread of a
-#: shared Intel Xeon with AMX (`benchmarks/speed_plan.py`, as all below). On a GPU: a low guess,
-#: not measured.
+#: Floating-point operations per second of convolutions of these widths: per CPU thread in single
+#: precision (`benchmarks/speed_plan.py`), and on a GPU (a low guess).
 THREAD_RATE, GPU_RATE = 100e9, 2e12
 #: Factors of that rate: for steps in half precision (0.077 s), for volumes (0.63 s for a step and
 #: 0.22 s for a pass at 16 x 96 x 96 voxels), and for networks with normalised layers (0.18 s).
 HALF_PRECISION_RATE_FACTOR, VOLUME_RATE_FACTOR, NORMALISED_RATE_FACTOR = 1.35, 0.7, 0.58
 #: Seconds for loading torch, and for measuring the noise: per image, and per pixel.
 START_SECONDS, MEASURE_SECONDS, MEASURE_PIXEL_SECONDS = 3.0, 0.1, 1.5e-6
-#: Seconds per pixel after a fit: residual and quality checks of one channel (0.3 to 0.5e-6 for 160
-#: to 1,024 pixels a side, one thread of an Intel Xeon), and refinement of the first and of each
-#: further channel. Refinement took 0.55 s for 200 x 512 pixels, and 0.63 s for
-#: 100 x 512 with three channels, on one thread of an AMD EPYC, a fifth faster than the Xeon above.
+#: Seconds per pixel after a fit: residual and quality checks of one channel (measured 0.3 to
+#: 0.5e-6), refinement of the first and of each further channel (docs/constants.md).
 ASSESSMENT_PIXEL_SECONDS = 0.4e-6
 REFINEMENT_PIXEL_SECONDS, REFINEMENT_CHANNEL_SECONDS = 6.5e-6, 4.5e-6
 #: Bytes that a first fit allocates and never frees. For planes: intercept of the line of peak

@@ -52,13 +52,11 @@ SAMPLE_REGIONS, SAMPLE_REGION_SIDE = 8, 512
 MAX_MEASURED_PIXELS = SAMPLE_REGIONS * SAMPLE_REGION_SIDE**2
 #: Bytes per pixel and channel while noise is measured: 113 at 4 megapixels, 155 at 1.
 MEASUREMENT_PIXEL_BYTES = 155
-#: Bytes that a run in tiles takes besides the fit of one tile, for measured regions and the copy
-#: of a finished tile for checkpoints: in total, and per pixel of a tile (1,024 and 1,536 pixels a
-#: side in four tiles: 77 and 103 MB).
+#: Bytes of a run in tiles besides the fit of one tile, in total and per pixel of a tile: measured
+#: 77 and 103 MB for tiles of 1,024 and 1,536 pixels a side (docs/constants.md).
 TILE_RUN_OVERHEAD_BYTES, TILE_PIXEL_OVERHEAD_BYTES = 55e6, 75
-#: Maximum bytes of a result image that is returned in memory instead of on disk, and the number of
-#: such images. With a limit of 2**28, the three images of a 128 MB stack took more memory than the
-#: fits of its tiles.
+#: Maximum bytes of a result image that is returned in memory instead of on disk, and number of such
+#: images; with 2**28 they took more than the fits (docs/constants.md).
 MAX_IN_MEMORY_RESULT_BYTES, RESULT_IMAGES = 2**26, 3
 #: Bytes per value of an image that is not in a file: result, uncertainty and residual, which are
 #: returned as arrays.

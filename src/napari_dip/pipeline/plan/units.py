@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.tile import Tile
     from napari_dip.pipeline.plan.types import FitConfig, Plan
 
-#: Maximum number of frames of a segment. A frame with warm start takes a fifth of the iterations,
-#: so segments of 32 frames cost an eighth more than an endless chain. At 25 frames per second they
-#: interrupt temporal smoothing less than once a second.
+#: Maximum frames of a segment: 32 cost an eighth more than an endless chain of warm starts, and
+#: interrupt temporal smoothing at most once a second at 25 Hz (docs/constants.md).
 MAX_SEGMENT_FRAMES = 32
 #: Distance of the seeds of neighbouring tiles, larger than those of channels and restarts.
 TILE_SEED_STEP = 1_000_003

@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.shell.job_controller import ResultTarget
 
-#: Smallest ratio of an image's range to the contrast limits of its source layer for which the
-#: image gets these limits, so that both can be compared by eye. Noise widens the range of a layer
-#: less than that: an average of many shots fills 0.74 of the range of one shot or more, in all of
-#: 35 pairs (FMD BPAE, W2S). A scratch of 65535 over 460 counts leaves 0.006: a black image.
+#: Minimum ratio of an image's range to the contrast limits of its source layer for which it gets
+#: these limits: at least 0.74 in 35 pairs, 0.006 with a bright scratch (docs/constants.md).
 MIN_CONTRAST_FRACTION = 1 / 3
 #: The same ratio for an image of a crop, which may be a dark one and is compared with the image
 #: around it. Below it, the image fills less than 8 of 256 grey values and looks black.

@@ -43,13 +43,11 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 #: Timeout of the connection to a scheduler, and of its first worker, in seconds.
 SCHEDULER_TIMEOUT, FIRST_WORKER_TIMEOUT = 30, 60
-#: Maximum number of worker deaths per task at the scheduler: in effect no limit. Dask charges a
-#: death to every task assigned to that worker, so that a bad file would fail others. `RunFolder`
-#: counts instead.
+#: Maximum worker deaths per task at the scheduler: no limit, since dask charges a death to every
+#: task of that worker; `RunFolder` counts instead.
 ALLOWED_FAILURES = 1_000_000
-#: Settings that make dask less active. By default, it profiles each thread 100 times a second,
-#: checks its event loop 50 times and monitors the system twice. That costs fits in the same process
-#: 3 to 8 % of two workers' time (`benchmarks/cluster.py throughput --large`).
+#: Reduce dask's profiling and monitoring, which cost two workers 3 to 8 % of their time
+#: (`benchmarks/cluster.py throughput --large`).
 QUIET_DASK_CONFIG = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "500ms",

@@ -31,9 +31,8 @@ MAX_LOADING_BYTES, MAX_LOADING_SECONDS = 4 * 2**30, 180
 _EXIT_SUCCESS, _EXIT_REFUSAL, _EXIT_OUT_OF_MEMORY = 0, 2, 3
 #: Maximum length of a refusal in characters, for the list of layers of a large network.
 _MAX_REFUSAL_LENGTH = 20_000
-#: Mean and standard deviation of red, green and blue over the training images of ImageNet, in a
-#: range of 0 to 1, as all classification networks of torchvision expect
-#: (torchvision.transforms._presets).
+#: Mean and standard deviation of red, green and blue over ImageNet, in a range of 0 to 1, as
+#: classification networks of torchvision expect (torchvision.transforms._presets).
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 #: Maximum count of numbers in a text.
 _MAX_NUMBERS = 64

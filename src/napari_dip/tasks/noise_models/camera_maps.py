@@ -58,10 +58,8 @@ CAMERA_MAPS = (
 )
 #: Side of the local mean that estimates the signal of a pixel, in pixels.
 LOCAL_MEAN_SIDE = 5
-#: Ratio of variance to usual variance from which on a pixel is hot. In less noisy pixels photon
-#: noise may dominate, which shrinking would remove. On three flat images with photon noise of 4,
-#: read noise of 1.5 ± 15 %, and one pixel in fifty at 25, true variances of 18.0 to 18.5 were
-#: measured as 17.7 to 18.4; with a ratio of 1 as 14.7 to 15.9, without shrinking as 18.7 to 20.0.
+#: Ratio of variance to usual variance above which a hot pixel is drawn to its neighbours: with 4,
+#: variances are within 0.3 of the true ones; with 1, 3 too low (docs/constants.md).
 MIN_HOT_VARIANCE_RATIO = 4.0
 
 

@@ -41,9 +41,8 @@ ISOLATION_SIGMAS = 4.0
 MEDIAN_WINDOW_SIDE = 5
 #: Rows whose medians are computed at a time, which limits memory: each needs 25 copies.
 STRIP_ROWS = 64
-#: Maximum number of detection passes, each without the impulses of the one before. With impulses of
-#: any value in a quarter of camera, coins and moon, the fourth pass found 4, 0.6 and 0.2 % more,
-#: two further ones 2, 0.6 and 0.3 %. The first finds all salt and pepper.
+#: Maximum detection passes, each without the impulses of the one before: the fourth still found up
+#: to 4 % more, two further ones up to 2 % (docs/constants.md).
 DETECTION_PASSES = 4
 #: Number of brightness classes, each with its own noise, and the minimum standard deviation as a
 #: share of the value range, for images that are mostly constant.

@@ -35,25 +35,17 @@ TREND_RADIUS = 32
 STEP_CLIP_SIGMAS = 3.0
 #: Minimum number of lines for an estimate.
 MIN_LINES = 16
-#: Radius of the window in which the variation of the image is measured, in pixels, and the power
-#: with which it lowers the weight. On crops of coins with offsets of 12 grey levels the error of
-#: the offsets fell from 3.8 to 2.6; moon, camera and a nucleus did not change.
+#: Radius in pixels of the window that measures the image's variation, and power with which it
+#: lowers the weight: on coins the error of offsets fell from 3.8 to 2.6 (docs/constants.md).
 FLATNESS_RADIUS, FLATNESS_POWER = 2, 2
-#: Standard deviations from the step of its line beyond which a pixel has weight 0: the usual
-#: constant of Tukey's bisquare, 95 % efficient on normal noise. With weights that never reach 0,
-#: mortar along a third of a row of bricks left dark rows.
+#: Standard deviations from the step of its line beyond which a pixel has weight 0: Tukey's
+#: bisquare, 95 % efficient on normal noise (docs/constants.md).
 BISQUARE_SIGMAS = 4.685
-#: Sections of a line whose steps are compared to estimate the error of their mean, and factor by
-#: which the image's own steps vary more, since structure can extend over all sections. Of 1, 2, 4
-#: and 8, the factor 4 had the smallest mean error on crops of 96 x 96 of camera, coins, moon and a
-#: nucleus.
+#: Sections of a line that estimate the error of its mean step, and factor by which the image's own
+#: steps vary more: best of 1, 2, 4 and 8 on four images (docs/constants.md).
 LINE_SECTIONS, IMAGE_VARIANCE_FACTOR = 6, 4.0
-#: Strips of a line whose covariance is measured; minimum correlation of two of them for offsets;
-#: and variance of a bend (a line less the mean of its neighbours) per variance of the offsets. The
-#: correlation is at most 0.46 on 114 images of FMD, W2S, Hagen et al., Set12, BSD68, kodak256 and
-#: others, and 0.77 to 0.85 on eleven frames of a fluorescence video. It is at least 0.61 on
-#: synthetic images with offsets of 5 and more on structure, whose standard deviation is then
-#: estimated within a fifth.
+#: Strips of a line, minimum correlation of two for offsets (at most 0.46 in 114 images, at least
+#: 0.61 with offsets), and variance of a bend per variance of offsets (docs/constants.md).
 STRIP_COUNT, MIN_STRIP_CORRELATION, BEND_VARIANCE_RATIO = 4, 0.55, 1.5
 #: Rounds of reweighting; it converges in three to five.
 REWEIGHTING_ROUNDS = 8

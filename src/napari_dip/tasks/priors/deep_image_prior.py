@@ -32,9 +32,8 @@ PIXEL_START_SIGMA = 0.1
 #: Learning rates of the other optimisers. With these, the energy of camera (scikit-image, central
 #: 64 x 64 pixels) fell fastest in 60 iterations without diverging: docs/explore.md.
 LEARNING_RATES = {"sgd": 0.1, "l-bfgs": 1.0}
-#: Channels of the narrow and of the wide deep decoder, and their scales. The narrow one has fewer
-#: weights than there are pixels. Heckel and Hand take 64 or 128 channels and 6 scales for 512 x 512
-#: pixels.
+#: Channels of the narrow and wide deep decoder, and scales; the narrow one has fewer weights than
+#: pixels. Heckel and Hand take 64 or 128 channels, 6 scales.
 DEEP_DECODER_CHANNELS, WIDE_DEEP_DECODER_CHANNELS, DEEP_DECODER_SCALES = 24, 64, 6
 #: Maximum number of scales of an hourglass that is compared.
 MAX_SCALES = 6

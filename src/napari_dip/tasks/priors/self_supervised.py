@@ -21,16 +21,13 @@ if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput, HalfResolutionFit
     from napari_dip.tasks.priors.prior_spec import PriorOptions
 
-#: Fraction of the pixels that are hidden in each iteration, for blind spots of one pixel and for
-#: wider ones, of which only the core enters the loss. On FMD crops, 1/12, 1/6 and 1/4 lie within
-#: 0.1 dB for one pixel. Blind spots of 5 x 7 gain 0.2 dB from 0.15 to 0.3, and nothing beyond.
+#: Fraction of the pixels hidden in an iteration, for blind spots of one pixel (1/12 to 1/4 within
+#: 0.1 dB on FMD) and wider ones (0.2 dB better than 0.15) (docs/constants.md).
 BLIND_SPOT_FRACTION, WIDE_BLIND_SPOT_FRACTION = 1 / 8, 0.3
 #: Width of a blind spot from which on its core is three pixels wide instead of one.
 MIN_WIDE_BLIND_SPOT = 7
-#: Share of the network's prediction in its mean with the NL-Bayes refinement, where noise is
-#: correlated: the filter knows low frequencies less well than the network. Of 0.1 to 0.7, 0.1 and
-#: 0.2 are the best on WideField_BPAE_B and R, by 0.04 and 0.08 dB before 0.5. Also where it has
-#: seen neighbouring frames: 0.1 and 0.5 dB more on two of three movies, 0.1 less on the third.
+#: Share of the network's prediction in its mean with the NL-Bayes refinement, for correlated noise
+#: or neighbouring frames: 0.04 and 0.08 dB better than 0.5 on FMD widefield (docs/constants.md).
 GUIDE_FRACTION = 0.2
 #: Weight of the network's prediction relative to the filter's first step, for a colour camera.
 CAMERA_GUIDE_WEIGHT = 0.3
@@ -44,9 +41,8 @@ UNRELIABLE_NOISE_REASON = (
 WEAK_NOISE_REASON = (
     "the noise is weak compared with the image, and a network that sees all of it would copy it"
 )
-#: Approximate share of the noise variance that remains in the network's prediction. It serves as
-#: the variance where the user stopped the fit early: 0.09 on F16 with noise of 25, 0.12 to 0.34 on
-#: FMD.
+#: Approximate share of the noise variance left in the prediction, the variance of fits that the
+#: user stops early: 0.09 on F16, 0.12 to 0.34 on FMD (docs/constants.md).
 R2R_RESIDUAL_NOISE_SHARE = 0.2
 
 
