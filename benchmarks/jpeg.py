@@ -24,7 +24,7 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.engine.priors.jpeg import JpegCompression, reapply_shifted_jpeg
-from napari_dip.tasks.noise_models.jpeg import find_traces
+from napari_dip.tasks.noise_models.jpeg_traces import find_traces
 from shared_data import OUT, psnr, write
 
 if TYPE_CHECKING:

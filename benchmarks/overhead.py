@@ -27,7 +27,7 @@ from napari_dip.engine.networks.hourglass import Hourglass
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.calibrate.types import CalibratedImage
-from napari_dip.pipeline.execute.fit_setup import FitArguments, make_fit_arguments
+from napari_dip.pipeline.execute.fit_setup import PreparedFit, prepare_fit
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
@@ -49,7 +49,7 @@ def picture(side: int = SIDE) -> np.ndarray:
 
 def prepare(
     iterations: int, device: str = "cpu", preset: str = "fast", image: np.ndarray | None = None
-) -> FitArguments:
+) -> PreparedFit:
     """One unit, ready for the loop."""
     image = picture() if image is None else image
     recipe = make_recipe("denoise", preset=preset, max_iterations=iterations, device=device)
@@ -61,10 +61,10 @@ def prepare(
     assert isinstance(plan, Plan)
     calibrated = calibrate_image(plan, {"image": image})
     assert isinstance(calibrated, CalibratedImage)
-    return make_fit_arguments(calibrated, calibrated.plan.units[0])
+    return prepare_fit(calibrated, calibrated.plan.units[0])
 
 
-def engine(prepared: FitArguments) -> float:
+def engine(prepared: PreparedFit) -> float:
     """CPU seconds of the engine's loop, judging and all but the last look."""
     began = time.process_time()
     for progress in fit(prepared.problem, prepared.prior, prepared.schedule, never_stop, seed=0):
@@ -73,7 +73,7 @@ def engine(prepared: FitArguments) -> float:
     return time.process_time() - began
 
 
-def by_hand(fit: FitArguments) -> float:
+def by_hand(fit: PreparedFit) -> float:
     """CPU seconds of the same written by hand."""
     net, schedule, measurement = fit.prior.net, fit.schedule, fit.fit_input.measurement
     rng = torch.Generator().manual_seed(0)
@@ -99,7 +99,7 @@ def by_hand(fit: FitArguments) -> float:
     return time.process_time() - began
 
 
-def layers_alone(fit: FitArguments, schedule: Schedule) -> float:
+def layers_alone(fit: PreparedFit, schedule: Schedule) -> float:
     """CPU seconds of the network's forward and backward passes alone."""
     net = fit.prior.net
     assert isinstance(net, Hourglass)

@@ -100,7 +100,7 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
     from napari_dip.engine.fit.loop import fit
     from napari_dip.pipeline.calibrate.run_plan import calibrate_image
     from napari_dip.pipeline.calibrate.types import CalibratedImage
-    from napari_dip.pipeline.execute.fit_setup import convert_to_image_units, make_fit_arguments
+    from napari_dip.pipeline.execute.fit_setup import convert_to_image_units, prepare_fit
 
     raw, truth = counts(crop.noisy), crop.truth
     recipe = make_recipe("denoise", prior=prior, preset=preset)
@@ -117,7 +117,7 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
     if not isinstance(image, CalibratedImage):
         raise SystemExit(image.message)
     calibration, unit = image.calibration, image.plan.units[0]
-    prepared = make_fit_arguments(image, unit)
+    prepared = prepare_fit(image, unit)
     quality: dict[int, float] = {}
     loop = fit(
         prepared.problem,

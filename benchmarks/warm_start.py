@@ -87,7 +87,7 @@ def fitted(
     from napari_dip.engine.fit.loop import fit
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.calibrate.run_plan import calibrate_image
-    from napari_dip.pipeline.execute.fit_setup import convert_to_image_units, make_fit_arguments
+    from napari_dip.pipeline.execute.fit_setup import convert_to_image_units, prepare_fit
 
     recipe = make_recipe("denoise", prior=prior, preset="fast", max_iterations=count, device="cpu")
     plan = preflight(
@@ -97,7 +97,7 @@ def fitted(
     )
     image = calibrate_image(plan, {"image": shot.noisy})
     with use_default_torch_state(plan.threads):
-        prepared = make_fit_arguments(image, image.plan.units[0])
+        prepared = prepare_fit(image, image.plan.units[0])
         loop = fit(
             prepared.problem,
             prepared.prior,

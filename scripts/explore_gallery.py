@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_dip.explore import SpectrumResult
-    from napari_dip.explore.results import ExperimentResult
+    from napari_dip.explore.experiment_results import ExperimentResult
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, IMAGES = DOCS / "explore-gallery.md", DOCS / "images"

@@ -22,7 +22,7 @@ from napari_dip.cli import main
 from napari_dip.cli.terminal import SINGLE_RUN, BarReporter, format_event
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.pipeline.events import Event, Progress
-from napari_dip.pipeline.store.results import choose_free_name
+from napari_dip.pipeline.store.result_files import choose_free_name
 
 FAST = ("--preset", "fast", "--max-iterations", "10", "--device", "cpu")
 REPORT_KEYS = (

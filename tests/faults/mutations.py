@@ -121,7 +121,7 @@ MUTATIONS = [
     ),
     Mutation(
         "names are no formulas in the table of a batch",
-        "pipeline/store/results.py",
+        "pipeline/store/result_files.py",
         "normalised.startswith(_FORMULA_PREFIXES)",
         "False",
         "hostile",

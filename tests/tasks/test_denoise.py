@@ -22,7 +22,7 @@ from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image, make_run_plan
 from napari_dip.pipeline.calibrate.types import RunInputs
-from napari_dip.pipeline.execute.fit_setup import make_fit_arguments
+from napari_dip.pipeline.execute.fit_setup import prepare_fit
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import FitConfig, Plan
@@ -322,7 +322,7 @@ def test_a_drawn_blind_spot_is_that_of_guard_bands_and_prior(axes: str) -> None:
     plan = plan_for(array, axes=axes, blind_spot_shape="010/111/010", stacks="volume")
     image = calibrate_image(plan, {"image": array})
     assert image.plan.fit_config.prior_key == "blind-spot"
-    fit = make_fit_arguments(image, image.plan.units[0])
+    fit = prepare_fit(image, image.plan.units[0])
     masks = fit.fit_input.masks
     inner = torch.nn.functional.pad(masks.validation, (-1, -1, -1, -1))
     crosses = sum(
@@ -341,7 +341,7 @@ def test_a_drawn_rectangle_is_the_block_of_that_size_and_keeps_the_prior() -> No
     plan = plan_for(shot(48), blind_spot_shape="111/111/111")
     assert plan.fit_config.prior_key == "r2r"
     image = calibrate_image(plan, {"image": shot(48)})
-    masks = make_fit_arguments(image, image.plan.units[0]).fit_input.masks
+    masks = prepare_fit(image, image.plan.units[0]).fit_input.masks
     assert (masks.blind_spot_size, masks.blind_spot_shape) == ((3, 3), None)
 
 

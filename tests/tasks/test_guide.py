@@ -20,7 +20,7 @@ from napari_dip.errors import RefusedError
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.executor import FitRun, select_best_fit
-from napari_dip.pipeline.execute.fit_setup import FitArguments
+from napari_dip.pipeline.execute.fit_setup import PreparedFit
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
@@ -249,7 +249,7 @@ def runner(fit_input: FitInput, mean: torch.Tensor, *, kept: bool = False) -> Fi
         weights={},
         notes=(),
     )
-    prepared = FitArguments(
+    prepared = PreparedFit(
         unit=None,
         problem=make_task_problem(Guide(), fit_input),
         prior=None,
@@ -258,7 +258,7 @@ def runner(fit_input: FitInput, mean: torch.Tensor, *, kept: bool = False) -> Fi
         seed=0,
         fit_input=fit_input,
     )  # type: ignore[arg-type]
-    return FitRun(fit_arguments=prepared, result=result)
+    return FitRun(prepared_fit=prepared, result=result)
 
 
 def test_the_fit_that_predicts_hidden_pixels_best_is_selected() -> None:

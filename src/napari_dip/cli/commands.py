@@ -31,8 +31,8 @@ from napari_dip.cli.terminal import (
 from napari_dip.errors import RefusedError, raise_if_refused
 from napari_dip.errors.notes import serialise_stop
 from napari_dip.errors.templates import make_printable
+from napari_dip.explore.experiment_results import check_experiment_folder
 from napari_dip.explore.experiments import EXPERIMENTS
-from napari_dip.explore.results import check_experiment_folder
 from napari_dip.io.header import ImageSpec
 from napari_dip.io.outputs import JSON_SUFFIXES, OutputLock, check_output
 from napari_dip.io.paths import find_free_path, make_folder_refusal
@@ -59,7 +59,7 @@ from napari_dip.pipeline.recipe import (
     make_recipe,
     rename_keys,
 )
-from napari_dip.pipeline.store.results import format_json
+from napari_dip.pipeline.store.result_files import format_json
 from napari_dip.samples import MITOCHONDRIA
 from napari_dip.scale.batch.plan import find_remaining_plans
 from napari_dip.scale.batch_run import run_batch, summarise_batch_plan, summarise_batch_result

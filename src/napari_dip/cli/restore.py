@@ -60,7 +60,7 @@ from napari_dip.pipeline.recipe import (
 )
 from napari_dip.pipeline.store.checkpoints import MAX_STATE_SUFFIX_BYTES, CheckpointStore
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT, pop_network_file
-from napari_dip.pipeline.store.results import (
+from napari_dip.pipeline.store.result_files import (
     add_to_failure,
     choose_free_name,
     convert_to_failure,

@@ -11,12 +11,7 @@ import numpy as np
 from napari_dip.engine.control import Control
 from napari_dip.errors import FailedError
 from napari_dip.explore.architecture_fits import fit_architecture, is_significantly_worse
-from napari_dip.explore.experiment_setup import (
-    get_denoising_network,
-    label_architecture,
-    measure_blind_spot_size,
-)
-from napari_dip.explore.results import (
+from napari_dip.explore.experiment_results import (
     ExperimentReport,
     ExperimentResult,
     ExperimentSummary,
@@ -27,6 +22,11 @@ from napari_dip.explore.results import (
     format_csv,
     number_iterations,
     run_in_default_torch_state,
+)
+from napari_dip.explore.experiment_setup import (
+    get_denoising_network,
+    label_architecture,
+    measure_blind_spot_size,
 )
 from napari_dip.explore.spectral_measures import BAND_NAMES
 from napari_dip.pipeline.assess.report_figures import (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from napari_dip.explore.experiment_results import ExperimentTimer
 from napari_dip.explore.experiment_setup import (
     DEFAULT_CROP,
     ITERATIONS,
@@ -29,7 +30,6 @@ from napari_dip.explore.feature_layers import (
     explore_features,
     plan_features,
 )
-from napari_dip.explore.results import ExperimentTimer
 from napari_dip.explore.spectral_measures import BAND_NAMES, list_band_labels
 from napari_dip.pipeline.events import drain_generator, map_generator
 from napari_dip.pipeline.machine import load_torch
@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.control import PollControl
     from napari_dip.explore.comparison import ArchitectureComparison
+    from napari_dip.explore.experiment_results import IterationUpdate
     from napari_dip.explore.feature_layers import FeatureInversionResult
     from napari_dip.explore.noise_impedance import ImpedanceResult
-    from napari_dip.explore.results import IterationUpdate
     from napari_dip.explore.spectra import SpectrumResult
     from napari_dip.pipeline.events import Event
 

@@ -11,8 +11,7 @@ import numpy as np
 from napari_dip.engine.control import Control
 from napari_dip.errors import raise_if_refused
 from napari_dip.errors.notes import StopReason
-from napari_dip.explore.experiment_setup import crop_centre, parse_crop
-from napari_dip.explore.results import (
+from napari_dip.explore.experiment_results import (
     ExperimentReport,
     ExperimentResult,
     IterationUpdate,
@@ -20,6 +19,7 @@ from napari_dip.explore.results import (
     ReportTable,
     format_csv,
 )
+from napari_dip.explore.experiment_setup import crop_centre, parse_crop
 from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.assess.report_figures import (
     compute_contrast_limits,

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.explore.experiment_setup import TARGETS, standardise
-from napari_dip.explore.fit import iter_fit
-from napari_dip.explore.results import (
+from napari_dip.explore.experiment_results import (
     MIN_KEPT_ITERATIONS,
     ExperimentReport,
     ExperimentResult,
@@ -27,6 +25,8 @@ from napari_dip.explore.results import (
     number_iterations,
     run_in_default_torch_state,
 )
+from napari_dip.explore.experiment_setup import TARGETS, standardise
+from napari_dip.explore.fit import iter_fit
 from napari_dip.pipeline.assess.report_figures import (
     compute_contrast_limits,
     draw_titled_image,

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.explore.experiment_setup import compute_psnr, measure_blind_spot_size, standardise
-from napari_dip.explore.fit import find_validation_stop, iter_fit
-from napari_dip.explore.results import (
+from napari_dip.explore.experiment_results import (
     MIN_KEPT_ITERATIONS,
     ExperimentReport,
     ExperimentResult,
@@ -29,6 +27,8 @@ from napari_dip.explore.results import (
     number_iterations,
     run_in_default_torch_state,
 )
+from napari_dip.explore.experiment_setup import compute_psnr, measure_blind_spot_size, standardise
+from napari_dip.explore.fit import find_validation_stop, iter_fit
 from napari_dip.explore.spectral_measures import (
     BAND_COUNT,
     BAND_NAMES,

@@ -291,7 +291,7 @@ class HalfResolutionFit:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FitInput:
-    """Hold the calibrated pixels of one work unit, from which a task builds problem and prior.
+    """Pixels, noise and masks of one work unit, from which a task builds problem and prior.
 
     Attributes
     ----------
@@ -414,7 +414,7 @@ class TaskPlan:
     ----------
     axes_refusal : Refusal or None
         Why the image cannot be fitted with these axes, although it may be with others.
-    stack_mode : str
+    stacks : str
         How a stack is restored unless the user chooses; "auto": as a volume where memory allows it.
     joint_channels : bool or None
         Whether one fit takes all channels at once; None: colour samples only, since they share
@@ -455,7 +455,7 @@ class TaskPlan:
     """
 
     axes_refusal: Refusal | None = None
-    stack_mode: Literal["auto", "planes", "volume"] = "auto"
+    stacks: Literal["auto", "planes", "volume"] = "auto"
     joint_channels: bool | None = None
     prior_key: str = DEFAULT_PRIOR
     prior_reasons: Mapping[str, str] = field(default_factory=dict)

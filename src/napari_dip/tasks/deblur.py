@@ -169,16 +169,16 @@ class Deblur(Task):
         is_volume = get_fit_axes(source, 3) == "ZYX" and psf_source.is_volumetric(
             source, psf_header
         )
-        stack_mode: Literal["planes", "volume"] = "volume" if is_volume else "planes"
+        stacks: Literal["planes", "volume"] = "volume" if is_volume else "planes"
         if refusal := psf_source.check_axes(source, psf_header, axes):
-            return TaskPlan(axes_refusal=refusal, stack_mode=stack_mode)
+            return TaskPlan(axes_refusal=refusal, stacks=stacks)
         sizes = psf_source.compute_psf_sizes(source, psf_header, axes)
         frame = source.get_sizes(axes)
         is_open = self.border == "open"
         margin = compute_object_margin(frame, sizes) if is_open else (0,) * len(axes)
         return TaskPlan(
             axes_refusal=None if psf_header else check_size(source, sizes, axes),
-            stack_mode=stack_mode,
+            stacks=stacks,
             network_grid=compute_object_size(frame, margin),
             halo=max(sizes) // 2 + CONTEXT_RADIUS if is_open else None,
             prior_reasons={DEFAULT_PRIOR: DEBLUR_REASON},

@@ -158,7 +158,7 @@ class Denoise(Task):
         has_user_noise = (self.read_noise, self.gain, self.blind_spot_shape) != (None, None, "")
         return TaskPlan(
             axes_refusal=make_refusal(code, name=source.name) if code and axes != "YX" else None,
-            stack_mode="planes" if code or is_distant else "auto",
+            stacks="planes" if code or is_distant else "auto",
             joint_channels=None if joins_colours else self.channels == "together",
             prior_key=prior_spec.key,
             prior_reasons=self._list_prior_reasons(),

@@ -151,7 +151,7 @@ class Inpaint(Task):
             may_hold_nan = source.dtype.startswith("float")
             refusal = None if may_hold_nan else make_refusal("holes-none", name=source.name)
         return refusal or TaskPlan(
-            stack_mode="volume",  # neighbouring planes show most of what is missing in a plane
+            stacks="volume",  # neighbouring planes show most of what is missing in a plane
             prior_key=INPAINTING_PRIORS.select(self.prior)[0].key,
             # filling in needs the closest neighbours, even where they share noise
             blind_spot_shape=SINGLE_PIXEL,

@@ -206,7 +206,7 @@ class SuperResolve(Task):
         sizes = _multiply_sizes(source.get_sizes(axes), self._get_factors(axes))
         return TaskPlan(
             axes_refusal=self._check_axes(source, axes),
-            stack_mode="volume" if is_volume else "planes",  # which cost less
+            stacks="volume" if is_volume else "planes",  # which cost less
             prior_key=next(suitable, priors[0]).key,
             prior_reasons={
                 prior_spec.key: "it learns on the image, made coarser still, "

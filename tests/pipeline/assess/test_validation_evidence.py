@@ -15,7 +15,7 @@ from napari_dip.pipeline.assess.validation_evidence import (
     compute_validation_evidence,
 )
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
-from napari_dip.pipeline.execute.fit_setup import make_fit_arguments
+from napari_dip.pipeline.execute.fit_setup import prepare_fit
 from small_runs import plan_for, shot, truth
 
 SIDE = 128
@@ -29,7 +29,7 @@ def scene():
     calibration = image.calibration
     clean = (truth(SIDE) + 100 - calibration.intensity_offset[0]) / calibration.intensity_scale[0]
     picture = torch.from_numpy(clean.astype(np.float32))[None, None]
-    return make_fit_arguments(image, image.plan.units[0]), picture
+    return prepare_fit(image, image.plan.units[0]), picture
 
 
 def compute_evidence(fit, picture):

@@ -26,7 +26,7 @@ from napari_dip.pipeline.execute.device_recovery import (
     is_on_accelerator,
 )
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from napari_dip.pipeline.store.results import rescue_result, save_image
+from napari_dip.pipeline.store.result_files import rescue_result, save_image
 from napari_dip.pipeline.store.run_folder import RunFolder
 from napari_dip.pipeline.store.unit_results import ResultStore, UnitResult
 from small_runs import drain, plan_for, shot

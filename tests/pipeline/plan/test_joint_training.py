@@ -166,14 +166,14 @@ def test_frames_go_on_only_where_trials_gain_more_than_chance_explains() -> None
         seed=0,
         iterations=0,
         role=INFERENCE,
-        starts_from="all-c0r0",
+        joint_network_name="c0r0",
         fine_tune_iterations=50,
     )
     sure, chance = make_probe_outcome(10.0, 2.0, 100.0), make_probe_outcome(1.0, 100.0, 100.0)
     assert apply_probe_outcome(unit, [sure]).iterations == 50
     assert apply_probe_outcome(unit, [chance]).iterations == 0
     assert apply_probe_outcome(unit, []).iterations == 0
-    assert apply_probe_outcome(replace(unit, starts_from="all-c1r0"), [sure]).iterations == 0
+    assert apply_probe_outcome(replace(unit, joint_network_name="c1r0"), [sure]).iterations == 0
     both = compute_fine_tune_gain([sure, chance], "c0r0")
     assert both is not None
     assert both.mean == pytest.approx(11 / 200)

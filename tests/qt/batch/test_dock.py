@@ -18,7 +18,7 @@ from napari_dip.cli import main
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.reproduce.repetition import format_command_line, write_python_script
 from napari_dip.qt.batch.dock import BatchDock
-from napari_dip.qt.batch.results import make_dask_array
+from napari_dip.qt.batch.files_panel import make_dask_array
 from napari_dip.qt.batch.settings import suggest_results_folder
 from napari_dip.qt.shell.job_controller import JobState
 from napari_dip.qt.shell.layers import METADATA_KEY

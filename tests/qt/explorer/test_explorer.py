@@ -12,11 +12,11 @@ from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_dip.engine.control import Control
+from napari_dip.explore.experiment_results import ExperimentTimer
 from napari_dip.explore.experiment_setup import TARGETS, label_architecture
-from napari_dip.explore.results import ExperimentTimer
 from napari_dip.explore.spectral_measures import BAND_NAMES
 from napari_dip.qt.explorer.experiment import ExplorerSettings, find_visible_plane, report_progress
-from napari_dip.qt.explorer.results import ExplorerPlot
+from napari_dip.qt.explorer.result_panel import ExplorerPlot
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.worker import ProgressQueue
 
@@ -96,7 +96,7 @@ def test_impedance_is_drawn_while_it_runs_and_its_report_saved_and_opened(
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
     opened = []
     monkeypatch.setattr(
-        "napari_dip.qt.explorer.results.QDesktopServices.openUrl",
+        "napari_dip.qt.explorer.result_panel.QDesktopServices.openUrl",
         lambda url: opened.append(url.toLocalFile()) or True,
     )
     bench.press(dock.results.save_button)
@@ -231,7 +231,7 @@ def test_another_network_can_be_chosen_where_one_is_fitted(qapp):
 
 
 def test_the_pace_leaves_pauses_out():
-    from napari_dip.explore.results import IterationUpdate
+    from napari_dip.explore.experiment_results import IterationUpdate
     from napari_dip.pipeline.events import Event, Progress
 
     now, answer = [0.0], [Control.GO]
@@ -248,7 +248,7 @@ def test_the_pace_leaves_pauses_out():
 
 
 def test_the_box_holds_all_points_and_the_last_image_until_they_are_taken():
-    from napari_dip.explore.results import IterationUpdate
+    from napari_dip.explore.experiment_results import IterationUpdate
     from napari_dip.pipeline.events import Event
 
     box = ProgressQueue()

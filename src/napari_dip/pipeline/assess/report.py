@@ -207,8 +207,9 @@ def describe_early_end(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) 
     image : CalibratedImage
     outcomes : sequence of UnitOutcome
     """
-    completed_keys = {
-        _get_restart_group(outcome)
+    first_unit_ids = {unit.id: unit.first_unit_id for unit in image.plan.units}
+    completed_ids = {
+        first_unit_ids.get(outcome.unit_id)
         for outcome in outcomes
         if outcome.has_estimate and not outcome.is_ended_by_user
     }
@@ -217,7 +218,7 @@ def describe_early_end(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) 
         outcome
         for outcome in ended
         if outcome.stop.reason is StopReason.USER
-        and _get_restart_group(outcome) not in completed_keys
+        and first_unit_ids.get(outcome.unit_id) not in completed_ids
     ]
     if not early:
         return ()
@@ -246,11 +247,6 @@ def _get_item_axes(image: CalibratedImage) -> str:
     return "".join(
         axis for axis in image.layout.item_axes if source.shape[source.axes.index(axis)] > 1
     )
-
-
-def _get_restart_group(outcome: UnitOutcome) -> str:
-    """Return the beginning of the unit's id that all restarts share."""
-    return outcome.unit_id.rpartition("r")[0]
 
 
 def describe_unrestored_items(image: CalibratedImage, missing: BoolArray) -> tuple[Note, ...]:

@@ -203,7 +203,7 @@ def zero_residual_outliers(residual: npt.NDArray[np.float64]) -> npt.NDArray[np.
     """
     sample = residual[:: -(-len(residual) // MAX_QUANTILE_PLANES)].reshape(-1)
     sizes = np.abs(sample[:: -(-sample.size // MAX_QUANTILE_PIXELS)])
-    sizes = sizes[sizes > 0]  # zeros are not measured, or in constant_channels channels
+    sizes = sizes[sizes > 0]  # zeros are not measured, or in constant channels
     max_size = (
         MAX_RESIDUAL_SIZE_RATIO * float(np.quantile(sizes, RESIDUAL_SIZE_QUANTILE))
         if sizes.size

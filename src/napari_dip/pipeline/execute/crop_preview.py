@@ -123,12 +123,12 @@ def plan_crop_preview(plan: Plan, region: CropRegion, machine: Machine) -> Plan 
     region : CropRegion
     machine : Machine
     """
-    stack_mode = "volume" if plan.layout.is_volume else "planes"
+    stacks = "volume" if plan.layout.is_volume else "planes"
     extra_headers = {
         name: region.crop_header(spec, plan.source) for name, spec in plan.extra_headers.items()
     }
     crop_header = region.crop_header(plan.source, plan.source)
-    return preflight(plan.recipe, crop_header, machine, extra_headers, stack_mode=stack_mode)
+    return preflight(plan.recipe, crop_header, machine, extra_headers, stacks=stacks)
 
 
 def run_crop_preview(

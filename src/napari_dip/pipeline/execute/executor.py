@@ -17,13 +17,13 @@ from napari_dip.pipeline.plan.joint_training import (
     apply_probe_outcome,
     compute_fine_tune_gain,
     make_fine_tuning_note,
+    make_joint_unit_id,
 )
 from napari_dip.pipeline.plan.types import (
     FINE_TUNE_PROBE,
     INDEPENDENT,
     INFERENCE,
     JOINT,
-    JOINT_PREFIX,
 )
 from napari_dip.pipeline.store.unit_results import UnitResult
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.state import Checkpoint, FitProgress, FitResult
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.events import Event
-    from napari_dip.pipeline.execute.fit_setup import FitArguments
+    from napari_dip.pipeline.execute.fit_setup import PreparedFit
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.plan.types import WorkUnit
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
@@ -53,12 +53,12 @@ class FitRun:
 
     Attributes
     ----------
-    fit_arguments : FitArguments
+    prepared_fit : PreparedFit
     result : FitResult or None
         Result of the fit; None if it was discarded.
     """
 
-    fit_arguments: FitArguments
+    prepared_fit: PreparedFit
     result: FitResult | None
 
     @property
@@ -72,7 +72,7 @@ class FitRun:
         With a blind spot, the prediction of a pixel does not depend on its own measurement.
         """
         assert self.result is not None
-        prediction: Tensor = self.fit_arguments.problem.terms[0].operator(
+        prediction: Tensor = self.prepared_fit.problem.terms[0].operator(
             self.result.network_estimate.mean
         )
         return prediction
@@ -98,7 +98,7 @@ def select_best_fit(fit_runs: Sequence[FitRun]) -> FitRun:
 
 def _is_better_fit(fit_run: FitRun, other: FitRun) -> bool:
     """Return whether `fit_run` predicts the measurement significantly better than `other`."""
-    fit_input = fit_run.fit_arguments.fit_input
+    fit_input = fit_run.prepared_fit.fit_input
     prediction, other_prediction = fit_run.predict_blind(), other.predict_blind()
     noise = fit_input.noise.variance.compute_variance((prediction + other_prediction) / 2)
     gain = (fit_input.measurement - other_prediction) ** 2 - (
@@ -171,7 +171,7 @@ class Executor:
             self._source_id = (
                 last_outcome.unit_id
                 if last_outcome.role == INDEPENDENT
-                else f"{JOINT_PREFIX}{last_outcome.joint_network_name}"
+                else make_joint_unit_id(last_outcome.joint_network_name)
             )
 
     def run(
@@ -218,7 +218,7 @@ class Executor:
             if unit.starts_from and unit.starts_from != self._source_id:
                 self._source_id = unit.starts_from
                 self._weights = self._load_network and self._load_network(unit.network_name)
-            is_resumed = self._store is not None and unit.id == self._store.unit
+            is_resumed = self._store is not None and unit.id == self._store.unit_id
             request = yield from self._fit_unit(
                 fitted_unit, number, checkpoint if is_resumed else None
             )
@@ -321,17 +321,15 @@ class Executor:
     ) -> Generator[Event, None, FitRun]:
         """Run one fit, which offers checkpoints to the store unless priors are compared."""
         from napari_dip.engine.fit.loop import fit
-        from napari_dip.pipeline.execute.fit_setup import make_fit_arguments
-        from napari_dip.pipeline.execute.joint_training import make_joint_fit_arguments
+        from napari_dip.pipeline.execute.fit_setup import prepare_fit
+        from napari_dip.pipeline.execute.joint_training import prepare_joint_fit
 
         recovery, frame_provider = self._recovery, self._frame_provider
         if unit.has_estimate:
             frames = frame_provider.get_neighbour_frames(unit, prior_key)
-            fit_arguments = make_fit_arguments(self._image, unit, prior_key, frames, recovery)
+            prepared_fit = prepare_fit(self._image, unit, prior_key, frames, recovery)
         else:
-            fit_arguments = make_joint_fit_arguments(
-                self._image, unit, prior_key, frame_provider, recovery
-            )
+            prepared_fit = prepare_joint_fit(self._image, unit, prior_key, frame_provider, recovery)
 
         def save_checkpoint(latest: Checkpoint) -> None:
             recorded = recovery.record_checkpoint(latest, prior_key if self._is_selecting else "")
@@ -339,11 +337,11 @@ class Executor:
                 self._store.record_fit(recorded, unit.id)
 
         loop = fit(
-            fit_arguments.problem,
-            fit_arguments.prior,
-            fit_arguments.schedule,
-            fit_arguments.stop_rule,
-            seed=fit_arguments.seed,
+            prepared_fit.problem,
+            prepared_fit.prior,
+            prepared_fit.schedule,
+            prepared_fit.stop_rule,
+            seed=prepared_fit.seed,
             resume=checkpoint,
             warm_start=self._weights if unit.starts_from else None,
             control=self._poll_control,
@@ -351,7 +349,7 @@ class Executor:
             save_checkpoint=save_checkpoint,
         )
         result = yield from map_generator(loop, partial(self._make_event, unit))
-        return FitRun(fit_arguments=fit_arguments, result=result)
+        return FitRun(prepared_fit=prepared_fit, result=result)
 
     def _make_event(self, unit: WorkUnit, progress: FitProgress) -> Event:
         """Convert the progress of a fit to an event, with a preview if one is due."""
@@ -386,7 +384,7 @@ class Executor:
             predict_measurement,
         )
 
-        fit_arguments, result = fit_run.fit_arguments, fit_run.result
+        prepared_fit, result = fit_run.prepared_fit, fit_run.result
         assert result is not None
         self._check_convergence(result)
         if result.is_ended_by_user and self._store is not None:
@@ -395,15 +393,15 @@ class Executor:
             name: parameter.cpu().numpy() for name, parameter in result.learned_parameters.items()
         }
         learned_notes = self._plan.recipe.task.spec.describe_learned(learned)
-        outcome = make_unit_outcome(unit, fit_arguments, result, learned_notes, self._recovery)
+        outcome = make_unit_outcome(unit, prepared_fit, result, learned_notes, self._recovery)
         if unit.role == INFERENCE and not unit.iterations:
             reason = StopReason.USER if result.is_ended_by_user else StopReason.JOINT_NETWORK
             outcome = replace(outcome, stop=make_stop(reason))
         image = convert_to_image_units(self._calibration, unit, result.estimate.mean)
         image, growth = correct_clipping(self._plan, self._calibration, unit, image)
-        std = growth * compute_uncertainty(fit_arguments, self._calibration, result)
+        std = growth * compute_uncertainty(prepared_fit, self._calibration, result)
         prediction = predict_measurement(
-            fit_arguments, self._calibration, result.network_estimate, result.estimate
+            prepared_fit, self._calibration, result.network_estimate, result.estimate
         )
         self._merger.add(unit, image, std, prediction, outcome, learned)
         if result.is_ended_by_user:
@@ -426,11 +424,11 @@ class Executor:
         from napari_dip.pipeline.execute.fit_setup import make_unit_outcome
         from napari_dip.pipeline.execute.joint_training import compute_validation_gain
 
-        fit_arguments, result = fit_run.fit_arguments, fit_run.result
+        prepared_fit, result = fit_run.prepared_fit, fit_run.result
         assert result is not None
         self._check_convergence(result)
         outcome = replace(
-            make_unit_outcome(unit, fit_arguments, result, (), self._recovery), evidence=()
+            make_unit_outcome(unit, prepared_fit, result, (), self._recovery), evidence=()
         )
         if unit.role == JOINT:
             note = make_note("joint-network", members=len(unit.trained_on))
@@ -439,7 +437,7 @@ class Executor:
         else:
             assert self._weights is not None
             outcome = replace(
-                outcome, gain=compute_validation_gain(fit_arguments, self._weights, result)
+                outcome, gain=compute_validation_gain(prepared_fit, self._weights, result)
             )
             gain = compute_fine_tune_gain(
                 (*self._merger.outcomes, outcome), unit.joint_network_name

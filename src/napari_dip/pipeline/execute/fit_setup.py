@@ -140,8 +140,12 @@ def convert_noise_to_network_units(
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class FitArguments:
-    """Hold all arguments of the engine for the fit of one work unit."""
+class PreparedFit:
+    """Arguments of the engine's `fit` for one work unit.
+
+    The fit input holds pixels, noise and masks. The task has built problem and prior from it, and
+    the pipeline adds schedule, stop rule and seed.
+    """
 
     unit: WorkUnit
     problem: Problem
@@ -152,14 +156,14 @@ class FitArguments:
     fit_input: FitInput
 
 
-def make_fit_arguments(
+def prepare_fit(
     image: CalibratedImage,
     unit: WorkUnit,
     prior_key: str | None = None,
     frames: NeighbourFrames = NO_NEIGHBOUR_FRAMES,
     recovery: RecoveryState | None = None,
-) -> FitArguments:
-    """Set up the fit of one work unit: input in network units, problem, prior and schedule.
+) -> PreparedFit:
+    """Prepare the fit of one work unit: input in network units, problem, prior and schedule.
 
     Parameters
     ----------
@@ -176,7 +180,7 @@ def make_fit_arguments(
     fit_config = adapt_fit_config(image, prior_key, recovery)
     device = recovery.choose_device(image.plan.device)
     fit_input = make_fit_input(image, unit, fit_config, frames, device)
-    return complete_fit_arguments(image.plan, unit, fit_input, fit_config)
+    return assemble_fit(image.plan, unit, fit_input, fit_config)
 
 
 def adapt_fit_config(
@@ -192,9 +196,9 @@ def adapt_fit_config(
     return recovery.limit_fit_config(fit_config)
 
 
-def complete_fit_arguments(
+def assemble_fit(
     plan: Plan, unit: WorkUnit, fit_input: FitInput, fit_config: FitConfig
-) -> FitArguments:
+) -> PreparedFit:
     """Add problem, prior, schedule and stop rule to a fit input."""
     rng = torch.Generator().manual_seed(unit.seed)
     setup, prior_spec = plan.recipe.task.setup(fit_input, rng), PRIOR_SPECS[fit_config.prior_key]
@@ -216,7 +220,7 @@ def complete_fit_arguments(
     stop_rule = make_validation_stop_rule(
         compute_patience(unit.iterations, schedule.validation_interval), min_iterations
     )
-    return FitArguments(
+    return PreparedFit(
         unit=unit,
         problem=setup.problem,
         prior=prior,
@@ -428,7 +432,7 @@ def convert_to_image_units(
 
 @torch.no_grad()
 def compute_uncertainty(
-    fit_arguments: FitArguments, calibration: Calibration, result: FitResult
+    prepared_fit: PreparedFit, calibration: Calibration, result: FitResult
 ) -> npt.NDArray[np.float32]:
     """Return the standard deviation of each pixel, in the image's units.
 
@@ -437,7 +441,7 @@ def compute_uncertainty(
 
     Parameters
     ----------
-    fit_arguments : FitArguments
+    prepared_fit : PreparedFit
     calibration : Calibration
     result : FitResult
         Its final estimate has a variance. If the network estimate has none, the variance is not
@@ -447,15 +451,15 @@ def compute_uncertainty(
     assert final_estimate.log_variance is not None
     variance = final_estimate.log_variance.exp()
     if network_estimate.log_variance is not None:
-        variance = _compute_variance_factor(fit_arguments, network_estimate) * variance
+        variance = _compute_variance_factor(prepared_fit, network_estimate) * variance
     std = variance[0].sqrt().cpu().numpy()
     scale = broadcast_channel_values(
-        calibration.intensity_scale, fit_arguments.unit.channels, std.ndim
+        calibration.intensity_scale, prepared_fit.unit.channels, std.ndim
     )
     return np.asarray(std * scale, np.float32)
 
 
-def _compute_variance_factor(fit_arguments: FitArguments, network_estimate: Estimate) -> Tensor:
+def _compute_variance_factor(prepared_fit: PreparedFit, network_estimate: Estimate) -> Tensor:
     """Return the ratio of validation residuals to predicted variance, within limits.
 
     Where the network predicts a variance of its own, the squared residuals are compared with that
@@ -463,7 +467,7 @@ def _compute_variance_factor(fit_arguments: FitArguments, network_estimate: Esti
     squared residuals first. The ratio is 1 if there are no validation pixels.
     """
     assert network_estimate.log_variance is not None
-    fit_input, operator = fit_arguments.fit_input, fit_arguments.problem.terms[0].operator
+    fit_input, operator = prepared_fit.fit_input, prepared_fit.problem.terms[0].operator
     predicted = operator(network_estimate.mean)
     validation_mask = fit_input.masks.validation
     noise = fit_input.noise.variance.compute_variance(predicted)
@@ -485,7 +489,7 @@ def _compute_variance_factor(fit_arguments: FitArguments, network_estimate: Esti
 
 
 def predict_measurement(
-    fit_arguments: FitArguments,
+    prepared_fit: PreparedFit,
     calibration: Calibration,
     network_estimate: Estimate,
     final_estimate: Estimate,
@@ -495,14 +499,14 @@ def predict_measurement(
     It is computed from the final estimate where that has the grid of the network's output, and
     otherwise from the network's output.
     """
-    operator = fit_arguments.problem.terms[0].operator
-    if fit_arguments.fit_input.half_resolution is not None:
-        return convert_to_image_units(calibration, fit_arguments.unit, final_estimate.mean)
+    operator = prepared_fit.problem.terms[0].operator
+    if prepared_fit.fit_input.half_resolution is not None:
+        return convert_to_image_units(calibration, prepared_fit.unit, final_estimate.mean)
     has_same_grid = final_estimate.mean.shape[1:] == network_estimate.mean.shape[1:]
     with torch.no_grad():
         return convert_to_image_units(
             calibration,
-            fit_arguments.unit,
+            prepared_fit.unit,
             operator.detect(final_estimate.mean if has_same_grid else network_estimate.mean),
         )
 
@@ -535,7 +539,7 @@ def _make_pixel_weights(
 
 def make_unit_outcome(
     unit: WorkUnit,
-    fit_arguments: FitArguments,
+    prepared_fit: PreparedFit,
     result: FitResult,
     learned_notes: tuple[Note, ...],
     recovery: RecoveryState,
@@ -545,7 +549,7 @@ def make_unit_outcome(
     Parameters
     ----------
     unit : WorkUnit
-    fit_arguments : FitArguments
+    prepared_fit : PreparedFit
     result : FitResult
     learned_notes : tuple of Note
         Notes of the task on learned parameters, such as a PSF.
@@ -566,14 +570,14 @@ def make_unit_outcome(
             for record in result.history
         ),
         notes=notes,
-        prior_key=fit_arguments.fit_input.prior_key,
+        prior_key=prepared_fit.fit_input.prior_key,
         evidence=compute_validation_evidence(
-            fit_arguments.schedule,
-            fit_arguments.problem,
-            fit_arguments.fit_input.noise.variance,
+            prepared_fit.schedule,
+            prepared_fit.problem,
+            prepared_fit.fit_input.noise.variance,
             result.network_estimate,
         ),
-        is_refined=fit_arguments.problem.final_postprocess is not None
+        is_refined=prepared_fit.problem.final_postprocess is not None
         and not result.is_ended_by_user,
         role=unit.role,
         joint_network_name=unit.joint_network_name,

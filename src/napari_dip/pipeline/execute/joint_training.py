@@ -1,4 +1,4 @@
-"""Set up joint training, and measure the gain of fine-tuning."""
+"""Prepare joint training, and measure the gain of fine-tuning."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from napari_dip.engine.fit.train_step import apply_network
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.pipeline.execute.fit_setup import (
-    FitArguments,
+    PreparedFit,
     adapt_fit_config,
-    complete_fit_arguments,
+    assemble_fit,
     make_fit_input,
 )
 from napari_dip.pipeline.plan.joint_training import MAX_JOINT_VALIDATIONS
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput
 
 
-def make_joint_fit_arguments(
+def prepare_joint_fit(
     image: CalibratedImage,
     unit: WorkUnit,
     prior_key: str,
     frame_provider: NeighbourFrameProvider,
     recovery: RecoveryState,
-) -> FitArguments:
-    """Set up the joint training of one network on all training regions of a unit.
+) -> PreparedFit:
+    """Prepare the joint training of one network on all training regions of a unit.
 
     Parameters
     ----------
@@ -78,30 +78,30 @@ def make_joint_fit_arguments(
         fit_inputs.append(make_fit_input(crop, region_unit, fit_config, frames, device))
     has_separate_noise = bool(image.calibration.item_calibrations)
     joint_input = _stack_fit_inputs(fit_inputs, has_separate_noise=has_separate_noise)
-    fit_arguments = complete_fit_arguments(image.plan, unit, joint_input, fit_config)
+    prepared_fit = assemble_fit(image.plan, unit, joint_input, fit_config)
     problem = replace(
-        fit_arguments.problem, postprocess=lambda estimate: estimate, final_postprocess=None
+        prepared_fit.problem, postprocess=lambda estimate: estimate, final_postprocess=None
     )
     if unit.role != JOINT:
-        return replace(fit_arguments, problem=problem)
+        return replace(prepared_fit, problem=problem)
     validation_interval = max(
-        fit_arguments.schedule.validation_interval, unit.iterations // MAX_JOINT_VALIDATIONS
+        prepared_fit.schedule.validation_interval, unit.iterations // MAX_JOINT_VALIDATIONS
     )
     schedule = replace(
-        fit_arguments.schedule, validation_interval=validation_interval, has_final_inference=False
+        prepared_fit.schedule, validation_interval=validation_interval, has_final_inference=False
     )
-    return replace(fit_arguments, problem=problem, schedule=schedule)
+    return replace(prepared_fit, problem=problem, schedule=schedule)
 
 
 @torch.no_grad()
 def compute_validation_gain(
-    fit_arguments: FitArguments, weights: Mapping[str, Tensor], result: FitResult
+    prepared_fit: PreparedFit, weights: Mapping[str, Tensor], result: FitResult
 ) -> tuple[float, float, float]:
     """Measure the gain of a fit at the validation pixels, compared with its initial weights.
 
     Parameters
     ----------
-    fit_arguments : FitArguments
+    prepared_fit : PreparedFit
     weights : mapping of str to Tensor
         Initial weights of the fit.
     result : FitResult
@@ -112,7 +112,7 @@ def compute_validation_gain(
         Sum of the log-likelihood gain over validation pixels, sum of its squares, and the number of
         values.
     """
-    prior, term = fit_arguments.prior, fit_arguments.problem.terms[0]
+    prior, term = prepared_fit.prior, prepared_fit.problem.terms[0]
     prior.net.load_state_dict(dict(weights))
     initial_estimate = prior.estimate(
         apply_network(prior.net, prior.make_prediction_input().network_input)

@@ -24,7 +24,7 @@ from napari_dip.pipeline.execute.executor import Executor, read_tile_checkpoint
 from napari_dip.pipeline.execute.tile_blending import TileBlender, assemble_restoration
 from napari_dip.pipeline.plan.layout import to_stack
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from napari_dip.pipeline.store.results import list_rescue_folders
+from napari_dip.pipeline.store.result_files import list_rescue_folders
 from napari_dip.pipeline.store.unit_results import (
     JOINT_NAME,
     ResultStore,

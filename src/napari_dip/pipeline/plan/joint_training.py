@@ -20,7 +20,6 @@ from napari_dip.pipeline.plan.types import (
     FINE_TUNE_PROBE,
     INFERENCE,
     JOINT,
-    JOINT_PREFIX,
     ImagePlan,
     TrainingRegion,
 )
@@ -179,7 +178,9 @@ def make_joint_units(
     name = first.network_name
     joint_unit = replace(
         first,
-        id=f"{JOINT_PREFIX}{name}",
+        id=make_joint_unit_id(name),
+        first_unit_id="",
+        joint_network_name=name,
         iterations=fit_config.joint_iterations,
         item=training_regions[0].item if training_regions else 0,
         role=JOINT,
@@ -205,6 +206,11 @@ def make_joint_units(
         for number, training_region in enumerate(choose_probe_regions(probe_candidates))
     ]
     return [joint_unit, *probes]
+
+
+def make_joint_unit_id(joint_network_name: str) -> str:
+    """Return the id of the joint fit of a network."""
+    return f"all-{joint_network_name}"
 
 
 def apply_probe_outcome(unit: WorkUnit, outcomes: Iterable[UnitOutcome]) -> WorkUnit:
@@ -282,7 +288,8 @@ def make_inference_units(
         replace(
             unit,
             iterations=0,
-            starts_from=f"{JOINT_PREFIX}{unit.network_name}",
+            starts_from=make_joint_unit_id(unit.network_name),
+            joint_network_name=unit.network_name,
             role=INFERENCE,
             fine_tune_iterations=fine_tune_iterations,
         )

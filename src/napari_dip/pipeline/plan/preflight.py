@@ -51,7 +51,7 @@ def preflight(
     extra_headers: Headers | None = None,
     network: JointNetwork | None = None,
     *,
-    stack_mode: str = "",
+    stacks: str = "",
 ) -> Plan | Refusal:
     """Return the plan of a run from headers alone, or the reason why it is refused.
 
@@ -65,7 +65,7 @@ def preflight(
     network : JointNetwork, optional
         Network that was fitted to other files, to apply to this image. Stacks, movies and images
         in tiles are restored without it, with a note.
-    stack_mode : str
+    stacks : str
         "planes" or "volume" instead of the setting of the recipe.
 
     Returns
@@ -84,7 +84,7 @@ def preflight(
     device = _choose_device(recipe.run_settings.device, machine)
     if isinstance(device, Refusal):
         return device
-    layout_recipe = recipe.replace_run_settings(stacks=stack_mode) if stack_mode else recipe
+    layout_recipe = recipe.replace_run_settings(stacks=stacks) if stacks else recipe
     chosen_layout = choose_layout(layout_recipe, planes_plan, source, extra_headers, machine)
     if isinstance(chosen_layout, Refusal):
         return chosen_layout
@@ -203,14 +203,14 @@ def _choose_volume(
         and depth[0] <= MAX_UNNAMED_CHANNELS
     ):
         notes = (describe_assumed_depth(source),)
-    stack_mode = recipe.run_settings.stacks
-    if stack_mode == "auto":
-        stack_mode = planes_plan.stack_mode
+    stacks = recipe.run_settings.stacks
+    if stacks == "auto":
+        stacks = planes_plan.stacks
     if depth[0] < recipe.task.spec.min_depth:
         thin_note = make_note("volume-thin", count=depth[0], least=recipe.task.spec.min_depth)
-        return False, (*notes, thin_note) if stack_mode == "volume" else notes
-    if stack_mode != "auto" or volume_layout.grid_axes[0] != "Z":
-        return stack_mode == "volume", notes
+        return False, (*notes, thin_note) if stacks == "volume" else notes
+    if stacks != "auto" or volume_layout.grid_axes[0] != "Z":
+        return stacks == "volume", notes
     volume_plan = plan_task(recipe.task, source, extra_headers, volume_layout.grid_axes)
     if isinstance(volume_plan, Refusal):
         return False, notes

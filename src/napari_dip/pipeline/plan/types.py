@@ -178,10 +178,6 @@ class UnitRole(StrEnum):
 INDEPENDENT, JOINT, FINE_TUNE_PROBE, INFERENCE = UnitRole
 
 
-#: Start of the id of a joint fit; the name of its network follows.
-JOINT_PREFIX = "all-"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkUnit:
     """One fit of a plan: item or tile, group of channels, and restart.
@@ -219,8 +215,12 @@ class WorkUnit:
         `INDEPENDENT`, `JOINT`, `FINE_TUNE_PROBE` or `INFERENCE`.
     trained_on : tuple of TrainingRegion
         Training regions of a joint fit or of a probe.
+    joint_network_name : str
+        Name of the jointly trained network that the unit trains or uses; "": none.
     fine_tune_iterations : int
         Iterations of fine-tuning of an `INFERENCE` unit, if the probes show a gain.
+    first_unit_id : str
+        Id of the first restart of the same item and channels; "" for joint training.
     """
 
     id: str
@@ -239,25 +239,14 @@ class WorkUnit:
     origin: tuple[int, ...] = ()
     role: UnitRole = INDEPENDENT
     trained_on: tuple[TrainingRegion, ...] = ()
+    joint_network_name: str = ""
     fine_tune_iterations: int = 0
-
-    @property
-    def first_unit_id(self) -> str:
-        """Id of the first restart of the same item and channels."""
-        return f"{self.id.rpartition('r')[0]}r0"
+    first_unit_id: str = ""
 
     @property
     def network_name(self) -> str:
         """Name of the network that units with these channels and restart share, if they do."""
         return f"c{self.channels[0]}r{self.restart}"
-
-    @property
-    def joint_network_name(self) -> str:
-        """Name of the jointly trained network that the unit trains or uses; "" if none."""
-        if self.role == INDEPENDENT:
-            return ""
-        joint_id = self.id if self.role == JOINT else self.starts_from
-        return joint_id.removeprefix(JOINT_PREFIX)
 
     @property
     def has_estimate(self) -> bool:

@@ -118,6 +118,7 @@ def make_units(
     units = [
         WorkUnit(
             id=make_id(item, group_index, restart),
+            first_unit_id=make_id(item, group_index, 0),
             channels=group,
             restart=restart,
             # the same for all items: a warm start needs the same network input
@@ -202,6 +203,7 @@ def make_tile_units(
         units += [
             WorkUnit(
                 id=f"t{tile.index}{plane_name}c{group_index}r{restart}",
+                first_unit_id=f"t{tile.index}{plane_name}c{group_index}r0",
                 channels=group,
                 restart=restart,
                 seed=image.recipe.run_settings.seed

@@ -76,7 +76,7 @@ class CheckpointStore:
         Why the last checkpoint could not be written. This does not end the run.
     fallback_notice : Refusal or None
         Where finished tiles are stored if not in the run folder.
-    unit : str
+    unit_id : str
         Id of the unit whose fit the checkpoint continues; "" if there is none.
     """
 
@@ -94,7 +94,7 @@ class CheckpointStore:
         self.folder = RunFolder(path, resume=resume)
         self.failure: Refusal | None = None
         self.fallback_notice: Refusal | None = None
-        self.unit = ""
+        self.unit_id = ""
         self.weights: Mapping[str, Any] | None = None
         self._name = name
         self._replaces_unusable = replaces_unusable
@@ -178,14 +178,14 @@ class CheckpointStore:
             raise RefusedError("resume-broken", path=path, why=why) from error
         if self._latest_checkpoint is None:
             return None
-        checkpoint, self.unit = self._latest_checkpoint
+        checkpoint, self.unit_id = self._latest_checkpoint
         return checkpoint
 
-    def record_fit(self, checkpoint: Checkpoint, unit: str) -> None:
+    def record_fit(self, checkpoint: Checkpoint, unit_id: str) -> None:
         """Record a checkpoint of the current fit, and write it if one is due."""
         if not checkpoint.history:
             return
-        self._latest_checkpoint = (checkpoint, unit)
+        self._latest_checkpoint = (checkpoint, unit_id)
         self.write_if_due()
 
     def write_if_due(self) -> None:
@@ -256,12 +256,12 @@ class CheckpointStore:
             tensors |= {name: torch.as_tensor(array) for name, array in arrays.items()}
             metadata["outcomes"] = [outcome.to_dict() for outcome in outcomes]
         if self._latest_checkpoint is not None:
-            checkpoint, unit = self._latest_checkpoint
+            checkpoint, unit_id = self._latest_checkpoint
             for group, field in _STATE_GROUPS.items():
                 state = getattr(checkpoint, field)
                 tensors |= {f"{group}/{name}": value for name, value in state.items()}
             metadata["fit"] = {
-                "unit": unit,
+                "unit": unit_id,
                 "best_iteration": checkpoint.best_iteration,
                 "rollbacks": checkpoint.rollbacks,
                 "notes": [note.to_dict() for note in checkpoint.notes],

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QWidget
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.events import Control, Event, map_generator
-from napari_dip.qt.batch.results import BatchResults
+from napari_dip.qt.batch.files_panel import BatchResults
 from napari_dip.qt.batch.settings import (
     BatchOptions,
     FilesChooser,

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QWidget
 from napari_dip.errors import Refusal
 from napari_dip.explore.experiment_setup import label_architecture, list_all_architectures
 from napari_dip.qt.explorer.experiment import ExplorerSettings, plan_experiment
-from napari_dip.qt.explorer.results import ExplorerPlot, ExplorerResults
+from napari_dip.qt.explorer.result_panel import ExplorerPlot, ExplorerResults
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     Connections,

@@ -17,13 +17,13 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.explore.experiment_results import ExperimentTimer
 from napari_dip.explore.experiment_setup import (
     list_all_architectures,
     make_experiment_recipe,
     plan_centre_fit,
 )
 from napari_dip.explore.experiments import EXPERIMENTS, Experiment, ExperimentSettings
-from napari_dip.explore.results import ExperimentTimer
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.events import Event, map_generator
 from napari_dip.pipeline.machine import format_duration
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from napari.viewer import Viewer
 
+    from napari_dip.explore.experiment_results import IterationUpdate
     from napari_dip.explore.experiments import Experiment
-    from napari_dip.explore.results import IterationUpdate
     from napari_dip.io.arrays import AnyArray
     from napari_dip.pipeline.events import PollControl
     from napari_dip.pipeline.plan.types import Plan

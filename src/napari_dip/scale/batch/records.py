@@ -26,7 +26,7 @@ from napari_dip.pipeline.assess.report_fields import (
     FileRecordFields,
     read_record,
 )
-from napari_dip.pipeline.store.results import format_json
+from napari_dip.pipeline.store.result_files import format_json
 from napari_dip.scale.batch.jobs import _MAX_SUFFIX_BYTES, ResultPaths
 
 if TYPE_CHECKING:

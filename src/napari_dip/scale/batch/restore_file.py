@@ -29,7 +29,7 @@ from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.pipeline.machine import make_unexpected_refusal
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from napari_dip.pipeline.store.results import choose_free_name, rescue_result, save_image
+from napari_dip.pipeline.store.result_files import choose_free_name, rescue_result, save_image
 from napari_dip.pipeline.store.run_folder import RunFolder
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, FileOutcome
 from napari_dip.scale.batch.records import hash_inputs, read_verified_record, write_file_record

@@ -20,7 +20,7 @@ from napari_dip.pipeline.assess.html_page import (
     render_page,
 )
 from napari_dip.pipeline.assess.quality_checks import format_quality_checks
-from napari_dip.pipeline.store.results import escape_formula
+from napari_dip.pipeline.store.result_files import escape_formula
 from napari_dip.scale.batch.records import read_file_record
 
 if TYPE_CHECKING:

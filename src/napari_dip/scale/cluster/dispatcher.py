@@ -14,6 +14,7 @@ import secrets
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.scale.batch.jobs import BatchPlan, Job
     from napari_dip.scale.cluster.pool import DaskWorkerPool
-    from napari_dip.scale.cluster.worker import WorkerMessage
+    from napari_dip.scale.cluster.worker import ShardState, WorkerMessage
 
 #: Maximum number of sends of a job that the scheduler gave up before any worker started it.
 MAX_JOB_RETRIES = 5
@@ -56,14 +57,21 @@ CONTROL_POLL_SECONDS, CONTROL_REPEAT_SECONDS = 0.1, 1.0
 MAX_SILENCE_SECONDS = 20.0
 
 
+class _Stage(IntEnum):
+    """Stage of a file that is restored in shards; each begins when the one before is done."""
+
+    FIRST = 0  # the first tile, or the joint networks
+    SHARDS = 1  # all other shards
+    RESULT = 2  # merging the shards, and missing ones
+
+
 @dataclass(slots=True)
 class _ShardedFile:
     """Progress of a file that is restored in shards, in up to three stages.
 
     Attributes
     ----------
-    stage : int
-        0: the first tile, or the joint networks. 1: all other shards. 2: the result.
+    stage : _Stage
     has_failed : bool
         Whether a shard failed.
     steps : dict of str to Step
@@ -71,7 +79,7 @@ class _ShardedFile:
     tracker : ProgressTracker
     """
 
-    stage: int = 0
+    stage: _Stage = _Stage.FIRST
     has_failed: bool = False
     steps: dict[str, Step] = field(default_factory=dict)
     tracker: ProgressTracker = field(default_factory=partial(ProgressTracker, default_rate=1.0))
@@ -85,16 +93,20 @@ class _ShardedFile:
             + costs.usual_inference_seconds
             + costs.postprocessing_seconds
         )
-        counts = 1 if plan.tiles else count_joint_training_shards(plan), compute_max_shards(plan)
-        for stage, fraction in enumerate((serial_fraction, 1 - serial_fraction)):
-            count = min(workers, counts[stage])
+        first_count = 1 if plan.tiles else count_joint_training_shards(plan)
+        for stage, fraction, max_count in (
+            (_Stage.FIRST, serial_fraction, first_count),
+            (_Stage.SHARDS, 1 - serial_fraction, compute_max_shards(plan)),
+        ):
+            count = min(workers, max_count)
             for _ in range(count):
                 planned = START_SECONDS + fraction * seconds / count
                 self.tracker.add_step(f"stage {stage}", planned, stage=stage)
-        self.tracker.add_step("merging", START_SECONDS + costs.assessment_seconds, stage=2)
+        merging_seconds = START_SECONDS + costs.assessment_seconds
+        self.tracker.add_step("merging", merging_seconds, stage=_Stage.RESULT)
         self.tracker.workers = workers
 
-    def begin(self, names: Iterable[str], stage: int) -> None:
+    def begin(self, names: Iterable[str], stage: _Stage) -> None:
         """Start a stage with these jobs."""
         steps = self.tracker.steps
         template = next(step for step in steps if step.stage == stage)
@@ -221,8 +233,7 @@ class BatchDispatcher:
         if message.answer is None and not message.is_abandoned and not message.traceback_text:
             return None
         if worker_job.shard is not None:
-            state = "passed" if message.answer is None else message.answer["state"]
-            self._finish_shard(worker_job, state)
+            self._finish_shard(worker_job, message.answer["state"] if message.answer else "passed")
             return None
         job = self._get_job(worker_job.number)
         if message.answer is not None:
@@ -258,13 +269,13 @@ class BatchDispatcher:
         self._sharded_files[number] = file = _ShardedFile()
         file.plan(plan, self._pool.worker_count)
         if plan.tiles:
-            self._queue_shards(number, [Shard()], stage=0)
+            self._queue_shards(number, [Shard()], stage=_Stage.FIRST)
         elif joint_count := min(self._pool.worker_count, count_joint_training_shards(plan)):
             shards = [
                 Shard(index=index + 1, count=joint_count, is_joint_training=True)
                 for index in range(joint_count)
             ]
-            self._queue_shards(number, shards, stage=0)
+            self._queue_shards(number, shards, stage=_Stage.FIRST)
         else:
             self._queue_remaining_shards(number)
 
@@ -272,14 +283,14 @@ class BatchDispatcher:
         """Queue the shards of a file, at most one per worker."""
         count = max(1, min(self._pool.worker_count, compute_max_shards(self._get_plan(number))))
         shards = [Shard(index=index + 1, count=count) for index in range(count)]
-        self._queue_shards(number, shards, stage=1)
+        self._queue_shards(number, shards, stage=_Stage.SHARDS)
 
-    def _queue_shards(self, number: int, shards: Sequence[Shard | None], *, stage: int) -> None:
+    def _queue_shards(self, number: int, shards: Sequence[Shard | None], *, stage: _Stage) -> None:
         worker_jobs = [self._make_worker_job(number, shard) for shard in shards]
         self._sharded_files[number].begin((worker_job.name for worker_job in worker_jobs), stage)
         self.remaining.extendleft(reversed(worker_jobs))
 
-    def _finish_shard(self, worker_job: WorkerJob, state: str) -> None:
+    def _finish_shard(self, worker_job: WorkerJob, state: ShardState) -> None:
         """Queue the next step once all shards of a step are finished."""
         del self.running[worker_job.name]
         if state == "waiting":  # the batch was ended
@@ -289,10 +300,10 @@ class BatchDispatcher:
         file.has_failed |= state != "shard-done"
         if not all(step.is_finished for step in file.steps.values()):
             return
-        if file.stage == 0 and not file.has_failed:
+        if file.stage is _Stage.FIRST and not file.has_failed:
             self._queue_remaining_shards(worker_job.number)
         else:
-            self._queue_shards(worker_job.number, [None], stage=2)
+            self._queue_shards(worker_job.number, [None], stage=_Stage.RESULT)
 
     def _get_job(self, number: int) -> Job:
         return self._plan.jobs[number - 1]

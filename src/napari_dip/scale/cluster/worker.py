@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import FailedError, Refusal, RefusedError, make_refusal, read_refusal
@@ -45,9 +45,13 @@ if TYPE_CHECKING:
     from napari_dip.engine.control import PollControl
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.scale.batch.jobs import ResultPaths
+    from napari_dip.scale.batch.jobs import FileState, ResultPaths
 
 log = logging.getLogger(__name__)
+
+#: State of a shard. "shard-done": complete. "passed": not available; the job of the rest of the
+#: file then restores it or fails. "waiting": not complete when the batch ended.
+ShardState = Literal["shard-done", "passed", "waiting"]
 
 #: Number of workers that one file may kill before it fails: a single loss may be chance.
 MAX_WORKER_DEATHS = 2
@@ -223,7 +227,10 @@ def plan_file_job(worker_job: WorkerJob) -> Job:
 
 
 def make_worker_answer(
-    state: str, *, refusal: Refusal | None = None, record: Mapping[str, Any] | None = None
+    state: FileState | ShardState,
+    *,
+    refusal: Refusal | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the outcome of a job in plain types."""
     refusal_fields = None if refusal is None else refusal.to_dict()
@@ -272,9 +279,7 @@ def restore_shard_on_worker(
     Returns
     -------
     dict
-        State "shard-done" if the shard is complete, and "waiting" if the user ended the run. It is
-        "passed" if the shard is not available; the job of the rest of the file then restores it
-        or fails.
+        A `ShardState` and no record; see `make_worker_answer`.
     """
     shard, job = worker_job.shard, plan_file_job(worker_job)
     assert shard is not None
@@ -298,7 +303,7 @@ def restore_shard_on_worker(
 
 def _restore_shard(
     job: Job, plan: Plan, shard: Shard, control: PollControl
-) -> Generator[Event, None, str]:
+) -> Generator[Event, None, ShardState]:
     if not (plan.tiles and shard.index):  # only the first job checks for an earlier record
         yield Event(message="Checking what was done before")
         try:

@@ -19,7 +19,7 @@ from napari_dip.tasks.noise_models.impulses import (
     exclude_impulses,
     find_stack_impulses,
 )
-from napari_dip.tasks.noise_models.jpeg import (
+from napari_dip.tasks.noise_models.jpeg_traces import (
     check_jpeg,
     check_jpeg_pixels,
     read_jpeg_traces,

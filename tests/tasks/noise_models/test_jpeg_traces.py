@@ -12,7 +12,7 @@ from skimage.transform import resize
 
 import napari_dip as dip
 from napari_dip.errors import RefusedError
-from napari_dip.tasks.noise_models.jpeg import find_traces
+from napari_dip.tasks.noise_models.jpeg_traces import find_traces
 
 SIDE = 96
 QUICK = {"preset": "fast", "noise": "jpeg", "max_iterations": 3}

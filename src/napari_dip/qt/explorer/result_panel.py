@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from napari.viewer import Viewer
 
+    from napari_dip.explore.experiment_results import ExperimentResult, ExperimentSummary
     from napari_dip.explore.experiments import PlotSpec
-    from napari_dip.explore.results import ExperimentResult, ExperimentSummary
     from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
     from napari_dip.qt.shell.worker import BackgroundCall
 
