@@ -25,7 +25,7 @@ from skimage.io import imsave
 
 import napari_dip as dip
 from napari_dip.engine.deconvolution.initial_estimate import run_masked_richardson_lucy
-from napari_dip.engine.deconvolution.psf import clean_psf, microscope_psf
+from napari_dip.engine.deconvolution.psf import clean_psf, compute_microscope_psf
 from napari_dip.engine.operators.convolution import CircularConvolution, ValidConvolution
 from shared_data import OUT, data_folder, write
 
@@ -151,7 +151,9 @@ def computed_psf() -> torch.Tensor:
         ImageSpec(name="pollen", shape=FRAME, dtype="float32", axes="ZYX"), None, "ZYX"
     )
     pixels = (OPTICS["z_step"], OPTICS["pixel_size"], OPTICS["pixel_size"])
-    return microscope_psf("widefield", OPTICS["na"], OPTICS["wavelength"], pixels, INDEX, sizes)
+    return compute_microscope_psf(
+        "widefield", OPTICS["na"], OPTICS["wavelength"], pixels, INDEX, sizes
+    )
 
 
 def grid(settings: dict[str, Any]) -> dict[str, Any]:

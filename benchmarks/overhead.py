@@ -77,11 +77,11 @@ def by_hand(fit: PreparedFit) -> float:
     """CPU seconds of the same written by hand."""
     net, schedule, measurement = fit.prior.net, fit.schedule, fit.fit_input.measurement
     rng = torch.Generator().manual_seed(0)
-    sigma = fit.fit_input.noise.variance.compute_variance(measurement).sqrt()
+    sigma = fit.fit_input.noise.variance_model.compute_variance(measurement).sqrt()
     half = schedule.uses_bfloat16 and has_fast_bfloat16(measurement.device)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.0, foreach=True)
     kept = [weight.detach().clone() for weight in net.parameters()]
-    weight = fit.problem.terms[0].training_weight
+    weight = fit.problem.terms[0].training_pixel_weights
     began = time.process_time()
     for iteration in range(1, schedule.last_iteration + 1):
         optimizer.param_groups[0]["lr"] = schedule.get_rates(iteration)[0]

@@ -76,7 +76,7 @@ def energies() -> None:
     subject = make_experiment_setup(clean, max_iterations=ITERATIONS, device="cpu")
     print("| target | energy at 10 | at 25 | at 60 |\n|---|---|---|---|")
     for name, target in targets.items():
-        steps = iter_fit(standardise(target), subject, control=lambda: Control.GO)
+        steps = iter_fit(standardise(target), subject, poll_control=lambda: Control.GO)
         with use_default_torch_state(subject.plan.threads):
             curve = [step.loss for step in steps]
         print(f"| {name} | {curve[9]:.3f} | {curve[24]:.3f} | {curve[59]:.3f} |", flush=True)

@@ -49,11 +49,13 @@ def make_fit_input_from(
         measurement=measurement,
         intensity_offset=-zero,
         intensity_scale=torch.ones_like(zero),
-        noise=FitNoise(variance=noise, level=noise_level, assumed_fraction=assumed_noise_fraction),
+        noise=FitNoise(
+            variance_model=noise, level=noise_level, assumed_fraction=assumed_noise_fraction
+        ),
         masks=FitMasks(
             measured=measured_mask,
             validation=validation_mask,
-            guard=validation_mask,
+            excluded=validation_mask,
             blind_spot_size=blind_spot_size,
         ),
         prior_key=prior,

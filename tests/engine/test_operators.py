@@ -21,7 +21,7 @@ from napari_dip.engine.deconvolution.kernels import (
     SoftmaxKernel,
     compute_kernel_logits,
 )
-from napari_dip.engine.deconvolution.psf import gaussian_psf
+from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.operators.convolution import (
     MAX_DIRECT_TAPS,
     CircularConvolution,
@@ -245,7 +245,7 @@ KERNELS = {
 @pytest.mark.parametrize("name", KERNELS)
 def test_learned_kernels_are_positive_of_sum_one_and_reached_by_gradients(name: str) -> None:
     blur = LearnedConvolution(KERNELS[name])
-    kernel = blur.kernel().detach()
+    kernel = blur.compute_kernel().detach()
     assert float(kernel.min()) >= 0
     assert float(kernel.sum()) == pytest.approx(1, abs=1e-5)
     image = draw_random(1, 2, *[size + 4 for size in kernel.shape])
@@ -258,7 +258,7 @@ def test_learned_kernels_are_positive_of_sum_one_and_reached_by_gradients(name: 
 
 
 def test_a_free_kernel_starts_with_the_given_values() -> None:
-    start = gaussian_psf((1.0, 2.0), (7, 9))
+    start = sample_gaussian_psf((1.0, 2.0), (7, 9))
     kernel = SoftmaxKernel(compute_kernel_logits(start))().detach()
     assert float((kernel - start).abs().sum()) < 0.02
     assert torch.isfinite(compute_kernel_logits(torch.eye(5))).all()

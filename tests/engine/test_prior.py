@@ -33,7 +33,14 @@ def make_blind_spot_prior(
     size = None if window is None else (window,) * len(grid)
     core = tuple(3 if side >= 7 else 1 for side in block)
     return BlindSpotPrior(
-        net, measurement, held_out, block, core, masked_fraction=0.2, window=size, shape=shape
+        net,
+        measurement,
+        held_out,
+        block,
+        core,
+        masked_fraction=0.2,
+        window=size,
+        blind_spot_shape=shape,
     )
 
 
@@ -50,7 +57,7 @@ def test_the_network_input_does_not_depend_on_hidden_pixels(block: tuple[int, ..
     assert sample.loss_mask is not None
     assert sample.window is not None
     beyond = tuple(size - core + 1 for size, core in zip(block, prior.core_size, strict=True))
-    hidden = dilate_centres(sample.loss_mask, beyond).flip(sample.window.mirrored)
+    hidden = dilate_centres(sample.loss_mask, beyond).flip(sample.window.flipped_dims)
     changed = measurement + 100 * hidden
     again = make_blind_spot_prior(changed, block).draw_training_input(
         torch.Generator().manual_seed(2)

@@ -47,8 +47,10 @@ def test_a_centre_grows_to_its_block() -> None:
 
 
 def test_the_pixels_of_a_patch_share_one_fate() -> None:
-    centres = draw_validation_centres((6, 32, 48), (1, 1, 1), 0.2, seed=0, patch=(1, 8, 8))
+    centres = draw_validation_centres((6, 32, 48), (1, 1, 1), 0.2, seed=0, patch_size=(1, 8, 8))
     patches = centres.reshape(6, 4, 8, 6, 8).mean((2, 4))
     assert set(patches.flatten().tolist()) == {0, 1}
     single = draw_validation_centres((32, 48), (1, 1), 0.2, seed=0)
-    assert torch.equal(single, draw_validation_centres((32, 48), (1, 1), 0.2, seed=0, patch=(1, 1)))
+    assert torch.equal(
+        single, draw_validation_centres((32, 48), (1, 1), 0.2, seed=0, patch_size=(1, 1))
+    )

@@ -74,7 +74,7 @@ def test_the_architecture_of_the_preset_is_the_network_of_a_denoising():
     design = list_architectures(scene.widths, rate)["preset"]
     ours = build_from_architecture(design, scene.grid, torch.Generator().manual_seed(3))
     without_jitter = PriorOptions(random_input=RandomInputOptions(jitter=0.0))
-    theirs = RANDOM_INPUT.build(scene, torch.Generator().manual_seed(3), without_jitter)
+    theirs = RANDOM_INPUT.build_prior(scene, torch.Generator().manual_seed(3), without_jitter)
     assert isinstance(theirs, RandomInputPrior) and isinstance(ours, RandomInputPrior)
     assert torch.equal(ours.random_input, theirs.random_input) and ours.jitter == theirs.jitter
     pairs = zip(ours.net.parameters(), theirs.net.parameters(), strict=True)

@@ -78,7 +78,7 @@ def test_the_same_seed_gives_the_same_energies_and_another_does_not():
 def test_an_experiment_ends_on_request():
     subject = make_experiment_setup(load_small_image(24), max_iterations=50, device="cpu")
     answers = iter([Control.GO] * 3)
-    steps = explore_impedance(subject, control=lambda: next(answers, Control.KEEP))
+    steps = explore_impedance(subject, poll_control=lambda: next(answers, Control.KEEP))
     events = []
     with pytest.raises(StopIteration) as stop:
         while True:

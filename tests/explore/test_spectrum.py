@@ -154,7 +154,7 @@ def fit_noise(network):
     )
     noise = np.random.default_rng(3).standard_normal((32, 32)).astype(np.float32)
     with use_default_torch_state(subject.plan.threads):
-        return [event.loss for event in iter_fit(noise, subject, control=lambda: Control.GO)]
+        return [event.loss for event in iter_fit(noise, subject, poll_control=lambda: Control.GO)]
 
 
 def test_bounded_layers_hold_noise_back_that_free_ones_learn():

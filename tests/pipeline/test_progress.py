@@ -8,7 +8,7 @@ from napari_dip.pipeline.events import TIME_LEFT_MARGIN, Progress, ProgressTrack
 
 
 def estimate_seconds(tracker: ProgressTracker, now: float) -> float:
-    seconds = tracker.fold(now).seconds_left
+    seconds = tracker.compute_progress(now).seconds_left
     assert seconds is not None
     return seconds / TIME_LEFT_MARGIN
 
@@ -16,7 +16,7 @@ def estimate_seconds(tracker: ProgressTracker, now: float) -> float:
 def test_nothing_is_said_of_the_time_before_something_was_measured() -> None:
     tracker = ProgressTracker()
     step = tracker.add_step("fit", 10.0)
-    assert tracker.fold(0.0).seconds_left is None
+    assert tracker.compute_progress(0.0).seconds_left is None
     step.start(0.0)
     step.update(4.0, 0.5)
     assert estimate_seconds(tracker, 4.0) == pytest.approx(4.0)
@@ -59,16 +59,16 @@ def test_fits_are_expected_to_stop_where_others_did() -> None:
 def test_the_first_iterations_are_not_timed() -> None:
     tracker = ProgressTracker()
     step = tracker.add_step("fit", 10.0)
-    step.warm_up = 0.1
+    step.warm_up_fraction = 0.1
     step.start(0.0)
     step.update(30.0, 0.01)
-    assert tracker.fold(30.0).seconds_left is None
+    assert tracker.compute_progress(30.0).seconds_left is None
     step.update(31.0, 0.26)
     assert estimate_seconds(tracker, 31.0) == pytest.approx(0.74 / 0.25)
 
 
 def test_stages_follow_each_other_and_workers_share_each() -> None:
-    tracker = ProgressTracker(default_rate=1.0, workers=2)
+    tracker = ProgressTracker(default_rate=1.0, worker_count=2)
     for stage, planned in ((0, 5.0), (1, 4.0), (1, 4.0), (1, 4.0), (2, 1.0)):
         tracker.add_step("shard", planned, stage=stage)
     assert estimate_seconds(tracker, 0.0) == pytest.approx(5 + 8 + 1)
@@ -80,7 +80,7 @@ def test_the_progress_that_a_step_reports_itself_is_taken() -> None:
     first.start(0.0)
     report = Progress(message="a.tif", done=0.25, seconds_left=15.0)
     first.report_progress(5.0, report)
-    progress = tracker.fold(5.0)
+    progress = tracker.compute_progress(5.0)
     assert progress.children == (report,)
     assert progress.seconds_left == pytest.approx(15.0 + 20.0 * TIME_LEFT_MARGIN)
     assert progress.fraction == pytest.approx(0.125)
@@ -91,8 +91,8 @@ def test_further_work_shares_the_rest_of_the_bar() -> None:
     first = tracker.add_step("fit", 10.0)
     first.start(0.0)
     first.update(8.0, 0.8)
-    assert tracker.fold(8.0).fraction == pytest.approx(0.8)
+    assert tracker.compute_progress(8.0).fraction == pytest.approx(0.8)
     tracker.add_step("fit", 10.0)
-    assert tracker.fold(8.0).fraction == pytest.approx(0.8)
+    assert tracker.compute_progress(8.0).fraction == pytest.approx(0.8)
     first.finish(10.0)
-    assert tracker.fold(10.0).fraction == pytest.approx(0.8 + 0.2 * 2 / 12)
+    assert tracker.compute_progress(10.0).fraction == pytest.approx(0.8 + 0.2 * 2 / 12)

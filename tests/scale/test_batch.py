@@ -275,11 +275,13 @@ def test_a_batch_that_is_ended_in_the_middle_of_a_file_resumes_to_the_same_bytes
 ):
     polls = [0]
 
-    def control() -> Control:
+    def poll_control() -> Control:
         polls[0] += 1
         return Control.KEEP if polls[0] > 6 else Control.GO
 
-    steps = run_batch(plan_batch(RECIPE, finished_batch / "in", tmp_path / "out"), control=control)
+    steps = run_batch(
+        plan_batch(RECIPE, finished_batch / "in", tmp_path / "out"), poll_control=poll_control
+    )
     states = [step.outcome.state for step in steps if step.outcome]
     assert states.count("restored") in (1, 2) and states.count("waiting") >= 4
     kept = read_times(tmp_path / "out")

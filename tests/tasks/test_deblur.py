@@ -15,7 +15,7 @@ from skimage import data
 import napari_dip as dip
 from fit_inputs import make_plain_fit_input, make_task_plan, make_task_prior, make_task_problem
 from napari_dip.cli import main
-from napari_dip.engine.deconvolution.psf import gaussian_psf
+from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import Refusal, RefusedError
@@ -47,7 +47,7 @@ def make_scene(kernel: torch.Tensor, height: int = 24, width: int = 32) -> FitIn
 @pytest.mark.parametrize("border", ["open", "circular"])
 def test_the_object_is_larger_than_an_open_frame_and_as_large_as_a_circular_one(border) -> None:
     task = Deblur(gaussian_sigma=1.2, border=border)
-    fit_input = make_scene(gaussian_psf((1.2, 1.2)))
+    fit_input = make_scene(sample_gaussian_psf((1.2, 1.2)))
     prior, problem = make_task_prior(task, fit_input), make_task_problem(task, fit_input)
     beyond = 10 if border == "open" else 0
     assert prior.grid == (24 + beyond, 32 + beyond) == make_task_plan(task, SOURCE).network_grid
@@ -59,7 +59,7 @@ def test_the_object_is_larger_than_an_open_frame_and_as_large_as_a_circular_one(
 
 
 def test_an_even_background_needs_no_term_of_its_own() -> None:
-    task, fit_input = Deblur(gaussian_sigma=1.2), make_scene(gaussian_psf((1.2, 1.2)))
+    task, fit_input = Deblur(gaussian_sigma=1.2), make_scene(sample_gaussian_psf((1.2, 1.2)))
     operator = make_task_problem(task, fit_input).terms[0].operator
     prior = make_task_prior(task, fit_input)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
@@ -67,10 +67,10 @@ def test_an_even_background_needs_no_term_of_its_own() -> None:
 
 
 def test_validation_pixels_are_excluded_from_the_loss_until_the_refit() -> None:
-    fit_input = make_scene(gaussian_psf((1.2, 1.2)))
+    fit_input = make_scene(sample_gaussian_psf((1.2, 1.2)))
     term = make_task_problem(Deblur(gaussian_sigma=1.2), fit_input).terms[0]
-    assert float((term.training_weight * term.validation_mask).sum()) == 0
-    assert float(term.refit_weight.min()) == 1
+    assert float((term.training_pixel_weights * term.validation_mask).sum()) == 0
+    assert float(term.refit_pixel_weights.min()) == 1
     other = fit_input.measurement + fit_input.masks.validation
     estimate = Estimate(torch.zeros_like(other))
     for fidelity, heard in ((term.fidelity, False), (term.refit_fidelity, True)):
@@ -81,7 +81,7 @@ def test_validation_pixels_are_excluded_from_the_loss_until_the_refit() -> None:
 
 @pytest.mark.parametrize("border", ["open", "circular"])
 def test_validation_pixels_are_not_in_the_network_input(border) -> None:
-    kernel = gaussian_psf((1.2, 1.2))
+    kernel = sample_gaussian_psf((1.2, 1.2))
     fit_input, changed = make_scene(kernel), make_scene(kernel)
     changed.measurement[changed.masks.validation > 0] = 0.5
     codes = []
@@ -96,7 +96,7 @@ def test_validation_pixels_are_not_in_the_network_input(border) -> None:
 
 def test_without_an_initial_estimate_the_input_is_noise() -> None:
     task = Deblur(gaussian_sigma=1.2, initial_estimate="none")
-    prior = make_task_prior(task, make_scene(gaussian_psf((1.2, 1.2))))
+    prior = make_task_prior(task, make_scene(sample_gaussian_psf((1.2, 1.2))))
     assert isinstance(prior, RandomInputPrior)
     assert prior.random_input.shape[1] == RANDOM_INPUT_CHANNELS
 
@@ -110,7 +110,7 @@ def test_without_an_initial_estimate_the_input_is_noise() -> None:
     ],
 )
 def test_darkness_is_zero_or_the_least_value_or_what_the_user_says(settings, lowest, level) -> None:
-    fit_input = make_scene(gaussian_psf((1.2, 1.2)))
+    fit_input = make_scene(sample_gaussian_psf((1.2, 1.2)))
     fit_input.measurement[...] = 0.5
     fit_input.measurement[..., 3, 3] = lowest
     units = {
@@ -129,7 +129,7 @@ def test_the_plan_knows_the_size_of_a_gaussian_without_drawing_it() -> None:
     for sigma in (0.2, 1.0, 2.6):
         assert get_psf_source(Deblur(gaussian_sigma=sigma)).compute_psf_sizes(
             SOURCE, None, "YX"
-        ) == tuple(gaussian_psf((sigma, sigma)).shape)
+        ) == tuple(sample_gaussian_psf((sigma, sigma)).shape)
 
 
 def test_the_pixel_size_of_the_file_will_do() -> None:
@@ -174,7 +174,7 @@ def test_a_psf_with_a_wide_empty_border_is_cropped_before_its_size_is_checked() 
         ({"gaussian_sigma": 1.5}, None),
         ({**WIDEFIELD, "pixel_size": 100.0}, None),
         ({**WIDEFIELD, "model": "confocal", "excitation": 488.0, "pixel_size": 80.0}, None),
-        ({"border": "circular"}, gaussian_psf((1.5, 1.5)).numpy()),
+        ({"border": "circular"}, sample_gaussian_psf((1.5, 1.5)).numpy()),
     ],
 )
 def test_every_source_of_the_psf_gives_an_image_of_the_images_size(settings, psf) -> None:

@@ -21,7 +21,7 @@ from fit_inputs import (
     make_task_setup,
 )
 from napari_dip.cli import main
-from napari_dip.engine.deconvolution.psf import gaussian_psf
+from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.operators.convolution import CircularConvolution
 from napari_dip.engine.prior import RandomInputPrior
@@ -111,7 +111,7 @@ def test_the_psf_says_whether_a_stack_is_a_volume(axes, shape, psf, settings, gr
 @pytest.mark.parametrize("border", ["open", "circular"])
 @pytest.mark.parametrize("sigmas", [SIGMAS, (0.0, 1.2, 1.2)])
 def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None:
-    fit_input = make_scene(gaussian_psf(sigmas))
+    fit_input = make_scene(sample_gaussian_psf(sigmas))
     task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=sigmas[0] or None, border=border)
     prior, problem = make_task_prior(task, fit_input), make_task_problem(task, fit_input)
     source = ImageSpec(name="cells", shape=(8, 16, 20), dtype="float32", axes="ZYX")
@@ -129,7 +129,7 @@ def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None
 
 
 def test_an_even_volume_stays_even_however_far_the_psf_reaches() -> None:
-    fit_input = make_scene(gaussian_psf((2.0, 2.0, 2.0)))
+    fit_input = make_scene(sample_gaussian_psf((2.0, 2.0, 2.0)))
     task = Deblur(gaussian_sigma=2.0, gaussian_sigma_z=2.0)
     prior = make_task_prior(task, fit_input)
     predicted = (
@@ -142,7 +142,7 @@ def test_a_stack_comes_nearer_to_the_truth_than_it_was() -> None:
     truth = draw_blobs()
     noise = np.random.default_rng(1).normal(0, 2, truth.shape)
     blurred = (gaussian_filter(truth, SIGMAS) + noise).astype(np.float32)
-    psf = gaussian_psf(SIGMAS).numpy()
+    psf = sample_gaussian_psf(SIGMAS).numpy()
     result = dip.deblur(blurred, psf, max_iterations=40, **FAST)
     assert result.image.shape == result.uncertainty.shape == truth.shape
     ours, before = (float(np.mean((image - truth) ** 2)) for image in (result.image, blurred))
@@ -154,7 +154,7 @@ def test_a_stack_comes_nearer_to_the_truth_than_it_was() -> None:
 def test_each_plane_is_deblurred_with_a_plane_of_psf(axes) -> None:
     truth = draw_cells(2, 32)
     blurred = gaussian_filter(truth, (0, 1.5, 1.5))
-    psf = gaussian_psf((1.5, 1.5)).numpy()
+    psf = sample_gaussian_psf((1.5, 1.5)).numpy()
     result = dip.deblur(blurred, psf, axes=axes, max_iterations=150, **FAST)
     inner = np.s_[:, 4:-4, 4:-4]
     ours, before = (
@@ -165,7 +165,7 @@ def test_each_plane_is_deblurred_with_a_plane_of_psf(axes) -> None:
 
 
 def test_an_even_psf_as_large_as_the_image_is_taken_and_reported() -> None:
-    psf = np.pad(gaussian_psf((1.0, 1.0, 1.0)).numpy(), ((0, 0), (7, 8), (7, 8)))[:8]
+    psf = np.pad(sample_gaussian_psf((1.0, 1.0, 1.0)).numpy(), ((0, 0), (7, 8), (7, 8)))[:8]
     result = dip.deblur(draw_cells(), psf, max_iterations=2, **FAST)
     assert result.image.shape == (8, 24, 24)
     assert "8 pixels wide along Z, an even number" in " ".join(result.report["notes"])
@@ -200,14 +200,14 @@ def make_blurred_blobs(
 ) -> tuple[Deblur, TaskSetup, torch.Tensor]:
     """Blur bright points with a PSF `wrong` times as wide as is told; task, setup, truth."""
     truth = torch.from_numpy(draw_blobs(8, 20)).float()[None, None] / 20
-    kernel = gaussian_psf(tuple(wrong * sigma for sigma in SIGMAS))
+    kernel = sample_gaussian_psf(tuple(wrong * sigma for sigma in SIGMAS))
     random = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
     measurement = CircularConvolution(kernel)(truth) + noise * random
-    fit_input = make_scene(gaussian_psf(SIGMAS), (8, 20, 20))
-    level = torch.full_like(fit_input.noise.variance.intercept, noise**2)
+    fit_input = make_scene(sample_gaussian_psf(SIGMAS), (8, 20, 20))
+    level = torch.full_like(fit_input.noise.variance_model.intercept, noise**2)
     variance = NoiseVariance(gain=0 * level, intercept=level, floor=level)
     fit_input = replace(
-        fit_input, measurement=measurement, noise=FitNoise(variance=variance, level=noise)
+        fit_input, measurement=measurement, noise=FitNoise(variance_model=variance, level=noise)
     )
     task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=1.0, border="circular", smoothing=0.0)
     return task, make_task_setup(task, fit_input), truth
@@ -267,7 +267,7 @@ def test_validation_pixels_of_a_volume_never_enter_the_loss_but_the_evidence() -
     fit_input = setup.fit_input
     smooth, (term,) = make_guess(task, fit_input).deconvolution, setup.problem.terms
     assert smooth is not None
-    assert float((term.refit_weight * fit_input.masks.validation).sum()) == 0
+    assert float((term.refit_pixel_weights * fit_input.masks.validation).sum()) == 0
     assert off(smooth.all_pixels_estimate, smooth.estimate) > 0
     louder = replace(fit_input, measurement=fit_input.measurement + 5 * fit_input.masks.validation)
     other = make_guess(task, louder).candidates[0]

@@ -84,7 +84,7 @@ def test_only_wide_blind_spots_enter_the_loss_beyond_their_centre(
 def test_guard_band_pixels_never_enter_the_loss() -> None:
     problem = make_task_problem(Denoise(), scene("random-input"))
     term = problem.terms[0]
-    assert float((term.training_weight * scene("random-input").masks.guard).sum()) == 0
+    assert float((term.training_pixel_weights * scene("random-input").masks.excluded).sum()) == 0
 
 
 def test_the_blind_spot_ends_with_the_posterior_mean() -> None:
@@ -122,7 +122,7 @@ def movie_scene(prior: str) -> FitInput:
     frames = torch.rand(1, 4, 24, 32, generator=rng)
     picture = torch.rand(fit_input.measurement.shape, generator=rng)
     before = PreviousFrame(
-        image=picture, variance=torch.full_like(picture, 0.01), valid=torch.ones(1, 1, 24, 32)
+        image=picture, variance=torch.full_like(picture, 0.01), valid_mask=torch.ones(1, 1, 24, 32)
     )
     return replace(fit_input, series=SeriesFrames(neighbours=frames, previous=before))
 
@@ -326,12 +326,12 @@ def test_a_drawn_blind_spot_is_that_of_guard_bands_and_prior(axes: str) -> None:
     masks = fit.fit_input.masks
     inner = torch.nn.functional.pad(masks.validation, (-1, -1, -1, -1))
     crosses = sum(
-        masks.guard[..., 1 + y : 47 + y, 1 + x : 47 + x] * inner
+        masks.excluded[..., 1 + y : 47 + y, 1 + x : 47 + x] * inner
         for y, x in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
     )
     assert float(inner.sum()) > 0
     assert torch.equal(crosses, 5 * inner)
-    assert float(masks.guard.sum()) <= 5 * float(masks.validation.sum())
+    assert float(masks.excluded.sum()) <= 5 * float(masks.validation.sum())
     assert isinstance(fit.prior, BlindSpotPrior)
     assert fit.prior.hidden_count == 5
     assert fit.prior.core_size == (1,) * len(axes)

@@ -79,7 +79,7 @@ def test_the_whole_guide_is_a_further_channel_of_the_input(prior: str, fed: int)
         expected = fit_input.extra_inputs["guide"][None]
         guide_channels = draw.network_input[:, -2:]
         if draw.window is not None:
-            guide_channels = guide_channels.flip(draw.window.mirrored)
+            guide_channels = guide_channels.flip(draw.window.flipped_dims)
         torch.testing.assert_close(guide_channels, expected)
         assert code.estimate(code.net(draw.network_input)).mean.shape == (1, 1, *GRID)
 
@@ -91,7 +91,7 @@ def test_the_guide_follows_window_and_mirror() -> None:
     for seed in range(12):
         draw = code.draw_training_input(torch.Generator().manual_seed(seed))
         assert draw.window is not None
-        guides.add(draw.window.mirrored)
+        guides.add(draw.window.flipped_dims)
         torch.testing.assert_close(draw.network_input[:, -2:], draw.window.crop(guide))
     assert len(guides) == 4
 
@@ -304,7 +304,7 @@ def test_stop_and_keep_during_a_comparison_keeps_the_best_image_so_far(after: in
         recipe, ImageSpec(name="shot", shape=(32, 32), dtype="uint16", axes="YX"), MACHINE, headers
     )
     assert isinstance(plan, Plan)
-    loop = run(plan, {"image": shot(32), "guide": truth(32)}, control=keep_soon)
+    loop = run(plan, {"image": shot(32), "guide": truth(32)}, poll_control=keep_soon)
     answer = drain_generator(loop, None)
     assert answer is not None
     assert np.isfinite(answer.image).all()

@@ -79,9 +79,9 @@ def quick(image: Any, mask: Any = None, **settings: Any) -> dip.Restoration:
 
 def test_values_above_zero_are_filled_in() -> None:
     mask = np.array([[0, 1], [2, -1]])
-    assert parse_mask(mask, None, invert=False).tolist() == [[False, True], [True, False]]
-    assert parse_mask(mask, None, invert=True).tolist() == [[True, False], [False, True]]
-    assert parse_mask(mask, 2, invert=False).tolist() == [[False, False], [True, False]]
+    assert parse_mask(mask, None, is_inverted=False).tolist() == [[False, True], [True, False]]
+    assert parse_mask(mask, None, is_inverted=True).tolist() == [[True, False], [False, True]]
+    assert parse_mask(mask, 2, is_inverted=False).tolist() == [[False, False], [True, False]]
 
 
 @pytest.mark.parametrize("value", [1e-50, 5e-324, 1e39, 1e300])
@@ -173,7 +173,7 @@ def test_holes_are_neither_in_the_loss_nor_in_the_input() -> None:
         assert (
             float(
                 (
-                    make_task_problem(Inpaint(), fit_input).terms[0].training_weight
+                    make_task_problem(Inpaint(), fit_input).terms[0].training_pixel_weights
                     * (1 - fit_input.masks.measured)
                 ).sum()
             )
@@ -267,7 +267,7 @@ def test_steps_see_scattered_pixels_in_every_mirror_and_shapes_as_they_are(
     inpainting_prior = make_task_prior(Inpaint(), scene(prior, holes))
     rng = torch.Generator().manual_seed(1)
     fractions = {
-        draw.window.mirrored
+        draw.window.flipped_dims
         for draw in (inpainting_prior.draw_training_input(rng) for _ in range(24))
         if draw.window
     }
@@ -331,8 +331,7 @@ def test_the_own_variance_of_the_output_does_not_count_in_validation(prior: str)
     off = fit_input.measurement + 0.1
     sure, unsure = (torch.full_like(off, value) for value in (-20.0, 0.0))
     losses = [
-        term.comparison_loss(Estimate(off, doubt), fit_input.measurement)
-        for doubt in (sure, unsure)
+        term.deviance(Estimate(off, doubt), fit_input.measurement) for doubt in (sure, unsure)
     ]
     assert torch.equal(*losses)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from napari_dip.engine.deconvolution import psf
-from napari_dip.engine.deconvolution.psf import microscope_psf
+from napari_dip.engine.deconvolution.psf import compute_microscope_psf
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import psf_settings as optics_module
 from napari_dip.tasks.psf_settings import OpticsSettings
@@ -36,7 +36,9 @@ def test_sizes_in_focus_hold_the_fourth_airy_radius() -> None:
 def test_sizes_along_z_hold_the_second_dark_point() -> None:
     sizes = oil(na=0.8, wavelength=500.0, refractive_index=1.0, z_step=100.0)
     depth = sizes.compute_psf_sizes(STACK, "ZYX")[0]
-    axis = microscope_psf("widefield", 0.8, 500.0, (50.0, 5.0, 5.0), 1.0, (2 * depth - 1, 1, 1))
+    axis = compute_microscope_psf(
+        "widefield", 0.8, 500.0, (50.0, 5.0, 5.0), 1.0, (2 * depth - 1, 1, 1)
+    )
     half = axis[depth - 1 :, 0, 0]  # dark after 1 and 2 wavelengths over 1 - cos(alpha) = 0.4
     assert int(half[:30].argmin()) * 50 == pytest.approx(500 / 0.4, abs=50)
     assert int(half[35:].argmin() + 35) * 50 == pytest.approx(2 * 500 / 0.4, abs=100)

@@ -115,7 +115,7 @@ def test_the_mean_weighs_each_shot_by_its_noise() -> None:
     averaged = average_exposures(scene())
     first, second = scene().measurement
     torch.testing.assert_close(averaged.measurement[0], 0.25 * first + 0.75 * second)
-    variance = float(averaged.noise.variance.compute_variance(averaged.measurement).mean())
+    variance = float(averaged.noise.variance_model.compute_variance(averaged.measurement).mean())
     assert variance == pytest.approx(1 / (1 / 0.03 + 1 / 0.01))
     assert average_exposures(averaged) is averaged
 
@@ -123,10 +123,10 @@ def test_the_mean_weighs_each_shot_by_its_noise() -> None:
 def test_with_a_random_input_validation_pixels_of_the_second_shot_train_the_first() -> None:
     first, second = make_task_problem(Denoise(prior="random-input"), scene()).terms
     assert float(first.validation_mask.sum()) == 0
-    assert float(first.training_weight.min()) == 1
-    assert float((second.training_weight * second.validation_mask).sum()) == 0
+    assert float(first.training_pixel_weights.min()) == 1
+    assert float((second.training_pixel_weights * second.validation_mask).sum()) == 0
     assert float(second.validation_mask.sum()) == 16
-    noise = replace(scene().noise, variance=scene().noise.variance.select(0))
+    noise = replace(scene().noise, variance_model=scene().noise.variance_model.select(0))
     single = replace(scene(), measurement=scene().measurement[:1], noise=noise)
     (only,) = make_task_problem(Denoise(prior="random-input"), single).terms
-    assert float((only.training_weight * only.validation_mask).sum()) == 0
+    assert float((only.training_pixel_weights * only.validation_mask).sum()) == 0

@@ -14,7 +14,7 @@ from skimage import data
 import napari_dip as dip
 from fit_inputs import make_plain_fit_input, make_task_plan, make_task_prior, make_task_problem
 from napari_dip.cli import main
-from napari_dip.engine.deconvolution.psf import gaussian_psf
+from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageSpec
@@ -95,7 +95,7 @@ def test_the_margin_is_as_wide_as_the_engine_draws_a_gaussian() -> None:
     spec = ImageSpec(name="cells", shape=(16, 20), dtype="float32", axes="YX")
     for sigma in (0.0, 0.3, 1.0, 2.6):
         drawn = make_task_plan(SuperResolve(psf_sigma=sigma), spec).network_grid
-        sizes = gaussian_psf((sigma, sigma)).shape
+        sizes = sample_gaussian_psf((sigma, sigma)).shape
         assert drawn == (32 + sizes[0] - 1, 40 + sizes[1] - 1)
 
 
@@ -132,13 +132,13 @@ def test_the_interpolated_image_overlays_the_fine_grid() -> None:
 
 def test_validation_pixels_are_excluded_from_the_loss_until_the_refit() -> None:
     term = make_task_problem(SuperResolve(factor="4"), scene()).terms[0]
-    assert float((term.training_weight * term.validation_mask).sum()) == 0
-    assert float(term.refit_weight.min()) == 1
+    assert float((term.training_pixel_weights * term.validation_mask).sum()) == 0
+    assert float(term.refit_pixel_weights.min()) == 1
 
 
 def test_validation_pixels_never_enter_the_loss_where_backprojection_adds_them() -> None:
     term = make_task_problem(SuperResolve(factor="2"), scene()).terms[0]
-    assert float((term.refit_weight * term.validation_mask).sum()) == 0
+    assert float((term.refit_pixel_weights * term.validation_mask).sum()) == 0
 
 
 def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
@@ -165,8 +165,8 @@ def test_coarser_scales_are_refused_where_there_are_none(settings) -> None:
 def test_validation_patches_are_excluded_from_the_loss() -> None:
     fit_input = replace(scene(48, 64), prior_key=ZSSR.key)
     term = make_task_problem(SuperResolve(), fit_input).terms[0]
-    assert float((term.training_weight * term.validation_mask).sum()) == 0
-    assert float((term.training_weight + term.validation_mask).min()) == 1
+    assert float((term.training_pixel_weights * term.validation_mask).sum()) == 0
+    assert float((term.training_pixel_weights + term.validation_mask).min()) == 1
     assert 0.05 < float(term.validation_mask.mean()) < 0.25
     patches = term.validation_mask.reshape(12, 4, 16, 4)
     torch.testing.assert_close(patches, patches[:, :1, :, :1].expand_as(patches))
@@ -174,10 +174,10 @@ def test_validation_patches_are_excluded_from_the_loss() -> None:
 
 def test_what_was_measured_without_noise_is_explained_in_the_end() -> None:
     fit_input = scene(48, 64)
-    nothing = 0 * fit_input.noise.variance.intercept
-    noiseless = replace(fit_input.noise.variance, intercept=nothing, floor=nothing + 1e-12)
+    nothing = 0 * fit_input.noise.variance_model.intercept
+    noiseless = replace(fit_input.noise.variance_model, intercept=nothing, floor=nothing + 1e-12)
     fit_input = replace(
-        fit_input, prior_key=ZSSR.key, noise=replace(fit_input.noise, variance=noiseless)
+        fit_input, prior_key=ZSSR.key, noise=replace(fit_input.noise, variance_model=noiseless)
     )
     problem = make_task_problem(SuperResolve(factor="4"), fit_input)
     flat = torch.zeros(1, 1, 192, 256)

@@ -166,7 +166,7 @@ def _describe_batch_plan(plan: BatchPlan, pool: DaskWorkerPool | None) -> list[s
 
 
 def _run_and_show_batch(
-    plan: BatchPlan, control: PollControl, pool: DaskWorkerPool | None, *, quiet: bool
+    plan: BatchPlan, poll_control: PollControl, pool: DaskWorkerPool | None, *, quiet: bool
 ) -> BatchResult:
     """Run the batch and print progress and outcome of each file."""
     refused_sources = {source for source, _ in plan.refused_files}
@@ -188,7 +188,7 @@ def _run_and_show_batch(
                 if event.source not in refused_sources:
                     _report_file_outcome(event.outcome, quiet=quiet)
 
-        return drain_generator(run_batch(plan, control=control, pool=pool), show_event)
+        return drain_generator(run_batch(plan, poll_control=poll_control, pool=pool), show_event)
 
 
 def _report_file_outcome(outcome: FileOutcome, *, quiet: bool) -> None:

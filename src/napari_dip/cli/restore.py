@@ -126,12 +126,12 @@ def run_restore_command(task: str, image: str, **arguments: Any) -> int:
     options = _parse_options(task, image, arguments)
     recipe = _build_recipe(task, options)
     spec = read_spec(image, options.axes)
-    _check_outputs(options, spec.pixels)
+    _check_outputs(options, spec.pixel_count)
     with ExitStack() as locks:
         for path in options.outputs.values():
             locks.enter_context(OutputLock(path))
         # check again: another run may have ended just now
-        targets = _check_outputs(options, spec.pixels)
+        targets = _check_outputs(options, spec.pixel_count)
         return _restore_locked(replace(options, targets=targets), recipe, spec)
 
 
@@ -150,8 +150,8 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, spec: ImageSpec) ->
     options.print_lines(f"{plan.summary} {PLAN_TIME_NOTE}", *printed_notes)
     store = _open_run_store(options)
     with InterruptCatcher(quiet=options.quiet) as interrupt:
-        control = make_keep_after_control(options.keep_after, interrupt.poll_control)
-        loop = run(plan, data, control=control, store=store, stamps=stamps)
+        poll_control = make_keep_after_control(options.keep_after, interrupt.poll_control)
+        loop = run(plan, data, poll_control=poll_control, store=store, stamps=stamps)
         try:
             result = run_and_show(loop, quiet=options.quiet)
         except FailedError as failure:
@@ -231,10 +231,10 @@ def _build_recipe(task: str, options: CommandOptions) -> Recipe:
     return recipe_from_dict(record)
 
 
-def _check_outputs(options: CommandOptions, pixels: int) -> dict[str, Path]:
+def _check_outputs(options: CommandOptions, pixel_count: int) -> dict[str, Path]:
     """Check all outputs and return their real paths; raise `RefusedError` for an unusable one.
 
-    `pixels` is the number of pixels of the result.
+    `pixel_count` is the number of pixels of the result.
     """
     targets = {}
     inputs = list(options.images.values())
@@ -243,7 +243,7 @@ def _check_outputs(options: CommandOptions, pixels: int) -> dict[str, Path]:
     image_count = sum(name in ("output", "uncertainty", "residual") for name in options.outputs)
     for name, path in options.outputs.items():
         suffixes = JSON_SUFFIXES if name in ("report", "recipe") else IMAGE_SUFFIXES
-        bytes_needed = 4 * pixels * image_count
+        bytes_needed = 4 * pixel_count * image_count
         targets[name] = check_output(
             path, inputs, options.overwrite, suffixes=suffixes, bytes_needed=bytes_needed
         )

@@ -32,7 +32,7 @@ def draw_validation_centres(
     fraction: float,
     seed: int,
     origin: tuple[int, ...] | None = None,
-    patch: tuple[int, ...] | None = None,
+    patch_size: tuple[int, ...] | None = None,
 ) -> Tensor:
     """Draw the validation pixels.
 
@@ -48,7 +48,7 @@ def draw_validation_centres(
     seed : int
     origin : tuple of int or None
         Global coordinates of the region's first pixel; None: zeros.
-    patch : tuple of int or None
+    patch_size : tuple of int or None
         Size of patches whose pixels are all drawn or all not; None: single pixels.
 
     Returns
@@ -57,10 +57,10 @@ def draw_validation_centres(
         (1, 1, *shape) float32, 1 at validation pixels. Each value depends on the pixel's global
         coordinates and the seed alone.
     """
-    origin, patch = origin or (0,) * len(shape), patch or (1,) * len(shape)
+    origin, patch_size = origin or (0,) * len(shape), patch_size or (1,) * len(shape)
     hashes = torch.full((), (seed * 0x9E3779B1 + 0x7F4A7C15) & _UINT32_MASK, dtype=torch.int64)
     for axis, (start, count) in enumerate(zip(origin, shape, strict=True)):
-        coordinates = torch.arange(start, start + count, dtype=torch.int64) // patch[axis]
+        coordinates = torch.arange(start, start + count, dtype=torch.int64) // patch_size[axis]
         coordinates = coordinates.reshape([-1 if i == axis else 1 for i in range(len(shape))])
         hashes = _hash_integers((hashes ^ coordinates) + axis + 1)
     is_centre = hashes < int(fraction / prod(blind_spot_size) * (_UINT32_MASK + 1))
@@ -109,8 +109,8 @@ class Window:
     ----------
     start, size : tuple of int
         Per axis.
-    mirrored : tuple of int
-        Tensor dimensions that are flipped.
+    flipped_dims : tuple of int
+        Tensor dimensions that are mirrored.
     planes : tuple of int or None
         Indices along the first axis, in any order; None: `size[0]` of them from `start[0]` on.
     batch_index : int or None
@@ -119,7 +119,7 @@ class Window:
 
     start: tuple[int, ...]
     size: tuple[int, ...]
-    mirrored: tuple[int, ...] = ()
+    flipped_dims: tuple[int, ...] = ()
     planes: tuple[int, ...] | None = None
     batch_index: int | None = None
 
@@ -131,7 +131,7 @@ class Window:
                 cropped = cropped.narrow(axis + 2, start, length)
         if self.planes is not None:
             cropped = cropped[:, :, list(self.planes)]
-        return cropped.flip(self.mirrored) if self.mirrored else cropped
+        return cropped.flip(self.flipped_dims) if self.flipped_dims else cropped
 
     def select_image(self, batch: Tensor) -> Tensor:
         """Return one image of (B, ...); all of them if `batch_index` is None or B is 1."""
@@ -141,7 +141,7 @@ class Window:
 
     def place_on(self, cropped: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Undo the crop: place (B, C, *size) on (B, C, *grid), with 0 elsewhere."""
-        cropped = cropped.flip(self.mirrored) if self.mirrored else cropped
+        cropped = cropped.flip(self.flipped_dims) if self.flipped_dims else cropped
         if self.size == grid and self.planes is None:
             return cropped
         canvas = cropped.new_zeros((*cropped.shape[:2], *grid))
@@ -160,7 +160,7 @@ def draw_random_window(
     size: tuple[int, ...],
     rng: torch.Generator,
     *,
-    mirror: bool = True,
+    uses_mirroring: bool = True,
     batch_size: int = 1,
 ) -> Window:
     """Draw a window of `size` at random within `grid`, mirrored at random along each axis.
@@ -175,10 +175,9 @@ def draw_random_window(
     batch_index = None
     if batch_size > 1:
         batch_index = int(torch.randint(batch_size, (), generator=rng, device=rng.device))
-    mirrored = (axis + 2 for axis, uniform in enumerate(uniforms[len(grid) :]) if uniform < 0.5)
-    return Window(
-        start=start, size=size, mirrored=tuple(mirrored) if mirror else (), batch_index=batch_index
-    )
+    flipped_dims = (axis + 2 for axis, uniform in enumerate(uniforms[len(grid) :]) if uniform < 0.5)
+    dims = tuple(flipped_dims) if uses_mirroring else ()
+    return Window(start=start, size=size, flipped_dims=dims, batch_index=batch_index)
 
 
 class NetworkSample(NamedTuple):
@@ -349,7 +348,7 @@ class BlindSpotPrior(Prior):
         Its 2 C output channels are the mean and the variance before a softplus.
     measurement : Tensor
         (B, C, *grid). If B > 1, each training step uses one image of the batch.
-    guard_mask : Tensor
+    excluded_mask : Tensor
         (B, 1, *grid), 1 at validation pixels and their guard band.
     blind_spot_size : tuple of int, odd
         Size of a blind spot in pixels, per axis: wider than the noise correlation.
@@ -360,7 +359,7 @@ class BlindSpotPrior(Prior):
         Approximate share of the pixels that one training step hides.
     window : tuple of int or None
         Size of the crop of one training step; None: the whole grid.
-    shape : Tensor or None
+    blind_spot_shape : Tensor or None
         (*blind_spot_size), 1 where a pixel of the block is hidden, point symmetric; None: all are.
     """
 
@@ -368,21 +367,23 @@ class BlindSpotPrior(Prior):
         self,
         net: nn.Module,
         measurement: Tensor,
-        guard_mask: Tensor,
+        excluded_mask: Tensor,
         blind_spot_size: tuple[int, ...],
         core_size: tuple[int, ...],
         *,
         masked_fraction: float,
         window: tuple[int, ...] | None,
-        shape: Tensor | None = None,
+        blind_spot_shape: Tensor | None = None,
     ) -> None:
         self.net = net
         self.blind_spot_size = blind_spot_size
-        self.shape = shape
-        self.hidden_count = prod(blind_spot_size) if shape is None else int(shape.sum())
+        self.blind_spot_shape = blind_spot_shape
+        self.hidden_count = (
+            prod(blind_spot_size) if blind_spot_shape is None else int(blind_spot_shape.sum())
+        )
         self.core_size = core_size
         self.masked_fraction = masked_fraction
-        self.visible_mask = 1 - guard_mask
+        self.visible_mask = 1 - excluded_mask
         self.measurement = measurement * self.visible_mask
         self.grid = tuple(measurement.shape[2:])
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
@@ -397,7 +398,7 @@ class BlindSpotPrior(Prior):
         # guard bands are filled anew: a fixed filling would contain the pixels hidden now
         network_input = fill_with_local_mean(
             measurement,
-            visible * (1 - dilate_centres(centres, self.blind_spot_size, self.shape)),
+            visible * (1 - dilate_centres(centres, self.blind_spot_size, self.blind_spot_shape)),
             self.blind_spot_size,
         )
         return NetworkSample(
@@ -432,7 +433,9 @@ class BlindSpotPrior(Prior):
             ]
             centres[:, :, *lattice] = 1
             predicted = dilate_centres(centres, self.core_size)[:, :, *unpadded]
-            hidden = dilate_centres(centres, self.blind_spot_size, self.shape)[:, :, *unpadded]
+            hidden = dilate_centres(centres, self.blind_spot_size, self.blind_spot_shape)[
+                :, :, *unpadded
+            ]
             yield NetworkSample(
                 fill_with_local_mean(
                     self.measurement, self.visible_mask * (1 - hidden), self.blind_spot_size

@@ -148,17 +148,17 @@ class Term:
     operator : Operator
     fidelity : Fidelity
         Training loss.
-    comparison_loss : Fidelity
+    deviance : Fidelity
         What early stopping and the choice between priors compare: the deviance, twice the negative
         log-likelihood up to a constant, where there is a noise model.
-    training_weight : Tensor
+    training_pixel_weights : Tensor
         (B, 1, *measured) float32, weight of each pixel in the loss: 1 at training pixels, less at
         training pixels that are noisier than usual.
     validation_mask : Tensor
         (B, 1, *measured) float32, 1 at validation pixels. In the guard band around them, mask and
-        `training_weight` are 0.
-    refit_weight : Tensor
-        (B, 1, *measured) float32, replaces `training_weight` in the refit on training and
+        `training_pixel_weights` are 0.
+    refit_pixel_weights : Tensor
+        (B, 1, *measured) float32, replaces `training_pixel_weights` in the refit on training and
         validation pixels.
     refit_fidelity : Fidelity or None
         Training loss of that refit, for a `fidelity` that itself excludes validation pixels;
@@ -168,10 +168,10 @@ class Term:
     measurement: Tensor
     operator: Operator
     fidelity: Fidelity
-    comparison_loss: Fidelity
-    training_weight: Tensor
+    deviance: Fidelity
+    training_pixel_weights: Tensor
     validation_mask: Tensor
-    refit_weight: Tensor
+    refit_pixel_weights: Tensor
     refit_fidelity: Fidelity | None = None
 
 
@@ -251,7 +251,7 @@ def compute_validation_loss(
     count = estimate.mean.new_zeros(())
     for term in problem.terms:
         prediction = estimate if bypasses_operator else term.operator.predict(estimate)
-        loss = term.comparison_loss(prediction, term.measurement) * term.validation_mask
+        loss = term.deviance(prediction, term.measurement) * term.validation_mask
         total = total + loss.sum()
         count = count + term.validation_mask.sum() * loss.shape[1]
     loss = total / count

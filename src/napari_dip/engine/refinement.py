@@ -291,7 +291,7 @@ def _stabilise_variance(
     low = guide.amin((0, 2, 3))
     span = (guide.amax((0, 2, 3)) - low).clamp(min=1e-6)
     fractions = torch.linspace(0, 1, _STABILISATION_POINTS, device=guide.device)
-    levels = low[:, None] + span[:, None] * fractions  # (C, _TABLE)
+    levels = low[:, None] + span[:, None] * fractions  # (C, _STABILISATION_POINTS)
     slopes = noise.compute_variance(levels[None, :, :, None])[0, :, :, 0].rsqrt()
     increments = span[:, None] / (_STABILISATION_POINTS - 1) * (slopes[:, 1:] + slopes[:, :-1]) / 2
     table = F.pad(increments.cumsum(1), (1, 0))
@@ -541,16 +541,16 @@ def draw_noise_sample(noise: CameraNoise, size: tuple[int, int], rng: torch.Gene
 
 
 def _filter_pyramid(
-    image: Tensor, sample: Tensor, guide: Tensor | None, guide_weight: float, levels: int
+    image: Tensor, sample: Tensor, guide: Tensor | None, guide_weight: float, level_count: int
 ) -> tuple[Tensor, Tensor]:
     """Filter components (3, Y, X) at several levels, the coarsest first: mean and variance."""
-    if levels == 1 or min(image.shape[1:]) < 2 * MIN_SIDE:
+    if level_count == 1 or min(image.shape[1:]) < 2 * MIN_SIDE:
         return _filter_level(image, _measure_frequency_power(sample), guide, guide_weight)
     image_size = tuple(image.shape[1:])
     coarse = halve_resolution(image)
     coarse_guide = None if guide is None else halve_resolution(guide)
     filtered_coarse, variance = _filter_pyramid(
-        coarse, halve_resolution(sample), coarse_guide, guide_weight, levels - 1
+        coarse, halve_resolution(sample), coarse_guide, guide_weight, level_count - 1
     )
     image = image + double_resolution((filtered_coarse - coarse)[:, None], image_size)[:, 0]
     blurred = double_resolution(halve_resolution(sample)[:, None], tuple(sample.shape[1:]))[:, 0]

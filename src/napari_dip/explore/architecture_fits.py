@@ -125,7 +125,7 @@ def find_stop(validation_errors: Sequence[float]) -> SelectedStop:
         history.append(
             ValidationRecord(
                 iteration=iteration,
-                training_loss=float("nan"),
+                training_deviance=float("nan"),
                 validation_loss=float(validation_errors[iteration - 1]),
             )
         )
@@ -185,7 +185,7 @@ def fit_architecture(
     truth: ImageArray | None,
     blind_spot_size: tuple[int, int],
     *,
-    control: PollControl = lambda: Control.GO,
+    poll_control: PollControl = lambda: Control.GO,
     noise_loss: FloatArray | None = None,
 ) -> Generator[ArchitectureProgress, None, ArchitectureFit | None]:
     """Fit an architecture to the image, then to noise.
@@ -197,7 +197,7 @@ def fit_architecture(
     truth : ndarray (Y, X) or None
     blind_spot_size : tuple of int
         Size of the guard band around each validation pixel, the same for all architectures.
-    control : callable
+    poll_control : callable
     noise_loss : ndarray (iterations,) or None
         Losses of the fit to noise, if known. They are the same for all images
         with the same seed, shape and blind spot.
@@ -219,7 +219,7 @@ def fit_architecture(
     """
     start_time, count = time.process_time(), setup.iterations
     fit_options: dict[str, Any] = {
-        "control": control,
+        "poll_control": poll_control,
         "architecture": architecture,
         "blind_spot_size": blind_spot_size,
     }

@@ -325,7 +325,7 @@ def explore_architectures(
     architectures: Sequence[Architecture],
     truth: ImageArray | None = None,
     *,
-    control: PollControl = lambda: Control.GO,
+    poll_control: PollControl = lambda: Control.GO,
 ) -> Generator[IterationUpdate, None, ArchitectureComparison | None]:
     """Fit each architecture to the image and to noise, with the same validation pixels.
 
@@ -335,7 +335,7 @@ def explore_architectures(
     architectures : sequence of Architecture
     truth : ndarray (Y, X) or None
         Image without noise, in its units.
-    control : callable
+    poll_control : callable
         Polled at each iteration. KEEP ends the comparison with the finished architectures.
 
     Yields
@@ -352,7 +352,9 @@ def explore_architectures(
     fits: list[ArchitectureFit] = []
     failed: list[str] = []
     for number, architecture in enumerate(architectures):
-        steps = fit_architecture(architecture, setup, truth, blind_spot_size, control=control)
+        steps = fit_architecture(
+            architecture, setup, truth, blind_spot_size, poll_control=poll_control
+        )
         make_update = partial(
             _make_comparison_update, architecture, number, len(architectures), setup.iterations
         )
@@ -366,7 +368,7 @@ def explore_architectures(
         if fitted is None:
             break
         fits.append(fitted)
-    if not fits or control() is Control.DISCARD:
+    if not fits or poll_control() is Control.DISCARD:
         return None
     done = len(fits) + len(failed)
     skipped = tuple(architecture.name for architecture in architectures[done:])

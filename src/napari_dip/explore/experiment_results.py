@@ -29,7 +29,7 @@ from napari_dip.pipeline.assess.html_page import (
     render_page,
 )
 from napari_dip.pipeline.assess.references import EXPERIMENT_PAPERS, PAPERS
-from napari_dip.pipeline.events import Event, Progress, ProgressTracker, Stopwatch
+from napari_dip.pipeline.events import Event, PausableClock, Progress, ProgressTracker
 from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.store.result_files import escape_formula, format_json
 from napari_dip.pipeline.torch_state import run_in_default_state
@@ -104,14 +104,14 @@ def run_in_default_torch_state(
     return run
 
 
-def delay_keep(control: PollControl) -> PollControl:
+def delay_keep(poll_control: PollControl) -> PollControl:
     """Return a control that ignores KEEP, so that parallel fits end at the same iteration."""
 
-    def poll_control() -> Control:
-        request = control()
-        return Control.GO if request is Control.KEEP else request
+    def poll_without_keep() -> Control:
+        control = poll_control()
+        return Control.GO if control is Control.KEEP else control
 
-    return poll_control
+    return poll_without_keep
 
 
 def mark_ended_early(setup: ExperimentSetup, count: int) -> ExperimentSetup:
@@ -130,18 +130,18 @@ def mark_ended_early(setup: ExperimentSetup, count: int) -> ExperimentSetup:
     return replace(setup, stop_iteration=count, recipe=recipe, notes=(*setup.notes, note))
 
 
-class ExperimentTimer(Stopwatch):
+class ExperimentTimer(PausableClock):
     """Estimate the remaining time of an experiment, without pauses.
 
-    An experiment polls this object instead of the user's control.
+    An experiment polls `poll_control` of this object instead of the user's control.
     """
 
     def __init__(
         self,
-        control: PollControl = lambda: Control.GO,
+        poll_control: PollControl = lambda: Control.GO,
         monotonic: Callable[[], float] | None = None,
     ) -> None:
-        super().__init__(control, monotonic)
+        super().__init__(poll_control, monotonic)
         self._tracker = ProgressTracker(margin=TIME_MARGIN)
         self._step = self._tracker.add_step("experiment", 1.0)
 
@@ -153,7 +153,7 @@ class ExperimentTimer(Stopwatch):
         self._step.update(seconds, event.fraction)
         if not MIN_TIMED_FRACTION < event.fraction < 1:
             return update
-        progress = self._tracker.fold(seconds)
+        progress = self._tracker.compute_progress(seconds)
         return update._replace(event=replace(event, seconds=seconds, progress=progress))
 
 

@@ -189,13 +189,13 @@ def _load(module: str, name: str) -> Any:
 
 def _make_impedance_starter(image: Any, **settings: Any) -> StartExperiment:
     setup = make_experiment_setup(image, **settings)
-    return lambda control: _load("noise_impedance", "explore_impedance")(setup, control=control)
+    return lambda poll: _load("noise_impedance", "explore_impedance")(setup, poll_control=poll)
 
 
 def _make_spectrum_starter(image: Any, *, truth: Any = None, **settings: Any) -> StartExperiment:
     setup = make_experiment_setup(image, **settings)
     clean = None if truth is None else read_truth(truth, setup)
-    return lambda control: _load("spectra", "explore_spectrum")(setup, clean, control=control)
+    return lambda poll: _load("spectra", "explore_spectrum")(setup, clean, poll_control=poll)
 
 
 def _make_architectures_starter(
@@ -205,14 +205,14 @@ def _make_architectures_starter(
     setup = make_experiment_setup(image, **{**defaults, **settings})
     clean = None if truth is None else read_truth(truth, setup)
     architectures = choose_architectures(setup, only)
-    return lambda control: _load("comparison", "explore_architectures")(
-        setup, architectures, clean, control=control
+    return lambda poll: _load("comparison", "explore_architectures")(
+        setup, architectures, clean, poll_control=poll
     )
 
 
 def _make_features_starter(image: Any, network: str = "", **settings: Any) -> StartExperiment:
     plan = plan_features(image, network, **settings)
-    return lambda control: explore_features(plan, control=control)
+    return lambda poll: explore_features(plan, poll_control=poll)
 
 
 def _make_target_curves(*names: str) -> tuple[Curve, ...]:
@@ -312,7 +312,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
 def _run(key: str, image: Any, progress: Callable[[Event], object] | None, **settings: Any) -> Any:
     """Run an experiment to its end and pass its events to `progress`."""
     timer = ExperimentTimer()
-    steps = EXPERIMENTS[key].make_starter(image, **settings)(timer)
+    steps = EXPERIMENTS[key].make_starter(image, **settings)(timer.poll_control)
     events = map_generator(steps, lambda update: timer.add_time_left(update).event)
     return drain_generator(events, progress)
 

@@ -30,7 +30,7 @@ from napari_dip.pipeline.assess.report_figures import (
     use_default_style,
 )
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
-from napari_dip.pipeline.events import ProgressTracker, Stopwatch, map_generator
+from napari_dip.pipeline.events import PausableClock, ProgressTracker, map_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.io.arrays import AnyArray, Float32Array
-    from napari_dip.pipeline.events import Event, Step
+    from napari_dip.pipeline.events import Event, WorkStep
     from napari_dip.pipeline.plan.types import Plan
 
     ImageArray = Float32Array
@@ -258,14 +258,14 @@ def _choose_even_layers(paths: list[str]) -> list[str]:
 
 
 def explore_features(
-    features: FeaturePlan, *, control: PollControl = lambda: Control.GO
+    features: FeaturePlan, *, poll_control: PollControl = lambda: Control.GO
 ) -> Generator[IterationUpdate, None, FeatureInversionResult | None]:
     """Invert each layer with each prior, as the task `invert-features` does.
 
     Parameters
     ----------
     features : FeaturePlan
-    control : callable
+    poll_control : callable
         Polled at each iteration; KEEP and DISCARD end the experiment.
 
     Yields
@@ -278,7 +278,7 @@ def explore_features(
     FeatureInversionResult or None
         None if the user ended it.
     """
-    timer, tracker = Stopwatch(control), ProgressTracker(default_rate=1.0)
+    timer, tracker = PausableClock(poll_control), ProgressTracker(default_rate=1.0)
     plan_rows = [[plan for _, plan in layer_plans] for layer_plans in features.plans]
     steps = iter([tracker.add_step("fit", plan.seconds) for row in plan_rows for plan in row])
     rows = []
@@ -290,7 +290,7 @@ def explore_features(
             step = next(steps)
             make_update = partial(_make_feature_update, message, layer, step, tracker, timer)
             result = yield from map_generator(
-                run(plan, {"image": features.image}, control=timer), make_update
+                run(plan, {"image": features.image}, poll_control=timer.poll_control), make_update
             )
             step.finish(timer.seconds)
             if result is None or result.stop_reason is StopReason.USER:
@@ -326,11 +326,16 @@ def compute_correlation(image: AnyArray, other: AnyArray) -> float:
 
 
 def _make_feature_update(
-    message: str, layer: str, step: Step, tracker: ProgressTracker, timer: Stopwatch, event: Event
+    message: str,
+    layer: str,
+    step: WorkStep,
+    tracker: ProgressTracker,
+    timer: PausableClock,
+    event: Event,
 ) -> IterationUpdate:
     """Convert the progress of one fit to that of the whole experiment."""
     step.report_progress(timer.seconds, event.progress)
-    progress = tracker.fold(timer.seconds)
+    progress = tracker.compute_progress(timer.seconds)
     return IterationUpdate(replace(event, message=message, progress=progress), {}, layer)
 
 

@@ -119,7 +119,7 @@ def iter_fit(
     target: ImageArray,
     setup: ExperimentSetup,
     *,
-    control: PollControl,
+    poll_control: PollControl,
     keeps_images: bool = False,
     architecture: Architecture | None = None,
     blind_spot_size: tuple[int, int] | None = None,
@@ -133,7 +133,7 @@ def iter_fit(
         Target of zero mean and unit variance.
     setup : ExperimentSetup
         Setup with the network; the same seed gives the same weights and random input each time.
-    control : callable
+    poll_control : callable
     keeps_images : bool
         Whether to yield the outputs, too.
     architecture : Architecture or None
@@ -163,7 +163,7 @@ def iter_fit(
         schedule,
         never_stop,
         seed=setup.seed,
-        control=control,
+        poll_control=poll_control,
         is_preview_due=is_preview_due,
     )
     result = yield from _read_iterations(loop, keeps_images=keeps_images)
@@ -179,7 +179,7 @@ def find_validation_stop(
     setup: ExperimentSetup,
     blind_spot_size: tuple[int, int],
     *,
-    control: PollControl,
+    poll_control: PollControl,
 ) -> Generator[int, None, ValidationStop | None]:
     """Fit once more with validation pixels and the usual early stopping; yield iterations.
 
@@ -187,7 +187,7 @@ def find_validation_stop(
 
     Parameters
     ----------
-    target, setup, control : as for `iter_fit`
+    target, setup, poll_control : as for `iter_fit`
     blind_spot_size : tuple of int
         Size of the guard band around each validation pixel, per axis: wider than the noise
         correlation.
@@ -203,7 +203,7 @@ def find_validation_stop(
         setup, setup.architecture, average=average, validation_interval=VALIDATION_INTERVAL
     )
     stop = make_validation_stop_rule(compute_patience(setup.iterations, VALIDATION_INTERVAL))
-    loop = fit(problem, prior, schedule, stop, seed=setup.seed, control=control)
+    loop = fit(problem, prior, schedule, stop, seed=setup.seed, poll_control=poll_control)
     result = yield from map_generator(loop, attrgetter("iteration"))
     if result is None:
         return None
@@ -240,20 +240,20 @@ def _build_experiment_problem(
     """Build the least-squares problem for a target, and the network that is fitted to it."""
     measurement = torch.from_numpy(target)[None, None].to(torch.device(setup.plan.device))
     all_pixels = torch.ones_like(measurement)
-    validation_mask = guard_mask = torch.zeros_like(all_pixels)
+    validation_mask = excluded_mask = torch.zeros_like(all_pixels)
     if blind_spot_size is not None:
         pixels = choose_validation_pixels(target.shape, setup, blind_spot_size).astype(np.float32)
         validation_mask = torch.from_numpy(pixels)[None, None].to(measurement.device)
-        guard_mask = dilate_centres(validation_mask, blind_spot_size)
+        excluded_mask = dilate_centres(validation_mask, blind_spot_size)
     error = make_least_squares(1.0)
     term = Term(
         measurement=measurement,
         operator=Identity(),
         fidelity=error,
-        comparison_loss=error,
-        training_weight=all_pixels - guard_mask,
+        deviance=error,
+        training_pixel_weights=all_pixels - excluded_mask,
         validation_mask=validation_mask,
-        refit_weight=all_pixels,
+        refit_pixel_weights=all_pixels,
     )
     rng = torch.Generator().manual_seed(setup.seed)
     prior = build_from_architecture(architecture, tuple(target.shape), rng)
@@ -271,7 +271,7 @@ def _make_schedule(
         phases=(Phase(iterations=count, learning_rate=architecture.learning_rate),),
         planned_iterations=_COSINE_HORIZON_FACTOR * count,
         last_iteration=count,
-        warm_up=0.0,
+        warm_up_fraction=0.0,
         average_decay=average,
         validation_interval=validation_interval,
     )
@@ -298,7 +298,7 @@ def _read_iterations(
             validation_record = progress.validation_record
             record = IterationRecord(
                 validation_record.iteration,
-                validation_record.training_loss,
+                validation_record.training_deviance,
                 validation_error=validation_record.validation_loss,
             )
             if not keeps_images:

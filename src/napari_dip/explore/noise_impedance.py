@@ -188,14 +188,14 @@ def compute_impedance(noise: FloatArray, image: FloatArray) -> float:
 
 @run_in_default_torch_state
 def explore_impedance(
-    setup: ExperimentSetup, *, control: PollControl = lambda: Control.GO
+    setup: ExperimentSetup, *, poll_control: PollControl = lambda: Control.GO
 ) -> Generator[IterationUpdate, None, ImpedanceResult | None]:
     """Fit the same network from the same initial weights to each target, in parallel.
 
     Parameters
     ----------
     setup : ExperimentSetup
-    control : callable
+    poll_control : callable
         Polled at each iteration. KEEP ends the experiment with the iterations so far.
 
     Yields
@@ -213,12 +213,12 @@ def explore_impedance(
     with ExitStack() as exit_stack:
         fits = {
             name: exit_stack.enter_context(
-                closing(iter_fit(target, setup, control=delay_keep(control)))
+                closing(iter_fit(target, setup, poll_control=delay_keep(poll_control)))
             )
             for name, target in targets.items()
         }
         for iteration in range(1, count + 1):
-            if control() is Control.KEEP:
+            if poll_control() is Control.KEEP:
                 break
             for name, fit in fits.items():
                 record = next(fit, None)

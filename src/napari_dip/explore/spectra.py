@@ -236,7 +236,7 @@ def explore_spectrum(
     setup: ExperimentSetup,
     truth: ImageArray | None = None,
     *,
-    control: PollControl = lambda: Control.GO,
+    poll_control: PollControl = lambda: Control.GO,
 ) -> Generator[IterationUpdate, None, SpectrumResult | None]:
     """Fit to all pixels and measure each output, in parallel with a fit with validation pixels.
 
@@ -245,7 +245,7 @@ def explore_spectrum(
     setup : ExperimentSetup
     truth : ndarray (Y, X) or None
         Image without noise, in its units.
-    control : callable
+    poll_control : callable
         Polled at each iteration. KEEP ends the experiment with the iterations so far.
 
     Yields
@@ -260,18 +260,20 @@ def explore_spectrum(
     """
     target, count = standardise(setup.image), setup.iterations
     recorder, blind_spot_size = _SpectrumRecorder(setup, truth), measure_blind_spot_size(setup)
-    fit_steps = iter_fit(target, setup, control=delay_keep(control), keeps_images=True)
-    validation_steps = find_validation_stop(target, setup, blind_spot_size, control=control)
+    fit_steps = iter_fit(target, setup, poll_control=delay_keep(poll_control), keeps_images=True)
+    validation_steps = find_validation_stop(
+        target, setup, blind_spot_size, poll_control=poll_control
+    )
     with closing(fit_steps), closing(validation_steps):
         validation_fit = _ValidationFit(validation_steps)
         for iteration in range(1, count + 1):
             validation_fit.advance_to(iteration)
-            record = None if control() is Control.KEEP else next(fit_steps, None)
+            record = None if poll_control() is Control.KEEP else next(fit_steps, None)
             if record is None:
                 break
             points, image = recorder.record(record)
             yield make_update("Watching the frequencies", iteration, count, points, image=image)
-        if control() is Control.DISCARD or recorder.count < min(count, MIN_KEPT_ITERATIONS):
+        if poll_control() is Control.DISCARD or recorder.count < min(count, MIN_KEPT_ITERATIONS):
             return None
         validation_stop = validation_fit.finish()
     if validation_stop is None:

@@ -143,7 +143,7 @@ class ImageSpec:
         return tuple(self.shape[self.axes.index(axis)] for axis in axes)
 
     @property
-    def pixels(self) -> int:
+    def pixel_count(self) -> int:
         """Number of values; each channel and colour sample counts separately."""
         return prod(self.shape)
 

@@ -82,7 +82,7 @@ def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpe
     file_path, size, reader = _find_reader(path)
     with convert_parser_errors(file_path):
         spec: ImageSpec = reader.read_spec(file_path, axes.upper() if axes else None)
-    if size and spec.pixels * np.dtype(spec.dtype).itemsize > _MAX_COMPRESSION_RATIO * size:
+    if size and spec.pixel_count * np.dtype(spec.dtype).itemsize > _MAX_COMPRESSION_RATIO * size:
         sizes = " × ".join(str(side) for side in spec.shape)
         why = f"its header states {sizes} pixels, but it holds {size} bytes"
         raise RefusedError("file-broken", path=file_path, why=why)

@@ -79,7 +79,7 @@ def restore(
     parsed_recipe, inputs = load_recipe(recipe), accept_old_names(inputs, OLD_INPUTS)
     network = pop_network_file(inputs)
     _check_input_names(parsed_recipe, inputs)
-    control = make_keep_after_control(keep_after)
+    poll_control = make_keep_after_control(keep_after)
     header, read_image = open_input("image", image, axes)
     extra_inputs = {
         name: open_input(name, value, None) for name, value in inputs.items() if value is not None
@@ -92,7 +92,8 @@ def restore(
     check_unchanged(stamps)
     preview_seconds = _PREVIEW_SECONDS if progress else None
     result = drain_generator(
-        run(plan, data, control=control, preview_seconds=preview_seconds, stamps=stamps), progress
+        run(plan, data, poll_control=poll_control, preview_seconds=preview_seconds, stamps=stamps),
+        progress,
     )
     if result is None:  # the run was ended before there was any result
         raise FailedError("unexpected", why="the run ended without an image")

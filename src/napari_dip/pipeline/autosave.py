@@ -277,7 +277,7 @@ def run_with_autosave(
     plan: Plan,
     data: Mapping[str, Any],
     *,
-    control: PollControl = lambda: Control.GO,
+    poll_control: PollControl = lambda: Control.GO,
     preview_seconds: float | None = None,
 ) -> Generator[Event, None, Restoration | None]:
     """Restore as `run` does, with autosave; yields, returns and raises as `run` does.
@@ -285,7 +285,7 @@ def run_with_autosave(
     The saved files are removed when the run ends normally or is ended by the user. They stay after
     a crash or a failure, since the run may be resumed with more memory or on another device.
     """
-    run_options: dict[str, Any] = {"control": control, "preview_seconds": preview_seconds}
+    run_options: dict[str, Any] = {"poll_control": poll_control, "preview_seconds": preview_seconds}
 
     def save_inputs() -> None:
         if not plan.tiles:  # inputs of tiles were saved at the start

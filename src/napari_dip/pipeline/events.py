@@ -69,23 +69,23 @@ class Progress:
 NO_PROGRESS, FINISHED = Progress(), Progress(done=1.0, seconds_left=0.0)
 
 
-class Stopwatch:
+class PausableClock:
     """Measure seconds without the pauses that a user requests.
 
     Parameters
     ----------
-    control : callable
-        Returns the current request of the user.
+    poll_control : callable
+        Returns the current control of the user.
     monotonic : callable
         Returns the seconds of a monotonic clock.
     """
 
     def __init__(
         self,
-        control: PollControl = lambda: Control.GO,
+        poll_control: PollControl = lambda: Control.GO,
         monotonic: Callable[[], float] | None = None,
     ) -> None:
-        self._control = control
+        self._poll_control = poll_control
         self._monotonic = monotonic or (lambda: time.monotonic())
         self._pause_start: float | None = None  # None while the run is not paused
         self._excluded_seconds = self._monotonic()
@@ -96,19 +96,19 @@ class Stopwatch:
         now = self._monotonic() if self._pause_start is None else self._pause_start
         return now - self._excluded_seconds
 
-    def __call__(self) -> Control:
+    def poll_control(self) -> Control:
         """Poll the control; the time in which it returns PAUSE is not counted."""
-        request = self._control()
-        if request is Control.PAUSE and self._pause_start is None:
+        control = self._poll_control()
+        if control is Control.PAUSE and self._pause_start is None:
             self._pause_start = self._monotonic()
-        elif request is not Control.PAUSE and self._pause_start is not None:
+        elif control is not Control.PAUSE and self._pause_start is not None:
             self._excluded_seconds += self._monotonic() - self._pause_start
             self._pause_start = None
-        return request
+        return control
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Step:
+class WorkStep:
     """A step of the work, with the time that it took so far.
 
     Attributes
@@ -118,7 +118,7 @@ class Step:
         group of the kind.
     planned : float
         Planned seconds.
-    warm_up : float
+    warm_up_fraction : float
         Share at the start that is not timed, because libraries select algorithms then.
     weight : float or None
         Planned seconds that count for the progress bar; None: `planned`.
@@ -133,7 +133,7 @@ class Step:
 
     kind: str
     planned: float
-    warm_up: float = 0.0
+    warm_up_fraction: float = 0.0
     weight: float | None = None
     stage: int = 0
     fraction: float = 0.0
@@ -173,7 +173,7 @@ class Step:
         if self._start is None:
             self.start(now)
         assert self._start is not None
-        if not self._is_warm and fraction - self._start[1] < self.warm_up:
+        if not self._is_warm and fraction - self._start[1] < self.warm_up_fraction:
             self._start = now, fraction
         self._is_warm = True
         self.fraction, self._end = fraction, (now, fraction)
@@ -246,7 +246,7 @@ class Step:
 
 
 class ProgressTracker:
-    """Track the steps of a piece of work, and fold them into one progress.
+    """Track the steps of a piece of work, and combine them into one progress.
 
     Parameters
     ----------
@@ -255,12 +255,12 @@ class ProgressTracker:
     margin : float
         Ratio of the reported to the expected time. Steps that report their own time have included
         it.
-    workers : int
+    worker_count : int
         Number of steps of a stage that are done at once.
 
     Attributes
     ----------
-    steps : list of Step
+    steps : list of WorkStep
         In the order in which they are done.
     """
 
@@ -269,10 +269,10 @@ class ProgressTracker:
         *,
         default_rate: float | None = None,
         margin: float = TIME_LEFT_MARGIN,
-        workers: int = 1,
+        worker_count: int = 1,
     ) -> None:
-        self.steps: list[Step] = []
-        self.workers = workers
+        self.steps: list[WorkStep] = []
+        self.worker_count = worker_count
         self._default_rate, self._margin = default_rate, margin
         self._total = 0.0
         # fraction and finished work when the planned work changed last, and the share done since
@@ -280,12 +280,12 @@ class ProgressTracker:
 
     def add_step(
         self, kind: str, planned: float, weight: float | None = None, stage: int = 0
-    ) -> Step:
-        """Append a step and return it; for the arguments, see `Step`."""
-        self.steps.append(Step(kind=kind, planned=planned, weight=weight, stage=stage))
+    ) -> WorkStep:
+        """Append a step and return it; for the arguments, see `WorkStep`."""
+        self.steps.append(WorkStep(kind=kind, planned=planned, weight=weight, stage=stage))
         return self.steps[-1]
 
-    def fold(self, now: float, message: str = "") -> Progress:
+    def compute_progress(self, now: float, message: str = "") -> Progress:
         """Return the progress of all steps together.
 
         The fraction never decreases: further work shares what remains of the bar.
@@ -339,7 +339,7 @@ class ProgressTracker:
             seconds = step.estimate_seconds_left(now, usual_fraction, rate)
             (running if step.is_started else pending)[step.stage].append(self._margin * seconds)
         seconds_left = sum(
-            _estimate_makespan([*running[stage], *pending[stage]], self.workers)
+            _estimate_makespan([*running[stage], *pending[stage]], self.worker_count)
             for stage in {*running, *pending}
         )
         return None if isnan(seconds_left) else seconds_left
@@ -372,9 +372,9 @@ def _get_group(kind: str) -> str:
     return kind.partition(" ")[0]
 
 
-def _estimate_makespan(durations: list[float], workers: int) -> float:
+def _estimate_makespan(durations: list[float], worker_count: int) -> float:
     """Return the seconds until workers have done steps of these durations, in this order."""
-    ends = [0.0] * max(1, min(workers, len(durations)))
+    ends = [0.0] * max(1, min(worker_count, len(durations)))
     for duration in durations[:MAX_SCHEDULED_STEPS]:
         heapreplace(ends, ends[0] + duration)
     rest = sum(durations[MAX_SCHEDULED_STEPS:])
@@ -394,7 +394,8 @@ class Event:
     iteration, iterations : int
         Iterations done and planned in the current fit; 0 outside a fit.
     training_loss, validation_loss : float or None
-        Training and validation loss: negative log-likelihood per pixel; None if not measured.
+        Mean deviance (twice the negative log-likelihood) of training and of validation pixels;
+        None if not measured.
     best_iteration : int
         Iteration with the lowest validation loss so far; 0 before the first validation.
     seconds : float

@@ -276,16 +276,16 @@ def make_unexpected_refusal(error: Exception, name: str) -> Refusal:
     return make_refusal("unexpected", why=describe_exception(error))
 
 
-def choose_thread_count(cores: int, pixels: int) -> int:
+def choose_thread_count(cores: int, pixel_count: int) -> int:
     """Return the number of CPU threads for a fit; it depends on these two numbers alone.
 
     Parameters
     ----------
     cores : int
-    pixels : int
+    pixel_count : int
         Pixels of one plane.
     """
-    if pixels < 64 * 64:  # waking a second thread takes longer than a layer
+    if pixel_count < 64 * 64:  # waking a second thread takes longer than a layer
         return 1
     return max(1, min(cores, MAX_THREADS))
 

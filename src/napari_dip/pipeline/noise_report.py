@@ -447,14 +447,14 @@ def measure_detector(
     """
     import torch
 
-    from napari_dip.engine.noise.variance_model import measure_dark, measure_flat
+    from napari_dip.engine.noise.variance_model import measure_dark_level, measure_photon_transfer
 
     offset = read_noise = gain = intercept = dark_frames_noise = None
     if dark is not None:
-        dark_frames_noise = measure_dark(torch.from_numpy(_stack_frames(dark, min_count=1)))
+        dark_frames_noise = measure_dark_level(torch.from_numpy(_stack_frames(dark, min_count=1)))
         offset, read_noise = dark_frames_noise.offset, dark_frames_noise.read_noise
     if flat is not None:
-        gain, intercept = measure_flat(
+        gain, intercept = measure_photon_transfer(
             torch.from_numpy(_stack_frames(flat, min_count=2)), dark_frames_noise
         )
     return DetectorCalibration(gain=gain, offset=offset, read_noise=read_noise, intercept=intercept)

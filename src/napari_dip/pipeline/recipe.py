@@ -81,7 +81,7 @@ class RunSettings(BaseModel):
             "Fast for a first look, Balanced for daily work, Best for the figure in the paper: "
             "they differ in time, not in how the result is judged.",
             choices=PRESET_LABELS,
-            advanced=False,
+            is_advanced=False,
         ),
     ] = "balanced"
     seed: Annotated[

@@ -17,7 +17,12 @@ from napari_dip.errors import FailedError, Refusal, RefusedError
 from napari_dip.io.outputs import OutputLock, remove_stale_temporary_files
 from napari_dip.io.paths import make_folder_refusal
 from napari_dip.io.writing import write_text
-from napari_dip.pipeline.events import ProgressTracker, Stopwatch, drain_generator, map_generator
+from napari_dip.pipeline.events import (
+    PausableClock,
+    ProgressTracker,
+    drain_generator,
+    map_generator,
+)
 from napari_dip.pipeline.machine import format_duration
 from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SWITCHES, accept_old_names
@@ -135,7 +140,7 @@ def batch(
 def run_batch(
     plan: BatchPlan,
     *,
-    control: PollControl = lambda: Control.GO,
+    poll_control: PollControl = lambda: Control.GO,
     pool: DaskWorkerPool | None = None,
 ) -> Generator[BatchEvent, None, BatchResult]:
     """Run a planned batch: file after file in the order of the inputs, or in parallel.
@@ -143,7 +148,7 @@ def run_batch(
     Parameters
     ----------
     plan : BatchPlan
-    control : callable
+    poll_control : callable
         Polled at every iteration of every file. Once it returns keep or discard, the current file
         leaves a checkpoint, and the tables are written for the finished files.
     pool : DaskWorkerPool, optional
@@ -164,10 +169,10 @@ def run_batch(
     """
     if plan.network is not None and plan.network.sha256:
         read_network_weights(plan.network)  # report damage once, before any work
-    stopwatch = Stopwatch(control)
-    tracker = BatchTracker(plan, stopwatch, pool)
+    clock = PausableClock(poll_control)
+    tracker = BatchTracker(plan, clock, pool)
     with _lock_batch_folder(plan):
-        steps = _run_planned_files(plan, stopwatch, pool)
+        steps = _run_planned_files(plan, clock, pool)
         return (yield from map_generator(steps, tracker.add_progress))
 
 
@@ -181,13 +186,13 @@ class BatchTracker:
     Parameters
     ----------
     plan : BatchPlan
-    stopwatch : Stopwatch
+    clock : PausableClock
     pool : DaskWorkerPool or None
         Workers that restore the files; None: this process alone.
     """
 
-    def __init__(self, plan: BatchPlan, stopwatch: Stopwatch, pool: DaskWorkerPool | None) -> None:
-        self._stopwatch, self._pool, self._file_count = stopwatch, pool, len(plan.jobs)
+    def __init__(self, plan: BatchPlan, clock: PausableClock, pool: DaskWorkerPool | None) -> None:
+        self._clock, self._pool, self._file_count = clock, pool, len(plan.jobs)
         # deviations of many files average out; those in progress have their own margin
         self._tracker = ProgressTracker(default_rate=1.0, margin=1.0)
         process_count = (
@@ -209,7 +214,7 @@ class BatchTracker:
     def add_progress(self, batch_event: BatchEvent) -> BatchEvent:
         """Process a report, and return it with the progress of the whole batch."""
         now, step, outcome = (
-            self._stopwatch.seconds,
+            self._clock.seconds,
             self._steps.get(batch_event.number),
             batch_event.outcome,
         )
@@ -221,14 +226,16 @@ class BatchTracker:
             step.report_progress(now, batch_event.event.progress)
         elif step is not None and outcome is not None:
             step.finish(now if outcome.state == "restored" else None)
-        self._tracker.workers = 1 if self._pool is None else self._pool.worker_count
+        self._tracker.worker_count = 1 if self._pool is None else self._pool.worker_count
         message = f"{len(self._finished_files)} of {self._file_count} files"
-        progress = self._tracker.fold(now, message if batch_event.number else "Joint training")
+        progress = self._tracker.compute_progress(
+            now, message if batch_event.number else "Joint training"
+        )
         return replace(batch_event, progress=progress)
 
 
 def _run_planned_files(
-    plan: BatchPlan, control: Stopwatch, pool: DaskWorkerPool | None
+    plan: BatchPlan, clock: PausableClock, pool: DaskWorkerPool | None
 ) -> Generator[BatchEvent, None, BatchResult]:
     """Run a planned batch in a folder that this process has locked."""
     from napari_dip.scale.batch.table import format_batch_csv, render_batch_page
@@ -238,16 +245,16 @@ def _run_planned_files(
         make_event = partial(
             BatchEvent, number=0, count=len(plan.jobs), source=plan.folder / NETWORK_FILE
         )
-        steps = fit_batch_network(plan, plan.joint_training, control)
+        steps = fit_batch_network(plan, plan.joint_training, clock.poll_control)
         is_fitted = yield from map_generator(steps, lambda event: make_event(event=event))
     if not is_fitted:  # the user ended the joint training
         outcomes = yield from _restore_sequentially(plan, lambda: Control.KEEP)
     elif pool is None:
-        outcomes = yield from _restore_sequentially(plan, control)
+        outcomes = yield from _restore_sequentially(plan, clock.poll_control)
     else:
         from napari_dip.scale.cluster.dispatcher import restore_in_parallel
 
-        outcomes = yield from restore_in_parallel(plan, control, pool)
+        outcomes = yield from restore_in_parallel(plan, clock, pool)
     result = BatchResult(
         folder=plan.folder,
         outcomes=outcomes,
@@ -272,25 +279,25 @@ def check_any_restorable(plan: BatchPlan) -> None:
 
 
 def _restore_sequentially(
-    plan: BatchPlan, control: PollControl
+    plan: BatchPlan, poll_control: PollControl
 ) -> Generator[BatchEvent, None, tuple[FileOutcome, ...]]:
     """Restore all files in this process."""
     outcomes = []
     for number, job in enumerate(plan.jobs, 1):
-        outcomes.append((yield from _restore_or_skip(plan, job, number, control)))
+        outcomes.append((yield from _restore_or_skip(plan, job, number, poll_control)))
     return tuple(outcomes)
 
 
 def _restore_or_skip(
-    plan: BatchPlan, job: Job, number: int, control: PollControl
+    plan: BatchPlan, job: Job, number: int, poll_control: PollControl
 ) -> Generator[BatchEvent, None, FileOutcome]:
     """Restore one file, unless it is refused or the batch is ending."""
     make_event = partial(BatchEvent, number=number, count=len(plan.jobs), source=job.source)
     outcome = FileOutcome(source=job.source, state="waiting")
     if isinstance(job.plan, Refusal):
         outcome = replace(outcome, state="refused", refusal=job.plan)
-    elif control() not in ENDING_CONTROLS:
-        steps = restore_file(job, job.plan, resume=plan.resume, control=control)
+    elif poll_control() not in ENDING_CONTROLS:
+        steps = restore_file(job, job.plan, resume=plan.resume, poll_control=poll_control)
         outcome = yield from map_generator(steps, lambda event: make_event(event=event))
     yield make_event(outcome=outcome)
     return outcome

@@ -56,7 +56,7 @@ class Setting:
         Label of each value of a `Literal` field.
     step : float or None
         Increment of a number in the dock, in its unit. Its limits are those of the type.
-    advanced : bool
+    is_advanced : bool
         Whether the dock hides the setting among the advanced ones.
     file_filter : str
         Filter of the file dialog for a text field that holds a path, such as "Networks (*.pt2)".
@@ -71,7 +71,7 @@ class Setting:
     help: str
     choices: Mapping[str, str] | None = None
     step: float | None = None
-    advanced: bool = True
+    is_advanced: bool = True
     file_filter: str = ""
     list_suggestions: Callable[[Any], tuple[str, ...] | Refusal] | None = None
     report_template: str = ""
@@ -160,7 +160,7 @@ class FitNoise:
 
     Attributes
     ----------
-    variance : NoiseVariance
+    variance_model : NoiseVariance
         One for each repeated exposure. In joint training of images that differ, it is their mean.
     level : float
         Square root of the mean variance.
@@ -170,15 +170,15 @@ class FitNoise:
     correlation : tuple of two tuples of float or None
         Autocorrelation at lags 1, 2, ... along Y and X, in pixels of the grid; None for white
         noise.
-    image_variances : NoiseVariance or None
-        Variance of each of the B images of a joint training, where they differ.
+    image_variance_models : NoiseVariance or None
+        Variance model of each of the B images of a joint training, where they differ.
     """
 
-    variance: NoiseVariance
+    variance_model: NoiseVariance
     level: float
     assumed_fraction: float = 1.0
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    image_variances: NoiseVariance | None = None
+    image_variance_models: NoiseVariance | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -189,69 +189,64 @@ class FitMasks:
     ----------
     measured : Tensor
         (1, 1, *grid): 1 at measured pixels.
-    validation, guard : Tensor
-        (1, 1, *grid): 1 at validation pixels, and 1 at validation pixels and their guard bands.
+    validation : Tensor
+        (1, 1, *grid): 1 at validation pixels.
+    excluded : Tensor
+        (1, 1, *grid): 1 at pixels kept out of the fit: validation pixels, guard bands, impulses.
     blind_spot_size : tuple of int
         Size of a blind spot, per axis of the grid.
     blind_spot_shape : Tensor or None
         (*blind_spot_size): 1 where a pixel is hidden; None: all are.
-    reliability : Tensor or None
+    pixel_weights : Tensor or None
         (1, 1, *grid), up to 1: weight of a pixel relative to one of usual read noise; None: 1 for
         all.
     select_validation : callable or None
-        Selects validation pixels as in `validation`, given `patch` and `allowed`.
+        Selects validation pixels as in `validation`, given `patch_size` and `allowed_mask`.
     """
 
     measured: Tensor
     validation: Tensor
-    guard: Tensor
+    excluded: Tensor
     blind_spot_size: tuple[int, ...]
     blind_spot_shape: Tensor | None = None
-    reliability: Tensor | None = None
+    pixel_weights: Tensor | None = None
     select_validation: Callable[..., Tensor] | None = None
 
     @property
     def visible(self) -> Tensor:
-        """Return a mask of the measured pixels outside of the guard bands."""
-        return self.measured * (1 - self.guard)
+        """Return a mask of the measured pixels that may enter the fit."""
+        return self.measured * (1 - self.excluded)
 
     @property
-    def weight(self) -> Tensor:
+    def measured_pixel_weights(self) -> Tensor:
         """Return the weight of each pixel: 0 if not measured, below 1 if noisier than usual."""
-        return self.measured if self.reliability is None else self.measured * self.reliability
+        return self.measured if self.pixel_weights is None else self.measured * self.pixel_weights
 
     @property
-    def training_weight(self) -> Tensor:
-        """Return the weight of each pixel in the loss: 0 in the guard bands as well."""
-        return self.weight * (1 - self.guard)
+    def training_pixel_weights(self) -> Tensor:
+        """Return the weight of each pixel in the loss: 0 at excluded pixels as well."""
+        return self.measured_pixel_weights * (1 - self.excluded)
 
     @property
     def low_noise(self) -> Tensor:
         """Return a mask of the measured pixels, without those much noisier than usual."""
-        if self.reliability is None:
+        if self.pixel_weights is None:
             return self.measured
-        return self.measured * (self.reliability >= MIN_PIXEL_WEIGHT)
+        return self.measured * (self.pixel_weights >= MIN_PIXEL_WEIGHT)
 
-    def redraw_validation(self, patch: tuple[int, ...], allowed: Tensor) -> FitMasks:
-        """Return the masks with validation patches of that size, where they are allowed.
-
-        Parameters
-        ----------
-        patch : tuple of int
-        allowed : Tensor
-            (1, 1, *grid), 1 where a validation pixel may lie.
-        """
+    def redraw_validation(self, patch_size: tuple[int, ...], allowed_mask: Tensor) -> FitMasks:
+        """Return the masks with validation patches, where the mask (1, 1, *grid) allows them."""
         from napari_dip.engine.prior import dilate_centres
 
         assert self.select_validation is not None
-        validation = self.select_validation(patch=patch, allowed=allowed)
-        guard = dilate_centres(validation, self.blind_spot_size, self.blind_spot_shape)
-        return replace(self, validation=validation, guard=guard)
+        validation = self.select_validation(patch_size=patch_size, allowed_mask=allowed_mask)
+        excluded = dilate_centres(validation, self.blind_spot_size, self.blind_spot_shape)
+        return replace(self, validation=validation, excluded=excluded)
 
     def clear_validation(self) -> FitMasks:
         """Return the masks without validation pixels."""
         no_pixels = self.validation * 0
-        return replace(self, validation=no_pixels, guard=no_pixels)
+        return replace(self, validation=no_pixels, excluded=no_pixels)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -337,17 +332,17 @@ class FitInput:
         return tuple(self.measurement.shape[2:])
 
     @property
-    def image_unit(self) -> Tensor:
+    def network_per_image_unit(self) -> Tensor:
         """Return one unit of the image in network units, (1, C, 1, ...)."""
         return 1 / self.intensity_scale
 
     def to_network_units(self, values: Tensor | float) -> Tensor:
         """Convert intensities of the image, (..., C, 1, ...) or the same for all channels."""
-        return values * self.image_unit - self.intensity_offset / self.intensity_scale
+        return values * self.network_per_image_unit - self.intensity_offset / self.intensity_scale
 
     def to_image_units(self, values: Tensor) -> Tensor:
         """Convert intensities in network units, (B, C, *grid), to units of the image."""
-        return (values + self.intensity_offset / self.intensity_scale) / self.image_unit
+        return (values + self.intensity_offset / self.intensity_scale) / self.network_per_image_unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

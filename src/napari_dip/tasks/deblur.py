@@ -222,7 +222,7 @@ class Deblur(Task):
             random_input = initial.add_to_input(random_input)
         options = PriorOptions(random_input=random_input)
         return TaskSetup(
-            prior=PRIOR_SPECS[fit_input.prior_key].build(fit_input, rng, options),
+            prior=PRIOR_SPECS[fit_input.prior_key].build_prior(fit_input, rng, options),
             problem=self._make_problem(fit_input, dark_level, initial),
             fit_input=fit_input,
         )
@@ -248,19 +248,19 @@ class Deblur(Task):
         refitted = masks.measured if deconvolution is None else masks.visible
         make_fidelity = partial(
             make_backprojection_fidelity,
-            noise.variance,
+            noise.variance_model,
             fit_input.extra_inputs["psf"],
             floor=self._compute_power_floor(fit_input),
-            circular=self.border == "circular",
+            is_circular=self.border == "circular",
         )
         term = Term(
             measurement=fit_input.measurement,
             operator=self._make_operator(fit_input),
             fidelity=make_fidelity(masks.visible),
-            comparison_loss=make_gaussian_deviance(noise.variance),
-            training_weight=masks.visible,
+            deviance=make_gaussian_deviance(noise.variance_model),
+            training_pixel_weights=masks.visible,
             validation_mask=masks.validation,
-            refit_weight=refitted,
+            refit_pixel_weights=refitted,
             refit_fidelity=make_fidelity(refitted),
         )
         penalties = make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind)
@@ -370,7 +370,7 @@ class BlindDeblur(Task):
                 "defocus": "Defocus (disc)",
                 "free": "Free",
             },
-            advanced=False,
+            is_advanced=False,
         ),
     ] = "gaussian"
     psf_size: Annotated[
@@ -380,7 +380,7 @@ class BlindDeblur(Task):
             "Width of the PSF in pixels: rather too wide than too narrow. An even number counts "
             "as the next odd one.",
             step=2,
-            advanced=False,
+            is_advanced=False,
             report_template="PSF size: {:g} pixels",
         ),
     ] = 31
@@ -444,15 +444,15 @@ class BlindDeblur(Task):
         """Return the kernel of the chosen kind that best explains the spectrum; it stays fixed."""
         from napari_dip.engine.deconvolution.kernels import find_most_likely_blur
 
-        variance = fit_input.noise.variance.compute_variance(fit_input.measurement).mean((0, 2, 3))
-        blur = find_most_likely_blur(
-            fit_input.measurement, variance, self._list_candidate_kernels()
+        variance = fit_input.noise.variance_model.compute_variance(fit_input.measurement).mean(
+            (0, 2, 3)
         )
+        blur = find_most_likely_blur(fit_input.measurement, variance, self._list_kernel_factories())
         # fitted together with the image, the width drifts, since a blurred image is easier to fit
         return blur().detach(), blur.requires_grad_(False)
 
-    def _list_candidate_kernels(self) -> list[Callable[[], nn.Module]]:
-        """List kernels of the chosen kind, from narrow to as wide as the PSF may be."""
+    def _list_kernel_factories(self) -> list[Callable[[], nn.Module]]:
+        """List factories of the chosen kind, from narrow to as wide as the PSF may be."""
         from napari_dip.engine.deconvolution.kernels import (
             DefocusKernel,
             GaussianKernel,

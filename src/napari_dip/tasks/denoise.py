@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from napari_dip.tasks.priors.prior_spec import PriorSpec
 
 
-def enlarge_to_full_resolution(fit_input: FitInput, problem: Problem) -> Problem:
+def append_upscaling(fit_input: FitInput, problem: Problem) -> Problem:
     """Append upscaling to the postprocessing of a problem, if the fit runs at half resolution."""
     from napari_dip.engine.noise.oversampling import upscale_estimate
     from napari_dip.engine.problem import append_postprocessing
@@ -78,7 +78,7 @@ def enlarge_to_full_resolution(fit_input: FitInput, problem: Problem) -> Problem
     if half_resolution is None:
         return problem
     grid = half_resolution.upscaled_grid
-    upscaled = append_postprocessing(problem, lambda _, done: upscale_estimate(done, grid))
+    upscaled = append_postprocessing(problem, lambda _, final: upscale_estimate(final, grid))
     # BM3D of a colour camera runs at full size
     if half_resolution.camera_noise is not None:
         upscaled = replace(upscaled, final_postprocess=problem.final_postprocess)
@@ -194,7 +194,7 @@ class Denoise(Task):
             return next(
                 prior_spec
                 for prior_spec in DENOISING_PRIORS.select()
-                if prior_spec.input_traits.is_random
+                if prior_spec.input_traits.is_random_noise
             )
         if self._noise_model.prior_key:
             return PRIOR_SPECS[self._noise_model.prior_key]
@@ -205,7 +205,8 @@ class Denoise(Task):
         if self.architecture == DEFAULT_ARCHITECTURE:
             return None
         if not any(
-            prior_spec.input_traits.is_random for prior_spec in DENOISING_PRIORS.select(self.prior)
+            prior_spec.input_traits.is_random_noise
+            for prior_spec in DENOISING_PRIORS.select(self.prior)
         ):
             return refuse_architecture(self.architecture, f"the prior '{self.prior}'")
         if not self._noise_model.is_detector:
@@ -232,7 +233,7 @@ class Denoise(Task):
             reasons[prior_spec.key] = reason
             if prior_spec.needs_noise_variance and not is_chosen:
                 reasons[prior_spec.key] += " where the noise is known"
-            if prior_spec.input_traits.is_masked:
+            if prior_spec.input_traits.has_masked_pixels:
                 reasons[prior_spec.key] += "; {blind_spot}"
         return reasons
 
@@ -270,7 +271,7 @@ class Denoise(Task):
             random_input=RandomInputOptions(architecture=self.architecture),
         )
         return TaskSetup(
-            prior=prior_spec.build(model.limit_network_input(fit_input), rng, options),
+            prior=prior_spec.build_prior(model.limit_network_input(fit_input), rng, options),
             problem=self._make_problem(fit_input, options),
             fit_input=fit_input,
         )
@@ -281,10 +282,10 @@ class Denoise(Task):
         Postprocessing ends with upscaling, temporal smoothing and what the noise model adds.
         """
         build_problem = (
-            self._noise_model.build_problem or PRIOR_SPECS[fit_input.prior_key].build_problem
+            self._noise_model.problem_factory or PRIOR_SPECS[fit_input.prior_key].problem_factory
         )
         assert build_problem is not None
-        problem = enlarge_to_full_resolution(fit_input, build_problem(fit_input, options))
+        problem = append_upscaling(fit_input, build_problem(fit_input, options))
         problem = add_temporal_smoothing(problem, fit_input, self.temporal_smoothing)
         return self._noise_model.wrap_problem(fit_input, problem)
 

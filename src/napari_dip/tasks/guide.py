@@ -162,7 +162,7 @@ class Guide(Task):
         """Return why each prior runs, and the size of its blind spots."""
         if self.prior != AUTOMATIC:
             chosen = GUIDE_PRIORS.select(self.prior)[0]
-            blind_spot = "; {blind_spot}" if chosen.input_traits.is_masked else ""
+            blind_spot = "; {blind_spot}" if chosen.input_traits.has_masked_pixels else ""
             return {chosen.key: f"you chose it{blind_spot}"}
         verdict = "hidden pixels were predicted {} with the guide"
         return {
@@ -201,7 +201,7 @@ class Guide(Task):
             penalties=make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind),
             guide=fit_input.extra_inputs["guide"][None],
         )
-        return PRIOR_SPECS[fit_input.prior_key].setup(fit_input, rng, options)
+        return PRIOR_SPECS[fit_input.prior_key].build_setup(fit_input, rng, options)
 
     def _get_guide_axes(self, guide: ImageSpec) -> str:
         """Return the axes of the guide; with `planes_are_channels`, planes become channels."""

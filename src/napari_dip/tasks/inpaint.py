@@ -96,7 +96,7 @@ class Inpaint(Task):
         Setting(
             "Invert mask",
             "Fill in the pixels that are not marked: the mask shows what is good.",
-            advanced=False,
+            is_advanced=False,
         ),
     ] = False
     label: Annotated[
@@ -105,7 +105,7 @@ class Inpaint(Task):
             "Only this label",
             "Fill in the pixels that have this value in the mask, and no others. Empty: all "
             "above 0.",
-            advanced=False,
+            is_advanced=False,
         ),
     ] = None
     grow: Annotated[
@@ -115,7 +115,7 @@ class Inpaint(Task):
             "Pixels by which the holes are widened on all sides, so that the rim of a stain goes "
             "with it.",
             step=1,
-            advanced=False,
+            is_advanced=False,
             report_template="holes widened by {:g} pixels on all sides",
         ),
     ] = 0
@@ -126,7 +126,7 @@ class Inpaint(Task):
             "Keep: pixels outside the mask keep their values exactly. Denoise: they are denoised "
             "along with the filling in.",
             choices={"keep": "Keep", "denoise": "Denoise"},
-            advanced=False,
+            is_advanced=False,
         ),
     ] = "keep"
     prior: Annotated[
@@ -186,7 +186,7 @@ class Inpaint(Task):
 
         The mask is (N, C, *grid). Return the key of the prior, and the reason.
         """
-        if PRIOR_SPECS[prior_key].input_traits.is_random:
+        if PRIOR_SPECS[prior_key].input_traits.is_random_noise:
             return prior_key, "you chose it"
         if measured_mask.ndim > 4:
             return _choose_stack_prior(prior_key, measured_mask)
@@ -224,7 +224,7 @@ class Inpaint(Task):
                 skip_channels=INPAINT_SKIP_CHANNELS, jitter=INPAINT_JITTER
             ),
         )
-        setup = PRIOR_SPECS[fit_input.prior_key].setup(fit_input, rng, options)
+        setup = PRIOR_SPECS[fit_input.prior_key].build_setup(fit_input, rng, options)
         problem = validate_by_squared_error(fit_input, setup.problem)
 
         def postprocess(estimate: Estimate) -> Estimate:
@@ -236,24 +236,24 @@ class Inpaint(Task):
         )
 
     def _make_hole_mask(self, extra_inputs: Mapping[str, Float32Array]) -> BoolArray:
-        holes = parse_mask(extra_inputs["mask"], self.label, invert=self.invert_mask)
+        holes = parse_mask(extra_inputs["mask"], self.label, is_inverted=self.invert_mask)
         return dilate_holes(holes, self.grow)
 
     def _insert_measured_pixels(
-        self, fit_input: FitInput, blind: Estimate, restored: Estimate | None
+        self, fit_input: FitInput, predicted: Estimate, restored: Estimate | None
     ) -> Estimate:
         """Insert the measurement, or its denoised values, where pixels were measured."""
         from torch import where
 
-        mask, estimate_type = fit_input.masks.measured > 0, type(blind)
+        mask, estimate_type = fit_input.masks.measured > 0, type(predicted)
         measured = restored or estimate_type(
             fit_input.measurement,
-            fit_input.noise.variance.compute_variance(fit_input.measurement).log(),
+            fit_input.noise.variance_model.compute_variance(fit_input.measurement).log(),
         )
-        mean = where(mask, measured.mean, blind.mean)
-        if measured.log_variance is None or blind.log_variance is None:
+        mean = where(mask, measured.mean, predicted.mean)
+        if measured.log_variance is None or predicted.log_variance is None:
             return estimate_type(mean)
-        return estimate_type(mean, where(mask, measured.log_variance, blind.log_variance))
+        return estimate_type(mean, where(mask, measured.log_variance, predicted.log_variance))
 
 
 def _get_hole_shapes_key() -> str:

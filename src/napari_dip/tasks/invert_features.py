@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 #: Height and width for which layers are listed without an image: the training size of torchvision
 #: architectures.
-SIZE = (224, 224)
+LISTING_IMAGE_SIZE = (224, 224)
 INVERSION_PRIORS = PriorChoices("invert-features", has_automatic=False)
 LimitedText = Annotated[str, Field(max_length=4096)]
 
@@ -60,7 +60,7 @@ def get_network_file(task: InvertFeatures) -> NetworkFile:
 
 def list_layers(task: InvertFeatures) -> tuple[str, ...] | Refusal:
     """List the layers of the network, or return a refusal."""
-    layers = list_network_layers(get_network_file(task), SIZE)
+    layers = list_network_layers(get_network_file(task), LISTING_IMAGE_SIZE)
     return layers if isinstance(layers, Refusal) else tuple(path for path, _ in layers)
 
 
@@ -83,7 +83,7 @@ class InvertFeatures(Task):
             "Network",
             "A program of torch.export on the disk (.pt2), or the name of an architecture of "
             "torchvision, such as vgg16, whose weights are named as well.",
-            advanced=False,
+            is_advanced=False,
             file_filter="Programs of torch.export (*.pt2)",
         ),
     ] = ""
@@ -93,7 +93,7 @@ class InvertFeatures(Task):
             "Layer",
             "Path of the module whose result is inverted, such as features.5; 'list' says which "
             "there are.",
-            advanced=False,
+            is_advanced=False,
             list_suggestions=list_layers,
         ),
     ] = ""
@@ -105,7 +105,7 @@ class InvertFeatures(Task):
             "What tells the image apart from all others with the same activations: an untrained "
             "network, few and short edges (total variation), or nothing.",
             choices=INVERSION_PRIORS,
-            advanced=False,
+            is_advanced=False,
         ),
     ] = DEFAULT_PRIOR
     weights: Annotated[
@@ -256,7 +256,7 @@ class InvertFeatures(Task):
         prior_spec, operator = PRIOR_SPECS[fit_input.prior_key], self._make_operator(fit_input)
         low, value_range = _get_network_range(fit_input)
         options = PriorOptions(random_input=RandomInputOptions(bounds=(low, low + value_range)))
-        prior = prior_spec.build(fit_input, rng, options)
+        prior = prior_spec.build_prior(fit_input, rng, options)
         # in units of the network's range, so that a weight means the same for every image
         penalty = make_total_variation(float(operator.get_buffer("input_scale").mean()))
         penalties = ((self.smoothing, penalty),) if prior_spec.uses_total_variation else ()
@@ -310,7 +310,7 @@ def _explain_prior(prior_spec: PriorSpec) -> str:
 def _get_network_range(fit_input: FitInput) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the network's 0 and the length of its range, in network units: (1, C, 1, 1) each."""
     black, white = (float(value) for value in fit_input.extra_inputs["range"])
-    return fit_input.to_network_units(black), (white - black) * fit_input.image_unit
+    return fit_input.to_network_units(black), (white - black) * fit_input.network_per_image_unit
 
 
 def describe_layer_size(task: Task, size: tuple[int, ...]) -> str:

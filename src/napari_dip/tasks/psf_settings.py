@@ -35,7 +35,7 @@ GaussianSigma = Annotated[
         "Gaussian blur (SD, pixels)",
         "Standard deviation of the blur, in pixels, if it is a Gaussian: full width at half "
         "maximum / 2.35. Empty: none.",
-        advanced=False,
+        is_advanced=False,
         report_template="Gaussian blur of standard deviation {:g} pixels",
     ),
 ]
@@ -55,7 +55,7 @@ MicroscopeType = Annotated[
         "Compute the PSF of this kind of microscope from its aperture, the wavelength and the "
         "pixel size.",
         choices={"none": "Not chosen", "widefield": "Widefield", "confocal": "Confocal"},
-        advanced=False,
+        is_advanced=False,
     ),
 ]
 NumericalAperture = Annotated[
@@ -118,7 +118,7 @@ Pinhole = Annotated[
     ),
 ]
 #: Radius of a Gaussian kernel in standard deviations, as in
-#: `engine.deconvolution.psf.gaussian_psf`; repeated here, where torch must not be loaded.
+#: `engine.deconvolution.psf.sample_gaussian_psf`; repeated here, where torch must not be loaded.
 GAUSSIAN_RADIUS_SIGMAS = 4
 #: Maximum margin on each side of a volume: the frame's size divided by this. The full radius of a
 #: deep PSF would enlarge the object eightfold.
@@ -127,9 +127,8 @@ PSF = TaskInput(
     name="psf",
     label="PSF",
     help="The point spread function: an image of what becomes of a point. Not needed where a "
-    "Gaussian "
-    "or a microscope is named instead. A stack of it makes a volume of a stack; a plane of it "
-    "serves each plane by itself.",
+    "Gaussian or a microscope is named instead. A stack of it makes a volume of a stack; a plane "
+    "of it serves each plane by itself.",
     is_optional=True,
 )
 #: Advice where a PSF with depth meets single planes of a Z stack.
@@ -291,7 +290,7 @@ class PsfSource:
         RefusedError
             If the image is not a PSF.
         """
-        from napari_dip.engine.deconvolution.psf import gaussian_psf
+        from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 
         notes: tuple[Note, ...]
         sizes = self.compute_psf_sizes(source, None, axes) if image is None else ()
@@ -302,7 +301,7 @@ class PsfSource:
             kernel, notes = cleaned
         elif self.sigma is not None:
             along_z = (self.sigma_z or 0.0,) * (len(axes) - 2)
-            kernel, notes = gaussian_psf((*along_z, self.sigma, self.sigma), sizes), ()
+            kernel, notes = sample_gaussian_psf((*along_z, self.sigma, self.sigma), sizes), ()
         else:
             spatial_axes = axes.removeprefix("T")
             kernel, notes = self._compute_kernel(source, spatial_axes, sizes[-len(spatial_axes) :])
@@ -311,12 +310,12 @@ class PsfSource:
     def _compute_kernel(
         self, source: ImageSpec, axes: str, sizes: tuple[int, ...]
     ) -> tuple[Tensor, tuple[Note, ...]]:
-        from napari_dip.engine.deconvolution.psf import microscope_psf
+        from napari_dip.engine.deconvolution.psf import compute_microscope_psf
 
         optics = self.optics
         pixels = tuple(size for size in optics.get_pixel_sizes(source, axes) if size)
         assert optics.model != "none" and optics.na and optics.wavelength
-        kernel = microscope_psf(
+        kernel = compute_microscope_psf(
             optics.model,
             optics.na,
             optics.wavelength,

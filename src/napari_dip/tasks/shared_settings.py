@@ -155,8 +155,7 @@ REPEATED_EXPOSURE = TaskInput(
     name="repeated_exposure",
     label="Repeated exposure",
     help="Another shot of the same thing, unmoved: its noise is another, so the two together tell "
-    "more "
-    "than twice as much. Exposures may differ. Leave it out if there is one image only.",
+    "more than twice as much. Exposures may differ. Leave it out if there is one image only.",
     is_optional=True,
     is_repeated_exposure=True,
 )
@@ -291,25 +290,26 @@ def average_exposures(fit_input: FitInput) -> FitInput:
     fit_input : FitInput
         Returned unchanged if it has one exposure only.
     """
-    from dataclasses import replace
-
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
 
     if len(fit_input.measurement) == 1:
         return fit_input
-    variance, axes = fit_input.noise.variance, tuple(range(2, fit_input.measurement.ndim))
-    pixel_variance = variance.compute_variance(fit_input.measurement)
+    variance_model, axes = (
+        fit_input.noise.variance_model,
+        tuple(range(2, fit_input.measurement.ndim)),
+    )
+    pixel_variance = variance_model.compute_variance(fit_input.measurement)
     precision = 1 / pixel_variance.mean(axes, keepdim=True)  # (B, C, 1, ...)
     weight = precision / precision.sum(0, keepdim=True)
     squared_weight = weight**2
     mean = (weight * fit_input.measurement).sum(0, keepdim=True)
     mean_noise = NoiseVariance(
-        gain=(squared_weight * variance.gain).sum(0, keepdim=True),
-        intercept=(squared_weight * variance.intercept).sum(0, keepdim=True),
-        floor=(squared_weight * variance.floor).sum(0, keepdim=True),
+        gain=(squared_weight * variance_model.gain).sum(0, keepdim=True),
+        intercept=(squared_weight * variance_model.intercept).sum(0, keepdim=True),
+        floor=(squared_weight * variance_model.floor).sum(0, keepdim=True),
     )
     level = float(mean_noise.compute_variance(mean).mean().sqrt())
-    noise = replace(fit_input.noise, variance=mean_noise, level=level)
+    noise = replace(fit_input.noise, variance_model=mean_noise, level=level)
     return replace(fit_input, measurement=mean, noise=noise)
 
 
@@ -454,7 +454,7 @@ def add_temporal_smoothing(problem: Problem, fit_input: FitInput, weight: float)
     previous, prior_spec = fit_input.series.previous, PRIOR_SPECS[fit_input.prior_key]
     if previous is None or not weight or not prior_spec.allows_temporal_smoothing:
         return problem
-    if not prior_spec.input_traits.is_image:
+    if not prior_spec.input_traits.contains_image:
         term = make_temporal_term(previous, fit_input.noise.level, weight, problem.postprocess)
         return replace(problem, terms=(*problem.terms, term))
     return append_postprocessing(

@@ -108,7 +108,7 @@ Factor = Annotated[
         "How many pixels the result has for each pixel of the image: 2, 3, 4 or 8, or one "
         "number for each axis as Y,X, such as 1,4. For stacks also as Z,Y,X: 4,1,1 makes four "
         "planes of each; one or two numbers leave the planes apart as they are.",
-        advanced=False,
+        is_advanced=False,
     ),
 ]
 DownsamplingModel = Annotated[
@@ -119,7 +119,7 @@ DownsamplingModel = Annotated[
         "as in the Deep Image Prior paper. Binning: each pixel is the mean of the fine ones "
         "that it covers, as on a camera.",
         choices={"lanczos": "Lanczos filter", "binning": "Binning (camera)"},
-        advanced=False,
+        is_advanced=False,
     ),
 ]
 PsfSigma = Annotated[
@@ -193,7 +193,9 @@ class SuperResolve(Task):
         priors = SUPER_RESOLUTION_PRIORS.select(self.prior)
         if not self._has_scales(source):
             priors = tuple(
-                prior_spec for prior_spec in priors if not prior_spec.input_traits.is_downsampled
+                prior_spec
+                for prior_spec in priors
+                if not prior_spec.input_traits.trains_on_coarser_copies
             )
         if not priors:
             return make_refusal("scales-none", name=source.name)
@@ -201,7 +203,7 @@ class SuperResolve(Task):
         suitable = (
             prior_spec
             for prior_spec in priors
-            if len(axes) == 2 or not prior_spec.input_traits.is_downsampled
+            if len(axes) == 2 or not prior_spec.input_traits.trains_on_coarser_copies
         )
         sizes = _multiply_sizes(source.get_sizes(axes), self._get_factors(axes))
         return TaskPlan(
@@ -211,7 +213,7 @@ class SuperResolve(Task):
             prior_reasons={
                 prior_spec.key: "it learns on the image, made coarser still, "
                 "what finer pixels look like"
-                if prior_spec.input_traits.is_downsampled
+                if prior_spec.input_traits.trains_on_coarser_copies
                 else "it is the one that the Deep Image Prior paper enlarges with"
                 for prior_spec in priors
             },
@@ -267,7 +269,7 @@ class SuperResolve(Task):
         axes, prior_spec = _get_spatial_axes(fit_input), PRIOR_SPECS[fit_input.prior_key]
         factors = self._get_factors(axes)
         downsample = self._make_operator(axes).to(fit_input.measurement.device)
-        if not prior_spec.input_traits.is_random:
+        if not prior_spec.input_traits.is_random_noise:
             stages = split_into_stages(factors)
             assert stages is not None  # else another prior was chosen
             resampling = Resampling(
@@ -277,29 +279,29 @@ class SuperResolve(Task):
                 downsample=downsample,
                 upsample=lambda coarse: self._upsample(fit_input, coarse),
             )
-            return prior_spec.setup(fit_input, rng, PriorOptions(resampling=resampling))
+            return prior_spec.build_setup(fit_input, rng, PriorOptions(resampling=resampling))
         grid = downsample.compute_grid(fit_input.grid)
         random_input = RandomInputOptions(
             grid=grid,
             jitter=SMALL_FACTOR_JITTER if max(factors) <= MAX_SMALL_FACTOR else LARGE_FACTOR_JITTER,
             channels=RANDOM_INPUT_CHANNELS_IN_VOLUMES if len(grid) > 2 else RANDOM_INPUT_CHANNELS,
         )
-        start = None
+        baseline = None
         if self.initial_estimate != "none":
             visible = fit_input.masks.visible
             interpolated, backprojected = self._fit_interpolation(fit_input, downsample, visible)
             if len(fit_input.grid) > 2 or max(factors) <= MAX_INTERPOLATED_START_FACTOR:
-                start = backprojected  # see `CORRECTION_RANGE_FACTOR`
-            random_input = _add_estimates(random_input, interpolated, backprojected, start)
+                baseline = backprojected  # see `CORRECTION_RANGE_FACTOR`
+            random_input = _add_estimates(random_input, interpolated, backprojected, baseline)
         options = PriorOptions(random_input=random_input)
         return TaskSetup(
-            prior=prior_spec.build(fit_input, rng, options),
-            problem=self._make_problem(fit_input, downsample, start),
+            prior=prior_spec.build_prior(fit_input, rng, options),
+            problem=self._make_problem(fit_input, downsample, baseline),
             fit_input=fit_input,
         )
 
     def _make_problem(
-        self, fit_input: FitInput, downsample: Operator, start: Tensor | None
+        self, fit_input: FitInput, downsample: Operator, baseline: Tensor | None
     ) -> Problem:
         """Build the problem: the downsampled prediction explains the coarse pixels."""
         from napari_dip.engine.likelihood.fidelity import (
@@ -308,38 +310,38 @@ class SuperResolve(Task):
         )
         from napari_dip.engine.problem import Problem, Term
 
-        masks, noise = fit_input.masks, fit_input.noise.variance
+        masks, noise = fit_input.masks, fit_input.noise.variance_model
         postprocess = crop = make_crop_to_frame(self._compute_margin(_get_spatial_axes(fit_input)))
-        if start is not None:
+        if baseline is not None:
             _, complete = self._fit_interpolation(fit_input, downsample, masks.measured)
-            change = complete - start
+            change = complete - baseline
 
             def postprocess(estimate: Estimate) -> Estimate:
-                """Crop, after adding what the validation pixels change in the start."""
+                """Crop, after adding what the validation pixels change in the baseline."""
                 return crop(estimate._replace(mean=estimate.mean + change))
 
         term = Term(
             measurement=fit_input.measurement,
             operator=downsample,
             fidelity=make_weighted_residual(noise),
-            comparison_loss=make_gaussian_deviance(noise),
-            training_weight=masks.visible,
+            deviance=make_gaussian_deviance(noise),
+            training_pixel_weights=masks.visible,
             validation_mask=masks.validation,
-            # with a start, postprocessing adds the validation pixels instead of the refit
-            refit_weight=masks.measured if start is None else masks.visible,
+            # with a baseline, postprocessing adds the validation pixels instead of the refit
+            refit_pixel_weights=masks.measured if baseline is None else masks.visible,
         )
         return Problem(terms=(term,), postprocess=postprocess)
 
     def _make_operator(self, axes: str) -> Operator:
         """Return the blur by the PSF followed by the downsampling."""
-        from napari_dip.engine.deconvolution.psf import gaussian_psf
+        from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
         from napari_dip.engine.operators.convolution import ValidConvolution
         from napari_dip.engine.problem import Chain
 
         downsampling = self._make_downsampling(self._get_factors(axes))
         sigmas = self._get_psf_sigmas(axes)
         if any(sigmas):
-            return Chain(ValidConvolution(gaussian_psf(sigmas)), downsampling)
+            return Chain(ValidConvolution(sample_gaussian_psf(sigmas)), downsampling)
         return downsampling
 
     def _make_downsampling(self, factors: tuple[int, ...]) -> Operator:
@@ -386,21 +388,21 @@ def _add_estimates(
     random_input: RandomInputOptions,
     interpolated: Tensor,
     backprojected: Tensor,
-    start: Tensor | None,
+    baseline: Tensor | None,
 ) -> RandomInputOptions:
     """Append the interpolated image, and the back-projected one unless the fit starts from it."""
     from torch import cat
 
     random_input = replace(random_input, extra_input_jitter=INTERPOLATED_INPUT_JITTER)
-    if start is None:
+    if baseline is None:
         return replace(random_input, extra_input=cat([interpolated, backprojected], 1))
     correction_range = CORRECTION_RANGE_FACTOR * float(
-        (start - interpolated).square().mean().sqrt()
+        (baseline - interpolated).square().mean().sqrt()
     )
     return replace(
         random_input,
         extra_input=interpolated,
-        baseline=start,
+        baseline=baseline,
         output_scale=max(correction_range, MIN_CORRECTION_RANGE),
     )
 

@@ -10,14 +10,14 @@ from napari_dip.engine.deconvolution.initial_estimate import (
     estimate_peak_intensity,
     run_masked_richardson_lucy,
 )
-from napari_dip.engine.deconvolution.psf import gaussian_psf
+from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.operators.convolution import (
     CircularConvolution,
     ValidConvolution,
     convolve_valid,
 )
 
-KERNEL = gaussian_psf((1.0, 1.3))
+KERNEL = sample_gaussian_psf((1.0, 1.3))
 
 
 def draw_counts(*grid: int) -> torch.Tensor:

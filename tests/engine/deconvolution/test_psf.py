@@ -8,7 +8,11 @@ import torch
 from scipy.special import j1
 
 from napari_dip.engine.deconvolution import psf as psf_module
-from napari_dip.engine.deconvolution.psf import clean_psf, gaussian_psf, microscope_psf
+from napari_dip.engine.deconvolution.psf import (
+    clean_psf,
+    compute_microscope_psf,
+    sample_gaussian_psf,
+)
 
 #: NA, refractive index, pixel along Z and along Y and X in nm: oil, air, water.
 OBJECTIVES = [(1.4, 1.515, 200.0, 65.0), (0.8, 1.0, 500.0, 160.0), (1.2, 1.33, 300.0, 100.0)]
@@ -22,16 +26,18 @@ def measure_width(line: np.ndarray, pixel: float) -> float:
 
 
 def make_focal_psf(na: float = 1.2, pixel: float = 10.0, size: int = 121) -> np.ndarray:
-    return microscope_psf("widefield", na, 520.0, (pixel, pixel), 1.33, (size, size)).numpy()
+    return compute_microscope_psf(
+        "widefield", na, 520.0, (pixel, pixel), 1.33, (size, size)
+    ).numpy()
 
 
 def test_gaussians_sum_to_one_and_have_their_width() -> None:
-    psf = gaussian_psf((1.5, 0.0, 2.5)).double()
+    psf = sample_gaussian_psf((1.5, 0.0, 2.5)).double()
     assert psf.shape == (13, 1, 21)
     assert float(psf.sum()) == pytest.approx(1, abs=1e-6)
     place = torch.arange(21.0) - 10
     assert float((psf.sum((0, 1)) * place**2).sum()) ** 0.5 == pytest.approx(2.5, rel=0.01)
-    assert gaussian_psf((1.0, 1.0), (5, 9)).shape == (5, 9)
+    assert sample_gaussian_psf((1.0, 1.0), (5, 9)).shape == (5, 9)
 
 
 def test_in_focus_the_pattern_is_airys() -> None:
@@ -54,7 +60,7 @@ def test_first_dark_ring_and_width_in_focus_are_the_textbooks(na: float) -> None
 
 
 def test_light_of_a_widefield_psf_is_the_same_in_each_plane() -> None:
-    psf = microscope_psf("widefield", 0.8, 520.0, (400.0, 160.0, 160.0), 1.0, (9, 81, 81))
+    psf = compute_microscope_psf("widefield", 0.8, 520.0, (400.0, 160.0, 160.0), 1.0, (9, 81, 81))
     planes = psf.sum((1, 2))
     assert float(psf.sum()) == pytest.approx(1, abs=1e-5)
     assert (planes / planes.max()).numpy() == pytest.approx(1, abs=0.02)  # the rest leaves the side
@@ -65,7 +71,9 @@ def test_widefield_agrees_with_psfmodels(
     na: float, index: float, depth: float, pixel: float
 ) -> None:
     psfmodels = pytest.importorskip("psfmodels")
-    mine = microscope_psf("widefield", na, 520.0, (depth, pixel, pixel), index, (15, 33, 33))
+    mine = compute_microscope_psf(
+        "widefield", na, 520.0, (depth, pixel, pixel), index, (15, 33, 33)
+    )
     mine = mine.double().numpy()
     other = psfmodels.make_psf(
         15,
@@ -91,7 +99,7 @@ def test_widefield_agrees_with_psfmodels(
 
 
 def make_confocal_psf(pinhole: float, excitation: float | None = None) -> np.ndarray:
-    psf = microscope_psf(
+    psf = compute_microscope_psf(
         *("confocal", 1.2, 520.0, (150.0, 30.0, 30.0), 1.33, (15, 41, 41)),
         excitation_nm=excitation,
         pinhole_airy=pinhole,
@@ -102,7 +110,7 @@ def make_confocal_psf(pinhole: float, excitation: float | None = None) -> np.nda
 
 def test_a_point_pinhole_squares_the_widefield_psf() -> None:
     wide = make_focal_psf(pixel=10.0, size=41)
-    narrow = microscope_psf("confocal", 1.2, 520.0, (10.0, 10.0), 1.33, (41, 41)).numpy()
+    narrow = compute_microscope_psf("confocal", 1.2, 520.0, (10.0, 10.0), 1.33, (41, 41)).numpy()
     assert narrow / narrow.max() == pytest.approx((wide / wide.max()) ** 2, abs=0.005)
 
 
@@ -112,7 +120,9 @@ def test_a_wider_pinhole_widens_the_psf_up_to_the_excitations() -> None:
     ]
     assert widths == sorted(widths)
     assert widths[0] < 0.75 * widths[-1]
-    excitation = microscope_psf("widefield", 1.2, 520.0, (30.0, 30.0), 1.33, (41, 41)).numpy()
+    excitation = compute_microscope_psf(
+        "widefield", 1.2, 520.0, (30.0, 30.0), 1.33, (41, 41)
+    ).numpy()
     assert widths[-1] == pytest.approx(measure_width(excitation[20], 30.0), rel=0.02)
 
 
@@ -148,7 +158,7 @@ def test_finer_sampling_changes_no_pixel_by_more_than_a_five_hundredth(
 def test_impossible_microscopes_are_refused(change: dict[str, object], said: str) -> None:
     settings = {"na": 1.2, "wavelength_nm": 520.0, "pixel_nm": (100.0, 100.0), "sizes": (11, 11)}
     with pytest.raises(ValueError, match=said):
-        microscope_psf("confocal", refractive_index=1.33, **(settings | change))
+        compute_microscope_psf("confocal", refractive_index=1.33, **(settings | change))
 
 
 def clean(array: torch.Tensor) -> tuple[torch.Tensor, tuple[str, ...]]:
@@ -161,13 +171,13 @@ def clean(array: torch.Tensor) -> tuple[torch.Tensor, tuple[str, ...]]:
     ("value", "code"), [(float("nan"), "input-not-finite"), (float("inf"), "input-not-finite")]
 )
 def test_a_psf_that_is_not_finite_is_refused(value: float, code: str) -> None:
-    psf = gaussian_psf((1.0, 1.0))
+    psf = sample_gaussian_psf((1.0, 1.0))
     psf[0, 0] = value
     assert clean_psf(psf) == code
 
 
 def test_a_psf_without_light_or_with_negative_light_is_refused() -> None:
-    psf = gaussian_psf((1.0, 1.0))
+    psf = sample_gaussian_psf((1.0, 1.0))
     assert clean_psf(torch.zeros(5, 5)) == "psf-zero"
     assert clean_psf(-psf) == "psf-negative"
     psf[0, 0] = -1e-4 * psf.max()
@@ -178,7 +188,7 @@ def test_a_psf_without_light_or_with_negative_light_is_refused() -> None:
 
 @pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
 def test_a_good_psf_is_kept_but_for_its_scale(scale: float) -> None:
-    psf = gaussian_psf((1.0, 1.5), (7, 9)).double()
+    psf = sample_gaussian_psf((1.0, 1.5), (7, 9)).double()
     kernel, notes = clean(psf * scale)
     assert notes == ()
     assert kernel.dtype == torch.float32
@@ -186,7 +196,7 @@ def test_a_good_psf_is_kept_but_for_its_scale(scale: float) -> None:
 
 
 def test_counts_of_a_camera_will_do() -> None:
-    counts = (gaussian_psf((1.0, 1.0)) * 60000).to(torch.int32)
+    counts = (sample_gaussian_psf((1.0, 1.0)) * 60000).to(torch.int32)
     assert float(clean(counts)[0].sum()) == pytest.approx(1, abs=1e-6)
 
 
@@ -201,7 +211,7 @@ def test_even_sizes_become_odd_with_a_note() -> None:
 
 def test_the_middle_of_an_even_widefield_stack_is_its_focus() -> None:
     # every plane holds as much light, and the first has no partner, as the FFT lays arrays out
-    psf = torch.stack([gaussian_psf((s, s), (15, 15)) for s in (4, 3, 2, 1, 0.5, 1, 2, 3)])
+    psf = torch.stack([sample_gaussian_psf((s, s), (15, 15)) for s in (4, 3, 2, 1, 0.5, 1, 2, 3)])
     kernel, _ = clean(psf)
     assert kernel.shape[0] == 9
     assert int(kernel.amax((1, 2)).argmax()) == 4
@@ -212,7 +222,7 @@ def test_a_psf_between_two_pixels_is_moved_onto_one_if_its_size_is_even(size: in
     places = torch.arange(size, dtype=torch.float64)
     middle = (size - 1) / 2 if size % 2 == 0 else 7.2
     line = torch.exp(-((places - middle) ** 2) / (2 * 1.5**2))
-    kernel, notes = clean(torch.outer(gaussian_psf((1.5,)).double(), line))
+    kernel, notes = clean(torch.outer(sample_gaussian_psf((1.5,)).double(), line))
     count = torch.arange(kernel.shape[1]) - kernel.shape[1] // 2
     centre = float((kernel.sum(0) * count).sum())
     width = float((kernel.sum(0) * (count - centre) ** 2).sum().sqrt())
@@ -223,7 +233,7 @@ def test_a_psf_between_two_pixels_is_moved_onto_one_if_its_size_is_even(size: in
 
 def test_a_psf_off_its_middle_is_centred_with_a_note_and_without_loss() -> None:
     psf = torch.zeros(15, 21)
-    bump = gaussian_psf((0.5, 0.5), (5, 5))
+    bump = sample_gaussian_psf((0.5, 0.5), (5, 5))
     psf[8:13, 1:6] = bump
     kernel, notes = clean(psf)
     assert [f"{n} pixels off its middle along {a}" in note for n, a, note in
@@ -235,10 +245,10 @@ def test_a_psf_off_its_middle_is_centred_with_a_note_and_without_loss() -> None:
 
 def test_the_empty_border_is_cut_off_at_999_thousandths_of_the_light() -> None:
     psf = torch.zeros(41, 61, 61)
-    psf[14:27, 22:39, 10:51] = gaussian_psf((1.0, 2.0, 5.0), (13, 17, 41))
+    psf[14:27, 22:39, 10:51] = sample_gaussian_psf((1.0, 2.0, 5.0), (13, 17, 41))
     kernel, _ = clean(psf)
     assert kernel.shape == (7, 15, 33)  # 3.29 standard deviations hold 99.9 %
-    whole = gaussian_psf((1.0, 2.0, 5.0), (13, 17, 41))
+    whole = sample_gaussian_psf((1.0, 2.0, 5.0), (13, 17, 41))
     for axis, size in enumerate(kernel.shape):
         others = [other for other in range(3) if other != axis]
         line, middle = whole.sum(others), whole.shape[axis] // 2

@@ -10,7 +10,7 @@ from skimage import data
 from skimage.restoration import richardson_lucy as skimage_richardson_lucy
 
 from napari_dip.engine.deconvolution.initial_estimate import run_masked_richardson_lucy
-from napari_dip.engine.deconvolution.psf import gaussian_psf
+from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.operators.convolution import ValidConvolution, convolve_valid
 
 CASES = {"plane": ((60, 56), (1.5, 1.5)), "stack": ((12, 24, 22), (0.6, 1.0, 1.0))}
@@ -25,7 +25,7 @@ def deconvolve(measurement: torch.Tensor, kernel: torch.Tensor, count: int) -> t
 def make_scene(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Give object, noisy measurement and kernel of a case."""
     frame, sigmas = CASES[name]
-    kernel = gaussian_psf(sigmas)
+    kernel = sample_gaussian_psf(sigmas)
     grid = [size + extra - 1 for size, extra in zip(frame, kernel.shape, strict=True)]
     if len(frame) == 2:
         picture = data.camera()[100 : 100 + grid[0], 150 : 150 + grid[1]]
@@ -81,13 +81,13 @@ def test_it_brings_the_image_closer_to_the_object(name: str) -> None:
 
 
 def test_an_even_object_stays_even_up_to_the_border() -> None:
-    kernel = gaussian_psf((2.0, 2.0))
+    kernel = sample_gaussian_psf((2.0, 2.0))
     deconvolved = deconvolve(torch.full((1, 2, 30, 30), 50.0), kernel, 30)
     assert deconvolved.numpy() == pytest.approx(50.0, rel=1e-3)
 
 
 def test_darkness_stays_dark_and_finite() -> None:
-    deconvolved = deconvolve(torch.zeros(1, 1, 12, 12), gaussian_psf((1.0, 1.0)), 5)
+    deconvolved = deconvolve(torch.zeros(1, 1, 12, 12), sample_gaussian_psf((1.0, 1.0)), 5)
     assert deconvolved.numpy() == pytest.approx(0.0, abs=1e-6)
     dark = torch.full((1, 1, 12, 12), -3.0)
-    assert bool(deconvolve(dark, gaussian_psf((1.0, 1.0)), 5).isfinite().all())
+    assert bool(deconvolve(dark, sample_gaussian_psf((1.0, 1.0)), 5).isfinite().all())

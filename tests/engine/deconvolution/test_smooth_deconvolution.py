@@ -10,10 +10,10 @@ from napari_dip.engine.deconvolution.initial_estimate import (
     iterate_smooth_deconvolution,
     run_masked_richardson_lucy,
 )
-from napari_dip.engine.deconvolution.psf import gaussian_psf
+from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.operators.convolution import CircularConvolution
 
-KERNEL = gaussian_psf((0.8, 1.0, 1.0))
+KERNEL = sample_gaussian_psf((0.8, 1.0, 1.0))
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -86,7 +86,7 @@ def test_forty_steps_come_nearer_than_a_hundred_of_richardson_lucy() -> None:
 
 
 def test_a_price_of_bends_keeps_noise_down() -> None:
-    truth = CircularConvolution(gaussian_psf((2.0, 2.0, 2.0)))(draw_lines(12, 20, 20))
+    truth = CircularConvolution(sample_gaussian_psf((2.0, 2.0, 2.0)))(draw_lines(12, 20, 20))
     noise = 0.02 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
     light = CircularConvolution(KERNEL)(truth) + noise
     (rough,) = deconvolve(light, noise=0.02, weights=(0.0,), steps=40)

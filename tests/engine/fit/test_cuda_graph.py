@@ -48,15 +48,15 @@ def make_problem(side: int = 16) -> tuple[Problem, RandomInputPrior]:
     likelihood = make_gaussian_deviance(
         NoiseVariance(gain=0 * mask, intercept=0.01 * mask, floor=1e-6 * mask)
     )
-    training_weight = everywhere - held_out
+    training_pixel_weights = everywhere - held_out
     term = Term(
         measurement=measured,
         operator=Identity(),
         fidelity=make_least_squares(0.01),
-        comparison_loss=likelihood,
-        training_weight=training_weight,
+        deviance=likelihood,
+        training_pixel_weights=training_pixel_weights,
         validation_mask=held_out,
-        refit_weight=everywhere,
+        refit_pixel_weights=everywhere,
     )
     net = Hourglass(2, 2, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
     return Problem(terms=(term,)), RandomInputPrior(
@@ -189,4 +189,4 @@ def test_a_fit_whose_batches_change_shape_is_not_recorded_for_ever(
         )
     )
     assert graph_step.DYNAMIC_SHAPES_REASON in str(step.note)
-    assert isinstance(step.sampling_context(), nullcontext)
+    assert isinstance(step.make_sampling_context(), nullcontext)

@@ -57,10 +57,10 @@ def make_problem(
         measurement=measurement,
         operator=Identity(),
         fidelity=fidelity,
-        comparison_loss=make_gaussian_deviance(noise),
-        training_weight=everywhere - held_out,
+        deviance=make_gaussian_deviance(noise),
+        training_pixel_weights=everywhere - held_out,
         validation_mask=held_out,
-        refit_weight=everywhere,
+        refit_pixel_weights=everywhere,
     )
     if kind == "noise":
         net = Hourglass(len(grid), 4, 1, (8, 16, 16), skip_channels=4, is_normalised=True, rng=rng)
@@ -179,15 +179,15 @@ def test_an_early_stop_learns_at_the_same_rates() -> None:
     assert [early.get_rates(i) for i in range(1, 41)] == [whole.get_rates(i) for i in range(1, 41)]
 
 
-def command_after(count: int, command: Control) -> Callable[[], Control]:
+def make_poll_control(count: int, control: Control) -> Callable[[], Control]:
     calls = 0
 
-    def control() -> Control:
+    def poll_control() -> Control:
         nonlocal calls
         calls += 1
-        return command if calls > count else Control.GO
+        return control if calls > count else Control.GO
 
-    return control
+    return poll_control
 
 
 def test_keep_hands_over_the_best_so_far() -> None:
@@ -198,7 +198,7 @@ def test_keep_hands_over_the_best_so_far() -> None:
         make_single_phase_schedule(500, 0.005, average_decay=0.95),
         never_stop,
         seed=0,
-        control=command_after(110, Control.KEEP),
+        poll_control=make_poll_control(110, Control.KEEP),
     )
     _, result = drain(loop)
     assert result is not None
@@ -209,7 +209,7 @@ def test_keep_hands_over_the_best_so_far() -> None:
 
 def test_keep_before_the_first_iteration_gives_nothing() -> None:
     problem, prior, _ = make_problem((32, 32))
-    control = command_after(0, Control.KEEP)
+    poll_control = make_poll_control(0, Control.KEEP)
     _, result = drain(
         fit(
             problem,
@@ -217,7 +217,7 @@ def test_keep_before_the_first_iteration_gives_nothing() -> None:
             make_single_phase_schedule(50, 0.005),
             never_stop,
             seed=0,
-            control=control,
+            poll_control=poll_control,
         )
     )
     assert result is None
@@ -225,7 +225,7 @@ def test_keep_before_the_first_iteration_gives_nothing() -> None:
 
 def test_keep_validates_the_last_iterations_too() -> None:
     problem, prior, _ = make_problem((32, 32))
-    control = command_after(7, Control.KEEP)
+    poll_control = make_poll_control(7, Control.KEEP)
     _, result = drain(
         fit(
             problem,
@@ -233,7 +233,7 @@ def test_keep_validates_the_last_iterations_too() -> None:
             make_single_phase_schedule(50, 0.005),
             never_stop,
             seed=0,
-            control=control,
+            poll_control=poll_control,
         )
     )
     assert result is not None
@@ -250,7 +250,7 @@ def test_discard_returns_no_result() -> None:
             make_single_phase_schedule(50, 0.005),
             never_stop,
             seed=0,
-            control=command_after(9, Control.DISCARD),
+            poll_control=make_poll_control(9, Control.DISCARD),
         )
     )
     assert result is None
@@ -261,7 +261,7 @@ def test_a_pause_changes_no_pixel() -> None:
     for controls in ([], [Control.PAUSE] * 3):
         problem, prior, _ = make_problem((24, 24))
         waiting = iter(controls)
-        control = lambda waiting=waiting: next(waiting, Control.GO)  # noqa: E731
+        poll_control = lambda waiting=waiting: next(waiting, Control.GO)  # noqa: E731
         _, result = drain(
             fit(
                 problem,
@@ -269,7 +269,7 @@ def test_a_pause_changes_no_pixel() -> None:
                 make_single_phase_schedule(20, 0.005),
                 never_stop,
                 seed=0,
-                control=control,
+                poll_control=poll_control,
             )
         )
         assert result is not None
@@ -492,7 +492,7 @@ def test_discarding_during_the_refit_returns_no_result() -> None:
     answers = iter([Control.GO] * 35 + [Control.DISCARD])
     schedule = make_single_phase_schedule(30, 0.01, refit_iterations=40)
     _, result = drain(
-        fit(problem, prior, schedule, never_stop, seed=0, control=lambda: next(answers))
+        fit(problem, prior, schedule, never_stop, seed=0, poll_control=lambda: next(answers))
     )
     assert result is None
 
@@ -502,7 +502,7 @@ def test_keeping_during_the_refit_returns_an_image() -> None:
     answers = iter([Control.GO] * 35 + [Control.KEEP] * 9)
     schedule = make_single_phase_schedule(30, 0.01, refit_iterations=40)
     _, result = drain(
-        fit(problem, prior, schedule, never_stop, seed=0, control=lambda: next(answers))
+        fit(problem, prior, schedule, never_stop, seed=0, poll_control=lambda: next(answers))
     )
     assert result is not None
     assert bool(result.estimate.mean.isfinite().all())

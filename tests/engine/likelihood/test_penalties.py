@@ -92,10 +92,10 @@ def make_coarse_term(operator: torch.nn.Module, side: int) -> Term:
         measurement=measurement,
         operator=operator,
         fidelity=make_weighted_residual(noise),
-        comparison_loss=likelihood,
-        training_weight=all_pixels,
+        deviance=likelihood,
+        training_pixel_weights=all_pixels,
         validation_mask=all_pixels,
-        refit_weight=all_pixels,
+        refit_pixel_weights=all_pixels,
     )
 
 

@@ -36,7 +36,9 @@ def make_estimate_image(truth: torch.Tensor, seed: int) -> torch.Tensor:
 def make_previous_frame(truth: torch.Tensor, validity: float = 1.0) -> PreviousFrame:
     picture = make_estimate_image(truth, 1)
     weights = torch.full_like(picture[:, :1], validity)
-    return PreviousFrame(image=picture, variance=torch.full_like(picture, DOUBT**2), valid=weights)
+    return PreviousFrame(
+        image=picture, variance=torch.full_like(picture, DOUBT**2), valid_mask=weights
+    )
 
 
 def make_estimate(truth: torch.Tensor) -> Estimate:
@@ -105,7 +107,7 @@ def test_an_image_that_does_not_know_its_doubt_is_left_to_the_penalty() -> None:
 def test_the_penalty_lets_go_of_large_steps() -> None:
     truth = torch.zeros(1, 1, 1, 2)
     picture = torch.tensor([[[[0.5, 50.0]]]], requires_grad=True)
-    still = PreviousFrame(image=truth, variance=truth + 1, valid=truth + 1)
+    still = PreviousFrame(image=truth, variance=truth + 1, valid_mask=truth + 1)
     term = make_temporal_term(still, 1.0, 2.0, identity)
     term.fidelity(Estimate(picture), term.measurement).sum().backward()
     assert picture.grad is not None
@@ -121,13 +123,13 @@ def test_the_previous_frame_enters_the_loss_but_not_the_validation() -> None:
         measurement=0 * ones,
         operator=Identity(),
         fidelity=make_weighted_residual(noise),
-        comparison_loss=make_gaussian_deviance(noise),
-        training_weight=ones,
+        deviance=make_gaussian_deviance(noise),
+        training_pixel_weights=ones,
         validation_mask=ones,
-        refit_weight=ones,
+        refit_pixel_weights=ones,
     )
     still = make_temporal_term(
-        PreviousFrame(image=5 * ones, variance=ones, valid=ones), 1.0, 3.0, identity
+        PreviousFrame(image=5 * ones, variance=ones, valid_mask=ones), 1.0, 3.0, identity
     )
     estimate = Estimate(0.3 * ones)
     alone, smoothed = (
@@ -142,7 +144,9 @@ def test_what_is_compared_is_the_image_as_it_is_handed_over() -> None:
         return Estimate(estimate.mean[..., 2:-2, 2:-2])
 
     ones = torch.ones(1, 1, 4, 4)
-    term = make_temporal_term(PreviousFrame(image=ones, variance=ones, valid=ones), 1.0, 1.0, inner)
+    term = make_temporal_term(
+        PreviousFrame(image=ones, variance=ones, valid_mask=ones), 1.0, 1.0, inner
+    )
     picture = torch.full((1, 1, 8, 8), 9.0)
     picture[..., 2:-2, 2:-2] = 1.0
     loss = term.fidelity(term.operator.predict(Estimate(picture)), term.measurement)

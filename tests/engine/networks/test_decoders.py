@@ -30,7 +30,7 @@ def make_rng(seed: int = 0) -> torch.Generator:
 )
 def test_a_decoder_ends_on_any_grid(upsampling):
     grid = (19, 24)
-    net = Decoder(grid, 8, 1, (4, 6, 8), rng=make_rng(), upsampling=upsampling)
+    net = Decoder(grid, 8, 1, (4, 6, 8), rng=make_rng(), make_upsampling=upsampling)
     code = torch.rand(1, 8, *compute_scale_grids(grid, 3)[-1], generator=make_rng())
     assert net(code).shape == (1, 1, *grid)
 
@@ -84,7 +84,7 @@ def test_a_fit_continues_from_a_copy_unchanged(make):
         first.prior.net.parameters(), again.prior.net.parameters(), strict=True
     ):
         assert torch.equal(weight, other)
-    assert first.read_loss() < 1  # and it has learned
+    assert first.read_deviance() < 1  # and it has learned
 
 
 def make_trainer(make):
@@ -95,10 +95,10 @@ def make_trainer(make):
         measurement=ramp,
         operator=Identity(),
         fidelity=error,
-        comparison_loss=error,
-        training_weight=mask,
+        deviance=error,
+        training_pixel_weights=mask,
         validation_mask=held_out,
-        refit_weight=mask,
+        refit_pixel_weights=mask,
     )
     net = Decoder((16, 16), 4, 1, (4, 4), rng=make_rng())
     prior = RandomInputPrior(net, torch.rand(1, 4, 8, 8, generator=make_rng(1)), 0.0, grid=(16, 16))

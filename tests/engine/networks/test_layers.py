@@ -11,7 +11,7 @@ from napari_dip.engine.fit import train_step as looking
 from napari_dip.engine.fit.train_step import apply_network
 from napari_dip.engine.networks.hourglass import Hourglass, ResidualChain
 from napari_dip.engine.networks.inference_tiles import compute_tile_size, count_max_tile_pixels
-from napari_dip.engine.networks.layers import make_gaussian_upsampling
+from napari_dip.engine.networks.layers import make_gaussian_upsampling_factory
 from napari_dip.engine.priors.masked_input import FillingResidualNetwork
 
 
@@ -110,7 +110,7 @@ def test_images_up_to_a_megapixel_are_not_tiled() -> None:
     "net",
     [
         make_hourglass((4, 4), is_normalised=True),
-        make_hourglass((4, 4), upsampling=make_gaussian_upsampling(0.5)),
+        make_hourglass((4, 4), make_upsampling=make_gaussian_upsampling_factory(0.5)),
         ResidualChain(2, 1, 2, 4, 1, rng=torch.Generator().manual_seed(0)),
     ],
     ids=["normalised", "other upsampling", "says nothing"],

@@ -23,7 +23,7 @@ def make_hourglass() -> Hourglass:
         skip_channels=2,
         is_normalised=True,
         rng=make_rng(),
-        upsampling=make_transposed_upsampling,
+        make_upsampling=make_transposed_upsampling,
     )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_dip.engine.networks.layers import make_gaussian_upsampling
+from napari_dip.engine.networks.layers import make_gaussian_upsampling_factory
 
 RNG = torch.Generator().manual_seed(0)
 
 
 def upsample(flow: torch.Tensor, size: tuple[int, ...], width: float) -> torch.Tensor:
-    return make_gaussian_upsampling(width)(len(size), flow.shape[1], RNG)(flow, size)
+    return make_gaussian_upsampling_factory(width)(len(size), flow.shape[1], RNG)(flow, size)
 
 
 def test_a_single_pixel_becomes_a_gaussian_of_the_width_asked_for():
@@ -52,4 +52,4 @@ def test_thin_stacks_and_odd_sizes_are_widened_along_finer_axes_alone():
 @pytest.mark.parametrize("width", [0.0, -0.5, float("nan"), float("inf")])
 def test_a_width_that_is_none_is_a_mistake(width):
     with pytest.raises(ValueError, match="`width` must be above 0"):
-        make_gaussian_upsampling(width)
+        make_gaussian_upsampling_factory(width)

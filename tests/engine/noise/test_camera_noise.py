@@ -45,7 +45,7 @@ def test_the_noise_of_a_camera_is_measured_in_luminance_and_colour() -> None:
     assert noise.std[0] == pytest.approx(6.0, rel=0.35)
     assert noise.std[1] == pytest.approx(4.0, rel=0.45)
     assert noise.std[2] == pytest.approx(3.0, rel=0.45)
-    assert signs.lag == pytest.approx(0.6, abs=0.1)
+    assert signs.correlation == pytest.approx(0.6, abs=0.1)
     assert signs.block_ratio < 1.3
 
 
@@ -53,7 +53,7 @@ def test_white_noise_shows_no_correlation_of_neighbours() -> None:
     rng = torch.Generator().manual_seed(3)
     measured = measure_camera_noise(draw_scene() + 6 * torch.randn(1, 3, SIDE, SIDE, generator=rng))
     assert measured is not None
-    assert abs(measured[1].lag) < 0.1
+    assert abs(measured[1].correlation) < 0.1
 
 
 def test_an_image_without_noise_has_too_few_blocks_to_measure() -> None:
@@ -77,7 +77,7 @@ def test_a_drawn_sample_has_the_requested_noise() -> None:
     drawn = draw_noise_sample(NOISE, (256, 256), torch.Generator().manual_seed(0))
     assert drawn.std((1, 2)).tolist() == pytest.approx(NOISE.std, rel=0.02)
     first = (drawn[:, :, 1:] * drawn[:, :, :-1]).mean((1, 2)) / drawn.square().mean((1, 2))
-    assert first.tolist() == pytest.approx(NOISE.lags, abs=0.04)
+    assert first.tolist() == pytest.approx(NOISE.correlations, abs=0.04)
 
 
 def test_filtering_takes_blotches_and_keeps_borders_and_the_mean() -> None:

@@ -201,7 +201,7 @@ def test_inference_on_a_few_planes_at_a_time_gives_the_same_result() -> None:
 
 
 def test_a_window_of_chosen_planes_puts_them_back_where_they_were() -> None:
-    window = Window(start=(0, 2, 3), size=(2, 5, 6), mirrored=(4,), planes=(6, 1))
+    window = Window(start=(0, 2, 3), size=(2, 5, 6), flipped_dims=(4,), planes=(6, 1))
     whole = torch.rand(1, 1, PLANES, SIDE, SIDE)
     back = window.place_on(window.crop(whole), whole.shape[2:])
     assert torch.equal(back[:, :, [6, 1], 2:7, 3:9], whole[:, :, [6, 1], 2:7, 3:9])

@@ -80,11 +80,11 @@ def test_fixed_noise_that_has_drawn_no_detail_yet_is_not_run_again():
 def test_a_person_who_keeps_a_result_gets_it_at_once():
     answers = []
 
-    def control() -> Control:
+    def poll_control() -> Control:
         answers.append(1)
         return Control.KEEP if len(answers) > 30 else Control.GO
 
-    events, result = drain(plan_for(take_shot(), **QUICK), take_shot(), control=control)
+    events, result = drain(plan_for(take_shot(), **QUICK), take_shot(), poll_control=poll_control)
     assert result is not None
     assert not any("weaker noise" in event.message for event in events)
 

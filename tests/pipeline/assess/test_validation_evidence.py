@@ -34,7 +34,7 @@ def scene():
 
 def compute_evidence(fit, picture):
     return compute_validation_evidence(
-        fit.schedule, fit.problem, fit.fit_input.noise.variance, Estimate(picture)
+        fit.schedule, fit.problem, fit.fit_input.noise.variance_model, Estimate(picture)
     )
 
 

@@ -108,9 +108,9 @@ def test_a_stack_in_tiles_that_was_ended_resumes_to_the_same_bytes(
 ) -> None:
     counter = iter(range(10**9))
     # in the second plane of the first tile
-    control = lambda: Control.KEEP if next(counter) >= 14 else Control.GO  # noqa: E731
+    poll_control = lambda: Control.KEEP if next(counter) >= 14 else Control.GO  # noqa: E731
     plan, path = plan_stack("planes", tile=TILE), tmp_path / "run"
-    ended = restore(plan, control=control, store=CheckpointStore(path, resume=False))
+    ended = restore(plan, poll_control=poll_control, store=CheckpointStore(path, resume=False))
     warnings = " ".join(ended.report["verdict"]["warnings"])
     assert "tiles were not restored; they are as in the input." in warnings
     assert "ended early" in warnings

@@ -161,8 +161,10 @@ def make_checkpoint(iteration: int) -> Checkpoint:
         rollback_state=state,
         best_average=state,
         best_iteration=iteration,
-        history=(ValidationRecord(iteration=iteration, training_loss=0.0, validation_loss=0.0),),
-        rollbacks=0,
+        history=(
+            ValidationRecord(iteration=iteration, training_deviance=0.0, validation_loss=0.0),
+        ),
+        rollback_count=0,
     )
 
 
@@ -194,8 +196,8 @@ def test_windows_are_halved_but_not_below_what_a_network_sees():
 
 def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path):
     path, counter = tmp_path / "unfinished", iter(range(10**9))
-    control = lambda: Control.KEEP if next(counter) >= 30 else Control.GO  # noqa: E731
-    drain(PLAN, IMAGE, control=control, store=CheckpointStore(path, resume=False))
+    poll_control = lambda: Control.KEEP if next(counter) >= 30 else Control.GO  # noqa: E731
+    drain(PLAN, IMAGE, poll_control=poll_control, store=CheckpointStore(path, resume=False))
     entry = path / "checkpoint.safetensors"
     content = bytearray(entry.read_bytes())
     content[-1000] ^= 1  # in the middle of a weight

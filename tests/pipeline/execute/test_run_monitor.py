@@ -39,7 +39,7 @@ class ManualClock:
     def monotonic(self) -> float:
         return self.time
 
-    def control(self) -> Control:
+    def poll_control(self) -> Control:
         return self.answer
 
 
@@ -55,7 +55,7 @@ def make_plan(shape: tuple[int, ...] = (64, 64), axes: str = "YX", **settings: o
 def make_progress(iteration: int, inference_fraction: float = 0.0) -> FitProgress:
     return FitProgress(
         validation_record=ValidationRecord(
-            iteration=iteration, training_loss=1.0, validation_loss=1.0
+            iteration=iteration, training_deviance=1.0, validation_loss=1.0
         ),
         iteration=iteration,
         best_iteration=iteration,
@@ -73,7 +73,7 @@ def pause_for(seconds: float, hands: ManualClock, monitor: RunMonitor) -> None:
 
 def test_a_pause_does_not_count_against_the_time_limit() -> None:
     hands = ManualClock()
-    monitor = RunMonitor(make_plan(time_limit=10.0), hands.control, None, hands.monotonic)
+    monitor = RunMonitor(make_plan(time_limit=10.0), hands.poll_control, None, hands.monotonic)
     hands.time += 6
     assert monitor.poll_control() is Control.GO
     pause_for(100, hands, monitor)
@@ -86,7 +86,7 @@ def test_a_pause_does_not_count_against_the_time_limit() -> None:
 
 def test_seconds_stand_still_while_the_pause_lasts() -> None:
     hands = ManualClock()
-    monitor = RunMonitor(make_plan(), hands.control, None, hands.monotonic)
+    monitor = RunMonitor(make_plan(), hands.poll_control, None, hands.monotonic)
     hands.time += 2
     hands.answer = Control.PAUSE
     monitor.poll_control()
@@ -98,7 +98,7 @@ def test_a_pause_does_not_lengthen_what_is_left() -> None:
     seconds = []
     for pause in (0, 1000):
         hands = ManualClock()
-        monitor = RunMonitor(make_plan(), hands.control, None, hands.monotonic)
+        monitor = RunMonitor(make_plan(), hands.poll_control, None, hands.monotonic)
         monitor.start_fit(1, 0)
         hands.time += 10
         if pause:
@@ -111,7 +111,7 @@ def test_a_pause_does_not_lengthen_what_is_left() -> None:
 
 def test_a_preview_is_not_due_because_of_a_pause() -> None:
     hands = ManualClock()
-    monitor = RunMonitor(make_plan(), hands.control, 0.2, hands.monotonic)
+    monitor = RunMonitor(make_plan(), hands.poll_control, 0.2, hands.monotonic)
     pause_for(60, hands, monitor)
     monitor.poll_control()
     assert not monitor.is_preview_due(has_prediction=True)
@@ -121,7 +121,7 @@ def test_a_preview_is_not_due_because_of_a_pause() -> None:
 
 def test_looks_for_the_sake_of_previews_take_a_hundredth_of_the_time() -> None:
     hands = ManualClock()
-    monitor = RunMonitor(make_plan(), hands.control, 0.2, hands.monotonic)
+    monitor = RunMonitor(make_plan(), hands.poll_control, 0.2, hands.monotonic)
     hands.time += 0.3
     assert monitor.is_preview_due(has_prediction=False)
     hands.time += 0.05
@@ -138,19 +138,19 @@ def test_looks_for_the_sake_of_previews_take_a_hundredth_of_the_time() -> None:
 
 def test_the_message_names_the_part_where_there_are_several() -> None:
     hands = ManualClock()
-    monitor = RunMonitor(make_plan((3, 64, 64), "CYX"), hands.control, None, hands.monotonic)
+    monitor = RunMonitor(make_plan((3, 64, 64), "CYX"), hands.poll_control, None, hands.monotonic)
     monitor.start_fit(2, 0)
     event = monitor.make_event(make_progress(50), None)
     assert event.message == "Restoring, part 2 of 3"
     assert (event.unit, event.units) == (2, 3)
-    alone = RunMonitor(make_plan(), hands.control, None, hands.monotonic)
+    alone = RunMonitor(make_plan(), hands.poll_control, None, hands.monotonic)
     assert alone.make_event(make_progress(50), None).message == "Restoring"
 
 
 def test_the_message_counts_frames_of_a_movie_and_planes_of_a_stack() -> None:
     for axis, word in (("T", "frame"), ("Z", "plane")):
         stack = make_plan((8, 64, 64), f"{axis}YX", stacks="planes", restarts=1)
-        monitor = RunMonitor(stack, ManualClock().control, None)
+        monitor = RunMonitor(stack, ManualClock().poll_control, None)
         monitor.start_fit(3, 0)
         assert monitor.make_event(make_progress(5), None).message == f"Restoring, {word} 3 of 8"
 
@@ -168,7 +168,7 @@ def list_seconds_left(
 ) -> list[float | None]:
     """What is said to be left at each report of a run, on a clock of our own."""
     hands = ManualClock()
-    monitor = RunMonitor(make_plan(shape), hands.control, None, hands.monotonic)
+    monitor = RunMonitor(make_plan(shape), hands.poll_control, None, hands.monotonic)
     monitor.start_fit(1, 0)
     began = hands.time
     said = []
@@ -209,7 +209,7 @@ def test_frames_without_iterations_have_a_time_left_too() -> None:
     frames = [unit for unit in movie.units if unit.has_estimate]
     assert not any(unit.iterations for unit in frames)
     hands = ManualClock()
-    monitor = RunMonitor(movie, hands.control, None, hands.monotonic)
+    monitor = RunMonitor(movie, hands.poll_control, None, hands.monotonic)
     said = []
     for number, unit in enumerate(movie.units, start=1):
         monitor.start_fit(number, 0)
@@ -228,7 +228,7 @@ def test_frames_without_iterations_have_a_time_left_too() -> None:
 def test_a_second_restoration_goes_on_where_the_first_ended() -> None:
     """Another estimate of the noise lets the run fit all once more: the bar does not go back."""
     hands = ManualClock()
-    monitor = RunMonitor(make_plan(), hands.control, None, hands.monotonic)
+    monitor = RunMonitor(make_plan(), hands.poll_control, None, hands.monotonic)
     fractions = []
     for again in (False, True):
         if again:

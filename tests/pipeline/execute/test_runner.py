@@ -201,13 +201,15 @@ def test_pixels_that_cannot_be_restored_are_refused(array: np.ndarray, code: str
     assert caught.value.reason.code == code
 
 
-def command_after(count: int, command: Control) -> Any:
+def make_poll_control(count: int, control: Control) -> Any:
     calls = iter(range(10**9))
-    return lambda: command if next(calls) >= count else Control.GO
+    return lambda: control if next(calls) >= count else Control.GO
 
 
 def test_keep_gives_the_best_so_far() -> None:
-    _, answer = drain(plan_for(shot(SIDE)), shot(SIDE), control=command_after(12, Control.KEEP))
+    _, answer = drain(
+        plan_for(shot(SIDE)), shot(SIDE), poll_control=make_poll_control(12, Control.KEEP)
+    )
     assert answer is not None
     assert str(answer.stop) == "you stopped it and kept the image"
     assert answer.report["iterations"] == 12
@@ -215,13 +217,16 @@ def test_keep_gives_the_best_so_far() -> None:
 
 def test_keep_before_anything_was_fitted_gives_nothing() -> None:
     assert (
-        drain(plan_for(shot(SIDE)), shot(SIDE), control=command_after(0, Control.KEEP))[1] is None
+        drain(plan_for(shot(SIDE)), shot(SIDE), poll_control=make_poll_control(0, Control.KEEP))[1]
+        is None
     )
 
 
 def test_keep_during_the_first_of_two_channels_leaves_the_other_as_it_was() -> None:
     array = np.stack([shot(SIDE), shot(SIDE, 1)])
-    _, answer = drain(plan_for(array, "CYX"), array, control=command_after(5, Control.KEEP))
+    _, answer = drain(
+        plan_for(array, "CYX"), array, poll_control=make_poll_control(5, Control.KEEP)
+    )
     assert answer is not None
     assert np.array_equal(answer.image[1], array[1].astype(np.float32))
     assert answer.uncertainty[1].mean() > answer.uncertainty[0].mean() / 2
@@ -238,16 +243,18 @@ def test_keep_during_the_first_of_two_channels_leaves_the_other_as_it_was() -> N
 def test_keep_in_a_repeat_does_not_water_down_the_finished_one(prior: str, late: int) -> None:
     count = sum(1 for _ in range(25))
     looks = 9 if prior == "blind-spot" else 0
-    control = command_after(count + looks + late, Control.KEEP)
+    poll_control = make_poll_control(count + looks + late, Control.KEEP)
     plan = plan_for(shot(SIDE), prior=prior, restarts=2)
-    _, answer = drain(plan, shot(SIDE), control=control)
+    _, answer = drain(plan, shot(SIDE), poll_control=poll_control)
     assert answer is not None
     assert np.array_equal(answer.image, run_plain(prior).image)
 
 
 def test_discard_returns_nothing() -> None:
     assert (
-        drain(plan_for(shot(SIDE)), shot(SIDE), control=command_after(3, Control.DISCARD))[1]
+        drain(plan_for(shot(SIDE)), shot(SIDE), poll_control=make_poll_control(3, Control.DISCARD))[
+            1
+        ]
         is None
     )
 

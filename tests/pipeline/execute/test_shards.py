@@ -78,10 +78,10 @@ def test_a_file_is_shared_by_as_many_as_its_tiles_after_the_first_unless_its_tim
 def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
     unshared_batch, tmp_path, monkeypatch, sent
 ):
-    def full(unit, control, see):
+    def full(unit, poll_control, see):
         if unit.name == sent:
             return {"state": "passed", "refusal": None, "record": {}}
-        return restore_shard_on_worker(unit, control, see)
+        return restore_shard_on_worker(unit, poll_control, see)
 
     monkeypatch.setattr("scale.cluster.simulated_workers.restore_shard_on_worker", full)
     pool = InProcessPool(count=3)
@@ -208,10 +208,10 @@ def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monke
     fit_options = add_movie(tmp_path)
     dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **fit_options)
 
-    def full(unit, control, see):
+    def full(unit, poll_control, see):
         if unit.name == lost:
             return {"state": "passed", "refusal": None, "record": {}}
-        return restore_shard_on_worker(unit, control, see)
+        return restore_shard_on_worker(unit, poll_control, see)
 
     monkeypatch.setattr("scale.cluster.simulated_workers.restore_shard_on_worker", full)
     out, pool = tmp_path / "out", InProcessPool(count=3)

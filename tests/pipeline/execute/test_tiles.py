@@ -107,10 +107,10 @@ def test_a_run_in_tiles_that_was_ended_resumes_to_the_same_bytes(
     tmp_path: Path, tiled_result: Restoration, after: int
 ) -> None:
     counter = iter(range(10**9))
-    control = lambda: Control.KEEP if next(counter) >= after else Control.GO  # noqa: E731
+    poll_control = lambda: Control.KEEP if next(counter) >= after else Control.GO  # noqa: E731
     path = tmp_path / "run"
     ended = restore(
-        plan_image(tile=TILE), control=control, store=CheckpointStore(path, resume=False)
+        plan_image(tile=TILE), poll_control=poll_control, store=CheckpointStore(path, resume=False)
     )
     warnings = " ".join(ended.report["verdict"]["warnings"])
     assert "tiles were not restored; they are as in the input." in warnings
@@ -126,7 +126,9 @@ def test_a_run_in_tiles_that_was_ended_resumes_to_the_same_bytes(
 def test_tiles_of_another_run_are_not_gone_on_with(tmp_path: Path) -> None:
     stop = lambda: Control.KEEP  # noqa: E731
     first, other = plan_image(tile=TILE), plan_image(tile=TILE, seed=1)
-    drain(first, take_shot(), control=stop, store=CheckpointStore(tmp_path / "run", resume=False))
+    drain(
+        first, take_shot(), poll_control=stop, store=CheckpointStore(tmp_path / "run", resume=False)
+    )
     with pytest.raises(RefusedError) as caught:
         drain(other, take_shot(), store=CheckpointStore(tmp_path / "run", resume=True))
     assert caught.value.reason.code == "resume-other"

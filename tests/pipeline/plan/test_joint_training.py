@@ -270,7 +270,9 @@ def test_frames_need_the_network_of_all_and_not_each_other() -> None:
 def test_a_person_who_keeps_while_all_is_learned_gets_every_frame() -> None:
     counter = iter(range(10_000))
     _, answer = drain(
-        make_plan(), draw_movie(), control=lambda: Control.KEEP if next(counter) > 5 else Control.GO
+        make_plan(),
+        draw_movie(),
+        poll_control=lambda: Control.KEEP if next(counter) > 5 else Control.GO,
     )
     assert answer is not None
     warnings = answer.report["verdict"]["warnings"]

@@ -145,14 +145,16 @@ def test_an_image_that_was_kept_by_hand_comes_back(prior, polls):
     recipe = dip.make_recipe("denoise", preset="fast", max_iterations=40, prior=prior)
     controls = []
 
-    def control():
+    def poll_control():
         controls.append(1)
         return Control.KEEP if len(controls) > polls else Control.GO
 
     plan = preflight(
         recipe, ImageSpec(name="x", shape=(24, 24), dtype="uint16", axes="YX"), detect_machine(), {}
     )
-    kept = drain_generator(run(plan, {"image": image}, control=control, preview_seconds=0.0), None)
+    kept = drain_generator(
+        run(plan, {"image": image}, poll_control=poll_control, preview_seconds=0.0), None
+    )
     assert str(kept.stop) == "you stopped it and kept the image"
     again = make_repetition(kept, image="x.tif")
     assert again.kept_iteration == kept.best_iteration

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def interrupt(path: Path, array: np.ndarray, after: int, **settings: Any) -> None:
     counter = iter(range(10**9))
     plan = plan_for(array, max_iterations=60, **settings)
-    control = lambda: Control.KEEP if next(counter) >= after else Control.GO  # noqa: E731
-    drain(plan, array, control=control, store=CheckpointStore(path, resume=False))
+    poll_control = lambda: Control.KEEP if next(counter) >= after else Control.GO  # noqa: E731
+    drain(plan, array, poll_control=poll_control, store=CheckpointStore(path, resume=False))
     assert path.exists()
 
 
@@ -65,8 +65,10 @@ def test_the_same_pixels_with_other_axes_are_another_image(tmp_path: Path) -> No
 def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path / "missing" / "unfinished", resume=False)
     counter = iter(range(10**9))
-    control = lambda: Control.KEEP if next(counter) >= 30 else Control.GO  # noqa: E731
-    _, answer = drain(plan_for(shot(32), max_iterations=60), shot(32), control=control, store=store)
+    poll_control = lambda: Control.KEEP if next(counter) >= 30 else Control.GO  # noqa: E731
+    _, answer = drain(
+        plan_for(shot(32), max_iterations=60), shot(32), poll_control=poll_control, store=store
+    )
     assert answer is not None
     assert store.failure is not None
     assert store.failure.code == "save-gone"

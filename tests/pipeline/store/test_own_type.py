@@ -91,7 +91,9 @@ def test_what_no_fit_has_reached_is_as_in_the_input() -> None:
     image = draw_large_values("int32", 3, SIDE, SIDE)
     plan = plan_for(image, "TYX", dtype="same", max_iterations=4)
     calls = iter(range(10**9))
-    result = drain(plan, image, control=lambda: Control.KEEP if next(calls) > 1 else Control.GO)[1]
+    result = drain(
+        plan, image, poll_control=lambda: Control.KEEP if next(calls) > 1 else Control.GO
+    )[1]
     assert result is not None
     assert any("not restored" in warning for warning in result.report["verdict"]["warnings"])
     np.testing.assert_array_equal(result.image[2], image[2])

@@ -54,10 +54,10 @@ def scripted_driver(driver, noisy, monkeypatch):
     picture = noisy.astype(np.float32)
 
     def play(outcome=None, waits=False, draws=True, **report):
-        def run(plan, data, control, preview_seconds, store=None):
+        def run(plan, data, poll_control, preview_seconds, store=None):
             preview = picture if draws else None
             yield Event(message="Restoring", iteration=1, iterations=2, preview=preview)
-            while waits and control() is Control.GO:
+            while waits and poll_control() is Control.GO:
                 yield Event(message="Restoring", iteration=1, iterations=2, preview=picture.copy())
             if outcome == "nothing":
                 return None

@@ -8,7 +8,7 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.errors import make_refusal
-from napari_dip.pipeline.events import PACE_DECAY, Event, Progress, Stopwatch
+from napari_dip.pipeline.events import PACE_DECAY, Event, PausableClock, Progress
 from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.scale.batch.jobs import BatchEvent, FileOutcome
 from napari_dip.scale.batch.plan import plan_batch
@@ -47,7 +47,7 @@ class ManualClock:
         self.time, self.worker_count = 100.0, worker_count
 
     def watch(self, plan):
-        return BatchTracker(plan, Stopwatch(monotonic=lambda: self.time), self)
+        return BatchTracker(plan, PausableClock(monotonic=lambda: self.time), self)
 
 
 def test_the_time_left_is_the_plans_and_follows_what_the_files_took(plan):

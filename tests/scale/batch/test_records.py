@@ -98,7 +98,7 @@ def test_what_has_taken_the_place_of_what_was_learned_is_neither_followed_nor_re
     plan = plan_batch(recipe, finished_batch / "in", finished_batch / "deblurred", resume=True)
     before = time.monotonic()
     answers = iter([Control.GO])  # begin, and end once there is something to do
-    steps = run_batch(plan, control=lambda: next(answers, Control.KEEP))
+    steps = run_batch(plan, poll_control=lambda: next(answers, Control.KEEP))
     assert [step.outcome.state for step in steps if step.outcome] == [
         "waiting"
     ]  # not taken as whole
@@ -131,13 +131,15 @@ def test_a_batch_that_is_to_end_does_not_hash_a_huge_file_to_its_end(finished_ba
     plan = plan_batch(RECIPE, finished_batch / "in", finished_batch / "again")
     questions = 0
 
-    def control() -> Control:
+    def poll_control() -> Control:
         nonlocal questions
         questions += 1
         return Control.KEEP if questions > 3 else Control.GO
 
     before = time.monotonic()
-    (outcome,) = [step.outcome for step in run_batch(plan, control=control) if step.outcome]
+    (outcome,) = [
+        step.outcome for step in run_batch(plan, poll_control=poll_control) if step.outcome
+    ]
     assert outcome.state == "waiting" and time.monotonic() - before < 10
     assert not (finished_batch / "again" / NAME).exists()
 

@@ -146,12 +146,14 @@ def test_the_methods_text_and_the_script_name_the_network(finished_series):
 def test_a_batch_that_is_ended_anywhere_resumes_to_the_same_bytes(finished_series, tmp_path, polls):
     remaining = [polls]
 
-    def control() -> Control:
+    def poll_control() -> Control:
         remaining[0] -= 1
         return Control.KEEP if remaining[0] < 0 else Control.GO
 
     plan = plan_batch(RECIPE, finished_series / "in", tmp_path / "out", joint_training=True)
-    states = [step.outcome.state for step in run_batch(plan, control=control) if step.outcome]
+    states = [
+        step.outcome.state for step in run_batch(plan, poll_control=poll_control) if step.outcome
+    ]
     assert "waiting" in states
     done = dip.batch(RECIPE, finished_series / "in", tmp_path / "out", resume=True)
     assert done.count("waiting") == 0 and has_same_outputs(
@@ -308,7 +310,7 @@ def test_a_batch_has_one_network_from_its_beginning_or_none(finished_series, net
     places = RECIPE, finished_series / "in", tmp_path / "out"
     assert read_refusal_code(dip.batch, *places, **options) == "series-twice"
     plan = plan_batch(*places)
-    list(run_batch(plan, control=lambda: Control.KEEP))
+    list(run_batch(plan, poll_control=lambda: Control.KEEP))
     assert read_refusal_code(dip.batch, *places, resume=True, joint_training=True) == "series-late"
     mine = tmp_path / "mine"
     mine.mkdir()

@@ -138,7 +138,9 @@ def test_stopping_withdraws_tasks_not_begun_and_informs_the_workers(finished_bat
     pool = InProcessPool(asleep=True)
     answers = iter([Control.GO, Control.GO, Control.KEEP])
     steps = run_batch(
-        make_task_plan(finished_batch, tmp_path / "out"), control=lambda: next(answers), pool=pool
+        make_task_plan(finished_batch, tmp_path / "out"),
+        poll_control=lambda: next(answers),
+        pool=pool,
     )
     ends = [event.outcome.state for event in steps if event.outcome]
     assert ends == ["refused", "waiting", "waiting", "waiting"]

@@ -15,7 +15,7 @@ from napari_dip.pipeline.calibrate.channel_noise import measure_single_exposure
 from napari_dip.tasks.base import NoiseSettings
 from napari_dip.tasks.noise_models.camera_maps import (
     build_camera_correction,
-    compute_camera_weights,
+    compute_pixel_weights,
 )
 
 SIDE = 64
@@ -92,7 +92,7 @@ def test_a_pixel_counts_by_the_usual_variance_as_a_share_of_its_own() -> None:
     )
     excess = torch.zeros(1, 1, 8, 8)
     excess[..., 3, 3] = 12
-    trust = compute_camera_weights(excess, line, torch.zeros(1, 1, 8, 8))
+    trust = compute_pixel_weights(excess, line, torch.zeros(1, 1, 8, 8))
     assert trust.shape == (1, 1, 8, 8)
     assert trust[..., 3, 3] == 0.25 and trust[..., 0, 0] == 1
 

@@ -302,10 +302,10 @@ def estimate_kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
     SIAM J. Imaging Sci. 2(1), 2009, doi:10.1137/080716542 (the kernel's solver).
     """
     image = measurement.mean(1, keepdim=True)
-    scales = max(0, ceil(2 * log2(size / MIN_KERNEL_SIDE)))
+    scale_count = max(0, ceil(2 * log2(size / MIN_KERNEL_SIDE)))
     kernel = None
     edge_weight = INITIAL_EDGE_WEIGHT
-    for scale in range(scales, -1, -1):
+    for scale in range(scale_count, -1, -1):
         factor = sqrt(0.5) ** scale
         side = max(3, int(size * factor) | 1)
         shape = [max(8, round(length * factor)) for length in image.shape[2:]]
@@ -475,7 +475,7 @@ def _compute_transfer_function(kernel: Tensor, grid: torch.Size) -> Tensor:
 
 
 def find_most_likely_blur(
-    measurement: Tensor, noise_variance: Tensor, blurs: Sequence[Callable[[], nn.Module]]
+    measurement: Tensor, noise_variance: Tensor, blur_factories: Sequence[Callable[[], nn.Module]]
 ) -> nn.Module:
     """Return the blur under which the spectrum of the measurement is most likely.
 
@@ -485,7 +485,7 @@ def find_most_likely_blur(
         (1, C, Y, X); all channels share the blur.
     noise_variance : Tensor
         (C,), of white noise, in squared units of the measurement.
-    blurs : sequence of callables
+    blur_factories : sequence of callables
         Factories of the candidates, modules that return a kernel (*sizes) without an input. The
         parameters of the best ones are fitted, and the best of these is returned.
 
@@ -503,7 +503,7 @@ def find_most_likely_blur(
     ).long()
     subset = subset.to(frequency.device)
     candidates = []
-    for make_blur in blurs:
+    for make_blur in blur_factories:
         blur = make_blur().to(measurement.device)
         search_indices = indices[subset]
         with torch.no_grad():
@@ -537,7 +537,7 @@ class _SpectrumModel:
         self.exponent = torch.full_like(level, SPECTRUM_EXPONENT).requires_grad_()
         self.floor = self._log_noise.clone().requires_grad_()
 
-    def loss(self, spectrum: Tensor) -> Tensor:
+    def compute_loss(self, spectrum: Tensor) -> Tensor:
         """Return the mean negative log-likelihood of the periodogram, without constants.
 
         Parameters
@@ -569,7 +569,7 @@ class _SpectrumModel:
                 decay = 1 - iteration / iterations
                 optimizer.param_groups[0]["lr"] = SPECTRUM_LEARNING_RATE * decay
                 optimizer.zero_grad()
-                loss = self.loss(compute_spectrum())
+                loss = self.compute_loss(compute_spectrum())
                 loss.backward()
                 optimizer.step()
         return float(loss.detach())

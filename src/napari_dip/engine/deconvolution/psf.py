@@ -35,6 +35,10 @@ _MIN_RETAINED_LIGHT = 0.999
 _CENTRE_TOLERANCE = 0.25
 
 
+#: Why a PSF is unusable: a key of the fault table.
+UnusablePsf = Literal["input-not-finite", "psf-zero", "psf-negative"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _FocusOptics:
     """Objective and wavelength; lengths in nm."""
@@ -63,7 +67,7 @@ class _FocusOptics:
         return AIRY_RADIUS_FACTOR * self.wavelength / self.na
 
 
-def gaussian_psf(sigmas: tuple[float, ...], sizes: tuple[int, ...] | None = None) -> Tensor:
+def sample_gaussian_psf(sigmas: tuple[float, ...], sizes: tuple[int, ...] | None = None) -> Tensor:
     """Sample a Gaussian at the pixels' centres.
 
     Parameters
@@ -96,7 +100,7 @@ def gaussian_psf(sigmas: tuple[float, ...], sizes: tuple[int, ...] | None = None
     return (psf / psf.sum()).float()
 
 
-def microscope_psf(
+def compute_microscope_psf(
     model: Literal["widefield", "confocal"],
     na: float,
     wavelength_nm: float,
@@ -292,10 +296,10 @@ def _require_axes(sizes: tuple[int, ...], pixel_nm: tuple[float, ...]) -> None:
 
 def _require_odd(sizes: tuple[int, ...]) -> None:
     if any(size < 1 or size % 2 == 0 for size in sizes):
-        raise ValueError(f"A PSF needs odd sizes to have a middle, but {sizes} was asked for.")
+        raise ValueError(f"A PSF needs odd sizes to have a middle, but has {sizes}.")
 
 
-def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]] | str:
+def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]] | UnusablePsf:
     """Centre a PSF, crop its empty border and scale it to sum one; or return why it is unusable.
 
     Parameters
@@ -305,10 +309,9 @@ def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]] | str:
 
     Returns
     -------
-    tuple of Tensor and tuple of Note, or str
+    tuple of Tensor and tuple of Note, or UnusablePsf
         The kernel, (*sizes) float32 with odd sizes and its centre of mass at the middle, and notes
-        on what was changed. Or a key of the fault table: "input-not-finite", "psf-zero" or
-        "psf-negative".
+        on what was changed. Or the reason, a key of the fault table.
 
     Notes
     -----
@@ -382,14 +385,14 @@ def _pad_to_centre(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
     )
 
 
-def _shift_subpixel(psf: Tensor, axis: int, pixels: float) -> Tensor:
+def _shift_subpixel(psf: Tensor, axis: int, distance: float) -> Tensor:
     """Shift by part of a pixel in the Fourier domain, and set negative values to 0.
 
     Cubic and Lanczos interpolation blur a PSF of few pixels and give worse results.
     """
     size = psf.shape[axis]
     frequencies = torch.fft.rfftfreq(size, dtype=psf.dtype, device=psf.device)
-    phase = torch.polar(torch.ones_like(frequencies), -2 * pi * pixels * frequencies)
+    phase = torch.polar(torch.ones_like(frequencies), -2 * pi * distance * frequencies)
     spectrum = torch.fft.rfft(psf, dim=axis) * phase.reshape(-1, *(1,) * (psf.ndim - 1 - axis))
     shifted: Tensor = torch.fft.irfft(spectrum, n=size, dim=axis)
     return shifted.clamp(min=0)

@@ -20,7 +20,7 @@ class ValidationRecord:
     ----------
     iteration : int
         1-based.
-    training_loss : float
+    training_deviance : float
         Deviance (twice the negative log-likelihood) of the training pixels, averaged over the
         iterations since the previous validation.
     validation_loss : float
@@ -28,7 +28,7 @@ class ValidationRecord:
     """
 
     iteration: int
-    training_loss: float
+    training_deviance: float
     validation_loss: float
 
 
@@ -65,7 +65,7 @@ def make_validation_stop_rule(patience: int, min_iteration: int = 0) -> StopRule
         It compares medians of three consecutive losses, so a single outlier does not affect it.
     """
 
-    def rule(history: Sequence[ValidationRecord]) -> Stop | None:
+    def check_history(history: Sequence[ValidationRecord]) -> Stop | None:
         has_validation = any(isfinite(entry.validation_loss) for entry in history)
         if not has_validation or history[-1].iteration < min_iteration:
             return None
@@ -78,7 +78,7 @@ def make_validation_stop_rule(patience: int, min_iteration: int = 0) -> StopRule
         smoothed = history[best].validation_loss != lowest
         return make_stop(StopReason.PLATEAU, waited=waited, smoothed=smoothed)
 
-    return rule
+    return check_history
 
 
 def find_smoothed_best(history: Sequence[ValidationRecord]) -> int:

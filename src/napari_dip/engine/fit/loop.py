@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from napari_dip.engine.control import PollControl
     from napari_dip.engine.fit.early_stopping import StopRule
     from napari_dip.engine.fit.schedule import Schedule
     from napari_dip.engine.fit.state import Checkpoint, FitProgress
@@ -37,7 +38,7 @@ def fit(
     seed: int,
     resume: Checkpoint | None = None,
     warm_start: Mapping[str, Tensor] | None = None,
-    control: Callable[[], Control] = lambda: Control.GO,
+    poll_control: PollControl = lambda: Control.GO,
     is_preview_due: Callable[[bool], bool] = lambda _: False,
     save_checkpoint: Callable[[Checkpoint], None] | None = None,
 ) -> Generator[FitProgress, None, FitResult | None]:
@@ -55,8 +56,8 @@ def fit(
         State from which the fit continues exactly.
     warm_start : mapping of str to Tensor or None
         Initial weights, by the names of `prior.net.state_dict()`.
-    control : callable
-        Returns the user's command; called before every iteration.
+    poll_control : callable
+        Returns the user's control; called before every iteration.
     is_preview_due : callable
         Whether to yield a preview; called after every iteration. Its argument is true if
         the image has just been computed for the validation loss. A preview does not affect the
@@ -79,10 +80,10 @@ def fit(
     # a checkpoint of a fit that had ended must not continue
     stop = _apply_stop_rule(state, stop_rule) if resume else None
     while trainer.iteration < schedule.last_iteration and stop is None:
-        command = _wait_while_paused(control)
-        if command is Control.DISCARD or (command is Control.KEEP and trainer.iteration == 0):
+        control = _wait_while_paused(poll_control)
+        if control is Control.DISCARD or (control is Control.KEEP and trainer.iteration == 0):
             return None
-        if command is Control.KEEP:
+        if control is Control.KEEP:
             stop = state.choose_result_at_user_stop()
             break
         trainer.advance()
@@ -95,9 +96,9 @@ def fit(
             yield state.make_progress(note=note)
         if is_preview_due(is_validation and not trainer.has_validation_input):
             yield state.make_progress(estimate=problem.postprocess(state.make_preview()))
-    if (yield from _refit_on_all_pixels(state, stop, control, is_preview_due)):
+    if (yield from _refit_on_all_pixels(state, stop, poll_control, is_preview_due)):
         return None
-    return (yield from _make_result(state, _complete_stop_reason(stop, state), control))
+    return (yield from _make_result(state, _complete_stop_reason(stop, state), poll_control))
 
 
 def _complete_stop_reason(stop: Stop | None, state: FitState) -> Stop:
@@ -116,7 +117,7 @@ def _complete_stop_reason(stop: Stop | None, state: FitState) -> Stop:
 def _refit_on_all_pixels(
     state: FitState,
     stop: Stop | None,
-    control: Callable[[], Control],
+    poll_control: PollControl,
     is_preview_due: Callable[[bool], bool],
 ) -> Generator[FitProgress, None, bool]:
     """Refit on training and validation pixels; return whether the user discarded the fit.
@@ -130,15 +131,15 @@ def _refit_on_all_pixels(
         return False
     trainer.uses_validation_pixels = True
     for _ in range(schedule.refit_iterations):
-        command = _wait_while_paused(control)
-        if command is not Control.GO:
-            return command is Control.DISCARD
+        control = _wait_while_paused(poll_control)
+        if control is not Control.GO:
+            return control is Control.DISCARD
         trainer.advance()
         if trainer.iteration % schedule.validation_interval == 0:
             yield state.make_progress()
         if is_preview_due(False):
             yield state.make_progress(estimate=trainer.problem.postprocess(trainer.predict()))
-    if isfinite(trainer.read_loss()):
+    if isfinite(trainer.read_deviance()):
         state.best_average, state.last_prediction = trainer.get_average_state_dict(), None
     return False
 
@@ -163,26 +164,26 @@ def _make_fit_state(
         resume.rollback_state,
         resume.best_iteration,
         list(resume.history),
-        resume.rollbacks,
+        resume.rollback_count,
         list(resume.notes),
     )
 
 
-def _wait_while_paused(control: Callable[[], Control]) -> Control:
-    """Return the user's command, after waiting for as long as it is to pause."""
-    while (command := control()) is Control.PAUSE:
+def _wait_while_paused(poll_control: PollControl) -> Control:
+    """Return the user's control, after waiting for as long as it is to pause."""
+    while (control := poll_control()) is Control.PAUSE:
         time.sleep(0.02)
-    return command
+    return control
 
 
 def _apply_stop_rule(state: FitState, stop_rule: StopRule) -> Stop | None:
-    if state.rollbacks >= MAX_ROLLBACKS:
-        return make_stop(StopReason.BREAKDOWN, count=state.rollbacks)
+    if state.rollback_count >= MAX_ROLLBACKS:
+        return make_stop(StopReason.BREAKDOWN, count=state.rollback_count)
     return stop_rule(state.history)
 
 
 def _make_result(
-    state: FitState, stop: Stop, control: Callable[[], Control]
+    state: FitState, stop: Stop, poll_control: PollControl
 ) -> Generator[FitProgress, None, FitResult | None]:
     """Return the result of the best average, with the final inference unless the user ended it."""
     trainer, problem = state.trainer, state.trainer.problem
@@ -195,10 +196,10 @@ def _make_result(
         if isinstance(progress, Estimate):
             final_estimate = progress
             break
-        command = _wait_while_paused(control)
-        if command is Control.DISCARD:
+        control = _wait_while_paused(poll_control)
+        if control is Control.DISCARD:
             return None
-        if command is Control.KEEP:  # the estimate of a single pass is used
+        if control is Control.KEEP:  # the estimate of a single pass is used
             is_ended_by_user = True
             break
         yield state.make_progress(inference_fraction=progress)
@@ -215,7 +216,7 @@ def _make_result(
         network_estimate=problem.postprocess_on_grid(best_estimate),
         stop=stop,
         is_ended_by_user=is_ended_by_user,
-        is_broken_down=state.rollbacks >= MAX_ROLLBACKS,
+        is_broken_down=state.rollback_count >= MAX_ROLLBACKS,
         best_iteration=state.best_iteration,
         iterations=iteration,
         history=tuple(state.history),

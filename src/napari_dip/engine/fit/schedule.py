@@ -46,7 +46,7 @@ class Schedule:
         with fewer iterations.
     last_iteration : int
         Last iteration, at most the planned number.
-    warm_up : float
+    warm_up_fraction : float
         Share of the planned iterations over which the rate rises to its peak. Then it falls as a
         cosine.
     average_decay : float
@@ -69,7 +69,7 @@ class Schedule:
     phases: tuple[Phase, ...]
     planned_iterations: int
     last_iteration: int
-    warm_up: float = 0.1
+    warm_up_fraction: float = 0.1
     average_decay: float = 0.99
     validation_interval: int = 25
     max_gradient_norm: float = 1.0
@@ -91,7 +91,7 @@ class Schedule:
             phase_end += phase.iterations
             if iteration <= phase_end:
                 break
-        warm_up = max(1.0, self.warm_up * self.planned_iterations)
+        warm_up = max(1.0, self.warm_up_fraction * self.planned_iterations)
         if iteration <= warm_up:
             fraction = iteration / warm_up
         else:

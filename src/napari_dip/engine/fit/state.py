@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.trainer import StateDict, Trainer
     from napari_dip.errors.notes import Note, Stop
 
-#: A fit has broken down, and is rolled back, in each of three cases: its training loss is not
-#: finite; its validation loss is not finite; its training loss exceeds this factor times
-#: (1 + |median of the last five training losses|), once there are five.
-BREAKDOWN_LOSS_FACTOR = 10.0
+#: A fit has broken down, and is rolled back, in each of three cases: its training deviance is not
+#: finite; its validation loss is not finite; its training deviance exceeds this factor times
+#: (1 + |median of the last five training deviances|), once there are five.
+BREAKDOWN_FACTOR = 10.0
 #: Share of the decrease below which validation losses are equal, with a validation input or
 #: `reveals_validation`. On Set5 bird PSNR still rose within 5 % (docs/constants.md).
 LOSS_TOLERANCE_FRACTION = 0.1
@@ -73,7 +73,7 @@ class Checkpoint:
         State of the running average at `best_iteration`.
     best_iteration : int
     history : tuple of ValidationRecord
-    rollbacks : int
+    rollback_count : int
         Number of rollbacks since the last validation that was not a breakdown.
     notes : tuple of Note
     """
@@ -83,7 +83,7 @@ class Checkpoint:
     best_average: StateDict
     best_iteration: int
     history: tuple[ValidationRecord, ...]
-    rollbacks: int
+    rollback_count: int
     notes: tuple[Note, ...] = ()
 
 
@@ -131,7 +131,7 @@ class FitState:
     rollback_state: StateDict
     best_iteration: int = 0
     history: list[ValidationRecord] = field(default_factory=list)
-    rollbacks: int = 0
+    rollback_count: int = 0
     notes: list[Note] = field(default_factory=list)
     last_prediction: tuple[int, Estimate] | None = None  # last prediction and its iteration
 
@@ -143,7 +143,7 @@ class FitState:
             best_average=self.best_average,
             best_iteration=self.best_iteration,
             history=tuple(self.history),
-            rollbacks=self.rollbacks,
+            rollback_count=self.rollback_count,
             notes=tuple(self.notes),
         )
 
@@ -159,7 +159,7 @@ class FitState:
             self.history[-1]
             if self.history
             else ValidationRecord(
-                iteration=0, training_loss=float("nan"), validation_loss=float("nan")
+                iteration=0, training_deviance=float("nan"), validation_loss=float("nan")
             )
         )
         return FitProgress(
@@ -202,15 +202,15 @@ class FitState:
         If the fit has broken down, roll back instead and return a note on it.
         """
         trainer = self.trainer
-        training_loss = trainer.read_loss()
+        training_deviance = trainer.read_deviance()
         estimate = trainer.predict_validation() if trainer.has_validation_input else self.predict()
         validation_loss = self._compute_validation_loss(
             estimate, bypasses_operator=trainer.has_validation_input
         )
-        recent_losses = sorted(entry.training_loss for entry in self.history[-5:])
-        is_broken_down = not isfinite(training_loss) or (
-            len(recent_losses) == 5
-            and training_loss > BREAKDOWN_LOSS_FACTOR * (1 + abs(recent_losses[2]))
+        recent_deviances = sorted(entry.training_deviance for entry in self.history[-5:])
+        is_broken_down = not isfinite(training_deviance) or (
+            len(recent_deviances) == 5
+            and training_deviance > BREAKDOWN_FACTOR * (1 + abs(recent_deviances[2]))
         )
         if is_broken_down or (
             not isfinite(validation_loss)
@@ -226,12 +226,12 @@ class FitState:
         self.history.append(
             ValidationRecord(
                 iteration=trainer.iteration,
-                training_loss=training_loss,
+                training_deviance=training_deviance,
                 validation_loss=validation_loss,
             )
         )
         self.rollback_state = trainer.state_dict()
-        self.rollbacks = 0
+        self.rollback_count = 0
         return None
 
     def choose_result_at_user_stop(self) -> Stop:
@@ -300,7 +300,7 @@ class FitState:
         trainer.load_state_dict(self.rollback_state)
         self.last_prediction = None  # of iterations that will be repeated
         trainer.rate_factor = factor
-        self.rollbacks += 1
+        self.rollback_count += 1
         note = make_note("breakdown", broke_at=broke_at, iteration=trainer.iteration)
         self.notes.append(note)
         return note

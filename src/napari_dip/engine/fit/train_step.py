@@ -95,7 +95,7 @@ class TrainingBatch(NamedTuple):
     measurements : tuple of Tensor
     targets : tuple of Tensor
         The measurements minus the sample's `target_noise`.
-    weights : tuple of Tensor
+    pixel_weights : tuple of Tensor
         Loss weight of each pixel, (B, 1, *size).
     bypasses_operator : bool
         As in `NetworkSample`.
@@ -106,7 +106,7 @@ class TrainingBatch(NamedTuple):
     network_input: Tensor
     measurements: tuple[Tensor, ...]
     targets: tuple[Tensor, ...]
-    weights: tuple[Tensor, ...]
+    pixel_weights: tuple[Tensor, ...]
     bypasses_operator: bool
     uses_validation_pixels: bool
 
@@ -127,21 +127,21 @@ def make_training_batch(
     uses_validation_pixels : bool
         Whether the loss includes validation pixels.
     """
-    measurements, targets, weights = [], [], []
+    measurements, targets, pixel_weights = [], [], []
     for term in problem.terms:
         measurement = term.measurement
-        weight = term.refit_weight if uses_validation_pixels else term.training_weight
+        weight = term.refit_pixel_weights if uses_validation_pixels else term.training_pixel_weights
         if sample.window is not None:
             measurement, weight = (
                 sample.window.crop(measurement),
                 sample.window.crop(weight),
             )
         measurements.append(measurement)
-        weights.append(weight if sample.loss_mask is None else weight * sample.loss_mask)
+        pixel_weights.append(weight if sample.loss_mask is None else weight * sample.loss_mask)
         targets.append(
             measurement if sample.target_noise is None else measurement - sample.target_noise
         )
-    tensors = tuple(measurements), tuple(targets), tuple(weights)
+    tensors = tuple(measurements), tuple(targets), tuple(pixel_weights)
     return TrainingBatch(
         convert_to_channels_last(sample.network_input),
         *tensors,
@@ -182,7 +182,7 @@ class EagerTrainStep:
         self._max_gradient_norm = max_gradient_norm
         self._uses_bfloat16 = uses_bfloat16
 
-    def sampling_context(self) -> AbstractContextManager[object]:
+    def make_sampling_context(self) -> AbstractContextManager[object]:
         """Return an empty context."""
         return nullcontext()
 
@@ -221,7 +221,7 @@ class EagerTrainStep:
         Both are sums over the terms of the mean over the pixels with a loss weight.
         """
         loss, deviance = estimate.mean.new_zeros(()), estimate.mean.new_zeros(())
-        tensors = batch.measurements, batch.targets, batch.weights
+        tensors = batch.measurements, batch.targets, batch.pixel_weights
         for term, measured, target, weight in zip(self._problem.terms, *tensors, strict=True):
             prediction = estimate if batch.bypasses_operator else term.operator.predict(estimate)
             fidelity = (
@@ -231,9 +231,7 @@ class EagerTrainStep:
             count = (weight.sum() * pixel_loss.shape[1]).clamp(min=1)
             loss = loss + pixel_loss.sum() / count
             with torch.no_grad():  # comparable with the validation loss
-                deviance = (
-                    deviance + (term.comparison_loss(prediction, measured) * weight).sum() / count
-                )
+                deviance = deviance + (term.deviance(prediction, measured) * weight).sum() / count
         for factor, penalty in self._problem.penalties:
             loss = loss + factor * penalty(estimate.mean)
         return loss, deviance
@@ -333,13 +331,13 @@ class CudaGraphTrainStep:
     def __init__(self, train_step: EagerTrainStep) -> None:
         self.note: Note | None = None
         self.eager = train_step
-        self._recordings = 0
+        self._recording_count = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._static_batch: TrainingBatch | None = None  # the tensors that the graph reads
         self._static_output: StepOutput | None = None  # and those that it writes
         self._sampling_stream: torch.cuda.Stream | None = None
 
-    def sampling_context(self) -> AbstractContextManager[object]:
+    def make_sampling_context(self) -> AbstractContextManager[object]:
         """Return the context of the stream for samples, once there is a graph."""
         return (
             nullcontext()
@@ -396,8 +394,8 @@ class CudaGraphTrainStep:
         return self._static_output
 
     def _record(self, batch: TrainingBatch) -> None:
-        self._recordings += 1
-        if self._recordings > MAX_RECORDINGS:
+        self._recording_count += 1
+        if self._recording_count > MAX_RECORDINGS:
             raise RuntimeError(DYNAMIC_SHAPES_REASON)
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
         static_batch = clone_batch(batch)
@@ -445,7 +443,7 @@ def make_graph_key(batch: TrainingBatch) -> tuple[object, ...]:
 
 def list_batch_tensors(batch: TrainingBatch) -> list[Tensor]:
     """Return all tensors of a batch in a fixed order."""
-    return [batch.network_input, *batch.measurements, *batch.targets, *batch.weights]
+    return [batch.network_input, *batch.measurements, *batch.targets, *batch.pixel_weights]
 
 
 def clone_batch(batch: TrainingBatch) -> TrainingBatch:
@@ -458,5 +456,5 @@ def clone_batch(batch: TrainingBatch) -> TrainingBatch:
         network_input=batch.network_input.clone(),
         measurements=clone_all(batch.measurements),
         targets=clone_all(batch.targets),
-        weights=clone_all(batch.weights),
+        pixel_weights=clone_all(batch.pixel_weights),
     )

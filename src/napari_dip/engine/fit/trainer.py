@@ -107,15 +107,15 @@ class WeightAverage:
         self._weights = list(net.parameters())
         self._averaged_network = averaged_network
         self._decay = decay
-        self._steps = 0
+        self._step_count = 0
         self.load_state_dict(
             {str(index): weight.detach() for index, weight in enumerate(self._weights)}
         )
 
     def update(self, sample: NetworkSample, estimate: Estimate) -> None:
         """Add the weights after this step."""
-        decay = min(self._decay, (self._steps + 1) / (self._steps + 10))
-        self._steps += 1
+        decay = min(self._decay, (self._step_count + 1) / (self._step_count + 10))
+        self._step_count += 1
         with torch.no_grad():
             for averaged, weight in zip(
                 self._averaged_network.parameters(), self._weights, strict=True
@@ -136,14 +136,14 @@ class WeightAverage:
             str(index): weight.detach().clone()
             for index, weight in enumerate(self._averaged_network.parameters())
         }
-        return {**state, "steps": torch.tensor(self._steps)}
+        return {**state, "steps": torch.tensor(self._step_count)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore averaged weights and number of steps in place."""
         with torch.no_grad():
             for index, weight in enumerate(self._averaged_network.parameters()):
                 weight.copy_(state[str(index)])
-        self._steps = int(state["steps"]) if "steps" in state else self._steps
+        self._step_count = int(state["steps"]) if "steps" in state else self._step_count
 
 
 #: Running average, which the validation loss, previews and results use.
@@ -211,8 +211,8 @@ class Trainer:
         self._weights = [*prior.net.parameters(), *learned]
         self._shape = (*measurement.shape[:2], *prior.grid)
         self._average = make_average(prior, self._shape, schedule.average_decay, measurement)
-        self._loss = measurement.new_zeros(())
-        self._steps_since_loss_read = 0
+        self._deviance_sum = measurement.new_zeros(())
+        self._step_count_since_read = 0
 
     @property
     def note(self) -> Note | None:
@@ -227,7 +227,7 @@ class Trainer:
         self.iteration += 1
         rates = self.schedule.get_rates(self.iteration)
         self.train_step.set_rates(tuple(rate * self.rate_factor for rate in rates))
-        with self.train_step.sampling_context():
+        with self.train_step.make_sampling_context():
             sample = self.prior.draw_training_input(self._rng)
             batch = make_training_batch(
                 self.problem,
@@ -238,17 +238,17 @@ class Trainer:
         estimate, deviance = self.train_step.run(batch)
         with torch.no_grad():
             self._average.update(sample, estimate)
-            self._loss += deviance.detach()
-        self._steps_since_loss_read += 1
+            self._deviance_sum += deviance.detach()
+        self._step_count_since_read += 1
 
-    def read_loss(self) -> float:
+    def read_deviance(self) -> float:
         """Return the mean deviance since the last call, and wait for the device.
 
         It is NaN if a weight is not finite.
         """
-        mean = float(self._loss) / max(1, self._steps_since_loss_read)
-        self._loss.zero_()
-        self._steps_since_loss_read = 0
+        mean = float(self._deviance_sum) / max(1, self._step_count_since_read)
+        self._deviance_sum.zero_()
+        self._step_count_since_read = 0
         is_finite = all(
             isfinite(float(weight.detach().sum())) for weight in self.prior.net.parameters()
         )
@@ -320,7 +320,7 @@ class Trainer:
         return state
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Restore that state in place, and reset the mean loss."""
+        """Restore that state in place, and reset the mean deviance."""
         with torch.no_grad():
             for index, weight in enumerate(self._weights):
                 weight.copy_(state[f"weight.{index}"])
@@ -340,8 +340,8 @@ class Trainer:
         self._rng.set_state(state["rng"].cpu())
         self.iteration = int(state["iteration"])
         self.rate_factor = float(state["rate_factor"])
-        self._loss.zero_()
-        self._steps_since_loss_read = 0
+        self._deviance_sum.zero_()
+        self._step_count_since_read = 0
         self.train_step.invalidate()
 
     def _place_like_weight(self, weight: Tensor, value: Tensor) -> Tensor:

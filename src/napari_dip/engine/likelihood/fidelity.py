@@ -100,7 +100,9 @@ class NoiseVariance:
         return variance.maximum(self.floor)
 
 
-def make_gaussian_deviance(noise: NoiseVariance) -> Fidelity:
+def make_gaussian_deviance(
+    noise: NoiseVariance, *, uses_predicted_variance: bool = True
+) -> Fidelity:
     """Return the Gaussian deviance of each pixel, twice its negative log-likelihood.
 
     Returns
@@ -108,7 +110,7 @@ def make_gaussian_deviance(noise: NoiseVariance) -> Fidelity:
     Fidelity
         (estimate, measurement), each (B, C, *grid) -> loss of the same shape, which may be
         negative. The variance at a mean m is `noise.compute_variance(m)` plus the estimate's
-        variance, if it has one.
+        variance, if it has one and `uses_predicted_variance` is true.
 
     References
     ----------
@@ -116,11 +118,13 @@ def make_gaussian_deviance(noise: NoiseVariance) -> Fidelity:
     raw-data, IEEE TIP 17(10), 2008, doi:10.1109/TIP.2008.2001399.
     """
 
-    def loss(estimate: Estimate, measurement: Tensor) -> Tensor:
-        variance = _compute_total_variance(noise, estimate)
+    def compute_loss(estimate: Estimate, measurement: Tensor) -> Tensor:
+        variance = noise.compute_variance(estimate.mean)
+        if uses_predicted_variance and estimate.log_variance is not None:
+            variance = variance + estimate.log_variance.exp()
         return (measurement - estimate.mean) ** 2 / variance + variance.log()
 
-    return loss
+    return compute_loss
 
 
 def make_weighted_residual(noise: NoiseVariance) -> Fidelity:
@@ -130,10 +134,10 @@ def make_weighted_residual(noise: NoiseVariance) -> Fidelity:
     loss, as it does otherwise at low photon counts.
     """
 
-    def loss(estimate: Estimate, measurement: Tensor) -> Tensor:
+    def compute_loss(estimate: Estimate, measurement: Tensor) -> Tensor:
         return (measurement - estimate.mean) ** 2 / noise.compute_variance(estimate.mean.detach())
 
-    return loss
+    return compute_loss
 
 
 def make_least_squares(reference_variance: float) -> Fidelity:
@@ -145,10 +149,10 @@ def make_least_squares(reference_variance: float) -> Fidelity:
         Divisor that makes the loss of order one, a variance in squared network units.
     """
 
-    def loss(estimate: Estimate, measurement: Tensor) -> Tensor:
+    def compute_loss(estimate: Estimate, measurement: Tensor) -> Tensor:
         return (measurement - estimate.mean) ** 2 / reference_variance
 
-    return loss
+    return compute_loss
 
 
 def make_beta_nll(noise: NoiseVariance, reference_variance: float) -> Fidelity:
@@ -171,7 +175,7 @@ def make_beta_nll(noise: NoiseVariance, reference_variance: float) -> Fidelity:
     probabilistic neural networks, ICLR 2022, arXiv:2203.09168.
     """
 
-    def loss(estimate: Estimate, measurement: Tensor) -> Tensor:
+    def compute_loss(estimate: Estimate, measurement: Tensor) -> Tensor:
         noise_variance = noise.compute_variance(estimate.mean.detach())
         variance = (
             noise_variance
@@ -181,7 +185,7 @@ def make_beta_nll(noise: NoiseVariance, reference_variance: float) -> Fidelity:
         nll = (measurement - estimate.mean) ** 2 / variance + variance.log()
         return nll * variance.detach() / reference_variance
 
-    return loss
+    return compute_loss
 
 
 def compute_posterior(
@@ -192,7 +196,7 @@ def compute_posterior(
     assumed_noise_fraction: float,
     validation_mask: Tensor,
     uses_measured_pixel: bool = True,
-    reliability: Tensor | None = None,
+    pixel_weights: Tensor | None = None,
 ) -> Estimate:
     """Return the posterior mean and variance of each pixel, given the blind-spot prediction.
 
@@ -220,7 +224,7 @@ def compute_posterior(
         (B, 1, *grid), 1 at validation pixels.
     uses_measured_pixel : bool
         Whether to return the posterior. False: return the predicted mean with its variance v.
-    reliability : Tensor or None
+    pixel_weights : Tensor or None
         (1, 1, *grid), noise variance of a typical pixel divided by that of each pixel; None: 1.
 
     References
@@ -243,8 +247,8 @@ def compute_posterior(
     )
     if not uses_measured_pixel:
         return Estimate(mean, prediction_variance.log())
-    if reliability is not None:
-        noise_variance = noise_variance / reliability
+    if pixel_weights is not None:
+        noise_variance = noise_variance / pixel_weights
     fraction = prediction_variance / (prediction_variance + noise_variance)
     return Estimate(mean + fraction * (measurement - mean), (fraction * noise_variance).log())
 
@@ -278,11 +282,6 @@ def _estimate_flat_ratio(mean: Tensor, ratio: Tensor) -> Tensor:
             )
         )
     return flat_ratio
-
-
-def _compute_total_variance(noise: NoiseVariance, estimate: Estimate) -> Tensor:
-    variance = noise.compute_variance(estimate.mean)
-    return variance if estimate.log_variance is None else variance + estimate.log_variance.exp()
 
 
 def restore_border_detail(noise: NoiseVariance, measurement: Tensor, image: Tensor) -> Tensor:
@@ -327,7 +326,7 @@ def _average_along_line(line: Tensor) -> Tensor:
 
 
 def make_backprojection_fidelity(
-    noise: NoiseVariance, kernel: Tensor, valid: Tensor, floor: float, *, circular: bool
+    noise: NoiseVariance, kernel: Tensor, valid_mask: Tensor, floor: float, *, is_circular: bool
 ) -> Fidelity:
     """Return the squared residual in units of the noise, after a regularised inverse of the blur.
 
@@ -340,12 +339,12 @@ def make_backprojection_fidelity(
     noise : NoiseVariance
     kernel : Tensor
         (*sizes) of the blur, of sum one.
-    valid : Tensor
+    valid_mask : Tensor
         (1, 1, *measured), 1 at pixels of the loss. Others, such as validation pixels, are masked
         before the filter, since it spreads residuals.
     floor : float, > 0
         Power of the blur below which frequencies are not amplified further, since they are noise.
-    circular : bool
+    is_circular : bool
         Whether the boundary is periodic.
 
     References
@@ -354,17 +353,17 @@ def make_backprojection_fidelity(
     arXiv:2003.05417.
     """
     axes = tuple(range(-kernel.ndim, 0))
-    grid = tuple(valid.shape[2:])
+    grid = tuple(valid_mask.shape[2:])
     sizes = tuple(
-        count if circular else find_fft_length(count + size - 1)
+        count if is_circular else find_fft_length(count + size - 1)
         for count, size in zip(grid, kernel.shape, strict=True)
     )
     power = torch.fft.rfftn(kernel, s=sizes, dim=axes).abs() ** 2
     gain = ((1 + floor) / (power + floor)).sqrt()  # 1 for a constant
 
-    def loss(estimate: Estimate, measurement: Tensor) -> Tensor:
+    def compute_loss(estimate: Estimate, measurement: Tensor) -> Tensor:
         mean = estimate.mean
-        residual = (measurement - mean) * valid / noise.compute_variance(mean.detach()).sqrt()
+        residual = (measurement - mean) * valid_mask / noise.compute_variance(mean.detach()).sqrt()
         filtered: Tensor = torch.fft.irfftn(
             torch.fft.rfftn(residual, s=sizes, dim=axes) * gain, s=sizes, dim=axes
         )
@@ -372,7 +371,7 @@ def make_backprojection_fidelity(
             filtered = filtered.narrow(axis, 0, count)
         return filtered.square()
 
-    return loss
+    return compute_loss
 
 
 class SureTerm:

@@ -49,13 +49,13 @@ def make_total_variation(scale: float) -> Penalty:
     """
     _require_positive(scale)
 
-    def penalty(image: Tensor) -> Tensor:
+    def compute_penalty(image: Tensor) -> Tensor:
         squares = image.new_full((), _ABSOLUTE_SMOOTHING**2)
         for difference in _iter_differences(image / scale):
             squares = squares + difference**2
         return squares.sqrt().mean()
 
-    return penalty
+    return compute_penalty
 
 
 def make_anisotropic_total_variation(scale: float) -> Penalty:
@@ -84,13 +84,13 @@ def make_anisotropic_total_variation(scale: float) -> Penalty:
     """
     _require_positive(scale)
 
-    def penalty(image: Tensor) -> Tensor:
+    def compute_penalty(image: Tensor) -> Tensor:
         total = image.new_zeros(())
         for step in _iter_differences(image / scale):
             total = total + (step**2 + _ABSOLUTE_SMOOTHING**2).sqrt().mean()
         return total
 
-    return penalty
+    return compute_penalty
 
 
 def make_lower_bound_penalty(level: Tensor, scale: float) -> Penalty:
@@ -150,13 +150,13 @@ class PreviousFrame:
     ----------
     image, variance : Tensor
         (1, C, *grid), in network units.
-    valid : Tensor
+    valid_mask : Tensor
         (1, 1, *grid), 1 where the previous frame covers the pixel.
     """
 
     image: Tensor
     variance: Tensor
-    valid: Tensor
+    valid_mask: Tensor
 
 
 class _PostprocessedIdentity(Operator):
@@ -206,18 +206,18 @@ def make_temporal_term(
     """
     _require_positive(scale)
 
-    def loss(estimate: Estimate, image: Tensor) -> Tensor:
+    def compute_loss(estimate: Estimate, image: Tensor) -> Tensor:
         squared = ((estimate.mean - image) / scale) ** 2
         return weight * squared / (1 + squared)
 
     return Term(
         measurement=previous_frame.image,
         operator=_PostprocessedIdentity(postprocess),
-        fidelity=loss,
-        comparison_loss=_compute_zero_likelihood,
-        training_weight=previous_frame.valid,
-        validation_mask=torch.zeros_like(previous_frame.valid),
-        refit_weight=previous_frame.valid,
+        fidelity=compute_loss,
+        deviance=_compute_zero_likelihood,
+        training_pixel_weights=previous_frame.valid_mask,
+        validation_mask=torch.zeros_like(previous_frame.valid_mask),
+        refit_pixel_weights=previous_frame.valid_mask,
     )
 
 
@@ -251,7 +251,7 @@ def smooth_temporally(estimate: Estimate, previous_frame: PreviousFrame, weight:
         count_include_pad=False,
     )
     change = (patch - variance - previous_frame.variance).clamp(min=0)
-    previous_weight = weight * previous_frame.valid * variance
+    previous_weight = weight * previous_frame.valid_mask * variance
     previous_variance = previous_frame.variance + change
     fraction = previous_weight / (previous_weight + previous_variance).clamp(min=1e-30)
     std = (1 - fraction) * variance.sqrt() + fraction * previous_variance.sqrt()

@@ -17,7 +17,7 @@ from napari_dip.engine.networks.layers import (
     BATCH_NORMS,
     LEAKY_SLOPE,
     InterpolationUpsampling,
-    Upsampling,
+    UpsamplingFactory,
     make_convolution,
     make_linear_upsampling,
 )
@@ -47,7 +47,7 @@ class Hourglass(nn.Module):
         Whether weights are initialised such that each layer but the last preserves the mean square
         of its input. With torch's own initialisation it falls by a factor of about 2.4 a layer,
         and deep layers without normalisation learn slowly.
-    upsampling : Upsampling
+    make_upsampling : UpsamplingFactory
         Factory of the upsampling from each scale to the finer one.
 
     References
@@ -66,7 +66,7 @@ class Hourglass(nn.Module):
         is_normalised: bool,
         rng: torch.Generator,
         preserves_variance: bool = False,
-        upsampling: Upsampling = make_linear_upsampling,
+        make_upsampling: UpsamplingFactory = make_linear_upsampling,
     ) -> None:
         super().__init__()
         self.dims = dims
@@ -104,7 +104,9 @@ class Hourglass(nn.Module):
         )
         self.last = make_layer(finest, finest)
         self.head = make_convolution(dims, finest, out_channels, 1, rng)
-        self.upsampling = nn.ModuleList(upsampling(dims, coarser, rng) for coarser in widths[1:])
+        self.upsampling = nn.ModuleList(
+            make_upsampling(dims, coarser, rng) for coarser in widths[1:]
+        )
         if preserves_variance:
             self._initialise_weights(rng)
         if (
@@ -173,7 +175,7 @@ class ResidualChain(nn.Module):
     in_channels, out_channels : int
     width : int
         Channels of all layers.
-    blocks : int
+    block_count : int
     rng : torch.Generator
         Draws the weights.
 
@@ -189,7 +191,7 @@ class ResidualChain(nn.Module):
         in_channels: int,
         out_channels: int,
         width: int,
-        blocks: int,
+        block_count: int,
         *,
         rng: torch.Generator,
     ) -> None:
@@ -201,7 +203,7 @@ class ResidualChain(nn.Module):
                 nn.ReLU(inplace=True),
                 make_convolution(dims, width, width, 3, rng),
             )
-            for _ in range(blocks)
+            for _ in range(block_count)
         )
         self.head = make_convolution(dims, width, out_channels, 3, rng)
         with torch.no_grad():
@@ -218,10 +220,10 @@ class ResidualChain(nn.Module):
         return self.head(x)  # type: ignore[no-any-return]
 
 
-def compute_scale_grids(grid: tuple[int, ...], scales: int) -> tuple[tuple[int, ...], ...]:
+def compute_scale_grids(grid: tuple[int, ...], scale_count: int) -> tuple[tuple[int, ...], ...]:
     """Return the sizes of a grid and of its coarser scales, finest first."""
     grids = [grid]
-    for _ in range(scales - 1):
+    for _ in range(scale_count - 1):
         grids.append(tuple(-(-side // 2) if side > 2 else side for side in grids[-1]))
     return tuple(grids)
 
@@ -236,7 +238,7 @@ class Decoder(nn.Module):
     in_channels, out_channels : int
     widths : tuple of int
         Channels at each scale, finest first; the network input is on the coarsest grid.
-    upsampling : Upsampling
+    make_upsampling : UpsamplingFactory
     rng : torch.Generator
         Draws the weights.
     """
@@ -249,7 +251,7 @@ class Decoder(nn.Module):
         widths: tuple[int, ...],
         *,
         rng: torch.Generator,
-        upsampling: Upsampling = make_linear_upsampling,
+        make_upsampling: UpsamplingFactory = make_linear_upsampling,
     ) -> None:
         super().__init__()
         dims = len(grid)
@@ -268,7 +270,7 @@ class Decoder(nn.Module):
         self.last = make_layer(widths[0], widths[0])
         self.head = make_convolution(dims, widths[0], out_channels, 1, rng)
         self.upsampling = nn.ModuleList(
-            upsampling(dims, coarser, rng) for _, coarser in width_pairs
+            make_upsampling(dims, coarser, rng) for _, coarser in width_pairs
         )
 
     def forward(self, network_input: Tensor) -> Tensor:
@@ -292,9 +294,9 @@ class DeepDecoder(nn.Module):
     out_channels : int
     width : int
         Channels of all layers, and of the network input.
-    scales : int
-        Number of scales; the network input is on the coarsest.
-    upsampling : Upsampling
+    scale_count : int
+        The network input is on the coarsest scale.
+    make_upsampling : UpsamplingFactory
         Factory of the layer that is used at all scales.
     rng : torch.Generator
         Draws the weights.
@@ -310,21 +312,21 @@ class DeepDecoder(nn.Module):
         grid: tuple[int, ...],
         out_channels: int,
         width: int,
-        scales: int,
+        scale_count: int,
         *,
         rng: torch.Generator,
-        upsampling: Upsampling = make_linear_upsampling,
+        make_upsampling: UpsamplingFactory = make_linear_upsampling,
     ) -> None:
         super().__init__()
         dims = len(grid)
-        self.grids = compute_scale_grids(grid, scales)
+        self.grids = compute_scale_grids(grid, scale_count)
         self.mixing = nn.ModuleList(
-            make_convolution(dims, width, width, 1, rng) for _ in range(scales - 1)
+            make_convolution(dims, width, width, 1, rng) for _ in range(scale_count - 1)
         )
         self.norms = nn.ModuleList(
-            BATCH_NORMS[dims](width, track_running_stats=False) for _ in range(scales - 1)
+            BATCH_NORMS[dims](width, track_running_stats=False) for _ in range(scale_count - 1)
         )
-        self.upsampling = upsampling(dims, width, rng)
+        self.upsampling = make_upsampling(dims, width, rng)
         self.head = make_convolution(dims, width, out_channels, 1, rng)
 
     def forward(self, network_input: Tensor) -> Tensor:

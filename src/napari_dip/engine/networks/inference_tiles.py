@@ -14,7 +14,7 @@ MAX_UNTILED_PIXELS = 2**20
 MIN_CORE_SIDE, MIN_CORE_MARGINS = 256, 4
 
 
-def compute_hourglass_receptive_field(scales: int) -> int:
+def compute_hourglass_receptive_field(scale_count: int) -> int:
     """Return the radius of the receptive field of an hourglass, in pixels.
 
     The encoder has two layers at the finest scale and one at each other. Then come one layer in the
@@ -23,9 +23,9 @@ def compute_hourglass_receptive_field(scales: int) -> int:
 
     Parameters
     ----------
-    scales : int
+    scale_count : int
     """
-    sides: list[int] = [2**scale for scale in range(scales)]  # of a pixel of each scale
+    sides: list[int] = [2**scale for scale in range(scale_count)]  # of a pixel of each scale
     encoder_radius = 1 + sum(sides) + sides[-1]
     decoder_radius = sum(sides[:-1]) + sum(sides[1:]) + 1
     return (
@@ -41,14 +41,17 @@ def compute_tile_size(receptive_field_radius: int, coarsest_stride: int) -> tupl
     )
 
 
-def count_max_tile_pixels(pixels: int, scales: int) -> int:
+def count_max_tile_pixels(pixel_count: int, scale_count: int) -> int:
     """Return the largest number of pixels in one pass of an hourglass, halo included.
 
     Parameters
     ----------
-    pixels : int
+    pixel_count : int
         Of the plane.
-    scales : int
+    scale_count : int
     """
-    halo, side = compute_tile_size(compute_hourglass_receptive_field(scales), 2 ** (scales - 1))
-    return pixels if pixels <= MAX_UNTILED_PIXELS else min(pixels, (side + 2 * halo) ** 2)
+    if pixel_count <= MAX_UNTILED_PIXELS:
+        return pixel_count
+    radius = compute_hourglass_receptive_field(scale_count)
+    halo, side = compute_tile_size(radius, 2 ** (scale_count - 1))
+    return min(pixel_count, (side + 2 * halo) ** 2)

@@ -115,7 +115,7 @@ def make_convolution(
 
 
 #: (dims, channels, rng) -> module that takes (B, channels, *coarse) and the size of the finer grid.
-Upsampling = Callable[[int, int, torch.Generator], nn.Module]
+UpsamplingFactory = Callable[[int, int, torch.Generator], nn.Module]
 
 
 class InterpolationUpsampling(nn.Module):
@@ -231,7 +231,7 @@ def make_transposed_upsampling(dims: int, channels: int, rng: torch.Generator) -
     return TransposedUpsampling(dims, channels, rng)
 
 
-def make_gaussian_upsampling(width: float) -> Upsampling:
+def make_gaussian_upsampling_factory(width: float) -> UpsamplingFactory:
     """Return a factory of Gaussian upsampling with a width in coarse pixels.
 
     Raises
@@ -242,10 +242,10 @@ def make_gaussian_upsampling(width: float) -> Upsampling:
     if not (width > 0 and isfinite(width)):
         raise ValueError(f"`width` must be above 0 coarse pixels, but is {width!r}.")
 
-    def widen(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
+    def make_upsampling(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
         return GaussianUpsampling(channels, width)
 
-    return widen
+    return make_upsampling
 
 
 def bound_spectral_norms(net: nn.Module, bound: float) -> None:

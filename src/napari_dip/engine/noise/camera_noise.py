@@ -49,12 +49,12 @@ class CameraNoise(NamedTuple):
     ----------
     std : tuple of float
         Standard deviation of luminance and the two colour differences, in the image's units.
-    lags : tuple of float
+    correlations : tuple of float
         Correlation of neighbouring pixels in each.
     """
 
     std: tuple[float, float, float]
-    lags: tuple[float, float, float]
+    correlations: tuple[float, float, float]
 
     def convert_units(self, unit: float) -> CameraNoise:
         """Return the noise in other units, each `unit` times the present one."""
@@ -64,7 +64,8 @@ class CameraNoise(NamedTuple):
     def to_dict(self) -> dict[str, list[float]]:
         """Return all fields as JSON types, to four digits."""
         return {
-            name: [float(f"{value:.4g}") for value in getattr(self, name)] for name in self._fields
+            key: [float(f"{value:.4g}") for value in values]
+            for key, values in (("std", self.std), ("lags", self.correlations))
         }
 
     def compute_covariance(self) -> Tensor:
@@ -73,8 +74,8 @@ class CameraNoise(NamedTuple):
         distance = torch.hypot(lag[:, None], lag) ** CORRELATION_DECAY_EXPONENT
         return torch.stack(
             [
-                std**2 * torch.exp(log(first_lag) * distance)
-                for std, first_lag in zip(self.std, self.lags, strict=True)
+                std**2 * torch.exp(log(correlation) * distance)
+                for std, correlation in zip(self.std, self.correlations, strict=True)
             ]
         )
 
@@ -96,13 +97,13 @@ class TextureStatistics(NamedTuple):
     brightness_ratio : float
         Standard deviation of the flat blocks of the middle brightness over that of the second
         flattest brightness.
-    lag : float
+    correlation : float
         Correlation of neighbouring pixels in luminance, as measured.
     """
 
     block_ratio: float
     brightness_ratio: float
-    lag: float
+    correlation: float
 
 
 def make_opponent_matrix() -> Tensor:
@@ -136,13 +137,15 @@ def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics
         LUMINANCE_VARIANCE_FACTOR * luminance,
         *(COLOUR_VARIANCE_FACTOR * colour for colour in colours),
     )
-    lag = _estimate_neighbour_correlation(residuals[0][flat])
-    min_lag, max_lag = LUMINANCE_CORRELATION_RANGE
+    correlation = _estimate_neighbour_correlation(residuals[0][flat])
+    lowest, highest = LUMINANCE_CORRELATION_RANGE
     luminance_std, first_colour_std, second_colour_std = (variance**0.5 for variance in variances)
-    lags = (min(max(lag, min_lag), max_lag), COLOUR_CORRELATION, COLOUR_CORRELATION)
-    return CameraNoise(
-        (luminance_std, first_colour_std, second_colour_std), lags
-    ), _compute_texture_statistics(energies[0], classes, lag)
+    luminance_correlation = min(max(correlation, lowest), highest)
+    camera_noise = CameraNoise(
+        (luminance_std, first_colour_std, second_colour_std),
+        (luminance_correlation, COLOUR_CORRELATION, COLOUR_CORRELATION),
+    )
+    return camera_noise, _compute_texture_statistics(energies[0], classes, correlation)
 
 
 def _measure_flat_energy(
@@ -171,7 +174,7 @@ def _estimate_neighbour_correlation(residuals: Tensor) -> float:
 
 
 def _compute_texture_statistics(
-    energy: Tensor, classes: tuple[Tensor, ...], lag: float
+    energy: Tensor, classes: tuple[Tensor, ...], correlation: float
 ) -> TextureStatistics:
     """Return statistics of the flattest blocks within and between brightness classes."""
     pairs = []
@@ -186,4 +189,4 @@ def _compute_texture_statistics(
         )
     pairs.sort()
     block_ratio = sorted(flat / flattest for flat, flattest in pairs)[len(pairs) // 2]
-    return TextureStatistics(block_ratio, pairs[len(pairs) // 2][0] / pairs[1][0], lag)
+    return TextureStatistics(block_ratio, pairs[len(pairs) // 2][0] / pairs[1][0], correlation)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d, avg_pool2d
 
 from napari_dip.engine.noise.correlation import subtract_image_correlation
-from napari_dip.engine.noise.flat_blocks import NO_CLIPPING
+from napari_dip.engine.noise.flat_blocks import NO_CLIPPING, cut_patches
 from napari_dip.engine.noise.reliability import NoiseCaution, UnreliableReason
 from napari_dip.engine.noise.variance_model import (
     DCT_SIDE,
@@ -139,8 +139,8 @@ def find_contradiction(
     flat_count = max(MIN_FLAT_BLOCKS, round(FLAT_BLOCK_FRACTION * len(structure)))
     flat = power[structure.argsort(stable=True)[:flat_count]]
     is_long_range = any(
-        axis_lags[0] > MIN_TAIL_CORRELATION and axis_lags[2] > MAX_TAIL_RATIO * axis_lags[0]
-        for axis_lags in map(subtract_image_correlation, axes)
+        lag_1 > MIN_TAIL_CORRELATION and lag_3 > MAX_TAIL_RATIO * lag_1
+        for lag_1, _, lag_3, *_ in map(subtract_image_correlation, axes)
     )
     is_long_range |= any(axis[-1] > MAX_LONGEST_LAG_CORRELATION for axis in axes)
     if float(_average_bands(flat, _LOWER_FINE_BANDS).mean()) > MAX_FINE_STEEPNESS * float(
@@ -204,7 +204,7 @@ def find_caution(
         and correlation.agreement < CAUTION_AGREEMENT_FRACTION
     ):
         return NoiseCaution.MOSTLY_TEXTURED
-    if limits != NO_CLIPPING and blocks.fraction < MIN_INFORMATIVE_FRACTION:
+    if limits != NO_CLIPPING and blocks.informative_fraction < MIN_INFORMATIVE_FRACTION:
         return NoiseCaution.MOSTLY_CLIPPED
 
     variance = partial(model.compute_variance, min_variance=min_variance)
@@ -293,12 +293,8 @@ def has_wide_variation(
     )
     if min(pooled.shape[1:]) < DCT_SIDE:
         return False
-
-    def cut_patches(image: Tensor) -> Tensor:
-        return image.unfold(1, DCT_SIDE, 2).unfold(2, DCT_SIDE, 2).reshape(-1, DCT_SIDE, DCT_SIDE)
-
-    is_valid = cut_patches(valid_fraction).mean((1, 2)) >= MIN_VALID_FRACTION
-    valid_blocks = cut_patches(pooled)[is_valid]
+    is_valid = cut_patches(valid_fraction, DCT_SIDE, 2).mean((1, 2)) >= MIN_VALID_FRACTION
+    valid_blocks = cut_patches(pooled, DCT_SIDE, 2)[is_valid]
     if len(valid_blocks) < MIN_WIDE_BLOCKS:
         return False
     basis = make_dct_matrix()

@@ -21,7 +21,7 @@ from napari_dip.engine.noise.flat_blocks import (
     MIN_COUNTED_CORRELATION,
     compute_covariances,
     correct_surface_bias,
-    iterate_surface_loss,
+    iterate_surface_correction,
 )
 from napari_dip.engine.noise.variance_model import DCT_SIDE, make_dct_matrix
 
@@ -239,8 +239,8 @@ def measure_correlation_plane(residuals: Tensor) -> Tensor:
     lags = torch.arange(-MAX_LAG, MAX_LAG + 1)
     pairs = (1 - lags.abs() / side)[:, None] * (1 - lags.abs() / side)
     raw = torch.fft.irfft2(power, s=padded)[lags][:, lags] / pairs
-    plane, _ = iterate_surface_loss(
-        lambda surface_loss: raw * (1 - surface_loss) + surface_loss,
+    plane, _ = iterate_surface_correction(
+        lambda surface_fraction: raw * (1 - surface_fraction) + surface_fraction,
         lambda values: float(values[values > MIN_COUNTED_CORRELATION].sum()),
         side,
     )
@@ -254,17 +254,17 @@ def compute_band_power(along_y: Sequence[float], along_x: Sequence[float]) -> Te
     basis = make_dct_matrix()
     powers = []
     for correlation in (along_y, along_x):
-        lags = [value if abs(value) > 0.03 else 0.0 for value in correlation]
-        powers.append((basis @ make_correlation_matrix(lags, DCT_SIDE) @ basis.T).diagonal())
+        along = [value if abs(value) > 0.03 else 0.0 for value in correlation]
+        powers.append((basis @ make_correlation_matrix(along, DCT_SIDE) @ basis.T).diagonal())
     return powers[0][:, None] * powers[1][None]
 
 
-def make_correlation_matrix(lags: Sequence[float], side: int) -> Tensor:
+def make_correlation_matrix(along: Sequence[float], side: int) -> Tensor:
     """Return the correlation (side, side) of pixels in a line, given that at lags 1, 2, ..."""
     values = torch.zeros(side, dtype=torch.float64)
     values[0] = 1
-    count = min(len(lags), side - 1)
-    values[1 : count + 1] = torch.tensor(lags[:count], dtype=torch.float64)
+    count = min(len(along), side - 1)
+    values[1 : count + 1] = torch.tensor(along[:count], dtype=torch.float64)
     index = torch.arange(side)
     return values[(index[:, None] - index).abs()]
 

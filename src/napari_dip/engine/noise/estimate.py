@@ -34,6 +34,7 @@ from napari_dip.engine.noise.flat_blocks import (
     NO_CLIPPING,
     choose_block_side,
     cut_blocks,
+    cut_patches,
     find_clipping_limits,
     select_informative_blocks,
 )
@@ -234,10 +235,10 @@ def estimate_noise(
         grey_level_step=grey_level_step,
         min_variance=max(rounding_variance, (1e-4 * value_range) ** 2),
     )
-    noise_model = _fit_noise_model(sample, spectra, reason)
-    if noise_model.reason is UnreliableReason.OFF_VARIANCE_MODEL:
-        noise_model = _refit_with_dark_offset(sample, noise_model, value_range)
-    return _make_estimate(sample._replace(clipping_limits=clipping_limits), noise_model)
+    noise_fit = _fit_noise_sample(sample, spectra, reason)
+    if noise_fit.reason is UnreliableReason.OFF_VARIANCE_MODEL:
+        noise_fit = _refit_with_dark_offset(sample, noise_fit, value_range)
+    return _make_estimate(sample._replace(clipping_limits=clipping_limits), noise_fit)
 
 
 class _NoiseSample(NamedTuple):
@@ -261,7 +262,7 @@ class _NoiseFit(NamedTuple):
     uses_dark_offset: bool = False  # whether `set_dark_offset` changed the blocks
 
 
-def _fit_noise_model(
+def _fit_noise_sample(
     sample: _NoiseSample, spectra: BlockSpectra, reason: UnreliableReason | None = None
 ) -> _NoiseFit:
     """Fit variance model and correlation, and check them unless there is a reason already."""
@@ -292,7 +293,7 @@ def _refit_with_dark_offset(
     spectra = set_dark_offset(original.spectra, sample.min_variance)
     if spectra is None:
         return original
-    refitted = _fit_noise_model(sample, spectra)
+    refitted = _fit_noise_sample(sample, spectra)
     is_bright = spectra.means > spectra.means.min()
     variance = refitted.variance_model.compute_variance(
         spectra.means[is_bright], sample.min_variance
@@ -308,9 +309,9 @@ def _refit_with_dark_offset(
     return refitted._replace(uses_dark_offset=True) if is_better else original
 
 
-def _make_estimate(sample: _NoiseSample, noise_model: _NoiseFit) -> NoiseEstimate:
+def _make_estimate(sample: _NoiseSample, noise_fit: _NoiseFit) -> NoiseEstimate:
     """Return the estimate; if it is reliable, with a caution and the detector's dark level."""
-    spectra, model, correlation, dark_variance, reason, uses_dark_offset = noise_model
+    spectra, model, correlation, dark_variance, reason, uses_dark_offset = noise_fit
     floor = max(0.5 * dark_variance, sample.min_variance)
     dark_level, caution = None, None
     if not reason:
@@ -381,11 +382,7 @@ def _compute_block_spectra(
     is_informative = select_informative_blocks(planes, DCT_SIDE, stride, measured_mask, limits)
     indices, fraction = is_informative.nonzero()[:, 0], float(is_informative.double().mean())
     indices = indices[:: -(-len(indices) // MAX_BLOCKS) or 1]
-    blocks = (
-        planes.unfold(1, DCT_SIDE, stride)
-        .unfold(2, DCT_SIDE, stride)
-        .reshape(-1, DCT_SIDE, DCT_SIDE)[indices]
-    )
+    blocks = cut_patches(planes, DCT_SIDE, stride)[indices]
     basis = make_dct_matrix()
     power = (basis @ blocks @ basis.T).square()
     independent_fraction = 1.0 if stride == DCT_SIDE else OVERLAP_INFORMATION_FRACTION
@@ -423,8 +420,8 @@ def _extend_to_all_bands(
     confidence = min(1.0, max(0.0, (lag_1 - MAX_DOUBTFUL_CORRELATION) / span))
     fractions = compute_band_power(
         *(
-            [confidence * value for value in lags]
-            for lags in (correlation.min_along_y, correlation.min_along_x)
+            [confidence * value for value in along]
+            for along in (correlation.min_along_y, correlation.min_along_x)
         )
     )
     fraction = float(fractions[select_finest_bands()].mean())
@@ -518,11 +515,11 @@ def _compute_blind_spot_radius(correlation: tuple[float, ...]) -> int:
     The correlation of the image falls slowly, so the value at the longest lag is subtracted from
     all lags.
     """
-    lag_1, *longer_lags = subtract_image_correlation(correlation)
+    lag_1, *longer = subtract_image_correlation(correlation)
     if lag_1 <= MIN_LAG_1_CORRELATION:
         return 0
     radius = 1
-    for value in longer_lags[: MAX_BLIND_SPOT_RADIUS - 1]:
+    for value in longer[: MAX_BLIND_SPOT_RADIUS - 1]:
         if value <= MAX_NEGLIGIBLE_CORRELATION:
             break
         radius += 1

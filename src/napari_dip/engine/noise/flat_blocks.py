@@ -24,7 +24,7 @@ SURFACE_COEFFICIENTS = 6
 #: Least correlation of a lag that enters the correction for the surface.
 MIN_COUNTED_CORRELATION = 0.02
 #: Upper bound of the share of variance that the surface removes.
-MAX_SURFACE_LOSS = 0.3
+MAX_SURFACE_FRACTION = 0.3
 #: Least share of clipped pixels at the lowest or highest grey value, and their least ratio to those
 #: at the next value.
 MIN_CLIPPED_FRACTION, MIN_CLIPPED_RATIO = 2e-4, 2.0
@@ -35,7 +35,9 @@ MAX_CLIPPED_IN_BLOCK, MAX_CLIPPED_AT_BRIGHTNESS = 0.03, 0.005
 #: an edge may be clipped on their dark side at any mean (docs/constants.md).
 FLAT_GROUP_FRACTION = 0.25
 #: Number of brightness groups in which the clipped share is measured.
-_GROUPS = 64
+_BRIGHTNESS_GROUP_COUNT = 64
+#: Ratio of the standard deviation to the median absolute deviation, for Gaussian errors.
+MAD_TO_STD = 1.4826
 #: Limits of an image without clipping.
 NO_CLIPPING = (-inf, inf)
 
@@ -43,6 +45,11 @@ NO_CLIPPING = (-inf, inf)
 def choose_block_side(grid: tuple[int, ...]) -> int:
     """Return the side of the blocks for an image of this size."""
     return BLOCK_SIDE if min(grid) >= 2 * BLOCK_SIDE else BLOCK_SIDE // 2
+
+
+def cut_patches(planes: Tensor, side: int, stride: int) -> Tensor:
+    """Cut planes (P, Y, X) into square patches (K, side, side), one every `stride` pixels."""
+    return planes.unfold(1, side, stride).unfold(2, side, stride).reshape(-1, side, side)
 
 
 def cut_blocks(planes: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -55,7 +62,7 @@ def cut_blocks(planes: Tensor, side: int) -> tuple[Tensor, Tensor]:
     residuals : Tensor
         (K, side, side), blocks less their surfaces.
     """
-    blocks = planes.unfold(1, side, side // 2).unfold(2, side, side // 2).reshape(-1, side**2)
+    blocks = cut_patches(planes, side, side // 2).flatten(1)
     basis = _make_surface_basis(side).to(blocks)  # (COEFFICIENTS, side**2), orthonormal
     residuals = blocks - (blocks @ basis.T) @ basis
     return blocks.mean(1), residuals.reshape(-1, side, side)
@@ -117,7 +124,7 @@ def estimate_autocorrelation(
     return correct_surface_bias(raw_y, raw_x, residuals.shape[1])
 
 
-def iterate_surface_loss(
+def iterate_surface_correction(
     correct: Callable[[float], Values], sum_lags: Callable[[Values], float], side: int
 ) -> tuple[Values, float]:
     """Return corrected autocorrelations, and the share of the variance that a surface removed.
@@ -131,11 +138,12 @@ def iterate_surface_loss(
     side : int
         Of a block, in pixels.
     """
-    surface_loss = SURFACE_COEFFICIENTS / side**2
+    surface_fraction = SURFACE_COEFFICIENTS / side**2
     for _ in range(3):  # the sum needs the corrected values, which need the sum
-        values = correct(surface_loss)
-        surface_loss = min(MAX_SURFACE_LOSS, SURFACE_COEFFICIENTS * sum_lags(values) / side**2)
-    return values, surface_loss
+        values = correct(surface_fraction)
+        fraction = SURFACE_COEFFICIENTS * sum_lags(values) / side**2
+        surface_fraction = min(MAX_SURFACE_FRACTION, fraction)
+    return values, surface_fraction
 
 
 def correct_surface_bias(
@@ -147,9 +155,9 @@ def correct_surface_bias(
     sum of squares, and as much from its covariances. The third value is that share of the variance.
     """
 
-    def correct(surface_loss: float) -> list[list[float]]:
+    def correct(surface_fraction: float) -> list[list[float]]:
         return [
-            [value * (1 - surface_loss) + surface_loss for value in raw.tolist()]
+            [value * (1 - surface_fraction) + surface_fraction for value in raw.tolist()]
             for raw in (raw_y, raw_x)
         ]
 
@@ -158,11 +166,11 @@ def correct_surface_bias(
             1 + 2 * sum(value for value in axis if value > MIN_COUNTED_CORRELATION) for axis in axes
         )
 
-    (y, x), surface_loss = iterate_surface_loss(correct, sum_lags, side)
+    (y, x), surface_fraction = iterate_surface_correction(correct, sum_lags, side)
     return (
         tuple(round(value, 4) for value in y),
         tuple(round(value, 4) for value in x),
-        surface_loss,
+        surface_fraction,
     )
 
 
@@ -183,7 +191,7 @@ def fit_robust_variance_model(means: Tensor, variances: Tensor) -> tuple[float, 
         gain, intercept = float(slope), float(level - slope * centre)
         expected = (gain * means + intercept).clamp(min=min_variance)
         error = (variances - expected) / expected
-        width = 1.4826 * float((error - error.median()).abs().median()) + 1e-3
+        width = MAD_TO_STD * float((error - error.median()).abs().median()) + 1e-3
         weight = (1.5 * width / error.abs().clamp(min=1e-9)).clamp(max=1) / expected**2
     if gain < 0:  # noise that falls with brightness is structure or saturation
         return 0.0, float(variances.median())
@@ -243,21 +251,17 @@ def select_informative_blocks(
     Tensor
         (K,), bool.
     """
-
-    def cut_patches(image: Tensor) -> Tensor:
-        return image.unfold(1, side, stride).unfold(2, side, stride).reshape(-1, side**2)
-
-    patches = cut_patches(planes)
+    patches = cut_patches(planes, side, stride).flatten(1)
     is_informative = patches.amax(1) > patches.amin(1)
     if measured_mask is not None:
-        is_informative &= cut_patches(measured_mask).all(1)
+        is_informative &= cut_patches(measured_mask, side, stride).flatten(1).all(1)
     means, variances = patches.mean(1), patches.var(1)
     median = float(means.median())
     for limit in filter(isfinite, limits):
         fraction = (patches == limit).to(planes.dtype).mean(1)
         is_informative &= fraction <= MAX_CLIPPED_IN_BLOCK
         order = means.argsort(stable=True)
-        groups = order.tensor_split(min(_GROUPS, max(1, len(order) // 8)))
+        groups = order.tensor_split(min(_BRIGHTNESS_GROUP_COUNT, max(1, len(order) // 8)))
         clipped_means = [
             means[group]
             for group in groups

@@ -84,7 +84,8 @@ def halve_noise_estimate(noise: NoiseEstimate) -> NoiseEstimate:
     the finest frequencies have little energy.
     """
     along = [
-        _halve_lags(subtract_image_correlation(lags)) for lags in (noise.along_y, noise.along_x)
+        _halve_correlation(subtract_image_correlation(along))
+        for along in (noise.along_y, noise.along_x)
     ]
     fraction = prod(variance_fraction for variance_fraction, _ in along)
     return replace(
@@ -99,14 +100,14 @@ def halve_noise_estimate(noise: NoiseEstimate) -> NoiseEstimate:
     )
 
 
-def _halve_lags(along: tuple[float, ...]) -> tuple[float, tuple[float, ...]]:
+def _halve_correlation(along: tuple[float, ...]) -> tuple[float, tuple[float, ...]]:
     """Return variance share and autocorrelation after halving one axis."""
     side = 16 * HALVING_FACTOR
     distances = (torch.arange(side)[:, None] - torch.arange(side)).abs()
-    lags = torch.zeros(side)
-    lags[: len(along) + 1] = torch.tensor((1.0, *along))
+    correlations = torch.zeros(side)
+    correlations[: len(along) + 1] = torch.tensor((1.0, *along))
     halving = LanczosDownsample((1, HALVING_FACTOR))(torch.eye(side)[None, None])[0, 0].T
-    covariance = (halving @ lags[distances] @ halving.T)[side // (2 * HALVING_FACTOR)]
+    covariance = (halving @ correlations[distances] @ halving.T)[side // (2 * HALVING_FACTOR)]
     middle = side // (2 * HALVING_FACTOR)
     variance_fraction = float(covariance[middle])
     return variance_fraction, tuple(

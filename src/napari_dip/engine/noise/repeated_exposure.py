@@ -12,6 +12,7 @@ from torch import Tensor
 
 from napari_dip.engine.noise.estimate import NoiseEstimate
 from napari_dip.engine.noise.flat_blocks import (
+    MAD_TO_STD,
     choose_block_side,
     cut_blocks,
     estimate_autocorrelation,
@@ -23,7 +24,7 @@ from napari_dip.engine.noise.flat_blocks import (
 ROBUST_ITERATIONS = 20
 #: Residual in standard deviations at which Tukey's weight becomes 0. It has an efficiency of 95 %
 #: on Gaussian errors.
-TUKEY = 4.685
+TUKEY_SIGMAS = 4.685
 #: Lower bound of either exposure's share of the noise variance. At a tenth, the noisier exposure
 #: has little weight already.
 MIN_NOISE_FRACTION = 0.1
@@ -72,7 +73,7 @@ def match_intensities(first: Tensor, second: Tensor) -> IntensityMatch:
     offset = float(middle[1]) - gain * float(middle[0])
     for _ in range(ROBUST_ITERATIONS):
         error = (y - gain * x - offset).abs()
-        width = TUKEY * 1.4826 * float(error.median()) + 1e-9 * float(y.abs().max())
+        width = TUKEY_SIGMAS * MAD_TO_STD * float(error.median()) + 1e-9 * float(y.abs().max())
         weight = (1 - (error / width) ** 2).clamp(min=0) ** 2
         total = weight.sum()
         x0, y0 = (weight * x).sum() / total, (weight * y).sum() / total
@@ -113,8 +114,8 @@ def measure_repeated_exposure(
     side = choose_block_side(tuple(first.shape[-2:]))
     means = cut_blocks((first + second) / 2, side)[0]
     residuals = cut_blocks(first - second, side)[1]
-    along_y, along_x, surface_loss = estimate_autocorrelation(residuals)
-    variances = residuals.square().mean((1, 2)) / (1 - surface_loss)
+    along_y, along_x, surface_fraction = estimate_autocorrelation(residuals)
+    variances = residuals.square().mean((1, 2)) / (1 - surface_fraction)
     gain, intercept = fit_robust_variance_model(means, variances)
     value_range = float(max(first.max(), second.max()) - min(first.min(), second.min()))
     floor = max(

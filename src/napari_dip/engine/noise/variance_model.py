@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from napari_dip.engine.noise.flat_blocks import fit_robust_variance_model
+from napari_dip.engine.noise.flat_blocks import cut_patches, fit_robust_variance_model
 
 #: Side of the blocks in pixels: small, since few larger ones are flat.
 DCT_SIDE = 8
@@ -67,14 +67,14 @@ class BlockSpectra(NamedTuple):
         mean in white noise is its variance.
     independent_fraction : float
         Information in the blocks, as a share of that in as many independent ones.
-    fraction : float
+    informative_fraction : float
         Share of these blocks among all blocks of the image.
     """
 
     means: Tensor
     power: Tensor
     independent_fraction: float
-    fraction: float = 1.0
+    informative_fraction: float = 1.0
 
 
 class VarianceModel(NamedTuple):
@@ -296,7 +296,7 @@ class DarkLevel(NamedTuple):
     read_noise_error: float = 0.0
 
 
-def measure_dark(frames: Tensor) -> DarkLevel:
+def measure_dark_level(frames: Tensor) -> DarkLevel:
     """Measure offset and read noise from dark frames.
 
     Parameters
@@ -322,7 +322,7 @@ def measure_dark(frames: Tensor) -> DarkLevel:
     return DarkLevel(float(frames.mean()), float(high - low) / 2)
 
 
-def measure_flat(frames: Tensor, dark: DarkLevel | None) -> tuple[float, float]:
+def measure_photon_transfer(frames: Tensor, dark: DarkLevel | None) -> tuple[float, float]:
     """Measure gain and intercept from frames of constant light.
 
     Parameters
@@ -347,13 +347,9 @@ def measure_flat(frames: Tensor, dark: DarkLevel | None) -> tuple[float, float]:
     frames = frames.to(torch.float64)
     difference, mean = frames[1:] - frames[:-1], (frames[1:] + frames[:-1]) / 2
     side = min(DCT_SIDE, *frames.shape[1:])
-
-    def cut_patches(image: Tensor) -> Tensor:
-        return image.unfold(1, side, side).unfold(2, side, side).reshape(-1, side**2)
-
-    means, differences = cut_patches(mean).mean(1), cut_patches(difference)
+    means = cut_patches(mean, side, side).mean((1, 2))
     # the variance within a block excludes flicker of the lamp, which changes all its pixels
-    variances = differences.var(1) / 2
+    variances = cut_patches(difference, side, side).var((1, 2)) / 2
     if dark is None:
         return fit_robust_variance_model(means, variances)
     signal = means - dark.offset

@@ -232,12 +232,12 @@ class LearnedConvolution(_FramedConvolution):
     def __init__(self, kernel_module: nn.Module) -> None:
         super().__init__()
         self.kernel_module = kernel_module
-        sizes = tuple(self.kernel().shape)
+        sizes = tuple(self.compute_kernel().shape)
         if any(size % 2 == 0 for size in sizes):
             raise ValueError(f"A kernel needs odd sizes to have a middle, but has {sizes}.")
         self.margin = tuple(size // 2 for size in sizes)
 
-    def kernel(self) -> Tensor:
+    def compute_kernel(self) -> Tensor:
         """Return the current kernel (*sizes), with its gradient."""
         return self.kernel_module()  # type: ignore[no-any-return]
 
@@ -245,9 +245,9 @@ class LearnedConvolution(_FramedConvolution):
         """Return the kernel as "psf", and the parameters of a parametric kernel by name."""
         get_parameters = getattr(self.kernel_module, "get_kernel_parameters", dict)
         parameters: dict[str, tuple[float, ...]] = get_parameters()
-        kernel = self.kernel().detach().clone()
+        kernel = self.compute_kernel().detach().clone()
         return {"psf": kernel} | {name: kernel.new_tensor(v) for name, v in parameters.items()}
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, C, *measured + sizes - 1) to (B, C, *measured)."""
-        return convolve_valid(image, self.kernel())
+        return convolve_valid(image, self.compute_kernel())

@@ -74,10 +74,12 @@ class LanczosDownsample(_Downsample):
         self._require_multiples(image)
         for axis, factor in enumerate(self.factors, start=2):
             if factor > 1:
-                image = _multiply_axis(axis, self._window(image.shape[axis], factor, image), image)
+                image = _multiply_axis(
+                    axis, self._get_weights(image.shape[axis], factor, image), image
+                )
         return image
 
-    def _window(self, size: int, factor: int, template: Tensor) -> Tensor:
+    def _get_weights(self, size: int, factor: int, template: Tensor) -> Tensor:
         key = (size, factor, template.device, template.dtype)
         if key not in self._weights:
             with torch.inference_mode(False):  # inference tensors would block gradients
@@ -204,14 +206,14 @@ class LineOffsets(Identity):
     ----------
     offsets : Tensor
         (1, C, *grid), or of size 1 along axes with equal offsets, in network units.
-    image_unit : Tensor
+    network_per_image_unit : Tensor
         (1, C, 1, ...), one unit of the image in network units.
     """
 
-    def __init__(self, offsets: Tensor, image_unit: Tensor) -> None:
+    def __init__(self, offsets: Tensor, network_per_image_unit: Tensor) -> None:
         super().__init__()
         self.offsets = offsets
-        self.image_unit = image_unit
+        self.network_per_image_unit = network_per_image_unit
 
     def detect(self, image: Tensor) -> Tensor:
         """Return the image (1, C, *grid) with the offsets added."""
@@ -219,6 +221,6 @@ class LineOffsets(Identity):
 
     def get_learned_parameters(self) -> dict[str, Tensor]:
         """Return the offsets in the image's units: (lines,), after an axis of channels or depth."""
-        values = (self.offsets / self.image_unit)[0]
+        values = (self.offsets / self.network_per_image_unit)[0]
         lines = values.squeeze(-1 if values.shape[-1] == 1 else -2)
         return {"line_offsets": (lines[0] if len(lines) == 1 else lines).clone()}

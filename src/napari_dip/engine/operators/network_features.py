@@ -7,7 +7,7 @@ tensors: without files, random numbers, or sizes that depend on values of the im
 from __future__ import annotations
 
 import operator as arithmetic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,8 @@ TRAINING_ARGUMENTS = {
 }
 #: Arguments for device and memory layout, which are ignored.
 _LAYOUT_ARGUMENTS = ("device", "layout", "memory_format", "pin_memory")
+#: Why a step is not allowed: an unlisted operator, or one in training mode.
+OperatorFault = Literal["operator", "training"]
 #: Types that a step may convert to, by name.
 _DTYPES = {
     str(item).removeprefix("torch."): item
@@ -111,7 +113,7 @@ class FeatureOperator(Operator):
         colour image is averaged for one.
     mean, std : sequence of float
         Mean and standard deviation of the frozen network's training images, in its units; one
-        for each channel or one for all. Its input is (value - mean) / deviation.
+        for each channel or one for all. Its input is (value - mean) / std.
     """
 
     def __init__(
@@ -143,8 +145,8 @@ class FeatureOperator(Operator):
         return activations if activations.ndim == 4 else activations.reshape(len(image), -1, 1, 1)
 
 
-def find_operator_fault(operator: str, arguments: dict[str, object]) -> str:
-    """Return why a step is not allowed: "operator", "training" or "".
+def find_operator_fault(operator: str, arguments: dict[str, object]) -> OperatorFault | None:
+    """Return why a step is not allowed, or None.
 
     Parameters
     ----------
@@ -163,7 +165,7 @@ def find_operator_fault(operator: str, arguments: dict[str, object]) -> str:
         and arguments.get(training_argument, False)
     ):
         return "training"
-    return ""
+    return None
 
 
 class FeatureGraph(nn.Module):
@@ -173,7 +175,7 @@ class FeatureGraph(nn.Module):
     ----------
     description : mapping
         "image": name of the input; "output": name of the result; "steps": list of
-        [operator, arguments, results, listed], where {"of": NAME} is an earlier result.
+        [operator, arguments, results, has_list_output], where {"of": NAME} is an earlier result.
     tensors : mapping of str to Tensor
         Weights and constants by name.
 
@@ -185,7 +187,7 @@ class FeatureGraph(nn.Module):
 
     def __init__(self, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self._image_input, self._output = str(description["picture"]), str(description["output"])
+        self._image_input, self._output = str(description["image"]), str(description["output"])
         self._buffer_names = {name: f"weight_{index}" for index, name in enumerate(tensors)}
         for name, buffer_name in self._buffer_names.items():
             self.register_buffer(buffer_name, tensors[name].detach(), persistent=False)
@@ -195,10 +197,10 @@ class FeatureGraph(nn.Module):
             if missing := {
                 name for name in _list_result_names(arguments) if name not in defined_names
             }:
-                raise ValueError(f"{min(missing)!r} is asked for before it is there")
+                raise ValueError(f"{min(missing)!r} is used before it is defined")
             defined_names.update(name for name in results if name is not None)
         if self._output not in defined_names:
-            raise ValueError(f"{self._output!r} is not there")
+            raise ValueError(f"{self._output!r} is not defined")
 
     def forward(self, image: Tensor) -> Tensor:
         """Map the standardised image (B, C, Y, X) to activations of any shape."""
@@ -206,12 +208,12 @@ class FeatureGraph(nn.Module):
         values |= {
             name: getattr(self, buffer_name) for name, buffer_name in self._buffer_names.items()
         }
-        for call, arguments, results, listed in self._steps:
+        for call, arguments, results, has_list_output in self._steps:
             provided = {
                 name: _substitute_results(value, values) for name, value in arguments.items()
             }
             output = call(provided)
-            has_several = listed or len(results) > 1
+            has_several = has_list_output or len(results) > 1
             for name, result in zip(results, output if has_several else (output,), strict=False):
                 if name is not None:
                     values[name] = result
@@ -219,11 +221,11 @@ class FeatureGraph(nn.Module):
 
 
 def _resolve_operator(
-    operator: str, arguments: dict[str, Any], results: list[str | None], listed: bool
+    operator: str, arguments: dict[str, Any], results: list[str | None], has_list_output: bool
 ) -> tuple[Callable[[dict[str, Any]], Any], dict[str, Any], tuple[str | None, ...], bool]:
     """Return callable, arguments, names of results and list flag of a step."""
     if fault := find_operator_fault(operator, arguments):
-        raise ValueError(f"{operator!r} is not carried out here ({fault})")
+        raise ValueError(f"{operator!r} is not allowed ({fault})")
     used_arguments = {
         name: value for name, value in arguments.items() if name not in _LAYOUT_ARGUMENTS
     }
@@ -237,7 +239,7 @@ def _resolve_operator(
         _, family, variant = operator.split(".")
         aten = getattr(getattr(torch.ops.aten, family), variant)
         call = lambda values: aten(**values)  # noqa: E731
-    return call, used_arguments, tuple(results), bool(listed)
+    return call, used_arguments, tuple(results), bool(has_list_output)
 
 
 def _substitute_results(value: Any, values: Mapping[str, Any]) -> Any:

@@ -70,7 +70,7 @@ def make_feature_inversion_problem(
 ) -> Problem | None:
     """Return the problem of finding an image with the same activations as the given one.
 
-    Squared residuals are divided by the mean square of the activations. The loss is then 1 for a
+    Squared residuals are divided by the mean square of the activations. The loss is then 1 for an
     image without activations, so that a penalty's weight means the same for all layers.
 
     Parameters
@@ -102,19 +102,19 @@ def make_feature_inversion_problem(
         measurement=torch.zeros_like(image),
         operator=UnmeasuredIdentity(image.mean((2, 3), keepdim=True)),
         fidelity=make_least_squares(1.0),
-        comparison_loss=make_least_squares(1.0),
-        training_weight=no_pixels,
+        deviance=make_least_squares(1.0),
+        training_pixel_weights=no_pixels,
         validation_mask=no_pixels,
-        refit_weight=no_pixels,
+        refit_pixel_weights=no_pixels,
     )
     features = Term(
         measurement=activations,
         operator=operator,
         fidelity=make_least_squares(mean_square),
-        comparison_loss=make_least_squares(mean_square),
-        training_weight=all_activations,
+        deviance=make_least_squares(mean_square),
+        training_pixel_weights=all_activations,
         validation_mask=torch.zeros_like(all_activations),
-        refit_weight=all_activations,
+        refit_pixel_weights=all_activations,
     )
     # the variance of the outputs is omitted, since there are no validation pixels to scale it by
     return Problem(

@@ -170,18 +170,18 @@ def draw_mask_placement(
     rng : torch.Generator
     """
     uniforms = torch.rand(2 * len(sizes), generator=rng, device=rng.device).tolist()
-    mirrored = [axis for axis, uniform in enumerate(uniforms[: len(sizes)]) if uniform < 0.5]
+    mirrored_axes = [axis for axis, uniform in enumerate(uniforms[: len(sizes)]) if uniform < 0.5]
     shifts = [
         int(uniform * size) for uniform, size in zip(uniforms[len(sizes) :], sizes, strict=True)
     ]
-    return mirrored, shifts
+    return mirrored_axes, shifts
 
 
-def split_into_folds(mask: Tensor, folds: int) -> Iterator[Tensor]:
+def split_into_folds(mask: Tensor, fold_count: int) -> Iterator[Tensor]:
     """Yield masks that together make up a mask (1, 1, *grid), the same at every inference."""
     rng = torch.Generator(mask.device).manual_seed(0)
-    fold_index = torch.empty_like(mask).uniform_(generator=rng).mul(folds).floor()
-    yield from (mask * (fold_index == fold) for fold in range(folds))
+    fold_index = torch.empty_like(mask).uniform_(generator=rng).mul(fold_count).floor()
+    yield from (mask * (fold_index == fold) for fold in range(fold_count))
 
 
 class FillingResidualNetwork(nn.Module):
@@ -300,7 +300,7 @@ class MaskedInputPrior(Prior):
 
     def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window with masked pixels, mirrored at random if chosen."""
-        window = draw_random_window(self.grid, self.window, rng, mirror=self.uses_mirroring)
+        window = draw_random_window(self.grid, self.window, rng, uses_mirroring=self.uses_mirroring)
         hidden = window.crop(self._draw_hidden_mask(rng)) if self.uses_hole_shapes else None
         measured_mask = window.crop(self.measured_mask)
         validation = window.crop(self.validation_mask)
@@ -333,10 +333,10 @@ class MaskedInputPrior(Prior):
         )
         start = (0,) * len(self.grid)
         for flips in orientations:
-            mirrored = tuple(
+            flipped_dims = tuple(
                 axis for axis, is_flipped in zip(axes, flips, strict=True) if is_flipped
             )
-            window = Window(start=start, size=self.grid, mirrored=mirrored)
+            window = Window(start=start, size=self.grid, flipped_dims=flipped_dims)
             network_input = self._make_masked_input(
                 window.crop(self.measurement), window.crop(self.measured_mask)
             )

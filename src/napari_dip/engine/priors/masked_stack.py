@@ -334,11 +334,11 @@ class MaskedStackPrior(Prior):
         order = torch.randperm(len(usable), generator=rng, device=rng.device)[:count]
         planes = tuple(usable[index] for index in order.tolist())
         plane_window = draw_random_window(self.grid[1:], self.window[1:], rng)
-        mirrored = tuple(axis + 1 for axis in plane_window.mirrored)
+        flipped_dims = tuple(axis + 1 for axis in plane_window.flipped_dims)
         window = Window(
             start=(0, *plane_window.start),
             size=(count, *plane_window.size),
-            mirrored=mirrored,
+            flipped_dims=flipped_dims,
             planes=planes,
         )
         measured_mask = window.crop(self.measured_mask)
@@ -375,8 +375,8 @@ class MaskedStackPrior(Prior):
         """
         predicted = self.measured_mask if self.predicts_measured else self.validation_mask
         planes = find_visible_planes(self.measured_mask)
-        for direction, mirrored in enumerate(MIRROR_AXES if self.holes.planes else ()):
-            window = self._make_plane_window(tuple(self.holes.planes), mirrored)
+        for direction, flipped_dims in enumerate(MIRROR_AXES if self.holes.planes else ()):
+            window = self._make_plane_window(tuple(self.holes.planes), flipped_dims)
             network_input = self._make_masked_input(
                 window, planes, window.crop(self.measured_mask), is_reversed=bool(direction % 2)
             )
@@ -387,8 +387,10 @@ class MaskedStackPrior(Prior):
             )
         predicted_planes = predicted.amax((0, 1, 3, 4)).nonzero()[:, 0].tolist()
         window = self._make_plane_window(tuple(predicted_planes))
-        folds = INFERENCE_FOLDS if self.predicts_measured and not self.hides_whole_planes else 1
-        for fold in split_into_folds(predicted, folds) if predicted_planes else ():
+        fold_count = (
+            INFERENCE_FOLDS if self.predicts_measured and not self.hides_whole_planes else 1
+        )
+        for fold in split_into_folds(predicted, fold_count) if predicted_planes else ():
             visible, nearest = torch.zeros_like(fold), self.visible_planes
             if not self.hides_whole_planes:
                 visible = self.measured_mask - fold
@@ -425,10 +427,11 @@ class MaskedStackPrior(Prior):
             denominator += float((weight * (neighbours - filling) ** 2).sum())
         return min(1.0, max(0.0, numerator / denominator)) if denominator else 1.0
 
-    def _make_plane_window(self, planes: tuple[int, ...], mirrored: tuple[int, ...] = ()) -> Window:
-        return Window(
-            start=(0,) * 3, size=(len(planes), *self.grid[1:]), mirrored=mirrored, planes=planes
-        )
+    def _make_plane_window(
+        self, planes: tuple[int, ...], flipped_dims: tuple[int, ...] = ()
+    ) -> Window:
+        size = (len(planes), *self.grid[1:])
+        return Window(start=(0,) * 3, size=size, flipped_dims=flipped_dims, planes=planes)
 
     def _draw_hidden_mask(
         self, rng: torch.Generator
@@ -512,7 +515,9 @@ class MaskedStackPrior(Prior):
         """
         planes = torch.tensor(window.planes, device=visible.device)
         size = (self.grid[0], *window.size[1:])
-        stack_window = Window(start=(0, *window.start[1:]), size=size, mirrored=window.mirrored)
+        stack_window = Window(
+            start=(0, *window.start[1:]), size=size, flipped_dims=window.flipped_dims
+        )
         cropped_nearest = NearestVisiblePlanes(
             *(stack_window.crop(indices[None, None])[0, 0] for indices in nearest)
         )

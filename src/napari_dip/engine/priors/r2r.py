@@ -33,11 +33,11 @@ NEIGHBOUR_MEAN_RESIDUAL: Stencil = (
 )
 SECOND_DIFFERENCE: Stencil = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
 #: Share of the pixels that are used for each stencil, those with the smallest slope.
-FLAT_PIXEL_SHARES = {NEIGHBOUR_MEAN_RESIDUAL: 0.25, SECOND_DIFFERENCE: 0.5}
+FLAT_PIXEL_FRACTIONS = {NEIGHBOUR_MEAN_RESIDUAL: 0.25, SECOND_DIFFERENCE: 0.5}
 #: Side in pixels of the moving mean from which slope and noise variance are computed.
 SURROUNDINGS_SIDE = 9
 #: Largest correlation that is treated as 0.
-MAX_UNCORRELATED_LAG = 0.05
+MAX_UNCORRELATED_VALUE = 0.05
 #: Upper bound of the skewness in units of that of photon noise. Multiplied single photons have 1.5;
 #: more is texture.
 MAX_SKEWNESS = 2.0
@@ -88,7 +88,7 @@ def estimate_count_skewness(
     ratios = torch.stack(
         [
             _estimate_moment_ratio(measurement, measured_mask, noise, stencil, distances)
-            for stencil in FLAT_PIXEL_SHARES
+            for stencil in FLAT_PIXEL_FRACTIONS
         ]
     )
     return ratios.amin(0).clamp(0.0, MAX_SKEWNESS)
@@ -126,7 +126,7 @@ def _estimate_moment_ratio(
             if not bool(inside.any()) or float(noise.gain[index, channel].max()) <= 0:
                 continue
             limit = torch.kthvalue(
-                slope[inside], max(1, int(FLAT_PIXEL_SHARES[weights] * int(inside.sum())))
+                slope[inside], max(1, int(FLAT_PIXEL_FRACTIONS[weights] * int(inside.sum())))
             ).values
             flat = inside & (slope <= limit)
             ratio = (
@@ -155,7 +155,9 @@ def average_in_plane(image: Tensor, side: int) -> Tensor:
 def _find_uncorrelated_distance(along: tuple[float, ...]) -> int:
     """Return the distance in pixels from which on noise is uncorrelated."""
     return (
-        max((lag for lag, value in enumerate(along, 1) if value > MAX_UNCORRELATED_LAG), default=0)
+        max(
+            (lag for lag, value in enumerate(along, 1) if value > MAX_UNCORRELATED_VALUE), default=0
+        )
         + 1
     )
 
@@ -180,7 +182,7 @@ class R2RPrior(Prior):
         (B, C, *grid) in 2-D or 3-D. If B > 1, each training step uses one image of the batch.
     measured_mask : Tensor
         (B, 1, *grid), 1 where there is a measurement.
-    guard_mask : Tensor
+    excluded_mask : Tensor
         (B, 1, *grid), 1 at validation pixels and their guard band.
     blind_spot_size : tuple of int, odd
         Size of a validation pixel with its guard band, per axis.
@@ -191,7 +193,7 @@ class R2RPrior(Prior):
         white.
     window : tuple of int or None
         Size of the crop of one training step; None: the whole grid.
-    reliability : Tensor or None
+    pixel_weights : Tensor or None
         (1, 1, *grid), variance of `noise` divided by that of each pixel; None: 1.
 
     References
@@ -209,26 +211,26 @@ class R2RPrior(Prior):
         net: nn.Module,
         measurement: Tensor,
         measured_mask: Tensor,
-        guard_mask: Tensor,
+        excluded_mask: Tensor,
         blind_spot_size: tuple[int, ...],
         noise: NoiseVariance,
         correlation: tuple[tuple[float, ...], tuple[float, ...]] | None,
         *,
         window: tuple[int, ...] | None,
-        reliability: Tensor | None = None,
+        pixel_weights: Tensor | None = None,
     ) -> None:
         self.net = net
         self.noise_strength = R2R_NOISE_STRENGTH if correlation is None else R2R_CORRELATED_STRENGTH
         self.measurement = fill_with_local_mean(
             measurement * measured_mask, measured_mask, blind_spot_size
         )
-        self.visible_mask = measured_mask * (1 - guard_mask)
+        self.visible_mask = measured_mask * (1 - excluded_mask)
         self.filled_measurement = fill_with_local_mean(
             measurement * self.visible_mask, self.visible_mask, blind_spot_size
         )
         self.std = noise.compute_variance(_average_surroundings(self.filled_measurement)).sqrt()
-        if reliability is not None:
-            self.std = self.std / reliability.sqrt()
+        if pixel_weights is not None:
+            self.std = self.std / pixel_weights.sqrt()
         self.grid = tuple(measurement.shape[2:])
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
         self.spectrum = (
@@ -265,10 +267,10 @@ class R2RPrior(Prior):
             target_noise=noise / self.noise_strength,
         )
 
-    def _draw_white_noise(self, std: Tensor, count: Tensor, rng: torch.Generator) -> Tensor:
-        """Draw noise of variance 1, with the skewness of counts of value `count`."""
+    def _draw_white_noise(self, std: Tensor, count_value: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw noise of variance 1, with the skewness of counts of value `count_value`."""
         white = torch.empty_like(std).normal_(generator=rng)
-        expected = (std / count) ** 2
+        expected = (std / count_value) ** 2
         is_low_count = expected < MIN_GAUSSIAN_COUNT
         if not bool(is_low_count.any()):
             return white
@@ -306,11 +308,11 @@ def _compute_noise_amplitude(
     """Return the factors for `rfft2` of white noise that give noise with this autocorrelation."""
     powers = []
     for along, count in zip(correlation, size, strict=True):
-        lags = torch.tensor(along[: max(0, (count - 1) // 2)])
+        correlations = torch.tensor(along[: max(0, (count - 1) // 2)])
         autocorrelation = torch.zeros(count)
         autocorrelation[0] = 1
-        autocorrelation[1 : 1 + len(lags)] = lags
-        autocorrelation[count - len(lags) :] = lags.flip(0)
+        autocorrelation[1 : 1 + len(correlations)] = correlations
+        autocorrelation[count - len(correlations) :] = correlations.flip(0)
         powers.append(torch.fft.fft(autocorrelation).real.clamp(min=MIN_FREQUENCY_POWER))
     power = powers[0][:, None] * powers[1]
     amplitude: Tensor = (power / power.mean()).sqrt()[:, : size[1] // 2 + 1]

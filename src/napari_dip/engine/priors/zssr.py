@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn import functional as F
 
 from napari_dip.engine.operators.detector import apply_iterative_backprojection, interpolate_cubic
 from napari_dip.engine.prior import NetworkSample, Prior, Window
@@ -32,12 +32,11 @@ class ZssrNetwork(nn.Module):
     ----------
     net : nn.Module
         (B, C, *grid), interpolated, -> (B, 2 C, *grid): mean and raw variance.
-    coarser : nn.Module
-        Downscaling operator of one stage.
+    downsample : nn.Module
+        Downsampling operator of one stage.
     factors : tuple of int
         Upscaling factors of one stage, per axis.
-    stages : int
-        Number of stages.
+    stage_count : int
     grid : tuple of int
         Size of the image. An input of this size is upscaled by all stages.
 
@@ -50,23 +49,23 @@ class ZssrNetwork(nn.Module):
     def __init__(
         self,
         net: nn.Module,
-        coarser: nn.Module,
+        downsample: nn.Module,
         factors: tuple[int, ...],
-        stages: int,
+        stage_count: int,
         grid: tuple[int, ...],
     ) -> None:
         super().__init__()
         self.net = net
-        self.coarser = coarser
+        self.downsample = downsample
         self.factors = factors
-        self.stages = stages
+        self.stage_count = stage_count
         self.grid = grid
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, C, *grid) to (B, 2 C, *finer)."""
         if tuple(image.shape[2:]) != self.grid:
             return self.net(self._interpolate(image))  # type: ignore[no-any-return]
-        for _ in range(self.stages):
+        for _ in range(self.stage_count):
             output = self._average_orientations(self._interpolate(image))
             image = output.chunk(2, 1)[0]
         return output
@@ -95,7 +94,10 @@ class ZssrNetwork(nn.Module):
     def _interpolate(self, image: Tensor) -> Tensor:
         start = interpolate_cubic(image, self.factors)
         return apply_iterative_backprojection(
-            start, image, self.coarser, lambda residual: interpolate_cubic(residual, self.factors)
+            start,
+            image,
+            self.downsample,
+            lambda residual: interpolate_cubic(residual, self.factors),
         )
 
 
@@ -129,12 +131,12 @@ class ZssrPrior(Prior):
         self.factors = net.factors
         self.image = measurement
         self.interpolation_variance = interpolation_variance
-        count = net.stages
+        count = net.stage_count
         coarse = tuple(measurement.shape[2:])
         self.grid = tuple(n * f**count for n, f in zip(coarse, net.factors, strict=True))
         self._full_window = Window(start=(0,) * len(coarse), size=self._floor_to_multiple(coarse))
-        self._coarse_image = net.coarser(self._full_window.crop(measurement))
-        lost_fraction = 1 - compute_white_noise_gain(net.coarser, net.factors).to(measurement)
+        self._coarse_image = net.downsample(self._full_window.crop(measurement))
+        lost_fraction = 1 - compute_white_noise_gain(net.downsample, net.factors).to(measurement)
         self._added_std = (
             lost_fraction.clamp(min=0) * noise.compute_variance(self._coarse_image)
         ).sqrt()
@@ -161,12 +163,14 @@ class ZssrPrior(Prior):
                 uniforms, self._full_window.size, self.window, self.factors, strict=False
             )
         )
-        mirrored = tuple(axis + 2 for axis, uniform in enumerate(uniforms[dims:]) if uniform < 0.5)
-        window = Window(start=start, size=self.window, mirrored=mirrored)
+        flipped_dims = tuple(
+            axis + 2 for axis, uniform in enumerate(uniforms[dims:]) if uniform < 0.5
+        )
+        window = Window(start=start, size=self.window, flipped_dims=flipped_dims)
         coarse_window = Window(
             start=self._compute_coarse_size(start),
             size=self._compute_coarse_size(self.window),
-            mirrored=mirrored,
+            flipped_dims=flipped_dims,
         )
         std = coarse_window.crop(self._added_std)
         network_input = coarse_window.crop(self._coarse_image) + std * _draw_normal(std, rng)
@@ -187,9 +191,7 @@ class ZssrPrior(Prior):
         mean, raw = output.chunk(2, 1)
         return Estimate(
             mean,
-            (
-                self.interpolation_variance * functional.softplus(raw) + MIN_PREDICTION_VARIANCE
-            ).log(),
+            (self.interpolation_variance * F.softplus(raw) + MIN_PREDICTION_VARIANCE).log(),
         )
 
     def _floor_to_multiple(self, size: tuple[int, ...]) -> tuple[int, ...]:
@@ -199,12 +201,12 @@ class ZssrPrior(Prior):
         return tuple(n // f for n, f in zip(size, self.factors, strict=True))
 
 
-def compute_white_noise_gain(coarser: nn.Module, factors: tuple[int, ...]) -> Tensor:
+def compute_white_noise_gain(downsample: nn.Module, factors: tuple[int, ...]) -> Tensor:
     """Return the share of white noise's variance that remains after downscaling; a scalar.
 
     Parameters
     ----------
-    coarser : nn.Module
+    downsample : nn.Module
         (B, 1, *grid) -> (B, 1, *grid / factors), a linear operator.
     factors : tuple of int
     """
@@ -217,7 +219,7 @@ def compute_white_noise_gain(coarser: nn.Module, factors: tuple[int, ...]) -> Te
             for f, position in zip(factors, point, strict=True)
         )
         probe[(number, 0, *centre)] = 1
-    gain: Tensor = coarser(probe).square().sum()
+    gain: Tensor = downsample(probe).square().sum()
     return gain
 
 

@@ -475,7 +475,8 @@ def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
     -------
     dict
         "image": name of the input; "output": name of the layer's result; "steps": list of
-        [operator, arguments, results, listed]; "kept": names of the weights that these need.
+        [operator, arguments, results, has_list_output]; "weight_names": names of the weights that
+        these need.
 
     Raises
     ------
@@ -493,14 +494,14 @@ def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
     }
     step_numbers, weight_names = _find_dependencies(program, layers[layer], producers)
     return {
-        "picture": program.input_name,
+        "image": program.input_name,
         "output": layers[layer],
         "steps": [
             [step.operator, dict(step.arguments), list(step.results), step.has_list_output]
             for number, step in enumerate(program.steps)
             if number in step_numbers
         ],
-        "kept": weight_names,
+        "weight_names": weight_names,
     }
 
 

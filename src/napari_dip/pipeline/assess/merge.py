@@ -432,7 +432,7 @@ class ResultMerger:
         height, width = self._calibration.blind_spot_size[-2:]
         if (
             height * width > 1
-            and PRIOR_SPECS[self._plan.fit_config.prior_key].input_traits.is_masked
+            and PRIOR_SPECS[self._plan.fit_config.prior_key].input_traits.has_masked_pixels
         ):
             notes.append(make_note("noise-correlated", width=width, height=height))
         notes += [

@@ -144,7 +144,7 @@ def _describe_noise_model(report: Report) -> str:
         several=len(noise["gain"]) > 1,
         origin=origin + "".join(f" {{{key}}}" for key in noise_model.papers),
         hidden=_describe_blind_spot(report),
-        masked=get_report_prior_spec(report).input_traits.is_masked,
+        masked=get_report_prior_spec(report).input_traits.has_masked_pixels,
         refit=report.get("fit", {}).get("last_phase"),
     )
 

@@ -64,7 +64,7 @@ def reduce_noise(image: CalibratedImage, result: Restoration) -> Calibration | N
         or noise_settings.read_noise is not None
     )
     # with random input, a fit learns detail late, whatever noise was measured
-    is_excluded |= not PRIOR_SPECS[plan.fit_config.prior_key].input_traits.is_image
+    is_excluded |= not PRIOR_SPECS[plan.fit_config.prior_key].input_traits.contains_image
     has_noise_inputs = (
         calibration.repeated_exposure is not None or calibration.camera_correction is not None
     )

@@ -78,7 +78,7 @@ def _uses_sure_term(report: Report) -> bool:
     """Return whether a SURE term was used, as for random input with correlated noise."""
     is_correlated = any(side > 1 for side in report["noise"]["blind_spot_size"])
     return (
-        get_report_prior_spec(report).input_traits.is_random
+        get_report_prior_spec(report).input_traits.is_random_noise
         and is_correlated
         and report["task"] in ("denoise", "guide")
         and not _uses_input("repeated_exposure")(report)
@@ -118,7 +118,7 @@ def _uses_richardson_lucy(report: Report) -> bool:
 def _uses_iterative_backprojection(report: Report) -> bool:
     """Return whether iterative backprojection was applied to an upscaled image."""
     is_upscaled = report["task"] == "super-resolve" and (
-        not get_report_prior_spec(report).input_traits.is_random
+        not get_report_prior_spec(report).input_traits.is_random_noise
         or get_task_setting(report, "initial_estimate") != "none"
     )
     return is_upscaled or _uses_half_resolution(report)

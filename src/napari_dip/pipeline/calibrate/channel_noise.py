@@ -424,7 +424,7 @@ def _is_camera_noise(
     return (
         texture.block_ratio <= MAX_BLOCK_NOISE_RATIO
         and texture.brightness_ratio <= MAX_BRIGHTNESS_RATIO
-        and texture.lag
+        and texture.correlation
         >= (
             MIN_COLOUR_NEIGHBOUR_CORRELATION
             if has_strong_colour_noise
@@ -486,15 +486,15 @@ def replace_channel_noise(
 ) -> tuple[NoiseEstimate, ...]:
     """Return the noise of each channel with variance and correlation of the camera's noise."""
     variances, autocorrelation = camera.compute_channel_noise()
-    lags = autocorrelation[: len(noise[0].along_y)]
+    along = autocorrelation[: len(noise[0].along_y)]
     return tuple(
         replace(
             estimate,
             gain=0.0,
             intercept=variance,
             floor=variance / 2,
-            along_y=lags,
-            along_x=lags,
+            along_y=along,
+            along_x=along,
             unreliable_reason=None,
             caution=NoiseCaution.COLOUR_CAMERA,
             offset=None,

@@ -258,29 +258,29 @@ def select_validation_pixels(
     seed: int,
     *,
     origin: tuple[int, ...] | None = None,
-    patch: tuple[int, ...] | None = None,
-    allowed: Tensor | None = None,
+    patch_size: tuple[int, ...] | None = None,
+    allowed_mask: Tensor | None = None,
 ) -> Tensor:
     """Choose the validation pixels, at least `MIN_VALIDATION_PIXELS` where possible.
 
     Parameters
     ----------
-    grid, blind_spot_size, fraction, seed, origin, patch
+    grid, blind_spot_size, fraction, seed, origin, patch_size
         As for `draw_validation_centres`; the share is doubled if it gives too few pixels.
-    allowed : Tensor or None
+    allowed_mask : Tensor or None
         (1, 1, *grid), 1 where a validation pixel may lie; None: everywhere.
 
     Returns
     -------
     Tensor
-        (1, 1, *grid) float32, 1 at validation pixels; on the device of `allowed`.
+        (1, 1, *grid) float32, 1 at validation pixels; on the device of `allowed_mask`.
     """
     from napari_dip.engine.prior import draw_validation_centres
 
     while True:
-        centres = draw_validation_centres(grid, blind_spot_size, fraction, seed, origin, patch)
-        if allowed is not None:
-            centres = centres.to(allowed.device) * allowed
+        centres = draw_validation_centres(grid, blind_spot_size, fraction, seed, origin, patch_size)
+        if allowed_mask is not None:
+            centres = centres.to(allowed_mask.device) * allowed_mask
         if fraction >= 0.5 or float(centres.sum()) >= MIN_VALIDATION_PIXELS:
             return centres
         fraction *= 2

@@ -86,20 +86,18 @@ class RunInputs:
     camera_correction: CameraCorrection | None = None
 
 
-def compute_validation_fraction(blind_spot_size: tuple[int, ...], pixels: int) -> float:
+def compute_validation_fraction(blind_spot_size: tuple[int, ...], pixel_count: int) -> float:
     """Return the share of validation pixels, within the limits above.
 
     Parameters
     ----------
     blind_spot_size : tuple of int
         Size of the blind spot around each validation pixel.
-    pixels : int
+    pixel_count : int
         Number of measured pixels.
     """
-    return min(
-        MAX_VALIDATION_FRACTION,
-        max(VALIDATION_FRACTION, MIN_RELIABLE_VALIDATION_PIXELS * prod(blind_spot_size) / pixels),
-    )
+    min_fraction = MIN_RELIABLE_VALIDATION_PIXELS * prod(blind_spot_size) / pixel_count
+    return min(MAX_VALIDATION_FRACTION, max(VALIDATION_FRACTION, min_fraction))
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

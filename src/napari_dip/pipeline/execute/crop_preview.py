@@ -15,8 +15,9 @@ from napari_dip.pipeline.execute.runner import run_engine
 from napari_dip.pipeline.plan.preflight import preflight
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Generator, Mapping
 
+    from napari_dip.engine.control import PollControl
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.events import Event, Restoration
@@ -137,7 +138,7 @@ def run_crop_preview(
     crop_plan: Plan,
     data: Mapping[str, Any],
     *,
-    control: Callable[[], Control] = lambda: Control.GO,
+    poll_control: PollControl = lambda: Control.GO,
     preview_seconds: float | None = None,
 ) -> Generator[Event, None, Restoration | None]:
     """Restore a crop of an image, with range and noise measured on the whole image.
@@ -153,10 +154,10 @@ def run_crop_preview(
         Plan for the crop, from `plan_crop_preview`.
     data : mapping
         The whole image and the task's further inputs.
-    control, preview_seconds
+    poll_control, preview_seconds
         As for `napari_dip.pipeline.execute.runner.run`.
     """
-    steps = _restore_crop(plan, region, crop_plan, data, control, preview_seconds)
+    steps = _restore_crop(plan, region, crop_plan, data, poll_control, preview_seconds)
     return (yield from run_engine(steps, crop_plan.threads, plan.source.name))
 
 
@@ -165,7 +166,7 @@ def _restore_crop(
     region: CropRegion,
     crop_plan: Plan,
     data: Mapping[str, Any],
-    control: Callable[[], Control],
+    poll_control: PollControl,
     preview_seconds: float | None,
 ) -> Generator[Event, None, Restoration | None]:
     from napari_dip.pipeline.assess.merge import ResultMerger
@@ -173,7 +174,7 @@ def _restore_crop(
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.tasks.shared_settings import check_content
 
-    monitor = RunMonitor(crop_plan, control, preview_seconds)
+    monitor = RunMonitor(crop_plan, poll_control, preview_seconds)
     yield monitor.make_message_event("Measuring the noise of the whole image")
     whole_image = _calibrate_whole_image(plan, data)
     array = np.array(data["image"][region.slices])
@@ -184,8 +185,8 @@ def _restore_crop(
         raise_if_refused(make_refusal("nothing-known", name=plan.source.name))
     monitor.set_expected_work(image.plan)
     merger = ResultMerger(image)
-    request = yield from Executor(merger, monitor).run(image.plan.units)
-    if request is Control.DISCARD or not merger.outcomes:
+    control = yield from Executor(merger, monitor).run(image.plan.units)
+    if control is Control.DISCARD or not merger.outcomes:
         return None
     monitor.start_assessment()
     return merger.make_restoration(monitor.seconds, timed_out=monitor.timed_out)

@@ -100,7 +100,7 @@ def _is_better_fit(fit_run: FitRun, other: FitRun) -> bool:
     """Return whether `fit_run` predicts the measurement significantly better than `other`."""
     fit_input = fit_run.prepared_fit.fit_input
     prediction, other_prediction = fit_run.predict_blind(), other.predict_blind()
-    noise = fit_input.noise.variance.compute_variance((prediction + other_prediction) / 2)
+    noise = fit_input.noise.variance_model.compute_variance((prediction + other_prediction) / 2)
     gain = (fit_input.measurement - other_prediction) ** 2 - (
         fit_input.measurement - prediction
     ) ** 2
@@ -161,7 +161,7 @@ class Executor:
         self._save_result = save_result
         self._is_network_required = is_network_required
         self._frame_provider = NeighbourFrameProvider(merger)
-        self._last_request = Control.GO
+        self._last_control = Control.GO
         self._is_selecting = False
         self._recovery = RecoveryState()
         # id of the unit that fitted the current network, and its weights
@@ -219,11 +219,11 @@ class Executor:
                 self._source_id = unit.starts_from
                 self._weights = self._load_network and self._load_network(unit.network_name)
             is_resumed = self._store is not None and unit.id == self._store.unit_id
-            request = yield from self._fit_unit(
+            control = yield from self._fit_unit(
                 fitted_unit, number, checkpoint if is_resumed else None
             )
-            if request is not Control.GO:
-                return request
+            if control is not Control.GO:
+                return control
             is_source = unit.role == JOINT or unit.id in outside_sources
             if self._save_network and is_source and self._weights is not None:
                 self._save_network(unit.network_name, self._weights)
@@ -284,8 +284,8 @@ class Executor:
         A fit that the user ended is only used if no other fit has a result.
         """
         ended_by_user = fit_runs[-1].is_ended_by_user
-        if ended_by_user and self._last_request is Control.DISCARD:
-            return self._last_request
+        if ended_by_user and self._last_control is Control.DISCARD:
+            return self._last_control
         completed_fits = [
             fit_run
             for fit_run in fit_runs
@@ -296,13 +296,13 @@ class Executor:
         ]
         if unit.role == FINE_TUNE_PROBE and ended_by_user:
             # the jointly trained network still gives all units a result
-            return self._last_request if self._is_network_required else Control.GO
+            return self._last_control if self._is_network_required else Control.GO
         if not candidates:
-            return self._last_request
+            return self._last_control
         if not unit.has_estimate:
             return self._record_network(unit, candidates[0])
-        request = self._record_result(unit, select_best_fit(candidates))
-        return Control.KEEP if ended_by_user and not is_whole_item_inference(unit) else request
+        control = self._record_result(unit, select_best_fit(candidates))
+        return Control.KEEP if ended_by_user and not is_whole_item_inference(unit) else control
 
     def _list_candidates(self, unit: WorkUnit) -> tuple[str, ...]:
         """Return the names of the priors to fit; a restart uses the prior of the first fit."""
@@ -344,7 +344,7 @@ class Executor:
             seed=prepared_fit.seed,
             resume=checkpoint,
             warm_start=self._weights if unit.starts_from else None,
-            control=self._poll_control,
+            poll_control=self._poll_control,
             is_preview_due=self._monitor.is_preview_due,
             save_checkpoint=save_checkpoint,
         )
@@ -368,11 +368,11 @@ class Executor:
         return event
 
     def _poll_control(self) -> Control:
-        """Return the current request, and store it: a fit without a result does not report it."""
-        self._last_request = (
+        """Return the current control, and store it: a fit without a result does not report it."""
+        self._last_control = (
             Control.KEEP if self._recovery.is_exhausted else self._monitor.poll_control()
         )
-        return self._last_request
+        return self._last_control
 
     def _record_result(self, unit: WorkUnit, fit_run: FitRun) -> Control:
         """Pass the result of a fit to the merger, the result store and the checkpoint store."""

@@ -34,7 +34,7 @@ from napari_dip.tasks.base import (
     HalfResolutionFit,
     SeriesFrames,
 )
-from napari_dip.tasks.noise_models.camera_maps import compute_camera_weights
+from napari_dip.tasks.noise_models.camera_maps import compute_pixel_weights
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.shared_settings import average_exposures
 
@@ -268,9 +268,11 @@ def make_fit_input(
     measured_mask = _make_measured_mask(calibration, unit, measurement)
     downscaling = 1 if upscaled_grid is None else 2
     origin = tuple(start // downscaling for start in unit.origin)
-    reliability = _make_pixel_weights(calibration, noise, measurement, scale)
+    pixel_weights = _make_pixel_weights(calibration, noise, measurement, scale)
     eligible_mask = (
-        measured_mask if reliability is None else measured_mask * (reliability >= MIN_PIXEL_WEIGHT)
+        measured_mask
+        if pixel_weights is None
+        else measured_mask * (pixel_weights >= MIN_PIXEL_WEIGHT)
     )
     select_validation = partial(
         select_validation_pixels,
@@ -280,7 +282,7 @@ def make_fit_input(
         image.plan.recipe.run_settings.seed,  # the same pixels for all fits of a file
         origin=origin or None,
     )
-    validation_mask = select_validation(allowed=eligible_mask)
+    validation_mask = select_validation(allowed_mask=eligible_mask)
     blind_spot_shape = _make_blind_spot_shape(image.plan, validation_mask)
     half_resolution = None
     if upscaled_grid is not None:
@@ -297,20 +299,20 @@ def make_fit_input(
         intensity_offset=torch.from_numpy(offset)[None].to(device),
         intensity_scale=torch.from_numpy(scale)[None].to(device),
         noise=FitNoise(
-            variance=noise,
+            variance_model=noise,
             level=float(noise.compute_variance(measurement).mean().sqrt()),
             assumed_fraction=BLIND_SPOT_NOISE_FRACTION
-            if prior_spec.input_traits.is_masked
+            if prior_spec.network.predicts_noise_variance
             else 1.0,
             correlation=average_noise_correlation(calibration, channels),
         ),
         masks=FitMasks(
             measured=measured_mask,
             validation=validation_mask,
-            guard=dilate_centres(validation_mask, calibration.blind_spot_size, blind_spot_shape),
+            excluded=dilate_centres(validation_mask, calibration.blind_spot_size, blind_spot_shape),
             blind_spot_size=calibration.blind_spot_size,
             blind_spot_shape=blind_spot_shape,
-            reliability=reliability,
+            pixel_weights=pixel_weights,
             select_validation=select_validation,
         ),
         prior_key=prior_spec.key,
@@ -322,7 +324,9 @@ def make_fit_input(
         },
         half_resolution=half_resolution,
     )
-    fit_input = average_exposures(fit_input) if prior_spec.input_traits.is_image else fit_input
+    fit_input = (
+        average_exposures(fit_input) if prior_spec.input_traits.contains_image else fit_input
+    )
     return _add_neighbour_frames(fit_input, frames, offset, scale)
 
 
@@ -362,7 +366,7 @@ def _add_neighbour_frames(
 
     neighbours = None if frames.neighbours is None else convert_to_network_units(frames.neighbours)
     # the camera's noisy pixels are the same in all frames
-    if neighbours is not None and fit_input.masks.reliability is not None:
+    if neighbours is not None and fit_input.masks.pixel_weights is not None:
         neighbours = fill_with_local_mean(
             neighbours, fit_input.masks.low_noise, fit_input.masks.blind_spot_size
         )
@@ -377,7 +381,7 @@ def _add_neighbour_frames(
         previous_frame = PreviousFrame(
             image=convert_to_network_units(frames.previous_image),
             variance=variance,
-            valid=valid,
+            valid_mask=valid,
         )
     series = SeriesFrames(neighbours=neighbours, previous=previous_frame)
     return replace(fit_input, series=series)
@@ -470,7 +474,7 @@ def _compute_variance_factor(prepared_fit: PreparedFit, network_estimate: Estima
     fit_input, operator = prepared_fit.fit_input, prepared_fit.problem.terms[0].operator
     predicted = operator(network_estimate.mean)
     validation_mask = fit_input.masks.validation
-    noise = fit_input.noise.variance.compute_variance(predicted)
+    noise = fit_input.noise.variance_model.compute_variance(predicted)
     squared_residuals = (fit_input.measurement - predicted) ** 2 * validation_mask
     predicted_variance = operator(network_estimate.log_variance.exp()) * validation_mask
     if fit_input.noise.assumed_fraction < 1:
@@ -534,7 +538,7 @@ def _make_pixel_weights(
     ):
         return None
     excess = torch.from_numpy(calibration.camera_correction.excess_variance / scale**2)[None]
-    return compute_camera_weights(excess.to(measurement), noise, measurement)
+    return compute_pixel_weights(excess.to(measurement), noise, measurement)
 
 
 def make_unit_outcome(
@@ -566,7 +570,7 @@ def make_unit_outcome(
         best_iteration=result.best_iteration,
         iterations=result.iterations,
         history=tuple(
-            (record.iteration, record.training_loss, record.validation_loss)
+            (record.iteration, record.training_deviance, record.validation_loss)
             for record in result.history
         ),
         notes=notes,
@@ -574,7 +578,7 @@ def make_unit_outcome(
         evidence=compute_validation_evidence(
             prepared_fit.schedule,
             prepared_fit.problem,
-            prepared_fit.fit_input.noise.variance,
+            prepared_fit.fit_input.noise.variance_model,
             result.network_estimate,
         ),
         is_refined=prepared_fit.problem.final_postprocess is not None

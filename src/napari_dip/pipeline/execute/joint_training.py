@@ -118,7 +118,7 @@ def compute_validation_gain(
         apply_network(prior.net, prior.make_prediction_input().network_input)
     )
     initial_loss, final_loss = (
-        term.comparison_loss(term.operator.predict(estimate), term.measurement)
+        term.deviance(term.operator.predict(estimate), term.measurement)
         for estimate in (initial_estimate, result.network_estimate)
     )
     gain = ((initial_loss - final_loss) * term.validation_mask).double()
@@ -190,12 +190,12 @@ def _stack_fit_inputs(fit_inputs: list[FitInput], *, has_separate_noise: bool) -
     noise = replace(first.noise, level=level)
     if has_separate_noise:
         variances = NoiseVariance.concatenate(
-            [fit_input.noise.variance for fit_input in fit_inputs]
+            [fit_input.noise.variance_model for fit_input in fit_inputs]
         )
         noise = replace(
             noise,
-            variance=variances.mean(),
-            image_variances=variances,
+            variance_model=variances.mean(),
+            image_variance_models=variances,
             correlation=_average_correlation(fit_inputs),
         )
     return replace(
@@ -206,7 +206,7 @@ def _stack_fit_inputs(fit_inputs: list[FitInput], *, has_separate_noise: bool) -
             first.masks,
             measured=torch.cat([mask.measured for mask in masks]),
             validation=torch.cat([mask.validation for mask in masks]),
-            guard=torch.cat([mask.guard for mask in masks]),
+            excluded=torch.cat([mask.excluded for mask in masks]),
         ),
         series=replace(first.series, neighbours=torch.cat(neighbours) if neighbours else None),
     )
@@ -225,7 +225,8 @@ def _average_correlation(
         return None
     y, x = (
         tuple(
-            sum(lags) / len(fit_inputs) for lags in zip_longest(*axis_correlations, fillvalue=0.0)
+            sum(values) / len(fit_inputs)
+            for values in zip_longest(*axis_correlations, fillvalue=0.0)
         )
         for axis_correlations in zip(*correlations, strict=True)
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from napari_dip.engine.control import Control
 from napari_dip.engine.fit.early_stopping import ValidationRecord
 from napari_dip.errors import FailedError, RefusedError
-from napari_dip.pipeline.events import Event, ProgressTracker, Step, Stopwatch
+from napari_dip.pipeline.events import Event, PausableClock, ProgressTracker, WorkStep
 from napari_dip.pipeline.machine import convert_nan_to_none
 from napari_dip.pipeline.plan.types import INFERENCE
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from napari_dip.engine.control import PollControl
     from napari_dip.engine.fit.state import FitProgress
     from napari_dip.pipeline.plan.types import Plan, WorkUnit
 
@@ -44,9 +45,9 @@ MAX_PREVIEW_FRACTION = 0.01
 class FitSteps(NamedTuple):
     """Steps of one fit: iterations, final inference, and the refinement of its image."""
 
-    iterations: Step
-    inference: Step
-    refinement: Step
+    iterations: WorkStep
+    inference: WorkStep
+    refinement: WorkStep
 
 
 class RunMonitor:
@@ -57,8 +58,8 @@ class RunMonitor:
     Parameters
     ----------
     plan : Plan
-    control : callable
-        Returns the current request of the user, a `Control`.
+    poll_control : callable
+        Returns the current control of the user.
     preview_seconds : float or None
         Minimum time between two previews, in seconds; None: no previews.
     monotonic : callable, optional
@@ -75,11 +76,11 @@ class RunMonitor:
     def __init__(
         self,
         plan: Plan,
-        control: Callable[[], Control],
+        poll_control: PollControl,
         preview_seconds: float | None,
         monotonic: Callable[[], float] | None = None,
     ) -> None:
-        self._stopwatch = Stopwatch(control, monotonic)
+        self._clock = PausableClock(poll_control, monotonic)
         self.timed_out = self.is_ended = False
         self._time_limit = plan.recipe.run_settings.time_limit
         self._preview_seconds = preview_seconds
@@ -146,7 +147,7 @@ class RunMonitor:
     @property
     def seconds(self) -> float:
         """Return the seconds since the start, without pauses."""
-        return self._stopwatch.seconds
+        return self._clock.seconds
 
     def expect_fine_tuning(self, joint_network_name: str, *, is_worthwhile: bool) -> None:
         """Set whether fine-tuning of a jointly trained network is expected.
@@ -170,7 +171,7 @@ class RunMonitor:
         fit.iterations.planned = self._plan.costs.estimate_fit(
             iterations, len(self._units[index].trained_on)
         )
-        fit.iterations.warm_up = WARM_UP_ITERATIONS / max(1, iterations)
+        fit.iterations.warm_up_fraction = WARM_UP_ITERATIONS / max(1, iterations)
 
     def start_fit(self, number: int, done: int, candidate: int | None = None) -> None:
         """Start timing a fit.
@@ -224,16 +225,16 @@ class RunMonitor:
         refinement.finish(now)
 
     def poll_control(self) -> Control:
-        """Return the request of the user; KEEP once the time limit is reached."""
-        request = self._stopwatch()
+        """Return the control of the user; KEEP once the time limit is reached."""
+        control = self._clock.poll_control()
         if (
             self._time_limit is not None
-            and request is Control.GO
+            and control is Control.GO
             and self.seconds > self._time_limit
         ):
             self.timed_out = True
             return Control.KEEP
-        return request
+        return control
 
     def raise_if_timed_out(self, name: str) -> None:
         """Raise an error if the time limit ended a run that has no result.
@@ -287,7 +288,7 @@ class RunMonitor:
         validation_record = progress.validation_record
         if self._candidate_index:  # the loss curve on display belongs to the first prior
             validation_record = ValidationRecord(
-                iteration=0, training_loss=nan, validation_loss=nan
+                iteration=0, training_deviance=nan, validation_loss=nan
             )
         return replace(
             self.make_message_event(
@@ -295,7 +296,7 @@ class RunMonitor:
             ),
             iteration=progress.iteration,
             iterations=self._iterations[self._unit_number - 1],
-            training_loss=convert_nan_to_none(validation_record.training_loss),
+            training_loss=convert_nan_to_none(validation_record.training_deviance),
             validation_loss=convert_nan_to_none(validation_record.validation_loss),
             best_iteration=progress.best_iteration,
             preview=preview,
@@ -312,7 +313,7 @@ class RunMonitor:
             Current step, for the user.
         """
         seconds = self.seconds
-        progress = self._tracker.fold(seconds)
+        progress = self._tracker.compute_progress(seconds)
         if self._time_limit is not None:
             limits = [max(0.0, self._time_limit - seconds)]
             limits += [] if progress.seconds_left is None else [progress.seconds_left]
@@ -353,9 +354,9 @@ class RunMonitor:
 
 
 def make_keep_after_control(
-    iterations: int | str | None, control: Callable[[], Control] = lambda: Control.GO
-) -> Callable[[], Control]:
-    """Return a control function that keeps the result after a number of iterations.
+    iterations: int | str | None, poll_control: PollControl = lambda: Control.GO
+) -> PollControl:
+    """Return a callable for `poll_control` that keeps the result after a number of iterations.
 
     The learning rates stay those of the complete run, so a result that a user kept can be
     reproduced. In a run of several fits, the iterations of all fits and of their final inference
@@ -365,8 +366,8 @@ def make_keep_after_control(
     ----------
     iterations : int or str or None
         Number of iterations, also as text from the command line; None: no limit.
-    control : callable
-        Returns other requests of the user.
+    poll_control : callable
+        Returns the other controls of the user.
 
     Raises
     ------
@@ -374,7 +375,7 @@ def make_keep_after_control(
         If `iterations` is not a whole number above 0.
     """
     if iterations is None:
-        return control
+        return poll_control
     try:
         max_iterations = int(iterations)
     except ValueError:
@@ -390,9 +391,9 @@ def make_keep_after_control(
     counter = count()
 
     def poll() -> Control:
-        request = control()
-        if request is not Control.GO:
-            return request
-        return Control.KEEP if next(counter) >= max_iterations else request
+        control = poll_control()
+        if control is not Control.GO:
+            return control
+        return Control.KEEP if next(counter) >= max_iterations else control
 
     return poll

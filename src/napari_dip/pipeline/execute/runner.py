@@ -29,6 +29,7 @@ from napari_dip.pipeline.torch_state import run_in_default_state
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
+    from napari_dip.engine.control import PollControl
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.events import ReturnT
@@ -51,7 +52,7 @@ def run(
     plan: Plan,
     data: Mapping[str, Any],
     *,
-    control: Callable[[], Control] = lambda: Control.GO,
+    poll_control: PollControl = lambda: Control.GO,
     preview_seconds: float | None = None,
     store: CheckpointStore | None = None,
     stamps: FileStamps | None = None,
@@ -65,8 +66,8 @@ def run(
         "image": array-like in the axes and shape of `plan.source`. It is copied at the start, or
         read tile by tile if the plan has tiles. Further inputs of the task are stored under the
         names of `plan.extra_headers`.
-    control : callable
-        Returns the request of the user: go on, pause, keep, or discard. It is polled at every
+    poll_control : callable
+        Returns the control of the user: go on, pause, keep, or discard. It is polled at every
         iteration.
     preview_seconds : float or None
         Minimum time between two previews, in seconds; None: no previews.
@@ -93,7 +94,7 @@ def run(
         If the run failed after work had begun.
     """
     stamps = stamp_files(plan) if stamps is None else stamps
-    steps = _restore_with_checkpoint(plan, data, stamps, control, preview_seconds, store)
+    steps = _restore_with_checkpoint(plan, data, stamps, poll_control, preview_seconds, store)
     return (yield from run_engine(steps, plan.threads, plan.source.name))
 
 
@@ -129,13 +130,13 @@ def _restore_with_checkpoint(
     plan: Plan,
     data: Mapping[str, Any],
     stamps: FileStamps,
-    control: Callable[[], Control],
+    poll_control: PollControl,
     preview_seconds: float | None,
     store: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
     """Restore the image; if the run fails, write a checkpoint of it first."""
     try:
-        restoration = yield from _restore(plan, data, control, preview_seconds, store)
+        restoration = yield from _restore(plan, data, poll_control, preview_seconds, store)
         return None if restoration is None else add_change_notes(plan, data, stamps, restoration)
     except Exception as error:
         if store is not None and not isinstance(error, RefusedError):
@@ -146,13 +147,13 @@ def _restore_with_checkpoint(
 def _restore(
     plan: Plan,
     data: Mapping[str, Any],
-    control: Callable[[], Control],
+    poll_control: PollControl,
     preview_seconds: float | None,
     store: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
 
-    monitor = RunMonitor(plan, control, None if plan.tiles else preview_seconds)
+    monitor = RunMonitor(plan, poll_control, None if plan.tiles else preview_seconds)
     if plan.tiles:
         from napari_dip.pipeline.execute.tile_calibration import calibrate_tiles
         from napari_dip.pipeline.execute.tile_executor import restore_tiles
@@ -241,10 +242,10 @@ def _fit_units(
 ) -> Generator[Event, None, Restoration | None]:
     """Fit and merge all work units of a calibrated image."""
     monitor.set_expected_work(image.plan)
-    merger, request = yield from _fit_remaining_units(image, image.plan.units, monitor, store)
-    if request is Control.DISCARD:
+    merger, control = yield from _fit_remaining_units(image, image.plan.units, monitor, store)
+    if control is Control.DISCARD:
         return None
-    monitor.is_ended = request is Control.KEEP
+    monitor.is_ended = control is Control.KEEP
     if not merger.outcomes:  # ended before the first result
         monitor.raise_if_timed_out(image.source.name)
         return None
@@ -299,8 +300,8 @@ def _fit_remaining_units(
         save_network=results.save_weights if results and saves_results else None,
         save_result=results.save if results and saves_results else None,
     )
-    request = yield from executor.run(units, checkpoint, merge_stored=merge_stored)
-    return merger, request
+    control = yield from executor.run(units, checkpoint, merge_stored=merge_stored)
+    return merger, control
 
 
 def read_image(
@@ -335,7 +336,7 @@ def restore_shard(
     plan: Plan,
     data: Mapping[str, Any],
     shard: Shard,
-    control: Callable[[], Control],
+    poll_control: PollControl,
     store: CheckpointStore,
 ) -> Generator[Event, None, Control]:
     """Run the fits of one shard.
@@ -344,7 +345,7 @@ def restore_shard(
 
     Parameters
     ----------
-    plan, data, control
+    plan, data, poll_control
         As for `run`.
     shard : Shard
         In tiles, the shard with index 0 has to finish first. Otherwise, each shard repeats the
@@ -371,17 +372,17 @@ def restore_shard(
     from napari_dip.pipeline.execute.tile_executor import TileExecutor, open_tile_results
     from napari_dip.pipeline.store.unit_results import JOINT_NAME
 
-    monitor = RunMonitor(plan, control, None)
+    monitor = RunMonitor(plan, poll_control, None)
     if not plan.tiles:
         image = yield from read_image(plan, data, monitor)
         units = select_shard_units(shard, image.plan)
         monitor.set_expected_work(image.plan, units)
-        _, request = yield from _fit_remaining_units(
+        _, control = yield from _fit_remaining_units(
             image, units, monitor, store, saves_results=True
         )
-        if request is Control.GO:
+        if control is Control.GO:
             store.remove_checkpoint()
-        return request
+        return control
     sample, hashes = yield from calibrate_tiles(plan, data, monitor)
     results = open_tile_results(sample.plan, hashes, store)
     try:

@@ -98,7 +98,7 @@ def measure_tiles(plan: Plan, image: Any) -> npt.NDArray[np.float64] | Refusal:
         with np.errstate(over="ignore", invalid="ignore"):  # too large values are refused below
             channels = np.moveaxis(to_stack(array, axes, plan.layout), 1, 0)
             std.append(channels.reshape(len(channels), -1).std(1, dtype=np.float64))
-    total = plan.source.pixels
+    total = plan.source.pixel_count
     if nans:
         return make_refusal("pixels-nan", count=nans, total=total, name=name)
     if infinite:

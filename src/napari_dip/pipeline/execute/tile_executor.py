@@ -108,20 +108,20 @@ class TileExecutor:
             GO after all tiles; otherwise how the run was ended.
         """
         joint_units = [unit for unit in units if not unit.has_estimate]
-        request = yield from self._train_on_sample(joint_units)
-        if request is not Control.GO:
-            return request
+        control = yield from self._train_on_sample(joint_units)
+        if control is not Control.GO:
+            return control
         number = len(joint_units)
         estimate_units = (unit for unit in units if unit.has_estimate)
         for tile_index, grouped_units in groupby(estimate_units, lambda unit: unit.tile or 0):
             tile_units = list(grouped_units)
             first_number, number = number + 1, number + len(tile_units)
             if not self._results.has(make_tile_name(tile_index)):
-                request = yield from self._restore_tile_or_end_run(
+                control = yield from self._restore_tile_or_end_run(
                     self._plan.tiles[tile_index], tile_units, first_number
                 )
-                if request is not Control.GO:
-                    return request
+                if control is not Control.GO:
+                    return control
             self.finished_tiles.append(tile_index)
         return Control.GO
 
@@ -140,9 +140,9 @@ class TileExecutor:
             for outcome in merger.outcomes
             if self._results.load_weights(outcome.joint_network_name)
         ]
-        request = yield from self._make_executor(merger).run(units, checkpoint)
-        if request is not Control.GO:
-            return request
+        control = yield from self._make_executor(merger).run(units, checkpoint)
+        if control is not Control.GO:
+            return control
         if not any(outcome.is_ended_by_user for outcome in merger.outcomes):
             self._results.save(JOINT_NAME, UnitResult(outcomes=tuple(merger.outcomes)))
         self._store.remove_checkpoint()
@@ -162,7 +162,7 @@ class TileExecutor:
     ) -> Generator[Event, None, Control]:
         """Restore one tile; if memory or GPU fail, end the run with the finished tiles."""
         try:
-            request = yield from self._restore_tile(tile, units, number)
+            control = yield from self._restore_tile(tile, units, number)
         except Exception as error:
             machine_refusal = make_machine_refusal(error, self._plan.source.name)
             if machine_refusal is None or not self.finished_tiles:
@@ -173,10 +173,10 @@ class TileExecutor:
             return Control.KEEP
         fallback_notice = self._results.make_fallback_notice()
         is_new = fallback_notice != self._store.fallback_notice
-        if request is Control.GO and fallback_notice and is_new:
+        if control is Control.GO and fallback_notice and is_new:
             self._store.fallback_notice = fallback_notice
             yield self._monitor.make_message_event(fallback_notice.sentence)
-        return request
+        return control
 
     def _restore_tile(
         self, tile: Tile, units: list[WorkUnit], number: int
@@ -185,8 +185,8 @@ class TileExecutor:
         merger = ResultMerger(self._read_tile(tile))
         checkpoint = read_tile_checkpoint(self._store, make_tile_name(tile.index), merger)
         executor = self._make_executor(merger)
-        request = yield from executor.run(units, checkpoint, first_number=number)
-        return self._record_tile(tile, merger, request)
+        control = yield from executor.run(units, checkpoint, first_number=number)
+        return self._record_tile(tile, merger, control)
 
     def _read_tile(self, tile: Tile) -> CalibratedImage:
         """Read a tile as an image of its own, with the calibration of the whole."""
@@ -204,10 +204,10 @@ class TileExecutor:
             stack=stack,
         )
 
-    def _record_tile(self, tile: Tile, merger: ResultMerger, request: Control) -> Control:
+    def _record_tile(self, tile: Tile, merger: ResultMerger, control: Control) -> Control:
         """Save the result of a tile; keep it in memory only if the user ended it early."""
-        if request is Control.DISCARD or (request is Control.KEEP and not merger.outcomes):
-            return request
+        if control is Control.DISCARD or (control is Control.KEEP and not merger.outcomes):
+            return control
         mean, std, prediction = (tile.join_planes(estimate) for estimate in merger.get_estimates())
         weighted_residual = tile.compute_weights() * (
             tile.join_planes(merger.image.stack) - prediction.astype(np.float64)
@@ -221,13 +221,13 @@ class TileExecutor:
             estimates=(mean, std) if has_same_prediction else (mean, std, prediction),
             residual_sums=tuple(float(residual_sum) for residual_sum in residual_sums),
         )
-        is_ended_early = request is Control.KEEP
+        is_ended_early = control is Control.KEEP
         self._results.save(make_tile_name(tile.index), tile_result, in_memory=is_ended_early)
         if is_ended_early:
             self.finished_tiles.append(tile.index)
         else:
             self._store.remove_checkpoint()
-        return request
+        return control
 
 
 def restore_tiles(
@@ -279,13 +279,13 @@ def restore_tiles(
         results = open_tile_results(run_plan, hashes, store)
         exit_stack.callback(results.close)
         executor = TileExecutor(sample, image, monitor, store, results)
-        request = yield from executor.run(run_plan.units)
-        if request is Control.DISCARD:
+        control = yield from executor.run(run_plan.units)
+        if control is Control.DISCARD:
             return None
         if not executor.finished_tiles:  # ended before the first result
             monitor.raise_if_timed_out(run_plan.source.name)
             return None
-        monitor.is_ended = request is Control.KEEP
+        monitor.is_ended = control is Control.KEEP
         results.check_tiles(executor.finished_tiles)
         monitor.start_assessment()
         yield monitor.make_message_event("Putting the tiles together")

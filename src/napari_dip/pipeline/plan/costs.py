@@ -130,16 +130,16 @@ def compute_batch_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
         Size of the network's output.
     fit_config : FitConfig
     """
-    pixels = prod(grid)
+    pixel_count = prod(grid)
     if len(grid) > 2:
         planes = max(MAX_BATCH_PIXELS, prod(grid[-2:]))
         return (
-            min(pixels, planes)
+            min(pixel_count, planes)
             if PRIOR_SPECS[fit_config.prior_key].network.is_planewise
-            else pixels
+            else pixel_count
         )
     is_local = PRIOR_SPECS[fit_config.prior_key].network.is_local
-    return count_max_tile_pixels(pixels, len(fit_config.widths)) if is_local else pixels
+    return count_max_tile_pixels(pixel_count, len(fit_config.widths)) if is_local else pixel_count
 
 
 def count_channels(source: ImageSpec) -> int:
@@ -270,7 +270,7 @@ def estimate_costs(
     prior_spec = PRIOR_SPECS[fit_config.prior_key]
     operations: float = 2 * _count_multiplications(fit_config.widths, dims)
     pixel_seconds = operations / _estimate_operation_rate(fit_config, dims, device, threads)
-    pass_seconds = pixel_seconds * prod(grid) if prior_spec.input_traits.is_image else 0.0
+    pass_seconds = pixel_seconds * prod(grid) if prior_spec.input_traits.contains_image else 0.0
     speedup = (
         HALF_PRECISION_RATE_FACTOR
         if uses_bfloat16 and device == "cpu" and _uses_bfloat16(grid, fit_config)
@@ -314,7 +314,9 @@ def _estimate_operation_rate(fit_config: FitConfig, dims: int, device: str, thre
     if device != "cpu":
         return GPU_RATE
     rate_factor = (
-        NORMALISED_RATE_FACTOR if PRIOR_SPECS[fit_config.prior_key].input_traits.is_random else 1.0
+        NORMALISED_RATE_FACTOR
+        if PRIOR_SPECS[fit_config.prior_key].input_traits.is_random_noise
+        else 1.0
     )
     return (
         THREAD_RATE * threads * (min(rate_factor, VOLUME_RATE_FACTOR) if dims > 2 else rate_factor)
@@ -372,12 +374,12 @@ def choose_fit_config(
     task, run_settings = recipe.task, recipe.run_settings
     prior_key = prior_key or task_plan.prior_key
     presets = _read_presets(task.spec.name)
-    is_random = PRIOR_SPECS[prior_key].input_traits.is_random
-    shared_key = DEFAULT_PRIOR if is_random else IMAGE_INPUT_PRESETS
+    is_random_input = PRIOR_SPECS[prior_key].input_traits.is_random_noise
+    shared_key = DEFAULT_PRIOR if is_random_input else IMAGE_INPUT_PRESETS
     row = presets[prior_key if prior_key in presets else shared_key][run_settings.preset]
     row = {**row, **row.get("volume", {})} if is_volume else row
     max_scales, widths = count_max_scales(min(source.grid)), tuple(row["widths"])
-    if is_random:
+    if is_random_input:
         widths = compute_channel_widths(task_plan.architecture, widths)
     notes: tuple[Note, ...] = ()
     if max_scales < len(widths):

@@ -260,10 +260,11 @@ def estimate_memory(
     ):
         total_bytes += estimate_training_memory(item_count, source.grid, joint_channels)
     if tiles:
-        total_bytes += int(TILE_RUN_OVERHEAD_BYTES + header.pixels * TILE_PIXEL_OVERHEAD_BYTES)
-        total_bytes += RESULT_IMAGES * min(4 * source.pixels, MAX_IN_MEMORY_RESULT_BYTES)
+        total_bytes += int(TILE_RUN_OVERHEAD_BYTES + header.pixel_count * TILE_PIXEL_OVERHEAD_BYTES)
+        total_bytes += RESULT_IMAGES * min(4 * source.pixel_count, MAX_IN_MEMORY_RESULT_BYTES)
         total_bytes = max(
-            total_bytes, MEASUREMENT_PIXEL_BYTES * min(source.pixels, count * MAX_MEASURED_PIXELS)
+            total_bytes,
+            MEASUREMENT_PIXEL_BYTES * min(source.pixel_count, count * MAX_MEASURED_PIXELS),
         )
     return image_bytes, total_bytes
 

@@ -190,7 +190,8 @@ def make_tile_units(
         task_plan, fit_config.prior_key, len(tiles), are_tiles=True
     )
     starts_from_first_tile = (
-        PRIOR_SPECS[fit_config.prior_key].input_traits.is_image and series_training != "independent"
+        PRIOR_SPECS[fit_config.prior_key].input_traits.contains_image
+        and series_training != "independent"
     )
     warm_start_iterations = compute_warm_start_iterations(fit_config)
     # the last plane of the first tile

@@ -263,10 +263,10 @@ class CheckpointStore:
             metadata["fit"] = {
                 "unit": unit_id,
                 "best_iteration": checkpoint.best_iteration,
-                "rollbacks": checkpoint.rollbacks,
+                "rollbacks": checkpoint.rollback_count,
                 "notes": [note.to_dict() for note in checkpoint.notes],
                 "history": [
-                    [record.iteration, record.training_loss, record.validation_loss]
+                    [record.iteration, record.training_deviance, record.validation_loss]
                     for record in checkpoint.history
                 ],
             }
@@ -307,10 +307,10 @@ def _read_fit(
         **states,
         best_iteration=int(fit["best_iteration"]),
         history=tuple(
-            ValidationRecord(iteration=int(i), training_loss=float(a), validation_loss=float(b))
+            ValidationRecord(iteration=int(i), training_deviance=float(a), validation_loss=float(b))
             for i, a, b in fit["history"]
         ),
-        rollbacks=int(fit["rollbacks"]),
+        rollback_count=int(fit["rollbacks"]),
         notes=tuple(map(read_note, fit["notes"])),
     )
     return checkpoint, str(fit["unit"])

@@ -138,7 +138,7 @@ def read_batch(
 
 
 def execute_batch(
-    plan_view: BatchPlanView, pixels: Mapping[str, Any], control: PollControl
+    plan_view: BatchPlanView, pixels: Mapping[str, Any], poll_control: PollControl
 ) -> Generator[JobProgress, None, BatchResult]:
     """Run a batch with the same code as the command line, as the work of a `JobRequest`.
 
@@ -148,7 +148,7 @@ def execute_batch(
         The plan. Its headers are read again, because the batch may have waited for hours.
     pixels : mapping
         Empty: pixels are read file by file.
-    control : callable
+    poll_control : callable
         Polled at every step. DISCARD acts as KEEP: the current file leaves a checkpoint.
 
     Raises
@@ -172,14 +172,14 @@ def execute_batch(
         return JobProgress(event=event, rows={index: rows[index]})
 
     with start_workers(plan, plan_view.processes if plan_view.processes > 1 else 0) as workers:
-        steps = run_batch(plan, control=partial(_keep_on_discard, control), pool=workers)
+        steps = run_batch(plan, poll_control=partial(_keep_on_discard, poll_control), pool=workers)
         return (yield from map_generator(steps, report))
 
 
-def _keep_on_discard(control: PollControl) -> Control:
+def _keep_on_discard(poll_control: PollControl) -> Control:
     """Return the control, with KEEP for DISCARD: closing napari must not lose results."""
-    request = control()
-    return Control.KEEP if request is Control.DISCARD else request
+    control = poll_control()
+    return Control.KEEP if control is Control.DISCARD else control
 
 
 #: Milliseconds from the last change to reading the headers, longer than a pause in typing.

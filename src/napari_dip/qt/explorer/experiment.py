@@ -355,7 +355,7 @@ def run_experiment(
     experiment: Experiment,
     arguments: Mapping[str, Any],
     pixels: Mapping[str, AnyArray],
-    control: PollControl,
+    poll_control: PollControl,
 ) -> Generator[JobProgress, None, Any]:
     """Run an experiment with the same code as the command line, as the work of a `JobRequest`.
 
@@ -366,7 +366,7 @@ def run_experiment(
         Arguments of `Experiment.make_starter`.
     pixels : mapping of str to ndarray
         "image", and optionally "truth".
-    control : callable
+    poll_control : callable
         The user's control of the run.
 
     Returns
@@ -379,9 +379,9 @@ def run_experiment(
     RefusedError, FailedError
         As the experiments.
     """
-    timer = ExperimentTimer(control)
+    timer = ExperimentTimer(poll_control)
     yield JobProgress(event=Event(message="Starting the engine"))
     options = {name: array for name, array in pixels.items() if name != "image"}
     start = experiment.make_starter(pixels["image"], **options, **arguments)
-    steps = map_generator(start(timer), timer.add_time_left)
+    steps = map_generator(start(timer.poll_control), timer.add_time_left)
     return (yield from map_generator(steps, report_progress))

@@ -232,8 +232,8 @@ class SettingsForm:
         rest = [field for field in self._fields.values() if field.name not in noise_fields]
         noise = [self._fields[name] for name in noise_fields if name in self._fields]
         self.basic_page, self.advanced_page, self.noise = QWidget(), QWidget(), QWidget()
-        fill_form(self.basic_page, self.widgets, [f for f in rest if not f.setting.advanced])
-        fill_form(self.advanced_page, self.widgets, [f for f in rest if f.setting.advanced])
+        fill_form(self.basic_page, self.widgets, [f for f in rest if not f.setting.is_advanced])
+        fill_form(self.advanced_page, self.widgets, [f for f in rest if f.setting.is_advanced])
         fill_form(self.noise, self.widgets, noise)
         self.noise.setParent(self.advanced_page)  # an owner for the page until a dock shows it
         self.noise.setVisible(False)

@@ -295,7 +295,7 @@ def run_restoration(
     pixels : mapping of str to array
     control : RunControl
     """
-    steps = begin(pixels, control=control, preview_seconds=MIN_UPDATE_SECONDS)
+    steps = begin(pixels, poll_control=control, preview_seconds=MIN_UPDATE_SECONDS)
     return (yield from map_generator(steps, LossReader()))
 
 

@@ -68,17 +68,17 @@ class FileOutcome:
 
 
 class ControlRecorder:
-    """Pass on the requests of a control, and remember whether one ended the run."""
+    """Poll the user's control, and remember whether it ended the run."""
 
-    def __init__(self, control: PollControl) -> None:
+    def __init__(self, poll_control: PollControl) -> None:
         self.is_ended = False
-        self._control = control
+        self._poll_control = poll_control
 
-    def __call__(self) -> Control:
-        """Poll the control."""
-        request = self._control()
-        self.is_ended = self.is_ended or request in ENDING_CONTROLS
-        return request
+    def poll_control(self) -> Control:
+        """Return the current control."""
+        control = self._poll_control()
+        self.is_ended = self.is_ended or control in ENDING_CONTROLS
+        return control
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,7 +71,7 @@ def fit_joint_network(
     joint_plan: JointTrainingPlan,
     network_path: Path,
     checkpoint_path: Path,
-    control: PollControl,
+    poll_control: PollControl,
     *,
     resume: bool,
 ) -> Generator[Event, None, bool]:
@@ -82,7 +82,7 @@ def fit_joint_network(
     joint_plan : JointTrainingPlan
     network_path, checkpoint_path : Path
         Paths of the network file, and of the checkpoint during the fit.
-    control : callable
+    poll_control : callable
         Polled at every iteration; once it returns keep or discard, the fit leaves a checkpoint.
     resume : bool
         Whether to resume from a checkpoint.
@@ -104,7 +104,7 @@ def fit_joint_network(
         If the fit fails, or the network cannot be written.
     """
     threads = choose_thread_count(joint_plan.cores, prod(joint_plan.training_regions[0].size))
-    recorder = ControlRecorder(control)
+    recorder = ControlRecorder(poll_control)
     store = CheckpointStore(checkpoint_path, resume=resume, replaces_unusable=True)
     steps = _fit_networks(joint_plan, threads, network_path, store, recorder)
     try:
@@ -114,12 +114,12 @@ def fit_joint_network(
 
 
 def _calibrate_files(
-    joint_plan: JointTrainingPlan, control: PollControl
+    joint_plan: JointTrainingPlan, poll_control: PollControl
 ) -> Generator[Event, None, list[_TrainingCrop]]:
     """Calibrate the files; return those with the most common requirements, or [] if ended."""
     crops = []
     for plan, training_region in zip(joint_plan.plans, joint_plan.training_regions, strict=True):
-        if control() in ENDING_CONTROLS:
+        if poll_control() in ENDING_CONTROLS:
             return []
         progress = f"{training_region.item + 1} of {len(joint_plan.training_regions)}"
         yield Event(message=f"Measuring the noise of '{plan.source.name}', {progress}")
@@ -127,7 +127,7 @@ def _calibrate_files(
             stamps = stamp_files(plan)
             sha256 = compute_file_sha256(Path(str(plan.source.path)))
             data = open_plan_inputs(plan, stamps)
-            image = yield from read_image(plan, data, RunMonitor(plan, control, None))
+            image = yield from read_image(plan, data, RunMonitor(plan, poll_control, None))
         except RefusedError:  # the plan of that file reports the reason
             continue
         crop = _crop_to_training_region(image, training_region)
@@ -174,14 +174,14 @@ def _fit_networks(
     recorder: ControlRecorder,
 ) -> Generator[Event, None, bool]:
     """Fit the networks of all channels and restarts to calibrated files, and write them."""
-    crops = yield from _calibrate_files(joint_plan, recorder)
+    crops = yield from _calibrate_files(joint_plan, recorder.poll_control)
     if not crops:
         return False
     from napari_dip.pipeline.assess.merge import ResultMerger
 
     image = _combine_crops(crops, threads)
     plan = image.plan
-    monitor = RunMonitor(plan, recorder, None)
+    monitor = RunMonitor(plan, recorder.poll_control, None)
     merger = ResultMerger(image)
     store.open_image(image)
     checkpoint, results = store.read(merger), ResultStore(store.folder)
@@ -196,8 +196,8 @@ def _fit_networks(
         save_network=results.save_weights,
         is_network_required=True,
     )
-    request = yield from executor.run(plan.units, checkpoint)
-    if request is not Control.GO or recorder.is_ended:
+    control = yield from executor.run(plan.units, checkpoint)
+    if control is not Control.GO or recorder.is_ended:
         store.write_if_possible()
         return False
     names = [outcome.joint_network_name for outcome in merger.outcomes if outcome.role == JOINT]

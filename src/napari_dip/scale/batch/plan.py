@@ -219,7 +219,7 @@ def plan_joint_training(
 
 
 def fit_batch_network(
-    plan: BatchPlan, joint_plan: JointTrainingPlan, control: PollControl
+    plan: BatchPlan, joint_plan: JointTrainingPlan, poll_control: PollControl
 ) -> Generator[Event, None, bool]:
     """Fit the network of a batch; return whether there is one, or the user ended the fit.
 
@@ -235,7 +235,7 @@ def fit_batch_network(
     network_path = plan.folder / NETWORK_FILE
     checkpoint_path = find_records_folder(plan.folder) / f"{NETWORK_FILE}.unfinished"
     paths = network_path, checkpoint_path
-    return (yield from fit_joint_network(joint_plan, *paths, control, resume=plan.resume))
+    return (yield from fit_joint_network(joint_plan, *paths, poll_control, resume=plan.resume))
 
 
 def find_remaining_plans(plan: BatchPlan) -> dict[int, Plan]:

@@ -50,7 +50,7 @@ _MAX_DRAWN_SIDE = 2048
 
 
 def restore_file(
-    job: Job, plan: Plan, *, resume: bool, control: PollControl
+    job: Job, plan: Plan, *, resume: bool, poll_control: PollControl
 ) -> Generator[Event, None, FileOutcome]:
     """Restore one file and write its record, unless a valid record exists.
 
@@ -61,7 +61,7 @@ def restore_file(
         Plan of the job.
     resume : bool
         Whether to accept an earlier record, and to resume from a checkpoint.
-    control : callable
+    poll_control : callable
         Polled at every iteration.
 
     Yields
@@ -77,7 +77,9 @@ def restore_file(
     if resume:
         yield Event(message="Checking what was done before")
         try:
-            verified_record = read_verified_record(job, plan, partial(check_interrupt, control))
+            verified_record = read_verified_record(
+                job, plan, partial(check_interrupt, poll_control)
+            )
         except BatchInterruptedError:
             return FileOutcome(source=job.source, state="waiting")
         if verified_record is not None:
@@ -87,7 +89,7 @@ def restore_file(
     state: FileState = "failed"
     log = ""
     try:
-        return (yield from _restore_and_save(job, plan, hashes, resume, control))
+        return (yield from _restore_and_save(job, plan, hashes, resume, poll_control))
     except BatchInterruptedError:
         return FileOutcome(source=job.source, state="waiting")
     except RefusedError as error:
@@ -125,7 +127,7 @@ def _resolve_folders(paths: ResultPaths) -> tuple[Path, ...]:
 
 
 def _restore_and_save(
-    job: Job, plan: Plan, hashes: dict[str, str], resume: bool, control: PollControl
+    job: Job, plan: Plan, hashes: dict[str, str], resume: bool, poll_control: PollControl
 ) -> Generator[Event, None, FileOutcome]:
     """Restore one file and save its outputs; add the hashes of the inputs to `hashes`."""
     paths = job.paths
@@ -135,11 +137,13 @@ def _restore_and_save(
     outputs = paths.list_outputs(plan.recipe.task)
     # files that appear during the run are not replaced
     replaceable_paths = {path for path in outputs if os.path.lexists(path)}
-    hashes.update(hash_inputs(job.inputs, partial(check_interrupt, control)))
+    hashes.update(hash_inputs(job.inputs, partial(check_interrupt, poll_control)))
     data = open_plan_inputs(plan, stamps)
-    recorder = ControlRecorder(control)
+    recorder = ControlRecorder(poll_control)
     store = CheckpointStore(paths.checkpoint, resume=resume, replaces_unusable=True)
-    result = yield from run(plan, data, control=recorder, store=store, stamps=stamps)
+    result = yield from run(
+        plan, data, poll_control=recorder.poll_control, store=store, stamps=stamps
+    )
     if recorder.is_ended or result is None:
         return FileOutcome(source=job.source, state="waiting", refusal=store.failure)
     yield Event(message="Saving the result", progress=FINISHED)
@@ -231,7 +235,7 @@ class BatchInterruptedError(Exception):
     """Raised while a file is hashed, when the user ends the batch."""
 
 
-def check_interrupt(control: PollControl) -> None:
+def check_interrupt(poll_control: PollControl) -> None:
     """Raise `BatchInterruptedError` if the control ends the batch."""
-    if control() in ENDING_CONTROLS:
+    if poll_control() in ENDING_CONTROLS:
         raise BatchInterruptedError

@@ -40,7 +40,7 @@ from napari_dip.scale.cluster.worker import (
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
-    from napari_dip.pipeline.events import Step, Stopwatch
+    from napari_dip.pipeline.events import PausableClock, WorkStep
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.scale.batch.jobs import BatchPlan, Job
     from napari_dip.scale.cluster.pool import DaskWorkerPool
@@ -74,14 +74,14 @@ class _ShardedFile:
     stage : _Stage
     has_failed : bool
         Whether a shard failed.
-    steps : dict of str to Step
+    steps : dict of str to WorkStep
         Steps of the current stage, by the name of the job.
     tracker : ProgressTracker
     """
 
     stage: _Stage = _Stage.FIRST
     has_failed: bool = False
-    steps: dict[str, Step] = field(default_factory=dict)
+    steps: dict[str, WorkStep] = field(default_factory=dict)
     tracker: ProgressTracker = field(default_factory=partial(ProgressTracker, default_rate=1.0))
 
     def plan(self, plan: Plan, workers: int) -> None:
@@ -104,7 +104,7 @@ class _ShardedFile:
                 self.tracker.add_step(f"stage {stage}", planned, stage=stage)
         merging_seconds = START_SECONDS + costs.assessment_seconds
         self.tracker.add_step("merging", merging_seconds, stage=_Stage.RESULT)
-        self.tracker.workers = workers
+        self.tracker.worker_count = workers
 
     def begin(self, names: Iterable[str], stage: _Stage) -> None:
         """Start a stage with these jobs."""
@@ -129,7 +129,7 @@ class BatchDispatcher:
     ----------
     plan : BatchPlan
     pool : DaskWorkerPool
-    stopwatch : Stopwatch
+    clock : PausableClock
 
     Attributes
     ----------
@@ -143,8 +143,8 @@ class BatchDispatcher:
         Outcomes by the number of the file.
     """
 
-    def __init__(self, plan: BatchPlan, pool: DaskWorkerPool, stopwatch: Stopwatch) -> None:
-        self._stopwatch = stopwatch
+    def __init__(self, plan: BatchPlan, pool: DaskWorkerPool, clock: PausableClock) -> None:
+        self._clock = clock
         self.session = secrets.token_hex(8)
         self.remaining: deque[WorkerJob] = deque()
         self.running: dict[str, WorkerJob] = {}
@@ -170,7 +170,7 @@ class BatchDispatcher:
         """Poll the user's control, send it to the workers if it is due, and return it."""
         earlier = self._control
         if earlier not in ENDING_CONTROLS:
-            self._control = self._stopwatch()
+            self._control = self._clock.poll_control()
         elapsed = time.monotonic() - self._last_broadcast
         is_due = self._control is not Control.GO and elapsed >= CONTROL_REPEAT_SECONDS
         if self._control is not earlier or is_due:
@@ -248,11 +248,11 @@ class BatchDispatcher:
         event, file = parse_event(fields), self._sharded_files.get(worker_job.number)
         if file is None:
             return event
-        now, message = self._stopwatch.seconds, event.message
+        now, message = self._clock.seconds, event.message
         if worker_job.shard is not None:
             message += f", {worker_job.shard.label}"
         file.steps[worker_job.name].report_progress(now, event.progress)
-        return replace(event, message=message, progress=file.tracker.fold(now))
+        return replace(event, message=message, progress=file.tracker.compute_progress(now))
 
     def _needs_sharding(self, worker_job: WorkerJob, workers: int) -> bool:
         """Return whether to split a file into shards, because workers would otherwise be idle."""
@@ -296,7 +296,7 @@ class BatchDispatcher:
         if state == "waiting":  # the batch was ended
             return
         file = self._sharded_files[worker_job.number]
-        file.steps[worker_job.name].finish(self._stopwatch.seconds)
+        file.steps[worker_job.name].finish(self._clock.seconds)
         file.has_failed |= state != "shard-done"
         if not all(step.is_finished for step in file.steps.values()):
             return
@@ -373,16 +373,16 @@ def _record_worker_failure(job: Job, message: WorkerMessage) -> FileOutcome:
 
 
 def restore_in_parallel(
-    plan: BatchPlan, control: Stopwatch, pool: DaskWorkerPool
+    plan: BatchPlan, clock: PausableClock, pool: DaskWorkerPool
 ) -> Generator[BatchEvent, None, tuple[FileOutcome, ...]]:
     """Restore all files of a batch on workers.
 
     Parameters
     ----------
     plan : BatchPlan
-    control : Stopwatch
-        Polled ten times a second and sent to the workers. Once it returns keep or discard, no
-        further file starts, and those in progress leave checkpoints.
+    clock : PausableClock
+        Its control is polled ten times a second and sent to the workers. Once it is keep or
+        discard, no further file starts, and those in progress leave checkpoints.
     pool : DaskWorkerPool
 
     Yields
@@ -395,7 +395,7 @@ def restore_in_parallel(
     tuple of FileOutcome
         In the order of the inputs. Files without an outcome are "waiting".
     """
-    dispatcher = BatchDispatcher(plan, pool, control)
+    dispatcher = BatchDispatcher(plan, pool, clock)
     yield from dispatcher.queue_files()
     last_message_time = time.monotonic()
     while dispatcher.remaining or dispatcher.running:

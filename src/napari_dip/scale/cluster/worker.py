@@ -121,14 +121,14 @@ class WorkerJob:
 
 
 def restore_file_on_worker(
-    worker_job: WorkerJob, control: PollControl, on_event: Callable[[Event], object]
+    worker_job: WorkerJob, poll_control: PollControl, on_event: Callable[[Event], object]
 ) -> dict[str, Any]:
     """Restore one file in this process, unless it is finished or has killed too many workers.
 
     Parameters
     ----------
     worker_job : WorkerJob
-    control : callable
+    poll_control : callable
         Polled at every iteration.
     on_event : callable
         Called with each event.
@@ -141,7 +141,7 @@ def restore_file_on_worker(
     paths, job = worker_job.paths, plan_file_job(worker_job)
     if isinstance(job.plan, Refusal):
         return make_worker_answer("refused", refusal=job.plan)
-    if control() in ENDING_CONTROLS:
+    if poll_control() in ENDING_CONTROLS:
         return make_worker_answer("waiting")
     folder = RunFolder(paths.checkpoint, resume=False)
     try:
@@ -151,7 +151,7 @@ def restore_file_on_worker(
         else:
             folder.add_start(worker_job.session, Shard().name)
             # resume, so that the work of a lost worker is not repeated
-            steps = restore_file(job, job.plan, resume=True, control=control)
+            steps = restore_file(job, job.plan, resume=True, poll_control=poll_control)
             outcome = drain_generator(steps, on_event)
     except FailedError as error:  # the folder cannot be written to
         outcome = FileOutcome(source=job.source, state="failed", refusal=error.reason)
@@ -265,7 +265,7 @@ class WorkerMessage:
 
 
 def restore_shard_on_worker(
-    worker_job: WorkerJob, control: PollControl, on_event: Callable[[Event], object]
+    worker_job: WorkerJob, poll_control: PollControl, on_event: Callable[[Event], object]
 ) -> dict[str, Any]:
     """Restore the tiles of a shard on this worker, or run its fits.
 
@@ -273,7 +273,7 @@ def restore_shard_on_worker(
     ----------
     worker_job : WorkerJob
         A job with a shard.
-    control, on_event
+    poll_control, on_event
         As for `restore_file_on_worker`.
 
     Returns
@@ -285,7 +285,7 @@ def restore_shard_on_worker(
     assert shard is not None
     if isinstance(job.plan, Refusal):
         return make_worker_answer("passed")
-    if control() in ENDING_CONTROLS:
+    if poll_control() in ENDING_CONTROLS:
         return make_worker_answer("waiting")
     folder, session = RunFolder(worker_job.paths.checkpoint, resume=False), worker_job.session
     lacks_first_tile = shard.index and job.plan.tiles and not is_run_folder(folder.path)
@@ -293,7 +293,7 @@ def restore_shard_on_worker(
         return make_worker_answer("passed")
     try:
         folder.add_start(session, shard.name)
-        state = drain_generator(_restore_shard(job, job.plan, shard, control), on_event)
+        state = drain_generator(_restore_shard(job, job.plan, shard, poll_control), on_event)
     except Exception:  # the job of the rest of the file meets the error and records it
         log.info("Shard %s of '%s' failed.", shard.name, job.source, exc_info=True)
         state = "passed"
@@ -302,12 +302,12 @@ def restore_shard_on_worker(
 
 
 def _restore_shard(
-    job: Job, plan: Plan, shard: Shard, control: PollControl
+    job: Job, plan: Plan, shard: Shard, poll_control: PollControl
 ) -> Generator[Event, None, ShardState]:
     if not (plan.tiles and shard.index):  # only the first job checks for an earlier record
         yield Event(message="Checking what was done before")
         try:
-            if read_verified_record(job, plan, partial(check_interrupt, control)) is not None:
+            if read_verified_record(job, plan, partial(check_interrupt, poll_control)) is not None:
                 return "passed"
         except BatchInterruptedError:
             return "waiting"
@@ -317,7 +317,7 @@ def _restore_shard(
         job.paths.checkpoint, resume=True, name=name, replaces_unusable=not shard.index
     )
     data = open_plan_inputs(plan, stamp_files(plan))
-    steps = restore_shard(plan, data, shard, control, store)
+    steps = restore_shard(plan, data, shard, poll_control, store)
     last_control = yield from run_engine(steps, plan.threads, plan.source.name)
     return "shard-done" if last_control is Control.GO else "waiting"
 

@@ -149,7 +149,7 @@ def _run_network(
     request: dict[str, Any],
 ) -> None:
     """Run the network once on an image of zeros, and write it to the folder."""
-    weights = {name: read_weight(program, name) for name in graph.pop("kept")}
+    weights = {name: read_weight(program, name) for name in graph.pop("weight_names")}
     _load_torch(request)
     import torch
     from safetensors.torch import save_file

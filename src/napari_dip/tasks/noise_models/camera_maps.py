@@ -227,7 +227,7 @@ def build_camera_correction(
     return replace(camera, median_variance=median_variance, excess_variance=excess_variance)
 
 
-def compute_camera_weights(excess: Tensor, noise: NoiseVariance, measurement: Tensor) -> Tensor:
+def compute_pixel_weights(excess: Tensor, noise: NoiseVariance, measurement: Tensor) -> Tensor:
     """Return the weight of each pixel: usual noise variance divided by its own.
 
     Parameters

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_dip.errors.notes import make_note
+from napari_dip.tasks.noise_models.stripes import MAD_TO_SIGMA
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.priors.self_supervised import build_blind_spot_problem
 
@@ -54,10 +55,9 @@ MAX_CLUSTER_PROBABILITY = 1e-3
 MIN_IMPULSE_ODDS = 10.0
 #: Minimum number of strongly deviating pixels at an extreme value for salt or pepper.
 MIN_EXTREME_PIXELS = 4
-#: Scales from the median absolute value of normal noise to its standard deviation, and from other
-#: quantiles. Where most of an image is black, more than half of the pixels are constant.
-NORMAL_MAD_SCALE = 1.4826
-QUANTILE_SCALES = ((0.5, 1.4826), (0.7, 0.9648))
+#: Quantiles of absolute values, and ratio of the standard deviation of normal noise to each. Where
+#: most of an image is black, more than half of the pixels are constant.
+QUANTILE_SCALES = ((0.5, MAD_TO_SIGMA), (0.7, 0.9648))
 #: Draws after which a missing pixel keeps its value: 1 in 10^15 if half of the pixels are missing.
 MAX_REPLACEMENT_DRAWS = 50
 #: Offsets (Y, X) of the eight neighbours.
@@ -77,12 +77,12 @@ def build_impulse_problem(fit_input: FitInput, options: PriorOptions) -> Problem
     from napari_dip.engine.problem import append_postprocessing
 
     prior_spec = PRIOR_SPECS[fit_input.prior_key]
-    build_problem = prior_spec.build_problem
+    build_problem = prior_spec.problem_factory
     if prior_spec.needs_noise_variance or build_problem is None:  # such as R2R
         build_problem = build_blind_spot_problem
     problem = build_problem(fit_input, options)
 
-    def restore_impulses(estimate: Estimate, final: Estimate) -> Estimate:
+    def keep_prediction_at_impulses(estimate: Estimate, final: Estimate) -> Estimate:
         """Return the prediction at impulses, and the final result elsewhere."""
         mask = fit_input.masks.measured > 0
         mean = where(mask, final.mean, estimate.mean)
@@ -90,20 +90,20 @@ def build_impulse_problem(fit_input: FitInput, options: PriorOptions) -> Problem
             return final._replace(mean=mean)
         return type(final)(mean, where(mask, final.log_variance, estimate.log_variance))
 
-    return append_postprocessing(problem, restore_impulses)
+    return append_postprocessing(problem, keep_prediction_at_impulses)
 
 
 def exclude_impulses(fit_input: FitInput) -> FitInput:
-    """Add impulses to the guard mask, so that they never enter the network input."""
+    """Exclude impulses, so that they never enter the network input."""
     masks = fit_input.masks
-    return replace(fit_input, masks=replace(masks, guard=1 - masks.visible))
+    return replace(fit_input, masks=replace(masks, excluded=1 - masks.visible))
 
 
 def find_impulses(
     plane: npt.NDArray[np.floating],
     *,
     threshold_sigmas: float = SUSPECT_SIGMAS,
-    passes: int = DETECTION_PASSES,
+    max_passes: int = DETECTION_PASSES,
 ) -> BoolArray:
     """Find the impulses of one plane.
 
@@ -117,8 +117,8 @@ def find_impulses(
         (Y, X), in any unit.
     threshold_sigmas : float
         In standard deviations of the noise at that brightness, or of the local texture.
-    passes : int
-        Maximum number of passes; more find denser impulses.
+    max_passes : int
+        More passes find denser impulses.
 
     Returns
     -------
@@ -138,14 +138,14 @@ def find_impulses(
     min_sigma = max(MIN_IMPULSE_SIGMA_FRACTION * float(high - low), _measure_grey_step(values))
     salt_and_pepper = _find_salt_and_pepper(values, threshold_sigmas, min_sigma)
     impulses = salt_and_pepper
-    for _ in range(passes):
+    for _ in range(max_passes):
         filled = _fill_impulses(values, impulses)
         median = compute_local_median(filled)
         texture = np.abs(filled - median)
         noise = _estimate_noise_by_brightness(texture, median, ~impulses, min_sigma)
         deviation = np.abs(values - median)
         is_suspect = (deviation > threshold_sigmas * noise) & (
-            deviation > TEXTURE_SIGMAS * NORMAL_MAD_SCALE * compute_local_median(texture)
+            deviation > TEXTURE_SIGMAS * MAD_TO_SIGMA * compute_local_median(texture)
         )
         updated = salt_and_pepper | (is_suspect & _find_isolated(values, impulses, noise))
         if np.array_equal(updated, impulses):

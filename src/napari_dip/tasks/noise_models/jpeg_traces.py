@@ -107,8 +107,6 @@ def read_jpeg_traces(
     extra_inputs, notes
         What `FitInput.extra_inputs` will hold, and notes for the user.
     """
-    import numpy as np
-
     traces, levels = _find_scaled_traces(image)
     assert traces is not None  # `check_jpeg_pixels` has refused such images
     extra_inputs = {

@@ -170,12 +170,12 @@ def _measure_impulse_fraction(plane: Float32Array) -> float:
 
     from napari_dip.tasks.noise_models.impulses import compute_local_median, find_impulses
 
-    impulses = find_impulses(plane, threshold_sigmas=HINT_IMPULSE_SIGMAS, passes=1)
+    impulses = find_impulses(plane, threshold_sigmas=HINT_IMPULSE_SIGMAS, max_passes=1)
     fraction = float(impulses.mean())
     if fraction < MIN_IMPULSE_FRACTION:
         return 0.0
     if (
-        float(find_impulses(plane, threshold_sigmas=2 * HINT_IMPULSE_SIGMAS, passes=1).mean())
+        float(find_impulses(plane, threshold_sigmas=2 * HINT_IMPULSE_SIGMAS, max_passes=1).mean())
         < MIN_FAR_IMPULSE_FRACTION * fraction
     ):
         return 0.0
@@ -234,7 +234,7 @@ class NoiseModel:
         (fit_input) -> the same without what the model removes before a fit.
     limit_network_input : callable
         (fit_input) -> the same without pixels that must not enter the network.
-    build_problem : callable or None
+    problem_factory : callable or None
         (fit_input, options) -> Problem, instead of the prior's own.
     wrap_problem : callable
         (fit_input, problem) -> the problem with the model's operator or postprocessing.
@@ -262,7 +262,7 @@ class NoiseModel:
     find_missing: Callable[..., BoolArray | None] = _return_none
     correct_fit_input: Callable[[FitInput], FitInput] = lambda fit_input: fit_input
     limit_network_input: Callable[[FitInput], FitInput] = lambda fit_input: fit_input
-    build_problem: Callable[..., Problem] | None = None
+    problem_factory: Callable[..., Problem] | None = None
     wrap_problem: Callable[[FitInput, Problem], Problem] = lambda fit_input, problem: problem
 
 
@@ -331,7 +331,7 @@ IMPULSES = NoiseModel(
     check_header=_make_exposure_check("Salt and pepper"),
     find_missing=find_stack_impulses,
     limit_network_input=exclude_impulses,
-    build_problem=build_impulse_problem,
+    problem_factory=build_impulse_problem,
 )
 LINE_NOISE = NoiseModel(
     key=STRIPES,

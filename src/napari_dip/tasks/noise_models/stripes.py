@@ -55,8 +55,6 @@ MAD_TO_SIGMA = 1.4826
 
 def describe_stripes(image: Float32Array) -> Note:
     """Return a note on the stripes of an image (C, *grid), or that there are none."""
-    import numpy as np
-
     planes = image.reshape(-1, *image.shape[-2:])
     selected = [stripes for plane in planes if (stripes := find_line_offsets(plane)) is not None]
     if not selected:
@@ -67,7 +65,7 @@ def describe_stripes(image: Float32Array) -> Note:
 
 
 def remove_stripes(fit_input: FitInput) -> FitInput:
-    """Subtract the line offsets from the measurement, and keep them in `removed`."""
+    """Subtract the line offsets from the measurement, and keep them in `removed_artefact`."""
     import torch
 
     offsets = _find_shared_offsets(fit_input.measurement, fit_input.masks.measured)
@@ -89,13 +87,15 @@ def add_line_offsets(fit_input: FitInput, problem: Problem) -> Problem:
     if fit_input.removed_artefact is None:
         return problem
     first, *other_terms = problem.terms
-    first = replace(first, operator=LineOffsets(fit_input.removed_artefact, fit_input.image_unit))
+    first = replace(
+        first,
+        operator=LineOffsets(fit_input.removed_artefact, fit_input.network_per_image_unit),
+    )
     return replace(problem, terms=(first, *other_terms))
 
 
 def _find_shared_offsets(images: Tensor, measured_mask: Tensor) -> Tensor | None:
     """Find offsets of one direction for all planes: (1, C, *grid), 1 along the lines, or None."""
-    import numpy as np
     import torch
 
     values = torch.where(measured_mask > 0, images, torch.nan)[0].cpu().numpy()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from napari_dip.engine.networks.layers import Upsampling
+    from napari_dip.engine.networks.layers import UpsamplingFactory
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.tasks.base import FitInput
@@ -29,6 +29,7 @@ RANDOM_INPUT_RANGE = 0.1
 #: Standard deviation of the initial pixel parameters before the sigmoid, if there is no network: a
 #: nearly uniform grey, as in Mahendran, Vedaldi 2015.
 PIXEL_START_SIGMA = 0.1
+OptimizerName = Literal["adam", "sgd", "l-bfgs"]
 #: Learning rates of the other optimisers. With these, the energy of camera (scikit-image, central
 #: 64 x 64 pixels) fell fastest in 60 iterations without diverging: docs/explore.md.
 LEARNING_RATES = {"sgd": 0.1, "l-bfgs": 1.0}
@@ -130,21 +131,23 @@ def build_random_input_problem(fit_input: FitInput, options: PriorOptions) -> Pr
     exposure_count = len(fit_input.measurement)
     terms = []
     for exposure in range(exposure_count):
-        noise = fit_input.noise.variance.scale(fit_input.noise.assumed_fraction).select(exposure)
+        noise = fit_input.noise.variance_model.scale(fit_input.noise.assumed_fraction).select(
+            exposure
+        )
         has_validation = exposure == exposure_count - 1
         terms.append(
             Term(
                 measurement=fit_input.measurement[exposure : exposure + 1],
                 operator=Identity(),
                 fidelity=make_weighted_residual(noise),
-                comparison_loss=make_gaussian_deviance(noise),
-                training_weight=fit_input.masks.training_weight
+                deviance=make_gaussian_deviance(noise),
+                training_pixel_weights=fit_input.masks.training_pixel_weights
                 if has_validation
-                else fit_input.masks.weight,
+                else fit_input.masks.measured_pixel_weights,
                 validation_mask=fit_input.masks.validation
                 if has_validation
                 else torch.zeros_like(fit_input.masks.validation),
-                refit_weight=fit_input.masks.weight,
+                refit_pixel_weights=fit_input.masks.measured_pixel_weights,
             )
         )
     uses_sure = exposure_count == 1 and any(side > 1 for side in fit_input.masks.blind_spot_size)
@@ -163,17 +166,9 @@ def validate_by_squared_error(fit_input: FitInput, problem: Problem) -> Problem:
     """
     from napari_dip.engine.likelihood.fidelity import make_gaussian_deviance
 
-    likelihood = make_gaussian_deviance(fit_input.noise.variance)
-    terms = (
-        replace(
-            term,
-            comparison_loss=lambda estimate, measurement: likelihood(
-                type(estimate)(estimate.mean), measurement
-            ),
-        )
-        for term in problem.terms
-    )
-    return replace(problem, terms=tuple(terms))
+    deviance = make_gaussian_deviance(fit_input.noise.variance_model, uses_predicted_variance=False)
+    terms = tuple(replace(term, deviance=deviance) for term in problem.terms)
+    return replace(problem, terms=terms)
 
 
 def build_from_architecture(
@@ -208,7 +203,7 @@ def build_from_architecture(
     from napari_dip.engine.networks.layers import bound_spectral_norms
     from napari_dip.engine.prior import RandomInputPrior
 
-    widths, upsampling = architecture.widths, _make_upsampling(architecture)
+    widths, upsampling = architecture.widths, _choose_upsampling_factory(architecture)
     input_channels, input_grid, net = RANDOM_INPUT_CHANNELS, grid, nn.Module()
     if architecture.structure == "hourglass":
         if architecture.input_kind == "coordinates":
@@ -222,16 +217,18 @@ def build_from_architecture(
             is_normalised=True,
             rng=rng,
             preserves_variance=architecture.initialisation == "He",
-            upsampling=upsampling,
+            make_upsampling=upsampling,
         )
     else:
         input_grid, jitter = compute_scale_grids(grid, len(widths))[-1], 0.0
         if architecture.structure == "decoder":
-            net = Decoder(grid, input_channels, channels, widths, rng=rng, upsampling=upsampling)
+            net = Decoder(
+                grid, input_channels, channels, widths, rng=rng, make_upsampling=upsampling
+            )
         else:
             input_channels = widths[0]
             net = DeepDecoder(
-                grid, channels, input_channels, len(widths), rng=rng, upsampling=upsampling
+                grid, channels, input_channels, len(widths), rng=rng, make_upsampling=upsampling
             )
     network_input = _make_network_input(architecture, input_channels, input_grid, rng)
     prior = RandomInputPrior(net, network_input, jitter, grid=grid)
@@ -240,16 +237,16 @@ def build_from_architecture(
     return prior
 
 
-def _make_upsampling(architecture: Architecture) -> Upsampling:
+def _choose_upsampling_factory(architecture: Architecture) -> UpsamplingFactory:
     from napari_dip.engine.networks.layers import (
-        make_gaussian_upsampling,
+        make_gaussian_upsampling_factory,
         make_linear_upsampling,
         make_nearest_upsampling,
         make_transposed_upsampling,
     )
 
     if architecture.upsampling_sigma is not None:
-        return make_gaussian_upsampling(architecture.upsampling_sigma)
+        return make_gaussian_upsampling_factory(architecture.upsampling_sigma)
     return {
         "bilinear": make_linear_upsampling,
         "nearest": make_nearest_upsampling,
@@ -326,20 +323,17 @@ class Architecture:
     label : str
         What differs from the preset's architecture.
     structure : str
-        "hourglass", "decoder" or "deep decoder".
     widths : tuple of int
         Channels at each scale, finest first.
     learning_rate : float
     skip_channels : int
         Channels of each skip connection.
     upsampling : str
-        "bilinear", "nearest", "transposed" or "gaussian".
     initialisation : str
-        Of the weights: "uniform", the default of torch, or "He".
+        Of the weights; "uniform" is the default of torch.
     input_kind : str
-        Network input: "uniform", "Gaussian" or "coordinates".
+        Network input.
     optimizer : str
-        "adam", "sgd" or "l-bfgs".
     lipschitz_bound : float or None
         Lipschitz bound of each layer but the last (`bound_spectral_norms`).
     upsampling_sigma : float or None
@@ -348,14 +342,14 @@ class Architecture:
 
     name: str
     label: str
-    structure: str
+    structure: Literal["hourglass", "decoder", "deep decoder"]
     widths: tuple[int, ...]
     learning_rate: float
     skip_channels: int = 0
-    upsampling: str = "bilinear"
-    initialisation: str = "uniform"
-    input_kind: str = "uniform"
-    optimizer: str = ADAM
+    upsampling: Literal["bilinear", "nearest", "transposed", "gaussian"] = "bilinear"
+    initialisation: Literal["uniform", "He"] = "uniform"
+    input_kind: Literal["uniform", "Gaussian", "coordinates"] = "uniform"
+    optimizer: OptimizerName = ADAM
     lipschitz_bound: float | None = None
     upsampling_sigma: float | None = None
 
@@ -464,7 +458,7 @@ def _vary_depth(base: Architecture) -> list[Architecture]:
     return architectures
 
 
-def _set_optimizer(base: Architecture, optimizer: str, text: str) -> Architecture:
+def _set_optimizer(base: Architecture, optimizer: OptimizerName, text: str) -> Architecture:
     return replace(
         base,
         name=optimizer,

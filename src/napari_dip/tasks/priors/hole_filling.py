@@ -70,7 +70,7 @@ def check_mask(source: ImageSpec, mask: ImageSpec) -> Refusal | None:
     return make_refusal("mask-shape", name=mask.name, image=source.name, **sides)
 
 
-def parse_mask(mask: AnyArray, label: int | None, *, invert: bool) -> BoolArray:
+def parse_mask(mask: AnyArray, label: int | None, *, is_inverted: bool) -> BoolArray:
     """Return which pixels of a mask mark pixels to fill in.
 
     Parameters
@@ -79,7 +79,7 @@ def parse_mask(mask: AnyArray, label: int | None, *, invert: bool) -> BoolArray:
         Above 0 where marked.
     label : int or None
         Select the pixels of this value only.
-    invert : bool
+    is_inverted : bool
         Select all other pixels instead.
 
     Returns
@@ -88,19 +88,19 @@ def parse_mask(mask: AnyArray, label: int | None, *, invert: bool) -> BoolArray:
         Of the shape of the mask.
     """
     marked = mask > 0 if label is None else mask == label
-    return ~marked if invert else marked
+    return ~marked if is_inverted else marked
 
 
-def dilate_holes(holes: BoolArray, pixels: int) -> BoolArray:
-    """Dilate holes (..., Y, X) in each plane by a disc with a radius of `pixels`."""
-    if not pixels or not holes.any():
+def dilate_holes(holes: BoolArray, radius: int) -> BoolArray:
+    """Dilate holes (..., Y, X) in each plane by a disc of that radius, in pixels."""
+    if not radius or not holes.any():
         return holes
     from skimage.morphology import isotropic_dilation
 
     dilated = holes.copy()
     for plane in dilated.reshape(-1, *holes.shape[-2:]):
         if plane.any():  # an empty plane has no distances to a hole
-            plane[:] = isotropic_dilation(plane, pixels)  # type: ignore[no-untyped-call]
+            plane[:] = isotropic_dilation(plane, radius)  # type: ignore[no-untyped-call]
     return dilated
 
 
@@ -265,7 +265,7 @@ def compute_stack_window(side: int | None, grid: tuple[int, ...]) -> tuple[int, 
 
 
 def _build_masked_input_network(
-    fit_input: FitInput, fed: int, rng: torch.Generator, *, preserves_variance: bool = False
+    fit_input: FitInput, in_channels: int, rng: torch.Generator, *, preserves_variance: bool = False
 ) -> nn.Module:
     """Build the network of a plane: an hourglass, or a residual chain if there is one scale."""
     from napari_dip.engine.networks.hourglass import Hourglass, ResidualChain
@@ -275,7 +275,7 @@ def _build_masked_input_network(
     net = (
         Hourglass(
             2,
-            fed,
+            in_channels,
             channels,
             fit_input.widths,
             skip_channels=None,
@@ -284,6 +284,8 @@ def _build_masked_input_network(
             preserves_variance=preserves_variance,
         )
         if len(fit_input.widths) > 1
-        else ResidualChain(2, fed, channels, fit_input.widths[0], Z_STACK_RESIDUAL_BLOCKS, rng=rng)
+        else ResidualChain(
+            2, in_channels, channels, fit_input.widths[0], Z_STACK_RESIDUAL_BLOCKS, rng=rng
+        )
     )
-    return FillingResidualNetwork(net, fed, channels, 2, rng)
+    return FillingResidualNetwork(net, in_channels, channels, 2, rng)

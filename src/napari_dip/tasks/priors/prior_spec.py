@@ -101,7 +101,7 @@ class PriorOptions:
     guide : Tensor or None
         (1, G, *grid), of a range of about one: further channels of the network's input.
     extra_channels : int
-        Number of input channels besides the prior's own; `PriorSpec.build` sets it.
+        Number of input channels besides the prior's own; `PriorSpec.build_prior` sets it.
     random_input : RandomInputOptions
     resampling : Resampling or None
         For priors that learn from coarser scales.
@@ -124,11 +124,11 @@ class PriorInputTraits:
 
     Attributes
     ----------
-    is_image : bool
-        Whether it is the image itself, corrupted anew in each iteration.
-    is_masked : bool
-        Whether pixels of it are masked, and the network predicts the variance of each pixel.
-    is_random : bool
+    contains_image : bool
+        Whether the image itself is in it, corrupted anew in each iteration.
+    has_masked_pixels : bool
+        Whether pixels of it are masked.
+    is_random_noise : bool
         Whether it is fixed random noise; these networks have normalised layers.
     has_guide : bool
         Whether a second image is appended to it.
@@ -136,17 +136,17 @@ class PriorInputTraits:
         Whether frames before and after can be appended to it.
     has_hole_shapes : bool
         Whether what is masked has the shapes of the holes, rather than being single pixels.
-    is_downsampled : bool
+    trains_on_coarser_copies : bool
         Whether the network is trained on coarser copies of the image.
     """
 
-    is_image: bool = False
-    is_masked: bool = False
-    is_random: bool = False
+    contains_image: bool = False
+    has_masked_pixels: bool = False
+    is_random_noise: bool = False
     has_guide: bool = False
     has_neighbour_frames: bool = False
     has_hole_shapes: bool = False
-    is_downsampled: bool = False
+    trains_on_coarser_copies: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +159,8 @@ class PriorNetwork:
         Whether the receptive field is limited, so that inference may run in tiles.
     is_planewise : bool
         Whether stacks are fitted plane by plane, with neighbouring planes as input.
+    predicts_noise_variance : bool
+        Whether the predicted variance includes a share of the noise.
     supports_bfloat16 : bool
         Whether steps may be computed in bfloat16, on CPUs with instructions for it.
     has_skip_connections : bool
@@ -167,6 +169,7 @@ class PriorNetwork:
 
     is_local: bool = False
     is_planewise: bool = False
+    predicts_noise_variance: bool = False
     supports_bfloat16: bool = False
     has_skip_connections: bool = True
 
@@ -202,10 +205,10 @@ class PriorSpec:
         Name in presets, reports and `FitInput.prior_key`.
     methods_phrase : str
         Completion of "The network was fed", or, without a network, of "No network was fitted:".
-    build_prior : callable or None
-        (fit_input, rng, options) -> Prior. `build` calls it, and appends what else the network is
-        fed. None: only another version has this prior.
-    build_problem : callable or None
+    prior_factory : callable or None
+        (fit_input, rng, options) -> Prior, without guide and neighbouring frames; `build_prior`
+        appends these. None: only another version has this prior.
+    problem_factory : callable or None
         (fit_input, options) -> Problem, in which the measurement is the image plus noise. None: a
         task states its own problem.
     labels : mapping of str to str
@@ -237,8 +240,8 @@ class PriorSpec:
 
     key: str
     methods_phrase: str
-    build_prior: Callable[[FitInput, torch.Generator, PriorOptions], Prior] | None = None
-    build_problem: Callable[[FitInput, PriorOptions], Problem] | None = None
+    prior_factory: Callable[[FitInput, torch.Generator, PriorOptions], Prior] | None = None
+    problem_factory: Callable[[FitInput, PriorOptions], Problem] | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     papers: tuple[str, ...] = ()
     choice_override: str = ""
@@ -259,15 +262,15 @@ class PriorSpec:
         """Value of a task's setting `prior` that chooses this prior."""
         return self.choice_override or self.key
 
-    def setup(
+    def build_setup(
         self, fit_input: FitInput, rng: torch.Generator, options: PriorOptions = NO_OPTIONS
     ) -> TaskSetup:
         """Build the prior, and the problem in which the measurement is the image plus noise."""
-        assert self.build_problem is not None
+        assert self.problem_factory is not None
         fit_input = self.clear_unused_validation(fit_input)
         return TaskSetup(
-            prior=self.build(fit_input, rng, options),
-            problem=self.build_problem(fit_input, options),
+            prior=self.build_prior(fit_input, rng, options),
+            problem=self.problem_factory(fit_input, options),
             fit_input=fit_input,
         )
 
@@ -277,20 +280,20 @@ class PriorSpec:
             return fit_input
         return replace(fit_input, masks=fit_input.masks.clear_validation())
 
-    def build(
+    def build_prior(
         self, fit_input: FitInput, rng: torch.Generator, options: PriorOptions = NO_OPTIONS
     ) -> Prior:
         """Build the network and its input, with guide or neighbouring frames if it takes them.
 
         The untrained weights are drawn from `rng`.
         """
-        assert self.build_prior is not None
+        assert self.prior_factory is not None
         guide = options.guide if self.input_traits.has_guide else None
         if self.input_traits.has_neighbour_frames:
             guide = fit_input.series.neighbours
         if guide is None:
-            return self.build_prior(fit_input, rng, options)
+            return self.prior_factory(fit_input, rng, options)
         from napari_dip.engine.prior import GuidedPrior
 
         options = replace(options, extra_channels=guide.shape[1])
-        return GuidedPrior(self.build_prior(fit_input, rng, options), guide)
+        return GuidedPrior(self.prior_factory(fit_input, rng, options), guide)

@@ -77,7 +77,7 @@ def build_recompression_problem(fit_input: FitInput, options: PriorOptions) -> P
     compression_error = max(
         float((recompressed - measured).square().mean()), MIN_PREDICTION_VARIANCE
     )
-    zero = torch.zeros_like(fit_input.noise.variance.gain)
+    zero = torch.zeros_like(fit_input.noise.variance_model.gain)
     variance_floor = NoiseVariance(
         gain=zero, intercept=zero, floor=zero + COMPRESSION_VARIANCE_FLOOR * compression_error
     )
@@ -90,10 +90,10 @@ def build_recompression_problem(fit_input: FitInput, options: PriorOptions) -> P
         measurement=measured,
         operator=Identity(),
         fidelity=make_beta_nll(variance_floor, compression_error),
-        comparison_loss=make_gaussian_deviance(variance_floor),
-        training_weight=1 - block_mask,
+        deviance=make_gaussian_deviance(variance_floor),
+        training_pixel_weights=1 - block_mask,
         validation_mask=block_mask,
-        refit_weight=torch.ones_like(block_mask),
+        refit_pixel_weights=torch.ones_like(block_mask),
     )
 
     def postprocess(estimate: Estimate) -> Estimate:
@@ -109,7 +109,7 @@ def add_jpeg_projection(fit_input: FitInput, problem: Problem) -> Problem:
     """Append the projection to images that compress to the measurement."""
     from napari_dip.engine.problem import append_postprocessing
 
-    return append_postprocessing(problem, lambda _, done: project_to_jpeg(fit_input, done))
+    return append_postprocessing(problem, lambda _, final: project_to_jpeg(fit_input, final))
 
 
 def project_to_jpeg(fit_input: FitInput, estimate: Estimate) -> Estimate:

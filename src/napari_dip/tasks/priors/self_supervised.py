@@ -43,7 +43,7 @@ WEAK_NOISE_REASON = (
 )
 #: Approximate share of the noise variance left in the prediction, the variance of fits that the
 #: user stops early: 0.09 on F16, 0.12 to 0.34 on FMD (docs/constants.md).
-R2R_RESIDUAL_NOISE_SHARE = 0.2
+R2R_RESIDUAL_NOISE_FRACTION = 0.2
 
 
 def compute_window_size(dims: int, side: int) -> tuple[int, ...]:
@@ -93,8 +93,8 @@ def build_blind_spot_prior(
     net = build_image_network(fit_input, rng, channels + options.extra_channels, 2 * channels)
     size, shape = fit_input.masks.blind_spot_size, fit_input.masks.blind_spot_shape
     has_single_pixels = all(side == 1 for side in size)
-    hidden = fit_input.masks.guard
-    if fit_input.masks.reliability is not None:  # noisy pixels are predicted as well
+    hidden = fit_input.masks.excluded
+    if fit_input.masks.pixel_weights is not None:  # noisy pixels are predicted as well
         hidden = hidden.maximum(1 - fit_input.masks.low_noise)
     return BlindSpotPrior(
         net,
@@ -105,7 +105,7 @@ def build_blind_spot_prior(
         tuple(compute_loss_core_width(side) if shape is None else 1 for side in size),
         masked_fraction=BLIND_SPOT_FRACTION if has_single_pixels else WIDE_BLIND_SPOT_FRACTION,
         window=compute_fit_window(fit_input),
-        shape=shape,
+        blind_spot_shape=shape,
     )
 
 
@@ -140,26 +140,26 @@ def build_blind_spot_problem(
     )
     from napari_dip.engine.problem import Identity, Problem, Term
 
-    noise = fit_input.noise.variance.scale(fit_input.noise.assumed_fraction)
+    noise = fit_input.noise.variance_model.scale(fit_input.noise.assumed_fraction)
     term = Term(
         measurement=fit_input.measurement,
         operator=Identity(),
         fidelity=make_beta_nll(noise, fit_input.noise.level**2),
-        comparison_loss=make_gaussian_deviance(noise),
-        training_weight=fit_input.masks.training_weight,
+        deviance=make_gaussian_deviance(noise),
+        training_pixel_weights=fit_input.masks.training_pixel_weights,
         validation_mask=fit_input.masks.validation,
-        refit_weight=fit_input.masks.weight,
+        refit_pixel_weights=fit_input.masks.measured_pixel_weights,
     )
 
     def postprocess(estimate: Estimate) -> Estimate:
         return compute_posterior(
-            fit_input.noise.variance,
+            fit_input.noise.variance_model,
             fit_input.measurement,
             estimate,
             assumed_noise_fraction=fit_input.noise.assumed_fraction,
             validation_mask=fit_input.masks.validation,
             uses_measured_pixel=uses_measured_pixel,
-            reliability=fit_input.masks.reliability,
+            pixel_weights=fit_input.masks.pixel_weights,
         )
 
     refine = make_nl_bayes_refinement(fit_input, postprocess) if uses_measured_pixel else None
@@ -177,21 +177,21 @@ def build_r2r_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOpt
 
     channels = fit_input.measurement.shape[1]
     # replacements of very noisy pixels have the usual noise
-    reliability = (
+    pixel_weights = (
         None
-        if fit_input.masks.reliability is None
-        else fit_input.masks.reliability.where(fit_input.masks.low_noise > 0, 1.0)
+        if fit_input.masks.pixel_weights is None
+        else fit_input.masks.pixel_weights.where(fit_input.masks.low_noise > 0, 1.0)
     )
     return R2RPrior(
         build_image_network(fit_input, rng, channels + options.extra_channels, channels),
         fit_input.measurement,
         fit_input.masks.low_noise,
-        fit_input.masks.guard,
+        fit_input.masks.excluded,
         fit_input.masks.blind_spot_size,
-        fit_input.noise.image_variances or fit_input.noise.variance,
+        fit_input.noise.image_variance_models or fit_input.noise.variance_model,
         fit_input.noise.correlation,
         window=compute_fit_window(fit_input),
-        reliability=reliability,
+        pixel_weights=pixel_weights,
     )
 
 
@@ -204,19 +204,15 @@ def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         measurement=fit_input.measurement,
         operator=Identity(),
         fidelity=make_least_squares(fit_input.noise.level**2),
-        comparison_loss=make_gaussian_deviance(fit_input.noise.variance),
-        training_weight=fit_input.masks.training_weight,
+        deviance=make_gaussian_deviance(fit_input.noise.variance_model),
+        training_pixel_weights=fit_input.masks.training_pixel_weights,
         validation_mask=fit_input.masks.validation,
-        refit_weight=fit_input.masks.weight,
+        refit_pixel_weights=fit_input.masks.measured_pixel_weights,
     )
 
     def postprocess(estimate: Estimate) -> Estimate:
-        return Estimate(
-            estimate.mean,
-            (
-                R2R_RESIDUAL_NOISE_SHARE * fit_input.noise.variance.compute_variance(estimate.mean)
-            ).log(),
-        )
+        variance = fit_input.noise.variance_model.compute_variance(estimate.mean)
+        return Estimate(estimate.mean, (R2R_RESIDUAL_NOISE_FRACTION * variance).log())
 
     return Problem(
         terms=(term,),
@@ -244,14 +240,16 @@ def make_nl_bayes_refinement(
 
     def refine(estimate: Estimate) -> Estimate:
         guide = postprocess(estimate)
-        noise, measured = fit_input.noise.variance, fit_input.measurement
-        if fit_input.noise.correlation is None:
-            damped = guide.mean + fit_input.masks.weight * (measured - guide.mean)
+        noise, measured = fit_input.noise.variance_model, fit_input.measurement
+        weights, correlation = fit_input.masks.measured_pixel_weights, fit_input.noise.correlation
+        if correlation is None:
+            damped = guide.mean + weights * (measured - guide.mean)
             guide = guide._replace(mean=restore_border_detail(noise, damped, guide.mean))
-        arguments = noise, measured, guide.mean, fit_input.masks.weight, fit_input.noise.correlation
         has_neighbours = fit_input.series.neighbours is not None
-        filtered = refine_by_nl_bayes(*arguments, uses_guide_only=has_neighbours)
-        if fit_input.noise.correlation is None and not has_neighbours:
+        filtered = refine_by_nl_bayes(
+            noise, measured, guide.mean, weights, correlation, uses_guide_only=has_neighbours
+        )
+        if correlation is None and not has_neighbours:
             return filtered
         return filtered._replace(mean=filtered.mean + GUIDE_FRACTION * (guide.mean - filtered.mean))
 

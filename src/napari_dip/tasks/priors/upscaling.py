@@ -69,7 +69,7 @@ def build_zssr_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOp
     return ZssrPrior(
         net,
         _fill_holes(fit_input),
-        fit_input.noise.variance,
+        fit_input.noise.variance_model,
         _measure_interpolation_error(fit_input, resampling),
         window=None if fit_input.window is None else (fit_input.window,) * dims,
     )
@@ -95,20 +95,18 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     measured, operator = fit_input.measurement, resampling.downsample
     patch_mask = _draw_validation_patches(fit_input)
     interpolation_error = _measure_interpolation_error(fit_input, resampling)
-    zero = torch.zeros_like(fit_input.noise.variance.gain[:1])
+    zero = torch.zeros_like(fit_input.noise.variance_model.gain[:1])
     variance_floor = NoiseVariance(
         gain=zero, intercept=zero, floor=zero + INTERPOLATION_VARIANCE_FLOOR * interpolation_error
     )
-    likelihood = make_gaussian_deviance(variance_floor)
     term = Term(
         measurement=measured,
         operator=operator,
         fidelity=make_beta_nll(variance_floor, interpolation_error),
-        # by squared error, regardless of the predicted variance
-        comparison_loss=lambda estimate, image: likelihood(type(estimate)(estimate.mean), image),
-        training_weight=fit_input.masks.measured * (1 - patch_mask),
+        deviance=make_gaussian_deviance(variance_floor, uses_predicted_variance=False),
+        training_pixel_weights=fit_input.masks.measured * (1 - patch_mask),
         validation_mask=fit_input.masks.measured * patch_mask,
-        refit_weight=fit_input.masks.measured,
+        refit_pixel_weights=fit_input.masks.measured,
     )
 
     def postprocess(estimate: Estimate) -> Estimate:
@@ -116,7 +114,7 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         variance = estimate.log_variance.exp()
         predicted = operator(estimate.mean)
         predicted_variance = operator(variance).clamp(min=MIN_PREDICTION_VARIANCE)
-        noise = fit_input.noise.variance.compute_variance(predicted)
+        noise = fit_input.noise.variance_model.compute_variance(predicted)
         wiener_gain = predicted_variance / (predicted_variance + noise)
         target = predicted + wiener_gain * (measured - predicted) * fit_input.masks.measured
         mean = apply_iterative_backprojection(estimate.mean, target, operator, resampling.upsample)
