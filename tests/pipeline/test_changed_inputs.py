@@ -23,9 +23,8 @@ from napari_dip.pipeline import autosave as keeping
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave
 from napari_dip.pipeline.events import drain_generator
-from napari_dip.pipeline.execute import tile_calibration as survey
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.lazy_inputs import stamp_files
+from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
 from napari_dip.scale.batch.records import RECORDS_FOLDER
 from small_runs import plan_for, shot
 
@@ -163,7 +162,7 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -
     stamps = stamp_files(plan)
     tifffile.imwrite(path, pixels + 1)
     with pytest.raises(RefusedError, match="written to while it was being read"):
-        survey.open_plan_inputs(plan, stamps)
+        open_plan_inputs(plan, stamps)
 
 
 @pytest.mark.parametrize("changes", [False, True])

@@ -44,8 +44,8 @@ from napari_dip.pipeline.assess.report_fields import has_reported_pixels
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.execute.run_monitor import make_keep_after_control
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.execute.tile_calibration import measure_tiles, open_plan_inputs
-from napari_dip.pipeline.lazy_inputs import stamp_files
+from napari_dip.pipeline.execute.tile_calibration import measure_tiles
+from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import (

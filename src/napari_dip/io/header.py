@@ -312,17 +312,19 @@ class OmeMetadata:
         texts["AcquisitionDate"] = self.acquisition_date
         options: dict[str, Any] = {key: value for key, value in texts.items() if value}
         sizes = dict(zip(axes, shape, strict=True))
-        channels = 1 if axes.endswith("YXC") else sizes.get("C", 1)
-        if any(self.channels) and len(self.channels) == channels:
+        channel_count = 1 if axes.endswith("YXC") else sizes.get("C", 1)
+        if any(self.channels) and len(self.channels) == channel_count:
             options["Channel"] = [dict(channel) for channel in self.channels]
-        planes = self._planes(axes, sizes, channels)
+        planes = self._list_plane_attributes(axes, sizes, channel_count)
         if any(planes):
             options["Plane"] = planes
         return options
 
-    def _planes(self, axes: str, sizes: Mapping[str, int], channels: int) -> list[dict[str, str]]:
+    def _list_plane_attributes(
+        self, axes: str, sizes: Mapping[str, int], channel_count: int
+    ) -> list[dict[str, str]]:
         planes_per_input, remainder = divmod(sizes.get("Z", 1), self.counts[1])
-        if remainder or self.counts != (channels, self.counts[1], sizes.get("T", 1)):
+        if remainder or self.counts != (channel_count, self.counts[1], sizes.get("T", 1)):
             return []
         attributes_by_plane = dict(self.planes)
         outer_axes = [axis for axis in axes if axis in "CZT" and not axes.endswith("YX" + axis)]
@@ -340,7 +342,7 @@ class OmeMetadata:
         return plane_attributes
 
 
-def read_ome(xml: str) -> OmeMetadata:
+def parse_ome_metadata(xml: str) -> OmeMetadata:
     """Parse the metadata of the first image in OME-XML."""
     root = ElementTree.fromstring(xml)
     image = _find_first_child(root, "Image")
@@ -395,7 +397,7 @@ def count_ome_planes(xml: str) -> int:
     return sum(prod(size for size in image if isinstance(size, int)) for image in sizes)
 
 
-def check_sizes(xml: str, path: Path) -> None:
+def check_ome_sizes(xml: str, path: Path) -> None:
     """Check that each image in OME-XML has the axes of the schema, each with a size.
 
     Raises

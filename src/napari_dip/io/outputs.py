@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.io.atomic import is_abandoned, make_temporary_name
-from napari_dip.io.paths import is_zarr, make_folder_refusal, resolve_target, stat_path
+from napari_dip.io.paths import make_folder_refusal, resolve_target, stat_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,13 +63,13 @@ class OutputLock:
             except OSError:
                 return
             try:
-                lock(handle)
+                lock_file(handle)
             except (BlockingIOError, PermissionError):
                 raise RefusedError(_make_busy_refusal(path, handle)) from None
             except OSError:
                 os.close(handle)
                 return
-            if _is_at(handle, self._lock_path):  # not a file that its last owner has just removed
+            if _is_file_at(handle, self._lock_path):  # its last owner may have removed it
                 self._handle = handle
                 with suppress(OSError):
                     os.ftruncate(handle, 0)
@@ -97,7 +97,7 @@ def check_unlocked(path: str | os.PathLike[str]) -> None:
     except OSError:
         return
     try:
-        lock(handle)
+        lock_file(handle)
     except (BlockingIOError, PermissionError):
         if _read_lock_owner(handle) != (os.getpid(), socket.gethostname()):
             raise RefusedError(_make_busy_refusal(path, handle)) from None
@@ -112,10 +112,10 @@ def remove_if_free(lock_path: Path) -> None:
         handle = os.open(lock_path, _LOCK_FLAGS)
         try:
             is_free = _read_lock_owner(handle) is not None
-            lock(handle)
+            lock_file(handle)
         except OSError:
             is_free = False
-        if is_free and _is_at(handle, lock_path):
+        if is_free and _is_file_at(handle, lock_path):
             _release_lock_file(handle, lock_path)
         else:
             os.close(handle)
@@ -128,7 +128,7 @@ def find_lock_path(path: str | os.PathLike[str]) -> Path:
     return target.parent / f".napari-dip-{digest.hexdigest()[:16]}.lock"
 
 
-def lock(handle: int) -> None:
+def lock_file(handle: int) -> None:
     """Lock an open file, or raise.
 
     Parameters
@@ -177,7 +177,7 @@ def _make_busy_refusal(path: str | os.PathLike[str], handle: int) -> Refusal:
     return make_refusal("output-busy", path=path, process=process, host=host)
 
 
-def _is_at(handle: int, lock_path: Path) -> bool:
+def _is_file_at(handle: int, lock_path: Path) -> bool:
     """Return whether an open file still has its name."""
     try:
         return os.path.samestat(os.fstat(handle), lock_path.lstat())
@@ -251,6 +251,8 @@ def check_output(
     RefusedError
         If the name cannot be used.
     """
+    from napari_dip.io.formats.zarr import check_replaceable, check_zarr
+
     output, status = stat_path(path)
     is_zarr_result = output.suffix.lower() == FOLDER_SUFFIX and FOLDER_SUFFIX in suffixes
     if status is not None and stat.S_ISDIR(status.st_mode) and not is_zarr_result:
@@ -268,7 +270,8 @@ def check_output(
     if os.path.lexists(output) and not overwrite:
         raise RefusedError("output-exists", path=output)
     if is_zarr_result:
-        _check_zarr(output, status)
+        check_zarr(output)
+        check_replaceable(output)
     target = resolve_target(output)
     _check_folder(target.parent, status is not None, output, bytes_needed)
     return target
@@ -327,19 +330,6 @@ def _is_same_or_inside(path: Path, other_path: str | os.PathLike[str]) -> bool:
             return True
         return os.path.isdir(real_path) and real_other_path.startswith(real_path + os.sep)
     return False
-
-
-def _check_zarr(path: Path, status: os.stat_result | None) -> None:
-    """Raise `RefusedError` if Zarr cannot be written here, or would replace something else."""
-    from napari_dip.io.formats.zarr import check_zarr, find_foreign_file
-
-    check_zarr(path)
-    if status is not None and not path.is_dir():
-        raise RefusedError("folder-is-file", path=path)
-    if status is not None and any(path.iterdir()) and not is_zarr(path):
-        raise RefusedError("zarr-foreign", path=path)
-    if status is not None and (foreign_file := find_foreign_file(path)):
-        raise RefusedError("zarr-shared", path=path, other=foreign_file)
 
 
 def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: a movie of a thousand frames about ten million.
 MAX_SETTINGS_BYTES, MAX_REPORT_BYTES = 2**20, 2**28
 #: Start of a URL, also after conversion to a path; a Windows drive has only one letter.
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_URL_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 #: Errors caused by the path itself rather than by what it leads to.
 _PATH_ERRNOS = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 #: Maximum bytes of a file name on nearly all file systems.
@@ -186,7 +186,7 @@ def stat_path(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None
     try:
         return Path(typed_path), os.stat(typed_path)
     except (FileNotFoundError, NotADirectoryError):
-        if _ADDRESS.match(typed_path):
+        if _URL_PATTERN.match(typed_path):
             raise RefusedError(
                 "path-url", path=typed_path, hint=_suggest_local_path(typed_path)
             ) from None

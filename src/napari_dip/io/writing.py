@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -12,15 +11,21 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import FailedError
+from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io.atomic import write_atomically
-from napari_dip.io.formats.zarr import FORMATS, check_zarr, find_foreign_file, get_ome_version
+from napari_dip.io.formats.zarr import (
+    FORMATS,
+    check_replaceable,
+    check_zarr,
+    get_ome_version,
+)
 from napari_dip.io.header import SourceTags, escape_unit, get_unit_meters, get_unit_symbol
 from napari_dip.io.outputs import FOLDER_SUFFIX, resolve_folder
-from napari_dip.io.paths import is_zarr, make_save_refusal
+from napari_dip.io.paths import make_save_refusal
 from napari_dip.io.regions import MemoryMappedImage, iter_chunks
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari_dip.io.arrays import AnyArray, FloatArray
@@ -312,7 +317,7 @@ def write_zarr(
     pixels = _ReorderedImage(image, axes)
     try:
         with write_atomically(
-            target, overwrite=overwrite, check=partial(_check_replaceable, target, overwrite)
+            target, overwrite=overwrite, check=partial(_check_still_replaceable, target)
         ) as temporary_path:
             _write_levels(
                 temporary_path, pixels, sizes, provenance, get_ome_version(like), origin or {}
@@ -519,10 +524,10 @@ def _iter_chunk_regions(array: Any) -> Iterator[tuple[slice, ...]]:
         )
 
 
-def _check_replaceable(target: Path, overwrite: bool) -> None:
-    """Raise OSError if anything but an OME-Zarr that may be replaced has the name of a result."""
-    if not os.path.lexists(target):
-        return
-    is_foreign = not target.is_dir() or (any(target.iterdir()) and not is_zarr(target))
-    if is_foreign or not overwrite or find_foreign_file(target):
-        raise FileExistsError(errno.EEXIST, "something of that name is there and would be lost")
+def _check_still_replaceable(target: Path) -> None:
+    """Raise OSError if something appeared that a result must not replace."""
+    try:
+        check_replaceable(target)
+    except RefusedError as error:
+        why = "something of that name is there and would be lost"
+        raise FileExistsError(errno.EEXIST, why) from error

@@ -146,7 +146,7 @@ class InterruptedRun:
             return 0
 
     @property
-    def tiles(self) -> int:
+    def finished_tile_count(self) -> int:
         """Number of finished tiles."""
         return len(list(self.folder.glob(f"{make_tile_name('*')}{ENTRY_SUFFIX}")))
 
@@ -158,7 +158,7 @@ class InterruptedRun:
             f"{self.completed_iterations:,} of at most {self.manifest['iterations']:,} iterations"
         )
         if self.manifest["tiles"]:
-            progress = f"{self.tiles} of {self.manifest['tiles']} tiles"
+            progress = f"{self.finished_tile_count} of {self.manifest['tiles']} tiles"
         return make_printable(
             f"{self.manifest['label']}, begun on {date}, was cut off after {progress}."
         )

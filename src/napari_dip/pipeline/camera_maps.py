@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_dip.errors import RefusedError
+from napari_dip.errors import RefusedError, raise_if_refused
 from napari_dip.io.outputs import check_folder, check_output
 from napari_dip.io.paths import make_folder
 from napari_dip.io.reading import open_pixels
@@ -52,14 +52,13 @@ class LightLevel(NamedTuple):
     Attributes
     ----------
     name : str
-    frames : int
-        Number of frames.
+    frame_count : int
     mean, variance : ndarray
         (Y, X): of each pixel over the frames.
     """
 
     name: str
-    frames: int
+    frame_count: int
     mean: FloatArray
     variance: FloatArray
 
@@ -99,8 +98,8 @@ class CameraReport:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """Return the report as sentences for the user."""
-        count, median_noise = self.dark.frames, float(np.median(self.noise))
+        """Sentences of the report, for the user."""
+        count, median_noise = self.dark.frame_count, float(np.median(self.noise))
         hot_share = float((self.noise**2 > 2 * median_noise**2).mean())
         low, high = np.quantile(self.offset, ONE_SIGMA_QUANTILES)
         error = 1 / np.sqrt(2 * (count - 1))
@@ -143,8 +142,8 @@ class CameraReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report, without maps, in plain JSON types."""
         return {
-            "dark_frames": self.dark.frames,
-            "flat_frames": {flat.name: flat.frames for flat in self.flats},
+            "dark_frames": self.dark.frame_count,
+            "flat_frames": {flat.name: flat.frame_count for flat in self.flats},
             "camera_gain": self.camera_gain,
             "gain_spread": self.gain_spread,
             "gain_error": self.gain_error,
@@ -284,8 +283,7 @@ def _describe_stacks(name: str, frames: Any) -> list[FrameStack]:
 
 def _check_frames(spec: ImageSpec, first: ImageSpec) -> None:
     """Refuse a stack whose header is wrong, or whose frame size is not that of the first."""
-    if fault := check_header(spec):
-        raise RefusedError(fault)
+    raise_if_refused(check_header(spec))
     if spec.grid != first.grid:
         sizes = [" × ".join(map(str, header.grid)) for header in (spec, first)]
         raise RefusedError(
@@ -294,7 +292,7 @@ def _check_frames(spec: ImageSpec, first: ImageSpec) -> None:
 
 
 def _measure_level(
-    stacks: Sequence[FrameStack], name: str, send: Callable[[str], object]
+    stacks: Sequence[FrameStack], name: str, report_progress: Callable[[str], object]
 ) -> LightLevel:
     """Measure mean and variance of each pixel over all frames of some stacks.
 
@@ -307,7 +305,7 @@ def _measure_level(
     mean, squares, level_sum, count = np.zeros(grid), np.zeros(grid), 0.0, 0
     for spec, array in stacks:
         frames = [n for axis, n in zip(spec.axes, spec.shape, strict=True) if axis not in "YX"]
-        send(f"Reading the frames of '{spec.name}'.")
+        report_progress(f"Reading the frames of '{spec.name}'.")
         is_transposed = spec.axes.index("X") < spec.axes.index("Y")
         for frame_index in np.ndindex(*frames):
             indices = iter(frame_index)
@@ -334,11 +332,11 @@ def _fit_gains(dark: LightLevel, flats: Sequence[LightLevel]) -> tuple[FloatArra
     lights = [flat.mean - dark.mean for flat in flats]
     excess = [flat.variance - dark.variance for flat in flats]
     typical_gain = float(np.median(sum(excess)) / np.median(sum(lights)))
-    dark_error_variance = 2 * dark.variance**2 / (dark.frames - 1)
+    dark_error_variance = 2 * dark.variance**2 / (dark.frame_count - 1)
     numerator, denominator = np.zeros_like(dark.mean), np.zeros_like(dark.mean)
     for level, light, variance in zip(flats, lights, excess, strict=True):
         expected_variance = np.maximum(typical_gain * light, 0) + dark.variance
-        weight = light / (2 * expected_variance**2 / (level.frames - 1) + dark_error_variance)
+        weight = light / (2 * expected_variance**2 / (level.frame_count - 1) + dark_error_variance)
         numerator += weight * variance
         denominator += weight * light
     denominator = np.maximum(denominator, np.finfo(np.float64).tiny)

@@ -1,4 +1,4 @@
-"""Read dask arrays, and detect inputs that change during a run."""
+"""Open the inputs of a run, read dask arrays, and detect inputs that change during a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from napari_dip.errors import DipError, RefusedError
 from napari_dip.errors.notes import make_note, read_report_notes, serialise_notes
 from napari_dip.io.paths import describe_exception, make_file_stamp
-from napari_dip.io.reading import open_pixels, read_spec
+from napari_dip.io.reading import open_pixels, read_pixels, read_spec
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.machine import is_memory_error
 
@@ -114,6 +114,29 @@ def check_unchanged(stamps: FileStamps) -> None:
         if _is_file_changed(path, stamps):
             why = "it was written to while it was being read"
             raise RefusedError("file-broken", path=path, why=why)
+
+
+def open_plan_inputs(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
+    """Read the files of a plan; an image that is restored in tiles is opened without reading it.
+
+    Parameters
+    ----------
+    plan : Plan
+    stamps : mapping of str to str
+        From `stamp_files`.
+
+    Raises
+    ------
+    RefusedError
+        If a file is damaged, or has changed since it was stamped.
+    """
+    image = open_pixels(plan.source) if plan.tiles else read_pixels(plan.source)
+    data = {
+        "image": image,
+        **{name: read_pixels(spec) for name, spec in plan.extra_headers.items()},
+    }
+    check_unchanged(stamps)
+    return data
 
 
 def add_change_notes(

@@ -132,7 +132,7 @@ class NoiseReport:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """Return the report as sentences for the user."""
+        """Sentences of the report, for the user."""
         several = len(self.channels) > 1
         lines = []
         for number, channel in enumerate(self.channels, 1):
@@ -154,7 +154,7 @@ class NoiseReport:
 
     @property
     def correlation_sentence(self) -> str:
-        """Return a sentence on the correlation of the noise, and on the blind spot."""
+        """Sentence on the correlation of the noise, and on the blind spot."""
         height, width = self.blind_spot_size
         if height * width == 1:
             return (
@@ -228,8 +228,7 @@ def _describe_checked_input(
     name: str, image: Any, axes: str | None
 ) -> tuple[ImageSpec, Callable[[], Any]]:
     spec, pixels = open_input(name, image, axes)
-    if fault := check_header(spec):
-        raise RefusedError(fault)
+    raise_if_refused(check_header(spec))
     return spec, pixels
 
 
@@ -278,8 +277,8 @@ def _measure_report(
     if (missing := np.isnan(stack)).any():
         mask = ~missing
     measured = array if mask is None else stack[mask]
-    if fault := check_content(measured, spec.name):
-        return fault
+    if refusal := check_content(measured, spec.name):
+        return refusal
     least, largest = detect_clipped_pixels(measured)
     if mask is not None:
         stack = np.where(mask, stack, np.nanmean(stack)).astype(np.float32)

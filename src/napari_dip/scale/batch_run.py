@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from napari_dip.scale.batch.jobs import BatchPlan, FileState, Job
     from napari_dip.scale.cluster.pool import DaskWorkerPool
 
+#: Seconds for hashing a file, saving its result and plotting it, measured on 128 x 128 pixels.
+FILE_SECONDS = 0.5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
@@ -174,10 +177,6 @@ def run_batch(
     with _lock_batch_folder(plan):
         steps = _run_planned_files(plan, clock, pool)
         return (yield from map_generator(steps, tracker.add_progress))
-
-
-#: Seconds for hashing a file, saving its result and plotting it, measured on 128 x 128 pixels.
-FILE_SECONDS = 0.5
 
 
 class BatchTracker:

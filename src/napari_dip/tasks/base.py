@@ -142,7 +142,7 @@ IMAGE = TaskInput(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseSettings:
-    """Hold the user's settings of the noise, in units of the image.
+    """User's settings of the noise, in units of the image.
 
     None and "auto" mean that the value is measured. With `is_white`, the noise is taken as white:
     all correlation between neighbouring pixels is attributed to the image.
@@ -156,7 +156,7 @@ class NoiseSettings:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FitNoise:
-    """Hold the noise of one fit, in network units.
+    """Noise of one fit, in network units.
 
     Attributes
     ----------
@@ -183,7 +183,7 @@ class FitNoise:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FitMasks:
-    """Hold which pixels of one fit were measured, and which of them validate it.
+    """Masks of one fit: the measured pixels, and those that validate it.
 
     Attributes
     ----------
@@ -214,22 +214,22 @@ class FitMasks:
 
     @property
     def visible(self) -> Tensor:
-        """Return a mask of the measured pixels that may enter the fit."""
+        """Mask of the measured pixels that may enter the fit."""
         return self.measured * (1 - self.excluded)
 
     @property
     def measured_pixel_weights(self) -> Tensor:
-        """Return the weight of each pixel: 0 if not measured, below 1 if noisier than usual."""
+        """Weight of each pixel: 0 if not measured, below 1 if noisier than usual."""
         return self.measured if self.pixel_weights is None else self.measured * self.pixel_weights
 
     @property
     def training_pixel_weights(self) -> Tensor:
-        """Return the weight of each pixel in the loss: 0 at excluded pixels as well."""
+        """Weight of each pixel in the loss: 0 at excluded pixels as well."""
         return self.measured_pixel_weights * (1 - self.excluded)
 
     @property
     def low_noise(self) -> Tensor:
-        """Return a mask of the measured pixels, without those much noisier than usual."""
+        """Mask of the measured pixels, without those much noisier than usual."""
         if self.pixel_weights is None:
             return self.measured
         return self.measured * (self.pixel_weights >= MIN_PIXEL_WEIGHT)
@@ -251,7 +251,7 @@ class FitMasks:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class SeriesFrames:
-    """Hold the frames or planes next to the fitted one, in network units; frames are registered.
+    """Frames or planes next to the fitted one, in network units; frames are registered.
 
     Attributes
     ----------
@@ -328,12 +328,12 @@ class FitInput:
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Return the size of the measurement, per axis."""
+        """Size of the measurement, per axis."""
         return tuple(self.measurement.shape[2:])
 
     @property
     def network_per_image_unit(self) -> Tensor:
-        """Return one unit of the image in network units, (1, C, 1, ...)."""
+        """One unit of the image in network units, (1, C, 1, ...)."""
         return 1 / self.intensity_scale
 
     def to_network_units(self, values: Tensor | float) -> Tensor:
@@ -403,7 +403,7 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskPlan:
-    """Hold what a task decides from headers, for fits with certain axes.
+    """What a task decides from headers, for fits with certain axes.
 
     Attributes
     ----------
@@ -477,7 +477,7 @@ class TaskPlan:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class InspectedPixels:
-    """Hold the pixels that a task inspects.
+    """Pixels that a task inspects.
 
     Attributes
     ----------
@@ -505,7 +505,7 @@ def keep_extra_inputs(
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Inspection:
-    """Hold what a task decides from the pixels.
+    """What a task decides from the pixels.
 
     Attributes
     ----------
@@ -532,7 +532,7 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TaskSetup:
-    """Hold what `Task.setup` returns: problem, prior, and the input that both were built from."""
+    """What `Task.setup` returns: problem, prior, and the input that both were built from."""
 
     problem: Problem
     prior: Prior

@@ -390,7 +390,7 @@ class BlindDeblur(Task):
 
     @property
     def _psf_side(self) -> int:
-        """Return the width of the PSF in pixels, made odd so that it has a centre."""
+        """Width of the PSF in pixels, made odd so that it has a centre."""
         return self.psf_size | 1
 
     def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:

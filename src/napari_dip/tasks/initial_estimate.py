@@ -46,7 +46,7 @@ PROXIMITY_WEIGHT = 1.0
 
 
 class SmoothDeconvolution(NamedTuple):
-    """Hold a regularised deconvolution of a volume, in network units.
+    """Regularised deconvolution of a volume, in network units.
 
     Attributes
     ----------
@@ -244,7 +244,7 @@ def _find_sharpest(losses: list[Tensor]) -> int:
 
 
 class InitialEstimate(NamedTuple):
-    """Hold the initial estimates that the network takes as input, in network units.
+    """Initial estimates that the network takes as input, in network units.
 
     Attributes
     ----------

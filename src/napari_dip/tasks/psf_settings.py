@@ -387,7 +387,7 @@ def _format_shape(sizes: tuple[int, ...]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpticsSettings:
-    """Hold the parameters of a microscope; None where the user stated nothing.
+    """Parameters of a microscope; None where the user stated nothing.
 
     Attributes
     ----------

@@ -18,6 +18,7 @@ from napari_dip.engine.fit.state import Checkpoint
 from napari_dip.engine.fit.trainer import Trainer
 from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.io.regions import create_mapped_image
+from napari_dip.pipeline.assess.merge import UnitResult
 from napari_dip.pipeline.execute.device_recovery import (
     MAX_OUT_OF_MEMORY_ERRORS,
     MIN_RETRY_WINDOW,
@@ -28,7 +29,7 @@ from napari_dip.pipeline.execute.device_recovery import (
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.result_files import rescue_result, save_image
 from napari_dip.pipeline.store.run_folder import RunFolder
-from napari_dip.pipeline.store.unit_results import ResultStore, UnitResult
+from napari_dip.pipeline.store.unit_results import ResultStore
 from small_runs import drain, plan_for, shot
 
 if sys.platform != "win32":

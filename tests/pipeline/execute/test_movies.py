@@ -10,7 +10,7 @@ import pytest
 from skimage import data
 
 from fit_inputs import make_task_plan
-from napari_dip.pipeline.assess.merge import ResultMerger
+from napari_dip.pipeline.assess.merge import ResultMerger, UnitResult
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.calibrate.types import CalibratedImage
 from napari_dip.pipeline.execute.neighbour_frames import (
@@ -168,7 +168,8 @@ def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> N
         notes=(),
     )
     picture = np.full((1, 32, 32), 7.0, np.float32)
-    merge.add(plan.units[0], picture, picture / 7, picture, done)
+    estimates = picture, picture / 7, picture
+    merge.add(plan.units[0], UnitResult(outcomes=(done,), estimates=estimates))
     frames = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[1], "blind-spot")
     np.testing.assert_array_equal(frames.neighbours, image.stack[[0, 2], 0])
     np.testing.assert_allclose(frames.previous_image, picture)
@@ -265,7 +266,7 @@ def test_the_first_frame_of_a_segment_is_drawn_to_none() -> None:
     plan = plan_for(movie, "TYX")
     image = arrange_axes(movie)
     merge = ResultMerger(image)
-    merge.count[...] = 1
+    merge.result_counts[...] = 1
     frames = NeighbourFrameProvider(merge)
     estimating = [unit for unit in plan.units if unit.has_estimate]
     drawn = [

@@ -81,7 +81,7 @@ def test_a_pause_does_not_count_against_the_time_limit() -> None:
     assert monitor.seconds == pytest.approx(6)
     hands.time += 5
     assert monitor.poll_control() is Control.KEEP
-    assert monitor.timed_out
+    assert monitor.is_timed_out
 
 
 def test_seconds_stand_still_while_the_pause_lasts() -> None:

@@ -185,7 +185,7 @@ class FitState:
 
     @property
     def last_validation_iteration(self) -> int:
-        """Return the iteration of the last validation; 0 if there was none."""
+        """Iteration of the last validation; 0 if there was none."""
         return self.history[-1].iteration if self.history else 0
 
     def validate(self) -> Note | None:

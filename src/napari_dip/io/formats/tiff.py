@@ -21,14 +21,14 @@ from napari_dip.io.header import (
     MAX_IMAGE_PLANES,
     ImageSpec,
     SourceTags,
-    check_sizes,
+    check_ome_sizes,
     count_ome_planes,
     is_positive,
     list_ome_files,
     list_ome_pixels,
     make_orientation_note,
     normalise_unit,
-    read_ome,
+    parse_ome_metadata,
     read_ome_pixel_sizes,
     split_pixel_sizes,
 )
@@ -159,11 +159,11 @@ def choose_series(file: TiffFile, path: Path) -> TiffPageSeries:
     RefusedError
         If there is none, its header is implausible, or parts of it are in another folder.
     """
-    _check_chain(file, path)
+    _check_page_chain(file, path)
     if file.ome_metadata:
         if count_ome_planes(file.ome_metadata) > _MAX_LISTED_PLANES:
             raise make_broken_file_error(path, "its header states more planes than any file holds")
-        check_sizes(file.ome_metadata, path)
+        check_ome_sizes(file.ome_metadata, path)
     for file_name in list_ome_files(file.ome_metadata or ""):
         # the reader would open any path, and an XML entity can expand to one
         if file_name != Path(file_name).name or set(file_name) & {"\\", "&"}:
@@ -220,7 +220,7 @@ def list_page_notes(file: TiffFile, series: TiffPageSeries, pages: Pages, name: 
     return notes
 
 
-def check_whole(series: TiffPageSeries, pages: Pages, path: Path) -> None:
+def check_complete(series: TiffPageSeries, pages: Pages, path: Path) -> None:
     """Check that all pixels that the header describes are in the file.
 
     Readers fill in zeros for missing pixels, and a fit would learn them.
@@ -262,7 +262,7 @@ def _find_missing_part(series: TiffPageSeries, pages: Pages, end: int) -> str:
     return ""
 
 
-def _check_chain(file: TiffFile, path: Path) -> None:
+def _check_page_chain(file: TiffFile, path: Path) -> None:
     """Check the chain of page headers, which may be circular or too long."""
     if not file.pages:
         raise make_broken_file_error(path, "no image is found in it")
@@ -354,7 +354,7 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
         _check_codec(page, path)
         check_colours(page, path)
         pages = list(series.pages)
-        check_whole(series, pages, path)
+        check_complete(series, pages, path)
         notes = list_page_notes(file, series, pages, name)
         series_axes = _relabel_unmarked_colours(series.axes, file, page)
         labelled_axes = _label_axes(series_axes, len(series.shape), page)
@@ -453,7 +453,7 @@ def _read_tiff_ome(
 ) -> OmeMetadata | None:
     """Read the OME metadata for the result; drop those of planes if they may belong to others."""
     try:
-        ome = read_ome(file.ome_metadata or "")
+        ome = parse_ome_metadata(file.ome_metadata or "")
     except (ValueError, SyntaxError):  # errors of the XML parser are one of these
         notes.append(make_note("ome-unreadable", name=name))
         return None

@@ -493,6 +493,18 @@ def check_link(path: Path, root: Path) -> None:
         raise RefusedError("file-outside-folder", path=root, other=target)
 
 
+def check_replaceable(path: Path) -> None:
+    """Raise `RefusedError` if anything but a whole OME-Zarr lies where one is to be written."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise RefusedError("folder-is-file", path=path)
+    if any(path.iterdir()) and not is_zarr(path):
+        raise RefusedError("zarr-foreign", path=path)
+    if foreign_file := find_foreign_file(path):
+        raise RefusedError("zarr-shared", path=path, other=foreign_file)
+
+
 def find_foreign_file(folder: Path) -> str:
     """Find a file that would be lost if another image replaced an OME-Zarr.
 

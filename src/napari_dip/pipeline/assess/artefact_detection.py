@@ -63,7 +63,7 @@ MIN_LOCAL_AREAS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeriodicPattern:
-    """Hold a periodic pattern that was found in a residual.
+    """Periodic pattern that was found in a residual.
 
     Attributes
     ----------
@@ -197,7 +197,7 @@ def find_strongest_pattern(residual: AnyArray, stack: StackArray) -> PeriodicPat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClippedPixels:
-    """Describe clipping at one end of an image's range.
+    """Clipping at one end of an image's range.
 
     Attributes
     ----------

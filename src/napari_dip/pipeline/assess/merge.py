@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,29 @@ class _MergedPixels:
     mean_correction: AnyArray
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class UnitResult:
+    """Result of one fit, or of all fits of one tile.
+
+    Attributes
+    ----------
+    outcomes : tuple of UnitOutcome
+    estimates : tuple of ndarray
+        Restored image, std and prediction, float32 in the image's units; empty for joint
+        training. Without a prediction, it equals the restored image.
+    learned : mapping of str to ndarray
+        Learned parameters of a fit, such as a PSF.
+    residual_sums : tuple of float
+        For each channel of a tile, the sum of measurement minus prediction, weighted by the tile's
+        blending weights. The sums of all tiles add up to that of the image.
+    """
+
+    outcomes: tuple[UnitOutcome, ...]
+    estimates: tuple[StackArray, ...] = ()
+    learned: Mapping[str, StackArray] = field(default_factory=dict)
+    residual_sums: tuple[float, ...] = ()
+
+
 class ResultMerger:
     """Accumulate mean and variance over restarts, and merge channels and items.
 
@@ -78,10 +101,10 @@ class ResultMerger:
         (3, N, C, *grid of the result): sums of images, squared images and variances.
     predictions : ndarray
         (N, C, *grid): sum of predicted measurements.
-    count : ndarray
+    result_counts : ndarray
         (N, C): number of merged results.
     outcomes : list of UnitOutcome
-    learned : dict of str to ndarray
+    learned : dict of (str, int) to ndarray
         Sums of learned parameters, by name and first channel.
     """
 
@@ -96,43 +119,25 @@ class ResultMerger:
             self._upscaled_stack = np.repeat(self._upscaled_stack, factor, axis)
         self.sums = np.zeros((3, *self._upscaled_stack.shape), np.float64)
         self.predictions = np.zeros(stack.shape, np.float64)
-        self.count = np.zeros(stack.shape[:2], np.int64)
+        self.result_counts = np.zeros(stack.shape[:2], np.int64)
         self.outcomes: list[UnitOutcome] = []
-        self.learned: dict[str, StackArray] = {}
+        self.learned: dict[tuple[str, int], StackArray] = {}
         for channel in image.calibration.constant_channels:
             self.sums[0, :, channel] = self._upscaled_stack[:, channel]
             self.predictions[:, channel] = stack[:, channel]
-            self.count[:, channel] = 1
+            self.result_counts[:, channel] = 1
 
-    def add(
-        self,
-        unit: WorkUnit,
-        image: StackArray,
-        std: StackArray,
-        prediction: StackArray,
-        outcome: UnitOutcome,
-        learned: Mapping[str, StackArray] | None = None,
-    ) -> None:
-        """Add the result of one unit.
+    def add(self, unit: WorkUnit, result: UnitResult) -> None:
+        """Add the result of one unit, with estimates (channels, *grid).
 
         The result of a fit that the user ended is not averaged with finished ones.
-
-        Parameters
-        ----------
-        unit : WorkUnit
-        image, std : ndarray
-            (channels, *grid of the result): restored image and its standard deviation.
-        prediction : ndarray
-            (channels, *grid of the input): predicted measurement.
-        outcome : UnitOutcome
-        learned : mapping of str to ndarray, optional
-            Learned parameters, such as a PSF.
         """
+        (outcome,), (image, std, prediction) = result.outcomes, result.estimates
         self.outcomes.append(outcome)
         if outcome.is_ended_by_user and self._has_result(unit):
             return
-        for name, values in (learned or {}).items():
-            key = f"{name}.{unit.channels[0]}"
+        for name, values in result.learned.items():
+            key = name, unit.channels[0]
             self.learned[key] = self.learned.get(key, 0) + values
         for index, channel in enumerate(unit.channels):
             item_channel = unit.item, channel
@@ -140,7 +145,7 @@ class ResultMerger:
             self.sums[1][item_channel] += image[index].astype(np.float64) ** 2
             self.sums[2][item_channel] += std[index].astype(np.float64) ** 2
             self.predictions[item_channel] += prediction[index]
-            self.count[item_channel] += 1
+            self.result_counts[item_channel] += 1
 
     def get_finished_item(self, item: int, channels: list[int]) -> tuple[StackArray, StackArray]:
         """Return the restored image of an item and its standard deviation: (C, *grid) each."""
@@ -164,7 +169,7 @@ class ResultMerger:
         return self._to_result_axes(mean.astype(np.float32))
 
     def make_restoration(
-        self, seconds: float, *, timed_out: bool, unrestored_notes: tuple[Note, ...] = ()
+        self, seconds: float, *, is_timed_out: bool, unrestored_notes: tuple[Note, ...] = ()
     ) -> Restoration:
         """Return the merged image with its report.
 
@@ -174,7 +179,7 @@ class ResultMerger:
         ----------
         seconds : float
             Duration of the run.
-        timed_out : bool
+        is_timed_out : bool
             Whether the time limit ended the run.
         unrestored_notes : tuple of Note
             Notes on unrestored areas that are not items, such as tiles.
@@ -183,11 +188,11 @@ class ResultMerger:
         own_outcomes = self._list_own_outcomes() or self.outcomes
         first_outcome, last_outcome = own_outcomes[0], own_outcomes[-1]
         stop = (last_outcome if last_outcome.is_ended_by_user else first_outcome).stop
-        if timed_out:
+        if is_timed_out:
             stop = make_stop(StopReason.TIME, limit=self._plan.recipe.run_settings.time_limit)
         unfinished_notes = (
             *unrestored_notes,
-            *describe_unrestored_items(self.image, self.count == 0),
+            *describe_unrestored_items(self.image, self.result_counts == 0),
             *describe_early_end(self.image, self.outcomes),
         )
         metrics = measure_result(
@@ -312,7 +317,7 @@ class ResultMerger:
     def _make_input_mask(self, preserved_mask: BoolArray | None) -> BoolArray:
         """Return a mask, in the shape of the result, of pixels that are copies of the input."""
         input_mask = np.zeros(self._upscaled_stack.shape, np.bool_)
-        input_mask[self.count == 0] = True
+        input_mask[self.result_counts == 0] = True
         input_mask[:, list(self._calibration.constant_channels)] = True
         return self._to_result_axes(
             input_mask if preserved_mask is None else input_mask | preserved_mask
@@ -353,7 +358,7 @@ class ResultMerger:
 
     def _get_counts(self) -> npt.NDArray[np.int64]:
         """Return the number of merged results, shaped to broadcast with (N, C, *grid)."""
-        return self.count.reshape(*self.count.shape, *[1] * (self._stack.ndim - 2))
+        return self.result_counts.reshape(*self.result_counts.shape, *[1] * (self._stack.ndim - 2))
 
     def _to_result_axes(self, stack: AnyArray) -> AnyArray:
         """Return a stack of the result in the axes and shape of the result."""
@@ -368,9 +373,9 @@ class ResultMerger:
     def _average_learned(self) -> dict[str, StackArray]:
         """Return learned parameters, averaged over restarts and stacked over separate channels."""
         means: dict[str, list[StackArray]] = {}
-        for key, total in sorted(self.learned.items(), key=lambda item: int(item[0].split(".")[1])):
-            name, channel = key.split(".")
-            mean = np.asarray(total / max(1, self.count[:, int(channel)].sum()), np.float32)
+        for name, channel in sorted(self.learned, key=lambda key: key[1]):
+            total, count = self.learned[name, channel], self.result_counts[:, channel].sum()
+            mean = np.asarray(total / max(1, count), np.float32)
             means.setdefault(name, []).append(mean)
         return {
             name: arrays[0] if len(arrays) == 1 else np.stack(arrays)
@@ -379,7 +384,7 @@ class ResultMerger:
 
     def _has_result(self, unit: WorkUnit) -> bool:
         """Return whether all channels of a unit have a result."""
-        return bool((self.count[unit.item, list(unit.channels)] > 0).all())
+        return bool((self.result_counts[unit.item, list(unit.channels)] > 0).all())
 
     def _compute_std(self) -> Float32Array:
         """Return the standard deviation; that of the noise where there is no result."""
@@ -389,7 +394,7 @@ class ResultMerger:
             images, squares, variances = self.sums[:, item]
             spread = np.maximum(squares / counts - (images / counts) ** 2, 0)
             std[item] = np.sqrt(variances / counts + spread)
-        for item, channel in np.argwhere(self.count == 0):
+        for item, channel in np.argwhere(self.result_counts == 0):
             std[item, channel] = self._compute_noise_std(int(channel))[item]
         std[:, list(self._calibration.constant_channels)] = 0
         return std

@@ -52,7 +52,7 @@ DARK_PERCENTILE = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidualMetrics:
-    """Hold metrics of the residual of one channel.
+    """Metrics of the residual of one channel.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ class ResidualMetrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultMetrics:
-    """Hold all metrics that the quality checks use.
+    """All metrics that the quality checks use.
 
     Changes of the mean are fractions of the input's mean above its dark level.
 

@@ -38,7 +38,7 @@ SizesField = Annotated[
 AxesField = Annotated[str, Field(pattern="^[TCZYXS]{1,6}$")]
 
 #: Schema of batch manifests and records; increased when older files would be misread.
-SCHEMA = 1
+RECORD_SCHEMA = 1
 
 
 class StrictModel(BaseModel):

@@ -1,4 +1,4 @@
-"""Estimate which share of an image's detail the validation pixels confirm.
+"""Estimate from validation pixels which share of detail is real, and the scale of the variance.
 
 Validation pixels are excluded from the fit. Their deviation from the local mean is regressed on
 that of the image, and the slope is the confirmed share. The best prediction has the slope 1.
@@ -21,18 +21,22 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.schedule import Schedule
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
-    from napari_dip.engine.problem import Estimate, Problem
+    from napari_dip.engine.problem import Estimate, Operator, Problem
+    from napari_dip.tasks.base import FitInput
 
 #: Side of the window, in pixels, whose mean is subtracted to obtain fine detail. In properly
 #: sampled images, spots, filaments and edges are two to four pixels wide.
 DETAIL_WINDOW_SIDE = 9
+#: Smallest and largest factor by which validation residuals may correct the predicted variance.
+#: Values beyond these limits come from a few atypical validation pixels.
+UNCERTAINTY_FACTOR_LIMITS = (0.05, 20.0)
 #: Number of regression sums for each kind of detail. Sums of several units are added.
 _SUM_COUNT = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmedDetail:
-    """Hold the share of a kind of detail that the measurement confirms.
+    """Share of a kind of detail that the measurement confirms.
 
     Attributes
     ----------
@@ -154,3 +158,33 @@ def _average_window(image: Tensor) -> Tensor:
         planes, DETAIL_WINDOW_SIDE, 1, DETAIL_WINDOW_SIDE // 2, count_include_pad=False
     )
     return mean.reshape(image.shape)
+
+
+def compute_variance_factor(
+    fit_input: FitInput, operator: Operator, network_estimate: Estimate
+) -> Tensor:
+    """Return the ratio of validation residuals to predicted variance, within limits.
+
+    Where the network predicts a variance of its own, the squared residuals are compared with that
+    variance plus its share of the noise. Otherwise, the noise variance is subtracted from the
+    squared residuals first. The ratio is 1 if there are no validation pixels.
+    """
+    assert network_estimate.log_variance is not None
+    predicted = operator(network_estimate.mean)
+    validation_mask = fit_input.masks.validation
+    noise = fit_input.noise.variance_model.compute_variance(predicted)
+    squared_residuals = (fit_input.measurement - predicted) ** 2 * validation_mask
+    predicted_variance = operator(network_estimate.log_variance.exp()) * validation_mask
+    if fit_input.noise.assumed_fraction < 1:
+        factor = squared_residuals.sum() / (
+            predicted_variance + fit_input.noise.assumed_fraction * noise * validation_mask
+        ).sum().clamp(min=1e-30)
+    else:
+        factor = (squared_residuals - noise * validation_mask).sum() / predicted_variance.expand_as(
+            squared_residuals
+        ).sum().clamp(min=1e-30)
+    return (
+        factor.clamp(*UNCERTAINTY_FACTOR_LIMITS)
+        if float(validation_mask.sum())
+        else factor.new_ones(())
+    )

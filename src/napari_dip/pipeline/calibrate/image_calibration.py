@@ -26,7 +26,11 @@ from napari_dip.pipeline.calibrate.resolution_and_outliers import (
     halve_oversampled,
     make_outlier_note,
 )
-from napari_dip.pipeline.calibrate.types import Calibration, compute_validation_fraction
+from napari_dip.pipeline.calibrate.types import (
+    Calibration,
+    compute_validation_fraction,
+    count_measured_pixels,
+)
 from napari_dip.pipeline.plan.layout import plan_task
 
 if TYPE_CHECKING:
@@ -89,8 +93,8 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
     converted_inputs, input_notes = inputs.inspection.convert_inputs(
         stack[0], inputs.extra_inputs, {"image": plan.source, **plan.extra_headers}
     )
-    measured_count = (
-        stack[0, 0].size if measured_mask is None else max(1, int(measured_mask[0, 0].sum()))
+    validation_fraction = compute_validation_fraction(
+        blind_spot_size, count_measured_pixels(stack, measured_mask)
     )
     half_resolution = None
     if task_plan.uses_half_resolution and _is_single_complete_plane(inputs):
@@ -119,7 +123,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
         intensity_scale=scale,
         noise=noise,
         blind_spot_size=blind_spot_size,
-        validation_fraction=compute_validation_fraction(blind_spot_size, measured_count),
+        validation_fraction=validation_fraction,
         constant_channels=constant_channels,
         noise_model=identify_noise_model(varied_noise, task_plan.noise_settings),
         measured_mask=measured_mask,

@@ -100,6 +100,11 @@ def compute_validation_fraction(blind_spot_size: tuple[int, ...], pixel_count: i
     return min(MAX_VALIDATION_FRACTION, max(VALIDATION_FRACTION, min_fraction))
 
 
+def count_measured_pixels(stack: StackArray, measured_mask: npt.NDArray[np.bool_] | None) -> int:
+    """Return the number of measured pixels of the first item and channel, at least 1."""
+    return stack[0, 0].size if measured_mask is None else max(1, int(measured_mask[0, 0].sum()))
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Calibration:
     """Results of measuring an image before any fit; shared by all work units.
@@ -216,7 +221,7 @@ class RunPlan(Plan):
 
     @property
     def reference_tile(self) -> Tile | None:
-        """Return the tile that is restored first; None without tiles."""
+        """Tile that is restored first; None without tiles."""
         first = next(unit for unit in self.units if unit.has_estimate)
         return self.tiles[first.tile or 0] if self.tiles else None
 

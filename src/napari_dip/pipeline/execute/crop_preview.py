@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ REGION_ALIGNMENT = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropRegion:
-    """Describe a rectangular crop of an image.
+    """Rectangular crop of an image.
 
     Attributes
     ----------
@@ -44,12 +45,12 @@ class CropRegion:
 
     @property
     def start(self) -> tuple[int, ...]:
-        """Return the position of the first pixel in the image."""
+        """Position of the first pixel in the image."""
         return tuple(start for start, _ in self.spans)
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """Return the region as an index of the image."""
+        """Index of the region in the image."""
         return tuple(slice(*span) for span in self.spans)
 
     def get_span(self, axis: str, axes: str) -> slice:
@@ -189,7 +190,7 @@ def _restore_crop(
     if control is Control.DISCARD or not merger.outcomes:
         return None
     monitor.start_assessment()
-    return merger.make_restoration(monitor.seconds, timed_out=monitor.timed_out)
+    return merger.make_restoration(monitor.seconds, is_timed_out=monitor.is_timed_out)
 
 
 def _calibrate_whole_image(plan: Plan, data: Mapping[str, Any]) -> CalibratedImage:
@@ -225,65 +226,38 @@ def _crop_image(
     from napari_dip.pipeline.calibrate.types import (
         CalibratedImage,
         compute_validation_fraction,
+        count_measured_pixels,
     )
     from napari_dip.pipeline.plan.layout import to_stack
     from napari_dip.tasks.base import Inspection
 
-    plan, calibration, stack = whole_image.plan, whole_image.calibration, whole_image.stack
-    layout, source, axes = plan.layout, plan.source, plan.source.axes
-    item_counts = [source.shape[axes.index(axis)] for axis in layout.item_axes]
-    item_numbers = np.arange(int(np.prod(item_counts, dtype=int))).reshape(item_counts)
-    selected_items = item_numbers[
-        tuple(region.get_span(axis, axes) for axis in layout.item_axes)
-    ].ravel()
-    grid = tuple(region.get_span(axis, axes) for axis in layout.grid_axes)
-    sides = source.get_sizes(layout.grid_axes)
-
-    def crop(pixels: Any) -> Any:
-        """Crop (N, C, *grid) or (..., *grid); return arrays with another grid unchanged."""
-        if pixels.shape[-len(sides) :] != sides:
-            return pixels
-        if pixels.ndim == len(sides) + 2 and len(pixels) == item_numbers.size:
-            pixels = pixels[selected_items]
-        return np.ascontiguousarray(pixels[(..., *grid)])
-
-    if plan.tiles:  # calibrated on a sample, without mask and repeated exposure
-        cropped_stack, measured_mask, repeated_exposure = (
-            to_stack(array, axes, layout),
-            None,
-            None,
-        )
-    else:
-        cropped_stack, repeated_exposure = crop(stack), calibration.repeated_exposure
-        measured_mask = (
-            None if calibration.measured_mask is None else crop(calibration.measured_mask)
-        )
-    if measured_mask is not None and measured_mask.all():
-        measured_mask = None
-    measured_count = (
-        cropped_stack[0, 0].size
-        if measured_mask is None
-        else max(1, int(measured_mask[0, 0].sum()))
-    )
-    rows, columns = grid[-2:]
+    plan, calibration = whole_image.plan, whole_image.calibration
+    layout, axes = plan.layout, plan.source.axes
+    crop = partial(_crop_pixels, region=region, layout=layout, source=plan.source)
+    stack = to_stack(array, axes, layout) if plan.tiles else crop(whole_image.stack)
+    measured_mask, repeated_exposure = calibration.measured_mask, calibration.repeated_exposure
+    if measured_mask is not None:
+        measured_mask = crop(measured_mask)
+        measured_mask = None if measured_mask.all() else measured_mask
+    if repeated_exposure is not None:
+        repeated_exposure = replace(repeated_exposure, stack=crop(repeated_exposure.stack))
+    rows, columns = (region.get_span(axis, axes) for axis in "YX")
     edges = {"top": rows.start + 1, "bottom": rows.stop}
     edges |= {"left": columns.start + 1, "right": columns.stop}
     calibration = replace(
         calibration,
         measured_mask=measured_mask,
         validation_fraction=compute_validation_fraction(
-            calibration.blind_spot_size, measured_count
+            calibration.blind_spot_size, count_measured_pixels(stack, measured_mask)
         ),
         extra_inputs={name: crop(array) for name, array in calibration.extra_inputs.items()},
-        repeated_exposure=repeated_exposure
-        if repeated_exposure is None
-        else replace(repeated_exposure, stack=crop(repeated_exposure.stack)),
+        repeated_exposure=repeated_exposure,
         camera_correction=None
         if calibration.camera_correction is None
-        else calibration.camera_correction.crop(grid[-2:]),
+        else calibration.camera_correction.crop((rows, columns)),
         notes=(*calibration.notes, make_note("crop-preview-region", **edges)),
     )
-    calibration = replace_half_resolution(calibration, cropped_stack)
+    calibration = replace_half_resolution(calibration, stack)
     inspection = Inspection(
         prior_key=plan.fit_config.prior_key, prior_reason=plan.fit_config.prior_reason
     )
@@ -293,8 +267,21 @@ def _crop_image(
         source=crop_plan.source,
         layout=layout,
         inputs={"image": array},
-        stack=cropped_stack,
+        stack=stack,
     )
+
+
+def _crop_pixels(pixels: Any, *, region: CropRegion, layout: Layout, source: ImageSpec) -> Any:
+    """Crop (N, C, *grid) or (..., *grid); return arrays with another grid unchanged."""
+    sides = source.get_sizes(layout.grid_axes)
+    if pixels.shape[-len(sides) :] != sides:
+        return pixels
+    if pixels.ndim == len(sides) + 2 and len(pixels) == layout.count_items(source):
+        item_numbers = np.arange(len(pixels)).reshape(source.get_sizes(layout.item_axes))
+        spans = (region.get_span(axis, source.axes) for axis in layout.item_axes)
+        pixels = pixels[item_numbers[tuple(spans)].ravel()]
+    grid = (region.get_span(axis, source.axes) for axis in layout.grid_axes)
+    return np.ascontiguousarray(pixels[(..., *grid)])
 
 
 def _is_overlay(spec: ImageSpec, source: ImageSpec) -> bool:

@@ -162,12 +162,12 @@ class RecoveryState:
 
     @property
     def is_exhausted(self) -> bool:
-        """Return whether the fit has to end with its best result so far."""
+        """Whether the fit has to end with its best result so far."""
         return self.is_device_lost or self.out_of_memory_count > MAX_OUT_OF_MEMORY_ERRORS
 
     @property
     def stop(self) -> Stop | None:
-        """Return the stop reason if memory or GPU ended the fit; otherwise None."""
+        """Stop reason if memory or GPU ended the fit; otherwise None."""
         if self.is_device_lost:
             return make_stop(StopReason.DEVICE)
         return make_stop(StopReason.MEMORY) if self.is_exhausted else None

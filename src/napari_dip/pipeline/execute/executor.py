@@ -8,8 +8,9 @@ from math import sqrt
 from typing import TYPE_CHECKING
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import FailedError, RefusedError
-from napari_dip.errors.notes import StopReason, make_note, make_stop
+from napari_dip.errors import FailedError
+from napari_dip.errors.notes import make_note
+from napari_dip.pipeline.assess.merge import UnitResult
 from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.device_recovery import RecoveryState, copy_state_to_cpu, retry_fit
 from napari_dip.pipeline.execute.neighbour_frames import NeighbourFrameProvider
@@ -25,7 +26,6 @@ from napari_dip.pipeline.plan.types import (
     INFERENCE,
     JOINT,
 )
-from napari_dip.pipeline.store.unit_results import UnitResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -63,8 +63,21 @@ class FitRun:
 
     @property
     def is_ended_by_user(self) -> bool:
-        """Return whether the user ended the fit."""
+        """Whether the user ended the fit."""
         return self.result is None or self.result.is_ended_by_user
+
+    def check_convergence(self, name: str) -> None:
+        """Raise FailedError if the fit never improved or its result is not finite.
+
+        Parameters
+        ----------
+        name : str
+            Name of the image.
+        """
+        assert self.result is not None
+        never_improved = self.result.iterations > 0 and self.result.best_iteration == 0
+        if never_improved or not bool(self.result.estimate.mean.isfinite().all()):
+            raise FailedError("diverged", name=name, count=len(self.result.notes))
 
     def predict_blind(self) -> Tensor:
         """Return the predicted measurement (1, C, *grid), before postprocessing.
@@ -211,7 +224,7 @@ class Executor:
             other.starts_from for other in self._plan.units if other.id not in unit_ids
         }
         for number, unit in enumerate(units, first_number):
-            fitted_unit = self._drop_constant_channels(unit)
+            fitted_unit = unit.drop_channels(self._calibration.constant_channels)
             is_finished = unit.id in finished_ids or not fitted_unit.channels
             if is_finished or merge_stored(unit):
                 continue
@@ -228,11 +241,6 @@ class Executor:
             if self._save_network and is_source and self._weights is not None:
                 self._save_network(unit.network_name, self._weights)
         return Control.GO
-
-    def _drop_constant_channels(self, unit: WorkUnit) -> WorkUnit:
-        """Return the work unit without the channels whose pixels are all equal."""
-        constant = self._calibration.constant_channels
-        return replace(unit, channels=tuple(c for c in unit.channels if c not in constant))
 
     def _fit_unit(
         self, unit: WorkUnit, number: int, checkpoint: Checkpoint | None
@@ -286,12 +294,7 @@ class Executor:
         ended_by_user = fit_runs[-1].is_ended_by_user
         if ended_by_user and self._last_control is Control.DISCARD:
             return self._last_control
-        completed_fits = [
-            fit_run
-            for fit_run in fit_runs
-            if fit_run.result is not None and not fit_run.result.is_ended_by_user
-        ]
-        candidates = completed_fits or [
+        candidates = [fit_run for fit_run in fit_runs if not fit_run.is_ended_by_user] or [
             fit_run for fit_run in fit_runs if fit_run.result is not None
         ]
         if unit.role == FINE_TUNE_PROBE and ended_by_user:
@@ -299,9 +302,11 @@ class Executor:
             return self._last_control if self._is_network_required else Control.GO
         if not candidates:
             return self._last_control
+        fit_run = select_best_fit(candidates)
+        fit_run.check_convergence(self._image.source.name)
         if not unit.has_estimate:
-            return self._record_network(unit, candidates[0])
-        control = self._record_result(unit, select_best_fit(candidates))
+            return self._record_network(unit, fit_run)
+        control = self._record_result(unit, fit_run)
         return Control.KEEP if ended_by_user and not is_whole_item_inference(unit) else control
 
     def _list_candidates(self, unit: WorkUnit) -> tuple[str, ...]:
@@ -376,41 +381,18 @@ class Executor:
 
     def _record_result(self, unit: WorkUnit, fit_run: FitRun) -> Control:
         """Pass the result of a fit to the merger, the result store and the checkpoint store."""
-        from napari_dip.pipeline.calibrate.clipping import correct_clipping
-        from napari_dip.pipeline.execute.fit_setup import (
-            compute_uncertainty,
-            convert_to_image_units,
-            make_unit_outcome,
-            predict_measurement,
-        )
+        from napari_dip.pipeline.execute.fit_setup import make_unit_result
 
-        prepared_fit, result = fit_run.prepared_fit, fit_run.result
+        result = fit_run.result
         assert result is not None
-        self._check_convergence(result)
         if result.is_ended_by_user and self._store is not None:
             self._store.write_after_user_stop()  # before the unfinished result is merged
-        learned = {
-            name: parameter.cpu().numpy() for name, parameter in result.learned_parameters.items()
-        }
-        learned_notes = self._plan.recipe.task.spec.describe_learned(learned)
-        outcome = make_unit_outcome(unit, prepared_fit, result, learned_notes, self._recovery)
-        if unit.role == INFERENCE and not unit.iterations:
-            reason = StopReason.USER if result.is_ended_by_user else StopReason.JOINT_NETWORK
-            outcome = replace(outcome, stop=make_stop(reason))
-        image = convert_to_image_units(self._calibration, unit, result.estimate.mean)
-        image, growth = correct_clipping(self._plan, self._calibration, unit, image)
-        std = growth * compute_uncertainty(prepared_fit, self._calibration, result)
-        prediction = predict_measurement(
-            prepared_fit, self._calibration, result.network_estimate, result.estimate
-        )
-        self._merger.add(unit, image, std, prediction, outcome, learned)
+        unit_result = make_unit_result(self._image, fit_run.prepared_fit, result, self._recovery)
+        self._merger.add(unit, unit_result)
         if result.is_ended_by_user:
             return Control.GO if is_whole_item_inference(unit) else Control.KEEP
         if self._save_result is not None:
-            estimates = image, std, prediction
-            self._save_result(
-                unit.id, UnitResult(outcomes=(outcome,), estimates=estimates, learned=learned)
-            )
+            self._save_result(unit.id, unit_result)
         if unit.role == INDEPENDENT:
             self._source_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
         if self._store is not None and self._weights is not None:
@@ -426,10 +408,7 @@ class Executor:
 
         prepared_fit, result = fit_run.prepared_fit, fit_run.result
         assert result is not None
-        self._check_convergence(result)
-        outcome = replace(
-            make_unit_outcome(unit, prepared_fit, result, (), self._recovery), evidence=()
-        )
+        outcome = replace(make_unit_outcome(prepared_fit, result, self._recovery), evidence=())
         if unit.role == JOINT:
             note = make_note("joint-network", members=len(unit.trained_on))
             outcome = replace(outcome, notes=(note, *outcome.notes))
@@ -463,21 +442,3 @@ class Executor:
             unit.role == FINE_TUNE_PROBE and unit.joint_network_name == joint_network_name
             for unit in self._plan.units
         )
-
-    def _check_convergence(self, result: FitResult) -> None:
-        """Raise FailedError if a fit never improved or its result is not finite."""
-        never_improved = result.iterations > 0 and result.best_iteration == 0
-        if never_improved or not bool(result.estimate.mean.isfinite().all()):
-            facts = {"name": self._image.source.name, "count": len(result.notes)}
-            raise FailedError("diverged", **facts)
-
-
-def read_tile_checkpoint(
-    store: CheckpointStore, tile_name: str, merger: ResultMerger
-) -> Checkpoint | None:
-    """Return the checkpoint of a tile; None if there is none, or a damaged one."""
-    try:
-        return store.read(merger, tile_name)
-    except RefusedError:
-        store.remove_checkpoint()
-        return None

@@ -19,13 +19,18 @@ from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.likelihood.penalties import PreviousFrame
 from napari_dip.engine.noise.correlation import subtract_image_correlation
 from napari_dip.engine.prior import dilate_centres, fill_with_local_mean
-from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.assess.validation_evidence import compute_validation_evidence
+from napari_dip.errors.notes import StopReason, make_note, make_stop
+from napari_dip.pipeline.assess.merge import UnitResult
+from napari_dip.pipeline.assess.validation_evidence import (
+    compute_validation_evidence,
+    compute_variance_factor,
+)
+from napari_dip.pipeline.calibrate.clipping import correct_clipping
 from napari_dip.pipeline.calibrate.image_calibration import select_validation_pixels
 from napari_dip.pipeline.execute.device_recovery import RecoveryState
 from napari_dip.pipeline.execute.neighbour_frames import NO_NEIGHBOUR_FRAMES, NeighbourFrames
 from napari_dip.pipeline.plan.costs import choose_fit_config
-from napari_dip.pipeline.plan.types import UnitOutcome
+from napari_dip.pipeline.plan.types import INFERENCE, UnitOutcome
 from napari_dip.tasks.base import (
     MIN_PIXEL_WEIGHT,
     FitInput,
@@ -47,7 +52,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.state import FitResult
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.engine.prior import Prior
-    from napari_dip.engine.problem import Estimate, Problem
+    from napari_dip.engine.problem import Problem
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.plan.types import FitConfig, Plan, WorkUnit
@@ -58,9 +63,6 @@ WEIGHT_AVERAGE_DECAY = 0.95
 #: Share of the noise variance that a blind-spot fit takes as certain: at 1, noise overestimated by
 #: a quarter removes the network's variance and the posterior mean (docs/constants.md).
 BLIND_SPOT_NOISE_FRACTION = 0.6
-#: Smallest and largest factor by which validation residuals may correct the predicted variance.
-#: Values beyond these limits come from a few atypical validation pixels.
-UNCERTAINTY_FACTOR_LIMITS = (0.05, 20.0)
 #: Minimum share of the iterations before early stopping, for priors that train on the image:
 #: stopping WideField_BPAE_B at 175 of 250 iterations cost 1.2 dB (docs/constants.md).
 MIN_ITERATION_FRACTION = 0.9
@@ -249,53 +251,22 @@ def make_fit_input(
         Other frames of the movie, in the image's units.
     device_name : str
     """
-    calibration, stack = image.calibration, image.stack
     prior_spec, device = PRIOR_SPECS[fit_config.prior_key], torch.device(device_name)
-    channels, upscaled_grid, full_size_stack = list(unit.channels), None, stack
-    if calibration.half_resolution is not None:
-        upscaled_grid, stack = stack.shape[2:], calibration.half_resolution.stack
-        calibration = calibration.get_fit_calibration()
+    calibration, channels = image.calibration.get_fit_calibration(), list(unit.channels)
+    halved = image.calibration.half_resolution
+    stack = image.stack if halved is None else halved.stack
     pixels, exposure_noises = _stack_exposures(calibration, stack, unit)
     dims = pixels.ndim - 2
-    offset = broadcast_channel_values(calibration.intensity_offset, channels, dims + 1).astype(
-        np.float32
-    )
-    scale = broadcast_channel_values(calibration.intensity_scale, channels, dims + 1).astype(
-        np.float32
+    offset, scale = (
+        broadcast_channel_values(values, channels, dims + 1).astype(np.float32)
+        for values in (calibration.intensity_offset, calibration.intensity_scale)
     )
     measurement = torch.from_numpy((pixels - offset) / scale).to(device)
     noise = convert_noise_to_network_units(exposure_noises, calibration, channels, device, dims)
-    measured_mask = _make_measured_mask(calibration, unit, measurement)
-    downscaling = 1 if upscaled_grid is None else 2
-    origin = tuple(start // downscaling for start in unit.origin)
     pixel_weights = _make_pixel_weights(calibration, noise, measurement, scale)
-    eligible_mask = (
-        measured_mask
-        if pixel_weights is None
-        else measured_mask * (pixel_weights >= MIN_PIXEL_WEIGHT)
-    )
-    select_validation = partial(
-        select_validation_pixels,
-        tuple(measured_mask.shape[2:]),
-        calibration.blind_spot_size,
-        calibration.validation_fraction,
-        image.plan.recipe.run_settings.seed,  # the same pixels for all fits of a file
-        origin=origin or None,
-    )
-    validation_mask = select_validation(allowed_mask=eligible_mask)
-    blind_spot_shape = _make_blind_spot_shape(image.plan, validation_mask)
-    half_resolution = None
-    if upscaled_grid is not None:
-        half_resolution = HalfResolutionFit(upscaled_grid=upscaled_grid)
-        if calibration.camera_noise is not None and len(channels) == 3:
-            full_size = torch.from_numpy((full_size_stack[unit.item, channels] - offset) / scale)
-            half_resolution = replace(
-                half_resolution,
-                camera_noise=calibration.camera_noise.convert_units(float(scale.flat[0])),
-                full_size_measurement=full_size[None].to(device),
-            )
+    masks = _make_fit_masks(image, calibration, unit, measurement, pixel_weights)
     fit_input = FitInput(
-        measurement=measurement * measured_mask,
+        measurement=measurement * masks.measured,
         intensity_offset=torch.from_numpy(offset)[None].to(device),
         intensity_scale=torch.from_numpy(scale)[None].to(device),
         noise=FitNoise(
@@ -306,15 +277,7 @@ def make_fit_input(
             else 1.0,
             correlation=average_noise_correlation(calibration, channels),
         ),
-        masks=FitMasks(
-            measured=measured_mask,
-            validation=validation_mask,
-            excluded=dilate_centres(validation_mask, calibration.blind_spot_size, blind_spot_shape),
-            blind_spot_size=calibration.blind_spot_size,
-            blind_spot_shape=blind_spot_shape,
-            pixel_weights=pixel_weights,
-            select_validation=select_validation,
-        ),
+        masks=masks,
         prior_key=prior_spec.key,
         widths=fit_config.widths,
         window=fit_config.window,
@@ -322,12 +285,77 @@ def make_fit_input(
             name: torch.from_numpy(array).to(device)
             for name, array in calibration.extra_inputs.items()
         },
-        half_resolution=half_resolution,
+        half_resolution=_make_half_resolution_fit(image, unit, offset, scale, device),
     )
     fit_input = (
         average_exposures(fit_input) if prior_spec.input_traits.contains_image else fit_input
     )
     return _add_neighbour_frames(fit_input, frames, offset, scale)
+
+
+def _make_fit_masks(
+    image: CalibratedImage,
+    calibration: Calibration,
+    unit: WorkUnit,
+    measurement: Tensor,
+    pixel_weights: Tensor | None,
+) -> FitMasks:
+    """Return the masks of a unit, with its validation pixels.
+
+    Parameters
+    ----------
+    image : CalibratedImage
+    calibration : Calibration
+        That of the fitted pixels, which may have half the resolution.
+    unit : WorkUnit
+    measurement : Tensor
+    pixel_weights : Tensor or None
+        Pixel weights from the camera's noise map.
+    """
+    measured_mask = _make_measured_mask(calibration, unit, measurement)
+    downscaling = 1 if image.calibration.half_resolution is None else 2
+    select_validation = partial(
+        select_validation_pixels,
+        tuple(measured_mask.shape[2:]),
+        calibration.blind_spot_size,
+        calibration.validation_fraction,
+        image.plan.recipe.run_settings.seed,  # the same pixels for all fits of a file
+        origin=tuple(start // downscaling for start in unit.origin) or None,
+    )
+    has_low_noise = 1 if pixel_weights is None else pixel_weights >= MIN_PIXEL_WEIGHT
+    validation_mask = select_validation(allowed_mask=measured_mask * has_low_noise)
+    blind_spot_shape = _make_blind_spot_shape(image.plan, validation_mask)
+    return FitMasks(
+        measured=measured_mask,
+        validation=validation_mask,
+        excluded=dilate_centres(validation_mask, calibration.blind_spot_size, blind_spot_shape),
+        blind_spot_size=calibration.blind_spot_size,
+        blind_spot_shape=blind_spot_shape,
+        pixel_weights=pixel_weights,
+        select_validation=select_validation,
+    )
+
+
+def _make_half_resolution_fit(
+    image: CalibratedImage,
+    unit: WorkUnit,
+    offset: npt.NDArray[np.float32],
+    scale: npt.NDArray[np.float32],
+    device: torch.device,
+) -> HalfResolutionFit | None:
+    """Return what a half-resolution fit keeps of the full image; None for other fits."""
+    if image.calibration.half_resolution is None:
+        return None
+    camera_noise, channels = image.calibration.camera_noise, list(unit.channels)
+    fit = HalfResolutionFit(upscaled_grid=image.stack.shape[2:])
+    if camera_noise is None or len(channels) != 3:
+        return fit
+    full_size = torch.from_numpy((image.stack[unit.item, channels] - offset) / scale)
+    return replace(
+        fit,
+        camera_noise=camera_noise.convert_units(float(scale.flat[0])),
+        full_size_measurement=full_size[None].to(device),
+    )
 
 
 def _make_blind_spot_shape(plan: Plan, mask: Tensor) -> Tensor | None:
@@ -435,27 +463,24 @@ def convert_to_image_units(
 
 
 @torch.no_grad()
-def compute_uncertainty(
+def _compute_uncertainty(
     prepared_fit: PreparedFit, calibration: Calibration, result: FitResult
 ) -> npt.NDArray[np.float32]:
     """Return the standard deviation of each pixel, in the image's units.
 
-    One factor scales the predicted variance to agree with the residuals of the validation pixels,
-    which were excluded from the fit.
-
-    Parameters
-    ----------
-    prepared_fit : PreparedFit
-    calibration : Calibration
-    result : FitResult
-        Its final estimate has a variance. If the network estimate has none, the variance is not
-        scaled.
+    A variance that the network predicts is scaled to the residuals of the validation pixels, which
+    were excluded from the fit.
     """
     network_estimate, final_estimate = result.network_estimate, result.estimate
     assert final_estimate.log_variance is not None
     variance = final_estimate.log_variance.exp()
     if network_estimate.log_variance is not None:
-        variance = _compute_variance_factor(prepared_fit, network_estimate) * variance
+        variance = (
+            compute_variance_factor(
+                prepared_fit.fit_input, prepared_fit.problem.terms[0].operator, network_estimate
+            )
+            * variance
+        )
     std = variance[0].sqrt().cpu().numpy()
     scale = broadcast_channel_values(
         calibration.intensity_scale, prepared_fit.unit.channels, std.ndim
@@ -463,56 +488,22 @@ def compute_uncertainty(
     return np.asarray(std * scale, np.float32)
 
 
-def _compute_variance_factor(prepared_fit: PreparedFit, network_estimate: Estimate) -> Tensor:
-    """Return the ratio of validation residuals to predicted variance, within limits.
-
-    Where the network predicts a variance of its own, the squared residuals are compared with that
-    variance plus its share of the noise. Otherwise, the noise variance is subtracted from the
-    squared residuals first. The ratio is 1 if there are no validation pixels.
-    """
-    assert network_estimate.log_variance is not None
-    fit_input, operator = prepared_fit.fit_input, prepared_fit.problem.terms[0].operator
-    predicted = operator(network_estimate.mean)
-    validation_mask = fit_input.masks.validation
-    noise = fit_input.noise.variance_model.compute_variance(predicted)
-    squared_residuals = (fit_input.measurement - predicted) ** 2 * validation_mask
-    predicted_variance = operator(network_estimate.log_variance.exp()) * validation_mask
-    if fit_input.noise.assumed_fraction < 1:
-        factor = squared_residuals.sum() / (
-            predicted_variance + fit_input.noise.assumed_fraction * noise * validation_mask
-        ).sum().clamp(min=1e-30)
-    else:
-        factor = (squared_residuals - noise * validation_mask).sum() / predicted_variance.expand_as(
-            squared_residuals
-        ).sum().clamp(min=1e-30)
-    return (
-        factor.clamp(*UNCERTAINTY_FACTOR_LIMITS)
-        if float(validation_mask.sum())
-        else factor.new_ones(())
-    )
-
-
-def predict_measurement(
-    prepared_fit: PreparedFit,
-    calibration: Calibration,
-    network_estimate: Estimate,
-    final_estimate: Estimate,
+@torch.no_grad()
+def _predict_measurement(
+    prepared_fit: PreparedFit, calibration: Calibration, result: FitResult
 ) -> npt.NDArray[np.float32]:
     """Return the predicted measurement (C, *grid), in the image's units.
 
     It is computed from the final estimate where that has the grid of the network's output, and
     otherwise from the network's output.
     """
-    operator = prepared_fit.problem.terms[0].operator
-    if prepared_fit.fit_input.half_resolution is not None:
-        return convert_to_image_units(calibration, prepared_fit.unit, final_estimate.mean)
-    has_same_grid = final_estimate.mean.shape[1:] == network_estimate.mean.shape[1:]
-    with torch.no_grad():
-        return convert_to_image_units(
-            calibration,
-            prepared_fit.unit,
-            operator.detect(final_estimate.mean if has_same_grid else network_estimate.mean),
-        )
+    mean = result.estimate.mean
+    if prepared_fit.fit_input.half_resolution is None:
+        network_mean = result.network_estimate.mean
+        has_same_grid = mean.shape[1:] == network_mean.shape[1:]
+        operator = prepared_fit.problem.terms[0].operator
+        mean = operator.detect(mean if has_same_grid else network_mean)
+    return convert_to_image_units(calibration, prepared_fit.unit, mean)
 
 
 def _make_measured_mask(calibration: Calibration, unit: WorkUnit, measurement: Tensor) -> Tensor:
@@ -541,25 +532,46 @@ def _make_pixel_weights(
     return compute_pixel_weights(excess.to(measurement), noise, measurement)
 
 
+def make_unit_result(
+    image: CalibratedImage, prepared_fit: PreparedFit, result: FitResult, recovery: RecoveryState
+) -> UnitResult:
+    """Return the result of a fit in the image's units, with learned parameters and outcome."""
+    plan, calibration, unit = image.plan, image.calibration, prepared_fit.unit
+    learned = {
+        name: parameter.cpu().numpy() for name, parameter in result.learned_parameters.items()
+    }
+    learned_notes = plan.recipe.task.spec.describe_learned(learned)
+    outcome = make_unit_outcome(prepared_fit, result, recovery, learned_notes)
+    if unit.role == INFERENCE and not unit.iterations:
+        reason = StopReason.USER if result.is_ended_by_user else StopReason.JOINT_NETWORK
+        outcome = replace(outcome, stop=make_stop(reason))
+    mean = convert_to_image_units(calibration, unit, result.estimate.mean)
+    restored_image, growth = correct_clipping(plan, calibration, unit, mean)
+    std = growth * _compute_uncertainty(prepared_fit, calibration, result)
+    prediction = _predict_measurement(prepared_fit, calibration, result)
+    return UnitResult(
+        outcomes=(outcome,), estimates=(restored_image, std, prediction), learned=learned
+    )
+
+
 def make_unit_outcome(
-    unit: WorkUnit,
     prepared_fit: PreparedFit,
     result: FitResult,
-    learned_notes: tuple[Note, ...],
     recovery: RecoveryState,
+    learned_notes: tuple[Note, ...] = (),
 ) -> UnitOutcome:
     """Summarise the result of a fit in plain numbers and notes.
 
     Parameters
     ----------
-    unit : WorkUnit
     prepared_fit : PreparedFit
     result : FitResult
-    learned_notes : tuple of Note
-        Notes of the task on learned parameters, such as a PSF.
     recovery : RecoveryState
         Provides notes and stop reason if memory ran out or the GPU failed.
+    learned_notes : tuple of Note
+        Notes of the task on learned parameters, such as a PSF.
     """
+    unit, problem = prepared_fit.unit, prepared_fit.problem
     notes = (*recovery.notes, *result.notes, *learned_notes)
     if result.is_broken_down:
         notes = (*notes, make_note("unit-ended", unit=unit.id, why=str(result.stop)))
@@ -577,12 +589,11 @@ def make_unit_outcome(
         prior_key=prepared_fit.fit_input.prior_key,
         evidence=compute_validation_evidence(
             prepared_fit.schedule,
-            prepared_fit.problem,
+            problem,
             prepared_fit.fit_input.noise.variance_model,
             result.network_estimate,
         ),
-        is_refined=prepared_fit.problem.final_postprocess is not None
-        and not result.is_ended_by_user,
+        is_refined=problem.final_postprocess is not None and not result.is_ended_by_user,
         role=unit.role,
         joint_network_name=unit.joint_network_name,
         region_count=len(unit.trained_on),

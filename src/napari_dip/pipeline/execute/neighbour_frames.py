@@ -35,7 +35,7 @@ MIN_SHIFT_STANDARD_ERRORS = 2.0
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Drift:
-    """Hold the shift that registers one frame onto another.
+    """Shift that registers one frame onto another.
 
     Attributes
     ----------
@@ -112,7 +112,7 @@ def estimate_drift(image: CalibratedImage, frame: int, other: int) -> Drift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NeighbourFrames:
-    """Hold other frames, registered onto the frame of a work unit, in the image's units.
+    """Other frames, registered onto the frame of a work unit, in the image's units.
 
     Attributes
     ----------

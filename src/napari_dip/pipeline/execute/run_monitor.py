@@ -67,7 +67,7 @@ class RunMonitor:
 
     Attributes
     ----------
-    timed_out : bool
+    is_timed_out : bool
         Whether the time limit was reached.
     is_ended : bool
         Whether the user or the time limit ended the run before all units were fitted.
@@ -81,7 +81,7 @@ class RunMonitor:
         monotonic: Callable[[], float] | None = None,
     ) -> None:
         self._clock = PausableClock(poll_control, monotonic)
-        self.timed_out = self.is_ended = False
+        self.is_timed_out = self.is_ended = False
         self._time_limit = plan.recipe.run_settings.time_limit
         self._preview_seconds = preview_seconds
         self._last_preview = self._preview_start = 0.0
@@ -146,7 +146,7 @@ class RunMonitor:
 
     @property
     def seconds(self) -> float:
-        """Return the seconds since the start, without pauses."""
+        """Seconds since the start, without pauses."""
         return self._clock.seconds
 
     def expect_fine_tuning(self, joint_network_name: str, *, is_worthwhile: bool) -> None:
@@ -232,7 +232,7 @@ class RunMonitor:
             and control is Control.GO
             and self.seconds > self._time_limit
         ):
-            self.timed_out = True
+            self.is_timed_out = True
             return Control.KEEP
         return control
 
@@ -249,7 +249,7 @@ class RunMonitor:
         FailedError
             If the time limit was reached.
         """
-        if self.timed_out:
+        if self.is_timed_out:
             raise FailedError("time-over", limit=f"{self._time_limit:g}", name=name)
 
     def is_preview_due(self, has_prediction: bool) -> bool:

@@ -250,7 +250,7 @@ def _fit_units(
         monitor.raise_if_timed_out(image.source.name)
         return None
     monitor.start_assessment()
-    return merger.make_restoration(monitor.seconds, timed_out=monitor.timed_out)
+    return merger.make_restoration(monitor.seconds, is_timed_out=monitor.is_timed_out)
 
 
 def _fit_remaining_units(

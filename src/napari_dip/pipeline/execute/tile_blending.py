@@ -45,7 +45,7 @@ MAX_BAND_VALUES, MAX_BAND_PLANES = 2**20, 4
 
 
 class BlendedRegion(NamedTuple):
-    """Hold a blended region; all arrays are (C, *size), in the image's units.
+    """Blended region; all arrays are (C, *size), in the image's units.
 
     Attributes
     ----------
@@ -285,7 +285,7 @@ def assemble_restoration(
     missing_count = sum(not results.has(make_tile_name(tile.index)) for tile in plan.tiles)
     missing_notes = describe_unrestored_tiles(missing_count, len(plan.tiles))
     restoration = sample_merger.make_restoration(
-        monitor.seconds, timed_out=monitor.timed_out, unrestored_notes=missing_notes
+        monitor.seconds, is_timed_out=monitor.is_timed_out, unrestored_notes=missing_notes
     )
     report = dict(restoration.report)
     *depth, height, width = find_largest_tile(plan.tiles).size
@@ -337,7 +337,7 @@ def _merge_sample_regions(
     merger.sums[1] = merger.sums[0] ** 2
     merger.sums[2] = [blended_region.std**2 for blended_region in blended]
     merger.predictions[...] = [blended_region.prediction for blended_region in blended]
-    merger.count[...] = 1
+    merger.result_counts[...] = 1
     merger.outcomes.extend(outcomes)
     return merger
 

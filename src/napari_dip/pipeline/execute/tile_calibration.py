@@ -1,4 +1,4 @@
-"""Calibrate a tiled image on sample regions, and train the network that its tiles share."""
+"""Calibrate an image that is restored in tiles on sample regions of it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from napari_dip.pipeline.calibrate.inputs import check_finite, inspect_pixels
 from napari_dip.pipeline.calibrate.resolution_and_outliers import halve_oversampled
 from napari_dip.pipeline.calibrate.run_plan import make_run_plan
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunInputs
-from napari_dip.pipeline.lazy_inputs import check_unchanged
 from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, to_stack
 from napari_dip.pipeline.plan.tile import make_region
 from napari_dip.pipeline.plan.tiling import (
     MAX_MEASURED_PIXELS,
+    SAMPLE_REGION_COUNT,
     SAMPLE_REGION_SIDE,
-    SAMPLE_REGIONS,
 )
 from napari_dip.tasks.shared_settings import check_content
 
@@ -34,40 +33,14 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.types import Calibration, RunPlan
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
-    from napari_dip.pipeline.lazy_inputs import FileStamps
     from napari_dip.pipeline.plan.tile import Tile
     from napari_dip.pipeline.plan.types import Plan
 
 #: Maximum number of sample regions of a Z stack with small planes.
-MAX_SAMPLE_REGIONS = 64
+MAX_SAMPLE_REGION_COUNT = 64
 #: Steps along X from one sample region to the next, modulo the number of regions. No two regions
 #: share a position along X.
 _SAMPLE_STRIDE = 3
-
-
-def open_plan_inputs(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
-    """Read the files of a plan; an image that is restored in tiles is opened without reading it.
-
-    Parameters
-    ----------
-    plan : Plan
-    stamps : mapping of str to str
-        From `napari_dip.pipeline.lazy_inputs.stamp_files`.
-
-    Raises
-    ------
-    RefusedError
-        If a file is damaged, or has changed since it was stamped.
-    """
-    from napari_dip.io.reading import open_pixels, read_pixels
-
-    image = open_pixels(plan.source) if plan.tiles else read_pixels(plan.source)
-    data = {
-        "image": image,
-        **{name: read_pixels(spec) for name, spec in plan.extra_headers.items()},
-    }
-    check_unchanged(stamps)
-    return data
 
 
 def measure_tiles(plan: Plan, image: Any) -> npt.NDArray[np.float64] | Refusal:
@@ -127,10 +100,12 @@ def select_sample_regions(plan: Plan, tile_std: npt.NDArray[np.float64]) -> tupl
     if prod(grid) * max(1, depth) <= MAX_MEASURED_PIXELS:
         return tuple(_make_plane_region(number, z, (0, 0), grid) for number, z in enumerate(planes))
     size = min(SAMPLE_REGION_SIDE, grid[0]), min(SAMPLE_REGION_SIDE, grid[1])
-    count = SAMPLE_REGIONS
+    count = SAMPLE_REGION_COUNT
     if depth:  # small planes need more regions
         count = min(
-            depth, MAX_SAMPLE_REGIONS, max(SAMPLE_REGIONS, MAX_MEASURED_PIXELS // prod(size))
+            depth,
+            MAX_SAMPLE_REGION_COUNT,
+            max(SAMPLE_REGION_COUNT, MAX_MEASURED_PIXELS // prod(size)),
         )
     y_fractions = [(index + 0.5) / count for index in range(count)]
     x_fractions = [(index * _SAMPLE_STRIDE % count + 0.5) / count for index in range(count)]
@@ -141,7 +116,7 @@ def select_sample_regions(plan: Plan, tile_std: npt.NDArray[np.float64]) -> tupl
     reference_tiles = dict.fromkeys(
         plan.tiles[int(tile_index)] for tile_index in tile_std.argmax(0)
     )
-    for index, tile in enumerate(list(reference_tiles)[: SAMPLE_REGIONS // 2]):
+    for index, tile in enumerate(list(reference_tiles)[: SAMPLE_REGION_COUNT // 2]):
         z, y, x = (
             (span.core_start + span.core_stop) / 2 for span in (tile.z or tile.y, tile.y, tile.x)
         )

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.pipeline.assess.merge import ResultMerger
+from napari_dip.errors import RefusedError
+from napari_dip.pipeline.assess.merge import ResultMerger, UnitResult
 from napari_dip.pipeline.calibrate.resolution_and_outliers import (
     fill_outliers,
     replace_half_resolution,
@@ -20,7 +21,7 @@ from napari_dip.pipeline.calibrate.resolution_and_outliers import (
 )
 from napari_dip.pipeline.calibrate.types import CalibratedImage
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
-from napari_dip.pipeline.execute.executor import Executor, read_tile_checkpoint
+from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.tile_blending import TileBlender, assemble_restoration
 from napari_dip.pipeline.plan.layout import to_stack
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
@@ -28,13 +29,13 @@ from napari_dip.pipeline.store.result_files import list_rescue_folders
 from napari_dip.pipeline.store.unit_results import (
     JOINT_NAME,
     ResultStore,
-    UnitResult,
     make_tile_name,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
+    from napari_dip.engine.fit.state import Checkpoint
     from napari_dip.pipeline.calibrate.types import RunPlan
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
@@ -134,7 +135,7 @@ class TileExecutor:
         if not units or self._results.read_outcomes(JOINT_NAME):
             return Control.GO
         merger = ResultMerger(self._sample)
-        checkpoint = read_tile_checkpoint(self._store, "sample", merger)
+        checkpoint = _read_tile_checkpoint(self._store, "sample", merger)
         merger.outcomes[:] = [
             outcome
             for outcome in merger.outcomes
@@ -183,7 +184,7 @@ class TileExecutor:
     ) -> Generator[Event, None, Control]:
         """Fit all units of one tile, as for a separate image, and save the result."""
         merger = ResultMerger(self._read_tile(tile))
-        checkpoint = read_tile_checkpoint(self._store, make_tile_name(tile.index), merger)
+        checkpoint = _read_tile_checkpoint(self._store, make_tile_name(tile.index), merger)
         executor = self._make_executor(merger)
         control = yield from executor.run(units, checkpoint, first_number=number)
         return self._record_tile(tile, merger, control)
@@ -228,6 +229,17 @@ class TileExecutor:
         else:
             self._store.remove_checkpoint()
         return control
+
+
+def _read_tile_checkpoint(
+    store: CheckpointStore, tile_name: str, merger: ResultMerger
+) -> Checkpoint | None:
+    """Return the checkpoint of a tile; None if there is none, or a damaged one."""
+    try:
+        return store.read(merger, tile_name)
+    except RefusedError:
+        store.remove_checkpoint()
+        return None
 
 
 def restore_tiles(

@@ -51,7 +51,7 @@ ASSESSMENT_PIXEL_SECONDS = 0.4e-6
 REFINEMENT_PIXEL_SECONDS, REFINEMENT_CHANNEL_SECONDS = 6.5e-6, 4.5e-6
 #: Bytes that a first fit allocates and never frees. For planes: intercept of the line of peak
 #: memory over pixels. For volumes: peak of one with 32 x 32 pixels, and some scratch space.
-START_BYTES, START_BYTES_OF_VOLUMES = 60e6, 160e6
+START_BYTES, VOLUME_START_BYTES = 60e6, 160e6
 #: Share of a step's memory that is still in use during inference: of steps in half precision, and
 #: of others.
 RETAINED_HALF_STEP_FRACTION, RETAINED_STEP_FRACTION = 0.5, 0.8
@@ -62,7 +62,7 @@ INFERENCE_FEATURE_BYTES = 17
 (
     PLANE_BYTES,
     INFERENCE_PIXEL_BYTES,
-    PIECEWISE_INFERENCE_PIXEL_BYTES,
+    TILED_INFERENCE_PIXEL_BYTES,
     VOLUME_INFERENCE_PIXEL_BYTES,
 ) = 120, 190, 80, 180
 #: Bytes per pixel and channel of NL-Bayes refinement beyond what inference has allocated: 44 at
@@ -224,12 +224,10 @@ def estimate_fit_memory(
             RETAINED_HALF_STEP_FRACTION if is_bfloat16 else RETAINED_STEP_FRACTION
         )
         pixel_bytes = (
-            INFERENCE_PIXEL_BYTES
-            if batch_pixels == grid_pixels
-            else PIECEWISE_INFERENCE_PIXEL_BYTES
+            INFERENCE_PIXEL_BYTES if batch_pixels == grid_pixels else TILED_INFERENCE_PIXEL_BYTES
         )
     else:
-        pixel_bytes, base_bytes = VOLUME_INFERENCE_PIXEL_BYTES * channels, START_BYTES_OF_VOLUMES
+        pixel_bytes, base_bytes = VOLUME_INFERENCE_PIXEL_BYTES * channels, VOLUME_START_BYTES
         if prior_spec.network.is_planewise:
             pixel_bytes = Z_STACK_INFERENCE_PIXEL_BYTES * channels
     fit_bytes = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import floor, prod
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import Refusal, make_refusal
+from napari_dip.errors import Refusal, RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.machine import Machine, choose_thread_count, format_bytes
 from napari_dip.pipeline.plan.costs import (
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.io.header import Headers
     from napari_dip.pipeline.plan.tile import Tile
-    from napari_dip.pipeline.plan.types import JointNetwork
+    from napari_dip.pipeline.plan.types import FitConfig, JointNetwork
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
 
@@ -73,72 +73,48 @@ def preflight(
     Plan or Refusal
         It depends on the arguments alone; no file is read.
     """
-    extra_headers = dict(extra_headers or {})
-    task_spec = recipe.task.spec
-    refusal = check_header(source, accepts_stacks=task_spec.accepts_stacks)
-    if refusal := refusal or check_extra_headers(task_spec, extra_headers):
-        return refusal
-    planes_plan = plan_task(recipe.task, source, extra_headers, "YX")
-    if isinstance(planes_plan, Refusal):
-        return planes_plan
-    device = _choose_device(recipe.run_settings.device, machine)
-    if isinstance(device, Refusal):
-        return device
-    layout_recipe = recipe.replace_run_settings(stacks=stacks) if stacks else recipe
-    chosen_layout = choose_layout(layout_recipe, planes_plan, source, extra_headers, machine)
-    if isinstance(chosen_layout, Refusal):
-        return chosen_layout
-    layout, task_plan, layout_notes = chosen_layout
-    fit_config, notes = choose_fit_config(recipe, task_plan, source, is_volume=layout.is_volume)
-    read_notes = (note for other in (source, *extra_headers.values()) for note in other.notes)
-    notes = (*read_notes, *notes, *layout_notes, *task_plan.notes)
-    image_plan = ImagePlan(
+    headers = dict(extra_headers or {})
+    try:
+        return _plan_run(recipe, source, machine, headers, network, stacks)
+    except RefusedError as error:
+        return error.reason
+
+
+def _plan_run(
+    recipe: Recipe,
+    source: ImageSpec,
+    machine: Machine,
+    extra_headers: Headers,
+    network: JointNetwork | None,
+    stacks: str,
+) -> Plan:
+    """Return the plan of a run; raise `RefusedError` where `preflight` returns a refusal."""
+    task_spec, run_settings = recipe.task.spec, recipe.run_settings
+    raise_if_refused(check_header(source, accepts_stacks=task_spec.accepts_stacks))
+    raise_if_refused(check_extra_headers(task_spec, extra_headers))
+    planes_plan = raise_if_refused(plan_task(recipe.task, source, extra_headers, "YX"))
+    device = _choose_device(run_settings.device, machine)
+    layout, task_plan, layout_notes = _choose_layout(
+        recipe, stacks or run_settings.stacks, planes_plan, source, extra_headers, machine
+    )
+    fit_config, config_notes = choose_fit_config(
+        recipe, task_plan, source, is_volume=layout.is_volume
+    )
+    image = ImagePlan(
         recipe=recipe,
         task_plan=task_plan,
         source=source,
         extra_headers=extra_headers,
         layout=layout,
     )
-    image_bytes, peak_bytes = estimate_memory(
-        image_plan, fit_config, uses_bfloat16=machine.has_bfloat16
-    )
-    # without torch the free memory of a GPU is unknown, so the images alone are checked
-    needed_bytes = image_bytes if device == "cuda" else peak_bytes
-    tiling: tuple[int, tuple[Tile, ...]] | Refusal = (0, ())
-    if recipe.run_settings.tile or needed_bytes > machine.memory_bytes:
-        tiling = choose_tiles(image_plan, fit_config, machine)
-    if isinstance(tiling, Refusal):
-        return tiling
-    side, tiles = tiling
-    if needed_bytes > machine.memory_bytes and not tiles:
-        has_input_grid = task_plan.network_grid == source.get_sizes(layout.grid_axes)
-        need, have = format_bytes(needed_bytes), format_bytes(machine.memory_bytes, floor)
-        code = "image-large" if has_input_grid else "result-large"
-        return make_refusal(code, name=source.name, need=need, have=have)
-    if device == "cuda":
-        notes += (make_note("gpu-memory-unknown"),)
-    notes += list_tile_notes(side, tiles)
-    peak_bytes = estimate_memory(image_plan, fit_config, tiles, uses_bfloat16=machine.has_bfloat16)[
-        1
-    ]
-    grid = compute_fit_grid(image_plan, tiles)
-    threads = choose_thread_count(machine.cores, prod(grid[-2:]))
-    units = make_units(image_plan, fit_config, tiles)
+    side, tiles = _choose_tiles(image, fit_config, device, machine)
+    units = make_units(image, fit_config, tiles)
     is_single = not tiles and not layout.is_volume and layout.count_items(source) == 1
-    reused = reuse_network(network, units, image_plan, fit_config, is_single=is_single)
-    if isinstance(reused, Refusal):
-        return reused
-    network, units, reuse_notes = reused
-    notes += reuse_notes
-    costs = estimate_costs(
-        grid,
-        units,
-        device,
-        threads,
-        fit_config,
-        blind_spot_shape=task_plan.blind_spot_shape,
-        uses_bfloat16=machine.has_bfloat16,
+    network, units, reuse_notes = raise_if_refused(
+        reuse_network(network, units, image, fit_config, is_single=is_single)
     )
+    grid, uses_bfloat16 = compute_fit_grid(image, tiles), machine.has_bfloat16
+    threads = choose_thread_count(machine.cores, prod(grid[-2:]))
     return Plan(
         recipe=recipe,
         task_plan=task_plan,
@@ -147,45 +123,77 @@ def preflight(
         device=device,
         threads=threads,
         fit_config=fit_config,
-        peak_bytes=peak_bytes,
-        costs=costs,
+        peak_bytes=estimate_memory(image, fit_config, tiles, uses_bfloat16=uses_bfloat16)[1],
+        costs=estimate_costs(
+            grid,
+            units,
+            device,
+            threads,
+            fit_config,
+            blind_spot_shape=task_plan.blind_spot_shape,
+            uses_bfloat16=uses_bfloat16,
+        ),
         layout=layout,
-        notes=notes,
+        notes=(
+            *(note for header in (source, *extra_headers.values()) for note in header.notes),
+            *config_notes,
+            *layout_notes,
+            *task_plan.notes,
+            *([make_note("gpu-memory-unknown")] if device == "cuda" else []),
+            *list_tile_notes(side, tiles),
+            *reuse_notes,
+        ),
         extra_headers=extra_headers,
         tiles=tiles,
-        has_bfloat16=machine.has_bfloat16,
+        has_bfloat16=uses_bfloat16,
         network=network,
     )
 
 
-def choose_layout(
+def _choose_tiles(
+    image: ImagePlan, fit_config: FitConfig, device: str, machine: Machine
+) -> tuple[int, tuple[Tile, ...]]:
+    """Return side and tiles, (0, ()) without tiles; refuse an image that memory cannot hold."""
+    image_bytes, peak_bytes = estimate_memory(image, fit_config, uses_bfloat16=machine.has_bfloat16)
+    # without torch the free memory of a GPU is unknown, so the images alone are checked
+    needed_bytes = image_bytes if device == "cuda" else peak_bytes
+    exceeds_memory = needed_bytes > machine.memory_bytes
+    if not exceeds_memory and not image.recipe.run_settings.tile:
+        return 0, ()
+    side, tiles = raise_if_refused(choose_tiles(image, fit_config, machine))
+    if exceeds_memory and not tiles:
+        input_grid = image.source.get_sizes(image.layout.grid_axes)
+        code = "image-large" if image.task_plan.network_grid == input_grid else "result-large"
+        need, have = format_bytes(needed_bytes), format_bytes(machine.memory_bytes, floor)
+        raise RefusedError(code, name=image.source.name, need=need, have=have)
+    return side, tiles
+
+
+def _choose_layout(
     recipe: Recipe,
+    stacks: str,
     planes_plan: TaskPlan,
     source: ImageSpec,
     extra_headers: Headers,
     machine: Machine,
-) -> tuple[Layout, TaskPlan, tuple[Note, ...]] | Refusal:
-    """Choose between plane by plane and a volume.
+) -> tuple[Layout, TaskPlan, tuple[Note, ...]]:
+    """Return the layout, plane by plane or a volume, with the task's plan for it and notes.
 
     A volume is chosen by the user, by the task, or if depth and memory are sufficient.
-
-    Returns
-    -------
-    (layout, task_plan, notes), or Refusal
-        The task's plan is that of the layout. A refusal if the task refuses the layout.
     """
-    is_volume, notes = _choose_volume(recipe, planes_plan, source, extra_headers, machine)
+    is_volume, notes = _choose_volume(recipe, stacks, planes_plan, source, extra_headers, machine)
     layout, task_plan = make_layout(source, is_volume=is_volume), planes_plan
     if is_volume:
-        volume_plan = plan_task(recipe.task, source, extra_headers, layout.grid_axes)
-        if isinstance(volume_plan, Refusal):
-            return volume_plan
-        task_plan = volume_plan
-    return task_plan.axes_refusal or (layout, task_plan, notes)
+        task_plan = raise_if_refused(
+            plan_task(recipe.task, source, extra_headers, layout.grid_axes)
+        )
+    raise_if_refused(task_plan.axes_refusal)
+    return layout, task_plan, notes
 
 
 def _choose_volume(
     recipe: Recipe,
+    stacks: str,
     planes_plan: TaskPlan,
     source: ImageSpec,
     extra_headers: Headers,
@@ -203,7 +211,6 @@ def _choose_volume(
         and depth[0] <= MAX_UNNAMED_CHANNELS
     ):
         notes = (describe_assumed_depth(source),)
-    stacks = recipe.run_settings.stacks
     if stacks == "auto":
         stacks = planes_plan.stacks
     if depth[0] < recipe.task.spec.min_depth:
@@ -222,10 +229,10 @@ def _choose_volume(
     return need <= machine.memory_bytes, notes
 
 
-def _choose_device(choice: str, machine: Machine) -> str | Refusal:
+def _choose_device(choice: str, machine: Machine) -> str:
     if choice == "auto":
         return machine.devices[0]
     if choice not in machine.devices:
         why = machine.no_gpu_reason or "this computer has none"
-        return make_refusal("device-missing", device=choice, why=why)
+        raise RefusedError("device-missing", device=choice, why=why)
     return choice

@@ -48,8 +48,8 @@ MIN_OVERLAPS_PER_TILE = 4
 MIN_HALF_RESOLUTION_SIDE = 512
 #: Number and side of the regions on which noise and range of a large image are measured, and the
 #: pixels up to which an image is measured whole.
-SAMPLE_REGIONS, SAMPLE_REGION_SIDE = 8, 512
-MAX_MEASURED_PIXELS = SAMPLE_REGIONS * SAMPLE_REGION_SIDE**2
+SAMPLE_REGION_COUNT, SAMPLE_REGION_SIDE = 8, 512
+MAX_MEASURED_PIXELS = SAMPLE_REGION_COUNT * SAMPLE_REGION_SIDE**2
 #: Bytes per pixel and channel while noise is measured: 113 at 4 megapixels, 155 at 1.
 MEASUREMENT_PIXEL_BYTES = 155
 #: Bytes of a run in tiles besides the fit of one tile, in total and per pixel of a tile: measured
@@ -57,7 +57,7 @@ MEASUREMENT_PIXEL_BYTES = 155
 TILE_RUN_OVERHEAD_BYTES, TILE_PIXEL_OVERHEAD_BYTES = 55e6, 75
 #: Maximum bytes of a result image that is returned in memory instead of on disk, and number of such
 #: images; with 2**28 they took more than the fits (docs/constants.md).
-MAX_IN_MEMORY_RESULT_BYTES, RESULT_IMAGES = 2**26, 3
+MAX_IN_MEMORY_RESULT_BYTES, RESULT_IMAGE_COUNT = 2**26, 3
 #: Bytes per value of an image that is not in a file: result, uncertainty and residual, which are
 #: returned as arrays.
 RESULT_VALUE_BYTES = 12
@@ -261,7 +261,7 @@ def estimate_memory(
         total_bytes += estimate_training_memory(item_count, source.grid, joint_channels)
     if tiles:
         total_bytes += int(TILE_RUN_OVERHEAD_BYTES + header.pixel_count * TILE_PIXEL_OVERHEAD_BYTES)
-        total_bytes += RESULT_IMAGES * min(4 * source.pixel_count, MAX_IN_MEMORY_RESULT_BYTES)
+        total_bytes += RESULT_IMAGE_COUNT * min(4 * source.pixel_count, MAX_IN_MEMORY_RESULT_BYTES)
         total_bytes = max(
             total_bytes,
             MEASUREMENT_PIXEL_BYTES * min(source.pixel_count, count * MAX_MEASURED_PIXELS),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +11,7 @@ from napari_dip.pipeline.machine import format_bytes, format_duration
 from napari_dip.pipeline.plan.layout import ITEM_NAMES, Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     from napari_dip.errors.notes import Note, Stop
     from napari_dip.io import ImageSpec
@@ -252,6 +252,10 @@ class WorkUnit:
     def has_estimate(self) -> bool:
         """Whether the unit gives an estimate of the image; others only serve joint training."""
         return self.role in (INDEPENDENT, INFERENCE)
+
+    def drop_channels(self, channels: Container[int]) -> WorkUnit:
+        """Return the unit without some of its channels."""
+        return replace(self, channels=tuple(c for c in self.channels if c not in channels))
 
     @property
     def neighbours(self) -> tuple[int, ...]:

@@ -247,7 +247,7 @@ def _list_tile_planes(tile: Tile, layout: Layout) -> list[tuple[int, str]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """Identify a share of the tiles of a file, or of its fits if it has no tiles.
+    """Share of the tiles of a file, or of its fits if it has no tiles.
 
     Attributes
     ----------
@@ -267,12 +267,12 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Return a name that is unique within the file."""
+        """Name that is unique within the file."""
         return f"{'lesson' if self.is_joint_training else ''}{self.index}"
 
     @property
     def label(self) -> str:
-        """Return the user's description of the shard."""
+        """Name of the shard for the user."""
         if not self.index:
             return "the first tile"
         return f"{'network' if self.is_joint_training else 'share'} {self.index} of {self.count}"

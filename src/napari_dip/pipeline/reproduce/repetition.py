@@ -42,7 +42,7 @@ else:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Repetition:
-    """Hold what is needed to repeat a run.
+    """What is needed to repeat a run.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Repetition:
 
     @property
     def recipe(self) -> Recipe:
-        """Return the recipe, with settings that the run took from the scale of a layer."""
+        """Recipe, with settings that the run took from the scale of a layer."""
         recipe = recipe_from_dict(self.report["recipe"])
         if self.kept_iteration is not None:
             # a time limit would end the run at another iteration on another computer
@@ -69,7 +69,7 @@ class Repetition:
 
     @property
     def files(self) -> dict[str, str]:
-        """Return the files of the task's inputs, by input name.
+        """Files of the task's inputs, by input name.
 
         A network file without a path has the name from the report. Unknown input names are left
         out, since they would become arguments of a call.
@@ -90,25 +90,25 @@ class Repetition:
 
     @property
     def axes(self) -> str:
-        """Return the axes of the image, one letter each."""
+        """Axes of the image, one letter each."""
         return str(self.report["axes"])
 
     @property
     def result(self) -> str:
-        """Return the file name of the result."""
+        """File name of the result."""
         stem = self.name.replace("/", "-").replace("\\", "-").strip(" .") or "image"
         return f"{stem} {self.recipe.task.spec.result_suffix}.tif"
 
     @property
     def kept_iteration(self) -> int | None:
-        """Return the iteration that the user kept; None if the run ended by itself."""
+        """Iteration that the user kept; None if the run ended by itself."""
         if not self.report.get("fit", {}).get("kept"):
             return None
         return max(1, int(self.report["best_iteration"]))
 
     @property
     def unreliable_reason(self) -> str:
-        """Return why the repetition may give other pixels; "" if there is no reason."""
+        """Why the repetition may give other pixels; "" if there is no reason."""
         fit = self.report.get("fit", {})
         if (
             "network_file" in (joint_training := fit.get("joint_training", {}))

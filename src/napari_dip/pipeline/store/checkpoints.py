@@ -199,8 +199,11 @@ class CheckpointStore:
         tensors = {
             "done/sums": merger.sums.copy(),
             "done/predictions": merger.predictions.copy(),
-            "done/count": merger.count.copy(),
-            **{f"learned/{name}": array.copy() for name, array in merger.learned.items()},
+            "done/count": merger.result_counts.copy(),
+            **{
+                f"learned/{name}.{channel}": array.copy()
+                for (name, channel), array in merger.learned.items()
+            },
             **{f"weights/{name}": value for name, value in weights.items()},
         }
         self._merged = tensors, tuple(merger.outcomes)
@@ -284,9 +287,10 @@ class CheckpointStore:
         arrays = {name: tensor.numpy() for name, tensor in groups["done"].items()}
         merger.sums[...] = arrays["sums"]
         merger.predictions[...] = arrays["predictions"]
-        merger.count[...] = arrays["count"]
-        learned = groups.get("learned", {})
-        merger.learned.update({name: tensor.numpy() for name, tensor in learned.items()})
+        merger.result_counts[...] = arrays["count"]
+        for key, tensor in groups.get("learned", {}).items():
+            name, _, channel = key.rpartition(".")
+            merger.learned[name, int(channel)] = tensor.numpy()
         merger.outcomes.extend(outcomes)
         self.record_finished_unit(merger, groups.get("weights", {}))
 

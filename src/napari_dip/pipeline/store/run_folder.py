@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io.atomic import write_atomically
-from napari_dip.io.outputs import format_lock_owner, lock
+from napari_dip.io.outputs import format_lock_owner, lock_file
 from napari_dip.io.paths import (
     make_save_refusal,
     parse_strict_json,
@@ -416,7 +416,7 @@ def _lock_marker(folder: Path) -> int:
     """Lock the marker file of a folder, and return its open handle."""
     handle = os.open(folder / MARKER_FILE, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
     try:
-        lock(handle)
+        lock_file(handle)
     except OSError:
         os.close(handle)
         raise

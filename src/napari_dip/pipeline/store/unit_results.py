@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +19,7 @@ from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import describe_write_error, make_save_refusal
 from napari_dip.io.regions import create_mapped_image
+from napari_dip.pipeline.assess.merge import UnitResult
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.units import list_joint_unit_groups, list_unit_chains
 from napari_dip.pipeline.store.checkpoints import read_outcome
@@ -47,29 +47,6 @@ WrittenT = TypeVar("WrittenT")
 _ESTIMATE_NAMES = ("picture", "deviation", "prediction")
 #: Name of the entry with the outcomes of the joint training of tiles and of its probes.
 JOINT_NAME = "joint"
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class UnitResult:
-    """Hold the result of one fit, or of all fits of one tile.
-
-    Attributes
-    ----------
-    outcomes : tuple of UnitOutcome
-    estimates : tuple of ndarray
-        Restored image, std and prediction, float32 in the image's units; empty for joint
-        training. Without a prediction, it equals the restored image.
-    learned : mapping of str to ndarray
-        Learned parameters of a fit, such as a PSF.
-    residual_sums : tuple of float
-        For each channel of a tile, the sum of measurement minus prediction, weighted by the tile's
-        blending weights. The sums of all tiles add up to that of the image.
-    """
-
-    outcomes: tuple[UnitOutcome, ...]
-    estimates: tuple[StackArray, ...] = ()
-    learned: Mapping[str, StackArray] = field(default_factory=dict)
-    residual_sums: tuple[float, ...] = ()
 
 
 class ResultStore:
@@ -196,9 +173,9 @@ class ResultStore:
             merger.outcomes.append(outcome)
             return
         groups = group_tensors(read_tensors(self._get_path(unit.id)))
-        image, std, prediction = (groups[name][""].numpy() for name in _ESTIMATE_NAMES)
+        estimates = tuple(groups[name][""].numpy() for name in _ESTIMATE_NAMES)
         learned = {name: tensor.numpy() for name, tensor in groups.get("learned", {}).items()}
-        merger.add(unit, image, std, prediction, outcome, learned)
+        merger.add(unit, UnitResult(outcomes=(outcome,), estimates=estimates, learned=learned))
 
     def allocate_image(
         self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]

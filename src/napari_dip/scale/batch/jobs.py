@@ -38,7 +38,7 @@ FileState = Literal["restored", "already-done", "refused", "failed", "waiting"]
 #: Controls that end a batch.
 ENDING_CONTROLS = (Control.KEEP, Control.DISCARD)
 #: Maximum bytes of the suffixes after a result's name in the names of the files that belong to it.
-_MAX_SUFFIX_BYTES = 20
+MAX_SUFFIX_BYTES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,5 +246,5 @@ class ResultPaths:
     def get_learned_path(self, name: str) -> Path:
         """Return the path of an extra output, such as a PSF."""
         return self.record.with_name(
-            f"{shorten_name(self.result.name, _MAX_SUFFIX_BYTES)}.{name}.tif"
+            f"{shorten_name(self.result.name, MAX_SUFFIX_BYTES)}.{name}.tif"
         )

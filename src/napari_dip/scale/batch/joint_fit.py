@@ -22,8 +22,7 @@ from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.execute.runner import read_image, run_engine
-from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
-from napari_dip.pipeline.lazy_inputs import stamp_files
+from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
 from napari_dip.pipeline.machine import choose_thread_count
 from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
 from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, to_stack

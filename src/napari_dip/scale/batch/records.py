@@ -21,13 +21,13 @@ from napari_dip.io.paths import (
 )
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.assess.report_fields import (
-    SCHEMA,
+    RECORD_SCHEMA,
     BatchManifestFields,
     FileRecordFields,
     read_record,
 )
 from napari_dip.pipeline.store.result_files import format_json
-from napari_dip.scale.batch.jobs import _MAX_SUFFIX_BYTES, ResultPaths
+from napari_dip.scale.batch.jobs import MAX_SUFFIX_BYTES, ResultPaths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -58,7 +58,7 @@ def find_records_folder(folder: Path) -> Path:
 def make_result_paths(folder: Path, name: str) -> ResultPaths:
     """Return the paths of all files that belong to a result."""
     records = find_records_folder(folder)
-    short_name = shorten_name(name, _MAX_SUFFIX_BYTES)
+    short_name = shorten_name(name, MAX_SUFFIX_BYTES)
     return ResultPaths(
         result=folder / name,
         record=records / f"{short_name}.json",
@@ -150,7 +150,7 @@ def write_batch_manifest(
         Whether one network is fitted to many of the files first.
     """
     content = {
-        "schema": SCHEMA,
+        "schema": RECORD_SCHEMA,
         "recipe": recipe.to_dict(),
         "cores": cores,
         **({"joint_training": True} if joint_training else {}),
@@ -195,7 +195,7 @@ def write_file_record(
         The content of the record.
     """
     content: dict[str, Any] = {
-        "schema": SCHEMA,
+        "schema": RECORD_SCHEMA,
         "source": str(source.path),
         "axes": source.axes,
         "recipe": recipe.to_dict(),

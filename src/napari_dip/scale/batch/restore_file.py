@@ -25,8 +25,7 @@ from napari_dip.pipeline.assess.report_figures import (
 )
 from napari_dip.pipeline.events import FINISHED, Event
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
-from napari_dip.pipeline.lazy_inputs import stamp_files
+from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
 from napari_dip.pipeline.machine import make_unexpected_refusal
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.result_files import choose_free_name, rescue_result, save_image

@@ -287,7 +287,7 @@ def _make_worker_pool(
 
 
 def _make_worker_spec(
-    distributed: ModuleType, memory: int, gpus: list[str], index: int
+    distributed: ModuleType, memory_bytes: int, gpus: list[str], index: int
 ) -> dict[str, Any]:
     """Return dask's specification of a local worker; with GPUs, each worker gets its own."""
     return {
@@ -297,7 +297,7 @@ def _make_worker_spec(
             "nthreads": 1,
             "dashboard": False,
             "memory_limit": 0,  # the plan limits the memory
-            "resources": make_worker_resources(memory, bool(gpus)),
+            "resources": make_worker_resources(memory_bytes, bool(gpus)),
             "env": {"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {},
             "preload": [IGNORE_INTERRUPT_CODE],
             "silence_logs": logging.CRITICAL,

@@ -1,11 +1,11 @@
 """Send jobs to the workers of a dask scheduler, and plan with the resources of those workers.
 
-Their results arrive as futures and their progress as events on a topic. One
-queue collects both.
+Their results arrive as futures and their progress as events on a topic. One queue collects both.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import threading
@@ -14,7 +14,6 @@ import traceback
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from itertools import count as counted
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,27 +200,29 @@ def find_shared_machine(workers: Sequence[WorkerInfo], address: str) -> Machine:
     return replace(workers[0].machine, cores=max(1, cores), memory_bytes=memory, devices=devices)
 
 
-def make_job_resources(memory: int, device: str, declared_names: Iterable[str]) -> dict[str, float]:
+def make_job_resources(
+    peak_bytes: int, device: str, declared_names: Iterable[str]
+) -> dict[str, float]:
     """Return the dask resources that a job requests, among those that workers declare.
 
     Parameters
     ----------
-    memory : int
-        Peak memory of the file in bytes.
+    peak_bytes : int
+        Peak memory of the file.
     device : str
         "cpu", "cuda" or "mps".
     declared_names : iterable of str
         Resources that the workers declare; dask would never schedule a job with any other.
     """
-    resources = {MEMORY_RESOURCE: float(memory)}
+    resources = {MEMORY_RESOURCE: float(peak_bytes)}
     if device == "cuda":
         resources[GPU_RESOURCE] = 1.0
     return {name: resources[name] for name in declared_names if name in resources}
 
 
-def make_worker_resources(memory: int, has_gpu: bool) -> dict[str, float]:
+def make_worker_resources(memory_bytes: int, has_gpu: bool) -> dict[str, float]:
     """Return the dask resources that a worker declares."""
-    return {MEMORY_RESOURCE: float(memory), **({GPU_RESOURCE: 1.0} if has_gpu else {})}
+    return {MEMORY_RESOURCE: float(memory_bytes), **({GPU_RESOURCE: 1.0} if has_gpu else {})}
 
 
 def list_gpus() -> list[str]:
@@ -295,7 +296,7 @@ class DaskWorkerPool:
         self._declared_resources: tuple[str, ...] = ()
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._futures: dict[str, Any] = {}
-        self._job_numbers = counted()
+        self._job_numbers = itertools.count()
         self._control_thread: threading.Thread | None = None
         self._session = ""
         self._last_worker_time = time.monotonic()
@@ -321,11 +322,11 @@ class DaskWorkerPool:
         """Maximum number of waiting jobs; with some, an adaptive cluster sees the demand."""
         return 0 if self._fixed_count else 1 + self.worker_count // 4
 
-    def send(self, worker_job: WorkerJob, memory: int, device: str) -> None:
+    def send(self, worker_job: WorkerJob, peak_bytes: int, device: str) -> None:
         """Send one job."""
         self._session = worker_job.session
         key = f"napari-dip-{worker_job.session}-{worker_job.name}-{next(self._job_numbers)}"
-        resources = make_job_resources(memory, device, self._declared_resources)
+        resources = make_job_resources(peak_bytes, device, self._declared_resources)
         with self._catch_connection_errors():
             future = self.client.submit(
                 self._run_job, worker_job, key=key, pure=False, resources=resources

@@ -21,8 +21,7 @@ from napari_dip.errors import FailedError, Refusal, RefusedError, make_refusal, 
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.events import Event, Progress, drain_generator
 from napari_dip.pipeline.execute.runner import restore_shard, run_engine
-from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
-from napari_dip.pipeline.lazy_inputs import stamp_files
+from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
 from napari_dip.pipeline.machine import detect_machine, get_torch_version
 from napari_dip.pipeline.plan.units import Shard
 from napari_dip.pipeline.recipe import recipe_from_json

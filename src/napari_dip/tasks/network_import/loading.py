@@ -75,18 +75,18 @@ class NetworkFile:
 
     @property
     def is_program(self) -> bool:
-        """Return whether the network is a file, not the name of an architecture."""
+        """Whether the network is a file, not the name of an architecture."""
         return Path(self.network).suffix != "" or os.sep in self.network
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Return the paths of the files that are read."""
+        """Paths of the files that are read."""
         return (self.network,) if self.is_program else tuple(filter(None, (self.weights,)))
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ImportedNetwork:
-    """Hold a network up to one of its layers.
+    """Network up to one of its layers.
 
     Attributes
     ----------
@@ -291,7 +291,7 @@ NumbersText = Annotated[str, BeforeValidator(normalise_numbers)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Normalisation:
-    """Hold the mean and standard deviation that a network expects, in its input range of 0 to 1.
+    """Mean and standard deviation that a network expects, in its input range of 0 to 1.
 
     Attributes
     ----------
@@ -316,7 +316,7 @@ class Normalisation:
 
     @property
     def description(self) -> str:
-        """Return what the normalisation does, for a note."""
+        """What the normalisation does, for a note."""
         if self.mean == (0.0,) and self.deviation == (1.0,):
             return "nothing else was done to it"
         mean, deviation = (

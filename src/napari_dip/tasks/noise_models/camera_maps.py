@@ -65,7 +65,7 @@ MIN_HOT_VARIANCE_RATIO = 4.0
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class CameraCorrection:
-    """Hold the correction of a camera's pixels: grey values times `factor`, plus `shift`.
+    """Correction of a camera's pixels: grey values times `factor`, plus `shift`.
 
     Attributes
     ----------
@@ -135,7 +135,7 @@ class CameraCorrection:
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """Return a note on the share of noisy pixels, if there is a noise map."""
+        """Note on the share of noisy pixels, if there is a noise map."""
         if self.excess_variance is None:
             return ()
         noisy_fraction = float((self.excess_variance > self.median_variance).mean())

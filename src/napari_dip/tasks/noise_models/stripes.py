@@ -120,7 +120,7 @@ def _find_shared_offsets(images: Tensor, measured_mask: Tensor) -> Tensor | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StripeOffsets:
-    """Hold the offsets of the lines of one plane, in its units.
+    """Offsets of the lines of one plane, in its units.
 
     Attributes
     ----------

@@ -28,7 +28,7 @@ RANDOM_INPUT_JITTER = 1 / 30
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class RandomInputOptions:
-    """Hold the options of a random input.
+    """Options of a random input.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class RandomInputOptions:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Resampling:
-    """Hold how an image is upscaled by several equal stages.
+    """How an image is upscaled by several equal stages.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Resampling:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PriorOptions:
-    """Hold the options of a prior; a prior ignores those that do not concern it.
+    """Options of a prior; a prior ignores those that do not concern it.
 
     Attributes
     ----------
@@ -176,7 +176,7 @@ class PriorNetwork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriorCost:
-    """Hold what a fit with a prior costs.
+    """What a fit with a prior costs.
 
     Attributes
     ----------
