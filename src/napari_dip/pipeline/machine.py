@@ -21,6 +21,7 @@ import sys
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 from math import ceil, isfinite
@@ -103,17 +104,13 @@ def keep_freed_memory() -> bool:
     return all(accepted)
 
 
-#: Whether idle threads spin, detected once; at most one element. The environment may change later.
-_spinning_state: list[bool] = []
+@cache
+def has_spinning_threads() -> bool:
+    """Return whether torch was loaded before a wait policy could be set.
 
-
-def detect_thread_spinning() -> None:
-    """Record whether idle threads spin: torch was loaded before a wait policy could be set."""
-    if not _spinning_state:
-        is_torch_loaded = "torch" in sys.modules
-        _spinning_state.append(
-            is_torch_loaded and not any(name in os.environ for name in _WAIT_POLICY_VARIABLES)
-        )
+    It is detected once, before torch is loaded here; later the environment may change.
+    """
+    return "torch" in sys.modules and not any(name in os.environ for name in _WAIT_POLICY_VARIABLES)
 
 
 @contextmanager
@@ -125,7 +122,7 @@ def suppress_thread_spinning(threads: int) -> Iterator[None]:
     threads : int
         Number of computing threads; with 1 nothing is done, since no thread waits.
     """
-    libraries = _load_openmp_libraries() if threads > 1 and any(_spinning_state) else []
+    libraries = _load_openmp_libraries() if threads > 1 and has_spinning_threads() else []
     if not libraries:
         yield
         return
@@ -227,7 +224,7 @@ def load_torch() -> ModuleType:
         If Python is shutting down.
     """
     check_working_folder()
-    detect_thread_spinning()
+    has_spinning_threads()
     keep_freed_memory()
     if "torch" in sys.modules:  # too late: its libraries have read the environment
         return sys.modules["torch"]

@@ -161,7 +161,7 @@ def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(finished_ba
     answer = restore_file_on_worker(unit, always_go, die)
     assert (answer["state"], answer["refusal"]["code"]) == ("failed", "cluster-killed")
     assert answer["record"]["refusal"]["sentence"].startswith("Restoring 'cell_0.tif' has ended 2")
-    begun = plan.jobs[1].paths.checkpoint / "0.starts"
+    begun = plan.jobs[1].paths.run_folder / "0.starts"
     assert not begun.exists() and not begun.parent.exists()
     make_run_folder(begun.parent)
     begun.write_text(json.dumps({"session": "session", "begun": 2}))  # a call that was killed

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_dip.pipeline.calibrate.channel_noise import select_spread_planes
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -36,8 +38,6 @@ MIN_PATTERN_FRACTION, MIN_PATTERN_LOSS = 0.02, 0.25
 #: Frequencies on each side that form the background of a peak, and those that belong to the peak. A
 #: Hann window spreads a single frequency over two.
 _BACKGROUND_RADIUS, _PEAK_RADIUS = 8, 2
-#: Maximum number of planes that are searched for a pattern.
-_MAX_PATTERN_PLANES = 8
 #: Minimum side of a plane, in pixels, for which a peak can be compared with its background.
 _MIN_PATTERN_SIDE = 4 * _BACKGROUND_RADIUS
 #: Minimum share of all pixels at an extreme value that is reported.
@@ -95,9 +95,7 @@ def detect_pattern(residual: AnyArray, measured: AnyArray) -> PeriodicPattern | 
     """
     if min(residual.shape[1:]) < _MIN_PATTERN_SIDE:
         return None
-    plane_indices = np.unique(
-        np.linspace(0, len(residual) - 1, min(len(residual), _MAX_PATTERN_PLANES)).astype(int)
-    )
+    plane_indices = select_spread_planes(len(residual))
     power = np.mean([_compute_windowed_power(residual[index]) for index in plane_indices], 0)
     frequency_y, frequency_x = (np.fft.fftfreq(count) for count in power.shape)
     radius = np.hypot(frequency_y[:, None], frequency_x[None])

@@ -51,7 +51,7 @@ MAX_DISTANT_CORRELATION, NOISE_RETRY_FACTOR, MAX_NOISE_RETRIES = 0.03, 0.6, 2
 MIN_CORRELATION_DISTANCE, MAX_CORRELATION_DISTANCE = 5, 24
 #: Side of the central crop on which residuals are examined, in pixels.
 RESIDUAL_CROP_SIDE = 256
-#: Maximum number of planes for noise measurement, spread over the Z stack or movie. Eight planes
+#: Maximum number of planes that are measured, spread over the Z stack or movie. Eight planes
 #: of 512 x 512 hold 30,000 blocks of the same detector.
 MAX_NOISE_PLANES = 8
 #: Maximum deviation from 1 of the intensity ratio of two exposures without a note. Exposures of the

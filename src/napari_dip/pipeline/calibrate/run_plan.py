@@ -14,13 +14,12 @@ from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels, get_task_plan
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
-from napari_dip.pipeline.plan.costs import FIT_CONFIG_NOTES, choose_fit_config, estimate_costs
+from napari_dip.pipeline.plan.costs import FIT_CONFIG_NOTES, choose_fit_config
 from napari_dip.pipeline.plan.joint_training import describe_mismatch, make_inference_units
 from napari_dip.pipeline.plan.tiling import (
     TILE_NOTES,
-    compute_fit_grid,
     cut_half_resolution_tiles,
-    estimate_memory,
+    estimate_run,
     list_tile_notes,
 )
 from napari_dip.pipeline.plan.types import TrainingRegion
@@ -134,19 +133,18 @@ def make_run_plan(
     else:
         units = make_units(image_plan, fit_config)
     if network is not None:
-        half_resolution, constant_channels = (
-            calibration.half_resolution,
-            calibration.constant_channels,
-        )
         if mismatch := describe_mismatch(
-            network, fit_config, constant_channels, uses_half_resolution=half_resolution is not None
+            network,
+            fit_config,
+            calibration.constant_channels,
+            uses_half_resolution=calibration.half_resolution is not None,
         ):
             notes, network = (*notes, make_note("series-unfit", why=mismatch)), None
         else:
             units = make_inference_units(units, fit_config)
-    uses_bfloat16 = plan.has_bfloat16
-    grid = compute_fit_grid(image_plan, plan.tiles)
-    _, peak_bytes = estimate_memory(image_plan, fit_config, plan.tiles, uses_bfloat16=uses_bfloat16)
+    peak_bytes, costs = estimate_run(
+        image_plan, fit_config, units, plan.tiles, plan.device, plan.threads, plan.has_bfloat16
+    )
     return RunPlan.refine(
         plan,
         task_plan=task_plan,
@@ -157,15 +155,7 @@ def make_run_plan(
         fit_config=fit_config,
         network=network,
         peak_bytes=peak_bytes,
-        costs=estimate_costs(
-            grid,
-            units,
-            plan.device,
-            plan.threads,
-            fit_config,
-            blind_spot_shape=task_plan.blind_spot_shape,
-            uses_bfloat16=uses_bfloat16,
-        ),
+        costs=costs,
         notes=notes,
     )
 

@@ -184,13 +184,13 @@ def _count_multiplications(widths: tuple[int, ...], dims: int) -> float:
     return taps * total
 
 
-def estimate_image_memory(grid: tuple[int, ...], planes: int) -> int:
+def estimate_image_memory(grid: tuple[int, ...], plane_count: int) -> int:
     """Estimate the memory of the input and of what all fits keep, in bytes, on any device."""
-    return prod(grid) * PLANE_BYTES * planes
+    return prod(grid) * PLANE_BYTES * plane_count
 
 
 def estimate_fit_memory(
-    grid: tuple[int, ...], channels: int, fit_config: FitConfig, *, uses_bfloat16: bool
+    grid: tuple[int, ...], channel_count: int, fit_config: FitConfig, *, uses_bfloat16: bool
 ) -> int:
     """Estimate the memory of one fit in bytes: the maximum of a step, inference and refinement.
 
@@ -202,7 +202,7 @@ def estimate_fit_memory(
     ----------
     grid : tuple of int
         Size of the network's output.
-    channels : int
+    channel_count : int
         Channels of one fit.
     fit_config : FitConfig
     uses_bfloat16 : bool
@@ -227,15 +227,15 @@ def estimate_fit_memory(
             INFERENCE_PIXEL_BYTES if batch_pixels == grid_pixels else TILED_INFERENCE_PIXEL_BYTES
         )
     else:
-        pixel_bytes, base_bytes = VOLUME_INFERENCE_PIXEL_BYTES * channels, VOLUME_START_BYTES
+        pixel_bytes, base_bytes = VOLUME_INFERENCE_PIXEL_BYTES * channel_count, VOLUME_START_BYTES
         if prior_spec.network.is_planewise:
-            pixel_bytes = Z_STACK_INFERENCE_PIXEL_BYTES * channels
+            pixel_bytes = Z_STACK_INFERENCE_PIXEL_BYTES * channel_count
     fit_bytes = (
         max(step_bytes, batch_pixels * features * INFERENCE_FEATURE_BYTES + retained_bytes)
         + grid_pixels * pixel_bytes
     )
     if len(grid) == 2 and prior_spec.has_refinement:
-        fit_bytes = max(fit_bytes, channels * grid_pixels * REFINEMENT_BYTES)
+        fit_bytes = max(fit_bytes, channel_count * grid_pixels * REFINEMENT_BYTES)
     return int(base_bytes + fit_bytes)
 
 

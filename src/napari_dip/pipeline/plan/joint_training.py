@@ -133,12 +133,12 @@ def get_neighbour_items(item: int, item_count: int, stride: int) -> tuple[int | 
     return before, item + stride if stride and item + stride < item_count else None
 
 
-def estimate_training_memory(item_count: int, grid: tuple[int, ...], channels: int) -> int:
+def estimate_training_memory(item_count: int, grid: tuple[int, ...], channel_count: int) -> int:
     """Estimate the additional memory of a joint fit, in bytes."""
     return (
         len(choose_training_regions(item_count, grid, 0))
         * prod(compute_training_region_size(grid))
-        * channels
+        * channel_count
         * TRAINING_PIXEL_BYTES
     )
 

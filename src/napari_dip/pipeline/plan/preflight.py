@@ -11,7 +11,6 @@ from napari_dip.pipeline.machine import Machine, choose_thread_count, format_byt
 from napari_dip.pipeline.plan.costs import (
     choose_fit_config,
     count_channels,
-    estimate_costs,
     estimate_fit_memory,
     estimate_image_memory,
 )
@@ -29,6 +28,7 @@ from napari_dip.pipeline.plan.tiling import (
     choose_tiles,
     compute_fit_grid,
     estimate_memory,
+    estimate_run,
     list_tile_notes,
 )
 from napari_dip.pipeline.plan.types import ImagePlan, Plan
@@ -113,8 +113,10 @@ def _plan_run(
     network, units, reuse_notes = raise_if_refused(
         reuse_network(network, units, image, fit_config, is_single=is_single)
     )
-    grid, uses_bfloat16 = compute_fit_grid(image, tiles), machine.has_bfloat16
-    threads = choose_thread_count(machine.cores, prod(grid[-2:]))
+    threads = choose_thread_count(machine.cores, prod(compute_fit_grid(image, tiles)[-2:]))
+    peak_bytes, costs = estimate_run(
+        image, fit_config, units, tiles, device, threads, machine.has_bfloat16
+    )
     return Plan(
         recipe=recipe,
         task_plan=task_plan,
@@ -123,16 +125,8 @@ def _plan_run(
         device=device,
         threads=threads,
         fit_config=fit_config,
-        peak_bytes=estimate_memory(image, fit_config, tiles, uses_bfloat16=uses_bfloat16)[1],
-        costs=estimate_costs(
-            grid,
-            units,
-            device,
-            threads,
-            fit_config,
-            blind_spot_shape=task_plan.blind_spot_shape,
-            uses_bfloat16=uses_bfloat16,
-        ),
+        peak_bytes=peak_bytes,
+        costs=costs,
         layout=layout,
         notes=(
             *(note for header in (source, *extra_headers.values()) for note in header.notes),
@@ -145,7 +139,7 @@ def _plan_run(
         ),
         extra_headers=extra_headers,
         tiles=tiles,
-        has_bfloat16=uses_bfloat16,
+        has_bfloat16=machine.has_bfloat16,
         network=network,
     )
 

@@ -11,6 +11,7 @@ from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.costs import (
     count_channels,
+    estimate_costs,
     estimate_fit_memory,
     estimate_image_memory,
 )
@@ -21,13 +22,13 @@ from napari_dip.tasks.base import CONTEXT_RADIUS
 from napari_dip.tasks.shared_settings import get_series_training
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.layout import Layout
-    from napari_dip.pipeline.plan.types import FitConfig, ImagePlan
+    from napari_dip.pipeline.plan.types import CostEstimate, FitConfig, ImagePlan, WorkUnit
     from napari_dip.tasks.base import TaskPlan
 
 #: Boundaries between tiles are multiples of this, so that each tile can be fitted at half size.
@@ -267,6 +268,28 @@ def estimate_memory(
             MEASUREMENT_PIXEL_BYTES * min(source.pixel_count, count * MAX_MEASURED_PIXELS),
         )
     return image_bytes, total_bytes
+
+
+def estimate_run(
+    image: ImagePlan,
+    fit_config: FitConfig,
+    units: Sequence[WorkUnit],
+    tiles: tuple[Tile, ...],
+    device: str,
+    threads: int,
+    uses_bfloat16: bool,
+) -> tuple[int, CostEstimate]:
+    """Estimate the peak memory of a run in bytes, and its costs."""
+    _, peak_bytes = estimate_memory(image, fit_config, tiles, uses_bfloat16=uses_bfloat16)
+    return peak_bytes, estimate_costs(
+        compute_fit_grid(image, tiles),
+        units,
+        device,
+        threads,
+        fit_config,
+        blind_spot_shape=image.task_plan.blind_spot_shape,
+        uses_bfloat16=uses_bfloat16,
+    )
 
 
 def compute_fit_grid(image: ImagePlan, tiles: tuple[Tile, ...]) -> tuple[int, ...]:

@@ -103,11 +103,9 @@ class CostEstimate:
     refinement_seconds: float
     assessment_seconds: float
 
-    def estimate_fit(self, iterations: int, training_regions: int = 0) -> float:
+    def estimate_fit(self, iterations: int, region_count: int = 0) -> float:
         """Estimate the seconds of one fit; a joint fit validates on all its regions."""
-        validations = max(
-            iterations / ITERATIONS_PER_VALIDATION, JOINT_VALIDATIONS * training_regions
-        )
+        validations = max(iterations / ITERATIONS_PER_VALIDATION, JOINT_VALIDATIONS * region_count)
         return iterations * self.seconds_per_iteration + validations * self.validation_seconds
 
 

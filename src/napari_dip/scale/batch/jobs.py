@@ -226,18 +226,18 @@ class ResultPaths:
     result, record : Path
     overview : Path
         Drawing of input, result and validation loss.
-    checkpoint : Path
-        Run folder of the file; exists while it is being restored.
+    run_folder : Path
+        Folder of the unfinished run of the file, while it is being restored.
     """
 
     result: Path
     record: Path
     overview: Path
-    checkpoint: Path
+    run_folder: Path
 
     def __iter__(self) -> Iterator[Path]:
         """Iterate over all paths."""
-        return iter((self.result, self.record, self.overview, self.checkpoint))
+        return iter((self.result, self.record, self.overview, self.run_folder))
 
     def list_outputs(self, task: Task) -> tuple[Path, ...]:
         """Return the paths of the result and of the extra outputs of a task."""

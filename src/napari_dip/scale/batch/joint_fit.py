@@ -69,7 +69,7 @@ class _TrainingCrop:
 def fit_joint_network(
     joint_plan: JointTrainingPlan,
     network_path: Path,
-    checkpoint_path: Path,
+    run_folder: Path,
     poll_control: PollControl,
     *,
     resume: bool,
@@ -79,8 +79,8 @@ def fit_joint_network(
     Parameters
     ----------
     joint_plan : JointTrainingPlan
-    network_path, checkpoint_path : Path
-        Paths of the network file, and of the checkpoint during the fit.
+    network_path, run_folder : Path
+        Paths of the network file, and of the folder of the unfinished fit.
     poll_control : callable
         Polled at every iteration; once it returns keep or discard, the fit leaves a checkpoint.
     resume : bool
@@ -104,7 +104,7 @@ def fit_joint_network(
     """
     threads = choose_thread_count(joint_plan.cores, prod(joint_plan.training_regions[0].size))
     recorder = ControlRecorder(poll_control)
-    store = CheckpointStore(checkpoint_path, resume=resume, replaces_unusable=True)
+    store = CheckpointStore(run_folder, resume=resume, replaces_unusable=True)
     steps = _fit_networks(joint_plan, threads, network_path, store, recorder)
     try:
         return (yield from run_engine(steps, threads, SERIES_NAME))

@@ -155,7 +155,7 @@ class BatchNetwork:
 def choose_batch_network(
     folder: Path,
     network_file: str | os.PathLike[str] | None,
-    requested: bool,
+    is_joint_requested: bool,
     earlier_manifest: BatchManifestFields | None,
 ) -> BatchNetwork:
     """Choose the network that the files of a batch share, if any.
@@ -166,7 +166,7 @@ def choose_batch_network(
         Folder of the results.
     network_file : path or None
         Path of a network that was fitted before.
-    requested : bool
+    is_joint_requested : bool
         Whether the user asked for joint training.
     earlier_manifest : BatchManifestFields or None
         Manifest of the batch if it is resumed.
@@ -177,16 +177,17 @@ def choose_batch_network(
         If both are requested, if the batch began without joint training, or if the network is
         unusable.
     """
-    if requested and network_file is not None:
+    if is_joint_requested and network_file is not None:
         raise RefusedError("series-twice")
     if network_file is not None:
         return BatchNetwork(network=read_network(network_file))
     was_joint = earlier_manifest is not None and earlier_manifest.joint_training
-    if requested and earlier_manifest is not None and not was_joint:
+    if is_joint_requested and earlier_manifest is not None and not was_joint:
         raise RefusedError("series-late", folder=folder)
-    if not requested and not was_joint:
+    if not is_joint_requested and not was_joint:
         return BatchNetwork()
-    network_path, notes = folder / NETWORK_FILE, () if requested else (make_note("series-resumed"),)
+    network_path = folder / NETWORK_FILE
+    notes = () if is_joint_requested else (make_note("series-resumed"),)
     if earlier_manifest is not None and network_path.is_file():
         return BatchNetwork(network=read_network(network_path), notes=notes)
     network = JointNetwork(path=os.fspath(network_path))
@@ -233,8 +234,8 @@ def fit_batch_network(
         facts = {"device": device, "why": machine.no_gpu_reason or "this computer has none"}
         raise RefusedError("series-device", **facts)
     network_path = plan.folder / NETWORK_FILE
-    checkpoint_path = find_records_folder(plan.folder) / f"{NETWORK_FILE}.unfinished"
-    paths = network_path, checkpoint_path
+    run_folder = find_records_folder(plan.folder) / f"{NETWORK_FILE}.unfinished"
+    paths = network_path, run_folder
     return (yield from fit_joint_network(joint_plan, *paths, poll_control, resume=plan.resume))
 
 

@@ -63,7 +63,7 @@ def make_result_paths(folder: Path, name: str) -> ResultPaths:
         result=folder / name,
         record=records / f"{short_name}.json",
         overview=records / f"{short_name}.png",
-        checkpoint=records / f"{short_name}.unfinished",
+        run_folder=records / f"{short_name}.unfinished",
     )
 
 

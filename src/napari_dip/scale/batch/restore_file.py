@@ -82,7 +82,7 @@ def restore_file(
         except BatchInterruptedError:
             return FileOutcome(source=job.source, state="waiting")
         if verified_record is not None:
-            RunFolder(paths.checkpoint, resume=False).remove()  # left by a run killed at its end
+            RunFolder(paths.run_folder, resume=False).remove()  # left by a run killed at its end
             return _make_done_outcome(job, "already-done", verified_record)
     hashes: dict[str, str] = {}
     state: FileState = "failed"
@@ -139,7 +139,7 @@ def _restore_and_save(
     hashes.update(hash_inputs(job.inputs, partial(check_interrupt, poll_control)))
     data = open_plan_inputs(plan, stamps)
     recorder = ControlRecorder(poll_control)
-    store = CheckpointStore(paths.checkpoint, resume=resume, replaces_unusable=True)
+    store = CheckpointStore(paths.run_folder, resume=resume, replaces_unusable=True)
     result = yield from run(
         plan, data, poll_control=recorder.poll_control, store=store, stamps=stamps
     )

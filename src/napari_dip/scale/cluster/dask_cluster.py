@@ -182,26 +182,26 @@ def join_cluster(address: str | None) -> Iterator[DaskWorkerPool | None]:
 
 @contextmanager
 def start_workers(
-    plan: BatchPlan, requested: int, joined_pool: DaskWorkerPool | None = None
+    plan: BatchPlan, requested_count: int, joined_pool: DaskWorkerPool | None = None
 ) -> Iterator[DaskWorkerPool | None]:
     """Start workers on this computer, if requested, reachable only from this computer.
 
     Parameters
     ----------
     plan : BatchPlan
-    requested : int
+    requested_count : int
         Number of workers; 0: none.
     joined_pool : DaskWorkerPool, optional
         Pool of a cluster that was joined, used if no workers are requested.
     """
-    if not requested:
+    if not requested_count:
         yield joined_pool
         return
     distributed = _import_distributed()
     restorable = [job.plan for job in plan.jobs if not isinstance(job.plan, Refusal)]
     gpus = list_gpus() if any(file_plan.device == "cuda" for file_plan in restorable) else []
     peaks = [file_plan.peak_bytes for file_plan in restorable]
-    max_workers = min(requested, sum(map(compute_max_shards, restorable)))
+    max_workers = min(requested_count, sum(map(compute_max_shards, restorable)))
     worker_count, note = choose_worker_count(max_workers, peaks, plan.machine, len(gpus))
     cores = plan.machine.cores, detect_machine().cores
     threads_note = make_oversubscription_note(worker_count, *cores)

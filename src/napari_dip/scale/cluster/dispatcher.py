@@ -84,7 +84,7 @@ class _ShardedFile:
     steps: dict[str, WorkStep] = field(default_factory=dict)
     tracker: ProgressTracker = field(default_factory=partial(ProgressTracker, default_rate=1.0))
 
-    def plan(self, plan: Plan, workers: int) -> None:
+    def plan_stages(self, plan: Plan, worker_count: int) -> None:
         """Plan the stages."""
         serial_fraction, costs = estimate_serial_fraction(plan), plan.costs
         seconds = (
@@ -98,15 +98,15 @@ class _ShardedFile:
             (_Stage.FIRST, serial_fraction, first_count),
             (_Stage.SHARDS, 1 - serial_fraction, compute_max_shards(plan)),
         ):
-            count = min(workers, max_count)
+            count = min(worker_count, max_count)
             for _ in range(count):
                 planned = START_SECONDS + fraction * seconds / count
                 self.tracker.add_step(f"stage {stage}", planned, stage=stage)
         merging_seconds = START_SECONDS + costs.assessment_seconds
         self.tracker.add_step("merging", merging_seconds, stage=_Stage.RESULT)
-        self.tracker.worker_count = workers
+        self.tracker.worker_count = worker_count
 
-    def begin(self, names: Iterable[str], stage: _Stage) -> None:
+    def start_stage(self, names: Iterable[str], stage: _Stage) -> None:
         """Start a stage with these jobs."""
         steps = self.tracker.steps
         template = next(step for step in steps if step.stage == stage)
@@ -188,11 +188,11 @@ class BatchDispatcher:
             else:
                 self._send_job(worker_job, count)
 
-    def withdraw(self) -> None:
+    def cancel_waiting_jobs(self) -> None:
         """Clear the queue and cancel the jobs that no worker has started."""
         self.remaining.clear()
         for name in self.running.keys() - self._started_jobs:
-            self._pool.withdraw(name)
+            self._pool.cancel(name)
             del self.running[name]
 
     def process_message(self, message: WorkerMessage) -> BatchEvent | None:
@@ -245,14 +245,14 @@ class BatchDispatcher:
 
     def _make_event(self, worker_job: WorkerJob, fields: Mapping[str, object]) -> Event:
         """Convert the progress of a job to the progress of its file."""
-        event, file = parse_event(fields), self._sharded_files.get(worker_job.number)
-        if file is None:
+        event, sharded_file = parse_event(fields), self._sharded_files.get(worker_job.number)
+        if sharded_file is None:
             return event
         now, message = self._clock.seconds, event.message
         if worker_job.shard is not None:
             message += f", {worker_job.shard.label}"
-        file.steps[worker_job.name].report_progress(now, event.progress)
-        return replace(event, message=message, progress=file.tracker.compute_progress(now))
+        sharded_file.steps[worker_job.name].report_progress(now, event.progress)
+        return replace(event, message=message, progress=sharded_file.tracker.compute_progress(now))
 
     def _needs_sharding(self, worker_job: WorkerJob, workers: int) -> bool:
         """Return whether to split a file into shards, because workers would otherwise be idle."""
@@ -266,8 +266,8 @@ class BatchDispatcher:
     def _queue_first_shards(self, number: int) -> None:
         """Queue the first step of a file, or its shards if it needs no first step."""
         plan = self._get_plan(number)
-        self._sharded_files[number] = file = _ShardedFile()
-        file.plan(plan, self._pool.worker_count)
+        self._sharded_files[number] = sharded_file = _ShardedFile()
+        sharded_file.plan_stages(plan, self._pool.worker_count)
         if plan.tiles:
             self._queue_shards(number, [Shard()], stage=_Stage.FIRST)
         elif joint_count := min(self._pool.worker_count, count_joint_training_shards(plan)):
@@ -287,7 +287,8 @@ class BatchDispatcher:
 
     def _queue_shards(self, number: int, shards: Sequence[Shard | None], *, stage: _Stage) -> None:
         worker_jobs = [self._make_worker_job(number, shard) for shard in shards]
-        self._sharded_files[number].begin((worker_job.name for worker_job in worker_jobs), stage)
+        names = [worker_job.name for worker_job in worker_jobs]
+        self._sharded_files[number].start_stage(names, stage)
         self.remaining.extendleft(reversed(worker_jobs))
 
     def _finish_shard(self, worker_job: WorkerJob, state: ShardState) -> None:
@@ -295,12 +296,12 @@ class BatchDispatcher:
         del self.running[worker_job.name]
         if state == "waiting":  # the batch was ended
             return
-        file = self._sharded_files[worker_job.number]
-        file.steps[worker_job.name].finish(self._clock.seconds)
-        file.has_failed |= state != "shard-done"
-        if not all(step.is_finished for step in file.steps.values()):
+        sharded_file = self._sharded_files[worker_job.number]
+        sharded_file.steps[worker_job.name].finish(self._clock.seconds)
+        sharded_file.has_failed |= state != "shard-done"
+        if not all(step.is_finished for step in sharded_file.steps.values()):
             return
-        if file.stage is _Stage.FIRST and not file.has_failed:
+        if sharded_file.stage is _Stage.FIRST and not sharded_file.has_failed:
             self._queue_remaining_shards(worker_job.number)
         else:
             self._queue_shards(worker_job.number, [None], stage=_Stage.RESULT)
@@ -401,7 +402,7 @@ def restore_in_parallel(
     while dispatcher.remaining or dispatcher.running:
         current = dispatcher.broadcast_control()
         if current in ENDING_CONTROLS:
-            dispatcher.withdraw()
+            dispatcher.cancel_waiting_jobs()
         elif current is Control.GO:
             dispatcher.send_jobs()
         for message in pool.receive_messages(CONTROL_POLL_SECONDS):

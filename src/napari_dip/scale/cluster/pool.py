@@ -111,13 +111,13 @@ def check_worker_options(
 
 
 def choose_worker_count(
-    requested: int, peaks: Iterable[int], machine: Machine, gpu_count: int
+    requested_count: int, peaks: Iterable[int], machine: Machine, gpu_count: int
 ) -> tuple[int, Note | None]:
     """Choose how many workers to run at once on a computer.
 
     Parameters
     ----------
-    requested : int
+    requested_count : int
     peaks : iterable of int
         Peak memory of each file in bytes.
     machine : Machine
@@ -128,15 +128,15 @@ def choose_worker_count(
     -------
     count : int
     note : Note or None
-        Why it is less than `requested`.
+        Why it is less than `requested_count`.
     """
     largest = max(peaks, default=0) + WORKER_OVERHEAD_BYTES
     max_by_memory = max(1, machine.memory_bytes // largest)
-    is_gpu_limit = 0 < gpu_count < min(requested, max_by_memory)
-    count = gpu_count if is_gpu_limit else min(requested, max_by_memory)
-    if count == requested:
-        return requested, None
-    facts: dict[str, Any] = {"count": count, "wanted": requested, "several": count > 1}
+    is_gpu_limit = 0 < gpu_count < min(requested_count, max_by_memory)
+    count = gpu_count if is_gpu_limit else min(requested_count, max_by_memory)
+    if count == requested_count:
+        return requested_count, None
+    facts: dict[str, Any] = {"count": count, "wanted": requested_count, "several": count > 1}
     if is_gpu_limit:
         return count, make_note("workers-gpus", **facts)
     facts |= {"need": format_bytes(largest), "have": format_bytes(machine.memory_bytes)}
@@ -337,7 +337,7 @@ class DaskWorkerPool:
                 lambda finished: self._messages.put((worker_job.name, finished))
             )
 
-    def withdraw(self, name: str) -> None:
+    def cancel(self, name: str) -> None:
         """Cancel a job; a worker that has already started it ends it at the next iteration."""
         future = self._futures.pop(name, None)
         if future is not None:

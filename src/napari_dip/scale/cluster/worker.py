@@ -142,7 +142,7 @@ def restore_file_on_worker(
         return make_worker_answer("refused", refusal=job.plan)
     if poll_control() in ENDING_CONTROLS:
         return make_worker_answer("waiting")
-    folder = RunFolder(paths.checkpoint, resume=False)
+    folder = RunFolder(paths.run_folder, resume=False)
     try:
         if folder.count_starts(worker_job.session) >= MAX_WORKER_DEATHS:
             refusal = make_refusal("cluster-killed", name=job.source.name, count=MAX_WORKER_DEATHS)
@@ -286,7 +286,7 @@ def restore_shard_on_worker(
         return make_worker_answer("passed")
     if poll_control() in ENDING_CONTROLS:
         return make_worker_answer("waiting")
-    folder, session = RunFolder(worker_job.paths.checkpoint, resume=False), worker_job.session
+    folder, session = RunFolder(worker_job.paths.run_folder, resume=False), worker_job.session
     lacks_first_tile = shard.index and job.plan.tiles and not is_run_folder(folder.path)
     if lacks_first_tile or folder.count_starts(session, shard.name) >= MAX_WORKER_DEATHS:
         return make_worker_answer("passed")
@@ -313,7 +313,7 @@ def _restore_shard(
     # other shards write at the same time
     name = f"checkpoint-{shard.name}of{shard.count}" if shard.index else CHECKPOINT_NAME
     store = CheckpointStore(
-        job.paths.checkpoint, resume=True, name=name, replaces_unusable=not shard.index
+        job.paths.run_folder, resume=True, name=name, replaces_unusable=not shard.index
     )
     data = open_plan_inputs(plan, stamp_files(plan))
     steps = restore_shard(plan, data, shard, poll_control, store)
