@@ -124,7 +124,7 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
         prepared.prior,
         prepared.schedule,
         never_stop,
-        seed=prepared.seed,
+        seed=prepared.unit.seed,
         is_preview_due=every(prepared.schedule.validation_interval),
     )
     history, best_so_far = [], []

@@ -103,7 +103,7 @@ def fitted(
             prepared.prior,
             prepared.schedule,
             prepared.stop_rule,
-            seed=prepared.seed,
+            seed=prepared.unit.seed,
             warm_start=weights,
         )
         result = drain_generator(loop)

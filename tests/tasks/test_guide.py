@@ -255,7 +255,6 @@ def runner(fit_input: FitInput, mean: torch.Tensor, *, kept: bool = False) -> Fi
         prior=None,
         schedule=None,
         stop_rule=None,
-        seed=0,
         fit_input=fit_input,
     )  # type: ignore[arg-type]
     return FitRun(prepared_fit=prepared, result=result)

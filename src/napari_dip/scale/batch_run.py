@@ -212,11 +212,8 @@ class BatchTracker:
 
     def add_progress(self, batch_event: BatchEvent) -> BatchEvent:
         """Process a report, and return it with the progress of the whole batch."""
-        now, step, outcome = (
-            self._clock.seconds,
-            self._steps.get(batch_event.number),
-            batch_event.outcome,
-        )
+        now, outcome = self._clock.seconds, batch_event.outcome
+        step = self._steps.get(batch_event.number)
         if outcome is not None and outcome.state != "waiting":
             self._finished_files.add(batch_event.number)
         if batch_event.number and 0 in self._steps and not self._steps[0].is_finished:

@@ -271,10 +271,8 @@ def _apply_user_noise(
     elif noise_settings.model == POISSON_GAUSSIAN.key and gain == 0 and mean_signal > dark_signal:
         # The user says that there is photon noise. All variance above the floor is assigned to it,
         # but at least a tenth of the total.
-        gain, dark_variance = (
-            max(mean_variance - noise.floor, 0.1 * mean_variance) / (mean_signal - dark_signal),
-            noise.floor,
-        )
+        photon_variance = max(mean_variance - noise.floor, 0.1 * mean_variance)
+        gain, dark_variance = photon_variance / (mean_signal - dark_signal), noise.floor
     if noise_settings.gain is not None:
         gain = noise_settings.gain
     if noise_settings.read_noise is not None:

@@ -242,11 +242,8 @@ class RecoveryState:
 
     def reset(self) -> None:
         """Forget the errors and checkpoints of the finished fit."""
-        self.out_of_memory_count, self._candidate_checkpoint, self._last_copy_time = (
-            0,
-            None,
-            -COPY_INTERVAL,
-        )
+        self.out_of_memory_count, self._candidate_checkpoint = 0, None
+        self._last_copy_time = -COPY_INTERVAL
         self.notes.clear()
 
     def limit_fit_config(self, fit_config: FitConfig) -> FitConfig:

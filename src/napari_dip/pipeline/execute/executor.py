@@ -346,7 +346,7 @@ class Executor:
             prepared_fit.prior,
             prepared_fit.schedule,
             prepared_fit.stop_rule,
-            seed=prepared_fit.seed,
+            seed=unit.seed,
             resume=checkpoint,
             warm_start=self._weights if unit.starts_from else None,
             poll_control=self._poll_control,

@@ -87,14 +87,12 @@ def average_noise_correlation(
     """
     if all(side == 1 for side in calibration.blind_spot_size):
         return None
-    noise_estimates = [calibration.noise[c] for c in channels]
+    noise_lags = ((calibration.noise[c].along_y, calibration.noise[c].along_x) for c in channels)
     y, x = (
-        np.mean([estimate.along_y for estimate in noise_estimates], 0),
-        np.mean([estimate.along_x for estimate in noise_estimates], 0),
+        subtract_image_correlation(tuple(np.mean(lags, 0).tolist()))
+        for lags in zip(*noise_lags, strict=True)
     )
-    return subtract_image_correlation(tuple(y.tolist())), subtract_image_correlation(
-        tuple(x.tolist())
-    )
+    return y, x
 
 
 def convert_noise_to_network_units(
@@ -120,11 +118,8 @@ def convert_noise_to_network_units(
     rows = []
     for channel_noises in exposure_noises:
         for channel in channels:
-            estimate, offset, scale = (
-                channel_noises[channel],
-                calibration.intensity_offset[channel],
-                calibration.intensity_scale[channel],
-            )
+            estimate, offset = channel_noises[channel], calibration.intensity_offset[channel]
+            scale = calibration.intensity_scale[channel]
             # expand (relative_deviation * signal)**2, where the signal includes the offset
             squared_deviation = estimate.relative_deviation**2
             relative_offset = offset / scale
@@ -146,7 +141,7 @@ class PreparedFit:
     """Arguments of the engine's `fit` for one work unit.
 
     The fit input holds pixels, noise and masks. The task has built problem and prior from it, and
-    the pipeline adds schedule, stop rule and seed.
+    the pipeline adds schedule and stop rule. The seed is that of the unit.
     """
 
     unit: WorkUnit
@@ -154,7 +149,6 @@ class PreparedFit:
     prior: Prior
     schedule: Schedule
     stop_rule: StopRule
-    seed: int
     fit_input: FitInput
 
 
@@ -228,7 +222,6 @@ def assemble_fit(
         prior=prior,
         schedule=schedule,
         stop_rule=stop_rule,
-        seed=unit.seed,
         fit_input=fit_input,
     )
 

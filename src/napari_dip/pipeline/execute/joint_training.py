@@ -71,11 +71,9 @@ def prepare_joint_fit(
             frames = replace(
                 frames, neighbours=frames.neighbours[:, *_make_region_slices(training_region)]
             )
-        crop, region_unit = (
-            _crop_training_region(image, training_region),
-            replace(region_unit, item=0),
-        )
-        fit_inputs.append(make_fit_input(crop, region_unit, fit_config, frames, device))
+        crop = _crop_training_region(image, training_region)
+        crop_unit = replace(region_unit, item=0)
+        fit_inputs.append(make_fit_input(crop, crop_unit, fit_config, frames, device))
     has_separate_noise = bool(image.calibration.item_calibrations)
     joint_input = _stack_fit_inputs(fit_inputs, has_separate_noise=has_separate_noise)
     prepared_fit = assemble_fit(image.plan, unit, joint_input, fit_config)
