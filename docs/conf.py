@@ -57,7 +57,7 @@ def show_root_files(_: Sphinx, page: str, source: list[str]) -> None:
         text = re.sub(rf"\]\({link}(#[^)]*)?\)", rf"]({up}{shown}.md\1)", text)
     if page in ROOT_PAGES:  # what has no page of its own is a file to fetch
         text = re.sub(r"\]\(([A-Z]+(?:\.cff)?)\)", r"](../\1)", text)
-        text += "\n[Glossary](glossary.md): the words of these pages, one for each thing.\n"
+        text += "\n[Glossary](glossary.md): the terms of these pages.\n"
     source[0] = text + contents(text) if page == "index" else text
 
 

@@ -65,7 +65,7 @@ whole may be passed on under the GPL only; napari-dip itself runs on any Qt that
 | distribution | version | licence | needed for |
 |---|---|---|---|
 """
-FOOTER = "\n[Glossary](glossary.md): the words of these pages, one for each thing.\n"
+FOOTER = "\n[Glossary](glossary.md): the terms of these pages.\n"
 SETTINGS_HEAD = """
 | in the dock | on the command line | without it | what it is |
 |---|---|---|---|
