@@ -1,4 +1,4 @@
-"""Bad inputs by all four interfaces: each is refused in two sentences, and touches nothing."""
+"""Bad inputs through all four interfaces: each is refused in two sentences, and no file changes."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
 
     from faults.trials import TrialResult
 
-#: Every how many-th case goes through the installed command as well, and through the batch.
-SHELL = 20
+#: Every n-th case runs by the installed command as well.
+COMMAND_STEP = 20
 #: Options of a command that say nothing of how to restore.
 FILES_OF_RESULTS = ("o", "overwrite", "report", "recipe", "residual", "uncertainty", "psf-out")
 
 
 def trials(*, small: bool) -> Iterator[Trial]:
-    """Give all cases at the command line, in Python, in a batch, and further ones in the dock."""
+    """Yield all cases for command line, Python, batch and docks."""
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # as the command does it
     step = 12 if small else 1
     for case in CASES[::step]:
-        yield Trial(f"command: {case.name}", partial(at_the_command, case))
+        yield Trial(f"command: {case.name}", partial(check_command, case))
     for case in PYTHON_CASES[::step]:
-        yield Trial(f"Python: {case.name}", partial(in_python, case))
-        yield Trial(f"batch: {case.name}", partial(in_a_batch, case))
-    for case in () if small else CASES[::SHELL]:
-        yield Trial(f"shell: {case.name}", partial(in_a_shell, case))
-    from faults.in_the_dock import dock_trials
+        yield Trial(f"Python: {case.name}", partial(check_python, case))
+        yield Trial(f"batch: {case.name}", partial(check_batch, case))
+    for case in () if small else CASES[::COMMAND_STEP]:
+        yield Trial(f"shell: {case.name}", partial(check_installed_command, case))
+    from faults.bad_input_docks import dock_trials
 
     yield from dock_trials(small=small)
 
 
-def at_the_command(case: Case) -> TrialResult:
-    """Type it, in this process."""
+def check_command(case: Case) -> TrialResult:
+    """Run the command in this process."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         argv = case.make(folder)
@@ -54,11 +54,13 @@ def at_the_command(case: Case) -> TrialResult:
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err):
             code = main(argv)
-        return _judged(case, code, out.getvalue(), err.getvalue(), hash_files(folder) == before)
+        return _check_refusal(
+            case, code, out.getvalue(), err.getvalue(), hash_files(folder) == before
+        )
 
 
-def in_a_shell(case: Case) -> TrialResult:
-    """Type it, as the installed command in a process of its own."""
+def check_installed_command(case: Case) -> TrialResult:
+    """Run the installed command in a process of its own."""
     command = Path(sysconfig.get_path("scripts")) / "napari-dip"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -68,10 +70,10 @@ def in_a_shell(case: Case) -> TrialResult:
         before = hash_files(folder)
         done = subprocess.run([command, *argv], capture_output=True, text=True, timeout=120)
         whole = hash_files(folder) == before
-        return _judged(case, done.returncode, done.stdout, done.stderr, whole)
+        return _check_refusal(case, done.returncode, done.stdout, done.stderr, whole)
 
 
-def _judged(case: Case, code: int, out: str, err: str, whole: bool) -> TrialResult:
+def _check_refusal(case: Case, code: int, out: str, err: str, whole: bool) -> TrialResult:
     found_code = find_fault_code(err)
     if (code, out, found_code, whole) != (2, "", case.code, True):
         return make_failed(
@@ -80,7 +82,7 @@ def _judged(case: Case, code: int, out: str, err: str, whole: bool) -> TrialResu
     return make_passed(found_code, kind="refused")
 
 
-def in_python(case: Case) -> TrialResult:
+def check_python(case: Case) -> TrialResult:
     """Call the task's function with the same image and settings."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -102,7 +104,7 @@ def in_python(case: Case) -> TrialResult:
         return make_failed(f"an answer of shape {answer.image.shape}")
 
 
-def in_a_batch(case: Case) -> TrialResult:
+def check_batch(case: Case) -> TrialResult:
     """Run the same recipe on the same file as a batch of one."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -132,7 +134,7 @@ def in_a_batch(case: Case) -> TrialResult:
 
 
 def parse_arguments(argv: list[str]) -> dict[str, Any]:
-    """Read what was typed after the image as the settings of a call."""
+    """Convert options to keyword arguments."""
     settings: dict[str, Any] = {}
     options, place = argv[2:], 0
     while place < len(options):

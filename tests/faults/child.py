@@ -1,4 +1,4 @@
-"""The command line in a child process that can be killed, starved and watched.
+"""The command line in a forked child process, with its exit code, output and resources.
 
 The child is forked from this process, which has loaded the program but run nothing: it calls the
 same `main` as the installed command, on the same code, a second or two sooner.
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProcessResult:
-    """How a child ended.
+    """Result of a child process.
 
     Attributes
     ----------
     code : int
         Exit code; negative: the signal that ended it.
     output : str
-        What it wrote, results and messages together.
+        Both output streams.
     seconds : float
-        Time on the clock.
+        Wall-clock seconds.
     cpu : float
-        Seconds of the processor.
+        CPU seconds.
     peak : int
-        Most bytes that it held in memory.
+        Peak memory in bytes.
     """
 
     code: int
@@ -50,13 +50,13 @@ class Child:
     Parameters
     ----------
     argv : sequence of str
-        What is typed after `napari-dip`.
+        Arguments of `napari-dip`.
     log : Path
-        File that takes what it says.
+        File for both output streams.
     before : callable, optional
         Called in the child before the command begins.
     memory : int, optional
-        Most bytes of address space beyond what the child begins with.
+        Limit of the address space beyond that of this process, in bytes.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class Child:
             finally:
                 os._exit(code)
 
-    def wait_until_spent(self, seconds: float) -> None:
-        """Wait until it has spent so much of the processor, or is over; no clock knows how busy."""
+    def wait_for_cpu_seconds(self, seconds: float) -> None:
+        """Wait until it has used `seconds` of CPU time, or has ended."""
         while True:
             with open(f"/proc/{self.pid}/stat", encoding="ascii", errors="replace") as file:
                 fields = file.read().rpartition(")")[2].split()
@@ -101,12 +101,12 @@ class Child:
             time.sleep(0.005)
 
     def kill(self) -> None:
-        """End it as a power cut does."""
+        """Send SIGKILL."""
         os.kill(self.pid, signal.SIGKILL)
 
-    def ended(self, patience: float = 600.0) -> ProcessResult | None:
-        """Wait for the end; None if it did not come in time."""
-        end = time.monotonic() + patience
+    def wait(self, timeout_s: float = 600.0) -> ProcessResult | None:
+        """Wait for the exit; None after `timeout_s`."""
+        end = time.monotonic() + timeout_s
         while True:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
@@ -131,8 +131,8 @@ def measure_address_space() -> int:
 def run_command(argv: Sequence[str], log: Path, **options: object) -> ProcessResult:
     """Run a command to its end."""
     child = Child(argv, log, **options)  # type: ignore[arg-type]
-    ended = child.ended()
-    if ended is None:
+    proc = child.wait()
+    if proc is None:
         child.kill()
         raise TimeoutError(f"{argv} did not end")
-    return ended
+    return proc

@@ -1,4 +1,4 @@
-"""Networks made to do harm: pickles in their archives, absurd sizes, names that lead elsewhere."""
+"""Hostile networks: pickles in their archives, impossible sizes, paths outside the folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import tifffile
 
 from bad_inputs import noisy
-from faults.attack import Attack, Bomb
+from faults.attacks import Attack, PicklePayload
 from programs import convolution, entries, packed, small, step, tensor
 
 if TYPE_CHECKING:
@@ -21,73 +21,73 @@ if TYPE_CHECKING:
     Content = dict[str, bytes]
 
 
-def inverting(field: Path, name: str, layer: str = "body.3") -> list[str]:
-    """Type what inverts a layer of that network."""
-    tifffile.imwrite(field / "in.tif", noisy())
-    arguments = ["--network", str(field / name), "--layer", layer]
-    return ["invert-features", str(field / "in.tif"), "-o", str(field / "out.tif"), *arguments]
+def make_invert_argv(folder: Path, name: str, layer: str = "body.3") -> list[str]:
+    """Build the command that inverts a layer of that network."""
+    tifffile.imwrite(folder / "in.tif", noisy())
+    arguments = ["--network", str(folder / name), "--layer", layer]
+    return ["invert-features", str(folder / "in.tif"), "-o", str(folder / "out.tif"), *arguments]
 
 
-def archive(
+def change_archive(
     change: Callable[[Content, bytes], object], layer: str = "body.3", **options: Any
 ) -> Callable[[Path, Path], list[str]]:
-    """Change the entries of a good archive; the change is given a pickle that leaves its mark."""
+    """Change the entries of a good archive; `change` gets a pickle that creates a file."""
 
-    def make(field: Path, outside: Path) -> list[str]:
+    def make_argv(folder: Path, outside: Path) -> list[str]:
         content = entries(*small())
-        change(content, pickle.dumps(Bomb(outside / "executed")))
-        packed(field / "net.pt2", content, **options)
-        return inverting(field, "net.pt2", layer)
+        change(content, pickle.dumps(PicklePayload(outside / "executed")))
+        packed(folder / "net.pt2", content, **options)
+        return make_invert_argv(folder, "net.pt2", layer)
 
-    return make
-
-
-def bare(name: str) -> Callable[[Path, Path], list[str]]:
-    """Put a pickle where a network should be."""
-
-    def make(field: Path, outside: Path) -> list[str]:
-        (field / name).write_bytes(pickle.dumps(Bomb(outside / "executed")))
-        return inverting(field, name)
-
-    return make
+    return make_argv
 
 
-def other_archive(inner: str) -> Callable[[Path, Path], list[str]]:
-    """Put a pickle into an archive of another kind."""
+def write_pickle(name: str) -> Callable[[Path, Path], list[str]]:
+    """Write a pickle instead of a network."""
 
-    def make(field: Path, outside: Path) -> list[str]:
-        packed(field / "net.pt2", {inner: pickle.dumps(Bomb(outside / "executed"))})
-        return inverting(field, "net.pt2")
+    def make_argv(folder: Path, outside: Path) -> list[str]:
+        (folder / name).write_bytes(pickle.dumps(PicklePayload(outside / "executed")))
+        return make_invert_argv(folder, name)
 
-    return make
+    return make_argv
 
 
-def with_weight(**lie: Any) -> Callable[[Path, Path], list[str]]:
-    """Let a weight claim what is not there."""
+def write_pickle_archive(inner: str) -> Callable[[Path, Path], list[str]]:
+    """Write an archive of another kind with a pickle."""
+
+    def make_argv(folder: Path, outside: Path) -> list[str]:
+        packed(folder / "net.pt2", {inner: pickle.dumps(PicklePayload(outside / "executed"))})
+        return make_invert_argv(folder, "net.pt2")
+
+    return make_argv
+
+
+def change_weight(**lie: Any) -> Callable[[Path, Path], list[str]]:
+    """Change the header of a weight."""
 
     def change(content: Content, mark: bytes) -> None:
         content.update(entries(*small(), changes={"p_first": lie}))
         content["data/weights/weight_0"] = mark if lie.get("use_pickle") else bytes(144)
 
-    return archive(change)
+    return change_archive(change)
 
 
-def with_steps(*steps: dict[str, Any], layer: str = "head") -> Callable[[Path, Path], list[str]]:
-    """Put more steps behind those of a good graph."""
+def append_steps(*steps: dict[str, Any], layer: str = "head") -> Callable[[Path, Path], list[str]]:
+    """Append steps to a good graph."""
 
     def change(content: Content, mark: bytes) -> None:
         program, drawn = small()
         content.update(entries([*program, *steps], drawn))
 
-    return archive(change, layer)
+    return change_archive(change, layer)
 
 
-def nested(content: Content, mark: bytes) -> None:
+def nest_graph(content: Content, mark: bytes) -> None:
     content["models/model.json"] = b'{"graph_module": ' + b"[" * 2_000_000
 
 
-def objects(content: Content, mark: bytes) -> None:
-    """Say that the graph takes an object, which lies in the archive as a pickle."""
+def add_object(content: Content, mark: bytes) -> None:
+    """Add a pickled object to the inputs of the graph."""
     model = json.loads(content["models/model.json"])
     spec = {"custom_obj": {"arg": {"name": "o", "class_fqn": "x"}, "custom_obj_name": "o"}}
     model["graph_module"]["signature"]["input_specs"].append(spec)
@@ -95,30 +95,30 @@ def objects(content: Content, mark: bytes) -> None:
     content["data/constants/opaque_obj_0"] = mark
 
 
-def escaping(field: Path, outside: Path) -> list[str]:
-    """Let entries lead out of the archive."""
-    path = packed(field / "net.pt2", entries(*small()))
+def add_escaping_entries(folder: Path, outside: Path) -> list[str]:
+    """Add entries with paths outside the archive."""
+    path = packed(folder / "net.pt2", entries(*small()))
     with zipfile.ZipFile(path, "a") as file:
         file.writestr(f"../{outside.name}/treasure", b"theirs")
         file.writestr(str(outside / "treasure"), b"theirs")
-    return inverting(field, "net.pt2")
+    return make_invert_argv(folder, "net.pt2")
 
 
-def sparse(field: Path, outside: Path) -> list[str]:
-    """Make a file of 8 GB that begins as an archive does."""
-    with (field / "net.pt2").open("wb") as file:
+def write_sparse_file(folder: Path, outside: Path) -> list[str]:
+    """Write a sparse file of 8 GB that begins as an archive."""
+    with (folder / "net.pt2").open("wb") as file:
         file.write(b"PK\x03\x04")
         file.truncate(8 * 10**9)
-    return inverting(field, "net.pt2")
+    return make_invert_argv(folder, "net.pt2")
 
 
-def current_folder(field: Path, outside: Path) -> list[str]:
-    """Let modules lie in the folder where the command is typed: the reader must not import them."""
+def write_shadowing_modules(folder: Path, outside: Path) -> list[str]:
+    """Write modules into the current folder, which must not be imported."""
     mark = f"import os\nos.mkdir({str(outside / 'executed')!r})\n"
     for name in ("json", "torch", "napari_dip", "zipfile"):
-        (field / f"{name}.py").write_text(mark, encoding="utf-8")
-    packed(field / "net.pt2", entries(*small()))
-    return inverting(field, "net.pt2", "list")
+        (folder / f"{name}.py").write_text(mark, encoding="utf-8")
+    packed(folder / "net.pt2", entries(*small()))
+    return make_invert_argv(folder, "net.pt2", "list")
 
 
 HUGE = step(
@@ -134,36 +134,36 @@ FOREIGN = step("torch.ops.mine.run.default", "ran", "head", x=tensor("act_1"))
 LOOP = convolution("act_2", "p_second", "act_2", "head")
 
 ATTACKS = [
-    Attack("pickle called .pt2", bare("net.pt2")),
-    Attack("pickle called .pth", bare("net.pth")),
-    Attack("TorchScript called .pt2", other_archive("constants.pkl")),
-    Attack("state of a network called .pt2", other_archive("data.pkl")),
+    Attack("pickle called .pt2", write_pickle("net.pt2")),
+    Attack("pickle called .pth", write_pickle("net.pth")),
+    Attack("TorchScript called .pt2", write_pickle_archive("constants.pkl")),
+    Attack("state of a network called .pt2", write_pickle_archive("data.pkl")),
     Attack(
         "network with a pickle as sample input",
-        archive(
+        change_archive(
             lambda content, mark: content.update({"data/sample_inputs/model.pt": mark}), "list"
         ),
     ),
-    Attack("network with a pickle as weight", with_weight(use_pickle=True)),
-    Attack("network with an object of its own", archive(objects)),
-    Attack("network whose weight claims 2^40 values", with_weight(sizes=[2**40, 1, 3, 3])),
+    Attack("network with a pickle as weight", change_weight(use_pickle=True)),
+    Attack("network with an object of its own", change_archive(add_object)),
+    Attack("network whose weight claims 2^40 values", change_weight(sizes=[2**40, 1, 3, 3])),
     Attack(
         "network whose weight repeats one value 2^40 times",
-        with_weight(sizes=[2**40, 1, 3, 3], strides=[0, 0, 0, 0]),
+        change_weight(sizes=[2**40, 1, 3, 3], strides=[0, 0, 0, 0]),
     ),
-    Attack("network whose layer has 2^40 values a channel", with_steps(HUGE)),
-    Attack("network that reads a file", with_steps(FILE)),
-    Attack("network with an operator of its own", with_steps(FOREIGN)),
-    Attack("network that waits for itself", with_steps(LOOP)),
-    Attack("network whose graph is nested two million deep", archive(nested)),
+    Attack("network whose layer has 2^40 values a channel", append_steps(HUGE)),
+    Attack("network that reads a file", append_steps(FILE)),
+    Attack("network with an operator of its own", append_steps(FOREIGN)),
+    Attack("network that waits for itself", append_steps(LOOP)),
+    Attack("network whose graph is nested two million deep", change_archive(nest_graph)),
     Attack(
         "network whose entries unpack to a thousand times their size",
-        archive(
+        change_archive(
             lambda content, mark: content.update({"data/weights/weight_9": bytes(2**28)}),
             compression=zipfile.ZIP_DEFLATED,
         ),
     ),
-    Attack("network whose entries lead elsewhere", escaping),
-    Attack("network of 8 GB", sparse),
-    Attack("modules beside the network", current_folder),
+    Attack("network whose entries lead elsewhere", add_escaping_entries),
+    Attack("network of 8 GB", write_sparse_file),
+    Attack("modules beside the network", write_shadowing_modules),
 ]

@@ -1,4 +1,4 @@
-"""A memory that runs out at random steps: the run frees it and goes on to the same quality.
+"""Memory that runs out at a random step: the run frees it and reaches the same quality.
 
 On the processor the limit is real: the address space of the process may not grow beyond what it
 holds at a random moment, for a while or for good. A GPU's failure is injected: the
@@ -19,7 +19,7 @@ import numpy as np
 import tifffile
 
 from faults.child import measure_address_space, run_command
-from faults.scenes import command, lay_out, result, warm
+from faults.reference_runs import make_argv, preload_torch, run_reference, write_inputs
 from faults.trials import Trial, make_failed, make_passed
 
 if TYPE_CHECKING:
@@ -28,134 +28,137 @@ if TYPE_CHECKING:
     from faults.trials import TrialResult
 
 CASES = ("tall", "inpaint", "blind-deblur", "denoise")
-TIMES = 10
-#: Most that the result may lose against the undisturbed one.
-MOST_LOST = 0.1
+REPEATS = 10
+#: Maximum loss against the reference, in dB.
+MAX_PSNR_LOSS = 0.1
 
 
 def trials(*, small: bool) -> Iterator[Trial]:
-    """Give ten real limits of the processor's memory, and ten failures of a card's allocator."""
-    warm()
-    for number in range(1 if small else TIMES):
+    """Yield ten limits of the address space, and ten out-of-memory errors of a GPU."""
+    preload_torch()
+    for number in range(1 if small else REPEATS):
         case = CASES[number % len(CASES)]
         yield Trial(
-            f"limit, {case} {number}", partial(_run_with_little_memory, case, number, _limit)
+            f"limit, {case} {number}",
+            partial(_run_out_of_memory, case, number, _limit_address_space),
         )
         yield Trial(
-            f"card, {case} {number}", partial(_run_with_little_memory, case, number, _injected)
+            f"GPU, {case} {number}", partial(_run_out_of_memory, case, number, _raise_gpu_error)
         )
-    yield Trial("again and again", _again_and_again)
+    yield Trial("again and again", _fail_every_step)
 
 
-def _run_with_little_memory(
+def _run_out_of_memory(
     case: str, number: int, limit_memory: Callable[[random.Random], Any]
 ) -> TrialResult:
-    """Run with a failure; compare with the undisturbed result by the signal that both restore."""
+    """Run with a failure; compare the PSNR of the result with that of the reference."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        lay_out(folder)
-        (folder / "usual.tif").write_bytes(result(case)[0])
+        write_inputs(folder)
+        (folder / "usual.tif").write_bytes(run_reference(case).content)
         rng = random.Random(f"{case} {number}")
-        argv = command(case, folder)
-        ended = run_command(argv, folder / "log2", before=partial(limit_memory, rng))
-        if ended.code:
-            return make_failed(f"exit {ended.code}: {ended.output}"[-600:])
-        times = ended.output.count("The memory ran out")
-        if not times:
+        argv = make_argv(case, folder)
+        proc = run_command(argv, folder / "log2", before=partial(limit_memory, rng))
+        if proc.code:
+            return make_failed(f"exit {proc.code}: {proc.output}"[-600:])
+        note_count = proc.output.count("The memory ran out")
+        if not note_count:
             return make_failed("it was not noticed that the memory ran out")
         before = tifffile.imread(folder / "usual.tif").astype(np.float64)
         after = tifffile.imread(folder / "out.tif").astype(np.float64)
-        clean = truth(before.shape)
-        lost = psnr(before, clean) - psnr(after, clean)
-        facts = {"lost_dB": round(lost, 3), "same": bool(np.array_equal(before, after))}
-        if (case == "tall") is not ("windows of" in ended.output):
-            return make_failed(f"the windows: {ended.output}"[-600:])
-        if lost > MOST_LOST:
-            return make_failed(f"{lost:.2f} dB lost", **facts)
-        return make_passed(f"{lost:+.3f} dB lost", kind="finished", **facts)
+        ground_truth = make_ground_truth(before.shape)
+        psnr_loss = compute_psnr(before, ground_truth) - compute_psnr(after, ground_truth)
+        facts = {"lost_dB": round(psnr_loss, 3), "same": bool(np.array_equal(before, after))}
+        if (case == "tall") is not ("windows of" in proc.output):
+            return make_failed(f"the windows: {proc.output}"[-600:])
+        if psnr_loss > MAX_PSNR_LOSS:
+            return make_failed(f"{psnr_loss:.2f} dB lost", **facts)
+        return make_passed(f"{psnr_loss:+.3f} dB lost", kind="finished", **facts)
 
 
-def _again_and_again() -> TrialResult:
-    """Let every step fail from the fortieth on: the run ends with what it has, and says so."""
+def _fail_every_step() -> TrialResult:
+    """Fail every step from the fortieth on: the best image so far is kept."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        lay_out(folder)
-        ended = run_command(command("denoise", folder), folder / "log", before=_always)
-        kept = "the best image so far was kept" in ended.output
-        if ended.code or not kept or not np.isfinite(tifffile.imread(folder / "out.tif")).all():
-            return make_failed(f"exit {ended.code}: {ended.output}"[-600:])
-        times = len(set(re.findall(r"The memory ran out[^.]*\.", ended.output)))
-        return make_passed(f"kept after {times} kinds of notes", kind="kept")
+        write_inputs(folder)
+        proc = run_command(make_argv("denoise", folder), folder / "log", before=_fail_from_step_40)
+        kept = "the best image so far was kept" in proc.output
+        if proc.code or not kept or not np.isfinite(tifffile.imread(folder / "out.tif")).all():
+            return make_failed(f"exit {proc.code}: {proc.output}"[-600:])
+        note_count = len(set(re.findall(r"The memory ran out[^.]*\.", proc.output)))
+        return make_passed(f"kept after {note_count} kinds of notes", kind="kept")
 
 
-def truth(shape: tuple[int, ...]) -> np.ndarray:
-    """Give the picture that the noise was added to."""
+def make_ground_truth(shape: tuple[int, ...]) -> np.ndarray:
+    """Crop the image that the noise was added to."""
     from skimage import data
 
     return data.cell()[200 : 200 + shape[0], 200 : 200 + shape[1]].astype(np.float64) + 100
 
 
-def psnr(image: np.ndarray, clean: np.ndarray) -> float:
-    """Peak signal-to-noise ratio, the peak being the clean picture's range."""
-    return float(20 * np.log10(np.ptp(clean) / np.sqrt(np.mean((image - clean) ** 2))))
+def compute_psnr(image: np.ndarray, ground_truth: np.ndarray) -> float:
+    """Peak signal-to-noise ratio, the peak being the clean image's range."""
+    return float(
+        20 * np.log10(np.ptp(ground_truth) / np.sqrt(np.mean((image - ground_truth) ** 2)))
+    )
 
 
-def _at_a_step(rng: random.Random, act: Callable[[], None]) -> None:
-    """Do something once, before a random step of the optimiser; the code itself is unchanged."""
+def _patch_random_step(rng: random.Random, action: Callable[[], None]) -> None:
+    """Patch the trainer to call `action` once, before a random step."""
     from napari_dip.engine.fit.trainer import Trainer
 
     remaining, advance = [rng.randrange(2, 55)], Trainer.advance
 
-    def counted(self: Trainer) -> None:
+    def count_down(self: Trainer) -> None:
         remaining[0] -= 1
         if remaining[0] == 0:
-            act()
+            action()
         advance(self)
 
-    Trainer.advance = counted  # type: ignore[method-assign]
+    Trainer.advance = count_down  # type: ignore[method-assign]
 
 
-def _limit(rng: random.Random) -> None:
-    """Hold the address space at what it is, until an allocation has failed."""
+def _limit_address_space(rng: random.Random) -> None:
+    """Limit the address space to its size at a random step, until an allocation has failed."""
     import torch
 
     from napari_dip.pipeline.execute import device_recovery as memory
 
     free = memory.free_memory
 
-    def hold() -> None:
+    def set_limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (measure_address_space(), resource.RLIM_INFINITY))
         torch.empty(2**28)  # what the limit does not grant, a step of a larger image would ask for
 
-    def let_go() -> None:
+    def lift_limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         free()
 
-    memory.free_memory = let_go
-    _at_a_step(rng, hold)
+    memory.free_memory = lift_limit
+    _patch_random_step(rng, set_limit)
 
 
-def _always() -> None:
-    """Raise it at every step of the optimiser from the fortieth on."""
+def _fail_from_step_40() -> None:
+    """Raise an out-of-memory error at every step from the fortieth on."""
     import torch
 
     from napari_dip.engine.fit.trainer import Trainer
 
     advance = Trainer.advance
 
-    def failing(self: Trainer) -> None:
+    def fail_late(self: Trainer) -> None:
         if self.iteration >= 40:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         advance(self)
 
-    Trainer.advance = failing  # type: ignore[method-assign]
+    Trainer.advance = fail_late  # type: ignore[method-assign]
 
 
-def _injected(rng: random.Random) -> None:
-    """Raise what PyTorch raises where a card's memory is full."""
+def _raise_gpu_error(rng: random.Random) -> None:
+    """Raise PyTorch's out-of-memory error of a GPU at a random step."""
     import torch
 
     def fail() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    _at_a_step(rng, fail)
+    _patch_random_step(rng, fail)

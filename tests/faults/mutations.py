@@ -1,4 +1,4 @@
-"""Each guard taken away in a copy of the code: the part that watches it must fail."""
+"""Mutation tests: without a guard, the part of `make faults` that covers it must fail."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Mutation:
-    """One guard taken away.
+    """One removed guard.
 
     Attributes
     ----------
@@ -177,7 +177,7 @@ MUTATIONS = [
         "denoise 12",
     ),
     Mutation(
-        "a picture that finds no place is kept elsewhere",
+        "a image that finds no place is kept elsewhere",
         "cli/restore.py",
         "rescue_failure = rescue_result(failure, target, plan, result) if is_result else None",
         "rescue_failure = None",
@@ -185,7 +185,7 @@ MUTATIONS = [
         "denoise 12",
     ),
     Mutation(
-        "a mapped picture has its room on the disk",
+        "a mapped image has its room on the disk",
         "io/regions.py",
         "            allocate(file.fileno(), 0, byte_count)\n",
         "            file.truncate(byte_count)\n",
@@ -206,23 +206,23 @@ MUTATIONS = [
         "is_recoverable = is_lost or is_memory_error(error)",
         "is_recoverable = is_lost",
         "memory",
-        "card, inpaint 1",
+        "GPU, inpaint 1",
     ),
     Mutation(
         "a run whose card is lost ends in a picture",
         "pipeline/execute/device_recovery.py",
         "lost = is_device_error(error)",
         "lost = False",
-        "lost-card",
-        "card lost, denoise",
+        "lost-gpu",
+        "GPU lost, denoise",
     ),
     Mutation(
-        "checkpoints are copied off a card",
+        "checkpoints are copied off a GPU",
         "pipeline/execute/device_recovery.py",
         "checkpoint, self._last_copy_time = copy_checkpoint_to_cpu(checkpoint), time.monotonic()",
         "self._last_copy_time = time.monotonic()",
-        "lost-card",
-        "card lost, denoise",
+        "lost-gpu",
+        "GPU lost, denoise",
     ),
     Mutation(
         "a run that was cut off goes on where it was",
@@ -263,13 +263,13 @@ _ALSO = {"qt/shell/worker.py": "\n_OPEN: list = []\n"}
 
 
 def trials(*, small: bool) -> Iterator[Trial]:
-    """Give every mutation; of a few trials, the first two."""
+    """Yield every mutation, or the first two."""
     for mutation in MUTATIONS[: 2 if small else None]:
-        yield Trial(mutation.guard, partial(_mutated, mutation))
+        yield Trial(mutation.guard, partial(_run_mutation, mutation))
 
 
-def _mutated(mutation: Mutation) -> TrialResult:
-    """Copy the code, take the guard away, and run the part that must notice."""
+def _run_mutation(mutation: Mutation) -> TrialResult:
+    """Remove the guard from a copy of the code, and run the part that must fail."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "src"
         shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))

@@ -29,17 +29,17 @@ ROUNDING = 1e-3
 
 
 def trials(*, small: bool) -> Iterator[Trial]:
-    """Give a thousand problems, in portions."""
+    """Yield a thousand problems, in portions."""
     portion = 10 if small else PORTION
     for start in range(0, portion if small else PROBLEMS, portion):
-        yield Trial(f"problems from {start}", partial(_portion, start, portion))
+        yield Trial(f"problems from {start}", partial(_run_portion, start, portion))
 
 
-def _portion(start: int, portion: int) -> TrialResult:
+def _run_portion(start: int, portion: int) -> TrialResult:
     ends: Counter[str] = Counter()
     for number in range(start, start + portion):
         try:
-            ends[solved(number)] += 1
+            ends[solve(number)] += 1
         except Exception as error:
             return make_failed(
                 f"problem {number}: {type(error).__name__}: {error}"[:600], count=portion
@@ -48,14 +48,14 @@ def _portion(start: int, portion: int) -> TrialResult:
     return make_passed(summary, kind="held", count=portion, **ends)
 
 
-def problem(number: int) -> tuple[str, np.ndarray, dict[str, Any], dict[str, Any]]:
+def draw_problem(number: int) -> tuple[str, np.ndarray, dict[str, Any], dict[str, Any]]:
     """Draw a problem: task, image, further inputs, settings."""
     rng = random.Random(number)
     task = rng.choice(list(TASKS))
     # two thirds as wide as can be restored, the others narrower
     width = 16 if rng.random() < 0.67 else rng.randint(2, 15)
     shape = (rng.randint(16, 24), width)
-    image = content(rng, shape)
+    image = draw_pixels(rng, shape)
     inputs: dict[str, Any] = {}
     settings: dict[str, Any] = {"preset": "fast", "max_iterations": rng.choice((1, 2, 3, 8))}
     if task == "inpaint":
@@ -73,7 +73,7 @@ def problem(number: int) -> tuple[str, np.ndarray, dict[str, Any], dict[str, Any
     return task, image, inputs, settings
 
 
-def content(rng: random.Random, shape: tuple[int, int]) -> np.ndarray:
+def draw_pixels(rng: random.Random, shape: tuple[int, int]) -> np.ndarray:
     """Draw pixels of some scale: noise, large constant regions, single bright pixels."""
     values = np.random.default_rng(rng.randrange(10**6)).normal(5, 1, shape)
     kind = rng.choice(("noise", "half constant", "one bright", "two values", "steps", "negative"))
@@ -94,9 +94,9 @@ def content(rng: random.Random, shape: tuple[int, int]) -> np.ndarray:
     return (values * scale).astype(rng.choice(("f4", "f8")))
 
 
-def solved(number: int) -> str:
+def solve(number: int) -> str:
     """Solve a problem and check the answer; how it ended."""
-    task, image, inputs, settings = problem(number)
+    task, image, inputs, settings = draw_problem(number)
     recipe = dip.make_recipe(task, **settings)
     try:
         result = dip.restore(image, recipe, **inputs)

@@ -38,26 +38,26 @@ ARRAYS, FLIPS, CODINGS = 240, 160, 100
 
 
 def trials(*, small: bool) -> Iterator[Trial]:
-    """Give each property, in portions that can be done one by one."""
+    """Yield each property, in portions."""
     logging.getLogger("tifffile").addHandler(logging.NullHandler())
     portion = 5 if small else 20
-    for name, act, count in (
-        ("arrays", _arrays, ARRAYS),
-        ("flipped bytes", _flipped, FLIPS),
-        ("codings", _codings, CODINGS),
+    for name, check_example, count in (
+        ("arrays", _check_arrays, ARRAYS),
+        ("flipped bytes", _check_damaged_files, FLIPS),
+        ("codings", _check_tiff_codings, CODINGS),
     ):
         for start in range(0, portion if small else count, portion):
-            yield Trial(f"{name} {start}", partial(_run_examples, act, start, portion))
+            yield Trial(f"{name} {start}", partial(_run_examples, check_example, start, portion))
 
 
-def _run_examples(act: Any, start: int, portion: int) -> TrialResult:
-    """Draw examples; the first that goes wrong is the failure, made as small as possible."""
+def _run_examples(check_example: Any, start: int, portion: int) -> TrialResult:
+    """Check drawn examples; the first failure is made as small as possible."""
     ends: Counter[str] = Counter()
     phases = (Phase.generate, Phase.shrink)
     limits = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
     limits["report_multiple_bugs"] = False
     try:
-        seed(start)(settings(max_examples=portion, phases=phases, **limits)(act(ends)))()
+        seed(start)(settings(max_examples=portion, phases=phases, **limits)(check_example(ends)))()
     except Exception as error:
         notes = " ".join(getattr(error, "__notes__", ()))
         return make_failed(f"{type(error).__name__}: {error} {notes}"[:900], count=portion)
@@ -66,8 +66,8 @@ def _run_examples(act: Any, start: int, portion: int) -> TrialResult:
     )
 
 
-def shape_of(rng: random.Random) -> tuple[int, ...]:
-    """Draw a shape: mostly of pictures that can be restored, and everything around them."""
+def draw_shape(rng: random.Random) -> tuple[int, ...]:
+    """Draw a shape: mostly of images that can be restored, and everything around them."""
     if rng.random() < 0.8:
         leading = rng.choice([()] * 8 + [(1,), (2,), (3,), (0,)])
         return (*leading, rng.randint(15, 26), rng.randint(15, 26))
@@ -75,12 +75,12 @@ def shape_of(rng: random.Random) -> tuple[int, ...]:
 
 
 @st.composite
-def arrays(draw: Any) -> np.ndarray:
+def draw_array(draw: Any) -> np.ndarray:
     """Array of any type, byte order, strides and range, with or without odd values."""
-    # hypothesis likes small numbers, and of small pictures nearly all would be refused
+    # hypothesis likes small numbers, and of small images nearly all would be refused
     rng = random.Random(draw(st.integers(0, 10**9)))
     kind = draw(st.sampled_from(NUMBERS if rng.random() < 0.9 else TYPES))
-    shape = shape_of(rng)
+    shape = draw_shape(rng)
     scale = 10.0 ** draw(st.sampled_from([1, 1, 0, 2, 4, -3, -12, 12, -25, 25, -200, 200]))
     offset = draw(st.sampled_from([0.0, 0.0, 1.0, 100.0, -50.0, 1e8]))
     with np.errstate(all="ignore"):
@@ -95,7 +95,9 @@ def arrays(draw: Any) -> np.ndarray:
     order = draw(st.sampled_from(["=", "<", ">"]))
     if array.dtype.kind in "iufc":
         array = array.astype(array.dtype.newbyteorder(order))
-    return _laid(array, draw(st.sampled_from(["C", "F", "reversed", "every second", "frozen"])))
+    return _change_layout(
+        array, draw(st.sampled_from(["C", "F", "reversed", "every second", "frozen"]))
+    )
 
 
 def _cast(values: np.ndarray, kind: str) -> np.ndarray:
@@ -107,7 +109,7 @@ def _cast(values: np.ndarray, kind: str) -> np.ndarray:
     return values.astype(kind)
 
 
-def _laid(array: np.ndarray, options: str) -> np.ndarray:
+def _change_layout(array: np.ndarray, options: str) -> np.ndarray:
     """Lay the same values out in another way."""
     if options == "F":
         return np.asfortranarray(array)
@@ -120,28 +122,28 @@ def _laid(array: np.ndarray, options: str) -> np.ndarray:
     return array
 
 
-def _arrays(ends: Counter[str]) -> Any:
+def _check_arrays(ends: Counter[str]) -> Any:
     """Python: refused, or as of a plain copy, finite, in the same units; the input untouched."""
     odd = ("XY", "CYX", "TYX", "YXS", "Q", "", "yx")
     axes = st.integers(0, 10**9).map(lambda n: random.Random(n).choice([None] * 30 + [*odd]))
     tasks = st.sampled_from(["denoise", "denoise", "inpaint", "super-resolve", "blind-deblur"])
 
-    @given(arrays(), axes, tasks)
+    @given(draw_array(), axes, tasks)
     def hold(array: np.ndarray, named: str | None, task: str) -> None:
         before = array.copy()
-        result = _restored(task, array, named, ends)
+        result = _restore(task, array, named, ends)
         assert np.array_equal(array, before, equal_nan=array.dtype.kind in "fc")
         if result is None:
             return
         plain = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("=")))
-        again = _restored(task, plain, named, Counter())
+        again = _restore(task, plain, named, Counter())
         assert again is not None and np.array_equal(result.image, again.image)
         check(task, array, result)
 
     return hold
 
 
-def _restored(task: str, array: Any, axes: str | None, ends: Counter[str]) -> Any:
+def _restore(task: str, array: Any, axes: str | None, ends: Counter[str]) -> Any:
     """Restore in one iteration; None if it was refused in words."""
     options = {"blur": "gaussian", "psf_size": 3} if task == "blind-deblur" else {}
     try:
@@ -167,7 +169,7 @@ def check(task: str, array: np.ndarray, result: Any) -> None:
     assert difference <= 0.2 * (high - low) + rounding, f"mean off by {difference} of {high - low}"
 
 
-def _typed(path: Path, ends: Counter[str]) -> Any:
+def _denoise_by_command(path: Path, ends: Counter[str]) -> Any:
     """Denoise a file with the command; give back the result, None if it was refused in words."""
     out, err = io.StringIO(), io.StringIO()
     target = path.with_name("out.tif")
@@ -185,7 +187,7 @@ def _typed(path: Path, ends: Counter[str]) -> Any:
     return tifffile.imread(target)
 
 
-def _flipped(ends: Counter[str]) -> Any:
+def _check_damaged_files(ends: Counter[str]) -> Any:
     """Command: a file with bytes changed or cut off is refused, or read as tifffile reads it."""
     places = st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), min_size=1, max_size=4)
     kinds = st.sampled_from(["plain", "deflate", "OME", "ImageJ", "tiled", "big", "PNG"])
@@ -193,18 +195,18 @@ def _flipped(ends: Counter[str]) -> Any:
     @given(kinds, places, st.booleans(), st.integers(8, 2000))
     def hold(kind: str, changes: Any, at_end: bool, cut: int) -> None:
         with tempfile.TemporaryDirectory() as scratch:
-            path = _written(Path(scratch), kind)
+            path = _write_file(Path(scratch), kind)
             content = bytearray(path.read_bytes())
             for place, value in changes:
                 content[(-1 - place if at_end else place) % len(content)] = value
             path.write_bytes(content[:cut] if cut < 1000 else content)
-            result = _typed(path, ends)
+            result = _denoise_by_command(path, ends)
             assert result is None or np.isfinite(result).all()
 
     return hold
 
 
-def _written(folder: Path, kind: str) -> Path:
+def _write_file(folder: Path, kind: str) -> Path:
     values = np.random.default_rng(0).normal(1000, 50, (20, 24)).astype("uint16")
     if kind == "PNG":
         from PIL import Image
@@ -222,7 +224,7 @@ def _written(folder: Path, kind: str) -> Path:
     return folder / "in.tif"
 
 
-def _codings(ends: Counter[str]) -> Any:
+def _check_tiff_codings(ends: Counter[str]) -> Any:
     """Command: the same pixels give the same result, however a TIFF codes them."""
     types = st.sampled_from(["uint8", "uint16", "int16", "int32", "uint32", "float32", "float64"])
     codecs = st.sampled_from([None, "zlib", "lzw", "zstd", "packbits", "lzma"])
@@ -238,13 +240,13 @@ def _codings(ends: Counter[str]) -> Any:
             path = Path(scratch) / "in.tif"
             if kind not in plain:
                 tifffile.imwrite(path, values, photometric="minisblack")
-                plain[kind] = _typed(path, Counter())
+                plain[kind] = _denoise_by_command(path, Counter())
                 (Path(scratch) / "out.tif").unlink()
             options = {"compression": codec, "byteorder": order, "tile": tile}
             if predictor and codec not in (None, "packbits"):
                 options["predictor"] = True
             tifffile.imwrite(path, values, photometric="minisblack", **options)
-            result = _typed(path, ends)
+            result = _denoise_by_command(path, ends)
             assert result is not None and np.array_equal(result, plain[kind])
 
     return hold

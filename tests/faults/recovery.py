@@ -1,4 +1,4 @@
-"""A napari that is killed in mid-run: the next one offers the run and goes on to the same pixels.
+"""napari killed during a run: the next one offers the run and resumes it to the same pixels.
 
 Both are processes of their own, with the dock on a viewer without a window; the code is unmodified,
 so a run is kept from its fifth second on.
@@ -20,7 +20,7 @@ import numpy as np
 import tifffile
 
 import napari_dip as dip
-from faults.scenes import lay_out
+from faults.reference_runs import write_inputs
 from faults.trials import Trial, make_failed, make_passed
 
 if TYPE_CHECKING:
@@ -34,26 +34,26 @@ TASKS: dict[str, dict[str, Any]] = {
     "inpaint": {"preset": "fast", "max_iterations": 1000},
     "blind-deblur": {"preset": "fast", "psf_size": 7, "max_iterations": 800},
 }
-TIMES = 6
+REPEATS = 6
 #: Iterations to the first report of a run that begins anew.
 FIRST_REPORT = 25
-PATIENCE = 1200.0
+TIMEOUT_S = 1200.0
 
 
 def trials(*, small: bool) -> Iterator[Trial]:
-    """Kill at random moments after the run was kept for the first time."""
-    for number in range(1 if small else TIMES):
+    """Yield kills at random moments after the first autosave."""
+    for number in range(1 if small else REPEATS):
         task = list(TASKS)[number % len(TASKS)]
-        yield Trial(f"{task} {number}", partial(_killed, task, number))
+        yield Trial(f"{task} {number}", partial(_kill_and_recover, task, number))
 
 
-def _killed(task: str, number: int) -> TrialResult:
+def _kill_and_recover(task: str, number: int) -> TrialResult:
     rng = random.Random(f"{task} {number}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        lay_out(folder)
+        write_inputs(folder)
         kept = folder / "napari-dip" / "unfinished"
-        with _napari(folder, "begin", task) as process:
+        with _start_napari(folder, "begin", task) as process:
             while not list(kept.glob("run-*/checkpoint.safetensors")):
                 if process.poll() is not None:
                     return make_failed(
@@ -66,8 +66,8 @@ def _killed(task: str, number: int) -> TrialResult:
             return make_failed("it ended before it could be killed")
         if not list(kept.glob("run-*")):
             return make_failed("nothing is left of it")
-        with _napari(folder, "go on", task) as process:
-            out, err = process.communicate(timeout=PATIENCE)
+        with _start_napari(folder, "go on", task) as process:
+            out, err = process.communicate(timeout=TIMEOUT_S)
         if process.returncode:
             return make_failed(err[-500:])
         if list(kept.iterdir()):
@@ -75,8 +75,8 @@ def _killed(task: str, number: int) -> TrialResult:
         image, mask = (tifffile.imread(folder / f"{name}.tif") for name in ("in", "mask"))
         inputs = {"mask": mask} if task == "inpaint" else {}
         call = getattr(dip, task.replace("-", "_"))
-        right = call(image, **inputs, **TASKS[task]).image
-        if not np.array_equal(np.load(folder / "out.npy"), right):
+        reference = call(image, **inputs, **TASKS[task]).image
+        if not np.array_equal(np.load(folder / "out.npy"), reference):
             return make_failed("other pixels")
         *_, offered, first = out.splitlines()
         if int(first) <= FIRST_REPORT:
@@ -86,7 +86,7 @@ def _killed(task: str, number: int) -> TrialResult:
         )
 
 
-def _napari(folder: Path, what: str, task: str) -> subprocess.Popen[str]:
+def _start_napari(folder: Path, what: str, task: str) -> subprocess.Popen[str]:
     argv = [sys.executable, "-m", "faults.recovery", what, task, str(folder)]
     settings = {"NAPARI_CONFIG": str(folder / "settings.yaml"), "QT_QPA_PLATFORM": "offscreen"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -94,7 +94,7 @@ def _napari(folder: Path, what: str, task: str) -> subprocess.Popen[str]:
 
 
 def main(what: str, task: str, folder: Path) -> None:
-    """Begin a run, or go on with the one that is offered and save its pixels."""
+    """Start a run, or resume the offered one, and save its pixels."""
     from napari.components import ViewerModel
     from qtpy.QtWidgets import QApplication
 
@@ -118,7 +118,7 @@ def main(what: str, task: str, folder: Path) -> None:
         dock.recovery.resume()
     reports = []
     dock.jobs.progressed.connect(lambda news: reports.append(news.event.iteration))
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT_S
     while (dock.is_busy or not dock.run_bar.message_label.text().startswith("Done")) and (
         time.monotonic() < end
     ):

@@ -1,4 +1,4 @@
-"""A few trials of `make faults`, each as the command does it, in a process of its own."""
+"""A few trials of each part of `make faults`, in a process of their own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits and forks as Linux has them")
 
 
-def faults(out: Path, *arguments: str) -> str:
+def run_faults(out: Path, *arguments: str) -> str:
     paths = [str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
     argv: Sequence[str] = [sys.executable, "-m", "faults", "--small", "--out", str(out), *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
@@ -31,7 +31,7 @@ def faults(out: Path, *arguments: str) -> str:
 
 
 def test_arrays_and_small_problems_are_restored_rightly_or_refused(tmp_path):
-    output = faults(tmp_path, "--only", "properties", "--only", "numerics")
+    output = run_faults(tmp_path, "--only", "properties", "--only", "numerics")
     assert "properties: 15 trials, 0 failed" in output
     assert "numerics: 10 trials, 0 failed" in output
 
@@ -41,7 +41,7 @@ def test_hostile_files_are_refused_in_little_memory(tmp_path):
     quick = ["TIFF that claims", "OME-TIFF whose", "recipe of 8 GB", "list of a batch"]
     quick += ["pickle called in.tif", "pickle as recipe"]
     arguments = [word for name in quick for word in ("--match", name)]
-    assert "hostile: 7 trials, 0 failed" in faults(tmp_path, "--only", "hostile", *arguments)
+    assert "hostile: 7 trials, 0 failed" in run_faults(tmp_path, "--only", "hostile", *arguments)
 
 
 @pytest.mark.long
@@ -53,9 +53,9 @@ def test_a_killed_run_resumes_to_the_same_bytes_and_survives_a_full_memory(tmp_p
         "--match",
         "flipped byte 0",
         "--match",
-        "card, inpaint 1",
+        "GPU, inpaint 1",
     )
-    output = faults(tmp_path, "--only", "kills", "--only", "memory", *arguments)
+    output = run_faults(tmp_path, "--only", "kills", "--only", "memory", *arguments)
     assert "kills: 2 trials, 0 failed" in output
     assert "memory: 1 trials, 0 failed" in output
 
@@ -70,7 +70,7 @@ def test_odd_files_numbers_states_and_attacks_end_well(tmp_path):
     families = ("files", "numerics", "processes", "state", "security")
     arguments = [word for name in quick for word in ("--match", name)]
     arguments += [word for name in families for word in ("--only", f"cases-{name}")]
-    output = faults(tmp_path, *arguments)
+    output = run_faults(tmp_path, *arguments)
     assert "| all | 11 | 11 | 0 | 0 | 0 | 0 | 0 |" in output
 
 

@@ -1,4 +1,4 @@
-"""What every part of `make faults` is made of: named trials, each with what was seen."""
+"""Trials of `make faults`, and their results."""
 
 from __future__ import annotations
 
@@ -11,59 +11,65 @@ from napari_dip.errors import FAULTS, Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: What a trial saw: "ok" and "seen" at least; "count" where it stands for several.
+#: Row of the table: "ok" and "seen" at least; "count" where it stands for several.
 TrialResult = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One thing that is done to the program.
+    """One trial.
 
     Attributes
     ----------
     name : str
         Unique within its part.
-    act : callable
-        Does it and says what was seen; an error counts as a failure.
+    execute : callable
+        Returns the result; an exception counts as a failure.
     """
 
     name: str
-    act: Callable[[], TrialResult]
+    execute: Callable[[], TrialResult]
 
     def run(self) -> TrialResult:
-        """Do it; whatever is raised becomes a failure in words."""
+        """Execute the trial; an exception becomes a failure."""
         try:
-            return {"trial": self.name, **self.act()}
+            return {"trial": self.name, **self.execute()}
         except Exception as error:
             return {"trial": self.name, "ok": False, "seen": f"{type(error).__name__}: {error}"}
 
 
-def make_passed(account: str, **facts: Any) -> TrialResult:
-    """Say that it went as it should."""
-    return {"ok": True, "seen": account, **facts}
+def make_passed(summary: str, **facts: Any) -> TrialResult:
+    """Make the result of a trial that passed."""
+    return {"ok": True, "seen": summary, **facts}
 
 
-def make_failed(account: str, **facts: Any) -> TrialResult:
-    """Say that it did not."""
-    return {"ok": False, "seen": account, **facts}
+def make_failed(summary: str, **facts: Any) -> TrialResult:
+    """Make the result of a trial that failed."""
+    return {"ok": False, "seen": summary, **facts}
 
 
-def as_it_is(text: str) -> str:
-    """Leave a message as the table has it."""
+def keep_message(text: str) -> str:
+    """Return a message unchanged."""
     return text
 
 
-def pattern(code: str, format_message: Callable[[str], str] = as_it_is) -> re.Pattern[str]:
-    """Match the fault's two sentences, as a door says them, whatever its facts are."""
+def compile_pattern(
+    code: str, format_message: Callable[[str], str] = keep_message
+) -> re.Pattern[str]:
+    """Compile a pattern of the fault's two sentences with any facts."""
     fault = FAULTS[code]
     parts = re.split(r"\{\w+\}", format_message(f"{fault.sentence} {fault.remedy}"))
     return re.compile(".*?".join(map(re.escape, parts)), re.DOTALL)
 
 
-def find_fault_code(message: str, format_message: Callable[[str], str] = as_it_is) -> str | None:
+def find_fault_code(
+    message: str, format_message: Callable[[str], str] = keep_message
+) -> str | None:
     """Find the fault whose two sentences a message is; None if it is none of them."""
     for code in FAULTS:
-        if code != "unexpected" and pattern(code, format_message).fullmatch(message.strip()):
+        if code != "unexpected" and compile_pattern(code, format_message).fullmatch(
+            message.strip()
+        ):
             return code
     return None
 

@@ -1,8 +1,7 @@
-"""What the parts in `cases` are made of: named rows, and how an end is classed.
+"""Cases of `make faults`: how they run, and how their outcome is classified.
 
-Each row runs in a process of its own, forked from one that has loaded the program, in a folder of
-its own and with a limit of time. What came of it is judged by files, figures and exit codes alone,
-never by what the program says of itself.
+Each case runs in a forked process and folder of its own, with a timeout. Its outcome depends on
+files, numbers and exit codes alone.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ from faults.trials import Trial, TrialResult, make_failed, make_passed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-#: Where the program under trial lies, for processes that are started afresh.
+#: Folder of the package under test, for new processes.
 SOURCE = str(Path(str(dip.__file__)).parents[1])
 FAST = {"preset": "fast", "max_iterations": 2}
 #: The same, typed.
 QUICK = ("--preset", "fast", "--max-iterations", "2")
-#: What loading torch and a fit leave in the environment.
-LEFT_BY_TORCH = ("OMP_WAIT_POLICY", "PYTORCH_ENABLE_MPS_FALLBACK", "TORCHINDUCTOR_CACHE_DIR")
-#: Signs that a command did not foresee what happened.
-UNFORESEEN = re.compile(
+#: Environment variables that importing torch and a fit set.
+TORCH_VARIABLES = ("OMP_WAIT_POLICY", "PYTORCH_ENABLE_MPS_FALLBACK", "TORCHINDUCTOR_CACHE_DIR")
+#: Output of an unforeseen error.
+UNEXPECTED_OUTPUT = re.compile(
     r"Traceback \(most recent|Something unexpected|^Log: |Exception ignored", re.MULTILINE
 )
-#: Words of programmers that no user can do anything with.
+#: Programming terms, which no message may contain.
 JARGON = re.compile(
     r"decode using|codec can't|NoneType|has no attribute|<class|\[Errno|object at 0x|"
     r"not subscriptable|out of range|takes \d+ positional|unhashable|assert"
@@ -50,80 +49,80 @@ JARGON = re.compile(
 
 
 class Outcome(StrEnum):
-    """What came of a trial."""
+    """Outcome of a case."""
 
-    COMPLETED = "well"
+    PASSED = "passed"
     UNCLEAR = "unclear message"
     SILENT = "silently wrong"
     TRACEBACK = "traceback"
-    LOST = "lost data"
+    LOST = "data lost"
     HANG = "hang"
 
 
 class UnexpectedOutcome(Exception):
-    """A trial that did not end as it should."""
+    """A case with another outcome than PASSED."""
 
-    def __init__(self, end: Outcome, account: str) -> None:
-        super().__init__(account)
-        self.end = end
+    def __init__(self, outcome: Outcome, message: str) -> None:
+        super().__init__(message)
+        self.outcome = outcome
 
 
 @dataclass(frozen=True)
-class Row:
-    """One trial.
+class Case:
+    """One case.
 
     Attributes
     ----------
     name : str
-    act : callable
+    check : callable
         Gets an empty folder, which is also the current one; raises `UnexpectedOutcome`.
     expected : str
-        What a person would want to see.
-    patience : float
+        The expected behaviour, in words.
+    timeout_s : float
         Seconds after which it counts as a hang.
     """
 
     name: str
-    act: Callable[[Path], object]
+    check: Callable[[Path], object]
     expected: str
-    patience: float = 90.0
+    timeout_s: float = 90.0
 
 
-def rows_to_trials(rows: Sequence[Row], *, small: bool, step: int) -> Iterator[Trial]:
-    """Give all rows, or every so many-th."""
-    from faults.scenes import warm
+def cases_to_trials(cases: Sequence[Case], *, small: bool, step: int) -> Iterator[Trial]:
+    """Yield a trial for all cases, or for every `step`-th."""
+    from faults.reference_runs import preload_torch
 
-    warm()
-    assert len({row.name for row in rows}) == len(rows)
-    for row in rows[:: step if small else 1]:
-        yield Trial(row.name, partial(_run_row, row))
+    preload_torch()
+    assert len({case.name for case in cases}) == len(cases)
+    for case in cases[:: step if small else 1]:
+        yield Trial(case.name, partial(_run_case, case))
 
 
-def _run_row(row: Row) -> TrialResult:
+def _run_case(case: Case) -> TrialResult:
     with tempfile.TemporaryDirectory(prefix="cases-") as name:
-        folder = Path(name).resolve() / "field"
+        folder = Path(name).resolve() / "work"
         folder.mkdir()
         answer = Path(name) / "answer"
         pid = os.fork()
         if pid == 0:
-            _run_in_child(row, folder, answer)
-        status = _wait_for_exit(pid, row.patience)
+            _run_in_child(case, folder, answer)
+        status = _wait_for_exit(pid, case.timeout_s)
         os.chmod(folder, 0o700)
         if status is None:
             return make_failed(
-                f"no end after {row.patience:.0f} s", kind=Outcome.HANG, expected=row.expected
+                f"no end after {case.timeout_s:.0f} s", kind=Outcome.HANG, expected=case.expected
             )
         if not answer.exists():
-            account = f"the process ended with status {status}: {_read_log_tail(folder)}"
-            return make_failed(account, kind=Outcome.TRACEBACK, expected=row.expected)
-        end, account = json.loads(answer.read_text(encoding="utf-8"))
-        if end == Outcome.COMPLETED:
-            return make_passed(account, kind=end)
-        return make_failed(account[:700], kind=end, expected=row.expected)
+            message = f"the process ended with status {status}: {_read_log_tail(folder)}"
+            return make_failed(message, kind=Outcome.TRACEBACK, expected=case.expected)
+        outcome, message = json.loads(answer.read_text(encoding="utf-8"))
+        if outcome == Outcome.PASSED:
+            return make_passed(message, kind=outcome)
+        return make_failed(message[:700], kind=outcome, expected=case.expected)
 
 
-def _run_in_child(row: Row, folder: Path, answer: Path) -> None:
-    """Carry a row out in this process, and leave what was seen in a file; does not return."""
+def _run_in_child(case: Case, folder: Path, answer: Path) -> None:
+    """Run a case in this process, and write its outcome to a file; does not return."""
     os.setsid()
     os.chdir(folder)
     for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):  # ignored in the background
@@ -132,22 +131,22 @@ def _run_in_child(row: Row, folder: Path, answer: Path) -> None:
     log = os.open(folder.parent / "log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    end, account = Outcome.COMPLETED, "as expected"
+    outcome, message = Outcome.PASSED, "as expected"
     try:
-        row.act(folder)
+        case.check(folder)
     except UnexpectedOutcome as wrong:
-        end, account = wrong.end, str(wrong)
+        outcome, message = wrong.outcome, str(wrong)
     except BaseException as error:
-        end, account = Outcome.TRACEBACK, "".join(traceback.format_exception(error))[-700:]
+        outcome, message = Outcome.TRACEBACK, "".join(traceback.format_exception(error))[-700:]
     try:
-        answer.write_text(json.dumps([end, account]), encoding="utf-8")
+        answer.write_text(json.dumps([outcome, message]), encoding="utf-8")
     finally:
         os._exit(0)
 
 
-def _wait_for_exit(pid: int, patience: float) -> int | None:
-    """Wait for a process; None, and an end to it and all that it began, if it takes too long."""
-    end = time.monotonic() + patience
+def _wait_for_exit(pid: int, timeout_s: float) -> int | None:
+    """Wait for a process; after the timeout, kill its process group and return None."""
+    end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
@@ -171,7 +170,7 @@ def _read_log_tail(folder: Path) -> str:
     return log.read_text("utf-8", "replace")[-400:] if log.exists() else ""
 
 
-# --- what is typed
+# --- commands
 
 
 @dataclass(frozen=True)
@@ -183,8 +182,8 @@ class CommandResult:
     err: str
 
 
-def command(*argv: object, before: Callable[[], object] = lambda: None) -> CommandResult:
-    """Type a command in a child that was forked from this process."""
+def run_cli(*argv: object, before: Callable[[], object] = lambda: None) -> CommandResult:
+    """Run a command in a forked child."""
     sys.stdout.flush()
     sys.stderr.flush()
     with tempfile.TemporaryDirectory(prefix="said-") as place:
@@ -214,10 +213,10 @@ def command(*argv: object, before: Callable[[], object] = lambda: None) -> Comma
     return CommandResult(os.waitstatus_to_exitcode(status), out, err)
 
 
-def environment(**changes: str | None) -> dict[str, str]:
-    """Give an environment in which a process started afresh finds the program."""
+def make_env(**changes: str | None) -> dict[str, str]:
+    """Make the environment of a new process that imports this source."""
     variables = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"}
-    for name in LEFT_BY_TORCH:  # this process has loaded it, and a user's has not
+    for name in TORCH_VARIABLES:  # this process has loaded it, and a user's has not
         variables.pop(name, None)
     for name, value in changes.items():
         variables.pop(name, None)
@@ -226,78 +225,65 @@ def environment(**changes: str | None) -> dict[str, str]:
     return variables
 
 
-def shell(
+def spawn_cli(
     *argv: object, python: Sequence[str] = (), env: Any = None, **options: Any
 ) -> CommandResult:
-    """Type a command in a process started afresh."""
+    """Run a command in a new process."""
     arguments = [sys.executable, *python, "-m", "napari_dip", *map(str, argv)]
     options = {"stdin": subprocess.DEVNULL, "capture_output": True, **options}
-    done = subprocess.run(arguments, env=environment() if env is None else env, **options)
+    done = subprocess.run(arguments, env=make_env() if env is None else env, **options)
     texts = [
         (text or b"").decode("utf-8", "backslashreplace") for text in (done.stdout, done.stderr)
     ]
     return CommandResult(done.returncode, *texts)
 
 
-def script(
-    code: str, *, python: Sequence[str] = (), env: Any = None, **options: Any
-) -> CommandResult:
-    """Run a program of a user's own in a process started afresh."""
-    argv = [sys.executable, *python, "-c", code]
-    options = {"stdin": subprocess.DEVNULL, "capture_output": True, **options}
-    done = subprocess.run(argv, env=environment() if env is None else env, **options)
-    texts = [
-        (text or b"").decode("utf-8", "backslashreplace") for text in (done.stdout, done.stderr)
-    ]
-    return CommandResult(done.returncode, *texts)
+# --- checks
 
 
-# --- what a person looks at
+def check(is_right: object, message: str, outcome: Outcome = Outcome.SILENT) -> None:
+    """Raise `UnexpectedOutcome` unless a condition holds."""
+    if not is_right:
+        raise UnexpectedOutcome(outcome, message)
 
 
-def check(right: object, account: str, end: Outcome = Outcome.SILENT) -> None:
-    """Take a fact as a wrong end unless it holds."""
-    if not right:
-        raise UnexpectedOutcome(end, account)
-
-
-def check_command_refused(command_result: CommandResult, *patterns: str, code: int = 2) -> None:
+def check_command_refused(result: CommandResult, *patterns: str, code: int = 2) -> None:
     """Check that a command was refused, in sentences that hold these patterns."""
-    ending = f"exit {command_result.code}: {command_result.err}{command_result.out}"[-600:]
-    check(command_result.code != 0, f"went on: {ending}")
-    foreseen = command_result.code >= 0 and not UNFORESEEN.search(command_result.err)
-    check(foreseen, ending, Outcome.TRACEBACK)
-    check(command_result.code == code, ending, Outcome.UNCLEAR)
-    check(not command_result.out, f"on the output stream: {ending}", Outcome.UNCLEAR)
+    output = f"exit {result.code}: {result.err}{result.out}"[-600:]
+    check(result.code != 0, f"went on: {output}")
+    is_expected = result.code >= 0 and not UNEXPECTED_OUTPUT.search(result.err)
+    check(is_expected, output, Outcome.TRACEBACK)
+    check(result.code == code, output, Outcome.UNCLEAR)
+    check(not result.out, f"on the output stream: {output}", Outcome.UNCLEAR)
     for pattern in patterns:
         check(
-            re.search(pattern, command_result.err, re.IGNORECASE),
-            f"no '{pattern}' in: {ending}",
+            re.search(pattern, result.err, re.IGNORECASE),
+            f"no '{pattern}' in: {output}",
             Outcome.UNCLEAR,
         )
-    jargon = JARGON.search(command_result.err)
-    check(not jargon, f"'{jargon and jargon[0]}' in: {ending}", Outcome.UNCLEAR)
-    sentences = re.findall(r"[.!?](?:\s|$)", command_result.err)
-    check(len(sentences) >= 2, f"not two sentences: {ending}", Outcome.UNCLEAR)
-    is_printable = all(letter.isprintable() or letter in "\n\r" for letter in command_result.err)
-    check(is_printable, f"control characters: {ending!r}", Outcome.UNCLEAR)
+    jargon = JARGON.search(result.err)
+    check(not jargon, f"'{jargon and jargon[0]}' in: {output}", Outcome.UNCLEAR)
+    sentences = re.findall(r"[.!?](?:\s|$)", result.err)
+    check(len(sentences) >= 2, f"not two sentences: {output}", Outcome.UNCLEAR)
+    is_printable = all(letter.isprintable() or letter in "\n\r" for letter in result.err)
+    check(is_printable, f"control characters: {output!r}", Outcome.UNCLEAR)
 
 
-def check_completed(command_result: CommandResult, *patterns: str) -> CommandResult:
-    """Check that a command did its work, and said what it should."""
-    ending = f"exit {command_result.code}: {command_result.err}{command_result.out}"[-600:]
+def check_completed(result: CommandResult, *patterns: str) -> CommandResult:
+    """Check that a command succeeded, and that its output holds these patterns."""
+    output = f"exit {result.code}: {result.err}{result.out}"[-600:]
     check(
-        not UNFORESEEN.search(command_result.err) and command_result.code >= 0,
-        ending,
+        not UNEXPECTED_OUTPUT.search(result.err) and result.code >= 0,
+        output,
         Outcome.TRACEBACK,
     )
-    check(command_result.code == 0, ending, Outcome.UNCLEAR)
+    check(result.code == 0, output, Outcome.UNCLEAR)
     for pattern in patterns:
         check(
-            re.search(pattern, command_result.err + command_result.out, re.IGNORECASE),
-            f"'{pattern}' unsaid: {ending}",
+            re.search(pattern, result.err + result.out, re.IGNORECASE),
+            f"no '{pattern}' in: {output}",
         )
-    return command_result
+    return result
 
 
 def check_call_refused(call: Callable[[], object], *patterns: str) -> None:
@@ -310,7 +296,9 @@ def check_call_refused(call: Callable[[], object], *patterns: str) -> None:
             check(message, f"no '{pattern}' in: {no.reason.message}", Outcome.UNCLEAR)
         jargon = JARGON.search(no.reason.message)
         check(not jargon, f"'{jargon and jargon[0]}' in: {no.reason.message}", Outcome.UNCLEAR)
-        check(no.reason.sentence.strip() and no.reason.remedy.strip(), "no words", Outcome.UNCLEAR)
+        check(
+            no.reason.sentence.strip() and no.reason.remedy.strip(), "no message", Outcome.UNCLEAR
+        )
         return
     except dip.FailedError as failure:
         raise UnexpectedOutcome(Outcome.UNCLEAR, f"failed, not refused: {failure}") from None
@@ -318,7 +306,7 @@ def check_call_refused(call: Callable[[], object], *patterns: str) -> None:
 
 
 def check_restored(call: Callable[[], Any]) -> Any:
-    """Check that a call in Python is answered, with finite pixels."""
+    """Check that a call in Python returns finite pixels."""
     try:
         answer = call()
     except (dip.RefusedError, dip.FailedError) as no:
@@ -329,7 +317,7 @@ def check_restored(call: Callable[[], Any]) -> Any:
 
 
 def read_folder(folder: Path) -> dict[str, tuple[str, bytes, int]]:
-    """Read all that lies in a folder: kind, bytes or target, and permissions."""
+    """Read all files of a folder: kind, bytes or target, and permissions."""
     files = {}
     for path in sorted(folder.rglob("*")):
         name = os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace")
@@ -346,7 +334,7 @@ def read_folder(folder: Path) -> dict[str, tuple[str, bytes, int]]:
 def check_files_unchanged(
     folder: Path, before: dict[str, tuple[str, bytes, int]], *new: str, strict: bool = True
 ) -> None:
-    """Check that all files are as they were; beside them only those named are new."""
+    """Check that all files are unchanged, and that only the named ones are new."""
     after = read_folder(folder)
     gone = [name for name in before if name not in after and name not in new]
     check(not gone, f"gone: {gone}", Outcome.LOST)
@@ -356,8 +344,8 @@ def check_files_unchanged(
     check(not (strict and extra), f"left behind: {extra}")
 
 
-def make_picture(*shape: int, dtype: str = "uint16", seed: int = 0) -> np.ndarray:
-    """Draw steps and a bright bar under little noise: no flip or shift of it looks alike."""
+def make_image(*shape: int, dtype: str = "uint16", seed: int = 0) -> np.ndarray:
+    """Make an asymmetric image of steps and a bright bar with weak noise."""
     height, width = (shape or (32, 32))[-2:]
     plain = np.full((height, width), 200.0)
     plain[: height // 3] += 300
@@ -371,20 +359,22 @@ def make_picture(*shape: int, dtype: str = "uint16", seed: int = 0) -> np.ndarra
 
 
 def save_tiff(path: str | Path, array: np.ndarray | None = None, **options: Any) -> Path:
-    """Save a picture as TIFF."""
-    array = make_picture() if array is None else array
+    """Save an image as TIFF."""
+    array = make_image() if array is None else array
     if array.ndim > 1:
         options.setdefault("photometric", "minisblack")
     tifffile.imwrite(path, array, **options)
     return Path(path)
 
 
-def check_same_pixels(actual: Any, wanted: Any, what: str = "pixels", most: float = 0.0) -> None:
+def check_same_pixels(
+    pixels: Any, expected: Any, what: str = "pixels", tolerance: float = 0.0
+) -> None:
     """Check that two arrays agree in shape and values."""
-    actual, wanted = np.asarray(actual), np.asarray(wanted)
-    check(actual.shape == wanted.shape, f"{what}: shape {actual.shape}, not {wanted.shape}")
-    off = np.abs(actual.astype(np.float64) - wanted.astype(np.float64)).max()
-    check(off <= most, f"{what} are off by {off:.6g}, {most:.6g} is allowed")
+    pixels, expected = np.asarray(pixels), np.asarray(expected)
+    check(pixels.shape == expected.shape, f"{what}: shape {pixels.shape}, not {expected.shape}")
+    off = np.abs(pixels.astype(np.float64) - expected.astype(np.float64)).max()
+    check(off <= tolerance, f"{what} are off by {off:.6g}, {tolerance:.6g} is allowed")
 
 
 def save_hole_mask(folder: Path, height: int = 32, width: int = 32) -> Path:
@@ -400,23 +390,23 @@ def make_hole_mask(height: int = 32, width: int = 32) -> np.ndarray:
 
 
 def check_unmasked_pixels(
-    path: Path, wanted: np.ndarray, *options: str, most: float = 0.0
+    path: Path, expected: np.ndarray, *options: str, tolerance: float = 0.0
 ) -> CommandResult:
-    """Fill a small hole: all other pixels of the result are those that were read from the file."""
-    grid = wanted.shape[-3:-1] if wanted.shape[-1] == 3 else wanted.shape[-2:]
+    """Check that filling a small hole leaves all other pixels as in the file."""
+    grid = expected.shape[-3:-1] if expected.shape[-1] == 3 else expected.shape[-2:]
     folder = path.resolve().parent
     mask, out = save_hole_mask(folder, *grid), folder / "filled.tif"
-    command_result = check_completed(
-        command("inpaint", path, "--mask", mask, "-o", out, *QUICK, *options)
-    )
+    result = check_completed(run_cli("inpaint", path, "--mask", mask, "-o", out, *QUICK, *options))
     image = tifffile.imread(out)
     unmasked = make_hole_mask(*grid) == 0
-    if wanted.shape[-1] == 3:
+    if expected.shape[-1] == 3:
         unmasked = unmasked[..., None] * np.ones(3, bool)
     check(
-        image.shape == wanted.shape,
-        f"shape {image.shape}, not {wanted.shape}: {command_result.err}",
+        image.shape == expected.shape,
+        f"shape {image.shape}, not {expected.shape}: {result.err}",
     )
     unmasked = np.broadcast_to(unmasked, image.shape)
-    check_same_pixels(image[unmasked], wanted[unmasked].astype(np.float32), "measured pixels", most)
-    return command_result
+    check_same_pixels(
+        image[unmasked], expected[unmasked].astype(np.float32), "measured pixels", tolerance
+    )
+    return result

@@ -8,63 +8,63 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from faults.cases import (
-    Row,
-    rows_to_trials,
+    Case,
+    cases_to_trials,
 )
-from faults.cases.files_acts import (
-    changes_while_batch,
-    companion_sizes,
-    dangling_input,
-    deep_path,
-    ending_only,
-    folder_in_batch_unreadable,
-    folder_link_at,
-    guide_is_image,
-    hard_linked_out,
-    hidden_companions,
-    identical_again,
-    in_place_on_append_only,
-    json_into_image,
-    kept_permissions,
-    link_to_input,
-    literal_glob,
-    long_in_batch,
-    long_input,
-    long_report,
-    loop_at,
-    mask_is_image,
-    missing_named,
-    name_no_text,
-    named_in,
-    named_out,
-    odd_suffix_case,
-    one_empty_of_three,
-    others_file,
-    outputs_twice,
-    over_further_input,
-    over_psf,
-    readonly_folder,
-    readonly_own_file,
-    readonly_report,
-    renamed_meanwhile,
-    repeated_partial,
-    results_as_inputs,
-    results_in_input_folder,
-    resumed_after_change,
-    resumed_after_own_edit,
-    socket_at,
-    special,
-    through_linked_folder,
-    twin_names,
-    twin_outputs,
-    unchanged_time,
-    unreadable_file,
-    unreadable_folder,
-    zarr_out_with_slash,
-    zarr_over_user_folder,
+from faults.cases.files_checks import (
+    check_bare_extension,
+    check_changed_input,
+    check_colliding_outputs,
+    check_dangling_input,
+    check_deep_path,
+    check_edited_result,
+    check_empty_file_in_batch,
+    check_equivalent_names,
+    check_equivalent_outputs,
+    check_extra_input_as_output,
+    check_file_listed_twice,
+    check_foreign_file_in_zarr,
+    check_foreign_output,
+    check_foreign_working_files,
+    check_glob_characters,
+    check_guide_equal_to_image,
+    check_hard_linked_output,
+    check_hidden_files,
+    check_input_name,
+    check_input_untouched,
+    check_kept_permissions,
+    check_linked_input,
+    check_linked_input_folder,
+    check_long_name,
+    check_long_name_in_batch,
+    check_long_report_name,
+    check_mask_equal_to_image,
+    check_missing_file,
+    check_non_utf8_name,
+    check_output_name,
+    check_parent_of_link,
+    check_psf_as_output,
+    check_read_only_folder,
+    check_read_only_input,
+    check_read_only_output,
+    check_repeated_bytes,
+    check_report_folder,
+    check_report_over_image,
+    check_residual_is_difference,
+    check_results_as_inputs,
+    check_results_below_inputs,
+    check_special_file,
+    check_unreadable_file,
+    check_unreadable_folder,
+    check_unreadable_subfolder,
+    check_upper_case_suffix,
+    check_zarr_output_with_slash,
+    make_folder_link,
+    make_link_loop,
+    make_socket,
 )
-from faults.cases.formats import ROWS as FORMATS
-from faults.cases.texts import ROWS as TEXTS
+from faults.cases.formats import CASES as FORMATS
+from faults.cases.texts import CASES as TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 
 def trials(*, small: bool) -> Iterator[Trial]:
     """Give every trial; of a few, every thirtieth."""
-    yield from rows_to_trials([*ROWS, *FORMATS, *TEXTS], small=small, step=30)
+    yield from cases_to_trials([*CASES, *FORMATS, *TEXTS], small=small, step=30)
 
 
 NAMES = {
@@ -106,73 +106,101 @@ OUTS = {
     "a space before its ending": "out .tif",
     "several endings": "out.tif.tif.ome.tif",
 }
-ROWS = [
+CASES = [
     *(
-        Row(f"input whose name holds {what}", partial(named_in, name), "restored, nothing harmed")
+        Case(
+            f"input whose name holds {what}",
+            partial(check_input_name, name),
+            "restored, nothing harmed",
+        )
         for what, name in NAMES.items()
     ),
     *(
-        Row(f"result whose name holds {what}", partial(named_out, name), "saved under that name")
+        Case(
+            f"result whose name holds {what}",
+            partial(check_output_name, name),
+            "saved under that name",
+        )
         for what, name in OUTS.items()
     ),
-    Row("result named by its ending only", ending_only, "refused: the name is missing"),
+    Case("result named by its ending only", check_bare_extension, "refused: the name is missing"),
     *(
-        Row(f"missing file named {name}", partial(missing_named, name), "the name as it is, once")
+        Case(
+            f"missing file named {name}",
+            partial(check_missing_file, name),
+            "the name as it is, once",
+        )
         for name in ("{path}.tif", "%(path)s.tif", "[red]x[bold].tif", "a  b.tif")
     ),
-    Row("input whose name is no text", name_no_text, "restored, report and methods too"),
-    Row(
+    Case("input whose name is no text", check_non_utf8_name, "restored, report and methods too"),
+    Case(
         "NFC and NFD in a batch",
-        partial(twin_names, lambda n: unicodedata.normalize("NFD", n)),
+        partial(check_equivalent_names, lambda n: unicodedata.normalize("NFD", n)),
         "refused: two results of one name",
     ),
-    Row(
+    Case(
         "capital twins in a batch",
-        partial(twin_names, str.upper),
+        partial(check_equivalent_names, str.upper),
         "refused: two results of one name",
     ),
-    Row("results NFC and NFD", partial(twin_outputs, "é.tif", "é.tif"), "both, or refused"),
-    Row(
-        "results that differ in capitals",
-        partial(twin_outputs, "O.tif", "o.tif"),
+    Case(
+        "results NFC and NFD",
+        partial(check_equivalent_outputs, "é.tif", "é.tif"),
         "both, or refused",
     ),
-    Row("input of 255 bytes", long_input, "restored"),
-    Row("name of 255 bytes in a batch", long_in_batch, "restored or refused; the other is done"),
-    Row("report of 255 bytes", long_report, "saved"),
-    Row("folder deeper than a path may be long", deep_path, "restored, or refused in words"),
-    Row("file of a batch that looks like a pattern", literal_glob, "that file and no other"),
-    Row("folder that may not be written to", readonly_folder, "refused before work"),
-    Row("file that may not be read", unreadable_file, "refused"),
-    Row("folder that may not be entered", unreadable_folder, "refused"),
-    Row("folder of a batch that may not be read", folder_in_batch_unreadable, "refused"),
-    Row("overwriting a file of somebody else", others_file, "refused, file whole"),
-    Row("overwriting one's own read-only file", readonly_own_file, "refused, file whole"),
-    Row("report where nothing may be written", readonly_report, "refused before work"),
-    Row("overwriting a private file", kept_permissions, "its permissions stay"),
-    Row("overwriting one of two hard links", hard_linked_out, "the other keeps its bytes"),
+    Case(
+        "results that differ in capitals",
+        partial(check_equivalent_outputs, "O.tif", "o.tif"),
+        "both, or refused",
+    ),
+    Case("input of 255 bytes", check_long_name, "restored"),
+    Case(
+        "name of 255 bytes in a batch",
+        check_long_name_in_batch,
+        "restored or refused; the other is done",
+    ),
+    Case("report of 255 bytes", check_long_report_name, "saved"),
+    Case("folder deeper than a path may be long", check_deep_path, "restored, or refused in words"),
+    Case(
+        "file of a batch that looks like a pattern", check_glob_characters, "that file and no other"
+    ),
+    Case("folder that may not be written to", check_read_only_folder, "refused before work"),
+    Case("file that may not be read", check_unreadable_file, "refused"),
+    Case("folder that may not be entered", check_unreadable_folder, "refused"),
+    Case("folder of a batch that may not be read", check_unreadable_subfolder, "refused"),
+    Case("overwriting a file of somebody else", check_foreign_output, "refused, file whole"),
+    Case("overwriting one's own read-only file", check_read_only_output, "refused, file whole"),
+    Case("report where nothing may be written", check_report_folder, "refused before work"),
+    Case("overwriting a private file", check_kept_permissions, "its permissions stay"),
+    Case(
+        "overwriting one of two hard links", check_hard_linked_output, "the other keeps its bytes"
+    ),
     *(
-        Row(f"{what} as {role}", partial(special, make, role), "refused at once, nothing touched")
+        Case(
+            f"{what} as {role}",
+            partial(check_special_file, make, role),
+            "refused at once, nothing touched",
+        )
         for role, what, make in (
             ("-o", "FIFO", os.mkfifo),
-            ("-o", "socket", socket_at),
-            ("-o", "loop of links", loop_at),
-            ("-o", "link to a folder", folder_link_at),
-            ("in", "socket", socket_at),
+            ("-o", "socket", make_socket),
+            ("-o", "loop of links", make_link_loop),
+            ("-o", "link to a folder", make_folder_link),
+            ("in", "socket", make_socket),
             ("batch", "FIFO", os.mkfifo),
             ("--mask", "FIFO", os.mkfifo),
             ("--mask", "folder", os.mkdir),
             ("--report", "FIFO", os.mkfifo),
-            ("--report", "loop of links", loop_at),
+            ("--report", "loop of links", make_link_loop),
             ("--from-recipe", "FIFO", os.mkfifo),
-            ("--from-recipe", "socket", socket_at),
+            ("--from-recipe", "socket", make_socket),
         )
     ),
-    Row("input replaced through a linked folder", through_linked_folder, "refused"),
+    Case("input replaced through a linked folder", check_linked_input_folder, "refused"),
     *(
-        Row(
+        Case(
             f"two results at {first} and {second}",
-            partial(outputs_twice, (first, second)),
+            partial(check_colliding_outputs, (first, second)),
             "refused before work",
         )
         for first, second in (
@@ -182,29 +210,31 @@ ROWS = [
         )
     ),
     *(
-        Row(f"mask replaced by {option}", partial(over_further_input, option), "refused")
+        Case(f"mask replaced by {option}", partial(check_extra_input_as_output, option), "refused")
         for option in ("-o", "--uncertainty", "--residual")
     ),
-    Row("PSF replaced by the result", over_psf, "refused"),
-    Row("mask that is the image", mask_is_image, "refused: all is marked"),
-    Row("guide that is the image", guide_is_image, "refused or said"),
-    Row("one file named in three ways in a batch", changes_while_batch, "restored once"),
-    Row("companions of other systems in a batch", hidden_companions, "left out, and said"),
-    Row("empty file among three", one_empty_of_three, "two done, one named, exit 1"),
-    Row("results below their inputs, twice", results_in_input_folder, "second refused"),
-    Row("results of an earlier batch as inputs", results_as_inputs, "refused by their names"),
-    Row("input changed before going on", resumed_after_change, "restored anew"),
-    Row("result edited before going on", resumed_after_own_edit, "kept, or said"),
-    Row("result beyond a link and ..", renamed_meanwhile, "where the system leads"),
-    Row("input by a link of another ending", link_to_input, "read by its bytes"),
-    Row("input by a dangling link", dangling_input, "refused"),
-    Row("times of the input", unchanged_time, "untouched"),
-    Row("input that is read-only", in_place_on_append_only, "restored"),
-    Row("Zarr replaced that holds a foreign file", zarr_over_user_folder, "refused or kept"),
-    Row("Zarr with a slash behind its name", zarr_out_with_slash, "saved"),
-    Row("report over the input", json_into_image, "refused"),
-    Row("files called as our working files", repeated_partial, "left as they are"),
-    Row("endings in capitals", odd_suffix_case, "OME-TIFF by its name"),
-    Row("one run twice", identical_again, "same bytes"),
-    Row("picture and residual", companion_sizes, "add up to the input"),
+    Case("PSF replaced by the result", check_psf_as_output, "refused"),
+    Case("mask that is the image", check_mask_equal_to_image, "refused: all is marked"),
+    Case("guide that is the image", check_guide_equal_to_image, "refused or said"),
+    Case("one file named in three ways in a batch", check_file_listed_twice, "restored once"),
+    Case("companions of other systems in a batch", check_hidden_files, "left out, and said"),
+    Case("empty file among three", check_empty_file_in_batch, "two done, one named, exit 1"),
+    Case("results below their inputs, twice", check_results_below_inputs, "second refused"),
+    Case(
+        "results of an earlier batch as inputs", check_results_as_inputs, "refused by their names"
+    ),
+    Case("input changed before going on", check_changed_input, "restored anew"),
+    Case("result edited before going on", check_edited_result, "kept, or said"),
+    Case("result beyond a link and ..", check_parent_of_link, "where the system leads"),
+    Case("input by a link of another ending", check_linked_input, "read by its bytes"),
+    Case("input by a dangling link", check_dangling_input, "refused"),
+    Case("times of the input", check_input_untouched, "untouched"),
+    Case("input that is read-only", check_read_only_input, "restored"),
+    Case("Zarr replaced that holds a foreign file", check_foreign_file_in_zarr, "refused or kept"),
+    Case("Zarr with a slash behind its name", check_zarr_output_with_slash, "saved"),
+    Case("report over the input", check_report_over_image, "refused"),
+    Case("files called as our working files", check_foreign_working_files, "left as they are"),
+    Case("endings in capitals", check_upper_case_suffix, "OME-TIFF by its name"),
+    Case("one run twice", check_repeated_bytes, "same bytes"),
+    Case("picture and residual", check_residual_is_difference, "add up to the input"),
 ]

@@ -8,45 +8,45 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faults.cases import (
-    Row,
+    Case,
+    cases_to_trials,
     make_hole_mask,
-    make_picture,
-    rows_to_trials,
+    make_image,
 )
-from faults.cases.numerics_acts import (
+from faults.cases.numerics_checks import (
     F8,
-    calibrated,
     check_array_refused,
+    check_delta_psf,
     check_filled_hole,
+    check_flat_image,
     check_float_dtype,
+    check_guide_units,
+    check_hole_content_ignored,
     check_integer_dtype,
+    check_integer_output,
+    check_integer_output_at_limits,
+    check_mask_dtype,
+    check_mask_value,
+    check_measured_islands,
+    check_negative_mask,
+    check_noise_measurement,
+    check_off_centre_psf,
     check_other_seed,
     check_plausible_row,
+    check_psf_invariance,
+    check_psf_refused,
     check_repeated_run,
     check_restored_or_refused,
     check_scaled_result,
     check_setting_refused,
     check_turned_result,
-    checkers,
-    constant_rows,
-    enlarged,
-    flat,
-    garbage_in_hole,
-    guide_units,
-    islands,
-    mask_kind,
-    mask_value,
-    measured,
-    negative_mask,
-    one_different,
+    check_uncertainty_calibration,
+    check_upscaling,
+    make_array_with_outlier,
+    make_checkerboard,
+    make_constant_rows,
+    make_image_with_pixel,
     poisson,
-    psf_changed,
-    psf_delta,
-    psf_moved,
-    psf_no,
-    rounded,
-    rounded_at_the_end,
-    with_pixel,
 )
 
 if TYPE_CHECKING:
@@ -57,23 +57,23 @@ if TYPE_CHECKING:
 
 def trials(*, small: bool) -> Iterator[Trial]:
     """Give every trial; of a few, every fiftieth."""
-    yield from rows_to_trials(ROWS, small=small, step=50)
+    yield from cases_to_trials(CASES, small=small, step=50)
 
 
 SOUND: dict[str, Callable[[], np.ndarray]] = {
-    "rows of one value each": constant_rows,
-    "columns of one value each": lambda: constant_rows().T.copy(),
+    "rows of one value each": make_constant_rows,
+    "columns of one value each": lambda: make_constant_rows().T.copy(),
     "a slope": lambda: np.add.outer(np.arange(32.0), np.arange(32.0)),
     "a steep exponential": lambda: np.exp(np.add.outer(np.arange(32.0), np.arange(32.0)) / 4),
-    "checkers of one pixel": lambda: checkers(1),
-    "checkers of four pixels": lambda: checkers(4),
+    "checkers of one pixel": lambda: make_checkerboard(1),
+    "checkers of four pixels": lambda: make_checkerboard(4),
     "stripes of one pixel": lambda: np.indices((32, 32))[1] % 2 * 50.0,
     "photons, 0.1 on average": lambda: np.random.default_rng(1).poisson(0.1, (32, 32)).astype("u2"),
     "photons, 0.02 on average": lambda: (
         np.random.default_rng(1).poisson(0.02, (48, 48)).astype("u2")
     ),
     "photons, a million on average": lambda: np.random.default_rng(1).poisson(1e6, (32, 32)),
-    "an offset of 65000": lambda: (make_picture() % 500 + 65000).astype("u2"),
+    "an offset of 65000": lambda: (make_image() % 500 + 65000).astype("u2"),
     "an offset of a million": lambda: F8 + 1e6,
     "values of 1e-15": lambda: F8 * 1e-15 / 600,
     "values of 1e15": lambda: F8 * 1e15 / 600,
@@ -82,59 +82,65 @@ SOUND: dict[str, Callable[[], np.ndarray]] = {
     "negative zeros": lambda: np.where(F8 > 400, F8, -0.0),
     "uniform noise": lambda: np.random.default_rng(1).random((32, 32)),
     "heavy tails": lambda: np.random.default_rng(1).standard_t(3, (32, 32)) * 10 + 100,
-    "37 × 41 pixels": lambda: make_picture(37, 41),
-    "17 × 48 pixels": lambda: make_picture(17, 48),
-    "16 × 200 pixels": lambda: make_picture(16, 200),
+    "37 × 41 pixels": lambda: make_image(37, 41),
+    "17 × 48 pixels": lambda: make_image(17, 48),
+    "16 × 200 pixels": lambda: make_image(16, 200),
     "eight bits to both ends": lambda: (
         np.random.default_rng(1).integers(0, 256, (32, 32)).astype("u1")
     ),
-    "two neighbouring grey values": lambda: (make_picture() > 400).astype("u1") + np.uint8(100),
-    "a border of zeros": lambda: np.pad(make_picture(24, 24), 4),
+    "two neighbouring grey values": lambda: (make_image() > 400).astype("u1") + np.uint8(100),
+    "a border of zeros": lambda: np.pad(make_image(24, 24), 4),
     "half a picture of zeros": lambda: np.where(
-        np.indices((32, 32))[0] < 16, 0, make_picture()
+        np.indices((32, 32))[0] < 16, 0, make_image()
     ).astype("u2"),
 }
 NO: dict[str, tuple[Callable[[], Any], str]] = {
     "one value": (lambda: np.full((32, 32), 7.5), "nothing to restore"),
     "zeros of both signs": (lambda: np.where(F8 > 400, 0.0, -0.0), "nothing to restore"),
     "all infinite": (lambda: np.full((32, 32), np.inf), "infinite"),
-    "one minus infinity": (lambda: with_pixel(-np.inf), "1 of the 1024 .*infinite"),
+    "one minus infinity": (lambda: make_image_with_pixel(-np.inf), "1 of the 1024 .*infinite"),
     "one NaN and one infinity": (
-        lambda: np.where(np.eye(32) > 0, np.nan, with_pixel(np.inf)),
+        lambda: np.where(np.eye(32) > 0, np.nan, make_image_with_pixel(np.inf)),
         "NaN|infinite",
     ),
     "values of 1e300": (lambda: F8 * 1e300, "range|single precision"),
     "subnormals": (lambda: F8 * 1e-310, "single precision"),
     "an offset of 1e12": (lambda: F8 / 600 + 1e12, "single precision|offset"),
     "whole numbers of 64 bits that differ little": (
-        lambda: make_picture().astype(np.int64) + 2**62,
+        lambda: make_image().astype(np.int64) + 2**62,
         "single precision|offset",
     ),
     "uint64 near its end": (
-        lambda: make_picture().astype(np.uint64) + np.uint64(2**63),
+        lambda: make_image().astype(np.uint64) + np.uint64(2**63),
         "single precision|offset",
     ),
-    "one row": (lambda: make_picture(32, 32)[:1], "1 × 32"),
-    "one column": (lambda: make_picture(32, 32)[:, :1], "32 × 1"),
+    "one row": (lambda: make_image(32, 32)[:1], "1 × 32"),
+    "one column": (lambda: make_image(32, 32)[:, :1], "32 × 1"),
     "15 × 1000 pixels of nothing": (lambda: np.zeros((0, 32)), "no pixels"),
     "no axes": (lambda: np.float64(3), "single number"),
-    "seven axes": (lambda: np.zeros((1, 1, 1, 1, 1, 32, 32)) + make_picture(), "axes"),
-    "dates": (lambda: make_picture().astype("M8[s]"), "type|numbers"),
-    "durations": (lambda: make_picture().astype("m8[s]"), "type|numbers"),
-    "texts": (lambda: make_picture().astype("U8"), "type|numbers"),
-    "bytes": (lambda: make_picture().astype("S8"), "type|numbers"),
-    "truth values": (lambda: make_picture() > 400, "mask"),
-    "complex numbers": (lambda: make_picture() + 1j, "complex"),
+    "seven axes": (lambda: np.zeros((1, 1, 1, 1, 1, 32, 32)) + make_image(), "axes"),
+    "dates": (lambda: make_image().astype("M8[s]"), "type|numbers"),
+    "durations": (lambda: make_image().astype("m8[s]"), "type|numbers"),
+    "texts": (lambda: make_image().astype("U8"), "type|numbers"),
+    "bytes": (lambda: make_image().astype("S8"), "type|numbers"),
+    "truth values": (lambda: make_image() > 400, "mask"),
+    "complex numbers": (lambda: make_image() + 1j, "complex"),
 }
 EITHER: dict[str, tuple[Callable[[], Any], str]] = {
-    "one pixel of another value": (lambda: one_different(100, 101, "u2"), "nothing|noise"),
-    "one dead pixel in a picture": (lambda: with_pixel(0, "uint16"), "pixel"),
-    "one pixel of 1e12": (lambda: with_pixel(1e12), "single precision|outlier|pixel"),
-    "one pixel of the largest float": (lambda: with_pixel(3.4e38), "single precision|pixel"),
-    "one subnormal pixel": (lambda: with_pixel(1e-40), "single precision"),
-    "int64 of ordinary values": (lambda: make_picture(dtype="int64"), "type"),
-    "an object array of numbers": (lambda: make_picture().astype(object), "type|numbers"),
-    "float128": (lambda: make_picture().astype(np.longdouble), "type|numbers"),
+    "one pixel of another value": (
+        lambda: make_array_with_outlier(100, 101, "u2"),
+        "nothing|noise",
+    ),
+    "one dead pixel in a picture": (lambda: make_image_with_pixel(0, "uint16"), "pixel"),
+    "one pixel of 1e12": (lambda: make_image_with_pixel(1e12), "single precision|outlier|pixel"),
+    "one pixel of the largest float": (
+        lambda: make_image_with_pixel(3.4e38),
+        "single precision|pixel",
+    ),
+    "one subnormal pixel": (lambda: make_image_with_pixel(1e-40), "single precision"),
+    "int64 of ordinary values": (lambda: make_image(dtype="int64"), "type"),
+    "an object array of numbers": (lambda: make_image().astype(object), "type|numbers"),
+    "float128": (lambda: make_image().astype(np.longdouble), "type|numbers"),
     "a huge offset with a tiny contrast": (lambda: F8 / 600 + 30000, "single precision|offset"),
 }
 INVARIANT = [
@@ -196,12 +202,12 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-def _spelled(task: str, options: dict[str, Any]) -> str:
+def _format_options(task: str, options: dict[str, Any]) -> str:
     arguments = ", ".join(f"{name}={value!r}" for name, value in options.items() if name != "mask")
     return f"{task} with {arguments}"
 
 
-def area_mask(area: Any) -> np.ndarray:
+def make_area_mask(area: Any) -> np.ndarray:
     """Draw a mask over some part of a picture."""
     mask = np.zeros((32, 32), np.uint8)
     mask[area] = 1
@@ -209,9 +215,9 @@ def area_mask(area: Any) -> np.ndarray:
 
 
 PSF = np.outer([1, 2, 1], [1, 2, 1]).astype(float)
-ROWS = [
+CASES = [
     *(
-        Row(
+        Case(
             f"picture of {what}",
             partial(check_plausible_row, make, {}),
             "finite, the mean kept, near the picture",
@@ -219,7 +225,7 @@ ROWS = [
         for what, make in SOUND.items()
     ),
     *(
-        Row(
+        Case(
             f"picture of {what} is refused",
             partial(check_array_refused, make, message, {}),
             "refused in words",
@@ -227,7 +233,7 @@ ROWS = [
         for what, (make, message) in NO.items()
     ),
     *(
-        Row(
+        Case(
             f"picture with {what}",
             partial(check_restored_or_refused, make, message, {}),
             "sound, or refused",
@@ -235,15 +241,15 @@ ROWS = [
         for what, (make, message) in EITHER.items()
     ),
     *(
-        Row(
+        Case(
             f"intensities times {what}",
-            partial(check_scaled_result, factor, offset, most, kind, {}),
+            partial(check_scaled_result, factor, offset, tolerance, kind, {}),
             "the same picture in the new unit",
         )
-        for what, factor, offset, most, kind in INVARIANT
+        for what, factor, offset, tolerance, kind in INVARIANT
     ),
     *(
-        Row(
+        Case(
             f"intensities times 1000, prior {prior}",
             partial(check_scaled_result, 1000.0, 0.0, 1e-3, "f4", {"prior": prior}),
             "the same picture",
@@ -251,7 +257,7 @@ ROWS = [
         for prior in ("random-input", "blind-spot", "r2r")
     ),
     *(
-        Row(
+        Case(
             f"the same numbers as {kind}",
             partial(check_integer_dtype, kind, {}),
             "the same picture",
@@ -259,11 +265,11 @@ ROWS = [
         for kind in ("int16", "int32", "uint32", "int64", "uint64")
     ),
     *(
-        Row(f"the same numbers as {kind}", partial(check_float_dtype, kind), "the same picture")
+        Case(f"the same numbers as {kind}", partial(check_float_dtype, kind), "the same picture")
         for kind in ("float64", ">f4", ">f8", "longdouble")
     ),
     *(
-        Row(f"picture that is {what}", partial(check_turned_result, change), "its answer alike")
+        Case(f"picture that is {what}", partial(check_turned_result, change), "its answer alike")
         for what, change in (
             ("transposed", np.transpose),
             ("turned", np.rot90),
@@ -272,7 +278,7 @@ ROWS = [
         )
     ),
     *(
-        Row(f"one run twice, {what}", partial(check_repeated_run, options), "the same bytes")
+        Case(f"one run twice, {what}", partial(check_repeated_run, options), "the same bytes")
         for what, options in (
             ("plainly", {}),
             ("with two restarts", {"restarts": 2}),
@@ -280,25 +286,25 @@ ROWS = [
             ("of one iteration", {"max_iterations": 1}),
         )
     ),
-    Row("two seeds", check_other_seed, "other pixels"),
+    Case("two seeds", check_other_seed, "other pixels"),
     *(
-        Row(f"mask as {kind}", partial(mask_kind, kind), "the same pixels")
+        Case(f"mask as {kind}", partial(check_mask_dtype, kind), "the same pixels")
         for kind in ("uint8", "int8", "int64", "uint64", "float16", "float32", "float64", ">u2")
     ),
     *(
-        Row(f"mask of {value}", partial(mask_value, value), "the same pixels")
+        Case(f"mask of {value}", partial(check_mask_value, value), "the same pixels")
         for value in (0.5, 255, 1e-30, 1e-50, 1e30, 1e300)
     ),
-    Row("mask below 0", negative_mask, "refused: it marks nothing"),
-    Row("known islands", islands, "islands kept, all filled"),
+    Case("mask below 0", check_negative_mask, "refused: it marks nothing"),
+    Case("known islands", check_measured_islands, "islands kept, all filled"),
     *(
-        Row(f"{value:g} in the hole", partial(garbage_in_hole, value), "no matter")
+        Case(f"{value:g} in the hole", partial(check_hole_content_ignored, value), "no matter")
         for value in (0.0, -1e6, 1e9, 1e30, float("nan"), float("inf"), -float("inf"))
     ),
     *(
-        Row(
+        Case(
             f"hole {what}",
-            partial(check_filled_hole, make_picture(dtype="float32"), area_mask(area), 0.6),
+            partial(check_filled_hole, make_image(dtype="float32"), make_area_mask(area), 0.6),
             "measured pixels stay",
         )
         for what, area in (
@@ -310,8 +316,8 @@ ROWS = [
         )
     ),
     *(
-        Row(f"PSF {what}", partial(psf_changed, change, most), "the same answer")
-        for what, change, most in (
+        Case(f"PSF {what}", partial(check_psf_invariance, change, tolerance), "the same answer")
+        for what, change, tolerance in (
             ("times 1e6", lambda psf: psf * 1e6, 1e-3),
             ("times 1e-6", lambda psf: psf * 1e-6, 1e-3),
             ("times 1e-40", lambda psf: psf * 1e-40, 1e-3),
@@ -324,7 +330,9 @@ ROWS = [
         )
     ),
     *(
-        Row(f"PSF {what} is refused", partial(psf_no, make, message), "refused in words")
+        Case(
+            f"PSF {what} is refused", partial(check_psf_refused, make, message), "refused in words"
+        )
         for what, make, message in (
             ("of no sum", lambda: np.zeros((3, 3)), "0"),
             ("that cancels", lambda: PSF - PSF.mean(), "negative"),
@@ -338,12 +346,12 @@ ROWS = [
             ("of one number", lambda: 3.0, "axes"),
         )
     ),
-    Row("PSF that is a point", psf_delta, "the picture, unmoved"),
-    Row("PSF off its middle", psf_moved, "unmoved, or said"),
+    Case("PSF that is a point", check_delta_psf, "the picture, unmoved"),
+    Case("PSF off its middle", check_off_centre_psf, "unmoved, or said"),
     *(
-        Row(
+        Case(
             f"guide times {factor:g} plus {offset:g} as {kind}",
-            partial(guide_units, factor, offset, kind),
+            partial(check_guide_units, factor, offset, kind),
             "the same answer",
         )
         for factor, offset, kind in (
@@ -355,7 +363,7 @@ ROWS = [
         )
     ),
     *(
-        Row(f"factor {factor!r}", partial(enlarged, factor, shape), "right size and means")
+        Case(f"factor {factor!r}", partial(check_upscaling, factor, shape), "right size and means")
         for factor, shape in (
             (2, (64, 64)),
             ("2", (64, 64)),
@@ -366,38 +374,43 @@ ROWS = [
         )
     ),
     *(
-        Row(
-            _spelled(task, options),
+        Case(
+            _format_options(task, options),
             partial(check_setting_refused, task, options, message),
             "refused by its name",
         )
         for task, options, message in SETTINGS
     ),
     *(
-        Row(
+        Case(
             f"measured noise of {what}",
-            partial(measured, make, gain, deviation),
+            partial(check_noise_measurement, make, gain, deviation),
             "measured, or not claimed",
         )
         for what, make, gain, deviation in (
-            ("deviation 5 on an even field", partial(flat, 5.0, 100.0), None, 5.0),
-            ("deviation 0.001 on an even field", partial(flat, 0.001, 1.0), None, 0.001),
-            ("deviation 5 below zero", partial(flat, 5.0, -100.0), None, 5.0),
-            ("deviation 5 on 60000", partial(flat, 5.0, 60000.0), None, 5.0),
+            ("deviation 5 on an even field", partial(check_flat_image, 5.0, 100.0), None, 5.0),
+            (
+                "deviation 0.001 on an even field",
+                partial(check_flat_image, 0.001, 1.0),
+                None,
+                0.001,
+            ),
+            ("deviation 5 below zero", partial(check_flat_image, 5.0, -100.0), None, 5.0),
+            ("deviation 5 on 60000", partial(check_flat_image, 5.0, 60000.0), None, 5.0),
             ("photons", partial(poisson, 1.0), 1.0, None),
             ("photons times 4", partial(poisson, 4.0), 4.0, None),
             ("photons times 0.1", partial(poisson, 0.1), 0.1, None),
         )
     ),
-    Row("uncertainty and error", calibrated, "of one size"),
+    Case("uncertainty and error", check_uncertainty_calibration, "of one size"),
     *(
-        Row(f"rounded to {kind}", partial(rounded, kind), "rounded, not cut")
+        Case(f"rounded to {kind}", partial(check_integer_output, kind), "rounded, not cut")
         for kind in ("uint8", "uint16", "int16")
     ),
     *(
-        Row(
+        Case(
             f"{kind} from end to end, rounded",
-            partial(rounded_at_the_end, kind),
+            partial(check_integer_output_at_limits, kind),
             "nothing wraps around",
         )
         for kind in ("uint8", "int8", "uint16", "int16", "int32", "uint32")

@@ -9,37 +9,37 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from faults.cases import (
-    Row,
-    rows_to_trials,
+    Case,
+    cases_to_trials,
 )
-from faults.cases.callers_acts import CALLERS, called, warned
-from faults.cases.processes_acts import (
-    beside_modules,
-    eight_at_once,
-    errors_reader_gone,
-    folder_gone,
-    from_a_zip,
-    ignored_interrupt,
-    killed_and_resumed,
-    no_colours,
-    odd_folder,
-    one_line_out,
-    permissions,
-    reader_gone,
-    run_after_change_of_process,
-    run_with_environment,
-    run_with_file_size_limit,
-    run_with_memory_limit,
-    run_with_resource_limit,
-    run_without_environment,
-    signalled,
-    signalled_twice,
-    stopped_and_gone_on,
-    streams,
-    temporary,
-    time_limit,
-    two_at_once,
-    zarr_permissions,
+from faults.cases.callers_checks import CALLERS, check_no_warnings, check_program
+from faults.cases.processes_checks import (
+    check_changed_process,
+    check_closed_stderr,
+    check_closed_stdout,
+    check_eight_concurrent_runs,
+    check_empty_environment,
+    check_environment,
+    check_file_size_limit,
+    check_ignored_hangup,
+    check_kill_and_resume,
+    check_memory_limit,
+    check_no_escape_sequences,
+    check_path_into_zip,
+    check_removed_working_folder,
+    check_resource_limit,
+    check_second_interrupt,
+    check_shadowing_module,
+    check_signal,
+    check_standard_streams,
+    check_stdout_is_one_line,
+    check_suspended_run,
+    check_temporary_folder,
+    check_time_limit,
+    check_two_concurrent_runs,
+    check_umask,
+    check_working_folder_name,
+    check_zarr_umask,
 )
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 def trials(*, small: bool) -> Iterator[Trial]:
     """Give every trial; of a few, every fortieth."""
-    yield from rows_to_trials(ROWS, small=small, step=40)
+    yield from cases_to_trials(CASES, small=small, step=40)
 
 
 ENVIRONMENTS: dict[str, tuple[dict[str, str | None], tuple[str, ...]]] = {
@@ -74,32 +74,36 @@ ENVIRONMENTS: dict[str, tuple[dict[str, str | None], tuple[str, ...]]] = {
     "a broken QT_QPA_PLATFORM": ({"QT_QPA_PLATFORM": "nonsense"}, ()),
     "a time zone of nonsense": ({"TZ": "Nowhere/Atlantis"}, ()),
 }
-ROWS = [
+CASES = [
     *(
-        Row(f"with {what}", partial(run_with_environment, env, python), "the result, nothing else")
+        Case(f"with {what}", partial(check_environment, env, python), "the result, nothing else")
         for what, (env, python) in ENVIRONMENTS.items()
     ),
-    Row("with no environment at all", run_without_environment, "the result"),
-    Row("with a read-only TMPDIR", partial(temporary, 0o500), "the result"),
+    Case("with no environment at all", check_empty_environment, "the result"),
+    Case("with a read-only TMPDIR", partial(check_temporary_folder, 0o500), "the result"),
     *(
-        Row(f"in a folder called {name!r}", partial(odd_folder, name), "the result")
+        Case(f"in a folder called {name!r}", partial(check_working_folder_name, name), "the result")
         for name in ("100%s", "a b", "{0}", "#x", "ü\n", "-o")
     ),
-    Row("in a folder that was removed", folder_gone, "the result, or refused"),
+    Case("in a folder that was removed", check_removed_working_folder, "the result, or refused"),
     *(
-        Row(f"beside a file {name}", partial(beside_modules, name), "the library, not the file")
+        Case(
+            f"beside a file {name}",
+            partial(check_shadowing_module, name),
+            "the library, not the file",
+        )
         for name in ("numpy.py", "torch.py", "json.py", "tifffile.py")
     ),
-    Row("picture in a zip", from_a_zip, "refused"),
+    Case("picture in a zip", check_path_into_zip, "refused"),
     *(
-        Row(
-            f"with a mask of {mask:o}", partial(permissions, mask), "permissions as the mask leaves"
+        Case(
+            f"with a mask of {mask:o}", partial(check_umask, mask), "permissions as the mask leaves"
         )
         for mask in (0o022, 0o077, 0o002)
     ),
-    Row("Zarr with a mask of 27", zarr_permissions, "permissions as the mask leaves"),
+    Case("Zarr with a mask of 27", check_zarr_umask, "permissions as the mask leaves"),
     *(
-        Row(f"as {what}", partial(run_after_change_of_process, change), "the result")
+        Case(f"as {what}", partial(check_changed_process, change), "the result")
         for what, change in (
             ("the nicest process", lambda: os.nice(19)),
             ("a process in the background", os.setpgrp),
@@ -122,65 +126,75 @@ ROWS = [
         )
     ),
     *(
-        Row(
-            f"with at most {most} open files",
-            partial(run_with_resource_limit, resource.RLIMIT_NOFILE, most),
+        Case(
+            f"with at most {tolerance} open files",
+            partial(check_resource_limit, resource.RLIMIT_NOFILE, tolerance),
             "the result, or said",
         )
-        for most in (12, 16, 64)
+        for tolerance in (12, 16, 64)
     ),
-    Row(
+    Case(
         "with a stack of 1 MB",
-        partial(run_with_resource_limit, resource.RLIMIT_STACK, 2**20),
+        partial(check_resource_limit, resource.RLIMIT_STACK, 2**20),
         "the result, or said",
     ),
-    Row(
+    Case(
         "with no memory to lock",
-        partial(run_with_resource_limit, resource.RLIMIT_MEMLOCK, 0),
+        partial(check_resource_limit, resource.RLIMIT_MEMLOCK, 0),
         "the result, or said",
     ),
     *(
-        Row(
-            f"with files of at most {most} bytes",
-            partial(run_with_file_size_limit, most),
+        Case(
+            f"with files of at most {tolerance} bytes",
+            partial(check_file_size_limit, tolerance),
             "said, the earlier result stays",
         )
-        for most in (2000, 4096)
+        for tolerance in (2000, 4096)
     ),
     *(
-        Row(
+        Case(
             f"with {megabytes} MB in all",
-            partial(run_with_memory_limit, megabytes),
+            partial(check_memory_limit, megabytes),
             "the result, or said",
         )
         for megabytes in (300, 1200)
     ),
-    Row("with the input stream closed", lambda folder: streams(folder, stdin="null"), "the result"),
-    Row(
-        "with the output thrown away",
-        lambda folder: streams(folder, stdout="null", stderr="null"),
+    Case(
+        "with the input stream closed",
+        lambda folder: check_standard_streams(folder, stdin="null"),
         "the result",
     ),
-    Row("whose reader has gone", reader_gone, "the result, no traceback"),
-    Row("whose reader of messages has gone", errors_reader_gone, "the result"),
-    Row("and its output stream", one_line_out, "the path alone; quiet says nothing"),
-    Row("and escape sequences in files", no_colours, "none"),
+    Case(
+        "with the output thrown away",
+        lambda folder: check_standard_streams(folder, stdout="null", stderr="null"),
+        "the result",
+    ),
+    Case("whose reader has gone", check_closed_stdout, "the result, no traceback"),
+    Case("whose reader of messages has gone", check_closed_stderr, "the result"),
+    Case("and its output stream", check_stdout_is_one_line, "the path alone; quiet says nothing"),
+    Case("and escape sequences in files", check_no_escape_sequences, "none"),
     *(
-        Row(
+        Case(
             f"{signal.Signals(number).name} at '{message}'",
-            partial(signalled, number, message),
+            partial(check_signal, number, message),
             "what was there is kept, or said",
         )
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL, signal.SIGQUIT)
         for message in ("pixels on the", "Restoring")
     ),
-    Row("Ctrl-C twice", signalled_twice, "an end at once"),
-    Row("stopped and gone on", stopped_and_gone_on, "same bytes"),
-    Row("killed and gone on with", killed_and_resumed, "a whole result"),
-    Row("hung up on under nohup", ignored_interrupt, "the result"),
-    Row("with a limit of 2 s", time_limit, "an end in time, and why"),
-    Row("two at once", two_at_once, "both as if alone"),
-    Row("eight at once", eight_at_once, "eight results"),
-    *(Row(f"called {what}", partial(called, code), "well") for what, code in CALLERS.items()),
-    *(Row(f"with -W {flag}", partial(warned, flag), "the result") for flag in ("error", "always")),
+    Case("Ctrl-C twice", check_second_interrupt, "an end at once"),
+    Case("stopped and gone on", check_suspended_run, "same bytes"),
+    Case("killed and gone on with", check_kill_and_resume, "a whole result"),
+    Case("hung up on under nohup", check_ignored_hangup, "the result"),
+    Case("with a limit of 2 s", check_time_limit, "an end in time, and why"),
+    Case("two at once", check_two_concurrent_runs, "both as if alone"),
+    Case("eight at once", check_eight_concurrent_runs, "eight results"),
+    *(
+        Case(f"called {what}", partial(check_program, code), "well")
+        for what, code in CALLERS.items()
+    ),
+    *(
+        Case(f"with -W {flag}", partial(check_no_warnings, flag), "the result")
+        for flag in ("error", "always")
+    ),
 ]

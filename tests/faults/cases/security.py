@@ -8,62 +8,61 @@ from typing import TYPE_CHECKING, Any
 
 from faults.cases import (
     QUICK,
-    Row,
-    rows_to_trials,
+    Case,
+    cases_to_trials,
 )
-from faults.cases.security_acts import (
-    EVIL,
+from faults.cases.audit_checks import (
+    check_audit_events,
+    check_csv_formulas,
+    check_html_pages,
+    check_listening_addresses,
+    check_log_permissions,
+    check_no_private_names,
+    check_rescued_file,
+)
+from faults.cases.security_checks import (
+    ESCAPES,
+    HTML_NAME,
     PAYLOAD,
-    SCRIPT,
-    array_link,
-    as_archive,
-    as_npy,
-    as_safetensors,
-    bomb,
-    bombed,
+    change_recipe,
+    change_zarr,
+    check_batch_link,
+    check_bomb,
+    check_dangling_link,
+    check_doctor_output,
+    check_exported_script,
+    check_local_configuration,
+    check_not_executed,
+    check_path_traversal,
+    check_png_text,
+    check_preset_name,
     check_printed,
-    companion,
-    config_beside,
-    dangling,
-    deflate_bomb,
-    described_bomb,
-    description,
-    doctor_shown,
-    elsewhere,
-    executed,
-    huge_tag,
-    in_recipe,
-    in_zarr,
-    level,
-    long_words,
-    lzw_bomb,
-    make_command_line,
-    many_elements,
-    many_tags,
-    metadata_link,
-    one_long_attribute,
-    png_bomb,
-    png_profile,
-    png_text,
-    prepared_link,
-    quadratic,
-    recipe_of,
-    report_of,
-    scripted,
-    tiff_of,
-    tiff_unit,
-    unzipped_preset,
-    zarr_many_levels,
-    zstd_bomb,
-)
-from faults.cases.watched_acts import (
-    formulas,
-    listening,
-    log_private,
-    pages,
-    rescued_private,
-    told_abroad,
-    watched,
+    check_tiff_unit,
+    describe_bomb,
+    link_array_metadata,
+    link_zarr_metadata,
+    make_argv,
+    make_deflate_bomb,
+    make_entity_bomb,
+    make_huge_tag,
+    make_long_attribute,
+    make_lzw_bomb,
+    make_many_elements,
+    make_many_tags,
+    make_zstd_bomb,
+    set_companion,
+    set_description,
+    set_level,
+    use_pickle,
+    use_recipe,
+    use_report,
+    wrap_in_npy,
+    wrap_in_safetensors,
+    wrap_in_zip,
+    write_many_levels,
+    write_png_bomb,
+    write_png_profile_bomb,
+    write_tiff,
 )
 
 if TYPE_CHECKING:
@@ -75,10 +74,10 @@ if TYPE_CHECKING:
 
 def trials(*, small: bool) -> Iterator[Trial]:
     """Give every trial; of a few, every fortieth."""
-    yield from rows_to_trials(ROWS, small=small, step=40)
+    yield from cases_to_trials(CASES, small=small, step=40)
 
 
-NAMES = ("../up", "/etc/x", "a/b", "..", ".hidden", "con", "a\0b", "x" * 300, EVIL, "~root")
+NAMES = ("../up", "/etc/x", "a/b", "..", ".hidden", "con", "a\0b", "x" * 300, ESCAPES, "~root")
 LEVELS = (
     "../outside/z.ome.zarr/0",
     "{outside}/z.ome.zarr/0",
@@ -105,48 +104,50 @@ COMPANIONS = (
 )
 MULTI = "multiscales"
 PRINTED: dict[str, Callable[[Path], list[str]]] = {
-    "a Zarr's version": in_zarr(lambda ome: ome.update(version=EVIL)),
-    "an axis of a Zarr": in_zarr(lambda ome: ome[MULTI][0]["axes"][0].update(name=EVIL)),
-    "a level of a Zarr": in_zarr(lambda ome: ome[MULTI][0]["datasets"][0].update(path=EVIL)),
-    "a missing level of a Zarr": in_zarr(lambda ome: ome[MULTI][0]["datasets"][0].update(path="7")),
-    "a task of a recipe": in_recipe({"task": EVIL}),
-    "a preset of a recipe": in_recipe({"preset": EVIL}),
-    "a device of a recipe": in_recipe({"device": EVIL}),
-    "a value of a recipe": in_recipe({"settings": {"prior": EVIL}}),
-    "a list in a recipe": in_recipe({"settings": {"prior": [EVIL]}}),
-    "a name within a recipe's value": in_recipe({"settings": {"prior": {EVIL: 1}}}),
-    "an option": make_command_line("denoise", "in.tif", "-o", "out.tif", f"--{EVIL}", "1"),
-    "an option's value": make_command_line("denoise", "in.tif", "-o", "out.tif", "--prior", EVIL),
-    "a command": make_command_line(EVIL),
-    "a second command": make_command_line("plan", EVIL, "in.tif"),
-    "axes": make_command_line("denoise", "in.tif", "-o", "out.tif", "--axes", EVIL),
-    "one word too many": make_command_line("denoise", "in.tif", EVIL, "-o", "out.tif"),
-    "the input": make_command_line("denoise", EVIL, "-o", "out.tif"),
-    "the result's ending": make_command_line("denoise", "in.tif", "-o", f"out.{EVIL}"),
-    "a mask": make_command_line("inpaint", "in.tif", "--mask", EVIL, "-o", "out.tif"),
-    "a pattern of a batch": make_command_line("batch", "in.tif", f"{EVIL}*.tif", "-o", "results"),
-    "the scheduler of a batch": make_command_line(
-        "batch", "in.tif", "in.tif", "-o", "r", "--scheduler", EVIL
+    "a Zarr's version": change_zarr(lambda ome: ome.update(version=ESCAPES)),
+    "an axis of a Zarr": change_zarr(lambda ome: ome[MULTI][0]["axes"][0].update(name=ESCAPES)),
+    "a level of a Zarr": change_zarr(lambda ome: ome[MULTI][0]["datasets"][0].update(path=ESCAPES)),
+    "a missing level of a Zarr": change_zarr(
+        lambda ome: ome[MULTI][0]["datasets"][0].update(path="7")
     ),
-    "a layer of a network": make_command_line(
-        "invert-features", "in.tif", "-o", "out.tif", "--network", "in.tif", "--layer", EVIL
+    "a task of a recipe": change_recipe({"task": ESCAPES}),
+    "a preset of a recipe": change_recipe({"preset": ESCAPES}),
+    "a device of a recipe": change_recipe({"device": ESCAPES}),
+    "a value of a recipe": change_recipe({"settings": {"prior": ESCAPES}}),
+    "a list in a recipe": change_recipe({"settings": {"prior": [ESCAPES]}}),
+    "a name within a recipe's value": change_recipe({"settings": {"prior": {ESCAPES: 1}}}),
+    "an option": make_argv("denoise", "in.tif", "-o", "out.tif", f"--{ESCAPES}", "1"),
+    "an option's value": make_argv("denoise", "in.tif", "-o", "out.tif", "--prior", ESCAPES),
+    "a command": make_argv(ESCAPES),
+    "a second command": make_argv("plan", ESCAPES, "in.tif"),
+    "axes": make_argv("denoise", "in.tif", "-o", "out.tif", "--axes", ESCAPES),
+    "one word too many": make_argv("denoise", "in.tif", ESCAPES, "-o", "out.tif"),
+    "the input": make_argv("denoise", ESCAPES, "-o", "out.tif"),
+    "the result's ending": make_argv("denoise", "in.tif", "-o", f"out.{ESCAPES}"),
+    "a mask": make_argv("inpaint", "in.tif", "--mask", ESCAPES, "-o", "out.tif"),
+    "a pattern of a batch": make_argv("batch", "in.tif", f"{ESCAPES}*.tif", "-o", "results"),
+    "the scheduler of a batch": make_argv(
+        "batch", "in.tif", "in.tif", "-o", "r", "--scheduler", ESCAPES
     ),
-    "an architecture": make_command_line(
-        "invert-features", "in.tif", "-o", "out.tif", "--network", EVIL, "--layer", "x"
+    "a layer of a network": make_argv(
+        "invert-features", "in.tif", "-o", "out.tif", "--network", "in.tif", "--layer", ESCAPES
     ),
-    "a design of an experiment": make_command_line(
-        "explore", "spectrum", "in.tif", "-o", "e", "--network", EVIL
+    "an architecture": make_argv(
+        "invert-features", "in.tif", "-o", "out.tif", "--network", ESCAPES, "--layer", "x"
     ),
-    "a file of a shared network": make_command_line(
-        "denoise", "in.tif", "-o", "o.tif", "--network-file", EVIL
+    "a design of an experiment": make_argv(
+        "explore", "spectrum", "in.tif", "-o", "e", "--network", ESCAPES
     ),
-    "OME's FileName": description(
+    "a file of a shared network": make_argv(
+        "denoise", "in.tif", "-o", "o.tif", "--network-file", ESCAPES
+    ),
+    "OME's FileName": set_description(
         b'<?xml version="1.0"?><OME xmlns="x"><UUID FileName="../&#155;2J&#8238;.tif"/></OME>'
     ),
 }
 BOMBS: dict[str, tuple[Callable[[Path], list[str]], float]] = {
     "recipe of a million unknown names": (
-        recipe_of(
+        use_recipe(
             json.dumps(
                 {"schema": 1, "task": "denoise", "settings": {f"s{n}": 1 for n in range(60_000)}}
             )
@@ -154,86 +155,88 @@ BOMBS: dict[str, tuple[Callable[[Path], list[str]], float]] = {
         10,
     ),
     "recipe with a name of 900,000 letters": (
-        recipe_of(json.dumps({"schema": 1, "task": "denoise", "settings": {"x" * 900_000: 1}})),
+        use_recipe(json.dumps({"schema": 1, "task": "denoise", "settings": {"x" * 900_000: 1}})),
         10,
     ),
     "recipe with a value of 900,000 letters": (
-        recipe_of(
+        use_recipe(
             json.dumps({"schema": 1, "task": "denoise", "settings": {"prior": "x" * 900_000}})
         ),
         10,
     ),
     "recipe with a task of 900,000 letters": (
-        recipe_of(json.dumps({"schema": 1, "task": "x" * 900_000})),
+        use_recipe(json.dumps({"schema": 1, "task": "x" * 900_000})),
         10,
     ),
     "recipe with a number of 900,000 digits": (
-        recipe_of('{"schema": 1, "task": "denoise", "seed": ' + "9" * 900_000 + "}"),
+        use_recipe('{"schema": 1, "task": "denoise", "seed": ' + "9" * 900_000 + "}"),
         10,
     ),
     "recipe with a real number of 900,000 digits": (
-        recipe_of(
+        use_recipe(
             '{"schema": 1, "task": "denoise", "settings": {"gain": 0.' + "9" * 900_000 + "}}"
         ),
         10,
     ),
     "recipe nested within a setting": (
-        recipe_of(
+        use_recipe(
             '{"schema": 1, "task": "denoise", "settings": {"prior": ' + "[" * 900 + "]" * 900 + "}}"
         ),
         10,
     ),
-    "report nested deeply": (report_of(lambda: '{"recipe": ' + "[" * 100_000), 10),
+    "report nested deeply": (use_report(lambda: '{"recipe": ' + "[" * 100_000), 10),
     "report with a number of a million digits": (
-        report_of(lambda: '{"seed": ' + "9" * 10**6 + "}"),
+        use_report(lambda: '{"seed": ' + "9" * 10**6 + "}"),
         10,
     ),
     "option's value of 100,000 letters": (
-        long_words("denoise", "in.tif", "-o", "o.tif", "--prior", "x" * 100_000),
+        make_argv("denoise", "in.tif", "-o", "o.tif", "--prior", "x" * 100_000),
         10,
     ),
     "axes of 100,000 letters": (
-        long_words("denoise", "in.tif", "-o", "o.tif", "--axes", "Y" * 100_000),
+        make_argv("denoise", "in.tif", "-o", "o.tif", "--axes", "Y" * 100_000),
         10,
     ),
     "factor of 100,000 digits": (
-        long_words("super-resolve", "in.tif", "-o", "o.tif", "--factor", "2" * 100_000),
+        make_argv("super-resolve", "in.tif", "-o", "o.tif", "--factor", "2" * 100_000),
         10,
     ),
-    "command of 100,000 letters": (long_words("x" * 100_000), 10),
-    "input's name of 100,000 letters": (long_words("denoise", "x" * 100_000, "-o", "o.tif"), 10),
-    "TIFF whose LZW goes on and on": (tiff_of(lzw_bomb), 10),
-    "TIFF whose Zstandard unpacks to 512 MB": (tiff_of(zstd_bomb), 10),
-    "TIFF whose Deflate unpacks to 1 GB": (tiff_of(deflate_bomb), 10),
-    "TIFF of 60,000 tags": (tiff_of(many_tags), 10),
-    "TIFF whose tag claims 2^32 values": (tiff_of(huge_tag), 10),
-    "OME-XML of 400,000 elements": (described_bomb(many_elements), 15),
-    "OME-XML with an attribute of ten megabytes": (described_bomb(one_long_attribute), 15),
-    "OME-XML that repeats an entity": (described_bomb(quadratic), 15),
-    "PNG that unpacks to 600 MB": (png_bomb, 10),
-    "PNG with a colour profile of 256 MB": (png_profile, 10),
-    "Zarr of 100,000 levels": (zarr_many_levels, 10),
+    "command of 100,000 letters": (make_argv("x" * 100_000), 10),
+    "input's name of 100,000 letters": (make_argv("denoise", "x" * 100_000, "-o", "o.tif"), 10),
+    "TIFF whose LZW goes on and on": (write_tiff(make_lzw_bomb), 10),
+    "TIFF whose Zstandard unpacks to 512 MB": (write_tiff(make_zstd_bomb), 10),
+    "TIFF whose Deflate unpacks to 1 GB": (write_tiff(make_deflate_bomb), 10),
+    "TIFF of 60,000 tags": (write_tiff(make_many_tags), 10),
+    "TIFF whose tag claims 2^32 values": (write_tiff(make_huge_tag), 10),
+    "OME-XML of 400,000 elements": (describe_bomb(make_many_elements), 15),
+    "OME-XML with an attribute of ten megabytes": (describe_bomb(make_long_attribute), 15),
+    "OME-XML that repeats an entity": (describe_bomb(make_entity_bomb), 15),
+    "PNG that unpacks to 600 MB": (write_png_bomb, 10),
+    "PNG with a colour profile of 256 MB": (write_png_profile_bomb, 10),
+    "Zarr of 100,000 levels": (write_many_levels, 10),
 }
 OUT = ("-o", "out.tif", *QUICK)
 BOMBED: dict[str, Callable[[Path, Path], list[str]]] = {
-    "a pickle as a shared network": bomb("n", "denoise", "in.tif", "--network-file", "n", *OUT),
-    "a torch archive as a shared network": bomb(
-        "n", "denoise", "in.tif", "--network-file", "n", *OUT, wrap=as_archive
+    "a pickle as a shared network": use_pickle(
+        "n", "denoise", "in.tif", "--network-file", "n", *OUT
     ),
-    "tensors as a shared network": bomb(
-        "n", "denoise", "in.tif", "--network-file", "n", *OUT, wrap=as_safetensors
+    "a torch archive as a shared network": use_pickle(
+        "n", "denoise", "in.tif", "--network-file", "n", *OUT, wrap=wrap_in_zip
     ),
-    "a pickle as a mask": bomb("m.tif", "inpaint", "in.tif", "--mask", "m.tif", *OUT),
-    "an array of objects as a mask": bomb(
-        "m.npy", "inpaint", "in.tif", "--mask", "m.npy", *OUT, wrap=as_npy
+    "tensors as a shared network": use_pickle(
+        "n", "denoise", "in.tif", "--network-file", "n", *OUT, wrap=wrap_in_safetensors
     ),
-    "a pickle as a PSF": bomb("p.tif", "deblur", "in.tif", "--psf", "p.tif", *OUT),
-    "an array of objects as a guide": bomb(
-        "g.npy", "guide", "in.tif", "--guide", "g.npy", *OUT, wrap=as_npy
+    "a pickle as a mask": use_pickle("m.tif", "inpaint", "in.tif", "--mask", "m.tif", *OUT),
+    "an array of objects as a mask": use_pickle(
+        "m.npy", "inpaint", "in.tif", "--mask", "m.npy", *OUT, wrap=wrap_in_npy
     ),
-    "a pickle as a report": bomb("p.json", "methods", "p.json"),
-    "a pickle as a result": bomb("p.tif", "methods", "p.tif"),
-    "a torch archive as weights": bomb(
+    "a pickle as a PSF": use_pickle("p.tif", "deblur", "in.tif", "--psf", "p.tif", *OUT),
+    "an array of objects as a guide": use_pickle(
+        "g.npy", "guide", "in.tif", "--guide", "g.npy", *OUT, wrap=wrap_in_npy
+    ),
+    "a pickle as a report": use_pickle("p.json", "methods", "p.json"),
+    "a pickle as a result": use_pickle("p.tif", "methods", "p.tif"),
+    "a torch archive as weights": use_pickle(
         "w.safetensors",
         "invert-features",
         "in.tif",
@@ -244,9 +247,9 @@ BOMBED: dict[str, Callable[[Path, Path], list[str]]] = {
         "--weights",
         "w.safetensors",
         *OUT,
-        wrap=as_archive,
+        wrap=wrap_in_zip,
     ),
-    "a torch archive as a network": bomb(
+    "a torch archive as a network": use_pickle(
         "n.pt2",
         "invert-features",
         "in.tif",
@@ -255,10 +258,12 @@ BOMBED: dict[str, Callable[[Path, Path], list[str]]] = {
         "--layer",
         "x",
         *OUT,
-        wrap=as_archive,
+        wrap=wrap_in_zip,
     ),
-    "a pickle as a batch's recipe": bomb("r.json", "batch", "r.json", "in.tif", "-o", "results"),
-    "a pickle as an experiment's truth": bomb(
+    "a pickle as a batch's recipe": use_pickle(
+        "r.json", "batch", "r.json", "in.tif", "-o", "results"
+    ),
+    "a pickle as an experiment's truth": use_pickle(
         "t.tif", "explore", "spectrum", "in.tif", "--truth", "t.tif", "-o", "e"
     ),
 }
@@ -306,31 +311,46 @@ WATCHED: dict[str, tuple[str, ...]] = {
     "explore spectrum": ("explore", "spectrum", "in.tif", "-o", "e", "--max-iterations", "3"),
     "explore impedance": ("explore", "impedance", "in.tif", "-o", "e", "--max-iterations", "3"),
 }
-ROWS = [
+CASES = [
     *(
-        Row(
+        Case(
             f"escape sequences in {what}",
             partial(check_printed, make),
             "refused, none reaches the terminal",
         )
         for what, make in PRINTED.items()
     ),
-    Row("escape sequences in a PNG's texts", png_text, "restored, none shown"),
-    Row("escape sequences in ImageJ's unit", tiff_unit, "restored, none shown"),
-    Row("escape sequences in HOME", doctor_shown, "none shown"),
-    *(Row(f"Zarr level {path!r}", partial(elsewhere, level(path)), "refused") for path in LEVELS),
+    Case("escape sequences in a PNG's texts", check_png_text, "restored, none shown"),
+    Case("escape sequences in ImageJ's unit", check_tiff_unit, "restored, none shown"),
+    Case("escape sequences in HOME", check_doctor_output, "none shown"),
     *(
-        Row(f"OME-TIFF companion {name!r}", partial(elsewhere, companion(name)), "refused")
+        Case(f"Zarr level {path!r}", partial(check_path_traversal, set_level(path)), "refused")
+        for path in LEVELS
+    ),
+    *(
+        Case(
+            f"OME-TIFF companion {name!r}",
+            partial(check_path_traversal, set_companion(name)),
+            "refused",
+        )
         for name in COMPANIONS
     ),
-    Row("Zarr whose description is a link outside", partial(elsewhere, metadata_link), "refused"),
-    Row(
+    Case(
+        "Zarr whose description is a link outside",
+        partial(check_path_traversal, link_zarr_metadata),
+        "refused",
+    ),
+    Case(
         "Zarr whose level's description is a link outside",
-        partial(elsewhere, array_link),
+        partial(check_path_traversal, link_array_metadata),
         "refused",
     ),
     *(
-        Row(f"link laid at {name} of a batch", partial(prepared_link, name), "not written through")
+        Case(
+            f"link laid at {name} of a batch",
+            partial(check_batch_link, name),
+            "not written through",
+        )
         for name in (
             "batch.json",
             "batch.csv",
@@ -343,7 +363,11 @@ ROWS = [
         )
     ),
     *(
-        Row(f"dangling link {name} at {option}", partial(dangling, option, name), "refused")
+        Case(
+            f"dangling link {name} at {option}",
+            partial(check_dangling_link, option, name),
+            "refused",
+        )
         for option, name in (
             ("-o", "l.tif"),
             ("-o", "l.ome.zarr"),
@@ -354,25 +378,27 @@ ROWS = [
         )
     ),
     *(
-        Row(f"preset called {name[:12]!r}", partial(unzipped_preset, name), "refused")
+        Case(f"preset called {name[:12]!r}", partial(check_preset_name, name), "refused")
         for name in NAMES
     ),
     *(
-        Row(f"bomb: {what}", partial(bombed, make, seconds), "refused in little time and memory")
+        Case(
+            f"bomb: {what}", partial(check_bomb, make, seconds), "refused in little time and memory"
+        )
         for what, (make, seconds) in BOMBS.items()
     ),
     *(
-        Row(f"program: {what}", partial(executed, make), "refused, not run")
+        Case(f"program: {what}", partial(check_not_executed, make), "refused, not run")
         for what, make in BOMBED.items()
     ),
     *(
-        Row(f"script of {what}", partial(scripted, change), "data stay data")
+        Case(f"script of {what}", partial(check_exported_script, change), "data stay data")
         for what, change in CODES.items()
     ),
     *(
-        Row(
+        Case(
             f"{name} beside the pictures, {argv[0]}",
-            partial(config_beside, name, text, argv),
+            partial(check_local_configuration, name, text, argv),
             "not obeyed",
         )
         for name, text, argv in (
@@ -389,18 +415,23 @@ ROWS = [
         )
     ),
     *(
-        Row(
+        Case(
             f"watched: {what}",
-            partial(watched, argv),
+            partial(check_audit_events, argv),
             "no connection, no program, no writing elsewhere",
         )
         for what, argv in WATCHED.items()
     ),
-    Row("batch with workers, and who can reach it", listening, "this computer alone", patience=150),
+    Case(
+        "batch with workers, and who can reach it",
+        check_listening_addresses,
+        "this computer alone",
+        timeout_s=150,
+    ),
     *(
-        Row(
+        Case(
             f"page of {argv[0]} {argv[1]} about {name[:14]!r}",
-            partial(pages, argv, name),
+            partial(check_html_pages, argv, name),
             "nothing in it runs or loads",
         )
         for argv in (
@@ -408,10 +439,10 @@ ROWS = [
             ("explore", "spectrum", "IN", "-o", "e", "--max-iterations", "2"),
             ("explore", "impedance", "IN", "-o", "e", "--max-iterations", "2"),
         )
-        for name in (SCRIPT, '"><img src=x onerror=alert(1)>.tif', "]]>&lt;b&gt;{{x}}.tif")
+        for name in (HTML_NAME, '"><img src=x onerror=alert(1)>.tif', "]]>&lt;b&gt;{{x}}.tif")
     ),
     *(
-        Row(f"table about {name!r}", partial(formulas, name), "no formula")
+        Case(f"table about {name!r}", partial(check_csv_formulas, name), "no formula")
         for name in (
             "=1+1.tif",
             "+1.tif",
@@ -421,7 +452,7 @@ ROWS = [
             "\n=1.tif",
         )
     ),
-    Row("result, and what it gives away", told_abroad, "no folder, user or computer"),
-    Row("log of the unforeseen", log_private, "for its user alone"),
-    Row("picture kept in a folder that all write to", rescued_private, "its user's alone"),
+    Case("result, and what it gives away", check_no_private_names, "no folder, user or computer"),
+    Case("log of the unforeseen", check_log_permissions, "for its user alone"),
+    Case("picture kept in a folder that all write to", check_rescued_file, "its user's alone"),
 ]

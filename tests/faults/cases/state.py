@@ -12,45 +12,43 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faults.cases import (
-    Row,
-    make_picture,
-    rows_to_trials,
+    Case,
+    cases_to_trials,
+    make_image,
     save_tiff,
 )
-from faults.cases.interpreter_acts import (
-    argv_odd,
-    debugging_collection,
-    decimal_comma,
-    few_digits,
-    foreign_json,
-    hooked,
-    no_collection,
-    no_streams,
-    numpy_raises,
-    numpy_seeded,
-    path_emptied,
-    printing_wide,
-    python_seeded,
-    small_integers,
-    switch_often,
-    torch_anomaly,
-    torch_deterministic,
-    torch_flush,
-    torch_matmul_medium,
-    torch_seeded,
-    torch_threads,
-    warnings_raise,
-    within,
+from faults.cases.interpreter_checks import (
+    check_interpreter_state,
+    collect_garbage_often,
+    detect_anomalies,
+    disable_garbage_collection,
+    empty_argv,
+    empty_import_path,
+    flush_denormals,
+    limit_integer_digits,
+    lower_decimal_precision,
+    lower_matmul_precision,
+    raise_numpy_errors,
+    raise_warnings,
+    read_torch_settings,
+    remove_streams,
+    replace_exception_hooks,
+    replace_json_dumps,
+    seed_numpy,
+    seed_python,
+    seed_torch,
+    set_decimal_comma,
+    set_deterministic_torch,
+    set_numpy_printing,
+    switch_threads_often,
 )
-from faults.cases.state_acts import (
+from faults.cases.state_checks import (
     ArrayInterfaceObject,
     ArraySubclass,
     CallbackError,
     LabelledArray,
     RaisingArray,
     UfuncRefusingArray,
-    backwards,
-    buffered,
     check_array_refused,
     check_axes_refused,
     check_batch,
@@ -77,24 +75,26 @@ from faults.cases.state_acts import (
     check_path_object,
     check_recipe_is_immutable,
     check_recipes_are_equal,
+    check_report_is_json,
     check_report_is_not_shared,
     check_results_share_no_memory,
     check_same_result,
     check_same_run,
+    check_short_repr,
     check_uncallable_progress,
-    dask_array,
-    make_plain_picture,
-    memmapped,
-    read_only,
-    report_plain,
-    short_repr,
-    strided,
-    swapped,
-    torch_tensor,
-    torch_with_gradient,
-    unaligned,
-    with_records,
-    zarr_array,
+    make_buffer,
+    make_byte_swapped,
+    make_dask_array,
+    make_memmap,
+    make_plain_image,
+    make_read_only,
+    make_record_field,
+    make_reversed,
+    make_strided,
+    make_torch_tensor,
+    make_torch_tensor_with_gradient,
+    make_unaligned,
+    make_zarr_array,
 )
 
 if TYPE_CHECKING:
@@ -105,41 +105,41 @@ if TYPE_CHECKING:
 
 def trials(*, small: bool) -> Iterator[Trial]:
     """Give every trial; of a few, every thirtieth."""
-    yield from rows_to_trials(ROWS, small=small, step=30)
+    yield from cases_to_trials(CASES, small=small, step=30)
 
 
 ALIKE: dict[str, Callable[[], Any]] = {
-    "a subclass": lambda: make_plain_picture().view(ArraySubclass),
-    "a subclass without arithmetic": lambda: make_plain_picture().view(UfuncRefusingArray),
-    "numpy's matrix": lambda: np.matrix(make_plain_picture()),
-    "a masked array without a mask": lambda: np.ma.array(make_plain_picture()),
+    "a subclass": lambda: make_plain_image().view(ArraySubclass),
+    "a subclass without arithmetic": lambda: make_plain_image().view(UfuncRefusingArray),
+    "numpy's matrix": lambda: np.matrix(make_plain_image()),
+    "a masked array without a mask": lambda: np.ma.array(make_plain_image()),
     "a masked array of a mask of nothing": lambda: np.ma.array(
-        make_plain_picture(), mask=np.zeros((24, 24), bool)
+        make_plain_image(), mask=np.zeros((24, 24), bool)
     ),
-    "a read-only array": read_only,
-    "columns first": lambda: np.asfortranarray(make_plain_picture()),
-    "every second row and third column": strided,
-    "negative strides": backwards,
-    "unaligned bytes": unaligned,
-    "the other byte order": swapped,
-    "a memmap to read": lambda: memmapped("r"),
-    "a memmap to write": lambda: memmapped("r+"),
-    "a memmap of its own copy": lambda: memmapped("c"),
-    "lists": lambda: make_plain_picture().tolist(),
-    "tuples": lambda: tuple(map(tuple, make_plain_picture().tolist())),
-    "a buffer": buffered,
-    "an array by its interface": lambda: ArrayInterfaceObject(make_plain_picture()),
-    "an array with names": lambda: LabelledArray(make_plain_picture()),
-    "a tensor": torch_tensor,
-    "a dask array": dask_array,
-    "a zarr array": zarr_array,
-    "rows of arrays": lambda: list(make_plain_picture()),
+    "a read-only array": make_read_only,
+    "columns first": lambda: np.asfortranarray(make_plain_image()),
+    "every second row and third column": make_strided,
+    "negative strides": make_reversed,
+    "unaligned bytes": make_unaligned,
+    "the other byte order": make_byte_swapped,
+    "a memmap to read": lambda: make_memmap("r"),
+    "a memmap to write": lambda: make_memmap("r+"),
+    "a memmap of its own copy": lambda: make_memmap("c"),
+    "lists": lambda: make_plain_image().tolist(),
+    "tuples": lambda: tuple(map(tuple, make_plain_image().tolist())),
+    "a buffer": make_buffer,
+    "an array by its interface": lambda: ArrayInterfaceObject(make_plain_image()),
+    "an array with names": lambda: LabelledArray(make_plain_image()),
+    "a tensor": make_torch_tensor,
+    "a dask array": make_dask_array,
+    "a zarr array": make_zarr_array,
+    "rows of arrays": lambda: list(make_plain_image()),
 }
 NOT_TAKEN: dict[str, tuple[Callable[[], Any], str]] = {
     "nothing": (lambda: None, "not an array"),
     "an ellipsis": (lambda: ..., "number|image|array"),
     "a set": (lambda: {1, 2}, "number|array|image"),
-    "a function": (lambda: make_plain_picture, "number|array|image"),
+    "a function": (lambda: make_plain_image, "number|array|image"),
     "a class": (lambda: np.ndarray, "number|array|image"),
     "ragged lists": (lambda: [[1, 2], [3]], "length|array|number"),
     "lists of nothing": (lambda: [[], []], "no pixels|empty"),
@@ -147,18 +147,18 @@ NOT_TAKEN: dict[str, tuple[Callable[[], Any], str]] = {
     "lists with a None": (lambda: [[None] * 24] * 24, "number"),
     "decimal numbers": (lambda: np.full((24, 24), Decimal(3)), "number"),
     "fractions": (lambda: np.full((24, 24), Fraction(1, 3)), "number"),
-    "records": (with_records, "number|type"),
+    "records": (make_record_field, "number|type"),
     "an open file": (
-        lambda: save_tiff("in.tif", make_plain_picture()).open("rb"),
+        lambda: save_tiff("in.tif", make_plain_image()).open("rb"),
         "path|file|array|number",
     ),
-    "a gradient": (torch_with_gradient, "array|grad|number"),
+    "a gradient": (make_torch_tensor_with_gradient, "array|grad|number"),
     "an array that raises": (lambda: RaisingArray(ValueError("mine")), "array|mine"),
     "an array that raises nothing in words": (lambda: RaisingArray(ValueError()), "array"),
     "an array that raises two lines": (lambda: RaisingArray(RuntimeError("a\nb")), "array|a"),
     "an array that has gone": (lambda: RaisingArray(MemoryError("gone")), "memory|array"),
-    "a masked array": (lambda: np.ma.masked_greater(make_plain_picture(), 500), "masked"),
-    "a masked array of all": (lambda: np.ma.array(make_plain_picture(), mask=True), "masked"),
+    "a masked array": (lambda: np.ma.masked_greater(make_plain_image(), 500), "masked"),
+    "a masked array of all": (lambda: np.ma.array(make_plain_image(), mask=True), "masked"),
     "repeated rows": (lambda: np.broadcast_to(np.float32(3), (24, 24)), "nothing to restore"),
     "a huge view of one value": (lambda: np.broadcast_to(np.float32(3), (10**6, 10**6)), "memory"),
     "a list that holds itself": (
@@ -167,32 +167,32 @@ NOT_TAKEN: dict[str, tuple[Callable[[], Any], str]] = {
     ),
 }
 STATES = {
-    "numpy that raises": numpy_raises,
-    "warnings that raise": warnings_raise,
-    "wide printing": printing_wide,
-    "numpy's seed": numpy_seeded,
-    "Python's seed": python_seeded,
-    "torch's seed": torch_seeded,
-    "torch's settings": torch_threads,
-    "coarse products in torch": torch_matmul_medium,
-    "torch's deterministic mode": torch_deterministic,
-    "torch looking for anomalies": torch_anomaly,
-    "torch flushing subnormals": torch_flush,
-    "no collection of garbage": no_collection,
-    "constant collection of garbage": debugging_collection,
-    "a decimal comma": decimal_comma,
-    "two decimal digits": few_digits,
-    "short integers as text": small_integers,
-    "threads that switch often": switch_often,
-    "no streams": no_streams,
-    "json that writes otherwise": foreign_json,
-    "hooks of one's own": hooked,
-    "an empty path of modules": path_emptied,
-    "no argv": argv_odd,
+    "numpy that raises": raise_numpy_errors,
+    "warnings that raise": raise_warnings,
+    "wide printing": set_numpy_printing,
+    "numpy's seed": seed_numpy,
+    "Python's seed": seed_python,
+    "torch's seed": seed_torch,
+    "torch's settings": read_torch_settings,
+    "coarse products in torch": lower_matmul_precision,
+    "torch's deterministic mode": set_deterministic_torch,
+    "torch looking for anomalies": detect_anomalies,
+    "torch flushing subnormals": flush_denormals,
+    "no collection of garbage": disable_garbage_collection,
+    "constant collection of garbage": collect_garbage_often,
+    "a decimal comma": set_decimal_comma,
+    "two decimal digits": lower_decimal_precision,
+    "short integers as text": limit_integer_digits,
+    "threads that switch often": switch_threads_often,
+    "no streams": remove_streams,
+    "json that writes otherwise": replace_json_dumps,
+    "hooks of one's own": replace_exception_hooks,
+    "an empty path of modules": empty_import_path,
+    "no argv": empty_argv,
 }
-ROWS = [
+CASES = [
     *(
-        Row(
+        Case(
             f"picture as {what}",
             partial(check_same_result, make),
             "the same answer, nothing written",
@@ -200,24 +200,26 @@ ROWS = [
         for what, make in ALIKE.items()
     ),
     *(
-        Row(f"{what} as a picture", partial(check_array_refused, make, message), "refused in words")
+        Case(
+            f"{what} as a picture", partial(check_array_refused, make, message), "refused in words"
+        )
         for what, (make, message) in NOT_TAKEN.items()
     ),
     *(
-        Row(f"mask that is {what}", partial(check_mask_refused, make, message), "refused in words")
+        Case(f"mask that is {what}", partial(check_mask_refused, make, message), "refused in words")
         for what, make, message in (
             ("text", lambda: "none.tif", "none.tif"),
             ("a number", lambda: 1, "mask"),
             ("a list of lists too short", lambda: [[1]], "mask"),
-            ("records", with_records, "mask|number|type"),
-            ("complex", lambda: make_picture() * 1j, "complex|mask|number"),
-            ("texts", lambda: make_picture().astype("U3"), "number|mask"),
-            ("a masked array", lambda: np.ma.masked_greater(make_picture(), 500), "masked"),
+            ("records", make_record_field, "mask|number|type"),
+            ("complex", lambda: make_image() * 1j, "complex|mask|number"),
+            ("texts", lambda: make_image().astype("U3"), "number|mask"),
+            ("a masked array", lambda: np.ma.masked_greater(make_image(), 500), "masked"),
         )
     ),
-    Row("picture changed by a callback", check_input_changed_by_callback, "fitted as handed over"),
+    Case("picture changed by a callback", check_input_changed_by_callback, "fitted as handed over"),
     *(
-        Row(
+        Case(
             f"result of {task} written into",
             partial(check_results_share_no_memory, task),
             "inputs and others stay",
@@ -225,26 +227,26 @@ ROWS = [
         for task in ("denoise", "inpaint", "deblur", "super_resolve", "guide")
     ),
     *(
-        Row(f"read-only inputs of {task}", partial(check_inputs_unchanged, task), "restored")
+        Case(f"read-only inputs of {task}", partial(check_inputs_unchanged, task), "restored")
         for task in ("denoise", "inpaint", "deblur", "super_resolve", "guide", "blind_deblur")
     ),
     *(
-        Row(f"result {what}", partial(check_copied_result, options), "the same")
+        Case(f"result {what}", partial(check_copied_result, options), "the same")
         for what, options in (
             ("pickled", lambda loaded: pickle.loads(pickle.dumps(loaded))),
             ("copied", copy.copy),
             ("copied deeply", copy.deepcopy),
         )
     ),
-    Row("result looked at", short_repr, "some lines"),
-    Row("report as JSON", report_plain, "strict JSON"),
-    Row("recipe changed", check_recipe_is_immutable, "not in place"),
-    Row("recipe in four ways", check_recipes_are_equal, "the same"),
-    Row("recipe as a mapping", check_mapping_unchanged, "as before"),
-    Row("report changed", check_report_is_not_shared, "the next is its own"),
-    Row("PSF that was found", check_learned_psf, "of sum one, not negative"),
+    Case("result looked at", check_short_repr, "some lines"),
+    Case("report as JSON", check_report_is_json, "strict JSON"),
+    Case("recipe changed", check_recipe_is_immutable, "not in place"),
+    Case("recipe in four ways", check_recipes_are_equal, "the same"),
+    Case("recipe as a mapping", check_mapping_unchanged, "as before"),
+    Case("report changed", check_report_is_not_shared, "the next is its own"),
+    Case("PSF that was found", check_learned_psf, "of sum one, not negative"),
     *(
-        Row(
+        Case(
             f"callback that raises {type(error).__name__}",
             partial(check_error_of_callback, error),
             "that very error",
@@ -261,7 +263,7 @@ ROWS = [
         )
     ),
     *(
-        Row(
+        Case(
             f"callback that is {what}",
             partial(check_callable_progress, settings),
             "the same answer",
@@ -273,17 +275,17 @@ ROWS = [
             ("a partial", partial(max, 1, key=str)),
         )
     ),
-    Row("callback that is a number", check_uncallable_progress, "said"),
-    Row("fit within a callback", check_nested_run, "each as if alone"),
-    Row("events kept", check_events_stay, "not overwritten"),
-    Row("events spoilt", check_changed_previews, "the same answer"),
-    Row("two runs in turn", check_interleaved_runs, "each as if alone"),
+    Case("callback that is a number", check_uncallable_progress, "said"),
+    Case("fit within a callback", check_nested_run, "each as if alone"),
+    Case("events kept", check_events_stay, "not overwritten"),
+    Case("events spoilt", check_changed_previews, "the same answer"),
+    Case("two runs in turn", check_interleaved_runs, "each as if alone"),
     *(
-        Row(f"run closed after {count} steps", partial(check_closed_run, count), "no error")
+        Case(f"run closed after {count} steps", partial(check_closed_run, count), "no error")
         for count in (0, 1, 5, 12)
     ),
     *(
-        Row(
+        Case(
             f"{type(error).__name__} thrown into a run",
             partial(check_error_thrown_into_run, error),
             "it comes out",
@@ -294,16 +296,20 @@ ROWS = [
             RuntimeError("mine"),
         )
     ),
-    Row("run dropped", check_dropped_run, "collected"),
-    Row("run beside a thread", check_concurrent_threads, "each as if alone"),
+    Case("run dropped", check_dropped_run, "collected"),
+    Case("run beside a thread", check_concurrent_threads, "each as if alone"),
     *(
-        Row(f"with {what}", partial(within, enter), "the same answer, the state as it was")
+        Case(
+            f"with {what}",
+            partial(check_interpreter_state, enter),
+            "the same answer, the state as it was",
+        )
         for what, enter in STATES.items()
     ),
-    Row("file by a path object", check_path_object, "the same"),
-    Row("file by bytes", check_bytes_path, "the same, or refused"),
+    Case("file by a path object", check_path_object, "the same"),
+    Case("file by bytes", check_bytes_path, "the same, or refused"),
     *(
-        Row(
+        Case(
             f"keyword {next(iter(options))}",
             partial(check_keyword_refused, options, message),
             "refused by its name",
@@ -322,7 +328,7 @@ ROWS = [
         )
     ),
     *(
-        Row(f"axes of {axes!r}", partial(check_axes_refused, axes, message), "refused in words")
+        Case(f"axes of {axes!r}", partial(check_axes_refused, axes, message), "refused in words")
         for axes, message in (
             ("", "axes"),
             ("XYZ", "axes"),
@@ -334,7 +340,7 @@ ROWS = [
         )
     ),
     *(
-        Row(f"{options} and {other}", partial(check_same_run, options, other), "the same run")
+        Case(f"{options} and {other}", partial(check_same_run, options, other), "the same run")
         for options, other in (
             ({"seed": "5"}, {"seed": 5}),
             ({"seed": np.int64(5)}, {"seed": 5}),
@@ -344,10 +350,10 @@ ROWS = [
             ({"axes": "yx"}, {"axes": "YX"}),
         )
     ),
-    Row("batch of a generator", check_batch, "a result for each, in order"),
-    Row("batch whose callback raises", check_error_of_batch_callback, "what was done stays"),
+    Case("batch of a generator", check_batch, "a result for each, in order"),
+    Case("batch whose callback raises", check_error_of_batch_callback, "what was done stays"),
     *(
-        Row(
+        Case(
             f"batch of {what}",
             partial(check_batch_inputs_refused, inputs, message),
             "refused in words",

@@ -1,4 +1,4 @@
-"""Bad inputs in the docks, on Qt without a screen: a sentence in the dock, and no new layer."""
+"""Bad inputs in the docks, on Qt without a screen: a message in the dock, and no new layer."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 SIDE = 32
 #: Seconds after which a dock counts as hanging.
-PATIENCE = 60.0
+TIMEOUT_S = 60.0
 
 
-def _images() -> dict[str, Any]:
-    """Pictures that no task can restore; napari takes no complex ones for layers."""
+def _make_bad_images() -> dict[str, Any]:
+    """Make images that no task can restore; napari takes no complex ones for layers."""
     return {
         "1 x N": noisy(1, 500),
         "too small": noisy(8, 8),
@@ -39,8 +39,8 @@ def _images() -> dict[str, Any]:
     }
 
 
-def _others() -> dict[str, tuple[str, dict[str, tuple[str, Any]]]]:
-    """Give good pictures whose further picture is bad: task, then kind of layer and pixels."""
+def _make_bad_extra_inputs() -> dict[str, tuple[str, dict[str, tuple[str, Any]]]]:
+    """Make bad extra inputs of good images: task, then kind of layer and pixels."""
     hole = np.pad(np.full((4, 4), 2, "uint8"), 14)
     psf = np.ones((5, 5), "float32")
     guide = noisy().astype("float32")
@@ -62,7 +62,7 @@ def _others() -> dict[str, tuple[str, dict[str, tuple[str, Any]]]]:
         "deep guide": ("guide", {"guide": ("image", np.stack([guide, guide]))}),
         "constant guide": ("guide", {"guide": ("image", 0 * guide)}),
         "guide with NaN": ("guide", {"guide": ("image", with_nan(SIDE, SIDE))}),
-        "the same picture as second": ("denoise", {"repeated_exposure": ("image", noisy())}),
+        "the same image as second": ("denoise", {"repeated_exposure": ("image", noisy())}),
         "second of another size": (
             "denoise",
             {"repeated_exposure": ("image", noisy(SIDE, SIDE + 1))},
@@ -72,24 +72,26 @@ def _others() -> dict[str, tuple[str, dict[str, tuple[str, Any]]]]:
 
 
 def dock_trials(*, small: bool) -> Iterator[Trial]:
-    """Give bad images for each task, wrong axes, other kinds of layers, bad further pictures."""
+    """Yield bad images, wrong axes and other kinds of layers by task, and bad extra inputs."""
     for place, task in enumerate(TASKS):
-        for name, image in _images().items():
+        for name, image in _make_bad_images().items():
             if task == "inpaint" and name == "all NaN":
                 name = "nothing but holes"
             if not small or (len(name) + place) % 12 == 0:
-                yield Trial(f"dock, {task}: {name}", partial(_with_image, task, image))
+                yield Trial(f"dock, {task}: {name}", partial(_check_image, task, image))
         for axes in ("", "QQQ", "ZZX", "CX", "TCZ"):
-            act = partial(_with_image, task, noisy(3, SIDE, SIDE), axes)
+            run = partial(_check_image, task, noisy(3, SIDE, SIDE), axes)
             if not small:
-                yield Trial(f"dock, {task}: axes '{axes}'", act)
+                yield Trial(f"dock, {task}: axes '{axes}'", run)
         if not small:
-            yield Trial(f"dock, {task}: no layer", partial(_with_layers, task, lambda viewer: None))
-            act = partial(_with_layers, task, lambda viewer: viewer.add_points([[3, 4]]))
-            yield Trial(f"dock, {task}: points", act)
-    for name, (task, others) in _others().items():
+            yield Trial(
+                f"dock, {task}: no layer", partial(_check_layers, task, lambda viewer: None)
+            )
+            run = partial(_check_layers, task, lambda viewer: viewer.add_points([[3, 4]]))
+            yield Trial(f"dock, {task}: points", run)
+    for name, (task, extra_inputs) in _make_bad_extra_inputs().items():
         if not small or name.startswith("no "):
-            yield Trial(f"dock, {task}: {name}", partial(_with_others, task, others))
+            yield Trial(f"dock, {task}: {name}", partial(_check_extra_inputs, task, extra_inputs))
 
 
 @cache
@@ -99,27 +101,27 @@ def _application() -> Any:
     return QApplication.instance() or QApplication([])
 
 
-def _with_image(task: str, image: Any, axes: str | None = None) -> TrialResult:
+def _check_image(task: str, image: Any, axes: str | None = None) -> TrialResult:
     def add(viewer: Any) -> None:
         viewer.add_image(image, name="picture", rgb=False)
 
-    return _with_layers(task, add, axes)
+    return _check_layers(task, add, axes)
 
 
-def _with_others(task: str, others: dict[str, tuple[str, Any]]) -> TrialResult:
+def _check_extra_inputs(task: str, extra_inputs: dict[str, tuple[str, Any]]) -> TrialResult:
     def add(viewer: Any) -> None:
-        for name, (kind, data) in others.items():
+        for name, (kind, data) in extra_inputs.items():
             getattr(viewer, f"add_{kind}")(data, name=name)
         viewer.add_image(noisy(), name="picture")
 
-    return _with_layers(task, add, others={name: name for name in others})
+    return _check_layers(task, add, extra_inputs={name: name for name in extra_inputs})
 
 
-def _with_layers(
+def _check_layers(
     task: str,
     add: Callable[[Any], object],
     axes: str | None = None,
-    others: dict[str, str] | None = None,
+    extra_inputs: dict[str, str] | None = None,
 ) -> TrialResult:
     """Open a dock, press Run, and read what it says; no layer may be added."""
     _application()
@@ -136,14 +138,14 @@ def _with_layers(
             dock.chooser.choose(
                 "picture", axes if axes is not None else dock.chooser.axes_edit.text()
             )
-        if others:
-            dock.extra_inputs.choose(others)
-        if "inpaint" == task and others is None:  # so that only the picture is to blame
-            _with_a_mask(viewer, dock)
+        if extra_inputs:
+            dock.extra_inputs.choose(extra_inputs)
+        if "inpaint" == task and extra_inputs is None:  # so that only the image is to blame
+            _add_mask(viewer, dock)
         dock.form.widgets["max_iterations"].value = "1"
         before = len(viewer.layers)
         dock.start()
-        output = _ending(dock)
+        output = _wait_for_message(dock)
         if len(viewer.layers) != before:
             return make_failed(f"a layer was added; it said: {output}"[:400])
         code = find_fault_code(output, remove_option_names)
@@ -155,7 +157,7 @@ def _with_layers(
         dock.deleteLater()
 
 
-def _with_a_mask(viewer: Any, dock: Any) -> None:
+def _add_mask(viewer: Any, dock: Any) -> None:
     if "picture" not in viewer.layers or viewer.layers["picture"].data.ndim != 2:
         return
     shape = viewer.layers["picture"].data.shape
@@ -165,11 +167,11 @@ def _with_a_mask(viewer: Any, dock: Any) -> None:
     dock.extra_inputs.choose({"mask": "mask"})
 
 
-def _ending(dock: Any) -> str:
-    """Let the event loop turn until the dock is idle; give back what it says."""
+def _wait_for_message(dock: Any) -> str:
+    """Process events until the dock is idle; return its message."""
     from napari_dip.errors import Refusal
 
-    application, end = _application(), time.monotonic() + PATIENCE
+    application, end = _application(), time.monotonic() + TIMEOUT_S
     plan = dock.plan()
     if isinstance(plan, Refusal):
         return str(dock.plan_label.text())

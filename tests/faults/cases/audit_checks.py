@@ -20,13 +20,13 @@ from faults.cases import (
     Outcome,
     check,
     check_completed,
-    command,
-    environment,
-    make_picture,
+    make_env,
+    make_image,
+    run_cli,
     save_hole_mask,
     save_tiff,
 )
-from faults.cases.security_acts import PLAIN
+from faults.cases.security_checks import RECIPE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     pass
 
 
-WATCHER = """
+AUDIT_SCRIPT = """
 import os, sys
 folder, notes = os.environ["FOLDER"], []
 # the doctor asks torch in a process of its own, platform asks uname, matplotlib lists the fonts
@@ -67,15 +67,15 @@ sys.exit(code)
 """
 
 
-def watched(argv: tuple[str, ...], folder: Path) -> None:
+def check_audit_events(argv: tuple[str, ...], folder: Path) -> None:
     """Watch a command by Python's audit: no connection, no program, no writing elsewhere."""
     save_tiff(folder / "in.tif")
-    save_tiff(folder / "guide.tif", make_picture(seed=4))
+    save_tiff(folder / "guide.tif", make_image(seed=4))
     save_hole_mask(folder)
-    (folder / "r.json").write_text(PLAIN, "utf-8")
+    (folder / "r.json").write_text(RECIPE, "utf-8")
     (folder / "home").mkdir()
     (folder / "tmp").mkdir()
-    env = environment(
+    env = make_env(
         FOLDER=str(folder),
         HOME=str(folder / "home"),
         TMPDIR=str(folder / "tmp"),
@@ -83,21 +83,21 @@ def watched(argv: tuple[str, ...], folder: Path) -> None:
         XDG_CACHE_HOME=None,
         XDG_CONFIG_HOME=None,
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", WATCHER, *argv], env=env, capture_output=True, text=True
+    proc = subprocess.run(
+        [sys.executable, "-c", AUDIT_SCRIPT, *argv], env=env, capture_output=True, text=True
     )
-    check_completed(CommandResult(ended.returncode, ended.stdout, ended.stderr))
+    check_completed(CommandResult(proc.returncode, proc.stdout, proc.stderr))
     notes = (folder / "notes").read_text("utf-8")
     check(not notes, notes[:600])
     leftovers = [path.name for path in (folder / "tmp").iterdir()]
     check(not leftovers, f"left in the folder for temporary files: {leftovers}")
 
 
-def listening(folder: Path) -> None:
+def check_listening_addresses(folder: Path) -> None:
     """Look at what a batch with workers listens on: this computer alone."""
     for number in range(2):
-        save_tiff(folder / f"{number}.tif", make_picture(seed=number))
-    (folder / "r.json").write_text(PLAIN.replace("2}", "200}"), "utf-8")
+        save_tiff(folder / f"{number}.tif", make_image(seed=number))
+    (folder / "r.json").write_text(RECIPE.replace("2}", "200}"), "utf-8")
     argv = [
         sys.executable,
         "-m",
@@ -109,7 +109,7 @@ def listening(folder: Path) -> None:
         "-o",
         "results",
     ]
-    child = subprocess.Popen([*argv, "--workers", "2", "--quiet"], env=environment(), cwd=folder)
+    child = subprocess.Popen([*argv, "--workers", "2", "--quiet"], env=make_env(), cwd=folder)
     addresses: set[str] = set()
     while child.poll() is None:
         for process in (psutil.Process(child.pid), *psutil.Process(child.pid).children(True)):
@@ -130,7 +130,7 @@ def listening(folder: Path) -> None:
 # --- pages and tables
 
 
-class Page(HTMLParser):
+class LinkCollector(HTMLParser):
     """Looks for what a page could carry out or load."""
 
     def __init__(self) -> None:
@@ -142,23 +142,23 @@ class Page(HTMLParser):
             self.links.append(tag)
         for name, value in attrs:
             address = name in ("src", "href", "action", "data", "srcset")
-            if name.startswith("on") or (address and _leads_out(value or "")):
+            if name.startswith("on") or (address and _is_external(value or "")):
                 self.links.append(f"{tag} {name}={(value or '')[:60]}")
 
 
-def _leads_out(address: str) -> bool:
+def _is_external(address: str) -> bool:
     return address.strip().lower().startswith(("http:", "https:", "//", "javascript:", "file:"))
 
 
-def pages(argv: tuple[str, ...], name: str, folder: Path) -> None:
+def check_html_pages(argv: tuple[str, ...], name: str, folder: Path) -> None:
     """Make a page about a file of a hostile name: nothing in it is carried out or loaded."""
     (folder / "a").mkdir()
     save_tiff(folder / "plain.tif").rename(folder / "a" / name)
-    (folder / "r.json").write_text(PLAIN, "utf-8")
+    (folder / "r.json").write_text(RECIPE, "utf-8")
     arguments = [str(folder / "a" / name) if word == "IN" else word for word in argv]
-    check_completed(command(*arguments))
+    check_completed(run_cli(*arguments))
     for path in folder.rglob("*.html"):
-        page = Page()
+        page = LinkCollector()
         text = path.read_text("utf-8")
         page.feed(text)
         check(not page.links, f"{path.name}: {page.links}")
@@ -167,12 +167,12 @@ def pages(argv: tuple[str, ...], name: str, folder: Path) -> None:
     check(list(folder.rglob("*.html")), "no page")
 
 
-def formulas(name: str, folder: Path) -> None:
+def check_csv_formulas(name: str, folder: Path) -> None:
     """Have a file whose name is a formula: no cell of a table begins as one."""
     (folder / "a").mkdir()
     save_tiff(folder / "plain.tif").rename(folder / "a" / name)
-    (folder / "r.json").write_text(PLAIN, "utf-8")
-    check_completed(command("batch", "r.json", folder / "a", "-o", "results"))
+    (folder / "r.json").write_text(RECIPE, "utf-8")
+    check_completed(run_cli("batch", "r.json", folder / "a", "-o", "results"))
     for path in folder.rglob("*.csv"):
         with path.open(encoding="utf-8-sig", newline="") as file:
             for cell in (cell for row in csv.reader(file) for cell in row):
@@ -188,7 +188,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def told_abroad(folder: Path) -> None:
+def check_no_private_names(folder: Path) -> None:
     """Look for what a result gives away: no folder, user or computer is named in it."""
     import getpass
     import socket
@@ -196,7 +196,7 @@ def told_abroad(folder: Path) -> None:
     (folder / "private-place").mkdir()
     save_tiff(folder / "private-place" / "in.tif")
     for out in ("o.tif", "o.ome.tif", "o.ome.zarr"):
-        check_completed(command("denoise", folder / "private-place" / "in.tif", "-o", out, *QUICK))
+        check_completed(run_cli("denoise", folder / "private-place" / "in.tif", "-o", out, *QUICK))
     texts = [path.read_bytes() for path in folder.glob("o.*") if path.is_file()]
     texts += [path.read_bytes() for path in (folder / "o.ome.zarr").rglob("*.json")]
     private_words = {"private-place", socket.gethostname(), str(folder)}
@@ -208,7 +208,7 @@ def told_abroad(folder: Path) -> None:
     check(not leaks, f"results name {leaks}")
 
 
-def log_private(folder: Path) -> None:
+def check_log_permissions(folder: Path) -> None:
     """Let something unforeseen happen: its log is for its user alone."""
     save_tiff(folder / "in.tif")
     (folder / "tmp").mkdir()
@@ -225,18 +225,18 @@ def log_private(folder: Path) -> None:
 
         module.run = fail  # type: ignore[assignment]
 
-    command("denoise", "in.tif", "-o", "out.tif", *QUICK, before=spoil)
+    run_cli("denoise", "in.tif", "-o", "out.tif", *QUICK, before=spoil)
     modes = {path.name: path.stat().st_mode & 0o777 for path in (folder / "tmp").iterdir()}
     check(modes and all(mode == 0o600 for mode in modes.values()), f"permissions: {modes}")
 
 
-def rescued_private(folder: Path) -> None:
+def check_rescued_file(folder: Path) -> None:
     """Remove input and result in a run that is then ended: its picture in /tmp is nobody else's."""
     (folder / "work").mkdir()
     (folder / "tmp").mkdir()
     (folder / "tmp").chmod(0o1777)
     save_tiff(folder / "work" / "in.tif")
-    env = environment(HOME="/nonexistent/home", TMPDIR=str(folder / "tmp"))
+    env = make_env(HOME="/nonexistent/home", TMPDIR=str(folder / "tmp"))
     argv = [sys.executable, "-m", "napari_dip", "denoise", "work/in.tif", "-o", "work/out.tif"]
     argv += ["--preset", "fast", "--max-iterations", "3000"]
     with (folder / "said").open("wb") as log:

@@ -21,7 +21,7 @@ from faults.cases import (
     check_restored,
     check_same_pixels,
     make_hole_mask,
-    make_picture,
+    make_image,
     save_tiff,
 )
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 def fit(image: Any = None, **options: Any) -> Any:
     return check_restored(
-        lambda: dip.denoise(make_plain_picture() if image is None else image, **{**FAST, **options})
+        lambda: dip.denoise(make_plain_image() if image is None else image, **{**FAST, **options})
     )
 
 
-def make_plain_picture() -> np.ndarray:
-    return make_picture(24, 24)
+def make_plain_image() -> np.ndarray:
+    return make_image(24, 24)
 
 
 # --- what is handed over
@@ -59,7 +59,7 @@ def check_array_refused(make: Callable[[], Any], pattern: str, _: Path) -> None:
 
 def check_mask_refused(make: Callable[[], Any], pattern: str, _: Path) -> None:
     array = make()
-    check_call_refused(lambda: dip.inpaint(make_picture(), array, **FAST), pattern)
+    check_call_refused(lambda: dip.inpaint(make_image(), array, **FAST), pattern)
 
 
 class ArraySubclass(np.ndarray):
@@ -113,76 +113,76 @@ class WrongShapeArray:
     shape, dtype, ndim = (64, 64), np.dtype("f4"), 2
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        return make_plain_picture().astype(dtype or "f4")
+        return make_plain_image().astype(dtype or "f4")
 
 
-def memmapped(mode: str) -> np.ndarray:
-    make_plain_picture().tofile("raw.bin")
+def make_memmap(mode: str) -> np.ndarray:
+    make_plain_image().tofile("raw.bin")
     return np.memmap("raw.bin", np.uint16, mode, shape=(24, 24))
 
 
-def swapped() -> np.ndarray:
-    return make_plain_picture().astype(">u2")
+def make_byte_swapped() -> np.ndarray:
+    return make_plain_image().astype(">u2")
 
 
-def strided() -> np.ndarray:
+def make_strided() -> np.ndarray:
     wide = np.zeros((48, 72), np.uint16)
-    wide[::2, ::3] = make_plain_picture()
+    wide[::2, ::3] = make_plain_image()
     return wide[::2, ::3]
 
 
-def backwards() -> np.ndarray:
-    return np.ascontiguousarray(make_plain_picture()[::-1, ::-1])[::-1, ::-1]
+def make_reversed() -> np.ndarray:
+    return np.ascontiguousarray(make_plain_image()[::-1, ::-1])[::-1, ::-1]
 
 
-def unaligned() -> np.ndarray:
+def make_unaligned() -> np.ndarray:
     raw = np.zeros(24 * 24 * 2 + 1, np.uint8)
     view = raw[1:].view(np.uint16).reshape(24, 24)
-    view[...] = make_plain_picture()
+    view[...] = make_plain_image()
     return view
 
 
-def read_only() -> np.ndarray:
-    array = make_plain_picture()
+def make_read_only() -> np.ndarray:
+    array = make_plain_image()
     array.flags.writeable = False
     return array
 
 
-def with_records() -> np.ndarray:
+def make_record_field() -> np.ndarray:
     return np.zeros((24, 24), [("a", "u2"), ("b", "f4")])
 
 
-def buffered() -> memoryview:
-    return memoryview(make_plain_picture())
+def make_buffer() -> memoryview:
+    return memoryview(make_plain_image())
 
 
-def torch_tensor() -> Any:
+def make_torch_tensor() -> Any:
     import torch
 
-    return torch.from_numpy(make_plain_picture().astype(np.float32))
+    return torch.from_numpy(make_plain_image().astype(np.float32))
 
 
-def torch_with_gradient() -> Any:
-    return torch_tensor().requires_grad_()
+def make_torch_tensor_with_gradient() -> Any:
+    return make_torch_tensor().requires_grad_()
 
 
-def dask_array() -> Any:
+def make_dask_array() -> Any:
     import dask.array
 
-    return dask.array.from_array(make_plain_picture(), chunks=(7, 24))
+    return dask.array.from_array(make_plain_image(), chunks=(7, 24))
 
 
-def zarr_array() -> Any:
+def make_zarr_array() -> Any:
     import zarr
 
     array = zarr.create_array({}, shape=(24, 24), dtype="u2")
-    array[...] = make_plain_picture()
+    array[...] = make_plain_image()
     return array
 
 
 def check_input_changed_by_callback(_: Path) -> None:
     """Change the picture by a callback: what was handed over is what is fitted."""
-    image = make_plain_picture().astype(np.float32)
+    image = make_plain_image().astype(np.float32)
     wanted = fit(image.copy()).image
 
     def spoil(event: Any) -> None:
@@ -195,7 +195,7 @@ def check_input_changed_by_callback(_: Path) -> None:
 
 def check_results_share_no_memory(name: str, _: Path) -> None:
     """Write into a result: the input, and the other results, keep their values."""
-    image = make_picture(24, 24, dtype="float32")
+    image = make_image(24, 24, dtype="float32")
     before = image.copy()
     mask = make_hole_mask(24, 24)
     calls = {
@@ -203,7 +203,7 @@ def check_results_share_no_memory(name: str, _: Path) -> None:
         "inpaint": lambda: dip.inpaint(image, mask, **FAST),
         "deblur": lambda: dip.deblur(image, np.ones((3, 3)), **FAST),
         "super_resolve": lambda: dip.super_resolve(image, **FAST),
-        "guide": lambda: dip.guide(image, make_picture(24, 24, seed=3), **FAST),
+        "guide": lambda: dip.guide(image, make_image(24, 24, seed=3), **FAST),
     }
     result = check_restored(calls[name])
     residual, doubt = result.residual.copy(), result.uncertainty.copy()
@@ -222,15 +222,15 @@ def check_inputs_unchanged(task: str, _: Path) -> None:
     further = {
         "inpaint": {"mask": make_hole_mask(24, 24)},
         "deblur": {"psf": np.ones((3, 3))},
-        "guide": {"guide": make_picture(24, 24, seed=2)},
+        "guide": {"guide": make_image(24, 24, seed=2)},
         "super_resolve": {},
         "blind_deblur": {"psf_size": 3},
-        "denoise": {"repeated_exposure": make_picture(24, 24, seed=8)},
+        "denoise": {"repeated_exposure": make_image(24, 24, seed=8)},
     }[task]
     for array in further.values():
         if isinstance(array, np.ndarray):
             array.flags.writeable = False
-    check_restored(lambda: getattr(dip, task)(read_only(), **further, **FAST))
+    check_restored(lambda: getattr(dip, task)(make_read_only(), **further, **FAST))
 
 
 # --- what is given back
@@ -245,13 +245,13 @@ def check_copied_result(options: Callable[[Any], Any], _: Path) -> None:
     check(again.recipe == result.recipe, "another recipe")
 
 
-def short_repr(_: Path) -> None:
+def check_short_repr(_: Path) -> None:
     """Look at a result in a notebook: a line or a few, not a wall."""
-    text = repr(fit(make_picture(48, 48)))
+    text = repr(fit(make_image(48, 48)))
     check(len(text) < 2000, f"repr of {len(text)} letters", Outcome.UNCLEAR)
 
 
-def report_plain(_: Path) -> None:
+def check_report_is_json(_: Path) -> None:
     """Write a report as JSON: strictly, as it is."""
     text = json.dumps(fit().report, allow_nan=False)
     check(json.loads(text)["task"] == "denoise", "no report")
@@ -285,13 +285,13 @@ def check_recipes_are_equal(_: Path) -> None:
     ):
         check(other == first, f"{other} is not {first}")
     check_same_pixels(
-        check_restored(lambda: dip.restore(make_plain_picture(), first)).image,
-        check_restored(lambda: dip.restore(make_plain_picture(), "r.json")).image,
+        check_restored(lambda: dip.restore(make_plain_image(), first)).image,
+        check_restored(lambda: dip.restore(make_plain_image(), "r.json")).image,
         "by a file",
     )
     check_same_pixels(
-        check_restored(lambda: dip.restore(make_plain_picture(), text)).image,
-        check_restored(lambda: dip.restore(make_plain_picture(), json.loads(text))).image,
+        check_restored(lambda: dip.restore(make_plain_image(), text)).image,
+        check_restored(lambda: dip.restore(make_plain_image(), json.loads(text))).image,
         "by a mapping",
     )
 
@@ -300,7 +300,7 @@ def check_mapping_unchanged(_: Path) -> None:
     """Hand over a recipe as a mapping: it is as before."""
     raw = {"schema": 1, "task": "denoise", "settings": {"smoothing": 0.1}, **FAST}
     before = copy.deepcopy(raw)
-    check_restored(lambda: dip.restore(make_plain_picture(), raw))
+    check_restored(lambda: dip.restore(make_plain_image(), raw))
     check(raw == before, f"{raw}")
 
 
@@ -313,7 +313,7 @@ def check_report_is_not_shared(_: Path) -> None:
 
 def check_learned_psf(_: Path) -> None:
     """Write into the PSF that was found: the report and the picture stay."""
-    result = check_restored(lambda: dip.blind_deblur(make_plain_picture(), 3, **FAST))
+    result = check_restored(lambda: dip.blind_deblur(make_plain_image(), 3, **FAST))
     psf = np.asarray(result.learned["psf"])
     check(
         abs(float(psf.sum()) - 1) < 1e-3 and (psf >= 0).all(), f"sum {psf.sum()}, least {psf.min()}"
@@ -336,7 +336,7 @@ def check_error_of_callback(error: BaseException, _: Path) -> None:
         raise error
 
     try:
-        dip.denoise(make_plain_picture(), progress=progress, **FAST)
+        dip.denoise(make_plain_image(), progress=progress, **FAST)
     except BaseException as raised:
         check(raised is error, f"{type(raised).__name__} came out: {raised}")
     else:
@@ -347,7 +347,7 @@ def check_error_of_callback(error: BaseException, _: Path) -> None:
 def check_callable_progress(progress: Any, _: Path) -> None:
     """Call back to anything callable."""
     check_same_pixels(
-        check_restored(lambda: dip.denoise(make_plain_picture(), progress=progress, **FAST)).image,
+        check_restored(lambda: dip.denoise(make_plain_image(), progress=progress, **FAST)).image,
         fit().image,
     )
 
@@ -355,7 +355,7 @@ def check_callable_progress(progress: Any, _: Path) -> None:
 def check_uncallable_progress(_: Path) -> None:
     """Hand over a callback that is none: said, and before the work."""
     try:
-        dip.denoise(make_plain_picture(), progress=5, **FAST)
+        dip.denoise(make_plain_image(), progress=5, **FAST)
     except (TypeError, dip.RefusedError):
         return
     check(False, "nobody minded")
@@ -371,7 +371,7 @@ def check_nested_run(_: Path) -> None:
             inner.append(fit(seed=9).image)
 
     result = check_restored(
-        lambda: dip.denoise(make_plain_picture(), progress=progress, **FAST)
+        lambda: dip.denoise(make_plain_image(), progress=progress, **FAST)
     ).image
     check_same_pixels(result, wanted, "the outer run")
     check_same_pixels(inner[0], other, "the inner run")
@@ -387,9 +387,7 @@ def check_events_stay(_: Path) -> None:
         copies.append(copy.deepcopy(event))
 
     check_restored(
-        lambda: dip.denoise(
-            make_plain_picture(), progress=progress, preset="fast", max_iterations=30
-        )
+        lambda: dip.denoise(make_plain_image(), progress=progress, preset="fast", max_iterations=30)
     )
     for event, kept in zip(events, copies, strict=True):
         for name in ("image", "preview", "picture"):
@@ -410,7 +408,7 @@ def check_changed_previews(_: Path) -> None:
     check_same_pixels(
         check_restored(
             lambda: dip.denoise(
-                make_plain_picture(), progress=progress, preset="fast", max_iterations=30
+                make_plain_image(), progress=progress, preset="fast", max_iterations=30
             )
         ).image,
         wanted,
@@ -428,7 +426,7 @@ def start_run(**options: Any) -> Any:
     from napari_dip.pipeline.machine import detect_machine
     from napari_dip.pipeline.plan.preflight import preflight
 
-    spec, pixels = open_input("image", make_plain_picture(), None)
+    spec, pixels = open_input("image", make_plain_image(), None)
     recipe = dip.make_recipe("denoise", **{**FAST, "max_iterations": 60, **options})
     return run(preflight(recipe, spec, detect_machine(), {}), {"image": pixels()})
 
@@ -510,14 +508,14 @@ def check_concurrent_threads(_: Path) -> None:
 
 def check_path_object(_: Path) -> None:
     """Save results of Python's door by a path object, into bytes and back."""
-    save_tiff("in.tif", make_plain_picture())
+    save_tiff("in.tif", make_plain_image())
     first = fit("in.tif").image
     check_same_pixels(fit(Path("in.tif")).image, first, "by a Path")
 
 
 def check_bytes_path(_: Path) -> None:
     """Name a file in bytes: read, or refused in words that a path is text."""
-    save_tiff("in.tif", make_plain_picture())
+    save_tiff("in.tif", make_plain_image())
     try:
         result = dip.denoise(b"in.tif", **FAST)
     except dip.RefusedError as no:
@@ -532,11 +530,11 @@ def check_bytes_path(_: Path) -> None:
 
 def check_keyword_refused(options: dict[str, Any], pattern: str, _: Path) -> None:
     """Misspell a keyword: refused by its name."""
-    check_call_refused(lambda: dip.denoise(make_plain_picture(), **options, **FAST), pattern)
+    check_call_refused(lambda: dip.denoise(make_plain_image(), **options, **FAST), pattern)
 
 
 def check_axes_refused(axes: Any, pattern: str, _: Path) -> None:
-    check_call_refused(lambda: dip.denoise(make_plain_picture(), axes=axes, **FAST), pattern)
+    check_call_refused(lambda: dip.denoise(make_plain_image(), axes=axes, **FAST), pattern)
 
 
 def check_same_run(options: dict[str, Any], other: dict[str, Any], _: Path) -> None:
@@ -547,7 +545,7 @@ def check_same_run(options: dict[str, Any], other: dict[str, Any], _: Path) -> N
 def check_batch(_: Path) -> None:
     """Run a batch in Python: generators and paths as inputs, a result for each."""
     for number in range(3):
-        save_tiff(f"{number}.tif", make_picture(24, 24, seed=number))
+        save_tiff(f"{number}.tif", make_image(24, 24, seed=number))
     recipe = dip.make_recipe("denoise", **FAST)
     result = dip.batch(recipe, (Path(f"{number}.tif") for number in range(3)), "results")
     check(result.count("restored") == 3, f"{[outcome.state for outcome in result.outcomes]}")
@@ -560,7 +558,7 @@ def check_batch(_: Path) -> None:
 def check_error_of_batch_callback(_: Path) -> None:
     """Raise in a batch's callback, and go on: what was done stays as it is."""
     for number in range(2):
-        save_tiff(f"{number}.tif", make_picture(24, 24, seed=number))
+        save_tiff(f"{number}.tif", make_image(24, 24, seed=number))
     recipe = dip.make_recipe("denoise", **FAST)
 
     def progress(event: Any) -> None:

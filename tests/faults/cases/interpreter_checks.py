@@ -17,14 +17,14 @@ from faults.cases import (
     check,
     check_same_pixels,
 )
-from faults.cases.state_acts import fit
+from faults.cases.state_checks import fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 
-def within(enter: Callable[[], Callable[[], object]], _: Path) -> None:
+def check_interpreter_state(enter: Callable[[], Callable[[], object]], _: Path) -> None:
     """Change the interpreter's state: the same answer, and the state is as it was left."""
     wanted = fit().image
     read_state = enter()
@@ -33,41 +33,41 @@ def within(enter: Callable[[], Callable[[], object]], _: Path) -> None:
     check(read_state() == before, f"the state was {before}, it is {read_state()}")
 
 
-def numpy_raises() -> Callable[[], object]:
+def raise_numpy_errors() -> Callable[[], object]:
     np.seterr(all="raise")
     return np.geterr
 
 
-def warnings_raise() -> Callable[[], object]:
+def raise_warnings() -> Callable[[], object]:
     warnings.simplefilter("error")
     return lambda: list(warnings.filters)
 
 
-def printing_wide() -> Callable[[], object]:
+def set_numpy_printing() -> Callable[[], object]:
     np.set_printoptions(threshold=10**6, precision=2)
     return np.get_printoptions
 
 
-def numpy_seeded() -> Callable[[], object]:
+def seed_numpy() -> Callable[[], object]:
     np.random.seed(7)
     return lambda: np.random.get_state()[1].tobytes()  # type: ignore[union-attr]
 
 
-def python_seeded() -> Callable[[], object]:
+def seed_python() -> Callable[[], object]:
     import random
 
     random.seed(7)
     return random.getstate
 
 
-def torch_seeded() -> Callable[[], object]:
+def seed_torch() -> Callable[[], object]:
     import torch
 
     torch.manual_seed(7)
     return lambda: torch.get_rng_state().numpy().tobytes()
 
 
-def torch_threads() -> Callable[[], object]:
+def read_torch_settings() -> Callable[[], object]:
     import torch
 
     return lambda: (
@@ -80,45 +80,45 @@ def torch_threads() -> Callable[[], object]:
     )
 
 
-def torch_matmul_medium() -> Callable[[], object]:
+def lower_matmul_precision() -> Callable[[], object]:
     import torch
 
     torch.set_float32_matmul_precision("medium")
     return torch.get_float32_matmul_precision
 
 
-def torch_deterministic() -> Callable[[], object]:
+def set_deterministic_torch() -> Callable[[], object]:
     import torch
 
     torch.use_deterministic_algorithms(True)
     return torch.are_deterministic_algorithms_enabled
 
 
-def torch_anomaly() -> Callable[[], object]:
+def detect_anomalies() -> Callable[[], object]:
     import torch
 
     torch.autograd.set_detect_anomaly(True)
     return torch.is_anomaly_enabled
 
 
-def torch_flush() -> Callable[[], object]:
+def flush_denormals() -> Callable[[], object]:
     import torch
 
     torch.set_flush_denormal(True)
     return lambda: float(torch.tensor([1e-310], dtype=torch.float64)[0])
 
 
-def no_collection() -> Callable[[], object]:
+def disable_garbage_collection() -> Callable[[], object]:
     gc.disable()
     return gc.isenabled
 
 
-def debugging_collection() -> Callable[[], object]:
+def collect_garbage_often() -> Callable[[], object]:
     gc.set_threshold(1)
     return gc.get_threshold
 
 
-def decimal_comma() -> Callable[[], object]:
+def set_decimal_comma() -> Callable[[], object]:
     for name in ("de_DE.UTF-8", "fr_FR.UTF-8", "de_DE"):
         try:
             locale.setlocale(locale.LC_ALL, name)
@@ -128,44 +128,44 @@ def decimal_comma() -> Callable[[], object]:
     return lambda: locale.setlocale(locale.LC_ALL)
 
 
-def few_digits() -> Callable[[], object]:
+def lower_decimal_precision() -> Callable[[], object]:
     getcontext().prec = 2
     return lambda: getcontext().prec
 
 
-def small_integers() -> Callable[[], object]:
+def limit_integer_digits() -> Callable[[], object]:
     sys.set_int_max_str_digits(640)
     return sys.get_int_max_str_digits
 
 
-def switch_often() -> Callable[[], object]:
+def switch_threads_often() -> Callable[[], object]:
     sys.setswitchinterval(1e-6)
     return sys.getswitchinterval
 
 
-def no_streams() -> Callable[[], object]:
+def remove_streams() -> Callable[[], object]:
     sys.stdout = sys.stderr = None  # type: ignore[assignment]
     return lambda: (sys.stdout, sys.stderr)
 
 
-def foreign_json() -> Callable[[], object]:
+def replace_json_dumps() -> Callable[[], object]:
     real = json.dumps
     json.dumps = lambda *rest, **more: real(*rest, **{**more, "indent": 7})  # type: ignore[assignment]
     return lambda: 0
 
 
-def hooked() -> Callable[[], object]:
+def replace_exception_hooks() -> Callable[[], object]:
     sys.excepthook = lambda *rest: None
     threading.excepthook = lambda *rest: None
     return lambda: (sys.excepthook, threading.excepthook)
 
 
-def path_emptied() -> Callable[[], object]:
+def empty_import_path() -> Callable[[], object]:
     fit()
     sys.path[:] = []
     return lambda: list(sys.path)
 
 
-def argv_odd() -> Callable[[], object]:
+def empty_argv() -> Callable[[], object]:
     sys.argv = []
     return lambda: sys.argv

@@ -17,9 +17,9 @@ from faults.cases import (
     check_files_unchanged,
     check_same_pixels,
     check_unmasked_pixels,
-    command,
-    make_picture,
+    make_image,
     read_folder,
+    run_cli,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def ome_zarr(
+def write_ome_zarr(
     path: Path,
     values: np.ndarray,
     *,
@@ -57,21 +57,21 @@ def ome_zarr(
     return path
 
 
-def zarr_of(values: np.ndarray, options: dict[str, Any], folder: Path) -> None:
-    check_unmasked_pixels(ome_zarr(folder / "in.ome.zarr", values, **options), values)
+def check_zarr(values: np.ndarray, options: dict[str, Any], folder: Path) -> None:
+    check_unmasked_pixels(write_ome_zarr(folder / "in.ome.zarr", values, **options), values)
 
 
-def zarr_refused(
+def check_zarr_refused(
     change: Callable[[Path], object], pattern: str, options: dict[str, Any], folder: Path
 ) -> None:
-    path = ome_zarr(folder / "in.ome.zarr", make_picture(), **options)
+    path = write_ome_zarr(folder / "in.ome.zarr", make_image(), **options)
     change(path)
     check_command_refused(
-        command("denoise", "in.ome.zarr", "-o", "out.tif", *QUICK), "in.ome.zarr", pattern
+        run_cli("denoise", "in.ome.zarr", "-o", "out.tif", *QUICK), "in.ome.zarr", pattern
     )
 
 
-def edited(change: Callable[[Any], object]) -> Callable[[Path], None]:
+def change_multiscale(change: Callable[[Any], object]) -> Callable[[Path], None]:
     """Change the metadata of a Zarr as text editors do."""
 
     def act(path: Path) -> None:
@@ -82,44 +82,44 @@ def edited(change: Callable[[Any], object]) -> Callable[[Path], None]:
     return act
 
 
-def zarr_marked(folder: Path) -> None:
+def check_zarr_with_byte_order_mark(folder: Path) -> None:
     """Let an editor put its mark before the metadata."""
-    path = ome_zarr(folder / "in.ome.zarr", make_picture())
+    path = write_ome_zarr(folder / "in.ome.zarr", make_image())
     text = (path / "zarr.json").read_bytes()
     (path / "zarr.json").write_bytes(b"\xef\xbb\xbf" + text)
-    command_result = command("denoise", "in.ome.zarr", "-o", "out.tif", *QUICK)
-    if command_result.code:
-        check_command_refused(command_result, "in.ome.zarr")
+    result = run_cli("denoise", "in.ome.zarr", "-o", "out.tif", *QUICK)
+    if result.code:
+        check_command_refused(result, "in.ome.zarr")
 
 
-def zarr_translation(folder: Path) -> None:
+def check_zarr_translation(folder: Path) -> None:
     """Place an image somewhere: its result lies there too, or it is said."""
     steps = [
         {"type": "scale", "scale": [0.5, 0.5]},
         {"type": "translation", "translation": [100.0, 200.0]},
     ]
     more = {"datasets": [{"path": "0", "coordinateTransformations": steps}]}
-    ome_zarr(
-        folder / "in.ome.zarr", make_picture(), more=more, units=dict.fromkeys("yx", "micrometer")
+    write_ome_zarr(
+        folder / "in.ome.zarr", make_image(), more=more, units=dict.fromkeys("yx", "micrometer")
     )
-    command_result = check_completed(
-        command("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK)
-    )
+    result = check_completed(run_cli("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK))
     record = json.loads((folder / "out.ome.zarr" / "zarr.json").read_text("utf-8"))
     text = json.dumps(record["attributes"]["ome"]["multiscales"])
     kept = "100.0" in text and "200.0" in text
     check(
-        kept or "translation" in command_result.err or "place" in command_result.err,
+        kept or "translation" in result.err or "place" in result.err,
         f"where it lay is lost: {text}"[:500],
     )
 
 
-def zarr_units(folder: Path) -> None:
+def check_zarr_units(folder: Path) -> None:
     """Time in milliseconds, planes in nanometres: kept with their values."""
-    values = np.stack([make_picture(24, 24, seed=n) for n in range(5)])
+    values = np.stack([make_image(24, 24, seed=n) for n in range(5)])
     units = {"t": "millisecond", "y": "nanometer", "x": "nanometer"}
-    ome_zarr(folder / "in.ome.zarr", values, axes="tyx", scale=[40.0, 65.0, 65.0], units=units)
-    check_completed(command("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK))
+    write_ome_zarr(
+        folder / "in.ome.zarr", values, axes="tyx", scale=[40.0, 65.0, 65.0], units=units
+    )
+    check_completed(run_cli("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK))
     record = json.loads((folder / "out.ome.zarr" / "zarr.json").read_text("utf-8"))
     multiscale = record["attributes"]["ome"]["multiscales"][0]
     read_units = {axis["name"]: axis.get("unit") for axis in multiscale["axes"]}
@@ -128,41 +128,41 @@ def zarr_units(folder: Path) -> None:
     check(scale == [40.0, 65.0, 65.0], f"sizes: {scale}")
 
 
-def zarr_is_zip(folder: Path) -> None:
+def check_zipped_zarr(folder: Path) -> None:
     import zipfile
 
-    ome_zarr(folder / "z", make_picture())
+    write_ome_zarr(folder / "z", make_image())
     with zipfile.ZipFile(folder / "in.ome.zarr.zip", "w") as file:
         for path in sorted((folder / "z").rglob("*")):
             file.write(path, path.relative_to(folder / "z"))
     check_command_refused(
-        command("denoise", "in.ome.zarr.zip", "-o", "out.tif"), "in.ome.zarr.zip", "kind|zip"
+        run_cli("denoise", "in.ome.zarr.zip", "-o", "out.tif"), "in.ome.zarr.zip", "kind|zip"
     )
 
 
-def zarr_array_alone(folder: Path) -> None:
-    zarr.save_array(folder / "in.zarr", make_picture())
-    check_command_refused(command("denoise", "in.zarr", "-o", "out.tif"), "in.zarr", "image")
+def check_bare_zarr_array(folder: Path) -> None:
+    zarr.save_array(folder / "in.zarr", make_image())
+    check_command_refused(run_cli("denoise", "in.zarr", "-o", "out.tif"), "in.zarr", "image")
 
 
-def zarr_named_level(folder: Path) -> None:
-    ome_zarr(folder / "in.ome.zarr", make_picture())
+def check_zarr_level_path(folder: Path) -> None:
+    write_ome_zarr(folder / "in.ome.zarr", make_image())
     check_command_refused(
-        command("denoise", "in.ome.zarr/0", "-o", "out.tif"), "in.ome.zarr/0", "image"
+        run_cli("denoise", "in.ome.zarr/0", "-o", "out.tif"), "in.ome.zarr/0", "image"
     )
 
 
-def zarr_slash(folder: Path) -> None:
-    ome_zarr(folder / "in.ome.zarr", make_picture())
-    check_completed(command("denoise", "in.ome.zarr/", "-o", "out.tif", *QUICK))
+def check_zarr_path_with_slash(folder: Path) -> None:
+    write_ome_zarr(folder / "in.ome.zarr", make_image())
+    check_completed(run_cli("denoise", "in.ome.zarr/", "-o", "out.tif", *QUICK))
     check(tifffile.imread("out.tif").shape == (32, 32), "no picture")
 
 
-def zarr_beside(folder: Path) -> None:
+def check_zarr_to_zarr(folder: Path) -> None:
     """Restore from one Zarr into another: the input stays byte for byte."""
-    ome_zarr(folder / "in.ome.zarr", make_picture())
+    write_ome_zarr(folder / "in.ome.zarr", make_image())
     before = read_folder(folder)
-    check_completed(command("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK))
+    check_completed(run_cli("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK))
     check_files_unchanged(folder, before, "out.ome.zarr")
     check_same_pixels(zarr.open_array(folder / "out.ome.zarr" / "0").shape, (32, 32), "shape")
 

@@ -1,4 +1,4 @@
-"""A hundred runs in one napari: memory, threads and handles stay what they were."""
+"""Leaks: after a hundred runs in one napari, memory, threads and handles are as before."""
 
 from __future__ import annotations
 
@@ -20,46 +20,50 @@ if TYPE_CHECKING:
 
     from faults.trials import TrialResult
 
-RUNS, FEW, WARM_UP = 100, 8, 5
-MOST_BYTES = 20e6
-PATIENCE = 1200.0
+RUNS, FEW_RUNS, WARM_UP = 100, 8, 5
+MAX_GROWTH_BYTES = 20e6
+TIMEOUT_S = 1200.0
 POLL_MILLISECONDS, DRAWING_MILLISECONDS = 2, 30
 #: A screen in memory, drawn by Mesa's software OpenGL, as the tests have it.
 SCREEN = ("xvfb-run", "-a", "-s", "-screen 0 1400x900x24")
-DRAWN = {"QT_QPA_PLATFORM": "xcb", "LIBGL_ALWAYS_SOFTWARE": "1"}
+DRAWN_ENV = {"QT_QPA_PLATFORM": "xcb", "LIBGL_ALWAYS_SOFTWARE": "1"}
 
 
 def trials(*, small: bool) -> Iterator[Trial]:
-    """Run in processes of their own, so that only these runs count."""
-    yield Trial("a few runs in one dock", partial(_apart, FEW, "model"))
+    """Yield series of runs, each in a process of its own, so that only its runs count."""
+    yield Trial("a few runs in one dock", partial(_measure_growth, FEW_RUNS, "model"))
     if not small:
-        yield Trial("runs in one dock", partial(_apart, RUNS, "model"))
-        yield Trial("runs in one drawn napari", partial(_apart, RUNS, "drawn"))
+        yield Trial("runs in one dock", partial(_measure_growth, RUNS, "model"))
+        yield Trial("runs in one drawn napari", partial(_measure_growth, RUNS, "drawn"))
 
 
-def _apart(runs: int, kind: str) -> TrialResult:
-    """Open a napari of that kind in a process, and say what has grown there."""
-    argv = [sys.executable, "-m", "faults.long_life", str(runs), kind]
-    done = subprocess.run(
+def _measure_growth(runs: int, kind: str) -> TrialResult:
+    """Run `main` in a process, and compare its memory, threads and handles with the limits."""
+    argv = [sys.executable, "-m", "faults.leaks", str(runs), kind]
+    proc = subprocess.run(
         [*(SCREEN if kind == "drawn" else ()), *argv],
-        env={**os.environ, **(DRAWN if kind == "drawn" else {})},
+        env={**os.environ, **(DRAWN_ENV if kind == "drawn" else {})},
         capture_output=True,
         text=True,
         timeout=7200,
     )
-    if done.returncode:
-        return make_failed(done.stderr[-600:])
-    output = json.loads(done.stdout.splitlines()[-1])
-    grown = output["bytes"]
-    growth = f"{grown / 1e6:+.1f} MB, threads {output['threads']:+}, handles {output['handles']:+}"
-    steady = grown <= MOST_BYTES and output["threads"] <= 0 and output["handles"] <= 0
-    return (make_passed if steady else make_failed)(
-        growth, kind=f"steady, {kind}", count=runs, **output
+    if proc.returncode:
+        return make_failed(proc.stderr[-600:])
+    output = json.loads(proc.stdout.splitlines()[-1])
+    grown_bytes = output["bytes"]
+    summary = (
+        f"{grown_bytes / 1e6:+.1f} MB, threads {output['threads']:+}, handles {output['handles']:+}"
+    )
+    is_steady = (
+        grown_bytes <= MAX_GROWTH_BYTES and output["threads"] <= 0 and output["handles"] <= 0
+    )
+    return (make_passed if is_steady else make_failed)(
+        summary, kind=f"steady, {kind}", count=runs, **output
     )
 
 
 def main(runs: int, kind: str) -> None:
-    """Open a dock, run it that often, and print what has grown."""
+    """Open a dock, run it `runs` times, and print the growth as JSON."""
     import psutil
     from qtpy.QtWidgets import QApplication
 
@@ -67,7 +71,7 @@ def main(runs: int, kind: str) -> None:
 
     _application = QApplication.instance() or QApplication([])  # lives as long as it is held
     frames: list[None] = []
-    viewer = _viewer(kind, lambda _: frames.append(None))
+    viewer = _make_viewer(kind, lambda _: frames.append(None))
     rng = np.random.default_rng(0)
     viewer.add_image(rng.poisson(50, (48, 48)).astype("uint16"), name="cells")
     dock = DenoiseDock(viewer)
@@ -77,32 +81,32 @@ def main(runs: int, kind: str) -> None:
     dock.form.widgets["max_iterations"].value = "3"
     process = psutil.Process()
     before: dict[str, Any] = {}
-    course = []
+    memory_mb = []
     for number in range(WARM_UP + runs):
         if number == WARM_UP:
-            before = _state(process)
+            before = _measure(process)
         _run(viewer, dock)
         assert kind != "drawn" or len(frames) > number, "the canvas was not drawn"
-        course.append(round(process.memory_info().rss / 1e6))
-    after = _state(process)
+        memory_mb.append(round(process.memory_info().rss / 1e6))
+    after = _measure(process)
     dock.shut_down()
-    grown = {name: after[name] - before[name] for name in before}
-    print(json.dumps({**grown, "course_MB": course[::10], "frames": len(frames)}))
+    growth = {name: after[name] - before[name] for name in before}
+    print(json.dumps({**growth, "course_MB": memory_mb[::10], "frames": len(frames)}))
     sys.stdout.flush()
     os._exit(0)
 
 
-def _viewer(kind: str, drawn: Callable[[Any], object]) -> Any:
+def _make_viewer(kind: str, on_draw: Callable[[Any], object]) -> Any:
     """Give a napari with a window that is drawn, or what it is without one.
 
-    `drawn` is called for each frame.
+    `on_draw` is called for each frame.
     """
     if kind == "drawn":
         import napari
 
         viewer = napari.Viewer(show=True, show_welcome_screen=False)
         viewer.window.resize(1280, 720)
-        viewer.window._qt_viewer.canvas._scene_canvas.events.draw.connect(drawn)
+        viewer.window._qt_viewer.canvas._scene_canvas.events.draw.connect(on_draw)
         return viewer
     from napari.components import ViewerModel
 
@@ -112,22 +116,22 @@ def _viewer(kind: str, drawn: Callable[[Any], object]) -> Any:
 def _run(viewer: Any, dock: Any) -> None:
     """Press Run, wait for the layer, and remove it, with another one where layers are drawn."""
     dock.start()
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT_S
     while dock.is_busy or len(viewer.layers) < 2:
-        _let_go_on(POLL_MILLISECONDS)
+        _process_events(POLL_MILLISECONDS)
         if time.monotonic() > end:
             raise TimeoutError(dock.run_bar.message_label.text())
     assert len(viewer.layers) == 2, dock.run_bar.message_label.text()
     if hasattr(viewer, "window"):
-        viewer.add_image(np.ones((48, 48), np.float32), name="beside")
-        _let_go_on(DRAWING_MILLISECONDS)
+        viewer.add_image(np.ones((48, 48), np.float32), name="other")
+        _process_events(DRAWING_MILLISECONDS)
     for layer in [layer for layer in viewer.layers if layer.name != "cells"]:
         viewer.layers.remove(layer)  # one right after the other, as of several that are selected
     dock.chooser.choose("cells", "YX")
-    _let_go_on(POLL_MILLISECONDS)
+    _process_events(POLL_MILLISECONDS)
 
 
-def _let_go_on(milliseconds: int) -> None:
+def _process_events(milliseconds: int) -> None:
     """Go on as napari does, in an event loop: `processEvents` alone deletes nothing "later"."""
     from qtpy.QtCore import QEventLoop, QTimer
 
@@ -136,7 +140,7 @@ def _let_go_on(milliseconds: int) -> None:
     loop.exec()
 
 
-def _state(process: Any) -> dict[str, int]:
+def _measure(process: Any) -> dict[str, int]:
     gc.collect()
     time.sleep(0.5)
     return {

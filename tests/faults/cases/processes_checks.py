@@ -25,11 +25,11 @@ from faults.cases import (
     check_command_refused,
     check_completed,
     check_files_unchanged,
-    command,
-    environment,
+    make_env,
     read_folder,
+    run_cli,
     save_tiff,
-    shell,
+    spawn_cli,
 )
 
 if TYPE_CHECKING:
@@ -41,11 +41,9 @@ LONG = ("--preset", "fast", "--max-iterations", "3000")
 DENOISE = ("denoise", "in.tif", "-o", "out.tif", *QUICK)
 
 
-def check_only_result_written(
-    command_result: CommandResult, folder: Path, before: Any, *new: str
-) -> None:
+def check_only_result_written(result: CommandResult, folder: Path, before: Any, *new: str) -> None:
     """Check that a run ended well and left its result and nothing else."""
-    check_completed(command_result)
+    check_completed(result)
     check_files_unchanged(folder, before, *(new or ("out.tif",)))
     check(tifffile.imread(folder / "out.tif").shape == (32, 32), "no picture")
 
@@ -53,48 +51,46 @@ def check_only_result_written(
 # --- surroundings
 
 
-def run_with_environment(env: dict[str, str | None], python: tuple[str, ...], folder: Path) -> None:
+def check_environment(env: dict[str, str | None], python: tuple[str, ...], folder: Path) -> None:
     """Start afresh in other surroundings."""
     save_tiff(folder / "in.tif")
     before = read_folder(folder)
     check_only_result_written(
-        shell(*DENOISE, python=python, env=environment(**env)), folder, before
+        spawn_cli(*DENOISE, python=python, env=make_env(**env)), folder, before
     )
 
 
-def run_without_environment(folder: Path) -> None:
+def check_empty_environment(folder: Path) -> None:
     """Start with nothing in the environment but where the program lies."""
     save_tiff(folder / "in.tif")
     before = read_folder(folder)
-    check_only_result_written(shell(*DENOISE, env={"PYTHONPATH": SOURCE}), folder, before)
+    check_only_result_written(spawn_cli(*DENOISE, env={"PYTHONPATH": SOURCE}), folder, before)
 
 
-def run_after_change_of_process(change: Callable[[], object], folder: Path) -> None:
+def check_changed_process(change: Callable[[], object], folder: Path) -> None:
     """Change something of the process before the command begins."""
     save_tiff(folder / "in.tif")
     before = read_folder(folder)
-    check_only_result_written(command(*DENOISE, before=change), folder, before)
+    check_only_result_written(run_cli(*DENOISE, before=change), folder, before)
 
 
-def run_with_resource_limit(what: int, limit_value: int, folder: Path) -> None:
+def check_resource_limit(what: int, limit_value: int, folder: Path) -> None:
     """Limit what the process may have: done, or said in words, and nothing harmed."""
     save_tiff(folder / "in.tif")
     before = read_folder(folder)
-    command_result = command(
-        *DENOISE, before=lambda: resource.setrlimit(what, (limit_value, limit_value))
-    )
-    if command_result.code == 0:
-        return check_only_result_written(command_result, folder, before)
+    result = run_cli(*DENOISE, before=lambda: resource.setrlimit(what, (limit_value, limit_value)))
+    if result.code == 0:
+        return check_only_result_written(result, folder, before)
     check(
-        command_result.code in (1, 2),
-        f"exit {command_result.code}: {command_result.err}"[-600:],
+        result.code in (1, 2),
+        f"exit {result.code}: {result.err}"[-600:],
         Outcome.TRACEBACK,
     )
-    check_command_refused(command_result, code=command_result.code)
+    check_command_refused(result, code=result.code)
     return check_files_unchanged(folder, before)
 
 
-def run_with_file_size_limit(limit_value: int, folder: Path) -> None:
+def check_file_size_limit(limit_value: int, folder: Path) -> None:
     """Let no file be larger than so many bytes: an earlier result stays, and why is said."""
     save_tiff(folder / "in.tif")
     (folder / "out.tif").write_bytes(b"mine")
@@ -104,16 +100,14 @@ def run_with_file_size_limit(limit_value: int, folder: Path) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit_value, limit_value))
 
-    command_result = command(*DENOISE, "--overwrite", before=limit)
-    report = f"exit {command_result.code}: {command_result.err}"[-600:]
-    check(command_result.code in (1, 2), report)
-    check_command_refused(
-        command_result, "too large|large|disk|space|limit", code=command_result.code
-    )
+    result = run_cli(*DENOISE, "--overwrite", before=limit)
+    report = f"exit {result.code}: {result.err}"[-600:]
+    check(result.code in (1, 2), report)
+    check_command_refused(result, "too large|large|disk|space|limit", code=result.code)
     check_files_unchanged(folder, before, "out.rescued", strict=False)
 
 
-def run_with_memory_limit(megabytes: int, folder: Path) -> None:
+def check_memory_limit(megabytes: int, folder: Path) -> None:
     """Allow so little memory in a process started afresh: done, or said in words."""
     save_tiff(folder / "in.tif")
     before = read_folder(folder)
@@ -122,41 +116,41 @@ def run_with_memory_limit(megabytes: int, folder: Path) -> None:
         limit_value = megabytes * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (limit_value, limit_value))
 
-    command_result = shell(*DENOISE, preexec_fn=limit)
-    if command_result.code == 0:
-        return check_only_result_written(command_result, folder, before)
+    result = spawn_cli(*DENOISE, preexec_fn=limit)
+    if result.code == 0:
+        return check_only_result_written(result, folder, before)
     check(
-        command_result.code > 0,
-        f"exit {command_result.code}: {command_result.err}"[-600:],
+        result.code > 0,
+        f"exit {result.code}: {result.err}"[-600:],
         Outcome.TRACEBACK,
     )
     check(
-        "Traceback" not in command_result.err,
-        f"exit {command_result.code}: {command_result.err}"[-600:],
+        "Traceback" not in result.err,
+        f"exit {result.code}: {result.err}"[-600:],
         Outcome.TRACEBACK,
     )
     return check_files_unchanged(folder, before)
 
 
-def temporary(mode: int, folder: Path) -> None:
+def check_temporary_folder(mode: int, folder: Path) -> None:
     """Point the folder for temporary files to one that cannot be used."""
     save_tiff(folder / "in.tif")
     (folder / "tmp").mkdir(mode=mode)
     before = read_folder(folder)
-    command_result = shell(*DENOISE, env=environment(TMPDIR=str(folder / "tmp")))
-    check_only_result_written(command_result, folder, before, "out.tif", "tmp")
+    result = spawn_cli(*DENOISE, env=make_env(TMPDIR=str(folder / "tmp")))
+    check_only_result_written(result, folder, before, "out.tif", "tmp")
 
 
-def odd_folder(name: str, folder: Path) -> None:
+def check_working_folder_name(name: str, folder: Path) -> None:
     """Type the command in a folder of an odd name."""
     place = folder / name
     place.mkdir()
     save_tiff(place / "in.tif")
     before = read_folder(place)
-    check_only_result_written(shell(*DENOISE, cwd=place), place, before)
+    check_only_result_written(spawn_cli(*DENOISE, cwd=place), place, before)
 
 
-def folder_gone(folder: Path) -> None:
+def check_removed_working_folder(folder: Path) -> None:
     """Type the command in a folder that was removed."""
     save_tiff(folder / "in.tif")
     (folder / "gone").mkdir()
@@ -166,48 +160,46 @@ def folder_gone(folder: Path) -> None:
         os.chdir(folder / "gone")
         (folder / "gone").rmdir()
 
-    command_result = command(*argv, before=leave)
-    if command_result.code:
-        return check_command_refused(command_result, code=command_result.code)
+    result = run_cli(*argv, before=leave)
+    if result.code:
+        return check_command_refused(result, code=result.code)
     return check((folder / "out.tif").exists(), "no result")
 
 
-def beside_modules(name: str, folder: Path) -> None:
+def check_shadowing_module(name: str, folder: Path) -> None:
     """Have a file beside the picture that is called as a library: it is not taken for it."""
     save_tiff(folder / "in.tif")
     (folder / name).write_text("raise SystemExit('mine')\n", "utf-8")
     before = read_folder(folder)
     script_path = Path(sysconfig.get_path("scripts")) / "napari-dip"
-    ended = subprocess.run(
-        [script_path, *DENOISE], env=environment(), capture_output=True, text=True
-    )
+    proc = subprocess.run([script_path, *DENOISE], env=make_env(), capture_output=True, text=True)
     check_only_result_written(
-        CommandResult(ended.returncode, ended.stdout, ended.stderr), folder, before
+        CommandResult(proc.returncode, proc.stdout, proc.stderr), folder, before
     )
 
 
-def from_a_zip(folder: Path) -> None:
+def check_path_into_zip(folder: Path) -> None:
     """Call from Python with a picture that lies in a zip: refused, it is no path."""
     save_tiff(folder / "in.tif")
     with zipfile.ZipFile(folder / "a.zip", "w") as file:
         file.write(folder / "in.tif", "in.tif")
-    check_command_refused(command("denoise", "a.zip/in.tif", "-o", "out.tif"), "a.zip/in.tif")
+    check_command_refused(run_cli("denoise", "a.zip/in.tif", "-o", "out.tif"), "a.zip/in.tif")
 
 
-def permissions(mask: int, folder: Path) -> None:
+def check_umask(mask: int, folder: Path) -> None:
     """Let results have the permissions that the user's mask leaves."""
     save_tiff(folder / "in.tif")
     argv = ("--report", "r.json", "--recipe", "c.json", "--uncertainty", "u.tif")
-    check_completed(command(*DENOISE, *argv, before=lambda: os.umask(mask)))
+    check_completed(run_cli(*DENOISE, *argv, before=lambda: os.umask(mask)))
     for name in ("out.tif", "u.tif", "r.json", "c.json"):
         mode = stat.S_IMODE((folder / name).stat().st_mode)
         check(mode == 0o666 & ~mask, f"{name} has {mode:o}, not {0o666 & ~mask:o}")
 
 
-def zarr_permissions(folder: Path) -> None:
+def check_zarr_umask(folder: Path) -> None:
     save_tiff(folder / "in.tif")
     argv = ("denoise", "in.tif", "-o", "out.ome.zarr", *QUICK)
-    check_completed(command(*argv, before=lambda: os.umask(0o027)))
+    check_completed(run_cli(*argv, before=lambda: os.umask(0o027)))
     for path in (folder / "out.ome.zarr", *(folder / "out.ome.zarr").rglob("*")):
         mode = stat.S_IMODE(path.stat().st_mode)
         wanted = 0o750 if path.is_dir() else 0o640
@@ -217,7 +209,7 @@ def zarr_permissions(folder: Path) -> None:
 # --- streams
 
 
-def streams(folder: Path, **popen_options: Any) -> None:
+def check_standard_streams(folder: Path, **popen_options: Any) -> None:
     save_tiff(folder / "in.tif")
     before = read_folder(folder)
     with open(os.devnull, "r+b") as nothing:
@@ -225,18 +217,16 @@ def streams(folder: Path, **popen_options: Any) -> None:
             name: nothing if value == "null" else value for name, value in popen_options.items()
         }
         argv = [sys.executable, "-m", "napari_dip", *DENOISE]
-        ended = subprocess.run(argv, env=environment(), timeout=80, **popen_options)
-    check(ended.returncode == 0, f"exit {ended.returncode}")
+        proc = subprocess.run(argv, env=make_env(), timeout=80, **popen_options)
+    check(proc.returncode == 0, f"exit {proc.returncode}")
     check_files_unchanged(folder, before, "out.tif")
 
 
-def reader_gone(folder: Path) -> None:
+def check_closed_stdout(folder: Path) -> None:
     """Pipe the output to somebody who leaves: the result is saved before."""
     save_tiff(folder / "in.tif")
     argv = [sys.executable, "-m", "napari_dip", *DENOISE]
-    child = subprocess.Popen(
-        argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    child = subprocess.Popen(argv, env=make_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert child.stdout is not None
     child.stdout.close()
     assert child.stderr is not None
@@ -250,43 +240,41 @@ def reader_gone(folder: Path) -> None:
     )
 
 
-def errors_reader_gone(folder: Path) -> None:
+def check_closed_stderr(folder: Path) -> None:
     """Leave while messages are written: the result is saved all the same."""
     save_tiff(folder / "in.tif")
     argv = [sys.executable, "-m", "napari_dip", *DENOISE]
-    child = subprocess.Popen(
-        argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    child = subprocess.Popen(argv, env=make_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert child.stderr is not None
     child.stderr.close()
     child.communicate()
     check((folder / "out.tif").exists(), f"exit {child.returncode}, and no result", Outcome.LOST)
 
 
-def one_line_out(folder: Path) -> None:
+def check_stdout_is_one_line(folder: Path) -> None:
     """Read the output stream as scripts do: the path of the result and nothing else."""
     save_tiff(folder / "in.tif")
-    command_result = check_completed(command(*DENOISE))
-    check(command_result.out == "out.tif\n", f"output: {command_result.out!r}")
-    quiet = check_completed(command(*DENOISE, "--overwrite", "--quiet"))
+    result = check_completed(run_cli(*DENOISE))
+    check(result.out == "out.tif\n", f"output: {result.out!r}")
+    quiet = check_completed(run_cli(*DENOISE, "--overwrite", "--quiet"))
     check(quiet.out == "" and quiet.err == "", f"quiet said: {quiet.out!r} {quiet.err!r}")
 
 
-def no_colours(folder: Path) -> None:
+def check_no_escape_sequences(folder: Path) -> None:
     """Write to a file: no escape sequences and no carriage returns in it."""
     save_tiff(folder / "in.tif")
     for env in ({}, {"FORCE_COLOR": "1"}, {"TERM": "dumb"}):
-        command_result = check_completed(shell(*DENOISE, "--overwrite", env=environment(**env)))
+        result = check_completed(spawn_cli(*DENOISE, "--overwrite", env=make_env(**env)))
         check(
-            "\x1b" not in command_result.err + command_result.out,
-            f"escape sequences with {env}: {command_result.err!r}"[:400],
+            "\x1b" not in result.err + result.out,
+            f"escape sequences with {env}: {result.err!r}"[:400],
         )
 
 
 # --- signals
 
 
-class Running:
+class BackgroundRun:
     """A command started afresh, to be signalled."""
 
     def __init__(
@@ -303,16 +291,16 @@ class Running:
         with self.log.open("wb") as log:
             self.child = subprocess.Popen(
                 argv,
-                env=environment(),
+                env=make_env(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 **popen_options,
             )
 
-    def wait_for(self, text: str, patience: float = 40.0) -> None:
+    def wait_for(self, text: str, timeout_s: float = 40.0) -> None:
         """Wait until it says something."""
-        end = time.monotonic() + patience
+        end = time.monotonic() + timeout_s
         while text not in self.output() and self.child.poll() is None and time.monotonic() < end:
             time.sleep(0.02)
         check(text in self.output(), f"'{text}' was never said: {self.output()}"[-400:])
@@ -320,41 +308,41 @@ class Running:
     def output(self) -> str:
         return self.log.read_text("utf-8", "replace")
 
-    def ended(self, patience: float = 40.0) -> int:
+    def proc(self, timeout_s: float = 40.0) -> int:
         try:
-            return self.child.wait(patience)
+            return self.child.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.child.kill()
-            raise check_failed(f"no end after a signal: {self.output()}"[-400:]) from None
+            raise make_hang_error(f"no end after a signal: {self.output()}"[-400:]) from None
 
 
-def check_failed(text: str) -> Exception:
+def make_hang_error(text: str) -> Exception:
     from faults.cases import UnexpectedOutcome
 
     return UnexpectedOutcome(Outcome.HANG, text)
 
 
-def signalled(number: int, text: str, folder: Path) -> None:
+def check_signal(number: int, text: str, folder: Path) -> None:
     """Send a signal at some moment: nothing harmed, and what was there is kept or said."""
     save_tiff(folder / "in.tif")
     before = read_folder(folder)
-    run = Running(folder)
+    run = BackgroundRun(folder)
     run.wait_for(text)
     run.child.send_signal(number)
-    code = run.ended()
-    command_result = run.output()
+    code = run.wait()
+    result = run.output()
     check_files_unchanged(folder, before, "out.partial", "out.tif.unfinished", strict=False)
     check(
-        "Traceback" not in command_result,
-        f"exit {code}: {command_result}"[-500:],
+        "Traceback" not in result,
+        f"exit {code}: {result}"[-500:],
         Outcome.TRACEBACK,
     )
     if number in (signal.SIGINT, signal.SIGTERM):
-        check(code in (130, 143, -number), f"exit {code}: {command_result}"[-400:], Outcome.UNCLEAR)
+        check(code in (130, 143, -number), f"exit {code}: {result}"[-400:], Outcome.UNCLEAR)
         kept = (folder / "out.partial.tif").exists()
         check(
-            kept or "nothing was saved" in command_result or code < 0,
-            f"exit {code}: {command_result}"[-400:],
+            kept or "nothing was saved" in result or code < 0,
+            f"exit {code}: {result}"[-400:],
             Outcome.LOST,
         )
     check(not (folder / "out.tif").exists(), "a result under its own name after a signal")
@@ -362,28 +350,28 @@ def signalled(number: int, text: str, folder: Path) -> None:
     check(not parts or number == signal.SIGKILL, f"left behind: {parts}")
 
 
-def signalled_twice(folder: Path) -> None:
+def check_second_interrupt(folder: Path) -> None:
     """Press Ctrl-C twice: an end at once, nothing harmed."""
     save_tiff(folder / "in.tif")
     before = read_folder(folder)
-    run = Running(folder)
+    run = BackgroundRun(folder)
     run.wait_for("Restoring")
     run.child.send_signal(signal.SIGINT)
     run.child.send_signal(signal.SIGINT)
-    code = run.ended(20)
+    code = run.wait(20)
     check("Traceback" not in run.output(), run.output()[-500:], Outcome.TRACEBACK)
     check(code in (130, -2), f"exit {code}: {run.output()}"[-400:], Outcome.UNCLEAR)
     check_files_unchanged(folder, before, "out.partial", "out.tif.unfinished", strict=False)
 
 
-def stopped_and_gone_on(folder: Path) -> None:
+def check_suspended_run(folder: Path) -> None:
     """Stop a run and let it go on, as a shell's Ctrl-Z does: it ends as if nothing was."""
     save_tiff(folder / "in.tif")
     argv = [sys.executable, "-m", "napari_dip", "denoise", "in.tif", "--preset", "fast"]
     argv += ["--max-iterations", "150", "-o"]
-    plain = subprocess.run([*argv, "a.tif"], env=environment(), capture_output=True)
+    plain = subprocess.run([*argv, "a.tif"], env=make_env(), capture_output=True)
     check(plain.returncode == 0, plain.stderr.decode()[-300:])
-    child = subprocess.Popen([*argv, "b.tif"], env=environment(), stderr=subprocess.DEVNULL)
+    child = subprocess.Popen([*argv, "b.tif"], env=make_env(), stderr=subprocess.DEVNULL)
     for _ in range(4):
         time.sleep(0.4)
         child.send_signal(signal.SIGSTOP)
@@ -393,71 +381,71 @@ def stopped_and_gone_on(folder: Path) -> None:
     check(Path("a.tif").read_bytes() == Path("b.tif").read_bytes(), "other bytes after a pause")
 
 
-def killed_and_resumed(folder: Path) -> None:
+def check_kill_and_resume(folder: Path) -> None:
     """Kill a run, and go on by the same command: a whole result, nothing left."""
     save_tiff(folder / "in.tif")
     before = read_folder(folder)
     short = ("--max-iterations", "600", "--overwrite")
-    run = Running(folder, before=short)
+    run = BackgroundRun(folder, before=short)
     run.wait_for("Restoring")
     time.sleep(1.5)
     run.child.kill()
-    run.ended()
+    run.wait()
     check(not (folder / "out.tif").exists(), "a result of a killed run")
     argv = ("denoise", "in.tif", "-o", "out.tif", "--preset", "fast", *short, "--resume")
-    check_only_result_written(shell(*argv), folder, before)
+    check_only_result_written(spawn_cli(*argv), folder, before)
 
 
-def ignored_interrupt(folder: Path) -> None:
+def check_ignored_hangup(folder: Path) -> None:
     """Run under nohup: a hang-up does not end it."""
     save_tiff(folder / "in.tif")
-    run = Running(
+    run = BackgroundRun(
         folder, "--time-limit", "2", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
     )
     run.wait_for("Restoring")
     run.child.send_signal(signal.SIGHUP)
-    check(run.ended() == 0, f"exit: {run.output()}"[-400:])
+    check(run.wait() == 0, f"exit: {run.output()}"[-400:])
     check((folder / "out.tif").exists(), "no result")
 
 
-def time_limit(folder: Path) -> None:
+def check_time_limit(folder: Path) -> None:
     """Set a limit of time: it ends near it, with a result that says why."""
     save_tiff(folder / "in.tif")
     began = time.monotonic()
-    command_result = check_completed(
-        shell("denoise", "in.tif", "-o", "out.tif", *LONG, "--time-limit", "2")
+    result = check_completed(
+        spawn_cli("denoise", "in.tif", "-o", "out.tif", *LONG, "--time-limit", "2")
     )
     check(time.monotonic() - began < 20, "much later than its limit")
     check(
-        "time" in command_result.err,
-        f"why it ended is not said: {command_result.err}",
+        "time" in result.err,
+        f"why it ended is not said: {result.err}",
         Outcome.UNCLEAR,
     )
 
 
-def two_at_once(folder: Path) -> None:
+def check_two_concurrent_runs(folder: Path) -> None:
     """Run two with different results in one folder: both as if alone."""
     save_tiff(folder / "in.tif")
     argv = [sys.executable, "-m", "napari_dip", "denoise", "in.tif", "--preset", "fast"]
     argv += ["--max-iterations", "60", "--quiet", "-o"]
-    alone = subprocess.run([*argv, "a.tif"], env=environment(), capture_output=True)
+    alone = subprocess.run([*argv, "a.tif"], env=make_env(), capture_output=True)
     check(alone.returncode == 0, alone.stderr.decode()[-300:])
-    both = [subprocess.Popen([*argv, name], env=environment()) for name in ("b.tif", "c.tif")]
+    both = [subprocess.Popen([*argv, name], env=make_env()) for name in ("b.tif", "c.tif")]
     check([child.wait() for child in both] == [0, 0], "one of two failed")
     wanted = Path("a.tif").read_bytes()
     check(Path("b.tif").read_bytes() == wanted == Path("c.tif").read_bytes(), "other bytes")
     check(sorted(os.listdir()) == ["a.tif", "b.tif", "c.tif", "in.tif"], f"{os.listdir()}")
 
 
-def eight_at_once(folder: Path) -> None:
+def check_eight_concurrent_runs(folder: Path) -> None:
     """Run eight at once by forks, into one folder: eight results, nothing left."""
     save_tiff(folder / "in.tif")
     pids = []
     for number in range(8):
         pid = os.fork()
         if pid == 0:
-            command_result = command("denoise", "in.tif", "-o", f"o{number}.tif", *QUICK)
-            os._exit(command_result.code)
+            result = run_cli("denoise", "in.tif", "-o", f"o{number}.tif", *QUICK)
+            os._exit(result.code)
         pids.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     check(codes == [0] * 8, f"exits {codes}")

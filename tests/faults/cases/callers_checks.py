@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from faults.cases import (
     Outcome,
     check,
-    environment,
+    make_env,
     read_folder,
     save_tiff,
-    shell,
+    spawn_cli,
 )
-from faults.cases.processes_acts import DENOISE, check_only_result_written
+from faults.cases.processes_checks import DENOISE, check_only_result_written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,23 +27,23 @@ def fit(seed=0):
 """
 
 
-def called(code: str, folder: Path) -> None:
+def check_program(code: str, folder: Path) -> None:
     """Call it from a program of a user's own, which prints "well" at its end."""
     (folder / "user.py").write_text(CALL + code, "utf-8")
-    ended = subprocess.run(
-        [sys.executable, "user.py"], env=environment(), capture_output=True, text=True, timeout=80
+    proc = subprocess.run(
+        [sys.executable, "user.py"], env=make_env(), capture_output=True, text=True, timeout=80
     )
-    output = f"exit {ended.returncode}: {ended.stderr}{ended.stdout}"[-700:]
-    check("AssertionError" not in ended.stderr, output)
-    check("Traceback" not in ended.stderr, output, Outcome.TRACEBACK)
-    check(ended.returncode == 0 and ended.stdout.strip().endswith("well"), output)
+    output = f"exit {proc.returncode}: {proc.stderr}{proc.stdout}"[-700:]
+    check("AssertionError" not in proc.stderr, output)
+    check("Traceback" not in proc.stderr, output, Outcome.TRACEBACK)
+    check(proc.returncode == 0 and proc.stdout.strip().endswith("well"), output)
 
 
-def warned(flag: str, folder: Path) -> None:
+def check_no_warnings(flag: str, folder: Path) -> None:
     """Run with warnings as errors: ours are none, and the run ends well."""
     save_tiff(folder / "in.tif")
     before = read_folder(folder)
-    check_only_result_written(shell(*DENOISE, python=("-W", flag)), folder, before)
+    check_only_result_written(spawn_cli(*DENOISE, python=("-W", flag)), folder, before)
 
 
 CALLERS = {

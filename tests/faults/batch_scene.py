@@ -1,4 +1,4 @@
-"""Fifty-four small real images and six bad ones, and the result of an undisturbed batch."""
+"""Inputs and reference result of the killed batches: 54 small images and six bad ones."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Kept between calls, so that the undisturbed batch is done once.
+#: Kept between calls, so that the reference batch runs once.
 HOME = ROOT / "benchmarks" / "out" / "faults" / "many"
 SIDE, ITERATIONS = 64, 60
-#: Single noisy shots of the benchmark images.
+#: Single noisy exposures of the benchmark images.
 SHOTS = ("fmd/*_raw?.png", "w2s/*_noisy_avg1.png", "hagen_cc0/*_lowsnr.png", "cc15/*_real.png")
 #: Seconds that nothing may take longer than.
-PATIENCE = 3000.0
+TIMEOUT_S = 3000.0
 
 
 @cache
-def right(count: int) -> Path:
-    """Folder of a batch that nothing disturbs."""
-    _lay_out(count)
+def run_reference(count: int) -> Path:
+    """Run the batch without interruption, once; return its folder."""
+    _write_inputs(count)
     folder = HOME / str(count) / "right"
-    child = Child(argv_of(count, folder, "--resume"), folder.with_name("right.log"))
-    ended = child.ended(PATIENCE)
-    if ended is None or ended.code != 1:  # one, since six files have no result
-        raise RuntimeError(f"the undisturbed batch ended with {ended}")
+    child = Child(make_argv(count, folder, "--resume"), folder.with_name("right.log"))
+    proc = child.wait(TIMEOUT_S)
+    if proc is None or proc.code != 1:  # one, since six files have no result
+        raise RuntimeError(f"the undisturbed batch ended with {proc}")
     return folder
 
 
-def _lay_out(count: int) -> None:
-    """Cut crops out of the benchmark images, and put six bad files among them."""
+def _write_inputs(count: int) -> None:
+    """Write crops of the benchmark images, and six bad files."""
     folder = HOME / str(count) / "in"
     if folder.exists():
         return
     part = folder.with_name("in.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    for number, pixels in zip(range(count), _crops(), strict=False):
+    for number, pixels in zip(range(count), _cut_crops(), strict=False):
         tifffile.imwrite(part / f"crop_{number:02d}.tif", pixels)
     whole = (part / "crop_00.tif").read_bytes()
     (part / "bad_text.tif").write_text("no image")
@@ -66,8 +66,8 @@ def _lay_out(count: int) -> None:
     part.rename(folder)
 
 
-def _crops() -> Iterator[np.ndarray]:
-    """Give crops in which there is something to see, one of each image, then another."""
+def _cut_crops() -> Iterator[np.ndarray]:
+    """Yield crops of high contrast, one of each image, then another."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from shared_data import data_folder
 
@@ -82,29 +82,29 @@ def _crops() -> Iterator[np.ndarray]:
             yield max(cuts, key=lambda cut: float(cut.std()))
 
 
-def fresh(name: str, count: int) -> Path:
-    """Make room for a batch that is to be disturbed."""
+def make_folder(name: str, count: int) -> Path:
+    """Make an empty folder for a batch that is killed."""
     folder = HOME / str(count) / name / "out"
     shutil.rmtree(folder.parent, ignore_errors=True)
     folder.parent.mkdir(parents=True)
     return folder
 
 
-def argv_of(count: int, out: Path, *options: str) -> list[str]:
+def make_argv(count: int, out: Path, *options: str) -> list[str]:
     home = HOME / str(count)
     places = ["batch", str(home / "recipe.json"), str(home / "in"), "-o", str(out)]
     return [*places, "--threads", "1", *options]
 
 
-def results(folder: Path) -> dict[str, bytes]:
+def read_results(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.tif")}
 
 
-def codes(folder: Path) -> dict[str, str]:
-    """Codes of all refusals, from the list and from receipts."""
+def read_fault_codes(folder: Path) -> dict[str, str]:
+    """Read the codes of all refusals, from the list and from records."""
     record = json.loads((folder / "batch.json").read_text("utf-8"))["refused"]
     codes = {Path(row["source"]).stem: row["code"] for row in record}
-    for receipt in folder.glob("records/*.json"):
-        if (no := json.loads(receipt.read_text("utf-8"))["refusal"]) is not None:
-            codes[receipt.name.partition(".")[0]] = no["code"]
+    for record_path in folder.glob("records/*.json"):
+        if (no := json.loads(record_path.read_text("utf-8"))["refusal"]) is not None:
+            codes[record_path.name.partition(".")[0]] = no["code"]
     return codes
