@@ -251,12 +251,12 @@ def missing_device() -> str:
     return next(device for device in ("cuda", "mps") if device not in devices)
 
 
-def task(name: str, *options: str, **pictures: Any) -> Callable[[Path], list[str]]:
-    """Run another task on a good image; further pictures are saved and named by their option."""
+def task(name: str, *options: str, **images: Any) -> Callable[[Path], list[str]]:
+    """Run another task on a good image; further images are saved and named by their option."""
 
     def make(folder: Path) -> list[str]:
         argv = denoise_image(*options)(folder)
-        for option, array in pictures.items():
+        for option, array in images.items():
             tiff_options = {"photometric": "minisblack"} if array.ndim > 1 else {}
             tifffile.imwrite(folder / f"{option}.tif", array, **tiff_options)
             argv += [f"--{option}", str(folder / f"{option}.tif")]
@@ -265,11 +265,11 @@ def task(name: str, *options: str, **pictures: Any) -> Callable[[Path], list[str
     return make
 
 
-def stack(name: str, *options: str, planes: int = 6, **pictures: Any) -> Callable[..., list[str]]:
+def stack(name: str, *options: str, planes: int = 6, **images: Any) -> Callable[..., list[str]]:
     """Run another task on a good stack."""
 
     def make(folder: Path) -> list[str]:
-        argv = task(name, *options, **pictures)(folder)
+        argv = task(name, *options, **images)(folder)
         volume = noisy(planes, SIDE, SIDE)
         tifffile.imwrite(folder / "in.tif", volume, photometric="minisblack", imagej=False)
         return argv

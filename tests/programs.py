@@ -71,8 +71,8 @@ def entries(
         content[f"data/weights/weight_{place}"] = np.ascontiguousarray(array).tobytes()
         specs.append({"parameter": {"arg": {"name": name}, "parameter_name": name}})
     specs.append({"user_input": {"arg": tensor("x")}})
-    picture = {"sizes": [{"as_int": count} for count in sizes], "dtype": 7}
-    graph = {"nodes": steps, "tensor_values": {"x": picture}}
+    image = {"sizes": [{"as_int": count} for count in sizes], "dtype": 7}
+    graph = {"nodes": steps, "tensor_values": {"x": image}}
     model = {
         "schema_version": {"major": 8, "minor": 20},
         "graph_module": {"graph": graph, "signature": {"input_specs": specs}},

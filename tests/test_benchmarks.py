@@ -145,8 +145,8 @@ def test_zs_n2n_halves_are_the_diagonals_of_each_two_by_two_block():
 
     from zs_n2n import halves
 
-    picture = torch.arange(20.0).reshape(1, 1, 4, 5)  # the odd last column is left out
-    rising, falling = halves(picture)
+    image = torch.arange(20.0).reshape(1, 1, 4, 5)  # the odd last column is left out
+    rising, falling = halves(image)
     assert rising.tolist() == [[[[3.0, 5.0], [13.0, 15.0]]]]
     assert falling.tolist() == [[[[3.0, 5.0], [13.0, 15.0]]]]
     noise = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))

@@ -176,7 +176,7 @@ def test_the_python_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
     assert 'preset="fast"' in example
     monkeypatch.chdir(tmp_path)
-    # two iterations tell whether the words are right; how good the picture is, others test
+    # two iterations tell whether the words are right; how good the image is, others test
     exec(example.replace('preset="fast"', 'preset="fast", max_iterations=2'), {})
     assert '"task": "denoise"' in capsys.readouterr().out
     assert tifffile.imread("denoised.tif").shape == tifffile.imread(MITOCHONDRIA)[0].shape
@@ -236,7 +236,7 @@ def test_the_page_of_constants_names_those_of_the_code():
 
 
 def test_the_image_of_the_folders_shows_each_of_them():
-    picture = (ROOT / "docs" / "images" / "architecture.svg").read_text(encoding="utf-8")
+    image = (ROOT / "docs" / "images" / "architecture.svg").read_text(encoding="utf-8")
     package = ROOT / "src" / "napari_dip"
     folders = {path.parent.name for path in package.glob("*/**/__init__.py")} - {"samples"}
-    assert {name for name in folders if f">{name}<" not in picture} == set()
+    assert {name for name in folders if f">{name}<" not in image} == set()

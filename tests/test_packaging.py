@@ -119,11 +119,11 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
 def test_each_sample_travels_with_its_licence(wheel):
     folder = ROOT / "src" / "napari_dip" / "samples"
     licence = (folder / "LICENSE.txt").read_text(encoding="utf-8")
-    pictures = [path.name for path in folder.glob("*.tif")]
-    assert len(pictures) == 4
-    for name in (*pictures, "LICENSE.txt"):
+    images = [path.name for path in folder.glob("*.tif")]
+    assert len(images) == 4
+    for name in (*images, "LICENSE.txt"):
         assert wheel.read(f"napari_dip/samples/{name}") == (folder / name).read_bytes()
-    for name in pictures:
+    for name in images:
         _, _, said = licence.partition(f"{name}\n\n")
         assert re.search("Licence: CC0|Licence: CC BY 4.0", said.partition(".tif\n\n")[0])
 

@@ -159,8 +159,8 @@ def test_the_demo_without_a_window_draws_before_and_after(tmp_path, monkeypatch,
     assert [place.name for place in places] == ["before_after.png", "mitochondria_denoised.tif"]
     assert {place.parent.name for place in places} == {"demo-2"}  # nothing of the first is lost
     assert (tmp_path / "demo" / "before_after.png").read_text() == "of an earlier demo"
-    with Image.open(places[0]) as picture:
-        assert picture.width > 2 * picture.height
+    with Image.open(places[0]) as image:
+        assert image.width > 2 * image.height
     assert read_spec(places[1]).shape == (320, 320)
 
 

@@ -42,8 +42,8 @@ def draw_random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def picture(side: int) -> torch.Tensor:
-    """Give a real picture, (1, 1, side, side), from 0 to 1."""
+def make_image(side: int) -> torch.Tensor:
+    """Give a real image, (1, 1, side, side), from 0 to 1."""
     whole = data.camera()[100 : 100 + side, 150 : 150 + side]
     return torch.from_numpy(whole.astype(np.float32) / 255)[None, None]
 
@@ -336,7 +336,7 @@ def test_the_adjoint_brings_back_what_a_linear_operator_spreads(name: str) -> No
 
 
 def fit_kernel(start: LearnedConvolution, sharp: torch.Tensor, blurred: torch.Tensor) -> dict:
-    """Fit the blur's figures to a picture of which the sharp one is known."""
+    """Fit the blur's figures to a image of which the sharp one is known."""
     optimizer = torch.optim.Adam(start.parameters(), lr=0.05)
     for _ in range(80):
         optimizer.zero_grad()
@@ -346,7 +346,7 @@ def fit_kernel(start: LearnedConvolution, sharp: torch.Tensor, blurred: torch.Te
 
 
 def test_an_unknown_gaussian_width_is_found_within_2_percent() -> None:
-    sharp = picture(80)
+    sharp = make_image(80)
     whole = gaussian_filter(sharp[0, 0].numpy(), 2.0, truncate=5)[10:70, 10:70]
     blur = LearnedConvolution(GaussianKernel((21, 21), 1.0))
     fit = fit_kernel(blur, sharp, torch.from_numpy(whole)[None, None])
@@ -354,7 +354,7 @@ def test_an_unknown_gaussian_width_is_found_within_2_percent() -> None:
 
 
 def test_an_unknown_gaussian_of_two_widths_is_found() -> None:
-    sharp = picture(80)
+    sharp = make_image(80)
     whole = gaussian_filter(sharp[0, 0].numpy(), (2.0, 1.2), truncate=5)[10:70, 10:70]
     blur = LearnedConvolution(GaussianKernel((21, 21), 1.5, 1.5))
     fit = fit_kernel(blur, sharp, torch.from_numpy(whole)[None, None])
@@ -362,7 +362,7 @@ def test_an_unknown_gaussian_of_two_widths_is_found() -> None:
 
 
 def test_an_unknown_motion_is_found() -> None:
-    sharp = picture(64)
+    sharp = make_image(64)
     blurred = LearnedConvolution(MotionKernel((13, 13), 8.0, 0.8))(sharp).detach()
     fit = fit_kernel(LearnedConvolution(MotionKernel((13, 13), 5.0, 0.4)), sharp, blurred)
     assert fit["length"][0] == pytest.approx(8.0, rel=0.02)
@@ -370,7 +370,7 @@ def test_an_unknown_motion_is_found() -> None:
 
 
 def test_an_unknown_defocus_is_found() -> None:
-    sharp = picture(64)
+    sharp = make_image(64)
     blurred = LearnedConvolution(DefocusKernel((13, 13), 4.0))(sharp).detach()
     fit = fit_kernel(LearnedConvolution(DefocusKernel((13, 13), 2.5)), sharp, blurred)
     assert fit["radius"][0] == pytest.approx(4.0, rel=0.02)

@@ -16,10 +16,10 @@ from napari_dip.engine.refinement import (
 )
 
 
-def list_groups(picture: Tensor) -> dict[tuple[int, int], Tensor]:
+def list_groups(image: Tensor) -> dict[tuple[int, int], Tensor]:
     """First pixels (GROUP, 2) of each group's patches, by the first one of its own."""
     groups = {}
-    for rows, columns, places in group_patches(picture):
+    for rows, columns, places in group_patches(image):
         width = columns.stop - columns.start
         for group in places.long():
             corners = torch.stack([group // width + rows.start, group % width + columns.start], 1)
@@ -27,8 +27,8 @@ def list_groups(picture: Tensor) -> dict[tuple[int, int], Tensor]:
     return groups
 
 
-def measure_distance(picture: Tensor, first: tuple[int, int], other: tuple[int, int]) -> float:
-    cut = [picture[:, y : y + PATCH_SIDE, x : x + PATCH_SIDE] for y, x in (first, other)]
+def measure_distance(image: Tensor, first: tuple[int, int], other: tuple[int, int]) -> float:
+    cut = [image[:, y : y + PATCH_SIDE, x : x + PATCH_SIDE] for y, x in (first, other)]
     return float((cut[0] - cut[1]).square().sum())
 
 
@@ -36,8 +36,8 @@ def measure_distance(picture: Tensor, first: tuple[int, int], other: tuple[int, 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_no_patch_within_reach_looks_more_alike(size: tuple[int, int], channels: int) -> None:
     rng = torch.Generator().manual_seed(0)
-    picture = 5 + torch.randn((channels, *size), generator=rng, dtype=torch.float64)
-    groups = list_groups(picture)
+    image = 5 + torch.randn((channels, *size), generator=rng, dtype=torch.float64)
+    groups = list_groups(image)
     last = tuple(side - PATCH_SIDE for side in size)
     assert set(groups) == {
         (y, x) for y in range(0, last[0] + 1, GROUP_STEP) for x in range(0, last[1] + 1, GROUP_STEP)
@@ -48,8 +48,8 @@ def test_no_patch_within_reach_looks_more_alike(size: tuple[int, int], channels:
             for first, most in zip(own, last, strict=True)
         )
         rows, columns = near
-        every = sorted(measure_distance(picture, own, (y, x)) for y in rows for x in columns)
-        chosen = [measure_distance(picture, own, (int(y), int(x))) for y, x in groups[own]]
+        every = sorted(measure_distance(image, own, (y, x)) for y in rows for x in columns)
+        chosen = [measure_distance(image, own, (int(y), int(x))) for y, x in groups[own]]
         assert sorted(chosen) == pytest.approx(every[:GROUP_SIZE])
 
 

@@ -34,8 +34,8 @@ def errors_in_single_and_half(
             "napari_dip.engine.fit.trainer.has_fast_bfloat16", lambda _, half=half: half
         )
         quick = {"preset": "fast", "max_iterations": 60, "device": "cpu"}
-        pictures = [restore(measurement, seed=seed, **quick, **further).image for seed in seeds]
-        errors.append(float(np.mean([(picture - truth) ** 2 for picture in pictures])))
+        images = [restore(measurement, seed=seed, **quick, **further).image for seed in seeds]
+        errors.append(float(np.mean([(image - truth) ** 2 for image in images])))
     return errors
 
 

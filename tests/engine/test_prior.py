@@ -44,14 +44,14 @@ def make_blind_spot_prior(
     )
 
 
-def picture(block: tuple[int, ...]) -> torch.Tensor:
+def make_image(block: tuple[int, ...]) -> torch.Tensor:
     grid = (40, 36) if len(block) == 2 else (12, 16, 20)
     return torch.rand(1, 1, *grid, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_the_network_input_does_not_depend_on_hidden_pixels(block: tuple[int, ...]) -> None:
-    measurement = picture(block)
+    measurement = make_image(block)
     prior = make_blind_spot_prior(measurement, block)
     sample = prior.draw_training_input(torch.Generator().manual_seed(2))
     assert sample.loss_mask is not None
@@ -70,7 +70,7 @@ def test_the_network_input_does_not_depend_on_hidden_pixels(block: tuple[int, ..
 def test_validation_pixels_and_their_guard_band_never_enter_the_input(
     block: tuple[int, ...],
 ) -> None:
-    measurement = picture(block)
+    measurement = make_image(block)
     guard = dilate_centres(
         draw_validation_centres(tuple(measurement.shape[2:]), block, 0.05, seed=0), block
     )
@@ -95,7 +95,7 @@ def test_validation_pixels_and_their_guard_band_never_enter_the_input(
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_the_final_inference_outputs_each_pixel_exactly_once(block: tuple[int, ...]) -> None:
-    measurement = picture(block)
+    measurement = make_image(block)
     trusted = sum(
         sample.output_mask
         for sample in make_blind_spot_prior(measurement, block).make_inference_inputs()
@@ -104,7 +104,7 @@ def test_the_final_inference_outputs_each_pixel_exactly_once(block: tuple[int, .
 
 
 def test_a_shape_hides_its_own_pixels_and_no_others() -> None:
-    measurement = picture((3, 3)) + 1
+    measurement = make_image((3, 3)) + 1
     prior = make_blind_spot_prior(measurement, (3, 3), shape=DIAMOND)
     for sample in prior.make_inference_inputs():
         assert sample.output_mask is not None
@@ -115,7 +115,7 @@ def test_a_shape_hides_its_own_pixels_and_no_others() -> None:
 
 
 def test_a_shape_hides_as_large_a_share_as_a_block_with_more_pixels_to_learn_from() -> None:
-    measurement = picture((3, 3))
+    measurement = make_image((3, 3))
     drawn = [
         make_blind_spot_prior(measurement, (3, 3), shape=shape).draw_training_input(
             torch.Generator().manual_seed(2)
@@ -134,7 +134,7 @@ def test_a_full_shape_is_the_block(size: tuple[int, ...]) -> None:
 
 
 def test_a_window_shows_the_matching_part_of_the_measurement() -> None:
-    measurement = picture((1, 1))
+    measurement = make_image((1, 1))
     sample = make_blind_spot_prior(measurement, (1, 1), window=16).draw_training_input(
         torch.Generator().manual_seed(5)
     )

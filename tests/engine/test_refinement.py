@@ -17,8 +17,8 @@ DEVIATION = 0.08
 
 
 def draw_truth(height: int = 64, width: int = 72) -> torch.Tensor:
-    picture = data.camera()[100 : 100 + height, 180 : 180 + width] / 255
-    return torch.from_numpy(picture).float()[None, None]
+    image = data.camera()[100 : 100 + height, 180 : 180 + width] / 255
+    return torch.from_numpy(image).float()[None, None]
 
 
 def noise(gain: float = 0.0, variance: float = DEVIATION**2, channels: int = 1) -> NoiseVariance:
@@ -26,17 +26,17 @@ def noise(gain: float = 0.0, variance: float = DEVIATION**2, channels: int = 1) 
     return NoiseVariance(gain=gain * mask, intercept=variance * mask, floor=1e-4 * variance * mask)
 
 
-def take_shot(picture: torch.Tensor, seed: int = 0) -> torch.Tensor:
+def take_shot(image: torch.Tensor, seed: int = 0) -> torch.Tensor:
     rng = torch.Generator().manual_seed(seed)
-    return picture + DEVIATION * torch.randn(picture.shape, generator=rng)
+    return image + DEVIATION * torch.randn(image.shape, generator=rng)
 
 
-def smooth(picture: torch.Tensor) -> torch.Tensor:
-    return F.avg_pool2d(F.pad(picture, (1, 1, 1, 1), mode="replicate"), 3, 1)
+def smooth(image: torch.Tensor) -> torch.Tensor:
+    return F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
 
 
-def measure_error(picture: torch.Tensor) -> float:
-    return float((picture - draw_truth()).square().mean())
+def measure_error(image: torch.Tensor) -> float:
+    return float((image - draw_truth()).square().mean())
 
 
 def test_the_filtered_image_is_better_than_its_pilot_and_than_the_measurement() -> None:
@@ -96,11 +96,9 @@ def test_blocks_of_groups_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("size", [(8, 8), (9, 60), (16, 16), (17, 33), (40, 19)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_any_size_and_channels_come_back_finite(size: tuple[int, int], channels: int) -> None:
-    picture = draw_truth(*size).repeat(1, channels, 1, 1)
-    measured = take_shot(picture)
-    answer = refine_by_nl_bayes(
-        noise(channels=channels), measured, picture, torch.ones(1, 1, *size)
-    )
+    image = draw_truth(*size).repeat(1, channels, 1, 1)
+    measured = take_shot(image)
+    answer = refine_by_nl_bayes(noise(channels=channels), measured, image, torch.ones(1, 1, *size))
     assert answer.mean.shape == measured.shape
     assert answer.log_variance is not None
     assert bool(answer.mean.isfinite().all() & answer.log_variance.isfinite().all())

@@ -104,9 +104,9 @@ def test_a_low_pass_keeps_the_low_bands_and_loses_the_high_ones():
 
 
 def test_a_blurred_image_is_blurrier_and_less_sharp():
-    picture = load_clean() / 255
-    blurred = (picture + np.roll(picture, 1, 0) + np.roll(picture, 1, 1)) / 3
-    sharp, blurry = measure_sharpness(picture), measure_sharpness(blurred)
+    image = load_clean() / 255
+    blurred = (image + np.roll(image, 1, 0) + np.roll(image, 1, 1)) / 3
+    sharp, blurry = measure_sharpness(image), measure_sharpness(blurred)
     assert blurry.blurriness > sharp.blurriness and blurry.sharpness < sharp.sharpness
     assert blurry.ratio > sharp.ratio
 

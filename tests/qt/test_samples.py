@@ -55,8 +55,8 @@ def test_a_sample_is_taken_by_its_task_as_it_lies(make_napari_viewer, task, samp
     viewer = make_napari_viewer()
     layers = [Layer.create(*data) for data in sample()]
     viewer.layers.extend(layers)
-    pictures = [layer for layer in layers if isinstance(layer, Image) and layer.visible]
-    viewer.layers.selection.active = pictures[-1]
+    images = [layer for layer in layers if isinstance(layer, Image) and layer.visible]
+    viewer.layers.selection.active = images[-1]
     dock = make_dock_class(task)(viewer)
     viewer.window.add_dock_widget(dock, name=task, area="right")
     assert dock.run_bar.run_button.isEnabled(), dock.plan_label.text()

@@ -40,8 +40,8 @@ SIZES = (21, 21)
 
 def photograph(side: int = 192) -> Tensor:
     """Part of scikit-image's photographer, of range one."""
-    picture = data.camera()[100 : 100 + side, 160 : 160 + side].astype(np.float32) / 255
-    return torch.from_numpy(picture)[None, None]
+    image = data.camera()[100 : 100 + side, 160 : 160 + side].astype(np.float32) / 255
+    return torch.from_numpy(image)[None, None]
 
 
 def blur_photograph(kernel: Tensor, side: int = 192, noise: float = 0.01) -> Tensor:
@@ -156,9 +156,9 @@ def test_an_even_width_counts_as_the_next_odd_one(width: int, side: int) -> None
 
 
 def restore_small(**settings: Any) -> dip.Restoration:
-    picture = 255 * blur_photograph(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
+    image = 255 * blur_photograph(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
     common = {"preset": "fast", "max_iterations": 4, "device": "cpu"}
-    return dip.blind_deblur(picture, 7, **{**common, **settings})
+    return dip.blind_deblur(image, 7, **{**common, **settings})
 
 
 @pytest.mark.sampled(2)
@@ -177,16 +177,16 @@ def test_image_and_psf_come_back(blur: str) -> None:
 
 def test_restarts_give_one_psf_and_separate_channels_one_each() -> None:
     assert restore_small(restarts=2).learned["psf"].sum() == pytest.approx(1, abs=1e-5)
-    picture = 255 * blur_photograph(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
+    image = 255 * blur_photograph(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
     both = dip.blind_deblur(
-        np.stack([picture, picture[::-1]]), 7, max_iterations=2, axes="CYX", device="cpu"
+        np.stack([image, image[::-1]]), 7, max_iterations=2, axes="CYX", device="cpu"
     )
     assert both.learned["psf"].shape == (2, 7, 7)
 
 
 def test_the_command_saves_the_psf(tmp_path: Path) -> None:
-    picture = 255 * blur_photograph(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
-    tifffile.imwrite(tmp_path / "in.tif", picture)
+    image = 255 * blur_photograph(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
+    tifffile.imwrite(tmp_path / "in.tif", image)
     argv = ["blind-deblur", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif")]
     argv += ["--psf-size", "7", "--psf-out", str(tmp_path / "psf.tif"), "--max-iterations", "2"]
     assert main([*argv, "--quiet"]) == 0

@@ -51,19 +51,19 @@ def test_the_object_is_larger_than_an_open_frame_and_as_large_as_a_circular_one(
     prior, problem = make_task_prior(task, fit_input), make_task_problem(task, fit_input)
     beyond = 10 if border == "open" else 0
     assert prior.grid == (24 + beyond, 32 + beyond) == make_task_plan(task, SOURCE).network_grid
-    picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
-    assert problem.terms[0].operator(picture).shape == fit_input.measurement.shape
-    finished = problem.postprocess(prior.estimate(picture)).mean
+    image = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
+    assert problem.terms[0].operator(image).shape == fit_input.measurement.shape
+    finished = problem.postprocess(prior.estimate(image)).mean
     edge = beyond // 2
-    torch.testing.assert_close(finished, picture[..., edge : edge + 24, edge : edge + 32])
+    torch.testing.assert_close(finished, image[..., edge : edge + 24, edge : edge + 32])
 
 
 def test_an_even_background_needs_no_term_of_its_own() -> None:
     task, fit_input = Deblur(gaussian_sigma=1.2), make_scene(sample_gaussian_psf((1.2, 1.2)))
     operator = make_task_problem(task, fit_input).terms[0].operator
     prior = make_task_prior(task, fit_input)
-    picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(operator(picture + 7), operator(picture) + 7)
+    image = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(operator(image + 7), operator(image) + 7)
 
 
 def test_validation_pixels_are_excluded_from_the_loss_until_the_refit() -> None:

@@ -119,9 +119,9 @@ def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None
     beyond = np.array([2 if sigmas[0] else 0, 4, 5]) * (border == "open")
     assert prior.grid == tuple(np.add((8, 16, 20), 2 * beyond))
     assert prior.grid == make_task_plan(task, source, axes="ZYX").network_grid
-    picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
-    assert problem.terms[0].operator(picture).shape == fit_input.measurement.shape
-    assert problem.postprocess(prior.estimate(picture)).mean.shape == fit_input.measurement.shape
+    image = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
+    assert problem.terms[0].operator(image).shape == fit_input.measurement.shape
+    assert problem.postprocess(prior.estimate(image)).mean.shape == fit_input.measurement.shape
     assert isinstance(prior, RandomInputPrior)
     assert (
         prior.random_input.shape[1] == RANDOM_INPUT_CHANNELS_IN_VOLUMES + 3
@@ -219,8 +219,8 @@ def make_guess(task: Deblur, fit_input: FitInput) -> InitialEstimate:
     )
 
 
-def off(picture: torch.Tensor, truth: torch.Tensor) -> float:
-    return float((picture - truth).square().mean().sqrt())
+def off(image: torch.Tensor, truth: torch.Tensor) -> float:
+    return float((image - truth).square().mean().sqrt())
 
 
 def test_a_volume_is_first_deconvolved_with_few_bends_and_the_fit_drawn_there() -> None:
@@ -231,7 +231,7 @@ def test_a_volume_is_first_deconvolved_with_few_bends_and_the_fit_drawn_there() 
     assert smooth is not None
     assert not smooth.has_misfit
     plain = (fit_input.measurement, guess.candidates[0])
-    assert off(smooth.estimate, truth) < 0.9 * min(off(picture, truth) for picture in plain)
+    assert off(smooth.estimate, truth) < 0.9 * min(off(image, truth) for image in plain)
     assert isinstance(prior, RandomInputPrior)
     assert prior.baseline is not None and torch.equal(prior.baseline, guess.candidates[0])
     weight, pull = problem.penalties[-1]  # beside the one that keeps light from being negative

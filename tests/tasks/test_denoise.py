@@ -120,7 +120,7 @@ def movie_scene(prior: str) -> FitInput:
     fit_input = scene(prior, window=16)
     rng = torch.Generator().manual_seed(1)
     frames = torch.rand(1, 4, 24, 32, generator=rng)
-    picture = torch.rand(fit_input.measurement.shape, generator=rng)
+    image = torch.rand(fit_input.measurement.shape, generator=rng)
     before = PreviousFrame(
         image=picture, variance=torch.full_like(picture, 0.01), valid_mask=torch.ones(1, 1, 24, 32)
     )

@@ -39,7 +39,7 @@ SIDE = 32
 SPEC = ImageSpec(name="cells", shape=(SIDE, SIDE), dtype="uint16", axes="YX")
 
 
-def picture(side: int = SIDE) -> np.ndarray:
+def make_image(side: int = SIDE) -> np.ndarray:
     return data.camera()[100 : 100 + side, 200 : 200 + side].astype(np.uint16) * 10
 
 
@@ -86,7 +86,7 @@ def test_values_above_zero_are_filled_in() -> None:
 
 @pytest.mark.parametrize("value", [1e-50, 5e-324, 1e39, 1e300])
 def test_a_mask_marks_by_any_value_above_0(value: float) -> None:
-    image, mask = picture(), half_missing()
+    image, mask = make_image(), half_missing()
     first = quick(image, mask).image
     assert np.array_equal(quick(image, mask * np.float64(value)).image, first)
 
@@ -94,7 +94,7 @@ def test_a_mask_marks_by_any_value_above_0(value: float) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_mask_that_is_not_finite_is_refused(value: float) -> None:
     with pytest.raises(RefusedError) as caught:
-        quick(picture(), np.where(half_missing(), value, 0.0))
+        quick(make_image(), np.where(half_missing(), value, 0.0))
     assert caught.value.reason.code == "input-not-finite"
 
 
@@ -284,7 +284,7 @@ def test_a_smooth_filling_keeps_what_is_seen_and_follows_a_ramp() -> None:
 
 @pytest.mark.parametrize("prior", ["masked-input", "random-input", "random-input-no-skips"])
 def test_measured_pixels_come_back_exactly_and_restored_ones_do_not(prior: str) -> None:
-    image, mask = picture(), half_missing()
+    image, mask = make_image(), half_missing()
     kept = quick(image, mask, prior=prior)
     assert (kept.image[~mask] == image[~mask]).all()
     assert np.isfinite(kept.image).all() and (kept.uncertainty > 0).all()
@@ -294,7 +294,7 @@ def test_measured_pixels_come_back_exactly_and_restored_ones_do_not(prior: str) 
 
 
 def test_a_hole_in_one_channel_leaves_the_others_alone() -> None:
-    image = np.stack([picture(), picture() // 2, picture() // 3], -1).astype(np.float32)
+    image = np.stack([make_image(), make_image() // 2, make_image() // 3], -1).astype(np.float32)
     image[4:9, :, 1] = np.nan
     result = quick(image, axes="YXS")
     measured = np.isfinite(image)
@@ -303,7 +303,7 @@ def test_a_hole_in_one_channel_leaves_the_others_alone() -> None:
 
 
 def test_the_report_names_the_prior_that_suits_the_holes() -> None:
-    report = quick(picture(64), square(40), seed=1).report
+    report = quick(make_image(64), square(40), seed=1).report
     assert report["prior"]["chosen"] == "random-input-no-skips"
     assert "wide" in report["prior"]["why"]
     assert report["iterations"] <= 3
@@ -367,7 +367,7 @@ def test_bad_masks_are_refused_with_a_message(
     mask: Any, settings: dict[str, Any], code: str
 ) -> None:
     with pytest.raises(dip.RefusedError) as caught:
-        dip.inpaint(picture(), mask, **settings)
+        dip.inpaint(make_image(), mask, **settings)
     assert caught.value.reason.code == code
 
 
@@ -379,5 +379,5 @@ def test_an_image_whose_holes_are_all_there_is_is_refused() -> None:
 
 def test_a_float_image_without_holes_is_refused_after_reading() -> None:
     with pytest.raises(dip.RefusedError) as caught:
-        dip.inpaint(picture().astype(np.float32))
+        dip.inpaint(make_image().astype(np.float32))
     assert caught.value.reason.code == "holes-none"

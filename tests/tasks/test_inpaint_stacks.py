@@ -35,11 +35,11 @@ def movie(frames: int = FRAMES) -> np.ndarray:
     y, x = np.mgrid[:SIDE, :SIDE]
     rng = np.random.default_rng(0)
     spots = rng.uniform(-8, SIDE + 8, (14, 2))
-    pictures = [
+    images = [
         sum(np.exp(-((y - a) ** 2 + (x - b - 2 * t + frames) ** 2) / 8) for a, b in spots)
         for t in range(frames)
     ]
-    return (1000 * np.stack(pictures) + rng.normal(0, 5, (frames, SIDE, SIDE))).astype(np.float32)
+    return (1000 * np.stack(images) + rng.normal(0, 5, (frames, SIDE, SIDE))).astype(np.float32)
 
 
 def lacking(image: np.ndarray, *planes: int) -> np.ndarray:

@@ -33,8 +33,8 @@ def shot(seed: int, strength: float = 20, exposure: float = 1) -> np.ndarray:
     return (exposure * (truth() + noise)).astype(np.float32)
 
 
-def error(picture: np.ndarray) -> float:
-    return float(((picture - truth()) ** 2).mean())
+def error(image: np.ndarray) -> float:
+    return float(((image - truth()) ** 2).mean())
 
 
 def refusal_of(image: np.ndarray, second: np.ndarray) -> str:

@@ -83,9 +83,9 @@ def test_the_network_output_has_the_grid_of_the_operator(factor, settings) -> No
     spec = ImageSpec(name="cells", shape=fit_input.grid, dtype="float32", axes="YX")
     assert prior.grid == make_task_plan(task, spec).network_grid
     problem = make_task_problem(task, fit_input)
-    picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
-    assert problem.terms[0].operator(picture).shape == fit_input.measurement.shape
-    estimate = prior.estimate(picture)
+    image = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
+    assert problem.terms[0].operator(image).shape == fit_input.measurement.shape
+    estimate = prior.estimate(image)
     factors = make_task_plan(task, spec).get_factors("YX")
     result = tuple(n * f for n, f in zip(fit_input.grid, factors, strict=True))
     assert problem.postprocess(estimate).mean.shape[2:] == result

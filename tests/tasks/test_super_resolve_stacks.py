@@ -97,11 +97,11 @@ def test_the_network_output_has_the_grid_of_the_operator(factor, settings) -> No
     spec = ImageSpec(name="cells", shape=fit_input.grid, dtype="float32", axes="ZYX")
     assert prior.grid == make_task_plan(task, spec, axes="ZYX").network_grid
     problem = make_task_problem(task, fit_input)
-    picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
-    assert problem.terms[0].operator(picture).shape == fit_input.measurement.shape
+    image = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
+    assert problem.terms[0].operator(image).shape == fit_input.measurement.shape
     factors = make_task_plan(task, spec, axes="ZYX").get_factors("ZYX")
     result = tuple(n * f for n, f in zip(fit_input.grid, factors, strict=True))
-    assert problem.postprocess(prior.estimate(picture)).mean.shape[2:] == result
+    assert problem.postprocess(prior.estimate(image)).mean.shape[2:] == result
 
 
 def test_validation_pixels_are_not_in_the_network_input() -> None:
@@ -167,8 +167,8 @@ def test_the_fit_starts_with_a_volume_that_explains_the_measurement() -> None:
     operator = problem.terms[0].operator
     cubic, _ = task._fit_interpolation(fit_input, operator, 1 - fit_input.masks.validation)
     errors = [
-        float(((operator(picture) - coarse) * (1 - fit_input.masks.validation)).square().mean())
-        for picture in (prior.baseline, cubic)
+        float(((operator(image) - coarse) * (1 - fit_input.masks.validation)).square().mean())
+        for image in (prior.baseline, cubic)
     ]
     assert errors[0] < 0.2 * errors[1]
     # in the end the pixels that judged are begun from, too

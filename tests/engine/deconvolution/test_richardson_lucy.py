@@ -28,11 +28,11 @@ def make_scene(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     kernel = sample_gaussian_psf(sigmas)
     grid = [size + extra - 1 for size, extra in zip(frame, kernel.shape, strict=True)]
     if len(frame) == 2:
-        picture = data.camera()[100 : 100 + grid[0], 150 : 150 + grid[1]]
+        image = data.camera()[100 : 100 + grid[0], 150 : 150 + grid[1]]
     else:
         noise = np.random.default_rng(0).normal(size=grid)
-        picture = gaussian_filter(noise, 1.5).clip(0) ** 2  # blobs in the dark
-    sharp = torch.from_numpy(picture.astype(np.float32))[None, None]
+        image = gaussian_filter(noise, 1.5).clip(0) ** 2  # blobs in the dark
+    sharp = torch.from_numpy(image.astype(np.float32))[None, None]
     sharp = 200 * sharp / sharp.max()
     expected = convolve_valid(sharp, kernel)
     measurement = torch.poisson(expected, generator=torch.Generator().manual_seed(0))

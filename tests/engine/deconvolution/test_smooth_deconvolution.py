@@ -26,8 +26,8 @@ def draw_lines(*grid: int) -> torch.Tensor:
     return truth
 
 
-def measure_error(picture: torch.Tensor, truth: torch.Tensor) -> float:
-    return float((picture - truth).square().mean().sqrt())
+def measure_error(image: torch.Tensor, truth: torch.Tensor) -> float:
+    return float((image - truth).square().mean().sqrt())
 
 
 def deconvolve(light: torch.Tensor, *, noise: float, weights: tuple[float, ...], steps: int):
@@ -58,13 +58,13 @@ def test_the_gradient_of_the_bends_is_the_one_that_torch_finds() -> None:
 def test_the_parabolas_lie_above_the_bends(grid) -> None:
     image, corner = random(1, 1, *grid).double(), 0.05
 
-    def price(picture: torch.Tensor) -> float:
-        steps = [torch.diff(picture, dim=d, append=picture.narrow(d, -1, 1)) for d in
-                 range(2, picture.ndim)]  # fmt: skip
+    def price(pixels: torch.Tensor) -> float:
+        steps = [torch.diff(pixels, dim=d, append=pixels.narrow(d, -1, 1)) for d in
+                 range(2, pixels.ndim)]  # fmt: skip
         squares = corner**2 + sum(
             torch.diff(step, dim=d, append=step.narrow(d, -1, 1)).square()
             for step in steps
-            for d in range(2, picture.ndim)
+            for d in range(2, pixels.ndim)
         )
         return float(squares.sqrt().sum())
 
@@ -113,8 +113,8 @@ def test_an_excluded_pixel_has_no_effect_and_a_noisy_one_little() -> None:
     mask[..., 3, 6, 6], variance[..., 3, 6, 6] = 0, 1e6
 
     def answer(image: torch.Tensor, mask: torch.Tensor, doubted: torch.Tensor) -> torch.Tensor:
-        pictures = iterate_smooth_deconvolution(operator, image, doubted, mask, (0.0,), (8,))
-        return next(pictures)
+        images = iterate_smooth_deconvolution(operator, image, doubted, mask, (0.0,), (8,))
+        return next(images)
 
     ones = torch.ones_like(mask)
     torch.testing.assert_close(answer(wrong, mask, ones), answer(light, mask, ones))
@@ -127,5 +127,5 @@ def test_an_excluded_pixel_has_no_effect_and_a_noisy_one_little() -> None:
 @pytest.mark.parametrize("constant", [0.0, 3.0])
 def test_an_even_image_stays_even(constant) -> None:
     light = torch.full((1, 1, 6, 8, 8), constant)
-    (picture,) = deconvolve(light, noise=0.1, weights=(0.01,), steps=4)
-    torch.testing.assert_close(picture, light, rtol=1e-4, atol=1e-6)
+    (image,) = deconvolve(light, noise=0.1, weights=(0.01,), steps=4)
+    torch.testing.assert_close(image, light, rtol=1e-4, atol=1e-6)

@@ -109,15 +109,15 @@ def test_a_noisy_disc_gets_clearer(grid: tuple[int, ...], kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["blind-spot", "noise"])
 def test_the_same_seed_gives_the_same_bytes(kind: str) -> None:
-    pictures = []
+    images = []
     for _ in range(2):
         problem, prior, _ = make_problem((24, 24), kind)
         _, result = drain(
             fit(problem, prior, make_single_phase_schedule(30, 0.01), never_stop, seed=4)
         )
         assert result is not None
-        pictures.append(result.estimate.mean)
-    assert torch.equal(*pictures)
+        images.append(result.estimate.mean)
+    assert torch.equal(*images)
 
 
 @pytest.mark.parametrize("kind", ["blind-spot", "noise"])
@@ -437,7 +437,7 @@ def test_the_validation_loss_is_that_of_the_average() -> None:
 
 
 def find_selected_iteration(losses: list[float], *, reveals: bool) -> int:
-    """Fit for as many reports as there are losses, which are judged instead of the picture's."""
+    """Fit for as many reports as there are losses, which are judged instead of the image's."""
     problem, prior, _ = make_problem((24, 24))
     prior.reveals_validation = reveals
     iterator = iter(losses)

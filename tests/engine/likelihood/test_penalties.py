@@ -50,7 +50,7 @@ def test_a_penalty_wants_a_unit_above_zero(unit) -> None:
 
 
 def draw_edge(slope: float, side: int = 40) -> torch.Tensor:
-    """Return a soft step of one along a line of that slope, as long as the picture is wide."""
+    """Return a soft step of one along a line of that slope, as long as the image is wide."""
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     across = (y - side / 2 - slope * (x - side / 2)) / (1 + slope**2) ** 0.5
     return torch.sigmoid(across)[None, None]
@@ -120,7 +120,7 @@ def test_without_an_operator_the_doubt_stays_as_it_is() -> None:
 
 
 def test_being_near_costs_the_square_of_the_distance_in_units() -> None:
-    picture = torch.full((1, 1, 4, 4), 2.0)
-    assert float(make_quadratic_proximity(picture, 0.5)(picture + 1)) == pytest.approx(4)
+    image = torch.full((1, 1, 4, 4), 2.0)
+    assert float(make_quadratic_proximity(image, 0.5)(image + 1)) == pytest.approx(4)
     with pytest.raises(ValueError, match="scale"):
-        make_quadratic_proximity(picture, 0.0)
+        make_quadratic_proximity(image, 0.0)

@@ -23,12 +23,12 @@ from napari_dip.engine.problem import (
     compute_validation_loss,
 )
 
-#: Standard deviation of the errors of both pictures.
+#: Standard deviation of the errors of both images.
 DOUBT = 0.1
 
 
 def make_estimate_image(truth: torch.Tensor, seed: int) -> torch.Tensor:
-    """Return a picture with errors of its own."""
+    """Return a image with errors of its own."""
     rng = torch.Generator().manual_seed(seed)
     return truth + DOUBT * torch.randn(truth.shape, generator=rng)
 
@@ -42,8 +42,8 @@ def make_previous_frame(truth: torch.Tensor, validity: float = 1.0) -> PreviousF
 
 
 def make_estimate(truth: torch.Tensor) -> Estimate:
-    picture = make_estimate_image(truth, 2)
-    return Estimate(picture, torch.full_like(picture, DOUBT**2).log())
+    image = make_estimate_image(truth, 2)
+    return Estimate(image, torch.full_like(image, DOUBT**2).log())
 
 
 def identity(estimate: Estimate) -> Estimate:
@@ -109,9 +109,9 @@ def test_the_penalty_lets_go_of_large_steps() -> None:
     picture = torch.tensor([[[[0.5, 50.0]]]], requires_grad=True)
     still = PreviousFrame(image=truth, variance=truth + 1, valid_mask=truth + 1)
     term = make_temporal_term(still, 1.0, 2.0, identity)
-    term.fidelity(Estimate(picture), term.measurement).sum().backward()
-    assert picture.grad is not None
-    small, large = picture.grad.flatten().tolist()
+    term.fidelity(Estimate(image), term.measurement).sum().backward()
+    assert image.grad is not None
+    small, large = image.grad.flatten().tolist()
     assert small == pytest.approx(2 * 2 * 0.5 / (1 + 0.5**2) ** 2)
     assert abs(large) < 1e-3
 

@@ -19,13 +19,13 @@ SIDE = 160
 def draw_scene(side: int = SIDE) -> torch.Tensor:
     """Coloured discs with sharp borders on a slope of light: (1, 3, side, side), 0 to 255."""
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    picture = 60 + 0.3 * x.expand(3, -1, -1).float()
+    image = 60 + 0.3 * x.expand(3, -1, -1).float()
     rng = torch.Generator().manual_seed(1)
     for _ in range(12):
         row, column, radius, *colour = torch.rand(6, generator=rng).tolist()
         inside = (y - row * side) ** 2 + (x - column * side) ** 2 < (6 + 14 * radius) ** 2
-        picture = torch.where(inside, 60 + 140 * torch.tensor(colour)[:, None, None], picture)
-    return picture[None]
+        image = torch.where(inside, 60 + 140 * torch.tensor(colour)[:, None, None], image)
+    return image[None]
 
 
 def take_camera_shot(noise: CameraNoise = NOISE, seed: int = 7) -> torch.Tensor:
@@ -34,8 +34,8 @@ def take_camera_shot(noise: CameraNoise = NOISE, seed: int = 7) -> torch.Tensor:
     return draw_scene() + torch.einsum("cd,dyx->cyx", make_opponent_matrix().T, drawn)
 
 
-def measure_error(picture: torch.Tensor) -> float:
-    return float((picture - draw_scene()).square().mean())
+def measure_error(image: torch.Tensor) -> float:
+    return float((image - draw_scene()).square().mean())
 
 
 def test_the_noise_of_a_camera_is_measured_in_luminance_and_colour() -> None:

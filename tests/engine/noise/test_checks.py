@@ -20,14 +20,14 @@ from napari_dip.engine.noise.estimate import (
 )
 from napari_dip.engine.noise.flat_blocks import NO_CLIPPING
 
-Picture = npt.NDArray[np.float64]
+Image = npt.NDArray[np.float64]
 SIDE = 192
 ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] / SIDE
 
 
-def find_doubt(picture: Picture) -> str:
+def find_doubt(image: Image) -> str:
     return estimate_noise(
-        torch.from_numpy(np.asarray(picture, np.float64))[None], 0
+        torch.from_numpy(np.asarray(image, np.float64))[None], 0
     ).unreliable_reason
 
 
@@ -35,14 +35,14 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def draw_discs() -> Picture:
+def draw_discs() -> Image:
     """Even patches of several brightnesses, 0 to 1."""
     centres = rng().uniform(0, 1, (30, 2))
     apart = np.hypot(ROWS[..., None] - centres[:, 0], COLUMNS[..., None] - centres[:, 1])
     return gaussian_filter(np.linspace(0, 1, 30)[apart.argmin(-1)], 0.7)
 
 
-def draw_texture() -> Picture:
+def draw_texture() -> Image:
     """Even texture in every block, as of membranes or fabric: none of it is noise."""
     spots = gaussian_filter(rng().normal(size=(SIDE, SIDE)), 2.5)
     return 500 * (spots / spots.std())
@@ -66,8 +66,8 @@ def test_noise_blurred_by_less_than_a_pixel_is_no_contradiction() -> None:
 
 
 def test_uniform_texture_is_not_taken_for_noise() -> None:
-    picture = torch.from_numpy(draw_texture() + rng().normal(0, 20, (SIDE, SIDE)))[None]
-    estimate = estimate_noise(picture, 0)
+    image = torch.from_numpy(draw_texture() + rng().normal(0, 20, (SIDE, SIDE)))[None]
+    estimate = estimate_noise(image, 0)
     assert estimate.unreliable_reason == "ambiguous-correlation"
     assert compute_blind_spot_size([estimate], (SIDE, SIDE)) == (1, 1)
     assert estimate.gain * 0 + estimate.intercept == pytest.approx(
@@ -107,14 +107,14 @@ def test_heavy_tails_are_a_doubt() -> None:
 @pytest.mark.parametrize(
     "filtered", [partial(gaussian_filter, sigma=0.6), partial(median_filter, size=3)]
 )
-def test_pictures_of_fine_threads_that_were_smoothed_are_not_taken_for_white(filtered) -> None:
+def test_images_of_fine_threads_that_were_smoothed_are_not_taken_for_white(filtered) -> None:
     threads = gaussian_filter((rng().random((SIDE, SIDE)) > 0.97).astype(float), 1.2)
     shot = rng().poisson(20 + 400 * threads / threads.max())
     assert find_doubt(filtered(shot.astype(float))) in ("smoothed", "ambiguous-correlation")
 
 
-def find_caution(picture: Picture, step: float = 0) -> str:
-    return estimate_noise(torch.from_numpy(np.asarray(picture, np.float64))[None], step).caution
+def find_caution(image: Image, step: float = 0) -> str:
+    return estimate_noise(torch.from_numpy(np.asarray(image, np.float64))[None], step).caution
 
 
 def test_white_noise_on_patches_needs_no_caution() -> None:
@@ -126,8 +126,8 @@ def test_wide_blotches_on_white_noise_are_reported_and_not_measured(wide: int) -
     noise = rng()
     blotches = gaussian_filter(noise.normal(size=(SIDE, SIDE)), wide)
     white = noise.normal(0, 20, (SIDE, SIDE))
-    picture = 300 * draw_discs() + 20 * blotches / blotches.std() + white
-    estimate = estimate_noise(torch.from_numpy(picture)[None], 0)
+    image = 300 * draw_discs() + 20 * blotches / blotches.std() + white
+    estimate = estimate_noise(torch.from_numpy(image)[None], 0)
     assert estimate.caution == "low-frequency-variation"
     assert not estimate.unreliable_reason  # its figures stand: they are those of the white part
     assert estimate.intercept == pytest.approx(400, rel=0.15)
@@ -135,8 +135,8 @@ def test_wide_blotches_on_white_noise_are_reported_and_not_measured(wide: int) -
 
 @pytest.mark.parametrize("factor", [1.5, 2])
 def test_an_enlarged_image_is_reported(factor: float) -> None:
-    picture = zoom(300 * draw_discs() + rng().normal(0, 20, (SIDE, SIDE)), factor, order=1)
-    estimate = estimate_noise(torch.from_numpy(picture)[None], 0)
+    image = zoom(300 * draw_discs() + rng().normal(0, 20, (SIDE, SIDE)), factor, order=1)
+    estimate = estimate_noise(torch.from_numpy(image)[None], 0)
     assert estimate.unreliable_reason or estimate.caution == "resampled"
 
 
@@ -145,7 +145,7 @@ def test_lines_of_a_detector_that_differ_in_noise_are_reported() -> None:
     assert find_caution(300 * draw_discs() + noise) == "resampled"
 
 
-def draw_filaments() -> Picture:
+def draw_filaments() -> Image:
     """Thin curved lines on black, 0 to 1."""
     sample, canvas = rng(), np.zeros((SIDE, SIDE))
     for _ in range(20):
@@ -204,7 +204,7 @@ def test_outliers_are_looked_for_where_there_is_no_structure() -> None:
     """With structure in most blocks, few of all hold outliers, but many of the smooth ones."""
     threads = np.concatenate([300 * draw_filaments(), np.tile(300 * COLUMNS, (2, 1))])
 
-    def has_outliers(noise: Picture, lines: slice) -> bool:
+    def has_outliers(noise: Image, lines: slice) -> bool:
         planes = torch.from_numpy((threads + 15 * noise)[lines])[None]
         blocks = _compute_block_spectra(planes, None, NO_CLIPPING)
         variance = estimate_noise(planes, 0).compute_variance(blocks.means)
@@ -225,8 +225,8 @@ def test_noise_that_falls_with_brightness_is_reported() -> None:
 def test_noise_in_dark_strokes_too_thin_to_measure_is_reported() -> None:
     light = np.full((SIDE, SIDE), 800.0)
     light[::12, :150] = light[1::12, :150] = 20
-    picture = light * rng().gamma(25, 1 / 25, light.shape)
-    assert find_doubt(picture) or find_caution(picture)
+    image = light * rng().gamma(25, 1 / 25, light.shape)
+    assert find_doubt(image) or find_caution(image)
 
 
 def test_noise_finer_than_the_grey_values_at_the_dark_end_is_reported() -> None:
@@ -236,7 +236,7 @@ def test_noise_finer_than_the_grey_values_at_the_dark_end_is_reported() -> None:
 
 
 def test_weak_correlation_that_reaches_far_is_reported() -> None:
-    """It is that of a texture, as in a picture that was sharpened: noise has none of that kind."""
+    """It is that of a texture, as in a image that was sharpened: noise has none of that kind."""
     frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None]) + 1 / 256
     texture = np.fft.ifft2(np.fft.fft2(rng().normal(size=(256, 256))) / frequency**1.6).real
     shot = 60 * texture / texture.std() + np.random.default_rng(1).normal(0, 20, texture.shape)

@@ -16,13 +16,13 @@ from napari_dip.engine.noise.estimate import (
     extract_white_variance,
 )
 
-PICTURES = {"camera": data.camera, "coins": data.coins, "moon": data.moon, "cell": data.cell}
+IMAGES = {"camera": data.camera, "coins": data.coins, "moon": data.moon, "cell": data.cell}
 
 
 def add_noise(name: str, blur: tuple[float, float], level: float, seed: int = 0) -> torch.Tensor:
-    picture = PICTURES[name]().astype(np.float64)
-    noise = gaussian_filter(np.random.default_rng(seed).normal(size=picture.shape), blur)
-    return torch.from_numpy(picture + level * noise / noise.std())[None]
+    image = IMAGES[name]().astype(np.float64)
+    noise = gaussian_filter(np.random.default_rng(seed).normal(size=image.shape), blur)
+    return torch.from_numpy(image + level * noise / noise.std())[None]
 
 
 def measure_blind_spot(*channels: torch.Tensor) -> tuple[int, int]:
@@ -32,19 +32,19 @@ def measure_blind_spot(*channels: torch.Tensor) -> tuple[int, int]:
     )
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_white_noise_asks_for_single_pixels(name: str) -> None:
     assert measure_blind_spot(add_noise(name, (0, 0), 20)) == (1, 1)
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_noise_along_the_scan_line_asks_for_blocks_along_it(name: str) -> None:
     height, width = measure_blind_spot(add_noise(name, (0, 0.7), 20))
     assert height == 1
     assert width in (3, 5, 7)
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_isotropic_noise_asks_for_square_blocks(name: str) -> None:
     block = measure_blind_spot(add_noise(name, (0.75, 0.75), 20))
     assert min(block) >= 3
@@ -53,13 +53,13 @@ def test_isotropic_noise_asks_for_square_blocks(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["camera", "cell", "moon"])
 def test_what_the_image_itself_repeats_hardly_widens_the_block(name: str) -> None:
-    # a lag of 0.4 and next to nothing beyond: 3 x 3, and pictures add 0.1 to every lag
+    # a lag of 0.4 and next to nothing beyond: 3 x 3, and images add 0.1 to every lag
     height, width = measure_blind_spot(add_noise(name, (0.59, 0.59), 5))
     assert 3 <= height <= 5
     assert 3 <= width <= 5
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_the_level_of_gaussian_noise_is_found(name: str) -> None:
     planes = add_noise(name, (0, 0), 20)
     estimate = estimate_noise(planes, 0)
@@ -70,8 +70,8 @@ def test_the_level_of_gaussian_noise_is_found(name: str) -> None:
 @pytest.mark.parametrize("gain", [0.5, 4.0])
 def test_gain_and_intercept_of_a_camera_are_found(gain: float) -> None:
     rng = np.random.default_rng(1)
-    picture = np.kron(rng.uniform(20, 400, (16, 16)), np.ones((32, 32)))
-    shot = gain * rng.poisson(picture / gain) + rng.normal(0, 5, picture.shape) + 100
+    image = np.kron(rng.uniform(20, 400, (16, 16)), np.ones((32, 32)))
+    shot = gain * rng.poisson(image / gain) + rng.normal(0, 5, image.shape) + 100
     estimate = estimate_noise(torch.from_numpy(shot)[None], 0)
     assert estimate.gain == pytest.approx(gain, rel=0.1)
     variance = estimate.gain * 300 + estimate.intercept
@@ -122,30 +122,30 @@ def test_slow_structure_is_not_taken_for_correlated_noise() -> None:
 
 
 def test_pixels_that_were_not_measured_do_not_count_as_flat() -> None:
-    picture = add_noise("camera", (0, 0), 20)
-    mask = torch.ones_like(picture, dtype=torch.bool)
+    image = add_noise("camera", (0, 0), 20)
+    mask = torch.ones_like(image, dtype=torch.bool)
     mask[:, 100:300, 150:400] = False
-    holed = torch.where(mask, picture, picture[mask].mean())
-    whole, estimate = estimate_noise(picture, 0), estimate_noise(holed, 0, mask)
+    holed = torch.where(mask, image, image[mask].mean())
+    whole, estimate = estimate_noise(image, 0), estimate_noise(holed, 0, mask)
     at = 100.0
     level = estimate.gain * at + estimate.intercept
     assert level == pytest.approx(whole.gain * at + whole.intercept, rel=0.25)
 
 
 def test_scattered_holes_leave_no_blocks_to_measure_noise_in() -> None:
-    picture = add_noise("camera", (0, 0), 20)
-    mask = torch.rand(picture.shape, generator=torch.Generator().manual_seed(0)) < 0.5
-    estimate = estimate_noise(picture, 1.0, mask)
+    image = add_noise("camera", (0, 0), 20)
+    mask = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    estimate = estimate_noise(image, 1.0, mask)
     assert estimate.gain == 0
     assert compute_blind_spot_size([estimate], (512, 512)) == (1, 1)
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_of_white_noise_on_structure_the_white_part_is_kept(name: str) -> None:
     measured = estimate_noise(add_noise(name, (0, 0), 20)[:, 100:228, 100:228], 0)
     kept, middle = (
         extract_white_variance(measured),
-        float(PICTURES[name]()[100:228, 100:228].mean()),
+        float(IMAGES[name]()[100:228, 100:228].mean()),
     )
     at_middle = kept.gain * middle + kept.intercept
     assert at_middle <= measured.gain * middle + measured.intercept
@@ -193,11 +193,11 @@ def test_a_few_blocks_of_one_brightness_do_not_make_a_slope(seed: int) -> None:
     ids=["astronaut", "retina", "camera", "coffee"],
 )
 def test_the_noise_of_clipped_images_with_sharp_edges_is_measured(
-    picture: np.ndarray, level: float
+    image: np.ndarray, level: float
 ) -> None:
     """Edges carry black and white into blocks of any brightness; even noise, clipped to 8 bits."""
-    noise = np.random.default_rng(1).normal(0, level, picture.shape)
-    clipped = torch.from_numpy(np.clip(np.rint(picture + noise), 0, 255))[None]
+    noise = np.random.default_rng(1).normal(0, level, image.shape)
+    clipped = torch.from_numpy(np.clip(np.rint(image + noise), 0, 255))[None]
     estimate = estimate_noise(clipped, 1.0)
     at_mean = estimate.gain * float(clipped.mean()) + estimate.intercept
     assert at_mean**0.5 == pytest.approx(level, rel=0.1)
@@ -205,9 +205,9 @@ def test_the_noise_of_clipped_images_with_sharp_edges_is_measured(
 
 
 def test_a_slope_within_its_error_is_not_believed() -> None:
-    """Even noise, seen in 60 small pictures: a slope is believed in one of ten at most."""
+    """Even noise, seen in 60 small images: a slope is believed in one of ten at most."""
     rng = np.random.default_rng(0)
     ramp = np.linspace(50, 200, 64)[None, None] + np.zeros((60, 64, 1))
-    pictures = torch.from_numpy(ramp + rng.normal(0, 20, ramp.shape))
-    sloped = [estimate_noise(picture[None], 0).gain > 0 for picture in pictures]
+    images = torch.from_numpy(ramp + rng.normal(0, 20, ramp.shape))
+    sloped = [estimate_noise(image[None], 0).gain > 0 for image in images]
     assert sum(sloped) <= 6

@@ -15,22 +15,22 @@ from napari_dip.engine.noise.estimate import (
 )
 from napari_dip.engine.noise.reliability import UnreliableReason
 
-Picture = npt.NDArray[np.float64]
+Image = npt.NDArray[np.float64]
 
 
-def scene(name: str) -> Picture:
+def scene(name: str) -> Image:
     """A photograph as a microscope would show it: blurred by a pixel, so that it holds no noise."""
-    picture = gaussian_filter(getattr(data, name)().astype(np.float64), 1)
-    return np.asarray((picture - picture.min()) / np.ptp(picture))
+    image = gaussian_filter(getattr(data, name)().astype(np.float64), 1)
+    return np.asarray((image - image.min()) / np.ptp(image))
 
 
-def take_shot(light: Picture, gain: float, read: float, offset: float, seed: int = 0) -> Picture:
+def take_shot(light: Image, gain: float, read: float, offset: float, seed: int = 0) -> Image:
     rng = np.random.default_rng(seed)
     return np.asarray(gain * rng.poisson(light) + rng.normal(0, read, light.shape) + offset)
 
 
-def planes(*pictures: Picture) -> torch.Tensor:
-    return torch.from_numpy(np.stack(pictures))
+def planes(*images: Image) -> torch.Tensor:
+    return torch.from_numpy(np.stack(images))
 
 
 @pytest.mark.sampled(3)
@@ -79,8 +79,8 @@ def test_clipping_at_both_ends_does_not_flatten_the_line() -> None:
 
 
 def test_rounding_adds_a_twelfth_of_a_squared_step() -> None:
-    picture = 100 + np.random.default_rng(0).normal(0, 0.8, (256, 256))
-    estimate = estimate_noise(planes(np.rint(picture)), 1)
+    image = 100 + np.random.default_rng(0).normal(0, 0.8, (256, 256))
+    estimate = estimate_noise(planes(np.rint(image)), 1)
     assert estimate.gain * 100 + estimate.intercept == pytest.approx(0.64 + 1 / 12, rel=0.05)
 
 
@@ -103,7 +103,7 @@ def test_planes_of_a_stack_are_measured_together() -> None:
     ],
 )
 def test_images_without_visible_noise_are_not_guessed_at(
-    image: Picture, step: float, doubt: str | None
+    image: Image, step: float, doubt: str | None
 ) -> None:
     estimate = estimate_noise(planes(image), step)
     assert estimate.unreliable_reason in set(UnreliableReason)

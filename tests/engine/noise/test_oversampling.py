@@ -18,13 +18,13 @@ from napari_dip.engine.noise.oversampling import (
 from napari_dip.engine.problem import Estimate
 
 
-def blur(picture: torch.Tensor, times: int = 2) -> torch.Tensor:
+def blur(image: torch.Tensor, times: int = 2) -> torch.Tensor:
     """(Y, X): a binomial blur as an interpolation makes it."""
     kernel = torch.tensor([1.0, 2.0, 1.0]) / 4
     kernel = (kernel[:, None] * kernel)[None, None]
     for _ in range(times):
-        picture = F.conv2d(F.pad(picture[None, None], (1,) * 4, mode="reflect"), kernel)[0, 0]
-    return picture
+        image = F.conv2d(F.pad(image[None, None], (1,) * 4, mode="reflect"), kernel)[0, 0]
+    return image
 
 
 def noise(size: tuple[int, int], seed: int = 0) -> torch.Tensor:
@@ -33,8 +33,8 @@ def noise(size: tuple[int, int], seed: int = 0) -> torch.Tensor:
 
 
 def scene(name: str, times: int) -> torch.Tensor:
-    picture = torch.from_numpy(getattr(data, name)()[:192, 100:300]).float()
-    return blur(picture, times)
+    image = torch.from_numpy(getattr(data, name)()[:192, 100:300]).float()
+    return blur(image, times)
 
 
 @pytest.mark.parametrize("name", ["camera", "coins", "cell"])

@@ -24,12 +24,12 @@ from napari_dip.engine.noise.estimate import (
 
 
 def take_shot(name: str, deviation: float, *, blurred: float = 0.0) -> torch.Tensor:
-    picture = getattr(data, name)()[:256, :256].astype(np.float64)
-    noise = np.random.default_rng(0).normal(0, 1, picture.shape)
+    image = getattr(data, name)()[:256, :256].astype(np.float64)
+    noise = np.random.default_rng(0).normal(0, 1, image.shape)
     if blurred:
         noise = gaussian_filter(noise, blurred)
         noise /= noise.std()
-    return torch.from_numpy(np.round(picture + deviation * noise))
+    return torch.from_numpy(np.round(image + deviation * noise))
 
 
 def test_white_noise_is_not_predicted_by_neighbours() -> None:

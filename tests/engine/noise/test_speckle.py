@@ -40,9 +40,9 @@ def test_the_variance_of_speckle_grows_with_the_squared_signal():
 def test_offsets_of_lines_are_seen_by_the_detector_and_handed_over_in_image_units():
     offsets, unit = torch.arange(4.0).reshape(1, 1, 4, 1), torch.full((1, 1, 1, 1), 0.5)
     operator = LineOffsets(offsets, unit)
-    picture = torch.rand(1, 1, 4, 3)
-    torch.testing.assert_close(operator(picture), picture)
-    torch.testing.assert_close(operator.detect(picture) - picture, offsets.expand(1, 1, 4, 3))
+    image = torch.rand(1, 1, 4, 3)
+    torch.testing.assert_close(operator(image), image)
+    torch.testing.assert_close(operator.detect(image) - image, offsets.expand(1, 1, 4, 3))
     torch.testing.assert_close(
         operator.get_learned_parameters()["line_offsets"], 2 * torch.arange(4.0)
     )

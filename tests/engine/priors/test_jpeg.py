@@ -34,29 +34,29 @@ def load_colours() -> np.ndarray:
 
 
 def save_as_jpeg(
-    picture: np.ndarray, quality: int, **options: int
+    image: np.ndarray, quality: int, **options: int
 ) -> tuple[torch.Tensor, JpegCompression]:
-    """Save with Pillow; the picture as opened again, and what the file says of itself."""
+    """Save with Pillow; the image as opened again, and what the file says of itself."""
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=quality, **options)
+    Image.fromarray(image).save(file, "JPEG", quality=quality, **options)
     opened = Image.open(file)
     tables = [
         np.array(opened.quantization[min(k, 1)]) for k in range(np.atleast_3d(opened).shape[2])
     ]
     steps = torch.tensor(np.array(tables), dtype=torch.float32).reshape(-1, 8, 8)
-    halved = bool(options.get("subsampling")) and picture.ndim == 3
+    halved = bool(options.get("subsampling")) and image.ndim == 3
     return planes(np.asarray(opened)), JpegCompression(
         block_offset=(0, 0), quantisation_tables=steps, has_half_chroma=(halved, halved)
     )
 
 
-def planes(picture: np.ndarray) -> torch.Tensor:
-    moved = np.moveaxis(np.atleast_3d(picture), -1, 0).astype(np.float32)
+def planes(image: np.ndarray) -> torch.Tensor:
+    moved = np.moveaxis(np.atleast_3d(image), -1, 0).astype(np.float32)
     return torch.from_numpy(moved.copy())[None]
 
 
-def measure_error(picture: torch.Tensor, other: torch.Tensor) -> float:
-    return float((picture - other).square().mean())
+def measure_error(image: torch.Tensor, other: torch.Tensor) -> float:
+    return float((image - other).square().mean())
 
 
 @pytest.mark.parametrize("quality", [10, 40, 80])
@@ -102,11 +102,11 @@ def test_what_is_consistent_compresses_to_the_same_file() -> None:
 def test_blocks_that_the_border_cuts_are_left_alone() -> None:
     _, compression = save_as_jpeg(load_grey(), 20)
     cut = JpegCompression(block_offset=(5, 3), quantisation_tables=compression.quantisation_tables)
-    picture = planes(load_grey())
-    inside = mask_whole_blocks(picture, cut)
+    image = planes(load_grey())
+    inside = mask_whole_blocks(image, cut)
     assert float(inside[..., :5, :].sum()) == float(inside[..., :3].sum()) == 0
     assert float(inside.sum()) == 40 * 40
-    changed = project_onto_quantisation_set(picture, picture.roll(1, 2), cut) != picture
+    changed = project_onto_quantisation_set(image, image.roll(1, 2), cut) != image
     assert not bool((changed & (inside == 0)).any())
 
 
@@ -126,7 +126,7 @@ def test_steps_get_the_recompressed_image_and_the_final_inference_the_image() ->
     rng = torch.Generator().manual_seed(0)
     hourglass = Hourglass(2, 2, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
     net = FillingResidualNetwork(hourglass, 2, 1, 2, rng)
-    shift = (lambda picture: 200 * picture, lambda levels: levels / 200)
+    shift = (lambda image: 200 * image, lambda levels: levels / 200)
     prior = RecompressionPrior(net, opened / 200, compression, *shift, window=(32, 32))
     sample = prior.draw_training_input(rng)
     assert sample.network_input.shape == (1, 2, 32, 32)
@@ -136,6 +136,4 @@ def test_steps_get_the_recompressed_image_and_the_final_inference_the_image() ->
     torch.testing.assert_close(prior.make_prediction_input().network_input, last.network_input)
     assert measure_error(prior.make_validation_input().network_input, last.network_input) > 0
     untrained = prior.estimate(prior.net(last.network_input))
-    torch.testing.assert_close(
-        untrained.mean, last.network_input[:, :1]
-    )  # a picture from the start
+    torch.testing.assert_close(untrained.mean, last.network_input[:, :1])  # a image from the start

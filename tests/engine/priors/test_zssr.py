@@ -20,7 +20,7 @@ from napari_dip.engine.priors.zssr import ZssrNetwork, ZssrPrior, compute_white_
 GRID = (18, 22)
 
 
-def picture() -> torch.Tensor:
+def make_image() -> torch.Tensor:
     return torch.rand(1, 1, *GRID, generator=torch.Generator().manual_seed(3))
 
 
@@ -37,7 +37,7 @@ def make_network(factors: tuple[int, int] = (2, 2), stages: int = 2) -> ZssrNetw
 
 def make_prior(variance: float = 0.0, **settings: object) -> ZssrPrior:
     window = settings.pop("window", None)
-    return ZssrPrior(make_network(**settings), picture(), noise(variance), 0.01, window=window)
+    return ZssrPrior(make_network(**settings), make_image(), noise(variance), 0.01, window=window)
 
 
 @pytest.mark.parametrize("window", [None, (8, 7)])
@@ -46,7 +46,7 @@ def test_a_step_shows_the_window_that_it_asks_for_made_coarse(window) -> None:
     for _ in range(20):
         sample = prior.draw_training_input(rng)
         assert sample.bypasses_operator
-        wanted = sample.window.crop(picture())
+        wanted = sample.window.crop(make_image())
         torch.testing.assert_close(
             sample.network_input, BinnedDownsample((2, 2))(wanted), atol=1e-5, rtol=0
         )
@@ -60,7 +60,7 @@ def test_training_steps_have_as_much_noise_as_the_image() -> None:
     grains = []
     for _ in range(200):
         sample = prior.draw_training_input(rng)
-        grains.append(sample.network_input - clean(sample.window.crop(picture())))
+        grains.append(sample.network_input - clean(sample.window.crop(make_image())))
     # a quarter of the variance is in the coarse pixels already
     assert float(torch.stack(grains).var()) == pytest.approx(0.75 * 0.04, rel=0.05)
 
@@ -85,8 +85,11 @@ def test_an_untrained_network_interpolates_and_explains_the_image() -> None:
     prior = make_prior(stages=1)
     start = prior.estimate(prior.net(prior.make_prediction_input().network_input)).mean
     coarse = BinnedDownsample((2, 2))
-    loss = (coarse(start) - picture()).square().mean()
-    assert loss < 0.02 * (coarse(interpolate_cubic(picture(), (2, 2))) - picture()).square().mean()
+    loss = (coarse(start) - make_image()).square().mean()
+    assert (
+        loss
+        < 0.02 * (coarse(interpolate_cubic(make_image(), (2, 2))) - make_image()).square().mean()
+    )
 
 
 class Slanted(nn.Module):
@@ -100,7 +103,7 @@ class Slanted(nn.Module):
 def test_what_favours_an_axis_is_averaged_out_of_the_answer() -> None:
     net = make_network(stages=1)
     net.net = Slanted()
-    wrong = net(picture()).chunk(2, 1)[0] - net._interpolate(picture())
+    wrong = net(make_image()).chunk(2, 1)[0] - net._interpolate(make_image())
     torch.testing.assert_close(wrong, torch.zeros_like(wrong), atol=1e-5, rtol=0)
 
 
@@ -128,8 +131,10 @@ def test_what_decimation_keeps_of_white_noise_is_as_measured() -> None:
 def test_rounds_of_explaining_bring_an_image_to_what_was_measured() -> None:
     coarse, start = BinnedDownsample((2, 2)), torch.zeros(1, 1, 36, 44)
     finer = lambda residual: interpolate_cubic(residual, (2, 2))  # noqa: E731
-    once = apply_iterative_backprojection(start, picture(), coarse, finer)
-    twice = apply_iterative_backprojection(once, picture(), coarse, finer)
-    deviations = [float((picture() - coarse(estimate)).std()) for estimate in (start, once, twice)]
+    once = apply_iterative_backprojection(start, make_image(), coarse, finer)
+    twice = apply_iterative_backprojection(once, make_image(), coarse, finer)
+    deviations = [
+        float((make_image() - coarse(estimate)).std()) for estimate in (start, once, twice)
+    ]
     assert deviations == sorted(deviations, reverse=True)
     assert deviations[-1] < 0.02 * deviations[0]

@@ -231,7 +231,7 @@ def check_log_permissions(folder: Path) -> None:
 
 
 def check_rescued_file(folder: Path) -> None:
-    """Remove input and result in a run that is then ended: its picture in /tmp is nobody else's."""
+    """Remove input and result in a run that is then ended: its image in /tmp is nobody else's."""
     (folder / "work").mkdir()
     (folder / "tmp").mkdir()
     (folder / "tmp").chmod(0o1777)

@@ -562,7 +562,7 @@ def check_repeated_bytes(folder: Path) -> None:
 
 
 def check_residual_is_difference(folder: Path) -> None:
-    """Look at what lies beside: input minus residual is the picture, where nothing is blurred."""
+    """Look at what lies beside: input minus residual is the image, where nothing is blurred."""
     save_tiff(folder / "in.tif")
     argv = ("-o", "o.tif", "--uncertainty", "u.tif", "--residual", "r.tif", "--report", "p.json")
     check_completed(run_cli("denoise", "in.tif", *argv, *QUICK))

@@ -129,7 +129,7 @@ def check_empty_strip(folder: Path) -> None:
 
 
 def check_shared_strip(folder: Path) -> None:
-    """Let both halves of a picture lie at one place: a copy of the file went wrong."""
+    """Let both halves of a image lie at one place: a copy of the file went wrong."""
     values = make_image(dtype="uint8")
     half = {273: (4, (8, 8)), 278: (4, 16), 279: (4, (512, 512))}
     (folder / "in.tif").write_bytes(make_raw_tiff(values.tobytes(), half))
@@ -162,7 +162,7 @@ def check_missing_byte_counts(folder: Path) -> None:
 
 
 def check_invalid_resolution(value: tuple[int, int], folder: Path) -> None:
-    """Say a size of pixels that makes no sense; the picture is restored without it."""
+    """Say a size of pixels that makes no sense; the image is restored without it."""
     values = make_image(dtype="uint8")
     tags = {282: (5, value), 283: (5, value), 296: (3, 3)}
     check_raw_file(make_raw_tiff(values.tobytes(), tags), values, folder)
@@ -250,7 +250,7 @@ def check_imagej_calibration(folder: Path) -> None:
 
 
 def check_unknown_unit(unit: str, folder: Path) -> None:
-    """Give the size of a pixel in a unit of one's own language: the picture is restored."""
+    """Give the size of a pixel in a unit of one's own language: the image is restored."""
     text = f"ImageJ=1.53t\nunit={unit}\n"
     save_tiff(folder / "in.tif", description=text.encode(), metadata=None, resolution=(9, 9))
     for out in ("out.tif", "out.ome.tif", "out.ome.zarr"):
@@ -408,7 +408,7 @@ def check_transparent_grey(folder: Path) -> None:
 
 
 def check_palette(folder: Path) -> None:
-    """Show indices by a palette that is not in order: its colours are the picture."""
+    """Show indices by a palette that is not in order: its colours are the image."""
     values = make_image(dtype="uint8")
     table = np.random.default_rng(3).permutation(256).astype(np.uint8)
     colours = np.stack([table, table, table], -1)

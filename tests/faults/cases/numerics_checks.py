@@ -30,7 +30,7 @@ def denoise(image: Any, **options: Any) -> Any:
 
 
 def check_plausible_result(image: np.ndarray, _: Path | None = None, **options: Any) -> Any:
-    """Denoise; the answer is finite, near the picture, and its mean is kept."""
+    """Denoise; the answer is finite, near the image, and its mean is kept."""
     result = denoise(image, **options)
     wanted = np.asarray(image, np.float64)
     span = float(np.ptp(wanted)) or 1.0
@@ -51,7 +51,7 @@ def check_plausible_row(make: Callable[[], np.ndarray], options: dict[str, Any],
 def check_array_refused(
     make: Callable[[], Any], pattern: str, options: dict[str, Any], _: Path
 ) -> None:
-    """Refuse a picture, whatever came before."""
+    """Refuse a image, whatever came before."""
     image = make()
     check_call_refused(lambda: dip.denoise(image, **{**FAST, **options}), pattern)
 
@@ -103,7 +103,7 @@ def check_float_dtype(kind: str, _: Path) -> None:
 
 
 def check_turned_result(change: Callable[[np.ndarray], np.ndarray], _: Path) -> None:
-    """Turn or mirror a picture that is not square: what comes back is turned alike."""
+    """Turn or mirror a image that is not square: what comes back is turned alike."""
     image = make_image(24, 40)
     plain = denoise(image).image
     back = denoise(np.ascontiguousarray(change(image))).image
@@ -219,7 +219,7 @@ def check_delta_psf(_: Path) -> None:
 
 
 def check_off_centre_psf(_: Path) -> None:
-    """Hand over a PSF whose peak lies off its middle: the picture is not moved without a word."""
+    """Hand over a PSF whose peak lies off its middle: the image is not moved without a word."""
     image = np.zeros((32, 32))
     image[8:24, 8:24] = 500
     image += np.random.default_rng(0).normal(100, 3, image.shape)

@@ -167,7 +167,7 @@ def check_removed_working_folder(folder: Path) -> None:
 
 
 def check_shadowing_module(name: str, folder: Path) -> None:
-    """Have a file beside the picture that is called as a library: it is not taken for it."""
+    """Have a file beside the image that is called as a library: it is not taken for it."""
     save_tiff(folder / "in.tif")
     (folder / name).write_text("raise SystemExit('mine')\n", "utf-8")
     before = read_folder(folder)
@@ -179,7 +179,7 @@ def check_shadowing_module(name: str, folder: Path) -> None:
 
 
 def check_path_into_zip(folder: Path) -> None:
-    """Call from Python with a picture that lies in a zip: refused, it is no path."""
+    """Call from Python with a image that lies in a zip: refused, it is no path."""
     save_tiff(folder / "in.tif")
     with zipfile.ZipFile(folder / "a.zip", "w") as file:
         file.write(folder / "in.tif", "in.tif")

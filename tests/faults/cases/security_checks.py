@@ -305,7 +305,7 @@ def pack_strip(compression: int, packed: bytes) -> bytes:
 
 
 def make_lzw_bomb() -> bytes:
-    """Write a strip of LZW that says far more than the picture holds."""
+    """Write a strip of LZW that says far more than the image holds."""
     bits = "100000000" + "000000000"
     bits += "".join(f"{258 + number:09b}" for number in range(200)) * 1
     raw = int(bits.ljust(-len(bits) % 8 + len(bits), "0"), 2)
@@ -478,7 +478,7 @@ PAYLOAD = "__import__('os').mkdir('{mark}')#"
 
 
 def check_local_configuration(name: str, text: str, argv: tuple[str, ...], folder: Path) -> None:
-    """Have settings of a library lie in the folder of the pictures: they are not obeyed."""
+    """Have settings of a library lie in the folder of the images: they are not obeyed."""
     save_tiff(folder / "in.tif")
     mark = folder.parent / "executed"
     (folder / name).write_text(text.replace("{mark}", str(mark)), "utf-8")

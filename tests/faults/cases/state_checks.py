@@ -181,7 +181,7 @@ def make_zarr_array() -> Any:
 
 
 def check_input_changed_by_callback(_: Path) -> None:
-    """Change the picture by a callback: what was handed over is what is fitted."""
+    """Change the image by a callback: what was handed over is what is fitted."""
     image = make_plain_image().astype(np.float32)
     wanted = fit(image.copy()).image
 
@@ -312,7 +312,7 @@ def check_report_is_not_shared(_: Path) -> None:
 
 
 def check_learned_psf(_: Path) -> None:
-    """Write into the PSF that was found: the report and the picture stay."""
+    """Write into the PSF that was found: the report and the image stay."""
     result = check_restored(lambda: dip.blind_deblur(make_plain_image(), 3, **FAST))
     psf = np.asarray(result.learned["psf"])
     check(

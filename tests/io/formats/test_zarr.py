@@ -105,15 +105,15 @@ def test_regions_are_read_without_the_whole(cells: Path, monkeypatch) -> None:
 def test_a_result_on_the_disk_in_other_axes_is_saved_in_the_order_of_the_format(
     tmp_path: Path,
 ) -> None:
-    picture = np.arange(20 * 24 * 3, dtype=np.float32).reshape(20, 24, 3)
-    (tmp_path / "raw").write_bytes(picture.tobytes())
+    image = np.arange(20 * 24 * 3, dtype=np.float32).reshape(20, 24, 3)
+    (tmp_path / "raw").write_bytes(image.tobytes())
     mapped = MemoryMappedImage(
-        path=tmp_path / "raw", offset=0, shape=picture.shape, stored_dtype="<f4"
+        path=tmp_path / "raw", offset=0, shape=image.shape, stored_dtype="<f4"
     ).make_memmap()
     path = save_zarr(tmp_path, "0.5", mapped, axes="YXS", scale=None, units=None)
     spec = read_spec(path)
     assert (spec.axes, spec.shape, spec.units) == ("CYX", (3, 20, 24), None)
-    assert np.array_equal(read_pixels(spec), picture.transpose(2, 0, 1))
+    assert np.array_equal(read_pixels(spec), image.transpose(2, 0, 1))
 
 
 def test_the_same_pixels_give_the_same_bytes(tmp_path: Path) -> None:

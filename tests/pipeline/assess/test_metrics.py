@@ -35,10 +35,10 @@ def make_noisy(level: float = 10.0) -> tuple[np.ndarray, np.ndarray]:
     return clean, clean + np.random.default_rng(0).normal(0, level, clean.shape)
 
 
-def measure(shot: np.ndarray, picture: np.ndarray, mask: np.ndarray | None = None):
+def measure(shot: np.ndarray, image: np.ndarray, mask: np.ndarray | None = None):
     noise = estimate_noise(torch.from_numpy(shot)[None], 0.0)
     measured = None if mask is None else mask[None]
-    return measure_residual((shot - picture)[None], picture[None], measured, noise)
+    return measure_residual((shot - image)[None], image[None], measured, noise)
 
 
 def test_the_truth_leaves_a_residual_like_noise():

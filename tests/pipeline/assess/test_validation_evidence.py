@@ -32,41 +32,41 @@ def scene():
     return prepare_fit(image, image.plan.units[0]), picture
 
 
-def compute_evidence(fit, picture):
+def compute_evidence(fit, image):
     return compute_validation_evidence(
         fit.schedule, fit.problem, fit.fit_input.noise.variance_model, Estimate(picture)
     )
 
 
-def compute_detail(fit, picture):
-    both = combine_validation_evidence([compute_evidence(fit, picture)])
+def compute_detail(fit, image):
+    both = combine_validation_evidence([compute_evidence(fit, image)])
     assert both is not None
     return both
 
 
 def test_the_true_image_is_confirmed(scene):
-    fit, picture = scene
-    detail, contrast = compute_detail(fit, picture)
+    fit, image = scene
+    detail, contrast = compute_detail(fit, image)
     assert contrast.regression_slope == pytest.approx(1, abs=4 * contrast.slope_error)
     assert not is_doubtful(contrast)
     assert abs(detail.regression_slope - 1) < 4 * detail.slope_error
 
 
 def test_detail_of_ones_own_making_is_denied(scene):
-    fit, picture = scene
-    made_up = torch.randn(picture.shape, generator=torch.Generator().manual_seed(1))
-    detail, _ = compute_detail(fit, picture + 0.2 * made_up)
+    fit, image = scene
+    made_up = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+    detail, _ = compute_detail(fit, image + 0.2 * made_up)
     assert is_doubtful(detail) and detail.regression_slope < 0.3
 
 
 def test_an_image_of_nothing_is_denied_as_a_whole(scene):
-    fit, picture = scene
-    made_up = torch.randn(picture.shape, generator=torch.Generator().manual_seed(2))
+    fit, image = scene
+    made_up = torch.randn(image.shape, generator=torch.Generator().manual_seed(2))
     _, contrast = compute_detail(fit, 0.2 * made_up)
     assert is_doubtful(contrast)
 
 
 def test_pixels_of_the_refit_are_no_evidence(scene):
-    fit, picture = scene
+    fit, image = scene
     released = replace(fit, schedule=replace(fit.schedule, refit_iterations=10))
-    assert compute_evidence(released, picture) == ()
+    assert compute_evidence(released, image) == ()

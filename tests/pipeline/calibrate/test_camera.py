@@ -20,13 +20,13 @@ from napari_dip.pipeline.calibrate.channel_noise import (
 )
 
 
-def take_shot(picture: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    pixels = picture[0].permute(1, 2, 0).numpy().round().clip(0, 255)
+def take_shot(image: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    pixels = image[0].permute(1, 2, 0).numpy().round().clip(0, 255)
     return np.asarray(pixels, np.uint8)
 
 
-def find_camera(picture: torch.Tensor) -> Any:
-    stack = picture.round().clamp(0, 255).numpy().astype(np.float32)
+def find_camera(image: torch.Tensor) -> Any:
+    stack = image.round().clamp(0, 255).numpy().astype(np.float32)
     noise = [estimate_noise(torch.from_numpy(stack[:, c]), 1.0) for c in range(3)]
     return detect_camera_noise(stack, noise, 1.0)
 

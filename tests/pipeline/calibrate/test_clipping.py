@@ -146,7 +146,7 @@ def test_noise_that_is_not_known_reckons_nothing_back():
 
 
 def draw_case(seed: int):
-    """Draw a picture, what a detector that cuts off measures of it, and a noise near the true."""
+    """Draw a image, what a detector that cuts off measures of it, and a noise near the true."""
     rng = np.random.default_rng(seed)
     high, side = float(rng.choice([100, 255, 1023, 4095])), 32
     gain = float(10 ** rng.uniform(-2, 1.5)) * (rng.random() < 0.8)
@@ -171,10 +171,10 @@ def draw_case(seed: int):
     return truth + offset, measured[None].astype(np.float32), noise
 
 
-def correct(noise: NoiseEstimate, picture: np.ndarray) -> np.ndarray:
-    table = _make_clipping_table(noise, picture.astype(np.float32))
+def correct(noise: NoiseEstimate, image: np.ndarray) -> np.ndarray:
+    table = _make_clipping_table(noise, image.astype(np.float32))
     assert (np.diff(table.means) >= 0).all()
-    return np.interp(picture, table.means, table.signals)
+    return np.interp(image, table.means, table.signals)
 
 
 @pytest.mark.sampled(3)
@@ -184,17 +184,17 @@ def test_a_correction_is_small_where_few_pixels_are_cut_off_however_wrong_the_no
         truth, measured, noise = draw_case(seed)
         low, high = noise.clipping_limits
         noise = calibrate_clipping_limits(noise, measured, None)
-        picture = np.clip(truth, low, high)
-        answer = correct(noise, picture)
-        deviation = np.sqrt(compute_noise_variance(noise, picture))
-        away = np.minimum(picture - low, high - picture) > 6.001 * deviation
-        assert np.abs(answer - picture)[away].max(initial=0) < 1e-6 * high, seed
+        image = np.clip(truth, low, high)
+        answer = correct(noise, image)
+        deviation = np.sqrt(compute_noise_variance(noise, image))
+        away = np.minimum(image - low, high - image) > 6.001 * deviation
+        assert np.abs(answer - image)[away].max(initial=0) < 1e-6 * high, seed
         # the signals that these means come from: no mean of theirs goes further than counted
         counted = [(measured <= low).mean(), (measured >= high).mean()]
         strength = [np.sqrt(compute_noise_variance(noise, limit)) for limit in (low, high)]
         strength[0] = max(strength[0], noise.gain)
-        mean = correct_back(noise, picture)
-        change = (picture - mean).mean()
+        mean = correct_back(noise, image)
+        change = (image - mean).mean()
         most = HALF_NORMAL_MEAN * np.multiply(counted, strength)
         assert -1.5 * most[0] - 1e-3 * high <= change <= 1.5 * most[1] + 1e-3 * high, seed
 
@@ -207,12 +207,12 @@ def correct_back(noise: NoiseEstimate, signal: np.ndarray) -> np.ndarray:
 def test_one_more_saturated_pixel_changes_a_correction_by_as_much_as_one_pixel_can():
     for seed in range(100):
         truth, measured, noise = draw_case(seed)
-        picture = np.clip(truth, *noise.clipping_limits)
+        image = np.clip(truth, *noise.clipping_limits)
         more = measured.copy()
         more.flat[int(measured.argmax())] = noise.clipping_limits[1]
         more.flat[int(np.random.default_rng(seed).integers(more.size))] = noise.clipping_limits[1]
         means = [
-            correct_back(calibrate_clipping_limits(noise, scene, None), picture).mean()
+            correct_back(calibrate_clipping_limits(noise, scene, None), image).mean()
             for scene in (measured, more)
         ]
         one_pixel = (

@@ -23,8 +23,8 @@ def take_shot(height: int = 96, width: int = 97) -> np.ndarray:
     return (draw_truth(height, width) + 20 * grain / grain.std()).astype(np.float32)
 
 
-def measure_error(picture: np.ndarray) -> float:
-    return float(((picture - draw_truth(*picture.shape)) ** 2).mean())
+def measure_error(image: np.ndarray) -> float:
+    return float(((image - draw_truth(*image.shape)) ** 2).mean())
 
 
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])

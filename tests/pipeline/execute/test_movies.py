@@ -30,7 +30,7 @@ SIDE = 48
 def draw_drifting_scenes(
     steps: list[tuple[int, int]], noise: float = 2.0, side: int = SIDE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return scenes binned from a finer picture, so that half pixels are true, and shots of them.
+    """Return scenes binned from a finer image, so that half pixels are true, and shots of them.
 
     Steps are in half pixels.
     """
@@ -172,8 +172,8 @@ def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> N
     merge.add(plan.units[0], UnitResult(outcomes=(done,), estimates=estimates))
     frames = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[1], "blind-spot")
     np.testing.assert_array_equal(frames.neighbours, image.stack[[0, 2], 0])
-    np.testing.assert_allclose(frames.previous_image, picture)
-    np.testing.assert_allclose(frames.previous_std, picture / 7)
+    np.testing.assert_allclose(frames.previous_image, pixels)
+    np.testing.assert_allclose(frames.previous_std, pixels / 7)
 
 
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])

@@ -22,9 +22,9 @@ def draw_movie() -> np.ndarray:
     return np.stack([shot(32, seed) for seed in range(FRAMES)])
 
 
-def measure_error(picture: np.ndarray) -> np.ndarray:
+def measure_error(image: np.ndarray) -> np.ndarray:
     """Mean square error of each plane against the scene without noise."""
-    return ((picture - truth(32) - 100) ** 2).mean((1, 2))
+    return ((image - truth(32) - 100) ** 2).mean((1, 2))
 
 
 @pytest.mark.sampled(1)
@@ -51,8 +51,8 @@ def test_a_volume_is_restored_whole() -> None:
 @pytest.mark.parametrize("axes", ["TYX", "ZYX"])
 def test_the_same_seed_gives_the_same_bytes(axes: str) -> None:
     stack = np.stack([shot(32, seed) for seed in range(4)])
-    pictures = [drain(plan_for(stack, axes), stack)[1] for _ in range(2)]
-    first, second = (result.image.tobytes() for result in pictures if result is not None)
+    images = [drain(plan_for(stack, axes), stack)[1] for _ in range(2)]
+    first, second = (result.image.tobytes() for result in images if result is not None)
     assert first == second
 
 

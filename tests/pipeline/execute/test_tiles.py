@@ -75,10 +75,10 @@ def test_a_tile_has_no_say_where_it_has_seen_a_mirror() -> None:
     assert first.y.compute_weights(0, 4).all()
 
 
-def energy_at_seams(picture: np.ndarray) -> float:
+def energy_at_seams(image: np.ndarray) -> float:
     """Squared differences across the seams where tiles blend, by those elsewhere."""
     near = np.abs(np.arange(SIDE - 1) + 0.5 - SIDE / 2) < 32
-    squares = [np.diff(picture.astype(np.float64), axis=axis).T ** 2 for axis in (0, 1)]
+    squares = [np.diff(image.astype(np.float64), axis=axis).T ** 2 for axis in (0, 1)]
     squares[1] = squares[1].T
     return sum(square[..., near].mean() for square in squares) / sum(
         square[..., ~near].mean() for square in squares
@@ -88,7 +88,7 @@ def energy_at_seams(picture: np.ndarray) -> float:
 def test_an_image_in_tiles_has_no_seams(
     tiled_result: Restoration, whole_result: Restoration
 ) -> None:
-    # the picture's own detail lies in either alike
+    # the image's own detail lies in either alike
     assert energy_at_seams(tiled_result.image) / energy_at_seams(whole_result.image) <= 1.02
 
 
@@ -180,19 +180,19 @@ def test_regions_are_read_from_the_file_as_the_whole_is(tmp_path: Path, options:
 
 @pytest.mark.parametrize("name", ["a.tif", "a.ome.tif"])
 def test_an_image_on_the_disk_is_saved_as_one_in_memory(tmp_path: Path, name: str) -> None:
-    picture = take_shot().astype(np.float32)
-    (tmp_path / "raw").write_bytes(picture.tobytes())
+    image = take_shot().astype(np.float32)
+    (tmp_path / "raw").write_bytes(image.tobytes())
     mapped = MemoryMappedImage(
-        path=tmp_path / "raw", offset=0, shape=picture.shape, stored_dtype="<f4"
+        path=tmp_path / "raw", offset=0, shape=image.shape, stored_dtype="<f4"
     ).make_memmap()
-    for folder, source in (("held", picture), ("mapped", mapped)):
+    for folder, source in (("held", image), ("mapped", mapped)):
         (tmp_path / folder).mkdir()
         write_image(tmp_path / folder / name, source, axes="YX", scale=(2.0, 2.0))
     in_memory, mapped_bytes = (
         (tmp_path / folder / name).read_bytes() for folder in ("held", "mapped")
     )
     assert in_memory == mapped_bytes
-    assert np.array_equal(imread(tmp_path / "mapped" / name), picture)
+    assert np.array_equal(imread(tmp_path / "mapped" / name), image)
 
 
 def test_going_through_an_image_gives_its_bytes_in_order(monkeypatch) -> None:

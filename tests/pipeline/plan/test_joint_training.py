@@ -257,14 +257,14 @@ def test_frames_need_the_network_of_all_and_not_each_other() -> None:
     assert isinstance(image, CalibratedImage)
     first = [unit for unit in plan.units if unit.role != INFERENCE]
     frames = [unit for unit in plan.units if unit.role == INFERENCE]
-    pictures = []
+    images = []
     for order in (frames, frames[::-1]):
         merge = ResultMerger(image)
         monitor = RunMonitor(plan, lambda: Control.GO, None)
         for _ in Executor(merge, monitor).run((*first, *order)):
             pass
-        pictures.append(merge.get_estimates()[0])
-    np.testing.assert_array_equal(*pictures)
+        images.append(merge.get_estimates()[0])
+    np.testing.assert_array_equal(*images)
 
 
 def test_a_person_who_keeps_while_all_is_learned_gets_every_frame() -> None:

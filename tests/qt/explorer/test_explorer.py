@@ -252,11 +252,11 @@ def test_the_box_holds_all_points_and_the_last_image_until_they_are_taken():
     from napari_dip.pipeline.events import Event
 
     box = ProgressQueue()
-    picture = np.zeros((2, 2))
-    first = IterationUpdate(Event(message="a", iteration=1), {"image": 1.0}, image=picture)
+    image = np.zeros((2, 2))
+    first = IterationUpdate(Event(message="a", iteration=1), {"image": 1.0}, image=image)
     assert box.post(report_progress(first))
     later = IterationUpdate(Event(message="a", iteration=2), {"image": 0.5})
     assert not box.post(report_progress(later))
     news = box.take()
     assert [point[1:] for point in news.points] == [(1, {"image": 1.0}), (2, {"image": 0.5})]
-    assert news.event.preview is picture and box.take() is None
+    assert news.event.preview is image and box.take() is None

@@ -23,7 +23,7 @@ def chooser(viewer, qtbot):
     chooser.shut_down()
 
 
-def picture():
+def make_image():
     return np.random.default_rng(0).normal(size=(32, 40)).astype(np.float32)
 
 
@@ -34,17 +34,17 @@ def choose_by_hand(chooser, name):
 
 
 def test_the_selected_image_is_chosen(viewer, chooser):
-    first, second = (viewer.add_image(picture(), name=name) for name in ("first", "second"))
+    first, second = (viewer.add_image(make_image(), name=name) for name in ("first", "second"))
     assert chooser.get_layer() is second
     viewer.layers.selection.active = first
     assert chooser.get_layer() is first
 
 
 def test_a_result_is_not_followed_but_may_be_chosen_by_hand(viewer, chooser):
-    viewer.add_image(picture(), name="cells")
+    viewer.add_image(make_image(), name="cells")
     for shows in ("result", "residual", "snapshot"):
         metadata = {"napari_dip": {"recipe": {"task": "denoise"}, "shows": shows}}
-        layer = viewer.add_image(picture(), name=shows, metadata=metadata)
+        layer = viewer.add_image(make_image(), name=shows, metadata=metadata)
         assert viewer.layers.selection.active is layer
         assert chooser.get_layer().name == "cells"
     choose_by_hand(chooser, "residual")
@@ -55,28 +55,28 @@ def test_a_result_is_not_followed_but_may_be_chosen_by_hand(viewer, chooser):
 
 def test_a_result_is_taken_where_there_is_nothing_else(viewer, chooser):
     metadata = {"napari_dip": {"recipe": {"task": "denoise"}, "shows": "result"}}
-    viewer.add_image(picture(), name="cells denoised", metadata=metadata)
+    viewer.add_image(make_image(), name="cells denoised", metadata=metadata)
     assert chooser.get_layer().name == "cells denoised"
 
 
 def test_a_choice_by_hand_outlasts_the_selection(viewer, chooser):
-    first, second = (viewer.add_image(picture(), name=name) for name in ("first", "second"))
+    first, second = (viewer.add_image(make_image(), name=name) for name in ("first", "second"))
     choose_by_hand(chooser, "first")
-    third = viewer.add_image(picture(), name="third")
+    third = viewer.add_image(make_image(), name="third")
     assert viewer.layers.selection.active is third
     viewer.layers.selection.active = second
     assert chooser.get_layer() is first
 
 
 def test_following_goes_on_when_the_image_chosen_by_hand_is_gone(viewer, chooser):
-    first, second = (viewer.add_image(picture(), name=name) for name in ("first", "second"))
+    first, second = (viewer.add_image(make_image(), name=name) for name in ("first", "second"))
     choose_by_hand(chooser, "first")
     viewer.layers.remove(first)
     assert chooser.get_layer() is second
 
 
 def test_renaming_the_chosen_image_keeps_it(viewer, chooser):
-    first = viewer.add_image(picture(), name="first")
+    first = viewer.add_image(make_image(), name="first")
     viewer.layers.selection.clear()
     viewer.add_labels(np.zeros((32, 40), int), name="other")
     first.name = "renamed"
@@ -85,7 +85,7 @@ def test_renaming_the_chosen_image_keeps_it(viewer, chooser):
 
 
 def test_only_images_are_offered(viewer, chooser):
-    viewer.add_image(picture(), name="cells")
+    viewer.add_image(make_image(), name="cells")
     viewer.add_labels(np.zeros((32, 40), int), name="labels")
     viewer.add_points(np.zeros((3, 2)), name="points")
     viewer.add_shapes(name="shapes")
@@ -107,43 +107,43 @@ def test_a_lone_labels_layer_is_refused_by_its_name(viewer, chooser):
 
 
 def test_axes_are_asked_for_only_where_they_could_differ(viewer, chooser):
-    viewer.add_image(picture(), name="flat")
+    viewer.add_image(make_image(), name="flat")
     assert chooser.axes_edit.isHidden()
-    viewer.add_image(np.stack([picture()] * 3), name="deep")
+    viewer.add_image(np.stack([make_image()] * 3), name="deep")
     assert not chooser.axes_edit.isHidden()
     assert chooser.axes_edit.text() == "ZYX"
 
 
 def test_axes_named_by_the_user_are_remembered_for_that_image(viewer, chooser, qtbot):
-    deep = viewer.add_image(np.stack([picture()] * 3), name="deep")
+    deep = viewer.add_image(np.stack([make_image()] * 3), name="deep")
     chooser.axes_edit.clear()
     qtbot.keyClicks(chooser.axes_edit, "cyx")
     assert chooser.read_header().axes == "CYX"
-    viewer.add_image(picture(), name="flat")
+    viewer.add_image(make_image(), name="flat")
     assert chooser.read_header().axes == "YX"
     viewer.layers.selection.active = deep
     assert chooser.read_header().axes == "CYX"
 
 
 def test_axis_labels_of_the_layer_are_believed(viewer, chooser):
-    stack = np.stack([picture()] * 3)
+    stack = np.stack([make_image()] * 3)
     viewer.add_image(stack, name="labelled", axis_labels=("c", "y", "x"))
     assert chooser.read_header().axes == "CYX"
 
 
 def test_new_data_in_the_chosen_layer_is_noticed(viewer, chooser):
-    layer = viewer.add_image(picture(), name="cells")
+    layer = viewer.add_image(make_image(), name="cells")
     changes = []
     chooser.changed.connect(lambda: changes.append(chooser.read_header().shape))
-    layer.data = picture()[:20, :24]
+    layer.data = make_image()[:20, :24]
     assert changes[-1] == (20, 24)
 
 
 def test_a_disconnected_chooser_hears_nothing(viewer, chooser, qtbot):
-    layer = viewer.add_image(picture(), name="cells")
+    layer = viewer.add_image(make_image(), name="cells")
     heard = []
     chooser.changed.connect(lambda: heard.append(True))
     chooser.shut_down()
-    layer.data = picture()[:20, :24]
-    viewer.add_image(picture(), name="more")
+    layer.data = make_image()[:20, :24]
+    viewer.add_image(make_image(), name="more")
     assert not heard

@@ -265,11 +265,11 @@ def test_the_layer_of_the_preview_shows_the_result_as_a_new_one_would(viewer, ro
 
 def test_what_was_set_for_the_preview_alone_does_not_stay(viewer, rotated_layer):
     preview = Preview(viewer, make_target(rotated_layer))
-    picture = np.ones(rotated_layer.data.shape, np.float32)
-    preview.show(picture)
+    image = np.ones(rotated_layer.data.shape, np.float32)
+    preview.show(image)
     layer = viewer.layers[-1]
     layer.visible, layer.opacity, layer.colormap = False, 0.2, "magma"
-    into = add_result(viewer, make_target(rotated_layer), make_result(picture), preview=preview)
+    into = add_result(viewer, make_target(rotated_layer), make_result(image), preview=preview)
     assert into is layer
     assert (into.visible, into.opacity, into.colormap) == (
         rotated_layer.visible,
@@ -288,15 +288,15 @@ def test_a_preview_that_cannot_show_the_result_leaves_it_a_layer_of_its_own(
     viewer, rotated_layer, why
 ):
     preview = Preview(viewer, make_target(rotated_layer))
-    picture = np.ones(rotated_layer.data.shape, np.float32)
+    image = np.ones(rotated_layer.data.shape, np.float32)
     if why != "never shown":
-        preview.show(picture[:-1] if why == "another size" else picture)
+        preview.show(image[:-1] if why == "another size" else image)
         preview_layer = viewer.layers[-1]
     if why == "removed":
         viewer.layers.remove(preview_layer)
     elif why == "below another":
-        viewer.add_image(picture, name="kept")
-    new = add_result(viewer, make_target(rotated_layer), make_result(picture), preview=preview)
+        viewer.add_image(image, name="kept")
+    new = add_result(viewer, make_target(rotated_layer), make_result(image), preview=preview)
     assert viewer.layers[-1] is new
     assert new.data is not None
     preview.remove()
@@ -306,9 +306,9 @@ def test_a_preview_that_cannot_show_the_result_leaves_it_a_layer_of_its_own(
 
 @pytest.mark.parametrize("failing", ["data", "name"])
 def test_a_result_is_not_lost_with_a_preview_that_fails_to_show_it(viewer, rotated_layer, failing):
-    picture = np.ones(rotated_layer.data.shape, np.float32)
+    image = np.ones(rotated_layer.data.shape, np.float32)
     preview = Preview(viewer, make_target(rotated_layer))
-    preview.show(0 * picture)
+    preview.show(0 * image)
     preview_layer = viewer.layers[-1]
 
     def fail(event):
@@ -317,12 +317,12 @@ def test_a_result_is_not_lost_with_a_preview_that_fails_to_show_it(viewer, rotat
     getattr(preview_layer.events, failing).connect(fail)
     answer = PendingResult(
         target=make_target(rotated_layer),
-        result=make_result(picture),
+        result=make_result(image),
         preview=preview,
     )
     name, remark = answer.add(viewer)
     preview.remove()
     assert "another plugin" in remark
-    assert any(layer.data is picture for layer in viewer.layers)
+    assert any(layer.data is image for layer in viewer.layers)
     assert name in [layer.name for layer in viewer.layers]
     assert not any(is_preview(layer) for layer in viewer.layers)

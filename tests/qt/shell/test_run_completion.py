@@ -51,7 +51,7 @@ def forget_the_last_error():
 @pytest.fixture
 def scripted_driver(driver, noisy, monkeypatch):
     """A driver whose runs end, after one preview, as the test says; no engine is needed."""
-    picture = noisy.astype(np.float32)
+    image = noisy.astype(np.float32)
 
     def play(outcome=None, waits=False, draws=True, **report):
         def run(plan, data, poll_control, preview_seconds, store=None):
@@ -61,7 +61,7 @@ def scripted_driver(driver, noisy, monkeypatch):
                 yield Event(message="Restoring", iteration=1, iterations=2, preview=picture.copy())
             if outcome == "nothing":
                 return None
-            return make_result(picture + np.float32(1), **report)
+            return make_result(image + np.float32(1), **report)
 
         for module in (request, keeping):
             monkeypatch.setattr(module, "run", run)

@@ -171,27 +171,27 @@ def test_discarding_is_final_and_keeping_only_yields_to_it():
 
 def test_the_mailbox_calls_once_and_keeps_only_the_latest_image():
     mailbox, read = ProgressQueue(), LossReader()
-    pictures = [np.full((4, 4), index, np.float32) for index in range(50)]
+    images = [np.full((4, 4), index, np.float32) for index in range(50)]
     calls = [
         mailbox.post(
-            read(Event(message="", iteration=index, validation_loss=float(index), preview=picture))
+            read(Event(message="", iteration=index, validation_loss=float(index), preview=image))
         )
-        for index, picture in enumerate(pictures)
+        for index, image in enumerate(images)
     ]
     assert sum(calls) == 1
     news = mailbox.take()
-    assert news.event.preview is pictures[-1]
+    assert news.event.preview is images[-1]
     assert [iteration for _, iteration, *_ in news.points] == list(range(50))
     assert mailbox.take() is None
 
 
 def test_a_report_without_an_image_does_not_lose_the_one_before():
     mailbox, read = ProgressQueue(), LossReader()
-    picture = np.zeros((4, 4), np.float32)
-    mailbox.post(read(Event(message="", preview=picture)))
+    image = np.zeros((4, 4), np.float32)
+    mailbox.post(read(Event(message="", preview=image)))
     mailbox.post(read(Event(message="later")))
     news = mailbox.take()
-    assert news.event.preview is picture
+    assert news.event.preview is image
     assert news.event.message == "later"
 
 

@@ -295,8 +295,8 @@ def test_the_canvas_shows_the_result(driver):
     driver.viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
     driver.viewer.layers.remove("cells")
     driver.viewer.reset_view()
-    picture = driver.viewer.screenshot(canvas_only=True, flash=False)
-    assert picture[..., :3].std() > 10
+    image = driver.viewer.screenshot(canvas_only=True, flash=False)
+    assert image[..., :3].std() > 10
 
 
 def test_it_follows_the_theme(driver):

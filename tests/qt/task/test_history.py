@@ -15,8 +15,8 @@ from napari_dip.qt.task.snapshot_history import SnapshotBuffer
 
 def list_iterations(film: SnapshotBuffer, count: int, side: int = 10) -> list[int]:
     for iteration in range(1, count + 1):
-        picture = np.zeros((side, side), np.float32)
-        film.add(Event(message="Restoring", iteration=iteration, preview=picture))
+        image = np.zeros((side, side), np.float32)
+        film.add(Event(message="Restoring", iteration=iteration, preview=image))
     return [snapshot.iteration for snapshot in film.snapshots]
 
 
@@ -33,14 +33,14 @@ def test_the_history_has_no_more_images_than_the_slider_has_positions():
     assert len(list_iterations(SnapshotBuffer(max_snapshots=10), 95)) <= 10
 
 
-def test_pictures_of_which_two_do_not_fit_are_not_kept():
+def test_images_of_which_two_do_not_fit_are_not_kept():
     assert list_iterations(SnapshotBuffer(max_bytes=799), 5) == []
 
 
 def test_a_repeated_snapshot_is_stored_once():
-    film, picture = SnapshotBuffer(), np.zeros((4, 4), np.float32)
+    film, image = SnapshotBuffer(), np.zeros((4, 4), np.float32)
     for iteration in (1, 2):
-        film.add(Event(message="Restoring", iteration=iteration, preview=picture))
+        film.add(Event(message="Restoring", iteration=iteration, preview=image))
     assert len(film.snapshots) == 1
 
 
@@ -58,18 +58,18 @@ def test_a_run_can_be_scrubbed_while_it_goes_on_and_an_image_kept(long_run):
     long_run.wait_until(lambda: len(history.snapshot_buffer.snapshots) >= 4)
     assert "of at most 256 MB" in history.message_label.text()
     go_back(long_run, 2)
-    picture = history.snapshot_buffer.snapshots[history.slider.value()]
+    image = history.snapshot_buffer.snapshots[history.slider.value()]
     preview = long_run.viewer.layers["cells preview"]
-    assert preview.data is picture.image
+    assert preview.data is image.image
     count = len(history.snapshot_buffer.snapshots)
     long_run.wait_until(lambda: len(history.snapshot_buffer.snapshots) > count)
-    assert preview.data is picture.image  # the run goes on, what is looked at stays
+    assert preview.data is image.image  # the run goes on, what is looked at stays
     long_run.press(history.keep_button)
-    name = f"cells denoised, iteration {picture.iteration}"
+    name = f"cells denoised, iteration {image.iteration}"
     long_run.qtbot.wait(300)  # the run goes on
     assert history.message_label.text() == f"Kept: '{name}'."
     kept = long_run.viewer.layers[name]
-    np.testing.assert_array_equal(kept.data, picture.image)
+    np.testing.assert_array_equal(kept.data, image.image)
     assert kept.metadata[METADATA_KEY]["input"]["sha256"] is None
     long_run.qtbot.keyClick(history.slider, Qt.Key.Key_End)
     assert preview.data is history.snapshot_buffer.snapshots[-1].image
@@ -78,7 +78,7 @@ def test_a_run_can_be_scrubbed_while_it_goes_on_and_an_image_kept(long_run):
     assert set(long_run.names) == {"cells", name, "cells denoised"}
     metadata = kept.metadata[METADATA_KEY]
     assert json.loads(json.dumps(metadata)) == metadata
-    assert metadata["best_iteration"] == picture.iteration
+    assert metadata["best_iteration"] == image.iteration
     assert "you kept the image of iteration" in metadata["stop_reason"]
     assert len(metadata["input"]["sha256"]) == 64 and "verdict" not in metadata["report"]
     assert metadata["automatic"]["stop_reason"] == "you stopped it and kept the image"

@@ -29,9 +29,9 @@ def read_report(driver, name):
 
 
 def test_faulty_pixels_are_filled_in_and_the_layer_says_how_many(driver):
-    picture = data.moon()[200:264, 200:264].copy()
-    picture[::7, ::5] = 255
-    driver.viewer.add_image(picture, name="hot")
+    image = data.moon()[200:264, 200:264].copy()
+    image[::7, ::5] = 255
+    driver.viewer.add_image(image, name="hot")
     choose_noise(driver, "Salt and pepper (faulty pixels)")
     driver.run()
     driver.wait_for_end()
@@ -43,21 +43,21 @@ def test_faulty_pixels_are_filled_in_and_the_layer_says_how_many(driver):
 
 def test_stripes_are_levelled(driver):
     rng = np.random.default_rng(0)
-    picture = data.moon()[200:264, 200:264] + rng.normal(0, 4, (64, 64))
-    picture += rng.normal(0, 15, (1, 64))
-    driver.viewer.add_image(picture.astype(np.float32), name="striped")
+    image = data.moon()[200:264, 200:264] + rng.normal(0, 4, (64, 64))
+    image += rng.normal(0, 15, (1, 64))
+    driver.viewer.add_image(image.astype(np.float32), name="striped")
     choose_noise(driver, "Stripes (line noise)")
     driver.run()
     driver.wait_for_end()
     report = read_report(driver, "striped denoised")
     assert report["noise"]["model"] == "stripes"
     columns = driver.viewer.layers["striped denoised"].data.mean(0)
-    assert np.diff(columns).std() < 0.5 * np.diff(picture.mean(0)).std()
+    assert np.diff(columns).std() < 0.5 * np.diff(image.mean(0)).std()
 
 
 def test_speckle_below_zero_is_refused_with_a_message(driver):
-    picture = np.random.default_rng(0).normal(0, 1, (64, 64)).astype(np.float32)
-    driver.viewer.add_image(picture, name="offset")
+    image = np.random.default_rng(0).normal(0, 1, (64, 64)).astype(np.float32)
+    driver.viewer.add_image(image, name="offset")
     choose_noise(driver, "Speckle")
     driver.run()
     driver.wait_for_end()

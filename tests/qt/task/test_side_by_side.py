@@ -27,17 +27,17 @@ def second_image(noisy):
 @pytest.mark.parametrize("small", [False, True], ids=["same threads", "other threads"])
 def test_runs_started_together_in_threads_equal_lone_runs(noisy, second_image, small):
     """The number of threads is one setting of the whole process, and part of the pixels."""
-    pictures = [noisy, second_image[:40, :48] if small else second_image, noisy]
-    wanted = [restore_alone(picture, seed) for seed, picture in enumerate(pictures)]
-    start = Barrier(len(pictures))
+    images = [noisy, second_image[:40, :48] if small else second_image, noisy]
+    wanted = [restore_alone(image, seed) for seed, image in enumerate(images)]
+    start = Barrier(len(images))
 
-    def together(seed, picture):
+    def together(seed, image):
         start.wait(30)
-        return restore_alone(picture, seed)
+        return restore_alone(image, seed)
 
-    with ThreadPoolExecutor(len(pictures)) as pool:
+    with ThreadPoolExecutor(len(images)) as pool:
         for _ in range(2):
-            got = list(pool.map(together, range(len(pictures)), pictures))
+            got = list(pool.map(together, range(len(images)), images))
             assert got == wanted
 
 

@@ -136,7 +136,7 @@ def test_a_finer_image_lies_exactly_over_its_input(open_dock):
 
 
 def replace_by_stack(driver, noisy, planes=6, side=24):
-    """Put a stack in the place of the picture, in micrometres."""
+    """Put a stack in the place of the image, in micrometres."""
     stack = np.stack([np.roll(noisy, shift, 1)[:side, :side] for shift in range(planes)])
     driver.viewer.layers.remove("cells")
     units = ("micrometer",) * 3

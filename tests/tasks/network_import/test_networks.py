@@ -35,7 +35,7 @@ def read_refusal(call):
     return caught.value.reason
 
 
-def compute_layer(folder, layer, steps=None, picture=None, **options):
+def compute_layer(folder, layer, steps=None, pixels=None, **options):
     loaded = read_program(write_program(folder, steps, **options))
     description = extract_subgraph(loaded, layer)
     kept = {
@@ -43,7 +43,7 @@ def compute_layer(folder, layer, steps=None, picture=None, **options):
         for name in description.pop("weight_names")
     }
     image = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    return FeatureGraph(description, kept)(image if picture is None else picture), kept, image
+    return FeatureGraph(description, kept)(image if pixels is None else pixels), kept, image
 
 
 def test_a_layer_is_what_torch_computes_by_hand(tmp_path):

@@ -47,9 +47,9 @@ def take_shot(seed: int = 1) -> np.ndarray:
     return np.rint(CAMERA["offset_map"] + light + read).clip(0).astype(np.uint16)
 
 
-def measure_error(picture: np.ndarray, where: np.ndarray | None = None) -> float:
+def measure_error(image: np.ndarray, where: np.ndarray | None = None) -> float:
     wanted = CAMERA["gain_map"].mean() * TRUTH + CAMERA["offset_map"].mean()
-    square = (picture - wanted) ** 2
+    square = (image - wanted) ** 2
     return float((square if where is None else square[where]).mean())
 
 

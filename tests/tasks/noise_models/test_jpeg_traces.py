@@ -26,18 +26,18 @@ def load_colours() -> np.ndarray:
     return data.astronaut()[40 : 40 + SIDE, 160 : 160 + SIDE]
 
 
-def save_as_jpeg(picture: np.ndarray, quality: int, **options: int) -> np.ndarray:
+def save_as_jpeg(image: np.ndarray, quality: int, **options: int) -> np.ndarray:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=quality, **options)
+    Image.fromarray(image).save(file, "JPEG", quality=quality, **options)
     return np.asarray(Image.open(file))
 
 
-def planes(picture: np.ndarray) -> np.ndarray:
-    return np.moveaxis(np.atleast_3d(picture), -1, 0)
+def planes(image: np.ndarray) -> np.ndarray:
+    return np.moveaxis(np.atleast_3d(image), -1, 0)
 
 
-def measure_error(picture: np.ndarray, truth: np.ndarray) -> float:
-    return float(((picture.astype(np.float64) - truth) ** 2).mean())
+def measure_error(image: np.ndarray, truth: np.ndarray) -> float:
+    return float(((image.astype(np.float64) - truth) ** 2).mean())
 
 
 @pytest.mark.parametrize("quality", [10, 40, 90])
@@ -77,8 +77,8 @@ def load_uncompressed() -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("picture", load_uncompressed(), ids=str)
-def test_no_traces_are_found_where_there_are_none(picture: np.ndarray) -> None:
-    assert find_traces(planes(picture).astype(np.float32)) is None
+def test_no_traces_are_found_where_there_are_none(image: np.ndarray) -> None:
+    assert find_traces(planes(image).astype(np.float32)) is None
 
 
 @pytest.mark.sampled(1)

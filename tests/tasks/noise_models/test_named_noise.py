@@ -49,8 +49,8 @@ def add_speckle(truth: np.ndarray, looks: float) -> np.ndarray:
     return (truth * rng.gamma(looks, 1 / looks, truth.shape)).astype(np.float32)
 
 
-def measure_error(picture: np.ndarray, truth: np.ndarray) -> float:
-    return float(((picture - truth) ** 2).mean())
+def measure_error(image: np.ndarray, truth: np.ndarray) -> float:
+    return float(((image - truth) ** 2).mean())
 
 
 # --- impulses
@@ -75,10 +75,10 @@ def test_impulses_of_any_value_are_found_where_they_lie_far_off() -> None:
 
 
 def test_lines_one_pixel_wide_and_saturated_spots_are_no_impulses() -> None:
-    picture = add_noise(np.full((64, 64), 60.0))
-    picture[20], picture[:, 30], picture[40:44, 40:44] = 250, 250, 255
-    np.fill_diagonal(picture, 250)
-    assert find_impulses(np.rint(picture))[1:-1, 1:-1].sum() == 0
+    image = add_noise(np.full((64, 64), 60.0))
+    image[20], image[:, 30], image[40:44, 40:44] = 250, 250, 255
+    np.fill_diagonal(image, 250)
+    assert find_impulses(np.rint(image))[1:-1, 1:-1].sum() == 0
 
 
 @pytest.mark.parametrize("photons", [0.05, 0.5, 2, 20])
@@ -175,8 +175,8 @@ def load_clean_images() -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("picture", load_clean_images(), ids=str)
-def test_pictures_without_such_noise_get_no_hint(picture: np.ndarray) -> None:
-    assert list_noise_hints(picture.astype(np.float32)[None]) == ()
+def test_images_without_such_noise_get_no_hint(image: np.ndarray) -> None:
+    assert list_noise_hints(image.astype(np.float32)[None]) == ()
 
 
 def test_an_edge_along_the_rows_is_not_eaten() -> None:
@@ -272,7 +272,7 @@ def test_the_automatic_model_hints_at_stripes() -> None:
 
 
 def draw_texture() -> np.ndarray:
-    """Spots of all sizes everywhere, so that the picture's own steps prevail over offsets."""
+    """Spots of all sizes everywhere, so that the image's own steps prevail over offsets."""
     from scipy.ndimage import gaussian_filter
 
     rng = np.random.default_rng(2)
@@ -289,16 +289,16 @@ def test_line_offsets_on_structure_are_suspected_and_reported(axis: int) -> None
 
     rng = np.random.default_rng(1)
     offsets = rng.normal(0, 30, (SIDE, 1) if axis == 0 else (1, SIDE))
-    picture = (draw_texture() + offsets + rng.normal(0, 10, (SIDE, SIDE))).astype(np.float32)
-    (hint,) = list_noise_hints(picture[None])
+    image = (draw_texture() + offsets + rng.normal(0, 10, (SIDE, SIDE))).astype(np.float32)
+    (hint,) = list_noise_hints(image[None])
     assert str(hint).startswith("Rows" if axis == 0 else "Columns")
-    estimate = measure_single_exposure(picture[None], None, 0.0, NoiseSettings())
+    estimate = measure_single_exposure(image[None], None, 0.0, NoiseSettings())
     assert estimate.unreliable_reason or estimate.caution == "line-offsets"
 
 
 def test_structure_alone_gives_no_hint_at_offsets() -> None:
-    picture = draw_texture() + np.random.default_rng(1).normal(0, 10, (SIDE, SIDE))
-    assert list_noise_hints(picture.astype(np.float32)[None]) == ()
+    image = draw_texture() + np.random.default_rng(1).normal(0, 10, (SIDE, SIDE))
+    assert list_noise_hints(image.astype(np.float32)[None]) == ()
 
 
 @pytest.mark.parametrize("noise", ["salt-and-pepper", "stripes", "speckle"])
