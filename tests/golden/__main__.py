@@ -4,7 +4,7 @@
 
 Freeze before a change that must not change pixels, and check after it. A pixel that is meant to
 change is frozen anew, in the commit that changes it, which says why; with --match, other machines
-of the file then know its coarse picture only. Another processor has other
+of the file then keep only its block means. Another processor has other
 last digits: there `--add` adds them, of a state that a machine in the file has confirmed. Ends with
 1 if a check fails.
 """
@@ -38,12 +38,12 @@ def main() -> int:
     if arguments.add and arguments.match:
         parser.error("--add writes all recipes")
     with tempfile.TemporaryDirectory() as home:
-        _settle(Path(home))
-        return _go(freeze=arguments.freeze, add=arguments.add, match=tuple(arguments.match or ()))
+        _set_environment(Path(home))
+        return _run(freeze=arguments.freeze, add=arguments.add, match=tuple(arguments.match or ()))
 
 
-def _settle(home: Path) -> None:
-    """Take a home of its own, one thread and no screen, before anything loads."""
+def _set_environment(home: Path) -> None:
+    """Set home folder, one thread and no screen before any import."""
     names = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
     os.environ.update(dict.fromkeys(names, str(home)))
     os.environ["NAPARI_CONFIG"] = str(home / "settings.yaml")
@@ -52,21 +52,21 @@ def _settle(home: Path) -> None:
     logging.disable(logging.WARNING)
 
 
-def _go(*, freeze: bool, add: bool, match: tuple[str, ...]) -> int:
-    from golden.checking import changes, disagreements, merged, outcomes_of
-    from golden.frozen import (
-        machine_key,
-        read,
-        refrozen,
-        this_machine,
-        with_this_machine,
-        write,
+def _run(*, freeze: bool, add: bool, match: tuple[str, ...]) -> int:
+    from golden.checking import find_changes, find_disagreements, merge_parts, run_interfaces
+    from golden.hashes import (
+        add_machine,
+        find_machine,
+        make_machine_key,
+        read_hashes,
+        refreeze,
+        write_hashes,
     )
     from golden.recipes import RECIPES
 
     began, kept, failed = time.monotonic(), {}, 0
-    file = {} if freeze and not match else read()
-    machine = this_machine(file) if file else None
+    file = {} if freeze and not match else read_hashes()
+    machine = find_machine(file) if file else None
     if freeze and match and machine is None:
         print("This machine is not in the file; freeze all recipes, or add it first.")
         return 1
@@ -76,19 +76,19 @@ def _go(*, freeze: bool, add: bool, match: tuple[str, ...]) -> int:
     chosen = [recipe for recipe in RECIPES if recipe.name.startswith(match or ("",))]
     for recipe in chosen:
         with open(os.devnull, "w", encoding="utf-8") as quiet, redirect_stderr(quiet):
-            outcomes = outcomes_of(recipe)
-        wrong = disagreements(outcomes)
-        wrong += [] if freeze or add else changes(recipe, outcomes, file, machine=machine)
+            outcomes = run_interfaces(recipe)
+        wrong = find_disagreements(outcomes)
+        wrong += [] if freeze or add else find_changes(recipe, outcomes, file, machine=machine)
         for sentence in wrong:
             print(f"{recipe.name}: {sentence}", flush=True)
         failed += bool(wrong)
-        kept[recipe.name] = merged(outcomes)
+        kept[recipe.name] = merge_parts(outcomes)
     if freeze and not failed and not match:
-        write([machine_key()], kept)
+        write_hashes([make_machine_key()], kept)
     if freeze and not failed and machine is not None:
-        write(file["machines"], {**file["recipes"], **refrozen(file, kept, machine)})
+        write_hashes(file["machines"], {**file["recipes"], **refreeze(file, kept, machine)})
     if add and not failed:
-        write([*file["machines"], machine_key()], with_this_machine(file, kept))
+        write_hashes([*file["machines"], make_machine_key()], add_machine(file, kept))
     compared = "compared coarsely" if machine is None else "compared by bytes"
     verb = "frozen" if freeze or add else compared
     print(f"{len(chosen)} recipes {verb}, {failed} wrong, {time.monotonic() - began:.0f} s")

@@ -1,10 +1,10 @@
-"""Runs recipes by their interfaces and compares what comes out: with one another, and as frozen."""
+"""Runs recipes by their interfaces; compares the results with each other and frozen ones."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from golden.frozen import differences, frozen
+from golden.hashes import find_differences, freeze
 from golden.interfaces import run
 
 if TYPE_CHECKING:
@@ -17,50 +17,50 @@ if TYPE_CHECKING:
     Outcome = Mapping[str, np.ndarray[Any, Any]]
 
 
-def outcomes_of(
+def run_interfaces(
     recipe: Recipe, run_by_interface: Callable[[Recipe, str], Outcome] = run
 ) -> dict[str, dict[str, Any]]:
-    """Run a recipe by each of its interfaces, and give what would be frozen, by interface."""
+    """Run a recipe by each of its interfaces; return hashes and block means."""
     return {
-        interface: frozen(run_by_interface(recipe, interface)) for interface in recipe.interfaces
+        interface: freeze(run_by_interface(recipe, interface)) for interface in recipe.interfaces
     }
 
 
-def disagreements(outcomes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say where interfaces give other pixels than the first one; that holds on every machine."""
+def find_disagreements(outcomes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Describe where interfaces give other pixels than the first one."""
     (first, kept), *rest = outcomes.items()
     return [
         f"{interface} and {first}: {sentence}"
         for interface, parts in rest
-        for sentence in differences(
+        for sentence in find_differences(
             {name: part for name, part in parts.items() if name in kept}, kept, machine=0
         )
     ]
 
 
-def changes(
+def find_changes(
     recipe: Recipe,
     outcomes: Mapping[str, Mapping[str, Any]],
     file: Mapping[str, Any],
     *,
     machine: int | None,
 ) -> list[str]:
-    """Say what is not as it was frozen, on the file's machine of that number or on another."""
+    """Describe what differs from the frozen results, on machine `machine` of the file."""
     kept = file["recipes"].get(recipe.name)
     if kept is None:
         return ["it was never frozen"]
     gone = sorted(set(kept) - {name for parts in outcomes.values() for name in parts})
-    return [f"'{name}' is gone" for name in gone] + list(_changes(outcomes, kept, machine))
+    return [f"'{name}' is gone" for name in gone] + list(_find_changes(outcomes, kept, machine))
 
 
-def _changes(
+def _find_changes(
     outcomes: Mapping[str, Mapping[str, Any]], kept: Mapping[str, Any], machine: int | None
 ) -> Iterator[str]:
     for interface, parts in outcomes.items():
-        for sentence in differences(parts, kept, machine=machine):
+        for sentence in find_differences(parts, kept, machine=machine):
             yield f"{interface}: {sentence}"
 
 
-def merged(outcomes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Give all parts that any interface has; they agree where several have one."""
+def merge_parts(outcomes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Merge the parts of all interfaces, which agree."""
     return {name: part for parts in outcomes.values() for name, part in parts.items()}

@@ -1,8 +1,7 @@
-"""Runs recipes by each interface of the program; the only module here that knows its inside.
+"""Runs recipes by each interface of the program.
 
-Python is called by its public names, the command line as `python -m napari_dip`, and docks are
-found in the manifest. What remains of the inside stands in `_Dock`, and is all that has to follow
-when folders or names of the program change.
+Only public names are used: Python functions, `python -m napari_dip`, and docks by the manifest,
+except in `_DockDriver`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import tifffile
 import yaml
 
 import napari_dip as dip
-from golden.pictures import MAKERS, Picture
+from golden.inputs import MAKERS, Inputs
 from golden.recipes import NETWORK, USUAL, Recipe
 
 if TYPE_CHECKING:
@@ -36,14 +35,13 @@ if TYPE_CHECKING:
     Outcome = dict[str, Pixels]
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Where the modules of the package lie, for programs that are started here.
+#: Folder of the package, for new processes.
 SOURCES = Path(dip.__file__).resolve().parents[1]
 #: Seconds that a run by any interface may take before it counts as hanging.
-PATIENCE = 100.0
-#: The part of a picture that is tried on: rows and columns of a rectangle that is drawn.
-PART = (16, 56)
-#: Settings and further pictures that the program calls otherwise by now, by task and by the name
-#: in the table.
+TIMEOUT_S = 100.0
+#: Rows and columns of the previewed crop.
+PREVIEW_RANGE = (16, 56)
+#: New names of settings and extra inputs, by task and name in the table.
 RENAMED: Mapping[tuple[str, str], str] = {
     ("denoise", "network"): "architecture",
     ("denoise", "neighbours"): "neighbouring_frames",
@@ -54,8 +52,8 @@ RENAMED: Mapping[tuple[str, str], str] = {
     ("super-resolve", "start"): "initial_estimate",
     ("deblur", "start"): "initial_estimate",
 }
-#: Values that it calls otherwise, by task, the setting in the table, and the value there.
-REVALUED: Mapping[tuple[str, str, object], str] = {
+#: New names of values, by task, setting and value in the table.
+RENAMED_VALUES: Mapping[tuple[str, str, object], str] = {
     ("denoise", "prior", "recorrupted"): "r2r",
     ("denoise", "prior", "noise"): "random-input",
     ("denoise", "network", "gaussian-code"): "gaussian-input",
@@ -76,28 +74,30 @@ REVALUED: Mapping[tuple[str, str, object], str] = {
 
 def run(recipe: Recipe, interface: str) -> Outcome:
     """Run a recipe by one of its interfaces, on one thread, in an empty folder of its own."""
-    with tempfile.TemporaryDirectory() as scratch, _one_thread():
+    with tempfile.TemporaryDirectory() as scratch, _use_one_thread():
         folder = Path(scratch)
-        picture = MAKERS[recipe.picture]()
-        named = picture.others.items()
+        inputs = MAKERS[recipe.inputs]()
+        named = inputs.others.items()
         others = {RENAMED.get((recipe.task, name), name): value for name, value in named}
-        return INTERFACES[interface](recipe, replace(picture, others=others), folder)
+        return INTERFACES[interface](recipe, replace(inputs, others=others), folder)
 
 
-def settings_of(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Give all settings of a recipe as the program calls them today."""
+def translate_settings(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Translate the settings of a recipe to today's names."""
     settings = {**USUAL, **recipe.settings}
     if settings.get("network") == NETWORK:
-        settings["network"] = str(_network(folder))
+        settings["network"] = str(_write_network(folder))
     return {
-        RENAMED.get((recipe.task, name), name): REVALUED.get((recipe.task, name, value), value)
+        RENAMED.get((recipe.task, name), name): RENAMED_VALUES.get(
+            (recipe.task, name, value), value
+        )
         for name, value in settings.items()
     }
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Fit on one thread: the last digits of large pictures depend on their number."""
+def _use_one_thread() -> Iterator[None]:
+    """Fit on one thread: the last digits of large images depend on their number."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
@@ -109,7 +109,7 @@ def _one_thread() -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _network(folder: Path) -> Path:
+def _write_network(folder: Path) -> Path:
     """Write a small network of two convolutions."""
     from programs import entries, packed, small
 
@@ -119,13 +119,13 @@ def _network(folder: Path) -> Path:
 # Python
 
 
-def _python(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
+def _run_python(recipe: Recipe, inputs: Inputs, folder: Path) -> Outcome:
     """Call the function of the task, once for each image."""
     call = getattr(dip, recipe.task.replace("-", "_"))
-    settings = settings_of(recipe, folder)
-    images = (picture.image, *picture.other_images)
-    results = [call(image, axes=picture.axes, **picture.others, **settings) for image in images]
-    if picture.other_images:
+    settings = translate_settings(recipe, folder)
+    images = (inputs.image, *inputs.other_images)
+    results = [call(image, axes=inputs.axes, **inputs.others, **settings) for image in images]
+    if inputs.other_images:
         return {f"image {place}": result.image for place, result in enumerate(results, 1)}
     (result,) = results
     arrays = {"image": result.image, "uncertainty": result.uncertainty, "residual": result.residual}
@@ -133,33 +133,33 @@ def _python(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
     return {name: pixels for name, pixels in arrays.items() if pixels is not None}
 
 
-def _batch(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
-    return _in_a_batch(recipe, picture, folder)
+def _run_folder(recipe: Recipe, inputs: Inputs, folder: Path) -> Outcome:
+    return _run_batch(recipe, inputs, folder)
 
 
-def _series(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
-    return _in_a_batch(recipe, picture, folder, joint_training=True)
+def _run_series(recipe: Recipe, inputs: Inputs, folder: Path) -> Outcome:
+    return _run_batch(recipe, inputs, folder, joint_training=True)
 
 
-def _in_a_batch(recipe: Recipe, picture: Picture, folder: Path, **options: Any) -> Outcome:
+def _run_batch(recipe: Recipe, inputs: Inputs, folder: Path, **options: Any) -> Outcome:
     """Restore files in this process."""
-    result = dip.make_recipe(recipe.task, **settings_of(recipe, folder))
-    names = _folder_of_files(picture, folder)
-    dip.batch(result, folder / "in", folder / "out", axes=picture.axes, threads=1, **options)
-    return _results_of(folder / "out", names)
+    result = dip.make_recipe(recipe.task, **translate_settings(recipe, folder))
+    names = _write_folder(inputs, folder)
+    dip.batch(result, folder / "in", folder / "out", axes=inputs.axes, threads=1, **options)
+    return _read_folder(folder / "out", names)
 
 
-def _folder_of_files(picture: Picture, folder: Path) -> list[str]:
+def _write_folder(inputs: Inputs, folder: Path) -> list[str]:
     (folder / "in").mkdir()
     names = []
-    for place, pixels in enumerate((picture.image, *picture.other_images), 1):
+    for place, pixels in enumerate((inputs.image, *inputs.other_images), 1):
         names.append(f"{place}")
         _save(folder / "in" / f"{place}.tif", pixels)
     return names
 
 
-def _results_of(folder: Path, names: list[str]) -> Outcome:
-    """Read the one picture that each file has become."""
+def _read_folder(folder: Path, names: list[str]) -> Outcome:
+    """Read the result of each file."""
     results = {}
     for name in names:
         (path,) = folder.glob(f"{name}*.tif")
@@ -170,62 +170,62 @@ def _results_of(folder: Path, names: list[str]) -> Outcome:
 # Command line
 
 
-def _command(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
-    """Type the command, and carry it out in this process."""
-    code = import_module("napari_dip.__main__").main(_typed(recipe, picture, folder))
+def _run_command(recipe: Recipe, inputs: Inputs, folder: Path) -> Outcome:
+    """Run the command in this process."""
+    code = import_module("napari_dip.__main__").main(_write_inputs(recipe, inputs, folder))
     if code:
         raise RuntimeError(f"'{recipe.name}' ended with {code}")
-    return _written(folder)
+    return _read_outputs(folder)
 
 
-def _killed(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
-    """Kill the process as soon as it has kept something, and go on from there."""
-    command = _typed(recipe, picture, folder)
+def _kill_and_resume(recipe: Recipe, inputs: Inputs, folder: Path) -> Outcome:
+    """Kill the process after its first checkpoint, and resume."""
+    command = _write_inputs(recipe, inputs, folder)
     earlier = set(folder.iterdir())
-    process = _started(command)
-    end = time.monotonic() + PATIENCE
-    while process.poll() is None and not _kept(folder, earlier):
+    process = _start(command)
+    end = time.monotonic() + TIMEOUT_S
+    while process.poll() is None and not _has_checkpoint(folder, earlier):
         if time.monotonic() > end:
             break
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    if process.returncode != -signal.SIGKILL or not _kept(folder, earlier):
+    if process.returncode != -signal.SIGKILL or not _has_checkpoint(folder, earlier):
         raise RuntimeError("the run ended before it could be killed")
-    _finished(_started([*command, "--resume"]))
-    return _written(folder)
+    _wait(_start([*command, "--resume"]))
+    return _read_outputs(folder)
 
 
-def _kept(folder: Path, earlier: set[Path]) -> bool:
-    """Look for a checkpoint; a lock and files that are still being written are none."""
+def _has_checkpoint(folder: Path, earlier: set[Path]) -> bool:
+    """Whether a new folder has a checkpoint."""
     return any(
         path.name.endswith(".unfinished") and (path / "checkpoint.safetensors").exists()
         for path in set(folder.iterdir()) - earlier
     )
 
 
-def _workers(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
-    """Restore files by two processes side by side."""
-    result = dip.make_recipe(recipe.task, **settings_of(recipe, folder))
+def _run_workers(recipe: Recipe, inputs: Inputs, folder: Path) -> Outcome:
+    """Restore files by two workers."""
+    result = dip.make_recipe(recipe.task, **translate_settings(recipe, folder))
     (folder / "recipe.json").write_text(result.to_json(), encoding="utf-8")
-    names = _folder_of_files(picture, folder)
+    names = _write_folder(inputs, folder)
     command = ["batch", str(folder / "recipe.json"), str(folder / "in"), "-o", str(folder / "out")]
-    command += ["--axes", picture.axes, "--workers", "2", "--threads", "1", "--quiet"]
-    _finished(_started(command))
-    return _results_of(folder / "out", names)
+    command += ["--axes", inputs.axes, "--workers", "2", "--threads", "1", "--quiet"]
+    _wait(_start(command))
+    return _read_folder(folder / "out", names)
 
 
-def _typed(recipe: Recipe, picture: Picture, folder: Path) -> list[str]:
-    """Save the pictures, and give what is typed after the program's name."""
-    _save(folder / "in.tif", picture.image)
-    argv = [recipe.task, str(folder / "in.tif"), "--axes", picture.axes, "--quiet"]
+def _write_inputs(recipe: Recipe, inputs: Inputs, folder: Path) -> list[str]:
+    """Save the images; return the arguments of the command."""
+    _save(folder / "in.tif", inputs.image)
+    argv = [recipe.task, str(folder / "in.tif"), "--axes", inputs.axes, "--quiet"]
     argv += ["-o", str(folder / "image.tif")]
     for name in ("uncertainty", "residual"):
         argv += [f"--{name}", str(folder / f"{name}.tif")]
-    for name, pixels in picture.others.items():
+    for name, pixels in inputs.others.items():
         _save(folder / f"other {name}.tif", pixels)
         argv += [_option(name), str(folder / f"other {name}.tif")]
-    for name, value in settings_of(recipe, folder).items():
+    for name, value in translate_settings(recipe, folder).items():
         if isinstance(value, bool):
             argv.append(_option(name) if value else _option(f"no_{name}"))
         else:
@@ -241,12 +241,12 @@ def _save(path: Path, pixels: Pixels) -> None:
     tifffile.imwrite(path, pixels, photometric="minisblack")
 
 
-def _written(folder: Path) -> Outcome:
+def _read_outputs(folder: Path) -> Outcome:
     names = ("image", "uncertainty", "residual")
     return {name: tifffile.imread(folder / f"{name}.tif") for name in names}
 
 
-def _started(argv: list[str]) -> subprocess.Popen[str]:
+def _start(argv: list[str]) -> subprocess.Popen[str]:
     paths = [str(SOURCES), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, "-m", "napari_dip", *argv]
@@ -254,9 +254,9 @@ def _started(argv: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, text=True, **pipes)
 
 
-def _finished(process: subprocess.Popen[str]) -> None:
+def _wait(process: subprocess.Popen[str]) -> None:
     try:
-        said, _ = process.communicate(timeout=PATIENCE)
+        said, _ = process.communicate(timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
@@ -268,29 +268,29 @@ def _finished(process: subprocess.Popen[str]) -> None:
 # Docks
 
 
-def _dock(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
-    """Press Run in the dock of the task."""
-    with _opened(recipe, picture, folder) as dock:
-        return {"image": dock.pixels(dock.start)}
+def _run_dock(recipe: Recipe, inputs: Inputs, folder: Path) -> Outcome:
+    """Run the dock of the task."""
+    with _open_dock(recipe, inputs, folder) as dock:
+        return {"image": dock.read_result(dock.start)}
 
 
-def _part(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
-    """Draw a rectangle, and press Try."""
-    with _opened(recipe, picture, folder) as dock:
-        low, high = PART
+def _run_preview(recipe: Recipe, inputs: Inputs, folder: Path) -> Outcome:
+    """Preview a crop in the dock."""
+    with _open_dock(recipe, inputs, folder) as dock:
+        low, high = PREVIEW_RANGE
         corners = [(low, low), (low, high - 1), (high - 1, high - 1), (high - 1, low)]
         dock.viewer.add_shapes([np.array(corners)], shape_type="polygon", name="region")
-        dock.choose(recipe, picture)
-        return {"image": dock.pixels(lambda: dock.try_on("region"))}
+        dock.choose(recipe, inputs)
+        return {"image": dock.read_result(lambda: dock.preview("region"))}
 
 
 @contextmanager
-def _opened(recipe: Recipe, picture: Picture, folder: Path) -> Iterator[_Dock]:
-    """Open the dock of the task beside layers of the pictures, with the form filled in."""
-    dock = _Dock(recipe.task, picture)
+def _open_dock(recipe: Recipe, inputs: Inputs, folder: Path) -> Iterator[_DockDriver]:
+    """Open the dock of the task with layers of the images and the form filled in."""
+    dock = _DockDriver(recipe.task, inputs)
     try:
-        dock.show(dip.make_recipe(recipe.task, **settings_of(recipe, folder)))
-        dock.choose(recipe, picture)
+        dock.show(dip.make_recipe(recipe.task, **translate_settings(recipe, folder)))
+        dock.choose(recipe, inputs)
         yield dock
     finally:
         dock.close()
@@ -303,37 +303,37 @@ def _application() -> Any:
     return QApplication.instance() or QApplication([])
 
 
-class _Dock:
-    """A viewer without a window and one dock; what it reads of the dock is not public."""
+class _DockDriver:
+    """A viewer without a window and one dock; uses private attributes of the dock."""
 
-    def __init__(self, task: str, picture: Picture) -> None:
+    def __init__(self, task: str, inputs: Inputs) -> None:
         _application()
         from napari.components import ViewerModel
 
         self.viewer = ViewerModel()
-        for name, pixels in picture.others.items():
+        for name, pixels in inputs.others.items():
             add = self.viewer.add_labels if name == "mask" else self.viewer.add_image
             add(pixels, name=name)
-        self.viewer.add_image(picture.image, name="picture", rgb=picture.axes.endswith("S"))
-        self._dock = _dock_of(task)(self.viewer)
+        self.viewer.add_image(inputs.image, name="cells", rgb=inputs.axes.endswith("S"))
+        self._dock = _find_dock_class(task)(self.viewer)
 
     def show(self, recipe: dip.Recipe) -> None:
         self._dock.form.show(recipe)
 
-    def choose(self, recipe: Recipe, picture: Picture) -> None:
-        self._dock.chooser.choose("picture", picture.axes)
-        self._dock.extra_inputs.choose({name: name for name in picture.others})
+    def choose(self, recipe: Recipe, inputs: Inputs) -> None:
+        self._dock.chooser.choose("cells", inputs.axes)
+        self._dock.extra_inputs.choose({name: name for name in inputs.others})
 
     def start(self) -> None:
         self._dock.start()
 
-    def try_on(self, region: str) -> None:
+    def preview(self, region: str) -> None:
         self._dock.crop_preview.regions.setCurrentText(region)
         self._dock.crop_preview.request_preview()
 
-    def pixels(self, start: Callable[[], object]) -> Pixels:
-        """Begin, let the event loop turn until the dock is idle, and take the new picture."""
-        before, end = set(self.viewer.layers), time.monotonic() + PATIENCE
+    def read_result(self, start: Callable[[], object]) -> Pixels:
+        """Start a run, process events until the dock is idle, and read the new layer."""
+        before, end = set(self.viewer.layers), time.monotonic() + TIMEOUT_S
         start()
         while self._dock.is_busy and time.monotonic() < end:
             _application().processEvents()
@@ -351,14 +351,14 @@ class _Dock:
 
 
 def _is_result(layer: Any) -> bool:
-    """Leave out previews, and what was found beside the picture."""
+    """Whether a layer is a result, and no preview or extra output."""
     metadata = layer.metadata.get("napari_dip", {})
     return "recipe" in metadata and metadata.get("shows", "result") in ("result", "crop-preview")
 
 
 @cache
-def _dock_of(task: str) -> Any:
-    """Find the dock of a task where the manifest says that it is."""
+def _find_dock_class(task: str) -> Any:
+    """Find the dock of a task by the manifest."""
     manifest = yaml.safe_load((ROOT / "napari.yaml").read_text(encoding="utf-8"))
     wanted = f"napari-dip.{task.replace('-', '_')}"
     (place,) = (
@@ -370,13 +370,13 @@ def _dock_of(task: str) -> Any:
     return getattr(import_module(module), name)
 
 
-INTERFACES: dict[str, Callable[[Recipe, Picture, Path], Outcome]] = {
-    "python": _python,
-    "command": _command,
-    "dock": _dock,
-    "part": _part,
-    "batch": _batch,
-    "workers": _workers,
-    "series": _series,
-    "killed": _killed,
+INTERFACES: dict[str, Callable[[Recipe, Inputs, Path], Outcome]] = {
+    "python": _run_python,
+    "command": _run_command,
+    "dock": _run_dock,
+    "preview": _run_preview,
+    "batch": _run_folder,
+    "workers": _run_workers,
+    "series": _run_series,
+    "resume": _kill_and_resume,
 }

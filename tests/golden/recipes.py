@@ -30,8 +30,8 @@ class Recipe:
         Keys of `golden.interfaces.INTERFACES`, by which it is run. All of them have to give the
         same pixels.
     task : str
-    picture : str
-        Key of `golden.pictures.MAKERS`.
+    inputs : str
+        Key of `golden.inputs.MAKERS`.
     settings : mapping
         Beyond `USUAL`.
     """
@@ -39,12 +39,12 @@ class Recipe:
     name: str
     interfaces: tuple[str, ...]
     task: str
-    picture: str
+    inputs: str
     settings: Mapping[str, Any]
 
 
-def _row(name: str, interfaces: str, task: str, picture: str, **settings: Any) -> Recipe:
-    return Recipe(name, tuple(interfaces.split()), task, picture, settings)
+def _row(name: str, interfaces: str, task: str, inputs: str, **settings: Any) -> Recipe:
+    return Recipe(name, tuple(interfaces.split()), task, inputs, settings)
 
 
 TYPED = "python command dock"
@@ -101,20 +101,20 @@ RECIPES: tuple[Recipe, ...] = (
     _row("denoise, noise from outside", "python command", "denoise", "camera", **CAMERA),
     _row("denoise, read noise from outside", "python", "denoise", "camera",
          noise="gaussian", read_noise=12.5),
-    _row("denoise, jpeg", "python", "denoise", "compressed", noise="jpeg"),
-    _row("denoise, jpeg in colours", "python", "denoise", "compressed colours",
+    _row("denoise, jpeg", "python", "denoise", "jpeg", noise="jpeg"),
+    _row("denoise, jpeg in colours", "python", "denoise", "jpeg colours",
          noise="jpeg", max_iterations=3),
-    _row("denoise, salt and pepper", "python command", "denoise", "peppered",
+    _row("denoise, salt and pepper", "python command", "denoise", "salt and pepper",
          noise="salt-and-pepper"),
-    _row("denoise, stripes", "python", "denoise", "striped", noise="stripes"),
-    _row("denoise, speckle", "python", "denoise", "speckled", noise="speckle"),
+    _row("denoise, stripes", "python", "denoise", "stripes", noise="stripes"),
+    _row("denoise, speckle", "python", "denoise", "speckle", noise="speckle"),
     # denoise: smoothing
     _row("denoise, smoothing", "python command", "denoise", "camera", smoothing=0.05),
     _row("denoise, anisotropic smoothing", "python", "denoise", "camera",
          smoothing=0.2, smoothing_kind="anisotropic", prior="noise"),
     # denoise: further inputs
-    _row("denoise, two shots", TYPED, "denoise", "two shots"),
-    _row("denoise, two shots, fixed noise", "python", "denoise", "two shots", prior="noise"),
+    _row("denoise, two shots", TYPED, "denoise", "two exposures"),
+    _row("denoise, two shots, fixed noise", "python", "denoise", "two exposures", prior="noise"),
     _row("denoise, maps of the camera", TYPED, "denoise", "camera maps"),
     # denoise: colours, channels, stacks, movies
     _row("denoise, colours", TYPED, "denoise", "colours"),
@@ -128,7 +128,7 @@ RECIPES: tuple[Recipe, ...] = (
          prior="noise", stacks="volume", max_iterations=3),
     _row("denoise, planes of a stack", "python", "denoise", "stack",
          stacks="planes", max_iterations=3),
-    _row("denoise, stacks in time", "python", "denoise", "film of stacks", max_iterations=2),
+    _row("denoise, stacks in time", "python", "denoise", "movie of stacks", max_iterations=2),
     _row("denoise, movie", TYPED, "denoise", "movie", max_iterations=3),
     _row("denoise, movie, frames alone", "python", "denoise", "movie",
          sharing="alone", neighbours=False, steadiness=0.0, max_iterations=3),
@@ -140,12 +140,12 @@ RECIPES: tuple[Recipe, ...] = (
     _row("denoise, long movie", "python", "denoise", "long movie", max_iterations=3),
     _row("denoise, planes, one network", "python", "denoise", "stack",
          stacks="planes", sharing="together", prior="blind-spot", max_iterations=3),
-    _row("denoise, tiles, one network", "python", "denoise", "wide",
+    _row("denoise, tiles, one network", "python", "denoise", "wide plane",
          tile=128, sharing="together", max_iterations=3),
     _row("denoise, folder, one network", "series", "denoise", "series", max_iterations=2),
     # denoise: tiles
-    _row("denoise, tiles", "python command", "denoise", "wide", tile=128),
-    _row("denoise, tiles, fixed noise", "python", "denoise", "wide",
+    _row("denoise, tiles", "python command", "denoise", "wide plane", tile=128),
+    _row("denoise, tiles, fixed noise", "python", "denoise", "wide plane",
          tile=128, prior="noise", max_iterations=3),
     _row("denoise, tiles of a stack", "python", "denoise", "wide stack",
          tile=128, stacks="planes", max_iterations=12),
@@ -153,20 +153,20 @@ RECIPES: tuple[Recipe, ...] = (
     _row("inpaint", TYPED, "inpaint", "holes"),
     _row("inpaint, balanced", "python", "inpaint", "holes", preset="balanced"),
     _row("inpaint, best", "python", "inpaint", "holes", preset="best", max_iterations=2),
-    _row("inpaint, scattered", "python", "inpaint", "scattered"),
-    _row("inpaint, scattered, image", "python", "inpaint", "scattered",
+    _row("inpaint, scattered", "python", "inpaint", "missing pixels"),
+    _row("inpaint, scattered, image", "python", "inpaint", "missing pixels",
          prior="image", preset="best", max_iterations=2),
     _row("inpaint, fixed noise", "python", "inpaint", "holes", prior="noise"),
-    _row("inpaint, fixed noise, balanced", "python", "inpaint", "scattered",
+    _row("inpaint, fixed noise, balanced", "python", "inpaint", "missing pixels",
          prior="noise", preset="balanced"),
     _row("inpaint, deep", "python", "inpaint", "holes", prior="deep"),
     _row("inpaint, deep, balanced", "python", "inpaint", "holes",
          prior="deep", preset="balanced", max_iterations=3),
     _row("inpaint, one label, wider", "python command", "inpaint", "holes", label=2, grow=2),
     _row("inpaint, all restored", "python command", "inpaint", "holes", **{"known": "restored"}),
-    _row("inpaint, not a number", "python command", "inpaint", "not numbers"),
-    _row("inpaint, colours", "python", "inpaint", "holed colours"),
-    _row("inpaint, a plane of a stack", "python", "inpaint", "holed stack", max_iterations=3),
+    _row("inpaint, not a number", "python command", "inpaint", "nan pixels"),
+    _row("inpaint, colours", "python", "inpaint", "masked colours"),
+    _row("inpaint, a plane of a stack", "python", "inpaint", "missing plane", max_iterations=3),
     _row("inpaint, scratches through a stack", "python", "inpaint", "scratched stack",
          max_iterations=3),
     _row("inpaint, planes of a stack", "python", "inpaint", "scratched stack",
@@ -192,27 +192,27 @@ RECIPES: tuple[Recipe, ...] = (
     _row("super-resolve, planes of a stack", "python", "super-resolve", "stack",
          factor=2, stacks="planes", max_iterations=3),
     # deblur
-    _row("deblur", TYPED, "deblur", "blurred beside its psf"),
-    _row("deblur, balanced", "python", "deblur", "blurred beside its psf", preset="balanced"),
-    _row("deblur, best", "python", "deblur", "blurred beside its psf",
+    _row("deblur", TYPED, "deblur", "blurred with psf"),
+    _row("deblur, balanced", "python", "deblur", "blurred with psf", preset="balanced"),
+    _row("deblur, best", "python", "deblur", "blurred with psf",
          preset="best", max_iterations=2),
     _row("deblur, gaussian PSF", "python command", "deblur", "blurred", gaussian_sigma=1.1),
     _row("deblur, widefield", "python", "deblur", "blurred", **WIDEFIELD),
     _row("deblur, confocal", "python", "deblur", "blurred", **CONFOCAL),
-    _row("deblur, circular", "python", "deblur", "blurred beside its psf", border="circular"),
-    _row("deblur, no start", "python", "deblur", "blurred beside its psf",
+    _row("deblur, circular", "python", "deblur", "blurred with psf", border="circular"),
+    _row("deblur, no start", "python", "deblur", "blurred with psf",
          start="none", smoothing=0.0, non_negative=False),
-    _row("deblur, anisotropic, background", "python", "deblur", "blurred beside its psf",
+    _row("deblur, anisotropic, background", "python", "deblur", "blurred with psf",
          smoothing=0.5, smoothing_kind="anisotropic", background=10.0),
-    _row("deblur, gaussian noise", "python", "deblur", "blurred beside its psf",
+    _row("deblur, gaussian noise", "python", "deblur", "blurred with psf",
          noise="gaussian"),
-    _row("deblur, noise from outside", "python", "deblur", "blurred beside its psf",
+    _row("deblur, noise from outside", "python", "deblur", "blurred with psf",
          noise="poisson-gaussian", read_noise=1.0, gain=1.0),
-    _row("deblur, volume", "python", "deblur", "points of light",
+    _row("deblur, volume", "python", "deblur", "bead stack",
          gaussian_sigma=0.8, gaussian_sigma_z=0.7, max_iterations=3),
-    _row("deblur, planes of a stack", "python", "deblur", "points of light",
+    _row("deblur, planes of a stack", "python", "deblur", "bead stack",
          gaussian_sigma=1.0, max_iterations=3),
-    _row("deblur, tiles", "python", "deblur", "wide",
+    _row("deblur, tiles", "python", "deblur", "wide plane",
          gaussian_sigma=1.0, tile=128, max_iterations=3),
     # blind-deblur
     _row("blind-deblur", "python command", "blind-deblur", "blurred", psf_size=7),
@@ -225,25 +225,25 @@ RECIPES: tuple[Recipe, ...] = (
     _row("blind-deblur, free", "python dock", "blind-deblur", "blurred",
          psf_size=7, blur="free"),
     # guide
-    _row("guide", TYPED, "guide", "guided"),
-    _row("guide, balanced", "python", "guide", "guided", preset="balanced", max_iterations=3),
-    _row("guide, best", "python", "guide", "guided", preset="best", max_iterations=2),
-    _row("guide, fixed noise", "python", "guide", "guided", prior="noise"),
-    _row("guide, lying aside", "python", "guide", "guided from aside",
+    _row("guide", TYPED, "guide", "guide"),
+    _row("guide, balanced", "python", "guide", "guide", preset="balanced", max_iterations=3),
+    _row("guide, best", "python", "guide", "guide", preset="best", max_iterations=2),
+    _row("guide, fixed noise", "python", "guide", "guide", prior="noise"),
+    _row("guide, lying aside", "python", "guide", "shifted guide",
          align=True, prior="blind-spot"),
-    _row("guide, planes as channels", "python command", "guide", "guided by channels",
+    _row("guide, planes as channels", "python command", "guide", "two channel guide",
          planes_are_channels=True, prior="blind-spot"),
-    _row("guide, noise from outside", "python", "guide", "guided", prior="blind-spot", **CAMERA),
+    _row("guide, noise from outside", "python", "guide", "guide", prior="blind-spot", **CAMERA),
     # invert-features
-    _row("invert-features", "python dock", "invert-features", "for a network", **LAYER),
-    _row("invert-features, total variation", "command", "invert-features", "for a network",
+    _row("invert-features", "python dock", "invert-features", "network input", **LAYER),
+    _row("invert-features, total variation", "command", "invert-features", "network input",
          prior="total-variation", **EXPECTS),
-    _row("invert-features, nothing, best", "python", "invert-features", "for a network",
+    _row("invert-features, nothing, best", "python", "invert-features", "network input",
          prior="none", preset="best", black=20.0, white=180.0, **EXPECTS),
     # part of a picture, many files, runs that are killed
-    _row("part, inpaint", "part", "inpaint", "holed for a part"),
-    _row("batch of files", "python batch workers", "denoise", "folder", max_iterations=3),
-    _row("run that is killed", "python killed", "denoise", "longer",
+    _row("part, inpaint", "preview", "inpaint", "masked plane"),
+    _row("batch of files", "python batch workers", "denoise", "two files", max_iterations=3),
+    _row("run that is killed", "python resume", "denoise", "slow plane",
          prior="noise", restarts=1, max_iterations=70),
 )
 # fmt: on

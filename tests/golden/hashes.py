@@ -21,46 +21,46 @@ if TYPE_CHECKING:
     Pixels = np.ndarray[Any, Any]
 
 PATH = Path(__file__).with_name("hashes.json")
-#: Blocks along a side of the coarse picture, and digits that are kept of each mean.
+#: Blocks along a side, and digits of each mean.
 BLOCKS, DIGITS = 4, 4
-#: How far a block may lie from the frozen one, as a share of the picture's standard deviation.
+#: Maximum distance of a block, as a share of the image's standard deviation.
 TOLERANCE = 0.02
 #: How many times as far as the machines in the file lie from each other another one may lie. Fits
 #: of fixed noise are the furthest: 17 tolerances between an Intel and an AMD after 60 iterations.
-ELSEWHERE = 3
+MAX_MACHINE_RATIO = 3
 #: Instructions that libraries choose their arithmetic by, as Linux names them.
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd")
 
 
-def machine_key() -> dict[str, Any]:
-    """Tell all that the last digits depend on."""
+def make_machine_key() -> dict[str, Any]:
+    """Describe the machine: all that the last digits depend on."""
     import torch
 
     return {
         "torch": torch.__version__,
         "numpy": np.__version__,
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "processor": " ".join([platform.machine(), *_instructions()]),
+        "processor": " ".join([platform.machine(), *_list_instructions()]),
         "threads": 1,
     }
 
 
-def frozen(outcome: Mapping[str, Pixels]) -> dict[str, Any]:
-    """Give hash and coarse picture of each part of an outcome."""
-    return {name: _frozen(np.asarray(pixels)) for name, pixels in outcome.items()}
+def freeze(outcome: Mapping[str, Pixels]) -> dict[str, Any]:
+    """Compute hash and block means of each part of an outcome."""
+    return {name: _freeze(np.asarray(pixels)) for name, pixels in outcome.items()}
 
 
-def differences(
+def find_differences(
     outcome: Mapping[str, Any], kept: Mapping[str, Any], *, machine: int | None
 ) -> Iterable[str]:
-    """Say which parts of an outcome are not as they were; a interface may have fewer parts.
+    """Describe the parts of an outcome that differ; an interface may have fewer parts.
 
     Parameters
     ----------
     outcome, kept : mapping
-        By `frozen`: now, and before.
+        By `freeze`: now, and before.
     machine : int or None
-        Which of the file's machines this one is: bytes are compared; None: coarse pictures.
+        Index of this machine in the file, to compare bytes; None: block means.
     """
     for name, part in outcome.items():
         if name not in kept:
@@ -68,31 +68,31 @@ def differences(
         elif machine is not None and kept[name]["sha256"][machine]:
             if part["sha256"][0] == kept[name]["sha256"][machine]:
                 continue
-            yield f"'{name}' has other pixels; coarsely they are {_how_far(part, kept[name])}"
+            yield f"'{name}' has other pixels; coarsely they are {_describe(part, kept[name])}"
         elif not _is_near(part, kept[name]):
-            yield f"'{name}' is another picture: {_how_far(part, kept[name])}"
+            yield f"'{name}' is another image: {_describe(part, kept[name])}"
 
 
-def read() -> dict[str, Any]:
-    """Read the file: the machine's key, and the recipes by name."""
+def read_hashes() -> dict[str, Any]:
+    """Read the file: machines, and recipes by name."""
     file: dict[str, Any] = json.loads(PATH.read_text(encoding="utf-8"))
     return file
 
 
-def this_machine(file: Mapping[str, Any]) -> int | None:
-    """Tell which of the file's machines this one is, if any."""
-    key = machine_key()
+def find_machine(file: Mapping[str, Any]) -> int | None:
+    """Find the index of this machine in the file, if any."""
+    key = make_machine_key()
     return file["machines"].index(key) if key in file["machines"] else None
 
 
-def with_this_machine(file: Mapping[str, Any], recipes: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the hashes of this machine, and how far its pictures lie from the first one's."""
+def add_machine(file: Mapping[str, Any], recipes: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the hashes of this machine, and the distance of its images from the first one's."""
     return {
         name: {
             part: {
                 **entry,
                 "sha256": [*entry["sha256"], *recipes[name][part]["sha256"]],
-                "apart": max(entry["apart"], _rounded(_farthest(recipes[name][part], entry))),
+                "apart": max(entry["apart"], _round(_compute_distance(recipes[name][part], entry))),
             }
             for part, entry in parts.items()
         }
@@ -100,8 +100,8 @@ def with_this_machine(file: Mapping[str, Any], recipes: Mapping[str, Any]) -> di
     }
 
 
-def refrozen(file: Mapping[str, Any], recipes: Mapping[str, Any], machine: int) -> dict[str, Any]:
-    """Give recipes whose pixels have changed; other machines know only the coarse picture."""
+def refreeze(file: Mapping[str, Any], recipes: Mapping[str, Any], machine: int) -> dict[str, Any]:
+    """Replace recipes whose pixels have changed; other machines keep only block means."""
 
     def hashes(part: Mapping[str, Any]) -> list[str | None]:
         by_machine = [None] * len(file["machines"])
@@ -117,7 +117,7 @@ def refrozen(file: Mapping[str, Any], recipes: Mapping[str, Any], machine: int) 
     }
 
 
-def write(machines: list[dict[str, Any]], recipes: Mapping[str, Any]) -> None:
+def write_hashes(machines: list[dict[str, Any]], recipes: Mapping[str, Any]) -> None:
     """Write the file anew, with one line for each part of an outcome."""
     lines = [f'{{"machines": {json.dumps(machines)},', '"recipes": {']
     for place, (name, parts) in enumerate(recipes.items(), 1):
@@ -127,26 +127,26 @@ def write(machines: list[dict[str, Any]], recipes: Mapping[str, Any]) -> None:
     PATH.write_text("\n".join([*lines, "}}", ""]), encoding="utf-8")
 
 
-def _instructions() -> list[str]:
+def _list_instructions() -> list[str]:
     path = Path("/proc/cpuinfo")
     flags = set(path.read_text(encoding="utf-8").split()) if path.exists() else set()
     return [name for name in INSTRUCTIONS if name in flags]
 
 
-def _frozen(pixels: Pixels) -> dict[str, Any]:
+def _freeze(pixels: Pixels) -> dict[str, Any]:
     whole = np.ascontiguousarray(pixels)
     head = f"{whole.dtype.str} {whole.shape} ".encode()
     return {
         "sha256": [hashlib.sha256(head + whole.tobytes()).hexdigest()],
         "shape": list(whole.shape),
-        "blocks": [_rounded(block.mean()) for block in _blocks(whole)],
-        "std": _rounded(whole.std()),
+        "blocks": [_round(block.mean()) for block in _split_blocks(whole)],
+        "std": _round(whole.std()),
         "apart": 0.0,
     }
 
 
-def _blocks(pixels: Pixels) -> Iterable[Pixels]:
-    """Cut the two longest axes into blocks: the picture plane, wherever it lies."""
+def _split_blocks(pixels: Pixels) -> Iterable[Pixels]:
+    """Cut the two longest axes into blocks: the image plane."""
     whole = pixels.astype(np.float64)
     longest = sorted(range(whole.ndim), key=lambda axis: -whole.shape[axis])[:2]
     plane = np.moveaxis(whole, sorted(longest), range(len(longest)))
@@ -157,23 +157,23 @@ def _blocks(pixels: Pixels) -> Iterable[Pixels]:
         yield from np.array_split(band, min(BLOCKS, plane.shape[1]), axis=1)
 
 
-def _rounded(value: float) -> float:
+def _round(value: float) -> float:
     return float(f"{float(value):.{DIGITS}g}")
 
 
 def _is_near(part: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
-    allowed = max(1, ELSEWHERE * kept["apart"])
-    return part["shape"] == kept["shape"] and _farthest(part, kept) <= allowed
+    allowed = max(1, MAX_MACHINE_RATIO * kept["apart"])
+    return part["shape"] == kept["shape"] and _compute_distance(part, kept) <= allowed
 
 
-def _farthest(part: Mapping[str, Any], kept: Mapping[str, Any]) -> float:
-    """Give the farthest block's distance, where 1 is what is tolerated."""
+def _compute_distance(part: Mapping[str, Any], kept: Mapping[str, Any]) -> float:
+    """Compute the largest distance of a block, in tolerances."""
     now, then = (np.array([*entry["blocks"], entry["std"]]) for entry in (part, kept))
     allowed = TOLERANCE * kept["std"] + 10.0 ** (1 - DIGITS) * np.abs(then) + 1e-12
     return float((np.abs(now - then) / allowed).max())
 
 
-def _how_far(part: Mapping[str, Any], kept: Mapping[str, Any]) -> str:
+def _describe(part: Mapping[str, Any], kept: Mapping[str, Any]) -> str:
     if part["shape"] != kept["shape"]:
         return f"of shape {part['shape']} and not {kept['shape']}"
-    return f"{_farthest(part, kept):.3g} times as far apart as is tolerated elsewhere"
+    return f"{_compute_distance(part, kept):.3g} times as far apart as is tolerated elsewhere"
