@@ -28,8 +28,8 @@ def scene():
     image = calibrate_image(plan_for(array), {"image": array})
     calibration = image.calibration
     clean = (truth(SIDE) + 100 - calibration.intensity_offset[0]) / calibration.intensity_scale[0]
-    picture = torch.from_numpy(clean.astype(np.float32))[None, None]
-    return prepare_fit(image, image.plan.units[0]), picture
+    pixels = torch.from_numpy(clean.astype(np.float32))[None, None]
+    return prepare_fit(image, image.plan.units[0]), pixels
 
 
 def compute_evidence(fit, image):
