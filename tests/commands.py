@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
 
 #: What the forking process loads: the command, torch, and what a run imports after it.
-LOADED = (
+PRELOADED = (
     "napari_dip.cli.app",
     "torch",
     "napari_dip.pipeline.assess.merge",
@@ -33,12 +33,12 @@ LOADED = (
 )
 
 
-class Forked:
+class ForkedProgram:
     """A command that runs; with those attributes of `subprocess.Popen` that tests use."""
 
     def __init__(self, argv: Sequence[str], cwd: str, environment: Mapping[str, str]) -> None:
         context: Any = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(LOADED))
+        context.set_forkserver_preload(list(PRELOADED))
         (out, theirs), (err, their_errors) = (context.Pipe(duplex=False) for _ in range(2))
         arguments = (argv, cwd, environment, theirs, their_errors)
         self._process = context.Process(target=_run_command, args=arguments)
@@ -71,9 +71,9 @@ class Forked:
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Return what it still says on both streams, once it has ended."""
-        said: dict[IO[str], str] = {}
+        output: dict[IO[str], str] = {}
         readers = [
-            threading.Thread(target=lambda stream=stream: said.update({stream: stream.read()}))
+            threading.Thread(target=lambda stream=stream: output.update({stream: stream.read()}))
             for stream in (self.stdout, self.stderr)
         ]
         for reader in readers:
@@ -83,7 +83,7 @@ class Forked:
             reader.join()
         self.stdout.close()
         self.stderr.close()
-        return said[self.stdout], said[self.stderr]
+        return output[self.stdout], output[self.stderr]
 
 
 def _open(connection: Connection) -> IO[str]:
@@ -116,13 +116,13 @@ def _run_command(
     sys.exit(main())
 
 
-Program = Forked | subprocess.Popen[str]
+Program = ForkedProgram | subprocess.Popen[str]
 
 
 def start(*argv: object, cwd: Path | None = None) -> Program:
     """Start `napari-dip` with these arguments."""
     arguments, place = [str(word) for word in argv], str(cwd or os.getcwd())
     if CAN_FORK:
-        return Forked(arguments, place, dict(os.environ))
+        return ForkedProgram(arguments, place, dict(os.environ))
     line, pipe = [sys.executable, "-m", "napari_dip", *arguments], subprocess.PIPE
     return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, cwd=place)

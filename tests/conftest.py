@@ -41,17 +41,17 @@ os.environ.update(
 # Side by side without a display, each worker keeps to one core: fits of two threads each, on two
 # cores, mostly wait for one another (92 CPU seconds of four files of tests instead of 52).
 CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-PLACE = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
-SHARED_OUT = bool(PLACE and CORES and os.environ.get("QT_QPA_PLATFORM") == "offscreen")
-if SHARED_OUT:
-    os.sched_setaffinity(0, {sorted(CORES)[int(PLACE) % len(CORES)]})
+WORKER_NUMBER = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+IS_PINNED = bool(WORKER_NUMBER and CORES and os.environ.get("QT_QPA_PLATFORM") == "offscreen")
+if IS_PINNED:
+    os.sched_setaffinity(0, {sorted(CORES)[int(WORKER_NUMBER) % len(CORES)]})
 #: What names of tests say that hangs on the number of threads: these get all cores.
-OF_THREADS = re.compile("bytes|pixels|threads|torch|lone")
+NEEDS_ALL_CORES = re.compile("bytes|pixels|threads|torch|lone")
 
 #: Seconds that a thread may take to end after its test.
-GRACE = 3.0
+GRACE_SECONDS = 3.0
 #: Threads that libraries start once and keep: ours never bear such names.
-KEPT_THREADS = (
+LIBRARY_THREADS = (
     "pydevd",
     "tqdm",
     "IPython",
@@ -63,7 +63,7 @@ KEPT_THREADS = (
 )
 
 #: How many modules were there when their objects were last set aside.
-_modules_aside = [0]
+_frozen_module_count = [0]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -84,9 +84,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def tests_of_threads_have_all_cores(request: pytest.FixtureRequest) -> Iterator[None]:
+def use_all_cores(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let fits take the threads that they take elsewhere, where the test is about that."""
-    if not (SHARED_OUT and OF_THREADS.search(request.node.name)):
+    if not (IS_PINNED and NEEDS_ALL_CORES.search(request.node.name)):
         yield
         return
     import torch
@@ -100,98 +100,98 @@ def tests_of_threads_have_all_cores(request: pytest.FixtureRequest) -> Iterator[
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_running() -> Iterator[None]:
+def check_nothing_is_left_running() -> Iterator[None]:
     """Fail a test that leaves a thread, a worker, a running timer or a window behind.
 
     It takes the place of napari's NAPARI_STRICT_QT, which looks before Python has collected its
     cycles: pyqtgraph's menus are part of such cycles, and go with them.
     """
-    _set_imports_aside()
+    _freeze_imports()
     threads = set(threading.enumerate())
-    windows = set(_windows())
+    windows = set(_list_windows())
     yield
-    _let_qt_finish()
+    _finish_qt_events()
     leftovers = [
-        *_after_grace(lambda: _new_threads(threads)),
-        *_after_grace(_workers),
-        *_after_grace(lambda: _new_windows(windows)),
-        *_after_grace(_timers),
+        *_find_after_grace(lambda: _find_new_threads(threads)),
+        *_find_after_grace(_find_workers),
+        *_find_after_grace(lambda: _find_new_windows(windows)),
+        *_find_after_grace(_find_timers),
     ]
     assert not leftovers, "The test left behind: " + "; ".join(leftovers)
 
 
-def _set_imports_aside() -> None:
+def _freeze_imports() -> None:
     """Keep what imports have made out of later searches and collections of garbage.
 
     torch and napari leave 300 000 objects, for good; going through them, at least three times
     after each test with a viewer, took half a second of the processor.
     """
-    if len(sys.modules) > _modules_aside[0] + 100:
+    if len(sys.modules) > _frozen_module_count[0] + 100:
         gc.collect()
         gc.freeze()
-        _modules_aside[0] = len(sys.modules)
+        _frozen_module_count[0] = len(sys.modules)
 
 
-def _after_grace(find: Callable[[], list[str]]) -> list[str]:
+def _find_after_grace(find: Callable[[], list[str]]) -> list[str]:
     """Ask again until nothing is found or the time is up."""
-    end = time.monotonic() + GRACE
+    end = time.monotonic() + GRACE_SECONDS
     while (alive := find()) and time.monotonic() < end:
-        _let_qt_finish()
+        _finish_qt_events()
         gc.collect()
         time.sleep(0.02)
     return alive
 
 
-def _new_threads(before: set[threading.Thread]) -> list[str]:
+def _find_new_threads(before: set[threading.Thread]) -> list[str]:
     return [
         f"thread {thread.name}"
         for thread in set(threading.enumerate()) - before
-        if not thread.name.startswith(KEPT_THREADS)
+        if not thread.name.startswith(LIBRARY_THREADS)
     ]
 
 
-def _workers() -> list[str]:
+def _find_workers() -> list[str]:
     """Find superqt's workers, which napari's are too, and jobs in Qt's own pool of threads."""
     alive: list[str] = []
     if module := sys.modules.get("superqt.utils._qthreading"):
         alive += [f"worker {worker!r}" for worker in module.WorkerBase._worker_set]
-    if core := _qt("QtCore"):
+    if core := _get_qt_module("QtCore"):
         alive += ["job in Qt's thread pool"] * core.QThreadPool.globalInstance().activeThreadCount()
     return alive
 
 
-def _windows() -> list[object]:
-    widgets = _qt("QtWidgets")
+def _list_windows() -> list[object]:
+    widgets = _get_qt_module("QtWidgets")
     if widgets is None or widgets.QApplication.instance() is None:
         return []
     return list(widgets.QApplication.topLevelWidgets())
 
 
-def _new_windows(before: set[object]) -> list[str]:
+def _find_new_windows(before: set[object]) -> list[str]:
     """Find widgets without a parent; napari names those that its own tests may leave."""
     return [
         f"widget {type(window).__name__} {window.objectName()!r}"
-        for window in set(_windows()) - before
-        if _alive(window) and window.objectName() != "handled_widget"
+        for window in set(_list_windows()) - before
+        if _is_alive(window) and window.objectName() != "handled_widget"
     ]
 
 
-def _timers() -> list[str]:
+def _find_timers() -> list[str]:
     """Find timers of ours that still run."""
-    core = _qt("QtCore")
+    core = _get_qt_module("QtCore")
     if core is None or core.QCoreApplication.instance() is None:
         return []
     return [
         f"running timer of {type(timer.parent()).__name__}"
         for timer in gc.get_objects()
         if type(timer) is core.QTimer
-        and _alive(timer)
+        and _is_alive(timer)
         and timer.isActive()
         and type(timer.parent()).__module__.startswith("napari_dip")
     ]
 
 
-def _alive(widget: object) -> bool:
+def _is_alive(widget: object) -> bool:
     try:
         widget.objectName()  # type: ignore[attr-defined]
     except RuntimeError:  # its C++ half is gone
@@ -199,14 +199,14 @@ def _alive(widget: object) -> bool:
     return True
 
 
-def _let_qt_finish() -> None:
-    core = _qt("QtCore")
+def _finish_qt_events() -> None:
+    core = _get_qt_module("QtCore")
     if core is None or (app := core.QCoreApplication.instance()) is None:
         return
     app.processEvents()
     app.sendPostedEvents(None, core.QEvent.Type.DeferredDelete)
 
 
-def _qt(part: str) -> ModuleType | None:
+def _get_qt_module(part: str) -> ModuleType | None:
     """Return a module of Qt if a test has loaded it: these checks must not load it themselves."""
     return sys.modules.get(f"PyQt6.{part}")

@@ -16,31 +16,31 @@ SIZES = (1, 1, 32, 32)
 KINDS = {"float32": 7, "float64": 8, "int64": 5}
 
 
-def tensor(name: str) -> dict[str, Any]:
+def refer_to(name: str) -> dict[str, Any]:
     """Stand for a tensor."""
     return {"as_tensor": {"name": name}}
 
 
-def step(target: str, result: str, modules: str = "", **arguments: Any) -> dict[str, Any]:
+def make_step(target: str, result: str, modules: str = "", **arguments: Any) -> dict[str, Any]:
     """One operation; arguments as the file has them, such as {"as_int": 2}."""
     parts = modules.split(".") if modules else []
     paths = [".".join(parts[: place + 1]) for place in range(len(parts))]
     stack = ";".join(["L__self__,,Net", *(f"L__self__{path},{path},Module" for path in paths)])
     inputs = [{"name": name, "arg": value, "kind": 1} for name, value in arguments.items()]
     metadata = {"nn_module_stack": stack}
-    return {"target": target, "inputs": inputs, "outputs": [tensor(result)], "metadata": metadata}
+    return {"target": target, "inputs": inputs, "outputs": [refer_to(result)], "metadata": metadata}
 
 
-def relu(source: str, result: str, modules: str) -> dict[str, Any]:
-    return step("torch.ops.aten.relu.default", result, modules, self=tensor(source))
+def make_relu(source: str, result: str, modules: str) -> dict[str, Any]:
+    return make_step("torch.ops.aten.relu.default", result, modules, self=refer_to(source))
 
 
-def convolution(source: str, weight: str, result: str, modules: str) -> dict[str, Any]:
-    inputs = {"input": tensor(source), "weight": tensor(weight), "padding": {"as_ints": [1, 1]}}
-    return step("torch.ops.aten.conv2d.default", result, modules, **inputs)
+def make_convolution(source: str, weight: str, result: str, modules: str) -> dict[str, Any]:
+    inputs = {"input": refer_to(source), "weight": refer_to(weight), "padding": {"as_ints": [1, 1]}}
+    return make_step("torch.ops.aten.conv2d.default", result, modules, **inputs)
 
 
-def listed(array: np.ndarray, path: str, **changes: Any) -> dict[str, Any]:
+def describe_weight(array: np.ndarray, path: str, **changes: Any) -> dict[str, Any]:
     """Say where a weight lies, and how it is laid out; changes make that a lie."""
     strides = [stride // array.itemsize for stride in array.strides]
     meta = {
@@ -56,7 +56,7 @@ def listed(array: np.ndarray, path: str, **changes: Any) -> dict[str, Any]:
     return {"path_name": path, "is_param": True, "use_pickle": pickled, "tensor_meta": meta}
 
 
-def entries(
+def make_entries(
     steps: list[dict[str, Any]],
     weights: Mapping[str, np.ndarray] | None = None,
     changes: Mapping[str, Mapping[str, Any]] | None = None,
@@ -67,10 +67,10 @@ def entries(
     config, content = {}, {}
     specs = []
     for place, (name, array) in enumerate(weights.items()):
-        config[name] = listed(array, f"weight_{place}", **(changes or {}).get(name, {}))
+        config[name] = describe_weight(array, f"weight_{place}", **(changes or {}).get(name, {}))
         content[f"data/weights/weight_{place}"] = np.ascontiguousarray(array).tobytes()
         specs.append({"parameter": {"arg": {"name": name}, "parameter_name": name}})
-    specs.append({"user_input": {"arg": tensor("x")}})
+    specs.append({"user_input": {"arg": refer_to("x")}})
     image = {"sizes": [{"as_int": count} for count in sizes], "dtype": 7}
     graph = {"nodes": steps, "tensor_values": {"x": image}}
     model = {
@@ -85,7 +85,9 @@ def entries(
     }
 
 
-def packed(path: Path, content: Mapping[str, bytes], root: str = "net/", **options: Any) -> Path:
+def write_archive(
+    path: Path, content: Mapping[str, bytes], root: str = "net/", **options: Any
+) -> Path:
     """Write the archive."""
     with zipfile.ZipFile(path, "w", **options) as file:
         for name, whole in content.items():
@@ -93,7 +95,9 @@ def packed(path: Path, content: Mapping[str, bytes], root: str = "net/", **optio
     return path
 
 
-def small(widths: tuple[int, int] = (4, 8)) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+def make_small_program(
+    widths: tuple[int, int] = (4, 8),
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Two convolutions with rectifiers: steps, and weights drawn at random."""
     rng = np.random.default_rng(0)
     first, second = widths
@@ -102,9 +106,9 @@ def small(widths: tuple[int, int] = (4, 8)) -> tuple[list[dict[str, Any]], dict[
         "p_second": rng.normal(0, 0.3, (second, first, 3, 3)).astype(np.float32),
     }
     steps = [
-        convolution("x", "p_first", "conv", "body.0"),
-        relu("conv", "act", "body.1"),
-        convolution("act", "p_second", "conv_1", "body.2"),
-        relu("conv_1", "act_1", "body.3"),
+        make_convolution("x", "p_first", "conv", "body.0"),
+        make_relu("conv", "act", "body.1"),
+        make_convolution("act", "p_second", "conv_1", "body.2"),
+        make_relu("conv_1", "act_1", "body.3"),
     ]
     return steps, weights

@@ -29,15 +29,15 @@ MACHINE = Machine(
 )
 
 
-def truth(side: int = 64) -> npt.NDArray[np.float64]:
+def make_truth(side: int = 64) -> npt.NDArray[np.float64]:
     """Corner of scikit-image's cell, in counts."""
     return data.cell()[200 : 200 + side, 200 : 200 + side].astype(np.float64)
 
 
-def shot(side: int = 64, seed: int = 0) -> npt.NDArray[np.uint16]:
+def make_noisy(side: int = 64, seed: int = 0) -> npt.NDArray[np.uint16]:
     """What a camera of gain 2, read noise 3 and offset 100 sees of it."""
     rng = np.random.default_rng(seed)
-    counts = 2 * rng.poisson(truth(side) / 2) + rng.normal(0, 3, (side, side)) + 100
+    counts = 2 * rng.poisson(make_truth(side) / 2) + rng.normal(0, 3, (side, side)) + 100
     return np.clip(np.rint(counts), 0, 65535).astype(np.uint16)
 
 
@@ -53,7 +53,7 @@ def plan_for(array: npt.NDArray[Any], axes: str = "YX", **settings: Any) -> Plan
     return answer
 
 
-def drain(plan: Plan, array: Any, **options: Any) -> tuple[list[Event], Restoration | None]:
+def run_to_end(plan: Plan, array: Any, **options: Any) -> tuple[list[Event], Restoration | None]:
     """Run to the end."""
     loop = run(plan, {"image": array}, **options)
     events = []

@@ -15,7 +15,7 @@ import napari_dip as dip
 from napari_dip import explore
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import LazyPixels
-from small_runs import drain, plan_for, shot
+from small_runs import make_noisy, plan_for, run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ def read_refusal_code(call: Callable[[], object]) -> str:
 
 def make_lying_array(change: Callable[[np.ndarray], Any], side: int = SIDE) -> Any:
     """An array of blocks that come to something else than they say."""
-    image = da.from_array(np.resize(shot(SIDE), (side, side)), chunks=16)
+    image = da.from_array(np.resize(make_noisy(SIDE), (side, side)), chunks=16)
     return image.map_blocks(change, dtype="uint16", meta=np.empty((0, 0), "uint16"))
 
 
@@ -79,7 +79,7 @@ def test_dask_blocks_that_fail_are_refused_with_what_they_said() -> None:
     )
     assert (
         read_refusal_code(
-            lambda: dip.inpaint(shot(SIDE), make_lying_array(raise_error), **SETTINGS)
+            lambda: dip.inpaint(make_noisy(SIDE), make_lying_array(raise_error), **SETTINGS)
         )
         == "array-broken"
     )
@@ -89,29 +89,29 @@ def test_dask_blocks_that_fail_are_refused_with_what_they_said() -> None:
     ("change", "code"), [(raise_error, "array-broken"), ("shape", "array-other")]
 )
 def test_dask_blocks_that_fail_or_lie_in_tiles_are_refused(change: Any, code: str) -> None:
-    plan = plan_for(np.resize(shot(SIDE), (160, 160)), tile=128)
+    plan = plan_for(np.resize(make_noisy(SIDE), (160, 160)), tile=128)
     assert plan.tiles
     image = LazyPixels("shot", make_lying_array(LIES.get(change, change), 160))
     assert read_refusal_code(lambda: list(run(plan, {"image": image}))) == code
 
 
 def test_an_honest_dask_array_gives_the_pixels_of_its_array_whole_and_in_tiles() -> None:
-    image = np.resize(shot(SIDE), (160, 160))
+    image = np.resize(make_noisy(SIDE), (160, 160))
     plan = plan_for(image, tile=128, max_iterations=1)
     lazy = LazyPixels("shot", da.from_array(image, chunks=50))
-    results = [drain(plan, array)[1] for array in (image, lazy)]
+    results = [run_to_end(plan, array)[1] for array in (image, lazy)]
     assert all(result is not None for result in results)
     first, second = (result.image for result in results if result is not None)
     assert np.array_equal(first, second)
-    whole = dip.denoise(da.from_array(shot(SIDE), chunks=16), **SETTINGS)
-    assert np.array_equal(whole.image, dip.denoise(shot(SIDE), **SETTINGS).image)
+    whole = dip.denoise(da.from_array(make_noisy(SIDE), chunks=16), **SETTINGS)
+    assert np.array_equal(whole.image, dip.denoise(make_noisy(SIDE), **SETTINGS).image)
 
 
 @pytest.mark.parametrize("axes", [("Y", "X"), ["y", "x"], "yx"])
 def test_axes_may_be_a_sequence_of_letters(tmp_path: Path, axes: Any) -> None:
-    assert dip.denoise(shot(SIDE), axes=axes, **SETTINGS).report["axes"] == "YX"
-    assert dip.measure_noise(shot(SIDE), axes=axes).channels
-    tifffile.imwrite(tmp_path / "in.tif", shot(SIDE))
+    assert dip.denoise(make_noisy(SIDE), axes=axes, **SETTINGS).report["axes"] == "YX"
+    assert dip.measure_noise(make_noisy(SIDE), axes=axes).channels
+    tifffile.imwrite(tmp_path / "in.tif", make_noisy(SIDE))
     recipe = dip.make_recipe("denoise", **SETTINGS)
     done = dip.batch(recipe, tmp_path / "in.tif", tmp_path / "out", axes=axes)
     assert [outcome.state for outcome in done.outcomes] == ["restored"]
@@ -120,7 +120,8 @@ def test_axes_may_be_a_sequence_of_letters(tmp_path: Path, axes: Any) -> None:
 @pytest.mark.parametrize("axes", [5, b"YX", ("Y", 1), {"Y": 1}, [None, None]])
 def test_axes_that_are_no_letters_are_refused(axes: Any) -> None:
     assert (
-        read_refusal_code(lambda: dip.denoise(shot(SIDE), axes=axes, **SETTINGS)) == "setting-wrong"
+        read_refusal_code(lambda: dip.denoise(make_noisy(SIDE), axes=axes, **SETTINGS))
+        == "setting-wrong"
     )
 
 
@@ -151,11 +152,11 @@ def test_what_is_no_image_is_named(value: Any, named: str) -> None:
 )
 def test_addresses_are_refused_since_files_lie_on_this_computer(tmp_path: Path, url: str) -> None:
     recipe = dip.make_recipe("denoise", **SETTINGS)
-    tifffile.imwrite(tmp_path / "in.tif", shot(SIDE))
+    tifffile.imwrite(tmp_path / "in.tif", make_noisy(SIDE))
     for call in (
         lambda: dip.denoise(url, **SETTINGS),
-        lambda: dip.inpaint(shot(SIDE), url, **SETTINGS),
-        lambda: dip.restore(shot(SIDE), url),
+        lambda: dip.inpaint(make_noisy(SIDE), url, **SETTINGS),
+        lambda: dip.restore(make_noisy(SIDE), url),
         lambda: dip.batch(recipe, [url], tmp_path / "out"),
         lambda: dip.batch(recipe, tmp_path / "in.tif", url),
     ):
@@ -197,7 +198,7 @@ def test_workers_of_a_script_without_a_main_guard_are_refused_before_any_is_star
     tmp_path: Path, guard: bool
 ) -> None:
     for name in ("a.tif", "b.tif"):
-        tifffile.imwrite(tmp_path / name, shot(SIDE))
+        tifffile.imwrite(tmp_path / name, make_noisy(SIDE))
     inputs, folder = str(tmp_path / "*.tif"), str(tmp_path / "out")
     end = 'if __name__ == "__main__":\n    work()\n' if guard else "work()\n"
     script = tmp_path / "script.py"

@@ -216,7 +216,7 @@ def test_a_time_limit_that_is_over_before_the_first_iteration_is_a_failure_with_
 
 
 @pytest.fixture
-def half_empty(tmp_path: Path) -> Path:
+def image_with_nan(tmp_path: Path) -> Path:
     image = np.full((2, 40, 40), 7, "uint16")
     image[0] = np.random.default_rng(0).normal(500, 20, (40, 40)).astype("uint16")
     path = tmp_path / "in.tif"
@@ -224,8 +224,8 @@ def half_empty(tmp_path: Path) -> Path:
     return path
 
 
-def test_notes_of_a_run_are_said_unless_it_is_to_be_quiet(half_empty, tmp_path, capsys):
-    argv = ["denoise", str(half_empty), "-o", str(tmp_path / "out.tif"), *FAST, "--overwrite"]
+def test_notes_of_a_run_are_said_unless_it_is_to_be_quiet(image_with_nan, tmp_path, capsys):
+    argv = ["denoise", str(image_with_nan), "-o", str(tmp_path / "out.tif"), *FAST, "--overwrite"]
     report = tmp_path / "report.json"
     assert main([*argv, "--report", str(report)]) == 0
     err = capsys.readouterr().err
@@ -313,12 +313,12 @@ def test_a_partial_image_never_takes_the_place_of_another(tmp_path):
 def test_an_error_nobody_foresaw_ends_with_one_in_one_sentence(
     noisy, tmp_path, monkeypatch, capsys, error, message
 ):
-    def breaks(*arguments: object, **options: object) -> None:
+    def raise_error(*arguments: object, **options: object) -> None:
         raise error
 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr("napari_dip.cli.restore.run", breaks)
+    monkeypatch.setattr("napari_dip.cli.restore.run", raise_error)
     assert main(["denoise", str(noisy), "-o", str(tmp_path / "out.tif"), *FAST]) == 1
     err = capsys.readouterr().err
     assert message in err and "Traceback" not in err
@@ -331,10 +331,10 @@ def test_a_disk_that_fills_up_ends_with_one_and_spares_what_was_there(
     out = tmp_path / "out.tif"
     out.write_text("mine")
 
-    def full(handle: int) -> None:
+    def raise_disk_full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", raise_disk_full)
     assert main(["denoise", str(noisy), "-o", str(out), *FAST, "--overwrite"]) == 1
     assert "no space left" in capsys.readouterr().err
     assert out.read_text() == "mine"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CPU = torch.device("cpu")
 
 
-def errors_in_single_and_half(
+def measure_precision_errors(
     monkeypatch: pytest.MonkeyPatch,
     restore: Callable[..., Any],
     truth: np.ndarray,
@@ -66,7 +66,7 @@ def test_half_precision_learns_the_same_image(prior: str, monkeypatch: pytest.Mo
     y, x = np.mgrid[:64, :64]
     truth = 100 + 60 * np.sin(x / 7) * np.cos(y / 9)
     measurement = (truth + np.random.default_rng(0).normal(0, 20, truth.shape)).astype(np.float32)
-    errors = errors_in_single_and_half(monkeypatch, dip.denoise, truth, measurement, prior=prior)
+    errors = measure_precision_errors(monkeypatch, dip.denoise, truth, measurement, prior=prior)
     assert errors[0] != errors[1]
     assert errors[1] == pytest.approx(errors[0], rel=0.1)
 
@@ -91,7 +91,7 @@ def test_half_precision_fills_in_as_well(monkeypatch: pytest.MonkeyPatch) -> Non
     mask = (np.random.default_rng(0).random(truth.shape) < 0.5).astype(np.uint8)
     measurement = np.where(mask > 0, 0, truth).astype(np.float32)
     # The ratio of one seed lies between 0.8 and 1.3: rounding sends the fit another way.
-    errors = errors_in_single_and_half(
+    errors = measure_precision_errors(
         monkeypatch, dip.inpaint, truth, measurement, seeds=range(6), mask=mask
     )
     assert errors[0] != errors[1]

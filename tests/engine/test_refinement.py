@@ -21,17 +21,19 @@ def draw_truth(height: int = 64, width: int = 72) -> torch.Tensor:
     return torch.from_numpy(image).float()[None, None]
 
 
-def noise(gain: float = 0.0, variance: float = DEVIATION**2, channels: int = 1) -> NoiseVariance:
+def make_noise_variance(
+    gain: float = 0.0, variance: float = DEVIATION**2, channels: int = 1
+) -> NoiseVariance:
     mask = torch.ones(1, channels, 1, 1)
     return NoiseVariance(gain=gain * mask, intercept=variance * mask, floor=1e-4 * variance * mask)
 
 
-def take_shot(image: torch.Tensor, seed: int = 0) -> torch.Tensor:
+def make_noisy(image: torch.Tensor, seed: int = 0) -> torch.Tensor:
     rng = torch.Generator().manual_seed(seed)
     return image + DEVIATION * torch.randn(image.shape, generator=rng)
 
 
-def smooth(image: torch.Tensor) -> torch.Tensor:
+def average_3x3(image: torch.Tensor) -> torch.Tensor:
     return F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
 
 
@@ -40,9 +42,11 @@ def measure_error(image: torch.Tensor) -> float:
 
 
 def test_the_filtered_image_is_better_than_its_pilot_and_than_the_measurement() -> None:
-    measured = take_shot(draw_truth())
-    pilot = smooth(measured)
-    filtered = refine_by_nl_bayes(noise(), measured, pilot, torch.ones_like(measured)).mean
+    measured = make_noisy(draw_truth())
+    pilot = average_3x3(measured)
+    filtered = refine_by_nl_bayes(
+        make_noise_variance(), measured, pilot, torch.ones_like(measured)
+    ).mean
     assert measure_error(filtered) < 0.85 * measure_error(pilot)
     assert measure_error(filtered) < 0.2 * measure_error(measured)
 
@@ -51,43 +55,45 @@ def test_photon_noise_is_filtered_without_shifting_the_mean() -> None:
     rng = torch.Generator().manual_seed(0)
     gain = 0.02
     measured = torch.poisson(draw_truth() / gain, generator=rng) * gain
-    photons = noise(gain, 1e-6)
+    photons = make_noise_variance(gain, 1e-6)
     filtered = refine_by_nl_bayes(
-        photons, measured, smooth(measured), torch.ones_like(measured)
+        photons, measured, average_3x3(measured), torch.ones_like(measured)
     ).mean
     assert measure_error(filtered) < 0.6 * measure_error(measured)
     assert float(filtered.mean()) == pytest.approx(float(measured.mean()), rel=5e-3)
 
 
 def test_unmeasured_pixels_have_no_effect() -> None:
-    measured, mask = take_shot(draw_truth()), torch.ones(1, 1, 64, 72)
+    measured, mask = make_noisy(draw_truth()), torch.ones(1, 1, 64, 72)
     mask[..., 20:30, 30:50] = 0
-    pilot = smooth(measured)
+    pilot = average_3x3(measured)
     absurd = torch.where(mask > 0, measured, 1e3)
     answers = [
-        refine_by_nl_bayes(noise(), measurement, pilot, mask).mean
+        refine_by_nl_bayes(make_noise_variance(), measurement, pilot, mask).mean
         for measurement in (measured, absurd)
     ]
     torch.testing.assert_close(*answers)
 
 
 def test_another_unit_of_intensity_gives_the_same_image() -> None:
-    measured = take_shot(draw_truth())
-    pilot, mask = smooth(measured), torch.ones_like(measured)
-    plain = refine_by_nl_bayes(noise(0.01), measured, pilot, mask)
-    other = refine_by_nl_bayes(noise(10, 1e6 * DEVIATION**2), 1e3 * measured, 1e3 * pilot, mask)
+    measured = make_noisy(draw_truth())
+    pilot, mask = average_3x3(measured), torch.ones_like(measured)
+    plain = refine_by_nl_bayes(make_noise_variance(0.01), measured, pilot, mask)
+    other = refine_by_nl_bayes(
+        make_noise_variance(10, 1e6 * DEVIATION**2), 1e3 * measured, 1e3 * pilot, mask
+    )
     apart = (other.mean / 1e3 - plain.mean).abs()  # rounding chooses a patch for one like it
     assert float(apart.max()) < 0.01 * DEVIATION
     assert float((apart < 1e-4).float().mean()) > 0.95
 
 
 def test_blocks_of_groups_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = take_shot(draw_truth())
-    pilot, mask = smooth(measured), torch.ones_like(measured)
+    measured = make_noisy(draw_truth())
+    pilot, mask = average_3x3(measured), torch.ones_like(measured)
     answers = []
     for groups in (3, 16):
         monkeypatch.setattr(patch_groups, "GROUPS_PER_BLOCK_SIDE", groups)
-        answers.append(refine_by_nl_bayes(noise(), measured, pilot, mask).mean)
+        answers.append(refine_by_nl_bayes(make_noise_variance(), measured, pilot, mask).mean)
     apart = (answers[0] - answers[1]).abs()  # rounding chooses a patch for one like it, seldom
     assert float(apart.max()) < 0.01 * DEVIATION
     assert float((apart < 1e-5).float().mean()) > 0.9
@@ -97,24 +103,28 @@ def test_blocks_of_groups_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_any_size_and_channels_come_back_finite(size: tuple[int, int], channels: int) -> None:
     image = draw_truth(*size).repeat(1, channels, 1, 1)
-    measured = take_shot(image)
-    answer = refine_by_nl_bayes(noise(channels=channels), measured, image, torch.ones(1, 1, *size))
+    measured = make_noisy(image)
+    answer = refine_by_nl_bayes(
+        make_noise_variance(channels=channels), measured, image, torch.ones(1, 1, *size)
+    )
     assert answer.mean.shape == measured.shape
     assert answer.log_variance is not None
     assert bool(answer.mean.isfinite().all() & answer.log_variance.isfinite().all())
 
 
 def test_channels_that_show_the_same_help_each_other() -> None:
-    measured = take_shot(draw_truth().repeat(1, 3, 1, 1))
-    pilot, mask = smooth(measured[0][:, None])[:, 0][None], torch.ones(1, 1, 64, 72)
-    together = refine_by_nl_bayes(noise(channels=3), measured, pilot, mask).mean[:, :1]
-    alone = refine_by_nl_bayes(noise(), measured[:, :1], pilot[:, :1], mask).mean
+    measured = make_noisy(draw_truth().repeat(1, 3, 1, 1))
+    pilot, mask = average_3x3(measured[0][:, None])[:, 0][None], torch.ones(1, 1, 64, 72)
+    together = refine_by_nl_bayes(make_noise_variance(channels=3), measured, pilot, mask).mean[
+        :, :1
+    ]
+    alone = refine_by_nl_bayes(make_noise_variance(), measured[:, :1], pilot[:, :1], mask).mean
     assert measure_error(together) < 0.9 * measure_error(alone)
 
 
 def test_a_flat_image_stays_flat() -> None:
     flat = torch.full((1, 1, 24, 24), 0.5)
-    answer = refine_by_nl_bayes(noise(), flat, flat, torch.ones_like(flat))
+    answer = refine_by_nl_bayes(make_noise_variance(), flat, flat, torch.ones_like(flat))
     torch.testing.assert_close(answer.mean, flat, atol=1e-5, rtol=0)
 
 
@@ -150,34 +160,38 @@ def test_a_last_step_follows_whichever_way_a_problem_ends() -> None:
 def test_what_the_pilot_has_smoothed_away_comes_back_where_it_returns() -> None:
     along = torch.arange(72.0)
     stripes = (0.5 + 0.12 * torch.sin(along * 2 * torch.pi / 5)).expand(1, 1, 64, 72)
-    measured, flat = take_shot(stripes), torch.full((1, 1, 64, 72), 0.5)
-    filtered = refine_by_nl_bayes(noise(), measured, flat, torch.ones_like(flat)).mean
+    measured, flat = make_noisy(stripes), torch.full((1, 1, 64, 72), 0.5)
+    filtered = refine_by_nl_bayes(make_noise_variance(), measured, flat, torch.ones_like(flat)).mean
     assert float((filtered - stripes).square().mean()) < 0.06 * float(
         (flat - stripes).square().mean()
     )
 
 
 def test_noise_that_neighbours_share_does_not_guide(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = take_shot(draw_truth(32, 32))
-    pilot, mask = smooth(measured), torch.ones(1, 1, 32, 32)
+    measured = make_noisy(draw_truth(32, 32))
+    pilot, mask = average_3x3(measured), torch.ones(1, 1, 32, 32)
     answers: dict[bool, list[torch.Tensor]] = {}
     for shared in (True, False):
         correlation = ((0.3, 0.0), (0.3, 0.0)) if shared else None
         for fraction in (module.MIN_THRESHOLD_WEIGHT, 0.9):
             with monkeypatch.context() as patch:
                 patch.setattr(module, "MIN_THRESHOLD_WEIGHT", fraction)
-                answer = refine_by_nl_bayes(noise(), measured, pilot, mask, correlation).mean
+                answer = refine_by_nl_bayes(
+                    make_noise_variance(), measured, pilot, mask, correlation
+                ).mean
             answers.setdefault(shared, []).append(answer)
     assert torch.equal(*answers[True])
     assert not torch.equal(*answers[False])
 
 
 def test_a_pilot_that_knows_more_than_the_measurement_guides_alone() -> None:
-    measured, mask = take_shot(draw_truth()), torch.ones(1, 1, 64, 72)
-    pilot = draw_truth() + 0.1 * (take_shot(draw_truth(), seed=1) - draw_truth())
+    measured, mask = make_noisy(draw_truth()), torch.ones(1, 1, 64, 72)
+    pilot = draw_truth() + 0.1 * (make_noisy(draw_truth(), seed=1) - draw_truth())
     guided, alone = (
         measure_error(
-            refine_by_nl_bayes(noise(), measured, pilot, mask, uses_guide_only=informed).mean
+            refine_by_nl_bayes(
+                make_noise_variance(), measured, pilot, mask, uses_guide_only=informed
+            ).mean
         )
         for informed in (False, True)
     )

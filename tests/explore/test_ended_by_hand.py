@@ -22,7 +22,7 @@ def load_image() -> np.ndarray:
     return data.camera()[64:448:16, 64:448:16].astype(np.float32)
 
 
-def end_when(steps, switch, when):
+def keep_when(steps, switch, when):
     """Drain an experiment, and wish to keep once `when` is true of what it shows."""
     while True:
         try:

@@ -13,7 +13,7 @@ from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.errors import RefusedError
 from napari_dip.explore.feature_layers import compute_correlation
-from programs import entries, packed, small
+from programs import make_entries, make_small_program, write_archive
 
 
 def load_coins():
@@ -22,7 +22,9 @@ def load_coins():
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    return packed(tmp_path_factory.mktemp("network") / "net.pt2", entries(*small()))
+    return write_archive(
+        tmp_path_factory.mktemp("network") / "net.pt2", make_entries(*make_small_program())
+    )
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,14 @@ import tifffile
 
 from bad_inputs import noisy
 from faults.attacks import Attack, PicklePayload
-from programs import convolution, entries, packed, small, step, tensor
+from programs import (
+    make_convolution,
+    make_entries,
+    make_small_program,
+    make_step,
+    refer_to,
+    write_archive,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,9 +41,9 @@ def change_archive(
     """Change the entries of a good archive; `change` gets a pickle that creates a file."""
 
     def make_argv(folder: Path, outside: Path) -> list[str]:
-        content = entries(*small())
+        content = make_entries(*make_small_program())
         change(content, pickle.dumps(PicklePayload(outside / "executed")))
-        packed(folder / "net.pt2", content, **options)
+        write_archive(folder / "net.pt2", content, **options)
         return make_invert_argv(folder, "net.pt2", layer)
 
     return make_argv
@@ -56,7 +63,9 @@ def write_pickle_archive(inner: str) -> Callable[[Path, Path], list[str]]:
     """Write an archive of another kind with a pickle."""
 
     def make_argv(folder: Path, outside: Path) -> list[str]:
-        packed(folder / "net.pt2", {inner: pickle.dumps(PicklePayload(outside / "executed"))})
+        write_archive(
+            folder / "net.pt2", {inner: pickle.dumps(PicklePayload(outside / "executed"))}
+        )
         return make_invert_argv(folder, "net.pt2")
 
     return make_argv
@@ -66,7 +75,7 @@ def change_weight(**lie: Any) -> Callable[[Path, Path], list[str]]:
     """Change the header of a weight."""
 
     def change(content: Content, mark: bytes) -> None:
-        content.update(entries(*small(), changes={"p_first": lie}))
+        content.update(make_entries(*make_small_program(), changes={"p_first": lie}))
         content["data/weights/weight_0"] = mark if lie.get("use_pickle") else bytes(144)
 
     return change_archive(change)
@@ -76,8 +85,8 @@ def append_steps(*steps: dict[str, Any], layer: str = "head") -> Callable[[Path,
     """Append steps to a good graph."""
 
     def change(content: Content, mark: bytes) -> None:
-        program, drawn = small()
-        content.update(entries([*program, *steps], drawn))
+        program, drawn = make_small_program()
+        content.update(make_entries([*program, *steps], drawn))
 
     return change_archive(change, layer)
 
@@ -97,7 +106,7 @@ def add_object(content: Content, mark: bytes) -> None:
 
 def add_escaping_entries(folder: Path, outside: Path) -> list[str]:
     """Add entries with paths outside the archive."""
-    path = packed(folder / "net.pt2", entries(*small()))
+    path = write_archive(folder / "net.pt2", make_entries(*make_small_program()))
     with zipfile.ZipFile(path, "a") as file:
         file.writestr(f"../{outside.name}/treasure", b"theirs")
         file.writestr(str(outside / "treasure"), b"theirs")
@@ -117,21 +126,23 @@ def write_shadowing_modules(folder: Path, outside: Path) -> list[str]:
     mark = f"import os\nos.mkdir({str(outside / 'executed')!r})\n"
     for name in ("json", "torch", "napari_dip", "zipfile"):
         (folder / f"{name}.py").write_text(mark, encoding="utf-8")
-    packed(folder / "net.pt2", entries(*small()))
+    write_archive(folder / "net.pt2", make_entries(*make_small_program()))
     return make_invert_argv(folder, "net.pt2", "list")
 
 
-HUGE = step(
+HUGE = make_step(
     "torch.ops.aten.upsample_nearest2d.vec",
     "huge",
     "head",
-    input=tensor("act_1"),
+    input=refer_to("act_1"),
     output_size={"as_ints": [2**20, 2**20]},
     scale_factors={"as_none": True},
 )
-FILE = step("torch.ops.aten.from_file.default", "read", "head", filename={"as_string": os.devnull})
-FOREIGN = step("torch.ops.mine.run.default", "ran", "head", x=tensor("act_1"))
-LOOP = convolution("act_2", "p_second", "act_2", "head")
+FILE = make_step(
+    "torch.ops.aten.from_file.default", "read", "head", filename={"as_string": os.devnull}
+)
+FOREIGN = make_step("torch.ops.mine.run.default", "ran", "head", x=refer_to("act_1"))
+LOOP = make_convolution("act_2", "p_second", "act_2", "head")
 
 ATTACKS = [
     Attack("pickle called .pt2", write_pickle("net.pt2")),

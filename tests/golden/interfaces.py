@@ -111,9 +111,9 @@ def _use_one_thread() -> Iterator[None]:
 
 def _write_network(folder: Path) -> Path:
     """Write a small network of two convolutions."""
-    from programs import entries, packed, small
+    from programs import make_entries, make_small_program, write_archive
 
-    return packed(folder / "network.pt2", entries(*small()))
+    return write_archive(folder / "network.pt2", make_entries(*make_small_program()))
 
 
 # Python

@@ -403,10 +403,10 @@ def test_a_disk_that_fills_up_leaves_the_earlier_file_whole(tmp_path, monkeypatc
     path = write_image(tmp_path / "a.tif", draw_pixels(20, 30), axes="YX")
     before = path.read_bytes()
 
-    def full(handle: int) -> None:
+    def raise_disk_full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", raise_disk_full)
     with pytest.raises(FailedError, match="no space left"):
         write_image(path, draw_pixels(20, 30, seed=1), axes="YX", overwrite=True)
     assert path.read_bytes() == before

@@ -27,17 +27,17 @@ from napari_dip.pipeline.store.run_folder import (
     is_folder_locked,
     make_run_folder,
 )
-from small_runs import MACHINE, drain, plan_for, shot
+from small_runs import MACHINE, make_noisy, plan_for, run_to_end
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-IMAGE = shot(32)
+IMAGE = make_noisy(32)
 PLAN = plan_for(IMAGE, max_iterations=60)
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch):
+def immediate_autosave(monkeypatch):
     """Keep a run from its first report on."""
     monkeypatch.setattr(keeping, "AUTOSAVE_DELAY_SECONDS", 0.0)
 
@@ -52,7 +52,7 @@ def make_target(home: Path, path: Path | None = None, resume: bool = False) -> A
     )
 
 
-def cut_run_off(place: AutosaveTarget, image: Any = IMAGE) -> None:
+def interrupt_run(place: AutosaveTarget, image: Any = IMAGE) -> None:
     """Begin a run, and let go of it once something is kept."""
     loop = run_with_autosave(place, PLAN, {"image": image})
     for _ in loop:
@@ -62,7 +62,7 @@ def cut_run_off(place: AutosaveTarget, image: Any = IMAGE) -> None:
 
 
 def test_a_run_that_was_cut_off_resumes_to_the_same_pixels_and_leaves_nothing(tmp_path):
-    cut_run_off(make_target(tmp_path))
+    interrupt_run(make_target(tmp_path))
     (run,) = find_interrupted_runs(tmp_path, "denoise")
     assert run.machine == MACHINE and run.is_resumable and run.completed_iterations >= 25
     assert "after 25 of at most 60 iterations" in run.describe()
@@ -76,14 +76,14 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_pixels_and_leaves_nothing(tm
         except StopIteration as end:
             result = end.value
             break
-    assert np.array_equal(result.image, drain(PLAN, IMAGE)[1].image)
+    assert np.array_equal(result.image, run_to_end(PLAN, IMAGE)[1].image)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_pixels_that_a_file_holds_are_not_copied_and_proven_on_reading(tmp_path):
     path, home = tmp_path / "cells.tif", tmp_path / "home"
     tifffile.imwrite(path, IMAGE)
-    cut_run_off(make_target(home, path))
+    interrupt_run(make_target(home, path))
     (run,) = find_interrupted_runs(home, "denoise")
     assert not (run.folder / "image.npy").exists()
     assert read_run_inputs(run, {"image": IMAGE}) == {"image": None}  # a layer holds them
@@ -100,7 +100,7 @@ def test_pixels_that_a_file_holds_are_not_copied_and_proven_on_reading(tmp_path)
 
 def test_a_file_that_holds_other_pixels_than_the_layer_does_not_stand_for_it(tmp_path):
     tifffile.imwrite(tmp_path / "cells.tif", IMAGE + 1)
-    cut_run_off(make_target(tmp_path / "home", tmp_path / "cells.tif"))
+    interrupt_run(make_target(tmp_path / "home", tmp_path / "cells.tif"))
     (run,) = find_interrupted_runs(tmp_path / "home", "denoise")
     assert np.array_equal(read_run_inputs(run, {})["image"], IMAGE)
 
@@ -120,7 +120,7 @@ def test_pixels_beyond_the_bound_are_not_copied_and_the_run_ends_all_the_same(
 
 
 def test_what_names_files_elsewhere_or_is_no_run_is_not_offered(tmp_path):
-    cut_run_off(make_target(tmp_path))
+    interrupt_run(make_target(tmp_path))
     (run,) = find_interrupted_runs(tmp_path, "denoise")
     record = json.loads((run.folder / RUN_MANIFEST_FILE).read_text())
     for wrong in ("../image.npy", "/etc/passwd", 3):
@@ -154,7 +154,7 @@ def test_a_folder_of_the_users_among_unfinished_runs_is_never_deleted(tmp_path):
     (tmp_path / "mine" / "notes.txt").write_text("of the day")
     (tmp_path / "mine" / RUN_MANIFEST_FILE).write_text("{}")
     (tmp_path / "empty").mkdir()
-    cut_run_off(make_target(tmp_path))
+    interrupt_run(make_target(tmp_path))
     (tmp_path / "run-1" / "notes.txt").write_text("of the run")
     for folder in tmp_path.iterdir():
         os.utime(folder, (1, 1))

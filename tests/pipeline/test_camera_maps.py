@@ -21,7 +21,7 @@ SIDE, COUNT, LIGHTS = 48, 100, (100, 600, 2500)
 
 
 @dataclass(frozen=True, eq=False)
-class Camera:
+class SimulatedCamera:
     """A made camera whose pixels differ in gain by 8 %."""
 
     offset: np.ndarray
@@ -37,15 +37,15 @@ class Camera:
 
 
 @pytest.fixture(scope="module")
-def camera() -> Camera:
+def camera() -> SimulatedCamera:
     rng = np.random.default_rng(0)
     noise = rng.lognormal(np.log(1.5), 0.1, (SIDE, SIDE))
     noise[rng.random(noise.shape) < 0.02] = 20
-    return Camera(rng.normal(100, 3, noise.shape), rng.normal(2, 0.16, noise.shape), noise)
+    return SimulatedCamera(rng.normal(100, 3, noise.shape), rng.normal(2, 0.16, noise.shape), noise)
 
 
 @pytest.fixture(scope="module")
-def report(camera: Camera) -> dip.CameraReport:
+def report(camera: SimulatedCamera) -> dip.CameraReport:
     return dip.camera_maps(camera.frames(0), [camera.frames(light) for light in LIGHTS])
 
 
@@ -54,7 +54,7 @@ def root_mean_square(values: np.ndarray) -> float:
 
 
 def test_offset_and_noise_are_right_within_their_errors(
-    camera: Camera, report: dip.CameraReport
+    camera: SimulatedCamera, report: dip.CameraReport
 ) -> None:
     true = np.sqrt(camera.noise**2 + 1 / 12)
     off = (report.offset - camera.offset) / (true / COUNT**0.5)
@@ -64,7 +64,7 @@ def test_offset_and_noise_are_right_within_their_errors(
 
 
 def test_gain_errors_are_as_large_as_said_and_smaller_in_the_map(
-    camera: Camera, report: dip.CameraReport
+    camera: SimulatedCamera, report: dip.CameraReport
 ) -> None:
     quiet = camera.noise < 5
     assert report.camera_gain == pytest.approx(2, rel=0.01)
@@ -74,26 +74,28 @@ def test_gain_errors_are_as_large_as_said_and_smaller_in_the_map(
     assert root_mean_square((report.gain - camera.gain)[quiet] / 2) < 0.8 * root_mean_square(raw)
 
 
-def test_pixels_alike_in_gain_get_the_same_gain(camera: Camera) -> None:
-    even = Camera(camera.offset, np.full_like(camera.gain, 2.0), camera.noise)
+def test_pixels_alike_in_gain_get_the_same_gain(camera: SimulatedCamera) -> None:
+    even = SimulatedCamera(camera.offset, np.full_like(camera.gain, 2.0), camera.noise)
     result = dip.camera_maps(even.frames(0), [even.frames(light) for light in LIGHTS])
     assert result.gain.std() < 0.3 * result.raw_gain.std()
 
 
-def test_a_flickering_lamp_is_no_noise(camera: Camera, report: dip.CameraReport) -> None:
+def test_a_flickering_lamp_is_no_noise(camera: SimulatedCamera, report: dip.CameraReport) -> None:
     flats = [camera.frames(light, flicker=0.05) for light in LIGHTS]
     result = dip.camera_maps(camera.frames(0), flats)
     assert result.camera_gain == pytest.approx(report.camera_gain, rel=0.03)
 
 
-def test_few_dark_frames_are_said_to_be_uncertain(camera: Camera, report: dip.CameraReport) -> None:
+def test_few_dark_frames_are_said_to_be_uncertain(
+    camera: SimulatedCamera, report: dip.CameraReport
+) -> None:
     few = dip.camera_maps(camera.frames(0, 5))
     assert few.gain is None
     assert any("uncertain" in sentence for sentence in few.sentences)
     assert not any("uncertain" in sentence for sentence in report.sentences)
 
 
-def test_single_frames_in_any_order_of_axes_count_as_a_stack(camera: Camera) -> None:
+def test_single_frames_in_any_order_of_axes_count_as_a_stack(camera: SimulatedCamera) -> None:
     stack = camera.frames(0, 6)[:, :, :-8]
     whole = dip.camera_maps(stack)
     apart = dip.camera_maps(list(stack))
@@ -110,14 +112,14 @@ def test_single_frames_in_any_order_of_axes_count_as_a_stack(camera: Camera) -> 
     ],
 )
 def test_frames_without_information_are_refused(
-    camera: Camera, dark: tuple[int, int], flat: tuple[int, ...], code: str
+    camera: SimulatedCamera, dark: tuple[int, int], flat: tuple[int, ...], code: str
 ) -> None:
     with pytest.raises(RefusedError) as caught:
         dip.camera_maps(camera.frames(*dark), [camera.frames(light, 4) for light in flat])
     assert caught.value.reason.code == code
 
 
-def test_frames_of_another_size_or_of_one_value_are_refused(camera: Camera) -> None:
+def test_frames_of_another_size_or_of_one_value_are_refused(camera: SimulatedCamera) -> None:
     dark = camera.frames(0, 4)
     for other, code in ((dark[:, :-1], "frames-size"), (0 * dark, "frames-constant")):
         with pytest.raises(RefusedError) as caught:
@@ -125,7 +127,7 @@ def test_frames_of_another_size_or_of_one_value_are_refused(camera: Camera) -> N
         assert caught.value.reason.code == code
 
 
-def save_frames(camera: Camera, folder: Path) -> list[str]:
+def save_frames(camera: SimulatedCamera, folder: Path) -> list[str]:
     """Save frames; the command's arguments."""
     for light in (0, *LIGHTS):
         tifffile.imwrite(
@@ -136,7 +138,7 @@ def save_frames(camera: Camera, folder: Path) -> list[str]:
 
 
 def test_the_command_writes_maps_that_denoise_takes(
-    camera: Camera, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    camera: SimulatedCamera, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [*save_frames(camera, tmp_path), "-o", str(tmp_path / "maps")]
     assert main(command) == 0
@@ -154,7 +156,7 @@ def test_the_command_writes_maps_that_denoise_takes(
     assert tifffile.imread(tmp_path / "out.tif").shape == (SIDE, SIDE)
 
 
-def test_frames_are_never_replaced_by_maps(camera: Camera, tmp_path: Path) -> None:
+def test_frames_are_never_replaced_by_maps(camera: SimulatedCamera, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "offset.tif", camera.frames(0, 4), photometric="minisblack")
     before = (tmp_path / "offset.tif").read_bytes()
     dark = str(tmp_path / "offset.tif")

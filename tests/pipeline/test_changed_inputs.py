@@ -26,7 +26,7 @@ from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
 from napari_dip.scale.batch.records import RECORDS_FOLDER
-from small_runs import plan_for, shot
+from small_runs import make_noisy, plan_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,16 +44,16 @@ def run_on_first_report(change: Callable[[], object]) -> Callable[[Any], None]:
     """Do something once, when the fit goes on."""
     waiting = [change]
 
-    def see(event: Any) -> None:
+    def change_at_first_report(event: Any) -> None:
         event = getattr(event, "event", None) or event
         if getattr(event, "iteration", 0) and waiting:
             waiting.pop()()
 
-    return see
+    return change_at_first_report
 
 
 def test_an_array_written_to_meanwhile_changes_neither_pixels_nor_hash() -> None:
-    image = shot(SIDE)
+    image = make_noisy(SIDE)
     before = dip.denoise(image.copy(), **SETTINGS)
     changed = dip.denoise(image, progress=run_on_first_report(lambda: image.fill(7)), **SETTINGS)
     assert (image == 7).all()
@@ -67,7 +67,7 @@ def test_an_array_written_to_meanwhile_changes_neither_pixels_nor_hash() -> None
 def test_a_memmap_written_to_meanwhile_is_named_with_the_hash_of_what_was_read(
     tmp_path: Path, settings: dict[str, int]
 ) -> None:
-    pixels = ndimage.zoom(shot(64), (160 / 64, 0.5))
+    pixels = ndimage.zoom(make_noisy(64), (160 / 64, 0.5))
     np.save(tmp_path / "in.npy", pixels)
     image = np.load(tmp_path / "in.npy", mmap_mode="r+")
     plan = plan_for(image, max_iterations=2, **settings)
@@ -81,7 +81,7 @@ def test_a_memmap_written_to_meanwhile_is_named_with_the_hash_of_what_was_read(
 
 
 def test_measured_pixels_are_those_that_were_read() -> None:
-    image, mask = shot(SIDE), np.zeros((SIDE, SIDE), bool)
+    image, mask = make_noisy(SIDE), np.zeros((SIDE, SIDE), bool)
     mask[8:12, 8:12] = True
     before = image.copy()
     change = run_on_first_report(lambda: image.fill(7))
@@ -90,7 +90,7 @@ def test_measured_pixels_are_those_that_were_read() -> None:
 
 
 def test_a_file_that_another_program_writes_to_meanwhile_is_named(tmp_path: Path) -> None:
-    path, pixels = tmp_path / "in.tif", shot(SIDE)
+    path, pixels = tmp_path / "in.tif", make_noisy(SIDE)
     tifffile.imwrite(path, pixels)
     change = run_on_first_report(lambda: tifffile.imwrite(path, pixels + 1))
     result = dip.denoise(path, progress=change, **SETTINGS)
@@ -100,7 +100,7 @@ def test_a_file_that_another_program_writes_to_meanwhile_is_named(tmp_path: Path
 
 def test_a_file_that_is_only_touched_is_not_named(tmp_path: Path) -> None:
     path = tmp_path / "in.tif"
-    tifffile.imwrite(path, shot(SIDE))
+    tifffile.imwrite(path, make_noisy(SIDE))
     change = run_on_first_report(lambda: os.utime(path, (1, 1)))
     result = dip.denoise(path, progress=change, **SETTINGS)
     assert not [note for note in result.report["notes"] if "changed" in note]
@@ -111,22 +111,22 @@ def test_a_mask_that_changes_meanwhile_is_named(tmp_path: Path) -> None:
     mask[8:12, 8:12] = 1
     tifffile.imwrite(tmp_path / "mask.tif", mask)
     change = run_on_first_report(lambda: tifffile.imwrite(tmp_path / "mask.tif", 1 - mask))
-    result = dip.inpaint(shot(SIDE), tmp_path / "mask.tif", progress=change, **SETTINGS)
+    result = dip.inpaint(make_noisy(SIDE), tmp_path / "mask.tif", progress=change, **SETTINGS)
     assert make_change_note("mask.tif") in result.report["notes"]
 
 
 def test_the_command_says_that_its_input_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, pixels = tmp_path / "in.tif", shot(SIDE)
+    path, pixels = tmp_path / "in.tif", make_noisy(SIDE)
     tifffile.imwrite(path, pixels)
     from napari_dip.cli import restore
 
-    def begun(plan: Any, data: Any, **options: Any) -> Any:
+    def start_run(plan: Any, data: Any, **options: Any) -> Any:
         tifffile.imwrite(path, pixels + 1)
         return run(plan, data, **options)
 
-    monkeypatch.setattr(restore, "run", begun)
+    monkeypatch.setattr(restore, "run", start_run)
     report = tmp_path / "report.json"
     command = ["denoise", path, "-o", tmp_path / "out.tif", "--report", report]
     command += ["--max-iterations", "2", "--device", "cpu"]
@@ -138,7 +138,7 @@ def test_the_command_says_that_its_input_changed(
 def test_a_record_describes_the_file_that_was_read_so_that_the_next_call_restores_the_new_one(
     tmp_path: Path,
 ) -> None:
-    path, pixels = tmp_path / "in.tif", shot(SIDE)
+    path, pixels = tmp_path / "in.tif", make_noisy(SIDE)
     tifffile.imwrite(path, pixels)
     digest = compute_file_sha256(path)
     recipe = dip.make_recipe("denoise", **SETTINGS)
@@ -156,7 +156,7 @@ def test_a_record_describes_the_file_that_was_read_so_that_the_next_call_restore
 
 
 def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -> None:
-    path, pixels = tmp_path / "in.tif", shot(SIDE)
+    path, pixels = tmp_path / "in.tif", make_noisy(SIDE)
     tifffile.imwrite(path, pixels)
     plan = replace(plan_for(pixels), source=read_spec(path))
     stamps = stamp_files(plan)
@@ -169,7 +169,7 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -
 def test_pixels_of_a_layer_that_have_changed_are_not_kept_as_those_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: bool
 ) -> None:
-    image = shot(SIDE)
+    image = make_noisy(SIDE)
     monkeypatch.setattr(keeping, "AUTOSAVE_DELAY_SECONDS", 0.0)
     place = AutosaveTarget(
         folder=tmp_path / "runs" / "one",
@@ -187,9 +187,9 @@ def test_pixels_of_a_layer_that_have_changed_are_not_kept_as_those_of_the_run(
 @pytest.mark.parametrize("name", ["in.tif", "in.ome.zarr"])
 def test_a_stamp_changes_with_each_writing(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    write_image(path, shot(SIDE), axes="YX")
+    write_image(path, make_noisy(SIDE), axes="YX")
     first = make_file_stamp(path)
     assert first == make_file_stamp(path)
-    write_image(path, shot(SIDE, seed=1), axes="YX", overwrite=True)
+    write_image(path, make_noisy(SIDE, seed=1), axes="YX", overwrite=True)
     assert make_file_stamp(path) != first
     assert make_file_stamp(tmp_path / "none") == ""

@@ -172,14 +172,14 @@ def test_what_is_no_image_is_refused(image, code):
     assert caught.value.reason.code == code
 
 
-def take_frames(light: float, count: int, seed: int = 0) -> np.ndarray:
+def make_frames(light: float, count: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     shape = (count, 64, 64)
     return GAIN * rng.poisson(light, shape) + rng.normal(0, READ_NOISE, shape) + OFFSET
 
 
 def test_dark_and_flat_frames_replace_the_measurement_of_the_image(camera_shot):
-    dark, flat = take_frames(0, 4), take_frames(400, 4, seed=1)
+    dark, flat = make_frames(0, 4), make_frames(400, 4, seed=1)
     (channel,) = dip.measure_noise(camera_shot, dark=dark, flat=flat).channels
     assert channel.gain == pytest.approx(GAIN, rel=0.05)
     assert channel.offset == pytest.approx(OFFSET, rel=0.01)
@@ -189,7 +189,7 @@ def test_dark_and_flat_frames_replace_the_measurement_of_the_image(camera_shot):
 
 
 def test_dark_frames_alone_give_offset_and_read_noise(camera_shot, noise_report):
-    (channel,) = dip.measure_noise(camera_shot, dark=take_frames(0, 1)[0]).channels
+    (channel,) = dip.measure_noise(camera_shot, dark=make_frames(0, 1)[0]).channels
     assert channel.offset == pytest.approx(OFFSET, rel=0.01)
     assert channel.read_noise == pytest.approx(READ_NOISE, rel=0.1)
     assert channel.gain == noise_report.channels[0].gain

@@ -53,7 +53,7 @@ VALUES = [
 ]
 
 
-def take_shot(seed: int = 0) -> np.ndarray[Any, Any]:
+def make_noisy(seed: int = 0) -> np.ndarray[Any, Any]:
     rng = np.random.default_rng(seed)
     smooth = np.add.outer(np.arange(32.0), np.arange(32.0))
     return (200 + 3 * smooth + rng.normal(0, 12, smooth.shape)).astype(np.float32)
@@ -67,7 +67,7 @@ def rename(named: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     return {names.get(key, key): value for key, value in named.items()}
 
 
-def write_as_before(report: dict[str, Any]) -> dict[str, Any]:
+def write_old_report(report: dict[str, Any]) -> dict[str, Any]:
     """Write a report as the program before did, of a run by `OLD`."""
     fields = {part: invert(names) for part, names in recipes._OLD_FIELDS.items()}
     old = rename(report, fields[""]) | {"recipe": OLD}
@@ -120,14 +120,14 @@ def test_a_value_that_is_no_text_is_refused_as_ever() -> None:
 
 
 def test_old_keywords_of_images_and_networks_are_taken(tmp_path: Path) -> None:
-    today = dip.denoise(take_shot(), repeated_exposure=take_shot(1), **FEW)
+    today = dip.denoise(make_noisy(), repeated_exposure=make_noisy(1), **FEW)
     with pytest.warns(FutureWarning, match="'second' is called 'repeated_exposure' now"):
-        before = dip.denoise(take_shot(), second=take_shot(1), **FEW)
+        before = dip.denoise(make_noisy(), second=make_noisy(1), **FEW)
     assert np.array_equal(today.image, before.image)
     with pytest.warns(FutureWarning, match="'network_file' now"), pytest.raises(RefusedError) as no:
-        dip.restore(take_shot(), OLD, shared_network=tmp_path / "none.network")
+        dip.restore(make_noisy(), OLD, shared_network=tmp_path / "none.network")
     assert no.value.reason.code == "file-missing"
-    tifffile.imwrite(tmp_path / "in.tif", take_shot())
+    tifffile.imwrite(tmp_path / "in.tif", make_noisy())
     with (
         pytest.warns(FutureWarning, match="'joint_training' now"),
         pytest.raises(RefusedError) as no,
@@ -139,13 +139,13 @@ def test_old_keywords_of_images_and_networks_are_taken(tmp_path: Path) -> None:
 def test_old_keywords_of_experiments_are_taken() -> None:
     with pytest.warns(FutureWarning, match="'network' is called 'architecture' now"):
         result = dip.explore.impedance(
-            take_shot(), network="gaussian-code", max_iterations=1, device="cpu"
+            make_noisy(), network="gaussian-code", max_iterations=1, device="cpu"
         )
     assert result.setup.recipe["architecture"] == "gaussian-input"
 
 
 def test_old_options_are_taken_and_not_shown(tmp_path: Path, capsys: Any) -> None:
-    tifffile.imwrite(tmp_path / "in.tif", np.stack([take_shot(), take_shot(1)]))
+    tifffile.imwrite(tmp_path / "in.tif", np.stack([make_noisy(), make_noisy(1)]))
     line = ["denoise", str(tmp_path / "in.tif"), "--axes", "TYX", "--preset", "fast"]
     line += ["-o", str(tmp_path / "o.tif"), "--recipe", str(tmp_path / "recipe.json")]
     line += ["--max-iterations", "2", "--device", "cpu", "--prior", "recorrupted"]
@@ -169,7 +169,7 @@ def test_old_options_are_taken_and_not_shown(tmp_path: Path, capsys: Any) -> Non
 def test_the_old_switch_of_a_batch_and_of_an_experiment_are_taken(
     tmp_path: Path, capsys: Any
 ) -> None:
-    tifffile.imwrite(tmp_path / "in.tif", take_shot())
+    tifffile.imwrite(tmp_path / "in.tif", make_noisy())
     (tmp_path / "recipe.json").write_text(json.dumps(OLD))
     line = ["batch", str(tmp_path / "recipe.json"), str(tmp_path / "in.tif")]
     assert main([*line, "-o", str(tmp_path / "out"), "--one-network"]) == 2  # one file is too few
@@ -180,10 +180,10 @@ def test_the_old_switch_of_a_batch_and_of_an_experiment_are_taken(
 
 
 def test_an_old_report_is_read_as_one_of_today(tmp_path: Path) -> None:
-    report = dip.denoise(take_shot(), **NEW, **FEW).report
+    report = dip.denoise(make_noisy(), **NEW, **FEW).report
     report = json.loads(json.dumps(report)) | {"recipe": make_recipe("denoise", **NEW, **FEW)}
     report["recipe"] = report["recipe"].to_dict()
-    old = write_as_before(report)
+    old = write_old_report(report)
     assert old["prior"]["chosen"] == "recorrupted" and "held_out" in old
     (tmp_path / "old.json").write_text(json.dumps(old))
     read = read_run_report(tmp_path / "old.json")
@@ -221,7 +221,7 @@ def test_a_damaged_record_comes_back_for_its_reader_to_refuse(record: dict[str, 
 
 @pytest.mark.filterwarnings("error")
 def test_a_batch_that_was_begun_before_is_resumed(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "in.tif", take_shot())
+    tifffile.imwrite(tmp_path / "in.tif", make_noisy())
     recipe, out = make_recipe("denoise", **NEW, **FEW), tmp_path / "out"
     dip.batch(recipe, tmp_path / "in.tif", out)
     before = (out / "in.tif").read_bytes()
@@ -229,7 +229,7 @@ def test_a_batch_that_was_begun_before_is_resumed(tmp_path: Path) -> None:
     for path in (out / "batch.json", out / "receipts" / "in.tif.json"):
         record = json.loads(path.read_text())
         if record.get("report"):
-            record["report"] = write_as_before(record["report"])
+            record["report"] = write_old_report(record["report"])
         path.write_text(json.dumps({**record, "recipe": OLD}))
     done = dip.batch(recipe, tmp_path / "in.tif", out, resume=True)
     assert [outcome.state for outcome in done.outcomes] == ["already-done"]

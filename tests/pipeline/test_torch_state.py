@@ -17,7 +17,7 @@ import napari_dip as dip
 from napari_dip import explore
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.torch_state import use_default_torch_state
-from small_runs import plan_for, shot
+from small_runs import make_noisy, plan_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,7 +78,7 @@ def read_state() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def plain_result() -> dip.Restoration:
-    return dip.denoise(shot(SIDE), **SETTINGS)
+    return dip.denoise(make_noisy(SIDE), **SETTINGS)
 
 
 @pytest.mark.parametrize("name", STATES)
@@ -88,7 +88,9 @@ def test_what_a_program_has_set_of_torch_changes_no_pixels_and_stays(
     states = []
     with STATES[name]():
         before = read_state()
-        result = dip.denoise(shot(SIDE), progress=lambda _: states.append(read_state()), **SETTINGS)
+        result = dip.denoise(
+            make_noisy(SIDE), progress=lambda _: states.append(read_state()), **SETTINGS
+        )
         after = read_state()
     assert np.array_equal(result.image, plain_result.image)
     assert np.array_equal(result.uncertainty, plain_result.uncertainty)
@@ -100,24 +102,26 @@ def test_what_a_program_has_set_of_torch_changes_no_pixels_and_stays(
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["autocast", "no gradients", "double", "default device"])
 def test_noise_and_experiments_do_not_depend_on_it_either(name: str) -> None:
-    def figures() -> Any:
-        noise = dip.measure_noise(shot(SIDE), dark=shot(SIDE), flat=[shot(SIDE), shot(SIDE, 1)])
-        result = explore.impedance(shot(SIDE), max_iterations=4, device="cpu")
-        watched = explore.spectrum(shot(SIDE), max_iterations=4, device="cpu")
-        rest = {key: energy.tolist() for key, energy in result.losses.items()}
-        return noise.to_dict(), rest, watched.correspondence.tolist()
+    def list_results() -> Any:
+        noise = dip.measure_noise(
+            make_noisy(SIDE), dark=make_noisy(SIDE), flat=[make_noisy(SIDE), make_noisy(SIDE, 1)]
+        )
+        result = explore.impedance(make_noisy(SIDE), max_iterations=4, device="cpu")
+        watched = explore.spectrum(make_noisy(SIDE), max_iterations=4, device="cpu")
+        finish = {key: energy.tolist() for key, energy in result.losses.items()}
+        return noise.to_dict(), finish, watched.correspondence.tolist()
 
-    plain = figures()
+    plain = list_results()
     with STATES[name]():
         before = read_state()
-        assert figures() == plain
+        assert list_results() == plain
         assert read_state() == before
 
 
 def test_a_run_that_is_given_up_leaves_everything_as_it_was() -> None:
     with torch.no_grad(), STATES["double"]():
         before = read_state()
-        steps = run(plan_for(shot(SIDE)), {"image": shot(SIDE)})
+        steps = run(plan_for(make_noisy(SIDE)), {"image": make_noisy(SIDE)})
         for _ in range(4):
             next(steps)
         assert read_state() == before
@@ -137,12 +141,12 @@ def test_a_run_that_fails_leaves_everything_as_it_was() -> None:
 def test_a_run_goes_on_in_another_thread_whose_state_comes_back(
     plain_result: dip.Restoration,
 ) -> None:
-    steps = run(plan_for(shot(SIDE), max_iterations=4), {"image": shot(SIDE)})
+    steps = run(plan_for(make_noisy(SIDE), max_iterations=4), {"image": make_noisy(SIDE)})
     for _ in range(4):
         next(steps)
     settings: list[Any] = []
 
-    def rest() -> None:
+    def finish() -> None:
         with torch.no_grad():
             while True:
                 try:
@@ -151,7 +155,7 @@ def test_a_run_goes_on_in_another_thread_whose_state_comes_back(
                     settings.extend((end.value.image, torch.is_grad_enabled()))
                     return
 
-    other = threading.Thread(target=rest)
+    other = threading.Thread(target=finish)
     other.start()
     other.join()
     assert np.array_equal(settings[0], plain_result.image)

@@ -25,7 +25,7 @@ sys.stdout.buffer.write(result.image.tobytes())
 """
 
 
-def digest(pixels):
+def hash_pixels(pixels):
     assert np.asarray(pixels).dtype == np.float32
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
@@ -74,10 +74,10 @@ def test_one_recipe_gives_the_same_bytes_through_every_door_twice(driver, shot, 
     digests = {}
     for turn in ("first", "second"):
         out = tmp_path / f"{turn}.tif"
-        digests[f"dock, {turn}"] = digest(restore_in_dock(driver, shot, recipe))
-        digests[f"command line, {turn}"] = digest(restore_by_command(shot, recipe, out))
-        digests[f"Python here, {turn}"] = digest(dip.restore(shot, recipe).image)
-        digests[f"Python anew, {turn}"] = digest(restore_in_new_python(shot, recipe))
+        digests[f"dock, {turn}"] = hash_pixels(restore_in_dock(driver, shot, recipe))
+        digests[f"command line, {turn}"] = hash_pixels(restore_by_command(shot, recipe, out))
+        digests[f"Python here, {turn}"] = hash_pixels(dip.restore(shot, recipe).image)
+        digests[f"Python anew, {turn}"] = hash_pixels(restore_in_new_python(shot, recipe))
     assert len(digests) == 8
     assert len(set(digests.values())) == 1, digests
 
@@ -86,4 +86,4 @@ def test_another_seed_gives_other_bytes(driver, shot, recipe):
     """Or the test above could not fail."""
     same = dip.restore(shot, recipe)
     other = dip.restore(shot, same.recipe.replace_run_settings(seed=4))
-    assert digest(same.image) != digest(other.image)
+    assert hash_pixels(same.image) != hash_pixels(other.image)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SIZES = (21, 21)
 
 
-def photograph(side: int = 192) -> Tensor:
+def load_photograph(side: int = 192) -> Tensor:
     """Part of scikit-image's photographer, of range one."""
     image = data.camera()[100 : 100 + side, 160 : 160 + side].astype(np.float32) / 255
     return torch.from_numpy(image)[None, None]
@@ -46,7 +46,7 @@ def photograph(side: int = 192) -> Tensor:
 
 def blur_photograph(kernel: Tensor, side: int = 192, noise: float = 0.01) -> Tensor:
     rng = torch.Generator().manual_seed(0)
-    clear = convolve_valid(photograph(side), kernel.detach())
+    clear = convolve_valid(load_photograph(side), kernel.detach())
     return clear + noise * torch.randn(clear.shape, generator=rng)
 
 

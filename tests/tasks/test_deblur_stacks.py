@@ -219,7 +219,7 @@ def make_guess(task: Deblur, fit_input: FitInput) -> InitialEstimate:
     )
 
 
-def off(image: torch.Tensor, truth: torch.Tensor) -> float:
+def compute_error(image: torch.Tensor, truth: torch.Tensor) -> float:
     return float((image - truth).square().mean().sqrt())
 
 
@@ -231,7 +231,9 @@ def test_a_volume_is_first_deconvolved_with_few_bends_and_the_fit_drawn_there() 
     assert smooth is not None
     assert not smooth.has_misfit
     plain = (fit_input.measurement, guess.candidates[0])
-    assert off(smooth.estimate, truth) < 0.9 * min(off(image, truth) for image in plain)
+    assert compute_error(smooth.estimate, truth) < 0.9 * min(
+        compute_error(image, truth) for image in plain
+    )
     assert isinstance(prior, RandomInputPrior)
     assert prior.baseline is not None and torch.equal(prior.baseline, guess.candidates[0])
     weight, pull = problem.penalties[-1]  # beside the one that keeps light from being negative
@@ -254,9 +256,9 @@ def test_a_network_that_is_far_off_spoils_nothing_and_a_good_one_is_taken() -> N
     smooth, problem = make_guess(task, setup.fit_input).deconvolution, setup.problem
     assert smooth is not None
     bad, good = torch.rand(truth.shape), truth - (smooth.all_pixels_estimate - smooth.estimate)
-    alone = off(smooth.all_pixels_estimate, truth)
-    assert off(problem.postprocess(Estimate(bad)).mean, truth) < 1.02 * alone
-    assert off(problem.postprocess(Estimate(good)).mean, truth) < 0.9 * alone
+    alone = compute_error(smooth.all_pixels_estimate, truth)
+    assert compute_error(problem.postprocess(Estimate(bad)).mean, truth) < 1.02 * alone
+    assert compute_error(problem.postprocess(Estimate(good)).mean, truth) < 0.9 * alone
     torch.testing.assert_close(
         problem.postprocess(Estimate(smooth.estimate)).mean, smooth.all_pixels_estimate
     )

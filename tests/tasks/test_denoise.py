@@ -30,12 +30,14 @@ from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import TASKS, Denoise
 from napari_dip.tasks.base import FitInput, SeriesFrames, Setting
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
-from small_runs import plan_for, shot
+from small_runs import make_noisy, plan_for
 
 SOURCE = ImageSpec(name="cells", shape=(24, 32), dtype="uint8", axes="YX")
 
 
-def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None) -> FitInput:
+def make_fit_input(
+    prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
+) -> FitInput:
     rng = torch.Generator().manual_seed(0)
     measurement = torch.rand(1, 2, 24, 32, generator=rng)
     ones = torch.ones(1, 2, 1, 1)
@@ -55,7 +57,7 @@ def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
 
 
 def test_the_blind_spot_gets_the_image_and_returns_a_variance() -> None:
-    prior = make_task_prior(Denoise(), scene("blind-spot", window=16))
+    prior = make_task_prior(Denoise(), make_fit_input("blind-spot", window=16))
     assert isinstance(prior, BlindSpotPrior)
     draw = prior.draw_training_input(torch.Generator().manual_seed(0))
     assert draw.network_input.shape == (1, 2, 16, 16)
@@ -65,7 +67,7 @@ def test_the_blind_spot_gets_the_image_and_returns_a_variance() -> None:
 
 
 def test_the_random_input_is_uniform_noise_of_32_channels() -> None:
-    prior = make_task_prior(Denoise(prior="random-input"), scene("random-input"))
+    prior = make_task_prior(Denoise(prior="random-input"), make_fit_input("random-input"))
     assert isinstance(prior, RandomInputPrior)
     assert prior.random_input.shape == (1, 32, 24, 32)
     assert 0 <= float(prior.random_input.min()) < float(prior.random_input.max()) <= 0.1
@@ -76,30 +78,33 @@ def test_the_random_input_is_uniform_noise_of_32_channels() -> None:
 def test_only_wide_blind_spots_enter_the_loss_beyond_their_centre(
     block: tuple[int, int], core: tuple[int, int]
 ) -> None:
-    prior = make_task_prior(Denoise(), scene("blind-spot", block))
+    prior = make_task_prior(Denoise(), make_fit_input("blind-spot", block))
     assert isinstance(prior, BlindSpotPrior)
     assert prior.core_size == core
 
 
 def test_guard_band_pixels_never_enter_the_loss() -> None:
-    problem = make_task_problem(Denoise(), scene("random-input"))
+    problem = make_task_problem(Denoise(), make_fit_input("random-input"))
     term = problem.terms[0]
     assert float((term.training_pixel_weights * scene("random-input").masks.excluded).sum()) == 0
 
 
 def test_the_blind_spot_ends_with_the_posterior_mean() -> None:
-    fit_input = scene("blind-spot")
+    fit_input = make_fit_input("blind-spot")
     blind = Estimate(
         torch.zeros_like(fit_input.measurement), torch.full_like(fit_input.measurement, 9.0)
     )
     finished = make_task_problem(Denoise(), fit_input).postprocess(blind)
     torch.testing.assert_close(finished.mean, fit_input.measurement, atol=1e-3, rtol=0)
-    assert make_task_problem(Denoise(), scene("random-input")).postprocess(blind) is blind
+    assert make_task_problem(Denoise(), make_fit_input("random-input")).postprocess(blind) is blind
 
 
 def test_smoothing_adds_a_penalty() -> None:
-    assert make_task_problem(Denoise(), scene("random-input")).penalties == ()
-    assert make_task_problem(Denoise(smoothing=0.5), scene("random-input")).penalties[0][0] == 0.5
+    assert make_task_problem(Denoise(), make_fit_input("random-input")).penalties == ()
+    assert (
+        make_task_problem(Denoise(smoothing=0.5), make_fit_input("random-input")).penalties[0][0]
+        == 0.5
+    )
 
 
 def test_the_kind_of_smoothing_is_the_users() -> None:
@@ -107,7 +112,7 @@ def test_the_kind_of_smoothing_is_the_users() -> None:
     costs = [
         float(
             make_task_problem(
-                Denoise(smoothing=0.5, smoothing_kind=kind), scene("random-input")
+                Denoise(smoothing=0.5, smoothing_kind=kind), make_fit_input("random-input")
             ).penalties[0][1](diagonal)
         )
         for kind in ("isotropic", "anisotropic")
@@ -115,9 +120,9 @@ def test_the_kind_of_smoothing_is_the_users() -> None:
     assert costs[0] < 0.9 * costs[1]
 
 
-def movie_scene(prior: str) -> FitInput:
+def make_movie_fit_input(prior: str) -> FitInput:
     """Return a scene between two frames, with what was restored of the one before."""
-    fit_input = scene(prior, window=16)
+    fit_input = make_fit_input(prior, window=16)
     rng = torch.Generator().manual_seed(1)
     frames = torch.rand(1, 4, 24, 32, generator=rng)
     image = torch.rand(fit_input.measurement.shape, generator=rng)
@@ -128,7 +133,7 @@ def movie_scene(prior: str) -> FitInput:
 
 
 def test_neighbouring_frames_are_cropped_to_the_window() -> None:
-    fit_input = movie_scene("blind-spot")
+    fit_input = make_movie_fit_input("blind-spot")
     prior = make_task_prior(Denoise(), fit_input)
     draw = prior.draw_training_input(torch.Generator().manual_seed(0))
     assert draw.window is not None
@@ -139,7 +144,7 @@ def test_neighbouring_frames_are_cropped_to_the_window() -> None:
 
 
 def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
-    fit_input = movie_scene("blind-spot")
+    fit_input = make_movie_fit_input("blind-spot")
     assert fit_input.series.previous is not None
     blind = Estimate(
         torch.zeros_like(fit_input.measurement), torch.full_like(fit_input.measurement, -4.0)
@@ -163,7 +168,7 @@ def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
 
 @pytest.mark.parametrize(("weight", "terms"), [(0.0, 1), (1.0, 2)])
 def test_the_random_input_is_drawn_to_the_frame_before_by_a_term(weight, terms) -> None:
-    fit_input = movie_scene("random-input")
+    fit_input = make_movie_fit_input("random-input")
     assert len(make_task_problem(Denoise(temporal_smoothing=weight), fit_input).terms) == terms
     assert isinstance(make_task_prior(Denoise(), fit_input), RandomInputPrior)
 
@@ -207,9 +212,11 @@ def test_every_setting_is_explained_to_people() -> None:
 
 
 def test_noise_learned_beside_wide_blocks_counts_against_the_random_input() -> None:
-    assert make_task_problem(Denoise(), scene("random-input", (5, 5))).sure_term is not None
-    assert make_task_problem(Denoise(), scene("random-input")).sure_term is None
-    assert make_task_problem(Denoise(), scene("blind-spot", (5, 5))).sure_term is None
+    assert (
+        make_task_problem(Denoise(), make_fit_input("random-input", (5, 5))).sure_term is not None
+    )
+    assert make_task_problem(Denoise(), make_fit_input("random-input")).sure_term is None
+    assert make_task_problem(Denoise(), make_fit_input("blind-spot", (5, 5))).sure_term is None
 
 
 @pytest.mark.parametrize(
@@ -229,7 +236,7 @@ def test_single_planes_take_r2r_and_stacks_a_blind_spot(
     assert make_task_plan(Denoise(), spec).prior_key == chosen
 
 
-def adapted(prior: str, *, is_unreliable: bool, is_weak: bool) -> FitConfig:
+def calibrate_plan(prior: str, *, is_unreliable: bool, is_weak: bool) -> FitConfig:
     """Return the budget for an image once its noise is known."""
     image = np.random.default_rng(0).normal(100, 20, (64, 64)).astype(np.float32)
     source = ImageSpec(name="a", shape=image.shape, dtype="float32", axes="YX")
@@ -255,12 +262,12 @@ def adapted(prior: str, *, is_unreliable: bool, is_weak: bool) -> FitConfig:
 def test_where_the_noise_is_in_doubt_or_weak_pixels_are_hidden_instead(
     doubted: bool, weak: bool, message: str
 ) -> None:
-    plain = adapted("auto", is_unreliable=False, is_weak=False)
+    plain = calibrate_plan("auto", is_unreliable=False, is_weak=False)
     assert (plain.prior_key, plain.prior_reason) == ("r2r", "")
-    hidden = adapted("auto", is_unreliable=doubted, is_weak=weak)
+    hidden = calibrate_plan("auto", is_unreliable=doubted, is_weak=weak)
     assert hidden.prior_key == "blind-spot"
     assert message in hidden.prior_reason
-    prior = adapted("r2r", is_unreliable=doubted, is_weak=weak)
+    prior = calibrate_plan("r2r", is_unreliable=doubted, is_weak=weak)
     assert (prior.prior_key, prior.prior_reason) == ("r2r", "")
 
 
@@ -318,7 +325,7 @@ def test_a_blind_spot_that_is_none_is_refused_in_two_sentences(drawn: object, re
 
 @pytest.mark.parametrize("axes", ["YX", "ZYX"])
 def test_a_drawn_blind_spot_is_that_of_guard_bands_and_prior(axes: str) -> None:
-    array = shot(48) if axes == "YX" else np.stack([shot(48)] * 4)
+    array = make_noisy(48) if axes == "YX" else np.stack([make_noisy(48)] * 4)
     plan = plan_for(array, axes=axes, blind_spot_shape="010/111/010", stacks="volume")
     image = calibrate_image(plan, {"image": array})
     assert image.plan.fit_config.prior_key == "blind-spot"
@@ -338,16 +345,16 @@ def test_a_drawn_blind_spot_is_that_of_guard_bands_and_prior(axes: str) -> None:
 
 
 def test_a_drawn_rectangle_is_the_block_of_that_size_and_keeps_the_prior() -> None:
-    plan = plan_for(shot(48), blind_spot_shape="111/111/111")
+    plan = plan_for(make_noisy(48), blind_spot_shape="111/111/111")
     assert plan.fit_config.prior_key == "r2r"
-    image = calibrate_image(plan, {"image": shot(48)})
+    image = calibrate_image(plan, {"image": make_noisy(48)})
     masks = prepare_fit(image, image.plan.units[0]).fit_input.masks
     assert (masks.blind_spot_size, masks.blind_spot_shape) == ((3, 3), None)
 
 
 def test_the_report_says_that_the_blind_spot_was_drawn() -> None:
     quick = {"preset": "fast", "max_iterations": 4, "device": "cpu"}
-    report = dip.denoise(shot(48), blind_spot_shape="010/111/010", **quick).report
+    report = dip.denoise(make_noisy(48), blind_spot_shape="010/111/010", **quick).report
     assert "; 5 of each 3 × 3 pixels, in a shape given by hand, were held back" in (
         write_methods_section(report)
     )

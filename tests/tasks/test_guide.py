@@ -26,7 +26,7 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.tasks import Guide
 from napari_dip.tasks.base import FitInput, InspectedPixels, Inspection, TaskPlan, list_candidates
-from small_runs import MACHINE, shot, truth
+from small_runs import MACHINE, make_noisy, make_truth
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 GRID = (24, 32)
 
 
-def scene(prior: str, *, window: int | None = None, channels: int = 2) -> FitInput:
+def make_fit_input(prior: str, *, window: int | None = None, channels: int = 2) -> FitInput:
     rng = torch.Generator().manual_seed(0)
     ones = torch.ones(1, 1, 1, 1)
     guarded = torch.zeros(1, 1, *GRID)
@@ -51,7 +51,7 @@ def scene(prior: str, *, window: int | None = None, channels: int = 2) -> FitInp
     )
 
 
-def arranged(
+def arrange_inputs(
     guide: npt.NDArray[Any], image: npt.NDArray[Any], axes: str = "YX", **settings: Any
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
     header = ImageSpec(name="flash", shape=guide.shape, dtype="float32", axes=axes)
@@ -67,7 +67,7 @@ def arranged(
 
 @pytest.mark.parametrize(("prior", "fed"), [("guided", 1 + 2), ("guided-random-input", 32 + 2)])
 def test_the_whole_guide_is_a_further_channel_of_the_input(prior: str, fed: int) -> None:
-    fit_input = scene(prior)
+    fit_input = make_fit_input(prior)
     code = make_task_prior(Guide(), fit_input)
     assert isinstance(code, GuidedPrior)
     for draw in (
@@ -85,7 +85,7 @@ def test_the_whole_guide_is_a_further_channel_of_the_input(prior: str, fed: int)
 
 
 def test_the_guide_follows_window_and_mirror() -> None:
-    fit_input = scene("guided", window=16)
+    fit_input = make_fit_input("guided", window=16)
     code = make_task_prior(Guide(), fit_input)
     guide, guides = fit_input.extra_inputs["guide"][None], set()
     for seed in range(12):
@@ -97,8 +97,8 @@ def test_the_guide_follows_window_and_mirror() -> None:
 
 
 def test_without_the_guide_it_is_the_prior_of_denoising() -> None:
-    plain = make_task_prior(dip.make_recipe("denoise").task, scene("blind-spot"))
-    plain_prior = make_task_prior(Guide(), scene("blind-spot"))
+    plain = make_task_prior(dip.make_recipe("denoise").task, make_fit_input("blind-spot"))
+    plain_prior = make_task_prior(Guide(), make_fit_input("blind-spot"))
     for ours, theirs in zip(plain_prior.net.parameters(), plain.net.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
@@ -114,35 +114,41 @@ def test_only_automatic_compares_two_fits() -> None:
 
 @pytest.mark.parametrize("factor", [1.0, 1e-6, 5e4])
 def test_the_unit_of_the_guide_does_not_matter(factor: float) -> None:
-    plain, _ = arranged(truth(32), shot(32))
-    scaled, _ = arranged(factor * truth(32) + 3 * factor, shot(32))
+    plain, _ = arrange_inputs(make_truth(32), make_noisy(32))
+    scaled, _ = arrange_inputs(factor * make_truth(32) + 3 * factor, make_noisy(32))
     np.testing.assert_allclose(plain, scaled, atol=2e-3)
     low, high = np.percentile(plain, (0.5, 99.5))
     assert high - low == pytest.approx(1, abs=1e-3)
 
 
 def test_a_hot_pixel_of_the_guide_stays_of_order_one() -> None:
-    guide = truth(32)
+    guide = make_truth(32)
     guide[5, 6] = 1e9
-    assert np.abs(arranged(guide, shot(32))[0]).max() < 4
+    assert np.abs(arrange_inputs(guide, make_noisy(32))[0]).max() < 4
 
 
 @pytest.mark.parametrize(("axes", "order"), [("CYX", (2, 0, 1)), ("YXS", (0, 1, 2))])
 def test_a_guide_may_have_several_channels(axes: str, order: tuple[int, ...]) -> None:
-    planes = np.stack([truth(32), truth(32) ** 2, np.full((32, 32), 7.0)], -1).transpose(order)
-    assert arranged(planes, shot(32), axes)[0].shape == (2, 32, 32)  # one that shows nothing goes
+    planes = np.stack([make_truth(32), make_truth(32) ** 2, np.full((32, 32), 7.0)], -1).transpose(
+        order
+    )
+    assert arrange_inputs(planes, make_noisy(32), axes)[0].shape == (
+        2,
+        32,
+        32,
+    )  # one that shows nothing goes
 
 
 @pytest.mark.parametrize("shift", [(2.0, -3.0), (-0.5, 1.25)])
 def test_a_shifted_guide_is_aligned_with_the_image(shift: tuple[float, float]) -> None:
-    spectrum = np.fft.fft2(truth(64))
+    spectrum = np.fft.fft2(make_truth(64))
     down, right = np.meshgrid(np.fft.fftfreq(64), np.fft.fftfreq(64), indexing="ij")
     turn = np.exp(-2j * np.pi * (down * shift[0] + right * shift[1]))
     shifted = np.fft.ifft2(spectrum * turn).real
-    moved, (note,) = arranged(shifted, shot(64), align=True)
-    straight, _ = arranged(truth(64), shot(64))
+    moved, (note,) = arrange_inputs(shifted, make_noisy(64), align=True)
+    straight, _ = arrange_inputs(make_truth(64), make_noisy(64))
     inner = (slice(None), slice(8, -8), slice(8, -8))
-    before = np.abs(arranged(shifted, shot(64))[0] - straight)[inner].mean()
+    before = np.abs(arrange_inputs(shifted, make_noisy(64))[0] - straight)[inner].mean()
     assert np.abs(moved - straight)[inner].mean() < 0.4 * before
     assert note.code == "guide-moved"
 
@@ -150,15 +156,17 @@ def test_a_shifted_guide_is_aligned_with_the_image(shift: tuple[float, float]) -
 def test_a_shift_too_far_to_believe_in_is_left_alone() -> None:
     apart = np.zeros((2, 64, 64))
     apart[0, 8:16, 8:16] = apart[1, 40:48, 44:52] = 1
-    moved, (note,) = arranged(apart[1], apart[0], align=True)
-    np.testing.assert_array_equal(moved, arranged(apart[1], apart[0])[0])
+    moved, (note,) = arrange_inputs(apart[1], apart[0], align=True)
+    np.testing.assert_array_equal(moved, arrange_inputs(apart[1], apart[0])[0])
     assert note.code == "guide-far"
 
 
 def test_a_guide_that_shows_the_structure_is_of_use() -> None:
-    guided = dip.guide(shot(), truth(), preset="fast", max_iterations=60, device="cpu")
-    alone = dip.denoise(shot(), preset="fast", max_iterations=60, device="cpu")
-    error = [np.sqrt(np.mean((result.image - 100 - truth()) ** 2)) for result in (guided, alone)]
+    guided = dip.guide(make_noisy(), make_truth(), preset="fast", max_iterations=60, device="cpu")
+    alone = dip.denoise(make_noisy(), preset="fast", max_iterations=60, device="cpu")
+    error = [
+        np.sqrt(np.mean((result.image - 100 - make_truth()) ** 2)) for result in (guided, alone)
+    ]
     assert error[0] < 0.8 * error[1]
     assert guided.report["prior"]["chosen"] == "guided"
     assert "better with the guide" in guided.report["prior"]["why"]
@@ -167,13 +175,15 @@ def test_a_guide_that_shows_the_structure_is_of_use() -> None:
 def test_where_the_guide_loses_the_pixels_are_those_of_denoising(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def second(finished: list[FitRun]) -> FitRun:
+    def get_last(finished: list[FitRun]) -> FitRun:
         return finished[-1]
 
-    monkeypatch.setattr("napari_dip.pipeline.execute.executor.select_best_fit", second)
-    guided = dip.guide(shot(32), truth(32), preset="fast", max_iterations=30, device="cpu")
+    monkeypatch.setattr("napari_dip.pipeline.execute.executor.select_best_fit", get_last)
+    guided = dip.guide(
+        make_noisy(32), make_truth(32), preset="fast", max_iterations=30, device="cpu"
+    )
     alone = dip.denoise(
-        shot(32), prior="blind-spot", preset="fast", max_iterations=30, device="cpu"
+        make_noisy(32), prior="blind-spot", preset="fast", max_iterations=30, device="cpu"
     )
     assert guided.report["prior"]["chosen"] == "blind-spot"
     assert "left out" in guided.report["prior"]["why"]
@@ -182,14 +192,16 @@ def test_where_the_guide_loses_the_pixels_are_those_of_denoising(
 
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_a_chosen_prior_runs_without_a_comparison(prior: str) -> None:
-    answer = dip.guide(shot(32), truth(32), prior=prior, max_iterations=4, device="cpu")
+    answer = dip.guide(make_noisy(32), make_truth(32), prior=prior, max_iterations=4, device="cpu")
     assert answer.report["prior"]["why"].startswith("you chose it")
     assert answer.image.shape == (32, 32)
 
 
 def test_channels_are_guided_one_by_one() -> None:
-    pair = np.stack([shot(32), shot(32, seed=1)])
-    answer = dip.guide(pair, truth(32), preset="fast", max_iterations=4, axes="CYX", device="cpu")
+    pair = np.stack([make_noisy(32), make_noisy(32, seed=1)])
+    answer = dip.guide(
+        pair, make_truth(32), preset="fast", max_iterations=4, axes="CYX", device="cpu"
+    )
     assert answer.image.shape == (2, 32, 32)
     assert answer.report["iterations"] == 8
 
@@ -197,13 +209,13 @@ def test_channels_are_guided_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("guide", "settings", "code"),
     [
-        (truth(40), {}, "guide-size"),
-        (truth(32)[:31], {}, "guide-size"),
-        (np.stack([truth(32)] * 3), {}, "guide-stack"),
-        (np.stack([truth(32)[:30]] * 3), {"planes_are_channels": True}, "guide-size"),
+        (make_truth(40), {}, "guide-size"),
+        (make_truth(32)[:31], {}, "guide-size"),
+        (np.stack([make_truth(32)] * 3), {}, "guide-stack"),
+        (np.stack([make_truth(32)[:30]] * 3), {"planes_are_channels": True}, "guide-size"),
         (np.full((32, 32), 3.0), {}, "guide-constant"),
-        (np.where(np.eye(32) > 0, np.nan, truth(32)), {}, "input-not-finite"),
-        (truth(32) + 1j, {}, "image-text"),
+        (np.where(np.eye(32) > 0, np.nan, make_truth(32)), {}, "input-not-finite"),
+        (make_truth(32) + 1j, {}, "image-text"),
         (np.zeros((0, 32)), {}, "image-empty"),
         (None, {}, "input-missing"),
     ],
@@ -211,21 +223,26 @@ def test_channels_are_guided_one_by_one() -> None:
 )
 def test_a_guide_that_cannot_guide_is_refused(guide: Any, settings: Any, code: str) -> None:
     with pytest.raises(RefusedError) as caught:
-        dip.guide(shot(32), guide, **settings)
+        dip.guide(make_noisy(32), guide, **settings)
     assert caught.value.reason.code == code
 
 
 def test_planes_may_be_channels() -> None:
-    planes = np.stack([truth(32), shot(32)])
+    planes = np.stack([make_truth(32), make_noisy(32)])
     answer = dip.guide(
-        shot(32), planes, planes_are_channels=True, max_iterations=4, device="cpu", preset="fast"
+        make_noisy(32),
+        planes,
+        planes_are_channels=True,
+        max_iterations=4,
+        device="cpu",
+        preset="fast",
     )
     assert answer.image.shape == (32, 32)
 
 
 def finished(error: float, seed: int) -> FitRun:
     """A fit that is off by that much, with a noise of 0.2."""
-    fit_input = scene("guided")
+    fit_input = make_fit_input("guided")
     rng = torch.Generator().manual_seed(seed)
     truth = torch.zeros_like(fit_input.measurement)
     noise = 0.2 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(9))
@@ -267,13 +284,13 @@ def test_the_fit_that_predicts_hidden_pixels_best_is_selected() -> None:
 
 
 def test_the_plainest_wins_where_chance_may_be_the_reason() -> None:
-    first, second = finished(0.01, 0), finished(0.01, 1)
-    assert select_best_fit([first, second]) is second
+    first, get_last = finished(0.01, 0), finished(0.01, 1)
+    assert select_best_fit([first, get_last]) is get_last
     assert select_best_fit([first]) is first
 
 
 def test_unmeasured_pixels_are_not_validation_pixels() -> None:
-    fit_input = scene("guided")
+    fit_input = make_fit_input("guided")
     mask = torch.ones_like(fit_input.masks.measured)
     mask[..., :12, :] = 0
     fit_input = replace(fit_input, masks=replace(fit_input.masks, measured=mask))
@@ -292,7 +309,7 @@ def test_unmeasured_pixels_are_not_validation_pixels() -> None:
 def test_stop_and_keep_during_a_comparison_keeps_the_best_image_so_far(after: int) -> None:
     calls = 0
 
-    def keep_soon() -> Control:
+    def keep_after() -> Control:
         nonlocal calls
         calls += 1
         return Control.KEEP if calls > 4 + after else Control.GO

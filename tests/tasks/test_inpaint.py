@@ -43,18 +43,18 @@ def make_image(side: int = SIDE) -> np.ndarray:
     return data.camera()[100 : 100 + side, 200 : 200 + side].astype(np.uint16) * 10
 
 
-def half_missing(side: int = SIDE) -> np.ndarray:
+def make_random_mask(side: int = SIDE) -> np.ndarray:
     return np.random.default_rng(0).random((side, side)) < 0.5
 
 
-def square(size: int, side: int = 64) -> np.ndarray:
+def make_square_hole(size: int, side: int = 64) -> np.ndarray:
     holes = np.zeros((side, side), bool)
     start = (side - size) // 2
     holes[start : start + size, start : start + size] = True
     return holes
 
 
-def scene(prior: str, holes: np.ndarray) -> FitInput:
+def make_fit_input(prior: str, holes: np.ndarray) -> FitInput:
     rng = torch.Generator().manual_seed(0)
     mask = torch.from_numpy(~holes).float()[None, None]
     measurement = torch.rand(1, 2, *holes.shape, generator=rng) * mask
@@ -73,7 +73,7 @@ def scene(prior: str, holes: np.ndarray) -> FitInput:
     )
 
 
-def quick(image: Any, mask: Any = None, **settings: Any) -> dip.Restoration:
+def inpaint_briefly(image: Any, mask: Any = None, **settings: Any) -> dip.Restoration:
     return dip.inpaint(image, mask, preset="fast", device="cpu", max_iterations=3, **settings)
 
 
@@ -86,15 +86,15 @@ def test_values_above_zero_are_filled_in() -> None:
 
 @pytest.mark.parametrize("value", [1e-50, 5e-324, 1e39, 1e300])
 def test_a_mask_marks_by_any_value_above_0(value: float) -> None:
-    image, mask = make_image(), half_missing()
-    first = quick(image, mask).image
-    assert np.array_equal(quick(image, mask * np.float64(value)).image, first)
+    image, mask = make_image(), make_random_mask()
+    first = inpaint_briefly(image, mask).image
+    assert np.array_equal(inpaint_briefly(image, mask * np.float64(value)).image, first)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_mask_that_is_not_finite_is_refused(value: float) -> None:
     with pytest.raises(RefusedError) as caught:
-        quick(make_image(), np.where(half_missing(), value, 0.0))
+        inpaint_briefly(make_image(), np.where(make_random_mask(), value, 0.0))
     assert caught.value.reason.code == "input-not-finite"
 
 
@@ -104,10 +104,10 @@ def test_axes_of_one_element_do_not_make_a_mask_a_stack() -> None:
 
 
 def test_growing_widens_by_that_many_pixels_and_rounds_corners() -> None:
-    wide = dilate_holes(square(1, 15), 3)
+    wide = dilate_holes(make_square_hole(1, 15), 3)
     assert wide[7].sum() == wide[:, 7].sum() == 7
     assert not wide[4, 4]
-    assert (dilate_holes(square(1, 15), 0) == square(1, 15)).all()
+    assert (dilate_holes(make_square_hole(1, 15), 0) == make_square_hole(1, 15)).all()
 
 
 def test_nan_pixels_are_holes_with_and_without_a_mask() -> None:
@@ -124,9 +124,9 @@ def test_nan_pixels_are_holes_with_and_without_a_mask() -> None:
 @pytest.mark.parametrize(
     ("holes", "prior", "word"),
     [
-        (half_missing(64), "masked-input", "scattered"),
-        (square(9), "masked-input-shapes", "about 10 pixels"),
-        (square(40), "random-input-no-skips", "more than 24"),
+        (make_random_mask(64), "masked-input", "scattered"),
+        (make_square_hole(9), "masked-input-shapes", "about 10 pixels"),
+        (make_square_hole(40), "random-input-no-skips", "more than 24"),
     ],
 )
 def test_the_holes_choose_the_prior(holes: np.ndarray, prior: str, word: str) -> None:
@@ -137,20 +137,23 @@ def test_the_holes_choose_the_prior(holes: np.ndarray, prior: str, word: str) ->
 
 def test_the_image_as_the_users_choice_minds_the_shape_of_the_holes() -> None:
     task = Inpaint(prior="masked-input")
-    for holes, prior in ((square(40), "masked-input-shapes"), (half_missing(), "masked-input")):
+    for holes, prior in (
+        (make_square_hole(40), "masked-input-shapes"),
+        (make_random_mask(), "masked-input"),
+    ):
         assert inspect_stack(task, np.where(holes, np.nan, 1.0)[None, None]).prior_key == prior
 
 
 def test_the_users_prior_is_never_replaced() -> None:
     task = Inpaint(prior="random-input")
-    inspection = inspect_stack(task, np.where(square(40), np.nan, 1.0)[None, None])
+    inspection = inspect_stack(task, np.where(make_square_hole(40), np.nan, 1.0)[None, None])
     assert inspection.prior_key == "random-input"
 
 
 def test_scattered_holes_are_distinguished_from_shapes_at_any_share() -> None:
     rng = np.random.default_rng(0)
     assert all(is_scattered(rng.random((64, 64)) < share) for share in (0.01, 0.5, 0.9))
-    assert not is_scattered(square(9))
+    assert not is_scattered(make_square_hole(9))
     lines = np.zeros((64, 64), bool)
     lines[::5] = True
     assert not is_scattered(lines)
@@ -158,7 +161,7 @@ def test_scattered_holes_are_distinguished_from_shapes_at_any_share() -> None:
 
 @pytest.mark.parametrize(("size", "expected"), [(0, 0), (1, 1), (2, 1), (3, 2), (9, 5), (60, 12)])
 def test_depth_counts_from_the_rim_inwards(size: int, expected: int) -> None:
-    assert measure_hole_depth(square(size), 12) == expected
+    assert measure_hole_depth(make_square_hole(size), 12) == expected
 
 
 def test_beyond_the_border_nothing_is_known() -> None:
@@ -169,7 +172,7 @@ def test_beyond_the_border_nothing_is_known() -> None:
 
 def test_holes_are_neither_in_the_loss_nor_in_the_input() -> None:
     for prior in ("masked-input", "random-input", "random-input-no-skips"):
-        fit_input = scene(prior, half_missing())
+        fit_input = make_fit_input(prior, make_random_mask())
         assert (
             float(
                 (
@@ -179,8 +182,8 @@ def test_holes_are_neither_in_the_loss_nor_in_the_input() -> None:
             )
             == 0
         )
-    fit_input = scene("masked-input", half_missing())
-    changed = scene("masked-input", half_missing())
+    fit_input = make_fit_input("masked-input", make_random_mask())
+    changed = make_fit_input("masked-input", make_random_mask())
     changed.measurement[:] = torch.where(changed.masks.measured > 0, changed.measurement, 1e3)
     codes = [
         make_task_prior(Inpaint(), this)
@@ -192,7 +195,7 @@ def test_holes_are_neither_in_the_loss_nor_in_the_input() -> None:
 
 
 def test_a_step_does_not_see_the_pixels_that_it_predicts() -> None:
-    fit_input = scene("masked-input", half_missing())
+    fit_input = make_fit_input("masked-input", make_random_mask())
     draws = []
     for _ in range(2):
         prior = make_task_prior(Inpaint(), fit_input)
@@ -208,7 +211,7 @@ def test_a_step_does_not_see_the_pixels_that_it_predicts() -> None:
 
 
 def test_validation_pixels_stay_hidden_until_the_final_inference() -> None:
-    fit_input = scene("masked-input", half_missing())
+    fit_input = make_fit_input("masked-input", make_random_mask())
     prior = make_task_prior(Inpaint(), fit_input)
     assert isinstance(prior, MaskedInputPrior)
     fed = prior.make_prediction_input().network_input[:, -1:]
@@ -224,7 +227,7 @@ def test_validation_pixels_stay_hidden_until_the_final_inference() -> None:
 def test_the_final_inference_uses_each_pixel_once_and_predicts_validation_pixels(
     holes: str,
 ) -> None:
-    fit_input = scene("masked-input", half_missing())
+    fit_input = make_fit_input("masked-input", make_random_mask())
     prior = make_task_prior(Inpaint(unmasked=holes), fit_input)
     total = torch.zeros_like(fit_input.masks.measured)
     for draw in prior.make_inference_inputs():
@@ -245,7 +248,7 @@ def test_the_final_inference_uses_each_pixel_once_and_predicts_validation_pixels
 
 
 def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
-    fit_input = scene("masked-input-shapes", square(7))
+    fit_input = make_fit_input("masked-input-shapes", make_square_hole(7))
     prior = make_task_prior(Inpaint(), fit_input)
     assert isinstance(prior, MaskedInputPrior) and prior.uses_hole_shapes
     rng = torch.Generator().manual_seed(3)
@@ -259,12 +262,12 @@ def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
 
 @pytest.mark.parametrize(
     ("prior", "holes", "ways"),
-    [("masked-input", half_missing(), 4), ("masked-input-shapes", square(7), 1)],
+    [("masked-input", make_random_mask(), 4), ("masked-input-shapes", make_square_hole(7), 1)],
 )
 def test_steps_see_scattered_pixels_in_every_mirror_and_shapes_as_they_are(
     prior: str, holes: np.ndarray, ways: int
 ) -> None:
-    inpainting_prior = make_task_prior(Inpaint(), scene(prior, holes))
+    inpainting_prior = make_task_prior(Inpaint(), make_fit_input(prior, holes))
     rng = torch.Generator().manual_seed(1)
     fractions = {
         draw.window.flipped_dims
@@ -276,7 +279,7 @@ def test_steps_see_scattered_pixels_in_every_mirror_and_shapes_as_they_are(
 
 def test_a_smooth_filling_keeps_what_is_seen_and_follows_a_ramp() -> None:
     ramp = torch.linspace(0, 1, 33).expand(1, 1, 33, 33)
-    visible = torch.from_numpy(~half_missing(33)).float()[None, None]
+    visible = torch.from_numpy(~make_random_mask(33)).float()[None, None]
     filled = fill_by_pull_push(ramp * visible, visible)
     assert torch.equal(filled * visible, ramp * visible)
     assert float((filled - ramp).abs().max()) < 0.1
@@ -284,33 +287,33 @@ def test_a_smooth_filling_keeps_what_is_seen_and_follows_a_ramp() -> None:
 
 @pytest.mark.parametrize("prior", ["masked-input", "random-input", "random-input-no-skips"])
 def test_measured_pixels_come_back_exactly_and_restored_ones_do_not(prior: str) -> None:
-    image, mask = make_image(), half_missing()
-    kept = quick(image, mask, prior=prior)
+    image, mask = make_image(), make_random_mask()
+    kept = inpaint_briefly(image, mask, prior=prior)
     assert (kept.image[~mask] == image[~mask]).all()
     assert np.isfinite(kept.image).all() and (kept.uncertainty > 0).all()
     assert kept.report["residual"] == {"whiteness": 0.0, "mean": 0.0}
-    restored = quick(image, mask, prior=prior, unmasked="denoise")
+    restored = inpaint_briefly(image, mask, prior=prior, unmasked="denoise")
     assert not (restored.image[~mask] == image[~mask]).all()
 
 
 def test_a_hole_in_one_channel_leaves_the_others_alone() -> None:
     image = np.stack([make_image(), make_image() // 2, make_image() // 3], -1).astype(np.float32)
     image[4:9, :, 1] = np.nan
-    result = quick(image, axes="YXS")
+    result = inpaint_briefly(image, axes="YXS")
     measured = np.isfinite(image)
     assert (result.image[measured] == image[measured]).all()
     assert np.isfinite(result.image).all()
 
 
 def test_the_report_names_the_prior_that_suits_the_holes() -> None:
-    report = quick(make_image(64), square(40), seed=1).report
+    report = inpaint_briefly(make_image(64), make_square_hole(40), seed=1).report
     assert report["prior"]["chosen"] == "random-input-no-skips"
     assert "wide" in report["prior"]["why"]
     assert report["iterations"] <= 3
 
 
 def test_finishing_keeps_what_was_measured() -> None:
-    fit_input = scene("masked-input", half_missing())
+    fit_input = make_fit_input("masked-input", make_random_mask())
     wrong = Estimate(
         torch.full_like(fit_input.measurement, 9.0), torch.zeros_like(fit_input.measurement)
     )
@@ -326,7 +329,7 @@ def test_finishing_keeps_what_was_measured() -> None:
     "prior", ["random-input", "random-input-no-skips", "masked-input", "masked-input-shapes"]
 )
 def test_the_own_variance_of_the_output_does_not_count_in_validation(prior: str) -> None:
-    fit_input = scene(prior, half_missing())
+    fit_input = make_fit_input(prior, make_random_mask())
     term = make_task_problem(Inpaint(), fit_input).terms[0]
     off = fit_input.measurement + 0.1
     sure, unsure = (torch.full_like(off, value) for value in (-20.0, 0.0))
@@ -338,7 +341,8 @@ def test_the_own_variance_of_the_output_does_not_count_in_validation(prior: str)
 
 def test_the_deep_network_has_no_shortcuts() -> None:
     prior = make_task_prior(
-        Inpaint(prior="random-input-no-skips"), scene("random-input-no-skips", square(40))
+        Inpaint(prior="random-input-no-skips"),
+        make_fit_input("random-input-no-skips", make_square_hole(40)),
     )
     assert isinstance(prior, RandomInputPrior)
     assert prior.jitter == 0
@@ -353,13 +357,13 @@ def test_the_deep_network_has_no_shortcuts() -> None:
         (None, {"invert_mask": True}, "mask-missing"),
         (np.zeros((SIDE, SIDE)), {}, "mask-empty"),
         (np.ones((SIDE, SIDE)), {}, "mask-full"),
-        (square(20, SIDE), {"grow": 30}, "mask-full"),
-        (square(20, SIDE), {"label": 2}, "mask-label"),
+        (make_square_hole(20, SIDE), {"grow": 30}, "mask-full"),
+        (make_square_hole(20, SIDE), {"label": 2}, "mask-label"),
         (np.ones((SIDE, SIDE - 1)), {}, "mask-shape"),
         (np.ones((2, SIDE, SIDE)), {}, "mask-planes"),
         (np.ones((SIDE, SIDE, 3)), {}, "mask-planes"),
         (np.ones(SIDE), {}, "mask-planes"),
-        (np.where(square(4, SIDE), np.nan, 0), {}, "input-not-finite"),
+        (np.where(make_square_hole(4, SIDE), np.nan, 0), {}, "input-not-finite"),
         (np.full((SIDE, SIDE), "a"), {}, "image-text"),
     ],
 )

@@ -42,13 +42,15 @@ def movie(frames: int = FRAMES) -> np.ndarray:
     return (1000 * np.stack(images) + rng.normal(0, 5, (frames, SIDE, SIDE))).astype(np.float32)
 
 
-def lacking(image: np.ndarray, *planes: int) -> np.ndarray:
+def remove_planes(image: np.ndarray, *planes: int) -> np.ndarray:
     spoilt = image.copy()
     spoilt[list(planes)] = np.nan
     return spoilt
 
 
-def quick(image: Any, mask: Any = None, iterations: int = 3, **settings: Any) -> dip.Restoration:
+def inpaint_briefly(
+    image: Any, mask: Any = None, iterations: int = 3, **settings: Any
+) -> dip.Restoration:
     options = {"preset": "fast", "device": "cpu", "max_iterations": iterations, **settings}
     return dip.inpaint(image, mask, **options)
 
@@ -65,7 +67,7 @@ def make_task_plan(
 
 def test_a_missing_frame_is_filled_better_than_by_the_line_between_its_neighbours() -> None:
     truth = movie()
-    result = quick(lacking(truth, GONE), iterations=60, axes="TYX")
+    result = inpaint_briefly(remove_planes(truth, GONE), iterations=60, axes="TYX")
     straight = (truth[GONE - 1] + truth[GONE + 1]) / 2
     error = np.square(result.image[GONE] - truth[GONE]).mean()
     assert error < 0.5 * np.square(straight - truth[GONE]).mean()
@@ -77,7 +79,7 @@ def test_a_missing_frame_is_filled_better_than_by_the_line_between_its_neighbour
 
 def test_the_uncertainty_of_filled_planes_comes_from_predicted_planes() -> None:
     truth = movie()
-    result = quick(lacking(truth, GONE), iterations=60, axes="TYX")
+    result = inpaint_briefly(remove_planes(truth, GONE), iterations=60, axes="TYX")
     off = np.abs(result.image[GONE] - truth[GONE]) / result.uncertainty[GONE]
     assert 0.2 < np.sqrt(np.square(off).mean()) < 5
 
@@ -89,7 +91,7 @@ def test_a_mask_of_the_same_shape_marks_whole_planes(axes: str) -> None:
         image = np.stack([image, image[::-1] + 50], axes.index("C"))
     mask = np.zeros(image.shape, bool)
     np.moveaxis(mask, axes.index(axes.strip("CYX")), 0)[2] = True
-    result = quick(image, mask, axes=axes)
+    result = inpaint_briefly(image, mask, axes=axes)
     assert result.image.shape == image.shape
     np.testing.assert_array_equal(result.image[~mask], image[~mask])
     assert np.isfinite(result.image).all()
@@ -100,7 +102,7 @@ def test_a_mask_without_channels_holds_for_all_of_them() -> None:
     image = np.stack([movie(5), movie(5)[::-1]], 1)
     mask = np.zeros((5, SIDE, SIDE), np.uint8)
     mask[3] = 1
-    result = quick(image, mask, axes="TCYX")
+    result = inpaint_briefly(image, mask, axes="TCYX")
     changed = (result.image != image).any((2, 3))
     assert changed.tolist() == [[False] * 2] * 3 + [[True] * 2, [False] * 2]
 
@@ -109,7 +111,7 @@ def test_a_mask_of_one_plane_holds_for_all_and_that_is_said() -> None:
     image = movie(5)
     mask = np.zeros((SIDE, SIDE), bool)
     mask[10:12] = True
-    result = quick(image, mask, axes="TYX")
+    result = inpaint_briefly(image, mask, axes="TYX")
     assert (result.image[:, ~mask] == image[:, ~mask]).all()
     assert (result.image[:, mask] != image[:, mask]).any((1,)).all()
     assert "The mask has one plane, which holds for all 5 planes." in result.report["notes"]
@@ -120,50 +122,50 @@ def test_lines_missing_in_one_frame_are_filled_from_the_next() -> None:
     truth = truth.astype(np.float32)
     spoilt = truth.copy()
     spoilt[2, 8:14] = np.nan
-    filled = quick(spoilt, axes="TYX").image[2, 8:14]
+    filled = inpaint_briefly(spoilt, axes="TYX").image[2, 8:14]
     along_y = np.linspace(truth[2, 7], truth[2, 14], 8)[1:-1]
     assert np.abs(filled - truth[2, 8:14]).mean() < 0.2 * np.abs(along_y - truth[2, 8:14]).mean()
 
 
 def test_frames_at_either_end_are_filled_from_one_side() -> None:
-    result = quick(lacking(movie(5), 0, 4), axes="TYX")
+    result = inpaint_briefly(remove_planes(movie(5), 0, 4), axes="TYX")
     assert np.isfinite(result.image).all()
     assert np.isfinite(result.uncertainty).all()
 
 
 def test_neighbouring_planes_may_be_missing_together() -> None:
     truth = movie()
-    result = quick(lacking(truth, 3, 4), iterations=40, axes="TYX")
+    result = inpaint_briefly(remove_planes(truth, 3, 4), iterations=40, axes="TYX")
     straight = np.stack([(2 * truth[2] + truth[5]) / 3, (truth[2] + 2 * truth[5]) / 3])
     assert np.abs(result.image[3:5] - truth[3:5]).mean() < np.abs(straight - truth[3:5]).mean()
 
 
 def test_three_planes_are_enough() -> None:
-    result = quick(lacking(movie(3), 1), axes="ZYX")
+    result = inpaint_briefly(remove_planes(movie(3), 1), axes="ZYX")
     assert "1 of the 3 planes" in " ".join(result.report["notes"])
 
 
 def test_measured_planes_are_restored_on_request() -> None:
     truth = movie(5)
-    result = quick(lacking(truth, 2), axes="TYX", unmasked="denoise")
+    result = inpaint_briefly(remove_planes(truth, 2), axes="TYX", unmasked="denoise")
     assert not (result.image[0] == truth[0]).all()
 
 
 def test_whole_planes_cannot_go_one_by_one_so_they_go_together_and_that_is_said() -> None:
-    report = quick(lacking(movie(5), 2), axes="ZYX", stacks="planes").report
+    report = inpaint_briefly(remove_planes(movie(5), 2), axes="ZYX", stacks="planes").report
     assert any("planes along Z are fitted together" in note for note in report["notes"])
 
 
 def test_planes_with_measured_pixels_are_restored_one_by_one_on_request() -> None:
     image = movie(3)
     image[:, 5:8, 5:8] = np.nan
-    report = quick(image, axes="ZYX", stacks="planes").report
+    report = inpaint_briefly(image, axes="ZYX", stacks="planes").report
     assert report["prior"]["chosen"] == "masked-input-shapes"
 
 
 def test_a_moment_of_which_no_depth_is_known_is_filled_from_other_moments() -> None:
     stacks = np.stack([movie(4) + 30 * t for t in range(4)])
-    result = quick(lacking(stacks, 2), axes="TZYX")
+    result = inpaint_briefly(remove_planes(stacks, 2), axes="TZYX")
     assert any("planes along T are fitted together" in note for note in result.report["notes"])
     np.testing.assert_array_equal(result.image[[0, 1, 3]], stacks[[0, 1, 3]])
     assert np.abs(result.image[2] - stacks[2]).mean() < 60
@@ -173,7 +175,7 @@ def test_items_without_any_measured_pixel_are_refused() -> None:
     stacks = np.stack([movie(3)] * 3)
     stacks[1] = stacks[:, 1] = np.nan  # neither depth nor time has all of it
     with pytest.raises(dip.RefusedError) as caught:
-        quick(stacks, axes="TZYX")
+        inpaint_briefly(stacks, axes="TZYX")
     assert caught.value.reason.code == "plane-unknown"
 
 
@@ -242,14 +244,14 @@ def test_validation_uses_patches_for_wide_holes_and_pixels_for_scattered_ones() 
 def test_scattered_pixels_of_a_stack_are_filled_with_the_help_of_other_planes() -> None:
     truth = movie(5)
     holes = np.random.default_rng(0).random(truth.shape) < 0.5
-    report = quick(truth, holes, axes="ZYX").report
+    report = inpaint_briefly(truth, holes, axes="ZYX").report
     assert report["prior"]["chosen"] == "masked-input-shapes"
     assert "what is missing in one" in report["prior"]["why"]
 
 
 @pytest.mark.parametrize("prior", ["random-input", "random-input-no-skips"])
 def test_a_random_input_fills_a_volume_on_request(prior: str) -> None:
-    result = quick(lacking(movie(5), 2), axes="ZYX", prior=prior)
+    result = inpaint_briefly(remove_planes(movie(5), 2), axes="ZYX", prior=prior)
     assert np.isfinite(result.image).all()
 
 

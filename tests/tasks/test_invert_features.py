@@ -36,14 +36,14 @@ def network(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def inverted(network):
+def inversions(network):
     """Invert the same layer with each prior."""
 
-    def by(prior):
+    def invert_with(prior):
         settings = {**EXPECTS, **SMALL, "prior": prior, "max_iterations": 100}
         return dip.invert_features(coins(), network, "features.5", **settings)
 
-    return {prior: by(prior) for prior in ("random-input", "total-variation", "none")}
+    return {prior: invert_with(prior) for prior in ("random-input", "total-variation", "none")}
 
 
 def test_the_image_comes_back_from_its_activations_in_its_own_units(inverted):

@@ -14,7 +14,7 @@ PLANE = ImageSpec(name="cells", shape=(512, 512), dtype="uint16", axes="YX")
 STACK = ImageSpec(name="cells", shape=(64, 512, 512), dtype="uint16", axes="ZYX")
 
 
-def oil(**changes: object) -> OpticsSettings:
+def make_oil_optics(**changes: object) -> OpticsSettings:
     figures = {"model": "widefield", "na": 1.4, "wavelength": 520.0, "pixel_size": 65.0}
     figures |= {"z_step": 200.0, "refractive_index": 1.518, "excitation": None, "pinhole": 1.0}
     return OpticsSettings(**{**figures, **changes})
@@ -25,16 +25,16 @@ def test_tasks_and_engine_mean_the_same_airy_radius() -> None:
 
 
 def test_sizes_in_focus_hold_the_fourth_airy_radius() -> None:
-    height, width = oil(na=0.8, wavelength=500.0, refractive_index=1.0).compute_psf_sizes(
-        PLANE, "YX"
-    )
+    height, width = make_oil_optics(
+        na=0.8, wavelength=500.0, refractive_index=1.0
+    ).compute_psf_sizes(PLANE, "YX")
     assert height == width
     assert width % 2 == 1
     assert (width // 2) * 65 == pytest.approx(4 * 0.61 * 500 / 0.8, abs=65)
 
 
 def test_sizes_along_z_hold_the_second_dark_point() -> None:
-    sizes = oil(na=0.8, wavelength=500.0, refractive_index=1.0, z_step=100.0)
+    sizes = make_oil_optics(na=0.8, wavelength=500.0, refractive_index=1.0, z_step=100.0)
     depth = sizes.compute_psf_sizes(STACK, "ZYX")[0]
     axis = compute_microscope_psf(
         "widefield", 0.8, 500.0, (50.0, 5.0, 5.0), 1.0, (2 * depth - 1, 1, 1)
@@ -46,17 +46,17 @@ def test_sizes_along_z_hold_the_second_dark_point() -> None:
 
 
 def test_a_widefield_psf_holds_the_cone_of_light_in_its_outermost_plane() -> None:
-    depth, height, width = oil().compute_psf_sizes(STACK, "ZYX")
+    depth, height, width = make_oil_optics().compute_psf_sizes(STACK, "ZYX")
     cone = (depth // 2) * 200 * 1.4 / (1.518**2 - 1.4**2) ** 0.5
     assert (width // 2) * 65 == pytest.approx(cone, abs=65)
-    assert oil(model="confocal").compute_psf_sizes(STACK, "ZYX")[1] < height
+    assert make_oil_optics(model="confocal").compute_psf_sizes(STACK, "ZYX")[1] < height
 
 
 def test_a_computed_psf_is_no_deeper_than_its_stack() -> None:
     thin = ImageSpec(name="cells", shape=(5, 512, 512), dtype="uint16", axes="ZYX")
-    assert oil().compute_psf_sizes(thin, "ZYX")[0] == 5
+    assert make_oil_optics().compute_psf_sizes(thin, "ZYX")[0] == 5
     four = ImageSpec(name="cells", shape=(4, 512, 512), dtype="uint16", axes="ZYX")
-    assert oil().compute_psf_sizes(four, "ZYX")[0] == 5  # the pixel that makes it odd
+    assert make_oil_optics().compute_psf_sizes(four, "ZYX")[0] == 5  # the pixel that makes it odd
 
 
 def test_the_distance_of_planes_is_the_users_or_the_files() -> None:
@@ -69,8 +69,8 @@ def test_the_distance_of_planes_is_the_users_or_the_files() -> None:
         scale=(0.3, 0.1, 0.1),
         units=units,
     )
-    assert oil(z_step=None, pixel_size=None).get_pixel_sizes(said, "ZYX") == pytest.approx(
-        (300, 100, 100)
-    )
-    assert oil().get_pixel_sizes(said, "ZYX") == (200, 65, 65)
-    assert oil(z_step=None).get_pixel_sizes(STACK, "ZYX") == (None, 65, 65)
+    assert make_oil_optics(z_step=None, pixel_size=None).get_pixel_sizes(
+        said, "ZYX"
+    ) == pytest.approx((300, 100, 100))
+    assert make_oil_optics().get_pixel_sizes(said, "ZYX") == (200, 65, 65)
+    assert make_oil_optics(z_step=None).get_pixel_sizes(STACK, "ZYX") == (None, 65, 65)

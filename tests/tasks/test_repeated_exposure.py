@@ -24,17 +24,17 @@ SIDE = 48
 QUICK = {"preset": "fast", "max_iterations": 4}
 
 
-def truth() -> np.ndarray:
+def make_truth() -> np.ndarray:
     return data.camera()[100 : 100 + SIDE, 150 : 150 + SIDE].astype(np.float64)
 
 
-def shot(seed: int, strength: float = 20, exposure: float = 1) -> np.ndarray:
+def make_noisy(seed: int, strength: float = 20, exposure: float = 1) -> np.ndarray:
     noise = np.random.default_rng(seed).normal(0, strength, (SIDE, SIDE))
-    return (exposure * (truth() + noise)).astype(np.float32)
+    return (exposure * (make_truth() + noise)).astype(np.float32)
 
 
-def error(image: np.ndarray) -> float:
-    return float(((image - truth()) ** 2).mean())
+def compute_error(image: np.ndarray) -> float:
+    return float(((image - make_truth()) ** 2).mean())
 
 
 def refusal_of(image: np.ndarray, second: np.ndarray) -> str:
@@ -49,25 +49,27 @@ def test_two_shots_give_a_better_image_than_either_and_than_their_mean(
     prior: str, iterations: int
 ) -> None:
     settings = {"preset": "fast", "prior": prior, "max_iterations": iterations}
-    first, second = shot(0), shot(1, exposure=2) + 100
+    first, second = make_noisy(0), make_noisy(1, exposure=2) + 100
     both = dip.denoise(first, repeated_exposure=second, **settings)
     alone = dip.denoise(first, **settings)
     other = dip.denoise((second - 100) / 2, **settings)
     plain = (first + (second - 100) / 2) / 2
-    assert error(both.image) < min(error(image) for image in (alone.image, other.image, plain))
+    assert compute_error(both.image) < min(
+        compute_error(image) for image in (alone.image, other.image, plain)
+    )
     assert any("Two measurements" in note for note in both.report["notes"])
     assert any("2 ×" in note or "1.9" in note or "2.0" in note for note in both.report["notes"])
 
 
 def test_the_result_has_the_first_shots_intensities() -> None:
-    result = dip.denoise(shot(0), repeated_exposure=3 * shot(1) + 50, **QUICK)
-    assert result.image.mean() == pytest.approx(shot(0).mean(), rel=1e-4)
+    result = dip.denoise(make_noisy(0), repeated_exposure=3 * make_noisy(1) + 50, **QUICK)
+    assert result.image.mean() == pytest.approx(make_noisy(0).mean(), rel=1e-4)
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(("axes", "planes"), [("ZYX", 4), ("TYX", 2), ("CYX", 2)])
 def test_stacks_and_channels_have_second_shots_too(axes: str, planes: int) -> None:
-    first, second = (np.stack([shot(9 * n + k) for k in range(planes)]) for n in (1, 2))
+    first, second = (np.stack([make_noisy(9 * n + k) for k in range(planes)]) for n in (1, 2))
     assert (
         dip.denoise(first, repeated_exposure=second, axes=axes, **QUICK).image.shape == first.shape
     )
@@ -76,27 +78,27 @@ def test_stacks_and_channels_have_second_shots_too(axes: str, planes: int) -> No
 @pytest.mark.parametrize(
     ("second", "code"),
     [
-        (shot(1)[:, :-1], "repeated-exposure-size"),
-        (np.stack([shot(1)] * 2), "repeated-exposure-size"),
-        (shot(0), "repeated-exposure-same"),
+        (make_noisy(1)[:, :-1], "repeated-exposure-size"),
+        (np.stack([make_noisy(1)] * 2), "repeated-exposure-size"),
+        (make_noisy(0), "repeated-exposure-same"),
         (np.full((SIDE, SIDE), 7.0), "repeated-exposure-unlike"),
-        (shot(1)[::-1], "repeated-exposure-unlike"),
-        (-shot(1), "repeated-exposure-unlike"),
-        (np.where(np.eye(SIDE) > 0, np.nan, shot(1)), "input-not-finite"),
+        (make_noisy(1)[::-1], "repeated-exposure-unlike"),
+        (-make_noisy(1), "repeated-exposure-unlike"),
+        (np.where(np.eye(SIDE) > 0, np.nan, make_noisy(1)), "input-not-finite"),
     ],
 )
 def test_an_unsuitable_repeated_exposure_is_refused_with_a_message(
     second: np.ndarray, code: str
 ) -> None:
-    assert refusal_of(shot(0), second) == code
+    assert refusal_of(make_noisy(0), second) == code
 
 
 def test_a_second_shot_of_next_to_nothing_but_noise_is_still_taken() -> None:
-    first, second = (shot(seed, strength=60)[None, None] for seed in (0, 1))
+    first, second = (make_noisy(seed, strength=60)[None, None] for seed in (0, 1))
     assert check_exposure_pixels(first, second, "again", "cells") is None
 
 
-def scene() -> FitInput:
+def make_fit_input() -> FitInput:
     """Two measurements, the second with a third of the noise variance."""
     rng = torch.Generator().manual_seed(0)
     measurement = torch.rand(2, 1, 16, 16, generator=rng)
@@ -112,8 +114,8 @@ def scene() -> FitInput:
 
 
 def test_the_mean_weighs_each_shot_by_its_noise() -> None:
-    averaged = average_exposures(scene())
-    first, second = scene().measurement
+    averaged = average_exposures(make_fit_input())
+    first, second = make_fit_input().measurement
     torch.testing.assert_close(averaged.measurement[0], 0.25 * first + 0.75 * second)
     variance = float(averaged.noise.variance_model.compute_variance(averaged.measurement).mean())
     assert variance == pytest.approx(1 / (1 / 0.03 + 1 / 0.01))
@@ -121,7 +123,7 @@ def test_the_mean_weighs_each_shot_by_its_noise() -> None:
 
 
 def test_with_a_random_input_validation_pixels_of_the_second_shot_train_the_first() -> None:
-    first, second = make_task_problem(Denoise(prior="random-input"), scene()).terms
+    first, second = make_task_problem(Denoise(prior="random-input"), make_fit_input()).terms
     assert float(first.validation_mask.sum()) == 0
     assert float(first.training_pixel_weights.min()) == 1
     assert float((second.training_pixel_weights * second.validation_mask).sum()) == 0

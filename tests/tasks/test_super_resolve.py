@@ -43,17 +43,17 @@ MACHINE = Machine(
 FAST = {"preset": "fast", "device": "cpu"}
 
 
-def fine(height: int = 48, width: int = 64) -> np.ndarray:
+def make_fine(height: int = 48, width: int = 64) -> np.ndarray:
     return data.camera()[100 : 100 + height, 150 : 150 + width].astype(np.float32)
 
 
-def binned(image: np.ndarray, along: tuple[int, int]) -> np.ndarray:
+def bin_pixels(image: np.ndarray, along: tuple[int, int]) -> np.ndarray:
     height, width = image.shape
     blocks = image.reshape(height // along[0], along[0], width // along[1], along[1])
     return blocks.mean((1, 3))
 
 
-def scene(height: int = 16, width: int = 20) -> FitInput:
+def make_fit_input(height: int = 16, width: int = 20) -> FitInput:
     return make_plain_fit_input((height, width))
 
 
@@ -78,7 +78,7 @@ def test_a_factor_is_kept_as_one_text_however_it_is_given(factor, kept, along) -
 @pytest.mark.parametrize("settings", [{}, {"model": "binning"}, {"psf_sigma": 1.3}])
 @pytest.mark.parametrize("factor", ["2", "1,4", "8,1"])
 def test_the_network_output_has_the_grid_of_the_operator(factor, settings) -> None:
-    task, fit_input = SuperResolve(factor=factor, **settings), scene()
+    task, fit_input = SuperResolve(factor=factor, **settings), make_fit_input()
     prior = make_task_prior(task, fit_input)
     spec = ImageSpec(name="cells", shape=fit_input.grid, dtype="float32", axes="YX")
     assert prior.grid == make_task_plan(task, spec).network_grid
@@ -102,7 +102,7 @@ def test_the_margin_is_as_wide_as_the_engine_draws_a_gaussian() -> None:
 @pytest.mark.parametrize(("factor", "jitter"), [("2", 0.03), ("4", 0.03), ("8", 0.05)])
 def test_the_random_input_is_jittered_as_in_the_paper(factor, jitter) -> None:
     task = SuperResolve(factor=factor, initial_estimate="none")
-    prior = make_task_prior(task, scene())
+    prior = make_task_prior(task, make_fit_input())
     assert isinstance(prior, RandomInputPrior)
     assert prior.jitter == jitter
     assert prior.random_input.shape[1] == RANDOM_INPUT_CHANNELS
@@ -110,7 +110,7 @@ def test_the_random_input_is_jittered_as_in_the_paper(factor, jitter) -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"psf_sigma": 1.3}])
 def test_validation_pixels_are_not_in_the_network_input(settings) -> None:
-    fit_input, changed = scene(), scene()
+    fit_input, changed = make_fit_input(), make_fit_input()
     changed.measurement[changed.masks.validation > 0] = 9.0
     codes = []
     for measured in (fit_input, changed):
@@ -122,7 +122,7 @@ def test_validation_pixels_are_not_in_the_network_input(settings) -> None:
 
 
 def test_the_interpolated_image_overlays_the_fine_grid() -> None:
-    fit_input = scene()
+    fit_input = make_fit_input()
     fit_input.measurement[...] = torch.arange(20.0)  # a ramp along X
     prior = make_task_prior(SuperResolve(factor="2"), fit_input)
     assert isinstance(prior, RandomInputPrior)
@@ -159,11 +159,11 @@ def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
 )
 def test_coarser_scales_are_refused_where_there_are_none(settings) -> None:
     with pytest.raises(dip.RefusedError, match="cannot learn from"):
-        dip.super_resolve(fine(), prior="zssr", **settings)
+        dip.super_resolve(make_fine(), prior="zssr", **settings)
 
 
 def test_validation_patches_are_excluded_from_the_loss() -> None:
-    fit_input = replace(scene(48, 64), prior_key=ZSSR.key)
+    fit_input = replace(make_fit_input(48, 64), prior_key=ZSSR.key)
     term = make_task_problem(SuperResolve(), fit_input).terms[0]
     assert float((term.training_pixel_weights * term.validation_mask).sum()) == 0
     assert float((term.training_pixel_weights + term.validation_mask).min()) == 1
@@ -188,7 +188,7 @@ def test_what_was_measured_without_noise_is_explained_in_the_end() -> None:
 
 def test_what_is_learned_on_the_coarser_scale_beats_what_it_begins_with() -> None:
     truth = data.camera()[60:188, 130:258].astype(np.float32)
-    coarse = binned(truth, (2, 2))
+    coarse = bin_pixels(truth, (2, 2))
     settings = {"factor": 2, "model": "binning", "noise": "gaussian", **FAST}
     learned = dip.super_resolve(coarse, max_iterations=60, **settings)
     assert learned.report["prior"]["chosen"] == ZSSR.key
@@ -199,7 +199,7 @@ def test_what_is_learned_on_the_coarser_scale_beats_what_it_begins_with() -> Non
 
 @pytest.mark.parametrize(("factor", "shape"), [(2, (48, 40)), ((1, 3), (24, 60))])
 def test_the_result_is_finer_by_the_factor_and_keeps_the_mean(factor, shape) -> None:
-    coarse = fine(24, 20)
+    coarse = make_fine(24, 20)
     result = dip.super_resolve(coarse, factor=factor, max_iterations=3, **FAST)
     assert result.image.shape == result.uncertainty.shape == shape
     assert result.residual is not None
@@ -215,8 +215,8 @@ def test_colours_are_enlarged_together() -> None:
 
 
 def test_a_fit_comes_nearer_to_the_truth_than_repeating_pixels_does() -> None:
-    truth = fine()
-    coarse = binned(truth, (2, 2))
+    truth = make_fine()
+    coarse = bin_pixels(truth, (2, 2))
     settings = {"model": "binning", "max_iterations": 80, "noise": "gaussian"}
     result = dip.super_resolve(coarse, factor=2, **settings, **FAST)
     repeated = coarse.repeat(2, 0).repeat(2, 1)
@@ -237,7 +237,7 @@ def test_a_result_too_large_for_the_memory_is_refused_with_the_factor_named() ->
 def test_the_file_says_how_much_smaller_the_pixels_are(factor, tmp_path: Path) -> None:
     source, output, residual = (tmp_path / name for name in ("in.tif", "out.tif", "residual.tif"))
     meta = {"unit": "um"}
-    tifffile.imwrite(source, fine(20, 24), imagej=True, resolution=(10, 5), metadata=meta)
+    tifffile.imwrite(source, make_fine(20, 24), imagej=True, resolution=(10, 5), metadata=meta)
     argv = ["super-resolve", str(source), "-o", str(output), "--factor", factor, "--quiet"]
     argv += ["--preset", "fast", "--max-iterations", "2", "--residual", str(residual)]
     assert main(argv) == 0

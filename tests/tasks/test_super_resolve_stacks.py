@@ -41,7 +41,7 @@ MACHINE = Machine(
 )
 
 
-def tubes(planes: int = 16, side: int = 20) -> np.ndarray:
+def make_tubes(planes: int = 16, side: int = 20) -> np.ndarray:
     """Draw two slanted tubes, smooth along Z over about two planes."""
     z, y, x = np.mgrid[:planes, :side, :side].astype(np.float32)
     first = np.exp(-((z - 0.5 * y - 2) ** 2 + (x - 6) ** 2) / 5)
@@ -49,12 +49,12 @@ def tubes(planes: int = 16, side: int = 20) -> np.ndarray:
     return np.asarray(200 * (first + second) + 30, np.float32)
 
 
-def binned(volume: np.ndarray, factor: int) -> np.ndarray:
+def bin_pixels(volume: np.ndarray, factor: int) -> np.ndarray:
     planes, height, width = volume.shape
     return volume.reshape(planes // factor, factor, height, width).mean(1)
 
 
-def scene(grid: tuple[int, ...] = (4, 16, 20)) -> FitInput:
+def make_fit_input(grid: tuple[int, ...] = (4, 16, 20)) -> FitInput:
     return make_plain_fit_input(grid)
 
 
@@ -92,7 +92,7 @@ def test_only_depth_makes_a_volume_unless_the_user_wants_one(axes, settings, gri
 )
 @pytest.mark.parametrize("factor", ["2,1,1", "2,1,2", "3,1,1"])
 def test_the_network_output_has_the_grid_of_the_operator(factor, settings) -> None:
-    task, fit_input = SuperResolve(factor=factor, **settings), scene()
+    task, fit_input = SuperResolve(factor=factor, **settings), make_fit_input()
     prior = make_task_prior(task, fit_input)
     spec = ImageSpec(name="cells", shape=fit_input.grid, dtype="float32", axes="ZYX")
     assert prior.grid == make_task_plan(task, spec, axes="ZYX").network_grid
@@ -105,7 +105,7 @@ def test_the_network_output_has_the_grid_of_the_operator(factor, settings) -> No
 
 
 def test_validation_pixels_are_not_in_the_network_input() -> None:
-    fit_input, changed = scene(), scene()
+    fit_input, changed = make_fit_input(), make_fit_input()
     changed.measurement[changed.masks.validation > 0] = 9.0
     codes = []
     for measured in (fit_input, changed):
@@ -128,8 +128,8 @@ def test_interpolation_along_any_axis_keeps_a_ramp(axis) -> None:
 
 
 def test_finer_planes_are_nearer_to_the_truth_than_cubic_interpolation() -> None:
-    truth = tubes()
-    coarse = binned(truth, 2)
+    truth = make_tubes()
+    coarse = bin_pixels(truth, 2)
     settings = {"model": "binning", "noise": "gaussian", "max_iterations": 30}
     result = dip.super_resolve(coarse, factor="2,1,1", **settings, **FAST)
     cubic = zoom(coarse, (2, 1, 1), order=3, mode="nearest", grid_mode=True)
@@ -140,7 +140,7 @@ def test_finer_planes_are_nearer_to_the_truth_than_cubic_interpolation() -> None
 
 
 def test_planes_are_enlarged_one_by_one_by_one_number() -> None:
-    result = dip.super_resolve(tubes(3), factor=2, max_iterations=2, **FAST)
+    result = dip.super_resolve(make_tubes(3), factor=2, max_iterations=2, **FAST)
     assert result.image.shape == (3, 40, 40)
 
 
@@ -149,7 +149,7 @@ def test_the_file_has_planes_nearer_to_each_other(tmp_path: Path, factor, along)
     source, output = tmp_path / "in.tif", tmp_path / "out.tif"
     metadata = {"axes": "ZYX", "spacing": 0.6, "unit": "um"}
     whole = {"imagej": True, "resolution": (5, 5), "metadata": metadata}
-    tifffile.imwrite(source, tubes(4), **whole)
+    tifffile.imwrite(source, make_tubes(4), **whole)
     argv = ["super-resolve", str(source), "-o", str(output), "--factor", factor, "--quiet"]
     assert main([*argv, "--preset", "fast", "--max-iterations", "2"]) == 0
     assert read_spec(output).shape == tuple(np.multiply((4, 20, 20), along))
@@ -157,8 +157,8 @@ def test_the_file_has_planes_nearer_to_each_other(tmp_path: Path, factor, along)
 
 
 def test_the_fit_starts_with_a_volume_that_explains_the_measurement() -> None:
-    coarse = torch.from_numpy(binned(tubes(8), 2))[None, None] / 200
-    fit_input = replace(scene((4, 20, 20)), measurement=coarse)
+    coarse = torch.from_numpy(bin_pixels(make_tubes(8), 2))[None, None] / 200
+    fit_input = replace(make_fit_input((4, 20, 20)), measurement=coarse)
     task = SuperResolve(factor="2,1,1", model="binning")
     prior, problem = make_task_prior(task, fit_input), make_task_problem(task, fit_input)
     assert isinstance(prior, RandomInputPrior)

@@ -14,22 +14,22 @@ MEMBERS = {"spec", "plan", "inspect", "setup"}
 FINAL = {"list_setting_names", "to_dict"}
 
 
-def public(kind: type) -> set[str]:
+def list_public_names(kind: type) -> set[str]:
     """Return the names that a class defines itself and does not keep to itself."""
     return {name for name in vars(kind) if not name.startswith("_")}
 
 
 def test_the_base_class_has_four_members() -> None:
     annotated = set(Task.__annotations__)
-    assert public(Task) | annotated == MEMBERS | FINAL
+    assert list_public_names(Task) | annotated == MEMBERS | FINAL
     assert all(vars(Task)[name].__final__ for name in FINAL)
 
 
 @pytest.mark.parametrize("kind", TASKS.values(), ids=TASKS)
 def test_a_task_defines_settings_and_no_other_member(kind: type[Task]) -> None:
     settings = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    assert public(kind) <= settings | MEMBERS
-    assert {"spec", "setup"} <= public(kind)
+    assert list_public_names(kind) <= settings | MEMBERS
+    assert {"spec", "setup"} <= list_public_names(kind)
     # private helpers are a task's own: none replaces one of the base class
     assert not {name for name in vars(kind) if name in vars(Task)} & FINAL
 

@@ -16,7 +16,7 @@ from napari_dip.engine.operators.convolution import CircularConvolution
 KERNEL = sample_gaussian_psf((0.8, 1.0, 1.0))
 
 
-def random(*shape: int, seed: int = 0) -> torch.Tensor:
+def make_random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -39,7 +39,7 @@ def deconvolve(light: torch.Tensor, *, noise: float, weights: tuple[float, ...],
 
 
 def test_the_gradient_of_the_bends_is_the_one_that_torch_finds() -> None:
-    image = random(1, 2, 4, 5, 6).requires_grad_()
+    image = make_random(1, 2, 4, 5, 6).requires_grad_()
     corner, total = 0.1, 0.0
     steps = [torch.diff(image, dim=d, append=image.narrow(d, -1, 1)) for d in (2, 3, 4)]
     squares = corner**2 + sum(
@@ -56,9 +56,9 @@ def test_the_gradient_of_the_bends_is_the_one_that_torch_finds() -> None:
 
 @pytest.mark.parametrize("grid", [(7, 8), (4, 5, 6)])
 def test_the_parabolas_lie_above_the_bends(grid) -> None:
-    image, corner = random(1, 1, *grid).double(), 0.05
+    image, corner = make_random(1, 1, *grid).double(), 0.05
 
-    def price(pixels: torch.Tensor) -> float:
+    def compute_total_variation(pixels: torch.Tensor) -> float:
         steps = [torch.diff(pixels, dim=d, append=pixels.narrow(d, -1, 1)) for d in
                  range(2, pixels.ndim)]  # fmt: skip
         squares = corner**2 + sum(
@@ -70,9 +70,12 @@ def test_the_parabolas_lie_above_the_bends(grid) -> None:
 
     gradient, curvature = compute_hessian_norm_gradient(image, corner)
     for seed, far in ((1, 0.01), (2, 0.1), (3, 2.0)):
-        change = far * (random(*image.shape, seed=seed).double() - 0.5)
+        change = far * (make_random(*image.shape, seed=seed).double() - 0.5)
         above = (gradient * change + 0.5 * curvature * change.square()).sum()
-        assert price(image + change) - price(image) <= float(above) + 1e-9
+        assert (
+            compute_total_variation(image + change) - compute_total_variation(image)
+            <= float(above) + 1e-9
+        )
 
 
 def test_forty_steps_come_nearer_than_a_hundred_of_richardson_lucy() -> None:

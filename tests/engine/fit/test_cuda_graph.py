@@ -82,14 +82,14 @@ def run_to_end(loop: Iterator[Any]) -> tuple[list[str], FitResult]:
 
 def test_only_a_gpu_with_adam_records_a_graph() -> None:
     problem, _ = make_problem()
-    card = replace(problem.terms[0], measurement=_OnCard())  # type: ignore[arg-type]
+    card = replace(problem.terms[0], measurement=_CudaTensorStub())  # type: ignore[arg-type]
     schedule = make_single_phase_schedule(4, 1e-2)
     assert not is_graph_capturable(problem, schedule)
     assert is_graph_capturable(Problem(terms=(card,)), schedule)
     assert not is_graph_capturable(Problem(terms=(card,)), replace(schedule, optimizer=make_sgd))
 
 
-class _OnCard:
+class _CudaTensorStub:
     device = torch.device("cuda")
 
 

@@ -80,7 +80,7 @@ def make_problem(
     return Problem(terms=(term,), postprocess=finish), prior, truth
 
 
-def drain(loop: Iterator[FitProgress]) -> tuple[list[FitProgress], FitResult | None]:
+def run_to_end(loop: Iterator[FitProgress]) -> tuple[list[FitProgress], FitResult | None]:
     events = []
     while True:
         try:
@@ -100,7 +100,7 @@ def test_a_noisy_disc_gets_clearer(grid: tuple[int, ...], kind: str) -> None:
     problem, prior, truth = make_problem(grid, kind)
     rate = 0.01 if kind == "noise" else 0.005
     schedule = make_single_phase_schedule(150, rate, average_decay=0.95)
-    _, result = drain(fit(problem, prior, schedule, make_validation_stop_rule(75), seed=0))
+    _, result = run_to_end(fit(problem, prior, schedule, make_validation_stop_rule(75), seed=0))
     assert result is not None
     assert measure_error(result.estimate, truth) < (0.9 if kind == "noise" else 0.8) * SIGMA
     assert str(result.stop)
@@ -112,7 +112,7 @@ def test_the_same_seed_gives_the_same_bytes(kind: str) -> None:
     images = []
     for _ in range(2):
         problem, prior, _ = make_problem((24, 24), kind)
-        _, result = drain(
+        _, result = run_to_end(
             fit(problem, prior, make_single_phase_schedule(30, 0.01), never_stop, seed=4)
         )
         assert result is not None
@@ -126,9 +126,9 @@ def test_a_resumed_fit_ends_with_the_same_bytes(kind: str) -> None:
     points: list[Checkpoint] = []
     problem, prior, _ = make_problem((24, 24), kind)
     loop = fit(problem, prior, schedule, never_stop, seed=4, save_checkpoint=points.append)
-    _, whole = drain(loop)
+    _, whole = run_to_end(loop)
     problem, prior, _ = make_problem((24, 24), kind)
-    _, resumed = drain(fit(problem, prior, schedule, never_stop, seed=99, resume=points[2]))
+    _, resumed = run_to_end(fit(problem, prior, schedule, never_stop, seed=99, resume=points[2]))
     assert whole is not None
     assert resumed is not None
     assert torch.equal(whole.estimate.mean, resumed.estimate.mean)
@@ -139,14 +139,14 @@ def test_a_fit_that_had_stopped_does_not_go_on_when_resumed() -> None:
     points: list[Checkpoint] = []
     schedule = make_single_phase_schedule(60, 0.01, validation_interval=10)
 
-    def after_forty(history: Sequence[ValidationRecord]) -> Stop | None:
+    def stop_after_40(history: Sequence[ValidationRecord]) -> Stop | None:
         return read_stop("enough") if history[-1].iteration >= 40 else None
 
     problem, prior, _ = make_problem((24, 24))
-    loop = fit(problem, prior, schedule, after_forty, seed=4, save_checkpoint=points.append)
-    _, whole = drain(loop)
+    loop = fit(problem, prior, schedule, stop_after_40, seed=4, save_checkpoint=points.append)
+    _, whole = run_to_end(loop)
     problem, prior, _ = make_problem((24, 24))
-    _, resumed = drain(fit(problem, prior, schedule, after_forty, seed=4, resume=points[-1]))
+    _, resumed = run_to_end(fit(problem, prior, schedule, stop_after_40, seed=4, resume=points[-1]))
     assert whole is not None
     assert resumed is not None
     assert (resumed.iterations, str(resumed.stop)) == (40, "enough")
@@ -157,16 +157,22 @@ def test_a_fit_that_used_all_iterations_says_so_even_if_the_rule_has_enough_by_t
     points: list[Checkpoint] = []
     schedule = make_single_phase_schedule(20, 0.01, validation_interval=10)
 
-    def at_last(history: Sequence[ValidationRecord]) -> Stop | None:
+    def stop_at_20(history: Sequence[ValidationRecord]) -> Stop | None:
         return read_stop("enough") if history[-1].iteration == 20 else None
 
     for resume in (None, -1):  # the second time from where the first had ended
         problem, prior, _ = make_problem((24, 24))
         point = None if resume is None else points[resume]
         loop = fit(
-            problem, prior, schedule, at_last, seed=4, resume=point, save_checkpoint=points.append
+            problem,
+            prior,
+            schedule,
+            stop_at_20,
+            seed=4,
+            resume=point,
+            save_checkpoint=points.append,
         )
-        _, result = drain(loop)
+        _, result = run_to_end(loop)
         assert result is not None
         assert str(result.stop) == "all 20 iterations were used"
 
@@ -200,7 +206,7 @@ def test_keep_hands_over_the_best_so_far() -> None:
         seed=0,
         poll_control=make_poll_control(110, Control.KEEP),
     )
-    _, result = drain(loop)
+    _, result = run_to_end(loop)
     assert result is not None
     assert result.is_ended_by_user
     assert result.iterations == 110
@@ -243,7 +249,7 @@ def test_keep_validates_the_last_iterations_too() -> None:
 
 def test_discard_returns_no_result() -> None:
     problem, prior, _ = make_problem((32, 32))
-    _, result = drain(
+    _, result = run_to_end(
         fit(
             problem,
             prior,
@@ -289,7 +295,7 @@ def test_a_preview_changes_no_pixel() -> None:
             seed=0,
             is_preview_due=lambda _, due=due: due,
         )
-        events, result = drain(loop)
+        events, result = run_to_end(loop)
         assert any(progress.estimate is not None for progress in events) is due
         assert result is not None
         answers.append(result.estimate.mean)
@@ -302,7 +308,7 @@ def test_a_preview_right_after_validation_takes_no_further_inference() -> None:
         problem, prior, _ = make_problem((24, 24))
         glance, taken = prior.make_prediction_input, []
         prior.make_prediction_input = lambda taken=taken, glance=glance: taken.append(1) or glance()
-        drain(
+        run_to_end(
             fit(
                 problem,
                 prior,
@@ -339,7 +345,7 @@ def test_a_divergence_restores_weights_and_lowers_the_learning_rate() -> None:
         postprocess=problem.postprocess,
     )
     schedule = make_single_phase_schedule(150, 0.005, average_decay=0.95, validation_interval=10)
-    _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
+    _, result = run_to_end(fit(problem, prior, schedule, never_stop, seed=0))
     assert result is not None
     assert len(result.notes) == 1
     assert "went back to iteration 50" in str(result.notes[0])
@@ -354,7 +360,7 @@ def test_a_fit_that_keeps_breaking_down_ends_with_its_best() -> None:
         postprocess=problem.postprocess,
     )
     schedule = make_single_phase_schedule(300, 0.005, average_decay=0.95, validation_interval=10)
-    _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
+    _, result = run_to_end(fit(problem, prior, schedule, never_stop, seed=0))
     assert result is not None
     assert "diverged" in str(result.stop)
     assert result.is_broken_down
@@ -368,7 +374,7 @@ def test_validation_pixels_do_not_enter_the_loss_of_a_random_input() -> None:
         term = problem.terms[0]
         changed = term.measurement + offset * term.validation_mask
         spoiled = replace(term, measurement=changed)
-        _, result = drain(
+        _, result = run_to_end(
             fit(
                 Problem(terms=(spoiled,)),
                 prior,
@@ -387,7 +393,7 @@ def test_total_variation_smooths() -> None:
     for weight in (0.0, 20.0):
         problem, prior, _ = make_problem((32, 32), "noise")
         problem = Problem(terms=problem.terms, penalties=((weight, make_total_variation(SIGMA)),))
-        _, result = drain(
+        _, result = run_to_end(
             fit(
                 problem,
                 prior,
@@ -411,13 +417,13 @@ def test_global_random_numbers_are_left_alone() -> None:
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
     problem, prior, _ = make_problem((24, 24))
-    drain(fit(problem, prior, make_single_phase_schedule(10, 0.005), never_stop, seed=0))
+    run_to_end(fit(problem, prior, make_single_phase_schedule(10, 0.005), never_stop, seed=0))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_the_validation_loss_is_that_of_the_average() -> None:
     problem, prior, _ = make_problem((24, 24))
-    events, result = drain(
+    events, result = run_to_end(
         fit(
             problem,
             prior,
@@ -443,7 +449,7 @@ def find_selected_iteration(losses: list[float], *, reveals: bool) -> int:
     iterator = iter(losses)
     judged = replace(problem, sure_term=lambda _: torch.tensor(1e3 * next(iterator)))
     schedule = make_single_phase_schedule(10 * len(losses), 0.005, validation_interval=10)
-    _, result = drain(fit(judged, prior, schedule, never_stop, seed=0))
+    _, result = run_to_end(fit(judged, prior, schedule, never_stop, seed=0))
     assert result is not None
     return result.best_iteration
 
@@ -468,7 +474,7 @@ def test_released_pixels_pull_the_image_to_them() -> None:
         problem, prior, _ = make_problem((24, 24), "noise")
         term = problem.terms[0]
         schedule = make_single_phase_schedule(100, 0.01, refit_iterations=release)
-        _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
+        _, result = run_to_end(fit(problem, prior, schedule, never_stop, seed=0))
         assert result is not None
         off = (result.estimate.mean - term.measurement) * term.validation_mask
         distances.append(float(off.square().sum()))
@@ -481,7 +487,7 @@ def test_a_fit_that_overfits_gets_no_refit() -> None:
     looks = iter(range(100))
     worse = replace(problem, sure_term=lambda _: torch.tensor(10.0 * next(looks)))
     schedule = make_single_phase_schedule(200, 0.01, refit_iterations=40, validation_interval=10)
-    _, result = drain(fit(worse, prior, schedule, make_validation_stop_rule(30), seed=0))
+    _, result = run_to_end(fit(worse, prior, schedule, make_validation_stop_rule(30), seed=0))
     assert result is not None
     assert result.best_iteration == 10
     assert result.iterations == result.history[-1].iteration < 200

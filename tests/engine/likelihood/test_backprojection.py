@@ -16,7 +16,7 @@ KERNEL = sample_gaussian_psf((1.5, 1.5))
 SIDE = 32
 
 
-def noise(variance: float = 1.0) -> NoiseVariance:
+def make_noise_variance(variance: float = 1.0) -> NoiseVariance:
     mask = torch.ones(1, 1, 1, 1)
     return NoiseVariance(gain=0 * mask, intercept=variance * mask, floor=1e-9 * mask)
 

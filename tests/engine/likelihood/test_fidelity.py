@@ -19,7 +19,7 @@ def constant(value: float) -> torch.Tensor:
     return torch.full((1, 1, 1, 1), value)
 
 
-def camera(gain: float = 2.0, read_noise: float = 3.0) -> NoiseVariance:
+def make_camera_noise(gain: float = 2.0, read_noise: float = 3.0) -> NoiseVariance:
     return NoiseVariance(
         gain=constant(gain), intercept=constant(read_noise**2), floor=constant(1e-3)
     )
@@ -32,7 +32,7 @@ def test_the_likelihood_is_best_at_the_true_signal(signal: float) -> None:
     electrons = torch.poisson(torch.full((1, 1, n, 1), signal / gain), generator=rng)
     pixels = gain * electrons + read_noise * torch.randn(1, 1, n, 1, generator=rng)
     guesses = torch.arange(0.0, 260.0, 1.0)
-    loss = make_gaussian_deviance(camera(gain, read_noise))
+    loss = make_gaussian_deviance(make_camera_noise(gain, read_noise))
     means = [loss(Estimate(guess.expand(1, 1, n, 1)), pixels).mean() for guess in guesses]
     assert guesses[torch.stack(means).argmin()] == pytest.approx(signal, abs=1.0)
 
@@ -49,7 +49,7 @@ def test_the_variance_never_falls_below_its_floor() -> None:
 def test_darkening_the_image_does_not_lower_the_weighted_residual() -> None:
     measurement = torch.full((1, 1, 8, 8), 10.0)
     mean = torch.full((1, 1, 8, 8), 10.0, requires_grad=True)
-    make_weighted_residual(camera())(Estimate(mean), measurement).sum().backward()
+    make_weighted_residual(make_camera_noise())(Estimate(mean), measurement).sum().backward()
     assert mean.grad is not None
     assert mean.grad.abs().max() == 0
 
@@ -58,7 +58,7 @@ def test_doubt_does_not_weaken_the_pull_on_the_mean() -> None:
     measurement = torch.full((1, 1, 1, 2), 30.0)
     mean = torch.full((1, 1, 1, 2), 20.0, requires_grad=True)
     log_variance = torch.tensor([[[[-4.0, 6.0]]]])
-    loss = make_beta_nll(camera(), 1.0)(Estimate(mean, log_variance), measurement)
+    loss = make_beta_nll(make_camera_noise(), 1.0)(Estimate(mean, log_variance), measurement)
     loss.sum().backward()
     assert mean.grad is not None
     assert mean.grad.flatten().tolist() == pytest.approx([-20.0, -20.0])
@@ -133,7 +133,7 @@ def test_the_posterior_mean_of_a_poor_fit_is_the_measurement() -> None:
 def test_an_estimate_without_doubt_is_its_own_posterior() -> None:
     blind = Estimate(torch.rand(1, 1, 4, 4))
     answer = compute_posterior(
-        camera(),
+        make_camera_noise(),
         torch.rand(1, 1, 4, 4),
         blind,
         assumed_noise_fraction=1.0,

@@ -11,7 +11,7 @@ MASK = torch.ones(1, 1, 1, 1)
 NOISE = NoiseVariance(gain=0 * MASK, intercept=0.01 * MASK, floor=1e-4 * MASK)
 
 
-def noise(seed: int = 0) -> torch.Tensor:
+def make_noise(seed: int = 0) -> torch.Tensor:
     return 0.1 * torch.randn(1, 1, 96, 80, generator=torch.Generator().manual_seed(seed))
 
 
@@ -19,7 +19,7 @@ def noise(seed: int = 0) -> torch.Tensor:
 def test_a_line_that_the_network_has_smoothed_away_comes_back(place: tuple) -> None:
     truth = torch.zeros(1, 1, 96, 80)
     truth[place] = 0.5
-    measured = truth + noise()
+    measured = truth + make_noise()
     answer = restore_border_detail(NOISE, measured, torch.zeros_like(truth))
     # of the line, less than a quarter of the noise is left
     assert float((answer - truth)[place].square().mean()) < 0.25 * 0.01
@@ -29,7 +29,8 @@ def test_a_line_that_the_network_has_smoothed_away_comes_back(place: tuple) -> N
 
 def test_noise_alone_is_left_where_it_is() -> None:
     added = [
-        restore_border_detail(NOISE, noise(seed), 0 * noise()).square().sum() for seed in range(6)
+        restore_border_detail(NOISE, make_noise(seed), 0 * make_noise()).square().sum()
+        for seed in range(6)
     ]
     lines = 6 * (96 + 80)
     assert float(sum(added)) / 6 < 0.05 * 0.01 * lines

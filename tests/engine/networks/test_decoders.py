@@ -48,12 +48,12 @@ def test_limited_memory_takes_the_steps_of_torch_where_that_searches_no_line():
     torchs = partial(
         torch.optim.LBFGS, lr=1.0, max_iter=1, history_size=10, tolerance_grad=0, tolerance_change=0
     )
-    ours, theirs = (descend(make) for make in (make_lbfgs, torchs))
+    ours, theirs = (minimise(make) for make in (make_lbfgs, torchs))
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
     assert float(ours[-1].abs().max()) < 0.1 * float(ours[0].abs().max())
 
 
-def descend(make):
+def minimise(make):
     """Go down a bowl whose curvatures differ by a thousand, from where the gradient is short."""
     steep = torch.logspace(0, 3, 8, dtype=torch.float64)
     weight = torch.nn.Parameter(torch.full((8,), 1e-4, dtype=torch.float64))

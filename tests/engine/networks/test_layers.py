@@ -61,7 +61,7 @@ def test_a_network_that_fills_sees_one_pixel_further() -> None:
     assert net.coarsest_stride == 2
 
 
-class Recorded(nn.Module):
+class SizeRecorder(nn.Module):
     """A network that remembers the sizes it was shown."""
 
     def __init__(self, net: Hourglass) -> None:
@@ -83,7 +83,7 @@ def test_inference_in_tiles_equals_that_of_the_whole_plane(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looking, "MAX_UNTILED_PIXELS", 2**16)
-    net = Recorded(make_hourglass((4, 8, 8, 8)))
+    net = SizeRecorder(make_hourglass((4, 8, 8, 8)))
     code = torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         said = apply_network(net, code)
@@ -98,7 +98,7 @@ def test_inference_in_tiles_equals_that_of_the_whole_plane(
 
 
 def test_images_up_to_a_megapixel_are_not_tiled() -> None:
-    net = Recorded(make_hourglass((2, 2)))
+    net = SizeRecorder(make_hourglass((2, 2)))
     with torch.no_grad():
         apply_network(net, torch.zeros(1, 1, 1024, 1024))
         apply_network(net, torch.zeros(1, 1, 1024, 1025))
@@ -136,7 +136,7 @@ def test_wide_margins_get_larger_pieces() -> None:
 
 @pytest.mark.parametrize("scales", [2, 3, 4, 5])
 def test_the_largest_inference_tile_is_known_beforehand(scales: int) -> None:
-    net = Recorded(make_hourglass((2,) * scales))
+    net = SizeRecorder(make_hourglass((2,) * scales))
     with torch.no_grad():
         apply_network(net, torch.zeros(1, 1, 1600, 1600))
     largest = max(height * width for height, width in net.sizes)

@@ -25,7 +25,7 @@ SIDE = 192
 ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] / SIDE
 
 
-def find_doubt(image: Image) -> str:
+def find_unreliable_reason(image: Image) -> str:
     return estimate_noise(
         torch.from_numpy(np.asarray(image, np.float64))[None], 0
     ).unreliable_reason
@@ -50,19 +50,21 @@ def draw_texture() -> Image:
 
 @pytest.mark.parametrize("sigma", [5, 20])
 def test_white_noise_on_patches_is_no_contradiction(sigma: int) -> None:
-    assert find_doubt(300 * draw_discs() + rng().normal(0, sigma, (SIDE, SIDE))) is None
+    assert find_unreliable_reason(300 * draw_discs() + rng().normal(0, sigma, (SIDE, SIDE))) is None
 
 
 def test_photon_noise_on_patches_is_no_contradiction() -> None:
     assert (
-        find_doubt(2 * rng().poisson(300 * draw_discs() + 5) + rng().normal(0, 4, (SIDE, SIDE)))
+        find_unreliable_reason(
+            2 * rng().poisson(300 * draw_discs() + 5) + rng().normal(0, 4, (SIDE, SIDE))
+        )
         is None
     )
 
 
 def test_noise_blurred_by_less_than_a_pixel_is_no_contradiction() -> None:
     noise = gaussian_filter(rng().normal(size=(SIDE, SIDE)), 0.6)
-    assert find_doubt(300 * draw_discs() + 20 * noise / noise.std()) is None
+    assert find_unreliable_reason(300 * draw_discs() + 20 * noise / noise.std()) is None
 
 
 def test_uniform_texture_is_not_taken_for_noise() -> None:
@@ -78,18 +80,20 @@ def test_uniform_texture_is_not_taken_for_noise() -> None:
 @pytest.mark.parametrize("size", [2.0, 4.0])
 def test_blotches_wider_than_can_be_measured_are_a_doubt(size: float) -> None:
     noise = gaussian_filter(rng().normal(size=(SIDE, SIDE)), size)
-    assert find_doubt(300 * draw_discs() + 20 * noise / noise.std())
+    assert find_unreliable_reason(300 * draw_discs() + 20 * noise / noise.std())
 
 
 @pytest.mark.parametrize("power", [3.0, 2.0])
 def test_a_gamma_curve_is_a_doubt(power: float) -> None:
     shot = rng().poisson(300 * (0.1 + COLUMNS)) / 330
-    assert find_doubt(255 * shot**power) == "off-variance-model"
+    assert find_unreliable_reason(255 * shot**power) == "off-variance-model"
 
 
 def test_speckle_is_a_doubt() -> None:
     light = 20 + 800 * COLUMNS
-    assert find_doubt(light * rng().gamma(20, 1 / 20, light.shape)) == "off-variance-model"
+    assert (
+        find_unreliable_reason(light * rng().gamma(20, 1 / 20, light.shape)) == "off-variance-model"
+    )
 
 
 def test_the_noise_of_fine_bright_threads_is_not_measured() -> None:
@@ -97,11 +101,14 @@ def test_the_noise_of_fine_bright_threads_is_not_measured() -> None:
     threads = gaussian_filter((rng().random((SIDE, SIDE)) > 0.99).astype(float), 1.2)
     light = 300 * np.clip(threads / threads.max(), 0, 1) * (COLUMNS > 0.7)
     shot = 200 + rng().normal(0, 5, light.shape) + 40 * rng().poisson(light)
-    assert find_doubt(shot) == "off-variance-model"
+    assert find_unreliable_reason(shot) == "off-variance-model"
 
 
 def test_heavy_tails_are_a_doubt() -> None:
-    assert find_doubt(300 * draw_discs() + 15 * rng().standard_t(3, (SIDE, SIDE))) == "heavy-tails"
+    assert (
+        find_unreliable_reason(300 * draw_discs() + 15 * rng().standard_t(3, (SIDE, SIDE)))
+        == "heavy-tails"
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,7 +117,10 @@ def test_heavy_tails_are_a_doubt() -> None:
 def test_images_of_fine_threads_that_were_smoothed_are_not_taken_for_white(filtered) -> None:
     threads = gaussian_filter((rng().random((SIDE, SIDE)) > 0.97).astype(float), 1.2)
     shot = rng().poisson(20 + 400 * threads / threads.max())
-    assert find_doubt(filtered(shot.astype(float))) in ("smoothed", "ambiguous-correlation")
+    assert find_unreliable_reason(filtered(shot.astype(float))) in (
+        "smoothed",
+        "ambiguous-correlation",
+    )
 
 
 def find_caution(image: Image, step: float = 0) -> str:
@@ -177,7 +187,7 @@ def test_a_gamma_curve_that_a_line_follows_badly_is_reported() -> None:
     light = (COLUMNS + 0.5 * ROWS) ** 2 / 2.25
     shot = rng().poisson(600 * light) + 10 + rng().normal(0, 4, light.shape)
     stored = np.rint(255 * np.clip(shot / 640, 0, None) ** 0.45)
-    assert find_caution(stored, 1) or find_doubt(stored)
+    assert find_caution(stored, 1) or find_unreliable_reason(stored)
 
 
 def test_noise_that_is_mostly_cut_off_is_reported() -> None:
@@ -226,7 +236,7 @@ def test_noise_in_dark_strokes_too_thin_to_measure_is_reported() -> None:
     light = np.full((SIDE, SIDE), 800.0)
     light[::12, :150] = light[1::12, :150] = 20
     image = light * rng().gamma(25, 1 / 25, light.shape)
-    assert find_doubt(image) or find_caution(image)
+    assert find_unreliable_reason(image) or find_caution(image)
 
 
 def test_noise_finer_than_the_grey_values_at_the_dark_end_is_reported() -> None:
@@ -240,7 +250,7 @@ def test_weak_correlation_that_reaches_far_is_reported() -> None:
     frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None]) + 1 / 256
     texture = np.fft.ifft2(np.fft.fft2(rng().normal(size=(256, 256))) / frequency**1.6).real
     shot = 60 * texture / texture.std() + np.random.default_rng(1).normal(0, 20, texture.shape)
-    assert find_doubt(shot) or find_caution(shot)
+    assert find_unreliable_reason(shot) or find_caution(shot)
 
 
 def test_print_is_no_correlated_noise() -> None:

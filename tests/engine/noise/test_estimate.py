@@ -183,7 +183,7 @@ def test_a_few_blocks_of_one_brightness_do_not_make_a_slope(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("picture", "level"),
+    ("image", "level"),
     [
         (data.astronaut()[:256, :256, 2], 50),  # once a gain of 360, and no noise at the mean
         (data.retina()[:256, :256, 1], 25),  # once 0.58 of it

@@ -27,25 +27,25 @@ def blur(image: torch.Tensor, times: int = 2) -> torch.Tensor:
     return image
 
 
-def noise(size: tuple[int, int], seed: int = 0) -> torch.Tensor:
+def make_noise(size: tuple[int, int], seed: int = 0) -> torch.Tensor:
     spread = blur(torch.randn(size, generator=torch.Generator().manual_seed(seed)))
     return 12 * spread / spread.std()
 
 
-def scene(name: str, times: int) -> torch.Tensor:
+def make_scene(name: str, times: int) -> torch.Tensor:
     image = torch.from_numpy(getattr(data, name)()[:192, 100:300]).float()
     return blur(image, times)
 
 
 @pytest.mark.parametrize("name", ["camera", "coins", "cell"])
 def test_an_image_blurred_together_with_its_noise_is_oversampled(name: str) -> None:
-    image = (scene(name, 8) + noise((192, 200)))[None]
+    image = (make_scene(name, 8) + make_noise((192, 200)))[None]
     assert is_oversampled(image, estimate_noise(image, 0))
 
 
 @pytest.mark.parametrize("name", ["camera", "coins"])
 def test_a_sharp_image_under_blurred_noise_is_not(name: str) -> None:
-    image = (scene(name, 0) + noise((192, 200)))[None]
+    image = (make_scene(name, 0) + make_noise((192, 200)))[None]
     assert not is_oversampled(image, estimate_noise(image, 0))
 
 
@@ -80,7 +80,7 @@ def test_a_variance_is_repeated_and_without_a_size_nothing_changes() -> None:
 
 
 def test_noise_is_passed_on_to_half_the_pixels_as_halving_changes_it() -> None:
-    grain = noise((512, 512))
+    grain = make_noise((512, 512))
     along = tuple(
         float((grain * grain.roll(step, 0)).mean() / grain.var()) * (step < 4)
         for step in range(1, 6)

@@ -17,7 +17,7 @@ from napari_dip.engine.noise.variance_model import (
 GAIN, READ, OFFSET = 2.5, 4.0, 100.0
 
 
-def take_frames(light: float | np.ndarray, count: int, seed: int = 0) -> torch.Tensor:
+def make_frames(light: float | np.ndarray, count: int, seed: int = 0) -> torch.Tensor:
     rng = np.random.default_rng(seed)
     shape = (count, 64, 64)
     shots = GAIN * rng.poisson(light, shape) + rng.normal(0, READ, shape) + OFFSET
@@ -36,7 +36,7 @@ def test_offsets_of_single_pixels_are_no_read_noise() -> None:
 
 
 def test_hot_pixels_of_one_dark_frame_do_not_count() -> None:
-    dark = take_frames(0, 1)
+    dark = make_frames(0, 1)
     dark[0, ::16, ::16] = 4000
     assert measure_dark_level(dark).read_noise == pytest.approx(READ, rel=0.1)
 

@@ -23,7 +23,7 @@ from napari_dip.engine.noise.estimate import (
 )
 
 
-def take_shot(name: str, deviation: float, *, blurred: float = 0.0) -> torch.Tensor:
+def make_noisy(name: str, deviation: float, *, blurred: float = 0.0) -> torch.Tensor:
     image = getattr(data, name)()[:256, :256].astype(np.float64)
     noise = np.random.default_rng(0).normal(0, 1, image.shape)
     if blurred:
@@ -46,7 +46,7 @@ def test_correlated_noise_is_predicted_as_well_as_its_correlation_allows() -> No
 
 
 def test_fur_that_was_taken_for_correlated_noise_is_doubted_and_less_is_taken() -> None:
-    plane = take_shot("gravel", 8)
+    plane = make_noisy("gravel", 8)
     measured = NoiseEstimate(
         gain=0.0,
         intercept=204.0,
@@ -65,7 +65,7 @@ def test_fur_that_was_taken_for_correlated_noise_is_doubted_and_less_is_taken() 
 @pytest.mark.parametrize("blurred", [0.5, 0.8])
 @pytest.mark.parametrize("name", ["camera", "moon", "coins"])
 def test_noise_that_is_correlated_stays_as_it_was_measured(name: str, blurred: float) -> None:
-    plane = take_shot(name, 10, blurred=blurred)
+    plane = make_noisy(name, 10, blurred=blurred)
     measured = estimate_noise(plane[None], 1.0)
     assert (
         replace(correct_by_prediction(measured, plane, 1.0), caution=measured.caution) == measured
@@ -74,13 +74,13 @@ def test_noise_that_is_correlated_stays_as_it_was_measured(name: str, blurred: f
 
 @pytest.mark.parametrize("name", ["camera", "moon", "cell"])
 def test_white_noise_stays_as_it_was_measured(name: str) -> None:
-    plane = take_shot(name, 10)
+    plane = make_noisy(name, 10)
     measured = estimate_noise(plane[None], 1.0)
     assert correct_by_prediction(measured, plane, 1.0) is measured
 
 
 def test_noise_that_neighbours_predict_too_well_is_not_white() -> None:
-    plane = take_shot("moon", 10, blurred=0.8)
+    plane = make_noisy("moon", 10, blurred=0.8)
     estimate_noise(plane[None], 1.0)
     white = correct_by_prediction(
         NoiseEstimate(

@@ -45,12 +45,12 @@ def save_as_jpeg(
     ]
     steps = torch.tensor(np.array(tables), dtype=torch.float32).reshape(-1, 8, 8)
     halved = bool(options.get("subsampling")) and image.ndim == 3
-    return planes(np.asarray(opened)), JpegCompression(
+    return split_channels(np.asarray(opened)), JpegCompression(
         block_offset=(0, 0), quantisation_tables=steps, has_half_chroma=(halved, halved)
     )
 
 
-def planes(image: np.ndarray) -> torch.Tensor:
+def split_channels(image: np.ndarray) -> torch.Tensor:
     moved = np.moveaxis(np.atleast_3d(image), -1, 0).astype(np.float32)
     return torch.from_numpy(moved.copy())[None]
 
@@ -62,29 +62,31 @@ def measure_error(image: torch.Tensor, other: torch.Tensor) -> float:
 @pytest.mark.parametrize("quality", [10, 40, 80])
 def test_greys_come_out_as_pillow_saves_them(quality: int) -> None:
     opened, compression = save_as_jpeg(load_grey(), quality)
-    ours = recompress(planes(load_grey()), compression).clamp(0, 255)
+    ours = recompress(split_channels(load_grey()), compression).clamp(0, 255)
     # rounded to whole levels, and now and then a coefficient between two steps to the other one
-    assert measure_error(ours, opened) < 1 / 12 + 0.05 * measure_error(planes(load_grey()), opened)
+    assert measure_error(ours, opened) < 1 / 12 + 0.05 * measure_error(
+        split_channels(load_grey()), opened
+    )
 
 
 @pytest.mark.parametrize("subsampling", [0, 2])
 def test_colours_come_out_nearly_as_pillow_saves_them(subsampling: int) -> None:
     opened, compression = save_as_jpeg(load_colours(), 40, subsampling=subsampling)
-    ours = recompress(planes(load_colours()), compression).clamp(0, 255)
-    assert measure_error(ours, opened) < 0.1 * measure_error(planes(load_colours()), opened)
+    ours = recompress(split_channels(load_colours()), compression).clamp(0, 255)
+    assert measure_error(ours, opened) < 0.1 * measure_error(split_channels(load_colours()), opened)
 
 
 def test_the_mean_over_grids_is_nearer_to_the_truth() -> None:
     opened, compression = save_as_jpeg(load_grey(), 10)
     assert measure_error(
-        reapply_shifted_jpeg(opened, compression), planes(load_grey())
-    ) < 0.95 * measure_error(opened, planes(load_grey()))
+        reapply_shifted_jpeg(opened, compression), split_channels(load_grey())
+    ) < 0.95 * measure_error(opened, split_channels(load_grey()))
 
 
 def test_the_truth_is_consistent_with_its_own_file_and_a_flat_image_is_not() -> None:
     opened, compression = save_as_jpeg(load_grey(), 20)
-    kept = project_onto_quantisation_set(planes(load_grey()), opened, compression)
-    assert measure_error(kept, planes(load_grey())) < 0.5  # rounding of pixels only
+    kept = project_onto_quantisation_set(split_channels(load_grey()), opened, compression)
+    assert measure_error(kept, split_channels(load_grey())) < 0.5  # rounding of pixels only
     flat = torch.full_like(opened, 100.0)
     assert measure_error(
         project_onto_quantisation_set(flat, opened, compression), opened
@@ -102,7 +104,7 @@ def test_what_is_consistent_compresses_to_the_same_file() -> None:
 def test_blocks_that_the_border_cuts_are_left_alone() -> None:
     _, compression = save_as_jpeg(load_grey(), 20)
     cut = JpegCompression(block_offset=(5, 3), quantisation_tables=compression.quantisation_tables)
-    image = planes(load_grey())
+    image = split_channels(load_grey())
     inside = mask_whole_blocks(image, cut)
     assert float(inside[..., :5, :].sum()) == float(inside[..., :3].sum()) == 0
     assert float(inside.sum()) == 40 * 40
@@ -113,7 +115,7 @@ def test_blocks_that_the_border_cuts_are_left_alone() -> None:
 def test_pixels_of_a_block_share_its_number() -> None:
     _, compression = save_as_jpeg(load_grey(), 20)
     numbers = number_blocks(
-        planes(load_grey()),
+        split_channels(load_grey()),
         JpegCompression(block_offset=(4, 0), quantisation_tables=compression.quantisation_tables),
     )
     assert len(numbers.unique()) == 7 * 6

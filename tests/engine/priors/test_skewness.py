@@ -23,27 +23,27 @@ def measure_from_image(
     return float(estimate_count_skewness(image, everywhere, noise, lags))
 
 
-def scene(side: int = 256) -> np.ndarray:
+def make_scene(side: int = 256) -> np.ndarray:
     y, x = np.mgrid[:side, :side]
     return 0.5 + 0.3 * np.sin(x / 19) * np.cos(y / 23)
 
 
 def test_counts_are_distinguished_from_symmetric_noise() -> None:
-    rng, truth = np.random.default_rng(0), scene()
+    rng, truth = np.random.default_rng(0), make_scene()
     assert measure_from_image(GAIN * rng.poisson(truth / GAIN)) == pytest.approx(1, abs=0.15)
     assert measure_from_image(truth + rng.normal(0, 1, truth.shape) * np.sqrt(GAIN * truth)) < 0.1
 
 
 def test_multiplied_photons_are_measured_as_more_skewed() -> None:
     # each photon becomes an exponential number of electrons: variance 2 k g², third moment 6 k g³
-    rng, truth = np.random.default_rng(0), scene()
+    rng, truth = np.random.default_rng(0), make_scene()
     photons = rng.poisson(truth / (GAIN / 2))
     multiplied = GAIN / 2 * rng.gamma(np.maximum(photons, 1e-9))
     assert measure_from_image(multiplied) == pytest.approx(1.5, abs=0.2)
 
 
 def test_neighbours_that_share_noise_are_passed_over() -> None:
-    rng, truth = np.random.default_rng(0), scene()
+    rng, truth = np.random.default_rng(0), make_scene()
     white = (rng.poisson(truth / GAIN) - truth / GAIN) * GAIN
     shared = (white + np.roll(white, 1, 0) + np.roll(white, 1, 1) + np.roll(white, 1, (0, 1))) / 2
     assert measure_from_image(truth + shared, reach=1) == pytest.approx(0.5, abs=0.1)
@@ -51,7 +51,7 @@ def test_neighbours_that_share_noise_are_passed_over() -> None:
 
 
 def test_unmeasured_pixels_have_no_effect_on_the_skewness() -> None:
-    rng, truth = np.random.default_rng(0), scene()
+    rng, truth = np.random.default_rng(0), make_scene()
     noisy = GAIN * rng.poisson(truth / GAIN)
     mask = torch.ones(1, 1, 256, 256)
     mask[..., 100:120, :] = 0

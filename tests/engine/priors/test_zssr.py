@@ -24,7 +24,7 @@ def make_image() -> torch.Tensor:
     return torch.rand(1, 1, *GRID, generator=torch.Generator().manual_seed(3))
 
 
-def noise(variance: float) -> NoiseVariance:
+def make_noise_variance(variance: float) -> NoiseVariance:
     mask = torch.ones(1, 1, 1, 1)
     return NoiseVariance(gain=0 * mask, intercept=variance * mask, floor=1e-12 * mask)
 
@@ -37,7 +37,9 @@ def make_network(factors: tuple[int, int] = (2, 2), stages: int = 2) -> ZssrNetw
 
 def make_prior(variance: float = 0.0, **settings: object) -> ZssrPrior:
     window = settings.pop("window", None)
-    return ZssrPrior(make_network(**settings), make_image(), noise(variance), 0.01, window=window)
+    return ZssrPrior(
+        make_network(**settings), make_image(), make_noise_variance(variance), 0.01, window=window
+    )
 
 
 @pytest.mark.parametrize("window", [None, (8, 7)])
@@ -92,7 +94,7 @@ def test_an_untrained_network_interpolates_and_explains_the_image() -> None:
     )
 
 
-class Slanted(nn.Module):
+class SlopedNetwork(nn.Module):
     """Answers with a slope along Y, as a network that has learned something wrong might."""
 
     def forward(self, code: torch.Tensor) -> torch.Tensor:
@@ -102,7 +104,7 @@ class Slanted(nn.Module):
 
 def test_what_favours_an_axis_is_averaged_out_of_the_answer() -> None:
     net = make_network(stages=1)
-    net.net = Slanted()
+    net.net = SlopedNetwork()
     wrong = net(make_image()).chunk(2, 1)[0] - net._interpolate(make_image())
     torch.testing.assert_close(wrong, torch.zeros_like(wrong), atol=1e-5, rtol=0)
 

@@ -126,7 +126,7 @@ def test_the_same_pixels_give_the_same_bytes(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
-class UnreadableHalf:
+class HalfReadableImage:
     """An image whose second half cannot be read."""
 
     shape, dtype, ndim = SHAPE, np.dtype(np.uint16), 3
@@ -144,7 +144,7 @@ def test_a_result_that_cannot_be_written_leaves_nothing_and_harms_nothing(
     before = save_zarr(tmp_path, "0.5") if exists else None
     monkeypatch.setattr("napari_dip.io.writing._make_contiguous", lambda image: image)
     with pytest.raises(FailedError):
-        save_zarr(tmp_path, "0.5", UnreadableHalf(), overwrite=True)
+        save_zarr(tmp_path, "0.5", HalfReadableImage(), overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == (["cells.ome.zarr"] if exists else [])
     if before is not None:
         assert np.array_equal(read_pixels(read_spec(before)), draw_stack())
@@ -328,7 +328,7 @@ def test_a_result_lies_where_its_input_lay(tmp_path: Path, task: str, moved: Any
     image = draw_stack()[0, :48, :40]
     source = save_zarr(tmp_path, "0.5", image, axes="YX", scale=(0.5, 0.5), units=UNITS[:2])
 
-    def shift(multiscale: Any) -> None:
+    def translate(multiscale: Any) -> None:
         multiscale["datasets"][0]["coordinateTransformations"] += [
             {"type": "translation", "translation": [90, 190]}
         ]
@@ -337,7 +337,7 @@ def test_a_result_lies_where_its_input_lay(tmp_path: Path, task: str, moved: Any
             {"type": "affine", "affine": [[1, 0, 0], [0, 1, 0]]},
         ]
 
-    edit_metadata(source, shift)
+    edit_metadata(source, translate)
     assert ["'affine'" in str(note) for note in read_spec(source).notes] == [True]
     out = tmp_path / "out.ome.zarr"
     options = ("--preset", "fast", "--max-iterations", "2", "--device", "cpu")
@@ -347,23 +347,25 @@ def test_a_result_lies_where_its_input_lay(tmp_path: Path, task: str, moved: Any
     assert read_spec(out).scale == (0.5 / finer, 0.5 / finer)
 
 
-def spoil(**values: Any) -> Any:
+def change_multiscale(**values: Any) -> Any:
     return lambda multiscale: multiscale.update(values)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        spoil(axes=[{"name": name} for name in "zyxx"]),
-        spoil(axes=[{"name": name} for name in "zy"]),
-        spoil(axes=[{"name": name} for name in ("depth", "y", "x")]),
-        spoil(axes="zyx"),
-        spoil(datasets=[]),
-        spoil(datasets=[{"path": 7}]),
-        spoil(coordinateTransformations=[{"type": "scale", "scale": [1, 0, 1]}]),
-        spoil(coordinateTransformations=[{"type": "scale", "scale": [1, 1]}]),
-        spoil(coordinateTransformations=[{"type": "translation", "translation": [1, 1]}]),
-        spoil(coordinateTransformations=[{"type": "scale", "scale": ["nan", 1, 1]}]),
+        change_multiscale(axes=[{"name": name} for name in "zyxx"]),
+        change_multiscale(axes=[{"name": name} for name in "zy"]),
+        change_multiscale(axes=[{"name": name} for name in ("depth", "y", "x")]),
+        change_multiscale(axes="zyx"),
+        change_multiscale(datasets=[]),
+        change_multiscale(datasets=[{"path": 7}]),
+        change_multiscale(coordinateTransformations=[{"type": "scale", "scale": [1, 0, 1]}]),
+        change_multiscale(coordinateTransformations=[{"type": "scale", "scale": [1, 1]}]),
+        change_multiscale(
+            coordinateTransformations=[{"type": "translation", "translation": [1, 1]}]
+        ),
+        change_multiscale(coordinateTransformations=[{"type": "scale", "scale": ["nan", 1, 1]}]),
     ],
 )
 def test_senseless_metadata_are_refused(cells: Path, change: Any) -> None:

@@ -14,7 +14,7 @@ from napari_dip.pipeline.assess.quality_checks import check_quality
 SIDE = 128
 
 
-def noise(seed: int, blur: float = 0.0, shape=(SIDE, SIDE)) -> np.ndarray:
+def make_noise(seed: int, blur: float = 0.0, shape=(SIDE, SIDE)) -> np.ndarray:
     drawn = np.random.default_rng(seed).normal(size=shape)
     drawn = gaussian_filter(drawn, blur) if blur else drawn
     return drawn / drawn.std()
@@ -23,13 +23,15 @@ def noise(seed: int, blur: float = 0.0, shape=(SIDE, SIDE)) -> np.ndarray:
 @pytest.mark.parametrize("blur", [0.0, 0.7, 1.2])
 @pytest.mark.parametrize("strength", [1e-3, 1.0, 500.0])
 def test_noise_alone_is_not_far_from_zero_anywhere(blur, strength):
-    shares = [measure_biased_areas(strength * noise(seed, blur), None)[0] for seed in range(10)]
+    shares = [
+        measure_biased_areas(strength * make_noise(seed, blur), None)[0] for seed in range(10)
+    ]
     assert max(shares) <= compute_biased_limit((SIDE // 16) ** 2)
 
 
 @pytest.mark.parametrize("blur", [0.0, 1.2])
 def test_a_quarter_that_is_brighter_by_as_much_as_the_noise_is_far(blur):
-    residual = noise(0, blur)
+    residual = make_noise(0, blur)
     residual[: SIDE // 2, : SIDE // 2] += 1
     far, parts = measure_biased_areas(residual - residual.mean(), None)
     assert parts == 64
@@ -37,7 +39,7 @@ def test_a_quarter_that_is_brighter_by_as_much_as_the_noise_is_far(blur):
 
 
 def test_parts_with_a_hole_do_not_count():
-    residual, mask = noise(0), np.ones((SIDE, SIDE), bool)
+    residual, mask = make_noise(0), np.ones((SIDE, SIDE), bool)
     mask[5, :64] = False
     residual[5, :64] = 1e6
     far, parts = measure_biased_areas(residual, mask)
@@ -46,7 +48,7 @@ def test_parts_with_a_hole_do_not_count():
 
 
 def test_small_images_are_not_checked():
-    assert measure_biased_areas(noise(0, shape=(12, 12)), None) == (0.0, 0)
+    assert measure_biased_areas(make_noise(0, shape=(12, 12)), None) == (0.0, 0)
     assert compute_biased_limit(9) == 1.0
 
 

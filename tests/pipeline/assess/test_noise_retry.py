@@ -13,7 +13,7 @@ import napari_dip as dip
 from napari_dip.engine.control import Control
 from napari_dip.pipeline.assess.noise_retry import compute_failure_score
 from napari_dip.pipeline.calibrate import channel_noise as run_noise
-from small_runs import drain, plan_for
+from small_runs import plan_for, run_to_end
 
 QUICK: dict[str, Any] = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
 
@@ -22,7 +22,7 @@ def load_truth() -> np.ndarray:
     return data.camera()[100:260, 150:310].astype(np.float64)
 
 
-def take_shot() -> np.ndarray:
+def make_noisy() -> np.ndarray:
     return (load_truth() + np.random.default_rng(0).normal(0, 8, load_truth().shape)).astype(
         np.float32
     )
@@ -33,11 +33,11 @@ def measure_error(result: Any) -> float:
 
 
 @pytest.fixture
-def _measured_wrong(monkeypatch):
+def _overestimated_noise(monkeypatch):
     """Take the noise for 400 times as strong as it is, and for correlated."""
     right = run_noise.measure_single_exposure
 
-    def wrong(*arguments: Any) -> Any:
+    def overestimate(*arguments: Any) -> Any:
         unit = right(*arguments)
         lags = (0.7, 0.4, 0.2, 0.1, 0.0)
         variance = 400 * unit.intercept + 400 * unit.gain * 128
@@ -45,38 +45,38 @@ def _measured_wrong(monkeypatch):
             unit, gain=0.0, intercept=variance, floor=variance / 2, along_y=lags, along_x=lags
         )
 
-    monkeypatch.setattr(run_noise, "measure_single_exposure", wrong)
+    monkeypatch.setattr(run_noise, "measure_single_exposure", overestimate)
 
 
 @pytest.mark.long
 def test_a_good_result_is_not_restored_again():
-    result = dip.denoise(take_shot(), **QUICK)
+    result = dip.denoise(make_noisy(), **QUICK)
     assert not any("restored again" in note for note in result.report["notes"])
 
 
-@pytest.mark.usefixtures("_measured_wrong")
+@pytest.mark.usefixtures("_overestimated_noise")
 def test_noise_measured_far_too_strong_is_reduced():
-    result = dip.denoise(take_shot(), **QUICK)
+    result = dip.denoise(make_noisy(), **QUICK)
     assert any("restored again" in note for note in result.report["notes"])
     assert result.report["noise"]["cannot_tell"] == ["texture"]
     assert measure_error(result) < 8  # the first result has 45, the input 8
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("_measured_wrong")
+@pytest.mark.usefixtures("_overestimated_noise")
 def test_noise_that_the_user_enters_is_never_changed():
-    result = dip.denoise(take_shot(), read_noise=160.0, gain=0.0, **QUICK)
+    result = dip.denoise(make_noisy(), read_noise=160.0, gain=0.0, **QUICK)
     assert not any("restored again" in note for note in result.report["notes"])
 
 
 def test_fixed_noise_that_has_drawn_no_detail_yet_is_not_run_again():
-    result = dip.denoise(take_shot(), **{**QUICK, "max_iterations": 20}, prior="random-input")
+    result = dip.denoise(make_noisy(), **{**QUICK, "max_iterations": 20}, prior="random-input")
     assert compute_failure_score(result) > 1
     assert not any("restored again" in note for note in result.report["notes"])
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("_measured_wrong")
+@pytest.mark.usefixtures("_overestimated_noise")
 def test_a_person_who_keeps_a_result_gets_it_at_once():
     answers = []
 
@@ -89,7 +89,7 @@ def test_a_person_who_keeps_a_result_gets_it_at_once():
     assert not any("weaker noise" in event.message for event in events)
 
 
-@pytest.mark.usefixtures("_measured_wrong")
+@pytest.mark.usefixtures("_overestimated_noise")
 def test_a_second_attempt_that_fails_leaves_the_first_result(monkeypatch):
     from napari_dip.errors import FailedError, make_refusal
     from napari_dip.pipeline.execute import runner
@@ -103,17 +103,17 @@ def test_a_second_attempt_that_fails_leaves_the_first_result(monkeypatch):
         return (yield from fitted(*arguments))
 
     monkeypatch.setattr(runner, "_fit_units", once)
-    result = dip.denoise(take_shot(), **QUICK)
+    result = dip.denoise(make_noisy(), **QUICK)
     assert len(calls) == 2
-    assert result.image.shape == take_shot().shape
+    assert result.image.shape == make_noisy().shape
     assert result.report["verdict"]["sentences"][0].startswith("Do not use this result")
 
 
-@pytest.mark.usefixtures("_measured_wrong")
+@pytest.mark.usefixtures("_overestimated_noise")
 def test_an_image_in_tiles_is_restored_again_as_a_whole_one_is():
-    plan = plan_for(take_shot(), tile=128, **QUICK)
+    plan = plan_for(make_noisy(), tile=128, **QUICK)
     assert len(plan.tiles) > 1
-    events, result = drain(plan, take_shot())
+    events, result = run_to_end(plan, make_noisy())
     assert result is not None
     assert any("weaker noise" in event.message for event in events)
     assert any("restored again" in note for note in result.report["notes"])

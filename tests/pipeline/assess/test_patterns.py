@@ -22,7 +22,7 @@ def draw_grating(period: float, side: int = SIDE) -> np.ndarray:
     return np.sqrt(2) * np.sin(2 * np.pi * (0.8 * across + 0.6 * down))
 
 
-def noise(seed: int = 0) -> np.ndarray:
+def make_noise(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(SIDE, SIDE))
 
 
@@ -32,28 +32,28 @@ def find_in_residual(residual, measured=None):
 
 @pytest.mark.parametrize("period", [2.2, 3.5, 6.0])
 def test_a_grating_in_the_noise_is_found_with_its_period_and_its_share(period):
-    pattern = find_in_residual(noise() + 0.5 * draw_grating(period))
+    pattern = find_in_residual(make_noise() + 0.5 * draw_grating(period))
     assert 1 / pattern.period == pytest.approx(1 / period, abs=1 / SIDE)
     assert pattern.fraction == pytest.approx(0.25 / 1.25, rel=0.3) and pattern.removed_fraction == 1
 
 
 def test_a_checkerboard_is_its_own_mirror_and_not_counted_twice():
     down, across = np.mgrid[:SIDE, :SIDE]
-    pattern = find_in_residual(noise() + 0.5 * (-1.0) ** (down + across))
+    pattern = find_in_residual(make_noise() + 0.5 * (-1.0) ** (down + across))
     assert pattern.fraction == pytest.approx(0.25 / 1.25, rel=0.3)
 
 
 def test_a_pattern_that_mostly_stayed_in_the_image_is_not_reported():
-    residual = noise() + 0.5 * draw_grating(2.4)
+    residual = make_noise() + 0.5 * draw_grating(2.4)
     assert find_in_residual(
-        residual, noise() + 0.6 * draw_grating(2.4)
+        residual, make_noise() + 0.6 * draw_grating(2.4)
     ).removed_fraction == pytest.approx((5 / 6) ** 2, rel=0.05)
-    assert find_in_residual(residual, noise() + 3 * draw_grating(2.4)) is None
+    assert find_in_residual(residual, make_noise() + 3 * draw_grating(2.4)) is None
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_is_no_pattern_whatever_its_correlation(seed):
-    white = noise(seed)
+    white = make_noise(seed)
     striped = white + np.random.default_rng(seed + 9).normal(size=(SIDE, 1))
     for residual in (white, striped, gaussian_filter(white, 0.8), gaussian_filter(white, (0, 0.8))):
         assert find_in_residual(residual) is None

@@ -16,7 +16,7 @@ from napari_dip.pipeline.assess.validation_evidence import (
 )
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.execute.fit_setup import prepare_fit
-from small_runs import plan_for, shot, truth
+from small_runs import make_noisy, make_truth, plan_for
 
 SIDE = 128
 
@@ -24,10 +24,12 @@ SIDE = 128
 @pytest.fixture(scope="module")
 def scene():
     """A fit that is ready to go, and the truth in its units."""
-    array = shot(SIDE)
+    array = make_noisy(SIDE)
     image = calibrate_image(plan_for(array), {"image": array})
     calibration = image.calibration
-    clean = (truth(SIDE) + 100 - calibration.intensity_offset[0]) / calibration.intensity_scale[0]
+    clean = (
+        make_truth(SIDE) + 100 - calibration.intensity_offset[0]
+    ) / calibration.intensity_scale[0]
     pixels = torch.from_numpy(clean.astype(np.float32))[None, None]
     return prepare_fit(image, image.plan.units[0]), pixels
 

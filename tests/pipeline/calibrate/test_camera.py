@@ -20,7 +20,7 @@ from napari_dip.pipeline.calibrate.channel_noise import (
 )
 
 
-def take_shot(image: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def make_noisy(image: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
     pixels = image[0].permute(1, 2, 0).numpy().round().clip(0, 255)
     return np.asarray(pixels, np.uint8)
 
@@ -74,7 +74,7 @@ def test_residuals_far_apart_tell_texture_from_noise() -> None:
 
 
 def test_a_camera_image_gains_and_the_result_says_so() -> None:
-    taken = take_shot(take_camera_shot())
+    taken = make_noisy(take_camera_shot())
     result = dip.denoise(taken, axes="YXS", preset="fast", max_iterations=60)
     truth = draw_scene()[0].permute(1, 2, 0).numpy()
     errors = [float(((image - truth) ** 2).mean()) for image in (taken, np.asarray(result.image))]
@@ -84,7 +84,7 @@ def test_a_camera_image_gains_and_the_result_says_so() -> None:
 
 
 def test_what_the_user_knows_of_the_noise_goes_first() -> None:
-    taken = take_shot(take_camera_shot())
+    taken = make_noisy(take_camera_shot())
     result = dip.denoise(taken, axes="YXS", preset="fast", max_iterations=5, read_noise=6, gain=0)
     assert not any("colour camera" in note for note in result.report["notes"])
 
@@ -95,7 +95,7 @@ def test_the_noise_is_that_of_luminance_and_colours_together() -> None:
 
 
 def test_the_methods_text_tells_of_luminance_and_colours() -> None:
-    taken = take_shot(take_camera_shot())
+    taken = make_noisy(take_camera_shot())
     report = dip.denoise(taken, axes="YXS", preset="fast", max_iterations=5).report
     assert report["noise"]["camera"]["std"][0] == pytest.approx(6.0, rel=0.35)
     text = write_methods_section(report)

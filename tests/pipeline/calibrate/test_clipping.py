@@ -171,7 +171,7 @@ def draw_case(seed: int):
     return truth + offset, measured[None].astype(np.float32), noise
 
 
-def correct(noise: NoiseEstimate, image: np.ndarray) -> np.ndarray:
+def apply_correction(noise: NoiseEstimate, image: np.ndarray) -> np.ndarray:
     table = _make_clipping_table(noise, image.astype(np.float32))
     assert (np.diff(table.means) >= 0).all()
     return np.interp(image, table.means, table.signals)
@@ -185,7 +185,7 @@ def test_a_correction_is_small_where_few_pixels_are_cut_off_however_wrong_the_no
         low, high = noise.clipping_limits
         noise = calibrate_clipping_limits(noise, measured, None)
         image = np.clip(truth, low, high)
-        answer = correct(noise, image)
+        answer = apply_correction(noise, image)
         deviation = np.sqrt(compute_noise_variance(noise, image))
         away = np.minimum(image - low, high - image) > 6.001 * deviation
         assert np.abs(answer - image)[away].max(initial=0) < 1e-6 * high, seed
@@ -193,13 +193,13 @@ def test_a_correction_is_small_where_few_pixels_are_cut_off_however_wrong_the_no
         counted = [(measured <= low).mean(), (measured >= high).mean()]
         strength = [np.sqrt(compute_noise_variance(noise, limit)) for limit in (low, high)]
         strength[0] = max(strength[0], noise.gain)
-        mean = correct_back(noise, image)
+        mean = undo_correction(noise, image)
         change = (image - mean).mean()
         most = HALF_NORMAL_MEAN * np.multiply(counted, strength)
         assert -1.5 * most[0] - 1e-3 * high <= change <= 1.5 * most[1] + 1e-3 * high, seed
 
 
-def correct_back(noise: NoiseEstimate, signal: np.ndarray) -> np.ndarray:
+def undo_correction(noise: NoiseEstimate, signal: np.ndarray) -> np.ndarray:
     table = _make_clipping_table(noise, signal.astype(np.float32))
     return np.interp(signal, table.signals, table.means)
 
@@ -212,7 +212,7 @@ def test_one_more_saturated_pixel_changes_a_correction_by_as_much_as_one_pixel_c
         more.flat[int(measured.argmax())] = noise.clipping_limits[1]
         more.flat[int(np.random.default_rng(seed).integers(more.size))] = noise.clipping_limits[1]
         means = [
-            correct_back(calibrate_clipping_limits(noise, scene, None), image).mean()
+            undo_correction(calibrate_clipping_limits(noise, scene, None), image).mean()
             for scene in (measured, more)
         ]
         one_pixel = (

@@ -18,7 +18,7 @@ def draw_truth(height: int, width: int) -> np.ndarray:
     return 100 + 1500 * (smooth - smooth.min())
 
 
-def take_shot(height: int = 96, width: int = 97) -> np.ndarray:
+def make_noisy(height: int = 96, width: int = 97) -> np.ndarray:
     grain = gaussian_filter(np.random.default_rng(1).normal(size=(height, width)), 1.2)
     return (draw_truth(height, width) + 20 * grain / grain.std()).astype(np.float32)
 
@@ -29,21 +29,21 @@ def measure_error(image: np.ndarray) -> float:
 
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_an_oversampled_image_keeps_its_size_and_says_how_it_was_fitted(prior: str) -> None:
-    result = dip.denoise(take_shot(), prior=prior, **QUICK)
+    result = dip.denoise(make_noisy(), prior=prior, **QUICK)
     assert NOTES["half-resolution"] in result.report["notes"]
     assert result.image.shape == result.uncertainty.shape == result.residual.shape == (96, 97)
-    np.testing.assert_allclose(result.image + result.residual, take_shot(), atol=1e-2)
+    np.testing.assert_allclose(result.image + result.residual, make_noisy(), atol=1e-2)
 
 
 def test_fitting_half_the_pixels_takes_the_noise_away() -> None:
-    result = dip.denoise(take_shot(), **{**QUICK, "max_iterations": 60})
-    assert measure_error(result.image) < 0.4 * measure_error(take_shot())
+    result = dip.denoise(make_noisy(), **{**QUICK, "max_iterations": 60})
+    assert measure_error(result.image) < 0.4 * measure_error(make_noisy())
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("settings", [{"read_noise": 20.0}, {"gain": 0.0}])
 def test_what_the_user_says_of_pixels_is_said_of_those_of_the_image(settings: dict) -> None:
-    result = dip.denoise(take_shot(), **QUICK, **settings)
+    result = dip.denoise(make_noisy(), **QUICK, **settings)
     assert NOTES["half-resolution"] not in result.report["notes"]
 
 

@@ -19,7 +19,7 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.tiling import cut_z_stack_tiles
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from small_runs import MACHINE, drain, plan_for
+from small_runs import MACHINE, plan_for, run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +54,7 @@ def plan_stack(stacks: str, **settings: object) -> Plan:
 
 
 def restore(plan: Plan, image: object = None, **options: object) -> Restoration:
-    answer = drain(plan, draw_stack() if image is None else image, **options)[1]
+    answer = run_to_end(plan, draw_stack() if image is None else image, **options)[1]
     assert answer is not None
     return answer
 
@@ -157,7 +157,9 @@ def test_a_zarr_is_restored_region_by_region_to_the_same_bytes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.ome.zarr", "out.ome.zarr"]
 
 
-def ask_for_plan(shape: tuple[int, ...], axes: str = "ZYX", **settings: object) -> Plan | Refusal:
+def preflight_image(
+    shape: tuple[int, ...], axes: str = "ZYX", **settings: object
+) -> Plan | Refusal:
     source = ImageSpec(name="cells.zarr", shape=shape, dtype="uint16", axes=axes, path="cells.zarr")
     return preflight(make_recipe("denoise", **settings), source, MACHINE)
 
@@ -165,11 +167,11 @@ def ask_for_plan(shape: tuple[int, ...], axes: str = "ZYX", **settings: object) 
 @pytest.mark.parametrize("stacks", ["auto", "volume"])
 def test_the_memory_of_tiles_does_not_grow_with_the_stack(stacks: str, monkeypatch) -> None:
     monkeypatch.undo()
-    peaks = [ask_for_plan((depth, 2048, 2048), stacks=stacks) for depth in (128, 4096)]
+    peaks = [preflight_image((depth, 2048, 2048), stacks=stacks) for depth in (128, 4096)]
     assert peaks[0].peak_bytes == peaks[1].peak_bytes < 3e9  # type: ignore[union-attr]
 
 
 def test_movies_are_not_cut_into_tiles() -> None:
-    answer = ask_for_plan((40, 512, 512), "TYX", tile=128)
+    answer = preflight_image((40, 512, 512), "TYX", tile=128)
     assert isinstance(answer, Refusal)
     assert answer.code == "tile-impossible"

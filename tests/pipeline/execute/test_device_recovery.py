@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-IMAGE = shot(32)
+IMAGE = make_noisy(32)
 PIECE = UnitResult(
     outcomes=(),
     estimates=(np.ones((1, 3, 3), np.float32), np.ones((1, 3, 3), np.float32)),
@@ -64,7 +64,7 @@ PLAN = plan_for(IMAGE, max_iterations=60)
 @pytest.fixture(scope="module")
 def undisturbed_result() -> Any:
     """The result that nothing disturbs."""
-    return drain(PLAN, IMAGE)[1]
+    return run_to_end(PLAN, IMAGE)[1]
 
 
 def fail_steps(
@@ -83,7 +83,7 @@ def fail_steps(
 
 def test_a_run_whose_memory_ran_out_once_gives_the_same_pixels(undisturbed_result, monkeypatch):
     fail_steps(monkeypatch, lambda step: step == 40, RuntimeError("CUDA out of memory"))
-    events, result = drain(PLAN, IMAGE)
+    events, result = run_to_end(PLAN, IMAGE)
     assert result is not None
     assert np.array_equal(result.image, undisturbed_result.image)
     assert any("ran out at iteration 25" in note for note in result.report["notes"])
@@ -92,7 +92,7 @@ def test_a_run_whose_memory_ran_out_once_gives_the_same_pixels(undisturbed_resul
 
 def test_a_memory_that_stays_full_ends_with_what_there_is(monkeypatch):
     fail_steps(monkeypatch, lambda step: step > 30, MemoryError())
-    _, result = drain(PLAN, IMAGE)
+    _, result = run_to_end(PLAN, IMAGE)
     assert result is not None
     assert np.isfinite(result.image).all()
     assert str(result.stop) == "the memory ran out"
@@ -105,7 +105,7 @@ LOST = torch.AcceleratorError("CUDA error: unspecified launch failure\nmore that
 
 def test_a_card_that_is_lost_ends_in_the_image_of_the_last_report(undisturbed_result, monkeypatch):
     fail_steps(monkeypatch, lambda step: step > 40, LOST)
-    _, result = drain(PLAN, IMAGE)
+    _, result = run_to_end(PLAN, IMAGE)
     assert result is not None
     assert result.best_iteration == 25
     assert str(result.stop) == "the GPU stopped answering"
@@ -118,7 +118,7 @@ def test_a_card_that_is_lost_ends_in_the_image_of_the_last_report(undisturbed_re
 def test_a_card_that_is_lost_before_the_first_report_is_said(monkeypatch):
     fail_steps(monkeypatch, lambda step: step > 3, LOST)
     with pytest.raises(FailedError) as caught:
-        drain(PLAN, IMAGE)
+        run_to_end(PLAN, IMAGE)
     assert caught.value.reason.code == "device-lost"
     assert "launch failure." in caught.value.reason.sentence
 
@@ -173,7 +173,7 @@ def test_a_memory_that_is_full_from_the_start_is_said(monkeypatch):
     tries = []
     fail_steps(monkeypatch, lambda step: not tries.append(step), MemoryError())
     with pytest.raises(FailedError) as caught:
-        drain(PLAN, IMAGE)
+        run_to_end(PLAN, IMAGE)
     assert caught.value.reason.code == "memory-out"
     assert len(tries) == MAX_OUT_OF_MEMORY_ERRORS + 1
 
@@ -182,7 +182,7 @@ def test_an_error_that_is_not_the_memorys_is_not_tried_again(monkeypatch):
     tries = []
     fail_steps(monkeypatch, lambda step: not tries.append(step), ValueError("something else"))
     with pytest.raises(ValueError, match="something else"):
-        drain(PLAN, IMAGE)
+        run_to_end(PLAN, IMAGE)
     assert len(tries) == 1
 
 
@@ -204,7 +204,7 @@ def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path):
     content[-1000] ^= 1  # in the middle of a weight
     entry.write_bytes(content)
     with pytest.raises(RefusedError) as caught:
-        drain(PLAN, IMAGE, store=CheckpointStore(path, resume=True))
+        run_to_end(PLAN, IMAGE, store=CheckpointStore(path, resume=True))
     assert caught.value.reason.code == "resume-broken"
 
 
@@ -285,7 +285,7 @@ def test_an_image_has_all_its_room_before_it_is_written_into(tmp_path):
 def test_a_run_that_fails_leaves_a_checkpoint(tmp_path, monkeypatch):
     fail_steps(monkeypatch, lambda step: step > 30, ValueError("something else"))
     with pytest.raises(ValueError, match="something else"):
-        drain(PLAN, IMAGE, store=CheckpointStore(tmp_path / "unfinished", resume=False))
+        run_to_end(PLAN, IMAGE, store=CheckpointStore(tmp_path / "unfinished", resume=False))
     assert [path.name for path in tmp_path.iterdir()] == ["unfinished"]
 
 

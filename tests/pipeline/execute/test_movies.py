@@ -22,7 +22,7 @@ from napari_dip.pipeline.execute.neighbour_frames import (
 from napari_dip.pipeline.plan.types import UnitOutcome
 from napari_dip.pipeline.plan.units import make_segment_notes
 from napari_dip.tasks import Denoise
-from small_runs import drain, plan_for, shot, truth
+from small_runs import make_noisy, make_truth, plan_for, run_to_end
 
 SIDE = 48
 
@@ -112,14 +112,14 @@ def test_the_way_back_is_the_same_drift() -> None:
 
 
 def test_a_plane_of_a_stack_follows_the_same_plane_one_frame_earlier() -> None:
-    stack = np.stack([[shot(32)] * 3] * 2)
+    stack = np.stack([[make_noisy(32)] * 3] * 2)
     plan = plan_for(stack, "TZYX", stacks="planes")
     assert [unit.previous_item for unit in plan.units] == [None, None, None, 0, 1, 2]
     assert [unit.next_item for unit in plan.units] == [3, 4, 5, None, None, None]
 
 
 def test_a_single_image_or_volume_has_no_neighbour() -> None:
-    stack = np.stack([shot(32)] * 4)
+    stack = np.stack([make_noisy(32)] * 4)
     plans = [plan_for(stack[:1], "TYX"), plan_for(stack, "ZYX"), plan_for(stack[0])]
     plans.append(plan_for(stack, "CYX"))
     for plan in plans:
@@ -137,13 +137,13 @@ def test_planes_of_a_stack_see_each_other_as_they_lie_and_nothing_is_steadied() 
 
 
 def test_one_frame_of_planes_has_neighbours_in_depth() -> None:
-    plan = plan_for(np.stack([shot(32)] * 3)[None], "TZYX", stacks="planes")
+    plan = plan_for(np.stack([make_noisy(32)] * 3)[None], "TZYX", stacks="planes")
     assert [unit.neighbours for unit in plan.units] == [(1,), (0, 2), (1,)]
     assert not any(unit.has_time_neighbours for unit in plan.units)
 
 
 def test_at_an_end_of_the_movie_the_one_neighbour_stands_for_both() -> None:
-    movie = np.stack([shot(32, seed) for seed in range(3)])
+    movie = np.stack([make_noisy(32, seed) for seed in range(3)])
     plan = plan_for(movie, "TYX")
     image = arrange_axes(movie)
     merge = ResultMerger(image)
@@ -154,7 +154,7 @@ def test_at_an_end_of_the_movie_the_one_neighbour_stands_for_both() -> None:
 
 
 def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> None:
-    movie = np.stack([shot(32, seed) for seed in range(3)])
+    movie = np.stack([make_noisy(32, seed) for seed in range(3)])
     plan = plan_for(movie, "TYX")
     image = arrange_axes(movie)
     merge = ResultMerger(image)
@@ -178,7 +178,7 @@ def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> N
 
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_a_task_without_neighbouring_frames_gets_none(prior: str) -> None:
-    movie = np.stack([shot(32, seed) for seed in range(3)])
+    movie = np.stack([make_noisy(32, seed) for seed in range(3)])
     plan = plan_for(movie, "TYX")
     image = arrange_axes(movie)
     alone = Denoise(neighbouring_frames=False, temporal_smoothing=0)
@@ -196,14 +196,14 @@ def measure_flicker(movie: np.ndarray, scenes: np.ndarray) -> float:
 
 
 def test_a_movie_is_steadier_and_no_less_exact_than_frame_by_frame() -> None:
-    scenes = np.stack([truth(32) + 100] * 4)
-    movie = np.stack([shot(32, seed) for seed in range(4)])
+    scenes = np.stack([make_truth(32) + 100] * 4)
+    movie = np.stack([make_noisy(32, seed) for seed in range(4)])
     answers = {}
     for name, settings in (
         ("alone", {"neighbouring_frames": False, "temporal_smoothing": 0}),
         ("helped", {}),
     ):
-        _, answer = drain(plan_for(movie, "TYX", max_iterations=100, **settings), movie)
+        _, answer = run_to_end(plan_for(movie, "TYX", max_iterations=100, **settings), movie)
         assert answer is not None
         answers[name] = answer.image
     alone, helped = (measure_flicker(answers[name], scenes) for name in ("alone", "helped"))
@@ -214,26 +214,26 @@ def test_a_movie_is_steadier_and_no_less_exact_than_frame_by_frame() -> None:
 
 @pytest.mark.long
 def test_the_random_input_is_drawn_to_the_frame_before() -> None:
-    movie = np.stack([shot(32, seed) for seed in range(2)])
+    movie = np.stack([make_noisy(32, seed) for seed in range(2)])
     settings = {"prior": "random-input", "max_iterations": 120}
     apart = []
     for steadiness in (0.0, 10.0):
         plan = plan_for(movie, "TYX", temporal_smoothing=steadiness, **settings)
-        _, answer = drain(plan, movie)
+        _, answer = run_to_end(plan, movie)
         assert answer is not None
         apart.append(np.abs(answer.image[1] - answer.image[0]).mean())
     assert apart[1] < 0.8 * apart[0]
 
 
 def test_a_channel_of_one_value_does_not_stand_in_the_way() -> None:
-    movie = np.stack([[shot(32, seed), np.full((32, 32), 9, np.uint16)] for seed in range(2)])
-    _, answer = drain(plan_for(movie, "TCYX"), movie)
+    movie = np.stack([[make_noisy(32, seed), np.full((32, 32), 9, np.uint16)] for seed in range(2)])
+    _, answer = run_to_end(plan_for(movie, "TCYX"), movie)
     assert answer is not None
     assert (answer.image[:, 1] == 9).all()
 
 
 def test_only_units_of_movies_differ_by_their_neighbours() -> None:
-    movie = np.stack([shot(32, seed) for seed in range(3)])
+    movie = np.stack([make_noisy(32, seed) for seed in range(3)])
     first, second, third = plan_for(movie, "TYX").units
     assert (first.neighbours, second.neighbours, third.neighbours) == (
         (1,),
@@ -244,7 +244,7 @@ def test_only_units_of_movies_differ_by_their_neighbours() -> None:
 
 
 def test_a_long_movie_begins_anew_with_each_segment() -> None:
-    movie = np.stack([shot(16)] * 70)
+    movie = np.stack([make_noisy(16)] * 70)
     plan = plan_for(movie, "TYX", series_training="warm-start", max_iterations=250)
     assert [unit.item for unit in plan.units if unit.is_segment_start] == [0, 24, 47]
     assert [unit.item for unit in plan.units if not unit.starts_from] == [0, 24, 47]
@@ -255,14 +255,14 @@ def test_a_long_movie_begins_anew_with_each_segment() -> None:
 
 
 def test_volumes_of_a_movie_are_cut_between_frames_only() -> None:
-    movie = np.stack([np.stack([shot(16)] * 3)] * 33)
+    movie = np.stack([np.stack([make_noisy(16)] * 3)] * 33)
     plan = plan_for(movie, "TZYX", stacks="planes", series_training="warm-start")
     assert [unit.item for unit in plan.units if unit.is_segment_start] == [0, 1, 2, 51, 52, 53]
     assert [unit.item for unit in plan.units if not unit.starts_from] == [0, 51]
 
 
 def test_the_first_frame_of_a_segment_is_drawn_to_none() -> None:
-    movie = np.stack([shot(16)] * 33)
+    movie = np.stack([make_noisy(16)] * 33)
     plan = plan_for(movie, "TYX")
     image = arrange_axes(movie)
     merge = ResultMerger(image)
@@ -277,7 +277,7 @@ def test_the_first_frame_of_a_segment_is_drawn_to_none() -> None:
 
 def test_a_long_movie_says_where_it_begins_anew() -> None:
     def start_notes(frames: int, axes: str = "TYX", **settings: Any) -> tuple[str, ...]:
-        return make_segment_notes(plan_for(np.stack([shot(16)] * frames), axes, **settings))
+        return make_segment_notes(plan_for(np.stack([make_noisy(16)] * frames), axes, **settings))
 
     assert start_notes(32) == ()
     (note,) = start_notes(70)

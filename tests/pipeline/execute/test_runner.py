@@ -13,7 +13,7 @@ import torch
 from napari_dip.engine.control import Control
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.pipeline.execute.runner import run
-from small_runs import drain, plan_for, shot, truth
+from small_runs import make_noisy, make_truth, plan_for, run_to_end
 
 if TYPE_CHECKING:
     from napari_dip.pipeline.events import Restoration
@@ -24,7 +24,7 @@ SIDE = 48
 
 
 def restore(array: Any, axes: str = "YX", **settings: Any) -> Restoration:
-    _, answer = drain(plan_for(np.asarray(array), axes, **settings), array)
+    _, answer = run_to_end(plan_for(np.asarray(array), axes, **settings), array)
     assert answer is not None
     return answer
 
@@ -32,26 +32,26 @@ def restore(array: Any, axes: str = "YX", **settings: Any) -> Restoration:
 @cache
 def run_plain(prior: str = "auto", seed: int = 0) -> Restoration:
     """One run that several tests look at."""
-    return restore(shot(SIDE), prior=prior, seed=seed)
+    return restore(make_noisy(SIDE), prior=prior, seed=seed)
 
 
 @cache
 def run_longer() -> Restoration:
     """One that has settled."""
-    return restore(shot(SIDE), max_iterations=100)
+    return restore(make_noisy(SIDE), max_iterations=100)
 
 
 def test_the_image_gets_nearer_to_the_truth() -> None:
     image = run_longer().image - 100.0
-    before = np.sqrt(np.mean((shot(SIDE) - 100.0 - truth(SIDE)) ** 2))
-    assert np.sqrt(np.mean((image - truth(SIDE)) ** 2)) < 0.75 * before
+    before = np.sqrt(np.mean((make_noisy(SIDE) - 100.0 - make_truth(SIDE)) ** 2))
+    assert np.sqrt(np.mean((image - make_truth(SIDE)) ** 2)) < 0.75 * before
 
 
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_mean_and_units_are_kept(prior: str) -> None:
     image = run_plain(prior).image
     assert image.dtype == np.float32
-    assert image.mean() == pytest.approx(shot(SIDE).mean(), rel=1e-5)
+    assert image.mean() == pytest.approx(make_noisy(SIDE).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_shape_and_axes_come_back(axes: str, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.long
 def test_strides_and_byte_order_do_not_change_a_pixel() -> None:
-    image = shot(SIDE)
+    image = make_noisy(SIDE)
     for other in (np.asfortranarray(image), image.astype(">u2"), np.repeat(image, 2, 1)[:, ::2]):
         again = restore(other)
         assert np.array_equal(again.image, run_plain().image)
@@ -84,35 +84,35 @@ def test_strides_and_byte_order_do_not_change_a_pixel() -> None:
 
 @pytest.mark.parametrize("factor", [2.0**-40, 2.0**40])
 def test_another_unit_of_intensity_gives_the_same_image(factor: float) -> None:
-    unscaled = restore(shot(SIDE).astype(np.float32)).image
-    scaled = restore((shot(SIDE) * factor).astype(np.float32)).image / factor
+    unscaled = restore(make_noisy(SIDE).astype(np.float32)).image
+    scaled = restore((make_noisy(SIDE) * factor).astype(np.float32)).image / factor
     assert np.array_equal(scaled, unscaled)
 
 
 def test_the_result_has_the_input_type_on_request() -> None:
-    answer = restore(shot(SIDE), dtype="same")
+    answer = restore(make_noisy(SIDE), dtype="same")
     assert answer.image.dtype == np.uint16
     assert np.abs(answer.image - run_plain().image).max() <= 0.5
 
 
 def test_the_same_recipe_gives_the_same_bytes() -> None:
     few: dict[str, Any] = {"max_iterations": 6}  # of 64 x 64, which take two threads
-    hashes = {restore(shot(64), **few).report["output_sha256"] for _ in range(2)}
+    hashes = {restore(make_noisy(64), **few).report["output_sha256"] for _ in range(2)}
     assert len(hashes) == 1
-    assert restore(shot(64), seed=1, **few).report["output_sha256"] not in hashes
+    assert restore(make_noisy(64), seed=1, **few).report["output_sha256"] not in hashes
 
 
 def test_threads_and_random_numbers_are_left_as_found() -> None:
     torch.manual_seed(3)
     before = torch.get_num_threads(), torch.random.get_rng_state(), torch.get_default_dtype()
-    restore(shot(SIDE))
+    restore(make_noisy(SIDE))
     assert torch.get_num_threads() == before[0]
     assert torch.equal(torch.random.get_rng_state(), before[1])
     assert torch.get_default_dtype() == before[2]
 
 
 def test_the_report_holds_what_was_promised_and_is_json() -> None:
-    report = restore(shot(SIDE), restarts=2).report
+    report = restore(make_noisy(SIDE), restarts=2).report
     promised = (
         "task recipe version device threads seed shape axes noise prior iterations best_iteration "
         "stop_reason seconds validation_loss residual peak_bytes input_sha256 output_sha256 notes "
@@ -126,7 +126,7 @@ def test_the_report_holds_what_was_promised_and_is_json() -> None:
 
 
 def test_repeats_are_averaged_and_their_spread_counts() -> None:
-    single, other, both = run_plain(), run_plain(seed=1), restore(shot(SIDE), restarts=2)
+    single, other, both = run_plain(), run_plain(seed=1), restore(make_noisy(SIDE), restarts=2)
     assert both.report["iterations"] == 50
     half_apart = np.abs(single.image - other.image).mean() / 2
     assert np.abs(both.image - single.image).mean() == pytest.approx(half_apart, rel=0.5)
@@ -138,19 +138,21 @@ def test_repeats_are_averaged_and_their_spread_counts() -> None:
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 @pytest.mark.parametrize("channels", ["separate", "together"])
 def test_a_blank_channel_does_not_spoil_the_others(dtype: Any, channels: str) -> None:
-    array = np.stack([shot(SIDE), np.full((SIDE, SIDE), 7), shot(SIDE, 1)]).astype(dtype)
+    array = np.stack([make_noisy(SIDE), np.full((SIDE, SIDE), 7), make_noisy(SIDE, 1)]).astype(
+        dtype
+    )
     answer = restore(array, "CYX", channels=channels)
     assert np.array_equal(answer.image[1], array[1].astype(np.float32))
     assert (answer.uncertainty[1] == 0).all()
-    assert 0 < answer.image[0].std() < shot(SIDE).std()
+    assert 0 < answer.image[0].std() < make_noisy(SIDE).std()
     assert any("Channel 2 holds one value" in note for note in answer.report["notes"])
     assert json.dumps(answer.report, allow_nan=False)
 
 
 @pytest.mark.long
 def test_the_paper_prior_says_how_sure_it_is_too() -> None:
-    answer = restore(shot(96), prior="random-input", max_iterations=150)
-    error = answer.image - 100.0 - truth(96)
+    answer = restore(make_noisy(96), prior="random-input", max_iterations=150)
+    error = answer.image - 100.0 - make_truth(96)
     ratio = np.sqrt(np.mean(error**2)) / np.sqrt(np.mean(answer.uncertainty**2))
     assert 0.2 < ratio < 5
 
@@ -164,22 +166,22 @@ def test_the_paper_prior_says_how_sure_it_is_too() -> None:
     ],
 )
 def test_the_user_may_overrule_the_noise_model(settings: dict[str, Any], model: str) -> None:
-    noise = restore(shot(SIDE), max_iterations=2, **settings).report["noise"]
+    noise = restore(make_noisy(SIDE), max_iterations=2, **settings).report["noise"]
     assert noise["model"] == model
     if "gain" in settings:
-        dark = float(np.percentile(shot(SIDE), 1))
+        dark = float(np.percentile(make_noisy(SIDE), 1))
         assert noise["gain"] == [2.0]
         assert 2.0 * dark + noise["intercept"][0] == pytest.approx(9.0)
 
 
 def test_uncertainty_is_as_large_as_the_error() -> None:
-    error = run_longer().image - 100.0 - truth(SIDE)
+    error = run_longer().image - 100.0 - make_truth(SIDE)
     ratio = np.sqrt(np.mean(error**2)) / np.sqrt(np.mean(run_longer().uncertainty ** 2))
     assert 0.5 < ratio < 2
 
 
 def spoil(value: float) -> np.ndarray:
-    array = shot(SIDE).astype(np.float32)
+    array = make_noisy(SIDE).astype(np.float32)
     array[3, 4] = value
     return array
 
@@ -197,7 +199,7 @@ def spoil(value: float) -> np.ndarray:
 )
 def test_pixels_that_cannot_be_restored_are_refused(array: np.ndarray, code: str) -> None:
     with pytest.raises(RefusedError) as caught:
-        drain(plan_for(array), array)
+        run_to_end(plan_for(array), array)
     assert caught.value.reason.code == code
 
 
@@ -260,8 +262,8 @@ def test_discard_returns_nothing() -> None:
 
 
 def test_the_time_limit_ends_a_run_with_a_message() -> None:
-    plan = plan_for(shot(SIDE), max_iterations=100_000, time_limit=1.0)
-    _, answer = drain(plan, shot(SIDE))
+    plan = plan_for(make_noisy(SIDE), max_iterations=100_000, time_limit=1.0)
+    _, answer = run_to_end(plan, make_noisy(SIDE))
     assert answer is not None
     assert str(answer.stop) == "the time limit of 1 s was reached"
     assert answer.report["seconds"] < 3
@@ -269,14 +271,14 @@ def test_the_time_limit_ends_a_run_with_a_message() -> None:
 
 def test_a_time_limit_too_short_for_anything_fails_with_a_message() -> None:
     with pytest.raises(FailedError) as caught:
-        drain(plan_for(shot(SIDE), time_limit=1e-9), shot(SIDE))
+        run_to_end(plan_for(make_noisy(SIDE), time_limit=1e-9), make_noisy(SIDE))
     assert caught.value.reason.code == "time-over"
 
 
 def test_previews_have_the_units_of_the_input_and_change_no_pixel() -> None:
-    array = np.stack([shot(SIDE), shot(SIDE, 1)])
-    events, answer = drain(plan_for(array, "CYX"), array, preview_seconds=0.0)
-    quiet = drain(plan_for(array, "CYX"), array)[1]
+    array = np.stack([make_noisy(SIDE), make_noisy(SIDE, 1)])
+    events, answer = run_to_end(plan_for(array, "CYX"), array, preview_seconds=0.0)
+    quiet = run_to_end(plan_for(array, "CYX"), array)[1]
     previews = [event.preview for event in events if event.preview is not None]
     assert previews
     assert all(preview.shape == array.shape for preview in previews)
@@ -287,7 +289,9 @@ def test_previews_have_the_units_of_the_input_and_change_no_pixel() -> None:
 
 
 def test_progress_only_rises() -> None:
-    events, _ = drain(plan_for(shot(SIDE), restarts=2, max_iterations=50), shot(SIDE))
+    events, _ = run_to_end(
+        plan_for(make_noisy(SIDE), restarts=2, max_iterations=50), make_noisy(SIDE)
+    )
     fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(1.0)
@@ -303,13 +307,15 @@ class Exhausted:
 
 def test_a_full_memory_is_reported_in_a_message() -> None:
     with pytest.raises(FailedError) as caught:
-        drain(plan_for(shot(SIDE)), Exhausted())
+        run_to_end(plan_for(make_noisy(SIDE)), Exhausted())
     assert caught.value.reason.code == "memory-out"
 
 
 def test_a_closed_run_puts_the_threads_back() -> None:
     before = torch.get_num_threads()
-    loop = run(plan_for(np.zeros((32, 32), np.uint8) + shot(32) % 200), {"image": shot(32)})
+    loop = run(
+        plan_for(np.zeros((32, 32), np.uint8) + make_noisy(32) % 200), {"image": make_noisy(32)}
+    )
     for _ in range(5):
         next(loop)
     loop.close()

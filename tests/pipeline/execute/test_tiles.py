@@ -21,7 +21,7 @@ from napari_dip.pipeline.plan.tiling import cut_plane_tiles
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from small_runs import MACHINE, drain, plan_for
+from small_runs import MACHINE, plan_for, run_to_end
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SIDE, TILE, ITERATIONS = 160, 128, 16
 
 
-def take_shot() -> np.ndarray:
+def make_noisy() -> np.ndarray:
     """Crop of scikit-image's camera, 16 bit, with photon noise."""
     truth = data.camera()[100 : 100 + SIDE, 150 : 150 + SIDE].astype(np.float64)
     return np.random.default_rng(0).poisson(2 * truth + 100).astype(np.uint16)
@@ -39,11 +39,11 @@ def take_shot() -> np.ndarray:
 
 def plan_image(**settings: object) -> Plan:
     """With one thread: at this size a second one only waits."""
-    return replace(plan_for(take_shot(), max_iterations=ITERATIONS, **settings), threads=1)
+    return replace(plan_for(make_noisy(), max_iterations=ITERATIONS, **settings), threads=1)
 
 
 def restore(plan: Plan, **options: object) -> Restoration:
-    answer = drain(plan, take_shot(), **options)[1]
+    answer = run_to_end(plan, make_noisy(), **options)[1]
     assert answer is not None
     return answer
 
@@ -75,7 +75,7 @@ def test_a_tile_has_no_say_where_it_has_seen_a_mirror() -> None:
     assert first.y.compute_weights(0, 4).all()
 
 
-def energy_at_seams(image: np.ndarray) -> float:
+def measure_seam_energy(image: np.ndarray) -> float:
     """Squared differences across the seams where tiles blend, by those elsewhere."""
     near = np.abs(np.arange(SIDE - 1) + 0.5 - SIDE / 2) < 32
     squares = [np.diff(image.astype(np.float64), axis=axis).T ** 2 for axis in (0, 1)]
@@ -89,7 +89,7 @@ def test_an_image_in_tiles_has_no_seams(
     tiled_result: Restoration, whole_result: Restoration
 ) -> None:
     # the image's own detail lies in either alike
-    assert energy_at_seams(tiled_result.image) / energy_at_seams(whole_result.image) <= 1.02
+    assert measure_seam_energy(tiled_result.image) / measure_seam_energy(whole_result.image) <= 1.02
 
 
 def test_all_tiles_share_one_calibration_which_is_that_of_the_whole(
@@ -98,7 +98,7 @@ def test_all_tiles_share_one_calibration_which_is_that_of_the_whole(
     assert tiled_result.report["noise"] == whole_result.report["noise"]
     assert tiled_result.report["tiles"]["count"] == 4
     assert tiled_result.report["shape"] == [SIDE, SIDE]
-    assert float(tiled_result.image.mean()) == pytest.approx(take_shot().mean(), rel=1e-5)
+    assert float(tiled_result.image.mean()) == pytest.approx(make_noisy().mean(), rel=1e-5)
 
 
 @pytest.mark.sampled(1)
@@ -130,11 +130,11 @@ def test_tiles_of_another_run_are_not_gone_on_with(tmp_path: Path) -> None:
         first, take_shot(), poll_control=stop, store=CheckpointStore(tmp_path / "run", resume=False)
     )
     with pytest.raises(RefusedError) as caught:
-        drain(other, take_shot(), store=CheckpointStore(tmp_path / "run", resume=True))
+        run_to_end(other, make_noisy(), store=CheckpointStore(tmp_path / "run", resume=True))
     assert caught.value.reason.code == "resume-other"
 
 
-def ask_for_plan(shape: tuple[int, ...], memory: float, **settings: object) -> Plan | Refusal:
+def preflight_image(shape: tuple[int, ...], memory: float, **settings: object) -> Plan | Refusal:
     source = ImageSpec(
         name="cells.tif", shape=shape, dtype="uint16", axes="ZYX"[-len(shape) :], path="cells.tif"
     )
@@ -143,7 +143,7 @@ def ask_for_plan(shape: tuple[int, ...], memory: float, **settings: object) -> P
 
 
 def test_tiles_are_taken_only_where_the_whole_does_not_fit() -> None:
-    whole, parts = ask_for_plan((2048, 2048), 8e9), ask_for_plan((2048, 2048), 1e9)
+    whole, parts = preflight_image((2048, 2048), 8e9), preflight_image((2048, 2048), 1e9)
     assert isinstance(whole, Plan)
     assert not whole.tiles
     assert isinstance(parts, Plan)
@@ -153,16 +153,16 @@ def test_tiles_are_taken_only_where_the_whole_does_not_fit() -> None:
 
 
 def test_the_memory_of_tiles_does_not_grow_with_the_image() -> None:
-    peaks = [ask_for_plan((side, side), 8e9) for side in (8192, 65536)]
+    peaks = [preflight_image((side, side), 8e9) for side in (8192, 65536)]
     assert peaks[0].peak_bytes == peaks[1].peak_bytes < 2e9  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("settings", [{"noise": "stripes"}, {"noise": "jpeg"}])
 def test_what_depends_on_the_whole_is_refused_in_tiles(settings: dict[str, str]) -> None:
-    answer = ask_for_plan((512, 512), 8e9, tile=128, **settings)
+    answer = preflight_image((512, 512), 8e9, tile=128, **settings)
     assert isinstance(answer, Refusal)
     assert answer.code == "tile-impossible"
-    large = ask_for_plan((2**15, 2**15), 8e9, **settings)
+    large = preflight_image((2**15, 2**15), 8e9, **settings)
     assert isinstance(large, Refusal)
     assert large.code == "image-large"
 
@@ -170,7 +170,7 @@ def test_what_depends_on_the_whole_is_refused_in_tiles(settings: dict[str, str])
 @pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"compression": "zlib"}])
 def test_regions_are_read_from_the_file_as_the_whole_is(tmp_path: Path, options: dict) -> None:
     path = tmp_path / "a.tif"
-    imwrite(path, take_shot(), **options)
+    imwrite(path, make_noisy(), **options)
     spec = read_spec(path)
     opened = open_pixels(spec)
     assert isinstance(opened, MemoryMappedImage)
@@ -180,7 +180,7 @@ def test_regions_are_read_from_the_file_as_the_whole_is(tmp_path: Path, options:
 
 @pytest.mark.parametrize("name", ["a.tif", "a.ome.tif"])
 def test_an_image_on_the_disk_is_saved_as_one_in_memory(tmp_path: Path, name: str) -> None:
-    image = take_shot().astype(np.float32)
+    image = make_noisy().astype(np.float32)
     (tmp_path / "raw").write_bytes(image.tobytes())
     mapped = MemoryMappedImage(
         path=tmp_path / "raw", offset=0, shape=image.shape, stored_dtype="<f4"

@@ -31,7 +31,7 @@ from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT, Un
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.tasks import Denoise
 from napari_dip.tasks.shared_settings import MIN_JOINT_FRAMES, get_series_training
-from small_runs import drain, plan_for, shot
+from small_runs import make_noisy, plan_for, run_to_end
 
 PLANE = ImageSpec(name="cells", shape=(64, 64), dtype="uint8", axes="YX")
 
@@ -46,7 +46,7 @@ FRAMES = 4
 
 def draw_movie() -> np.ndarray:
     """Return shots of one scene, each with noise of its own."""
-    return np.stack([shot(32, seed) for seed in range(FRAMES)])
+    return np.stack([make_noisy(32, seed) for seed in range(FRAMES)])
 
 
 def make_plan(**settings: object) -> Plan:
@@ -57,7 +57,7 @@ def make_plan(**settings: object) -> Plan:
 @cache
 def restore_movie() -> tuple[list[Event], Restoration]:
     """Restore the movie, once for all tests."""
-    events, answer = drain(make_plan(), draw_movie())
+    events, answer = run_to_end(make_plan(), draw_movie())
     assert answer is not None
     return events, answer
 
@@ -221,7 +221,7 @@ def test_a_shared_movie_is_the_same_when_it_was_interrupted(tmp_path: Path, even
         next(loop)
     store.write()
     loop.close()
-    _, answer = drain(
+    _, answer = run_to_end(
         make_plan(), draw_movie(), store=CheckpointStore(tmp_path / "kept", resume=True)
     )
     assert answer is not None
@@ -243,7 +243,7 @@ def test_frames_that_are_done_are_kept_though_they_take_no_iterations(
     )
     next(event for event in loop if "frame 4 of 4" in event.message)
     loop.close()  # as if it had been killed: nothing is written on the way out
-    events, answer = drain(
+    events, answer = run_to_end(
         make_plan(), draw_movie(), store=CheckpointStore(tmp_path / "kept", resume=True)
     )
     assert answer is not None
@@ -283,11 +283,11 @@ def test_a_person_who_keeps_while_all_is_learned_gets_every_frame() -> None:
 
 
 def test_tiles_use_one_network_and_are_the_same_when_interrupted(tmp_path: Path) -> None:
-    image = np.tile(shot(32), (1, 8))
+    image = np.tile(make_noisy(32), (1, 8))
     plan = plan_for(image, series_training="joint", tile=128, max_iterations=2)
     assert [unit.role for unit in plan.units][:1] == [JOINT]
     assert {unit.tile for unit in plan.units if unit.role == INFERENCE} == {0, 1}
-    _, whole = drain(plan, image)
+    _, whole = run_to_end(plan, image)
     assert whole is not None
     assert whole.report["fit"]["joint_training"]["inference"] == 2
     store = CheckpointStore(tmp_path / "kept", resume=False, first_write_seconds=0)
@@ -298,6 +298,6 @@ def test_tiles_use_one_network_and_are_the_same_when_interrupted(tmp_path: Path)
         if "tile 2" in event.message:
             break
     loop.close()
-    _, again = drain(plan, image, store=CheckpointStore(tmp_path / "kept", resume=True))
+    _, again = run_to_end(plan, image, store=CheckpointStore(tmp_path / "kept", resume=True))
     assert again is not None
     np.testing.assert_array_equal(np.asarray(again.image), np.asarray(whole.image))

@@ -377,10 +377,10 @@ def test_the_smallest_image_is_restored_with_every_preset_and_prior(
         except StopIteration as end:
             assert np.isfinite(end.value.image).all()
             break
-    assert bool(plan.notes) == (len(plan.fit_config.widths) < full_scales(preset, prior))
+    assert bool(plan.notes) == (len(plan.fit_config.widths) < count_scales(preset, prior))
 
 
-def full_scales(preset: str, prior: str) -> int:
+def count_scales(preset: str, prior: str) -> int:
     """Scales of the preset's network where there is room for all."""
     plan = plan_image((64, 64), "YX", preset=preset, prior=prior)
     assert isinstance(plan, Plan)

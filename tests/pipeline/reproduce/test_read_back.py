@@ -73,7 +73,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def places_in(value: object, place: tuple = ()):
+def list_paths(value: object, place: tuple = ()):
     """Give the way to each value; of a list to the first two."""
     if place:
         yield place
@@ -85,12 +85,12 @@ def places_in(value: object, place: tuple = ()):
         else ()
     )
     for key, entry in inner:
-        yield from places_in(entry, (*place, key))
+        yield from list_paths(entry, (*place, key))
 
 
-def mutants(whole: dict):
+def make_mutants(whole: dict):
     """Give the JSON with one value deleted or replaced, for all values, and what was done."""
-    for place in places_in(whole):
+    for place in list_paths(whole):
         for value in VALUES:
             changed = copy.deepcopy(whole)
             record = changed
@@ -125,7 +125,7 @@ def test_a_report_is_read_or_refused_whatever_a_field_holds(folder, tmp_path):
     path, said = tmp_path / "report.json", 0
     path.write_text(json.dumps(report), encoding="utf-8")
     assert "a(b).network" in write_methods_section(read_run_report(path))
-    for change, text in mutants(report):
+    for change, text in make_mutants(report):
         path.write_text(text, encoding="utf-8")
         try:
             check_harmless(change, write_methods_section(read_run_report(path)))
@@ -200,7 +200,7 @@ def test_a_recipe_is_read_or_refused_whatever_a_field_holds(tmp_path):
     long = {**whole, "x" * 100_000: 1}
     refused = read = 0
     for change, text in (
-        *mutants(whole),
+        *make_mutants(whole),
         *(("deep", json.dumps(value)) for value in (*deep, long)),
     ):
         path.write_text(text, encoding="utf-8")
@@ -222,7 +222,7 @@ def test_the_list_of_a_batch_is_read_or_refused_whatever_a_field_holds(folder, t
     whole = json.loads((folder / "done" / "batch.json").read_text(encoding="utf-8"))
     whole["refused"] = [{"source": "b.tif", "code": "x", "sentence": "x", "remedy": "x"}]
     refused = read = 0
-    for change, text in mutants(whole):
+    for change, text in make_mutants(whole):
         (tmp_path / "batch.json").write_text(text, encoding="utf-8")
         read_earlier_batch(tmp_path)
         try:
@@ -245,7 +245,7 @@ def test_a_record_counts_only_if_a_table_can_be_made_of_it(folder):
     assert read_verified_record(job, plan) is not None
     counted = 0
     try:
-        for change, text in mutants(json.loads(before)):
+        for change, text in make_mutants(json.loads(before)):
             at.record.write_text(text, encoding="utf-8")
             read_verified_record(job, plan)
             if (record := read_file_record(at, source, recipe)) is not None:
@@ -276,7 +276,7 @@ def test_an_unfinished_run_is_offered_or_passed_over_whatever_its_files_hold(tmp
     ages = (
         ("begun", json.dumps({**whole, "begun": value})) for value in ("0001-01-01", "9999-12-31")
     )
-    for change, text in (*mutants(whole), *((value[:9], value) for value in TEXTS), *ages):
+    for change, text in (*make_mutants(whole), *((value[:9], value) for value in TEXTS), *ages):
         (run / "run.json").write_text(text, encoding="utf-8")
         for interrupted in find_interrupted_runs(tmp_path, "denoise"):
             check_harmless(change, interrupted.describe())

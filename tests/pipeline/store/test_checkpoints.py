@@ -11,7 +11,7 @@ import pytest
 from napari_dip.engine.control import Control
 from napari_dip.errors import RefusedError
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from small_runs import drain, plan_for, shot
+from small_runs import make_noisy, plan_for, run_to_end
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,8 +30,8 @@ def interrupt(path: Path, array: np.ndarray, after: int, **settings: Any) -> Non
 @cache
 def run_uninterrupted(prior: str) -> Restoration:
     """Give the run that nobody ended."""
-    plan = plan_for(shot(32), max_iterations=60, prior=prior, restarts=2)
-    _, answer = drain(plan, shot(32))
+    plan = plan_for(make_noisy(32), max_iterations=60, prior=prior, restarts=2)
+    _, answer = run_to_end(plan, make_noisy(32))
     assert answer is not None
     return answer
 
@@ -43,9 +43,9 @@ def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, prior: str, after: i
     settings = {"prior": prior, "restarts": 2}
     whole = run_uninterrupted(prior)
     path = tmp_path / "unfinished"
-    interrupt(path, shot(32), after, **settings)
-    plan = plan_for(shot(32), max_iterations=60, **settings)
-    events, resumed = drain(plan, shot(32), store=CheckpointStore(path, resume=True))
+    interrupt(path, make_noisy(32), after, **settings)
+    plan = plan_for(make_noisy(32), max_iterations=60, **settings)
+    events, resumed = run_to_end(plan, make_noisy(32), store=CheckpointStore(path, resume=True))
     assert resumed is not None
     assert np.array_equal(whole.image, resumed.image)
     assert np.array_equal(whole.uncertainty, resumed.uncertainty)
@@ -55,10 +55,10 @@ def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, prior: str, after: i
 
 def test_the_same_pixels_with_other_axes_are_another_image(tmp_path: Path) -> None:
     path = tmp_path / "unfinished"
-    interrupt(path, shot(32), 30)
+    interrupt(path, make_noisy(32), 30)
     with pytest.raises(RefusedError) as caught:
-        plan = plan_for(shot(32), "XY", max_iterations=60)
-        drain(plan, shot(32), store=CheckpointStore(path, resume=True))
+        plan = plan_for(make_noisy(32), "XY", max_iterations=60)
+        run_to_end(plan, make_noisy(32), store=CheckpointStore(path, resume=True))
     assert caught.value.reason.code == "resume-other"
 
 
@@ -76,11 +76,11 @@ def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(tmp_path: Path) ->
 
 def test_another_image_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "unfinished"
-    interrupt(path, shot(32), 30)
+    interrupt(path, make_noisy(32), 30)
     with pytest.raises(RefusedError) as caught:
-        drain(
-            plan_for(shot(32), max_iterations=60),
-            shot(32, seed=5),
+        run_to_end(
+            plan_for(make_noisy(32), max_iterations=60),
+            make_noisy(32, seed=5),
             store=CheckpointStore(path, resume=True),
         )
     assert caught.value.reason.code == "resume-other"
@@ -88,11 +88,11 @@ def test_another_image_is_refused(tmp_path: Path) -> None:
 
 def test_another_recipe_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "unfinished"
-    interrupt(path, shot(32), 30)
+    interrupt(path, make_noisy(32), 30)
     with pytest.raises(RefusedError) as caught:
-        drain(
-            plan_for(shot(32), max_iterations=59),
-            shot(32),
+        run_to_end(
+            plan_for(make_noisy(32), max_iterations=59),
+            make_noisy(32),
             store=CheckpointStore(path, resume=True),
         )
     assert caught.value.reason.code == "resume-other"
@@ -103,12 +103,12 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, spoil: bytes, name: str) -> None:
     path = tmp_path / "unfinished"
     if name:
-        interrupt(path, shot(32), 30)
+        interrupt(path, make_noisy(32), 30)
     (path / name).write_bytes(spoil)
     with pytest.raises(RefusedError) as caught:
-        drain(
-            plan_for(shot(32), max_iterations=60),
-            shot(32),
+        run_to_end(
+            plan_for(make_noisy(32), max_iterations=60),
+            make_noisy(32),
             store=CheckpointStore(path, resume=True),
         )
     assert caught.value.reason.code == "resume-broken"
@@ -116,13 +116,13 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, spoil: bytes, name: str
 
 def test_a_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "unfinished"
-    interrupt(path, shot(32), 30)
+    interrupt(path, make_noisy(32), 30)
     entry = path / "checkpoint.safetensors"
     entry.write_bytes(entry.read_bytes()[:-100])
     with pytest.raises(RefusedError) as caught:
-        drain(
-            plan_for(shot(32), max_iterations=60),
-            shot(32),
+        run_to_end(
+            plan_for(make_noisy(32), max_iterations=60),
+            make_noisy(32),
             store=CheckpointStore(path, resume=True),
         )
     assert caught.value.reason.code == "resume-broken"
@@ -130,7 +130,7 @@ def test_a_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def test_without_a_checkpoint_a_run_starts_anew(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path / "unfinished", resume=True)
-    _, answer = drain(plan_for(shot(32)), shot(32), store=store)
+    _, answer = run_to_end(plan_for(make_noisy(32)), make_noisy(32), store=store)
     assert answer is not None
     store.remove()
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from napari_dip.cli.app import main
 from napari_dip.engine.control import Control
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.merge import convert_to_input_dtype
-from small_runs import drain, plan_for
+from small_runs import plan_for, run_to_end
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +82,7 @@ def test_a_channel_of_one_value_comes_back_with_that_value(settings: dict[str, i
     image = np.stack([draw_large_values("int32", 144, 32), np.full((144, 32), 2**24 + 1, np.int32)])
     plan = plan_for(image, "CYX", dtype="same", max_iterations=1, **settings)
     assert bool(plan.tiles) == bool(settings)
-    result = drain(plan, image)[1]
+    result = run_to_end(plan, image)[1]
     assert result is not None
     assert (result.image[1] == 2**24 + 1).all()
 

@@ -226,7 +226,7 @@ def test_the_size_of_a_pixel_goes_with_each_axis():
     assert spec.units == ("micrometer", "micrometer", "pixel")
 
 
-def add_both_ways(viewer, rotated_layer):
+def fill_and_add(viewer, rotated_layer):
     """Take one result into the layer of a preview, and add the same to another viewer."""
     rng = np.random.default_rng(5)
     first, last = (rng.normal(3, 1, rotated_layer.data.shape).astype(np.float32) for _ in range(2))
@@ -242,7 +242,7 @@ def add_both_ways(viewer, rotated_layer):
 
 
 def test_the_layer_of_the_preview_shows_the_result_as_a_new_one_would(viewer, rotated_layer):
-    preview, before, into, new = add_both_ways(viewer, rotated_layer)
+    preview, before, into, new = fill_and_add(viewer, rotated_layer)
     assert into is before
     assert list(viewer.layers) == [rotated_layer, into]
     (data, state, kind), (expected, limits, same) = (
@@ -279,7 +279,7 @@ def test_what_was_set_for_the_preview_alone_does_not_stay(viewer, rotated_layer)
 
 
 def test_a_second_result_has_a_name_of_its_own(viewer, rotated_layer):
-    names = [add_both_ways(viewer, rotated_layer)[2].name for _ in range(2)]
+    names = [fill_and_add(viewer, rotated_layer)[2].name for _ in range(2)]
     assert names == ["turned denoised", "turned denoised [1]"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from napari_dip.qt.shell.settings_form import SettingsForm
-from programs import entries, packed, small
+from programs import make_entries, make_small_program, write_archive
 
 
 @pytest.fixture
@@ -22,7 +22,9 @@ def buttons(form, name):
 
 
 def test_the_button_lists_the_layers_and_writes_the_chosen_one(form, qtbot, tmp_path):
-    form.widgets["network"].value = str(packed(tmp_path / "net.pt2", entries(*small())))
+    form.widgets["network"].value = str(
+        write_archive(tmp_path / "net.pt2", make_entries(*make_small_program()))
+    )
     menu = form.suggestion_menus["layer"].menu
     buttons(form, "layer")["Show the choices"].trigger()
     qtbot.waitUntil(lambda: bool(menu.actions()), timeout=60_000)

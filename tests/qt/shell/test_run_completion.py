@@ -41,7 +41,7 @@ def make_result(pixels, **report):
 
 
 @pytest.fixture(autouse=True)
-def forget_the_last_error():
+def clear_last_error():
     """What napari's events do with an error of a listener keeps its frames, and so the viewer."""
     yield
     for name in ("last_type", "last_value", "last_traceback"):
@@ -67,7 +67,7 @@ def scripted_driver(driver, noisy, monkeypatch):
             monkeypatch.setattr(module, "run", run)
         driver.run()
 
-    driver.play = play
+    driver.play = emit_outcome
     return driver
 
 
@@ -298,15 +298,15 @@ def test_keeping_before_there_is_an_image_is_reported_in_a_message(scripted_driv
     assert "Discarded" not in scripted_driver.last_message
 
 
-def act_before_ready(driver, act):
+def act_before_idle(driver, act):
     """Do something after the result is in and before the dock has come to rest."""
     done = []
 
-    def soon(event):
+    def act_soon(event):
         if "denoised" in event.value.name:
             QTimer.singleShot(0, lambda: (act(), done.append(driver)))
 
-    driver.viewer.layers.events.inserted.connect(soon)
+    driver.viewer.layers.events.inserted.connect(act_soon)
     driver.play(draws=False)
     driver.wait_until(lambda: bool(done))
     done.clear()
@@ -319,7 +319,7 @@ def test_closing_the_dock_between_the_result_and_the_end_keeps_the_result(script
         viewer.window.remove_dock_widget(dock)
         messages.append(dock.run_bar.message_label.text())
 
-    act_before_ready(scripted_driver, close)
+    act_before_idle(scripted_driver, close)
     scripted_driver.qtbot.wait(50)
     assert scripted_driver.names == ["cells", "cells denoised"]
     assert messages.pop().startswith("Done: 'cells denoised'.")
@@ -327,7 +327,7 @@ def test_closing_the_dock_between_the_result_and_the_end_keeps_the_result(script
 
 
 def test_closing_the_viewer_between_the_result_and_the_end_touches_nothing_deleted(scripted_driver):
-    act_before_ready(scripted_driver, scripted_driver.viewer.close)
+    act_before_idle(scripted_driver, scripted_driver.viewer.close)
     scripted_driver.dock = None
     scripted_driver.qtbot.wait(100)
     gc.collect()

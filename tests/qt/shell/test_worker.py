@@ -29,7 +29,7 @@ def plan_for(pixels, **settings):
     return preflight(recipe, spec, detect_machine())
 
 
-def drain(generator):
+def run_to_end(generator):
     while True:
         try:
             next(generator)
@@ -58,7 +58,9 @@ def failing(error):
 
 
 def test_a_run_ends_in_an_image(noisy):
-    outcome = drain(drain_run(plan_for(noisy), {"image": noisy}, RunControl(), ProgressQueue()))
+    outcome = run_to_end(
+        drain_run(plan_for(noisy), {"image": noisy}, RunControl(), ProgressQueue())
+    )
     assert isinstance(outcome, Restoration)
     assert outcome.image.shape == noisy.shape
 
@@ -67,7 +69,7 @@ def test_a_lazy_image_gives_the_same_bytes_as_its_pixels(noisy):
     plan = plan_for(noisy)
     lazy = dask.array.from_array(noisy, chunks=32)
     first, second = (
-        drain(drain_run(plan, {"image": data}, RunControl(), ProgressQueue()))
+        run_to_end(drain_run(plan, {"image": data}, RunControl(), ProgressQueue()))
         for data in (noisy, lazy)
     )
     assert first.image.tobytes() == second.image.tobytes()
@@ -85,7 +87,7 @@ def test_a_lazy_image_gives_the_same_bytes_as_its_pixels(noisy):
     ],
 )
 def test_any_error_while_reading_comes_back_as_a_sentence(noisy, error, code):
-    outcome = drain(
+    outcome = run_to_end(
         drain_run(plan_for(noisy), {"image": failing(error)}, RunControl(), ProgressQueue())
     )
     assert isinstance(outcome, Refusal)
@@ -97,7 +99,7 @@ def test_a_lazy_image_that_lies_of_its_type_is_refused_by_its_name(noisy):
     lazy = dask.array.from_array(noisy, chunks=32)
     lying = lazy.map_blocks(lambda block: block + 0.5, dtype=noisy.dtype)
     plan = plan_for(noisy)
-    outcome = drain(drain_run(plan, {"image": lying}, RunControl(), ProgressQueue()))
+    outcome = run_to_end(drain_run(plan, {"image": lying}, RunControl(), ProgressQueue()))
     assert isinstance(outcome, Refusal)
     assert outcome.code == "array-other"
     assert outcome.message.startswith(f"'{plan.source.name}' declares 64 × 64 values")
@@ -107,14 +109,14 @@ def test_a_refusal_names_the_layer_of_a_further_input(noisy):
     layer = ImageSpec(name="brightfield", shape=noisy.shape, dtype=noisy.dtype.name, axes="YX")
     plan = replace(plan_for(noisy), extra_headers={"guide": layer})
     pixels = {"image": noisy, "guide": failing(RuntimeError("the disk went away"))}
-    outcome = drain(drain_run(plan, pixels, RunControl(), ProgressQueue()))
+    outcome = run_to_end(drain_run(plan, pixels, RunControl(), ProgressQueue()))
     assert isinstance(outcome, Refusal)
     assert outcome.code == "array-broken"
     assert "'brightfield'" in outcome.message and "guide" not in outcome.message
 
 
 def test_the_trace_of_an_unexpected_error_is_in_the_log(noisy, caplog):
-    drain(
+    run_to_end(
         drain_run(
             plan_for(noisy),
             {"image": failing(RuntimeError("disk gone"))},
@@ -128,7 +130,9 @@ def test_the_trace_of_an_unexpected_error_is_in_the_log(noisy, caplog):
 
 def test_pixels_that_cannot_be_restored_are_refused_with_a_message(noisy):
     pixels = np.full((64, 64), np.nan, np.float32)
-    outcome = drain(drain_run(plan_for(pixels), {"image": pixels}, RunControl(), ProgressQueue()))
+    outcome = run_to_end(
+        drain_run(plan_for(pixels), {"image": pixels}, RunControl(), ProgressQueue())
+    )
     assert isinstance(outcome, Refusal)
     assert outcome.code == "pixels-nan"
 
@@ -137,7 +141,7 @@ def test_a_run_discarded_before_it_begins_computes_nothing(noisy, monkeypatch):
     monkeypatch.setattr(request, "run", lambda *_, **__: pytest.fail("it was computed"))
     switch = RunControl()
     switch.set(Control.DISCARD)
-    assert drain(drain_run(plan_for(noisy), {"image": noisy}, switch, ProgressQueue())) is None
+    assert run_to_end(drain_run(plan_for(noisy), {"image": noisy}, switch, ProgressQueue())) is None
 
 
 def test_closing_the_shield_closes_the_run(noisy, monkeypatch):

@@ -44,7 +44,7 @@ def test_a_repeated_snapshot_is_stored_once():
     assert len(film.snapshots) == 1
 
 
-def go_back(driver, steps: int) -> None:
+def step_back(driver, steps: int) -> None:
     for _ in range(steps):
         driver.qtbot.keyClick(driver.dock.history.slider, Qt.Key.Key_Left)
 
@@ -57,7 +57,7 @@ def test_a_run_can_be_scrubbed_while_it_goes_on_and_an_image_kept(long_run):
     long_run.run()
     long_run.wait_until(lambda: len(history.snapshot_buffer.snapshots) >= 4)
     assert "of at most 256 MB" in history.message_label.text()
-    go_back(long_run, 2)
+    step_back(long_run, 2)
     image = history.snapshot_buffer.snapshots[history.slider.value()]
     preview = long_run.viewer.layers["cells preview"]
     assert preview.data is image.image
@@ -93,7 +93,7 @@ def test_after_a_run_its_images_are_still_there_and_the_right_end_is_the_result(
     count = len(history.snapshot_buffer.snapshots)
     assert count and driver.names == ["cells", "cells denoised"]
     result = driver.viewer.layers["cells denoised"].data.copy()
-    go_back(driver, 1)
+    step_back(driver, 1)
     assert "cells preview" in driver.names
     driver.press(history.keep_button)
     assert f"iteration {history.snapshot_buffer.snapshots[-1].iteration}" in driver.names[-1]
@@ -108,7 +108,7 @@ def test_discard_forgets_the_history_but_leaves_what_was_kept(long_run):
     history = long_run.dock.history
     long_run.run()
     long_run.wait_until(lambda: len(history.snapshot_buffer.snapshots) >= 2)
-    go_back(long_run, 1)
+    step_back(long_run, 1)
     long_run.press(history.keep_button)
     long_run.press(long_run.dock.run_bar.discard_button)
     assert len(long_run.names) == 2 and "iteration" in long_run.names[1]
@@ -132,7 +132,7 @@ def test_paint_a_mask_inpaint_scrub_and_keep_leaves_measured_pixels_as_they_were
     driver.set(preset="fast", max_iterations="40")
     driver.run()
     driver.wait_for_end()
-    go_back(driver, 1)
+    step_back(driver, 1)
     driver.press(dock.history.keep_button)
     kept = next(layer for layer in viewer.layers if ", iteration" in layer.name)
     holes = mask.data > 0

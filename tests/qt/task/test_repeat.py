@@ -19,15 +19,15 @@ pytestmark = pytest.mark.gl
 
 
 @pytest.fixture
-def open_fold(driver, noisy):
+def expanded_repeat(driver, noisy):
     """The driver with the fold unfolded by a click on its title."""
     driver.set(max_iterations="3")
     driver.viewer.layers["cells"].data = noisy[:24, :24]
-    unfold(driver)
+    expand(driver)
     return driver
 
 
-def unfold(driver):
+def expand(driver):
     driver.qtbot.mouseClick(driver.dock.repeat.toggleButton(), Qt.MouseButton.LeftButton)
     assert driver.dock.repeat.isExpanded()
 
@@ -56,9 +56,9 @@ def clipboard():
 
 
 def test_a_layer_of_a_file_is_repeated_from_that_file(
-    open_fold, noisy, tmp_path, monkeypatch, capsys
+    expanded_repeat, noisy, tmp_path, monkeypatch, capsys
 ):
-    driver, path = open_fold, tmp_path / "my cells.tif"
+    driver, path = expanded_repeat, tmp_path / "my cells.tif"
     tifffile.imwrite(path, noisy[:24, :24])
     driver.viewer.layers.clear()
     driver.viewer.open(str(path), plugin="napari")
@@ -79,9 +79,9 @@ def test_a_layer_of_a_file_is_repeated_from_that_file(
 
 
 def test_a_layer_without_a_file_is_saved_first_in_a_folder_chosen_once(
-    open_fold, tmp_path, monkeypatch
+    expanded_repeat, tmp_path, monkeypatch
 ):
-    driver, requests = open_fold, []
+    driver, requests = expanded_repeat, []
     monkeypatch.setattr(
         QFileDialog, "getExistingDirectory", lambda *_: requests.append(1) or str(tmp_path)
     )
@@ -102,9 +102,9 @@ def test_a_layer_without_a_file_is_saved_first_in_a_folder_chosen_once(
 
 
 def test_a_layer_that_is_gone_or_changed_is_not_saved_in_its_place(
-    open_fold, tmp_path, monkeypatch
+    expanded_repeat, tmp_path, monkeypatch
 ):
-    driver = open_fold
+    driver = expanded_repeat
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "to"))
     (tmp_path / "to").mkdir()
     restore_layer(driver)
@@ -120,8 +120,10 @@ def test_a_layer_that_is_gone_or_changed_is_not_saved_in_its_place(
     assert clipboard() == "as before" and not list((tmp_path / "to").iterdir())
 
 
-def test_a_run_that_was_stopped_and_kept_is_repeated_to_the_pixel(open_fold, tmp_path, monkeypatch):
-    driver = open_fold
+def test_a_run_that_was_stopped_and_kept_is_repeated_to_the_pixel(
+    expanded_repeat, tmp_path, monkeypatch
+):
+    driver = expanded_repeat
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
     driver.set(max_iterations="400")
     driver.run()
@@ -147,8 +149,8 @@ def press_keep(driver):
     driver.press(driver.dock.run_bar.run_button)
 
 
-def test_run_again_brings_settings_and_layers_back(open_fold, noisy):
-    driver = open_fold
+def test_run_again_brings_settings_and_layers_back(expanded_repeat, noisy):
+    driver = expanded_repeat
     driver.set(seed=4, prior="random-input", gain="1.5")
     first = restore_layer(driver)
     driver.viewer.add_image(noisy[::-1].copy(), name="other")
@@ -166,8 +168,8 @@ def test_run_again_brings_settings_and_layers_back(open_fold, noisy):
     np.testing.assert_array_equal(again.data, first.data)
 
 
-def test_the_selected_result_is_repeated_and_any_task_can_describe_it(open_fold):
-    driver, combo = open_fold, open_fold.dock.repeat.buttons.combo
+def test_the_selected_result_is_repeated_and_any_task_can_describe_it(expanded_repeat):
+    driver, combo = expanded_repeat, expanded_repeat.dock.repeat.buttons.combo
     first = restore_layer(driver)
     driver.set(seed=1)
     driver.run()
@@ -190,8 +192,8 @@ def test_the_selected_result_is_repeated_and_any_task_can_describe_it(open_fold)
     assert clipboard().startswith("The image was denoised")
 
 
-def test_uncertainty_and_residual_are_no_results_to_repeat(open_fold):
-    driver, buttons = open_fold, open_fold.dock.repeat.buttons
+def test_uncertainty_and_residual_are_no_results_to_repeat(expanded_repeat):
+    driver, buttons = expanded_repeat, expanded_repeat.dock.repeat.buttons
     assert buttons.combo.count() == 0  # the input is none either
     for button in ("again", "python", "command", "methods"):
         assert not getattr(buttons, f"{button}_button").isEnabled()
@@ -203,8 +205,8 @@ def test_uncertainty_and_residual_are_no_results_to_repeat(open_fold):
     assert "cells residual" in driver.names
 
 
-def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(open_fold, tmp_path):
-    driver, presets = open_fold, open_fold.dock.repeat.presets
+def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(expanded_repeat, tmp_path):
+    driver, presets = expanded_repeat, expanded_repeat.dock.repeat.presets
     driver.set(seed=21, preset="best", gain="2.5")
     wanted = driver.dock.form.build_recipe()
     assert not presets.save_button.isEnabled()
@@ -229,8 +231,8 @@ def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(open_fold, tmp
     assert not file.exists() and presets.combo.count() == 1
 
 
-def test_a_new_dock_takes_up_the_settings_of_the_last_run_and_says_so(open_fold, tmp_path):
-    driver = open_fold
+def test_a_new_dock_takes_up_the_settings_of_the_last_run_and_says_so(expanded_repeat, tmp_path):
+    driver = expanded_repeat
     driver.set(seed=17, preset="fast")
     restore_layer(driver)
     (last,) = tmp_path.rglob("denoise.json")
@@ -248,8 +250,8 @@ def test_a_new_dock_takes_up_the_settings_of_the_last_run_and_says_so(open_fold,
     )
 
 
-def test_many_sentences_leave_room_for_the_folds_below(open_fold):
-    driver, bar = open_fold, open_fold.dock.run_bar
+def test_many_sentences_leave_room_for_the_folds_below(expanded_repeat):
+    driver, bar = expanded_repeat, expanded_repeat.dock.run_bar
     driver.viewer.window.resize(1280, 720)
     for sentence in (
         "One line.",

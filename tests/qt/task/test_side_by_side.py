@@ -31,17 +31,17 @@ def test_runs_started_together_in_threads_equal_lone_runs(noisy, second_image, s
     wanted = [restore_alone(image, seed) for seed, image in enumerate(images)]
     start = Barrier(len(images))
 
-    def together(seed, image):
+    def restore_together(seed, image):
         start.wait(30)
         return restore_alone(image, seed)
 
     with ThreadPoolExecutor(len(images)) as pool:
         for _ in range(2):
-            got = list(pool.map(together, range(len(images)), images))
+            got = list(pool.map(restore_together, range(len(images)), images))
             assert got == wanted
 
 
-def press_both(driver, docks):
+def run_both(driver, docks):
     for dock, seed in zip(docks, (1, 2), strict=True):
         dock.form.widgets["seed"].value = seed
         dock.form.widgets["preset"].value = SETTINGS["preset"]
@@ -61,7 +61,7 @@ def test_two_docks_in_one_viewer_give_what_each_gives_alone(driver, noisy, secon
     combo.setCurrentText("other")
     combo.activated.emit(combo.currentIndex())  # as if chosen by hand
     assert [dock.chooser.get_layer().name for dock in docks] == ["cells", "other"]
-    press_both(driver, docks)
+    run_both(driver, docks)
     layers = driver.viewer.layers
     assert sorted(driver.names) == ["cells", "cells denoised", "other", "other denoised"]
     assert layers["cells denoised"].data.tobytes() == restore_alone(noisy, 1)
@@ -74,6 +74,6 @@ def test_two_viewers_give_what_each_gives_alone(driver, make_napari_viewer, nois
     viewer.add_image(second_image, name="other")
     docks = [driver.dock, DenoiseDock(viewer)]
     viewer.window.add_dock_widget(docks[1], name="Denoise", area="right")
-    press_both(driver, docks)
+    run_both(driver, docks)
     assert driver.viewer.layers["cells denoised"].data.tobytes() == restore_alone(noisy, 1)
     assert viewer.layers["other denoised"].data.tobytes() == restore_alone(second_image, 2)

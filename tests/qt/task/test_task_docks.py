@@ -18,7 +18,7 @@ SIDE = 64
 def open_dock(driver):
     """Put the dock of another task in the place of the driver's own."""
 
-    def put(task, **settings):
+    def open_with_image(task, **settings):
         driver.dock.shut_down()
         driver.viewer.window.remove_dock_widget(driver.dock)
         driver.dock = make_dock_class(task)(driver.viewer)
@@ -26,7 +26,7 @@ def open_dock(driver):
         driver.set(**{"preset": "fast", "max_iterations": "8", **settings})
         return driver
 
-    return put
+    return open_with_image
 
 
 def choose(driver, name, layer):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.gl
 
 
-def unfold(driver, section) -> None:
+def expand(driver, section) -> None:
     driver.viewer.window._qt_window.show()
     driver.press(section.toggleButton())
     driver.qtbot.wait(50)
@@ -32,7 +32,7 @@ def unfold(driver, section) -> None:
 def measure(driver) -> NoiseSection:
     noise = driver.dock.noise
     if not noise.isExpanded():
-        unfold(driver, noise)
+        expand(driver, noise)
     driver.press(noise.button)
     driver.wait_until(lambda: not noise.is_busy)
     return noise
@@ -42,7 +42,7 @@ def placeholder(driver, name: str) -> str:
     return driver.dock.form.widgets[name].native.placeholderText()
 
 
-def drag(driver, share: float) -> None:
+def drag_slider(driver, share: float) -> None:
     """Click into the slider's groove until it stands there, as a user does who has no patience."""
     slider = driver.dock.view.comparison.slider
     key = Qt.Key.Key_Left if slider.value() > 100 * share else Qt.Key.Key_Right
@@ -100,7 +100,7 @@ def test_an_image_without_noise_to_measure_is_refused_with_a_message(driver):
 
 
 def test_measuring_loads_torch_in_no_gui_thread_and_a_closed_dock_waits_for_nothing(driver):
-    unfold(driver, driver.dock.noise)
+    expand(driver, driver.dock.noise)
     driver.press(driver.dock.noise.button)
     assert driver.dock.noise.is_busy
     driver.viewer.window.remove_dock_widget(driver.dock)
@@ -228,9 +228,9 @@ def test_the_slider_appears_with_a_result_and_fades_it_over_its_input(driver, no
     cells, result = run_to_end(driver)
     assert not comparison.isHidden() and comparison.slider.value() == 100
     kept = result.data.copy()
-    drag(driver, 0.4)
+    drag_slider(driver, 0.4)
     assert result.opacity == pytest.approx(0.4) and cells.opacity == 1
-    drag(driver, 0)
+    drag_slider(driver, 0)
     assert result.opacity == 0
     np.testing.assert_array_equal(result.data, kept)
     np.testing.assert_array_equal(cells.data, noisy)
@@ -240,7 +240,7 @@ def test_at_the_left_end_the_canvas_shows_the_input(driver):
     _, result = run_to_end(driver)
     driver.viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
     driver.viewer.reset_view()
-    drag(driver, 0)
+    drag_slider(driver, 0)
     faded = driver.viewer.screenshot(canvas_only=True, flash=False).astype(int)
     result.visible = False
     alone = driver.viewer.screenshot(canvas_only=True, flash=False).astype(int)
@@ -251,7 +251,7 @@ def test_at_the_left_end_the_canvas_shows_the_input(driver):
 def test_layers_that_add_up_are_faded_both_and_come_back(driver):
     driver.viewer.layers["cells"].blending = "additive"
     cells, result = run_to_end(driver)
-    drag(driver, 0.3)
+    drag_slider(driver, 0.3)
     assert (cells.opacity, result.opacity) == (pytest.approx(0.7), pytest.approx(0.3))
     driver.viewer.layers.remove(result)
     assert cells.opacity == 1
@@ -261,7 +261,7 @@ def test_layers_that_add_up_are_faded_both_and_come_back(driver):
 def test_renaming_does_no_harm_and_removing_the_input_hides_the_slider(driver):
     cells, result = run_to_end(driver)
     result.name, cells.name = "mine", "yours"
-    drag(driver, 0.5)
+    drag_slider(driver, 0.5)
     assert result.opacity == pytest.approx(0.5)
     driver.viewer.layers.remove(cells)
     assert driver.dock.view.comparison.isHidden()
@@ -274,7 +274,7 @@ def test_an_earlier_result_between_the_two_is_not_taken_for_the_input(driver, no
     driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
     driver.run()
     driver.wait_for_end()
-    drag(driver, 0.5)
+    drag_slider(driver, 0.5)
     assert not driver.viewer.layers["cells denoised"].visible
     assert driver.viewer.layers["other"].visible  # the user's own layers are left alone
     assert driver.viewer.layers["cells denoised [1]"].visible
@@ -282,7 +282,7 @@ def test_an_earlier_result_between_the_two_is_not_taken_for_the_input(driver, no
 
 def test_an_opacity_that_the_user_has_chosen_since_stays(driver):
     _, result = run_to_end(driver)
-    drag(driver, 0.5)
+    drag_slider(driver, 0.5)
     result.opacity = 0.8
     driver.viewer.layers.remove("cells")
     assert result.opacity == pytest.approx(0.8)

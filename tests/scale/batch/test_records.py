@@ -54,7 +54,7 @@ def resume_batch(folder: Path, seconds: float = 60) -> str:
     return said
 
 
-def tamper(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def change_record(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     place = folder / "out" / "records" / f"{NAME}.json"
     record = json.loads(place.read_text())
     change(record["results_sha256"])
@@ -65,7 +65,7 @@ def tamper(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 @pytest.mark.parametrize("name", ["/dev/zero", "records/../cells.tif"])
 def test_a_record_that_names_other_files_than_the_results_counts_as_none(finished_batch, name):
     digest = hashlib.sha256((finished_batch / "in" / NAME).read_bytes()).hexdigest()
-    tamper(finished_batch, lambda record: record.update({name: digest}))
+    change_record(finished_batch, lambda record: record.update({name: digest}))
     before = (finished_batch / "out" / NAME).stat().st_ino
     resume_batch(finished_batch)
     assert (finished_batch / "out" / NAME).stat().st_ino != before  # restored anew
@@ -79,13 +79,13 @@ def link(place: Path) -> None:
     place.symlink_to("/dev/zero")
 
 
-def endless(place: Path) -> None:
+def write_huge_file(place: Path) -> None:
     with place.open("wb") as file:
         file.truncate(2**40)  # takes no room on the disk
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("harm", [pipe, link, endless])
+@pytest.mark.parametrize("harm", [pipe, link, write_huge_file])
 def test_what_has_taken_the_place_of_what_was_learned_is_neither_followed_nor_read(
     finished_batch, harm
 ):
@@ -105,7 +105,7 @@ def test_what_has_taken_the_place_of_what_was_learned_is_neither_followed_nor_re
     assert time.monotonic() - before < 10
 
 
-@pytest.mark.parametrize("harm", [pipe, endless])
+@pytest.mark.parametrize("harm", [pipe, write_huge_file])
 def test_a_pipe_or_an_endless_file_in_the_place_of_a_result_is_not_read(finished_batch, harm):
     place = finished_batch / "out" / NAME
     place.unlink()

@@ -42,7 +42,7 @@ RECIPE = dip.make_recipe("denoise", **FEW)
 NAMES = [f"cell_{number}.tif" for number in range(MIN_JOINT_TRAINING_FILES)]
 
 
-def take_shot(seed: int, side: int = 32) -> np.ndarray:
+def make_noisy(seed: int, side: int = 32) -> np.ndarray:
     """Take one shot of a place of its own, with a gain, a range and an offset of its own."""
     y, x = np.mgrid[:side, :side]
     clean = 60 + 40 * np.sin(x / 5 + seed) * np.cos(y / 7 + seed)
@@ -53,7 +53,7 @@ def take_shot(seed: int, side: int = 32) -> np.ndarray:
 def fill_folder(folder: Path, count: int = MIN_JOINT_TRAINING_FILES) -> Path:
     folder.mkdir(parents=True)
     for seed, name in enumerate(NAMES[:count]):
-        tifffile.imwrite(folder / name, take_shot(seed))
+        tifffile.imwrite(folder / name, make_noisy(seed))
     return folder
 
 
@@ -215,7 +215,7 @@ def test_no_file_is_fine_tuned_where_the_probes_show_no_gain(finished_series, ne
 
 
 def test_stacks_and_images_in_tiles_are_restored_as_ever(network, tmp_path):
-    stack = np.stack([take_shot(seed) for seed in range(2)])
+    stack = np.stack([make_noisy(seed) for seed in range(2)])
     recipe = RECIPE.replace_run_settings(stacks="planes")
     with_it = dip.restore(stack, recipe, axes="ZYX", network_file=network)
     np.testing.assert_array_equal(with_it.image, dip.restore(stack, recipe, axes="ZYX").image)
@@ -264,7 +264,7 @@ def test_too_few_files_or_too_unlike_ones_are_refused(tmp_path):
 
 def test_a_file_of_other_channels_is_refused_before_any_work(tmp_path):
     fill_folder(tmp_path / "in")
-    pair = np.stack([take_shot(1), take_shot(2)])
+    pair = np.stack([make_noisy(1), make_noisy(2)])
     tifffile.imwrite(tmp_path / "in" / "pair.tif", pair, imagej=True, metadata={"axes": "CYX"})
     plan = plan_batch(RECIPE, tmp_path / "in", tmp_path / "out", joint_training=True)
     ((source, no),) = plan.refused_files
@@ -275,19 +275,19 @@ def test_a_file_of_other_channels_is_refused_before_any_work(tmp_path):
 def test_what_the_network_was_not_fitted_for_is_refused(finished_series, network):
     image = tifffile.imread(finished_series / "in" / NAMES[0])
 
-    def refused(**settings: object) -> str:
+    def find_refusal(**settings: object) -> str:
         return read_refusal_code(dip.denoise, image, **{"network_file": network, **FEW, **settings})
 
-    assert refused(prior="random-input") == "series-alone"
-    assert refused(noise="speckle", prior="blind-spot") == "series-alone"
-    assert refused(repeated_exposure=image) == "series-alone"
-    assert refused(prior="blind-spot") == "series-settings"
-    assert refused(preset="balanced") == "series-settings"
-    assert refused(restarts=2) == "series-repeats"
-    assert refused(network_file=finished_series / "in" / NAMES[0]) == "series-broken"
-    assert refused(network_file=finished_series / "none") == "file-missing"
+    assert find_refusal(prior="random-input") == "series-alone"
+    assert find_refusal(noise="speckle", prior="blind-spot") == "series-alone"
+    assert find_refusal(repeated_exposure=image) == "series-alone"
+    assert find_refusal(prior="blind-spot") == "series-settings"
+    assert find_refusal(preset="balanced") == "series-settings"
+    assert find_refusal(restarts=2) == "series-repeats"
+    assert find_refusal(network_file=finished_series / "in" / NAMES[0]) == "series-broken"
+    assert find_refusal(network_file=finished_series / "none") == "file-missing"
     tamper_network(network, version="0.0.1")
-    assert refused() == "series-version"
+    assert find_refusal() == "series-version"
 
 
 @pytest.mark.parametrize("place", [20, -3])

@@ -14,7 +14,7 @@ from napari_dip.scale.cluster.worker import (
 )
 
 
-def always_go() -> Control:
+def never_stop() -> Control:
     return Control.GO
 
 
@@ -58,7 +58,7 @@ class InProcessPool:
         self._remaining -= 1
         events: list = []
         restore = restore_file_on_worker if unit.shard is None else restore_shard_on_worker
-        answer = restore(unit, always_go, events.append)
+        answer = restore(unit, never_stop, events.append)
         for event in events:
             yield WorkerMessage(
                 job_name=unit.name,

@@ -33,7 +33,7 @@ from napari_dip.scale.cluster.pool import (
     make_oversubscription_note,
 )
 from napari_dip.scale.cluster.worker import get_versions, restore_file_on_worker
-from scale.cluster.simulated_workers import InProcessPool, always_go
+from scale.cluster.simulated_workers import InProcessPool, never_stop
 
 RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
 GOOD = ["a_deadly.tif", "cell_0.tif", "cell_1.tif"]
@@ -107,7 +107,7 @@ def test_a_unit_that_is_done_is_left_as_it_is(finished_batch, batch_by_units):
     out = batch_by_units[0]
     before = {path: path.stat().st_mtime_ns for path in out.rglob("cell*")}
     unit = make_worker_job(make_task_plan(finished_batch, out, resume=True), 2, "another", "")
-    answer = restore_file_on_worker(unit, always_go, lambda event: None)
+    answer = restore_file_on_worker(unit, never_stop, lambda event: None)
     assert answer["state"] == "already-done" and answer["record"]["report"]["stop_reason"]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("cell*")} == before
 
@@ -152,20 +152,20 @@ def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(finished_ba
     (tmp_path / "out" / "records").mkdir(parents=True)
     unit = make_worker_job(plan, 2, "session", "")
 
-    def die(event: object) -> None:
+    def exit_process(event: object) -> None:
         raise SystemExit
 
     for _ in range(2):
         with pytest.raises(SystemExit):
-            restore_file_on_worker(unit, always_go, die)
-    answer = restore_file_on_worker(unit, always_go, die)
+            restore_file_on_worker(unit, never_stop, exit_process)
+    answer = restore_file_on_worker(unit, never_stop, exit_process)
     assert (answer["state"], answer["refusal"]["code"]) == ("failed", "cluster-killed")
     assert answer["record"]["refusal"]["sentence"].startswith("Restoring 'cell_0.tif' has ended 2")
     begun = plan.jobs[1].paths.run_folder / "0.starts"
     assert not begun.exists() and not begun.parent.exists()
     make_run_folder(begun.parent)
     begun.write_text(json.dumps({"session": "session", "begun": 2}))  # a call that was killed
-    again = restore_file_on_worker(replace(unit, session="next"), always_go, lambda event: None)
+    again = restore_file_on_worker(replace(unit, session="next"), never_stop, lambda event: None)
     assert again["state"] == "restored" and not begun.parent.exists()
 
 
@@ -173,7 +173,9 @@ def test_a_worker_that_does_not_see_the_file_says_so(finished_batch, tmp_path):
     unit = make_worker_job(
         make_task_plan(finished_batch, tmp_path / "out"), 2, "session", str(tmp_path)
     )
-    answer = restore_file_on_worker(replace(unit, source="gone.tif"), always_go, lambda event: None)
+    answer = restore_file_on_worker(
+        replace(unit, source="gone.tif"), never_stop, lambda event: None
+    )
     assert answer["refusal"]["code"] == "cluster-unseen"
 
 

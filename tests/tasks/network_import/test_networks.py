@@ -20,13 +20,20 @@ from napari_dip.io.exported_networks.exported_program import (
     read_weight,
 )
 from napari_dip.tasks.network_import.loading import NetworkFile, load_network
-from programs import convolution, entries, packed, small, step, tensor
+from programs import (
+    make_convolution,
+    make_entries,
+    make_small_program,
+    make_step,
+    refer_to,
+    write_archive,
+)
 
 
 def write_program(folder, steps=None, weights=None, **options):
-    steps_made, drawn = small()
-    content = entries(steps or steps_made, drawn if weights is None else weights, **options)
-    return packed(folder / "net.pt2", content)
+    steps_made, drawn = make_small_program()
+    content = make_entries(steps or steps_made, drawn if weights is None else weights, **options)
+    return write_archive(folder / "net.pt2", content)
 
 
 def read_refusal(call):
@@ -60,7 +67,7 @@ def test_only_the_weights_that_a_layer_needs_are_kept(tmp_path):
 
 
 def test_a_rectifier_in_place_leaves_the_layer_before_it_alone(tmp_path):
-    steps_of_small, _ = small()
+    steps_of_small, _ = make_small_program()
     steps_of_small[1]["target"] = "torch.ops.aten.relu_.default"
     before, kept, image = compute_layer(tmp_path, "body.0", steps_of_small)
     torch.testing.assert_close(before, torch.conv2d(image, kept["p_first"], padding=1))
@@ -68,19 +75,19 @@ def test_a_rectifier_in_place_leaves_the_layer_before_it_alone(tmp_path):
 
 
 def test_what_is_read_under_the_old_name_after_a_change_in_place_is_the_new_value(tmp_path):
-    steps_of_small, _ = small()
+    steps_of_small, _ = make_small_program()
     steps_of_small[1]["target"] = "torch.ops.aten.relu_.default"
-    steps_of_small[2] = convolution("conv", "p_second", "conv_1", "body.2")  # not "act"
+    steps_of_small[2] = make_convolution("conv", "p_second", "conv_1", "body.2")  # not "act"
     got, kept, image = compute_layer(tmp_path, "body.2", steps_of_small)
     first = torch.conv2d(image, kept["p_first"], padding=1).relu()
     torch.testing.assert_close(got, torch.conv2d(first, kept["p_second"], padding=1))
 
 
 def test_a_layer_whose_result_later_steps_change_twice_is_as_it_was_given(tmp_path):
-    steps_of_small, _ = small()
-    inputs = {"self": tensor("conv"), "other": tensor("conv")}
-    doubled = step("torch.ops.aten.add_.Tensor", "sum", "body.1", **inputs)
-    changed = step("torch.ops.aten.relu_.default", "act", "body.1", self=tensor("sum"))
+    steps_of_small, _ = make_small_program()
+    inputs = {"self": refer_to("conv"), "other": refer_to("conv")}
+    doubled = make_step("torch.ops.aten.add_.Tensor", "sum", "body.1", **inputs)
+    changed = make_step("torch.ops.aten.relu_.default", "act", "body.1", self=refer_to("sum"))
     steps = [steps_of_small[0], doubled, changed, steps_of_small[2]]
     got, kept, image = compute_layer(tmp_path, "body.0", steps)
     torch.testing.assert_close(got, torch.conv2d(image, kept["p_first"], padding=1))
@@ -90,17 +97,19 @@ def test_a_layer_whose_result_later_steps_change_twice_is_as_it_was_given(tmp_pa
 
 def test_another_view_of_what_was_changed_in_place_is_refused(tmp_path):
     sizes = {"as_ints": [1, 4, 16, 16]}
-    steps_of_small, _ = small()
-    view = step("torch.ops.aten.view.default", "seen", "body.v", self=tensor("conv"), size=sizes)
-    changed = step("torch.ops.aten.relu_.default", "act", "body.1", self=tensor("conv"))
-    late = convolution("seen", "p_second", "conv_1", "body.2")
+    steps_of_small, _ = make_small_program()
+    view = make_step(
+        "torch.ops.aten.view.default", "seen", "body.v", self=refer_to("conv"), size=sizes
+    )
+    changed = make_step("torch.ops.aten.relu_.default", "act", "body.1", self=refer_to("conv"))
+    late = make_convolution("seen", "p_second", "conv_1", "body.2")
     loaded = read_program(write_program(tmp_path, [steps_of_small[0], view, changed, late]))
     no = read_refusal(lambda: extract_subgraph(loaded, "body.2"))
     assert no.code == "network-broken" and "in place" in no.sentence
 
 
 def test_weights_of_an_odd_layout_come_as_they_are_meant(tmp_path):
-    _, drawn = small()
+    _, drawn = make_small_program()
     turned = drawn["p_first"].transpose(0, 1, 3, 2)
     changes = {"p_first": {"strides": [9, 9, 1, 3]}}
     loaded = read_program(write_program(tmp_path, changes=changes))
@@ -134,8 +143,8 @@ def test_names_that_lead_out_of_the_archive_are_refused(tmp_path, name):
 
 
 def test_compressed_entries_are_refused_so_that_nothing_can_grow(tmp_path):
-    content = {**entries(*small()), "data/weights/weight_9": bytes(2**20)}
-    path = packed(tmp_path / "net.pt2", content, compression=zipfile.ZIP_DEFLATED)
+    content = {**make_entries(*make_small_program()), "data/weights/weight_9": bytes(2**20)}
+    path = write_archive(tmp_path / "net.pt2", content, compression=zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 2**17
     assert "compressed" in read_refusal(lambda: read_program(path)).sentence
 
@@ -166,27 +175,27 @@ def test_pickles_are_refused_unopened_whatever_their_name(tmp_path, name, code):
     ("inner", "kind"), [("constants.pkl", "TorchScript"), ("data.pkl", "pickle of PyTorch")]
 )
 def test_archives_of_code_are_named_for_what_they_are(tmp_path, inner, kind):
-    path = packed(tmp_path / "net.pt2", {inner: pickle.dumps(Bomb(tmp_path / "executed"))})
+    path = write_archive(tmp_path / "net.pt2", {inner: pickle.dumps(Bomb(tmp_path / "executed"))})
     no = read_refusal(lambda: read_program(path))
     assert no.code == "network-type" and kind in no.sentence and "torch.export" in no.remedy
     assert not (tmp_path / "executed").exists()
 
 
 def test_a_program_whose_weights_an_older_torch_has_pickled_is_refused(tmp_path):
-    content = entries(*small())
+    content = make_entries(*make_small_program())
     del content["data/weights/model_weights_config.json"]
     content["data/weights/model.pt"] = pickle.dumps(Bomb(tmp_path / "executed"))
-    path = packed(tmp_path / "net.pt2", content)
+    path = write_archive(tmp_path / "net.pt2", content)
     assert "pickled the weights" in read_refusal(lambda: read_program(path)).sentence
     assert not (tmp_path / "executed").exists()
 
 
 def write_changed_model(folder, change):
-    content = entries(*small())
+    content = make_entries(*make_small_program())
     model = json.loads(content["models/model.json"])
     change(model)
     content["models/model.json"] = json.dumps(model).encode()
-    return packed(folder / "net.pt2", content)
+    return write_archive(folder / "net.pt2", content)
 
 
 @pytest.mark.parametrize(
@@ -212,8 +221,8 @@ def test_a_graph_that_lacks_sense_or_holds_objects_is_refused(tmp_path, change):
 
 
 def test_steps_that_need_each_other_are_refused(tmp_path):
-    steps_of_small, _ = small()
-    steps_of_small[0] = convolution("act_1", "p_first", "conv", "body.0")
+    steps_of_small, _ = make_small_program()
+    steps_of_small[0] = make_convolution("act_1", "p_first", "conv", "body.0")
     loaded = read_program(write_program(tmp_path, steps_of_small))
     assert (
         "before what it needs" in read_refusal(lambda: extract_subgraph(loaded, "body.3")).sentence
@@ -238,8 +247,8 @@ def test_every_operator_that_is_allowed_exists():
 
 
 def test_an_operator_after_the_layer_does_not_matter(tmp_path):
-    steps_of_small, _ = small()
-    odd = step("torch.ops.mine.run.default", "odd", "head", x=tensor("act_1"))
+    steps_of_small, _ = make_small_program()
+    odd = make_step("torch.ops.mine.run.default", "odd", "head", x=refer_to("act_1"))
     loaded = read_program(write_program(tmp_path, [*steps_of_small, odd]))
     assert "odd" not in str(extract_subgraph(loaded, "body.3"))
 
@@ -249,12 +258,14 @@ def test_a_wrong_layer_is_refused_with_the_nearest_names(tmp_path):
     assert no.code == "layer-unknown" and "body.3" in no.remedy
 
 
-class TestInTheChild:
+class TestInSubprocess:
     """Each of these starts a process: few, and of files whose refusal needs no torch."""
 
     def test_an_operator_that_is_not_allowed_is_refused_by_name(self, tmp_path):
-        steps_of_small, _ = small()
-        odd = step("torch.ops.aten.from_file.default", "odd", "head", filename=tensor("act_1"))
+        steps_of_small, _ = make_small_program()
+        odd = make_step(
+            "torch.ops.aten.from_file.default", "odd", "head", filename=refer_to("act_1")
+        )
         path = write_program(tmp_path, [*steps_of_small, odd])
         no = load_network(NetworkFile(network=str(path), weights=None), "head", (32, 32))
         assert isinstance(no, Refusal) and no.code == "network-operator"
@@ -262,9 +273,9 @@ class TestInTheChild:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory as Linux has them")
     def test_what_takes_more_memory_than_is_allowed_is_refused(self, tmp_path):
-        content = {**entries(*small())}
+        content = {**make_entries(*make_small_program())}
         content["models/model.json"] += b" " * (2**24 - len(content["models/model.json"]))
-        path = packed(tmp_path / "net.pt2", content)
+        path = write_archive(tmp_path / "net.pt2", content)
         no = load_network(
             NetworkFile(network=str(path), weights=None), "body.3", (32, 32), memory=2**22
         )

@@ -40,7 +40,7 @@ HOT = CAMERA["noise_map"] == 25
 TRUTH = data.camera()[100 : 100 + SIDE, 150 : 150 + SIDE] / 10
 
 
-def take_shot(seed: int = 1) -> np.ndarray:
+def make_noisy(seed: int = 1) -> np.ndarray:
     rng = np.random.default_rng(seed)
     light = CAMERA["gain_map"] * rng.poisson(TRUTH)
     read = rng.normal(0, CAMERA["noise_map"])
@@ -56,7 +56,7 @@ def measure_error(image: np.ndarray, where: np.ndarray | None = None) -> float:
 def read_refusal_code(**maps: np.ndarray) -> str:
     settings = {**QUICK, **maps}
     with pytest.raises(RefusedError) as caught:
-        dip.denoise(take_shot(), **settings)
+        dip.denoise(make_noisy(), **settings)
     return caught.value.reason.code
 
 
@@ -101,8 +101,8 @@ def test_a_pixel_counts_by_the_usual_variance_as_a_share_of_its_own() -> None:
 @pytest.mark.parametrize("prior", ["r2r", "blind-spot"])
 def test_hot_pixels_and_those_around_them_are_restored_better_with_a_noise_map(prior: str) -> None:
     settings = {"preset": "fast", "prior": prior, "max_iterations": 80}
-    plain = dip.denoise(take_shot(), **settings)
-    mapped = dip.denoise(take_shot(), noise_map=CAMERA["noise_map"], **settings)
+    plain = dip.denoise(make_noisy(), **settings)
+    mapped = dip.denoise(make_noisy(), noise_map=CAMERA["noise_map"], **settings)
     around = sum(np.roll(HOT, step, axis) for step in (1, -1) for axis in (0, 1)) > 0
     assert measure_error(mapped.image, HOT) < 0.7 * measure_error(plain.image, HOT)
     assert measure_error(mapped.image, around & ~HOT) < measure_error(plain.image, around & ~HOT)
@@ -113,9 +113,9 @@ def test_hot_pixels_and_those_around_them_are_restored_better_with_a_noise_map(p
 @pytest.mark.long
 def test_all_three_maps_give_a_better_image_than_none() -> None:
     settings = {"preset": "fast", "max_iterations": 80}
-    mapped = dip.denoise(take_shot(), **CAMERA, **settings)
+    mapped = dip.denoise(make_noisy(), **CAMERA, **settings)
     assert measure_error(mapped.image) < 0.9 * measure_error(
-        dip.denoise(take_shot(), **settings).image
+        dip.denoise(make_noisy(), **settings).image
     )
     assert mapped.report["fit"]["inputs"] == list(CAMERA)
     assert any("nmeth.2488" in PAPERS[key] for key in list_paper_keys(mapped.report))
@@ -124,7 +124,7 @@ def test_all_three_maps_give_a_better_image_than_none() -> None:
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(("axes", "planes"), [("ZYX", 4), ("TYX", 3), ("CYX", 2)])
 def test_maps_of_one_plane_hold_for_stacks_movies_and_channels(axes: str, planes: int) -> None:
-    stack = np.stack([take_shot(seed) for seed in range(planes)])
+    stack = np.stack([make_noisy(seed) for seed in range(planes)])
     result = dip.denoise(stack, axes=axes, dtype="same", **CAMERA, **QUICK)
     assert result.image.shape == stack.shape and result.image.dtype == stack.dtype
     assert result.image.mean() == pytest.approx(stack.mean(), rel=0.01)
@@ -140,7 +140,7 @@ def test_maps_of_one_plane_hold_for_stacks_movies_and_channels(axes: str, planes
         ({"noise_map": 0 * CAMERA["noise_map"]}, "map-not-positive"),
         ({"noise_map": np.where(HOT, np.nan, 1)}, "input-not-finite"),
         (
-            {"noise_map": CAMERA["noise_map"], "repeated_exposure": take_shot(2)},
+            {"noise_map": CAMERA["noise_map"], "repeated_exposure": make_noisy(2)},
             "map-repeated-exposure",
         ),
         ({"offset_map": CAMERA["offset_map"], "noise": "speckle"}, "map-noise"),

@@ -32,7 +32,7 @@ def save_as_jpeg(image: np.ndarray, quality: int, **options: int) -> np.ndarray:
     return np.asarray(Image.open(file))
 
 
-def planes(image: np.ndarray) -> np.ndarray:
+def split_channels(image: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.atleast_3d(image), -1, 0)
 
 
@@ -43,7 +43,7 @@ def measure_error(image: np.ndarray, truth: np.ndarray) -> float:
 @pytest.mark.parametrize("quality", [10, 40, 90])
 @pytest.mark.parametrize("cut", [(0, 0), (3, 5)])
 def test_grid_and_steps_are_read_from_the_pixels(quality: int, cut: tuple[int, int]) -> None:
-    traces = find_traces(planes(save_as_jpeg(load_grey(), quality)[cut[0] :, cut[1] :]))
+    traces = find_traces(split_channels(save_as_jpeg(load_grey(), quality)[cut[0] :, cut[1] :]))
     assert traces is not None
     assert traces.block_offset == tuple(-offset % 8 for offset in cut)
     assert traces.quality == quality
@@ -57,7 +57,7 @@ def test_grid_and_steps_are_read_from_the_pixels(quality: int, cut: tuple[int, i
 def test_subsampled_colour_is_distinguished_from_full_colour(
     subsampling: int, halved: bool
 ) -> None:
-    traces = find_traces(planes(save_as_jpeg(load_colours(), 90, subsampling=subsampling)))
+    traces = find_traces(split_channels(save_as_jpeg(load_colours(), 90, subsampling=subsampling)))
     assert traces is not None
     assert traces.has_half_chroma == (halved, halved)
     assert len(traces.quantisation_tables) == 3
@@ -76,9 +76,9 @@ def load_uncompressed() -> list[np.ndarray]:
     ]
 
 
-@pytest.mark.parametrize("picture", load_uncompressed(), ids=str)
+@pytest.mark.parametrize("image", load_uncompressed(), ids=str)
 def test_no_traces_are_found_where_there_are_none(image: np.ndarray) -> None:
-    assert find_traces(planes(image).astype(np.float32)) is None
+    assert find_traces(split_channels(image).astype(np.float32)) is None
 
 
 @pytest.mark.sampled(1)

@@ -174,7 +174,7 @@ def load_clean_images() -> list[np.ndarray]:
     ]
 
 
-@pytest.mark.parametrize("picture", load_clean_images(), ids=str)
+@pytest.mark.parametrize("image", load_clean_images(), ids=str)
 def test_images_without_such_noise_get_no_hint(image: np.ndarray) -> None:
     assert list_noise_hints(image.astype(np.float32)[None]) == ()
 
