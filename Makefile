@@ -47,11 +47,11 @@ test-long: libraries $(STAMP)  ## what `make test` leaves out for time: more cas
 test-gl: libraries $(STAMP)  ## the tests that draw with OpenGL, on a virtual display
 	$(IN_MEMORY) $(DISPLAYED) $(PYTHON) -m pytest -q -m "gl and not long" -n 2 --dist worksteal $(or $(ARGS),tests/qt)
 
-screenshots: libraries $(STAMP)  ## make the pictures in docs/images again
+screenshots: libraries $(STAMP)  ## make the images in docs/images again
 	$(DISPLAYED) $(PYTHON) scripts/screenshots.py $(ARGS)
 
 looks: libraries $(STAMP)  ## every dock in two sizes and both themes, into docs/_build/looks, to be looked at
-	$(subst 1400x900,2000x1200,$(DISPLAYED)) $(PYTHON) scripts/dock_looks.py docs/_build/looks $(ARGS)
+	$(subst 1400x900,2000x1200,$(DISPLAYED)) $(PYTHON) scripts/dock_screenshots.py docs/_build/looks $(ARGS)
 
 bench-fmd: $(STAMP)  ## PSNR on the raw images of the FMD set
 	$(BIN)/python benchmarks/fmd.py $(ARGS)
@@ -64,7 +64,7 @@ bench-quality: $(STAMP)  ## our presets and other methods on the same images, re
 bench-named-noise: $(STAMP)  ## salt and pepper, stripes and speckle under their own noise models; resumable
 	$(BIN)/python benchmarks/named_noise.py $(ARGS)
 
-bench-camera-maps: $(STAMP)  ## made sCMOS pictures with and without maps of the camera; resumable
+bench-camera-maps: $(STAMP)  ## simulated sCMOS images with and without camera maps; resumable
 	$(BIN)/python benchmarks/camera_maps.py $(ARGS)
 
 bench-stop: $(STAMP)  ## how far the stop lies from the best iterate
@@ -95,7 +95,7 @@ bench-seeds: $(STAMP)  ## how much results differ from seed to seed; resumable
 bench-uncertainty: $(STAMP)  ## how sure results are, against the truth
 	$(BIN)/python benchmarks/uncertainty.py $(ARGS)
 
-bench-impedance: $(STAMP)  ## energies of image, noise and shuffled pixels on twenty pictures; resumable
+bench-impedance: $(STAMP)  ## energies of image, noise and shuffled pixels on twenty images; resumable
 	$(BIN)/python benchmarks/impedance.py $(ARGS)
 
 bench-architectures: $(STAMP)  ## whether the scores of an architecture foretell its best PSNR; resumable
@@ -113,7 +113,7 @@ gallery: $(STAMP)  ## compute docs/explore-gallery.md and its figures again
 bench-features: $(STAMP)  ## what layers of a network keep of an image, by three priors; resumable
 	$(BIN)/python benchmarks/features.py $(ARGS)
 
-bench-tiles: $(STAMP)  ## memory, speed and seams of pictures in tiles; ARGS=large for 268 megapixels
+bench-tiles: $(STAMP)  ## memory, speed and seams of images in tiles; ARGS=large for 268 megapixels
 	$(BIN)/python benchmarks/tiles.py $(ARGS)
 
 bench-cluster: $(STAMP)  ## two workers against two single processes, and what a task costs; resumable

@@ -1,4 +1,4 @@
-"""What each part of denoising is worth: one part left out at a time; resumable.
+"""Ablation study of denoising: PSNR with one part disabled at a time; resumable.
 
 Usage: python benchmarks/ablation.py [--only "no skewness" ...] [--captures 1] [--fields NAME ...]
 The middle 256 x 256 pixels of captures of each FMD field, `fast`, seed 0; for repeats `best`, one
@@ -27,7 +27,7 @@ BEST = {"preset": "best"}
 BLIND = {"prior": "blind-spot"}
 
 
-def _posterior_without_own_word(*arguments: Any, **named: Any) -> Any:
+def _posterior_without_measurement(*arguments: Any, **named: Any) -> Any:
     return compute_posterior(*arguments, **{**named, "own_word": False})
 
 
@@ -65,7 +65,7 @@ PARTS: tuple[tuple[str, dict[str, Any], Changes], ...] = (
     (
         "blind spot, no posterior",
         BLIND,
-        {"napari_dip.engine.likelihood.fidelity.compute_posterior": _posterior_without_own_word},
+        {"napari_dip.engine.likelihood.fidelity.compute_posterior": _posterior_without_measurement},
     ),
     ("best, one fit", {**BEST, "restarts": 1}, {}),
     ("best, four fits", BEST, {}),
@@ -73,7 +73,7 @@ PARTS: tuple[tuple[str, dict[str, Any], Changes], ...] = (
 
 
 @contextmanager
-def without(changes: Changes) -> Iterator[None]:
+def disable_parts(changes: Changes) -> Iterator[None]:
     """Leave parts out for a while."""
     with ExitStack() as stack:
         for name, stand_in in changes.items():
@@ -93,12 +93,12 @@ def main() -> None:
     lines = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
     for field in options.fields:
         for capture in options.captures:
-            noisy, truth = (_middle(image) for image in fmd(field, capture))
+            noisy, truth = (_crop_middle(image) for image in fmd(field, capture))
             for name, settings, changes in PARTS:
                 place = (f"{field} {capture}", name)
                 if name not in options.only or any(tuple(line[:2]) == place for line in lines):
                     continue
-                with without(changes):
+                with disable_parts(changes):
                     result = dip.denoise(noisy, **{"preset": "fast", **settings})
                 lines.append((*place, psnr(result.image, truth)))
                 kept.write_text(json.dumps(lines), encoding="utf-8")
@@ -110,10 +110,10 @@ def main() -> None:
     write("ablation", rows, {name: float(np.mean([row[name] for row in rows])) for name in names})
 
 
-def _middle(picture: Any) -> Any:
+def _crop_middle(image: Any) -> Any:
     """Cut the middle out."""
-    starts = [(side - SIDE) // 2 for side in picture.shape[:2]]
-    return picture[tuple(slice(start, start + SIDE) for start in starts)]
+    starts = [(side - SIDE) // 2 for side in image.shape[:2]]
+    return image[tuple(slice(start, start + SIDE) for start in starts)]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Do the scores of an architecture foretell how well it can restore: rank correlations.
+"""Rank correlation of the scores of architectures with the PSNR that they reach.
 
     python benchmarks/architectures.py --side 96 --iterations 200
 
-Five free pictures with noise of half their standard deviation; designs of `napari-dip explore
-architectures`. For each picture the designs are ranked by impedance score, band score and held-out
+Five free images with noise of half their standard deviation; designs of `napari-dip explore
+architectures`. For each image the designs are ranked by impedance score, band score and held-out
 error, and by what only the truth knows: the PSNR of the best running average (oracle) and of the
 one that validation pixels take. A fit that is done is not computed again.
 """
@@ -31,7 +31,7 @@ from napari_dip.samples import TWO_CHANNELS
 from shared_data import OUT, write
 
 #: The order is that of the work: the micrograph second, so that a part of it says something, too.
-PICTURES = ("camera", "mitochondria", "coins", "cell", "brick")
+IMAGES = ("camera", "mitochondria", "coins", "cell", "brick")
 DESIGNS = (
     "preset",
     "no-skips",
@@ -50,32 +50,32 @@ DESIGNS = (
     "decoder+lipschitz-2",
     "decoder+lipschitz-2+upsampling-0.5",
 )
-#: Left out in a second look, after the fact: on most pictures still getting better at the end.
+#: Left out in a second look, after the fact: on most images still getting better at the end.
 SLOW = ("coordinates", "deep-decoder", "wide-deep-decoder")
-NOISE = 0.5  # of the picture's standard deviation
+NOISE = 0.5  # of the image's standard deviation
 SCORES = ("impedance", "band_score", "held_out_error")
 TRUTHS = ("oracle_psnr", "taken_psnr")
 
 
 class FitSize(NamedTuple):
-    """Side of the pictures, and iterations of each fit."""
+    """Side of the images, and iterations of each fit."""
 
     side: int
     iterations: int
 
 
-def clean(name: str, side: int) -> npt.NDArray[np.float32]:
-    """Cut the middle out of a picture of scikit-image, or of the mitochondria that we ship."""
+def load_clean(name: str, side: int) -> npt.NDArray[np.float32]:
+    """Cut the middle out of an image of scikit-image, or of the mitochondria that we ship."""
     whole = imread(TWO_CHANNELS)[0] if name == "mitochondria" else getattr(data, name)()
     row, column = ((count - side) // 2 for count in whole.shape)
     return whole[row : row + side, column : column + side].astype(np.float32)
 
 
-def fitted(name: str, design: str, size: FitSize, noise: dict[Any, Any]) -> dict[str, Any]:
-    """Fit one design to one picture, and to noise where that is not known yet."""
+def run_fit(name: str, design: str, size: FitSize, noise: dict[Any, Any]) -> dict[str, Any]:
+    """Fit one design to one image, and to noise where that is not known yet."""
     from napari_dip.explore.architecture_fits import fit_architecture
 
-    truth = clean(name, size.side)
+    truth = load_clean(name, size.side)
     drawn = np.random.default_rng(0).standard_normal(truth.shape)
     noisy = (truth + NOISE * truth.std() * drawn).astype(np.float32)
     subject = make_experiment_setup(
@@ -123,34 +123,35 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     noise: dict[Any, Any] = {}
-    for picture in PICTURES:
+    for image in IMAGES:
         for design in DESIGNS:
-            kept = folder / f"{picture}_{design}.json"
+            kept = folder / f"{image}_{design}.json"
             if not kept.is_file():
-                result = fitted(picture, design, size, noise)
+                result = run_fit(image, design, size, noise)
                 kept.write_text(json.dumps(result), encoding="utf-8")
-                print(picture, design, f"{result['oracle_psnr']:.2f} dB", flush=True)
+                print(image, design, f"{result['oracle_psnr']:.2f} dB", flush=True)
             row = json.loads(kept.read_text(encoding="utf-8"))
             noise[design, tuple(row["block"])] = np.array(row["noise"])
-            rows.append({"picture": picture, **row})
+            rows.append({"picture": image, **row})
     quick = [row for row in rows if row["name"] not in SLOW]
     without = {
-        f"without {', '.join(SLOW)}: {key}": said for key, said in correlations(quick).items()
+        f"without {', '.join(SLOW)}: {key}": said
+        for key, said in compute_correlations(quick).items()
     }
-    summary = correlations(rows) | without
+    summary = compute_correlations(rows) | without
     columns = ("picture", "name", *SCORES, *TRUTHS, "oracle_iteration", "taken", "milliseconds")
-    write(name, [{key: _rounded(row[key]) for key in columns} for row in rows], summary)
+    write(name, [{key: _round(row[key]) for key in columns} for row in rows], summary)
 
 
-def correlations(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rank correlation of each score with each truth, picture by picture, and their mean."""
+def compute_correlations(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rank correlation of each score with each truth, image by image, and their mean."""
     result: dict[str, Any] = {}
     for truth in TRUTHS:
         for score in SCORES:
             sign = -1 if score == "held_out_error" else 1  # less is better there
             each = []
-            for picture in dict.fromkeys(row["picture"] for row in rows):
-                mine = [row for row in rows if row["picture"] == picture]
+            for image in dict.fromkeys(row["picture"] for row in rows):
+                mine = [row for row in rows if row["picture"] == image]
                 scores, goal = ([row[key] for row in mine] for key in (score, truth))
                 each.append(sign * float(spearmanr(scores, goal).statistic))
             values_text = ", ".join(f"{value:+.2f}" for value in each)
@@ -158,7 +159,7 @@ def correlations(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _rounded(value: Any) -> Any:
+def _round(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 

@@ -1,4 +1,4 @@
-"""What others do with one noisy picture: total variation, non-local means, BM3D, ZS-N2N."""
+"""Baselines for one noisy image: total variation, non-local means, BM3D, ZS-N2N."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from skimage.io import imread
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
-from blind_noise import estimate, mean_sigma, microscopy
+from blind_noise import compute_mean_sigma, estimate_noise, is_micrograph
 from bm3d_forms import (
     MIDDLE,
     MULTIPLES,
-    bm3d_blind,
-    bm3d_told,
-    calibration,
-    vst_blind,
-    vst_calibrated,
-    vst_oracle,
+    calibrate,
+    run_bm3d_blind,
+    run_bm3d_known,
+    run_vst_blind,
+    run_vst_calibrated,
+    run_vst_oracle,
 )
 from quality_method import Method, Output
 from shared_data import psnr
@@ -35,7 +35,7 @@ TV_WEIGHTS = tuple(round(0.01 * 1.25**k, 4) for k in range(20))
 NLM = {"patch_size": 5, "patch_distance": 6, "h": 0.6, "fast_mode": True}
 
 
-def total_variation(noisy: Picture, weight: float) -> Picture:
+def denoise_total_variation(noisy: Picture, weight: float) -> Picture:
     """Chambolle's total variation, all channels together."""
     axis = None if noisy.ndim == 2 else -1
     return 255 * np.asarray(denoise_tv_chambolle(noisy / 255, weight, channel_axis=axis))
@@ -43,34 +43,34 @@ def total_variation(noisy: Picture, weight: float) -> Picture:
 
 def tv_oracle(case: Case, noisy: Picture, truth: Picture) -> Output:
     """Choose the weight by the truth."""
-    tried = [total_variation(noisy, weight) for weight in TV_WEIGHTS]
+    tried = [denoise_total_variation(noisy, weight) for weight in TV_WEIGHTS]
     best = int(np.argmax([psnr(image, truth) for image in tried]))
     return Output(tried[best], {"weight": TV_WEIGHTS[best]})
 
 
 def tv_blind(case: Case, noisy: Picture, truth: Picture) -> Output:
     """Take away as much as there is noise (Chambolle 2004): seven halvings of the weight's span."""
-    aim = mean_sigma(case, noisy)
+    aim = compute_mean_sigma(case, noisy)
     low, high = TV_WEIGHTS[0] / 10, TV_WEIGHTS[-1]
     image, weight = noisy, 0.0
     for _ in range(7):
         weight = sqrt(low * high)
-        image = total_variation(noisy, weight)
+        image = denoise_total_variation(noisy, weight)
         taken = sqrt(float(np.mean((image - noisy) ** 2)))
         low, high = (weight, high) if taken < aim else (low, weight)
     return Output(image, {"weight": weight, "sigma": aim})
 
 
-def non_local_means(case: Case, noisy: Picture, truth: Picture) -> Output:
+def denoise_non_local_means(case: Case, noisy: Picture, truth: Picture) -> Output:
     """scikit-image's, with the estimated noise."""
-    sigma = mean_sigma(case, noisy) / 255
+    sigma = compute_mean_sigma(case, noisy) / 255
     options = {**NLM, "h": NLM["h"] * sigma, "channel_axis": None if noisy.ndim == 2 else -1}
     return Output(
         255 * denoise_nl_means(noisy / 255, sigma=sigma, **options), {"sigma": 255 * sigma}
     )
 
 
-def published(title: str) -> Method:
+def read_published(title: str) -> Method:
     """Read an output that others have published for this very input."""
 
     def run(case: Case, noisy: Picture, truth: Picture) -> Output:
@@ -79,14 +79,14 @@ def published(title: str) -> Method:
     return Method(title, run, lambda case: title in dict(case.published))
 
 
-def zero_shot(case: Case, noisy: Picture, truth: Picture) -> Output:
-    """Fit a small network to the picture's two halves."""
+def denoise_zero_shot(case: Case, noisy: Picture, truth: Picture) -> Output:
+    """Fit a small network to the image's two halves."""
     from zs_n2n import denoise
 
     return Output(denoise(noisy))
 
 
-def zero_shot_settings(case: Case, noisy: Picture) -> dict[str, Any]:
+def list_zero_shot_settings(case: Case, noisy: Picture) -> dict[str, Any]:
     """All that the fit depends on."""
     from zs_n2n import SETTINGS
 
@@ -94,30 +94,30 @@ def zero_shot_settings(case: Case, noisy: Picture) -> dict[str, Any]:
 
 
 def _with_estimate(**further: Any) -> Callable[[Case, Picture], dict[str, Any]]:
-    return lambda case, noisy: {**estimate(case, noisy), **further}
+    return lambda case, noisy: {**estimate_noise(case, noisy), **further}
 
 
 METHODS: dict[str, Method] = {
     "input": Method("input", lambda case, noisy, truth: Output(noisy)),
-    "vst_bm3d": Method("VST + BM3D, blind (a)", vst_blind, microscopy, estimate),
+    "vst_bm3d": Method("VST + BM3D, blind (a)", run_vst_blind, is_micrograph, estimate_noise),
     "vst_bm3d_calibrated": Method(
-        "VST + BM3D, told our calibration (b)", vst_calibrated, microscopy, calibration
+        "VST + BM3D, told our calibration (b)", run_vst_calibrated, is_micrograph, calibrate
     ),
     "vst_bm3d_oracle": Method(
         "VST + BM3D, strength by oracle (c)",
-        vst_oracle,
-        microscopy,
+        run_vst_oracle,
+        is_micrograph,
         _with_estimate(multiples=MULTIPLES, start=MIDDLE, chosen_with="LC, then np"),
     ),
-    "bm3d": Method("BM3D, blind", bm3d_blind, settings=estimate),
-    "bm3d_told": Method("BM3D, told sigma", bm3d_told, lambda case: case.sigma is not None),
-    "nlm": Method("NLM, blind", non_local_means, settings=_with_estimate(**NLM)),
+    "bm3d": Method("BM3D, blind", run_bm3d_blind, settings=estimate_noise),
+    "bm3d_told": Method("BM3D, told sigma", run_bm3d_known, lambda case: case.sigma is not None),
+    "nlm": Method("NLM, blind", denoise_non_local_means, settings=_with_estimate(**NLM)),
     "tv": Method("TV, blind", tv_blind, settings=_with_estimate(halvings=7, weights=TV_WEIGHTS)),
     "tv_oracle": Method(
         "TV, strength by oracle",
         tv_oracle,
         settings=lambda case, noisy: {"weights": TV_WEIGHTS},
     ),
-    "published_dip": published("published DIP"),
-    "zs_n2n": Method("ZS-N2N", zero_shot, settings=zero_shot_settings),
+    "published_dip": read_published("published DIP"),
+    "zs_n2n": Method("ZS-N2N", denoise_zero_shot, settings=list_zero_shot_settings),
 }

@@ -1,4 +1,4 @@
-"""Blind deblurring: the width of an unknown Gaussian, and camera shake after SelfDeblur's protocol.
+"""Blind deblurring of unknown Gaussians, and of camera shake by SelfDeblur's protocol.
 
 Usage: python benchmarks/blind_deblur.py widths | levin | told [--preset fast] [--only im1_kernel1]
 Widths: each Set12 image is blurred by a Gaussian (1 to 3 pixels, another for each image and the
@@ -29,13 +29,13 @@ from shared_data import OUT, data_folder, write
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-#: Iterations that the width needs: it is read before the picture is fitted, and then kept.
+#: Iterations that the width needs: it is read before the image is fitted, and then kept.
 WIDTH_ITERATIONS = 1
 IMAGES, KERNELS = (1, 3, 4), (1, 2, 3, 5, 6, 8)
 BORDER, SHIFT = 15, 10
 
 
-def widths(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+def run_widths(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     """Blur, forget how, and ask."""
     names = sorted(path.stem for path in (data_folder() / "set12").glob("*.png"))
     true = np.linspace(1, 3, len(names))
@@ -43,10 +43,8 @@ def widths(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         case = f"{name}, {sigma:.2f}"
         if case in {row["case"] for row in rows}:
             continue
-        picture = imread(data_folder() / "set12" / f"{name}.png") / 255
-        blurred = ndimage.gaussian_filter(picture, sigma, mode="nearest", truncate=6)[
-            16:-16, 16:-16
-        ]
+        image = imread(data_folder() / "set12" / f"{name}.png") / 255
+        blurred = ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=6)[16:-16, 16:-16]
         shot = blurred + np.random.default_rng(0).normal(0, 2.55 / 255, blurred.shape)
         started = time.monotonic()
         answer = dip.blind_deblur(
@@ -65,7 +63,7 @@ def widths(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         save("widths", rows, {"within 10 %": sum(abs(row["off by %"]) <= 10 for row in rows)})
 
 
-def levin(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+def run_levin(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     """Restore real camera shake, kernel of any shape; its true one is given to `told`."""
     is_known = options.part == "told"
     for image, kernel in product(IMAGES, KERNELS):
@@ -83,7 +81,7 @@ def levin(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
             size = options.psf_size or true.shape[0]
             answer = dip.blind_deblur(shot, size, preset=options.preset, blur="free")
         seconds = time.monotonic() - started
-        before, after = judged(shot, truth), judged(answer.image, truth)
+        before, after = measure_quality(shot, truth), measure_quality(answer.image, truth)
         row = {
             "case": case,
             "input dB": before[0],
@@ -95,7 +93,7 @@ def levin(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
             "seconds": seconds,
         }
         if not is_known:
-            row["kernel alike"] = alike(answer.learned["psf"], true)
+            row["kernel alike"] = compare_kernels(answer.learned["psf"], true)
             np.savez(
                 OUT / f"blind_{case}.npz",
                 image=answer.image,
@@ -114,23 +112,23 @@ def levin(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         save(f"{options.part}_{options.preset}", rows, summary)
 
 
-def judged(picture: npt.NDArray[Any], truth: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """PSNR (peak 255) and SSIM after the best shift of the picture."""
+def measure_quality(image: npt.NDArray[Any], truth: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """PSNR (peak 255) and SSIM after the best shift of the image."""
     inner = (slice(BORDER, -BORDER),) * 2
-    picture = np.clip(picture.astype(np.float64), 0, 255)
+    image = np.clip(image.astype(np.float64), 0, 255)
 
-    def error(shift: tuple[float, float]) -> float:
-        moved = ndimage.shift(picture, shift, order=1, mode="nearest")
+    def compute_error(shift: tuple[float, float]) -> float:
+        moved = ndimage.shift(image, shift, order=1, mode="nearest")
         return float(np.mean((moved[inner] - truth[inner]) ** 2))
 
-    best = min(product(range(-SHIFT, SHIFT + 1), repeat=2), key=error)
+    best = min(product(range(-SHIFT, SHIFT + 1), repeat=2), key=compute_error)
     finer = [tuple(np.add(best, step)) for step in product(np.arange(-0.75, 1, 0.25), repeat=2)]
-    moved = ndimage.shift(picture, min(finer, key=error), order=1, mode="nearest")[inner]
+    moved = ndimage.shift(image, min(finer, key=compute_error), order=1, mode="nearest")[inner]
     psnr = 10 * np.log10(255**2 / np.mean((moved - truth[inner]) ** 2))
     return float(psnr), float(structural_similarity(moved, truth[inner], data_range=255))
 
 
-def alike(estimated: npt.NDArray[Any], true: npt.NDArray[np.float64]) -> float:
+def compare_kernels(estimated: npt.NDArray[Any], true: npt.NDArray[np.float64]) -> float:
     """Largest correlation of two kernels over all shifts; 1: the same."""
     grid = [a + b for a, b in zip(estimated.shape, true.shape, strict=True)]
     spectra = np.fft.fft2(estimated, grid) * np.fft.fft2(true, grid).conj()
@@ -154,7 +152,7 @@ def main() -> None:
     name = "blind_widths" if options.part == "widths" else f"blind_{options.part}_{options.preset}"
     kept = OUT / f"{name}.json"
     rows = json.loads(kept.read_text(encoding="utf-8"))["rows"] if kept.exists() else []
-    (widths if options.part == "widths" else levin)(options, rows)
+    (run_widths if options.part == "widths" else run_levin)(options, rows)
 
 
 if __name__ == "__main__":

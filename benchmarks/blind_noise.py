@@ -1,4 +1,4 @@
-"""The noise that blind methods reckon with, read from neighbours of the noisy picture alone."""
+"""Noise estimates of the blind baselines, from differences of neighbouring pixels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from variance_stabilising import variance_line, white_sigma
+from variance_stabilising import estimate_variance_line, estimate_white_sigma
 
 if TYPE_CHECKING:
     from quality_sets import Case, Picture
@@ -16,26 +16,28 @@ if TYPE_CHECKING:
 MICROSCOPY = ("fmd", "fmd256", "w2s", "hagen")
 
 
-def microscopy(case: Case) -> bool:
-    """Tell pictures of cameras and scanners on microscopes from the others."""
+def is_micrograph(case: Case) -> bool:
+    """Tell images of cameras and scanners on microscopes from the others."""
     return case.group in MICROSCOPY
 
 
-def estimate(case: Case, noisy: Picture) -> dict[str, Any]:
+def estimate_noise(case: Case, noisy: Picture) -> dict[str, Any]:
     """Estimate the noise: what every blind method rests on."""
-    if microscopy(case):
-        return {"line": variance_line(noisy)}
-    return {"sigma": [white_sigma(plane) for plane in channels(noisy)]}
+    if is_micrograph(case):
+        return {"line": estimate_variance_line(noisy)}
+    return {"sigma": [estimate_white_sigma(plane) for plane in split_channels(noisy)]}
 
 
-def channels(picture: Picture) -> list[Picture]:
+def split_channels(image: Picture) -> list[Picture]:
     """Its planes, one or three."""
-    return [picture] if picture.ndim == 2 else list(np.moveaxis(picture, -1, 0))
+    return [image] if image.ndim == 2 else list(np.moveaxis(image, -1, 0))
 
 
-def mean_sigma(case: Case, noisy: Picture) -> float:
+def compute_mean_sigma(case: Case, noisy: Picture) -> float:
     """One estimated standard deviation: root mean variance over brightness and channels."""
-    if not microscopy(case):
-        return sqrt(float(np.mean([white_sigma(plane) ** 2 for plane in channels(noisy)])))
-    gain, intercept = variance_line(noisy)
+    if not is_micrograph(case):
+        return sqrt(
+            float(np.mean([estimate_white_sigma(plane) ** 2 for plane in split_channels(noisy)]))
+        )
+    gain, intercept = estimate_variance_line(noisy)
     return sqrt(max(gain * float(noisy.mean()) + intercept, 1e-6))

@@ -1,4 +1,4 @@
-"""BM3D in the forms that the quality benchmark compares with.
+"""Variants of BM3D for the quality benchmark.
 
 BM3D is the authors' own package (PyPI `bm3d`, free for non-commercial use only), so it is no
 dependency of napari-dip: `make bench-quality` installs it, and nothing else needs it.
@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blind_noise import channels, mean_sigma, microscopy
+from blind_noise import compute_mean_sigma, is_micrograph, split_channels
 from quality_method import Output
 from shared_data import psnr
-from variance_stabilising import stabilise, unstabilise, variance_line, white_sigma
+from variance_stabilising import (
+    estimate_variance_line,
+    estimate_white_sigma,
+    invert_stabilisation,
+    stabilise,
+)
 
 if TYPE_CHECKING:
     from quality_sets import Case, Picture
@@ -32,7 +37,7 @@ def load_bm3d() -> Any:
     return bm3d
 
 
-def bm3d_whole(noisy: Picture, sigma: list[float]) -> Picture:
+def run_bm3d(noisy: Picture, sigma: list[float]) -> Picture:
     """BM3D, or CBM3D on three channels, on a scale of 0 to 1 as its matching thresholds have it."""
     bm3d = load_bm3d()
 
@@ -41,22 +46,22 @@ def bm3d_whole(noisy: Picture, sigma: list[float]) -> Picture:
     return 255 * np.asarray(bm3d.bm3d_rgb(noisy / 255, [deviation / 255 for deviation in sigma]))
 
 
-def bm3d_blind(case: Case, noisy: Picture, truth: Picture) -> Output:
+def run_bm3d_blind(case: Case, noisy: Picture, truth: Picture) -> Output:
     """One standard deviation a channel, from neighbour differences."""
-    if microscopy(case):
-        sigma = [mean_sigma(case, noisy)]
+    if is_micrograph(case):
+        sigma = [compute_mean_sigma(case, noisy)]
     else:
-        sigma = [max(white_sigma(plane), 0.1) for plane in channels(noisy)]
-    return Output(bm3d_whole(noisy, sigma), {"sigma": sigma})
+        sigma = [max(estimate_white_sigma(plane), 0.1) for plane in split_channels(noisy)]
+    return Output(run_bm3d(noisy, sigma), {"sigma": sigma})
 
 
-def bm3d_told(case: Case, noisy: Picture, truth: Picture) -> Output:
+def run_bm3d_known(case: Case, noisy: Picture, truth: Picture) -> Output:
     """Tell it the standard deviation that the noise was made with."""
-    sigma = [case.sigma or 0.0] * len(channels(noisy))
-    return Output(bm3d_whole(noisy, sigma), {"sigma": sigma})
+    sigma = [case.sigma or 0.0] * len(split_channels(noisy))
+    return Output(run_bm3d(noisy, sigma), {"sigma": sigma})
 
 
-def stabilised_bm3d(
+def run_stabilised_bm3d(
     noisy: Picture,
     line: tuple[float, float],
     multiple: float = 1.0,
@@ -70,28 +75,28 @@ def stabilised_bm3d(
     low, span = float(stable.min()), float(np.ptp(stable))
     strength = multiple / span if psd is None else psd / span**2
     clean = np.asarray(bm3d.bm3d((stable - low) / span, strength, profile))
-    return unstabilise(clean * span + low, *line)
+    return invert_stabilisation(clean * span + low, *line)
 
 
-def vst_blind(case: Case, noisy: Picture, truth: Picture) -> Output:
+def run_vst_blind(case: Case, noisy: Picture, truth: Picture) -> Output:
     """As published: estimate from neighbour differences, transform, BM3D, inverse."""
-    line = variance_line(noisy)
-    return Output(stabilised_bm3d(noisy, line), {"gain": line[0], "intercept": line[1]})
+    line = estimate_variance_line(noisy)
+    return Output(run_stabilised_bm3d(noisy, line), {"gain": line[0], "intercept": line[1]})
 
 
-def vst_oracle(case: Case, noisy: Picture, truth: Picture) -> Output:
+def run_vst_oracle(case: Case, noisy: Picture, truth: Picture) -> Output:
     """Choose the strength by the truth, in the quick profile, and restore with the full one.
 
-    From a multiple of 1 upwards, or downwards, as long as that betters the picture.
+    From a multiple of 1 upwards, or downwards, as long as that betters the image.
     """
     bm3d = load_bm3d()
 
-    line = variance_line(noisy)
+    line = estimate_variance_line(noisy)
     quick: dict[int, float] = {}
 
     def better(place: int) -> float:
         if place not in quick:
-            stabilised = stabilised_bm3d(
+            stabilised = run_stabilised_bm3d(
                 noisy, line, MULTIPLES[place], profile=bm3d.BM3DProfileLC()
             )
             quick[place] = psnr(stabilised, truth)
@@ -105,12 +110,12 @@ def vst_oracle(case: Case, noisy: Picture, truth: Picture) -> Output:
             break
     # the two profiles may differ on neighbouring strengths, so blind strength has its chance
     last = {best, MIDDLE} if abs(best - MIDDLE) <= 1 else {best}
-    stabilised = {place: stabilised_bm3d(noisy, line, MULTIPLES[place]) for place in last}
+    stabilised = {place: run_stabilised_bm3d(noisy, line, MULTIPLES[place]) for place in last}
     chosen = max(last, key=lambda place: psnr(stabilised[place], truth))
     return Output(stabilised[chosen], {"multiple": MULTIPLES[chosen], "line": line})
 
 
-def calibration(case: Case, noisy: Picture) -> dict[str, Any]:
+def calibrate(case: Case, noisy: Picture) -> dict[str, Any]:
     """Measure, as napari-dip does: line of the variance, and correlation."""
     import torch
 
@@ -126,20 +131,22 @@ def calibration(case: Case, noisy: Picture) -> dict[str, Any]:
     }
 
 
-def vst_calibrated(case: Case, noisy: Picture, truth: Picture) -> Output:
+def run_vst_calibrated(case: Case, noisy: Picture, truth: Picture) -> Output:
     """Tell BM3D the noise's line and spectrum as we measure them."""
-    variance_line_of_camera = calibration(case, noisy)
+    variance_line_of_camera = calibrate(case, noisy)
     lags = variance_line_of_camera["along_y"], variance_line_of_camera["along_x"]
-    psd = noise_psd(noisy.shape, *lags) if any(lags) else None  # white: the same, but sooner
+    psd = (
+        compute_noise_psd(noisy.shape, *lags) if any(lags) else None
+    )  # white: the same, but sooner
     return Output(
-        stabilised_bm3d(
+        run_stabilised_bm3d(
             noisy, (variance_line_of_camera["gain"], variance_line_of_camera["intercept"]), psd=psd
         ),
         variance_line_of_camera,
     )
 
 
-def noise_psd(
+def compute_noise_psd(
     shape: tuple[int, ...], along_y: tuple[float, ...], along_x: tuple[float, ...]
 ) -> Picture:
     """Spectrum of unit-variance noise whose correlation is the product of those along each axis.

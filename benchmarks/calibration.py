@@ -1,7 +1,7 @@
-"""How well the noise is told from one image: gain, intercept, correlation.
+"""Accuracy of the noise measurement on synthetic images: gain, intercept, correlation.
 
 Usage: python benchmarks/calibration.py [--part gain|reach|all] [--count 24]
-Scenes are pictures of scikit-image and the bundled samples, brightest value 1. They are taken "as
+Scenes are images of scikit-image and the bundled samples, brightest value 1. They are taken "as
 they are" and, since photographs hold noise of their own, "through optics": blurred by a Gaussian
 of one pixel, as any microscope does. Constants were chosen on the scenes and gains in TUNED; the
 others were looked at on the way, too, though no constant was fitted to them. Writes
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    Picture = npt.NDArray[np.float64]
+    Image = npt.NDArray[np.float64]
 
 SCENES: dict[str, Callable[[], Any]] = {
     "camera": data.camera,
@@ -56,7 +56,7 @@ SIDE = 512
 #: Signal must span as many read noises; errors up to that are right.
 SPANNED, RIGHT = 5, 0.1
 #: Standard error of the gain, as a share of it, beyond which it counts as "cannot tell"; and that
-#: which even the clean picture would leave, beyond which nobody can.
+#: which even the clean image would leave, beyond which nobody can.
 UNSURE, BEYOND = 0.07, 0.05
 LAGS = {True: (0.0, 0.1, 0.3, 0.5, 0.7), False: (0.0, 0.15, 0.4, 0.6, 0.8)}
 LEVELS = (5.0, 20.0)
@@ -76,28 +76,28 @@ class Case(NamedTuple):
 
 
 @cache
-def scene(name: str, blur: float) -> Picture:
-    """Clean picture of values 0 to about 1."""
-    picture = np.asarray(SCENES[name](), np.float64)
-    low, high = np.percentile(picture, [0, 99.9])
-    picture = (picture - low) / (high - low)
+def make_scene(name: str, blur: float) -> Image:
+    """Clean image of values 0 to about 1."""
+    image = np.asarray(SCENES[name](), np.float64)
+    low, high = np.percentile(image, [0, 99.9])
+    image = (image - low) / (high - low)
     if blur:
-        picture = gaussian_filter(picture, blur)
-    row, column = (max(0, (side - SIDE) // 2) for side in picture.shape)
-    return picture.clip(min=0)[row : row + SIDE, column : column + SIDE]
+        image = gaussian_filter(image, blur)
+    row, column = (max(0, (side - SIDE) // 2) for side in image.shape)
+    return image.clip(min=0)[row : row + SIDE, column : column + SIDE]
 
 
-def shot(case: Case) -> tuple[Picture, Picture]:
+def simulate(case: Case) -> tuple[Image, Image]:
     """Give the noisy image and the signal without noise, in grey values."""
     rng = np.random.default_rng(case.seed)
-    light = scene(case.scene, case.blur) * case.photons
+    light = make_scene(case.scene, case.blur) * case.photons
     image = case.gain * rng.poisson(light) + rng.normal(0, case.read, light.shape) + case.offset
     if (ceiling := KINDS[case.kind]) is not None:
         image = np.clip(np.rint(image), 0, ceiling)
     return image, case.gain * light + case.offset
 
 
-def cases(count: int, blur: float) -> list[Case]:
+def draw_cases(count: int, blur: float) -> list[Case]:
     """Draw as many settings for each scene."""
     rng = np.random.default_rng(7)
     return [
@@ -116,16 +116,16 @@ def cases(count: int, blur: float) -> list[Case]:
     ]
 
 
-def judge(case: Case) -> dict[str, Any]:
+def evaluate(case: Case) -> dict[str, Any]:
     """Measure one image, and compare."""
-    image, signal = shot(case)
+    image, signal = simulate(case)
     step = 0.0 if case.kind == "float" else 1.0
     estimate = estimate_noise(torch.from_numpy(image)[None], step)
     intercept = case.read**2 - case.gain * case.offset + step**2 / 12
     at = np.percentile(signal, np.linspace(5, 95, 10))
     true = case.gain * at + intercept
     ratio = compute_noise_variance(estimate, at) / np.maximum(true, 1e-9) - 1
-    # what the clean picture's every pixel would tell of the gain
+    # what the clean image's every pixel would tell of the gain
     weight = 0.5 / np.maximum(case.gain * signal + intercept, 1e-9) ** 2
     centre = np.average(signal, weights=weight)
     bound = float((weight * (signal - centre) ** 2).sum() ** -0.5) / case.gain
@@ -152,22 +152,22 @@ def judge(case: Case) -> dict[str, Any]:
     }
 
 
-def correlated(
+def draw_correlated(
     rng: np.random.Generator, shape: tuple[int, ...], kind: str, lag: float
-) -> tuple[Picture, list[float], list[float]]:
+) -> tuple[Image, list[float], list[float]]:
     """Noise of variance 1, and its true autocorrelation along Y and X."""
     noise, none = rng.normal(size=shape), [0.0] * 5
     if lag == 0:
         return noise, none, none
 
-    def bell(width: float) -> Picture:
+    def make_gaussian(width: float) -> Image:
         kernel = np.exp(-0.5 * (np.arange(-9, 10) / width) ** 2)
         return np.asarray(kernel / np.sqrt((kernel**2).sum()))
 
-    def at(kernel: Picture, apart: int) -> float:
+    def at(kernel: Image, apart: int) -> float:
         return float((kernel[apart:] * kernel[:-apart]).sum())
 
-    kernel = bell(brentq(lambda width: at(bell(width), 1) - lag, 0.15, 5))
+    kernel = make_gaussian(brentq(lambda width: at(make_gaussian(width), 1) - lag, 0.15, 5))
     along = [at(kernel, apart) for apart in range(1, 6)]
     noise = correlate1d(noise, kernel, axis=1, mode="wrap")
     if kind == "line-wise":
@@ -175,14 +175,16 @@ def correlated(
     return correlate1d(noise, kernel, axis=0, mode="wrap"), along, along
 
 
-def judge_reach(name: str, kind: str, lag: float, level: float, side: int) -> dict[str, Any]:
+def evaluate_blind_spot(
+    name: str, kind: str, lag: float, level: float, side: int
+) -> dict[str, Any]:
     """Compare the blind spot with the one that the true autocorrelation asks for."""
     rng = np.random.default_rng([ord(name[0]), ord(name[1]), round(100 * lag), round(level), side])
-    picture = 255 * scene(name, 1.0)
-    row, column = (int(rng.integers(0, max(1, full - side + 1))) for full in picture.shape)
-    picture = picture[row : row + side, column : column + side]
-    noise, along_y, along_x = correlated(rng, picture.shape, kind, lag)
-    image = torch.from_numpy(picture + level * noise)[None]
+    pixels = 255 * make_scene(name, 1.0)
+    row, column = (int(rng.integers(0, max(1, full - side + 1))) for full in pixels.shape)
+    pixels = pixels[row : row + side, column : column + side]
+    noise, along_y, along_x = draw_correlated(rng, pixels.shape, kind, lag)
+    image = torch.from_numpy(pixels + level * noise)[None]
     estimate = estimate_noise(image, 0)
     grid = (int(image.shape[1]), int(image.shape[2]))
     true = NoiseEstimate(
@@ -204,18 +206,22 @@ def judge_reach(name: str, kind: str, lag: float, level: float, side: int) -> di
     }
 
 
-def share(rows: list[dict[str, Any]], key: str) -> float:
+def compute_share(rows: list[dict[str, Any]], key: str) -> float:
     """Percentage of rows for which that holds."""
     return 100 * float(np.mean([row[key] for row in rows])) if rows else float("nan")
 
 
-def table(rows: list[dict[str, Any]], keys: tuple[str, ...], name: str) -> None:
+def write_tables(rows: list[dict[str, Any]], keys: tuple[str, ...], name: str) -> None:
     """Write the rows, and their shares by scene, with tuned and other scenes apart."""
     groups = {name: [row for row in rows if row["scene"] == name] for name in SCENES}
     groups["tuned"] = [row for row in rows if row["scene"] in TUNED]
     groups["not tuned"] = [row for row in rows if row["scene"] not in TUNED]
     shares = [
-        {"scene": name, "cases": len(some), **{f"{key} %": share(some, key) for key in keys}}
+        {
+            "scene": name,
+            "cases": len(some),
+            **{f"{key} %": compute_share(some, key) for key in keys},
+        }
         for name, some in groups.items()
         if some
     ]
@@ -233,19 +239,19 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.part in ("gain", "all"):
         for blur, label in ((0.0, "as_they_are"), (1.0, "through_optics")):
-            rows = [judge(case) for case in cases(options.count, blur)]
+            rows = [evaluate(case) for case in draw_cases(options.count, blur)]
             counted = [row for row in rows if row["counts"]]
             confident = [row for row in counted if row["told"]]
             for row in rows:
                 row["cannot tell"] = not row["told"]
             keys = ("gain right", "intercept right", "intercept plainly right", "variance right")
-            table(confident, keys, f"calibration_gain_{label}")
-            table(counted, ("cannot tell",), f"calibration_untold_{label}")
+            write_tables(confident, keys, f"calibration_gain_{label}")
+            write_tables(counted, ("cannot tell",), f"calibration_untold_{label}")
             rest = [row for row in rows if not row["counts"]]
-            table(rest, ("cannot tell", "wild"), f"calibration_rest_{label}")
+            write_tables(rest, ("cannot tell", "wild"), f"calibration_rest_{label}")
     if options.part in ("reach", "all"):
         rows = [
-            judge_reach(name, kind, lag, level, side)
+            evaluate_blind_spot(name, kind, lag, level, side)
             for name in SCENES
             for lag in LAGS[name in TUNED]
             for kind in (("isotropic", "line-wise") if lag else ("white",))
@@ -254,7 +260,9 @@ def main() -> None:
         ]
         for side in (256, 96):
             some = [row for row in rows if row["side"] == side]
-            table(some, ("right", "right or one larger", "told"), f"calibration_reach_{side}")
+            write_tables(
+                some, ("right", "right or one larger", "told"), f"calibration_reach_{side}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Made sCMOS pictures, denoised with and without maps of the camera.
+"""Simulated sCMOS images, denoised with and without camera maps: PSNR.
 
 Usage: python benchmarks/camera_maps.py [--preset fast] [--side 192] [--frames 200]
 A made camera: offsets of 100 ± 3 grey values, gains of 2 ± 3 %, read noise of 1.5 ± 15 % but for
@@ -7,7 +7,7 @@ as many flat ones at each of 50, 300 and 1,500 photons. Truths: the long exposur
 mitochondria and the first of the bundled two channels, both smoothed by a Gaussian of 1.5 pixels
 since they hold noise of their own, and, where NAPARI_DIP_DATA has it, the truth of
 acsn_microtubules, each at 20 and at 200 photons in its brightest pixels. PSNR at peak 255, over the
-whole picture and at the noisy pixels. The noisy picture of acsn_microtubules itself has no dark or
+whole image and at the noisy pixels. The noisy image of acsn_microtubules itself has no dark or
 flat frames, so no maps can be made for it; its row tells how it fares without. Rows that are in the
 results file already are not computed again. Input, without, with and truth are written side by side
 under benchmarks/out/camera_maps.
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 LIGHTS = (20, 200)
 #: Photons of the flat frames.
 FLATS = (50, 300, 1500)
-#: Standard deviation, in pixels, of the Gaussian that takes the bundled pictures' own noise away.
+#: Standard deviation, in pixels, of the Gaussian that takes the bundled images' own noise away.
 SMOOTH = 1.5
 #: Read noise from which on a pixel counts as noisy in the table, in grey values.
 NOISY = 8.0
@@ -54,15 +54,17 @@ class Camera:
     gain: Picture
     noise: Picture
 
-    def shot(self, photons: Picture | float, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
-        """Take a picture."""
+    def expose(self, photons: Picture | float, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
+        """Take an image."""
         light = self.gain * rng.poisson(np.broadcast_to(photons, self.gain.shape))
         read = rng.normal(0, 1, self.gain.shape) * self.noise
         return np.rint(self.offset + light + read).clip(0, 65535).astype(np.uint16)
 
-    def maps(self, count: int, rng: np.random.Generator) -> dict[str, Any]:
+    def measure_maps(self, count: int, rng: np.random.Generator) -> dict[str, Any]:
         """Make maps from so many frames of each light."""
-        stacks = [np.stack([self.shot(light, rng) for _ in range(count)]) for light in (0, *FLATS)]
+        stacks = [
+            np.stack([self.expose(light, rng) for _ in range(count)]) for light in (0, *FLATS)
+        ]
         measured = dip.camera_maps(stacks[0], stacks[1:])
         return {
             "offset_map": measured.offset,
@@ -71,7 +73,7 @@ class Camera:
         }
 
 
-def camera(side: int, rng: np.random.Generator) -> Camera:
+def make_camera(side: int, rng: np.random.Generator) -> Camera:
     """Make a camera; the same seed gives the same."""
     size = side, side
     noise = rng.lognormal(np.log(1.5), 0.15, size)
@@ -79,8 +81,8 @@ def camera(side: int, rng: np.random.Generator) -> Camera:
     return Camera(rng.normal(100, 3, size), 2 * rng.normal(1, 0.03, size), noise)
 
 
-def truth(name: str, side: int) -> Picture:
-    """Cut the middle out of a picture, brought to 0 to 255; bundled ones without their noise."""
+def load_truth(name: str, side: int) -> Picture:
+    """Cut the middle out of an image, brought to 0 to 255; bundled ones without their noise."""
     whole = {
         "mitochondria": lambda: imread(MITOCHONDRIA)[1],
         "two channels": lambda: imread(TWO_CHANNELS)[0],
@@ -95,11 +97,11 @@ def truth(name: str, side: int) -> Picture:
 
 
 def compare(name: str, light: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Denoise one picture without maps and with them."""
+    """Denoise one image without maps and with them."""
     rng = np.random.default_rng(light)
-    clean, sensor = truth(name, options.side), camera(options.side, rng)
-    maps = sensor.maps(options.frames, rng)
-    noisy_shot = sensor.shot(clean / 255 * light, rng)
+    clean, sensor = load_truth(name, options.side), make_camera(options.side, rng)
+    maps = sensor.measure_maps(options.frames, rng)
+    noisy_shot = sensor.expose(clean / 255 * light, rng)
     plain = dip.denoise(noisy_shot, preset=options.preset)
     began = time.process_time()
     mapped = dip.denoise(noisy_shot, preset=options.preset, **maps)
@@ -108,7 +110,7 @@ def compare(name: str, light: int, options: argparse.Namespace) -> dict[str, Any
     images = [
         (image - sensor.offset.mean()) * unit for image in (noisy_shot, plain.image, mapped.image)
     ]
-    keep(f"{name}_{light}", [*images, clean])
+    save_images(f"{name}_{light}", [*images, clean])
     noisy = sensor.noise > NOISY
     return {
         "picture": f"{name}, {light} photons",
@@ -123,7 +125,7 @@ def compare(name: str, light: int, options: argparse.Namespace) -> dict[str, Any
 
 
 def without_frames(options: argparse.Namespace) -> dict[str, Any]:
-    """Denoise the one picture of acsn_microtubules, fitted to its truth by gain and offset."""
+    """Denoise the one image of acsn_microtubules, fitted to its truth by gain and offset."""
     folder = data_folder() / "acsn_microtubules"
     noisy, clean = imread(folder / "noisy.png"), imread(folder / "gt.png").astype(np.float64)
     began = time.process_time()
@@ -133,7 +135,7 @@ def without_frames(options: argparse.Namespace) -> dict[str, Any]:
         np.polyval(np.polyfit(image.ravel(), clean.ravel(), 1), image)
         for image in (noisy, restored)
     ]
-    keep("acsn_microtubules", [*images, clean])
+    save_images("acsn_microtubules", [*images, clean])
     scores = psnr(images[0], clean), psnr(images[1], clean)
     none = dict.fromkeys(("maps dB", "gain dB"), "no frames")
     rest = dict.fromkeys(("noisy pixels, without dB", "noisy pixels, maps dB"), "")
@@ -145,11 +147,11 @@ def without_frames(options: argparse.Namespace) -> dict[str, Any]:
     return {**row, **none, **rest, "CPU seconds": seconds}
 
 
-def keep(name: str, pictures: list[npt.NDArray[Any]]) -> None:
-    """Write pictures side by side."""
+def save_images(name: str, stack: list[npt.NDArray[Any]]) -> None:
+    """Write images side by side."""
     folder = OUT / "camera_maps"
     folder.mkdir(parents=True, exist_ok=True)
-    images = [np.clip(np.rint(image), 0, 255).astype(np.uint8) for image in pictures]
+    images = [np.clip(np.rint(image), 0, 255).astype(np.uint8) for image in stack]
     Image.fromarray(np.concatenate(images, 1)).save(folder / f"{name}.png")
 
 
@@ -171,13 +173,13 @@ def main() -> None:
         if f"{name}, {light} photons" not in done:
             rows.append(compare(name, light, options))
             print(rows[-1], file=sys.stderr, flush=True)
-            write(title, rows, summary(rows))
+            write(title, rows, summarise(rows))
     if "acsn" in options.pictures and "acsn_microtubules, noisy.png" not in done:
         rows.append(without_frames(options))
-        write(title, rows, summary(rows))
+        write(title, rows, summarise(rows))
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean and least gain at each light."""
     means: dict[str, Any] = {}
     for light in LIGHTS:

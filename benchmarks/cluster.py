@@ -1,4 +1,4 @@
-"""What handing files to workers costs: time and bytes per task, load of the scheduler, throughput.
+"""Overhead of workers: time and bytes per task, CPU time of the scheduler, files per minute.
 
 Usage: python benchmarks/cluster.py [overhead] [throughput] [--small | --large] [--again]
 
@@ -70,7 +70,7 @@ def main() -> None:
     size = SMALL if options.small else LARGE if options.large else USUAL
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        lay_out(folder, *size[1:])
+        write_files(folder, *size[1:])
         for part in options.parts:
             for name, measure in PARTS[part].items():
                 if (name, list(size)) not in [(row["what"], row["size"]) for row in read_rows()]:
@@ -87,7 +87,9 @@ def main() -> None:
     }
     for variant in list(PARTS["throughput"])[1:]:
         for arguments, figure in RATIOS.items():
-            summary[f"{variant} to single processes, {arguments}"] = ratio(rows, variant, figure)
+            summary[f"{variant} to single processes, {arguments}"] = compute_ratio(
+                rows, variant, figure
+            )
     write("cluster", [{head: row.get(head, "") for head in heads} for row in rows], summary)
 
 
@@ -97,7 +99,7 @@ def read_rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
 
 
-def ratio(rows: list[dict[str, Any]], variant: str, figure: str) -> float | str:
+def compute_ratio(rows: list[dict[str, Any]], variant: str, figure: str) -> float | str:
     """Set a way beside the single processes; of seconds, the fewer are the better."""
     figures_by_case = {row["what"]: row[figure] for row in rows if figure in row}
     ours, theirs = figures_by_case.get(variant), figures_by_case.get("two single processes")
@@ -106,7 +108,7 @@ def ratio(rows: list[dict[str, Any]], variant: str, figure: str) -> float | str:
     return round(theirs / ours if figure == "cpu_s_per_file" else ours / theirs, 3)
 
 
-def lay_out(folder: Path, count: int, side: int, iterations: int) -> None:
+def write_files(folder: Path, count: int, side: int, iterations: int) -> None:
     """Cut the files out, in two halves."""
     paths = [path for shot in SHOTS for path in sorted(data_folder().glob(shot))]
     rng = np.random.default_rng(0)
@@ -121,7 +123,7 @@ def lay_out(folder: Path, count: int, side: int, iterations: int) -> None:
 
 
 @contextmanager
-def cluster(
+def start_cluster(
     folder: Path, settings: dict[str, Any] | None = None
 ) -> Iterator[tuple[str, psutil.Process, list[psutil.Process]]]:
     """Start a scheduler and workers with settings of dask's; give its file, and their processes."""
@@ -129,11 +131,11 @@ def cluster(
     place = folder / "scheduler.json"
     place.unlink(missing_ok=True)
     at = ("--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(place))
-    started = [dask(settings, "scheduler", "--port", "0", *at)]
+    started = [start_dask(settings, "scheduler", "--port", "0", *at)]
     try:
         while not place.exists():
             time.sleep(0.1)
-        started += [dask(settings, "worker", "--nthreads", "1", *at) for _ in range(WORKERS)]
+        started += [start_dask(settings, "worker", "--nthreads", "1", *at) for _ in range(WORKERS)]
         with join_cluster(str(place)) as crew:
             assert crew is not None
             crew.client.wait_for_workers(WORKERS)
@@ -146,29 +148,33 @@ def cluster(
             process.wait()
 
 
-def empty_tasks(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
+def measure_empty_tasks(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
     """Hand out tasks that do nothing, as many at once as there are workers."""
-    with cluster(folder) as (place, scheduler, _), join_cluster(place) as crew:
+    with start_cluster(folder) as (place, scheduler, _), join_cluster(place) as crew:
         assert crew is not None
         client = crew.client
         client.submit(_nothing, -1, pure=False).result()
-        before, sent, began = cpu(scheduler), through(scheduler), time.monotonic()
+        before, sent, began = (
+            measure_cpu(scheduler),
+            count_connection_bytes(scheduler),
+            time.monotonic(),
+        )
         for number in range(0, size[0], WORKERS):
             client.gather([client.submit(_nothing, number + i, pure=False) for i in range(WORKERS)])
         seconds = time.monotonic() - began
         return {
             "ms_per_task": 1e3 * seconds / size[0] * WORKERS,
-            "scheduler_cpu_ms_per_task": 1e3 * (cpu(scheduler) - before) / size[0],
-            "bytes_per_task": (through(scheduler) - sent) / size[0],
+            "scheduler_cpu_ms_per_task": 1e3 * (measure_cpu(scheduler) - before) / size[0],
+            "bytes_per_task": (count_connection_bytes(scheduler) - sent) / size[0],
         }
 
 
-def done_files(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
+def measure_finished_files(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
     """Hand out files that are done, again and again."""
     out = folder / "done"
     inputs = [folder / f"in{half}" for half in range(WORKERS)]
     dip.batch(folder / "recipe.json", inputs, out, threads=1)
-    with cluster(folder) as (place, scheduler, workers), join_cluster(place) as crew:
+    with start_cluster(folder) as (place, scheduler, workers), join_cluster(place) as crew:
         assert crew is not None
         options = {"resume": True, "threads": 1, "machine": crew.machine}
         plan = plan_batch(folder / "recipe.json", inputs, out, **options)
@@ -176,14 +182,18 @@ def done_files(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
         answer = crew.client.submit(run_on_worker, unit, pure=False).result()
         drain_generator(run_batch(plan, pool=crew))
         times = max(1, size[0] // len(plan.jobs))
-        before, sent, began = cpu(scheduler), through(scheduler), time.monotonic()
+        before, sent, began = (
+            measure_cpu(scheduler),
+            count_connection_bytes(scheduler),
+            time.monotonic(),
+        )
         for _ in range(times):
             drain_generator(run_batch(plan, pool=crew))
         seconds, count = time.monotonic() - began, times * len(plan.jobs)
         return {
             "ms_per_task": 1e3 * seconds / count * WORKERS,
-            "scheduler_cpu_ms_per_task": 1e3 * (cpu(scheduler) - before) / count,
-            "bytes_per_task": (through(scheduler) - sent) / count,
+            "scheduler_cpu_ms_per_task": 1e3 * (measure_cpu(scheduler) - before) / count,
+            "bytes_per_task": (count_connection_bytes(scheduler) - sent) / count,
             "bytes_of_unit": len(pickle.dumps(unit)),
             "bytes_of_answer": len(pickle.dumps(answer)),
             "scheduler_mb": scheduler.memory_info().rss / 1e6,
@@ -191,42 +201,46 @@ def done_files(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
         }
 
 
-def two_workers(folder: Path, size: tuple[int, ...], **settings: Any) -> dict[str, Any]:
+def measure_workers(folder: Path, size: tuple[int, ...], **settings: Any) -> dict[str, Any]:
     """Restore all files by two workers."""
     out = folder / ("by_quiet_workers" if settings else "by_workers")
-    with cluster(folder, settings) as (place, scheduler, workers):
-        before = cpu(scheduler) + sum(map(cpu, workers))
-        alone = cpu(scheduler)
-        times = timed([[folder / "in0", folder / "in1", "-o", out, "--scheduler", place]], folder)
-        times["cpu_s"] += cpu(scheduler) + sum(map(cpu, workers)) - before
+    with start_cluster(folder, settings) as (place, scheduler, workers):
+        before = measure_cpu(scheduler) + sum(map(measure_cpu, workers))
+        alone = measure_cpu(scheduler)
+        times = time_commands(
+            [[folder / "in0", folder / "in1", "-o", out, "--scheduler", place]], folder
+        )
+        times["cpu_s"] += measure_cpu(scheduler) + sum(map(measure_cpu, workers)) - before
         return {
-            **figures(times, [out]),
-            "scheduler_cpu_ms_per_task": 1e3 * (cpu(scheduler) - alone) / size[1],
+            **compute_throughput(times, [out]),
+            "scheduler_cpu_ms_per_task": 1e3 * (measure_cpu(scheduler) - alone) / size[1],
             "worker_mb": max(worker.memory_info().rss for worker in workers) / 1e6,
         }
 
 
-def own_workers(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
+def measure_own_workers(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
     """Restore all files by two workers that are started for it."""
     out = folder / "by_its_own"
-    times = timed([[folder / "in0", folder / "in1", "-o", out, "--workers", WORKERS]], folder)
-    return figures(times, [out])
+    times = time_commands(
+        [[folder / "in0", folder / "in1", "-o", out, "--workers", WORKERS]], folder
+    )
+    return compute_throughput(times, [out])
 
 
-def two_processes(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
+def measure_processes(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
     """Restore half the files each by two processes at once that know nothing of each other."""
     outs = [folder / f"alone{half}" for half in range(WORKERS)]
     halves = [[folder / f"in{half}", "-o", out] for half, out in enumerate(outs)]
-    return figures(timed(halves, folder), outs)
+    return compute_throughput(time_commands(halves, folder), outs)
 
 
 PARTS = {
-    "overhead": {"empty tasks": empty_tasks, "files that are done": done_files},
+    "overhead": {"empty tasks": measure_empty_tasks, "files that are done": measure_finished_files},
     "throughput": {
-        "two single processes": two_processes,
-        "two workers": two_workers,
-        "two workers, rare looks": partial(two_workers, **QUIET_DASK_CONFIG),
-        "two workers of its own": own_workers,
+        "two single processes": measure_processes,
+        "two workers": measure_workers,
+        "two workers, rare looks": partial(measure_workers, **QUIET_DASK_CONFIG),
+        "two workers of its own": measure_own_workers,
     },
 }
 #: What is set beside the single processes.
@@ -237,7 +251,7 @@ RATIOS = {
 }
 
 
-def timed(commands: list[list[Any]], folder: Path) -> dict[str, float]:
+def time_commands(commands: list[list[Any]], folder: Path) -> dict[str, float]:
     """Run batches at once; seconds on the clock and of the processor."""
     began, wall = time.monotonic(), time.time()
     running = []
@@ -248,14 +262,14 @@ def timed(commands: list[list[Any]], folder: Path) -> dict[str, float]:
     while any(process.poll() is None for process in running):
         for place, process in enumerate(running):
             if process.poll() is None:
-                spent[place] = max(spent[place], with_children(process.pid))
+                spent[place] = max(spent[place], measure_tree_cpu(process.pid))
         time.sleep(0.05)
     if any(process.returncode for process in running):
         raise SystemExit("A batch did not end well.")
     return {"s": time.monotonic() - began, "began": wall, "cpu_s": sum(spent)}
 
 
-def figures(times: dict[str, float], outs: list[Path]) -> dict[str, float]:
+def compute_throughput(times: dict[str, float], outs: list[Path]) -> dict[str, float]:
     """Files per minute, from the start on and from the first result on."""
     ends = sorted(path.stat().st_mtime for out in outs for path in out.glob("records/*.json"))
     running = (len(ends) - 1) / (ends[-1] - ends[0])
@@ -266,20 +280,20 @@ def figures(times: dict[str, float], outs: list[Path]) -> dict[str, float]:
     }
 
 
-def with_children(pid: int) -> float:
+def measure_tree_cpu(pid: int) -> float:
     """Seconds of the processor of a process and of those that it started and that run still."""
     with suppress(psutil.NoSuchProcess):  # one that ends meanwhile is counted as it was before
         whole = psutil.Process(pid)
-        return sum(map(cpu, (whole, *whole.children(recursive=True))))
+        return sum(map(measure_cpu, (whole, *whole.children(recursive=True))))
     return 0.0
 
 
-def cpu(process: psutil.Process) -> float:
+def measure_cpu(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
-def through(process: psutil.Process) -> int:
+def count_connection_bytes(process: psutil.Process) -> int:
     """Bytes that went through a process's connections that are open now; 0 where `ss` is missing.
 
     Both ends lie on this computer, so that what the process sent and received is all there was.
@@ -295,7 +309,7 @@ def through(process: psutil.Process) -> int:
     return total
 
 
-def dask(settings: dict[str, Any], *arguments: str) -> subprocess.Popen[bytes]:
+def start_dask(settings: dict[str, Any], *arguments: str) -> subprocess.Popen[bytes]:
     """Start a process of dask's; its settings are told as docs/cluster.md says."""
     environment = {
         "DASK_" + name.replace(".", "__").replace("-", "_").upper(): str(value)

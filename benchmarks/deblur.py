@@ -1,4 +1,4 @@
-"""PSNR of deblurring with a known kernel, beside Richardson-Lucy at its oracle iteration.
+"""Deblurring with a known kernel: PSNR, against Richardson-Lucy at its oracle iteration.
 
 Usage: python benchmarks/deblur.py [--preset balanced] [--kernel 1] [--only 03_peppers]
 Set12 images, blurred with a Levin kernel with a circular border for all methods, white noise of
@@ -24,7 +24,7 @@ from shared_data import OUT, data_folder, write
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Picture = npt.NDArray[np.float64]
+    Image = npt.NDArray[np.float64]
 
 IMAGES = (
     "01_cameraman",
@@ -42,7 +42,7 @@ NOISE = 2.55
 MOST_LUCY = 400
 
 
-def spectrum(kernel: Picture, shape: tuple[int, int]) -> npt.NDArray[np.complex128]:
+def compute_transfer(kernel: Image, shape: tuple[int, int]) -> npt.NDArray[np.complex128]:
     """Fourier transform of a kernel with its middle at the origin."""
     whole = np.zeros(shape)
     whole[: kernel.shape[0], : kernel.shape[1]] = kernel
@@ -50,55 +50,57 @@ def spectrum(kernel: Picture, shape: tuple[int, int]) -> npt.NDArray[np.complex1
     return np.asarray(rfft2(np.roll(whole, middle, (0, 1))))
 
 
-def blurred(image: Picture, transfer: npt.NDArray[np.complex128]) -> Picture:
+def blur(image: Image, transfer: npt.NDArray[np.complex128]) -> Image:
     """Convolve with a circular border."""
     return np.asarray(irfft2(rfft2(image) * transfer, s=image.shape))
 
 
-def psnr(image: Picture, truth: Picture) -> float:
+def psnr(image: Image, truth: Image) -> float:
     """Peak 255, clipped to what can be shown."""
     return float(10 * np.log10(255**2 / np.mean((np.clip(image, 0, 255) - truth) ** 2)))
 
 
-def lucy(measured: Picture, transfer: Any, truth: Picture) -> tuple[float, int, Picture]:
+def run_richardson_lucy(measured: Image, transfer: Any, truth: Image) -> tuple[float, int, Image]:
     """Richardson-Lucy with a circular border at the iteration that lies nearest to the truth."""
     data = np.clip(measured, 0, None)
     image = np.full_like(data, data.mean())
     best = (-np.inf, 0, image)
     for iteration in range(1, MOST_LUCY + 1):
-        ratio = data / np.maximum(blurred(image, transfer), 1e-6)
-        image = image * np.maximum(blurred(ratio, transfer.conj()), 0)
+        ratio = data / np.maximum(blur(image, transfer), 1e-6)
+        image = image * np.maximum(blur(ratio, transfer.conj()), 0)
         quality = psnr(image, truth)
         if quality > best[0]:
             best = (quality, iteration, image)
     return best
 
 
-def wiener(measured: Picture, transfer: Any, truth: Picture) -> float:
+def run_wiener(measured: Image, transfer: Any, truth: Image) -> float:
     """Wiener filter with the constant that lies nearest to the truth: the best linear answer."""
     power = np.abs(transfer) ** 2
-    pictures = (
+    images = (
         np.asarray(irfft2(rfft2(measured) * transfer.conj() / (power + k), s=measured.shape))
         for k in np.geomspace(1e-5, 1e-1, 25)
     )
-    return max(psnr(picture, truth) for picture in pictures)
+    return max(psnr(image, truth) for image in images)
 
 
-def scene(name: str, kernel: int) -> tuple[Picture, Picture, Picture, Any]:
+def make_case(name: str, kernel: int) -> tuple[Image, Image, Image, Any]:
     """Truth, measured image, kernel and its transfer function."""
     truth = imread(data_folder() / "set12" / f"{name}.png").astype(np.float64)
     psf = np.load(data_folder() / "levin" / f"kernel{kernel}_conv_f8.npy")
-    transfer = spectrum(psf, truth.shape)
+    transfer = compute_transfer(psf, truth.shape)
     noise = np.random.default_rng(0).normal(0, NOISE, truth.shape)
-    return truth, blurred(truth, transfer) + noise, psf, transfer
+    return truth, blur(truth, transfer) + noise, psf, transfer
 
 
 def measure(name: str, kernel: int, settings: dict[str, Any]) -> dict[str, Any]:
     """Run one image and compare."""
-    truth, measured, psf, transfer = scene(name, kernel)
+    truth, measured, psf, transfer = make_case(name, kernel)
     row: dict[str, Any] = {"image": name, "kernel": kernel, "blurred dB": psnr(measured, truth)}
-    row["RL dB"], row["RL oracle iteration"], theirs = lucy(measured, transfer, truth)
-    row["Wiener oracle dB"] = wiener(measured, transfer, truth)
+    row["RL dB"], row["RL oracle iteration"], theirs = run_richardson_lucy(
+        measured, transfer, truth
+    )
+    row["Wiener oracle dB"] = run_wiener(measured, transfer, truth)
     start = time.perf_counter()
     result = dip.deblur(measured.astype(np.float32), psf, border="circular", **settings)
     row["ours dB"] = psnr(result.image.astype(np.float64), truth)
@@ -131,10 +133,10 @@ def main() -> None:
         settings = {"preset": options.preset, "max_iterations": options.max_iterations}
         rows.append(measure(image, options.kernel, settings))
         print(rows[-1], file=sys.stderr, flush=True)
-        write(name, rows, summary_of(rows))
+        write(name, rows, summarise(rows))
 
 
-def summary_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the rows that are there."""
     summary: dict[str, Any] = {"images": len(rows)}
     for key in ("blurred dB", "RL dB", "Wiener oracle dB", "ours dB", "above RL dB"):

@@ -1,4 +1,4 @@
-"""Deblurring of stacks as volumes, beside Richardson-Lucy that is shown the truth.
+"""Deblurring of stacks as volumes: PSNR, against Richardson-Lucy at its oracle iteration.
 
 Usage: python benchmarks/deblur_stacks.py [--preset balanced] [--only bars pollen grid]
 bars: the hollow bars of DeconvolutionLab2 at a quarter of their size, blurred by its program with
@@ -45,19 +45,19 @@ FRAME, COUNTS = (12, 48, 48), 200.0
 BEAD, BRIGHT = (6, 9, 9), 0.4
 
 
-def read(*parts: str) -> npt.NDArray[np.float64]:
+def read_stack(*parts: str) -> npt.NDArray[np.float64]:
     """Read a shared stack."""
     return np.asarray(tifffile.imread(data_folder().joinpath(*parts)), np.float64)
 
 
-def decibels(image: npt.NDArray[Any], truth: npt.NDArray[np.float64], *, fitted: bool) -> float:
+def compute_psnr(image: npt.NDArray[Any], truth: npt.NDArray[np.float64], *, fitted: bool) -> float:
     """PSNR at the truth's peak, after one least-squares gain if asked for."""
     image = image.astype(np.float64)
     gain = (image * truth).sum() / (image**2).sum() if fitted else 1.0
     return float(10 * np.log10(truth.max() ** 2 / np.mean((gain * image - truth) ** 2)))
 
 
-def best_lucy(
+def run_richardson_lucy(
     measured: Volume, psf: torch.Tensor, truth: npt.NDArray[np.float64], *, circular: bool
 ) -> tuple[float, int, Volume]:
     """Richardson-Lucy of the engine at the iteration that is best by the truth."""
@@ -67,12 +67,12 @@ def best_lucy(
     start = torch.from_numpy(measured)[None, None]
     kept = run_masked_richardson_lucy(operator, start, torch.ones_like(start), ITERATIONS)
     guesses = [guess[0, 0].numpy() for guess in kept]
-    scores = [decibels(guess[frame], truth, fitted=circular) for guess in guesses]
+    scores = [compute_psnr(guess[frame], truth, fitted=circular) for guess in guesses]
     best = int(np.argmax(scores))
     return scores[best], ITERATIONS[best], guesses[best][frame]
 
 
-def timed(row: dict[str, Any], *arguments: Any, **settings: Any) -> Volume:
+def time_run(row: dict[str, Any], *arguments: Any, **settings: Any) -> Volume:
     """Run ours and note how it went."""
     start, began = time.perf_counter(), time.process_time()
     result = dip.deblur(*arguments, **settings)
@@ -82,41 +82,41 @@ def timed(row: dict[str, Any], *arguments: Any, **settings: Any) -> Volume:
     return result.image
 
 
-def show(name: str, *volumes: npt.NDArray[Any]) -> None:
+def save_image(name: str, *volumes: npt.NDArray[Any]) -> None:
     """Draw middle planes above brightest points along Y, side by side, each to its own white."""
     columns = []
     for volume in volumes:
         top = np.concatenate([volume[len(volume) // 2], volume.max(1)])
         columns.append(np.clip(top / np.percentile(volume, 99.8), 0, 1))
-    picture = np.concatenate(columns, 1).repeat(3, 0).repeat(3, 1)
+    image = np.concatenate(columns, 1).repeat(3, 0).repeat(3, 1)
     OUT.mkdir(parents=True, exist_ok=True)
     path = OUT / f"deblur_stacks_{name}.png"
-    imsave(path, np.rint(255 * picture).astype(np.uint8), check_contrast=False)
+    imsave(path, np.rint(255 * image).astype(np.uint8), check_contrast=False)
 
 
-def bars(settings: dict[str, Any]) -> dict[str, Any]:
+def run_bars(settings: dict[str, Any]) -> dict[str, Any]:
     """Compare on the hollow bars."""
     psf, truth, measured = (
-        read("deconv3d", "bars", f"{name}.tif") for name in ("psf", "gt", "blurred_noisy")
+        read_stack("deconv3d", "bars", f"{name}.tif") for name in ("psf", "gt", "blurred_noisy")
     )
     cleaned = clean_psf(torch.from_numpy(psf))
     assert not isinstance(cleaned, str)
     row: dict[str, Any] = {"stack": "bars 32 × 64 × 64"}
-    row["blurred dB"] = decibels(measured, truth, fitted=True)
+    row["blurred dB"] = compute_psnr(measured, truth, fitted=True)
     measured = measured.astype(np.float32)
-    row["RL dB"], row["RL iteration"], theirs = best_lucy(
+    row["RL dB"], row["RL iteration"], theirs = run_richardson_lucy(
         measured, cleaned[0], truth, circular=True
     )
-    ours = timed(row, measured, psf, border="circular", **settings)
-    row["ours dB"] = decibels(ours, truth, fitted=True)
-    show("bars", measured, theirs, ours, truth)
+    ours = time_run(row, measured, psf, border="circular", **settings)
+    row["ours dB"] = compute_psnr(ours, truth, fitted=True)
+    save_image("bars", measured, theirs, ours, truth)
     return row
 
 
-def pollen(settings: dict[str, Any]) -> dict[str, Any]:
+def run_pollen(settings: dict[str, Any]) -> dict[str, Any]:
     """Compare on pollen that was blurred by us."""
-    psf = computed_psf()
-    whole = read("stacks3d", "pollen.tif")
+    psf = compute_psf()
+    whole = read_stack("stacks3d", "pollen.tif")
     whole = np.maximum(whole - np.percentile(whole, 1), 0)
     beyond = [size // 2 for size in psf.shape]
     starts = [
@@ -133,15 +133,17 @@ def pollen(settings: dict[str, Any]) -> dict[str, Any]:
     truth = unit * whole[cut][inner]
     measured = np.random.default_rng(0).poisson(unit * blurred).astype(np.float32)
     row: dict[str, Any] = {"stack": f"pollen {' × '.join(map(str, FRAME))}"}
-    row["blurred dB"] = decibels(measured, truth, fitted=False)
-    row["RL dB"], row["RL iteration"], theirs = best_lucy(measured, psf, truth, circular=False)
-    ours = timed(row, measured, psf.numpy(), **settings)
-    row["ours dB"] = decibels(ours, truth, fitted=False)
-    show("pollen", measured, theirs, ours, truth)
+    row["blurred dB"] = compute_psnr(measured, truth, fitted=False)
+    row["RL dB"], row["RL iteration"], theirs = run_richardson_lucy(
+        measured, psf, truth, circular=False
+    )
+    ours = time_run(row, measured, psf.numpy(), **settings)
+    row["ours dB"] = compute_psnr(ours, truth, fitted=False)
+    save_image("pollen", measured, theirs, ours, truth)
     return row
 
 
-def computed_psf() -> torch.Tensor:
+def compute_psf() -> torch.Tensor:
     """Compute the PSF as the task does for the same optics."""
     from napari_dip.io import ImageSpec
     from napari_dip.tasks.deblur import Deblur, get_psf_source
@@ -156,14 +158,14 @@ def computed_psf() -> torch.Tensor:
     )
 
 
-def grid(settings: dict[str, Any]) -> dict[str, Any]:
+def run_grid(settings: dict[str, Any]) -> dict[str, Any]:
     """Sharpen a real stack of lines with the mean of real beads; tell how deep the gaps become."""
-    psf, count = mean_bead(read("deconv3d", "measured_grid", "beads.tif"))
-    whole = read("deconv3d", "measured_grid", "grid.tif").astype(np.float32)
+    psf, count = average_beads(read_stack("deconv3d", "measured_grid", "beads.tif"))
+    whole = read_stack("deconv3d", "measured_grid", "grid.tif").astype(np.float32)
     measured = whole[2:18, 51:99, 51:99]
     row: dict[str, Any] = {"stack": f"grid 16 × 48 × 48, mean of {count} beads"}
     row |= {"blurred dB": float("nan"), "RL dB": float("nan"), "RL iteration": 0}
-    ours = timed(row, measured, psf, **settings)
+    ours = time_run(row, measured, psf, **settings)
     row["ours dB"] = float("nan")
     profiles = {}
     for name, volume in (("before", measured), ("after", ours)):
@@ -172,11 +174,11 @@ def grid(settings: dict[str, Any]) -> dict[str, Any]:
         row[f"contrast {name}"] = float((high - low) / (high + low))
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "deblur_stacks_grid_profile.json").write_text(json.dumps(profiles), encoding="utf-8")
-    show("grid", measured, ours)
+    save_image("grid", measured, ours)
     return row
 
 
-def mean_bead(beads: npt.NDArray[np.float64]) -> tuple[Volume, int]:
+def average_beads(beads: npt.NDArray[np.float64]) -> tuple[Volume, int]:
     """Average the beads that lie whole within the stack and apart from each other."""
     beads = beads - np.median(beads)
     reach = tuple(2 * half + 1 for half in BEAD)
@@ -206,7 +208,7 @@ def main() -> None:
     title = "deblur_stacks_" + "_".join(map(str, settings.values()))
     path = OUT / f"{title}.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    for name, measure in (("bars", bars), ("pollen", pollen), ("grid", grid)):
+    for name, measure in (("bars", run_bars), ("pollen", run_pollen), ("grid", run_grid)):
         is_done = any(row["stack"].startswith(name) for row in rows)
         if is_done or (options.only and name not in options.only):
             continue

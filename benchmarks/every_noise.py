@@ -1,8 +1,8 @@
-"""Count results below their input or BM3D, on every shared picture with a truth under six noises.
+"""Count results below input or BM3D, on every shared image with ground truth and six noises.
 
 Usage: python benchmarks/every_noise.py [--every 8] [--first 0]
-The middle 160 x 160 pixels of each true picture, with normal noise of 15, 25 and 50 and with photon
-noise of 2, 10 and 50 photons at white, `fast`, blind, seed 0 and the picture's name. BM3D is told
+The middle 160 x 160 pixels of each true image, with normal noise of 15, 25 and 50 and with photon
+noise of 2, 10 and 50 photons at white, `fast`, blind, seed 0 and the image's name. BM3D is told
 its own blind estimate; with photon noise it works between a variance-stabilising transform and its
 inverse, each channel by itself. Resumable: one line for each result in
 benchmarks/out/every_noise.jsonl.
@@ -20,10 +20,10 @@ import numpy as np
 from skimage.io import imread
 
 import napari_dip as dip
-from blind_noise import channels
-from bm3d_forms import bm3d_whole, stabilised_bm3d
+from blind_noise import split_channels
+from bm3d_forms import run_bm3d, run_stabilised_bm3d
 from shared_data import OUT, data_folder, psnr, write
-from variance_stabilising import variance_line, white_sigma
+from variance_stabilising import estimate_variance_line, estimate_white_sigma
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    Picture = npt.NDArray[np.float64]
+    Image = npt.NDArray[np.float64]
 
 SIDE = 160
 #: Standard deviations of 255, and photons at 255.
 NORMAL, PHOTONS = (15, 25, 50), (2, 10, 50)
-#: Where true pictures lie.
+#: Where true images lie.
 TRUTHS = (
     "set5/*_gt.png",
     "set12/*.png",
@@ -52,20 +52,20 @@ TRUTHS = (
 )
 
 
-def truths() -> list[Path]:
-    """Find all true pictures."""
+def list_truths() -> list[Path]:
+    """Find all true images."""
     return [path for pattern in TRUTHS for path in sorted(data_folder().glob(pattern))]
 
 
-def middle(path: Path) -> Picture:
-    """Cut the middle out of a picture, (Y, X) or (Y, X, 3)."""
-    picture = np.asarray(imread(path), np.float64)
-    picture = picture[..., :3] if picture.ndim == 3 else picture
-    row, column = (max(0, (side - SIDE) // 2) for side in picture.shape[:2])
-    return picture[row : row + SIDE, column : column + SIDE]
+def crop_middle(path: Path) -> Image:
+    """Cut the middle out of an image, (Y, X) or (Y, X, 3)."""
+    image = np.asarray(imread(path), np.float64)
+    image = image[..., :3] if image.ndim == 3 else image
+    row, column = (max(0, (side - SIDE) // 2) for side in image.shape[:2])
+    return image[row : row + SIDE, column : column + SIDE]
 
 
-def noised(truth: Picture, kind: str, strength: int, seed: int) -> Picture:
+def add_noise(truth: Image, kind: str, strength: int, seed: int) -> Image:
     """Add noise, neither cut off nor rounded."""
     rng = np.random.default_rng(seed)
     if kind == "normal":
@@ -73,24 +73,26 @@ def noised(truth: Picture, kind: str, strength: int, seed: int) -> Picture:
     return rng.poisson(truth / 255 * strength) * 255.0 / strength
 
 
-def bm3d(noisy: Picture, kind: str) -> Picture:
+def denoise_bm3d(noisy: Image, kind: str) -> Image:
     """Denoise by BM3D, blind."""
-    planes = channels(noisy)
+    planes = split_channels(noisy)
     if kind == "normal":
-        return bm3d_whole(noisy, [max(white_sigma(plane), 0.1) for plane in planes])
-    clean = [stabilised_bm3d(plane, variance_line(plane)) for plane in planes]
+        return run_bm3d(noisy, [max(estimate_white_sigma(plane), 0.1) for plane in planes])
+    clean = [run_stabilised_bm3d(plane, estimate_variance_line(plane)) for plane in planes]
     return clean[0] if noisy.ndim == 2 else np.stack(clean, -1)
 
 
-def examine(path: Path, kind: str, strength: int) -> dict[str, Any]:
-    """Restore one picture both ways."""
-    truth = middle(path)
+def evaluate(path: Path, kind: str, strength: int) -> dict[str, Any]:
+    """Restore one image both ways."""
+    truth = crop_middle(path)
     name = f"{path.parent.name}/{path.stem}"
-    noisy = noised(truth, kind, strength, zlib.crc32(f"{name} {kind} {strength}".encode()))
+    noisy = add_noise(truth, kind, strength, zlib.crc32(f"{name} {kind} {strength}".encode()))
     axes = "YX" if truth.ndim == 2 else "YXS"
     result = dip.denoise(noisy.astype(np.float32), axes=axes, preset="fast", device="cpu")
     noise_record = result.report["noise"]
-    figures = [psnr(image, truth) for image in (noisy, np.asarray(result.image), bm3d(noisy, kind))]
+    figures = [
+        psnr(image, truth) for image in (noisy, np.asarray(result.image), denoise_bm3d(noisy, kind))
+    ]
     return {
         "picture": name,
         "noise": f"{kind} {strength}",
@@ -104,14 +106,14 @@ def examine(path: Path, kind: str, strength: int) -> dict[str, Any]:
     }
 
 
-def kept() -> Iterator[dict[str, Any]]:
+def read_results() -> Iterator[dict[str, Any]]:
     """Read the results that are there."""
     path = OUT / "every_noise.jsonl"
     if path.is_file():
         yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
 
 
-def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def write_table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give means for each noise, and count results below their input and below BM3D."""
     counted = []
     for noise in dict.fromkeys(row["noise"] for row in rows):
@@ -129,7 +131,7 @@ def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Examine the pictures and write the table."""
+    """Examine the images and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
@@ -137,21 +139,21 @@ def main() -> None:
     noises = [("normal", strength) for strength in NORMAL] + [
         ("photons", strength) for strength in PHOTONS
     ]
-    pairs = [(path, *noise) for path in truths() for noise in noises]
+    pairs = [(path, *noise) for path in list_truths() for noise in noises]
     order = np.random.default_rng(0).permutation(len(pairs))  # each Nth stands for all
-    rows = list(kept())
+    rows = list(read_results())
     done = {(row["picture"], row["noise"]) for row in rows}
     OUT.mkdir(parents=True, exist_ok=True)
     for path, kind, strength in [pairs[place] for place in order[options.first :: options.every]]:
         if (f"{path.parent.name}/{path.stem}", f"{kind} {strength}") in done:
             continue
-        rows.append(examine(path, kind, strength))
+        rows.append(evaluate(path, kind, strength))
         print(*rows[-1].values(), sep=" | ", file=sys.stderr, flush=True)
         with (OUT / "every_noise.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(rows[-1]) + "\n")
     worst = sorted(rows, key=lambda row: row["ours"] - row["BM3D"])[:5]
     summary = {f"{row['picture']}, {row['noise']}": row["ours"] - row["BM3D"] for row in worst}
-    write("every_noise", table(rows), {"of": len(pairs), **summary})
+    write("every_noise", write_table(rows), {"of": len(pairs), **summary})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What early, middle and deep layers keep of an image: deep prior, total variation and no prior.
+"""Feature inversion of early, middle and deep layers, by deep prior, total variation and no prior.
 
     python benchmarks/features.py --side 64
 
-A small classifier is trained on the upper halves of twelve pictures of scikit-image
+A small classifier is trained on the upper halves of twelve images of scikit-image
 (scripts/small_classifier.py); its features of crops of lower halves are inverted, as `napari-dip
 explore features` does, preset `fast`. Correlation with the crop. An image that is done is not
 computed again.
@@ -34,7 +34,7 @@ CROPS = {
 LAYERS = ("features.4", "features.7", "features.10", "classifier.2")
 
 
-def crop(script: dict[str, Any], name: str, side: int) -> npt.NDArray[np.float32]:
+def load_crop(script: dict[str, Any], name: str, side: int) -> npt.NDArray[np.float32]:
     """Cut a crop of a lower half out, grey, in a range of 0 to 1."""
     row, column = CROPS[name]
     whole = script["grey"](name)
@@ -42,7 +42,7 @@ def crop(script: dict[str, Any], name: str, side: int) -> npt.NDArray[np.float32
     return np.ascontiguousarray(whole[row : row + side, column : column + side])
 
 
-def inverted(name: str, image: npt.NDArray[np.float32], network: str, options: Any) -> Any:
+def invert(name: str, image: npt.NDArray[np.float32], network: str, options: Any) -> Any:
     """Invert all layers of one crop with all priors, and keep page and figures."""
     place = OUT / "features" / f"{name}-{options.side}-{options.iterations or 'fast'}"
     path = place / "features.json"
@@ -71,15 +71,15 @@ def main() -> None:
         print(f"The classifier tells {share:.0%} of its last training crops rightly.")
     rows = []
     for name in options.images:
-        for line in inverted(name, crop(script, name, options.side), str(place), options):
+        for line in invert(name, load_crop(script, name, options.side), str(place), options):
             row = {"image": name, "layer": line["layer"], "answer": line["answer"]}
             for prior, label in PRIOR_LABELS.items():
                 row[label.lower()] = line[f"{prior.replace('-', '_')}_correlation"]
             rows.append(row)
-        write("features", rows, _summary(rows))
+        write("features", rows, _summarise(rows))
 
 
-def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean correlation for each layer, and on how many images the untrained network is best."""
     mean_values: dict[str, Any] = {}
     for layer in LAYERS:

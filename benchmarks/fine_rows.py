@@ -1,4 +1,4 @@
-"""How much of the noise at the finest rows and columns stays in an even background.
+"""Amplitude of the noise at the finest rows and columns that remains in a flat background.
 
 Usage: python benchmarks/fine_rows.py [--side 256] [--seeds 1]
 Discs and lines on an even ground with white noise, preset `fast`, one thread.
@@ -19,25 +19,25 @@ from shared_data import write
 GROUND, RISE, NOISE = 100.0, 80.0, 10.0
 
 
-def scene(side: int) -> np.ndarray:
+def make_scene(side: int) -> np.ndarray:
     """Draw discs and bent lines, slightly blurred: (side, side)."""
     rng = np.random.default_rng(3)
-    picture = np.zeros((side, side))
+    image = np.zeros((side, side))
     y, x = np.mgrid[:side, :side]
     for _ in range(14):
         middle, radius = rng.uniform(0, side, 2), rng.uniform(6, 16)
         inside = (y - middle[0]) ** 2 + (x - middle[1]) ** 2 < radius**2
-        picture += rng.uniform(0.3, 1) * inside
+        image += rng.uniform(0.3, 1) * inside
     along = np.linspace(0, 1, 800)
     for _ in range(10):
         start, end, bend = rng.uniform(0, side, 2), rng.uniform(0, side, 2), rng.uniform(-30, 30)
         path = start[:, None] + (end - start)[:, None] * along + bend * np.sin(3 * along)
         rows, columns = path[:, ((path >= 0) & (path < side)).all(0)].astype(int)
-        picture[rows, columns] += 0.8
-    return GROUND + RISE * gaussian_filter(picture, 1.3)
+        image[rows, columns] += 0.8
+    return GROUND + RISE * gaussian_filter(image, 1.3)
 
 
-def finest(error: np.ndarray, axis: int) -> np.ndarray:
+def measure_alternation(error: np.ndarray, axis: int) -> np.ndarray:
     """Local amplitude, with its sign, of what alternates from pixel to pixel along an axis."""
     fine = error - gaussian_filter(error, 2)
     signs = (-1.0) ** np.arange(error.shape[axis])
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    truth, rows = scene(options.side), []
+    truth, rows = make_scene(options.side), []
     even = binary_erosion(np.abs(truth - GROUND) < 0.3, iterations=6)
     for seed in range(options.seeds):
         noise = np.random.default_rng(seed).normal(0, NOISE, truth.shape)
@@ -61,7 +61,9 @@ def main() -> None:
             result = dip.denoise(image, preset="fast", prior=prior, seed=seed)
             error = result.image - truth
             for axis, name in enumerate(("rows", "columns")):
-                residual_energy, was = (finest(plane, axis)[even] for plane in (error, noise))
+                residual_energy, was = (
+                    measure_alternation(plane, axis)[even] for plane in (error, noise)
+                )
                 size = float(np.sqrt((residual_energy**2).mean()))
                 row = {"prior": prior, "seed": seed, "along": name}
                 row["amplitude / noise's"] = size / float(np.sqrt((was**2).mean()))

@@ -1,4 +1,4 @@
-"""Denoise the FMD single shots with the installed command, blind, and compare with the truth.
+"""Blind denoising of FMD captures by the installed command: PSNR and wall time.
 
 Usage: python benchmarks/fmd.py [--preset fast] [--captures 1 2 3 4]
 Each image goes through `napari-dip denoise` in a process of its own; the time is that process's

@@ -1,4 +1,4 @@
-"""Measure whether the window stays alive, stops at once, and gives its memory back.
+"""Responsiveness of the window: freezes, latency of stopping, and memory growth.
 
     xvfb-run -a python benchmarks/gui.py stalls | latency | growth
 
@@ -36,7 +36,7 @@ LATENCY_SIDES = (320, 512)
 RUNS, WARM_UP_RUNS = 20, 3
 
 
-class Heart:
+class EventLoopMonitor:
     """A timer in the event loop; its longest silence is how long the window was frozen.
 
     With `time.thread_time` for a clock, in the GUI thread, what others of the computer take away
@@ -77,11 +77,11 @@ def open_dock(pixels: Any, **settings: Any) -> tuple[Any, Any]:
     viewer.window.add_dock_widget(dock, name="Denoise", area="right")
     for name, value in settings.items():
         dock.form.widgets[name].value = value
-    event_loop(1)
+    run_event_loop(1)
     return viewer, dock
 
 
-def event_loop(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+def run_event_loop(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
     """Run Qt's own event loop for a while: nothing of ours in between, as in a real session."""
     from qtpy.QtCore import QEventLoop, QTimer
 
@@ -93,7 +93,7 @@ def event_loop(seconds: float, until: Callable[[], bool] = lambda: False) -> Non
     watch.stop()
 
 
-def sample(side: int) -> Any:
+def load_sample(side: int) -> Any:
     """Cut a corner out of the sample, or mirror it at its edges to make it larger."""
     from napari_dip.qt.demo import make_mitochondria_layers
 
@@ -102,30 +102,30 @@ def sample(side: int) -> Any:
     return np.ascontiguousarray(np.pad(pixels, (0, more), mode="reflect")[:side, :side])
 
 
-def stalls(seconds: float = 20.0) -> Figures:
+def measure_stalls(seconds: float = 20.0) -> Figures:
     """Measure silences of the GUI thread: torch's import, a run, its end, napari alone.
 
     napari collects garbage whenever a layer is removed, which takes the longer the more is
     loaded: so it is measured alone with torch loaded as well.
     """
-    viewer, dock = open_dock(sample(SAMPLE_SIDE), max_iterations="100000")
-    heart, figures = Heart(), {}
-    event_loop(2)
+    viewer, dock = open_dock(load_sample(SAMPLE_SIDE), max_iterations="100000")
+    heart, figures = EventLoopMonitor(), {}
+    run_event_loop(2)
     heart.silences()
-    act_alone(viewer)
+    edit_layers(viewer)
     figures["napari alone, torch not loaded"] = heart.silences()
     dock.run_bar.run_button.click()
-    event_loop(
+    run_event_loop(
         120, lambda: "Starting" not in dock.run_bar.message_label.text() and "torch" in sys.modules
     )
     figures["until torch is loaded"] = heart.silences()
-    event_loop(seconds)
+    run_event_loop(seconds)
     figures["run"] = heart.silences()
     dock.run_bar.run_button.click()
-    event_loop(30, lambda: not dock.is_busy)
-    event_loop(0.5)
+    run_event_loop(30, lambda: not dock.is_busy)
+    run_event_loop(0.5)
     figures["stop and result"] = heart.silences()
-    act_alone(viewer)
+    edit_layers(viewer)
     figures["napari alone, torch loaded"] = alone = heart.silences()
     viewer.close()
     ours = max(figures[phase]["longest_ms"] for phase in ("run", "stop and result"))
@@ -133,29 +133,29 @@ def stalls(seconds: float = 20.0) -> Figures:
     return rows, {"longest_beyond_napari_ms": round(ours - alone["longest_ms"], 1)}
 
 
-def act_alone(viewer: Any) -> None:
+def edit_layers(viewer: Any) -> None:
     """Do to the layers what a run does to them, without one: add, update, add, remove."""
     rng = np.random.default_rng(0)
-    picture = rng.normal(size=(SAMPLE_SIDE, SAMPLE_SIDE)).astype(np.float32)
-    preview = viewer.add_image(picture, name="preview")
+    image = rng.normal(size=(SAMPLE_SIDE, SAMPLE_SIDE)).astype(np.float32)
+    preview = viewer.add_image(image, name="preview")
     for _ in range(10):
-        event_loop(0.3)
-        preview.data = picture + np.float32(1)
-    event_loop(0.3)
-    result = viewer.add_image(picture, name="result")
+        run_event_loop(0.3)
+        preview.data = image + np.float32(1)
+    run_event_loop(0.3)
+    result = viewer.add_image(image, name="result")
     for layer in (preview, result):
-        event_loop(0.3)
+        run_event_loop(0.3)
         viewer.layers.remove(layer)
-    event_loop(0.3)
+    run_event_loop(0.3)
 
 
-def latency(repeats: int = 3) -> Figures:
-    """Measure how long the two ways to stop take, in a run that has made pictures already.
+def measure_latency(repeats: int = 3) -> Figures:
+    """Measure how long the two ways to stop take, in a run that has made images already.
 
     `keep`: until the new layer is there; `ready`: until the dock can run again, after napari has
     drawn the layer and collected garbage for the preview; `discard`: until nothing computes.
     """
-    rows = [row for side in LATENCY_SIDES for row in latency_at(side, repeats)]
+    rows = [row for side in LATENCY_SIDES for row in measure_latency_at(side, repeats)]
     summary = {
         f"longest_{what}_{side}": max(row[f"{what}_seconds"] for row in rows if row["side"] == side)
         for side in LATENCY_SIDES
@@ -164,18 +164,18 @@ def latency(repeats: int = 3) -> Figures:
     return rows, summary
 
 
-def latency_at(side: int, repeats: int) -> list[dict[str, Any]]:
+def measure_latency_at(side: int, repeats: int) -> list[dict[str, Any]]:
     """Measure it for images of one size."""
     from qtpy.QtCore import QThreadPool
 
-    viewer, dock = open_dock(sample(side), max_iterations="100000")
+    viewer, dock = open_dock(load_sample(side), max_iterations="100000")
     pool, bar = QThreadPool.globalInstance(), dock.run_bar
     rows = []
     for number in range(1, repeats + 1):
-        keep = seconds_from(bar.run_button, dock, lambda n=number: len(result_names(viewer)) == n)
-        event_loop(60, lambda: not dock.is_busy)
+        keep = time_button(bar.run_button, dock, lambda n=number: len(result_names(viewer)) == n)
+        run_event_loop(60, lambda: not dock.is_busy)
         done_after = time.perf_counter() - keep.pressed
-        discard = seconds_from(
+        discard = time_button(
             bar.discard_button, dock, lambda: not dock.is_busy and pool.activeThreadCount() == 0
         )
         row = {"keep": keep.seconds, "ready": done_after, "discard": discard.seconds}
@@ -186,55 +186,55 @@ def latency_at(side: int, repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-class Stop(NamedTuple):
+class StopTiming(NamedTuple):
     """When a button was pressed, and how long it took to have its way."""
 
     pressed: float
     seconds: float
 
 
-def seconds_from(button: Any, dock: Any, happened: Callable[[], bool]) -> Stop:
+def time_button(button: Any, dock: Any, happened: Callable[[], bool]) -> StopTiming:
     """Start a run, let it be judged once, press a button and wait for what it promises."""
     dock.run_bar.run_button.click()
-    event_loop(240, lambda: dock.curve.count > 0)
-    event_loop(1.5)
+    run_event_loop(240, lambda: dock.curve.count > 0)
+    run_event_loop(1.5)
     pressed = time.perf_counter()
     button.click()
-    event_loop(60, happened)
-    return Stop(pressed, time.perf_counter() - pressed)
+    run_event_loop(60, happened)
+    return StopTiming(pressed, time.perf_counter() - pressed)
 
 
 def result_names(viewer: Any) -> list[str]:
     return [layer.name for layer in viewer.layers if "denoised" in layer.name]
 
 
-def growth() -> Figures:
+def measure_growth() -> Figures:
     """Measure what stays of 20 runs with results removed, of 20 with results kept, and of napari.
 
     Each layer's controls in napari take some megabytes, with us or without us.
     """
-    viewer, dock = open_dock(sample(64), preset="fast", max_iterations="5")
-    picture = sample(64).astype(np.float32)
+    viewer, dock = open_dock(load_sample(64), preset="fast", max_iterations="5")
+    image = load_sample(64).astype(np.float32)
 
     def run_once() -> None:
         dock.run_bar.run_button.click()
-        event_loop(60, lambda: not dock.is_busy)
-        event_loop(0.2)
+        run_event_loop(60, lambda: not dock.is_busy)
+        run_event_loop(0.2)
 
     def run_and_remove() -> None:
         run_once()
         viewer.layers.remove(viewer.layers[-1])
         viewer.layers.selection.active = viewer.layers[0]
-        event_loop(0.1)
+        run_event_loop(0.1)
 
     def only_add() -> None:
-        viewer.add_image(picture, name="other")
-        event_loop(0.2)
+        viewer.add_image(image, name="other")
+        run_event_loop(0.2)
 
     for _ in range(WARM_UP_RUNS):
         run_and_remove()
     rows = [
-        {"what": what, "times": RUNS, "megabytes": megabytes_of(act)}
+        {"what": what, "times": RUNS, "megabytes": measure_memory(act)}
         for what, act in (
             ("runs, each result removed", run_and_remove),
             ("runs, each result kept", run_once),
@@ -246,7 +246,7 @@ def growth() -> Figures:
     return rows, {"kept_beyond_napari_megabytes": round(beyond, 1)}
 
 
-def megabytes_of(act: Callable[[], None]) -> float:
+def measure_memory(act: Callable[[], None]) -> float:
     """Do something 20 times; by how much the process has grown."""
     process = psutil.Process()
     gc.collect()
@@ -258,7 +258,7 @@ def megabytes_of(act: Callable[[], None]) -> float:
 
 
 if __name__ == "__main__":
-    measures = {"stalls": stalls, "latency": latency, "growth": growth}
+    measures = {"stalls": measure_stalls, "latency": measure_latency, "growth": measure_growth}
     if len(sys.argv) != 2 or sys.argv[1] not in measures:
         sys.exit(__doc__)
     with tempfile.TemporaryDirectory() as folder:  # the user's own settings play no part

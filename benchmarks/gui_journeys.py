@@ -1,4 +1,4 @@
-"""Measure how long the window stands still in the journeys of a user.
+"""Longest freezes of the window in the journeys of a user.
 
     xvfb-run -a python benchmarks/gui_journeys.py [JOURNEY ...]
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gui import Heart, act_alone, event_loop
+from gui import EventLoopMonitor, edit_layers, run_event_loop
 from shared_data import write
 
 if TYPE_CHECKING:
@@ -44,15 +44,15 @@ def opened(sample: str, entry: str, **settings: Any) -> tuple[Any, Any]:
         settings = {"preset": "fast", "max_iterations": ITERATIONS, **settings}
         for name, value in settings.items():
             dock.form.widgets[name].value = value
-    event_loop(1)
+    run_event_loop(1)
     return viewer, dock
 
 
 def run(dock: Any) -> None:
     """Press Run and wait for the end."""
     dock.run_bar.run_button.click()
-    event_loop(PATIENCE, lambda: not dock.is_busy)
-    event_loop(0.5)
+    run_event_loop(PATIENCE, lambda: not dock.is_busy)
+    run_event_loop(0.5)
 
 
 def guided(viewer: Any, dock: Any) -> None:
@@ -68,21 +68,21 @@ def trial(viewer: Any, dock: Any) -> None:
     viewer.layers.selection.active = cells
     for button in (dock.crop_preview.try_button, dock.crop_preview.apply_button):
         button.click()
-        event_loop(PATIENCE, lambda: not dock.is_busy)
-        event_loop(0.5)
+        run_event_loop(PATIENCE, lambda: not dock.is_busy)
+        run_event_loop(0.5)
 
 
 def preset(viewer: Any, dock: Any) -> None:
     """Save all settings under a name, and load them."""
     dock.repeat.expand(animate=False)
-    event_loop(0.5)
+    run_event_loop(0.5)
     presets = dock.repeat.presets
     presets.combo.setEditText("mine")
     presets.save_button.click()
-    event_loop(0.5)
+    run_event_loop(0.5)
     dock.form.widgets["preset"].value = "best"
     presets.load_button.click()
-    event_loop(0.5)
+    run_event_loop(0.5)
 
 
 def queued(viewer: Any, dock: Any) -> None:
@@ -92,51 +92,51 @@ def queued(viewer: Any, dock: Any) -> None:
     other = DenoiseDock(viewer)
     viewer.window.add_dock_widget(other, name="Denoise again", area="right")
     other.form.widgets["max_iterations"].value = ITERATIONS
-    event_loop(1)
+    run_event_loop(1)
     silences()  # what opening a dock takes is not asked here
     dock.form.widgets["max_iterations"].value = "100000"
     dock.run_bar.run_button.click()
     other.run_bar.run_button.click()
-    event_loop(4)
+    run_event_loop(4)
     dock.run_bar.discard_button.click()
-    event_loop(PATIENCE, lambda: not other.is_busy)
-    event_loop(0.5)
+    run_event_loop(PATIENCE, lambda: not other.is_busy)
+    run_event_loop(0.5)
 
 
 def closed(viewer: Any, dock: Any) -> None:
     """Close the window in mid-run; it is only measured until it is told to close."""
     dock.form.widgets["max_iterations"].value = "100000"
     dock.run_bar.run_button.click()
-    event_loop(4)
+    run_event_loop(4)
 
 
 def inpaint(viewer: Any, dock: Any) -> None:
-    """Fill in, scrub through the history, keep another picture."""
+    """Fill in, scrub through the history, keep another image."""
     run(dock)
     slider = dock.history.slider
     for place in range(slider.maximum(), -1, -1):
         slider.setValue(place)
-        event_loop(0.1)
+        run_event_loop(0.1)
     slider.setValue(slider.maximum() // 2)
     dock.history.keep_button.click()
-    event_loop(0.5)
+    run_event_loop(0.5)
 
 
 def batch(viewer: Any, dock: Any) -> None:
     """Run five files of which one is bad, open all results and their inputs."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-    from batch_pictures import filled
+    from batch_figures import filled
 
     with tempfile.TemporaryDirectory() as place:
         settings = dock.recipe.settings
         settings.setCurrentIndex(settings.findText("Fast"))
         dock.files.add(str(filled(Path(place) / "plate")))
-        event_loop(PATIENCE, dock.run_bar.run_button.isEnabled)
+        run_event_loop(PATIENCE, dock.run_bar.run_button.isEnabled)
         run(dock)
         dock.results.with_input.setChecked(True)
         dock.results.all_button.click()
-        event_loop(PATIENCE, lambda: "4 results" in dock.run_bar.message_label.text())
-        event_loop(0.5)
+        run_event_loop(PATIENCE, lambda: "4 results" in dock.run_bar.message_label.text())
+        run_event_loop(0.5)
 
 
 JOURNEYS: dict[str, tuple[str, str, Callable[[Any, Any], None]]] = {
@@ -166,12 +166,12 @@ def main(*wanted: str) -> None:
             continue
         viewer, dock = opened(sample, entry)
         silences()
-        act_alone(viewer)
+        edit_layers(viewer)
         alone = silences()
         journey(viewer, dock)
         ours = silences()
         viewer.close()
-        event_loop(3)
+        run_event_loop(3)
         beyond = {f"beyond_napari_{key}": round(ours[key] - alone[key], 1) for key in ours}
         rows.append({"journey": name, **ours, **beyond})
         print(rows[-1], flush=True)
@@ -187,5 +187,5 @@ if __name__ == "__main__":
         from qtpy.QtWidgets import QApplication
 
         application = QApplication.instance() or QApplication([])
-        HEART, OWN = Heart(), Heart(time.thread_time)
+        HEART, OWN = EventLoopMonitor(), EventLoopMonitor(time.thread_time)
         main(*sys.argv[1:])

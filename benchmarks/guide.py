@@ -1,4 +1,4 @@
-"""Restore a channel under Poisson noise with another channel as the guide, and without.
+"""Denoising of a channel under Poisson noise with and without a guide: PSNR.
 
 Usage: python benchmarks/guide.py [--preset fast] [--peak 5] [--prior auto] [--crop 0]
 Each channel of each image is scaled to the peak, in photons, and gets Poisson noise from
@@ -29,7 +29,7 @@ IMAGES = ("bpae_3ch_left", "hela_3ch")
 FLASH = (("cave_noflash_512", "cave_flash_512"), ("carpet_01_noflash", "carpet_00_flash"))
 
 
-def channels(name: str, crop: int) -> npt.NDArray[np.float64]:
+def load_channels(name: str, crop: int) -> npt.NDArray[np.float64]:
     """Three registered channels (C, Y, X), or their middle."""
     planes = tifffile.imread(data_folder() / "multichannel" / f"{name}.tif").astype(np.float64)
     if not crop:
@@ -38,42 +38,42 @@ def channels(name: str, crop: int) -> npt.NDArray[np.float64]:
     return planes[:, row : row + crop, column : column + crop]
 
 
-def quality(picture: npt.NDArray[Any], truth: npt.NDArray[np.float64], peak: float) -> float:
+def compute_psnr(image: npt.NDArray[Any], truth: npt.NDArray[np.float64], peak: float) -> float:
     """PSNR without rounding or clipping."""
-    return float(10 * np.log10(peak**2 / np.mean((picture.astype(np.float64) - truth) ** 2)))
+    return float(10 * np.log10(peak**2 / np.mean((image.astype(np.float64) - truth) ** 2)))
 
 
-def order(names: list[str]) -> list[tuple[str, int, int]]:
+def list_pairs(names: list[str]) -> list[tuple[str, int, int]]:
     """Image, noisy channel and guide: first each channel by the next, then by the one after."""
     return [
         (name, noisy, (noisy + step) % 3) for step in (1, 2) for name in names for noisy in range(3)
     ]
 
 
-def pairs(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+def run_pairs(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     """Add the rows that are missing."""
     done = {row["pair"] for row in rows}
     alone = {
         row["pair"].split(" by ")[0]: (row["denoised dB"], row["denoise seconds"]) for row in rows
     }
-    for name, noisy, other in order(options.images):
+    for name, noisy, other in list_pairs(options.images):
         kind = f"{name}: {noisy}"
         if f"{kind} by {other}" in done:
             continue
-        planes = channels(name, options.crop)
+        planes = load_channels(name, options.crop)
         truth = planes[noisy] / planes[noisy].max() * options.peak
         shot = np.random.default_rng(0).poisson(truth).astype(np.uint16)
         if kind not in alone:
             started = time.monotonic()
             plain = dip.denoise(shot, preset=options.preset)
-            alone[kind] = quality(plain.image, truth, options.peak), time.monotonic() - started
+            alone[kind] = compute_psnr(plain.image, truth, options.peak), time.monotonic() - started
         started = time.monotonic()
         guide = planes[other].astype(np.float32)
         result = dip.guide(shot, guide, preset=options.preset, prior=options.prior)
-        guided = quality(result.image, truth, options.peak)
+        guided = compute_psnr(result.image, truth, options.peak)
         row = {
             "pair": f"{kind} by {other}",
-            "input dB": quality(shot, truth, options.peak),
+            "input dB": compute_psnr(shot, truth, options.peak),
             "denoised dB": alone[kind][0],
             "guided dB": guided,
             "gain dB": guided - alone[kind][0],
@@ -83,10 +83,10 @@ def pairs(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         }
         rows.append(row)
         print(row, file=sys.stderr, flush=True)
-        save(options, rows)
+        write_results(options, rows)
 
 
-def flash(preset: str) -> None:
+def run_flash(preset: str) -> None:
     """Restore the photographs without flash; there is no truth, so they are looked at."""
     folder = data_folder() / "flash"
     for dark, lit in FLASH:
@@ -99,7 +99,7 @@ def flash(preset: str) -> None:
         imsave(target, np.concatenate([noisy[..., :3], guide[..., :3], pixels], 1))
 
 
-def save(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+def write_results(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     """Write what there is."""
     gains = [row["gain dB"] for row in rows]
     summary = {
@@ -109,10 +109,10 @@ def save(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         "least gain dB": min(gains),
         "guide left out": sum(row["prior"] == "blind-spot" for row in rows),
     }
-    write(title(options), rows, summary)
+    write(format_title(options), rows, summary)
 
 
-def title(options: argparse.Namespace) -> str:
+def format_title(options: argparse.Namespace) -> str:
     """Name of the results."""
     return f"guide_{options.preset}_{options.prior}_peak{options.peak:g}" + (
         f"_crop{options.crop}" if options.crop else ""
@@ -129,11 +129,11 @@ def main() -> None:
     parser.add_argument("--images", nargs="+", default=list(IMAGES))
     parser.add_argument("--flash", action="store_true", help="also the pairs with flash")
     options = parser.parse_args()
-    kept = OUT / f"{title(options)}.json"
+    kept = OUT / f"{format_title(options)}.json"
     rows = json.loads(kept.read_text(encoding="utf-8"))["rows"] if kept.exists() else []
-    pairs(options, rows)
+    run_pairs(options, rows)
     if options.flash:
-        flash(options.preset)
+        run_flash(options.preset)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Impedance on twenty pictures: are the energies ordered as the paper says, and where not.
+"""Impedance on twenty images: whether energies are ordered as in the paper.
 
     NAPARI_DIP_DATA=FOLDER python benchmarks/impedance.py --side 96 --iterations 120
 
-Nine grey pictures of scikit-image and eleven tiles of different micrographs, the middle of each;
-the free ones of the shared data alone. A picture that is done is not computed again.
+Nine grey images of scikit-image and eleven tiles of different micrographs, the middle of each;
+the free ones of the shared data alone. An image that is done is not computed again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TILES: dict[str, tuple[str, int | None]] = {
 LOOKED_AT = (50, 100)
 
 
-def pictures() -> dict[str, npt.NDArray[Any]]:
+def load_images() -> dict[str, npt.NDArray[Any]]:
     """Read the twenty."""
     images = {name: getattr(data, name)() for name in GREY}
     for name, (file, plane) in TILES.items():
@@ -59,15 +59,15 @@ def main() -> None:
     folder = OUT / name
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for picture, pixels in pictures().items():
-        kept = folder / f"{picture}.json"
+    for image, pixels in load_images().items():
+        kept = folder / f"{image}.json"
         if not kept.is_file():
             result = explore.impedance(
                 pixels, crop=options.side, max_iterations=options.iterations, device="cpu"
             )
             kept.write_text(json.dumps(result.to_dict()), encoding="utf-8")
-            print(picture, result.score, flush=True)
-        rows.append(row(picture, json.loads(kept.read_text(encoding="utf-8"))))
+            print(image, result.score, flush=True)
+        rows.append(make_row(image, json.loads(kept.read_text(encoding="utf-8"))))
     heads = [f"ordered at {at}" for at in LOOKED_AT]
     both = sum(all(row[head] == "yes" for head in heads) for row in rows)
     scores = [row["score"] for row in rows]
@@ -75,9 +75,9 @@ def main() -> None:
     write(name, rows, summary)
 
 
-def row(picture: str, result: dict[str, Any]) -> dict[str, Any]:
+def make_row(image: str, result: dict[str, Any]) -> dict[str, Any]:
     """One line of the table."""
-    line: dict[str, Any] = {"picture": picture, "score": round(result["score"], 3)}
+    line: dict[str, Any] = {"picture": image, "score": round(result["score"], 3)}
     for at in LOOKED_AT:
         energy = {name: curve[at - 1] for name, curve in result["energies"].items()}
         line[f"at {at}: image, image + noise, shuffled, noise"] = ", ".join(

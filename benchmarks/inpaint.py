@@ -1,4 +1,4 @@
-"""Fill in half of the pixels of seven grey images with the installed command.
+"""Inpainting of half of the pixels of seven grey images by the installed command: PSNR.
 
 Usage: python benchmarks/inpaint.py [--preset balanced] [--images Cameraman256 montage]
 Each image goes through `napari-dip inpaint` in a process of its own; the time is that process's

@@ -1,9 +1,9 @@
-"""Undo JPEG compression of free pictures, and compare with denoising that knows nothing of it.
+"""Removal of JPEG artefacts: PSNR, against plain denoising and averaged recompression.
 
 Usage: python benchmarks/jpeg.py [--preset fast] [--side 96] [--qualities 10 20 40]
-Crops of pictures of scikit-image, in grey and in colour (kept at half the size, as usual), are
+Crops of images of scikit-image, in grey and in colour (kept at half the size, as usual), are
 saved with Pillow in memory and opened again. PSNR at 8 bit, peak 255; in colour over all three
-channels. Plain: the same task with the Gaussian noise model. Spun: the mean of the picture
+channels. Plain: the same task with the Gaussian noise model. Spun: the mean of the image
 compressed anew on 16 grids, which needs no network. Rows that are in the results file already are
 not computed again. Before, after and truth are written side by side under benchmarks/out/jpeg.
 """
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
     Picture = npt.NDArray[np.uint8]
 
-#: Picture, and where its crop begins.
+#: Image, and where its crop begins.
 CROPS = {"camera": (96, 192), "astronaut": (40, 160), "coffee": (60, 330)}
 
 
-def truth(name: str, side: int, *, colour: bool) -> Picture:
+def load_truth(name: str, side: int, *, colour: bool) -> Picture:
     """Cut the crop out, in grey or in colour."""
     whole = getattr(data, name)()
     row, column = CROPS[name]
@@ -44,34 +44,34 @@ def truth(name: str, side: int, *, colour: bool) -> Picture:
     return np.asarray(part if colour else part.convert("L"))
 
 
-def compressed(picture: Picture, quality: int) -> Picture:
-    """Save a picture in memory and open it again."""
+def compress(image: Picture, quality: int) -> Picture:
+    """Save an image in memory and open it again."""
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=quality)
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file))
 
 
-def spun_alone(picture: Picture) -> npt.NDArray[np.float32]:
+def average_grid_shifts(image: Picture) -> npt.NDArray[np.float32]:
     """Mean over grids, with no network."""
-    planes = np.moveaxis(np.atleast_3d(picture), -1, 0).astype(np.float32)
+    planes = np.moveaxis(np.atleast_3d(image), -1, 0).astype(np.float32)
     traces = find_traces(planes)
     if traces is None:
-        return picture.astype(np.float32)
+        return image.astype(np.float32)
     compression = JpegCompression(
         block_offset=traces.block_offset,
         quantisation_tables=torch.from_numpy(traces.quantisation_tables).float(),
         has_half_chroma=traces.has_half_chroma,
     )
     mean = reapply_shifted_jpeg(torch.from_numpy(planes.copy())[None], compression)[0].numpy()
-    return np.moveaxis(mean, 0, -1).reshape(picture.shape)
+    return np.moveaxis(mean, 0, -1).reshape(image.shape)
 
 
 def compare(
     name: str, quality: int, options: argparse.Namespace, *, colour: bool
 ) -> dict[str, Any]:
     """Restore one crop both ways."""
-    clean = truth(name, options.side, colour=colour)
-    compressed_image, axes = compressed(clean, quality), "YXS" if colour else "YX"
+    clean = load_truth(name, options.side, colour=colour)
+    compressed_image, axes = compress(clean, quality), "YXS" if colour else "YX"
     began = time.process_time()
     ours = dip.denoise(compressed_image, preset=options.preset, noise="jpeg", axes=axes)
     seconds = time.process_time() - began
@@ -89,7 +89,7 @@ def compare(
         "crop": f"{name}, {kind}, quality {quality}",
         "JPEG dB": psnr(compressed_image, exact),
         "plain dB": psnr(plain.image, exact),
-        "spun dB": psnr(spun_alone(compressed_image), exact),
+        "spun dB": psnr(average_grid_shifts(compressed_image), exact),
         "ours dB": psnr(ours.image, exact),
         "gain dB": psnr(ours.image, exact) - psnr(compressed_image, exact),
         "iterations": ours.report["iterations"],

@@ -1,4 +1,4 @@
-"""One network for all frames of a movie, or all tiles of a picture, against fits of their own.
+"""Joint training for the frames of a movie or the tiles of an image, against independent fits.
 
 Usage: python benchmarks/movies.py [movies] [tiles] [--frames 96] [--side 96] [--tile 128]
            [--only PART-OF-A-NAME] [--preset fast] [--alone FRAMES]
@@ -30,7 +30,7 @@ from skimage.io import imread
 
 import napari_dip as dip
 from shared_data import OUT, data_folder, fmd, psnr, write
-from stacks import PEAK, READ, decibels, flicker
+from stacks import PEAK, READ, compute_psnr, measure_flicker
 
 if TYPE_CHECKING:
     from stacks import Volume
@@ -41,7 +41,7 @@ MOVIES = {
     "cancer_cell_migration": (34, 34),
     "udvd_fluoro": (60, 150),
 }
-PICTURES = ("TwoPhoton_BPAE_B", "Confocal_BPAE_R")
+IMAGES = ("TwoPhoton_BPAE_B", "Confocal_BPAE_R")
 #: What the program is told, by the way's name.
 WAYS: dict[str, dict[str, Any]] = {
     "one network for all": {"series_training": "joint"},
@@ -51,7 +51,7 @@ WAYS: dict[str, dict[str, Any]] = {
 ALONE = "each by itself"
 
 
-def movie_of(name: str, frames: int, side: int) -> Volume:
+def make_movie(name: str, frames: int, side: int) -> Volume:
     """Play a movie to and fro, scaled to the peak: (frames, side, side)."""
     folder = data_folder() / "timelapse"
     if name == "udvd_fluoro":
@@ -69,7 +69,7 @@ def movie_of(name: str, frames: int, side: int) -> Volume:
     return np.asarray(cut / np.percentile(cut, 99.9) * PEAK)
 
 
-def by_itself(name: str, noisy: npt.NDArray[np.float32], preset: str) -> tuple[Volume, float]:
+def restore_frames(name: str, noisy: npt.NDArray[np.float32], preset: str) -> tuple[Volume, float]:
     """Restore each frame as an image of its own; what is done is kept."""
     OUT.mkdir(parents=True, exist_ok=True)
     kept = OUT / f"movies_{name}_{preset}_{noisy.shape[-1]}.npz"
@@ -79,22 +79,22 @@ def by_itself(name: str, noisy: npt.NDArray[np.float32], preset: str) -> tuple[V
             done, seconds = frames["done"], float(frames["seconds"])
     for frame in noisy[len(done) :]:
         began = time.process_time()
-        picture = dip.denoise(frame, preset=preset, device="cpu").image
+        image = dip.denoise(frame, preset=preset, device="cpu").image
         seconds += time.process_time() - began
-        done = np.concatenate([done, picture[None]])
+        done = np.concatenate([done, image[None]])
         np.savez(kept, done=done, seconds=seconds)
     return done, seconds
 
 
-def movie_row(name: str, sharing: str, options: argparse.Namespace) -> dict[str, Any]:
+def run_movie(name: str, sharing: str, options: argparse.Namespace) -> dict[str, Any]:
     """Restore one movie one way."""
-    truth = movie_of(name, options.frames, options.side)
+    truth = make_movie(name, options.frames, options.side)
     rng = np.random.default_rng(0)
     noisy = (rng.poisson(truth) + rng.normal(0, READ, truth.shape)).astype(np.float32)
     settings = {}
     some = min(options.alone or options.frames, options.frames)
     if sharing == ALONE:
-        image, seconds = by_itself(name, noisy[:some], options.preset)
+        image, seconds = restore_frames(name, noisy[:some], options.preset)
         seconds *= options.frames / len(image)
     else:
         began = time.process_time()
@@ -104,23 +104,23 @@ def movie_row(name: str, sharing: str, options: argparse.Namespace) -> dict[str,
         image, seconds = result.image, time.process_time() - began
         settings = result.report["fit"].get("shared", {})
     image, truth, noisy = image[:some], truth[:some], noisy[:some]
-    each = [decibels(frame, real) for frame, real in zip(image, truth, strict=True)]
+    each = [compute_psnr(frame, real) for frame, real in zip(image, truth, strict=True)]
     return {
         "movie": f"{name}, {options.frames} × {options.side} × {options.side}",
         "frames compared": some,
         "way": sharing,
-        "input dB": decibels(noisy, truth),
+        "input dB": compute_psnr(noisy, truth),
         "dB": float(np.mean(each)),
         "worst frame dB": min(each),
-        "flicker": flicker(image, truth),
+        "flicker": measure_flicker(image, truth),
         "CPU s": seconds,
         "gain of going on": settings.get("gain", ""),
         "its error": settings.get("error", ""),
     }
 
 
-def tile_row(name: str, sharing: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Restore one picture in tiles one way."""
+def run_tiles(name: str, sharing: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Restore one image in tiles one way."""
     raw, truth = fmd(name, 1)
     began = time.process_time()
     result = dip.denoise(
@@ -139,11 +139,11 @@ def tile_row(name: str, sharing: str, options: argparse.Namespace) -> dict[str, 
     }
 
 
-def table(part: str, names: tuple[str, ...], options: argparse.Namespace) -> None:
+def write_table(part: str, names: tuple[str, ...], options: argparse.Namespace) -> None:
     """Run all that is not there yet, and write the table with what is gained."""
     make, head, cost = {
-        "movies": (movie_row, "movie", "CPU s"),
-        "tiles": (tile_row, "picture", "CPU s per megapixel"),
+        "movies": (run_movie, "movie", "CPU s"),
+        "tiles": (run_tiles, "picture", "CPU s per megapixel"),
     }[part]
     size = (
         f"{options.frames}_{options.side}_{options.alone}"
@@ -183,7 +183,7 @@ def main() -> None:
     ask.add_argument("--alone", type=int, default=0, help="frames restored by themselves; 0: all")
     options = ask.parse_args()
     for part in options.parts or ("movies", "tiles"):
-        table(part, tuple(MOVIES) if part == "movies" else PICTURES, options)
+        write_table(part, tuple(MOVIES) if part == "movies" else IMAGES, options)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Salt and pepper, stripes and speckle: the named noise model, the automatic one, and a filter.
+"""Impulses, stripes and speckle: PSNR by their noise model, the automatic one, and a filter.
 
 Usage: python benchmarks/named_noise.py [--preset fast] [--side 96] [--kinds stripes ...]
-Crops of pictures of scikit-image and of a real nucleus (NAPARI_DIP_DATA,
+Crops of images of scikit-image and of a real nucleus (NAPARI_DIP_DATA,
 demo_candidates/nucleus_low_high.tif, long exposure, brought to 8 bit) are spoilt with seeded noise
 of each kind at two strengths; normal noise of standard deviation 5 comes before salt and pepper
 and with stripes, speckle comes alone. PSNR at peak 255. The filters: a 3 x 3 median against salt
@@ -50,7 +50,7 @@ STRENGTHS = {"salt-and-pepper": (0.25, 0.05), "stripes": (12, 4), "speckle": (4,
 NOISE_SIGMA = 5.0
 
 
-def truth(name: str, side: int) -> Picture:
+def load_truth(name: str, side: int) -> Picture:
     """Cut the crop out."""
     row, column = CROPS[name]
     if name == "nucleus":
@@ -62,7 +62,7 @@ def truth(name: str, side: int) -> Picture:
     return np.asarray(whole[row : row + side, column : column + side])
 
 
-def spoilt(clean: Picture, kind: str, strength: float) -> npt.NDArray[Any]:
+def add_noise(clean: Picture, kind: str, strength: float) -> npt.NDArray[Any]:
     """Spoil a crop; the same strength gives the same noise."""
     rng = np.random.default_rng(0)
     if kind == "speckle":
@@ -75,7 +75,7 @@ def spoilt(clean: Picture, kind: str, strength: float) -> npt.NDArray[Any]:
     return np.clip(whole, 0, 255).astype(np.uint8)
 
 
-def filtered(noisy: npt.NDArray[Any], kind: str) -> Picture:
+def run_filter(noisy: npt.NDArray[Any], kind: str) -> Picture:
     """Restore with the filter that one would take first."""
     if kind == "salt-and-pepper":
         return np.asarray(median(noisy, np.ones((3, 3)))).astype(np.float64)
@@ -97,13 +97,13 @@ def filtered(noisy: npt.NDArray[Any], kind: str) -> Picture:
 
 def compare(name: str, kind: str, strength: float, options: argparse.Namespace) -> dict[str, Any]:
     """Restore one crop in all ways."""
-    clean = truth(name, options.side)
-    noisy = spoilt(clean, kind, strength)
+    clean = load_truth(name, options.side)
+    noisy = add_noise(clean, kind, strength)
     began = time.process_time()
     ours = dip.denoise(noisy, preset=options.preset, noise=kind)
     seconds = time.process_time() - began
     plain = dip.denoise(noisy, preset=options.preset)
-    classical = filtered(noisy, kind)
+    classical = run_filter(noisy, kind)
     folder = OUT / "named_noise"
     folder.mkdir(parents=True, exist_ok=True)
     panels = [
@@ -142,10 +142,10 @@ def main() -> None:
                     continue
                 rows.append(compare(name, kind, strength, options))
                 print(rows[-1], file=sys.stderr, flush=True)
-                write(title, rows, summary(rows))
+                write(title, rows, summarise(rows))
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean gain over the automatic model and over the filter, of each kind."""
     means: dict[str, Any] = {}
     for kind in STRENGTHS:

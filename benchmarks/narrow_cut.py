@@ -1,4 +1,4 @@
-"""A straight cut, filled by napari-dip and by interpolation.
+"""Inpainting of a narrow straight gap: PSNR, against interpolation.
 
 Usage: python benchmarks/narrow_cut.py [--width 8] [--presets fast balanced]
 Crops of scikit-image, 128 x 128 pixels, without further noise; error: root mean square in the cut.

@@ -1,9 +1,9 @@
-"""What is claimed of the noise of every real and standard picture, compared with an earlier state.
+"""Noise estimates of all real and standard images, compared with those of an earlier version.
 
 Usage: python benchmarks/noise_claims.py [--sets fmd w2s ...] [--name claims] [--against claims]
 No fit is made. For each channel: variance at the mean brightness, correlation at lag 1, doubt and
-caution; for each picture: blind spot, prior, half resolution, camera noise. `--against NAME`
-reads benchmarks/out/NAME.json and lists each picture that differs.
+caution; for each image: blind spot, prior, half resolution, camera noise. `--against NAME`
+reads benchmarks/out/NAME.json and lists each image that differs.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 DEFAULT_SETS = tuple(name for name in SETS if name != "fmd256")
 
 
-def list_claims(picture: npt.NDArray[Any]) -> dict[str, Any]:
-    """Calibrate one picture as a denoising with `fast` does."""
-    axes = "YXS" if picture.ndim == 3 else "YX"
-    spec, pixels = open_input("image", picture, axes)
+def list_claims(image_array: npt.NDArray[Any]) -> dict[str, Any]:
+    """Calibrate one image as a denoising with `fast` does."""
+    axes = "YXS" if image_array.ndim == 3 else "YX"
+    spec, pixels = open_input("image", image_array, axes)
     plan = raise_if_refused(preflight(make_recipe("denoise"), spec, detect_machine()))
     image = raise_if_refused(calibrate_image(plan, {"image": pixels()}))
     calibration = image.calibration

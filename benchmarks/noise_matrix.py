@@ -1,4 +1,4 @@
-"""Is the noise of a made picture measured right, or said to be unknown? Never wrong in silence.
+"""Noise measurement on 2,268 synthetic images: right, marked as unreliable, or silently wrong.
 
 Usage: python benchmarks/noise_matrix.py [--groups blotches EMCCD ...] [--every 6] [--first 0]
 Every recipe of `noise_matrix_cases` meets every scene of `noise_matrix_scenes`. The truth is
@@ -10,8 +10,8 @@ been, as the measurement means it.
 
 right: variances within 15 % and blind spots as wide as the true correlation asks for, or one
 pixel wider to each side. silent: neither a doubt, nor a caution, nor within a factor of 1.5. A
-colour picture counts by its worst channel. Offsets and read noises that are claimed are judged
-apart: within two true read noises and a factor of 1.5. `--every N` takes each Nth picture, from
+colour image counts by its worst channel. Offsets and read noises that are claimed are judged
+apart: within two true read noises and a factor of 1.5. `--every N` takes each Nth image, from
 `--first` on.
 """
 
@@ -40,14 +40,14 @@ from napari_dip.pipeline.calibrate.channel_noise import (
     measure_single_exposure,
 )
 from napari_dip.tasks.base import NoiseSettings
-from noise_matrix_cases import Recipe, recipes
-from noise_matrix_scenes import scenes
+from noise_matrix_cases import Recipe, list_recipes
+from noise_matrix_scenes import list_scenes
 from shared_data import OUT, write
 
 if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
 
-    Picture = npt.NDArray[np.float64]
+    Image = npt.NDArray[np.float64]
 
 #: Draws that make the truth; with half of them and 2 % of 192 x 192 pixels, it is known to 1.4 %.
 DRAWS, NEAREST = 32, 0.02
@@ -68,14 +68,14 @@ class Truth:
     along_x: tuple[float, ...]
 
 
-def quantised(picture: Picture, recipe: Recipe, *, cut: bool = True) -> Picture:
+def quantise(image: Image, recipe: Recipe, *, cut: bool = True) -> Image:
     """Round, and cut off if asked."""
     if recipe.step:
-        picture = recipe.step * np.rint(picture / recipe.step)
-    return np.clip(picture, 0, recipe.top) if cut and np.isfinite(recipe.top) else picture
+        image = recipe.step * np.rint(image / recipe.step)
+    return np.clip(image, 0, recipe.top) if cut and np.isfinite(recipe.top) else image
 
 
-def truth_of(draws: Picture, recipe: Recipe) -> Truth:
+def simulate_truth(draws: Image, recipe: Recipe) -> Truth:
     """Simulate: draws (N, Y, X) of one channel, not cut off."""
     mean, noise = draws.mean(0), draws - draws.mean(0)
     choosing, telling = draws[::2].mean(0), draws[1::2]
@@ -114,7 +114,7 @@ def reach(along: tuple[float, ...], shift: float) -> int:
     return ended[0] if ended else MAX_BLIND_SPOT_RADIUS
 
 
-def judge(estimate: NoiseEstimate, truth: Truth, shape: tuple[int, int]) -> dict[str, object]:
+def evaluate(estimate: NoiseEstimate, truth: Truth, shape: tuple[int, int]) -> dict[str, object]:
     """Compare one channel's estimate with the truth."""
     factors = [
         float(compute_noise_variance(estimate, level)) / variance
@@ -148,7 +148,7 @@ def judge(estimate: NoiseEstimate, truth: Truth, shape: tuple[int, int]) -> dict
     }
 
 
-def dark_verdict(estimate: NoiseEstimate, recipe: Recipe) -> str:
+def evaluate_dark(estimate: NoiseEstimate, recipe: Recipe) -> str:
     """Judge offset and read noise where they are claimed."""
     if estimate.offset is None or estimate.read_noise is None:
         return "not claimed"
@@ -160,15 +160,15 @@ def dark_verdict(estimate: NoiseEstimate, recipe: Recipe) -> str:
     return "right" if near and 1 / 1.5 < estimate.read_noise / read < 1.5 else "wrong"
 
 
-def examine(scene: str, light: Picture, recipe: Recipe) -> dict[str, object]:
-    """Make one picture, measure it and judge."""
+def run_case(scene: str, light: Image, recipe: Recipe) -> dict[str, object]:
+    """Make one image, measure it and judge."""
     rng = np.random.default_rng(zlib.crc32(f"{scene} {recipe.group} {recipe.name}".encode()))
     noisy = recipe.draw(light, rng)
     clean = recipe.clean or recipe.draw
     draws = [noisy] * (recipe.clean is None)
     draws += [clean(light, rng) for _ in range(DRAWS - len(draws))]
-    truths = np.stack([quantised(draw, recipe, cut=False) for draw in draws])
-    noisy = quantised(noisy, recipe)
+    truths = np.stack([quantise(draw, recipe, cut=False) for draw in draws])
+    noisy = quantise(noisy, recipe)
     channels = [...] if noisy.ndim == 2 else [(..., c) for c in range(3)]
     begun = perf_counter()
     estimates = [
@@ -182,7 +182,7 @@ def examine(scene: str, light: Picture, recipe: Recipe) -> dict[str, object]:
         estimates = list(measure_colour_noise(stack, estimates, recipe.step)[1])
     seconds = perf_counter() - begun
     judged = [
-        judge(estimate, truth_of(truths[c], recipe), noisy.shape[:2])
+        evaluate(estimate, simulate_truth(truths[c], recipe), noisy.shape[:2])
         for estimate, c in zip(estimates, channels, strict=True)
     ]
     worst = max(judged, key=lambda judgement: VERDICTS.index(str(judgement["verdict"])))
@@ -190,19 +190,21 @@ def examine(scene: str, light: Picture, recipe: Recipe) -> dict[str, object]:
     return {
         **case,
         **worst,
-        "dark": dark_verdict(estimates[0], recipe),
+        "dark": evaluate_dark(estimates[0], recipe),
         "seconds": round(seconds, 3),
     }
 
 
-def cases(groups: list[str]) -> list[tuple[str, Recipe]]:
+def list_cases(groups: list[str]) -> list[tuple[str, Recipe]]:
     """Pair every scene with every recipe, shuffled, so that each Nth of them stands for all."""
-    kinds = [case_recipe for case_recipe in recipes() if not groups or case_recipe.group in groups]
-    pairs = [(name, recipe) for name in scenes() for recipe in kinds]
+    kinds = [
+        case_recipe for case_recipe in list_recipes() if not groups or case_recipe.group in groups
+    ]
+    pairs = [(name, recipe) for name in list_scenes() for recipe in kinds]
     return [pairs[place] for place in np.random.default_rng(0).permutation(len(pairs))]
 
 
-def table(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+def count_verdicts(rows: list[dict[str, object]]) -> list[dict[str, object]]:
     """Count the verdicts of each group."""
     counted = []
     for group in [*dict.fromkeys(str(row["group"]) for row in rows), "all"]:
@@ -217,19 +219,19 @@ def table(rows: list[dict[str, object]]) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Examine the pictures and write them beside the table."""
+    """Examine the images and write them beside the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--groups", nargs="+", default=[])
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--name", default="noise_matrix")
     options = parser.parse_args()
-    drawn = {name: make() for name, make in scenes().items()}
+    drawn = {name: make() for name, make in list_scenes().items()}
     begun, rows = perf_counter(), []
-    for name, recipe in cases(options.groups)[options.first :: options.every]:
-        rows.append(examine(name, drawn[name], recipe))
+    for name, recipe in list_cases(options.groups)[options.first :: options.every]:
+        rows.append(run_case(name, drawn[name], recipe))
         print(*rows[-1].values(), sep=" | ", file=sys.stderr, flush=True)
-    counted = table(rows)
+    counted = count_verdicts(rows)
     answered = counted[-1]["right"] + counted[-1]["cannot tell"]
     summary = {
         "right or cannot tell, %": 100 * answered / len(rows),
@@ -237,8 +239,8 @@ def main() -> None:
         "every": options.every,
     }
     write(options.name, counted, summary)
-    pictures = OUT / f"{options.name}_pictures.json"
-    pictures.write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
+    images = OUT / f"{options.name}_pictures.json"
+    images.write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Noise recipes of the test matrix: what happens to light on its way to a grey value.
+"""Noise models of the noise matrix: how light becomes grey values.
 
-A recipe turns a scene from 0 to 1 into one draw of a picture before rounding and cutting off. Its
+A recipe turns a scene from 0 to 1 into one draw of an image before rounding and cutting off. Its
 truth is simulated, so nothing here needs to be known of it but detector constants.
 """
 
@@ -65,25 +65,27 @@ def camera(
     return gain * rng.poisson(peak * light) + rng.normal(0, read, light.shape) + offset
 
 
-def even(light: Picture, rng: np.random.Generator, *, sigma: float, low: float, high: float):
+def add_gaussian(
+    light: Picture, rng: np.random.Generator, *, sigma: float, low: float, high: float
+):
     """Even normal noise between two grey values."""
     return low + (high - low) * light + rng.normal(0, sigma, light.shape)
 
 
-def darker(light: Picture, rng: np.random.Generator, *, share: float, **kinds: float) -> Picture:
-    """Black in that share of the picture."""
+def darken(light: Picture, rng: np.random.Generator, *, share: float, **kinds: float) -> Picture:
+    """Black in that share of the image."""
     low = np.quantile(light, share)
     return camera(np.clip((light - low) / max(light.max() - low, 1e-9), 0, 1), rng, **kinds)
 
 
-def brighter(light: Picture, rng: np.random.Generator, *, share: float, top: float, **kinds: float):
-    """So much light that a share of the picture is beyond `top`."""
+def brighten(light: Picture, rng: np.random.Generator, *, share: float, top: float, **kinds: float):
+    """So much light that a share of the image is beyond `top`."""
     wanted = (top - kinds["offset"]) / kinds["gain"]
     at = max(np.quantile(light, 1 - share), 0.02)
     return camera(light, rng, peak=wanted / at, **kinds)
 
 
-def correlated(
+def add_correlated(
     light: Picture,
     rng: np.random.Generator,
     *,
@@ -99,47 +101,49 @@ def correlated(
     return 40 + 800 * light + sigma * (noise * norm + white * rng.normal(size=light.shape))
 
 
-def shot_correlated(light: Picture, rng: np.random.Generator, *, blur: tuple[float, float]):
+def correlate_photons(light: Picture, rng: np.random.Generator, *, blur: tuple[float, float]):
     """Photon noise, blurred afterwards: by interpolation or a filter in the detector."""
     return 5 * gaussian_filter(camera(light, rng, peak=200), blur)
 
 
-def multiplied(light: Picture, rng: np.random.Generator, *, peak: float) -> Picture:
+def multiply_electrons(light: Picture, rng: np.random.Generator, *, peak: float) -> Picture:
     """Multiply each photon by chance, as an EMCCD does, which doubles its variance."""
     photons = rng.poisson(peak * light)
     return 200 + rng.normal(0, 5, light.shape) + 40 * rng.gamma(np.maximum(photons, 1e-9))
 
 
-def tailed(light: Picture, rng: np.random.Generator, *, freedom: float) -> Picture:
+def add_student_t(light: Picture, rng: np.random.Generator, *, freedom: float) -> Picture:
     """Noise of Student's t distribution."""
     return 40 + 800 * light + 15 * rng.standard_t(freedom, light.shape)
 
 
-def hot(light: Picture, rng: np.random.Generator, *, share: float) -> Picture:
+def add_hot_pixels(light: Picture, rng: np.random.Generator, *, share: float) -> Picture:
     """Single bright pixels; what is measured and judged is the noise of the others."""
     shot = camera(light, rng, peak=300)
     return np.where(rng.random(light.shape) < share, 3000, shot)
 
 
-def rows(light: Picture, rng: np.random.Generator, *, sd: float, axis: int = 0) -> Picture:
+def add_line_offsets(
+    light: Picture, rng: np.random.Generator, *, sd: float, axis: int = 0
+) -> Picture:
     """Offsets of whole rows or columns beside a camera's noise."""
     shape = (len(light), 1) if axis == 0 else (1, light.shape[1])
     return camera(light, rng, peak=400) + rng.normal(0, sd, shape)
 
 
-def averaged(light: Picture, rng: np.random.Generator, *, frames: int) -> Picture:
+def average_frames(light: Picture, rng: np.random.Generator, *, frames: int) -> Picture:
     """Mean of frames."""
     total = camera(light, rng, peak=150 * frames, gain=2, read=2 * frames**0.5, offset=0)
     return 100 + total / frames
 
 
-def enlarged(light: Picture, rng: np.random.Generator, *, factor: float, order: int) -> Picture:
+def enlarge(light: Picture, rng: np.random.Generator, *, factor: float, order: int) -> Picture:
     """Interpolated to a finer grid."""
     side = round(len(light) / factor), round(light.shape[1] / factor)
     return zoom(camera(light[: side[0], : side[1]], rng, peak=300), factor, order=order)
 
 
-def turned(light: Picture, rng: np.random.Generator, *, order: int) -> Picture:
+def rotate_image(light: Picture, rng: np.random.Generator, *, order: int) -> Picture:
     """Rotated by 10 degrees; the middle is kept, so no corner is empty."""
     shot = rotate(camera(light, rng, peak=300), 10, reshape=False, order=order)
     row, column = (length // 8 for length in shot.shape)
@@ -162,20 +166,20 @@ def gamma(light: Picture, rng: np.random.Generator, *, power: float) -> Picture:
     return 255 * (shot / 640) ** power
 
 
-def vignetted(light: Picture, rng: np.random.Generator) -> Picture:
+def correct_vignetting(light: Picture, rng: np.random.Generator) -> Picture:
     """Uneven light that was corrected: noise is stronger in the corners."""
     y, x = np.mgrid[-1 : 1 : light.shape[0] * 1j, -1 : 1 : light.shape[1] * 1j]
     fall = 1 / (1 + 1.2 * (x**2 + y**2))
     return (camera(light * fall, rng, peak=500, offset=0) / fall) + 100
 
 
-def speckled(light: Picture, rng: np.random.Generator) -> Picture:
+def multiply_speckle(light: Picture, rng: np.random.Generator) -> Picture:
     """Noise that multiplies the light."""
     return 20 + 800 * light * rng.gamma(25, 1 / 25, light.shape) + rng.normal(0, 3, light.shape)
 
 
-def filtered(light: Picture, rng: np.random.Generator, *, how: str) -> Picture:
-    """Sharpen, denoise or compress a grey picture in the camera."""
+def filter_image(light: Picture, rng: np.random.Generator, *, how: str) -> Picture:
+    """Sharpen, denoise or compress a grey image in the camera."""
     shot = camera(light, rng, peak=400, gain=0.5, read=3, offset=15)
     if how == "sharpened":
         return shot + 1.0 * (shot - gaussian_filter(shot, 1))
@@ -190,10 +194,10 @@ def filtered(light: Picture, rng: np.random.Generator, *, how: str) -> Picture:
     return jpeg(shot, int(how.removeprefix("jpeg ")))
 
 
-def jpeg(picture: Picture, quality: int) -> Picture:
+def jpeg(image: Picture, quality: int) -> Picture:
     """Compress and decompress."""
     kept = BytesIO()
-    Image.fromarray(np.clip(np.rint(picture), 0, 255).astype(np.uint8)).save(
+    Image.fromarray(np.clip(np.rint(image), 0, 255).astype(np.uint8)).save(
         kept, "JPEG", quality=quality
     )
     return np.asarray(Image.open(kept), np.float64)
@@ -222,7 +226,7 @@ def colour_camera(light: Picture, rng: np.random.Generator, *, after: str) -> Pi
 def colour_blotches(light: Picture, rng: np.random.Generator, *, shared: float) -> Picture:
     """Noise of another correlation in each colour, part of it shared between them."""
     blurs = ((0.0, 0.0), (0.7, 0.7), (0.0, 1.0))
-    parts = [correlated(0 * light, rng, blur=blur) - 40 for blur in blurs]
+    parts = [add_correlated(0 * light, rng, blur=blur) - 40 for blur in blurs]
     common = parts[1]
     mixed = [np.sqrt(1 - shared) * part + np.sqrt(shared) * common for part in parts]
     return 40 + 200 * colours(light) + np.stack(mixed, -1)
@@ -234,16 +238,22 @@ EIGHT: Any = {"step": 1.0, "top": 255}
 TWELVE: Any = {"step": 1.0, "top": 4095}
 
 
-def recipes() -> list[Recipe]:
+def list_recipes() -> list[Recipe]:
     """All of them."""
-    rows = [*detectors(), *ranges(), *correlations(), *oddities(), *processed()]
+    add_line_offsets = [
+        *list_detectors(),
+        *list_ranges(),
+        *list_correlations(),
+        *list_odd_noises(),
+        *list_processed(),
+    ]
     return [
         Recipe(group=group, name=name, draw=partial(draw, **kinds), **more)
-        for group, name, draw, kinds, more in rows
+        for group, name, draw, kinds, more in add_line_offsets
     ]
 
 
-def detectors() -> Iterator[Row]:
+def list_detectors() -> Iterator[Row]:
     """Photons and even noise on cameras of several depths."""
     group, few = "photons", {"peak": 6, "gain": 10}
     eight = {"peak": 60, "gain": 3, "offset": 20}
@@ -255,39 +265,45 @@ def detectors() -> Iterator[Row]:
     yield group, "few", camera, few, {**DEEP, "dark": TWO}
     for sigma in (3, 12, 40):
         kinds = {"sigma": sigma, "low": 130, "high": 170}
-        yield "even", f"8 bits, {sigma}", even, kinds, {"step": 1.0}
-    yield "even", "float", even, {"sigma": 0.05, "low": 0, "high": 1}, {}
+        yield "even", f"8 bits, {sigma}", add_gaussian, kinds, {"step": 1.0}
+    yield "even", "float", add_gaussian, {"sigma": 0.05, "low": 0, "high": 1}, {}
     for peak in (3, 30, 300):
-        yield "EMCCD", f"{peak} photons", multiplied, {"peak": peak}, {**DEEP, "dark": (200, 5)}
+        yield (
+            "EMCCD",
+            f"{peak} photons",
+            multiply_electrons,
+            {"peak": peak},
+            {**DEEP, "dark": (200, 5)},
+        )
     # the sum of 2 x 2 pixels, whole and brought to 8 bits
     whole = {"peak": 400, "gain": 1.5, "read": 4, "offset": 400}
     small = {"peak": 400, "gain": 0.25, "read": 0.7, "offset": 67}
     yield "binned", "16 bits", camera, whole, {**DEEP, "dark": (400, 4)}
     yield "binned", "8 bits", camera, small, {**EIGHT, "dark": (67, 0.7)}
     yield "detector", "sCMOS", scmos, {}, {**DEEP, "dark": (100, 3.4)}
-    yield "detector", "vignetting corrected", vignetted, {}, {}
+    yield "detector", "vignetting corrected", correct_vignetting, {}, {}
     for frames in (4, 16):
-        yield "averaged", f"{frames}, float", averaged, {"frames": frames}, {}
-        yield "averaged", f"{frames}, rounded", averaged, {"frames": frames}, {"step": 1.0}
+        yield "averaged", f"{frames}, float", average_frames, {"frames": frames}, {}
+        yield "averaged", f"{frames}, rounded", average_frames, {"frames": frames}, {"step": 1.0}
 
 
-def ranges() -> Iterator[Row]:
+def list_ranges() -> Iterator[Row]:
     """Mostly black, mostly saturated, cut off, and coarse grey values."""
     for share in (0.5, 0.8, 0.95):
         for offset, name in ((100, "offset 100"), (0, "cut at 0")):
             kinds = {"share": share, "peak": 300, "gain": 2, "read": 5, "offset": offset}
             more = {**DEEP, "dark": (offset, 5)}
-            yield "mostly black", f"{share:.0%}, {name}", darker, kinds, more
+            yield "mostly black", f"{share:.0%}, {name}", darken, kinds, more
     for share in (0.2, 0.6, 0.9):
         kinds = {"share": share, "top": 255, "gain": 2, "read": 3, "offset": 20}
         more = {**EIGHT, "dark": (20, 3)}
-        yield "mostly saturated", f"{share:.0%}, 8 bits", brighter, kinds, more
+        yield "mostly saturated", f"{share:.0%}, 8 bits", brighten, kinds, more
         kinds = {"share": share, "top": 4095, "gain": 4, "read": 5, "offset": 100}
         more = {**TWELVE, "dark": (100, 5)}
-        yield "mostly saturated", f"{share:.0%}, 12 bits", brighter, kinds, more
+        yield "mostly saturated", f"{share:.0%}, 12 bits", brighten, kinds, more
     for sigma in (25, 50):
         kinds = {"sigma": sigma, "low": 0, "high": 255}
-        yield "cut at both ends", f"{sigma}", even, kinds, EIGHT
+        yield "cut at both ends", f"{sigma}", add_gaussian, kinds, EIGHT
     kinds = {"peak": 80, "gain": 4, "read": 6, "offset": 0}
     yield "cut at both ends", "photons", camera, kinds, {**EIGHT, "dark": (0, 6)}
     for share in (0.5, 1.0, 2.0, 4.0):
@@ -297,46 +313,52 @@ def ranges() -> Iterator[Row]:
     yield "coarse grey values", "16 values", camera, {"peak": 200, "read": 5}, more
 
 
-def correlations() -> Iterator[Row]:
+def list_correlations() -> Iterator[Row]:
     """Noise that neighbours share: a pixel or two wide, in blotches, along lines, per colour."""
     for blur in ((0.6, 0.6), (1.0, 1.0), (0.0, 0.7), (0.7, 0.0), (0.5, 1.2)):
-        yield "short correlation", f"even, {blur[0]} {blur[1]}", correlated, {"blur": blur}, {}
+        yield "short correlation", f"even, {blur[0]} {blur[1]}", add_correlated, {"blur": blur}, {}
     for blur in ((0.6, 0.6), (0.0, 0.8)):
         name = f"photons, {blur[0]} {blur[1]}"
-        yield "short correlation", name, shot_correlated, {"blur": blur}, {}
+        yield "short correlation", name, correlate_photons, {"blur": blur}, {}
     for wide in (2.0, 4.0, 8.0):
         kinds = {"blur": (wide, wide)}
-        yield "blotches", f"{wide:g}", correlated, kinds, {}
-        yield "blotches", f"{wide:g} on white", correlated, {**kinds, "white": 1.0}, {}
+        yield "blotches", f"{wide:g}", add_correlated, kinds, {}
+        yield "blotches", f"{wide:g} on white", add_correlated, {**kinds, "white": 1.0}, {}
     kinds = {"blur": (2.0, 5.0), "white": 1.0}
-    yield "blotches", "2 x 5 on white", correlated, kinds, {}
+    yield "blotches", "2 x 5 on white", add_correlated, kinds, {}
     for sd in (5, 20, 60):
-        yield "scan lines", f"rows, sd {sd}", rows, {"sd": sd}, {}
-    yield "scan lines", "columns, sd 30", rows, {"sd": 30, "axis": 1}, {}
+        yield "scan lines", f"rows, sd {sd}", add_line_offsets, {"sd": sd}, {}
+    yield "scan lines", "columns, sd 30", add_line_offsets, {"sd": 30, "axis": 1}, {}
     for shared in (0.0, 0.5):
         name, kinds = f"shared {shared:.0%}", {"shared": shared}
         yield "correlation per colour", name, colour_blotches, kinds, {}
 
 
-def oddities() -> Iterator[Row]:
+def list_odd_noises() -> Iterator[Row]:
     """Tails, bright pixels, and variances that are no line in the mean."""
     for freedom in (3, 5):
-        yield "heavy tails", f"t of {freedom}", tailed, {"freedom": freedom}, {}
+        yield "heavy tails", f"t of {freedom}", add_student_t, {"freedom": freedom}, {}
     others = partial(camera, peak=300)
     for share in (0.001, 0.01):
-        yield "bright pixels", f"{share:.1%}", hot, {"share": share}, {**DEEP, "clean": others}
+        yield (
+            "bright pixels",
+            f"{share:.1%}",
+            add_hot_pixels,
+            {"share": share},
+            {**DEEP, "clean": others},
+        )
     for power in (0.45, 2.0):
         yield "not a line", f"gamma {power:g}", gamma, {"power": power}, EIGHT
-    yield "not a line", "speckle", speckled, {}, {}
+    yield "not a line", "speckle", multiply_speckle, {}, {}
 
 
-def processed() -> Iterator[Row]:
+def list_processed() -> Iterator[Row]:
     """Interpolated, turned, filtered and compressed, in grey and in colour."""
-    yield "interpolated", "x 1.5, linear", enlarged, {"factor": 1.5, "order": 1}, {}
-    yield "interpolated", "x 2, cubic", enlarged, {"factor": 2.0, "order": 3}, {}
-    yield "interpolated", "turned, linear", turned, {"order": 1}, {}
-    yield "interpolated", "turned, cubic", turned, {"order": 3}, {}
+    yield "interpolated", "x 1.5, linear", enlarge, {"factor": 1.5, "order": 1}, {}
+    yield "interpolated", "x 2, cubic", enlarge, {"factor": 2.0, "order": 3}, {}
+    yield "interpolated", "turned, linear", rotate_image, {"order": 1}, {}
+    yield "interpolated", "turned, cubic", rotate_image, {"order": 3}, {}
     for how in ("sharpened", "median", "smoothed", "adaptive", "jpeg 95", "jpeg 85", "jpeg 70"):
-        yield "processed, grey", how, filtered, {"how": how}, EIGHT
+        yield "processed, grey", how, filter_image, {"how": how}, EIGHT
     for after in ("demosaicked", "sharpened", "denoised", "jpeg 95", "jpeg 85", "jpeg 70"):
         yield "colour camera", after, colour_camera, {"after": after}, EIGHT

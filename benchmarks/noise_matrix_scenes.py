@@ -1,7 +1,7 @@
-"""Scenes without noise for the test matrix of the noise measurement: drawn ones and photographs.
+"""Noise-free scenes of the noise matrix: synthetic ones and photographs.
 
 None of them was looked at when constants of the measurement were chosen: camera, coins, cell,
-moon, brick, grass, gravel and the pictures of NAPARI_DIP_DATA are left out.
+moon, brick, grass, gravel and the images of NAPARI_DIP_DATA are left out.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from skimage import data
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Picture = npt.NDArray[np.float64]
-    DrawFunction = Callable[[int, np.random.Generator], Picture]
+    Image = npt.NDArray[np.float64]
+    DrawFunction = Callable[[int, np.random.Generator], Image]
 
 #: Sides of the drawn scenes, by turns.
 SIDES = (192, 256, 320)
@@ -25,7 +25,7 @@ SIDES = (192, 256, 320)
 DRAWS = 2
 
 
-def blobs(side: int, rng: np.random.Generator) -> Picture:
+def blobs(side: int, rng: np.random.Generator) -> Image:
     """Smooth spots of several sizes on black."""
     return sum(
         spots / spots.max()
@@ -36,7 +36,7 @@ def blobs(side: int, rng: np.random.Generator) -> Picture:
     )
 
 
-def filaments(side: int, rng: np.random.Generator) -> Picture:
+def filaments(side: int, rng: np.random.Generator) -> Image:
     """Thin curved lines, as of a cytoskeleton."""
     canvas = np.zeros((side, side))
     for _ in range(25):
@@ -48,7 +48,7 @@ def filaments(side: int, rng: np.random.Generator) -> Picture:
     return gaussian_filter(canvas, 1.2)
 
 
-def cells(side: int, rng: np.random.Generator) -> Picture:
+def cells(side: int, rng: np.random.Generator) -> Image:
     """Discs with a rim, a nucleus and grains, on background light."""
     y, x = np.mgrid[:side, :side]
     canvas = np.full((side, side), 0.1)
@@ -60,19 +60,19 @@ def cells(side: int, rng: np.random.Generator) -> Picture:
     return gaussian_filter(canvas * (1 + 0.5 * grains * (canvas > 0.2)), 1)
 
 
-def gradient(side: int, rng: np.random.Generator) -> Picture:
+def gradient(side: int, rng: np.random.Generator) -> Image:
     """Uneven light alone."""
     y, x = np.mgrid[:side, :side] / side
     return (x * rng.uniform(0.3, 1) + y * rng.uniform(0.3, 1) + (x - 0.4) * (y - 0.6)) ** 2
 
 
-def fractal(side: int, rng: np.random.Generator) -> Picture:
+def fractal(side: int, rng: np.random.Generator) -> Image:
     """Texture whose amplitude falls as the frequency's power of 1.6."""
     f = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None]) + 1 / side
     return np.fft.ifft2(np.fft.fft2(rng.normal(size=(side, side))) / f**1.6).real
 
 
-def grating(side: int, rng: np.random.Generator) -> Picture:
+def grating(side: int, rng: np.random.Generator) -> Image:
     """Stripes whose period grows from 6 to 40 pixels."""
     y, x = np.mgrid[:side, :side]
     angle = rng.uniform(0, np.pi)
@@ -80,7 +80,7 @@ def grating(side: int, rng: np.random.Generator) -> Picture:
     return 1 + np.sin(2 * np.pi * side / rng.uniform(8, 16) * np.log(across + 0.5))
 
 
-def letters(side: int, rng: np.random.Generator) -> Picture:
+def letters(side: int, rng: np.random.Generator) -> Image:
     """Sharp strokes in rows, as of print."""
     canvas = np.ones((side, side))
     for y in range(8, side - 16, 22):
@@ -94,7 +94,7 @@ def letters(side: int, rng: np.random.Generator) -> Picture:
     return gaussian_filter(canvas, 0.6)
 
 
-def beads(side: int, rng: np.random.Generator) -> Picture:
+def beads(side: int, rng: np.random.Generator) -> Image:
     """Points of one size, few, on black."""
     canvas = np.zeros((side, side))
     at = rng.integers(0, side, (2, side // 4))
@@ -102,7 +102,7 @@ def beads(side: int, rng: np.random.Generator) -> Picture:
     return gaussian_filter(canvas, 1.5)
 
 
-def mosaic(side: int, rng: np.random.Generator) -> Picture:
+def mosaic(side: int, rng: np.random.Generator) -> Image:
     """Even patches with sharp borders."""
     centres = rng.uniform(0, side, (40, 2))
     y, x = np.mgrid[:side, :side]
@@ -110,8 +110,8 @@ def mosaic(side: int, rng: np.random.Generator) -> Picture:
     return gaussian_filter(rng.random(40)[near], 0.7)
 
 
-def membranes(side: int, rng: np.random.Generator) -> Picture:
-    """Bright borders of cells that fill the picture."""
+def membranes(side: int, rng: np.random.Generator) -> Image:
+    """Bright borders of cells that fill the image."""
     far = rng.random((side, side)) > 60 / side**2
     depth = distance_transform_edt(far)
     ridge = np.hypot(*np.gradient(depth))
@@ -132,12 +132,12 @@ DRAWN: tuple[DrawFunction, ...] = (
 )
 
 
-def _photograph(name: str) -> Picture:
-    """Middle of a picture of scikit-image, blurred by a pixel so that it holds no noise."""
-    picture = np.asarray(getattr(data, name)(), np.float64)
-    picture = picture[..., 1] if picture.ndim == 3 else picture
-    row, column = (max(0, (length - 288) // 2) for length in picture.shape)
-    return gaussian_filter(picture[row : row + 288, column : column + 288], 1)
+def _photograph(name: str) -> Image:
+    """Middle of an image of scikit-image, blurred by a pixel so that it holds no noise."""
+    image = np.asarray(getattr(data, name)(), np.float64)
+    image = image[..., 1] if image.ndim == 3 else image
+    row, column = (max(0, (length - 288) // 2) for length in image.shape)
+    return gaussian_filter(image[row : row + 288, column : column + 288], 1)
 
 
 PHOTOGRAPHS = (
@@ -151,10 +151,10 @@ PHOTOGRAPHS = (
 )
 
 
-def scenes() -> dict[str, Callable[[], Picture]]:
+def list_scenes() -> dict[str, Callable[[], Image]]:
     """Name every scene; each is made when it is called, from 0 to 1."""
 
-    def drawn(draw: DrawFunction, number: int) -> Callable[[], Picture]:
+    def drawn(draw: DrawFunction, number: int) -> Callable[[], Image]:
         place = DRAWN.index(draw)
         side = SIDES[(number + place) % len(SIDES)]
         return lambda: _to_one(draw(side, np.random.default_rng([place, number])))
@@ -167,6 +167,6 @@ def scenes() -> dict[str, Callable[[], Picture]]:
     return by_name | {name: lambda name=name: _to_one(_photograph(name)) for name in PHOTOGRAPHS}
 
 
-def _to_one(picture: Picture) -> Picture:
-    low, high = np.percentile(picture, (0.1, 99.9))
-    return np.clip((picture - low) / max(high - low, 1e-9), 0, 1)
+def _to_one(image: Image) -> Image:
+    low, high = np.percentile(image, (0.1, 99.9))
+    return np.clip((image - low) / max(high - low, 1e-9), 0, 1)

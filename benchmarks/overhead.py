@@ -1,4 +1,4 @@
-"""What the engine's loop costs beside the same fit written by hand, and where its time goes.
+"""CPU time of the fit loop, against a hand-written loop and the network's layers alone.
 
 Usage: python benchmarks/overhead.py [--pairs 10] [--iterations 60]
 The hand-written loop has the same network, draws, loss, optimizer, clipping and average, and judges
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 SIDE, SIGMA = 256, 20.0
 
 
-def picture(side: int = SIDE) -> np.ndarray:
+def make_image(side: int = SIDE) -> np.ndarray:
     """Crop of camera with Gaussian noise; larger ones are mirrored."""
     truth = data.camera()[128 : 128 + SIDE, 128 : 128 + SIDE].astype(np.float64)
     truth = np.pad(truth, (0, max(0, side - SIDE)), mode="symmetric")[:side, :side]
@@ -51,7 +51,7 @@ def prepare(
     iterations: int, device: str = "cpu", preset: str = "fast", image: np.ndarray | None = None
 ) -> PreparedFit:
     """One unit, ready for the loop."""
-    image = picture() if image is None else image
+    image = make_image() if image is None else image
     recipe = make_recipe("denoise", preset=preset, max_iterations=iterations, device=device)
     plan = preflight(
         recipe,
@@ -64,7 +64,7 @@ def prepare(
     return prepare_fit(calibrated, calibrated.plan.units[0])
 
 
-def engine(prepared: PreparedFit) -> float:
+def time_engine(prepared: PreparedFit) -> float:
     """CPU seconds of the engine's loop, judging and all but the last look."""
     began = time.process_time()
     for progress in fit(prepared.problem, prepared.prior, prepared.schedule, never_stop, seed=0):
@@ -73,7 +73,7 @@ def engine(prepared: PreparedFit) -> float:
     return time.process_time() - began
 
 
-def by_hand(fit: PreparedFit) -> float:
+def time_manual_loop(fit: PreparedFit) -> float:
     """CPU seconds of the same written by hand."""
     net, schedule, measurement = fit.prior.net, fit.schedule, fit.fit_input.measurement
     rng = torch.Generator().manual_seed(0)
@@ -99,7 +99,7 @@ def by_hand(fit: PreparedFit) -> float:
     return time.process_time() - began
 
 
-def layers_alone(fit: PreparedFit, schedule: Schedule) -> float:
+def time_layers(fit: PreparedFit, schedule: Schedule) -> float:
     """CPU seconds of the network's forward and backward passes alone."""
     net = fit.prior.net
     assert isinstance(net, Hourglass)
@@ -123,11 +123,11 @@ def main() -> None:
     for pair in range(options.pairs + 1):  # the first warms up and is left out
         row = {
             "pair": pair,
-            "engine": engine(prepare(options.iterations)),
-            "by hand": by_hand(prepare(options.iterations)),
+            "engine": time_engine(prepare(options.iterations)),
+            "by hand": time_manual_loop(prepare(options.iterations)),
         }
         fit = prepare(options.iterations)
-        row["layers alone"] = layers_alone(fit, fit.schedule)
+        row["layers alone"] = time_layers(fit, fit.schedule)
         rows.append(row)
         print(row, flush=True)
     rows = rows[1:]

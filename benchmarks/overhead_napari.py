@@ -1,4 +1,4 @@
-"""What a run inside napari costs beside the same run without it, in processor time.
+"""CPU time of a run within napari, against the same run without it.
 
     xvfb-run -a python benchmarks/overhead_napari.py [--pairs 10] [--side 256] [--iterations 100]
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gui import event_loop, open_dock, sample
+from gui import load_sample, open_dock, run_event_loop
 from shared_data import write
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     ask.add_argument("--side", type=int, default=256)
     ask.add_argument("--iterations", type=int, help="left out: all that the preset has")
     options = ask.parse_args()
-    pixels = sample(options.side)
+    pixels = load_sample(options.side)
     viewer, dock = open_dock(pixels, preset="fast", max_iterations=str(options.iterations or ""))
     recipe = make_recipe("denoise", preset="fast", max_iterations=options.iterations)
     plan = preflight(
@@ -47,23 +47,23 @@ def main() -> None:
     )
     assert isinstance(plan, Plan)
 
-    def inside() -> float:
+    def time_in_napari() -> float:
         began = time.process_time()
         dock.run_bar.run_button.click()
-        event_loop(900, lambda: not dock.is_busy)
+        run_event_loop(900, lambda: not dock.is_busy)
         took = time.process_time() - began
         viewer.layers.remove(viewer.layers[-1])
-        event_loop(0.5)
+        run_event_loop(0.5)
         return took
 
-    def bare() -> float:
+    def time_alone() -> float:
         began = time.process_time()
         drain_generator(run(plan, {"image": pixels}))
         return time.process_time() - began
 
     rows = []
     for pair in range(options.pairs + 1):  # the first loads torch and is left out
-        row = {"pair": pair, "inside napari": inside(), "bare": bare()}
+        row = {"pair": pair, "inside napari": time_in_napari(), "bare": time_alone()}
         row["inside by bare"] = row["inside napari"] / row["bare"]
         rows.append(row)
         print(row, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The reference-size network of Deep Image Prior on one noisy picture, judged all along its way.
+"""PSNR over the iterations of the Deep Image Prior reference network on one noisy image.
 
 Fixed uniform noise of 32 channels, disturbed anew at each step, Adam, outputs averaged
 exponentially (Ulyanov et al. 2018). The truth chooses the best iterate: what no user could do.
@@ -63,12 +63,12 @@ def fit(noisy: Picture, truth: Picture, steps: int) -> tuple[Picture, list[dict[
                     "step": step,
                     "seconds": time.monotonic() - started,
                     "cpu_seconds": time.process_time() - spent,
-                    "output": psnr(_picture(output), truth),
-                    "average": psnr(_picture(average), truth),
+                    "output": psnr(_image(output), truth),
+                    "average": psnr(_image(average), truth),
                 }
             )
             print(f"  {history[-1]}", file=sys.stderr, flush=True)
-    return _picture(average), history
+    return _image(average), history
 
 
 def run(case: Case, noisy: Picture, truth: Picture) -> Output:
@@ -78,7 +78,7 @@ def run(case: Case, noisy: Picture, truth: Picture) -> Output:
     return Output(last, {"best": best, "history": history})
 
 
-def _picture(image: torch.Tensor) -> Picture:
+def _image(image: torch.Tensor) -> Picture:
     return image.detach()[0, 0].double().numpy() * 255
 
 

@@ -1,4 +1,4 @@
-"""How much results differ from seed to seed; resumable.
+"""Variation of PSNR between seeds; resumable.
 
 Usage: python benchmarks/seeds.py [--runs 100] [--preset fast] [--pairs]
 One crop of 256 x 256 of FMD Confocal_BPAE_G (capture 1), or with --pairs two seeds each on the

@@ -1,4 +1,4 @@
-"""Where the benchmark images lie, how results are written, and which machine made them."""
+"""Shared by the benchmarks: data folder, PSNR, result files, description of the machine."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def fmd(field: str, capture: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np
     return raw, imread(folder / f"{field}_gt.png").astype(np.float64)
 
 
-def counts(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def counts(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """8 bit where it is 8 bit: its grey steps are part of its noise."""
-    whole = not np.any(picture % 1) and picture.min() >= 0 and picture.max() < 256
-    return picture.astype(np.uint8 if whole else np.float32)
+    whole = not np.any(image % 1) and image.min() >= 0 and image.max() < 256
+    return image.astype(np.uint8 if whole else np.float32)
 
 
 def psnr(image: npt.NDArray[Any], truth: npt.NDArray[np.float64]) -> float:

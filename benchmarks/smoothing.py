@@ -1,4 +1,4 @@
-"""Smoothing beside the network, against none: PSNR where the prior does its work already.
+"""PSNR of denoising with and without the smoothing penalty.
 
 Usage: python benchmarks/smoothing.py [--preset fast] [--side 96]
 Single planes of the crops of `stacks.py`, with the same noise. Resumable.
@@ -13,7 +13,7 @@ import numpy as np
 
 import napari_dip as dip
 from shared_data import OUT, write
-from stacks import CROPS, READ, decibels, load
+from stacks import CROPS, READ, compute_psnr, load_crop
 
 #: Crops whose first plane is restored, and the penalties that are tried.
 NAMES = ("membrane2d", "embryo, middle")
@@ -33,7 +33,7 @@ def main() -> None:
     for crop in CROPS:
         if crop.name not in NAMES:
             continue
-        truth = load(crop, 1, options.side)[0]
+        truth = load_crop(crop, 1, options.side)[0]
         rng = np.random.default_rng(0)
         noisy = (rng.poisson(truth) + rng.normal(0, READ, truth.shape)).astype(np.float32)
         for weight, kind in PENALTIES:
@@ -42,8 +42,8 @@ def main() -> None:
             settings = {"smoothing": weight, "smoothing_kind": kind}
             result = dip.denoise(noisy, axes="YX", preset=options.preset, **settings)
             row = {"image": crop.name, "weight": weight, "kind": kind}
-            row["input dB"] = decibels(noisy, truth)
-            rows.append({**row, "dB": decibels(result.image, truth)})
+            row["input dB"] = compute_psnr(noisy, truth)
+            rows.append({**row, "dB": compute_psnr(result.image, truth)})
             write(title, rows, {"preset": options.preset, "side": options.side})
 
 

@@ -1,4 +1,4 @@
-"""Quality against CPU seconds, side by side, one file for each result; resumable.
+"""Quality against CPU seconds of presets, baselines and the reference network; resumable.
 
 Usage: python benchmarks/speed.py [--only NAME ...] [--methods NAME ...] [--minutes N] [--table]
 Each result is made in a process of its own, on one thread, import left out; one that is there is
@@ -7,7 +7,7 @@ nothing new after so many CPU minutes, so that the queue can be worked off in pa
 
 The reference is the network and the schedule of Deep Image Prior (speed_reference.py). Where a
 processor is made for bfloat16 its curve is computed in that, sooner; its time is that of a step in
-float32, as published, times the step of its best picture.
+float32, as published, times the step of its best image.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from importlib.util import find_spec
 from typing import Any
 
 from shared_data import OUT, machine
-from speed_cases import Case, cases
+from speed_cases import Case, list_cases
 from speed_tables import write_tables
 
 FOLDER = OUT / "speed"
 DENOISING = ("micrograph", "photograph")
-#: Methods in the order of the queue, each for which kinds of pictures.
+#: Methods in the order of the queue, each for which kinds of images.
 METHODS: dict[str, tuple[str, ...]] = {
     "fast": (*DENOISING, "inpaint", "super-resolve"),
-    "step": (),  # one of each kind is enough; see `wanted`
+    "step": (),  # one of each kind is enough; see `is_applicable`
     "nlm": DENOISING,
     "tv": DENOISING,
     "vst_bm3d": ("micrograph",),
@@ -38,25 +38,30 @@ METHODS: dict[str, tuple[str, ...]] = {
     "reference": (*DENOISING, "inpaint", "super-resolve"),
     "deepinv": (),
 }
-#: Methods that are the same for all pictures of a kind.
+#: Methods that are the same for all images of a kind.
 ONE_EACH = ("step", "deepinv")
 
 
-def wanted(case: Case, method: str, firsts: dict[str, str]) -> bool:
-    """Whether a method is for a picture."""
+def is_applicable(case: Case, method: str, firsts: dict[str, str]) -> bool:
+    """Whether a method is for an image."""
     if method in ONE_EACH:
         denoises = case.kind in DENOISING or method == "step"
         return firsts[case.kind] == case.name and denoises
     return case.kind in METHODS[method]
 
 
-def queue() -> list[tuple[Case, str]]:
+def list_jobs() -> list[tuple[Case, str]]:
     """All there is to do, what is short first, then reference fits, one of each kind first."""
-    every = list(cases())
+    every = list(list_cases())
     firsts: dict[str, str] = {}
     for case in every:
         firsts.setdefault(case.kind, case.name)
-    work = [(case, method) for method in METHODS for case in every if wanted(case, method, firsts)]
+    work = [
+        (case, method)
+        for method in METHODS
+        for case in every
+        if is_applicable(case, method, firsts)
+    ]
     later = ("reference", "deepinv")
 
     def rank(job: tuple[Case, str]) -> tuple[int, int]:
@@ -67,7 +72,7 @@ def queue() -> list[tuple[Case, str]]:
     return sorted(work, key=rank)
 
 
-def make(case: Case, method: str) -> dict[str, Any]:
+def run_job(case: Case, method: str) -> dict[str, Any]:
     """Make one result in this process."""
     import torch
 
@@ -76,19 +81,19 @@ def make(case: Case, method: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     problem = case.load()
     if method in ("fast", "balanced", "best"):
-        return speed_methods.ours(problem, method)
+        return speed_methods.run_preset(problem, method)
     if method == "deepinv":
-        return speed_methods.deepinv(problem)
+        return speed_methods.run_deepinv(problem)
     if method not in ("step", "reference"):
-        return speed_methods.classical(method)(problem)
+        return speed_methods.make_method(method)(problem)
     import speed_reference
 
     if method == "step":
-        return {**speed_methods.reference_memory(problem), **speed_reference.timed(problem)}
-    return speed_reference.curve(problem, FOLDER / f"{case.name}.copy.pt")
+        return {**speed_methods.measure_reference(problem), **speed_reference.time_steps(problem)}
+    return speed_reference.measure_curve(problem, FOLDER / f"{case.name}.copy.pt")
 
 
-def result(case: Case, method: str) -> dict[str, Any] | None:
+def read_or_run(case: Case, method: str) -> dict[str, Any] | None:
     """Read one result, or make it in a process of its own; None if that failed."""
     path = FOLDER / f"{case.name}.{method}.json"
     if path.exists():
@@ -110,8 +115,8 @@ def result(case: Case, method: str) -> dict[str, Any] | None:
 def main() -> None:
     """Work the queue off, and write the tables of what is there."""
     if sys.argv[1:2] == ["one"]:
-        case = next(case for case in cases() if case.name == sys.argv[2])
-        print(json.dumps(make(case, sys.argv[3])))
+        case = next(case for case in list_cases() if case.name == sys.argv[2])
+        print(json.dumps(run_job(case, sys.argv[3])))
         return
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--only", nargs="+", metavar="NAME")
@@ -120,7 +125,7 @@ def main() -> None:
     ask.add_argument("--table", action="store_true", help="write the tables of what is there")
     options = ask.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for case, method in () if options.table else queue():
+    for case, method in () if options.table else list_jobs():
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         if (used.ru_utime + used.ru_stime) / 60 > options.minutes:
             break
@@ -130,7 +135,7 @@ def main() -> None:
         if method == "deepinv" and find_spec("deepinv") is None:
             print("deepinv is not installed, and is left out.", file=sys.stderr)
             continue
-        result(case, method)
+        read_or_run(case, method)
     write_tables(FOLDER)
 
 

@@ -1,4 +1,4 @@
-"""The pictures of the speed benchmark: 256 x 256 pixels, or what a task's own examples have."""
+"""Images of the speed benchmark: 256 x 256 pixels, or as in the examples of a task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skimage.io import imread
 
 from quality_sets import SETS
 from shared_data import data_folder, psnr
-from super_resolve import cropped, psnr_of_luma
+from super_resolve import compute_luma_psnr, crop_to_multiple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ class Problem:
     noisy, truth : ndarray
         (Y, X) or (Y, X, C), 0 to 255.
     judge : callable
-        picture -> dB.
+        image -> dB.
     known : ndarray or None
         (Y, X) bool, where half of the pixels are missing.
     factor : int
@@ -41,7 +41,7 @@ class Problem:
     published : float or None
         dB of the published output of Deep Image Prior for this very input.
     source : Any
-        The picture as the quality benchmark has it, for its methods.
+        The image as the quality benchmark has it, for its methods.
     """
 
     kind: str
@@ -56,15 +56,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Case:
-    """A named picture."""
+    """A named image."""
 
     name: str
     kind: str
     load: Callable[[], Problem]
 
 
-def cases() -> Iterator[Case]:
-    """All pictures, those on which nothing of ours was chosen first."""
+def list_cases() -> Iterator[Case]:
+    """All images, those on which nothing of ours was chosen first."""
     fields = {case.name: case for case in SETS["fmd256"]()}
     first = ("Confocal_BPAE_R_raw1", "TwoPhoton_BPAE_R_raw1", "WideField_BPAE_B_raw1")
     for name in (*first, *(field for field in fields if field not in first)):
@@ -81,12 +81,12 @@ def cases() -> Iterator[Case]:
 
 
 def _denoise(kind: str, case: Any) -> Problem:
-    noisy, truth = (_middle(picture) for picture in case.load())
+    noisy, truth = (_middle(image) for image in case.load())
     return Problem(kind, noisy, truth, partial(_psnr, truth), source=case)
 
 
 def _inpaint(name: str) -> Problem:
-    """Missing is what is 0 in the masked picture, as published."""
+    """Missing is what is 0 in the masked image, as published."""
     folder = data_folder() / "inpaint11"
     masked, truth, dip = (
         imread(folder / f"{name}_{kind}.png").astype(np.float64)
@@ -99,25 +99,25 @@ def _inpaint(name: str) -> Problem:
 def _super_resolve(folder: str, name: str) -> Problem:
     """As `super_resolve.py` has it: Lanczos down, judged on Y without a border."""
     source = data_folder() / folder
-    truth = cropped(imread(source / f"{name}_gt.png")[..., :3])
+    truth = crop_to_multiple(imread(source / f"{name}_gt.png")[..., :3])
     coarser = (truth.shape[1] // FACTOR, truth.shape[0] // FACTOR)
     coarse = np.asarray(Image.fromarray(truth).resize(coarser, Image.Resampling.LANCZOS))
     judge = partial(_luma, truth)
-    dip = cropped(imread(source / f"{name}_dip_x{FACTOR}_published.png")[..., :3])
+    dip = crop_to_multiple(imread(source / f"{name}_dip_x{FACTOR}_published.png")[..., :3])
     whole = np.float64(coarse), np.float64(truth)
     return Problem("super-resolve", *whole, judge, factor=FACTOR, published=judge(dip))
 
 
-def _psnr(truth: npt.NDArray[Any], picture: npt.NDArray[Any]) -> float:
-    return psnr(picture, truth)
+def _psnr(truth: npt.NDArray[Any], image: npt.NDArray[Any]) -> float:
+    return psnr(image, truth)
 
 
-def _luma(truth: npt.NDArray[Any], picture: npt.NDArray[Any]) -> float:
-    return psnr_of_luma(np.clip(np.rint(picture), 0, 255).astype(np.uint8), truth, FACTOR)
+def _luma(truth: npt.NDArray[Any], image: npt.NDArray[Any]) -> float:
+    return compute_luma_psnr(np.clip(np.rint(image), 0, 255).astype(np.uint8), truth, FACTOR)
 
 
-def _middle(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _middle(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Cut the middle 256 x 256 pixels out, or take all there is."""
-    starts = (max(0, (side - SIDE) // 2) for side in picture.shape[:2])
+    starts = (max(0, (side - SIDE) // 2) for side in image.shape[:2])
     rows, columns = (slice(start, start + SIDE) for start in starts)
-    return picture[rows, columns]
+    return image[rows, columns]

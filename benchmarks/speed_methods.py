@@ -1,4 +1,4 @@
-"""What is timed, each in a process of its own: CPU seconds, quality, and memory above the imports.
+"""Methods of the speed benchmark, each in a process of its own: CPU seconds, PSNR, peak memory.
 
 Import time is left out for all. Ours is the whole of a run: the noise measurement, previews as
 often as there are reports, the last filter, the judgement of the result.
@@ -35,7 +35,7 @@ def read_memory(what: str) -> int:
     return int(match.group(1)) * 1024
 
 
-class Peak:
+class PeakMemory:
     """Memory that a stretch of work takes above what the process held before."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Peak:
         return (read_memory("VmHWM") - self.before) / 1e6
 
 
-def ours(problem: Problem, preset: str) -> dict[str, Any]:
+def run_preset(problem: Problem, preset: str) -> dict[str, Any]:
     """Our preset, as `napari_dip.denoise` and its like run it: dB against CPU seconds."""
     from napari_dip.pipeline.machine import load_torch
 
@@ -63,7 +63,7 @@ def ours(problem: Problem, preset: str) -> dict[str, Any]:
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
 
     RunMonitor.is_preview_due = _every_report()  # type: ignore[method-assign]
-    peak, course = Peak(), _run(problem, preset)
+    peak, course = PeakMemory(), _run(problem, preset)
     spent, curve = 0.0, []
     while True:
         began = time.process_time()
@@ -93,7 +93,7 @@ def _run(problem: Problem, preset: str) -> Iterator[Any]:
     settings: dict[str, Any] = {"preset": preset, "device": "cpu"}
     data = {"image": counts(problem.noisy)}
     task = {"inpaint": "inpaint", "super-resolve": "super-resolve"}.get(problem.kind, "denoise")
-    if task == "super-resolve":  # no noise in these pictures: all residuals count alike
+    if task == "super-resolve":  # no noise in these images: all residuals count alike
         settings |= {"factor": problem.factor, "noise": "gaussian"}
     if problem.mask is not None:
         data["mask"] = np.where(problem.mask, 0, 255).astype(np.uint8)
@@ -123,20 +123,20 @@ def _every_report() -> Callable[[Any, bool], bool]:
     return due
 
 
-def reference_memory(problem: Problem) -> dict[str, Any]:
+def measure_reference(problem: Problem) -> dict[str, Any]:
     """Take three steps of the reference network: what it takes in memory, and a step in time."""
     import torch
 
     from speed_reference import Fit
 
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
-    peak, fit = Peak(), Fit(problem, half=False)
+    peak, fit = PeakMemory(), Fit(problem, half=False)
     for _ in range(3):
         fit.advance()
     return {"MB": peak.megabytes()}
 
 
-def classical(name: str) -> Callable[[Problem], dict[str, Any]]:
+def make_method(name: str) -> Callable[[Problem], dict[str, Any]]:
     """Make a way to time one of the other methods of the quality benchmark."""
 
     def run(problem: Problem) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def classical(name: str) -> Callable[[Problem], dict[str, Any]]:
             import bm3d
 
             bm3d.bm3d(np.random.default_rng(0).normal(size=(32, 32)), 1.0)  # loads its library
-        peak, began = Peak(), time.process_time()
+        peak, began = PeakMemory(), time.process_time()
         output = METHODS[name].run(problem.source, problem.noisy, problem.truth)
         spent = time.process_time() - began
         return {"dB": problem.judge(output.image), "seconds": spent, "MB": peak.megabytes()}
@@ -154,7 +154,7 @@ def classical(name: str) -> Callable[[Problem], dict[str, Any]]:
     return run
 
 
-def deepinv(problem: Problem) -> dict[str, Any]:
+def run_deepinv(problem: Problem) -> dict[str, Any]:
     """Deep Image Prior of deepinv, as its own example has it."""
     import torch
 
@@ -165,13 +165,13 @@ def deepinv(problem: Problem) -> dict[str, Any]:
         library = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(name + boxes)
-    import deepinv as dinv
+    import run_deepinv as dinv
 
     planes = problem.noisy[None] if problem.noisy.ndim == 2 else np.moveaxis(problem.noisy, -1, 0)
     measured = torch.from_numpy(np.ascontiguousarray(planes, np.float32))[None] / 255
     physics = dinv.physics.Denoising()
     curve = []
-    peak = Peak()
+    peak = PeakMemory()
     for steps in DEEPINV_STEPS:
         torch.manual_seed(0)
         size = (problem.truth.shape[0] // 32, problem.truth.shape[1] // 32)
@@ -181,8 +181,8 @@ def deepinv(problem: Problem) -> dict[str, Any]:
         )
         began = time.process_time()
         image = prior(measured, physics)[0].detach().double().numpy() * 255
-        picture = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
+        pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
         spent = time.process_time() - began
-        curve.append({"seconds": spent, "dB": problem.judge(picture), "steps": steps})
+        curve.append({"seconds": spent, "dB": problem.judge(pixels), "steps": steps})
     best = max(curve, key=lambda point: point["dB"])
     return {**best, "MB": peak.megabytes(), "curve": curve, "version": dinv.__version__}

@@ -1,4 +1,4 @@
-"""What the plan says a run takes, against what it took: CPU seconds of one thread.
+"""Accuracy of planned run times: CPU seconds of one thread, planned and measured.
 
 Usage: python benchmarks/speed_plan.py [--only NAME ...]
 Few iterations of each prior on a part of the package's samples, and runs in which the last filter
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SIGMA = 20.0
 
 
-def noisy(*shape: int) -> np.ndarray:
+def make_noisy(*shape: int) -> np.ndarray:
     """Camera, mirrored to a size, with Gaussian noise."""
     truth = data.camera().astype(np.float64)
     truth = np.block([[truth, truth[:, ::-1]], [truth[::-1], truth[::-1, ::-1]]])
@@ -41,7 +41,7 @@ def noisy(*shape: int) -> np.ndarray:
     return np.float32(plane + np.random.default_rng(0).normal(0, SIGMA, shape))
 
 
-def scattered(image: np.ndarray) -> np.ndarray:
+def make_random_mask(image: np.ndarray) -> np.ndarray:
     """Half of the pixels."""
     return np.uint8(np.random.default_rng(1).random(image.shape) < 0.5)
 
@@ -53,7 +53,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], tuple[int, ...], dict[str, Callable[.
     "more noise, 3 steps, large": ("denoise", {"max_iterations": 3}, (1024, 1024), {}),
     "blind spot": ("denoise", {"prior": "blind-spot", "max_iterations": 30}, (256, 256), {}),
     "fixed noise": ("denoise", {"prior": "random-input", "max_iterations": 15}, (256, 256), {}),
-    "inpaint": ("inpaint", {"max_iterations": 12}, (256, 256), {"mask": scattered}),
+    "inpaint": ("inpaint", {"max_iterations": 12}, (256, 256), {"mask": make_random_mask}),
     "super-resolve": ("super-resolve", {"factor": 4, "max_iterations": 20}, (64, 64), {}),
     "deblur": ("deblur", {"gaussian_sigma": 2.0, "max_iterations": 15}, (256, 256), {}),
     "guide": ("guide", {"max_iterations": 20}, (256, 256), {"guide": np.array}),
@@ -64,7 +64,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], tuple[int, ...], dict[str, Callable[.
 def measure(name: str) -> dict[str, Any]:
     """Plan and run one of them."""
     task, settings, shape, further = RUNS[name]
-    arrays = {"image": noisy(*shape)}
+    arrays = {"image": make_noisy(*shape)}
     arrays |= {what: make(arrays["image"]) for what, make in further.items()}
     specs = {
         what: ImageSpec(
@@ -80,13 +80,13 @@ def measure(name: str) -> dict[str, Any]:
     before: list[float] = []
     advance = Trainer.advance
 
-    def timed(step: Trainer) -> None:
+    def time_step(step: Trainer) -> None:
         began = time.process_time()
         before.append(began)
         advance(step)
         steps.append(time.process_time() - began)
 
-    Trainer.advance = timed  # type: ignore[method-assign]
+    Trainer.advance = time_step  # type: ignore[method-assign]
     began = time.process_time()
     answer = drain_generator(run(plan, arrays))
     took = time.process_time() - began

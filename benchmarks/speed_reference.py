@@ -1,4 +1,4 @@
-"""The reference network and schedule of Deep Image Prior, judged by the truth all along its way.
+"""Network and schedule of Deep Image Prior as published, with PSNR over its iterations.
 
 Fixed uniform noise of 32 channels, disturbed anew at each step, Adam, outputs averaged
 exponentially; rates, iterations and disturbances as the published code has them for each task
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 WEIGHTS = 2_217_573
 #: Steps between two looks, and between two copies from which a fit that was cut off goes on.
 LOOK, COPY = 10, 50
-#: Steps without a better picture after which the peak is taken to lie behind.
+#: Steps without a better image after which the peak is taken to lie behind.
 PATIENCE = 200
 CODE, AVERAGE, SEED = 0.1, 0.99, 0
 
 
 @dataclass(frozen=True)
-class Course:
+class ReferenceSchedule:
     """How the published example goes about a task, and how far it is followed here.
 
     Attributes
@@ -57,14 +57,14 @@ class Course:
 
 #: denoising.ipynb, restoration.ipynb (half of the pixels missing) and super-resolution.ipynb.
 COURSES = {
-    "micrograph": Course(3000, 1200),
-    "photograph": Course(3000, 1600),
-    "inpaint": Course(11_000, 600, rate=0.001, disturbed=0.03),
-    "super-resolve": Course(2000, 400, disturbed=0.03),
+    "micrograph": ReferenceSchedule(3000, 1200),
+    "photograph": ReferenceSchedule(3000, 1600),
+    "inpaint": ReferenceSchedule(11_000, 600, rate=0.001, disturbed=0.03),
+    "super-resolve": ReferenceSchedule(2000, 400, disturbed=0.03),
 }
 
 
-def lanczos(factor: int) -> Tensor:
+def make_lanczos(factor: int) -> Tensor:
     """Two-lobed window of the published downsampler, half a pixel off: (4 f, 4 f), sum 1."""
     place = (torch.arange(4 * factor, dtype=torch.float64) + 0.5) / factor - 2
     line = torch.sinc(place) * torch.sinc(place / 2)
@@ -72,9 +72,9 @@ def lanczos(factor: int) -> Tensor:
     return (window / window.sum()).float()
 
 
-def downsampler(factor: int, channels: int) -> Callable[[Tensor], Tensor]:
-    """Model the coarse picture as published: edges repeated, a window at each f-th pixel."""
-    window = lanczos(factor).expand(channels, 1, -1, -1).contiguous()
+def make_downsampler(factor: int, channels: int) -> Callable[[Tensor], Tensor]:
+    """Model the coarse image as published: edges repeated, a window at each f-th pixel."""
+    window = make_lanczos(factor).expand(channels, 1, -1, -1).contiguous()
     pad = (4 * factor - factor) // 2
 
     def down(image: Tensor) -> Tensor:
@@ -106,14 +106,14 @@ class Fit:
             self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.code = self.code.contiguous(memory_format=torch.channels_last)
         self.mask = None if problem.mask is None else _planes(problem.mask)
-        self.model = downsampler(problem.factor, self.channels) if problem.factor > 1 else None
+        self.model = make_downsampler(problem.factor, self.channels) if problem.factor > 1 else None
         self.adam = torch.optim.Adam(self.net.parameters(), lr=self.course.rate)
         self.average = torch.zeros(1, self.channels, *problem.truth.shape[:2])
         self.step = 0
         self.history: list[dict[str, float]] = []
 
     def advance(self) -> Tensor:
-        """Take one step; the picture before it."""
+        """Take one step; the image before it."""
         self.step += 1
         self.adam.zero_grad()
         code = self.code + self.course.disturbed * torch.randn_like(self.code)
@@ -145,7 +145,7 @@ class Fit:
         self.step, self.average, self.history = copy["rest"]
 
 
-def curve(problem: Problem, kept: Path, most: int | None = None) -> dict[str, Any]:
+def measure_curve(problem: Problem, kept: Path, most: int | None = None) -> dict[str, Any]:
     """Fit until the peak lies behind; what output and average came to on the way.
 
     Parameters
@@ -166,8 +166,8 @@ def curve(problem: Problem, kept: Path, most: int | None = None) -> dict[str, An
             fit.history.append(
                 {
                     "step": fit.step,
-                    "output": problem.judge(_picture(output)),
-                    "average": problem.judge(_picture(fit.average)),
+                    "output": problem.judge(_image(output)),
+                    "average": problem.judge(_image(fit.average)),
                 }
             )
             best = max(fit.history, key=_best)
@@ -185,7 +185,7 @@ def curve(problem: Problem, kept: Path, most: int | None = None) -> dict[str, An
     }
 
 
-def timed(problem: Problem, steps: int = 20) -> dict[str, float]:
+def time_steps(problem: Problem, steps: int = 20) -> dict[str, float]:
     """CPU seconds of a step in float32, as published: median, the first left out."""
     fit = Fit(replace(problem), half=False)
     took = []
@@ -205,14 +205,14 @@ def _best(entry: dict[str, float]) -> float:
     return max(entry["output"], entry["average"])
 
 
-def _planes(picture: Any) -> Tensor:
+def _planes(image: Any) -> Tensor:
     """(Y, X) or (Y, X, C) -> (1, C, Y, X)."""
-    planes = np.asarray(picture, np.float32)
+    planes = np.asarray(image, np.float32)
     planes = planes[None] if planes.ndim == 2 else np.moveaxis(planes, -1, 0)
     return torch.from_numpy(np.ascontiguousarray(planes))[None]
 
 
-def _picture(image: Tensor) -> Any:
+def _image(image: Tensor) -> Any:
     """(1, C, Y, X) of 0 to 1 -> (Y, X) or (Y, X, C) of 0 to 255."""
     planes = 255 * image[0].double().numpy()
     return planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1)

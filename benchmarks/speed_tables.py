@@ -1,4 +1,4 @@
-"""Tables and curves of the speed benchmark, of the results that are there."""
+"""Tables and curves of the speed benchmark, from its result files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OURS = ("fast", "balanced", "best")
 Row = dict[str, Any]
 
 
-def read(folder: Path) -> dict[str, dict[str, Row]]:
+def read_results(folder: Path) -> dict[str, dict[str, Row]]:
     """Read the results: case, method."""
     by_case: dict[str, dict[str, Row]] = {}
     for path in sorted(folder.glob("*.json")):
@@ -24,19 +24,19 @@ def read(folder: Path) -> dict[str, dict[str, Row]]:
     return by_case
 
 
-def reached(row: Row, aim: float) -> float | None:
-    """CPU seconds until a picture was as good; None if none was."""
+def find_time_to_quality(row: Row, aim: float) -> float | None:
+    """CPU seconds until an image was as good; None if none was."""
     return next((point["seconds"] for point in row["curve"] if point["dB"] >= aim), None)
 
 
-def step_of(by_case: dict[str, dict[str, Row]], kind: str) -> Row | None:
-    """Find the reference's step of a kind of pictures; one channel serves for all that have one."""
+def find_reference_step(by_case: dict[str, dict[str, Row]], kind: str) -> Row | None:
+    """Find the reference's step of a kind of images; one channel serves for all that have one."""
     steps = [methods["step"] for methods in by_case.values() if "step" in methods]
     alike = {"inpaint": "micrograph", "super-resolve": "photograph"}.get(kind, kind)
     return next((step for want in (kind, alike) for step in steps if step["kind"] == want), None)
 
 
-def side_by_side(by_case: dict[str, dict[str, Row]]) -> list[Row]:
+def make_comparison(by_case: dict[str, dict[str, Row]]) -> list[Row]:
     """dB, CPU seconds and memory of all that ended."""
     return [
         {
@@ -52,12 +52,12 @@ def side_by_side(by_case: dict[str, dict[str, Row]]) -> list[Row]:
     ]
 
 
-def against_reference(by_case: dict[str, dict[str, Row]]) -> list[Row]:
-    """How long the reference and ours take to the reference's best picture."""
+def compare_with_reference(by_case: dict[str, dict[str, Row]]) -> list[Row]:
+    """How long the reference and ours take to the reference's best image."""
     rows = []
     for case, methods in by_case.items():
         theirs = methods.get("reference")
-        if theirs is None or (step := step_of(by_case, theirs["kind"])) is None:
+        if theirs is None or (step := find_reference_step(by_case, theirs["kind"])) is None:
             continue
         seconds, aim = theirs["best step"] * step["seconds per step"], theirs["best dB"]
         row = {
@@ -70,7 +70,12 @@ def against_reference(by_case: dict[str, dict[str, Row]]) -> list[Row]:
         }
         ends = [methods[method] for method in OURS if method in methods]
         ours = next(
-            ((method, at) for method in ends if (at := reached(method, aim)) is not None), None
+            (
+                (method, at)
+                for method in ends
+                if (at := find_time_to_quality(method, aim)) is not None
+            ),
+            None,
         )
         row["ours"] = ours[0]["method"] if ours else "not reached"
         row["ours, CPU s"] = ours[1] if ours else float("nan")
@@ -81,8 +86,8 @@ def against_reference(by_case: dict[str, dict[str, Row]]) -> list[Row]:
     return rows
 
 
-def curves(by_case: dict[str, dict[str, Row]], path: Path) -> None:
-    """Draw dB against CPU seconds, one panel for each picture with a reference."""
+def draw_curves(by_case: dict[str, dict[str, Row]], path: Path) -> None:
+    """Draw dB against CPU seconds, one panel for each image with a reference."""
     from matplotlib.figure import Figure
 
     cases = [case for case, methods in by_case.items() if {"reference", "fast"} <= set(methods)]
@@ -92,7 +97,7 @@ def curves(by_case: dict[str, dict[str, Row]], path: Path) -> None:
     for place, case in enumerate(cases):
         axes, methods = figure.add_subplot(1, len(cases), place + 1), by_case[case]
         theirs = methods["reference"]
-        step = step_of(by_case, theirs["kind"])
+        step = find_reference_step(by_case, theirs["kind"])
         if step is not None:
             seconds = [entry["step"] * step["seconds per step"] for entry in theirs["history"]]
             best = [max(entry["output"], entry["average"]) for entry in theirs["history"]]
@@ -113,13 +118,13 @@ def curves(by_case: dict[str, dict[str, Row]], path: Path) -> None:
 
 def write_tables(folder: Path) -> None:
     """Write all tables, and the curves beside them."""
-    by_case = read(folder)
-    if rows := side_by_side(by_case):
+    by_case = read_results(folder)
+    if rows := make_comparison(by_case):
         write("speed_side_by_side", rows, {"pictures": len(by_case)})
     steps = [methods["step"] for methods in by_case.values() if "step" in methods]
     names = ("kind", "weights", "seconds per step", "least", "most", "MB")
     if steps:
         write("speed_step", [{name: step[name] for name in names} for step in steps], {})
-    if rows := against_reference(by_case):
+    if rows := compare_with_reference(by_case):
         write("speed_reference", rows, {"pictures": len(rows)})
-    curves(by_case, folder / "curves.png")
+    draw_curves(by_case, folder / "curves.png")

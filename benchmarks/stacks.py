@@ -1,4 +1,4 @@
-"""Stacks and movies: every way to restore them, in picture quality, steadiness and time.
+"""Denoising of stacks and movies by all options: PSNR, flicker and CPU seconds.
 
 Usage: python benchmarks/stacks.py [--preset fast] [--planes 16] [--side 96] [--frames 6]
            [--only PART-OF-A-CROP'S-NAME]
@@ -81,7 +81,7 @@ CROPS = (
 )
 
 
-def load(crop: Crop, count: int, side: int) -> Volume:
+def load_crop(crop: Crop, count: int, side: int) -> Volume:
     """Cut `count` planes of `side` pixels out of the middle, scaled to the peak."""
     whole = tifffile.imread(data_folder() / f"{crop.file}.tif").astype(np.float64)
     if crop.drifts:
@@ -103,19 +103,21 @@ def load(crop: Crop, count: int, side: int) -> Volume:
     return np.asarray(cut / np.percentile(cut, 99.9) * PEAK)
 
 
-def decibels(image: npt.NDArray[Any], truth: Volume) -> float:
+def compute_psnr(image: npt.NDArray[Any], truth: Volume) -> float:
     """Peak signal-to-noise ratio at the peak of the counts."""
     return float(10 * np.log10(PEAK**2 / np.mean((image - truth) ** 2)))
 
 
-def flicker(image: npt.NDArray[Any], truth: Volume) -> float:
+def measure_flicker(image: npt.NDArray[Any], truth: Volume) -> float:
     """Give the standard deviation over time of the error where the truth changes least."""
     change = truth.std(0)
     still = change <= np.median(change)
     return float(np.sqrt((image - truth).var(0)[still].mean()))
 
 
-def timed(noisy: npt.NDArray[np.float32], axes: str, **settings: Any) -> tuple[Any, list[float]]:
+def time_restoration(
+    noisy: npt.NDArray[np.float32], axes: str, **settings: Any
+) -> tuple[Any, list[float]]:
     """Restore; also the CPU seconds of each fit, reading and measuring included in the first."""
     ends: dict[int, float] = {}
 
@@ -128,28 +130,30 @@ def timed(noisy: npt.NDArray[np.float32], axes: str, **settings: Any) -> tuple[A
     return result.image, list(np.diff([began, *ends.values()]))
 
 
-def row(
+def run_case(
     crop: Crop, variant: str, settings: dict[str, Any], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Restore one crop one way."""
     movie = crop.axes[0] == "T"
-    truth = load(crop, crop.planes or (options.frames if movie else options.planes), options.side)
+    truth = load_crop(
+        crop, crop.planes or (options.frames if movie else options.planes), options.side
+    )
     rng = np.random.default_rng(0)
     noisy = (rng.poisson(truth) + rng.normal(0, READ, truth.shape)).astype(np.float32)
     if variant.endswith("cold"):
-        alone = [timed(image, "YX", preset=options.preset) for image in noisy]
+        alone = [time_restoration(image, "YX", preset=options.preset) for image in noisy]
         image = np.stack([image for image, _ in alone])
         seconds = [sum(each) for _, each in alone]
     else:
-        image, seconds = timed(noisy, crop.axes, preset=options.preset, **settings)
-    frames = [decibels(frame, real) for frame, real in zip(image, truth, strict=True)]
+        image, seconds = time_restoration(noisy, crop.axes, preset=options.preset, **settings)
+    frames = [compute_psnr(frame, real) for frame, real in zip(image, truth, strict=True)]
     return {
         "crop": f"{crop.name}, {'×'.join(map(str, truth.shape))}",
         "way": variant,
-        "input dB": decibels(noisy, truth),
+        "input dB": compute_psnr(noisy, truth),
         "dB": float(np.mean(frames)),
         "worst frame dB": min(frames),
-        "flicker": flicker(image, truth) if movie else "",
+        "flicker": measure_flicker(image, truth) if movie else "",
         "first s": seconds[0],
         "each later s": float(np.mean(seconds[1:])) if len(seconds) > 1 else "",
     }
@@ -177,7 +181,7 @@ def main() -> None:
                 or options.way not in variant
             ):
                 continue
-            rows.append(row(crop, variant, settings, options))
+            rows.append(run_case(crop, variant, settings, options))
             print(rows[-1], file=sys.stderr, flush=True)
             write(title, rows, {"preset": options.preset})
 

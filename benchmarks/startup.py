@@ -1,4 +1,4 @@
-"""How long a person waits: for the dock, and for the first picture after pressing Run.
+"""Start-up times: of the dock, and from Run to the first preview.
 
     xvfb-run -a python benchmarks/startup.py [--times 5]
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TARGETS = {"dock": 1.0, "warm run": 3.0}
 
 
-def once() -> dict[str, float]:
+def run_once() -> dict[str, float]:
     """Start napari and go through it all."""
     import napari
     from qtpy.QtCore import QEventLoop, QTimer
@@ -50,7 +50,7 @@ def once() -> dict[str, float]:
 
     took: dict[str, float] = {}
 
-    def timed(name: str, act: Callable[[], Any], until: Callable[[], bool]) -> Any:
+    def time_action(name: str, act: Callable[[], Any], until: Callable[[], bool]) -> Any:
         wall, spent = time.perf_counter(), time.process_time()
         answer = act()
         event_loop(600, until)
@@ -70,13 +70,13 @@ def once() -> dict[str, float]:
     def drawn() -> bool:
         return windows[0].isVisible() and windows[0].run_bar.run_button.isVisible()
 
-    timed("dock", open_dock, drawn)
+    time_action("dock", open_dock, drawn)
     assert "torch" not in sys.modules, "the dock has loaded torch"
     dock = windows[0]
     event_loop(1)
     for name in ("first run", "warm run"):
         press = dock.run_bar.run_button.click
-        timed(name, press, lambda: any(is_preview(layer) for layer in viewer.layers))
+        time_action(name, press, lambda: any(is_preview(layer) for layer in viewer.layers))
         dock.run_bar.discard_button.click()
         event_loop(60, lambda: not dock.is_busy)
         event_loop(0.5)
@@ -89,7 +89,7 @@ def main() -> None:
     if sys.argv[1:] == ["once"]:
         with tempfile.TemporaryDirectory() as folder:  # the user's own settings play no part
             os.environ["NAPARI_CONFIG"] = str(Path(folder) / "settings.yaml")
-            print(json.dumps(once()))
+            print(json.dumps(run_once()))
         return
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--times", type=int, default=5)

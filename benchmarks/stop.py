@@ -7,7 +7,7 @@ each set, chosen by seed 0; or named pictures, whole. Pictures that were stretch
 brought to the truth by a straight line before they are judged.
 Each fit runs to its last iteration; the stop rule is then asked, report by report, where it would
 have ended and which iterate it would have kept. The truth is only used to judge. Validation losses
-and PSNR of all reports are kept in the JSON of the lines, for benchmarks/race.py.
+and PSNR of all reports are kept in the JSON of the lines, for benchmarks/prior_selection.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PSNR of super-resolution on Set5 and Set14 beside the published outputs of Deep Image Prior.
+"""Super-resolution on Set5 and Set14: PSNR, against the published outputs of Deep Image Prior.
 
 Usage: python benchmarks/super_resolve.py [--factor 4] [--preset balanced] [--only bird comic]
 Checked protocol (it gives the paper's means exactly): centre crop to a multiple of 32, Lanczos
@@ -28,27 +28,29 @@ IMAGES = {
     "set5": ("baby", "bird", "woman"),
     "set14": ("baboon", "barbara", "comic", "flowers", "lenna", "pepper", "ppt3", "zebra"),
 }
-#: Whole picture is cropped to a multiple of this, as in the paper's code.
+#: Whole image is cropped to a multiple of this, as in the paper's code.
 MULTIPLE = 32
 #: Weights of red, green and blue in Y, ITU-R BT.601, for values from 0 to 255: 16 to 235.
 LUMA = np.array([65.481, 128.553, 24.966]) / 255
 
 
-def cropped(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def crop_to_multiple(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Centre crop to a multiple of 32 along each axis."""
     height, width = (side // MULTIPLE * MULTIPLE for side in image.shape[:2])
     row, column = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return image[row : row + height, column : column + width]
 
 
-def psnr_of_luma(image: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8], border: int) -> float:
+def compute_luma_psnr(
+    image: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8], border: int
+) -> float:
     """PSNR on Y, peak 255, without the border."""
     difference = (image.astype(np.float64) - truth.astype(np.float64)) @ LUMA
     inner = difference[border:-border, border:-border]
     return float(10 * np.log10(255**2 / np.mean(inner**2)))
 
 
-def enlarged(coarse: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:
+def enlarge_bicubic(coarse: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:
     """Bicubic interpolation, the naive way."""
     size = (coarse.shape[1] * factor, coarse.shape[0] * factor)
     return np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
@@ -57,23 +59,23 @@ def enlarged(coarse: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8
 def measure(kind: str, name: str, factor: int, settings: dict[str, Any]) -> dict[str, Any]:
     """Run one image and compare."""
     folder = data_folder() / kind
-    truth = cropped(imread(folder / f"{name}_gt.png")[..., :3])
+    truth = crop_to_multiple(imread(folder / f"{name}_gt.png")[..., :3])
     coarser = (truth.shape[1] // factor, truth.shape[0] // factor)
     coarse = np.asarray(Image.fromarray(truth).resize(coarser, Image.Resampling.LANCZOS))
     published = folder / f"{name}_dip_x{factor}_published.png"
     size = f"{truth.shape[1]} x {truth.shape[0]}"
     row: dict[str, Any] = {"image": f"{kind}/{name}", "size": size}
-    row["bicubic dB"] = psnr_of_luma(enlarged(coarse, factor), truth, factor)
+    row["bicubic dB"] = compute_luma_psnr(enlarge_bicubic(coarse, factor), truth, factor)
     row["published DIP dB"] = float("nan")
     if published.exists():
-        theirs = cropped(imread(published)[..., :3])
-        row["published DIP dB"] = psnr_of_luma(theirs, truth, factor)
+        theirs = crop_to_multiple(imread(published)[..., :3])
+        row["published DIP dB"] = compute_luma_psnr(theirs, truth, factor)
     if settings.pop("measure_only", False):
         return row
     start = time.perf_counter()
     result = dip.super_resolve(coarse, factor=factor, axes="YXS", **settings)
     pixels = np.clip(np.rint(result.image), 0, 255).astype(np.uint8)
-    row["ours dB"] = psnr_of_luma(pixels, truth, factor)
+    row["ours dB"] = compute_luma_psnr(pixels, truth, factor)
     row["iterations"] = result.report["iterations"]
     row["best"] = result.best_iteration
     row["seconds"] = time.perf_counter() - start
@@ -114,10 +116,10 @@ def main() -> None:
             print(row, file=sys.stderr, flush=True)
             if not options.measure_only:
                 rows.append(row)
-                write(name, rows, summary_of(rows))
+                write(name, rows, summarise(rows))
 
 
-def summary_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the rows that are there."""
     summary: dict[str, Any] = {"images": len(rows)}
     for key in ("bicubic dB", "published DIP dB", "ours dB"):

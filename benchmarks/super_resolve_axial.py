@@ -1,4 +1,4 @@
-"""Finer planes of stacks whose planes were binned by us, beside interpolation along Z.
+"""Axial super-resolution of binned stacks: PSNR, against interpolation along Z.
 
 Usage: python benchmarks/super_resolve_axial.py [--factor 2] [--preset balanced] [--only pollen]
 Crops of the shared stacks; planes are the means of `factor` neighbouring ones, as a camera with
@@ -34,7 +34,7 @@ CROPS = {
 FRAME = (32, 48, 48)
 
 
-def decibels(image: npt.NDArray[Any], truth: npt.NDArray[np.float32]) -> float:
+def compute_psnr(image: npt.NDArray[Any], truth: npt.NDArray[np.float32]) -> float:
     """Peak signal-to-noise ratio at the crop's own range."""
     return float(10 * np.log10(np.ptp(truth) ** 2 / np.mean((image - truth) ** 2)))
 
@@ -49,10 +49,10 @@ def measure(name: str, factor: int, settings: dict[str, Any]) -> dict[str, Any]:
     finer = {}
     for order, method in ((0, "repeated"), (1, "linear"), (3, "cubic")):
         finer[method] = zoom(coarse, (factor, 1, 1), order=order, mode="nearest", grid_mode=True)
-        row[f"{method} dB"] = decibels(finer[method], truth)
+        row[f"{method} dB"] = compute_psnr(finer[method], truth)
     start, began = time.perf_counter(), time.process_time()
     result = dip.super_resolve(coarse, (factor, 1, 1), model="binning", **settings)
-    row["ours dB"] = decibels(result.image, truth)
+    row["ours dB"] = compute_psnr(result.image, truth)
     row["iterations"], row["best"] = result.report["iterations"], result.best_iteration
     row["seconds"] = time.perf_counter() - start
     row["CPU seconds"] = time.process_time() - began
@@ -63,9 +63,9 @@ def measure(name: str, factor: int, settings: dict[str, Any]) -> dict[str, Any]:
         [np.clip((section - low) / (high - low), 0, 1) for section in sections], 1
     )
     OUT.mkdir(parents=True, exist_ok=True)
-    picture = np.rint(255 * panel).astype(np.uint8).repeat(3, 0).repeat(3, 1)
+    image = np.rint(255 * panel).astype(np.uint8).repeat(3, 0).repeat(3, 1)
     path = OUT / f"super_resolve_axial_x{factor}_{name}.png"
-    imsave(path, picture, check_contrast=False)
+    imsave(path, image, check_contrast=False)
     return row
 
 

@@ -1,4 +1,4 @@
-"""Memory, speed and quality of pictures in tiles.
+"""Restoration in tiles: peak memory, CPU seconds per megapixel, and PSNR at the seams.
 
 Usage: python benchmarks/tiles.py [memory] [speed] [quality] [large]   (default: the first three)
 
@@ -10,7 +10,7 @@ quality  six single shots of FMD, `fast`, in four tiles against the whole: PSNR 
 large    16,384 x 16,384 pixels, 16 bit, through the command line: hours on one core. It goes on
          where it was ended.
 
-The pictures of the first two and the last are single shots of Hagen et al. (CC0), mirrored until
+The images of the first two and the last are single shots of Hagen et al. (CC0), mirrored until
 they are as large as asked for.
 """
 
@@ -34,26 +34,26 @@ from skimage.io import imread
 from shared_data import FMD_FIELDS, OUT, data_folder, fmd, psnr, write
 
 SIDES = (256, 512, 768, 1024, 1536, 2048)
-#: Sides and tiles of the pictures that are restored in tiles.
+#: Sides and tiles of the images that are restored in tiles.
 IN_TILES = ((2048, 1024), (2048, 512), (1536, 768))
 SPEED = (512, 1024, 2048, 4096)
 LARGE = 16_384
 TILE = 256
 #: Pixels on either side of a seam that two tiles share.
 REACH = 32
-PICTURE = "hagen_cc0/actin-20x-noise1_lowsnr.png"
+IMAGE = "hagen_cc0/actin-20x-noise1_lowsnr.png"
 
 
-def mirrored(side: int) -> npt.NDArray[np.uint16]:
+def mirror_image(side: int) -> npt.NDArray[np.uint16]:
     """Fill a square with a real single shot and its mirror images, 16 bit."""
-    shot = imread(data_folder() / PICTURE).astype(np.uint16)
+    shot = imread(data_folder() / IMAGE).astype(np.uint16)
     cell = four_times(shot)
     rows = np.arange(side) % cell.shape[0]
     return np.asarray(cell[np.ix_(rows, np.arange(side) % cell.shape[1])])
 
 
 def four_times(shot: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Lay a picture beside its mirror images."""
+    """Lay an image beside its mirror images."""
     return np.block([[shot, shot[:, ::-1]], [shot[::-1], shot[::-1, ::-1]]])
 
 
@@ -80,7 +80,7 @@ def load_all() -> None:
 
 
 def measure_tile(side: int, prior: str, tile: int | None, channels: int) -> dict[str, Any]:
-    """Restore one picture in this process, and say what it took."""
+    """Restore one image in this process, and say what it took."""
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.events import drain_generator
     from napari_dip.pipeline.execute.runner import run
@@ -90,7 +90,7 @@ def measure_tile(side: int, prior: str, tile: int | None, channels: int) -> dict
     from napari_dip.pipeline.recipe import make_recipe
 
     load_all()
-    image, axes = mirrored(side), "YX"
+    image, axes = mirror_image(side), "YX"
     if channels > 1:  # the shot itself, and what lies beside it
         image = np.stack([np.roll(image, 50 * first, 1) for first in range(channels)], -1)
         axes = "YXS"
@@ -125,7 +125,9 @@ def measure_tile(side: int, prior: str, tile: int | None, channels: int) -> dict
     }
 
 
-def apart(side: int, prior: str, tile: int | None = None, channels: int = 1) -> dict[str, Any]:
+def measure_in_process(
+    side: int, prior: str, tile: int | None = None, channels: int = 1
+) -> dict[str, Any]:
     """Do the same in a process of its own."""
     argv = [sys.executable, __file__, "one", str(side), prior, str(tile or 0), str(channels)]
     ended = subprocess.run(argv, check=True, capture_output=True, text=True)
@@ -134,28 +136,28 @@ def apart(side: int, prior: str, tile: int | None = None, channels: int = 1) -> 
     return row
 
 
-def memory() -> None:
+def measure_memory() -> None:
     """Compare plan and peak."""
-    rows = [apart(side, "auto") for side in SIDES]
-    rows += [apart(side, "auto", channels=3) for side in SIDES[:3]]
-    rows += [apart(side, "noise") for side in (512, 1024)]
-    rows += [apart(side, "auto", tile) for side, tile in IN_TILES]
+    rows = [measure_in_process(side, "auto") for side in SIDES]
+    rows += [measure_in_process(side, "auto", channels=3) for side in SIDES[:3]]
+    rows += [measure_in_process(side, "noise") for side in (512, 1024)]
+    rows += [measure_in_process(side, "auto", tile) for side, tile in IN_TILES]
     for row in rows:
         row["plan over peak"] = row["plan, MB"] / row["peak, MB"]
     off = [abs(row["plan over peak"] - 1) for row in rows]
     write("tiles_memory", rows, {"farthest off": max(off)})
 
 
-def speed() -> None:
+def measure_speed() -> None:
     """CPU seconds per megapixel, of wholes and in tiles."""
-    rows = [apart(side, "auto") for side in SPEED]
-    rows += [apart(side, "auto", 1024) for side in SPEED[-2:]]
+    rows = [measure_in_process(side, "auto") for side in SPEED]
+    rows += [measure_in_process(side, "auto", 1024) for side in SPEED[-2:]]
     each = [row["CPU s per megapixel"] for row in rows if not row["tile"]]
     summary = {"most by least, wholes": max(each) / min(each)}
     write("tiles_speed", rows, summary)
 
 
-def seam_energy(image: npt.NDArray[Any], middle: int, width: int) -> float:
+def measure_seam_energy(image: npt.NDArray[Any], middle: int, width: int) -> float:
     """Squared differences across the seams, near them by elsewhere."""
     pixels = image.astype(np.float64)
     near = elsewhere = 0.0
@@ -166,7 +168,7 @@ def seam_energy(image: npt.NDArray[Any], middle: int, width: int) -> float:
     return float(near / elsewhere)
 
 
-def quality() -> None:
+def measure_quality() -> None:
     """Four tiles against the whole."""
     import napari_dip as dip
 
@@ -184,7 +186,8 @@ def quality() -> None:
         parts = dip.denoise(raw, preset="fast", device="cpu", tile=tile)
         middle = raw.shape[0] // 2
         share = [
-            seam_energy(parts.image, middle, width) / seam_energy(whole.image, middle, width)
+            measure_seam_energy(parts.image, middle, width)
+            / measure_seam_energy(whole.image, middle, width)
             for width in (reach, 2)
         ]
         rows.append(
@@ -206,7 +209,7 @@ def quality() -> None:
     write("tiles_quality", rows, summary)
 
 
-def large() -> None:
+def measure_large() -> None:
     """Restore 268 megapixels through the command line, and watch the memory."""
     from tifffile import memmap
 
@@ -215,7 +218,7 @@ def large() -> None:
     source, result = folder / "shot.tif", folder / "result.tif"
     if not source.exists():
         file = memmap(source, shape=(LARGE, LARGE), dtype=np.uint16)
-        rows = mirrored(LARGE // 8)
+        rows = mirror_image(LARGE // 8)
         for first in range(0, LARGE, len(rows)):
             file[first : first + len(rows)] = np.tile(rows, 8)
         file.flush()
@@ -253,7 +256,12 @@ def main() -> None:
     if sys.argv[1:2] == ["command"]:
         command(sys.argv[2:])
         return
-    parts = {"memory": memory, "speed": speed, "quality": quality, "large": large}
+    parts = {
+        "memory": measure_memory,
+        "speed": measure_speed,
+        "quality": measure_quality,
+        "large": measure_large,
+    }
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("parts", nargs="*", choices=[*parts, []], default=[])
     for name in ask.parse_args().parts or ("memory", "speed", "quality"):

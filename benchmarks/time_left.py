@@ -1,4 +1,4 @@
-"""Measure how well the time left is foretold, in six kinds of runs.
+"""Accuracy of the predicted remaining time, in six kinds of runs.
 
 Usage: python benchmarks/time_left.py [--only KIND ...] [--repeats N] [--wall] [--again]
 
@@ -93,7 +93,7 @@ def main() -> None:
                 row = {"kind": kind, "repeat": repeat, **measure(kind, repeat, now)}
                 with ROWS.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
-    write("time_left", list(table()), {"first_share": FIRST_FRACTION, "factor": FACTOR})
+    write("time_left", list(make_table()), {"first_share": FIRST_FRACTION, "factor": FACTOR})
 
 
 def read_rows() -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ def read_rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def table() -> Iterator[dict[str, Any]]:
+def make_table() -> Iterator[dict[str, Any]]:
     """Make a row for each kind, from the reports of all its runs."""
     for kind in KINDS:
         runs = [row for row in read_rows() if row["kind"] == kind]
@@ -171,28 +171,28 @@ def _shot(side: int, number: int) -> npt.NDArray[np.uint16]:
     return rng.poisson(np.clip(crop, 0, None)).astype(np.uint16)
 
 
-def one_image(settings: dict[str, Any], repeat: int, _: Path) -> Iterator[Progress]:
+def run_image(settings: dict[str, Any], repeat: int, _: Path) -> Iterator[Progress]:
     """Restore one image."""
     yield from _run_one(_shot(320, repeat), "YX", settings)
 
 
-def movie(settings: dict[str, Any], repeat: int, _: Path) -> Iterator[Progress]:
+def run_movie(settings: dict[str, Any], repeat: int, _: Path) -> Iterator[Progress]:
     """Restore a movie of eight frames."""
     frames = np.stack([_shot(144, 10 * repeat + frame) for frame in range(8)])
     yield from _run_one(frames, "TYX", settings)
 
 
-def tiles(settings: dict[str, Any], repeat: int, _: Path) -> Iterator[Progress]:
+def run_tiles(settings: dict[str, Any], repeat: int, _: Path) -> Iterator[Progress]:
     """Restore one image in tiles."""
     yield from _run_one(_shot(448, repeat), "YX", settings)
 
 
-def batch(settings: dict[str, Any], repeat: int, folder: Path) -> Iterator[Progress]:
+def run_folder(settings: dict[str, Any], repeat: int, folder: Path) -> Iterator[Progress]:
     """Restore twelve files of two sizes, one after another."""
     yield from _run_batch(settings, repeat, folder, workers=0)
 
 
-def cluster(settings: dict[str, Any], repeat: int, folder: Path) -> Iterator[Progress]:
+def run_cluster(settings: dict[str, Any], repeat: int, folder: Path) -> Iterator[Progress]:
     """Restore twelve files of two sizes by two workers."""
     yield from _run_batch(settings, repeat, folder, workers=WORKERS)
 
@@ -215,12 +215,12 @@ def _run_batch(
 
 
 RUNS = {
-    "one image": one_image,
-    "independent": movie,
-    "joint": movie,
-    "tiles": tiles,
-    "batch": batch,
-    "cluster": cluster,
+    "one image": run_image,
+    "independent": run_movie,
+    "joint": run_movie,
+    "tiles": run_tiles,
+    "batch": run_folder,
+    "cluster": run_cluster,
 }
 
 

@@ -1,4 +1,4 @@
-"""Noise read from neighbouring pixels, and the transform that makes it equally strong everywhere.
+"""Variance-stabilising transform (generalised Anscombe), and the noise estimate that it needs.
 
 The published form of VST + BM3D: estimate, stabilise, denoise at unit variance, go back. Nothing
 of napari-dip is used here, so that the comparison stands on its own.
@@ -32,12 +32,12 @@ SMOOTH = 0.5
 LEAST_SLOPE = 1e-3
 
 
-def white_sigma(plane: Plane) -> float:
+def estimate_white_sigma(plane: Plane) -> float:
     """One standard deviation for the whole plane, from neighbour differences."""
     return BY_MEDIAN * float(np.median(np.abs(convolve(plane, DIFFERENCES, mode="mirror"))))
 
 
-def variance_line(plane: Plane) -> tuple[float, float]:
+def estimate_variance_line(plane: Plane) -> tuple[float, float]:
     """Gain and intercept: the variance of the noise at signal m is `gain * m + intercept`.
 
     In each class of brightness (local mean) the smooth half is kept, and the median absolute
@@ -91,7 +91,7 @@ def stabilise(plane: npt.NDArray[Any], gain: float, intercept: float) -> Plane:
     return 2 / gain * np.sqrt(np.maximum(inside, 0))
 
 
-def unstabilise(stable: Plane, gain: float, intercept: float) -> Plane:
+def invert_stabilisation(stable: Plane, gain: float, intercept: float) -> Plane:
     """Go back without bias: the signal whose stabilised mean is `stable`.
 
     The exact unbiased inverse in its closed form (Makitalo and Foi 2013, as above; closed form in

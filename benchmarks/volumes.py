@@ -1,4 +1,4 @@
-"""Stacks larger than memory, as OME-Zarr: memory, and quality as a volume against plane by plane.
+"""Stacks larger than memory, as OME-Zarr: peak memory, and PSNR as a volume and plane by plane.
 
 Usage: python benchmarks/volumes.py [memory] [earnest] [--megabytes 32 128 512] [--crop 4]
            [--ways planes volume together alone] [--preset fast] [--side 1024] [--tile 512]
@@ -41,7 +41,7 @@ from napari_dip import denoise
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.io.writing import write_zarr
 from shared_data import OUT, data_folder, write
-from stacks import PEAK, READ, decibels
+from stacks import PEAK, READ, compute_psnr
 
 #: Sides of tiles: those which are taken where the memory asks for them.
 TILES = {"planes": 512, "volume": 192}
@@ -62,7 +62,7 @@ assert len(node.data) > 0 and node.metadata["axes"][0]["unit"] == "micrometer"
 """
 
 
-class Mirrored:
+class MirroredStack:
     """A real stack and its mirror images side by side, as large as asked for; 16 bit."""
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
@@ -78,12 +78,12 @@ class Mirrored:
         return np.asarray(self._stack[np.ix_(*lines)])
 
 
-def shape_of(megabytes: float, side: int) -> tuple[int, int, int]:
+def make_shape(megabytes: float, side: int) -> tuple[int, int, int]:
     """Give the shape of a stack of that size, in 16 bit."""
     return max(8, round(megabytes * 2**19 / side**2)), side, side
 
 
-def restored(source: Path, result: Path, variant: str, tile: int, *further: str) -> dict[str, Any]:
+def restore(source: Path, result: Path, variant: str, tile: int, *further: str) -> dict[str, Any]:
     """Restore through the command line, in a process of its own; what it took."""
     cut = ["--tile", str(tile or TILES[variant])] if variant in TILES else []
     stacks = ["--stacks", variant if variant in TILES else "planes"]
@@ -102,7 +102,7 @@ def restored(source: Path, result: Path, variant: str, tile: int, *further: str)
     return {"peak, MB": record["peak, MB"], "seconds": time.monotonic() - began}
 
 
-def checked(result: Path, shape: tuple[int, ...]) -> str:
+def check_result(result: Path, shape: tuple[int, ...]) -> str:
     """Open a result as its reader would; say what has taken it."""
     spec = read_spec(result)
     assert (spec.shape, spec.axes) == (shape, "ZYX"), spec
@@ -114,27 +114,27 @@ def checked(result: Path, shape: tuple[int, ...]) -> str:
     return "ome-zarr, ome-zarr-models"
 
 
-def memory(options: argparse.Namespace) -> None:
+def measure_memory(options: argparse.Namespace) -> None:
     """Peak against size."""
-    rows = rows_of("volumes_memory")
+    rows = read_rows("volumes_memory")
     for variant in options.ways:
         for megabytes in options.megabytes:
             record = {"way": variant, "MB": megabytes, "tile": options.tile or TILES[variant]}
             record |= {"ended after": options.keep_after or ""}
             if any(record.items() <= row.items() for row in rows):
                 continue
-            shape = shape_of(megabytes, options.side)
+            shape = make_shape(megabytes, options.side)
             folder = OUT / "volumes" / f"{variant}_{megabytes:g}"
             folder.mkdir(parents=True, exist_ok=True)
             source, result = folder / "in.ome.zarr", folder / "out.ome.zarr"
             if not source.exists():
-                write_zarr(source, Mirrored(shape), "ZYX", SIZES, provenance={})
+                write_zarr(source, MirroredStack(shape), "ZYX", SIZES, provenance={})
             further = ["--max-iterations", "3"]
             further += ["--keep-after", str(options.keep_after)] if options.keep_after else []
-            took = restored(source, result, variant, options.tile, *further)
+            took = restore(source, result, variant, options.tile, *further)
             row = {**record, "shape": "×".join(map(str, shape)), **took}
-            rows.append({**row, "taken by": checked(result, shape)})
-            keep("volumes_memory", rows)
+            rows.append({**row, "taken by": check_result(result, shape)})
+            write_rows("volumes_memory", rows)
             shutil.rmtree(folder)  # twice the input's size
     peaks = {
         variant: [row["peak, MB"] for row in rows if row["way"] == variant] for variant in TILES
@@ -147,13 +147,13 @@ def memory(options: argparse.Namespace) -> None:
     write("volumes_memory", rows, {"most allowed, MB": 3000.0, **summary})
 
 
-def earnest(options: argparse.Namespace) -> None:
+def measure_quality(options: argparse.Namespace) -> None:
     """Quality as a volume against plane by plane, both in tiles."""
     name = f"volumes_{options.preset}_{options.crop:g}MB"
-    rows = rows_of(name)
+    rows = read_rows(name)
     side = 2 * round((options.crop * 2**19) ** (1 / 3))
-    shape = shape_of(options.crop, side)
-    truth = Mirrored(shape)[(slice(None),) * 3].astype(np.float64)
+    shape = make_shape(options.crop, side)
+    truth = MirroredStack(shape)[(slice(None),) * 3].astype(np.float64)
     truth = truth - truth.min()
     truth *= PEAK / np.percentile(truth, 99.9)
     rng = np.random.default_rng(0)
@@ -169,19 +169,19 @@ def earnest(options: argparse.Namespace) -> None:
             continue
         result = folder / f"{variant}.ome.zarr"
         if variant == "alone":
-            began, picture = time.monotonic(), np.array(noisy)
+            began, image = time.monotonic(), np.array(noisy)
             for plane in few:
-                picture[plane] = denoise(noisy[plane], preset=options.preset, device="cpu").image
+                image[plane] = denoise(noisy[plane], preset=options.preset, device="cpu").image
             took = {"peak, MB": "", "seconds": (time.monotonic() - began) * shape[0] / FEW}
         else:
-            took = restored(source, result, variant, options.tile, "--preset", options.preset)
-            picture = read_pixels(read_spec(result))
+            took = restore(source, result, variant, options.tile, "--preset", options.preset)
+            image = read_pixels(read_spec(result))
         row: dict[str, Any] = {"way": variant, "shape": "×".join(map(str, shape))}
-        row["input dB"] = decibels(noisy, truth)
-        row["dB"] = "" if variant == "alone" else decibels(picture, truth)
-        row["dB of few planes"] = decibels(picture[few], truth[few])
+        row["input dB"] = compute_psnr(noisy, truth)
+        row["dB"] = "" if variant == "alone" else compute_psnr(image, truth)
+        row["dB of few planes"] = compute_psnr(image[few], truth[few])
         rows.append({**row, **took})
-        keep(name, rows)
+        write_rows(name, rows)
     psnr_by_variant = {row["way"]: row["dB of few planes"] for row in rows}
     gains = {
         f"{variant} over alone, dB": each - psnr_by_variant["alone"]
@@ -191,13 +191,13 @@ def earnest(options: argparse.Namespace) -> None:
     write(name, rows, {"planes each by itself": len(few), **gains})
 
 
-def rows_of(name: str) -> list[dict[str, Any]]:
+def read_rows(name: str) -> list[dict[str, Any]]:
     """Read the rows that are done."""
     path = OUT / f"{name}.rows.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
-def keep(name: str, rows: list[dict[str, Any]]) -> None:
+def write_rows(name: str, rows: list[dict[str, Any]]) -> None:
     """Keep the rows that are done."""
     print(rows[-1], file=sys.stderr, flush=True)
     (OUT / f"{name}.rows.json").write_text(json.dumps(rows), encoding="utf-8")
@@ -217,7 +217,7 @@ def main() -> None:
     options = ask.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     for name in options.parts or ("memory", "earnest"):
-        {"memory": memory, "earnest": earnest}[name](options)
+        {"memory": measure_memory, "earnest": measure_quality}[name](options)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""A prior from other images: a fit that begins with weights fitted to a sister, and a cold one.
+"""Fits that start from the weights of another image, against fits from random weights: PSNR.
 
     NAPARI_DIP_DATA=FOLDER python benchmarks/warm_start.py
 
 Crops of 96 x 96: a field of FMD, and camera of scikit-image with noise of 20 grey levels. The
 weights come from another shot of the same place (an upper bound: that is a second measurement),
-from another place of the same picture (a sister), or from another subject. Each budget of
+from another place of the same image (a sister), or from another subject. Each budget of
 iterations is a fit of its own with its own rates and its own stop, as a run of that length has. A
 fit that is done is not computed again.
 """
@@ -50,38 +50,38 @@ STARTS = ("cold", "same place, another shot", "another place", "another subject"
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
+class NoisyCrop:
     """A noisy crop and what it should have been."""
 
     noisy: npt.NDArray[np.float32]
     truth: npt.NDArray[np.float64]
 
 
-def shot(name: str, place: tuple[int, int], number: int) -> Shot:
-    """Take one shot of one place; the noise of scikit-image's pictures is drawn by its number."""
+def make_noisy_crop(name: str, place: tuple[int, int], number: int) -> NoisyCrop:
+    """Take one shot of one place; the noise of scikit-image's images is drawn by its number."""
     cut = tuple(slice(begin, begin + SIDE) for begin in place)
     if name == FIELD:
         raw, truth = fmd(name, number)
-        return Shot(raw[cut].astype(np.float32), truth[cut])
+        return NoisyCrop(raw[cut].astype(np.float32), truth[cut])
     whole = getattr(data, name)().astype(np.float64)
     drawn = np.random.default_rng(number).normal(0, NOISE, whole.shape)
-    return Shot((whole + drawn)[cut].astype(np.float32), whole[cut])
+    return NoisyCrop((whole + drawn)[cut].astype(np.float32), whole[cut])
 
 
-def begun_from(name: str, start: str) -> Shot | None:
+def find_start(name: str, start: str) -> NoisyCrop | None:
     """Give the shot whose weights a fit begins with; None: with none."""
     reference, shifted = PLACES[name]
     other = "camera" if name == FIELD else FIELD
     return {
         "cold": None,
-        "same place, another shot": shot(name, reference, 2),
-        "another place": shot(name, shifted, 1),
-        "another subject": shot(other, PLACES[other][0], 1),
+        "same place, another shot": make_noisy_crop(name, reference, 2),
+        "another place": make_noisy_crop(name, shifted, 1),
+        "another subject": make_noisy_crop(other, PLACES[other][0], 1),
     }[start]
 
 
-def fitted(
-    shot: Shot, prior: str, count: int, weights: Mapping[str, Tensor] | None = None
+def run_fit(
+    shot: NoisyCrop, prior: str, count: int, weights: Mapping[str, Tensor] | None = None
 ) -> tuple[float, Mapping[str, Tensor]]:
     """Denoise with that many iterations; PSNR at a peak of 255, and the weights."""
     from napari_dip.engine.fit.loop import fit
@@ -107,8 +107,8 @@ def fitted(
             warm_start=weights,
         )
         result = drain_generator(loop)
-    picture = convert_to_image_units(image.calibration, plan.units[0], result.estimate.mean)[0]
-    error = np.mean((picture.astype(np.float64) - shot.truth) ** 2)
+    pixels = convert_to_image_units(image.calibration, plan.units[0], result.estimate.mean)[0]
+    error = np.mean((pixels.astype(np.float64) - shot.truth) ** 2)
     return float(10 * np.log10(255**2 / error)), result.weights
 
 
@@ -124,18 +124,18 @@ def main() -> None:
             for start in STARTS:
                 kept = folder / f"{prior}_{name}_{start.replace(', ', '_').replace(' ', '_')}.json"
                 if not kept.is_file():
-                    kept.write_text(json.dumps(line(prior, name, start)), encoding="utf-8")
+                    kept.write_text(json.dumps(make_row(prior, name, start)), encoding="utf-8")
                 rows.append(json.loads(kept.read_text(encoding="utf-8")))
                 print(rows[-1], flush=True)
-    write("warm_start", rows, summary(rows))
+    write("warm_start", rows, summarise(rows))
 
 
-def line(prior: str, name: str, start: str) -> dict[str, Any]:
+def make_row(prior: str, name: str, start: str) -> dict[str, Any]:
     """One line of the table: PSNR after each budget."""
     begun = time.process_time()
-    before, target = begun_from(name, start), shot(name, PLACES[name][0], 1)
-    weights = None if before is None else fitted(before, prior, BEFORE)[1]
-    scores = {f"{count}": fitted(target, prior, count, weights)[0] for count in BUDGETS}
+    before, target = find_start(name, start), make_noisy_crop(name, PLACES[name][0], 1)
+    weights = None if before is None else run_fit(before, prior, BEFORE)[1]
+    scores = {f"{count}": run_fit(target, prior, count, weights)[0] for count in BUDGETS}
     error = np.mean((target.noisy - target.truth) ** 2)
     return {
         "prior": prior,
@@ -147,8 +147,8 @@ def line(prior: str, name: str, start: str) -> dict[str, Any]:
     }
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean gain over a cold start, over the pictures."""
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean gain over a cold start, over the images."""
     means: dict[str, Any] = {}
     cold = {(row["prior"], row["picture"]): row for row in rows if row["begins with"] == "cold"}
     for prior in PRIORS:

@@ -1,4 +1,4 @@
-"""Zero-Shot Noise2Noise, written anew from the paper: two halves of one picture teach each other.
+"""Zero-Shot Noise2Noise, reimplemented from the paper.
 
 Mansour and Heckel, Zero-Shot Noise2Noise: Efficient Image Denoising without any Data, CVPR 2023,
 arXiv:2303.11253.
@@ -18,19 +18,19 @@ from torch.nn import functional as F
 SETTINGS = {"channels": 48, "steps": 2000, "rate": 1e-3, "halved_every": 1000, "seed": 0}
 
 
-def halves(picture: Tensor) -> tuple[Tensor, Tensor]:
+def split_halves(image: Tensor) -> tuple[Tensor, Tensor]:
     """Mean of each 2 x 2 block's diagonals: (1, C, Y, X) -> two of half the size.
 
     An odd last row or column is left out.
     """
-    y, x = (side // 2 * 2 for side in picture.shape[2:])
-    even, odd = picture[..., 0:y:2, :], picture[..., 1:y:2, :]
+    y, x = (side // 2 * 2 for side in image.shape[2:])
+    even, odd = image[..., 0:y:2, :], image[..., 1:y:2, :]
     falling = (even[..., 0:x:2] + odd[..., 1:x:2]) / 2
     rising = (even[..., 1:x:2] + odd[..., 0:x:2]) / 2
     return rising, falling
 
 
-def network(planes: int) -> nn.Sequential:
+def make_network(planes: int) -> nn.Sequential:
     """Three layers that foretell the noise."""
     wide = int(SETTINGS["channels"])
     return nn.Sequential(
@@ -42,32 +42,32 @@ def network(planes: int) -> nn.Sequential:
     )
 
 
-def loss(net: nn.Module, noisy: Tensor) -> Tensor:
+def compute_loss(net: nn.Module, noisy: Tensor) -> Tensor:
     """Residual loss (each half, denoised, foretells the other) and consistency loss.
 
     Consistency: denoising and then halving gives what halving and then denoising gives.
     """
-    first, second = halves(noisy)
+    first, second = split_halves(noisy)
     clean_first, clean_second = first - net(first), second - net(second)
-    whole_first, whole_second = halves(noisy - net(noisy))
+    whole_first, whole_second = split_halves(noisy - net(noisy))
     residual = F.mse_loss(clean_first, second) + F.mse_loss(clean_second, first)
     consistency = F.mse_loss(clean_first, whole_first) + F.mse_loss(clean_second, whole_second)
     return (residual + consistency) / 2
 
 
-def denoise(picture: npt.NDArray[Any], steps: int | None = None) -> npt.NDArray[np.float64]:
-    """Fit to one picture, (Y, X) or (Y, X, C) on a scale of 0 to 255, and denoise it."""
+def denoise(image: npt.NDArray[Any], steps: int | None = None) -> npt.NDArray[np.float64]:
+    """Fit to one image, (Y, X) or (Y, X, C) on a scale of 0 to 255, and denoise it."""
     torch.manual_seed(int(SETTINGS["seed"]))
-    planes = picture[None] if picture.ndim == 2 else np.moveaxis(picture, -1, 0)
+    planes = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
     noisy = torch.from_numpy(np.ascontiguousarray(planes, dtype=np.float32))[None] / 255
-    net = network(len(planes))
+    net = make_network(len(planes))
     adam = torch.optim.Adam(net.parameters(), lr=float(SETTINGS["rate"]))
     slower = torch.optim.lr_scheduler.StepLR(adam, int(SETTINGS["halved_every"]), gamma=0.5)
     for _ in range(int(SETTINGS["steps"]) if steps is None else steps):
         adam.zero_grad()
-        loss(net, noisy).backward()
+        compute_loss(net, noisy).backward()
         adam.step()
         slower.step()
     with torch.no_grad():
         clean = (noisy - net(noisy)).clamp(0, 1)[0].double().numpy() * 255
-    return clean[0] if picture.ndim == 2 else np.moveaxis(clean, 0, -1)
+    return clean[0] if image.ndim == 2 else np.moveaxis(clean, 0, -1)

@@ -89,7 +89,7 @@ PARTS: dict[str, tuple[str, str, Callable[[], ExperimentResult]]] = {
 
 
 def compute(name: str) -> dict[str, Any]:
-    """Run one experiment, keep its pictures, and tell what its captions say."""
+    """Run one experiment, keep its images, and tell what its captions say."""
     title, image, work = PARTS[name]
     result = work()
     report, figures = result.make_report(), []

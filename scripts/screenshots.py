@@ -1,4 +1,4 @@
-"""Make the pictures in docs/images again; needs a display, so call it by `make screenshots`.
+"""Make the images in docs/images again; needs a display, so call it by `make screenshots`.
 
 They are made from the samples with the preset that the pages name, in docks that are opened as
 from the menu, and show what came out.
@@ -30,17 +30,17 @@ IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 PATIENCE = 1800.0
 
 
-def demo_picture() -> None:
-    """Run the demo as the command line does it, and keep its before-and-after picture."""
+def demo_image() -> None:
+    """Run the demo as the command line does it, and keep its before-and-after image."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "napari_dip", "demo", "--no-window"]
         subprocess.run(command, cwd=folder, check=True)
         shutil.copy(Path(folder) / "demo" / "before_after.png", IMAGES / "demo_before_after.png")
 
 
-def denoise_pictures() -> None:
+def denoise_images() -> None:
     """Restore the sample; take the window before, during and after the run, and looked at."""
-    import judge_pictures
+    import judge_figures
 
     viewer, dock = opened("Denoise", "mitochondria")
     photograph(viewer, "denoise_dock_ready.png")
@@ -52,8 +52,8 @@ def denoise_pictures() -> None:
     finish(viewer, dock, more=1, before=2)
     # it would stand among the results
     viewer.layers.remove(viewer.layers["mitochondria, long exposure"])
-    judge_pictures.history(viewer, dock)
-    judge_pictures.profile(viewer, dock)
+    judge_figures.history(viewer, dock)
+    judge_figures.profile(viewer, dock)
     viewer.canvas.grid.enabled = True
     photograph(viewer, "denoise_dock.png")
     viewer.theme = "light"
@@ -64,7 +64,7 @@ def denoise_pictures() -> None:
     viewer.close()
 
 
-#: Picture: the dock, the sample that it shows, and settings beside the preset.
+#: Image: the dock, the sample that it shows, and settings beside the preset.
 TASK_DOCKS: dict[str, tuple[str, str, dict[str, object]]] = {
     "inpaint": ("Inpaint", "scratched", {}),
     "super-resolve": ("Super-resolve", "coarse", {"factor": "2"}),
@@ -74,7 +74,7 @@ TASK_DOCKS: dict[str, tuple[str, str, dict[str, object]]] = {
 }
 
 
-def task_picture(name: str) -> None:
+def task_image(name: str) -> None:
     """Run a task on its sample in its dock; take the window with the result."""
     entry, sample, settings = TASK_DOCKS[name]
     viewer, dock = opened(entry, sample, **settings)
@@ -103,7 +103,7 @@ def opened(entry: str, sample: str, **settings: object) -> tuple[napari.Viewer, 
 
 
 def finish(viewer: napari.Viewer, dock: TaskDock, more: int, before: int) -> None:
-    """Wait for the end of a run, and give up if it has left no picture."""
+    """Wait for the end of a run, and give up if it has left no image."""
     wait_until(lambda: not dock.is_busy)
     if len(viewer.layers) < before + more:
         sys.exit(f"The dock made no picture: {dock.run_bar.message_label.text()}")
@@ -151,22 +151,22 @@ def let_pass(seconds: float) -> None:
         time.sleep(0.02)
 
 
-def pictures() -> dict[str, Callable[[], Any]]:
+def make_images() -> dict[str, Callable[[], Any]]:
     """By the names that the command takes."""
-    import batch_pictures
-    import explorer_pictures
-    import judge_pictures
+    import batch_figures
+    import explorer_figures
+    import judge_figures
 
-    tasks = {name: partial(task_picture, name) for name in TASK_DOCKS}
-    judged = {"queue": judge_pictures.queue, "trial": judge_pictures.trial}
-    judged |= {"explorer": explorer_pictures.explorer, "batch": batch_pictures.batch}
-    return {"demo": demo_picture, "denoise": denoise_pictures, **tasks, **judged}
+    tasks = {name: partial(task_image, name) for name in TASK_DOCKS}
+    judged = {"queue": judge_figures.queue, "trial": judge_figures.trial}
+    judged |= {"explorer": explorer_figures.explorer, "batch": batch_figures.batch}
+    return {"demo": demo_image, "denoise": denoise_images, **tasks, **judged}
 
 
 def main(*names: str) -> None:
-    """Make some of the pictures, or all; each in a process of its own that finds no settings."""
+    """Make some of the images, or all; each in a process of its own that finds no settings."""
     IMAGES.mkdir(parents=True, exist_ok=True)
-    for name in names or pictures():
+    for name in names or make_images():
         with tempfile.TemporaryDirectory() as folder:
             os.environ["NAPARI_CONFIG"] = str(Path(folder) / "settings.yaml")
             subprocess.run([sys.executable, __file__, "--alone", name], check=True)
@@ -174,6 +174,6 @@ def main(*names: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--alone"]:
-        pictures()[sys.argv[2]]()
+        make_images()[sys.argv[2]]()
     else:
         main(*sys.argv[1:])

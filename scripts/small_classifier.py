@@ -1,10 +1,10 @@
-"""Train a small convolutional classifier on pictures that ship with scikit-image; no download.
+"""Train a small convolutional classifier on images that ship with scikit-image; no download.
 
     python scripts/small_classifier.py small_classifier.pt2
 
-It learns to tell from which of twelve pictures a crop of 64 x 64 pixels was taken. Upper halves
+It learns to tell from which of twelve images a crop of 64 x 64 pixels was taken. Upper halves
 only: the lower ones are left for inverting its features. That takes half a minute of a processor
-core; then it is saved as a program of torch.export. It expects grey pictures in a range of 0 to 1,
+core; then it is saved as a program of torch.export. It expects grey images in a range of 0 to 1,
 less 0.5, divided by 0.25.
 """
 
@@ -28,7 +28,7 @@ NAMES = (
     *("astronaut", "brick", "camera", "cell", "chelsea", "coffee"),
     *("coins", "grass", "gravel", "immunohistochemistry", "moon", "page"),
 )
-#: Mean and standard deviation that it expects to be taken off, about those of its pictures.
+#: Mean and standard deviation that it expects to be taken off, about those of its images.
 MEAN, DEVIATION = 0.5, 0.25
 SIDE, STEPS, BATCH, RATE = 64, 400, 32, 2e-3
 #: How far brightness and contrast of a crop are changed at random.
@@ -59,14 +59,14 @@ class Classifier(nn.Module):
             nn.Flatten(), nn.Linear(4 * fourth, 64), nn.ReLU(inplace=True), nn.Linear(64, classes)
         )
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """(B, 1, Y, X) -> (B, classes), before the softmax."""
-        answer: Tensor = self.classifier(self.pool(self.features(picture)))
+        answer: Tensor = self.classifier(self.pool(self.features(image)))
         return answer
 
 
 def grey(name: str) -> npt.NDArray[np.float32]:
-    """Give a picture of scikit-image in a range of 0 to 1, its colours averaged."""
+    """Give an image of scikit-image in a range of 0 to 1, its colours averaged."""
     whole = getattr(data, name)().astype(np.float32) / 255
     return whole[..., :3].mean(-1) if whole.ndim == 3 else whole
 
@@ -86,12 +86,12 @@ def trained(steps: int = STEPS, side: int = SIDE, seed: int = 0) -> tuple[Classi
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = Classifier(len(NAMES))
-    pictures = [grey(name)[: len(grey(name)) // 2] for name in NAMES]
+    images = [grey(name)[: len(grey(name)) // 2] for name in NAMES]
     optimiser = torch.optim.Adam(network.parameters(), RATE)
     right = []
     for _ in range(steps):
         chosen = rng.integers(0, len(NAMES), BATCH)
-        crops = np.stack([_crop(pictures[number], side, rng) for number in chosen])
+        crops = np.stack([_crop(images[number], side, rng) for number in chosen])
         answer = network((torch.from_numpy(crops)[:, None] - MEAN) / DEVIATION)
         loss = F.cross_entropy(answer, torch.from_numpy(chosen))
         optimiser.zero_grad()
@@ -102,17 +102,17 @@ def trained(steps: int = STEPS, side: int = SIDE, seed: int = 0) -> tuple[Classi
 
 
 def save(network: nn.Module, place: str | os.PathLike[str], side: int = SIDE) -> None:
-    """Save a network of grey pictures as a program of torch.export."""
+    """Save a network of grey images as a program of torch.export."""
     program = torch.export.export(network.eval(), (torch.zeros(1, 1, side, side),))
     torch.export.save(program, place)
 
 
 def _crop(
-    picture: npt.NDArray[np.float32], side: int, rng: np.random.Generator
+    image: npt.NDArray[np.float32], side: int, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """Cut a crop out, mirror it at random, and change its contrast and brightness."""
-    row, column = (rng.integers(0, count - side + 1) for count in picture.shape)
-    crop = picture[row : row + side, column : column + side][:, :: rng.choice([1, -1])]
+    row, column = (rng.integers(0, count - side + 1) for count in image.shape)
+    crop = image[row : row + side, column : column + side][:, :: rng.choice([1, -1])]
     factor = rng.uniform(1 - CONTRAST, 1 + CONTRAST)
     return np.asarray(crop * factor + rng.uniform(-BRIGHTNESS, BRIGHTNESS), np.float32)
 

@@ -1,4 +1,4 @@
-"""Compute the examples of docs/where-it-fails.md: the table there, and its picture.
+"""Compute the examples of docs/where-it-fails.md: the table there, and its image.
 
     python scripts/where_it_fails.py
 
@@ -30,33 +30,33 @@ from napari_dip.pipeline.torch_state import use_default_torch_state
 from napari_dip.samples import TWO_CHANNELS
 
 SIDE, ITERATIONS = 96, 60
-#: Of the noise and of the grating, in standard deviations of the picture.
+#: Of the noise and of the grating, in standard deviations of the image.
 NOISE, GRATING = 0.5, 0.5
 #: Share of the pixels that are replaced by black or white.
 IMPULSES = 0.05
-PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "where_it_fails.png"
+IMAGE = Path(__file__).resolve().parents[1] / "docs" / "images" / "where_it_fails.png"
 
-Picture = npt.NDArray[np.float32]
+Image = npt.NDArray[np.float32]
 
 
-def mitochondria() -> Picture:
+def mitochondria() -> Image:
     """Cut the middle out."""
     whole = imread(TWO_CHANNELS)[0].astype(np.float32)
     row, column = ((count - SIDE) // 2 for count in whole.shape)
     return whole[row : row + SIDE, column : column + SIDE]
 
 
-def grating(period: float) -> Picture:
+def grating(period: float) -> Image:
     """Give oblique lines of unit variance; the period is in pixels."""
     down, across = np.mgrid[:SIDE, :SIDE] / period
     return (np.sqrt(2) * np.sin(2 * np.pi * (0.8 * across + 0.6 * down))).astype(np.float32)
 
 
-def peppered(picture: Picture) -> Picture:
-    """Replace single pixels by the picture's extremes."""
+def peppered(image: Image) -> Image:
+    """Replace single pixels by the image's extremes."""
     rng = np.random.default_rng(1)
-    drawn, black = rng.random(picture.shape) < IMPULSES, rng.random(picture.shape) < 0.5
-    return np.where(drawn, np.where(black, picture.min(), picture.max()), picture)
+    drawn, black = rng.random(image.shape) < IMPULSES, rng.random(image.shape) < 0.5
+    return np.where(drawn, np.where(black, image.min(), image.max()), image)
 
 
 def energies() -> None:
@@ -83,14 +83,14 @@ def energies() -> None:
 
 
 def denoised() -> None:
-    """Print what *Denoise* makes of each picture, and draw it."""
+    """Print what *Denoise* makes of each image, and draw it."""
     clean = mitochondria()
     unit = float(clean.std())
     drawn = NOISE * unit * np.random.default_rng(0).standard_normal(clean.shape)
     fine = clean + GRATING * unit * grating(2.4)
     noisy, lined = ((scene + drawn).astype(np.float32) for scene in (clean, fine))
     peppery = peppered(noisy)
-    cases: dict[str, tuple[Picture, Picture, dict[str, Any]]] = {
+    cases: dict[str, tuple[Image, Image, dict[str, Any]]] = {
         "as it is": (noisy, clean, {}),
         "lines of period 2.4, automatic": (lined, fine, {}),
         "lines, noise told": (lined, fine, {"gain": 0, "read_noise": NOISE * unit}),
@@ -115,19 +115,19 @@ def denoised() -> None:
     draw(rows)
 
 
-def draw(panels_by_case: dict[str, tuple[Picture, ...]]) -> None:
+def draw(panels_by_case: dict[str, tuple[Image, ...]]) -> None:
     """Draw truth, input, output and residual of each case."""
     figure = make_figure(8.6, 2.2 * len(panels_by_case))
     rows = figure.subplots(len(panels_by_case), 4)
     heads = ("truth", "input", "output", "residual")
-    for panels, (name, pictures) in zip(rows, panels_by_case.items(), strict=True):
-        limits = compute_contrast_limits(pictures[0])
+    for panels, (name, images) in zip(rows, panels_by_case.items(), strict=True):
+        limits = compute_contrast_limits(images[0])
         span = limits[1] - limits[0]
-        for panel, head, picture in zip(panels, heads, pictures, strict=True):
+        for panel, head, image in zip(panels, heads, images, strict=True):
             low, high = (-span / 2, span / 2) if head == "residual" else limits
-            plot_image(panel, stretch_contrast(picture, low, high))
+            plot_image(panel, stretch_contrast(image, low, high))
             panel.set_title(head if head != "truth" else f"{name}\n{head}", fontsize=8)
-    PICTURE.write_bytes(render_png(figure))
+    IMAGE.write_bytes(render_png(figure))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from napari_dip.pipeline.recipe import RunSettings
 from napari_dip.tasks import TASKS, Setting
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # not there when a test runs this
-import architecture_picture
+import architecture_figure
 import dependencies
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -77,7 +77,7 @@ def pages() -> dict[Path, str]:
     texts = {DOCS / "faults.md": FAULTS_HEAD + "".join(map(fault_row, FAULTS)) + FOOTER}
     rows = "".join(map(dependency_row, dependencies.rows()))
     texts[DOCS / "dependencies.md"] = DEPENDENCIES_HEAD + rows + FOOTER
-    texts[architecture_picture.PICTURE] = architecture_picture.draw()
+    texts[architecture_figure.IMAGE] = architecture_figure.draw()
     for name, task in TASKS.items():
         own = DOCS / "tasks" / f"{name}-settings.md"  # where the table has a page of its own
         page = own if own.exists() else DOCS / "tasks" / f"{name}.md"

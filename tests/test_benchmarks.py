@@ -27,7 +27,7 @@ def _case(name="picture", sigma=None):
 
 @pytest.mark.parametrize("signal", [30.0, 80.0, 200.0])
 def test_anscombe_gives_unit_variance_and_its_inverse_the_mean_without_bias(signal):
-    from variance_stabilising import stabilise, unstabilise
+    from variance_stabilising import invert_stabilisation, stabilise
 
     rng = np.random.default_rng(0)
     gain, offset, read = 3.0, 10.0, 2.5
@@ -36,24 +36,24 @@ def test_anscombe_gives_unit_variance_and_its_inverse_the_mean_without_bias(sign
     line = gain, read**2 - gain * offset
     stable = stabilise(pixels, *line)
     assert stable.std() == pytest.approx(1, abs=0.04)
-    back = unstabilise(np.array([stable.mean()]), *line)
+    back = invert_stabilisation(np.array([stable.mean()]), *line)
     assert back[0] == pytest.approx(signal, abs=0.15)
 
 
 def test_anscombe_without_gain_is_a_division():
-    from variance_stabilising import stabilise, unstabilise
+    from variance_stabilising import invert_stabilisation, stabilise
 
     plane = np.arange(12.0).reshape(3, 4)
     np.testing.assert_allclose(stabilise(plane, 0, 4), plane / 2)
-    np.testing.assert_allclose(unstabilise(plane / 2, 0, 4), plane)
+    np.testing.assert_allclose(invert_stabilisation(plane / 2, 0, 4), plane)
 
 
 def test_neighbour_differences_give_gain_and_intercept_of_white_noise():
-    from variance_stabilising import variance_line
+    from variance_stabilising import estimate_variance_line
 
     rng = np.random.default_rng(0)
     scene = np.add.outer(np.linspace(20, 200, 256), 15 * np.sin(np.arange(256) / 20))
-    gain, intercept = variance_line(scene + rng.normal(0, np.sqrt(2 * scene + 50)))
+    gain, intercept = estimate_variance_line(scene + rng.normal(0, np.sqrt(2 * scene + 50)))
     assert gain == pytest.approx(2, rel=0.1)
     assert gain * 110 + intercept == pytest.approx(2 * 110 + 50, rel=0.05)
 
@@ -61,28 +61,28 @@ def test_neighbour_differences_give_gain_and_intercept_of_white_noise():
 def test_neighbour_differences_take_correlated_noise_for_little():
     from scipy.ndimage import gaussian_filter
 
-    from variance_stabilising import variance_line
+    from variance_stabilising import estimate_variance_line
 
     noise = gaussian_filter(np.random.default_rng(0).normal(size=(128, 128)), 1.0)
-    gain, intercept = variance_line(100 + 10 * noise / noise.std())
+    gain, intercept = estimate_variance_line(100 + 10 * noise / noise.std())
     assert gain * 100 + intercept < 0.1 * 10**2
 
 
 def test_spectrum_of_white_noise_is_flat():
-    from bm3d_forms import noise_psd
+    from bm3d_forms import compute_noise_psd
 
-    np.testing.assert_allclose(noise_psd((16, 24), (), ()), 16 * 24)
+    np.testing.assert_allclose(compute_noise_psd((16, 24), (), ()), 16 * 24)
 
 
 def test_spectrum_is_that_of_noise_with_these_correlations():
-    from bm3d_forms import noise_psd
+    from bm3d_forms import compute_noise_psd
 
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(400, 16, 24))
     # (1, 2, 1) along x: 4/6 at one pixel, 1/6 at two
     noise = (np.roll(noise, 1, 2) + 2 * noise + np.roll(noise, -1, 2)) / np.sqrt(6)
     measured = (np.abs(np.fft.fft2(noise)) ** 2).mean((0, 1))
-    psd = noise_psd((16, 24), (), (4 / 6, 1 / 6))
+    psd = compute_noise_psd((16, 24), (), (4 / 6, 1 / 6))
     np.testing.assert_allclose(measured, psd[0], rtol=0.1, atol=0.01 * psd.max())
 
 
@@ -143,14 +143,14 @@ def test_total_variation_takes_away_as_much_as_there_is_noise():
 def test_zs_n2n_halves_are_the_diagonals_of_each_two_by_two_block():
     import torch
 
-    from zs_n2n import halves
+    from zs_n2n import split_halves
 
     image = torch.arange(20.0).reshape(1, 1, 4, 5)  # the odd last column is left out
-    rising, falling = halves(image)
+    rising, falling = split_halves(image)
     assert rising.tolist() == [[[[3.0, 5.0], [13.0, 15.0]]]]
     assert falling.tolist() == [[[[3.0, 5.0], [13.0, 15.0]]]]
     noise = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    rising, falling = halves(noise)
+    rising, falling = split_halves(noise)
     assert abs(float((rising * falling).mean())) < 0.02  # the noise of the one is not the other's
     assert float(rising.var()) == pytest.approx(0.5, rel=0.05)
 
@@ -213,25 +213,25 @@ def test_the_reference_network_has_as_many_weights_as_the_published_one():
 def test_the_reference_s_coarse_pixels_lie_in_the_middle_of_the_fine_ones():
     import torch
 
-    from speed_reference import downsampler
+    from speed_reference import make_downsampler
 
     ramp = torch.arange(64.0).expand(1, 2, 64, 64)
-    coarse = downsampler(4, 2)(ramp)
+    coarse = make_downsampler(4, 2)(ramp)
     assert coarse.shape == (1, 2, 16, 16)
     middle = torch.arange(16.0) * 4 + 1.5
     torch.testing.assert_close(coarse[0, 1, 8, 2:-2], middle[2:-2], atol=1e-3, rtol=0)
 
 
 def test_time_to_an_image_is_that_of_the_first_as_good():
-    from speed_tables import reached
+    from speed_tables import find_time_to_quality
 
     curve = [
         {"seconds": 1.0, "dB": 20.0},
         {"seconds": 2.0, "dB": 25.0},
         {"seconds": 3.0, "dB": 24.0},
     ]
-    assert reached({"curve": curve}, 22.0) == 2.0
-    assert reached({"curve": curve}, 26.0) is None
+    assert find_time_to_quality({"curve": curve}, 22.0) == 2.0
+    assert find_time_to_quality({"curve": curve}, 26.0) is None
 
 
 def test_results_are_distinguished_by_budget_and_code_state():

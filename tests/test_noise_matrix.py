@@ -17,24 +17,24 @@ def _benchmarks_are_found(monkeypatch):
 
 
 def _recipe(name="16 bits"):
-    from noise_matrix_cases import recipes
+    from noise_matrix_cases import list_recipes
 
-    return next(recipe for recipe in recipes() if recipe.name == name)
+    return next(recipe for recipe in list_recipes() if recipe.name == name)
 
 
 def test_it_has_two_thousand_images_of_names_of_their_own():
-    from noise_matrix import cases
+    from noise_matrix import list_cases
 
-    names = [(scene, recipe.group, recipe.name) for scene, recipe in cases([])]
+    names = [(scene, recipe.group, recipe.name) for scene, recipe in list_cases([])]
     assert len(names) == len(set(names)) >= 2000
 
 
 def test_its_truth_is_the_detectors_own():
-    from noise_matrix import DRAWS, truth_of
+    from noise_matrix import DRAWS, simulate_truth
 
     recipe, rng = _recipe(), np.random.default_rng(0)
     light = np.linspace(0, 1, 128)[None] + np.zeros((128, 1))
-    truth = truth_of(np.stack([recipe.draw(light, rng) for _ in range(DRAWS)]), recipe)
+    truth = simulate_truth(np.stack([recipe.draw(light, rng) for _ in range(DRAWS)]), recipe)
     for level, variance in zip(truth.levels, truth.variances, strict=True):
         assert variance == pytest.approx(2 * (level - 100) + 4, rel=0.05)  # gain 2, read noise 2
     assert max(map(abs, truth.along_y + truth.along_x)) < 0.02
@@ -46,7 +46,7 @@ def test_its_truth_is_the_detectors_own():
 )
 def test_a_variance_is_rated_by_its_factor(factor, doubt, verdict):
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from noise_matrix import Truth, judge
+    from noise_matrix import Truth, evaluate
 
     truth = Truth((10.0, 20.0), (5.0, 5.0), NONE, NONE)
     estimate = NoiseEstimate(
@@ -57,7 +57,7 @@ def test_a_variance_is_rated_by_its_factor(factor, doubt, verdict):
         along_x=NONE,
         unreliable_reason=doubt,
     )
-    assert judge(estimate, truth, (64, 64))["verdict"] == verdict
+    assert evaluate(estimate, truth, (64, 64))["verdict"] == verdict
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,9 @@ def test_a_variance_is_rated_by_its_factor(factor, doubt, verdict):
 )
 def test_a_block_must_be_as_wide_as_the_noise_is_correlated(measured, verdict):
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from noise_matrix import Truth, judge
+    from noise_matrix import Truth, evaluate
 
     lags = (measured, 0.0, 0.0, 0.0, 0.0)
     truth = Truth((10.0,), (5.0,), (0.5, 0.0, 0.0), (0.5, 0.0, 0.0))
     estimate = NoiseEstimate(gain=0.0, intercept=5.0, floor=0.1, along_y=lags, along_x=lags)
-    assert judge(estimate, truth, (64, 64))["verdict"] == verdict
+    assert evaluate(estimate, truth, (64, 64))["verdict"] == verdict

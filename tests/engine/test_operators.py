@@ -336,7 +336,7 @@ def test_the_adjoint_brings_back_what_a_linear_operator_spreads(name: str) -> No
 
 
 def fit_kernel(start: LearnedConvolution, sharp: torch.Tensor, blurred: torch.Tensor) -> dict:
-    """Fit the blur's figures to a image of which the sharp one is known."""
+    """Fit the blur's figures to an image of which the sharp one is known."""
     optimizer = torch.optim.Adam(start.parameters(), lr=0.05)
     for _ in range(80):
         optimizer.zero_grad()

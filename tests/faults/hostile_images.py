@@ -73,7 +73,7 @@ def compress_zeros(size: int) -> bytes:
 
 
 def make_strip_bomb() -> bytes:
-    """A image of 32 x 32 whose strip unpacks to 4 GiB."""
+    """An image of 32 x 32 whose strip unpacks to 4 GiB."""
     return fake_tiff(32, 32, compress_zeros(2**32), compression=8)
 
 

@@ -177,7 +177,7 @@ MUTATIONS = [
         "denoise 12",
     ),
     Mutation(
-        "a image that finds no place is kept elsewhere",
+        "an image that finds no place is kept elsewhere",
         "cli/restore.py",
         "rescue_failure = rescue_result(failure, target, plan, result) if is_result else None",
         "rescue_failure = None",

@@ -223,7 +223,7 @@ def test_background_light_is_not_said_to_be_the_offset(camera_shot):
     lit[:128] = np.rint(OFFSET + GAIN * light + np.random.default_rng(2).normal(0, 6, (128, 384)))
     estimate = dip.measure_noise(lit)
     (channel,) = estimate.channels
-    assert channel.offset > OFFSET + 50  # as far as a image can tell
+    assert channel.offset > OFFSET + 50  # as far as an image can tell
     assert "both are less if some did" in estimate.sentences[1]
 
 

@@ -27,7 +27,7 @@ def draw_wave(periods: int) -> torch.Tensor:
 
 
 def compute_loss(error: torch.Tensor, floor: float, *, circular: bool = True) -> torch.Tensor:
-    """Loss of a image that is off by `error`, seen through the blur."""
+    """Loss of an image that is off by `error`, seen through the blur."""
     mask = torch.ones(1, 1, SIDE, SIDE)
     fidelity = make_backprojection_fidelity(noise(), KERNEL, mask, floor, is_circular=circular)
     return fidelity(Estimate(CircularConvolution(KERNEL)(error)), torch.zeros(1, 1, SIDE, SIDE))

@@ -28,7 +28,7 @@ DOUBT = 0.1
 
 
 def make_estimate_image(truth: torch.Tensor, seed: int) -> torch.Tensor:
-    """Return a image with errors of its own."""
+    """Return an image with errors of its own."""
     rng = torch.Generator().manual_seed(seed)
     return truth + DOUBT * torch.randn(truth.shape, generator=rng)
 

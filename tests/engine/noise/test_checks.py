@@ -246,7 +246,7 @@ def test_noise_finer_than_the_grey_values_at_the_dark_end_is_reported() -> None:
 
 
 def test_weak_correlation_that_reaches_far_is_reported() -> None:
-    """It is that of a texture, as in a image that was sharpened: noise has none of that kind."""
+    """It is that of a texture, as in an image that was sharpened: noise has none of that kind."""
     frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None]) + 1 / 256
     texture = np.fft.ifft2(np.fft.fft2(rng().normal(size=(256, 256))) / frequency**1.6).real
     shot = 60 * texture / texture.std() + np.random.default_rng(1).normal(0, 20, texture.shape)

@@ -129,7 +129,7 @@ def check_empty_strip(folder: Path) -> None:
 
 
 def check_shared_strip(folder: Path) -> None:
-    """Let both halves of a image lie at one place: a copy of the file went wrong."""
+    """Let both halves of an image lie at one place: a copy of the file went wrong."""
     values = make_image(dtype="uint8")
     half = {273: (4, (8, 8)), 278: (4, 16), 279: (4, (512, 512))}
     (folder / "in.tif").write_bytes(make_raw_tiff(values.tobytes(), half))

@@ -208,7 +208,7 @@ def _format_options(task: str, options: dict[str, Any]) -> str:
 
 
 def make_area_mask(area: Any) -> np.ndarray:
-    """Draw a mask over some part of a image."""
+    """Draw a mask over some part of an image."""
     mask = np.zeros((32, 32), np.uint8)
     mask[area] = 1
     return mask

@@ -51,7 +51,7 @@ def check_plausible_row(make: Callable[[], np.ndarray], options: dict[str, Any],
 def check_array_refused(
     make: Callable[[], Any], pattern: str, options: dict[str, Any], _: Path
 ) -> None:
-    """Refuse a image, whatever came before."""
+    """Refuse an image, whatever came before."""
     image = make()
     check_call_refused(lambda: dip.denoise(image, **{**FAST, **options}), pattern)
 
@@ -103,7 +103,7 @@ def check_float_dtype(kind: str, _: Path) -> None:
 
 
 def check_turned_result(change: Callable[[np.ndarray], np.ndarray], _: Path) -> None:
-    """Turn or mirror a image that is not square: what comes back is turned alike."""
+    """Turn or mirror an image that is not square: what comes back is turned alike."""
     image = make_image(24, 40)
     plain = denoise(image).image
     back = denoise(np.ascontiguousarray(change(image))).image

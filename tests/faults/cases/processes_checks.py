@@ -179,7 +179,7 @@ def check_shadowing_module(name: str, folder: Path) -> None:
 
 
 def check_path_into_zip(folder: Path) -> None:
-    """Call from Python with a image that lies in a zip: refused, it is no path."""
+    """Call from Python with an image that lies in a zip: refused, it is no path."""
     save_tiff(folder / "in.tif")
     with zipfile.ZipFile(folder / "a.zip", "w") as file:
         file.write(folder / "in.tif", "in.tif")

@@ -126,7 +126,7 @@ def check_resaved_result(folder: Path) -> None:
 
 
 def check_report_of_other_pixels(folder: Path) -> None:
-    """Put a report beside a image that it does not speak of: not believed."""
+    """Put a report beside an image that it does not speak of: not believed."""
     write_report(folder)
     save_tiff(folder / "other.tif", make_image(dtype="float32"))
     (folder / "other.json").write_bytes((folder / "p.json").read_bytes())

@@ -146,7 +146,7 @@ def test_noise_that_is_not_known_reckons_nothing_back():
 
 
 def draw_case(seed: int):
-    """Draw a image, what a detector that cuts off measures of it, and a noise near the true."""
+    """Draw an image, what a detector that cuts off measures of it, and a noise near the true."""
     rng = np.random.default_rng(seed)
     high, side = float(rng.choice([100, 255, 1023, 4095])), 32
     gain = float(10 ** rng.uniform(-2, 1.5)) * (rng.random() < 0.8)

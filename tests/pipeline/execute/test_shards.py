@@ -27,7 +27,7 @@ RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu
 
 @pytest.fixture(scope="module")
 def unshared_batch(tmp_path_factory) -> Path:
-    """Folder with a image of six tiles, and what one process makes of it."""
+    """Folder with an image of six tiles, and what one process makes of it."""
     folder = tmp_path_factory.mktemp("shares")
     (folder / "in").mkdir()
     truth = data.camera()[100:260, 150:410].astype(np.float64)

@@ -1,6 +1,6 @@
 """Check the quality of a result against bounds, and describe it in plain sentences for the user.
 
-The figures behind the bounds come from `scripts/trust_bounds.py`.
+The figures behind the bounds come from `scripts/quality_check_bounds.py`.
 """
 
 from __future__ import annotations

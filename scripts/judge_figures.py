@@ -1,4 +1,4 @@
-"""The pictures of docs/judge-and-choose.md; `make screenshots` makes them with all the others."""
+"""The images of docs/judge-and-choose.md; `make screenshots` makes them with all the others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMPARED = "60"
 
 
 def history(viewer: napari.Viewer, dock: TaskDock) -> None:
-    """Go back in a run that is over, to a picture of its first third; and forth again."""
+    """Go back in a run that is over, to an image of its first third; and forth again."""
     from screenshots import photograph
 
     slider = dock.history.slider

@@ -1,6 +1,6 @@
-"""Make the pictures of docs/tasks/inpaint.md again: free images with holes made here.
+"""Make the images of docs/tasks/inpaint.md again: free images with holes made here.
 
-Usage: python scripts/inpaint_pictures.py [scattered letters large]
+Usage: python scripts/inpaint_figures.py [scattered letters large]
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pictures of docs/explore.md; `make screenshots` makes them with all the others."""
+"""The images of docs/explore.md; `make screenshots` makes them with all the others."""
 
 from __future__ import annotations
 

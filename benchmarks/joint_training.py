@@ -1,6 +1,6 @@
-"""One network for the files of a folder, against fits of their own.
+"""Joint training for the files of a folder, against independent fits: PSNR and CPU seconds.
 
-Usage: python benchmarks/folders.py [SERIES ...] [--preset fast] [--files N]
+Usage: python benchmarks/joint_training.py [SERIES ...] [--preset fast] [--files N]
 
 confocal   single shots of FMD, Confocal_BPAE B, G and R, capture 1, four quarters of 256 x 256
            pixels each; the truth is the mean of 50 shots.
@@ -29,7 +29,7 @@ import tifffile
 from skimage.io import imread
 
 import napari_dip as dip
-from movies import movie_of
+from movies import make_movie
 from quality_sets import line_psnr
 from shared_data import OUT, data_folder, fmd, write
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    Picture = npt.NDArray[Any]
+    Image = npt.NDArray[Any]
 
 ALONE, TOGETHER = "each by itself", "one network"
 #: Fields of FMD by series.
@@ -56,8 +56,8 @@ QUARTERS = ((0, 0), (256, 256), (0, 256), (256, 0))
 FRAMES, FRAME_SIDE = 32, 96
 
 
-def files_of(series: str) -> dict[str, tuple[Picture, Picture, float]]:
-    """Give the noisy picture, the truth and the peak of each file of a series."""
+def load_files(series: str) -> dict[str, tuple[Image, Image, float]]:
+    """Give the noisy image, the truth and the peak of each file of a series."""
     if series == "frames":
         return {f"frame{number:02}": _frame(number) for number in range(FRAMES)}
     images, side = {}, SIDES.get(series, SIDE)
@@ -77,35 +77,35 @@ def files_of(series: str) -> dict[str, tuple[Picture, Picture, float]]:
     return images
 
 
-def _frame(number: int) -> tuple[Picture, Picture, float]:
+def _frame(number: int) -> tuple[Image, Image, float]:
     """Expose one frame of a movie by itself: counts of a camera with a gain and an offset."""
-    clean = movie_of("cancer_cell_migration", FRAMES, FRAME_SIDE)[number]
+    clean = make_movie("cancer_cell_migration", FRAMES, FRAME_SIDE)[number]
     rng = np.random.default_rng(number)
     peak, gain = rng.uniform(15, 60), rng.uniform(1, 3)
-    truth = clean / 30 * peak  # `movie_of` scales to a peak of 30
+    truth = clean / 30 * peak  # `make_movie` scales to a peak of 30
     counts = gain * (rng.poisson(truth) + rng.normal(0, 2, truth.shape)) + 100
     noisy = np.clip(np.rint(counts), 0, 65535).astype(np.uint16)
     return noisy, gain * truth + 100, gain * peak
 
 
-def decibels(image: Picture, truth: Picture, peak: float) -> float:
+def compute_psnr(image: Image, truth: Image, peak: float) -> float:
     """Peak signal-to-noise ratio."""
     return float(10 * np.log10(peak**2 / np.mean((image.astype(np.float64) - truth) ** 2)))
 
 
-def compared(series: str, image: Picture, truth: Picture, peak: float) -> float:
+def measure_quality(series: str, image: Image, truth: Image, peak: float) -> float:
     """Compare with the truth as the series asks for."""
     if series == "w2s":
         return line_psnr(image, truth)
-    return decibels(image, truth, peak)
+    return compute_psnr(image, truth, peak)
 
 
-def restored(
+def restore(
     series: str, sharing: str, options: argparse.Namespace
-) -> tuple[dict[str, Picture], float]:
+) -> tuple[dict[str, Image], float]:
     """Restore a folder one way; what was done before is taken, with the time that it took."""
     place = OUT / "folders" / f"{series}_{options.preset}"
-    files = dict(list(files_of(series).items())[: options.files or None])
+    files = dict(list(load_files(series).items())[: options.files or None])
     (place / "in").mkdir(parents=True, exist_ok=True)
     for name, (noisy, _, _) in files.items():
         tifffile.imwrite(place / "in" / f"{name}.tif", noisy)
@@ -119,22 +119,22 @@ def restored(
         seconds = time.process_time() - began
         assert done.count("restored") == len(files), [outcome.refusal for outcome in done.outcomes]
         clock.write_text(json.dumps(seconds), encoding="utf-8")
-    pictures = {name: tifffile.imread(results / f"{name}.tif") for name in files}
-    return pictures, float(json.loads(clock.read_text(encoding="utf-8")))
+    images = {name: tifffile.imread(results / f"{name}.tif") for name in files}
+    return images, float(json.loads(clock.read_text(encoding="utf-8")))
 
 
-def row_of(series: str, sharing: str, options: argparse.Namespace) -> dict[str, Any]:
+def make_row(series: str, sharing: str, options: argparse.Namespace) -> dict[str, Any]:
     """Restore one series one way, and compare it with the truth."""
-    pictures, seconds = restored(series, sharing, options)
-    truths = files_of(series)
-    each = [compared(series, image, *truths[name][1:]) for name, image in pictures.items()]
-    noisy = [compared(series, *truths[name]) for name in pictures]
-    receipts = _receipts(series, sharing, options)
+    images, seconds = restore(series, sharing, options)
+    truths = load_files(series)
+    each = [measure_quality(series, image, *truths[name][1:]) for name, image in images.items()]
+    noisy = [measure_quality(series, *truths[name]) for name in images]
+    receipts = _read_records(series, sharing, options)
     shared = [record["report"]["fit"].get("shared", {}) for record in receipts]
-    pixels = sum(image.size for image in pictures.values())
+    pixels = sum(image.size for image in images.values())
     return {
         "series": series,
-        "files": len(pictures),
+        "files": len(images),
         "way": sharing,
         "shown": sum("file" in entry for entry in shared),
         "input dB": float(np.mean(noisy)),
@@ -147,7 +147,7 @@ def row_of(series: str, sharing: str, options: argparse.Namespace) -> dict[str, 
     }
 
 
-def _receipts(series: str, sharing: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+def _read_records(series: str, sharing: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     folder: Path = OUT / "folders" / f"{series}_{options.preset}" / sharing.replace(" ", "_")
     paths = sorted((folder / "records").glob("*.tif.json"))
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
@@ -165,7 +165,7 @@ def main() -> None:
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     for series in options.series or SERIES:
         rows = [row for row in rows if row["series"] != series]
-        rows += [row_of(series, sharing, options) for sharing in (TOGETHER, ALONE)]
+        rows += [make_row(series, sharing, options) for sharing in (TOGETHER, ALONE)]
         summary: dict[str, Any] = {}
         for first, second in zip(rows[::2], rows[1::2], strict=True):
             lost = np.subtract(first["each dB"], second["each dB"])

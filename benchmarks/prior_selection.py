@@ -1,11 +1,11 @@
-"""What a race of priors on a crop would choose, and gain, beside the choice by rule; resumable.
+"""Selection of the prior by validation loss on a crop, against the selection by rule; resumable.
 
-Usage: python benchmarks/race.py
+Usage: python benchmarks/prior_selection.py
 Reads what `stop.py --sets` has written for the three priors: each runs the same part of its own
 iterations, the least validation loss wins, and is taken to its end. *Before*: PSNR of the network's
-pictures; *after*: of whole `fast` runs, which end with the last filter. The rule, `r2r`
+images; *after*: of whole `fast` runs, which end with the last filter. The rule, `r2r`
 here, shows the network more noise where the noise is strong enough, and hides pixels elsewhere.
-Fixed noise has no last filter: its picture is the same before and after.
+Fixed noise has no last filter: its image is the same before and after.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ PARTS = (0.2, 0.4, 1.0)
 KEPT = OUT / "race.lines.json"
 
 
-def least(row: dict[str, Any], until: float) -> float:
+def find_min_loss(row: dict[str, Any], until: float) -> float:
     """Least validation loss up to an iteration."""
     losses = [loss for iteration, loss, _ in row["course"] if iteration <= until]
     return min((loss for loss in losses if isfinite(loss)), default=float("inf"))
 
 
-def after(crop: Crop, curve: dict[str, float]) -> dict[str, float]:
+def measure_psnr(crop: Crop, curve: dict[str, float]) -> dict[str, float]:
     """PSNR of whole runs, by prior."""
     raw, filtered = counts(crop.noisy), [prior for prior in PRIORS if prior != UNFILTERED]
     for prior in filtered:
@@ -58,7 +58,7 @@ def compare(crop: Crop, lines: dict[str, dict[str, Any]], ends: dict[str, float]
     for moment, quality in (("before", starts), ("after", ends)):
         row |= {f"{prior}, {moment}": value for prior, value in quality.items()}
     for part in PARTS:
-        won = min(PRIORS, key=lambda prior: least(lines[prior], part * PRIORS[prior]))
+        won = min(PRIORS, key=lambda prior: find_min_loss(lines[prior], part * PRIORS[prior]))
         row[f"won at {part:.0%}"] = won
         for moment, quality in (("before", starts), ("after", ends)):
             row[f"gain at {part:.0%}, {moment}"] = quality[won] - quality[RULE]
@@ -77,7 +77,7 @@ def main() -> None:
     rows = []
     for crop in seeded_crops(SETS):
         lines = {prior: results[prior][crop.name] for prior in PRIORS}
-        rows.append(compare(crop, lines, after(crop, kept)))
+        rows.append(compare(crop, lines, measure_psnr(crop, kept)))
     gains = [key for key in rows[0] if key.startswith("gain")]
     mean = {f"{key}, mean": float(np.mean([row[key] for row in rows])) for key in gains}
     worst = {f"{key}, worst": float(min(row[key] for row in rows)) for key in gains}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "napari_dip"
-PICTURE = ROOT / "docs" / "images" / "architecture.svg"
+IMAGE = ROOT / "docs" / "images" / "architecture.svg"
 
 #: The way of one image: the part it passes, and what leaves that part.
 PATH = (
@@ -82,7 +82,7 @@ def stations(part: str) -> str:
 
 
 def draw() -> str:
-    """Return the picture as SVG, the same on every machine with the same matplotlib."""
+    """Return the image as SVG, the same on every machine with the same matplotlib."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

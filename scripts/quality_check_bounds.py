@@ -1,11 +1,11 @@
 """Print what the bounds of `pipeline.assess.quality_checks` were chosen by; takes a minute.
 
-Residuals of pictures whose truth is known (scikit-image's cell, camera, coins and moon, 256 x 256),
+Residuals of images whose truth is known (scikit-image's cell, camera, coins and moon, 256 x 256),
 under white and under correlated noise: of the truth itself, and of Gaussian filters, which take
 structure out with the noise. A bound on the excess correlation is good if the truth stays below it
 and a filter that hurts is above.
 
-    python scripts/trust_bounds.py
+    python scripts/quality_check_bounds.py
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ CORRELATIONS, FILTERS = (0.0, 0.7), (0.5, 0.7, 1.0, 1.5, 2.5)
 
 
 def truth(name: str) -> np.ndarray:
-    """Give the middle of one of scikit-image's pictures, in grey levels."""
-    picture = getattr(data, name)().astype(np.float64)
-    height, width = picture.shape[:2]
+    """Give the middle of one of scikit-image's images, in grey levels."""
+    image = getattr(data, name)().astype(np.float64)
+    height, width = image.shape[:2]
     row, column = (height - SIDE) // 2, (width - SIDE) // 2
-    return picture[row : row + SIDE, column : column + SIDE]
+    return image[row : row + SIDE, column : column + SIDE]
 
 
 def known_noise(level: float, width: float) -> NoiseEstimate:
@@ -44,7 +44,7 @@ def known_noise(level: float, width: float) -> NoiseEstimate:
 
 
 def main() -> None:
-    """Print one line for each picture, noise and filter."""
+    """Print one line for each image, noise and filter."""
     print(
         "picture level width | of | structure | with measured noise: excess, strength, edges |"
         "with true noise: excess, strength, edges | allowed | doubt of the noise"
@@ -59,12 +59,12 @@ def main() -> None:
                 shot = clean + noise
                 measured = estimate_noise(torch.from_numpy(shot)[None], 0.0)
                 for size in (0.0, *FILTERS):
-                    picture = gaussian_filter(shot, size) if size else clean
+                    image = gaussian_filter(shot, size) if size else clean
                     lost = clean - gaussian_filter(clean, size) if size else 0 * clean
-                    residual = shot - picture
+                    residual = shot - image
                     share = lost.var() / residual.var()
                     rows = [
-                        measure_residual(residual[None], picture[None], None, noise)
+                        measure_residual(residual[None], image[None], None, noise)
                         for noise in (measured, known_noise(level, width))
                     ]
                     cells = " | ".join(

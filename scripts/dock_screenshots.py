@@ -1,6 +1,6 @@
 """Take every dock in two sizes of the window and both themes, to be looked at; no page shows them.
 
-    xvfb-run -a -s "-screen 0 2000x1200x24" python scripts/dock_looks.py FOLDER [DOCK ...]
+    xvfb-run -a -s "-screen 0 2000x1200x24" python scripts/dock_screenshots.py FOLDER [DOCK ...]
 
 Each dock restores its sample, cut small, in a few iterations, since what matters here is the
 window. With QT_SCALE_FACTOR set, the window has as many pixels and everything in it is larger.
@@ -85,7 +85,7 @@ def take(folder: Path, entry: str) -> None:
 
 def run_batch(dock: BatchDock, folder: Path) -> None:
     """Let the dock of a batch restore some files, and choose one of them."""
-    from batch_pictures import filled
+    from batch_figures import filled
     from screenshots import let_pass, wait_until
 
     from napari_dip.pipeline.recipe import make_recipe

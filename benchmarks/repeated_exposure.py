@@ -1,8 +1,8 @@
-"""Two noisy shots of one field, restored together, one by one, and as their plain mean.
+"""Two noisy captures of one field, restored together, one by one, and as their mean: PSNR.
 
-Usage: python benchmarks/two_measurements.py [--preset fast] [--side 128] [--prior auto]
+Usage: python benchmarks/repeated_exposure.py [--preset fast] [--side 128] [--prior auto]
 Captures 1 and 2 of FMD fields, crops from (192, 192) on. Exposures of the captures differ, so each
-picture is brought to the truth by a straight line before its PSNR (peak 255) is taken. The plain
+image is brought to the truth by a straight line before its PSNR (peak 255) is taken. The plain
 mean is that of the second, brought to the first's intensities, and the first. Rows that are in the
 results file already are not computed again.
 """
@@ -30,10 +30,10 @@ FIELDS = ("TwoPhoton_BPAE_B", "WideField_BPAE_R", "Confocal_BPAE_G")
 ROW = COLUMN = 192
 
 
-def quality(picture: npt.NDArray[Any], truth: npt.NDArray[np.float64]) -> float:
-    """PSNR after the best straight line from the picture's intensities to the truth's."""
-    line = np.polyfit(picture.ravel().astype(np.float64), truth.ravel(), 1)
-    error = np.polyval(line, picture.astype(np.float64)) - truth
+def compute_psnr(image: npt.NDArray[Any], truth: npt.NDArray[np.float64]) -> float:
+    """PSNR after the best straight line from the image's intensities to the truth's."""
+    line = np.polyfit(image.ravel().astype(np.float64), truth.ravel(), 1)
+    error = np.polyval(line, image.astype(np.float64)) - truth
     return float(10 * np.log10(255**2 / np.mean(error**2)))
 
 
@@ -45,23 +45,23 @@ def compare(field: str, options: argparse.Namespace) -> dict[str, Any]:
     match = match_intensities(*(torch.from_numpy(image[None].copy()) for image in (first, second)))
     middle = (first + (second.astype(np.float32) - match.offset) / match.gain) / 2
 
-    def restored(image: npt.NDArray[Any], again: npt.NDArray[Any] | None = None) -> Any:
+    def restore(image: npt.NDArray[Any], again: npt.NDArray[Any] | None = None) -> Any:
         return dip.denoise(
             image, preset=options.preset, prior=options.prior, repeated_exposure=again
         )
 
     began = time.process_time()
-    both = restored(first, second)
+    both = restore(first, second)
     seconds = time.process_time() - began
     return {
         "crop": f"{field}, {options.side} × {options.side}",
-        "first dB": quality(first, truth),
-        "second dB": quality(second, truth),
-        "mean dB": quality(middle, truth),
-        "first restored dB": quality(restored(first).image, truth),
-        "second restored dB": quality(restored(second).image, truth),
-        "mean restored dB": quality(restored(middle.astype(np.float32)).image, truth),
-        "together dB": quality(both.image, truth),
+        "first dB": compute_psnr(first, truth),
+        "second dB": compute_psnr(second, truth),
+        "mean dB": compute_psnr(middle, truth),
+        "first restored dB": compute_psnr(restore(first).image, truth),
+        "second restored dB": compute_psnr(restore(second).image, truth),
+        "mean restored dB": compute_psnr(restore(middle.astype(np.float32)).image, truth),
+        "together dB": compute_psnr(both.image, truth),
         "gain of the second": match.gain,
         "blind spot": "×".join(map(str, both.report["noise"]["blind_spot_size"])),
         "CPU seconds": seconds,

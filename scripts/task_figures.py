@@ -1,6 +1,6 @@
-"""Make the before-and-after pictures of the tasks' pages again, from the shipped samples.
+"""Make the before-and-after images of the tasks' pages again, from the shipped samples.
 
-Usage: python scripts/task_pictures.py [super_resolve deblur blind_deblur guide movie stack]
+Usage: python scripts/task_figures.py [super_resolve deblur blind_deblur guide movie stack]
 
 Each sample is restored with the preset `fast`, nothing told but what the sample itself brings.
 """
@@ -91,11 +91,11 @@ def show(
 ) -> None:
     """Draw what there was, what came of it, and the truth; say how near it came."""
     apart = [
-        float(np.sqrt(np.mean((picture - sample.truth) ** 2))) for picture in (image, result.image)
+        float(np.sqrt(np.mean((pixels - sample.truth) ** 2))) for pixels in (image, result.image)
     ]
     print(f"{name}: off by {apart[0]:.3f} before, {apart[1]:.3f} after,", end=" ")
     print(f"{result.report['seconds']:.0f} s, {result.stop}")
-    panels = [np.asarray(picture, np.float64) for picture in (image, result.image, sample.truth)]
+    panels = [np.asarray(pixels, np.float64) for pixels in (image, result.image, sample.truth)]
     if plane is not None:
         panels = [panel[plane] for panel in panels]
     drawn = plot_before_after(*panels, titles=(*titles, "Truth"))

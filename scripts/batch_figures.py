@@ -1,4 +1,4 @@
-"""The pictures of docs/batch.md, and the files that the dock is looked at with."""
+"""The images of docs/batch.md, and the files that the dock is looked at with."""
 
 from __future__ import annotations
 

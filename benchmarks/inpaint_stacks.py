@@ -1,10 +1,10 @@
-"""Missing frames, slices and lines of stacks and movies, against the line between their neighbours.
+"""Inpainting of frames, slices and lines of stacks: PSNR, against linear interpolation.
 
-Usage: python benchmarks/filling_stacks.py [--preset balanced] [--side 64]
+Usage: python benchmarks/inpaint_stacks.py [--preset balanced] [--side 64]
 Crops of the shared movies and stacks. Frames and slices: every fifth or fourth one left out, and
 the figures are over those alone. Lines: a tenth of the lines of each frame at random, and four
 neighbouring ones, default_rng(0). PSNR at the 99.9th percentile of the crop. The last column says
-on which crops the settings were chosen. Pictures under benchmarks/out/filling. Rows that exist are
+on which crops the settings were chosen. Images under benchmarks/out/filling. Rows that exist are
 kept.
 """
 
@@ -57,7 +57,7 @@ CASES = (
 )
 
 
-def cut(case: Case, side: int) -> Stack:
+def crop_case(case: Case, side: int) -> Stack:
     """Read the crop."""
     whole = tifffile.imread(data_folder() / f"{case.file}.tif").astype(np.float32)
     row, column = case.corner
@@ -65,7 +65,7 @@ def cut(case: Case, side: int) -> Stack:
     return np.ascontiguousarray(whole[planes, row : row + side, column : column + side])
 
 
-def missing(case: Case, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+def make_mask(case: Case, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """Mark what is left out."""
     gone = np.zeros(shape, bool)
     if case.each:
@@ -79,7 +79,7 @@ def missing(case: Case, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     return gone
 
 
-def straight(image: Stack, gone: npt.NDArray[np.bool_], axis: int) -> Stack:
+def interpolate_linearly(image: Stack, gone: npt.NDArray[np.bool_], axis: int) -> Stack:
     """Fill along one axis with the line between the nearest known pixels."""
     lines = np.moveaxis(image.copy(), axis, -1)
     holes = np.moveaxis(gone, axis, -1)
@@ -91,7 +91,7 @@ def straight(image: Stack, gone: npt.NDArray[np.bool_], axis: int) -> Stack:
     return np.moveaxis(lines, -1, axis)
 
 
-def copied(image: Stack, gone: npt.NDArray[np.bool_]) -> Stack:
+def copy_previous(image: Stack, gone: npt.NDArray[np.bool_]) -> Stack:
     """Fill with the plane before."""
     filled = image.copy()
     for plane in range(1, len(filled)):
@@ -101,28 +101,28 @@ def copied(image: Stack, gone: npt.NDArray[np.bool_]) -> Stack:
 
 def compare(case: Case, preset: str, side: int) -> dict[str, Any]:
     """Fill one crop in all ways."""
-    truth = cut(case, side)
-    gone = missing(case, truth.shape)
+    truth = crop_case(case, side)
+    gone = make_mask(case, truth.shape)
     spoilt = np.where(gone, np.float32(np.nan), truth)
     peak = float(np.percentile(truth, 99.9) - truth.min())
 
-    def decibels(image: Stack) -> float:
+    def compute_psnr(image: Stack) -> float:
         return float(10 * np.log10(peak**2 / np.mean((image[gone] - truth[gone]) ** 2)))
 
-    filled = {"straight": straight(spoilt, gone, 0)}
+    filled = {"straight": interpolate_linearly(spoilt, gone, 0)}
     if case.each:
-        filled = {"plane before": copied(spoilt, gone), **filled}
+        filled = {"plane before": copy_previous(spoilt, gone), **filled}
     else:
-        filled["straight along Y"] = straight(spoilt, gone, 1)
+        filled["straight along Y"] = interpolate_linearly(spoilt, gone, 1)
         alone = dip.inpaint(spoilt, preset=preset, axes=case.axes, stacks="planes", device="cpu")
         filled["plane by plane"] = alone.image
     began = time.monotonic()
     result = dip.inpaint(spoilt, preset=preset, axes=case.axes, device="cpu")
     seconds = time.monotonic() - began
     filled["together"] = result.image
-    draw(case, truth, gone, filled)
+    save_image(case, truth, gone, filled)
     names = ("plane before", "straight", "straight along Y", "plane by plane", "together")
-    figures = {f"{name} dB": decibels(filled[name]) if name in filled else "" for name in names}
+    figures = {f"{name} dB": compute_psnr(filled[name]) if name in filled else "" for name in names}
     noise = result.report["noise"]  # the truth has it, too
     variance = np.maximum(noise["gain"][0] * result.image + noise["intercept"][0], 0)
     said = np.sqrt(result.uncertainty**2 + variance)
@@ -139,15 +139,17 @@ def compare(case: Case, preset: str, side: int) -> dict[str, Any]:
     }
 
 
-def draw(case: Case, truth: Stack, gone: npt.NDArray[np.bool_], filled: dict[str, Stack]) -> None:
-    """Leave a picture of a plane with holes: truth, then each filling over its error."""
+def save_image(
+    case: Case, truth: Stack, gone: npt.NDArray[np.bool_], filled: dict[str, Stack]
+) -> None:
+    """Leave an image of a plane with holes: truth, then each filling over its error."""
     plane = int(np.argmax(gone.reshape(len(gone), -1).mean(1)))
     low, high = np.percentile(truth, (0.5, 99.8))
     spoilt = np.where(gone, low, truth)[plane]
     columns = [np.vstack([truth[plane], spoilt])]
-    for picture in filled.values():
-        error = low + np.abs(picture[plane] - truth[plane])
-        columns.append(np.vstack([picture[plane], error]))
+    for image in filled.values():
+        error = low + np.abs(image[plane] - truth[plane])
+        columns.append(np.vstack([image[plane], error]))
     sheet = np.clip((np.hstack(columns) - low) / (high - low), 0, 1)
     sheet = np.kron(sheet, np.ones((4, 4)))
     folder = OUT / "filling"
