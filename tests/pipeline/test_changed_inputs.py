@@ -103,6 +103,7 @@ def test_a_file_that_is_only_touched_is_not_named(tmp_path: Path) -> None:
     tifffile.imwrite(path, make_noisy(SIDE))
     change = run_on_first_report(lambda: os.utime(path, (1, 1)))
     result = dip.denoise(path, progress=change, **SETTINGS)
+    assert path.stat().st_mtime == 1
     assert not [note for note in result.report["notes"] if "changed" in note]
 
 

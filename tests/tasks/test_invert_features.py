@@ -46,31 +46,31 @@ def inversions(network):
     return {prior: invert_with(prior) for prior in ("random-input", "total-variation", "none")}
 
 
-def test_the_image_comes_back_from_its_activations_in_its_own_units(inverted):
+def test_the_image_comes_back_from_its_activations_in_its_own_units(inversions):
     image = coins()
-    image_back = inverted["random-input"].image
+    image_back = inversions["random-input"].image
     assert image_back.shape == image.shape and image_back.dtype == np.float32
     assert correlation(image_back, image) > 0.8
     assert abs(image_back.mean() - image.mean()) < 0.3 * image.std()
 
 
-def test_the_untrained_network_restores_more_than_free_pixels(inverted):
+def test_the_untrained_network_restores_more_than_free_pixels(inversions):
     image = coins()
-    similarities = {prior: correlation(result.image, image) for prior, result in inverted.items()}
+    similarities = {prior: correlation(result.image, image) for prior, result in inversions.items()}
     assert similarities["random-input"] > similarities["total-variation"] > similarities["none"]
 
 
-def test_the_report_says_which_layer_of_which_file_and_that_no_pixel_was_fitted(inverted):
-    notes = " ".join(inverted["random-input"].report["notes"])
+def test_the_report_says_which_layer_of_which_file_and_that_no_pixel_was_fitted(inversions):
+    notes = " ".join(inversions["random-input"].report["notes"])
     assert "cut at 'features.5', which returns 32 × 8 × 8 values" in notes
     assert "SHA-256" in notes and "The fit matched activations, not pixels" in notes
     assert not [
         sentence
-        for sentence in inverted["random-input"].report["verdict"]["sentences"]
+        for sentence in inversions["random-input"].report["verdict"]["sentences"]
         if "noise as" in sentence
     ]
-    assert "No network was fitted" in write_methods_section(inverted["none"].report)
-    assert "Mahendran" in write_methods_section(inverted["random-input"].report)
+    assert "No network was fitted" in write_methods_section(inversions["none"].report)
+    assert "Mahendran" in write_methods_section(inversions["random-input"].report)
 
 
 def test_the_mean_of_the_image_is_not_handed_over(network):
