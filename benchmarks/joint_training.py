@@ -129,14 +129,14 @@ def make_row(series: str, sharing: str, options: argparse.Namespace) -> dict[str
     truths = load_files(series)
     each = [measure_quality(series, image, *truths[name][1:]) for name, image in images.items()]
     noisy = [measure_quality(series, *truths[name]) for name in images]
-    receipts = _read_records(series, sharing, options)
-    shared = [record["report"]["fit"].get("shared", {}) for record in receipts]
+    records = _read_records(series, sharing, options)
+    shared = [record["report"]["fit"].get("joint_training", {}) for record in records]
     pixels = sum(image.size for image in images.values())
     return {
         "series": series,
         "files": len(images),
         "way": sharing,
-        "shown": sum("file" in entry for entry in shared),
+        "shown": sum("network_file" in entry for entry in shared),
         "input dB": float(np.mean(noisy)),
         "dB": float(np.mean(each)),
         "worst dB": min(each),

@@ -102,7 +102,7 @@ def run_movie(name: str, sharing: str, options: argparse.Namespace) -> dict[str,
             noisy, axes="TYX", preset=options.preset, device="cpu", **WAYS[sharing]
         )
         image, seconds = result.image, time.process_time() - began
-        settings = result.report["fit"].get("shared", {})
+        settings = result.report["fit"].get("joint_training", {})
     image, truth, noisy = image[:some], truth[:some], noisy[:some]
     each = [compute_psnr(frame, real) for frame, real in zip(image, truth, strict=True)]
     return {
@@ -127,7 +127,7 @@ def run_tiles(name: str, sharing: str, options: argparse.Namespace) -> dict[str,
         raw, preset=options.preset, device="cpu", tile=options.tile, **WAYS[sharing]
     )
     seconds = time.process_time() - began
-    record = result.report["fit"].get("shared", {})
+    record = result.report["fit"].get("joint_training", {})
     return {
         "picture": name,
         "tiles": result.report["tiles"]["count"],

@@ -56,7 +56,7 @@ def _make_bad_extra_inputs() -> dict[str, tuple[str, dict[str, tuple[str, Any]]]
         "PSF with NaN": ("deblur", {"psf": ("image", psf * np.nan)}),
         "negative PSF": ("deblur", {"psf": ("image", psf - 2)}),
         "deep PSF": ("deblur", {"psf": ("image", np.ones((3, 5, 5)))}),
-        "PSF larger than the picture": ("deblur", {"psf": ("image", np.ones((50, 50)))}),
+        "PSF larger than the image": ("deblur", {"psf": ("image", np.ones((50, 50)))}),
         "no guide": ("guide", {}),
         "guide of another size": ("guide", {"guide": ("image", guide[:, 1:])}),
         "deep guide": ("guide", {"guide": ("image", np.stack([guide, guide]))}),

@@ -265,9 +265,9 @@ ATTACKS = [
         (0,),
         forbidden="\x1b",
     ),
-    Attack("methods of a picture with nested JSON", write_methods_of("[" * 200_000)),
+    Attack("methods of an image with nested JSON", write_methods_of("[" * 200_000)),
     Attack(
-        "methods of a picture whose report is made up",
+        "methods of an image whose report is made up",
         write_methods_of(
             json.dumps({"recipe": {"schema": 1, "task": "../x"}, "report": {"task": "x"}})
         ),

@@ -102,7 +102,7 @@ def _lose_gpu(case: str, number: int) -> TrialResult:
             return make_failed(f"call {at} of {total}: exit {proc.code}: {proc.output}"[-600:])
         image = tifffile.imread(folder / "out.tif").astype(np.float64)
         if not np.isfinite(image).all() or np.ptp(image) == 0:
-            return make_failed(f"call {at} of {total}: no picture")
+            return make_failed(f"call {at} of {total}: no image")
         ground_truth = make_ground_truth(image.shape)
         psnr_loss = compute_psnr(reference.astype(np.float64), ground_truth) - compute_psnr(
             image, ground_truth

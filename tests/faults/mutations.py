@@ -209,7 +209,7 @@ MUTATIONS = [
         "GPU, inpaint 1",
     ),
     Mutation(
-        "a run whose card is lost ends in a picture",
+        "a run whose card is lost ends in an image",
         "pipeline/execute/device_recovery.py",
         "lost = is_device_error(error)",
         "lost = False",

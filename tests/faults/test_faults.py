@@ -65,7 +65,7 @@ def test_a_killed_run_resumes_to_the_same_bytes_and_survives_a_full_memory(tmp_p
 def test_odd_files_numbers_states_and_attacks_end_well(tmp_path):
     quick = ["TIFF, tiles that stand over", "Zarr 3 in shards", "report over the input"]
     quick += ["intensities times 1000, prior random-input", "mask as uint64", "two runs in turn"]
-    quick += ["picture as negative strides", "with a mask of 77", "Zarr level '../outside"]
+    quick += ["image as negative strides", "with a mask of 77", "Zarr level '../outside"]
     quick += ["script of a path of both quotes", "dangling link l.json at --report"]
     families = ("files", "numerics", "processes", "state", "security")
     arguments = [word for name in quick for word in ("--match", name)]

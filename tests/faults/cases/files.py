@@ -236,5 +236,5 @@ CASES = [
     Case("files called as our working files", check_foreign_working_files, "left as they are"),
     Case("endings in capitals", check_upper_case_suffix, "OME-TIFF by its name"),
     Case("one run twice", check_repeated_bytes, "same bytes"),
-    Case("picture and residual", check_residual_is_difference, "add up to the input"),
+    Case("image and residual", check_residual_is_difference, "add up to the input"),
 ]

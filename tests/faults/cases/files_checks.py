@@ -42,7 +42,7 @@ def check_denoising(
     before = read_folder(folder)
     check_completed(run_cli("denoise", folder / name, "-o", folder / out, *QUICK, *options))
     check_files_unchanged(folder, before, out)
-    check(tifffile.imread(folder / out).ndim == 2, "no picture")
+    check(tifffile.imread(folder / out).ndim == 2, "no image")
 
 
 # --- names
@@ -567,5 +567,5 @@ def check_residual_is_difference(folder: Path) -> None:
     argv = ("-o", "o.tif", "--uncertainty", "u.tif", "--residual", "r.tif", "--report", "p.json")
     check_completed(run_cli("denoise", "in.tif", *argv, *QUICK))
     total = tifffile.imread("o.tif") + tifffile.imread("r.tif")
-    check_same_pixels(total, tifffile.imread("in.tif"), "picture and residual", 0.01)
+    check_same_pixels(total, tifffile.imread("in.tif"), "image and residual", 0.01)
     check((tifffile.imread("u.tif") >= 0).all(), "an uncertainty is negative")

@@ -257,7 +257,7 @@ def check_unknown_unit(unit: str, folder: Path) -> None:
         result = run_cli("denoise", "in.tif", "-o", out, *QUICK)
         check(
             (folder / out).exists(),
-            f"the picture is lost: {result.err}"[-400:],
+            f"the image is lost: {result.err}"[-400:],
             Outcome.LOST,
         )
         check_completed(result)

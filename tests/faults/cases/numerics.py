@@ -90,7 +90,7 @@ SOUND: dict[str, Callable[[], np.ndarray]] = {
     ),
     "two neighbouring grey values": lambda: (make_image() > 400).astype("u1") + np.uint8(100),
     "a border of zeros": lambda: np.pad(make_image(24, 24), 4),
-    "half a picture of zeros": lambda: np.where(
+    "half an image of zeros": lambda: np.where(
         np.indices((32, 32))[0] < 16, 0, make_image()
     ).astype("u2"),
 }
@@ -131,7 +131,7 @@ EITHER: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: make_array_with_outlier(100, 101, "u2"),
         "nothing|noise",
     ),
-    "one dead pixel in a picture": (lambda: make_image_with_pixel(0, "uint16"), "pixel"),
+    "one dead pixel in an image": (lambda: make_image_with_pixel(0, "uint16"), "pixel"),
     "one pixel of 1e12": (lambda: make_image_with_pixel(1e12), "single precision|outlier|pixel"),
     "one pixel of the largest float": (
         lambda: make_image_with_pixel(3.4e38),
@@ -218,15 +218,15 @@ PSF = np.outer([1, 2, 1], [1, 2, 1]).astype(float)
 CASES = [
     *(
         Case(
-            f"picture of {what}",
+            f"image of {what}",
             partial(check_plausible_row, make, {}),
-            "finite, the mean kept, near the picture",
+            "finite, the mean kept, near the image",
         )
         for what, make in SOUND.items()
     ),
     *(
         Case(
-            f"picture of {what} is refused",
+            f"image of {what} is refused",
             partial(check_array_refused, make, message, {}),
             "refused in words",
         )
@@ -234,7 +234,7 @@ CASES = [
     ),
     *(
         Case(
-            f"picture with {what}",
+            f"image with {what}",
             partial(check_restored_or_refused, make, message, {}),
             "sound, or refused",
         )
@@ -244,7 +244,7 @@ CASES = [
         Case(
             f"intensities times {what}",
             partial(check_scaled_result, factor, offset, tolerance, kind, {}),
-            "the same picture in the new unit",
+            "the same image in the new unit",
         )
         for what, factor, offset, tolerance, kind in INVARIANT
     ),
@@ -252,7 +252,7 @@ CASES = [
         Case(
             f"intensities times 1000, prior {prior}",
             partial(check_scaled_result, 1000.0, 0.0, 1e-3, "f4", {"prior": prior}),
-            "the same picture",
+            "the same image",
         )
         for prior in ("random-input", "blind-spot", "r2r")
     ),
@@ -260,16 +260,16 @@ CASES = [
         Case(
             f"the same numbers as {kind}",
             partial(check_integer_dtype, kind, {}),
-            "the same picture",
+            "the same image",
         )
         for kind in ("int16", "int32", "uint32", "int64", "uint64")
     ),
     *(
-        Case(f"the same numbers as {kind}", partial(check_float_dtype, kind), "the same picture")
+        Case(f"the same numbers as {kind}", partial(check_float_dtype, kind), "the same image")
         for kind in ("float64", ">f4", ">f8", "longdouble")
     ),
     *(
-        Case(f"picture that is {what}", partial(check_turned_result, change), "its answer alike")
+        Case(f"image that is {what}", partial(check_turned_result, change), "its answer alike")
         for what, change in (
             ("transposed", np.transpose),
             ("turned", np.rot90),
@@ -311,7 +311,7 @@ CASES = [
             ("in the corner", np.s_[:8, :8]),
             ("of one pixel", np.s_[5:6, 5:6]),
             ("of whole rows", np.s_[10:14]),
-            ("of half the picture", np.s_[:, 16:]),
+            ("of half the image", np.s_[:, 16:]),
             ("of every second pixel", np.s_[::2, ::2]),
         )
     ),
@@ -340,13 +340,13 @@ CASES = [
             ("of truth values", lambda: PSF > 1e9, "0|PSF"),
             ("of no pixels", lambda: np.zeros((0, 3)), "PSF|pixels|axes"),
             ("with NaN", lambda: PSF * np.nan, "finite"),
-            ("larger than the picture", lambda: np.ones((35, 35)), "pixels"),
+            ("larger than the image", lambda: np.ones((35, 35)), "pixels"),
             ("of complex numbers", lambda: PSF * 1j, "complex|numbers|PSF"),
             ("of text", lambda: "", "empty|file"),
             ("of one number", lambda: 3.0, "axes"),
         )
     ),
-    Case("PSF that is a point", check_delta_psf, "the picture, unmoved"),
+    Case("PSF that is a point", check_delta_psf, "the image, unmoved"),
     Case("PSF off its middle", check_off_centre_psf, "unmoved, or said"),
     *(
         Case(

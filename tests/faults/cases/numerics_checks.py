@@ -189,7 +189,7 @@ def check_hole_content_ignored(value: float, _: Path) -> None:
     second = check_restored(lambda: dip.inpaint(dirty, mask, **FAST)).image
     span = float(np.ptp(clean))
     off = float(np.abs(first - second).max()) / span
-    check(off <= 1e-3, f"what lay in the hole ({value:g}) changed the picture by {off:.4f}")
+    check(off <= 1e-3, f"what lay in the hole ({value:g}) changed the image by {off:.4f}")
 
 
 # --- PSF, guide, factor

@@ -94,7 +94,7 @@ CASES = [
         )
         for name in ("numpy.py", "torch.py", "json.py", "tifffile.py")
     ),
-    Case("picture in a zip", check_path_into_zip, "refused"),
+    Case("image in a zip", check_path_into_zip, "refused"),
     *(
         Case(
             f"with a mask of {mask:o}", partial(check_umask, mask), "permissions as the mask leaves"

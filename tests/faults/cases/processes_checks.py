@@ -45,7 +45,7 @@ def check_only_result_written(result: CommandResult, folder: Path, before: Any, 
     """Check that a run ended well and left its result and nothing else."""
     check_completed(result)
     check_files_unchanged(folder, before, *(new or ("out.tif",)))
-    check(tifffile.imread(folder / "out.tif").shape == (32, 32), "no picture")
+    check(tifffile.imread(folder / "out.tif").shape == (32, 32), "no image")
 
 
 # --- surroundings

@@ -397,7 +397,7 @@ CASES = [
     ),
     *(
         Case(
-            f"{name} beside the pictures, {argv[0]}",
+            f"{name} beside the images, {argv[0]}",
             partial(check_local_configuration, name, text, argv),
             "not obeyed",
         )
@@ -454,5 +454,5 @@ CASES = [
     ),
     Case("result, and what it gives away", check_no_private_names, "no folder, user or computer"),
     Case("log of the unforeseen", check_log_permissions, "for its user alone"),
-    Case("picture kept in a folder that all write to", check_rescued_file, "its user's alone"),
+    Case("image kept in a folder that all write to", check_rescued_file, "its user's alone"),
 ]

@@ -193,7 +193,7 @@ STATES = {
 CASES = [
     *(
         Case(
-            f"picture as {what}",
+            f"image as {what}",
             partial(check_same_result, make),
             "the same answer, nothing written",
         )
@@ -201,7 +201,7 @@ CASES = [
     ),
     *(
         Case(
-            f"{what} as a picture", partial(check_array_refused, make, message), "refused in words"
+            f"{what} as an image", partial(check_array_refused, make, message), "refused in words"
         )
         for what, (make, message) in NOT_TAKEN.items()
     ),
@@ -217,7 +217,7 @@ CASES = [
             ("a masked array", lambda: np.ma.masked_greater(make_image(), 500), "masked"),
         )
     ),
-    Case("picture changed by a callback", check_input_changed_by_callback, "fitted as handed over"),
+    Case("image changed by a callback", check_input_changed_by_callback, "fitted as handed over"),
     *(
         Case(
             f"result of {task} written into",

@@ -190,7 +190,7 @@ def check_input_changed_by_callback(_: Path) -> None:
             image[...] = -5
 
     result = check_restored(lambda: dip.denoise(image, progress=spoil, **FAST))
-    check_same_pixels(result.image, wanted, "a picture that was changed meanwhile", 1e-3)
+    check_same_pixels(result.image, wanted, "an image that was changed meanwhile", 1e-3)
 
 
 def check_results_share_no_memory(name: str, _: Path) -> None:

@@ -335,7 +335,7 @@ CASES = [
         "read, or refused in words",
     ),
     Case("result that another program saved", check_resaved_result, "refused: it says nothing"),
-    Case("report beside another picture", check_report_of_other_pixels, "not believed"),
+    Case("report beside another image", check_report_of_other_pixels, "not believed"),
     Case("methods and the run", check_methods_text, "the figures of the run"),
     Case("table of a batch of odd names", check_batch_table, "one line a file"),
     *(

@@ -155,7 +155,7 @@ def check_zarr_level_path(folder: Path) -> None:
 def check_zarr_path_with_slash(folder: Path) -> None:
     write_ome_zarr(folder / "in.ome.zarr", make_image())
     check_completed(run_cli("denoise", "in.ome.zarr/", "-o", "out.tif", *QUICK))
-    check(tifffile.imread("out.tif").shape == (32, 32), "no picture")
+    check(tifffile.imread("out.tif").shape == (32, 32), "no image")
 
 
 def check_zarr_to_zarr(folder: Path) -> None:
