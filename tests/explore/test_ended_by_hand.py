@@ -36,7 +36,7 @@ def keep_when(steps, switch, when):
 def test_impedance_keeps_the_energies_of_all_targets_so_far(tmp_path):
     subject, switch = make_experiment_setup(load_image(), **SETTINGS), [Control.GO]
     steps = explore_impedance(subject, poll_control=lambda: switch[0])
-    result = end_when(steps, switch, lambda step: step.event.iteration == 11)
+    result = keep_when(steps, switch, lambda step: step.event.iteration == 11)
     whole = explore.impedance(load_image(), **SETTINGS)
     for name, curve in result.losses.items():
         assert curve.tolist() == whole.losses[name][:11].tolist()
@@ -50,7 +50,7 @@ def test_impedance_keeps_the_energies_of_all_targets_so_far(tmp_path):
 def test_a_spectrum_keeps_its_bands_its_last_image_and_its_validation():
     subject, switch = make_experiment_setup(load_image(), **SETTINGS), [Control.GO]
     steps = explore_spectrum(subject, poll_control=lambda: switch[0])
-    result = end_when(steps, switch, lambda step: step.event.iteration == 12)
+    result = keep_when(steps, switch, lambda step: step.event.iteration == 12)
     assert result.correspondence.shape == (12, 5) and result.setup.iterations == 12
     assert max(result.reported_outputs) == max(result.recorded_outputs) == 12
     assert set(result.reported_outputs) <= set(result.recorded_outputs)
@@ -62,7 +62,7 @@ def test_a_comparison_keeps_the_designs_that_are_done_and_names_the_others():
     subject, switch = make_experiment_setup(load_image(), **SETTINGS), [Control.GO]
     designs = choose_architectures(subject, "depth-2,decoder")
     steps = explore_architectures(subject, designs, poll_control=lambda: switch[0])
-    result = end_when(steps, switch, lambda step: step.group == "decoder")
+    result = keep_when(steps, switch, lambda step: step.group == "decoder")
     assert [fit.architecture.name for fit in result.fits] == ["preset"]
     assert result.skipped_architectures == ("decoder", "depth-2")
     assert "Ended by hand; not fitted: decoder, depth-2." in result.sentences
@@ -73,11 +73,11 @@ def test_a_comparison_keeps_the_designs_that_are_done_and_names_the_others():
 def test_discarding_or_ending_too_early_returns_nothing(explored):
     subject, switch = make_experiment_setup(load_image(), **SETTINGS), [Control.GO]
     assert (
-        end_when(explored(subject, poll_control=lambda: switch[0]), switch, lambda step: True)
+        keep_when(explored(subject, poll_control=lambda: switch[0]), switch, lambda step: True)
         is None
     )
     switch[0] = Control.DISCARD
     assert (
-        end_when(explored(subject, poll_control=lambda: switch[0]), switch, lambda step: False)
+        keep_when(explored(subject, poll_control=lambda: switch[0]), switch, lambda step: False)
         is None
     )

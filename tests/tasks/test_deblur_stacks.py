@@ -270,7 +270,7 @@ def test_validation_pixels_of_a_volume_never_enter_the_loss_but_the_evidence() -
     smooth, (term,) = make_guess(task, fit_input).deconvolution, setup.problem.terms
     assert smooth is not None
     assert float((term.refit_pixel_weights * fit_input.masks.validation).sum()) == 0
-    assert off(smooth.all_pixels_estimate, smooth.estimate) > 0
+    assert compute_error(smooth.all_pixels_estimate, smooth.estimate) > 0
     louder = replace(fit_input, measurement=fit_input.measurement + 5 * fit_input.masks.validation)
     other = make_guess(task, louder).candidates[0]
     torch.testing.assert_close(other, make_guess(task, fit_input).candidates[0])

@@ -320,7 +320,7 @@ def test_stop_and_keep_during_a_comparison_keeps_the_best_image_so_far(after: in
         recipe, ImageSpec(name="shot", shape=(32, 32), dtype="uint16", axes="YX"), MACHINE, headers
     )
     assert isinstance(plan, Plan)
-    loop = run(plan, {"image": shot(32), "guide": truth(32)}, poll_control=keep_soon)
+    loop = run(plan, {"image": make_noisy(32), "guide": make_truth(32)}, poll_control=keep_after)
     answer = drain_generator(loop, None)
     assert answer is not None
     assert np.isfinite(answer.image).all()

@@ -128,7 +128,9 @@ def test_with_a_random_input_validation_pixels_of_the_second_shot_train_the_firs
     assert float(first.training_pixel_weights.min()) == 1
     assert float((second.training_pixel_weights * second.validation_mask).sum()) == 0
     assert float(second.validation_mask.sum()) == 16
-    noise = replace(scene().noise, variance_model=scene().noise.variance_model.select(0))
-    single = replace(scene(), measurement=scene().measurement[:1], noise=noise)
+    noise = replace(
+        make_fit_input().noise, variance_model=make_fit_input().noise.variance_model.select(0)
+    )
+    single = replace(make_fit_input(), measurement=make_fit_input().measurement[:1], noise=noise)
     (only,) = make_task_problem(Denoise(prior="random-input"), single).terms
     assert float((only.training_pixel_weights * only.validation_mask).sum()) == 0

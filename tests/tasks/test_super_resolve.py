@@ -131,13 +131,13 @@ def test_the_interpolated_image_overlays_the_fine_grid() -> None:
 
 
 def test_validation_pixels_are_excluded_from_the_loss_until_the_refit() -> None:
-    term = make_task_problem(SuperResolve(factor="4"), scene()).terms[0]
+    term = make_task_problem(SuperResolve(factor="4"), make_fit_input()).terms[0]
     assert float((term.training_pixel_weights * term.validation_mask).sum()) == 0
     assert float(term.refit_pixel_weights.min()) == 1
 
 
 def test_validation_pixels_never_enter_the_loss_where_backprojection_adds_them() -> None:
-    term = make_task_problem(SuperResolve(factor="2"), scene()).terms[0]
+    term = make_task_problem(SuperResolve(factor="2"), make_fit_input()).terms[0]
     assert float((term.refit_pixel_weights * term.validation_mask).sum()) == 0
 
 
@@ -173,7 +173,7 @@ def test_validation_patches_are_excluded_from_the_loss() -> None:
 
 
 def test_what_was_measured_without_noise_is_explained_in_the_end() -> None:
-    fit_input = scene(48, 64)
+    fit_input = make_fit_input(48, 64)
     nothing = 0 * fit_input.noise.variance_model.intercept
     noiseless = replace(fit_input.noise.variance_model, intercept=nothing, floor=nothing + 1e-12)
     fit_input = replace(

@@ -216,7 +216,7 @@ def test_keep_hands_over_the_best_so_far() -> None:
 def test_keep_before_the_first_iteration_gives_nothing() -> None:
     problem, prior, _ = make_problem((32, 32))
     poll_control = make_poll_control(0, Control.KEEP)
-    _, result = drain(
+    _, result = run_to_end(
         fit(
             problem,
             prior,
@@ -232,7 +232,7 @@ def test_keep_before_the_first_iteration_gives_nothing() -> None:
 def test_keep_validates_the_last_iterations_too() -> None:
     problem, prior, _ = make_problem((32, 32))
     poll_control = make_poll_control(7, Control.KEEP)
-    _, result = drain(
+    _, result = run_to_end(
         fit(
             problem,
             prior,
@@ -268,7 +268,7 @@ def test_a_pause_changes_no_pixel() -> None:
         problem, prior, _ = make_problem((24, 24))
         waiting = iter(controls)
         poll_control = lambda waiting=waiting: next(waiting, Control.GO)  # noqa: E731
-        _, result = drain(
+        _, result = run_to_end(
             fit(
                 problem,
                 prior,
@@ -497,7 +497,7 @@ def test_discarding_during_the_refit_returns_no_result() -> None:
     problem, prior, _ = make_problem((24, 24), "noise")
     answers = iter([Control.GO] * 35 + [Control.DISCARD])
     schedule = make_single_phase_schedule(30, 0.01, refit_iterations=40)
-    _, result = drain(
+    _, result = run_to_end(
         fit(problem, prior, schedule, never_stop, seed=0, poll_control=lambda: next(answers))
     )
     assert result is None
@@ -507,7 +507,7 @@ def test_keeping_during_the_refit_returns_an_image() -> None:
     problem, prior, _ = make_problem((24, 24), "noise")
     answers = iter([Control.GO] * 35 + [Control.KEEP] * 9)
     schedule = make_single_phase_schedule(30, 0.01, refit_iterations=40)
-    _, result = drain(
+    _, result = run_to_end(
         fit(problem, prior, schedule, never_stop, seed=0, poll_control=lambda: next(answers))
     )
     assert result is not None

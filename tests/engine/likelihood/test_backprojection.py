@@ -29,7 +29,9 @@ def draw_wave(periods: int) -> torch.Tensor:
 def compute_loss(error: torch.Tensor, floor: float, *, circular: bool = True) -> torch.Tensor:
     """Loss of an image that is off by `error`, seen through the blur."""
     mask = torch.ones(1, 1, SIDE, SIDE)
-    fidelity = make_backprojection_fidelity(noise(), KERNEL, mask, floor, is_circular=circular)
+    fidelity = make_backprojection_fidelity(
+        make_noise_variance(), KERNEL, mask, floor, is_circular=circular
+    )
     return fidelity(Estimate(CircularConvolution(KERNEL)(error)), torch.zeros(1, 1, SIDE, SIDE))
 
 
@@ -48,7 +50,9 @@ def test_below_the_floor_nothing_is_made_much_stronger() -> None:
 
 def test_an_even_error_counts_in_units_of_the_noise() -> None:
     mask = torch.ones(1, 1, SIDE, SIDE)
-    fidelity = make_backprojection_fidelity(noise(4.0), KERNEL, mask, 0.01, is_circular=True)
+    fidelity = make_backprojection_fidelity(
+        make_noise_variance(4.0), KERNEL, mask, 0.01, is_circular=True
+    )
     loss = fidelity(Estimate(torch.full((1, 1, SIDE, SIDE), 6.0)), torch.zeros(1, 1, SIDE, SIDE))
     torch.testing.assert_close(loss, torch.full_like(loss, 9.0))
 
@@ -58,7 +62,9 @@ def test_an_open_frame_does_not_let_a_side_see_the_other() -> None:
     error[..., 0] = 1
     beyond = []
     for circular in (False, True):
-        fidelity = make_backprojection_fidelity(noise(), KERNEL, mask, 0.01, is_circular=circular)
+        fidelity = make_backprojection_fidelity(
+            make_noise_variance(), KERNEL, mask, 0.01, is_circular=circular
+        )
         beyond.append(float(fidelity(Estimate(error), torch.zeros_like(error))[..., -1].mean()))
     assert beyond[0] < 0.1 * beyond[1]
 
@@ -66,7 +72,9 @@ def test_an_open_frame_does_not_let_a_side_see_the_other() -> None:
 def test_validation_pixels_have_no_effect() -> None:
     mask = torch.ones(1, 1, SIDE, SIDE)
     mask[..., 9, 9] = 0
-    fidelity = make_backprojection_fidelity(noise(), KERNEL, mask, 0.01, is_circular=False)
+    fidelity = make_backprojection_fidelity(
+        make_noise_variance(), KERNEL, mask, 0.01, is_circular=False
+    )
     measurement = torch.zeros(1, 1, SIDE, SIDE)
     measurement[..., 9, 9] = 100
     assert float(fidelity(Estimate(torch.zeros_like(measurement)), measurement).max()) == 0

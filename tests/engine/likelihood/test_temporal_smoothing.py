@@ -34,11 +34,9 @@ def make_estimate_image(truth: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def make_previous_frame(truth: torch.Tensor, validity: float = 1.0) -> PreviousFrame:
-    picture = make_estimate_image(truth, 1)
-    weights = torch.full_like(picture[:, :1], validity)
-    return PreviousFrame(
-        image=picture, variance=torch.full_like(picture, DOUBT**2), valid_mask=weights
-    )
+    image = make_estimate_image(truth, 1)
+    weights = torch.full_like(image[:, :1], validity)
+    return PreviousFrame(image=image, variance=torch.full_like(image, DOUBT**2), valid_mask=weights)
 
 
 def make_estimate(truth: torch.Tensor) -> Estimate:
@@ -106,7 +104,7 @@ def test_an_image_that_does_not_know_its_doubt_is_left_to_the_penalty() -> None:
 
 def test_the_penalty_lets_go_of_large_steps() -> None:
     truth = torch.zeros(1, 1, 1, 2)
-    picture = torch.tensor([[[[0.5, 50.0]]]], requires_grad=True)
+    image = torch.tensor([[[[0.5, 50.0]]]], requires_grad=True)
     still = PreviousFrame(image=truth, variance=truth + 1, valid_mask=truth + 1)
     term = make_temporal_term(still, 1.0, 2.0, identity)
     term.fidelity(Estimate(image), term.measurement).sum().backward()
@@ -147,9 +145,9 @@ def test_what_is_compared_is_the_image_as_it_is_handed_over() -> None:
     term = make_temporal_term(
         PreviousFrame(image=ones, variance=ones, valid_mask=ones), 1.0, 1.0, inner
     )
-    picture = torch.full((1, 1, 8, 8), 9.0)
-    picture[..., 2:-2, 2:-2] = 1.0
-    loss = term.fidelity(term.operator.predict(Estimate(picture)), term.measurement)
+    image = torch.full((1, 1, 8, 8), 9.0)
+    image[..., 2:-2, 2:-2] = 1.0
+    loss = term.fidelity(term.operator.predict(Estimate(image)), term.measurement)
     assert loss.shape == (1, 1, 4, 4)
     assert float(loss.max()) == 0
 

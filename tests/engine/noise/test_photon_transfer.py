@@ -25,14 +25,14 @@ def make_frames(light: float | np.ndarray, count: int, seed: int = 0) -> torch.T
 
 
 def test_dark_frames_give_offset_and_read_noise() -> None:
-    dark = measure_dark_level(take_frames(0, 8))
+    dark = measure_dark_level(make_frames(0, 8))
     assert dark.offset == pytest.approx(OFFSET, rel=0.01)
     assert dark.read_noise == pytest.approx(READ, rel=0.05)
 
 
 def test_offsets_of_single_pixels_are_no_read_noise() -> None:
     fixed = torch.from_numpy(np.random.default_rng(1).normal(0, 20, (1, 64, 64)))
-    assert measure_dark_level(take_frames(0, 8) + fixed).read_noise == pytest.approx(READ, rel=0.05)
+    assert measure_dark_level(make_frames(0, 8) + fixed).read_noise == pytest.approx(READ, rel=0.05)
 
 
 def test_hot_pixels_of_one_dark_frame_do_not_count() -> None:
@@ -42,7 +42,7 @@ def test_hot_pixels_of_one_dark_frame_do_not_count() -> None:
 
 
 def test_flat_frames_give_the_gain_with_a_dark_frame() -> None:
-    flat = take_frames(200, 4) * torch.tensor([1.0, 1.0, 1.0, 1.0])[:, None, None]
+    flat = make_frames(200, 4) * torch.tensor([1.0, 1.0, 1.0, 1.0])[:, None, None]
     gain, intercept = measure_photon_transfer(flat, DarkLevel(OFFSET, READ))
     assert gain == pytest.approx(GAIN, rel=0.05)
     assert intercept == pytest.approx(READ**2 - gain * OFFSET)
@@ -50,14 +50,14 @@ def test_flat_frames_give_the_gain_with_a_dark_frame() -> None:
 
 def test_uneven_flat_frames_give_only_the_variance_model() -> None:
     ramp = np.linspace(20, 800, 64)[None, None].repeat(64, 1)
-    gain, intercept = measure_photon_transfer(take_frames(ramp, 6), None)
+    gain, intercept = measure_photon_transfer(make_frames(ramp, 6), None)
     assert gain == pytest.approx(GAIN, rel=0.1)
     assert gain * OFFSET + intercept == pytest.approx(READ**2, abs=0.05 * GAIN**2 * 400)
 
 
 def test_one_flat_frame_is_refused() -> None:
     with pytest.raises(ValueError, match="two frames"):
-        measure_photon_transfer(take_frames(200, 1), None)
+        measure_photon_transfer(make_frames(200, 1), None)
 
 
 def draw_cells(background: float) -> np.ndarray:

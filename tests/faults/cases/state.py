@@ -200,9 +200,7 @@ CASES = [
         for what, make in ALIKE.items()
     ),
     *(
-        Case(
-            f"{what} as an image", partial(check_array_refused, make, message), "refused in words"
-        )
+        Case(f"{what} as an image", partial(check_array_refused, make, message), "refused in words")
         for what, (make, message) in NOT_TAKEN.items()
     ),
     *(

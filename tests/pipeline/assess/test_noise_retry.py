@@ -84,7 +84,9 @@ def test_a_person_who_keeps_a_result_gets_it_at_once():
         answers.append(1)
         return Control.KEEP if len(answers) > 30 else Control.GO
 
-    events, result = drain(plan_for(take_shot(), **QUICK), take_shot(), poll_control=poll_control)
+    events, result = run_to_end(
+        plan_for(make_noisy(), **QUICK), make_noisy(), poll_control=poll_control
+    )
     assert result is not None
     assert not any("weaker noise" in event.message for event in events)
 

@@ -198,7 +198,7 @@ def test_windows_are_halved_but_not_below_what_a_network_sees():
 def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path):
     path, counter = tmp_path / "unfinished", iter(range(10**9))
     poll_control = lambda: Control.KEEP if next(counter) >= 30 else Control.GO  # noqa: E731
-    drain(PLAN, IMAGE, poll_control=poll_control, store=CheckpointStore(path, resume=False))
+    run_to_end(PLAN, IMAGE, poll_control=poll_control, store=CheckpointStore(path, resume=False))
     entry = path / "checkpoint.safetensors"
     content = bytearray(entry.read_bytes())
     content[-1000] ^= 1  # in the middle of a weight

@@ -209,8 +209,10 @@ def make_poll_control(count: int, control: Control) -> Any:
 
 
 def test_keep_gives_the_best_so_far() -> None:
-    _, answer = drain(
-        plan_for(shot(SIDE)), shot(SIDE), poll_control=make_poll_control(12, Control.KEEP)
+    _, answer = run_to_end(
+        plan_for(make_noisy(SIDE)),
+        make_noisy(SIDE),
+        poll_control=make_poll_control(12, Control.KEEP),
     )
     assert answer is not None
     assert str(answer.stop) == "you stopped it and kept the image"
@@ -219,14 +221,18 @@ def test_keep_gives_the_best_so_far() -> None:
 
 def test_keep_before_anything_was_fitted_gives_nothing() -> None:
     assert (
-        drain(plan_for(shot(SIDE)), shot(SIDE), poll_control=make_poll_control(0, Control.KEEP))[1]
+        run_to_end(
+            plan_for(make_noisy(SIDE)),
+            make_noisy(SIDE),
+            poll_control=make_poll_control(0, Control.KEEP),
+        )[1]
         is None
     )
 
 
 def test_keep_during_the_first_of_two_channels_leaves_the_other_as_it_was() -> None:
-    array = np.stack([shot(SIDE), shot(SIDE, 1)])
-    _, answer = drain(
+    array = np.stack([make_noisy(SIDE), make_noisy(SIDE, 1)])
+    _, answer = run_to_end(
         plan_for(array, "CYX"), array, poll_control=make_poll_control(5, Control.KEEP)
     )
     assert answer is not None
@@ -246,17 +252,19 @@ def test_keep_in_a_repeat_does_not_water_down_the_finished_one(prior: str, late:
     count = sum(1 for _ in range(25))
     looks = 9 if prior == "blind-spot" else 0
     poll_control = make_poll_control(count + looks + late, Control.KEEP)
-    plan = plan_for(shot(SIDE), prior=prior, restarts=2)
-    _, answer = drain(plan, shot(SIDE), poll_control=poll_control)
+    plan = plan_for(make_noisy(SIDE), prior=prior, restarts=2)
+    _, answer = run_to_end(plan, make_noisy(SIDE), poll_control=poll_control)
     assert answer is not None
     assert np.array_equal(answer.image, run_plain(prior).image)
 
 
 def test_discard_returns_nothing() -> None:
     assert (
-        drain(plan_for(shot(SIDE)), shot(SIDE), poll_control=make_poll_control(3, Control.DISCARD))[
-            1
-        ]
+        run_to_end(
+            plan_for(make_noisy(SIDE)),
+            make_noisy(SIDE),
+            poll_control=make_poll_control(3, Control.DISCARD),
+        )[1]
         is None
     )
 

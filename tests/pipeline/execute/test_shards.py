@@ -17,7 +17,7 @@ from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
 from napari_dip.scale.cluster.dispatcher import make_worker_job
 from napari_dip.scale.cluster.worker import restore_file_on_worker, restore_shard_on_worker
-from scale.cluster.simulated_workers import InProcessPool, always_go
+from scale.cluster.simulated_workers import InProcessPool, never_stop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,7 +98,7 @@ def test_a_share_that_was_ended_goes_on_where_it_was(unshared_batch, tmp_path):
         )
         for share in (Shard(), Shard(index=1, count=1))
     ]
-    assert restore_shard_on_worker(units[0], always_go, print)["state"] == "shard-done"
+    assert restore_shard_on_worker(units[0], never_stop, print)["state"] == "shard-done"
     controls = iter([Control.GO] * 8)
     ended = restore_shard_on_worker(units[1], lambda: next(controls, Control.KEEP), print)
     shelf = tmp_path / "out" / "records" / "cells.tif.unfinished"
@@ -106,7 +106,7 @@ def test_a_share_that_was_ended_goes_on_where_it_was(unshared_batch, tmp_path):
     assert ended["state"] == "waiting" and 1 < done < 6
     messages: list[str] = []
     answer = restore_shard_on_worker(
-        units[1], always_go, lambda event: messages.append(event.message)
+        units[1], never_stop, lambda event: messages.append(event.message)
     )
     assert answer["state"] == "shard-done" and len(list(shelf.glob("tile-*"))) == 6
     pool = InProcessPool(count=1)
@@ -120,7 +120,7 @@ def test_a_share_that_has_ended_two_workers_ends_no_third_one(unshared_batch, tm
     plan = plan_shared_batch(unshared_batch, tmp_path / "out")
     (tmp_path / "out" / "records").mkdir(parents=True)
     restore_shard_on_worker(
-        make_worker_job(plan, 1, "session", "", shard=Shard()), always_go, print
+        make_worker_job(plan, 1, "session", "", shard=Shard()), never_stop, print
     )
     unit = make_worker_job(plan, 1, "session", "", shard=Shard(index=1, count=2))
 
@@ -129,9 +129,9 @@ def test_a_share_that_has_ended_two_workers_ends_no_third_one(unshared_batch, tm
 
     for _ in range(2):
         with pytest.raises(SystemExit):
-            restore_shard_on_worker(unit, always_go, die)
-    assert restore_shard_on_worker(unit, always_go, die)["state"] == "passed"
-    answer = restore_file_on_worker(make_worker_job(plan, 1, "session", ""), always_go, die)
+            restore_shard_on_worker(unit, never_stop, die)
+    assert restore_shard_on_worker(unit, never_stop, die)["state"] == "passed"
+    answer = restore_file_on_worker(make_worker_job(plan, 1, "session", ""), never_stop, die)
     assert answer["refusal"]["code"] == "cluster-killed"
     assert (
         json.loads((plan.jobs[0].paths.record).read_text())["refusal"]["code"] == "cluster-killed"
@@ -241,7 +241,7 @@ def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path)
         said: list[str] = []
         unit = make_worker_job(plan, 1, "session", "", shard=share)
         answer = restore_shard_on_worker(
-            unit, always_go, lambda event, said=said: said.append(event.message)
+            unit, never_stop, lambda event, said=said: said.append(event.message)
         )
         assert answer["state"] == "shard-done"
         messages.append(said)
@@ -276,6 +276,6 @@ def test_tiles_that_are_shown_one_network_are_left_by_their_shares(unshared_batc
     (tmp_path / "out" / "records").mkdir(parents=True)
     for share in (Shard(), Shard(index=1, count=2)):
         unit = make_worker_job(plan, 1, "session", "", shard=share)
-        assert restore_shard_on_worker(unit, always_go, print)["state"] == "shard-done"
+        assert restore_shard_on_worker(unit, never_stop, print)["state"] == "shard-done"
     shelf = tmp_path / "out" / "records" / "cells.tif.unfinished"
     assert len(list(shelf.glob("tile-*"))) == 4

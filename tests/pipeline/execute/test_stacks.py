@@ -63,8 +63,10 @@ def test_a_movie_resumed_in_any_frame_gives_the_same_bytes(tmp_path: Path, after
     _, whole = run_to_end(plan, draw_movie())
     path, counter = tmp_path / "unfinished", iter(range(10**9))
     poll_control = lambda: Control.KEEP if next(counter) >= after else Control.GO  # noqa: E731
-    drain(plan, draw_movie(), poll_control=poll_control, store=CheckpointStore(path, resume=False))
-    _, resumed = drain(plan, draw_movie(), store=CheckpointStore(path, resume=True))
+    run_to_end(
+        plan, draw_movie(), poll_control=poll_control, store=CheckpointStore(path, resume=False)
+    )
+    _, resumed = run_to_end(plan, draw_movie(), store=CheckpointStore(path, resume=True))
     assert whole is not None
     assert resumed is not None
     assert np.array_equal(whole.image, resumed.image)
@@ -73,7 +75,7 @@ def test_a_movie_resumed_in_any_frame_gives_the_same_bytes(tmp_path: Path, after
 def test_frames_that_were_not_reached_are_as_in_the_input_and_said_so() -> None:
     counter = iter(range(10**9))
     poll_control = lambda: Control.KEEP if next(counter) >= 30 else Control.GO  # noqa: E731
-    _, answer = drain(
+    _, answer = run_to_end(
         plan_for(draw_movie(), "TYX", max_iterations=60), draw_movie(), poll_control=poll_control
     )
     assert answer is not None

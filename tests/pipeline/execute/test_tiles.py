@@ -126,8 +126,11 @@ def test_a_run_in_tiles_that_was_ended_resumes_to_the_same_bytes(
 def test_tiles_of_another_run_are_not_gone_on_with(tmp_path: Path) -> None:
     stop = lambda: Control.KEEP  # noqa: E731
     first, other = plan_image(tile=TILE), plan_image(tile=TILE, seed=1)
-    drain(
-        first, take_shot(), poll_control=stop, store=CheckpointStore(tmp_path / "run", resume=False)
+    run_to_end(
+        first,
+        make_noisy(),
+        poll_control=stop,
+        store=CheckpointStore(tmp_path / "run", resume=False),
     )
     with pytest.raises(RefusedError) as caught:
         run_to_end(other, make_noisy(), store=CheckpointStore(tmp_path / "run", resume=True))

@@ -269,7 +269,7 @@ def test_frames_need_the_network_of_all_and_not_each_other() -> None:
 
 def test_a_person_who_keeps_while_all_is_learned_gets_every_frame() -> None:
     counter = iter(range(10_000))
-    _, answer = drain(
+    _, answer = run_to_end(
         make_plan(),
         draw_movie(),
         poll_control=lambda: Control.KEEP if next(counter) > 5 else Control.GO,

@@ -23,7 +23,7 @@ def interrupt(path: Path, array: np.ndarray, after: int, **settings: Any) -> Non
     counter = iter(range(10**9))
     plan = plan_for(array, max_iterations=60, **settings)
     poll_control = lambda: Control.KEEP if next(counter) >= after else Control.GO  # noqa: E731
-    drain(plan, array, poll_control=poll_control, store=CheckpointStore(path, resume=False))
+    run_to_end(plan, array, poll_control=poll_control, store=CheckpointStore(path, resume=False))
     assert path.exists()
 
 
@@ -66,8 +66,11 @@ def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(tmp_path: Path) ->
     store = CheckpointStore(tmp_path / "missing" / "unfinished", resume=False)
     counter = iter(range(10**9))
     poll_control = lambda: Control.KEEP if next(counter) >= 30 else Control.GO  # noqa: E731
-    _, answer = drain(
-        plan_for(shot(32), max_iterations=60), shot(32), poll_control=poll_control, store=store
+    _, answer = run_to_end(
+        plan_for(make_noisy(32), max_iterations=60),
+        make_noisy(32),
+        poll_control=poll_control,
+        store=store,
     )
     assert answer is not None
     assert store.failure is not None

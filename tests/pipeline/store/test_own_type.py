@@ -91,7 +91,7 @@ def test_what_no_fit_has_reached_is_as_in_the_input() -> None:
     image = draw_large_values("int32", 3, SIDE, SIDE)
     plan = plan_for(image, "TYX", dtype="same", max_iterations=4)
     calls = iter(range(10**9))
-    result = drain(
+    result = run_to_end(
         plan, image, poll_control=lambda: Control.KEEP if next(calls) > 1 else Control.GO
     )[1]
     assert result is not None

@@ -53,12 +53,12 @@ def scripted_driver(driver, noisy, monkeypatch):
     """A driver whose runs end, after one preview, as the test says; no engine is needed."""
     image = noisy.astype(np.float32)
 
-    def play(outcome=None, waits=False, draws=True, **report):
+    def emit_outcome(outcome=None, waits=False, draws=True, **report):
         def run(plan, data, poll_control, preview_seconds, store=None):
-            preview = picture if draws else None
+            preview = image if draws else None
             yield Event(message="Restoring", iteration=1, iterations=2, preview=preview)
             while waits and poll_control() is Control.GO:
-                yield Event(message="Restoring", iteration=1, iterations=2, preview=picture.copy())
+                yield Event(message="Restoring", iteration=1, iterations=2, preview=image.copy())
             if outcome == "nothing":
                 return None
             return make_result(image + np.float32(1), **report)
