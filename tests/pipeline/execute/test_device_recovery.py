@@ -30,7 +30,7 @@ from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.result_files import rescue_result, save_image
 from napari_dip.pipeline.store.run_folder import RunFolder
 from napari_dip.pipeline.store.unit_results import ResultStore
-from small_runs import drain, plan_for, shot
+from small_runs import make_noisy, plan_for, run_to_end
 
 if sys.platform != "win32":
     import resource

@@ -167,8 +167,8 @@ def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> N
         history=(),
         notes=(),
     )
-    picture = np.full((1, 32, 32), 7.0, np.float32)
-    estimates = picture, picture / 7, picture
+    pixels = np.full((1, 32, 32), 7.0, np.float32)
+    estimates = pixels, pixels / 7, pixels
     merge.add(plan.units[0], UnitResult(outcomes=(done,), estimates=estimates))
     frames = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[1], "blind-spot")
     np.testing.assert_array_equal(frames.neighbours, image.stack[[0, 2], 0])
