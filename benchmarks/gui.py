@@ -68,7 +68,7 @@ def open_dock(pixels: Any, **settings: Any) -> tuple[Any, Any]:
     """Open a viewer with one image and the dock."""
     import napari
 
-    from napari_dip.qt.task.dock import DenoiseDock
+    from napari_dip.qt.task.task_dock import DenoiseDock
 
     viewer = napari.Viewer(show_welcome_screen=False)
     viewer.window.resize(1280, 720)
@@ -196,7 +196,7 @@ class StopTiming(NamedTuple):
 def time_button(button: Any, dock: Any, happened: Callable[[], bool]) -> StopTiming:
     """Start a run, let it be judged once, press a button and wait for what it promises."""
     dock.run_bar.run_button.click()
-    run_event_loop(240, lambda: dock.curve.count > 0)
+    run_event_loop(240, lambda: dock.validation_curve.point_count > 0)
     run_event_loop(1.5)
     pressed = time.perf_counter()
     button.click()

@@ -74,9 +74,9 @@ def trial(viewer: Any, dock: Any) -> None:
 
 def preset(viewer: Any, dock: Any) -> None:
     """Save all settings under a name, and load them."""
-    dock.repeat.expand(animate=False)
+    dock.repeat_section.expand(animate=False)
     run_event_loop(0.5)
-    presets = dock.repeat.presets
+    presets = dock.repeat_section.presets
     presets.combo.setEditText("mine")
     presets.save_button.click()
     run_event_loop(0.5)
@@ -87,7 +87,7 @@ def preset(viewer: Any, dock: Any) -> None:
 
 def queued(viewer: Any, dock: Any) -> None:
     """Let a second dock wait, and discard the first run."""
-    from napari_dip.qt.task.dock import DenoiseDock
+    from napari_dip.qt.task.task_dock import DenoiseDock
 
     other = DenoiseDock(viewer)
     viewer.window.add_dock_widget(other, name="Denoise again", area="right")
@@ -128,13 +128,13 @@ def batch(viewer: Any, dock: Any) -> None:
     from batch_figures import filled
 
     with tempfile.TemporaryDirectory() as place:
-        settings = dock.recipe.settings
+        settings = dock.recipe_chooser.settings_combo
         settings.setCurrentIndex(settings.findText("Fast"))
-        dock.files.add(str(filled(Path(place) / "plate")))
+        dock.files_edit.add(str(filled(Path(place) / "plate")))
         run_event_loop(PATIENCE, dock.run_bar.run_button.isEnabled)
         run(dock)
-        dock.results.with_input.setChecked(True)
-        dock.results.all_button.click()
+        dock.files_panel.inputs_check_box.setChecked(True)
+        dock.files_panel.all_button.click()
         run_event_loop(PATIENCE, lambda: "4 results" in dock.run_bar.message_label.text())
         run_event_loop(0.5)
 

@@ -38,7 +38,7 @@ def run_once() -> dict[str, float]:
     from qtpy.QtCore import QEventLoop, QTimer
 
     from napari_dip.qt.demo import make_mitochondria_layers
-    from napari_dip.qt.shell.layers import is_preview
+    from napari_dip.qt.shell.napari_layers import is_preview
 
     def event_loop(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         loop, end = QEventLoop(), time.monotonic() + seconds

@@ -38,14 +38,16 @@ def batch() -> None:
         viewer, dock = opened(filled(Path("plate 7")))
         wait_until(lambda: dock.run_bar.run_button.isEnabled())
         dock.run_bar.run_button.click()
-        table = dock.results.table
-        wait_until(lambda: sum(row.has_result for row in table.files.rows) == 2 or not dock.is_busy)
+        table = dock.files_panel.table
+        wait_until(
+            lambda: sum(row.has_result for row in table.file_model.rows) == 2 or not dock.is_busy
+        )
         photograph(viewer, "batch_dock_running.png")
         wait_until(lambda: not dock.is_busy)
         let_pass(1)
-        dock.results.with_input.setChecked(True)
+        dock.files_panel.inputs_check_box.setChecked(True)
         table.selectRow(0)
-        dock.results.show_button.click()
+        dock.files_panel.show_button.click()
         wait_until(lambda: len(viewer.layers) == 2)
         viewer.canvas.grid.enabled = True
         photograph(viewer, "batch_dock.png")
@@ -60,8 +62,8 @@ def opened(folder: Path) -> tuple[Any, Any]:
     viewer = napari.Viewer(show=False, title="napari-dip", show_welcome_screen=False)
     viewer.window.resize(1280, 720)
     _, dock = viewer.window.add_plugin_dock_widget("napari-dip", "Batch")
-    settings = dock.recipe.settings
+    settings = dock.recipe_chooser.settings_combo
     settings.setCurrentIndex(settings.findText("Fast"))
-    dock.files.add(str(folder))
+    dock.files_edit.add(str(folder))
     let_pass(1)
     return viewer, dock

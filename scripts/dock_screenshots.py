@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from napari_dip.qt.batch.dock import BatchDock
+    from napari_dip.qt.batch.batch_dock import BatchDock
 
 #: Pixels of the windows.
 SIZES = ((1280, 720), (1920, 1080))
@@ -94,14 +94,14 @@ def run_batch(dock: BatchDock, folder: Path) -> None:
     recipe.write_text(
         make_recipe("denoise", preset="fast", max_iterations=int(ITERATIONS)).to_json()
     )
-    dock.recipe.load(str(recipe))
+    dock.recipe_chooser.load(str(recipe))
     with tempfile.TemporaryDirectory() as place:
-        dock.files.add(str(filled(Path(place) / "plate 7")))
+        dock.files_edit.add(str(filled(Path(place) / "plate 7")))
         wait_until(dock.run_bar.run_button.isEnabled)
         dock.run_bar.run_button.click()
         wait_until(lambda: not dock.is_busy)
         let_pass(1)
-    dock.results.table.selectRow(0)
+    dock.files_panel.table.selectRow(0)
 
 
 def main(folder: str, *entries: str) -> None:

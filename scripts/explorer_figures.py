@@ -18,12 +18,12 @@ def explorer() -> None:
     photograph(viewer, "explorer_dock.png")
     settings = dock.settings
     viewer.layers.selection.active = viewer.layers["mitochondria"]
-    settings.experiments.setCurrentIndex(settings.experiments.findData("spectrum"))
+    settings.experiment_combo.setCurrentIndex(settings.experiment_combo.findData("spectrum"))
     dock.run_bar.run_button.click()
-    wait_until(lambda: dock.plot.count >= ITERATIONS // 2 or not dock.is_busy)
+    wait_until(lambda: dock.plot.point_count >= ITERATIONS // 2 or not dock.is_busy)
     viewer.theme = "light"
     photograph(viewer, "explorer_dock_light.png")
-    dock.discard()
+    dock.jobs.discard()
     viewer.close()
 
 
@@ -40,7 +40,7 @@ def _opened() -> tuple[Any, Any]:
     viewer.layers.move(viewer.layers.index(long_exposure), len(viewer.layers))
     viewer.layers.selection.active = long_exposure
     _, dock = viewer.window.add_plugin_dock_widget("napari-dip", "Prior explorer")
-    dock.settings.side.setValue(SIDE)
-    dock.settings.iterations.setValue(ITERATIONS)
+    dock.settings.crop_spin_box.setValue(SIDE)
+    dock.settings.iterations_spin_box.setValue(ITERATIONS)
     let_pass(1)
     return viewer, dock

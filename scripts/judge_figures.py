@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import napari
 
-    from napari_dip.qt.task.dock import TaskDock
+    from napari_dip.qt.task.task_dock import TaskDock
 
 
 #: Iterations of the three presets side by side: 'best' would take minutes.
@@ -35,7 +35,7 @@ def profile(viewer: napari.Viewer, dock: TaskDock) -> None:
         [line], shape_type="line", name="line profile", edge_color="orange", edge_width=2
     )
     viewer.layers.selection.active = chosen
-    fold = dock.view.profile
+    fold = dock.result_view.profile
     fold.expand(animate=False)
     photograph(viewer, "profile_dock.png")  # lays out
     scroll_to(dock, fold)
@@ -52,13 +52,13 @@ def queue() -> None:
     viewer, dock = opened("Denoise", "mitochondria")
     _, other = viewer.window.add_plugin_dock_widget("napari-dip", "Super-resolve", tabify=True)
     dock.run_bar.run_button.click()
-    wait_until(lambda: dock.curve.count >= 2 or not dock.is_busy)
+    wait_until(lambda: dock.validation_curve.point_count >= 2 or not dock.is_busy)
     other.parentWidget().raise_()
     let_pass(0.5)
     other.run_bar.run_button.click()
     photograph(viewer, "queue_dock.png")
-    other.discard()
-    dock.discard()
+    other.jobs.discard()
+    dock.jobs.discard()
     viewer.close()
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from qtpy.QtWidgets import QWidget
 
-    from napari_dip.qt.task.dock import TaskDock
+    from napari_dip.qt.task.task_dock import TaskDock
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 #: Seconds that a run may take on a slow computer.
@@ -45,7 +45,7 @@ def denoise_images() -> None:
     viewer, dock = opened("Denoise", "mitochondria")
     photograph(viewer, "denoise_dock_ready.png")
     dock.run_bar.run_button.click()
-    wait_until(lambda: dock.curve.count >= 4 or not dock.is_busy)
+    wait_until(lambda: dock.validation_curve.point_count >= 4 or not dock.is_busy)
     if not dock.is_busy:
         sys.exit(f"The run was over too soon: {dock.run_bar.message_label.text()}")
     photograph(viewer, "denoise_dock_running.png")
@@ -57,9 +57,9 @@ def denoise_images() -> None:
     viewer.canvas.grid.enabled = True
     photograph(viewer, "denoise_dock.png")
     viewer.theme = "light"
-    dock.settings.expand(animate=False)
+    dock.settings_section.expand(animate=False)
     photograph(viewer, "denoise_dock_light.png")  # lays out
-    scroll_to(dock, dock.settings)
+    scroll_to(dock, dock.settings_section)
     photograph(viewer, "denoise_dock_light.png")
     viewer.close()
 

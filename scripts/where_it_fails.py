@@ -17,8 +17,8 @@ from tifffile import imread
 
 import napari_dip
 from napari_dip.engine.control import Control
+from napari_dip.explore.experiment_fit import iter_fit
 from napari_dip.explore.experiment_setup import compute_psnr, make_experiment_setup, standardise
-from napari_dip.explore.fit import iter_fit
 from napari_dip.pipeline.assess.report_figures import (
     compute_contrast_limits,
     make_figure,

@@ -77,7 +77,7 @@ def test_the_dock_is_there_with_its_form(project):
     code = (
         "from qtpy.QtWidgets import QApplication; app = QApplication([])\n"
         "from napari.components import ViewerModel\n"
-        "import napari_dip.qt.task.dock as docks\n"
+        "import napari_dip.qt.task.task_dock as docks\n"
         "dock = docks.subtract_background(ViewerModel())\n"
         "assert dock.form.widgets['spacing'].value == 16\n"
         "assert dock.form.build_recipe().task.spec.name == 'subtract-background'\n"

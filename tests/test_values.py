@@ -21,7 +21,7 @@ from napari_dip.errors.notes import (
     serialise_notes,
     serialise_stop,
 )
-from napari_dip.errors.templates import METHODS, NOTES, STOPS
+from napari_dip.errors.templates import METHODS, NOTES, STOPS, TEXTS
 from napari_dip.pipeline.assess import methods_section
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 
@@ -187,6 +187,11 @@ def test_every_row_of_the_methods_section_is_written_by_it() -> None:
     assert METHODS
     figures_rows = {model.figures_row for model in NOISE_MODELS.values()}
     assert [row for row in METHODS if f'"{row}"' not in code and row not in figures_rows] == []
+
+
+def test_every_text_is_written_somewhere() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    assert [row for row in TEXTS if f'"{row}"' not in code] == []
 
 
 def test_notes_come_back_from_a_report_by_code_and_from_an_old_one_as_text() -> None:

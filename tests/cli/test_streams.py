@@ -96,7 +96,7 @@ def test_a_batch_is_done_where_nothing_can_be_printed(folder):
 def test_what_a_library_says_never_lands_in_a_file_of_the_users(folder):
     """The first file that is opened would get the number of a closed stream."""
     code = (
-        "import os; from napari_dip.cli.terminal import use_streams; use_streams()\n"
+        "import os; from napari_dip.cli.terminal import prepare_streams; prepare_streams()\n"
         "with open('out.txt', 'w') as file:\n"
         "    os.write(2, b'a warning of C'), file.write('pixels')"
     )

@@ -71,8 +71,8 @@ def test_each_design_learns_and_the_one_of_the_preset_stands_first(comparison):
 
 def test_the_architecture_of_the_preset_is_the_network_of_a_denoising():
     scene, rate = make_plain_fit_input((16, 16)), 0.01
-    design = list_architectures(scene.widths, rate)["preset"]
-    ours = build_from_architecture(design, scene.grid, torch.Generator().manual_seed(3))
+    architecture = list_architectures(scene.widths, rate)["preset"]
+    ours = build_from_architecture(architecture, scene.grid, torch.Generator().manual_seed(3))
     without_jitter = PriorOptions(random_input=RandomInputOptions(jitter=0.0))
     theirs = RANDOM_INPUT.build_prior(scene, torch.Generator().manual_seed(3), without_jitter)
     assert isinstance(theirs, RandomInputPrior) and isinstance(ours, RandomInputPrior)
@@ -129,7 +129,7 @@ def test_the_stop_is_where_a_fit_would_have_ended_not_where_this_one_did():
 
 
 def test_all_designs_are_different_and_the_narrow_deep_decoder_is_under_parametrised():
-    from napari_dip.explore.fit import count_weights
+    from napari_dip.explore.experiment_fit import count_weights
 
     architectures = list_plan_architectures(make_experiment_setup(load_clean(), device="cpu").plan)
     assert (

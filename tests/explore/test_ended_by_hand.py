@@ -10,7 +10,7 @@ from skimage import data
 
 from napari_dip import explore
 from napari_dip.engine.control import Control
-from napari_dip.explore.comparison import explore_architectures
+from napari_dip.explore.architecture_comparison import explore_architectures
 from napari_dip.explore.experiment_setup import choose_architectures, make_experiment_setup
 from napari_dip.explore.noise_impedance import explore_impedance
 from napari_dip.explore.spectra import explore_spectrum
@@ -60,8 +60,8 @@ def test_a_spectrum_keeps_its_bands_its_last_image_and_its_validation():
 
 def test_a_comparison_keeps_the_designs_that_are_done_and_names_the_others():
     subject, switch = make_experiment_setup(load_image(), **SETTINGS), [Control.GO]
-    designs = choose_architectures(subject, "depth-2,decoder")
-    steps = explore_architectures(subject, designs, poll_control=lambda: switch[0])
+    architectures = choose_architectures(subject, "depth-2,decoder")
+    steps = explore_architectures(subject, architectures, poll_control=lambda: switch[0])
     result = keep_when(steps, switch, lambda step: step.group == "decoder")
     assert [fit.architecture.name for fit in result.fits] == ["preset"]
     assert result.skipped_architectures == ("decoder", "depth-2")

@@ -15,7 +15,7 @@ from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.engine.control import Control
 from napari_dip.errors import RefusedError
-from napari_dip.explore.experiment_setup import TARGETS, make_experiment_setup
+from napari_dip.explore.experiment_setup import TARGET_LABELS, make_experiment_setup
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.explore.noise_impedance import compute_impedance, explore_impedance, make_targets
 
@@ -46,7 +46,7 @@ def test_energies_begin_at_the_variance_of_the_targets(result):
 
 def test_targets_are_standardised_and_share_nothing_but_what_they_should():
     targets = make_targets(load_small_image().astype(np.float32), seed=3)
-    assert list(targets) == list(TARGETS)
+    assert list(targets) == list(TARGET_LABELS)
     for target in targets.values():
         assert target.mean() == pytest.approx(0, abs=1e-5) and target.std() == pytest.approx(
             1, abs=1e-5
@@ -71,7 +71,7 @@ def test_the_same_seed_gives_the_same_energies_and_another_does_not():
         explore.impedance(load_small_image(24), max_iterations=4, seed=seed, device="cpu")
         for seed in (1, 1, 2)
     )
-    assert all(np.array_equal(once.losses[name], again.losses[name]) for name in TARGETS)
+    assert all(np.array_equal(once.losses[name], again.losses[name]) for name in TARGET_LABELS)
     assert once.losses["image"].tolist() != other.losses["image"].tolist()
 
 

@@ -14,9 +14,9 @@ from skimage import data
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.engine.control import Control
+from napari_dip.explore.experiment_fit import iter_fit
 from napari_dip.explore.experiment_setup import make_experiment_setup
 from napari_dip.explore.experiments import EXPERIMENTS
-from napari_dip.explore.fit import iter_fit
 from napari_dip.explore.spectral_measures import (
     Correspondence,
     compute_band_edges,

@@ -81,8 +81,8 @@ def test_an_optimiser_has_no_place_in_a_recipe_and_that_is_said(comparison):
 
 
 def test_every_network_of_a_recipe_is_a_design_and_the_preset_is_as_before():
-    designs = list_architectures((16, 32, 64), 0.01)
-    assert {*NETWORKS} - {"depth-3"} == {*designs} - {"sgd", "l-bfgs"}
+    architectures = list_architectures((16, 32, 64), 0.01)
+    assert {*NETWORKS} - {"depth-3"} == {*architectures} - {"sgd", "l-bfgs"}
     plain = dip.denoise(
         make_noisy(), prior="random-input", preset="fast", max_iterations=3, device="cpu"
     )
@@ -119,10 +119,10 @@ def test_a_network_where_another_prior_has_its_own_is_refused(settings):
 
 def test_a_number_of_ones_own_has_no_place_in_a_recipe_and_that_is_said(comparison):
     first, other = comparison.fits[0], comparison.fits[1]
-    design = find_architecture("only", "lipschitz-1.7", list_architectures((16, 32), 0.01))
+    architecture = find_architecture("only", "lipschitz-1.7", list_architectures((16, 32), 0.01))
     better = replace(
         other,
-        architecture=design,
+        architecture=architecture,
         validation_errors=0 * other.validation_errors,
         squared_errors=0 * other.squared_errors,
     )
@@ -135,7 +135,7 @@ def test_a_number_of_ones_own_has_no_place_in_a_recipe_and_that_is_said(comparis
     "name", ["decoder", "wide-deep-decoder", "he-weights", "lipschitz-2", "upsampling-0.5"]
 )
 def test_designs_draw_volumes_and_colours(name):
-    design = list_architectures((4, 8), 0.01)[name]
+    architecture = list_architectures((4, 8), 0.01)[name]
     rng = torch.Generator().manual_seed(0)
-    code = build_from_architecture(design, (4, 16, 16), rng, 3)
+    code = build_from_architecture(architecture, (4, 16, 16), rng, 3)
     assert code.net(code.make_prediction_input().network_input).shape == (1, 3, 4, 16, 16)

@@ -128,15 +128,15 @@ def _check_layers(
     from napari.components import ViewerModel
 
     from napari_dip.qt.shell.run_bar import remove_option_names
-    from napari_dip.qt.task.dock import make_dock_class
+    from napari_dip.qt.task.task_dock import make_dock_class
 
     viewer = ViewerModel()
     add(viewer)
     dock = make_dock_class(task)(viewer)
     try:
         if "picture" in viewer.layers:
-            dock.chooser.choose(
-                "picture", axes if axes is not None else dock.chooser.axes_edit.text()
+            dock.image_chooser.choose(
+                "picture", axes if axes is not None else dock.image_chooser.axes_edit.text()
             )
         if extra_inputs:
             dock.extra_inputs.choose(extra_inputs)
@@ -172,13 +172,13 @@ def _wait_for_message(dock: Any) -> str:
     from napari_dip.errors import Refusal
 
     application, end = _application(), time.monotonic() + TIMEOUT_S
-    plan = dock.plan()
+    plan = dock.make_plan()
     if isinstance(plan, Refusal):
         return str(dock.plan_label.text())
     while dock.is_busy and time.monotonic() < end:
         application.processEvents()
         time.sleep(0.005)
     if dock.is_busy:
-        dock.discard()
+        dock.jobs.discard()
         raise TimeoutError("the dock was still busy")
     return str(dock.run_bar.message_label.text())

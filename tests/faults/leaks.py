@@ -67,7 +67,7 @@ def main(runs: int, kind: str) -> None:
     import psutil
     from qtpy.QtWidgets import QApplication
 
-    from napari_dip.qt.task.dock import DenoiseDock
+    from napari_dip.qt.task.task_dock import DenoiseDock
 
     _application = QApplication.instance() or QApplication([])  # lives as long as it is held
     frames: list[None] = []
@@ -127,7 +127,7 @@ def _run(viewer: Any, dock: Any) -> None:
         _process_events(DRAWING_MILLISECONDS)
     for layer in [layer for layer in viewer.layers if layer.name != "cells"]:
         viewer.layers.remove(layer)  # one right after the other, as of several that are selected
-    dock.chooser.choose("cells", "YX")
+    dock.image_chooser.choose("cells", "YX")
     _process_events(POLL_MILLISECONDS)
 
 

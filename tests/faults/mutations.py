@@ -57,7 +57,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a refusal in the dock is said",
-        "qt/shell/worker.py",
+        "qt/shell/background_call.py",
         "exc_info=error)\n        return error.reason\n",
         "exc_info=error)\n        return None\n",
         "bad-input",
@@ -242,7 +242,7 @@ MUTATIONS = [
     ),
     Mutation(
         "nothing is left open by a run",
-        "qt/shell/worker.py",
+        "qt/shell/background_call.py",
         "        self._worker = None\n        self._take()\n",
         '        self._worker = None\n        _OPEN.append(open("/dev/null"))\n'
         "        self._take()\n",
@@ -259,7 +259,7 @@ MUTATIONS = [
     ),
 ]
 #: What the mutation of open files needs beside it.
-_ALSO = {"qt/shell/worker.py": "\n_OPEN: list = []\n"}
+_ALSO = {"qt/shell/background_call.py": "\n_OPEN: list = []\n"}
 
 
 def trials(*, small: bool) -> Iterator[Trial]:

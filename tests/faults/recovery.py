@@ -98,7 +98,7 @@ def main(what: str, task: str, folder: Path) -> None:
     from napari.components import ViewerModel
     from qtpy.QtWidgets import QApplication
 
-    from napari_dip.qt.task.dock import make_dock_class
+    from napari_dip.qt.task.task_dock import make_dock_class
 
     application = QApplication([])
     viewer = ViewerModel()
@@ -113,9 +113,9 @@ def main(what: str, task: str, folder: Path) -> None:
             widget.value = value if name in ("preset", "prior", "psf_size") else str(value)
         dock.start()
     else:
-        assert not dock.recovery.isHidden(), "nothing was offered"
-        print(dock.recovery.message_label.text())
-        dock.recovery.resume()
+        assert not dock.interrupted_runs.isHidden(), "nothing was offered"
+        print(dock.interrupted_runs.message_label.text())
+        dock.interrupted_runs.resume()
     reports = []
     dock.jobs.progressed.connect(lambda news: reports.append(news.event.iteration))
     end = time.monotonic() + TIMEOUT_S

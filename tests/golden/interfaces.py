@@ -318,17 +318,17 @@ class _DockDriver:
         self._dock = _find_dock_class(task)(self.viewer)
 
     def show(self, recipe: dip.Recipe) -> None:
-        self._dock.form.show(recipe)
+        self._dock.form.show_recipe(recipe)
 
     def choose(self, recipe: Recipe, inputs: Inputs) -> None:
-        self._dock.chooser.choose("cells", inputs.axes)
+        self._dock.image_chooser.choose("cells", inputs.axes)
         self._dock.extra_inputs.choose({name: name for name in inputs.others})
 
     def start(self) -> None:
         self._dock.start()
 
     def preview(self, region: str) -> None:
-        self._dock.crop_preview.regions.setCurrentText(region)
+        self._dock.crop_preview.region_combo.setCurrentText(region)
         self._dock.crop_preview.request_preview()
 
     def read_result(self, start: Callable[[], object]) -> Pixels:
@@ -345,7 +345,7 @@ class _DockDriver:
 
     def close(self) -> None:
         if self._dock.is_busy:
-            self._dock.discard()
+            self._dock.jobs.discard()
         self._dock.shut_down()
         self._dock.deleteLater()
 

@@ -82,7 +82,7 @@ RECIPES: tuple[Recipe, ...] = (
     _row("denoise, neighbours share noise", "python", "denoise", "oversampled"),
     _row("denoise, neighbours share noise, blind spot", "python", "denoise", "oversampled",
          prior="blind-spot"),
-    # denoise: networks of other designs
+    # denoise: networks of other architectures
     _row("denoise, no skips", "python", "denoise", "camera", network="no-skips"),
     _row("denoise, decoder", "python", "denoise", "camera", network="decoder"),
     _row("denoise, two grids", "python", "denoise", "camera", network="depth-2"),

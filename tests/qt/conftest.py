@@ -85,7 +85,7 @@ class DockDriver:
 
     def wait_for_fit(self, points: int = 1) -> None:
         """Until the first points of the curve are in, so the network is being fitted."""
-        self.wait_until(lambda: self.dock.curve.count >= points)
+        self.wait_until(lambda: self.dock.validation_curve.point_count >= points)
 
     @property
     def names(self) -> list[str]:
@@ -99,7 +99,7 @@ class DockDriver:
 @pytest.fixture
 def driver(make_napari_viewer: Any, qtbot: Any, noisy: np.ndarray) -> Iterator[DockDriver]:
     """A viewer with the layer "cells" and an opened dock set to a short run."""
-    from napari_dip.qt.task.dock import DenoiseDock
+    from napari_dip.qt.task.task_dock import DenoiseDock
 
     viewer = make_napari_viewer()
     viewer.add_image(noisy, name="cells")
@@ -109,7 +109,7 @@ def driver(make_napari_viewer: Any, qtbot: Any, noisy: np.ndarray) -> Iterator[D
     driver.set(preset="fast", max_iterations="12")
     yield driver
     if driver.dock is not None and driver.dock.is_busy:
-        driver.dock.discard()
+        driver.dock.jobs.discard()
     driver.viewer = driver.dock = None  # pytest holds on to the driver until after the leak check
 
 

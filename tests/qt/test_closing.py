@@ -60,7 +60,7 @@ def test_hiding_the_dock_does_not_stop_the_run(long_run):
     long_run.wait_for_fit()
     long_run.dock.parentWidget().close()  # what the eye button of its title bar does
     assert long_run.dock.is_busy
-    points = long_run.dock.curve.count
+    points = long_run.dock.validation_curve.point_count
     long_run.wait_for_fit(points + 1)
 
 
@@ -102,7 +102,7 @@ def test_a_removed_layer_is_freed_in_the_context_that_it_was_drawn_in(driver, no
 PROGRAM = """
 import napari, numpy
 from qtpy.QtCore import QTimer
-from napari_dip.qt.task.dock import DenoiseDock
+from napari_dip.qt.task.task_dock import DenoiseDock
 viewer = napari.Viewer()
 viewer.add_image(numpy.random.default_rng(0).normal(size=(64, 64)))
 dock = DenoiseDock(viewer)

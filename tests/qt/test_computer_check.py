@@ -10,7 +10,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_dip.pipeline.machine import InstallationReport, Repair
-from napari_dip.qt.computer_check import ComputerCheckWidget, describe_examination
+from napari_dip.qt.computer_check import ComputerCheckWidget, describe_installation
 
 REPORT = InstallationReport(
     version="0.1.0",
@@ -55,7 +55,7 @@ def test_it_looks_as_soon_as_it_is_seen_and_in_another_thread(dock, qtbot):
     (where,) = dock.threads
     assert where is not threading.main_thread()
     assert "Restorations run on the CPU." in dock.message_label.text()
-    qtbot.mouseClick(dock.line_button, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(dock.copy_command_button, Qt.MouseButton.LeftButton)
     assert QApplication.clipboard().text() == "pip install that"
     dock.hide()
     dock.show()  # what was found stays
@@ -78,16 +78,16 @@ def test_the_dock_is_as_wide_as_the_title_that_napari_gives_it(qtbot):
 
 
 def test_devices_are_described_and_a_missing_gpu_is_explained():
-    text = "\n".join(describe_examination(REPORT))
+    text = "\n".join(describe_installation(REPORT))
     assert "No GPU is used: PyTorch is built for CPUs." in text
     assert "16.0 GB of memory free" in text
     assert "8 CPU cores, 16.0 GB" in text
-    assert "\n1 CPU core, 16.0 GB" in "\n".join(describe_examination(replace(REPORT, cores=1)))
+    assert "\n1 CPU core, 16.0 GB" in "\n".join(describe_installation(replace(REPORT, cores=1)))
     assert not {"cpu", "cuda", "mps", "None"} & set(text.split())
 
 
 def test_a_complete_installation_is_confirmed_and_its_gpu_is_named():
     devices = {"devices": ("cuda", "cpu"), "gpus": ("A100",), "build": "CUDA 12.4"}
-    text = describe_examination(replace(REPORT, **devices, no_gpu_reason="", repairs=()))
+    text = describe_installation(replace(REPORT, **devices, no_gpu_reason="", repairs=()))
     assert text[0] == ("Restorations run on the NVIDIA GPU (A100); the CPU can be chosen.")
     assert text[-1] == "All that is needed is there."

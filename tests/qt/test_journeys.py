@@ -16,7 +16,7 @@ import tifffile
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QAbstractButton, QApplication, QFileDialog, QScrollArea
 
-from napari_dip.qt.shell.layers import METADATA_KEY
+from napari_dip.qt.shell.napari_layers import METADATA_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,7 +87,7 @@ def user(make_napari_viewer: Any, qtbot: Any, npe2pm: Any) -> Iterator[User]:
     user = User(qtbot, make_napari_viewer())
     yield user
     if user.dock is not None and user.dock.is_busy:
-        user.dock.discard()
+        user.dock.jobs.discard()
     user.viewer = user.dock = None  # pytest holds on to the user until after the leak check
 
 
@@ -98,13 +98,13 @@ def test_a_sample_is_denoised_stopped_and_kept_and_its_script_gives_the_same_pix
     user.open_dock("Denoise")
     user.set(max_iterations="2000")
     user.press("Run")
-    user.wait_until(lambda: user.dock.curve.count >= 1)
+    user.wait_until(lambda: user.dock.validation_curve.point_count >= 1)
     user.qtbot.wait(DOUBLE_CLICK)
     user.press("Stop and keep")
     user.wait_for_end()
     result = user.viewer.layers["mitochondria denoised"]
     assert result.metadata[METADATA_KEY]["stop_reason"] == "you stopped it and kept the image"
-    comparison = user.dock.view.comparison  # napari hands a proxy of its viewer to this dock
+    comparison = user.dock.result_view.comparison  # napari hands a proxy of its viewer to this dock
     assert comparison.isVisibleTo(user.dock)
     comparison.slider.setValue(40)
     assert result.opacity == pytest.approx(0.4)
@@ -177,7 +177,7 @@ def test_a_preset_that_was_saved_is_there_when_napari_is_started_again(user, mak
     user.set(seed=21, gain="2.5", max_iterations="77")
     wanted = user.dock.form.build_recipe()
     user.press("Repeat")
-    user.qtbot.keyClicks(user.dock.repeat.presets.name_edit, "Cells at 30 C")
+    user.qtbot.keyClicks(user.dock.repeat_section.presets.name_edit, "Cells at 30 C")
     user.press("Save")
     user.viewer.close()
     settings._clear_plugin_settings_cache()  # what is in memory goes with a program
@@ -186,6 +186,6 @@ def test_a_preset_that_was_saved_is_there_when_napari_is_started_again(user, mak
     user.open_dock("Denoise")
     assert user.dock.form.build_recipe() != wanted
     user.press("Repeat")
-    user.dock.repeat.presets.combo.setCurrentText("Cells at 30 C")
+    user.dock.repeat_section.presets.combo.setCurrentText("Cells at 30 C")
     user.press("Use")
     assert user.dock.form.build_recipe() == wanted

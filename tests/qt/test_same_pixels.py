@@ -42,7 +42,7 @@ def recipe(driver, tmp_path):
     """Written by the dock."""
     path = tmp_path / "recipe.json"
     driver.set(**SETTINGS)
-    driver.dock.repeat.recipes.save(str(path))
+    driver.dock.repeat_section.recipes.save(str(path))
     driver.set(max_iterations="7", seed=0, smoothing=0)
     return path
 
@@ -50,7 +50,7 @@ def recipe(driver, tmp_path):
 def restore_in_dock(driver, shot, recipe):
     driver.viewer.layers.clear()
     (layer,) = driver.viewer.open(str(shot), plugin="napari")
-    driver.dock.repeat.recipes.load(str(recipe))
+    driver.dock.repeat_section.recipes.load(str(recipe))
     driver.run()
     driver.wait_for_end()
     return driver.viewer.layers[f"{layer.name} denoised"].data

@@ -9,7 +9,7 @@ import pytest
 from napari.layers import Image, Labels, Layer
 
 from napari_dip.qt import demo as samples
-from napari_dip.qt.task.dock import make_dock_class
+from napari_dip.qt.task.task_dock import make_dock_class
 from napari_dip.samples.degraded import SAMPLE_MAKERS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -378,7 +378,7 @@ def test_bad_masks_are_refused_with_a_message(
 def test_an_image_whose_holes_are_all_there_is_is_refused() -> None:
     with pytest.raises(dip.RefusedError) as caught:
         dip.inpaint(np.full((SIDE, SIDE), np.nan, np.float32))
-    assert caught.value.reason.code == "nothing-known"
+    assert caught.value.reason.code == "nothing-measured"
 
 
 def test_a_float_image_without_holes_is_refused_after_reading() -> None:

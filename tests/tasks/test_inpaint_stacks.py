@@ -176,7 +176,7 @@ def test_items_without_any_measured_pixel_are_refused() -> None:
     stacks[1] = stacks[:, 1] = np.nan  # neither depth nor time has all of it
     with pytest.raises(dip.RefusedError) as caught:
         inpaint_briefly(stacks, axes="TZYX")
-    assert caught.value.reason.code == "plane-unknown"
+    assert caught.value.reason.code == "plane-unmeasured"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from napari_dip.cli.options import (
     DEFAULT_GROUP,
     add_old_names,
     make_batch_arguments,
-    make_camera_arguments,
+    make_camera_maps_arguments,
     make_command,
     make_explore_arguments,
     make_flag,
@@ -48,8 +48,8 @@ from napari_dip.cli.terminal import (
     EXIT_SUCCESS,
     discard_stream,
     make_print_failure,
+    prepare_streams,
     print_message,
-    use_streams,
 )
 from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.errors.templates import make_lines_printable, make_printable
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code.
     """
     if argv is None:
-        use_streams()
+        prepare_streams()
         _silence_libraries()
     tokens = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_message(_convert_parser_error(error, tokens).message)
         return EXIT_REFUSAL
     except RefusedError as error:
-        print_message(_name_options(error.reason, tokens).message)
+        print_message(_name_setting_as_typed(error.reason, tokens).message)
         return EXIT_REFUSAL
     except FailedError as failure:
         print_message(failure.reason.message)
@@ -149,12 +149,12 @@ def _build_app() -> App:
         ):
             command = make_command(target, sort_arguments(arguments), summary, name)
             parent.command(command, name=name)
-    for name, row in EXPERIMENTS.items():
-        arguments = add_old_names(make_explore_arguments(row), OLD_EXPERIMENT_SETTINGS)
-        command = make_command("commands:run_explore_command", arguments, row.summary, name)
+    for name, experiment in EXPERIMENTS.items():
+        arguments = add_old_names(make_explore_arguments(experiment), OLD_EXPERIMENT_SETTINGS)
+        command = make_command("commands:run_explore_command", arguments, experiment.summary, name)
         explore.command(command, name=name)
     batch_arguments = add_old_names(make_batch_arguments(), {**OLD_INPUTS, **OLD_SWITCHES})
-    result = "The result, as napari-dip saved it (TIFF), or the report of its run (JSON)."
+    result_help = "The result, as napari-dip saved it (TIFF), or the report of its run (JSON)."
     for name, target, arguments, help_text in (
         (
             "batch",
@@ -171,13 +171,13 @@ def _build_app() -> App:
         (
             "camera-maps",
             "commands:run_camera_maps_command",
-            make_camera_arguments(),
+            make_camera_maps_arguments(),
             "Make maps of an sCMOS camera: offset, gain and read noise of each pixel.",
         ),
         (
             "methods",
             "commands:run_methods_command",
-            [make_positional("result", "RESULT", result)],
+            [make_positional("result", "RESULT", result_help)],
             "Write the methods section of a result: what was done, with what, and the references.",
         ),
         (
@@ -221,7 +221,7 @@ def summarise_task(task: type[Task]) -> str:
     return summary[:1].upper() + summary[1:]
 
 
-def _name_options(refusal: Refusal, tokens: Sequence[str]) -> Refusal:
+def _name_setting_as_typed(refusal: Refusal, tokens: Sequence[str]) -> Refusal:
     """Name a setting in a refusal as typed: '--max-iterations' instead of 'max_iterations'."""
     for option in (token.partition("=")[0] for token in tokens if refusal.code == "setting-wrong"):
         if option[:2] == "--" and refusal.facts["field"] == option[2:].replace("-", "_"):
@@ -260,19 +260,19 @@ def _refuse_unknown_option(error: UnknownOptionError, help_line: str) -> Refusal
             return make_refusal(
                 "option-misspelt", argument=name, near=close_matches[0], help=help_line
             )
-        if not _is_name(option):
+        if not _is_file_name(option):
             return make_refusal("option-unknown", argument=name, help=help_line)
     return make_refusal("input-dash", argument=option, help=help_line)
 
 
-def _is_name(token: str) -> bool:
+def _is_file_name(token: str) -> bool:
     """Return whether a token with a leading dash is a file name rather than an option."""
-    option = token.startswith("--") or len(token.partition("=")[0]) == 2
-    return token.startswith("-") and (not option or os.path.lexists(token))
+    is_option = token.startswith("--") or len(token.partition("=")[0]) == 2
+    return token.startswith("-") and (not is_option or os.path.lexists(token))
 
 
 def _refuse_unknown_command(
-    error: UnknownCommandError, tokens: Sequence[str], residual: str
+    error: UnknownCommandError, tokens: Sequence[str], name: str
 ) -> Refusal:
     names: tuple[str, ...] = COMMANDS
     command_prefix = ""
@@ -280,8 +280,8 @@ def _refuse_unknown_command(
         names, command_prefix = tuple(EXPERIMENTS), "explore "
     elif error.command_chain or (tokens and tokens[0] == "plan"):
         names, command_prefix = tuple(TASKS), "plan "
-    command = f"{command_prefix}{residual}"
-    if close_matches := get_close_matches(residual.casefold(), names, n=1):
+    command = f"{command_prefix}{name}"
+    if close_matches := get_close_matches(name.casefold(), names, n=1):
         help_line = f"napari-dip {command_prefix}--help"
         return make_refusal(
             "command-misspelt",
@@ -301,7 +301,7 @@ def _refuse_missing_argument(
     option_name = next((name for name in names if name in options), None)
     if option_name is not None:
         value = "".join(options[options.index(option_name) + 1 :][:1])
-        if _is_name(value):
+        if _is_file_name(value):
             return make_refusal("value-dash", argument=value, option=option_name, help=help_line)
         return make_refusal("option-value", option=option_name, help=help_line)
     for token in (token.partition("=")[0] for token in options if token.startswith("--")):

@@ -30,7 +30,7 @@ from napari_dip.cli.terminal import (
 )
 from napari_dip.errors import RefusedError, raise_if_refused
 from napari_dip.errors.notes import serialise_stop
-from napari_dip.errors.templates import make_printable
+from napari_dip.errors.templates import TEXTS, make_printable, render_text
 from napari_dip.explore.experiment_results import check_experiment_folder
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.header import ImageSpec
@@ -77,8 +77,8 @@ if TYPE_CHECKING:
     from napari_dip.scale.cluster.pool import DaskWorkerPool
 
 _STOPPING_MESSAGE = "Stopping; all finished results are kept. Press Ctrl-C again to end at once."
-_RESUME = "The same command with --resume continues from there."
-_ABORT_MESSAGE = f"Ended at once; results that have a record are whole. {_RESUME}"
+_RESUME_HINT = "The same command with --resume continues from there."
+_ABORT_MESSAGE = f"Ended at once; results that have a record are whole. {_RESUME_HINT}"
 
 
 def run_batch_command(
@@ -137,22 +137,22 @@ def run_batch_command(
             print_message(_describe_file_refusal(source, refusal))
         if len(plan.refused_files) == len(plan.jobs):
             return EXIT_REFUSAL
-        with InterruptCatcher(quiet=quiet, message=_STOPPING_MESSAGE) as interrupt:
+        with InterruptCatcher(is_quiet=quiet, message=_STOPPING_MESSAGE) as interrupt:
             try:
                 with start_pool() as pool:
-                    result = _run_and_show_batch(plan, interrupt.poll_control, pool, quiet=quiet)
+                    result = _run_and_show_batch(plan, interrupt.poll_control, pool, is_quiet=quiet)
             except KeyboardInterrupt:
                 print_message(_ABORT_MESSAGE)
                 return EXIT_INTERRUPT
-    return _report_batch_end(result, quiet=quiet)
+    return _report_batch_end(result, is_quiet=quiet)
 
 
-def _report_batch_end(result: BatchResult, *, quiet: bool) -> int:
+def _report_batch_end(result: BatchResult, *, is_quiet: bool) -> int:
     """Print the summary of a batch and return the exit code."""
-    if not quiet:
+    if not is_quiet:
         print_message(f"{summarise_batch_result(result)} Table: '{result.page}'.")
     if result.count("waiting"):
-        print_message(_RESUME)
+        print_message(_RESUME_HINT)
         return EXIT_INTERRUPT
     return EXIT_FAILURE if result.count("refused", "failed") else EXIT_SUCCESS
 
@@ -166,14 +166,14 @@ def _describe_batch_plan(plan: BatchPlan, pool: DaskWorkerPool | None) -> list[s
 
 
 def _run_and_show_batch(
-    plan: BatchPlan, poll_control: PollControl, pool: DaskWorkerPool | None, *, quiet: bool
+    plan: BatchPlan, poll_control: PollControl, pool: DaskWorkerPool | None, *, is_quiet: bool
 ) -> BatchResult:
     """Run the batch and print progress and outcome of each file."""
     refused_sources = {source for source, _ in plan.refused_files}
-    if not quiet:
+    if not is_quiet:
         for line in _describe_batch_plan(plan, pool):
             print_message(line)
-    with closing(choose_reporter(quiet)) as reporter:
+    with closing(choose_reporter(is_quiet)) as reporter:
 
         def show_event(event: BatchEvent) -> None:
             if event.event is not None:
@@ -186,16 +186,16 @@ def _run_and_show_batch(
             if event.outcome is not None:
                 reporter.end(event.number)
                 if event.source not in refused_sources:
-                    _report_file_outcome(event.outcome, quiet=quiet)
+                    _report_file_outcome(event.outcome, is_quiet=is_quiet)
 
         return drain_generator(run_batch(plan, poll_control=poll_control, pool=pool), show_event)
 
 
-def _report_file_outcome(outcome: FileOutcome, *, quiet: bool) -> None:
+def _report_file_outcome(outcome: FileOutcome, *, is_quiet: bool) -> None:
     """Print the result of a file, or why it has none."""
     if outcome.refusal is not None:
         print_message(_describe_file_refusal(outcome.source, outcome.refusal))
-    elif outcome.result is not None and not quiet:
+    elif outcome.result is not None and not is_quiet:
         print_result(str(outcome.result), is_saved=True)
 
 
@@ -206,8 +206,8 @@ def _describe_file_refusal(source: Path, refusal: Refusal) -> str:
 
 
 #: Folder of the images, in the working folder; numbered if it already holds some.
-FOLDER = "demo"
-DEMO_IMAGE, RESULT = "before_after.png", "mitochondria_denoised.tif"
+DEMO_FOLDER = "demo"
+DEMO_IMAGE, DEMO_RESULT = "before_after.png", "mitochondria_denoised.tif"
 
 
 def run_noise_command(
@@ -311,9 +311,10 @@ def _format_computer_lines(report: InstallationReport) -> list[str]:
         f"Qt           {report.qt or 'not installed'}",
     ]
     if not report.repairs:
-        return [*lines, "All that is needed is there."]
+        return [*lines, TEXTS["installation-complete"]]
     for repair in report.repairs:
-        lines += ["", f"{repair.problem}. To mend it:", f"    {repair.command}"]
+        line = f"    {repair.command}"
+        lines += ["", render_text("installation-repair", problem=repair.problem, line=line)]
     return lines
 
 
@@ -401,17 +402,17 @@ def run_explore_command(
     """
     from napari_dip import explore as experiments
 
-    row = EXPERIMENTS[experiment]
-    check_experiment_folder(row.files, output, overwrite=overwrite)  # refuse before any work
+    spec = EXPERIMENTS[experiment]
+    check_experiment_folder(spec.files, output, overwrite=overwrite)  # refuse before any work
     values = {name: value for name, value in settings.items() if value is not None}
-    if "network" not in row.settings:  # which has another meaning there
+    if "network" not in spec.settings:  # which has another meaning there
         values, notes = rename_keys(values, OLD_EXPERIMENT_SETTINGS)
         for note in () if quiet else notes:
             print_message(note)
     run = getattr(experiments, experiment)
     with OutputLock(output):
         # another run may have ended just now
-        check_experiment_folder(row.files, output, overwrite=overwrite)
+        check_experiment_folder(spec.files, output, overwrite=overwrite)
         with closing(choose_reporter(quiet, SINGLE_RUN)) as reporter:
             result = run(image, progress=reporter.show, **values)
         page: Path = result.save(output, overwrite=overwrite)
@@ -422,20 +423,20 @@ def run_explore_command(
     return 0
 
 
-def run_demo_command(window: bool | None, preset: str) -> int:
+def run_demo_command(opens_window: bool | None, preset: str) -> int:
     """Run the demo and return the exit code.
 
     Parameters
     ----------
-    window : bool or None
+    opens_window : bool or None
         Whether to open napari; None: if a display and napari are available.
     preset : str
         "fast", "balanced" or "best".
     """
     why = _explain_no_window()
-    if window and why:
+    if opens_window and why:
         raise RefusedError("window-missing", why=why)
-    if window or (window is None and not why):
+    if opens_window or (opens_window is None and not why):
         print_message("Opening napari with the sample; close its window to end the demo.")
         command = [sys.executable, "-m", "napari_dip.qt.demo", preset]
         if subprocess.run(command, check=False).returncode == 0:
@@ -457,15 +458,15 @@ def _explain_no_window() -> str:
 
 
 def _save_demo_images(preset: str) -> int:
-    folder = Path(FOLDER)
-    if any(os.path.lexists(folder / name) for name in (DEMO_IMAGE, RESULT)):
-        folder = find_free_path(".", FOLDER)  # the files may be those of an earlier demo
-    image, result_path = folder / DEMO_IMAGE, folder / RESULT
+    folder = Path(DEMO_FOLDER)
+    if any(os.path.lexists(folder / name) for name in (DEMO_IMAGE, DEMO_RESULT)):
+        folder = find_free_path(".", DEMO_FOLDER)  # the files may be those of an earlier demo
+    image_path, result_path = folder / DEMO_IMAGE, folder / DEMO_RESULT
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise RefusedError(make_folder_refusal(Path.cwd(), error)) from None
-    check_output(image, suffixes=(".png",))
+    check_output(image_path, suffixes=(".png",))
     check_output(result_path)
     noisy, reference = read_pixels(read_spec(MITOCHONDRIA))
     spec = ImageSpec(name=MITOCHONDRIA.name, shape=noisy.shape, dtype=noisy.dtype.name, axes="YX")
@@ -478,8 +479,8 @@ def _save_demo_images(preset: str) -> int:
     write_image(result_path, result.image, axes="YX", provenance=provenance)
     titles = ("One noisy exposure", "Restored from it alone", "Long exposure, for comparison")
     overview = plot_before_after(noisy, result.image, reference, titles=titles)
-    write_bytes(image, overview)
+    write_bytes(image_path, overview)
     print_message(f"{describe_end(result)} Before and after, and the restored image:")
-    print_result(str(image.resolve()), is_saved=True)
+    print_result(str(image_path.resolve()), is_saved=True)
     print_result(str(result_path.resolve()), is_saved=True)
     return 0

@@ -49,7 +49,9 @@ _EXCLUDED_SETTINGS = frozenset(
 _IMAGE_FORMATS = "TIFF, OME-TIFF, OME-Zarr, PNG or JPEG."
 
 
-def make_command(target: str, arguments: list[Argument], text: str, *first_arguments: str) -> Any:
+def make_command(
+    target: str, arguments: list[Argument], help_text: str, *first_arguments: str
+) -> Any:
     """Return a function with the signature and the help of a command.
 
     Parameters
@@ -58,7 +60,7 @@ def make_command(target: str, arguments: list[Argument], text: str, *first_argum
         Module of this package and function, such as "commands:run_batch_command"; it is imported
         when the command runs.
     arguments : list of Argument
-    text : str
+    help_text : str
         Help of the command.
     *first_arguments : str
     """
@@ -69,7 +71,7 @@ def make_command(target: str, arguments: list[Argument], text: str, *first_argum
         code: int = function(*first_arguments, *positional, **options)
         return code
 
-    command.__doc__ = text
+    command.__doc__ = help_text
     command.__signature__ = Signature(arguments)  # type: ignore[attr-defined]
     command.__annotations__ = {argument.name: argument.annotation for argument in arguments}
     return command
@@ -77,49 +79,53 @@ def make_command(target: str, arguments: list[Argument], text: str, *first_argum
 
 def make_option(
     name: str,
-    text: str,
+    help_text: str,
     /,
     metavar: str = "FILE",
     group: Group = FILES_GROUP,
     *,
-    required: bool = False,
+    is_required: bool = False,
     **parameters: Any,
 ) -> Argument:
     """Return an option whose value stays text.
 
     Parameters
     ----------
-    name, text : str
+    name, help_text : str
         Name in Python, and help.
     metavar : str
         Placeholder of the value in the help.
     group : Group
-    required : bool
+    is_required : bool
         Whether the option has no default.
     **parameters
         Further parameters of `cyclopts.Parameter`.
     """
-    parameter = Parameter(help=text, metavar=metavar, group=group, **parameters)
-    if required:
+    parameter = Parameter(help=help_text, metavar=metavar, group=group, **parameters)
+    if is_required:
         return Argument(name, Argument.KEYWORD_ONLY, annotation=Annotated[str, parameter])
     hint = Annotated[str | None, parameter]
     return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)
 
 
-def make_output_option(text: str, metavar: str = "FOLDER") -> Argument:
+def make_output_option(help_text: str, metavar: str = "FOLDER") -> Argument:
     """Return the required option for the result of a command."""
-    return make_option("output", text, metavar, required=True, name=("--output", "-o"))
+    return make_option("output", help_text, metavar, is_required=True, name=("--output", "-o"))
 
 
-def make_positional(name: str, metavar: str, text: str, kind: Any = None) -> Argument:
+def make_positional(name: str, metavar: str, help_text: str, kind: Any = None) -> Argument:
     """Return an argument that is recognised by its position; by default one value."""
-    hint = Annotated[str, Parameter(name=metavar, help=text)]
+    hint = Annotated[str, Parameter(name=metavar, help=help_text)]
     return Argument(name, kind or Argument.POSITIONAL_ONLY, annotation=hint)
 
 
-def make_flag(name: str, text: str, /, group: Group = FILES_GROUP, **parameters: Any) -> Argument:
+def make_flag(
+    name: str, help_text: str, /, group: Group = FILES_GROUP, **parameters: Any
+) -> Argument:
     """Return an option without a value."""
-    parameter = Parameter(help=text, negative=(), show_default=False, group=group, **parameters)
+    parameter = Parameter(
+        help=help_text, negative=(), show_default=False, group=group, **parameters
+    )
     hint = Annotated[bool, parameter]
     return Argument(name, Argument.KEYWORD_ONLY, default=False, annotation=hint)
 
@@ -184,18 +190,18 @@ def make_plan_arguments(task: str) -> list[Argument]:
         make_option(
             extra_input.name,
             f"{extra_input.help} An image file.",
-            required=not extra_input.is_optional,
+            is_required=not extra_input.is_optional,
         )
         for extra_input in TASKS[task].spec.inputs[1:]
     ]
-    text = "Take the settings from this recipe; options on the command line override it."
+    recipe_help = "Take the settings from this recipe; options on the command line override it."
     return [
         make_positional("image", "IN", f"The image: {_IMAGE_FORMATS}"),
         *extra_inputs,
         *([_NETWORK_FILE] if "series_training" in TASKS[task].list_setting_names() else []),
         *_make_setting_arguments(TASKS[task], TASK_GROUP),
         *_make_setting_arguments(RunSettings, COMMON_GROUP),
-        make_option("from_recipe", text, "FILE", COMMON_GROUP),
+        make_option("from_recipe", recipe_help, "FILE", COMMON_GROUP),
         _AXES,
     ]
 
@@ -211,14 +217,14 @@ def list_extra_outputs(task: str) -> dict[str, str]:
 
 def make_output_arguments(task: str) -> list[Argument]:
     """Make the options for the outputs, and for interrupted and quiet runs."""
-    text = (
+    keep_help = (
         "Iterations after which the best image so far is kept, as by Ctrl-C or 'Stop and keep': "
         "repeats a run that was ended so."
     )
     return [
         make_output_option("The result, as .tif or .ome.zarr.", "OUT"),
         *(make_option(name, help_text) for name, help_text in list_extra_outputs(task).items()),
-        make_option("keep_after", text, "WHOLE", COMMON_GROUP),
+        make_option("keep_after", keep_help, "WHOLE", COMMON_GROUP),
         make_flag("resume", "Resume a run with this OUT where it was ended."),
         _OVERWRITE,
         _QUIET,
@@ -292,14 +298,14 @@ def make_noise_arguments() -> list[Argument]:
     ]
 
 
-def make_camera_arguments() -> list[Argument]:
+def make_camera_maps_arguments() -> list[Argument]:
     """Make the arguments of the command `camera-maps`."""
     parameters: dict[str, Any] = {"consume_multiple": True, "negative": (), "show_default": False}
     dark = make_option(
         "dark",
         "Frames without light, as one stack or several files, to measure offset and noise.",
         "FILES",
-        required=True,
+        is_required=True,
         **parameters,
     )
     flat = make_option(
@@ -378,7 +384,7 @@ def _make_network_arguments() -> list[Argument]:
     text = "A program of torch.export (.pt2), or an architecture of torchvision."
     layers = "Paths of modules, with commas between. Default: five, from the first to the last."
     return [
-        make_option("network", text, "FILE|NAME", DEFAULT_GROUP, required=True),
+        make_option("network", text, "FILE|NAME", DEFAULT_GROUP, is_required=True),
         make_option("layers", layers, "NAMES", DEFAULT_GROUP),
     ]
 

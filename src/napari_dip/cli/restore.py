@@ -14,8 +14,8 @@ from napari_dip.cli.terminal import (
     EXIT_SUCCESS,
     PLAN_TIME_NOTE,
     InterruptCatcher,
-    describe_axes,
     describe_end,
+    list_axes_notes,
     print_message,
     print_result,
     run_and_show,
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
 
 #: Bytes on the disk per value of a tiled result, besides the result itself: images and deviations
 #: of the tiles, and merged image, deviation and residual.
-TILE_BYTES = 28
+TILED_VALUE_BYTES = 28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,18 +142,18 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, spec: ImageSpec) ->
         _check_outputs(options, prod(plan.result_shape))
     if plan.tiles:
         folder = Path(options.outputs["output"]).parent
-        check_folder(folder, TILE_BYTES * prod(plan.result_shape))
+        check_folder(folder, TILED_VALUE_BYTES * prod(plan.result_shape))
     make_keep_after_control(options.keep_after)  # refuse a wrong value before any work
     stamps = stamp_files(plan)
     data = _load_pixels(plan, stamps)
     printed_notes = [*_list_plan_notes(plan), *_list_clipping_notes(plan, data)]
     options.print_lines(f"{plan.summary} {PLAN_TIME_NOTE}", *printed_notes)
     store = _open_run_store(options)
-    with InterruptCatcher(quiet=options.quiet) as interrupt:
+    with InterruptCatcher(is_quiet=options.quiet) as interrupt:
         poll_control = make_keep_after_control(options.keep_after, interrupt.poll_control)
         loop = run(plan, data, poll_control=poll_control, store=store, stamps=stamps)
         try:
-            result = run_and_show(loop, quiet=options.quiet)
+            result = run_and_show(loop, is_quiet=options.quiet)
         except FailedError as failure:
             raise _add_resume_hint(failure, store) from failure
     _report_notes(options, result, store, printed_notes)
@@ -234,7 +234,7 @@ def _build_recipe(task: str, options: CommandOptions) -> Recipe:
 def _check_outputs(options: CommandOptions, pixel_count: int) -> dict[str, Path]:
     """Check all outputs and return their real paths; raise `RefusedError` for an unusable one.
 
-    `pixel_count` is the number of pixels of the result.
+    `pixel_count` is that of the result.
     """
     targets = {}
     inputs = list(options.images.values())
@@ -259,7 +259,7 @@ def _make_plan(recipe: Recipe, spec: ImageSpec, options: CommandOptions) -> Plan
 
 
 def _list_plan_notes(plan: Plan) -> list[Note]:
-    return list(dict.fromkeys((*describe_axes(plan.source), *plan.notes)))
+    return list(dict.fromkeys((*list_axes_notes(plan.source), *plan.notes)))
 
 
 def _list_clipping_notes(plan: Plan, data: Mapping[str, Any]) -> tuple[Note, ...]:

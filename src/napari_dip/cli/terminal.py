@@ -36,7 +36,7 @@ EXIT_SUCCESS, EXIT_FAILURE, EXIT_REFUSAL, EXIT_INTERRUPT = 0, 1, 2, 130
 PLAN_TIME_NOTE = "The time holds if this computer does nothing else."
 _INTERRUPT_MESSAGE = "Stopping; the best image so far is kept. Press Ctrl-C again to give it up."
 #: Seconds between two lines in a pipe: enough to see progress, few enough for a log.
-LINE_SECONDS = 5.0
+MIN_LINE_SECONDS = 5.0
 #: Number of a run outside a batch; those of a batch start at 1.
 SINGLE_RUN = 0
 #: Number of the batch itself.
@@ -83,7 +83,7 @@ def make_print_failure(error: Exception | None = None) -> FailedError:
     return FailedError("print-failed", why=why)
 
 
-def use_streams() -> None:
+def prepare_streams() -> None:
     """Replace closed standard streams, and let all streams print any letter.
 
     The descriptor of a closed stream goes to the next file that is opened. Messages of libraries
@@ -107,8 +107,8 @@ def discard_stream(stream: TextIO) -> None:
         os.close(null_device)
 
 
-def describe_axes(source: ImageSpec) -> tuple[Note, ...]:
-    """Return a note about the assumed axes of a stack whose file does not name them."""
+def list_axes_notes(source: ImageSpec) -> tuple[Note, ...]:
+    """List a note on the assumed axes of a stack whose file does not name them."""
     if not source.has_guessed_axes or source.axes in ("YX", "YXS"):
         return ()
     return (make_note("axes-guessed", name=source.name, axes=source.axes),)
@@ -132,7 +132,7 @@ class InterruptCatcher:
 
     Parameters
     ----------
-    quiet : bool
+    is_quiet : bool
         Whether to print nothing on the first signal.
     message : str
         Message that is printed on the first signal.
@@ -143,9 +143,9 @@ class InterruptCatcher:
         Whether the user asked the run to end.
     """
 
-    def __init__(self, *, quiet: bool = False, message: str = _INTERRUPT_MESSAGE) -> None:
+    def __init__(self, *, is_quiet: bool = False, message: str = _INTERRUPT_MESSAGE) -> None:
         self.is_requested = False
-        self._quiet = quiet
+        self._is_quiet = is_quiet
         self._message = f"\n{message}\n".encode()
         self._previous_handlers: dict[int, Any] = {}
 
@@ -168,7 +168,7 @@ class InterruptCatcher:
         if self.is_requested:
             raise KeyboardInterrupt
         self.is_requested = True
-        if not self._quiet:
+        if not self._is_quiet:
             with suppress(OSError):  # a signal handler must not print through a Python stream
                 os.write(2, self._message)
 
@@ -187,10 +187,10 @@ class Reporter:
 
 
 def run_and_show(
-    events: Generator[Event, None, Restoration | None], *, quiet: bool = False
+    events: Generator[Event, None, Restoration | None], *, is_quiet: bool = False
 ) -> Restoration | None:
     """Run to the end and show the progress."""
-    with closing(choose_reporter(quiet, SINGLE_RUN)) as reporter:
+    with closing(choose_reporter(is_quiet, SINGLE_RUN)) as reporter:
         return drain_generator(events, reporter.show)
 
 
@@ -229,7 +229,7 @@ class LineReporter(Reporter):
         now = time.monotonic()
         text, last = self._last_lines.get(number, ("", float("-inf")))
         # parallel runs take turns, so that the log stays short
-        if event.message != text or now - last >= LINE_SECONDS * max(1, len(self._last_lines)):
+        if event.message != text or now - last >= MIN_LINE_SECONDS * max(1, len(self._last_lines)):
             print_message(format_event(event))
             self._last_lines[number] = event.message, now
 
@@ -243,11 +243,11 @@ class BarReporter(Reporter):
 
     Parameters
     ----------
-    *expected : int
+    *runs : int
         Numbers of runs whose bars appear before their first event.
     """
 
-    def __init__(self, *expected: int) -> None:
+    def __init__(self, *runs: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
@@ -258,7 +258,7 @@ class BarReporter(Reporter):
         ]
         console = Console(stderr=True)
         self._progress = Progress(*columns, console=console, transient=True)
-        self._bars = {number: self._add_bar() for number in expected}
+        self._bars = {number: self._add_bar() for number in runs}
         self._progress.start()
 
     def _add_bar(self) -> Any:
@@ -284,10 +284,10 @@ class BarReporter(Reporter):
         self._progress.stop()
 
 
-def choose_reporter(quiet: bool, *expected: int) -> Reporter:
+def choose_reporter(is_quiet: bool, *runs: int) -> Reporter:
     """Choose the reporter for this terminal."""
-    if quiet:
+    if is_quiet:
         return Reporter()
     stream: TextIO | None = sys.stderr
     is_terminal = stream is not None and not stream.closed and stream.isatty()
-    return BarReporter(*expected) if is_terminal else LineReporter()
+    return BarReporter(*runs) if is_terminal else LineReporter()

@@ -32,6 +32,10 @@ TEXT_CODE = "text"
 #: Codes of notes that an earlier version wrote.
 _EARLIER_CODES = {
     "card-memory-unknown": "gpu-memory-unknown",
+    "picture-kept": "result-rescued",
+    "picture-kept-bare": "result-rescued-bare",
+    "picture-lost": "result-lost",
+    "residual-unjudged": "residual-unchecked",
     "shared-network": "joint-network",
     "sharing-tried": "fine-tuning-tried",
     "workers-cards": "workers-gpus",
@@ -130,7 +134,7 @@ def read_note(raw: Any) -> Note:
     """
     if isinstance(raw, str):
         return make_text_note(raw)
-    code = _EARLIER_CODES.get(raw["code"], str(raw["code"]))
+    code = _EARLIER_CODES.get(raw["code"], raw["code"]).replace("noise-doubt-", "noise-unreliable-")
     note = Note(code=code, facts=simplify_facts(raw["facts"]))
     str(note)
     return note

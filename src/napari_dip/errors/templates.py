@@ -56,6 +56,8 @@ NOTES: Mapping[str, str] = MappingProxyType(
 STOPS: Mapping[str, str] = MappingProxyType(_MESSAGES["stops"])
 #: Sentences of the methods section and their parts; a citation is a key of a paper in braces.
 METHODS: Mapping[str, str] = MappingProxyType(_MESSAGES["methods"])
+#: Sentences and captions of the experiments, and of the examination of a computer.
+TEXTS: Mapping[str, str] = MappingProxyType(_MESSAGES["texts"])
 #: Why a noise estimate is unreliable, by `UnreliableReason`.
 UNRELIABLE_REASONS: Mapping[str, str] = MappingProxyType(_MESSAGES["unreliable_reasons"])
 #: How the user ended a fit, for readers other than the user.
@@ -81,6 +83,11 @@ def render(template: str, facts: Mapping[str, object]) -> str:
         If a fact is missing.
     """
     return _ConditionalFormatter().vformat(template, (), facts)
+
+
+def render_text(row: str, /, **facts: object) -> str:
+    """Fill a row of `TEXTS` with facts."""
+    return render(TEXTS[row], facts)
 
 
 def simplify_facts(facts: Mapping[str, object]) -> dict[str, object]:

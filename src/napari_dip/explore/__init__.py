@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_dip.explore.comparison import ArchitectureComparison
+    from napari_dip.explore.architecture_comparison import ArchitectureComparison
     from napari_dip.explore.experiments import architectures, features, impedance, spectrum
     from napari_dip.explore.feature_layers import FeatureInversionResult
     from napari_dip.explore.noise_impedance import ImpedanceResult
@@ -35,7 +35,7 @@ __all__ = [
 
 #: Modules of the public names that are not those of `experiments`.
 _EXPLORE_MODULES = {
-    "ArchitectureComparison": "comparison",
+    "ArchitectureComparison": "architecture_comparison",
     "FeatureInversionResult": "feature_layers",
     "ImpedanceResult": "noise_impedance",
     "SpectrumResult": "spectra",

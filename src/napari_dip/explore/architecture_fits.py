@@ -15,14 +15,14 @@ from napari_dip.engine.fit.early_stopping import (
     make_validation_stop_rule,
 )
 from napari_dip.engine.fit.schedule import compute_output_decay
-from napari_dip.explore.experiment_setup import compute_psnr
-from napari_dip.explore.fit import (
+from napari_dip.explore.experiment_fit import (
     VALIDATION_INTERVAL,
     IterationRecord,
     choose_validation_pixels,
     count_weights,
     iter_fit,
 )
+from napari_dip.explore.experiment_setup import compute_psnr
 from napari_dip.explore.noise_impedance import compute_impedance, make_targets
 from napari_dip.explore.spectral_measures import Correspondence
 from napari_dip.pipeline.events import map_generator
@@ -223,7 +223,7 @@ def fit_architecture(
         "architecture": architecture,
         "blind_spot_size": blind_spot_size,
     }
-    fit_options["average"] = compute_output_decay(count)
+    fit_options["average_decay"] = compute_output_decay(count)
     targets = make_targets(setup.image, setup.seed)
     image = targets["image"]
     correspondence, records = Correspondence(image), list[IterationRecord]()

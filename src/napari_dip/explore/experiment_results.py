@@ -76,11 +76,13 @@ class IterationUpdate(NamedTuple):
 
 
 def make_update(
-    message: str, iteration: int, count: int, points: Mapping[str, float], **fields: Any
+    message: str, iteration: int, iteration_count: int, points: Mapping[str, float], **fields: Any
 ) -> IterationUpdate:
-    """Report an iteration of fits that run side by side; `more` are fields of the update."""
-    progress = Progress(done=iteration, total=count)
-    event = Event(message=message, progress=progress, iteration=iteration, iterations=count)
+    """Return the update of fits that run side by side; `fields` are its further ones."""
+    progress = Progress(done=iteration, total=iteration_count)
+    event = Event(
+        message=message, progress=progress, iteration=iteration, iterations=iteration_count
+    )
     return IterationUpdate(event, points, **fields)
 
 
@@ -104,7 +106,7 @@ def run_in_default_torch_state(
     return run
 
 
-def delay_keep(poll_control: PollControl) -> PollControl:
+def ignore_keep(poll_control: PollControl) -> PollControl:
     """Return a control that ignores KEEP, so that parallel fits end at the same iteration."""
 
     def poll_without_keep() -> Control:
@@ -179,9 +181,9 @@ class ReportFigure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportTable:
-    """Column heads, rows of the same length and a caption, all in plain text."""
+    """Column headers, rows of the same length and a caption, all in plain text."""
 
-    heads: tuple[str, ...]
+    headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str
 
@@ -251,7 +253,7 @@ class ExperimentSummary:
     Attributes
     ----------
     headline : str
-    heads : tuple of str
+    headers : tuple of str
         Headers of the table.
     rows : tuple of tuple of str
         Cells of the table.
@@ -261,7 +263,7 @@ class ExperimentSummary:
     """
 
     headline: str
-    heads: tuple[str, ...]
+    headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     stack: ImageStack
     curves: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())
@@ -330,7 +332,7 @@ def _render_report(
     """Return the page of a report with its drawn figures."""
     blocks = [make_elements("p", (*sentences, *report.description, *map(str, report.notes)))]
     if report.table is not None:
-        table = make_table(report.table.heads, report.table.rows, "numbers")
+        table = make_table(report.table.headers, report.table.rows, "numbers")
         blocks += [make_element("figure", table, make_element("figcaption", report.table.caption))]
     blocks += [
         make_element(
@@ -352,11 +354,11 @@ def _render_report(
     )
 
 
-def format_csv(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def format_csv(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Return a table as CSV, with all digits of the numbers."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(heads)
+    writer.writerow(headers)
     writer.writerows(map(escape_formula, row) for row in rows)
     return buffer.getvalue()
 
@@ -368,7 +370,7 @@ def format_columns(columns: Mapping[str, AnyArray]) -> str:
     )
 
 
-def number_iterations(columns: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+def add_iteration_column(columns: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
     """Return the columns after one of 1-based iterations."""
     count = len(next(iter(columns.values())))
     return {"iteration": np.arange(1, count + 1), **columns}

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_dip.errors import Refusal, RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note
-from napari_dip.errors.templates import make_printable
+from napari_dip.errors.templates import make_printable, render_text
 from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE, check_header
@@ -62,9 +62,9 @@ ARCHITECTURE_MODIFIERS = {
 DEFAULT_CROP = 256
 #: Default number of iterations. By then, the network with random input has learned an image of
 #: 128 x 128, and much of its noise (docs/explore.md).
-ITERATIONS = 500
+DEFAULT_ITERATIONS = 500
 #: Name of each target in tables -> its label.
-TARGETS = {
+TARGET_LABELS = {
     "image": "image",
     "image_and_noise": "image + noise",
     "shuffled": "shuffled pixels",
@@ -120,9 +120,7 @@ def choose_architectures(
     return tuple(selected[name] for name in dict.fromkeys(order) if name in selected)
 
 
-def find_architecture(
-    field: str, name: str, architecture: Mapping[str, Architecture]
-) -> Architecture:
+def find_architecture(field: str, name: str, available: Mapping[str, Architecture]) -> Architecture:
     """Return an architecture by its name, which may have numeric modifiers.
 
     `lipschitz-1.7` bounds the layers of the preset's network, `decoder+lipschitz-1.7` those of
@@ -133,7 +131,8 @@ def find_architecture(
     field : str
         Name of the setting, for the refusal.
     name : str
-    architecture : mapping of str to Architecture
+    available : mapping of str to Architecture
+        The architectures without modifiers.
 
     Raises
     ------
@@ -142,22 +141,22 @@ def find_architecture(
     """
     base_name, *modifiers = str(name).strip().split("+")
     base_name = OLD_VALUES["denoise", "architecture"].get(base_name, base_name)
-    if base_name == f"depth-{len(architecture[DEFAULT_ARCHITECTURE].widths)}":
+    if base_name == f"depth-{len(available[DEFAULT_ARCHITECTURE].widths)}":
         base_name = DEFAULT_ARCHITECTURE
-    if base_name not in architecture:
+    if base_name not in available:
         base_name, modifiers = DEFAULT_ARCHITECTURE, [base_name, *modifiers]
-    design = architecture[base_name]
+    architecture = available[base_name]
     for modifier in modifiers:
-        changed = _apply_control(design, modifier)
-        if changed is None:
-            raise _refuse_unknown_architecture(field, name, architecture)
-        design = changed
-    return design
+        modified = _apply_modifier(architecture, modifier)
+        if modified is None:
+            raise _refuse_unknown_architecture(field, name, available)
+        architecture = modified
+    return architecture
 
 
-def _apply_control(architecture: Architecture, name: str) -> Architecture | None:
-    """Apply one modifier such as `lipschitz-1.7` to an architecture; None if it is invalid."""
-    kind, _, number_text = name.partition("-")
+def _apply_modifier(architecture: Architecture, modifier: str) -> Architecture | None:
+    """Apply a modifier such as `lipschitz-1.7` to an architecture; None if it is invalid."""
+    kind, _, number_text = modifier.partition("-")
     minimum, maximum, _ = ARCHITECTURE_MODIFIERS.get(kind, (inf, -inf, ""))
     try:
         number = float(f"{float(number_text):g}")  # with the digits that the name will have
@@ -178,13 +177,13 @@ def _apply_control(architecture: Architecture, name: str) -> Architecture | None
 
 
 def _refuse_unknown_architecture(
-    field: str, name: str, architecture: Mapping[str, Architecture]
+    field: str, name: str, available: Mapping[str, Architecture]
 ) -> RefusedError:
     modifier_ranges = "; ".join(
         f"{kind}-NUMBER from {minimum:g} to {maximum:g} ({effect})"
         for kind, (minimum, maximum, effect) in ARCHITECTURE_MODIFIERS.items()
     )
-    names = ", ".join(architecture)
+    names = ", ".join(available)
     why = f"there are {names}; {modifier_ranges}; and one of the former with such behind a '+'"
     several_hint = "Give some of these names with commas between, or leave it out to compare all."
     hint = several_hint if field == "only" else "Give one of these names, or leave it out."
@@ -192,7 +191,7 @@ def _refuse_unknown_architecture(
     return RefusedError("setting-wrong", field=field, value=value, why=why, hint=hint)
 
 
-def get_denoising_network(architecture: Architecture) -> str:
+def get_denoising_architecture(architecture: Architecture) -> str:
     """Return the architecture setting of `denoise` for this architecture, "" if there is none."""
     return architecture.name if architecture.name in _ARCHITECTURE_NAMES else ""
 
@@ -245,7 +244,7 @@ class ExperimentSetup:
         return self.plan.recipe.run_settings.seed
 
     @property
-    def network(self) -> str:
+    def network_description(self) -> str:
         """Description of the network and its learning rate."""
         label = self.architecture.label
         preset_label = list_plan_architectures(self.plan)[DEFAULT_ARCHITECTURE].label
@@ -254,14 +253,21 @@ class ExperimentSetup:
 
     def describe_image(self) -> str:
         """Return a sentence that names the pixels."""
-        return f"Looked at: {_format_plane_size(self.image.shape)} of '{self.name}'."
+        size = _format_plane_size(self.image.shape)
+        return render_text("experiment-plane", size=size, name=self.name)
 
     def describe_fit(self) -> str:
         """Describe image, network and fit in sentences."""
-        return (
-            f"{self.describe_image()} Network: {self.network}, fed with random input without "
-            f"jitter; {self.iterations} iterations of plain squared error at a steady rate, "
-            f"nothing held out, seed {self.seed}."
+        return self.render("experiment-fit")
+
+    def render(self, row: str) -> str:
+        """Fill a row of `TEXTS` with the facts of image, network and fit."""
+        return render_text(
+            row,
+            plane=self.describe_image(),
+            network=self.network_description,
+            iterations=self.iterations,
+            seed=self.seed,
         )
 
     def restore_units(self, image: ImageArray) -> ImageArray:
@@ -275,7 +281,7 @@ def make_experiment_setup(
     *,
     axes: str | None = None,
     preset: str = "fast",
-    max_iterations: int | str = ITERATIONS,
+    max_iterations: int | str = DEFAULT_ITERATIONS,
     seed: int | str = 0,
     device: str = "auto",
     crop: int | str = DEFAULT_CROP,
@@ -322,14 +328,16 @@ def make_experiment_setup(
         "axes": axes,
         "crop": side,
     }
-    design = find_architecture("architecture", architecture, list_plan_architectures(plan))
-    experiment_recipe |= _describe_fit(plan, design, machine.torch_version)
+    fitted_architecture = find_architecture(
+        "architecture", architecture, list_plan_architectures(plan)
+    )
+    experiment_recipe |= _describe_fit(plan, fitted_architecture, machine.torch_version)
     return ExperimentSetup(
         name=spec.name,
         image=cropped,
         plan=plan,
         full_size=grey.shape,
-        architecture=design,
+        architecture=fitted_architecture,
         recipe=experiment_recipe,
         notes=(*notes, *plan.notes),
     )

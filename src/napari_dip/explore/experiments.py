@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field
 from napari_dip.explore.experiment_results import ExperimentTimer
 from napari_dip.explore.experiment_setup import (
     DEFAULT_CROP,
-    ITERATIONS,
-    TARGETS,
+    DEFAULT_ITERATIONS,
+    TARGET_LABELS,
     choose_architectures,
     label_architecture,
     list_all_architectures,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
 
     from napari_dip.engine.control import PollControl
-    from napari_dip.explore.comparison import ArchitectureComparison
+    from napari_dip.explore.architecture_comparison import ArchitectureComparison
     from napari_dip.explore.experiment_results import IterationUpdate
     from napari_dip.explore.feature_layers import FeatureInversionResult
     from napari_dip.explore.noise_impedance import ImpedanceResult
@@ -82,7 +82,7 @@ class PlotSpec:
     ----------
     curves : tuple of Curve
     axis_label, tooltip : str
-    top : float
+    y_max : float
         Upper end of the vertical axis.
     labels_per_line : int
         Entries in a line of the legend.
@@ -93,7 +93,7 @@ class PlotSpec:
     curves: tuple[Curve, ...]
     axis_label: str
     tooltip: str
-    top: float = 1.1
+    y_max: float = 1.1
     labels_per_line: int = 2
     unit: str = ""
 
@@ -114,7 +114,7 @@ class Experiment:
         Settings besides those of all experiments.
     iterations, crop : int
         Defaults: iterations of each fit (0: those of the preset), and side of the crop in pixels.
-    fits : int
+    fit_count : int
         Number of fits: in all, of each architecture that is compared, or of each layer.
     files : tuple of str
         Names of the saved files, the page first.
@@ -129,9 +129,9 @@ class Experiment:
     label: str = ""
     description: str = ""
     settings: tuple[str, ...]
-    iterations: int = ITERATIONS
+    iterations: int = DEFAULT_ITERATIONS
     crop: int = DEFAULT_CROP
-    fits: int
+    fit_count: int
     files: tuple[str, ...]
     make_starter: Callable[..., StartExperiment]
     plot: PlotSpec | None = None
@@ -165,7 +165,7 @@ class ExperimentSettings(BaseModel):
     max_iterations: Annotated[
         Annotated[int, Field(ge=1, le=100_000)],
         Setting("Iterations", "Of each fit. Only experiments over as many can be compared."),
-    ] = ITERATIONS
+    ] = DEFAULT_ITERATIONS
     crop: Annotated[
         Annotated[int, Field(ge=MIN_IMAGE_SIDE, le=4096)],
         Setting(
@@ -205,7 +205,7 @@ def _make_architectures_starter(
     setup = make_experiment_setup(image, **{**defaults, **settings})
     clean = None if truth is None else read_truth(truth, setup)
     architectures = choose_architectures(setup, only)
-    return lambda poll: _load("comparison", "explore_architectures")(
+    return lambda poll: _load("architecture_comparison", "explore_architectures")(
         setup, architectures, clean, poll_control=poll
     )
 
@@ -216,8 +216,10 @@ def _make_features_starter(image: Any, network: str = "", **settings: Any) -> St
 
 
 def _make_target_curves(*names: str) -> tuple[Curve, ...]:
-    colours = dict(zip(TARGETS, _TARGET_COLOURS, strict=True))
-    return tuple(Curve(name=name, label=TARGETS[name], colour=colours[name]) for name in names)
+    colours = dict(zip(TARGET_LABELS, _TARGET_COLOURS, strict=True))
+    return tuple(
+        Curve(name=name, label=TARGET_LABELS[name], colour=colours[name]) for name in names
+    )
 
 
 _ENERGY_LABEL = "Not learned (1: all)"
@@ -234,11 +236,11 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
                 description="Impedance: how soon an untrained network learns the image, the image "
                 "with noise, its pixels shuffled, and noise.",
                 settings=("architecture",),
-                fits=len(TARGETS),
+                fit_count=len(TARGET_LABELS),
                 files=("impedance.html", "impedance.png", "impedance.csv", "impedance.json"),
                 make_starter=_make_impedance_starter,
                 plot=PlotSpec(
-                    curves=_make_target_curves(*TARGETS),
+                    curves=_make_target_curves(*TARGET_LABELS),
                     axis_label=_ENERGY_LABEL,
                     tooltip="How much of each target the network has not learned yet. It takes up "
                     "an image long before noise: its structure resists noise.",
@@ -251,7 +253,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
                 description="Spectrum: which frequencies of the image are learned when, and where "
                 "to stop.",
                 settings=("architecture", "truth"),
-                fits=2,
+                fit_count=2,
                 files=(
                     *("spectrum.html", "power.png", "bands.png", "stopping.png"),
                     *("power.csv", "bands.csv", "held_out.csv", "spectrum.json"),
@@ -267,7 +269,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
                     axis_label="Learned (1: all)",
                     tooltip="How much of each band of frequencies of the image is there. Low "
                     "frequencies come first; noise lies in the high ones.",
-                    top=1,
+                    y_max=1,
                     labels_per_line=3,
                     unit="cycles/pixel",
                 ),
@@ -281,7 +283,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
                 settings=("only", "truth"),
                 iterations=COMPARISON_ITERATIONS,
                 crop=COMPARISON_CROP,
-                fits=2,
+                fit_count=2,
                 files=(
                     *("architectures.html", "architectures.png", "pictures.png"),
                     *("architectures.csv", "curves.csv", "architectures.json", "denoising.json"),
@@ -300,7 +302,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
                 settings=("network", "layers"),
                 iterations=0,
                 crop=FEATURE_CROP,
-                fits=len(PRIOR_LABELS),
+                fit_count=len(PRIOR_LABELS),
                 files=("features.html", "features.png", "features.csv", "features.json"),
                 make_starter=_make_features_starter,
             ),
@@ -309,7 +311,9 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
 )
 
 
-def _run(key: str, image: Any, progress: Callable[[Event], object] | None, **settings: Any) -> Any:
+def _run_experiment(
+    key: str, image: Any, progress: Callable[[Event], object] | None, **settings: Any
+) -> Any:
     """Run an experiment to its end and pass its events to `progress`."""
     timer = ExperimentTimer()
     steps = EXPERIMENTS[key].make_starter(image, **settings)(timer.poll_control)
@@ -349,7 +353,7 @@ def impedance(
     figure "learning curves for the reconstruction task".
     """
     settings = accept_old_names(settings, OLD_EXPERIMENT_SETTINGS)
-    result: ImpedanceResult = _run("impedance", image, progress, **settings)
+    result: ImpedanceResult = _run_experiment("impedance", image, progress, **settings)
     return result
 
 
@@ -389,7 +393,7 @@ def spectrum(
     prior, IJCV 130, 2022, doi:10.1007/s11263-021-01572-7.
     """
     settings = accept_old_names(settings, OLD_EXPERIMENT_SETTINGS)
-    result: SpectrumResult = _run("spectrum", image, progress, truth=truth, **settings)
+    result: SpectrumResult = _run_experiment("spectrum", image, progress, truth=truth, **settings)
     return result
 
 
@@ -433,7 +437,7 @@ def architectures(
     networks, ICLR 2019, arXiv:1810.03982.
     """
     options = {"truth": truth, "only": only, **settings}
-    result: ArchitectureComparison = _run("architectures", image, progress, **options)
+    result: ArchitectureComparison = _run_experiment("architectures", image, progress, **options)
     return result
 
 
@@ -482,5 +486,5 @@ def features(
     section on feature inversion.
     """
     options = {"network": network, "layers": layers, "crop": crop, "axes": axes, **settings}
-    result: FeatureInversionResult = _run("features", image, progress, **options)
+    result: FeatureInversionResult = _run_experiment("features", image, progress, **options)
     return result

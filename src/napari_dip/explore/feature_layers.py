@@ -11,6 +11,7 @@ import numpy as np
 from napari_dip.engine.control import Control
 from napari_dip.errors import raise_if_refused
 from napari_dip.errors.notes import StopReason
+from napari_dip.errors.templates import TEXTS, render_text
 from napari_dip.explore.experiment_results import (
     ExperimentReport,
     ExperimentResult,
@@ -76,7 +77,7 @@ class FeatureInversion:
     layer : str
     layer_size : str
         Size of the layer's activations.
-    prior_setting : str
+    prior_key : str
         Key in `PRIOR_LABELS`.
     image : ndarray
         Result of the inversion, in the axes and units of the image.
@@ -89,7 +90,7 @@ class FeatureInversion:
 
     layer: str
     layer_size: str
-    prior_setting: str
+    prior_key: str
     image: ImageArray
     correlation: float
     distance: float
@@ -128,12 +129,17 @@ class FeatureInversionResult(ExperimentResult):
         for row in self.rows:
             best = max(row, key=lambda inversion: inversion.correlation)
             correlations = ", ".join(
-                f"{PRIOR_LABELS[inversion.prior_setting].lower()} {inversion.correlation:.2f}"
+                f"{PRIOR_LABELS[inversion.prior_key].lower()} {inversion.correlation:.2f}"
                 for inversion in row
             )
             lines.append(
-                f"'{best.layer}' ({best.layer_size}): correlation with the image {correlations}; "
-                f"best: {PRIOR_LABELS[best.prior_setting].lower()}."
+                render_text(
+                    "features-layer",
+                    layer=best.layer,
+                    size=best.layer_size,
+                    correlations=correlations,
+                    best=PRIOR_LABELS[best.prior_key].lower(),
+                )
             )
         return tuple(lines)
 
@@ -142,7 +148,7 @@ class FeatureInversionResult(ExperimentResult):
         lines = [
             {"layer": row[0].layer, "answer": row[0].layer_size}
             | {
-                f"{inversion.prior_setting.replace('-', '_')}_{name}": getattr(inversion, name)
+                f"{inversion.prior_key.replace('-', '_')}_{name}": getattr(inversion, name)
                 for inversion in row
                 for name in ("correlation", "distance")
             }
@@ -156,10 +162,7 @@ class FeatureInversionResult(ExperimentResult):
                 ReportFigure(
                     file="features.png",
                     title="What each layer keeps",
-                    caption="Left the image, then what came back from the layer's activations "
-                    "alone: with an untrained network (Deep Image Prior), with a penalty on the "
-                    "total variation of free pixels, and with free pixels only. All at the same "
-                    "limits of contrast.",
+                    caption=TEXTS["features-images-caption"],
                     draw=partial(_draw_feature_images, self),
                 ),
             ),
@@ -225,11 +228,11 @@ def plan_features(
     machine, plans, layer_sizes = detect_machine(), [], {}
     for name in names:
         row = []
-        for prior_setting in PRIOR_LABELS:
+        for prior_key in PRIOR_LABELS:
             recipe = make_recipe(
-                "invert-features", **{**task_settings, "layer": name, "prior": prior_setting}
+                "invert-features", **{**task_settings, "layer": name, "prior": prior_key}
             )
-            row.append((prior_setting, raise_if_refused(preflight(recipe, spec, machine))))
+            row.append((prior_key, raise_if_refused(preflight(recipe, spec, machine))))
         raise_if_refused(arrange_inputs(row[0][1], {"image": pixels}))
         layer_sizes[name] = describe_layer_size(row[0][1].recipe.task, spec.grid)
         plans.append(tuple(row))
@@ -258,13 +261,13 @@ def _choose_even_layers(paths: list[str]) -> list[str]:
 
 
 def explore_features(
-    features: FeaturePlan, *, poll_control: PollControl = lambda: Control.GO
+    feature_plan: FeaturePlan, *, poll_control: PollControl = lambda: Control.GO
 ) -> Generator[IterationUpdate, None, FeatureInversionResult | None]:
     """Invert each layer with each prior, as the task `invert-features` does.
 
     Parameters
     ----------
-    features : FeaturePlan
+    feature_plan : FeaturePlan
     poll_control : callable
         Polled at each iteration; KEEP and DISCARD end the experiment.
 
@@ -279,18 +282,19 @@ def explore_features(
         None if the user ended it.
     """
     timer, tracker = PausableClock(poll_control), ProgressTracker(default_rate=1.0)
-    plan_rows = [[plan for _, plan in layer_plans] for layer_plans in features.plans]
+    plan_rows = [[plan for _, plan in layer_plans] for layer_plans in feature_plan.plans]
     steps = iter([tracker.add_step("fit", plan.seconds) for row in plan_rows for plan in row])
     rows = []
-    for layer_plans in features.plans:
+    for layer_plans in feature_plan.plans:
         row = []
-        for prior_setting, plan in layer_plans:
+        for prior_key, plan in layer_plans:
             layer = plan.recipe.task.layer  # type: ignore[attr-defined]  # of this task only
-            message = f"Inverting '{layer}': {PRIOR_LABELS[prior_setting].lower()}"
+            message = f"Inverting '{layer}': {PRIOR_LABELS[prior_key].lower()}"
             step = next(steps)
             make_update = partial(_make_feature_update, message, layer, step, tracker, timer)
             result = yield from map_generator(
-                run(plan, {"image": features.image}, poll_control=timer.poll_control), make_update
+                run(plan, {"image": feature_plan.image}, poll_control=timer.poll_control),
+                make_update,
             )
             step.finish(timer.seconds)
             if result is None or result.stop_reason is StopReason.USER:
@@ -298,22 +302,22 @@ def explore_features(
             row.append(
                 FeatureInversion(
                     layer=layer,
-                    layer_size=features.layer_sizes.get(layer, ""),
-                    prior_setting=prior_setting,
+                    layer_size=feature_plan.layer_sizes.get(layer, ""),
+                    prior_key=prior_key,
                     image=result.image,
-                    correlation=compute_correlation(result.image, features.image),
+                    correlation=compute_correlation(result.image, feature_plan.image),
                     distance=result.history[-1][1],
                 )
             )
         rows.append(tuple(row))
-    notes = (note for row in features.plans for _, plan in row for note in plan.notes)
+    notes = (note for row in feature_plan.plans for _, plan in row for note in plan.notes)
     return FeatureInversionResult(
-        name=features.spec.name,
-        image=features.image,
-        axes=features.spec.axes,
+        name=feature_plan.spec.name,
+        image=feature_plan.image,
+        axes=feature_plan.spec.axes,
         rows=tuple(rows),
-        recipe=features.recipe,
-        notes=(*features.spec.notes, *dict.fromkeys(notes)),
+        recipe=feature_plan.recipe,
+        notes=(*feature_plan.spec.notes, *dict.fromkeys(notes)),
     )
 
 
@@ -339,38 +343,32 @@ def _make_feature_update(
     return IterationUpdate(replace(event, message=message, progress=progress), {}, layer)
 
 
-def _make_feature_table(rows: FeatureInversionResult) -> ReportTable:
-    heads = ("layer", "answer", *(f"{label}" for label in PRIOR_LABELS.values()))
+def _make_feature_table(result: FeatureInversionResult) -> ReportTable:
+    headers = ("layer", "activations", *PRIOR_LABELS.values())
     lines = tuple(
         (
             row[0].layer,
             row[0].layer_size,
             *(f"{inversion.correlation:.3f} ({inversion.distance:.4f})" for inversion in row),
         )
-        for row in rows.rows
+        for row in result.rows
     )
-    caption = (
-        "Correlation of what came back with the image; in brackets the squared distance of the "
-        "activations in the last iterations, in their own mean square. An image may answer the "
-        "layer as the image does and look like nothing: then the layer keeps little, and the prior "
-        "has to tell."
-    )
-    return ReportTable(heads=heads, rows=lines, caption=caption)
+    return ReportTable(headers=headers, rows=lines, caption=TEXTS["features-table-caption"])
 
 
 @use_default_style
-def _draw_feature_images(rows: FeatureInversionResult) -> bytes:
+def _draw_feature_images(result: FeatureInversionResult) -> bytes:
     """Draw the image and its inversions, one row per layer."""
-    plane = select_middle_plane(rows.image, rows.axes)
+    plane = select_middle_plane(result.image, result.axes)
     limits = compute_contrast_limits(plane)
-    column_count = 1 + len(rows.rows[0])
-    figure = make_figure(2.1 * column_count, 2.35 * len(rows.rows))
-    panels = figure.subplots(len(rows.rows), column_count, squeeze=False)
-    for row, row_axes in zip(rows.rows, panels, strict=True):
+    column_count = 1 + len(result.rows[0])
+    figure = make_figure(2.1 * column_count, 2.35 * len(result.rows))
+    panels = figure.subplots(len(result.rows), column_count, squeeze=False)
+    for row, row_axes in zip(result.rows, panels, strict=True):
         draw_titled_image(row_axes[0], plane, f"{row[0].layer}\n{row[0].layer_size} values", limits)
         for inversion, axes in zip(row, row_axes[1:], strict=True):
-            title = (
-                f"{PRIOR_LABELS[inversion.prior_setting]}\ncorrelation {inversion.correlation:.2f}"
+            title = f"{PRIOR_LABELS[inversion.prior_key]}\ncorrelation {inversion.correlation:.2f}"
+            draw_titled_image(
+                axes, select_middle_plane(inversion.image, result.axes), title, limits
             )
-            draw_titled_image(axes, select_middle_plane(inversion.image, rows.axes), title, limits)
     return render_png(figure)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from napari_dip.engine.control import Control
+from napari_dip.errors.templates import render_text
+from napari_dip.explore.experiment_fit import iter_fit
 from napari_dip.explore.experiment_results import (
     MIN_KEPT_ITERATIONS,
     ExperimentReport,
@@ -18,15 +20,14 @@ from napari_dip.explore.experiment_results import (
     ImageStack,
     IterationUpdate,
     ReportFigure,
-    delay_keep,
+    add_iteration_column,
     format_columns,
+    ignore_keep,
     make_update,
     mark_ended_early,
-    number_iterations,
     run_in_default_torch_state,
 )
-from napari_dip.explore.experiment_setup import TARGETS, standardise
-from napari_dip.explore.fit import iter_fit
+from napari_dip.explore.experiment_setup import TARGET_LABELS, standardise
 from napari_dip.pipeline.assess.report_figures import (
     compute_contrast_limits,
     draw_titled_image,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from napari_dip.io.arrays import AnyArray, FloatArray
 
 #: Standard deviation of the added noise, relative to that of the image.
-ADDED_NOISE = 0.5
+ADDED_NOISE_STD = 0.5
 #: Iterations whose losses are reported, as far as the fit got, in addition to the last one.
 REPORTED_ITERATIONS = (10, 50, 100)
 #: Colours of the targets on the page.
@@ -59,7 +60,7 @@ class ImpedanceResult(ExperimentResult):
     ----------
     setup : ExperimentSetup
     targets : mapping of str to ndarray (Y, X) float32
-        Each of zero mean and unit variance; the keys are those of `TARGETS`.
+        Each of zero mean and unit variance; the keys are those of `TARGET_LABELS`.
     losses : mapping of str to ndarray (iterations,) float64
         Mean square of output minus target at iterations 1, 2, ...
     score : float
@@ -86,11 +87,8 @@ class ImpedanceResult(ExperimentResult):
     @property
     def sentences(self) -> tuple[str, ...]:
         """Sentences that summarise the experiment."""
-        return (
-            f"Impedance score {self.score:.3f} over {self.setup.iterations} iterations: the mean "
-            "distance between the energies of noise and image over the logarithm of the iteration "
-            "(0: noise is learned as readily as the image; 1: the image at once, noise never).",
-        )
+        iterations = self.setup.iterations
+        return (render_text("impedance-score", score=self.score, iterations=iterations),)
 
     def make_report(self) -> ExperimentReport:
         """Return the report: losses by iteration."""
@@ -112,14 +110,14 @@ class ImpedanceResult(ExperimentResult):
                 "score": self.score,
                 "energies": {name: curve.tolist() for name, curve in self.losses.items()},
             },
-            files={"impedance.csv": format_columns(number_iterations(self.losses))},
+            files={"impedance.csv": format_columns(add_iteration_column(self.losses))},
         )
 
     def summarise(self) -> ExperimentSummary:
         """Return the losses at some iterations, and the targets."""
         return ExperimentSummary(
             headline=f"Impedance score {self.score:.3f}",
-            heads=("After", "image", "+ noise", "shuffled", "noise"),
+            headers=("After", "image", "+ noise", "shuffled", "noise"),
             rows=tuple(
                 (
                     str(iteration),
@@ -130,8 +128,8 @@ class ImpedanceResult(ExperimentResult):
             stack=ImageStack(
                 name_suffix="targets",
                 axis="target",
-                names=tuple(TARGETS.values()),
-                images=np.stack([self.targets[name] for name in TARGETS]),
+                names=tuple(TARGET_LABELS.values()),
+                images=np.stack([self.targets[name] for name in TARGET_LABELS]),
                 has_image_units=False,
             ),
         )
@@ -152,11 +150,11 @@ def make_targets(grey_image: ImageArray, seed: int) -> dict[str, ImageArray]:
     """
     rng = np.random.default_rng(seed)
     image = standardise(grey_image)
-    noisy = image + ADDED_NOISE * rng.standard_normal(image.shape)
+    noisy = image + ADDED_NOISE_STD * rng.standard_normal(image.shape)
     shuffled = rng.permutation(image.ravel()).reshape(image.shape)
     noise = rng.standard_normal(image.shape)
     targets: tuple[AnyArray, ...] = (image, noisy, shuffled, noise)
-    return {name: standardise(target) for name, target in zip(TARGETS, targets, strict=True)}
+    return {name: standardise(target) for name, target in zip(TARGET_LABELS, targets, strict=True)}
 
 
 def compute_impedance(noise: FloatArray, image: FloatArray) -> float:
@@ -213,7 +211,7 @@ def explore_impedance(
     with ExitStack() as exit_stack:
         fits = {
             name: exit_stack.enter_context(
-                closing(iter_fit(target, setup, poll_control=delay_keep(poll_control)))
+                closing(iter_fit(target, setup, poll_control=ignore_keep(poll_control)))
             )
             for name, target in targets.items()
         }
@@ -244,10 +242,10 @@ def _draw_loss_curves(impedance: ImpedanceResult) -> bytes:
     """Draw the targets, and below them loss against iteration; return a PNG file."""
     figure = make_figure(8.6, 6.4)
     rows: Any = figure.subfigures(2, 1, height_ratios=(1, 2))
-    panels = rows[0].subplots(1, len(TARGETS))
+    panels = rows[0].subplots(1, len(TARGET_LABELS))
     axes = rows[1].subplots()
     for panel, (name, target_label), colour in zip(
-        panels, TARGETS.items(), _REPORT_COLOURS, strict=True
+        panels, TARGET_LABELS.items(), _REPORT_COLOURS, strict=True
     ):
         target = impedance.targets[name]
         draw_titled_image(panel, target, target_label, compute_contrast_limits(target))
@@ -270,14 +268,16 @@ def _caption_losses(impedance: ImpedanceResult) -> str:
     lines = []
     for iteration in impedance.list_reported_iterations():
         losses = ", ".join(
-            f"{TARGETS[name]} {loss:.3f}" for name, loss in impedance.get_losses(iteration).items()
+            f"{TARGET_LABELS[name]} {loss:.3f}"
+            for name, loss in impedance.get_losses(iteration).items()
         )
-        order_text = "ordered" if impedance.is_ordered(iteration) else "not ordered"
-        lines.append(f"Iteration {iteration}: {losses} ({order_text}).")
-    return (
-        "Energy: mean square of output minus target. Each target has zero mean and unit "
-        f"variance; the added noise has {ADDED_NOISE:g} of the image's standard deviation, so "
-        f"{ADDED_NOISE**2 / (1 + ADDED_NOISE**2):.0%} of the variance of image + noise is noise. "
-        "All four fits begin with the same weights and the same code. 'Ordered' says: image < "
-        f"image + noise < both shuffled pixels and noise. {' '.join(lines)}"
+        is_ordered = impedance.is_ordered(iteration)
+        lines.append(
+            render_text(
+                "impedance-iteration", iteration=iteration, losses=losses, is_ordered=is_ordered
+            )
+        )
+    share = ADDED_NOISE_STD**2 / (1 + ADDED_NOISE_STD**2)
+    return render_text(
+        "impedance-caption", noise=ADDED_NOISE_STD, share=share, iterations=" ".join(lines)
     )

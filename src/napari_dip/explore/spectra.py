@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from napari_dip.engine.control import Control
+from napari_dip.errors.templates import render_text
+from napari_dip.explore.experiment_fit import find_validation_stop, iter_fit
 from napari_dip.explore.experiment_results import (
     MIN_KEPT_ITERATIONS,
     ExperimentReport,
@@ -19,16 +21,15 @@ from napari_dip.explore.experiment_results import (
     ImageStack,
     IterationUpdate,
     ReportFigure,
-    delay_keep,
+    add_iteration_column,
     format_columns,
     format_csv,
+    ignore_keep,
     make_update,
     mark_ended_early,
-    number_iterations,
     run_in_default_torch_state,
 )
 from napari_dip.explore.experiment_setup import compute_psnr, measure_blind_spot_size, standardise
-from napari_dip.explore.fit import find_validation_stop, iter_fit
 from napari_dip.explore.spectral_measures import (
     BAND_COUNT,
     BAND_NAMES,
@@ -58,8 +59,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from napari_dip.engine.control import PollControl
+    from napari_dip.explore.experiment_fit import IterationRecord, ValidationStop
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
-    from napari_dip.explore.fit import IterationRecord, ValidationStop
     from napari_dip.io.arrays import FloatArray
 
 
@@ -138,11 +139,9 @@ class SpectrumResult(ExperimentResult):
         half_iterations = (
             str(iteration or "never") for iteration in self.find_level_iterations()[LEVELS[0]]
         )
-        stop = f"settles at iteration {self.ratio_stop}" if self.ratio_stop else "never settles"
         return (
-            f"Half of each band, lowest first, is there at iteration {', '.join(half_iterations)}.",
-            f"Blurriness over sharpness {stop}; validation pixels take iteration "
-            f"{self.validation_stop.best_iteration}.",
+            render_text("spectrum-bands", iterations=", ".join(half_iterations)),
+            _describe_stops("spectrum-stops", self),
         )
 
     def make_report(self) -> ExperimentReport:
@@ -201,7 +200,7 @@ class SpectrumResult(ExperimentResult):
             },
             files={
                 "power.csv": format_columns({"cycles_per_pixel": self.frequency, **power}),
-                "bands.csv": format_columns(number_iterations(bands)),
+                "bands.csv": format_columns(add_iteration_column(bands)),
                 "held_out.csv": format_csv(("iteration", "held_out_error"), stop.validation_errors),
             },
         )
@@ -213,7 +212,7 @@ class SpectrumResult(ExperimentResult):
         iterations = sorted(self.recorded_outputs)
         return ExperimentSummary(
             headline=f"Validation pixels take iteration {self.validation_stop.best_iteration}",
-            heads=("Band", "half at", f"{LEVELS[1]:.0%} at", "at the end"),
+            headers=("Band", "half at", f"{LEVELS[1]:.0%} at", "at the end"),
             rows=tuple(
                 (label, str(first or "never"), str(second or "never"), f"{last:.2f}")
                 for label, first, second, last in rows
@@ -260,7 +259,7 @@ def explore_spectrum(
     """
     target, count = standardise(setup.image), setup.iterations
     recorder, blind_spot_size = _SpectrumRecorder(setup, truth), measure_blind_spot_size(setup)
-    fit_steps = iter_fit(target, setup, poll_control=delay_keep(poll_control), keeps_images=True)
+    fit_steps = iter_fit(target, setup, poll_control=ignore_keep(poll_control), keeps_images=True)
     validation_steps = find_validation_stop(
         target, setup, blind_spot_size, poll_control=poll_control
     )
@@ -313,8 +312,8 @@ class _SpectrumRecorder:
         self._correspondence = Correspondence(standardise(setup.image))
         count = setup.iterations
         self._reported_iterations, self._recorded_iterations = (
-            {int(item) for item in np.round(np.geomspace(first, count, many))}
-            for first, many in (
+            {int(item) for item in np.round(np.geomspace(first, count, output_count))}
+            for first, output_count in (
                 (max(1, count // _FIRST_OUTPUT_DIVISOR), _REPORTED_OUTPUTS),
                 (1, _RECORDED_OUTPUTS),
             )
@@ -334,7 +333,7 @@ class _SpectrumRecorder:
         assert record.image is not None
         image = self._setup.restore_units(record.image)
         sharpness = measure_sharpness((image - self._low) / self._range)
-        psnr = self._psnr(image)
+        psnr = self._compute_psnr(image)
         self._rows.append((record.loss, sharpness.blurriness, sharpness.sharpness, psnr))
         self._bands.append(self._correspondence.compute(record.image))
         if record.iteration in self._recorded_iterations | self._reported_iterations:
@@ -377,12 +376,12 @@ class _SpectrumRecorder:
             power=power,
             ratio_stop=find_ratio_stop(blurriness / np.maximum(sharpness, 1e-12)),
             validation_stop=validation_stop,
-            validation_psnr=self._psnr(self._setup.restore_units(validation_stop.image))
+            validation_psnr=self._compute_psnr(self._setup.restore_units(validation_stop.image))
             if has_truth
             else None,
         )
 
-    def _psnr(self, image: ImageArray) -> float:
+    def _compute_psnr(self, image: ImageArray) -> float:
         return float("nan") if self._truth is None else compute_psnr(image, self._truth)
 
 
@@ -485,30 +484,25 @@ def _draw_stopping_curves(spectrum: SpectrumResult) -> bytes:
             axes.axvline(spectrum.ratio_stop, color="tab:blue", linestyle="--")
         axes.axvline(spectrum.validation_stop.best_iteration, color="tab:orange", linestyle="--")
     format_iteration_axis(panels[-1], len(iterations), is_logarithmic=False)
-    ratio = (
-        f"ratio settled at {spectrum.ratio_stop}" if spectrum.ratio_stop else "ratio never settled"
-    )
-    panels[0].set_title(
-        f"Blue dashes: {ratio}. Orange dashes: validation pixels take "
-        f"{spectrum.validation_stop.best_iteration}.",
-        fontsize=10,
-    )
+    panels[0].set_title(_describe_stops("spectrum-stops-title", spectrum), fontsize=10)
     return render_png(figure)
 
 
+def _describe_stops(row: str, spectrum: SpectrumResult) -> str:
+    """Fill a row of `TEXTS` with the iterations at which both rules stop."""
+    best_iteration = spectrum.validation_stop.best_iteration
+    return render_text(row, ratio_stop=spectrum.ratio_stop, best_iteration=best_iteration)
+
+
 def _caption_power(spectrum: SpectrumResult) -> str:
-    high = spectrum.frequency > compute_band_edges()[-2]
+    is_high = spectrum.frequency > compute_band_edges()[-2]
+    target_power = spectrum.power["target"][is_high].mean()
     shares = [
-        f"{spectrum.power[str(at)][high].mean() / spectrum.power['target'][high].mean():.1%} "
-        f"after {at}"
-        for at in spectrum.reported_outputs
+        f"{spectrum.power[str(iteration)][is_high].mean() / target_power:.1%} after {iteration}"
+        for iteration in spectrum.reported_outputs
     ]
-    return (
-        "Radially averaged, mean taken off, Hann window. In the highest band "
-        f"({compute_band_edges()[-2]:.1f} to {compute_band_edges()[-1]:.1f} cycles per pixel) the "
-        "output has of the "
-        f"target's power: {', '.join(shares)} iterations."
-    )
+    low, high = compute_band_edges()[-2:]
+    return render_text("spectrum-power-caption", low=low, high=high, shares=", ".join(shares))
 
 
 def _caption_bands(spectrum: SpectrumResult) -> str:
@@ -518,43 +512,37 @@ def _caption_bands(spectrum: SpectrumResult) -> str:
         for label, first, second in zip(list_band_labels(), *levels, strict=True)
     )
     last = ", ".join(f"{correspondence:.2f}" for correspondence in spectrum.correspondence[-1])
-    return (
-        "Frequency-band correspondence of Shi et al.: the mean over a band of |F(output)| / "
-        "|F(target)|, clipped to 1. The target is what is fitted, noise included. Before the "
-        "first steps the output is as strong as any image and says nothing. Iterations at which "
-        f"a band then first has {LEVELS[0]:g} and {LEVELS[1]:g}, bands in cycles per pixel: "
-        f"{bands}. At the last iteration, lowest band first: {last}."
+    first_level, second_level = LEVELS
+    return render_text(
+        "spectrum-bands-caption",
+        first_level=first_level,
+        second_level=second_level,
+        bands=bands,
+        last=last,
     )
 
 
 def _caption_stops(spectrum: SpectrumResult) -> str:
-    stop, stopped_fit = spectrum.ratio_stop, spectrum.validation_stop
-    text = (
-        "Above, blurriness (Crete et al.) over sharpness (Bahrami and Kot) of each output, on a "
-        "scale on which the target spans 0 to 1. Shi et al. stop where the means of the last "
-        f"{RATIO_WINDOW} ratios and of the {RATIO_WINDOW} before differ by less than "
-        f"{RATIO_TOLERANCE:g}: "
+    stop, validation_stop = spectrum.ratio_stop, spectrum.validation_stop
+    text = render_text(
+        "spectrum-stops-caption",
+        window=RATIO_WINDOW,
+        tolerance=RATIO_TOLERANCE,
+        ratio_stop=stop,
+        bound=spectrum.setup.architecture.lipschitz_bound or 0.0,
+        best_iteration=validation_stop.best_iteration,
+        iterations=validation_stop.iterations,
+        reason=validation_stop.reason,
     )
-    text += f"iteration {stop}. " if stop else "that did not happen here. "
-    text += (
-        f"{_explain_stopping_rule(spectrum.setup)} Below, a second fit of the same network with "
-        "pixels held "
-        f"out, judged by its running average: it took iteration {stopped_fit.best_iteration} and "
-        f"ended at {stopped_fit.iterations} ({stopped_fit.reason})."
-    )
-    if spectrum.psnr is None or spectrum.validation_psnr is None:
+    if spectrum.psnr is None:
         return text
-    best = int(np.argmax(spectrum.psnr))
-    text += f" PSNR against the truth: at best {spectrum.psnr[best]:.2f} dB (iteration {best + 1})"
-    text += f", at the ratio's stop {spectrum.psnr[stop - 1]:.2f} dB" if stop else ""
-    text += f", of the image that validation pixels take {spectrum.validation_psnr:.2f} dB"
-    return f"{text}, at the last iteration {spectrum.psnr[-1]:.2f} dB."
-
-
-def _explain_stopping_rule(setup: ExperimentSetup) -> str:
-    """Return a sentence on whether the rule of Shi et al. suits the network."""
-    sentence = "Their rule is meant for bounded layers, which hold noise back"
-    bound = setup.architecture.lipschitz_bound
-    if bound is None:
-        return f"{sentence}; this network has none, and goes on to learn it."
-    return f"{sentence}; here the bound is {bound:g}."
+    psnr_text = render_text(
+        "spectrum-psnr-caption",
+        best_psnr=spectrum.psnr.max(),
+        best_iteration=spectrum.best_iteration,
+        ratio_stop=stop,
+        stop_psnr=spectrum.psnr[stop - 1],
+        validation_psnr=spectrum.validation_psnr,
+        last_psnr=spectrum.psnr[-1],
+    )
+    return f"{text} {psnr_text}"

@@ -33,7 +33,7 @@ NYQUIST_FREQUENCY = 0.5
 #: the maximum change of a settled average (the threshold in their code).
 RATIO_WINDOW, RATIO_TOLERANCE = 100, 0.01
 #: Length of the blur filter in pixels, as in their code.
-_FILTER = 9
+_BLUR_FILTER_SIZE = 9
 #: Number of the largest local variations, and the decay of their weight with rank, as in their
 #: code, which follows that of Bahrami and Kot.
 _VARIATION_COUNT, _RANK_DECAY = 1000, 0.01
@@ -185,7 +185,7 @@ def measure_sharpness(image: ImageArray) -> SharpnessMetrics:
     from skimage.measure import blur_effect
 
     image_float64 = image.astype(np.float64)
-    blurriness = float(blur_effect(image_float64, h_size=_FILTER))  # type: ignore[no-untyped-call]
+    blurriness = float(blur_effect(image_float64, h_size=_BLUR_FILTER_SIZE))  # type: ignore[no-untyped-call]
     largest = np.sort(_compute_local_variation(image).ravel())[::-1][:_VARIATION_COUNT]
     weight = np.exp(-_RANK_DECAY * np.arange(largest.size))
     return SharpnessMetrics(blurriness, float(np.sqrt(np.mean((largest * weight) ** 2))))

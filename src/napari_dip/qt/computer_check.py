@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QWidget
 
 from napari_dip.errors import Refusal
+from napari_dip.errors.templates import TEXTS, render_text
 from napari_dip.pipeline.machine import InstallationReport, examine_installation, format_bytes
+from napari_dip.qt.shell.background_call import start_call
 from napari_dip.qt.shell.dock_widget import DockCloser, copy_text, fill_grid, make_button
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.worker import start_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qtpy.QtGui import QShowEvent
 
-    from napari_dip.qt.shell.worker import BackgroundCall
+    from napari_dip.qt.shell.background_call import BackgroundCall
 
 _DEVICE_NAMES = {
     "cpu": "the CPU",
@@ -45,16 +46,18 @@ class ComputerCheckWidget(QWidget):
         self.message_label = make_message_label()
         self.check_button = make_button("Check again", "Try PyTorch and look for GPUs again")
         self.copy_button = make_button("Copy", "Copy the whole report, to send it to somebody")
-        self.line_button = make_button(
+        self.copy_command_button = make_button(
             "Copy the line", "Copy the command that installs what is missing, for a terminal"
         )
-        buttons = [self.check_button, self.copy_button, self.line_button]
+        buttons = [self.check_button, self.copy_button, self.copy_command_button]
         fill_grid(self, (buttons, [self.message_label])).setRowStretch(2, 1)
         self.check_button.clicked.connect(self.check)
         self.copy_button.clicked.connect(lambda: copy_text(self.message_label.text()))
-        self.line_button.clicked.connect(lambda: copy_text("\n".join(self._install_commands)))
+        self.copy_command_button.clicked.connect(
+            lambda: copy_text("\n".join(self._install_commands))
+        )
         self.copy_button.setEnabled(False)
-        self.line_button.setVisible(False)
+        self.copy_command_button.setVisible(False)
 
     def showEvent(self, event: QShowEvent | None) -> None:
         """Start the examination when the dock first appears."""
@@ -84,33 +87,39 @@ class ComputerCheckWidget(QWidget):
             self._install_commands, message = [], report.message
         else:
             self._install_commands = [repair.command for repair in report.repairs]
-            message = "\n\n".join(describe_examination(report))
-        self.line_button.setVisible(bool(self._install_commands))
+            message = "\n\n".join(describe_installation(report))
+        self.copy_command_button.setVisible(bool(self._install_commands))
         self.message_label.setText(message)
 
 
-def describe_examination(report: InstallationReport) -> list[str]:
+def describe_installation(report: InstallationReport) -> list[str]:
     """Return paragraphs on devices, versions and missing parts, with commands to install them."""
     names = [_DEVICE_NAMES[device] for device in report.devices]
     if report.gpus and report.devices:
         names[0] += f" ({', '.join(report.gpus)})"
-    device_sentence = f"Restorations run on {names[0]}" if names else "Nothing can be restored here"
-    alternatives = f"; {' or '.join(names[1:])} can be chosen" if names[1:] else ""
-    torch_build = report.build or "CPUs only"
-    paragraphs = [f"{device_sentence}{alternatives}."]
+    alternatives = " or ".join(names[1:])
+    paragraphs = [
+        render_text("installation-devices", device="".join(names[:1]), others=alternatives)
+    ]
     if report.no_gpu_reason:
-        paragraphs.append(f"No GPU is used: {report.no_gpu_reason}.")
+        paragraphs.append(render_text("installation-no-gpu", reason=report.no_gpu_reason))
     if report.torch:
-        paragraphs.append(f"PyTorch {report.torch}, built for {torch_build}.")
-    memory = format_bytes(report.memory_bytes, floor)
-    cores = "1 CPU core" if report.cores == 1 else f"{report.cores} CPU cores"
+        build = report.build or "CPUs only"
+        paragraphs.append(render_text("installation-torch", version=report.torch, build=build))
+    facts = {
+        **report.to_dict(),
+        "several": report.cores > 1,
+        "memory": format_bytes(report.memory_bytes, floor),
+        "napari": report.napari or "missing",
+        "qt": report.qt or "no Qt binding",
+    }
     paragraphs += [
-        f"{cores}, {memory} of memory free.",
-        f"napari-dip {report.version}, napari {report.napari or 'missing'}, "
-        f"{report.qt or 'no Qt binding'}, Python {report.python}, {report.system}.",
+        render_text("installation-hardware", **facts),
+        render_text("installation-versions", **facts),
     ]
     if not report.repairs:
-        return [*paragraphs, "All that is needed is there."]
+        return [*paragraphs, TEXTS["installation-complete"]]
     return paragraphs + [
-        f"{repair.problem}. To mend it:\n{repair.command}" for repair in report.repairs
+        render_text("installation-repair", problem=repair.problem, line=repair.command)
+        for repair in report.repairs
     ]

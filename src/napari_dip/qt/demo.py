@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer
 
-from napari_dip.qt.task.dock import DenoiseDock
+from napari_dip.qt.task.task_dock import DenoiseDock
 from napari_dip.samples import MITOCHONDRIA
 from napari_dip.samples.degraded import (
     DegradedSample,

@@ -1,4 +1,4 @@
-"""The shipped images, spoilt as each task expects them, with the truth to compare with.
+"""The shipped images, degraded as each task expects them, with the truth to compare with.
 
 Everything is drawn with fixed seeds, so that each sample is the same on every computer.
 """
@@ -19,31 +19,32 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-#: Photons at the brightest pixel, and the standard deviation of a camera's read noise beside them:
-#: a dim recording, as the shared benchmark of stacks and movies has it.
-PHOTONS, READ_NOISE = 30.0, 2.0
-#: Photons at the brightest pixel of the channel that needs a guide.
-FEW_PHOTONS = 5.0
-#: Standard deviation of the blur in pixels, half width of its PSF, and photons at the brightest.
-BLUR, REACH, BLURRED_PHOTONS = 2.0, 8, 400.0
-#: Scratches across the image, and their half width in pixels; grains of dust, and their radii.
-SCRATCHES, SCRATCH_WIDTH, GRAINS, RADII = 4, 1.5, 14, (2.0, 6.0)
+#: Photons at the brightest pixel, and standard deviation of the read noise in photons: those of the
+#: benchmark of stacks and movies.
+PEAK_PHOTONS, READ_NOISE = 30.0, 2.0
+#: Photons at the brightest pixel of the channel that is restored with a guide.
+WEAK_PEAK_PHOTONS = 5.0
+#: Standard deviation of the blur and radius of its PSF, in pixels; photons at the brightest pixel.
+BLUR_STD, PSF_RADIUS, BLURRED_PEAK_PHOTONS = 2.0, 8, 400.0
+#: Number and half width of the scratches; number and range of radii of the grains of dust; in
+#: pixels.
+SCRATCH_COUNT, SCRATCH_HALF_WIDTH, GRAIN_COUNT, GRAIN_RADII = 4, 1.5, 14, (2.0, 6.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class DegradedSample:
-    """What a task gets, and what it should come near to.
+    """The inputs of a task, and the truth.
 
     Attributes
     ----------
     name : str
-        Of the image's layer.
+        Name of the image's layer.
     image : ndarray
     axes : str
     truth : ndarray
-        On the image's grid, or on the finer one of the result.
+        The image without degradation, on its grid or on the finer one of the result.
     extra_inputs : mapping of str to ndarray
-        The task's further inputs, by name.
+        The extra inputs of the task, by name.
     """
 
     name: str
@@ -59,14 +60,14 @@ def make_masked_sample() -> DegradedSample:
     """Return mitochondria under scratches (1) and dust (2) of the slide."""
     truth = _read_mitochondria()
     mask, rng = np.zeros(truth.shape, np.uint8), np.random.default_rng(0)
-    (down, right), side = np.indices(truth.shape), len(truth)
-    for _ in range(SCRATCHES):
-        middle, angle = rng.uniform(0.2, 0.8, 2) * side, rng.uniform(0, np.pi)
-        off = (down - middle[0]) * np.cos(angle) - (right - middle[1]) * np.sin(angle)
-        mask[np.abs(off) < SCRATCH_WIDTH] = 1
-    for _ in range(GRAINS):
-        middle, radius = rng.uniform(0, side, 2), rng.uniform(*RADII)
-        mask[(down - middle[0]) ** 2 + (right - middle[1]) ** 2 < radius**2] = 2
+    (rows, columns), side = np.indices(truth.shape), len(truth)
+    for _ in range(SCRATCH_COUNT):
+        centre, angle = rng.uniform(0.2, 0.8, 2) * side, rng.uniform(0, np.pi)
+        distance = (rows - centre[0]) * np.cos(angle) - (columns - centre[1]) * np.sin(angle)
+        mask[np.abs(distance) < SCRATCH_HALF_WIDTH] = 1
+    for _ in range(GRAIN_COUNT):
+        centre, radius = rng.uniform(0, side, 2), rng.uniform(*GRAIN_RADII)
+        mask[(rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < radius**2] = 2
     return DegradedSample(
         name="scratched mitochondria",
         image=np.where(mask, 0, truth),
@@ -88,38 +89,38 @@ def make_binned_sample() -> DegradedSample:
 
 def make_blurred_sample() -> DegradedSample:
     """Return mitochondria under a Gaussian blur and photon noise, and the PSF that made it."""
-    whole = _read_mitochondria().astype(np.float64)
-    places = np.arange(-REACH, REACH + 1)
-    line = np.exp(-(places**2) / (2 * BLUR**2))
-    line /= line.sum()
-    light = whole  # what comes in from outside is in it
+    clean = _read_mitochondria().astype(np.float64)
+    offsets = np.arange(-PSF_RADIUS, PSF_RADIUS + 1)
+    profile = np.exp(-(offsets**2) / (2 * BLUR_STD**2))
+    profile /= profile.sum()
+    light = clean  # larger than the sample, so that light comes in from outside
     for axis in (0, 1):
-        light = np.apply_along_axis(np.convolve, axis, light, line, "valid")
-    gain = light.max() / BLURRED_PHOTONS
-    shot = gain * np.random.default_rng(0).poisson(light / gain)
-    truth = whole[REACH:-REACH, REACH:-REACH].astype(np.float32)
-    others = {"psf": np.outer(line, line).astype(np.float32)}
+        light = np.apply_along_axis(np.convolve, axis, light, profile, "valid")
+    gain = light.max() / BLURRED_PEAK_PHOTONS
+    noisy = gain * np.random.default_rng(0).poisson(light / gain)
+    truth = clean[PSF_RADIUS:-PSF_RADIUS, PSF_RADIUS:-PSF_RADIUS].astype(np.float32)
+    extra_inputs = {"psf": np.outer(profile, profile).astype(np.float32)}
     return DegradedSample(
         name="blurred mitochondria",
-        image=shot.astype(np.float32),
+        image=noisy.astype(np.float32),
         axes="YX",
         truth=truth,
-        extra_inputs=others,
+        extra_inputs=extra_inputs,
     )
 
 
 def make_weak_channel_sample() -> DegradedSample:
-    """Return mitochondria in a handful of photons, beside the clean channel of the nucleus."""
+    """Return mitochondria in few photons, and the clean channel of the nucleus as a guide."""
     weak, guide = _read(TWO_CHANNELS).astype(np.float64)
-    truth = weak / weak.max() * FEW_PHOTONS
-    shot = np.random.default_rng(0).poisson(truth).astype(np.uint16)
-    others = {"guide": guide.astype(np.uint16)}
+    truth = weak / weak.max() * WEAK_PEAK_PHOTONS
+    noisy = np.random.default_rng(0).poisson(truth).astype(np.uint16)
+    extra_inputs = {"guide": guide.astype(np.uint16)}
     return DegradedSample(
         name="weak channel",
-        image=shot,
+        image=noisy,
         axes="YX",
         truth=truth.astype(np.float32),
-        extra_inputs=others,
+        extra_inputs=extra_inputs,
     )
 
 
@@ -133,7 +134,7 @@ def make_stack_sample() -> DegradedSample:
     return _make_dim_sample("noisy embryo", EMBRYO_STACK, "ZYX")
 
 
-#: Samples that are made here, by the key that napari and the pages know them by.
+#: Functions that make the samples, by their keys in `napari.yaml` and in the docs.
 SAMPLE_MAKERS: Mapping[str, Callable[[], DegradedSample]] = MappingProxyType(
     {
         "scratched": make_masked_sample,
@@ -148,11 +149,11 @@ SAMPLE_MAKERS: Mapping[str, Callable[[], DegradedSample]] = MappingProxyType(
 
 def _make_dim_sample(name: str, path: Path, axes: str) -> DegradedSample:
     truth = _read(path).astype(np.float64)
-    truth = (truth - truth.min()) / (truth.max() - truth.min()) * PHOTONS
+    truth = (truth - truth.min()) / (truth.max() - truth.min()) * PEAK_PHOTONS
     rng = np.random.default_rng(0)
-    shot = rng.poisson(truth) + rng.normal(0, READ_NOISE, truth.shape)
+    noisy = rng.poisson(truth) + rng.normal(0, READ_NOISE, truth.shape)
     return DegradedSample(
-        name=name, image=shot.astype(np.float32), axes=axes, truth=truth.astype(np.float32)
+        name=name, image=noisy.astype(np.float32), axes=axes, truth=truth.astype(np.float32)
     )
 
 

@@ -135,7 +135,7 @@ PRINTED: dict[str, Callable[[Path], list[str]]] = {
     "an architecture": make_argv(
         "invert-features", "in.tif", "-o", "out.tif", "--network", ESCAPES, "--layer", "x"
     ),
-    "a design of an experiment": make_argv(
+    "an architecture of an experiment": make_argv(
         "explore", "spectrum", "in.tif", "-o", "e", "--network", ESCAPES
     ),
     "a file of a shared network": make_argv(

@@ -25,7 +25,7 @@ def list_keys(start: str) -> set[str]:
 
 
 def test_every_doubt_has_its_sentence() -> None:
-    assert list_keys("noise-doubt-") == set(UNRELIABLE_REASONS) == set(UnreliableReason)
+    assert list_keys("noise-unreliable-") == set(UNRELIABLE_REASONS) == set(UnreliableReason)
 
 
 def test_every_caution_has_its_words_where_no_other_note_speaks_of_it() -> None:

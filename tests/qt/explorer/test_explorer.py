@@ -13,12 +13,16 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_dip.engine.control import Control
 from napari_dip.explore.experiment_results import ExperimentTimer
-from napari_dip.explore.experiment_setup import TARGETS, label_architecture
+from napari_dip.explore.experiment_setup import TARGET_LABELS, label_architecture
 from napari_dip.explore.spectral_measures import BAND_NAMES
-from napari_dip.qt.explorer.experiment import ExplorerSettings, find_visible_plane, report_progress
+from napari_dip.qt.explorer.experiment_request import (
+    ExplorerSettings,
+    find_visible_plane,
+    make_progress,
+)
 from napari_dip.qt.explorer.result_panel import ExplorerPlot
+from napari_dip.qt.shell.background_call import ProgressQueue
 from napari_dip.qt.shell.preferences import open_saved_settings
-from napari_dip.qt.shell.worker import ProgressQueue
 
 #: The first run of a session also imports torch.
 PATIENCE = 120_000
@@ -33,7 +37,7 @@ class Bench:
         viewer.open_sample("napari-dip", "mitochondria")
         viewer.layers.selection.active = viewer.layers["mitochondria"]
         _, self.dock = viewer.window.add_plugin_dock_widget("napari-dip", "Prior explorer")
-        self.set(side=24, iterations=ITERATIONS)
+        self.set(crop_spin_box=24, iterations_spin_box=ITERATIONS)
         viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
 
     def set(self, **values):
@@ -42,7 +46,7 @@ class Bench:
 
     def choose(self, experiment):
         """By the keyboard, as the list is opened and closed by it."""
-        combo = self.dock.settings.experiments
+        combo = self.dock.settings.experiment_combo
         steps = combo.findData(experiment) - combo.currentIndex()
         key = Qt.Key.Key_Down if steps > 0 else Qt.Key.Key_Up
         for _ in range(abs(steps)):
@@ -73,7 +77,7 @@ def bench(make_napari_viewer, qtbot):
     bench = Bench(make_napari_viewer(), qtbot)
     yield bench
     if bench.dock is not None and bench.dock.is_busy:
-        bench.dock.discard()
+        bench.dock.jobs.discard()
     bench.viewer = bench.dock = None  # pytest holds on to it until after the leak check
 
 
@@ -88,20 +92,22 @@ def test_impedance_is_drawn_while_it_runs_and_its_report_saved_and_opened(
     bench.wait_for_end()
     curves = {name: curve.getOriginalDataset() for name, curve in dock.plot.curves.items()}
     assert list(curves) == ["image", "image_and_noise", "shuffled", "noise"]
-    result = dock.results._result
+    result = dock.result_panel._result
     for name, (iteration, energy) in curves.items():
         assert iteration.tolist() == list(range(1, ITERATIONS + 1))
         assert energy.tolist() == result.losses[name].tolist()
-    assert f"{result.score:.3f}" in dock.results.headline.text() and "score" in bench.last_message
+    assert (
+        f"{result.score:.3f}" in dock.result_panel.headline.text() and "score" in bench.last_message
+    )
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
     opened = []
     monkeypatch.setattr(
         "napari_dip.qt.explorer.result_panel.QDesktopServices.openUrl",
         lambda url: opened.append(url.toLocalFile()) or True,
     )
-    bench.press(dock.results.save_button)
-    bench.wait(dock.results.open_button.isEnabled)
-    bench.press(dock.results.open_button)
+    bench.press(dock.result_panel.save_button)
+    bench.wait(dock.result_panel.open_button.isEnabled)
+    bench.press(dock.result_panel.open_button)
     page = tmp_path / "mitochondria impedance" / "impedance.html"
     assert opened == [str(page)] and f"{result.score:.3f}" in page.read_text(encoding="utf-8")
     rows = list(csv.DictReader((page.parent / "impedance.csv").read_text().splitlines()))
@@ -112,9 +118,9 @@ def test_impedance_is_drawn_while_it_runs_and_its_report_saved_and_opened(
 def test_a_spectrum_that_is_stopped_keeps_the_best_image_so_far_and_shows_how_it_came(bench):
     dock, viewer = bench.dock, bench.viewer
     bench.choose("spectrum")
-    bench.set(iterations=5000)
+    bench.set(iterations_spin_box=5000)
     bench.run()
-    bench.wait(lambda: dock.plot.count >= 12 and "mitochondria preview" in viewer.layers)
+    bench.wait(lambda: dock.plot.point_count >= 12 and "mitochondria preview" in viewer.layers)
     preview = viewer.layers["mitochondria preview"]
     middle = (np.array(viewer.layers["mitochondria"].data.shape) - 24) // 2
     assert preview.data.shape == (24, 24) and preview.translate.tolist() == middle.tolist()
@@ -123,10 +129,10 @@ def test_a_spectrum_that_is_stopped_keeps_the_best_image_so_far_and_shows_how_it
     bench.press(dock.run_bar.run_button)
     bench.wait_for_end()
     assert "Ended by hand after" in bench.last_message
-    count = dock.results._result.setup.iterations
-    assert 10 <= count < 5000 and dock.results.table.rowCount() == 5
+    count = dock.result_panel._result.setup.iterations
+    assert 10 <= count < 5000 and dock.result_panel.table.rowCount() == 5
     assert "mitochondria preview" not in viewer.layers
-    bench.press(dock.results.layers_button)
+    bench.press(dock.result_panel.layers_button)
     layer = viewer.layers["mitochondria evolution"]
     assert layer.data.shape[1:] == (24, 24) and len(layer.data) > 3
     assert layer.translate.tolist() == [0, *middle]
@@ -136,16 +142,19 @@ def test_a_spectrum_that_is_stopped_keeps_the_best_image_so_far_and_shows_how_it
 def test_the_network_that_suits_an_image_is_kept_as_a_preset_for_denoising(bench, monkeypatch):
     dock = bench.dock
     bench.choose("architectures")
-    designs = dock.settings.designs
-    for row in range(1, designs.count()):
-        wanted = designs.item(row).data(Qt.ItemDataRole.UserRole) in ("decoder", "depth-2")
+    architecture_list = dock.settings.architecture_list
+    for row in range(1, architecture_list.count()):
+        wanted = architecture_list.item(row).data(Qt.ItemDataRole.UserRole) in (
+            "decoder",
+            "depth-2",
+        )
         state = Qt.CheckState.Checked if wanted else Qt.CheckState.Unchecked
-        designs.item(row).setCheckState(state)
-    bench.set(side=24, iterations=ITERATIONS)
+        architecture_list.item(row).setCheckState(state)
+    bench.set(crop_spin_box=24, iterations_spin_box=ITERATIONS)
     assert "6 fits of 12" in dock.plan_label.text()
     bench.run()
     bench.wait_for_end()
-    results, result = dock.results, dock.results._result
+    results, result = dock.result_panel, dock.result_panel._result
     assert results.table.rowCount() == 3
     errors = [float(results.table.item(row, 1).text()) for row in range(3)]
     assert errors == sorted(errors)
@@ -167,9 +176,9 @@ def test_the_network_that_suits_an_image_is_kept_as_a_preset_for_denoising(bench
 
 @pytest.mark.gl
 def test_closing_the_viewer_amid_an_experiment_leaves_no_worker(bench):
-    bench.set(iterations=5000)
+    bench.set(iterations_spin_box=5000)
     bench.run()
-    bench.wait(lambda: bench.dock.plot.count >= 2)
+    bench.wait(lambda: bench.dock.plot.point_count >= 2)
     pool = QThreadPool.globalInstance()
     assert pool.activeThreadCount() == 1
     bench.viewer.close()
@@ -194,15 +203,15 @@ def test_of_a_stack_the_plane_in_sight_is_looked_at():
 
 def test_settings_follow_the_experiment_until_someone_sets_them(qapp):
     settings = ExplorerSettings()
-    assert settings.seed.text() == "0"
-    settings.experiments.setCurrentIndex(settings.experiments.findData("architectures"))
-    assert (settings.iterations.value(), settings.side.value()) == (300, 128)
-    settings.iterations.setValue(77)
-    settings.experiments.setCurrentIndex(settings.experiments.findData("impedance"))
-    assert (settings.iterations.value(), settings.side.value()) == (77, 256)
+    assert settings.seed_spin_box.text() == "0"
+    settings.experiment_combo.setCurrentIndex(settings.experiment_combo.findData("architectures"))
+    assert (settings.iterations_spin_box.value(), settings.crop_spin_box.value()) == (300, 128)
+    settings.iterations_spin_box.setValue(77)
+    settings.experiment_combo.setCurrentIndex(settings.experiment_combo.findData("impedance"))
+    assert (settings.iterations_spin_box.value(), settings.crop_spin_box.value()) == (77, 256)
     depths = {f"depth-{count}" for count in range(1, 7)}  # a network has none of its own depth
-    assert settings.list_checked_designs()[0] == "preset" and depths | {"l-bfgs"} <= set(
-        settings.list_checked_designs()
+    assert settings.list_checked_architectures()[0] == "preset" and depths | {"l-bfgs"} <= set(
+        settings.list_checked_architectures()
     )
 
 
@@ -211,7 +220,7 @@ def test_the_labels_around_the_curves_have_room(experiment, qtbot):
     plot = ExplorerPlot()
     qtbot.addWidget(plot)
     plot.restart(experiment)
-    names = {"impedance": TARGETS, "spectrum": BAND_NAMES}[experiment]
+    names = {"impedance": TARGET_LABELS, "spectrum": BAND_NAMES}[experiment]
     plot.extend([("", 1, dict.fromkeys(names, 0.5)), ("", 2, dict.fromkeys(names, 0.4))])
     plot.resize(320, plot.height())
     plot.show()
@@ -223,11 +232,13 @@ def test_the_labels_around_the_curves_have_room(experiment, qtbot):
 
 def test_another_network_can_be_chosen_where_one_is_fitted(qapp):
     settings = ExplorerSettings()
-    settings.network.setCurrentIndex(settings.network.findData("decoder+lipschitz-2"))
+    settings.architecture_combo.setCurrentIndex(
+        settings.architecture_combo.findData("decoder+lipschitz-2")
+    )
     assert settings.read_settings()["architecture"] == "decoder+lipschitz-2"
-    settings.experiments.setCurrentIndex(settings.experiments.findData("architectures"))
+    settings.experiment_combo.setCurrentIndex(settings.experiment_combo.findData("architectures"))
     assert settings.read_settings()["architecture"] == "preset"  # several are compared there
-    assert settings.network.isHidden()
+    assert settings.architecture_combo.isHidden()
 
 
 def test_the_pace_leaves_pauses_out():
@@ -239,9 +250,9 @@ def test_the_pace_leaves_pauses_out():
     now[0] = 100.0
     pace.add_time_left(IterationUpdate(Event(message="a"), {}))
     now[0], answer[0] = 110.0, Control.PAUSE
-    pace()
+    pace.poll_control()
     now[0], answer[0] = 4110.0, Control.GO
-    pace()
+    pace.poll_control()
     assert pace.add_time_left(
         IterationUpdate(Event(message="a", progress=Progress(done=0.5)), {})
     ).event.seconds_left == pytest.approx(12.5)
@@ -254,9 +265,9 @@ def test_the_box_holds_all_points_and_the_last_image_until_they_are_taken():
     box = ProgressQueue()
     image = np.zeros((2, 2))
     first = IterationUpdate(Event(message="a", iteration=1), {"image": 1.0}, image=image)
-    assert box.post(report_progress(first))
+    assert box.post(make_progress(first))
     later = IterationUpdate(Event(message="a", iteration=2), {"image": 0.5})
-    assert not box.post(report_progress(later))
+    assert not box.post(make_progress(later))
     news = box.take()
     assert [point[1:] for point in news.points] == [(1, {"image": 1.0}), (2, {"image": 0.5})]
     assert news.event.preview is image and box.take() is None

@@ -7,7 +7,7 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_dip.errors import Refusal
-from napari_dip.qt.shell.layer_inputs import InputChooser
+from napari_dip.qt.shell.layer_inputs import ImageChooser
 
 
 @pytest.fixture
@@ -16,134 +16,136 @@ def viewer():
 
 
 @pytest.fixture
-def chooser(viewer, qtbot):
-    chooser = InputChooser(viewer)
-    qtbot.addWidget(chooser)
-    yield chooser
-    chooser.shut_down()
+def image_chooser(viewer, qtbot):
+    image_chooser = ImageChooser(viewer)
+    qtbot.addWidget(image_chooser)
+    yield image_chooser
+    image_chooser.shut_down()
 
 
 def make_image():
     return np.random.default_rng(0).normal(size=(32, 40)).astype(np.float32)
 
 
-def choose_by_hand(chooser, name):
-    index = chooser.combo.findText(name)
-    chooser.combo.setCurrentIndex(index)
-    chooser.combo.activated.emit(index)
+def choose_by_hand(image_chooser, name):
+    index = image_chooser.combo.findText(name)
+    image_chooser.combo.setCurrentIndex(index)
+    image_chooser.combo.activated.emit(index)
 
 
-def test_the_selected_image_is_chosen(viewer, chooser):
+def test_the_selected_image_is_chosen(viewer, image_chooser):
     first, second = (viewer.add_image(make_image(), name=name) for name in ("first", "second"))
-    assert chooser.get_layer() is second
+    assert image_chooser.get_layer() is second
     viewer.layers.selection.active = first
-    assert chooser.get_layer() is first
+    assert image_chooser.get_layer() is first
 
 
-def test_a_result_is_not_followed_but_may_be_chosen_by_hand(viewer, chooser):
+def test_a_result_is_not_followed_but_may_be_chosen_by_hand(viewer, image_chooser):
     viewer.add_image(make_image(), name="cells")
     for shows in ("result", "residual", "snapshot"):
         metadata = {"napari_dip": {"recipe": {"task": "denoise"}, "shows": shows}}
         layer = viewer.add_image(make_image(), name=shows, metadata=metadata)
         assert viewer.layers.selection.active is layer
-        assert chooser.get_layer().name == "cells"
-    choose_by_hand(chooser, "residual")
-    assert chooser.get_layer().name == "residual"
+        assert image_chooser.get_layer().name == "cells"
+    choose_by_hand(image_chooser, "residual")
+    assert image_chooser.get_layer().name == "residual"
     viewer.layers.remove("residual")
-    assert chooser.get_layer().name == "cells"
+    assert image_chooser.get_layer().name == "cells"
 
 
-def test_a_result_is_taken_where_there_is_nothing_else(viewer, chooser):
+def test_a_result_is_taken_where_there_is_nothing_else(viewer, image_chooser):
     metadata = {"napari_dip": {"recipe": {"task": "denoise"}, "shows": "result"}}
     viewer.add_image(make_image(), name="cells denoised", metadata=metadata)
-    assert chooser.get_layer().name == "cells denoised"
+    assert image_chooser.get_layer().name == "cells denoised"
 
 
-def test_a_choice_by_hand_outlasts_the_selection(viewer, chooser):
+def test_a_choice_by_hand_outlasts_the_selection(viewer, image_chooser):
     first, second = (viewer.add_image(make_image(), name=name) for name in ("first", "second"))
-    choose_by_hand(chooser, "first")
+    choose_by_hand(image_chooser, "first")
     third = viewer.add_image(make_image(), name="third")
     assert viewer.layers.selection.active is third
     viewer.layers.selection.active = second
-    assert chooser.get_layer() is first
+    assert image_chooser.get_layer() is first
 
 
-def test_following_goes_on_when_the_image_chosen_by_hand_is_gone(viewer, chooser):
+def test_following_goes_on_when_the_image_chosen_by_hand_is_gone(viewer, image_chooser):
     first, second = (viewer.add_image(make_image(), name=name) for name in ("first", "second"))
-    choose_by_hand(chooser, "first")
+    choose_by_hand(image_chooser, "first")
     viewer.layers.remove(first)
-    assert chooser.get_layer() is second
+    assert image_chooser.get_layer() is second
 
 
-def test_renaming_the_chosen_image_keeps_it(viewer, chooser):
+def test_renaming_the_chosen_image_keeps_it(viewer, image_chooser):
     first = viewer.add_image(make_image(), name="first")
     viewer.layers.selection.clear()
     viewer.add_labels(np.zeros((32, 40), int), name="other")
     first.name = "renamed"
-    assert chooser.get_layer() is first
-    assert chooser.read_header().name == "renamed"
+    assert image_chooser.get_layer() is first
+    assert image_chooser.read_header().name == "renamed"
 
 
-def test_only_images_are_offered(viewer, chooser):
+def test_only_images_are_offered(viewer, image_chooser):
     viewer.add_image(make_image(), name="cells")
     viewer.add_labels(np.zeros((32, 40), int), name="labels")
     viewer.add_points(np.zeros((3, 2)), name="points")
     viewer.add_shapes(name="shapes")
-    assert [chooser.combo.itemText(i) for i in range(chooser.combo.count())] == ["cells"]
-    assert chooser.get_layer().name == "cells"
+    assert [image_chooser.combo.itemText(i) for i in range(image_chooser.combo.count())] == [
+        "cells"
+    ]
+    assert image_chooser.get_layer().name == "cells"
 
 
-def test_with_nothing_to_choose_a_sentence_says_what_to_do(viewer, chooser):
-    header = chooser.read_header()
+def test_with_nothing_to_choose_a_sentence_says_what_to_do(viewer, image_chooser):
+    header = image_chooser.read_header()
     assert isinstance(header, Refusal)
     assert "Open an image" in header.message
 
 
-def test_a_lone_labels_layer_is_refused_by_its_name(viewer, chooser):
+def test_a_lone_labels_layer_is_refused_by_its_name(viewer, image_chooser):
     viewer.add_labels(np.zeros((32, 40), int), name="nuclei")
-    header = chooser.read_header()
+    header = image_chooser.read_header()
     assert isinstance(header, Refusal)
     assert "'nuclei' is a Labels layer" in header.message
 
 
-def test_axes_are_asked_for_only_where_they_could_differ(viewer, chooser):
+def test_axes_are_asked_for_only_where_they_could_differ(viewer, image_chooser):
     viewer.add_image(make_image(), name="flat")
-    assert chooser.axes_edit.isHidden()
+    assert image_chooser.axes_edit.isHidden()
     viewer.add_image(np.stack([make_image()] * 3), name="deep")
-    assert not chooser.axes_edit.isHidden()
-    assert chooser.axes_edit.text() == "ZYX"
+    assert not image_chooser.axes_edit.isHidden()
+    assert image_chooser.axes_edit.text() == "ZYX"
 
 
-def test_axes_named_by_the_user_are_remembered_for_that_image(viewer, chooser, qtbot):
+def test_axes_named_by_the_user_are_remembered_for_that_image(viewer, image_chooser, qtbot):
     deep = viewer.add_image(np.stack([make_image()] * 3), name="deep")
-    chooser.axes_edit.clear()
-    qtbot.keyClicks(chooser.axes_edit, "cyx")
-    assert chooser.read_header().axes == "CYX"
+    image_chooser.axes_edit.clear()
+    qtbot.keyClicks(image_chooser.axes_edit, "cyx")
+    assert image_chooser.read_header().axes == "CYX"
     viewer.add_image(make_image(), name="flat")
-    assert chooser.read_header().axes == "YX"
+    assert image_chooser.read_header().axes == "YX"
     viewer.layers.selection.active = deep
-    assert chooser.read_header().axes == "CYX"
+    assert image_chooser.read_header().axes == "CYX"
 
 
-def test_axis_labels_of_the_layer_are_believed(viewer, chooser):
+def test_axis_labels_of_the_layer_are_believed(viewer, image_chooser):
     stack = np.stack([make_image()] * 3)
     viewer.add_image(stack, name="labelled", axis_labels=("c", "y", "x"))
-    assert chooser.read_header().axes == "CYX"
+    assert image_chooser.read_header().axes == "CYX"
 
 
-def test_new_data_in_the_chosen_layer_is_noticed(viewer, chooser):
+def test_new_data_in_the_chosen_layer_is_noticed(viewer, image_chooser):
     layer = viewer.add_image(make_image(), name="cells")
     changes = []
-    chooser.changed.connect(lambda: changes.append(chooser.read_header().shape))
+    image_chooser.changed.connect(lambda: changes.append(image_chooser.read_header().shape))
     layer.data = make_image()[:20, :24]
     assert changes[-1] == (20, 24)
 
 
-def test_a_disconnected_chooser_hears_nothing(viewer, chooser, qtbot):
+def test_a_disconnected_chooser_hears_nothing(viewer, image_chooser, qtbot):
     layer = viewer.add_image(make_image(), name="cells")
     heard = []
-    chooser.changed.connect(lambda: heard.append(True))
-    chooser.shut_down()
+    image_chooser.changed.connect(lambda: heard.append(True))
+    image_chooser.shut_down()
     layer.data = make_image()[:20, :24]
     viewer.add_image(make_image(), name="more")
     assert not heard

@@ -10,13 +10,13 @@ from qtpy.QtCore import QObject
 from napari_dip.engine.control import Control
 from napari_dip.errors import make_refusal
 from napari_dip.pipeline.events import Event
+from napari_dip.qt.shell.background_call import JobProgress
 from napari_dip.qt.shell.job_controller import (
     JobController,
     JobRequest,
     JobState,
     get_job_queue,
 )
-from napari_dip.qt.shell.worker import JobProgress
 
 IDLE, PLANNED, WAITING, RUNNING, PAUSED, STOPPING, FINISHED, DISCARDED = JobState
 

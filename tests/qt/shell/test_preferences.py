@@ -8,7 +8,7 @@ import pytest
 
 from napari_dip.pipeline.machine import Machine
 from napari_dip.qt.shell.preferences import limit_machine
-from napari_dip.qt.task.dock import make_dock_class
+from napari_dip.qt.task.task_dock import make_dock_class
 
 WHOLE = Machine(cores=8, memory_bytes=16_000_000_000, devices=("cuda", "cpu"), torch_version="2.13")
 

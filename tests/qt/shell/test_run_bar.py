@@ -61,7 +61,7 @@ def test_until_the_bar_has_something_to_show_the_seconds_are_counted(bar, qtbot)
     bar.show_event(Event(message="Restoring", progress=Progress(done=0.1)))
     assert bar.message_label.text() == "Restoring"
     bar.show_state(JobState.PLANNED)
-    assert not bar._clock.isActive()
+    assert not bar._second_timer.isActive()
 
 
 def test_a_name_in_a_sentence_is_neither_mark_up_nor_turned_around(bar):

@@ -16,11 +16,11 @@ from napari_dip.errors.notes import read_note, read_stop
 from napari_dip.pipeline import autosave as keeping
 from napari_dip.pipeline.events import Event, Restoration
 from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.qt.shell import background_call
 from napari_dip.qt.shell import run_bar as activity_module
-from napari_dip.qt.shell import worker
 from napari_dip.qt.shell.job_controller import JobState, ResultTarget
-from napari_dip.qt.shell.layers import METADATA_KEY
-from napari_dip.qt.task import request
+from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.task import run_request
 
 pytestmark = pytest.mark.gl
 CELLS = ResultTarget(name="cells", layer_attributes={})
@@ -63,7 +63,7 @@ def scripted_driver(driver, noisy, monkeypatch):
                 return None
             return make_result(image + np.float32(1), **report)
 
-        for module in (request, keeping):
+        for module in (run_request, keeping):
             monkeypatch.setattr(module, "run", run)
         driver.run()
 
@@ -89,7 +89,7 @@ def is_ready(driver):
         not dock.is_busy
         and dock.run_bar.state is JobState.PLANNED
         and dock.form.basic_page.isEnabled()
-        and dock.chooser.isEnabled()
+        and dock.image_chooser.isEnabled()
         and "cells preview" not in driver.names
     )
 
@@ -112,15 +112,15 @@ def test_a_result_selected_for_saving_is_not_restored_again_silently(scripted_dr
     scripted_driver.play()
     scripted_driver.wait_for_end()
     layers.selection.active = layers["cells denoised"]
-    assert dock.chooser.get_layer().name == "cells"
+    assert dock.image_chooser.get_layer().name == "cells"
     assert scripted_driver.last_message.startswith("Done")
-    combo = dock.chooser.combo
+    combo = dock.image_chooser.combo
     combo.setCurrentText("cells denoised")
     combo.activated.emit(combo.currentIndex())
     assert "This is already a result of Denoise: what noise" in dock.plan_label.text()
     assert dock.run_bar.run_button.isEnabled()
     layers.selection.active = layers["cells"]
-    assert dock.chooser.get_layer().name == "cells denoised"  # by hand
+    assert dock.image_chooser.get_layer().name == "cells denoised"  # by hand
 
 
 def test_the_time_that_was_planned_is_not_said_beside_the_time_that_is_left(scripted_driver):
@@ -332,7 +332,7 @@ def test_closing_the_viewer_between_the_result_and_the_end_touches_nothing_delet
     scripted_driver.qtbot.wait(100)
     gc.collect()
     scripted_driver.qtbot.wait(50)
-    assert not worker.GeneratorWorker._worker_set
+    assert not background_call.GeneratorWorker._worker_set
     assert QThreadPool.globalInstance().activeThreadCount() == 0
     widgets = QApplication.allWidgets()
     assert not [widget for widget in widgets if type(widget).__module__.startswith("napari_dip")]

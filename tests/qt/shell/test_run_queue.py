@@ -6,7 +6,7 @@ import pytest
 from qtpy.QtCore import QObject
 
 from napari_dip.qt.shell.job_controller import JobQueue, JobState
-from napari_dip.qt.task.dock import DenoiseDock
+from napari_dip.qt.task.task_dock import DenoiseDock
 
 
 class Owner(QObject):
@@ -61,10 +61,10 @@ def open_second_dock(driver, noisy):
     driver.viewer.window.add_dock_widget(dock, name="Denoise again", area="right", tabify=True)
     dock.form.widgets["preset"].value = "fast"
     dock.form.widgets["max_iterations"].value = "6"
-    combo = driver.dock.chooser.combo
+    combo = driver.dock.image_chooser.combo
     combo.setCurrentText("cells")
     combo.activated.emit(combo.currentIndex())  # as if chosen by hand
-    assert dock.chooser.get_layer().name == "other"
+    assert dock.image_chooser.get_layer().name == "other"
     return dock
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_dip.qt.shell.layers import METADATA_KEY
+from napari_dip.qt.shell.napari_layers import METADATA_KEY
 
 pytestmark = pytest.mark.gl
 
@@ -50,8 +50,8 @@ def test_a_map_of_another_size_is_refused_before_anything_runs(driver):
 def test_maps_wait_in_a_fold_of_their_own(driver):
     dock = driver.dock
     combos = dock.extra_inputs.combos
-    assert dock.maps.isVisibleTo(dock)
+    assert dock.camera_maps.isVisibleTo(dock)
     assert not combos["noise_map"].isVisibleTo(dock)
     assert combos["repeated_exposure"].isVisibleTo(dock)
-    dock.maps.expand()
+    dock.camera_maps.expand()
     assert combos["noise_map"].isVisibleTo(dock)

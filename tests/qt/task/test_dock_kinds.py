@@ -6,7 +6,7 @@ import dask.array
 import numpy as np
 import pytest
 
-from napari_dip.qt.shell.layers import METADATA_KEY
+from napari_dip.qt.shell.napari_layers import METADATA_KEY
 
 pytestmark = pytest.mark.gl
 
@@ -31,7 +31,7 @@ def test_a_colour_image_stays_a_colour_image(driver, noisy):
 def test_channels_are_restored_when_the_axes_say_so(driver, noisy, qtbot):
     pair = np.stack([noisy, noisy.T]).astype(np.uint16) * 9
     driver.viewer.add_image(pair, name="pair")
-    axes = driver.dock.chooser.axes_edit
+    axes = driver.dock.image_chooser.axes_edit
     line = driver.dock.plan_label.text()
     assert "2 planes one after another" in line
     assert "write in 'Axes': CYX for channels" in line  # no option of the command line

@@ -9,7 +9,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_dip.pipeline.events import Event
-from napari_dip.qt.shell.layers import METADATA_KEY
+from napari_dip.qt.shell.napari_layers import METADATA_KEY
 from napari_dip.qt.task.snapshot_history import SnapshotBuffer
 
 
@@ -24,7 +24,7 @@ def test_a_film_never_takes_more_than_its_bound_and_stays_evenly_spread():
     film = SnapshotBuffer(max_bytes=8 * 400)
     iterations = list_iterations(film, 1000)
     assert 4 <= len(iterations) <= 8
-    assert film.bytes <= 8 * 400
+    assert film.byte_count <= 8 * 400
     assert len(set(np.diff(iterations))) == 1
     assert iterations[0] == 1 and iterations[-1] > 800
 
@@ -100,7 +100,7 @@ def test_after_a_run_its_images_are_still_there_and_the_right_end_is_the_result(
     driver.qtbot.keyClick(history.slider, Qt.Key.Key_End)
     assert "cells preview" not in driver.names
     np.testing.assert_array_equal(driver.viewer.layers["cells denoised"].data, result)
-    assert driver.dock.chooser.get_layer().name == "cells"
+    assert driver.dock.image_chooser.get_layer().name == "cells"
 
 
 @pytest.mark.gl
@@ -118,7 +118,7 @@ def test_discard_forgets_the_history_but_leaves_what_was_kept(long_run):
 
 @pytest.mark.gl
 def test_paint_a_mask_inpaint_scrub_and_keep_leaves_measured_pixels_as_they_were(driver, noisy):
-    from napari_dip.qt.task.dock import make_dock_class
+    from napari_dip.qt.task.task_dock import make_dock_class
 
     viewer = driver.viewer
     mask = viewer.add_labels(np.zeros(noisy.shape, np.uint8), name="mask")

@@ -40,7 +40,7 @@ def test_outside_of_an_image_there_is_no_profile():
 
 @pytest.mark.gl
 def test_a_line_drawn_with_the_mouse_shows_input_and_result(driver):
-    viewer, fold = driver.viewer, driver.dock.view.profile
+    viewer, fold = driver.viewer, driver.dock.result_view.profile
     driver.set(max_iterations="4")
     driver.run()
     driver.wait_for_end()
@@ -48,9 +48,9 @@ def test_a_line_drawn_with_the_mouse_shows_input_and_result(driver):
     viewer.reset_view()
     driver.press(fold.toggleButton())
     viewer.screenshot(canvas_only=False, flash=False)
-    driver.press(fold.button)
+    driver.press(fold.draw_button)
     assert viewer.layers["line profile"].mode == "add_line"
-    assert driver.dock.crop_preview.regions.count() == 1  # a line is no region
+    assert driver.dock.crop_preview.region_combo.count() == 1  # a line is no region
     canvas = viewer.window._qt_viewer.canvas.native
     middle = QPoint(canvas.width() // 2, canvas.height() // 2)
     driver.qtbot.mousePress(canvas, Qt.MouseButton.LeftButton, pos=middle - QPoint(80, 0))

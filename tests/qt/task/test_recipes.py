@@ -6,7 +6,7 @@ import pytest
 
 from napari_dip.pipeline.recipe import make_recipe, recipe_from_json
 from napari_dip.qt.shell.settings_form import SettingsForm
-from napari_dip.qt.task.repeat import RecipeButtons
+from napari_dip.qt.task.repeat_section import RecipeButtons
 
 RECIPES = (
     {},
@@ -37,11 +37,11 @@ def buttons(form, qtbot):
 
 @pytest.mark.parametrize("settings", RECIPES, ids=str)
 def test_the_form_stands_for_every_field_of_a_recipe_that_it_shows(form, settings):
-    form.show(make_recipe("denoise", preset="fast", seed=5, gain=3, smoothing=2.5))
+    form.show_recipe(make_recipe("denoise", preset="fast", seed=5, gain=3, smoothing=2.5))
     recipe = make_recipe("denoise", **settings)
     changes = []
     form.changed.connect(lambda: changes.append(form.build_recipe()))
-    form.show(recipe)
+    form.show_recipe(recipe)
     assert form.build_recipe() == recipe
     assert changes == [recipe]
 
@@ -49,10 +49,10 @@ def test_the_form_stands_for_every_field_of_a_recipe_that_it_shows(form, setting
 @pytest.mark.parametrize("settings", RECIPES, ids=str)
 def test_a_recipe_that_was_saved_is_the_same_when_loaded(form, buttons, tmp_path, settings):
     recipe, file = make_recipe("denoise", **settings), tmp_path / "mine.json"
-    form.show(recipe)
+    form.show_recipe(recipe)
     buttons.save(str(file))
     assert recipe_from_json(file.read_text(encoding="utf-8")) == recipe
-    form.show(make_recipe("denoise", seed=99))
+    form.show_recipe(make_recipe("denoise", seed=99))
     buttons.load(str(file))
     assert form.build_recipe() == recipe
     assert buttons.heard == [
@@ -77,7 +77,7 @@ def test_a_recipe_that_cannot_be_loaded_is_reported_in_a_message_and_changes_not
     if text is not None:
         file.write_text(text, encoding="utf-8")
     before = make_recipe("denoise", seed=7)
-    form.show(before)
+    form.show_recipe(before)
     buttons.load(str(file))
     (message,) = buttons.heard
     assert expected in message

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import napari_dip as dip
-from napari_dip.qt.task.dock import DenoiseDock
+from napari_dip.qt.task.task_dock import DenoiseDock
 
 SETTINGS = {"preset": "fast", "max_iterations": 10}
 
@@ -57,10 +57,10 @@ def test_two_docks_in_one_viewer_give_what_each_gives_alone(driver, noisy, secon
     docks = [driver.dock, DenoiseDock(driver.viewer)]
     driver.viewer.window.add_dock_widget(docks[1], name="Denoise again", area="right")
     driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
-    combo = docks[1].chooser.combo
+    combo = docks[1].image_chooser.combo
     combo.setCurrentText("other")
     combo.activated.emit(combo.currentIndex())  # as if chosen by hand
-    assert [dock.chooser.get_layer().name for dock in docks] == ["cells", "other"]
+    assert [dock.image_chooser.get_layer().name for dock in docks] == ["cells", "other"]
     run_both(driver, docks)
     layers = driver.viewer.layers
     assert sorted(driver.names) == ["cells", "cells denoised", "other", "other denoised"]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_dip.qt.shell.layers import METADATA_KEY
-from napari_dip.qt.task.dock import make_dock_class
+from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.task.task_dock import make_dock_class
 
 pytestmark = pytest.mark.gl
 

@@ -13,12 +13,12 @@ from napari_dip.errors.notes import read_stop
 from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.shell.job_controller import ResultTarget
-from napari_dip.qt.shell.layers import METADATA_KEY, copy_layer_attributes
-from napari_dip.qt.task.dock import make_dock_class
+from napari_dip.qt.shell.napari_layers import METADATA_KEY, copy_layer_attributes
 from napari_dip.qt.task.result_view import add_extra_layer
+from napari_dip.qt.task.task_dock import make_dock_class
 
 if TYPE_CHECKING:
-    from napari_dip.qt.task.noise import NoiseSection
+    from napari_dip.qt.task.noise_section import NoiseSection
 
 pytestmark = pytest.mark.gl
 
@@ -30,10 +30,10 @@ def expand(driver, section) -> None:
 
 
 def measure(driver) -> NoiseSection:
-    noise = driver.dock.noise
+    noise = driver.dock.noise_section
     if not noise.isExpanded():
         expand(driver, noise)
-    driver.press(noise.button)
+    driver.press(noise.measure_button)
     driver.wait_until(lambda: not noise.is_busy)
     return noise
 
@@ -44,7 +44,7 @@ def placeholder(driver, name: str) -> str:
 
 def drag_slider(driver, share: float) -> None:
     """Click into the slider's groove until it stands there, as a user does who has no patience."""
-    slider = driver.dock.view.comparison.slider
+    slider = driver.dock.result_view.comparison.slider
     key = Qt.Key.Key_Left if slider.value() > 100 * share else Qt.Key.Key_Right
     while slider.value() != round(100 * share):
         driver.qtbot.keyClick(slider, key)
@@ -96,15 +96,15 @@ def test_an_image_without_noise_to_measure_is_refused_with_a_message(driver):
     driver.viewer.add_image(np.full((40, 40), 3.0, np.float32), name="flat", contrast_limits=(0, 5))
     noise = measure(driver)
     assert "there is nothing to restore" in noise.message_label.text()
-    assert noise.button.isEnabled()
+    assert noise.measure_button.isEnabled()
 
 
 def test_measuring_loads_torch_in_no_gui_thread_and_a_closed_dock_waits_for_nothing(driver):
-    expand(driver, driver.dock.noise)
-    driver.press(driver.dock.noise.button)
-    assert driver.dock.noise.is_busy
+    expand(driver, driver.dock.noise_section)
+    driver.press(driver.dock.noise_section.measure_button)
+    assert driver.dock.noise_section.is_busy
     driver.viewer.window.remove_dock_widget(driver.dock)
-    assert not driver.dock.noise.is_busy
+    assert not driver.dock.noise_section.is_busy
     driver.dock = None
     driver.qtbot.wait(500)  # an answer to a dead dock would be an error here
 
@@ -131,7 +131,7 @@ def click_lag(driver, table, y: int, x: int) -> None:
 
 
 def test_the_blind_spot_is_drawn_on_the_measured_correlation(driver):
-    page = measure_diamond(driver).blind_spot
+    page = measure_diamond(driver).blind_spot_page
     table = page.table
     assert page.isVisible() and table.shape_text == DIAMOND
     assert (table.item(5, 5).text(), table.horizontalHeaderItem(0).text()) == ("100", "−5")
@@ -151,7 +151,7 @@ def test_the_blind_spot_is_drawn_on_the_measured_correlation(driver):
 
 
 def test_the_blind_spot_can_be_drawn_by_keys_alone(driver):
-    page = measure_diamond(driver).blind_spot
+    page = measure_diamond(driver).blind_spot_page
     table = page.table
     for key in (Qt.Key.Key_Right, Qt.Key.Key_Right, Qt.Key.Key_Space):
         driver.qtbot.keyClick(table, key)
@@ -161,7 +161,7 @@ def test_the_blind_spot_can_be_drawn_by_keys_alone(driver):
 
 
 def test_a_blind_spot_that_is_set_is_the_one_that_is_drawn(driver):
-    page = measure_diamond(driver).blind_spot
+    page = measure_diamond(driver).blind_spot_page
     table = page.table
     driver.set(blind_spot_shape="010/111/010")
     assert table.shape_text == "010/111/010"
@@ -178,7 +178,7 @@ def test_a_blind_spot_that_is_set_before_measuring_is_drawn_afterwards(driver):
     assert driver.dock.form.build_recipe().task.blind_spot_shape == "010/111/010"
     driver.set(blind_spot_shape="")
     driver.set(blind_spot_shape="111")
-    assert measure_diamond(driver).blind_spot.table.shape_text == "111"
+    assert measure_diamond(driver).blind_spot_page.table.shape_text == "111"
 
 
 def test_tasks_without_a_noise_model_have_no_noise_section(make_napari_viewer, qtbot):
@@ -187,7 +187,7 @@ def test_tasks_without_a_noise_model_have_no_noise_section(make_napari_viewer, q
     for task in ("inpaint", "deblur", "super-resolve", "guide"):
         dock = make_dock_class(task)(viewer)
         viewer.window.add_dock_widget(dock, name=task)
-        docks[task] = not dock.noise.isHidden()
+        docks[task] = not dock.noise_section.isHidden()
     assert docks == {"inpaint": False, "deblur": True, "super-resolve": True, "guide": True}
 
 
@@ -223,7 +223,7 @@ def test_the_last_sentences_give_the_verdict_on_the_result(driver):
 
 
 def test_the_slider_appears_with_a_result_and_fades_it_over_its_input(driver, noisy):
-    comparison = driver.dock.view.comparison
+    comparison = driver.dock.result_view.comparison
     assert comparison.isHidden()
     cells, result = run_to_end(driver)
     assert not comparison.isHidden() and comparison.slider.value() == 100
@@ -255,7 +255,7 @@ def test_layers_that_add_up_are_faded_both_and_come_back(driver):
     assert (cells.opacity, result.opacity) == (pytest.approx(0.7), pytest.approx(0.3))
     driver.viewer.layers.remove(result)
     assert cells.opacity == 1
-    assert driver.dock.view.comparison.isHidden()
+    assert driver.dock.result_view.comparison.isHidden()
 
 
 def test_renaming_does_no_harm_and_removing_the_input_hides_the_slider(driver):
@@ -264,7 +264,7 @@ def test_renaming_does_no_harm_and_removing_the_input_hides_the_slider(driver):
     drag_slider(driver, 0.5)
     assert result.opacity == pytest.approx(0.5)
     driver.viewer.layers.remove(cells)
-    assert driver.dock.view.comparison.isHidden()
+    assert driver.dock.result_view.comparison.isHidden()
     assert result.opacity == 1
 
 
@@ -289,7 +289,7 @@ def test_an_opacity_that_the_user_has_chosen_since_stays(driver):
 
 
 def tick(driver, name: str) -> None:
-    box = driver.dock.view.extra_layer_chooser.boxes[name]
+    box = driver.dock.result_view.extra_layer_chooser.boxes[name]
     driver.qtbot.mouseClick(box, Qt.MouseButton.LeftButton, pos=QPoint(8, box.height() // 2))
 
 
@@ -335,7 +335,7 @@ def test_what_was_ticked_is_remembered(driver, plugin_settings, npe2pm):
     tick(driver, "residual")
     again = make_dock_class("denoise")(driver.viewer)
     driver.viewer.window.add_dock_widget(again, name="again")
-    assert again.view.extra_layer_chooser.checked_layers == ("residual",)
+    assert again.result_view.extra_layer_chooser.checked_layers == ("residual",)
     driver.viewer.window.remove_dock_widget(again)
 
 

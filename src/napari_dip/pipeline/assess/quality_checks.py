@@ -149,7 +149,7 @@ def _check_residual(metrics: ResultMetrics) -> Iterator[Note]:
     residual = metrics.residual
     if residual is None:
         if not metrics.filled_fraction:
-            yield make_note("residual-unjudged")
+            yield make_note("residual-unchecked")
     elif residual.is_noise_reliable and residual.excess > compute_correlation_limit(residual):
         excess_text, limit_text = _format_distinct_figures(
             residual.excess, compute_correlation_limit(residual)

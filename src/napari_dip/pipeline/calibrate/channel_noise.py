@@ -301,7 +301,7 @@ def make_noise_notes(
     for channel, estimate in enumerate(noise):
         code = ""
         if estimate.unreliable_reason:
-            code = f"noise-doubt-{estimate.unreliable_reason}"
+            code = f"noise-unreliable-{estimate.unreliable_reason}"
         elif estimate.caution and estimate.caution not in SEPARATELY_NOTED_CAUTIONS:
             code = f"noise-caution-{estimate.caution}"
         if code and channel not in constant_channels:

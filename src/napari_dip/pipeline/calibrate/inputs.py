@@ -122,11 +122,11 @@ def _choose_measured_layout(
         if measured_mask is None:
             return layout, stack, inspection
         if not measured_mask.any():
-            return make_refusal("nothing-known", name=plan.source.name)
+            return make_refusal("nothing-measured", name=plan.source.name)
         if not (empty_count := _count_empty_items(measured_mask)):
             return layout, stack, inspection
         facts = {"count": empty_count, "total": len(measured_mask)}
-    return make_refusal("plane-unknown", name=plan.source.name, **facts)
+    return make_refusal("plane-unmeasured", name=plan.source.name, **facts)
 
 
 def inspect_pixels(

@@ -183,7 +183,7 @@ def _restore_crop(
         raise_if_refused(content_refusal)
     image = _crop_image(whole_image, region, crop_plan, array)
     if image.calibration.measured_mask is not None and not image.calibration.measured_mask.any():
-        raise_if_refused(make_refusal("nothing-known", name=plan.source.name))
+        raise_if_refused(make_refusal("nothing-measured", name=plan.source.name))
     monitor.set_expected_work(image.plan)
     merger = ResultMerger(image)
     control = yield from Executor(merger, monitor).run(image.plan.units)

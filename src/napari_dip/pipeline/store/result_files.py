@@ -167,14 +167,14 @@ def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restorat
         path = choose_free_name(folder / output.name, "rescued")
         with suppress(Exception), _restrict_permissions(folder):  # else try the next folder
             save_image(path, result.image, plan.source, plan.result_scale, result, False)
-            return add_to_failure(failed, make_note("picture-kept", path=path))
+            return add_to_failure(failed, make_note("result-rescued", path=path))
     for folder in folders:  # the metadata may have caused the error, so save pixels only
         path = choose_free_name(folder / f"{output.name}.tif", "rescued")
         with suppress(Exception), _restrict_permissions(folder):
             write_image(path, result.image, axes=plan.source.axes)
-            return add_to_failure(failed, make_note("picture-kept-bare", path=path))
+            return add_to_failure(failed, make_note("result-rescued-bare", path=path))
     places = ", ".join(make_printable(str(folder)) for folder in folders)
-    return add_to_failure(failed, make_note("picture-lost", places=places))
+    return add_to_failure(failed, make_note("result-lost", places=places))
 
 
 def choose_free_name(output: Path, kind: str) -> Path:

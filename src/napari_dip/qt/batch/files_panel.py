@@ -22,15 +22,15 @@ from napari_dip.errors import Refusal, RefusedError
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.reading import open_pixels, read_spec
 from napari_dip.pipeline.assess.report_figures import compute_contrast_limits, select_middle_plane
+from napari_dip.qt.shell.background_call import call_reporting_errors, start_call
 from napari_dip.qt.shell.dock_widget import (
     fill_grid,
     make_button,
     make_single_shot_timer,
     style_table,
 )
-from napari_dip.qt.shell.layers import METADATA_KEY, build_report_provenance, preserve_view
+from napari_dip.qt.shell.napari_layers import METADATA_KEY, build_report_provenance, preserve_view
 from napari_dip.qt.shell.run_bar import ScrollableLabel, make_message_label
-from napari_dip.qt.shell.worker import call_reporting_errors, start_call
 from napari_dip.scale.batch.records import PAGE_FILE, read_file_record
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.qt.shell.worker import BackgroundCall
+    from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.scale.batch.jobs import BatchPlan, Job
     from napari_dip.scale.batch.table import FileRow
 
@@ -72,23 +72,23 @@ class BatchLayers(QObject):
         self._remaining: list[tuple[Job, Recipe]] = []
         self._call: BackgroundCall | None = None
         self._names: list[str] = []
-        self._with_input = False
+        self._includes_inputs = False
         self._opened_layers: list[LazyLayer] = []
         self._next_timer = make_single_shot_timer(self)
         self._next_timer.timeout.connect(self._add_next)
 
-    def show_results(self, jobs: Iterable[Job], recipe: Recipe, *, neighbours: bool) -> None:
+    def show_results(self, jobs: Iterable[Job], recipe: Recipe, *, includes_inputs: bool) -> None:
         """Open the results of files, optionally with their inputs below.
 
         Parameters
         ----------
         jobs : iterable of Job
         recipe : Recipe
-        neighbours : bool
+        includes_inputs : bool
             Whether the inputs are opened, too.
         """
         self._remaining += [(job, recipe) for job in jobs]
-        self._with_input, self._names = neighbours, []
+        self._includes_inputs, self._names = includes_inputs, []
         if self._call is None and not self._next_timer.isActive():
             self._open_next()
 
@@ -106,7 +106,7 @@ class BatchLayers(QObject):
         if self._remaining:
             job, recipe = self._remaining.pop(0)
             self._call = start_call(
-                partial(load_result_layers, job, recipe, self._with_input),
+                partial(load_result_layers, job, recipe, self._includes_inputs),
                 self,
                 self._on_opened,
                 activity="Opening the result of",
@@ -117,12 +117,12 @@ class BatchLayers(QObject):
             opened = f"'{self._names[0]}'" if count == 1 else f"{count} results"
             self.message_emitted.emit(f"Opened: {opened}. What is in sight is read from the disk.")
 
-    def _on_opened(self, layer: tuple[LazyLayer, ...] | Refusal) -> None:
-        if isinstance(layer, Refusal):
-            self.message_emitted.emit(layer.message)
+    def _on_opened(self, outcome: tuple[LazyLayer, ...] | Refusal) -> None:
+        if isinstance(outcome, Refusal):
+            self.message_emitted.emit(outcome.message)
         else:
-            self._opened_layers = list(layer)
-            self._names.append(layer[-1][1]["name"])
+            self._opened_layers = list(outcome)
+            self._names.append(outcome[-1][1]["name"])
         self._add_next()
 
     def _add_next(self) -> None:
@@ -145,17 +145,17 @@ class BatchLayers(QObject):
     def _is_open(self, path: str) -> bool:
         """Whether a layer of a file exists already."""
         records = (layer.metadata.get(METADATA_KEY) for layer in self._viewer.layers)
-        return any(isinstance(our, dict) and our.get("path") == path for our in records)
+        return any(isinstance(record, dict) and record.get("path") == path for record in records)
 
 
-def load_result_layers(job: Job, recipe: Recipe, neighbours: bool) -> tuple[LazyLayer, ...]:
+def load_result_layers(job: Job, recipe: Recipe, includes_inputs: bool) -> tuple[LazyLayer, ...]:
     """Return the layer of a result of a batch, optionally after the layer of its input.
 
     Parameters
     ----------
     job : Job
     recipe : Recipe
-    neighbours : bool
+    includes_inputs : bool
         Whether the input is opened, too.
 
     Returns
@@ -186,7 +186,7 @@ def load_result_layers(job: Job, recipe: Recipe, neighbours: bool) -> tuple[Lazy
     placement = _compute_placement(job.plan, job.plan.factors)
     name = f"{name} {recipe.task.spec.result_suffix}"
     result = _make_lazy_layer(job.paths.result, name, source.axes, metadata, placement)
-    if not neighbours:
+    if not includes_inputs:
         return (result,)
     placement = _compute_placement(job.plan) | {"contrast_limits": result[1]["contrast_limits"]}
     name = make_printable(job.source.name)
@@ -194,16 +194,16 @@ def load_result_layers(job: Job, recipe: Recipe, neighbours: bool) -> tuple[Lazy
 
 
 def _make_lazy_layer(
-    path: Path, name: str, axes: str, entry: dict[str, Any], place: dict[str, Any]
+    path: Path, name: str, axes: str, provenance: dict[str, Any], placement: dict[str, Any]
 ) -> LazyLayer:
-    """Return the layer of a file; contrast limits are estimated unless `place` has them."""
+    """Return the layer of a file; contrast limits are estimated unless `placement` has them."""
     lazy = make_dask_array(open_pixels(read_spec(path, axes)), axes)
     attributes: dict[str, Any] = {
         "name": name,
         "rgb": axes.endswith("S"),
         "axis_labels": tuple(axis.lower() for axis in axes if axis != "S"),
-        "metadata": {METADATA_KEY: {**entry, "path": str(path.absolute())}},
-        **place,
+        "metadata": {METADATA_KEY: {**provenance, "path": str(path.absolute())}},
+        **placement,
     }
     if "contrast_limits" not in attributes:
         attributes["contrast_limits"] = _estimate_contrast_limits(lazy, axes)
@@ -335,13 +335,13 @@ class FilesTable(QTableView):
 
     #: Emitted with the index of a row after a double click or Enter.
     row_activated = Signal(int)
-    chosen = Signal()
+    selection_changed = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.files = FileTableModel()
-        self.files.setParent(self)
-        self.setModel(self.files)
+        self.file_model = FileTableModel()
+        self.file_model.setParent(self)
+        self.setModel(self.file_model)
         self.setAccessibleName("Files of the batch")
         style_table(self, _FILE_ROW_HEIGHT)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
@@ -355,13 +355,15 @@ class FilesTable(QTableView):
         self._lay_out_columns()
         self.activated.connect(lambda index: self.row_activated.emit(index.row()))
         if (selection := self.selectionModel()) is not None:
-            selection.selectionChanged.connect(lambda *_: self.chosen.emit())
+            selection.selectionChanged.connect(lambda *_: self.selection_changed.emit())
 
     def get_selected_rows(self) -> list[FileRow]:
         """Return the selected rows from top to bottom."""
         selection = self.selectionModel()
         selected = [] if selection is None else selection.selectedRows()
-        return [self.files.rows[number] for number in sorted(index.row() for index in selected)]
+        return [
+            self.file_model.rows[number] for number in sorted(index.row() for index in selected)
+        ]
 
     def _lay_out_columns(self) -> None:
         if (header := self.horizontalHeader()) is not None:
@@ -379,7 +381,7 @@ def format_file_state(row: FileRow) -> str:
     return _STATE_LABELS[row.state]
 
 
-class BatchResults(QWidget):
+class FilesPanel(QWidget):
     """The table with the messages on the selected file, and buttons to open results.
 
     Parameters
@@ -409,33 +411,33 @@ class BatchResults(QWidget):
             "Open the table of the batch in your browser, with images of input and result. "
             "Beside it lies batch.csv, for a spreadsheet.",
         )
-        self.with_input = QCheckBox("with inputs")
-        self.with_input.setToolTip("<qt>Open the input of each result below it, too</qt>")
+        self.inputs_check_box = QCheckBox("with inputs")
+        self.inputs_check_box.setToolTip("<qt>Open the input of each result below it, too</qt>")
         self._build_layout()
-        self.table.row_activated.connect(lambda place: self._open([self.table.files.rows[place]]))
-        self.table.chosen.connect(self._on_chosen)
+        self.table.row_activated.connect(lambda row: self._open([self.table.file_model.rows[row]]))
+        self.table.selection_changed.connect(self._on_selection)
         self.show_button.clicked.connect(lambda: self._open(self.table.get_selected_rows()))
-        self.all_button.clicked.connect(lambda: self._open(self.table.files.rows))
+        self.all_button.clicked.connect(lambda: self._open(self.table.file_model.rows))
         self.page_button.clicked.connect(self.open_page)
         self.layers.message_emitted.connect(self.message_emitted)
-        self._on_chosen()
+        self._on_selection()
 
     def show_plan(self, plan: BatchPlan, rows: Iterable[FileRow]) -> None:
         """Show the files of a batch in the table."""
         self._plan = plan
-        self.table.files.fill(list(rows))
-        self._on_chosen()
+        self.table.file_model.fill(list(rows))
+        self._on_selection()
 
     def update_rows(self, rows: Mapping[int, FileRow]) -> None:
         """Update rows of the table by their index."""
-        self.table.files.update_rows(rows)
-        self._on_chosen()
+        self.table.file_model.update_rows(rows)
+        self._on_selection()
 
     def clear_contents(self) -> None:
         """Empty the table."""
         self._plan = None
-        self.table.files.fill([])
-        self._on_chosen()
+        self.table.file_model.fill([])
+        self._on_selection()
 
     def open_page(self) -> None:
         """Open the page of the batch in the browser."""
@@ -464,12 +466,14 @@ class BatchResults(QWidget):
                 f"The first {MAX_OPENED_RESULTS} of {len(jobs)} results are opened."
             )
         self.layers.show_results(
-            jobs[:MAX_OPENED_RESULTS], plan.recipe, neighbours=self.with_input.isChecked()
+            jobs[:MAX_OPENED_RESULTS],
+            plan.recipe,
+            includes_inputs=self.inputs_check_box.isChecked(),
         )
 
-    def _on_chosen(self) -> None:
+    def _on_selection(self) -> None:
         """Show the messages on the first selected row, and enable the buttons."""
-        selected_rows, rows = self.table.get_selected_rows(), self.table.files.rows
+        selected_rows, rows = self.table.get_selected_rows(), self.table.file_model.rows
         self.message_area.show_text(" ".join(selected_rows[0].messages) if selected_rows else "")
         self.message_area.setVisible(bool(selected_rows and selected_rows[0].messages))
         self.show_button.setEnabled(any(row.has_result for row in selected_rows))
@@ -478,12 +482,12 @@ class BatchResults(QWidget):
         self.page_button.setEnabled(folder is not None and (folder / PAGE_FILE).is_file())
 
     def _build_layout(self) -> None:
-        self.message_area = ScrollableLabel(self.message_label, lines=_MAX_DETAIL_LINES)
+        self.message_area = ScrollableLabel(self.message_label, max_lines=_MAX_DETAIL_LINES)
         buttons = [self.show_button, self.all_button, self.page_button]
-        rows = ([self.table], [self.message_area], buttons, [self.with_input])
+        rows = ([self.table], [self.message_area], buttons, [self.inputs_check_box])
         layout = fill_grid(self, rows, spacing=4)
         layout.setRowStretch(0, 1)
-        layout.setAlignment(self.with_input, Qt.AlignmentFlag.AlignLeft)
+        layout.setAlignment(self.inputs_check_box, Qt.AlignmentFlag.AlignLeft)
         policy = self.sizePolicy()
         policy.setVerticalStretch(1)
         self.setSizePolicy(policy)

@@ -20,15 +20,15 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dip.errors import Refusal
-from napari_dip.explore.experiment_setup import get_denoising_network
+from napari_dip.explore.experiment_setup import get_denoising_architecture
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.paths import find_free_path
-from napari_dip.qt.explorer.experiment import add_stack_axis
+from napari_dip.qt.explorer.experiment_request import add_stack_axis
+from napari_dip.qt.shell.background_call import call_for_message, start_call, try_call
+from napari_dip.qt.shell.dock_plots import DockPlot
 from napari_dip.qt.shell.dock_widget import fill_grid, make_button, style_table
-from napari_dip.qt.shell.layers import preserve_view
-from napari_dip.qt.shell.plot import DockPlot
+from napari_dip.qt.shell.napari_layers import preserve_view
 from napari_dip.qt.shell.preferences import open_saved_settings
-from napari_dip.qt.shell.worker import get_message, get_value_or_error, start_call
 from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from napari_dip.explore.experiment_results import ExperimentResult, ExperimentSummary
     from napari_dip.explore.experiments import PlotSpec
+    from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
-    from napari_dip.qt.shell.worker import BackgroundCall
 
     Points = Iterable[tuple[str, int, Mapping[str, float]]]
 
@@ -64,7 +64,7 @@ class ExplorerPlot(DockPlot):
         self.getAxis("left").setStyle(maxTickLevel=0)
 
     @property
-    def count(self) -> int:
+    def point_count(self) -> int:
         """Number of points of the longest curve."""
         return max((len(point) for point in self._points.values()), default=0)
 
@@ -82,7 +82,7 @@ class ExplorerPlot(DockPlot):
         self.curves = {
             curve.name: self.plot(pen=pg.mkPen(curve.colour, width=2)) for curve in spec.curves
         }
-        self.setYRange(0, spec.top, padding=0)
+        self.setYRange(0, spec.y_max, padding=0)
         self.setToolTip(f"<qt>{spec.tooltip}</qt>")
         self.setVisible(False)
         self._begin("")
@@ -112,7 +112,7 @@ class ExplorerPlot(DockPlot):
         self._draw()
 
     def _draw(self) -> None:
-        self.setVisible(self.count > 0)
+        self.setVisible(self.point_count > 0)
         for name, curve in self.curves.items():
             points = np.array(self._points[name], dtype=float).reshape(-1, 2)
             curve.setData(points[:, 0], points[:, 1])
@@ -136,7 +136,7 @@ class ExplorerPlot(DockPlot):
 
 _METRICS_TOOLTIP = (
     "Energies of the targets; or what is there of each band of frequencies, in cycles per pixel; "
-    "or a row for each network. Validation error: at pixels that drove no fit, small is good. dB: "
+    "or a row for each network. Validation error: small is good. dB: "
     "PSNR against the truth. Score: impedance. Bands: how far the lowest is ahead of the highest. "
     "Weights: in thousands. Choose a network to see its curves and its image."
 )
@@ -174,7 +174,7 @@ class MetricsTable(QTableWidget):
             self.setHorizontalHeaderLabels(list(column_titles))
             for row, cells in enumerate(rows):
                 for column, text in enumerate(cells):
-                    self.setItem(row, column, _make_table_item(text, residual=column == 0))
+                    self.setItem(row, column, _make_table_item(text, is_label=column == 0))
         self.resizeColumnsToContents()
         header, bar = self.horizontalHeader(), self.horizontalScrollBar()
         extra_heights = [
@@ -185,14 +185,14 @@ class MetricsTable(QTableWidget):
         )
 
 
-def _make_table_item(text: str, *, residual: bool) -> QTableWidgetItem:
+def _make_table_item(text: str, *, is_label: bool) -> QTableWidgetItem:
     cell = QTableWidgetItem(text)
-    side = Qt.AlignmentFlag.AlignLeft if residual else Qt.AlignmentFlag.AlignRight
+    side = Qt.AlignmentFlag.AlignLeft if is_label else Qt.AlignmentFlag.AlignRight
     cell.setTextAlignment(side | Qt.AlignmentFlag.AlignVCenter)
     return cell
 
 
-class ExplorerResults(QWidget):
+class ResultPanel(QWidget):
     """Headline, table and buttons for the result of an experiment.
 
     Parameters
@@ -202,17 +202,17 @@ class ExplorerResults(QWidget):
 
     message_emitted = Signal(str)
     #: Emitted with group and curves of the chosen row.
-    chosen = Signal(object)
+    row_chosen = Signal(object)
 
     def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self._target: ResultTarget | None = None
         self._result: Any = None
-        self._kind = ""
+        self._experiment_key = ""
         self._summary: ExperimentSummary | None = None
         self._layer: Image | None = None
-        self._saving: BackgroundCall | None = None
+        self._save_call: BackgroundCall | None = None
         self._page: Path | None = None
         self.headline = QLabel()
         self.headline.setStyleSheet("font-weight: bold; font-size: 12pt;")
@@ -239,19 +239,19 @@ class ExplorerResults(QWidget):
         self._build_layout()
         self.table.currentCellChanged.connect(self._on_row)
         self.layers_button.clicked.connect(self.add_layer)
-        self.save_button.clicked.connect(self.save)
-        self.open_button.clicked.connect(self.open)
-        self.preset_button.clicked.connect(self.keep_preset)
+        self.save_button.clicked.connect(self.save_report)
+        self.open_button.clicked.connect(self.open_report)
+        self.preset_button.clicked.connect(self.save_preset)
         self.setVisible(False)
         viewer.dims.events.current_step.connect(self._on_step)
 
     def show_result(self, request: JobRequest, result: Any) -> str:
         """Show a result, and return its description."""
         self.clear_contents()
-        self._target, self._result, self._kind = request.target, result, request.kind
+        self._target, self._result, self._experiment_key = request.target, result, request.kind
         self._summary = summary = result.summarise()
         self.headline.setText(summary.headline)
-        self.table.fill(summary.heads, summary.rows)
+        self.table.fill(summary.headers, summary.rows)
         self.preset_button.setVisible(request.kind == "architectures")
         self.open_button.setEnabled(False)
         self.save_button.setEnabled(True)
@@ -260,10 +260,10 @@ class ExplorerResults(QWidget):
 
     def clear_contents(self) -> None:
         """Drop the last result and hide the widget."""
-        if self._saving is not None:
-            self._saving.discard()
+        if self._save_call is not None:
+            self._save_call.discard()
         self._target = self._result = self._summary = self._layer = None
-        self._saving = self._page = None
+        self._save_call = self._page = None
         self.image_label.setVisible(False)
         self.setVisible(False)
 
@@ -283,7 +283,7 @@ class ExplorerResults(QWidget):
             with preserve_view(self._viewer):
                 return self._viewer.add_image(stack.images, **attributes, **layer_labels)
 
-        layer, error_message = get_value_or_error(add, "The layer could not be added")
+        layer, error_message = try_call(add, "The layer could not be added")
         if layer is not None:
             self._layer = layer
             row = max(0, self.table.currentRow()) if summary.curves else len(stack.names) - 1
@@ -293,16 +293,16 @@ class ExplorerResults(QWidget):
         message = f"Added: '{layer_name}'. Its slider goes through {names}."
         self.message_emitted.emit(error_message or message)
 
-    def save(self) -> None:
+    def save_report(self) -> None:
         """Save the report in a folder that the user chooses, in the background."""
         target, result = self._target, self._result
-        if target is None or self._saving is not None:
+        if target is None or self._save_call is not None:
             return
         parent = QFileDialog.getExistingDirectory(self, _REPORT_FOLDER_TITLE)
         if not parent:
             return
-        folder = find_free_path(parent, f"{target.name} {self._kind}")
-        self._saving = start_call(
+        folder = find_free_path(parent, f"{target.name} {self._experiment_key}")
+        self._save_call = start_call(
             partial(result.save, folder),
             self,
             self._on_saved,
@@ -312,29 +312,35 @@ class ExplorerResults(QWidget):
         self.save_button.setEnabled(False)
         self.message_emitted.emit("Saving the report")
 
-    def open(self) -> None:
+    def open_report(self) -> None:
         """Open the saved report in the browser."""
         if self._page is not None and not QDesktopServices.openUrl(
             QUrl.fromLocalFile(str(self._page))
         ):
             self.message_emitted.emit(f"No browser could be opened; the page is '{self._page}'.")
 
-    def keep_preset(self) -> None:
+    def save_preset(self) -> None:
         """Save the recommended architecture as a preset of Denoise."""
         if self._target is not None and self._result is not None:
-            self.message_emitted.emit(get_message(partial(self._save_preset, self._target.name)))
+            self.message_emitted.emit(
+                call_for_message(partial(self._save_preset_for, self._target.name))
+            )
 
-    def _save_preset(self, image: str) -> str:
-        design = self._result.recommended_fit.architecture
+    def _save_preset_for(self, image: str) -> str:
+        architecture = self._result.recommended_fit.architecture
         recipe, presets = self._result.denoising_recipe, open_saved_settings("denoise")
-        preset_label = "random input" if design.name == DEFAULT_ARCHITECTURE else design.label
+        preset_label = (
+            "random input" if architecture.name == DEFAULT_ARCHITECTURE else architecture.label
+        )
         base = _clean_preset_name(f"{preset_label} for {image}")
         used_names = {name.casefold() for name in presets.list_names()}
         names = (base, *(f"{base} {number}" for number in range(2, _MAX_PRESET_NUMBER)))
         name = next((name for name in names if name.casefold() not in used_names), base)
         name, remark = presets.save(name, recipe), ""
-        if not get_denoising_network(design):
-            remark = f" It has the preset's network: a preset has no place for {design.label}."
+        if not get_denoising_architecture(architecture):
+            remark = (
+                f" It has the preset's network: a preset has no place for {architecture.label}."
+            )
         return (
             f"Kept as '{name}': in the Denoise dock under Repeat, Preset of your own.{remark} It "
             "restores from random input; compare it with 'Automatic' on your image."
@@ -346,7 +352,7 @@ class ExplorerResults(QWidget):
         self._viewer.dims.events.current_step.disconnect(self._on_step)
 
     def _on_saved(self, outcome: object) -> None:
-        self._saving = None
+        self._save_call = None
         self.save_button.setEnabled(True)
         if isinstance(outcome, Refusal):
             self.message_emitted.emit(outcome.message)
@@ -359,7 +365,7 @@ class ExplorerResults(QWidget):
         summary = self._summary
         if summary is None or not 0 <= row < len(summary.curves):
             return
-        self.chosen.emit(summary.curves[row])
+        self.row_chosen.emit(summary.curves[row])
         self._move_slider(row)
 
     def _on_step(self, _: object = None) -> None:

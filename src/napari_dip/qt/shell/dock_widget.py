@@ -51,25 +51,25 @@ class CollapsibleSection(QCollapsible):
         if (layout := self.layout()) is not None:  # saves height where several sections are stacked
             layout.setContentsMargins(0, 2, 0, 2)
         page.setVisible(False)  # else the tab key would reach the hidden fields
-        self.toggled.connect(self._on_fold)
+        self.toggled.connect(self._on_toggle)
 
     def fit_page_height(self) -> None:
         """Adapt the height of the section to a page that has changed."""
         if self.isExpanded():
-            self._on_fold(True)
+            self._on_toggle(True)
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         """Adapt the height: sentences take more lines in a narrow dock."""
         super().resizeEvent(event)
         self.fit_page_height()
 
-    def _on_fold(self, unfolded: bool) -> None:
+    def _on_toggle(self, is_expanded: bool) -> None:
         """Show the page in its full height, or hide it."""
         page = self.content()
-        page.setVisible(unfolded)
+        page.setVisible(is_expanded)
         # with some themes, number fields would shrink below the height of their text
-        page.setMinimumHeight(_measure_page_height(page) if unfolded else 0)
-        page.setMaximumHeight(_MAX_WIDGET_SIZE if unfolded else 0)
+        page.setMinimumHeight(_measure_page_height(page) if is_expanded else 0)
+        page.setMaximumHeight(_MAX_WIDGET_SIZE if is_expanded else 0)
 
 
 def _measure_page_height(page: QWidget) -> int:
@@ -213,22 +213,24 @@ def lay_out(dock: QWidget, widgets: Sequence[QWidget], scrolled_widgets: Sequenc
     layout.addWidget(scroll_area, 1)
 
 
-def _scroll_to_section(area: QScrollArea, fold: CollapsibleSection, unfolded: bool) -> None:
+def _scroll_to_section(area: QScrollArea, section: CollapsibleSection, is_expanded: bool) -> None:
     """Scroll down until a section that was just unfolded is visible as far as it fits."""
     bar = area.verticalScrollBar()
-    if not unfolded or bar is None:
+    if not is_expanded or bar is None:
         return
     timer = make_single_shot_timer(area)
-    timer.timeout.connect(lambda: bar.setValue(max(bar.value(), _find_scroll_position(area, fold))))
+    timer.timeout.connect(
+        lambda: bar.setValue(max(bar.value(), _find_scroll_position(area, section)))
+    )
     timer.timeout.connect(timer.deleteLater)
     timer.start()
 
 
-def _find_scroll_position(area: QScrollArea, fold: CollapsibleSection) -> int:
+def _find_scroll_position(area: QScrollArea, section: CollapsibleSection) -> int:
     """Return the scroll position that shows the end of a section, but never hides its title."""
     view = area.viewport()
     height = view.height() if view is not None else 0
-    return min(fold.y(), fold.y() + fold.height() - height)
+    return min(section.y(), section.y() + section.height() - height)
 
 
 def make_button(text: str, tooltip: str) -> QPushButton:
@@ -293,7 +295,7 @@ def copy_text(text: str) -> None:
 
 
 def fill_combo(
-    combo: QComboBox, names: Sequence[str], chosen: str | None, default: int = -1
+    combo: QComboBox, names: Sequence[str], chosen: str | None, default_index: int = -1
 ) -> None:
     """Replace the entries of a list and choose one, without a signal.
 
@@ -302,14 +304,14 @@ def fill_combo(
     combo : QComboBox
     names : sequence of str
     chosen : str or None
-    default : int
+    default_index : int
         Index of the choice if `chosen` is not among the names.
     """
     with QSignalBlocker(combo):
         combo.clear()
         combo.addItems(names)
         index = combo.findText(chosen) if chosen else -1
-        combo.setCurrentIndex(index if index >= 0 else min(default, len(names) - 1))
+        combo.setCurrentIndex(index if index >= 0 else min(default_index, len(names) - 1))
 
 
 def update_combo(
@@ -318,7 +320,7 @@ def update_combo(
     """Fill a list and choose a new name, or else the active layer, or the earlier choice."""
     chosen = active if active in names else combo.currentText()
     added = (name for name in new_names if combo.findText(name) < 0)
-    fill_combo(combo, names, next(added, chosen), default=0)
+    fill_combo(combo, names, next(added, chosen), default_index=0)
 
 
 def make_form(page: QWidget | None = None) -> QFormLayout:

@@ -18,15 +18,15 @@ from qtpy.QtCore import QObject, Signal
 from napari_dip.errors import Refusal
 from napari_dip.pipeline.events import Control
 from napari_dip.pipeline.lazy_inputs import load_array
+from napari_dip.qt.shell.background_call import BackgroundCall, call_reporting_errors
 from napari_dip.qt.shell.dock_widget import make_single_shot_timer
-from napari_dip.qt.shell.worker import BackgroundCall, call_reporting_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.qt.shell.worker import JobProgress, RunControl
+    from napari_dip.qt.shell.background_call import JobProgress, RunControl
 
 DISCARDED_MESSAGE = "Discarded, nothing was kept."
 #: What stopping keeps, for messages.

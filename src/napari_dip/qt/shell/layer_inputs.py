@@ -19,6 +19,7 @@ from qtpy.QtWidgets import QFormLayout, QLabel, QLineEdit, QWidget
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.io import ImageSpec, guess_axes
+from napari_dip.qt.shell.background_call import call_reporting_errors
 from napari_dip.qt.shell.dock_widget import (
     Connections,
     fill_combo,
@@ -26,7 +27,7 @@ from napari_dip.qt.shell.dock_widget import (
     make_form,
     make_single_shot_timer,
 )
-from napari_dip.qt.shell.layers import (
+from napari_dip.qt.shell.napari_layers import (
     find_layer,
     get_full_resolution,
     guess_layer_axes,
@@ -34,11 +35,10 @@ from napari_dip.qt.shell.layers import (
     read_layer_header,
     read_layer_provenance,
 )
-from napari_dip.qt.shell.worker import call_reporting_errors
 from napari_dip.tasks.base import InspectedPixels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from napari.layers import Layer
     from napari.viewer import Viewer
@@ -56,24 +56,24 @@ _MAX_CHECKED_MASK_PIXELS, _STROKE_PAUSE_MS = 2**22, 300
 NO_LAYER = "none"
 
 
-class InputChooser(QWidget):
+class ImageChooser(QWidget):
     """A list of images and a field for the axes.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-    asks_axes : bool
+    has_axes_field : bool
         Whether the field for the axes can appear.
     """
 
     changed = Signal()
 
     def __init__(
-        self, viewer: Viewer, parent: QWidget | None = None, *, asks_axes: bool = True
+        self, viewer: Viewer, parent: QWidget | None = None, *, has_axes_field: bool = True
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._asks_axes = asks_axes
+        self._has_axes_field = has_axes_field
         self._chosen_by_hand: str | None = None
         self._watched_layer: Image | None = None
         self._axes_by_layer: dict[str, str] = {}
@@ -141,13 +141,13 @@ class InputChooser(QWidget):
             name: axes for name, axes in self._axes_by_layer.items() if name in names
         }
         self._show_axes()
-        self._follow_layer_data()
+        self._watch_layer(self.get_layer())
         self.changed.emit()
 
     def shut_down(self) -> None:
         """Disconnect from the viewer, which outlives this widget."""
         self._connections.disconnect_all()
-        self._follow_layer_data(stop=True)
+        self._watch_layer(None)
 
     def _choose_layer_name(self, names: list[str]) -> str | None:
         """Return the name chosen by hand, or else the selected, present or topmost image."""
@@ -185,14 +185,13 @@ class InputChooser(QWidget):
         layer, axes, is_visible = self.get_layer(), "", False
         if layer is not None:
             axes = self._axes_by_layer.get(layer.name, guess_layer_axes(layer))
-            is_visible = self._asks_axes and len(get_full_resolution(layer).shape) > 2
+            is_visible = self._has_axes_field and len(get_full_resolution(layer).shape) > 2
         self.axes_edit.setText(axes)
         self._axes_label.setVisible(is_visible)
         self.axes_edit.setVisible(is_visible)
 
-    def _follow_layer_data(self, *, stop: bool = False) -> None:
-        """Connect to data changes of the chosen layer: another shape needs another plan."""
-        layer = None if stop else self.get_layer()
+    def _watch_layer(self, layer: Image | None) -> None:
+        """Connect to data changes of one layer only: another shape needs another plan."""
         if layer is self._watched_layer:
             return
         if self._watched_layer is not None:
@@ -242,7 +241,7 @@ class ExtraInputs(QWidget):
         self._is_blank = False
         self._stroke_timer = make_single_shot_timer(self, _STROKE_PAUSE_MS)
         self._stroke_timer.timeout.connect(self.changed)
-        self.changed.connect(self._follow_layer_data)
+        self.changed.connect(lambda: self._watch_layers(self.get_chosen_layers().values()))
         self.combos = {
             item.name: make_combo(item.label, item.help, length=len(NO_LAYER))
             for item in self._inputs
@@ -352,15 +351,11 @@ class ExtraInputs(QWidget):
         """Disconnect from the viewer, which outlives this widget."""
         self._connections.disconnect_all()
         self._stroke_timer.stop()
-        self._follow_layer_data(stop=True)
+        self._watch_layers(())
 
-    def _follow_layer_data(self, *, stop: bool = False) -> None:
-        """Connect to the drawing events of the chosen layers."""
-        watched_layers = (
-            []
-            if stop
-            else [layer for layer in self.get_chosen_layers().values() if _is_small_mask(layer)]
-        )
+    def _watch_layers(self, layers: Iterable[Any]) -> None:
+        """Connect to the drawing events of those of the layers that are small masks."""
+        watched_layers = [layer for layer in layers if _is_small_mask(layer)]
         for watched in {*self._watched_layers, *watched_layers}:
             if (watched in self._watched_layers) != (watched in watched_layers):
                 for name in ("paint", "labels_update", "data", "set_data"):  # "set_data": undo
@@ -480,7 +475,7 @@ class LayerInputs(QObject):
     inputs : sequence of TaskInput
         The extra inputs.
     parent : QWidget
-    asks_axes : bool
+    has_axes_field : bool
         Whether there is a field for the axes.
     """
 
@@ -494,14 +489,14 @@ class LayerInputs(QObject):
         inputs: Sequence[TaskInput],
         parent: QWidget,
         *,
-        asks_axes: bool = True,
+        has_axes_field: bool = True,
     ) -> None:
         super().__init__(parent)
-        self.chooser = InputChooser(viewer, asks_axes=asks_axes)
+        self.image_chooser = ImageChooser(viewer, has_axes_field=has_axes_field)
         self.extra_inputs = ExtraInputs(viewer, inputs)
         self._refused_image: ImageSpec | Refusal | None = None
         self._message_layer: ref[Image] | None = None
-        self.chooser.changed.connect(self.update_image)
+        self.image_chooser.changed.connect(self.update_image)
         self.extra_inputs.changed.connect(self.changed)
 
     def follow_jobs(self, jobs: JobController) -> None:
@@ -509,36 +504,36 @@ class LayerInputs(QObject):
         jobs.refused.connect(self._on_refused)
         jobs.ended.connect(lambda: None if jobs.is_busy else self._on_ended())
 
-    def set_busy(self, busy: bool) -> None:
+    def set_busy(self, is_busy: bool) -> None:
         """Disable the lists during a job; afterwards update them."""
         self._refused_image = self._message_layer = None
-        self.chooser.setEnabled(not busy)
-        self.extra_inputs.setEnabled(not busy)
-        if not busy:
+        self.image_chooser.setEnabled(not is_busy)
+        self.extra_inputs.setEnabled(not is_busy)
+        if not is_busy:
             call_reporting_errors(
-                self.chooser.refresh, "The list of images could not be brought up to date"
+                self.image_chooser.refresh, "The list of images could not be brought up to date"
             )
 
     def shut_down(self) -> None:
         """Disconnect from the viewer, which outlives the dock."""
-        self.chooser.shut_down()
+        self.image_chooser.shut_down()
         self.extra_inputs.shut_down()
 
     def update_image(self) -> None:
         """Exclude the chosen image from the other lists, and drop a message on another image."""
-        self.extra_inputs.set_image(self.chooser.get_layer())
+        self.extra_inputs.set_image(self.image_chooser.get_layer())
         is_other_image = (
             self._message_layer is not None
-            and self._message_layer() is not self.chooser.get_layer()
+            and self._message_layer() is not self.image_chooser.get_layer()
         )
-        if is_other_image or self._refused_image not in (None, self.chooser.read_header()):
+        if is_other_image or self._refused_image not in (None, self.image_chooser.read_header()):
             self._refused_image = self._message_layer = None
             self.message_outdated.emit()
         self.changed.emit()
 
     def _on_refused(self, _: Refusal) -> None:
-        self._refused_image = self.chooser.read_header()
+        self._refused_image = self.image_chooser.read_header()
 
     def _on_ended(self) -> None:
-        layer = self.chooser.get_layer()
+        layer = self.image_chooser.get_layer()
         self._message_layer = None if layer is None else ref(layer)

@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
 from napari_dip.errors.templates import make_lines_printable
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import format_duration
+from napari_dip.qt.shell.background_call import call_reporting_errors
 from napari_dip.qt.shell.dock_widget import fill_grid
 from napari_dip.qt.shell.job_controller import (
     KEPT_LABEL,
@@ -33,7 +34,6 @@ from napari_dip.qt.shell.job_controller import (
     JobState,
     JobView,
 )
-from napari_dip.qt.shell.worker import call_reporting_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QResizeEvent
 
     from napari_dip.errors import Refusal
+    from napari_dip.qt.shell.background_call import JobProgress
     from napari_dip.qt.shell.job_controller import JobRequest
-    from napari_dip.qt.shell.worker import JobProgress
 
 #: Largest number of visible lines; a window of 1280 x 720 leaves room for the widgets below.
 MAX_MESSAGE_LINES = 10
@@ -65,15 +65,15 @@ class ScrollableLabel(QScrollArea):
     Parameters
     ----------
     label : QLabel
-    lines : int
+    max_lines : int
         Largest number of visible lines.
     """
 
     def __init__(
-        self, label: QLabel, parent: QWidget | None = None, *, lines: int = MAX_MESSAGE_LINES
+        self, label: QLabel, parent: QWidget | None = None, *, max_lines: int = MAX_MESSAGE_LINES
     ) -> None:
         super().__init__(parent)
-        self._label, self._lines = label, lines
+        self._label, self._max_lines = label, max_lines
         self._line_ends: list[tuple[int, str]] = []
         self.more_label = QLabel(self)
         self.setFrameShape(QFrame.Shape.NoFrame)
@@ -116,26 +116,26 @@ class ScrollableLabel(QScrollArea):
         further lines by that, and would then stay because of these lines.
         """
         width, bar = max(1, self.width()), self.verticalScrollBar()
-        is_scrolled = bar is not None and len(self._break_lines(width)) > self._lines
+        is_scrolled = bar is not None and len(self._break_lines(width)) > self._max_lines
         if bar is not None and is_scrolled:
             width -= bar.sizeHint().width()
         self._line_ends = self._break_lines(width)
         height = self._label.heightForWidth(width)
-        sign_height = self.more_label.sizeHint().height() if is_scrolled else 0
+        more_label_height = self.more_label.sizeHint().height() if is_scrolled else 0
         policy = Qt.ScrollBarPolicy
         self.setVerticalScrollBarPolicy(
             policy.ScrollBarAlwaysOn if is_scrolled else policy.ScrollBarAlwaysOff
         )
-        if self.viewportMargins().bottom() != sign_height:
-            self.setViewportMargins(0, 0, 0, sign_height)
+        if self.viewportMargins().bottom() != more_label_height:
+            self.setViewportMargins(0, 0, 0, more_label_height)
         if is_scrolled:
             top_margin = (height - self._line_ends[-1][0]) // 2  # the text is centred in the label
-            height = top_margin + self._line_ends[self._lines - 1][0]
-        self.setFixedHeight(max(1, height + sign_height))
+            height = top_margin + self._line_ends[self._max_lines - 1][0]
+        self.setFixedHeight(max(1, height + more_label_height))
         if bar is not None and is_scrolled:
             bar.setSingleStep(self._line_ends[0][0])  # scrolls by whole lines
         self.more_label.setVisible(is_scrolled)
-        self.more_label.setGeometry(0, height, width, sign_height)
+        self.more_label.setGeometry(0, height, width, more_label_height)
         self._update_more_label()
 
     def _break_lines(self, width: int) -> list[tuple[int, str]]:
@@ -178,9 +178,9 @@ class RunBar(QWidget):
     ----------
     kept_label : str
         What stopping keeps, for the tooltip.
-    stop : str
+    stop_label : str
         The label of the first button during a run.
-    discards : bool
+    can_discard : bool
         Whether a run can be discarded; a run in the queue always can.
     """
 
@@ -196,20 +196,20 @@ class RunBar(QWidget):
         parent: QWidget | None = None,
         *,
         kept_label: str = KEPT_LABEL,
-        stop: str = "Stop and keep",
-        discards: bool = True,
+        stop_label: str = "Stop and keep",
+        can_discard: bool = True,
     ) -> None:
         super().__init__(parent)
         self._kept_label = kept_label
-        self._stop_label, self._can_discard = stop, discards
+        self._stop_label, self._can_discard = stop_label, can_discard
         self._start_label = "Run"
         self.state = JobState.IDLE
         self._last_event_time = 0.0
         self._message = ""
         self._last_shown_event: tuple[Event, tuple[str, ...]] | None = None
-        self._clock = QTimer(self)
-        self._clock.setInterval(1000)
-        self._clock.timeout.connect(self._on_second)
+        self._second_timer = QTimer(self)
+        self._second_timer.setInterval(1000)
+        self._second_timer.timeout.connect(self._on_second)
         self.run_button = QPushButton("Run")
         self.pause_button = QPushButton("Pause")
         self.discard_button = QPushButton("Discard")
@@ -233,7 +233,7 @@ class RunBar(QWidget):
             self._last_event_time = time.monotonic()
             self._last_shown_event = Event(message="Getting ready"), ()
             self.bar.setValue(0)
-            self._clock.start()
+            self._second_timer.start()
         self.state = state
         is_busy = state in _BUSY_STATES
         is_waiting = state is JobState.WAITING
@@ -251,7 +251,7 @@ class RunBar(QWidget):
         self.discard_button.setVisible(self._can_discard or is_waiting)
         self.bar.setVisible(is_busy)
         if not is_busy:
-            self._clock.stop()
+            self._second_timer.stop()
 
     def set_start_label(self, text: str) -> None:
         """Set the label of the first button before a run."""
@@ -367,7 +367,7 @@ class Activity:
         self._bar.close()
 
 
-def make_canvas_current(docked: QWidget) -> None:
+def make_canvas_current(dock: QWidget) -> None:
     """Make the OpenGL context of the window's canvas current, before a layer is removed.
 
     napari 0.9 frees textures, buffers and programs of a removed layer at once, in the context that
@@ -375,7 +375,7 @@ def make_canvas_current(docked: QWidget) -> None:
     in a row, a later drawing crashes in `glDrawArrays` (with Mesa's llvmpipe and softpipe; napari's
     issues 6472 and 8471 report such crashes with NVIDIA GPUs).
     """
-    window = docked.window()
+    window = dock.window()
     while window is not None and (parent := window.parentWidget()) is not None:  # a floating dock
         window = parent.window()
     if window is not None:
@@ -389,7 +389,7 @@ class JobDock(JobView, Protocol):
     def show_progress(self, progress: JobProgress) -> None:
         """Show the progress of the job."""
 
-    def set_busy(self, busy: bool) -> None:
+    def set_busy(self, is_busy: bool) -> None:
         """Disable what must not change during a job, or enable it again and show the plan."""
 
 
@@ -404,7 +404,7 @@ class JobPanel(QObject):
     run_bar : RunBar
     plots : tuple of plots
         They take the colours of napari's theme.
-    texts
+    messages
         Messages, as for `JobController`.
 
     Attributes
@@ -418,14 +418,14 @@ class JobPanel(QObject):
         viewer: Viewer,
         run_bar: RunBar,
         plots: tuple[Any, ...] = (),
-        **texts: str,
+        **messages: str,
     ) -> None:
         self._widget = cast("QWidget", dock)
         super().__init__(self._widget)
         self._dock, self._viewer, self._run_bar, self._plots = dock, viewer, run_bar, plots
         self._activity: Activity | None = None
         self._is_busy = False
-        self.jobs = jobs = JobController(self, self, **texts)
+        self.jobs = jobs = JobController(self, self, **messages)
         jobs.state_changed.connect(self._on_state)
         jobs.message_emitted.connect(run_bar.show_message)
         jobs.progressed.connect(self._on_progress)

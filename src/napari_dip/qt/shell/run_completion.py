@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from napari_dip.errors.notes import read_report_notes
 from napari_dip.pipeline.assess.quality_checks import format_quality_checks
 from napari_dip.pipeline.machine import format_duration
-from napari_dip.qt.shell.layers import add_result
-from napari_dip.qt.shell.worker import describe_error, get_value_or_error, log_error
+from napari_dip.qt.shell.background_call import describe_error, log_error, try_call
+from napari_dip.qt.shell.napari_layers import add_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.events import Restoration
     from napari_dip.qt.shell.job_controller import ResultTarget
-    from napari_dip.qt.shell.layers import Preview
+    from napari_dip.qt.shell.napari_layers import Preview
 
 SNAPSHOTS_KEPT_MESSAGE = "Discarded; only the images that you kept from its history are left."
 NO_IMAGE_MESSAGE = (
@@ -80,7 +80,7 @@ class PendingResult:
                 f"Place and colours of the input could not be taken over: {describe_error(error)}.",
             )
 
-    def describe(self, layer: str, remarks: Iterable[str] = ()) -> str:
+    def describe(self, layer_name: str, remarks: Iterable[str] = ()) -> str:
         """Return the message on a finished run: layer, stop reason, warnings, notes and checks.
 
         Each warning has a line of its own; passed quality checks come last.
@@ -94,7 +94,9 @@ class PendingResult:
         sentences = dict.fromkeys((*notes, duration, *remarks))  # without duplicates
         rest = " ".join(format_sentence(sentence) for sentence in sentences if sentence)
         reason = str(self.result.stop)
-        summary = " ".join([f"Done: '{layer}'.", *([format_sentence(reason)] if reason else [])])
+        summary = " ".join(
+            [f"Done: '{layer_name}'.", *([format_sentence(reason)] if reason else [])]
+        )
         warnings, passed = format_quality_checks(report)
         if not warnings:
             summary, rest = " ".join(filter(None, [summary, rest])), ""
@@ -118,7 +120,7 @@ class ResultQueue:
     def __init__(
         self,
         viewer: Viewer,
-        on_added: Callable[[PendingResult, str], str] = lambda pending, layer: "",
+        on_added: Callable[[PendingResult, str], str] = lambda pending, layer_name: "",
     ) -> None:
         self._viewer = viewer
         self._on_added = on_added
@@ -132,7 +134,7 @@ class ResultQueue:
     def add(self, pending: PendingResult, remarks: Iterable[str] = ()) -> str:
         """Add a result as a layer; return the message for the user."""
         try:
-            layer, remark = pending.add(self._viewer)
+            layer_name, remark = pending.add(self._viewer)
         except Exception as error:
             name = pending.target.name
             log_error(f"The result of '{name}' waits", error)
@@ -141,10 +143,10 @@ class ResultQueue:
                 f"The result for '{name}' is ready but could not be added to the viewer: "
                 f"{describe_error(error)}. Press Add the result to try again."
             )
-        message, error_message = get_value_or_error(
-            lambda: self._on_added(pending, layer), "It cannot be compared with its input"
+        message, error_message = try_call(
+            lambda: self._on_added(pending, layer_name), "It cannot be compared with its input"
         )
-        return pending.describe(layer, [*remarks, remark, message or error_message])
+        return pending.describe(layer_name, [*remarks, remark, message or error_message])
 
     def add_waiting(self) -> str:
         """Try again to add the waiting results; return the message for the user."""

@@ -26,8 +26,8 @@ from qtpy.QtWidgets import (
 
 from napari_dip.errors import DipError, Refusal, RefusedError, make_refusal
 from napari_dip.pipeline.recipe import Recipe, RunSettings, make_recipe
+from napari_dip.qt.shell.background_call import start_call
 from napari_dip.qt.shell.dock_widget import guard_wheel, make_form
-from napari_dip.qt.shell.worker import start_call
 from napari_dip.tasks import TASKS, Setting
 from napari_dip.tasks.base import get_limits
 
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
     from magicgui.widgets.bases import ValueWidget
 
-    from napari_dip.qt.shell.worker import BackgroundCall
+    from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.tasks import Task
 
     SuggestionOutcome = tuple[str, ...] | Refusal
 
 #: Longest entry of a suggestion menu, in characters; a refusal is shown as such an entry.
-_FILTER_LETTERS = 90
+_MAX_ENTRY_LENGTH = 90
 #: Decimal places of a number field whose setting has no step.
 _DECIMALS = 4
 #: Size policy of lists of choices, and the smallest number of visible characters.
@@ -54,35 +54,35 @@ NOISE_FIELDS = ("noise", "read_noise", "gain", "blind_spot_shape")
 MEASURED_FIELDS = ("gain", "read_noise")
 
 
-def add_file_button(line: QLineEdit, label: str, files: str) -> None:
+def add_file_button(edit: QLineEdit, label: str, file_filter: str) -> None:
     """Add a button to a line edit that opens a file dialogue.
 
     Parameters
     ----------
-    line : QLineEdit
+    edit : QLineEdit
     label : str
         Title of the dialogue.
-    files : str
+    file_filter : str
         Filter in Qt's syntax: "Networks (*.pt2)".
     """
 
     def choose() -> None:
-        path, _ = QFileDialog.getOpenFileName(line, label, "", files)
+        path, _ = QFileDialog.getOpenFileName(edit, label, "", file_filter)
         if path:
-            line.setText(path)
+            edit.setText(path)
 
-    _add_line_button(line, QStyle.StandardPixmap.SP_DialogOpenButton, "Open a file", choose)
+    _add_edit_button(edit, QStyle.StandardPixmap.SP_DialogOpenButton, "Open a file", choose)
 
 
-def add_folder_button(line: QLineEdit, label: str) -> None:
+def add_folder_button(edit: QLineEdit, label: str) -> None:
     """Add a button to a line edit that opens a folder dialogue."""
 
     def choose() -> None:
-        path = QFileDialog.getExistingDirectory(line, label, line.text())
+        path = QFileDialog.getExistingDirectory(edit, label, edit.text())
         if path:
-            line.setText(path)
+            edit.setText(path)
 
-    _add_line_button(line, QStyle.StandardPixmap.SP_DialogOpenButton, "Choose a folder", choose)
+    _add_edit_button(edit, QStyle.StandardPixmap.SP_DialogOpenButton, "Choose a folder", choose)
 
 
 class SuggestionMenu(QObject):
@@ -90,51 +90,50 @@ class SuggestionMenu(QObject):
 
     Parameters
     ----------
-    line : QLineEdit
+    edit : QLineEdit
         Its text becomes the chosen suggestion.
     name : str
         The name of the setting.
-    suggest : callable
+    list_suggestions : callable
         As `Setting.list_suggestions`.
-    task : callable
+    build_task : callable
         Returns the task with the present settings; raises `DipError` if they are not valid.
     """
 
     def __init__(
         self,
-        line: QLineEdit,
+        edit: QLineEdit,
         name: str,
-        suggest: Callable[[Task], SuggestionOutcome],
-        task: Callable[[], Task],
+        list_suggestions: Callable[[Task], SuggestionOutcome],
+        build_task: Callable[[], Task],
     ) -> None:
-        super().__init__(line)
-        self._line, self._name, self._suggest, self._task = line, name, suggest, task
+        super().__init__(edit)
+        self._line_edit, self._name = edit, name
+        self._list_suggestions, self._build_task = list_suggestions, build_task
         self._call: BackgroundCall | None = None
-        self.menu = QMenu(line)
-        _add_line_button(line, QStyle.StandardPixmap.SP_ArrowDown, "Show the choices", self.ask)
+        self.menu = QMenu(edit)
+        _add_edit_button(
+            edit, QStyle.StandardPixmap.SP_ArrowDown, "Show the choices", self.open_menu
+        )
 
-    def ask(self) -> None:
+    def open_menu(self) -> None:
         """Collect the suggestions in the background, then open the menu."""
         if self._call is not None:
             return
         try:
-            task = self._task()
+            task = self._build_task()
         except DipError as error:
             self._show(error.reason)
             return
-        self._call = start_call(
-            partial(self._suggest, task), self, self._show, activity="Listing", name=self._name
-        )
+        suggest = partial(self._list_suggestions, task)
+        self._call = start_call(suggest, self, self._show, activity="Listing", name=self._name)
 
     def _show(self, outcome: SuggestionOutcome) -> None:
         self._call = None
         self.menu.clear()
         if isinstance(outcome, Refusal):
-            sentence = outcome.sentence
-            refusal_action = QAction(
-                sentence if len(sentence) <= _FILTER_LETTERS else f"{sentence[:_FILTER_LETTERS]}…",
-                self.menu,
-            )
+            ellipsis = "…" if len(outcome.sentence) > _MAX_ENTRY_LENGTH else ""
+            refusal_action = QAction(outcome.sentence[:_MAX_ENTRY_LENGTH] + ellipsis, self.menu)
             refusal_action.setEnabled(False)
             self.menu.addAction(refusal_action)
         else:
@@ -142,56 +141,56 @@ class SuggestionMenu(QObject):
                 action = QAction(suggestion, self.menu)
                 action.triggered.connect(partial(self._choose, suggestion))
                 self.menu.addAction(action)
-        self.menu.popup(self._line.mapToGlobal(self._line.rect().bottomLeft()))
+        self.menu.popup(self._line_edit.mapToGlobal(self._line_edit.rect().bottomLeft()))
 
     def _choose(self, text: str, _: bool = False) -> None:
-        self._line.setText(text)
+        self._line_edit.setText(text)
 
 
-def _add_line_button(
-    line: QLineEdit, image: QStyle.StandardPixmap, text: str, pressed: Callable[[], object]
+def _add_edit_button(
+    edit: QLineEdit, icon: QStyle.StandardPixmap, tooltip: str, press: Callable[[], object]
 ) -> None:
-    style = line.style()
+    style = edit.style()
     assert style is not None  # a widget of a running application has one
-    action = line.addAction(style.standardIcon(image), QLineEdit.ActionPosition.TrailingPosition)
+    action = edit.addAction(style.standardIcon(icon), QLineEdit.ActionPosition.TrailingPosition)
     assert action is not None
-    action.setToolTip(text)
-    action.triggered.connect(lambda _=False: pressed())
+    action.setToolTip(tooltip)
+    action.triggered.connect(lambda _=False: press())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
+class SettingField:
     """A setting: its name in the recipe, type, default and how the form shows it."""
 
     name: str
-    kind: Any
+    annotation: Any
     default: Any
     setting: Setting
     limits: tuple[float | None, float | None]
 
     @property
-    def optional(self) -> bool:
+    def is_optional(self) -> bool:
         """Whether the field may be empty."""
-        return types.NoneType in _list_union_members(self.kind)
+        return types.NoneType in _list_union_members(self.annotation)
 
     @property
-    def number(self) -> type[int] | type[float]:
+    def number_type(self) -> type[int] | type[float]:
         """The type of number behind an optional field."""
-        return int if int in _list_union_members(self.kind) else float
+        return int if int in _list_union_members(self.annotation) else float
 
 
-def list_form_fields(*kinds: Any) -> tuple[Field, ...]:
+def list_form_fields(*models: Any) -> tuple[SettingField, ...]:
     """Return the settings of a task, or of models of pydantic, in their order."""
     return tuple(
-        Field(
+        SettingField(
             name=name,
-            kind=info.annotation,
+            annotation=info.annotation,
             default=info.default,
             setting=setting,
             limits=get_limits(info),
         )
-        for kind in kinds
-        for name, info in kind.__pydantic_fields__.items()
+        for model in models
+        for name, info in model.__pydantic_fields__.items()
         for setting in info.metadata
         if isinstance(setting, Setting)
     )
@@ -207,7 +206,7 @@ class SettingsForm:
 
     Attributes
     ----------
-    basic_page, advanced_page, noise : QWidget
+    basic_page, advanced_page, noise_page : QWidget
         Pages for the basic settings, the advanced ones, and those of the noise.
     changed : signal
         Emitted when a setting has changed.
@@ -231,12 +230,12 @@ class SettingsForm:
         noise_fields = NOISE_FIELDS if set(MEASURED_FIELDS) <= set(self._fields) else ()
         rest = [field for field in self._fields.values() if field.name not in noise_fields]
         noise = [self._fields[name] for name in noise_fields if name in self._fields]
-        self.basic_page, self.advanced_page, self.noise = QWidget(), QWidget(), QWidget()
+        self.basic_page, self.advanced_page, self.noise_page = QWidget(), QWidget(), QWidget()
         fill_form(self.basic_page, self.widgets, [f for f in rest if not f.setting.is_advanced])
         fill_form(self.advanced_page, self.widgets, [f for f in rest if f.setting.is_advanced])
-        fill_form(self.noise, self.widgets, noise)
-        self.noise.setParent(self.advanced_page)  # an owner for the page until a dock shows it
-        self.noise.setVisible(False)
+        fill_form(self.noise_page, self.widgets, noise)
+        self.noise_page.setParent(self.advanced_page)  # an owner for the page until a dock shows it
+        self.noise_page.setVisible(False)
 
     def build_recipe(self) -> Recipe:
         """Return the recipe with the values of the form.
@@ -252,7 +251,7 @@ class SettingsForm:
         except RefusedError as error:
             raise RefusedError(self._relabel_error(error)) from None
 
-    def show(self, recipe: Recipe) -> None:
+    def show_recipe(self, recipe: Recipe) -> None:
         """Set all fields to the values of a recipe, and emit `changed` once.
 
         Parameters
@@ -268,7 +267,7 @@ class SettingsForm:
 
     def _write_field(self, name: str, value: Any) -> None:
         widget = self.widgets[name]
-        if self._fields[name].optional:
+        if self._fields[name].is_optional:
             widget.value = "" if value is None else str(value)
             return
         if isinstance(value, float):  # a rounded value would change the result
@@ -276,17 +275,17 @@ class SettingsForm:
             widget.native.setDecimals(max(widget.native.decimals(), digits))
         widget.value = value
 
-    def _read_field(self, field: Field) -> Any:
+    def _read_field(self, field: SettingField) -> Any:
         value = self.widgets[field.name].value
-        if not field.optional:
+        if not field.is_optional:
             return value
         text = str(value).strip().replace(",", ".")
         if not text:
             return None
         try:
-            number = field.number(text)
+            number = field.number_type(text)
         except ValueError:
-            number_kind = "a whole number" if field.number is int else "a number"
+            number_kind = "a whole number" if field.number_type is int else "a number"
             raise RefusedError(
                 _refuse_value(field, str(value).strip(), f"it is not {number_kind}")
             ) from None
@@ -301,7 +300,7 @@ class SettingsForm:
         facts = dict(original.facts)
         if field := self._fields.get(str(facts.get("field"))):
             facts["field"] = field.setting.label
-            if field.optional and "value" in facts:  # as typed: 0, not 0.0
+            if field.is_optional and "value" in facts:  # as typed: 0, not 0.0
                 facts["value"] = repr(str(self.widgets[field.name].value).strip())
         if original.code == "setting-wrong":  # a form has all fields, but they may be empty
             facts["hint"] = "Leave it empty to use the default."
@@ -318,17 +317,17 @@ class SettingsForm:
         self.changed.emit()
 
 
-def _list_union_members(kind: Any) -> tuple[Any, ...]:
+def _list_union_members(annotation: Any) -> tuple[Any, ...]:
     """Return the types of a union, without the metadata of `Annotated`."""
-    if get_origin(kind) in (Union, types.UnionType):
+    if get_origin(annotation) in (Union, types.UnionType):
         return tuple(
-            member for argument in get_args(kind) for member in _list_union_members(argument)
+            member for argument in get_args(annotation) for member in _list_union_members(argument)
         )
-    return (getattr(kind, "__origin__", kind),)
+    return (getattr(annotation, "__origin__", annotation),)
 
 
 def fill_form(
-    page: QWidget, widgets: Mapping[str, ValueWidget[Any]], fields: Sequence[Field]
+    page: QWidget, widgets: Mapping[str, ValueWidget[Any]], fields: Sequence[SettingField]
 ) -> QFormLayout:
     """Lay the widgets of settings out on a page, with their labels; return the layout."""
     layout = make_form(page)
@@ -345,24 +344,24 @@ def fill_form(
     return layout
 
 
-def make_field_widget(field: Field) -> ValueWidget[Any]:
+def make_field_widget(field: SettingField) -> ValueWidget[Any]:
     """Return the widget of a setting, which the wheel changes only when it has the focus."""
     setting = field.setting
     options: dict[str, Any] = {"tooltip": _format_tooltip(setting.help)}
-    if field.optional:
-        line_edit = create_widget(value="", annotation=str, options=options)
-        line_edit.native.setPlaceholderText(format_placeholder(field))
-        line_edit.native.setAccessibleName(setting.label)
-        guard_wheel(line_edit.native)
-        return line_edit  # type: ignore[return-value]  # magicgui promises any Widget
-    values = get_args(field.kind) if get_origin(field.kind) is Literal else ()
+    if field.is_optional:
+        edit = create_widget(value="", annotation=str, options=options)
+        edit.native.setPlaceholderText(format_placeholder(field))
+        edit.native.setAccessibleName(setting.label)
+        guard_wheel(edit.native)
+        return edit  # type: ignore[return-value]  # magicgui promises any Widget
+    values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     if choices := setting.choices or {value: str(value) for value in values}:
         options["choices"] = [(label, value) for value, label in choices.items()]
     else:
         minimum, maximum = field.limits
         limits = {"min": minimum, "max": maximum, "step": setting.step}
         options |= {key: value for key, value in limits.items() if value is not None}
-    widget = create_widget(value=field.default, annotation=field.kind, options=options)
+    widget = create_widget(value=field.default, annotation=field.annotation, options=options)
     if isinstance(widget.native, QComboBox):  # else the longest choice widens the dock too much
         widget.native.setSizeAdjustPolicy(_COMBO_SIZE_POLICY)
         widget.native.setMinimumContentsLength(_MIN_COMBO_LENGTH)
@@ -378,12 +377,12 @@ def make_field_widget(field: Field) -> ValueWidget[Any]:
     return widget  # type: ignore[return-value]
 
 
-def has_noise(form: SettingsForm) -> bool:
+def has_noise_settings(form: SettingsForm) -> bool:
     """Whether a form has the settings of the noise model."""
     return set(MEASURED_FIELDS) <= set(form.widgets)
 
 
-def format_placeholder(field: Field) -> str:
+def format_placeholder(field: SettingField) -> str:
     """Return the placeholder of an empty field: "none", "measured", "all" or "automatic"."""
     help_text = field.setting.help.lower()
     defaults = ("none", "measured", "all")
@@ -395,7 +394,7 @@ def _format_tooltip(text: str) -> str:
     return f"<qt>{text}</qt>"
 
 
-def _refuse_value(field: Field, value: str, why: str) -> Any:
+def _refuse_value(field: SettingField, value: str, why: str) -> Any:
     return make_refusal(
         "setting-wrong",
         field=field.setting.label,

@@ -13,6 +13,13 @@ from napari.utils import Colormap
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSlider, QWidget
 
+from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
+from napari_dip.qt.shell.dock_plots import (
+    TRAINING_COLOUR,
+    VALIDATION_COLOUR,
+    DockPlot,
+    make_legend,
+)
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     Connections,
@@ -21,22 +28,15 @@ from napari_dip.qt.shell.dock_widget import (
     make_button,
     make_single_shot_timer,
 )
-from napari_dip.qt.shell.layers import (
+from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     add_provenance,
     get_full_resolution,
     preserve_view,
     read_source_input,
 )
-from napari_dip.qt.shell.plot import (
-    TRAINING_COLOUR,
-    VALIDATION_COLOUR,
-    DockPlot,
-    make_legend,
-)
 from napari_dip.qt.shell.preferences import read_preferences
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.worker import call_reporting_errors, get_value_or_error
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -163,10 +163,10 @@ class ProfilePlot(DockPlot):
         self.input_curve = self.plot(pen=pg.mkPen(TRAINING_COLOUR, width=1), connect="finite")
         self.result_curve = self.plot(pen=pg.mkPen(VALIDATION_COLOUR, width=2), connect="finite")
 
-    def show_profiles(self, before: Profile, after: Profile, unit: str) -> None:
+    def show_profiles(self, input_profile: Profile, result_profile: Profile, unit: str) -> None:
         """Plot the profiles of input and result."""
-        self.input_curve.setData(before.distance, before.intensity)
-        self.result_curve.setData(after.distance, after.intensity)
+        self.input_curve.setData(input_profile.distance, input_profile.intensity)
+        self.result_curve.setData(result_profile.distance, result_profile.intensity)
         self.labels = f"Along the line ({unit})", self.labels[1]
         self.update_labels()
         self.setVisible(True)
@@ -186,14 +186,16 @@ class ProfileSection(CollapsibleSection):
         self._viewer = viewer
         self._pair = _LayerPair(viewer)
         self._watched_layers: WeakSet[Any] = WeakSet()
-        self.button = make_button("Draw a line", "Add a Shapes layer, ready for a line to be drawn")
+        self.draw_button = make_button(
+            "Draw a line", "Add a Shapes layer, ready for a line to be drawn"
+        )
         self.message_label = make_message_label()
         self.message_label.setText(_PROFILE_HINT)
         self.plot = ProfilePlot()
         self._redraw_timer = make_single_shot_timer(self, _REDRAW_DELAY_MS)
-        rows = ([self.button], [self.message_label], [self.plot])
+        rows = ([self.draw_button], [self.message_label], [self.plot])
         fill_grid(page, rows).setRowStretch(len(rows), 1)
-        self.button.clicked.connect(self.draw)
+        self.draw_button.clicked.connect(self.start_drawing)
         self.toggled.connect(self._schedule_redraw)
         self._redraw_timer.timeout.connect(self._update_plot)
         events = viewer.layers.events
@@ -207,7 +209,7 @@ class ProfileSection(CollapsibleSection):
         self._pair = _LayerPair(self._viewer, input_layer, result_layer)
         self._schedule_redraw()
 
-    def draw(self) -> None:
+    def start_drawing(self) -> None:
         """Add a Shapes layer in which the user draws the line."""
         with preserve_view(self._viewer):
             layer = self._viewer.add_shapes(
@@ -371,9 +373,12 @@ class ResultView:
         self.extra_layer_chooser.changed.connect(self._add_checked_layers)
         self.comparison.ended.connect(self._release_images)
 
-    def show(self, pending: PendingResult, layer: str) -> str:
+    def show(self, pending: PendingResult, layer_name: str) -> str:
         """Compare a new result with its input and add its extra layers; return a message."""
-        result_layer, source_layer = self._viewer.layers[layer], pending.target.get_source_layer()
+        result_layer, source_layer = (
+            self._viewer.layers[layer_name],
+            pending.target.get_source_layer(),
+        )
         if source_layer is not None and source_layer in self._viewer.layers:
             self.comparison.show_pair(source_layer, result_layer)
             self.profile.show_pair(source_layer, result_layer)
@@ -391,19 +396,19 @@ class ResultView:
 
     def _add_checked_layers(self) -> str:
         """Add the checked extra layers that are missing; return a message."""
-        answer, names, messages = self._pending_result, list[str](), list[str]()
-        for kind in self.extra_layer_chooser.checked_layers if answer is not None else ():
-            if answer is None or kind in self._added_kinds:
+        pending, names, messages = self._pending_result, list[str](), list[str]()
+        for kind in self.extra_layer_chooser.checked_layers if pending is not None else ():
+            if pending is None or kind in self._added_kinds:
                 continue
             self._added_kinds.add(kind)
-            messages.append(self._add_extra_layer(kind, answer, names))
+            messages.append(self._add_extra_layer(kind, pending, names))
         hint = (_HIDDEN_LAYERS_HINT if len(names) > 1 else _HIDDEN_LAYER_HINT) if names else ""
         return " ".join(filter(None, [hint.format(names=" and ".join(names)), *messages]))
 
     def _add_extra_layer(self, kind: str, pending: PendingResult, names: list[str]) -> str:
         """Add an extra layer and append its name to `names`; return an error message or ""."""
-        act = partial(add_extra_layer, self._viewer, kind, pending.target, pending.result)
-        layer, error_message = get_value_or_error(act, f"The {kind} could not be added")
+        add = partial(add_extra_layer, self._viewer, kind, pending.target, pending.result)
+        layer, error_message = try_call(add, f"The {kind} could not be added")
         names += [] if layer is None else [f"'{layer.name}'"]
         return error_message
 
@@ -419,10 +424,10 @@ class ExtraLayerChooser(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(QLabel("Extra layers"))
         self.boxes = {name: QCheckBox(label) for name, (label, _) in EXTRA_LAYERS.items()}
-        remembered = read_preferences("layers")
+        preferences = read_preferences("layers")
         for name, box in self.boxes.items():
             box.setToolTip(f"<qt>{EXTRA_LAYERS[name][1]}</qt>")
-            box.setChecked(bool(getattr(remembered, name, False)))
+            box.setChecked(bool(getattr(preferences, name, False)))
             box.toggled.connect(self._on_toggle)
             layout.addWidget(box)
         layout.addStretch()
@@ -433,10 +438,10 @@ class ExtraLayerChooser(QWidget):
         return tuple(name for name, box in self.boxes.items() if box.isChecked())
 
     def _on_toggle(self) -> None:
-        remembered = read_preferences("layers")
+        preferences = read_preferences("layers")
         for name, box in self.boxes.items():
-            if hasattr(remembered, name):
-                setattr(remembered, name, box.isChecked())
+            if hasattr(preferences, name):
+                setattr(preferences, name, box.isChecked())
         self.changed.emit()
 
 

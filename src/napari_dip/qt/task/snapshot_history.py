@@ -14,8 +14,9 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QSlider, QWidget
 
 from napari_dip.errors.notes import StopReason, make_stop, serialise_stop
 from napari_dip.pipeline.machine import format_bytes
+from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
 from napari_dip.qt.shell.dock_widget import guard_wheel, make_button
-from napari_dip.qt.shell.layers import (
+from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     Preview,
     adjust_contrast_limits,
@@ -24,7 +25,6 @@ from napari_dip.qt.shell.layers import (
     preserve_view,
 )
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.worker import call_reporting_errors, get_value_or_error
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class SnapshotBuffer:
         self.snapshots: list[Snapshot] = []
 
     @property
-    def bytes(self) -> int:
+    def byte_count(self) -> int:
         """Memory of all snapshots."""
         return sum(snapshot.image.nbytes for snapshot in self.snapshots)
 
@@ -213,7 +213,7 @@ class SnapshotBuffer:
         names = ("iteration", "iterations", "unit", "units", "seconds")
         place = {name: getattr(event, name) for name in names}
         self.snapshots.append(Snapshot(image=image, number=number, **place))
-        while len(self.snapshots) > self._max_snapshots or self.bytes > self.max_bytes:
+        while len(self.snapshots) > self._max_snapshots or self.byte_count > self.max_bytes:
             self._stride *= 2
             self.snapshots = [
                 snapshot for snapshot in self.snapshots if snapshot.number % self._stride == 0
@@ -321,7 +321,7 @@ class HistorySlider(QWidget):
         layers, selected = self._snapshot_layers, self._selected
         if layers is None or selected is None:
             return
-        name, error_message = get_value_or_error(
+        name, error_message = try_call(
             lambda: layers.add(self._viewer, selected), "The image could not be kept"
         )
         self._show_message(error_message or f"Kept: '{name}'.")
@@ -369,23 +369,23 @@ class HistorySlider(QWidget):
             self._preview = Preview(self._viewer, target)
         self._preview.show(selected.image)
 
-    def _show_message(self, entry: str = "") -> None:
+    def _show_message(self, text: str = "") -> None:
         """Show a message, or else which snapshot is selected."""
-        self._message = entry
+        self._message = text
         selected = self._selected
         self.keep_button.setVisible(selected is not None)
         self.moved.emit(None if selected is None else (selected.unit, selected.iteration))
         if selected is not None:
             iteration = describe_snapshot(selected)
             self.message_label.setText(
-                entry or f"{iteration[:1].upper()}{iteration[1:]} of {selected.iterations}"
+                text or f"{iteration[:1].upper()}{iteration[1:]} of {selected.iterations}"
             )
             return
         buffer = self.snapshot_buffer
         count = len(buffer.snapshots)
         images = "1 image" if count == 1 else f"{count} images"
-        memory = f"{format_bytes(buffer.bytes)} of at most {format_bytes(buffer.max_bytes)}"
-        self.message_label.setText(entry or f"{images} in {memory}")
+        memory = f"{format_bytes(buffer.byte_count)} of at most {format_bytes(buffer.max_bytes)}"
+        self.message_label.setText(text or f"{images} in {memory}")
 
     def _build_layout(self) -> None:
         layout = QGridLayout(self)

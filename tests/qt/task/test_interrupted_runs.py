@@ -15,8 +15,8 @@ from napari.components import ViewerModel
 
 import napari_dip as dip
 from napari_dip.pipeline import autosave as keeping
-from napari_dip.qt.task.dock import DenoiseDock, make_dock_class
-from napari_dip.qt.task.request import list_autosave_folders
+from napari_dip.qt.task.run_request import list_autosave_folders
+from napari_dip.qt.task.task_dock import DenoiseDock, make_dock_class
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ import sys, time
 import numpy as np
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
-from napari_dip.qt.task.dock import DenoiseDock
+from napari_dip.qt.task.task_dock import DenoiseDock
 from napari_dip.pipeline import autosave
 autosave.AUTOSAVE_DELAY_SECONDS = 0.0
 application = QApplication([])
@@ -95,9 +95,9 @@ def begin_run(pixels, monkeypatch, dock, qtbot):
 
 
 def test_a_run_that_a_crash_cut_off_resumes_to_the_same_pixels(crashed_run, open_docks, qtbot):
-    assert open_docks(kind=make_dock_class("guide")).recovery.isHidden()
+    assert open_docks(kind=make_dock_class("guide")).interrupted_runs.isHidden()
     dock = open_docks()
-    offer = dock.recovery
+    offer = dock.interrupted_runs
     assert not offer.isHidden()
     assert "Denoise of 'cells', begun on" in offer.message_label.text()
     assert "of at most 120 iterations" in offer.message_label.text()
@@ -123,7 +123,7 @@ def test_a_run_that_is_on_is_not_offered_and_one_that_is_stopped_leaves_nothing(
 ):
     dock = open_docks()
     begin_run(noisy[:32, :32], monkeypatch, dock, qtbot)
-    assert open_docks().recovery.isHidden()
+    assert open_docks().interrupted_runs.isHidden()
     dock.jobs.keep()
     qtbot.waitUntil(lambda: not dock.is_busy, timeout=PATIENCE)
     assert not list(list_autosave_folders()[0].iterdir())
@@ -132,7 +132,7 @@ def test_a_run_that_is_on_is_not_offered_and_one_that_is_stopped_leaves_nothing(
 def test_discarding_deletes_what_was_kept_and_offers_the_next(open_docks):
     for number in (1, 2):
         write_interrupted_run(list_autosave_folders()[0], number)
-    offer = open_docks().recovery
+    offer = open_docks().interrupted_runs
     assert (
         "cells 2" in offer.message_label.text() and "There is 1 more" in offer.message_label.text()
     )
@@ -162,4 +162,4 @@ def test_what_was_begun_with_another_version_begins_again(open_docks):
     write_interrupted_run(list_autosave_folders()[0], 1)
     record = next(list_autosave_folders()[0].glob("*/run.json"))
     record.write_text(record.read_text().replace('"torch": "', '"torch": "0.'))
-    assert open_docks().recovery.resume_button.text() == "Begin again"
+    assert open_docks().interrupted_runs.resume_button.text() == "Begin again"

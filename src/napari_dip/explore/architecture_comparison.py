@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import FailedError
+from napari_dip.errors.templates import render_text
 from napari_dip.explore.architecture_fits import fit_architecture, is_significantly_worse
 from napari_dip.explore.experiment_results import (
     ExperimentReport,
@@ -19,12 +20,12 @@ from napari_dip.explore.experiment_results import (
     IterationUpdate,
     ReportFigure,
     ReportTable,
+    add_iteration_column,
     format_csv,
-    number_iterations,
     run_in_default_torch_state,
 )
 from napari_dip.explore.experiment_setup import (
-    get_denoising_network,
+    get_denoising_architecture,
     label_architecture,
     measure_blind_spot_size,
 )
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from napari_dip.tasks.priors.deep_image_prior import Architecture
 
 #: Minimum difference of two validation errors, in standard errors, that counts as significant.
-TIE_STANDARD_ERRORS = 2.0
+MIN_STANDARD_ERRORS = 2.0
 #: Mark of the recommended architecture in the dock's table.
 _BEST_ROW_MARK = "✓ "
 #: Number of images in a row of the figure.
@@ -101,49 +102,48 @@ class ArchitectureComparison(ExperimentResult):
             for fit in self.fits
             if fit is not best
             and not is_significantly_worse(
-                fit.squared_errors, best.squared_errors, TIE_STANDARD_ERRORS
+                fit.squared_errors, best.squared_errors, MIN_STANDARD_ERRORS
             )
         )
 
     @property
     def recommended_fit(self) -> ArchitectureFit:
         """Recommended fit: the best one, or that of the preset if it is not significantly worse."""
-        first = self.fits[0]
-        return first if first in self.equivalent_fits else self.best
+        preset_fit = self.fits[0]
+        return preset_fit if preset_fit in self.equivalent_fits else self.best
 
     @property
     def denoising_recipe(self) -> Recipe:
         """Recipe that denoises with the recommended network, as far as a recipe can express it."""
-        recipe = self.setup.plan.recipe
-        network = get_denoising_network(self.recommended_fit.architecture) or DEFAULT_ARCHITECTURE
-        common = {"preset": recipe.run_settings.preset, "seed": recipe.run_settings.seed}
-        return make_recipe("denoise", prior=DEFAULT_PRIOR, architecture=network, **common)
+        run_settings = self.setup.plan.recipe.run_settings
+        settings = {"preset": run_settings.preset, "seed": run_settings.seed}
+        name = get_denoising_architecture(self.recommended_fit.architecture) or DEFAULT_ARCHITECTURE
+        return make_recipe("denoise", prior=DEFAULT_PRIOR, architecture=name, **settings)
 
     @property
     def verdict(self) -> str:
         """Sentence that names the prior that suits this image."""
-        best, equivalent = self.best, self.equivalent_fits
-        others = ", ".join(
-            item.architecture.name
-            for item in equivalent
-            if item.architecture.name != DEFAULT_ARCHITECTURE
+        best = self.best.architecture
+        equivalent = [fit.architecture.name for fit in self.equivalent_fits]
+        others = ", ".join(name for name in equivalent if name != DEFAULT_ARCHITECTURE)
+        if DEFAULT_ARCHITECTURE in equivalent:
+            names = ", ".join(filter(None, [best.name, others]))
+            return render_text("architectures-preset-level", count=len(self.fits), names=names)
+        error, preset_error = self.best.validation_error, self.fits[0].validation_error
+        row = "architectures-best"
+        if best.name == DEFAULT_ARCHITECTURE:
+            row = "architectures-preset-best"
+        sentence = render_text(
+            row,
+            name=best.name,
+            label=best.label,
+            error=error,
+            improvement=1 - error / preset_error,
         )
-        error_text = f"its validation error is {best.validation_error:.4f}"
-        if best.architecture.name == DEFAULT_ARCHITECTURE:
-            label = f"The network of the preset suits this image: {error_text}, the least of all."
-        elif any(item.architecture.name == DEFAULT_ARCHITECTURE for item in equivalent):
-            return (
-                "The network of the preset suits this image: validation pixels cannot tell it from "
-                f"the best of {len(self.fits)} designs. Equally good are {best.architecture.name}"
-                f"{', ' if others else ''}{others}."
-            )
-        else:
-            improvement = 1 - best.validation_error / self.fits[0].validation_error
-            label = (
-                f"'{best.architecture.name}' ({best.architecture.label}) suits this image best: "
-                f"{error_text}, {improvement:.1%} below that of the preset's network."
-            )
-        return f"{label} Validation pixels cannot tell it from: {others}." if others else label
+        if not others:
+            return sentence
+        level = render_text("architectures-level", names=others)
+        return f"{sentence} {level}"
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -152,13 +152,19 @@ class ArchitectureComparison(ExperimentResult):
         if self.truth is not None:
             oracle = max(self.fits, key=lambda item: item.best_psnr or 0)
             lines.append(
-                f"By the truth: its image has {self.recommended_fit.selected_psnr:.2f} dB; the "
-                f"best of any design is {oracle.best_psnr:.2f} dB ('{oracle.architecture.name}')."
+                render_text(
+                    "architectures-truth",
+                    psnr=self.recommended_fit.selected_psnr,
+                    best_psnr=oracle.best_psnr,
+                    name=oracle.architecture.name,
+                )
             )
-        if self.failed_architectures:
-            lines.append(f"Broke down: {', '.join(self.failed_architectures)}.")
-        if self.skipped_architectures:
-            lines.append(f"Ended by hand; not fitted: {', '.join(self.skipped_architectures)}.")
+        for row, names in (
+            ("architectures-failed", self.failed_architectures),
+            ("architectures-skipped", self.skipped_architectures),
+        ):
+            if names:
+                lines.append(render_text(row, names=", ".join(names)))
         lines.append(self._describe_recipe())
         return tuple(lines)
 
@@ -169,24 +175,20 @@ class ArchitectureComparison(ExperimentResult):
             title=f"Architectures: {self.setup.name}",
             recipe=self.setup.recipe,
             notes=self.setup.notes,
-            description=(
-                f"{self.setup.describe_image()} Each design differs from the preset's network "
-                f"in one thing ({self.setup.network}), and is fitted from one start to the image "
-                f"and to noise: {self.setup.iterations} iterations of plain squared error at a "
-                f"steady rate, without jitter, seed {self.setup.seed}.",
-            ),
+            description=(self.setup.render("architectures-fits"),),
             figures=(
                 ReportFigure(
                     file="architectures.png",
-                    title="The designs beside each other",
+                    title="The architectures beside each other",
                     caption=_caption_scores(self),
                     draw=partial(_draw_architecture_scores, self),
                 ),
                 ReportFigure(
                     file="pictures.png",
                     title="What validation pixels take of each",
-                    caption="All at the same limits of contrast. Below each its validation error"
-                    f"{', and its PSNR' * (self.truth is not None)}.",
+                    caption=render_text(
+                        "architectures-images-caption", has_truth=self.truth is not None
+                    ),
                     draw=partial(_draw_architecture_images, self),
                 ),
             ),
@@ -224,7 +226,7 @@ class ArchitectureComparison(ExperimentResult):
         psnr_head = ("dB",) if self.truth is not None else ()
         return ExperimentSummary(
             headline=f"Suits best: {label_architecture(self.recommended_fit.architecture)}",
-            heads=("Architecture", "validation", *psnr_head, "score", "bands", "weights"),
+            headers=("Architecture", "validation", *psnr_head, "score", "bands", "weights"),
             rows=tuple(
                 (
                     f"{_BEST_ROW_MARK if fit is self.recommended_fit else ''}{label}",
@@ -237,8 +239,8 @@ class ArchitectureComparison(ExperimentResult):
                 for label, fit in zip(labels, fits, strict=True)
             ),
             stack=ImageStack(
-                name_suffix="designs",
-                axis="design",
+                name_suffix="architectures",
+                axis="architecture",
                 names=tuple(labels),
                 images=np.stack([fit.image for fit in fits]),
             ),
@@ -259,25 +261,21 @@ class ArchitectureComparison(ExperimentResult):
                 **dict(zip(BAND_NAMES, fit.correspondence.T, strict=True)),
                 **({} if fit.psnr is None else {"psnr": fit.psnr}),
             }
-            numbered = number_iterations(columns)
+            numbered = add_iteration_column(columns)
             values = zip(*(column.tolist() for column in numbered.values()), strict=True)
             lines += [(fit.architecture.name, *line) for line in values]
         return format_csv(("design", *numbered), lines)
 
     def _describe_recipe(self) -> str:
         """Describe the denoising recipe in a sentence."""
-        name = self.recommended_fit.architecture.name
-        sentence = "denoising.json is a recipe for denoising with random input and"
-        if name == DEFAULT_ARCHITECTURE:
-            return f"{sentence} the preset's network."
-        if get_denoising_network(self.recommended_fit.architecture):
-            return f"{sentence} the architecture '{name}'."
-        omitted = (
-            "the optimiser"
-            if self.recommended_fit.architecture.optimizer != ADAM
-            else "the numbers"
+        architecture = self.recommended_fit.architecture
+        if architecture.name == DEFAULT_ARCHITECTURE or get_denoising_architecture(architecture):
+            is_preset = architecture.name == DEFAULT_ARCHITECTURE
+            return render_text("architectures-recipe", name="" if is_preset else architecture.name)
+        is_optimizer = architecture.optimizer != ADAM
+        return render_text(
+            "architectures-recipe-reduced", is_optimizer=is_optimizer, name=architecture.name
         )
-        return f"{sentence} the preset's network: a recipe has no place for {omitted} of '{name}'."
 
 
 def _describe_architecture(architecture: Architecture) -> dict[str, object]:
@@ -370,8 +368,8 @@ def explore_architectures(
         fits.append(fitted)
     if not fits or poll_control() is Control.DISCARD:
         return None
-    done = len(fits) + len(failed)
-    skipped = tuple(architecture.name for architecture in architectures[done:])
+    fitted_count = len(fits) + len(failed)
+    skipped = tuple(architecture.name for architecture in architectures[fitted_count:])
     return ArchitectureComparison(
         setup=setup,
         truth=truth,
@@ -386,7 +384,7 @@ def _make_comparison_update(
     architecture: Architecture,
     number: int,
     architecture_count: int,
-    count: int,
+    iteration_count: int,
     progress: ArchitectureProgress,
 ) -> IterationUpdate:
     """Convert the progress of one architecture's fits to that of the whole comparison."""
@@ -397,7 +395,7 @@ def _make_comparison_update(
         message=message,
         progress=Progress(done=number + progress.fraction, total=architecture_count),
         iteration=progress.iteration,
-        iterations=count,
+        iterations=iteration_count,
     )
     return IterationUpdate(
         event, {progress.target: progress.loss}, architecture.name, progress.image
@@ -407,10 +405,10 @@ def _make_comparison_update(
 def _make_architecture_table(
     comparison: ArchitectureComparison, rows: list[dict[str, Any]]
 ) -> ReportTable:
-    heads = ["design", "weights", "per pixel", "impedance", "band score"]
-    heads += ["validation error", "taken at", "ms per iteration"]
+    headers = ["architecture", "weights", "per pixel", "impedance", "band score"]
+    headers += ["validation error", "taken at", "ms per iteration"]
     if comparison.truth is not None:
-        heads += ["oracle, dB (at)", "taken, dB"]
+        headers += ["oracle, dB (at)", "taken, dB"]
     lines = []
     for fit, row in zip(comparison.fits, rows, strict=True):
         line = [
@@ -427,39 +425,26 @@ def _make_architecture_table(
             line.append(f"{fit.best_psnr:.2f} ({row['oracle_iteration']})")
             line.append(f"{fit.selected_psnr:.2f}")
         lines.append(tuple(line))
-    return ReportTable(heads=tuple(heads), rows=tuple(lines), caption=_explain_columns(comparison))
-
-
-def _explain_columns(comparison: ArchitectureComparison) -> str:
-    caption = (
-        "Impedance: area between the energies of noise and of the image over the logarithm of the "
-        "iteration. Band score: the same area between the correspondences (Shi et al.) of the "
-        "lowest and the highest fifth of the frequencies, of the running average. "
-        "Validation error: mean square, in variances of the image, at "
-        f"{comparison.best.squared_errors.size} pixels that drove no fit and are the same for all "
-        "designs, noise included, of the running average that they "
-        "take; they judge as in all fits, the last and the best judgement counting. Designs count "
-        f"as level where the mean difference of their errors is below {TIE_STANDARD_ERRORS:g} "
-        "standard errors."
+    caption = render_text(
+        "architectures-table-caption",
+        pixels=comparison.best.squared_errors.size,
+        standard_errors=MIN_STANDARD_ERRORS,
+        has_truth=comparison.truth is not None,
     )
-    if comparison.truth is not None:
-        caption += (
-            " Oracle: the best running average of all iterations, which only the truth knows."
-        )
-    return caption
+    return ReportTable(headers=tuple(headers), rows=tuple(lines), caption=caption)
 
 
 def _caption_scores(comparison: ArchitectureComparison) -> str:
-    best = comparison.best
-    caption = (
-        f"The preset's network above, dashed its own values. The least validation error is that of "
-        f"'{best.architecture.name}', {best.validation_error:.4f}; the preset's is "
-        f"{comparison.fits[0].validation_error:.4f}. "
-    )
     ranked = sorted(comparison.fits, key=lambda item: item.impedance)
-    caption += (
-        f"Impedance lies between {ranked[0].impedance:.3f} ('{ranked[0].architecture.name}') and "
-        f"{ranked[-1].impedance:.3f} ('{ranked[-1].architecture.name}')."
+    caption = render_text(
+        "architectures-scores-caption",
+        best=comparison.best.architecture.name,
+        best_error=comparison.best.validation_error,
+        preset_error=comparison.fits[0].validation_error,
+        lowest=ranked[0].impedance,
+        lowest_name=ranked[0].architecture.name,
+        highest=ranked[-1].impedance,
+        highest_name=ranked[-1].architecture.name,
     )
     if comparison.truth is None:
         return caption
@@ -469,12 +454,8 @@ def _caption_scores(comparison: ArchitectureComparison) -> str:
     }
     worst = max(losses, key=lambda name: losses[name])
     mean = sum(losses.values()) / len(losses)
-    return (
-        f"{caption} Filled circles: the PSNR of the best running average; open ones: of that which "
-        f"validation pixels take, {mean:.2f} dB below it in the mean, "
-        f"{losses[worst]:.2f} dB at most "
-        f"('{worst}')."
-    )
+    psnr_text = render_text("architectures-psnr-caption", mean=mean, most=losses[worst], name=worst)
+    return f"{caption} {psnr_text}"
 
 
 @use_default_style

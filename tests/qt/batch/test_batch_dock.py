@@ -17,13 +17,13 @@ import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.reproduce.repetition import format_command_line, write_python_script
-from napari_dip.qt.batch.dock import BatchDock
+from napari_dip.qt.batch.batch_dock import BatchDock
+from napari_dip.qt.batch.batch_settings import suggest_results_folder
 from napari_dip.qt.batch.files_panel import make_dask_array
-from napari_dip.qt.batch.settings import suggest_results_folder
 from napari_dip.qt.shell.job_controller import JobState
-from napari_dip.qt.shell.layers import METADATA_KEY
+from napari_dip.qt.shell.napari_layers import METADATA_KEY
 from napari_dip.qt.shell.preferences import open_saved_settings
-from napari_dip.qt.task.request import (
+from napari_dip.qt.task.run_request import (
     build_repetition,
     find_unsaved_inputs,
     read_recorded_inputs,
@@ -68,9 +68,9 @@ class Bench:
         self.qtbot.addWidget(self.dock, before_close_func=lambda dock: dock.shut_down())
 
     def ask(self, scene, out, files="in"):
-        self.dock.recipe.load(str(scene / "recipe.json"))
-        self.dock.folder.setText(str(out))
-        self.dock.files.add(str(scene / files))
+        self.dock.recipe_chooser.load(str(scene / "recipe.json"))
+        self.dock.results_folder.setText(str(out))
+        self.dock.files_edit.add(str(scene / files))
         self.wait_for_plan()
 
     def wait_for_plan(self):
@@ -92,7 +92,7 @@ class Bench:
 
     @property
     def rows(self):
-        return {row.source.name: row for row in self.dock.results.table.files.rows}
+        return {row.source.name: row for row in self.dock.files_panel.table.file_model.rows}
 
     @property
     def states(self):
@@ -129,7 +129,7 @@ def test_files_are_run_and_held_to_the_bytes_of_the_command(bench, scene, tmp_pa
     assert "Save it as TIFF or PNG" in bench.rows["bad.tif"].messages[0]
     bench.press(bench.bar.run_button)
     bench.press(bench.bar.pause_button)
-    assert not bench.dock.files.isEnabled() and bench.bar.pause_button.text() == "Resume"
+    assert not bench.dock.files_edit.isEnabled() and bench.bar.pause_button.text() == "Resume"
     bench.qtbot.wait(400)
     assert not any(row.has_result for row in bench.rows.values()) and not results(out)
     bench.press(bench.bar.pause_button)
@@ -177,7 +177,7 @@ def test_a_dock_that_is_closed_amid_a_batch_loses_nothing(bench, scene):
     shutil.copytree(scene / "whole", out)
     for name in ("c.tif", "records/c.tif.json"):
         (out / name).unlink()
-    bench.dock.folder.setText(str(out))  # files and recipe are those of the batch there
+    bench.dock.results_folder.setText(str(out))  # files and recipe are those of the batch there
     bench.wait_for_plan()
     assert [bench.rows[name].state for name in GOOD] == ["already-done", "already-done", "ready"]
     bench.press(bench.bar.run_button)
@@ -186,7 +186,7 @@ def test_a_dock_that_is_closed_amid_a_batch_loses_nothing(bench, scene):
     bench.wait(lambda: not QThreadPool.globalInstance().activeThreadCount())
     assert not list(out.rglob("*.part"))
     bench.open()
-    bench.dock.folder.setText(str(out))
+    bench.dock.results_folder.setText(str(out))
     bench.wait_for_plan()
     bench.press(bench.bar.run_button)
     bench.wait_for_end()
@@ -194,13 +194,13 @@ def test_a_dock_that_is_closed_amid_a_batch_loses_nothing(bench, scene):
 
 
 def test_results_open_as_lazy_layers_in_their_place(bench, scene, monkeypatch):
-    bench.dock.folder.setText(str(scene / "whole"))
+    bench.dock.results_folder.setText(str(scene / "whole"))
     bench.wait_for_plan()
-    layers = bench.dock.results
+    layers = bench.dock.files_panel
     place = list(bench.rows).index("b.tif")
     layers.table.selectRow(place)
     assert layers.message_label.text() == " ".join(bench.rows["b.tif"].messages)
-    bench.press(layers.with_input)
+    bench.press(layers.inputs_check_box)
     bench.press(layers.show_button)
     bench.wait(lambda: len(bench.viewer.layers) == 2)
     below, layer = bench.viewer.layers
@@ -243,16 +243,18 @@ def test_of_a_large_result_only_what_is_in_sight_is_read():
 def test_what_is_wrong_with_the_whole_is_said_above_run(bench, scene, tmp_path):
     dock = bench.dock
     assert "Add the files" in dock.plan_label.text() and bench.bar.state is JobState.IDLE
-    dock.files.add(str(scene / "in" / "a.tif"))
-    assert dock.folder.path == str(scene / "in" / "denoised")
-    dock.folder.setText(str(scene / "whole"))
+    dock.files_edit.add(str(scene / "in" / "a.tif"))
+    assert dock.results_folder.path == str(scene / "in" / "denoised")
+    dock.results_folder.setText(str(scene / "whole"))
     bench.wait(lambda: "come from another recipe" in dock.plan_label.text())
     assert not bench.bar.run_button.isEnabled()
-    dock.folder.setText(str(scene / "in"))
+    dock.results_folder.setText(str(scene / "in"))
     bench.wait(lambda: "would replace its own input" in dock.plan_label.text())
-    dock.recipe.tasks.setCurrentIndex(dock.recipe.tasks.findText("Restore with a guide"))
-    assert list(dock.recipe.extra_input_edits) == ["guide"]
-    dock.recipe.load(str(scene / "in" / "bad.tif"))
+    dock.recipe_chooser.task_combo.setCurrentIndex(
+        dock.recipe_chooser.task_combo.findText("Restore with a guide")
+    )
+    assert list(dock.recipe_chooser.extra_input_edits) == ["guide"]
+    dock.recipe_chooser.load(str(scene / "in" / "bad.tif"))
     assert "recipe" in bench.last_message
 
 
@@ -260,14 +262,16 @@ def test_settings_are_offered_from_presets_of_ones_own_and_the_last_run(bench):
     shelf = open_saved_settings("denoise")
     shelf.save_last(RECIPE)
     shelf.save("mine", RECIPE.replace_run_settings(seed=3))
-    chooser = bench.dock.recipe
+    chooser = bench.dock.recipe_chooser
     chooser.refresh()
-    names = [chooser.settings.itemText(place) for place in range(chooser.settings.count())]
+    names = [
+        chooser.settings_combo.itemText(place) for place in range(chooser.settings_combo.count())
+    ]
     assert names == ["Fast", "Balanced", "Best", "As in my last run", "My preset 'mine'"]
-    chooser.settings.setCurrentIndex(4)
-    assert chooser.recipe().run_settings.seed == 3
-    chooser.settings.setCurrentIndex(3)
-    assert chooser.recipe() == RECIPE
+    chooser.settings_combo.setCurrentIndex(4)
+    assert chooser.build_recipe().run_settings.seed == 3
+    chooser.settings_combo.setCurrentIndex(3)
+    assert chooser.build_recipe() == RECIPE
 
 
 @pytest.mark.parametrize(
@@ -301,7 +305,9 @@ def test_one_network_for_all_files_is_a_tick_and_the_command_knows_it(bench, tmp
     assert main([*again, "--resume", "--quiet"]) == 0
     assert (out / "0.tif").stat().st_mtime_ns == before
     bench.wait(box.isEnabled)
-    bench.dock.recipe.tasks.setCurrentIndex(bench.dock.recipe.tasks.findData("deblur"))
+    bench.dock.recipe_chooser.task_combo.setCurrentIndex(
+        bench.dock.recipe_chooser.task_combo.findData("deblur")
+    )
     assert not box.isEnabled() and not box.is_requested
 
 
@@ -309,9 +315,9 @@ def test_the_folder_of_a_batch_with_one_network_ticks_the_box(bench, scene, tmp_
     shutil.copy(scene / "whole" / "batch.json", tmp_path)
     record = json.loads((tmp_path / "batch.json").read_text(encoding="utf-8"))
     (tmp_path / "batch.json").write_text(json.dumps(record | {"joint_training": True}))
-    bench.dock.folder.setText(str(tmp_path))
+    bench.dock.results_folder.setText(str(tmp_path))
     assert bench.dock.joint_training.is_requested
-    bench.dock.folder.setText(str(scene / "whole"))
+    bench.dock.results_folder.setText(str(scene / "whole"))
     assert not bench.dock.joint_training.is_requested
 
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from napari_dip.qt.shell.layers import METADATA_KEY
+from napari_dip.qt.shell.napari_layers import METADATA_KEY
 
 pytestmark = pytest.mark.gl
 
@@ -39,23 +39,23 @@ def draw_rectangle(driver, first_row, first_column, last_row, last_column):
 def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large_image):
     trying = large_image.dock.crop_preview
     draw_rectangle(large_image, 40, 16, 104, 112)
-    assert trying.regions.currentText() == "region"
+    assert trying.region_combo.currentText() == "region"
     assert not trying.apply_button.isEnabled()
-    large_image.dock.view.extra_layer_chooser.boxes["residual"].setChecked(True)
+    large_image.dock.result_view.extra_layer_chooser.boxes["residual"].setChecked(True)
     large_image.press(trying.try_button)
     assert large_image.dock.is_busy and "96 × 64 pixels" in trying.message_label.text()
     large_image.wait_for_end()
     assert (
         "cells crop preview, Fast residual" in large_image.names
     )  # of several previews, each has its own
-    large_image.dock.view.extra_layer_chooser.boxes["residual"].setChecked(False)
+    large_image.dock.result_view.extra_layer_chooser.boxes["residual"].setChecked(False)
     preview = large_image.viewer.layers["cells crop preview, Fast"]
     assert preview.data.shape == (64, 96)
     np.testing.assert_allclose(preview.translate, (10 + 20, 20 + 8))
     np.testing.assert_allclose(preview.scale, (0.5, 0.5))
     metadata = preview.metadata[METADATA_KEY]
     assert metadata["shows"] == "crop-preview"
-    assert "cells crop preview" not in large_image.dock.repeat.buttons.combo.currentText()
+    assert "cells crop preview" not in large_image.dock.repeat_section.buttons.combo.currentText()
     large_image.set(max_iterations="9", gain="3")
     large_image.press(trying.apply_button)
     large_image.wait_for_end()
@@ -85,16 +85,16 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large_i
         "cells",
         *(f"cells crop preview, {preset}" for preset in ("Fast", "Balanced", "Best")),
     ]
-    assert trying.previews.currentText() == "cells crop preview, Fast"  # the form's own preset
+    assert trying.preview_combo.currentText() == "cells crop preview, Fast"  # the form's own preset
     viewer.layers.selection.active = viewer.layers["cells crop preview, Balanced"]
-    assert trying.previews.currentText() == "cells crop preview, Balanced"
+    assert trying.preview_combo.currentText() == "cells crop preview, Balanced"
     assert re.fullmatch(
         r"The whole image with Balanced: up to \d+ (s|min)\.", trying.cost_label.text()
     ), trying.cost_label.text()
     viewer.layers.selection.active = viewer.layers["cells crop preview, Fast"]
-    assert trying.previews.currentText() == "cells crop preview, Fast"
+    assert trying.preview_combo.currentText() == "cells crop preview, Fast"
     large_image.press(trying.apply_button)
-    assert large_image.dock.is_busy and large_image.dock.chooser.get_layer().name == "cells"
+    assert large_image.dock.is_busy and large_image.dock.image_chooser.get_layer().name == "cells"
     assert not viewer.canvas.grid.enabled and viewer.layers["aside"].visible
     large_image.wait_for_end()
     assert viewer.layers["cells denoised"].metadata[METADATA_KEY]["recipe"]["preset"] == "fast"

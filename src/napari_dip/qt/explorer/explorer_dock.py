@@ -9,8 +9,9 @@ from qtpy.QtWidgets import QWidget
 
 from napari_dip.errors import Refusal
 from napari_dip.explore.experiment_setup import label_architecture, list_all_architectures
-from napari_dip.qt.explorer.experiment import ExplorerSettings, plan_experiment
-from napari_dip.qt.explorer.result_panel import ExplorerPlot, ExplorerResults
+from napari_dip.qt.explorer.experiment_request import ExplorerSettings, plan_experiment
+from napari_dip.qt.explorer.result_panel import ExplorerPlot, ResultPanel
+from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     Connections,
@@ -20,16 +21,15 @@ from napari_dip.qt.shell.dock_widget import (
 )
 from napari_dip.qt.shell.job_controller import DISCARDED_MESSAGE
 from napari_dip.qt.shell.layer_inputs import LayerInputs
-from napari_dip.qt.shell.layers import Preview
+from napari_dip.qt.shell.napari_layers import Preview
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
-from napari_dip.qt.shell.worker import call_reporting_errors, get_value_or_error
 from napari_dip.tasks import TaskInput
 
 if TYPE_CHECKING:
     import napari.viewer
 
+    from napari_dip.qt.shell.background_call import JobProgress
     from napari_dip.qt.shell.job_controller import JobRequest
-    from napari_dip.qt.shell.worker import JobProgress
 
 _NOTHING_MESSAGE = "Ended before there was anything to be seen. Give it a little more time."
 _KEPT_FINDINGS_LABEL = "what was found so far"
@@ -59,9 +59,9 @@ class PriorExplorer(QWidget):
         self._preview: Preview | None = None
         self.plan_label = make_message_label()
         self.run_bar = RunBar(kept_label=_KEPT_FINDINGS_LABEL)
-        self.inputs = LayerInputs(viewer, (_TRUTH,), self, asks_axes=False)
-        self.chooser, self.extra_inputs = self.inputs.chooser, self.inputs.extra_inputs
-        self.chooser.combo.setToolTip(
+        self.inputs = LayerInputs(viewer, (_TRUTH,), self, has_axes_field=False)
+        self.image_chooser, self.extra_inputs = self.inputs.image_chooser, self.inputs.extra_inputs
+        self.image_chooser.combo.setToolTip(
             "<qt>The image to look at. It follows the layer that is selected in napari, "
             "unless that is a result.</qt>"
         )
@@ -69,8 +69,8 @@ class PriorExplorer(QWidget):
         self.run_bar.pause_button.setToolTip("Pause the computation; finished results stay")
         self.run_bar.discard_button.setToolTip("Stop and discard all results")
         self.plot = ExplorerPlot()
-        self.results = ExplorerResults(viewer)
-        self.fold = CollapsibleSection("Settings", self.settings.advanced_page)
+        self.result_panel = ResultPanel(viewer)
+        self.settings_section = CollapsibleSection("Settings", self.settings.advanced_page)
         self._panel = JobPanel(
             self,
             viewer,
@@ -81,20 +81,20 @@ class PriorExplorer(QWidget):
         )
         self.jobs = self._panel.jobs
         visible_widgets = (
-            self.chooser,
+            self.image_chooser,
             self.settings.basic_page,
             self.extra_inputs,
             self.plan_label,
             self.run_bar,
         )
-        lay_out(self, visible_widgets, (self.fold, self.plot, self.results))
+        lay_out(self, visible_widgets, (self.settings_section, self.plot, self.result_panel))
         self.run_bar.run_pressed.connect(self.start)
         self.settings.changed.connect(self._on_settings)
         self.inputs.changed.connect(self.show_plan)
         self.inputs.message_outdated.connect(self.run_bar.clear_message)
         self.inputs.follow_jobs(self.jobs)
-        self.results.message_emitted.connect(self.run_bar.prepend_message)
-        self.results.chosen.connect(lambda item: self.plot.show_group(*item))
+        self.result_panel.message_emitted.connect(self.run_bar.prepend_message)
+        self.result_panel.row_chosen.connect(lambda item: self.plot.show_group(*item))
         self.jobs.discarded.connect(lambda: self.plot.restart(self.settings.experiment.key))
         self._connections = Connections()
         self._connections.connect(self.show_plan, viewer.dims.events.current_step)
@@ -105,11 +105,11 @@ class PriorExplorer(QWidget):
         """Whether an experiment is computed or waits in the queue."""
         return self.jobs.is_busy
 
-    def check_request(self) -> tuple[JobRequest, str] | Refusal:
+    def plan_request(self) -> tuple[JobRequest, str] | Refusal:
         """Return the experiment of the present settings and its plan, from headers alone."""
-        layer = self.chooser.get_layer()
+        layer = self.image_chooser.get_layer()
         if layer is None:
-            header = self.chooser.read_header()
+            header = self.image_chooser.read_header()
             assert isinstance(header, Refusal)  # there is no layer
             return header
         return plan_experiment(
@@ -120,34 +120,30 @@ class PriorExplorer(QWidget):
         """Update the plan above the buttons, unless an experiment is on."""
         if self.is_busy:
             return
-        planned = self.check_request()
+        planned = self.plan_request()
         is_refused = isinstance(planned, Refusal)
         self.plan_label.setText(planned.message if isinstance(planned, Refusal) else planned[1])
         self.jobs.set_planned(not is_refused)
 
     def start(self) -> None:
         """Start the experiment, or add it to the queue."""
-        planned = self.check_request()
+        planned = self.plan_request()
         if self.is_busy or isinstance(planned, Refusal):
             self.show_plan()
             return
         self.jobs.start(planned[:1])
 
-    def discard(self) -> None:
-        """Stop the experiment without a result."""
-        self.jobs.discard()
-
     def shut_down(self) -> None:
         """Stop all work and disconnect from the viewer, when the dock is closed."""
         self._panel.shut_down()
         self.inputs.shut_down()
-        self.results.shut_down()
+        self.result_panel.shut_down()
         self._connections.disconnect_all()
 
     def begin_job(self, request: JobRequest) -> None:
         """Empty the widgets for an experiment that begins, and show its plan."""
         assert request.target is not None  # experiments have one
-        self.results.clear_contents()
+        self.result_panel.clear_contents()
         self.plot.restart(request.kind)
         self._preview = Preview(self._viewer, request.target)
         self.plan_label.setText(request.summary)
@@ -165,8 +161,9 @@ class PriorExplorer(QWidget):
 
     def accept_outcome(self, request: JobRequest, outcome: Any) -> str:
         """Show the result and return its description."""
-        message, error_message = get_value_or_error(
-            lambda: self.results.show_result(request, outcome), "What was found cannot be shown"
+        message, error_message = try_call(
+            lambda: self.result_panel.show_result(request, outcome),
+            "What was found cannot be shown",
         )
         return error_message if message is None else message
 
@@ -181,11 +178,11 @@ class PriorExplorer(QWidget):
         """Return the message on a discarded experiment."""
         return DISCARDED_MESSAGE
 
-    def set_busy(self, busy: bool) -> None:
+    def set_busy(self, is_busy: bool) -> None:
         """Disable what must not change during an experiment, or enable it again."""
-        self.settings.basic_page.setEnabled(not busy)
-        self.settings.advanced_page.setEnabled(not busy)
-        self.inputs.set_busy(busy)
+        self.settings.basic_page.setEnabled(not is_busy)
+        self.settings.advanced_page.setEnabled(not is_busy)
+        self.inputs.set_busy(is_busy)
 
     def _on_settings(self) -> None:
         self.extra_inputs.setVisible("truth" in self.settings.experiment.settings)

@@ -98,10 +98,10 @@ class ProgressQueue:
             progress, self._progress = self._progress, None
             self._is_gui_called = False
             self._last_take_time = time.monotonic()
-            self._wait_seconds = self._compute_wait()
+            self._wait_seconds = self._compute_wait_seconds()
         return progress
 
-    def _compute_wait(self) -> float:
+    def _compute_wait_seconds(self) -> float:
         """Return the seconds to the next update, which grow with the cost of an update.
 
         The cost is the lower of the last two, so a single expensive update does not count, such as
@@ -143,7 +143,7 @@ class RunControl:
         self.set(Control.DISCARD)
 
 
-def drain_work(
+def run_work(
     work: Callable[[RunControl], Any],
     activity: str,
     name: str,
@@ -199,7 +199,7 @@ class BackgroundCall(QObject):
     Parameters
     ----------
     work, activity, name
-        As for `drain_work`.
+        As for `run_work`.
     parent : QObject
         When it is deleted, the work is discarded.
     on_finished : callable
@@ -226,7 +226,7 @@ class BackgroundCall(QObject):
         self.control = control = RunControl()  # outlives this object: the worker refers to it, too
         self._queue = ProgressQueue()
         self._worker: GeneratorWorker[None, None, Any] | None = create_worker(
-            drain_work,
+            run_work,
             work,
             activity,
             name,
@@ -297,7 +297,7 @@ def start_call(
 
 
 @atexit.register
-def _end_all() -> None:
+def _discard_all_runs() -> None:
     """Discard all runs at exit, so that no worker emits signals after Qt has shut down."""
     if RunControl.live_controls:
         for control in list(RunControl.live_controls):
@@ -321,7 +321,7 @@ def describe_error(error: Exception) -> str:
     return (first_line.strip() or type(error).__name__).rstrip(".")
 
 
-def get_message(action: Callable[[], str]) -> str:
+def call_for_message(action: Callable[[], str]) -> str:
     """Call a function, and return its message, or that of its refusal or failure."""
     try:
         return action()
@@ -337,10 +337,10 @@ def call_reporting_errors(action: Callable[[], object], failure_text: str) -> st
     str
         Empty, or a sentence of `failure_text` and the error; the log has the traceback.
     """
-    return get_value_or_error(action, failure_text)[1]
+    return try_call(action, failure_text)[1]
 
 
-def get_value_or_error(
+def try_call(
     action: Callable[[], ValueT], failure_text: str
 ) -> tuple[ValueT, str] | tuple[None, str]:
     """Return the value of a function and "", or None and its error as a message."""

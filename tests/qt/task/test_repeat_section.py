@@ -11,9 +11,9 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QFileDialog, QScrollArea
 
 from napari_dip.cli import main
-from napari_dip.qt.shell.layers import METADATA_KEY
-from napari_dip.qt.task.dock import DenoiseDock, make_dock_class
-from napari_dip.qt.task.repeat import DEFAULT_SETTINGS_LABEL
+from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.task.repeat_section import DEFAULT_SETTINGS_LABEL
+from napari_dip.qt.task.task_dock import DenoiseDock, make_dock_class
 
 pytestmark = pytest.mark.gl
 
@@ -28,13 +28,15 @@ def expanded_repeat(driver, noisy):
 
 
 def expand(driver):
-    driver.qtbot.mouseClick(driver.dock.repeat.toggleButton(), Qt.MouseButton.LeftButton)
-    assert driver.dock.repeat.isExpanded()
+    driver.qtbot.mouseClick(driver.dock.repeat_section.toggleButton(), Qt.MouseButton.LeftButton)
+    assert driver.dock.repeat_section.isExpanded()
 
 
 def find_scroll_area(dock):
     """The part of the dock that scrolls."""
-    (area,) = [area for area in dock.findChildren(QScrollArea) if area.isAncestorOf(dock.repeat)]
+    (area,) = [
+        area for area in dock.findChildren(QScrollArea) if area.isAncestorOf(dock.repeat_section)
+    ]
     return area
 
 
@@ -64,7 +66,7 @@ def test_a_layer_of_a_file_is_repeated_from_that_file(
     driver.viewer.open(str(path), plugin="napari")
     driver.set(seed=5, smoothing=0.1)
     pixels = restore_layer(driver, "my cells").data
-    buttons = driver.dock.repeat.buttons
+    buttons = driver.dock.repeat_section.buttons
     press(driver, buttons.python_button)
     assert str(path) in clipboard() and "seed=5" in clipboard()
     monkeypatch.chdir(tmp_path)
@@ -88,7 +90,7 @@ def test_a_layer_without_a_file_is_saved_first_in_a_folder_chosen_once(
     precious = tmp_path / "cells.tif"
     precious.write_bytes(b"precious")
     pixels = restore_layer(driver).data
-    before, buttons = clipboard(), driver.dock.repeat.buttons
+    before, buttons = clipboard(), driver.dock.repeat_section.buttons
     press(driver, buttons.command_button)
     driver.wait_until(lambda: clipboard() != before)
     assert "cells-2.tif' lies beside it" in driver.last_message.replace("\n", " ")
@@ -110,12 +112,12 @@ def test_a_layer_that_is_gone_or_changed_is_not_saved_in_its_place(
     restore_layer(driver)
     QApplication.clipboard().setText("as before")
     driver.viewer.layers["cells"].data = driver.viewer.layers["cells"].data + 1
-    press(driver, driver.dock.repeat.buttons.python_button)
+    press(driver, driver.dock.repeat_section.buttons.python_button)
     driver.wait_until(lambda: "have changed since" in driver.last_message)
     driver.viewer.layers.remove("cells")
-    press(driver, driver.dock.repeat.buttons.python_button)
+    press(driver, driver.dock.repeat_section.buttons.python_button)
     assert "is neither in napari nor in a file" in driver.last_message
-    press(driver, driver.dock.repeat.buttons.again_button)
+    press(driver, driver.dock.repeat_section.buttons.again_button)
     assert "the layer 'cells' no longer exists" in driver.last_message
     assert clipboard() == "as before" and not list((tmp_path / "to").iterdir())
 
@@ -128,14 +130,14 @@ def test_a_run_that_was_stopped_and_kept_is_repeated_to_the_pixel(
     driver.set(max_iterations="400")
     driver.run()
     driver.wait_for_fit()
-    driver.wait_until(lambda: driver.dock.curve.count >= 1)
+    driver.wait_until(lambda: driver.dock.validation_curve.point_count >= 1)
     driver.qtbot.wait(600)  # a double click on Run must not stop what it has just started
     press_keep(driver)
     driver.wait_for_end()
     result = driver.viewer.layers["cells denoised"]
     assert result.metadata[METADATA_KEY]["report"]["fit"]["kept"] == 1
     before = clipboard()
-    press(driver, driver.dock.repeat.buttons.command_button)
+    press(driver, driver.dock.repeat_section.buttons.command_button)
     driver.wait_until(lambda: clipboard() != before)
     _, *argv = shlex.split(clipboard())
     assert "--keep-after" in argv
@@ -156,10 +158,10 @@ def test_run_again_brings_settings_and_layers_back(expanded_repeat, noisy):
     driver.viewer.add_image(noisy[::-1].copy(), name="other")
     driver.viewer.layers.selection.active = driver.viewer.layers["other"]
     driver.set(seed=9, prior="auto", gain="")
-    assert driver.dock.chooser.get_layer().name == "other"
-    press(driver, driver.dock.repeat.buttons.again_button)
+    assert driver.dock.image_chooser.get_layer().name == "other"
+    press(driver, driver.dock.repeat_section.buttons.again_button)
     assert "Press Run to make it again" in driver.last_message
-    assert driver.dock.chooser.get_layer().name == "cells"
+    assert driver.dock.image_chooser.get_layer().name == "cells"
     assert driver.dock.form.build_recipe().to_dict() == first.metadata[METADATA_KEY]["recipe"]
     assert not driver.dock.is_busy
     driver.run()
@@ -169,7 +171,7 @@ def test_run_again_brings_settings_and_layers_back(expanded_repeat, noisy):
 
 
 def test_the_selected_result_is_repeated_and_any_task_can_describe_it(expanded_repeat):
-    driver, combo = expanded_repeat, expanded_repeat.dock.repeat.buttons.combo
+    driver, combo = expanded_repeat, expanded_repeat.dock.repeat_section.buttons.combo
     first = restore_layer(driver)
     driver.set(seed=1)
     driver.run()
@@ -179,34 +181,34 @@ def test_the_selected_result_is_repeated_and_any_task_can_describe_it(expanded_r
     assert combo.currentText() == "cells denoised"
     driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
     assert combo.currentText() == "cells denoised"
-    press(driver, driver.dock.repeat.buttons.methods_button)
+    press(driver, driver.dock.repeat_section.buttons.methods_button)
     assert "seed 0" in clipboard() and "[1] Ulyanov, Vedaldi, Lempitsky" in clipboard()
     assert driver.last_message.startswith("The methods text was copied")
     assert "Done: 'cells denoised [1]'." in driver.last_message  # its verdict stays in sight
     dock = make_dock_class("inpaint")(driver.viewer)
     driver.viewer.window.add_dock_widget(dock, name="Inpaint", area="right")
-    dock.repeat.expand(animate=False)
-    driver.press(dock.repeat.buttons.again_button)
+    dock.repeat_section.expand(animate=False)
+    driver.press(dock.repeat_section.buttons.again_button)
     assert "was made by the task 'Denoise'" in dock.run_bar.message_label.text()
-    driver.press(dock.repeat.buttons.methods_button)
+    driver.press(dock.repeat_section.buttons.methods_button)
     assert clipboard().startswith("The image was denoised")
 
 
 def test_uncertainty_and_residual_are_no_results_to_repeat(expanded_repeat):
-    driver, buttons = expanded_repeat, expanded_repeat.dock.repeat.buttons
+    driver, buttons = expanded_repeat, expanded_repeat.dock.repeat_section.buttons
     assert buttons.combo.count() == 0  # the input is none either
     for button in ("again", "python", "command", "methods"):
         assert not getattr(buttons, f"{button}_button").isEnabled()
-    for box in driver.dock.view.extra_layer_chooser.boxes.values():
+    for box in driver.dock.result_view.extra_layer_chooser.boxes.values():
         box.setChecked(True)
     restore_layer(driver)
-    combo = driver.dock.repeat.buttons.combo
+    combo = driver.dock.repeat_section.buttons.combo
     assert [combo.itemText(n) for n in range(combo.count())] == ["cells denoised"]
     assert "cells residual" in driver.names
 
 
 def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(expanded_repeat, tmp_path):
-    driver, presets = expanded_repeat, expanded_repeat.dock.repeat.presets
+    driver, presets = expanded_repeat, expanded_repeat.dock.repeat_section.presets
     driver.set(seed=21, preset="best", gain="2.5")
     wanted = driver.dock.form.build_recipe()
     assert not presets.save_button.isEnabled()
@@ -217,12 +219,12 @@ def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(expanded_repea
     assert not presets.save_button.isEnabled()  # nothing is replaced by its name
     other = DenoiseDock(driver.viewer)
     driver.viewer.window.add_dock_widget(other, name="Second", area="right")
-    other.repeat.expand(animate=False)
-    other.repeat.presets.combo.setCurrentText("My cells")
-    driver.press(other.repeat.presets.load_button)
+    other.repeat_section.expand(animate=False)
+    other.repeat_section.presets.combo.setCurrentText("My cells")
+    driver.press(other.repeat_section.presets.load_button)
     assert other.form.build_recipe() == wanted
-    other.repeat.presets.combo.setCurrentText(DEFAULT_SETTINGS_LABEL)
-    driver.press(other.repeat.presets.load_button)
+    other.repeat_section.presets.combo.setCurrentText(DEFAULT_SETTINGS_LABEL)
+    driver.press(other.repeat_section.presets.load_button)
     assert other.form.build_recipe().to_dict() == {"schema": 2, "task": "denoise", "settings": {}}
     file.write_text("{", encoding="utf-8")
     press(driver, presets.load_button)
@@ -272,16 +274,16 @@ def test_many_sentences_leave_room_for_the_folds_below(expanded_repeat):
     assert 5 < lines < 12 and bar.message_area.verticalScrollBar().maximum() > 0
     assert find_scroll_area(driver.dock).height() > 100
     dock, rectangle = driver.dock, find_scroll_area(driver.dock)
-    for part in (dock.view.comparison, dock.history):  # as after a run
+    for part in (dock.result_view.comparison, dock.history):  # as after a run
         part.setVisible(True)
-    dock.curve.extend([(1, 10, 1.0, 1.0)], 10)
+    dock.validation_curve.extend([(1, 10, 1.0, 1.0)], 10)
     driver.viewer.screenshot(canvas_only=False, flash=False)  # lays out
     rectangle.verticalScrollBar().setValue(0)
-    label = dock.curve.getPlotItem().getAxis("bottom").label
+    label = dock.validation_curve.getPlotItem().getAxis("bottom").label
     letters = label.sceneBoundingRect().bottom() - label.document().documentMargin()
     bottom = QPoint(0, round(letters))
-    assert letters <= dock.curve.height()
+    assert letters <= dock.validation_curve.height()
     assert (
-        dock.curve.mapTo(dock, bottom).y()
+        dock.validation_curve.mapTo(dock, bottom).y()
         <= rectangle.mapTo(dock, QPoint(0, rectangle.height())).y()
     )

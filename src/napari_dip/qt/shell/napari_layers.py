@@ -287,7 +287,7 @@ def copy_layer_attributes(
     plan : Plan, optional
         The plan of the run that makes the image.
     inputs : mapping, optional
-        The inputs of the run, by `napari_dip.qt.task.request.record_inputs`.
+        The inputs of the run, by `napari_dip.qt.task.run_request.record_inputs`.
     """
     state = layer.as_layer_data_tuple()[1]
     attributes = {key: state[key] for key in _COPIED_ATTRIBUTES}
@@ -334,7 +334,7 @@ def add_result(
     )
     with preserve_view(viewer):
         for output in spec.extra_outputs:
-            _add_learned_layer(
+            _add_extra_output(
                 viewer,
                 f"{name} {output.upper()}",
                 layer_attributes,
@@ -349,7 +349,7 @@ def add_result(
         return layer or viewer.add_image(result.image, name=layer_name, **attributes)
 
 
-def _add_learned_layer(
+def _add_extra_output(
     viewer: Viewer,
     name: str,
     layer_attributes: Mapping[str, Any],

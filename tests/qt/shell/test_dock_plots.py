@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_dip.qt.shell.plot import ValidationCurve
+from napari_dip.qt.shell.dock_plots import ValidationCurve
 
 NAN = float("nan")
 

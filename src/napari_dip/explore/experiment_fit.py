@@ -123,7 +123,7 @@ def iter_fit(
     keeps_images: bool = False,
     architecture: Architecture | None = None,
     blind_spot_size: tuple[int, int] | None = None,
-    average: float = 0.0,
+    average_decay: float = 0.0,
 ) -> Generator[IterationRecord, None, bool]:
     """Fit to a target without jitter up to the last iteration, without early stopping.
 
@@ -140,7 +140,7 @@ def iter_fit(
         Architecture of the network; None: that of the setup.
     blind_spot_size : tuple of int or None
         Size of the guard band around each validation pixel; None: no validation pixels.
-    average : float
+    average_decay : float
         Decay of the running average that is yielded; 0: the output itself.
 
     Returns
@@ -155,7 +155,7 @@ def iter_fit(
     """
     architecture = architecture or setup.architecture
     problem, prior = _build_experiment_problem(target, setup, blind_spot_size, architecture)
-    schedule = _make_schedule(setup, architecture, average=average, validation_interval=1)
+    schedule = _make_schedule(setup, architecture, average_decay, 1)
     is_preview_due = (lambda _: True) if keeps_images else (lambda _: False)
     loop = fit(
         problem,
@@ -198,10 +198,8 @@ def find_validation_stop(
         None if it was discarded.
     """
     problem, prior = _build_experiment_problem(target, setup, blind_spot_size, setup.architecture)
-    average = compute_output_decay(setup.iterations)
-    schedule = _make_schedule(
-        setup, setup.architecture, average=average, validation_interval=VALIDATION_INTERVAL
-    )
+    average_decay = compute_output_decay(setup.iterations)
+    schedule = _make_schedule(setup, setup.architecture, average_decay, VALIDATION_INTERVAL)
     stop = make_validation_stop_rule(compute_patience(setup.iterations, VALIDATION_INTERVAL))
     loop = fit(problem, prior, schedule, stop, seed=setup.seed, poll_control=poll_control)
     result = yield from map_generator(loop, attrgetter("iteration"))
@@ -263,7 +261,7 @@ def _build_experiment_problem(
 
 
 def _make_schedule(
-    setup: ExperimentSetup, architecture: Architecture, *, average: float, validation_interval: int
+    setup: ExperimentSetup, architecture: Architecture, average_decay: float, interval: int
 ) -> Schedule:
     """Make the schedule with the rate and the optimiser of an architecture."""
     count = setup.iterations
@@ -272,8 +270,8 @@ def _make_schedule(
         planned_iterations=_COSINE_HORIZON_FACTOR * count,
         last_iteration=count,
         warm_up_fraction=0.0,
-        average_decay=average,
-        validation_interval=validation_interval,
+        average_decay=average_decay,
+        validation_interval=interval,
     )
     if (spec := OPTIMIZERS.get(architecture.optimizer)) is None:
         return schedule

@@ -23,21 +23,21 @@ from napari_dip.errors import Refusal
 from napari_dip.pipeline.lazy_inputs import load_array
 from napari_dip.pipeline.noise_report import NoiseReport, make_noise_report
 from napari_dip.pipeline.plan.layout import check_header
+from napari_dip.qt.shell.background_call import start_call
+from napari_dip.qt.shell.dock_plots import (
+    TRAINING_COLOUR,
+    VALIDATION_COLOUR,
+    DockPlot,
+    make_legend,
+)
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     fill_grid,
     make_button,
     style_table,
 )
-from napari_dip.qt.shell.layers import get_full_resolution
-from napari_dip.qt.shell.plot import (
-    TRAINING_COLOUR,
-    VALIDATION_COLOUR,
-    DockPlot,
-    make_legend,
-)
+from napari_dip.qt.shell.napari_layers import get_full_resolution
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.worker import start_call
 from napari_dip.tasks.shared_settings import normalise_blind_spot, read_blind_spot
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.io.arrays import FloatArray
     from napari_dip.pipeline.noise_report import ChannelNoise
-    from napari_dip.qt.shell.layer_inputs import InputChooser
+    from napari_dip.qt.shell.background_call import BackgroundCall
+    from napari_dip.qt.shell.layer_inputs import ImageChooser
     from napari_dip.qt.shell.settings_form import SettingsForm
-    from napari_dip.qt.shell.worker import BackgroundCall
 
 #: The variance axis ends at this percentile of the variances, times a margin. A block with
 #: structure would otherwise compress all other points.
@@ -200,8 +200,8 @@ class CorrelationTable(QTableWidget):
             colour.setAlphaF(1.0 if is_hidden else float(np.clip(correlation, 0, 1)))
             item.setBackground(colour)
             item.setData(Qt.ItemDataRole.ForegroundRole, QColor("black") if is_hidden else None)
-            what = "hidden" if is_hidden else "not hidden"
-            item.setData(Qt.ItemDataRole.AccessibleTextRole, f"{item.text()} %, {what}")
+            state = "hidden" if is_hidden else "not hidden"
+            item.setData(Qt.ItemDataRole.AccessibleTextRole, f"{item.text()} %, {state}")
 
 
 class BlindSpotPage(QWidget):
@@ -232,8 +232,8 @@ class BlindSpotPage(QWidget):
         fill_grid(self, ([legend], [self.table], [self.use_button, self.clear_button]))
         self.setVisible(False)
         if self._setting is not None:
-            self.use_button.clicked.connect(lambda: self._set(self.table.shape_text))
-            self.clear_button.clicked.connect(lambda: self._set(""))
+            self.use_button.clicked.connect(lambda: self._set_shape(self.table.shape_text))
+            self.clear_button.clicked.connect(lambda: self._set_shape(""))
             self._setting.changed.connect(self._draw_setting)
 
     def show_report(self, report: NoiseReport) -> None:
@@ -243,7 +243,7 @@ class BlindSpotPage(QWidget):
         self._draw_setting()
         self.setVisible(self._setting is not None)
 
-    def _set(self, shape_text: str) -> None:
+    def _set_shape(self, shape_text: str) -> None:
         assert self._setting is not None  # the page is hidden without it
         self._setting.value = shape_text
         self._draw_setting()
@@ -264,42 +264,48 @@ class NoiseSection(CollapsibleSection):
 
     Parameters
     ----------
-    chooser : InputChooser
+    image_chooser : ImageChooser
         Chooses the image that is measured.
     form : SettingsForm
         Has the fields that override the measurement.
     """
 
-    def __init__(self, chooser: InputChooser, form: SettingsForm) -> None:
+    def __init__(self, image_chooser: ImageChooser, form: SettingsForm) -> None:
         page = QWidget()
         super().__init__("Noise", page)
-        self._chooser, self._form = chooser, form
+        self._image_chooser, self._form = image_chooser, form
         self._measurement_call: BackgroundCall | None = None
         self._measured_image: tuple[int, str] | None = None
-        self.button = make_button(
+        self.measure_button = make_button(
             "Measure", "Measure the noise of the image now; nothing is restored."
         )
         self.message_label = make_message_label()
         self.message_label.setText(_NOISE_HINT)
         self.plot = PhotonTransferPlot()
-        self.blind_spot = BlindSpotPage(form)
-        rows = [form.noise, self.button, self.plot, self.message_label, self.blind_spot]
+        self.blind_spot_page = BlindSpotPage(form)
+        rows = [
+            form.noise_page,
+            self.measure_button,
+            self.plot,
+            self.message_label,
+            self.blind_spot_page,
+        ]
         fill_grid(page, [[widget] for widget in rows])
-        form.noise.setVisible(True)
-        self.button.clicked.connect(self.measure)
-        chooser.changed.connect(self._on_image)
+        form.noise_page.setVisible(True)
+        self.measure_button.clicked.connect(self.measure)
+        image_chooser.changed.connect(self._on_image)
 
     def measure(self) -> None:
         """Measure the noise of the chosen image in the background."""
-        layer, header = self._chooser.get_layer(), self._chooser.read_header()
+        layer, header = self._image_chooser.get_layer(), self._image_chooser.read_header()
         refusal = header if isinstance(header, Refusal) else check_header(header)
         if isinstance(header, Refusal) or refusal is not None or layer is None:
             self._show_message(refusal.message if refusal else "")
             return
         self._reset()
         self._measured_image = _identify_image(layer, header.axes)
-        self.button.setEnabled(False)
-        self.button.setText("Measuring …")
+        self.measure_button.setEnabled(False)
+        self.measure_button.setText("Measuring …")
         self._measurement_call = start_call(
             partial(_measure_layer_noise, header, get_full_resolution(layer)),
             self,
@@ -314,7 +320,7 @@ class NoiseSection(CollapsibleSection):
         return self._measurement_call is not None
 
     def shut_down(self) -> None:
-        """Discard a running measurement; the chooser is deleted with the same dock."""
+        """Discard a running measurement; the image_chooser is deleted with the same dock."""
         self._reset()
 
     def _on_measured(self, outcome: NoiseReport | Refusal) -> None:
@@ -333,12 +339,12 @@ class NoiseSection(CollapsibleSection):
         placeholders["read_noise"] += " in the dark"  # may exceed the read noise of the detector
         self._form.show_measured_values(placeholders)
         self.plot.show_noise(report.channels)
-        self.blind_spot.show_report(report)
+        self.blind_spot_page.show_report(report)
         self._show_message("\n".join(report.sentences))
 
     def _on_image(self) -> None:
         """Clear the measurement if another image is chosen."""
-        layer, header = self._chooser.get_layer(), self._chooser.read_header()
+        layer, header = self._image_chooser.get_layer(), self._image_chooser.read_header()
         current_image = None
         if layer is not None and not isinstance(header, Refusal):
             current_image = _identify_image(layer, header.axes)
@@ -348,7 +354,7 @@ class NoiseSection(CollapsibleSection):
         self._reset()
         self._form.show_measured_values({})
         self.plot.setVisible(False)
-        self.blind_spot.setVisible(False)
+        self.blind_spot_page.setVisible(False)
         self._show_message(_NOISE_HINT)
 
     def _reset(self) -> None:
@@ -356,8 +362,8 @@ class NoiseSection(CollapsibleSection):
         if self._measurement_call is not None:
             self._measurement_call.discard()
         self._measurement_call = None
-        self.button.setEnabled(True)
-        self.button.setText("Measure")
+        self.measure_button.setEnabled(True)
+        self.measure_button.setText("Measure")
 
     def _show_message(self, text: str) -> None:
         self.message_label.setText(text)

@@ -93,12 +93,12 @@ class RecipeChooser(QWidget):
 
     Parameters
     ----------
-    form_of : callable
+    find_form : callable
         Returns the form of a task's open dock by the name of the task, or None.
 
     Attributes
     ----------
-    rows : QFormLayout
+    form_layout : QFormLayout
         The layout, to which the dock adds further rows.
     """
 
@@ -106,41 +106,41 @@ class RecipeChooser(QWidget):
     message_emitted = Signal(str)
 
     def __init__(
-        self, form_of: Callable[[str], SettingsForm | None], parent: QWidget | None = None
+        self, find_form: Callable[[str], SettingsForm | None], parent: QWidget | None = None
     ) -> None:
         super().__init__(parent)
-        self._find_form = form_of
-        self._recipes_by_label: dict[str, tuple[str, Recipe]] = {}
+        self._find_form = find_form
+        self._listed_recipes: dict[str, tuple[str, Recipe]] = {}
         self._sources: dict[str, Callable[[], Recipe]] = {}
         titles = {name: task.spec.title for name, task in TASKS.items()}
-        self.tasks = make_combo("Task", "What is done to each file.", titles, length=8)
-        self.settings = style_combo(
+        self.task_combo = make_combo("Task", "What is done to each file.", titles, length=8)
+        self.settings_combo = style_combo(
             _RefreshingComboBox(self.refresh), "Settings", _SETTINGS_TIP, length=8
         )
         self.file_button = make_button(
             "File…", "Take task and settings from a recipe that was saved before"
         )
         self.extra_input_edits: dict[str, QLineEdit] = {}
-        guard_wheel(self.tasks, self.settings)
-        self.rows = form = make_form(self)
-        form.addRow("Task", self.tasks)
+        guard_wheel(self.task_combo, self.settings_combo)
+        self.form_layout = form = make_form(self)
+        form.addRow("Task", self.task_combo)
         row = QHBoxLayout()
-        row.addWidget(self.settings, 1)
+        row.addWidget(self.settings_combo, 1)
         row.addWidget(self.file_button)
         form.addRow("Settings", row)
-        self.tasks.currentIndexChanged.connect(self._on_task)
-        self.settings.currentIndexChanged.connect(self._notify)
+        self.task_combo.currentIndexChanged.connect(self._on_task)
+        self.settings_combo.currentIndexChanged.connect(self._notify)
         self.file_button.clicked.connect(self._on_file)
         self._on_task()
 
     @property
     def task(self) -> str:
         """Key of the chosen task in `TASKS`."""
-        return str(self.tasks.currentData())
+        return str(self.task_combo.currentData())
 
-    def recipe(self) -> Recipe | Refusal:
+    def build_recipe(self) -> Recipe | Refusal:
         """Return the chosen recipe, or a refusal."""
-        source = self._sources.get(str(self.settings.currentData()))
+        source = self._sources.get(str(self.settings_combo.currentData()))
         try:
             return make_recipe(self.task) if source is None else source()
         except RefusedError as error:
@@ -160,22 +160,22 @@ class RecipeChooser(QWidget):
         except DipError as error:
             self.message_emitted.emit(error.reason.message)
             return
-        self._show(_RECIPE_FILE_KEY, f"As in '{Path(path).name}'", recipe)
+        self._choose_recipe(_RECIPE_FILE_KEY, f"As in '{Path(path).name}'", recipe)
 
-    def offer_earlier_batch(self, recipe: Recipe | None, *, choose: bool) -> None:
+    def offer_earlier_batch(self, recipe: Recipe | None, *, is_chosen: bool) -> None:
         """List the recipe of the batch in the results folder, and optionally choose it."""
         label = "As the batch in that folder"
-        if recipe is not None and choose:
-            self._show(_EARLIER_BATCH_KEY, label, recipe)
+        if recipe is not None and is_chosen:
+            self._choose_recipe(_EARLIER_BATCH_KEY, label, recipe)
             return
-        self._recipes_by_label.pop(_EARLIER_BATCH_KEY, None)
+        self._listed_recipes.pop(_EARLIER_BATCH_KEY, None)
         if recipe is not None:
-            self._recipes_by_label[_EARLIER_BATCH_KEY] = (label, recipe)
+            self._listed_recipes[_EARLIER_BATCH_KEY] = (label, recipe)
         self.refresh()
 
     def refresh(self) -> None:
         """Update the list of settings; the choice stays if it still exists."""
-        task, chosen = self.task, str(self.settings.currentData())
+        task, chosen = self.task, str(self.settings_combo.currentData())
         presets = open_saved_settings(task)
         choices: dict[str, tuple[str, Callable[[], Recipe]]] = {
             f"preset {value}": (label, partial(make_recipe, task, preset=value))
@@ -188,29 +188,31 @@ class RecipeChooser(QWidget):
             form.changed.connect(self._notify, unique=True)
         for name in presets.list_names():
             choices[f"own {name}"] = (f"My preset '{name}'", partial(presets.load, name))
-        for kind, (label, recipe) in self._recipes_by_label.items():
+        for key, (label, recipe) in self._listed_recipes.items():
             if recipe.task.spec.name == task:
-                choices[kind] = (label, partial(_return_recipe, recipe))
+                choices[key] = (label, partial(_return_recipe, recipe))
         self._sources = {key: source for key, (_, source) in choices.items()}
-        with QSignalBlocker(self.settings):
-            self.settings.clear()
+        with QSignalBlocker(self.settings_combo):
+            self.settings_combo.clear()
             for key, (label, _) in choices.items():
-                self.settings.addItem(label, key)
-            default_index = self.settings.findData(
+                self.settings_combo.addItem(label, key)
+            default_index = self.settings_combo.findData(
                 f"preset {get_default_preset() or RunSettings().preset}"
             )
-            chosen_index = self.settings.findData(chosen)
-            self.settings.setCurrentIndex(chosen_index if chosen_index >= 0 else default_index)
+            chosen_index = self.settings_combo.findData(chosen)
+            self.settings_combo.setCurrentIndex(
+                chosen_index if chosen_index >= 0 else default_index
+            )
 
-    def _show(self, kind: str, label: str, recipe: Recipe) -> None:
+    def _choose_recipe(self, key: str, label: str, recipe: Recipe) -> None:
         """List a recipe and choose it."""
-        self._recipes_by_label[kind] = (label, recipe)
-        with QSignalBlocker(self.tasks):
-            self.tasks.setCurrentIndex(self.tasks.findData(recipe.task.spec.name))
+        self._listed_recipes[key] = (label, recipe)
+        with QSignalBlocker(self.task_combo):
+            self.task_combo.setCurrentIndex(self.task_combo.findData(recipe.task.spec.name))
         self._update_extra_rows()
         self.refresh()
-        with QSignalBlocker(self.settings):
-            self.settings.setCurrentIndex(self.settings.findData(kind))
+        with QSignalBlocker(self.settings_combo):
+            self.settings_combo.setCurrentIndex(self.settings_combo.findData(key))
         self.changed.emit()
 
     def _on_task(self, _: object = None) -> None:
@@ -226,7 +228,7 @@ class RecipeChooser(QWidget):
     def _update_extra_rows(self) -> None:
         """Show a line for each extra input of the task, with one file for the whole batch."""
         for line_edit in self.extra_input_edits.values():
-            self.rows.removeRow(line_edit)
+            self.form_layout.removeRow(line_edit)
         self.extra_input_edits = {}
         for extra_input in TASKS[self.task].spec.inputs[1:]:
             if extra_input.is_repeated_exposure:  # a repeated exposure belongs to a single file
@@ -237,7 +239,7 @@ class RecipeChooser(QWidget):
             line_edit.setToolTip(f"<qt>{extra_input.help} One file for all.</qt>")
             add_file_button(line_edit, extra_input.label, _IMAGE_FILTER)
             line_edit.textChanged.connect(self._notify)
-            self.rows.insertRow(
+            self.form_layout.insertRow(
                 _FIXED_ROW_COUNT + len(self.extra_input_edits), extra_input.label, line_edit
             )
             self.extra_input_edits[extra_input.name] = line_edit
@@ -263,7 +265,7 @@ def _return_recipe(recipe: Recipe) -> Recipe:
     return recipe
 
 
-class FilesChooser(QWidget):
+class FilesEdit(QWidget):
     """A text field for files, folders and patterns, with buttons that add lines."""
 
     changed = Signal()
@@ -274,25 +276,27 @@ class FilesChooser(QWidget):
         self.folder_button = make_button(
             "Add folder…", "Choose a folder: it stands for the images that lie in it"
         )
-        self.lines = QPlainTextEdit()
-        self.lines.setAccessibleName("Files")
-        self.lines.setStyleSheet(_FRAME_STYLE)
-        self.lines.setToolTip(f"<qt>{_FILES_TOOLTIP}</qt>")
-        self.lines.setPlaceholderText("one file, folder or pattern in each line")
-        self.lines.setTabChangesFocus(True)
-        self.lines.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
+        self.text_edit = QPlainTextEdit()
+        self.text_edit.setAccessibleName("Files")
+        self.text_edit.setStyleSheet(_FRAME_STYLE)
+        self.text_edit.setToolTip(f"<qt>{_FILES_TOOLTIP}</qt>")
+        self.text_edit.setPlaceholderText("one file, folder or pattern in each line")
+        self.text_edit.setTabChangesFocus(True)
+        self.text_edit.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
         label = QLabel("Files")
-        label.setBuddy(self.lines)
-        rows = ([label, self.files_button, self.folder_button], [self.lines])
+        label.setBuddy(self.text_edit)
+        rows = ([label, self.files_button, self.folder_button], [self.text_edit])
         fill_grid(self, rows, spacing=4).setColumnStretch(0, 1)
-        self.lines.setFixedHeight(_VISIBLE_FILE_LINES * self.lines.fontMetrics().lineSpacing() + 14)
-        self.lines.textChanged.connect(self.changed)
+        self.text_edit.setFixedHeight(
+            _VISIBLE_FILE_LINES * self.text_edit.fontMetrics().lineSpacing() + 14
+        )
+        self.text_edit.textChanged.connect(self.changed)
         self.files_button.clicked.connect(self._on_files)
         self.folder_button.clicked.connect(self._on_folder)
 
     def get_inputs(self) -> tuple[str, ...]:
         """Return the files, folders and patterns in the order of the lines."""
-        lines = (line.strip() for line in self.lines.toPlainText().splitlines())
+        lines = (line.strip() for line in self.text_edit.toPlainText().splitlines())
         return tuple(os.path.expanduser(line) for line in lines if line)
 
     def add(self, *paths: str) -> None:
@@ -303,8 +307,8 @@ class FilesChooser(QWidget):
 
     def show_inputs(self, inputs: tuple[str, ...]) -> None:
         """Replace all lines, and emit `changed` once."""
-        with QSignalBlocker(self.lines):
-            self.lines.setPlainText("\n".join(inputs))
+        with QSignalBlocker(self.text_edit):
+            self.text_edit.setPlainText("\n".join(inputs))
         self.changed.emit()
 
     def _on_files(self) -> None:
@@ -315,7 +319,7 @@ class FilesChooser(QWidget):
         self.add(QFileDialog.getExistingDirectory(self, "Folder of images to restore"))
 
 
-class ResultsFolder(QLineEdit):
+class ResultsFolderEdit(QLineEdit):
     """The results folder: suggested next to the inputs until the user enters one."""
 
     changed = Signal()
@@ -334,11 +338,11 @@ class ResultsFolder(QLineEdit):
         """Path of the folder; "" if the field is empty."""
         return os.path.expanduser(self.text().strip())
 
-    def suggest(self, inputs: tuple[str, ...], done: str) -> None:
+    def suggest(self, inputs: tuple[str, ...], folder_name: str) -> None:
         """Enter a folder next to the inputs, unless the user has entered one."""
         if not self._is_set_by_hand:
             with QSignalBlocker(self):
-                self.setText(suggest_results_folder(inputs[0], done) if inputs else "")
+                self.setText(suggest_results_folder(inputs[0], folder_name) if inputs else "")
 
     def _on_text(self, text: str) -> None:
         self._is_set_by_hand = bool(text.strip())
@@ -368,10 +372,10 @@ class JointTrainingCheckBox(QCheckBox):
         """Whether the box is enabled and checked."""
         return self.isEnabled() and self.isChecked()
 
-    def show_earlier_choice(self, begun: bool) -> None:
+    def show_earlier_choice(self, is_checked: bool) -> None:
         """Set the box to the choice of an earlier batch, without a signal."""
         with QSignalBlocker(self):
-            self.setChecked(begun)
+            self.setChecked(is_checked)
 
 
 class BatchOptions(QWidget):
@@ -385,31 +389,31 @@ class BatchOptions(QWidget):
         self.axes_edit.setAccessibleName("Axes")
         self.axes_edit.setPlaceholderText("as each file says")
         self.axes_edit.setToolTip(f"<qt>{_AXES_TIP}</qt>")
-        self.processes = QSpinBox()
-        self.processes.setAccessibleName("Processes")
-        self.processes.setRange(1, max(1, os.cpu_count() or 1))
-        self.processes.setKeyboardTracking(False)
+        self.process_spin_box = QSpinBox()
+        self.process_spin_box.setAccessibleName("Processes")
+        self.process_spin_box.setRange(1, max(1, os.cpu_count() or 1))
+        self.process_spin_box.setKeyboardTracking(False)
         has_distributed = find_spec("distributed") is not None
-        self.processes.setEnabled(has_distributed)
-        self.processes.setToolTip(
+        self.process_spin_box.setEnabled(has_distributed)
+        self.process_spin_box.setToolTip(
             f"<qt>{_PROCESSES_TIP if has_distributed else _DISTRIBUTED_MISSING_TIP}</qt>"
         )
-        guard_wheel(self.processes)
+        guard_wheel(self.process_spin_box)
         layout = make_form(self)
         layout.addRow("Axes", self.axes_edit)
-        layout.addRow("Processes", self.processes)
+        layout.addRow("Processes", self.process_spin_box)
         self.axes_edit.textChanged.connect(lambda _: self.changed.emit())
-        self.processes.valueChanged.connect(lambda _: self.changed.emit())
+        self.process_spin_box.valueChanged.connect(lambda _: self.changed.emit())
 
 
-def suggest_results_folder(source: str, done: str) -> str:
+def suggest_results_folder(source: str, folder_name: str) -> str:
     """Return a results folder in the folder of the inputs.
 
     Parameters
     ----------
     source : str
         A file, a folder or a pattern.
-    done : str
+    folder_name : str
         The name of the folder, such as "denoised".
     """
     folder = Path(source)
@@ -417,4 +421,4 @@ def suggest_results_folder(source: str, done: str) -> str:
     while _GLOB_WILDCARDS & set(str(folder)):
         folder = folder.parent
     is_plain_folder = folder.is_dir() and not is_zarr(folder)
-    return str((folder if is_plain_folder or is_pattern else folder.parent) / done)
+    return str((folder if is_plain_folder or is_pattern else folder.parent) / folder_name)

@@ -13,7 +13,7 @@ import pytest
 from qtpy.QtCore import QTimer
 
 from napari_dip.qt.shell.job_controller import JobState
-from napari_dip.qt.shell.layers import METADATA_KEY
+from napari_dip.qt.shell.napari_layers import METADATA_KEY
 
 pytestmark = pytest.mark.gl
 
@@ -28,8 +28,8 @@ def test_opening_starts_nothing_and_changes_no_layer(driver, noisy):
 
 def test_opening_loads_no_torch():
     code = (
-        "import sys, numpy, napari; from napari_dip.qt.task.dock import DenoiseDock\n"
-        "from napari_dip.qt.batch.dock import BatchDock\n"
+        "import sys, numpy, napari; from napari_dip.qt.task.task_dock import DenoiseDock\n"
+        "from napari_dip.qt.batch.batch_dock import BatchDock\n"
         "viewer = napari.Viewer(show=False); viewer.add_image(numpy.ones((32, 32)))\n"
         "dock = DenoiseDock(viewer); viewer.window.add_dock_widget(dock)\n"
         "many = BatchDock(viewer); viewer.window.add_dock_widget(many)\n"
@@ -140,9 +140,9 @@ def test_a_paused_run_stands_still_and_goes_on(long_run):
     long_run.press(bar.pause_button)
     assert bar.pause_button.text() == "Resume"
     long_run.qtbot.wait(500)  # what was under way when it was pressed
-    points = long_run.dock.curve.count
+    points = long_run.dock.validation_curve.point_count
     long_run.qtbot.wait(500)
-    assert long_run.dock.curve.count == points
+    assert long_run.dock.validation_curve.point_count == points
     long_run.press(bar.pause_button)
     long_run.wait_for_fit(points + 1)
     assert bar.state is JobState.RUNNING
@@ -173,7 +173,7 @@ def test_while_running_there_is_one_preview_and_the_user_is_not_disturbed(long_r
     assert viewer.layers.selection.active is viewer.layers["cells"]
     assert viewer.scene.camera.zoom == 3.0
     assert len(updates) <= 5 * seconds + 1  # five a second at most, fewer where drawing is dear
-    assert long_run.dock.chooser.get_layer().name == "cells"
+    assert long_run.dock.image_chooser.get_layer().name == "cells"
 
 
 def test_the_settings_are_closed_while_running_and_open_afterwards(long_run):
@@ -181,11 +181,11 @@ def test_the_settings_are_closed_while_running_and_open_afterwards(long_run):
     long_run.run()
     assert not dock.form.basic_page.isEnabled()
     assert not dock.form.advanced_page.isEnabled()
-    assert not dock.chooser.isEnabled()
+    assert not dock.image_chooser.isEnabled()
     long_run.press(dock.run_bar.discard_button)
     assert dock.form.basic_page.isEnabled()
     assert dock.form.advanced_page.isEnabled()
-    assert dock.chooser.isEnabled()
+    assert dock.image_chooser.isEnabled()
 
 
 def test_a_refused_image_is_reported_in_a_message_and_the_dock_is_ready_again(driver, noisy):
@@ -259,7 +259,7 @@ def test_run_is_in_sight_on_a_small_screen_with_all_settings_unfolded(driver):
     window = driver.viewer.window._qt_window
     window.resize(1280, 720)
     window.show()
-    driver.dock.settings.expand(animate=False)
+    driver.dock.settings_section.expand(animate=False)
     driver.qtbot.wait(50)
     bar = driver.dock.run_bar
     for button in (bar.run_button, bar.pause_button, bar.discard_button):
@@ -277,12 +277,12 @@ def test_the_tab_key_goes_down_the_dock(driver):
     window = driver.viewer.window._qt_window
     window.show()
     window.activateWindow()
-    dock.chooser.combo.setFocus()
+    dock.image_chooser.combo.setFocus()
     for _ in range(4):
         order.append(window.focusWidget())
         driver.qtbot.keyClick(window.focusWidget(), Qt.Key.Key_Tab)
     assert order == [
-        dock.chooser.combo,
+        dock.image_chooser.combo,
         dock.extra_inputs.combos["repeated_exposure"],
         dock.form.widgets["preset"].native,
         dock.run_bar.run_button,
@@ -303,7 +303,7 @@ def test_it_follows_the_theme(driver):
     colours = []
     for theme in ("dark", "light"):
         driver.viewer.theme = theme
-        colours.append(driver.dock.curve.backgroundBrush().color().lightness())
+        colours.append(driver.dock.validation_curve.backgroundBrush().color().lightness())
     assert colours[0] < 100 < colours[1]
 
 
@@ -312,11 +312,11 @@ def test_all_settings_can_be_read_when_unfolded_after_a_change_of_theme(driver):
     window.resize(1280, 720)
     window.show()
     driver.viewer.theme = "light"
-    driver.dock.settings.toggleButton().click()
+    driver.dock.settings_section.toggleButton().click()
     driver.qtbot.wait(50)
     fields = [w.native for w in driver.dock.form.widgets.values() if not w.native.isHidden()]
     assert all(field.height() >= field.minimumSizeHint().height() > 10 for field in fields)
-    driver.dock.settings.toggleButton().click()
+    driver.dock.settings_section.toggleButton().click()
     driver.qtbot.wait(50)
     assert (
         driver.dock.form.advanced_page.height() == 0

@@ -14,7 +14,7 @@ from napari_dip.errors.notes import read_stop
 from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.shell.job_controller import ResultTarget
-from napari_dip.qt.shell.layers import (
+from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     Preview,
     add_result,

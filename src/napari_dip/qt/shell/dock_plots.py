@@ -114,8 +114,8 @@ class ValidationCurve(DockPlot):
         self._unit = 0
         self._draw(0)
 
-    def extend(self, points: Iterable[tuple[int, int, float, float]], best: int) -> None:
-        """Add points (unit, iteration, training loss, validation loss); mark the iteration `best`.
+    def extend(self, points: Iterable[tuple[int, int, float, float]], best_iteration: int) -> None:
+        """Add points (unit, iteration, training loss, validation loss); mark the best iteration.
 
         A new unit begins new curves.
         """
@@ -124,16 +124,16 @@ class ValidationCurve(DockPlot):
                 self._unit = unit
                 self._points.clear()
             self._points.append((iteration, training_loss, validation_loss))
-        self._draw(best)
+        self._draw(best_iteration)
 
-    def mark(self, place: tuple[int, int] | None) -> None:
+    def mark_snapshot(self, position: tuple[int, int] | None) -> None:
         """Mark a snapshot of the history by a vertical line: (unit, iteration), or None."""
-        self._mark.setVisible(place is not None and place[0] == self._unit)
-        if place is not None:
-            self._mark.setValue(place[1])
+        self._mark.setVisible(position is not None and position[0] == self._unit)
+        if position is not None:
+            self._mark.setValue(position[1])
 
     @property
-    def count(self) -> int:
+    def point_count(self) -> int:
         """Number of points in the plot."""
         return len(self._points)
 
@@ -143,7 +143,7 @@ class ValidationCurve(DockPlot):
         self._best.setSymbolPen(text)
         self._mark.setPen(text)
 
-    def _draw(self, best: int) -> None:
+    def _draw(self, best_iteration: int) -> None:
         self.setVisible(bool(self._points))
         points = np.array(self._points, dtype=float).reshape(-1, 3)
         iteration = points[:, 0]
@@ -153,7 +153,7 @@ class ValidationCurve(DockPlot):
         ):
             finite = np.isfinite(losses)
             curve.setData(iteration[finite], losses[finite])
-        marked = (iteration == best) & np.isfinite(points[:, 2])
+        marked = (iteration == best_iteration) & np.isfinite(points[:, 2])
         self._best.setData(iteration[marked], points[marked, 2])
         # an automatic range for a single point would begin below zero
         self.setXRange(0, max(_MIN_AXIS_ITERATIONS, 1.03 * iteration.max(initial=0)), padding=0)

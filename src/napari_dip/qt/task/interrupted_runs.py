@@ -20,11 +20,11 @@ from napari_dip.pipeline.autosave import (
 )
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import recipe_from_dict
+from napari_dip.qt.shell.background_call import start_call, try_call
 from napari_dip.qt.shell.dock_widget import fill_grid, make_button
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.worker import get_value_or_error, start_call
-from napari_dip.qt.task.request import (
+from napari_dip.qt.task.run_request import (
     collect_layer_pixels,
     list_autosave_folders,
     make_run_request,
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
     from napari.viewer import Viewer
 
+    from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.qt.shell.job_controller import JobRequest
     from napari_dip.qt.shell.layer_inputs import LayerInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
-    from napari_dip.qt.shell.worker import BackgroundCall
 
 _RESUME_TOOLTIP = (
     "Bring back the image, if it is not here, and all settings, and resume where the run "
@@ -73,7 +73,7 @@ class InterruptedRunPanel(QWidget):
     ) -> None:
         super().__init__(parent)
         self._viewer, self._form = viewer, form
-        self._chooser, self._extra_inputs = inputs.chooser, inputs.extra_inputs
+        self._image_chooser, self._extra_inputs = inputs.image_chooser, inputs.extra_inputs
         self._run: InterruptedRun | None = None
         self._read_call: BackgroundCall | None = None
         self.message_label = make_message_label()
@@ -103,9 +103,11 @@ class InterruptedRunPanel(QWidget):
             f" There {'is' if more_count == 1 else 'are'} {more_count} more." if more_count else ""
         )
         self.message_label.setText(f"Unfinished: {self._run.describe()}{more_runs}")
-        exact = self._run.is_resumable
-        self.resume_button.setText("Resume" if exact else "Begin again")
-        self.resume_button.setToolTip(f"<qt>{_RESUME_TOOLTIP if exact else _RESTART_TOOLTIP}</qt>")
+        is_resumable = self._run.is_resumable
+        self.resume_button.setText("Resume" if is_resumable else "Begin again")
+        self.resume_button.setToolTip(
+            f"<qt>{_RESUME_TOOLTIP if is_resumable else _RESTART_TOOLTIP}</qt>"
+        )
         folder_note = escape(f"They lie in '{make_printable(str(self._run.folder))}'.")
         self.discard_button.setToolTip(f"<qt>{_DISCARD_TOOLTIP}{folder_note}</qt>")
         self.setEnabled(True)
@@ -133,9 +135,9 @@ class InterruptedRunPanel(QWidget):
             self.refresh()
             self.message_emitted.emit("The unfinished run was deleted.")
 
-    def set_busy(self, busy: bool) -> None:
+    def set_busy(self, is_busy: bool) -> None:
         """Hide the panel during a run."""
-        if busy:
+        if is_busy:
             self.setVisible(False)
         elif self._read_call is None:
             self.refresh()
@@ -152,9 +154,9 @@ class InterruptedRunPanel(QWidget):
             self.message_emitted.emit(outcome.message)
             return
         pixels = {name: inputs[name] if array is None else array for name, array in outcome.items()}
-        new = {name: array for name, array in outcome.items() if array is not None}
-        request, error_message = get_value_or_error(
-            lambda: self._restore_request(run, pixels, new),
+        loaded_pixels = {name: array for name, array in outcome.items() if array is not None}
+        request, error_message = try_call(
+            lambda: self._restore_request(run, pixels, loaded_pixels),
             "The unfinished run cannot be brought back",
         )
         if isinstance(request, Refusal):
@@ -164,20 +166,20 @@ class InterruptedRunPanel(QWidget):
             self.run_requested.emit([request])
 
     def _restore_request(
-        self, run: InterruptedRun, pixels: Mapping[str, Any], new: Mapping[str, Any]
+        self, run: InterruptedRun, pixels: Mapping[str, Any], loaded_pixels: Mapping[str, Any]
     ) -> JobRequest | Refusal:
         """Restore layers and settings of the run; return its request, or a refusal."""
         names = {
-            name: recreate_layer(self._viewer, record, new[name])
-            if name in new
+            name: recreate_layer(self._viewer, record, loaded_pixels[name])
+            if name in loaded_pixels
             else record["layer"]
             for name, record in run.inputs.items()
         }
         recipe = recipe_from_dict(run.manifest["recipe"])
-        self._form.show(recipe)
-        self._chooser.choose(names.pop("image"), run.inputs["image"]["axes"])
+        self._form.show_recipe(recipe)
+        self._image_chooser.choose(names.pop("image"), run.inputs["image"]["axes"])
         self._extra_inputs.choose(names)
-        header, layer = self._chooser.read_header(), self._chooser.get_layer()
+        header, layer = self._image_chooser.read_header(), self._image_chooser.get_layer()
         if isinstance(header, Refusal) or layer is None:
             raise RuntimeError("its image is not among the layers")
         plan = preflight(recipe, header, run.machine, self._extra_inputs.read_headers())

@@ -15,14 +15,15 @@ from qtpy.QtWidgets import QWidget
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.events import Control, Event, map_generator
-from napari_dip.qt.batch.files_panel import BatchResults
-from napari_dip.qt.batch.settings import (
+from napari_dip.qt.batch.batch_settings import (
     BatchOptions,
-    FilesChooser,
+    FilesEdit,
     JointTrainingCheckBox,
     RecipeChooser,
-    ResultsFolder,
+    ResultsFolderEdit,
 )
+from napari_dip.qt.batch.files_panel import FilesPanel
+from napari_dip.qt.shell.background_call import JobProgress, start_call
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     DockCloser,
@@ -33,8 +34,7 @@ from napari_dip.qt.shell.dock_widget import (
 from napari_dip.qt.shell.job_controller import JobRequest
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
-from napari_dip.qt.shell.worker import JobProgress, start_call
-from napari_dip.qt.task.dock import TaskDock
+from napari_dip.qt.task.task_dock import TaskDock
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch.records import MANIFEST_FILE, read_earlier_batch
 from napari_dip.scale.batch.table import FileRow, make_file_rows, update_file_row
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.events import PollControl
     from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.qt.shell.settings_form import SettingsForm
-    from napari_dip.qt.shell.worker import BackgroundCall
     from napari_dip.scale.batch.jobs import BatchEvent, BatchPlan
     from napari_dip.scale.batch.table import FileRow
     from napari_dip.scale.batch_run import BatchResult
@@ -71,7 +71,7 @@ class BatchPlanView:
     rows : tuple of FileRow
     summary : str
         The plan in a sentence.
-    processes : int
+    process_count : int
         Number of parallel processes; 1 for this process only.
     reread : callable
         Reads all headers again.
@@ -80,7 +80,7 @@ class BatchPlanView:
     plan: BatchPlan
     rows: tuple[FileRow, ...]
     summary: str
-    processes: int
+    process_count: int
     reread: Callable[[], BatchPlanView]
 
     @property
@@ -111,7 +111,7 @@ class BatchPlanView:
 
 
 def read_batch(
-    recipe: Recipe, inputs: tuple[str, ...], folder: str, *, processes: int, **options: Any
+    recipe: Recipe, inputs: tuple[str, ...], folder: str, *, process_count: int, **options: Any
 ) -> BatchPlanView:
     """Read the headers of a batch; raise `RefusedError` if the whole batch cannot be restored.
 
@@ -122,18 +122,18 @@ def read_batch(
         Files, folders and patterns.
     folder : str
         The folder for the results; a batch in it is resumed.
-    processes : int
+    process_count : int
         Number of parallel processes.
     options
         As for `plan_batch`.
     """
-    plan = plan_batch(recipe, inputs, folder, resume=True, process_count=processes, **options)
+    plan = plan_batch(recipe, inputs, folder, resume=True, process_count=process_count, **options)
     return BatchPlanView(
         plan=plan,
         rows=make_file_rows(plan),
-        summary=summarise_batch_plan(plan, processes if processes > 1 else None),
-        processes=processes,
-        reread=partial(read_batch, recipe, inputs, folder, processes=processes, **options),
+        summary=summarise_batch_plan(plan, process_count if process_count > 1 else None),
+        process_count=process_count,
+        reread=partial(read_batch, recipe, inputs, folder, process_count=process_count, **options),
     )
 
 
@@ -163,7 +163,7 @@ def execute_batch(
     check_any_restorable(plan)
     yield JobProgress(event=reading, plan_view=plan_view)
 
-    def report(batch_event: BatchEvent) -> JobProgress:
+    def make_progress(batch_event: BatchEvent) -> JobProgress:
         event = Event(message=batch_event.progress.message, progress=batch_event.progress)
         index = batch_event.number - 1
         if index < 0:
@@ -171,9 +171,10 @@ def execute_batch(
         rows[index] = update_file_row(rows[index], batch_event)
         return JobProgress(event=event, rows={index: rows[index]})
 
-    with start_workers(plan, plan_view.processes if plan_view.processes > 1 else 0) as workers:
+    worker_count = plan_view.process_count if plan_view.process_count > 1 else 0
+    with start_workers(plan, worker_count) as workers:
         steps = run_batch(plan, poll_control=partial(_keep_on_discard, poll_control), pool=workers)
-        return (yield from map_generator(steps, report))
+        return (yield from map_generator(steps, make_progress))
 
 
 def _keep_on_discard(poll_control: PollControl) -> Control:
@@ -212,14 +213,16 @@ class BatchDock(QWidget):
         self._is_stale = False
         self._last_rows: dict[Path, FileRow] = {}
         self._typing_timer = make_single_shot_timer(self, _TYPING_PAUSE_MS)
-        self.files = FilesChooser()
-        self.recipe = RecipeChooser(self._find_form)
-        self.folder = ResultsFolder()
+        self.files_edit = FilesEdit()
+        self.recipe_chooser = RecipeChooser(self._find_form)
+        self.results_folder = ResultsFolderEdit()
         self.joint_training = JointTrainingCheckBox()
         self.options = BatchOptions()
-        self.results = BatchResults(viewer)
+        self.files_panel = FilesPanel(viewer)
         self.plan_label = make_message_label()
-        self.run_bar = bar = RunBar(kept_label=_KEPT_FILES_LABEL, stop="Stop", discards=False)
+        self.run_bar = bar = RunBar(
+            kept_label=_KEPT_FILES_LABEL, stop_label="Stop", can_discard=False
+        )
         bar.pause_button.setToolTip("Hold the computation; what is done stays")
         bar.discard_button.setText("Leave queue")
         bar.discard_button.setToolTip("Give up the place in the queue; the files stay chosen")
@@ -233,18 +236,20 @@ class BatchDock(QWidget):
         )
         self.jobs = self._panel.jobs
         settings = CollapsibleSection("Axes and processes", self.options)
-        self.recipe.rows.addRow("Results in", self.folder)
-        self.recipe.rows.addRow("", self.joint_training)
-        visible_widgets = (self.files, self.recipe, self.plan_label, bar)
-        lay_out(self, visible_widgets, (self.results, settings))
+        self.recipe_chooser.form_layout.addRow("Results in", self.results_folder)
+        self.recipe_chooser.form_layout.addRow("", self.joint_training)
+        visible_widgets = (self.files_edit, self.recipe_chooser, self.plan_label, bar)
+        lay_out(self, visible_widgets, (self.files_panel, settings))
         bar.run_pressed.connect(self.start)
-        for section in (self.files, self.recipe, self.options, self.joint_training):
+        for section in (self.files_edit, self.recipe_chooser, self.options, self.joint_training):
             section.changed.connect(self.show_plan)
-        self.recipe.changed.connect(lambda: self.joint_training.fit_task(self.recipe.task))
-        self.folder.changed.connect(self._on_folder)
+        self.recipe_chooser.changed.connect(
+            lambda: self.joint_training.fit_task(self.recipe_chooser.task)
+        )
+        self.results_folder.changed.connect(self._on_folder)
         self._typing_timer.timeout.connect(self._start_reading)
-        self.recipe.message_emitted.connect(bar.prepend_message)
-        self.results.message_emitted.connect(bar.prepend_message)
+        self.recipe_chooser.message_emitted.connect(bar.prepend_message)
+        self.files_panel.message_emitted.connect(bar.prepend_message)
         self.show_plan()
 
     @property
@@ -268,7 +273,7 @@ class BatchDock(QWidget):
         """Stop the batch; results are kept, and the current file leaves a checkpoint."""
         self._panel.shut_down()
         self._typing_timer.stop()
-        self.results.shut_down()
+        self.files_panel.shut_down()
         if self._call is not None:
             self._call.discard()
 
@@ -279,9 +284,9 @@ class BatchDock(QWidget):
     def show_progress(self, progress: JobProgress) -> None:
         """Show the changed rows of the table, and the plan if the headers were read again."""
         if progress.plan_view is not None:
-            self.results.show_plan(progress.plan_view.plan, progress.plan_view.rows)
+            self.files_panel.show_plan(progress.plan_view.plan, progress.plan_view.rows)
             self.plan_label.setText(progress.plan_view.describe())
-        self.results.update_rows(progress.rows)
+        self.files_panel.update_rows(progress.rows)
         self.run_bar.show_event(progress.event)
 
     def accept_outcome(self, request: JobRequest, outcome: BatchResult) -> str:
@@ -297,52 +302,53 @@ class BatchDock(QWidget):
         """Return the message on a stopped batch."""
         return "Stopped; what is done is kept."
 
-    def set_busy(self, busy: bool) -> None:
+    def set_busy(self, is_busy: bool) -> None:
         """Disable what must not change during a batch; then read again what remains to do."""
-        for section in (self.files, self.recipe, self.options):
-            section.setEnabled(not busy)
+        for section in (self.files_edit, self.recipe_chooser, self.options):
+            section.setEnabled(not is_busy)
         self.joint_training.setEnabled(False)
-        if not busy:  # keeps the rows of the table
-            self.joint_training.fit_task(self.recipe.task)
+        if not is_busy:  # keeps the rows of the table
+            self.joint_training.fit_task(self.recipe_chooser.task)
             self._plan_view = None
-            self._last_rows = {row.source: row for row in self.results.table.files.rows}
+            self._last_rows = {row.source: row for row in self.files_panel.table.file_model.rows}
             self._schedule_reading()
 
     def _schedule_reading(self) -> None:
         """Schedule reading the headers; the table is kept until then."""
-        inputs = self.files.get_inputs()
-        self.folder.suggest(inputs, TASKS[self.recipe.task].spec.result_suffix)
+        inputs = self.files_edit.get_inputs()
+        self.results_folder.suggest(inputs, TASKS[self.recipe_chooser.task].spec.result_suffix)
         self.jobs.set_planned(False)
-        if inputs and self.folder.path:
+        if inputs and self.results_folder.path:
             self.plan_label.setText(_READING_HEADERS_MESSAGE)
             self._typing_timer.start()
         else:
             self._typing_timer.stop()
             self.plan_label.setText(_EMPTY_BATCH_HINT)
-            self.results.clear_contents()
+            self.files_panel.clear_contents()
 
     def _start_reading(self) -> None:
         """Read the headers in the background, unless they are being read."""
         if self._call is not None:
             self._is_stale = True
             return
-        recipe = self.recipe.recipe()
+        recipe = self.recipe_chooser.build_recipe()
         if isinstance(recipe, Refusal):
             self._on_read(recipe)
             return
+        folder = self.results_folder.path
         read = partial(
             read_batch,
             recipe,
-            self.files.get_inputs(),
-            self.folder.path,
-            processes=self.options.processes.value(),
+            self.files_edit.get_inputs(),
+            folder,
+            process_count=self.options.process_spin_box.value(),
             machine=get_allowed_machine(),
-            extra_paths=self.recipe.get_extra_paths(),
+            extra_paths=self.recipe_chooser.get_extra_paths(),
             axes=self.options.axes_edit.text().strip().upper() or None,
             joint_training=self.joint_training.is_requested,
         )
         self._call = start_call(
-            read, self, self._on_read, activity="Reading the headers for", name=self.folder.path
+            read, self, self._on_read, activity="Reading the headers for", name=folder
         )
 
     def _on_read(self, plan_view: BatchPlanView | Refusal) -> None:
@@ -353,10 +359,10 @@ class BatchDock(QWidget):
             return
         if isinstance(plan_view, Refusal):
             self.plan_label.setText(plan_view.message)
-            self.results.clear_contents()
+            self.files_panel.clear_contents()
             return
         self._plan_view = plan_view
-        self.results.show_plan(
+        self.files_panel.show_plan(
             plan_view.plan, (self._last_rows.get(row.source, row) for row in plan_view.rows)
         )
         refused_count = len(plan_view.plan.refused_files)
@@ -371,14 +377,15 @@ class BatchDock(QWidget):
 
     def _on_folder(self) -> None:
         """List the recipe of a batch in the folder; if no files are chosen, choose the batch."""
-        earlier_batch = read_earlier_batch(Path(self.folder.path)) if self.folder.path else None
-        has_no_files = not self.files.get_inputs()
+        folder = self.results_folder.path
+        earlier_batch = read_earlier_batch(Path(folder)) if folder else None
+        has_no_files = not self.files_edit.get_inputs()
         recipe = None if earlier_batch is None else _load_recipe_or_none(earlier_batch[0])
-        self.recipe.offer_earlier_batch(recipe, choose=has_no_files)
+        self.recipe_chooser.offer_earlier_batch(recipe, is_chosen=has_no_files)
         if earlier_batch is not None:
             self.joint_training.show_earlier_choice(earlier_batch[2])
         if earlier_batch is not None and recipe is not None and has_no_files:
-            self.files.show_inputs(earlier_batch[1])
+            self.files_edit.show_inputs(earlier_batch[1])
         self.show_plan()
 
     def _find_form(self, task: str) -> SettingsForm | None:
@@ -388,12 +395,12 @@ class BatchDock(QWidget):
         return next((dock.form for dock in docks if dock.task == task), None)
 
 
-def _describe_finished_batch(refused: int) -> str:
+def _describe_finished_batch(refused_count: int) -> str:
     """Return the message on a batch without remaining files, with the number of refused files."""
-    refused_message = (
-        _FILE_REFUSED_MESSAGE if refused == 1 else _FILES_REFUSED_MESSAGE.format(count=refused)
-    )
-    return f"{_BATCH_FINISHED_MESSAGE} {refused_message}" if refused else _BATCH_FINISHED_MESSAGE
+    if not refused_count:
+        return _BATCH_FINISHED_MESSAGE
+    message = _FILE_REFUSED_MESSAGE if refused_count == 1 else _FILES_REFUSED_MESSAGE
+    return f"{_BATCH_FINISHED_MESSAGE} {message.format(count=refused_count)}"
 
 
 def _load_recipe_or_none(raw: dict[str, Any]) -> Recipe | None:

@@ -28,12 +28,12 @@ from napari_dip.io import ImageSpec
 from napari_dip.pipeline.events import Event, map_generator
 from napari_dip.pipeline.machine import format_duration
 from napari_dip.pipeline.plan.costs import START_SECONDS
+from napari_dip.qt.shell.background_call import JobProgress
 from napari_dip.qt.shell.dock_widget import fill_grid, guard_wheel, make_combo, make_form
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
-from napari_dip.qt.shell.layers import METADATA_KEY, get_full_resolution
+from napari_dip.qt.shell.napari_layers import METADATA_KEY, get_full_resolution
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.settings_form import fill_form, list_form_fields, make_field_widget
-from napari_dip.qt.shell.worker import JobProgress
 from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE, list_architectures
 
 if TYPE_CHECKING:
@@ -68,33 +68,36 @@ class ExplorerSettings:
     def __init__(self) -> None:
         labels = {key: row.label for key, row in EXPERIMENTS.items() if row.plot}
         tooltip = "What to look at. Nothing is restored."
-        self.experiments = make_combo("Experiment", tooltip, labels, length=8)
-        guard_wheel(self.experiments)
+        self.experiment_combo = make_combo("Experiment", tooltip, labels, length=8)
+        guard_wheel(self.experiment_combo)
         self.description_label = QLabel()
         self.description_label.setWordWrap(True)
         self._fields = list_form_fields(ExperimentSettings)
         self._widgets = {field.name: make_field_widget(field) for field in self._fields}
-        self.iterations = self._widgets["max_iterations"].native
-        self.side, self.seed = self._widgets["crop"].native, self._widgets["seed"].native
-        self.network = self._widgets["architecture"].native
-        self.designs = QListWidget()
-        self.designs.setAccessibleName("Architectures")
-        self.designs.setFixedHeight(_LIST_HEIGHT)
-        self.designs.setToolTip(
+        self.iterations_spin_box = self._widgets["max_iterations"].native
+        self.crop_spin_box, self.seed_spin_box = (
+            self._widgets["crop"].native,
+            self._widgets["seed"].native,
+        )
+        self.architecture_combo = self._widgets["architecture"].native
+        self.architecture_list = QListWidget()
+        self.architecture_list.setAccessibleName("Architectures")
+        self.architecture_list.setFixedHeight(_LIST_HEIGHT)
+        self.architecture_list.setToolTip(
             "<qt>Each differs from the preset's network in one thing. All are fitted to the image "
             "and to noise.</qt>"
         )
         self._edited_names: set[str] = set()
         self.basic_page, self.advanced_page = QWidget(), QWidget()
         self._build_layout()
-        self._fill_designs()
+        self._fill_architectures()
         self._on_experiment()
         self._connect_signals()
 
     @property
     def experiment(self) -> Experiment:
         """The chosen experiment."""
-        return EXPERIMENTS[self.experiments.currentData()]
+        return EXPERIMENTS[self.experiment_combo.currentData()]
 
     @property
     def is_comparison(self) -> bool:
@@ -106,26 +109,26 @@ class ExplorerSettings:
         values = {name: widget.value for name, widget in self._widgets.items() if name != "crop"}
         return values | ({"architecture": DEFAULT_ARCHITECTURE} if self.is_comparison else {})
 
-    def list_checked_designs(self) -> tuple[str, ...]:
+    def list_checked_architectures(self) -> tuple[str, ...]:
         """Return the names of the checked architectures, with that of the preset."""
-        items = [self.designs.item(row) for row in range(self.designs.count())]
+        items = [self.architecture_list.item(row) for row in range(self.architecture_list.count())]
         return tuple(
             item.data(Qt.ItemDataRole.UserRole)
             for item in items
             if item is not None and item.checkState() == Qt.CheckState.Checked
         )
 
-    def _fill_designs(self) -> None:
+    def _fill_architectures(self) -> None:
         """List all architectures, checked; that of the preset cannot be unchecked."""
-        for name, design in list_all_architectures().items():
+        for name, architecture in list_all_architectures().items():
             item = QListWidgetItem(
-                "the preset's network" if name == DEFAULT_ARCHITECTURE else design.label
+                "the preset's network" if name == DEFAULT_ARCHITECTURE else architecture.label
             )
             item.setData(Qt.ItemDataRole.UserRole, name)
             item.setCheckState(Qt.CheckState.Checked)
             if name == DEFAULT_ARCHITECTURE:
                 item.setFlags(Qt.ItemFlag.NoItemFlags)
-            self.designs.addItem(item)
+            self.architecture_list.addItem(item)
 
     def _on_experiment(self, _: object = None) -> None:
         experiment = self.experiment
@@ -133,18 +136,18 @@ class ExplorerSettings:
         for name in defaults.keys() - self._edited_names:
             with self._widgets[name].changed.blocked():
                 self._widgets[name].value = defaults[name]
-        self.designs.setVisible(self.is_comparison)
-        self._designs_label.setVisible(self.is_comparison)
-        self.network.setVisible(not self.is_comparison)
-        self._network_label.setVisible(not self.is_comparison)
+        self.architecture_list.setVisible(self.is_comparison)
+        self._architectures_label.setVisible(self.is_comparison)
+        self.architecture_combo.setVisible(not self.is_comparison)
+        self._architecture_label.setVisible(not self.is_comparison)
         self.description_label.setText(experiment.description)
         self.changed.emit()
 
     def _connect_signals(self) -> None:
-        self.experiments.currentIndexChanged.connect(self._on_experiment)
+        self.experiment_combo.currentIndexChanged.connect(self._on_experiment)
         for name, widget in self._widgets.items():
             widget.changed.connect(partial(self._on_edited, name))
-        self.designs.itemChanged.connect(self._notify)
+        self.architecture_list.itemChanged.connect(self._notify)
 
     def _on_edited(self, name: str, _: object = None) -> None:
         self._edited_names.add(name)
@@ -155,18 +158,20 @@ class ExplorerSettings:
 
     def _build_layout(self) -> None:
         experiment, settings = make_form(), QWidget()
-        experiment.addRow("Experiment", self.experiments)
+        experiment.addRow("Experiment", self.experiment_combo)
         fill_grid(self.basic_page, ([experiment], [self.description_label]))
         form = fill_form(settings, self._widgets, self._fields)
-        self._network_label: Any = form.labelForField(self.network)
-        for spin in (self.iterations, self.side, self.seed):
+        self._architecture_label: Any = form.labelForField(self.architecture_combo)
+        for spin in (self.iterations_spin_box, self.crop_spin_box, self.seed_spin_box):
             spin.setKeyboardTracking(False)
-        self._designs_label = QLabel("Architectures to compare")
-        fill_grid(self.advanced_page, ([settings], [self._designs_label], [self.designs]))
+        self._architectures_label = QLabel("Architectures to compare")
+        fill_grid(
+            self.advanced_page, ([settings], [self._architectures_label], [self.architecture_list])
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Plane:
+class VisiblePlane:
     """The visible plane of a layer.
 
     Attributes
@@ -202,7 +207,7 @@ def plan_experiment(
     """
     plane = find_visible_plane(viewer, image)
     machine = get_allowed_machine()
-    side = settings.side.value()
+    side = settings.crop_spin_box.value()
     pixels = {"image": plane.pixels}
     try:
         recipe = make_experiment_recipe(**settings.read_settings())
@@ -221,45 +226,45 @@ def plan_experiment(
             return make_refusal("truth-size", name=truth.name, image=image.name, **sizes)
         pixels["truth"] = truth_plane.pixels
     experiment, arguments = settings.experiment, {**settings.read_settings(), "crop": side}
-    fits = experiment.fits
+    fit_count = experiment.fit_count
     if settings.is_comparison:
         architectures = list_architectures(plan.fit_config.widths, plan.fit_config.learning_rate)
         arguments["only"] = [
-            name for name in settings.list_checked_designs() if name in architectures
+            name for name in settings.list_checked_architectures() if name in architectures
         ]
-        fits *= len(arguments["only"])
+        fit_count *= len(arguments["only"])
     arguments |= {"axes": plane.spec.axes, "name": image.name, "machine": machine}
-    seconds = START_SECONDS + fits * (plan.costs.fit_seconds - START_SECONDS)
+    seconds = START_SECONDS + fit_count * (plan.costs.fit_seconds - START_SECONDS)
     time = f", up to {format_duration(seconds)} if nothing else runs"
     request = JobRequest(
         kind=experiment.key,
         label=f"Prior explorer {image.name}",
         plan=plan,
         work=partial(run_experiment, experiment, arguments),
-        summary=describe_experiment(plan, plane, fits, ""),
+        summary=describe_experiment(plan, plane, fit_count, ""),
         inputs=pixels,
         target=ResultTarget(
             name=image.name, layer_attributes=make_crop_attributes(image, plane, plan)
         ),
     )
-    return request, describe_experiment(plan, plane, fits, time)
+    return request, describe_experiment(plan, plane, fit_count, time)
 
 
-def describe_experiment(plan: Plan, plane: Plane, fits: int, time: str) -> str:
+def describe_experiment(plan: Plan, plane: VisiblePlane, fit_count: int, time: str) -> str:
     """Return a description of an experiment: work, crop, plane and notes.
 
     Parameters
     ----------
     plan : Plan
         The plan of one fit.
-    plane : Plane
-    fits : int
+    plane : VisiblePlane
+    fit_count : int
         Number of fits.
     time : str
         Text appended to the work, or "".
     """
     sentences = [
-        f"{plan.work_summary}: {fits} fits of {plan.fit_config.iterations} iterations{time}."
+        f"{plan.work_summary}: {fit_count} fits of {plan.fit_config.iterations} iterations{time}."
     ]
     if plan.source.grid != plane.spec.grid:
         sentences.append("The middle of the image is looked at.")
@@ -272,7 +277,7 @@ def describe_experiment(plan: Plan, plane: Plane, fits: int, time: str) -> str:
     return "\n".join([*sentences, *map(str, plan.notes)])
 
 
-def find_visible_plane(viewer: Viewer, layer: Image) -> Plane:
+def find_visible_plane(viewer: Viewer, layer: Image) -> VisiblePlane:
     """Return the plane of a layer at the position of the viewer's sliders."""
     data = get_full_resolution(layer)
     leading_axes = len(data.shape) - (3 if layer.rgb else 2)
@@ -285,7 +290,7 @@ def find_visible_plane(viewer: Viewer, layer: Image) -> Plane:
     axes = "YXS" if layer.rgb else "YX"
     shape = tuple(int(count) for count in pixels.shape)
     spec = ImageSpec(name=layer.name, shape=shape, dtype=np.dtype(data.dtype).name, axes=axes)
-    return Plane(
+    return VisiblePlane(
         spec=spec,
         pixels=pixels,
         position=position,
@@ -293,13 +298,13 @@ def find_visible_plane(viewer: Viewer, layer: Image) -> Plane:
     )
 
 
-def make_crop_attributes(layer: Image, plane: Plane, plan: Plan) -> dict[str, Any]:
+def make_crop_attributes(layer: Image, plane: VisiblePlane, plan: Plan) -> dict[str, Any]:
     """Return arguments of `add_image` that place images of the crop over the layer.
 
     Parameters
     ----------
     layer : Image
-    plane : Plane
+    plane : VisiblePlane
     plan : Plan
         Its source has the size of the crop, which lies in the centre of the plane.
     """
@@ -344,7 +349,7 @@ def _format_image_size(spec: ImageSpec) -> str:
     return f"{width} × {height} pixels"
 
 
-def report_progress(update: IterationUpdate) -> JobProgress:
+def make_progress(update: IterationUpdate) -> JobProgress:
     """Return the progress of an update."""
     event = replace(update.event, preview=update.image)
     points = ((update.group, event.iteration, update.points),) if update.points else ()
@@ -384,4 +389,4 @@ def run_experiment(
     options = {name: array for name, array in pixels.items() if name != "image"}
     start = experiment.make_starter(pixels["image"], **options, **arguments)
     steps = map_generator(start(timer.poll_control), timer.add_time_left)
-    return (yield from map_generator(steps, report_progress))
+    return (yield from map_generator(steps, make_progress))

@@ -28,6 +28,7 @@ from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.events import Control
 from napari_dip.pipeline.recipe import make_recipe, recipe_from_dict
 from napari_dip.pipeline.reproduce.repetition import format_command_line, write_python_script
+from napari_dip.qt.shell.background_call import BackgroundCall, call_for_message
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     Connections,
@@ -40,11 +41,10 @@ from napari_dip.qt.shell.dock_widget import (
     update_combo,
 )
 from napari_dip.qt.shell.layer_inputs import rasterise_shapes
-from napari_dip.qt.shell.layers import METADATA_KEY, find_layer, get_full_resolution
+from napari_dip.qt.shell.napari_layers import METADATA_KEY, find_layer, get_full_resolution
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.worker import BackgroundCall, get_message
-from napari_dip.qt.task.request import (
+from napari_dip.qt.task.run_request import (
     build_repetition,
     find_unsaved_inputs,
     read_recorded_inputs,
@@ -59,9 +59,9 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.pipeline.reproduce.repetition import Repetition
     from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
+    from napari_dip.qt.shell.background_call import RunControl
     from napari_dip.qt.shell.layer_inputs import LayerInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
-    from napari_dip.qt.shell.worker import RunControl
 
 #: First entry of the list: the default settings of a task.
 DEFAULT_SETTINGS_LABEL = "Default settings"
@@ -143,7 +143,7 @@ class RepeatButtons(QWidget):
     ) -> None:
         super().__init__(parent)
         self._viewer, self._form = viewer, form
-        self._chooser, self._extra_inputs = inputs.chooser, inputs.extra_inputs
+        self._image_chooser, self._extra_inputs = inputs.image_chooser, inputs.extra_inputs
         self._connections = Connections()
         self._save_call: BackgroundCall | None = None
         self._is_busy = False
@@ -201,7 +201,9 @@ class RepeatButtons(QWidget):
         """Set form and inputs as they were for the chosen result."""
         layer, provenance = self._read_chosen_result()
         if layer is not None and provenance is not None:
-            self.message_emitted.emit(get_message(partial(self._set_up, layer.name, provenance)))
+            self.message_emitted.emit(
+                call_for_message(partial(self._set_up, layer.name, provenance))
+            )
 
     def _set_up(self, result: str, provenance: Mapping[str, Any]) -> str:
         """Set form and inputs and return a message; raise if the result cannot be made here."""
@@ -212,10 +214,10 @@ class RepeatButtons(QWidget):
         recipe = recipe_from_dict(provenance["recipe"])
         if recipe.task.spec.name != self._form.task:
             raise RefusedError("repeat-other-task", layer=result, task=recipe.task.spec.title)
-        self._form.show(recipe)
+        self._form.show_recipe(recipe)
         recorded = read_recorded_inputs(provenance)
         image = recorded.pop("image")
-        is_chosen = self._chooser.choose(
+        is_chosen = self._image_chooser.choose(
             image["layer"], image.get("axes", provenance["report"]["axes"])
         )
         self._extra_inputs.choose({name: record["layer"] for name, record in recorded.items()})
@@ -237,9 +239,9 @@ class RepeatButtons(QWidget):
         layer = self.get_layer()
         return layer, None if layer is None else read_result_provenance(layer)
 
-    def set_busy(self, busy: bool) -> None:
+    def set_busy(self, is_busy: bool) -> None:
         """Disable "Run again" during a run."""
-        self._is_busy = busy
+        self._is_busy = is_busy
         self.refresh()
 
     def shut_down(self) -> None:
@@ -372,9 +374,9 @@ class UserPresetsWidget(QWidget):
             "Delete", "Forget this preset; the settings stay as they are"
         )
         fill_grid(self, ([self.combo], [self.load_button, self.save_button, self.delete_button]))
-        self.load_button.clicked.connect(self.load)
-        self.save_button.clicked.connect(self.save)
-        self.delete_button.clicked.connect(self.delete)
+        self.load_button.clicked.connect(lambda: self._attempt(self._load))
+        self.save_button.clicked.connect(lambda: self._attempt(self._save))
+        self.delete_button.clicked.connect(lambda: self._attempt(self._delete))
         self.combo.editTextChanged.connect(self._on_text)
         self.refresh()
 
@@ -393,26 +395,16 @@ class UserPresetsWidget(QWidget):
             self.combo.setEditText(name)
         self._on_text()
 
-    def load(self) -> None:
-        """Set the form to the chosen preset."""
-        self._attempt(self._load)
-
-    def save(self) -> None:
-        """Save the settings of the form under the typed name."""
-        self._attempt(self._save)
-
-    def delete(self) -> None:
-        """Delete the chosen preset."""
-        self._attempt(self._delete)
-
     def _load(self) -> str:
+        """Set the form to the chosen preset; return a message."""
         if self._is_default(self.name):
-            self._form.show(make_recipe(self._form.task))
+            self._form.show_recipe(make_recipe(self._form.task))
             return "The settings are the default ones."
-        self._form.show(self._preset_folder.load(self.name))
+        self._form.show_recipe(self._preset_folder.load(self.name))
         return f"The settings are now those of '{self.name}'."
 
     def _save(self) -> str:
+        """Save the settings of the form under the typed name; return a message."""
         if self._is_default(self.name, Qt.MatchFlag.MatchFixedString):
             raise RefusedError("preset-exists", name=DEFAULT_SETTINGS_LABEL)
         name = self._preset_folder.save(self.name, self._form.build_recipe())
@@ -420,6 +412,7 @@ class UserPresetsWidget(QWidget):
         return f"The settings are kept as '{name}'."
 
     def _delete(self) -> str:
+        """Delete the chosen preset; return a message."""
         name = self.name
         self._preset_folder.delete(name)
         self.combo.setEditText("")
@@ -427,7 +420,7 @@ class UserPresetsWidget(QWidget):
 
     def _attempt(self, action: Callable[[], str]) -> None:
         """Call a function, and show its message or that of its error."""
-        message = get_message(action)
+        message = call_for_message(action)
         self.refresh()
         self.message_emitted.emit(message)
 
@@ -469,10 +462,10 @@ class RecipeButtons(QWidget):
 
     def load(self, path: str) -> None:
         """Set the form to a recipe file, or show an error and leave the form unchanged."""
-        self.message_emitted.emit(get_message(partial(self._load, Path(path))))
+        self.message_emitted.emit(call_for_message(partial(self._load, Path(path))))
 
     def _load(self, path: Path) -> str:
-        self._form.show(load_task_recipe(path, self._form.task))
+        self._form.show_recipe(load_task_recipe(path, self._form.task))
         return f"The settings are now those of '{path.name}'."
 
     def save(self, path: str) -> None:
@@ -480,7 +473,7 @@ class RecipeButtons(QWidget):
 
         The file dialogue has confirmed that `path` may be overwritten.
         """
-        self.message_emitted.emit(get_message(partial(self._save, path)))
+        self.message_emitted.emit(call_for_message(partial(self._save, path)))
 
     def _save(self, path: str) -> str:
         target = path if path.lower().endswith(JSON_SUFFIXES) else f"{path}.json"
@@ -538,7 +531,7 @@ class RepeatSection(CollapsibleSection):
         last_recipe = self._preset_folder.load_last()
         if last_recipe is None or last_recipe == make_recipe(self._form.task):
             return ""
-        self._form.show(last_recipe)
+        self._form.show_recipe(last_recipe)
         return _LAST_SETTINGS_MESSAGE
 
     def remember(self, recipe: Recipe) -> None:
@@ -546,11 +539,11 @@ class RepeatSection(CollapsibleSection):
         with suppress(DipError):
             self._preset_folder.save_last(recipe)
 
-    def set_busy(self, busy: bool) -> None:
+    def set_busy(self, is_busy: bool) -> None:
         """Disable what changes the settings during a run."""
-        self.buttons.set_busy(busy)
+        self.buttons.set_busy(is_busy)
         for section in (self.presets, self.recipes):
-            section.setEnabled(not busy)
+            section.setEnabled(not is_busy)
 
     def shut_down(self) -> None:
         """Disconnect from the viewer."""

@@ -22,7 +22,7 @@ from napari_dip.qt.shell.dock_widget import (
     make_combo,
     update_combo,
 )
-from napari_dip.qt.shell.layers import (
+from napari_dip.qt.shell.napari_layers import (
     find_layer,
     is_preview,
     read_layer_header,
@@ -30,7 +30,7 @@ from napari_dip.qt.shell.layers import (
 )
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.task.request import make_crop_request, make_run_request
+from napari_dip.qt.task.run_request import make_crop_request, make_run_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -99,11 +99,11 @@ def find_shape_bounds(shapes: Shapes, image: Image) -> BoundingBox:
 
 def find_visible_bounds(image: Image) -> BoundingBox:
     """Return top, left, bottom, right of the visible part; all of it before the first drawing."""
-    finer = np.ones(image.ndim)
+    downsampling = np.ones(image.ndim)
     if image.multiscale:
-        finer = np.asarray(image.downsample_factors[image.data_level])[: image.ndim]
-    corners = np.asarray(image.corner_pixels, float) * finer
-    (top, left), (bottom, right) = corners[0, -2:], corners[1, -2:] + finer[-2:]
+        downsampling = np.asarray(image.downsample_factors[image.data_level])[: image.ndim]
+    corners = np.asarray(image.corner_pixels, float) * downsampling
+    (top, left), (bottom, right) = corners[0, -2:], corners[1, -2:] + downsampling[-2:]
     if bottom - top < 2 or right - left < 2:
         return 0.0, 0.0, np.inf, np.inf
     return float(top), float(left), float(bottom), float(right)
@@ -171,7 +171,7 @@ class CropPreviewSection(CollapsibleSection):
     viewer : napari.viewer.Viewer
     inputs : LayerInputs
     form : SettingsForm
-    plan : callable
+    make_plan : callable
         Returns the plan for the whole image.
     """
 
@@ -186,19 +186,19 @@ class CropPreviewSection(CollapsibleSection):
         viewer: Viewer,
         inputs: LayerInputs,
         form: SettingsForm,
-        plan: Callable[[], Plan | Refusal],
+        make_plan: Callable[[], Plan | Refusal],
     ) -> None:
         page = QWidget()
         super().__init__("Preview on a crop", page)
-        self._viewer, self._form, self._plan = viewer, form, plan
-        self._chooser, self._extra_inputs = inputs.chooser, inputs.extra_inputs
+        self._viewer, self._form, self._make_plan = viewer, form, make_plan
+        self._image_chooser, self._extra_inputs = inputs.image_chooser, inputs.extra_inputs
         self._connections = Connections()
         self.grid = GridComparison(viewer)
         self._comparison_target: ResultTarget | None = None
         self._earlier_layer_names: set[str] = set()
-        self._preset, self._busy = "", False
-        self.regions = make_combo("Region", "The part of the image to try on")
-        self.previews = make_combo("Preview", "The preview whose preset the whole image gets")
+        self._preset, self._is_busy = "", False
+        self.region_combo = make_combo("Region", "The part of the image to try on")
+        self.preview_combo = make_combo("Preview", "The preview whose preset the whole image gets")
         self.try_button = make_button("Try", "Run on this part, with the settings as they are")
         self.compare_button = make_button(
             "Compare presets",
@@ -214,7 +214,7 @@ class CropPreviewSection(CollapsibleSection):
         self.try_button.clicked.connect(self.request_preview)
         self.compare_button.clicked.connect(self.compare)
         self.apply_button.clicked.connect(self.apply)
-        self.previews.currentIndexChanged.connect(self._show_cost)
+        self.preview_combo.currentIndexChanged.connect(self._show_cost)
         self._extra_inputs.changed.connect(self._show_cost)
         self._connections.follow_layers(self.refresh, viewer)
         self._connections.connect(self.refresh, viewer.layers.selection.events.active)
@@ -234,14 +234,14 @@ class CropPreviewSection(CollapsibleSection):
         if provenance is None:
             return
         self.grid.end()
-        self._form.show(recipe_from_dict(provenance["recipe"]))
+        self._form.show_recipe(recipe_from_dict(provenance["recipe"]))
         name, axes = provenance["input"]["name"], provenance["report"]["axes"]
-        if not self._chooser.choose(name, axes):
+        if not self._image_chooser.choose(name, axes):
             self._show_message(f"The layer '{name}' that was tried is no longer there.")
             return
         self.applied.emit()
 
-    def end(self) -> None:
+    def show_comparison(self) -> None:
         """Show the results of a comparison next to the input, if one has ended."""
         target, self._comparison_target = self._comparison_target, None
         layers = [
@@ -259,7 +259,9 @@ class CropPreviewSection(CollapsibleSection):
                 for layer, recipe in zip(layers, recipes, strict=True)
                 if recipe.run_settings.preset == self._preset
             )
-            self.previews.setCurrentText(next(matching_names, self.previews.currentText()))
+            self.preview_combo.setCurrentText(
+                next(matching_names, self.preview_combo.currentText())
+            )
             self.message_emitted.emit(_CHOOSE_PREVIEW_MESSAGE)
 
     def refresh(self, _: object = None) -> None:
@@ -268,19 +270,19 @@ class CropPreviewSection(CollapsibleSection):
         drawn = [
             layer.name for layer in layers if isinstance(layer, Shapes) and not is_preview(layer)
         ]
-        update_combo(self.regions, [VISIBLE_REGION_LABEL, *drawn], drawn)
+        update_combo(self.region_combo, [VISIBLE_REGION_LABEL, *drawn], drawn)
         names = [layer.name for layer in layers if _read_preview_provenance(layer) is not None]
         active = self._viewer.layers.selection.active
-        update_combo(self.previews, names, names, active.name if active is not None else "")
-        self.apply_button.setEnabled(bool(names) and not self._busy)
+        update_combo(self.preview_combo, names, names, active.name if active is not None else "")
+        self.apply_button.setEnabled(bool(names) and not self._is_busy)
         self._show_cost()
 
-    def set_busy(self, busy: bool) -> None:
+    def set_busy(self, is_busy: bool) -> None:
         """Disable the buttons and lists during a run."""
-        for widget in (self.regions, self.previews, self.try_button, self.compare_button):
-            widget.setEnabled(not busy)
-        self._busy = busy
-        self.apply_button.setEnabled(not busy and self.previews.count() > 0)
+        for widget in (self.region_combo, self.preview_combo, self.try_button, self.compare_button):
+            widget.setEnabled(not is_busy)
+        self._is_busy = is_busy
+        self.apply_button.setEnabled(not is_busy and self.preview_combo.count() > 0)
 
     def shut_down(self) -> None:
         """Disconnect from the viewer and leave the grid."""
@@ -288,18 +290,18 @@ class CropPreviewSection(CollapsibleSection):
         self.grid.end()
 
     def _request_runs(self, presets: tuple[str, ...]) -> None:
-        plan, image = self._plan(), self._chooser.get_layer()
+        plan, image = self._make_plan(), self._image_chooser.get_layer()
         if isinstance(plan, Refusal) or image is None:
             self._show_message(plan.message if isinstance(plan, Refusal) else "")
             return
-        name = self.regions.currentText()
+        name = self.region_combo.currentText()
         layer = find_layer(self._viewer, name)
         shapes = layer if isinstance(layer, Shapes) else None
         if shapes is not None and not len(shapes.data):
             self._show_message(f"Draw a rectangle in '{name}' first.")
             return
         self.grid.end()
-        requests = self._make_request(
+        requests = self._make_requests(
             plan, image, shapes, presets or (plan.recipe.run_settings.preset,)
         )
         if isinstance(requests, Refusal):
@@ -315,7 +317,7 @@ class CropPreviewSection(CollapsibleSection):
         self._preset = plan.recipe.run_settings.preset
         self.run_requested.emit(requests)
 
-    def _make_request(
+    def _make_requests(
         self, plan: Plan, image: Image, shapes: Shapes | None, presets: tuple[str, ...]
     ) -> list[JobRequest] | Refusal:
         region = find_region(self._viewer, plan, image, shapes)
@@ -334,7 +336,7 @@ class CropPreviewSection(CollapsibleSection):
 
     def _read_provenance(self) -> Mapping[str, Any] | None:
         """Return the provenance of the chosen crop preview, or None."""
-        layer = find_layer(self._viewer, self.previews.currentText())
+        layer = find_layer(self._viewer, self.preview_combo.currentText())
         return None if layer is None else _read_preview_provenance(layer)
 
     def _show_cost(self, _: object = None) -> None:
@@ -362,8 +364,8 @@ class CropPreviewSection(CollapsibleSection):
 
     def _build_layout(self, page: QWidget) -> None:
         region, preview = QFormLayout(), QFormLayout()
-        region.addRow("Region", self.regions)
-        preview.addRow("Preview", self.previews)
+        region.addRow("Region", self.region_combo)
+        preview.addRow("Preview", self.preview_combo)
         rows = (
             [region],
             [self.try_button, self.compare_button],

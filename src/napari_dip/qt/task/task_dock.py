@@ -1,4 +1,4 @@
-"""The dock of a task, such as `napari_dip.qt.task.dock:super_resolve`, made from its settings.
+"""The dock of a task, such as `napari_dip.qt.task.task_dock:super_resolve`, made from its settings.
 
 The dock reads a recipe from the form, gets a plan from `preflight`, and runs it in a background
 thread.
@@ -14,6 +14,8 @@ from qtpy.QtWidgets import QWidget
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.pipeline.machine import format_duration
 from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
+from napari_dip.qt.shell.dock_plots import ValidationCurve
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     DockCloser,
@@ -22,7 +24,6 @@ from napari_dip.qt.shell.dock_widget import (
 )
 from napari_dip.qt.shell.job_controller import DISCARDED_MESSAGE
 from napari_dip.qt.shell.layer_inputs import LayerInputs
-from napari_dip.qt.shell.plot import ValidationCurve
 from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
 from napari_dip.qt.shell.run_completion import (
@@ -31,14 +32,13 @@ from napari_dip.qt.shell.run_completion import (
     PendingResult,
     ResultQueue,
 )
-from napari_dip.qt.shell.settings_form import SettingsForm, has_noise
-from napari_dip.qt.shell.worker import call_reporting_errors, get_value_or_error
-from napari_dip.qt.task.crop_preview import CropPreviewSection
-from napari_dip.qt.task.noise import NoiseSection
-from napari_dip.qt.task.recovery import InterruptedRunPanel
-from napari_dip.qt.task.repeat import RepeatSection
-from napari_dip.qt.task.request import describe_plan, make_run_request
+from napari_dip.qt.shell.settings_form import SettingsForm, has_noise_settings
+from napari_dip.qt.task.crop_preview_section import CropPreviewSection
+from napari_dip.qt.task.interrupted_runs import InterruptedRunPanel
+from napari_dip.qt.task.noise_section import NoiseSection
+from napari_dip.qt.task.repeat_section import RepeatSection
 from napari_dip.qt.task.result_view import ResultView
+from napari_dip.qt.task.run_request import describe_plan, make_run_request
 from napari_dip.qt.task.snapshot_history import HistorySlider
 from napari_dip.tasks import TASKS
 
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.qt.shell.background_call import JobProgress
     from napari_dip.qt.shell.job_controller import JobRequest
-    from napari_dip.qt.shell.worker import JobProgress
 
 
 class TaskDock(QWidget):
@@ -75,19 +75,19 @@ class TaskDock(QWidget):
         self._remarks: list[str] = []
         self.plan_label, self.run_bar = make_message_label(), RunBar()
         self.inputs = LayerInputs(viewer, TASKS[self.task].spec.inputs[1:], self)
-        self.chooser, self.extra_inputs = self.inputs.chooser, self.inputs.extra_inputs
-        self.view = ResultView(viewer)
-        self._results = ResultQueue(viewer, self.view.show)
+        self.image_chooser, self.extra_inputs = self.inputs.image_chooser, self.inputs.extra_inputs
+        self.result_view = ResultView(viewer)
+        self._results = ResultQueue(viewer, self.result_view.show)
         self.form = SettingsForm(self.task)
-        self.repeat = RepeatSection(viewer, self.form, self.inputs)
-        self.curve = ValidationCurve()
+        self.repeat_section = RepeatSection(viewer, self.form, self.inputs)
+        self.validation_curve = ValidationCurve()
         self.history = HistorySlider(viewer)
-        self.noise = NoiseSection(self.chooser, self.form)
-        self.settings = CollapsibleSection("Settings", self.form.advanced_page)
-        self.maps = CollapsibleSection("Maps of the camera", self.extra_inputs.calibration)
-        self.crop_preview = CropPreviewSection(viewer, self.inputs, self.form, self.plan)
-        self.recovery = InterruptedRunPanel(viewer, self.inputs, self.form)
-        plots = (self.curve, self.noise.plot, self.view.profile.plot)
+        self.noise_section = NoiseSection(self.image_chooser, self.form)
+        self.settings_section = CollapsibleSection("Settings", self.form.advanced_page)
+        self.camera_maps = CollapsibleSection("Maps of the camera", self.extra_inputs.calibration)
+        self.crop_preview = CropPreviewSection(viewer, self.inputs, self.form, self.make_plan)
+        self.interrupted_runs = InterruptedRunPanel(viewer, self.inputs, self.form)
+        plots = (self.validation_curve, self.noise_section.plot, self.result_view.profile.plot)
         self._panel = JobPanel(
             self, viewer, self.run_bar, plots, no_outcome_message=NO_IMAGE_MESSAGE
         )
@@ -95,7 +95,7 @@ class TaskDock(QWidget):
         self._build_layout()
         self._connect_signals()
         self.inputs.update_image()
-        self.run_bar.show_message(self.repeat.restore_last_settings())
+        self.run_bar.show_message(self.repeat_section.restore_last_settings())
         self.form.widgets["preset"].value = (
             get_default_preset() or self.form.widgets["preset"].value
         )
@@ -105,12 +105,12 @@ class TaskDock(QWidget):
         """Whether a run is computed or waits in the queue."""
         return self.jobs.is_busy
 
-    def plan(self) -> Plan | Refusal:
+    def make_plan(self) -> Plan | Refusal:
         """Return the plan of a run with the present settings, or a refusal, without pixels.
 
         Only a drawn mask is read, to check that it is not empty.
         """
-        header = self.chooser.read_header()
+        header = self.image_chooser.read_header()
         if isinstance(header, Refusal):
             return header
         try:
@@ -128,47 +128,49 @@ class TaskDock(QWidget):
         """Update the plan above the buttons, unless a run is on."""
         if self.is_busy:
             return
-        plan = self.plan()
+        plan = self.make_plan()
         if isinstance(plan, Refusal):
             self.plan_label.setText(plan.message)
         else:
             time = f"up to {format_duration(plan.seconds)} if nothing else runs, "
-            self.plan_label.setText(describe_plan(plan, self.chooser.get_layer(), time))
+            self.plan_label.setText(describe_plan(plan, self.image_chooser.get_layer(), time))
         self.jobs.set_planned(not isinstance(plan, Refusal))
 
     def start(self) -> None:
         """Start the run of the plan, or add it to the queue."""
-        layer, plan = self.chooser.get_layer(), self.plan()
+        layer, plan = self.image_chooser.get_layer(), self.make_plan()
         if self.is_busy or layer is None or isinstance(plan, Refusal):
             self.show_plan()
             return
-        request, error_message = get_value_or_error(
+        request, error_message = try_call(
             lambda: make_run_request(plan, layer, self.extra_inputs), "The run could not be started"
         )
         if request is None:
             self.run_bar.show_message(error_message)
             return
-        self.repeat.remember(plan.recipe)
+        self.repeat_section.remember(plan.recipe)
         self.jobs.start([request])
-
-    def discard(self) -> None:
-        """Stop the run without a result, and drop the requests that would follow."""
-        self.jobs.discard()
 
     def shut_down(self) -> None:
         """Stop all work and disconnect from the viewer, when the dock is closed."""
         self._panel.shut_down()
         self.inputs.shut_down()
-        for section in (self.noise, self.repeat, self.crop_preview, self.recovery, self.view):
+        for section in (
+            self.noise_section,
+            self.repeat_section,
+            self.crop_preview,
+            self.interrupted_runs,
+            self.result_view,
+        ):
             section.shut_down()
         self.history.clear_contents()
 
     def begin_job(self, request: JobRequest) -> None:
         """Empty the widgets for a run that begins, and show its plan."""
-        self.view.comparison.end_comparison()
+        self.result_view.comparison.end_comparison()
         self.history.begin(request)
         self._remarks = []
-        self.curve.restart()
+        self.validation_curve.restart()
         crop_name = "" if request.target is None else request.target.crop_preview_name
         crop_preview = _describe_crop_preview(crop_name, len(self.jobs.remaining))
         self.plan_label.setText(f"{crop_preview}{request.summary}")
@@ -180,7 +182,7 @@ class TaskDock(QWidget):
         error_message = call_reporting_errors(lambda: self.history.show_event(event), failure_text)
         self._remarks += filter(None, [error_message])
         self.run_bar.show_event(event, self._remarks)
-        self.curve.extend(progress.points, event.best_iteration)
+        self.validation_curve.extend(progress.points, event.best_iteration)
 
     def accept_outcome(self, request: JobRequest, outcome: Restoration) -> str:
         """Make the result a layer and return a message for the user."""
@@ -197,24 +199,25 @@ class TaskDock(QWidget):
 
     def describe_discard(self) -> str:
         """Return the message on a discarded run."""
-        return DISCARDED_MESSAGE if not self.history.has_kept_snapshot else SNAPSHOTS_KEPT_MESSAGE
+        return SNAPSHOTS_KEPT_MESSAGE if self.history.has_kept_snapshot else DISCARDED_MESSAGE
 
-    def set_busy(self, busy: bool) -> None:
+    def set_busy(self, is_busy: bool) -> None:
         """Disable what must not change during a run, or enable it again and show the plan."""
         for widget in (
             self.form.basic_page,
             self.form.advanced_page,
-            self.noise,
+            self.noise_section,
             self.extra_inputs.calibration,
         ):
-            widget.setEnabled(not busy)
-        for section in (self.repeat, self.crop_preview, self.recovery, self.inputs):
-            section.set_busy(busy)
+            widget.setEnabled(not is_busy)
+        for section in (self.repeat_section, self.crop_preview, self.interrupted_runs, self.inputs):
+            section.set_busy(is_busy)
 
     def _on_ended(self) -> None:
         if not self.is_busy:  # else the next of several runs has begun
             call_reporting_errors(
-                self.crop_preview.end, "The results could not be shown side by side"
+                self.crop_preview.show_comparison,
+                "The results could not be shown side by side",
             )
 
     def _on_add(self) -> None:
@@ -231,20 +234,20 @@ class TaskDock(QWidget):
         self.jobs.ended.connect(self._on_ended)
         self.jobs.discarded.connect(self.history.clear_contents)
         self.crop_preview.run_requested.connect(self.jobs.start)
-        self.recovery.run_requested.connect(self.jobs.start)
+        self.interrupted_runs.run_requested.connect(self.jobs.start)
         self.crop_preview.applied.connect(self.start)
-        for section in (self.repeat, self.crop_preview, self.recovery):
+        for section in (self.repeat_section, self.crop_preview, self.interrupted_runs):
             section.message_emitted.connect(self.run_bar.prepend_message)
-        self.history.moved.connect(self.curve.mark)
-        self.view.comparison.slider.valueChanged.connect(self.history.move_to_end)
+        self.history.moved.connect(self.validation_curve.mark_snapshot)
+        self.result_view.comparison.slider.valueChanged.connect(self.history.move_to_end)
 
     def _build_layout(self) -> None:
-        self.noise.setVisible(has_noise(self.form))
-        self.maps.setVisible(
+        self.noise_section.setVisible(has_noise_settings(self.form))
+        self.camera_maps.setVisible(
             any(task_input.is_detector_map for task_input in TASKS[self.task].spec.inputs)
         )
         always_visible = (
-            self.chooser,
+            self.image_chooser,
             self.extra_inputs,
             self.form.basic_page,
             self.plan_label,
@@ -252,14 +255,15 @@ class TaskDock(QWidget):
         )
         sections = (
             self.crop_preview,
-            self.view.profile,
-            self.noise,
-            self.settings,
-            self.maps,
-            self.repeat,
+            self.result_view.profile,
+            self.noise_section,
+            self.settings_section,
+            self.camera_maps,
+            self.repeat_section,
         )
-        scrolled = (self.history, self.view.extra_layer_chooser, self.curve, *sections)
-        lay_out(self, (self.recovery, *always_visible, self.view.comparison), scrolled)
+        extra_layers, comparison = self.result_view.extra_layer_chooser, self.result_view.comparison
+        scrolled = (self.history, extra_layers, self.validation_curve, *sections)
+        lay_out(self, (self.interrupted_runs, *always_visible, comparison), scrolled)
 
 
 def _describe_crop_preview(name: str, remaining_count: int) -> str:

@@ -28,8 +28,9 @@ from napari_dip.pipeline.machine import format_bytes
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.reproduce.repetition import Repetition
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT
+from napari_dip.qt.shell.background_call import MIN_UPDATE_SECONDS, JobProgress
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
-from napari_dip.qt.shell.layers import (
+from napari_dip.qt.shell.napari_layers import (
     copy_layer_attributes,
     describe_derived_image,
     find_layer,
@@ -42,7 +43,6 @@ from napari_dip.qt.shell.preferences import (
     get_allowed_machine,
     read_preferences,
 )
-from napari_dip.qt.shell.worker import MIN_UPDATE_SECONDS, JobProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.execute.crop_preview import CropRegion
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.qt.shell.background_call import RunControl
     from napari_dip.qt.shell.layer_inputs import ExtraInputs
-    from napari_dip.qt.shell.worker import RunControl
 
 #: The space between a number and its unit, which becomes a non-breaking one.
 _UNIT = re.compile(r"(?<=\d) (?=(s|min|h|MB|GB)\b)")
@@ -265,7 +265,7 @@ def _record_layer(layer: Layer) -> dict[str, Any]:
     return {"kind": "image", "look": attributes}
 
 
-class LossReader:
+class LossTracker:
     """Turns the events of a run into progress, with a point of the curves for each new loss."""
 
     def __init__(self) -> None:
@@ -296,7 +296,7 @@ def run_restoration(
     control : RunControl
     """
     steps = begin(pixels, poll_control=control, preview_seconds=MIN_UPDATE_SECONDS)
-    return (yield from map_generator(steps, LossReader()))
+    return (yield from map_generator(steps, LossTracker()))
 
 
 def make_run_request(

@@ -16,11 +16,11 @@ from napari_dip.pipeline.events import Event, Restoration
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.qt.shell import worker
+from napari_dip.qt.shell import background_call
+from napari_dip.qt.shell.background_call import ProgressQueue, RunControl, run_work
 from napari_dip.qt.shell.job_controller import JobRequest
-from napari_dip.qt.shell.worker import ProgressQueue, RunControl, drain_work
-from napari_dip.qt.task import request
-from napari_dip.qt.task.request import LossReader, run_restoration
+from napari_dip.qt.task import run_request
+from napari_dip.qt.task.run_request import LossTracker, run_restoration
 
 
 def plan_for(pixels, **settings):
@@ -43,11 +43,11 @@ def drain_run(plan, pixels, control, queue):
         kind="denoise",
         label="Denoise cells",
         plan=plan,
-        work=partial(run_restoration, partial(request.run, plan)),
+        work=partial(run_restoration, partial(run_request.run, plan)),
         summary="",
         inputs=pixels,
     )
-    return drain_work(job.run, "Restoring", job.name, control, queue)
+    return run_work(job.run, "Restoring", job.name, control, queue)
 
 
 def failing(error):
@@ -138,7 +138,7 @@ def test_pixels_that_cannot_be_restored_are_refused_with_a_message(noisy):
 
 
 def test_a_run_discarded_before_it_begins_computes_nothing(noisy, monkeypatch):
-    monkeypatch.setattr(request, "run", lambda *_, **__: pytest.fail("it was computed"))
+    monkeypatch.setattr(run_request, "run", lambda *_, **__: pytest.fail("it was computed"))
     switch = RunControl()
     switch.set(Control.DISCARD)
     assert run_to_end(drain_run(plan_for(noisy), {"image": noisy}, switch, ProgressQueue())) is None
@@ -154,7 +154,7 @@ def test_closing_the_shield_closes_the_run(noisy, monkeypatch):
         finally:
             closed.append(True)
 
-    monkeypatch.setattr(request, "run", endless)
+    monkeypatch.setattr(run_request, "run", endless)
     generator = drain_run(plan_for(noisy), {"image": noisy}, RunControl(), ProgressQueue())
     next(generator)
     generator.close()
@@ -174,7 +174,7 @@ def test_discarding_is_final_and_keeping_only_yields_to_it():
 
 
 def test_the_mailbox_calls_once_and_keeps_only_the_latest_image():
-    mailbox, read = ProgressQueue(), LossReader()
+    mailbox, read = ProgressQueue(), LossTracker()
     images = [np.full((4, 4), index, np.float32) for index in range(50)]
     calls = [
         mailbox.post(
@@ -190,7 +190,7 @@ def test_the_mailbox_calls_once_and_keeps_only_the_latest_image():
 
 
 def test_a_report_without_an_image_does_not_lose_the_one_before():
-    mailbox, read = ProgressQueue(), LossReader()
+    mailbox, read = ProgressQueue(), LossTracker()
     image = np.zeros((4, 4), np.float32)
     mailbox.post(read(Event(message="", preview=image)))
     mailbox.post(read(Event(message="later")))
@@ -200,17 +200,17 @@ def test_a_report_without_an_image_does_not_lose_the_one_before():
 
 
 def test_the_mailbox_calls_at_most_five_times_a_second():
-    mailbox, read = ProgressQueue(), LossReader()
+    mailbox, read = ProgressQueue(), LossTracker()
     assert mailbox.post(read(Event(message="")))
     mailbox.take()
     assert not mailbox.post(read(Event(message="")))
-    mailbox._last_take_time -= worker.MIN_UPDATE_SECONDS
+    mailbox._last_take_time -= background_call.MIN_UPDATE_SECONDS
     assert mailbox.post(read(Event(message="")))
-    assert worker.MIN_UPDATE_SECONDS >= 0.2
+    assert background_call.MIN_UPDATE_SECONDS >= 0.2
 
 
 def test_a_loss_that_is_only_repeated_is_no_new_point():
-    mailbox, read = ProgressQueue(), LossReader()
+    mailbox, read = ProgressQueue(), LossTracker()
     for iteration in (25, 26, 27):
         mailbox.post(read(Event(message="", iteration=iteration, validation_loss=1.0)))
     mailbox.post(read(Event(message="", iteration=50, validation_loss=0.5)))
