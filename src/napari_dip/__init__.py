@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.camera_maps import CameraReport, camera_maps
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.noise_report import NoiseReport, measure_noise
+    from napari_dip.pipeline.psf_measurement import PsfReport, measure_psf
     from napari_dip.pipeline.recipe import Recipe, make_recipe, recipe_from_json
     from napari_dip.scale.batch.jobs import BatchEvent
     from napari_dip.scale.batch_run import BatchResult, batch
@@ -43,6 +44,7 @@ __all__ = [
     "Event",
     "FailedError",
     "NoiseReport",
+    "PsfReport",
     "Recipe",
     "RefusedError",
     "Restoration",
@@ -57,6 +59,7 @@ __all__ = [
     "invert_features",
     "make_recipe",
     "measure_noise",
+    "measure_psf",
     "recipe_from_json",
     "restore",
     "super_resolve",
@@ -68,6 +71,7 @@ _MODULES = {
     "pipeline.camera_maps": ("CameraReport", "camera_maps"),
     "pipeline.events": ("Event", "Restoration"),
     "pipeline.noise_report": ("NoiseReport", "measure_noise"),
+    "pipeline.psf_measurement": ("PsfReport", "measure_psf"),
     "pipeline.recipe": ("Recipe", "make_recipe", "recipe_from_json"),
     "scale.batch.jobs": ("BatchEvent",),
     "scale.batch_run": ("BatchResult", "batch"),

@@ -39,6 +39,7 @@ from napari_dip.cli.options import (
     make_output_arguments,
     make_plan_arguments,
     make_positional,
+    make_psf_arguments,
     sort_arguments,
 )
 from napari_dip.cli.terminal import (
@@ -71,7 +72,18 @@ if TYPE_CHECKING:
     from napari_dip.errors import Refusal
     from napari_dip.tasks import Task
 
-COMMANDS = (*TASKS, "batch", "noise", "camera-maps", "explore", "plan", "methods", "doctor", "demo")
+COMMANDS = (
+    *TASKS,
+    "batch",
+    "noise",
+    "camera-maps",
+    "psf",
+    "explore",
+    "plan",
+    "methods",
+    "doctor",
+    "demo",
+)
 #: Minimum similarity of a misspelt name to the suggested one, from 0 to 1. With the 0.6 of difflib,
 #: '--dark' would suggest '--mask'; with 0.7, '--sharpness' would suggest '--sharing'.
 _MIN_NAME_SIMILARITY = 0.8
@@ -173,6 +185,12 @@ def _build_app() -> App:
             "commands:run_camera_maps_command",
             make_camera_maps_arguments(),
             "Make maps of an sCMOS camera: offset, gain and read noise of each pixel.",
+        ),
+        (
+            "psf",
+            "commands:run_psf_command",
+            make_psf_arguments(),
+            "Measure the PSF of a microscope from beads: found, aligned, averaged and cleaned.",
         ),
         (
             "methods",

@@ -1,4 +1,4 @@
-"""Run all commands but restoring: noise, batch, camera-maps, doctor, methods, explore and demo."""
+"""Run all commands but restoring, from `noise` and `batch` to `demo`."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ from napari_dip.pipeline.machine import (
 )
 from napari_dip.pipeline.noise_report import format_interval, measure_noise
 from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.psf_measurement import check_psf_outputs, measure_psf
 from napari_dip.pipeline.recipe import (
     OLD_EXPERIMENT_SETTINGS,
     OLD_INPUTS,
@@ -350,6 +351,56 @@ def run_camera_maps_command(
         saved_path = report.save(output, overwrite=overwrite)
     if not quiet:
         for line in report.sentences:
+            print_message(line)
+        print_result(str(saved_path), is_saved=True)
+    return 0
+
+
+def run_psf_command(
+    image: str,
+    *,
+    output: str,
+    axes: str | None = None,
+    bead_diameter: float = 0.0,
+    report: str | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    **microscope: str | None,
+) -> int:
+    """Measure the PSF from an image of beads and save it with a figure; return 0.
+
+    Parameters
+    ----------
+    image, output : str
+        Paths of the beads and of the PSF.
+    axes : str or None
+        Axes that override those in the file.
+    bead_diameter : float
+        In nm; 0: not taken out.
+    report : str or None
+        Path for the figures as JSON.
+    overwrite, quiet : bool
+    **microscope : str or None
+        Settings of *Deblur* that name the microscope; None: default.
+
+    Raises
+    ------
+    RefusedError, FailedError
+        As `napari_dip.pipeline.psf_measurement`.
+    """
+    read_spec(image, axes)  # refuse the image before the paths of the results
+    if report is not None:
+        report_path = check_output(report, (image,), overwrite, suffixes=JSON_SUFFIXES)
+    check_psf_outputs(output, (image,), overwrite=overwrite)
+    settings = {name: value for name, value in microscope.items() if value is not None}
+    with OutputLock(output):
+        psf = measure_psf(image, axes, bead_diameter=bead_diameter, **settings)
+        check_psf_outputs(output, (image,), overwrite=overwrite)  # another run may have ended
+        saved_path = psf.save(output, overwrite=overwrite)
+    if report is not None:
+        write_text(report_path, format_json(psf.to_dict()), overwrite=overwrite)
+    if not quiet:
+        for line in psf.sentences:
             print_message(line)
         print_result(str(saved_path), is_saved=True)
     return 0

@@ -322,6 +322,40 @@ def make_camera_maps_arguments() -> list[Argument]:
     return [dark, flat, make_output_option("Folder of the maps."), _OVERWRITE, _QUIET]
 
 
+#: Settings of *Deblur* that name a microscope to compare with.
+_OPTICS_FIELDS = (
+    "model",
+    "na",
+    "wavelength",
+    "pixel_size",
+    "z_step",
+    "refractive_index",
+    "excitation",
+    "pinhole",
+)
+
+
+def make_psf_arguments() -> list[Argument]:
+    """Make the arguments of the command `psf`."""
+    optics = {
+        argument.name: argument
+        for argument in _make_setting_arguments(TASKS["deblur"], COMMON_GROUP)
+    }
+    text = "Diameter of the beads in nanometres, which is taken out of the PSF. Default: 0."
+    bead_diameter = make_option("bead_diameter", text, "VALUE", show_default=False)
+    bead_diameter = bead_diameter.replace(default=0.0)
+    return [
+        make_positional("image", "IN", f"One plane or Z stack of beads: {_IMAGE_FORMATS}"),
+        make_output_option("The PSF, as TIFF or OME-Zarr; a figure is saved beside it.", "FILE"),
+        _AXES,
+        bead_diameter.replace(annotation=Annotated[float, *get_args(bead_diameter.annotation)[1:]]),
+        make_option("report", "Save widths, errors and positions of the beads as JSON."),
+        *(optics[name] for name in _OPTICS_FIELDS),
+        _OVERWRITE,
+        _QUIET,
+    ]
+
+
 #: Options that only some experiments have.
 _EXPERIMENT_OPTIONS = (
     make_option(

@@ -1,0 +1,395 @@
+"""Find beads in an image, align and average them, and clean their mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage, optimize
+
+from napari_dip.errors import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_dip.io.arrays import AnyArray, Float32Array, FloatArray
+
+#: Full width at half maximum (FWHM) of a Gaussian in standard deviations, 2 sqrt(2 ln 2).
+FWHM_PER_SIGMA = 2.3548
+#: Standard deviation of a normal distribution in median absolute deviations.
+_SIGMA_PER_MAD = 1.4826
+#: Height of a bead above the background, in standard deviations of the smoothed noise.
+_DETECTION_SIGMAS = 6.0
+#: Least brightness of a bead, as a share of the median of the ten brightest. The rings of a
+#: widefield PSF reach 15 % of its peak where neighbouring planes are summed.
+_MIN_RELATIVE_BRIGHTNESS, _REFERENCE_BEADS = 0.25, 10
+#: Width at half height of a single pixel after a Gaussian filter of one pixel, by linear
+#: interpolation, and the least width that counts as a bead's (FWHM of 0.9 pixels).
+_FILTER_WIDTH, _MIN_SMOOTHED_WIDTH = 2.452, 2.6
+#: Radius of the cut-out around a bead, of the core whose shape is fitted, and of the core that is
+#: aligned, in FWHM. Wider cores halve the error at low signal, but PSFs differ further out.
+_CROP_RADIUS, _SHAPE_RADIUS, _ALIGNMENT_RADIUS = 3.0, 0.9, 1.0
+#: Bounds of the shape of the core; 0 is a Gaussian, and an Airy disc has about 0.05.
+_SHAPE_RANGE = (-0.08, 0.5)
+#: Rounds of aligning all beads to their mean. Offsets change by less than 0.02 pixels after three.
+_ALIGNMENT_ROUNDS, _ALIGNMENT_STEPS = 4, 8
+#: Greatest deviation of a bead's width from the median, in logarithms: at least this, and at least
+#: four standard deviations. Two beads that touch are wider by 20 % or more.
+_MAX_WIDTH_DEVIATION, _MAX_WIDTH_SIGMAS = 0.15, 4.0
+#: Voxels of one bead at the greatest value of the image: three or more are a plateau.
+_SATURATED_VOXELS = 3
+#: Draws of the bootstrap over beads, and beads that it needs.
+_BOOTSTRAP_DRAWS, MIN_BOOTSTRAP_BEADS = 40, 3
+#: Light below this many standard deviations of its own noise is taken for background.
+_SUPPORT_SIGMAS = 3.0
+#: Iterations of Richardson-Lucy that take the size of the beads out, and samples of a bead's ball
+#: per pixel and axis.
+_BEAD_ITERATIONS, _BALL_SAMPLES = 30, 7
+
+
+class BeadFault(StrEnum):
+    """Reason for not using a bead."""
+
+    BORDER = "border"
+    CROWDED = "crowded"
+    SATURATED = "saturated"
+    SHAPE = "shape"
+
+
+# Finding beads
+
+
+def cut_out_beads(
+    name: str, image: FloatArray
+) -> tuple[FloatArray, AnyArray, dict[BeadFault, int], float]:
+    """Find beads that stand alone.
+
+    Returns
+    -------
+    crops : ndarray
+        (beads, *sizes), background subtracted; sizes are odd.
+    positions : ndarray
+        (beads, axes), in pixels.
+    rejected : dict of BeadFault to int
+    noise : float
+        Standard deviation of the image's noise.
+
+    Raises
+    ------
+    RefusedError
+        If there are no beads, or none can be used.
+    """
+    noise = _estimate_noise(image)
+    fwhm = _guess_fwhm(image, noise)
+    if fwhm is None:
+        raise RefusedError("beads-none", name=name)
+    positions, _ = _find_maxima(image, fwhm / FWHM_PER_SIGMA, noise)
+    radii = np.ceil(_CROP_RADIUS * fwhm).astype(int)
+    last = np.array(image.shape) - 1
+    if image.ndim == 3:  # beads lie in one plane, which may be near the first or last of the stack
+        room = np.minimum(positions[:, 0], last[0] - positions[:, 0])
+        radii[0] = max(min(radii[0], int(np.quantile(room, 0.25))), 1)
+    rejected: dict[BeadFault, int] = {}
+    crops, used = [], []
+    for position in positions:
+        fault = None
+        crop = image[tuple(map(slice, np.maximum(position - radii, 0), position + radii + 1))]
+        if (position < radii).any() or (position + radii > last).any():
+            fault = BeadFault.BORDER
+        elif (np.abs(positions - position) <= radii + fwhm).all(1).sum() > 1:
+            fault = BeadFault.CROWDED
+        elif (crop == image.max()).sum() >= _SATURATED_VOXELS:
+            fault = BeadFault.SATURATED
+        if fault is not None:
+            rejected[fault] = rejected.get(fault, 0) + 1
+            continue
+        crops.append(crop - np.median(crop[select_border(crop.shape)]))
+        used.append(position)
+    if not crops:
+        counts = {str(fault): rejected.get(fault, 0) for fault in BeadFault}
+        raise RefusedError("beads-unusable", name=name, count=len(positions), **counts)
+    return np.array(crops), np.array(used), rejected, noise
+
+
+def _estimate_noise(image: FloatArray) -> float:
+    """Estimate the background's noise from second differences along X.
+
+    Where most differences are 0, as in images of few counts, their root mean square without the
+    largest twentieth is taken instead of their median.
+    """
+    differences = np.diff(image, n=2, axis=-1) / np.sqrt(6)
+    magnitudes = np.abs(differences)
+    lower = differences[magnitudes <= np.quantile(magnitudes, 0.95)]
+    estimates = _SIGMA_PER_MAD * float(np.median(magnitudes)), float(lower.std())
+    return max(*estimates, float(np.finfo(np.float32).tiny))
+
+
+def _find_maxima(
+    image: FloatArray, sigmas: Sequence[float] | FloatArray, noise: float
+) -> tuple[AnyArray, FloatArray]:
+    """Find bright local maxima of the smoothed image.
+
+    Returns
+    -------
+    positions, smooth : ndarray
+        (maxima, axes), brightest first; and the smoothed image above its background.
+    """
+    smooth = ndimage.gaussian_filter(image, sigmas, mode="nearest")
+    smooth -= np.median(smooth)
+    # a Gaussian filter multiplies the noise by 1 / (2 sqrt(pi) sigma)^1/2 along each axis
+    remaining = np.prod([min(1.0, (2 * np.sqrt(np.pi) * sigma) ** -0.5) for sigma in sigmas])
+    spread = max(noise * remaining, _SIGMA_PER_MAD * float(np.median(np.abs(smooth))))
+    sizes = [2 * int(np.ceil(1.5 * max(sigma, 0.5))) + 1 for sigma in sigmas]
+    is_maximum = smooth == ndimage.maximum_filter(smooth, sizes, mode="nearest")
+    positions = np.argwhere(is_maximum & (smooth > _DETECTION_SIGMAS * spread))
+    heights = smooth[tuple(positions.T)]
+    order = np.argsort(-heights, kind="stable")
+    positions, heights = positions[order], heights[order]
+    if len(heights):
+        least = _MIN_RELATIVE_BRIGHTNESS * np.median(heights[:_REFERENCE_BEADS])
+        positions = positions[heights > least]
+    return positions, smooth
+
+
+def _guess_fwhm(image: FloatArray, noise: float) -> FloatArray | None:
+    """Guess the width of beads along each axis, in pixels, from half heights; None without beads.
+
+    The image is smoothed by a Gaussian of one pixel first. A single bright pixel has the width of
+    that and is no bead.
+    """
+    positions, smooth = _find_maxima(image, (1.0,) * image.ndim, noise)
+    widths = np.array(
+        [
+            [
+                _measure_half_width(np.moveaxis(smooth, axis, -1)[*np.delete(position, axis)], at)
+                for axis, at in enumerate(position)
+            ]
+            for position in positions
+        ]
+    ).reshape(-1, image.ndim)
+    is_bead = widths[:, -2:].mean(1) > _MIN_SMOOTHED_WIDTH  # false for NaN
+    if not is_bead.any() or np.isnan(widths[is_bead]).all(0).any():
+        return None
+    guess: FloatArray = np.nanmedian(widths[is_bead], 0) ** 2 - _FILTER_WIDTH**2
+    return np.sqrt(np.maximum(guess, 1.0))
+
+
+def _measure_half_width(profile: FloatArray, peak: int) -> float:
+    """Return the width at half height around a peak, by linear interpolation; NaN at the border."""
+    half = profile[peak] / 2
+    width = 0.0
+    for step in (-1, 1):
+        index = peak
+        while 0 <= index + step < len(profile) and profile[index + step] > half:
+            index += step
+        beyond = index + step
+        if not 0 <= beyond < len(profile):
+            return float("nan")
+        crossing = (profile[index] - half) / (profile[index] - profile[beyond])
+        width += abs(index - peak) + float(crossing)
+    return width
+
+
+# Averaging
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _CoreFit:
+    """The fitted core of a bead: offset of its centre from the middle, widths and height."""
+
+    offset: FloatArray
+    fwhm: FloatArray
+    height: float
+
+
+def average_beads(crops: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, AnyArray]:
+    """Align beads to their mean, in rounds.
+
+    Returns
+    -------
+    mean : ndarray
+        (*sizes), of height one.
+    aligned : ndarray
+        (beads, *sizes): all beads, moved to the middle.
+    heights : ndarray
+        (beads,)
+    is_used : ndarray of bool
+        (beads,): false where the width is not that of most beads.
+    """
+    fwhm = estimate_widths(np.median(crops, 0))
+    fits = [fit_core(crop, fwhm) for crop in crops]
+    offsets, heights = (
+        np.array([fit.offset for fit in fits]),
+        np.array([fit.height for fit in fits]),
+    )
+    deviations = np.log([fit.fwhm.prod() for fit in fits]) / len(fwhm)
+    deviations = np.abs(deviations - np.median(deviations))
+    limit = _MAX_WIDTH_SIGMAS * _SIGMA_PER_MAD * float(np.median(deviations))
+    is_used = deviations <= max(_MAX_WIDTH_DEVIATION, limit)
+    for _ in range(_ALIGNMENT_ROUNDS):
+        aligned = np.array(
+            [_shift(crop, -offset) for crop, offset in zip(crops, offsets, strict=True)]
+        )
+        mean = aligned[is_used].sum(0) / heights[is_used].sum()
+        core = fit_core(mean, fwhm)
+        mean, fwhm = _shift(mean, -core.offset) / core.height, core.fwhm
+        pairs = [_align(crop, mean, fwhm) for crop in crops]
+        offsets, heights = map(np.array, zip(*pairs, strict=True))
+    return mean, aligned, heights, is_used
+
+
+def _align(crop: FloatArray, mean: FloatArray, fwhm: FloatArray) -> tuple[FloatArray, float]:
+    """Fit offset, height and background of a bead to the mean by Gauss-Newton steps."""
+    offset, height = np.zeros(crop.ndim), 1.0
+    core = _select_ellipsoid(crop.shape, np.maximum(_ALIGNMENT_RADIUS * fwhm, 1.5))
+    for _ in range(_ALIGNMENT_STEPS):
+        moved = _shift(mean, offset)
+        slopes = [-slope[core] for slope in np.asarray(np.gradient(moved))]
+        design = np.stack([moved[core], np.ones(int(core.sum())), *slopes], 1)
+        solution, *_ = np.linalg.lstsq(design, crop[core], rcond=None)
+        height = max(float(solution[0]), float(np.finfo(np.float32).tiny))
+        step = np.clip(solution[2:] / height, -1, 1)
+        offset = np.clip(offset + step, -3, 3)  # the crop is centred to a pixel already
+        if np.abs(step).max() < 1e-3:
+            break
+    return offset, height
+
+
+def fit_core(volume: FloatArray, fwhm: FloatArray) -> _CoreFit:
+    """Fit a Gaussian, flattened or pointed by one factor, to the core around the middle.
+
+    There is no background, and the core follows the fitted width.
+    """
+    middle = (np.array(volume.shape) - 1) / 2
+    centre, height = middle.copy(), 1.0
+    for _ in range(3):
+        centre = np.clip(centre, 0, 2 * middle)
+        core = _select_ellipsoid(volume.shape, np.maximum(_SHAPE_RADIUS * fwhm, 1.0), centre)
+        peak = max(float(volume[core].max()), float(np.finfo(np.float32).tiny))
+        points, values = np.argwhere(core).astype(np.float64), volume[core] / peak
+
+        def compute_residuals(
+            parameters: FloatArray, points: FloatArray = points, values: FloatArray = values
+        ) -> FloatArray:
+            height, shape, centre, widths = np.split(parameters, [1, 2, 2 + volume.ndim])
+            # in units of the half width, so that the model has half its height at 1
+            squares = 4 * (((points - centre) / widths) ** 2).sum(1)
+            exponents = -np.log(2) * squares * (1 + shape * (squares - 1))
+            model = height * np.exp(np.minimum(exponents, 1.0))  # else trial steps overflow
+            return np.asarray(model - values)
+
+        least = np.concatenate([[0.0, _SHAPE_RANGE[0]], middle - 3 * fwhm - 1, 0.3 * fwhm])
+        most = np.concatenate([[10.0, _SHAPE_RANGE[1]], middle + 3 * fwhm + 1, 3 * fwhm])
+        start = np.concatenate([[1.0, 0.0], centre, fwhm])
+        solution = optimize.least_squares(compute_residuals, start, bounds=(least, most)).x
+        last, fwhm = fwhm, solution[2 + volume.ndim :]
+        height, centre = peak * float(solution[0]), solution[2 : 2 + volume.ndim]
+        if np.allclose(fwhm, last, rtol=1e-3):
+            break
+    return _CoreFit(centre - middle, fwhm, height)
+
+
+def estimate_widths(volume: FloatArray) -> FloatArray:
+    """Return the widths at half height through the middle, along each axis; at least one pixel."""
+    middle = np.array(volume.shape) // 2
+    widths = [
+        _measure_half_width(np.moveaxis(volume, axis, -1)[*np.delete(middle, axis)], at)
+        for axis, at in enumerate(middle)
+    ]
+    limits = np.array(volume.shape) / 2
+    return np.clip(np.where(np.isnan(widths), limits, widths), 1.0, None)
+
+
+def measure_fwhm(psf: FloatArray | Float32Array) -> FloatArray:
+    """Measure the widths of a PSF without noise."""
+    scaled = np.asarray(psf, np.float64) / psf.max()
+    return fit_core(scaled, estimate_widths(scaled)).fwhm
+
+
+def bootstrap_fwhm(aligned: FloatArray, heights: FloatArray, fwhm: FloatArray) -> FloatArray | None:
+    """Return the standard error of the widths, over draws of beads; None from too few beads.
+
+    References
+    ----------
+    Efron, Bootstrap methods, Annals of Statistics 7(1), 1979, doi:10.1214/aos/1176344552.
+    """
+    if len(aligned) < MIN_BOOTSTRAP_BEADS:
+        return None
+    rng = np.random.default_rng(0)
+    draws = [rng.integers(len(aligned), size=len(aligned)) for _ in range(_BOOTSTRAP_DRAWS)]
+    means = (aligned[draw].sum(0) / heights[draw].sum() for draw in draws)
+    return np.asarray(np.std([fit_core(mean, fwhm).fwhm for mean in means], axis=0))
+
+
+def _shift(volume: FloatArray, offsets: FloatArray) -> FloatArray:
+    """Move by parts of a pixel in the Fourier domain; interpolation would widen the beads."""
+    moved = ndimage.fourier_shift(np.fft.fftn(volume), offsets)
+    return np.asarray(np.fft.ifftn(moved).real)
+
+
+def _select_ellipsoid(
+    shape: tuple[int, ...], radii: FloatArray, centre: FloatArray | None = None
+) -> AnyArray:
+    """Return a mask of the ellipsoid around a centre, by default the middle."""
+    middle = (np.array(shape) - 1) / 2 if centre is None else centre
+    grids = np.ogrid[tuple(map(slice, shape))]
+    squares = [((grid - at) / r) ** 2 for grid, at, r in zip(grids, middle, radii, strict=True)]
+    return np.asarray(sum(squares) <= 1)
+
+
+def select_border(shape: tuple[int, ...]) -> AnyArray:
+    """Return a mask of the outermost pixels; along an axis of few pixels there is no border."""
+    mask = np.ones(shape, bool)
+    mask[tuple(slice(1, -1) if count > 4 else slice(None) for count in shape)] = False
+    return mask
+
+
+# Cleaning
+
+
+def clean_mean(mean: FloatArray, aligned: FloatArray) -> FloatArray:
+    """Set background and negative values to 0, and scale to a sum of one.
+
+    Light counts where the mean, smoothed by a quarter of its width, exceeds three standard errors
+    over the beads, or of the outermost pixels if there are few beads, and hangs together with the
+    middle.
+    """
+    sigmas = estimate_widths(mean) / 4
+    smooth = ndimage.gaussian_filter(mean, sigmas, mode="nearest")
+    error = float(smooth[select_border(mean.shape)].std())
+    labels, _ = ndimage.label(smooth > _SUPPORT_SIGMAS * error)
+    middle = tuple(count // 2 for count in mean.shape)
+    support = (labels == labels[middle]) & (labels > 0)
+    psf = np.where(ndimage.binary_dilation(support), mean, 0).clip(min=0)
+    return np.asarray(psf / psf.sum())
+
+
+def remove_bead_size(psf: FloatArray, diameters: Sequence[float]) -> FloatArray:
+    """Deconvolve with the ball of a bead, whose diameter is given in pixels along each axis.
+
+    References
+    ----------
+    Richardson, JOSA 62(1), 1972, doi:10.1364/JOSA.62.000055; Lucy, Astronomical Journal 79, 1974,
+    doi:10.1086/111605.
+    """
+    positions = [
+        (np.arange(count * _BALL_SAMPLES) + 0.5) / _BALL_SAMPLES - count / 2 for count in psf.shape
+    ]
+    grids = np.meshgrid(*positions, indexing="ij", sparse=True)
+    # in a plane a ball is as bright as it is thick
+    squares = sum((2 * grid / size) ** 2 for grid, size in zip(grids, diameters, strict=True))
+    ball = np.asarray(squares <= 1, float) if psf.ndim == 3 else np.sqrt(np.maximum(1 - squares, 0))
+    shape = [side for count in psf.shape for side in (count, _BALL_SAMPLES)]
+    ball = ball.reshape(shape).mean(tuple(range(1, 2 * psf.ndim, 2)))
+    transfer = np.fft.rfftn(np.fft.ifftshift(ball / ball.sum()))
+
+    def blur(volume: FloatArray) -> FloatArray:
+        blurred = np.fft.irfftn(np.fft.rfftn(volume) * transfer.real, volume.shape, range(psf.ndim))
+        return np.maximum(blurred, np.finfo(np.float32).tiny)
+
+    estimate = psf.copy()
+    for _ in range(_BEAD_ITERATIONS):
+        estimate = estimate * blur(psf / blur(estimate))
+    return np.asarray(estimate / estimate.sum())

@@ -1,0 +1,377 @@
+"""Measure the point spread function (PSF) of a microscope from an image of beads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from napari_dip.errors import RefusedError, raise_if_refused
+from napari_dip.io.outputs import check_output
+from napari_dip.io.writing import write_bytes, write_image
+from napari_dip.pipeline.api import open_input
+from napari_dip.pipeline.assess.report_figures import (
+    draw_titled_image,
+    make_figure,
+    render_png,
+    use_default_style,
+)
+from napari_dip.pipeline.beads import (
+    MIN_BOOTSTRAP_BEADS,
+    BeadFault,
+    average_beads,
+    bootstrap_fwhm,
+    clean_mean,
+    cut_out_beads,
+    estimate_widths,
+    fit_core,
+    measure_fwhm,
+    remove_bead_size,
+    select_border,
+)
+from napari_dip.pipeline.plan.layout import check_header
+from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.tasks.deblur import get_psf_source
+from napari_dip.tasks.psf_settings import OpticsSettings, PsfSource
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+    from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import AnyArray, Float32Array
+    from napari_dip.tasks.deblur import Deblur
+
+#: Share of the light in the outermost pixels from which on the report says that tails are cut.
+_MAX_BORDER_LIGHT = 0.01
+#: Ratio of measured to computed FWHM from which on the report warns of aberrations.
+_MAX_FWHM_RATIO = 1.25
+
+_FAULT_LABELS = {
+    BeadFault.BORDER: "too near to the border",
+    BeadFault.CROWDED: "too near to another",
+    BeadFault.SATURATED: "saturated",
+    BeadFault.SHAPE: "wider or narrower than the others",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PsfReport:
+    """A measured PSF, its widths, and the beads behind it.
+
+    Attributes
+    ----------
+    name : str
+        Name of the image of beads.
+    psf : ndarray
+        (Y, X) or (Z, Y, X) float32 of sum one; sizes are odd, and the peak is in the middle.
+    axes : str
+        "YX" or "ZYX".
+    fwhm : tuple of float
+        Full width at half maximum along each axis, in pixels.
+    fwhm_error : tuple of float or None
+        Its standard error, by bootstrap over the beads; None from fewer than three beads.
+    pixel_nm : tuple of float or None
+        Pixel size along each axis in nm; None where neither file nor user state it.
+    positions : ndarray
+        (beads, axes): pixel nearest to the middle of each bead that was used.
+    rejected : mapping of BeadFault to int
+        How many beads were not used, by reason.
+    signal_to_noise : float
+        Median height of the beads, in standard deviations of the background's noise.
+    bead_diameter : float
+        Diameter in nm that was taken out of the PSF; 0: none.
+    computed_psf : ndarray or None
+        PSF of the named microscope without aberrations.
+    computed_fwhm : tuple of float or None
+        Its widths, measured in the same way.
+    """
+
+    name: str
+    psf: Float32Array
+    axes: str
+    fwhm: tuple[float, ...]
+    fwhm_error: tuple[float, ...] | None
+    pixel_nm: tuple[float | None, ...]
+    positions: AnyArray
+    rejected: Mapping[BeadFault, int] = field(default_factory=dict)
+    signal_to_noise: float
+    bead_diameter: float = 0.0
+    computed_psf: Float32Array | None = None
+    computed_fwhm: tuple[float, ...] | None = None
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Return the report as sentences for the user."""
+        faults = [f"{count} {_FAULT_LABELS[fault]}" for fault, count in self.rejected.items()]
+        widths = [self._format_width(axis) for axis in range(len(self.axes))]
+        lines = [
+            f"{len(self.positions)} of {len(self.positions) + sum(self.rejected.values())} beads "
+            f"of '{self.name}' were averaged"
+            f"{'; not used: ' + ', '.join(faults) if faults else ''}. They stand "
+            f"{self.signal_to_noise:.3g} times the background's noise above it.",
+            f"Full width at half maximum: {', '.join(widths)}.",
+        ]
+        if self.fwhm_error is None:
+            lines.append(f"With fewer than {MIN_BOOTSTRAP_BEADS} beads their error is unknown.")
+        if self.bead_diameter:
+            lines.append(f"The size of the beads, {self.bead_diameter:g} nm, was taken out.")
+        if (cut := float(self.psf[select_border(self.psf.shape)].sum())) > _MAX_BORDER_LIGHT:
+            lines.append(
+                f"{cut:.0%} of the light lies in the outermost pixels, so its tails are cut. Beads "
+                "that lie further apart would show more of them."
+            )
+        return (*lines, *self._compare())
+
+    def _format_width(self, axis: int) -> str:
+        """Return the width along one axis, with its error, in pixels and in nm."""
+        error = "" if self.fwhm_error is None else f" ± {self.fwhm_error[axis]:.2g}"
+        size = self.pixel_nm[axis]
+        length = f" ({self.fwhm[axis] * size:.0f} nm)" if size else ""
+        return f"{self.axes[axis]} {self.fwhm[axis]:.3g}{error} pixels{length}"
+
+    def _compare(self) -> list[str]:
+        """Compare the widths with those of the computed PSF."""
+        if self.computed_fwhm is None:
+            return []
+        ratios = [
+            measured / computed
+            for measured, computed in zip(self.fwhm, self.computed_fwhm, strict=True)
+        ]
+        parts = [f"{ratio:.2f} along {axis}" for ratio, axis in zip(ratios, self.axes, strict=True)]
+        lines = [
+            f"Measured width over that of a microscope without aberrations: {', '.join(parts)}."
+        ]
+        if max(ratios) > _MAX_FWHM_RATIO:
+            lines.append(
+                "That is wide: check the beads' size, the aperture and the refractive index; "
+                "otherwise the microscope has aberrations, which the measured PSF contains."
+            )
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report, without pixels, in plain JSON types."""
+        return {
+            "beads": len(self.positions),
+            "rejected": {str(fault): count for fault, count in self.rejected.items()},
+            "positions": self.positions.tolist(),
+            "axes": self.axes,
+            "shape": list(self.psf.shape),
+            "fwhm_pixels": list(self.fwhm),
+            "fwhm_error_pixels": None if self.fwhm_error is None else list(self.fwhm_error),
+            "pixel_nm": list(self.pixel_nm),
+            "signal_to_noise": self.signal_to_noise,
+            "bead_diameter_nm": self.bead_diameter,
+            "computed_fwhm_pixels": None
+            if self.computed_fwhm is None
+            else list(self.computed_fwhm),
+            "sentences": list(self.sentences),
+        }
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write the PSF as 32-bit TIFF or OME-Zarr with its pixel size, and a figure beside it.
+
+        Returns
+        -------
+        Path
+            Path of the PSF; the figure has the same name and ends in .png.
+
+        Raises
+        ------
+        RefusedError
+            If one of the files exists and must not be replaced, or cannot be made.
+        FailedError
+            If a file cannot be written.
+        """
+        target, figure = check_psf_outputs(path, overwrite=overwrite)
+        sizes = [size for size in self.pixel_nm if size]
+        has_sizes = len(sizes) == len(self.axes)
+        write_image(
+            target,
+            self.psf,
+            axes=self.axes,
+            scale=tuple(size / 1000 for size in sizes) if has_sizes else None,
+            units=("micrometer",) * len(sizes) if has_sizes else None,
+            provenance={"napari_dip_psf": self.to_dict()},
+            overwrite=overwrite,
+        )
+        write_bytes(figure, plot_psf(self), overwrite=overwrite)
+        return target
+
+
+def check_psf_outputs(
+    path: str | os.PathLike[str],
+    inputs: Sequence[str | os.PathLike[str]] = (),
+    *,
+    overwrite: bool,
+) -> tuple[Path, Path]:
+    """Check that PSF and figure can be saved; return the two paths to write to.
+
+    Raises
+    ------
+    RefusedError
+        If a name cannot be used, or a file exists and must not be replaced.
+    """
+    target = check_output(path, inputs, overwrite)
+    return target, check_output(target.with_suffix(".png"), inputs, overwrite, suffixes=(".png",))
+
+
+def measure_psf(
+    beads: Any, axes: str | None = None, *, bead_diameter: float = 0.0, **microscope: Any
+) -> PsfReport:
+    """Find beads, align them by parts of a pixel, average them and clean the mean.
+
+    Beads near the border, near others, saturated, or of another width than most are left out. Each
+    bead is aligned to the mean of all by least squares (offset, height and background), and moved
+    in the Fourier domain. In the mean, light that does not stand out of its noise is set to 0. The
+    width is that of a function fitted to the core, near to a Gaussian.
+
+    Parameters
+    ----------
+    beads : path or array-like
+        One plane (Y, X), or one stack (Z, Y, X), of bright beads on a dark background.
+    axes : str, optional
+        Axes that override those in the file.
+    bead_diameter : float, nm
+        Diameter of the beads. Above 0 their size is taken out by Richardson-Lucy deconvolution;
+        below a third of the width it hardly matters.
+    **microscope
+        Settings of `deblur`: `pixel_size` and `z_step` in nm, by default as the file says; and
+        `model`, `na`, `wavelength`, `refractive_index`, `excitation` and `pinhole`, where the
+        measured PSF shall be compared with a computed one.
+
+    Returns
+    -------
+    PsfReport
+
+    Raises
+    ------
+    RefusedError
+        If the image is not a plane or a stack, no bead can be used, or the pixel size is missing.
+
+    Examples
+    --------
+    >>> report = dip.measure_psf("beads.tif", pixel_size=65, z_step=200)
+    >>> report.save("psf.tif")
+    >>> dip.deblur("cells.tif", report.psf)
+    """
+    spec, read_image = open_input("beads", beads, axes)
+    raise_if_refused(check_header(spec))
+    optics = _read_optics(microscope)
+    fit_axes = _check_inputs(spec, optics, bead_diameter)
+    image = np.asarray(read_image(), np.float64)
+    order = sorted(range(image.ndim), key=lambda axis: "TCSZYX".index(spec.axes[axis]))
+    image = image.transpose(order).reshape(spec.get_sizes(fit_axes))
+    if wrong := int((~np.isfinite(image)).sum()):
+        raise RefusedError("input-not-finite", name=spec.name, count=wrong, total=image.size)
+    crops, positions, rejected, noise = cut_out_beads(spec.name, image)
+    mean, aligned, heights, is_used = average_beads(crops)
+    if not is_used.all():
+        rejected[BeadFault.SHAPE] = int((~is_used).sum())
+    psf, pixel_nm = clean_mean(mean, aligned[is_used]), optics.get_pixel_sizes(spec, fit_axes)
+    fwhm = fit_core(mean, estimate_widths(mean)).fwhm
+    error = bootstrap_fwhm(aligned[is_used], heights[is_used], fwhm)
+    if bead_diameter:
+        blurred_fwhm = fwhm
+        psf = remove_bead_size(psf, [bead_diameter / size for size in pixel_nm if size])
+        fwhm = fit_core(psf, fwhm).fwhm
+        error = None if error is None else error * blurred_fwhm / fwhm
+    computed = _compute_psf(spec, optics, fit_axes)
+    return PsfReport(
+        name=spec.name,
+        psf=psf.astype(np.float32),
+        axes=fit_axes,
+        fwhm=tuple(map(float, fwhm)),
+        fwhm_error=None if error is None else tuple(map(float, error)),
+        pixel_nm=pixel_nm,
+        positions=positions[is_used],
+        rejected=rejected,
+        signal_to_noise=float(np.median(heights[is_used])) / noise,
+        bead_diameter=bead_diameter,
+        computed_psf=computed,
+        computed_fwhm=None if computed is None else tuple(measure_fwhm(computed)),
+    )
+
+
+def _read_optics(microscope: Mapping[str, Any]) -> OpticsSettings:
+    """Validate settings of the microscope as *Deblur* does."""
+    names = {field.name for field in fields(OpticsSettings)}
+    if unknown := sorted(set(microscope) - names):
+        raise TypeError(f"`measure_psf` has no argument {', '.join(unknown)}.")
+    task = cast("Deblur", make_recipe("deblur", **microscope).task)
+    return get_psf_source(task).optics
+
+
+def _check_inputs(spec: ImageSpec, optics: OpticsSettings, bead_diameter: float) -> str:
+    """Refuse what is no plane or stack, and lengths without a pixel size; return the fit's axes."""
+    if any(count > 1 for axis, count in zip(spec.axes, spec.shape, strict=True) if axis in "TCS"):
+        raise RefusedError("beads-axes", name=spec.name, axes=spec.axes)
+    axes = "ZYX" if "Z" in spec.axes and spec.get_sizes("Z") > (1,) else "YX"
+    if not 0 <= bead_diameter < np.inf:
+        raise RefusedError("beads-diameter", diameter=bead_diameter)
+    if bead_diameter and None in optics.get_pixel_sizes(spec, axes):
+        raise RefusedError("beads-scale", name=spec.name)
+    if optics.model != "none" or optics.na is not None or optics.wavelength is not None:
+        source = PsfSource(sigma=None, sigma_z=None, optics=optics)
+        raise_if_refused(source.check(spec, None) or source.check_axes(spec, None, axes))
+    return axes
+
+
+def _compute_psf(spec: ImageSpec, optics: OpticsSettings, axes: str) -> Float32Array | None:
+    """Compute the PSF of the named microscope; None without one."""
+    if optics.model == "none":
+        return None
+    kernel, _ = PsfSource(sigma=None, sigma_z=None, optics=optics).make_kernel(spec, None, axes)
+    computed: Float32Array = kernel.numpy()
+    return computed
+
+
+@use_default_style
+def plot_psf(report: PsfReport) -> bytes:
+    """Plot sections of the PSF, and profiles beside the computed PSF; return a PNG file's bytes."""
+    is_volume = report.psf.ndim == 3
+    figure = make_figure(3.3 * (2 + is_volume), 3.2)
+    panels = figure.subplots(1, 2 + is_volume)
+    middle = [count // 2 for count in report.psf.shape]
+    plane = report.psf[middle[0]] if is_volume else report.psf
+    limits = (0.0, float(plane.max()) ** 0.5)
+    draw_titled_image(panels[0], np.sqrt(plane), "XY through the middle, square root", limits)
+    if is_volume:
+        section = np.sqrt(report.psf[:, middle[1]])
+        draw_titled_image(panels[1], section, "XZ through the middle, square root", limits)
+        z_size, x_size = report.pixel_nm[0], report.pixel_nm[-1]
+        panels[1].set_aspect(z_size / x_size if z_size and x_size else 1)
+    _plot_profiles(panels[-1], report)
+    return render_png(figure)
+
+
+def _plot_profiles(axes: Axes, report: PsfReport) -> None:
+    """Plot the profiles through the middle along each axis; computed ones are dashed."""
+    colours = ("#1f77b4", "#d95f02", "#4d9221")[-len(report.axes) :]
+    has_sizes = None not in report.pixel_nm
+    for axis, colour in enumerate(colours):
+        step = report.pixel_nm[axis] or 1.0 if has_sizes else 1.0
+        for psf, style in ((report.psf, "-"), (report.computed_psf, "--")):
+            if psf is None:
+                continue
+            middle = np.array(psf.shape) // 2
+            profile = np.moveaxis(psf, axis, -1)[*np.delete(middle, axis)] / psf.max()
+            label = f"{report.axes[axis]}, {'measured' if style == '-' else 'computed'}"
+            positions = (np.arange(len(profile)) - middle[axis]) * step
+            axes.plot(positions, profile, style, color=colour, linewidth=1, label=label)
+    axes.set(xlabel="nm" if has_sizes else "Pixels", ylabel="Share of the peak")
+    reach = [
+        3 * w * ((s or 1.0) if has_sizes else 1.0)
+        for w, s in zip(report.fwhm, report.pixel_nm, strict=True)
+    ]
+    axes.set_xlim(-max(reach), max(reach))
+    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.label.set_fontsize(8)
+    axes.yaxis.label.set_fontsize(8)
+    axes.legend(fontsize=7, frameon=False)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
