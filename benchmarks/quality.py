@@ -24,7 +24,16 @@ import tifffile
 
 from baselines import METHODS
 from quality_method import Method, Output
-from quality_sets import SETS, SMALL, Case, Picture, fingerprint, given_file, judged
+from quality_sets import (
+    SETS,
+    SMALL,
+    Case,
+    Picture,
+    fingerprint,
+    given_file,
+    interval_coverage,
+    judged,
+)
 from quality_tables import write_tables
 from reference_dip import REFERENCE
 from shared_data import OUT, ROOT, machine
@@ -47,12 +56,16 @@ def preset(name: str) -> Method:
     def run(case: Case, noisy: Picture, truth: Picture) -> Output:
         target = FOLDER / case.group / f"{case.name}.{name}.tif"
         report = target.with_suffix(".report.json")
+        uncertainty = target.with_suffix(".uncertainty.tif")
         command = [sys.executable, "-m", "napari_dip", "denoise", given_file(case, noisy)]
-        command += ["-o", target, "--preset", name, "--report", report, "--overwrite", "--quiet"]
+        command += ["-o", target, "--preset", name, "--report", report]
+        command += ["--uncertainty", uncertainty, "--overwrite", "--quiet"]
         subprocess.run(list(map(str, command)), check=True)
         record = json.loads(report.read_text(encoding="utf-8"))
         kept = ("iterations", "best_iteration", "stop_reason", "noise", "prior")
-        return Output(tifffile.imread(target), {key: record.get(key) for key in kept})
+        image = tifffile.imread(target)
+        covered = interval_coverage(case, image, tifffile.imread(uncertainty), truth)
+        return Output(image, {**{key: record.get(key) for key in kept}, "inside_90": covered})
 
     return Method(f"napari-dip {name}", run, settings=lambda case, noisy: preset_settings(name))
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 from skimage.io import imread
+from skimage.metrics import structural_similarity
 
 from shared_data import FMD_FIELDS, OUT, counts, data_folder, psnr
 
@@ -23,6 +24,8 @@ Picture = npt.NDArray[np.float64]
 #: Crops of the reference-size network: the middle of each field's first capture, 3,000 steps of
 #: it on 512 x 512 pixels would take four times as long.
 CROP = (slice(128, 384), slice(128, 384))
+#: Standard deviations on each side that hold 90 % of a Gaussian.
+NINETY = 1.645
 #: FMD fields that nothing was chosen on (docs/benchmarks/fmd.md), one for each microscope; a colour
 #: picture, a grey one, a camera's own noise, and one pair of each further microscope.
 SMALL = (
@@ -178,16 +181,39 @@ SETS: dict[str, Callable[[], Iterator[Case]]] = {
 }
 
 
+def line_fit(image: npt.NDArray[Any], truth: Picture) -> tuple[float, float]:
+    """Gain and offset that bring an image nearest to the truth, in least squares."""
+    design = np.column_stack([np.ravel(image).astype(np.float64), np.ones(truth.size)])
+    (gain, offset), *_ = np.linalg.lstsq(design, truth.ravel(), rcond=None)
+    return float(gain), float(offset)
+
+
 def line_psnr(image: npt.NDArray[Any], truth: Picture) -> float:
     """PSNR after the gain and offset that suit best in least squares; peak 255, not rounded."""
-    design = np.column_stack([np.ravel(image).astype(np.float64), np.ones(truth.size)])
-    fit, *_ = np.linalg.lstsq(design, truth.ravel(), rcond=None)
-    return float(10 * np.log10(255**2 / np.mean((design @ fit - truth.ravel()) ** 2)))
+    gain, offset = line_fit(image, truth)
+    error = gain * image.astype(np.float64) + offset - truth
+    return float(10 * np.log10(255**2 / np.mean(error**2)))
+
+
+def interval_coverage(
+    case: Case, image: npt.NDArray[Any], uncertainty: npt.NDArray[Any], truth: Picture
+) -> float:
+    """Share of pixels whose true value lies in the interval that should hold 90 %.
+
+    The fit is compared without rounding, since the intervals are those of the unrounded estimate.
+    """
+    gain, offset = line_fit(image, truth) if case.stretched else (1.0, 0.0)
+    error = np.abs(gain * image.astype(np.float64) + offset - truth)
+    return float(np.mean(error <= NINETY * abs(gain) * uncertainty))
 
 
 def judged(case: Case, image: npt.NDArray[Any], truth: Picture) -> dict[str, float]:
     """All figures of one output."""
-    scores = {"psnr": psnr(image, truth)}
+    channel_axis = -1 if truth.ndim == 3 else None
+    similarity = structural_similarity(
+        image.astype(np.float64), truth, data_range=255, channel_axis=channel_axis
+    )
+    scores = {"psnr": psnr(image, truth), "ssim": float(similarity)}
     return {**scores, "line_psnr": line_psnr(image, truth)} if case.stretched else scores
 
 

@@ -72,6 +72,8 @@ def summary(methods: dict[str, dict[str, Row]], key: str) -> list[str]:
         "median dB",
         "mean gain dB",
         "below input",
+        "mean SSIM",
+        "90 % intervals hold %",
         "mean CPU s",
         "mean s",
     ]
@@ -88,12 +90,20 @@ def summary(methods: dict[str, dict[str, Row]], key: str) -> list[str]:
             [title, str(len(values))]
             + [f"{what(values):.2f}" for what in (mean, min, median)]
             + [f"{mean(gains.values()):+.2f}" if gains else "", str(len(worse))]
+            + [_mean_of([row.get("ssim") for row in rows.values()], "{:.3f}")]
+            + [_mean_of([row.get("notes", {}).get("inside_90") for row in rows.values()], "{:.1%}")]
             + [
                 f"{mean(row[key] for row in rows.values()):.1f}"
                 for key in ("cpu_seconds", "seconds")
             ]
         )
     return [table(heads, lines), f"Below their input: {'; '.join(below) or 'none'}."]
+
+
+def _mean_of(values: list[float | None], form: str) -> str:
+    """Mean of a figure that older results lack; empty if one of them does."""
+    present_values = [value for value in values if value is not None]
+    return form.format(mean(present_values)) if len(present_values) == len(values) else ""
 
 
 def by_field(methods: dict[str, dict[str, Row]]) -> list[str]:

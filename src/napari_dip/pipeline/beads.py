@@ -258,11 +258,11 @@ def _align(crop: FloatArray, mean: FloatArray, fwhm: FloatArray) -> tuple[FloatA
 
 
 def fit_core(volume: FloatArray, fwhm: FloatArray) -> _CoreFit:
-    """Fit a Gaussian, flattened or pointed by one factor, to the core around the middle.
+    """Fit a Gaussian, flattened or pointed along each axis, to the core around the middle.
 
     There is no background, and the core follows the fitted width.
     """
-    middle = (np.array(volume.shape) - 1) / 2
+    middle, dims = (np.array(volume.shape) - 1) / 2, volume.ndim
     centre, height = middle.copy(), 1.0
     for _ in range(3):
         centre = np.clip(centre, 0, 2 * middle)
@@ -273,19 +273,20 @@ def fit_core(volume: FloatArray, fwhm: FloatArray) -> _CoreFit:
         def compute_residuals(
             parameters: FloatArray, points: FloatArray = points, values: FloatArray = values
         ) -> FloatArray:
-            height, shape, centre, widths = np.split(parameters, [1, 2, 2 + volume.ndim])
-            # in units of the half width, so that the model has half its height at 1
-            squares = 4 * (((points - centre) / widths) ** 2).sum(1)
-            exponents = -np.log(2) * squares * (1 + shape * (squares - 1))
+            height, shapes, centre, widths = np.split(parameters, [1, 1 + dims, 1 + 2 * dims])
+            # in units of the half width: along each axis the model has half its height at 1
+            squares = 4 * ((points - centre) / widths) ** 2
+            radius = squares.sum(1)
+            exponents = -np.log(2) * (radius + squares @ shapes * (radius - 1))
             model = height * np.exp(np.minimum(exponents, 1.0))  # else trial steps overflow
             return np.asarray(model - values)
 
-        least = np.concatenate([[0.0, _SHAPE_RANGE[0]], middle - 3 * fwhm - 1, 0.3 * fwhm])
-        most = np.concatenate([[10.0, _SHAPE_RANGE[1]], middle + 3 * fwhm + 1, 3 * fwhm])
-        start = np.concatenate([[1.0, 0.0], centre, fwhm])
+        least = np.concatenate([[0.0], [_SHAPE_RANGE[0]] * dims, middle - 3 * fwhm - 1, 0.3 * fwhm])
+        most = np.concatenate([[10.0], [_SHAPE_RANGE[1]] * dims, middle + 3 * fwhm + 1, 3 * fwhm])
+        start = np.concatenate([[1.0], [0.0] * dims, centre, fwhm])
         solution = optimize.least_squares(compute_residuals, start, bounds=(least, most)).x
-        last, fwhm = fwhm, solution[2 + volume.ndim :]
-        height, centre = peak * float(solution[0]), solution[2 : 2 + volume.ndim]
+        last, fwhm = fwhm, solution[1 + 2 * dims :]
+        height, centre = peak * float(solution[0]), solution[1 + dims : 1 + 2 * dims]
         if np.allclose(fwhm, last, rtol=1e-3):
             break
     return _CoreFit(centre - middle, fwhm, height)
