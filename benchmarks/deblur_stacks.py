@@ -145,12 +145,12 @@ def run_pollen(settings: dict[str, Any]) -> dict[str, Any]:
 
 def compute_psf() -> torch.Tensor:
     """Compute the PSF as the task does for the same optics."""
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.tasks.deblur import Deblur, get_psf_source
 
     task = Deblur(model="widefield", refractive_index=INDEX, **OPTICS)
     sizes = get_psf_source(task).compute_psf_sizes(
-        ImageSpec(name="pollen", shape=FRAME, dtype="float32", axes="ZYX"), None, "ZYX"
+        ImageHeader(name="pollen", shape=FRAME, dtype="float32", axes="ZYX"), None, "ZYX"
     )
     pixels = (OPTICS["z_step"], OPTICS["pixel_size"], OPTICS["pixel_size"])
     return compute_microscope_psf(

@@ -32,8 +32,8 @@ DEFAULT_SETS = tuple(name for name in SETS if name != "fmd256")
 def list_claims(image_array: npt.NDArray[Any]) -> dict[str, Any]:
     """Calibrate one image as a denoising with `fast` does."""
     axes = "YXS" if image_array.ndim == 3 else "YX"
-    spec, pixels = open_input("image", image_array, axes)
-    plan = raise_if_refused(preflight(make_recipe("denoise"), spec, detect_machine()))
+    header, pixels = open_input("image", image_array, axes)
+    plan = raise_if_refused(preflight(make_recipe("denoise"), header, detect_machine()))
     image = raise_if_refused(calibrate_image(plan, {"image": pixels()}))
     calibration = image.calibration
     variances = [

@@ -24,7 +24,7 @@ from napari_dip.engine.fit.train_step import (
     run_in_bfloat16,
 )
 from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.calibrate.types import CalibratedImage
 from napari_dip.pipeline.execute.fit_setup import PreparedFit, prepare_fit
@@ -55,7 +55,7 @@ def prepare(
     recipe = make_recipe("denoise", preset=preset, max_iterations=iterations, device=device)
     plan = preflight(
         recipe,
-        ImageSpec(name="camera", shape=image.shape, dtype="float32", axes="YX"),
+        ImageHeader(name="camera", shape=image.shape, dtype="float32", axes="YX"),
         detect_machine(),
     )
     assert isinstance(plan, Plan)

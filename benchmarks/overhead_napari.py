@@ -24,7 +24,7 @@ from shared_data import write
 
 def main() -> None:
     """Time in turns and write the median."""
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.pipeline.events import drain_generator
     from napari_dip.pipeline.execute.runner import run
     from napari_dip.pipeline.machine import detect_machine
@@ -42,7 +42,7 @@ def main() -> None:
     recipe = make_recipe("denoise", preset="fast", max_iterations=options.iterations)
     plan = preflight(
         recipe,
-        ImageSpec(name="cells", shape=pixels.shape, dtype=str(pixels.dtype), axes="YX"),
+        ImageHeader(name="cells", shape=pixels.shape, dtype=str(pixels.dtype), axes="YX"),
         detect_machine(),
     )
     assert isinstance(plan, Plan)

@@ -83,7 +83,7 @@ def run_preset(problem: Problem, preset: str) -> dict[str, Any]:
 
 
 def _run(problem: Problem, preset: str) -> Iterator[Any]:
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.pipeline.execute.runner import run
     from napari_dip.pipeline.machine import detect_machine
     from napari_dip.pipeline.plan.preflight import preflight
@@ -97,8 +97,8 @@ def _run(problem: Problem, preset: str) -> Iterator[Any]:
         settings |= {"factor": problem.factor, "noise": "gaussian"}
     if problem.mask is not None:
         data["mask"] = np.where(problem.mask, 0, 255).astype(np.uint8)
-    specs = {
-        name: ImageSpec(
+    headers = {
+        name: ImageHeader(
             name=name,
             shape=array.shape,
             dtype=str(array.dtype),
@@ -106,8 +106,8 @@ def _run(problem: Problem, preset: str) -> Iterator[Any]:
         )
         for name, array in data.items()
     }
-    image = specs.pop("image")
-    plan = preflight(make_recipe(task, **settings), image, detect_machine(), specs)
+    image = headers.pop("image")
+    plan = preflight(make_recipe(task, **settings), image, detect_machine(), headers)
     assert isinstance(plan, Plan), plan
     return run(plan, data, preview_seconds=0)
 

@@ -17,7 +17,7 @@ import numpy as np
 from skimage import data
 
 from napari_dip.engine.fit.trainer import Trainer
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import detect_machine, load_torch
@@ -66,15 +66,15 @@ def measure(name: str) -> dict[str, Any]:
     task, settings, shape, further = RUNS[name]
     arrays = {"image": make_noisy(*shape)}
     arrays |= {what: make(arrays["image"]) for what, make in further.items()}
-    specs = {
-        what: ImageSpec(
+    headers = {
+        what: ImageHeader(
             name=what, shape=array.shape, dtype=str(array.dtype), axes="ZYX"[-array.ndim :]
         )
         for what, array in arrays.items()
     }
     recipe = make_recipe(task, preset="fast", device="cpu", **settings)
     machine = replace(detect_machine(), cores=1)
-    plan = preflight(recipe, specs.pop("image"), machine, specs)
+    plan = preflight(recipe, headers.pop("image"), machine, headers)
     assert isinstance(plan, Plan), plan
     steps: list[float] = []
     before: list[float] = []

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
@@ -107,7 +107,7 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
     axes = "YXS" if raw.ndim == 3 else "YX"
     plan = preflight(
         recipe,
-        ImageSpec(name="crop", shape=raw.shape, dtype=str(raw.dtype), axes=axes),
+        ImageHeader(name="crop", shape=raw.shape, dtype=str(raw.dtype), axes=axes),
         detect_machine(),
     )
     if not isinstance(plan, Plan):

@@ -81,7 +81,7 @@ def load_all() -> None:
 
 def measure_tile(side: int, prior: str, tile: int | None, channels: int) -> dict[str, Any]:
     """Restore one image in this process, and say what it took."""
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.pipeline.events import drain_generator
     from napari_dip.pipeline.execute.runner import run
     from napari_dip.pipeline.machine import detect_machine
@@ -104,7 +104,7 @@ def measure_tile(side: int, prior: str, tile: int | None, channels: int) -> dict
     recipe = make_recipe("denoise", **settings)
     plan = preflight(
         recipe,
-        ImageSpec(name="shot", shape=image.shape, dtype="uint16", axes=axes),
+        ImageHeader(name="shot", shape=image.shape, dtype="uint16", axes=axes),
         detect_machine(),
     )
     assert isinstance(plan, Plan), plan

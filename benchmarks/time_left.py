@@ -153,8 +153,8 @@ def _run_one(
     image: np.ndarray[Any, Any], axes: str, settings: dict[str, Any]
 ) -> Iterator[Progress]:
     recipe = make_recipe("denoise", preset="fast", **settings)
-    spec = open_input("image", image, axes)[0]
-    plan = preflight(recipe, spec, dataclasses.replace(detect_machine(), cores=1))
+    header = open_input("image", image, axes)[0]
+    plan = preflight(recipe, header, dataclasses.replace(detect_machine(), cores=1))
     assert isinstance(plan, Plan)
     for event in run(plan, {"image": image}, preview_seconds=PREVIEWS):
         yield event.progress

@@ -38,7 +38,7 @@ import numpy.typing as npt
 import tifffile
 
 from napari_dip import denoise
-from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.io.reading import read_header, read_pixels
 from napari_dip.io.writing import write_zarr
 from shared_data import OUT, data_folder, write
 from stacks import PEAK, READ, compute_psnr
@@ -104,9 +104,9 @@ def restore(source: Path, result: Path, variant: str, tile: int, *further: str) 
 
 def check_result(result: Path, shape: tuple[int, ...]) -> str:
     """Open a result as its reader would; say what has taken it."""
-    spec = read_spec(result)
-    assert (spec.shape, spec.axes) == (shape, "ZYX"), spec
-    assert spec.units == ("micrometer",) * 3, spec
+    header = read_header(result)
+    assert (header.shape, header.axes) == (shape, "ZYX"), header
+    assert header.units == ("micrometer",) * 3, header
     python = os.environ.get("OME_ZARR_PYTHON")
     if not python:
         return "this package"
@@ -175,7 +175,7 @@ def measure_quality(options: argparse.Namespace) -> None:
             took = {"peak, MB": "", "seconds": (time.monotonic() - began) * shape[0] / FEW}
         else:
             took = restore(source, result, variant, options.tile, "--preset", options.preset)
-            image = read_pixels(read_spec(result))
+            image = read_pixels(read_header(result))
         row: dict[str, Any] = {"way": variant, "shape": "×".join(map(str, shape))}
         row["input dB"] = compute_psnr(noisy, truth)
         row["dB"] = "" if variant == "alone" else compute_psnr(image, truth)

@@ -85,14 +85,14 @@ def run_fit(
 ) -> tuple[float, Mapping[str, Tensor]]:
     """Denoise with that many iterations; PSNR at a peak of 255, and the weights."""
     from napari_dip.engine.fit.loop import fit
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.pipeline.calibrate.run_plan import calibrate_image
     from napari_dip.pipeline.execute.fit_setup import convert_to_image_units, prepare_fit
 
     recipe = make_recipe("denoise", prior=prior, preset="fast", max_iterations=count, device="cpu")
     plan = preflight(
         recipe,
-        ImageSpec(name="crop", shape=shot.noisy.shape, dtype="float32", axes="YX"),
+        ImageHeader(name="crop", shape=shot.noisy.shape, dtype="float32", axes="YX"),
         detect_machine(),
     )
     image = calibrate_image(plan, {"image": shot.noisy})

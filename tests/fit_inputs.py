@@ -9,7 +9,7 @@ import torch
 
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.errors import Refusal
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.plan.layout import plan_task
 from napari_dip.tasks.base import (
     FitInput,
@@ -102,12 +102,12 @@ def make_task_problem(task: Task, scene: FitInput) -> Any:
 
 def make_task_plan(
     task: Task,
-    source: ImageSpec,
-    extra_headers: Mapping[str, ImageSpec] | None = None,
+    header: ImageHeader,
+    extra_headers: Mapping[str, ImageHeader] | None = None,
     axes: str = "YX",
 ) -> TaskPlan:
     """Plan a task that is not refused."""
-    plan = plan_task(task, source, extra_headers or {}, axes)
+    plan = plan_task(task, header, extra_headers or {}, axes)
     assert not isinstance(plan, Refusal)
     return plan
 
@@ -116,10 +116,10 @@ def inspect_stack(task: Task, stack: Any, **extra_inputs: Any) -> Inspection | R
     """Let a task inspect the pixels (N, C, *grid) of an image with its further inputs."""
     stack = np.asarray(stack, np.float32)
     axes = "TCZYX" if stack.ndim > 4 else "TCYX"
-    source = ImageSpec(name="cells", shape=stack.shape, dtype="float32", axes=axes)
+    header = ImageHeader(name="cells", shape=stack.shape, dtype="float32", axes=axes)
     headers = {
-        name: ImageSpec(name=name, shape=pixels.shape, dtype="float32", axes=axes)
+        name: ImageHeader(name=name, shape=pixels.shape, dtype="float32", axes=axes)
         for name, pixels in extra_inputs.items()
     }
-    pixels = InspectedPixels(source=source, image=stack, stack=stack, extra_inputs=extra_inputs)
-    return task.inspect(pixels, make_task_plan(task, source, headers))
+    pixels = InspectedPixels(header=header, image=stack, stack=stack, extra_inputs=extra_inputs)
+    return task.inspect(pixels, make_task_plan(task, header, headers))

@@ -8,7 +8,7 @@ import numpy as np
 from skimage import data
 
 from napari_dip.errors import Refusal
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import Machine
 from napari_dip.pipeline.plan.preflight import preflight
@@ -46,7 +46,7 @@ def plan_for(array: npt.NDArray[Any], axes: str = "YX", **settings: Any) -> Plan
     recipe = make_recipe("denoise", **{"preset": "fast", "max_iterations": 25, **settings})
     answer = preflight(
         recipe,
-        ImageSpec(name="shot", shape=array.shape, dtype=array.dtype.name, axes=axes),
+        ImageHeader(name="shot", shape=array.shape, dtype=array.dtype.name, axes=axes),
         MACHINE,
     )
     assert not isinstance(answer, Refusal), answer.message

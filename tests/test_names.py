@@ -19,7 +19,7 @@ BANNED = frozenset(
 )
 #: Names that several modules define, with one meaning.
 SHARED = {
-    "read_spec": "each file format has one",
+    "read_header": "each file format has one",
     "read_pixels": "each file format has one",
     "open_image": "each file format that is read by slices has one",
     "main": "each program that can be started has one",

@@ -16,7 +16,7 @@ from PIL import Image
 
 from napari_dip.cli import main
 from napari_dip.cli.app import summarise_task
-from napari_dip.io.reading import read_spec
+from napari_dip.io.reading import read_header
 from napari_dip.pipeline.recipe import RunSettings, make_recipe
 from napari_dip.tasks import TASKS
 
@@ -161,7 +161,7 @@ def test_the_demo_without_a_window_draws_before_and_after(tmp_path, monkeypatch,
     assert (tmp_path / "demo" / "before_after.png").read_text() == "of an earlier demo"
     with Image.open(places[0]) as image:
         assert image.width > 2 * image.height
-    assert read_spec(places[1]).shape == (320, 320)
+    assert read_header(places[1]).shape == (320, 320)
 
 
 def test_the_demo_says_why_there_can_be_no_window(tmp_path, monkeypatch, capsys):

@@ -20,7 +20,7 @@ from napari_dip.cli import main
 from napari_dip.errors import FailedError
 from napari_dip.io.outputs import check_output
 from napari_dip.io.paths import make_folder_refusal, make_save_refusal
-from napari_dip.io.reading import read_spec
+from napari_dip.io.reading import read_header
 from napari_dip.io.writing import write_image, write_text
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def test_an_output_that_becomes_a_link_meanwhile_is_not_written_through(
     assert f"'{out}' could not be saved" in said and f"kept as '{rescued}'" in said
     assert "Free some space" not in said
     assert not list((tmp_path / "away").iterdir()) and out.is_symlink()
-    assert read_spec(rescued).shape == (48, 40)
+    assert read_header(rescued).shape == (48, 40)
 
 
 def test_a_folder_that_becomes_a_link_meanwhile_is_not_written_through(noisy, tmp_path):
@@ -88,7 +88,7 @@ def test_a_folder_that_becomes_a_link_meanwhile_is_not_written_through(noisy, tm
     code, _, said = run_while(swap, *argv)
     assert code == 1 and "was replaced after the run began" in said
     assert not list((tmp_path / "away").iterdir())
-    assert read_spec(tmp_path / "in" / "q.rescued.tif").shape == (48, 40)
+    assert read_header(tmp_path / "in" / "q.rescued.tif").shape == (48, 40)
     assert json.loads((tmp_path / "r.json").read_text())["task"] == "denoise"  # lost neither
 
 
@@ -118,7 +118,7 @@ def test_a_result_of_a_batch_that_becomes_something_else_is_not_written_through(
     if kind == "file":
         assert out.read_text() == "mine"
     rescued = tmp_path / ("in" if kind == "folder" else "out") / "in.rescued.tif"
-    assert read_spec(rescued).shape == (48, 40)
+    assert read_header(rescued).shape == (48, 40)
 
 
 def test_a_link_that_was_there_at_the_check_is_followed_then_and_not_again(tmp_path):
@@ -128,7 +128,7 @@ def test_a_link_that_was_there_at_the_check_is_followed_then_and_not_again(tmp_p
     (tmp_path / "link.tif").unlink()
     (tmp_path / "link.tif").symlink_to("other.tif")
     write_image(place, np.zeros((20, 30), "float32"), axes="YX", overwrite=True)
-    assert read_spec(tmp_path / "real.tif").shape == (20, 30)
+    assert read_header(tmp_path / "real.tif").shape == (20, 30)
     assert not (tmp_path / "other.tif").exists()
 
 
@@ -191,7 +191,7 @@ def test_a_name_of_any_length_that_the_disk_takes_works_with_all_that_a_run_keep
     (state,) = tmp_path.glob("*.unfinished")
     (partial,) = tmp_path.glob("*.partial*.tif")
     assert all(len(os.fsencode(path.name)) <= LONGEST for path in (state, partial))
-    assert read_spec(partial).shape == (48, 40)
+    assert read_header(partial).shape == (48, 40)
 
 
 def test_results_of_two_long_names_that_differ_at_their_end_do_not_share_what_they_keep(tmp_path):
@@ -270,4 +270,4 @@ def test_a_working_folder_that_is_deleted_while_a_run_is_on_costs_no_image(noisy
     assert process.returncode == 1 and "Traceback" not in said and "unexpected" not in said, said
     assert "Create its folder again" in said and "Free some space" not in said
     (kept,) = re.findall("kept as '(.*)'", said)
-    assert read_spec(os.path.normpath(tmp_path / "here" / kept)).shape == (48, 40)
+    assert read_header(os.path.normpath(tmp_path / "here" / kept)).shape == (48, 40)

@@ -20,7 +20,7 @@ import napari_dip as dip
 from commands import start
 from napari_dip.cli import main
 from napari_dip.cli.terminal import SINGLE_RUN, BarReporter, format_event
-from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.io.reading import read_header, read_pixels
 from napari_dip.pipeline.events import Event, Progress
 from napari_dip.pipeline.store.result_files import choose_free_name
 
@@ -49,13 +49,13 @@ def test_a_run_writes_all_requested_outputs_and_keeps_the_pixel_size(noisy, tmp_
     captured = capsys.readouterr()
     assert captured.out == f"{tmp_path / 'out.tif'}\n"
     assert "of memory" in captured.err and "since all 10 iterations" in captured.err
-    source, spec = read_pixels(read_spec(noisy)), read_spec(tmp_path / "out.tif")
-    image = read_pixels(spec)
-    assert (spec.shape, spec.dtype, spec.axes) == (source.shape, "float32", "YX")
-    assert spec.scale == pytest.approx((0.2, 0.1)) and set(spec.units or ()) == {"micrometer"}
-    residual = read_pixels(read_spec(tmp_path / "r.tif"))
+    source, header = read_pixels(read_header(noisy)), read_header(tmp_path / "out.tif")
+    image = read_pixels(header)
+    assert (header.shape, header.dtype, header.axes) == (source.shape, "float32", "YX")
+    assert header.scale == pytest.approx((0.2, 0.1)) and set(header.units or ()) == {"micrometer"}
+    residual = read_pixels(read_header(tmp_path / "r.tif"))
     np.testing.assert_allclose(residual, source - image.astype("float64"), atol=1e-4)
-    assert (read_pixels(read_spec(tmp_path / "sd.tif")) > 0).all()
+    assert (read_pixels(read_header(tmp_path / "sd.tif")) > 0).all()
     report = json.loads((tmp_path / "a.json").read_text())
     assert set(REPORT_KEYS) <= set(report)
     assert len(list(tmp_path.iterdir())) == 6
@@ -67,7 +67,7 @@ def test_the_recipe_that_was_written_repeats_the_pixels_here_and_in_python(noisy
     assert main(["denoise", str(noisy), "-o", second, "--from-recipe", recipe]) == 0
     assert Path(first).read_bytes() == Path(second).read_bytes()
     result = dip.restore(noisy, Path(recipe))
-    np.testing.assert_array_equal(result.image, read_pixels(read_spec(first)))
+    np.testing.assert_array_equal(result.image, read_pixels(read_header(first)))
     assert dip.recipe_from_json(Path(recipe).read_text()).run_settings.seed == 5
 
 
@@ -88,7 +88,7 @@ def test_options_overrule_the_recipe(noisy, tmp_path):
 def test_the_result_is_of_the_inputs_type_where_that_is_wanted(noisy, tmp_path):
     out = str(tmp_path / "out.tif")
     assert main(["denoise", str(noisy), "-o", out, *FAST, "--dtype", "same"]) == 0
-    assert read_spec(out).dtype == "uint16"
+    assert read_header(out).dtype == "uint16"
 
 
 def test_quiet_says_nothing_at_all(noisy, tmp_path, capfd):
@@ -102,7 +102,7 @@ def test_overwrite_replaces_the_result_and_only_then(noisy, tmp_path):
     assert main(["denoise", str(noisy), "-o", str(out), *FAST]) == 2
     assert out.read_text() == "mine"
     assert main(["denoise", str(noisy), "-o", str(out), *FAST, "--overwrite"]) == 0
-    assert read_spec(out).shape == (48, 40)
+    assert read_header(out).shape == (48, 40)
 
 
 def test_provenance_in_the_result_repeats_the_run(noisy, tmp_path):
@@ -170,7 +170,7 @@ def test_an_interrupt_keeps_the_best_so_far_beside_the_result(noisy, tmp_path, n
     leftovers = ["in.tif", "out.partial.tif", "out.tif.unfinished"]
     assert sorted(path.name for path in tmp_path.iterdir()) == leftovers
     assert "--resume" in err
-    assert read_spec(tmp_path / "out.partial.tif").scale == pytest.approx((0.2, 0.1))
+    assert read_header(tmp_path / "out.partial.tif").scale == pytest.approx((0.2, 0.1))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")

@@ -13,7 +13,7 @@ import tifffile
 
 from commands import start
 from napari_dip.cli import main
-from napari_dip.io.reading import read_spec
+from napari_dip.io.reading import read_header
 from napari_dip.pipeline.store.run_folder import (
     RunFolder,
     empty_run_folder,
@@ -178,10 +178,10 @@ def test_a_unit_in_any_language_costs_no_image_and_comes_back(tmp_path, unit):
     image = np.random.default_rng(0).poisson(200, (48, 40)).astype("uint16")
     text = f"ImageJ=1.53t\nunit={unit}\n".encode()
     tifffile.imwrite(source, image, description=text, metadata=None, resolution=(9, 9))
-    before = read_spec(source)
+    before = read_header(source)
     assert before.units is not None and before.units[0]
     assert main(["denoise", str(source), "-o", str(out), *SHORT]) == 0
-    after = read_spec(out)
+    after = read_header(out)
     assert after.units == before.units and after.scale == pytest.approx(before.scale)
     with tifffile.TiffFile(out) as file:
         assert file.pages[0].description.isascii()

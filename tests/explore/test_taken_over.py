@@ -17,7 +17,7 @@ from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.errors import RefusedError
 from napari_dip.explore.experiment_setup import find_architecture
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.plan.costs import choose_fit_config
 from napari_dip.pipeline.recipe import make_recipe, recipe_from_json
 from napari_dip.tasks.priors.deep_image_prior import (
@@ -26,7 +26,7 @@ from napari_dip.tasks.priors.deep_image_prior import (
     list_architectures,
 )
 
-SPEC = ImageSpec(name="cells", shape=(64, 64), dtype="float32", axes="YX")
+SPEC = ImageHeader(name="cells", shape=(64, 64), dtype="float32", axes="YX")
 NETWORKS = get_args(get_args(ArchitectureName)[0])
 
 

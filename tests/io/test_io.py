@@ -17,7 +17,7 @@ from PIL import Image
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io import guess_axes
 from napari_dip.io.outputs import check_output, check_outputs_differ
-from napari_dip.io.reading import open_pixels, read_pixels, read_spec
+from napari_dip.io.reading import open_pixels, read_header, read_pixels
 from napari_dip.io.writing import write_image, write_text
 
 if TYPE_CHECKING:
@@ -43,9 +43,14 @@ def read_refusal_code(call, *arguments, **settings) -> str:
 def test_tiff_pixels_come_back_in_the_byte_order_of_this_computer(tmp_path, dtype, byteorder):
     image = draw_pixels(20, 30, dtype=dtype)
     tifffile.imwrite(tmp_path / "a.tif", image, byteorder=byteorder)
-    spec = read_spec(tmp_path / "a.tif")
-    assert (spec.shape, spec.axes, spec.dtype, spec.name) == ((20, 30), "YX", dtype, "a.tif")
-    read = read_pixels(spec)
+    header = read_header(tmp_path / "a.tif")
+    assert (header.shape, header.axes, header.dtype, header.name) == (
+        (20, 30),
+        "YX",
+        dtype,
+        "a.tif",
+    )
+    read = read_pixels(header)
     assert read.dtype == np.dtype(dtype) and read.dtype.isnative
     np.testing.assert_array_equal(read, image)
 
@@ -65,13 +70,13 @@ def test_tiff_pixels_come_back_in_the_byte_order_of_this_computer(tmp_path, dtyp
 )
 def test_axes_are_those_the_tiff_names(tmp_path, shape, settings, axes):
     tifffile.imwrite(tmp_path / "a.tif", draw_pixels(*shape), **settings)
-    spec = read_spec(tmp_path / "a.tif")
-    assert (spec.axes, spec.shape) == (axes, shape)
+    header = read_header(tmp_path / "a.tif")
+    assert (header.axes, header.shape) == (axes, shape)
 
 
 def test_axes_given_by_hand_win(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", draw_pixels(3, 20, 30), photometric="minisblack")
-    assert read_spec(tmp_path / "a.tif", axes="cyx").axes == "CYX"
+    assert read_header(tmp_path / "a.tif", axes="cyx").axes == "CYX"
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".png"])
@@ -90,10 +95,10 @@ def test_colours_are_read_and_alpha_is_left_out_with_a_note(
         kind = {2: "minisblack"}.get(samples, "rgb")
         extra = {} if samples == 3 else {"extrasamples": ["unassalpha"]}
         tifffile.imwrite(path, image, photometric=kind, planarconfig="contig", **extra)
-    spec = read_spec(path)
-    assert (spec.axes, spec.shape, bool(spec.notes)) == (axes, shape, noted)
+    header = read_header(path)
+    assert (header.axes, header.shape, bool(header.notes)) == (axes, shape, noted)
     expected = image[..., 0] if samples == 2 else image[..., :3]
-    np.testing.assert_array_equal(read_pixels(spec), expected)
+    np.testing.assert_array_equal(read_pixels(header), expected)
 
 
 #: What tifffile makes of such arrays by itself, with a warning that it will not for ever.
@@ -105,14 +110,14 @@ AS_COLOURS = {"photometric": "rgb", "planarconfig": "separate"}
 def test_planes_that_tifffile_calls_colours_are_the_stack_that_napari_shows(tmp_path, shape, dtype):
     image = draw_pixels(*shape, dtype=dtype)
     tifffile.imwrite(tmp_path / "a.tif", image, **AS_COLOURS)
-    spec = read_spec(tmp_path / "a.tif")
-    assert (spec.axes, spec.shape, spec.notes) == (
+    header = read_header(tmp_path / "a.tif")
+    assert (header.axes, header.shape, header.notes) == (
         guess_axes(shape),
         shape,
         (),
-    ) and spec.has_guessed_axes
-    np.testing.assert_array_equal(read_pixels(spec), image)
-    np.testing.assert_array_equal(open_pixels(spec)[...], image)
+    ) and header.has_guessed_axes
+    np.testing.assert_array_equal(read_pixels(header), image)
+    np.testing.assert_array_equal(open_pixels(header)[...], image)
 
 
 @pytest.mark.parametrize(
@@ -127,24 +132,24 @@ def test_planes_that_are_meant_as_colours_stay_colours(tmp_path, dtype, settings
     tifffile.imwrite(
         tmp_path / "a.tif", draw_pixels(3, 20, 30, dtype=dtype), **AS_COLOURS, **settings
     )
-    assert read_spec(tmp_path / "a.tif").axes == "SYX"
-    assert not read_spec(tmp_path / "a.tif").has_guessed_axes
+    assert read_header(tmp_path / "a.tif").axes == "SYX"
+    assert not read_header(tmp_path / "a.tif").has_guessed_axes
 
 
 def test_a_plane_that_is_called_alpha_is_not_left_out_without_saying_how_to_keep_it(tmp_path):
     image = draw_pixels(4, 20, 30, dtype="uint8")
     tifffile.imwrite(tmp_path / "a.tif", image, **AS_COLOURS)
-    (note,) = read_spec(tmp_path / "a.tif").notes
+    (note,) = read_header(tmp_path / "a.tif").notes
     assert "last of four planes" in str(note) and "--axes ZYX" in str(note)
-    np.testing.assert_array_equal(read_pixels(read_spec(tmp_path / "a.tif", "ZYX")), image)
+    np.testing.assert_array_equal(read_pixels(read_header(tmp_path / "a.tif", "ZYX")), image)
 
 
 def test_a_palette_is_expanded_to_its_colours(tmp_path):
     image = Image.fromarray(draw_pixels(20, 30, 3, dtype="uint8")).quantize(16)
     image.save(tmp_path / "a.png")
-    spec = read_spec(tmp_path / "a.png")
-    assert (spec.axes, spec.shape) == ("YXS", (20, 30, 3))
-    np.testing.assert_array_equal(read_pixels(spec), np.asarray(image.convert("RGB")))
+    header = read_header(tmp_path / "a.png")
+    assert (header.axes, header.shape) == ("YXS", (20, 30, 3))
+    np.testing.assert_array_equal(read_pixels(header), np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("rows", [1, 12, 23, 24])
@@ -155,30 +160,30 @@ def test_a_png_without_all_of_its_rows_is_refused_and_not_filled_with_black(tmp_
 
     image = draw_pixels(24, 30, dtype="uint8")
     packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in image[:rows]))
-    header = struct.pack(">IIBBBBB", 30, 24, 8, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b""))
+    chunk_header = struct.pack(">IIBBBBB", 30, 24, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", chunk_header), (b"IDAT", packed), (b"IEND", b""))
     path = tmp_path / "a.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*parts) for parts in chunks))
-    spec = read_spec(path)
+    header = read_header(path)
     if rows < len(image):
-        assert read_refusal_code(read_pixels, spec) == "file-broken"
+        assert read_refusal_code(read_pixels, header) == "file-broken"
     else:
-        np.testing.assert_array_equal(read_pixels(spec), image)
+        np.testing.assert_array_equal(read_pixels(header), image)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 def test_a_whole_png_of_each_mode_is_read(tmp_path, mode):
     Image.fromarray(draw_pixels(24, 30, dtype="uint8")).convert(mode).save(tmp_path / "a.png")
-    spec = read_spec(tmp_path / "a.png")
-    assert read_pixels(spec).shape == spec.shape
+    header = read_header(tmp_path / "a.png")
+    assert read_pixels(header).shape == header.shape
 
 
 def test_a_16_bit_png_keeps_all_its_bits(tmp_path):
     image = draw_pixels(20, 30) * 300
     Image.fromarray(image).save(tmp_path / "a.png")
-    spec = read_spec(tmp_path / "a.png")
-    assert spec.dtype == "uint16"
-    np.testing.assert_array_equal(read_pixels(spec), image)
+    header = read_header(tmp_path / "a.png")
+    assert header.dtype == "uint16"
+    np.testing.assert_array_equal(read_pixels(header), image)
 
 
 def test_several_images_in_one_file_are_noted_and_the_first_is_read(tmp_path):
@@ -186,14 +191,14 @@ def test_several_images_in_one_file_are_noted_and_the_first_is_read(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(first)
         file.write(draw_pixels(40, 50))
-    spec = read_spec(tmp_path / "a.tif")
-    assert spec.shape == (20, 30) and "2 images" in str(spec.notes[0])
-    np.testing.assert_array_equal(read_pixels(spec), first)
+    header = read_header(tmp_path / "a.tif")
+    assert header.shape == (20, 30) and "2 images" in str(header.notes[0])
+    np.testing.assert_array_equal(read_pixels(header), first)
 
 
 def test_a_file_is_known_by_its_bytes_and_not_by_its_name(tmp_path):
     Image.fromarray(draw_pixels(20, 30, dtype="uint8")).save(tmp_path / "a.tif", format="PNG")
-    assert read_spec(tmp_path / "a.tif").shape == (20, 30)
+    assert read_header(tmp_path / "a.tif").shape == (20, 30)
 
 
 @pytest.mark.parametrize(
@@ -210,14 +215,14 @@ def test_a_file_is_known_by_its_bytes_and_not_by_its_name(tmp_path):
 )
 def test_pixel_sizes_are_found_where_each_kind_of_tiff_keeps_them(tmp_path, settings, size, unit):
     tifffile.imwrite(tmp_path / "a.tif", draw_pixels(20, 30), **settings)
-    spec = read_spec(tmp_path / "a.tif")
-    assert spec.scale is not None and spec.units is not None
-    assert spec.scale[1] == pytest.approx(size) and spec.units[1] == unit
+    header = read_header(tmp_path / "a.tif")
+    assert header.scale is not None and header.units is not None
+    assert header.scale[1] == pytest.approx(size) and header.units[1] == unit
 
 
 def test_a_tiff_without_pixel_size_claims_none(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", draw_pixels(20, 30))
-    assert read_spec(tmp_path / "a.tif").scale is None
+    assert read_header(tmp_path / "a.tif").scale is None
 
 
 def absurd_tiff(path: Path, side: int) -> None:
@@ -240,7 +245,7 @@ def absurd_tiff(path: Path, side: int) -> None:
 
 def test_a_header_that_claims_a_trillion_pixels_is_refused_at_once(tmp_path):
     absurd_tiff(tmp_path / "a.tif", 2**20)
-    assert read_refusal_code(read_spec, tmp_path / "a.tif") == "file-broken"
+    assert read_refusal_code(read_header, tmp_path / "a.tif") == "file-broken"
 
 
 def test_an_ome_header_that_claims_a_billion_frames_is_refused_at_once(tmp_path):
@@ -250,7 +255,7 @@ def test_an_ome_header_that_claims_a_billion_frames_is_refused_at_once(tmp_path)
         xml = file.ome_metadata.replace('SizeT="2"', 'SizeT="999999999"').encode()
     tifffile.imwrite(path, draw_pixels(2, 20, 30), description=xml, metadata=None)
     started = time.monotonic()
-    assert read_refusal_code(read_spec, path) == "file-broken"
+    assert read_refusal_code(read_header, path) == "file-broken"
     assert time.monotonic() - started < 2
 
 
@@ -261,18 +266,18 @@ def test_a_tiff_of_more_pages_than_a_run_restores_is_refused_before_they_are_lis
     for count in (3, 4):
         options = {"photometric": "minisblack", "metadata": None}
         tifffile.imwrite(tmp_path / f"{count}.tif", draw_pixels(count, 20, 30), **options)
-    assert read_spec(tmp_path / "3.tif").shape == (3, 20, 30)
+    assert read_header(tmp_path / "3.tif").shape == (3, 20, 30)
     monkeypatch.setattr(tifffile.TiffFile, "series", None)
-    assert read_refusal_code(read_spec, tmp_path / "4.tif") == "planes-many"
+    assert read_refusal_code(read_header, tmp_path / "4.tif") == "planes-many"
 
 
 @pytest.mark.parametrize("compression", ["lzw", "zstd", "zlib", "packbits"])
 def test_compressed_tiffs_are_read(tmp_path, compression):
     image = draw_pixels(40, 30)
     tifffile.imwrite(tmp_path / "a.tif", image, compression=compression, predictor=False)
-    spec = read_spec(tmp_path / "a.tif")
-    assert (spec.shape, spec.dtype) == ((40, 30), "uint16")
-    np.testing.assert_array_equal(read_pixels(spec), image)
+    header = read_header(tmp_path / "a.tif")
+    assert (header.shape, header.dtype) == ((40, 30), "uint16")
+    np.testing.assert_array_equal(read_pixels(header), image)
 
 
 @pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
@@ -282,7 +287,7 @@ def test_a_cut_off_tiff_is_never_filled_with_zeros(tmp_path, compression, share)
     tifffile.imwrite(path, draw_pixels(64, 64), compression=compression, rowsperstrip=8)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    assert read_refusal_code(lambda: read_pixels(read_spec(path))) in ("file-broken", "file-type")
+    assert read_refusal_code(lambda: read_pixels(read_header(path))) in ("file-broken", "file-type")
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
@@ -292,7 +297,7 @@ def test_a_cut_off_image_is_refused(tmp_path, share, suffix):
     Image.fromarray(draw_pixels(64, 64, dtype="uint8")).save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    assert read_refusal_code(lambda: read_pixels(read_spec(path))) == "file-broken"
+    assert read_refusal_code(lambda: read_pixels(read_header(path))) == "file-broken"
 
 
 @pytest.mark.parametrize("kind", ["tiff", "imagej", "ome", "png"])
@@ -311,9 +316,9 @@ def test_damaged_bytes_end_in_a_refusal_or_an_image_of_the_promised_shape(tmp_pa
         damaged[rng.integers(0, head, 3)] = rng.integers(0, 256, 3)
         path.write_bytes(damaged.tobytes())
         try:
-            spec = read_spec(path)
-            assert spec.pixel_count < 2**32
-            assert read_pixels(spec).shape == spec.shape
+            header = read_header(path)
+            assert header.pixel_count < 2**32
+            assert read_pixels(header).shape == header.shape
         except RefusedError:
             continue
 
@@ -323,7 +328,7 @@ def test_a_loop_of_links_a_folder_a_pipe_and_an_empty_file_are_distinguished(tmp
     (tmp_path / "empty.tif").touch()
     os.mkfifo(tmp_path / "pipe.tif")
     refusals = {
-        name: read_refusal_code(read_spec, tmp_path / name)
+        name: read_refusal_code(read_header, tmp_path / name)
         for name in ("loop.tif", "empty.tif", "pipe.tif", "", "missing.tif")
     }
     assert refusals == {
@@ -333,16 +338,16 @@ def test_a_loop_of_links_a_folder_a_pipe_and_an_empty_file_are_distinguished(tmp
         "": "file-is-folder",
         "missing.tif": "file-missing",
     }
-    assert read_refusal_code(read_spec, "") == "path-empty"
-    assert read_refusal_code(read_spec, "a\0b.tif") == "path-wrong"
-    assert read_refusal_code(read_spec, tmp_path / ("a" * 300 + ".tif")) == "path-wrong"
+    assert read_refusal_code(read_header, "") == "path-empty"
+    assert read_refusal_code(read_header, "a\0b.tif") == "path-wrong"
+    assert read_refusal_code(read_header, tmp_path / ("a" * 300 + ".tif")) == "path-wrong"
 
 
 def test_a_file_that_changes_between_header_and_pixels_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", draw_pixels(20, 30))
-    spec = read_spec(tmp_path / "a.tif")
+    header = read_header(tmp_path / "a.tif")
     tifffile.imwrite(tmp_path / "a.tif", draw_pixels(20, 31))
-    assert read_refusal_code(read_pixels, spec) == "file-broken"
+    assert read_refusal_code(read_pixels, header) == "file-broken"
 
 
 def test_guessed_axes_end_in_the_image_plane():
@@ -362,15 +367,15 @@ def test_what_is_saved_is_read_again_with_axes_and_pixel_size(tmp_path, name, dt
     scale = tuple({"Y": 0.2, "X": 0.1}.get(axis, 1.0) for axis in axes)
     units = tuple("micrometer" if axis in "YX" else "pixel" for axis in axes)
     path = write_image(tmp_path / name, image, axes=axes, scale=scale, units=units)
-    spec = read_spec(path, axes=axes)
-    assert spec.shape == shape and spec.dtype == dtype
-    np.testing.assert_array_equal(read_pixels(spec), image)
-    assert spec.scale is not None and spec.units is not None
+    header = read_header(path, axes=axes)
+    assert header.shape == shape and header.dtype == dtype
+    np.testing.assert_array_equal(read_pixels(header), image)
+    assert header.scale is not None and header.units is not None
     for axis, size in (("Y", 0.2), ("X", 0.1)):
-        assert spec.scale[axes.index(axis)] == pytest.approx(size, rel=1e-6)
-        assert spec.units[axes.index(axis)] == "micrometer"
+        assert header.scale[axes.index(axis)] == pytest.approx(size, rel=1e-6)
+        assert header.units[axes.index(axis)] == "micrometer"
     if axes != "YXC":  # no kind of TIFF can name channels as its last axis
-        assert read_spec(path).axes == axes
+        assert read_header(path).axes == axes
     assert sorted(tmp_path.iterdir()) == [path]
 
 

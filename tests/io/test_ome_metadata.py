@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from napari_dip.cli import main
-from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.io.reading import read_header, read_pixels
 from napari_dip.io.writing import write_image
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def test_channels_positions_times_and_names_come_back_as_they_were(tmp_path, axe
     assert list_attributes(result, "Image") == list_attributes(path, "Image")
     for tag in ("Description", "AcquisitionDate"):
         assert find_text(result, tag) == find_text(path, tag) == IMAGE[tag]
-    assert read_spec(result).scale == read_spec(path).scale
+    assert read_header(result).scale == read_header(path).scale
 
 
 def test_a_finer_result_keeps_positions_and_has_smaller_pixels(tmp_path):
@@ -112,9 +112,9 @@ def test_a_finer_result_keeps_positions_and_has_smaller_pixels(tmp_path):
 
 
 def test_planes_that_were_divided_along_z_claim_no_position_in_z(tmp_path):
-    spec = read_spec(save_ome(tmp_path / "in.ome.tif", "ZYX", (3, 24, 24)))
+    header = read_header(save_ome(tmp_path / "in.ome.tif", "ZYX", (3, 24, 24)))
     result = tmp_path / "out.ome.tif"
-    write_image(result, np.zeros((6, 48, 48), "float32"), axes="ZYX", tags=spec.tags)
+    write_image(result, np.zeros((6, 48, 48), "float32"), axes="ZYX", tags=header.tags)
     positions = list_plane_positions(result)
     assert positions["0", "4", "0"] == positions["0", "5", "0"]
     assert (
@@ -124,9 +124,9 @@ def test_planes_that_were_divided_along_z_claim_no_position_in_z(tmp_path):
 
 
 def test_a_result_of_some_channels_claims_no_names_of_all(tmp_path):
-    spec = read_spec(save_ome(tmp_path / "in.ome.tif", "CYX", (2, 24, 24)))
+    header = read_header(save_ome(tmp_path / "in.ome.tif", "CYX", (2, 24, 24)))
     result = tmp_path / "out.ome.tif"
-    write_image(result, np.zeros((24, 24), "float32"), axes="YX", tags=spec.tags)
+    write_image(result, np.zeros((24, 24), "float32"), axes="YX", tags=header.tags)
     assert "Name" not in list_attributes(result, "Channel")[0] and not list_plane_positions(result)
     assert list_attributes(result, "Image")[0]["Name"] == "cells"
 
@@ -167,6 +167,6 @@ def test_metadata_that_make_no_sense_are_left_out_with_a_note(tmp_path):
     with tifffile.TiffFile(path) as file:
         xml = file.ome_metadata.replace('TheC="0"', 'TheC="blue"')
     tifffile.tiffcomment(path, xml.encode())
-    spec = read_spec(path)
-    assert spec.tags.ome is None and "cannot be read and are left out" in str(spec.notes[0])
-    assert read_pixels(spec).shape == (2, 24, 24)
+    header = read_header(path)
+    assert header.tags.ome is None and "cannot be read and are left out" in str(header.notes[0])
+    assert read_pixels(header).shape == (2, 24, 24)

@@ -10,7 +10,7 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.cli import main
-from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.io.reading import read_header, read_pixels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,8 +69,8 @@ def test_the_command_line_and_python_make_the_same_pixels(
     tifffile.imwrite(source, image, photometric="minisblack")
     options = ["--preset", "fast", "--max-iterations", "2", "--device", "cpu", "--axes", axes]
     assert main(["denoise", str(source), "-o", str(result), *options]) == 0, capsys.readouterr().err
-    spec = read_spec(result)
-    written = np.transpose(read_pixels(spec), [spec.axes.index(axis) for axis in axes])
+    header = read_header(result)
+    written = np.transpose(read_pixels(header), [header.axes.index(axis) for axis in axes])
     np.testing.assert_array_equal(written, dip.denoise(image, axes=axes, **FAST).image)
 
 

@@ -17,7 +17,7 @@ from napari_dip.cli.app import main
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note
 from napari_dip.io.paths import compute_file_sha256, make_file_stamp
-from napari_dip.io.reading import read_spec
+from napari_dip.io.reading import read_header
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline import autosave as keeping
 from napari_dip.pipeline.assess.report import compute_sha256
@@ -159,7 +159,7 @@ def test_a_record_describes_the_file_that_was_read_so_that_the_next_call_restore
 def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -> None:
     path, pixels = tmp_path / "in.tif", make_noisy(SIDE)
     tifffile.imwrite(path, pixels)
-    plan = replace(plan_for(pixels), source=read_spec(path))
+    plan = replace(plan_for(pixels), header=read_header(path))
     stamps = stamp_files(plan)
     tifffile.imwrite(path, pixels + 1)
     with pytest.raises(RefusedError, match="written to while it was being read"):

@@ -25,7 +25,7 @@ from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.operators.convolution import convolve_valid
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import RefusedError
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.tasks import BlindDeblur
 
 if TYPE_CHECKING:
@@ -140,8 +140,8 @@ def test_the_object_is_larger_than_the_frame_and_cut_to_it() -> None:
     setup = make_task_setup(task, make_scene(measurement))
     fit_input, prior, problem = setup.fit_input, setup.prior, setup.problem
     assert prior.grid == (48, 48)
-    spec = ImageSpec(name="cells", shape=fit_input.grid, dtype="float32", axes="YX")
-    assert make_task_plan(task, spec).network_grid == (48, 48)
+    header = ImageHeader(name="cells", shape=fit_input.grid, dtype="float32", axes="YX")
+    assert make_task_plan(task, header).network_grid == (48, 48)
     whole = Estimate(torch.rand(1, 1, 48, 48), torch.zeros(1, 1, 48, 48))
     finished = problem.postprocess(whole)
     torch.testing.assert_close(finished.mean, whole.mean[..., 3:-3, 3:-3])

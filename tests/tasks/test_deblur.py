@@ -19,8 +19,8 @@ from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import Refusal, RefusedError
-from napari_dip.io import ImageSpec
-from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.io import ImageHeader
+from napari_dip.io.reading import read_header, read_pixels
 from napari_dip.tasks import Deblur
 from napari_dip.tasks.deblur import get_psf_source
 from napari_dip.tasks.initial_estimate import RICHARDSON_LUCY_ITERATIONS
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FAST = {"preset": "fast", "device": "cpu"}
 WIDEFIELD = {"model": "widefield", "na": 1.4, "wavelength": 520.0}
-SOURCE = ImageSpec(name="cells", shape=(24, 32), dtype="float32", axes="YX")
+SOURCE = ImageHeader(name="cells", shape=(24, 32), dtype="float32", axes="YX")
 
 
 def load_sharp(height: int = 40, width: int = 48) -> np.ndarray:
@@ -134,14 +134,14 @@ def test_the_plan_knows_the_size_of_a_gaussian_without_drawing_it() -> None:
 
 def test_the_pixel_size_of_the_file_will_do() -> None:
     units = ("micrometer", "micrometer")
-    source = ImageSpec(
+    header = ImageHeader(
         name="cells", shape=(64, 64), dtype="uint16", axes="YX", scale=(0.13, 0.065), units=units
     )
     task = Deblur(**WIDEFIELD)
-    assert make_task_plan(task, source)
-    _, notes = get_psf_source(task).make_kernel(source, None, "YX")
+    assert make_task_plan(task, header)
+    _, notes = get_psf_source(task).make_kernel(header, None, "YX")
     assert "65 × 130 nm, as its file says" in str(notes[0])
-    no = task.plan(ImageSpec(name="cells", shape=(64, 64), dtype="uint16", axes="YX"), {}, "YX")
+    no = task.plan(ImageHeader(name="cells", shape=(64, 64), dtype="uint16", axes="YX"), {}, "YX")
     assert isinstance(no, Refusal)
     assert "pixel size" in no.sentence
 
@@ -203,4 +203,4 @@ def test_the_command_takes_the_psf_from_a_file_and_says_what_it_did(tmp_path: Pa
     argv = ["deblur", str(image), "--psf", str(psf), "-o", str(output), "--preset", "fast"]
     assert main([*argv, "--max-iterations", "2"]) == 0
     assert "even number" in capsys.readouterr().err
-    assert read_pixels(read_spec(output)).shape == (24, 28)
+    assert read_pixels(read_header(output)).shape == (24, 28)

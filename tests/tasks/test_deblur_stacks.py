@@ -26,8 +26,8 @@ from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.operators.convolution import CircularConvolution
 from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Estimate
-from napari_dip.io import ImageSpec
-from napari_dip.io.reading import read_spec
+from napari_dip.io import ImageHeader
+from napari_dip.io.reading import read_header
 from napari_dip.pipeline.machine import Machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
@@ -73,12 +73,12 @@ def make_plan(
 ) -> Plan:
     recipe = make_recipe("deblur", **FAST, **settings)
     others = (
-        {"psf": ImageSpec(name="psf", shape=psf, dtype="float32", axes="ZYX"[-len(psf) :])}
+        {"psf": ImageHeader(name="psf", shape=psf, dtype="float32", axes="ZYX"[-len(psf) :])}
         if psf
         else {}
     )
     answer = preflight(
-        recipe, ImageSpec(name="cells", shape=shape, dtype="float32", axes=axes), MACHINE, others
+        recipe, ImageHeader(name="cells", shape=shape, dtype="float32", axes=axes), MACHINE, others
     )
     assert isinstance(answer, Plan), answer.message
     return answer
@@ -114,11 +114,11 @@ def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None
     fit_input = make_scene(sample_gaussian_psf(sigmas))
     task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=sigmas[0] or None, border=border)
     prior, problem = make_task_prior(task, fit_input), make_task_problem(task, fit_input)
-    source = ImageSpec(name="cells", shape=(8, 16, 20), dtype="float32", axes="ZYX")
+    header = ImageHeader(name="cells", shape=(8, 16, 20), dtype="float32", axes="ZYX")
     # the reach of the PSF (4, 5, 5), but at most a quarter of the frame
     beyond = np.array([2 if sigmas[0] else 0, 4, 5]) * (border == "open")
     assert prior.grid == tuple(np.add((8, 16, 20), 2 * beyond))
-    assert prior.grid == make_task_plan(task, source, axes="ZYX").network_grid
+    assert prior.grid == make_task_plan(task, header, axes="ZYX").network_grid
     image = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(image).shape == fit_input.measurement.shape
     assert problem.postprocess(prior.estimate(image)).mean.shape == fit_input.measurement.shape
@@ -192,7 +192,7 @@ def test_the_command_takes_the_distance_of_planes_from_the_file(tmp_path: Path, 
     argv += ["--model", "widefield", "--na", "1", "--wavelength", "500"]
     assert main(argv) == 0
     assert "planes 600 nm apart, as its file says" in capsys.readouterr().err
-    assert read_spec(output).scale == pytest.approx((0.6, 0.2, 0.2))
+    assert read_header(output).scale == pytest.approx((0.6, 0.2, 0.2))
 
 
 def make_blurred_blobs(

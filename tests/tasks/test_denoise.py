@@ -16,7 +16,7 @@ from napari_dip.engine.likelihood.penalties import PreviousFrame
 from napari_dip.engine.noise.reliability import UnreliableReason
 from napari_dip.engine.prior import BlindSpotPrior, RandomInputPrior
 from napari_dip.engine.problem import Estimate
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
@@ -32,7 +32,7 @@ from napari_dip.tasks.base import FitInput, SeriesFrames, Setting
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from small_runs import make_noisy, plan_for
 
-SOURCE = ImageSpec(name="cells", shape=(24, 32), dtype="uint8", axes="YX")
+SOURCE = ImageHeader(name="cells", shape=(24, 32), dtype="uint8", axes="YX")
 
 
 def make_fit_input(
@@ -199,8 +199,8 @@ def test_only_priors_that_get_the_image_get_neighbouring_frames() -> None:
 def test_colours_are_coupled_and_channels_are_not(axes: str, choice: str, together: bool) -> None:
     shape = tuple(3 if axis in "CS" else 64 for axis in axes)
     task = Denoise(channels=choice)  # type: ignore[arg-type]
-    spec = ImageSpec(name="cells", shape=shape, dtype="uint8", axes=axes)
-    assert make_task_plan(task, spec).joint_channels is together
+    header = ImageHeader(name="cells", shape=shape, dtype="uint8", axes=axes)
+    assert make_task_plan(task, header).joint_channels is together
 
 
 def test_every_setting_is_explained_to_people() -> None:
@@ -235,15 +235,15 @@ def test_noise_learned_beside_wide_blocks_counts_against_the_random_input() -> N
 def test_single_planes_take_r2r_and_stacks_a_blind_spot(
     shape: tuple[int, ...], axes: str, chosen: str
 ) -> None:
-    spec = ImageSpec(name="a", shape=shape, dtype="uint8", axes=axes)
-    assert make_task_plan(Denoise(), spec).prior_key == chosen
+    header = ImageHeader(name="a", shape=shape, dtype="uint8", axes=axes)
+    assert make_task_plan(Denoise(), header).prior_key == chosen
 
 
 def calibrate_plan(prior: str, *, is_unreliable: bool, is_weak: bool) -> FitConfig:
     """Return the budget for an image once its noise is known."""
     image = np.random.default_rng(0).normal(100, 20, (64, 64)).astype(np.float32)
-    source = ImageSpec(name="a", shape=image.shape, dtype="float32", axes="YX")
-    plan = preflight(make_recipe("denoise", prior=prior), source, detect_machine())
+    header = ImageHeader(name="a", shape=image.shape, dtype="float32", axes="YX")
+    plan = preflight(make_recipe("denoise", prior=prior), header, detect_machine())
     assert isinstance(plan, Plan)
     inputs = arrange_inputs(plan, {"image": image})
     assert isinstance(inputs, RunInputs)

@@ -17,7 +17,7 @@ from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.prior import GuidedPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import RefusedError
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.executor import FitRun, select_best_fit
 from napari_dip.pipeline.execute.fit_setup import PreparedFit
@@ -54,14 +54,14 @@ def make_fit_input(prior: str, *, window: int | None = None, channels: int = 2) 
 def arrange_inputs(
     guide: npt.NDArray[Any], image: npt.NDArray[Any], axes: str = "YX", **settings: Any
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
-    header = ImageSpec(name="flash", shape=guide.shape, dtype="float32", axes=axes)
+    guide_header = ImageHeader(name="flash", shape=guide.shape, dtype="float32", axes=axes)
     task = Guide(**settings)
     stack, others = image.astype(np.float32)[None], {"guide": guide.astype(np.float32)}
-    source = ImageSpec(name="cells", shape=image.shape, dtype="float32", axes="YX")
-    pixels = InspectedPixels(source=source, image=image, stack=stack[None], extra_inputs=others)
+    header = ImageHeader(name="cells", shape=image.shape, dtype="float32", axes="YX")
+    pixels = InspectedPixels(header=header, image=image, stack=stack[None], extra_inputs=others)
     inspection = task.inspect(pixels, TaskPlan())
     assert isinstance(inspection, Inspection)
-    others, notes = inspection.convert_inputs(stack, others, {"guide": header})
+    others, notes = inspection.convert_inputs(stack, others, {"guide": guide_header})
     return others["guide"], notes
 
 
@@ -315,9 +315,12 @@ def test_stop_and_keep_during_a_comparison_keeps_the_best_image_so_far(after: in
         return Control.KEEP if calls > 4 + after else Control.GO
 
     recipe = dip.make_recipe("guide", preset="fast", max_iterations=6, device="cpu")
-    headers = {"guide": ImageSpec(name="flash", shape=(32, 32), dtype="float64", axes="YX")}
+    headers = {"guide": ImageHeader(name="flash", shape=(32, 32), dtype="float64", axes="YX")}
     plan = preflight(
-        recipe, ImageSpec(name="shot", shape=(32, 32), dtype="uint16", axes="YX"), MACHINE, headers
+        recipe,
+        ImageHeader(name="shot", shape=(32, 32), dtype="uint16", axes="YX"),
+        MACHINE,
+        headers,
     )
     assert isinstance(plan, Plan)
     loop = run(plan, {"image": make_noisy(32), "guide": make_truth(32)}, poll_control=keep_after)

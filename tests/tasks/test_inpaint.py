@@ -23,7 +23,7 @@ from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.priors.masked_input import MaskedInputPrior, fill_by_pull_push
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import RefusedError
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.tasks import Inpaint
 from napari_dip.tasks.priors.hole_filling import (
     dilate_holes,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput
 
 SIDE = 32
-SPEC = ImageSpec(name="cells", shape=(SIDE, SIDE), dtype="uint16", axes="YX")
+SPEC = ImageHeader(name="cells", shape=(SIDE, SIDE), dtype="uint16", axes="YX")
 
 
 def make_image(side: int = SIDE) -> np.ndarray:
@@ -99,7 +99,7 @@ def test_a_mask_that_is_not_finite_is_refused(value: float) -> None:
 
 
 def test_axes_of_one_element_do_not_make_a_mask_a_stack() -> None:
-    header = ImageSpec(name="mask", shape=(1, SIDE, SIDE), dtype="uint8", axes="ZYX")
+    header = ImageHeader(name="mask", shape=(1, SIDE, SIDE), dtype="uint8", axes="ZYX")
     assert make_task_plan(Inpaint(), SPEC, {"mask": header})
 
 

@@ -13,7 +13,7 @@ import napari_dip as dip
 from fit_inputs import inspect_stack
 from napari_dip.cli.app import main
 from napari_dip.errors import Refusal
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.io.header import match_axes
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
@@ -58,8 +58,8 @@ def inpaint_briefly(
 def make_task_plan(
     axes: str, shape: tuple[int, ...], mask: tuple[int, ...], **settings: Any
 ) -> Plan:
-    image = ImageSpec(name="cells", shape=shape, dtype="uint16", axes=axes)
-    header = ImageSpec(name="holes", shape=mask, dtype="uint8", axes="TCZYX"[-len(mask) :])
+    image = ImageHeader(name="cells", shape=shape, dtype="uint16", axes=axes)
+    header = ImageHeader(name="holes", shape=mask, dtype="uint8", axes="TCZYX"[-len(mask) :])
     answer = preflight(make_recipe("inpaint", **settings), image, MACHINE, {"mask": header})
     assert not isinstance(answer, Refusal), answer.message
     return answer
@@ -223,7 +223,7 @@ def test_a_mask_lies_on_all_axes_or_on_those_of_a_plane(
     axes: str, shape: tuple[int, ...], mask: tuple[int, ...], shared: str
 ) -> None:
     assert (
-        match_axes(ImageSpec(name="cells", shape=shape, dtype="uint8", axes=axes), mask) == shared
+        match_axes(ImageHeader(name="cells", shape=shape, dtype="uint8", axes=axes), mask) == shared
     )
 
 

@@ -6,12 +6,12 @@ import pytest
 
 from napari_dip.engine.deconvolution import psf
 from napari_dip.engine.deconvolution.psf import compute_microscope_psf
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.tasks import psf_settings as optics_module
 from napari_dip.tasks.psf_settings import OpticsSettings
 
-PLANE = ImageSpec(name="cells", shape=(512, 512), dtype="uint16", axes="YX")
-STACK = ImageSpec(name="cells", shape=(64, 512, 512), dtype="uint16", axes="ZYX")
+PLANE = ImageHeader(name="cells", shape=(512, 512), dtype="uint16", axes="YX")
+STACK = ImageHeader(name="cells", shape=(64, 512, 512), dtype="uint16", axes="ZYX")
 
 
 def make_oil_optics(**changes: object) -> OpticsSettings:
@@ -53,15 +53,15 @@ def test_a_widefield_psf_holds_the_cone_of_light_in_its_outermost_plane() -> Non
 
 
 def test_a_computed_psf_is_no_deeper_than_its_stack() -> None:
-    thin = ImageSpec(name="cells", shape=(5, 512, 512), dtype="uint16", axes="ZYX")
+    thin = ImageHeader(name="cells", shape=(5, 512, 512), dtype="uint16", axes="ZYX")
     assert make_oil_optics().compute_psf_sizes(thin, "ZYX")[0] == 5
-    four = ImageSpec(name="cells", shape=(4, 512, 512), dtype="uint16", axes="ZYX")
+    four = ImageHeader(name="cells", shape=(4, 512, 512), dtype="uint16", axes="ZYX")
     assert make_oil_optics().compute_psf_sizes(four, "ZYX")[0] == 5  # the pixel that makes it odd
 
 
 def test_the_distance_of_planes_is_the_users_or_the_files() -> None:
     units = ("micrometer",) * 3
-    said = ImageSpec(
+    said = ImageHeader(
         name="cells",
         shape=(9, 64, 64),
         dtype="uint16",

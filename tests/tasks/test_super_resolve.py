@@ -17,8 +17,8 @@ from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Estimate
-from napari_dip.io import ImageSpec
-from napari_dip.io.reading import read_spec
+from napari_dip.io import ImageHeader
+from napari_dip.io.reading import read_header
 from napari_dip.pipeline.machine import Machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
@@ -71,8 +71,8 @@ def make_fit_input(height: int = 16, width: int = 20) -> FitInput:
 def test_a_factor_is_kept_as_one_text_however_it_is_given(factor, kept, along) -> None:
     task = SuperResolve(factor=factor)
     assert task.factor == kept
-    spec = ImageSpec(name="cells", shape=(16, 20), dtype="float32", axes="YX")
-    assert make_task_plan(task, spec).get_factors("YX") == along
+    header = ImageHeader(name="cells", shape=(16, 20), dtype="float32", axes="YX")
+    assert make_task_plan(task, header).get_factors("YX") == along
 
 
 @pytest.mark.parametrize("settings", [{}, {"model": "binning"}, {"psf_sigma": 1.3}])
@@ -80,21 +80,21 @@ def test_a_factor_is_kept_as_one_text_however_it_is_given(factor, kept, along) -
 def test_the_network_output_has_the_grid_of_the_operator(factor, settings) -> None:
     task, fit_input = SuperResolve(factor=factor, **settings), make_fit_input()
     prior = make_task_prior(task, fit_input)
-    spec = ImageSpec(name="cells", shape=fit_input.grid, dtype="float32", axes="YX")
-    assert prior.grid == make_task_plan(task, spec).network_grid
+    header = ImageHeader(name="cells", shape=fit_input.grid, dtype="float32", axes="YX")
+    assert prior.grid == make_task_plan(task, header).network_grid
     problem = make_task_problem(task, fit_input)
     image = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(image).shape == fit_input.measurement.shape
     estimate = prior.estimate(image)
-    factors = make_task_plan(task, spec).get_factors("YX")
+    factors = make_task_plan(task, header).get_factors("YX")
     result = tuple(n * f for n, f in zip(fit_input.grid, factors, strict=True))
     assert problem.postprocess(estimate).mean.shape[2:] == result
 
 
 def test_the_margin_is_as_wide_as_the_engine_draws_a_gaussian() -> None:
-    spec = ImageSpec(name="cells", shape=(16, 20), dtype="float32", axes="YX")
+    header = ImageHeader(name="cells", shape=(16, 20), dtype="float32", axes="YX")
     for sigma in (0.0, 0.3, 1.0, 2.6):
-        drawn = make_task_plan(SuperResolve(psf_sigma=sigma), spec).network_grid
+        drawn = make_task_plan(SuperResolve(psf_sigma=sigma), header).network_grid
         sizes = sample_gaussian_psf((sigma, sigma)).shape
         assert drawn == (32 + sizes[0] - 1, 40 + sizes[1] - 1)
 
@@ -146,11 +146,11 @@ def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
     assert split_into_stages((1, 8)) == ((1, 2), 3)
     assert split_into_stages((3, 3)) == ((3, 3), 1)
     assert split_into_stages((2, 4)) is None
-    spec = ImageSpec(name="cells", shape=(40, 40), dtype="float32", axes="YX")
-    assert make_task_plan(SuperResolve(factor="4"), spec).prior_key == ZSSR.key
+    header = ImageHeader(name="cells", shape=(40, 40), dtype="float32", axes="YX")
+    assert make_task_plan(SuperResolve(factor="4"), header).prior_key == ZSSR.key
     for other in ({"factor": "2,4"}, {"psf_sigma": 1.0}, {"prior": "random-input"}):
-        assert make_task_plan(SuperResolve(**other), spec).prior_key == "random-input"
-    deep = ImageSpec(name="cells", shape=(8, 40, 40), dtype="float32", axes="ZYX")
+        assert make_task_plan(SuperResolve(**other), header).prior_key == "random-input"
+    deep = ImageHeader(name="cells", shape=(8, 40, 40), dtype="float32", axes="ZYX")
     assert make_task_plan(SuperResolve(), deep, axes="ZYX").prior_key == "random-input"
 
 
@@ -225,9 +225,9 @@ def test_a_fit_comes_nearer_to_the_truth_than_repeating_pixels_does() -> None:
 
 
 def test_a_result_too_large_for_the_memory_is_refused_with_the_factor_named() -> None:
-    spec = ImageSpec(name="cells", shape=(2000, 2000), dtype="uint16", axes="YX")
-    assert isinstance(preflight(make_recipe("denoise"), spec, MACHINE), Plan)
-    no = preflight(make_recipe("super-resolve", factor=8), spec, MACHINE)
+    header = ImageHeader(name="cells", shape=(2000, 2000), dtype="uint16", axes="YX")
+    assert isinstance(preflight(make_recipe("denoise"), header, MACHINE), Plan)
+    no = preflight(make_recipe("super-resolve", factor=8), header, MACHINE)
     assert not isinstance(no, Plan)
     assert no.code == "result-large"
     assert "smaller factor" in no.remedy
@@ -241,13 +241,13 @@ def test_the_file_says_how_much_smaller_the_pixels_are(factor, tmp_path: Path) -
     argv = ["super-resolve", str(source), "-o", str(output), "--factor", factor, "--quiet"]
     argv += ["--preset", "fast", "--max-iterations", "2", "--residual", str(residual)]
     assert main(argv) == 0
-    plan = make_task_plan(SuperResolve(factor=factor), read_spec(source))
+    plan = make_task_plan(SuperResolve(factor=factor), read_header(source))
     down, right = plan.get_factors("YX")
-    result = read_spec(output)
+    result = read_header(output)
     assert result.shape == (20 * down, 24 * right)
     assert result.scale == pytest.approx((0.2 / down, 0.1 / right))
-    assert read_spec(residual).scale == pytest.approx((0.2, 0.1))
-    assert read_spec(residual).shape == (20, 24)
+    assert read_header(residual).scale == pytest.approx((0.2, 0.1))
+    assert read_header(residual).shape == (20, 24)
 
 
 def test_halved_pixels_are_never_further_off_than_by_cubic_interpolation():

@@ -17,8 +17,8 @@ from napari_dip.cli import main
 from napari_dip.engine.operators.detector import interpolate_cubic
 from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Estimate
-from napari_dip.io import ImageSpec
-from napari_dip.io.reading import read_spec
+from napari_dip.io import ImageHeader
+from napari_dip.io.reading import read_header
 from napari_dip.pipeline.machine import Machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
@@ -65,9 +65,9 @@ def make_fit_input(grid: tuple[int, ...] = (4, 16, 20)) -> FitInput:
 def test_one_number_is_for_the_plane_and_three_for_the_volume(factor, kept, along) -> None:
     task = SuperResolve(factor=factor)
     assert task.factor == kept
-    spec = ImageSpec(name="cells", shape=(6, 24, 32), dtype="uint16", axes="ZYX")
-    assert make_task_plan(task, spec, axes="ZYX").get_factors("ZYX") == along
-    assert make_task_plan(task, spec, axes="ZYX").get_factors("YXS") == (*along[1:], 1)
+    header = ImageHeader(name="cells", shape=(6, 24, 32), dtype="uint16", axes="ZYX")
+    assert make_task_plan(task, header, axes="ZYX").get_factors("ZYX") == along
+    assert make_task_plan(task, header, axes="ZYX").get_factors("YXS") == (*along[1:], 1)
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_one_number_is_for_the_plane_and_three_for_the_volume(factor, kept, alon
     ],
 )
 def test_only_depth_makes_a_volume_unless_the_user_wants_one(axes, settings, grid) -> None:
-    spec = ImageSpec(name="cells", shape=(6, 24, 32), dtype="uint16", axes=axes)
-    plan = preflight(make_recipe("super-resolve", **settings), spec, MACHINE)
+    header = ImageHeader(name="cells", shape=(6, 24, 32), dtype="uint16", axes=axes)
+    plan = preflight(make_recipe("super-resolve", **settings), header, MACHINE)
     assert isinstance(plan, Plan)
     assert plan.layout.grid_axes == grid
 
@@ -94,12 +94,12 @@ def test_only_depth_makes_a_volume_unless_the_user_wants_one(axes, settings, gri
 def test_the_network_output_has_the_grid_of_the_operator(factor, settings) -> None:
     task, fit_input = SuperResolve(factor=factor, **settings), make_fit_input()
     prior = make_task_prior(task, fit_input)
-    spec = ImageSpec(name="cells", shape=fit_input.grid, dtype="float32", axes="ZYX")
-    assert prior.grid == make_task_plan(task, spec, axes="ZYX").network_grid
+    header = ImageHeader(name="cells", shape=fit_input.grid, dtype="float32", axes="ZYX")
+    assert prior.grid == make_task_plan(task, header, axes="ZYX").network_grid
     problem = make_task_problem(task, fit_input)
     image = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(image).shape == fit_input.measurement.shape
-    factors = make_task_plan(task, spec, axes="ZYX").get_factors("ZYX")
+    factors = make_task_plan(task, header, axes="ZYX").get_factors("ZYX")
     result = tuple(n * f for n, f in zip(fit_input.grid, factors, strict=True))
     assert problem.postprocess(prior.estimate(image)).mean.shape[2:] == result
 
@@ -152,8 +152,8 @@ def test_the_file_has_planes_nearer_to_each_other(tmp_path: Path, factor, along)
     tifffile.imwrite(source, make_tubes(4), **whole)
     argv = ["super-resolve", str(source), "-o", str(output), "--factor", factor, "--quiet"]
     assert main([*argv, "--preset", "fast", "--max-iterations", "2"]) == 0
-    assert read_spec(output).shape == tuple(np.multiply((4, 20, 20), along))
-    assert read_spec(output).scale == pytest.approx(tuple(np.divide((0.6, 0.2, 0.2), along)))
+    assert read_header(output).shape == tuple(np.multiply((4, 20, 20), along))
+    assert read_header(output).scale == pytest.approx(tuple(np.divide((0.6, 0.2, 0.2), along)))
 
 
 def test_the_fit_starts_with_a_volume_that_explains_the_measurement() -> None:

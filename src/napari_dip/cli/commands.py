@@ -33,10 +33,10 @@ from napari_dip.errors.notes import serialise_stop
 from napari_dip.errors.templates import TEXTS, make_printable, render_text
 from napari_dip.explore.experiment_results import check_experiment_folder
 from napari_dip.explore.experiments import EXPERIMENTS
-from napari_dip.io.header import ImageSpec
+from napari_dip.io.header import ImageHeader
 from napari_dip.io.outputs import JSON_SUFFIXES, OutputLock, check_output
 from napari_dip.io.paths import find_free_path, make_folder_refusal
-from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.io.reading import read_header, read_pixels
 from napari_dip.io.writing import write_bytes, write_image, write_text
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report_fields import read_run_report
@@ -243,7 +243,7 @@ def run_noise_command(
     RefusedError
         If the image, or the path of the report, cannot be used.
     """
-    read_spec(image, axes)  # refuse the image before the path of the report
+    read_header(image, axes)  # refuse the image before the path of the report
     if report is not None:
         inputs = [path for path in (image, dark, flat) if path is not None]
         report_path = check_output(report, inputs, overwrite, suffixes=JSON_SUFFIXES)
@@ -388,7 +388,7 @@ def run_psf_command(
     RefusedError, FailedError
         As `napari_dip.pipeline.psf_measurement`.
     """
-    read_spec(image, axes)  # refuse the image before the paths of the results
+    read_header(image, axes)  # refuse the image before the paths of the results
     if report is not None:
         report_path = check_output(report, (image,), overwrite, suffixes=JSON_SUFFIXES)
     check_psf_outputs(output, (image,), overwrite=overwrite)
@@ -519,10 +519,12 @@ def _save_demo_images(preset: str) -> int:
         raise RefusedError(make_folder_refusal(Path.cwd(), error)) from None
     check_output(image_path, suffixes=(".png",))
     check_output(result_path)
-    noisy, reference = read_pixels(read_spec(MITOCHONDRIA))
-    spec = ImageSpec(name=MITOCHONDRIA.name, shape=noisy.shape, dtype=noisy.dtype.name, axes="YX")
+    noisy, reference = read_pixels(read_header(MITOCHONDRIA))
+    header = ImageHeader(
+        name=MITOCHONDRIA.name, shape=noisy.shape, dtype=noisy.dtype.name, axes="YX"
+    )
     recipe = make_recipe("denoise", preset=preset)
-    plan = raise_if_refused(preflight(recipe, spec, detect_machine()))
+    plan = raise_if_refused(preflight(recipe, header, detect_machine()))
     print_message(f"{plan.summary} {PLAN_TIME_NOTE}")
     result = run_and_show(run(plan, {"image": noisy}))
     assert result is not None  # the control never discards

@@ -22,7 +22,7 @@ from napari_dip.cli.terminal import (
 )
 from napari_dip.errors import FailedError, raise_if_refused
 from napari_dip.errors.notes import make_note, read_note, read_report_notes
-from napari_dip.io.header import make_plane_spec
+from napari_dip.io.header import make_plane_header
 from napari_dip.io.outputs import (
     IMAGE_SUFFIXES,
     JSON_SUFFIXES,
@@ -35,7 +35,7 @@ from napari_dip.io.outputs import (
     remove_stale_temporary_files,
 )
 from napari_dip.io.paths import shorten_name
-from napari_dip.io.reading import read_provenance, read_spec
+from napari_dip.io.reading import read_header, read_provenance
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.api import load_task_recipe
 from napari_dip.pipeline.assess.artefact_detection import detect_clipped_pixels
@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.lazy_inputs import FileStamps
     from napari_dip.pipeline.plan.types import Plan
@@ -125,19 +125,19 @@ def run_restore_command(task: str, image: str, **arguments: Any) -> int:
     """Run `napari-dip TASK IN -o OUT ...` and return the exit code."""
     options = _parse_options(task, image, arguments)
     recipe = _build_recipe(task, options)
-    spec = read_spec(image, options.axes)
-    _check_outputs(options, spec.pixel_count)
+    header = read_header(image, options.axes)
+    _check_outputs(options, header.pixel_count)
     with ExitStack() as locks:
         for path in options.outputs.values():
             locks.enter_context(OutputLock(path))
         # check again: another run may have ended just now
-        targets = _check_outputs(options, spec.pixel_count)
-        return _restore_locked(replace(options, targets=targets), recipe, spec)
+        targets = _check_outputs(options, header.pixel_count)
+        return _restore_locked(replace(options, targets=targets), recipe, header)
 
 
-def _restore_locked(options: CommandOptions, recipe: Recipe, spec: ImageSpec) -> int:
+def _restore_locked(options: CommandOptions, recipe: Recipe, header: ImageHeader) -> int:
     """Restore with all outputs locked, and return the exit code."""
-    plan = _make_plan(recipe, spec, options)
+    plan = _make_plan(recipe, header, options)
     if prod(plan.factors) > 1:
         _check_outputs(options, prod(plan.result_shape))
     if plan.tiles:
@@ -190,7 +190,7 @@ def run_plan_command(task: str, image: str, **arguments: Any) -> int:
     """Run `napari-dip plan TASK IN ...` and return the exit code."""
     options = _parse_options(task, image, arguments)
     recipe = _build_recipe(task, options)
-    plan = _make_plan(recipe, read_spec(image, options.axes), options)
+    plan = _make_plan(recipe, read_header(image, options.axes), options)
     print_result(f"{plan.summary} {PLAN_TIME_NOTE}")
     for note in _list_plan_notes(plan):
         print_result(str(note))
@@ -251,15 +251,15 @@ def _check_outputs(options: CommandOptions, pixel_count: int) -> dict[str, Path]
     return targets
 
 
-def _make_plan(recipe: Recipe, spec: ImageSpec, options: CommandOptions) -> Plan:
+def _make_plan(recipe: Recipe, header: ImageHeader, options: CommandOptions) -> Plan:
     extra_paths = {name: path for name, path in options.images.items() if name != "image"}
     network = pop_network_file(extra_paths)
-    extra_headers = {name: read_spec(path) for name, path in extra_paths.items()}
-    return raise_if_refused(preflight(recipe, spec, detect_machine(), extra_headers, network))
+    extra_headers = {name: read_header(path) for name, path in extra_paths.items()}
+    return raise_if_refused(preflight(recipe, header, detect_machine(), extra_headers, network))
 
 
 def _list_plan_notes(plan: Plan) -> list[Note]:
-    return list(dict.fromkeys((*list_axes_notes(plan.source), *plan.notes)))
+    return list(dict.fromkeys((*list_axes_notes(plan.header), *plan.notes)))
 
 
 def _list_clipping_notes(plan: Plan, data: Mapping[str, Any]) -> tuple[Note, ...]:
@@ -304,21 +304,24 @@ def _iter_writers(
 ) -> Iterator[tuple[str, Callable[[Path], object]]]:
     """Yield the name of each output and the function that writes it, the result first."""
 
-    def make_image_writer(image: Any, spec: ImageSpec, scale: Any) -> Callable[[Path], object]:
-        return lambda path: save_image(path, image, spec, scale, result, overwrite)
+    def make_image_writer(image: Any, header: ImageHeader, scale: Any) -> Callable[[Path], object]:
+        return lambda path: save_image(path, image, header, scale, result, overwrite)
 
     def make_text_writer(content: str) -> Callable[[Path], object]:
         return lambda path: write_text(path, content, overwrite=overwrite)
 
     # brightness may be inverted (0 is white), but errors are not
-    source = plan.source
-    error = replace(source, tags=replace(source.tags, is_white_zero=False))
-    yield "output", make_image_writer(result.image, plan.source, plan.result_scale)
+    header = plan.header
+    error = replace(header, tags=replace(header.tags, is_white_zero=False))
+    yield "output", make_image_writer(result.image, plan.header, plan.result_scale)
     yield "uncertainty", make_image_writer(result.uncertainty, error, plan.result_scale)
-    yield "residual", make_image_writer(result.residual, error, plan.source.scale)
+    yield "residual", make_image_writer(result.residual, error, plan.header.scale)
     for name in result.recipe.task.spec.extra_outputs:
-        spec = make_plane_spec(plan.source, result.learned[name].shape)
-        yield f"{name}_out", make_image_writer(result.learned[name], spec, spec.scale)
+        plane_header = make_plane_header(header, result.learned[name].shape)
+        yield (
+            f"{name}_out",
+            make_image_writer(result.learned[name], plane_header, plane_header.scale),
+        )
     yield "report", make_text_writer(format_json(result.report))
     yield "recipe", make_text_writer(result.recipe.to_json())
 
@@ -378,7 +381,7 @@ def _save_interrupted(
     path = choose_free_name(Path(options.outputs["output"]), "partial")
     try:
         check_unmoved(options.targets["output"])
-        save_image(path, result.image, plan.source, plan.result_scale, result, False)
+        save_image(path, result.image, plan.header, plan.result_scale, result, False)
     except Exception as failure:
         raise _add_resume_hint(rescue_result(failure, path, plan, result), store) from failure
     hints = [make_note("resume-hint")] if store.folder.has_entries() else []

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.pipeline.events import Event, Restoration
 
 #: Exit codes: done, failed, refused before work, interrupted (128 + SIGINT).
@@ -107,11 +107,11 @@ def discard_stream(stream: TextIO) -> None:
         os.close(null_device)
 
 
-def list_axes_notes(source: ImageSpec) -> tuple[Note, ...]:
+def list_axes_notes(header: ImageHeader) -> tuple[Note, ...]:
     """List a note on the assumed axes of a stack whose file does not name them."""
-    if not source.has_guessed_axes or source.axes in ("YX", "YXS"):
+    if not header.has_guessed_axes or header.axes in ("YX", "YXS"):
         return ()
-    return (make_note("axes-guessed", name=source.name, axes=source.axes),)
+    return (make_note("axes-guessed", name=header.name, axes=header.axes),)
 
 
 def _write_stream(text: str, stream: TextIO | None) -> None:

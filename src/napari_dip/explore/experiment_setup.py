@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import AnyArray, Float32Array
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.types import Plan
@@ -315,15 +315,15 @@ def make_experiment_setup(
     settings = {"preset": preset, "max_iterations": max_iterations, "seed": seed, "device": device}
     recipe = make_experiment_recipe(architecture=architecture, **settings)
     side = parse_crop(crop, DEFAULT_CROP)
-    grey, spec, notes, stored_pixels = _read_grey(name, image, axes)
+    grey, header, notes, stored_pixels = _read_grey(name, image, axes)
     cropped = crop_centre(grey, side)
     if cropped.shape != grey.shape:
         notes += (make_note("experiment-crop", size=_format_plane_size(cropped.shape)),)
-    raise_if_refused(check_content(cropped, spec.name))
+    raise_if_refused(check_content(cropped, header.name))
     machine = machine or detect_machine()
-    plan = raise_if_refused(plan_centre_fit(recipe, spec, side, machine))
+    plan = raise_if_refused(plan_centre_fit(recipe, header, side, machine))
     experiment_recipe = {
-        "image": spec.name,
+        "image": header.name,
         "pixels_sha256": hashlib.sha256(stored_pixels.tobytes()).hexdigest(),
         "axes": axes,
         "crop": side,
@@ -333,7 +333,7 @@ def make_experiment_setup(
     )
     experiment_recipe |= _describe_fit(plan, fitted_architecture, machine.torch_version)
     return ExperimentSetup(
-        name=spec.name,
+        name=header.name,
         image=cropped,
         plan=plan,
         full_size=grey.shape,
@@ -362,24 +362,26 @@ def make_experiment_recipe(*, architecture: str = DEFAULT_ARCHITECTURE, **settin
     return make_recipe("denoise", prior=DEFAULT_PRIOR, restarts=1, **settings)
 
 
-def plan_centre_fit(recipe: Recipe, spec: ImageSpec, side: int, machine: Machine) -> Plan | Refusal:
+def plan_centre_fit(
+    recipe: Recipe, header: ImageHeader, side: int, machine: Machine
+) -> Plan | Refusal:
     """Plan a fit to the centre of an image, from its header alone.
 
     Parameters
     ----------
     recipe : Recipe
         From `make_experiment_recipe`.
-    spec : ImageSpec
+    header : ImageHeader
         Header of one plane, grey or colour.
     side : int
         Maximum side of the crop, in pixels.
     machine : Machine
     """
-    if refusal := check_header(spec, accepts_stacks=False):
+    if refusal := check_header(header, accepts_stacks=False):
         return refusal
-    height, width = (min(side, length) for length in spec.grid)
+    height, width = (min(side, length) for length in header.grid)
     crop_header = replace(
-        spec, shape=(height, width), dtype="float32", axes="YX", scale=None, units=None
+        header, shape=(height, width), dtype="float32", axes="YX", scale=None, units=None
     )
     return preflight(recipe, crop_header, machine)
 
@@ -411,9 +413,9 @@ def read_truth(truth: Any, setup: ExperimentSetup) -> ImageArray:
     RefusedError
         If it has another size, or cannot be read.
     """
-    grey, spec, _, _ = _read_grey("truth", truth, None)
+    grey, header, _, _ = _read_grey("truth", truth, None)
     if grey.shape != setup.full_size:
-        facts = {"name": spec.name, "size": _format_plane_size(grey.shape), "image": setup.name}
+        facts = {"name": header.name, "size": _format_plane_size(grey.shape), "image": setup.name}
         raise RefusedError("truth-size", other=_format_plane_size(setup.full_size), **facts)
     return crop_centre(grey, int(setup.recipe["crop"]))
 
@@ -451,7 +453,7 @@ def _describe_fit(plan: Plan, architecture: Architecture, torch: str) -> dict[st
     """Return the settings of the network and its fit in plain JSON types."""
     fit_config, run_settings = plan.fit_config, plan.recipe.run_settings
     return {
-        "shape": list(plan.source.shape),
+        "shape": list(plan.header.shape),
         "preset": run_settings.preset,
         "max_iterations": fit_config.iterations,
         "seed": run_settings.seed,
@@ -468,21 +470,21 @@ def _describe_fit(plan: Plan, architecture: Architecture, torch: str) -> dict[st
 
 def _read_grey(
     name: str, image: Any, axes: str | None
-) -> tuple[ImageArray, ImageSpec, tuple[Note, ...], AnyArray]:
+) -> tuple[ImageArray, ImageHeader, tuple[Note, ...], AnyArray]:
     """Read one plane; average the colours of a photograph."""
-    spec, pixels = open_input(name, image, axes)
-    raise_if_refused(check_header(spec, accepts_stacks=False))
-    if "C" in spec.axes:
-        count = spec.shape[spec.axes.index("C")]
-        raise RefusedError("explore-channels", name=spec.name, count=count)
+    header, pixels = open_input(name, image, axes)
+    raise_if_refused(check_header(header, accepts_stacks=False))
+    if "C" in header.axes:
+        count = header.shape[header.axes.index("C")]
+        raise RefusedError("explore-channels", name=header.name, count=count)
     stored_pixels = np.asarray(pixels())
-    order = [spec.axes.index(axis) for axis in "SYX" if axis in spec.axes]
+    order = [header.axes.index(axis) for axis in "SYX" if axis in header.axes]
     grey = stored_pixels.transpose(order).astype(np.float32)
-    raise_if_refused(check_content(stored_pixels, spec.name))
-    notes = spec.notes
-    if "S" in spec.axes:
+    raise_if_refused(check_content(stored_pixels, header.name))
+    notes = header.notes
+    if "S" in header.axes:
         grey, notes = grey.mean(0), (*notes, make_note("experiment-grey"))
-    return grey, spec, notes, stored_pixels
+    return grey, header, notes, stored_pixels
 
 
 def _format_plane_size(shape: tuple[int, ...]) -> str:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.control import PollControl
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import AnyArray, Float32Array
     from napari_dip.pipeline.events import Event, WorkStep
     from napari_dip.pipeline.plan.types import Plan
@@ -183,7 +183,7 @@ class FeaturePlan:
 
     Attributes
     ----------
-    spec : ImageSpec
+    header : ImageHeader
     image : ndarray
         The image after the crop.
     plans : tuple of rows of (prior setting, Plan)
@@ -193,7 +193,7 @@ class FeaturePlan:
     recipe : mapping
     """
 
-    spec: ImageSpec
+    header: ImageHeader
     image: AnyArray
     plans: tuple[tuple[tuple[str, Plan], ...], ...]
     layer_sizes: Mapping[str, str]
@@ -211,15 +211,15 @@ def plan_features(
 ) -> FeaturePlan:
     """Read the image and plan all fits; parameters and refusals as for `explore.features`."""
     task_settings = {"preset": "fast", "network": str(network), **settings}
-    spec, load_pixels = open_input("image", image, axes)
+    header, load_pixels = open_input("image", image, axes)
     side, pixels = parse_crop(crop, FEATURE_CROP), np.asarray(load_pixels())
-    if len(spec.axes) == pixels.ndim:  # else the header check reports the error
-        pixels = crop_centre(pixels, side, spec.axes)
-        spec = replace(spec, shape=pixels.shape)
+    if len(header.axes) == pixels.ndim:  # else the header check reports the error
+        pixels = crop_centre(pixels, side, header.axes)
+        header = replace(header, shape=pixels.shape)
     network_file = NetworkFile(
         network=str(network).strip(), weights=settings.get("weights") or None
     )
-    network_layers = raise_if_refused(list_network_layers(network_file, spec.grid))
+    network_layers = raise_if_refused(list_network_layers(network_file, header.grid))
     if layers is None:
         names = _choose_even_layers([path for path, _ in network_layers])
     else:
@@ -232,13 +232,13 @@ def plan_features(
             recipe = make_recipe(
                 "invert-features", **{**task_settings, "layer": name, "prior": prior_key}
             )
-            row.append((prior_key, raise_if_refused(preflight(recipe, spec, machine))))
+            row.append((prior_key, raise_if_refused(preflight(recipe, header, machine))))
         raise_if_refused(arrange_inputs(row[0][1], {"image": pixels}))
-        layer_sizes[name] = describe_layer_size(row[0][1].recipe.task, spec.grid)
+        layer_sizes[name] = describe_layer_size(row[0][1].recipe.task, header.grid)
         plans.append(tuple(row))
-    fit = {"layers": names, "crop": crop, "axes": axes, "image": spec.name}
+    fit = {"layers": names, "crop": crop, "axes": axes, "image": header.name}
     return FeaturePlan(
-        spec=spec,
+        header=header,
         image=pixels,
         plans=tuple(plans),
         layer_sizes=layer_sizes,
@@ -312,12 +312,12 @@ def explore_features(
         rows.append(tuple(row))
     notes = (note for row in feature_plan.plans for _, plan in row for note in plan.notes)
     return FeatureInversionResult(
-        name=feature_plan.spec.name,
+        name=feature_plan.header.name,
         image=feature_plan.image,
-        axes=feature_plan.spec.axes,
+        axes=feature_plan.header.axes,
         rows=tuple(rows),
         recipe=feature_plan.recipe,
-        notes=(*feature_plan.spec.notes, *dict.fromkeys(notes)),
+        notes=(*feature_plan.header.notes, *dict.fromkeys(notes)),
     )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
 
     #: Headers of images by the name of the input.
-    Headers = Mapping[str, "ImageSpec"]
+    Headers = Mapping[str, "ImageHeader"]
 
 #: Maximum number of planes of an image. Movies of 20,000 frames are in use. 50,000 planes of
 #: 256 × 256 pixels take two cores several days; the header of such a TIFF is read in 2 s.
@@ -95,7 +95,7 @@ class SourceTags:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageSpec:
+class ImageHeader:
     """The header of an image: all that preflight uses.
 
     Attributes
@@ -153,45 +153,45 @@ def make_orientation_note(name: str, number: int) -> list[Note]:
     return [make_note("orientation", name=name, number=number)] if number != 1 else []
 
 
-def make_plane_spec(source: ImageSpec, shape: tuple[int, ...]) -> ImageSpec:
+def make_plane_header(header: ImageHeader, shape: tuple[int, ...]) -> ImageHeader:
     """Return the header of a float32 plane with the pixel size of another image.
 
     Parameters
     ----------
-    source : ImageSpec
+    header : ImageHeader
         Image whose pixel size along Y and X applies.
     shape : tuple of int
         (Y, X), or (C, Y, X) for one plane per channel.
     """
-    plane_axes = [source.axes.index(axis) for axis in "YX"]
+    plane_axes = [header.axes.index(axis) for axis in "YX"]
     extra_axes = len(shape) - len(plane_axes)
-    scale = source.scale and (*[1.0] * extra_axes, *(source.scale[index] for index in plane_axes))
-    units = source.units and (
+    scale = header.scale and (*[1.0] * extra_axes, *(header.scale[index] for index in plane_axes))
+    units = header.units and (
         *["pixel"] * extra_axes,
-        *(source.units[index] for index in plane_axes),
+        *(header.units[index] for index in plane_axes),
     )
     axes = "CYX"[-len(shape) :]
-    return ImageSpec(
-        name=source.name, shape=shape, dtype="float32", axes=axes, scale=scale, units=units
+    return ImageHeader(
+        name=header.name, shape=shape, dtype="float32", axes=axes, scale=scale, units=units
     )
 
 
 def split_pixel_sizes(
     axes: str, sizes: Mapping[str, tuple[float, str]]
 ) -> tuple[tuple[float, ...] | None, tuple[str, ...] | None]:
-    """Return scale and units of an `ImageSpec`; None if no axis has a size."""
+    """Return scale and units of an `ImageHeader`; None if no axis has a size."""
     if not sizes:
         return None, None
     pairs = [sizes.get(axis, (1.0, "pixel")) for axis in axes]
     return tuple(size for size, _ in pairs), tuple(unit for _, unit in pairs)
 
 
-def match_axes(source: ImageSpec, shape: tuple[int, ...]) -> str:
+def match_axes(header: ImageHeader, shape: tuple[int, ...]) -> str:
     """Match the shape of an extra input, such as a mask or guide, to the axes of the image.
 
     Parameters
     ----------
-    source : ImageSpec
+    header : ImageHeader
     shape : tuple of int
         Shape of the extra input. Axes of size 1 are ignored.
 
@@ -201,11 +201,11 @@ def match_axes(source: ImageSpec, shape: tuple[int, ...]) -> str:
         All axes of the image, all but channels, or only Y and X; "" if none fits. Never the colour
         samples, which belong to one pixel.
     """
-    without_channels = "".join(axis for axis in source.axes if axis not in "CS")
-    plane = "".join(axis for axis in source.axes if axis in "YX")
+    without_channels = "".join(axis for axis in header.axes if axis not in "CS")
+    plane = "".join(axis for axis in header.axes if axis in "YX")
     sizes = [count for count in shape if count > 1]
-    for axes in (without_channels if "S" in source.axes else source.axes, without_channels, plane):
-        if [count for count in source.get_sizes(axes) if count > 1] == sizes:
+    for axes in (without_channels if "S" in header.axes else header.axes, without_channels, plane):
+        if [count for count in header.get_sizes(axes) if count > 1] == sizes:
             return axes
     return ""
 

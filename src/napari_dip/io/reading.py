@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from tifffile import TiffFile
 
     from napari_dip.io.arrays import AnyArray
-    from napari_dip.io.header import ImageSpec
+    from napari_dip.io.header import ImageHeader
 
 PixelsT = TypeVar("PixelsT", bound="LazyImage | AnyArray")
 
@@ -60,7 +60,7 @@ _SLICED = (zarr, bioio)
 _MAX_COMPRESSION_RATIO = 2000
 
 
-def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpec:
+def read_header(path: str | os.PathLike[str], axes: str | None = None) -> ImageHeader:
     """Read the header of an image file, without its pixels.
 
     Parameters
@@ -71,7 +71,7 @@ def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpe
 
     Returns
     -------
-    ImageSpec
+    ImageHeader
         Its shape excludes alpha channels; a note says so.
 
     Raises
@@ -81,53 +81,58 @@ def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpe
     """
     file_path, size, reader = _find_reader(path)
     with convert_parser_errors(file_path):
-        spec: ImageSpec = reader.read_spec(file_path, axes.upper() if axes else None)
-    if size and spec.pixel_count * np.dtype(spec.dtype).itemsize > _MAX_COMPRESSION_RATIO * size:
-        sizes = " × ".join(str(side) for side in spec.shape)
+        header: ImageHeader = reader.read_header(file_path, axes.upper() if axes else None)
+    if (
+        size
+        and header.pixel_count * np.dtype(header.dtype).itemsize > _MAX_COMPRESSION_RATIO * size
+    ):
+        sizes = " × ".join(str(side) for side in header.shape)
         why = f"its header states {sizes} pixels, but it holds {size} bytes"
         raise RefusedError("file-broken", path=file_path, why=why)
-    return spec
+    return header
 
 
-def read_pixels(spec: ImageSpec) -> AnyArray:
+def read_pixels(header: ImageHeader) -> AnyArray:
     """Read all pixels of an image file.
 
     Parameters
     ----------
-    spec : ImageSpec
-        Header from `read_spec`.
+    header : ImageHeader
+        Header from `read_header`.
 
     Returns
     -------
     ndarray
-        Has the shape and axes of `spec`, in native byte order.
+        Has the shape and axes of `header`, in native byte order.
 
     Raises
     ------
     RefusedError
         If the file is damaged, or changed since its header was read.
     ValueError
-        If `spec` has no path.
+        If `header` has no path.
     """
-    if spec.path is None:
-        raise ValueError(f"'{spec.name}' does not come from a file.")
-    file_path, _, reader = _find_reader(spec.path)
+    if header.path is None:
+        raise ValueError(f"'{header.name}' does not come from a file.")
+    file_path, _, reader = _find_reader(header.path)
     with convert_parser_errors(file_path):
         is_sliced = reader in _SLICED
         raw = (
-            reader.open_image(file_path)[...] if is_sliced else reader.read_pixels(file_path, spec)
+            reader.open_image(file_path)[...]
+            if is_sliced
+            else reader.read_pixels(file_path, header)
         )
-    pixels = _check_unchanged(_drop_alpha(raw, spec), spec)
+    pixels = _check_unchanged(_drop_alpha(raw, header), header)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
-def open_pixels(spec: ImageSpec) -> MemoryMappedImage | LazyImage | AnyArray:
+def open_pixels(header: ImageHeader) -> MemoryMappedImage | LazyImage | AnyArray:
     """Open the pixels of a file without reading them where the format allows it.
 
     Parameters
     ----------
-    spec : ImageSpec
-        Header from `read_spec`.
+    header : ImageHeader
+        Header from `read_header`.
 
     Returns
     -------
@@ -141,15 +146,19 @@ def open_pixels(spec: ImageSpec) -> MemoryMappedImage | LazyImage | AnyArray:
     RefusedError
         If the file is damaged, or changed since its header was read.
     """
-    assert spec.path is not None
-    file_path, _, reader = _find_reader(spec.path)
+    assert header.path is not None
+    file_path, _, reader = _find_reader(header.path)
     if reader in _SLICED:
         image: LazyImage = reader.open_image(file_path)
-        return _check_unchanged(image, spec)
+        return _check_unchanged(image, header)
     with convert_parser_errors(file_path):
         location = tiff.locate_pixels(file_path) if reader is tiff else None
-        if location is None or location.shape != spec.shape or location.dtype.name != spec.dtype:
-            return read_pixels(spec)
+        if (
+            location is None
+            or location.shape != header.shape
+            or location.dtype.name != header.dtype
+        ):
+            return read_pixels(header)
         if location.offset is not None:
             return MemoryMappedImage(
                 path=file_path,
@@ -192,21 +201,21 @@ def _find_reader(path: str | os.PathLike[str]) -> tuple[Path, int, ModuleType]:
     raise RefusedError("file-type", path=file_path, why="it starts like none of them")
 
 
-def _check_unchanged(pixels: PixelsT, spec: ImageSpec) -> PixelsT:
+def _check_unchanged(pixels: PixelsT, header: ImageHeader) -> PixelsT:
     """Return pixels, or refuse them if they do not fit the header."""
-    if pixels.shape != spec.shape or pixels.dtype.name != spec.dtype:
+    if pixels.shape != header.shape or pixels.dtype.name != header.dtype:
         why = "its size or type changed while it was being read"
-        raise RefusedError("file-broken", path=spec.path, why=why)
+        raise RefusedError("file-broken", path=header.path, why=why)
     return pixels
 
 
-def _drop_alpha(raw: AnyArray, spec: ImageSpec) -> AnyArray:
+def _drop_alpha(raw: AnyArray, header: ImageHeader) -> AnyArray:
     """Drop the alpha samples, which follow the colours and which the header excludes."""
-    if raw.ndim == len(spec.shape) + 1:  # grey and alpha: only grey remains, so drop the axis
+    if raw.ndim == len(header.shape) + 1:  # grey and alpha: only grey remains, so drop the axis
         return raw[..., 0]
-    if "S" in spec.axes and raw.ndim == len(spec.shape):
-        axis = spec.axes.index("S")
-        return raw.take(range(min(raw.shape[axis], spec.shape[axis])), axis=axis)
+    if "S" in header.axes and raw.ndim == len(header.shape):
+        axis = header.axes.index("S")
+        return raw.take(range(min(raw.shape[axis], header.shape[axis])), axis=axis)
     return raw
 
 

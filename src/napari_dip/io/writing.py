@@ -60,7 +60,7 @@ def write_image(
         A memory-mapped array is copied chunk by chunk.
     axes : str
         One letter for each axis out of T, C, Z, Y, X and S.
-    scale, units : tuples as in `ImageSpec`
+    scale, units : tuples as in `ImageHeader`
     provenance : mapping in plain JSON types
         Saved as text that ImageJ shows (Image, Show Info) or as an OME annotation.
     overwrite : bool

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import FailedError, RefusedError, raise_if_refused
-from napari_dip.io import ImageSpec, guess_axes
+from napari_dip.io import ImageHeader, guess_axes
 from napari_dip.io.reading import open_pixels
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.lazy_inputs import LazyPixels, is_dask_array
@@ -495,7 +495,7 @@ def parse_axes(axes: object) -> str | None:
     return "".join(map(str, letters)).upper()
 
 
-def open_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Callable[[], Any]]:
+def open_input(name: str, image: Any, axes: object) -> tuple[ImageHeader, Callable[[], Any]]:
     """Return the header of an image, and a function that reads its pixels.
 
     Pixels of a file are read only when that function is called.
@@ -509,9 +509,9 @@ def open_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Callable
     if isinstance(image, str) and "\n" in image and not os.path.lexists(image):
         raise RefusedError("image-not-array", name=name, why="it is a text of several lines")
     if isinstance(image, str | os.PathLike):
-        from napari_dip.io.reading import read_pixels, read_spec
+        from napari_dip.io.reading import read_header, read_pixels
 
-        header = read_spec(image, axes)
+        header = read_header(image, axes)
         return header, lambda: read_pixels(header)
     array = _convert_to_array(name, image)
     try:
@@ -520,7 +520,7 @@ def open_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Callable
         why = "its size is not known yet"
         raise RefusedError("image-not-array", name=name, why=why) from None
     axis_letters = axes or ("" if axes is not None else guess_axes(shape))
-    array_header = ImageSpec(
+    array_header = ImageHeader(
         name=name,
         shape=shape,
         dtype=str(array.dtype.name),

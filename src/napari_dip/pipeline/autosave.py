@@ -23,7 +23,7 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import DipError, RefusedError
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.atomic import write_atomically
-from napari_dip.io.reading import open_pixels, read_spec
+from napari_dip.io.reading import open_pixels, read_header
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.assess.report_fields import (
     CountField,
@@ -435,7 +435,7 @@ def _find_input_pixels(run: InterruptedRun, name: str, layer: Any) -> Any:
     location = description["path"] or str(run.folder / description["file"])
     try:
         if description["path"]:
-            pixels = np.asarray(open_pixels(read_spec(description["path"]))[...])
+            pixels = np.asarray(open_pixels(read_header(description["path"]))[...])
         else:
             pixels = np.load(run.folder / description["file"], allow_pickle=False)
     except (DipError, OSError, ValueError) as error:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import Float32Array, FloatArray
 
     Map = Float32Array
@@ -233,8 +233,8 @@ def camera_maps(
     darks, flats = _describe_stacks("dark", dark), _describe_stacks("flat", flat)
     if len(flats) == 1:
         raise RefusedError("camera-levels", name=flats[0][0].name)
-    for spec, _ in (*darks, *flats):
-        _check_frames(spec, darks[0][0])
+    for header, _ in (*darks, *flats):
+        _check_frames(header, darks[0][0])
     report_progress = progress or (lambda _: None)
     dark_level = _measure_level(darks, darks[0][0].name, report_progress)
     is_whole = darks[0][0].dtype[0] in "iu"
@@ -268,26 +268,26 @@ def camera_maps(
 
 
 #: Header and pixels of a stack of frames.
-FrameStack = tuple["ImageSpec", Any]
+FrameStack = tuple["ImageHeader", Any]
 
 
 def _describe_stacks(name: str, frames: Any) -> list[FrameStack]:
     """Return header and pixels of each stack; files are read later, frame by frame."""
     is_list = isinstance(frames, Sequence) and not isinstance(frames, str)
-    specs = []
+    stacks = []
     for frame in frames if is_list else [frames]:
-        spec, pixels = open_input(name, frame, None)
-        specs.append((spec, open_pixels(spec) if spec.path is not None else pixels()))
-    return specs
+        header, pixels = open_input(name, frame, None)
+        stacks.append((header, open_pixels(header) if header.path is not None else pixels()))
+    return stacks
 
 
-def _check_frames(spec: ImageSpec, first: ImageSpec) -> None:
+def _check_frames(header: ImageHeader, first: ImageHeader) -> None:
     """Refuse a stack whose header is wrong, or whose frame size is not that of the first."""
-    raise_if_refused(check_header(spec))
-    if spec.grid != first.grid:
-        sizes = [" × ".join(map(str, header.grid)) for header in (spec, first)]
+    raise_if_refused(check_header(header))
+    if header.grid != first.grid:
+        sizes = [" × ".join(map(str, each.grid)) for each in (header, first)]
         raise RefusedError(
-            "frames-size", name=spec.name, size=sizes[0], other=first.name, want=sizes[1]
+            "frames-size", name=header.name, size=sizes[0], other=first.name, want=sizes[1]
         )
 
 
@@ -303,18 +303,20 @@ def _measure_level(
     """
     grid = stacks[0][0].grid
     mean, squares, level_sum, count = np.zeros(grid), np.zeros(grid), 0.0, 0
-    for spec, array in stacks:
-        frames = [n for axis, n in zip(spec.axes, spec.shape, strict=True) if axis not in "YX"]
-        report_progress(f"Reading the frames of '{spec.name}'.")
-        is_transposed = spec.axes.index("X") < spec.axes.index("Y")
+    for header, array in stacks:
+        frames = [n for axis, n in zip(header.axes, header.shape, strict=True) if axis not in "YX"]
+        report_progress(f"Reading the frames of '{header.name}'.")
+        is_transposed = header.axes.index("X") < header.axes.index("Y")
         for frame_index in np.ndindex(*frames):
             indices = iter(frame_index)
-            selection = tuple(slice(None) if axis in "YX" else next(indices) for axis in spec.axes)
+            selection = tuple(
+                slice(None) if axis in "YX" else next(indices) for axis in header.axes
+            )
             frame = np.asarray(array[selection], np.float64)
             frame = frame.T if is_transposed else frame
             level = float(frame.mean())
             if not np.isfinite(level):
-                raise RefusedError("frames-constant", name=spec.name)
+                raise RefusedError("frames-constant", name=header.name)
             count += 1
             level_sum += level
             deviation = frame - level - mean

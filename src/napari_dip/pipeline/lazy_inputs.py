@@ -12,7 +12,7 @@ import numpy as np
 from napari_dip.errors import DipError, RefusedError
 from napari_dip.errors.notes import make_note, read_report_notes, serialise_notes
 from napari_dip.io.paths import describe_exception, make_file_stamp
-from napari_dip.io.reading import open_pixels, read_pixels, read_spec
+from napari_dip.io.reading import open_pixels, read_header, read_pixels
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.machine import is_memory_error
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import AnyArray
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
@@ -104,7 +104,7 @@ def _format_array_type(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
 
 def stamp_files(plan: Plan) -> FileStamps:
     """Return the present stamps of a plan's files by path; take them before pixels are read."""
-    paths = (spec.path for spec in (plan.source, *plan.extra_headers.values()))
+    paths = (header.path for header in (plan.header, *plan.extra_headers.values()))
     return {path: make_file_stamp(Path(path)) for path in paths if path is not None}
 
 
@@ -130,10 +130,10 @@ def open_plan_inputs(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
     RefusedError
         If a file is damaged, or has changed since it was stamped.
     """
-    image = open_pixels(plan.source) if plan.tiles else read_pixels(plan.source)
+    image = open_pixels(plan.header) if plan.tiles else read_pixels(plan.header)
     data = {
         "image": image,
-        **{name: read_pixels(spec) for name, spec in plan.extra_headers.items()},
+        **{name: read_pixels(header) for name, header in plan.extra_headers.items()},
     }
     check_unchanged(stamps)
     return data
@@ -154,9 +154,9 @@ def add_change_notes(
     result : Restoration
     """
     headers = plan.extra_headers.values()
-    changed = [spec.name for spec in headers if _is_file_changed(spec.path, stamps)]
-    if _is_input_changed(plan.source, data["image"], stamps, result.report["input_sha256"]):
-        changed.insert(0, plan.source.name)
+    changed = [header.name for header in headers if _is_file_changed(header.path, stamps)]
+    if _is_input_changed(plan.header, data["image"], stamps, result.report["input_sha256"]):
+        changed.insert(0, plan.header.name)
     if not changed:
         return result
     # tiles are read one after another, so some may show the changed pixels
@@ -168,9 +168,9 @@ def add_change_notes(
 def hash_file_pixels(path: str, shape: tuple[int, ...]) -> str:
     """Return the SHA-256 of a file's pixels; "" if unreadable or of another shape."""
     with suppress(DipError, OSError, ValueError):
-        spec = read_spec(path)
-        if spec.shape == shape:
-            pixels: Any = open_pixels(spec)
+        header = read_header(path)
+        if header.shape == shape:
+            pixels: Any = open_pixels(header)
             return compute_sha256(pixels)
     return ""
 
@@ -179,9 +179,9 @@ def _is_file_changed(path: str | None, stamps: FileStamps) -> bool:
     return bool(path and stamps.get(path) and make_file_stamp(Path(path)) != stamps[path])
 
 
-def _is_input_changed(source: ImageSpec, image: Any, stamps: FileStamps, digest: str) -> bool:
+def _is_input_changed(header: ImageHeader, image: Any, stamps: FileStamps, digest: str) -> bool:
     """Return whether pixels differ from a hash; a file is hashed only if its stamp has changed."""
-    if source.path is not None:
-        is_changed = _is_file_changed(source.path, stamps)
-        return is_changed and hash_file_pixels(source.path, source.shape) != digest
+    if header.path is not None:
+        is_changed = _is_file_changed(header.path, stamps)
+        return is_changed and hash_file_pixels(header.path, header.shape) != digest
     return isinstance(image, np.ndarray) and compute_sha256(image) != digest

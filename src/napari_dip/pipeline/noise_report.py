@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import AnyArray, BoolArray, FloatArray
     from napari_dip.pipeline.calibrate.types import StackArray
 
@@ -214,42 +214,42 @@ def measure_noise(
     RefusedError
         If the image or the frames cannot be used.
     """
-    spec, pixels = _describe_checked_input("image", image, axes)
+    header, pixels = _describe_checked_input("image", image, axes)
     frames = [
         _read_detector_frames(name, source) for name, source in (("dark", dark), ("flat", flat))
     ]
     load_torch()
     with use_default_torch_state():
         detector = measure_detector(*frames)
-    return raise_if_refused(make_noise_report(spec, np.asarray(pixels()), detector))
+    return raise_if_refused(make_noise_report(header, np.asarray(pixels()), detector))
 
 
 def _describe_checked_input(
     name: str, image: Any, axes: str | None
-) -> tuple[ImageSpec, Callable[[], Any]]:
-    spec, pixels = open_input(name, image, axes)
-    raise_if_refused(check_header(spec))
-    return spec, pixels
+) -> tuple[ImageHeader, Callable[[], Any]]:
+    header, pixels = open_input(name, image, axes)
+    raise_if_refused(check_header(header))
+    return header, pixels
 
 
 def _read_detector_frames(name: str, frames: Any) -> DetectorFrames | None:
     """Read detector frames; None if there are none."""
     if frames is None:
         return None
-    spec, pixels = _describe_checked_input(name, frames, None)
-    return spec, np.asarray(pixels())
+    header, pixels = _describe_checked_input(name, frames, None)
+    return header, np.asarray(pixels())
 
 
 def make_noise_report(
-    spec: ImageSpec, array: AnyArray, detector: DetectorCalibration | None = None
+    header: ImageHeader, array: AnyArray, detector: DetectorCalibration | None = None
 ) -> NoiseReport | Refusal:
     """Measure the noise of an image whose header was checked, with torch in its default state.
 
     Parameters
     ----------
-    spec : ImageSpec
+    header : ImageHeader
     array : ndarray
-        In the axes and shape of `spec`; NaN where nothing was measured.
+        In the axes and shape of `header`; NaN where nothing was measured.
     detector : DetectorCalibration or None
         Measured on detector frames; its figures replace those of the image.
 
@@ -260,24 +260,24 @@ def make_noise_report(
     """
     load_torch()
     with use_default_torch_state():
-        return _measure_report(spec, array, detector)
+        return _measure_report(header, array, detector)
 
 
 def _measure_report(
-    spec: ImageSpec, array: AnyArray, detector: DetectorCalibration | None
+    header: ImageHeader, array: AnyArray, detector: DetectorCalibration | None
 ) -> NoiseReport | Refusal:
     from napari_dip.engine.noise.estimate import (
         MAX_NEGLIGIBLE_CORRELATION,
         compute_blind_spot_size,
     )
 
-    layout = make_layout(spec, is_volume=False)
-    stack = to_stack(array, spec.axes, layout)
+    layout = make_layout(header, is_volume=False)
+    stack = to_stack(array, header.axes, layout)
     mask = None
     if (missing := np.isnan(stack)).any():
         mask = ~missing
     measured = array if mask is None else stack[mask]
-    if refusal := check_content(measured, spec.name):
+    if refusal := check_content(measured, header.name):
         return refusal
     least, largest = detect_clipped_pixels(measured)
     if mask is not None:
@@ -299,7 +299,7 @@ def _measure_report(
         _make_channel_noise(noise[c], stack[:, c], None if mask is None else mask[:, c])
         for c in varied
     )
-    blind_spot_size = compute_blind_spot_size([noise[c] for c in varied], spec.grid)
+    blind_spot_size = compute_blind_spot_size([noise[c] for c in varied], header.grid)
     correlation = np.max([channel.correlation for channel in channels], 0)
     return NoiseReport(
         channels=channels,
@@ -434,9 +434,9 @@ def measure_detector(
 
     Parameters
     ----------
-    dark : (ImageSpec, ndarray) or None
+    dark : (ImageHeader, ndarray) or None
         One or more frames without light.
-    flat : (ImageSpec, ndarray) or None
+    flat : (ImageHeader, ndarray) or None
         Two or more frames of one steady, even light.
 
     Raises
@@ -460,17 +460,17 @@ def measure_detector(
 
 
 #: Header and pixels of detector frames.
-DetectorFrames = tuple["ImageSpec", "AnyArray"]
+DetectorFrames = tuple["ImageHeader", "AnyArray"]
 
 
 def _stack_frames(frames: DetectorFrames, min_count: int) -> FloatArray:
     """Return frames as a stack (N, Y, X); refuse fewer than `min_count`, and constant ones."""
-    spec, array = frames
-    plane_axes = [spec.axes.index(axis) for axis in "YX"]
+    header, array = frames
+    plane_axes = [header.axes.index(axis) for axis in "YX"]
     planes = np.moveaxis(np.asarray(array, np.float64), plane_axes, (-2, -1))
     planes = planes.reshape(-1, *planes.shape[-2:])
     if len(planes) < min_count:
-        raise RefusedError("frames-few", name=spec.name, count=len(planes), least=min_count)
+        raise RefusedError("frames-few", name=header.name, count=len(planes), least=min_count)
     if not np.isfinite(planes).all() or planes.min() == planes.max():
-        raise RefusedError("frames-constant", name=spec.name)
+        raise RefusedError("frames-constant", name=header.name)
     return planes

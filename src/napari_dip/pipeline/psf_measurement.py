@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import AnyArray, Float32Array
     from napari_dip.tasks.deblur import Deblur
 
@@ -259,20 +259,20 @@ def measure_psf(
     >>> report.save("psf.tif")
     >>> dip.deblur("cells.tif", report.psf)
     """
-    spec, read_image = open_input("beads", beads, axes)
-    raise_if_refused(check_header(spec))
+    header, read_image = open_input("beads", beads, axes)
+    raise_if_refused(check_header(header))
     optics = _read_optics(microscope)
-    fit_axes = _check_inputs(spec, optics, bead_diameter)
+    fit_axes = _check_inputs(header, optics, bead_diameter)
     image = np.asarray(read_image(), np.float64)
-    order = sorted(range(image.ndim), key=lambda axis: "TCSZYX".index(spec.axes[axis]))
-    image = image.transpose(order).reshape(spec.get_sizes(fit_axes))
+    order = sorted(range(image.ndim), key=lambda axis: "TCSZYX".index(header.axes[axis]))
+    image = image.transpose(order).reshape(header.get_sizes(fit_axes))
     if wrong := int((~np.isfinite(image)).sum()):
-        raise RefusedError("input-not-finite", name=spec.name, count=wrong, total=image.size)
-    crops, positions, rejected, noise = cut_out_beads(spec.name, image)
+        raise RefusedError("input-not-finite", name=header.name, count=wrong, total=image.size)
+    crops, positions, rejected, noise = cut_out_beads(header.name, image)
     mean, aligned, heights, is_used = average_beads(crops)
     if not is_used.all():
         rejected[BeadFault.SHAPE] = int((~is_used).sum())
-    psf, pixel_nm = clean_mean(mean, aligned[is_used]), optics.get_pixel_sizes(spec, fit_axes)
+    psf, pixel_nm = clean_mean(mean, aligned[is_used]), optics.get_pixel_sizes(header, fit_axes)
     fwhm = fit_core(mean, estimate_widths(mean)).fwhm
     error = bootstrap_fwhm(aligned[is_used], heights[is_used], fwhm)
     if bead_diameter:
@@ -280,9 +280,9 @@ def measure_psf(
         psf = remove_bead_size(psf, [bead_diameter / size for size in pixel_nm if size])
         fwhm = fit_core(psf, fwhm).fwhm
         error = None if error is None else error * blurred_fwhm / fwhm
-    computed = _compute_psf(spec, optics, fit_axes)
+    computed = _compute_psf(header, optics, fit_axes)
     return PsfReport(
-        name=spec.name,
+        name=header.name,
         psf=psf.astype(np.float32),
         axes=fit_axes,
         fwhm=tuple(map(float, fwhm)),
@@ -306,26 +306,28 @@ def _read_optics(microscope: Mapping[str, Any]) -> OpticsSettings:
     return get_psf_source(task).optics
 
 
-def _check_inputs(spec: ImageSpec, optics: OpticsSettings, bead_diameter: float) -> str:
+def _check_inputs(header: ImageHeader, optics: OpticsSettings, bead_diameter: float) -> str:
     """Refuse what is no plane or stack, and lengths without a pixel size; return the fit's axes."""
-    if any(count > 1 for axis, count in zip(spec.axes, spec.shape, strict=True) if axis in "TCS"):
-        raise RefusedError("beads-axes", name=spec.name, axes=spec.axes)
-    axes = "ZYX" if "Z" in spec.axes and spec.get_sizes("Z") > (1,) else "YX"
+    if any(
+        count > 1 for axis, count in zip(header.axes, header.shape, strict=True) if axis in "TCS"
+    ):
+        raise RefusedError("beads-axes", name=header.name, axes=header.axes)
+    axes = "ZYX" if "Z" in header.axes and header.get_sizes("Z") > (1,) else "YX"
     if not 0 <= bead_diameter < np.inf:
         raise RefusedError("beads-diameter", diameter=bead_diameter)
-    if bead_diameter and None in optics.get_pixel_sizes(spec, axes):
-        raise RefusedError("beads-scale", name=spec.name)
+    if bead_diameter and None in optics.get_pixel_sizes(header, axes):
+        raise RefusedError("beads-scale", name=header.name)
     if optics.model != "none" or optics.na is not None or optics.wavelength is not None:
         source = PsfSource(sigma=None, sigma_z=None, optics=optics)
-        raise_if_refused(source.check(spec, None) or source.check_axes(spec, None, axes))
+        raise_if_refused(source.check(header, None) or source.check_axes(header, None, axes))
     return axes
 
 
-def _compute_psf(spec: ImageSpec, optics: OpticsSettings, axes: str) -> Float32Array | None:
+def _compute_psf(header: ImageHeader, optics: OpticsSettings, axes: str) -> Float32Array | None:
     """Compute the PSF of the named microscope; None without one."""
     if optics.model == "none":
         return None
-    kernel, _ = PsfSource(sigma=None, sigma_z=None, optics=optics).make_kernel(spec, None, axes)
+    kernel, _ = PsfSource(sigma=None, sigma_z=None, optics=optics).make_kernel(header, None, axes)
     computed: Float32Array = kernel.numpy()
     return computed
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import AnyArray, BoolArray, Float32Array
     from napari_dip.io.header import Headers
 
@@ -481,7 +481,7 @@ class InspectedPixels:
 
     Attributes
     ----------
-    source : ImageSpec
+    header : ImageHeader
     image : ndarray
         In the axes and type of the file.
     stack : ndarray
@@ -490,7 +490,7 @@ class InspectedPixels:
         Further inputs by name, float32; overlays are arranged as the image is.
     """
 
-    source: ImageSpec
+    header: ImageHeader
     image: AnyArray
     stack: Float32Array
     extra_inputs: Mapping[str, Float32Array]
@@ -547,14 +547,14 @@ class Task(ABC):
 
     spec: ClassVar[TaskSpec]
 
-    def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
+    def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Decide what headers can decide.
 
         Parameters
         ----------
-        source : ImageSpec
+        header : ImageHeader
             Of the image, or of one of its tiles.
-        extra_headers : mapping of str to ImageSpec
+        extra_headers : mapping of str to ImageHeader
             Further inputs by name, with all that are not optional.
         axes : str
             Axes of one fit: "YX", "ZYX" or "TYX".

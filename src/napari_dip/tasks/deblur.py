@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Operator, Problem
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import Float32Array
     from napari_dip.io.header import Headers
 
@@ -161,23 +161,23 @@ class Deblur(Task):
     read_noise: ReadNoise = None
     gain: CameraGain = None
 
-    def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
+    def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Refuse settings without a usable PSF; choose volume or planes, grid and halo by it."""
         psf_source, psf_header = get_psf_source(self), extra_headers.get("psf")
-        if refusal := psf_source.check(source, psf_header):
+        if refusal := psf_source.check(header, psf_header):
             return refusal
-        is_volume = get_fit_axes(source, 3) == "ZYX" and psf_source.is_volumetric(
-            source, psf_header
+        is_volume = get_fit_axes(header, 3) == "ZYX" and psf_source.is_volumetric(
+            header, psf_header
         )
         stacks: Literal["planes", "volume"] = "volume" if is_volume else "planes"
-        if refusal := psf_source.check_axes(source, psf_header, axes):
+        if refusal := psf_source.check_axes(header, psf_header, axes):
             return TaskPlan(axes_refusal=refusal, stacks=stacks)
-        sizes = psf_source.compute_psf_sizes(source, psf_header, axes)
-        frame = source.get_sizes(axes)
+        sizes = psf_source.compute_psf_sizes(header, psf_header, axes)
+        frame = header.get_sizes(axes)
         is_open = self.border == "open"
         margin = compute_object_margin(frame, sizes) if is_open else (0,) * len(axes)
         return TaskPlan(
-            axes_refusal=None if psf_header else check_size(source, sizes, axes),
+            axes_refusal=None if psf_header else check_size(header, sizes, axes),
             stacks=stacks,
             network_grid=compute_object_size(frame, margin),
             halo=max(sizes) // 2 + CONTEXT_RADIUS if is_open else None,
@@ -198,7 +198,7 @@ class Deblur(Task):
             if isinstance(cleaned, Refusal):
                 return cleaned
             sizes = tuple(cleaned[0].shape)
-            if refusal := check_size(pixels.source, sizes, "ZYX"[-len(sizes) :]):
+            if refusal := check_size(pixels.header, sizes, "ZYX"[-len(sizes) :]):
                 return refusal
         return Inspection(convert_inputs=self._make_kernel)
 
@@ -315,7 +315,7 @@ def get_psf_source(task: Deblur) -> PsfSource:
     return PsfSource(sigma=task.gaussian_sigma, sigma_z=task.gaussian_sigma_z, optics=optics)
 
 
-def fill_in_pixel_sizes(task: Task, source: ImageSpec) -> Task:
+def fill_in_pixel_sizes(task: Task, header: ImageHeader) -> Task:
     """Return a task whose computed PSF has the image's pixel sizes as settings.
 
     So it no longer depends on the image's scale. Other tasks are returned as they are.
@@ -323,10 +323,10 @@ def fill_in_pixel_sizes(task: Task, source: ImageSpec) -> Task:
     if not isinstance(task, Deblur) or task.model == "none":
         return task
     optics = get_psf_source(task).optics
-    size_x, size_y = optics.get_pixel_sizes(source, "XY")
+    size_x, size_y = optics.get_pixel_sizes(header, "XY")
     if size_x is not None and size_x == size_y:
         task = replace(task, pixel_size=size_x)
-    if "Z" in source.axes and (z_step := optics.get_pixel_sizes(source, "Z")[0]) is not None:
+    if "Z" in header.axes and (z_step := optics.get_pixel_sizes(header, "Z")[0]) is not None:
         task = replace(task, z_step=z_step)
     return task
 
@@ -393,11 +393,11 @@ class BlindDeblur(Task):
         """Width of the PSF in pixels, made odd so that it has a centre."""
         return self.psf_size | 1
 
-    def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
+    def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Refuse a PSF larger than the image; the object extends beyond it by the PSF's margin."""
         side = self._psf_side
-        return check_size(source, (side, side), "YX") or TaskPlan(
-            network_grid=compute_object_size(source.grid, (side // 2, side // 2)),
+        return check_size(header, (side, side), "YX") or TaskPlan(
+            network_grid=compute_object_size(header.grid, (side // 2, side // 2)),
             prior_reasons={DEFAULT_PRIOR: DEBLUR_REASON},
             noise_settings=make_noise_settings(self),
             # blur alone correlates neighbouring pixels, independent of the noise

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.tasks.priors.prior_spec import PriorSpec
 
@@ -139,25 +139,25 @@ class Denoise(Task):
     def _noise_model(self) -> NoiseModel:
         return NOISE_MODELS[self.noise]
 
-    def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
+    def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose prior, layout and noise; refuse what the noise model cannot take."""
         model = self._noise_model
-        refusal = model.check_header(source, extra_headers)
+        refusal = model.check_header(header, extra_headers)
         refusal = refusal or self._check_architecture()
-        refusal = refusal or check_maps(source, extra_headers, is_detector_noise=model.is_detector)
+        refusal = refusal or check_maps(header, extra_headers, is_detector_noise=model.is_detector)
         if not refusal and "repeated_exposure" in extra_headers:
-            refusal = check_exposure_header(source, extra_headers["repeated_exposure"])
+            refusal = check_exposure_header(header, extra_headers["repeated_exposure"])
         if refusal:
             return refusal
-        code, prior_spec = model.volume_refusal, self._choose_prior(source, is_volume=len(axes) > 2)
-        is_distant = self._has_distant_planes(source)
+        code, prior_spec = model.volume_refusal, self._choose_prior(header, is_volume=len(axes) > 2)
+        is_distant = self._has_distant_planes(header)
         joins_colours = self.channels == "auto" or model.joins_colours
         needs_whole_plane = bool(extra_headers) or not model.is_detector
         is_replaceable = self.prior == AUTOMATIC and prior_spec.needs_noise_variance
         fallback_prior_key = _get_preferred_prior(knows_noise=False).key if is_replaceable else ""
         has_user_noise = (self.read_noise, self.gain, self.blind_spot_shape) != (None, None, "")
         return TaskPlan(
-            axes_refusal=make_refusal(code, name=source.name) if code and axes != "YX" else None,
+            axes_refusal=make_refusal(code, name=header.name) if code and axes != "YX" else None,
             stacks="planes" if code or is_distant else "auto",
             joint_channels=None if joins_colours else self.channels == "together",
             prior_key=prior_spec.key,
@@ -177,16 +177,16 @@ class Denoise(Task):
             uses_clipping_correction=model.is_detector,
             # the user's noise does not hold for binned pixels
             uses_half_resolution=model.is_detector and not has_user_noise,
-            notes=(describe_distant_planes(source),) if is_distant else (),
+            notes=(describe_distant_planes(header),) if is_distant else (),
         )
 
-    def _has_distant_planes(self, source: ImageSpec) -> bool:
+    def _has_distant_planes(self, header: ImageHeader) -> bool:
         """Return whether planes lie far apart and the prior takes neighbouring planes as input."""
-        prior_spec = self._choose_prior(source, is_volume=False)
+        prior_spec = self._choose_prior(header, is_volume=False)
         takes_neighbours = self.neighbouring_frames and prior_spec.input_traits.has_neighbour_frames
-        return takes_neighbours and has_distant_planes(source)
+        return takes_neighbours and has_distant_planes(header)
 
-    def _choose_prior(self, source: ImageSpec, *, is_volume: bool) -> PriorSpec:
+    def _choose_prior(self, header: ImageHeader, *, is_volume: bool) -> PriorSpec:
         """Return the prior of the user, architecture or noise model; else R2R or the blind spot."""
         if self.prior != AUTOMATIC:
             return DENOISING_PRIORS.select(self.prior)[0]
@@ -198,7 +198,7 @@ class Denoise(Task):
             )
         if self._noise_model.prior_key:
             return PRIOR_SPECS[self._noise_model.prior_key]
-        return _get_preferred_prior(knows_noise=self._allows_added_noise(source, is_volume))
+        return _get_preferred_prior(knows_noise=self._allows_added_noise(header, is_volume))
 
     def _check_architecture(self) -> Refusal | None:
         """Refuse an architecture together with a prior or noise model that has its own network."""
@@ -213,14 +213,14 @@ class Denoise(Task):
             return refuse_architecture(self.architecture, f"the noise model '{self.noise}'")
         return None
 
-    def _allows_added_noise(self, source: ImageSpec, is_volume: bool) -> bool:
+    def _allows_added_noise(self, header: ImageHeader, is_volume: bool) -> bool:
         """Return whether R2R applies: detector noise, in a plane or a jointly trained movie.
 
         Its noise has a correlation along Y times that along X, as a blind spot without gaps has.
         """
-        count = count_planes(source)  # for planes along Z the blind spot is better: ADR 0012
+        count = count_planes(header)  # for planes along Z the blind spot is better: ADR 0012
         series_training = choose_series_training(self.series_training, count, has_image_input=True)
-        is_joint_movie = not is_volume and is_movie(source) and series_training == "joint"
+        is_joint_movie = not is_volume and is_movie(header) and series_training == "joint"
         is_detector = self._noise_model.is_detector and "0" not in self.blind_spot_shape
         return is_detector and (count == 1 or is_joint_movie)
 
@@ -239,7 +239,7 @@ class Denoise(Task):
 
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Find impulses, and refuse pixels that do not have the noise that the user named."""
-        model, name = self._noise_model, pixels.source.name
+        model, name = self._noise_model, pixels.header.name
         if refusal := check_map_pixels(pixels.extra_inputs):
             return refusal
         missing = model.find_missing(pixels.stack)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import AnyArray, Float32Array, FloatArray
     from napari_dip.io.header import Headers
 
@@ -126,36 +126,40 @@ class Guide(Task):
     gain: CameraGain = None
     blind_spot_shape: BlindSpotShape = ""
 
-    def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
+    def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose the prior; refuse a guide that is a stack, or of another size."""
-        return self._check_guide(source, extra_headers["guide"]) or TaskPlan(
+        return self._check_guide(header, extra_headers["guide"]) or TaskPlan(
             prior_key=GUIDE_PRIORS.select(self.prior)[0].key,
             prior_reasons=self._list_prior_reasons(),
             noise_settings=make_noise_settings(self),
             blind_spot_shape=read_blind_spot(self.blind_spot_shape),
         )
 
-    def _check_guide(self, source: ImageSpec, guide: ImageSpec) -> Refusal | None:
+    def _check_guide(self, image_header: ImageHeader, guide_header: ImageHeader) -> Refusal | None:
         """Refuse a guide that is a stack, or of another size."""
-        axes = self._get_guide_axes(guide)
-        sizes = " × ".join(map(str, guide.shape))
-        long_axes = [axis for axis, count in zip(axes, guide.shape, strict=False) if count > 1]
+        axes = self._get_guide_axes(guide_header)
+        sizes = " × ".join(map(str, guide_header.shape))
+        long_axes = [
+            axis for axis, count in zip(axes, guide_header.shape, strict=False) if count > 1
+        ]
         if (
-            len(axes) != len(guide.shape)
+            len(axes) != len(guide_header.shape)
             or not {"Y", "X"} <= set(axes)
             or set(long_axes) - set("CSYX")
             or {"C", "S"} <= set(long_axes)
         ):
-            return make_refusal("guide-stack", name=guide.name, axes=axes, shape=sizes)
-        grid = tuple(guide.shape[axes.index(axis)] for axis in "YX")
-        if grid != source.grid:
+            return make_refusal("guide-stack", name=guide_header.name, axes=axes, shape=sizes)
+        grid = tuple(guide_header.shape[axes.index(axis)] for axis in "YX")
+        if grid != image_header.grid:
             facts = {
                 "height": grid[0],
                 "width": grid[1],
-                "other_height": source.grid[0],
-                "other_width": source.grid[1],
+                "other_height": image_header.grid[0],
+                "other_width": image_header.grid[1],
             }
-            return make_refusal("guide-size", name=guide.name, image=source.name, **facts)
+            return make_refusal(
+                "guide-size", name=guide_header.name, image=image_header.name, **facts
+            )
         return None
 
     def _list_prior_reasons(self) -> dict[str, str]:
@@ -203,11 +207,15 @@ class Guide(Task):
         )
         return PRIOR_SPECS[fit_input.prior_key].build_setup(fit_input, rng, options)
 
-    def _get_guide_axes(self, guide: ImageSpec) -> str:
+    def _get_guide_axes(self, guide_header: ImageHeader) -> str:
         """Return the axes of the guide; with `planes_are_channels`, planes become channels."""
-        if self.planes_are_channels and len(guide.shape) == 3 and guide.axes.endswith("YX"):
+        if (
+            self.planes_are_channels
+            and len(guide_header.shape) == 3
+            and guide_header.axes.endswith("YX")
+        ):
             return "CYX"
-        return guide.axes
+        return guide_header.axes
 
 
 def _normalise_range(plane: Float32Array) -> Float32Array:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Estimate
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import BoolArray, Float32Array
     from napari_dip.io.header import Headers
 
@@ -141,27 +141,27 @@ class Inpaint(Task):
         ),
     ] = AUTOMATIC
 
-    def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
+    def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Refuse a mask of another size, and integer images without a mask."""
         if "mask" in extra_headers:
-            refusal = check_mask(source, extra_headers["mask"])
+            refusal = check_mask(header, extra_headers["mask"])
         elif self.label is not None or self.invert_mask:
-            refusal = make_refusal("mask-missing", name=source.name)
+            refusal = make_refusal("mask-missing", name=header.name)
         else:
-            may_hold_nan = source.dtype.startswith("float")
-            refusal = None if may_hold_nan else make_refusal("holes-none", name=source.name)
+            may_hold_nan = header.dtype.startswith("float")
+            refusal = None if may_hold_nan else make_refusal("holes-none", name=header.name)
         return refusal or TaskPlan(
             stacks="volume",  # neighbouring planes show most of what is missing in a plane
             prior_key=INPAINTING_PRIORS.select(self.prior)[0].key,
             # filling in needs the closest neighbours, even where they share noise
             blind_spot_shape=SINGLE_PIXEL,
             keeps_measured_pixels=self.unmasked == "keep",
-            notes=_list_mask_notes(source, extra_headers.get("mask")),
+            notes=_list_mask_notes(header, extra_headers.get("mask")),
         )
 
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Find the marked and NaN pixels, and choose the prior by them."""
-        name, extra_inputs = pixels.source.name, pixels.extra_inputs
+        name, extra_inputs = pixels.header.name, pixels.extra_inputs
         marked = self._make_hole_mask(extra_inputs) if "mask" in extra_inputs else None
         if marked is not None and (
             refusal := check_holes(extra_inputs["mask"], name, self.label, marked)
@@ -291,9 +291,13 @@ def choose_validation_patches(measured_mask: Tensor) -> tuple[tuple[int, ...], T
     return (1, side, side), StackHoles(measured_mask).mask_similar_planes(measured_mask)
 
 
-def _list_mask_notes(source: ImageSpec, mask: ImageSpec | None) -> tuple[Note, ...]:
+def _list_mask_notes(
+    image_header: ImageHeader, mask_header: ImageHeader | None
+) -> tuple[Note, ...]:
     """Return a note if a mask of one plane is applied to all planes."""
-    if mask is None or prod(mask.shape) > prod(source.grid):
+    if mask_header is None or prod(mask_header.shape) > prod(image_header.grid):
         return ()
-    count = prod(source.get_sizes("".join(axis for axis in source.axes if axis in "TZ")))
+    count = prod(
+        image_header.get_sizes("".join(axis for axis in image_header.axes if axis in "TZ"))
+    )
     return (make_note("mask-one-plane", count=count),) * (count > 1)

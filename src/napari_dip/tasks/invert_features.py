@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.operators.network_features import FeatureOperator
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import Float32Array
     from napari_dip.io.header import Headers
     from napari_dip.tasks.network_import.loading import ImportedNetwork
@@ -167,12 +167,12 @@ class InvertFeatures(Task):
         ),
     ] = 1.0
 
-    def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
+    def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose the prior; refuse settings of network, layer and range, without opening files."""
         prior_spec = INVERSION_PRIORS.select(self.prior)[0]
         return self._check_settings() or TaskPlan(
             # the network takes all channels or colours at once
-            joint_channels="S" in source.axes or "C" in source.axes,
+            joint_channels="S" in header.axes or "C" in header.axes,
             prior_key=prior_spec.key,
             prior_reasons={prior_spec.key: _explain_prior(prior_spec)},
         )
@@ -192,21 +192,21 @@ class InvertFeatures(Task):
 
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Load the network, and refuse images that it cannot take."""
-        if refusal := check_content(pixels.image, pixels.source.name):
+        if refusal := check_content(pixels.image, pixels.header.name):
             return refusal
-        network = self._load_network(pixels.source.grid)
+        network = self._load_network(pixels.header.grid)
         if isinstance(network, Refusal):
             return network
         count = pixels.stack.shape[1]
         if count not in (1, network.channels) and network.channels != 1:
-            facts = {"wanted": network.channels, "name": pixels.source.name, "count": count}
+            facts = {"wanted": network.channels, "name": pixels.header.name, "count": count}
             return make_refusal("network-channels", **facts)
         constant_channels = [
             c for c in range(count) if pixels.stack[:, c].min() == pixels.stack[:, c].max()
         ]
         if constant_channels:  # they would not be fitted, but the network needs all channels
             return make_refusal(
-                "network-constant", name=pixels.source.name, channel=constant_channels[0] + 1
+                "network-constant", name=pixels.header.name, channel=constant_channels[0] + 1
             )
         return self._choose_normalisation(network).check(network.channels) or Inspection(
             convert_inputs=self._make_range
@@ -224,9 +224,9 @@ class InvertFeatures(Task):
         """
         import numpy as np
 
-        source = headers["image"]
-        black, white = choose_value_range(image, source.dtype, self.black, self.white)
-        network = self._load_network(source.grid)
+        header = headers["image"]
+        black, white = choose_value_range(image, header.dtype, self.black, self.white)
+        network = self._load_network(header.grid)
         if isinstance(network, Refusal):
             raise RefusedError(network)
         notes = (
@@ -235,7 +235,7 @@ class InvertFeatures(Task):
                 network=self.network,
                 sha256=network.sha256[:12],
                 layer=self.layer,
-                answer=describe_layer_size(self, source.grid),
+                answer=describe_layer_size(self, header.grid),
                 count=image.size,
             ),
             make_note(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Estimate
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
 
 #: Refractive index of immersion oil, ISO 8036. The PSF of a single plane in focus does not depend
 #: on it; it only has to exceed the numerical aperture.
@@ -206,7 +206,7 @@ class PsfSource:
     sigma_z: float | None
     optics: OpticsSettings
 
-    def check(self, source: ImageSpec, psf_header: ImageSpec | None) -> Refusal | None:
+    def check(self, image_header: ImageHeader, psf_header: ImageHeader | None) -> Refusal | None:
         """Refuse a PSF that is missing, given twice, incomplete or impossible."""
         sources = {
             "an image of it": psf_header is not None,
@@ -219,44 +219,48 @@ class PsfSource:
         if is_incomplete:
             return make_refusal("optics-missing", missing="kind of microscope (--model)")
         if not named_sources:
-            return make_refusal("psf-missing", name=source.name)
+            return make_refusal("psf-missing", name=image_header.name)
         if len(named_sources) > 1:
             return make_refusal("psf-twice", first=named_sources[0], second=named_sources[1])
         if psf_header is not None:
             return _check_psf_image(psf_header)
         if self.sigma_z is not None and self.sigma is None:
             return make_refusal("gaussian-axial")
-        return optics.check(source) if self.sigma is None else None
+        return optics.check(image_header) if self.sigma is None else None
 
     def check_axes(
-        self, source: ImageSpec, psf_header: ImageSpec | None, axes: str
+        self, image_header: ImageHeader, psf_header: ImageHeader | None, axes: str
     ) -> Refusal | None:
         """Refuse a PSF that does not fit the axes of one fit."""
         is_volume = axes[0] == "Z"
         if psf_header is not None:
             if not is_psf_volume(psf_header) or is_volume:
                 return None
-            has_depth = "Z" in source.axes and source.get_sizes("Z") > (1,)
+            has_depth = "Z" in image_header.axes and image_header.get_sizes("Z") > (1,)
             facts = {"name": psf_header.name, "shape": _format_shape(psf_header.shape)}
             return make_refusal("psf-axes", hint=_VOLUME_HINT if has_depth else "", **facts)
         if self.sigma_z is not None and not is_volume:
-            return make_refusal("gaussian-depth", name=source.name)
-        if self.sigma is None and is_volume and None in self.optics.get_pixel_sizes(source, "Z"):
-            return make_refusal("z-step-missing", name=source.name)
+            return make_refusal("gaussian-depth", name=image_header.name)
+        if (
+            self.sigma is None
+            and is_volume
+            and None in self.optics.get_pixel_sizes(image_header, "Z")
+        ):
+            return make_refusal("z-step-missing", name=image_header.name)
         return None
 
-    def is_volumetric(self, source: ImageSpec, psf_header: ImageSpec | None) -> bool:
+    def is_volumetric(self, image_header: ImageHeader, psf_header: ImageHeader | None) -> bool:
         """Return whether the PSF extends along Z, so that a Z stack is one volume."""
         if psf_header is not None:
             return is_psf_volume(psf_header)
         return self.sigma_z is not None or self.sigma is None
 
     def compute_psf_sizes(
-        self, source: ImageSpec, psf_header: ImageSpec | None, axes: str
+        self, image_header: ImageHeader, psf_header: ImageHeader | None, axes: str
     ) -> tuple[int, ...]:
         """Return the size along each axis of a fit; for a PSF image, an upper bound."""
         if axes[0] == "T":
-            return (1, *self.compute_psf_sizes(source, psf_header, axes[1:]))
+            return (1, *self.compute_psf_sizes(image_header, psf_header, axes[1:]))
         if psf_header is not None:
             shape = psf_header.shape[-2:]
             if axes[0] == "Z":
@@ -264,21 +268,21 @@ class PsfSource:
             # centring at most doubles the size; kernels larger than the image are refused later
             return tuple(
                 min(2 * n + 1, 2 * (frame // 2) + 1) if n > 1 else 1
-                for n, frame in zip(shape, source.get_sizes(axes), strict=True)
+                for n, frame in zip(shape, image_header.get_sizes(axes), strict=True)
             )
         if self.sigma is not None:
             sigmas = {"Z": self.sigma_z or 0.0, "Y": self.sigma, "X": self.sigma}
             return tuple(2 * ceil(GAUSSIAN_RADIUS_SIGMAS * sigmas[axis]) + 1 for axis in axes)
-        return self.optics.compute_psf_sizes(source, axes)
+        return self.optics.compute_psf_sizes(image_header, axes)
 
     def make_kernel(
-        self, source: ImageSpec, image: Tensor | None, axes: str
+        self, header: ImageHeader, image: Tensor | None, axes: str
     ) -> tuple[Tensor, tuple[Note, ...]]:
         """Return the kernel, (*sizes) float32 of sum one, with notes on it.
 
         Parameters
         ----------
-        source : ImageSpec
+        header : ImageHeader
             Header of the image, after the checks.
         image : Tensor or None
             Image of the PSF, as loaded.
@@ -293,7 +297,7 @@ class PsfSource:
         from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 
         notes: tuple[Note, ...]
-        sizes = self.compute_psf_sizes(source, None, axes) if image is None else ()
+        sizes = self.compute_psf_sizes(header, None, axes) if image is None else ()
         if image is not None:
             cleaned = clean_psf_image(image)
             if isinstance(cleaned, Refusal):
@@ -304,16 +308,16 @@ class PsfSource:
             kernel, notes = sample_gaussian_psf((*along_z, self.sigma, self.sigma), sizes), ()
         else:
             spatial_axes = axes.removeprefix("T")
-            kernel, notes = self._compute_kernel(source, spatial_axes, sizes[-len(spatial_axes) :])
+            kernel, notes = self._compute_kernel(header, spatial_axes, sizes[-len(spatial_axes) :])
         return (kernel[None] if kernel.ndim < len(axes) else kernel), notes
 
     def _compute_kernel(
-        self, source: ImageSpec, axes: str, sizes: tuple[int, ...]
+        self, header: ImageHeader, axes: str, sizes: tuple[int, ...]
     ) -> tuple[Tensor, tuple[Note, ...]]:
         from napari_dip.engine.deconvolution.psf import compute_microscope_psf
 
         optics = self.optics
-        pixels = tuple(size for size in optics.get_pixel_sizes(source, axes) if size)
+        pixels = tuple(size for size in optics.get_pixel_sizes(header, axes) if size)
         assert optics.model != "none" and optics.na and optics.wavelength
         kernel = compute_microscope_psf(
             optics.model,
@@ -335,23 +339,23 @@ class PsfSource:
         return kernel, (note,)
 
 
-def check_size(source: ImageSpec, sizes: tuple[int, ...], axes: str) -> Refusal | None:
+def check_size(header: ImageHeader, sizes: tuple[int, ...], axes: str) -> Refusal | None:
     """Refuse a PSF larger than the image.
 
     The pixel that makes an even size odd is tolerated.
     """
-    frame = source.get_sizes(axes)
+    frame = header.get_sizes(axes)
     if all(2 * (size // 2) <= count for size, count in zip(sizes, frame, strict=True)):
         return None
     facts = {"psf": _format_shape(sizes), "frame": _format_shape(frame)}
-    return make_refusal("psf-large", name=source.name, **facts)
+    return make_refusal("psf-large", name=header.name, **facts)
 
 
-def get_fit_axes(source: ImageSpec, dims: int) -> str:
+def get_fit_axes(header: ImageHeader, dims: int) -> str:
     """Return the axes of a fit with `dims` dimensions; Z takes precedence over T."""
     if dims == 2:
         return "YX"
-    return "ZYX" if "Z" in source.axes and source.get_sizes("Z") > (1,) else "TYX"
+    return "ZYX" if "Z" in header.axes and header.get_sizes("Z") > (1,) else "TYX"
 
 
 def clean_psf_image(image: Tensor) -> tuple[Tensor, tuple[Note, ...]] | Refusal:
@@ -363,12 +367,12 @@ def clean_psf_image(image: Tensor) -> tuple[Tensor, tuple[Note, ...]] | Refusal:
     return make_refusal(cleaned) if isinstance(cleaned, str) else cleaned
 
 
-def is_psf_volume(psf_header: ImageSpec) -> bool:
+def is_psf_volume(psf_header: ImageHeader) -> bool:
     """Return whether the image of a PSF has several planes."""
     return any(count > 1 for count in psf_header.shape[:-2])
 
 
-def _check_psf_image(psf_header: ImageSpec) -> Refusal | None:
+def _check_psf_image(psf_header: ImageHeader) -> Refusal | None:
     """Refuse anything but a plane or a Z stack without colours or channels."""
     stack_sizes = [count for count in psf_header.shape[:-2] if count > 1]
     has_channels = any(
@@ -413,9 +417,9 @@ class OpticsSettings:
     excitation: float | None
     pinhole: float
 
-    def check(self, source: ImageSpec) -> Refusal | None:
+    def check(self, header: ImageHeader) -> Refusal | None:
         """Refuse a microscope that is incomplete or physically impossible."""
-        pixels = self.get_pixel_sizes(source, "YX")
+        pixels = self.get_pixel_sizes(header, "YX")
         entries = {
             "na": self.na,
             "wavelength": self.wavelength,
@@ -429,12 +433,12 @@ class OpticsSettings:
             return make_refusal("optics-impossible", na=self.na, index=self.refractive_index)
         return None
 
-    def get_pixel_sizes(self, source: ImageSpec, axes: str) -> tuple[float | None, ...]:
+    def get_pixel_sizes(self, header: ImageHeader, axes: str) -> tuple[float | None, ...]:
         """Return the pixel size along each axis in nm: the user's, else that of the file."""
         user_sizes = {"Z": self.z_step, "Y": self.pixel_size, "X": self.pixel_size}
-        return tuple(user_sizes[axis] or _get_pixel_size_nm(source, axis) for axis in axes)
+        return tuple(user_sizes[axis] or _get_pixel_size_nm(header, axis) for axis in axes)
 
-    def compute_psf_sizes(self, source: ImageSpec, axes: str) -> tuple[int, ...]:
+    def compute_psf_sizes(self, header: ImageHeader, axes: str) -> tuple[int, ...]:
         """Return the size of the PSF along each axis, in pixels; requires a passed `check`.
 
         The sizes are odd. Along Z the PSF is at most as deep as the Z stack. Laterally, a widefield
@@ -442,9 +446,9 @@ class OpticsSettings:
         """
         assert self.na and self.wavelength
         radii: dict[str, int] = {}
-        pixel_sizes = dict(zip(axes, self.get_pixel_sizes(source, axes), strict=True))
+        pixel_sizes = dict(zip(axes, self.get_pixel_sizes(header, axes), strict=True))
         max_radii = {
-            axis: count // 2 for axis, count in zip(axes, source.get_sizes(axes), strict=True)
+            axis: count // 2 for axis, count in zip(axes, header.get_sizes(axes), strict=True)
         }
         lateral, cone = PSF_LATERAL_RADIUS * AIRY_DISC_RADIUS * self.wavelength / self.na, 0.0
         if "Z" in axes:
@@ -462,14 +466,14 @@ class OpticsSettings:
         return tuple(2 * radii[axis] + 1 for axis in axes)
 
 
-def _get_pixel_size_nm(source: ImageSpec, axis: str) -> float | None:
+def _get_pixel_size_nm(header: ImageHeader, axis: str) -> float | None:
     """Return the pixel size that the file states; None if it states none."""
     from napari_dip.io.header import get_unit_meters
 
-    if source.scale is None or source.units is None or axis not in source.axes:
+    if header.scale is None or header.units is None or axis not in header.axes:
         return None
-    index = source.axes.index(axis)
-    unit = get_unit_meters(source.units[index])
-    if unit is None or not source.scale[index] > 0:
+    index = header.axes.index(axis)
+    unit = get_unit_meters(header.units[index])
+    if unit is None or not header.scale[index] > 0:
         return None
-    return source.scale[index] * unit * 1e9
+    return header.scale[index] * unit * 1e9

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Penalty, Problem
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import AnyArray, Float32Array, FloatArray
     from napari_dip.tasks.base import FitInput, TaskPlan
 
@@ -229,18 +229,25 @@ def check_content(array: AnyArray, name: str) -> Refusal | None:
     return None
 
 
-def check_exposure_header(source: ImageSpec, exposure: ImageSpec) -> Refusal | None:
+def check_exposure_header(
+    image_header: ImageHeader, exposure_header: ImageHeader
+) -> Refusal | None:
     """Refuse a repeated exposure whose header shows another size or other axes."""
-    same_axes = source.has_guessed_axes or exposure.has_guessed_axes or source.axes == exposure.axes
-    if exposure.shape == source.shape and same_axes:
+    same_axes = (
+        image_header.has_guessed_axes
+        or exposure_header.has_guessed_axes
+        or image_header.axes == exposure_header.axes
+    )
+    if exposure_header.shape == image_header.shape and same_axes:
         return None
     image_size, exposure_size = (
-        f"{' × '.join(map(str, spec.shape))} ({spec.axes})" for spec in (source, exposure)
+        f"{' × '.join(map(str, header.shape))} ({header.axes})"
+        for header in (image_header, exposure_header)
     )
     return make_refusal(
         "repeated-exposure-size",
-        name=exposure.name,
-        image=source.name,
+        name=exposure_header.name,
+        image=image_header.name,
         size=exposure_size,
         other=image_size,
     )
@@ -411,35 +418,35 @@ def get_series_training(
     )
 
 
-def count_planes(source: ImageSpec) -> int:
+def count_planes(header: ImageHeader) -> int:
     """Return the number of frames times the number of planes."""
-    sizes = zip(source.axes, source.shape, strict=True)
+    sizes = zip(header.axes, header.shape, strict=True)
     return prod(count for axis, count in sizes if axis in "TZ")
 
 
-def is_movie(source: ImageSpec) -> bool:
+def is_movie(header: ImageHeader) -> bool:
     """Return whether there are several frames."""
-    return "T" in source.axes and source.shape[source.axes.index("T")] > 1
+    return "T" in header.axes and header.shape[header.axes.index("T")] > 1
 
 
-def compute_plane_distance(source: ImageSpec) -> float:
+def compute_plane_distance(header: ImageHeader) -> float:
     """Return the Z step in pixels of the plane; 1 if the header does not state it."""
-    if source.scale is None or source.units is None or "Z" not in source.axes:
+    if header.scale is None or header.units is None or "Z" not in header.axes:
         return 1.0
-    z, x = (source.axes.index(axis) for axis in "ZX")
-    if source.shape[z] < 2 or source.units[z] != source.units[x] or not source.scale[x] > 0:
+    z, x = (header.axes.index(axis) for axis in "ZX")
+    if header.shape[z] < 2 or header.units[z] != header.units[x] or not header.scale[x] > 0:
         return 1.0
-    return abs(source.scale[z]) / source.scale[x] or 1.0
+    return abs(header.scale[z]) / header.scale[x] or 1.0
 
 
-def has_distant_planes(source: ImageSpec) -> bool:
+def has_distant_planes(header: ImageHeader) -> bool:
     """Return whether planes lie too far apart to be fitted as a volume."""
-    return compute_plane_distance(source) >= MIN_DISTANT_SPACING
+    return compute_plane_distance(header) >= MIN_DISTANT_SPACING
 
 
-def describe_distant_planes(source: ImageSpec) -> Note:
+def describe_distant_planes(header: ImageHeader) -> Note:
     """Return a note on how distant planes are restored."""
-    return make_note("planes-distant", distance=compute_plane_distance(source))
+    return make_note("planes-distant", distance=compute_plane_distance(header))
 
 
 def add_temporal_smoothing(problem: Problem, fit_input: FitInput, weight: float) -> Problem:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_dip.engine.problem import Estimate, Operator, Problem
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.header import Headers
 
 #: Upscaling factors of one axis; the Deep Image Prior paper shows 4 and 8.
@@ -188,26 +188,26 @@ class SuperResolve(Task):
     read_noise: ReadNoise = None
     gain: CameraGain = None
 
-    def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
+    def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose prior and fine grid; refuse what has no coarser scales, or planes for a volume."""
         priors = SUPER_RESOLUTION_PRIORS.select(self.prior)
-        if not self._has_scales(source):
+        if not self._has_scales(header):
             priors = tuple(
                 prior_spec
                 for prior_spec in priors
                 if not prior_spec.input_traits.trains_on_coarser_copies
             )
         if not priors:
-            return make_refusal("scales-none", name=source.name)
-        is_volume = self._has_depth and get_fit_axes(source, 3) == "ZYX"
+            return make_refusal("scales-none", name=header.name)
+        is_volume = self._has_depth and get_fit_axes(header, 3) == "ZYX"
         suitable = (
             prior_spec
             for prior_spec in priors
             if len(axes) == 2 or not prior_spec.input_traits.trains_on_coarser_copies
         )
-        sizes = _multiply_sizes(source.get_sizes(axes), self._get_factors(axes))
+        sizes = _multiply_sizes(header.get_sizes(axes), self._get_factors(axes))
         return TaskPlan(
-            axes_refusal=self._check_axes(source, axes),
+            axes_refusal=self._check_axes(header, axes),
             stacks="volume" if is_volume else "planes",  # which cost less
             prior_key=next(suitable, priors[0]).key,
             prior_reasons={
@@ -225,13 +225,13 @@ class SuperResolve(Task):
             blind_spot_shape=SINGLE_PIXEL,
         )
 
-    def _check_axes(self, source: ImageSpec, axes: str) -> Refusal | None:
+    def _check_axes(self, header: ImageHeader, axes: str) -> Refusal | None:
         """Refuse single planes where there is a factor or a PSF along Z."""
         if not self._has_depth or axes == "ZYX":
             return None
         if self.factor.count(",") > 1:
-            return make_refusal("factor-depth", factor=self.factor, name=source.name)
-        return make_refusal("gaussian-depth", name=source.name)
+            return make_refusal("factor-depth", factor=self.factor, name=header.name)
+        return make_refusal("gaussian-depth", name=header.name)
 
     @property
     def _has_depth(self) -> bool:
@@ -253,15 +253,15 @@ class SuperResolve(Task):
         """Return the fine pixels beyond the frame that the PSF reaches, on either side."""
         return tuple(ceil(GAUSSIAN_RADIUS_SIGMAS * sigma) for sigma in self._get_psf_sigmas(axes))
 
-    def _has_scales(self, source: ImageSpec) -> bool:
-        factors = self._get_factors(source.axes)
+    def _has_scales(self, header: ImageHeader) -> bool:
+        factors = self._get_factors(header.axes)
         if max(factors) == 1:  # the factor is along an axis that the image does not have
             return False
         has_no_psf = not (self.psf_sigma or self.psf_sigma_z)
         return (
             has_no_psf
             and split_into_stages(factors) is not None
-            and min(source.grid) >= MIN_ZSSR_SIDE
+            and min(header.grid) >= MIN_ZSSR_SIDE
         )
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:

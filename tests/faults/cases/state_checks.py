@@ -426,9 +426,9 @@ def start_run(**options: Any) -> Any:
     from napari_dip.pipeline.machine import detect_machine
     from napari_dip.pipeline.plan.preflight import preflight
 
-    spec, pixels = open_input("image", make_plain_image(), None)
+    header, pixels = open_input("image", make_plain_image(), None)
     recipe = dip.make_recipe("denoise", **{**FAST, "max_iterations": 60, **options})
-    return run(preflight(recipe, spec, detect_machine(), {}), {"image": pixels()})
+    return run(preflight(recipe, header, detect_machine(), {}), {"image": pixels()})
 
 
 def run_to_end(steps: Any) -> Any:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from napari_dip.cli import main
 from napari_dip.errors import Refusal, RefusedError
-from napari_dip.io.reading import open_pixels, read_pixels, read_spec
+from napari_dip.io.reading import open_pixels, read_header, read_pixels
 from napari_dip.pipeline.api import restore
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
@@ -30,7 +30,7 @@ def draw_pixels(*shape: int, dtype: str = "uint16") -> np.ndarray:
 
 def read_refusal(path: Path, axes: str | None = None) -> str:
     with pytest.raises(RefusedError) as caught:
-        read_pixels(read_spec(path, axes))
+        read_pixels(read_header(path, axes))
     return caught.value.reason.sentence
 
 
@@ -59,24 +59,24 @@ def test_planes_that_an_ome_header_leaves_out_are_counted_in_a_note(tmp_path, co
     image = write_with_header(
         tmp_path / "a.ome.tif", halve_counts, ome=True, compression=compression
     )
-    spec = read_spec(tmp_path / "a.ome.tif")
-    assert (spec.axes, spec.shape) == ("ZYX", (5, 20, 30))
-    assert list(map(str, spec.notes)) == [HALVED.format(spec.name)]
-    np.testing.assert_array_equal(read_pixels(spec), image[:5])
+    header = read_header(tmp_path / "a.ome.tif")
+    assert (header.axes, header.shape) == ("ZYX", (5, 20, 30))
+    assert list(map(str, header.notes)) == [HALVED.format(header.name)]
+    np.testing.assert_array_equal(read_pixels(header), image[:5])
 
 
 def test_planes_that_an_imagej_header_leaves_out_are_counted_in_a_note(tmp_path):
     write_with_header(tmp_path / "a.tif", halve_counts, imagej=True)
-    spec = read_spec(tmp_path / "a.tif")
-    assert spec.shape == (5, 20, 30)
-    assert list(map(str, spec.notes)) == [HALVED.format(spec.name)]
+    header = read_header(tmp_path / "a.tif")
+    assert header.shape == (5, 20, 30)
+    assert list(map(str, header.notes)) == [HALVED.format(header.name)]
 
 
 def test_planes_that_are_left_out_are_reported_by_plan_terminal_and_report(tmp_path, capsys):
     path = tmp_path / "a.ome.tif"
     write_with_header(path, halve_counts, ome=True)
     note = HALVED.format(path.name)
-    plan = preflight(make_recipe("denoise", preset="fast"), read_spec(path), detect_machine())
+    plan = preflight(make_recipe("denoise", preset="fast"), read_header(path), detect_machine())
     assert not isinstance(plan, Refusal) and note in map(str, plan.notes)
     assert main(["plan", "denoise", str(path)]) == 0
     assert note in capsys.readouterr().out.splitlines()
@@ -89,10 +89,10 @@ def test_planes_that_an_ome_header_does_not_place_are_taken_in_order_with_a_note
     image = write_with_header(
         tmp_path / "a.ome.tif", lambda xml: re.sub("<TiffData[^>]*/>", tag, xml), ome=True
     )
-    spec = read_spec(tmp_path / "a.ome.tif")
-    assert spec.shape == (10, 20, 30) and spec.has_guessed_axes
-    assert "all 10 are taken, in the order in which they are stored" in str(spec.notes[0])
-    np.testing.assert_array_equal(read_pixels(spec), image)
+    header = read_header(tmp_path / "a.ome.tif")
+    assert header.shape == (10, 20, 30) and header.has_guessed_axes
+    assert "all 10 are taken, in the order in which they are stored" in str(header.notes[0])
+    np.testing.assert_array_equal(read_pixels(header), image)
 
 
 def test_a_page_that_an_ome_header_names_twice_is_reported(tmp_path):
@@ -100,7 +100,7 @@ def test_a_page_that_an_ome_header_names_twice_is_reported(tmp_path):
     write_with_header(
         tmp_path / "a.ome.tif", lambda xml: re.sub("<TiffData[^>]*/>", tags, xml), ome=True
     )
-    left_out, twice = map(str, read_spec(tmp_path / "a.ome.tif").notes)
+    left_out, twice = map(str, read_header(tmp_path / "a.ome.tif").notes)
     assert left_out == HALVED.format("a.ome.tif")
     assert twice == "The header of 'a.ome.tif' names 5 of its planes more than once."
 
@@ -127,8 +127,10 @@ def test_a_shape_that_does_not_fit_the_pages_is_reported(tmp_path, compression, 
     write_with_header(
         tmp_path / "a.tif", lambda text: text.replace("10", count), compression=compression
     )
-    spec = read_spec(tmp_path / "a.tif")
-    assert spec.shape == (10, 20, 30) and "does not match its planes: all 10" in str(spec.notes[0])
+    header = read_header(tmp_path / "a.tif")
+    assert header.shape == (10, 20, 30) and "does not match its planes: all 10" in str(
+        header.notes[0]
+    )
 
 
 def test_an_honest_header_needs_no_note(tmp_path):
@@ -136,7 +138,7 @@ def test_an_honest_header_needs_no_note(tmp_path):
         kind = {} if options.get("imagej") else {"photometric": "minisblack"}
         path = tmp_path / f"{number}.tif"
         tifffile.imwrite(path, draw_pixels(10, 20, 30), metadata={"axes": "ZYX"}, **kind, **options)
-        assert read_spec(path).notes == ()
+        assert read_header(path).notes == ()
 
 
 # --- tags that say what values and pages mean
@@ -148,9 +150,9 @@ def test_an_image_whose_0_is_white_gives_a_result_whose_0_is_white(tmp_path, dty
     path, result = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     image = draw_pixels(32, 32, dtype=dtype)
     tifffile.imwrite(path, image, photometric="miniswhite")
-    spec = read_spec(path)
-    np.testing.assert_array_equal(read_pixels(spec), image)
-    assert "white-zero" in [note.code for note in spec.notes]
+    header = read_header(path)
+    np.testing.assert_array_equal(read_pixels(header), image)
+    assert "white-zero" in [note.code for note in header.notes]
     assert denoise_quickly(path, result, "--residual", str(tmp_path / "c.tif")) == 0
     with tifffile.TiffFile(result) as file, tifffile.TiffFile(tmp_path / "c.tif") as residual:
         assert file.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE
@@ -169,7 +171,7 @@ def test_a_stack_that_is_stored_turned_gives_a_result_turned_alike(tmp_path, suf
     path, result = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     turned = {"photometric": "minisblack", "extratags": [(274, "H", 1, 6, False)]}
     tifffile.imwrite(path, draw_pixels(2, 24, 32), metadata={"axes": "ZYX"}, **turned)
-    assert "orientation 6" in str(read_spec(path).notes[0])
+    assert "orientation 6" in str(read_header(path).notes[0])
     assert denoise_quickly(path, result) == 0
     with tifffile.TiffFile(result) as file:
         assert file.series[0].shape == (2, 24, 32)
@@ -183,7 +185,7 @@ def test_a_photograph_that_is_stored_turned_gives_a_result_turned_alike(tmp_path
     turned[274] = 8
     path, result = tmp_path / f"a{suffix}", tmp_path / "b.tif"
     Image.fromarray(draw_pixels(24, 32, dtype="uint8")).save(path, exif=turned)
-    assert "orientation 8" in str(read_spec(path).notes[0])
+    assert "orientation 8" in str(read_header(path).notes[0])
     assert denoise_quickly(path, result) == 0
     with tifffile.TiffFile(result) as file:
         assert file.pages[0].tags[274].value == 8 and file.pages[0].shape == (24, 32)
@@ -194,13 +196,13 @@ def test_values_that_stand_for_the_colours_of_a_table_are_restored_as_colours(tm
     colours = np.random.default_rng(1).integers(0, 256, (3, 256)).astype("uint16") * 257
     tifffile.imwrite(path, image, photometric="palette", colormap=colours)
     expected = (colours >> 8).astype("uint8").T[image]
-    spec = read_spec(path)
-    assert (spec.axes, spec.shape, spec.dtype) == ("YXS", (20, 30, 3), "uint8")
-    assert "--axes YX" in str(spec.notes[0])
-    np.testing.assert_array_equal(read_pixels(spec), expected)
-    np.testing.assert_array_equal(open_pixels(spec)[...], expected)
+    header = read_header(path)
+    assert (header.axes, header.shape, header.dtype) == ("YXS", (20, 30, 3), "uint8")
+    assert "--axes YX" in str(header.notes[0])
+    np.testing.assert_array_equal(read_pixels(header), expected)
+    np.testing.assert_array_equal(open_pixels(header)[...], expected)
     np.testing.assert_array_equal(np.asarray(Image.open(path).convert("RGB")), expected)
-    np.testing.assert_array_equal(read_pixels(read_spec(path, "YX")), image)
+    np.testing.assert_array_equal(read_pixels(read_header(path, "YX")), image)
 
 
 def test_a_table_of_greys_is_looked_up_and_a_ramp_changes_nothing(tmp_path):
@@ -209,9 +211,9 @@ def test_a_table_of_greys_is_looked_up_and_a_ramp_changes_nothing(tmp_path):
     for name, greys in {"ramp": ramp, "turned": ramp[::-1]}.items():
         path = tmp_path / f"{name}.tif"
         tifffile.imwrite(path, image, photometric="palette", colormap=np.stack([greys] * 3))
-        spec = read_spec(path)
-        assert (spec.axes, bool(spec.notes)) == ("YX", name == "turned")
-        for pixels_read in (read_pixels(spec), open_pixels(spec)[...]):
+        header = read_header(path)
+        assert (header.axes, bool(header.notes)) == ("YX", name == "turned")
+        for pixels_read in (read_pixels(header), open_pixels(header)[...]):
             np.testing.assert_array_equal(pixels_read, image if name == "ramp" else 255 - image)
 
 
@@ -219,9 +221,9 @@ def test_colours_in_which_imagej_shows_values_are_no_values(tmp_path):
     path, image = tmp_path / "a.tif", draw_pixels(20, 30, dtype="uint8")
     colours = np.random.default_rng(1).integers(0, 65536, (3, 256)).astype("uint16")
     tifffile.imwrite(path, image, imagej=True, colormap=colours)
-    spec = read_spec(path)
-    assert spec.axes == "YX" and "shown are left out" in str(spec.notes[0])
-    np.testing.assert_array_equal(read_pixels(spec), image)
+    header = read_header(path)
+    assert header.axes == "YX" and "shown are left out" in str(header.notes[0])
+    np.testing.assert_array_equal(read_pixels(header), image)
 
 
 @pytest.mark.parametrize(
@@ -233,8 +235,8 @@ def test_resolution_tags_in_millimetres_and_micrometres_are_lengths(tmp_path, un
     tifffile.imwrite(path, draw_pixels(32, 32), resolution=(10, 10), resolutionunit=unit)
     assert denoise_quickly(path, result) == 0
     for file in (path, result):
-        spec = read_spec(file)
-        assert spec.units == (name, name) and spec.scale == pytest.approx((size, size))
+        header = read_header(file)
+        assert header.units == (name, name) and header.scale == pytest.approx((size, size))
 
 
 @pytest.mark.parametrize("flag", [0, 1])
@@ -243,13 +245,13 @@ def test_a_thumbnail_is_not_taken_for_the_image(tmp_path, flag):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(image[::4, ::4], subfiletype=flag, metadata=None)
         file.write(image, metadata=None)
-    spec = read_spec(tmp_path / "a.tif")
-    assert tuple(map(str, spec.notes)) == (
+    header = read_header(tmp_path / "a.tif")
+    assert tuple(map(str, header.notes)) == (
         "'a.tif' holds 2 images, and the first is a small copy: the one of 64 × 48 pixels is "
         "restored.",
     )
-    np.testing.assert_array_equal(read_pixels(spec), image)
-    np.testing.assert_array_equal(open_pixels(spec)[...], image)
+    np.testing.assert_array_equal(read_pixels(header), image)
+    np.testing.assert_array_equal(open_pixels(header)[...], image)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +272,7 @@ def test_red_green_and_blue_that_jpeg_packs_as_ycbcr_are_read(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", compression="jpeg")
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.pages[0].photometric == tifffile.PHOTOMETRIC.YCBCR
-    pixels_read = read_pixels(read_spec(tmp_path / "a.tif"))
+    pixels_read = read_pixels(read_header(tmp_path / "a.tif"))
     assert np.abs(pixels_read.astype(int) - image).max() <= 6
 
 
@@ -325,7 +327,7 @@ def test_no_attribute_of_an_ome_header_that_is_missing_or_wrong_ends_in_a_bare_n
             path.write_bytes(whole)
             tifffile.tiffcomment(path, re.sub(f' {name}="[^"]*"', replaced, xml).encode())
             try:
-                assert read_pixels(read_spec(path)).ndim == 3
+                assert read_pixels(read_header(path)).ndim == 3
             except RefusedError as no:
                 why = no.reason.sentence.rpartition("damaged: ")[2]
                 assert " " in why and "int()" not in why, why

@@ -15,7 +15,7 @@ import pytest
 from napari_dip.cli import main
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io.outputs import check_output
-from napari_dip.io.reading import open_pixels, read_pixels, read_provenance, read_spec
+from napari_dip.io.reading import open_pixels, read_header, read_pixels, read_provenance
 from napari_dip.io.regions import MemoryMappedImage, iter_chunks
 from napari_dip.io.writing import write_image
 
@@ -67,15 +67,15 @@ def edit_metadata(path: Path, change: Any) -> None:
 
 def read_refusal_code(path: Path) -> str:
     with pytest.raises(RefusedError) as caught:
-        read_spec(path)
+        read_header(path)
     return caught.value.reason.code
 
 
 def test_pixels_axes_units_and_provenance_come_back(cells: Path) -> None:
-    spec = read_spec(cells)
-    assert (spec.axes, spec.shape, spec.dtype) == ("ZYX", SHAPE, "uint16")
-    assert (spec.scale, spec.units) == (SCALE, UNITS)
-    assert np.array_equal(read_pixels(spec), draw_stack())
+    header = read_header(cells)
+    assert (header.axes, header.shape, header.dtype) == ("ZYX", SHAPE, "uint16")
+    assert (header.scale, header.units) == (SCALE, UNITS)
+    assert np.array_equal(read_pixels(header), draw_stack())
     assert read_provenance(cells) == PROVENANCE
 
 
@@ -96,7 +96,7 @@ def test_each_level_halves_the_plane_and_says_where_it_lies(cells: Path) -> None
 
 def test_regions_are_read_without_the_whole(cells: Path, monkeypatch) -> None:
     monkeypatch.setattr("napari_dip.io.regions.MAX_CHUNK_BYTES", 5000)
-    opened = open_pixels(read_spec(cells))
+    opened = open_pixels(read_header(cells))
     assert not isinstance(opened, np.ndarray)
     assert np.array_equal(opened[1:3, 10:20, 5], draw_stack()[1:3, 10:20, 5])
     assert b"".join(part.tobytes() for part in iter_chunks(opened)) == draw_stack().tobytes()
@@ -111,9 +111,9 @@ def test_a_result_on_the_disk_in_other_axes_is_saved_in_the_order_of_the_format(
         path=tmp_path / "raw", offset=0, shape=image.shape, stored_dtype="<f4"
     ).make_memmap()
     path = save_zarr(tmp_path, "0.5", mapped, axes="YXS", scale=None, units=None)
-    spec = read_spec(path)
-    assert (spec.axes, spec.shape, spec.units) == ("CYX", (3, 20, 24), None)
-    assert np.array_equal(read_pixels(spec), image.transpose(2, 0, 1))
+    header = read_header(path)
+    assert (header.axes, header.shape, header.units) == ("CYX", (3, 20, 24), None)
+    assert np.array_equal(read_pixels(header), image.transpose(2, 0, 1))
 
 
 def test_the_same_pixels_give_the_same_bytes(tmp_path: Path) -> None:
@@ -147,16 +147,16 @@ def test_a_result_that_cannot_be_written_leaves_nothing_and_harms_nothing(
         save_zarr(tmp_path, "0.5", HalfReadableImage(), overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == (["cells.ome.zarr"] if exists else [])
     if before is not None:
-        assert np.array_equal(read_pixels(read_spec(before)), draw_stack())
+        assert np.array_equal(read_pixels(read_header(before)), draw_stack())
 
 
 def test_an_earlier_result_is_replaced_only_on_request(tmp_path: Path) -> None:
     path = save_zarr(tmp_path, "0.5")
     with pytest.raises(FailedError):
         save_zarr(tmp_path, "0.5", draw_stack() + 1)
-    assert np.array_equal(read_pixels(read_spec(path)), draw_stack())
+    assert np.array_equal(read_pixels(read_header(path)), draw_stack())
     save_zarr(tmp_path, "0.5", draw_stack() + 1, overwrite=True)
-    assert np.array_equal(read_pixels(read_spec(path)), draw_stack() + 1)
+    assert np.array_equal(read_pixels(read_header(path)), draw_stack() + 1)
     assert [path.name for path in tmp_path.iterdir()] == ["cells.ome.zarr"]
 
 
@@ -186,7 +186,7 @@ def test_a_zarr_that_holds_a_file_of_the_users_is_never_replaced(cells: Path, na
 def test_a_result_named_with_a_slash_at_its_end_is_a_zarr(tmp_path: Path) -> None:
     name = f"{tmp_path / 'out.ome.zarr'}{os.sep}"
     write_image(name, draw_stack(), axes="ZYX")
-    assert read_spec(name).shape == SHAPE and (tmp_path / "out.ome.zarr").is_dir()
+    assert read_header(name).shape == SHAPE and (tmp_path / "out.ome.zarr").is_dir()
 
 
 def test_places_where_a_folder_would_do_harm_are_refused(tmp_path: Path) -> None:
@@ -212,13 +212,13 @@ def test_levels_that_lead_out_of_the_folder_are_refused(cells: Path, level: str)
 
 def test_links_that_lead_out_of_the_folder_are_not_followed(cells: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
-    spec = read_spec(cells)
+    header = read_header(cells)
     chunk = next(path for path in (cells / "0").rglob("*") if path.name == "0" and path.is_file())
     chunk.unlink()
     chunk.symlink_to(tmp_path / "secret")
     assert read_refusal_code(cells) == "file-outside-folder"
     with pytest.raises(RefusedError) as caught:
-        read_pixels(spec)
+        read_pixels(header)
     assert caught.value.reason.code == "file-outside-folder"
 
 
@@ -243,17 +243,17 @@ def test_an_image_of_several_behind_a_link_that_leads_out_is_not_read(tmp_path: 
     assert read_refusal_code(several) == "file-outside-folder"
     (several / "0").unlink()
     outside.rename(several / "0")
-    assert read_spec(several).shape == SHAPE
+    assert read_header(several).shape == SHAPE
 
 
 def test_the_finest_level_is_that_of_the_smallest_pixels_wherever_it_is_listed(
     cells: Path,
 ) -> None:
     edit_metadata(cells, lambda multiscale: multiscale["datasets"].reverse())
-    spec = read_spec(cells)
-    assert (spec.shape, spec.scale) == (SHAPE, SCALE)
-    assert "level '0' is restored" in str(spec.notes[0])
-    np.testing.assert_array_equal(read_pixels(spec), draw_stack())
+    header = read_header(cells)
+    assert (header.shape, header.scale) == (SHAPE, SCALE)
+    assert "level '0' is restored" in str(header.notes[0])
+    np.testing.assert_array_equal(read_pixels(header), draw_stack())
 
 
 def test_of_levels_without_scales_the_largest_is_the_finest(cells: Path) -> None:
@@ -263,7 +263,7 @@ def test_of_levels_without_scales_the_largest_is_the_finest(cells: Path) -> None
             dataset["coordinateTransformations"] = [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]
 
     edit_metadata(cells, change)
-    np.testing.assert_array_equal(read_pixels(read_spec(cells)), draw_stack())
+    np.testing.assert_array_equal(read_pixels(read_header(cells)), draw_stack())
 
 
 def test_pixels_of_negative_size_are_refused_as_such(cells: Path) -> None:
@@ -273,7 +273,7 @@ def test_pixels_of_negative_size_are_refused_as_such(cells: Path) -> None:
 
     edit_metadata(cells, change)
     with pytest.raises(RefusedError, match="size"):
-        read_spec(cells)
+        read_header(cells)
 
 
 def test_levels_whose_sizes_and_scales_contradict_are_refused(cells: Path) -> None:
@@ -283,7 +283,7 @@ def test_levels_whose_sizes_and_scales_contradict_are_refused(cells: Path) -> No
 
     edit_metadata(cells, change)
     with pytest.raises(RefusedError, match="'1' has the smallest pixels, but '0' has more of them"):
-        read_spec(cells)
+        read_header(cells)
 
 
 def test_missing_chunks_are_not_taken_for_empty_ones(cells: Path) -> None:
@@ -338,13 +338,13 @@ def test_a_result_lies_where_its_input_lay(tmp_path: Path, task: str, moved: Any
         ]
 
     edit_metadata(source, translate)
-    assert ["'affine'" in str(note) for note in read_spec(source).notes] == [True]
+    assert ["'affine'" in str(note) for note in read_header(source).notes] == [True]
     out = tmp_path / "out.ome.zarr"
     options = ("--preset", "fast", "--max-iterations", "2", "--device", "cpu")
     assert main([task, str(source), "-o", str(out), *options]) == 0
-    assert read_spec(out).tags.origin == pytest.approx(moved)
+    assert read_header(out).tags.origin == pytest.approx(moved)
     finer = 1 if task == "denoise" else 2
-    assert read_spec(out).scale == (0.5 / finer, 0.5 / finer)
+    assert read_header(out).scale == (0.5 / finer, 0.5 / finer)
 
 
 def change_multiscale(**values: Any) -> Any:
@@ -422,6 +422,6 @@ def test_a_file_whose_reader_is_not_installed_is_refused_with_how_to_install_it(
     path = tmp_path / "cells.dat"
     path.write_bytes(start + bytes(64))
     with pytest.raises(RefusedError) as caught:
-        read_spec(path)
+        read_header(path)
     assert caught.value.reason.code == "extra-missing"
     assert 'pip install "napari-dip[formats]"' in caught.value.reason.message

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.assess.report import describe_unrestored_items, describe_unrestored_tiles
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
@@ -16,9 +16,9 @@ AS_IS = "they are as in the input."
 
 def describe_missing(shape, axes, missing):
     """Words of a run of that image which was ended before some parts, (parts, C)."""
-    source = ImageSpec(name="x", shape=shape, dtype="float32", axes=axes)
+    header = ImageHeader(name="x", shape=shape, dtype="float32", axes=axes)
     recipe = make_recipe("denoise", preset="fast", stacks="planes", series_training="warm-start")
-    plan = preflight(recipe, source, detect_machine(), {})
+    plan = preflight(recipe, header, detect_machine(), {})
     return tuple(map(str, describe_unrestored_items(plan, np.asarray(missing, bool))))
 
 

@@ -11,7 +11,7 @@ from skimage.data import camera
 
 import napari_dip as dip
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.assess.metrics import ResultMetrics
 from napari_dip.pipeline.assess.quality_checks import check_quality
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
@@ -48,7 +48,7 @@ def calibrate_quarters(**options):
     recipe = make_recipe("denoise", preset="fast", **options)
     plan = preflight(
         recipe,
-        ImageSpec(name="quarters", shape=noisy.shape, dtype="uint8", axes="YX"),
+        ImageHeader(name="quarters", shape=noisy.shape, dtype="uint8", axes="YX"),
         detect_machine(),
     )
     calibration, _ = calibrate_pixels(plan, arrange_inputs(plan, {"image": noisy}))

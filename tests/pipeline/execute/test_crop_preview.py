@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from napari_dip.errors import Refusal
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.crop_preview import (
     CropRegion,
@@ -30,12 +30,12 @@ def image():
 def make_task_plan(task, pixels, others=None, **settings):
     recipe = make_recipe(task, preset="fast", **{"max_iterations": 3, **settings})
     axes = {2: "YX", 3: "TYX"}[pixels.ndim]
-    spec = ImageSpec(name="cells", shape=pixels.shape, dtype=pixels.dtype.name, axes=axes)
+    header = ImageHeader(name="cells", shape=pixels.shape, dtype=pixels.dtype.name, axes=axes)
     headers = {
-        name: ImageSpec(name=name, shape=array.shape, dtype=array.dtype.name, axes="YX")
+        name: ImageHeader(name=name, shape=array.shape, dtype=array.dtype.name, axes="YX")
         for name, array in (others or {}).items()
     }
-    return preflight(recipe, spec, detect_machine(), headers)
+    return preflight(recipe, header, detect_machine(), headers)
 
 
 def run_preview(plan, region, **data):
@@ -98,7 +98,7 @@ def test_maps_of_the_camera_are_cut_with_the_image_and_mean_what_they_mean_for_t
 def test_of_a_movie_one_frame_is_tried(image):
     movie = np.stack([image, image[::-1]])
     plan = make_task_plan("denoise", movie)
-    region = make_crop_region(plan.source, plan.layout, (3.2, 10, 60.5, 300), (1, 50, 50))
+    region = make_crop_region(plan.header, plan.layout, (3.2, 10, 60.5, 300), (1, 50, 50))
     assert region.spans == ((1, 2), (0, 64), (8, 128))
     trial = run_preview(plan, region, image=movie)
     assert trial.image.shape == (1, 64, 120)
@@ -106,5 +106,5 @@ def test_of_a_movie_one_frame_is_tried(image):
 
 def test_a_region_outside_of_the_image_is_refused_before_work_begins(image):
     plan = make_task_plan("denoise", image)
-    region = make_crop_region(plan.source, plan.layout, (200, 200, 300, 300), (0, 0))
+    region = make_crop_region(plan.header, plan.layout, (200, 200, 300, 300), (0, 0))
     assert isinstance(plan_crop_preview(plan, region, detect_machine()), Refusal)

@@ -12,8 +12,8 @@ from skimage import data
 from napari_dip.cli import main
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal
-from napari_dip.io import ImageSpec
-from napari_dip.io.reading import open_pixels, read_pixels, read_provenance, read_spec
+from napari_dip.io import ImageHeader
+from napari_dip.io.reading import open_pixels, read_header, read_pixels, read_provenance
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.tiling import cut_z_stack_tiles
@@ -127,8 +127,8 @@ def test_a_zarr_is_restored_region_by_region_to_the_same_bytes(
     write_image(source, draw_stack(), axes="ZYX", scale=SCALE, units=UNITS)
     largest = 0
 
-    def watched(spec: ImageSpec) -> object:
-        opened = open_pixels(spec)
+    def watched(header: ImageHeader) -> object:
+        opened = open_pixels(header)
 
         class Watched:
             shape, dtype, ndim = opened.shape, opened.dtype, opened.ndim
@@ -148,20 +148,22 @@ def test_a_zarr_is_restored_region_by_region_to_the_same_bytes(
     arguments += ["--preset", "fast", "--device", "cpu", "--quiet"]
     assert main(["denoise", str(source), "-o", str(result), *arguments]) == 0
     assert largest < 0.7 * draw_stack().size  # four of six planes, while tiles are put together
-    spec = read_spec(result)
-    assert (spec.scale, spec.units, spec.dtype) == (SCALE, UNITS, "float32")
+    header = read_header(result)
+    assert (header.scale, header.units, header.dtype) == (SCALE, UNITS, "float32")
     provenance = read_provenance(result)
     assert provenance is not None
     assert provenance["report"]["tiles"]["count"] == 4
-    assert np.allclose(read_pixels(spec), restored_planes.image, atol=1e-2)
+    assert np.allclose(read_pixels(header), restored_planes.image, atol=1e-2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.ome.zarr", "out.ome.zarr"]
 
 
 def preflight_image(
     shape: tuple[int, ...], axes: str = "ZYX", **settings: object
 ) -> Plan | Refusal:
-    source = ImageSpec(name="cells.zarr", shape=shape, dtype="uint16", axes=axes, path="cells.zarr")
-    return preflight(make_recipe("denoise", **settings), source, MACHINE)
+    header = ImageHeader(
+        name="cells.zarr", shape=shape, dtype="uint16", axes=axes, path="cells.zarr"
+    )
+    return preflight(make_recipe("denoise", **settings), header, MACHINE)
 
 
 @pytest.mark.parametrize("stacks", ["auto", "volume"])

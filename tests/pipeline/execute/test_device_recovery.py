@@ -332,8 +332,8 @@ def test_an_image_whose_header_cannot_be_written_is_kept_with_its_pixels_alone(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    flat = replace(PLAN.source, scale=(0.0, 0.0), units=("micrometer", "micrometer"))
-    senseless = replace(PLAN, source=flat)
+    flat = replace(PLAN.header, scale=(0.0, 0.0), units=("micrometer", "micrometer"))
+    senseless = replace(PLAN, header=flat)
     with pytest.raises(ZeroDivisionError) as failure:
         save_image(
             tmp_path / "out.tif",

@@ -9,7 +9,7 @@ import pytest
 from napari_dip.engine.control import Control
 from napari_dip.engine.fit.early_stopping import ValidationRecord
 from napari_dip.engine.fit.state import FitProgress
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.events import TIME_LEFT_MARGIN
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.machine import Machine
@@ -46,7 +46,7 @@ class ManualClock:
 def make_plan(shape: tuple[int, ...] = (64, 64), axes: str = "YX", **settings: object) -> Plan:
     recipe = make_recipe("denoise", max_iterations=100, **settings)
     answer = preflight(
-        recipe, ImageSpec(name="cells", shape=shape, dtype="uint16", axes=axes), MACHINE
+        recipe, ImageHeader(name="cells", shape=shape, dtype="uint16", axes=axes), MACHINE
     )
     assert isinstance(answer, Plan)
     return answer

@@ -12,8 +12,8 @@ from tifffile import imread, imwrite
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, RefusedError
-from napari_dip.io import ImageSpec
-from napari_dip.io.reading import open_pixels, read_pixels, read_spec
+from napari_dip.io import ImageHeader
+from napari_dip.io.reading import open_pixels, read_header, read_pixels
 from napari_dip.io.regions import MemoryMappedImage, iter_chunks
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.plan.preflight import preflight
@@ -138,11 +138,11 @@ def test_tiles_of_another_run_are_not_gone_on_with(tmp_path: Path) -> None:
 
 
 def preflight_image(shape: tuple[int, ...], memory: float, **settings: object) -> Plan | Refusal:
-    source = ImageSpec(
+    header = ImageHeader(
         name="cells.tif", shape=shape, dtype="uint16", axes="ZYX"[-len(shape) :], path="cells.tif"
     )
     machine = replace(MACHINE, memory_bytes=int(memory))
-    return preflight(make_recipe("denoise", **settings), source, machine)
+    return preflight(make_recipe("denoise", **settings), header, machine)
 
 
 def test_tiles_are_taken_only_where_the_whole_does_not_fit() -> None:
@@ -174,10 +174,10 @@ def test_what_depends_on_the_whole_is_refused_in_tiles(settings: dict[str, str])
 def test_regions_are_read_from_the_file_as_the_whole_is(tmp_path: Path, options: dict) -> None:
     path = tmp_path / "a.tif"
     imwrite(path, make_noisy(), **options)
-    spec = read_spec(path)
-    opened = open_pixels(spec)
+    header = read_header(path)
+    opened = open_pixels(header)
     assert isinstance(opened, MemoryMappedImage)
-    assert np.array_equal(opened[10:40, 3:9], read_pixels(spec)[10:40, 3:9])
+    assert np.array_equal(opened[10:40, 3:9], read_pixels(header)[10:40, 3:9])
     assert opened.dtype == np.uint16
 
 

@@ -13,7 +13,7 @@ import torch
 from fit_inputs import make_task_plan
 from napari_dip.engine.control import Control
 from napari_dip.engine.prior import draw_random_window
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
@@ -33,7 +33,7 @@ from napari_dip.tasks import Denoise
 from napari_dip.tasks.shared_settings import MIN_JOINT_FRAMES, get_series_training
 from small_runs import make_noisy, plan_for, run_to_end
 
-PLANE = ImageSpec(name="cells", shape=(64, 64), dtype="uint8", axes="YX")
+PLANE = ImageHeader(name="cells", shape=(64, 64), dtype="uint8", axes="YX")
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,7 +115,7 @@ def test_a_code_of_fixed_noise_is_never_shared() -> None:
 
 def test_a_long_movie_takes_r2r_and_a_long_stack_a_blind_spot() -> None:
     long, deep = (
-        ImageSpec(name="a", shape=(MIN_JOINT_FRAMES, 24, 24), dtype="uint8", axes=axes)
+        ImageHeader(name="a", shape=(MIN_JOINT_FRAMES, 24, 24), dtype="uint8", axes=axes)
         for axes in ("TYX", "ZYX")
     )
     assert make_task_plan(Denoise(), long).prior_key == "r2r"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from napari_dip.errors import Refusal
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import (
     Machine,
@@ -53,7 +53,7 @@ def plan_image(
 ) -> Plan | Refusal:
     return preflight(
         make_recipe("denoise", **settings),
-        ImageSpec(name="cells", shape=shape, dtype=dtype, axes=axes),
+        ImageHeader(name="cells", shape=shape, dtype=dtype, axes=axes),
         machine,
     )
 
@@ -455,14 +455,14 @@ def test_a_short_stack_that_nobody_named_may_be_channels_and_the_plan_says_so() 
         ("TZYX", 4, "TCYX for channels."),
         ("ZYX", 90, ""),
     ):
-        spec = ImageSpec(
+        header = ImageHeader(
             name="cells",
             shape=(2, count, 64, 64)[-len(axes) :],
             dtype="uint8",
             axes=axes,
             has_guessed_axes=True,
         )
-        plan = preflight(make_recipe("denoise"), spec, MACHINE)
+        plan = preflight(make_recipe("denoise"), header, MACHINE)
         assert isinstance(plan, Plan)
         notes = [note for note in plan.notes if note.code == "depth-assumed"]
         assert len(notes) == bool(message) and all(str(note).endswith(message) for note in notes)
@@ -507,14 +507,14 @@ def test_each_frame_of_a_volume_series_is_a_volume() -> None:
 def test_planes_that_lie_far_apart_are_restored_one_by_one_and_the_plan_says_so(
     scale: tuple[float, ...] | None, units: tuple[str, ...] | None, grid: str
 ) -> None:
-    spec = ImageSpec(
+    header = ImageHeader(
         name="cells", shape=(12, 64, 64), dtype="uint8", axes="ZYX", scale=scale, units=units
     )
-    plan = preflight(make_recipe("denoise"), spec, MACHINE)
+    plan = preflight(make_recipe("denoise"), header, MACHINE)
     assert isinstance(plan, Plan)
     assert plan.layout.grid_axes == grid
     assert any("5.0 pixels apart" in str(note) for note in plan.notes) == (grid == "YX")
-    wished = preflight(make_recipe("denoise", stacks="volume"), spec, MACHINE)
+    wished = preflight(make_recipe("denoise", stacks="volume"), header, MACHINE)
     assert isinstance(wished, Plan)
     assert wished.layout.grid_axes == "ZYX"
 
@@ -546,7 +546,7 @@ def test_only_fast_fills_in_in_half_precision(preset: str, half: bool) -> None:
     quick = replace(MACHINE, has_bfloat16=True)
     peaks = []
     for machine in (MACHINE, quick):
-        image = ImageSpec(name="cells", shape=(256, 256), dtype="float32", axes="YX")
+        image = ImageHeader(name="cells", shape=(256, 256), dtype="float32", axes="YX")
         plan = preflight(make_recipe("inpaint", preset=preset), image, machine)
         assert isinstance(plan, Plan)
         assert plan.fit_config.allows_bfloat16 == half

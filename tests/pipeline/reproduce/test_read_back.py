@@ -14,7 +14,7 @@ import tifffile
 from napari_dip.cli import main
 from napari_dip.errors import DipError, RefusedError
 from napari_dip.io.paths import parse_strict_json
-from napari_dip.io.reading import read_spec
+from napari_dip.io.reading import read_header
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report_fields import read_run_report
@@ -237,10 +237,10 @@ def test_the_list_of_a_batch_is_read_or_refused_whatever_a_field_holds(folder, t
 
 @pytest.mark.long
 def test_a_record_counts_only_if_a_table_can_be_made_of_it(folder):
-    at, source = make_result_paths(folder / "done", "in.tif"), read_spec(folder / "in.tif")
+    at, header = make_result_paths(folder / "done", "in.tif"), read_header(folder / "in.tif")
     recipe, before = recipe_from_dict(RECIPE), at.record.read_text(encoding="utf-8")
-    assert read_file_record(at, source, recipe) is not None
-    plan = preflight(recipe, source, detect_machine())
+    assert read_file_record(at, header, recipe) is not None
+    plan = preflight(recipe, header, detect_machine())
     job = Job(source=folder / "in.tif", plan=plan, paths=at)
     assert read_verified_record(job, plan) is not None
     counted = 0
@@ -248,7 +248,7 @@ def test_a_record_counts_only_if_a_table_can_be_made_of_it(folder):
         for change, text in make_mutants(json.loads(before)):
             at.record.write_text(text, encoding="utf-8")
             read_verified_record(job, plan)
-            if (record := read_file_record(at, source, recipe)) is not None:
+            if (record := read_file_record(at, header, recipe)) is not None:
                 outcome = FileOutcome(
                     source=folder / "in.tif", state="already-done", result=at.result, record=record
                 )

@@ -18,7 +18,7 @@ import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.engine.control import Control
 from napari_dip.errors.templates import METHODS
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.references import PAPERS, TOPICS_OF_UNCITED_PAPERS, list_paper_keys
 from napari_dip.pipeline.events import drain_generator
@@ -150,7 +150,10 @@ def test_an_image_that_was_kept_by_hand_comes_back(prior, polls):
         return Control.KEEP if len(controls) > polls else Control.GO
 
     plan = preflight(
-        recipe, ImageSpec(name="x", shape=(24, 24), dtype="uint16", axes="YX"), detect_machine(), {}
+        recipe,
+        ImageHeader(name="x", shape=(24, 24), dtype="uint16", axes="YX"),
+        detect_machine(),
+        {},
     )
     kept = drain_generator(
         run(plan, {"image": image}, poll_control=poll_control, preview_seconds=0.0), None
@@ -184,7 +187,7 @@ def test_keeping_after_no_number_of_iterations_is_refused(wrong):
 
 def test_what_the_scale_of_a_stack_decided_is_written_down():
     stack = np.stack([draw_scene(seed=n) for n in range(4)])
-    spec = ImageSpec(
+    header = ImageHeader(
         name="x",
         shape=stack.shape,
         dtype="uint16",
@@ -194,7 +197,7 @@ def test_what_the_scale_of_a_stack_decided_is_written_down():
         units=("um",) * 3,
     )
     recipe = dip.make_recipe("denoise", **FEW)
-    plan = preflight(recipe, spec, detect_machine(), {})
+    plan = preflight(recipe, header, detect_machine(), {})
     result = drain_generator(run(plan, {"image": stack}), None)
     again = make_repetition(result, image="x.tif")
     assert again.recipe.run_settings.stacks == "planes"

@@ -64,9 +64,9 @@ def test_the_command_writes_measured_pixels_beyond_single_precision(
     command = ["inpaint", tmp_path / "in.tif", "--mask", tmp_path / "mask.tif", "--dtype", "same"]
     command += ["-o", tmp_path / name, "--max-iterations", "2", "--device", "cpu", "--quiet"]
     assert main([str(word) for word in command]) == 0
-    from napari_dip.io.reading import read_pixels, read_spec
+    from napari_dip.io.reading import read_header, read_pixels
 
-    filled = read_pixels(read_spec(tmp_path / name))
+    filled = read_pixels(read_header(tmp_path / name))
     np.testing.assert_array_equal(filled[~mask], image[~mask])
 
 

@@ -197,7 +197,7 @@ def test_of_a_stack_the_plane_in_sight_is_looked_at():
     layer = viewer.add_layer(Image(stack, scale=(2, 1, 1)))
     viewer.dims.set_point(0, 6.0)
     plane = find_visible_plane(viewer, layer)
-    assert plane.position == (3,) and plane.counts == (5,) and plane.spec.axes == "YX"
+    assert plane.position == (3,) and plane.counts == (5,) and plane.header.axes == "YX"
     assert np.array_equal(plane.pixels, stack[3])
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.events import Event, Restoration
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
@@ -24,9 +24,9 @@ from napari_dip.qt.task.run_request import LossTracker, run_restoration
 
 
 def plan_for(pixels, **settings):
-    spec = ImageSpec(name="cells", shape=pixels.shape, dtype=pixels.dtype.name, axes="YX")
+    header = ImageHeader(name="cells", shape=pixels.shape, dtype=pixels.dtype.name, axes="YX")
     recipe = make_recipe("denoise", preset="fast", **({"max_iterations": 4} | settings))
-    return preflight(recipe, spec, detect_machine())
+    return preflight(recipe, header, detect_machine())
 
 
 def run_to_end(generator):
@@ -102,11 +102,11 @@ def test_a_lazy_image_that_lies_of_its_type_is_refused_by_its_name(noisy):
     outcome = run_to_end(drain_run(plan, {"image": lying}, RunControl(), ProgressQueue()))
     assert isinstance(outcome, Refusal)
     assert outcome.code == "array-other"
-    assert outcome.message.startswith(f"'{plan.source.name}' declares 64 × 64 values")
+    assert outcome.message.startswith(f"'{plan.header.name}' declares 64 × 64 values")
 
 
 def test_a_refusal_names_the_layer_of_a_further_input(noisy):
-    layer = ImageSpec(name="brightfield", shape=noisy.shape, dtype=noisy.dtype.name, axes="YX")
+    layer = ImageHeader(name="brightfield", shape=noisy.shape, dtype=noisy.dtype.name, axes="YX")
     plan = replace(plan_for(noisy), extra_headers={"guide": layer})
     pixels = {"image": noisy, "guide": failing(RuntimeError("the disk went away"))}
     outcome = run_to_end(drain_run(plan, pixels, RunControl(), ProgressQueue()))

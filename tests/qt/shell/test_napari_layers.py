@@ -206,10 +206,10 @@ def test_a_selected_layer_that_goes_away_is_not_selected_again(viewer, rotated_l
 
 def test_a_multiscale_layer_is_described_by_its_finest_level():
     levels = [np.zeros((64, 64), np.uint16), np.zeros((32, 32), np.uint16)]
-    spec = read_layer_header(Image(levels, multiscale=True, name="pyramid"))
-    assert spec.shape == (64, 64)
-    assert spec.axes == "YX"
-    assert spec.dtype == "uint16"
+    header = read_layer_header(Image(levels, multiscale=True, name="pyramid"))
+    assert header.shape == (64, 64)
+    assert header.axes == "YX"
+    assert header.dtype == "uint16"
 
 
 def test_colour_is_what_napari_says_and_not_guessed_from_the_shape():
@@ -219,11 +219,11 @@ def test_colour_is_what_napari_says_and_not_guessed_from_the_shape():
 
 
 def test_the_size_of_a_pixel_goes_with_each_axis():
-    spec = read_layer_header(
+    header = read_layer_header(
         Image(np.zeros((32, 40, 3), np.uint8), rgb=True, scale=(0.2, 0.3), units="um")
     )
-    assert spec.scale == (0.2, 0.3, 1.0)
-    assert spec.units == ("micrometer", "micrometer", "pixel")
+    assert header.scale == (0.2, 0.3, 1.0)
+    assert header.units == ("micrometer", "micrometer", "pixel")
 
 
 def fill_and_add(viewer, rotated_layer):

@@ -336,7 +336,7 @@ def test_what_is_seen_of_a_file_lies_within_it(sizes):
     plans = [
         preflight(
             RECIPE,
-            dip.io.ImageSpec(name=str(n), shape=size, dtype="uint16", axes="YX"),
+            dip.io.ImageHeader(name=str(n), shape=size, dtype="uint16", axes="YX"),
             detect_machine(),
         )
         for n, size in enumerate(sizes)
@@ -348,7 +348,7 @@ def test_what_is_seen_of_a_file_lies_within_it(sizes):
         and len({region.size for region in lesson.training_regions}) == 1
     )
     for plan, member in zip(lesson.plans, lesson.training_regions, strict=True):
-        sides = zip(plan.source.grid, member.origin, member.size, strict=True)
+        sides = zip(plan.header.grid, member.origin, member.size, strict=True)
         assert all(0 <= start and start + count <= side for side, start, count in sides)
         assert not any(size % 2 for size in (*member.origin, *member.size))  # halves are whole
         assert max(member.size) <= MAX_TRAINING_REGION_SIDE

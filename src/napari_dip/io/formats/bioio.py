@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
-from napari_dip.io.header import ImageSpec, split_pixel_sizes
+from napari_dip.io.header import ImageHeader, split_pixel_sizes
 from napari_dip.io.regions import LazyImage, convert_parser_errors
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ KINDS = {
 }
 
 
-def read_spec(path: Path, axes: str | None) -> ImageSpec:
-    """Read the header of a CZI, ND2 or LIF file; see `napari_dip.io.reading.read_spec`."""
+def read_header(path: Path, axes: str | None) -> ImageHeader:
+    """Read the header of a CZI, ND2 or LIF file; see `napari_dip.io.reading.read_header`."""
     reader = _open_bioio_reader(path)
     scene, scene_names = _get_first_image(path, reader)
     name, count = make_printable(path.name), len(reader.scenes)
@@ -43,7 +43,7 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     # preflight refuses axes that do not fit
     fits = axes is None or len(axes) == scene.ndim
     scale, units = split_pixel_sizes(scene_names, sizes if fits else {})
-    return ImageSpec(
+    return ImageHeader(
         name=name,
         shape=scene.shape,
         dtype=scene.dtype.name,

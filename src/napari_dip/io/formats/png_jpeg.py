@@ -11,7 +11,7 @@ import numpy as np
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
-from napari_dip.io.header import ImageSpec, SourceTags, make_orientation_note
+from napari_dip.io.header import ImageHeader, SourceTags, make_orientation_note
 from napari_dip.io.paths import describe_exception
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ _EXIF_ORIENTATION_TAG = 274
 _MAX_PNG_SIDE = 1_000_000
 
 
-def read_spec(path: Path, axes: str | None) -> ImageSpec:
-    """Read the header of a PNG or JPEG file; see `napari_dip.io.reading.read_spec`."""
+def read_header(path: Path, axes: str | None) -> ImageHeader:
+    """Read the header of a PNG or JPEG file; see `napari_dip.io.reading.read_header`."""
     name = make_printable(path.name)
     with _open_image(path) as image:
         notes = []
@@ -54,7 +54,7 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     shape = (*grid, 3) if mode_axes == "YXS" else grid
     tags = SourceTags(orientation=orientation if orientation in range(1, 9) else 1)
     notes += make_orientation_note(name, tags.orientation)
-    return ImageSpec(
+    return ImageHeader(
         name=name,
         shape=shape,
         dtype=dtype,
@@ -65,7 +65,7 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     )
 
 
-def read_pixels(path: Path, spec: ImageSpec) -> AnyArray:
+def read_pixels(path: Path, header: ImageHeader) -> AnyArray:
     """Decode a PNG or JPEG file with its alpha channel, and with palettes expanded."""
     with _open_image(path) as image:
         mode = _get_mode(image, path)

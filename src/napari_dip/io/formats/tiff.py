@@ -19,7 +19,7 @@ from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import (
     MAX_IMAGE_PLANES,
-    ImageSpec,
+    ImageHeader,
     SourceTags,
     check_ome_sizes,
     count_ome_planes,
@@ -343,8 +343,8 @@ def _read_tag_sizes(page: TiffPage) -> dict[str, float]:
     return sizes
 
 
-def read_spec(path: Path, axes: str | None) -> ImageSpec:
-    """Read the header of a TIFF file; see `napari_dip.io.reading.read_spec`."""
+def read_header(path: Path, axes: str | None) -> ImageHeader:
+    """Read the header of a TIFF file; see `napari_dip.io.reading.read_header`."""
     from tifffile import TiffFile
 
     name = make_printable(path.name)
@@ -382,7 +382,7 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
         dtype = np.dtype(series.dtype if table is None else table.dtype).name
     # preflight refuses axes that do not fit
     scale, units = split_pixel_sizes(axes, sizes if len(axes) == len(shape) else {})
-    return ImageSpec(
+    return ImageHeader(
         name=name,
         shape=shape,
         dtype=dtype,
@@ -396,14 +396,14 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     )
 
 
-def read_pixels(path: Path, spec: ImageSpec) -> AnyArray:
+def read_pixels(path: Path, header: ImageHeader) -> AnyArray:
     """Decode the image of a TIFF file, with its alpha channel."""
     from tifffile import TiffFile
 
     with TiffFile(path) as file:
         series = choose_series(file, path)
         table = read_colour_table(file, series.keyframe)
-        return apply_colour_table(table, np.asarray(series.asarray()), spec.axes)
+        return apply_colour_table(table, np.asarray(series.asarray()), header.axes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
-from napari_dip.io.header import ImageSpec, SourceTags, normalise_unit
+from napari_dip.io.header import ImageHeader, SourceTags, normalise_unit
 from napari_dip.io.paths import is_zarr, read_small_text
 from napari_dip.io.regions import LazyImage, convert_parser_errors, make_broken_file_error
 
@@ -128,8 +128,8 @@ class Pyramid:
     unread_transforms: tuple[str, ...] = ()
 
 
-def read_spec(path: Path, axes: str | None) -> ImageSpec:
-    """Read the header of an OME-Zarr; see `napari_dip.io.reading.read_spec`."""
+def read_header(path: Path, axes: str | None) -> ImageHeader:
+    """Read the header of an OME-Zarr; see `napari_dip.io.reading.read_header`."""
     with convert_parser_errors(path):
         pyramid = read_pyramid(path)
         level = _open_finest_level(path, pyramid)
@@ -150,7 +150,7 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     notes += [
         make_note("zarr-transform", name=name, kind=kind) for kind in pyramid.unread_transforms
     ]
-    return ImageSpec(
+    return ImageHeader(
         name=name,
         shape=level.shape,
         dtype=level.dtype.name,

@@ -111,7 +111,7 @@ class ResultMerger:
     def __init__(self, image: CalibratedImage) -> None:
         self.image = image
         self._plan, self._calibration = image.plan, image.calibration
-        self._source, self._layout = image.source, image.layout
+        self._header, self._layout = image.header, image.layout
         self._stack = self._upscaled_stack = stack = image.stack
         self._input_pixels = image.inputs["image"]
         factors = image.plan.task_plan.get_factors(image.layout.grid_axes)
@@ -260,7 +260,7 @@ class ResultMerger:
             self._make_input_mask(preserved_mask),
         )
         if image.dtype != np.float32:  # assess the values after rounding and clipping
-            result = to_stack(image, self._source.axes, self._layout)
+            result = to_stack(image, self._header.axes, self._layout)
         if (outliers := self._find_outliers()) is not None:
             image = np.where(self._to_result_axes(outliers), input_image.astype(image.dtype), image)
         return _MergedPixels(
@@ -281,7 +281,7 @@ class ResultMerger:
 
     def _get_input_stack(self) -> StackArray:
         """Return the input as (N, C, *grid), with outliers, corrected by camera maps."""
-        stack = to_stack(self._input_pixels, self._source.axes, self._layout)
+        stack = to_stack(self._input_pixels, self._header.axes, self._layout)
         correction = self._calibration.camera_correction
         return stack if correction is None else correction.correct(stack)
 
@@ -362,12 +362,12 @@ class ResultMerger:
 
     def _to_result_axes(self, stack: AnyArray) -> AnyArray:
         """Return a stack of the result in the axes and shape of the result."""
-        return from_stack(stack, self._source.axes, self.image.result_shape, self._layout)
+        return from_stack(stack, self._header.axes, self.image.result_shape, self._layout)
 
     def _to_input_axes(self, stack: AnyArray) -> Float32Array:
         """Return a stack of the input in the axes and shape of the input."""
-        source, layout = self._source, self._layout
-        arranged = from_stack(stack.astype(np.float32), source.axes, source.shape, layout)
+        header, layout = self._header, self._layout
+        arranged = from_stack(stack.astype(np.float32), header.axes, header.shape, layout)
         return np.asarray(arranged, np.float32)
 
     def _average_learned(self) -> dict[str, StackArray]:

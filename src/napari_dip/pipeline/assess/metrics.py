@@ -379,8 +379,8 @@ def _detect_clipping(
     """Detect clipped pixels at black and at white, in the values that the camera wrote."""
     correction, measured_mask = calibration.camera_correction, calibration.measured_mask
     recorded = stack if correction is None else correction.undo(stack)
-    if plan.source.dtype[0] in "iu":
-        recorded = np.rint(recorded).astype(plan.source.dtype)
+    if plan.header.dtype[0] in "iu":
+        recorded = np.rint(recorded).astype(plan.header.dtype)
     return detect_clipped_pixels(recorded if measured_mask is None else recorded[measured_mask])
 
 

@@ -77,7 +77,7 @@ def reduce_noise(image: CalibratedImage, result: Restoration) -> Calibration | N
         return None
     if result.residual is None or compute_failure_score(result) < 1:
         return None
-    residual = to_stack(result.residual, image.source.axes, image.layout)
+    residual = to_stack(result.residual, image.header.axes, image.layout)
     noise = tuple(
         _weaken_noise(channel_noise, calibration.intensity_offset[c], residual[:, c])
         for c, channel_noise in enumerate(calibration.noise)

@@ -104,15 +104,15 @@ def serialise_fit(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) -> di
     image : CalibratedImage
     outcomes : sequence of UnitOutcome
     """
-    source, plan, fit_config = image.source, image.plan, image.plan.fit_config
+    header, plan, fit_config = image.header, image.plan, image.plan.fit_config
     joint_training = summarise_joint_training(outcomes)
     if plan.network is not None:
         joint_training["joint_training"] |= plan.network.report_fields
     return {
         "axes": image.layout.grid_axes,
         "inputs": list(plan.extra_headers),
-        "scale": None if source.scale is None else list(source.scale),
-        "units": None if source.units is None else list(source.units),
+        "scale": None if header.scale is None else list(header.scale),
+        "units": None if header.units is None else list(header.units),
         "network": list(fit_config.widths),
         "max_iterations": fit_config.iterations + fit_config.refit_iterations,
         "last_phase": sum(outcome.refit_iterations for outcome in outcomes if outcome.has_estimate),
@@ -178,8 +178,8 @@ def make_run_report(image: CalibratedImage, **facts: Any) -> dict[str, Any]:
         "device": plan.device,
         "threads": plan.threads,
         "seed": plan.recipe.run_settings.seed,
-        "shape": list(image.source.shape),
-        "axes": image.source.axes,
+        "shape": list(image.header.shape),
+        "axes": image.header.axes,
         "noise": serialise_noise(image.calibration),
         **facts,
         "peak_bytes": measure_peak_bytes(),
@@ -243,9 +243,9 @@ def _describe_fitted_item(image: CalibratedImage, unit: WorkUnit) -> str:
 
 def _get_item_axes(image: CalibratedImage) -> str:
     """Return the axes along which the image has more than one item."""
-    source = image.source
+    header = image.header
     return "".join(
-        axis for axis in image.layout.item_axes if source.shape[source.axes.index(axis)] > 1
+        axis for axis in image.layout.item_axes if header.shape[header.axes.index(axis)] > 1
     )
 
 
@@ -287,7 +287,7 @@ def _describe_unrestored(
     item_axes = _get_item_axes(image)
     if len(item_axes) < 2:
         return _format_unrestored(ITEM_NAMES.get(item_axes, "part"), items, **facts)
-    plane_count = image.source.shape[image.source.axes.index(image.layout.item_axes[1])]
+    plane_count = image.header.shape[image.header.axes.index(image.layout.item_axes[1])]
     frames, planes = np.divmod(items, plane_count)
     unrestored_frames = [
         frame_index

@@ -262,14 +262,14 @@ def read_run_report(path: str | os.PathLike[str]) -> dict[str, Any]:
     RefusedError
         If the file cannot be read, or there is no valid report.
     """
-    from napari_dip.io.reading import read_provenance, read_spec
+    from napari_dip.io.reading import read_header, read_provenance
 
     file_path = Path(path)
     if not is_zarr(file_path):
         file_path, _ = check_readable_file(path)
     if file_path.suffix.lower() == ".json":
         return _read_report_file(file_path)
-    read_spec(file_path)  # raises RefusedError if it is no image
+    read_header(file_path)  # raises RefusedError if it is no image
     try:
         provenance = read_provenance(file_path)
     except Exception:  # not a TIFF, or written by another program
@@ -297,12 +297,12 @@ def has_reported_pixels(path: Path, report: Mapping[str, Any]) -> bool:
         If the file cannot be read.
     """
     from napari_dip.io.formats.zarr import find_foreign_file
-    from napari_dip.io.reading import open_pixels, read_spec
+    from napari_dip.io.reading import open_pixels, read_header
     from napari_dip.pipeline.assess.report import compute_sha256
 
     if path.is_dir() and find_foreign_file(path):
         return False
-    pixels: Any = open_pixels(read_spec(path))
+    pixels: Any = open_pixels(read_header(path))
     return compute_sha256(pixels) == report.get("output_sha256")
 
 

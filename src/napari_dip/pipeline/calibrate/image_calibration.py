@@ -88,10 +88,10 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
     blind_spot_size = (1,) * (stack.ndim - 4) + (
         (len(rows), len(rows[0]))
         if rows
-        else compute_blind_spot_size(varied_noise, plan.source.grid)
+        else compute_blind_spot_size(varied_noise, plan.header.grid)
     )
     converted_inputs, input_notes = inputs.inspection.convert_inputs(
-        stack[0], inputs.extra_inputs, {"image": plan.source, **plan.extra_headers}
+        stack[0], inputs.extra_inputs, {"image": plan.header, **plan.extra_headers}
     )
     validation_fraction = compute_validation_fraction(
         blind_spot_size, count_measured_pixels(stack, measured_mask)
@@ -143,7 +143,7 @@ def get_task_plan(plan: Plan, layout: Layout) -> TaskPlan:
     """Return the task's plan for a layout, which is that of the plan in most runs."""
     if layout == plan.layout:
         return plan.task_plan
-    task_plan = plan_task(plan.recipe.task, plan.source, plan.extra_headers, layout.grid_axes)
+    task_plan = plan_task(plan.recipe.task, plan.header, plan.extra_headers, layout.grid_axes)
     assert not isinstance(task_plan, Refusal)  # the planned layout was not refused
     return task_plan
 

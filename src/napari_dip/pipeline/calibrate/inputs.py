@@ -36,7 +36,7 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
     ----------
     plan : Plan
     data : mapping of str to ndarray
-        "image" in the axes and shape of `plan.source`, and the further inputs of the task.
+        "image" in the axes and shape of `plan.header`, and the further inputs of the task.
     """
     image, task_inputs = data["image"], plan.recipe.task.spec.inputs
     overlays = {task_input.name for task_input in task_inputs if task_input.is_overlay}
@@ -51,8 +51,8 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
         ),
         None,
     )
-    for key, spec in plan.extra_headers.items():
-        if refusal := check_finite(extra_inputs[key], spec.name):
+    for key, header in plan.extra_headers.items():
+        if refusal := check_finite(extra_inputs[key], header.name):
             return refusal
     arranged = _choose_measured_layout(plan, image, extra_inputs)
     if isinstance(arranged, Refusal):
@@ -60,25 +60,25 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
     layout, stack, inspection = arranged
     measured_mask = inspection.measured_mask
     if refusal := check_content(
-        image if measured_mask is None else stack[measured_mask], plan.source.name
+        image if measured_mask is None else stack[measured_mask], plan.header.name
     ):
         return refusal
     map_names = (task_input.name for task_input in task_inputs if task_input.is_detector_map)
     camera_maps = {name: extra_inputs.pop(name) for name in map_names if name in extra_inputs}
-    camera_correction = build_camera_correction(camera_maps, plan.source.grid)
+    camera_correction = build_camera_correction(camera_maps, plan.header.grid)
     if camera_correction is not None:
         stack = camera_correction.correct(stack)
     repeated_exposure = (
         None
         if exposure_name is None
-        else to_stack(extra_inputs.pop(exposure_name), plan.source.axes, layout)
+        else to_stack(extra_inputs.pop(exposure_name), plan.header.axes, layout)
     )
     if (
         exposure_name is not None
         and repeated_exposure is not None
         and (
             refusal := check_exposure_pixels(
-                stack, repeated_exposure, plan.extra_headers[exposure_name].name, plan.source.name
+                stack, repeated_exposure, plan.extra_headers[exposure_name].name, plan.header.name
             )
         )
     ):
@@ -113,7 +113,7 @@ def _choose_measured_layout(
     """Arrange and inspect the image; if an item has no measured pixel, in another layout."""
     for layout in (plan.layout, *_list_alternative_layouts(plan)):
         with np.errstate(over="ignore"):  # infinite values are refused later
-            stack = to_stack(image, plan.source.axes, layout)
+            stack = to_stack(image, plan.header.axes, layout)
         overlays = _arrange_overlays(plan, extra_inputs, layout)
         inspection = inspect_pixels(plan, image, stack, overlays)
         if isinstance(inspection, Refusal):
@@ -122,11 +122,11 @@ def _choose_measured_layout(
         if measured_mask is None:
             return layout, stack, inspection
         if not measured_mask.any():
-            return make_refusal("nothing-measured", name=plan.source.name)
+            return make_refusal("nothing-measured", name=plan.header.name)
         if not (empty_count := _count_empty_items(measured_mask)):
             return layout, stack, inspection
         facts = {"count": empty_count, "total": len(measured_mask)}
-    return make_refusal("plane-unmeasured", name=plan.source.name, **facts)
+    return make_refusal("plane-unmeasured", name=plan.header.name, **facts)
 
 
 def inspect_pixels(
@@ -134,7 +134,7 @@ def inspect_pixels(
 ) -> Inspection | Refusal:
     """Let the task inspect the image, (N, C, *grid), and the arranged further inputs."""
     pixels = InspectedPixels(
-        source=plan.source, image=image, stack=stack, extra_inputs=extra_inputs
+        header=plan.header, image=image, stack=stack, extra_inputs=extra_inputs
     )
     return plan.recipe.task.inspect(pixels, plan.task_plan)
 
@@ -143,15 +143,15 @@ def _arrange_overlays(
     plan: Plan, extra_inputs: Mapping[str, StackArray], layout: Layout
 ) -> Mapping[str, StackArray]:
     """Return the further inputs, with overlays arranged as the image is."""
-    source, arranged = plan.source, dict(extra_inputs)
+    header, arranged = plan.header, dict(extra_inputs)
     for task_input in plan.recipe.task.spec.inputs:
         if task_input.is_overlay and task_input.name in extra_inputs:
-            axes = match_axes(source, extra_inputs[task_input.name].shape)
-            sizes = tuple(zip(source.axes, source.shape, strict=True))
+            axes = match_axes(header, extra_inputs[task_input.name].shape)
+            sizes = tuple(zip(header.axes, header.shape, strict=True))
             sides = [count if axis in axes else 1 for axis, count in sizes]
             full_sides = [1 if axis in "CS" and axis not in axes else n for axis, n in sizes]
             overlay = np.broadcast_to(extra_inputs[task_input.name].reshape(sides), full_sides)
-            arranged[task_input.name] = to_stack(overlay, source.axes, layout)
+            arranged[task_input.name] = to_stack(overlay, header.axes, layout)
     return arranged
 
 
@@ -165,14 +165,14 @@ def _count_empty_items(measured_mask: npt.NDArray[np.bool_]) -> int:
 def _list_alternative_layouts(plan: Plan) -> list[Layout]:
     """List the other layouts that fit planes together, along depth first."""
     layouts = [
-        make_layout(plan.source, is_volume=True, depth_axis=axis)
-        for axis in get_stacked_axes(plan.source)[::-1]
+        make_layout(plan.header, is_volume=True, depth_axis=axis)
+        for axis in get_stacked_axes(plan.header)[::-1]
     ]
     min_depth = plan.recipe.task.spec.min_depth
     return [
         layout
         for layout in layouts
-        if layout != plan.layout and min(layout.get_depth_sizes(plan.source)) >= min_depth
+        if layout != plan.layout and min(layout.get_depth_sizes(plan.header)) >= min_depth
     ]
 
 

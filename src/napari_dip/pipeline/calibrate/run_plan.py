@@ -52,7 +52,7 @@ def calibrate_image(
     ----------
     plan : Plan
     inputs : mapping of str to ndarray
-        "image" in the axes and shape of `plan.source`, and the further inputs of the task.
+        "image" in the axes and shape of `plan.header`, and the further inputs of the task.
     network : JointNetwork, optional
         The fitted network that the plan applies.
     """
@@ -64,7 +64,7 @@ def calibrate_image(
     return CalibratedImage(
         plan=make_run_plan(plan, inspection, calibration, layout=layout, network=network),
         calibration=calibration,
-        source=plan.source,
+        header=plan.header,
         layout=layout,
         inputs=inputs,
         stack=stack,
@@ -113,7 +113,7 @@ def make_run_plan(
         plan, task_plan, inspection, noise_reason or find_fallback_reason(calibration)
     )
     fit_config, fit_config_notes = choose_fit_config(
-        plan.recipe, task_plan, plan.source, prior_key, is_volume=layout.is_volume
+        plan.recipe, task_plan, plan.header, prior_key, is_volume=layout.is_volume
     )
     if prior_reason or prior_key != plan.fit_config.prior_key or layout != plan.layout:
         kept_notes = (note for note in notes if note.code not in FIT_CONFIG_NOTES)
@@ -191,7 +191,7 @@ def _cut_larger_tiles(
 ) -> tuple[tuple[Tile, ...], tuple[Note, ...]]:
     """Return tiles and notes for a half-resolution fit, which doubles the halo."""
     assert task_plan.halo is not None  # otherwise the plan has no tiles
-    tiles = cut_half_resolution_tiles(task_plan.halo, plan.source, plan.tiles)
+    tiles = cut_half_resolution_tiles(task_plan.halo, plan.header, plan.tiles)
     updated_notes: list[Note] = []
     for note in notes:
         is_tile_note = note.code in TILE_NOTES

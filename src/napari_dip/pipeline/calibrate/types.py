@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.tile import Tile
     from napari_dip.tasks.noise_models.camera_maps import CameraCorrection
@@ -241,12 +241,12 @@ class CalibratedImage:
     plan : RunPlan
         Plan of the whole run.
     calibration : Calibration
-    source : ImageSpec
+    header : ImageHeader
         Header of these pixels.
     layout : Layout
         Use of the axes of these pixels.
     inputs : mapping of str to ndarray
-        "image": the pixels in the axes of `source`; for a whole image, also the further inputs.
+        "image": the pixels in the axes of `header`; for a whole image, also the further inputs.
     stack : ndarray
         (N, C, *grid), in the image's units. Outliers are filled in.
     inspection : Inspection
@@ -255,7 +255,7 @@ class CalibratedImage:
 
     plan: RunPlan
     calibration: Calibration
-    source: ImageSpec
+    header: ImageHeader
     layout: Layout
     inputs: Mapping[str, npt.NDArray[Any]]
     stack: StackArray
@@ -263,6 +263,6 @@ class CalibratedImage:
 
     @property
     def result_shape(self) -> tuple[int, ...]:
-        """Shape of the result, in the axes of `source`."""
-        factors = self.plan.task_plan.get_factors(self.source.axes)
-        return tuple(n * finer for n, finer in zip(self.source.shape, factors, strict=True))
+        """Shape of the result, in the axes of `header`."""
+        factors = self.plan.task_plan.get_factors(self.header.axes)
+        return tuple(n * finer for n, finer in zip(self.header.shape, factors, strict=True))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from napari_dip.engine.control import PollControl
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.machine import Machine
@@ -57,31 +57,31 @@ class CropRegion:
         """Return the slice along one axis of an image with these axes."""
         return slice(*self.spans[axes.index(axis)])
 
-    def crop_header(self, spec: ImageSpec, source: ImageSpec) -> ImageSpec:
+    def crop_header(self, header: ImageHeader, image_header: ImageHeader) -> ImageHeader:
         """Return the header of this crop of the image, or of an input with the image's grid.
 
         Parameters
         ----------
-        spec : ImageSpec
+        header : ImageHeader
             Header of the image or of a further input. It is returned unchanged if its height or
             width differs from the image's.
-        source : ImageSpec
+        image_header : ImageHeader
             Header of the image.
         """
-        if not _is_overlay(spec, source):
-            return spec
-        sizes = dict(zip(source.axes, source.shape, strict=True))
+        if not _is_overlay(header, image_header):
+            return header
+        sizes = dict(zip(image_header.axes, image_header.shape, strict=True))
         shape = tuple(
-            len(range(*self.get_span(axis, source.axes).indices(count)))
+            len(range(*self.get_span(axis, image_header.axes).indices(count)))
             if sizes.get(axis) == count and axis not in "CS"
             else count
-            for axis, count in zip(spec.axes, spec.shape, strict=True)
+            for axis, count in zip(header.axes, header.shape, strict=True)
         )
-        return replace(spec, shape=shape, path=None)
+        return replace(header, shape=shape, path=None)
 
 
 def make_crop_region(
-    source: ImageSpec,
+    header: ImageHeader,
     layout: Layout,
     box: tuple[float, float, float, float],
     positions: tuple[int, ...],
@@ -90,7 +90,7 @@ def make_crop_region(
 
     Parameters
     ----------
-    source : ImageSpec
+    header : ImageHeader
     layout : Layout
         Layout of the plan for the whole image.
     box : tuple of float
@@ -102,7 +102,7 @@ def make_crop_region(
     top, left, bottom, right = box
     ranges = {"Y": (top, bottom), "X": (left, right)}
     spans = []
-    for axis, extent, position in zip(source.axes, source.shape, positions, strict=True):
+    for axis, extent, position in zip(header.axes, header.shape, positions, strict=True):
         if axis in ranges:
             low, high = (min(max(0.0, edge), extent) for edge in ranges[axis])
             start = int(low) // REGION_ALIGNMENT * REGION_ALIGNMENT
@@ -127,9 +127,9 @@ def plan_crop_preview(plan: Plan, region: CropRegion, machine: Machine) -> Plan 
     """
     stacks = "volume" if plan.layout.is_volume else "planes"
     extra_headers = {
-        name: region.crop_header(spec, plan.source) for name, spec in plan.extra_headers.items()
+        name: region.crop_header(header, plan.header) for name, header in plan.extra_headers.items()
     }
-    crop_header = region.crop_header(plan.source, plan.source)
+    crop_header = region.crop_header(plan.header, plan.header)
     return preflight(plan.recipe, crop_header, machine, extra_headers, stacks=stacks)
 
 
@@ -159,7 +159,7 @@ def run_crop_preview(
         As for `napari_dip.pipeline.execute.runner.run`.
     """
     steps = _restore_crop(plan, region, crop_plan, data, poll_control, preview_seconds)
-    return (yield from run_engine(steps, crop_plan.threads, plan.source.name))
+    return (yield from run_engine(steps, crop_plan.threads, plan.header.name))
 
 
 def _restore_crop(
@@ -179,11 +179,11 @@ def _restore_crop(
     yield monitor.make_message_event("Measuring the noise of the whole image")
     whole_image = _calibrate_whole_image(plan, data)
     array = np.array(data["image"][region.slices])
-    if content_refusal := check_content(array[np.isfinite(array)], plan.source.name):
+    if content_refusal := check_content(array[np.isfinite(array)], plan.header.name):
         raise_if_refused(content_refusal)
     image = _crop_image(whole_image, region, crop_plan, array)
     if image.calibration.measured_mask is not None and not image.calibration.measured_mask.any():
-        raise_if_refused(make_refusal("nothing-measured", name=plan.source.name))
+        raise_if_refused(make_refusal("nothing-measured", name=plan.header.name))
     monitor.set_expected_work(image.plan)
     merger = ResultMerger(image)
     control = yield from Executor(merger, monitor).run(image.plan.units)
@@ -232,8 +232,8 @@ def _crop_image(
     from napari_dip.tasks.base import Inspection
 
     plan, calibration = whole_image.plan, whole_image.calibration
-    layout, axes = plan.layout, plan.source.axes
-    crop = partial(_crop_pixels, region=region, layout=layout, source=plan.source)
+    layout, axes = plan.layout, plan.header.axes
+    crop = partial(_crop_pixels, region=region, layout=layout, header=plan.header)
     stack = to_stack(array, axes, layout) if plan.tiles else crop(whole_image.stack)
     measured_mask, repeated_exposure = calibration.measured_mask, calibration.repeated_exposure
     if measured_mask is not None:
@@ -264,25 +264,25 @@ def _crop_image(
     return CalibratedImage(
         plan=make_run_plan(crop_plan, inspection, calibration),
         calibration=calibration,
-        source=crop_plan.source,
+        header=crop_plan.header,
         layout=layout,
         inputs={"image": array},
         stack=stack,
     )
 
 
-def _crop_pixels(pixels: Any, *, region: CropRegion, layout: Layout, source: ImageSpec) -> Any:
+def _crop_pixels(pixels: Any, *, region: CropRegion, layout: Layout, header: ImageHeader) -> Any:
     """Crop (N, C, *grid) or (..., *grid); return arrays with another grid unchanged."""
-    sides = source.get_sizes(layout.grid_axes)
+    sides = header.get_sizes(layout.grid_axes)
     if pixels.shape[-len(sides) :] != sides:
         return pixels
-    if pixels.ndim == len(sides) + 2 and len(pixels) == layout.count_items(source):
-        item_numbers = np.arange(len(pixels)).reshape(source.get_sizes(layout.item_axes))
-        spans = (region.get_span(axis, source.axes) for axis in layout.item_axes)
+    if pixels.ndim == len(sides) + 2 and len(pixels) == layout.count_items(header):
+        item_numbers = np.arange(len(pixels)).reshape(header.get_sizes(layout.item_axes))
+        spans = (region.get_span(axis, header.axes) for axis in layout.item_axes)
         pixels = pixels[item_numbers[tuple(spans)].ravel()]
-    grid = (region.get_span(axis, source.axes) for axis in layout.grid_axes)
+    grid = (region.get_span(axis, header.axes) for axis in layout.grid_axes)
     return np.ascontiguousarray(pixels[(..., *grid)])
 
 
-def _is_overlay(spec: ImageSpec, source: ImageSpec) -> bool:
-    return {"Y", "X"} <= set(spec.axes) and spec.grid == source.grid
+def _is_overlay(header: ImageHeader, image_header: ImageHeader) -> bool:
+    return {"Y", "X"} <= set(header.axes) and header.grid == image_header.grid

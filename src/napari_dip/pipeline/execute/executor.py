@@ -303,7 +303,7 @@ class Executor:
         if not candidates:
             return self._last_control
         fit_run = select_best_fit(candidates)
-        fit_run.check_convergence(self._image.source.name)
+        fit_run.check_convergence(self._image.header.name)
         if not unit.has_estimate:
             return self._record_network(unit, fit_run)
         control = self._record_result(unit, fit_run)

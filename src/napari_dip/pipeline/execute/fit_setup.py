@@ -187,7 +187,7 @@ def adapt_fit_config(
     if prior_key:
         is_volume = image.layout.is_volume
         fit_config = choose_fit_config(
-            plan.recipe, plan.task_plan, image.source, prior_key, is_volume=is_volume
+            plan.recipe, plan.task_plan, image.header, prior_key, is_volume=is_volume
         )[0]
     return recovery.limit_fit_config(fit_config)
 

@@ -63,7 +63,7 @@ def run(
     ----------
     plan : Plan
     data : mapping
-        "image": array-like in the axes and shape of `plan.source`. It is copied at the start, or
+        "image": array-like in the axes and shape of `plan.header`. It is copied at the start, or
         read tile by tile if the plan has tiles. Further inputs of the task are stored under the
         names of `plan.extra_headers`.
     poll_control : callable
@@ -95,7 +95,7 @@ def run(
     """
     stamps = stamp_files(plan) if stamps is None else stamps
     steps = _restore_with_checkpoint(plan, data, stamps, poll_control, preview_seconds, store)
-    return (yield from run_engine(steps, plan.threads, plan.source.name))
+    return (yield from run_engine(steps, plan.threads, plan.header.name))
 
 
 def run_engine(
@@ -215,7 +215,7 @@ def _repeat_with_weaker_noise(
         try:
             retry_restoration = yield from restore_units(image, monitor, None)
         except Exception as error:
-            if make_machine_refusal(error, plan.source.name) or isinstance(error, FailedError):
+            if make_machine_refusal(error, plan.header.name) or isinstance(error, FailedError):
                 break  # the earlier result is still valid; its quality checks describe it
             raise
         if retry_restoration is None:
@@ -233,7 +233,7 @@ def _take_checked_residual(image: CalibratedImage, restoration: Restoration) -> 
     plan, residual = image.plan, restoration.residual
     if not plan.regions or residual is None:
         return restoration
-    regions = [region.read_pixels(residual, plan.source.axes) for region in plan.regions]
+    regions = [region.read_pixels(residual, plan.header.axes) for region in plan.regions]
     return replace(restoration, residual=np.stack(regions))
 
 
@@ -247,7 +247,7 @@ def _fit_units(
         return None
     monitor.is_ended = control is Control.KEEP
     if not merger.outcomes:  # ended before the first result
-        monitor.raise_if_timed_out(image.source.name)
+        monitor.raise_if_timed_out(image.header.name)
         return None
     monitor.start_assessment()
     return merger.make_restoration(monitor.seconds, is_timed_out=monitor.is_timed_out)
@@ -326,7 +326,7 @@ def read_image(
 
     yield monitor.make_message_event("Reading the image")
     # arrays of the caller may change during the run; those read from files cannot
-    read_array = np.array if plan.source.path is None else np.asarray
+    read_array = np.array if plan.header.path is None else np.asarray
     arrays = {name: read_array(data[name]) for name in ("image", *plan.extra_headers)}
     yield monitor.make_message_event("Measuring the noise")
     return raise_if_refused(calibrate_image(plan, arrays, network))

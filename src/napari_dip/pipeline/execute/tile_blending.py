@@ -74,7 +74,7 @@ class TileBlender:
         Its noise is the uncertainty of the input.
     results : ResultStore
     image : array-like
-        In the axes and shape of `plan.source`.
+        In the axes and shape of `plan.header`.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class TileBlender:
         region : Tile
             The region, in pixels of the image.
         """
-        plan, axes = self._plan, self._plan.source.axes
+        plan, axes = self._plan, self._plan.header.axes
         measurement = region.join_planes(
             to_stack(region.read_pixels(self._image, axes), axes, plan.layout)
         )
@@ -151,13 +151,13 @@ class TileBlender:
         """
         plan = self._plan
         result_dtype = np.dtype(
-            plan.source.dtype if plan.recipe.run_settings.dtype == "same" else np.float32
+            plan.header.dtype if plan.recipe.run_settings.dtype == "same" else np.float32
         )
         float_dtype = np.dtype(np.float32)
         images = (
             self._results.allocate_image("picture.raw", plan.result_shape, result_dtype),
             self._results.allocate_image("deviation.raw", plan.result_shape, float_dtype),
-            self._results.allocate_image("residual.raw", plan.source.shape, float_dtype),
+            self._results.allocate_image("residual.raw", plan.header.shape, float_dtype),
         )
         offset = shift.reshape(-1, *[1] * len(plan.tiles[0].spans))
         for band in self._iter_bands():
@@ -176,7 +176,7 @@ class TileBlender:
             result_pixels = self._arrange_axes(image, result_band)
             residual = filled_stack[0] - blended.prediction - offset
             residual[list(self._constant_channels)] = 0
-            array = band.read_pixels(self._image, plan.source.axes)
+            array = band.read_pixels(self._image, plan.header.axes)
             copied_mask = self._arrange_axes(input_mask, result_band) > 0
             for output, band_pixels, target_region in (
                 (
@@ -187,13 +187,13 @@ class TileBlender:
                 (images[1], self._arrange_axes(blended.std, result_band), result_band),
                 (images[2], self._arrange_axes(residual, band), band),
             ):
-                output[target_region.get_slices(plan.source.axes)] = band_pixels
+                output[target_region.get_slices(plan.header.axes)] = band_pixels
         return images
 
     def _iter_bands(self) -> Iterator[Tile]:
-        height, width = self._plan.source.grid
+        height, width = self._plan.header.grid
         has_depth = self._plan.tiles[0].z is not None
-        depth = self._plan.source.get_sizes("Z")[0] if has_depth else 1
+        depth = self._plan.header.get_sizes("Z")[0] if has_depth else 1
         planes = min(MAX_BAND_PLANES, depth)
         values_per_row = (
             prod(self._plan.result_shape) // (height * self._factors[0]) // depth * planes
@@ -207,9 +207,9 @@ class TileBlender:
 
     def _arrange_axes(self, pixels: npt.NDArray[Any], tile: Tile) -> npt.NDArray[np.float32]:
         """Return pixels (C, *size) of a region in the image's axes."""
-        source = tile.make_header(self._plan.source)
+        header = tile.make_header(self._plan.header)
         stack = tile.split_planes(pixels.astype(np.float32), self._plan.layout.grid_axes)
-        return np.asarray(from_stack(stack, source.axes, source.shape, self._plan.layout))
+        return np.asarray(from_stack(stack, header.axes, header.shape, self._plan.layout))
 
     def _substitute_input(
         self, measurement: npt.NDArray[Any], region_slices: tuple[slice, ...]
@@ -298,8 +298,8 @@ def assemble_restoration(
         notes.append(make_note("regions-sampled", count=len(plan.regions)))
     restored, std, residual = (_load_if_small(image) for image in images)
     report |= {
-        "shape": list(plan.source.shape),
-        "axes": plan.source.axes,
+        "shape": list(plan.header.shape),
+        "axes": plan.header.axes,
         "input_sha256": input_sha256,
         "output_sha256": compute_sha256(images[0]),
         **serialise_notes(dict.fromkeys(notes)),
@@ -311,10 +311,10 @@ def assemble_restoration(
         }
         | ({"depth": depth[0]} if depth else {}),
     }
-    scale = plan.source.scale
+    scale = plan.header.scale
     report["fit"] = {**report["fit"], "scale": None if scale is None else list(scale)}
     report["fit"]["axes"] = plan.layout.grid_axes
-    report["fit"]["units"] = None if plan.source.units is None else list(plan.source.units)
+    report["fit"]["units"] = None if plan.header.units is None else list(plan.header.units)
     return replace(restoration, image=restored, uncertainty=std, residual=residual, report=report)
 
 

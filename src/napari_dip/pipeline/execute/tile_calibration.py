@@ -51,14 +51,14 @@ def measure_tiles(plan: Plan, image: Any) -> npt.NDArray[np.float64] | Refusal:
     plan : Plan
         A plan with tiles.
     image : array-like
-        In the axes and shape of `plan.source`; it may be a file on disk.
+        In the axes and shape of `plan.header`; it may be a file on disk.
 
     Returns
     -------
     ndarray or Refusal
         (tiles, C), in the image's units.
     """
-    name, axes = plan.source.name, plan.source.axes
+    name, axes = plan.header.name, plan.header.axes
     nans = infinite = 0
     lows, highs, std = [], [], []
     for tile in plan.tiles:
@@ -71,7 +71,7 @@ def measure_tiles(plan: Plan, image: Any) -> npt.NDArray[np.float64] | Refusal:
         with np.errstate(over="ignore", invalid="ignore"):  # too large values are refused below
             channels = np.moveaxis(to_stack(array, axes, plan.layout), 1, 0)
             std.append(channels.reshape(len(channels), -1).std(1, dtype=np.float64))
-    total = plan.source.pixel_count
+    total = plan.header.pixel_count
     if nans:
         return make_refusal("pixels-nan", count=nans, total=total, name=name)
     if infinite:
@@ -95,7 +95,7 @@ def select_sample_regions(plan: Plan, tile_std: npt.NDArray[np.float64]) -> tupl
     tile_std : ndarray
         From `measure_tiles`.
     """
-    grid, depth = plan.source.grid, _count_tiled_planes(plan.tiles)
+    grid, depth = plan.header.grid, _count_tiled_planes(plan.tiles)
     planes: Sequence[int | None] = range(depth) if depth else [None]
     if prod(grid) * max(1, depth) <= MAX_MEASURED_PIXELS:
         return tuple(_make_plane_region(number, z, (0, 0), grid) for number, z in enumerate(planes))
@@ -144,13 +144,13 @@ def read_sample_regions(
     array : ndarray
         The same pixels in the image's axes and type, with an axis of regions in front.
     """
-    array = np.stack([region.read_pixels(data["image"], plan.source.axes) for region in regions])
+    array = np.stack([region.read_pixels(data["image"], plan.header.axes) for region in regions])
     stack = np.concatenate(
-        [to_stack(region_pixels, plan.source.axes, plan.layout) for region_pixels in array]
+        [to_stack(region_pixels, plan.header.axes, plan.layout) for region_pixels in array]
     )
     extra_inputs = {name: np.asarray(data[name], np.float32) for name in plan.extra_headers}
-    for name, spec in plan.extra_headers.items():
-        raise_if_refused(check_finite(extra_inputs[name], spec.name))
+    for name, header in plan.extra_headers.items():
+        raise_if_refused(check_finite(extra_inputs[name], header.name))
     inspection = raise_if_refused(inspect_pixels(plan, array, stack, extra_inputs))
     grey_level_step = 1.0 if array.dtype.kind in "iu" else 0.0
     return RunInputs(
@@ -241,14 +241,14 @@ def make_sample_image(
     plan: RunPlan, calibration: Calibration, array: npt.NDArray[Any]
 ) -> CalibratedImage:
     """Return sample regions, (regions, *image), as an image whose items are their planes."""
-    axes = REGION_AXIS + plan.source.axes
-    source = replace(plan.source, shape=array.shape, axes=axes, scale=None, units=None)
+    axes = REGION_AXIS + plan.header.axes
+    header = replace(plan.header, shape=array.shape, axes=axes, scale=None, units=None)
     item_axes = REGION_AXIS + "".join(axis for axis in "Z" if axis in axes)
     layout = Layout(item_axes=item_axes, channel_axis=plan.layout.channel_axis, grid_axes="YX")
     return CalibratedImage(
         plan=plan,
         calibration=calibration,
-        source=source,
+        header=header,
         layout=layout,
         inputs={"image": array},
         stack=to_stack(array, axes, layout),

@@ -47,7 +47,7 @@ def open_tile_results(
     plan: RunPlan, hashes: Mapping[str, str], store: CheckpointStore
 ) -> ResultStore:
     """Open and lock the folder of a run; raises the errors of `ResultStore.lock`."""
-    store.open(plan, plan.source.axes, hashes)
+    store.open(plan, plan.header.axes, hashes)
     results = ResultStore(store.folder, list_rescue_folders(plan)[::-1])
     results.lock()
     return results
@@ -165,7 +165,7 @@ class TileExecutor:
         try:
             control = yield from self._restore_tile(tile, units, number)
         except Exception as error:
-            machine_refusal = make_machine_refusal(error, self._plan.source.name)
+            machine_refusal = make_machine_refusal(error, self._plan.header.name)
             if machine_refusal is None or not self.finished_tiles:
                 raise
             yield self._monitor.make_message_event(
@@ -192,14 +192,14 @@ class TileExecutor:
     def _read_tile(self, tile: Tile) -> CalibratedImage:
         """Read a tile as an image of its own, with the calibration of the whole."""
         plan, calibration = self._plan, self._calibration
-        source = tile.make_header(plan.source)
-        array = tile.read_pixels(self._image, source.axes)
-        stack = to_stack(array, source.axes, plan.layout)
+        header = tile.make_header(plan.header)
+        array = tile.read_pixels(self._image, header.axes)
+        stack = to_stack(array, header.axes, plan.layout)
         stack, _ = fill_outliers(stack, None, calibration.outlier_limits)
         return CalibratedImage(
             plan=plan,
             calibration=replace_half_resolution(calibration, stack),
-            source=source,
+            header=header,
             layout=plan.layout,
             inputs={"image": array},
             stack=stack,
@@ -295,7 +295,7 @@ def restore_tiles(
         if control is Control.DISCARD:
             return None
         if not executor.finished_tiles:  # ended before the first result
-            monitor.raise_if_timed_out(run_plan.source.name)
+            monitor.raise_if_timed_out(run_plan.header.name)
             return None
         monitor.is_ended = control is Control.KEEP
         results.check_tiles(executor.finished_tiles)
@@ -310,5 +310,5 @@ def _compute_mean_shift(plan: RunPlan, results: ResultStore) -> Any:
     """Return the shift of each channel that keeps its mean: the mean residual, or 0."""
     names = (make_tile_name(tile.index) for tile in plan.tiles)
     sums = [results.read_residual_sums(name) for name in names if results.has(name)]
-    pixels = prod(plan.source.get_sizes(plan.tiles[0].axes))
+    pixels = prod(plan.header.get_sizes(plan.tiles[0].axes))
     return plan.recipe.task.spec.keeps_mean * np.sum(sums, axis=0) / pixels

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.pipeline.plan.types import WorkUnit
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
@@ -142,16 +142,16 @@ def compute_batch_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
     return count_max_tile_pixels(pixel_count, len(fit_config.widths)) if is_local else pixel_count
 
 
-def count_channels(source: ImageSpec) -> int:
+def count_channels(header: ImageHeader) -> int:
     """Return the number of channels or colour samples."""
     return next(
-        (count for axis, count in zip(source.axes, source.shape, strict=True) if axis in "CS"), 1
+        (count for axis, count in zip(header.axes, header.shape, strict=True) if axis in "CS"), 1
     )
 
 
-def group_channels(task_plan: TaskPlan, source: ImageSpec) -> list[tuple[int, ...]]:
+def group_channels(task_plan: TaskPlan, header: ImageHeader) -> list[tuple[int, ...]]:
     """Return the groups of channels that are fitted together."""
-    count = count_channels(source)
+    count = count_channels(header)
     if task_plan.joint_channels:
         return [tuple(range(count))]
     return [(index,) for index in range(count)]
@@ -345,7 +345,7 @@ def _count_step_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
 def choose_fit_config(
     recipe: Recipe,
     task_plan: TaskPlan,
-    source: ImageSpec,
+    header: ImageHeader,
     prior_key: str | None = None,
     *,
     is_volume: bool = False,
@@ -356,7 +356,7 @@ def choose_fit_config(
     ----------
     recipe : Recipe
     task_plan : TaskPlan
-    source : ImageSpec
+    header : ImageHeader
         Header of the image. Small images get networks with fewer scales than the preset.
     prior_key : str, optional
         Prior to use instead of the task's first choice.
@@ -376,7 +376,7 @@ def choose_fit_config(
     shared_key = DEFAULT_PRIOR if is_random_input else IMAGE_INPUT_PRESETS
     row = presets[prior_key if prior_key in presets else shared_key][run_settings.preset]
     row = {**row, **row.get("volume", {})} if is_volume else row
-    max_scales, widths = count_max_scales(min(source.grid)), tuple(row["widths"])
+    max_scales, widths = count_max_scales(min(header.grid)), tuple(row["widths"])
     if is_random_input:
         widths = compute_channel_widths(task_plan.architecture, widths)
     notes: tuple[Note, ...] = ()

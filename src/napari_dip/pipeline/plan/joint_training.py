@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.pipeline.plan.types import FitConfig, JointNetwork, UnitOutcome, WorkUnit
     from napari_dip.tasks.base import TaskPlan
 
@@ -357,7 +357,7 @@ def reuse_network(
         return None, units, ()
     is_reusable = has_reusable_network(image.task_plan, fit_config.prior_key)
     if not is_reusable or fit_config.other_candidates or image.extra_headers:
-        return make_refusal("series-alone", name=image.source.name)
+        return make_refusal("series-alone", name=image.header.name)
     if not is_single:
         return None, units, (make_note("series-unused"),)
     if refusal := _check_network(network, image, fit_config):
@@ -399,21 +399,21 @@ def _check_network(
     if fit_config.restarts > network.restarts:
         facts = {"actual": network.restarts, "wanted": fit_config.restarts}
         return make_refusal("series-repeats", path=path, **facts)
-    return check_channels(image.task_plan, image.source, network.groups)
+    return check_channels(image.task_plan, image.header, network.groups)
 
 
 def check_channels(
-    task_plan: TaskPlan, source: ImageSpec, groups: tuple[tuple[int, ...], ...]
+    task_plan: TaskPlan, header: ImageHeader, groups: tuple[tuple[int, ...], ...]
 ) -> Refusal | None:
     """Return a refusal if the channel groups of an image differ from those of a network."""
-    image_groups = tuple(group_channels(task_plan, source))
+    image_groups = tuple(group_channels(task_plan, header))
     if image_groups == groups:
         return None
     facts = {
         "actual": _describe_channel_groups(image_groups),
         "wanted": _describe_channel_groups(groups),
     }
-    return make_refusal("series-channels", name=source.name, **facts)
+    return make_refusal("series-channels", name=header.name, **facts)
 
 
 def _describe_channel_groups(groups: tuple[tuple[int, ...], ...]) -> str:

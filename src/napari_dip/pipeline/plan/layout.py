@@ -14,7 +14,7 @@ from napari_dip.io.header import MAX_IMAGE_PLANES
 
 if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import AnyArray, Float32Array
     from napari_dip.io.header import Headers
     from napari_dip.tasks.base import Task, TaskPlan, TaskSpec
@@ -60,52 +60,52 @@ class Layout:
         """All axes in the order of a stack (N, C, *grid): items, channels, grid."""
         return self.item_axes + self.channel_axis + self.grid_axes
 
-    def count_items(self, source: ImageSpec) -> int:
+    def count_items(self, header: ImageHeader) -> int:
         """Return the number of items."""
         return int(
-            np.prod([source.shape[source.axes.index(axis)] for axis in self.item_axes], dtype=int)
+            np.prod([header.shape[header.axes.index(axis)] for axis in self.item_axes], dtype=int)
         )
 
-    def get_neighbour_axis(self, source: ImageSpec) -> str:
+    def get_neighbour_axis(self, header: ImageHeader) -> str:
         """Return the axis of neighbouring items, time before depth; "" for a single item."""
-        return next((axis for axis in get_stacked_axes(source) if axis in self.item_axes), "")
+        return next((axis for axis in get_stacked_axes(header) if axis in self.item_axes), "")
 
-    def get_item_stride(self, source: ImageSpec) -> int:
+    def get_item_stride(self, header: ImageHeader) -> int:
         """Return how far the indices of two neighbouring items lie apart; 0 for a single item."""
-        axis = self.get_neighbour_axis(source)
+        axis = self.get_neighbour_axis(header)
         if not axis:
             return 0
         # of the items' axes, time comes first and depth last
         return (
-            self.count_items(source) // source.shape[source.axes.index(axis)] if axis == "T" else 1
+            self.count_items(header) // header.shape[header.axes.index(axis)] if axis == "T" else 1
         )
 
-    def get_depth_sizes(self, source: ImageSpec) -> tuple[int, ...]:
+    def get_depth_sizes(self, header: ImageHeader) -> tuple[int, ...]:
         """Return the sizes of the axes before Y and X that are fitted together: depth or time."""
-        return tuple(source.shape[source.axes.index(axis)] for axis in self.grid_axes[:-2])
+        return tuple(header.shape[header.axes.index(axis)] for axis in self.grid_axes[:-2])
 
 
-def get_stacked_axes(source: ImageSpec) -> str:
+def get_stacked_axes(header: ImageHeader) -> str:
     """Return the axes T and Z with more than one plane, time first."""
     return "".join(
-        axis for axis in "TZ" if axis in source.axes and source.shape[source.axes.index(axis)] > 1
+        axis for axis in "TZ" if axis in header.axes and header.shape[header.axes.index(axis)] > 1
     )
 
 
-def make_layout(source: ImageSpec, *, is_volume: bool, depth_axis: str = "") -> Layout:
+def make_layout(header: ImageHeader, *, is_volume: bool, depth_axis: str = "") -> Layout:
     """Assign each axis of an image to items, channels or grid.
 
     Parameters
     ----------
-    source : ImageSpec
+    header : ImageHeader
     is_volume : bool
         Whether planes along depth, or along time without depth, are fitted together.
     depth_axis : str
         Axis along which planes are fitted together instead; "": as above.
     """
-    depth_axis = (depth_axis or get_stacked_axes(source)[-1:]) if is_volume else ""
-    channel_axis = next((axis for axis in "CS" if axis in source.axes), "")
-    item_axes = "".join(axis for axis in "TZ" if axis in source.axes and axis != depth_axis)
+    depth_axis = (depth_axis or get_stacked_axes(header)[-1:]) if is_volume else ""
+    channel_axis = next((axis for axis in "CS" if axis in header.axes), "")
+    item_axes = "".join(axis for axis in "TZ" if axis in header.axes and axis != depth_axis)
     return Layout(item_axes=item_axes, channel_axis=channel_axis, grid_axes=depth_axis + "YX")
 
 
@@ -130,25 +130,25 @@ def from_stack(stack: AnyArray, axes: str, shape: tuple[int, ...], layout: Layou
 
 
 def plan_task(
-    task: Task, source: ImageSpec, extra_headers: Headers, axes: str
+    task: Task, header: ImageHeader, extra_headers: Headers, axes: str
 ) -> TaskPlan | Refusal:
     """Return the task's plan for fits with these axes, with all defaults filled in."""
-    planned = task.plan(source, extra_headers, axes)
+    planned = task.plan(header, extra_headers, axes)
     if isinstance(planned, Refusal):
         return planned
     is_joint, grid = planned.joint_channels, planned.network_grid
     return replace(
         planned,
-        joint_channels="S" in source.axes if is_joint is None else is_joint,
-        network_grid=grid or source.get_sizes(axes),
+        joint_channels="S" in header.axes if is_joint is None else is_joint,
+        network_grid=grid or header.get_sizes(axes),
     )
 
 
-def check_header(source: ImageSpec, *, accepts_stacks: bool = True) -> Refusal | None:
+def check_header(header: ImageHeader, *, accepts_stacks: bool = True) -> Refusal | None:
     """Check axes, shape and type of one header; return a refusal or None."""
-    name, shape, axes = source.name, source.shape, source.axes
+    name, shape, axes = header.name, header.shape, header.axes
     if len(shape) < 2:
-        return _make_axis_count_refusal(source)
+        return _make_axis_count_refusal(header)
     if len(axes) != len(shape) or len(set(axes)) != len(axes) or set(axes) - set("TCZYXS"):
         return make_refusal(
             "axes-wrong", axes=axes, name=name, count=len(shape), shape=_format_sizes(shape)
@@ -157,13 +157,13 @@ def check_header(source: ImageSpec, *, accepts_stacks: bool = True) -> Refusal |
         return make_refusal("axes-missing", axes=axes, name=name)
     if 0 in shape:
         return make_refusal("image-empty", name=name, shape=_format_sizes(shape))
-    if refusal := _check_dtype(source):
+    if refusal := _check_dtype(header):
         return refusal
     is_colour_image = (
         len(shape) == 3 and shape[-1] == 3 and "S" not in axes
     )  # would be read as a stack
     if (
-        (get_stacked_axes(source) and not accepts_stacks)
+        (get_stacked_axes(header) and not accepts_stacks)
         or {"C", "S"} <= set(axes)
         or is_colour_image
     ):
@@ -178,7 +178,7 @@ def check_header(source: ImageSpec, *, accepts_stacks: bool = True) -> Refusal |
         > MAX_IMAGE_PLANES
     ):
         return make_refusal("planes-many", name=name, most=f"{MAX_IMAGE_PLANES:,}")
-    height, width = source.grid
+    height, width = header.grid
     if min(height, width) < MIN_IMAGE_SIDE:
         return make_refusal(
             "image-small", name=name, height=height, width=width, least=MIN_IMAGE_SIDE
@@ -186,37 +186,37 @@ def check_header(source: ImageSpec, *, accepts_stacks: bool = True) -> Refusal |
     return None
 
 
-def _make_axis_count_refusal(source: ImageSpec) -> Refusal:
+def _make_axis_count_refusal(header: ImageHeader) -> Refusal:
     """Return the refusal of an array with fewer than two axes."""
-    if not source.shape:
-        return make_refusal("image-scalar", name=source.name)
-    return make_refusal("image-line", name=source.name, count=source.shape[0])
+    if not header.shape:
+        return make_refusal("image-scalar", name=header.name)
+    return make_refusal("image-line", name=header.name, count=header.shape[0])
 
 
 def check_extra_headers(task_spec: TaskSpec, extra_headers: Headers) -> Refusal | None:
     """Check the headers of further inputs; return a refusal or None."""
     for task_input in task_spec.inputs[1:]:
-        spec = extra_headers.get(task_input.name)
-        if spec is None and not task_input.is_optional:
+        header = extra_headers.get(task_input.name)
+        if header is None and not task_input.is_optional:
             return make_refusal(
                 "input-missing", label=task_input.label.lower(), task=task_spec.title.lower()
             )
-        if spec is not None and not spec.shape:
-            return make_refusal("image-scalar", name=spec.name)
-        if spec is not None and 0 in spec.shape:
-            return make_refusal("image-empty", name=spec.name, shape=_format_sizes(spec.shape))
-        if spec is not None and not spec.dtype.startswith(("bool", "int", "uint", "float")):
-            return make_refusal("image-text", name=spec.name, dtype=spec.dtype)
+        if header is not None and not header.shape:
+            return make_refusal("image-scalar", name=header.name)
+        if header is not None and 0 in header.shape:
+            return make_refusal("image-empty", name=header.name, shape=_format_sizes(header.shape))
+        if header is not None and not header.dtype.startswith(("bool", "int", "uint", "float")):
+            return make_refusal("image-text", name=header.name, dtype=header.dtype)
     return None
 
 
-def _check_dtype(source: ImageSpec) -> Refusal | None:
-    if source.dtype.startswith("complex"):
-        return make_refusal("image-complex", name=source.name)
-    if source.dtype == "bool":
-        return make_refusal("image-bool", name=source.name)
-    if not source.dtype.startswith(("int", "uint", "float")):
-        return make_refusal("image-text", name=source.name, dtype=source.dtype)
+def _check_dtype(header: ImageHeader) -> Refusal | None:
+    if header.dtype.startswith("complex"):
+        return make_refusal("image-complex", name=header.name)
+    if header.dtype == "bool":
+        return make_refusal("image-bool", name=header.name)
+    if not header.dtype.startswith(("int", "uint", "float")):
+        return make_refusal("image-text", name=header.name, dtype=header.dtype)
     return None
 
 
@@ -237,17 +237,17 @@ def _make_channels_hint(shape: tuple[int, ...], axes: str) -> str:
     )
 
 
-def describe_assumed_depth(source: ImageSpec) -> Note:
+def describe_assumed_depth(header: ImageHeader) -> Note:
     """Return a note that an unnamed axis was read as depth, with the axes for other meanings."""
-    count = source.get_sizes("Z")[0]
-    may_be_colours = count == 3 and "C" not in source.axes
+    count = header.get_sizes("Z")[0]
+    may_be_colours = count == 3 and "C" not in header.axes
     unused_letters = [
         letter
         for letter in _AXIS_MEANINGS
-        if letter not in source.axes and (letter != "S" or may_be_colours)
+        if letter not in header.axes and (letter != "S" or may_be_colours)
     ]
     alternatives = [
-        (source.axes.replace("Z", axis), _AXIS_MEANINGS[axis]) for axis in unused_letters
+        (header.axes.replace("Z", axis), _AXIS_MEANINGS[axis]) for axis in unused_letters
     ]
     hint = ", ".join(f"{axes} for {content}" for axes, content in alternatives)
     return make_note("depth-assumed", count=count, others=hint)

@@ -36,7 +36,7 @@ from napari_dip.pipeline.plan.units import make_units
 
 if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.pipeline.plan.tile import Tile
     from napari_dip.pipeline.plan.types import FitConfig, JointNetwork
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 def preflight(
     recipe: Recipe,
-    source: ImageSpec,
+    header: ImageHeader,
     machine: Machine,
     extra_headers: Headers | None = None,
     network: JointNetwork | None = None,
@@ -58,9 +58,9 @@ def preflight(
     Parameters
     ----------
     recipe : Recipe
-    source : ImageSpec
+    header : ImageHeader
     machine : Machine
-    extra_headers : mapping of str to ImageSpec, optional
+    extra_headers : mapping of str to ImageHeader, optional
         Headers of the task's further inputs, by name.
     network : JointNetwork, optional
         Network that was fitted to other files, to apply to this image. Stacks, movies and images
@@ -75,14 +75,14 @@ def preflight(
     """
     headers = dict(extra_headers or {})
     try:
-        return _plan_run(recipe, source, machine, headers, network, stacks)
+        return _plan_run(recipe, header, machine, headers, network, stacks)
     except RefusedError as error:
         return error.reason
 
 
 def _plan_run(
     recipe: Recipe,
-    source: ImageSpec,
+    header: ImageHeader,
     machine: Machine,
     extra_headers: Headers,
     network: JointNetwork | None,
@@ -90,26 +90,26 @@ def _plan_run(
 ) -> Plan:
     """Return the plan of a run; raise `RefusedError` where `preflight` returns a refusal."""
     task_spec, run_settings = recipe.task.spec, recipe.run_settings
-    raise_if_refused(check_header(source, accepts_stacks=task_spec.accepts_stacks))
+    raise_if_refused(check_header(header, accepts_stacks=task_spec.accepts_stacks))
     raise_if_refused(check_extra_headers(task_spec, extra_headers))
-    planes_plan = raise_if_refused(plan_task(recipe.task, source, extra_headers, "YX"))
+    planes_plan = raise_if_refused(plan_task(recipe.task, header, extra_headers, "YX"))
     device = _choose_device(run_settings.device, machine)
     layout, task_plan, layout_notes = _choose_layout(
-        recipe, stacks or run_settings.stacks, planes_plan, source, extra_headers, machine
+        recipe, stacks or run_settings.stacks, planes_plan, header, extra_headers, machine
     )
     fit_config, config_notes = choose_fit_config(
-        recipe, task_plan, source, is_volume=layout.is_volume
+        recipe, task_plan, header, is_volume=layout.is_volume
     )
     image = ImagePlan(
         recipe=recipe,
         task_plan=task_plan,
-        source=source,
+        header=header,
         extra_headers=extra_headers,
         layout=layout,
     )
     side, tiles = _choose_tiles(image, fit_config, device, machine)
     units = make_units(image, fit_config, tiles)
-    is_single = not tiles and not layout.is_volume and layout.count_items(source) == 1
+    is_single = not tiles and not layout.is_volume and layout.count_items(header) == 1
     network, units, reuse_notes = raise_if_refused(
         reuse_network(network, units, image, fit_config, is_single=is_single)
     )
@@ -120,7 +120,7 @@ def _plan_run(
     return Plan(
         recipe=recipe,
         task_plan=task_plan,
-        source=source,
+        header=header,
         units=units,
         device=device,
         threads=threads,
@@ -129,7 +129,7 @@ def _plan_run(
         costs=costs,
         layout=layout,
         notes=(
-            *(note for header in (source, *extra_headers.values()) for note in header.notes),
+            *(note for each in (header, *extra_headers.values()) for note in each.notes),
             *config_notes,
             *layout_notes,
             *task_plan.notes,
@@ -156,10 +156,10 @@ def _choose_tiles(
         return 0, ()
     side, tiles = raise_if_refused(choose_tiles(image, fit_config, machine))
     if exceeds_memory and not tiles:
-        input_grid = image.source.get_sizes(image.layout.grid_axes)
+        input_grid = image.header.get_sizes(image.layout.grid_axes)
         code = "image-large" if image.task_plan.network_grid == input_grid else "result-large"
         need, have = format_bytes(needed_bytes), format_bytes(machine.memory_bytes, floor)
-        raise RefusedError(code, name=image.source.name, need=need, have=have)
+        raise RefusedError(code, name=image.header.name, need=need, have=have)
     return side, tiles
 
 
@@ -167,7 +167,7 @@ def _choose_layout(
     recipe: Recipe,
     stacks: str,
     planes_plan: TaskPlan,
-    source: ImageSpec,
+    header: ImageHeader,
     extra_headers: Headers,
     machine: Machine,
 ) -> tuple[Layout, TaskPlan, tuple[Note, ...]]:
@@ -175,11 +175,11 @@ def _choose_layout(
 
     A volume is chosen by the user, by the task, or if depth and memory are sufficient.
     """
-    is_volume, notes = _choose_volume(recipe, stacks, planes_plan, source, extra_headers, machine)
-    layout, task_plan = make_layout(source, is_volume=is_volume), planes_plan
+    is_volume, notes = _choose_volume(recipe, stacks, planes_plan, header, extra_headers, machine)
+    layout, task_plan = make_layout(header, is_volume=is_volume), planes_plan
     if is_volume:
         task_plan = raise_if_refused(
-            plan_task(recipe.task, source, extra_headers, layout.grid_axes)
+            plan_task(recipe.task, header, extra_headers, layout.grid_axes)
         )
     raise_if_refused(task_plan.axes_refusal)
     return layout, task_plan, notes
@@ -189,22 +189,22 @@ def _choose_volume(
     recipe: Recipe,
     stacks: str,
     planes_plan: TaskPlan,
-    source: ImageSpec,
+    header: ImageHeader,
     extra_headers: Headers,
     machine: Machine,
 ) -> tuple[bool, tuple[Note, ...]]:
     """Return whether planes are fitted together as a volume, and notes on the Z stack."""
-    volume_layout = make_layout(source, is_volume=True)
-    depth = volume_layout.get_depth_sizes(source)
+    volume_layout = make_layout(header, is_volume=True)
+    depth = volume_layout.get_depth_sizes(header)
     if not depth:
         return False, ()
     notes: tuple[Note, ...] = ()
     if (
         volume_layout.grid_axes[0] == "Z"
-        and source.has_guessed_axes
+        and header.has_guessed_axes
         and depth[0] <= MAX_UNNAMED_CHANNELS
     ):
-        notes = (describe_assumed_depth(source),)
+        notes = (describe_assumed_depth(header),)
     if stacks == "auto":
         stacks = planes_plan.stacks
     if depth[0] < recipe.task.spec.min_depth:
@@ -212,14 +212,14 @@ def _choose_volume(
         return False, (*notes, thin_note) if stacks == "volume" else notes
     if stacks != "auto" or volume_layout.grid_axes[0] != "Z":
         return stacks == "volume", notes
-    volume_plan = plan_task(recipe.task, source, extra_headers, volume_layout.grid_axes)
+    volume_plan = plan_task(recipe.task, header, extra_headers, volume_layout.grid_axes)
     if isinstance(volume_plan, Refusal):
         return False, notes
-    grid = volume_plan.network_grid or source.get_sizes(volume_layout.grid_axes)
-    fit_config = choose_fit_config(recipe, volume_plan, source, is_volume=True)[0]
-    channels = count_channels(source)
+    grid = volume_plan.network_grid or header.get_sizes(volume_layout.grid_axes)
+    fit_config = choose_fit_config(recipe, volume_plan, header, is_volume=True)[0]
+    channels = count_channels(header)
     need = estimate_fit_memory(grid, channels, fit_config, uses_bfloat16=machine.has_bfloat16)
-    need += estimate_image_memory(grid, channels * volume_layout.count_items(source))
+    need += estimate_image_memory(grid, channels * volume_layout.count_items(header))
     return need <= machine.memory_bytes, notes
 
 

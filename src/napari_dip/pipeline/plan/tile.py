@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import AnyArray, FloatArray
 
 #: Share of an overlap, at either end, where a tile has weight 0 or 1. The outermost pixels of a
@@ -141,11 +141,11 @@ class Tile:
         """Return a copy of the tile's pixels from an image in memory or on disk."""
         return np.array(image[self.get_slices(axes)])
 
-    def make_header(self, source: ImageSpec) -> ImageSpec:
+    def make_header(self, header: ImageHeader) -> ImageHeader:
         """Return the header of the tile as an image of its own."""
         sides = dict(zip(self.axes, self.size, strict=True))
-        sizes = zip(source.axes, source.shape, strict=True)
-        return replace(source, shape=tuple(sides.get(axis, count) for axis, count in sizes))
+        sizes = zip(header.axes, header.shape, strict=True)
+        return replace(header, shape=tuple(sides.get(axis, count) for axis, count in sizes))
 
 
 def make_region(start: tuple[int, ...], size: tuple[int, ...], index: int = 0) -> Tile:

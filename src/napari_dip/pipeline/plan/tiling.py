@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import CostEstimate, FitConfig, ImagePlan, WorkUnit
@@ -165,13 +165,13 @@ def choose_tiles(
         for an image that cannot be divided.
     """
     no_tiles: tuple[int, tuple[Tile, ...]] = (0, ())
-    source, side_setting = image.source, image.recipe.run_settings.tile
-    halo = None if "T" in get_stacked_axes(source) else _plan_fit(image, ()).halo
+    header, side_setting = image.header, image.recipe.run_settings.tile
+    halo = None if "T" in get_stacked_axes(header) else _plan_fit(image, ()).halo
     if halo is None:
-        return make_refusal("tile-impossible", name=source.name) if side_setting else no_tiles
-    if source.path is None and RESULT_VALUE_BYTES * prod(source.shape) > machine.memory_bytes:
+        return make_refusal("tile-impossible", name=header.name) if side_setting else no_tiles
+    if header.path is None and RESULT_VALUE_BYTES * prod(header.shape) > machine.memory_bytes:
         return no_tiles
-    for side, tiles in _iter_tilings(source, image.layout, halo, side_setting):
+    for side, tiles in _iter_tilings(header, image.layout, halo, side_setting):
         if len(tiles) > 1 and (
             side_setting
             or estimate_memory(image, fit_config, tiles, uses_bfloat16=machine.has_bfloat16)[1]
@@ -182,18 +182,18 @@ def choose_tiles(
 
 
 def _iter_tilings(
-    source: ImageSpec, layout: Layout, halo: int, side_setting: int | None
+    header: ImageHeader, layout: Layout, halo: int, side_setting: int | None
 ) -> Iterator[tuple[int, tuple[Tile, ...]]]:
     """Yield the tilings to try, best first; only that of `side_setting` if it is set."""
-    if not get_stacked_axes(source):
+    if not get_stacked_axes(header):
         halo = ceil(halo / TILE_ALIGNMENT) * TILE_ALIGNMENT
         for side in (side_setting,) if side_setting else PLANE_TILE_SIDES:
             yield (
                 side,
-                cut_plane_tiles(source.grid, max(side, MIN_OVERLAPS_PER_TILE * halo), halo),
+                cut_plane_tiles(header.grid, max(side, MIN_OVERLAPS_PER_TILE * halo), halo),
             )
         return
-    grid = source.get_sizes("ZYX")
+    grid = header.get_sizes("ZYX")
     if not layout.is_volume:
         halo = ceil(halo / TILE_ALIGNMENT) * TILE_ALIGNMENT
         for side in (side_setting,) if side_setting else Z_STACK_TILE_SIDES:
@@ -215,7 +215,7 @@ def _iter_tilings(
 
 
 def cut_half_resolution_tiles(
-    halo: int, source: ImageSpec, tiles: tuple[Tile, ...]
+    halo: int, header: ImageHeader, tiles: tuple[Tile, ...]
 ) -> tuple[Tile, ...]:
     """Cut tiles for a half-resolution fit, whose halo covers twice as many image pixels.
 
@@ -227,7 +227,7 @@ def cut_half_resolution_tiles(
         for tile in tiles
     )
     return cut_plane_tiles(
-        source.grid, max(widest, MIN_HALF_RESOLUTION_SIDE, MIN_OVERLAPS_PER_TILE * halo), halo
+        header.grid, max(widest, MIN_HALF_RESOLUTION_SIDE, MIN_OVERLAPS_PER_TILE * halo), halo
     )
 
 
@@ -245,27 +245,30 @@ def estimate_memory(
     uses_bfloat16 : bool
         Whether the CPU has bfloat16 instructions.
     """
-    source, layout = image.source, image.layout
+    header, layout = image.header, image.layout
     task_plan, grid = _plan_fit(image, tiles), compute_fit_grid(image, tiles)
-    count = count_channels(source)
+    count = count_channels(header)
     joint_channels = count if task_plan.joint_channels else 1
-    header = make_fit_header(source, tiles)
-    image_bytes = estimate_image_memory(grid, count * layout.count_items(header))
+    fit_header = make_fit_header(header, tiles)
+    image_bytes = estimate_image_memory(grid, count * layout.count_items(fit_header))
     total_bytes = image_bytes + estimate_fit_memory(
         grid, joint_channels, fit_config, uses_bfloat16=uses_bfloat16
     )
-    item_count = layout.count_items(source)
+    item_count = layout.count_items(header)
     if (
         not layout.is_volume
         and get_series_training(task_plan, fit_config.prior_key, item_count) == "joint"
     ):
-        total_bytes += estimate_training_memory(item_count, source.grid, joint_channels)
+        total_bytes += estimate_training_memory(item_count, header.grid, joint_channels)
     if tiles:
-        total_bytes += int(TILE_RUN_OVERHEAD_BYTES + header.pixel_count * TILE_PIXEL_OVERHEAD_BYTES)
-        total_bytes += RESULT_IMAGE_COUNT * min(4 * source.pixel_count, MAX_IN_MEMORY_RESULT_BYTES)
+        total_bytes += int(
+            TILE_RUN_OVERHEAD_BYTES + fit_header.pixel_count * TILE_PIXEL_OVERHEAD_BYTES
+        )
+        result_bytes = min(4 * header.pixel_count, MAX_IN_MEMORY_RESULT_BYTES)
+        total_bytes += RESULT_IMAGE_COUNT * result_bytes
         total_bytes = max(
             total_bytes,
-            MEASUREMENT_PIXEL_BYTES * min(source.pixel_count, count * MAX_MEASURED_PIXELS),
+            MEASUREMENT_PIXEL_BYTES * min(header.pixel_count, count * MAX_MEASURED_PIXELS),
         )
     return image_bytes, total_bytes
 
@@ -301,15 +304,15 @@ def compute_fit_grid(image: ImagePlan, tiles: tuple[Tile, ...]) -> tuple[int, ..
 
 def _plan_fit(image: ImagePlan, tiles: tuple[Tile, ...]) -> TaskPlan:
     """Return the task's plan for one fit, that of the largest tile."""
-    header = make_fit_header(image.source, tiles)
+    header = make_fit_header(image.header, tiles)
     task_plan = plan_task(image.recipe.task, header, image.extra_headers, image.layout.grid_axes)
     assert not isinstance(task_plan, Refusal)  # the whole image was not refused
     return task_plan
 
 
-def make_fit_header(source: ImageSpec, tiles: tuple[Tile, ...]) -> ImageSpec:
+def make_fit_header(header: ImageHeader, tiles: tuple[Tile, ...]) -> ImageHeader:
     """Return the header of the image of one fit: the whole, or its largest tile."""
-    return find_largest_tile(tiles).make_header(source) if tiles else source
+    return find_largest_tile(tiles).make_header(header) if tiles else header
 
 
 def list_tile_notes(side: int, tiles: tuple[Tile, ...]) -> tuple[Note, ...]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
     from napari_dip.errors.notes import Note, Stop
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.pipeline.plan.tile import Tile
     from napari_dip.pipeline.recipe import Recipe
@@ -338,9 +338,9 @@ class ImagePlan:
     recipe : Recipe
     task_plan : TaskPlan
         What the task decided from the headers.
-    source : ImageSpec
+    header : ImageHeader
         Header of the image.
-    extra_headers : mapping of str to ImageSpec
+    extra_headers : mapping of str to ImageHeader
         Headers of the task's further inputs.
     layout : Layout
         Use of the axes of the image.
@@ -348,7 +348,7 @@ class ImagePlan:
 
     recipe: Recipe
     task_plan: TaskPlan
-    source: ImageSpec
+    header: ImageHeader
     extra_headers: Headers = field(default_factory=dict)
     layout: Layout
 
@@ -393,22 +393,22 @@ class Plan(ImagePlan):
     @property
     def factors(self) -> tuple[int, ...]:
         """Upscaling factor along each axis of the image."""
-        return self.task_plan.get_factors(self.source.axes)
+        return self.task_plan.get_factors(self.header.axes)
 
     @property
     def result_shape(self) -> tuple[int, ...]:
         """Shape of the result, in the image's axes."""
         return tuple(
-            count * finer for count, finer in zip(self.source.shape, self.factors, strict=True)
+            count * finer for count, finer in zip(self.header.shape, self.factors, strict=True)
         )
 
     @property
     def result_scale(self) -> tuple[float, ...] | None:
         """Pixel size of the result along each axis of the image; None if unknown."""
-        if self.source.scale is None:
+        if self.header.scale is None:
             return None
         return tuple(
-            size / finer for size, finer in zip(self.source.scale, self.factors, strict=True)
+            size / finer for size, finer in zip(self.header.scale, self.factors, strict=True)
         )
 
     @property
@@ -428,14 +428,14 @@ class Plan(ImagePlan):
         fits = [unit for unit in self.units if unit.has_estimate]
         if self.tiles:  # one worker may restore only some of them
             return "tile" if len(fits) == len({unit.tile for unit in fits}) else "part"
-        if len(fits) != self.layout.count_items(self.source):
+        if len(fits) != self.layout.count_items(self.header):
             return "part"
-        return ITEM_NAMES.get(self.layout.get_neighbour_axis(self.source), "part")
+        return ITEM_NAMES.get(self.layout.get_neighbour_axis(self.header), "part")
 
     @property
     def work_summary(self) -> str:
         """Size of the image, number of fits and device, as a text for the user."""
-        height, width = self.source.grid
+        height, width = self.header.grid
         threads = f" ({self.threads} threads)" if self.threads > 1 else ""
         device = {
             "cpu": f"CPU{threads}",
@@ -448,7 +448,7 @@ class Plan(ImagePlan):
         is_named = unit_name != "part" and all(unit.has_estimate for unit in self.units)
         fits_clause = f", {count} {unit_name}s one after another" if is_named else f", {count} fits"
         fits = fits_clause if count > 1 else ""
-        depth = "".join(f" × {count}" for count in self.layout.get_depth_sizes(self.source))
+        depth = "".join(f" × {count}" for count in self.layout.get_depth_sizes(self.header))
         return f"{width} × {height}{depth} pixels{fits} on the {device}"
 
     @property

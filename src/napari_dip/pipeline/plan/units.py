@@ -77,11 +77,11 @@ def make_segment_notes(plan: Plan) -> tuple[Note, ...]:
     )
     has_warm_starts = any(unit.starts_from and not unit.joint_network_name for unit in plan.units)
     starts = list_segment_starts(
-        plan.layout.count_items(plan.source), plan.layout.get_item_stride(plan.source)
+        plan.layout.count_items(plan.header), plan.layout.get_item_stride(plan.header)
     )
     if plan.tiles or not starts or not (is_smoothed or has_warm_starts):
         return ()
-    item_name = ITEM_NAMES[plan.layout.get_neighbour_axis(plan.source)]
+    item_name = ITEM_NAMES[plan.layout.get_neighbour_axis(plan.header)]
     *earlier, last = (str(frame + 1) for frame in (0, *starts))
     numbers = f"{', '.join(earlier)} and {last}"
     return (make_note("segments", count=len(starts) + 1, called=item_name, which=numbers),)
@@ -93,8 +93,8 @@ def make_units(
     """Return the work units: for each group of channels and each restart, all items in order."""
     if tiles:
         return make_tile_units(image, fit_config, tiles)
-    task_plan, source, layout = image.task_plan, image.source, image.layout
-    item_count, stride = layout.count_items(source), layout.get_item_stride(source)
+    task_plan, header, layout = image.task_plan, image.header, image.layout
+    item_count, stride = layout.count_items(header), layout.get_item_stride(header)
     warm_start_iterations = compute_warm_start_iterations(fit_config)
     series_training = (
         "warm-start"
@@ -128,17 +128,17 @@ def make_units(
             starts_from=make_id(item - 1, group_index, restart) if is_warm_start[item] else "",
             previous_item=previous_item,
             next_item=next_item,
-            has_time_neighbours=layout.get_neighbour_axis(source) == "T",
+            has_time_neighbours=layout.get_neighbour_axis(header) == "T",
             segment=segments[item],
             is_segment_start=previous_item is None or segments[previous_item] != segments[item],
         )
-        for group_index, group in enumerate(group_channels(task_plan, source))
+        for group_index, group in enumerate(group_channels(task_plan, header))
         for restart in range(fit_config.restarts)
         for item, (previous_item, next_item) in enumerate(neighbours)
     ]
     if series_training != "joint" or fit_config.other_candidates:
         return tuple(units)
-    training_regions = choose_training_regions(item_count, source.grid, stride)
+    training_regions = choose_training_regions(item_count, header.grid, stride)
     return tuple(assign_joint_network(units, fit_config, training_regions, training_regions))
 
 
@@ -185,7 +185,7 @@ def make_tile_units(
     training_regions : tuple of TrainingRegion
         Regions of the image for joint training, once they are known.
     """
-    task_plan, source, layout = image.task_plan, image.source, image.layout
+    task_plan, header, layout = image.task_plan, image.header, image.layout
     series_training = get_series_training(
         task_plan, fit_config.prior_key, len(tiles), are_tiles=True
     )
@@ -219,7 +219,7 @@ def make_tile_units(
                 tile=tile.index,
                 origin=tile.start[-len(layout.grid_axes) :],
             )
-            for group_index, group in enumerate(group_channels(task_plan, source))
+            for group_index, group in enumerate(group_channels(task_plan, header))
             for restart in range(fit_config.restarts)
             for (item, plane_name), start in zip(planes, starts, strict=True)
         ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors.templates import make_printable
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT
 from napari_dip.tasks.base import list_candidates
@@ -153,10 +153,10 @@ def _apply_layer_scale(recipe: Recipe, report: Mapping[str, Any]) -> Recipe:
     if recipe.run_settings.stacks == "auto" and "Z" in axes and len(pixel_sizes) > 1:
         recipe = recipe.replace_run_settings(stacks="volume" if len(fit["axes"]) > 2 else "planes")
     shape = tuple(report["shape"])
-    source = ImageSpec(
+    header = ImageHeader(
         name="", shape=shape, dtype="float32", axes=axes, scale=tuple(scale), units=tuple(units)
     )
-    return replace(recipe, task=fill_in_pixel_sizes(recipe.task, source))
+    return replace(recipe, task=fill_in_pixel_sizes(recipe.task, header))
 
 
 def format_command_line(repetition: Repetition) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.header import SourceTags
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
@@ -39,7 +39,7 @@ _FORMULA_PREFIXES = ("=", "+", "-", "@")
 def save_image(
     path: str | os.PathLike[str],
     image: Any,
-    spec: ImageSpec,
+    header: ImageHeader,
     scale: tuple[float, ...] | None,
     result: Restoration,
     overwrite: bool,
@@ -53,8 +53,8 @@ def save_image(
     ----------
     path : path
     image : ndarray
-        In the axes of `spec`.
-    spec : ImageSpec
+        In the axes of `header`.
+    header : ImageHeader
         Header of the image that was restored.
     scale : tuple of float or None
         Pixel size of `image` along each axis.
@@ -71,7 +71,7 @@ def save_image(
 
     provenance = {
         "program": f"napari-dip {__version__}",
-        "source": spec.name,
+        "source": header.name,
         "recipe": result.recipe.to_dict(),
         "best_iteration": result.best_iteration,
         **serialise_stop(result.stop),
@@ -80,29 +80,29 @@ def save_image(
     write_image(
         path,
         image,
-        axes=spec.axes,
+        axes=header.axes,
         scale=scale,
-        units=spec.units,
+        units=header.units,
         provenance=provenance,
         overwrite=overwrite,
-        like=spec.path,
-        tags=_shift_origin(spec, scale),
+        like=header.path,
+        tags=_shift_origin(header, scale),
     )
 
 
-def _shift_origin(spec: ImageSpec, scale: tuple[float, ...] | None) -> SourceTags:
+def _shift_origin(header: ImageHeader, scale: tuple[float, ...] | None) -> SourceTags:
     """Return the tags with the centre of the first pixel shifted for a new pixel size.
 
     Input and result then cover the same area.
     """
-    origin = spec.tags.origin
-    if origin is None or spec.scale is None or scale is None:
-        return spec.tags
+    origin = header.tags.origin
+    if origin is None or header.scale is None or scale is None:
+        return header.tags
     shifted_origin = tuple(
         start + (new_size - old_size) / 2
-        for start, old_size, new_size in zip(origin, spec.scale, scale, strict=True)
+        for start, old_size, new_size in zip(origin, header.scale, scale, strict=True)
     )
-    return replace(spec.tags, origin=shifted_origin)
+    return replace(header.tags, origin=shifted_origin)
 
 
 def format_json(value: Any) -> str:
@@ -166,12 +166,12 @@ def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restorat
     for folder in folders:
         path = choose_free_name(folder / output.name, "rescued")
         with suppress(Exception), _restrict_permissions(folder):  # else try the next folder
-            save_image(path, result.image, plan.source, plan.result_scale, result, False)
+            save_image(path, result.image, plan.header, plan.result_scale, result, False)
             return add_to_failure(failed, make_note("result-rescued", path=path))
     for folder in folders:  # the metadata may have caused the error, so save pixels only
         path = choose_free_name(folder / f"{output.name}.tif", "rescued")
         with suppress(Exception), _restrict_permissions(folder):
-            write_image(path, result.image, axes=plan.source.axes)
+            write_image(path, result.image, axes=plan.header.axes)
             return add_to_failure(failed, make_note("result-rescued-bare", path=path))
     places = ", ".join(make_printable(str(folder)) for folder in folders)
     return add_to_failure(failed, make_note("result-lost", places=places))
@@ -196,7 +196,7 @@ def insert_name_suffix(output: Path, kind: str) -> Path:
 
 def list_rescue_folders(plan: Plan) -> list[Path]:
     """Return folders to save a result in: the input's, the home folder, and the temporary one."""
-    folders = [resolve_target(Path(plan.source.path)).parent] if plan.source.path else []
+    folders = [resolve_target(Path(plan.header.path)).parent] if plan.header.path else []
     with suppress(RuntimeError):  # there is no home folder
         folders.append(Path.home())
     with suppress(OSError):  # no temporary folder is writable

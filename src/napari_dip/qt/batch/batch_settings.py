@@ -140,9 +140,9 @@ class RecipeChooser(QWidget):
 
     def build_recipe(self) -> Recipe | Refusal:
         """Return the chosen recipe, or a refusal."""
-        source = self._sources.get(str(self.settings_combo.currentData()))
+        header = self._sources.get(str(self.settings_combo.currentData()))
         try:
-            return make_recipe(self.task) if source is None else source()
+            return make_recipe(self.task) if header is None else header()
         except RefusedError as error:
             return error.reason
 

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.errors.templates import make_printable
-from napari_dip.io.reading import open_pixels, read_spec
+from napari_dip.io.reading import open_pixels, read_header
 from napari_dip.pipeline.assess.report_figures import compute_contrast_limits, select_middle_plane
 from napari_dip.qt.shell.background_call import call_reporting_errors, start_call
 from napari_dip.qt.shell.dock_widget import (
@@ -169,8 +169,8 @@ def load_result_layers(job: Job, recipe: Recipe, includes_inputs: bool) -> tuple
         If the result is missing or damaged.
     """
     assert not isinstance(job.plan, Refusal)  # a refused file has no result
-    source = job.plan.source
-    record = read_file_record(job.paths, source, recipe)
+    header = job.plan.header
+    record = read_file_record(job.paths, header, recipe)
     if record is None:
         raise RefusedError("file-missing", path=job.paths.record)
     name = make_printable(job.source.stem)
@@ -178,26 +178,26 @@ def load_result_layers(job: Job, recipe: Recipe, includes_inputs: bool) -> tuple
         input_name: {"layer": make_printable(path.name), "path": str(path.absolute())}
         for input_name, path in job.inputs.items()
     }
-    inputs["image"]["axes"] = source.axes
+    inputs["image"]["axes"] = header.axes
     provenance = build_report_provenance(
         make_printable(job.source.name), record["recipe"], record["report"]
     )
     metadata = {**provenance, "inputs": inputs, "shows": "result"}
     placement = _compute_placement(job.plan, job.plan.factors)
     name = f"{name} {recipe.task.spec.result_suffix}"
-    result = _make_lazy_layer(job.paths.result, name, source.axes, metadata, placement)
+    result = _make_lazy_layer(job.paths.result, name, header.axes, metadata, placement)
     if not includes_inputs:
         return (result,)
     placement = _compute_placement(job.plan) | {"contrast_limits": result[1]["contrast_limits"]}
     name = make_printable(job.source.name)
-    return _make_lazy_layer(job.source, name, source.axes, {}, placement), result
+    return _make_lazy_layer(job.source, name, header.axes, {}, placement), result
 
 
 def _make_lazy_layer(
     path: Path, name: str, axes: str, provenance: dict[str, Any], placement: dict[str, Any]
 ) -> LazyLayer:
     """Return the layer of a file; contrast limits are estimated unless `placement` has them."""
-    lazy = make_dask_array(open_pixels(read_spec(path, axes)), axes)
+    lazy = make_dask_array(open_pixels(read_header(path, axes)), axes)
     attributes: dict[str, Any] = {
         "name": name,
         "rgb": axes.endswith("S"),
@@ -234,11 +234,11 @@ def make_dask_array(pixels: Any, axes: str) -> Any:
 
 def _compute_placement(plan: Plan, factors: tuple[int, ...] | None = None) -> dict[str, Any]:
     """Return scale, position and units of the input, or of a result upscaled by factors."""
-    source = plan.source
-    spatial_indices = [index for index, axis in enumerate(source.axes) if axis != "S"]
-    scale = np.array(source.scale or [1.0] * len(source.shape))[spatial_indices]
-    units = source.units or ("pixel",) * len(source.shape)
-    scale_factors = np.array(factors or [1] * len(source.shape))[spatial_indices]
+    header = plan.header
+    spatial_indices = [index for index, axis in enumerate(header.axes) if axis != "S"]
+    scale = np.array(header.scale or [1.0] * len(header.shape))[spatial_indices]
+    units = header.units or ("pixel",) * len(header.shape)
+    scale_factors = np.array(factors or [1] * len(header.shape))[spatial_indices]
     return {
         "scale": tuple(scale / scale_factors),
         # so that input and result cover the same area

@@ -24,7 +24,7 @@ from napari_dip.explore.experiment_setup import (
     plan_centre_fit,
 )
 from napari_dip.explore.experiments import EXPERIMENTS, Experiment, ExperimentSettings
-from napari_dip.io import ImageSpec
+from napari_dip.io import ImageHeader
 from napari_dip.pipeline.events import Event, map_generator
 from napari_dip.pipeline.machine import format_duration
 from napari_dip.pipeline.plan.costs import START_SECONDS
@@ -176,7 +176,7 @@ class VisiblePlane:
 
     Attributes
     ----------
-    spec : ImageSpec
+    header : ImageHeader
     pixels : array
         (Y, X) or (Y, X, S), lazy or not.
     position : tuple of int
@@ -185,7 +185,7 @@ class VisiblePlane:
         Number of planes along each of these axes.
     """
 
-    spec: ImageSpec
+    header: ImageHeader
     pixels: Any
     position: tuple[int, ...]
     counts: tuple[int, ...]
@@ -213,15 +213,15 @@ def plan_experiment(
         recipe = make_experiment_recipe(**settings.read_settings())
     except RefusedError as error:
         return error.reason
-    plan = plan_centre_fit(recipe, plane.spec, side, machine)
+    plan = plan_centre_fit(recipe, plane.header, side, machine)
     if isinstance(plan, Refusal):
         return plan
     if truth is not None and "truth" in settings.experiment.settings:
         truth_plane = find_visible_plane(viewer, truth)
-        if truth_plane.spec.shape[:2] != plane.spec.shape[:2]:
+        if truth_plane.header.shape[:2] != plane.header.shape[:2]:
             sizes = {
-                "size": _format_image_size(truth_plane.spec),
-                "other": _format_image_size(plane.spec),
+                "size": _format_image_size(truth_plane.header),
+                "other": _format_image_size(plane.header),
             }
             return make_refusal("truth-size", name=truth.name, image=image.name, **sizes)
         pixels["truth"] = truth_plane.pixels
@@ -233,7 +233,7 @@ def plan_experiment(
             name for name in settings.list_checked_architectures() if name in architectures
         ]
         fit_count *= len(arguments["only"])
-    arguments |= {"axes": plane.spec.axes, "name": image.name, "machine": machine}
+    arguments |= {"axes": plane.header.axes, "name": image.name, "machine": machine}
     seconds = START_SECONDS + fit_count * (plan.costs.fit_seconds - START_SECONDS)
     time = f", up to {format_duration(seconds)} if nothing else runs"
     request = JobRequest(
@@ -266,7 +266,7 @@ def describe_experiment(plan: Plan, plane: VisiblePlane, fit_count: int, time: s
     sentences = [
         f"{plan.work_summary}: {fit_count} fits of {plan.fit_config.iterations} iterations{time}."
     ]
-    if plan.source.grid != plane.spec.grid:
+    if plan.header.grid != plane.header.grid:
         sentences.append("The middle of the image is looked at.")
     if plane.counts:
         position = ", ".join(
@@ -289,9 +289,9 @@ def find_visible_plane(viewer: Viewer, layer: Image) -> VisiblePlane:
     pixels = data[position] if leading_axes else data
     axes = "YXS" if layer.rgb else "YX"
     shape = tuple(int(count) for count in pixels.shape)
-    spec = ImageSpec(name=layer.name, shape=shape, dtype=np.dtype(data.dtype).name, axes=axes)
+    header = ImageHeader(name=layer.name, shape=shape, dtype=np.dtype(data.dtype).name, axes=axes)
     return VisiblePlane(
-        spec=spec,
+        header=header,
         pixels=pixels,
         position=position,
         counts=tuple(int(count) for count in data.shape[:leading_axes]),
@@ -310,7 +310,7 @@ def make_crop_attributes(layer: Image, plane: VisiblePlane, plan: Plan) -> dict[
     """
     start = [
         (size - crop_size) // 2
-        for size, crop_size in zip(plane.spec.grid, plan.source.grid, strict=True)
+        for size, crop_size in zip(plane.header.grid, plan.header.grid, strict=True)
     ]
     corner = np.array([*plane.position, *start], float)
     steps = np.vstack([corner, corner + np.eye(layer.ndim)[-2], corner + np.eye(layer.ndim)[-1]])
@@ -344,8 +344,8 @@ def add_stack_axis(layer_attributes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _format_image_size(spec: ImageSpec) -> str:
-    height, width = spec.grid
+def _format_image_size(header: ImageHeader) -> str:
+    height, width = header.grid
     return f"{width} × {height} pixels"
 
 

@@ -100,7 +100,7 @@ class JobRequest:
         A refusal names the layer of the input, as its header in the plan does.
         """
         plan = self.plan
-        headers = {} if plan is None else {"image": plan.source, **plan.extra_headers}
+        headers = {} if plan is None else {"image": plan.header, **plan.extra_headers}
         pixels = {
             key: load_array(headers[key].name if key in headers else key, array)
             for key, array in self.inputs.items()

@@ -18,7 +18,7 @@ from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QFormLayout, QLabel, QLineEdit, QWidget
 
 from napari_dip.errors import Refusal, make_refusal
-from napari_dip.io import ImageSpec, guess_axes
+from napari_dip.io import ImageHeader, guess_axes
 from napari_dip.qt.shell.background_call import call_reporting_errors
 from napari_dip.qt.shell.dock_widget import (
     Connections,
@@ -121,7 +121,7 @@ class ImageChooser(QWidget):
         self.refresh()
         return True
 
-    def read_header(self) -> ImageSpec | Refusal:
+    def read_header(self) -> ImageHeader | Refusal:
         """Return a description of the chosen image, or a refusal."""
         layer = self.get_layer()
         if layer is not None:
@@ -285,7 +285,7 @@ class ExtraInputs(QWidget):
                 self._chosen_by_hand.add(extra_input.name)
         self.changed.emit()
 
-    def read_headers(self) -> dict[str, ImageSpec]:
+    def read_headers(self) -> dict[str, ImageHeader]:
         """Return a description of each chosen layer by input name, without reading pixels."""
         return {
             name: self._describe_layer(layer) for name, layer in self.get_chosen_layers().items()
@@ -318,9 +318,9 @@ class ExtraInputs(QWidget):
         )
         if not self._is_blank:
             return None
-        no_image = np.zeros((1, 1, *plan.source.grid), np.float32)
+        no_image = np.zeros((1, 1, *plan.header.grid), np.float32)
         pixels = InspectedPixels(
-            source=plan.source, image=no_image, stack=no_image, extra_inputs=drawn_masks
+            header=plan.header, image=no_image, stack=no_image, extra_inputs=drawn_masks
         )
         inspection = plan.recipe.task.inspect(pixels, plan.task_plan)
         return inspection if isinstance(inspection, Refusal) else None
@@ -375,14 +375,14 @@ class ExtraInputs(QWidget):
         self._chosen_by_hand.add(name)
         self.changed.emit()
 
-    def _describe_layer(self, layer: Any) -> ImageSpec:
+    def _describe_layer(self, layer: Any) -> ImageHeader:
         if isinstance(layer, Shapes):
             grid = _get_image_grid(self._image) if layer.nshapes else (0, 0)
-            return ImageSpec(name=layer.name, shape=grid, dtype="bool", axes="YX")
+            return ImageHeader(name=layer.name, shape=grid, dtype="bool", axes="YX")
         data = get_full_resolution(layer)
         shape = tuple(int(count) for count in data.shape)
         rgb = bool(getattr(layer, "rgb", False))
-        return ImageSpec(
+        return ImageHeader(
             name=layer.name,
             shape=shape,
             dtype=np.dtype(data.dtype).name,
@@ -494,7 +494,7 @@ class LayerInputs(QObject):
         super().__init__(parent)
         self.image_chooser = ImageChooser(viewer, has_axes_field=has_axes_field)
         self.extra_inputs = ExtraInputs(viewer, inputs)
-        self._refused_image: ImageSpec | Refusal | None = None
+        self._refused_image: ImageHeader | Refusal | None = None
         self._message_layer: ref[Image] | None = None
         self.image_chooser.changed.connect(self.update_image)
         self.extra_inputs.changed.connect(self.changed)

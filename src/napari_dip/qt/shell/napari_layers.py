@@ -14,7 +14,7 @@ from napari.layers import Image
 from napari.utils.transforms import Affine
 
 from napari_dip.errors.notes import serialise_stop
-from napari_dip.io import ImageSpec, guess_axes
+from napari_dip.io import ImageHeader, guess_axes
 from napari_dip.pipeline.recipe import migrate_record
 from napari_dip.tasks import TASKS
 from napari_dip.version import __version__
@@ -235,7 +235,7 @@ def get_full_resolution(layer: Image) -> Any:
     return layer.data[0] if layer.multiscale else layer.data
 
 
-def read_layer_header(layer: Image, axes: str | None = None) -> ImageSpec:
+def read_layer_header(layer: Image, axes: str | None = None) -> ImageHeader:
     """Return a description of an Image layer, without reading its pixels.
 
     Parameters
@@ -247,7 +247,7 @@ def read_layer_header(layer: Image, axes: str | None = None) -> ImageSpec:
     data = get_full_resolution(layer)
     shape = tuple(int(count) for count in data.shape)
     samples = 1 if layer.rgb else 0  # napari counts no axis for red, green and blue
-    return ImageSpec(
+    return ImageHeader(
         name=layer.name,
         shape=shape,
         dtype=np.dtype(data.dtype).name,
@@ -292,7 +292,7 @@ def copy_layer_attributes(
     state = layer.as_layer_data_tuple()[1]
     attributes = {key: state[key] for key in _COPIED_ATTRIBUTES}
     if plan is not None and max(plan.factors) > 1:
-        axis_factors = zip(plan.source.axes, plan.factors, strict=True)
+        axis_factors = zip(plan.header.axes, plan.factors, strict=True)
         factors = np.array([factor for axis, factor in axis_factors if axis != "S"])
         layer_transform = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear)
         attributes["translate"] = layer.translate + layer_transform.linear_matrix @ (

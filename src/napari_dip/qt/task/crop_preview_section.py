@@ -74,10 +74,10 @@ def find_region(viewer: Viewer, plan: Plan, image: Image, shapes: Shapes | None)
     point = image.world_to_data(viewer.dims.point[-image.ndim :])
     position = [
         int(np.clip(round(coordinate), 0, n - 1))
-        for coordinate, n in zip(point, plan.source.shape, strict=False)
+        for coordinate, n in zip(point, plan.header.shape, strict=False)
     ]
-    position += [0] * (len(plan.source.shape) - len(position))  # for the axis of colours
-    return make_crop_region(plan.source, plan.layout, box, tuple(position))
+    position += [0] * (len(plan.header.shape) - len(position))  # for the axis of colours
+    return make_crop_region(plan.header, plan.layout, box, tuple(position))
 
 
 def find_shape_bounds(shapes: Shapes, image: Image) -> BoundingBox:
@@ -308,7 +308,7 @@ class CropPreviewSection(CollapsibleSection):
             self._show_message(requests.message)
             return
         plans = [request.plan for request in requests if request.plan is not None]
-        height, width = plans[0].source.grid
+        height, width = plans[0].header.grid
         seconds = sum(plan.seconds for plan in plans)
         runs = f" in {len(requests)} runs" if len(requests) > 1 else ""
         self._show_message(f"{width} × {height} pixels: up to {format_duration(seconds)}{runs}.")
@@ -325,7 +325,7 @@ class CropPreviewSection(CollapsibleSection):
         full_request = make_run_request(plan, image, self._extra_inputs)
         for preset in presets:
             recipe = plan.recipe.replace_run_settings(preset=preset)
-            full_plan = preflight(recipe, plan.source, machine, plan.extra_headers)
+            full_plan = preflight(recipe, plan.header, machine, plan.extra_headers)
             if isinstance(full_plan, Refusal):
                 return full_plan
             crop_plan = plan_crop_preview(full_plan, region, machine)
@@ -351,8 +351,8 @@ class CropPreviewSection(CollapsibleSection):
         if provenance is None or not isinstance(image, Image):
             return ""
         recipe = recipe_from_dict(provenance["recipe"])
-        source = read_layer_header(image, provenance["report"]["axes"])
-        plan = preflight(recipe, source, get_allowed_machine(), self._extra_inputs.read_headers())
+        header = read_layer_header(image, provenance["report"]["axes"])
+        plan = preflight(recipe, header, get_allowed_machine(), self._extra_inputs.read_headers())
         if isinstance(plan, Refusal):
             return plan.message
         preset = recipe.run_settings.preset.capitalize()

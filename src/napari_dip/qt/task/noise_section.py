@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from qtpy.QtGui import QKeyEvent, QPaintEvent
 
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import FloatArray
     from napari_dip.pipeline.noise_report import ChannelNoise
     from napari_dip.qt.shell.background_call import BackgroundCall
@@ -67,9 +67,9 @@ _NOISE_HINT = (
 )
 
 
-def _measure_layer_noise(spec: ImageSpec, pixels: Any) -> NoiseReport | Refusal:
+def _measure_layer_noise(header: ImageHeader, pixels: Any) -> NoiseReport | Refusal:
     """Measure the noise of an image; its lazy pixels are computed in this thread."""
-    return make_noise_report(spec, load_array(spec.name, pixels))
+    return make_noise_report(header, load_array(header.name, pixels))
 
 
 class PhotonTransferPlot(DockPlot):

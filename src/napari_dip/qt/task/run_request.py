@@ -19,7 +19,7 @@ from napari.layers import Image, Labels
 from napari.utils.transforms import Affine
 
 from napari_dip.errors import DipError
-from napari_dip.io.reading import read_spec
+from napari_dip.io.reading import read_header
 from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave, summarise_run
 from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.crop_preview import run_crop_preview
@@ -152,7 +152,7 @@ def _is_matching_file(path: str | None, shape: tuple[int, ...] | None) -> bool:
     if not path:
         return False
     try:
-        found_shape = read_spec(path).shape
+        found_shape = read_header(path).shape
     except DipError:
         return False
     return shape is None or found_shape == shape
@@ -182,14 +182,14 @@ def plan_autosave(
     """
     is_enabled = getattr(read_preferences("computing"), "keep_unfinished", True)
     machine = get_allowed_machine()
-    new_plan = preflight(plan.recipe, plan.source, machine, plan.extra_headers)
+    new_plan = preflight(plan.recipe, plan.header, machine, plan.extra_headers)
     # another amount of free memory can change the plan
     if not is_enabled or not list_autosave_folders() or new_plan != plan:
         return None
     layers = {"image": image, **extra_inputs}
     recorded = {
         name: {**record, **_record_layer(layers[name])}
-        for name, record in record_inputs(image, plan.source.axes, extra_inputs).items()
+        for name, record in record_inputs(image, plan.header.axes, extra_inputs).items()
     }
     path = recorded["image"]["path"]
     file = os.path.basename(path or "")
@@ -319,7 +319,7 @@ def make_run_request(
         An interrupted run that is resumed; by default a new one, if runs are saved.
     """
     chosen = extra_inputs.get_chosen_layers()
-    inputs = record_inputs(layer, plan.source.axes, chosen)
+    inputs = record_inputs(layer, plan.header.axes, chosen)
     saved = autosave_target or plan_autosave(plan, layer, chosen)
     begin = partial(run, plan) if saved is None else partial(run_with_autosave, saved, plan)
     spec = plan.recipe.task.spec
@@ -361,7 +361,7 @@ def make_crop_request(
     # napari counts no axis for red, green and blue
     offset = [
         index
-        for index, axis in zip(region.start, crop_plan.source.axes, strict=True)
+        for index, axis in zip(region.start, crop_plan.header.axes, strict=True)
         if axis != "S"
     ]
     linear_matrix = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear).linear_matrix

@@ -169,7 +169,9 @@ class Job:
         """Files that the result depends on, by their names in the task."""
         if isinstance(self.plan, Refusal):
             return {"image": self.source}
-        extra_paths = {name: Path(str(spec.path)) for name, spec in self.plan.extra_headers.items()}
+        extra_paths = {
+            name: Path(str(header.path)) for name, header in self.plan.extra_headers.items()
+        }
         if self.plan.network is not None:
             extra_paths[NETWORK_FILE_INPUT] = Path(self.plan.network.path)
         return {"image": self.source, **extra_paths}

@@ -121,10 +121,10 @@ def _calibrate_files(
         if poll_control() in ENDING_CONTROLS:
             return []
         progress = f"{training_region.item + 1} of {len(joint_plan.training_regions)}"
-        yield Event(message=f"Measuring the noise of '{plan.source.name}', {progress}")
+        yield Event(message=f"Measuring the noise of '{plan.header.name}', {progress}")
         try:
             stamps = stamp_files(plan)
-            sha256 = compute_file_sha256(Path(str(plan.source.path)))
+            sha256 = compute_file_sha256(Path(str(plan.header.path)))
             data = open_plan_inputs(plan, stamps)
             image = yield from read_image(plan, data, RunMonitor(plan, poll_control, None))
         except RefusedError:  # the plan of that file reports the reason
@@ -144,7 +144,7 @@ def _crop_to_training_region(
     image: CalibratedImage, training_region: TrainingRegion
 ) -> CalibratedImage:
     """Return the crop of one file; its header stays that of the file."""
-    axes, half_resolution = image.source.axes, image.calibration.half_resolution
+    axes, half_resolution = image.header.axes, image.calibration.half_resolution
     sides = dict(
         zip("YX", zip(training_region.origin, training_region.size, strict=True), strict=True)
     )
@@ -216,8 +216,8 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
     layout = Layout(
         item_axes=REGION_AXIS, channel_axis=first.layout.channel_axis or "C", grid_axes="YX"
     )
-    source = replace(
-        first.source,
+    header = replace(
+        first.header,
         name=SERIES_NAME,
         shape=stack.shape,
         axes=layout.order,
@@ -229,7 +229,7 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
     plan = replace(
         first,
         recipe=first.recipe.replace_run_settings(time_limit=None),  # that applies to one file
-        source=source,
+        header=header,
         units=units,
         threads=threads,
         costs=estimate_costs(
@@ -249,7 +249,7 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
     return CalibratedImage(
         plan=plan,
         calibration=_combine_calibrations(crops),
-        source=source,
+        header=header,
         layout=layout,
         inputs={"image": stack},
         stack=stack,
@@ -297,10 +297,10 @@ def _write_network_file(
     first, recipe = crops[0].image, plan.recipe
     files = [
         {
-            "name": crop.image.source.name,
+            "name": crop.image.header.name,
             "sha256": crop.sha256,
-            "shape": list(crop.image.source.shape),
-            "axes": crop.image.source.axes,
+            "shape": list(crop.image.header.shape),
+            "axes": crop.image.header.axes,
         }
         for crop in crops
     ]
@@ -315,7 +315,7 @@ def _write_network_file(
         "prior": plan.fit_config.prior_key,
         "widths": list(plan.fit_config.widths),
         "halved": first.calibration.half_resolution is not None,
-        "groups": [list(group) for group in group_channels(first.plan.task_plan, first.source)],
+        "groups": [list(group) for group in group_channels(first.plan.task_plan, first.header)],
         "files": files,
         "outcomes": [outcome.to_dict() for outcome in merger.outcomes],
         "device": plan.device,

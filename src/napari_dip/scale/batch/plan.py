@@ -14,7 +14,7 @@ from napari_dip.errors import Refusal, RefusedError, make_refusal, raise_if_refu
 from napari_dip.errors.notes import make_note
 from napari_dip.io.outputs import check_folder, check_unlocked
 from napari_dip.io.paths import check_names_differ, expand_input_paths, make_result_name
-from napari_dip.io.reading import read_spec
+from napari_dip.io.reading import read_header
 from napari_dip.pipeline.api import load_recipe, parse_axes
 from napari_dip.pipeline.machine import choose_thread_count, detect_machine
 from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.control import PollControl
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.pipeline.assess.report_fields import BatchManifestFields
     from napari_dip.pipeline.events import Event
@@ -84,7 +84,7 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
     ]
     if len(eligible) < MIN_JOINT_TRAINING_FILES:
         return make_refusal("series-few", least=MIN_JOINT_TRAINING_FILES, count=len(eligible))
-    sides = zip(*(file_plan.source.grid for file_plan in eligible), strict=True)
+    sides = zip(*(file_plan.header.grid for file_plan in eligible), strict=True)
     size = tuple(min(MAX_TRAINING_REGION_SIDE, *lengths) // 2 * 2 for lengths in sides)
     training_plans, training_regions = [], []
     # choose files and crop positions; even numbers, for half-resolution fits
@@ -93,7 +93,7 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
     ):
         margins = [
             side - crop_side
-            for side, crop_side in zip(eligible[candidate.item].source.grid, size, strict=True)
+            for side, crop_side in zip(eligible[candidate.item].header.grid, size, strict=True)
         ]
         spread = [2 * MAX_TRAINING_REGION_SIDE - crop_side for crop_side in size]
         positions = zip(margins, candidate.origin, spread, strict=True)
@@ -121,7 +121,7 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
 
 
 def _get_channel_groups(plan: Plan) -> tuple[tuple[int, ...], ...]:
-    return tuple(group_channels(plan.task_plan, plan.source))
+    return tuple(group_channels(plan.task_plan, plan.header))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +213,7 @@ def plan_joint_training(
     def refuse_unsuited(job: Job) -> Job:
         if isinstance(job.plan, Refusal) or job.plan.network is None:
             return job
-        refusal = check_channels(job.plan.task_plan, job.plan.source, network_groups)
+        refusal = check_channels(job.plan.task_plan, job.plan.header, network_groups)
         return job if refusal is None else replace(job, plan=refusal)
 
     return tuple(map(refuse_unsuited, jobs)), joint_plan
@@ -248,7 +248,7 @@ def find_remaining_plans(plan: BatchPlan) -> dict[int, Plan]:
         number: job.plan
         for number, job in enumerate(plan.jobs, 1)
         if not isinstance(job.plan, Refusal)
-        and not (plan.resume and read_file_record(job.paths, job.plan.source, plan.recipe))
+        and not (plan.resume and read_file_record(job.paths, job.plan.header, plan.recipe))
     }
 
 
@@ -366,7 +366,7 @@ def _make_path_refusal(label: str, value: object) -> Refusal:
 
 def _read_extra_headers(
     recipe: Recipe, extra_paths: Mapping[str, str | os.PathLike[str]]
-) -> dict[str, ImageSpec]:
+) -> dict[str, ImageHeader]:
     """Read the headers of the further inputs, which all files share.
 
     A repeated exposure is refused, since it belongs to a single file.
@@ -380,7 +380,7 @@ def _read_extra_headers(
         facts = {"field": min(unknown), "allowed": ", ".join(names) or "this task takes none"}
         raise RefusedError("setting-unknown", **facts)
     return {
-        name: read_spec(path) for name, path in extra_paths.items() if name != NETWORK_FILE_INPUT
+        name: read_header(path) for name, path in extra_paths.items() if name != NETWORK_FILE_INPUT
     }
 
 
@@ -400,7 +400,7 @@ def plan_file(
     source : Path
     axes : str or None
         Axes that override those in the file.
-    extra_headers : mapping of str to ImageSpec
+    extra_headers : mapping of str to ImageHeader
         Headers of the further inputs.
     machine : Machine
     network : JointNetwork, optional
@@ -412,7 +412,7 @@ def plan_file(
         The refusal says why the file cannot be restored.
     """
     try:
-        return preflight(recipe, read_spec(source, axes), machine, extra_headers, network)
+        return preflight(recipe, read_header(source, axes), machine, extra_headers, network)
     except RefusedError as error:
         return error.reason
 
@@ -434,7 +434,9 @@ def _check_no_overwrite(
     if linked := next((path for path in own_paths if path.is_symlink()), None):
         raise RefusedError("output-linked", path=linked)
     inputs = {_identify_file(job.source) for job in jobs}
-    inputs |= {_identify_file(Path(spec.path)) for spec in extra_headers.values() if spec.path}
+    inputs |= {
+        _identify_file(Path(header.path)) for header in extra_headers.values() if header.path
+    }
     new_paths = (
         [] if earlier_files else [folder / name for name in (MANIFEST_FILE, TABLE_FILE, PAGE_FILE)]
     )
@@ -457,7 +459,7 @@ def _is_own_result(job: Job, folder: Path, earlier_files: Mapping[str, str]) -> 
         return False
     if earlier_files[job.paths.result.name] == make_relative_path(job.source, folder):
         return True
-    record = read_file_record(job.paths, job.plan.source, job.plan.recipe)
+    record = read_file_record(job.paths, job.plan.header, job.plan.recipe)
     return record is not None and has_same_inputs(record, job.inputs)
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from napari_dip.errors import Refusal
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.scale.batch.jobs import Job
@@ -162,7 +162,7 @@ def write_batch_manifest(
 
 def write_file_record(
     paths: ResultPaths,
-    source: ImageSpec,
+    header: ImageHeader,
     recipe: Recipe,
     hashes: Mapping[str, str],
     *,
@@ -176,7 +176,7 @@ def write_file_record(
     Parameters
     ----------
     paths : ResultPaths
-    source : ImageSpec
+    header : ImageHeader
     recipe : Recipe
     hashes : mapping of str to str
         Hash of each input, by its name in the task.
@@ -196,8 +196,8 @@ def write_file_record(
     """
     content: dict[str, Any] = {
         "schema": RECORD_SCHEMA,
-        "source": str(source.path),
-        "axes": source.axes,
+        "source": str(header.path),
+        "axes": header.axes,
         "recipe": recipe.to_dict(),
         "inputs_sha256": dict(hashes),
         "results_sha256": {
@@ -212,12 +212,12 @@ def write_file_record(
 
 
 def read_file_record(
-    paths: ResultPaths, source: ImageSpec, recipe: Recipe
+    paths: ResultPaths, header: ImageHeader, recipe: Recipe
 ) -> dict[str, Any] | None:
     """Read the record of a result of this recipe, without verifying any file."""
     with suppress(RefusedError, OSError, ValueError):
         record = read_record(paths.record, "record", FileRecordFields)
-        if (record["recipe"], record["axes"]) == (recipe.to_dict(), source.axes):
+        if (record["recipe"], record["axes"]) == (recipe.to_dict(), header.axes):
             return record
     return None
 
@@ -242,7 +242,7 @@ def read_verified_record(
         files than the record lists, so that they are results of another run.
     """
     paths = job.paths
-    record = read_file_record(paths, plan.source, plan.recipe)
+    record = read_file_record(paths, plan.header, plan.recipe)
     if record is None:
         return None
     result_paths = paths.list_outputs(plan.recipe.task)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.errors.templates import make_printable
-from napari_dip.io.header import make_plane_spec
+from napari_dip.io.header import make_plane_header
 from napari_dip.io.outputs import check_folder
 from napari_dip.io.paths import resolve_target
 from napari_dip.io.reading import read_provenance
@@ -72,7 +72,7 @@ def restore_file(
     FileOutcome
         Also if the file is refused for its pixels or its run fails; neither is raised.
     """
-    paths, source = job.paths, plan.source
+    paths, header = job.paths, plan.header
     if resume:
         yield Event(message="Checking what was done before")
         try:
@@ -98,7 +98,7 @@ def restore_file(
         if refusal.code == "save-unexpected":
             log = "".join(traceback.format_exception(error))
     except Exception as error:
-        refusal = make_unexpected_refusal(error, source.name)
+        refusal = make_unexpected_refusal(error, header.name)
         log = "".join(traceback.format_exception(error))
     return record_failure(job, plan, hashes, state, refusal, log)
 
@@ -156,12 +156,12 @@ def _restore_and_save(
         if _resolve_folders(paths) != folders:
             raise FailedError("output-moved", path=paths.result.parent)
         may_replace = paths.result in replaceable_paths and _is_unmodified_result(paths.result)
-        save_image(paths.result, result.image, plan.source, plan.result_scale, result, may_replace)
+        save_image(paths.result, result.image, plan.header, plan.result_scale, result, may_replace)
     except Exception as failure:  # a full disk must not cost the result of a long run
         raise rescue_result(failure, paths.result, plan, result) from failure
     _save_extra_outputs(job, plan, data["image"], result, replaceable_paths)
     record = write_file_record(
-        paths, plan.source, plan.recipe, hashes, report=result.report, results=outputs
+        paths, plan.header, plan.recipe, hashes, report=result.report, results=outputs
     )
     store.remove()
     return _make_done_outcome(job, "restored", record)
@@ -182,17 +182,18 @@ def _save_extra_outputs(
     replaceable_paths: Set[Path],
 ) -> None:
     """Write what a task has learned, and a drawing of input and result."""
-    source = plan.source
+    header = plan.header
     for name in plan.recipe.task.spec.extra_outputs:
         path, learned_plane = job.paths.get_learned_path(name), result.learned[name]
-        spec = make_plane_spec(source, learned_plane.shape)
-        save_image(path, learned_plane, spec, spec.scale, result, path in replaceable_paths)
+        plane_header = make_plane_header(header, learned_plane.shape)
+        is_replaceable = path in replaceable_paths
+        save_image(path, learned_plane, plane_header, plane_header.scale, result, is_replaceable)
     images = (
         pixels.make_memmap() if isinstance(pixels, MemoryMappedImage) else pixels
         for pixels in (image, result.image)
     )
     input_plane, result_plane = (
-        subsample_plane(select_middle_plane(image, source.axes), _MAX_DRAWN_SIDE)
+        subsample_plane(select_middle_plane(image, header.axes), _MAX_DRAWN_SIDE)
         for image in images
     )
     overview = plot_overview(
@@ -225,7 +226,7 @@ def record_failure(
     record: Mapping[str, Any] = {}
     with suppress(FailedError):
         record = write_file_record(
-            job.paths, plan.source, plan.recipe, hashes, refusal=refusal, log=log
+            job.paths, plan.header, plan.recipe, hashes, refusal=refusal, log=log
         )
     return FileOutcome(source=job.source, state=state, refusal=refusal, record=record)
 

@@ -169,7 +169,7 @@ def _make_planned_row(plan: BatchPlan, job: Job) -> FileRow:
         return FileRow(
             source=job.source, state="refused", messages=(_shorten_message(job.plan, job.source),)
         )
-    record = read_file_record(job.paths, job.plan.source, plan.recipe) if plan.resume else None
+    record = read_file_record(job.paths, job.plan.header, plan.recipe) if plan.resume else None
     if record is None or not job.paths.result.exists():
         return FileRow(
             source=job.source, state="ready", messages=(job.plan.summary, *map(str, job.plan.notes))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import FailedError, Refusal, RefusedError, make_refusal, read_refusal
-from napari_dip.io.reading import read_spec
+from napari_dip.io.reading import read_header
 from napari_dip.pipeline.events import Event, Progress, drain_generator
 from napari_dip.pipeline.execute.runner import restore_shard, run_engine
 from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
@@ -212,7 +212,7 @@ def plan_file_job(worker_job: WorkerJob) -> Job:
     try:
         extra_paths = {name: root / path for name, path in worker_job.extra_paths.items()}
         network = pop_network_file(extra_paths)
-        extra_headers = {name: read_spec(path) for name, path in extra_paths.items()}
+        extra_headers = {name: read_header(path) for name, path in extra_paths.items()}
         plan = plan_file(
             recipe, source, worker_job.axes, extra_headers, worker_job.machine, network
         )
@@ -317,7 +317,7 @@ def _restore_shard(
     )
     data = open_plan_inputs(plan, stamp_files(plan))
     steps = restore_shard(plan, data, shard, poll_control, store)
-    last_control = yield from run_engine(steps, plan.threads, plan.source.name)
+    last_control = yield from run_engine(steps, plan.threads, plan.header.name)
     return "shard-done" if last_control is Control.GO else "waiting"
 
 

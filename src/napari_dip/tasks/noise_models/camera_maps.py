@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import AnyArray, BoolArray, Float32Array
     from napari_dip.io.header import Headers
 
@@ -143,14 +143,14 @@ class CameraCorrection:
 
 
 def check_maps(
-    source: ImageSpec, extra_headers: Headers, *, is_detector_noise: bool
+    header: ImageHeader, extra_headers: Headers, *, is_detector_noise: bool
 ) -> Refusal | None:
     """Refuse camera maps of the wrong size or without use, from the headers alone.
 
     Parameters
     ----------
-    source : ImageSpec
-    extra_headers : mapping of str to ImageSpec
+    header : ImageHeader
+    extra_headers : mapping of str to ImageHeader
     is_detector_noise : bool
         Whether the noise model is that of a detector.
     """
@@ -159,14 +159,14 @@ def check_maps(
         for camera_map in CAMERA_MAPS
         if camera_map.name in extra_headers
     }
-    for spec in maps.values():
+    for map_header in maps.values():
         if not is_detector_noise:
-            return make_refusal("map-noise", name=spec.name)
-        if [side for side in spec.shape if side > 1] != list(source.grid):
-            size = " × ".join(map(str, spec.shape))
-            expected = " × ".join(map(str, source.grid))
+            return make_refusal("map-noise", name=map_header.name)
+        if [side for side in map_header.shape if side > 1] != list(header.grid):
+            size = " × ".join(map(str, map_header.shape))
+            expected = " × ".join(map(str, header.grid))
             return make_refusal(
-                "map-size", name=spec.name, size=size, image=source.name, want=expected
+                "map-size", name=map_header.name, size=size, image=header.name, want=expected
             )
     if "gain_map" in maps and "offset_map" not in maps:
         return make_refusal("map-gain-alone", name=maps["gain_map"].name)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import Float32Array, FloatArray
     from napari_dip.io.header import Headers
 
@@ -77,13 +77,13 @@ _DCT_BASIS = np.sqrt(np.where(_FREQUENCY == 0, 1, 2) / DCT_BLOCK_SIDE) * np.cos(
 )
 
 
-def check_jpeg(source: ImageSpec, extra_headers: Headers) -> Refusal | None:
+def check_jpeg(header: ImageHeader, extra_headers: Headers) -> Refusal | None:
     """Refuse repeated exposures and several channels, from the headers alone."""
     if "repeated_exposure" in extra_headers:
         return make_refusal("jpeg-repeated-exposure", name=extra_headers["repeated_exposure"].name)
-    counts = [source.shape[source.axes.index(axis)] for axis in "C" if axis in source.axes]
+    counts = [header.shape[header.axes.index(axis)] for axis in "C" if axis in header.axes]
     if any(count > 1 for count in counts):
-        return make_refusal("jpeg-channels", name=source.name, count=counts[0])
+        return make_refusal("jpeg-channels", name=header.name, count=counts[0])
     return None
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import AnyArray, BoolArray, Float32Array
     from napari_dip.io.header import Headers
     from napari_dip.tasks.base import FitInput
@@ -223,7 +223,7 @@ class NoiseModel:
     has_noise_residual : bool
         Whether the residual of a good fit is noise of the measured strength.
     check_header : callable
-        (source, extra_headers) -> Refusal or None.
+        (header, extra_headers) -> Refusal or None.
     check_pixels : callable
         (name, image (N, C, *grid)) -> Refusal or None.
     convert_inputs : callable
@@ -268,10 +268,10 @@ class NoiseModel:
 
 def _make_exposure_check(
     title: str,
-) -> Callable[[ImageSpec, Headers], Refusal | None]:
+) -> Callable[[ImageHeader, Headers], Refusal | None]:
     """Return a check that refuses repeated exposures: the noise is found in a single image."""
 
-    def check_header(source: ImageSpec, extra_headers: Headers) -> Refusal | None:
+    def check_header(header: ImageHeader, extra_headers: Headers) -> Refusal | None:
         if "repeated_exposure" not in extra_headers:
             return None
         return make_refusal(

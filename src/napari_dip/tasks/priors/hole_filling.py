@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.priors.masked_input import MaskedInputPrior
     from napari_dip.engine.priors.masked_stack import MaskedStackPrior
     from napari_dip.engine.problem import Problem
-    from napari_dip.io import ImageSpec
+    from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import AnyArray, BoolArray
     from napari_dip.tasks.base import FitInput
     from napari_dip.tasks.priors.prior_spec import PriorOptions
@@ -46,28 +46,41 @@ Z_STACK_WINDOW_PLANES = 4
 MAX_BATCH_PIXELS = 2**18
 
 
-def check_mask(source: ImageSpec, mask: ImageSpec) -> Refusal | None:
+def check_mask(image_header: ImageHeader, mask_header: ImageHeader) -> Refusal | None:
     """Refuse a mask whose header does not fit that of the image.
 
     Parameters
     ----------
-    source, mask : ImageSpec
+    image_header, mask_header : ImageHeader
         The mask may have the axes of the image, those without channels, or Y and X only. Further
         axes of length 1 are allowed.
     """
-    if match_axes(source, mask.shape):
+    if match_axes(image_header, mask_header.shape):
         return None
-    sizes, expected = (" × ".join(map(str, spec.shape)) for spec in (mask, source))
-    axes = [axis for axis, n in zip(mask.axes, mask.shape, strict=False) if n > 1 or axis in "YX"]
-    if len(mask.axes) != len(mask.shape) or not {"Y", "X"} <= set(axes) or "S" in axes:
-        return make_refusal("mask-planes", name=mask.name, shape=sizes)
+    sizes, expected = (" × ".join(map(str, header.shape)) for header in (mask_header, image_header))
+    axes = [
+        axis
+        for axis, n in zip(mask_header.axes, mask_header.shape, strict=False)
+        if n > 1 or axis in "YX"
+    ]
+    if (
+        len(mask_header.axes) != len(mask_header.shape)
+        or not {"Y", "X"} <= set(axes)
+        or "S" in axes
+    ):
+        return make_refusal("mask-planes", name=mask_header.name, shape=sizes)
     if len(axes) > 2:
-        stacked = prod(source.shape) > prod(source.grid)
-        facts = {"name": mask.name, "shape": sizes, "image": source.name, "want": expected}
+        stacked = prod(image_header.shape) > prod(image_header.grid)
+        facts = {
+            "name": mask_header.name,
+            "shape": sizes,
+            "image": image_header.name,
+            "want": expected,
+        }
         return make_refusal("mask-stack" if stacked else "mask-planes", **facts)
-    sides = dict(zip(("height", "width"), mask.grid, strict=True))
-    sides |= dict(zip(("image_height", "image_width"), source.grid, strict=True))
-    return make_refusal("mask-shape", name=mask.name, image=source.name, **sides)
+    sides = dict(zip(("height", "width"), mask_header.grid, strict=True))
+    sides |= dict(zip(("image_height", "image_width"), image_header.grid, strict=True))
+    return make_refusal("mask-shape", name=mask_header.name, image=image_header.name, **sides)
 
 
 def parse_mask(mask: AnyArray, label: int | None, *, is_inverted: bool) -> BoolArray:
