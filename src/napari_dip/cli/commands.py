@@ -111,7 +111,7 @@ def run_batch_command(
     workers, scheduler, threads : str or None
         As typed.
     **extra_paths : str or None
-        Paths of further inputs, by name.
+        Paths of extra inputs, by name.
 
     Returns
     -------

@@ -56,7 +56,7 @@ def restore(
         Iterations after which the run ends with the best result so far, as by "Stop and keep".
         With it, a run that a user has ended can be repeated.
     **inputs : array-like or path
-        Further inputs of the task, by name; for ``network_file`` see `denoise`.
+        Extra inputs of the task, by name; for ``network_file`` see `denoise`.
 
     Returns
     -------

@@ -328,7 +328,7 @@ def _count_cores() -> int:
 
 
 def _has_bfloat16_instructions() -> bool:
-    """Return what `engine.precision` gets from torch, which is not loaded for a plan."""
+    """Return what `has_fast_bfloat16` gets from torch, which is not loaded for a plan."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
     except OSError:

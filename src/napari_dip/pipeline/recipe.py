@@ -32,7 +32,7 @@ OLD_VALUES: Mapping[tuple[str, str], Mapping[str, str]] = {
     for task, settings in _SCHEMA_1["values"].items()
     for setting, values in settings.items()
 }
-#: New names of further inputs and of the switch of a batch, by their names in schema 1.
+#: New names of extra inputs and of the switch of a batch, by their names in schema 1.
 OLD_INPUTS: Mapping[str, str] = _SCHEMA_1["inputs"]
 OLD_SWITCHES: Mapping[str, str] = _SCHEMA_1["switches"]
 #: New names of settings of the experiments, by their names in schema 1.

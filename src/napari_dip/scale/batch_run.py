@@ -113,7 +113,7 @@ def batch(
     joint_training : bool
         Whether to fit one network to up to 32 of the files first, and apply it to each.
     **extra_paths : path
-        Further inputs of the task by name, one file for all. ``network_file`` is a network that
+        Extra inputs of the task by name, one file for all. ``network_file`` is a network that
         was fitted before.
 
     Returns

@@ -305,7 +305,7 @@ class FitInput:
     window : int or None
         Side of the crop that one iteration is trained on; None: the whole grid.
     extra_inputs : mapping of str to Tensor
-        The task's further inputs by name, float32, as `Inspection.convert_inputs` returned them.
+        The task's extra inputs by name, float32, as `Inspection.convert_inputs` returned them.
     series : SeriesFrames
     half_resolution : HalfResolutionFit or None
         None: the result has the size of the grid, unless the task upscales it.
@@ -487,7 +487,7 @@ class InspectedPixels:
     stack : ndarray
         (N, C, *grid) float32: the same image, arranged for the fits.
     extra_inputs : mapping of str to ndarray
-        Further inputs by name, float32; overlays are arranged as the image is.
+        Extra inputs by name, float32; overlays are arranged as the image is.
     """
 
     header: ImageHeader
@@ -499,7 +499,7 @@ class InspectedPixels:
 def keep_extra_inputs(
     image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
 ) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
-    """Return the further inputs as they are, without notes."""
+    """Return the extra inputs as they are, without notes."""
     return extra_inputs, ()
 
 
@@ -517,7 +517,7 @@ class Inspection:
         Why, for the report; "": that of the plan.
     notes : tuple of Note
     convert_inputs : callable
-        Convert the further inputs to the form that the fits need, once for all fits: (image (C,
+        Convert the extra inputs to the form that the fits need, once for all fits: (image (C,
         *grid) without outliers, extra_inputs, headers) -> `FitInput.extra_inputs`, and notes.
     """
 
@@ -555,7 +555,7 @@ class Task(ABC):
         header : ImageHeader
             Of the image, or of one of its tiles.
         extra_headers : mapping of str to ImageHeader
-            Further inputs by name, with all that are not optional.
+            Extra inputs by name, with all that are not optional.
         axes : str
             Axes of one fit: "YX", "ZYX" or "TYX".
 

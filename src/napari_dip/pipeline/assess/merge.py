@@ -108,13 +108,13 @@ class ResultMerger:
         Sums of learned parameters, by name and first channel.
     """
 
-    def __init__(self, image: CalibratedImage) -> None:
-        self.image = image
-        self._plan, self._calibration = image.plan, image.calibration
-        self._header, self._layout = image.header, image.layout
-        self._stack = self._upscaled_stack = stack = image.stack
-        self._input_pixels = image.inputs["image"]
-        factors = image.plan.task_plan.get_factors(image.layout.grid_axes)
+    def __init__(self, calibrated_image: CalibratedImage) -> None:
+        self.image = calibrated_image
+        self._plan, self._calibration = calibrated_image.plan, calibrated_image.calibration
+        self._header, self._layout = calibrated_image.header, calibrated_image.layout
+        self._stack = self._upscaled_stack = stack = calibrated_image.stack
+        self._input_pixels = calibrated_image.inputs["image"]
+        factors = calibrated_image.plan.task_plan.get_factors(calibrated_image.layout.grid_axes)
         for axis, factor in enumerate(factors, stack.ndim - len(factors)):
             self._upscaled_stack = np.repeat(self._upscaled_stack, factor, axis)
         self.sums = np.zeros((3, *self._upscaled_stack.shape), np.float64)
@@ -122,7 +122,7 @@ class ResultMerger:
         self.result_counts = np.zeros(stack.shape[:2], np.int64)
         self.outcomes: list[UnitOutcome] = []
         self.learned: dict[tuple[str, int], StackArray] = {}
-        for channel in image.calibration.constant_channels:
+        for channel in calibrated_image.calibration.constant_channels:
             self.sums[0, :, channel] = self._upscaled_stack[:, channel]
             self.predictions[:, channel] = stack[:, channel]
             self.result_counts[:, channel] = 1

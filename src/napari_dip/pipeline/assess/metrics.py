@@ -280,7 +280,7 @@ def measure_distant_holes(measured_mask: BoolArray, distance: int) -> tuple[floa
 
 
 def measure_result(
-    image: CalibratedImage,
+    calibrated_image: CalibratedImage,
     residual: FloatArray,
     prediction: FloatArray,
     result: AnyArray,
@@ -290,7 +290,7 @@ def measure_result(
 
     Parameters
     ----------
-    image : CalibratedImage
+    calibrated_image : CalibratedImage
         The input.
     residual, prediction : ndarray
         (N, C, *grid): the residual, 0 where nothing was measured, and the predicted
@@ -303,7 +303,11 @@ def measure_result(
     from napari_dip.pipeline.assess.validation_evidence import combine_validation_evidence
     from napari_dip.pipeline.calibrate.clipping import list_corrected_limits
 
-    plan, calibration, stack = image.plan, image.calibration, image.stack
+    plan, calibration, stack = (
+        calibrated_image.plan,
+        calibrated_image.calibration,
+        calibrated_image.stack,
+    )
     measured_mask = calibration.measured_mask
     assessed = select_assessed_items(stack)
     assessed_residual = residual[assessed]

@@ -47,16 +47,16 @@ def compute_failure_score(result: Restoration) -> float:
     )
 
 
-def reduce_noise(image: CalibratedImage, result: Restoration) -> Calibration | None:
+def reduce_noise(calibrated_image: CalibratedImage, result: Restoration) -> Calibration | None:
     """Return a calibration with weaker noise if a result has failed; otherwise None.
 
     Parameters
     ----------
-    image : CalibratedImage
+    calibrated_image : CalibratedImage
         With the calibration of the result. Noise that the user specified is never changed.
     result : Restoration
     """
-    plan, calibration = image.plan, image.calibration
+    plan, calibration = calibrated_image.plan, calibrated_image.calibration
     noise_settings = plan.task_plan.noise_settings
     is_excluded = (
         noise_settings.model != "auto"
@@ -77,7 +77,7 @@ def reduce_noise(image: CalibratedImage, result: Restoration) -> Calibration | N
         return None
     if result.residual is None or compute_failure_score(result) < 1:
         return None
-    residual = to_stack(result.residual, image.header.axes, image.layout)
+    residual = to_stack(result.residual, calibrated_image.header.axes, calibrated_image.layout)
     noise = tuple(
         _weaken_noise(channel_noise, calibration.intensity_offset[c], residual[:, c])
         for c, channel_noise in enumerate(calibration.noise)

@@ -96,20 +96,26 @@ def serialise_noise(calibration: Calibration) -> dict[str, Any]:
     }
 
 
-def serialise_fit(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) -> dict[str, Any]:
+def serialise_fit(
+    calibrated_image: CalibratedImage, outcomes: Sequence[UnitOutcome]
+) -> dict[str, Any]:
     """Return what was fitted and how, in plain types.
 
     Parameters
     ----------
-    image : CalibratedImage
+    calibrated_image : CalibratedImage
     outcomes : sequence of UnitOutcome
     """
-    header, plan, fit_config = image.header, image.plan, image.plan.fit_config
+    header, plan, fit_config = (
+        calibrated_image.header,
+        calibrated_image.plan,
+        calibrated_image.plan.fit_config,
+    )
     joint_training = summarise_joint_training(outcomes)
     if plan.network is not None:
         joint_training["joint_training"] |= plan.network.report_fields
     return {
-        "axes": image.layout.grid_axes,
+        "axes": calibrated_image.layout.grid_axes,
         "inputs": list(plan.extra_headers),
         "scale": None if header.scale is None else list(header.scale),
         "units": None if header.units is None else list(header.units),
@@ -117,7 +123,7 @@ def serialise_fit(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) -> di
         "max_iterations": fit_config.iterations + fit_config.refit_iterations,
         "last_phase": sum(outcome.refit_iterations for outcome in outcomes if outcome.has_estimate),
         "restarts": fit_config.restarts,
-        "half_resolution": image.calibration.half_resolution is not None,
+        "half_resolution": calibrated_image.calibration.half_resolution is not None,
         "refined": any(outcome.is_refined for outcome in outcomes),
         "finished": sum(
             outcome.has_estimate and not outcome.is_ended_by_user for outcome in outcomes
@@ -165,11 +171,11 @@ def summarise_residual(
     }
 
 
-def make_run_report(image: CalibratedImage, **facts: Any) -> dict[str, Any]:
+def make_run_report(calibrated_image: CalibratedImage, **facts: Any) -> dict[str, Any]:
     """Return the report of a run; `facts` are additional entries."""
     from napari_dip.version import __version__
 
-    plan = image.plan
+    plan = calibrated_image.plan
     return {
         "task": plan.recipe.task.spec.name,
         "recipe": json.loads(plan.recipe.to_json()),
@@ -178,9 +184,9 @@ def make_run_report(image: CalibratedImage, **facts: Any) -> dict[str, Any]:
         "device": plan.device,
         "threads": plan.threads,
         "seed": plan.recipe.run_settings.seed,
-        "shape": list(image.header.shape),
-        "axes": image.header.axes,
-        "noise": serialise_noise(image.calibration),
+        "shape": list(calibrated_image.header.shape),
+        "axes": calibrated_image.header.axes,
+        "noise": serialise_noise(calibrated_image.calibration),
         **facts,
         "peak_bytes": measure_peak_bytes(),
     }
@@ -196,7 +202,9 @@ def round_to_six_digits(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def describe_early_end(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) -> tuple[Note, ...]:
+def describe_early_end(
+    calibrated_image: CalibratedImage, outcomes: Sequence[UnitOutcome]
+) -> tuple[Note, ...]:
     """Return a warning about fits that the user or the time limit ended early.
 
     There is no warning for a fit that was kept only during its final inference, or that another
@@ -204,10 +212,10 @@ def describe_early_end(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) 
 
     Parameters
     ----------
-    image : CalibratedImage
+    calibrated_image : CalibratedImage
     outcomes : sequence of UnitOutcome
     """
-    first_unit_ids = {unit.id: unit.first_unit_id for unit in image.plan.units}
+    first_unit_ids = {unit.id: unit.first_unit_id for unit in calibrated_image.plan.units}
     completed_ids = {
         first_unit_ids.get(outcome.unit_id)
         for outcome in outcomes
@@ -222,39 +230,45 @@ def describe_early_end(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) 
     ]
     if not early:
         return ()
-    units = {unit.id: unit for unit in image.plan.units}
+    units = {unit.id: unit for unit in calibrated_image.plan.units}
     unit, count = units.get(early[0].unit_id), early[0].iterations
     if len(early) > 1 or unit is None:
         return (make_note("fits-ended-early", count=len(early), several=len(early) > 1),)
-    most = unit.iterations + image.plan.fit_config.refit_iterations
+    most = unit.iterations + calibrated_image.plan.fit_config.refit_iterations
     facts = {"count": count, "most": most, "before_end": count < most}
-    return (make_note("fit-ended-early", part=_describe_fitted_item(image, unit), **facts),)
+    return (
+        make_note("fit-ended-early", part=_describe_fitted_item(calibrated_image, unit), **facts),
+    )
 
 
-def _describe_fitted_item(image: CalibratedImage, unit: WorkUnit) -> str:
+def _describe_fitted_item(calibrated_image: CalibratedImage, unit: WorkUnit) -> str:
     """Return a name for the item that was fitted, such as "plane 2"; "" if there is only one."""
     if unit.tile is not None:
         return "a tile"
-    item_axes = _get_item_axes(image)
+    item_axes = _get_item_axes(calibrated_image)
     if len(item_axes) == 1:
         return f"{ITEM_NAMES[item_axes]} {unit.item + 1}"
     return "a plane" if item_axes else ""
 
 
-def _get_item_axes(image: CalibratedImage) -> str:
+def _get_item_axes(calibrated_image: CalibratedImage) -> str:
     """Return the axes along which the image has more than one item."""
-    header = image.header
+    header = calibrated_image.header
     return "".join(
-        axis for axis in image.layout.item_axes if header.shape[header.axes.index(axis)] > 1
+        axis
+        for axis in calibrated_image.layout.item_axes
+        if header.shape[header.axes.index(axis)] > 1
     )
 
 
-def describe_unrestored_items(image: CalibratedImage, missing: BoolArray) -> tuple[Note, ...]:
+def describe_unrestored_items(
+    calibrated_image: CalibratedImage, missing: BoolArray
+) -> tuple[Note, ...]:
     """Return notes on the planes, frames and channels that were not restored.
 
     Parameters
     ----------
-    image : CalibratedImage
+    calibrated_image : CalibratedImage
     missing : ndarray of bool
         (N, C), in the image's layout; True where there is no result.
     """
@@ -262,10 +276,12 @@ def describe_unrestored_items(image: CalibratedImage, missing: BoolArray) -> tup
     channel_missing = missing[:, ~channels]
     is_missing = channel_missing.all(1) & ~channels.all()
     notes = _format_unrestored("channel", np.flatnonzero(channels))
-    notes += _describe_unrestored(image, np.flatnonzero(is_missing))
+    notes += _describe_unrestored(calibrated_image, np.flatnonzero(is_missing))
     for channel in np.flatnonzero(~channels):
         missing_items = np.flatnonzero(missing[:, channel] & ~is_missing)
-        notes += _describe_unrestored(image, missing_items, channel_number=int(channel) + 1)
+        notes += _describe_unrestored(
+            calibrated_image, missing_items, channel_number=int(channel) + 1
+        )
     return tuple(notes)
 
 
@@ -281,13 +297,15 @@ def describe_unrestored_tiles(missing_count: int, count: int) -> tuple[Note, ...
 
 
 def _describe_unrestored(
-    image: CalibratedImage, items: npt.NDArray[np.intp], **facts: int
+    calibrated_image: CalibratedImage, items: npt.NDArray[np.intp], **facts: int
 ) -> list[Note]:
     """Return notes that name items as frames, planes, or planes of a frame."""
-    item_axes = _get_item_axes(image)
+    item_axes = _get_item_axes(calibrated_image)
     if len(item_axes) < 2:
         return _format_unrestored(ITEM_NAMES.get(item_axes, "part"), items, **facts)
-    plane_count = image.header.shape[image.header.axes.index(image.layout.item_axes[1])]
+    plane_count = calibrated_image.header.shape[
+        calibrated_image.header.axes.index(calibrated_image.layout.item_axes[1])
+    ]
     frames, planes = np.divmod(items, plane_count)
     unrestored_frames = [
         frame_index

@@ -1,4 +1,4 @@
-"""Check the pixels of a run, and arrange image and further inputs for the fits."""
+"""Check the pixels of a run, and arrange image and extra inputs for the fits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
     ----------
     plan : Plan
     data : mapping of str to ndarray
-        "image" in the axes and shape of `plan.header`, and the further inputs of the task.
+        "image" in the axes and shape of `plan.header`, and the extra inputs of the task.
     """
     image, task_inputs = data["image"], plan.recipe.task.spec.inputs
     overlays = {task_input.name for task_input in task_inputs if task_input.is_overlay}
@@ -132,7 +132,7 @@ def _choose_measured_layout(
 def inspect_pixels(
     plan: Plan, image: npt.NDArray[Any], stack: StackArray, extra_inputs: Mapping[str, StackArray]
 ) -> Inspection | Refusal:
-    """Let the task inspect the image, (N, C, *grid), and the arranged further inputs."""
+    """Let the task inspect the image, (N, C, *grid), and the arranged extra inputs."""
     pixels = InspectedPixels(
         header=plan.header, image=image, stack=stack, extra_inputs=extra_inputs
     )
@@ -142,7 +142,7 @@ def inspect_pixels(
 def _arrange_overlays(
     plan: Plan, extra_inputs: Mapping[str, StackArray], layout: Layout
 ) -> Mapping[str, StackArray]:
-    """Return the further inputs, with overlays arranged as the image is."""
+    """Return the extra inputs, with overlays arranged as the image is."""
     header, arranged = plan.header, dict(extra_inputs)
     for task_input in plan.recipe.task.spec.inputs:
         if task_input.is_overlay and task_input.name in extra_inputs:
@@ -177,7 +177,7 @@ def _list_alternative_layouts(plan: Plan) -> list[Layout]:
 
 
 def check_finite(array: StackArray, name: str) -> Refusal | None:
-    """Check that all values of a further input are finite; return a refusal or None."""
+    """Check that all values of an extra input are finite; return a refusal or None."""
     if invalid_count := int((~np.isfinite(array)).sum()):
         return make_refusal("input-not-finite", name=name, count=invalid_count, total=array.size)
     return None

@@ -52,7 +52,7 @@ def calibrate_image(
     ----------
     plan : Plan
     inputs : mapping of str to ndarray
-        "image" in the axes and shape of `plan.header`, and the further inputs of the task.
+        "image" in the axes and shape of `plan.header`, and the extra inputs of the task.
     network : JointNetwork, optional
         The fitted network that the plan applies.
     """

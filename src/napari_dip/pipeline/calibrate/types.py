@@ -54,14 +54,14 @@ class HalfResolutionStack:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class RunInputs:
-    """The image in the plan's layout, and the task's further inputs.
+    """The image in the plan's layout, and the task's extra inputs.
 
     Attributes
     ----------
     stack : ndarray
         (N, C, *grid) float32, in the image's units, corrected by camera maps.
     extra_inputs : mapping of str to ndarray
-        Further inputs, float32; overlays are in the layout of the image.
+        Extra inputs, float32; overlays are in the layout of the image.
     measured_mask : ndarray or None
         (N, C, *grid), True where a pixel was measured; None if all were.
     grey_level_step : float
@@ -125,7 +125,7 @@ class Calibration:
     measured_mask : ndarray or None
         (N, C, *grid), True where a pixel was measured; None if all were.
     extra_inputs : mapping of str to ndarray
-        Further inputs, float32, as converted by the task.
+        Extra inputs, float32, as converted by the task.
     notes : tuple of Note
         Notes on the calibration, for the user.
     repeated_exposure : RepeatedExposure or None
@@ -246,7 +246,7 @@ class CalibratedImage:
     layout : Layout
         Use of the axes of these pixels.
     inputs : mapping of str to ndarray
-        "image": the pixels in the axes of `header`; for a whole image, also the further inputs.
+        "image": the pixels in the axes of `header`; for a whole image, also the extra inputs.
     stack : ndarray
         (N, C, *grid), in the image's units. Outliers are filled in.
     inspection : Inspection

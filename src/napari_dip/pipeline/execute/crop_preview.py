@@ -63,7 +63,7 @@ class CropRegion:
         Parameters
         ----------
         header : ImageHeader
-            Header of the image or of a further input. It is returned unchanged if its height or
+            Header of the image or of an extra input. It is returned unchanged if its height or
             width differs from the image's.
         image_header : ImageHeader
             Header of the image.
@@ -154,7 +154,7 @@ def run_crop_preview(
     crop_plan : Plan
         Plan for the crop, from `plan_crop_preview`.
     data : mapping
-        The whole image and the task's further inputs.
+        The whole image and the task's extra inputs.
     poll_control, preview_seconds
         As for `napari_dip.pipeline.execute.runner.run`.
     """

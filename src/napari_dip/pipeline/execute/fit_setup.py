@@ -153,7 +153,7 @@ class PreparedFit:
 
 
 def prepare_fit(
-    image: CalibratedImage,
+    calibrated_image: CalibratedImage,
     unit: WorkUnit,
     prior_key: str | None = None,
     frames: NeighbourFrames = NO_NEIGHBOUR_FRAMES,
@@ -163,7 +163,7 @@ def prepare_fit(
 
     Parameters
     ----------
-    image : CalibratedImage
+    calibrated_image : CalibratedImage
     unit : WorkUnit
     prior_key : str, optional
         Prior to use instead of the plan's.
@@ -173,21 +173,21 @@ def prepare_fit(
         Chooses the device, and limits the training window to what fits in memory.
     """
     recovery = recovery or RecoveryState()
-    fit_config = adapt_fit_config(image, prior_key, recovery)
-    device = recovery.choose_device(image.plan.device)
-    fit_input = make_fit_input(image, unit, fit_config, frames, device)
-    return assemble_fit(image.plan, unit, fit_input, fit_config)
+    fit_config = adapt_fit_config(calibrated_image, prior_key, recovery)
+    device = recovery.choose_device(calibrated_image.plan.device)
+    fit_input = make_fit_input(calibrated_image, unit, fit_config, frames, device)
+    return assemble_fit(calibrated_image.plan, unit, fit_input, fit_config)
 
 
 def adapt_fit_config(
-    image: CalibratedImage, prior_key: str | None, recovery: RecoveryState
+    calibrated_image: CalibratedImage, prior_key: str | None, recovery: RecoveryState
 ) -> FitConfig:
     """Return the configuration of the fit, with a window that fits in memory."""
-    plan, fit_config = image.plan, image.plan.fit_config
+    plan, fit_config = calibrated_image.plan, calibrated_image.plan.fit_config
     if prior_key:
-        is_volume = image.layout.is_volume
+        is_volume = calibrated_image.layout.is_volume
         fit_config = choose_fit_config(
-            plan.recipe, plan.task_plan, image.header, prior_key, is_volume=is_volume
+            plan.recipe, plan.task_plan, calibrated_image.header, prior_key, is_volume=is_volume
         )[0]
     return recovery.limit_fit_config(fit_config)
 
@@ -227,7 +227,7 @@ def assemble_fit(
 
 
 def make_fit_input(
-    image: CalibratedImage,
+    calibrated_image: CalibratedImage,
     unit: WorkUnit,
     fit_config: FitConfig,
     frames: NeighbourFrames,
@@ -237,7 +237,7 @@ def make_fit_input(
 
     Parameters
     ----------
-    image : CalibratedImage
+    calibrated_image : CalibratedImage
     unit : WorkUnit
     fit_config : FitConfig
     frames : NeighbourFrames
@@ -245,9 +245,9 @@ def make_fit_input(
     device_name : str
     """
     prior_spec, device = PRIOR_SPECS[fit_config.prior_key], torch.device(device_name)
-    calibration, channels = image.calibration.get_fit_calibration(), list(unit.channels)
-    halved = image.calibration.half_resolution
-    stack = image.stack if halved is None else halved.stack
+    calibration, channels = calibrated_image.calibration.get_fit_calibration(), list(unit.channels)
+    halved = calibrated_image.calibration.half_resolution
+    stack = calibrated_image.stack if halved is None else halved.stack
     pixels, exposure_noises = _stack_exposures(calibration, stack, unit)
     dims = pixels.ndim - 2
     offset, scale = (
@@ -257,7 +257,7 @@ def make_fit_input(
     measurement = torch.from_numpy((pixels - offset) / scale).to(device)
     noise = convert_noise_to_network_units(exposure_noises, calibration, channels, device, dims)
     pixel_weights = _make_pixel_weights(calibration, noise, measurement, scale)
-    masks = _make_fit_masks(image, calibration, unit, measurement, pixel_weights)
+    masks = _make_fit_masks(calibrated_image, calibration, unit, measurement, pixel_weights)
     fit_input = FitInput(
         measurement=measurement * masks.measured,
         intensity_offset=torch.from_numpy(offset)[None].to(device),
@@ -278,7 +278,7 @@ def make_fit_input(
             name: torch.from_numpy(array).to(device)
             for name, array in calibration.extra_inputs.items()
         },
-        half_resolution=_make_half_resolution_fit(image, unit, offset, scale, device),
+        half_resolution=_make_half_resolution_fit(calibrated_image, unit, offset, scale, device),
     )
     fit_input = (
         average_exposures(fit_input) if prior_spec.input_traits.contains_image else fit_input
@@ -287,7 +287,7 @@ def make_fit_input(
 
 
 def _make_fit_masks(
-    image: CalibratedImage,
+    calibrated_image: CalibratedImage,
     calibration: Calibration,
     unit: WorkUnit,
     measurement: Tensor,
@@ -297,7 +297,7 @@ def _make_fit_masks(
 
     Parameters
     ----------
-    image : CalibratedImage
+    calibrated_image : CalibratedImage
     calibration : Calibration
         That of the fitted pixels, which may have half the resolution.
     unit : WorkUnit
@@ -306,18 +306,18 @@ def _make_fit_masks(
         Pixel weights from the camera's noise map.
     """
     measured_mask = _make_measured_mask(calibration, unit, measurement)
-    downscaling = 1 if image.calibration.half_resolution is None else 2
+    downscaling = 1 if calibrated_image.calibration.half_resolution is None else 2
     select_validation = partial(
         select_validation_pixels,
         tuple(measured_mask.shape[2:]),
         calibration.blind_spot_size,
         calibration.validation_fraction,
-        image.plan.recipe.run_settings.seed,  # the same pixels for all fits of a file
+        calibrated_image.plan.recipe.run_settings.seed,  # the same pixels for all fits of a file
         origin=tuple(start // downscaling for start in unit.origin) or None,
     )
     has_low_noise = 1 if pixel_weights is None else pixel_weights >= MIN_PIXEL_WEIGHT
     validation_mask = select_validation(allowed_mask=measured_mask * has_low_noise)
-    blind_spot_shape = _make_blind_spot_shape(image.plan, validation_mask)
+    blind_spot_shape = _make_blind_spot_shape(calibrated_image.plan, validation_mask)
     return FitMasks(
         measured=measured_mask,
         validation=validation_mask,
@@ -330,20 +330,20 @@ def _make_fit_masks(
 
 
 def _make_half_resolution_fit(
-    image: CalibratedImage,
+    calibrated_image: CalibratedImage,
     unit: WorkUnit,
     offset: npt.NDArray[np.float32],
     scale: npt.NDArray[np.float32],
     device: torch.device,
 ) -> HalfResolutionFit | None:
     """Return what a half-resolution fit keeps of the full image; None for other fits."""
-    if image.calibration.half_resolution is None:
+    if calibrated_image.calibration.half_resolution is None:
         return None
-    camera_noise, channels = image.calibration.camera_noise, list(unit.channels)
-    fit = HalfResolutionFit(upscaled_grid=image.stack.shape[2:])
+    camera_noise, channels = calibrated_image.calibration.camera_noise, list(unit.channels)
+    fit = HalfResolutionFit(upscaled_grid=calibrated_image.stack.shape[2:])
     if camera_noise is None or len(channels) != 3:
         return fit
-    full_size = torch.from_numpy((image.stack[unit.item, channels] - offset) / scale)
+    full_size = torch.from_numpy((calibrated_image.stack[unit.item, channels] - offset) / scale)
     return replace(
         fit,
         camera_noise=camera_noise.convert_units(float(scale.flat[0])),
@@ -526,10 +526,13 @@ def _make_pixel_weights(
 
 
 def make_unit_result(
-    image: CalibratedImage, prepared_fit: PreparedFit, result: FitResult, recovery: RecoveryState
+    calibrated_image: CalibratedImage,
+    prepared_fit: PreparedFit,
+    result: FitResult,
+    recovery: RecoveryState,
 ) -> UnitResult:
     """Return the result of a fit in the image's units, with learned parameters and outcome."""
-    plan, calibration, unit = image.plan, image.calibration, prepared_fit.unit
+    plan, calibration, unit = calibrated_image.plan, calibrated_image.calibration, prepared_fit.unit
     learned = {
         name: parameter.cpu().numpy() for name, parameter in result.learned_parameters.items()
     }

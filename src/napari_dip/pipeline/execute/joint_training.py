@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def prepare_joint_fit(
-    image: CalibratedImage,
+    calibrated_image: CalibratedImage,
     unit: WorkUnit,
     prior_key: str,
     frame_provider: NeighbourFrameProvider,
@@ -45,7 +45,7 @@ def prepare_joint_fit(
 
     Parameters
     ----------
-    image : CalibratedImage
+    calibrated_image : CalibratedImage
     unit : WorkUnit
         The network is trained on its regions. They share range and noise, unless the calibration
         has `item_calibrations`.
@@ -55,8 +55,8 @@ def prepare_joint_fit(
     recovery : RecoveryState
         Chooses the device, and limits the training window to what fits in memory.
     """
-    fit_config = adapt_fit_config(image, prior_key, recovery)
-    device = recovery.choose_device(image.plan.device)
+    fit_config = adapt_fit_config(calibrated_image, prior_key, recovery)
+    device = recovery.choose_device(calibrated_image.plan.device)
     fit_inputs = []
     for training_region in unit.trained_on:
         region_unit = replace(
@@ -71,12 +71,12 @@ def prepare_joint_fit(
             frames = replace(
                 frames, neighbours=frames.neighbours[:, *_make_region_slices(training_region)]
             )
-        crop = _crop_training_region(image, training_region)
+        crop = _crop_training_region(calibrated_image, training_region)
         crop_unit = replace(region_unit, item=0)
         fit_inputs.append(make_fit_input(crop, crop_unit, fit_config, frames, device))
-    has_separate_noise = bool(image.calibration.item_calibrations)
+    has_separate_noise = bool(calibrated_image.calibration.item_calibrations)
     joint_input = _stack_fit_inputs(fit_inputs, has_separate_noise=has_separate_noise)
-    prepared_fit = assemble_fit(image.plan, unit, joint_input, fit_config)
+    prepared_fit = assemble_fit(calibrated_image.plan, unit, joint_input, fit_config)
     problem = replace(
         prepared_fit.problem, postprocess=lambda estimate: estimate, final_postprocess=None
     )
@@ -135,17 +135,17 @@ def _make_region_slices(training_region: TrainingRegion, downscaling: int = 1) -
 
 
 def _crop_training_region(
-    image: CalibratedImage, training_region: TrainingRegion
+    calibrated_image: CalibratedImage, training_region: TrainingRegion
 ) -> CalibratedImage:
     """Return calibration and pixels (1, C, *size) of one region.
 
     In joint training on several files, items are cropped already and have calibrations of their
     own.
     """
-    calibration, stack = image.calibration, image.stack
+    calibration, stack = calibrated_image.calibration, calibrated_image.stack
     if calibration.item_calibrations:
         return replace(
-            image,
+            calibrated_image,
             calibration=calibration.item_calibrations[training_region.item],
             stack=stack[training_region.item : training_region.item + 1],
         )
@@ -173,7 +173,7 @@ def _crop_training_region(
             calibration,
             half_resolution=replace(half_resolution, stack=crop(half_resolution.stack, 2)),
         )
-    return replace(image, calibration=calibration, stack=crop(stack))
+    return replace(calibrated_image, calibration=calibration, stack=crop(stack))
 
 
 def _stack_fit_inputs(fit_inputs: list[FitInput], *, has_separate_noise: bool) -> FitInput:

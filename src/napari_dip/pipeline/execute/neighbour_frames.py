@@ -80,7 +80,7 @@ class Drift:
         return visible
 
 
-def estimate_drift(image: CalibratedImage, frame: int, other: int) -> Drift:
+def estimate_drift(calibrated_image: CalibratedImage, frame: int, other: int) -> Drift:
     """Estimate the shift that registers frame `other` onto `frame`.
 
     A shift is accepted if it is at most a tenth of the side and reduces the difference of the two
@@ -88,11 +88,14 @@ def estimate_drift(image: CalibratedImage, frame: int, other: int) -> Drift:
 
     Parameters
     ----------
-    image : CalibratedImage
+    calibrated_image : CalibratedImage
     frame, other : int
         Indices of items.
     """
-    fixed, moving = (_sum_channels(image.calibration, image.stack[item]) for item in (frame, other))
+    fixed, moving = (
+        _sum_channels(calibrated_image.calibration, calibrated_image.stack[item])
+        for item in (frame, other)
+    )
     no_drift = Drift(shift=(0.0,) * fixed.ndim)
     shift = phase_correlate(fixed, moving)
     if is_shift_negligible(shift) or is_shift_too_large(shift, fixed.shape):
@@ -101,8 +104,8 @@ def estimate_drift(image: CalibratedImage, frame: int, other: int) -> Drift:
     from skimage.filters import gaussian
 
     fixed, moving = (
-        gaussian(image, COMPARISON_BLUR_SIGMA, mode="nearest")  # type: ignore[no-untyped-call]
-        for image in (fixed, moving)
+        gaussian(calibrated_image, COMPARISON_BLUR_SIGMA, mode="nearest")  # type: ignore[no-untyped-call]
+        for calibrated_image in (fixed, moving)
     )
     gain = (fixed - moving) ** 2 - (fixed - drift.apply(moving[None])[0]) ** 2
     block_gains = _average_plane_blocks(gain * drift.make_visible_mask(fixed.shape))

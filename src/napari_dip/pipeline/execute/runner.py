@@ -64,7 +64,7 @@ def run(
     plan : Plan
     data : mapping
         "image": array-like in the axes and shape of `plan.header`. It is copied at the start, or
-        read tile by tile if the plan has tiles. Further inputs of the task are stored under the
+        read tile by tile if the plan has tiles. Extra inputs of the task are stored under the
         names of `plan.extra_headers`.
     poll_control : callable
         Returns the control of the user: go on, pause, keep, or discard. It is polled at every
@@ -177,7 +177,7 @@ def _restore(
 
 def _repeat_with_weaker_noise(
     plan: Plan,
-    image: CalibratedImage,
+    calibrated_image: CalibratedImage,
     restoration: Restoration,
     restore_units: RestoreUnits,
     monitor: RunMonitor,
@@ -197,23 +197,25 @@ def _repeat_with_weaker_noise(
     for _ in range(MAX_RETRY_ROUNDS):
         if monitor.is_ended:
             break
-        calibration = reduce_noise(image, _take_checked_residual(image, restoration))
+        calibration = reduce_noise(
+            calibrated_image, _take_checked_residual(calibrated_image, restoration)
+        )
         if calibration is None:
             break
         run_plan = make_run_plan(
             plan,
-            image.inspection,
+            calibrated_image.inspection,
             calibration,
-            layout=None if plan.tiles else image.layout,
+            layout=None if plan.tiles else calibrated_image.layout,
             network=network,
-            regions=image.plan.regions,
-            reference_tile=image.plan.reference_tile,
-            noise_reason=image.plan.fit_config.prior_reason,
+            regions=calibrated_image.plan.regions,
+            reference_tile=calibrated_image.plan.reference_tile,
+            noise_reason=calibrated_image.plan.fit_config.prior_reason,
         )
-        image = replace(image, plan=run_plan, calibration=calibration)
+        calibrated_image = replace(calibrated_image, plan=run_plan, calibration=calibration)
         yield monitor.make_message_event("Restoring again with weaker noise")
         try:
-            retry_restoration = yield from restore_units(image, monitor, None)
+            retry_restoration = yield from restore_units(calibrated_image, monitor, None)
         except Exception as error:
             if make_machine_refusal(error, plan.header.name) or isinstance(error, FailedError):
                 break  # the earlier result is still valid; its quality checks describe it
@@ -228,9 +230,11 @@ def _repeat_with_weaker_noise(
     return restoration
 
 
-def _take_checked_residual(image: CalibratedImage, restoration: Restoration) -> Restoration:
+def _take_checked_residual(
+    calibrated_image: CalibratedImage, restoration: Restoration
+) -> Restoration:
     """Return the restoration with the residual of the sample regions, if the image is in tiles."""
-    plan, residual = image.plan, restoration.residual
+    plan, residual = calibrated_image.plan, restoration.residual
     if not plan.regions or residual is None:
         return restoration
     regions = [region.read_pixels(residual, plan.header.axes) for region in plan.regions]
@@ -238,23 +242,25 @@ def _take_checked_residual(image: CalibratedImage, restoration: Restoration) -> 
 
 
 def _fit_units(
-    image: CalibratedImage, monitor: RunMonitor, store: CheckpointStore | None
+    calibrated_image: CalibratedImage, monitor: RunMonitor, store: CheckpointStore | None
 ) -> Generator[Event, None, Restoration | None]:
     """Fit and merge all work units of a calibrated image."""
-    monitor.set_expected_work(image.plan)
-    merger, control = yield from _fit_remaining_units(image, image.plan.units, monitor, store)
+    monitor.set_expected_work(calibrated_image.plan)
+    merger, control = yield from _fit_remaining_units(
+        calibrated_image, calibrated_image.plan.units, monitor, store
+    )
     if control is Control.DISCARD:
         return None
     monitor.is_ended = control is Control.KEEP
     if not merger.outcomes:  # ended before the first result
-        monitor.raise_if_timed_out(image.header.name)
+        monitor.raise_if_timed_out(calibrated_image.header.name)
         return None
     monitor.start_assessment()
     return merger.make_restoration(monitor.seconds, is_timed_out=monitor.is_timed_out)
 
 
 def _fit_remaining_units(
-    image: CalibratedImage,
+    calibrated_image: CalibratedImage,
     units: tuple[WorkUnit, ...],
     monitor: RunMonitor,
     store: CheckpointStore | None,
@@ -271,11 +277,11 @@ def _fit_remaining_units(
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.store.unit_results import ResultStore
 
-    plan, merger = image.plan, ResultMerger(image)
+    plan, merger = calibrated_image.plan, ResultMerger(calibrated_image)
     checkpoint = results = None
     stored_ids = frozenset[str]()
     if store is not None:
-        store.open_image(image)
+        store.open_image(calibrated_image)
         checkpoint, results = store.read(merger), ResultStore(store.folder)
         stored_ids = results.find_finished_units(plan)
     merger.outcomes += list_network_outcomes(plan, merger.outcomes)

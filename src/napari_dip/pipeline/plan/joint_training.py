@@ -331,7 +331,7 @@ def describe_mismatch(
 def reuse_network(
     network: JointNetwork | None,
     units: tuple[WorkUnit, ...],
-    image: ImagePlan,
+    image_plan: ImagePlan,
     fit_config: FitConfig,
     *,
     is_single: bool,
@@ -355,18 +355,18 @@ def reuse_network(
     """
     if network is None:
         return None, units, ()
-    is_reusable = has_reusable_network(image.task_plan, fit_config.prior_key)
-    if not is_reusable or fit_config.other_candidates or image.extra_headers:
-        return make_refusal("series-alone", name=image.header.name)
+    is_reusable = has_reusable_network(image_plan.task_plan, fit_config.prior_key)
+    if not is_reusable or fit_config.other_candidates or image_plan.extra_headers:
+        return make_refusal("series-alone", name=image_plan.header.name)
     if not is_single:
         return None, units, (make_note("series-unused"),)
-    if refusal := _check_network(network, image, fit_config):
+    if refusal := _check_network(network, image_plan, fit_config):
         return refusal
     return network, make_inference_units(units, fit_config), ()
 
 
 def _check_network(
-    network: JointNetwork, image: ImagePlan, fit_config: FitConfig
+    network: JointNetwork, image_plan: ImagePlan, fit_config: FitConfig
 ) -> Refusal | None:
     """Return a refusal if version, settings, restarts or channels of a network do not match."""
     from napari_dip.version import __version__
@@ -376,7 +376,7 @@ def _check_network(
     path = make_printable(network.path)
     if network.version != __version__:
         return make_refusal("series-version", path=path, actual=network.version, here=__version__)
-    recipe = image.recipe
+    recipe = image_plan.recipe
     plan_settings = {
         "task": recipe.task.spec.name,
         "preset": recipe.run_settings.preset,
@@ -399,7 +399,7 @@ def _check_network(
     if fit_config.restarts > network.restarts:
         facts = {"actual": network.restarts, "wanted": fit_config.restarts}
         return make_refusal("series-repeats", path=path, **facts)
-    return check_channels(image.task_plan, image.header, network.groups)
+    return check_channels(image_plan.task_plan, image_plan.header, network.groups)
 
 
 def check_channels(

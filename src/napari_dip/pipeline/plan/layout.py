@@ -194,7 +194,7 @@ def _make_axis_count_refusal(header: ImageHeader) -> Refusal:
 
 
 def check_extra_headers(task_spec: TaskSpec, extra_headers: Headers) -> Refusal | None:
-    """Check the headers of further inputs; return a refusal or None."""
+    """Check the headers of extra inputs; return a refusal or None."""
     for task_input in task_spec.inputs[1:]:
         header = extra_headers.get(task_input.name)
         if header is None and not task_input.is_optional:

@@ -61,7 +61,7 @@ def preflight(
     header : ImageHeader
     machine : Machine
     extra_headers : mapping of str to ImageHeader, optional
-        Headers of the task's further inputs, by name.
+        Headers of the task's extra inputs, by name.
     network : JointNetwork, optional
         Network that was fitted to other files, to apply to this image. Stacks, movies and images
         in tiles are restored without it, with a note.
@@ -145,21 +145,23 @@ def _plan_run(
 
 
 def _choose_tiles(
-    image: ImagePlan, fit_config: FitConfig, device: str, machine: Machine
+    image_plan: ImagePlan, fit_config: FitConfig, device: str, machine: Machine
 ) -> tuple[int, tuple[Tile, ...]]:
     """Return side and tiles, (0, ()) without tiles; refuse an image that memory cannot hold."""
-    image_bytes, peak_bytes = estimate_memory(image, fit_config, uses_bfloat16=machine.has_bfloat16)
+    image_bytes, peak_bytes = estimate_memory(
+        image_plan, fit_config, uses_bfloat16=machine.has_bfloat16
+    )
     # without torch the free memory of a GPU is unknown, so the images alone are checked
     needed_bytes = image_bytes if device == "cuda" else peak_bytes
     exceeds_memory = needed_bytes > machine.memory_bytes
-    if not exceeds_memory and not image.recipe.run_settings.tile:
+    if not exceeds_memory and not image_plan.recipe.run_settings.tile:
         return 0, ()
-    side, tiles = raise_if_refused(choose_tiles(image, fit_config, machine))
+    side, tiles = raise_if_refused(choose_tiles(image_plan, fit_config, machine))
     if exceeds_memory and not tiles:
-        input_grid = image.header.get_sizes(image.layout.grid_axes)
-        code = "image-large" if image.task_plan.network_grid == input_grid else "result-large"
+        input_grid = image_plan.header.get_sizes(image_plan.layout.grid_axes)
+        code = "image-large" if image_plan.task_plan.network_grid == input_grid else "result-large"
         need, have = format_bytes(needed_bytes), format_bytes(machine.memory_bytes, floor)
-        raise RefusedError(code, name=image.header.name, need=need, have=have)
+        raise RefusedError(code, name=image_plan.header.name, need=need, have=have)
     return side, tiles
 
 

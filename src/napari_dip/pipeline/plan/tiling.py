@@ -151,7 +151,7 @@ def _cut_axis(count: int, side: int, halo: int, alignment: int = TILE_ALIGNMENT)
 
 
 def choose_tiles(
-    image: ImagePlan, fit_config: FitConfig, machine: Machine
+    image_plan: ImagePlan, fit_config: FitConfig, machine: Machine
 ) -> tuple[int, tuple[Tile, ...]] | Refusal:
     """Choose tiles: those of the recipe, or the widest for which memory is sufficient.
 
@@ -165,16 +165,16 @@ def choose_tiles(
         for an image that cannot be divided.
     """
     no_tiles: tuple[int, tuple[Tile, ...]] = (0, ())
-    header, side_setting = image.header, image.recipe.run_settings.tile
-    halo = None if "T" in get_stacked_axes(header) else _plan_fit(image, ()).halo
+    header, side_setting = image_plan.header, image_plan.recipe.run_settings.tile
+    halo = None if "T" in get_stacked_axes(header) else _plan_fit(image_plan, ()).halo
     if halo is None:
         return make_refusal("tile-impossible", name=header.name) if side_setting else no_tiles
     if header.path is None and RESULT_VALUE_BYTES * prod(header.shape) > machine.memory_bytes:
         return no_tiles
-    for side, tiles in _iter_tilings(header, image.layout, halo, side_setting):
+    for side, tiles in _iter_tilings(header, image_plan.layout, halo, side_setting):
         if len(tiles) > 1 and (
             side_setting
-            or estimate_memory(image, fit_config, tiles, uses_bfloat16=machine.has_bfloat16)[1]
+            or estimate_memory(image_plan, fit_config, tiles, uses_bfloat16=machine.has_bfloat16)[1]
             <= machine.memory_bytes
         ):
             return side, tiles
@@ -232,21 +232,25 @@ def cut_half_resolution_tiles(
 
 
 def estimate_memory(
-    image: ImagePlan, fit_config: FitConfig, tiles: tuple[Tile, ...] = (), *, uses_bfloat16: bool
+    image_plan: ImagePlan,
+    fit_config: FitConfig,
+    tiles: tuple[Tile, ...] = (),
+    *,
+    uses_bfloat16: bool,
 ) -> tuple[int, int]:
     """Estimate memory in bytes: that of the images on any device, and the total.
 
     Parameters
     ----------
-    image : ImagePlan
+    image_plan : ImagePlan
     fit_config : FitConfig
     tiles : tuple of Tile
         Tiles of the plan; empty: none.
     uses_bfloat16 : bool
         Whether the CPU has bfloat16 instructions.
     """
-    header, layout = image.header, image.layout
-    task_plan, grid = _plan_fit(image, tiles), compute_fit_grid(image, tiles)
+    header, layout = image_plan.header, image_plan.layout
+    task_plan, grid = _plan_fit(image_plan, tiles), compute_fit_grid(image_plan, tiles)
     count = count_channels(header)
     joint_channels = count if task_plan.joint_channels else 1
     fit_header = make_fit_header(header, tiles)
@@ -274,7 +278,7 @@ def estimate_memory(
 
 
 def estimate_run(
-    image: ImagePlan,
+    image_plan: ImagePlan,
     fit_config: FitConfig,
     units: Sequence[WorkUnit],
     tiles: tuple[Tile, ...],
@@ -283,29 +287,31 @@ def estimate_run(
     uses_bfloat16: bool,
 ) -> tuple[int, CostEstimate]:
     """Estimate the peak memory of a run in bytes, and its costs."""
-    _, peak_bytes = estimate_memory(image, fit_config, tiles, uses_bfloat16=uses_bfloat16)
+    _, peak_bytes = estimate_memory(image_plan, fit_config, tiles, uses_bfloat16=uses_bfloat16)
     return peak_bytes, estimate_costs(
-        compute_fit_grid(image, tiles),
+        compute_fit_grid(image_plan, tiles),
         units,
         device,
         threads,
         fit_config,
-        blind_spot_shape=image.task_plan.blind_spot_shape,
+        blind_spot_shape=image_plan.task_plan.blind_spot_shape,
         uses_bfloat16=uses_bfloat16,
     )
 
 
-def compute_fit_grid(image: ImagePlan, tiles: tuple[Tile, ...]) -> tuple[int, ...]:
+def compute_fit_grid(image_plan: ImagePlan, tiles: tuple[Tile, ...]) -> tuple[int, ...]:
     """Return the size of the network's output in one fit, that of the largest tile."""
-    grid = _plan_fit(image, tiles).network_grid
+    grid = _plan_fit(image_plan, tiles).network_grid
     assert grid is not None
     return grid
 
 
-def _plan_fit(image: ImagePlan, tiles: tuple[Tile, ...]) -> TaskPlan:
+def _plan_fit(image_plan: ImagePlan, tiles: tuple[Tile, ...]) -> TaskPlan:
     """Return the task's plan for one fit, that of the largest tile."""
-    header = make_fit_header(image.header, tiles)
-    task_plan = plan_task(image.recipe.task, header, image.extra_headers, image.layout.grid_axes)
+    header = make_fit_header(image_plan.header, tiles)
+    task_plan = plan_task(
+        image_plan.recipe.task, header, image_plan.extra_headers, image_plan.layout.grid_axes
+    )
     assert not isinstance(task_plan, Refusal)  # the whole image was not refused
     return task_plan
 

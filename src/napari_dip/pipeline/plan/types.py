@@ -341,7 +341,7 @@ class ImagePlan:
     header : ImageHeader
         Header of the image.
     extra_headers : mapping of str to ImageHeader
-        Headers of the task's further inputs.
+        Headers of the task's extra inputs.
     layout : Layout
         Use of the axes of the image.
     """

@@ -88,12 +88,12 @@ def make_segment_notes(plan: Plan) -> tuple[Note, ...]:
 
 
 def make_units(
-    image: ImagePlan, fit_config: FitConfig, tiles: tuple[Tile, ...] = ()
+    image_plan: ImagePlan, fit_config: FitConfig, tiles: tuple[Tile, ...] = ()
 ) -> tuple[WorkUnit, ...]:
     """Return the work units: for each group of channels and each restart, all items in order."""
     if tiles:
-        return make_tile_units(image, fit_config, tiles)
-    task_plan, header, layout = image.task_plan, image.header, image.layout
+        return make_tile_units(image_plan, fit_config, tiles)
+    task_plan, header, layout = image_plan.task_plan, image_plan.header, image_plan.layout
     item_count, stride = layout.count_items(header), layout.get_item_stride(header)
     warm_start_iterations = compute_warm_start_iterations(fit_config)
     series_training = (
@@ -122,7 +122,7 @@ def make_units(
             channels=group,
             restart=restart,
             # the same for all items: a warm start needs the same network input
-            seed=image.recipe.run_settings.seed + 1000 * group_index + restart,
+            seed=image_plan.recipe.run_settings.seed + 1000 * group_index + restart,
             iterations=warm_start_iterations if is_warm_start[item] else fit_config.iterations,
             item=item,
             starts_from=make_id(item - 1, group_index, restart) if is_warm_start[item] else "",
@@ -164,7 +164,7 @@ def assign_joint_network(
 
 
 def make_tile_units(
-    image: ImagePlan,
+    image_plan: ImagePlan,
     fit_config: FitConfig,
     tiles: tuple[Tile, ...],
     training_regions: tuple[TrainingRegion, ...] = (),
@@ -178,14 +178,14 @@ def make_tile_units(
 
     Parameters
     ----------
-    image : ImagePlan
+    image_plan : ImagePlan
     fit_config : FitConfig
     tiles : tuple of Tile
         In the order in which they are restored.
     training_regions : tuple of TrainingRegion
         Regions of the image for joint training, once they are known.
     """
-    task_plan, header, layout = image.task_plan, image.header, image.layout
+    task_plan, header, layout = image_plan.task_plan, image_plan.header, image_plan.layout
     series_training = get_series_training(
         task_plan, fit_config.prior_key, len(tiles), are_tiles=True
     )
@@ -207,7 +207,7 @@ def make_tile_units(
                 first_unit_id=f"t{tile.index}{plane_name}c{group_index}r0",
                 channels=group,
                 restart=restart,
-                seed=image.recipe.run_settings.seed
+                seed=image_plan.recipe.run_settings.seed
                 + 1000 * group_index
                 + restart
                 + TILE_SEED_STEP * tile.index,

@@ -107,10 +107,10 @@ class CheckpointStore:
         self._keeps_user_stop = is_resumable_when_ended
         self._max_bytes = 0
 
-    def open_image(self, image: CalibratedImage) -> None:
+    def open_image(self, calibrated_image: CalibratedImage) -> None:
         """Set the identity of a run that fits one image; raise `RefusedError` as `open` does."""
-        hashes = {name: compute_sha256(array) for name, array in image.inputs.items()}
-        self.open(image.plan, image.header.axes, hashes)
+        hashes = {name: compute_sha256(array) for name, array in calibrated_image.inputs.items()}
+        self.open(calibrated_image.plan, calibrated_image.header.axes, hashes)
 
     def open(self, plan: Plan, axes: str, hashes: Mapping[str, str]) -> None:
         """Set the identity of the run.

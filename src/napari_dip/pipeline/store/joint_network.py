@@ -33,7 +33,7 @@ NETWORK_FILE_INPUT = "network_file"
 
 
 def pop_network_file(inputs: dict[str, Any]) -> JointNetwork | None:
-    """Remove the network of a series from further inputs and return it; None if there is none."""
+    """Remove the network of a series from extra inputs and return it; None if there is none."""
     path = inputs.pop(NETWORK_FILE_INPUT, None)
     return None if path is None else read_network(path)
 

@@ -141,27 +141,30 @@ def _calibrate_files(
 
 
 def _crop_to_training_region(
-    image: CalibratedImage, training_region: TrainingRegion
+    calibrated_image: CalibratedImage, training_region: TrainingRegion
 ) -> CalibratedImage:
     """Return the crop of one file; its header stays that of the file."""
-    axes, half_resolution = image.header.axes, image.calibration.half_resolution
+    axes, half_resolution = (
+        calibrated_image.header.axes,
+        calibrated_image.calibration.half_resolution,
+    )
     sides = dict(
         zip("YX", zip(training_region.origin, training_region.size, strict=True), strict=True)
     )
     region = [slice(None)] * len(axes)
     for axis, (start, count) in sides.items():
         region[axes.index(axis)] = slice(start, start + count)
-    array = image.inputs["image"][tuple(region)]
+    array = calibrated_image.inputs["image"][tuple(region)]
     if half_resolution is not None:
         half_slices = [slice(start // 2, (start + count) // 2) for start, count in sides.values()]
         half_resolution = replace(
             half_resolution, stack=half_resolution.stack[:, :, *half_slices].copy()
         )
     return replace(
-        image,
-        calibration=replace(image.calibration, half_resolution=half_resolution),
+        calibrated_image,
+        calibration=replace(calibrated_image.calibration, half_resolution=half_resolution),
         inputs={},
-        stack=to_stack(array, axes, image.layout),
+        stack=to_stack(array, axes, calibrated_image.layout),
     )
 
 

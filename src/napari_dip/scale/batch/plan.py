@@ -272,7 +272,7 @@ def plan_batch(
     recipe, inputs, output_folder, resume, axes, joint_training
         As for `napari_dip.batch`.
     extra_paths : mapping of str to path, optional
-        Further inputs of the task, such as a PSF: one for all files.
+        Extra inputs of the task, such as a PSF: one for all files.
     machine : Machine, optional
         Machine to plan for. Default: this one.
     threads : int, optional
@@ -367,7 +367,7 @@ def _make_path_refusal(label: str, value: object) -> Refusal:
 def _read_extra_headers(
     recipe: Recipe, extra_paths: Mapping[str, str | os.PathLike[str]]
 ) -> dict[str, ImageHeader]:
-    """Read the headers of the further inputs, which all files share.
+    """Read the headers of the extra inputs, which all files share.
 
     A repeated exposure is refused, since it belongs to a single file.
     """
@@ -401,7 +401,7 @@ def plan_file(
     axes : str or None
         Axes that override those in the file.
     extra_headers : mapping of str to ImageHeader
-        Headers of the further inputs.
+        Headers of the extra inputs.
     machine : Machine
     network : JointNetwork, optional
         Network to apply to the file.

@@ -83,7 +83,7 @@ class WorkerJob:
         The recipe as JSON.
     axes : str or None
     extra_paths : mapping of str to str
-        Paths of the further inputs.
+        Paths of the extra inputs.
     machine : Machine
         Machine to plan for, the same for all workers.
     report_interval : float

@@ -1,4 +1,4 @@
-"""Camera maps: offset, gain and read noise of each pixel, as further inputs of a task.
+"""Camera maps: offset, gain and read noise of each pixel, as extra inputs of a task.
 
 Each pixel of an sCMOS camera has its own amplifier. Offset and gain are corrected before the
 calibration; pixels with more read noise get less weight.
