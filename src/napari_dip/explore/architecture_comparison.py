@@ -471,10 +471,10 @@ def _draw_architecture_scores(comparison: ArchitectureComparison) -> bytes:
     }
     panels = figure.subplots(1, len(columns) + (comparison.truth is not None), sharey=True)
     rows = np.arange(len(fits))
-    for axes, (title, values) in zip(panels, columns.items(), strict=False):
-        axes.plot(values, rows, "o", color="tab:blue")
-        axes.axvline(values[0], color="0.5", linestyle="--", linewidth=1)
-        axes.set_xlabel(title)
+    for ax, (title, values) in zip(panels, columns.items(), strict=False):
+        ax.plot(values, rows, "o", color="tab:blue")
+        ax.axvline(values[0], color="0.5", linestyle="--", linewidth=1)
+        ax.set_xlabel(title)
     weights = columns["Weights per pixel"]
     if max(weights) > _MIN_LOGARITHMIC_RATIO * min(weights):
         panels[3].set_xscale("log")
@@ -488,8 +488,8 @@ def _draw_architecture_scores(comparison: ArchitectureComparison) -> bytes:
         psnr_axes.plot(selected_psnr, rows, "o", color="tab:green", mfc="none", label="taken")
         psnr_axes.axvline(selected_psnr[0], color="0.5", linestyle="--", linewidth=1)
         psnr_axes.set_xlabel("PSNR (dB)")
-    for axes in panels:
-        axes.grid(axis="y", alpha=0.25)
+    for ax in panels:
+        ax.grid(axis="y", alpha=0.25)
     panels[0].set_yticks(rows, [fit.architecture.name for fit in fits])
     panels[0].invert_yaxis()
     return render_png(figure)

@@ -366,9 +366,7 @@ def _draw_feature_images(result: FeatureInversionResult) -> bytes:
     panels = figure.subplots(len(result.rows), column_count, squeeze=False)
     for row, row_axes in zip(result.rows, panels, strict=True):
         draw_titled_image(row_axes[0], plane, f"{row[0].layer}\n{row[0].layer_size} values", limits)
-        for inversion, axes in zip(row, row_axes[1:], strict=True):
+        for inversion, ax in zip(row, row_axes[1:], strict=True):
             title = f"{PRIOR_LABELS[inversion.prior_key]}\ncorrelation {inversion.correlation:.2f}"
-            draw_titled_image(
-                axes, select_middle_plane(inversion.image, result.axes), title, limits
-            )
+            draw_titled_image(ax, select_middle_plane(inversion.image, result.axes), title, limits)
     return render_png(figure)

@@ -243,7 +243,7 @@ def _draw_loss_curves(impedance: ImpedanceResult) -> bytes:
     figure = make_figure(8.6, 6.4)
     rows: Any = figure.subfigures(2, 1, height_ratios=(1, 2))
     panels = rows[0].subplots(1, len(TARGET_LABELS))
-    axes = rows[1].subplots()
+    ax = rows[1].subplots()
     for panel, (name, target_label), colour in zip(
         panels, TARGET_LABELS.items(), _REPORT_COLOURS, strict=True
     ):
@@ -251,16 +251,16 @@ def _draw_loss_curves(impedance: ImpedanceResult) -> bytes:
         draw_titled_image(panel, target, target_label, compute_contrast_limits(target))
         curve = impedance.losses[name]
         iterations = np.arange(1, len(curve) + 1)
-        axes.plot(iterations, curve, color=colour, label=target_label)
+        ax.plot(iterations, curve, color=colour, label=target_label)
     image, noise = impedance.losses["image"], impedance.losses["noise"]
     fill_label = f"between image and noise: score {impedance.score:.3f}"
-    axes.fill_between(
+    ax.fill_between(
         iterations, image, noise, color="0.5", alpha=0.15, linewidth=0, label=fill_label
     )
-    format_iteration_axis(axes, len(image), is_logarithmic=True)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel("Energy (mean square,\ntarget's variance = 1)")
-    axes.legend(frameon=False)
+    format_iteration_axis(ax, len(image), is_logarithmic=True)
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel("Energy (mean square,\ntarget's variance = 1)")
+    ax.legend(frameon=False)
     return render_png(figure)
 
 

@@ -402,23 +402,23 @@ def _draw_power_curves(spectrum: SpectrumResult) -> bytes:
     panels = rows[0].subplots(1, len(images), squeeze=False)[0]
     for panel, (title, image) in zip(panels, images.items(), strict=True):
         draw_titled_image(panel, image, title, limits)
-    axes = rows[1].subplots()
+    ax = rows[1].subplots()
     shades = choose_shades(len(spectrum.reported_outputs))
     for iteration, shade in zip(spectrum.reported_outputs, shades, strict=True):
-        axes.plot(
+        ax.plot(
             spectrum.frequency,
             spectrum.power[str(iteration)],
             color=shade,
             label=f"iteration {iteration}",
         )
-    axes.plot(spectrum.frequency, spectrum.power["target"], "k-", linewidth=2, label="target")
+    ax.plot(spectrum.frequency, spectrum.power["target"], "k-", linewidth=2, label="target")
     if "truth" in spectrum.power:
-        axes.plot(spectrum.frequency, spectrum.power["truth"], "k--", linewidth=2, label="truth")
-    axes.set_yscale("log")
-    axes.set_xlim(0, 0.5)
-    axes.set_xlabel("Radial frequency (cycles per pixel)")
-    axes.set_ylabel("Power spectral density\n(squared intensity)")
-    axes.legend(frameon=False, ncols=2)
+        ax.plot(spectrum.frequency, spectrum.power["truth"], "k--", linewidth=2, label="truth")
+    ax.set_yscale("log")
+    ax.set_xlim(0, 0.5)
+    ax.set_xlabel("Radial frequency (cycles per pixel)")
+    ax.set_ylabel("Power spectral density\n(squared intensity)")
+    ax.legend(frameon=False, ncols=2)
     return render_png(figure)
 
 
@@ -479,10 +479,10 @@ def _draw_stopping_curves(spectrum: SpectrumResult) -> bytes:
             label="running average",
         )
         panels[2].legend(frameon=False, loc="lower right")
-    for axes in panels:
+    for ax in panels:
         if spectrum.ratio_stop:
-            axes.axvline(spectrum.ratio_stop, color="tab:blue", linestyle="--")
-        axes.axvline(spectrum.validation_stop.best_iteration, color="tab:orange", linestyle="--")
+            ax.axvline(spectrum.ratio_stop, color="tab:blue", linestyle="--")
+        ax.axvline(spectrum.validation_stop.best_iteration, color="tab:orange", linestyle="--")
     format_iteration_axis(panels[-1], len(iterations), is_logarithmic=False)
     panels[0].set_title(_describe_stops("spectrum-stops-title", spectrum), fontsize=10)
     return render_png(figure)

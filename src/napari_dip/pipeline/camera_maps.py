@@ -352,20 +352,18 @@ def plot_photon_transfer(report: CameraReport) -> bytes:
     if report.gain is not None:
         drawings = [_plot_levels, _plot_read_noise, _plot_gains]
     figure = make_figure(3.6 * len(drawings), 3.2)
-    for axes, draw in zip(
-        figure.subplots(1, len(drawings), squeeze=False)[0], drawings, strict=True
-    ):
-        draw(axes, report)
-        axes.xaxis.label.set_size(8)
-        axes.yaxis.label.set_size(8)
-        axes.title.set_size(9)
-        axes.legend(fontsize=7, frameon=False, loc="upper left" if draw is _plot_levels else "best")
-        axes.tick_params(labelsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
+    for ax, draw in zip(figure.subplots(1, len(drawings), squeeze=False)[0], drawings, strict=True):
+        draw(ax, report)
+        ax.xaxis.label.set_size(8)
+        ax.yaxis.label.set_size(8)
+        ax.title.set_size(9)
+        ax.legend(fontsize=7, frameon=False, loc="upper left" if draw is _plot_levels else "best")
+        ax.tick_params(labelsize=7)
+        ax.spines[["top", "right"]].set_visible(False)
     return render_png(figure)
 
 
-def _plot_levels(axes: Axes, report: CameraReport) -> None:
+def _plot_levels(ax: Axes, report: CameraReport) -> None:
     """Plot variance against light, with the line of the camera."""
     read_variance = float(np.median(report.noise)) ** 2
     pixels = report.offset.size
@@ -373,14 +371,14 @@ def _plot_levels(axes: Axes, report: CameraReport) -> None:
     for level in report.flats:
         light = (level.mean - report.offset).ravel()
         dots = light[plotted], level.variance.ravel()[plotted]
-        axes.plot(*dots, ".", color=BLUE, markersize=1.5, alpha=0.15, rasterized=True)
-        axes.plot(np.median(light), np.median(level.variance), "o", color=ORANGE, markersize=5)
+        ax.plot(*dots, ".", color=BLUE, markersize=1.5, alpha=0.15, rasterized=True)
+        ax.plot(np.median(light), np.median(level.variance), "o", color=ORANGE, markersize=5)
     light_levels = [float(np.median(flat.mean - report.offset)) for flat in report.flats]
     lights = np.geomspace(min(light_levels) / 3, max(light_levels) * 1.5, 200)
     label = f"{report.camera_gain:.3g} × light + {read_variance:.3g}"
     line = report.camera_gain * lights + read_variance
-    axes.plot(lights, line, color="black", linewidth=1, label=label)
-    axes.set(
+    ax.plot(lights, line, color="black", linewidth=1, label=label)
+    ax.set(
         xscale="log",
         yscale="log",
         title="Photon transfer",
@@ -389,22 +387,22 @@ def _plot_levels(axes: Axes, report: CameraReport) -> None:
     )
 
 
-def _plot_read_noise(axes: Axes, report: CameraReport) -> None:
+def _plot_read_noise(ax: Axes, report: CameraReport) -> None:
     """Plot a histogram of the pixels' read noise."""
     low, high = float(report.noise.min()), float(report.noise.max())
     bins = np.geomspace(low, max(high, 1.01 * low), 60).tolist()
-    axes.hist(report.noise.ravel(), bins, color=BLUE)
+    ax.hist(report.noise.ravel(), bins, color=BLUE)
     median_noise = float(np.median(report.noise))
-    axes.axvline(median_noise, color=ORANGE, linewidth=1, label=f"median {median_noise:.3g}")
+    ax.axvline(median_noise, color=ORANGE, linewidth=1, label=f"median {median_noise:.3g}")
     label = "Standard deviation, grey values"
-    axes.set(xscale="log", yscale="log", title="Read noise", xlabel=label, ylabel="Pixels")
+    ax.set(xscale="log", yscale="log", title="Read noise", xlabel=label, ylabel="Pixels")
 
 
-def _plot_gains(axes: Axes, report: CameraReport) -> None:
+def _plot_gains(ax: Axes, report: CameraReport) -> None:
     """Plot histograms of the measured gains and of those of the map."""
     assert report.gain is not None and report.raw_gain is not None
     low, high = np.quantile(report.raw_gain, [0.001, 0.999])
     bins = np.linspace(float(low), float(high), 80).tolist()
-    axes.hist(report.raw_gain.ravel(), bins, color=BLUE, alpha=0.5, label="as measured")
-    axes.hist(report.gain.ravel(), bins, histtype="step", color=ORANGE, label="in the map")
-    axes.set(yscale="log", title="Gain", xlabel="Grey values for a photo-electron")
+    ax.hist(report.raw_gain.ravel(), bins, color=BLUE, alpha=0.5, label="as measured")
+    ax.hist(report.gain.ravel(), bins, histtype="step", color=ORANGE, label="in the map")
+    ax.set(yscale="log", title="Gain", xlabel="Grey values for a photo-electron")

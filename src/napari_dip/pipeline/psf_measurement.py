@@ -351,7 +351,7 @@ def plot_psf(report: PsfReport) -> bytes:
     return render_png(figure)
 
 
-def _plot_profiles(axes: Axes, report: PsfReport) -> None:
+def _plot_profiles(ax: Axes, report: PsfReport) -> None:
     """Plot the profiles through the middle along each axis; computed ones are dashed."""
     colours = ("#1f77b4", "#d95f02", "#4d9221")[-len(report.axes) :]
     has_sizes = None not in report.pixel_nm
@@ -364,16 +364,16 @@ def _plot_profiles(axes: Axes, report: PsfReport) -> None:
             profile = np.moveaxis(psf, axis, -1)[*np.delete(middle, axis)] / psf.max()
             label = f"{report.axes[axis]}, {'measured' if style == '-' else 'computed'}"
             positions = (np.arange(len(profile)) - middle[axis]) * step
-            axes.plot(positions, profile, style, color=colour, linewidth=1, label=label)
-    axes.set(xlabel="nm" if has_sizes else "Pixels", ylabel="Share of the peak")
+            ax.plot(positions, profile, style, color=colour, linewidth=1, label=label)
+    ax.set(xlabel="nm" if has_sizes else "Pixels", ylabel="Share of the peak")
     reach = [
         3 * w * ((s or 1.0) if has_sizes else 1.0)
         for w, s in zip(report.fwhm, report.pixel_nm, strict=True)
     ]
-    axes.set_xlim(-max(reach), max(reach))
-    axes.locator_params(axis="x", nbins=5)
-    axes.xaxis.label.set_fontsize(8)
-    axes.yaxis.label.set_fontsize(8)
-    axes.legend(fontsize=7, frameon=False)
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
+    ax.set_xlim(-max(reach), max(reach))
+    ax.locator_params(axis="x", nbins=5)
+    ax.xaxis.label.set_fontsize(8)
+    ax.yaxis.label.set_fontsize(8)
+    ax.legend(fontsize=7, frameon=False)
+    ax.tick_params(labelsize=7)
+    ax.spines[["top", "right"]].set_visible(False)

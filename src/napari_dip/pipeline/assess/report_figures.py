@@ -76,9 +76,9 @@ def plot_before_after(
     size = (_PANEL_INCHES * len(panels), _PANEL_INCHES * height / width + 0.4)
     figure = make_figure(*size)
     for position, (panel, title) in enumerate(zip(panels, titles, strict=False), start=1):
-        axes = figure.add_subplot(1, len(panels), position)
-        plot_image(axes, stretch_contrast(panel, *limits))
-        axes.set_title(title)
+        ax = figure.add_subplot(1, len(panels), position)
+        plot_image(ax, stretch_contrast(panel, *limits))
+        ax.set_title(title)
     return render_png(figure)
 
 
@@ -108,10 +108,10 @@ def plot_overview(
     limits = compute_contrast_limits(after)
     figure = make_figure(*_OVERVIEW_INCHES, dots=_OVERVIEW_DOTS)
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
-    for axes, panel, title in ((left, before, "Input"), (middle, after, "Restored")):
+    for ax, panel, title in ((left, before, "Input"), (middle, after, "Restored")):
         thumbnail = subsample_plane(panel, _MIN_THUMBNAIL_SIDE)
-        plot_image(axes, np.nan_to_num(stretch_contrast(thumbnail, *limits)))
-        axes.set_title(title, fontsize=8)
+        plot_image(ax, np.nan_to_num(stretch_contrast(thumbnail, *limits)))
+        ax.set_title(title, fontsize=8)
     points = [(entry[0], entry[1]) for entry in validation_loss if entry[1] is not None]
     steps, losses = [point[0] for point in points], [point[1] for point in points]
     right.plot(steps, losses, ".-", color="tab:blue", linewidth=1, markersize=3)
@@ -151,10 +151,10 @@ def stretch_contrast(image: AnyArray, low: float, high: float) -> FloatArray:
     return np.clip(scaled, 0, 1)
 
 
-def plot_image(axes: Axes, image: FloatArray) -> None:
+def plot_image(ax: Axes, image: FloatArray) -> None:
     """Draw a grey or colour image of values 0 to 1, without interpolation and axes."""
-    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_axis_off()
+    ax.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_axis_off()
 
 
 def select_middle_plane(image: AnyArray, axes: str) -> AnyArray:
@@ -183,13 +183,13 @@ def subsample_plane(plane: AnyArray, side: int) -> AnyArray:
 _LIGHTEST_SHADE = 0.85
 
 
-def format_iteration_axis(axes: Axes, count: int, *, is_logarithmic: bool) -> None:
+def format_iteration_axis(ax: Axes, count: int, *, is_logarithmic: bool) -> None:
     """Format the horizontal axis for iterations, in plain numbers."""
     if is_logarithmic:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:.0f}")
-    axes.set_xlim(1, max(2, count))
-    axes.set_xlabel("Iteration")
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:.0f}")
+    ax.set_xlim(1, max(2, count))
+    ax.set_xlabel("Iteration")
 
 
 def choose_shades(count: int) -> Any:
@@ -199,8 +199,8 @@ def choose_shades(count: int) -> Any:
     return colormaps["viridis"](np.linspace(0, _LIGHTEST_SHADE, count))
 
 
-def draw_titled_image(axes: Axes, image: AnyArray, title: str, limits: tuple[float, float]) -> None:
+def draw_titled_image(ax: Axes, image: AnyArray, title: str, limits: tuple[float, float]) -> None:
     """Draw an image at limits of contrast, with a title of plain text."""
-    plot_image(axes, stretch_contrast(image, *limits))
+    plot_image(ax, stretch_contrast(image, *limits))
     # names of layers are among the titles
-    axes.set_title(make_printable(title), fontsize=8, parse_math=False)
+    ax.set_title(make_printable(title), fontsize=8, parse_math=False)
