@@ -71,14 +71,14 @@ def make_plain_fit_input(grid: tuple[int, ...], **others: torch.Tensor) -> FitIn
     Of a volume, those of every second plane.
     """
     ones = torch.ones([1] * (2 + len(grid)))
-    held_out = torch.zeros(1, 1, *grid)
-    held_out[..., ::5, ::5] = 1
+    validation_mask = torch.zeros(1, 1, *grid)
+    validation_mask[..., ::5, ::5] = 1
     if len(grid) > 2:
-        held_out[:, :, 1::2] = 0
+        validation_mask[:, :, 1::2] = 0
     return make_fit_input_from(
         torch.rand(1, 1, *grid, generator=torch.Generator().manual_seed(0)),
         NoiseVariance(gain=0 * ones, intercept=0.01 * ones, floor=1e-4 * ones),
-        held_out,
+        validation_mask,
         noise_level=0.1,
         blind_spot_size=(1,) * len(grid),
         extra_inputs=others,

@@ -29,13 +29,13 @@ def make_blind_spot_prior(
     grid = tuple(measurement.shape[2:])
     rng = torch.Generator().manual_seed(0)
     net = Hourglass(len(grid), 1, 2, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
-    held_out = dilate_centres(draw_validation_centres(grid, block, 0.05, seed=0), block)
+    validation_mask = dilate_centres(draw_validation_centres(grid, block, 0.05, seed=0), block)
     size = None if window is None else (window,) * len(grid)
     core = tuple(3 if side >= 7 else 1 for side in block)
     return BlindSpotPrior(
         net,
         measurement,
-        held_out,
+        validation_mask,
         block,
         core,
         masked_fraction=0.2,

@@ -58,8 +58,8 @@ def make_fit_input(prior: str, holes: np.ndarray) -> FitInput:
     rng = torch.Generator().manual_seed(0)
     mask = torch.from_numpy(~holes).float()[None, None]
     measurement = torch.rand(1, 2, *holes.shape, generator=rng) * mask
-    held_out = torch.zeros_like(mask)
-    held_out[..., ::6, ::6] = mask[..., ::6, ::6]
+    validation_mask = torch.zeros_like(mask)
+    validation_mask[..., ::6, ::6] = mask[..., ::6, ::6]
     ones = torch.ones(1, 2, 1, 1)
     noise = NoiseVariance(gain=0 * ones, intercept=1e-4 * ones, floor=1e-4 * ones)
     return make_fit_input_from(
@@ -67,7 +67,7 @@ def make_fit_input(prior: str, holes: np.ndarray) -> FitInput:
         noise=noise,
         noise_level=0.01,
         measured_mask=mask,
-        validation_mask=held_out,
+        validation_mask=validation_mask,
         assumed_noise_fraction=0.6,
         prior=prior,
     )
@@ -218,9 +218,11 @@ def test_validation_pixels_stay_hidden_until_the_final_inference() -> None:
     assert torch.equal(fed, fit_input.masks.measured - fit_input.masks.validation - 0.5)
     draw = prior.draw_training_input(torch.Generator().manual_seed(1))
     assert draw.loss_mask is not None and draw.window is not None
-    held_out = draw.window.crop(fit_input.masks.validation)
-    assert bool((draw.loss_mask[held_out > 0] == 1).all())  # `fitted` keeps them out of the loss
-    assert bool((draw.network_input[:, -1:][held_out > 0] == -0.5).all())
+    validation_mask = draw.window.crop(fit_input.masks.validation)
+    assert bool(
+        (draw.loss_mask[validation_mask > 0] == 1).all()
+    )  # `fitted` keeps them out of the loss
+    assert bool((draw.network_input[:, -1:][validation_mask > 0] == -0.5).all())
 
 
 @pytest.mark.parametrize("holes", ["keep", "denoise"])

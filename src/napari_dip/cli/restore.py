@@ -148,20 +148,20 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, header: ImageHeader
     data = _load_pixels(plan, stamps)
     printed_notes = [*_list_plan_notes(plan), *_list_clipping_notes(plan, data)]
     options.print_lines(f"{plan.summary} {PLAN_TIME_NOTE}", *printed_notes)
-    store = _open_run_store(options)
+    checkpoints = _open_run_store(options)
     with InterruptCatcher(is_quiet=options.quiet) as interrupt:
         poll_control = make_keep_after_control(options.keep_after, interrupt.poll_control)
-        loop = run(plan, data, poll_control=poll_control, store=store, stamps=stamps)
+        loop = run(plan, data, poll_control=poll_control, checkpoints=checkpoints, stamps=stamps)
         try:
             result = run_and_show(loop, is_quiet=options.quiet)
         except FailedError as failure:
-            raise _add_resume_hint(failure, store) from failure
-    _report_notes(options, result, store, printed_notes)
+            raise _add_resume_hint(failure, checkpoints) from failure
+    _report_notes(options, result, checkpoints, printed_notes)
     if interrupt.is_requested:
-        return _save_interrupted(options, plan, result, store)
+        return _save_interrupted(options, plan, result, checkpoints)
     assert result is not None  # the control never discards
     _save_outputs(options, plan, result)
-    store.remove()
+    checkpoints.remove()
     remove_stale_temporary_files(Path(options.outputs["output"]).parent)
     if options.resume:
         _remove_partial_image(options, result)
@@ -171,11 +171,11 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, header: ImageHeader
 def _report_notes(
     options: CommandOptions,
     result: Restoration | None,
-    store: CheckpointStore,
+    checkpoints: CheckpointStore,
     printed_notes: Sequence[Note],
 ) -> None:
     """Print problems with the checkpoint, and the notes that were not printed at the start."""
-    for problem in (store.fallback_notice, store.failure):
+    for problem in (checkpoints.fallback_notice, checkpoints.failure):
         if problem is not None:
             print_message(problem.message)
     if result is None or options.quiet:
@@ -342,9 +342,9 @@ def _remove_partial_image(options: CommandOptions, result: Restoration) -> None:
             options.print_lines(f"'{partial_path}' of the interrupted run was removed.")
 
 
-def _add_resume_hint(failure: FailedError, store: CheckpointStore) -> FailedError:
+def _add_resume_hint(failure: FailedError, checkpoints: CheckpointStore) -> FailedError:
     """Add a hint on --resume to a failure if a checkpoint exists."""
-    if not store.folder.has_entries():
+    if not checkpoints.folder.has_entries():
         return failure
     return add_to_failure(failure, make_note("resume-hint"))
 
@@ -355,9 +355,9 @@ def _open_run_store(options: CommandOptions) -> CheckpointStore:
     default_path = output.with_name(
         f"{shorten_name(output.name, MAX_STATE_SUFFIX_BYTES)}.unfinished"
     )
-    store = CheckpointStore(default_path, resume=options.resume)
-    path = store.folder.path
-    has_state = store.folder.has_entries()
+    checkpoints = CheckpointStore(default_path, resume=options.resume)
+    path = checkpoints.folder.path
+    has_state = checkpoints.folder.has_entries()
     if path != default_path:
         options.print_lines(
             f"'{default_path}' is not of this program and stays; the run is kept in '{path}'."
@@ -368,11 +368,11 @@ def _open_run_store(options: CommandOptions) -> CheckpointStore:
         options.print_lines(
             f"The unfinished run in '{path}' will be replaced; --resume continues it."
         )
-    return store
+    return checkpoints
 
 
 def _save_interrupted(
-    options: CommandOptions, plan: Plan, result: Restoration | None, store: CheckpointStore
+    options: CommandOptions, plan: Plan, result: Restoration | None, checkpoints: CheckpointStore
 ) -> int:
     """Save the image of an interrupted run under a name of its own, without overwriting."""
     if result is None:
@@ -383,7 +383,7 @@ def _save_interrupted(
         check_unmoved(options.targets["output"])
         save_image(path, result.image, plan.header, plan.result_scale, result, False)
     except Exception as failure:
-        raise _add_resume_hint(rescue_result(failure, path, plan, result), store) from failure
-    hints = [make_note("resume-hint")] if store.folder.has_entries() else []
+        raise _add_resume_hint(rescue_result(failure, path, plan, result), checkpoints) from failure
+    hints = [make_note("resume-hint")] if checkpoints.folder.has_entries() else []
     options.print_lines(f"Interrupted; the best image so far was saved as '{path}'.", *hints)
     return EXIT_INTERRUPT

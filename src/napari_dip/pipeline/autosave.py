@@ -291,21 +291,21 @@ def run_with_autosave(
         if not plan.tiles:  # inputs of tiles were saved at the start
             _save_inputs(target, plan, data, folder, folder.identity["inputs"])
 
-    store = CheckpointStore(
+    checkpoints = CheckpointStore(
         target.folder,
         resume=target.resume,
         first_write_seconds=AUTOSAVE_DELAY_SECONDS,
         save_inputs=save_inputs,
         is_resumable_when_ended=False,
     )
-    folder = store.folder
+    folder = checkpoints.folder
     try:
         _lock_run_folder(target, plan, data, folder)
     except OSError:  # run without autosave rather than not at all
         return (yield from run(plan, data, **run_options))
     is_finished = False
     try:
-        result = yield from run(plan, data, store=store, **run_options)
+        result = yield from run(plan, data, checkpoints=checkpoints, **run_options)
         is_finished = True
         return result
     except RefusedError:

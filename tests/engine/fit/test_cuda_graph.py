@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.fit.schedules import make_single_phase_schedule
-from napari_dip.engine.fit import train_step as graph_step
+from napari_dip.engine.fit import train_step
 from napari_dip.engine.fit.early_stopping import never_stop
 from napari_dip.engine.fit.loop import fit
 from napari_dip.engine.fit.optimizers import make_adam, make_sgd
@@ -42,20 +42,20 @@ if TYPE_CHECKING:
 def make_problem(side: int = 16) -> tuple[Problem, RandomInputPrior]:
     rng = torch.Generator().manual_seed(0)
     measured = torch.rand(1, 1, side, side, generator=rng)
-    everywhere, held_out = torch.ones_like(measured), torch.zeros_like(measured)
-    held_out[..., ::4, ::4] = 1
+    everywhere, validation_mask = torch.ones_like(measured), torch.zeros_like(measured)
+    validation_mask[..., ::4, ::4] = 1
     mask = torch.ones(1, 1, 1, 1)
     likelihood = make_gaussian_deviance(
         NoiseVariance(gain=0 * mask, intercept=0.01 * mask, floor=1e-6 * mask)
     )
-    training_pixel_weights = everywhere - held_out
+    training_pixel_weights = everywhere - validation_mask
     term = Term(
         measurement=measured,
         operator=Identity(),
         fidelity=make_least_squares(0.01),
         deviance=likelihood,
         training_pixel_weights=training_pixel_weights,
-        validation_mask=held_out,
+        validation_mask=validation_mask,
         refit_pixel_weights=everywhere,
     )
     net = Hourglass(2, 2, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
@@ -178,7 +178,7 @@ def test_samples_that_need_another_graph_are_distinguished() -> None:
 def test_a_fit_whose_batches_change_shape_is_not_recorded_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(graph_step, "MAX_RECORDINGS", 0)
+    monkeypatch.setattr(train_step, "MAX_RECORDINGS", 0)
     problem, prior = make_problem()
     step = CudaGraphTrainStep(make_step(problem, prior))
     step.run(
@@ -188,5 +188,5 @@ def test_a_fit_whose_batches_change_shape_is_not_recorded_for_ever(
             uses_validation_pixels=False,
         )
     )
-    assert graph_step.DYNAMIC_SHAPES_REASON in str(step.note)
+    assert train_step.DYNAMIC_SHAPES_REASON in str(step.note)
     assert isinstance(step.make_sampling_context(), nullcontext)

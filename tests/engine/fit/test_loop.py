@@ -50,16 +50,16 @@ def make_problem(
     measurement = truth + SIGMA * torch.randn(truth.shape, generator=rng)
     ones = torch.ones(1, 1, *[1] * len(grid))
     noise = NoiseVariance(gain=0 * ones, intercept=SIGMA**2 * ones, floor=1e-6 * ones)
-    held_out = draw_validation_centres(grid, (1,) * len(grid), 0.05, seed=0)
+    validation_mask = draw_validation_centres(grid, (1,) * len(grid), 0.05, seed=0)
     fidelity = make_beta_nll(noise, SIGMA**2)
-    everywhere = torch.ones_like(held_out)
+    everywhere = torch.ones_like(validation_mask)
     term = Term(
         measurement=measurement,
         operator=Identity(),
         fidelity=fidelity,
         deviance=make_gaussian_deviance(noise),
-        training_pixel_weights=everywhere - held_out,
-        validation_mask=held_out,
+        training_pixel_weights=everywhere - validation_mask,
+        validation_mask=validation_mask,
         refit_pixel_weights=everywhere,
     )
     if kind == "noise":
@@ -69,12 +69,16 @@ def make_problem(
     net = Hourglass(len(grid), 1, 2, (8, 16), skip_channels=None, is_normalised=False, rng=rng)
     block = (1,) * len(grid)
     prior = BlindSpotPrior(
-        net, measurement, held_out, block, block, masked_fraction=0.15, window=None
+        net, measurement, validation_mask, block, block, masked_fraction=0.15, window=None
     )
 
     def finish(estimate: Estimate) -> Estimate:
         return compute_posterior(
-            noise, measurement, estimate, assumed_noise_fraction=1.0, validation_mask=held_out
+            noise,
+            measurement,
+            estimate,
+            assumed_noise_fraction=1.0,
+            validation_mask=validation_mask,
         )
 
     return Problem(terms=(term,), postprocess=finish), prior, truth

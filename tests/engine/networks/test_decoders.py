@@ -90,14 +90,14 @@ def test_a_fit_continues_from_a_copy_unchanged(make):
 def make_trainer(make):
     ramp = torch.linspace(-1.7, 1.7, 16).expand(16, 16)[None, None].contiguous()
     mask, error = torch.ones_like(ramp), make_least_squares(1.0)
-    held_out = torch.zeros_like(ramp)
+    validation_mask = torch.zeros_like(ramp)
     term = Term(
         measurement=ramp,
         operator=Identity(),
         fidelity=error,
         deviance=error,
         training_pixel_weights=mask,
-        validation_mask=held_out,
+        validation_mask=validation_mask,
         refit_pixel_weights=mask,
     )
     net = Decoder((16, 16), 4, 1, (4, 4), rng=make_rng())

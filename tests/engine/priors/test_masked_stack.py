@@ -42,14 +42,14 @@ def find_neighbours(
 
 
 def make_prior(mask: torch.Tensor, planes: int = 1, *, foretell: bool = False) -> MaskedStackPrior:
-    held_out = torch.zeros_like(mask)
-    held_out[..., ::5, ::5] = mask[..., ::5, ::5]
+    validation_mask = torch.zeros_like(mask)
+    validation_mask[..., ::5, ::5] = mask[..., ::5, ::5]
     net = PlanewiseNetwork(torch.nn.Conv2d(count_stack_input_channels(1), 2, 1), 2**18)
     return MaskedStackPrior(
         net,
         make_stack() / 80,
         mask,
-        held_out,
+        validation_mask,
         max_masked_fraction=0.3,
         predicts_measured=foretell,
         window=(planes, SIDE, SIDE),
@@ -219,7 +219,7 @@ def test_the_input_has_as_many_channels_as_are_counted() -> None:
 def test_similar_planes_have_a_small_variance_and_others_a_large_one() -> None:
     mask = mask_without_planes()
     mask[:, :, 3, 5:8] = 0
-    held_out = torch.zeros_like(mask)
+    validation_mask = torch.zeros_like(mask)
     rng = torch.Generator().manual_seed(0)
     grain = torch.rand(1, 1, 1, SIDE, SIDE, generator=rng).expand(-1, -1, PLANES, -1, -1)
     slopes = torch.arange(SIDE).float()[:, None] * torch.randn(1, 1, PLANES, 1, SIDE, generator=rng)
@@ -228,7 +228,7 @@ def test_similar_planes_have_a_small_variance_and_others_a_large_one() -> None:
             torch.nn.Identity(),
             pixels,
             mask,
-            held_out,
+            validation_mask,
             max_masked_fraction=0.3,
             predicts_measured=False,
             window=(4, SIDE, SIDE),

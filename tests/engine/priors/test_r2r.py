@@ -17,7 +17,7 @@ LAGS = ((0.5, 0.1, 0.0), (0.3, 0.0, 0.0))
 def make_prior(
     measurement: torch.Tensor,
     *,
-    held_out: torch.Tensor | None = None,
+    validation_mask: torch.Tensor | None = None,
     mask: torch.Tensor | None = None,
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     window: tuple[int, ...] | None = None,
@@ -40,7 +40,7 @@ def make_prior(
         net,
         measurement,
         torch.ones_like(none) if mask is None else mask,
-        none if held_out is None else held_out,
+        none if validation_mask is None else validation_mask,
         (1,) * dims,
         noise,
         correlation,
@@ -89,10 +89,12 @@ def test_noise_that_neighbours_share_is_shared_in_what_is_put_on_top() -> None:
 
 def test_validation_pixels_enter_the_input_only_in_the_final_inference() -> None:
     measurement = torch.rand(1, 1, 32, 32, generator=make_rng())
-    held_out = torch.zeros(1, 1, 32, 32)
-    held_out[..., 5::7, 5::7] = 1
-    changed = measurement + 9 * held_out
-    code, changed_code = (make_prior(image, held_out=held_out) for image in (measurement, changed))
+    validation_mask = torch.zeros(1, 1, 32, 32)
+    validation_mask[..., 5::7, 5::7] = 1
+    changed = measurement + 9 * validation_mask
+    code, changed_code = (
+        make_prior(image, held_out=validation_mask) for image in (measurement, changed)
+    )
     assert torch.equal(
         code.draw_training_input(make_rng()).network_input,
         changed_code.draw_training_input(make_rng()).network_input,
@@ -104,7 +106,7 @@ def test_validation_pixels_enter_the_input_only_in_the_final_inference() -> None
     assert torch.equal(next(changed_code.make_inference_inputs()).network_input, changed)
     driven = code.draw_training_input(make_rng()).loss_mask
     assert driven is not None
-    assert float(driven.mean()) == pytest.approx(1 - float(held_out.mean()))
+    assert float(driven.mean()) == pytest.approx(1 - float(validation_mask.mean()))
 
 
 def test_unmeasured_pixels_are_filled_in_and_excluded_from_the_loss() -> None:

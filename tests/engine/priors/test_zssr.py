@@ -71,9 +71,11 @@ def test_the_image_goes_all_the_way_and_what_is_made_coarse_one_stage() -> None:
     prior = make_prior()
     whole = prior.estimate(prior.net(prior.make_prediction_input().network_input))
     assert whole.mean.shape[2:] == prior.grid == (72, 88)
-    trial = prior.make_validation_input()
+    validation_input = prior.make_validation_input()
     assert (
-        prior.estimate(prior.net(trial.network_input)).mean.shape[2:] == trial.window.size == GRID
+        prior.estimate(prior.net(validation_input.network_input)).mean.shape[2:]
+        == validation_input.window.size
+        == GRID
     )
 
 

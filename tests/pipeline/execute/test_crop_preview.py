@@ -48,8 +48,8 @@ def test_a_trial_on_all_of_an_image_gives_the_pixels_of_a_run(image):
     pixels = image[:64, :64].copy()
     plan = make_task_plan("denoise", pixels)
     whole = drain_generator(run(plan, {"image": pixels}), None)
-    trial = run_preview(plan, CropRegion(spans=((0, 64), (0, 64))), image=pixels)
-    assert trial.image.tobytes() == whole.image.tobytes()
+    preview = run_preview(plan, CropRegion(spans=((0, 64), (0, 64))), image=pixels)
+    assert preview.image.tobytes() == whole.image.tobytes()
 
 
 def test_a_crop_preview_uses_the_noise_of_the_whole_image_and_names_its_region(image):
@@ -58,15 +58,15 @@ def test_a_crop_preview_uses_the_noise_of_the_whole_image_and_names_its_region(i
     # enough iterations for a result that does not fail: else each repeats with weaker noise
     plan = make_task_plan("denoise", pixels, max_iterations=60)
     whole = drain_generator(run(plan, {"image": pixels}), None)
-    trial = run_preview(plan, CropRegion(spans=((0, 64), (0, 64))), image=pixels)
-    assert trial.report["noise"] == whole.report["noise"]
+    preview = run_preview(plan, CropRegion(spans=((0, 64), (0, 64))), image=pixels)
+    assert preview.report["noise"] == whole.report["noise"]
     alone = drain_generator(
         run(make_task_plan("denoise", pixels[:64, :64]), {"image": pixels[:64, :64]}), None
     )
     assert alone.report["noise"] != whole.report["noise"]
-    assert trial.image.shape == (64, 64)
+    assert preview.image.shape == (64, 64)
     assert any(
-        "preview of rows 1 to 64 and columns 1 to 64" in note for note in trial.report["notes"]
+        "preview of rows 1 to 64 and columns 1 to 64" in note for note in preview.report["notes"]
     )
 
 
@@ -75,10 +75,10 @@ def test_a_mask_is_cut_with_the_image_and_measured_pixels_come_back(image):
     mask[70:76, 70:90] = 1
     plan = make_task_plan("inpaint", image, {"mask": mask})
     region = CropRegion(spans=((64, 128), (64, 128)))
-    trial = run_preview(plan, region, image=image, mask=mask)
+    preview = run_preview(plan, region, image=image, mask=mask)
     unmasked = mask[region.slices] == 0
-    np.testing.assert_array_equal(trial.image[unmasked], image[region.slices][unmasked])
-    assert (trial.image[~unmasked] != image[region.slices][~unmasked]).any()
+    np.testing.assert_array_equal(preview.image[unmasked], image[region.slices][unmasked])
+    assert (preview.image[~unmasked] != image[region.slices][~unmasked]).any()
 
 
 def test_maps_of_the_camera_are_cut_with_the_image_and_mean_what_they_mean_for_the_whole(image):
@@ -89,10 +89,10 @@ def test_maps_of_the_camera_are_cut_with_the_image_and_mean_what_they_mean_for_t
     plan = make_task_plan("denoise", image, maps)
     region = CropRegion(spans=((64, 128), (64, 128)))
     whole = drain_generator(run(plan, {"image": image, **maps}), None)
-    trial = run_preview(plan, region, image=image, **maps)
-    assert trial.report["noise"] == whole.report["noise"]
+    preview = run_preview(plan, region, image=image, **maps)
+    assert preview.report["noise"] == whole.report["noise"]
     corrected = (image - ramp + ramp.mean())[region.slices]
-    assert trial.image.mean() == pytest.approx(corrected.mean(), rel=1e-3)
+    assert preview.image.mean() == pytest.approx(corrected.mean(), rel=1e-3)
 
 
 def test_of_a_movie_one_frame_is_tried(image):
@@ -100,8 +100,8 @@ def test_of_a_movie_one_frame_is_tried(image):
     plan = make_task_plan("denoise", movie)
     region = make_crop_region(plan.header, plan.layout, (3.2, 10, 60.5, 300), (1, 50, 50))
     assert region.spans == ((1, 2), (0, 64), (8, 128))
-    trial = run_preview(plan, region, image=movie)
-    assert trial.image.shape == (1, 64, 120)
+    preview = run_preview(plan, region, image=movie)
+    assert preview.image.shape == (1, 64, 120)
 
 
 def test_a_region_outside_of_the_image_is_refused_before_work_begins(image):

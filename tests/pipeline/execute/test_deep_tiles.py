@@ -110,11 +110,13 @@ def test_a_stack_in_tiles_that_was_ended_resumes_to_the_same_bytes(
     # in the second plane of the first tile
     poll_control = lambda: Control.KEEP if next(counter) >= 14 else Control.GO  # noqa: E731
     plan, path = plan_stack("planes", tile=TILE), tmp_path / "run"
-    ended = restore(plan, poll_control=poll_control, store=CheckpointStore(path, resume=False))
+    ended = restore(
+        plan, poll_control=poll_control, checkpoints=CheckpointStore(path, resume=False)
+    )
     warnings = " ".join(ended.report["verdict"]["warnings"])
     assert "tiles were not restored; they are as in the input." in warnings
     assert "ended early" in warnings
-    resumed = restore(plan, store=CheckpointStore(path, resume=True))
+    resumed = restore(plan, checkpoints=CheckpointStore(path, resume=True))
     assert np.array_equal(resumed.image, restored_planes.image)
     assert resumed.report["iterations"] == restored_planes.report["iterations"]
 

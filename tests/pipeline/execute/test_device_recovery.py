@@ -198,13 +198,15 @@ def test_windows_are_halved_but_not_below_what_a_network_sees():
 def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path):
     path, counter = tmp_path / "unfinished", iter(range(10**9))
     poll_control = lambda: Control.KEEP if next(counter) >= 30 else Control.GO  # noqa: E731
-    run_to_end(PLAN, IMAGE, poll_control=poll_control, store=CheckpointStore(path, resume=False))
+    run_to_end(
+        PLAN, IMAGE, poll_control=poll_control, checkpoints=CheckpointStore(path, resume=False)
+    )
     entry = path / "checkpoint.safetensors"
     content = bytearray(entry.read_bytes())
     content[-1000] ^= 1  # in the middle of a weight
     entry.write_bytes(content)
     with pytest.raises(RefusedError) as caught:
-        run_to_end(PLAN, IMAGE, store=CheckpointStore(path, resume=True))
+        run_to_end(PLAN, IMAGE, checkpoints=CheckpointStore(path, resume=True))
     assert caught.value.reason.code == "resume-broken"
 
 
@@ -285,7 +287,7 @@ def test_an_image_has_all_its_room_before_it_is_written_into(tmp_path):
 def test_a_run_that_fails_leaves_a_checkpoint(tmp_path, monkeypatch):
     fail_steps(monkeypatch, lambda step: step > 30, ValueError("something else"))
     with pytest.raises(ValueError, match="something else"):
-        run_to_end(PLAN, IMAGE, store=CheckpointStore(tmp_path / "unfinished", resume=False))
+        run_to_end(PLAN, IMAGE, checkpoints=CheckpointStore(tmp_path / "unfinished", resume=False))
     assert [path.name for path in tmp_path.iterdir()] == ["unfinished"]
 
 

@@ -64,9 +64,12 @@ def test_a_movie_resumed_in_any_frame_gives_the_same_bytes(tmp_path: Path, after
     path, counter = tmp_path / "unfinished", iter(range(10**9))
     poll_control = lambda: Control.KEEP if next(counter) >= after else Control.GO  # noqa: E731
     run_to_end(
-        plan, draw_movie(), poll_control=poll_control, store=CheckpointStore(path, resume=False)
+        plan,
+        draw_movie(),
+        poll_control=poll_control,
+        checkpoints=CheckpointStore(path, resume=False),
     )
-    _, resumed = run_to_end(plan, draw_movie(), store=CheckpointStore(path, resume=True))
+    _, resumed = run_to_end(plan, draw_movie(), checkpoints=CheckpointStore(path, resume=True))
     assert whole is not None
     assert resumed is not None
     assert np.array_equal(whole.image, resumed.image)

@@ -110,16 +110,18 @@ def test_a_run_in_tiles_that_was_ended_resumes_to_the_same_bytes(
     poll_control = lambda: Control.KEEP if next(counter) >= after else Control.GO  # noqa: E731
     path = tmp_path / "run"
     ended = restore(
-        plan_image(tile=TILE), poll_control=poll_control, store=CheckpointStore(path, resume=False)
+        plan_image(tile=TILE),
+        poll_control=poll_control,
+        checkpoints=CheckpointStore(path, resume=False),
     )
     warnings = " ".join(ended.report["verdict"]["warnings"])
     assert "tiles were not restored; they are as in the input." in warnings
     assert "ended early" in warnings
-    store = CheckpointStore(path, resume=True)
-    resumed = restore(plan_image(tile=TILE), store=store)
+    checkpoints = CheckpointStore(path, resume=True)
+    resumed = restore(plan_image(tile=TILE), checkpoints=checkpoints)
     assert np.array_equal(resumed.image, tiled_result.image)
     assert resumed.report["iterations"] == tiled_result.report["iterations"]
-    store.remove()
+    checkpoints.remove()
     assert not list(tmp_path.iterdir())
 
 
@@ -130,10 +132,10 @@ def test_tiles_of_another_run_are_not_gone_on_with(tmp_path: Path) -> None:
         first,
         make_noisy(),
         poll_control=stop,
-        store=CheckpointStore(tmp_path / "run", resume=False),
+        checkpoints=CheckpointStore(tmp_path / "run", resume=False),
     )
     with pytest.raises(RefusedError) as caught:
-        run_to_end(other, make_noisy(), store=CheckpointStore(tmp_path / "run", resume=True))
+        run_to_end(other, make_noisy(), checkpoints=CheckpointStore(tmp_path / "run", resume=True))
     assert caught.value.reason.code == "resume-other"
 
 

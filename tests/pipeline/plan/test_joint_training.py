@@ -215,14 +215,14 @@ def test_a_shared_movie_says_how_far_it_is_up_to_the_end() -> None:
 def test_a_shared_movie_is_the_same_when_it_was_interrupted(tmp_path: Path, events: int) -> None:
     from napari_dip.pipeline.execute.runner import run
 
-    store = CheckpointStore(tmp_path / "kept", resume=False, first_write_seconds=0)
-    loop = run(make_plan(), {"image": draw_movie()}, store=store)
+    checkpoints = CheckpointStore(tmp_path / "kept", resume=False, first_write_seconds=0)
+    loop = run(make_plan(), {"image": draw_movie()}, checkpoints=checkpoints)
     for _ in range(2 + events):
         next(loop)
-    store.write()
+    checkpoints.write()
     loop.close()
     _, answer = run_to_end(
-        make_plan(), draw_movie(), store=CheckpointStore(tmp_path / "kept", resume=True)
+        make_plan(), draw_movie(), checkpoints=CheckpointStore(tmp_path / "kept", resume=True)
     )
     assert answer is not None
     np.testing.assert_array_equal(answer.image, restore_movie()[1].image)
@@ -239,12 +239,12 @@ def test_frames_that_are_done_are_kept_though_they_take_no_iterations(
     loop = run(
         make_plan(),
         {"image": draw_movie()},
-        store=CheckpointStore(tmp_path / "kept", resume=False, first_write_seconds=0),
+        checkpoints=CheckpointStore(tmp_path / "kept", resume=False, first_write_seconds=0),
     )
     next(event for event in loop if "frame 4 of 4" in event.message)
     loop.close()  # as if it had been killed: nothing is written on the way out
     events, answer = run_to_end(
-        make_plan(), draw_movie(), store=CheckpointStore(tmp_path / "kept", resume=True)
+        make_plan(), draw_movie(), checkpoints=CheckpointStore(tmp_path / "kept", resume=True)
     )
     assert answer is not None
     np.testing.assert_array_equal(answer.image, restore_movie()[1].image)
@@ -290,14 +290,14 @@ def test_tiles_use_one_network_and_are_the_same_when_interrupted(tmp_path: Path)
     _, whole = run_to_end(plan, image)
     assert whole is not None
     assert whole.report["fit"]["joint_training"]["inference"] == 2
-    store = CheckpointStore(tmp_path / "kept", resume=False, first_write_seconds=0)
+    checkpoints = CheckpointStore(tmp_path / "kept", resume=False, first_write_seconds=0)
     from napari_dip.pipeline.execute.runner import run
 
-    loop = run(plan, {"image": image}, store=store)
+    loop = run(plan, {"image": image}, checkpoints=checkpoints)
     for event in loop:
         if "tile 2" in event.message:
             break
     loop.close()
-    _, again = run_to_end(plan, image, store=CheckpointStore(tmp_path / "kept", resume=True))
+    _, again = run_to_end(plan, image, checkpoints=CheckpointStore(tmp_path / "kept", resume=True))
     assert again is not None
     np.testing.assert_array_equal(np.asarray(again.image), np.asarray(whole.image))

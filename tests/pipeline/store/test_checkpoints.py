@@ -23,7 +23,9 @@ def interrupt(path: Path, array: np.ndarray, after: int, **settings: Any) -> Non
     counter = iter(range(10**9))
     plan = plan_for(array, max_iterations=60, **settings)
     poll_control = lambda: Control.KEEP if next(counter) >= after else Control.GO  # noqa: E731
-    run_to_end(plan, array, poll_control=poll_control, store=CheckpointStore(path, resume=False))
+    run_to_end(
+        plan, array, poll_control=poll_control, checkpoints=CheckpointStore(path, resume=False)
+    )
     assert path.exists()
 
 
@@ -45,7 +47,9 @@ def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, prior: str, after: i
     path = tmp_path / "unfinished"
     interrupt(path, make_noisy(32), after, **settings)
     plan = plan_for(make_noisy(32), max_iterations=60, **settings)
-    events, resumed = run_to_end(plan, make_noisy(32), store=CheckpointStore(path, resume=True))
+    events, resumed = run_to_end(
+        plan, make_noisy(32), checkpoints=CheckpointStore(path, resume=True)
+    )
     assert resumed is not None
     assert np.array_equal(whole.image, resumed.image)
     assert np.array_equal(whole.uncertainty, resumed.uncertainty)
@@ -58,23 +62,23 @@ def test_the_same_pixels_with_other_axes_are_another_image(tmp_path: Path) -> No
     interrupt(path, make_noisy(32), 30)
     with pytest.raises(RefusedError) as caught:
         plan = plan_for(make_noisy(32), "XY", max_iterations=60)
-        run_to_end(plan, make_noisy(32), store=CheckpointStore(path, resume=True))
+        run_to_end(plan, make_noisy(32), checkpoints=CheckpointStore(path, resume=True))
     assert caught.value.reason.code == "resume-other"
 
 
 def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path / "missing" / "unfinished", resume=False)
+    checkpoints = CheckpointStore(tmp_path / "missing" / "unfinished", resume=False)
     counter = iter(range(10**9))
     poll_control = lambda: Control.KEEP if next(counter) >= 30 else Control.GO  # noqa: E731
     _, answer = run_to_end(
         plan_for(make_noisy(32), max_iterations=60),
         make_noisy(32),
         poll_control=poll_control,
-        store=store,
+        checkpoints=checkpoints,
     )
     assert answer is not None
-    assert store.failure is not None
-    assert store.failure.code == "save-gone"
+    assert checkpoints.failure is not None
+    assert checkpoints.failure.code == "save-gone"
 
 
 def test_another_image_is_refused(tmp_path: Path) -> None:
@@ -84,7 +88,7 @@ def test_another_image_is_refused(tmp_path: Path) -> None:
         run_to_end(
             plan_for(make_noisy(32), max_iterations=60),
             make_noisy(32, seed=5),
-            store=CheckpointStore(path, resume=True),
+            checkpoints=CheckpointStore(path, resume=True),
         )
     assert caught.value.reason.code == "resume-other"
 
@@ -96,7 +100,7 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
         run_to_end(
             plan_for(make_noisy(32), max_iterations=59),
             make_noisy(32),
-            store=CheckpointStore(path, resume=True),
+            checkpoints=CheckpointStore(path, resume=True),
         )
     assert caught.value.reason.code == "resume-other"
 
@@ -112,7 +116,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, spoil: bytes, name: str
         run_to_end(
             plan_for(make_noisy(32), max_iterations=60),
             make_noisy(32),
-            store=CheckpointStore(path, resume=True),
+            checkpoints=CheckpointStore(path, resume=True),
         )
     assert caught.value.reason.code == "resume-broken"
 
@@ -126,14 +130,14 @@ def test_a_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:
         run_to_end(
             plan_for(make_noisy(32), max_iterations=60),
             make_noisy(32),
-            store=CheckpointStore(path, resume=True),
+            checkpoints=CheckpointStore(path, resume=True),
         )
     assert caught.value.reason.code == "resume-broken"
 
 
 def test_without_a_checkpoint_a_run_starts_anew(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path / "unfinished", resume=True)
-    _, answer = run_to_end(plan_for(make_noisy(32)), make_noisy(32), store=store)
+    checkpoints = CheckpointStore(tmp_path / "unfinished", resume=True)
+    _, answer = run_to_end(plan_for(make_noisy(32)), make_noisy(32), checkpoints=checkpoints)
     assert answer is not None
-    store.remove()
+    checkpoints.remove()
     assert not list(tmp_path.iterdir())

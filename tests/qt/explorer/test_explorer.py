@@ -16,7 +16,7 @@ from napari_dip.explore.experiment_results import ExperimentTimer
 from napari_dip.explore.experiment_setup import TARGET_LABELS, label_architecture
 from napari_dip.explore.spectral_measures import BAND_NAMES
 from napari_dip.qt.explorer.experiment_request import (
-    ExplorerSettings,
+    ExperimentForm,
     find_visible_plane,
     make_progress,
 )
@@ -202,7 +202,7 @@ def test_of_a_stack_the_plane_in_sight_is_looked_at():
 
 
 def test_settings_follow_the_experiment_until_someone_sets_them(qapp):
-    settings = ExplorerSettings()
+    settings = ExperimentForm()
     assert settings.seed_spin_box.text() == "0"
     settings.experiment_combo.setCurrentIndex(settings.experiment_combo.findData("architectures"))
     assert (settings.iterations_spin_box.value(), settings.crop_spin_box.value()) == (300, 128)
@@ -231,7 +231,7 @@ def test_the_labels_around_the_curves_have_room(experiment, qtbot):
 
 
 def test_another_network_can_be_chosen_where_one_is_fitted(qapp):
-    settings = ExplorerSettings()
+    settings = ExperimentForm()
     settings.architecture_combo.setCurrentIndex(
         settings.architecture_combo.findData("decoder+lipschitz-2")
     )

@@ -54,7 +54,7 @@ def scripted_driver(driver, noisy, monkeypatch):
     image = noisy.astype(np.float32)
 
     def emit_outcome(outcome=None, waits=False, draws=True, **report):
-        def run(plan, data, poll_control, preview_seconds, store=None):
+        def run(plan, data, poll_control, preview_seconds, checkpoints=None):
             preview = image if draws else None
             yield Event(message="Restoring", iteration=1, iterations=2, preview=preview)
             while waits and poll_control() is Control.GO:

@@ -91,7 +91,7 @@ class ResultMerger:
 
     Parameters
     ----------
-    image : CalibratedImage
+    calibrated_image : CalibratedImage
         The input. The grid of the result may be finer by integer factors.
 
     Attributes

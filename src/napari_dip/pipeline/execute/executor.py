@@ -140,7 +140,7 @@ class Executor:
     merger : ResultMerger
         Holds the image, and receives the result of each fit.
     monitor : RunMonitor
-    store : CheckpointStore or None
+    checkpoints : CheckpointStore or None
         Writes checkpoints; None: there are none.
     load_network : callable, optional
         Returns the weights of a network that another executor has fitted, by its name.
@@ -157,7 +157,7 @@ class Executor:
         self,
         merger: ResultMerger,
         monitor: RunMonitor,
-        store: CheckpointStore | None = None,
+        checkpoints: CheckpointStore | None = None,
         *,
         load_network: Callable[[str], Weights | None] | None = None,
         save_network: Callable[[str, Weights], None] | None = None,
@@ -168,7 +168,7 @@ class Executor:
         self._plan, self._calibration = merger.image.plan, merger.image.calibration
         self._monitor = monitor
         self._merger = merger
-        self._store = store
+        self._checkpoints = checkpoints
         self._load_network = load_network
         self._save_network = save_network
         self._save_result = save_result
@@ -178,7 +178,7 @@ class Executor:
         self._is_selecting = False
         self._recovery = RecoveryState()
         # id of the unit that fitted the current network, and its weights
-        self._source_id, self._weights = "", None if store is None else store.weights
+        self._source_id, self._weights = "", None if checkpoints is None else checkpoints.weights
         if self._weights is not None and merger.outcomes:  # the run is resumed
             last_outcome = merger.outcomes[-1]
             self._source_id = (
@@ -231,7 +231,7 @@ class Executor:
             if unit.starts_from and unit.starts_from != self._source_id:
                 self._source_id = unit.starts_from
                 self._weights = self._load_network and self._load_network(unit.network_name)
-            is_resumed = self._store is not None and unit.id == self._store.unit_id
+            is_resumed = self._checkpoints is not None and unit.id == self._checkpoints.unit_id
             control = yield from self._fit_unit(
                 fitted_unit, number, checkpoint if is_resumed else None
             )
@@ -338,8 +338,8 @@ class Executor:
 
         def save_checkpoint(latest: Checkpoint) -> None:
             recorded = recovery.record_checkpoint(latest, prior_key if self._is_selecting else "")
-            if recorded is not None and self._store is not None:
-                self._store.record_fit(recorded, unit.id)
+            if recorded is not None and self._checkpoints is not None:
+                self._checkpoints.record_fit(recorded, unit.id)
 
         loop = fit(
             prepared_fit.problem,
@@ -385,8 +385,8 @@ class Executor:
 
         result = fit_run.result
         assert result is not None
-        if result.is_ended_by_user and self._store is not None:
-            self._store.write_after_user_stop()  # before the unfinished result is merged
+        if result.is_ended_by_user and self._checkpoints is not None:
+            self._checkpoints.write_after_user_stop()  # before the unfinished result is merged
         unit_result = make_unit_result(self._image, fit_run.prepared_fit, result, self._recovery)
         self._merger.add(unit, unit_result)
         if result.is_ended_by_user:
@@ -395,10 +395,10 @@ class Executor:
             self._save_result(unit.id, unit_result)
         if unit.role == INDEPENDENT:
             self._source_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
-        if self._store is not None and self._weights is not None:
-            self._store.record_finished_unit(self._merger, self._weights)
+        if self._checkpoints is not None and self._weights is not None:
+            self._checkpoints.record_finished_unit(self._merger, self._weights)
             if not unit.iterations:  # other fits have offered checkpoints as they ran
-                self._store.write_if_due()
+                self._checkpoints.write_if_due()
         return Control.GO
 
     def _record_network(self, unit: WorkUnit, fit_run: FitRun) -> Control:
@@ -425,15 +425,15 @@ class Executor:
             self._monitor.expect_fine_tuning(unit.joint_network_name, is_worthwhile=is_worthwhile)
             if gain is not None and gain.probe_count == self._count_probes(unit.joint_network_name):
                 outcome = replace(outcome, notes=(*outcome.notes, make_fine_tuning_note(gain)))
-        if result.is_ended_by_user and self._store is not None:
-            self._store.write_after_user_stop()
+        if result.is_ended_by_user and self._checkpoints is not None:
+            self._checkpoints.write_after_user_stop()
         self._merger.outcomes.append(outcome)
         if result.is_ended_by_user:
             return Control.KEEP if self._is_network_required else Control.GO
         if self._save_result is not None:
             self._save_result(unit.id, UnitResult(outcomes=(outcome,)))
-        if self._store is not None and self._weights is not None:
-            self._store.record_finished_unit(self._merger, self._weights)
+        if self._checkpoints is not None and self._weights is not None:
+            self._checkpoints.record_finished_unit(self._merger, self._weights)
         return Control.GO
 
     def _count_probes(self, joint_network_name: str) -> int:

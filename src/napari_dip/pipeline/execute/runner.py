@@ -54,7 +54,7 @@ def run(
     *,
     poll_control: PollControl = lambda: Control.GO,
     preview_seconds: float | None = None,
-    store: CheckpointStore | None = None,
+    checkpoints: CheckpointStore | None = None,
     stamps: FileStamps | None = None,
 ) -> Generator[Event, None, Restoration | None]:
     """Restore one image.
@@ -71,7 +71,7 @@ def run(
         iteration.
     preview_seconds : float or None
         Minimum time between two previews, in seconds; None: no previews.
-    store : CheckpointStore or None
+    checkpoints : CheckpointStore or None
         Writes checkpoints, and holds the one to resume from; None: no checkpoints.
     stamps : mapping of str to str, optional
         Stamps of the files from before `data` was read, from
@@ -94,7 +94,7 @@ def run(
         If the run failed after work had begun.
     """
     stamps = stamp_files(plan) if stamps is None else stamps
-    steps = _restore_with_checkpoint(plan, data, stamps, poll_control, preview_seconds, store)
+    steps = _restore_with_checkpoint(plan, data, stamps, poll_control, preview_seconds, checkpoints)
     return (yield from run_engine(steps, plan.threads, plan.header.name))
 
 
@@ -132,15 +132,15 @@ def _restore_with_checkpoint(
     stamps: FileStamps,
     poll_control: PollControl,
     preview_seconds: float | None,
-    store: CheckpointStore | None,
+    checkpoints: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
     """Restore the image; if the run fails, write a checkpoint of it first."""
     try:
-        restoration = yield from _restore(plan, data, poll_control, preview_seconds, store)
+        restoration = yield from _restore(plan, data, poll_control, preview_seconds, checkpoints)
         return None if restoration is None else add_change_notes(plan, data, stamps, restoration)
     except Exception as error:
-        if store is not None and not isinstance(error, RefusedError):
-            store.write_if_possible()
+        if checkpoints is not None and not isinstance(error, RefusedError):
+            checkpoints.write_if_possible()
         raise
 
 
@@ -149,7 +149,7 @@ def _restore(
     data: Mapping[str, Any],
     poll_control: PollControl,
     preview_seconds: float | None,
-    store: CheckpointStore | None,
+    checkpoints: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
 
@@ -165,7 +165,7 @@ def _restore(
         network = None if plan.network is None else read_fitted_network(plan.network)
         image = yield from read_image(plan, data, monitor, network)
         restore_units = _fit_units
-    restoration = yield from restore_units(image, monitor, store)
+    restoration = yield from restore_units(image, monitor, checkpoints)
     if restoration is None:
         return None
     return (
@@ -242,12 +242,12 @@ def _take_checked_residual(
 
 
 def _fit_units(
-    calibrated_image: CalibratedImage, monitor: RunMonitor, store: CheckpointStore | None
+    calibrated_image: CalibratedImage, monitor: RunMonitor, checkpoints: CheckpointStore | None
 ) -> Generator[Event, None, Restoration | None]:
     """Fit and merge all work units of a calibrated image."""
     monitor.set_expected_work(calibrated_image.plan)
     merger, control = yield from _fit_remaining_units(
-        calibrated_image, calibrated_image.plan.units, monitor, store
+        calibrated_image, calibrated_image.plan.units, monitor, checkpoints
     )
     if control is Control.DISCARD:
         return None
@@ -263,7 +263,7 @@ def _fit_remaining_units(
     calibrated_image: CalibratedImage,
     units: tuple[WorkUnit, ...],
     monitor: RunMonitor,
-    store: CheckpointStore | None,
+    checkpoints: CheckpointStore | None,
     *,
     saves_results: bool = False,
 ) -> Generator[Event, None, tuple[ResultMerger, Control]]:
@@ -278,33 +278,33 @@ def _fit_remaining_units(
     from napari_dip.pipeline.store.unit_results import ResultStore
 
     plan, merger = calibrated_image.plan, ResultMerger(calibrated_image)
-    checkpoint = results = None
+    checkpoint = unit_results = None
     stored_ids = frozenset[str]()
-    if store is not None:
-        store.open_image(calibrated_image)
-        checkpoint, results = store.read(merger), ResultStore(store.folder)
-        stored_ids = results.find_finished_units(plan)
+    if checkpoints is not None:
+        checkpoints.open_image(calibrated_image)
+        checkpoint, unit_results = checkpoints.read(merger), ResultStore(checkpoints.folder)
+        stored_ids = unit_results.find_finished_units(plan)
     merger.outcomes += list_network_outcomes(plan, merger.outcomes)
     network_weights = {} if plan.network is None else read_network_weights(plan.network)
 
     def merge_stored(unit: WorkUnit) -> bool:
-        if results is None or unit.id not in stored_ids:
+        if unit_results is None or unit.id not in stored_ids:
             return False
-        results.merge_result(unit, merger)
+        unit_results.merge_result(unit, merger)
         return True
 
     def load_network(name: str) -> Weights | None:
         if plan.network is not None:
             return network_weights.get(name)
-        return None if results is None else results.load_weights(name)
+        return None if unit_results is None else unit_results.load_weights(name)
 
     executor = Executor(
         merger,
         monitor,
-        store,
+        checkpoints,
         load_network=load_network,
-        save_network=results.save_weights if results and saves_results else None,
-        save_result=results.save if results and saves_results else None,
+        save_network=unit_results.save_weights if unit_results and saves_results else None,
+        save_result=unit_results.save if unit_results and saves_results else None,
     )
     control = yield from executor.run(units, checkpoint, merge_stored=merge_stored)
     return merger, control
@@ -343,7 +343,7 @@ def restore_shard(
     data: Mapping[str, Any],
     shard: Shard,
     poll_control: PollControl,
-    store: CheckpointStore,
+    checkpoints: CheckpointStore,
 ) -> Generator[Event, None, Control]:
     """Run the fits of one shard.
 
@@ -356,7 +356,7 @@ def restore_shard(
     shard : Shard
         In tiles, the shard with index 0 has to finish first. Otherwise, each shard repeats the
         joint training.
-    store : CheckpointStore
+    checkpoints : CheckpointStore
         The checkpoint is of this shard only; all shards share the run folder.
 
     Yields
@@ -384,20 +384,20 @@ def restore_shard(
         units = select_shard_units(shard, image.plan)
         monitor.set_expected_work(image.plan, units)
         _, control = yield from _fit_remaining_units(
-            image, units, monitor, store, saves_results=True
+            image, units, monitor, checkpoints, saves_results=True
         )
         if control is Control.GO:
-            store.remove_checkpoint()
+            checkpoints.remove_checkpoint()
         return control
     sample, hashes = yield from calibrate_tiles(plan, data, monitor)
-    results = open_tile_results(sample.plan, hashes, store)
+    unit_results = open_tile_results(sample.plan, hashes, checkpoints)
     try:
         units = select_shard_tile_units(shard, sample.plan.units)
-        if shard.index and not results.read_outcomes(JOINT_NAME):
+        if shard.index and not unit_results.read_outcomes(JOINT_NAME):
             joint_units = (unit for unit in sample.plan.units if not unit.has_estimate)
             units = (*joint_units, *units)
         monitor.set_expected_work(sample.plan, units)
-        executor = TileExecutor(sample, data["image"], monitor, store, results)
+        executor = TileExecutor(sample, data["image"], monitor, checkpoints, unit_results)
         return (yield from executor.run(units))
     finally:
-        results.close()
+        unit_results.close()

@@ -72,7 +72,7 @@ class TileBlender:
     plan : RunPlan
     calibration : Calibration
         Its noise is the uncertainty of the input.
-    results : ResultStore
+    unit_results : ResultStore
     image : array-like
         In the axes and shape of `plan.header`.
 
@@ -83,14 +83,14 @@ class TileBlender:
     """
 
     def __init__(
-        self, plan: RunPlan, calibration: Calibration, results: ResultStore, image: Any
+        self, plan: RunPlan, calibration: Calibration, unit_results: ResultStore, image: Any
     ) -> None:
         self._plan = plan
         self._noise = calibration.noise
         self._outlier_limits = calibration.outlier_limits
         self.outliers = np.zeros(0, np.float32)
         self._constant_channels = calibration.constant_channels
-        self._results = results
+        self._unit_results = unit_results
         self._image = image
         down, right = plan.task_plan.get_factors("YX")
         self._factors = down, right
@@ -116,8 +116,8 @@ class TileBlender:
             if not _has_overlap(tile, region):
                 continue
             name = make_tile_name(tile.index)
-            is_restored = self._results.has(name)
-            estimates = self._results.open_estimates(name) if is_restored else ()
+            is_restored = self._unit_results.has(name)
+            estimates = self._unit_results.open_estimates(name) if is_restored else ()
             region_slices, weight, tile_slices = _compute_overlap(
                 tile.upscale(self._factors), result_region
             )
@@ -155,9 +155,9 @@ class TileBlender:
         )
         float_dtype = np.dtype(np.float32)
         images = (
-            self._results.allocate_image("picture.raw", plan.result_shape, result_dtype),
-            self._results.allocate_image("deviation.raw", plan.result_shape, float_dtype),
-            self._results.allocate_image("residual.raw", plan.header.shape, float_dtype),
+            self._unit_results.allocate_image("picture.raw", plan.result_shape, result_dtype),
+            self._unit_results.allocate_image("deviation.raw", plan.result_shape, float_dtype),
+            self._unit_results.allocate_image("residual.raw", plan.header.shape, float_dtype),
         )
         offset = shift.reshape(-1, *[1] * len(plan.tiles[0].spans))
         for band in self._iter_bands():
@@ -259,7 +259,7 @@ def _compute_overlap(
 def assemble_restoration(
     sample: CalibratedImage,
     blender: TileBlender,
-    results: ResultStore,
+    unit_results: ResultStore,
     images: tuple[MemoryMappedImage | StackArray, ...],
     input_sha256: str,
     monitor: RunMonitor,
@@ -271,7 +271,7 @@ def assemble_restoration(
     sample : CalibratedImage
         The sample regions.
     blender : TileBlender
-    results : ResultStore
+    unit_results : ResultStore
     images : tuple of MemoryMappedImage or ndarray
         Restored image, uncertainty and residual.
     input_sha256 : str
@@ -280,9 +280,9 @@ def assemble_restoration(
     plan = sample.plan
     tile_order = list(dict.fromkeys(unit.tile or 0 for unit in plan.units if unit.has_estimate))
     names = (JOINT_NAME, *map(make_tile_name, tile_order))
-    outcomes = list(chain.from_iterable(map(results.read_outcomes, names)))
+    outcomes = list(chain.from_iterable(map(unit_results.read_outcomes, names)))
     sample_merger = _merge_sample_regions(sample, blender, outcomes)
-    missing_count = sum(not results.has(make_tile_name(tile.index)) for tile in plan.tiles)
+    missing_count = sum(not unit_results.has(make_tile_name(tile.index)) for tile in plan.tiles)
     missing_notes = describe_unrestored_tiles(missing_count, len(plan.tiles))
     restoration = sample_merger.make_restoration(
         monitor.seconds, is_timed_out=monitor.is_timed_out, unrestored_notes=missing_notes

@@ -44,13 +44,13 @@ if TYPE_CHECKING:
 
 
 def open_tile_results(
-    plan: RunPlan, hashes: Mapping[str, str], store: CheckpointStore
+    plan: RunPlan, hashes: Mapping[str, str], checkpoints: CheckpointStore
 ) -> ResultStore:
     """Open and lock the folder of a run; raises the errors of `ResultStore.lock`."""
-    store.open(plan, plan.header.axes, hashes)
-    results = ResultStore(store.folder, list_rescue_folders(plan)[::-1])
-    results.lock()
-    return results
+    checkpoints.open(plan, plan.header.axes, hashes)
+    unit_results = ResultStore(checkpoints.folder, list_rescue_folders(plan)[::-1])
+    unit_results.lock()
+    return unit_results
 
 
 class TileExecutor:
@@ -63,9 +63,9 @@ class TileExecutor:
     image : array-like
         The whole image; only one tile is read at a time.
     monitor : RunMonitor
-    store : CheckpointStore
+    checkpoints : CheckpointStore
         Writes checkpoints of the fits within a tile.
-    results : ResultStore
+    unit_results : ResultStore
         Stores the finished tiles.
 
     Attributes
@@ -79,16 +79,16 @@ class TileExecutor:
         sample: CalibratedImage,
         image: Any,
         monitor: RunMonitor,
-        store: CheckpointStore,
-        results: ResultStore,
+        checkpoints: CheckpointStore,
+        unit_results: ResultStore,
     ) -> None:
         self._sample = sample
         self._plan = sample.plan
         self._calibration = sample.calibration
         self._image = image
         self._monitor = monitor
-        self._store = store
-        self._results = results
+        self._checkpoints = checkpoints
+        self._unit_results = unit_results
         self.finished_tiles: list[int] = []
 
     def run(self, units: Sequence[WorkUnit]) -> Generator[Event, None, Control]:
@@ -117,7 +117,7 @@ class TileExecutor:
         for tile_index, grouped_units in groupby(estimate_units, lambda unit: unit.tile or 0):
             tile_units = list(grouped_units)
             first_number, number = number + 1, number + len(tile_units)
-            if not self._results.has(make_tile_name(tile_index)):
+            if not self._unit_results.has(make_tile_name(tile_index)):
                 control = yield from self._restore_tile_or_end_run(
                     self._plan.tiles[tile_index], tile_units, first_number
                 )
@@ -132,30 +132,30 @@ class TileExecutor:
         Fits whose results the folder already has are not repeated. Return GO also if the user ended
         a fit early, since the network still gives all tiles a result.
         """
-        if not units or self._results.read_outcomes(JOINT_NAME):
+        if not units or self._unit_results.read_outcomes(JOINT_NAME):
             return Control.GO
         merger = ResultMerger(self._sample)
-        checkpoint = _read_tile_checkpoint(self._store, "sample", merger)
+        checkpoint = _read_tile_checkpoint(self._checkpoints, "sample", merger)
         merger.outcomes[:] = [
             outcome
             for outcome in merger.outcomes
-            if self._results.load_weights(outcome.joint_network_name)
+            if self._unit_results.load_weights(outcome.joint_network_name)
         ]
         control = yield from self._make_executor(merger).run(units, checkpoint)
         if control is not Control.GO:
             return control
         if not any(outcome.is_ended_by_user for outcome in merger.outcomes):
-            self._results.save(JOINT_NAME, UnitResult(outcomes=tuple(merger.outcomes)))
-        self._store.remove_checkpoint()
+            self._unit_results.save(JOINT_NAME, UnitResult(outcomes=tuple(merger.outcomes)))
+        self._checkpoints.remove_checkpoint()
         return Control.GO
 
     def _make_executor(self, merger: ResultMerger) -> Executor:
         return Executor(
             merger,
             self._monitor,
-            self._store,
-            load_network=self._results.load_weights,
-            save_network=self._results.save_weights,
+            self._checkpoints,
+            load_network=self._unit_results.load_weights,
+            save_network=self._unit_results.save_weights,
         )
 
     def _restore_tile_or_end_run(
@@ -172,10 +172,10 @@ class TileExecutor:
                 f"{machine_refusal.sentence} The tiles that are done were kept."
             )
             return Control.KEEP
-        fallback_notice = self._results.make_fallback_notice()
-        is_new = fallback_notice != self._store.fallback_notice
+        fallback_notice = self._unit_results.make_fallback_notice()
+        is_new = fallback_notice != self._checkpoints.fallback_notice
         if control is Control.GO and fallback_notice and is_new:
-            self._store.fallback_notice = fallback_notice
+            self._checkpoints.fallback_notice = fallback_notice
             yield self._monitor.make_message_event(fallback_notice.sentence)
         return control
 
@@ -184,7 +184,7 @@ class TileExecutor:
     ) -> Generator[Event, None, Control]:
         """Fit all units of one tile, as for a separate image, and save the result."""
         merger = ResultMerger(self._read_tile(tile))
-        checkpoint = _read_tile_checkpoint(self._store, make_tile_name(tile.index), merger)
+        checkpoint = _read_tile_checkpoint(self._checkpoints, make_tile_name(tile.index), merger)
         executor = self._make_executor(merger)
         control = yield from executor.run(units, checkpoint, first_number=number)
         return self._record_tile(tile, merger, control)
@@ -223,22 +223,22 @@ class TileExecutor:
             residual_sums=tuple(float(residual_sum) for residual_sum in residual_sums),
         )
         is_ended_early = control is Control.KEEP
-        self._results.save(make_tile_name(tile.index), tile_result, in_memory=is_ended_early)
+        self._unit_results.save(make_tile_name(tile.index), tile_result, in_memory=is_ended_early)
         if is_ended_early:
             self.finished_tiles.append(tile.index)
         else:
-            self._store.remove_checkpoint()
+            self._checkpoints.remove_checkpoint()
         return control
 
 
 def _read_tile_checkpoint(
-    store: CheckpointStore, tile_name: str, merger: ResultMerger
+    checkpoints: CheckpointStore, tile_name: str, merger: ResultMerger
 ) -> Checkpoint | None:
     """Return the checkpoint of a tile; None if there is none, or a damaged one."""
     try:
-        return store.read(merger, tile_name)
+        return checkpoints.read(merger, tile_name)
     except RefusedError:
-        store.remove_checkpoint()
+        checkpoints.remove_checkpoint()
         return None
 
 
@@ -247,7 +247,7 @@ def restore_tiles(
     hashes: Mapping[str, str],
     sample: CalibratedImage,
     monitor: RunMonitor,
-    store: CheckpointStore | None,
+    checkpoints: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
     """Restore an image in the plan's tiles.
 
@@ -260,7 +260,7 @@ def restore_tiles(
     sample : CalibratedImage
         The sample regions; its plan and calibration are those of the whole image.
     monitor : RunMonitor
-    store : CheckpointStore or None
+    checkpoints : CheckpointStore or None
         Its folder gets the finished tiles; None: a temporary folder.
 
     Yields
@@ -281,16 +281,16 @@ def restore_tiles(
     run_plan = sample.plan
     monitor.set_expected_work(run_plan)
     with ExitStack() as exit_stack:
-        if store is None:
+        if checkpoints is None:
             temporary_folder = tempfile.TemporaryDirectory(
                 prefix="napari-dip-", ignore_cleanup_errors=True
             )
-            store = CheckpointStore(
+            checkpoints = CheckpointStore(
                 Path(exit_stack.enter_context(temporary_folder)) / "run", resume=False
             )
-        results = open_tile_results(run_plan, hashes, store)
-        exit_stack.callback(results.close)
-        executor = TileExecutor(sample, image, monitor, store, results)
+        unit_results = open_tile_results(run_plan, hashes, checkpoints)
+        exit_stack.callback(unit_results.close)
+        executor = TileExecutor(sample, image, monitor, checkpoints, unit_results)
         control = yield from executor.run(run_plan.units)
         if control is Control.DISCARD:
             return None
@@ -298,17 +298,17 @@ def restore_tiles(
             monitor.raise_if_timed_out(run_plan.header.name)
             return None
         monitor.is_ended = control is Control.KEEP
-        results.check_tiles(executor.finished_tiles)
+        unit_results.check_tiles(executor.finished_tiles)
         monitor.start_assessment()
         yield monitor.make_message_event("Putting the tiles together")
-        blender = TileBlender(run_plan, sample.calibration, results, image)
-        images = blender.write_images(_compute_mean_shift(run_plan, results))
-        return assemble_restoration(sample, blender, results, images, hashes["image"], monitor)
+        blender = TileBlender(run_plan, sample.calibration, unit_results, image)
+        images = blender.write_images(_compute_mean_shift(run_plan, unit_results))
+        return assemble_restoration(sample, blender, unit_results, images, hashes["image"], monitor)
 
 
-def _compute_mean_shift(plan: RunPlan, results: ResultStore) -> Any:
+def _compute_mean_shift(plan: RunPlan, unit_results: ResultStore) -> Any:
     """Return the shift of each channel that keeps its mean: the mean residual, or 0."""
     names = (make_tile_name(tile.index) for tile in plan.tiles)
-    sums = [results.read_residual_sums(name) for name in names if results.has(name)]
+    sums = [unit_results.read_residual_sums(name) for name in names if unit_results.has(name)]
     pixels = prod(plan.header.get_sizes(plan.tiles[0].axes))
     return plan.recipe.task.spec.keeps_mean * np.sum(sums, axis=0) / pixels

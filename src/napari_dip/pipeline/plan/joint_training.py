@@ -342,7 +342,7 @@ def reuse_network(
     ----------
     network : JointNetwork or None
         Only the task is checked before it is fitted. None: units stay as they are.
-    units, image, fit_config
+    units, image_plan, fit_config
         Those of the plan.
     is_single : bool
         Whether the image is one plane without tiles. Others are restored without the network.

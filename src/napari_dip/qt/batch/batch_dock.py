@@ -244,7 +244,7 @@ class BatchDock(QWidget):
         for section in (self.files_edit, self.recipe_chooser, self.options, self.joint_training):
             section.changed.connect(self.show_plan)
         self.recipe_chooser.changed.connect(
-            lambda: self.joint_training.fit_task(self.recipe_chooser.task)
+            lambda: self.joint_training.update_for_task(self.recipe_chooser.task)
         )
         self.results_folder.changed.connect(self._on_folder)
         self._typing_timer.timeout.connect(self._start_reading)
@@ -308,7 +308,7 @@ class BatchDock(QWidget):
             section.setEnabled(not is_busy)
         self.joint_training.setEnabled(False)
         if not is_busy:  # keeps the rows of the table
-            self.joint_training.fit_task(self.recipe_chooser.task)
+            self.joint_training.update_for_task(self.recipe_chooser.task)
             self._plan_view = None
             self._last_rows = {row.source: row for row in self.files_panel.table.file_model.rows}
             self._schedule_reading()

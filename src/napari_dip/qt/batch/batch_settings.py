@@ -357,9 +357,9 @@ class JointTrainingCheckBox(QCheckBox):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Joint training (one network for all files)", parent)
         self.toggled.connect(lambda _: self.changed.emit())
-        self.fit_task("denoise")
+        self.update_for_task("denoise")
 
-    def fit_task(self, task: str) -> None:
+    def update_for_task(self, task: str) -> None:
         """Enable the box if the task supports joint training; its state stays."""
         is_supported = "series_training" in TASKS[task].list_setting_names()
         self.setEnabled(is_supported)

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 _LIST_HEIGHT = 170
 
 
-class ExplorerSettings:
+class ExperimentForm:
     """The widgets for the settings of an experiment.
 
     Attributes
@@ -192,7 +192,7 @@ class VisiblePlane:
 
 
 def plan_experiment(
-    viewer: Viewer, image: Image, truth: Any, settings: ExplorerSettings
+    viewer: Viewer, image: Image, truth: Any, settings: ExperimentForm
 ) -> tuple[JobRequest, str] | Refusal:
     """Return a request for an experiment on the visible plane, and its plan; or a refusal.
 
@@ -203,7 +203,7 @@ def plan_experiment(
     image : Image
     truth : Image or None
         The same image without noise; only some experiments use it.
-    settings : ExplorerSettings
+    settings : ExperimentForm
     """
     plane = find_visible_plane(viewer, image)
     machine = get_allowed_machine()

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_dip.errors import Refusal
 from napari_dip.explore.experiment_setup import label_architecture, list_all_architectures
-from napari_dip.qt.explorer.experiment_request import ExplorerSettings, plan_experiment
+from napari_dip.qt.explorer.experiment_request import ExperimentForm, plan_experiment
 from napari_dip.qt.explorer.result_panel import ExplorerPlot, ResultPanel
 from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
 from napari_dip.qt.shell.dock_widget import (
@@ -43,7 +43,7 @@ _TRUTH = TaskInput(
 _ALL_ARCHITECTURES = list_all_architectures()
 
 
-class PriorExplorer(QWidget):
+class ExplorerDock(QWidget):
     """The dock for three experiments with an untrained network, which restore no image.
 
     Parameters
@@ -65,7 +65,7 @@ class PriorExplorer(QWidget):
             "<qt>The image to look at. It follows the layer that is selected in napari, "
             "unless that is a result.</qt>"
         )
-        self.settings = ExplorerSettings()
+        self.settings = ExperimentForm()
         self.run_bar.pause_button.setToolTip("Pause the computation; finished results stay")
         self.run_bar.discard_button.setToolTip("Stop and discard all results")
         self.plot = ExplorerPlot()

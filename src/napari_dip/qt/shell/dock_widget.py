@@ -53,7 +53,7 @@ class CollapsibleSection(QCollapsible):
         page.setVisible(False)  # else the tab key would reach the hidden fields
         self.toggled.connect(self._on_toggle)
 
-    def fit_page_height(self) -> None:
+    def adjust_page_height(self) -> None:
         """Adapt the height of the section to a page that has changed."""
         if self.isExpanded():
             self._on_toggle(True)
@@ -61,7 +61,7 @@ class CollapsibleSection(QCollapsible):
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         """Adapt the height: sentences take more lines in a narrow dock."""
         super().resizeEvent(event)
-        self.fit_page_height()
+        self.adjust_page_height()
 
     def _on_toggle(self, is_expanded: bool) -> None:
         """Show the page in its full height, or hide it."""
@@ -108,10 +108,10 @@ class DockCloser(QObject):
                 self._shut_down()
                 self._dock.deleteLater()
         elif kind == QEvent.Type.Show:
-            self._fit_title()
+            self._adjust_title_width()
         return False
 
-    def _fit_title(self) -> None:
+    def _adjust_title_width(self) -> None:
         """Make the dock as wide as its title, which napari would cut off."""
         frame = self._dock.parentWidget()
         title = frame.titleBarWidget() if isinstance(frame, QDockWidget) else None

@@ -343,7 +343,7 @@ class CropPreviewSection(CollapsibleSection):
         """Show the time that *Apply to all* would take."""
         self.cost_label.setText(self._describe_cost())
         self.cost_label.setVisible(bool(self.cost_label.text()))
-        self.fit_page_height()
+        self.adjust_page_height()
 
     def _describe_cost(self) -> str:
         provenance = self._read_provenance()
@@ -360,7 +360,7 @@ class CropPreviewSection(CollapsibleSection):
 
     def _show_message(self, text: str) -> None:
         self.message_label.setText(text)
-        self.fit_page_height()
+        self.adjust_page_height()
 
     def _build_layout(self, page: QWidget) -> None:
         region, preview = QFormLayout(), QFormLayout()

@@ -367,7 +367,7 @@ class NoiseSection(CollapsibleSection):
 
     def _show_message(self, text: str) -> None:
         self.message_label.setText(text)
-        self.fit_page_height()
+        self.adjust_page_height()
 
 
 def _identify_image(layer: Image, axes: str) -> tuple[int, str]:

@@ -255,11 +255,11 @@ class ProfileSection(CollapsibleSection):
             self._show_message(error_message or f"'{source_layer.name}' and '{result_layer.name}'")
             return
         self.plot.setVisible(False)
-        self.fit_page_height()
+        self.adjust_page_height()
 
     def _show_message(self, text: str) -> None:
         self.message_label.setText(text)
-        self.fit_page_height()
+        self.adjust_page_height()
 
     def _choose_line_width(self) -> float:
         """Return a line width that is visible at any scale: a 200th of the image width."""

@@ -104,8 +104,8 @@ def fit_joint_network(
     """
     threads = choose_thread_count(joint_plan.cores, prod(joint_plan.training_regions[0].size))
     recorder = ControlRecorder(poll_control)
-    store = CheckpointStore(run_folder, resume=resume, replaces_unusable=True)
-    steps = _fit_networks(joint_plan, threads, network_path, store, recorder)
+    checkpoints = CheckpointStore(run_folder, resume=resume, replaces_unusable=True)
+    steps = _fit_networks(joint_plan, threads, network_path, checkpoints, recorder)
     try:
         return (yield from run_engine(steps, threads, SERIES_NAME))
     except OSError as error:
@@ -172,7 +172,7 @@ def _fit_networks(
     joint_plan: JointTrainingPlan,
     threads: int,
     network_path: Path,
-    store: CheckpointStore,
+    checkpoints: CheckpointStore,
     recorder: ControlRecorder,
 ) -> Generator[Event, None, bool]:
     """Fit the networks of all channels and restarts to calibrated files, and write them."""
@@ -185,27 +185,29 @@ def _fit_networks(
     plan = image.plan
     monitor = RunMonitor(plan, recorder.poll_control, None)
     merger = ResultMerger(image)
-    store.open_image(image)
-    checkpoint, results = store.read(merger), ResultStore(store.folder)
+    checkpoints.open_image(image)
+    checkpoint, unit_results = checkpoints.read(merger), ResultStore(checkpoints.folder)
     merger.outcomes[:] = [
-        outcome for outcome in merger.outcomes if results.load_weights(outcome.joint_network_name)
+        outcome
+        for outcome in merger.outcomes
+        if unit_results.load_weights(outcome.joint_network_name)
     ]
     executor = Executor(
         merger,
         monitor,
-        store,
-        load_network=results.load_weights,
-        save_network=results.save_weights,
+        checkpoints,
+        load_network=unit_results.load_weights,
+        save_network=unit_results.save_weights,
         is_network_required=True,
     )
     control = yield from executor.run(plan.units, checkpoint)
     if control is not Control.GO or recorder.is_ended:
-        store.write_if_possible()
+        checkpoints.write_if_possible()
         return False
     names = [outcome.joint_network_name for outcome in merger.outcomes if outcome.role == JOINT]
-    weights = {name: results.load_weights(name) or {} for name in names}
+    weights = {name: unit_results.load_weights(name) or {} for name in names}
     _write_network_file(network_path, plan, crops, weights, merger)
-    store.remove()
+    checkpoints.remove()
     return True
 
 

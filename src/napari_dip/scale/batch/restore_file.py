@@ -139,12 +139,12 @@ def _restore_and_save(
     hashes.update(hash_inputs(job.inputs, partial(check_interrupt, poll_control)))
     data = open_plan_inputs(plan, stamps)
     recorder = ControlRecorder(poll_control)
-    store = CheckpointStore(paths.run_folder, resume=resume, replaces_unusable=True)
+    checkpoints = CheckpointStore(paths.run_folder, resume=resume, replaces_unusable=True)
     result = yield from run(
-        plan, data, poll_control=recorder.poll_control, store=store, stamps=stamps
+        plan, data, poll_control=recorder.poll_control, checkpoints=checkpoints, stamps=stamps
     )
     if recorder.is_ended or result is None:
-        return FileOutcome(source=job.source, state="waiting", refusal=store.failure)
+        return FileOutcome(source=job.source, state="waiting", refusal=checkpoints.failure)
     yield Event(message="Saving the result", progress=FINISHED)
     if (
         paths.result in replaceable_paths
@@ -163,7 +163,7 @@ def _restore_and_save(
     record = write_file_record(
         paths, plan.header, plan.recipe, hashes, report=result.report, results=outputs
     )
-    store.remove()
+    checkpoints.remove()
     return _make_done_outcome(job, "restored", record)
 
 

@@ -312,11 +312,11 @@ def _restore_shard(
             return "waiting"
     # other shards write at the same time
     name = f"checkpoint-{shard.name}of{shard.count}" if shard.index else CHECKPOINT_NAME
-    store = CheckpointStore(
+    checkpoints = CheckpointStore(
         job.paths.run_folder, resume=True, name=name, replaces_unusable=not shard.index
     )
     data = open_plan_inputs(plan, stamp_files(plan))
-    steps = restore_shard(plan, data, shard, poll_control, store)
+    steps = restore_shard(plan, data, shard, poll_control, checkpoints)
     last_control = yield from run_engine(steps, plan.threads, plan.header.name)
     return "shard-done" if last_control is Control.GO else "waiting"
 
