@@ -50,7 +50,7 @@ def run_widths(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         answer = dip.blind_deblur(
             shot.astype(np.float32), preset="fast", max_iterations=WIDTH_ITERATIONS
         )
-        estimated = float(answer.learned["sigmas"][0])
+        estimated = float(answer.learned_parameters["sigmas"][0])
         rows.append(
             {
                 "case": case,
@@ -93,11 +93,11 @@ def run_levin(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
             "seconds": seconds,
         }
         if not is_known:
-            row["kernel alike"] = compare_kernels(answer.learned["psf"], true)
+            row["kernel alike"] = compare_kernels(answer.learned_parameters["psf"], true)
             np.savez(
                 OUT / f"blind_{case}.npz",
                 image=answer.image,
-                psf=answer.learned["psf"],
+                psf=answer.learned_parameters["psf"],
                 truth=truth,
                 shot=shot,
             )

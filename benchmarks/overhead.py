@@ -75,9 +75,9 @@ def time_engine(prepared: PreparedFit) -> float:
 
 def time_manual_loop(fit: PreparedFit) -> float:
     """CPU seconds of the same written by hand."""
-    net, schedule, measurement = fit.prior.net, fit.schedule, fit.fit_input.measurement
+    net, schedule, measurement = fit.prior.network, fit.schedule, fit.fit_input.measurement
     rng = torch.Generator().manual_seed(0)
-    sigma = fit.fit_input.noise.variance_model.compute_variance(measurement).sqrt()
+    sigma = fit.fit_input.noise.noise_variance.compute_variance(measurement).sqrt()
     half = schedule.uses_bfloat16 and has_fast_bfloat16(measurement.device)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.0, foreach=True)
     kept = [weight.detach().clone() for weight in net.parameters()]
@@ -101,7 +101,7 @@ def time_manual_loop(fit: PreparedFit) -> float:
 
 def time_layers(fit: PreparedFit, schedule: Schedule) -> float:
     """CPU seconds of the network's forward and backward passes alone."""
-    net = fit.prior.net
+    net = fit.prior.network
     assert isinstance(net, Hourglass)
     code = convert_to_channels_last(fit.fit_input.measurement)
     half = schedule.uses_bfloat16 and has_fast_bfloat16(code.device)

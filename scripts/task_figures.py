@@ -55,7 +55,7 @@ def blind_deblur() -> None:
     """Undo the same blur without being told."""
     sample = make_blurred_sample()
     result = dip.blind_deblur(sample.image, 17, preset="fast")
-    print("width found:", result.learned["sigmas"])
+    print("width found:", result.learned_parameters["sigmas"])
     show("blind_deblur", sample.image, result, sample, ("Blurred", "Deblurred blindly"))
 
 

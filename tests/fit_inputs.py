@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def make_fit_input_from(
     measurement: torch.Tensor,
-    noise: NoiseVariance,
+    noise_variance: NoiseVariance,
     validation_mask: torch.Tensor,
     *,
     noise_level: float,
@@ -50,7 +50,9 @@ def make_fit_input_from(
         intensity_offset=-zero,
         intensity_scale=torch.ones_like(zero),
         noise=FitNoise(
-            variance_model=noise, level=noise_level, assumed_fraction=assumed_noise_fraction
+            noise_variance=noise_variance,
+            level=noise_level,
+            assumed_fraction=assumed_noise_fraction,
         ),
         masks=FitMasks(
             measured=measured_mask,

@@ -185,7 +185,7 @@ def test_old_reports_and_new_ones_give_the_same_codes() -> None:
 def test_every_row_of_the_methods_section_is_written_by_it() -> None:
     code = Path(methods_section.__file__).read_text(encoding="utf-8")
     assert METHODS
-    figures_rows = {model.figures_row for model in NOISE_MODELS.values()}
+    figures_rows = {model.figures_template_key for model in NOISE_MODELS.values()}
     assert [row for row in METHODS if f'"{row}"' not in code and row not in figures_rows] == []
 
 

@@ -326,7 +326,7 @@ def test_the_adjoint_brings_back_what_a_linear_operator_spreads(name: str) -> No
     }
     operator = (OPERATORS | others)[name]
     frame = draw_random(1, 2, 9, 8, seed=1)
-    image = draw_random(1, 2, *operator.compute_grid((9, 8)))
+    image = draw_random(1, 2, *operator.compute_object_grid((9, 8)))
     predicted = operator(image).detach()
     assert predicted.shape == frame.shape
     back = operator.make_adjoint(frame)(frame)

@@ -32,7 +32,7 @@ from napari_dip.tasks.priors.deep_image_prior import (
     list_architectures,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
-from napari_dip.tasks.priors.registry import RANDOM_INPUT
+from napari_dip.tasks.priors.registry import RANDOM_INPUT_PRIOR
 
 ONLY = ("half-width", "decoder", "sgd", "deep-decoder")
 
@@ -74,10 +74,10 @@ def test_the_architecture_of_the_preset_is_the_network_of_a_denoising():
     architecture = list_architectures(scene.widths, rate)["preset"]
     ours = build_from_architecture(architecture, scene.grid, torch.Generator().manual_seed(3))
     without_jitter = PriorOptions(random_input=RandomInputOptions(jitter=0.0))
-    theirs = RANDOM_INPUT.build_prior(scene, torch.Generator().manual_seed(3), without_jitter)
+    theirs = RANDOM_INPUT_PRIOR.build_prior(scene, torch.Generator().manual_seed(3), without_jitter)
     assert isinstance(theirs, RandomInputPrior) and isinstance(ours, RandomInputPrior)
     assert torch.equal(ours.random_input, theirs.random_input) and ours.jitter == theirs.jitter
-    pairs = zip(ours.net.parameters(), theirs.net.parameters(), strict=True)
+    pairs = zip(ours.network.parameters(), theirs.network.parameters(), strict=True)
     assert all(torch.equal(weight, other) for weight, other in pairs)
 
 

@@ -129,7 +129,9 @@ def _run_python(recipe: Recipe, inputs: Inputs, folder: Path) -> Outcome:
         return {f"image {place}": result.image for place, result in enumerate(results, 1)}
     (result,) = results
     arrays = {"image": result.image, "uncertainty": result.uncertainty, "residual": result.residual}
-    arrays |= {f"found {name}": np.asarray(value) for name, value in result.learned.items()}
+    arrays |= {
+        f"found {name}": np.asarray(value) for name, value in result.learned_parameters.items()
+    }
     return {name: pixels for name, pixels in arrays.items() if pixels is not None}
 
 

@@ -55,7 +55,7 @@ def make_scene(measurement: Tensor) -> FitInput:
     nothing = torch.zeros_like(measurement)
     return make_fit_input_from(
         measurement=measurement,
-        noise=NoiseVariance(gain=0 * ones, intercept=1e-4 * ones, floor=1e-6 * ones),
+        noise_variance=NoiseVariance(gain=0 * ones, intercept=1e-4 * ones, floor=1e-6 * ones),
         noise_level=0.01,
         validation_mask=nothing,
     )
@@ -166,7 +166,7 @@ def restore_small(**settings: Any) -> dip.Restoration:
 def test_image_and_psf_come_back(blur: str) -> None:
     answer = restore_small(blur=blur)
     assert answer.image.shape == (40, 40)
-    psf = answer.learned["psf"]
+    psf = answer.learned_parameters["psf"]
     assert psf.shape == (7, 7)
     assert psf.dtype == np.float32
     assert psf.min() >= 0
@@ -176,12 +176,12 @@ def test_image_and_psf_come_back(blur: str) -> None:
 
 
 def test_restarts_give_one_psf_and_separate_channels_one_each() -> None:
-    assert restore_small(restarts=2).learned["psf"].sum() == pytest.approx(1, abs=1e-5)
+    assert restore_small(restarts=2).learned_parameters["psf"].sum() == pytest.approx(1, abs=1e-5)
     image = 255 * blur_photograph(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
     both = dip.blind_deblur(
         np.stack([image, image[::-1]]), 7, max_iterations=2, axes="CYX", device="cpu"
     )
-    assert both.learned["psf"].shape == (2, 7, 7)
+    assert both.learned_parameters["psf"].shape == (2, 7, 7)
 
 
 def test_the_command_saves_the_psf(tmp_path: Path) -> None:

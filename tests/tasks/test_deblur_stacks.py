@@ -204,10 +204,10 @@ def make_blurred_blobs(
     random = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
     measurement = CircularConvolution(kernel)(truth) + noise * random
     fit_input = make_scene(sample_gaussian_psf(SIGMAS), (8, 20, 20))
-    level = torch.full_like(fit_input.noise.variance_model.intercept, noise**2)
+    level = torch.full_like(fit_input.noise.noise_variance.intercept, noise**2)
     variance = NoiseVariance(gain=0 * level, intercept=level, floor=level)
     fit_input = replace(
-        fit_input, measurement=measurement, noise=FitNoise(variance_model=variance, level=noise)
+        fit_input, measurement=measurement, noise=FitNoise(noise_variance=variance, level=noise)
     )
     task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=1.0, border="circular", smoothing=0.0)
     return task, make_task_setup(task, fit_input), truth

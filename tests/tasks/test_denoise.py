@@ -61,7 +61,7 @@ def test_the_blind_spot_gets_the_image_and_returns_a_variance() -> None:
     assert isinstance(prior, BlindSpotPrior)
     draw = prior.draw_training_input(torch.Generator().manual_seed(0))
     assert draw.network_input.shape == (1, 2, 16, 16)
-    estimate = prior.estimate(prior.net(draw.network_input))
+    estimate = prior.estimate(prior.network(draw.network_input))
     assert estimate.log_variance is not None
     assert estimate.mean.shape == estimate.log_variance.shape == (1, 2, 16, 16)
 
@@ -143,7 +143,7 @@ def test_neighbouring_frames_are_cropped_to_the_window() -> None:
     torch.testing.assert_close(
         draw.network_input[:, 2:], draw.window.crop(fit_input.series.neighbours)
     )
-    assert prior.estimate(prior.net(draw.network_input)).mean.shape == (1, 2, 16, 16)
+    assert prior.estimate(prior.network(draw.network_input)).mean.shape == (1, 2, 16, 16)
 
 
 def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:

@@ -41,7 +41,7 @@ def make_fit_input(prior: str, *, window: int | None = None, channels: int = 2) 
     guarded[..., ::6, ::6] = 1
     return make_fit_input_from(
         measurement=torch.rand(1, 1, *GRID, generator=rng),
-        noise=NoiseVariance(gain=0.1 * ones, intercept=0.01 * ones, floor=1e-4 * ones),
+        noise_variance=NoiseVariance(gain=0.1 * ones, intercept=0.01 * ones, floor=1e-4 * ones),
         noise_level=0.2,
         validation_mask=guarded,
         assumed_noise_fraction=0.6,
@@ -81,7 +81,7 @@ def test_the_whole_guide_is_a_further_channel_of_the_input(prior: str, fed: int)
         if draw.window is not None:
             guide_channels = guide_channels.flip(draw.window.flipped_dims)
         torch.testing.assert_close(guide_channels, expected)
-        assert code.estimate(code.net(draw.network_input)).mean.shape == (1, 1, *GRID)
+        assert code.estimate(code.network(draw.network_input)).mean.shape == (1, 1, *GRID)
 
 
 def test_the_guide_follows_window_and_mirror() -> None:
@@ -99,7 +99,9 @@ def test_the_guide_follows_window_and_mirror() -> None:
 def test_without_the_guide_it_is_the_prior_of_denoising() -> None:
     plain = make_task_prior(dip.make_recipe("denoise").task, make_fit_input("blind-spot"))
     plain_prior = make_task_prior(Guide(), make_fit_input("blind-spot"))
-    for ours, theirs in zip(plain_prior.net.parameters(), plain.net.parameters(), strict=True):
+    for ours, theirs in zip(
+        plain_prior.network.parameters(), plain.network.parameters(), strict=True
+    ):
         assert torch.equal(ours, theirs)
 
 

@@ -64,7 +64,7 @@ def make_fit_input(prior: str, holes: np.ndarray) -> FitInput:
     noise = NoiseVariance(gain=0 * ones, intercept=1e-4 * ones, floor=1e-4 * ones)
     return make_fit_input_from(
         measurement=measurement,
-        noise=noise,
+        noise_variance=noise,
         noise_level=0.01,
         measured_mask=mask,
         validation_mask=validation_mask,
@@ -348,7 +348,7 @@ def test_the_deep_network_has_no_shortcuts() -> None:
     )
     assert isinstance(prior, RandomInputPrior)
     assert prior.jitter == 0
-    assert prior.net.has_skips is False
+    assert prior.network.has_skips is False
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,9 @@ def make_fit_input() -> FitInput:
     mask[..., ::4, ::4] = 1
     return make_fit_input_from(
         measurement=measurement,
-        noise=NoiseVariance(gain=0 * intercept, intercept=intercept, floor=0.1 * intercept),
+        noise_variance=NoiseVariance(
+            gain=0 * intercept, intercept=intercept, floor=0.1 * intercept
+        ),
         noise_level=0.1,
         validation_mask=mask,
     )
@@ -117,7 +119,7 @@ def test_the_mean_weighs_each_shot_by_its_noise() -> None:
     averaged = average_exposures(make_fit_input())
     first, second = make_fit_input().measurement
     torch.testing.assert_close(averaged.measurement[0], 0.25 * first + 0.75 * second)
-    variance = float(averaged.noise.variance_model.compute_variance(averaged.measurement).mean())
+    variance = float(averaged.noise.noise_variance.compute_variance(averaged.measurement).mean())
     assert variance == pytest.approx(1 / (1 / 0.03 + 1 / 0.01))
     assert average_exposures(averaged) is averaged
 
@@ -128,9 +130,11 @@ def test_with_a_random_input_validation_pixels_of_the_second_shot_train_the_firs
     assert float(first.training_pixel_weights.min()) == 1
     assert float((second.training_pixel_weights * second.validation_mask).sum()) == 0
     assert float(second.validation_mask.sum()) == 16
-    noise = replace(
-        make_fit_input().noise, variance_model=make_fit_input().noise.variance_model.select(0)
+    fit_noise = replace(
+        make_fit_input().noise, noise_variance=make_fit_input().noise.noise_variance.select(0)
     )
-    single = replace(make_fit_input(), measurement=make_fit_input().measurement[:1], noise=noise)
+    single = replace(
+        make_fit_input(), measurement=make_fit_input().measurement[:1], noise=fit_noise
+    )
     (only,) = make_task_problem(Denoise(prior="random-input"), single).terms
     assert float((only.training_pixel_weights * only.validation_mask).sum()) == 0

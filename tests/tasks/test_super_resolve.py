@@ -25,7 +25,7 @@ from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS
-from napari_dip.tasks.priors.registry import ZSSR
+from napari_dip.tasks.priors.registry import ZSSR_PRIOR
 from napari_dip.tasks.priors.upscaling import split_into_stages
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
     assert split_into_stages((3, 3)) == ((3, 3), 1)
     assert split_into_stages((2, 4)) is None
     header = ImageHeader(name="cells", shape=(40, 40), dtype="float32", axes="YX")
-    assert make_task_plan(SuperResolve(factor="4"), header).prior_key == ZSSR.key
+    assert make_task_plan(SuperResolve(factor="4"), header).prior_key == ZSSR_PRIOR.key
     for other in ({"factor": "2,4"}, {"psf_sigma": 1.0}, {"prior": "random-input"}):
         assert make_task_plan(SuperResolve(**other), header).prior_key == "random-input"
     deep = ImageHeader(name="cells", shape=(8, 40, 40), dtype="float32", axes="ZYX")
@@ -163,7 +163,7 @@ def test_coarser_scales_are_refused_where_there_are_none(settings) -> None:
 
 
 def test_validation_patches_are_excluded_from_the_loss() -> None:
-    fit_input = replace(make_fit_input(48, 64), prior_key=ZSSR.key)
+    fit_input = replace(make_fit_input(48, 64), prior_key=ZSSR_PRIOR.key)
     term = make_task_problem(SuperResolve(), fit_input).terms[0]
     assert float((term.training_pixel_weights * term.validation_mask).sum()) == 0
     assert float((term.training_pixel_weights + term.validation_mask).min()) == 1
@@ -174,10 +174,12 @@ def test_validation_patches_are_excluded_from_the_loss() -> None:
 
 def test_what_was_measured_without_noise_is_explained_in_the_end() -> None:
     fit_input = make_fit_input(48, 64)
-    nothing = 0 * fit_input.noise.variance_model.intercept
-    noiseless = replace(fit_input.noise.variance_model, intercept=nothing, floor=nothing + 1e-12)
+    nothing = 0 * fit_input.noise.noise_variance.intercept
+    noiseless = replace(fit_input.noise.noise_variance, intercept=nothing, floor=nothing + 1e-12)
     fit_input = replace(
-        fit_input, prior_key=ZSSR.key, noise=replace(fit_input.noise, variance_model=noiseless)
+        fit_input,
+        prior_key=ZSSR_PRIOR.key,
+        noise=replace(fit_input.noise, noise_variance=noiseless),
     )
     problem = make_task_problem(SuperResolve(factor="4"), fit_input)
     flat = torch.zeros(1, 1, 192, 256)
@@ -191,7 +193,7 @@ def test_what_is_learned_on_the_coarser_scale_beats_what_it_begins_with() -> Non
     coarse = bin_pixels(truth, (2, 2))
     settings = {"factor": 2, "model": "binning", "noise": "gaussian", **FAST}
     learned = dip.super_resolve(coarse, max_iterations=60, **settings)
-    assert learned.report["prior"]["chosen"] == ZSSR.key
+    assert learned.report["prior"]["chosen"] == ZSSR_PRIOR.key
     begun = dip.super_resolve(coarse, max_iterations=1, **settings)
     ours, start = (float(np.mean((image.image - truth) ** 2)) for image in (learned, begun))
     assert ours < 0.93 * start

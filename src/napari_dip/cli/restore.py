@@ -317,10 +317,10 @@ def _iter_writers(
     yield "uncertainty", make_image_writer(result.uncertainty, error, plan.result_scale)
     yield "residual", make_image_writer(result.residual, error, plan.header.scale)
     for name in result.recipe.task.spec.extra_outputs:
-        plane_header = make_plane_header(header, result.learned[name].shape)
+        plane_header = make_plane_header(header, result.learned_parameters[name].shape)
         yield (
             f"{name}_out",
-            make_image_writer(result.learned[name], plane_header, plane_header.scale),
+            make_image_writer(result.learned_parameters[name], plane_header, plane_header.scale),
         )
     yield "report", make_text_writer(format_json(result.report))
     yield "recipe", make_text_writer(result.recipe.to_json())

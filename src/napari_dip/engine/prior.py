@@ -213,7 +213,7 @@ class Prior(ABC):
 
     Attributes
     ----------
-    net : nn.Module
+    network : nn.Module
     grid : tuple of int
         Size of the restored image, per axis.
     covers_grid : bool
@@ -224,7 +224,7 @@ class Prior(ABC):
         `make_prediction_input` hides them.
     """
 
-    net: nn.Module
+    network: nn.Module
     grid: tuple[int, ...]
     covers_grid: bool = False
     reveals_validation: bool = False
@@ -266,7 +266,7 @@ class RandomInputPrior(Prior):
 
     Parameters
     ----------
-    net : nn.Module
+    network : nn.Module
     random_input : Tensor
         (1, D, *grid), drawn once; for a decoder on a coarser grid.
     jitter : float or Tensor
@@ -293,7 +293,7 @@ class RandomInputPrior(Prior):
 
     def __init__(
         self,
-        net: nn.Module,
+        network: nn.Module,
         random_input: Tensor,
         jitter: float | Tensor,
         output_scale: float = 1.0,
@@ -302,7 +302,7 @@ class RandomInputPrior(Prior):
         grid: tuple[int, ...] | None = None,
         bounds: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        self.net = net
+        self.network = network
         self.output_scale = output_scale
         self.baseline = baseline
         self.grid = grid or tuple(random_input.shape[2:])
@@ -344,7 +344,7 @@ class BlindSpotPrior(Prior):
 
     Parameters
     ----------
-    net : nn.Module
+    network : nn.Module
         Its 2 C output channels are the mean and the variance before a softplus.
     measurement : Tensor
         (B, C, *grid). If B > 1, each training step uses one image of the batch.
@@ -365,7 +365,7 @@ class BlindSpotPrior(Prior):
 
     def __init__(
         self,
-        net: nn.Module,
+        network: nn.Module,
         measurement: Tensor,
         excluded_mask: Tensor,
         blind_spot_size: tuple[int, ...],
@@ -375,7 +375,7 @@ class BlindSpotPrior(Prior):
         window: tuple[int, ...] | None,
         blind_spot_shape: Tensor | None = None,
     ) -> None:
-        self.net = net
+        self.network = network
         self.blind_spot_size = blind_spot_size
         self.blind_spot_shape = blind_spot_shape
         self.hidden_count = (
@@ -469,7 +469,7 @@ class GuidedPrior(Prior):
     def __init__(self, prior: Prior, guide: Tensor) -> None:
         self._prior = prior
         self._guide = guide
-        self.net = prior.net
+        self.network = prior.network
         self.grid = prior.grid
         self.covers_grid = prior.covers_grid
         self.reveals_validation = prior.reveals_validation
@@ -495,7 +495,7 @@ class GuidedPrior(Prior):
         return sample._replace(network_input=torch.cat([sample.network_input, guide], 1))
 
 
-def zero_last_channels(net: nn.Module, count: int) -> None:
+def zero_last_channels(network: nn.Module, count: int) -> None:
     """Set a network's weights for the last channels of its input to 0.
 
     A guide without relation to the image then has no initial influence. On four pairs of
@@ -504,11 +504,11 @@ def zero_last_channels(net: nn.Module, count: int) -> None:
 
     Parameters
     ----------
-    net : nn.Module
+    network : nn.Module
         Its first parameter with more than one axis must be the weights of the input layer.
     count : int
     """
-    input_weight = next(weight for weight in net.parameters() if weight.ndim > 1)
+    input_weight = next(weight for weight in network.parameters() if weight.ndim > 1)
     with torch.no_grad():
         input_weight[:, -count:] = 0
 

@@ -41,9 +41,9 @@ class Operator(nn.Module):
 
     __call__: Callable[..., Tensor]
 
-    def compute_grid(self, measured: tuple[int, ...]) -> tuple[int, ...]:
+    def compute_object_grid(self, measured_grid: tuple[int, ...]) -> tuple[int, ...]:
         """Return the size of the image for a measurement of this size; by default the same."""
-        return measured
+        return measured_grid
 
     def predict(self, estimate: Estimate) -> Estimate:
         """Return the prediction of the fitted measurement, on the measured grid.
@@ -80,11 +80,11 @@ class Operator(nn.Module):
         measurement : Tensor
             (B, C, *measured); only its shape, type and device are used.
         """
-        grid = self.compute_grid(tuple(measurement.shape[2:]))
+        grid = self.compute_object_grid(tuple(measurement.shape[2:]))
         with torch.enable_grad():
             zeros = measurement.new_zeros((*measurement.shape[:2], *grid)).requires_grad_()
             prediction = self(zeros)
-        return lambda frame: torch.autograd.grad(prediction, zeros, frame, retain_graph=True)[0]
+        return lambda image: torch.autograd.grad(prediction, zeros, image, retain_graph=True)[0]
 
     def get_learned_parameters(self) -> dict[str, Tensor]:
         """Return the fitted parameters by name, in units of the image's grid; none by default."""
@@ -122,12 +122,12 @@ class Chain(Operator):
             image = operator(image)
         return image
 
-    def compute_grid(self, measured: tuple[int, ...]) -> tuple[int, ...]:
+    def compute_object_grid(self, measured_grid: tuple[int, ...]) -> tuple[int, ...]:
         """Return the size of the image that the first operator takes."""
         for operator in reversed(self.operators):
             assert isinstance(operator, Operator)
-            measured = operator.compute_grid(measured)
-        return measured
+            measured_grid = operator.compute_object_grid(measured_grid)
+        return measured_grid
 
 
 #: (estimate, measurement) -> dimensionless loss per pixel. It is not summed, so the caller can

@@ -214,7 +214,7 @@ class _StabilisedImages(NamedTuple):
 
 
 def refine_by_nl_bayes(
-    noise: NoiseVariance,
+    noise_variance: NoiseVariance,
     measurement: Tensor,
     guide: Tensor,
     measured_mask: Tensor,
@@ -229,7 +229,7 @@ def refine_by_nl_bayes(
 
     Parameters
     ----------
-    noise : NoiseVariance
+    noise_variance : NoiseVariance
     measurement : Tensor
         (1, C, Y, X), at least `PATCH_SIDE` pixels a side.
     guide : Tensor
@@ -260,7 +260,7 @@ def refine_by_nl_bayes(
     padded = [
         F.pad(item, padding, mode="replicate") for item in (guide, measurement, measured_mask)
     ]
-    stabilised = _stabilise_variance(noise, *padded)
+    stabilised = _stabilise_variance(noise_variance, *padded)
     components = _compute_principal_components(stabilised.guide)
     guide_colours, measured_colours = (
         torch.einsum("dc,cyx->dyx", components, item) for item in stabilised[:2]
@@ -285,14 +285,14 @@ def refine_by_nl_bayes(
 
 
 def _stabilise_variance(
-    noise: NoiseVariance, guide: Tensor, measurement: Tensor, measured_mask: Tensor
+    noise_variance: NoiseVariance, guide: Tensor, measurement: Tensor, measured_mask: Tensor
 ) -> _StabilisedImages:
     """Stabilise the variance to 1: f(guide) + f'(guide) (measurement - guide), f' = 1 / sigma."""
     low = guide.amin((0, 2, 3))
     span = (guide.amax((0, 2, 3)) - low).clamp(min=1e-6)
     fractions = torch.linspace(0, 1, _STABILISATION_POINTS, device=guide.device)
     levels = low[:, None] + span[:, None] * fractions  # (C, _STABILISATION_POINTS)
-    slopes = noise.compute_variance(levels[None, :, :, None])[0, :, :, 0].rsqrt()
+    slopes = noise_variance.compute_variance(levels[None, :, :, None])[0, :, :, 0].rsqrt()
     increments = span[:, None] / (_STABILISATION_POINTS - 1) * (slopes[:, 1:] + slopes[:, :-1]) / 2
     table = F.pad(increments.cumsum(1), (1, 0))
     position = (
@@ -301,7 +301,7 @@ def _stabilise_variance(
     index = position.long().clamp(0, _STABILISATION_POINTS - 2)
     lower, upper = table.gather(1, index), table.gather(1, index + 1)
     stable_guide = (lower + (position - index) * (upper - lower)).reshape(guide.shape[1:])
-    std = noise.compute_variance(guide)[0].sqrt()
+    std = noise_variance.compute_variance(guide)[0].sqrt()
     stable_measurement = stable_guide + measured_mask[0] * (measurement[0] - guide[0]) / std
     return _StabilisedImages(stable_guide, stable_measurement, std)
 
@@ -480,7 +480,7 @@ def _gather_pixels(image: Tensor, indices: Tensor) -> Tensor:
 
 
 def filter_camera_noise(
-    image: Tensor, noise: CameraNoise, guide: Tensor | None = None, guide_weight: float = 0.0
+    image: Tensor, camera_noise: CameraNoise, guide: Tensor | None = None, guide_weight: float = 0.0
 ) -> Estimate:
     """Filter the noise of red, green and blue together.
 
@@ -488,7 +488,7 @@ def filter_camera_noise(
     ----------
     image : Tensor
         (1, 3, Y, X).
-    noise : CameraNoise
+    camera_noise : CameraNoise
         In the image's units.
     guide : Tensor or None
         (1, 3, Y, X), another estimate of the image, as a further guide of the Wiener filter.
@@ -511,7 +511,7 @@ def filter_camera_noise(
     components = torch.einsum("dc,cyx->dyx", opponent, image[0])
     guide = None if guide is None else torch.einsum("dc,cyx->dyx", opponent, guide[0])
     rng = torch.Generator().manual_seed(0)
-    sample = draw_noise_sample(noise, (NOISE_SAMPLE_SIDE, NOISE_SAMPLE_SIDE), rng).to(image)
+    sample = draw_noise_sample(camera_noise, (NOISE_SAMPLE_SIDE, NOISE_SAMPLE_SIDE), rng).to(image)
     mean, variance = _filter_pyramid(components, sample, guide, guide_weight, PYRAMID_LEVELS)
     return Estimate(
         torch.einsum("cd,dyx->cyx", opponent.T, mean)[None],
@@ -521,9 +521,11 @@ def filter_camera_noise(
     )
 
 
-def draw_noise_sample(noise: CameraNoise, size: tuple[int, int], rng: torch.Generator) -> Tensor:
+def draw_noise_sample(
+    camera_noise: CameraNoise, size: tuple[int, int], rng: torch.Generator
+) -> Tensor:
     """Draw a periodic sample of the noise's components: (3, *size)."""
-    covariance = noise.compute_covariance()
+    covariance = camera_noise.compute_covariance()
     wrapped = torch.zeros(len(covariance), *size, dtype=torch.float64)
     side = 2 * MAX_CAMERA_LAG + 1
     wrapped[:, :side, :side] = covariance

@@ -85,9 +85,9 @@ def render(template: str, facts: Mapping[str, object]) -> str:
     return _ConditionalFormatter().vformat(template, (), facts)
 
 
-def render_text(row: str, /, **facts: object) -> str:
-    """Fill a row of `TEXTS` with facts."""
-    return render(TEXTS[row], facts)
+def render_text(template_key: str, /, **facts: object) -> str:
+    """Fill a template of `TEXTS` with facts."""
+    return render(TEXTS[template_key], facts)
 
 
 def simplify_facts(facts: Mapping[str, object]) -> dict[str, object]:

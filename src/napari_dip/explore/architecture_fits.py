@@ -234,7 +234,7 @@ def fit_architecture(
         assert record.image is not None
         records.append(record)
         bands.append(correspondence.compute(record.image))
-        output = setup.restore_units(record.image)
+        output = setup.to_image_units(record.image)
         if truth is not None:
             psnr.append(compute_psnr(output, truth))
         fraction = 0.5 * record.iteration / count
@@ -265,7 +265,7 @@ def fit_architecture(
         validation_errors=validation_errors,
         psnr=np.array(psnr) if psnr else None,
         stop=stop,
-        image=setup.restore_units(selected),
+        image=setup.to_image_units(selected),
         squared_errors=(selected - image)[validation_mask].astype(np.float64) ** 2,
         seconds_per_iteration=seconds_per_iteration,
     )

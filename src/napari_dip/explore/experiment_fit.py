@@ -67,8 +67,8 @@ OPTIMIZERS = {
 
 def count_weights(architecture: Architecture, grid: tuple[int, ...]) -> int:
     """Count the fitted weights of an architecture."""
-    net = build_from_architecture(architecture, grid, torch.Generator().manual_seed(0)).net
-    return sum(weight.numel() for weight in net.parameters())
+    network = build_from_architecture(architecture, grid, torch.Generator().manual_seed(0)).network
+    return sum(weight.numel() for weight in network.parameters())
 
 
 class IterationRecord(NamedTuple):
@@ -256,7 +256,7 @@ def _build_experiment_problem(
     rng = torch.Generator().manual_seed(setup.seed)
     prior = build_from_architecture(architecture, tuple(target.shape), rng)
     prior.to(measurement.device)
-    prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    prior.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Problem(terms=(term,)), prior
 
 

@@ -260,20 +260,20 @@ class ExperimentSetup:
         """Describe image, network and fit in sentences."""
         return self.render("experiment-fit")
 
-    def render(self, row: str) -> str:
-        """Fill a row of `TEXTS` with the facts of image, network and fit."""
+    def render(self, template_key: str) -> str:
+        """Fill a template of `TEXTS` with the facts of image, network and fit."""
         return render_text(
-            row,
+            template_key,
             plane=self.describe_image(),
             network=self.network_description,
             iterations=self.iterations,
             seed=self.seed,
         )
 
-    def restore_units(self, image: ImageArray) -> ImageArray:
+    def to_image_units(self, image: ImageArray) -> ImageArray:
         """Convert a standardised image to the units of the file."""
-        unit, offset = float(self.image.std()), float(self.image.mean())
-        return np.asarray(image * unit + offset, np.float32)
+        scale, offset = float(self.image.std()), float(self.image.mean())
+        return np.asarray(image * scale + offset, np.float32)
 
 
 def make_experiment_setup(

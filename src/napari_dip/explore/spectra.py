@@ -331,7 +331,7 @@ class _SpectrumRecorder:
     def record(self, record: IterationRecord) -> tuple[dict[str, float], ImageArray]:
         """Measure the output of one iteration; return its bands by name, and the image."""
         assert record.image is not None
-        image = self._setup.restore_units(record.image)
+        image = self._setup.to_image_units(record.image)
         sharpness = measure_sharpness((image - self._low) / self._range)
         psnr = self._compute_psnr(image)
         self._rows.append((record.loss, sharpness.blurriness, sharpness.sharpness, psnr))
@@ -376,7 +376,7 @@ class _SpectrumRecorder:
             power=power,
             ratio_stop=find_ratio_stop(blurriness / np.maximum(sharpness, 1e-12)),
             validation_stop=validation_stop,
-            validation_psnr=self._compute_psnr(self._setup.restore_units(validation_stop.image))
+            validation_psnr=self._compute_psnr(self._setup.to_image_units(validation_stop.image))
             if has_truth
             else None,
         )
@@ -488,10 +488,10 @@ def _draw_stopping_curves(spectrum: SpectrumResult) -> bytes:
     return render_png(figure)
 
 
-def _describe_stops(row: str, spectrum: SpectrumResult) -> str:
-    """Fill a row of `TEXTS` with the iterations at which both rules stop."""
+def _describe_stops(template_key: str, spectrum: SpectrumResult) -> str:
+    """Fill a template of `TEXTS` with the iterations at which both rules stop."""
     best_iteration = spectrum.validation_stop.best_iteration
-    return render_text(row, ratio_stop=spectrum.ratio_stop, best_iteration=best_iteration)
+    return render_text(template_key, ratio_stop=spectrum.ratio_stop, best_iteration=best_iteration)
 
 
 def _caption_power(spectrum: SpectrumResult) -> str:

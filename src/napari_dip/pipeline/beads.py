@@ -105,7 +105,7 @@ def cut_out_beads(
         if fault is not None:
             rejected[fault] = rejected.get(fault, 0) + 1
             continue
-        crops.append(crop - np.median(crop[select_border(crop.shape)]))
+        crops.append(crop - np.median(crop[make_border_mask(crop.shape)]))
         used.append(position)
     if not crops:
         counts = {str(fault): rejected.get(fault, 0) for fault in BeadFault}
@@ -243,7 +243,7 @@ def average_beads(crops: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray
 def _align(crop: FloatArray, mean: FloatArray, fwhm: FloatArray) -> tuple[FloatArray, float]:
     """Fit offset, height and background of a bead to the mean by Gauss-Newton steps."""
     offset, height = np.zeros(crop.ndim), 1.0
-    core = _select_ellipsoid(crop.shape, np.maximum(_ALIGNMENT_RADIUS * fwhm, 1.5))
+    core = _make_ellipsoid_mask(crop.shape, np.maximum(_ALIGNMENT_RADIUS * fwhm, 1.5))
     for _ in range(_ALIGNMENT_STEPS):
         moved = _shift(mean, offset)
         slopes = [-slope[core] for slope in np.asarray(np.gradient(moved))]
@@ -266,7 +266,7 @@ def fit_core(volume: FloatArray, fwhm: FloatArray) -> _CoreFit:
     centre, height = middle.copy(), 1.0
     for _ in range(3):
         centre = np.clip(centre, 0, 2 * middle)
-        core = _select_ellipsoid(volume.shape, np.maximum(_SHAPE_RADIUS * fwhm, 1.0), centre)
+        core = _make_ellipsoid_mask(volume.shape, np.maximum(_SHAPE_RADIUS * fwhm, 1.0), centre)
         peak = max(float(volume[core].max()), float(np.finfo(np.float32).tiny))
         points, values = np.argwhere(core).astype(np.float64), volume[core] / peak
 
@@ -330,7 +330,7 @@ def _shift(volume: FloatArray, offsets: FloatArray) -> FloatArray:
     return np.asarray(np.fft.ifftn(moved).real)
 
 
-def _select_ellipsoid(
+def _make_ellipsoid_mask(
     shape: tuple[int, ...], radii: FloatArray, centre: FloatArray | None = None
 ) -> AnyArray:
     """Return a mask of the ellipsoid around a centre, by default the middle."""
@@ -340,7 +340,7 @@ def _select_ellipsoid(
     return np.asarray(sum(squares) <= 1)
 
 
-def select_border(shape: tuple[int, ...]) -> AnyArray:
+def make_border_mask(shape: tuple[int, ...]) -> AnyArray:
     """Return a mask of the outermost pixels; along an axis of few pixels there is no border."""
     mask = np.ones(shape, bool)
     mask[tuple(slice(1, -1) if count > 4 else slice(None) for count in shape)] = False
@@ -359,7 +359,7 @@ def clean_mean(mean: FloatArray, aligned: FloatArray) -> FloatArray:
     """
     sigmas = estimate_widths(mean) / 4
     smooth = ndimage.gaussian_filter(mean, sigmas, mode="nearest")
-    error = float(smooth[select_border(mean.shape)].std())
+    error = float(smooth[make_border_mask(mean.shape)].std())
     labels, _ = ndimage.label(smooth > _SUPPORT_SIGMAS * error)
     middle = tuple(count // 2 for count in mean.shape)
     support = (labels == labels[middle]) & (labels > 0)

@@ -448,7 +448,7 @@ class Restoration:
         Of the first restart of the first work unit; NaN where not measured.
     recipe : Recipe
         Recipe of this run.
-    learned : mapping of str to ndarray
+    learned_parameters : mapping of str to ndarray
         Other fitted quantities, such as {"psf": ...}.
     report : mapping
         The report of the run in plain JSON types.
@@ -463,9 +463,14 @@ class Restoration:
     best_iteration: int
     history: tuple[tuple[int, float, float], ...]
     recipe: Recipe
-    learned: Mapping[str, Float32Array] = field(default_factory=dict)
+    learned_parameters: Mapping[str, Float32Array] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
     residual: Float32Array | None = None
+
+    @property
+    def learned(self) -> Mapping[str, Float32Array]:
+        """Other name of `learned_parameters`."""
+        return self.learned_parameters
 
     @property
     def stop_reason(self) -> StopReason:

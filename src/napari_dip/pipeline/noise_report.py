@@ -360,7 +360,7 @@ def _round_known(value: float | None) -> float | None:
 
 
 def _make_channel_noise(
-    noise: NoiseEstimate, planes: StackArray, measured_mask: BoolArray | None
+    noise_estimate: NoiseEstimate, planes: StackArray, measured_mask: BoolArray | None
 ) -> Any:
     """Convert the noise estimate of one channel for the report."""
     plane_stack = planes.reshape(-1, *planes.shape[-2:])
@@ -371,20 +371,22 @@ def _make_channel_noise(
         plane_stack, None if measured_mask is None else measured_mask.reshape(plane_stack.shape)
     )
     return ChannelNoise(
-        gain=noise.gain,
-        intercept=noise.intercept,
-        noise_in_dark=float(np.sqrt(compute_noise_variance(noise, dark_level))),
-        offset=noise.offset,
-        read_noise=noise.read_noise,
-        along_y=noise.along_y,
-        along_x=noise.along_x,
+        gain=noise_estimate.gain,
+        intercept=noise_estimate.intercept,
+        noise_in_dark=float(np.sqrt(compute_noise_variance(noise_estimate, dark_level))),
+        offset=noise_estimate.offset,
+        read_noise=noise_estimate.read_noise,
+        along_y=noise_estimate.along_y,
+        along_x=noise_estimate.along_x,
         correlation=correlation,
         points=points,
-        unreliable_reason=UNRELIABLE_REASONS.get(noise.unreliable_reason or "", ""),
-        caution=str(make_note(f"noise-caution-{noise.caution}")) if noise.caution else "",
-        gain_error=noise.gain_error,
-        offset_error=noise.offset_error,
-        read_noise_error=noise.read_noise_error,
+        unreliable_reason=UNRELIABLE_REASONS.get(noise_estimate.unreliable_reason or "", ""),
+        caution=str(make_note(f"noise-caution-{noise_estimate.caution}"))
+        if noise_estimate.caution
+        else "",
+        gain_error=noise_estimate.gain_error,
+        offset_error=noise_estimate.offset_error,
+        read_noise_error=noise_estimate.read_noise_error,
     )
 
 
@@ -407,23 +409,23 @@ class DetectorCalibration:
     read_noise: float | None = None
     intercept: float | None = None
 
-    def apply_to(self, noise: NoiseEstimate) -> NoiseEstimate:
+    def apply_to(self, noise_estimate: NoiseEstimate) -> NoiseEstimate:
         """Return the noise estimate of an image with the figures of the detector put in."""
-        gain = noise.gain if self.gain is None else self.gain
+        gain = noise_estimate.gain if self.gain is None else self.gain
         intercept = self.intercept
         if intercept is None and self.offset is not None and self.read_noise is not None:
             intercept = self.read_noise**2 - gain * self.offset
         return replace(
-            noise,
+            noise_estimate,
             gain=gain,
-            intercept=noise.intercept if intercept is None else intercept,
-            floor=noise.floor if not self.read_noise else self.read_noise**2,
-            unreliable_reason=noise.unreliable_reason if self.gain is None else None,
-            gain_error=noise.gain_error if self.gain is None else 0.0,
-            offset_error=noise.offset_error if self.offset is None else 0.0,
-            read_noise_error=noise.read_noise_error if self.read_noise is None else 0.0,
-            offset=noise.offset if self.offset is None else self.offset,
-            read_noise=noise.read_noise if self.read_noise is None else self.read_noise,
+            intercept=noise_estimate.intercept if intercept is None else intercept,
+            floor=noise_estimate.floor if not self.read_noise else self.read_noise**2,
+            unreliable_reason=noise_estimate.unreliable_reason if self.gain is None else None,
+            gain_error=noise_estimate.gain_error if self.gain is None else 0.0,
+            offset_error=noise_estimate.offset_error if self.offset is None else 0.0,
+            read_noise_error=noise_estimate.read_noise_error if self.read_noise is None else 0.0,
+            offset=noise_estimate.offset if self.offset is None else self.offset,
+            read_noise=noise_estimate.read_noise if self.read_noise is None else self.read_noise,
         )
 
 

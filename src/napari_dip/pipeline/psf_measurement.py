@@ -26,9 +26,9 @@ from napari_dip.pipeline.beads import (
     cut_out_beads,
     estimate_widths,
     fit_core,
+    make_border_mask,
     measure_fwhm,
     remove_bead_size,
-    select_border,
 )
 from napari_dip.pipeline.plan.layout import check_header
 from napari_dip.pipeline.recipe import make_recipe
@@ -120,7 +120,7 @@ class PsfReport:
             lines.append(f"With fewer than {MIN_BOOTSTRAP_BEADS} beads their error is unknown.")
         if self.bead_diameter:
             lines.append(f"The size of the beads, {self.bead_diameter:g} nm, was taken out.")
-        if (cut := float(self.psf[select_border(self.psf.shape)].sum())) > _MAX_BORDER_LIGHT:
+        if (cut := float(self.psf[make_border_mask(self.psf.shape)].sum())) > _MAX_BORDER_LIGHT:
             lines.append(
                 f"{cut:.0%} of the light lies in the outermost pixels, so its tails are cut. Beads "
                 "that lie further apart would show more of them."

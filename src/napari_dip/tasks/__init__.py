@@ -6,7 +6,7 @@ priors, noise models, PSFs and imported networks. Tasks use the engine and know 
 
 from __future__ import annotations
 
-from napari_dip.tasks.base import IMAGE, Setting, Task, TaskInput
+from napari_dip.tasks.base import IMAGE_INPUT, Setting, Task, TaskInput
 from napari_dip.tasks.deblur import BlindDeblur, Deblur
 from napari_dip.tasks.denoise import Denoise
 from napari_dip.tasks.guide import Guide
@@ -20,7 +20,7 @@ TASKS: dict[str, type[Task]] = {
 }
 
 __all__ = [
-    "IMAGE",
+    "IMAGE_INPUT",
     "TASKS",
     "BlindDeblur",
     "Deblur",

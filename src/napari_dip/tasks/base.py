@@ -133,7 +133,7 @@ class TaskInput:
 
 
 #: The image, which is the first input of every task.
-IMAGE = TaskInput(
+IMAGE_INPUT = TaskInput(
     name="image",
     label="Image",
     help="The image to restore. It follows the layer that is selected in napari.",
@@ -160,7 +160,7 @@ class FitNoise:
 
     Attributes
     ----------
-    variance_model : NoiseVariance
+    noise_variance : NoiseVariance
         One for each repeated exposure. In joint training of images that differ, it is their mean.
     level : float
         Square root of the mean variance.
@@ -170,15 +170,15 @@ class FitNoise:
     correlation : tuple of two tuples of float or None
         Autocorrelation at lags 1, 2, ... along Y and X, in pixels of the grid; None for white
         noise.
-    image_variance_models : NoiseVariance or None
+    image_noise_variances : NoiseVariance or None
         Variance model of each of the B images of a joint training, where they differ.
     """
 
-    variance_model: NoiseVariance
+    noise_variance: NoiseVariance
     level: float
     assumed_fraction: float = 1.0
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    image_variance_models: NoiseVariance | None = None
+    image_noise_variances: NoiseVariance | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -364,7 +364,7 @@ class TaskSpec:
     inputs : tuple of TaskInput
         The image first.
     extra_outputs : mapping of str to str
-        Results besides the image: key in `Restoration.learned`, and description.
+        Results besides the image: key in `Restoration.learned_parameters`, and description.
     accepts_stacks : bool
         Whether stacks and movies are accepted.
     min_depth : int
@@ -389,7 +389,7 @@ class TaskSpec:
     title: str
     result_suffix: str
     methods_phrase: str = "restored"
-    inputs: tuple[TaskInput, ...] = (IMAGE,)
+    inputs: tuple[TaskInput, ...] = (IMAGE_INPUT,)
     extra_outputs: Mapping[str, str] = field(default_factory=dict)
     accepts_stacks: bool = False
     min_depth: int = 4  # the network halves the depth at least once

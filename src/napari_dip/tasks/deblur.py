@@ -15,7 +15,7 @@ from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     CONTEXT_RADIUS,
     DEFAULT_PRIOR,
-    IMAGE,
+    IMAGE_INPUT,
     SINGLE_PIXEL,
     FitInput,
     InspectedPixels,
@@ -36,7 +36,7 @@ from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.psf_settings import (
     OIL_REFRACTIVE_INDEX,
-    PSF,
+    PSF_INPUT,
     Excitation,
     GaussianSigma,
     GaussianSigmaZ,
@@ -96,7 +96,7 @@ class Deblur(Task):
     spec: ClassVar[TaskSpec] = TaskSpec(
         name="deblur",
         title="Deblur",
-        inputs=(IMAGE, PSF),
+        inputs=(IMAGE_INPUT, PSF_INPUT),
         result_suffix="deblurred",
         methods_phrase="deblurred with a known point spread function",
         has_same_pixels=False,
@@ -216,7 +216,10 @@ class Deblur(Task):
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem: the blurred prediction explains the image."""
         operator, dark_level = self._make_operator(fit_input), self._compute_dark_level(fit_input)
-        random_input, initial = RandomInputOptions(grid=operator.compute_grid(fit_input.grid)), None
+        random_input, initial = (
+            RandomInputOptions(grid=operator.compute_object_grid(fit_input.grid)),
+            None,
+        )
         if self.initial_estimate != "none":
             initial = compute_initial_estimate(fit_input, operator, dark_level)
             random_input = initial.add_to_input(random_input)
@@ -243,12 +246,12 @@ class Deblur(Task):
         from napari_dip.engine.problem import Problem, Term
 
         deconvolution = None if initial is None else initial.deconvolution
-        masks, noise = fit_input.masks, fit_input.noise
+        masks, fit_noise = fit_input.masks, fit_input.noise
         # in a volume, postprocessing adds the validation pixels instead of the refit
         refitted = masks.measured if deconvolution is None else masks.visible
         make_fidelity = partial(
             make_backprojection_fidelity,
-            noise.variance_model,
+            fit_noise.noise_variance,
             fit_input.extra_inputs["psf"],
             floor=self._compute_power_floor(fit_input),
             is_circular=self.border == "circular",
@@ -257,7 +260,7 @@ class Deblur(Task):
             measurement=fit_input.measurement,
             operator=self._make_operator(fit_input),
             fidelity=make_fidelity(masks.visible),
-            deviance=make_gaussian_deviance(noise.variance_model),
+            deviance=make_gaussian_deviance(fit_noise.noise_variance),
             training_pixel_weights=masks.visible,
             validation_mask=masks.validation,
             refit_pixel_weights=refitted,
@@ -265,7 +268,7 @@ class Deblur(Task):
         )
         penalties = make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind)
         if self.non_negative:
-            penalties += ((1.0, make_lower_bound_penalty(dark_level, noise.level)),)
+            penalties += ((1.0, make_lower_bound_penalty(dark_level, fit_noise.level)),)
         postprocess = make_crop_to_frame(self._compute_margin(fit_input))
         if deconvolution is None:
             return Problem(terms=(term,), penalties=penalties, postprocess=postprocess)
@@ -444,7 +447,7 @@ class BlindDeblur(Task):
         """Return the kernel of the chosen kind that best explains the spectrum; it stays fixed."""
         from napari_dip.engine.deconvolution.kernels import find_most_likely_blur
 
-        variance = fit_input.noise.variance_model.compute_variance(fit_input.measurement).mean(
+        variance = fit_input.noise.noise_variance.compute_variance(fit_input.measurement).mean(
             (0, 2, 3)
         )
         blur = find_most_likely_blur(fit_input.measurement, variance, self._list_kernel_factories())

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from napari_dip.errors import make_refusal
 from napari_dip.tasks.base import (
     CONTEXT_RADIUS,
-    IMAGE,
+    IMAGE_INPUT,
     SINGLE_PIXEL,
     FitInput,
     InspectedPixels,
@@ -25,7 +25,11 @@ from napari_dip.tasks.base import (
     TaskSetup,
     TaskSpec,
 )
-from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAPS, check_map_pixels, check_maps
+from napari_dip.tasks.noise_models.camera_maps import (
+    CAMERA_MAP_INPUTS,
+    check_map_pixels,
+    check_maps,
+)
 from napari_dip.tasks.noise_models.impulses import describe_impulses
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS, NoiseModel
 from napari_dip.tasks.priors.deep_image_prior import (
@@ -36,7 +40,7 @@ from napari_dip.tasks.priors.deep_image_prior import (
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.shared_settings import (
-    REPEATED_EXPOSURE,
+    REPEATED_EXPOSURE_INPUT,
     BlindSpotShape,
     CameraGain,
     NoiseSetting,
@@ -95,7 +99,7 @@ class Denoise(Task):
     spec: ClassVar[TaskSpec] = TaskSpec(
         name="denoise",
         title="Denoise",
-        inputs=(IMAGE, REPEATED_EXPOSURE, *CAMERA_MAPS),
+        inputs=(IMAGE_INPUT, REPEATED_EXPOSURE_INPUT, *CAMERA_MAP_INPUTS),
         result_suffix="denoised",
         methods_phrase="denoised",
         accepts_stacks=True,

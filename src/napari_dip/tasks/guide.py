@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
-    IMAGE,
+    IMAGE_INPUT,
     FitInput,
     InspectedPixels,
     Inspection,
@@ -79,7 +79,7 @@ class Guide(Task):
         name="guide",
         title="Restore with a guide",
         inputs=(
-            IMAGE,
+            IMAGE_INPUT,
             TaskInput(
                 name="guide",
                 label="Guide",

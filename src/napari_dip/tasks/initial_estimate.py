@@ -170,7 +170,7 @@ def _estimate_volume_noise(fit_input: FitInput, operator: Operator, dark_level: 
         operator, fit_input.measurement - dark_level, valid, steps
     )
     with torch.no_grad():
-        return fit_input.noise.variance_model.compute_variance(operator(estimate) + dark_level)
+        return fit_input.noise.noise_variance.compute_variance(operator(estimate) + dark_level)
 
 
 def _measure_model_error(

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
-    IMAGE,
+    IMAGE_INPUT,
     SINGLE_PIXEL,
     FitInput,
     InspectedPixels,
@@ -77,7 +77,7 @@ class Inpaint(Task):
         accepts_stacks=True,
         min_depth=2,
         inputs=(
-            IMAGE,
+            IMAGE_INPUT,
             TaskInput(
                 name="mask",
                 label="Pixels to fill in",
@@ -248,7 +248,7 @@ class Inpaint(Task):
         mask, estimate_type = fit_input.masks.measured > 0, type(predicted)
         measured = restored or estimate_type(
             fit_input.measurement,
-            fit_input.noise.variance_model.compute_variance(fit_input.measurement).log(),
+            fit_input.noise.noise_variance.compute_variance(fit_input.measurement).log(),
         )
         mean = where(mask, measured.mean, predicted.mean)
         if measured.log_variance is None or predicted.log_variance is None:

@@ -123,7 +123,7 @@ GAUSSIAN_RADIUS_SIGMAS = 4
 #: Maximum margin on each side of a volume: the frame's size divided by this. The full radius of a
 #: deep PSF would enlarge the object eightfold.
 MARGIN_DIVISOR = 4
-PSF = TaskInput(
+PSF_INPUT = TaskInput(
     name="psf",
     label="PSF",
     help="The point spread function: an image of what becomes of a point. Not needed where a "

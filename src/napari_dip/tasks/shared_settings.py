@@ -151,7 +151,7 @@ TotalVariationKind = Annotated[
 ]
 
 #: Second measurement of the same object, as an optional input.
-REPEATED_EXPOSURE = TaskInput(
+REPEATED_EXPOSURE_INPUT = TaskInput(
     name="repeated_exposure",
     label="Repeated exposure",
     help="Another shot of the same thing, unmoved: its noise is another, so the two together tell "
@@ -301,22 +301,22 @@ def average_exposures(fit_input: FitInput) -> FitInput:
 
     if len(fit_input.measurement) == 1:
         return fit_input
-    variance_model, axes = (
-        fit_input.noise.variance_model,
+    noise_variance, axes = (
+        fit_input.noise.noise_variance,
         tuple(range(2, fit_input.measurement.ndim)),
     )
-    pixel_variance = variance_model.compute_variance(fit_input.measurement)
+    pixel_variance = noise_variance.compute_variance(fit_input.measurement)
     precision = 1 / pixel_variance.mean(axes, keepdim=True)  # (B, C, 1, ...)
     weight = precision / precision.sum(0, keepdim=True)
     squared_weight = weight**2
     mean = (weight * fit_input.measurement).sum(0, keepdim=True)
     mean_noise = NoiseVariance(
-        gain=(squared_weight * variance_model.gain).sum(0, keepdim=True),
-        intercept=(squared_weight * variance_model.intercept).sum(0, keepdim=True),
-        floor=(squared_weight * variance_model.floor).sum(0, keepdim=True),
+        gain=(squared_weight * noise_variance.gain).sum(0, keepdim=True),
+        intercept=(squared_weight * noise_variance.intercept).sum(0, keepdim=True),
+        floor=(squared_weight * noise_variance.floor).sum(0, keepdim=True),
     )
     level = float(mean_noise.compute_variance(mean).mean().sqrt())
-    noise = replace(fit_input.noise, variance_model=mean_noise, level=level)
+    noise = replace(fit_input.noise, noise_variance=mean_noise, level=level)
     return replace(fit_input, measurement=mean, noise=noise)
 
 

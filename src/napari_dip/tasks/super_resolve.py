@@ -280,7 +280,7 @@ class SuperResolve(Task):
                 upsample=lambda coarse: self._upsample(fit_input, coarse),
             )
             return prior_spec.build_setup(fit_input, rng, PriorOptions(resampling=resampling))
-        grid = downsample.compute_grid(fit_input.grid)
+        grid = downsample.compute_object_grid(fit_input.grid)
         random_input = RandomInputOptions(
             grid=grid,
             jitter=SMALL_FACTOR_JITTER if max(factors) <= MAX_SMALL_FACTOR else LARGE_FACTOR_JITTER,
@@ -310,7 +310,7 @@ class SuperResolve(Task):
         )
         from napari_dip.engine.problem import Problem, Term
 
-        masks, noise = fit_input.masks, fit_input.noise.variance_model
+        masks, noise_variance = fit_input.masks, fit_input.noise.noise_variance
         postprocess = crop = make_crop_to_frame(self._compute_margin(_get_spatial_axes(fit_input)))
         if baseline is not None:
             _, complete = self._fit_interpolation(fit_input, downsample, masks.measured)
@@ -323,8 +323,8 @@ class SuperResolve(Task):
         term = Term(
             measurement=fit_input.measurement,
             operator=downsample,
-            fidelity=make_weighted_residual(noise),
-            deviance=make_gaussian_deviance(noise),
+            fidelity=make_weighted_residual(noise_variance),
+            deviance=make_gaussian_deviance(noise_variance),
             training_pixel_weights=masks.visible,
             validation_mask=masks.validation,
             # with a baseline, postprocessing adds the validation pixels instead of the refit

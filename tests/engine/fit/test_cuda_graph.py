@@ -65,7 +65,7 @@ def make_problem(side: int = 16) -> tuple[Problem, RandomInputPrior]:
 
 
 def make_step(problem: Problem, prior: RandomInputPrior) -> EagerTrainStep:
-    optimizer = make_adam([{"params": list(prior.net.parameters())}])
+    optimizer = make_adam([{"params": list(prior.network.parameters())}])
     step = EagerTrainStep(problem, prior, optimizer, max_gradient_norm=1.0, uses_bfloat16=False)
     step.set_rates((1e-2,))
     return step
@@ -95,7 +95,7 @@ class _CudaTensorStub:
 
 def test_a_cpu_runs_eagerly_without_a_note() -> None:
     problem, prior = make_problem()
-    optimizer = make_adam([{"params": list(prior.net.parameters())}])
+    optimizer = make_adam([{"params": list(prior.network.parameters())}])
     chosen = make_train_step(
         problem, prior, make_single_phase_schedule(4, 1e-2), optimizer, uses_bfloat16=False
     )

@@ -81,7 +81,7 @@ def test_a_fit_continues_from_a_copy_unchanged(make):
     for _ in range(3):
         again.advance()
     for weight, other in zip(
-        first.prior.net.parameters(), again.prior.net.parameters(), strict=True
+        first.prior.network.parameters(), again.prior.network.parameters(), strict=True
     ):
         assert torch.equal(weight, other)
     assert first.read_deviance() < 1  # and it has learned

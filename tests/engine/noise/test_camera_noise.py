@@ -28,9 +28,9 @@ def draw_scene(side: int = SIDE) -> torch.Tensor:
     return image[None]
 
 
-def take_camera_shot(noise: CameraNoise = NOISE, seed: int = 7) -> torch.Tensor:
+def take_camera_shot(camera_noise: CameraNoise = NOISE, seed: int = 7) -> torch.Tensor:
     rng = torch.Generator().manual_seed(seed)
-    drawn = draw_noise_sample(noise, (SIDE, SIDE), rng)
+    drawn = draw_noise_sample(camera_noise, (SIDE, SIDE), rng)
     return draw_scene() + torch.einsum("cd,dyx->cyx", make_opponent_matrix().T, drawn)
 
 

@@ -137,5 +137,5 @@ def test_steps_get_the_recompressed_image_and_the_final_inference_the_image() ->
     torch.testing.assert_close(last.network_input[:, 1:] * 200, opened)
     torch.testing.assert_close(prior.make_prediction_input().network_input, last.network_input)
     assert measure_error(prior.make_validation_input().network_input, last.network_input) > 0
-    untrained = prior.estimate(prior.net(last.network_input))
+    untrained = prior.estimate(prior.network(last.network_input))
     torch.testing.assert_close(untrained.mean, last.network_input[:, :1])  # an image from the start

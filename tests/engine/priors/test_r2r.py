@@ -124,7 +124,7 @@ def test_volumes_and_windows_are_drawn_alike() -> None:
     prior = make_prior(torch.rand(1, 1, 6, 24, 24), window=(6, 16, 16), correlation=LAGS)
     sample = prior.draw_training_input(make_rng())
     assert sample.network_input.shape == (1, 1, 6, 16, 16)
-    assert prior.net(sample.network_input).shape == (1, 1, 6, 16, 16)
+    assert prior.network(sample.network_input).shape == (1, 1, 6, 16, 16)
 
 
 def test_r2r_learns_the_image_and_not_the_noise() -> None:

@@ -15,7 +15,7 @@ from napari_dip.engine.operators.detector import (
     interpolate_cubic,
 )
 from napari_dip.engine.priors.masked_input import FillingResidualNetwork
-from napari_dip.engine.priors.zssr import ZssrNetwork, ZssrPrior, compute_white_noise_gain
+from napari_dip.engine.priors.zssr import ZssrNetwork, ZssrPrior, compute_noise_power_ratio
 
 GRID = (18, 22)
 
@@ -52,7 +52,7 @@ def test_a_step_shows_the_window_that_it_asks_for_made_coarse(window) -> None:
         torch.testing.assert_close(
             sample.network_input, BinnedDownsample((2, 2))(wanted), atol=1e-5, rtol=0
         )
-        answer = prior.estimate(prior.net(sample.network_input))
+        answer = prior.estimate(prior.network(sample.network_input))
         assert answer.mean.shape == wanted.shape
 
 
@@ -69,11 +69,11 @@ def test_training_steps_have_as_much_noise_as_the_image() -> None:
 
 def test_the_image_goes_all_the_way_and_what_is_made_coarse_one_stage() -> None:
     prior = make_prior()
-    whole = prior.estimate(prior.net(prior.make_prediction_input().network_input))
+    whole = prior.estimate(prior.network(prior.make_prediction_input().network_input))
     assert whole.mean.shape[2:] == prior.grid == (72, 88)
     validation_input = prior.make_validation_input()
     assert (
-        prior.estimate(prior.net(validation_input.network_input)).mean.shape[2:]
+        prior.estimate(prior.network(validation_input.network_input)).mean.shape[2:]
         == validation_input.window.size
         == GRID
     )
@@ -87,7 +87,7 @@ def test_an_image_that_is_no_multiple_of_the_factor_is_tried_but_for_its_rim() -
 
 def test_an_untrained_network_interpolates_and_explains_the_image() -> None:
     prior = make_prior(stages=1)
-    start = prior.estimate(prior.net(prior.make_prediction_input().network_input)).mean
+    start = prior.estimate(prior.network(prior.make_prediction_input().network_input)).mean
     coarse = BinnedDownsample((2, 2))
     loss = (coarse(start) - make_image()).square().mean()
     assert (
@@ -121,13 +121,13 @@ def test_what_favours_an_axis_is_averaged_out_of_the_answer() -> None:
 def test_binning_keeps_one_part_of_the_noise_for_each_pixel_of_a_bin(
     coarser, factors, kept
 ) -> None:
-    assert float(compute_white_noise_gain(coarser, factors)) == pytest.approx(kept)
+    assert float(compute_noise_power_ratio(coarser, factors)) == pytest.approx(kept)
 
 
 def test_what_decimation_keeps_of_white_noise_is_as_measured() -> None:
     coarser = LanczosDownsample((2, 2))
     white = torch.randn(1, 1, 512, 512, generator=torch.Generator().manual_seed(0))
-    assert float(compute_white_noise_gain(coarser, (2, 2))) == pytest.approx(
+    assert float(compute_noise_power_ratio(coarser, (2, 2))) == pytest.approx(
         float(coarser(white).var()), rel=0.02
     )
 

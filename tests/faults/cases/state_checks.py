@@ -314,7 +314,7 @@ def check_report_is_not_shared(_: Path) -> None:
 def check_learned_psf(_: Path) -> None:
     """Write into the PSF that was found: the report and the image stay."""
     result = check_restored(lambda: dip.blind_deblur(make_plain_image(), 3, **FAST))
-    psf = np.asarray(result.learned["psf"])
+    psf = np.asarray(result.learned_parameters["psf"])
     check(
         abs(float(psf.sum()) - 1) < 1e-3 and (psf >= 0).all(), f"sum {psf.sum()}, least {psf.min()}"
     )

@@ -111,7 +111,7 @@ def test_a_hole_at_the_border_is_known_from_one_side_only():
 
 
 def test_saturated_pixels_are_counted_in_any_type():
-    scene = small_runs.truth(128) * 40
+    scene = small_runs.make_truth(128) * 40
     shot = np.random.default_rng(0).poisson(scene).astype(np.float64)
     level = np.percentile(shot, 97)
     for kind in ("uint16", "float32", "float64"):

@@ -36,7 +36,7 @@ def scene():
 
 def compute_evidence(fit, image):
     return compute_validation_evidence(
-        fit.schedule, fit.problem, fit.fit_input.noise.variance_model, Estimate(image)
+        fit.schedule, fit.problem, fit.fit_input.noise.noise_variance, Estimate(image)
     )
 
 

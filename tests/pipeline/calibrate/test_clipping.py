@@ -19,9 +19,9 @@ from napari_dip.pipeline.calibrate.clipping import (
     HALF_NORMAL_MEAN,
     _make_clipping_table,
     apply_clipping,
-    calibrate_clipping_limits,
     compute_clipped_mean,
     correct_clipping,
+    estimate_clipping_weights,
     list_corrected_limits,
 )
 from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels
@@ -171,8 +171,8 @@ def draw_case(seed: int):
     return truth + offset, measured[None].astype(np.float32), noise
 
 
-def apply_correction(noise: NoiseEstimate, image: np.ndarray) -> np.ndarray:
-    table = _make_clipping_table(noise, image.astype(np.float32))
+def apply_correction(noise_estimate: NoiseEstimate, image: np.ndarray) -> np.ndarray:
+    table = _make_clipping_table(noise_estimate, image.astype(np.float32))
     assert (np.diff(table.means) >= 0).all()
     return np.interp(image, table.means, table.signals)
 
@@ -183,7 +183,7 @@ def test_a_correction_is_small_where_few_pixels_are_cut_off_however_wrong_the_no
     for seed in range(first, first + 100):
         truth, measured, noise = draw_case(seed)
         low, high = noise.clipping_limits
-        noise = calibrate_clipping_limits(noise, measured, None)
+        noise = estimate_clipping_weights(noise, measured, None)
         image = np.clip(truth, low, high)
         answer = apply_correction(noise, image)
         deviation = np.sqrt(compute_noise_variance(noise, image))
@@ -199,8 +199,8 @@ def test_a_correction_is_small_where_few_pixels_are_cut_off_however_wrong_the_no
         assert -1.5 * most[0] - 1e-3 * high <= change <= 1.5 * most[1] + 1e-3 * high, seed
 
 
-def undo_correction(noise: NoiseEstimate, signal: np.ndarray) -> np.ndarray:
-    table = _make_clipping_table(noise, signal.astype(np.float32))
+def undo_correction(noise_estimate: NoiseEstimate, signal: np.ndarray) -> np.ndarray:
+    table = _make_clipping_table(noise_estimate, signal.astype(np.float32))
     return np.interp(signal, table.signals, table.means)
 
 
@@ -212,7 +212,7 @@ def test_one_more_saturated_pixel_changes_a_correction_by_as_much_as_one_pixel_c
         more.flat[int(measured.argmax())] = noise.clipping_limits[1]
         more.flat[int(np.random.default_rng(seed).integers(more.size))] = noise.clipping_limits[1]
         means = [
-            undo_correction(calibrate_clipping_limits(noise, scene, None), image).mean()
+            undo_correction(estimate_clipping_weights(noise, scene, None), image).mean()
             for scene in (measured, more)
         ]
         one_pixel = (

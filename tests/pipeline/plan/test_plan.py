@@ -536,7 +536,7 @@ def test_later_frames_begin_with_what_was_learned_and_take_less_than_a_fifth() -
     plan = plan_image((4, 64, 64), "TYX", max_iterations=500)
     assert isinstance(plan, Plan)
     assert [unit.iterations for unit in plan.units] == [500, 100, 100, 100]
-    assert [bool(unit.starts_from) for unit in plan.units] == [False, True, True, True]
+    assert [bool(unit.initial_unit_id) for unit in plan.units] == [False, True, True, True]
     assert len({unit.seed for unit in plan.units}) == 1
 
 

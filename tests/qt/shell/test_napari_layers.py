@@ -35,7 +35,7 @@ def make_result(image, **report):
         best_iteration=8,
         history=(),
         recipe=recipe,
-        learned={},
+        learned_parameters={},
         report=report,
     )
 
@@ -134,7 +134,7 @@ def test_a_psf_that_was_found_lies_beside_the_image_in_pixels_of_its_size(
 ):
     psf = np.full(shape, 1 / 25, np.float32)
     recipe = make_recipe("blind-deblur", psf_size=5)
-    answer = replace(make_result(noisy), recipe=recipe, learned={"psf": psf})
+    answer = replace(make_result(noisy), recipe=recipe, learned_parameters={"psf": psf})
     result = add_result(viewer, make_target(rotated_layer), answer)
     assert [layer.name for layer in viewer.layers][-2:] == ["turned PSF", result.name]
     layer = viewer.layers["turned PSF"]

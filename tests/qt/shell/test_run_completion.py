@@ -35,7 +35,7 @@ def make_result(pixels, **report):
         best_iteration=8,
         history=(),
         recipe=recipe,
-        learned={},
+        learned_parameters={},
         report=report,
     )
 

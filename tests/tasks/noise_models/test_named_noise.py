@@ -212,7 +212,7 @@ def test_stripes_are_taken_out_and_their_offsets_handed_over() -> None:
     plain = dip.denoise(measured, **QUICK)
     assert result.report["noise"]["model"] == "stripes"
     assert any("Rows were found" in note for note in result.report["notes"])
-    lines = result.learned["line_offsets"]
+    lines = result.learned_parameters["line_offsets"]
     assert lines.shape == (SIDE,)
     assert np.corrcoef(lines, offsets)[0, 1] > 0.95
     assert measure_error(result.image, truth) < 0.5 * measure_error(plain.image, truth)
@@ -224,14 +224,17 @@ def test_offsets_come_back_for_each_channel_and_plane() -> None:
     truth = load_moon()[:48, :48]
     both = np.stack([add_stripes(truth, 12)[0], 2 * add_stripes(truth.T, 12)[0]])
     result = dip.denoise(both, axes="CYX", noise="stripes", **QUICK)
-    assert result.learned["line_offsets"].shape == (2, 48)
-    assert result.learned["line_offsets"][1].std() > 1.5 * result.learned["line_offsets"][0].std()
+    assert result.learned_parameters["line_offsets"].shape == (2, 48)
+    assert (
+        result.learned_parameters["line_offsets"][1].std()
+        > 1.5 * result.learned_parameters["line_offsets"][0].std()
+    )
 
 
 def test_without_stripes_a_note_says_so() -> None:
     result = dip.denoise(add_noise(load_moon()), noise="stripes", **{**QUICK, "max_iterations": 3})
     assert any("none were removed" in note for note in result.report["notes"])
-    assert "line_offsets" not in result.learned
+    assert "line_offsets" not in result.learned_parameters
 
 
 # --- speckle

@@ -55,5 +55,5 @@ def test_each_row_builds_a_prior_whose_network_takes_its_input(key):
     scene = make_plain_fit_input((16, 20))
     prior = PRIOR_SPECS[key].build_prior(scene, torch.Generator().manual_seed(0))
     draw = prior.draw_training_input(torch.Generator().manual_seed(0))
-    estimate = prior.estimate(prior.net(draw.network_input))
+    estimate = prior.estimate(prior.network(draw.network_input))
     assert estimate.mean.shape == (1, 1, 16, 20)

@@ -55,7 +55,7 @@ def fit(
     resume : Checkpoint or None
         State from which the fit continues exactly.
     warm_start : mapping of str to Tensor or None
-        Initial weights, by the names of `prior.net.state_dict()`.
+        Initial weights, by the names of `prior.network.state_dict()`.
     poll_control : callable
         Returns the user's control; called before every iteration.
     is_preview_due : callable
@@ -153,7 +153,7 @@ def _make_fit_state(
     warm_start: Mapping[str, Tensor] | None,
 ) -> FitState:
     if warm_start is not None:
-        prior.net.load_state_dict(dict(warm_start))
+        prior.network.load_state_dict(dict(warm_start))
     trainer = Trainer(problem, prior, schedule, seed=seed)
     if resume is None:
         return FitState(trainer, trainer.get_average_state_dict(), trainer.state_dict())

@@ -63,7 +63,7 @@ class MixedPrecisionNetwork(Protocol):
         ...
 
 
-def run_in_bfloat16(net: nn.Module, network_input: Tensor) -> Tensor:
+def run_in_bfloat16(network: nn.Module, network_input: Tensor) -> Tensor:
     """Return the output of a network, computed in bfloat16, as float32.
 
     The stored weights stay float32. Autocast is not used: it converts to float32 at each
@@ -73,15 +73,15 @@ def run_in_bfloat16(net: nn.Module, network_input: Tensor) -> Tensor:
 
     Parameters
     ----------
-    net : nn.Module
+    network : nn.Module
         Without normalisation layers, or a `MixedPrecisionNetwork`.
     network_input : Tensor
         Network input, (B, D, *size) float32.
     """
-    if isinstance(net, MixedPrecisionNetwork):
-        return net.run_mixed_precision(network_input)
-    weights = {name: weight.to(torch.bfloat16) for name, weight in net.named_parameters()}
-    output: Tensor = functional_call(net, weights, (network_input.to(torch.bfloat16),))
+    if isinstance(network, MixedPrecisionNetwork):
+        return network.run_mixed_precision(network_input)
+    weights = {name: weight.to(torch.bfloat16) for name, weight in network.named_parameters()}
+    output: Tensor = functional_call(network, weights, (network_input.to(torch.bfloat16),))
     return output.float()
 
 
@@ -199,11 +199,11 @@ class EagerTrainStep:
 
     def run(self, batch: TrainingBatch) -> StepOutput:
         """Predict, compute the loss, and update the weights once."""
-        net = self._prior.net
+        network = self._prior.network
         estimate = self._prior.estimate(
-            run_in_bfloat16(net, batch.network_input)
+            run_in_bfloat16(network, batch.network_input)
             if self._uses_bfloat16
-            else net(batch.network_input)
+            else network(batch.network_input)
         )
         loss, deviance = self._compute_losses(batch, estimate)
         self.optimizer.zero_grad(set_to_none=True)
@@ -259,7 +259,7 @@ class LocalNetwork(Protocol):
         ...
 
 
-def apply_network(net: nn.Module, network_input: Tensor) -> Tensor:
+def apply_network(network: nn.Module, network_input: Tensor) -> Tensor:
     """Return a network's output (B, K, *grid) for (B, D, *grid), in tiles if the image is large.
 
     Each tile has a halo as wide as the receptive field, so the output is the same. Sides that are
@@ -268,20 +268,20 @@ def apply_network(net: nn.Module, network_input: Tensor) -> Tensor:
     4 megapixels 0.8 s instead of 1.0 s (layers of 16, 32, 64, 64).
     """
     is_small = network_input.ndim != 4 or prod(network_input.shape[2:]) <= MAX_UNTILED_PIXELS
-    if is_small or not isinstance(net, LocalNetwork) or net.receptive_field_radius is None:
-        return net(convert_to_channels_last(network_input))  # type: ignore[no-any-return]
-    halo, tile = compute_tile_size(net.receptive_field_radius, net.coarsest_stride)
+    if is_small or not isinstance(network, LocalNetwork) or network.receptive_field_radius is None:
+        return network(convert_to_channels_last(network_input))  # type: ignore[no-any-return]
+    halo, tile = compute_tile_size(network.receptive_field_radius, network.coarsest_stride)
     height, width = network_input.shape[2:]
     network_input = F.pad(
         network_input,
-        (0, -width % net.coarsest_stride, 0, -height % net.coarsest_stride),
+        (0, -width % network.coarsest_stride, 0, -height % network.coarsest_stride),
         mode="reflect",
     )
     output: Tensor | None = None
     starts = (range(0, side, tile) for side in network_input.shape[2:])
     for corner in product(*starts):
         outer = [slice(max(0, start - halo), start + tile + halo) for start in corner]
-        tile_output = net(convert_to_channels_last(network_input[:, :, *outer]))
+        tile_output = network(convert_to_channels_last(network_input[:, :, *outer]))
         inside = [
             slice(start - outer_slice.start, start - outer_slice.start + tile)
             for start, outer_slice in zip(corner, outer, strict=True)

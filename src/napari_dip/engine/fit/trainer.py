@@ -35,7 +35,7 @@ class OutputAverage:
 
     Parameters
     ----------
-    net : nn.Module
+    network : nn.Module
     shape : tuple of int
         (B, C, *grid).
     decay : float
@@ -44,9 +44,9 @@ class OutputAverage:
     """
 
     def __init__(
-        self, net: nn.Module, shape: tuple[int, ...], decay: float, template: Tensor
+        self, network: nn.Module, shape: tuple[int, ...], decay: float, template: Tensor
     ) -> None:
-        self._net = net
+        self._net = network
         self._decay = decay
         self._sums = {
             "sum": template.new_zeros(shape),
@@ -91,7 +91,7 @@ class WeightAverage:
 
     Parameters
     ----------
-    net : nn.Module
+    network : nn.Module
         Network that is fitted.
     averaged_network : nn.Module
         Network of the same architecture that holds the average.
@@ -103,8 +103,8 @@ class WeightAverage:
     Optim. 30(4), 1992, doi:10.1137/0330046.
     """
 
-    def __init__(self, net: nn.Module, averaged_network: nn.Module, decay: float) -> None:
-        self._weights = list(net.parameters())
+    def __init__(self, network: nn.Module, averaged_network: nn.Module, decay: float) -> None:
+        self._weights = list(network.parameters())
         self._averaged_network = averaged_network
         self._decay = decay
         self._step_count = 0
@@ -155,8 +155,8 @@ def make_average(prior: Prior, shape: tuple[int, ...], decay: float, template: T
     if not prior.covers_grid:
         from copy import deepcopy
 
-        return WeightAverage(prior.net, deepcopy(prior.net).requires_grad_(False), decay)
-    return OutputAverage(prior.net, shape, decay, template)
+        return WeightAverage(prior.network, deepcopy(prior.network).requires_grad_(False), decay)
+    return OutputAverage(prior.network, shape, decay, template)
 
 
 #: State of a trainer or of an average, by name.
@@ -199,7 +199,7 @@ class Trainer:
         measurement = problem.terms[0].measurement
         self._rng = torch.Generator(measurement.device).manual_seed(seed)
         learned = [weight for term in problem.terms for weight in term.operator.parameters()]
-        groups = [{"params": list(prior.net.parameters())}, {"params": learned}]
+        groups = [{"params": list(prior.network.parameters())}, {"params": learned}]
         make_optimizer = schedule.optimizer or (
             make_capturable_adam if is_graph_capturable(problem, schedule) else make_adam
         )
@@ -208,7 +208,7 @@ class Trainer:
         self.train_step = make_train_step(
             problem, prior, schedule, self._optimizer, uses_bfloat16=uses_bfloat16
         )
-        self._weights = [*prior.net.parameters(), *learned]
+        self._weights = [*prior.network.parameters(), *learned]
         self._shape = (*measurement.shape[:2], *prior.grid)
         self._average = make_average(prior, self._shape, schedule.average_decay, measurement)
         self._deviance_sum = measurement.new_zeros(())
@@ -250,7 +250,7 @@ class Trainer:
         self._deviance_sum.zero_()
         self._step_count_since_read = 0
         is_finite = all(
-            isfinite(float(weight.detach().sum())) for weight in self.prior.net.parameters()
+            isfinite(float(weight.detach().sum())) for weight in self.prior.network.parameters()
         )
         return mean if is_finite else float("nan")
 
@@ -288,12 +288,12 @@ class Trainer:
         if outputs is not None:
             yield outputs
             return
-        net = self._average.get_network()
+        network = self._average.get_network()
         mean = self.problem.terms[0].measurement.new_zeros(self._shape)
         log_variance: Tensor | None = None
         covered_fraction, pixel_count = 0.0, mean[0, 0].numel()
         for sample in self.prior.make_inference_inputs():
-            estimate = self.prior.estimate(_apply_network_per_image(net, sample.network_input))
+            estimate = self.prior.estimate(_apply_network_per_image(network, sample.network_input))
             valid = (
                 torch.ones_like(mean[:, :1]) if sample.output_mask is None else sample.output_mask
             )
@@ -375,9 +375,9 @@ class Trainer:
         }
 
 
-def _apply_network_per_image(net: nn.Module, network_input: Tensor) -> Tensor:
+def _apply_network_per_image(network: nn.Module, network_input: Tensor) -> Tensor:
     """Apply a network to one image of a batch at a time, to limit memory."""
-    return torch.cat([apply_network(net, image) for image in network_input.split(1)])
+    return torch.cat([apply_network(network, image) for image in network_input.split(1)])
 
 
 def _place_on_grid(sample: NetworkSample, part: Tensor, grid: tuple[int, ...]) -> Tensor:

@@ -101,7 +101,7 @@ class NoiseVariance:
 
 
 def make_gaussian_deviance(
-    noise: NoiseVariance, *, uses_predicted_variance: bool = True
+    noise_variance: NoiseVariance, *, uses_predicted_variance: bool = True
 ) -> Fidelity:
     """Return the Gaussian deviance of each pixel, twice its negative log-likelihood.
 
@@ -109,8 +109,8 @@ def make_gaussian_deviance(
     -------
     Fidelity
         (estimate, measurement), each (B, C, *grid) -> loss of the same shape, which may be
-        negative. The variance at a mean m is `noise.compute_variance(m)` plus the estimate's
-        variance, if it has one and `uses_predicted_variance` is true.
+        negative. The variance at a mean m is `noise_variance.compute_variance(m)` plus the
+        estimate's variance, if it has one and `uses_predicted_variance` is true.
 
     References
     ----------
@@ -119,7 +119,7 @@ def make_gaussian_deviance(
     """
 
     def compute_loss(estimate: Estimate, measurement: Tensor) -> Tensor:
-        variance = noise.compute_variance(estimate.mean)
+        variance = noise_variance.compute_variance(estimate.mean)
         if uses_predicted_variance and estimate.log_variance is not None:
             variance = variance + estimate.log_variance.exp()
         return (measurement - estimate.mean) ** 2 / variance + variance.log()
@@ -127,7 +127,7 @@ def make_gaussian_deviance(
     return compute_loss
 
 
-def make_weighted_residual(noise: NoiseVariance) -> Fidelity:
+def make_weighted_residual(noise_variance: NoiseVariance) -> Fidelity:
     """Return the squared residual in units of the noise variance, which is detached.
 
     With the variance detached and without its logarithm, a darker prediction does not lower the
@@ -135,7 +135,9 @@ def make_weighted_residual(noise: NoiseVariance) -> Fidelity:
     """
 
     def compute_loss(estimate: Estimate, measurement: Tensor) -> Tensor:
-        return (measurement - estimate.mean) ** 2 / noise.compute_variance(estimate.mean.detach())
+        return (measurement - estimate.mean) ** 2 / noise_variance.compute_variance(
+            estimate.mean.detach()
+        )
 
     return compute_loss
 
@@ -155,7 +157,7 @@ def make_least_squares(reference_variance: float) -> Fidelity:
     return compute_loss
 
 
-def make_beta_nll(noise: NoiseVariance, reference_variance: float) -> Fidelity:
+def make_beta_nll(noise_variance: NoiseVariance, reference_variance: float) -> Fidelity:
     """Return the beta-NLL loss of mean and variance, with beta = 1.
 
     The plain likelihood divides each residual by its variance, so a network with a large variance
@@ -165,7 +167,7 @@ def make_beta_nll(noise: NoiseVariance, reference_variance: float) -> Fidelity:
 
     Parameters
     ----------
-    noise : NoiseVariance
+    noise_variance : NoiseVariance
     reference_variance : float, > 0
         Divisor that makes the loss of order one, a variance in squared network units.
 
@@ -176,11 +178,11 @@ def make_beta_nll(noise: NoiseVariance, reference_variance: float) -> Fidelity:
     """
 
     def compute_loss(estimate: Estimate, measurement: Tensor) -> Tensor:
-        noise_variance = noise.compute_variance(estimate.mean.detach())
+        pixel_variance = noise_variance.compute_variance(estimate.mean.detach())
         variance = (
-            noise_variance
+            pixel_variance
             if estimate.log_variance is None
-            else noise_variance + estimate.log_variance.exp()
+            else pixel_variance + estimate.log_variance.exp()
         )
         nll = (measurement - estimate.mean) ** 2 / variance + variance.log()
         return nll * variance.detach() / reference_variance
@@ -189,7 +191,7 @@ def make_beta_nll(noise: NoiseVariance, reference_variance: float) -> Fidelity:
 
 
 def compute_posterior(
-    noise: NoiseVariance,
+    noise_variance: NoiseVariance,
     measurement: Tensor,
     estimate: Estimate,
     *,
@@ -210,7 +212,7 @@ def compute_posterior(
 
     Parameters
     ----------
-    noise : NoiseVariance
+    noise_variance : NoiseVariance
         Measured noise.
     measurement : Tensor
         (B, C, *grid).
@@ -235,22 +237,22 @@ def compute_posterior(
     if estimate.log_variance is None:
         return estimate
     mean = estimate.mean
-    measured = noise.compute_variance(mean)
+    measured = noise_variance.compute_variance(mean)
     total = estimate.log_variance.exp() + assumed_noise_fraction * measured
     squared_error = ((measurement - mean) ** 2 * validation_mask).sum()
     total = total * (squared_error / (total * validation_mask).sum().clamp(min=1e-30)).clamp(min=1)
-    noise_variance = measured * _estimate_flat_ratio(mean, total / measured).clamp(
+    pixel_variance = measured * _estimate_flat_ratio(mean, total / measured).clamp(
         assumed_noise_fraction, MAX_NOISE_RATIO
     )
-    prediction_variance = (total - noise_variance).maximum(
-        MIN_PREDICTION_VARIANCE_RATIO * noise_variance
+    prediction_variance = (total - pixel_variance).maximum(
+        MIN_PREDICTION_VARIANCE_RATIO * pixel_variance
     )
     if not uses_measured_pixel:
         return Estimate(mean, prediction_variance.log())
     if pixel_weights is not None:
-        noise_variance = noise_variance / pixel_weights
-    fraction = prediction_variance / (prediction_variance + noise_variance)
-    return Estimate(mean + fraction * (measurement - mean), (fraction * noise_variance).log())
+        pixel_variance = pixel_variance / pixel_weights
+    fraction = prediction_variance / (prediction_variance + pixel_variance)
+    return Estimate(mean + fraction * (measurement - mean), (fraction * pixel_variance).log())
 
 
 def _estimate_flat_ratio(mean: Tensor, ratio: Tensor) -> Tensor:
@@ -284,7 +286,9 @@ def _estimate_flat_ratio(mean: Tensor, ratio: Tensor) -> Tensor:
     return flat_ratio
 
 
-def restore_border_detail(noise: NoiseVariance, measurement: Tensor, image: Tensor) -> Tensor:
+def restore_border_detail(
+    noise_variance: NoiseVariance, measurement: Tensor, image: Tensor
+) -> Tensor:
     """Return the image with the significant residual of its outermost lines added.
 
     Scanners, decoders and crops often leave a last row or column of its own. Convolutions that
@@ -293,7 +297,7 @@ def restore_border_detail(noise: NoiseVariance, measurement: Tensor, image: Tens
 
     Parameters
     ----------
-    noise : NoiseVariance
+    noise_variance : NoiseVariance
         White noise.
     measurement, image : Tensor
         (1, C, Y, X). With fewer than `4 * BORDER_AVERAGE_LENGTH` pixels along a side, `image`
@@ -301,7 +305,7 @@ def restore_border_detail(noise: NoiseVariance, measurement: Tensor, image: Tens
     """
     if min(image.shape[2:]) < 4 * BORDER_AVERAGE_LENGTH:
         return image
-    std = noise.compute_variance(image).sqrt()
+    std = noise_variance.compute_variance(image).sqrt()
     residual = (measurement - image) / std
     restored = image.clone()
     for axis in (2, 3):
@@ -326,7 +330,12 @@ def _average_along_line(line: Tensor) -> Tensor:
 
 
 def make_backprojection_fidelity(
-    noise: NoiseVariance, kernel: Tensor, valid_mask: Tensor, floor: float, *, is_circular: bool
+    noise_variance: NoiseVariance,
+    kernel: Tensor,
+    valid_mask: Tensor,
+    floor: float,
+    *,
+    is_circular: bool,
 ) -> Fidelity:
     """Return the squared residual in units of the noise, after a regularised inverse of the blur.
 
@@ -336,7 +345,7 @@ def make_backprojection_fidelity(
 
     Parameters
     ----------
-    noise : NoiseVariance
+    noise_variance : NoiseVariance
     kernel : Tensor
         (*sizes) of the blur, of sum one.
     valid_mask : Tensor
@@ -363,7 +372,11 @@ def make_backprojection_fidelity(
 
     def compute_loss(estimate: Estimate, measurement: Tensor) -> Tensor:
         mean = estimate.mean
-        residual = (measurement - mean) * valid_mask / noise.compute_variance(mean.detach()).sqrt()
+        residual = (
+            (measurement - mean)
+            * valid_mask
+            / noise_variance.compute_variance(mean.detach()).sqrt()
+        )
         filtered: Tensor = torch.fft.irfftn(
             torch.fft.rfftn(residual, s=sizes, dim=axes) * gain, s=sizes, dim=axes
         )

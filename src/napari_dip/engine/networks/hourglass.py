@@ -343,15 +343,15 @@ class PlanewiseNetwork(nn.Module):
 
     Parameters
     ----------
-    net : nn.Module
+    network : nn.Module
         (B, D, Y, X) -> (B, K, Y, X).
     max_pixels : int
         Largest number of pixels in one pass without gradients.
     """
 
-    def __init__(self, net: nn.Module, max_pixels: int) -> None:
+    def __init__(self, network: nn.Module, max_pixels: int) -> None:
         super().__init__()
-        self.net = net
+        self.net = network
         self.max_pixels = max_pixels
 
     def forward(self, network_input: Tensor) -> Tensor:

@@ -248,7 +248,7 @@ def make_gaussian_upsampling_factory(width: float) -> UpsamplingFactory:
     return make_upsampling
 
 
-def bound_spectral_norms(net: nn.Module, bound: float) -> None:
+def bound_spectral_norms(network: nn.Module, bound: float) -> None:
     """Bound all convolutions of a network but its last, and replace its batch norms.
 
     A batch norm divides by the standard deviation of each channel, which would undo the bound. It
@@ -257,8 +257,8 @@ def bound_spectral_norms(net: nn.Module, bound: float) -> None:
 
     Parameters
     ----------
-    net : nn.Module
-        Changed in place; its last convolution is `net.head`.
+    network : nn.Module
+        Changed in place; its last convolution is `network.head`.
     bound : float
         Upper bound of the largest singular value of the weights, as a matrix of output channels by
         all other axes. A lower bound gives less detail.
@@ -277,11 +277,11 @@ def bound_spectral_norms(net: nn.Module, bound: float) -> None:
     """
     if not (bound > 0 and isfinite(bound)):
         raise ValueError(f"`bound` must be above 0 and finite, but is {bound!r}.")
-    for module in [*net.modules()]:
+    for module in [*network.modules()]:
         for name, child in [*module.named_children()]:
             if isinstance(child, nn.BatchNorm2d | nn.BatchNorm3d):
                 setattr(module, name, MeanOnlyBatchNorm(child.num_features))
-            elif isinstance(child, _CONVOLUTION_TYPES) and child is not net.head:
+            elif isinstance(child, _CONVOLUTION_TYPES) and child is not network.head:
                 parametrize.register_parametrization(child, "weight", _SpectralNorm(bound))
 
 

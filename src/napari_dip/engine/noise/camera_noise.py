@@ -56,9 +56,9 @@ class CameraNoise(NamedTuple):
     std: tuple[float, float, float]
     correlations: tuple[float, float, float]
 
-    def convert_units(self, unit: float) -> CameraNoise:
-        """Return the noise in other units, each `unit` times the present one."""
-        luminance, first_colour, second_colour = (std / unit for std in self.std)
+    def convert_units(self, scale_factor: float) -> CameraNoise:
+        """Return the noise in other units, each `scale_factor` times the present one."""
+        luminance, first_colour, second_colour = (std / scale_factor for std in self.std)
         return self._replace(std=(luminance, first_colour, second_colour))
 
     def to_dict(self) -> dict[str, list[float]]:

@@ -527,7 +527,7 @@ def _compute_blind_spot_radius(correlation: tuple[float, ...]) -> int:
 
 
 def correct_by_prediction(
-    noise: NoiseEstimate, plane: Tensor, grey_level_step: float
+    noise_estimate: NoiseEstimate, plane: Tensor, grey_level_step: float
 ) -> NoiseEstimate:
     """Check a noise estimate by how well neighbours predict each pixel, and correct it.
 
@@ -537,7 +537,7 @@ def correct_by_prediction(
 
     Parameters
     ----------
-    noise : NoiseEstimate
+    noise_estimate : NoiseEstimate
         Measured on the plane.
     plane : Tensor
         (Y, X), all of it measured.
@@ -545,20 +545,21 @@ def correct_by_prediction(
         Distance of neighbouring grey values; 0 for continuous ones.
     """
     if plane.numel() < MIN_PLANE_PIXELS:
-        return noise
+        return noise_estimate
     levels, remaining = measure_prediction_residual(plane)
-    measured_variance = noise.compute_variance(levels)
+    measured_variance = noise_estimate.compute_variance(levels)
     fraction = float((remaining / measured_variance).median())
     white = compute_residual_fraction((), ())
-    if compute_blind_spot_size([noise], (plane.shape[0], plane.shape[1])) == (1, 1):
-        is_correlated = not noise.unreliable_reason and fraction < MIN_WHITE_RATIO * white
+    if compute_blind_spot_size([noise_estimate], (plane.shape[0], plane.shape[1])) == (1, 1):
+        is_correlated = not noise_estimate.unreliable_reason and fraction < MIN_WHITE_RATIO * white
         return (
-            replace(noise, unreliable_reason=UnreliableReason.AMBIGUOUS_CORRELATION)
+            replace(noise_estimate, unreliable_reason=UnreliableReason.AMBIGUOUS_CORRELATION)
             if is_correlated
-            else noise
+            else noise_estimate
         )
     expected = compute_residual_fraction(
-        subtract_image_correlation(noise.along_y), subtract_image_correlation(noise.along_x)
+        subtract_image_correlation(noise_estimate.along_y),
+        subtract_image_correlation(noise_estimate.along_x),
     )
     is_below_rounding = float(measured_variance.mean()) <= grey_level_step**2
     if (
@@ -572,10 +573,11 @@ def correct_by_prediction(
             and fraction > MAX_CORRELATED_RESIDUALS[1] * expected
         )
         return (
-            replace(noise, caution=NoiseCaution.LESS_CORRELATED)
-            if is_whiter and not noise.unreliable_reason
-            else noise
+            replace(noise_estimate, caution=NoiseCaution.LESS_CORRELATED)
+            if is_whiter and not noise_estimate.unreliable_reason
+            else noise_estimate
         )
     return replace(
-        noise.scale_to_white(min(fraction / white, 1.0)), unreliable_reason=UnreliableReason.TEXTURE
+        noise_estimate.scale_to_white(min(fraction / white, 1.0)),
+        unreliable_reason=UnreliableReason.TEXTURE,
     )

@@ -76,7 +76,7 @@ def upscale_estimate(estimate: Estimate, size: tuple[int, ...] | None) -> Estima
     return Estimate(mean, variance)
 
 
-def halve_noise_estimate(noise: NoiseEstimate) -> NoiseEstimate:
+def halve_noise_estimate(noise_estimate: NoiseEstimate) -> NoiseEstimate:
     """Return the noise of planes after `halve_resolution`, computed from that before.
 
     Its variance is 9 to 15 % too high on FMD WideField_BPAE_R and 8 to 11 % too low on B (256 x 256
@@ -85,18 +85,20 @@ def halve_noise_estimate(noise: NoiseEstimate) -> NoiseEstimate:
     """
     along = [
         _halve_correlation(subtract_image_correlation(along))
-        for along in (noise.along_y, noise.along_x)
+        for along in (noise_estimate.along_y, noise_estimate.along_x)
     ]
     fraction = prod(variance_fraction for variance_fraction, _ in along)
     return replace(
-        noise,
-        gain=fraction * noise.gain,
-        intercept=fraction * noise.intercept,
-        floor=fraction * noise.floor,
+        noise_estimate,
+        gain=fraction * noise_estimate.gain,
+        intercept=fraction * noise_estimate.intercept,
+        floor=fraction * noise_estimate.floor,
         along_y=along[0][1],
         along_x=along[1][1],
-        gain_error=fraction * noise.gain_error,
-        read_noise=None if noise.read_noise is None else sqrt(fraction) * noise.read_noise,
+        gain_error=fraction * noise_estimate.gain_error,
+        read_noise=None
+        if noise_estimate.read_noise is None
+        else sqrt(fraction) * noise_estimate.read_noise,
     )
 
 
@@ -115,7 +117,7 @@ def _halve_correlation(along: tuple[float, ...]) -> tuple[float, tuple[float, ..
     )
 
 
-def is_oversampled(planes: Tensor, noise: NoiseEstimate) -> bool:
+def is_oversampled(planes: Tensor, noise_estimate: NoiseEstimate) -> bool:
     """Return whether the finest frequencies hold no image structure and little of the noise.
 
     Without structure, their energy is proportional to the noise variance in every block.
@@ -124,7 +126,7 @@ def is_oversampled(planes: Tensor, noise: NoiseEstimate) -> bool:
     ----------
     planes : Tensor
         (P, Y, X).
-    noise : NoiseEstimate
+    noise_estimate : NoiseEstimate
         Measured in these planes.
     """
     planes = planes.to(torch.float32)
@@ -134,7 +136,7 @@ def is_oversampled(planes: Tensor, noise: NoiseEstimate) -> bool:
     power, means = (
         F.avg_pool2d(item[:, None], FINE_BLOCK_SIDE).flatten() for item in (finest**2, planes)
     )
-    variance = noise.compute_variance(means)
+    variance = noise_estimate.compute_variance(means)
     fractions = (power / variance).sort().values
     median = float(fractions[len(fractions) // 2])
     typical_fractions = fractions[: max(1, round((1 - _HOT_BLOCK_FRACTION) * len(fractions)))]

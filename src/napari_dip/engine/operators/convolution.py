@@ -23,9 +23,11 @@ class _FramedConvolution(Operator):
 
     margin: tuple[int, ...]
 
-    def compute_grid(self, measured: tuple[int, ...]) -> tuple[int, ...]:
+    def compute_object_grid(self, measured_grid: tuple[int, ...]) -> tuple[int, ...]:
         """Return the size of the image with its margin."""
-        return tuple(size + 2 * pixels for size, pixels in zip(measured, self.margin, strict=True))
+        return tuple(
+            size + 2 * pixels for size, pixels in zip(measured_grid, self.margin, strict=True)
+        )
 
 
 class ValidConvolution(_FramedConvolution):

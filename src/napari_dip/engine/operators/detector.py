@@ -27,9 +27,11 @@ class _Downsample(Operator):
             raise ValueError(f"`factors` must be whole numbers from 1 on, but are {factors}.")
         self.factors = tuple(factors)
 
-    def compute_grid(self, measured: tuple[int, ...]) -> tuple[int, ...]:
+    def compute_object_grid(self, measured_grid: tuple[int, ...]) -> tuple[int, ...]:
         """Return the size of the fine image."""
-        return tuple(size * factor for size, factor in zip(measured, self.factors, strict=True))
+        return tuple(
+            size * factor for size, factor in zip(measured_grid, self.factors, strict=True)
+        )
 
     def _require_multiples(self, image: Tensor) -> None:
         grid, factors = tuple(image.shape[2:]), self.factors

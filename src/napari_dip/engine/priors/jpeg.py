@@ -230,7 +230,7 @@ class RecompressionPrior(Prior):
 
     Parameters
     ----------
-    net : nn.Module
+    network : nn.Module
         Its 2 C input channels begin with the mean over grids. Its 2 C output channels are the mean
         and the variance before a softplus.
     measured : Tensor
@@ -244,7 +244,7 @@ class RecompressionPrior(Prior):
 
     def __init__(
         self,
-        net: nn.Module,
+        network: nn.Module,
         measured: Tensor,
         compression: JpegCompression,
         to_grey_levels: Callable[[Tensor], Tensor],
@@ -252,7 +252,7 @@ class RecompressionPrior(Prior):
         *,
         window: tuple[int, ...] | None,
     ) -> None:
-        self.net = net
+        self.network = network
         self.grid = tuple(measured.shape[2:])
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
         image = to_grey_levels(measured)

@@ -193,7 +193,7 @@ class FillingResidualNetwork(nn.Module):
 
     Parameters
     ----------
-    net : nn.Module
+    network : nn.Module
         (B, D, *grid) -> (B, C, *grid).
     in_channels, channels : int
         D, from `count_input_channels`, and C of the image.
@@ -204,10 +204,10 @@ class FillingResidualNetwork(nn.Module):
     """
 
     def __init__(
-        self, net: nn.Module, in_channels: int, channels: int, dims: int, rng: torch.Generator
+        self, network: nn.Module, in_channels: int, channels: int, dims: int, rng: torch.Generator
     ) -> None:
         super().__init__()
-        self.net = net
+        self.net = network
         self.channels = channels
         self.variance_head = nn.Sequential(
             make_convolution(dims, in_channels + channels, UNCERTAINTY_CHANNELS, 3, rng),
@@ -247,7 +247,7 @@ class MaskedInputPrior(Prior):
 
     Parameters
     ----------
-    net : nn.Module
+    network : nn.Module
         A `FillingResidualNetwork`.
     measurement : Tensor
         (1, C, *grid).
@@ -273,7 +273,7 @@ class MaskedInputPrior(Prior):
 
     def __init__(
         self,
-        net: nn.Module,
+        network: nn.Module,
         measurement: Tensor,
         measured_mask: Tensor,
         validation_mask: Tensor,
@@ -285,7 +285,7 @@ class MaskedInputPrior(Prior):
         predicts_measured: bool,
         window: tuple[int, ...] | None,
     ) -> None:
-        self.net = net
+        self.network = network
         self.masked_fraction = masked_fraction
         self.block_side = block_side
         self.uses_hole_shapes = uses_hole_shapes

@@ -273,7 +273,7 @@ class MaskedStackPrior(Prior):
 
     Parameters
     ----------
-    net : nn.Module
+    network : nn.Module
         A `PlanewiseNetwork` with `count_stack_input_channels` input channels.
     measurement : Tensor
         (1, C, N, Y, X).
@@ -292,7 +292,7 @@ class MaskedStackPrior(Prior):
 
     def __init__(
         self,
-        net: nn.Module,
+        network: nn.Module,
         measurement: Tensor,
         measured_mask: Tensor,
         validation_mask: Tensor,
@@ -301,7 +301,7 @@ class MaskedStackPrior(Prior):
         predicts_measured: bool,
         window: tuple[int, ...],
     ) -> None:
-        self.net = net
+        self.network = network
         self.max_masked_fraction = max_masked_fraction
         self.predicts_measured = predicts_measured
         self.measurement = measurement * measured_mask

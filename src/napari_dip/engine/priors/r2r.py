@@ -57,7 +57,7 @@ MIN_FREQUENCY_POWER = 0.02
 def estimate_count_skewness(
     measurement: Tensor,
     measured_mask: Tensor,
-    noise: NoiseVariance,
+    noise_variance: NoiseVariance,
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
 ) -> Tensor:
     """Estimate the skewness of the noise in units of that of photon noise with the same variance.
@@ -71,7 +71,7 @@ def estimate_count_skewness(
         (B, C, *grid) in 2-D or 3-D; neighbours along Z are not used.
     measured_mask : Tensor
         (1 or B, 1, *grid), 1 where there is a measurement.
-    noise : NoiseVariance
+    noise_variance : NoiseVariance
         Of the measurement.
     correlation : tuple of two tuples of float or None
         Autocorrelation of the noise at lags 1, 2, ... along Y and X; None: white. Pixels are
@@ -80,14 +80,14 @@ def estimate_count_skewness(
     Returns
     -------
     Tensor
-        (B, C, 1, ...) in units of `noise.gain`, from 0 to 2; 0 if it cannot be estimated. On W2S
+        (B, C, 1, ...) in units of the gain, from 0 to 2; 0 if it cannot be estimated. On W2S
         it is 1.2 to 1.4 against 1.3 to 1.5 from the mean of 50 to 400 exposures (EM-CCD), on FMD
         1.1 to 2.0 against 1.1 to 1.9.
     """
     distances = tuple(_find_uncorrelated_distance(along) for along in correlation or ((), ()))
     ratios = torch.stack(
         [
-            _estimate_moment_ratio(measurement, measured_mask, noise, stencil, distances)
+            _estimate_moment_ratio(measurement, measured_mask, noise_variance, stencil, distances)
             for stencil in FLAT_PIXEL_FRACTIONS
         ]
     )
@@ -97,7 +97,7 @@ def estimate_count_skewness(
 def _estimate_moment_ratio(
     measurement: Tensor,
     measured_mask: Tensor,
-    noise: NoiseVariance,
+    noise_variance: NoiseVariance,
     weights: Stencil,
     dilation: tuple[int, ...],
 ) -> Tensor:
@@ -107,7 +107,7 @@ def _estimate_moment_ratio(
     local_mean = average_in_plane(
         measurement * measured_mask, SURROUNDINGS_SIDE
     ) / average_in_plane(measured_mask, SURROUNDINGS_SIDE).clamp(min=1e-6)
-    variance = noise.compute_variance(local_mean)
+    variance = noise_variance.compute_variance(local_mean)
     valid = (
         _apply_stencil(measured_mask, (stencil != 0).to(stencil), dilation)
         >= int((stencil != 0).sum()) - 0.5
@@ -115,15 +115,15 @@ def _estimate_moment_ratio(
     valid = valid.expand_as(measurement)
     relative_slope = _compute_squared_slope(local_mean) / variance
     moments = (_apply_stencil(measurement, stencil, dilation) ** 3).reshape(batch, channels, -1)
-    expected_moments = (noise.gain * variance).reshape(batch, channels, -1) * float(
+    expected_moments = (noise_variance.gain * variance).reshape(batch, channels, -1) * float(
         (stencil**3).sum()
     )
-    ratios = torch.zeros_like(noise.gain)
+    ratios = torch.zeros_like(noise_variance.gain)
     for index in range(batch):
         for channel in range(channels):
             inside = valid[index, channel].flatten()
             slope = relative_slope[index, channel].flatten()
-            if not bool(inside.any()) or float(noise.gain[index, channel].max()) <= 0:
+            if not bool(inside.any()) or float(noise_variance.gain[index, channel].max()) <= 0:
                 continue
             limit = torch.kthvalue(
                 slope[inside], max(1, int(FLAT_PIXEL_FRACTIONS[weights] * int(inside.sum())))
@@ -176,7 +176,7 @@ class R2RPrior(Prior):
 
     Parameters
     ----------
-    net : nn.Module
+    network : nn.Module
         With C input and C output channels.
     measurement : Tensor
         (B, C, *grid) in 2-D or 3-D. If B > 1, each training step uses one image of the batch.
@@ -186,7 +186,7 @@ class R2RPrior(Prior):
         (B, 1, *grid), 1 at validation pixels and their guard band.
     blind_spot_size : tuple of int, odd
         Size of a validation pixel with its guard band, per axis.
-    noise : NoiseVariance
+    noise_variance : NoiseVariance
         Of the measurement; one for all images, or one for each.
     correlation : tuple of two tuples of float or None
         Autocorrelation of the noise at lags 1, 2, ... along Y and X; None: white. Along Z it is
@@ -194,7 +194,7 @@ class R2RPrior(Prior):
     window : tuple of int or None
         Size of the crop of one training step; None: the whole grid.
     pixel_weights : Tensor or None
-        (1, 1, *grid), variance of `noise` divided by that of each pixel; None: 1.
+        (1, 1, *grid), variance of `noise_variance` divided by that of each pixel; None: 1.
 
     References
     ----------
@@ -208,18 +208,18 @@ class R2RPrior(Prior):
 
     def __init__(
         self,
-        net: nn.Module,
+        network: nn.Module,
         measurement: Tensor,
         measured_mask: Tensor,
         excluded_mask: Tensor,
         blind_spot_size: tuple[int, ...],
-        noise: NoiseVariance,
+        noise_variance: NoiseVariance,
         correlation: tuple[tuple[float, ...], tuple[float, ...]] | None,
         *,
         window: tuple[int, ...] | None,
         pixel_weights: Tensor | None = None,
     ) -> None:
-        self.net = net
+        self.network = network
         self.noise_strength = R2R_NOISE_STRENGTH if correlation is None else R2R_CORRELATED_STRENGTH
         self.measurement = fill_with_local_mean(
             measurement * measured_mask, measured_mask, blind_spot_size
@@ -228,7 +228,9 @@ class R2RPrior(Prior):
         self.filled_measurement = fill_with_local_mean(
             measurement * self.visible_mask, self.visible_mask, blind_spot_size
         )
-        self.std = noise.compute_variance(_average_surroundings(self.filled_measurement)).sqrt()
+        self.std = noise_variance.compute_variance(
+            _average_surroundings(self.filled_measurement)
+        ).sqrt()
         if pixel_weights is not None:
             self.std = self.std / pixel_weights.sqrt()
         self.grid = tuple(measurement.shape[2:])
@@ -237,7 +239,10 @@ class R2RPrior(Prior):
             None if correlation is None else _compute_noise_amplitude(correlation, self.window[-2:])
         )
         images = zip(measurement.split(1), self.visible_mask.split(1), strict=True)
-        noises = [noise.select(index % len(noise.gain)) for index in range(len(measurement))]
+        noises = [
+            noise_variance.select(index % len(noise_variance.gain))
+            for index in range(len(measurement))
+        ]
         skewness_of_images = [
             estimate_count_skewness(*image, image_noise, correlation)
             for image, image_noise in zip(images, noises, strict=True)
@@ -248,9 +253,9 @@ class R2RPrior(Prior):
             if self.spectrum is None
             else _compute_skewness_factor(self.spectrum, self.window[-2:])
         )
-        self.count_value = (skewness * noise.gain / (self.noise_strength * skewness_factor)).clamp(
-            min=MIN_COUNT_VALUE
-        )
+        self.count_value = (
+            skewness * noise_variance.gain / (self.noise_strength * skewness_factor)
+        ).clamp(min=MIN_COUNT_VALUE)
 
     def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window with fresh noise, mirrored at random."""

@@ -30,7 +30,7 @@ class ZssrNetwork(nn.Module):
 
     Parameters
     ----------
-    net : nn.Module
+    network : nn.Module
         (B, C, *grid), interpolated, -> (B, 2 C, *grid): mean and raw variance.
     downsample : nn.Module
         Downsampling operator of one stage.
@@ -48,14 +48,14 @@ class ZssrNetwork(nn.Module):
 
     def __init__(
         self,
-        net: nn.Module,
+        network: nn.Module,
         downsample: nn.Module,
         factors: tuple[int, ...],
         stage_count: int,
         grid: tuple[int, ...],
     ) -> None:
         super().__init__()
-        self.net = net
+        self.net = network
         self.downsample = downsample
         self.factors = factors
         self.stage_count = stage_count
@@ -106,10 +106,10 @@ class ZssrPrior(Prior):
 
     Parameters
     ----------
-    net : ZssrNetwork
+    network : ZssrNetwork
     measurement : Tensor
         (1, C, *grid).
-    noise : NoiseVariance
+    noise_variance : NoiseVariance
         Noise of the measurement. Downscaling reduces it, so fresh noise is added at each step until
         the network input is as noisy as the image.
     interpolation_variance : float, > 0
@@ -120,25 +120,27 @@ class ZssrPrior(Prior):
 
     def __init__(
         self,
-        net: ZssrNetwork,
+        network: ZssrNetwork,
         measurement: Tensor,
-        noise: NoiseVariance,
+        noise_variance: NoiseVariance,
         interpolation_variance: float,
         *,
         window: tuple[int, ...] | None,
     ) -> None:
-        self.net: nn.Module = net
-        self.factors = net.factors
+        self.network: nn.Module = network
+        self.factors = network.factors
         self.image = measurement
         self.interpolation_variance = interpolation_variance
-        count = net.stage_count
+        count = network.stage_count
         coarse = tuple(measurement.shape[2:])
-        self.grid = tuple(n * f**count for n, f in zip(coarse, net.factors, strict=True))
+        self.grid = tuple(n * f**count for n, f in zip(coarse, network.factors, strict=True))
         self._full_window = Window(start=(0,) * len(coarse), size=self._floor_to_multiple(coarse))
-        self._coarse_image = net.downsample(self._full_window.crop(measurement))
-        lost_fraction = 1 - compute_white_noise_gain(net.downsample, net.factors).to(measurement)
+        self._coarse_image = network.downsample(self._full_window.crop(measurement))
+        lost_fraction = 1 - compute_noise_power_ratio(network.downsample, network.factors).to(
+            measurement
+        )
         self._added_std = (
-            lost_fraction.clamp(min=0) * noise.compute_variance(self._coarse_image)
+            lost_fraction.clamp(min=0) * noise_variance.compute_variance(self._coarse_image)
         ).sqrt()
         size = (
             self._full_window.size
@@ -201,7 +203,7 @@ class ZssrPrior(Prior):
         return tuple(n // f for n, f in zip(size, self.factors, strict=True))
 
 
-def compute_white_noise_gain(downsample: nn.Module, factors: tuple[int, ...]) -> Tensor:
+def compute_noise_power_ratio(downsample: nn.Module, factors: tuple[int, ...]) -> Tensor:
     """Return the share of white noise's variance that remains after downscaling; a scalar.
 
     Parameters
@@ -219,8 +221,8 @@ def compute_white_noise_gain(downsample: nn.Module, factors: tuple[int, ...]) ->
             for f, position in zip(factors, point, strict=True)
         )
         probe[(number, 0, *centre)] = 1
-    gain: Tensor = downsample(probe).square().sum()
-    return gain
+    noise_power_ratio: Tensor = downsample(probe).square().sum()
+    return noise_power_ratio
 
 
 def _draw_normal(template: Tensor, rng: torch.Generator) -> Tensor:

@@ -73,7 +73,7 @@ class UnitResult:
     estimates : tuple of ndarray
         Restored image, std and prediction, float32 in the image's units; empty for joint
         training. Without a prediction, it equals the restored image.
-    learned : mapping of str to ndarray
+    learned_parameters : mapping of str to ndarray
         Learned parameters of a fit, such as a PSF.
     residual_sums : tuple of float
         For each channel of a tile, the sum of measurement minus prediction, weighted by the tile's
@@ -82,7 +82,7 @@ class UnitResult:
 
     outcomes: tuple[UnitOutcome, ...]
     estimates: tuple[StackArray, ...] = ()
-    learned: Mapping[str, StackArray] = field(default_factory=dict)
+    learned_parameters: Mapping[str, StackArray] = field(default_factory=dict)
     residual_sums: tuple[float, ...] = ()
 
 
@@ -104,7 +104,7 @@ class ResultMerger:
     result_counts : ndarray
         (N, C): number of merged results.
     outcomes : list of UnitOutcome
-    learned : dict of (str, int) to ndarray
+    learned_parameters : dict of (str, int) to ndarray
         Sums of learned parameters, by name and first channel.
     """
 
@@ -121,7 +121,7 @@ class ResultMerger:
         self.predictions = np.zeros(stack.shape, np.float64)
         self.result_counts = np.zeros(stack.shape[:2], np.int64)
         self.outcomes: list[UnitOutcome] = []
-        self.learned: dict[tuple[str, int], StackArray] = {}
+        self.learned_parameters: dict[tuple[str, int], StackArray] = {}
         for channel in calibrated_image.calibration.constant_channels:
             self.sums[0, :, channel] = self._upscaled_stack[:, channel]
             self.predictions[:, channel] = stack[:, channel]
@@ -136,9 +136,9 @@ class ResultMerger:
         self.outcomes.append(outcome)
         if outcome.is_ended_by_user and self._has_result(unit):
             return
-        for name, values in result.learned.items():
+        for name, values in result.learned_parameters.items():
             key = name, unit.channels[0]
-            self.learned[key] = self.learned.get(key, 0) + values
+            self.learned_parameters[key] = self.learned_parameters.get(key, 0) + values
         for index, channel in enumerate(unit.channels):
             item_channel = unit.item, channel
             self.sums[0][item_channel] += image[index]
@@ -231,7 +231,7 @@ class ResultMerger:
             best_iteration=first_outcome.best_iteration,
             history=first_outcome.history,
             recipe=self._plan.recipe,
-            learned=self._average_learned(),
+            learned_parameters=self._average_learned(),
             report=make_run_report(self.image, **report_entries),
             residual=self._to_input_axes(
                 self._zero_unmeasured(pixels.residual - pixels.mean_correction)
@@ -373,8 +373,11 @@ class ResultMerger:
     def _average_learned(self) -> dict[str, StackArray]:
         """Return learned parameters, averaged over restarts and stacked over separate channels."""
         means: dict[str, list[StackArray]] = {}
-        for name, channel in sorted(self.learned, key=lambda key: key[1]):
-            total, count = self.learned[name, channel], self.result_counts[:, channel].sum()
+        for name, channel in sorted(self.learned_parameters, key=lambda key: key[1]):
+            total, count = (
+                self.learned_parameters[name, channel],
+                self.result_counts[:, channel].sum(),
+            )
             mean = np.asarray(total / max(1, count), np.float32)
             means.setdefault(name, []).append(mean)
         return {

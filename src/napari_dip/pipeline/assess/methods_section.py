@@ -84,9 +84,9 @@ def write_methods_section(report: Report) -> str:
     return "\n".join([paragraph, "", *reference_lines]) + "\n"
 
 
-def _write(row: str, /, **facts: object) -> str:
-    """Fill a row of the table of messages."""
-    return render(METHODS[row], facts)
+def _write(template_key: str, /, **facts: object) -> str:
+    """Fill a template of the methods section."""
+    return render(METHODS[template_key], facts)
 
 
 def _describe_task(report: Report) -> str:
@@ -127,10 +127,12 @@ def _describe_noise_model(report: Report) -> str:
     noise, cited = report["noise"], list_paper_keys(report)
     noise_model = get_noise_model(noise["model"])
     origin = _write("origin-user") if noise_model.is_detector else ""
-    for key, row in _ORIGINS.items():
+    for key, template_key in _ORIGINS.items():
         if key in cited:
-            origin = _write(row)
-    figures = {name: _join_figures(row) for name, row in noise_model.list_figures(noise).items()}
+            origin = _write(template_key)
+    figures = {
+        name: _join_figures(values) for name, values in noise_model.list_figures(noise).items()
+    }
     camera = {
         name: _join_figures(noise["camera"][name])
         for name in noise.get("camera") or ()
@@ -139,7 +141,7 @@ def _describe_noise_model(report: Report) -> str:
     return _write(
         "noise",
         phrase=noise_model.methods_phrase,
-        figures=_write(noise_model.figures_row, **figures),
+        figures=_write(noise_model.figures_template_key, **figures),
         camera=_write("figures-camera", **camera) if camera else "",
         several=len(noise["gain"]) > 1,
         origin=origin + "".join(f" {{{key}}}" for key in noise_model.papers),
@@ -152,9 +154,11 @@ def _describe_noise_model(report: Report) -> str:
 def _describe_blind_spot(report: Report) -> str:
     size = report["noise"]["blind_spot_size"]
     shape = str(report["recipe"].get("settings", {}).get("blind_spot_shape", ""))
-    row = "hidden-single" if all(side == 1 for side in size) else "hidden-blocks"
+    template_key = "hidden-single" if all(side == 1 for side in size) else "hidden-blocks"
     sizes = " × ".join(map(str, reversed(size)))
-    return _write("hidden-shape" if "0" in shape else row, size=sizes, count=shape.count("1"))
+    return _write(
+        "hidden-shape" if "0" in shape else template_key, size=sizes, count=shape.count("1")
+    )
 
 
 def _describe_iterations(report: Report) -> str:
@@ -186,8 +190,8 @@ def _describe_refit(iterations: int | None, fit_count: int) -> str:
     """Return a phrase on the iterations of the refit; "" if there was none."""
     if not iterations:
         return ""
-    row = "refit-several" if fit_count > 1 else "refit-one" if iterations == 1 else "refit"
-    return _write(row, count=iterations)
+    template_key = "refit-several" if fit_count > 1 else "refit-one" if iterations == 1 else "refit"
+    return _write(template_key, count=iterations)
 
 
 def _describe_selected_iteration(report: Report) -> str:
@@ -223,7 +227,7 @@ def _describe_refinement(report: Report) -> str:
         return _write("refinement-camera")
     has_half_resolution = bool(report.get("fit", {}).get("half_resolution"))
     rows = {"half-resolution": has_half_resolution, "refinement": uses_refinement(report)}
-    return " ".join(_write(row) for row, is_used in rows.items() if is_used)
+    return " ".join(_write(key) for key, is_used in rows.items() if is_used)
 
 
 def _describe_other_settings(report: Report) -> str:

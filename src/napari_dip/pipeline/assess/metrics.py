@@ -139,7 +139,7 @@ def measure_residual(
     residual: RealArray,
     prediction: RealArray,
     measured_mask: MeasuredMask,
-    noise: NoiseEstimate,
+    noise_estimate: NoiseEstimate,
     pixel_variance: RealArray | float = 0.0,
 ) -> ResidualMetrics:
     """Compare the residual of one channel with the measured noise.
@@ -150,20 +150,20 @@ def measure_residual(
         (..., Y, X): measurement minus prediction, and the prediction, in the image's units.
     measured_mask : ndarray of bool or None
         True at measured pixels; None: everywhere.
-    noise : NoiseEstimate
+    noise_estimate : NoiseEstimate
     pixel_variance : ndarray or float
         (Y, X): additional variance from the read noise of single pixels.
     """
     valid = np.ones(residual.shape) if measured_mask is None else measured_mask.astype(np.float64)
     total = max(float(valid.sum()), 1.0)
-    scaled = residual / np.sqrt(compute_noise_variance(noise, prediction, pixel_variance))
+    scaled = residual / np.sqrt(compute_noise_variance(noise_estimate, prediction, pixel_variance))
     scaled = (scaled - (scaled * valid).sum() / total) * valid
     power = float((scaled**2).sum() / total)
     # On strongly curved images, the measured autocorrelation of white noise may lie far below 0,
     # even below -1. As the expected value, it would make every residual look correlated.
     excess = [
         _compute_lag_correlation(scaled, valid, lag, axis) / (power or 1.0) - max(expected, 0.0)
-        for axis, autocorrelation in ((-2, noise.along_y), (-1, noise.along_x))
+        for axis, autocorrelation in ((-2, noise_estimate.along_y), (-1, noise_estimate.along_x))
         for lag, expected in enumerate(autocorrelation[:MAX_RESIDUAL_LAG], 1)
     ]
     edge_ratio = _compare_edge_variance(scaled, prediction, valid > 0)
@@ -176,7 +176,7 @@ def measure_residual(
         noise_ratio=float(np.sqrt(power)),
         pixel_count=int(total),
         edge_variance_ratio=edge_ratio,
-        is_noise_reliable=not noise.unreliable_reason,
+        is_noise_reliable=not noise_estimate.unreliable_reason,
         biased_fraction=biased_fraction,
         area_count=area_count,
         relative_rms=relative_rms,

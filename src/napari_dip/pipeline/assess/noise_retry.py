@@ -47,7 +47,9 @@ def compute_failure_score(result: Restoration) -> float:
     )
 
 
-def reduce_noise(calibrated_image: CalibratedImage, result: Restoration) -> Calibration | None:
+def lower_noise_estimate(
+    calibrated_image: CalibratedImage, result: Restoration
+) -> Calibration | None:
     """Return a calibration with weaker noise if a result has failed; otherwise None.
 
     Parameters
@@ -97,7 +99,9 @@ def reduce_noise(calibrated_image: CalibratedImage, result: Restoration) -> Cali
     )
 
 
-def _weaken_noise(noise: NoiseEstimate, mean: float, residual: StackArray) -> NoiseEstimate:
+def _weaken_noise(
+    noise_estimate: NoiseEstimate, mean: float, residual: StackArray
+) -> NoiseEstimate:
     """Return white noise with a reduced variance, at most that of smooth areas of the residual."""
     rows, columns = (side // LOCAL_AREA_SIDE for side in residual.shape[-2:])
     cropped = residual[..., : rows * LOCAL_AREA_SIDE, : columns * LOCAL_AREA_SIDE]
@@ -106,12 +110,12 @@ def _weaken_noise(noise: NoiseEstimate, mean: float, residual: StackArray) -> No
     fraction = min(
         MAX_RETRY_VARIANCE_FRACTION,
         max(
-            smooth_variance / float(compute_noise_variance(noise, mean)),
+            smooth_variance / float(compute_noise_variance(noise_estimate, mean)),
             MIN_RETRY_VARIANCE_FRACTION,
         ),
     )
     return replace(
-        noise.scale_to_white(fraction),
-        unreliable_reason=noise.unreliable_reason or UnreliableReason.TEXTURE,
+        noise_estimate.scale_to_white(fraction),
+        unreliable_reason=noise_estimate.unreliable_reason or UnreliableReason.TEXTURE,
         caution=None,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.tasks import TASKS
-from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAPS
+from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAP_INPUTS
 from napari_dip.tasks.noise_models.registry import get_noise_model
 from napari_dip.tasks.priors.registry import get_prior_spec
 
@@ -167,7 +167,7 @@ _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "lanczos": _uses_lanczos,
     "iterative backprojection": _uses_iterative_backprojection,
     "repeated exposure": _uses_input("repeated_exposure"),
-    "camera maps": _uses_input(*(camera_map.name for camera_map in CAMERA_MAPS)),
+    "camera maps": _uses_input(*(camera_map.name for camera_map in CAMERA_MAP_INPUTS)),
     "registration": _uses_registration,
     "temporal smoothing": _uses_temporal_smoothing,
     "bp-dip": _is_task("deblur", "blind-deblur"),

@@ -56,7 +56,7 @@ class ConfirmedDetail:
 
 @torch.no_grad()
 def compute_validation_evidence(
-    schedule: Schedule, problem: Problem, noise: NoiseVariance, network_estimate: Estimate
+    schedule: Schedule, problem: Problem, noise_variance: NoiseVariance, network_estimate: Estimate
 ) -> tuple[float, ...]:
     """Compute regression sums of an image at the validation pixels of its unit.
 
@@ -64,7 +64,7 @@ def compute_validation_evidence(
     ----------
     schedule : Schedule
     problem : Problem
-    noise : NoiseVariance
+    noise_variance : NoiseVariance
         In network units.
     network_estimate : Estimate
         Network's own estimate, before the measured pixels enter it.
@@ -86,7 +86,7 @@ def compute_validation_evidence(
         ):
             continue
         local_mean = _average_window(prediction)
-        weight = term.validation_mask / noise.compute_variance(prediction)
+        weight = term.validation_mask / noise_variance.compute_variance(prediction)
         means = [
             _average_validation_pixels(image, term.validation_mask)
             for image in (prediction, term.measurement)
@@ -172,7 +172,7 @@ def compute_variance_factor(
     assert network_estimate.log_variance is not None
     predicted = operator(network_estimate.mean)
     validation_mask = fit_input.masks.validation
-    noise = fit_input.noise.variance_model.compute_variance(predicted)
+    noise = fit_input.noise.noise_variance.compute_variance(predicted)
     squared_residuals = (fit_input.measurement - predicted) ** 2 * validation_mask
     predicted_variance = operator(network_estimate.log_variance.exp()) * validation_mask
     if fit_input.noise.assumed_fraction < 1:

@@ -17,7 +17,7 @@ from napari_dip.tasks.noise_models.registry import (
     GAUSSIAN,
     NOISE_MODELS,
     POISSON_GAUSSIAN,
-    SPECKLE,
+    SPECKLE_KEY,
     convert_log_noise,
     find_clear_stripes,
     remove_artefact,
@@ -64,22 +64,30 @@ MAX_VARIANCE_POINTS = 400
 
 
 def compute_noise_variance(
-    noise: NoiseEstimate, signal: npt.ArrayLike, excess: npt.ArrayLike = 0.0
+    noise_estimate: NoiseEstimate, signal: npt.ArrayLike, excess: npt.ArrayLike = 0.0
 ) -> npt.NDArray[np.float64]:
     """Return the noise variance of one channel at a signal, in squared units of the image.
 
     `excess` is the additional variance of each pixel by camera maps, (Y, X).
     """
     level = np.asarray(signal, np.float64)
-    variance = noise.gain * level + noise.intercept + (noise.relative_deviation * level) ** 2
-    return np.asarray(np.maximum(variance, noise.floor) + np.asarray(excess, np.float64))
+    variance = (
+        noise_estimate.gain * level
+        + noise_estimate.intercept
+        + (noise_estimate.relative_deviation * level) ** 2
+    )
+    return np.asarray(np.maximum(variance, noise_estimate.floor) + np.asarray(excess, np.float64))
 
 
-def identify_noise_model(noise: Sequence[NoiseEstimate], noise_settings: NoiseSettings) -> str:
+def identify_noise_model(
+    noise_estimates: Sequence[NoiseEstimate], noise_settings: NoiseSettings
+) -> str:
     """Return the noise model: that of an artefact, Gaussian or Poisson-Gaussian."""
     if not NOISE_MODELS[noise_settings.model].is_detector:
         return noise_settings.model
-    model = GAUSSIAN if all(estimate.gain == 0 for estimate in noise) else POISSON_GAUSSIAN
+    model = (
+        GAUSSIAN if all(estimate.gain == 0 for estimate in noise_estimates) else POISSON_GAUSSIAN
+    )
     return model.key
 
 
@@ -183,7 +191,7 @@ def measure_single_exposure(
         measured = correct_by_prediction(measured, torch.from_numpy(plane), grey_level_step)
         if not measured.unreliable_reason and find_clear_stripes(plane) is not None:
             measured = replace(measured, caution=NoiseCaution.LINE_OFFSETS)
-    if noise_settings.model == SPECKLE:
+    if noise_settings.model == SPECKLE_KEY:
         return convert_log_noise(measured, planes)
     return _apply_user_noise(
         extract_white_variance(measured) if noise_settings.is_white else measured,
@@ -255,7 +263,7 @@ def select_spread_planes(count: int) -> npt.NDArray[np.int_]:
 
 
 def _apply_user_noise(
-    noise: NoiseEstimate, planes: StackArray, noise_settings: NoiseSettings
+    noise_estimate: NoiseEstimate, planes: StackArray, noise_settings: NoiseSettings
 ) -> NoiseEstimate:
     """Replace measured figures by those of the user.
 
@@ -263,49 +271,53 @@ def _apply_user_noise(
     the variance from there.
     """
     dark_signal, mean_signal = float(np.percentile(planes, 1)), float(planes.mean(dtype=np.float64))
-    mean_variance = float(compute_noise_variance(noise, mean_signal))
-    dark_variance = float(compute_noise_variance(noise, dark_signal))
-    gain = noise.gain
+    mean_variance = float(compute_noise_variance(noise_estimate, mean_signal))
+    dark_variance = float(compute_noise_variance(noise_estimate, dark_signal))
+    gain = noise_estimate.gain
     if noise_settings.model == GAUSSIAN.key:
         gain, dark_variance = 0.0, mean_variance
     elif noise_settings.model == POISSON_GAUSSIAN.key and gain == 0 and mean_signal > dark_signal:
         # The user says that there is photon noise. All variance above the floor is assigned to it,
         # but at least a tenth of the total.
-        photon_variance = max(mean_variance - noise.floor, 0.1 * mean_variance)
-        gain, dark_variance = photon_variance / (mean_signal - dark_signal), noise.floor
+        photon_variance = max(mean_variance - noise_estimate.floor, 0.1 * mean_variance)
+        gain, dark_variance = photon_variance / (mean_signal - dark_signal), noise_estimate.floor
     if noise_settings.gain is not None:
         gain = noise_settings.gain
     if noise_settings.read_noise is not None:
         dark_variance = noise_settings.read_noise**2
-    if gain == noise.gain and noise_settings.read_noise is None:
-        return noise
+    if gain == noise_estimate.gain and noise_settings.read_noise is None:
+        return noise_estimate
     floor = (
-        dark_variance if noise_settings.read_noise is not None else min(noise.floor, dark_variance)
+        dark_variance
+        if noise_settings.read_noise is not None
+        else min(noise_estimate.floor, dark_variance)
     )
-    return replace(noise, gain=gain, intercept=dark_variance - gain * dark_signal, floor=floor)
+    return replace(
+        noise_estimate, gain=gain, intercept=dark_variance - gain * dark_signal, floor=floor
+    )
 
 
 def make_noise_notes(
-    noise: Sequence[NoiseEstimate], constant_channels: Collection[int]
+    noise_estimates: Sequence[NoiseEstimate], constant_channels: Collection[int]
 ) -> tuple[Note, ...]:
     """Return a note for each channel whose noise is unreliable or needs a caution.
 
     Parameters
     ----------
-    noise : sequence of NoiseEstimate
+    noise_estimates : sequence of NoiseEstimate
         Noise of each channel.
     constant_channels : collection of int
         Channels that hold one value only, which get no note.
     """
     notes = []
-    for channel, estimate in enumerate(noise):
+    for channel, estimate in enumerate(noise_estimates):
         code = ""
         if estimate.unreliable_reason:
             code = f"noise-unreliable-{estimate.unreliable_reason}"
         elif estimate.caution and estimate.caution not in SEPARATELY_NOTED_CAUTIONS:
             code = f"noise-caution-{estimate.caution}"
         if code and channel not in constant_channels:
-            notes.append(make_note(code, **name_channel(channel, len(noise))))
+            notes.append(make_note(code, **name_channel(channel, len(noise_estimates))))
     return tuple(notes)
 
 
@@ -371,7 +383,7 @@ def measure_flat_blocks(
 
 
 def detect_camera_noise(
-    stack: StackArray, noise: Sequence[NoiseEstimate], grey_level_step: float
+    stack: StackArray, noise_estimates: Sequence[NoiseEstimate], grey_level_step: float
 ) -> CameraNoise | None:
     """Measure the noise of a colour camera in the image's units; None if it is other noise.
 
@@ -379,7 +391,7 @@ def detect_camera_noise(
     ----------
     stack : ndarray
         (N, 3, Y, X): red, green and blue of one image, or of regions of it.
-    noise : sequence of NoiseEstimate
+    noise_estimates : sequence of NoiseEstimate
         Noise of each channel, measured at the finest frequencies.
     grey_level_step : float
         Distance of neighbouring grey values; 0 for floating-point images.
@@ -397,7 +409,7 @@ def detect_camera_noise(
     fine_deviation = np.mean(
         [
             compute_noise_variance(estimate, mean) ** 0.5
-            for estimate, mean in zip(noise, channel_means, strict=True)
+            for estimate, mean in zip(noise_estimates, channel_means, strict=True)
         ]
     )
     min_deviation = max(
@@ -480,11 +492,11 @@ def compute_distant_correlation(residual: torch.Tensor) -> float:
 
 
 def replace_channel_noise(
-    camera: CameraNoise, noise: Sequence[NoiseEstimate]
+    camera: CameraNoise, noise_estimates: Sequence[NoiseEstimate]
 ) -> tuple[NoiseEstimate, ...]:
     """Return the noise of each channel with variance and correlation of the camera's noise."""
     variances, autocorrelation = camera.compute_channel_noise()
-    along = autocorrelation[: len(noise[0].along_y)]
+    along = autocorrelation[: len(noise_estimates[0].along_y)]
     return tuple(
         replace(
             estimate,
@@ -498,12 +510,12 @@ def replace_channel_noise(
             offset=None,
             read_noise=None,
         )
-        for estimate, variance in zip(noise, variances, strict=True)
+        for estimate, variance in zip(noise_estimates, variances, strict=True)
     )
 
 
 def flag_correlated_colours(
-    noise: Sequence[NoiseEstimate], grid: tuple[int, int]
+    noise_estimates: Sequence[NoiseEstimate], grid: tuple[int, int]
 ) -> tuple[NoiseEstimate, ...]:
     """Add a caution to channels with correlated noise that is not that of a camera."""
     from napari_dip.engine.noise.estimate import compute_blind_spot_size
@@ -513,32 +525,32 @@ def flag_correlated_colours(
         if not (estimate.unreliable_reason or estimate.caution)
         and compute_blind_spot_size([estimate], grid) != (1, 1)
         else estimate
-        for estimate in noise
+        for estimate in noise_estimates
     )
 
 
 def measure_colour_noise(
-    stack: StackArray, noise: Sequence[NoiseEstimate], grey_level_step: float
+    stack: StackArray, noise_estimates: Sequence[NoiseEstimate], grey_level_step: float
 ) -> tuple[CameraNoise | None, tuple[NoiseEstimate, ...]]:
     """Measure the noise of a colour camera, or add a caution on other correlated noise.
 
     Parameters
     ----------
-    stack, noise, grey_level_step
+    stack, noise_estimates, grey_level_step
         As for `detect_camera_noise`.
 
     Returns
     -------
     camera : CameraNoise or None
-    noise : tuple of NoiseEstimate
+    noise_estimates : tuple of NoiseEstimate
         Noise of red, green and blue.
     """
-    camera = detect_camera_noise(stack, noise, grey_level_step)
+    camera = detect_camera_noise(stack, noise_estimates, grey_level_step)
     height, width = stack.shape[-2:]
     return camera, (
-        replace_channel_noise(camera, noise)
+        replace_channel_noise(camera, noise_estimates)
         if camera
-        else flag_correlated_colours(noise, (height, width))
+        else flag_correlated_colours(noise_estimates, (height, width))
     )
 
 

@@ -56,7 +56,7 @@ class ClippingTable(NamedTuple):
     means: FloatArray
 
 
-def compute_clipped_mean(noise: NoiseEstimate, signals: FloatArray) -> FloatArray:
+def compute_clipped_mean(noise_estimate: NoiseEstimate, signals: FloatArray) -> FloatArray:
     """Return the mean measurement of signals whose noise is clipped.
 
     Photon counts are not negative, so at black only the noise in the dark is clipped. Its excess
@@ -65,7 +65,7 @@ def compute_clipped_mean(noise: NoiseEstimate, signals: FloatArray) -> FloatArra
 
     Parameters
     ----------
-    noise : NoiseEstimate
+    noise_estimate : NoiseEstimate
         With `clipping_limits`, and with `clipping_weights`, the factors of the correction there.
     signals : ndarray
         In the image's units, (K,).
@@ -75,55 +75,55 @@ def compute_clipped_mean(noise: NoiseEstimate, signals: FloatArray) -> FloatArra
     Foi, Clipped noisy images: heteroskedastic modeling and practical denoising, Signal Processing
     89(12), 2009, doi:10.1016/j.sigpro.2009.04.035.
     """
-    low, high = noise.clipping_limits
+    low, high = noise_estimate.clipping_limits
     means = signals.astype(np.float64)
     if isfinite(low):
-        means = means + noise.clipping_weights[0] * _compute_black_clipping_bias(
-            noise, signals, low
+        means = means + noise_estimate.clipping_weights[0] * _compute_black_clipping_bias(
+            noise_estimate, signals, low
         )
     if isfinite(high):
         excess = _compute_mean_excess(
-            signals - high, np.sqrt(compute_noise_variance(noise, signals))
+            signals - high, np.sqrt(compute_noise_variance(noise_estimate, signals))
         )
-        means = means - noise.clipping_weights[1] * excess
+        means = means - noise_estimate.clipping_weights[1] * excess
     return means
 
 
 def _compute_black_clipping_bias(
-    noise: NoiseEstimate, signals: FloatArray, low: float
+    noise_estimate: NoiseEstimate, signals: FloatArray, low: float
 ) -> FloatArray:
     """Return the increase of the mean of each signal by clipping at black."""
-    dark_std = _compute_black_std(noise, low)
+    dark_std = _compute_black_std(noise_estimate, low)
     light = np.maximum(signals - low, 0)
     if not dark_std:
         return np.zeros_like(light)
-    if _has_many_photons(noise, dark_std):
-        return _compute_mean_excess(-light, np.sqrt(dark_std**2 + noise.gain * light))
-    probabilities, counts = _compute_poisson_probabilities(noise, dark_std, light)
+    if _has_many_photons(noise_estimate, dark_std):
+        return _compute_mean_excess(-light, np.sqrt(dark_std**2 + noise_estimate.gain * light))
+    probabilities, counts = _compute_poisson_probabilities(noise_estimate, dark_std, light)
     bias: FloatArray = probabilities @ _compute_mean_excess(
-        -noise.gain * counts, np.full(len(counts), dark_std, np.float64)
+        -noise_estimate.gain * counts, np.full(len(counts), dark_std, np.float64)
     )
     return bias
 
 
-def _has_many_photons(noise: NoiseEstimate, dark_std: float) -> bool:
+def _has_many_photons(noise_estimate: NoiseEstimate, dark_std: float) -> bool:
     """Return whether photon counts are so large near black that their noise is normal."""
-    return noise.gain * MAX_PHOTON_COUNTS < CLIPPING_SIGMAS * dark_std
+    return noise_estimate.gain * MAX_PHOTON_COUNTS < CLIPPING_SIGMAS * dark_std
 
 
 def _compute_poisson_probabilities(
-    noise: NoiseEstimate, dark_std: float, light: FloatArray
+    noise_estimate: NoiseEstimate, dark_std: float, light: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return the probability of each small photon count at each light, (K, N), and the counts."""
-    counts = np.arange(ceil(CLIPPING_SIGMAS * dark_std / noise.gain) + 1, dtype=np.float64)
-    photons = np.maximum(light / noise.gain, 1e-300)[:, None]
+    counts = np.arange(ceil(CLIPPING_SIGMAS * dark_std / noise_estimate.gain) + 1, dtype=np.float64)
+    photons = np.maximum(light / noise_estimate.gain, 1e-300)[:, None]
     factorials = np.cumsum(np.log(np.maximum(counts, 1)))
     return np.exp(counts * np.log(photons) - photons - factorials), counts
 
 
-def _compute_black_std(noise: NoiseEstimate, low: float) -> float:
+def _compute_black_std(noise_estimate: NoiseEstimate, low: float) -> float:
     """Return the standard deviation of the noise at black."""
-    return sqrt(max(noise.gain * low + noise.intercept, 0.0))
+    return sqrt(max(noise_estimate.gain * low + noise_estimate.intercept, 0.0))
 
 
 def _compute_mean_excess(above: FloatArray, std: FloatArray) -> FloatArray:
@@ -144,14 +144,14 @@ def _compute_normal_tail(distance: FloatArray) -> FloatArray:
     return fraction
 
 
-def calibrate_clipping_limits(
-    noise: NoiseEstimate, planes: ImageArray, measured_mask: npt.NDArray[np.bool_] | None
+def estimate_clipping_weights(
+    noise_estimate: NoiseEstimate, planes: ImageArray, measured_mask: npt.NDArray[np.bool_] | None
 ) -> NoiseEstimate:
     """Weight the clipping correction by the count of clipped pixels relative to the predicted one.
 
     Parameters
     ----------
-    noise : NoiseEstimate
+    noise_estimate : NoiseEstimate
         Noise of one channel.
     planes : ndarray
         (..., Y, X): pixels of that channel.
@@ -163,25 +163,27 @@ def calibrate_clipping_limits(
     NoiseEstimate
         With `clipping_weights`: pixels at each limit relative to the predicted number, at most 1.
     """
-    if not any(map(isfinite, noise.clipping_limits)):
-        return noise
+    if not any(map(isfinite, noise_estimate.clipping_limits)):
+        return noise_estimate
     pixels = planes.reshape(-1) if measured_mask is None else planes[measured_mask]
-    table = _make_clipping_table(replace(noise, clipping_weights=(1.0, 1.0)), pixels)
+    table = _make_clipping_table(replace(noise_estimate, clipping_weights=(1.0, 1.0)), pixels)
     signals = np.interp(_average_measured_blocks(planes, measured_mask), table.means, table.signals)
     weights = [1.0, 1.0]
-    for side, limit in enumerate(noise.clipping_limits):
+    for side, limit in enumerate(noise_estimate.clipping_limits):
         if isfinite(limit):
             measured_fraction = float(
                 ((pixels <= limit) if side == 0 else (pixels >= limit)).mean()
             )
             fractions = np.interp(
-                signals, table.signals, _compute_clipped_fraction(noise, table.signals, side)
+                signals,
+                table.signals,
+                _compute_clipped_fraction(noise_estimate, table.signals, side),
             )
             predicted_fraction = float(fractions.mean()) if len(fractions) else 0.0
             weights[side] = (
                 min(1.0, measured_fraction / predicted_fraction) if predicted_fraction > 0 else 1.0
             )
-    return replace(noise, clipping_weights=(weights[0], weights[1]))
+    return replace(noise_estimate, clipping_weights=(weights[0], weights[1]))
 
 
 def _average_measured_blocks(
@@ -199,20 +201,24 @@ def _average_measured_blocks(
     return np.asarray(means if measured_mask is None else means[cut_blocks(measured_mask).all(1)])
 
 
-def _compute_clipped_fraction(noise: NoiseEstimate, signals: FloatArray, side: int) -> FloatArray:
+def _compute_clipped_fraction(
+    noise_estimate: NoiseEstimate, signals: FloatArray, side: int
+) -> FloatArray:
     """Return the expected share of clipped pixels at each signal; side 0: black, 1: white."""
-    limit = noise.clipping_limits[side]
+    limit = noise_estimate.clipping_limits[side]
     if side == 1:
         return _compute_normal_tail(
-            (signals - limit) / np.sqrt(compute_noise_variance(noise, signals))
+            (signals - limit) / np.sqrt(compute_noise_variance(noise_estimate, signals))
         )
-    light, dark_std = np.maximum(signals - limit, 0), _compute_black_std(noise, limit)
+    light, dark_std = np.maximum(signals - limit, 0), _compute_black_std(noise_estimate, limit)
     if not dark_std:
         return np.zeros_like(light)
-    if _has_many_photons(noise, dark_std):
-        return _compute_normal_tail(-light / np.sqrt(dark_std**2 + noise.gain * light))
-    probabilities, counts = _compute_poisson_probabilities(noise, dark_std, light)
-    fractions: FloatArray = probabilities @ _compute_normal_tail(-noise.gain * counts / dark_std)
+    if _has_many_photons(noise_estimate, dark_std):
+        return _compute_normal_tail(-light / np.sqrt(dark_std**2 + noise_estimate.gain * light))
+    probabilities, counts = _compute_poisson_probabilities(noise_estimate, dark_std, light)
+    fractions: FloatArray = probabilities @ _compute_normal_tail(
+        -noise_estimate.gain * counts / dark_std
+    )
     return fractions
 
 
@@ -315,15 +321,17 @@ def _iter_clipped_channels(
             yield position, noise
 
 
-def _make_clipping_table(noise: NoiseEstimate, image: npt.NDArray[np.float32]) -> ClippingTable:
+def _make_clipping_table(
+    noise_estimate: NoiseEstimate, image: npt.NDArray[np.float32]
+) -> ClippingTable:
     """Tabulate mean measurements over the range of an image, densely near the limits."""
-    low, high = noise.clipping_limits
+    low, high = noise_estimate.clipping_limits
     ends = (
         low if isfinite(low) else float(image.min()),
         high if isfinite(high) else float(image.max()),
     )
     signals = [np.asarray(ends)]
-    for limit, side in zip(noise.clipping_limits, (1.0, -1.0), strict=True):
+    for limit, side in zip(noise_estimate.clipping_limits, (1.0, -1.0), strict=True):
         if isfinite(limit):
             max_distance = abs(limit - (ends[1] if side > 0 else ends[0]))
             signals.append(
@@ -331,18 +339,18 @@ def _make_clipping_table(noise: NoiseEstimate, image: npt.NDArray[np.float32]) -
                 + side
                 * np.linspace(
                     0,
-                    _find_clipping_distance(noise, limit, side, max_distance),
+                    _find_clipping_distance(noise_estimate, limit, side, max_distance),
                     CLIPPING_TABLE_POINTS,
                 )
             )
     table_signals = np.unique(np.clip(np.concatenate(signals), min(ends), max(ends)))
     return ClippingTable(
-        table_signals, np.maximum.accumulate(compute_clipped_mean(noise, table_signals))
+        table_signals, np.maximum.accumulate(compute_clipped_mean(noise_estimate, table_signals))
     )
 
 
 def _find_clipping_distance(
-    noise: NoiseEstimate, limit: float, side: float, max_distance: float
+    noise_estimate: NoiseEstimate, limit: float, side: float, max_distance: float
 ) -> float:
     """Return the distance from a limit that is `CLIPPING_SIGMAS` deviations, or `max_distance`.
 
@@ -353,7 +361,7 @@ def _find_clipping_distance(
     for _ in range(_BISECTION_STEPS):
         middle = (lower + upper) / 2
         if middle < CLIPPING_SIGMAS * float(
-            np.sqrt(compute_noise_variance(noise, limit + side * middle))
+            np.sqrt(compute_noise_variance(noise_estimate, limit + side * middle))
         ):
             lower = middle
         else:

@@ -16,7 +16,7 @@ from napari_dip.pipeline.calibrate.channel_noise import (
     measure_channel_noise,
     measure_colour_noise,
 )
-from napari_dip.pipeline.calibrate.clipping import calibrate_clipping_limits
+from napari_dip.pipeline.calibrate.clipping import estimate_clipping_weights
 from napari_dip.pipeline.calibrate.resolution_and_outliers import (
     MIN_HALVED_SIDE,
     NO_OUTLIER_LIMITS,
@@ -182,7 +182,7 @@ def _measure_noise(
         task_plan.noise_settings,
     )
     noise = tuple(
-        calibrate_clipping_limits(
+        estimate_clipping_weights(
             estimate, stack[:, c], None if measured_mask is None else measured_mask[:, c]
         )
         for c, estimate in enumerate(noise)

@@ -56,7 +56,7 @@ NO_OUTLIER_LIMITS = (-inf, inf)
 
 def halve_oversampled(
     stack: StackArray,
-    noise: Sequence[NoiseEstimate],
+    noise_estimates: Sequence[NoiseEstimate],
     blind_spot_size: tuple[int, ...],
     constant_channels: tuple[int, ...],
     *,
@@ -68,7 +68,7 @@ def halve_oversampled(
     ----------
     stack : ndarray
         (1, C, Y, X), all pixels measured.
-    noise : sequence of NoiseEstimate
+    noise_estimates : sequence of NoiseEstimate
     blind_spot_size : tuple of int
         Size of blind spots.
     constant_channels : tuple of int
@@ -89,13 +89,15 @@ def halve_oversampled(
     if stack.ndim > 4 or min(stack.shape[-2:]) < MIN_HALVED_SIDE:
         return None
     varied_channels = [c for c in range(stack.shape[1]) if c not in constant_channels]
-    checks = (is_oversampled(torch.from_numpy(stack[:, c]), noise[c]) for c in varied_channels)
+    checks = (
+        is_oversampled(torch.from_numpy(stack[:, c]), noise_estimates[c]) for c in varied_channels
+    )
     if not is_camera and (min(blind_spot_size) < MIN_OVERSAMPLED_BLIND_SPOT or not all(checks)):
         return None
     half_size_stack = np.asarray(halve_resolution(torch.from_numpy(stack)), np.float32)
     half_size_noise = tuple(
         estimate if c in constant_channels else halve_noise_estimate(estimate)
-        for c, estimate in enumerate(noise)
+        for c, estimate in enumerate(noise_estimates)
     )
     half_size_blind_spot = compute_blind_spot_size(
         [half_size_noise[c] for c in varied_channels],

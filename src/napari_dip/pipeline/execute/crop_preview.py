@@ -12,7 +12,7 @@ import numpy as np
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.execute.runner import run_engine
+from napari_dip.pipeline.execute.runner import run_with_torch
 from napari_dip.pipeline.plan.preflight import preflight
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def run_crop_preview(
         As for `napari_dip.pipeline.execute.runner.run`.
     """
     steps = _restore_crop(plan, region, crop_plan, data, poll_control, preview_seconds)
-    return (yield from run_engine(steps, crop_plan.threads, plan.header.name))
+    return (yield from run_with_torch(steps, crop_plan.threads, plan.header.name))
 
 
 def _restore_crop(

@@ -113,13 +113,19 @@ def _is_better_fit(fit_run: FitRun, other: FitRun) -> bool:
     """Return whether `fit_run` predicts the measurement significantly better than `other`."""
     fit_input = fit_run.prepared_fit.fit_input
     prediction, other_prediction = fit_run.predict_blind(), other.predict_blind()
-    noise = fit_input.noise.variance_model.compute_variance((prediction + other_prediction) / 2)
-    gain = (fit_input.measurement - other_prediction) ** 2 - (
+    noise = fit_input.noise.noise_variance.compute_variance((prediction + other_prediction) / 2)
+    score_difference = (fit_input.measurement - other_prediction) ** 2 - (
         fit_input.measurement - prediction
     ) ** 2
-    gain = (gain / noise)[fit_input.masks.measured.expand_as(gain) > 0]
-    min_gain = MIN_SELECTION_STANDARD_ERRORS * float(gain.std()) / sqrt(gain.numel())
-    return float(gain.mean()) > min_gain
+    score_difference = (score_difference / noise)[
+        fit_input.masks.measured.expand_as(score_difference) > 0
+    ]
+    min_difference = (
+        MIN_SELECTION_STANDARD_ERRORS
+        * float(score_difference.std())
+        / sqrt(score_difference.numel())
+    )
+    return float(score_difference.mean()) > min_difference
 
 
 def is_whole_item_inference(unit: WorkUnit) -> bool:
@@ -221,15 +227,15 @@ class Executor:
         finished_ids = {outcome.unit_id for outcome in self._merger.outcomes}
         unit_ids = {unit.id for unit in units}
         outside_sources = {
-            other.starts_from for other in self._plan.units if other.id not in unit_ids
+            other.initial_unit_id for other in self._plan.units if other.id not in unit_ids
         }
         for number, unit in enumerate(units, first_number):
             fitted_unit = unit.drop_channels(self._calibration.constant_channels)
             is_finished = unit.id in finished_ids or not fitted_unit.channels
             if is_finished or merge_stored(unit):
                 continue
-            if unit.starts_from and unit.starts_from != self._source_id:
-                self._source_id = unit.starts_from
+            if unit.initial_unit_id and unit.initial_unit_id != self._source_id:
+                self._source_id = unit.initial_unit_id
                 self._weights = self._load_network and self._load_network(unit.network_name)
             is_resumed = self._checkpoints is not None and unit.id == self._checkpoints.unit_id
             control = yield from self._fit_unit(
@@ -348,7 +354,7 @@ class Executor:
             prepared_fit.stop_rule,
             seed=unit.seed,
             resume=checkpoint,
-            warm_start=self._weights if unit.starts_from else None,
+            warm_start=self._weights if unit.initial_unit_id else None,
             poll_control=self._poll_control,
             is_preview_due=self._monitor.is_preview_due,
             save_checkpoint=save_checkpoint,
@@ -410,21 +416,26 @@ class Executor:
         assert result is not None
         outcome = replace(make_unit_outcome(prepared_fit, result, self._recovery), evidence=())
         if unit.role == JOINT:
-            note = make_note("joint-network", members=len(unit.trained_on))
+            note = make_note("joint-network", members=len(unit.training_regions))
             outcome = replace(outcome, notes=(note, *outcome.notes))
             self._source_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
         else:
             assert self._weights is not None
             outcome = replace(
-                outcome, gain=compute_validation_gain(prepared_fit, self._weights, result)
+                outcome,
+                log_likelihood_gain=compute_validation_gain(prepared_fit, self._weights, result),
             )
-            gain = compute_fine_tune_gain(
+            probe_gain = compute_fine_tune_gain(
                 (*self._merger.outcomes, outcome), unit.joint_network_name
             )
-            is_worthwhile = gain is not None and gain.is_worthwhile
+            is_worthwhile = probe_gain is not None and probe_gain.is_worthwhile
             self._monitor.expect_fine_tuning(unit.joint_network_name, is_worthwhile=is_worthwhile)
-            if gain is not None and gain.probe_count == self._count_probes(unit.joint_network_name):
-                outcome = replace(outcome, notes=(*outcome.notes, make_fine_tuning_note(gain)))
+            if probe_gain is not None and probe_gain.probe_count == self._count_probes(
+                unit.joint_network_name
+            ):
+                outcome = replace(
+                    outcome, notes=(*outcome.notes, make_fine_tuning_note(probe_gain))
+                )
         if result.is_ended_by_user and self._checkpoints is not None:
             self._checkpoints.write_after_user_stop()
         self._merger.outcomes.append(outcome)

@@ -201,7 +201,7 @@ def assemble_fit(
     prior, fit_input = setup.prior, setup.fit_input
     prior.to(fit_input.measurement.device)
     if fit_input.measurement.ndim == 4:
-        prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        prior.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average_decay = (
         compute_output_decay(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE_DECAY
     )
@@ -263,7 +263,7 @@ def make_fit_input(
         intensity_offset=torch.from_numpy(offset)[None].to(device),
         intensity_scale=torch.from_numpy(scale)[None].to(device),
         noise=FitNoise(
-            variance_model=noise,
+            noise_variance=noise,
             level=float(noise.compute_variance(measurement).mean().sqrt()),
             assumed_fraction=BLIND_SPOT_NOISE_FRACTION
             if prior_spec.network.predicts_noise_variance
@@ -511,7 +511,7 @@ def _make_measured_mask(calibration: Calibration, unit: WorkUnit, measurement: T
 
 def _make_pixel_weights(
     calibration: Calibration,
-    noise: NoiseVariance,
+    noise_variance: NoiseVariance,
     measurement: Tensor,
     scale: npt.NDArray[np.float32],
 ) -> Tensor | None:
@@ -522,7 +522,7 @@ def _make_pixel_weights(
     ):
         return None
     excess = torch.from_numpy(calibration.camera_correction.excess_variance / scale**2)[None]
-    return compute_pixel_weights(excess.to(measurement), noise, measurement)
+    return compute_pixel_weights(excess.to(measurement), noise_variance, measurement)
 
 
 def make_unit_result(
@@ -546,7 +546,7 @@ def make_unit_result(
     std = growth * _compute_uncertainty(prepared_fit, calibration, result)
     prediction = _predict_measurement(prepared_fit, calibration, result)
     return UnitResult(
-        outcomes=(outcome,), estimates=(restored_image, std, prediction), learned=learned
+        outcomes=(outcome,), estimates=(restored_image, std, prediction), learned_parameters=learned
     )
 
 
@@ -586,11 +586,11 @@ def make_unit_outcome(
         evidence=compute_validation_evidence(
             prepared_fit.schedule,
             problem,
-            prepared_fit.fit_input.noise.variance_model,
+            prepared_fit.fit_input.noise.noise_variance,
             result.network_estimate,
         ),
         is_refined=problem.final_postprocess is not None and not result.is_ended_by_user,
         role=unit.role,
         joint_network_name=unit.joint_network_name,
-        region_count=len(unit.trained_on),
+        region_count=len(unit.training_regions),
     )

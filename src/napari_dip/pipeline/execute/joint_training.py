@@ -58,7 +58,7 @@ def prepare_joint_fit(
     fit_config = adapt_fit_config(calibrated_image, prior_key, recovery)
     device = recovery.choose_device(calibrated_image.plan.device)
     fit_inputs = []
-    for training_region in unit.trained_on:
+    for training_region in unit.training_regions:
         region_unit = replace(
             unit,
             item=training_region.item,
@@ -111,17 +111,17 @@ def compute_validation_gain(
         values.
     """
     prior, term = prepared_fit.prior, prepared_fit.problem.terms[0]
-    prior.net.load_state_dict(dict(weights))
+    prior.network.load_state_dict(dict(weights))
     initial_estimate = prior.estimate(
-        apply_network(prior.net, prior.make_prediction_input().network_input)
+        apply_network(prior.network, prior.make_prediction_input().network_input)
     )
     initial_loss, final_loss = (
         term.deviance(term.operator.predict(estimate), term.measurement)
         for estimate in (initial_estimate, result.network_estimate)
     )
-    gain = ((initial_loss - final_loss) * term.validation_mask).double()
-    count = float(term.validation_mask.sum()) * gain.shape[1]
-    return float(gain.sum()), float((gain**2).sum()), count
+    log_likelihood_gain = ((initial_loss - final_loss) * term.validation_mask).double()
+    count = float(term.validation_mask.sum()) * log_likelihood_gain.shape[1]
+    return float(log_likelihood_gain.sum()), float((log_likelihood_gain**2).sum()), count
 
 
 def _make_region_slices(training_region: TrainingRegion, downscaling: int = 1) -> tuple[slice, ...]:
@@ -188,12 +188,12 @@ def _stack_fit_inputs(fit_inputs: list[FitInput], *, has_separate_noise: bool) -
     noise = replace(first.noise, level=level)
     if has_separate_noise:
         variances = NoiseVariance.concatenate(
-            [fit_input.noise.variance_model for fit_input in fit_inputs]
+            [fit_input.noise.noise_variance for fit_input in fit_inputs]
         )
         noise = replace(
             noise,
-            variance_model=variances.mean(),
-            image_variance_models=variances,
+            noise_variance=variances.mean(),
+            image_noise_variances=variances,
             correlation=_average_correlation(fit_inputs),
         )
     return replace(

@@ -107,10 +107,10 @@ def estimate_drift(calibrated_image: CalibratedImage, frame: int, other: int) ->
         gaussian(calibrated_image, COMPARISON_BLUR_SIGMA, mode="nearest")  # type: ignore[no-untyped-call]
         for calibrated_image in (fixed, moving)
     )
-    gain = (fixed - moving) ** 2 - (fixed - drift.apply(moving[None])[0]) ** 2
-    block_gains = _average_plane_blocks(gain * drift.make_visible_mask(fixed.shape))
-    error = float(block_gains.std()) / max(1, block_gains.size - 1) ** 0.5
-    return drift if float(block_gains.mean()) > MIN_SHIFT_STANDARD_ERRORS * error else no_drift
+    error_reduction = (fixed - moving) ** 2 - (fixed - drift.apply(moving[None])[0]) ** 2
+    block_reductions = _average_plane_blocks(error_reduction * drift.make_visible_mask(fixed.shape))
+    error = float(block_reductions.std()) / max(1, block_reductions.size - 1) ** 0.5
+    return drift if float(block_reductions.mean()) > MIN_SHIFT_STANDARD_ERRORS * error else no_drift
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,7 +169,7 @@ class RunMonitor:
     def _plan_iterations(self, fit: FitSteps, index: int) -> None:
         iterations = self._iterations[index]
         fit.iterations.planned = self._plan.costs.estimate_fit(
-            iterations, len(self._units[index].trained_on)
+            iterations, len(self._units[index].training_regions)
         )
         fit.iterations.warm_up_fraction = WARM_UP_ITERATIONS / max(1, iterations)
 

@@ -95,10 +95,10 @@ def run(
     """
     stamps = stamp_files(plan) if stamps is None else stamps
     steps = _restore_with_checkpoint(plan, data, stamps, poll_control, preview_seconds, checkpoints)
-    return (yield from run_engine(steps, plan.threads, plan.header.name))
+    return (yield from run_with_torch(steps, plan.threads, plan.header.name))
 
 
-def run_engine(
+def run_with_torch(
     steps: Generator[Event, None, ReturnT], threads: int, name: str
 ) -> Generator[Event, None, ReturnT]:
     """Load torch, and run a generator in torch's default state.
@@ -190,15 +190,15 @@ def _repeat_with_weaker_noise(
     from napari_dip.pipeline.assess.noise_retry import (
         MAX_RETRY_ROUNDS,
         compute_failure_score,
-        reduce_noise,
+        lower_noise_estimate,
     )
     from napari_dip.pipeline.calibrate.run_plan import make_run_plan
 
     for _ in range(MAX_RETRY_ROUNDS):
         if monitor.is_ended:
             break
-        calibration = reduce_noise(
-            calibrated_image, _take_checked_residual(calibrated_image, restoration)
+        calibration = lower_noise_estimate(
+            calibrated_image, _crop_residual_to_regions(calibrated_image, restoration)
         )
         if calibration is None:
             break
@@ -230,7 +230,7 @@ def _repeat_with_weaker_noise(
     return restoration
 
 
-def _take_checked_residual(
+def _crop_residual_to_regions(
     calibrated_image: CalibratedImage, restoration: Restoration
 ) -> Restoration:
     """Return the restoration with the residual of the sample regions, if the image is in tiles."""

@@ -76,7 +76,7 @@ Z_STACK_INFERENCE_PIXEL_BYTES = 265
 IMAGE_INPUT_PRESETS = "image-input"
 #: Codes of the notes that `choose_fit_config` returns.
 FIT_CONFIG_NOTES = ("fewer-scales",)
-#: The last phase gets at most this fraction (1 / divisor) of the user's limit of iterations.
+#: The refit gets at most this fraction (1 / divisor) of the user's limit of iterations.
 REFIT_DIVISOR = 8
 
 
@@ -100,19 +100,22 @@ def count_blind_spot_passes(blind_spot_size: tuple[int, ...]) -> int:
     )
 
 
-def count_final_passes(dims: int, rows: tuple[tuple[int, ...], ...] = ()) -> tuple[int, int]:
+def count_final_passes(
+    dims: int, blind_spot_shape: tuple[tuple[int, ...], ...] = ()
+) -> tuple[int, int]:
     """Count the passes of final inference for white noise, and their maximum for any noise.
 
     Parameters
     ----------
     dims : int
-    rows : tuple of tuple of int
+    blind_spot_shape : tuple of tuple of int
         As `TaskPlan.blind_spot_shape`. A shape with gaps is known before the noise is, and both
         counts are its own.
     """
     leading_axes = (1,) * (dims - 2)
-    if not all(map(all, rows)):
-        passes = count_inference_passes((*leading_axes, len(rows), len(rows[0])), (1,) * dims)
+    if not all(map(all, blind_spot_shape)):
+        size = (len(blind_spot_shape), len(blind_spot_shape[0]))
+        passes = count_inference_passes((*leading_axes, *size), (1,) * dims)
         return passes, passes
     maximum = max(
         count_blind_spot_passes((*leading_axes, *size))
@@ -300,7 +303,7 @@ def estimate_costs(
     )
     further_iterations = fit_config.refit_iterations + fit_config.iterations * (candidates - 1)
     fit_seconds = sum(
-        costs.estimate_fit(unit.iterations, len(unit.trained_on))
+        costs.estimate_fit(unit.iterations, len(unit.training_regions))
         + costs.estimate_fit(further_iterations)
         for unit in units
     )
@@ -385,7 +388,7 @@ def choose_fit_config(
     refit_iterations = row.get("refit_iterations", 0)
     iterations = row["iterations"]
     joint_iterations = round(JOINT_ITERATION_FACTOR * iterations)
-    if run_settings.max_iterations:  # the last phase counts, too
+    if run_settings.max_iterations:  # the refit counts, too
         refit_iterations = min(refit_iterations, run_settings.max_iterations // REFIT_DIVISOR)
         iterations = joint_iterations = run_settings.max_iterations - refit_iterations
     fit_config = FitConfig(

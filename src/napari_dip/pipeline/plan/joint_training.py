@@ -184,8 +184,8 @@ def make_joint_units(
         iterations=fit_config.joint_iterations,
         item=training_regions[0].item if training_regions else 0,
         role=JOINT,
-        trained_on=training_regions,
-        starts_from="",
+        training_regions=training_regions,
+        initial_unit_id="",
         previous_item=None,
         next_item=None,
         tile=None,
@@ -197,11 +197,11 @@ def make_joint_units(
             id=f"probe{number}-{name}",
             iterations=compute_warm_start_iterations(fit_config),
             item=training_region.item,
-            starts_from=joint_unit.id,
+            initial_unit_id=joint_unit.id,
             role=FINE_TUNE_PROBE,
             previous_item=training_region.previous_item,
             next_item=training_region.next_item,
-            trained_on=(training_region,),
+            training_regions=(training_region,),
         )
         for number, training_region in enumerate(choose_probe_regions(probe_candidates))
     ]
@@ -217,9 +217,12 @@ def apply_probe_outcome(unit: WorkUnit, outcomes: Iterable[UnitOutcome]) -> Work
     """Return the unit of a frame with fine-tuning if the probes of its series show a gain."""
     if unit.role != INFERENCE:
         return unit
-    gain = compute_fine_tune_gain(outcomes, unit.joint_network_name)
+    probe_gain = compute_fine_tune_gain(outcomes, unit.joint_network_name)
     return replace(
-        unit, iterations=unit.fine_tune_iterations if gain is not None and gain.is_worthwhile else 0
+        unit,
+        iterations=unit.fine_tune_iterations
+        if probe_gain is not None and probe_gain.is_worthwhile
+        else 0,
     )
 
 
@@ -228,9 +231,9 @@ def compute_fine_tune_gain(
 ) -> FineTuneGain | None:
     """Return the mean gain of the probes of a series; None if there were none."""
     gains = [
-        outcome.gain
+        outcome.log_likelihood_gain
         for outcome in outcomes
-        if outcome.joint_network_name == joint_network_name and outcome.gain
+        if outcome.joint_network_name == joint_network_name and outcome.log_likelihood_gain
     ]
     if not gains:
         return None
@@ -245,13 +248,13 @@ def compute_fine_tune_gain(
     )
 
 
-def make_fine_tuning_note(gain: FineTuneGain) -> Note:
+def make_fine_tuning_note(probe_gain: FineTuneGain) -> Note:
     """Return a note on what the probes decided."""
     facts = {
-        "probes": gain.probe_count,
-        "mean": gain.mean,
-        "error": gain.error,
-        "pays": gain.is_worthwhile,
+        "probes": probe_gain.probe_count,
+        "mean": probe_gain.mean,
+        "error": probe_gain.error,
+        "pays": probe_gain.is_worthwhile,
     }
     return make_note("fine-tuning-tried", **facts)
 
@@ -262,19 +265,19 @@ def summarise_joint_training(outcomes: Iterable[UnitOutcome]) -> dict[str, dict[
     joint_outcome = next((outcome for outcome in all_outcomes if outcome.role == JOINT), None)
     if joint_outcome is None:
         return {}
-    gain = compute_fine_tune_gain(all_outcomes, joint_outcome.joint_network_name)
+    probe_gain = compute_fine_tune_gain(all_outcomes, joint_outcome.joint_network_name)
     facts: dict[str, object] = {
         "members": joint_outcome.region_count,
         "iterations": joint_outcome.iterations,
         "inference": sum(outcome.role == INFERENCE for outcome in all_outcomes),
     }
-    if gain is None:
+    if probe_gain is None:
         return {"joint_training": facts}
     probe_fields = {
-        "probes": gain.probe_count,
-        "gain": gain.mean,
-        "error": gain.error,
-        "fine_tuned": gain.is_worthwhile,
+        "probes": probe_gain.probe_count,
+        "gain": probe_gain.mean,
+        "error": probe_gain.error,
+        "fine_tuned": probe_gain.is_worthwhile,
     }
     return {"joint_training": facts | probe_fields}
 
@@ -288,7 +291,7 @@ def make_inference_units(
         replace(
             unit,
             iterations=0,
-            starts_from=make_joint_unit_id(unit.network_name),
+            initial_unit_id=make_joint_unit_id(unit.network_name),
             joint_network_name=unit.network_name,
             role=INFERENCE,
             fine_tune_iterations=fine_tune_iterations,

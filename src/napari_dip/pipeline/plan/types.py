@@ -32,9 +32,9 @@ class FitConfig:
     ----------
     prior_key : str
     iterations : int
-        Without those of the last phase.
+        Without those of the refit.
     joint_iterations : int
-        Of joint training; without those of the last phase.
+        Of joint training; without those of the refit.
     restarts : int
     widths : tuple of int
         Channels of the network at each scale, finest first.
@@ -42,7 +42,7 @@ class FitConfig:
     window : int or None
         Side of the training window of one step, in pixels; None: the whole image.
     refit_iterations : int
-        Iterations of the last phase, the refit on training and validation pixels.
+        Iterations of the refit on training and validation pixels.
     other_candidates : tuple of str
         Other candidates of a model selection, each fitted over `iterations`.
     prior_reason : str
@@ -193,7 +193,7 @@ class WorkUnit:
     iterations : int
     item : int
         Index of the plane, volume or frame along N of the stack (N, C, *grid).
-    starts_from : str
+    initial_unit_id : str
         Id of the unit whose network the fit starts with, such as the one before or a joint fit;
         "": a new network.
     previous_item, next_item : int or None
@@ -211,7 +211,7 @@ class WorkUnit:
         First pixel of the tile in the image, per axis of the fit; () without tiles.
     role : UnitRole
         `INDEPENDENT`, `JOINT`, `FINE_TUNE_PROBE` or `INFERENCE`.
-    trained_on : tuple of TrainingRegion
+    training_regions : tuple of TrainingRegion
         Training regions of a joint fit or of a probe.
     joint_network_name : str
         Name of the jointly trained network that the unit trains or uses; "": none.
@@ -227,7 +227,7 @@ class WorkUnit:
     seed: int
     iterations: int
     item: int = 0
-    starts_from: str = ""
+    initial_unit_id: str = ""
     previous_item: int | None = None
     next_item: int | None = None
     has_time_neighbours: bool = False
@@ -236,7 +236,7 @@ class WorkUnit:
     tile: int | None = None
     origin: tuple[int, ...] = ()
     role: UnitRole = INDEPENDENT
-    trained_on: tuple[TrainingRegion, ...] = ()
+    training_regions: tuple[TrainingRegion, ...] = ()
     joint_network_name: str = ""
     fine_tune_iterations: int = 0
     first_unit_id: str = ""
@@ -268,8 +268,8 @@ class UnitOutcome:
     """Outcome of the fit of one work unit, in plain numbers.
 
     `is_ended_by_user` is set if the user ended the fit. `region_count` is the number of training
-    regions of a joint fit. `gain` is set for a fine-tuning probe: sum and sum of squares of the
-    gain at validation pixels, and the number of these pixels.
+    regions of a joint fit. `log_likelihood_gain` is set for a fine-tuning probe: its sum and sum
+    of squares at validation pixels, and the number of these pixels.
     """
 
     unit_id: str
@@ -285,12 +285,13 @@ class UnitOutcome:
     role: UnitRole = INDEPENDENT
     joint_network_name: str = ""
     region_count: int = 0
-    gain: tuple[float, ...] = ()
+    log_likelihood_gain: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the outcome in plain JSON types, which `read_outcome` reads."""
         raw = asdict(self)
         raw = {"unit": raw.pop("unit_id"), **raw}
+        raw["gain"] = raw.pop("log_likelihood_gain")
         raw["prior"], raw["members"] = raw.pop("prior_key"), raw.pop("region_count")
         raw["series"] = raw.pop("joint_network_name")
         return raw

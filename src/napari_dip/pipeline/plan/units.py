@@ -75,7 +75,9 @@ def make_segment_notes(plan: Plan) -> tuple[Note, ...]:
     is_smoothed = plan.task_plan.uses_previous_frame and any(
         unit.has_time_neighbours for unit in plan.units
     )
-    has_warm_starts = any(unit.starts_from and not unit.joint_network_name for unit in plan.units)
+    has_warm_starts = any(
+        unit.initial_unit_id and not unit.joint_network_name for unit in plan.units
+    )
     starts = list_segment_starts(
         plan.layout.count_items(plan.header), plan.layout.get_item_stride(plan.header)
     )
@@ -125,7 +127,7 @@ def make_units(
             seed=image_plan.recipe.run_settings.seed + 1000 * group_index + restart,
             iterations=warm_start_iterations if is_warm_start[item] else fit_config.iterations,
             item=item,
-            starts_from=make_id(item - 1, group_index, restart) if is_warm_start[item] else "",
+            initial_unit_id=make_id(item - 1, group_index, restart) if is_warm_start[item] else "",
             previous_item=previous_item,
             next_item=next_item,
             has_time_neighbours=layout.get_neighbour_axis(header) == "T",
@@ -213,7 +215,7 @@ def make_tile_units(
                 + TILE_SEED_STEP * tile.index,
                 iterations=warm_start_iterations if start else fit_config.iterations,
                 item=item,
-                starts_from=f"{start}c{group_index}r{restart}" if start else "",
+                initial_unit_id=f"{start}c{group_index}r{restart}" if start else "",
                 previous_item=item - 1 if plane_name and item else None,
                 next_item=item + 1 if plane_name and item + 1 < tile.size[0] else None,
                 tile=tile.index,
@@ -313,7 +315,7 @@ def estimate_serial_fraction(plan: Plan) -> float:
         return 1 / len(plan.tiles)
     costs = plan.costs
     seconds = {
-        unit.id: costs.estimate_fit(unit.iterations, len(unit.trained_on))
+        unit.id: costs.estimate_fit(unit.iterations, len(unit.training_regions))
         + unit.has_estimate * (costs.inference_seconds + costs.refinement_seconds)
         for unit in plan.units
     }
@@ -367,7 +369,7 @@ def list_unit_chains(plan: Plan) -> list[list[WorkUnit]]:
     warm_started = {
         (unit.channels, unit.restart)
         for unit in plan.units
-        if unit.starts_from and not unit.joint_network_name
+        if unit.initial_unit_id and not unit.joint_network_name
     }
     chains: defaultdict[tuple[Any, ...], list[WorkUnit]] = defaultdict(list)
     for unit in plan.units:

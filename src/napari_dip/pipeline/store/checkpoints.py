@@ -202,7 +202,7 @@ class CheckpointStore:
             "done/count": merger.result_counts.copy(),
             **{
                 f"learned/{name}.{channel}": array.copy()
-                for (name, channel), array in merger.learned.items()
+                for (name, channel), array in merger.learned_parameters.items()
             },
             **{f"weights/{name}": value for name, value in weights.items()},
         }
@@ -290,7 +290,7 @@ class CheckpointStore:
         merger.result_counts[...] = arrays["count"]
         for key, tensor in groups.get("learned", {}).items():
             name, _, channel = key.rpartition(".")
-            merger.learned[name, int(channel)] = tensor.numpy()
+            merger.learned_parameters[name, int(channel)] = tensor.numpy()
         merger.outcomes.extend(outcomes)
         self.record_finished_unit(merger, groups.get("weights", {}))
 
@@ -323,11 +323,13 @@ def _read_fit(
 def read_outcome(raw: Mapping[str, Any]) -> UnitOutcome:
     """Return the outcome that was stored as JSON by its `to_dict`."""
     history = tuple((int(i), float(a), float(b)) for i, a, b in raw["history"])
-    tuples = {name: tuple(raw[name]) for name in ("evidence", "gain")}
     fields = {key: value for key, value in raw.items() if key not in ("stop", "stop_reason")}
     stop = read_stop(raw["stop"] if "stop" in raw else raw["stop_reason"])
     notes = tuple(map(read_note, raw["notes"]))
     fields["role"], fields["prior_key"] = UnitRole(fields["role"]), fields.pop("prior", "")
     fields["unit_id"], fields["region_count"] = fields.pop("unit"), fields.pop("members", 0)
     fields["joint_network_name"] = fields.pop("series", "")
-    return UnitOutcome(**{**fields, "stop": stop, "history": history, "notes": notes, **tuples})
+    fields["log_likelihood_gain"], fields["evidence"] = (
+        tuple(fields.pop(name)) for name in ("gain", "evidence")
+    )
+    return UnitOutcome(**{**fields, "stop": stop, "history": history, "notes": notes})

@@ -111,7 +111,7 @@ class ResultStore:
         import torch
 
         arrays = dict(zip(_ESTIMATE_NAMES, result.estimates, strict=False))
-        arrays |= {f"learned/{key}": array for key, array in result.learned.items()}
+        arrays |= {f"learned/{key}": array for key, array in result.learned_parameters.items()}
         tensors = {key: torch.from_numpy(np.array(a, order="C")) for key, a in arrays.items()}
         metadata = {
             "outcomes": [outcome.to_dict() for outcome in result.outcomes],
@@ -175,7 +175,9 @@ class ResultStore:
         groups = group_tensors(read_tensors(self._get_path(unit.id)))
         estimates = tuple(groups[name][""].numpy() for name in _ESTIMATE_NAMES)
         learned = {name: tensor.numpy() for name, tensor in groups.get("learned", {}).items()}
-        merger.add(unit, UnitResult(outcomes=(outcome,), estimates=estimates, learned=learned))
+        merger.add(
+            unit, UnitResult(outcomes=(outcome,), estimates=estimates, learned_parameters=learned)
+        )
 
     def allocate_image(
         self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]

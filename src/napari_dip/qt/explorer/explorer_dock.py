@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _NOTHING_MESSAGE = "Ended before there was anything to be seen. Give it a little more time."
 _KEPT_FINDINGS_LABEL = "what was found so far"
-_TRUTH = TaskInput(
+_TRUTH_INPUT = TaskInput(
     name="truth",
     label="Truth",
     help="The same image without noise, if you have it: tells how good each estimate is.",
@@ -59,7 +59,7 @@ class ExplorerDock(QWidget):
         self._preview: Preview | None = None
         self.plan_label = make_message_label()
         self.run_bar = RunBar(kept_label=_KEPT_FINDINGS_LABEL)
-        self.inputs = LayerInputs(viewer, (_TRUTH,), self, has_axes_field=False)
+        self.inputs = LayerInputs(viewer, (_TRUTH_INPUT,), self, has_axes_field=False)
         self.image_chooser, self.extra_inputs = self.inputs.image_chooser, self.inputs.extra_inputs
         self.image_chooser.combo.setToolTip(
             "<qt>The image to look at. It follows the layer that is selected in napari, "

@@ -99,7 +99,7 @@ class ValidationCurve(DockPlot):
             "when it rises, the network begins to copy noise, and the best point is kept.",
         )
         self._points: list[tuple[int, float, float]] = []
-        self._unit = 0
+        self._unit_index = 0
         self._fit_curve = self.plot(pen=pg.mkPen(TRAINING_COLOUR, width=1.5))
         self._validation_curve = self.plot(pen=pg.mkPen(VALIDATION_COLOUR, width=2))
         best = {"symbol": "o", "symbolSize": 9, "symbolBrush": VALIDATION_COLOUR}
@@ -111,7 +111,7 @@ class ValidationCurve(DockPlot):
     def restart(self) -> None:
         """Empty the plot."""
         self._points.clear()
-        self._unit = 0
+        self._unit_index = 0
         self._draw(0)
 
     def extend(self, points: Iterable[tuple[int, int, float, float]], best_iteration: int) -> None:
@@ -119,16 +119,16 @@ class ValidationCurve(DockPlot):
 
         A new unit begins new curves.
         """
-        for unit, iteration, training_loss, validation_loss in points:
-            if unit != self._unit:
-                self._unit = unit
+        for unit_index, iteration, training_loss, validation_loss in points:
+            if unit_index != self._unit_index:
+                self._unit_index = unit_index
                 self._points.clear()
             self._points.append((iteration, training_loss, validation_loss))
         self._draw(best_iteration)
 
     def mark_snapshot(self, position: tuple[int, int] | None) -> None:
-        """Mark a snapshot of the history by a vertical line: (unit, iteration), or None."""
-        self._mark.setVisible(position is not None and position[0] == self._unit)
+        """Mark a snapshot of the history by a vertical line: (unit_index, iteration), or None."""
+        self._mark.setVisible(position is not None and position[0] == self._unit_index)
         if position is not None:
             self._mark.setValue(position[1])
 

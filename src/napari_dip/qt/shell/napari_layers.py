@@ -338,7 +338,7 @@ def add_result(
                 viewer,
                 f"{name} {output.upper()}",
                 layer_attributes,
-                result.learned[output],
+                result.learned_parameters[output],
                 metadata,
             )
         layer_name = f"{name} {crop_name or spec.result_suffix}"

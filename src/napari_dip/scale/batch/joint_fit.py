@@ -21,7 +21,7 @@ from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
-from napari_dip.pipeline.execute.runner import read_image, run_engine
+from napari_dip.pipeline.execute.runner import read_image, run_with_torch
 from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
 from napari_dip.pipeline.machine import choose_thread_count
 from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
@@ -107,7 +107,7 @@ def fit_joint_network(
     checkpoints = CheckpointStore(run_folder, resume=resume, replaces_unusable=True)
     steps = _fit_networks(joint_plan, threads, network_path, checkpoints, recorder)
     try:
-        return (yield from run_engine(steps, threads, SERIES_NAME))
+        return (yield from run_with_torch(steps, threads, SERIES_NAME))
     except OSError as error:
         raise FailedError(make_save_refusal(network_path, error)) from error
 

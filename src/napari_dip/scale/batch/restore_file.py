@@ -184,7 +184,7 @@ def _save_extra_outputs(
     """Write what a task has learned, and a drawing of input and result."""
     header = plan.header
     for name in plan.recipe.task.spec.extra_outputs:
-        path, learned_plane = job.paths.get_learned_path(name), result.learned[name]
+        path, learned_plane = job.paths.get_learned_path(name), result.learned_parameters[name]
         plane_header = make_plane_header(header, learned_plane.shape)
         is_replaceable = path in replaceable_paths
         save_image(path, learned_plane, plane_header, plane_header.scale, result, is_replaceable)

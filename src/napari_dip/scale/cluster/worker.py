@@ -20,7 +20,7 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import FailedError, Refusal, RefusedError, make_refusal, read_refusal
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.events import Event, Progress, drain_generator
-from napari_dip.pipeline.execute.runner import restore_shard, run_engine
+from napari_dip.pipeline.execute.runner import restore_shard, run_with_torch
 from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
 from napari_dip.pipeline.machine import detect_machine, get_torch_version
 from napari_dip.pipeline.plan.units import Shard
@@ -317,7 +317,7 @@ def _restore_shard(
     )
     data = open_plan_inputs(plan, stamp_files(plan))
     steps = restore_shard(plan, data, shard, poll_control, checkpoints)
-    last_control = yield from run_engine(steps, plan.threads, plan.header.name)
+    last_control = yield from run_with_torch(steps, plan.threads, plan.header.name)
     return "shard-done" if last_control is Control.GO else "waiting"
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _MAP_HELP = "One plane of the image's size, as napari-dip camera-maps writes it; it holds for all."
 #: Camera maps as optional inputs.
-CAMERA_MAPS = (
+CAMERA_MAP_INPUTS = (
     TaskInput(
         name="offset_map",
         label="Offset map of the camera",
@@ -156,7 +156,7 @@ def check_maps(
     """
     maps = {
         camera_map.name: extra_headers[camera_map.name]
-        for camera_map in CAMERA_MAPS
+        for camera_map in CAMERA_MAP_INPUTS
         if camera_map.name in extra_headers
     }
     for map_header in maps.values():
@@ -197,7 +197,7 @@ def build_camera_correction(
     Parameters
     ----------
     extra_inputs : mapping of str to ndarray
-        With the names of `CAMERA_MAPS`.
+        With the names of `CAMERA_MAP_INPUTS`.
     grid : tuple of int
         Y, X.
 
@@ -208,7 +208,7 @@ def build_camera_correction(
     """
     maps = {
         camera_map.name: extra_inputs[camera_map.name].reshape(grid).astype(np.float64)
-        for camera_map in CAMERA_MAPS
+        for camera_map in CAMERA_MAP_INPUTS
         if camera_map.name in extra_inputs
     }
     if not maps:
@@ -227,14 +227,16 @@ def build_camera_correction(
     return replace(camera, median_variance=median_variance, excess_variance=excess_variance)
 
 
-def compute_pixel_weights(excess: Tensor, noise: NoiseVariance, measurement: Tensor) -> Tensor:
+def compute_pixel_weights(
+    excess: Tensor, noise_variance: NoiseVariance, measurement: Tensor
+) -> Tensor:
     """Return the weight of each pixel: usual noise variance divided by its own.
 
     Parameters
     ----------
     excess : Tensor
         (1, C, 1, ..., Y, X), in squared network units.
-    noise : NoiseVariance
+    noise_variance : NoiseVariance
         Of a usual pixel.
     measurement : Tensor
         (B, C, *grid).
@@ -246,5 +248,5 @@ def compute_pixel_weights(excess: Tensor, noise: NoiseVariance, measurement: Ten
     """
     from napari_dip.engine.priors.r2r import average_in_plane
 
-    usual_variance = noise.compute_variance(average_in_plane(measurement, LOCAL_MEAN_SIDE))
+    usual_variance = noise_variance.compute_variance(average_in_plane(measurement, LOCAL_MEAN_SIDE))
     return (usual_variance / (usual_variance + excess)).amin((0, 1), keepdim=True)

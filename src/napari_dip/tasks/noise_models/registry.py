@@ -14,7 +14,7 @@ from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import keep_extra_inputs
 from napari_dip.tasks.noise_models.impulses import (
-    SALT_AND_PEPPER,
+    SALT_AND_PEPPER_KEY,
     build_impulse_problem,
     exclude_impulses,
     find_stack_impulses,
@@ -25,13 +25,13 @@ from napari_dip.tasks.noise_models.jpeg_traces import (
     read_jpeg_traces,
 )
 from napari_dip.tasks.noise_models.stripes import (
-    STRIPES,
+    STRIPES_KEY,
     add_line_offsets,
     describe_stripes,
     remove_stripes,
 )
 from napari_dip.tasks.priors.recompression import add_jpeg_projection
-from napari_dip.tasks.priors.registry import MASKED_INPUT, RECOMPRESSION
+from napari_dip.tasks.priors.registry import MASKED_INPUT_PRIOR, RECOMPRESSION_PRIOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from napari_dip.tasks.noise_models.stripes import StripeOffsets
 
 #: Name of the noise model.
-SPECKLE = "speckle"
+SPECKLE_KEY = "speckle"
 #: Minimum signal for the variance of speckle, as a share of the mean: without it, the variance of
 #: dark pixels would be 0 and their weight infinite.
 MIN_SPECKLE_SIGNAL = 0.02
@@ -90,18 +90,20 @@ def compute_logarithm(planes: Float32Array) -> Float32Array:
     return np.asarray(compute_log_intensity(torch.from_numpy(np.ascontiguousarray(planes))).numpy())
 
 
-def convert_log_noise(noise: NoiseEstimate, logarithms: Float32Array) -> NoiseEstimate:
+def convert_log_noise(noise_estimate: NoiseEstimate, logarithms: Float32Array) -> NoiseEstimate:
     """Convert the noise that was measured on logarithms to that of intensities."""
     import numpy as np
 
     from napari_dip.engine.noise.variance_model import estimate_number_of_looks
 
     level = float(logarithms.mean(dtype=np.float64))
-    variance = max(noise.gain * level + noise.intercept, noise.floor)
+    variance = max(noise_estimate.gain * level + noise_estimate.intercept, noise_estimate.floor)
     relative = estimate_number_of_looks(variance) ** -0.5
     signal = float(np.exp(logarithms, dtype=np.float64).mean())
     floor = (MIN_SPECKLE_SIGNAL * relative * signal) ** 2
-    return replace(noise, gain=0.0, intercept=0.0, floor=floor, relative_deviation=relative)
+    return replace(
+        noise_estimate, gain=0.0, intercept=0.0, floor=floor, relative_deviation=relative
+    )
 
 
 def remove_artefact(
@@ -117,9 +119,9 @@ def remove_artefact(
     from napari_dip.tasks.noise_models.impulses import replace_by_random_neighbours
     from napari_dip.tasks.noise_models.stripes import subtract_line_offsets
 
-    if noise == STRIPES:
+    if noise == STRIPES_KEY:
         return subtract_line_offsets(volume), measured_mask, grey_level_step
-    if noise == SPECKLE:
+    if noise == SPECKLE_KEY:
         return compute_logarithm(volume), measured_mask, 0.0
     if measured_mask is None:
         return volume, measured_mask, grey_level_step
@@ -200,10 +202,10 @@ class NoiseModel:
         Name in forms.
     methods_phrase : str
         Completion of "The noise was modelled as" in the methods section.
-    figures_row : str
-        Row of the table of messages that says the strength of the noise there.
+    figures_template_key : str
+        Key of the template that says the strength of the noise there.
     list_figures : callable
-        (noise in a report) -> the facts of that row, one value a channel.
+        (noise in a report) -> the facts of that template, one value a channel.
     papers : tuple of str
         Papers to cite: keys of `pipeline.assess.references.PAPERS`.
     is_detector : bool
@@ -243,7 +245,7 @@ class NoiseModel:
     key: str
     label: str
     methods_phrase: str = ""
-    figures_row: str = "figures-line"
+    figures_template_key: str = "figures-line"
     list_figures: Callable[[Mapping[str, Any]], Mapping[str, list[float]]] = lambda noise: {
         name: noise[name] for name in ("gain", "intercept")
     }
@@ -293,7 +295,7 @@ GAUSSIAN = NoiseModel(
     key="gaussian",
     label="Gaussian",
     methods_phrase="Gaussian, equally strong everywhere",
-    figures_row="figures-gaussian",
+    figures_template_key="figures-gaussian",
     list_figures=lambda noise: {"std": [max(0.0, v) ** 0.5 for v in noise["intercept"]]},
     is_detector=True,
 )
@@ -309,7 +311,7 @@ JPEG = NoiseModel(
     methods_phrase="the loss of JPEG compression",
     papers=("jpeg traces",),
     volume_refusal="jpeg-volume",
-    prior_key=RECOMPRESSION.key,
+    prior_key=RECOMPRESSION_PRIOR.key,
     prior_reason="it learns to undo the compression that was found, on the image itself",
     joins_colours=True,  # JPEG mixes the colours
     has_noise_residual=False,
@@ -318,13 +320,13 @@ JPEG = NoiseModel(
     convert_inputs=lambda image, extra_inputs, headers: read_jpeg_traces(image),
     wrap_problem=add_jpeg_projection,
 )
-IMPULSES = NoiseModel(
-    key=SALT_AND_PEPPER,
+SALT_AND_PEPPER = NoiseModel(
+    key=SALT_AND_PEPPER_KEY,
     label="Salt and pepper (faulty pixels)",
     methods_phrase="impulses on single pixels beside a detector's noise",
     papers=("impulses",),
     volume_refusal="impulses-volume",
-    prior_key=MASKED_INPUT.key,
+    prior_key=MASKED_INPUT_PRIOR.key,
     prior_reason="it learns to fill pixels in from those around, as the impulses need",
     fills_missing_pixels=True,
     is_removed_before_measuring=True,
@@ -333,8 +335,8 @@ IMPULSES = NoiseModel(
     limit_network_input=exclude_impulses,
     problem_factory=build_impulse_problem,
 )
-LINE_NOISE = NoiseModel(
-    key=STRIPES,
+STRIPES = NoiseModel(
+    key=STRIPES_KEY,
     label="Stripes (line noise)",
     methods_phrase="offsets of whole rows or columns beside a detector's noise",
     papers=("stripes",),
@@ -344,11 +346,11 @@ LINE_NOISE = NoiseModel(
     correct_fit_input=remove_stripes,
     wrap_problem=add_line_offsets,
 )
-MULTIPLICATIVE = NoiseModel(
-    key=SPECKLE,
+SPECKLE = NoiseModel(
+    key=SPECKLE_KEY,
     label="Speckle",
     methods_phrase="speckle, in proportion to the signal",
-    figures_row="figures-speckle",
+    figures_template_key="figures-speckle",
     list_figures=lambda noise: {"std": noise.get("relative", [0])},
     papers=("speckle",),
     is_removed_before_measuring=True,
@@ -365,9 +367,9 @@ NOISE_MODELS: Mapping[str, NoiseModel] = MappingProxyType(
             GAUSSIAN,
             POISSON_GAUSSIAN,
             JPEG,
-            IMPULSES,
-            LINE_NOISE,
-            MULTIPLICATIVE,
+            SALT_AND_PEPPER,
+            STRIPES,
+            SPECKLE,
         )
     }
 )

@@ -64,7 +64,7 @@ def build_random_input_prior(
         architecture = replace(architectures[name], widths=fit_input.widths)
         return build_from_architecture(architecture, grid, rng, channels, input_options.jitter)
     extra_channels = options.extra_channels + (0 if extra_input is None else extra_input.shape[1])
-    net = Hourglass(
+    network = Hourglass(
         len(grid),
         input_options.channels + extra_channels,
         channels,
@@ -84,13 +84,13 @@ def build_random_input_prior(
         ] * extra_input.shape[1]
         jitter = torch.tensor(jitters).reshape(1, -1, *(1,) * len(grid))
     if input_options.baseline is not None:
-        net.zero_head()
+        network.zero_head()
     scale, baseline, bounds = (
         input_options.output_scale,
         input_options.baseline,
         input_options.bounds,
     )
-    return RandomInputPrior(net, random_input, jitter, scale, baseline, bounds=bounds)
+    return RandomInputPrior(network, random_input, jitter, scale, baseline, bounds=bounds)
 
 
 def build_no_skip_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOptions) -> Prior:
@@ -107,9 +107,9 @@ def build_pixel_prior(fit_input: FitInput, rng: torch.Generator, options: PriorO
     from napari_dip.engine.priors.feature_inversion import PixelParameters
 
     channels, grid = fit_input.measurement.shape[1], fit_input.grid
-    net = PixelParameters(channels, grid, PIXEL_START_SIGMA, rng)
+    network = PixelParameters(channels, grid, PIXEL_START_SIGMA, rng)
     bounds = options.random_input.bounds
-    return RandomInputPrior(net, torch.zeros(1, 1, *grid), 0.0, bounds=bounds)
+    return RandomInputPrior(network, torch.zeros(1, 1, *grid), 0.0, bounds=bounds)
 
 
 def build_random_input_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
@@ -131,16 +131,16 @@ def build_random_input_problem(fit_input: FitInput, options: PriorOptions) -> Pr
     exposure_count = len(fit_input.measurement)
     terms = []
     for exposure in range(exposure_count):
-        noise = fit_input.noise.variance_model.scale(fit_input.noise.assumed_fraction).select(
-            exposure
-        )
+        noise_variance = fit_input.noise.noise_variance.scale(
+            fit_input.noise.assumed_fraction
+        ).select(exposure)
         has_validation = exposure == exposure_count - 1
         terms.append(
             Term(
                 measurement=fit_input.measurement[exposure : exposure + 1],
                 operator=Identity(),
-                fidelity=make_weighted_residual(noise),
-                deviance=make_gaussian_deviance(noise),
+                fidelity=make_weighted_residual(noise_variance),
+                deviance=make_gaussian_deviance(noise_variance),
                 training_pixel_weights=fit_input.masks.training_pixel_weights
                 if has_validation
                 else fit_input.masks.measured_pixel_weights,
@@ -166,7 +166,7 @@ def validate_by_squared_error(fit_input: FitInput, problem: Problem) -> Problem:
     """
     from napari_dip.engine.likelihood.fidelity import make_gaussian_deviance
 
-    deviance = make_gaussian_deviance(fit_input.noise.variance_model, uses_predicted_variance=False)
+    deviance = make_gaussian_deviance(fit_input.noise.noise_variance, uses_predicted_variance=False)
     terms = tuple(replace(term, deviance=deviance) for term in problem.terms)
     return replace(problem, terms=terms)
 
@@ -204,11 +204,11 @@ def build_from_architecture(
     from napari_dip.engine.prior import RandomInputPrior
 
     widths, upsampling = architecture.widths, _choose_upsampling_factory(architecture)
-    input_channels, input_grid, net = RANDOM_INPUT_CHANNELS, grid, nn.Module()
+    input_channels, input_grid, network = RANDOM_INPUT_CHANNELS, grid, nn.Module()
     if architecture.structure == "hourglass":
         if architecture.input_kind == "coordinates":
             input_channels = len(grid)
-        net = Hourglass(
+        network = Hourglass(
             len(grid),
             input_channels,
             channels,
@@ -222,18 +222,18 @@ def build_from_architecture(
     else:
         input_grid, jitter = compute_scale_grids(grid, len(widths))[-1], 0.0
         if architecture.structure == "decoder":
-            net = Decoder(
+            network = Decoder(
                 grid, input_channels, channels, widths, rng=rng, make_upsampling=upsampling
             )
         else:
             input_channels = widths[0]
-            net = DeepDecoder(
+            network = DeepDecoder(
                 grid, channels, input_channels, len(widths), rng=rng, make_upsampling=upsampling
             )
     network_input = _make_network_input(architecture, input_channels, input_grid, rng)
-    prior = RandomInputPrior(net, network_input, jitter, grid=grid)
+    prior = RandomInputPrior(network, network_input, jitter, grid=grid)
     if architecture.lipschitz_bound is not None:
-        bound_spectral_norms(net, architecture.lipschitz_bound)
+        bound_spectral_norms(network, architecture.lipschitz_bound)
     return prior
 
 

@@ -285,7 +285,7 @@ def _build_masked_input_network(
     from napari_dip.engine.priors.masked_input import FillingResidualNetwork
 
     channels = fit_input.measurement.shape[1]
-    net = (
+    network = (
         Hourglass(
             2,
             in_channels,
@@ -301,4 +301,4 @@ def _build_masked_input_network(
             2, in_channels, channels, fit_input.widths[0], Z_STACK_RESIDUAL_BLOCKS, rng=rng
         )
     )
-    return FillingResidualNetwork(net, in_channels, channels, 2, rng)
+    return FillingResidualNetwork(network, in_channels, channels, 2, rng)

@@ -35,7 +35,7 @@ def build_recompression_prior(
 
     channels = fit_input.measurement.shape[1]
     input_channels = 2 * channels
-    net = Hourglass(
+    network = Hourglass(
         2,
         input_channels,
         channels,
@@ -45,7 +45,7 @@ def build_recompression_prior(
         rng=rng,
     )
     return RecompressionPrior(
-        FillingResidualNetwork(net, input_channels, channels, 2, rng),
+        FillingResidualNetwork(network, input_channels, channels, 2, rng),
         fit_input.measurement,
         _make_compression(fit_input),
         lambda image: _to_grey_levels(fit_input, image),
@@ -77,7 +77,7 @@ def build_recompression_problem(fit_input: FitInput, options: PriorOptions) -> P
     compression_error = max(
         float((recompressed - measured).square().mean()), MIN_PREDICTION_VARIANCE
     )
-    zero = torch.zeros_like(fit_input.noise.variance_model.gain)
+    zero = torch.zeros_like(fit_input.noise.noise_variance.gain)
     variance_floor = NoiseVariance(
         gain=zero, intercept=zero, floor=zero + COMPRESSION_VARIANCE_FLOOR * compression_error
     )

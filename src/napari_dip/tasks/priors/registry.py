@@ -53,7 +53,7 @@ def register_prior(prior_spec: PriorSpec) -> PriorSpec:
     return prior_spec
 
 
-BLIND_SPOT = PriorSpec(
+BLIND_SPOT_PRIOR = PriorSpec(
     key="blind-spot",
     labels={"denoise": "Blind spot"},
     prior_factory=build_blind_spot_prior,
@@ -67,7 +67,7 @@ BLIND_SPOT = PriorSpec(
     network=PriorNetwork(is_local=True, predicts_noise_variance=True, supports_bfloat16=True),
     cost=PriorCost(float32_step_bytes=46, bfloat16_step_bytes=40),
 )
-R2R = PriorSpec(
+R2R_PRIOR = PriorSpec(
     key="r2r",
     needs_noise_variance=True,
     labels={"denoise": "Noisier input (R2R)"},
@@ -80,11 +80,11 @@ R2R = PriorSpec(
     network=PriorNetwork(is_local=True, supports_bfloat16=True),
     cost=PriorCost(float32_step_bytes=46, bfloat16_step_bytes=40, has_single_pass=True),
 )
-GUIDED = PriorSpec(
+GUIDED_PRIOR = PriorSpec(
     key="guided",
     labels={"guide": "Guide + blind spot"},
-    choice_override=BLIND_SPOT.key,
-    unguided_key=BLIND_SPOT.key,
+    choice_override=BLIND_SPOT_PRIOR.key,
+    unguided_key=BLIND_SPOT_PRIOR.key,
     prior_factory=build_guided_prior,
     problem_factory=build_guided_problem,
     methods_phrase="the guide, and the image with pixels hidden afresh at each step",
@@ -94,7 +94,7 @@ GUIDED = PriorSpec(
     network=PriorNetwork(is_local=True, predicts_noise_variance=True),
     cost=PriorCost(float32_step_bytes=40),
 )
-MASKED_INPUT = PriorSpec(
+MASKED_INPUT_PRIOR = PriorSpec(
     key="masked-input",
     labels={"inpaint": "Masked input"},
     prior_factory=build_masked_input_prior,
@@ -105,21 +105,21 @@ MASKED_INPUT = PriorSpec(
     network=PriorNetwork(is_local=True, predicts_noise_variance=True, is_planewise=True),
     cost=PriorCost(float32_step_bytes=70, bfloat16_step_bytes=45),
 )
-MASKED_INPUT_SHAPES = PriorSpec(
+MASKED_INPUT_SHAPES_PRIOR = PriorSpec(
     key="masked-input-shapes",
-    labels=MASKED_INPUT.labels,
+    labels=MASKED_INPUT_PRIOR.labels,
     prior_factory=build_masked_input_prior,
     problem_factory=build_masked_input_problem,
     methods_phrase="the image with copies of its holes hidden at each step",
     papers=("noise2void",),
-    choice_override=MASKED_INPUT.key,
+    choice_override=MASKED_INPUT_PRIOR.key,
     input_traits=PriorInputTraits(
         contains_image=True, has_masked_pixels=True, has_hole_shapes=True
     ),
     network=PriorNetwork(is_local=True, predicts_noise_variance=True, is_planewise=True),
     cost=PriorCost(float32_step_bytes=40),
 )
-RECOMPRESSION = PriorSpec(
+RECOMPRESSION_PRIOR = PriorSpec(
     key="recompression",
     prior_factory=build_recompression_prior,
     problem_factory=build_recompression_problem,
@@ -131,7 +131,7 @@ RECOMPRESSION = PriorSpec(
     network=PriorNetwork(is_local=True),
     cost=PriorCost(float32_step_bytes=40),
 )
-ZSSR = PriorSpec(
+ZSSR_PRIOR = PriorSpec(
     key="zssr",
     labels={"super-resolve": "Zero-shot super-resolution (ZSSR)"},
     prior_factory=build_zssr_prior,
@@ -143,7 +143,7 @@ ZSSR = PriorSpec(
     input_traits=PriorInputTraits(trains_on_coarser_copies=True),
     cost=PriorCost(float32_step_bytes=70, averaged_passes=8),
 )
-RANDOM_INPUT = PriorSpec(
+RANDOM_INPUT_PRIOR = PriorSpec(
     key=DEFAULT_PRIOR,
     labels=dict.fromkeys(
         ("denoise", "inpaint", "super-resolve", "invert-features"),
@@ -154,7 +154,7 @@ RANDOM_INPUT = PriorSpec(
     methods_phrase="fixed random noise",
     input_traits=PriorInputTraits(is_random_noise=True),
 )
-RANDOM_INPUT_NO_SKIPS = PriorSpec(
+RANDOM_INPUT_NO_SKIPS_PRIOR = PriorSpec(
     key="random-input-no-skips",
     labels={"inpaint": "Random input, no skip connections"},
     prior_factory=build_no_skip_prior,
@@ -163,17 +163,17 @@ RANDOM_INPUT_NO_SKIPS = PriorSpec(
     input_traits=PriorInputTraits(is_random_noise=True),
     network=PriorNetwork(has_skip_connections=False),
 )
-GUIDED_RANDOM_INPUT = PriorSpec(
+GUIDED_RANDOM_INPUT_PRIOR = PriorSpec(
     key="guided-random-input",
     labels={"guide": "Guide + random input"},
     prior_factory=build_random_input_prior,
     problem_factory=build_random_input_problem,
     methods_phrase="the guide and fixed random noise",
     papers=("guide",),
-    choice_override=RANDOM_INPUT.key,
+    choice_override=RANDOM_INPUT_PRIOR.key,
     input_traits=PriorInputTraits(is_random_noise=True, has_guide=True),
 )
-TOTAL_VARIATION = PriorSpec(
+TOTAL_VARIATION_PRIOR = PriorSpec(
     key="total-variation",
     labels={"invert-features": "Total variation"},
     prior_factory=build_pixel_prior,
@@ -182,7 +182,7 @@ TOTAL_VARIATION = PriorSpec(
     papers=("total variation",),
     has_network=False,
 )
-PIXELS = PriorSpec(
+PIXELS_PRIOR = PriorSpec(
     key="pixels",
     labels={"invert-features": "Nothing"},
     prior_factory=build_pixel_prior,
@@ -192,18 +192,18 @@ PIXELS = PriorSpec(
 )
 
 for _row in (
-    R2R,
-    BLIND_SPOT,
-    GUIDED,
-    MASKED_INPUT,
-    MASKED_INPUT_SHAPES,
-    RECOMPRESSION,
-    ZSSR,
-    RANDOM_INPUT,
-    RANDOM_INPUT_NO_SKIPS,
-    GUIDED_RANDOM_INPUT,
-    TOTAL_VARIATION,
-    PIXELS,
+    R2R_PRIOR,
+    BLIND_SPOT_PRIOR,
+    GUIDED_PRIOR,
+    MASKED_INPUT_PRIOR,
+    MASKED_INPUT_SHAPES_PRIOR,
+    RECOMPRESSION_PRIOR,
+    ZSSR_PRIOR,
+    RANDOM_INPUT_PRIOR,
+    RANDOM_INPUT_NO_SKIPS_PRIOR,
+    GUIDED_RANDOM_INPUT_PRIOR,
+    TOTAL_VARIATION_PRIOR,
+    PIXELS_PRIOR,
 ):
     register_prior(_row)
 

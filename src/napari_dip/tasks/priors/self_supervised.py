@@ -90,14 +90,14 @@ def build_blind_spot_prior(
     from napari_dip.engine.prior import BlindSpotPrior
 
     channels = fit_input.measurement.shape[1]
-    net = build_image_network(fit_input, rng, channels + options.extra_channels, 2 * channels)
+    network = build_image_network(fit_input, rng, channels + options.extra_channels, 2 * channels)
     size, shape = fit_input.masks.blind_spot_size, fit_input.masks.blind_spot_shape
     has_single_pixels = all(side == 1 for side in size)
     hidden = fit_input.masks.excluded
     if fit_input.masks.pixel_weights is not None:  # noisy pixels are predicted as well
         hidden = hidden.maximum(1 - fit_input.masks.low_noise)
     return BlindSpotPrior(
-        net,
+        network,
         fit_input.measurement,
         hidden,
         size,
@@ -116,7 +116,7 @@ def build_guided_prior(
     from napari_dip.engine.prior import zero_last_channels
 
     prior = build_blind_spot_prior(fit_input, rng, options)
-    zero_last_channels(prior.net, options.extra_channels)
+    zero_last_channels(prior.network, options.extra_channels)
     return prior
 
 
@@ -140,12 +140,12 @@ def build_blind_spot_problem(
     )
     from napari_dip.engine.problem import Identity, Problem, Term
 
-    noise = fit_input.noise.variance_model.scale(fit_input.noise.assumed_fraction)
+    noise_variance = fit_input.noise.noise_variance.scale(fit_input.noise.assumed_fraction)
     term = Term(
         measurement=fit_input.measurement,
         operator=Identity(),
-        fidelity=make_beta_nll(noise, fit_input.noise.level**2),
-        deviance=make_gaussian_deviance(noise),
+        fidelity=make_beta_nll(noise_variance, fit_input.noise.level**2),
+        deviance=make_gaussian_deviance(noise_variance),
         training_pixel_weights=fit_input.masks.training_pixel_weights,
         validation_mask=fit_input.masks.validation,
         refit_pixel_weights=fit_input.masks.measured_pixel_weights,
@@ -153,7 +153,7 @@ def build_blind_spot_problem(
 
     def postprocess(estimate: Estimate) -> Estimate:
         return compute_posterior(
-            fit_input.noise.variance_model,
+            fit_input.noise.noise_variance,
             fit_input.measurement,
             estimate,
             assumed_noise_fraction=fit_input.noise.assumed_fraction,
@@ -188,7 +188,7 @@ def build_r2r_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOpt
         fit_input.masks.low_noise,
         fit_input.masks.excluded,
         fit_input.masks.blind_spot_size,
-        fit_input.noise.image_variance_models or fit_input.noise.variance_model,
+        fit_input.noise.image_noise_variances or fit_input.noise.noise_variance,
         fit_input.noise.correlation,
         window=compute_fit_window(fit_input),
         pixel_weights=pixel_weights,
@@ -204,14 +204,14 @@ def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         measurement=fit_input.measurement,
         operator=Identity(),
         fidelity=make_least_squares(fit_input.noise.level**2),
-        deviance=make_gaussian_deviance(fit_input.noise.variance_model),
+        deviance=make_gaussian_deviance(fit_input.noise.noise_variance),
         training_pixel_weights=fit_input.masks.training_pixel_weights,
         validation_mask=fit_input.masks.validation,
         refit_pixel_weights=fit_input.masks.measured_pixel_weights,
     )
 
     def postprocess(estimate: Estimate) -> Estimate:
-        variance = fit_input.noise.variance_model.compute_variance(estimate.mean)
+        variance = fit_input.noise.noise_variance.compute_variance(estimate.mean)
         return Estimate(estimate.mean, (R2R_RESIDUAL_NOISE_FRACTION * variance).log())
 
     return Problem(
@@ -240,14 +240,19 @@ def make_nl_bayes_refinement(
 
     def refine(estimate: Estimate) -> Estimate:
         guide = postprocess(estimate)
-        noise, measured = fit_input.noise.variance_model, fit_input.measurement
+        noise_variance, measured = fit_input.noise.noise_variance, fit_input.measurement
         weights, correlation = fit_input.masks.measured_pixel_weights, fit_input.noise.correlation
         if correlation is None:
             damped = guide.mean + weights * (measured - guide.mean)
-            guide = guide._replace(mean=restore_border_detail(noise, damped, guide.mean))
+            guide = guide._replace(mean=restore_border_detail(noise_variance, damped, guide.mean))
         has_neighbours = fit_input.series.neighbours is not None
         filtered = refine_by_nl_bayes(
-            noise, measured, guide.mean, weights, correlation, uses_guide_only=has_neighbours
+            noise_variance,
+            measured,
+            guide.mean,
+            weights,
+            correlation,
+            uses_guide_only=has_neighbours,
         )
         if correlation is None and not has_neighbours:
             return filtered

@@ -59,7 +59,7 @@ def build_zssr_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOp
     chain = ResidualChain(
         dims, channels, channels, fit_input.widths[0], ZSSR_RESIDUAL_BLOCKS, rng=rng
     )
-    net = ZssrNetwork(
+    network = ZssrNetwork(
         FillingResidualNetwork(chain, channels, channels, dims, rng),
         resampling.downsample_stage,
         resampling.stage_factors,
@@ -67,9 +67,9 @@ def build_zssr_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOp
         fit_input.grid,
     )
     return ZssrPrior(
-        net,
+        network,
         _fill_holes(fit_input),
-        fit_input.noise.variance_model,
+        fit_input.noise.noise_variance,
         _measure_interpolation_error(fit_input, resampling),
         window=None if fit_input.window is None else (fit_input.window,) * dims,
     )
@@ -95,7 +95,7 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     measured, operator = fit_input.measurement, resampling.downsample
     patch_mask = _draw_validation_patches(fit_input)
     interpolation_error = _measure_interpolation_error(fit_input, resampling)
-    zero = torch.zeros_like(fit_input.noise.variance_model.gain[:1])
+    zero = torch.zeros_like(fit_input.noise.noise_variance.gain[:1])
     variance_floor = NoiseVariance(
         gain=zero, intercept=zero, floor=zero + INTERPOLATION_VARIANCE_FLOOR * interpolation_error
     )
@@ -114,7 +114,7 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         variance = estimate.log_variance.exp()
         predicted = operator(estimate.mean)
         predicted_variance = operator(variance).clamp(min=MIN_PREDICTION_VARIANCE)
-        noise = fit_input.noise.variance_model.compute_variance(predicted)
+        noise = fit_input.noise.noise_variance.compute_variance(predicted)
         wiener_gain = predicted_variance / (predicted_variance + noise)
         target = predicted + wiener_gain * (measured - predicted) * fit_input.masks.measured
         mean = apply_iterative_backprojection(estimate.mean, target, operator, resampling.upsample)
