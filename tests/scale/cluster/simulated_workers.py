@@ -30,7 +30,7 @@ class InProcessPool:
         self.connection_failure = None
         self.units: list = []
         self.sent: list[str] = []
-        self.taken_back: list[str] = []
+        self.cancelled: list[str] = []
         self.controls: list[Control] = []
         self._deaths, self._remaining, self._asleep = deaths, lost_after, asleep
 
@@ -38,8 +38,8 @@ class InProcessPool:
         self.units.append(unit)
         self.sent.append(unit.name)
 
-    def withdraw(self, name: str) -> None:
-        self.taken_back.append(name)
+    def cancel(self, name: str) -> None:
+        self.cancelled.append(name)
 
     def send_control(self, session: str, control: Control) -> None:
         self.controls.append(control)

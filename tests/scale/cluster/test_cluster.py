@@ -144,7 +144,7 @@ def test_stopping_withdraws_tasks_not_begun_and_informs_the_workers(finished_bat
     )
     ends = [event.outcome.state for event in steps if event.outcome]
     assert ends == ["refused", "waiting", "waiting", "waiting"]
-    assert (pool.sent, pool.taken_back, pool.controls) == (["1"], ["1"], [Control.KEEP])
+    assert (pool.sent, pool.cancelled, pool.controls) == (["1"], ["1"], [Control.KEEP])
 
 
 def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(finished_batch, tmp_path):
