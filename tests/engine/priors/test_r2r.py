@@ -93,7 +93,7 @@ def test_validation_pixels_enter_the_input_only_in_the_final_inference() -> None
     validation_mask[..., 5::7, 5::7] = 1
     changed = measurement + 9 * validation_mask
     code, changed_code = (
-        make_prior(image, held_out=validation_mask) for image in (measurement, changed)
+        make_prior(image, validation_mask=validation_mask) for image in (measurement, changed)
     )
     assert torch.equal(
         code.draw_training_input(make_rng()).network_input,
@@ -162,7 +162,7 @@ def test_the_final_inference_shows_the_validation_pixels_and_a_prediction_does_n
     measurement = torch.randn(1, 1, 16, 16, generator=make_rng())
     hidden = torch.zeros(1, 1, 16, 16)
     hidden[..., 8, 8] = 1
-    prior = make_prior(measurement, held_out=hidden)
+    prior = make_prior(measurement, validation_mask=hidden)
     (final,) = prior.make_inference_inputs()
     assert torch.equal(final.network_input, measurement)
     filled = prior.make_prediction_input().network_input
