@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 #: finite; its validation loss is not finite; its training deviance exceeds this factor times
 #: (1 + |median of the last five training deviances|), once there are five.
 BREAKDOWN_FACTOR = 10.0
-#: Share of the decrease below which validation losses are equal, with a validation input or
-#: `reveals_validation`. On Set5 bird PSNR still rose within 5 % (docs/constants.md).
+#: Validation losses are equal if they differ by less than this share of the decrease from the
+#: first loss to the lowest; with a validation input or `reveals_validation`. On Set5 bird PSNR
+#: still rose within 5 % (docs/constants.md).
 LOSS_TOLERANCE_FRACTION = 0.1
 #: Upper bound of that tolerance with `reveals_validation`, in median differences of consecutive
 #: validations. Without it, fits of Confocal_BPAE_R lost up to 0.46 dB (docs/constants.md).

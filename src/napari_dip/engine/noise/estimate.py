@@ -512,8 +512,8 @@ def compute_blind_spot_size(
 def _compute_blind_spot_radius(correlation: tuple[float, ...]) -> int:
     """Return the radius of the blind spot along one axis; 0 if the noise is white.
 
-    The correlation of the image falls slowly, so the value at the longest lag is subtracted from
-    all lags.
+    The measured correlation contains a part of the image itself, which falls slowly. The value at
+    the longest lag stands for it and is subtracted from all lags.
     """
     lag_1, *longer = subtract_image_correlation(correlation)
     if lag_1 <= MIN_LAG_1_CORRELATION:

@@ -233,7 +233,7 @@ def _describe_refinement(report: Report) -> str:
 def _describe_other_settings(report: Report) -> str:
     """Return a sentence on settings that differ from their defaults, labelled as in the dock."""
     recipe = recipe_from_dict(report["recipe"])
-    task_settings = recipe.task.to_dict()
+    task_settings = recipe.task.to_dict()  # without defaults
     run_settings = recipe.run_settings.model_dump(exclude_defaults=True)
     descriptions = []
     for kind, values in ((type(recipe.task), task_settings), (RunSettings, run_settings)):

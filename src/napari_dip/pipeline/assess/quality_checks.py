@@ -32,7 +32,8 @@ MAX_RESIDUAL_CORRELATION, MAX_EDGE_VARIANCE_RATIO = 0.1, 1.3
 #: Number of standard errors by which these bounds are raised, which matters for small images.
 ALLOWED_STANDARD_ERRORS = 3.0
 #: Bounds of the residual's standard deviation, in units of the noise. For the ground truth, it was
-#: 0.93 to 1.03 (1.8 in the one case above); after a filter that removes little noise, down to 0.2.
+#: 0.93 to 1.03, and 1.8 once where correlated noise was measured as white; after a filter that
+#: removes little noise, down to 0.2.
 MAX_RESIDUAL_STRENGTH, MIN_RESIDUAL_STRENGTH = 1.3, 0.4
 #: RMS residual, relative to the intensity range, up to which an image with unreliable noise is
 #: unchanged, and reliable noise up to which a weak residual is no warning (docs/constants.md).
@@ -187,7 +188,7 @@ def _check_pattern(metrics: ResultMetrics) -> Iterator[Note]:
 def _check_intensity(metrics: ResultMetrics) -> Iterator[Note]:
     if metrics.bias is None:
         return
-    # without clipping the result, the light beyond the last grey value counts as well
+    # the greater of two changes: of all pixels, and of those that clipping does not explain
     bias = max(metrics.bias, metrics.unexplained_bias, key=abs)
     if abs(bias) > MAX_BIAS:
         yield make_note("mean-off", share=abs(bias), brighter=bias > 0)

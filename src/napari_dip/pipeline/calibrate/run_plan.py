@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import JointNetwork, Plan
     from napari_dip.tasks.base import Inspection, TaskPlan
 
-#: Noise, relative to the intensity range, below which R2R would copy the image, and the blind spot
+#: Noise, relative to the intensity scale, below which R2R would copy the image, and the blind spot
 #: is used: 0.002 to 0.004 in cc15, 0.04 to 0.18 in micrographs (docs/constants.md).
 MAX_WEAK_NOISE = 0.02
 
@@ -177,7 +177,7 @@ def find_fallback_reason(calibration: Calibration) -> str:
     ]
     if any(calibration.noise[c].unreliable_reason for c in varied_channels):
         return UNRELIABLE_NOISE_REASON
-    # the noise at the mean of the channel, which is what `intensity_offset` subtracts
+    # the noise at the channel's mean, which `intensity_offset` holds
     is_weak = any(
         compute_noise_variance(calibration.noise[c], calibration.intensity_offset[c]) ** 0.5
         < MAX_WEAK_NOISE * calibration.intensity_scale[c]
