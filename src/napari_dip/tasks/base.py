@@ -542,7 +542,7 @@ class TaskSetup:
 class Task(ABC):
     """Base class of the tasks; subclasses are frozen pydantic dataclasses of settings.
 
-    A task is data and three functions: `spec`, `plan`, `inspect` and `setup`.
+    A task is data, `spec`, and three functions: `plan`, `inspect` and `setup`.
     """
 
     spec: ClassVar[TaskSpec]
