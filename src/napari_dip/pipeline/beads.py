@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage, optimize
 
 from napari_dip.errors import RefusedError
+from napari_dip.tasks.noise_models.stripes import MAD_TO_SIGMA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 #: Full width at half maximum (FWHM) of a Gaussian in standard deviations, 2 sqrt(2 ln 2).
 FWHM_PER_SIGMA = 2.3548
-#: Standard deviation of a normal distribution in median absolute deviations.
-_SIGMA_PER_MAD = 1.4826
 #: Height of a bead above the background, in standard deviations of the smoothed noise.
 _DETECTION_SIGMAS = 6.0
 #: Least brightness of a bead, as a share of the median of the ten brightest. The rings of a
@@ -92,7 +91,7 @@ def cut_out_beads(
         room = np.minimum(positions[:, 0], last[0] - positions[:, 0])
         radii[0] = max(min(radii[0], int(np.quantile(room, 0.25))), 1)
     rejected: dict[BeadFault, int] = {}
-    crops, used = [], []
+    crops, used, brightest = [], [], image.max()
     for position in positions:
         fault = None
         crop = image[tuple(map(slice, np.maximum(position - radii, 0), position + radii + 1))]
@@ -100,7 +99,7 @@ def cut_out_beads(
             fault = BeadFault.BORDER
         elif (np.abs(positions - position) <= radii + fwhm).all(1).sum() > 1:
             fault = BeadFault.CROWDED
-        elif (crop == image.max()).sum() >= _SATURATED_VOXELS:
+        elif (crop == brightest).sum() >= _SATURATED_VOXELS:
             fault = BeadFault.SATURATED
         if fault is not None:
             rejected[fault] = rejected.get(fault, 0) + 1
@@ -122,7 +121,7 @@ def _estimate_noise(image: FloatArray) -> float:
     differences = np.diff(image, n=2, axis=-1) / np.sqrt(6)
     magnitudes = np.abs(differences)
     lower = differences[magnitudes <= np.quantile(magnitudes, 0.95)]
-    estimates = _SIGMA_PER_MAD * float(np.median(magnitudes)), float(lower.std())
+    estimates = MAD_TO_SIGMA * float(np.median(magnitudes)), float(lower.std())
     return max(*estimates, float(np.finfo(np.float32).tiny))
 
 
@@ -140,7 +139,7 @@ def _find_maxima(
     smooth -= np.median(smooth)
     # a Gaussian filter multiplies the noise by 1 / (2 sqrt(pi) sigma)^1/2 along each axis
     remaining = np.prod([min(1.0, (2 * np.sqrt(np.pi) * sigma) ** -0.5) for sigma in sigmas])
-    spread = max(noise * remaining, _SIGMA_PER_MAD * float(np.median(np.abs(smooth))))
+    spread = max(noise * remaining, MAD_TO_SIGMA * float(np.median(np.abs(smooth))))
     sizes = [2 * int(np.ceil(1.5 * max(sigma, 0.5))) + 1 for sigma in sigmas]
     is_maximum = smooth == ndimage.maximum_filter(smooth, sizes, mode="nearest")
     positions = np.argwhere(is_maximum & (smooth > _DETECTION_SIGMAS * spread))
@@ -160,20 +159,22 @@ def _guess_fwhm(image: FloatArray, noise: float) -> FloatArray | None:
     that and is no bead.
     """
     positions, smooth = _find_maxima(image, (1.0,) * image.ndim, noise)
-    widths = np.array(
-        [
-            [
-                _measure_half_width(np.moveaxis(smooth, axis, -1)[*np.delete(position, axis)], at)
-                for axis, at in enumerate(position)
-            ]
-            for position in positions
-        ]
-    ).reshape(-1, image.ndim)
+    widths = np.array([_measure_half_widths(smooth, position) for position in positions]).reshape(
+        -1, image.ndim
+    )
     is_bead = widths[:, -2:].mean(1) > _MIN_SMOOTHED_WIDTH  # false for NaN
     if not is_bead.any() or np.isnan(widths[is_bead]).all(0).any():
         return None
     guess: FloatArray = np.nanmedian(widths[is_bead], 0) ** 2 - _FILTER_WIDTH**2
     return np.sqrt(np.maximum(guess, 1.0))
+
+
+def _measure_half_widths(volume: FloatArray, position: AnyArray) -> list[float]:
+    """Return the width at half height through a pixel, along each axis."""
+    return [
+        _measure_half_width(np.moveaxis(volume, axis, -1)[*np.delete(position, axis)], at)
+        for axis, at in enumerate(position)
+    ]
 
 
 def _measure_half_width(profile: FloatArray, peak: int) -> float:
@@ -226,7 +227,7 @@ def average_beads(crops: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray
     )
     deviations = np.log([fit.fwhm.prod() for fit in fits]) / len(fwhm)
     deviations = np.abs(deviations - np.median(deviations))
-    limit = _MAX_WIDTH_SIGMAS * _SIGMA_PER_MAD * float(np.median(deviations))
+    limit = _MAX_WIDTH_SIGMAS * MAD_TO_SIGMA * float(np.median(deviations))
     is_used = deviations <= max(_MAX_WIDTH_DEVIATION, limit)
     for _ in range(_ALIGNMENT_ROUNDS):
         aligned = np.array(
@@ -294,11 +295,7 @@ def fit_core(volume: FloatArray, fwhm: FloatArray) -> _CoreFit:
 
 def estimate_widths(volume: FloatArray) -> FloatArray:
     """Return the widths at half height through the middle, along each axis; at least one pixel."""
-    middle = np.array(volume.shape) // 2
-    widths = [
-        _measure_half_width(np.moveaxis(volume, axis, -1)[*np.delete(middle, axis)], at)
-        for axis, at in enumerate(middle)
-    ]
+    widths = _measure_half_widths(volume, np.array(volume.shape) // 2)
     limits = np.array(volume.shape) / 2
     return np.clip(np.where(np.isnan(widths), limits, widths), 1.0, None)
 
@@ -350,12 +347,11 @@ def make_border_mask(shape: tuple[int, ...]) -> AnyArray:
 # Cleaning
 
 
-def clean_mean(mean: FloatArray, aligned: FloatArray) -> FloatArray:
+def clean_mean(mean: FloatArray) -> FloatArray:
     """Set background and negative values to 0, and scale to a sum of one.
 
-    Light counts where the mean, smoothed by a quarter of its width, exceeds three standard errors
-    over the beads, or of the outermost pixels if there are few beads, and hangs together with the
-    middle.
+    Light counts where the mean, smoothed by a quarter of its width, exceeds three standard
+    deviations of its outermost pixels, and where it is connected to the middle.
     """
     sigmas = estimate_widths(mean) / 4
     smooth = ndimage.gaussian_filter(mean, sigmas, mode="nearest")

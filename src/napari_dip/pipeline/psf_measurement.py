@@ -261,8 +261,9 @@ def measure_psf(
     """
     header, read_image = open_input("beads", beads, axes)
     raise_if_refused(check_header(header))
-    optics = _read_optics(microscope)
-    fit_axes = _check_inputs(header, optics, bead_diameter)
+    psf_source = _read_psf_source(microscope)
+    optics = psf_source.optics
+    fit_axes = _check_inputs(header, psf_source, bead_diameter)
     image = np.asarray(read_image(), np.float64)
     order = sorted(range(image.ndim), key=lambda axis: "TCSZYX".index(header.axes[axis]))
     image = image.transpose(order).reshape(header.get_sizes(fit_axes))
@@ -272,7 +273,7 @@ def measure_psf(
     mean, aligned, heights, is_used = average_beads(crops)
     if not is_used.all():
         rejected[BeadFault.SHAPE] = int((~is_used).sum())
-    psf, pixel_nm = clean_mean(mean, aligned[is_used]), optics.get_pixel_sizes(header, fit_axes)
+    psf, pixel_nm = clean_mean(mean), optics.get_pixel_sizes(header, fit_axes)
     fwhm = fit_core(mean, estimate_widths(mean)).fwhm
     error = bootstrap_fwhm(aligned[is_used], heights[is_used], fwhm)
     if bead_diameter:
@@ -280,7 +281,7 @@ def measure_psf(
         psf = remove_bead_size(psf, [bead_diameter / size for size in pixel_nm if size])
         fwhm = fit_core(psf, fwhm).fwhm
         error = None if error is None else error * blurred_fwhm / fwhm
-    computed = _compute_psf(header, optics, fit_axes)
+    computed = _compute_psf(header, psf_source, fit_axes)
     return PsfReport(
         name=header.name,
         psf=psf.astype(np.float32),
@@ -297,16 +298,16 @@ def measure_psf(
     )
 
 
-def _read_optics(microscope: Mapping[str, Any]) -> OpticsSettings:
+def _read_psf_source(microscope: Mapping[str, Any]) -> PsfSource:
     """Validate settings of the microscope as *Deblur* does."""
     names = {field.name for field in fields(OpticsSettings)}
     if unknown := sorted(set(microscope) - names):
         raise TypeError(f"`measure_psf` has no argument {', '.join(unknown)}.")
     task = cast("Deblur", make_recipe("deblur", **microscope).task)
-    return get_psf_source(task).optics
+    return get_psf_source(task)
 
 
-def _check_inputs(header: ImageHeader, optics: OpticsSettings, bead_diameter: float) -> str:
+def _check_inputs(header: ImageHeader, psf_source: PsfSource, bead_diameter: float) -> str:
     """Refuse what is no plane or stack, and lengths without a pixel size; return the fit's axes."""
     if any(
         count > 1 for axis, count in zip(header.axes, header.shape, strict=True) if axis in "TCS"
@@ -315,19 +316,21 @@ def _check_inputs(header: ImageHeader, optics: OpticsSettings, bead_diameter: fl
     axes = "ZYX" if "Z" in header.axes and header.get_sizes("Z") > (1,) else "YX"
     if not 0 <= bead_diameter < np.inf:
         raise RefusedError("beads-diameter", diameter=bead_diameter)
+    optics = psf_source.optics
     if bead_diameter and None in optics.get_pixel_sizes(header, axes):
         raise RefusedError("beads-scale", name=header.name)
     if optics.model != "none" or optics.na is not None or optics.wavelength is not None:
-        source = PsfSource(sigma=None, sigma_z=None, optics=optics)
-        raise_if_refused(source.check(header, None) or source.check_axes(header, None, axes))
+        raise_if_refused(
+            psf_source.check(header, None) or psf_source.check_axes(header, None, axes)
+        )
     return axes
 
 
-def _compute_psf(header: ImageHeader, optics: OpticsSettings, axes: str) -> Float32Array | None:
+def _compute_psf(header: ImageHeader, psf_source: PsfSource, axes: str) -> Float32Array | None:
     """Compute the PSF of the named microscope; None without one."""
-    if optics.model == "none":
+    if psf_source.optics.model == "none":
         return None
-    kernel, _ = PsfSource(sigma=None, sigma_z=None, optics=optics).make_kernel(header, None, axes)
+    kernel, _ = psf_source.make_kernel(header, None, axes)
     computed: Float32Array = kernel.numpy()
     return computed
 
