@@ -49,7 +49,7 @@ PARTS: tuple[tuple[str, dict[str, Any], Changes], ...] = (
     (
         "no last filter",
         {},
-        {"napari_dip.tasks.priors.self_supervised.make_nl_bayes_refinement": lambda *_: None},
+        {"napari_dip.tasks.priors.blind_spot.make_nl_bayes_refinement": lambda *_: None},
     ),
     (
         "no lines along the border",

@@ -23,7 +23,7 @@ from PIL import Image
 from skimage import data
 
 import napari_dip as dip
-from napari_dip.engine.priors.jpeg import JpegCompression, reapply_shifted_jpeg
+from napari_dip.engine.priors.recompression import JpegCompression, reapply_shifted_jpeg
 from napari_dip.tasks.noise_models.jpeg_traces import find_traces
 from shared_data import OUT, psnr, write
 

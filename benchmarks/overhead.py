@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from skimage import data
 
-from napari_dip.engine.fit.early_stopping import never_stop
 from napari_dip.engine.fit.loop import fit
+from napari_dip.engine.fit.stopping import never_stop
 from napari_dip.engine.fit.train_step import (
     convert_to_channels_last,
     has_fast_bfloat16,

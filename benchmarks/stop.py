@@ -96,8 +96,8 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
     """Fit one crop to the end and compare the rule's choice with the oracle's."""
     import torch
 
-    from napari_dip.engine.fit.early_stopping import never_stop
     from napari_dip.engine.fit.loop import fit
+    from napari_dip.engine.fit.stopping import never_stop
     from napari_dip.pipeline.calibrate.run_plan import calibrate_image
     from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.execute.fit_setup import convert_to_image_units, prepare_fit

@@ -21,7 +21,7 @@ from tifffile import imread
 
 from napari_dip import explore
 from napari_dip.samples import MITOCHONDRIA
-from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE
+from napari_dip.tasks.priors.random_input import DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tifffile import imread
 
 import napari_dip
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.explore.experiment_fit import iter_fit
 from napari_dip.explore.experiment_setup import compute_psnr, make_experiment_setup, standardise
 from napari_dip.pipeline.assess.report_figures import (

@@ -16,7 +16,7 @@ from skimage import data
 from fit_inputs import make_plain_fit_input
 from napari_dip import explore
 from napari_dip.cli import main
-from napari_dip.engine.prior import RandomInputPrior
+from napari_dip.engine.priors.random_input import RandomInputPrior
 from napari_dip.errors import RefusedError
 from napari_dip.explore.architecture_fits import SelectedStop, find_stop, is_significantly_worse
 from napari_dip.explore.experiment_setup import (
@@ -26,12 +26,12 @@ from napari_dip.explore.experiment_setup import (
     make_experiment_setup,
 )
 from napari_dip.explore.experiments import EXPERIMENTS
-from napari_dip.tasks.priors.deep_image_prior import (
+from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
+from napari_dip.tasks.priors.random_input import (
     MAX_SCALES,
     build_from_architecture,
     list_architectures,
 )
-from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.registry import RANDOM_INPUT_PRIOR
 
 ONLY = ("half-width", "decoder", "sgd", "deep-decoder")

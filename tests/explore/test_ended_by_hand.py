@@ -9,7 +9,7 @@ import pytest
 from skimage import data
 
 from napari_dip import explore
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.explore.architecture_comparison import explore_architectures
 from napari_dip.explore.experiment_setup import choose_architectures, make_experiment_setup
 from napari_dip.explore.noise_impedance import explore_impedance

@@ -13,7 +13,7 @@ from skimage import data
 
 from napari_dip import explore
 from napari_dip.cli import main
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import RefusedError
 from napari_dip.explore.experiment_setup import TARGET_LABELS, make_experiment_setup
 from napari_dip.explore.experiments import EXPERIMENTS

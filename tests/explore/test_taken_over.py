@@ -20,7 +20,7 @@ from napari_dip.explore.experiment_setup import find_architecture
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.plan.costs import choose_fit_config
 from napari_dip.pipeline.recipe import make_recipe, recipe_from_json
-from napari_dip.tasks.priors.deep_image_prior import (
+from napari_dip.tasks.priors.random_input import (
     ArchitectureName,
     build_from_architecture,
     list_architectures,

@@ -19,9 +19,9 @@ from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report_fields import read_run_report
 from napari_dip.pipeline.plan.types import UnitOutcome
 from napari_dip.pipeline.recipe import make_recipe, migrate_record, recipe_from_dict
-from napari_dip.pipeline.reproduce.repetition import Repetition
-from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
+from napari_dip.pipeline.repetition import Repetition
 from napari_dip.pipeline.store.checkpoints import read_outcome
+from napari_dip.qt.shell.preferences import SavedRecipeFolder
 
 if TYPE_CHECKING:
     from pathlib import Path

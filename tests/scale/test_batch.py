@@ -17,7 +17,7 @@ import pytest
 import tifffile
 
 import napari_dip as dip
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import make_refusal
 from napari_dip.io.atomic import make_temporary_name
 from napari_dip.io.paths import expand_input_paths, make_result_name

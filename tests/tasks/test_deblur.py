@@ -16,7 +16,7 @@ import napari_dip as dip
 from fit_inputs import make_plain_fit_input, make_task_plan, make_task_prior, make_task_problem
 from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
-from napari_dip.engine.prior import RandomInputPrior
+from napari_dip.engine.priors.random_input import RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.io import ImageHeader

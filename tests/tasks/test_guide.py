@@ -11,8 +11,8 @@ import torch
 
 import napari_dip as dip
 from fit_inputs import make_fit_input_from, make_task_prior, make_task_problem
-from napari_dip.engine.control import Control
 from napari_dip.engine.fit.state import FitResult
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.prior import GuidedPrior
 from napari_dip.engine.problem import Estimate

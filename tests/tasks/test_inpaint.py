@@ -19,13 +19,13 @@ from fit_inputs import (
     make_task_problem,
 )
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.priors.masked_input import MaskedInputPrior, fill_by_pull_push
+from napari_dip.engine.priors.random_input import RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import RefusedError
 from napari_dip.io import ImageHeader
 from napari_dip.tasks import Inpaint
-from napari_dip.tasks.priors.hole_filling import (
+from napari_dip.tasks.inpaint import (
     dilate_holes,
     is_scattered,
     measure_hole_depth,

@@ -15,7 +15,7 @@ import napari_dip as dip
 from fit_inputs import make_plain_fit_input, make_task_plan, make_task_prior, make_task_problem
 from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
-from napari_dip.engine.prior import RandomInputPrior
+from napari_dip.engine.priors.random_input import RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageHeader
 from napari_dip.io.reading import read_header
@@ -26,7 +26,7 @@ from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS
 from napari_dip.tasks.priors.registry import ZSSR_PRIOR
-from napari_dip.tasks.priors.upscaling import split_into_stages
+from napari_dip.tasks.priors.zssr import split_into_stages
 
 if TYPE_CHECKING:
     from pathlib import Path

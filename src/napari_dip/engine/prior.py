@@ -1,15 +1,14 @@
-"""Define priors: an untrained network, and the network input and masks of each training step.
+"""Define what a prior is: a network, and the network input and masks of each training step.
 
-Random input, blind spot and guide are here; all others are in `engine.priors`. Validation pixels
-are drawn here as well, from global coordinates, so that overlapping tiles choose the same ones.
+The priors themselves are in `engine.priors`; `GuidedPrior` adds a guide to any of them. Validation
+pixels are drawn here from global coordinates, so that overlapping tiles choose the same ones.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from itertools import product
-from math import ceil, prod
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
@@ -261,191 +260,11 @@ class Prior(ABC):
         return Estimate(output)
 
 
-class RandomInputPrior(Prior):
-    """Deep Image Prior: fixed uniform noise as input, with fresh noise added at each iteration.
-
-    Parameters
-    ----------
-    network : nn.Module
-    random_input : Tensor
-        (1, D, *grid), drawn once; for a decoder on a coarser grid.
-    jitter : float or Tensor
-        Standard deviation of the fresh noise, in units of `random_input` (1/30 in the paper). One
-        value for each channel has the shape (1, D, 1, ...).
-    output_scale : float
-        Factor from the network's output to the image. A deblurred image may span far more
-        than the measurement, and weights need many iterations to grow to that range.
-    baseline : Tensor or None
-        (1, C, *grid), added to the output; None: 0.
-    grid : tuple of int or None
-        Size of the image; None: that of the random input.
-    bounds : tuple of Tensor or None
-        Lowest and highest value of the image, (1, C, 1, ...), to which a sigmoid maps the
-        output; None: unbounded. Activations of deeper layers determine the brightness of an image
-        less, while valid inputs of the network that gave them lie within a range.
-
-    References
-    ----------
-    Ulyanov, Vedaldi, Lempitsky, Deep image prior, CVPR 2018, arXiv:1711.10925.
-    """
-
-    covers_grid = True
-
-    def __init__(
-        self,
-        network: nn.Module,
-        random_input: Tensor,
-        jitter: float | Tensor,
-        output_scale: float = 1.0,
-        baseline: Tensor | None = None,
-        *,
-        grid: tuple[int, ...] | None = None,
-        bounds: tuple[Tensor, Tensor] | None = None,
-    ) -> None:
-        self.network = network
-        self.output_scale = output_scale
-        self.baseline = baseline
-        self.grid = grid or tuple(random_input.shape[2:])
-        self.random_input = random_input
-        self.jitter = jitter
-        self.low: Tensor | None = None if bounds is None else bounds[0]
-        self.high: Tensor | None = None if bounds is None else bounds[1]
-
-    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
-        """Return the random input plus fresh noise; no pixel is masked."""
-        noise = torch.empty_like(self.random_input).normal_(generator=rng)
-        return NetworkSample(self.random_input + self.jitter * noise)
-
-    def make_prediction_input(self) -> NetworkSample:
-        """Return the random input without jitter."""
-        return NetworkSample(self.random_input)
-
-    def estimate(self, output: Tensor) -> Estimate:
-        """Return the scaled or bounded output plus the baseline, without a variance."""
-        if self.low is not None and self.high is not None:
-            return Estimate(self.low + (self.high - self.low) * torch.sigmoid(output))
-        image = output * self.output_scale
-        return Estimate(image if self.baseline is None else image + self.baseline)
-
-
 def split_mean_and_variance(output: Tensor) -> Estimate:
     """Split (B, 2 C, *grid) into the mean and, through a softplus, the variance."""
     mean, raw = output.chunk(2, 1)
     # shift and factor make the initial variance about 1 % of the squared range, below most noise
     return Estimate(mean, (0.5 * F.softplus(raw - 4) + 1e-9).log())
-
-
-class BlindSpotPrior(Prior):
-    """Blind spot: predict hidden pixels of the measurement from their surroundings.
-
-    Each training step hides other blind spots, and the loss is computed at their cores. A blind
-    spot is wider than the noise correlation, so no input pixel shares the noise of a predicted one.
-    Validation pixels and their guard band never enter the network input.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Its 2 C output channels are the mean and the variance before a softplus.
-    measurement : Tensor
-        (B, C, *grid). If B > 1, each training step uses one image of the batch.
-    excluded_mask : Tensor
-        (B, 1, *grid), 1 at validation pixels and their guard band.
-    blind_spot_size : tuple of int, odd
-        Size of a blind spot in pixels, per axis: wider than the noise correlation.
-    core_size : tuple of int, odd
-        Size of the core of a blind spot, where the prediction is valid, per axis. Its distance to
-        visible pixels is about the correlation length or more.
-    masked_fraction : float
-        Approximate share of the pixels that one training step hides.
-    window : tuple of int or None
-        Size of the crop of one training step; None: the whole grid.
-    blind_spot_shape : Tensor or None
-        (*blind_spot_size), 1 where a pixel of the block is hidden, point symmetric; None: all are.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        measurement: Tensor,
-        excluded_mask: Tensor,
-        blind_spot_size: tuple[int, ...],
-        core_size: tuple[int, ...],
-        *,
-        masked_fraction: float,
-        window: tuple[int, ...] | None,
-        blind_spot_shape: Tensor | None = None,
-    ) -> None:
-        self.network = network
-        self.blind_spot_size = blind_spot_size
-        self.blind_spot_shape = blind_spot_shape
-        self.hidden_count = (
-            prod(blind_spot_size) if blind_spot_shape is None else int(blind_spot_shape.sum())
-        )
-        self.core_size = core_size
-        self.masked_fraction = masked_fraction
-        self.visible_mask = 1 - excluded_mask
-        self.measurement = measurement * self.visible_mask
-        self.grid = tuple(measurement.shape[2:])
-        self.window = self.grid if window is None else tuple(map(min, window, self.grid))
-
-    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
-        """Draw a random window, mirrored at random, with blind spots at random positions."""
-        window = draw_random_window(self.grid, self.window, rng, batch_size=len(self.measurement))
-        measurement, visible = window.crop(self.measurement), window.crop(self.visible_mask)
-        density = self.masked_fraction / self.hidden_count
-        centres = (torch.empty_like(visible).uniform_(generator=rng) < density).to(visible.dtype)
-        predicted = dilate_centres(centres, self.core_size) * visible
-        # guard bands are filled anew: a fixed filling would contain the pixels hidden now
-        network_input = fill_with_local_mean(
-            measurement,
-            visible * (1 - dilate_centres(centres, self.blind_spot_size, self.blind_spot_shape)),
-            self.blind_spot_size,
-        )
-        return NetworkSample(
-            network_input, loss_mask=predicted, output_mask=predicted, window=window
-        )
-
-    def make_prediction_input(self) -> NetworkSample:
-        """Return the measurement with only validation pixels and their guard band hidden."""
-        return NetworkSample(
-            fill_with_local_mean(self.measurement, self.visible_mask, self.blind_spot_size)
-        )
-
-    def make_inference_inputs(self) -> Iterator[NetworkSample]:
-        """Yield inputs with a shifted lattice of blind spots, until the cores cover the grid."""
-        grid = self.grid
-        margin = [core // 2 for core in self.core_size]
-        # cores must tile the grid, with at least two visible pixels between blind spots
-        strides = [
-            core * ceil((size + 2) / core)
-            for size, core in zip(self.blind_spot_size, self.core_size, strict=True)
-        ]
-        padded_grid = [length + 2 * pad for length, pad in zip(grid, margin, strict=True)]
-        unpadded = [slice(pad, pad + length) for pad, length in zip(margin, grid, strict=True)]
-        offsets_by_axis = (
-            range(0, min(stride, length), core)
-            for stride, length, core in zip(strides, padded_grid, self.core_size, strict=True)
-        )
-        for offsets in product(*offsets_by_axis):
-            centres = self.visible_mask.new_zeros((1, 1, *padded_grid))
-            lattice = [
-                slice(offset, None, stride) for offset, stride in zip(offsets, strides, strict=True)
-            ]
-            centres[:, :, *lattice] = 1
-            predicted = dilate_centres(centres, self.core_size)[:, :, *unpadded]
-            hidden = dilate_centres(centres, self.blind_spot_size, self.blind_spot_shape)[
-                :, :, *unpadded
-            ]
-            yield NetworkSample(
-                fill_with_local_mean(
-                    self.measurement, self.visible_mask * (1 - hidden), self.blind_spot_size
-                ),
-                output_mask=predicted,
-            )
-
-    def estimate(self, output: Tensor) -> Estimate:
-        """Split the output into mean and variance."""
-        return split_mean_and_variance(output)
 
 
 class GuidedPrior(Prior):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError
 from napari_dip.errors.templates import render_text
 from napari_dip.explore.architecture_fits import fit_architecture, is_significantly_worse
@@ -40,16 +40,16 @@ from napari_dip.pipeline.assess.report_figures import (
 from napari_dip.pipeline.events import Event, Progress, map_generator
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks.base import DEFAULT_PRIOR
-from napari_dip.tasks.priors.deep_image_prior import ADAM, DEFAULT_ARCHITECTURE
+from napari_dip.tasks.priors.random_input import ADAM, DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from napari_dip.engine.control import PollControl
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.explore.architecture_fits import ArchitectureFit, ArchitectureProgress
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.tasks.priors.deep_image_prior import Architecture
+    from napari_dip.tasks.priors.random_input import Architecture
 
 #: Minimum difference of two validation errors, in standard errors, that counts as significant.
 MIN_STANDARD_ERRORS = 2.0

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_dip.engine.control import Control
-from napari_dip.engine.fit.early_stopping import (
+from napari_dip.engine.fit.schedule import compute_output_decay
+from napari_dip.engine.fit.stopping import (
+    Control,
     ValidationRecord,
     compute_patience,
     make_validation_stop_rule,
 )
-from napari_dip.engine.fit.schedule import compute_output_decay
 from napari_dip.explore.experiment_fit import (
     VALIDATION_INTERVAL,
     IterationRecord,
@@ -30,10 +30,10 @@ from napari_dip.pipeline.events import map_generator
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from napari_dip.engine.control import PollControl
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
     from napari_dip.io.arrays import FloatArray
-    from napari_dip.tasks.priors.deep_image_prior import Architecture
+    from napari_dip.tasks.priors.random_input import Architecture
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 import torch
 
-from napari_dip.engine.fit.early_stopping import (
+from napari_dip.engine.fit.loop import MAX_ROLLBACKS, fit
+from napari_dip.engine.fit.optimizers import make_lbfgs, make_sgd
+from napari_dip.engine.fit.schedule import Phase, Schedule, compute_output_decay
+from napari_dip.engine.fit.stopping import (
     compute_patience,
     make_validation_stop_rule,
     never_stop,
 )
-from napari_dip.engine.fit.loop import MAX_ROLLBACKS, fit
-from napari_dip.engine.fit.optimizers import make_lbfgs, make_sgd
-from napari_dip.engine.fit.schedule import Phase, Schedule, compute_output_decay
 from napari_dip.engine.likelihood.fidelity import make_least_squares
 from napari_dip.engine.prior import dilate_centres
 from napari_dip.engine.problem import Identity, Problem, Term
@@ -28,20 +28,20 @@ from napari_dip.errors import FailedError
 from napari_dip.pipeline.calibrate.image_calibration import select_validation_pixels
 from napari_dip.pipeline.calibrate.types import compute_validation_fraction
 from napari_dip.pipeline.events import map_generator
-from napari_dip.tasks.priors.deep_image_prior import build_from_architecture
+from napari_dip.tasks.priors.random_input import build_from_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from torch import Tensor
 
-    from napari_dip.engine.control import PollControl
     from napari_dip.engine.fit.optimizers import OptimizerFactory
     from napari_dip.engine.fit.state import FitProgress, FitResult
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.engine.prior import Prior
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
     from napari_dip.io.arrays import BoolArray
-    from napari_dip.tasks.priors.deep_image_prior import Architecture
+    from napari_dip.tasks.priors.random_input import Architecture
 
 #: Horizon of the cosine schedule in lengths of the fit: the rate is practically constant, as in the
 #: paper; the decay changes the loss of noise by 1 % (docs/constants.md).

@@ -21,7 +21,7 @@ from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE, check_header
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import OLD_VALUES, make_recipe
 from napari_dip.tasks.base import DEFAULT_PRIOR
-from napari_dip.tasks.priors.deep_image_prior import (
+from napari_dip.tasks.priors.random_input import (
     DEFAULT_ARCHITECTURE,
     Architecture,
     ArchitectureName,

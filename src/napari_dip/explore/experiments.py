@@ -41,12 +41,12 @@ from napari_dip.pipeline.recipe import (
     accept_old_names,
 )
 from napari_dip.tasks.base import Setting
-from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE
+from napari_dip.tasks.priors.random_input import DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
 
-    from napari_dip.engine.control import PollControl
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.explore.architecture_comparison import ArchitectureComparison
     from napari_dip.explore.experiment_results import IterationUpdate
     from napari_dip.explore.feature_layers import FeatureInversionResult

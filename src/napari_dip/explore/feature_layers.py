@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import raise_if_refused
 from napari_dip.errors.notes import StopReason
 from napari_dip.errors.templates import TEXTS, render_text
@@ -42,7 +42,7 @@ from napari_dip.tasks.network_import.loading import NetworkFile, list_network_la
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
 
-    from napari_dip.engine.control import PollControl
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import AnyArray, Float32Array

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors.templates import render_text
 from napari_dip.explore.experiment_fit import iter_fit
 from napari_dip.explore.experiment_results import (
@@ -40,7 +40,7 @@ from napari_dip.pipeline.assess.report_figures import (
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
-    from napari_dip.engine.control import PollControl
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
     from napari_dip.io.arrays import AnyArray, FloatArray
 

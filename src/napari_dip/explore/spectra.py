@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors.templates import render_text
 from napari_dip.explore.experiment_fit import find_validation_stop, iter_fit
 from napari_dip.explore.experiment_results import (
@@ -58,7 +58,7 @@ from napari_dip.pipeline.calibrate.resolution_and_outliers import ROBUST_PERCENT
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
-    from napari_dip.engine.control import PollControl
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.explore.experiment_fit import IterationRecord, ValidationStop
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
     from napari_dip.io.arrays import FloatArray

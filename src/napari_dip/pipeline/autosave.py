@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, TypeAdapter
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import DipError, RefusedError
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.atomic import write_atomically
@@ -51,7 +51,7 @@ from napari_dip.pipeline.store.unit_results import make_tile_name
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
-    from napari_dip.engine.control import PollControl
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.plan.types import Plan
 

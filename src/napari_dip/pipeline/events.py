@@ -18,8 +18,8 @@ from math import isnan, nan, sqrt
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from napari_dip.engine.control import Control as Control
-from napari_dip.engine.control import PollControl as PollControl
+from napari_dip.engine.fit.stopping import Control as Control
+from napari_dip.engine.fit.stopping import PollControl as PollControl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, Refusal, RefusedError
 from napari_dip.io.outputs import OutputLock, remove_stale_temporary_files
 from napari_dip.io.paths import make_folder_refusal
@@ -42,7 +42,7 @@ from napari_dip.scale.batch.restore_file import restore_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
-    from napari_dip.engine.control import PollControl
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.scale.batch.jobs import BatchPlan, FileState, Job
     from napari_dip.scale.cluster.pool import DaskWorkerPool
 

@@ -32,12 +32,12 @@ from napari_dip.tasks.noise_models.camera_maps import (
 )
 from napari_dip.tasks.noise_models.impulses import describe_impulses
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS, NoiseModel
-from napari_dip.tasks.priors.deep_image_prior import (
+from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
+from napari_dip.tasks.priors.random_input import (
     DEFAULT_ARCHITECTURE,
     ArchitectureName,
     refuse_architecture,
 )
-from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.shared_settings import (
     REPEATED_EXPOSURE_INPUT,

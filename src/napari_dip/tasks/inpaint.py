@@ -10,8 +10,9 @@ import numpy as np
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from napari_dip.errors import make_refusal
+from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
+from napari_dip.io.header import match_axes
 from napari_dip.tasks.base import (
     IMAGE_INPUT,
     SINGLE_PIXEL,
@@ -25,18 +26,13 @@ from napari_dip.tasks.base import (
     TaskSetup,
     TaskSpec,
 )
-from napari_dip.tasks.priors.deep_image_prior import validate_by_squared_error
-from napari_dip.tasks.priors.hole_filling import (
-    check_holes,
-    check_mask,
-    count_missing_planes,
-    dilate_holes,
+from napari_dip.tasks.priors.masked_input import (
     is_scattered,
     measure_hole_depth,
     measure_widest_hole,
-    parse_mask,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
+from napari_dip.tasks.priors.random_input import validate_by_squared_error
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 
 if TYPE_CHECKING:
@@ -46,15 +42,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_dip.engine.problem import Estimate
-    from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import BoolArray, Float32Array
+    from napari_dip.io.arrays import AnyArray, BoolArray, Float32Array
     from napari_dip.io.header import Headers
 
 #: Depth of a hole in pixels from which on its surroundings do not predict its interior; deeper than
 #: scratches and letters (docs/benchmarks/inpainting.md).
 MIN_DEEP_HOLE = 12
+#: Maximum number of labels that a message lists.
+MAX_LISTED_LABELS = 8
 #: Maximum side of a validation patch in a stack, in pixels: single pixels are predicted from the
 #: plane, patches of 16 cost 0.1 dB on a small crop (docs/constants.md).
 MAX_VALIDATION_PATCH = 8
@@ -301,3 +298,113 @@ def _list_mask_notes(
         image_header.get_sizes("".join(axis for axis in image_header.axes if axis in "TZ"))
     )
     return (make_note("mask-one-plane", count=count),) * (count > 1)
+
+
+def check_mask(image_header: ImageHeader, mask_header: ImageHeader) -> Refusal | None:
+    """Refuse a mask whose header does not fit that of the image.
+
+    Parameters
+    ----------
+    image_header, mask_header : ImageHeader
+        The mask may have the axes of the image, those without channels, or Y and X only. Further
+        axes of length 1 are allowed.
+    """
+    if match_axes(image_header, mask_header.shape):
+        return None
+    sizes, expected = (" × ".join(map(str, header.shape)) for header in (mask_header, image_header))
+    axes = [
+        axis
+        for axis, n in zip(mask_header.axes, mask_header.shape, strict=False)
+        if n > 1 or axis in "YX"
+    ]
+    if (
+        len(mask_header.axes) != len(mask_header.shape)
+        or not {"Y", "X"} <= set(axes)
+        or "S" in axes
+    ):
+        return make_refusal("mask-planes", name=mask_header.name, shape=sizes)
+    if len(axes) > 2:
+        stacked = prod(image_header.shape) > prod(image_header.grid)
+        facts = {
+            "name": mask_header.name,
+            "shape": sizes,
+            "image": image_header.name,
+            "want": expected,
+        }
+        return make_refusal("mask-stack" if stacked else "mask-planes", **facts)
+    sides = dict(zip(("height", "width"), mask_header.grid, strict=True))
+    sides |= dict(zip(("image_height", "image_width"), image_header.grid, strict=True))
+    return make_refusal("mask-shape", name=mask_header.name, image=image_header.name, **sides)
+
+
+def parse_mask(mask: AnyArray, label: int | None, *, is_inverted: bool) -> BoolArray:
+    """Return which pixels of a mask mark pixels to fill in.
+
+    Parameters
+    ----------
+    mask : ndarray
+        Above 0 where marked.
+    label : int or None
+        Select the pixels of this value only.
+    is_inverted : bool
+        Select all other pixels instead.
+
+    Returns
+    -------
+    ndarray of bool
+        Of the shape of the mask.
+    """
+    marked = mask > 0 if label is None else mask == label
+    return ~marked if is_inverted else marked
+
+
+def dilate_holes(holes: BoolArray, radius: int) -> BoolArray:
+    """Dilate holes (..., Y, X) in each plane by a disc of that radius, in pixels."""
+    if not radius or not holes.any():
+        return holes
+    from skimage.morphology import isotropic_dilation
+
+    dilated = holes.copy()
+    for plane in dilated.reshape(-1, *holes.shape[-2:]):
+        if plane.any():  # an empty plane has no distances to a hole
+            plane[:] = isotropic_dilation(plane, radius)  # type: ignore[no-untyped-call]
+    return dilated
+
+
+def check_holes(mask: AnyArray, name: str, label: int | None, holes: BoolArray) -> Refusal | None:
+    """Refuse a mask that marks no pixel, or every pixel.
+
+    Parameters
+    ----------
+    mask : ndarray
+        As loaded.
+    name : str
+        Of the image.
+    label : int or None
+        The only value that marks pixels.
+    holes : ndarray of bool
+        Result of `parse_mask`, dilated.
+    """
+    if label is not None and not (mask == label).any():
+        labels = [f"{value:g}" for value in np.unique(mask) if value != 0]
+        label_list = ", ".join(labels[:MAX_LISTED_LABELS]) + (
+            " and more" if len(labels) > MAX_LISTED_LABELS else ""
+        )
+        return make_refusal("mask-label", name=name, label=label, labels=label_list or "none")
+    if not holes.any():
+        return make_refusal("mask-empty", name=name)
+    if holes.all():
+        return make_refusal("mask-full", name=name, total=holes.size)
+    return None
+
+
+def count_missing_planes(measured_mask: BoolArray) -> tuple[int, int]:
+    """Return the number of planes without any measured pixel, and that of all planes.
+
+    Parameters
+    ----------
+    measured_mask : ndarray of bool
+        (N, C, *grid).
+    """
+    planes = measured_mask.any((1, -2, -1))
+    return int((~planes).sum()), planes.size

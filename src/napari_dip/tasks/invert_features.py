@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_dip.engine.operators.network_features import FeatureOperator
+    from napari_dip.engine.problem import Operator, Penalty, Problem
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageHeader
     from napari_dip.io.arrays import Float32Array
@@ -251,7 +253,6 @@ class InvertFeatures(Task):
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem, whose loss compares activations, not pixels."""
         from napari_dip.engine.likelihood.penalties import make_total_variation
-        from napari_dip.engine.priors.feature_inversion import make_feature_inversion_problem
 
         prior_spec, operator = PRIOR_SPECS[fit_input.prior_key], self._make_operator(fit_input)
         low, value_range = _get_network_range(fit_input)
@@ -260,7 +261,7 @@ class InvertFeatures(Task):
         # in units of the network's range, so that a weight means the same for every image
         penalty = make_total_variation(float(operator.get_buffer("input_scale").mean()))
         penalties = ((self.smoothing, penalty),) if prior_spec.uses_total_variation else ()
-        problem = make_feature_inversion_problem(fit_input.measurement, operator, penalties)
+        problem = _build_problem(fit_input.measurement, operator, penalties)
         if problem is None:
             raise RefusedError("layer-silent", layer=self.layer, name="the image")
         return TaskSetup(prior=prior, problem=problem, fit_input=fit_input)
@@ -311,6 +312,71 @@ def _get_network_range(fit_input: FitInput) -> tuple[torch.Tensor, torch.Tensor]
     """Return the network's 0 and the length of its range, in network units: (1, C, 1, 1) each."""
     black, white = (float(value) for value in fit_input.extra_inputs["range"])
     return fit_input.to_network_units(black), (white - black) * fit_input.network_per_image_unit
+
+
+def _build_problem(
+    image: torch.Tensor, operator: Operator, penalties: tuple[tuple[float, Penalty], ...]
+) -> Problem | None:
+    """Return the problem of finding an image with the same activations as the given one.
+
+    Squared residuals are divided by the mean square of the activations. The loss is then 1 for an
+    image without activations, so that a penalty's weight means the same for all layers.
+
+    Parameters
+    ----------
+    image : Tensor
+        (1, C, Y, X), in network units.
+    operator : Operator
+        (1, C, Y, X) -> (1, K, h, w), the layer's activations.
+    penalties : tuple of (weight, Penalty)
+
+    Returns
+    -------
+    Problem or None
+        None if all activations are zero, or any is not finite.
+
+    References
+    ----------
+    Mahendran, Vedaldi, Understanding deep image representations by inverting them, CVPR 2015,
+    doi:10.1109/CVPR.2015.7299155.
+    """
+    import torch
+
+    from napari_dip.engine.likelihood.fidelity import make_least_squares
+    from napari_dip.engine.operators.network_features import UnmeasuredIdentity
+    from napari_dip.engine.problem import Estimate, Problem, Term
+
+    with torch.no_grad():
+        activations = operator(image)
+    mean_square = float(activations.square().mean())
+    if not (isfinite(mean_square) and mean_square > 0):
+        return None
+    no_pixels, all_activations = torch.zeros_like(image[:, :1]), torch.ones_like(activations[:, :1])
+    # the first term defines the grid of the image for the loop, previews and report
+    pixels = Term(
+        measurement=torch.zeros_like(image),
+        operator=UnmeasuredIdentity(image.mean((2, 3), keepdim=True)),
+        fidelity=make_least_squares(1.0),
+        deviance=make_least_squares(1.0),
+        training_pixel_weights=no_pixels,
+        validation_mask=no_pixels,
+        refit_pixel_weights=no_pixels,
+    )
+    features = Term(
+        measurement=activations,
+        operator=operator,
+        fidelity=make_least_squares(mean_square),
+        deviance=make_least_squares(mean_square),
+        training_pixel_weights=all_activations,
+        validation_mask=torch.zeros_like(all_activations),
+        refit_pixel_weights=all_activations,
+    )
+    # the variance of the outputs is omitted, since there are no validation pixels to scale it by
+    return Problem(
+        terms=(pixels, features),
+        penalties=penalties,
+        postprocess_on_grid=lambda item: Estimate(item.mean),
+    )
 
 
 def describe_layer_size(task: Task, size: tuple[int, ...]) -> str:

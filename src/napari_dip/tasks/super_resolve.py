@@ -31,7 +31,7 @@ from napari_dip.tasks.priors.prior_spec import (
     Resampling,
 )
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
-from napari_dip.tasks.priors.upscaling import MIN_ZSSR_SIDE, split_into_stages
+from napari_dip.tasks.priors.zssr import MIN_ZSSR_SIDE, split_into_stages
 from napari_dip.tasks.psf_settings import (
     GAUSSIAN_RADIUS_SIGMAS,
     compute_object_size,

@@ -11,9 +11,9 @@ import torch
 
 from engine.fit.schedules import make_single_phase_schedule
 from napari_dip.engine.fit import train_step
-from napari_dip.engine.fit.early_stopping import never_stop
 from napari_dip.engine.fit.loop import fit
 from napari_dip.engine.fit.optimizers import make_adam, make_sgd
+from napari_dip.engine.fit.stopping import never_stop
 from napari_dip.engine.fit.train_step import (
     CudaGraphTrainStep,
     EagerTrainStep,
@@ -29,7 +29,7 @@ from napari_dip.engine.likelihood.fidelity import (
     make_least_squares,
 )
 from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.engine.prior import RandomInputPrior
+from napari_dip.engine.priors.random_input import RandomInputPrior
 from napari_dip.engine.problem import Identity, Problem, Term
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from engine.fit.schedules import make_single_phase_schedule
-from napari_dip.engine.control import Control
-from napari_dip.engine.fit.early_stopping import (
+from napari_dip.engine.fit.loop import fit
+from napari_dip.engine.fit.schedule import Schedule
+from napari_dip.engine.fit.stopping import (
+    Control,
     ValidationRecord,
     make_validation_stop_rule,
     never_stop,
 )
-from napari_dip.engine.fit.loop import fit
-from napari_dip.engine.fit.schedule import Schedule
 from napari_dip.engine.likelihood.fidelity import (
     NoiseVariance,
     compute_posterior,
@@ -25,7 +25,9 @@ from napari_dip.engine.likelihood.fidelity import (
 )
 from napari_dip.engine.likelihood.penalties import make_total_variation
 from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.engine.prior import BlindSpotPrior, Prior, RandomInputPrior, draw_validation_centres
+from napari_dip.engine.prior import Prior, draw_validation_centres
+from napari_dip.engine.priors.blind_spot import BlindSpotPrior
+from napari_dip.engine.priors.random_input import RandomInputPrior
 from napari_dip.engine.problem import Estimate, Identity, Problem, Term
 from napari_dip.errors.notes import Stop, read_stop
 

@@ -17,7 +17,7 @@ from napari_dip.engine.networks.layers import (
     make_nearest_upsampling,
     make_transposed_upsampling,
 )
-from napari_dip.engine.prior import RandomInputPrior
+from napari_dip.engine.priors.random_input import RandomInputPrior
 from napari_dip.engine.problem import Identity, Problem, Term
 
 

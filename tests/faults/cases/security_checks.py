@@ -230,7 +230,7 @@ def check_dangling_link(option: str, name: str, folder: Path) -> None:
 def check_preset_name(name: str, folder: Path) -> None:
     """Save settings under a name that leads elsewhere: refused in words."""
     import napari_dip as dip
-    from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
+    from napari_dip.qt.shell.preferences import SavedRecipeFolder
 
     shelf = SavedRecipeFolder(folder=folder / "home", task="denoise")
     (folder / "treasure.json").write_text("mine", "utf-8")
@@ -432,7 +432,7 @@ def check_exported_script(
     change: Callable[[dict[str, Any], dict[str, str]], object], folder: Path
 ) -> None:
     """Copy a result's making as a script and as a command: neither runs more than that."""
-    from napari_dip.pipeline.reproduce.repetition import (
+    from napari_dip.pipeline.repetition import (
         Repetition,
         format_command_line,
         write_python_script,

@@ -10,7 +10,7 @@ import pytest
 from skimage import data
 
 import napari_dip as dip
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.pipeline.assess.noise_retry import compute_failure_score
 from napari_dip.pipeline.calibrate import channel_noise as run_noise
 from small_runs import plan_for, run_to_end

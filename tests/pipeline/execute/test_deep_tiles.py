@@ -10,7 +10,7 @@ import pytest
 from skimage import data
 
 from napari_dip.cli import main
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageHeader
 from napari_dip.io.reading import open_pixels, read_header, read_pixels, read_provenance

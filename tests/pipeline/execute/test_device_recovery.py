@@ -12,9 +12,8 @@ import pytest
 import tifffile
 import torch
 
-from napari_dip.engine.control import Control
-from napari_dip.engine.fit.early_stopping import ValidationRecord
 from napari_dip.engine.fit.state import Checkpoint
+from napari_dip.engine.fit.stopping import Control, ValidationRecord
 from napari_dip.engine.fit.trainer import Trainer
 from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.io.regions import create_mapped_image

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from napari_dip.engine.control import Control
-from napari_dip.engine.fit.early_stopping import ValidationRecord
 from napari_dip.engine.fit.state import FitProgress
+from napari_dip.engine.fit.stopping import Control, ValidationRecord
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.events import TIME_LEFT_MARGIN
 from napari_dip.pipeline.execute.run_monitor import RunMonitor

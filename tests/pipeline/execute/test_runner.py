@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.pipeline.execute.runner import run
 from small_runs import make_noisy, make_truth, plan_for, run_to_end

@@ -11,7 +11,7 @@ import tifffile
 from skimage import data
 
 import napari_dip as dip
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.pipeline.plan.units import Shard, compute_max_shards
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch

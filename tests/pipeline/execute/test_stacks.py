@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from small_runs import make_noisy, make_truth, plan_for, run_to_end
 

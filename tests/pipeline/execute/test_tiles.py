@@ -10,7 +10,7 @@ import pytest
 from skimage import data
 from tifffile import imread, imwrite
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.io import ImageHeader
 from napari_dip.io.reading import open_pixels, read_header, read_pixels

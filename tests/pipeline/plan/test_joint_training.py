@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fit_inputs import make_task_plan
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.engine.prior import draw_random_window
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.assess.merge import ResultMerger

@@ -33,7 +33,7 @@ from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.tasks.priors.self_supervised import compute_loss_core_width
+from napari_dip.tasks.priors.blind_spot import compute_loss_core_width
 
 MACHINE = Machine(
     cores=2,
@@ -196,7 +196,7 @@ def test_sizes_needed_are_rounded_up_and_sizes_there_down() -> None:
 def test_the_plan_counts_the_passes_of_the_final_inference(block: tuple[int, int]) -> None:
     import torch
 
-    from napari_dip.engine.prior import BlindSpotPrior
+    from napari_dip.engine.priors.blind_spot import BlindSpotPrior
 
     grid = torch.zeros(1, 1, 20, 20)
     core = tuple(map(compute_loss_core_width, block))

@@ -10,7 +10,7 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.cli.app import main
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.merge import convert_to_input_dtype
 from small_runs import plan_for, run_to_end

@@ -16,7 +16,7 @@ from qtpy.QtCore import Qt, QThreadPool
 import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.io.writing import write_image
-from napari_dip.pipeline.reproduce.repetition import format_command_line, write_python_script
+from napari_dip.pipeline.repetition import format_command_line, write_python_script
 from napari_dip.qt.batch.batch_dock import BatchDock
 from napari_dip.qt.batch.batch_settings import suggest_results_folder
 from napari_dip.qt.batch.files_panel import make_dask_array

@@ -11,7 +11,7 @@ from napari.layers import Image
 from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QApplication, QFileDialog
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.explore.experiment_results import ExperimentTimer
 from napari_dip.explore.experiment_setup import TARGET_LABELS, label_architecture
 from napari_dip.explore.spectral_measures import BAND_NAMES

@@ -9,7 +9,7 @@ import dask.array
 import numpy as np
 import pytest
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.events import Event, Restoration

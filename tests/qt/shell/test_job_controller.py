@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from qtpy.QtCore import QObject
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import make_refusal
 from napari_dip.pipeline.events import Event
 from napari_dip.qt.shell.background_call import JobProgress

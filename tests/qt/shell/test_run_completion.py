@@ -11,7 +11,7 @@ import pytest
 from qtpy.QtCore import QThreadPool, QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors.notes import read_note, read_stop
 from napari_dip.pipeline import autosave as keeping
 from napari_dip.pipeline.events import Event, Restoration

@@ -14,7 +14,7 @@ import tifffile
 
 import napari_dip as dip
 from commands import start
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import RefusedError
 from napari_dip.io.paths import compute_file_sha256
 from napari_dip.scale.batch.plan import plan_batch

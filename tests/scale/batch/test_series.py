@@ -14,7 +14,7 @@ import torch
 
 import napari_dip as dip
 from napari_dip.cli import main
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.networks.hourglass import Hourglass
 from napari_dip.engine.priors.r2r import R2RPrior
@@ -25,7 +25,7 @@ from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.joint_training import MAX_TRAINING_REGION_SIDE, MAX_TRAINING_REGIONS
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT
-from napari_dip.pipeline.reproduce.repetition import Repetition, write_python_script
+from napari_dip.pipeline.repetition import Repetition, write_python_script
 from napari_dip.pipeline.store.joint_network import read_network
 from napari_dip.pipeline.store.tensor_file import read_metadata, read_tensors, write_tensors
 from napari_dip.scale.batch.plan import (

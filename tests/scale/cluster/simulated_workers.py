@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import napari_dip as dip
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.scale.cluster.worker import (
     WorkerMessage,
     restore_file_on_worker,

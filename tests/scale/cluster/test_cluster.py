@@ -16,7 +16,7 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.cli import main
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError
 from napari_dip.pipeline.machine import Machine
 from napari_dip.pipeline.store.run_folder import make_run_folder

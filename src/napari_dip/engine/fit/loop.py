@@ -6,8 +6,8 @@ import time
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from napari_dip.engine.control import Control
 from napari_dip.engine.fit.state import FitResult, FitState
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.engine.fit.trainer import Trainer
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors.notes import StopReason, make_stop
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_dip.engine.control import PollControl
-    from napari_dip.engine.fit.early_stopping import StopRule
     from napari_dip.engine.fit.schedule import Schedule
     from napari_dip.engine.fit.state import Checkpoint, FitProgress
+    from napari_dip.engine.fit.stopping import PollControl, StopRule
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors.notes import Stop

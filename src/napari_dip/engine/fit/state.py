@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_dip.engine.fit.early_stopping import ValidationRecord
+from napari_dip.engine.fit.stopping import ValidationRecord
 from napari_dip.engine.problem import Estimate, compute_validation_loss
 from napari_dip.errors.notes import StopReason, make_note, make_stop
 

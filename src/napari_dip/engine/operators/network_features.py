@@ -259,3 +259,29 @@ def _list_result_names(arguments: Mapping[str, Any]) -> list[str]:
             element["of"] for element in elements if isinstance(element, dict) and "of" in element
         ]
     return names
+
+
+class UnmeasuredIdentity(Operator):
+    """Identity operator of a term without measured pixels: only activations are fitted.
+
+    Parameters
+    ----------
+    image_mean : Tensor
+        (1, C, 1, 1), mean of the image.
+    """
+
+    def __init__(self, image_mean: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("image_mean", image_mean)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the image unchanged."""
+        return image
+
+    def detect(self, image: Tensor) -> Tensor:
+        """Return the estimated image, shifted to the mean of the measured one.
+
+        Results are corrected by the difference of these means. It is 0 here, so that no pixel of
+        the image enters the result.
+        """
+        return image + self.get_buffer("image_mean") - image.mean((2, 3), keepdim=True)

@@ -31,8 +31,8 @@ from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.machine import convert_nan_to_none
 from napari_dip.pipeline.plan.layout import from_stack, to_stack
 from napari_dip.pipeline.plan.units import make_segment_notes
+from napari_dip.tasks.priors.blind_spot import describe_blind_spot
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
-from napari_dip.tasks.priors.self_supervised import describe_blind_spot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

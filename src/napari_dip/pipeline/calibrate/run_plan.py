@@ -24,7 +24,7 @@ from napari_dip.pipeline.plan.tiling import (
 )
 from napari_dip.pipeline.plan.types import TrainingRegion
 from napari_dip.pipeline.plan.units import make_tile_units, make_units
-from napari_dip.tasks.priors.self_supervised import UNRELIABLE_NOISE_REASON, WEAK_NOISE_REASON
+from napari_dip.tasks.priors.r2r import UNRELIABLE_NOISE_REASON, WEAK_NOISE_REASON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

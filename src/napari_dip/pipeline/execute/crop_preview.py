@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import Refusal, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.execute.runner import run_with_torch
@@ -18,7 +18,7 @@ from napari_dip.pipeline.plan.preflight import preflight
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
-    from napari_dip.engine.control import PollControl
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.io import ImageHeader
     from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.events import Event, Restoration

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_dip.engine.control import Control
     from napari_dip.engine.fit.state import Checkpoint
+    from napari_dip.engine.fit.stopping import Control
     from napari_dip.engine.fit.trainer import StateDict
     from napari_dip.errors.notes import Note, Stop
     from napari_dip.pipeline.plan.types import FitConfig, UnitOutcome

@@ -7,7 +7,7 @@ from functools import partial
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.merge import UnitResult

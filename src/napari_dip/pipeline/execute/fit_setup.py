@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_dip.engine.fit.early_stopping import (
+from napari_dip.engine.fit.schedule import Phase, Schedule, compute_output_decay
+from napari_dip.engine.fit.stopping import (
     StopRule,
     compute_patience,
     make_validation_stop_rule,
 )
-from napari_dip.engine.fit.schedule import Phase, Schedule, compute_output_decay
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.likelihood.penalties import PreviousFrame
 from napari_dip.engine.noise.correlation import subtract_image_correlation

@@ -10,8 +10,7 @@ from itertools import count
 from math import nan
 from typing import TYPE_CHECKING, NamedTuple
 
-from napari_dip.engine.control import Control
-from napari_dip.engine.fit.early_stopping import ValidationRecord
+from napari_dip.engine.fit.stopping import Control, ValidationRecord
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.pipeline.events import Event, PausableClock, ProgressTracker, WorkStep
 from napari_dip.pipeline.machine import convert_nan_to_none
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from napari_dip.engine.control import PollControl
     from napari_dip.engine.fit.state import FitProgress
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.pipeline.plan.types import Plan, WorkUnit
 
 #: Iterations at the start of a fit that are not timed, while libraries select algorithms: otherwise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, RefusedError, raise_if_refused
 from napari_dip.pipeline.events import Event, Restoration
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
@@ -29,7 +29,7 @@ from napari_dip.pipeline.torch_state import run_in_default_state
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from napari_dip.engine.control import PollControl
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.events import ReturnT

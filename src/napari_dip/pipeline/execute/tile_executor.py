@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import RefusedError
 from napari_dip.pipeline.assess.merge import ResultMerger, UnitResult
 from napari_dip.pipeline.calibrate.resolution_and_outliers import (

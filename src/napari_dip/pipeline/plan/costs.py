@@ -14,14 +14,14 @@ from napari_dip.engine.networks.inference_tiles import count_max_tile_pixels
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.types import CostEstimate, FitConfig
 from napari_dip.tasks.base import DEFAULT_PRIOR, list_candidates
-from napari_dip.tasks.priors.deep_image_prior import compute_channel_widths
-from napari_dip.tasks.priors.hole_filling import (
+from napari_dip.tasks.priors.blind_spot import compute_loss_core_width, compute_window_size
+from napari_dip.tasks.priors.masked_input import (
     MAX_BATCH_PIXELS,
     Z_STACK_RESIDUAL_BLOCKS,
     compute_stack_window,
 )
+from napari_dip.tasks.priors.random_input import compute_channel_widths
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
-from napari_dip.tasks.priors.self_supervised import compute_loss_core_width, compute_window_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

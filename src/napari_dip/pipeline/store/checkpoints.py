@@ -299,8 +299,8 @@ def _read_fit(
     groups: Mapping[str, dict[str, Any]], fit: Mapping[str, Any] | None
 ) -> tuple[Checkpoint, str] | None:
     """Return the current fit of a checkpoint and its unit; None if there is none."""
-    from napari_dip.engine.fit.early_stopping import ValidationRecord
     from napari_dip.engine.fit.state import Checkpoint
+    from napari_dip.engine.fit.stopping import ValidationRecord
 
     if fit is None:
         return None

@@ -34,7 +34,7 @@ from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.napari_layers import METADATA_KEY, get_full_resolution
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.settings_form import fill_form, list_form_fields, make_field_widget
-from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE, list_architectures
+from napari_dip.tasks.priors.random_input import DEFAULT_ARCHITECTURE, list_architectures
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping

@@ -29,7 +29,7 @@ from napari_dip.qt.shell.dock_plots import DockPlot
 from napari_dip.qt.shell.dock_widget import fill_grid, make_button, style_table
 from napari_dip.qt.shell.napari_layers import preserve_view
 from napari_dip.qt.shell.preferences import open_saved_settings
-from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE
+from napari_dip.tasks.priors.random_input import DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -1,20 +1,38 @@
-"""The plugin's page in napari's preferences, and the folder for the user's own files."""
+"""The plugin's page in napari's preferences, and the folder of the user's saved settings."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import unicodedata
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_dip.errors import DipError, RefusedError
+from napari_dip.errors.templates import make_printable
+from napari_dip.io.paths import make_folder, make_folder_refusal, resolve_target
+from napari_dip.io.writing import write_text
+from napari_dip.pipeline.api import load_task_recipe
 from napari_dip.pipeline.machine import detect_machine
-from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
 
 if TYPE_CHECKING:
     from napari_dip.pipeline.machine import Machine
+    from napari_dip.pipeline.recipe import Recipe
 
 #: Devices by their labels in `napari.yaml`, with their names in a recipe.
 DEVICES = {"CPU": "cpu", "NVIDIA GPU": "cuda", "Apple GPU": "mps"}
 PRESETS = ("fast", "balanced", "best")
+#: Maximum length of a name; it keeps file paths below the limit of Windows (260).
+_MAX_NAME_LENGTH = 60
+#: Characters, other than letters and digits, that all file systems accept.
+_ALLOWED_PUNCTUATION = frozenset(" ._-")
+#: Device names that Windows reserves, with any suffix.
+_RESERVED_WINDOWS_NAMES = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)),
+}
 
 
 def read_preferences(name: str) -> Any:
@@ -96,3 +114,131 @@ def _find_settings_file() -> Path | str | None:
     except (ImportError, KeyError, AttributeError):  # before 0.9, or the plugin is not registered
         settings_file = get_settings().config_path
     return settings_file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedRecipeFolder:
+    """Store the settings of one task as recipes in JSON.
+
+    Attributes
+    ----------
+    folder : Path or None
+        Created when first needed; None: settings cannot be saved.
+    task : str
+        Key in `TASKS`.
+    """
+
+    folder: Path | None
+    task: str
+
+    def list_names(self) -> tuple[str, ...]:
+        """Return the names of the presets in alphabetical order."""
+        if self.folder is None:
+            return ()
+        try:
+            stems = [path.stem for path in self._get_preset_folder(self.folder).glob("*.json")]
+        except OSError:
+            return ()
+        return tuple(sorted(stems, key=str.casefold))
+
+    def save(self, name: str, recipe: Recipe) -> str:
+        """Save a recipe as a preset, and return the name as it is listed.
+
+        Raises
+        ------
+        RefusedError
+            If the name is invalid or exists, or there is no folder.
+        FailedError
+            If the file cannot be written.
+        """
+        preset_name = _normalise_preset_name(name)
+        if preset_name.casefold() in {name.casefold() for name in self.list_names()}:
+            raise RefusedError("preset-exists", name=preset_name)
+        self._write(self._get_preset_path(preset_name), recipe, overwrite=False)
+        return preset_name
+
+    def load(self, name: str) -> Recipe:
+        """Return the recipe of a preset.
+
+        Raises
+        ------
+        RefusedError
+            If there is no preset of that name, or its file is damaged, newer, or of another task.
+        """
+        self._check_exists(name)
+        return load_task_recipe(self._get_preset_path(name), self.task)
+
+    def delete(self, name: str) -> None:
+        """Delete a preset.
+
+        Raises
+        ------
+        RefusedError
+            If there is no preset of that name, or its file cannot be deleted.
+        """
+        self._check_exists(name)
+        path = self._get_preset_path(name)
+        try:
+            path.unlink()
+        except OSError as error:
+            raise RefusedError(make_folder_refusal(path.parent, error)) from None
+
+    def save_last(self, recipe: Recipe) -> None:
+        """Save the settings of a run that starts; raise errors as `save` does."""
+        self._write(self._get_last_path(), recipe, overwrite=True)
+
+    def load_last(self) -> Recipe | None:
+        """Return the settings of the last run; None if they cannot be read."""
+        try:
+            return load_task_recipe(self._get_last_path(), self.task)
+        except DipError:
+            return None
+
+    def _write(self, path: Path, recipe: Recipe, *, overwrite: bool) -> None:
+        make_folder(path.parent, parents=True)
+        write_text(resolve_target(path), recipe.to_json(), overwrite=overwrite)
+
+    def _check_exists(self, name: str) -> None:
+        if name not in self.list_names():
+            raise RefusedError("preset-missing", name=name)
+
+    def _get_preset_folder(self, folder: Path) -> Path:
+        return folder / "presets" / self.task
+
+    def _get_preset_path(self, name: str) -> Path:
+        return self._get_preset_folder(self._get_folder()) / f"{name}.json"
+
+    def _get_last_path(self) -> Path:
+        return self._get_folder() / "last" / f"{self.task}.json"
+
+    def _get_folder(self) -> Path:
+        if self.folder is None:
+            raise RefusedError("preset-folder-missing")
+        return self.folder
+
+
+def _normalise_preset_name(name: str) -> str:
+    """Return the normalised name of a preset, or raise RefusedError if it is no valid file name."""
+    preset_name = unicodedata.normalize("NFC", " ".join(name.split()))
+    invalid_character = next(
+        (
+            character
+            for character in preset_name
+            if not (character.isalnum() or character in _ALLOWED_PUNCTUATION)
+        ),
+        "",
+    )
+    why = ""
+    if not preset_name:
+        why = "it is empty"
+    elif invalid_character:
+        why = f"file names cannot hold '{make_printable(invalid_character)}' everywhere"
+    elif preset_name.startswith(".") or preset_name.endswith("."):
+        why = "it begins or ends with a dot"
+    elif preset_name.partition(".")[0].strip().casefold() in _RESERVED_WINDOWS_NAMES:
+        why = "Windows keeps that name for itself"
+    elif len(preset_name) > _MAX_NAME_LENGTH:
+        why = f"it has {len(preset_name)} letters, and {_MAX_NAME_LENGTH} is the most"
+    if why:
+        raise RefusedError("preset-name", name=preset_name[:_MAX_NAME_LENGTH], why=why)
+    return preset_name

@@ -27,7 +27,7 @@ from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.events import Control
 from napari_dip.pipeline.recipe import make_recipe, recipe_from_dict
-from napari_dip.pipeline.reproduce.repetition import format_command_line, write_python_script
+from napari_dip.pipeline.repetition import format_command_line, write_python_script
 from napari_dip.qt.shell.background_call import BackgroundCall, call_for_message
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
@@ -57,10 +57,10 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.pipeline.reproduce.repetition import Repetition
-    from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
+    from napari_dip.pipeline.repetition import Repetition
     from napari_dip.qt.shell.background_call import RunControl
     from napari_dip.qt.shell.layer_inputs import LayerInputs
+    from napari_dip.qt.shell.preferences import SavedRecipeFolder
     from napari_dip.qt.shell.settings_form import SettingsForm
 
 #: First entry of the list: the default settings of a task.

@@ -26,7 +26,7 @@ from napari_dip.pipeline.execute.crop_preview import run_crop_preview
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import format_bytes
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.reproduce.repetition import Repetition
+from napari_dip.pipeline.repetition import Repetition
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT
 from napari_dip.qt.shell.background_call import MIN_UPDATE_SECONDS, JobProgress
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import Refusal
 from napari_dip.io.paths import shorten_name
 from napari_dip.pipeline.events import NO_PROGRESS, Progress
@@ -18,7 +18,7 @@ from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from napari_dip.engine.control import PollControl
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.machine import Machine

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io.paths import compute_file_sha256, make_save_refusal
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
@@ -36,7 +36,7 @@ from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, list_t
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
-    from napari_dip.engine.control import PollControl
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.types import Calibration
     from napari_dip.scale.batch.jobs import JointTrainingPlan

@@ -44,7 +44,7 @@ from napari_dip.scale.batch.records import (
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from napari_dip.engine.control import PollControl
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageHeader
     from napari_dip.io.header import Headers

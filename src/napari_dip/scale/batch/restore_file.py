@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Set
     from pathlib import Path
 
-    from napari_dip.engine.control import PollControl
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.errors import Refusal
     from napari_dip.io.arrays import AnyArray
     from napari_dip.pipeline.events import Restoration

@@ -18,7 +18,7 @@ from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.pipeline.events import Event, ProgressTracker
 from napari_dip.pipeline.plan.costs import START_SECONDS

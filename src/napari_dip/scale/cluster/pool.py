@@ -31,7 +31,7 @@ from napari_dip.scale.cluster.worker import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from napari_dip.engine.control import Control
+    from napari_dip.engine.fit.stopping import Control
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.machine import Machine
     from napari_dip.scale.cluster.worker import WorkerJob

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, Refusal, RefusedError, make_refusal, read_refusal
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.events import Event, Progress, drain_generator
@@ -41,7 +41,7 @@ from napari_dip.scale.batch.restore_file import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from napari_dip.engine.control import PollControl
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.scale.batch.jobs import FileState, ResultPaths

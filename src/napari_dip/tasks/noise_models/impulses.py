@@ -14,8 +14,8 @@ import numpy as np
 
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.noise_models.stripes import MAD_TO_SIGMA
+from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
-from napari_dip.tasks.priors.self_supervised import build_blind_spot_problem
 
 if TYPE_CHECKING:
     import numpy.typing as npt

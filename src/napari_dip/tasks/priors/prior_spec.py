@@ -51,7 +51,7 @@ class RandomInputOptions:
     baseline : Tensor or None
         (1, C, *grid): image that the fit starts from; None: a random one.
     bounds : tuple of Tensor or None
-        Lowest and highest value of the image, as for `engine.prior.RandomInputPrior`.
+        Lowest and highest value of the image, as for `engine.priors.random_input.RandomInputPrior`.
     """
 
     architecture: str = "preset"

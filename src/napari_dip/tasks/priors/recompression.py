@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_dip.engine.prior import Prior
-    from napari_dip.engine.priors.jpeg import JpegCompression
+    from napari_dip.engine.priors.recompression import JpegCompression
     from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.tasks.base import FitInput
     from napari_dip.tasks.priors.prior_spec import PriorOptions
@@ -30,8 +30,8 @@ def build_recompression_prior(
 ) -> Prior:
     """Build the network and its input: the image, compressed again on shifted block grids."""
     from napari_dip.engine.networks.hourglass import Hourglass
-    from napari_dip.engine.priors.jpeg import RecompressionPrior
     from napari_dip.engine.priors.masked_input import FillingResidualNetwork
+    from napari_dip.engine.priors.recompression import RecompressionPrior
 
     channels = fit_input.measurement.shape[1]
     input_channels = 2 * channels
@@ -66,7 +66,11 @@ def build_recompression_problem(fit_input: FitInput, options: PriorOptions) -> P
         make_beta_nll,
         make_gaussian_deviance,
     )
-    from napari_dip.engine.priors.jpeg import RECOMPRESSION_SHIFTS, number_blocks, recompress
+    from napari_dip.engine.priors.recompression import (
+        RECOMPRESSION_SHIFTS,
+        number_blocks,
+        recompress,
+    )
     from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Identity, Problem, Term
 
     compression, measured = _make_compression(fit_input), fit_input.measurement
@@ -114,7 +118,7 @@ def add_jpeg_projection(fit_input: FitInput, problem: Problem) -> Problem:
 
 def project_to_jpeg(fit_input: FitInput, estimate: Estimate) -> Estimate:
     """Convert an estimate to grey levels, project it as JPEG demands, and convert it back."""
-    from napari_dip.engine.priors.jpeg import project_onto_quantisation_set
+    from napari_dip.engine.priors.recompression import project_onto_quantisation_set
 
     measured = _to_grey_levels(fit_input, fit_input.measurement)
     nearest = project_onto_quantisation_set(
@@ -124,7 +128,7 @@ def project_to_jpeg(fit_input: FitInput, estimate: Estimate) -> Estimate:
 
 
 def _make_compression(fit_input: FitInput) -> JpegCompression:
-    from napari_dip.engine.priors.jpeg import JpegCompression
+    from napari_dip.engine.priors.recompression import JpegCompression
 
     down, right = (int(value) for value in fit_input.extra_inputs["jpeg_start"])
     half_height, half_width = (bool(value) for value in fit_input.extra_inputs["jpeg_halved"])

@@ -13,30 +13,29 @@ from typing import TYPE_CHECKING
 from pydantic_core import PydanticCustomError
 
 from napari_dip.tasks.base import DEFAULT_PRIOR
-from napari_dip.tasks.priors.deep_image_prior import (
+from napari_dip.tasks.priors.blind_spot import (
+    build_blind_spot_prior,
+    build_blind_spot_problem,
+    build_guided_prior,
+    build_guided_problem,
+)
+from napari_dip.tasks.priors.masked_input import (
+    build_masked_input_prior,
+    build_masked_input_problem,
+)
+from napari_dip.tasks.priors.prior_spec import PriorCost, PriorInputTraits, PriorNetwork, PriorSpec
+from napari_dip.tasks.priors.r2r import build_r2r_prior, build_r2r_problem
+from napari_dip.tasks.priors.random_input import (
     build_no_skip_prior,
     build_pixel_prior,
     build_random_input_prior,
     build_random_input_problem,
 )
-from napari_dip.tasks.priors.hole_filling import (
-    build_masked_input_prior,
-    build_masked_input_problem,
-)
-from napari_dip.tasks.priors.prior_spec import PriorCost, PriorInputTraits, PriorNetwork, PriorSpec
 from napari_dip.tasks.priors.recompression import (
     build_recompression_prior,
     build_recompression_problem,
 )
-from napari_dip.tasks.priors.self_supervised import (
-    build_blind_spot_prior,
-    build_blind_spot_problem,
-    build_guided_prior,
-    build_guided_problem,
-    build_r2r_prior,
-    build_r2r_problem,
-)
-from napari_dip.tasks.priors.upscaling import build_zssr_prior, build_zssr_problem
+from napari_dip.tasks.priors.zssr import build_zssr_prior, build_zssr_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,8 @@ from PIL import Image
 from skimage import data
 
 from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.engine.priors.jpeg import (
+from napari_dip.engine.priors.masked_input import FillingResidualNetwork
+from napari_dip.engine.priors.recompression import (
     JpegCompression,
     RecompressionPrior,
     mask_whole_blocks,
@@ -20,7 +21,6 @@ from napari_dip.engine.priors.jpeg import (
     reapply_shifted_jpeg,
     recompress,
 )
-from napari_dip.engine.priors.masked_input import FillingResidualNetwork
 
 SIDE = 48
 

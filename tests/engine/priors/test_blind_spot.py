@@ -7,12 +7,9 @@ import torch
 from torch import nn
 
 from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.engine.prior import (
-    BlindSpotPrior,
-    RandomInputPrior,
-    dilate_centres,
-    draw_validation_centres,
-)
+from napari_dip.engine.prior import dilate_centres, draw_validation_centres
+from napari_dip.engine.priors.blind_spot import BlindSpotPrior
+from napari_dip.engine.priors.random_input import RandomInputPrior
 
 BLOCKS = [(1, 1), (1, 3), (5, 5), (7, 7), (5, 7), (3, 3, 3)]
 

@@ -6,7 +6,7 @@ import pytest
 
 from napari_dip.errors import RefusedError
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
+from napari_dip.qt.shell.preferences import SavedRecipeFolder
 
 RECIPE = make_recipe("denoise", preset="best", seed=11, gain=1e-7, smoothing=0.123456789)
 

@@ -1,9 +1,13 @@
-"""Decide when a fit stops, from the history of its validation loss alone."""
+"""Decide when a fit stops: by the history of its validation loss, or by the user's control.
+
+It is free of torch, so any interface can import it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from math import isfinite
 
 from napari_dip.errors.notes import Stop, StopReason, make_stop
@@ -95,3 +99,20 @@ def find_smoothed_best(history: Sequence[ValidationRecord]) -> int:
 def never_stop(history: Sequence[ValidationRecord]) -> Stop | None:
     """Return None: the fit runs to its last iteration."""
     return None
+
+
+class Control(Enum):
+    """The user's control, which the fit loop polls before every iteration.
+
+    GO continues. PAUSE waits without computing. KEEP ends the fit and returns the best image so
+    far. DISCARD ends the fit without a result.
+    """
+
+    GO = "go"
+    PAUSE = "pause"
+    KEEP = "keep"
+    DISCARD = "discard"
+
+
+#: Returns the control of the moment; it is polled before every iteration.
+PollControl = Callable[[], Control]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_dip.engine.fit.early_stopping import (
+from napari_dip.engine.fit.stopping import (
     ValidationRecord,
     find_smoothed_best,
     make_validation_stop_rule,

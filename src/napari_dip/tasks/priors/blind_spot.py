@@ -1,8 +1,6 @@
-"""Self-supervised denoising priors, blind spot and R2R: how they are built.
+"""Blind-spot prior: how its network and its problem are built, with and without a guide.
 
-The network of a blind spot predicts hidden pixels of the measurement. That of R2R
-(recorrupted-to-recorrupted) takes the measurement with more noise of the same kind, so the noise
-has to be known.
+The network predicts hidden pixels of the measurement. NL-Bayes refinement follows.
 """
 
 from __future__ import annotations
@@ -15,8 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_dip.engine.networks.hourglass import Hourglass
-    from napari_dip.engine.prior import BlindSpotPrior
-    from napari_dip.engine.priors.r2r import R2RPrior
+    from napari_dip.engine.priors.blind_spot import BlindSpotPrior
     from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.tasks.base import FitInput, HalfResolutionFit
     from napari_dip.tasks.priors.prior_spec import PriorOptions
@@ -34,16 +31,6 @@ CAMERA_GUIDE_WEIGHT = 0.3
 #: Maximum depth of a training window in three dimensions, in planes. More than the network's
 #: coarsest scale spans would only reduce the window's width.
 MAX_WINDOW_DEPTH = 16
-#: Reasons in the report why the blind spot replaced R2R.
-UNRELIABLE_NOISE_REASON = (
-    "the noise could not be measured reliably, and R2R adds noise of the measured strength"
-)
-WEAK_NOISE_REASON = (
-    "the noise is weak compared with the image, and a network that sees all of it would copy it"
-)
-#: Approximate share of the noise variance left in the prediction, the variance of fits that the
-#: user stops early: 0.09 on F16, 0.12 to 0.34 on FMD (docs/constants.md).
-R2R_RESIDUAL_NOISE_FRACTION = 0.2
 
 
 def compute_window_size(dims: int, side: int) -> tuple[int, ...]:
@@ -87,7 +74,7 @@ def build_blind_spot_prior(
     fit_input: FitInput, rng: torch.Generator, options: PriorOptions
 ) -> BlindSpotPrior:
     """Build the network and its input: the measurement with blind spots."""
-    from napari_dip.engine.prior import BlindSpotPrior
+    from napari_dip.engine.priors.blind_spot import BlindSpotPrior
 
     channels = fit_input.measurement.shape[1]
     network = build_image_network(fit_input, rng, channels + options.extra_channels, 2 * channels)
@@ -168,57 +155,6 @@ def build_blind_spot_problem(
         penalties=options.penalties,
         postprocess=postprocess,
         final_postprocess=refine,
-    )
-
-
-def build_r2r_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOptions) -> R2RPrior:
-    """Build the network and its input: the measurement with added noise of its own kind."""
-    from napari_dip.engine.priors.r2r import R2RPrior
-
-    channels = fit_input.measurement.shape[1]
-    # replacements of very noisy pixels have the usual noise
-    pixel_weights = (
-        None
-        if fit_input.masks.pixel_weights is None
-        else fit_input.masks.pixel_weights.where(fit_input.masks.low_noise > 0, 1.0)
-    )
-    return R2RPrior(
-        build_image_network(fit_input, rng, channels + options.extra_channels, channels),
-        fit_input.measurement,
-        fit_input.masks.low_noise,
-        fit_input.masks.excluded,
-        fit_input.masks.blind_spot_size,
-        fit_input.noise.image_noise_variances or fit_input.noise.noise_variance,
-        fit_input.noise.correlation,
-        window=compute_fit_window(fit_input),
-        pixel_weights=pixel_weights,
-    )
-
-
-def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
-    """Build the problem: the measurement is the image plus noise."""
-    from napari_dip.engine.likelihood.fidelity import make_gaussian_deviance, make_least_squares
-    from napari_dip.engine.problem import Estimate, Identity, Problem, Term
-
-    term = Term(
-        measurement=fit_input.measurement,
-        operator=Identity(),
-        fidelity=make_least_squares(fit_input.noise.level**2),
-        deviance=make_gaussian_deviance(fit_input.noise.noise_variance),
-        training_pixel_weights=fit_input.masks.training_pixel_weights,
-        validation_mask=fit_input.masks.validation,
-        refit_pixel_weights=fit_input.masks.measured_pixel_weights,
-    )
-
-    def postprocess(estimate: Estimate) -> Estimate:
-        variance = fit_input.noise.noise_variance.compute_variance(estimate.mean)
-        return Estimate(estimate.mean, (R2R_RESIDUAL_NOISE_FRACTION * variance).log())
-
-    return Problem(
-        terms=(term,),
-        penalties=options.penalties,
-        postprocess=postprocess,
-        final_postprocess=make_nl_bayes_refinement(fit_input, postprocess),
     )
 
 

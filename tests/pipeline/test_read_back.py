@@ -22,8 +22,8 @@ from napari_dip.pipeline.autosave import find_interrupted_runs
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import recipe_from_dict
-from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
 from napari_dip.pipeline.store.run_folder import get_pixel_versions
+from napari_dip.qt.shell.preferences import SavedRecipeFolder
 from napari_dip.scale.batch.jobs import FileOutcome, Job
 from napari_dip.scale.batch.records import (
     make_result_paths,

@@ -53,7 +53,7 @@ def build_random_input_prior(
     import torch
 
     from napari_dip.engine.networks.hourglass import Hourglass
-    from napari_dip.engine.prior import RandomInputPrior
+    from napari_dip.engine.priors.random_input import RandomInputPrior
 
     input_options, channels = options.random_input, fit_input.measurement.shape[1]
     grid, extra_input = input_options.grid or fit_input.grid, input_options.extra_input
@@ -103,8 +103,7 @@ def build_pixel_prior(fit_input: FitInput, rng: torch.Generator, options: PriorO
     """Build free pixels within the bounds of `options.random_input`, without a network."""
     import torch
 
-    from napari_dip.engine.prior import RandomInputPrior
-    from napari_dip.engine.priors.feature_inversion import PixelParameters
+    from napari_dip.engine.priors.random_input import PixelParameters, RandomInputPrior
 
     channels, grid = fit_input.measurement.shape[1], fit_input.grid
     network = PixelParameters(channels, grid, PIXEL_START_SIGMA, rng)
@@ -201,7 +200,7 @@ def build_from_architecture(
         compute_scale_grids,
     )
     from napari_dip.engine.networks.layers import bound_spectral_norms
-    from napari_dip.engine.prior import RandomInputPrior
+    from napari_dip.engine.priors.random_input import RandomInputPrior
 
     widths, upsampling = architecture.widths, _choose_upsampling_factory(architecture)
     input_channels, input_grid, network = RANDOM_INPUT_CHANNELS, grid, nn.Module()

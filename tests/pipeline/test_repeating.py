@@ -16,7 +16,7 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.cli import main
-from napari_dip.engine.control import Control
+from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors.templates import METHODS
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.assess.methods_section import write_methods_section
@@ -25,7 +25,7 @@ from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.reproduce.repetition import (
+from napari_dip.pipeline.repetition import (
     Repetition,
     build_command,
     format_command_line,
