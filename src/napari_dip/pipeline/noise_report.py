@@ -279,7 +279,6 @@ def _measure_report(
     measured = array if mask is None else stack[mask]
     if refusal := check_content(measured, header.name):
         return refusal
-    least, largest = detect_clipped_pixels(measured)
     if mask is not None:
         stack = np.where(mask, stack, np.nanmean(stack)).astype(np.float32)
     grey_level_step = 1.0 if array.dtype.kind in "iu" else 0.0
@@ -293,6 +292,9 @@ def _measure_report(
         inspection=Inspection(measured_mask=mask),
     )
     noise = measure_channel_noise(inputs, stack, constant, NoiseSettings())[0]
+    least, largest = detect_clipped_pixels(
+        measured, counts_photons=all(estimate.counts_photons for estimate in noise)
+    )
     noise = noise if detector is None else tuple(detector.apply_to(estimate) for estimate in noise)
     varied = [c for c in range(len(noise)) if c not in constant]
     channels = tuple(

@@ -20,12 +20,14 @@ def make_noise(seed: int, blur: float = 0.0, shape=(SIDE, SIDE)) -> np.ndarray:
     return drawn / drawn.std()
 
 
+def measure(residual: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, int]:
+    return measure_biased_areas(residual, np.zeros_like(residual), mask)
+
+
 @pytest.mark.parametrize("blur", [0.0, 0.7, 1.2])
 @pytest.mark.parametrize("strength", [1e-3, 1.0, 500.0])
 def test_noise_alone_is_not_far_from_zero_anywhere(blur, strength):
-    shares = [
-        measure_biased_areas(strength * make_noise(seed, blur), None)[0] for seed in range(10)
-    ]
+    shares = [measure(strength * make_noise(seed, blur))[0] for seed in range(10)]
     assert max(shares) <= compute_biased_limit((SIDE // 16) ** 2)
 
 
@@ -33,7 +35,7 @@ def test_noise_alone_is_not_far_from_zero_anywhere(blur, strength):
 def test_a_quarter_that_is_brighter_by_as_much_as_the_noise_is_far(blur):
     residual = make_noise(0, blur)
     residual[: SIDE // 2, : SIDE // 2] += 1
-    far, parts = measure_biased_areas(residual - residual.mean(), None)
+    far, parts = measure(residual - residual.mean())
     assert parts == 64
     assert far > compute_biased_limit(parts)
 
@@ -42,13 +44,22 @@ def test_parts_with_a_hole_do_not_count():
     residual, mask = make_noise(0), np.ones((SIDE, SIDE), bool)
     mask[5, :64] = False
     residual[5, :64] = 1e6
-    far, parts = measure_biased_areas(residual, mask)
+    far, parts = measure(residual, mask)
     assert parts == 60
     assert far <= compute_biased_limit(parts)
 
 
+def test_areas_without_a_photon_are_not_far_from_a_dim_result():
+    light = np.full((SIDE, SIDE), 0.01)
+    counts = np.random.default_rng(0).poisson(light).astype(float)
+    far, parts = measure_biased_areas(counts - light, light, None)
+    assert far <= compute_biased_limit(parts)
+    too_bright = light + 0.03
+    assert measure_biased_areas(counts - too_bright, too_bright, None)[0] > 0.5
+
+
 def test_small_images_are_not_checked():
-    assert measure_biased_areas(make_noise(0, shape=(12, 12)), None) == (0.0, 0)
+    assert measure(make_noise(0, shape=(12, 12))) == (0.0, 0)
     assert compute_biased_limit(9) == 1.0
 
 

@@ -67,6 +67,17 @@ def test_noise_that_grows_with_brightness_is_no_structure():
     assert measure_residual((shot - clean)[None], clean[None], None, flat).edge_variance_ratio < 1.1
 
 
+def test_single_photons_beside_a_bright_square_are_no_structure():
+    light = np.full((SIDE, SIDE), 0.004)
+    light[20:60, 20:60] = 0.5
+    counts = np.random.default_rng(0).poisson(light).astype(np.float64)
+    noise = estimate_noise(torch.from_numpy(counts)[None], 0.0)
+    assert noise.counts_photons
+    residual = measure_residual((counts - light)[None], light[None], None, noise)
+    assert residual.noise_ratio == pytest.approx(1, abs=0.1)
+    assert residual.edge_variance_ratio < MAX_EDGE_VARIANCE_RATIO
+
+
 def test_correlated_noise_is_no_structure_where_it_was_measured():
     clean = np.zeros((SIDE, SIDE))
     noise = gaussian_filter(np.random.default_rng(2).normal(size=clean.shape), 0.8)

@@ -121,3 +121,16 @@ def test_an_image_in_tiles_is_restored_again_as_a_whole_one_is():
     assert any("restored again" in note for note in result.report["notes"])
     assert result.report["noise"]["cannot_tell"] == ["texture"]
     assert measure_error(result) < 8
+
+
+def test_a_scene_of_single_photons_keeps_its_noise_and_is_restored_by_the_blind_spot():
+    light = 0.4 * load_truth()[:64, :64] / 255
+    counts = np.random.default_rng(0).poisson(light).astype(np.uint8)
+    result = dip.denoise(counts, **QUICK)
+    assert result.report["noise"]["caution"] == ["photon-counts"]
+    assert result.report["noise"]["gain"] == [1.0]
+    assert result.report["prior"]["chosen"] == "blind-spot"
+    sentences = " ".join(result.report["notes"] + result.report["verdict"]["sentences"])
+    assert "known exactly" in sentences
+    assert "restored again" not in sentences
+    assert "least value" not in sentences

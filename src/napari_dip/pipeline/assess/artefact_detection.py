@@ -59,6 +59,9 @@ BIAS_STANDARD_ERRORS = 4.0
 MAX_BIASED_FRACTION = 0.05
 #: Minimum number of areas for this test.
 MIN_LOCAL_AREAS = 16
+#: Maximum brightness of black pixels, as a share of the range. The next brighter value is that of
+#: one photon where photons are counted; an area has at least the standard error of one.
+BLACK_FRACTION = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,13 +216,17 @@ class ClippedPixels:
 NO_CLIPPED_PIXELS = ClippedPixels(fraction=0.0, value=0.0)
 
 
-def detect_clipped_pixels(pixels: AnyArray) -> tuple[ClippedPixels, ClippedPixels]:
+def detect_clipped_pixels(
+    pixels: AnyArray, *, counts_photons: bool = False
+) -> tuple[ClippedPixels, ClippedPixels]:
     """Detect clipped pixels at the smallest and the largest value.
 
     Parameters
     ----------
     pixels : ndarray
         Measured pixels of any shape and type; values that are not finite are ignored.
+    counts_photons : bool
+        Whether each value is a number of photons. Then none is clipped at the smallest.
 
     Returns
     -------
@@ -237,7 +244,9 @@ def detect_clipped_pixels(pixels: AnyArray) -> tuple[ClippedPixels, ClippedPixel
         limits = (float(type_info.min), float(type_info.max))
     span = high - low
     return (
-        _detect_plateau(flat, low, span, at_limit=low == limits[0] and flat.dtype.kind == "i"),
+        NO_CLIPPED_PIXELS
+        if counts_photons
+        else _detect_plateau(flat, low, span, at_limit=low == limits[0] and flat.dtype.kind == "i"),
         _detect_plateau(flat, high, -span, at_limit=high == limits[1] and flat.dtype.kind in "iu"),
     )
 
@@ -277,14 +286,16 @@ def _detect_plateau(flat: AnyArray, value: float, span: float, *, at_limit: bool
 
 
 def measure_biased_areas(
-    residual: npt.NDArray[np.floating], measured_mask: BoolArray | None
+    residual: npt.NDArray[np.floating],
+    prediction: npt.NDArray[np.floating],
+    measured_mask: BoolArray | None,
 ) -> tuple[float, int]:
     """Return the share of areas of a residual with a biased mean, and the number of areas.
 
     Parameters
     ----------
-    residual : ndarray
-        (..., Y, X): measurement minus result, of one channel.
+    residual, prediction : ndarray
+        (..., Y, X): measurement minus result, and the result, of one channel.
     measured_mask : ndarray of bool or None
         True at measured pixels; None: everywhere. Areas with missing pixels are ignored.
     """
@@ -312,11 +323,19 @@ def measure_biased_areas(
         ]
     if not len(means):
         return 0.0, 0
-    standard_errors = means.std(1, ddof=1) / SUB_AREAS_PER_SIDE
-    is_biased = np.abs(means.mean(1)) > BIAS_STANDARD_ERRORS * np.maximum(
-        standard_errors, np.finfo(np.float32).tiny
+    min_error = _find_event(residual + prediction) / LOCAL_AREA_SIDE**2
+    standard_errors = np.maximum(
+        means.std(1, ddof=1) / SUB_AREAS_PER_SIDE, max(min_error, float(np.finfo(np.float32).tiny))
     )
+    is_biased = np.abs(means.mean(1)) > BIAS_STANDARD_ERRORS * standard_errors
     return float(is_biased.mean()), len(means)
+
+
+def _find_event(measured: npt.NDArray[np.floating]) -> float:
+    """Return the least brightness above black, such as that of one photon."""
+    black = measured.min()
+    brighter = measured[measured > black + BLACK_FRACTION * np.ptp(measured)]
+    return float(brighter.min() - black) if brighter.size else 0.0
 
 
 def compute_biased_limit(area_count: int) -> float:

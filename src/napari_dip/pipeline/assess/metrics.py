@@ -45,6 +45,9 @@ RESIDUAL_BRIGHTNESS_CLASSES, RESIDUAL_EDGE_FRACTION, RESIDUAL_FLAT_FRACTION = 8,
 #: Maximum number of pixels per channel that are assessed; of larger stacks, evenly spread planes or
 #: frames are taken. A correlation is then known to 0.001, and sorting takes 80 bytes per pixel.
 MAX_ASSESSED_PIXELS = 2**22
+#: Minimum variance of counted photons, in units of its lower bound, at which residuals are compared
+#: with the noise: a tenth of a photon. With fewer, one photon is an outlier of three deviations.
+MIN_COUNT_VARIANCE = 10.0
 #: Percentile that is taken as the dark level of an image. Relative changes of the mean refer to the
 #: intensity above it, so that a camera's offset does not make them look small.
 DARK_PERCENTILE = 1.0
@@ -156,19 +159,26 @@ def measure_residual(
     """
     valid = np.ones(residual.shape) if measured_mask is None else measured_mask.astype(np.float64)
     total = max(float(valid.sum()), 1.0)
-    scaled = residual / np.sqrt(compute_noise_variance(noise_estimate, prediction, pixel_variance))
-    scaled = (scaled - (scaled * valid).sum() / total) * valid
-    power = float((scaled**2).sum() / total)
+    variance = compute_noise_variance(noise_estimate, prediction, pixel_variance)
+    is_tested = valid > 0
+    is_lit = variance >= MIN_COUNT_VARIANCE * noise_estimate.floor
+    if noise_estimate.counts_photons and bool((is_tested & is_lit).any()):
+        is_tested &= is_lit
+    tested_total = max(float(is_tested.sum()), 1.0)
+    scaled = residual / np.sqrt(variance)
+    tested = is_tested.astype(np.float64)
+    scaled = (scaled - (scaled * tested).sum() / tested_total) * tested
+    power = float((scaled**2).sum() / tested_total)
     # On strongly curved images, the measured autocorrelation of white noise may lie far below 0,
     # even below -1. As the expected value, it would make every residual look correlated.
     excess = [
-        _compute_lag_correlation(scaled, valid, lag, axis) / (power or 1.0) - max(expected, 0.0)
+        _compute_lag_correlation(scaled, tested, lag, axis) / (power or 1.0) - max(expected, 0.0)
         for axis, autocorrelation in ((-2, noise_estimate.along_y), (-1, noise_estimate.along_x))
         for lag, expected in enumerate(autocorrelation[:MAX_RESIDUAL_LAG], 1)
     ]
-    edge_ratio = _compare_edge_variance(scaled, prediction, valid > 0)
+    edge_ratio = _compare_edge_variance(scaled, prediction, is_tested)
     deviation = residual - (residual * valid).sum() / total
-    biased_fraction, area_count = measure_biased_areas(deviation, measured_mask)
+    biased_fraction, area_count = measure_biased_areas(deviation, prediction, measured_mask)
     intensity_range = float(np.ptp(prediction)) or 1.0
     relative_rms = float(np.sqrt((deviation**2 * valid).sum() / total)) / intensity_range
     return ResidualMetrics(
@@ -385,7 +395,10 @@ def _detect_clipping(
     recorded = stack if correction is None else correction.undo(stack)
     if plan.header.dtype[0] in "iu":
         recorded = np.rint(recorded).astype(plan.header.dtype)
-    return detect_clipped_pixels(recorded if measured_mask is None else recorded[measured_mask])
+    return detect_clipped_pixels(
+        recorded if measured_mask is None else recorded[measured_mask],
+        counts_photons=all(noise.counts_photons for noise in calibration.noise),
+    )
 
 
 def select_assessed_items(stack: AnyArray) -> slice | npt.NDArray[np.intp]:

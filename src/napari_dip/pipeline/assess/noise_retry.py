@@ -79,6 +79,8 @@ def lower_noise_estimate(
         return None
     if result.residual is None or compute_failure_score(result) < 1:
         return None
+    if all(estimate.counts_photons for estimate in calibration.noise):
+        return None  # the noise is known exactly
     residual = to_stack(result.residual, calibrated_image.header.axes, calibrated_image.layout)
     noise = tuple(
         _weaken_noise(channel_noise, calibration.intensity_offset[c], residual[:, c])

@@ -186,7 +186,9 @@ def measure_single_exposure(
     plane_indices = select_spread_planes(len(planes))
     sample_mask = None if plane_masks is None else torch.from_numpy(plane_masks[plane_indices])
     measured = estimate_noise(torch.from_numpy(planes[plane_indices]), grey_level_step, sample_mask)
-    if plane_masks is None and not NOISE_MODELS[noise_settings.model].is_removed_before_measuring:
+    is_checked = not NOISE_MODELS[noise_settings.model].is_removed_before_measuring
+    is_checked &= not measured.counts_photons
+    if plane_masks is None and is_checked:
         plane = planes[plane_indices[len(plane_indices) // 2]]
         measured = correct_by_prediction(measured, torch.from_numpy(plane), grey_level_step)
         if not measured.unreliable_reason and find_clear_stripes(plane) is not None:

@@ -28,6 +28,9 @@ UNRELIABLE_NOISE_REASON = (
 WEAK_NOISE_REASON = (
     "the noise is weak compared with the image, and a network that sees all of it would copy it"
 )
+FEW_PHOTONS_REASON = (
+    "most pixels hold no photon, and R2R adds noise that does not look like single photons"
+)
 #: Approximate share of the noise variance left in the prediction, the variance of fits that the
 #: user stops early: 0.09 on F16, 0.12 to 0.34 on FMD (docs/constants.md).
 R2R_RESIDUAL_NOISE_FRACTION = 0.2
