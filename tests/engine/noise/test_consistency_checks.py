@@ -14,8 +14,8 @@ from skimage import data
 
 from napari_dip.engine.noise.consistency_checks import has_outlier_pixels
 from napari_dip.engine.noise.estimate import (
-    _compute_block_spectra,
     compute_blind_spot_size,
+    compute_block_spectra,
     estimate_noise,
 )
 from napari_dip.engine.noise.flat_blocks import NO_CLIPPING
@@ -216,7 +216,7 @@ def test_outliers_are_looked_for_where_there_is_no_structure() -> None:
 
     def has_outliers(noise: Image, lines: slice) -> bool:
         planes = torch.from_numpy((threads + 15 * noise)[lines])[None]
-        blocks = _compute_block_spectra(planes, None, NO_CLIPPING)
+        blocks = compute_block_spectra(planes, None, NO_CLIPPING)
         variance = estimate_noise(planes, 0).compute_variance(blocks.means)
         return has_outlier_pixels(blocks, variance)
 

@@ -34,19 +34,19 @@ from napari_dip.engine.noise.flat_blocks import (
     NO_CLIPPING,
     choose_block_side,
     cut_blocks,
-    cut_patches,
     find_clipping_limits,
     select_informative_blocks,
 )
-from napari_dip.engine.noise.photon_counts import find_photon_step, is_photon_noise
+from napari_dip.engine.noise.photon_counts import find_photon_gain
 from napari_dip.engine.noise.reliability import NoiseCaution, UnreliableReason
 from napari_dip.engine.noise.variance_model import (
     DCT_SIDE,
+    MAX_BLOCKS,
     BlockSpectra,
     VarianceModel,
+    compute_block_spectra,
     find_dark_plateau,
     fit_variance_model,
-    make_dct_matrix,
     make_frequency_grids,
     select_finest_bands,
     set_dark_offset,
@@ -72,13 +72,6 @@ MIN_NOISE_BLOCKS = 8  #: Fewest informative blocks of pixels for an estimate.
 FALLBACK_NOISE_FRACTION = 0.01
 #: Lower bound of the white share of a variance: a hundredth of the standard deviation.
 MIN_WHITE_FRACTION = 1e-4
-#: Maximal number of blocks: 6,000 of 64 pixels determine a variance to 0.4 %.
-MAX_BLOCKS = 6_000
-#: Pixels of an image up to which blocks overlap by half, since few fit into it.
-MAX_OVERLAPPED_PIXELS = 200 * 200
-#: Information in overlapping blocks, as a share of that in as many independent ones. Blocks at
-#: every fourth pixel are four times as many and hold 1.5 times the information.
-OVERLAP_INFORMATION_FRACTION = 0.4
 #: Minimum share of unclipped wide blocks for a correlation in a clipped image: 0.01 to 0.23 in
 #: misclassified white noise, 0.51 and 0.70 in FMD widefield (docs/constants.md).
 MIN_WHOLE_BLOCK_FRACTION = 0.3
@@ -224,15 +217,15 @@ def estimate_noise(
     value_range = _measure_robust_range(planes)
     rounding_variance = grey_level_step**2 / 12
     clipping_limits = limits = find_clipping_limits(planes)
-    photon_gain = _find_photon_gain(planes, measured_mask)
+    photon_gain = find_photon_gain(planes, measured_mask)
     if photon_gain is not None:
         return _make_count_estimate(photon_gain, clipping_limits[1])
-    spectra = _compute_block_spectra(planes, measured_mask, limits)
+    spectra = compute_block_spectra(planes, measured_mask, limits)
     reason: UnreliableReason | None = None
     if len(spectra.means) < MIN_NOISE_BLOCKS and limits != NO_CLIPPING:
         # clipped blocks are better than none
         reason, limits = UnreliableReason.CLIPPED, NO_CLIPPING
-        spectra = _compute_block_spectra(planes, measured_mask, limits)
+        spectra = compute_block_spectra(planes, measured_mask, limits)
     if len(spectra.means) < MIN_NOISE_BLOCKS:
         return _make_fallback_estimate(
             max((FALLBACK_NOISE_FRACTION * value_range) ** 2, rounding_variance),
@@ -386,15 +379,6 @@ def _make_fallback_estimate(variance: float, unreliable_reason: UnreliableReason
     )
 
 
-def _find_photon_gain(planes: Tensor, measured_mask: Tensor | None) -> float | None:
-    """Return the grey values of one photon if the detector counts them, otherwise None."""
-    gain = find_photon_step(planes.flatten() if measured_mask is None else planes[measured_mask])
-    if gain is None:
-        return None
-    spectra = _compute_block_spectra(planes, measured_mask, NO_CLIPPING)
-    return gain if is_photon_noise(spectra, gain) else None
-
-
 def _make_count_estimate(gain: float, upper_limit: float) -> NoiseEstimate:
     """Return the noise of counted photons: no count is cut off at black."""
     return NoiseEstimate(
@@ -408,21 +392,6 @@ def _make_count_estimate(gain: float, upper_limit: float) -> NoiseEstimate:
         clipping_limits=(NO_CLIPPING[0], upper_limit),
         caution=NoiseCaution.PHOTON_COUNTS,
     )
-
-
-def _compute_block_spectra(
-    planes: Tensor, measured_mask: Tensor | None, limits: tuple[float, float]
-) -> BlockSpectra:
-    """Return the cosine transform power of the informative blocks."""
-    stride = DCT_SIDE if planes.numel() > MAX_OVERLAPPED_PIXELS else DCT_SIDE // 2
-    is_informative = select_informative_blocks(planes, DCT_SIDE, stride, measured_mask, limits)
-    indices, fraction = is_informative.nonzero()[:, 0], float(is_informative.double().mean())
-    indices = indices[:: -(-len(indices) // MAX_BLOCKS) or 1]
-    blocks = cut_patches(planes, DCT_SIDE, stride)[indices]
-    basis = make_dct_matrix()
-    power = (basis @ blocks @ basis.T).square()
-    independent_fraction = 1.0 if stride == DCT_SIDE else OVERLAP_INFORMATION_FRACTION
-    return BlockSpectra(blocks.mean((1, 2)), power, independent_fraction, fraction)
 
 
 def _measure_block_correlation(sample: _NoiseSample, model: VarianceModel) -> NoiseCorrelation:

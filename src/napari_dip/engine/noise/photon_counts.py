@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_dip.engine.noise.variance_model import BlockSpectra, select_finest_bands
+from napari_dip.engine.noise.flat_blocks import NO_CLIPPING
+from napari_dip.engine.noise.variance_model import (
+    BlockSpectra,
+    compute_block_spectra,
+    select_finest_bands,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,11 +28,28 @@ MAX_MEAN_COUNT = 30.0
 #: Classes of brightness, and limits in each of the variance at the finest frequencies, in photons
 #: for one photon of the mean: 0.93 to 1.37 with up to 10 photons at white on 299 channels, and no
 #: image without noise of that collection lies within (docs/constants.md).
-BRIGHTNESS_CLASSES, DISPERSION_LIMITS = 4, (0.85, 1.3)
+COUNT_CLASSES, DISPERSION_LIMITS = 4, (0.85, 1.3)
 #: Fewest blocks of a class.
-MIN_CLASS_BLOCKS = 8
+MIN_COUNT_BLOCKS = 8
 #: Values that are examined, spread over the image.
 MAX_EXAMINED_VALUES = 1_000_000
+
+
+def find_photon_gain(planes: Tensor, measured_mask: Tensor | None) -> float | None:
+    """Return the grey values of one photon if the detector counts them, otherwise None.
+
+    Parameters
+    ----------
+    planes : Tensor
+        (P, Y, X), one or more images of one detector.
+    measured_mask : Tensor or None
+        (P, Y, X), true where a pixel was measured; None: everywhere.
+    """
+    gain = find_photon_step(planes.flatten() if measured_mask is None else planes[measured_mask])
+    if gain is None:
+        return None
+    blocks = compute_block_spectra(planes, measured_mask, NO_CLIPPING)
+    return gain if is_photon_noise(blocks, gain) else None
 
 
 def find_photon_step(values: Tensor) -> float | None:
@@ -57,14 +79,14 @@ def is_photon_noise(blocks: BlockSpectra, gain: float) -> bool:
     gain : float
         Grey values of one photon.
     """
-    if len(blocks.means) < BRIGHTNESS_CLASSES * MIN_CLASS_BLOCKS:
+    if len(blocks.means) < COUNT_CLASSES * MIN_COUNT_BLOCKS:
         return False
     if float(blocks.means.mean()) > MAX_MEAN_COUNT * gain:
         return False
     variances = blocks.power[:, select_finest_bands()].mean(1)
     ratios = [
         float(variances[group].sum() / (gain * blocks.means[group].sum()))
-        for group in blocks.means.argsort(stable=True).tensor_split(BRIGHTNESS_CLASSES)
+        for group in blocks.means.argsort(stable=True).tensor_split(COUNT_CLASSES)
     ]
     low, high = DISPERSION_LIMITS
     return low <= min(ratios) and max(ratios) <= high
