@@ -455,6 +455,8 @@ class Restoration:
     residual : ndarray or None
         Measurement minus the operator's output for `image`, in the input's shape and intensity
         units; 0 where nothing was measured.
+    failure_score : float
+        How much of edges or brightness the result has lost; from 1 on, it has failed.
     """
 
     image: AnyArray
@@ -466,6 +468,7 @@ class Restoration:
     learned_parameters: Mapping[str, Float32Array] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
     residual: Float32Array | None = None
+    failure_score: float = 0.0
 
     @property
     def learned(self) -> Mapping[str, Float32Array]:

@@ -11,7 +11,6 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.engine.fit.stopping import Control
-from napari_dip.pipeline.assess.noise_retry import compute_failure_score
 from napari_dip.pipeline.calibrate import channel_noise as run_noise
 from small_runs import plan_for, run_to_end
 
@@ -71,7 +70,7 @@ def test_noise_that_the_user_enters_is_never_changed():
 
 def test_fixed_noise_that_has_drawn_no_detail_yet_is_not_run_again():
     result = dip.denoise(make_noisy(), **{**QUICK, "max_iterations": 20}, prior="random-input")
-    assert compute_failure_score(result) > 1
+    assert result.failure_score > 1
     assert not any("restored again" in note for note in result.report["notes"])
 
 

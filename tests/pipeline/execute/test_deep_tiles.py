@@ -37,7 +37,7 @@ def thin_tiles() -> Iterator[None]:
     """So that a small stack has some, which are restored once, however few their iterations are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("napari_dip.pipeline.plan.tiling.Z_STACK_TILE_PLANES", 3)
-        patch.setattr("napari_dip.pipeline.assess.noise_retry.compute_failure_score", lambda _: 0)
+        patch.setattr("napari_dip.pipeline.assess.metrics.ResidualMetrics.failure_score", 0.0)
         yield
 
 

@@ -236,6 +236,7 @@ class ResultMerger:
             residual=self._to_input_axes(
                 self._zero_unmeasured(pixels.residual - pixels.mean_correction)
             ),
+            failure_score=metrics.residual.failure_score if metrics.residual else 0.0,
         )
 
     def _merge_pixels(self) -> _MergedPixels:

@@ -14,6 +14,7 @@ from napari_dip.pipeline.assess.artefact_detection import (
     NO_CLIPPED_PIXELS,
     ClippedPixels,
     PeriodicPattern,
+    compute_biased_limit,
     detect_clipped_pixels,
     find_strongest_pattern,
     measure_biased_areas,
@@ -42,6 +43,9 @@ MAX_RESIDUAL_LAG = 3
 #: Number of brightness classes within which the residual along edges is compared with that in flat
 #: areas, since noise depends on brightness, and shares of a class that are edges and flat.
 RESIDUAL_BRIGHTNESS_CLASSES, RESIDUAL_EDGE_FRACTION, RESIDUAL_FLAT_FRACTION = 8, 0.1, 0.5
+#: Ratio of the residual's variance along edges to that elsewhere from which on edges were lost:
+#: 0.86 to 1.02 in good results, 4 where noise was overestimated (docs/constants.md).
+MIN_LOST_EDGE_RATIO = 2.0
 #: Maximum number of pixels per channel that are assessed; of larger stacks, evenly spread planes or
 #: frames are taken. A correlation is then known to 0.001, and sorting takes 80 bytes per pixel.
 MAX_ASSESSED_PIXELS = 2**22
@@ -87,6 +91,14 @@ class ResidualMetrics:
     biased_fraction: float = 0.0
     area_count: int = 0
     relative_rms: float = 1.0
+
+    @property
+    def failure_score(self) -> float:
+        """How much of edges or brightness the result has lost; from 1 on, it has failed."""
+        return max(
+            self.edge_variance_ratio / MIN_LOST_EDGE_RATIO,
+            self.biased_fraction / compute_biased_limit(self.area_count),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

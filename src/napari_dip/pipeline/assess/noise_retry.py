@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_dip.engine.noise.reliability import UnreliableReason
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.assess.artefact_detection import LOCAL_AREA_SIDE, compute_biased_limit
+from napari_dip.pipeline.assess.artefact_detection import LOCAL_AREA_SIDE
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance, identify_noise_model
 from napari_dip.pipeline.calibrate.types import compute_validation_fraction
 from napari_dip.pipeline.plan.layout import to_stack
@@ -31,20 +31,6 @@ MAX_RETRY_ROUNDS, MAX_RETRY_VARIANCE_FRACTION = 2, 0.25
 #: Quantile of the residual's variance over areas that bounds the noise, since smooth areas lose
 #: least structure; minimum share of the noise variance in a new run.
 CALM_AREA_QUANTILE, MIN_RETRY_VARIANCE_FRACTION = 0.25, 1e-4
-#: Ratio of the residual's variance along edges to that elsewhere from which on edges were lost:
-#: 0.86 to 1.02 in good results, 4 where noise was overestimated (docs/constants.md).
-MIN_LOST_EDGE_RATIO = 2.0
-
-
-def compute_failure_score(result: Restoration) -> float:
-    """Return how much a result has lost of edges or brightness; from 1 on, it has failed."""
-    metrics = result.report.get("verdict", {}).get("figures", {}).get("residual")
-    if not metrics:
-        return 0.0
-    return max(
-        float(metrics["at_edges"]) / MIN_LOST_EDGE_RATIO,
-        float(metrics["biased_share"]) / compute_biased_limit(metrics["parts"]),
-    )
 
 
 def lower_noise_estimate(
@@ -77,7 +63,7 @@ def lower_noise_estimate(
         or not plan.recipe.task.spec.reports_unreliable_noise
     ):
         return None
-    if result.residual is None or compute_failure_score(result) < 1:
+    if result.residual is None or result.failure_score < 1:
         return None
     if all(estimate.counts_photons for estimate in calibration.noise):
         return None  # the noise is known exactly

@@ -187,11 +187,7 @@ def _repeat_with_weaker_noise(
 
     Of an image in tiles, the sample regions are checked. A new run writes no checkpoints.
     """
-    from napari_dip.pipeline.assess.noise_retry import (
-        MAX_RETRY_ROUNDS,
-        compute_failure_score,
-        lower_noise_estimate,
-    )
+    from napari_dip.pipeline.assess.noise_retry import MAX_RETRY_ROUNDS, lower_noise_estimate
     from napari_dip.pipeline.calibrate.run_plan import make_run_plan
 
     for _ in range(MAX_RETRY_ROUNDS):
@@ -224,7 +220,7 @@ def _repeat_with_weaker_noise(
             return None
         if plan.tiles and monitor.is_ended:
             break  # some tiles were not restored again
-        if compute_failure_score(retry_restoration) >= compute_failure_score(restoration):
+        if retry_restoration.failure_score >= restoration.failure_score:
             break
         restoration = retry_restoration
     return restoration
