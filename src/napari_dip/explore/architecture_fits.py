@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
-    from napari_dip.io.arrays import FloatArray
+    from napari_dip.io import FloatArray
     from napari_dip.tasks.priors.random_input import Architecture
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.engine.prior import Prior
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
-    from napari_dip.io.arrays import BoolArray
+    from napari_dip.io import BoolArray
     from napari_dip.tasks.priors.random_input import Architecture
 
 #: Horizon of the cosine schedule in lengths of the fit: the rate is practically constant, as in the

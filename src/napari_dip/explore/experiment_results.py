@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.errors.notes import Note
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
-    from napari_dip.io.arrays import AnyArray, Float32Array
+    from napari_dip.io import AnyArray, Float32Array
 
 
 ArgumentsT = ParamSpec("ArgumentsT")

@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import AnyArray, Float32Array
+    from napari_dip.io import AnyArray, Float32Array, ImageHeader
     from napari_dip.pipeline.events import Event, WorkStep
     from napari_dip.pipeline.plan.types import Plan
 

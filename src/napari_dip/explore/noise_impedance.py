@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
-    from napari_dip.io.arrays import AnyArray, FloatArray
+    from napari_dip.io import AnyArray, FloatArray
 
 #: Standard deviation of the added noise, relative to that of the image.
 ADDED_NOISE_STD = 0.5

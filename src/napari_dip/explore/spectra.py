@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.explore.experiment_fit import IterationRecord, ValidationStop
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
-    from napari_dip.io.arrays import FloatArray
+    from napari_dip.io import FloatArray
 
 
 #: Number of recorded outputs, evenly spaced in log(iteration).

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_dip.explore.experiment_setup import ImageArray
-    from napari_dip.io.arrays import FloatArray
+    from napari_dip.io import FloatArray
 
     BandCurve = FloatArray
 

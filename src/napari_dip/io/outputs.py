@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.io.atomic import is_abandoned, make_temporary_name
-from napari_dip.io.paths import make_folder_refusal, resolve_target, stat_path
+from napari_dip.io.paths import FOLDER_SUFFIX, make_folder_refusal, resolve_target, stat_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,8 +35,6 @@ _MAX_LOCK_ATTEMPTS = 100
 #: Flags against following links and blocking on a pipe; Windows has neither.
 _LOCK_FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 IMAGE_SUFFIXES = (".tif", ".tiff", ".zarr")
-#: Suffix of results that are folders.
-FOLDER_SUFFIX = ".zarr"
 JSON_SUFFIXES = (".json",)
 
 

@@ -58,7 +58,7 @@ _OUTPUT_FAULTS = {
 #: Suffixes of images in a folder; a file that is named directly may have any suffix.
 _INPUT_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".czi", ".nd2", ".lif")
 #: Suffix of a folder that is one image.
-_FOLDER_INPUT_SUFFIX = ".zarr"
+FOLDER_SUFFIX = ".zarr"
 _GLOB_CHARACTERS = frozenset("*?[")
 #: Bytes hashed between two calls of `check`, which take some milliseconds.
 _HASH_CHUNK_BYTES = 2**22
@@ -452,7 +452,7 @@ def expand_input_paths(
 def make_result_name(source: Path) -> str:
     """Return the file name of a result: as the input, but with the suffix of TIFF or OME-TIFF."""
     name, lower_name = source.name, source.name.lower()
-    for suffix in (*_INPUT_SUFFIXES, _FOLDER_INPUT_SUFFIX):
+    for suffix in (*_INPUT_SUFFIXES, FOLDER_SUFFIX):
         if lower_name.endswith(".ome" + suffix):
             return name[: -len(".ome" + suffix)] + ".ome.tif"
         if lower_name.endswith(suffix):
@@ -478,7 +478,7 @@ def check_names_differ(sources: Iterable[Path]) -> None:
 
 
 def _is_image(folder: Path) -> bool:
-    return folder.suffix.lower() == _FOLDER_INPUT_SUFFIX
+    return folder.suffix.lower() == FOLDER_SUFFIX
 
 
 def _list_folder_images(folder: Path) -> tuple[list[Path], int]:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from tifffile import TiffFile
 
-    from napari_dip.io.arrays import AnyArray
+    from napari_dip.io import AnyArray
     from napari_dip.io.header import ImageHeader
 
 PixelsT = TypeVar("PixelsT", bound="LazyImage | AnyArray")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.io.arrays import AnyArray
+    from napari_dip.io import AnyArray
 
 #: Maximum bytes in memory while all pixels of an image are iterated.
 MAX_CHUNK_BYTES = 2**26

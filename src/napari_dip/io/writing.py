@@ -19,21 +19,25 @@ from napari_dip.io.formats.zarr import (
     check_zarr,
     get_ome_version,
 )
-from napari_dip.io.header import SourceTags, escape_unit, get_unit_meters, get_unit_symbol
-from napari_dip.io.outputs import FOLDER_SUFFIX, resolve_folder
-from napari_dip.io.paths import make_save_refusal
+from napari_dip.io.header import (
+    ORIENTATION_TAG,
+    SourceTags,
+    escape_unit,
+    get_unit_meters,
+    get_unit_symbol,
+)
+from napari_dip.io.outputs import resolve_folder
+from napari_dip.io.paths import FOLDER_SUFFIX, make_save_refusal
 from napari_dip.io.regions import MemoryMappedImage, iter_chunks
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from napari_dip.io.arrays import AnyArray, FloatArray
+    from napari_dip.io import AnyArray, FloatArray
 
 #: Pixel types of ImageJ's TIFF flavour, which most microscopists open next.
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
-#: Number of the TIFF tag for the orientation.
-_TIFF_ORIENTATION_TAG = 274
 #: Maximum bytes of pixels in a classic TIFF, whose offsets have 32 bits; the header needs the rest.
 _MAX_CLASSIC_TIFF_BYTES = 2**32 - 2**25
 
@@ -126,7 +130,7 @@ def _write_tiff(
     grey = "miniswhite" if tags.is_white_zero else "minisblack"
     options["photometric"] = "rgb" if "S" in axes else grey
     if tags.orientation != 1:
-        options["extratags"] = [(_TIFF_ORIENTATION_TAG, "H", 1, tags.orientation, False)]
+        options["extratags"] = [(ORIENTATION_TAG, "H", 1, tags.orientation, False)]
     is_bigtiff = image.nbytes > _MAX_CLASSIC_TIFF_BYTES and not imagej
     flavour = {"ome": ome, "imagej": imagej, "bigtiff": is_bigtiff}
     return _write_file(

@@ -23,7 +23,7 @@ from napari_dip.pipeline.recipe import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from napari_dip.io.arrays import AnyArray
+    from napari_dip.io import AnyArray
     from napari_dip.pipeline.events import Event, Restoration
 
 #: Minimum time between two previews for `progress`, in seconds; more of them slow the fit.

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage, optimize
 
+from napari_dip.engine.constants import MAD_TO_STD
 from napari_dip.errors import RefusedError
-from napari_dip.tasks.noise_models.stripes import MAD_TO_SIGMA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_dip.io.arrays import AnyArray, Float32Array, FloatArray
+    from napari_dip.io import AnyArray, Float32Array, FloatArray
 
 #: Full width at half maximum (FWHM) of a Gaussian in standard deviations, 2 sqrt(2 ln 2).
 FWHM_PER_SIGMA = 2.3548
@@ -121,7 +121,7 @@ def _estimate_noise(image: FloatArray) -> float:
     differences = np.diff(image, n=2, axis=-1) / np.sqrt(6)
     magnitudes = np.abs(differences)
     lower = differences[magnitudes <= np.quantile(magnitudes, 0.95)]
-    estimates = MAD_TO_SIGMA * float(np.median(magnitudes)), float(lower.std())
+    estimates = MAD_TO_STD * float(np.median(magnitudes)), float(lower.std())
     return max(*estimates, float(np.finfo(np.float32).tiny))
 
 
@@ -139,7 +139,7 @@ def _find_maxima(
     smooth -= np.median(smooth)
     # a Gaussian filter multiplies the noise by 1 / (2 sqrt(pi) sigma)^1/2 along each axis
     remaining = np.prod([min(1.0, (2 * np.sqrt(np.pi) * sigma) ** -0.5) for sigma in sigmas])
-    spread = max(noise * remaining, MAD_TO_SIGMA * float(np.median(np.abs(smooth))))
+    spread = max(noise * remaining, MAD_TO_STD * float(np.median(np.abs(smooth))))
     sizes = [2 * int(np.ceil(1.5 * max(sigma, 0.5))) + 1 for sigma in sigmas]
     is_maximum = smooth == ndimage.maximum_filter(smooth, sizes, mode="nearest")
     positions = np.argwhere(is_maximum & (smooth > _DETECTION_SIGMAS * spread))
@@ -227,7 +227,7 @@ def average_beads(crops: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray
     )
     deviations = np.log([fit.fwhm.prod() for fit in fits]) / len(fwhm)
     deviations = np.abs(deviations - np.median(deviations))
-    limit = _MAX_WIDTH_SIGMAS * MAD_TO_SIGMA * float(np.median(deviations))
+    limit = _MAX_WIDTH_SIGMAS * MAD_TO_STD * float(np.median(deviations))
     is_used = deviations <= max(_MAX_WIDTH_DEVIATION, limit)
     for _ in range(_ALIGNMENT_ROUNDS):
         aligned = np.array(

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import Float32Array, FloatArray
+    from napari_dip.io import Float32Array, FloatArray, ImageHeader
 
     Map = Float32Array
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.errors.notes import Stop, StopReason
-    from napari_dip.io.arrays import AnyArray, Float32Array
+    from napari_dip.io import AnyArray, Float32Array
     from napari_dip.pipeline.recipe import Recipe
 
 #: Ratio of the reported bound to the expected time, since the time per iteration varies.

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import AnyArray
+    from napari_dip.io import AnyArray, ImageHeader
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
 

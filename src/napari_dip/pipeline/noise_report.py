@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import AnyArray, BoolArray, FloatArray
+    from napari_dip.io import AnyArray, BoolArray, FloatArray, ImageHeader
     from napari_dip.pipeline.calibrate.types import StackArray
 
 

@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import AnyArray, Float32Array
+    from napari_dip.io import AnyArray, Float32Array, ImageHeader
     from napari_dip.tasks.deblur import Deblur
 
 #: Share of the light in the outermost pixels from which on the report says that tails are cut.

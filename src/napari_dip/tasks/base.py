@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import AnyArray, BoolArray, Float32Array
+    from napari_dip.io import AnyArray, BoolArray, Float32Array, ImageHeader
     from napari_dip.io.header import Headers
 
 #: Pixels around a position that determine most of a network's prediction there. The search for

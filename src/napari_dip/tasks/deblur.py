@@ -73,8 +73,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Operator, Problem
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import Float32Array
+    from napari_dip.io import Float32Array, ImageHeader
     from napari_dip.io.header import Headers
 
 #: Minimum floor of the blur's power, or the noise's share of the image's variance if that is

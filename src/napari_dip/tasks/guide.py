@@ -45,8 +45,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import AnyArray, Float32Array, FloatArray
+    from napari_dip.io import AnyArray, Float32Array, FloatArray, ImageHeader
     from napari_dip.io.header import Headers
 
 #: Percentiles of the guide that are scaled to a range of one, so that hot and dead pixels do not

@@ -43,8 +43,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Estimate
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import AnyArray, BoolArray, Float32Array
+    from napari_dip.io import AnyArray, BoolArray, Float32Array, ImageHeader
     from napari_dip.io.header import Headers
 
 #: Depth of a hole in pixels from which on its surroundings do not predict its interior; deeper than

@@ -42,8 +42,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.operators.network_features import FeatureOperator
     from napari_dip.engine.problem import Operator, Penalty, Problem
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import Float32Array
+    from napari_dip.io import Float32Array, ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.tasks.network_import.loading import ImportedNetwork
     from napari_dip.tasks.priors.prior_spec import PriorSpec

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from napari_dip.engine.constants import AIRY_RADIUS_FACTOR, GAUSSIAN_RADIUS_SIGMAS
 from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import Setting, TaskInput
@@ -117,9 +118,6 @@ Pinhole = Annotated[
         report_template="pinhole of {:g} Airy units",
     ),
 ]
-#: Radius of a Gaussian kernel in standard deviations, as in
-#: `engine.deconvolution.psf.sample_gaussian_psf`; repeated here, where torch must not be loaded.
-GAUSSIAN_RADIUS_SIGMAS = 4
 #: Maximum margin on each side of a volume: the frame's size divided by this. The full radius of a
 #: deep PSF would enlarge the object eightfold.
 MARGIN_DIVISOR = 4
@@ -133,8 +131,6 @@ PSF_INPUT = TaskInput(
 )
 #: Advice where a PSF with depth meets single planes of a Z stack.
 _VOLUME_HINT = ", or set 'Stacks' to Automatic, which takes four planes or more as a volume"
-#: Radius of the Airy disc in units of wavelength / NA, as in `engine.deconvolution.psf`.
-AIRY_DISC_RADIUS = 0.6098
 #: Radius of a computed PSF, laterally in Airy radii and along Z in distances to the first minimum:
 #: holds 96 % of a widefield PSF's light in focus (Born and Wolf 8.5.2) (docs/constants.md).
 PSF_LATERAL_RADIUS, PSF_AXIAL_RADIUS = 4.0, 2.0
@@ -450,7 +446,7 @@ class OpticsSettings:
         max_radii = {
             axis: count // 2 for axis, count in zip(axes, header.get_sizes(axes), strict=True)
         }
-        lateral, cone = PSF_LATERAL_RADIUS * AIRY_DISC_RADIUS * self.wavelength / self.na, 0.0
+        lateral, cone = PSF_LATERAL_RADIUS * AIRY_RADIUS_FACTOR * self.wavelength / self.na, 0.0
         if "Z" in axes:
             assert pixel_sizes["Z"]
             cosine = sqrt(self.refractive_index**2 - self.na**2)

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Penalty, Problem
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import AnyArray, Float32Array, FloatArray
+    from napari_dip.io import AnyArray, Float32Array, FloatArray, ImageHeader
     from napari_dip.tasks.base import FitInput, TaskPlan
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
+from napari_dip.engine.constants import GAUSSIAN_RADIUS_SIGMAS
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import (
     SINGLE_PIXEL,
@@ -33,7 +34,6 @@ from napari_dip.tasks.priors.prior_spec import (
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.priors.zssr import MIN_ZSSR_SIDE, split_into_stages
 from napari_dip.tasks.psf_settings import (
-    GAUSSIAN_RADIUS_SIGMAS,
     compute_object_size,
     get_fit_axes,
     make_crop_to_frame,

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from napari_dip.engine.constants import AIRY_RADIUS_FACTOR, GAUSSIAN_RADIUS_SIGMAS
 from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
 
-#: Half width of a Gaussian in standard deviations; beyond it is less than 1e-4 of the light.
-_GAUSSIAN_CUTOFF = 4.0
 #: Fewest samples per pixel along Y and X, and per Airy radius, for integration over a pixel.
 #: Doubling either changes no pixel by more than 0.2 % of the peak (there is a test).
 _MIN_PIXEL_SAMPLES = 5
@@ -24,8 +23,6 @@ _SAMPLES_PER_AIRY = 8
 _STEPS_PER_AIRY = 64
 #: Nodes of the pupil integral per period of its phase, and least number of nodes.
 _NODES_PER_CYCLE, _MIN_NODES = 8, 64
-#: Airy radius in units of wavelength / NA: the first zero of J1 over 2 pi.
-AIRY_RADIUS_FACTOR = 0.6098
 #: Negative values up to this share of the peak are treated as rounding errors.
 _MAX_NEGATIVE_FRACTION = 1e-6
 #: Least share of the light that remains along each axis after cropping.
@@ -90,7 +87,7 @@ def sample_gaussian_psf(sigmas: tuple[float, ...], sizes: tuple[int, ...] | None
     if not all(sigma >= 0 for sigma in sigmas):  # also catches nan
         raise ValueError(f"`sigmas` must be 0 or more, but are {sigmas}.")
     if sizes is None:
-        sizes = tuple(2 * ceil(_GAUSSIAN_CUTOFF * sigma) + 1 for sigma in sigmas)
+        sizes = tuple(2 * ceil(GAUSSIAN_RADIUS_SIGMAS * sigma) + 1 for sigma in sigmas)
     _require_odd(sizes)
     psf = torch.ones((), dtype=torch.float64)
     for sigma, size in zip(sigmas, sizes, strict=True):

@@ -29,7 +29,7 @@ LEAKY_SLOPE = 0.1
 LayerT = TypeVar("LayerT", bound=nn.Module)
 
 _CONVOLUTION_TYPES = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d
-_LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
+LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
 _TRANSPOSED_LAYERS: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
     2: nn.ConvTranspose2d,
     3: nn.ConvTranspose3d,
@@ -218,7 +218,7 @@ class GaussianUpsampling(nn.Module):
 
 def make_linear_upsampling(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
     """Return linear interpolation along each axis."""
-    return InterpolationUpsampling(_LINEAR_MODES[dims])
+    return InterpolationUpsampling(LINEAR_MODES[dims])
 
 
 def make_nearest_upsampling(dims: int, channels: int, rng: torch.Generator) -> nn.Module:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
+from napari_dip.engine.constants import MAD_TO_STD
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -36,8 +38,6 @@ MAX_CLIPPED_IN_BLOCK, MAX_CLIPPED_AT_BRIGHTNESS = 0.03, 0.005
 FLAT_GROUP_FRACTION = 0.25
 #: Number of brightness groups in which the clipped share is measured.
 _BRIGHTNESS_GROUP_COUNT = 64
-#: Ratio of the standard deviation to the median absolute deviation, for Gaussian errors.
-MAD_TO_STD = 1.4826
 #: Limits of an image without clipping.
 NO_CLIPPING = (-inf, inf)
 

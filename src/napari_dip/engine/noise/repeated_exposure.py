@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from napari_dip.engine.constants import MAD_TO_STD, TUKEY_SIGMAS
 from napari_dip.engine.noise.estimate import NoiseEstimate
 from napari_dip.engine.noise.flat_blocks import (
-    MAD_TO_STD,
     choose_block_side,
     cut_blocks,
     estimate_autocorrelation,
@@ -22,9 +22,6 @@ from napari_dip.engine.noise.flat_blocks import (
 
 #: Iterations of the robust fit, which converges in five to ten.
 ROBUST_ITERATIONS = 20
-#: Residual in standard deviations at which Tukey's weight becomes 0. It has an efficiency of 95 %
-#: on Gaussian errors.
-TUKEY_SIGMAS = 4.685
 #: Lower bound of either exposure's share of the noise variance. At a tenth, the noisier exposure
 #: has little weight already.
 MIN_NOISE_FRACTION = 0.1

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_dip.engine.fit.train_step import LocalNetwork, run_in_bfloat16
-from napari_dip.engine.networks.layers import AVERAGE_POOLS, make_convolution
+from napari_dip.engine.networks.layers import AVERAGE_POOLS, LINEAR_MODES, make_convolution
 from napari_dip.engine.prior import (
     NetworkSample,
     Prior,
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 ISOTROPIC_SIGMAS, SIGMA_ALONG, SIGMA_ACROSS = (0.7, 1.4), 1.6, 0.45
 #: Half width of these windows in pixels, and least weight that is significant in single precision.
 FILLING_RADIUS, MIN_FILLING_WEIGHT = 4, 1e-4
-#: Mode of linear interpolation, by the number of axes.
-_INTERPOLATION_MODES = {2: "bilinear", 3: "trilinear"}
 #: Number of folds of the measured pixels in the final inference. Each is predicted with that fold
 #: masked, which is about the share that training masks.
 INFERENCE_FOLDS = 4
@@ -154,7 +152,7 @@ def _pull_and_push(weighted: Tensor, weight: Tensor) -> Tensor:
         *(AVERAGE_POOLS[dims](tensor, 4, 2, 1) for tensor in (weighted, weight))
     )
     size = weighted.shape[2:]
-    finer = F.interpolate(coarse, size=size, mode=_INTERPOLATION_MODES[dims], align_corners=False)
+    finer = F.interpolate(coarse, size=size, mode=LINEAR_MODES[dims], align_corners=False)
     return torch.where(weight > 0, mean, finer)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_dip.engine.constants import JPEG_BLOCK_SIDE, YCBCR_WEIGHTS
 from napari_dip.engine.noise.variance_model import make_dct_matrix
 from napari_dip.engine.prior import (
     NetworkSample,
@@ -28,17 +29,11 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Estimate
 
-#: Side of a JPEG block in pixels, and the level that is subtracted before the transform.
-JPEG_BLOCK_SIDE, LEVEL_SHIFT = 8, 128.0
+#: Level that is subtracted before the transform (ITU-T T.81).
+LEVEL_SHIFT = 128.0
 #: Shifts (rows, columns) of the block grid for averaged recompression, one for each row and column
 #: of a colour block; 64 shifts gain no more on camera (docs/constants.md).
 GRID_SHIFTS = tuple((row, 5 * row % 16) for row in range(16))
-#: Matrix from RGB to luminance and two colour differences (JFIF, ITU-R BT.601).
-_YCBCR_WEIGHTS = (
-    (0.299, 0.587, 0.114),
-    (-0.168735892, -0.331264108, 0.5),
-    (0.5, -0.418687589, -0.081312411),
-)
 #: Shifts that training uses: every other one, without the image's own grid, on which recompression
 #: changes nothing. All would take more memory; mirroring makes four of each.
 RECOMPRESSION_SHIFTS = GRID_SHIFTS[1::2]
@@ -184,7 +179,7 @@ def _split_into_planes(image: Tensor, compression: JpegCompression) -> list[Tens
     """Return luminance less 128 and colours (B, Y, X), each at its stored resolution."""
     if image.shape[1] == 1:
         return [image[:, 0] - LEVEL_SHIFT]
-    ycbcr = torch.einsum("pc,bcyx->bpyx", image.new_tensor(_YCBCR_WEIGHTS), image)
+    ycbcr = torch.einsum("pc,bcyx->bpyx", image.new_tensor(YCBCR_WEIGHTS), image)
     size = tuple(2 if half else 1 for half in compression.has_half_chroma)
     colours = F.avg_pool2d(ycbcr[:, 1:], size)
     return [ycbcr[:, 0] - LEVEL_SHIFT, colours[:, 0], colours[:, 1]]
@@ -201,7 +196,7 @@ def _join_planes(
     if any(compression.has_half_chroma):
         colours = F.interpolate(colours, size=size, mode="bilinear", align_corners=False)
     ycbcr = torch.cat([(planes[0] + level)[:, None], colours], 1)
-    to_rgb = torch.linalg.inv(torch.tensor(_YCBCR_WEIGHTS, dtype=torch.float64)).to(ycbcr)
+    to_rgb = torch.linalg.inv(torch.tensor(YCBCR_WEIGHTS, dtype=torch.float64)).to(ycbcr)
     return torch.einsum("cp,bpyx->bcyx", to_rgb, ycbcr)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from napari_dip.io.arrays import AnyArray
+    from napari_dip.io import AnyArray
 
 #: Number of a type in the file -> torch's name of the type.
 DTYPES = {

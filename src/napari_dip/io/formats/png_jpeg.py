@@ -11,7 +11,7 @@ import numpy as np
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
-from napari_dip.io.header import ImageHeader, SourceTags, make_orientation_note
+from napari_dip.io.header import ORIENTATION_TAG, ImageHeader, SourceTags, make_orientation_note
 from napari_dip.io.paths import describe_exception
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from napari_dip.io.arrays import AnyArray
+    from napari_dip.io import AnyArray
 
 #: Supported modes of Pillow -> NumPy type, axes, and whether an alpha channel is dropped.
 _MODES = {
@@ -33,8 +33,6 @@ _MODES = {
     "RGB": ("uint8", "YXS", False),
     "RGBA": ("uint8", "YXS", True),
 }
-#: Number of the EXIF tag for the orientation.
-_EXIF_ORIENTATION_TAG = 274
 #: Maximum side in pixels that libpng reads.
 _MAX_PNG_SIDE = 1_000_000
 
@@ -50,7 +48,7 @@ def read_header(path: Path, axes: str | None) -> ImageHeader:
         if has_alpha:
             notes.append(make_note("alpha-skipped", name=name))
         grid = (image.height, image.width)
-        orientation = image.getexif().get(_EXIF_ORIENTATION_TAG, 1)
+        orientation = image.getexif().get(ORIENTATION_TAG, 1)
     shape = (*grid, 3) if mode_axes == "YXS" else grid
     tags = SourceTags(orientation=orientation if orientation in range(1, 9) else 1)
     notes += make_orientation_note(name, tags.orientation)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
     from napari_dip.errors.notes import Note
-    from napari_dip.io.arrays import AnyArray
+    from napari_dip.io import AnyArray
     from napari_dip.io.header import OmeMetadata
 
     Pages = Sequence[TiffPage | TiffFrame | None]

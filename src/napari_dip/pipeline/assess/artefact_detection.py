@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.io.arrays import AnyArray, BoolArray, FloatArray
+    from napari_dip.io import AnyArray, BoolArray, FloatArray
     from napari_dip.pipeline.calibrate.types import StackArray
 
     Power = FloatArray

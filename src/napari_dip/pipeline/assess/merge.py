@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.errors.notes import Note
-    from napari_dip.io.arrays import AnyArray, BoolArray, Float32Array, FloatArray
+    from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
     from napari_dip.pipeline.calibrate.types import CalibratedImage, StackArray
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from napari_dip.io.arrays import AnyArray, BoolArray, FloatArray
+    from napari_dip.io import AnyArray, BoolArray, FloatArray
     from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.plan.types import Plan

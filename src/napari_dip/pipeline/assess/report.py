@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.errors.notes import Note
-    from napari_dip.io.arrays import AnyArray, BoolArray, FloatArray
+    from napari_dip.io import AnyArray, BoolArray, FloatArray
     from napari_dip.io.regions import MemoryMappedImage
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
     from napari_dip.pipeline.plan.types import UnitOutcome, WorkUnit

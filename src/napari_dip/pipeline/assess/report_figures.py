@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from napari_dip.io.arrays import AnyArray, FloatArray
+    from napari_dip.io import AnyArray, FloatArray
 
 P = ParamSpec("P")
 #: Percentage of the darkest and of the brightest pixels that are clipped in a figure.

@@ -14,8 +14,7 @@ from napari_dip.io.header import MAX_IMAGE_PLANES
 
 if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import AnyArray, Float32Array
+    from napari_dip.io import AnyArray, Float32Array, ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.tasks.base import Task, TaskPlan, TaskSpec
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import AnyArray, FloatArray
+    from napari_dip.io import AnyArray, FloatArray, ImageHeader
 
 #: Share of an overlap, at either end, where a tile has weight 0 or 1. The outermost pixels of a
 #: tile were computed from reflected pixels instead of the image beyond.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from napari_dip.io.arrays import AnyArray
+    from napari_dip.io import AnyArray
 
 _METADATA_KEY, _DIGEST_KEY = "napari_dip", "sha256"
 #: Maximum size of a header in bytes, as in safetensors itself.

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
-    from napari_dip.io.arrays import BoolArray
+    from napari_dip.io import BoolArray
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.shell.job_controller import JobController
     from napari_dip.tasks import TaskInput

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
-    from napari_dip.io.arrays import AnyArray, Float32Array
+    from napari_dip.io import AnyArray, Float32Array
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.shell.job_controller import ResultTarget

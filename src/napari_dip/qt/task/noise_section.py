@@ -44,8 +44,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from qtpy.QtGui import QKeyEvent, QPaintEvent
 
-    from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import FloatArray
+    from napari_dip.io import FloatArray, ImageHeader
     from napari_dip.pipeline.noise_report import ChannelNoise
     from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.qt.shell.layer_inputs import ImageChooser

@@ -41,7 +41,7 @@ from napari_dip.qt.shell.run_bar import make_message_label
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-    from napari_dip.io.arrays import Float32Array, FloatArray
+    from napari_dip.io import Float32Array, FloatArray
     from napari_dip.pipeline.events import Restoration
     from napari_dip.qt.shell.job_controller import ResultTarget
     from napari_dip.qt.shell.run_completion import PendingResult

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from napari.viewer import Viewer
 
-    from napari_dip.io.arrays import Float32Array
+    from napari_dip.io import Float32Array
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.errors import Refusal
-    from napari_dip.io.arrays import AnyArray
+    from napari_dip.io import AnyArray
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.scale.batch.jobs import FileState, Job, ResultPaths

@@ -22,7 +22,7 @@ from napari_dip.io.paths import check_readable_file
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from napari_dip.io.arrays import AnyArray, Float32Array
+    from napari_dip.io import AnyArray, Float32Array
 
 #: Maximum memory in bytes and CPU time in seconds of loading and trial run. VGG-19, the largest
 #: classic network, has 0.6 GB of weights, of which three copies exist at once.

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import AnyArray, BoolArray, Float32Array
+    from napari_dip.io import AnyArray, BoolArray, Float32Array, ImageHeader
     from napari_dip.io.header import Headers
 
     StackArray = Float32Array

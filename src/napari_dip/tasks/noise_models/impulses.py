@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_dip.engine.constants import MAD_TO_STD
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.noise_models.stripes import MAD_TO_SIGMA
 from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.errors.notes import Note
-    from napari_dip.io.arrays import AnyArray, BoolArray, Float32Array, FloatArray
+    from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
     from napari_dip.tasks.base import FitInput
     from napari_dip.tasks.priors.prior_spec import PriorOptions
 
@@ -57,7 +57,7 @@ MIN_IMPULSE_ODDS = 10.0
 MIN_EXTREME_PIXELS = 4
 #: Quantiles of absolute values, and ratio of the standard deviation of normal noise to each. Where
 #: most of an image is black, more than half of the pixels are constant.
-QUANTILE_SCALES = ((0.5, MAD_TO_SIGMA), (0.7, 0.9648))
+QUANTILE_SCALES = ((0.5, MAD_TO_STD), (0.7, 0.9648))
 #: Draws after which a missing pixel keeps its value: 1 in 10^15 if half of the pixels are missing.
 MAX_REPLACEMENT_DRAWS = 50
 #: Offsets (Y, X) of the eight neighbours.
@@ -145,7 +145,7 @@ def find_impulses(
         noise = _estimate_noise_by_brightness(texture, median, ~impulses, min_sigma)
         deviation = np.abs(values - median)
         is_suspect = (deviation > threshold_sigmas * noise) & (
-            deviation > TEXTURE_SIGMAS * MAD_TO_SIGMA * compute_local_median(texture)
+            deviation > TEXTURE_SIGMAS * MAD_TO_STD * compute_local_median(texture)
         )
         updated = salt_and_pepper | (is_suspect & _find_isolated(values, impulses, noise))
         if np.array_equal(updated, impulses):

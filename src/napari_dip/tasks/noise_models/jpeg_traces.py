@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_dip.engine.constants import JPEG_BLOCK_SIDE, YCBCR_WEIGHTS
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 
@@ -22,13 +23,11 @@ if TYPE_CHECKING:
 
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageHeader
-    from napari_dip.io.arrays import Float32Array, FloatArray
+    from napari_dip.io import Float32Array, FloatArray, ImageHeader
     from napari_dip.io.header import Headers
 
     Plane = FloatArray
 
-DCT_BLOCK_SIDE = 8
 #: Variance of a DCT coefficient by the rounding of pixels: 1/12, and as much again for the rounding
 #: of three colours.
 ROUNDING_VARIANCE = 1 / 6
@@ -55,7 +54,7 @@ MAX_GRID_SEARCH_BLOCKS, MAX_STEP_SEARCH_BLOCKS = 400, 4096
 STANDARD_FRACTION = 0.8
 #: Standard tables for luma and chroma, at quality 50 (ITU-T T.81, annex K).
 STANDARD_QUANTISATION_TABLES = tuple(
-    np.array(table.split(), np.float64).reshape(DCT_BLOCK_SIDE, DCT_BLOCK_SIDE)
+    np.array(table.split(), np.float64).reshape(JPEG_BLOCK_SIDE, JPEG_BLOCK_SIDE)
     for table in (
         "16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 "
         "80 62 18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 "
@@ -64,16 +63,9 @@ STANDARD_QUANTISATION_TABLES = tuple(
         "99 99" + 32 * " 99",
     )
 )
-_RGB_TO_YCBCR = np.array(
-    [
-        [0.299, 0.587, 0.114],
-        [-0.168735892, -0.331264108, 0.5],
-        [0.5, -0.418687589, -0.081312411],
-    ]
-)
-_FREQUENCY, _POSITION = np.indices((DCT_BLOCK_SIDE, DCT_BLOCK_SIDE))
-_DCT_BASIS = np.sqrt(np.where(_FREQUENCY == 0, 1, 2) / DCT_BLOCK_SIDE) * np.cos(
-    (2 * _POSITION + 1) * _FREQUENCY * np.pi / (2 * DCT_BLOCK_SIDE)
+_FREQUENCY, _POSITION = np.indices((JPEG_BLOCK_SIDE, JPEG_BLOCK_SIDE))
+_DCT_BASIS = np.sqrt(np.where(_FREQUENCY == 0, 1, 2) / JPEG_BLOCK_SIDE) * np.cos(
+    (2 * _POSITION + 1) * _FREQUENCY * np.pi / (2 * JPEG_BLOCK_SIDE)
 )
 
 
@@ -172,10 +164,10 @@ def find_traces(levels: npt.NDArray[np.floating]) -> CompressionTraces | None:
     # clipped pixels differ from the decoded values
     clipped = np.asarray(((planes <= 0) | (planes >= 255)).any(0), np.float64)
     if len(planes) == 3:
-        planes = np.einsum("pc,cyx->pyx", _RGB_TO_YCBCR, planes)
+        planes = np.einsum("pc,cyx->pyx", np.array(YCBCR_WEIGHTS), planes)
     luma = planes[0] - 128
     block_offset = max(
-        ((down, right) for down in range(DCT_BLOCK_SIDE) for right in range(DCT_BLOCK_SIDE)),
+        ((down, right) for down in range(JPEG_BLOCK_SIDE) for right in range(JPEG_BLOCK_SIDE)),
         key=lambda offset: _compute_zero_fraction(
             compute_dct_coefficients(luma, clipped, offset, MAX_GRID_SEARCH_BLOCKS)
         ),
@@ -229,16 +221,16 @@ def compute_dct_coefficients(
         (K, 8, 8).
     """
     rows, columns = (
-        (count - first) // DCT_BLOCK_SIDE
+        (count - first) // JPEG_BLOCK_SIDE
         for count, first in zip(plane.shape, block_offset, strict=True)
     )
     blocks, clipped_blocks = (
         pixels[block_offset[0] :, block_offset[1] :][
-            : rows * DCT_BLOCK_SIDE, : columns * DCT_BLOCK_SIDE
+            : rows * JPEG_BLOCK_SIDE, : columns * JPEG_BLOCK_SIDE
         ]
-        .reshape(rows, DCT_BLOCK_SIDE, columns, DCT_BLOCK_SIDE)
+        .reshape(rows, JPEG_BLOCK_SIDE, columns, JPEG_BLOCK_SIDE)
         .swapaxes(1, 2)
-        .reshape(-1, DCT_BLOCK_SIDE, DCT_BLOCK_SIDE)
+        .reshape(-1, JPEG_BLOCK_SIDE, JPEG_BLOCK_SIDE)
         for pixels in (plane, clipped)
     )
     counts = clipped_blocks.sum((1, 2))
@@ -262,9 +254,9 @@ def _estimate_quantisation_steps(
     The log odds are the total and the mean per coefficient. With a step q, the coefficients lie
     near the multiples of q, where their density is q times that of a uniform distribution.
     """
-    steps, odds, count = np.zeros((DCT_BLOCK_SIDE, DCT_BLOCK_SIDE)), 0.0, 0
+    steps, odds, count = np.zeros((JPEG_BLOCK_SIDE, JPEG_BLOCK_SIDE)), 0.0, 0
     candidates = np.arange(2.0, 256.0)
-    for v, u in product(range(DCT_BLOCK_SIDE), repeat=2):
+    for v, u in product(range(JPEG_BLOCK_SIDE), repeat=2):
         variance = rounding if u or v else max(rounding, DC_ROUNDING_VARIANCE)
         log_density = np.log(candidates / np.sqrt(2 * np.pi * variance))[:, None]
         values = blocks[:, v, u]
@@ -290,7 +282,7 @@ def _find_chroma_subsampling(
     """Find subsampling, grid and steps of the two chroma planes, by the highest log odds."""
     best: tuple[float, tuple[int, int], tuple[bool, bool], list[Plane]] | None = None
     for halved in ((True, True), (False, True), (False, False)):
-        shifts = [(0, DCT_BLOCK_SIDE) if half else (0,) for half in halved]
+        shifts = [(0, JPEG_BLOCK_SIDE) if half else (0,) for half in halved]
         for shift in product(*shifts):
             shifted_offset = block_offset[0] + shift[0], block_offset[1] + shift[1]
             total, plane_steps = 0.0, []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_dip.engine.constants import MAD_TO_STD, TUKEY_SIGMAS
 from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Problem
     from napari_dip.errors.notes import Note
-    from napari_dip.io.arrays import Float32Array, FloatArray
+    from napari_dip.io import Float32Array, FloatArray
     from napari_dip.tasks.base import FitInput
 
 #: Name of the noise model.
@@ -38,9 +39,6 @@ MIN_LINES = 16
 #: Radius in pixels of the window that measures the image's variation, and power with which it
 #: lowers the weight: on coins the error of offsets fell from 3.8 to 2.6 (docs/constants.md).
 FLATNESS_RADIUS, FLATNESS_POWER = 2, 2
-#: Standard deviations from the step of its line beyond which a pixel has weight 0: Tukey's
-#: bisquare, 95 % efficient on normal noise (docs/constants.md).
-BISQUARE_SIGMAS = 4.685
 #: Sections of a line that estimate the error of its mean step, and factor by which the image's own
 #: steps vary more: best of 1, 2, 4 and 8 on four images (docs/constants.md).
 LINE_SECTIONS, IMAGE_VARIANCE_FACTOR = 6, 4.0
@@ -49,8 +47,6 @@ LINE_SECTIONS, IMAGE_VARIANCE_FACTOR = 6, 4.0
 STRIP_COUNT, MIN_STRIP_CORRELATION, BEND_VARIANCE_RATIO = 4, 0.55, 1.5
 #: Rounds of reweighting; it converges in three to five.
 REWEIGHTING_ROUNDS = 8
-#: Ratio of the standard deviation of normal values to their median absolute value.
-MAD_TO_SIGMA = 1.4826
 
 
 def describe_stripes(image: Float32Array) -> Note:
@@ -203,7 +199,7 @@ def _estimate_line_offsets(values: FloatArray, axis: int) -> StripeOffsets | Non
     section_steps = [_measure_line_steps(section)[0] for section in sections]
     error = float(np.median(np.var(section_steps, axis=0, ddof=1))) / LINE_SECTIONS
     detrended = steps - _compute_step_trend(steps)
-    width = max(MAD_TO_SIGMA * float(np.median(np.abs(detrended))), 1e-30)
+    width = max(MAD_TO_STD * float(np.median(np.abs(detrended))), 1e-30)
     clipped = np.clip(detrended, -STEP_CLIP_SIGMAS * width, STEP_CLIP_SIGMAS * width)
     power = float((clipped**2).mean())
     covariance = float((clipped[1:] * clipped[:-1]).mean())
@@ -239,7 +235,7 @@ def _measure_strip_covariance(across: FloatArray) -> tuple[float, float]:
     bends = across[1:-1] - (across[:-2] + across[2:]) / 2
     strips = np.array_split(bends, STRIP_COUNT, axis=1)
     medians = np.stack([_compute_row_medians(strip) for strip in strips])
-    limit = STEP_CLIP_SIGMAS * MAD_TO_SIGMA * float(np.median(np.abs(medians)))
+    limit = STEP_CLIP_SIGMAS * MAD_TO_STD * float(np.median(np.abs(medians)))
     products = np.cov(np.clip(medians, -limit, limit), ddof=0)
     strip_variance = float(products.diagonal().mean())
     covariance = float(products[~np.eye(STRIP_COUNT, dtype=bool)].mean())
@@ -263,13 +259,13 @@ def _measure_line_steps(across: FloatArray) -> tuple[FloatArray, float]:
     is_empty = ~mask.any(1, keepdims=True)  # an unknown step counts as 0
     differences[np.broadcast_to(is_empty, mask.shape)] = 0
     step = np.nanmedian(differences, 1, keepdims=True)
-    width = MAD_TO_SIGMA * float(np.nanmedian(np.abs(differences - step)))
+    width = MAD_TO_STD * float(np.nanmedian(np.abs(differences - step)))
     noise = max(width**2 / 2, 1e-30)
     flatness = _compute_flatness_weights(across, noise)
     weight = mask * np.minimum(flatness[1:], flatness[:-1])
     values = np.nan_to_num(differences)
     for _ in range(REWEIGHTING_ROUNDS):
-        residual = (values - step) / max(BISQUARE_SIGMAS * width, 1e-30)
+        residual = (values - step) / max(TUKEY_SIGMAS * width, 1e-30)
         robust_weight = weight * np.maximum(1 - residual**2, 0) ** 2
         step = (robust_weight * values).sum(1, keepdims=True) / np.maximum(
             robust_weight.sum(1, keepdims=True), 1e-30
@@ -297,7 +293,7 @@ def _compute_flatness_weights(across: FloatArray, noise: float) -> FloatArray:
 
 def _compute_step_trend(steps: FloatArray) -> FloatArray:
     """Return the local mean of the clipped steps, which is the slow trend of the image."""
-    width = MAD_TO_SIGMA * float(np.median(np.abs(steps - np.median(steps))))
+    width = MAD_TO_STD * float(np.median(np.abs(steps - np.median(steps))))
     limits = np.median(steps) + np.array([-STEP_CLIP_SIGMAS, STEP_CLIP_SIGMAS]) * width
     padded = np.pad(np.clip(steps, *limits), TREND_RADIUS, mode="reflect")
     window = np.ones(2 * TREND_RADIUS + 1) / (2 * TREND_RADIUS + 1)

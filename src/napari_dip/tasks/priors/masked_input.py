@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.priors.masked_input import MaskedInputPrior
     from napari_dip.engine.priors.masked_stack import MaskedStackPrior
     from napari_dip.engine.problem import Problem
-    from napari_dip.io.arrays import BoolArray
+    from napari_dip.io import BoolArray
     from napari_dip.tasks.base import FitInput
     from napari_dip.tasks.priors.prior_spec import PriorOptions
 
