@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from napari_dip.io import AnyArray, BoolArray, Float32Array, ImageHeader
     from napari_dip.io.header import Headers
 
+    #: The extra inputs as `FitInput.extra_inputs`, and notes on them.
+    ConvertedInputs = tuple[Mapping[str, Float32Array], tuple[Note, ...]]
+    ConvertInputs = Callable[[Float32Array, Mapping[str, Float32Array], Headers], ConvertedInputs]
+
 #: Pixels around a position that determine most of a network's prediction there. The search for
 #: similar patches in BM3D reaches 16 pixels.
 CONTEXT_RADIUS = 32
@@ -497,7 +501,7 @@ class InspectedPixels:
 
 def keep_extra_inputs(
     image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
-) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
+) -> ConvertedInputs:
     """Return the extra inputs as they are, without notes."""
     return extra_inputs, ()
 
@@ -524,9 +528,7 @@ class Inspection:
     prior_key: str = ""
     prior_reason: str = ""
     notes: tuple[Note, ...] = ()
-    convert_inputs: Callable[..., tuple[Mapping[str, Float32Array], tuple[Note, ...]]] = (
-        keep_extra_inputs
-    )
+    convert_inputs: ConvertInputs = keep_extra_inputs
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import Float32Array, ImageHeader
     from napari_dip.io.header import Headers
+    from napari_dip.tasks.base import ConvertedInputs
 
 #: Minimum floor of the blur's power, or the noise's share of the image's variance if that is
 #: larger, as in a Wiener filter; with 0.03 fits are slower.
@@ -203,7 +204,7 @@ class Deblur(Task):
 
     def _make_kernel(
         self, image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
-    ) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
+    ) -> ConvertedInputs:
         """Clean or compute the PSF, and return it with notes on what was done."""
         import torch
 

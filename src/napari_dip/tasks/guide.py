@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, Float32Array, FloatArray, ImageHeader
     from napari_dip.io.header import Headers
+    from napari_dip.tasks.base import ConvertedInputs
 
 #: Percentiles of the guide that are scaled to a range of one, so that hot and dead pixels do not
 #: set it.
@@ -183,7 +184,7 @@ class Guide(Task):
 
     def _make_guide(
         self, image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
-    ) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
+    ) -> ConvertedInputs:
         """Return the guide as (G, Y, X) with a range of one, registered on request."""
         import numpy as np
 

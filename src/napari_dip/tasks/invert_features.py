@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.operators.network_features import FeatureOperator
     from napari_dip.engine.problem import Operator, Penalty, Problem
-    from napari_dip.errors.notes import Note
     from napari_dip.io import Float32Array, ImageHeader
     from napari_dip.io.header import Headers
+    from napari_dip.tasks.base import ConvertedInputs
     from napari_dip.tasks.network_import.loading import ImportedNetwork
     from napari_dip.tasks.priors.prior_spec import PriorSpec
 
@@ -215,7 +215,7 @@ class InvertFeatures(Task):
 
     def _make_range(
         self, image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
-    ) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
+    ) -> ConvertedInputs:
         """Return the value range of the network's input, and notes on network and range.
 
         Raises

@@ -17,10 +17,7 @@ from napari_dip.tasks.noise_models.registry import (
     GAUSSIAN,
     NOISE_MODELS,
     POISSON_GAUSSIAN,
-    SPECKLE_KEY,
-    convert_log_noise,
     find_clear_stripes,
-    remove_artefact,
 )
 
 if TYPE_CHECKING:
@@ -174,9 +171,10 @@ def measure_single_exposure(
         extract_white_variance,
     )
 
-    if NOISE_MODELS[noise_settings.model].is_removed_before_measuring:
-        volume, measured_mask, grey_level_step = remove_artefact(
-            volume, measured_mask, grey_level_step, noise_settings.model
+    noise_model = NOISE_MODELS[noise_settings.model]
+    if noise_model.remove_artefact:
+        volume, measured_mask, grey_level_step = noise_model.remove_artefact(
+            volume, measured_mask, grey_level_step
         )
     planes = volume.reshape(-1, *volume.shape[-2:])
     plane_masks = None if measured_mask is None else measured_mask.reshape(planes.shape)
@@ -186,15 +184,14 @@ def measure_single_exposure(
     plane_indices = select_spread_planes(len(planes))
     sample_mask = None if plane_masks is None else torch.from_numpy(plane_masks[plane_indices])
     measured = estimate_noise(torch.from_numpy(planes[plane_indices]), grey_level_step, sample_mask)
-    is_checked = not NOISE_MODELS[noise_settings.model].is_removed_before_measuring
-    is_checked &= not measured.counts_photons
+    is_checked = not (noise_model.remove_artefact or measured.counts_photons)
     if plane_masks is None and is_checked:
         plane = planes[plane_indices[len(plane_indices) // 2]]
         measured = correct_by_prediction(measured, torch.from_numpy(plane), grey_level_step)
         if not measured.unreliable_reason and find_clear_stripes(plane) is not None:
             measured = replace(measured, caution=NoiseCaution.LINE_OFFSETS)
-    if noise_settings.model == SPECKLE_KEY:
-        return convert_log_noise(measured, planes)
+    if noise_model.convert_noise:
+        return noise_model.convert_noise(measured, planes)
     return _apply_user_noise(
         extract_white_variance(measured) if noise_settings.is_white else measured,
         planes,

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     Plane = FloatArray
 
-#: Name of the noise model, and of the prior that fills in its pixels; a row of the presets.
-SALT_AND_PEPPER_KEY = "salt-and-pepper"
 #: Standard deviations from the local median beyond which a pixel is suspect. Normal noise exceeds
 #: them in six of ten million pixels.
 SUSPECT_SIGMAS = 5.0

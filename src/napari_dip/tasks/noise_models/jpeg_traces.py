@@ -17,14 +17,12 @@ from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy.typing as npt
 
     from napari_dip.errors import Refusal
-    from napari_dip.errors.notes import Note
     from napari_dip.io import Float32Array, FloatArray, ImageHeader
     from napari_dip.io.header import Headers
+    from napari_dip.tasks.base import ConvertedInputs
 
     Plane = FloatArray
 
@@ -86,7 +84,7 @@ def check_jpeg_pixels(image: Float32Array, name: str) -> Refusal | None:
 
 def read_jpeg_traces(
     image: Float32Array,
-) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
+) -> ConvertedInputs:
     """Estimate how an image was compressed.
 
     Parameters

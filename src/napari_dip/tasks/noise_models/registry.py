@@ -1,12 +1,13 @@
 """List all noise models: what `Denoise` checks, removes and adds for each, and how it is described.
 
 A noise model is one row of `NOISE_MODELS`. Here are also speckle, whose variance is a share of the
-squared signal, the removal of an artefact before other noise is measured, and hints for the user.
+squared signal, the removal of impulses before other noise is measured, and hints for the user.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,10 @@ from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import keep_extra_inputs
 from napari_dip.tasks.noise_models.impulses import (
-    SALT_AND_PEPPER_KEY,
     build_impulse_problem,
     exclude_impulses,
     find_stack_impulses,
+    replace_by_random_neighbours,
 )
 from napari_dip.tasks.noise_models.jpeg_traces import (
     check_jpeg,
@@ -25,10 +26,10 @@ from napari_dip.tasks.noise_models.jpeg_traces import (
     read_jpeg_traces,
 )
 from napari_dip.tasks.noise_models.stripes import (
-    STRIPES_KEY,
     add_line_offsets,
     describe_stripes,
     remove_stripes,
+    subtract_line_offsets,
 )
 from napari_dip.tasks.priors.recompression import add_jpeg_projection
 from napari_dip.tasks.priors.registry import MASKED_INPUT_PRIOR, RECOMPRESSION_PRIOR
@@ -45,11 +46,14 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, BoolArray, Float32Array, ImageHeader
     from napari_dip.io.header import Headers
-    from napari_dip.tasks.base import FitInput
+    from napari_dip.tasks.base import ConvertedInputs, ConvertInputs, FitInput
     from napari_dip.tasks.noise_models.stripes import StripeOffsets
+    from napari_dip.tasks.priors.prior_spec import PriorOptions
 
-#: Name of the noise model.
-SPECKLE_KEY = "speckle"
+    #: One channel (..., Y, X), where it was measured, and the distance of its grey values.
+    NoiseSample = tuple[Float32Array, BoolArray | None, float]
+    RemoveArtefact = Callable[[Float32Array, BoolArray | None, float], NoiseSample]
+
 #: Minimum signal for the variance of speckle, as a share of the mean: without it, the variance of
 #: dark pixels would be 0 and their weight infinite.
 MIN_SPECKLE_SIGNAL = 0.02
@@ -105,33 +109,15 @@ def convert_log_noise(noise_estimate: NoiseEstimate, logarithms: Float32Array) -
     )
 
 
-def remove_artefact(
-    volume: Float32Array, measured_mask: BoolArray | None, grey_level_step: float, noise: str
-) -> tuple[Float32Array, BoolArray | None, float]:
-    """Remove an artefact from one channel (..., Y, X), so that the other noise can be measured.
-
-    Returns
-    -------
-    volume, measured_mask, grey_level_step
-        Without the artefact; for speckle the logarithm, which has no grey-level step.
-    """
-    from napari_dip.tasks.noise_models.impulses import replace_by_random_neighbours
-    from napari_dip.tasks.noise_models.stripes import subtract_line_offsets
-
-    if noise == STRIPES_KEY:
-        return subtract_line_offsets(volume), measured_mask, grey_level_step
-    if noise == SPECKLE_KEY:
-        return compute_logarithm(volume), measured_mask, 0.0
+def _replace_impulses(
+    volume: Float32Array, measured_mask: BoolArray | None, grey_level_step: float
+) -> NoiseSample:
+    """Replace the impulses of one channel (..., Y, X) by random neighbours."""
     if measured_mask is None:
         return volume, measured_mask, grey_level_step
     planes = volume.reshape(-1, *volume.shape[-2:])
-    return (
-        replace_by_random_neighbours(planes, measured_mask.reshape(planes.shape)).reshape(
-            volume.shape
-        ),
-        None,
-        grey_level_step,
-    )
+    replaced = replace_by_random_neighbours(planes, measured_mask.reshape(planes.shape))
+    return replaced.reshape(volume.shape), None, grey_level_step
 
 
 def list_noise_hints(image: Float32Array) -> tuple[Note, ...]:
@@ -219,8 +205,11 @@ class NoiseModel:
         Whether all colours are always fitted together.
     fills_missing_pixels : bool
         Whether some pixels hold no measurement, and that prior fills them in.
-    is_removed_before_measuring : bool
-        Whether the noise is removed before that of the detector is measured.
+    remove_artefact : callable or None
+        (channel (..., Y, X), measured_mask, grey_level_step) -> the same without the artefact, for
+        measuring the other noise; None: the detector's noise is measured as it is.
+    convert_noise : callable or None
+        (noise, pixels) -> the noise of intensities, where `remove_artefact` changed their scale.
     has_noise_residual : bool
         Whether the residual of a good fit is noise of the measured strength.
     check_header : callable
@@ -255,36 +244,31 @@ class NoiseModel:
     prior_reason: str = ""
     joins_colours: bool = False
     fills_missing_pixels: bool = False
-    is_removed_before_measuring: bool = False
     has_noise_residual: bool = True
-    check_header: Callable[..., Refusal | None] = _return_none
-    check_pixels: Callable[..., Refusal | None] = _return_none
-    convert_inputs: Callable[..., Any] = keep_extra_inputs
-    find_missing: Callable[..., BoolArray | None] = _return_none
+    remove_artefact: RemoveArtefact | None = None
+    convert_noise: Callable[[NoiseEstimate, Float32Array], NoiseEstimate] | None = None
+    check_header: Callable[[ImageHeader, Headers], Refusal | None] = _return_none
+    check_pixels: Callable[[str, Float32Array], Refusal | None] = _return_none
+    convert_inputs: ConvertInputs = keep_extra_inputs
+    find_missing: Callable[[Float32Array], BoolArray | None] = _return_none
     correct_fit_input: Callable[[FitInput], FitInput] = lambda fit_input: fit_input
     limit_network_input: Callable[[FitInput], FitInput] = lambda fit_input: fit_input
-    problem_factory: Callable[..., Problem] | None = None
+    problem_factory: Callable[[FitInput, PriorOptions], Problem] | None = None
     wrap_problem: Callable[[FitInput, Problem], Problem] = lambda fit_input, problem: problem
 
 
-def _make_exposure_check(
-    title: str,
-) -> Callable[[ImageHeader, Headers], Refusal | None]:
-    """Return a check that refuses repeated exposures: the noise is found in a single image."""
-
-    def check_header(header: ImageHeader, extra_headers: Headers) -> Refusal | None:
-        if "repeated_exposure" not in extra_headers:
-            return None
-        return make_refusal(
-            "noise-repeated-exposure", noise=title, name=extra_headers["repeated_exposure"].name
-        )
-
-    return check_header
+def _refuse_exposures(title: str, header: ImageHeader, extra_headers: Headers) -> Refusal | None:
+    """Refuse repeated exposures: the noise is found in a single image."""
+    if "repeated_exposure" not in extra_headers:
+        return None
+    return make_refusal(
+        "noise-repeated-exposure", noise=title, name=extra_headers["repeated_exposure"].name
+    )
 
 
 def _add_hints(
     image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
-) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
+) -> ConvertedInputs:
     """Return the inputs, and hints on a noise model that fits better."""
     return extra_inputs, () if "repeated_exposure" in headers else list_noise_hints(image)
 
@@ -320,7 +304,7 @@ JPEG = NoiseModel(
     wrap_problem=add_jpeg_projection,
 )
 SALT_AND_PEPPER = NoiseModel(
-    key=SALT_AND_PEPPER_KEY,
+    key="salt-and-pepper",
     label="Salt and pepper (faulty pixels)",
     methods_phrase="impulses on single pixels beside a detector's noise",
     papers=("impulses",),
@@ -328,32 +312,33 @@ SALT_AND_PEPPER = NoiseModel(
     prior_key=MASKED_INPUT_PRIOR.key,
     prior_reason="it learns to fill pixels in from those around, as the impulses need",
     fills_missing_pixels=True,
-    is_removed_before_measuring=True,
-    check_header=_make_exposure_check("Salt and pepper"),
+    remove_artefact=_replace_impulses,
+    check_header=partial(_refuse_exposures, "Salt and pepper"),
     find_missing=find_stack_impulses,
     limit_network_input=exclude_impulses,
     problem_factory=build_impulse_problem,
 )
 STRIPES = NoiseModel(
-    key=STRIPES_KEY,
+    key="stripes",
     label="Stripes (line noise)",
     methods_phrase="offsets of whole rows or columns beside a detector's noise",
     papers=("stripes",),
-    is_removed_before_measuring=True,
-    check_header=_make_exposure_check("Stripes"),
+    remove_artefact=lambda volume, mask, step: (subtract_line_offsets(volume), mask, step),
+    check_header=partial(_refuse_exposures, "Stripes"),
     convert_inputs=lambda image, extra_inputs, headers: (extra_inputs, (describe_stripes(image),)),
     correct_fit_input=remove_stripes,
     wrap_problem=add_line_offsets,
 )
 SPECKLE = NoiseModel(
-    key=SPECKLE_KEY,
+    key="speckle",
     label="Speckle",
     methods_phrase="speckle, in proportion to the signal",
     figures_template_key="figures-speckle",
     list_figures=lambda noise: {"std": noise.get("relative", [0])},
     papers=("speckle",),
-    is_removed_before_measuring=True,
-    check_header=_make_exposure_check("Speckle"),
+    remove_artefact=lambda volume, mask, _: (compute_logarithm(volume), mask, 0.0),
+    convert_noise=convert_log_noise,
+    check_header=partial(_refuse_exposures, "Speckle"),
     check_pixels=check_speckle_pixels,
 )
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from napari_dip.io import Float32Array, FloatArray
     from napari_dip.tasks.base import FitInput
 
-#: Name of the noise model.
-STRIPES_KEY = "stripes"
 #: Correlation of successive steps below which they are offsets: -1/2 for offsets alone, 0 or above
 #: for images.
 MAX_STEP_CORRELATION = -0.25
