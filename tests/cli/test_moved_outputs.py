@@ -18,7 +18,7 @@ import tifffile
 from commands import start
 from napari_dip.cli import main
 from napari_dip.errors import FailedError
-from napari_dip.io.outputs import check_output
+from napari_dip.io.outputs import resolve_output
 from napari_dip.io.paths import make_folder_refusal, make_save_refusal
 from napari_dip.io.reading import read_header
 from napari_dip.io.writing import write_image, write_text
@@ -124,7 +124,7 @@ def test_a_result_of_a_batch_that_becomes_something_else_is_not_written_through(
 def test_a_link_that_was_there_at_the_check_is_followed_then_and_not_again(tmp_path):
     (tmp_path / "real.tif").write_bytes(b"old")
     (tmp_path / "link.tif").symlink_to("real.tif")
-    place = check_output(tmp_path / "link.tif", overwrite=True)
+    place = resolve_output(tmp_path / "link.tif", overwrite=True)
     (tmp_path / "link.tif").unlink()
     (tmp_path / "link.tif").symlink_to("other.tif")
     write_image(place, np.zeros((20, 30), "float32"), axes="YX", overwrite=True)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io import guess_axes
-from napari_dip.io.outputs import check_output, check_outputs_differ
+from napari_dip.io.outputs import check_outputs_differ, resolve_output
 from napari_dip.io.reading import open_pixels, read_header, read_pixels
 from napari_dip.io.writing import write_image, write_text
 
@@ -430,7 +430,7 @@ def test_an_overwritten_file_hands_on_its_permissions_and_links_stay_links(tmp_p
     (tmp_path / "real.json").write_text("old")
     (tmp_path / "real.json").chmod(0o640)
     (tmp_path / "link.json").symlink_to("real.json")
-    place = check_output(tmp_path / "link.json", overwrite=True, suffixes=(".json",))
+    place = resolve_output(tmp_path / "link.json", overwrite=True, suffixes=(".json",))
     write_text(place, "{}", overwrite=True)
     assert (tmp_path / "link.json").is_symlink()
     assert (tmp_path / "real.json").read_text() == "{}"
@@ -456,7 +456,7 @@ def test_each_output_fault_has_its_own_code(tmp_path):
     os.mkfifo(tmp_path / "pipe.tif")
 
     def answer(name: str, **settings) -> str:
-        return read_refusal_code(check_output, tmp_path / name, [source], **settings)
+        return read_refusal_code(resolve_output, tmp_path / name, [source], **settings)
 
     assert answer("in.tif", overwrite=True) == "output-is-input"
     assert answer("soft.tif", overwrite=True) == "output-is-input"
@@ -472,14 +472,14 @@ def test_each_output_fault_has_its_own_code(tmp_path):
     assert answer("new.txt", suffixes=(".json",)) == "output-json"
     assert answer("gone/new.tif") == "output-folder-missing"
     assert answer("new.tif", bytes_needed=2**62) == "output-full"
-    assert read_refusal_code(check_output, "/proc/new.tif") == "output-readonly"
-    assert read_refusal_code(check_output, "") == "path-empty"
+    assert read_refusal_code(resolve_output, "/proc/new.tif") == "output-readonly"
+    assert read_refusal_code(resolve_output, "") == "path-empty"
 
 
 def test_a_good_output_is_accepted_and_leaves_no_trace(tmp_path):
     (tmp_path / "old.tif").write_bytes(b"old")
     for name in ("new.tif", "NEW.TIFF", "new.ome.tif", "old.tif"):
-        assert check_output(tmp_path / name, overwrite=True).name == name
+        assert resolve_output(tmp_path / name, overwrite=True).name == name
     assert [path.name for path in tmp_path.iterdir()] == ["old.tif"]
 
 

@@ -15,7 +15,7 @@ from fit_inputs import make_fit_input_from, make_task_problem
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.errors import RefusedError
 from napari_dip.tasks import Denoise
-from napari_dip.tasks.shared_settings import average_exposures, check_exposure_pixels
+from napari_dip.tasks.shared_settings import average_exposures, refuse_exposure_pixels
 
 if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput
@@ -95,7 +95,7 @@ def test_an_unsuitable_repeated_exposure_is_refused_with_a_message(
 
 def test_a_second_shot_of_next_to_nothing_but_noise_is_still_taken() -> None:
     first, second = (make_noisy(seed, strength=60)[None, None] for seed in (0, 1))
-    assert check_exposure_pixels(first, second, "again", "cells") is None
+    assert refuse_exposure_pixels(first, second, "again", "cells") is None
 
 
 def make_fit_input() -> FitInput:

@@ -31,17 +31,17 @@ from napari_dip.cli.terminal import (
 from napari_dip.errors import RefusedError, raise_if_refused
 from napari_dip.errors.notes import serialise_stop
 from napari_dip.errors.templates import TEXTS, make_printable, render_text
-from napari_dip.explore.experiment_results import check_experiment_folder
+from napari_dip.explore.experiment_results import resolve_experiment_folder
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.header import ImageHeader
-from napari_dip.io.outputs import JSON_SUFFIXES, OutputLock, check_output
+from napari_dip.io.outputs import JSON_SUFFIXES, OutputLock, resolve_output
 from napari_dip.io.paths import find_free_path, make_folder_refusal
 from napari_dip.io.reading import read_header, read_pixels
 from napari_dip.io.writing import write_bytes, write_image, write_text
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report_fields import read_run_report
 from napari_dip.pipeline.assess.report_figures import plot_before_after
-from napari_dip.pipeline.camera_maps import camera_maps, check_camera_map_folder
+from napari_dip.pipeline.camera_maps import camera_maps, resolve_camera_map_folder
 from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import (
@@ -52,7 +52,7 @@ from napari_dip.pipeline.machine import (
 )
 from napari_dip.pipeline.noise_report import format_interval, measure_noise
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.psf_measurement import check_psf_outputs, measure_psf
+from napari_dip.pipeline.psf_measurement import measure_psf, resolve_psf_outputs
 from napari_dip.pipeline.recipe import (
     OLD_EXPERIMENT_SETTINGS,
     OLD_INPUTS,
@@ -246,7 +246,7 @@ def run_noise_command(
     read_header(image, axes)  # refuse the image before the path of the report
     if report is not None:
         inputs = [path for path in (image, dark, flat) if path is not None]
-        report_path = check_output(report, inputs, overwrite, suffixes=JSON_SUFFIXES)
+        report_path = resolve_output(report, inputs, overwrite, suffixes=JSON_SUFFIXES)
     noise = measure_noise(image, axes, dark=dark, flat=flat)
     json_text = format_json(noise.to_dict())
     if report is not None:
@@ -343,11 +343,11 @@ def run_camera_maps_command(
         As `napari_dip.pipeline.camera_maps`.
     """
     inputs = (*dark, *flat)
-    check_camera_map_folder(output, inputs, overwrite=overwrite)  # refuse before any work
+    resolve_camera_map_folder(output, inputs, overwrite=overwrite)  # refuse before any work
     with OutputLock(output):
         report = camera_maps(list(dark), list(flat), progress=None if quiet else print_message)
         # another run may have ended just now
-        check_camera_map_folder(output, inputs, overwrite=overwrite)
+        resolve_camera_map_folder(output, inputs, overwrite=overwrite)
         saved_path = report.save(output, overwrite=overwrite)
     if not quiet:
         for line in report.sentences:
@@ -390,12 +390,12 @@ def run_psf_command(
     """
     read_header(image, axes)  # refuse the image before the paths of the results
     if report is not None:
-        report_path = check_output(report, (image,), overwrite, suffixes=JSON_SUFFIXES)
-    check_psf_outputs(output, (image,), overwrite=overwrite)
+        report_path = resolve_output(report, (image,), overwrite, suffixes=JSON_SUFFIXES)
+    resolve_psf_outputs(output, (image,), overwrite=overwrite)
     settings = {name: value for name, value in microscope.items() if value is not None}
     with OutputLock(output):
         psf = measure_psf(image, axes, bead_diameter=bead_diameter, **settings)
-        check_psf_outputs(output, (image,), overwrite=overwrite)  # another run may have ended
+        resolve_psf_outputs(output, (image,), overwrite=overwrite)  # another run may have ended
         saved_path = psf.save(output, overwrite=overwrite)
     if report is not None:
         write_text(report_path, format_json(psf.to_dict()), overwrite=overwrite)
@@ -454,7 +454,7 @@ def run_explore_command(
     from napari_dip import explore as experiments
 
     spec = EXPERIMENTS[experiment]
-    check_experiment_folder(spec.files, output, overwrite=overwrite)  # refuse before any work
+    resolve_experiment_folder(spec.files, output, overwrite=overwrite)  # refuse before any work
     values = {name: value for name, value in settings.items() if value is not None}
     if "network" not in spec.settings:  # which has another meaning there
         values, notes = rename_keys(values, OLD_EXPERIMENT_SETTINGS)
@@ -463,7 +463,7 @@ def run_explore_command(
     run = getattr(experiments, experiment)
     with OutputLock(output):
         # another run may have ended just now
-        check_experiment_folder(spec.files, output, overwrite=overwrite)
+        resolve_experiment_folder(spec.files, output, overwrite=overwrite)
         with closing(choose_reporter(quiet, SINGLE_RUN)) as reporter:
             result = run(image, progress=reporter.show, **values)
         page: Path = result.save(output, overwrite=overwrite)
@@ -517,8 +517,8 @@ def _save_demo_images(preset: str) -> int:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise RefusedError(make_folder_refusal(Path.cwd(), error)) from None
-    check_output(image_path, suffixes=(".png",))
-    check_output(result_path)
+    resolve_output(image_path, suffixes=(".png",))
+    resolve_output(result_path)
     noisy, reference = read_pixels(read_header(MITOCHONDRIA))
     header = ImageHeader(
         name=MITOCHONDRIA.name, shape=noisy.shape, dtype=noisy.dtype.name, axes="YX"

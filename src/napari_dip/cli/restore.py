@@ -27,12 +27,12 @@ from napari_dip.io.outputs import (
     IMAGE_SUFFIXES,
     JSON_SUFFIXES,
     OutputLock,
-    check_folder,
-    check_output,
     check_outputs_differ,
     check_unmoved,
     remove_result,
     remove_stale_temporary_files,
+    resolve_output,
+    resolve_output_folder,
 )
 from napari_dip.io.paths import shorten_name
 from napari_dip.io.reading import read_header, read_provenance
@@ -126,12 +126,12 @@ def run_restore_command(task: str, image: str, **arguments: Any) -> int:
     options = _parse_options(task, image, arguments)
     recipe = _build_recipe(task, options)
     header = read_header(image, options.axes)
-    _check_outputs(options, header.pixel_count)
+    _resolve_outputs(options, header.pixel_count)
     with ExitStack() as locks:
         for path in options.outputs.values():
             locks.enter_context(OutputLock(path))
         # check again: another run may have ended just now
-        targets = _check_outputs(options, header.pixel_count)
+        targets = _resolve_outputs(options, header.pixel_count)
         return _restore_locked(replace(options, targets=targets), recipe, header)
 
 
@@ -139,10 +139,10 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, header: ImageHeader
     """Restore with all outputs locked, and return the exit code."""
     plan = _make_plan(recipe, header, options)
     if prod(plan.factors) > 1:
-        _check_outputs(options, prod(plan.result_shape))
+        _resolve_outputs(options, prod(plan.result_shape))
     if plan.tiles:
         folder = Path(options.outputs["output"]).parent
-        check_folder(folder, TILED_VALUE_BYTES * prod(plan.result_shape))
+        resolve_output_folder(folder, TILED_VALUE_BYTES * prod(plan.result_shape))
     make_keep_after_control(options.keep_after)  # refuse a wrong value before any work
     stamps = stamp_files(plan)
     data = _load_pixels(plan, stamps)
@@ -231,7 +231,7 @@ def _build_recipe(task: str, options: CommandOptions) -> Recipe:
     return recipe_from_dict(record)
 
 
-def _check_outputs(options: CommandOptions, pixel_count: int) -> dict[str, Path]:
+def _resolve_outputs(options: CommandOptions, pixel_count: int) -> dict[str, Path]:
     """Check all outputs and return their real paths; raise `RefusedError` for an unusable one.
 
     `pixel_count` is that of the result.
@@ -244,7 +244,7 @@ def _check_outputs(options: CommandOptions, pixel_count: int) -> dict[str, Path]
     for name, path in options.outputs.items():
         suffixes = JSON_SUFFIXES if name in ("report", "recipe") else IMAGE_SUFFIXES
         bytes_needed = 4 * pixel_count * image_count
-        targets[name] = check_output(
+        targets[name] = resolve_output(
             path, inputs, options.overwrite, suffixes=suffixes, bytes_needed=bytes_needed
         )
     check_outputs_differ(options.outputs.values())

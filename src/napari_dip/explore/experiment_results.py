@@ -17,7 +17,7 @@ from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note, serialise_notes
 from napari_dip.errors.templates import make_printable
-from napari_dip.io.outputs import check_folder
+from napari_dip.io.outputs import resolve_output_folder
 from napari_dip.io.paths import make_folder
 from napari_dip.io.writing import write_bytes, write_text
 from napari_dip.pipeline.assess.html_page import (
@@ -313,7 +313,7 @@ class ExperimentResult(ABC):
         report, page = self.make_report(), f"{self.experiment}.html"
         files = {f"{self.experiment}.json": format_json(self.to_dict()), **report.files}
         names = (page, *files, *(figure.file for figure in report.figures))
-        path = check_experiment_folder(names, folder, overwrite=overwrite)
+        path = resolve_experiment_folder(names, folder, overwrite=overwrite)
         make_folder(path)
         images = [figure.draw() for figure in report.figures]
         for name, text in files.items():
@@ -376,7 +376,7 @@ def add_iteration_column(columns: Mapping[str, AnyArray]) -> dict[str, AnyArray]
     return {"iteration": np.arange(1, count + 1), **columns}
 
 
-def check_experiment_folder(
+def resolve_experiment_folder(
     names: Iterable[str], folder: str | os.PathLike[str], *, overwrite: bool
 ) -> Path:
     """Check that the files of an experiment can be saved in a folder, which need not exist yet.
@@ -394,7 +394,7 @@ def check_experiment_folder(
     RefusedError
         If it is no folder, cannot be written to, or holds such files.
     """
-    checked_folder = check_folder(folder)
+    checked_folder = resolve_output_folder(folder)
     for name in names:
         path = checked_folder / name
         if os.path.lexists(path) and not overwrite:

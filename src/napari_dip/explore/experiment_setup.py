@@ -17,7 +17,7 @@ from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable, render_text
 from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.machine import detect_machine
-from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE, check_header
+from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE, refuse_header
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import OLD_VALUES, make_recipe
 from napari_dip.tasks.base import DEFAULT_PRIOR
@@ -30,7 +30,7 @@ from napari_dip.tasks.priors.random_input import (
     set_gaussian_upsampling,
     set_learning_rate,
 )
-from napari_dip.tasks.shared_settings import check_content
+from napari_dip.tasks.shared_settings import refuse_content
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ def make_experiment_setup(
     cropped = crop_centre(grey, side)
     if cropped.shape != grey.shape:
         notes += (make_note("experiment-crop", size=_format_plane_size(cropped.shape)),)
-    raise_if_refused(check_content(cropped, header.name))
+    raise_if_refused(refuse_content(cropped, header.name))
     machine = machine or detect_machine()
     plan = raise_if_refused(plan_centre_fit(recipe, header, side, machine))
     experiment_recipe = {
@@ -376,7 +376,7 @@ def plan_centre_fit(
         Maximum side of the crop, in pixels.
     machine : Machine
     """
-    if refusal := check_header(header, accepts_stacks=False):
+    if refusal := refuse_header(header, accepts_stacks=False):
         return refusal
     height, width = (min(side, length) for length in header.grid)
     crop_header = replace(
@@ -472,14 +472,14 @@ def _read_grey(
 ) -> tuple[ImageArray, ImageHeader, tuple[Note, ...], AnyArray]:
     """Read one plane; average the colours of a photograph."""
     header, pixels = open_input(name, image, axes)
-    raise_if_refused(check_header(header, accepts_stacks=False))
+    raise_if_refused(refuse_header(header, accepts_stacks=False))
     if "C" in header.axes:
         count = header.shape[header.axes.index("C")]
         raise RefusedError("explore-channels", name=header.name, count=count)
     stored_pixels = np.asarray(pixels())
     order = [header.axes.index(axis) for axis in "SYX" if axis in header.axes]
     grey = stored_pixels.transpose(order).astype(np.float32)
-    raise_if_refused(check_content(stored_pixels, header.name))
+    raise_if_refused(refuse_content(stored_pixels, header.name))
     notes = header.notes
     if "S" in header.axes:
         grey, notes = grey.mean(0), (*notes, make_note("experiment-grey"))

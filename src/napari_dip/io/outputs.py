@@ -218,7 +218,7 @@ def remove_result(path: Path) -> None:
         path.unlink()
 
 
-def check_output(
+def resolve_output(
     path: str | os.PathLike[str],
     inputs: Iterable[str | os.PathLike[str]] = (),
     overwrite: bool = False,
@@ -275,7 +275,7 @@ def check_output(
     return target
 
 
-def check_folder(path: str | os.PathLike[str], bytes_needed: int = 0) -> Path:
+def resolve_output_folder(path: str | os.PathLike[str], bytes_needed: int = 0) -> Path:
     """Check that results can be saved in a folder, which need not exist yet.
 
     Raises
@@ -313,7 +313,7 @@ def resolve_folder(path: Path) -> Path:
 
 
 def check_unmoved(target: Path) -> None:
-    """Raise `FailedError` if the folder of a path from `check_output` leads elsewhere by now."""
+    """Raise `FailedError` if the folder of a path from `resolve_output` leads elsewhere by now."""
     if resolve_folder(target) != target:
         raise FailedError("output-moved", path=target.parent)
 

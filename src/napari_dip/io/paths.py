@@ -233,7 +233,7 @@ def read_small_text(path: str | os.PathLike[str], kind: str, max_bytes: int) -> 
     ValueError
         If it is not valid UTF-8.
     """
-    file_path, count = check_readable_file(path)
+    file_path, count = stat_readable_file(path)
     if count > max_bytes:
         raise RefusedError("file-long", path=file_path, size=f"{count / 1e6:.0f} MB", kind=kind)
     try:
@@ -247,7 +247,7 @@ def read_small_text(path: str | os.PathLike[str], kind: str, max_bytes: int) -> 
         ) from None
 
 
-def check_readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
+def stat_readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
     """Check that a path leads to a regular file that is not empty and can be opened.
 
     Returns

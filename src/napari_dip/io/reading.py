@@ -23,11 +23,11 @@ from napari_dip.errors import RefusedError
 from napari_dip.io.formats import bioio, png_jpeg, tiff, zarr
 from napari_dip.io.formats.zarr import read_group_attributes
 from napari_dip.io.paths import (
-    check_readable_file,
     is_zarr,
     make_save_refusal,
     parse_strict_json,
     stat_path,
+    stat_readable_file,
 )
 from napari_dip.io.regions import (
     LazyImage,
@@ -192,7 +192,7 @@ def _find_reader(path: str | os.PathLike[str]) -> tuple[Path, int, ModuleType]:
     file_path, status = stat_path(path)
     if status is not None and stat.S_ISDIR(status.st_mode) and is_zarr(file_path):
         return file_path, 0, zarr
-    file_path, size = check_readable_file(path)
+    file_path, size = stat_readable_file(path)
     with convert_parser_errors(file_path), file_path.open("rb") as file:
         first_bytes = file.read(8)
     for magic, reader in _READERS.items():

@@ -59,7 +59,7 @@ def write_image(
     Parameters
     ----------
     path : path ending in .tif, .tiff, .zarr; .ome.tif and .ome.tiff make an OME-TIFF
-        Symbolic links are not followed; `check_output` returns the path that a link leads to.
+        Symbolic links are not followed; `resolve_output` returns the path that a link leads to.
     image : ndarray of integers or float32
         A memory-mapped array is copied chunk by chunk.
     axes : str

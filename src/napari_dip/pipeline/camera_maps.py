@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_dip.errors import RefusedError, raise_if_refused
-from napari_dip.io.outputs import check_folder, check_output
+from napari_dip.io.outputs import resolve_output, resolve_output_folder
 from napari_dip.io.paths import make_folder
 from napari_dip.io.reading import open_pixels
 from napari_dip.io.writing import write_bytes, write_image
 from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.assess.report_figures import make_figure, render_png, use_default_style
-from napari_dip.pipeline.plan.layout import check_header
+from napari_dip.pipeline.plan.layout import refuse_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,7 +159,7 @@ class CameraReport:
         FailedError
             If the files cannot be written.
         """
-        path = check_camera_map_folder(folder, overwrite=overwrite)
+        path = resolve_camera_map_folder(folder, overwrite=overwrite)
         make_folder(path)
         maps = {"offset.tif": self.offset, "gain.tif": self.gain, "noise.tif": self.noise}
         for name, array in maps.items():
@@ -170,7 +170,7 @@ class CameraReport:
         return path
 
 
-def check_camera_map_folder(
+def resolve_camera_map_folder(
     folder: str | os.PathLike[str],
     inputs: Sequence[str | os.PathLike[str]] = (),
     *,
@@ -183,10 +183,10 @@ def check_camera_map_folder(
     RefusedError
         If it is no folder, cannot be written to, or holds files of these names or the frames.
     """
-    path = check_folder(folder)
+    path = resolve_output_folder(folder)
     if path.is_dir():
         for name in CAMERA_MAP_FILES:
-            check_output(path / name, inputs, overwrite, suffixes=(os.path.splitext(name)[1],))
+            resolve_output(path / name, inputs, overwrite, suffixes=(os.path.splitext(name)[1],))
     return path
 
 
@@ -282,7 +282,7 @@ def _describe_stacks(name: str, frames: Any) -> list[FrameStack]:
 
 def _check_frames(header: ImageHeader, first: ImageHeader) -> None:
     """Refuse a stack whose header is wrong, or whose frame size is not that of the first."""
-    raise_if_refused(check_header(header))
+    raise_if_refused(refuse_header(header))
     if header.grid != first.grid:
         sizes = [" × ".join(map(str, each.grid)) for each in (header, first)]
         raise RefusedError(

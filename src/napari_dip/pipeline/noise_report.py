@@ -22,10 +22,10 @@ from napari_dip.pipeline.calibrate.channel_noise import (
 )
 from napari_dip.pipeline.calibrate.types import RunInputs
 from napari_dip.pipeline.machine import load_torch
-from napari_dip.pipeline.plan.layout import check_header, make_layout, to_stack
+from napari_dip.pipeline.plan.layout import make_layout, refuse_header, to_stack
 from napari_dip.pipeline.torch_state import use_default_torch_state
 from napari_dip.tasks.base import Inspection, NoiseSettings
-from napari_dip.tasks.shared_settings import check_content, normalise_blind_spot
+from napari_dip.tasks.shared_settings import normalise_blind_spot, refuse_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -227,7 +227,7 @@ def _describe_checked_input(
     name: str, image: Any, axes: str | None
 ) -> tuple[ImageHeader, Callable[[], Any]]:
     header, pixels = open_input(name, image, axes)
-    raise_if_refused(check_header(header))
+    raise_if_refused(refuse_header(header))
     return header, pixels
 
 
@@ -276,7 +276,7 @@ def _measure_report(
     if (missing := np.isnan(stack)).any():
         mask = ~missing
     measured = array if mask is None else stack[mask]
-    if refusal := check_content(measured, header.name):
+    if refusal := refuse_content(measured, header.name):
         return refusal
     if mask is not None:
         stack = np.where(mask, stack, np.nanmean(stack)).astype(np.float32)

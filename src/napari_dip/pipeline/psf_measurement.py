@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from napari_dip.errors import RefusedError, raise_if_refused
-from napari_dip.io.outputs import check_output
+from napari_dip.io.outputs import resolve_output
 from napari_dip.io.writing import write_bytes, write_image
 from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.assess.report_figures import (
@@ -30,7 +30,7 @@ from napari_dip.pipeline.beads import (
     measure_fwhm,
     remove_bead_size,
 )
-from napari_dip.pipeline.plan.layout import check_header
+from napari_dip.pipeline.plan.layout import refuse_header
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks.deblur import get_psf_source
 from napari_dip.tasks.psf_settings import OpticsSettings, PsfSource
@@ -186,7 +186,7 @@ class PsfReport:
         FailedError
             If a file cannot be written.
         """
-        target, figure = check_psf_outputs(path, overwrite=overwrite)
+        target, figure = resolve_psf_outputs(path, overwrite=overwrite)
         sizes = [size for size in self.pixel_nm if size]
         has_sizes = len(sizes) == len(self.axes)
         write_image(
@@ -202,7 +202,7 @@ class PsfReport:
         return target
 
 
-def check_psf_outputs(
+def resolve_psf_outputs(
     path: str | os.PathLike[str],
     inputs: Sequence[str | os.PathLike[str]] = (),
     *,
@@ -215,8 +215,8 @@ def check_psf_outputs(
     RefusedError
         If a name cannot be used, or a file exists and must not be replaced.
     """
-    target = check_output(path, inputs, overwrite)
-    return target, check_output(target.with_suffix(".png"), inputs, overwrite, suffixes=(".png",))
+    target = resolve_output(path, inputs, overwrite)
+    return target, resolve_output(target.with_suffix(".png"), inputs, overwrite, suffixes=(".png",))
 
 
 def measure_psf(
@@ -259,10 +259,10 @@ def measure_psf(
     >>> dip.deblur("cells.tif", report.psf)
     """
     header, read_image = open_input("beads", beads, axes)
-    raise_if_refused(check_header(header))
+    raise_if_refused(refuse_header(header))
     psf_source = _read_psf_source(microscope)
     optics = psf_source.optics
-    fit_axes = _check_inputs(header, psf_source, bead_diameter)
+    fit_axes = _choose_fit_axes(header, psf_source, bead_diameter)
     image = np.asarray(read_image(), np.float64)
     order = sorted(range(image.ndim), key=lambda axis: "TCSZYX".index(header.axes[axis]))
     image = image.transpose(order).reshape(header.get_sizes(fit_axes))
@@ -306,7 +306,7 @@ def _read_psf_source(microscope: Mapping[str, Any]) -> PsfSource:
     return get_psf_source(task)
 
 
-def _check_inputs(header: ImageHeader, psf_source: PsfSource, bead_diameter: float) -> str:
+def _choose_fit_axes(header: ImageHeader, psf_source: PsfSource, bead_diameter: float) -> str:
     """Refuse what is no plane or stack, and lengths without a pixel size; return the fit's axes."""
     if any(
         count > 1 for axis, count in zip(header.axes, header.shape, strict=True) if axis in "TCS"

@@ -27,8 +27,8 @@ from napari_dip.tasks.base import (
 )
 from napari_dip.tasks.noise_models.camera_maps import (
     CAMERA_MAP_INPUTS,
-    check_map_pixels,
-    check_maps,
+    refuse_map_pixels,
+    refuse_maps,
 )
 from napari_dip.tasks.noise_models.impulses import describe_impulses
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS, NoiseModel
@@ -36,7 +36,7 @@ from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.random_input import (
     DEFAULT_ARCHITECTURE,
     ArchitectureName,
-    refuse_architecture,
+    make_architecture_refusal,
 )
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.shared_settings import (
@@ -51,8 +51,6 @@ from napari_dip.tasks.shared_settings import (
     TotalVariationWeight,
     UseNeighbouringFrames,
     add_temporal_smoothing,
-    check_content,
-    check_exposure_header,
     choose_series_training,
     count_planes,
     describe_distant_planes,
@@ -61,6 +59,8 @@ from napari_dip.tasks.shared_settings import (
     make_noise_settings,
     make_total_variation_penalty,
     read_blind_spot,
+    refuse_content,
+    refuse_exposure_header,
 )
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Denoise(Task):
 
     prior: Annotated[
         str,
-        BeforeValidator(DENOISING_PRIORS.check),
+        BeforeValidator(DENOISING_PRIORS.validate),
         Setting(
             "Prior",
             "Input of the untrained network. Noisier input: the image with more noise of its own "
@@ -146,11 +146,11 @@ class Denoise(Task):
     def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose prior, layout and noise; refuse what the noise model cannot take."""
         model = self._noise_model
-        refusal = model.check_header(header, extra_headers)
-        refusal = refusal or self._check_architecture()
-        refusal = refusal or check_maps(header, extra_headers, is_detector_noise=model.is_detector)
+        refusal = model.refuse_header(header, extra_headers)
+        refusal = refusal or self._refuse_architecture()
+        refusal = refusal or refuse_maps(header, extra_headers, is_detector_noise=model.is_detector)
         if not refusal and "repeated_exposure" in extra_headers:
-            refusal = check_exposure_header(header, extra_headers["repeated_exposure"])
+            refusal = refuse_exposure_header(header, extra_headers["repeated_exposure"])
         if refusal:
             return refusal
         code, prior_spec = model.volume_refusal, self._choose_prior(header, is_volume=len(axes) > 2)
@@ -204,7 +204,7 @@ class Denoise(Task):
             return PRIOR_SPECS[self._noise_model.prior_key]
         return _get_preferred_prior(knows_noise=self._allows_added_noise(header, is_volume))
 
-    def _check_architecture(self) -> Refusal | None:
+    def _refuse_architecture(self) -> Refusal | None:
         """Refuse an architecture together with a prior or noise model that has its own network."""
         if self.architecture == DEFAULT_ARCHITECTURE:
             return None
@@ -212,9 +212,9 @@ class Denoise(Task):
             prior_spec.input_traits.is_random_noise
             for prior_spec in DENOISING_PRIORS.select(self.prior)
         ):
-            return refuse_architecture(self.architecture, f"the prior '{self.prior}'")
+            return make_architecture_refusal(self.architecture, f"the prior '{self.prior}'")
         if not self._noise_model.is_detector:
-            return refuse_architecture(self.architecture, f"the noise model '{self.noise}'")
+            return make_architecture_refusal(self.architecture, f"the noise model '{self.noise}'")
         return None
 
     def _allows_added_noise(self, header: ImageHeader, is_volume: bool) -> bool:
@@ -244,13 +244,13 @@ class Denoise(Task):
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Find impulses, and refuse pixels that do not have the noise that the user named."""
         model, name = self._noise_model, pixels.header.name
-        if refusal := check_map_pixels(pixels.extra_inputs):
+        if refusal := refuse_map_pixels(pixels.extra_inputs):
             return refusal
         missing = model.find_missing(pixels.stack)
         measured_mask = None if missing is None or not missing.any() else ~missing
         if measured_mask is None and not model.is_detector:
-            refusal = check_content(pixels.image, name)
-        if refusal := refusal or model.check_pixels(name, pixels.stack):
+            refusal = refuse_content(pixels.image, name)
+        if refusal := refusal or model.refuse_pixels(name, pixels.stack):
             return refusal
         if measured_mask is not None:
             notes = (describe_impulses(measured_mask),)

@@ -94,7 +94,7 @@ class Guide(Task):
 
     prior: Annotated[
         str,
-        BeforeValidator(GUIDE_PRIORS.check),
+        BeforeValidator(GUIDE_PRIORS.validate),
         Setting(
             "Prior",
             "Input of the untrained network beside the guide: the image with hidden pixels (blind "
@@ -128,14 +128,14 @@ class Guide(Task):
 
     def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose the prior; refuse a guide that is a stack, or of another size."""
-        return self._check_guide(header, extra_headers["guide"]) or TaskPlan(
+        return self._refuse_guide(header, extra_headers["guide"]) or TaskPlan(
             prior_key=GUIDE_PRIORS.select(self.prior)[0].key,
             prior_reasons=self._list_prior_reasons(),
             noise_settings=make_noise_settings(self),
             blind_spot_shape=read_blind_spot(self.blind_spot_shape),
         )
 
-    def _check_guide(self, image_header: ImageHeader, guide_header: ImageHeader) -> Refusal | None:
+    def _refuse_guide(self, image_header: ImageHeader, guide_header: ImageHeader) -> Refusal | None:
         """Refuse a guide that is a stack, or of another size."""
         axes = self._get_guide_axes(guide_header)
         sizes = " × ".join(map(str, guide_header.shape))

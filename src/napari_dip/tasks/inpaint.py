@@ -127,7 +127,7 @@ class Inpaint(Task):
     ] = "keep"
     prior: Annotated[
         str,
-        BeforeValidator(INPAINTING_PRIORS.check),
+        BeforeValidator(INPAINTING_PRIORS.validate),
         Setting(
             "Prior",
             "Input of the untrained network. Masked input: the image with more of its pixels "
@@ -140,7 +140,7 @@ class Inpaint(Task):
     def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Refuse a mask of another size, and integer images without a mask."""
         if "mask" in extra_headers:
-            refusal = check_mask(header, extra_headers["mask"])
+            refusal = refuse_mask_header(header, extra_headers["mask"])
         elif self.label is not None or self.invert_mask:
             refusal = make_refusal("mask-missing", name=header.name)
         else:
@@ -160,7 +160,7 @@ class Inpaint(Task):
         name, extra_inputs = pixels.header.name, pixels.extra_inputs
         marked = self._make_hole_mask(extra_inputs) if "mask" in extra_inputs else None
         if marked is not None and (
-            refusal := check_holes(extra_inputs["mask"], name, self.label, marked)
+            refusal := refuse_holes(extra_inputs["mask"], name, self.label, marked)
         ):
             return refusal
         missing = dilate_holes(np.isnan(pixels.stack), self.grow)
@@ -299,7 +299,7 @@ def _list_mask_notes(
     return (make_note("mask-one-plane", count=count),) * (count > 1)
 
 
-def check_mask(image_header: ImageHeader, mask_header: ImageHeader) -> Refusal | None:
+def refuse_mask_header(image_header: ImageHeader, mask_header: ImageHeader) -> Refusal | None:
     """Refuse a mask whose header does not fit that of the image.
 
     Parameters
@@ -370,7 +370,7 @@ def dilate_holes(holes: BoolArray, radius: int) -> BoolArray:
     return dilated
 
 
-def check_holes(mask: AnyArray, name: str, label: int | None, holes: BoolArray) -> Refusal | None:
+def refuse_holes(mask: AnyArray, name: str, label: int | None, holes: BoolArray) -> Refusal | None:
     """Refuse a mask that marks no pixel, or every pixel.
 
     Parameters

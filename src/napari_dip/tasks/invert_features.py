@@ -32,7 +32,7 @@ from napari_dip.tasks.network_import.loading import (
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.registry import PRIOR_SPECS, PriorChoices
-from napari_dip.tasks.shared_settings import check_content
+from napari_dip.tasks.shared_settings import refuse_content
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +100,7 @@ class InvertFeatures(Task):
     ] = ""
     prior: Annotated[
         str,
-        BeforeValidator(INVERSION_PRIORS.check),
+        BeforeValidator(INVERSION_PRIORS.validate),
         Setting(
             "Prior",
             "What tells the image apart from all others with the same activations: an untrained "
@@ -171,15 +171,15 @@ class InvertFeatures(Task):
     def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose the prior; refuse settings of network, layer and range, without opening files."""
         prior_spec = INVERSION_PRIORS.select(self.prior)[0]
-        return self._check_settings() or TaskPlan(
+        return self._refuse_settings() or TaskPlan(
             # the network takes all channels or colours at once
             joint_channels="S" in header.axes or "C" in header.axes,
             prior_key=prior_spec.key,
             prior_reasons={prior_spec.key: _explain_prior(prior_spec)},
         )
 
-    def _check_settings(self) -> Refusal | None:
-        if fault := get_network_file(self).check():
+    def _refuse_settings(self) -> Refusal | None:
+        if fault := get_network_file(self).refuse_files():
             return fault
         if not self.layer.strip():
             return make_refusal("layer-missing")
@@ -193,7 +193,7 @@ class InvertFeatures(Task):
 
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Load the network, and refuse images that it cannot take."""
-        if refusal := check_content(pixels.image, pixels.header.name):
+        if refusal := refuse_content(pixels.image, pixels.header.name):
             return refusal
         network = self._load_network(pixels.header.grid)
         if isinstance(network, Refusal):
@@ -209,7 +209,7 @@ class InvertFeatures(Task):
             return make_refusal(
                 "network-constant", name=pixels.header.name, channel=constant_channels[0] + 1
             )
-        return self._choose_normalisation(network).check(network.channels) or Inspection(
+        return self._choose_normalisation(network).refuse_values(network.channels) or Inspection(
             convert_inputs=self._make_range
         )
 

@@ -199,8 +199,8 @@ def make_noise_settings(task: Any, *, is_white: bool = False) -> NoiseSettings:
     )
 
 
-def check_content(array: AnyArray, name: str) -> Refusal | None:
-    """Check the values of the measured pixels; return a refusal or None.
+def refuse_content(array: AnyArray, name: str) -> Refusal | None:
+    """Refuse an image by the values of its measured pixels.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def check_content(array: AnyArray, name: str) -> Refusal | None:
     return None
 
 
-def check_exposure_header(
+def refuse_exposure_header(
     image_header: ImageHeader, exposure_header: ImageHeader
 ) -> Refusal | None:
     """Refuse a repeated exposure whose header shows another size or other axes."""
@@ -252,7 +252,7 @@ def check_exposure_header(
     )
 
 
-def check_exposure_pixels(
+def refuse_exposure_pixels(
     first: Float32Array, second: Float32Array, name: str, other: str
 ) -> Refusal | None:
     """Refuse a repeated exposure that is identical or does not show the same object.

@@ -144,7 +144,7 @@ PsfSigmaZ = Annotated[
 SUPER_RESOLUTION_PRIORS = PriorChoices("super-resolve")
 SuperResolutionPrior = Annotated[
     str,
-    BeforeValidator(SUPER_RESOLUTION_PRIORS.check),
+    BeforeValidator(SUPER_RESOLUTION_PRIORS.validate),
     Setting(
         "Prior",
         "Zero-shot super-resolution: the untrained network learns from the image scaled down "
@@ -207,7 +207,7 @@ class SuperResolve(Task):
         )
         sizes = _multiply_sizes(header.get_sizes(axes), self._get_factors(axes))
         return TaskPlan(
-            axes_refusal=self._check_axes(header, axes),
+            axes_refusal=self._refuse_axes(header, axes),
             stacks="volume" if is_volume else "planes",  # which cost less
             prior_key=next(suitable, priors[0]).key,
             prior_reasons={
@@ -225,7 +225,7 @@ class SuperResolve(Task):
             blind_spot_shape=SINGLE_PIXEL,
         )
 
-    def _check_axes(self, header: ImageHeader, axes: str) -> Refusal | None:
+    def _refuse_axes(self, header: ImageHeader, axes: str) -> Refusal | None:
         """Refuse single planes where there is a factor or a PSF along Z."""
         if not self._has_depth or axes == "ZYX":
             return None

@@ -14,7 +14,7 @@ import pytest
 
 from napari_dip.cli import main
 from napari_dip.errors import FailedError, RefusedError
-from napari_dip.io.outputs import check_output
+from napari_dip.io.outputs import resolve_output
 from napari_dip.io.reading import open_pixels, read_header, read_pixels, read_provenance
 from napari_dip.io.regions import MemoryMappedImage, iter_chunks
 from napari_dip.io.writing import write_image
@@ -162,7 +162,7 @@ def test_an_earlier_result_is_replaced_only_on_request(tmp_path: Path) -> None:
 
 def check_output_code(path: Path, inputs: tuple[Path, ...] = (), overwrite: bool = True) -> str:
     with pytest.raises(RefusedError) as caught:
-        check_output(path, inputs, overwrite)
+        resolve_output(path, inputs, overwrite)
     return caught.value.reason.code
 
 
@@ -170,12 +170,12 @@ def check_output_code(path: Path, inputs: tuple[Path, ...] = (), overwrite: bool
     "name", ["labels.xlsx", "labels/zarr.json", "0/notes.txt", "0/c/notes/a", "tables/0/zarr.json"]
 )
 def test_a_zarr_that_holds_a_file_of_the_users_is_never_replaced(cells: Path, name: str) -> None:
-    assert check_output(cells, overwrite=True) == cells
+    assert resolve_output(cells, overwrite=True) == cells
     foreign = cells / name
     foreign.parent.mkdir(parents=True, exist_ok=True)
     foreign.write_text("{}")
     with pytest.raises(RefusedError) as caught:
-        check_output(cells, overwrite=True)
+        resolve_output(cells, overwrite=True)
     assert caught.value.reason.code == "zarr-shared"
     assert name.split("/")[0] in caught.value.reason.message
     with pytest.raises(FailedError):  # one that appeared after the check
@@ -201,7 +201,7 @@ def test_places_where_a_folder_would_do_harm_are_refused(tmp_path: Path) -> None
     assert check_output_code(tmp_path / "letters.zarr") == "zarr-foreign"
     (tmp_path / "file.zarr").write_text("dear")
     assert check_output_code(tmp_path / "file.zarr") == "folder-is-file"
-    assert check_output(folder, overwrite=True) == folder
+    assert resolve_output(folder, overwrite=True) == folder
 
 
 @pytest.mark.parametrize("level", ["../../other/0", "/etc", "0/../../x", "", "C:\\x"])

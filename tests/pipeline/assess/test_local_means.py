@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.artefact_detection import compute_biased_limit, measure_biased_areas
 from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics
-from napari_dip.pipeline.assess.quality_checks import check_quality
+from napari_dip.pipeline.assess.quality_checks import assess_quality
 
 SIDE = 128
 
@@ -70,7 +70,7 @@ def test_a_result_far_from_its_input_is_said_first_and_not_to_be_used():
         ),
         bias=0.0,
     )
-    notes = check_quality(metrics, [make_note("text", text="The fit of frame 2 was ended early.")])
+    notes = assess_quality(metrics, [make_note("text", text="The fit of frame 2 was ended early.")])
     assert notes["sentences"][0].startswith("Do not use this result: in 30% of its parts")
     good = ResultMetrics(
         residual=ResidualMetrics(
@@ -78,4 +78,4 @@ def test_a_result_far_from_its_input_is_said_first_and_not_to_be_used():
         ),
         bias=0.0,
     )
-    assert not any("Do not use" in sentence for sentence in check_quality(good)["sentences"])
+    assert not any("Do not use" in sentence for sentence in assess_quality(good)["sentences"])

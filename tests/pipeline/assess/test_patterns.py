@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from napari_dip.pipeline.assess.artefact_detection import PeriodicPattern, detect_pattern
 from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics
-from napari_dip.pipeline.assess.quality_checks import check_quality
+from napari_dip.pipeline.assess.quality_checks import assess_quality
 from napari_dip.samples import MITOCHONDRIA
 
 SIDE = 96
@@ -71,9 +71,9 @@ def test_the_verdict_warns_of_a_pattern_and_only_then():
     calm = ResultMetrics(
         residual=ResidualMetrics(excess=0.0, noise_ratio=1.0, pixel_count=256 * 256), bias=0.0
     )
-    before = check_quality(calm)["warnings"]  # that no pixel was left out to the end
+    before = assess_quality(calm)["warnings"]  # that no pixel was left out to the end
     assert not any("period" in message for message in before)
-    sentences = check_quality(
+    sentences = assess_quality(
         replace(calm, pattern=PeriodicPattern(period=2.43, fraction=0.2, removed_fraction=0.83))
     )["warnings"]
     (message,) = (sentence for sentence in sentences if sentence not in before)

@@ -12,7 +12,7 @@ import pytest
 import napari_dip as dip
 from napari_dip.pipeline.assess.artefact_detection import ClippedPixels
 from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics
-from napari_dip.pipeline.assess.quality_checks import check_quality, compute_correlation_limit
+from napari_dip.pipeline.assess.quality_checks import assess_quality, compute_correlation_limit
 from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
 
 #: An easy image: white residual of the noise's own strength, detail that the measurement confirms.
@@ -26,15 +26,15 @@ GOOD = ResultMetrics(
 
 
 def list_warnings(**changes):
-    return " ".join(check_quality(replace(GOOD, **changes))["warnings"])
+    return " ".join(assess_quality(replace(GOOD, **changes))["warnings"])
 
 
 def list_sentences(**changes):
-    return " ".join(check_quality(replace(GOOD, **changes))["sentences"])
+    return " ".join(assess_quality(replace(GOOD, **changes))["sentences"])
 
 
 def test_an_easy_image_gets_no_warning():
-    verdict = check_quality(GOOD)
+    verdict = assess_quality(GOOD)
     assert verdict["warnings"] == []
     assert "The residual looks like noise." in verdict["sentences"]
     assert "Mean intensity was kept within 0.5%." in verdict["sentences"]
@@ -177,7 +177,7 @@ def test_a_finer_result_says_that_nothing_confirms_its_finest_detail():
 
 
 def test_warnings_come_first_and_all_of_it_is_plain_json():
-    verdict = check_quality(
+    verdict = assess_quality(
         replace(GOOD, bias=0.1, upper_clipping=ClippedPixels(fraction=0.1, value=4095.0))
     )
     assert verdict["sentences"][: len(verdict["warnings"])] == verdict["warnings"]

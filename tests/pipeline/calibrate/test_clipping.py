@@ -13,7 +13,7 @@ import napari_dip as dip
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.assess.metrics import ResultMetrics
-from napari_dip.pipeline.assess.quality_checks import check_quality
+from napari_dip.pipeline.assess.quality_checks import assess_quality
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.clipping import (
     HALF_NORMAL_MEAN,
@@ -246,6 +246,6 @@ def test_brightness_is_judged_against_the_input_as_it_came():
         clipping_correction=0.06,
         unexplained_bias=0.05,
     )
-    said = check_quality(metrics)
+    said = assess_quality(metrics)
     assert "On average the result is 5.0% brighter than the input." in said["warnings"]
     assert not any("was kept" in sentence for sentence in said["sentences"])

@@ -26,11 +26,11 @@ from napari_dip.scale.cluster.dispatcher import MAX_JOB_RETRIES, make_worker_job
 from napari_dip.scale.cluster.pool import (
     WORKER_OVERHEAD_BYTES,
     WorkerInfo,
-    check_worker_options,
     choose_worker_count,
     find_shared_machine,
     make_job_resources,
     make_oversubscription_note,
+    read_worker_options,
 )
 from napari_dip.scale.cluster.worker import get_versions, restore_file_on_worker
 from scale.cluster.simulated_workers import InProcessPool, never_stop
@@ -280,7 +280,7 @@ def test_too_many_threads_for_the_cores_are_reported():
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", 0, "99999999"])
 def test_a_number_of_workers_is_a_whole_one(value):
     with pytest.raises(dip.RefusedError) as caught:
-        check_worker_options(value, None, None)
+        read_worker_options(value, None, None)
     assert caught.value.reason.code == "setting-wrong"
 
 

@@ -293,5 +293,5 @@ class TestInSubprocess:
     ],
 )
 def test_bad_file_names_are_refused_before_anything_is_opened(network, weights, code):
-    no = NetworkFile(network=network, weights=weights).check()
+    no = NetworkFile(network=network, weights=weights).refuse_files()
     assert no is not None and no.code == code

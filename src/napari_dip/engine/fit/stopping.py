@@ -69,7 +69,7 @@ def make_validation_stop_rule(patience: int, min_iteration: int = 0) -> StopRule
         It compares medians of three consecutive losses, so a single outlier does not affect it.
     """
 
-    def check_history(history: Sequence[ValidationRecord]) -> Stop | None:
+    def find_stop(history: Sequence[ValidationRecord]) -> Stop | None:
         has_validation = any(isfinite(entry.validation_loss) for entry in history)
         if not has_validation or history[-1].iteration < min_iteration:
             return None
@@ -82,7 +82,7 @@ def make_validation_stop_rule(patience: int, min_iteration: int = 0) -> StopRule
         smoothed = history[best].validation_loss != lowest
         return make_stop(StopReason.PLATEAU, waited=waited, smoothed=smoothed)
 
-    return check_history
+    return find_stop
 
 
 def find_smoothed_best(history: Sequence[ValidationRecord]) -> int:

@@ -11,7 +11,7 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import RefusedError
-from napari_dip.io.paths import check_readable_file, describe_exception
+from napari_dip.io.paths import describe_exception, stat_readable_file
 
 if TYPE_CHECKING:
     import os
@@ -53,7 +53,7 @@ class ProgramArchive:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path, archive_bytes = check_readable_file(path)
+        self.path, archive_bytes = stat_readable_file(path)
         _check_format(self.path)
         try:
             with zipfile.ZipFile(self.path) as file:

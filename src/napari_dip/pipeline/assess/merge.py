@@ -16,7 +16,7 @@ from napari_dip.errors.notes import (
     serialise_stop,
 )
 from napari_dip.pipeline.assess.metrics import measure_result, select_assessed_items
-from napari_dip.pipeline.assess.quality_checks import check_quality
+from napari_dip.pipeline.assess.quality_checks import assess_quality
 from napari_dip.pipeline.assess.report import (
     compute_sha256,
     describe_early_end,
@@ -219,7 +219,7 @@ class ResultMerger:
                 pixels.prediction[assessed_items],
                 self._calibration,
             ),
-            "verdict": check_quality(metrics, unfinished_notes),
+            "verdict": assess_quality(metrics, unfinished_notes),
             "input_sha256": compute_sha256(self._input_pixels),
             "output_sha256": compute_sha256(pixels.image),
             **serialise_notes(self._list_notes()),

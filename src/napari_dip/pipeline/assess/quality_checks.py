@@ -72,7 +72,7 @@ _FIGURE_KEYS = {
 }
 
 
-def check_quality(metrics: ResultMetrics, early_end_notes: Sequence[Note] = ()) -> dict[str, Any]:
+def assess_quality(metrics: ResultMetrics, early_end_notes: Sequence[Note] = ()) -> dict[str, Any]:
     """Compare metrics with their bounds, and return sentences for the user.
 
     Parameters
@@ -89,13 +89,13 @@ def check_quality(metrics: ResultMetrics, early_end_notes: Sequence[Note] = ()) 
         and "bounds" their limits.
     """
     notes = [
-        *_check_local_means(metrics.residual),
+        *_assess_local_means(metrics.residual),
         *early_end_notes,
-        *_check_contrast(metrics),
-        *_check_holes(metrics),
-        *_check_residual(metrics),
-        *_check_pattern(metrics),
-        *_check_intensity(metrics),
+        *_assess_contrast(metrics),
+        *_assess_holes(metrics),
+        *_assess_residual(metrics),
+        *_assess_pattern(metrics),
+        *_assess_intensity(metrics),
         *list_clipping_notes(metrics.lower_clipping, metrics.upper_clipping),
         *_describe_clipping_correction(metrics),
         *_describe_upscaling(metrics),
@@ -146,7 +146,7 @@ def _compute_fraction_lower_bound(detail: ConfirmedDetail) -> float:
     )
 
 
-def _check_residual(metrics: ResultMetrics) -> Iterator[Note]:
+def _assess_residual(metrics: ResultMetrics) -> Iterator[Note]:
     residual = metrics.residual
     if residual is None:
         if not metrics.filled_fraction:
@@ -172,7 +172,7 @@ def _check_residual(metrics: ResultMetrics) -> Iterator[Note]:
         yield make_note("residual-weak", ratio=residual.noise_ratio)
 
 
-def _check_local_means(residual: ResidualMetrics | None) -> Iterator[Note]:
+def _assess_local_means(residual: ResidualMetrics | None) -> Iterator[Note]:
     """Check the brightness of small areas, independent of the measured noise."""
     if residual is not None and residual.biased_fraction > compute_biased_limit(
         residual.area_count
@@ -180,12 +180,12 @@ def _check_local_means(residual: ResidualMetrics | None) -> Iterator[Note]:
         yield make_note("brightness-off", share=residual.biased_fraction, side=LOCAL_AREA_SIDE)
 
 
-def _check_pattern(metrics: ResultMetrics) -> Iterator[Note]:
+def _assess_pattern(metrics: ResultMetrics) -> Iterator[Note]:
     if (pattern := metrics.pattern) is not None:
         yield make_note("pattern-lost", period=pattern.period, share=pattern.removed_fraction)
 
 
-def _check_intensity(metrics: ResultMetrics) -> Iterator[Note]:
+def _assess_intensity(metrics: ResultMetrics) -> Iterator[Note]:
     if metrics.bias is None:
         return
     # the greater of two changes: of all pixels, and of those that clipping does not explain
@@ -196,7 +196,7 @@ def _check_intensity(metrics: ResultMetrics) -> Iterator[Note]:
         yield make_note("mean-kept", share=MAX_BIAS)
 
 
-def _check_contrast(metrics: ResultMetrics) -> Iterator[Note]:
+def _assess_contrast(metrics: ResultMetrics) -> Iterator[Note]:
     detail, contrast = metrics.detail, metrics.contrast
     if metrics.filled_fraction and metrics.residual is None:
         return  # measured pixels are unchanged, and holes contain no validation pixels
@@ -232,7 +232,7 @@ def _make_doubt_facts(detail: ConfirmedDetail) -> dict[str, object]:
     }
 
 
-def _check_holes(metrics: ResultMetrics) -> Iterator[Note]:
+def _assess_holes(metrics: ResultMetrics) -> Iterator[Note]:
     if metrics.distant_fraction > MAX_DISTANT_FRACTION:
         yield make_note("holes-far", share=metrics.distant_fraction)
     elif metrics.filled_fraction:

@@ -12,11 +12,11 @@ from napari_dip.errors import RefusedError
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import (
     MAX_REPORT_BYTES,
-    check_readable_file,
     describe_exception,
     is_zarr,
     parse_strict_json,
     read_small_text,
+    stat_readable_file,
 )
 from napari_dip.pipeline.recipe import migrate_record, recipe_from_dict
 
@@ -49,7 +49,7 @@ class StrictModel(BaseModel):
 
 
 def read_record(path: Path, noun: str, kind: type[StrictModel]) -> dict[str, Any]:
-    """Read a JSON file, and check its fields as `check_record` does.
+    """Read a JSON file, and check its fields as `translate_record` does.
 
     Raises
     ------
@@ -59,10 +59,10 @@ def read_record(path: Path, noun: str, kind: type[StrictModel]) -> dict[str, Any
         If it is no such record. The message is a phrase.
     """
     text = read_small_text(path, f"a {noun}", MAX_REPORT_BYTES)
-    return check_record(parse_strict_json(text), noun, kind)
+    return translate_record(parse_strict_json(text), noun, kind)
 
 
-def check_record(raw: object, noun: str, kind: type[StrictModel]) -> dict[str, Any]:
+def translate_record(raw: object, noun: str, kind: type[StrictModel]) -> dict[str, Any]:
     """Return a record with the names of earlier versions translated; check its fields.
 
     Parameters
@@ -266,7 +266,7 @@ def read_run_report(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     file_path = Path(path)
     if not is_zarr(file_path):
-        file_path, _ = check_readable_file(path)
+        file_path, _ = stat_readable_file(path)
     if file_path.suffix.lower() == ".json":
         return _read_report_file(file_path)
     read_header(file_path)  # raises RefusedError if it is no image
@@ -276,7 +276,7 @@ def read_run_report(path: str | os.PathLike[str]) -> dict[str, Any]:
         provenance = None
     if provenance and isinstance(provenance.get("report"), dict):
         report = {**provenance["report"], "recipe": provenance["recipe"]}
-        return _check_report(file_path, partial(check_record, report, _NOUN, ReportFields))
+        return _read_report(file_path, partial(translate_record, report, _NOUN, ReportFields))
     report_path = file_path.with_suffix(".json")
     if not report_path.is_file():
         why = "neither in itself nor in a report beside it"
@@ -307,10 +307,10 @@ def has_reported_pixels(path: Path, report: Mapping[str, Any]) -> bool:
 
 
 def _read_report_file(path: Path) -> dict[str, Any]:
-    return _check_report(path, partial(read_record, path, _NOUN, ReportFields))
+    return _read_report(path, partial(read_record, path, _NOUN, ReportFields))
 
 
-def _check_report(path: Path, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _read_report(path: Path, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return the report that `read` returns; raise `RefusedError` if it is none."""
     try:
         report = read()

@@ -16,7 +16,7 @@ from napari_dip.pipeline.plan.layout import (
 )
 from napari_dip.tasks.base import InspectedPixels
 from napari_dip.tasks.noise_models.camera_maps import build_camera_correction
-from napari_dip.tasks.shared_settings import check_content, check_exposure_pixels
+from napari_dip.tasks.shared_settings import refuse_content, refuse_exposure_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,14 +52,14 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
         None,
     )
     for key, header in plan.extra_headers.items():
-        if refusal := check_finite(extra_inputs[key], header.name):
+        if refusal := refuse_infinite(extra_inputs[key], header.name):
             return refusal
     arranged = _choose_measured_layout(plan, image, extra_inputs)
     if isinstance(arranged, Refusal):
         return arranged
     layout, stack, inspection = arranged
     measured_mask = inspection.measured_mask
-    if refusal := check_content(
+    if refusal := refuse_content(
         image if measured_mask is None else stack[measured_mask], plan.header.name
     ):
         return refusal
@@ -77,7 +77,7 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
         exposure_name is not None
         and repeated_exposure is not None
         and (
-            refusal := check_exposure_pixels(
+            refusal := refuse_exposure_pixels(
                 stack, repeated_exposure, plan.extra_headers[exposure_name].name, plan.header.name
             )
         )
@@ -176,8 +176,8 @@ def _list_alternative_layouts(plan: Plan) -> list[Layout]:
     ]
 
 
-def check_finite(array: StackArray, name: str) -> Refusal | None:
-    """Check that all values of an extra input are finite; return a refusal or None."""
+def refuse_infinite(array: StackArray, name: str) -> Refusal | None:
+    """Refuse an extra input with values that are not finite."""
     if invalid_count := int((~np.isfinite(array)).sum()):
         return make_refusal("input-not-finite", name=name, count=invalid_count, total=array.size)
     return None

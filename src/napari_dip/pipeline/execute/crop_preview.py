@@ -173,13 +173,13 @@ def _restore_crop(
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.execute.executor import Executor
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
-    from napari_dip.tasks.shared_settings import check_content
+    from napari_dip.tasks.shared_settings import refuse_content
 
     monitor = RunMonitor(crop_plan, poll_control, preview_seconds)
     yield monitor.make_message_event("Measuring the noise of the whole image")
     whole_image = _calibrate_whole_image(plan, data)
     array = np.array(data["image"][region.slices])
-    if content_refusal := check_content(array[np.isfinite(array)], plan.header.name):
+    if content_refusal := refuse_content(array[np.isfinite(array)], plan.header.name):
         raise_if_refused(content_refusal)
     image = _crop_image(whole_image, region, crop_plan, array)
     if image.calibration.measured_mask is not None and not image.calibration.measured_mask.any():

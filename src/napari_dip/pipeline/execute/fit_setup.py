@@ -155,7 +155,7 @@ class PreparedFit:
 def prepare_fit(
     calibrated_image: CalibratedImage,
     unit: WorkUnit,
-    prior_key: str | None = None,
+    prior_key: str = "",
     frames: NeighbourFrames = NO_NEIGHBOUR_FRAMES,
     recovery: RecoveryState | None = None,
 ) -> PreparedFit:
@@ -165,8 +165,8 @@ def prepare_fit(
     ----------
     calibrated_image : CalibratedImage
     unit : WorkUnit
-    prior_key : str, optional
-        Prior to use instead of the plan's.
+    prior_key : str
+        Prior to use instead of the plan's; "": the plan's.
     frames : NeighbourFrames
         Other frames of the movie, registered onto the frame of this unit.
     recovery : RecoveryState, optional
@@ -180,7 +180,7 @@ def prepare_fit(
 
 
 def adapt_fit_config(
-    calibrated_image: CalibratedImage, prior_key: str | None, recovery: RecoveryState
+    calibrated_image: CalibratedImage, prior_key: str, recovery: RecoveryState
 ) -> FitConfig:
     """Return the configuration of the fit, with a window that fits in memory."""
     plan, fit_config = calibrated_image.plan, calibrated_image.plan.fit_config

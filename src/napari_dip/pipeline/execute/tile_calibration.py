@@ -12,7 +12,7 @@ from napari_dip.errors import Refusal, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels
-from napari_dip.pipeline.calibrate.inputs import check_finite, inspect_pixels
+from napari_dip.pipeline.calibrate.inputs import inspect_pixels, refuse_infinite
 from napari_dip.pipeline.calibrate.resolution_and_outliers import halve_oversampled
 from napari_dip.pipeline.calibrate.run_plan import make_run_plan
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunInputs
@@ -23,7 +23,7 @@ from napari_dip.pipeline.plan.tiling import (
     SAMPLE_REGION_COUNT,
     SAMPLE_REGION_SIDE,
 )
-from napari_dip.tasks.shared_settings import check_content
+from napari_dip.tasks.shared_settings import refuse_content
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -79,7 +79,7 @@ def measure_tiles(plan: Plan, image: Any) -> npt.NDArray[np.float64] | Refusal:
     low, high = min(lows), max(highs)
     if low == high:
         return make_refusal("pixels-constant", total=total, name=name, value=low)
-    return check_content(np.array([low, high]), name) or np.array(std)
+    return refuse_content(np.array([low, high]), name) or np.array(std)
 
 
 def select_sample_regions(plan: Plan, tile_std: npt.NDArray[np.float64]) -> tuple[Tile, ...]:
@@ -150,7 +150,7 @@ def read_sample_regions(
     )
     extra_inputs = {name: np.asarray(data[name], np.float32) for name in plan.extra_headers}
     for name, header in plan.extra_headers.items():
-        raise_if_refused(check_finite(extra_inputs[name], header.name))
+        raise_if_refused(refuse_infinite(extra_inputs[name], header.name))
     inspection = raise_if_refused(inspect_pixels(plan, array, stack, extra_inputs))
     grey_level_step = 1.0 if array.dtype.kind in "iu" else 0.0
     return RunInputs(

@@ -349,7 +349,7 @@ def choose_fit_config(
     recipe: Recipe,
     task_plan: TaskPlan,
     header: ImageHeader,
-    prior_key: str | None = None,
+    prior_key: str = "",
     *,
     is_volume: bool = False,
 ) -> tuple[FitConfig, tuple[Note, ...]]:
@@ -361,8 +361,8 @@ def choose_fit_config(
     task_plan : TaskPlan
     header : ImageHeader
         Header of the image. Small images get networks with fewer scales than the preset.
-    prior_key : str, optional
-        Prior to use instead of the task's first choice.
+    prior_key : str
+        Prior to use instead of the task's first choice; "": that choice.
     is_volume : bool
         Whether planes are fitted together; a preset may have a smaller network for that.
 

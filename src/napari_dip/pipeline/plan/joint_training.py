@@ -363,15 +363,15 @@ def reuse_network(
         return make_refusal("series-alone", name=image_plan.header.name)
     if not is_single:
         return None, units, (make_note("series-unused"),)
-    if refusal := _check_network(network, image_plan, fit_config):
+    if refusal := _refuse_network(network, image_plan, fit_config):
         return refusal
     return network, make_inference_units(units, fit_config), ()
 
 
-def _check_network(
+def _refuse_network(
     network: JointNetwork, image_plan: ImagePlan, fit_config: FitConfig
 ) -> Refusal | None:
-    """Return a refusal if version, settings, restarts or channels of a network do not match."""
+    """Refuse a network whose version, settings, restarts or channels do not match."""
     from napari_dip.version import __version__
 
     if not network.sha256:
@@ -402,13 +402,13 @@ def _check_network(
     if fit_config.restarts > network.restarts:
         facts = {"actual": network.restarts, "wanted": fit_config.restarts}
         return make_refusal("series-repeats", path=path, **facts)
-    return check_channels(image_plan.task_plan, image_plan.header, network.groups)
+    return refuse_channels(image_plan.task_plan, image_plan.header, network.groups)
 
 
-def check_channels(
+def refuse_channels(
     task_plan: TaskPlan, header: ImageHeader, groups: tuple[tuple[int, ...], ...]
 ) -> Refusal | None:
-    """Return a refusal if the channel groups of an image differ from those of a network."""
+    """Refuse an image whose channel groups differ from those of a network."""
     image_groups = tuple(group_channels(task_plan, header))
     if image_groups == groups:
         return None

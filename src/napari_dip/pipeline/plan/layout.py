@@ -143,8 +143,8 @@ def plan_task(
     )
 
 
-def check_header(header: ImageHeader, *, accepts_stacks: bool = True) -> Refusal | None:
-    """Check axes, shape and type of one header; return a refusal or None."""
+def refuse_header(header: ImageHeader, *, accepts_stacks: bool = True) -> Refusal | None:
+    """Refuse a header whose axes, shape or type cannot be restored."""
     name, shape, axes = header.name, header.shape, header.axes
     if len(shape) < 2:
         return _make_axis_count_refusal(header)
@@ -156,7 +156,7 @@ def check_header(header: ImageHeader, *, accepts_stacks: bool = True) -> Refusal
         return make_refusal("axes-missing", axes=axes, name=name)
     if 0 in shape:
         return make_refusal("image-empty", name=name, shape=_format_sizes(shape))
-    if refusal := _check_dtype(header):
+    if refusal := _refuse_dtype(header):
         return refusal
     is_colour_image = (
         len(shape) == 3 and shape[-1] == 3 and "S" not in axes
@@ -192,8 +192,8 @@ def _make_axis_count_refusal(header: ImageHeader) -> Refusal:
     return make_refusal("image-line", name=header.name, count=header.shape[0])
 
 
-def check_extra_headers(task_spec: TaskSpec, extra_headers: Headers) -> Refusal | None:
-    """Check the headers of extra inputs; return a refusal or None."""
+def refuse_extra_headers(task_spec: TaskSpec, extra_headers: Headers) -> Refusal | None:
+    """Refuse extra inputs that are missing or unsuitable by their headers."""
     for task_input in task_spec.inputs[1:]:
         header = extra_headers.get(task_input.name)
         if header is None and not task_input.is_optional:
@@ -209,7 +209,7 @@ def check_extra_headers(task_spec: TaskSpec, extra_headers: Headers) -> Refusal 
     return None
 
 
-def _check_dtype(header: ImageHeader) -> Refusal | None:
+def _refuse_dtype(header: ImageHeader) -> Refusal | None:
     if header.dtype.startswith("complex"):
         return make_refusal("image-complex", name=header.name)
     if header.dtype == "bool":

@@ -18,11 +18,11 @@ from napari_dip.pipeline.plan.joint_training import reuse_network
 from napari_dip.pipeline.plan.layout import (
     MAX_UNNAMED_CHANNELS,
     Layout,
-    check_extra_headers,
-    check_header,
     describe_assumed_depth,
     make_layout,
     plan_task,
+    refuse_extra_headers,
+    refuse_header,
 )
 from napari_dip.pipeline.plan.tiling import (
     choose_tiles,
@@ -90,8 +90,8 @@ def _plan_run(
 ) -> Plan:
     """Return the plan of a run; raise `RefusedError` where `preflight` returns a refusal."""
     task_spec, run_settings = recipe.task.spec, recipe.run_settings
-    raise_if_refused(check_header(header, accepts_stacks=task_spec.accepts_stacks))
-    raise_if_refused(check_extra_headers(task_spec, extra_headers))
+    raise_if_refused(refuse_header(header, accepts_stacks=task_spec.accepts_stacks))
+    raise_if_refused(refuse_extra_headers(task_spec, extra_headers))
     planes_plan = raise_if_refused(plan_task(recipe.task, header, extra_headers, "YX"))
     device = _choose_device(run_settings.device, machine)
     layout, task_plan, layout_notes = _choose_layout(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
-from napari_dip.io.paths import check_readable_file, compute_file_sha256
+from napari_dip.io.paths import compute_file_sha256, stat_readable_file
 from napari_dip.pipeline.plan.types import JOINT, JointNetwork
 from napari_dip.pipeline.store.checkpoints import read_outcome
 from napari_dip.pipeline.store.tensor_file import (
@@ -46,7 +46,7 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
     RefusedError
         If the file is no network file, or cannot be read.
     """
-    file_path, _ = check_readable_file(path)
+    file_path, _ = stat_readable_file(path)
     printable = make_printable(str(file_path))
     digest = compute_file_sha256(file_path)
     try:

@@ -300,8 +300,8 @@ class ExtraInputs(QWidget):
             for name, layer in self.get_chosen_layers().items()
         }
 
-    def check_drawings(self, plan: Plan) -> Refusal | None:
-        """Return a refusal if a mask is still empty; masks on disk or large ones are not read.
+    def refuse_masks(self, plan: Plan) -> Refusal | None:
+        """Refuse a mask that is still empty; masks on disk or large ones are not read.
 
         Parameters
         ----------

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 from napari_dip.errors import Refusal
 from napari_dip.pipeline.lazy_inputs import load_array
 from napari_dip.pipeline.noise_report import NoiseReport, make_noise_report
-from napari_dip.pipeline.plan.layout import check_header
+from napari_dip.pipeline.plan.layout import refuse_header
 from napari_dip.qt.shell.background_call import start_call
 from napari_dip.qt.shell.dock_plots import (
     TRAINING_COLOUR,
@@ -297,7 +297,7 @@ class NoiseSection(CollapsibleSection):
     def measure(self) -> None:
         """Measure the noise of the chosen image in the background."""
         layer, header = self._image_chooser.get_layer(), self._image_chooser.read_header()
-        refusal = header if isinstance(header, Refusal) else check_header(header)
+        refusal = header if isinstance(header, Refusal) else refuse_header(header)
         if isinstance(header, Refusal) or refusal is not None or layer is None:
             self._show_message(refusal.message if refusal else "")
             return

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_dip.errors import DipError, Refusal, RefusedError
 from napari_dip.io import guess_axes
-from napari_dip.io.outputs import JSON_SUFFIXES, check_output
+from napari_dip.io.outputs import JSON_SUFFIXES, resolve_output
 from napari_dip.io.paths import find_free_path
 from napari_dip.io.writing import write_image, write_text
 from napari_dip.pipeline.api import load_task_recipe
@@ -478,7 +478,7 @@ class RecipeButtons(QWidget):
     def _save(self, path: str) -> str:
         target = path if path.lower().endswith(JSON_SUFFIXES) else f"{path}.json"
         text = self._form.build_recipe().to_json()
-        checked_path = check_output(target, overwrite=target == path, suffixes=JSON_SUFFIXES)
+        checked_path = resolve_output(target, overwrite=target == path, suffixes=JSON_SUFFIXES)
         write_text(checked_path, text, overwrite=target == path)
         return f"The recipe was saved as '{Path(target).name}'."
 

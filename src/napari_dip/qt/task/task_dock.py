@@ -122,7 +122,7 @@ class TaskDock(QWidget):
             )
         except RefusedError as error:
             return error.reason
-        return plan if isinstance(plan, Refusal) else self.extra_inputs.check_drawings(plan) or plan
+        return plan if isinstance(plan, Refusal) else self.extra_inputs.refuse_masks(plan) or plan
 
     def show_plan(self, _: object = None) -> None:
         """Update the plan above the buttons, unless a run is on."""

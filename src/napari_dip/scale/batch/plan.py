@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
-from napari_dip.io.outputs import check_folder, check_unlocked
+from napari_dip.io.outputs import check_unlocked, resolve_output_folder
 from napari_dip.io.paths import check_names_differ, expand_input_paths, make_result_name
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.api import load_recipe, parse_axes
@@ -20,8 +20,8 @@ from napari_dip.pipeline.machine import choose_thread_count, detect_machine
 from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
 from napari_dip.pipeline.plan.joint_training import (
     MAX_TRAINING_REGION_SIDE,
-    check_channels,
     choose_training_regions,
+    refuse_channels,
 )
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import JointNetwork, TrainingRegion
@@ -213,7 +213,7 @@ def plan_joint_training(
     def refuse_unsuited(job: Job) -> Job:
         if isinstance(job.plan, Refusal) or job.plan.network is None:
             return job
-        refusal = check_channels(job.plan.task_plan, job.plan.header, network_groups)
+        refusal = refuse_channels(job.plan.task_plan, job.plan.header, network_groups)
         return job if refusal is None else replace(job, plan=refusal)
 
     return tuple(map(refuse_unsuited, jobs)), joint_plan
@@ -296,7 +296,7 @@ def plan_batch(
         raise RefusedError(_make_path_refusal("The folder of the results", output_folder))
     extra_headers = _read_extra_headers(loaded_recipe, extra_paths or {})
     folder = Path(os.fspath(output_folder) or "")
-    check_folder(os.fspath(output_folder))
+    resolve_output_folder(os.fspath(output_folder))
     check_unlocked(folder / MANIFEST_FILE)
     sources, notes = expand_input_paths(input_paths, folder)
     manifest = read_batch_manifest(folder, loaded_recipe) if resume else None
@@ -341,7 +341,7 @@ def plan_batch(
         network=batch_network.network,
         joint_training=joint_plan,
     )
-    check_folder(
+    resolve_output_folder(
         folder, sum(4 * prod(plan.result_shape) for plan in find_remaining_plans(plan).values())
     )
     return plan

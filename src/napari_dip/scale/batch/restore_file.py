@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import make_plane_header
-from napari_dip.io.outputs import check_folder
+from napari_dip.io.outputs import resolve_output_folder
 from napari_dip.io.paths import resolve_target
 from napari_dip.io.reading import read_provenance
 from napari_dip.io.regions import MemoryMappedImage
@@ -130,7 +130,7 @@ def _restore_and_save(
 ) -> Generator[Event, None, FileOutcome]:
     """Restore one file and save its outputs; add the hashes of the inputs to `hashes`."""
     paths = job.paths
-    check_folder(paths.result.parent, 4 * prod(plan.result_shape))
+    resolve_output_folder(paths.result.parent, 4 * prod(plan.result_shape))
     stamps = stamp_files(plan)
     folders = _resolve_folders(paths)
     outputs = paths.list_outputs(plan.recipe.task)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dip.errors import DipError, Refusal
 from napari_dip.errors.templates import make_printable
-from napari_dip.io.paths import MAX_REPORT_BYTES, check_readable_file
+from napari_dip.io.paths import MAX_REPORT_BYTES, stat_readable_file
 from napari_dip.pipeline.assess.html_page import (
     Html,
     make_element,
@@ -114,7 +114,7 @@ def _make_page_cells(outcome: FileOutcome) -> tuple[Html, Html, Html]:
     image = Html()
     if outcome.overview is not None:
         with suppress(OSError, DipError):  # reading a pipe in its place would block
-            path, byte_count = check_readable_file(outcome.overview)
+            path, byte_count = stat_readable_file(outcome.overview)
             image = make_image(path.read_bytes()) if byte_count <= MAX_REPORT_BYTES else image
     if outcome.refusal is not None:
         paragraphs = [outcome.refusal.sentence, outcome.refusal.remedy]

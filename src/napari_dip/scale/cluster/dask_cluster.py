@@ -23,12 +23,12 @@ from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.cluster.pool import (
     DaskWorkerPool,
     WorkerInfo,
-    check_worker_options,
     choose_worker_count,
     find_shared_machine,
     list_gpus,
     make_oversubscription_note,
     make_worker_resources,
+    read_worker_options,
 )
 from napari_dip.scale.cluster.worker import describe_worker, run_worker_job
 
@@ -137,7 +137,7 @@ def plan_with_workers(
     RefusedError
         As `plan_batch`; also if the requested workers are not available.
     """
-    count, max_threads = check_worker_options(workers, scheduler, threads)
+    count, max_threads = read_worker_options(workers, scheduler, threads)
     with join_cluster(scheduler) as joined_pool:
         if count:
             _import_distributed()  # report a missing package first

@@ -82,7 +82,7 @@ class WorkerInfo:
         return max(1, min(available_bytes, self.memory_limit - WORKER_OVERHEAD_BYTES))
 
 
-def check_worker_options(
+def read_worker_options(
     workers: object, scheduler: str | None, threads: object
 ) -> tuple[int, int | None]:
     """Validate the options for workers, scheduler and threads.

@@ -26,7 +26,7 @@ from napari_dip.io.exported_networks.exported_program import (
     read_program,
     read_weight,
 )
-from napari_dip.io.paths import check_readable_file, describe_exception
+from napari_dip.io.paths import describe_exception, stat_readable_file
 
 if TYPE_CHECKING:
     from napari_dip.io.exported_networks.exported_program import ExportedProgram
@@ -238,7 +238,7 @@ def _load_weights(name: str, weights: str) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path, _ = check_readable_file(weights)
+    path, _ = stat_readable_file(weights)
     try:
         return dict(load_file(path))
     except (SafetensorError, OSError, ValueError) as error:

@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from napari_dip.errors import FAULTS, Refusal, RefusedError, make_refusal, read_refusal
 from napari_dip.errors.templates import make_printable
-from napari_dip.io.paths import check_readable_file
+from napari_dip.io.paths import stat_readable_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +53,7 @@ class NetworkFile:
     network: str
     weights: str | None
 
-    def check(self) -> Refusal | None:
+    def refuse_files(self) -> Refusal | None:
         """Refuse missing or unsuitable files, without opening them."""
         from napari_dip.io.exported_networks.archive import FOREIGN_FORMATS
 
@@ -65,7 +65,7 @@ class NetworkFile:
             return make_refusal("network-type", path=network, kind=kind)
         try:
             for path in self.paths:
-                check_readable_file(path)
+                stat_readable_file(path)
         except RefusedError as error:
             return error.reason
         if self.is_program:
@@ -168,7 +168,7 @@ def _load_or_refuse(
     file: NetworkFile, layer: str | None, size: tuple[int, ...], memory: int
 ) -> ImportedNetwork | tuple[tuple[str, str], ...] | Refusal:
     """Return the network up to a layer, its layers if none is named, or a refusal."""
-    if refusal := file.check():
+    if refusal := file.refuse_files():
         return refusal
     try:
         return _load_in_child(file, layer, size, memory, _stat_network_files(file))
@@ -302,7 +302,7 @@ class Normalisation:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
 
-    def check(self, channels: int) -> Refusal | None:
+    def refuse_values(self, channels: int) -> Refusal | None:
         """Refuse a wrong number of values, and deviations that are not above 0."""
         for field, values in (("mean", self.mean), ("deviation", self.deviation)):
             text = ",".join(f"{value:g}" for value in values)

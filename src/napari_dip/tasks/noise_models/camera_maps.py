@@ -141,7 +141,7 @@ class CameraCorrection:
         return (make_note("camera-maps", share=noisy_fraction),)
 
 
-def check_maps(
+def refuse_maps(
     header: ImageHeader, extra_headers: Headers, *, is_detector_noise: bool
 ) -> Refusal | None:
     """Refuse camera maps of the wrong size or without use, from the headers alone.
@@ -178,7 +178,7 @@ def check_maps(
     return None
 
 
-def check_map_pixels(extra_inputs: Mapping[str, AnyArray]) -> Refusal | None:
+def refuse_map_pixels(extra_inputs: Mapping[str, AnyArray]) -> Refusal | None:
     """Refuse gain and noise maps with values that are not above 0."""
     for key, what in (("gain_map", "gain"), ("noise_map", "noise")):
         if key in extra_inputs and (wrong := int((extra_inputs[key] <= 0).sum())):

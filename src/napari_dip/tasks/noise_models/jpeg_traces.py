@@ -67,7 +67,7 @@ _DCT_BASIS = np.sqrt(np.where(_FREQUENCY == 0, 1, 2) / JPEG_BLOCK_SIDE) * np.cos
 )
 
 
-def check_jpeg(header: ImageHeader, extra_headers: Headers) -> Refusal | None:
+def refuse_jpeg_header(header: ImageHeader, extra_headers: Headers) -> Refusal | None:
     """Refuse repeated exposures and several channels, from the headers alone."""
     if "repeated_exposure" in extra_headers:
         return make_refusal("jpeg-repeated-exposure", name=extra_headers["repeated_exposure"].name)
@@ -77,7 +77,7 @@ def check_jpeg(header: ImageHeader, extra_headers: Headers) -> Refusal | None:
     return None
 
 
-def check_jpeg_pixels(image: Float32Array, name: str) -> Refusal | None:
+def refuse_jpeg_pixels(image: Float32Array, name: str) -> Refusal | None:
     """Refuse images (C, Y, X) without traces of compression."""
     return make_refusal("jpeg-none", name=name) if _find_scaled_traces(image)[0] is None else None
 
@@ -98,7 +98,7 @@ def read_jpeg_traces(
         What `FitInput.extra_inputs` will hold, and notes for the user.
     """
     traces, levels = _find_scaled_traces(image)
-    assert traces is not None  # `check_jpeg_pixels` has refused such images
+    assert traces is not None  # `refuse_jpeg_pixels` has refused such images
     extra_inputs = {
         "jpeg_steps": traces.quantisation_tables.astype(np.float32),
         "jpeg_start": np.array(traces.block_offset, np.float32),

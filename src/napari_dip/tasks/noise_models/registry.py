@@ -21,9 +21,9 @@ from napari_dip.tasks.noise_models.impulses import (
     replace_by_random_neighbours,
 )
 from napari_dip.tasks.noise_models.jpeg_traces import (
-    check_jpeg,
-    check_jpeg_pixels,
     read_jpeg_traces,
+    refuse_jpeg_header,
+    refuse_jpeg_pixels,
 )
 from napari_dip.tasks.noise_models.stripes import (
     add_line_offsets,
@@ -74,7 +74,7 @@ MIN_QUARTER_IMPULSE_FRACTION = 0.3
 MIN_STRIPE_VARIANCE_RATIO = 20.0
 
 
-def check_speckle_pixels(name: str, stack: Float32Array) -> Refusal | None:
+def refuse_speckle_pixels(name: str, stack: Float32Array) -> Refusal | None:
     """Refuse images with negative values, which no multiplicative noise produces."""
     count = int((stack < 0).sum())
     if not count:
@@ -212,9 +212,9 @@ class NoiseModel:
         (noise, pixels) -> the noise of intensities, where `remove_artefact` changed their scale.
     has_noise_residual : bool
         Whether the residual of a good fit is noise of the measured strength.
-    check_header : callable
+    refuse_header : callable
         (header, extra_headers) -> Refusal or None.
-    check_pixels : callable
+    refuse_pixels : callable
         (name, image (N, C, *grid)) -> Refusal or None.
     convert_inputs : callable
         (image, extra_inputs, headers) -> what the fits get, and notes.
@@ -247,8 +247,8 @@ class NoiseModel:
     has_noise_residual: bool = True
     remove_artefact: RemoveArtefact | None = None
     convert_noise: Callable[[NoiseEstimate, Float32Array], NoiseEstimate] | None = None
-    check_header: Callable[[ImageHeader, Headers], Refusal | None] = _return_none
-    check_pixels: Callable[[str, Float32Array], Refusal | None] = _return_none
+    refuse_header: Callable[[ImageHeader, Headers], Refusal | None] = _return_none
+    refuse_pixels: Callable[[str, Float32Array], Refusal | None] = _return_none
     convert_inputs: ConvertInputs = keep_extra_inputs
     find_missing: Callable[[Float32Array], BoolArray | None] = _return_none
     correct_fit_input: Callable[[FitInput], FitInput] = lambda fit_input: fit_input
@@ -298,8 +298,8 @@ JPEG = NoiseModel(
     prior_reason="it learns to undo the compression that was found, on the image itself",
     joins_colours=True,  # JPEG mixes the colours
     has_noise_residual=False,
-    check_header=check_jpeg,
-    check_pixels=lambda name, stack: check_jpeg_pixels(stack[0], name),
+    refuse_header=refuse_jpeg_header,
+    refuse_pixels=lambda name, stack: refuse_jpeg_pixels(stack[0], name),
     convert_inputs=lambda image, extra_inputs, headers: read_jpeg_traces(image),
     wrap_problem=add_jpeg_projection,
 )
@@ -313,7 +313,7 @@ SALT_AND_PEPPER = NoiseModel(
     prior_reason="it learns to fill pixels in from those around, as the impulses need",
     fills_missing_pixels=True,
     remove_artefact=_replace_impulses,
-    check_header=partial(_refuse_exposures, "Salt and pepper"),
+    refuse_header=partial(_refuse_exposures, "Salt and pepper"),
     find_missing=find_stack_impulses,
     limit_network_input=exclude_impulses,
     problem_factory=build_impulse_problem,
@@ -324,7 +324,7 @@ STRIPES = NoiseModel(
     methods_phrase="offsets of whole rows or columns beside a detector's noise",
     papers=("stripes",),
     remove_artefact=lambda volume, mask, step: (subtract_line_offsets(volume), mask, step),
-    check_header=partial(_refuse_exposures, "Stripes"),
+    refuse_header=partial(_refuse_exposures, "Stripes"),
     convert_inputs=lambda image, extra_inputs, headers: (extra_inputs, (describe_stripes(image),)),
     correct_fit_input=remove_stripes,
     wrap_problem=add_line_offsets,
@@ -338,8 +338,8 @@ SPECKLE = NoiseModel(
     papers=("speckle",),
     remove_artefact=lambda volume, mask, _: (compute_logarithm(volume), mask, 0.0),
     convert_noise=convert_log_noise,
-    check_header=partial(_refuse_exposures, "Speckle"),
-    check_pixels=check_speckle_pixels,
+    refuse_header=partial(_refuse_exposures, "Speckle"),
+    refuse_pixels=refuse_speckle_pixels,
 )
 
 #: All noise models, by key, in the order of forms.

@@ -427,7 +427,7 @@ def set_learning_rate(architecture: Architecture, rate: float) -> Architecture:
     )
 
 
-def refuse_architecture(architecture_name: str, conflict: str) -> Refusal:
+def make_architecture_refusal(architecture_name: str, conflict: str) -> Refusal:
     """Refuse an architecture together with a setting that has its own network."""
     why = f"{conflict} has a network of its own"
     hint = "Choose the random input (--prior random-input) and a detector's noise with it."

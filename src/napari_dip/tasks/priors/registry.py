@@ -245,7 +245,7 @@ class PriorChoices(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._collect())
 
-    def check(self, value: object) -> object:
+    def validate(self, value: object) -> object:
         """Return the value of the setting.
 
         Raises
