@@ -24,8 +24,8 @@ from scipy.ndimage import maximum_filter
 from skimage.io import imsave
 
 import napari_dip as dip
-from napari_dip.engine.deconvolution.initial_estimate import run_masked_richardson_lucy
 from napari_dip.engine.deconvolution.psf import clean_psf, compute_microscope_psf
+from napari_dip.engine.deconvolution.richardson_lucy import run_masked_richardson_lucy
 from napari_dip.engine.operators.convolution import CircularConvolution, ValidConvolution
 from shared_data import OUT, data_folder, write
 

@@ -312,7 +312,7 @@ def test_every_paper_that_no_sentence_cites_has_its_part_named():
 def test_parts_are_cited_where_they_ran_and_nowhere_else(task, settings, inputs, monkeypatch):
     """The engine itself is asked what it did; nothing is put in its place."""
     from napari_dip.engine import refinement as collaborative
-    from napari_dip.engine.deconvolution import initial_estimate as first_guess
+    from napari_dip.engine.deconvolution import richardson_lucy as first_guess
     from napari_dip.engine.priors import r2r as recorruption
 
     ran = set()

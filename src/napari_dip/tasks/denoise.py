@@ -25,7 +25,7 @@ from napari_dip.tasks.base import (
     TaskSetup,
     TaskSpec,
 )
-from napari_dip.tasks.noise_models.camera_maps import (
+from napari_dip.tasks.noise_models.camera_correction import (
     CAMERA_MAP_INPUTS,
     refuse_map_pixels,
     refuse_maps,

@@ -84,7 +84,7 @@ def compute_smooth_deconvolution(
     """
     from itertools import islice
 
-    from napari_dip.engine.deconvolution.initial_estimate import iterate_smooth_deconvolution
+    from napari_dip.engine.deconvolution.richardson_lucy import iterate_smooth_deconvolution
 
     signal = fit_input.measurement - dark_level
     valid = fit_input.masks.visible
@@ -162,7 +162,7 @@ def _estimate_volume_noise(fit_input: FitInput, operator: Operator, dark_level: 
     """Return the noise variance of each pixel at the brightness of a Richardson-Lucy estimate."""
     import torch
 
-    from napari_dip.engine.deconvolution.initial_estimate import run_masked_richardson_lucy
+    from napari_dip.engine.deconvolution.richardson_lucy import run_masked_richardson_lucy
 
     valid = fit_input.masks.visible
     steps = (RICHARDSON_LUCY_ITERATIONS_TO_NOISE,)
@@ -183,7 +183,7 @@ def _measure_model_error(
     """
     import torch
 
-    from napari_dip.engine.deconvolution.initial_estimate import iterate_smooth_deconvolution
+    from napari_dip.engine.deconvolution.richardson_lucy import iterate_smooth_deconvolution
 
     signal = fit_input.measurement - dark_level
     valid = fit_input.masks.visible
@@ -293,7 +293,7 @@ def compute_initial_estimate(
     dark_level : Tensor
         (1, C, 1, ...): value of a pixel without light, in network units.
     """
-    from napari_dip.engine.deconvolution.initial_estimate import (
+    from napari_dip.engine.deconvolution.richardson_lucy import (
         estimate_peak_intensity,
         run_masked_richardson_lucy,
     )

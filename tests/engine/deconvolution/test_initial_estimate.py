@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from napari_dip.engine.deconvolution.initial_estimate import (
+from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
+from napari_dip.engine.deconvolution.richardson_lucy import (
     estimate_peak_intensity,
     run_masked_richardson_lucy,
 )
-from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.operators.convolution import (
     CircularConvolution,
     ValidConvolution,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_dip.engine.deconvolution.initial_estimate import (
+from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
+from napari_dip.engine.deconvolution.richardson_lucy import (
     compute_hessian_norm_gradient,
     iterate_smooth_deconvolution,
     run_masked_richardson_lucy,
 )
-from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.operators.convolution import CircularConvolution
 
 KERNEL = sample_gaussian_psf((0.8, 1.0, 1.0))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.tasks import TASKS
-from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAP_INPUTS
+from napari_dip.tasks.noise_models.camera_correction import CAMERA_MAP_INPUTS
 from napari_dip.tasks.noise_models.registry import get_noise_model
 from napari_dip.tasks.priors.registry import get_prior_spec
 

@@ -15,7 +15,7 @@ from napari_dip.pipeline.plan.layout import (
     to_stack,
 )
 from napari_dip.tasks.base import InspectedPixels
-from napari_dip.tasks.noise_models.camera_maps import build_camera_correction
+from napari_dip.tasks.noise_models.camera_correction import build_camera_correction
 from napari_dip.tasks.shared_settings import refuse_content, refuse_exposure_pixels
 
 if TYPE_CHECKING:

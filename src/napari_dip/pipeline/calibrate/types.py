@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageHeader
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.tile import Tile
-    from napari_dip.tasks.noise_models.camera_maps import CameraCorrection
+    from napari_dip.tasks.noise_models.camera_correction import CameraCorrection
 
     StackArray = npt.NDArray[np.float32]
 

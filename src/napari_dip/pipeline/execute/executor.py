@@ -333,7 +333,7 @@ class Executor:
         """Run one fit, which offers checkpoints to the store unless priors are compared."""
         from napari_dip.engine.fit.loop import fit
         from napari_dip.pipeline.execute.fit_setup import prepare_fit
-        from napari_dip.pipeline.execute.joint_training import prepare_joint_fit
+        from napari_dip.pipeline.execute.joint_fit_setup import prepare_joint_fit
 
         recovery, frame_provider = self._recovery, self._frame_provider
         if unit.has_estimate:
@@ -410,7 +410,7 @@ class Executor:
     def _record_network(self, unit: WorkUnit, fit_run: FitRun) -> Control:
         """Record a jointly trained network, or the gain of a fine-tuning probe."""
         from napari_dip.pipeline.execute.fit_setup import make_unit_outcome
-        from napari_dip.pipeline.execute.joint_training import compute_validation_gain
+        from napari_dip.pipeline.execute.joint_fit_setup import compute_validation_gain
 
         prepared_fit, result = fit_run.prepared_fit, fit_run.result
         assert result is not None

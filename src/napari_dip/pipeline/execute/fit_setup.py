@@ -39,7 +39,7 @@ from napari_dip.tasks.base import (
     HalfResolutionFit,
     SeriesFrames,
 )
-from napari_dip.tasks.noise_models.camera_maps import compute_pixel_weights
+from napari_dip.tasks.noise_models.camera_correction import compute_pixel_weights
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.shared_settings import average_exposures
 

@@ -13,7 +13,7 @@ from napari_dip.errors import RefusedError
 from napari_dip.pipeline.assess.references import PAPERS, list_paper_keys
 from napari_dip.pipeline.calibrate.channel_noise import measure_single_exposure
 from napari_dip.tasks.base import NoiseSettings
-from napari_dip.tasks.noise_models.camera_maps import (
+from napari_dip.tasks.noise_models.camera_correction import (
     build_camera_correction,
     compute_pixel_weights,
 )

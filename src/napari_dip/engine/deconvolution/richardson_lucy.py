@@ -1,4 +1,4 @@
-"""Deconvolve an image for the initial estimate, by Richardson-Lucy or by smooth least squares.
+"""Deconvolve an image by Richardson-Lucy, or by multiplicative steps to smooth least squares.
 
 Richardson-Lucy assumes Poisson noise and has no penalty. Smooth deconvolution weights each pixel by
 its noise variance, and penalises second differences. Its steps are multiplicative (the image space
