@@ -49,7 +49,7 @@ class PeakMemory:
 
 def run_preset(problem: Problem, preset: str) -> dict[str, Any]:
     """Our preset, as `napari_dip.denoise` and its like run it: dB against CPU seconds."""
-    from napari_dip.pipeline.machine import load_torch
+    from napari_dip.pipeline.torch_state import load_torch
 
     load_torch()
     for name in (

@@ -67,7 +67,7 @@ def read_memory(what: str) -> float:
 
 def load_all() -> None:
     """Import what a run imports: the baseline is what a process holds after that."""
-    from napari_dip.pipeline.machine import load_torch
+    from napari_dip.pipeline.torch_state import load_torch
 
     load_torch()
     for name in (

@@ -85,7 +85,7 @@ def preload_torch() -> None:
     import matplotlib.figure  # noqa: F401
     import torch
 
-    from napari_dip.pipeline.machine import load_torch
+    from napari_dip.pipeline.torch_state import load_torch
 
     load_torch()
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from importlib import metadata
 
 import pytest
 
-from napari_dip.pipeline.machine import MPS_FALLBACK_VARIABLE
+from napari_dip.pipeline.torch_state import MPS_FALLBACK_VARIABLE
 
 needs_gnu = pytest.mark.skipif(sys.platform != "linux", reason="needs GNU's OpenMP")
 

@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from napari_dip.pipeline import machine
+from napari_dip.pipeline import torch_state
 
 needs_gnu = pytest.mark.skipif(
     sys.platform != "linux" or (os.cpu_count() or 1) < 2, reason="needs GNU's OpenMP and two cores"
@@ -47,7 +47,7 @@ def run_script(first: str = "", **environment: str) -> list[str]:
     clean = {
         name: value
         for name, value in os.environ.items()
-        if name not in machine._WAIT_POLICY_VARIABLES
+        if name not in torch_state._WAIT_POLICY_VARIABLES
     }
     clean.pop("OMP_NUM_THREADS", None)
     command = [sys.executable, "-c", first + textwrap.dedent(_RUN)]
@@ -83,7 +83,7 @@ def test_who_says_how_threads_wait_is_left_alone(policy: dict[str, str]) -> None
 def test_measuring_noise_first_leaves_no_threads_that_spin() -> None:
     script = (
         "import os, sys, numpy as np, napari_dip as dip\n"
-        "from napari_dip.pipeline import machine as openmp\n"
+        "from napari_dip.pipeline import torch_state as openmp\n"
         "dip.measure_noise(np.random.default_rng(0).poisson(50, (64, 64)))\n"
         "assert 'torch' in sys.modules\n"
         "print(openmp.has_spinning_threads())\n"
@@ -91,7 +91,7 @@ def test_measuring_noise_first_leaves_no_threads_that_spin() -> None:
     clean = {
         name: value
         for name, value in os.environ.items()
-        if name not in machine._WAIT_POLICY_VARIABLES
+        if name not in torch_state._WAIT_POLICY_VARIABLES
     }
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=clean, capture_output=True, text=True, check=True)
@@ -99,5 +99,7 @@ def test_measuring_noise_first_leaves_no_threads_that_spin() -> None:
 
 
 def test_a_single_thread_needs_no_others_to_wait() -> None:
-    with machine.suppress_thread_spinning(1):
-        assert not [thread for thread in machine.threading.enumerate() if "openmp" in thread.name]
+    with torch_state.suppress_thread_spinning(1):
+        assert not [
+            thread for thread in torch_state.threading.enumerate() if "openmp" in thread.name
+        ]

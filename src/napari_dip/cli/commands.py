@@ -30,7 +30,7 @@ from napari_dip.cli.terminal import (
 )
 from napari_dip.errors import RefusedError, raise_if_refused
 from napari_dip.errors.notes import serialise_stop
-from napari_dip.errors.templates import TEXTS, make_printable, render_text
+from napari_dip.errors.templates import TEXTS, format_bytes, make_printable, render_text
 from napari_dip.explore.experiment_results import resolve_experiment_folder
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.header import ImageHeader
@@ -44,12 +44,7 @@ from napari_dip.pipeline.assess.report_figures import plot_before_after
 from napari_dip.pipeline.camera_maps import camera_maps, resolve_camera_map_folder
 from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.machine import (
-    QT_BINDINGS,
-    detect_machine,
-    examine_installation,
-    format_bytes,
-)
+from napari_dip.pipeline.machine import QT_BINDINGS, detect_machine, examine_installation
 from napari_dip.pipeline.noise_report import format_interval, measure_noise
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.psf_measurement import measure_psf, resolve_psf_outputs

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from napari_dip.errors import FailedError
 from napari_dip.errors.notes import make_note
-from napari_dip.errors.templates import make_lines_printable, make_printable
+from napari_dip.errors.templates import format_duration, make_lines_printable, make_printable
 from napari_dip.io.paths import describe_exception
 from napari_dip.pipeline.events import Control, drain_generator
-from napari_dip.pipeline.machine import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -1,4 +1,4 @@
-"""Read the templates of all messages, fill them with facts, and make texts safe to print.
+"""Read the templates of all messages, fill them with facts, and format what stands in texts.
 
 The templates stand in `messages.toml`. `{fact:?this|that}` chooses between two texts by a fact.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from dataclasses import dataclass
+from math import ceil
 from numbers import Integral, Real
 from pathlib import Path
 from reprlib import Repr
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 #: Maximum characters of an unshortened text: a file name has up to 255, the list of all
 #: architectures 560. Of a longer text, this many characters at each end stay.
@@ -138,3 +139,16 @@ def shorten_middle(text: str) -> str:
 def shorten_repr(value: object) -> str:
     """Return Python's representation of a value, shortened if it is long or deeply nested."""
     return _SHORT_REPR.repr(value)
+
+
+def format_bytes(count: float, round_to_int: Callable[[float], int] = ceil) -> str:
+    """Format bytes as MB or GB, rounded up; with `round_to_int=floor` rounded down."""
+    megabytes = max(1, round_to_int(count / 1e6))
+    return f"{megabytes} MB" if megabytes < 1000 else f"{round_to_int(count / 1e8) / 10:.1f} GB"
+
+
+def format_duration(seconds: float) -> str:
+    """Format seconds for the user, rounded up, since most are upper bounds."""
+    if seconds <= 90:
+        return f"{max(1, ceil(seconds))} s"
+    return f"{ceil(seconds / 60)} min" if seconds <= 5400 else f"{ceil(seconds / 360) / 10:.1f} h"

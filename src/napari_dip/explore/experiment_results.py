@@ -30,9 +30,8 @@ from napari_dip.pipeline.assess.html_page import (
 )
 from napari_dip.pipeline.assess.references import EXPERIMENT_PAPERS, PAPERS
 from napari_dip.pipeline.events import Event, PausableClock, Progress, ProgressTracker
-from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.store.result_files import escape_formula, format_json
-from napari_dip.pipeline.torch_state import run_in_default_state
+from napari_dip.pipeline.torch_state import load_torch, run_in_default_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence

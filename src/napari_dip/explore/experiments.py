@@ -32,7 +32,6 @@ from napari_dip.explore.feature_layers import (
 )
 from napari_dip.explore.spectral_measures import BAND_NAMES, list_band_labels
 from napari_dip.pipeline.events import drain_generator, map_generator
-from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE
 from napari_dip.pipeline.recipe import (
     OLD_EXPERIMENT_SETTINGS,
@@ -40,6 +39,7 @@ from napari_dip.pipeline.recipe import (
     DeviceSetting,
     accept_old_names,
 )
+from napari_dip.pipeline.torch_state import load_torch
 from napari_dip.tasks.base import Setting
 from napari_dip.tasks.priors.random_input import DEFAULT_ARCHITECTURE
 

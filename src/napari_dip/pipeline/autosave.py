@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import DipError, RefusedError
-from napari_dip.errors.templates import make_printable
+from napari_dip.errors.templates import format_bytes, make_printable
 from napari_dip.io.atomic import write_atomically
 from napari_dip.io.reading import open_pixels, read_header
 from napari_dip.pipeline.assess.report import compute_sha256
@@ -34,7 +34,7 @@ from napari_dip.pipeline.assess.report_fields import (
 )
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import hash_file_pixels
-from napari_dip.pipeline.machine import Machine, format_bytes
+from napari_dip.pipeline.machine import Machine
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_NAME, CheckpointStore
 from napari_dip.pipeline.store.run_folder import (
     ENTRY_SUFFIX,

@@ -1,16 +1,7 @@
-"""Detect what this computer offers, check the installation, and set up torch before it is loaded.
-
-GNU's OpenMP reads its wait policy when it is loaded. Without a policy, an idle thread spins for
-about a millisecond after each operation and takes the cores from computing threads. Beside two
-busy programs on two cores, a run of 64 x 64 pixels took 88 s instead of 7 to 14 s. While a process
-has more OpenMP threads than cores, threads spin only a three-hundredth as long (`do_spin` in
-libgomp's config/linux/wait.h). So where torch was loaded before this package, a few sleeping
-threads are added. The number of computing threads does not change, and neither do the pixels.
-"""
+"""Detect what this computer offers, and check the installation."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
@@ -18,45 +9,19 @@ import platform
 import shutil
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
-from math import ceil, isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from napari_dip.errors import FailedError, Refusal, make_refusal
-from napari_dip.io.paths import check_working_folder, describe_exception
+from napari_dip.errors import Refusal, make_refusal
+from napari_dip.io.paths import describe_exception
+from napari_dip.pipeline.torch_state import MPS_FALLBACK_VARIABLE, load_torch
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from types import ModuleType
-
-#: Parameters of glibc's `mallopt`, see mallopt(3): the settings below save 7 to 12 % of the CPU
-#: time (`benchmarks/tiles.py`).
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-#: Bytes kept free at the end of a thread's heap of 64 MiB: otherwise one run in three on a thread
-#: of napari took 650,000 page faults and 19 % more CPU time (docs/constants.md).
-_THREAD_HEAP_BYTES = 64 * 2**20
-#: Bytes by parameter: blocks up to the first limit are reused from freed memory; the second is kept
-#: at the end of the heap. A larger first limit takes 9 to 24 % more memory (docs/constants.md).
-_MALLOC_SETTINGS = {
-    _MMAP_THRESHOLD: 32 * 2**20,
-    _TRIM_THRESHOLD: 256 * 2**20,
-    _TOP_PAD: _THREAD_HEAP_BYTES,
-}
-#: Environment variables by which users choose how idle threads wait.
-_WAIT_POLICY_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 #: Maximum number of CPU threads of a fit. Two threads are 1.8 times as fast as one (256 x 256
 #: crops). More were not measured; the limit is a guess, as layers of narrow networks are small.
 MAX_THREADS = 8
-#: Environment variable by which torch computes on the CPU what the Apple GPU cannot.
-MPS_FALLBACK_VARIABLE = "PYTORCH_ENABLE_MPS_FALLBACK"
-#: Environment variables for torch's libraries while they load, unless the user has set them.
-_TORCH_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", MPS_FALLBACK_VARIABLE: "1"}
 #: Parts of torch's messages when memory is full.
 _MEMORY_ERROR_TEXTS = ("out of memory", "can't allocate memory", "defaultcpuallocator")
 #: Qt bindings that napari supports, in its order of preference.
@@ -83,87 +48,6 @@ facts = {"version": torch.__version__, "build": build, "devices": devices, "name
 print(json.dumps(facts))
 """
 _UNUSABLE_DRIVER_MESSAGE = "PyTorch sees the driver but cannot use it"
-
-
-def keep_freed_memory() -> bool:
-    """Make the C library reuse freed memory, which the system would otherwise clear again.
-
-    Returns
-    -------
-    bool
-        True if all settings were accepted; False on systems without glibc.
-    """
-    if sys.platform != "linux":
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
-        return False
-    # a list: all are set, even if one is refused
-    accepted = [mallopt(name, size) == 1 for name, size in _MALLOC_SETTINGS.items()]
-    return all(accepted)
-
-
-@cache
-def has_spinning_threads() -> bool:
-    """Return whether torch was loaded before a wait policy could be set.
-
-    It is detected once, before torch is loaded here; later the environment may change.
-    """
-    return "torch" in sys.modules and not any(name in os.environ for name in _WAIT_POLICY_VARIABLES)
-
-
-@contextmanager
-def suppress_thread_spinning(threads: int) -> Iterator[None]:
-    """Keep idle threads of torch from spinning within the context.
-
-    Parameters
-    ----------
-    threads : int
-        Number of computing threads; with 1 nothing is done, since no thread waits.
-    """
-    libraries = _load_openmp_libraries() if threads > 1 and has_spinning_threads() else []
-    if not libraries:
-        yield
-        return
-    finished, started = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        try:
-            for library in libraries:
-                _start_threads(library)
-        finally:
-            started.set()
-        finished.wait()  # the OpenMP threads end with the thread that started them
-
-    holder = threading.Thread(target=hold, name="napari-dip-openmp", daemon=True)
-    holder.start()
-    started.wait()
-    try:
-        yield
-    finally:
-        finished.set()
-        holder.join()
-
-
-def _load_openmp_libraries() -> list[ctypes.CDLL]:
-    """Return all copies of GNU's OpenMP in this process; empty on systems without /proc."""
-    with suppress(OSError):
-        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
-        columns = [line.split(maxsplit=5) for line in lines]
-        paths = {column[5] for column in columns if len(column) > 5 and "/libgomp" in column[5]}
-        return [ctypes.CDLL(path) for path in sorted(paths)]
-    return []
-
-
-def _start_threads(library: ctypes.CDLL) -> None:
-    """Start one more thread than there are cores, by a parallel region without work."""
-    with suppress(AttributeError):  # another library of that name
-        start_parallel = library.GOMP_parallel
-        start_parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
-        start_parallel.restype = None
-        no_operation = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p)
-        start_parallel(no_operation, None, library.omp_get_num_procs() + 1, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,46 +92,6 @@ def detect_machine() -> Machine:
         no_gpu_reason=missing,
         has_bfloat16=_has_bfloat16_instructions(),
     )
-
-
-def load_torch() -> ModuleType:
-    """Import and return torch, with idle threads that sleep, and with reuse of freed memory.
-
-    Spinning threads gain nothing on an idle machine. Next to other programs they cost a factor of
-    4 to 7 (one forward and backward pass at 256 x 256: 0.72 to 1.1 s instead of 0.17 to 0.24 s).
-
-    Raises
-    ------
-    RefusedError
-        If the working folder was deleted, where torch's libraries would end the process.
-    FailedError
-        If Python is shutting down.
-    """
-    check_working_folder()
-    has_spinning_threads()
-    keep_freed_memory()
-    if "torch" in sys.modules:  # too late: its libraries have read the environment
-        return sys.modules["torch"]
-    try:
-        with _set_default_environment(_TORCH_ENVIRONMENT):
-            import torch
-    except RuntimeError as error:
-        if "shutdown" not in str(error):
-            raise
-        raise FailedError("program-ends") from error
-    return torch
-
-
-@contextmanager
-def _set_default_environment(defaults: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables that are not set, and remove them again at the end."""
-    added = {name: value for name, value in defaults.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
 
 
 def is_memory_error(error: BaseException) -> bool:
@@ -334,24 +178,6 @@ def _has_bfloat16_instructions() -> bool:
     except OSError:
         return False
     return not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags)
-
-
-def convert_nan_to_none(value: float) -> float | None:
-    """Return None for NaN and infinity, which JSON does not have, else the value."""
-    return value if isfinite(value) else None
-
-
-def format_bytes(count: float, round_to_int: Callable[[float], int] = ceil) -> str:
-    """Format bytes as MB or GB, rounded up; with `round_to_int=floor` rounded down."""
-    megabytes = max(1, round_to_int(count / 1e6))
-    return f"{megabytes} MB" if megabytes < 1000 else f"{round_to_int(count / 1e8) / 10:.1f} GB"
-
-
-def format_duration(seconds: float) -> str:
-    """Format seconds for the user, rounded up, since most are upper bounds."""
-    if seconds <= 90:
-        return f"{max(1, ceil(seconds))} s"
-    return f"{ceil(seconds / 60)} min" if seconds <= 5400 else f"{ceil(seconds / 360) / 10:.1f} h"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,9 +21,8 @@ from napari_dip.pipeline.calibrate.channel_noise import (
     measure_flat_blocks,
 )
 from napari_dip.pipeline.calibrate.types import RunInputs
-from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.plan.layout import make_layout, refuse_header, to_stack
-from napari_dip.pipeline.torch_state import use_default_torch_state
+from napari_dip.pipeline.torch_state import load_torch, use_default_torch_state
 from napari_dip.tasks.base import Inspection, NoiseSettings
 from napari_dip.tasks.shared_settings import normalise_blind_spot, refuse_content
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QWidget
 
 from napari_dip.errors import Refusal
-from napari_dip.errors.templates import TEXTS, render_text
-from napari_dip.pipeline.machine import InstallationReport, examine_installation, format_bytes
+from napari_dip.errors.templates import TEXTS, format_bytes, render_text
+from napari_dip.pipeline.machine import InstallationReport, examine_installation
 from napari_dip.qt.shell.background_call import start_call
 from napari_dip.qt.shell.dock_widget import DockCloser, copy_text, fill_grid, make_button
 from napari_dip.qt.shell.run_bar import make_message_label

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, Refusal, RefusedError
+from napari_dip.errors.templates import format_duration
 from napari_dip.io.outputs import OutputLock, remove_stale_temporary_files
 from napari_dip.io.paths import make_folder_refusal
 from napari_dip.io.writing import write_text
@@ -23,7 +24,6 @@ from napari_dip.pipeline.events import (
     drain_generator,
     map_generator,
 )
-from napari_dip.pipeline.machine import format_duration
 from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SWITCHES, accept_old_names
 from napari_dip.pipeline.store.joint_network import read_network_weights

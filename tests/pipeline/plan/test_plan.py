@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 from napari_dip.errors import Refusal
+from napari_dip.errors.templates import format_bytes, format_duration
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import (
     Machine,
     choose_thread_count,
     detect_machine,
-    format_bytes,
-    format_duration,
     is_memory_error,
 )
 from napari_dip.pipeline.plan.costs import (

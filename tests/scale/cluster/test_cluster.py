@@ -181,7 +181,7 @@ def test_a_worker_that_does_not_see_the_file_says_so(finished_batch, tmp_path):
 
 CLEARED = """
 import resource, numpy
-from napari_dip.pipeline.machine import keep_freed_memory
+from napari_dip.pipeline.torch_state import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(50):

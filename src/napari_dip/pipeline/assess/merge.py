@@ -25,10 +25,10 @@ from napari_dip.pipeline.assess.report import (
     serialise_fit,
     summarise_residual,
 )
+from napari_dip.pipeline.assess.report_fields import convert_nan_to_none
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.resolution_and_outliers import zero_residual_outliers
 from napari_dip.pipeline.events import Restoration
-from napari_dip.pipeline.machine import convert_nan_to_none
 from napari_dip.pipeline.plan.layout import from_stack, to_stack
 from napari_dip.pipeline.plan.units import make_segment_notes
 from napari_dip.tasks.priors.blind_spot import describe_blind_spot

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -320,3 +321,8 @@ def _read_report(path: Path, read: Callable[[], dict[str, Any]]) -> dict[str, An
         ) from None
     recipe_from_dict(report["recipe"], origin=make_printable(str(path)))
     return report
+
+
+def convert_nan_to_none(value: float) -> float | None:
+    """Return None for NaN and infinity, which JSON does not have, else the value."""
+    return value if isfinite(value) else None

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from napari_dip.engine.fit.stopping import Control, ValidationRecord
 from napari_dip.errors import FailedError, RefusedError
+from napari_dip.pipeline.assess.report_fields import convert_nan_to_none
 from napari_dip.pipeline.events import Event, PausableClock, ProgressTracker, WorkStep
-from napari_dip.pipeline.machine import convert_nan_to_none
 from napari_dip.pipeline.plan.types import INFERENCE
 
 if TYPE_CHECKING:

@@ -17,14 +17,13 @@ from napari_dip.pipeline.events import Event, Restoration
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.lazy_inputs import add_change_notes, stamp_files
-from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.plan.units import select_shard_tile_units, select_shard_units
 from napari_dip.pipeline.store.joint_network import (
     list_network_outcomes,
     read_fitted_network,
     read_network_weights,
 )
-from napari_dip.pipeline.torch_state import run_in_default_state
+from napari_dip.pipeline.torch_state import load_torch, run_in_default_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refusal, RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.machine import Machine, choose_thread_count, format_bytes
+from napari_dip.errors.templates import format_bytes
+from napari_dip.pipeline.machine import Machine, choose_thread_count
 from napari_dip.pipeline.plan.costs import (
     choose_fit_config,
     count_channels,

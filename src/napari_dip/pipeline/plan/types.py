@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from napari_dip.pipeline.machine import format_bytes, format_duration
+from napari_dip.errors.templates import format_bytes, format_duration
 from napari_dip.pipeline.plan.layout import ITEM_NAMES, Layout
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors.templates import format_duration
 from napari_dip.explore.experiment_results import ExperimentTimer
 from napari_dip.explore.experiment_setup import (
     list_all_architectures,
@@ -26,7 +27,6 @@ from napari_dip.explore.experiment_setup import (
 from napari_dip.explore.experiments import EXPERIMENTS, Experiment, ExperimentSettings
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.events import Event, map_generator
-from napari_dip.pipeline.machine import format_duration
 from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.qt.shell.background_call import JobProgress
 from napari_dip.qt.shell.dock_widget import fill_grid, guard_wheel, make_combo, make_form

@@ -23,9 +23,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors.templates import make_lines_printable
+from napari_dip.errors.templates import format_duration, make_lines_printable
 from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.machine import format_duration
 from napari_dip.qt.shell.background_call import call_reporting_errors
 from napari_dip.qt.shell.dock_widget import fill_grid
 from napari_dip.qt.shell.job_controller import (

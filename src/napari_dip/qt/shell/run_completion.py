@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from napari_dip.errors.notes import read_report_notes
+from napari_dip.errors.templates import format_duration
 from napari_dip.pipeline.assess.quality_checks import format_quality_checks
-from napari_dip.pipeline.machine import format_duration
 from napari_dip.qt.shell.background_call import describe_error, log_error, try_call
 from napari_dip.qt.shell.napari_layers import add_result
 

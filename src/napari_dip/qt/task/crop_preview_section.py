@@ -10,8 +10,8 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QWidget
 
 from napari_dip.errors import Refusal
+from napari_dip.errors.templates import format_duration
 from napari_dip.pipeline.execute.crop_preview import make_crop_region, plan_crop_preview
-from napari_dip.pipeline.machine import format_duration
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import RunSettings, recipe_from_dict
 from napari_dip.qt.shell.dock_widget import (

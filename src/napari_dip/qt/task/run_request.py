@@ -19,12 +19,12 @@ from napari.layers import Image, Labels
 from napari.utils.transforms import Affine
 
 from napari_dip.errors import DipError
+from napari_dip.errors.templates import format_bytes
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave, summarise_run
 from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.crop_preview import run_crop_preview
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.machine import format_bytes
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.repetition import Repetition
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT

@@ -13,7 +13,7 @@ from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QSlider, QWidget
 
 from napari_dip.errors.notes import StopReason, make_stop, serialise_stop
-from napari_dip.pipeline.machine import format_bytes
+from napari_dip.errors.templates import format_bytes
 from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
 from napari_dip.qt.shell.dock_widget import guard_wheel, make_button
 from napari_dip.qt.shell.napari_layers import (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from qtpy.QtWidgets import QWidget
 
 from napari_dip.errors import Refusal, RefusedError
-from napari_dip.pipeline.machine import format_duration
+from napari_dip.errors.templates import format_duration
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
 from napari_dip.qt.shell.dock_plots import ValidationCurve

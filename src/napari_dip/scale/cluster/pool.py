@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.machine import format_bytes
+from napari_dip.errors.templates import format_bytes
 from napari_dip.scale.cluster.worker import (
     EVENT_TOPIC,
     WorkerMessage,
