@@ -13,7 +13,7 @@ import tifffile
 import napari_dip as dip
 from napari_dip.__main__ import main
 from napari_dip.errors import RefusedError
-from napari_dip.errors.notes import StopReason, make_stop, read_note, read_stop
+from napari_dip.errors.notes import StopReason, make_stop
 from napari_dip.pipeline import recipe as recipes
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report_fields import read_run_report
@@ -240,13 +240,6 @@ def test_current_names_are_taken_without_a_warning() -> None:
     with warnings.catch_warnings(record=True) as caught:
         recipe = make_recipe("denoise", **NEW, **FEW)
     assert not caught and NEW.items() <= recipe.to_dict()["settings"].items()
-
-
-def test_notes_and_reasons_of_joint_training_are_read_by_their_earlier_codes() -> None:
-    facts = {"probes": 2, "mean": 0.1, "error": 0.01, "pays": True}
-    assert read_note({"code": "sharing-tried", "facts": facts}).code == "fine-tuning-tried"
-    assert read_note({"code": "shared-network", "facts": {"members": 3}}).code == "joint-network"
-    assert read_stop({"reason": "shared-network", "facts": {}}).reason is StopReason.JOINT_NETWORK
 
 
 def test_an_outcome_is_stored_under_the_keys_of_earlier_run_folders() -> None:

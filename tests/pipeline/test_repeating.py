@@ -34,7 +34,7 @@ from napari_dip.pipeline.repetition import (
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 FEW = {"preset": "fast", "max_iterations": 3, "device": "cpu"}
 
 

@@ -16,40 +16,17 @@ A message has two sentences: what is wrong and where, then what to do. Their tem
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_dip.errors.notes import Note, read_note
 from napari_dip.errors.templates import FAULTS as FAULTS
-from napari_dip.errors.templates import FaultTemplate, make_printable, render, simplify_facts
+from napari_dip.errors.templates import make_printable, render, simplify_facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Result = TypeVar("Result")
-
-#: Codes of refusals that an earlier version wrote.
-_EARLIER_REFUSAL_CODES = {
-    "batch-among": "output-among-inputs",
-    "file-elsewhere": "file-outside-folder",
-    "jpeg-second": "jpeg-repeated-exposure",
-    "map-second": "map-repeated-exposure",
-    "named-second": "noise-repeated-exposure",
-    "nothing-known": "nothing-measured",
-    "output-special": "output-not-regular-file",
-    "output-unprinted": "print-failed",
-    "plane-unknown": "plane-unmeasured",
-    "preset-homeless": "preset-folder-missing",
-    "result-untold": "result-without-provenance",
-    "second-other": "repeated-exposure-unlike",
-    "second-same": "repeated-exposure-same",
-    "second-size": "repeated-exposure-size",
-}
-#: Keys of the sentences of a refusal whose code an earlier version wrote, but not its facts.
-_WRITTEN_SENTENCE, _WRITTEN_REMEDY = "written_sentence", "written_remedy"
-_WRITTEN_TEMPLATE = FaultTemplate(
-    sentence=f"{{{_WRITTEN_SENTENCE}}}", remedy=f"{{{_WRITTEN_REMEDY}}}"
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,12 +50,12 @@ class Refusal:
     @property
     def sentence(self) -> str:
         """What is wrong and where."""
-        return self._render(self._template.sentence)
+        return self._render(FAULTS[self.code].sentence)
 
     @property
     def remedy(self) -> str:
         """What to do."""
-        return " ".join([self._render(self._template.remedy), *map(str, self.extra_advice)])
+        return " ".join([self._render(FAULTS[self.code].remedy), *map(str, self.extra_advice)])
 
     @property
     def message(self) -> str:
@@ -98,10 +75,6 @@ class Refusal:
             "further": [note.to_dict() for note in self.extra_advice],
         }
 
-    @property
-    def _template(self) -> FaultTemplate:
-        return _WRITTEN_TEMPLATE if _WRITTEN_SENTENCE in self.facts else FAULTS[self.code]
-
     def _render(self, template: str) -> str:
         return make_printable(render(template, self.facts))
 
@@ -120,16 +93,15 @@ def make_refusal(code: str, /, **facts: object) -> Refusal:
 
 
 def read_refusal(raw: Mapping[str, Any]) -> Refusal:
-    """Read a refusal from JSON; one of an earlier version keeps its sentences."""
-    code = _EARLIER_REFUSAL_CODES.get(raw["code"], str(raw["code"]))
-    try:
-        notes = tuple(map(read_note, raw.get("further", ())))
-        refusal = Refusal(code=code, facts=simplify_facts(raw["facts"]), extra_advice=notes)
-        str(refusal.message)
-    except (KeyError, TypeError, ValueError):
-        sentences = {_WRITTEN_SENTENCE: raw["sentence"], _WRITTEN_REMEDY: raw["remedy"]}
-        return Refusal(code=code, facts=simplify_facts(sentences))
-    return refusal
+    """Read a refusal from the JSON of its `to_dict`.
+
+    Raises
+    ------
+    KeyError
+        If its code or a fact is unknown.
+    """
+    advice = tuple(map(read_note, raw["further"]))
+    return replace(make_refusal(raw["code"], **raw["facts"]), extra_advice=advice)
 
 
 class DipError(Exception):

@@ -9,10 +9,8 @@ render them, with `str`.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors.templates import (
@@ -27,28 +25,8 @@ from napari_dip.errors.templates import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: Code of a note of an earlier version, which holds only the sentence.
+#: Code of a note that holds only its sentence.
 TEXT_CODE = "text"
-#: Codes of notes that an earlier version wrote.
-_EARLIER_CODES = {
-    "card-memory-unknown": "gpu-memory-unknown",
-    "picture-kept": "result-rescued",
-    "picture-kept-bare": "result-rescued-bare",
-    "picture-lost": "result-lost",
-    "residual-unjudged": "residual-unchecked",
-    "shared-network": "joint-network",
-    "sharing-tried": "fine-tuning-tried",
-    "workers-cards": "workers-gpus",
-}
-#: Templates by which reports of earlier versions word a `StopReason`, without its code.
-_EARLIER_STOPS = (
-    ("user", "you kept the picture"),
-    ("history", "you kept the picture of {place} from the history of the run"),
-    ("plateau", "the pixels held out from the fit were explained no better{by} iterations"),
-    ("plateau", "the validation pixels were explained no better{by} iterations"),
-    ("breakdown", "the fit broke down {count} times in a row"),
-    ("joint-network", "the network that was fitted to all was enough"),
-)
 
 
 class StopReason(StrEnum):
@@ -63,12 +41,6 @@ class StopReason(StrEnum):
     MEMORY = "memory"
     DEVICE = "device"
     JOINT_NETWORK = "joint-network"
-    OTHER = "other"
-
-    @classmethod
-    def _missing_(cls, value: object) -> StopReason | None:
-        """Read the code of an earlier version."""
-        return cls.JOINT_NETWORK if value == "shared-network" else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,33 +91,23 @@ def make_note(code: str, /, **facts: object) -> Note:
     return note
 
 
-def make_text_note(text: str) -> Note:
-    """Make a note from a sentence."""
-    return Note(code=TEXT_CODE, facts={"text": text})
-
-
-def read_note(raw: Any) -> Note:
-    """Read a note from JSON: its code and facts or, from an earlier version, its sentence.
+def read_note(raw: Mapping[str, Any]) -> Note:
+    """Read a note from the JSON of its `to_dict`.
 
     Raises
     ------
     KeyError
         If its code or a fact is unknown.
     """
-    if isinstance(raw, str):
-        return make_text_note(raw)
-    code = _EARLIER_CODES.get(raw["code"], raw["code"]).replace("noise-doubt-", "noise-unreliable-")
-    note = Note(code=code, facts=simplify_facts(raw["facts"]))
-    str(note)
-    return note
+    return make_note(raw["code"], **raw["facts"])
 
 
 def read_report_notes(report: Mapping[str, Any]) -> tuple[Note, ...]:
-    """Read the notes of a report; a report of an earlier version has only their sentences."""
+    """Read the notes of a report; those that this version does not know keep their sentences."""
     try:
         return tuple(map(read_note, report["note_codes"]))
     except (KeyError, TypeError, ValueError):
-        return tuple(make_text_note(str(text)) for text in report.get("notes", ()))
+        return tuple(make_note(TEXT_CODE, text=text) for text in report.get("notes", ()))
 
 
 def serialise_notes(notes: Iterable[Note]) -> dict[str, Any]:
@@ -162,7 +124,7 @@ class Stop:
     ----------
     reason : StopReason
     facts : mapping
-        Values that fill the template of the reason. `text` holds the words of an earlier version.
+        Values that fill the template of the reason. `text` holds the words of a report.
     """
 
     reason: StopReason
@@ -188,31 +150,16 @@ def make_stop(reason: StopReason, **facts: object) -> Stop:
     return stop
 
 
-def read_stop(raw: Any) -> Stop:
-    """Read a `Stop` from JSON: its reason and facts or, from an earlier version, its words."""
-    if isinstance(raw, str):
-        return Stop(reason=_find_stop_reason(raw), facts={"text": raw})
+def read_stop(raw: Mapping[str, Any]) -> Stop:
+    """Read a `Stop` from the JSON of its `to_dict`."""
     return make_stop(StopReason(raw["reason"]), **raw["facts"])
 
 
 def read_report_stop(report: Mapping[str, Any]) -> Stop:
-    """Read why the fit of a report ended; a report of an earlier version has only the words."""
-    text = str(report.get("stop_reason") or "")
-    try:
-        return Stop(reason=StopReason(report["stop_code"]), facts={"text": text})
-    except (KeyError, ValueError):
-        return read_stop(text)
+    """Read why the fit of a report ended."""
+    return Stop(reason=StopReason(report["stop_code"]), facts={"text": report["stop_reason"]})
 
 
 def serialise_stop(stop: Stop) -> dict[str, str]:
     """Return the fields of a report for the end of a fit: words for people, a code for programs."""
     return {"stop_reason": str(stop), "stop_code": str(stop.reason)}
-
-
-def _find_stop_reason(text: str) -> StopReason:
-    """Return the reason whose template could have produced the words of an earlier version."""
-    for reason, template in (*STOPS.items(), *_EARLIER_STOPS):
-        literals = (re.escape(literal) for literal, *_ in Formatter().parse(template))
-        if reason != StopReason.OTHER and re.fullmatch(".*".join(literals), text):
-            return StopReason(reason)
-    return StopReason.OTHER

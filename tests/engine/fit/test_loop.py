@@ -29,7 +29,7 @@ from napari_dip.engine.prior import Prior, draw_validation_centres
 from napari_dip.engine.priors.blind_spot import BlindSpotPrior
 from napari_dip.engine.priors.random_input import RandomInputPrior
 from napari_dip.engine.problem import Estimate, Identity, Problem, Term
-from napari_dip.errors.notes import Stop, read_stop
+from napari_dip.errors.notes import Stop, StopReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.state import Checkpoint, FitProgress, FitResult
 
 SIGMA = 0.15
+
+CONVERGED = Stop(reason=StopReason.PLATEAU, facts={"text": "enough"})
 
 
 def draw_disc(grid: tuple[int, ...]) -> torch.Tensor:
@@ -146,7 +148,11 @@ def test_a_fit_that_had_stopped_does_not_go_on_when_resumed() -> None:
     schedule = make_single_phase_schedule(60, 0.01, validation_interval=10)
 
     def stop_after_40(history: Sequence[ValidationRecord]) -> Stop | None:
-        return read_stop("enough") if history[-1].iteration >= 40 else None
+        return (
+            Stop(reason=StopReason.PLATEAU, facts={"text": "enough"})
+            if history[-1].iteration >= 40
+            else None
+        )
 
     problem, prior, _ = make_problem((24, 24))
     loop = fit(problem, prior, schedule, stop_after_40, seed=4, save_checkpoint=points.append)
@@ -164,7 +170,11 @@ def test_a_fit_that_used_all_iterations_says_so_even_if_the_rule_has_enough_by_t
     schedule = make_single_phase_schedule(20, 0.01, validation_interval=10)
 
     def stop_at_20(history: Sequence[ValidationRecord]) -> Stop | None:
-        return read_stop("enough") if history[-1].iteration == 20 else None
+        return (
+            Stop(reason=StopReason.PLATEAU, facts={"text": "enough"})
+            if history[-1].iteration == 20
+            else None
+        )
 
     for resume in (None, -1):  # the second time from where the first had ended
         problem, prior, _ = make_problem((24, 24))

@@ -10,7 +10,7 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
 
-from napari_dip.errors.notes import read_stop
+from napari_dip.errors.notes import Stop, StopReason
 from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.shell.job_controller import ResultTarget
@@ -31,7 +31,7 @@ def make_result(image, **report):
     return Restoration(
         image=image,
         uncertainty=image,
-        stop=read_stop("the loss stopped falling"),
+        stop=Stop(reason=StopReason.PLATEAU, facts={"text": "the loss stopped falling"}),
         best_iteration=8,
         history=(),
         recipe=recipe,

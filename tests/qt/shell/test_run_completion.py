@@ -12,7 +12,7 @@ from qtpy.QtCore import QThreadPool, QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_dip.engine.fit.stopping import Control
-from napari_dip.errors.notes import read_note, read_stop
+from napari_dip.errors.notes import Stop, StopReason, make_note
 from napari_dip.pipeline import autosave as keeping
 from napari_dip.pipeline.events import Event, Restoration
 from napari_dip.pipeline.recipe import make_recipe
@@ -31,7 +31,7 @@ def make_result(pixels, **report):
     return Restoration(
         image=pixels,
         uncertainty=pixels,
-        stop=read_stop("the validation loss stopped falling"),
+        stop=Stop(reason=StopReason.PLATEAU, facts={"text": "the validation loss stopped falling"}),
         best_iteration=8,
         history=(),
         recipe=recipe,
@@ -342,13 +342,14 @@ def test_words_of_a_result_are_whole_sentences(noisy):
     from napari_dip.qt.shell.run_completion import PendingResult
 
     result = replace(
-        make_result(noisy, notes=["channel 2 is as it was", ""]), stop=read_stop("it ended.")
+        make_result(noisy, notes=["channel 2 is as it was", ""]),
+        stop=Stop(reason=StopReason.PLATEAU, facts={"text": "it ended."}),
     )
     message = PendingResult(target=CELLS, result=result).describe(
         "cells denoised", ["", "One more"]
     )
     assert message == "Done: 'cells denoised'. It ended. Channel 2 is as it was. One more."
-    target = replace(CELLS, plan_notes=(read_note("channel 2 is as it was"),))
+    target = replace(CELLS, plan_notes=(make_note("text", text="channel 2 is as it was"),))
     said_above = PendingResult(target=target, result=result)
     assert said_above.describe("cells denoised") == "Done: 'cells denoised'. It ended."
 

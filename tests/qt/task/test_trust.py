@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
 
-from napari_dip.errors.notes import read_stop
+from napari_dip.errors.notes import Stop, StopReason
 from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.shell.job_controller import ResultTarget
@@ -349,7 +349,7 @@ def test_a_finer_result_has_its_uncertainty_on_its_own_grid_and_the_residual_on_
     answer = Restoration(
         image=fine,
         uncertainty=fine,
-        stop=read_stop(""),
+        stop=Stop(reason=StopReason.PLATEAU, facts={"text": ""}),
         best_iteration=1,
         history=(),
         recipe=recipe,
@@ -372,7 +372,7 @@ def test_colours_come_as_one_figure_with_a_sign(make_napari_viewer):
     answer = Restoration(
         image=rest,
         uncertainty=rest,
-        stop=read_stop(""),
+        stop=Stop(reason=StopReason.PLATEAU, facts={"text": ""}),
         best_iteration=1,
         history=(),
         recipe=make_recipe("denoise"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, model_validator
 
 from napari_dip.errors import RefusedError
+from napari_dip.errors.notes import StopReason
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import (
     MAX_REPORT_BYTES,
@@ -198,7 +199,7 @@ class ReportFields(StrictModel):
     iterations: CountField
     best_iteration: CountField
     stop_reason: TextField
-    stop_code: TokenField | None = None
+    stop_code: Annotated[StopReason, Field(strict=False)]
     fit: _Fit = _Fit()
     validation_loss: list[_NumberPair] = Field(default_factory=list)
     seconds: NumberField | None = None

@@ -323,8 +323,8 @@ def _read_fit(
 def read_outcome(raw: Mapping[str, Any]) -> UnitOutcome:
     """Return the outcome that was stored as JSON by its `to_dict`."""
     history = tuple((int(i), float(a), float(b)) for i, a, b in raw["history"])
-    fields = {key: value for key, value in raw.items() if key not in ("stop", "stop_reason")}
-    stop = read_stop(raw["stop"] if "stop" in raw else raw["stop_reason"])
+    fields = dict(raw)
+    stop = read_stop(fields.pop("stop"))
     notes = tuple(map(read_note, raw["notes"]))
     fields["role"], fields["prior_key"] = UnitRole(fields["role"]), fields.pop("prior", "")
     fields["unit_id"], fields["region_count"] = fields.pop("unit"), fields.pop("members", 0)
