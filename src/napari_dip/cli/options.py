@@ -37,7 +37,7 @@ _METAVARS: dict[Any, str] = {int: "WHOLE", float: "NUMBER", str: "TEXT"}
 #: Help of the outputs besides the result.
 EXTRA_FILES = {
     "uncertainty": "Save the standard deviation of each pixel as TIFF, in intensity units.",
-    "residual": "Save the input minus the result as the detector would measure it, as TIFF.",
+    "residual": "Save the residual as TIFF: the input minus the predicted measurement.",
     "report": "Save the report of the run as JSON.",
     "recipe": "Save the recipe of the run as JSON; --from-recipe repeats it.",
 }
@@ -218,8 +218,8 @@ def list_extra_outputs(task: str) -> dict[str, str]:
 def make_output_arguments(task: str) -> list[Argument]:
     """Make the options for the outputs, and for interrupted and quiet runs."""
     keep_help = (
-        "Iterations after which the best image so far is kept, as by Ctrl-C or 'Stop and keep': "
-        "repeats a run that was ended so."
+        "Keep the best image so far after this many iterations, as Ctrl-C or 'Stop and keep' "
+        "did: repeats a run that was ended by hand."
     )
     return [
         make_output_option("The result, as .tif or .ome.zarr.", "OUT"),
@@ -251,8 +251,8 @@ def make_batch_arguments() -> list[Argument]:
         _AXES,
         make_flag(
             "joint_training",
-            "Fit one network to up to 32 of the files first, series.network in OUTDIR, and show it "
-            "each: for eight files or more of one microscope with the same settings.",
+            "Fit one network to up to 32 of the files first (series.network in OUTDIR), and "
+            "apply it to each: for eight or more files of one microscope with the same settings.",
         ),
         _NETWORK_FILE,
         make_flag(
@@ -267,15 +267,15 @@ def make_batch_arguments() -> list[Argument]:
         ),
         make_option(
             "scheduler",
-            "Hand the files to the workers of a running dask cluster, which see them under the "
-            "same names: its address, or the file of --scheduler-file.",
+            "Address of a running dask cluster, or its --scheduler-file: its workers restore the "
+            "files, which they see under the same names.",
             "ADDRESS",
             COMMON_GROUP,
         ),
         make_option(
             "threads",
-            "Most threads of each fit, which pixels depend on in their last digits. Default: the "
-            "cores, shared by the workers.",
+            "Maximum number of threads of each fit; the last digits of pixels depend on it. "
+            "Default: the cores, shared by the workers.",
             "WHOLE",
             COMMON_GROUP,
         ),

@@ -144,8 +144,7 @@ class ExperimentSettings(BaseModel):
         Literal["fast", "balanced", "best"],
         Setting(
             "Network of",
-            "Whose network is fitted: that of the preset of this name, in the paper's way, from "
-            "random input.",
+            "Preset whose network is fitted to random input, as in the Deep Image Prior paper.",
             choices=PRESET_LABELS,
         ),
     ] = "fast"
@@ -153,9 +152,9 @@ class ExperimentSettings(BaseModel):
         str,
         Setting(
             "Architecture",
-            "What differs from the preset's network. Bounded layers and Gaussian upsampling (Shi "
-            "et al.) hold fine detail back, noise as well; the command takes any bound and any "
-            "width.",
+            "How the network differs from the preset's. Bounded layers and Gaussian upsampling "
+            "(Shi et al.) delay fine detail, noise included. The command accepts any bound and "
+            "any width.",
             choices={
                 name: label_architecture(architecture)
                 for name, architecture in list_all_architectures().items()
@@ -164,14 +163,14 @@ class ExperimentSettings(BaseModel):
     ] = DEFAULT_ARCHITECTURE
     max_iterations: Annotated[
         Annotated[int, Field(ge=1, le=100_000)],
-        Setting("Iterations", "Of each fit. Only experiments over as many can be compared."),
+        Setting("Iterations", "Of each fit. Compare only experiments with the same number."),
     ] = DEFAULT_ITERATIONS
     crop: Annotated[
         Annotated[int, Field(ge=MIN_IMAGE_SIDE, le=4096)],
         Setting(
             "Pixels",
-            "Pixels along a side: of a larger image its middle is looked at. Twice as many take "
-            "four times as long.",
+            "Side of the crop in pixels: the middle of a larger image is used. Twice the side "
+            "takes four times as long.",
         ),
     ] = DEFAULT_CROP
     seed: Annotated[

@@ -78,8 +78,8 @@ class RunSettings(BaseModel):
         Literal["fast", "balanced", "best"],
         Setting(
             "Preset",
-            "Fast for a first look, Balanced for daily work, Best for the figure in the paper: "
-            "they differ in time, not in how the result is judged.",
+            "Fast for a first look, Balanced for daily work, Best for the figure in the paper. "
+            "They differ in time, not in how the result is checked.",
             choices=PRESET_LABELS,
             is_advanced=False,
         ),
@@ -105,14 +105,14 @@ class RunSettings(BaseModel):
         Annotated[int, Field(ge=1, le=1_000_000)] | None,
         Setting(
             "Max. iterations",
-            "Limit of each fit; it may stop earlier by itself. Empty: the preset's.",
+            "Maximum of each fit, which may stop earlier by itself. Empty: the preset's.",
         ),
     ] = None
     time_limit: Annotated[
         Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)] | None,
         Setting(
             "Time limit",
-            "Seconds after which the best image so far is kept. Empty: none.",
+            "Seconds after which the run ends with the best image so far. Empty: none.",
             report_template="time limit of {:g} s",
         ),
     ] = None
@@ -120,9 +120,9 @@ class RunSettings(BaseModel):
         Literal["auto", "planes", "volume"],
         Setting(
             "Stacks",
-            "The planes of a stack or movie are restored one by one, each with a warm start from "
-            "the one before, or together as one volume, where neighbouring planes help each other. "
-            "Automatic: a volume for depth, one by one for time; for inpainting, together.",
+            "The planes of a stack or movie are restored one by one, each from the weights of "
+            "the one before, or together as one volume, where they help each other. Automatic: "
+            "together along depth, one by one along time; together for inpainting.",
             choices={"auto": "Automatic", "planes": "Plane by plane", "volume": "As a volume"},
         ),
     ] = "auto"
@@ -130,9 +130,9 @@ class RunSettings(BaseModel):
         Annotated[int, Field(ge=128, le=2**16)] | None,
         Setting(
             "Tile size",
-            "Pixels along a side of the parts that a large plane is restored in, one after "
-            "another; they overlap and blend into each other. Empty: the whole at once, or as many "
-            "parts as the memory asks for.",
+            "Side of a tile in pixels. A large plane is restored in tiles, one after another, "
+            "which overlap and are blended. Empty: the whole plane at once, or tiles if it needs "
+            "more memory than there is.",
             report_template="tiles of {:g} pixels along a side",
         ),
     ] = None
@@ -140,7 +140,7 @@ class RunSettings(BaseModel):
         Literal["float32", "same"],
         Setting(
             "Result type",
-            "A 32-bit float keeps all that was restored; 'As the input' rounds to its type.",
+            "A 32-bit float keeps all digits; 'As the input' rounds to the type of the input.",
             choices={"float32": "32-bit float", "same": "As the input"},
         ),
     ] = "float32"

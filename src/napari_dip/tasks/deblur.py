@@ -117,8 +117,8 @@ class Deblur(Task):
         Literal["open", "circular"],
         Setting(
             "Border",
-            "Open: light came in from outside the image, as in a microscope. Circular: the image "
-            "was blurred by a program that let it go on with its other side.",
+            "Open: light also came in from outside the image, as in a microscope. Circular: a "
+            "program blurred the image as if it were repeated on all sides.",
             choices={"open": "Open", "circular": "Circular"},
         ),
     ] = "open"
@@ -126,8 +126,8 @@ class Deblur(Task):
         Literal["richardson-lucy", "none"],
         Setting(
             "Initial estimate",
-            "Input of the network beside random numbers: images of Richardson-Lucy "
-            "deconvolution after few steps, from which it starts sooner; or nothing, as in the "
+            "Input of the network beside random numbers: images after a few steps of "
+            "Richardson-Lucy deconvolution, which make the fit shorter, or nothing, as in the "
             "Deep Image Prior paper.",
             choices={"richardson-lucy": "Richardson-Lucy", "none": "None (paper)"},
         ),
@@ -136,8 +136,8 @@ class Deblur(Task):
         Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
         Setting(
             "Smoothing",
-            "Weight of a total-variation penalty added to the fit, without unit. Noise that the "
-            "blur hides is kept down by it; 0: none, 1 is strong.",
+            "Weight of a total-variation penalty added to the fit, without unit. It suppresses "
+            "noise that the blur hides. 0: none; 1 is strong.",
             step=0.05,
         ),
     ] = 0.1
@@ -154,7 +154,7 @@ class Deblur(Task):
         Setting(
             "Background",
             "Value of a pixel without light, in intensity units of the image. Empty: 0, or the "
-            "least value of an image with negative ones.",
+            "lowest value of an image with negative values.",
         ),
     ] = None
     noise: DetectorNoiseSetting = "auto"
@@ -365,8 +365,8 @@ class BlindDeblur(Task):
         Literal["gaussian", "motion", "defocus", "free"],
         Setting(
             "Kind of blur",
-            "What the blur is like: a Gaussian suits most microscopes, a line a camera or stage "
-            "that moved, a disc a plane out of focus. Free: any shape, for the shake of a camera.",
+            "Shape of the blur: a Gaussian suits most microscopes, a line a camera or stage that "
+            "moved, a disc a plane out of focus. Free: any shape, such as that of camera shake.",
             choices={
                 "gaussian": "Gaussian",
                 "motion": "Motion (line)",
@@ -380,8 +380,8 @@ class BlindDeblur(Task):
         Annotated[int, Field(ge=3, le=201)],
         Setting(
             "PSF size",
-            "Width of the PSF in pixels: rather too wide than too narrow. An even number counts "
-            "as the next odd one.",
+            "Width of the PSF in pixels, rather too wide than too narrow. An even number stands "
+            "for the next odd one.",
             step=2,
             is_advanced=False,
             report_template="PSF size: {:g} pixels",

@@ -112,10 +112,10 @@ class Denoise(Task):
         Setting(
             "Prior",
             "Input of the untrained network. Noisier input: the image with more noise of its own "
-            "kind (recorrupted-to-recorrupted, R2R). Blind spot: the image with hidden pixels, as "
-            "in Noise2Void and Noise2Self. Random input: fixed random numbers, as in the Deep "
-            "Image Prior paper. Automatic: R2R where the noise is known well, in single planes "
-            "and long movies; else the blind spot.",
+            "kind (recorrupted-to-recorrupted, R2R). Blind spot: the image with hidden pixels, "
+            "as in Noise2Void and Noise2Self. Random input: fixed random numbers, as in the Deep "
+            "Image Prior paper. Automatic: R2R for single planes and long movies whose noise is "
+            "known well, else the blind spot.",
             choices=DENOISING_PRIORS,
         ),
     ] = AUTOMATIC
@@ -133,8 +133,8 @@ class Denoise(Task):
         Literal["auto", "together", "separate"],
         Setting(
             "Channels",
-            "Colour photographs are restored with all channels together, fluorescence channels "
-            "one by one, unless you choose otherwise.",
+            "By default, colour photographs are restored with all channels together, and "
+            "fluorescence channels one by one.",
             choices={"auto": "Automatic", "together": "Together", "separate": "One by one"},
         ),
     ] = "auto"

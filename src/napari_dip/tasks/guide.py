@@ -97,9 +97,9 @@ class Guide(Task):
         BeforeValidator(GUIDE_PRIORS.validate),
         Setting(
             "Prior",
-            "Input of the untrained network beside the guide: the image with hidden pixels (blind "
-            "spot), or random numbers, as in the Deep Image Prior paper. Automatic: blind spot, "
-            "and the guide is left out where hidden pixels are predicted as well without it.",
+            "Input of the untrained network beside the guide: the image with hidden pixels "
+            "(blind spot), or random numbers, as in the Deep Image Prior paper. Automatic: blind "
+            "spot; the guide is left out if hidden pixels are predicted as well without it.",
             choices=GUIDE_PRIORS,
         ),
     ] = AUTOMATIC
@@ -107,15 +107,15 @@ class Guide(Task):
         bool,
         Setting(
             "Align the guide",
-            "Move the guide first, by a part of a pixel or by some pixels, so that its structures "
-            "lie on those of the image. Only where both show the same structures.",
+            "Shift the guide first, by parts of a pixel or some pixels, so that its structures "
+            "lie on those of the image. Use it only if both show the same structures.",
         ),
     ] = False
     planes_are_channels: Annotated[
         bool,
         Setting(
             "Planes are channels",
-            "Take the planes of a guide with three axes as its channels; otherwise a stack is "
+            "Use the planes of a guide with three axes as its channels. Otherwise a stack is "
             "refused.",
         ),
     ] = False

@@ -77,9 +77,9 @@ class Inpaint(Task):
             TaskInput(
                 name="mask",
                 label="Pixels to fill in",
-                help="Marks the pixels to fill in with values above 0. Pixels that are not a "
-                "number (NaN) are filled in as well, and without a mask only those. For a stack: "
-                "of the same size, or one plane for all.",
+                help="Values above 0 mark the pixels to fill in. Pixels that are not a number "
+                "(NaN) are always filled in; without a mask, only those are. The mask of a stack "
+                "has the same size, or is one plane for all.",
                 layer_types=("labels", "shapes", "image"),
                 is_optional=True,
                 is_overlay=True,
@@ -91,7 +91,7 @@ class Inpaint(Task):
         bool,
         Setting(
             "Invert mask",
-            "Fill in the pixels that are not marked: the mask shows what is good.",
+            "Fill in the pixels that the mask does not mark.",
             is_advanced=False,
         ),
     ] = False
@@ -99,8 +99,7 @@ class Inpaint(Task):
         Annotated[int, Field(ge=1, le=2**24)] | None,
         Setting(
             "Only this label",
-            "Fill in the pixels that have this value in the mask, and no others. Empty: all "
-            "above 0.",
+            "Fill in only the pixels that have this value in the mask. Empty: all above 0.",
             is_advanced=False,
         ),
     ] = None
@@ -108,8 +107,8 @@ class Inpaint(Task):
         Annotated[int, Field(ge=0, le=64)],
         Setting(
             "Grow by",
-            "Pixels by which the holes are widened on all sides, so that the rim of a stain goes "
-            "with it.",
+            "Pixels by which the holes are widened on all sides, so that the rim of a stain is "
+            "filled in too.",
             step=1,
             is_advanced=False,
             report_template="holes widened by {:g} pixels on all sides",
@@ -119,8 +118,8 @@ class Inpaint(Task):
         Literal["keep", "denoise"],
         Setting(
             "Unmasked pixels",
-            "Keep: pixels outside the mask keep their values exactly. Denoise: they are denoised "
-            "along with the filling in.",
+            "Keep: pixels outside the mask keep their exact values. Denoise: they are denoised "
+            "as well.",
             choices={"keep": "Keep", "denoise": "Denoise"},
             is_advanced=False,
         ),
@@ -131,8 +130,9 @@ class Inpaint(Task):
         Setting(
             "Prior",
             "Input of the untrained network. Masked input: the image with more of its pixels "
-            "masked. Random input: fixed random numbers, as in the Deep Image Prior paper; without "
-            "skip connections for large holes. Automatic looks at the holes.",
+            "masked. Random input: fixed random numbers, as in the Deep Image Prior paper; "
+            "without skip connections for large holes. Automatic decides by the shape of the "
+            "holes.",
             choices=INPAINTING_PRIORS,
         ),
     ] = AUTOMATIC

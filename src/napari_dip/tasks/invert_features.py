@@ -82,8 +82,8 @@ class InvertFeatures(Task):
         LimitedText,
         Setting(
             "Network",
-            "A program of torch.export on the disk (.pt2), or the name of an architecture of "
-            "torchvision, such as vgg16, whose weights are named as well.",
+            "Path of a torch.export program (.pt2), or name of a torchvision architecture such "
+            "as vgg16, which also needs a file of weights.",
             is_advanced=False,
             file_filter="Programs of torch.export (*.pt2)",
         ),
@@ -92,8 +92,8 @@ class InvertFeatures(Task):
         LimitedText,
         Setting(
             "Layer",
-            "Path of the module whose result is inverted, such as features.5; 'list' says which "
-            "there are.",
+            "Path of the module whose output is inverted, such as features.5; 'list' shows all "
+            "of them.",
             is_advanced=False,
             list_suggestions=list_layers,
         ),
@@ -103,8 +103,8 @@ class InvertFeatures(Task):
         BeforeValidator(INVERSION_PRIORS.validate),
         Setting(
             "Prior",
-            "What tells the image apart from all others with the same activations: an untrained "
-            "network, few and short edges (total variation), or nothing.",
+            "What chooses among all images with the same activations: an untrained network, a "
+            "preference for few and short edges (total variation), or nothing.",
             choices=INVERSION_PRIORS,
             is_advanced=False,
         ),
@@ -113,8 +113,8 @@ class InvertFeatures(Task):
         LimitedText,
         Setting(
             "Weights",
-            "Weights of an architecture of torchvision, as safetensors. Empty for a program, which "
-            "brings its own.",
+            "File with the weights of a torchvision architecture (safetensors). Empty for a "
+            "program, which contains its weights.",
             file_filter="Weights (*.safetensors)",
         ),
     ] = ""
@@ -122,9 +122,9 @@ class InvertFeatures(Task):
         Literal["auto", "imagenet", "none"],
         Setting(
             "Normalisation",
-            "What the network expects once its range is 0 to 1. ImageNet: that set's mean and "
-            "standard deviation of red, green and blue. Automatic: those for an architecture of "
-            "torchvision, none for a program.",
+            "How the input is normalised after it was scaled to the range from 0 to 1. ImageNet: "
+            "by the mean and standard deviation of red, green and blue in that data set. "
+            "Automatic: ImageNet for a torchvision architecture, none for a program.",
             choices={"auto": "Automatic", "imagenet": "ImageNet", "none": "Left as it is"},
         ),
     ] = "auto"
@@ -132,38 +132,38 @@ class InvertFeatures(Task):
         NumbersText,
         Setting(
             "Mean",
-            "Mean that the network expects to be taken off, in its range of 0 to 1: one number, or "
-            "one for each channel with commas between. Empty: as the normalisation says.",
+            "Mean that is subtracted from the input, in its range from 0 to 1: one number, or "
+            "one for each channel, separated by commas. Empty: as the normalisation says.",
         ),
     ] = ""
     deviation: Annotated[
         NumbersText,
         Setting(
             "Standard deviation",
-            "By which the network expects its input to be divided; as for the mean.",
+            "Standard deviation by which the input is divided, given like the mean.",
         ),
     ] = ""
     black: Annotated[
         Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None,
         Setting(
             "Black",
-            "Value of the image that the network takes for 0. Empty: automatic, 0 for images of 8 "
-            "bits and for those from 0 to 1, else the least value.",
+            "Value of the image that becomes 0 for the network. Empty: 0 for 8-bit images and "
+            "those from 0 to 1, else the lowest value.",
         ),
     ] = None
     white: Annotated[
         Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None,
         Setting(
             "White",
-            "Value of the image that the network takes for 1. Empty: automatic, 255 or 1 for such "
-            "images, else the largest value.",
+            "Value of the image that becomes 1 for the network. Empty: 255 for 8-bit images, 1 "
+            "for those from 0 to 1, else the highest value.",
         ),
     ] = None
     smoothing: Annotated[
         Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)],
         Setting(
             "Smoothing",
-            "Weight of the total variation where that is the prior, without unit.",
+            "Weight of the total variation, if that is the prior; without unit.",
             step=0.05,
         ),
     ] = 1.0

@@ -34,8 +34,8 @@ GaussianSigma = Annotated[
     _Width | None,
     Setting(
         "Gaussian blur (SD, pixels)",
-        "Standard deviation of the blur, in pixels, if it is a Gaussian: full width at half "
-        "maximum / 2.35. Empty: none.",
+        "Standard deviation of a Gaussian blur in pixels: its full width at half maximum divided "
+        "by 2.35. Empty: none.",
         is_advanced=False,
         report_template="Gaussian blur of standard deviation {:g} pixels",
     ),
@@ -45,7 +45,7 @@ GaussianSigmaZ = Annotated[
     Setting(
         "Gaussian blur along Z",
         "Standard deviation of the blur along Z, in planes of the stack, which is then deblurred "
-        "as a volume: full width at half maximum / 2.35. Empty: each plane is blurred by itself.",
+        "as a volume. Empty: each plane is blurred by itself.",
         report_template="along Z of standard deviation {:g} planes",
     ),
 ]
@@ -95,7 +95,7 @@ RefractiveIndex = Annotated[
     Annotated[float, Field(ge=1, le=4, allow_inf_nan=False)],
     Setting(
         "Refractive index",
-        "Of the immersion: 1 for air, 1.333 for water, 1.518 for oil.",
+        "Refractive index of the immersion medium: 1 for air, 1.333 for water, 1.518 for oil.",
         step=0.001,
         report_template="refractive index {:g}",
     ),
@@ -104,8 +104,8 @@ Excitation = Annotated[
     _Length | None,
     Setting(
         "Excitation",
-        "Wavelength of the exciting light in nanometres, for a confocal microscope. Empty: "
-        "that of the emission.",
+        "Wavelength of the excitation in nanometres, for a confocal microscope. Empty: that of "
+        "the emission.",
         report_template="excitation at {:g} nm",
     ),
 ]
@@ -124,9 +124,9 @@ MARGIN_DIVISOR = 4
 PSF_INPUT = TaskInput(
     name="psf",
     label="PSF",
-    help="The point spread function: an image of what becomes of a point. Not needed where a "
-    "Gaussian or a microscope is named instead. A stack of it makes a volume of a stack; a plane "
-    "of it serves each plane by itself.",
+    help="The point spread function: the image of a point. Not needed if a Gaussian or a "
+    "microscope is given instead. With a stack, a stack is deblurred as one volume; with a single "
+    "plane, each plane by itself.",
     is_optional=True,
 )
 #: Advice where a PSF with depth meets single planes of a Z stack.

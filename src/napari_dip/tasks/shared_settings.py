@@ -38,7 +38,7 @@ DetectorNoiseSetting = Annotated[
     Setting(
         "Noise model",
         "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
-        "brightness, as photon noise does. Automatic measures which.",
+        "brightness, as photon noise does. Automatic measures which of the two.",
         choices={model.key: model.label for model in NOISE_MODELS.values() if model.is_detector},
     ),
 ]
@@ -67,7 +67,7 @@ CameraGain = Annotated[
     Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None,
     Setting(
         "Gain",
-        "How much the noise variance grows for each unit of brightness. Empty: measured.",
+        "Increase of the noise variance per unit of brightness. Empty: measured.",
     ),
 ]
 #: Largest side of a blind spot in pixels, twice the longest measured lag and one.
@@ -123,9 +123,9 @@ BlindSpotShape = Annotated[
     BeforeValidator(normalise_blind_spot),
     Setting(
         "Blind spot",
-        "Pixels that are hidden together with the one in their middle, since they share its noise: "
-        "rows of 1 (hidden) and 0 with / between. 010/111/010 is a cross, 11111 five pixels of a "
-        "row. Where it holds a 0, the prior Automatic is the blind spot. Empty: measured.",
+        "Pixels that are hidden together with the central one, since they share its noise: rows "
+        "of 1 (hidden) and 0, separated by /. 010/111/010 is a cross, 11111 is five pixels of a "
+        "row. With a 0 in it, the prior Automatic is the blind spot. Empty: measured.",
     ),
 ]
 TotalVariationWeight = Annotated[
@@ -142,9 +142,9 @@ TotalVariationKind = Annotated[
     Literal["isotropic", "anisotropic"],
     Setting(
         "Kind of smoothing",
-        "How steps from pixel to pixel are counted where smoothing is above 0. Isotropic: edges of "
-        "all directions cost alike. Anisotropic: edges along the rows and columns are the "
-        "cheapest, as suits chips, letters and gratings.",
+        "How differences between neighbouring pixels are summed, if smoothing is above 0. "
+        "Isotropic: edges in all directions cost the same. Anisotropic: edges along rows and "
+        "columns cost least, which suits chips, letters and gratings.",
         choices={"isotropic": "Isotropic", "anisotropic": "Anisotropic"},
     ),
 ]
@@ -153,8 +153,9 @@ TotalVariationKind = Annotated[
 REPEATED_EXPOSURE_INPUT = TaskInput(
     name="repeated_exposure",
     label="Repeated exposure",
-    help="Another shot of the same thing, unmoved: its noise is another, so the two together tell "
-    "more than twice as much. Exposures may differ. Leave it out if there is one image only.",
+    help="Another shot of the same object, which has not moved. Its noise is independent, so both "
+    "shots together tell more than twice as much. Exposure times may differ. Leave it empty if "
+    "there is only one image.",
     is_optional=True,
     is_repeated_exposure=True,
 )
@@ -349,10 +350,10 @@ UseNeighbouringFrames = Annotated[
     bool,
     Setting(
         "Use neighbouring frames",
-        "For movies and stacks restored one frame or plane at a time, with R2R or the blind spot: "
-        "the network also gets the noisy frame before and the one after, those of a movie "
-        "registered onto it. It finds out by itself where they help. Switch it off if all of them "
-        "share one noise, as with a dirty camera.",
+        "For movies and stacks restored one frame or plane at a time, with R2R or the blind "
+        "spot: the network also gets the noisy frames before and after. Those of a movie are "
+        "registered first. The network learns where they help. Switch it off if all frames share "
+        "the same noise, as with a dirty camera.",
     ),
 ]
 TemporalSmoothing = Annotated[
@@ -360,8 +361,8 @@ TemporalSmoothing = Annotated[
     Setting(
         "Temporal smoothing",
         "For movies restored frame by frame: how strongly a pixel is drawn to its value in the "
-        "frame before, where nothing has moved. 0: not at all; 1: as much as the two values "
-        "deserve by their uncertainties.",
+        "previous frame, where nothing has moved. 0: not at all; 1: as strongly as the "
+        "uncertainties of both values justify.",
         step=0.5,
     ),
 ]
@@ -373,10 +374,10 @@ SeriesTraining = Annotated[
         "Network for a series",
         "How the frames of a movie, the planes of a stack that are restored one by one, or the "
         "tiles of a large image share a network. Joint training: one network is fitted to all of "
-        "them and then applied to each; it is fine-tuned only where validation pixels ask for it. "
-        "Warm start: each begins with the weights of an earlier one. Independent: each has a "
-        "network of its own; slowest. Automatic: joint training from 16 frames or planes, or 32 "
-        "tiles, on; else warm start.",
+        "them and applied to each; it is fine-tuned only if validation pixels improve. Warm "
+        "start: each begins with the weights of an earlier one. Independent: each has a network "
+        "of its own, which is slowest. Automatic: joint training for at least 16 frames or "
+        "planes, or 32 tiles; else warm start.",
         choices={
             "auto": "Automatic",
             "joint": "Joint training (one network)",

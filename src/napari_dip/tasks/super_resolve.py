@@ -105,9 +105,9 @@ Factor = Annotated[
     BeforeValidator(normalise_factor),
     Setting(
         "Upscaling factor",
-        "How many pixels the result has for each pixel of the image: 2, 3, 4 or 8, or one "
+        "How many pixels the result has for each pixel along an axis: 2, 3, 4 or 8, or one "
         "number for each axis as Y,X, such as 1,4. For stacks also as Z,Y,X: 4,1,1 makes four "
-        "planes of each; one or two numbers leave the planes apart as they are.",
+        "planes of each; one or two numbers keep the distance of planes.",
         is_advanced=False,
     ),
 ]
@@ -115,9 +115,9 @@ DownsamplingModel = Annotated[
     Literal["lanczos", "binning"],
     Setting(
         "Downsampling",
-        "How the image came to its pixels. Lanczos: it was scaled down with a smooth filter, "
-        "as in the Deep Image Prior paper. Binning: each pixel is the mean of the fine ones "
-        "that it covers, as on a camera.",
+        "How the coarse pixels arose. Lanczos: the image was scaled down with a smooth filter, "
+        "as in the Deep Image Prior paper. Binning: each pixel is the mean of the fine ones that "
+        "it covers, as on a camera.",
         choices={"lanczos": "Lanczos filter", "binning": "Binning (camera)"},
         is_advanced=False,
     ),
@@ -126,8 +126,8 @@ PsfSigma = Annotated[
     Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)],
     Setting(
         "PSF width",
-        "Standard deviation of the microscope's blur, in pixels of the result; the result is "
-        "freed from it. 0: none.",
+        "Standard deviation of the microscope's blur, in pixels of the result. This blur is "
+        "removed. 0: none.",
         step=0.05,
         report_template="Gaussian blur of standard deviation {:g} pixels of the result",
     ),
@@ -136,7 +136,7 @@ PsfSigmaZ = Annotated[
     Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)],
     Setting(
         "PSF width along Z",
-        "The same along Z, in planes of the result, where a stack is one volume.",
+        "Standard deviation of the blur along Z, in planes of the result, for a volume.",
         step=0.05,
         report_template="along Z of standard deviation {:g} planes of the result",
     ),
@@ -147,10 +147,10 @@ SuperResolutionPrior = Annotated[
     BeforeValidator(SUPER_RESOLUTION_PRIORS.validate),
     Setting(
         "Prior",
-        "Zero-shot super-resolution: the untrained network learns from the image scaled down "
-        "further, where the finer pixels are known. Random input: fixed random numbers are turned "
-        "into the image, as in the Deep Image Prior paper. Automatic takes the first, and the "
-        "second for volumes and where there is a PSF.",
+        "Zero-shot super-resolution: the untrained network learns from smaller copies of the "
+        "image, whose finer pixels are known. Random input: it turns fixed random numbers into "
+        "the image, as in the Deep Image Prior paper. Automatic: the second for volumes and with "
+        "a PSF, else the first.",
         choices=SUPER_RESOLUTION_PRIORS,
     ),
 ]
@@ -158,8 +158,8 @@ InitialEstimateSetting = Annotated[
     Literal["interpolated", "none"],
     Setting(
         "Initial estimate",
-        "Input of the network beside random numbers: the interpolated image, from which it "
-        "starts much sooner; or nothing, as in the Deep Image Prior paper.",
+        "Input of the network beside random numbers: the interpolated image, which makes the fit "
+        "much shorter, or nothing, as in the Deep Image Prior paper.",
         choices={"interpolated": "Interpolated image", "none": "None (paper)"},
     ),
 ]

@@ -34,23 +34,23 @@ CAMERA_MAP_INPUTS = (
     TaskInput(
         name="offset_map",
         label="Offset map of the camera",
-        help=f"What each pixel reads without light, in grey values. {_MAP_HELP}",
+        help="Value of each pixel without light, in grey values. ",
         is_optional=True,
         is_detector_map=True,
     ),
     TaskInput(
         name="gain_map",
         label="Gain map of the camera",
-        help="Grey values that each pixel gives for a photo-electron; only differences between "
-        f"pixels count. It needs an offset map. {_MAP_HELP}",
+        help="Grey values per photo-electron, for each pixel; only differences between pixels "
+        "count. It needs an offset map. ",
         is_optional=True,
         is_detector_map=True,
     ),
     TaskInput(
         name="noise_map",
         label="Noise map of the camera",
-        help="Standard deviation of each pixel's read noise, in grey values: hot pixels count for "
-        f"less. {_MAP_HELP}",
+        help="Standard deviation of each pixel's read noise, in grey values; hot pixels get less "
+        "weight. ",
         is_optional=True,
         is_detector_map=True,
     ),

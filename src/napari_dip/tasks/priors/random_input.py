@@ -303,9 +303,9 @@ ArchitectureName = Annotated[
     _Name,
     Setting(
         "Architecture",
-        "Which network gets the random input: that of the preset, or one that differs from it. "
-        "The Prior explorer says which of them suits an image. Another one than the preset's goes "
-        "with the prior 'Deep Image Prior' only, which 'Automatic' then takes.",
+        "Network for the random input: that of the preset, or a variant of it. The Prior "
+        "explorer says which one suits an image. A variant needs the prior 'Deep Image Prior', "
+        "which 'Automatic' then takes.",
         choices=ARCHITECTURE_LABELS,
     ),
 ]
