@@ -113,7 +113,7 @@ MUTATIONS = [
     ),
     Mutation(
         "names are escaped in the page of a batch",
-        "pipeline/assess/html_page.py",
+        "pipeline/assess/report_figures.py",
         "child if isinstance(child, Html) else html.escape(child) for child in children",
         "child for child in children",
         "hostile",

@@ -145,8 +145,8 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, header: ImageHeader
         resolve_output_folder(folder, TILED_VALUE_BYTES * prod(plan.result_shape))
     make_keep_after_control(options.keep_after)  # refuse a wrong value before any work
     stamps = stamp_files(plan)
-    data = _load_pixels(plan, stamps)
-    printed_notes = [*_list_plan_notes(plan), *_list_clipping_notes(plan, data)]
+    data, input_notes = _load_pixels(plan, stamps)
+    printed_notes = [*_list_plan_notes(plan), *_list_clipping_notes(plan, data), *input_notes]
     options.print_lines(f"{plan.summary} {PLAN_TIME_NOTE}", *printed_notes)
     checkpoints = _open_run_store(options)
     with InterruptCatcher(is_quiet=options.quiet) as interrupt:
@@ -269,13 +269,13 @@ def _list_clipping_notes(plan: Plan, data: Mapping[str, Any]) -> tuple[Note, ...
     return list_clipping_notes(*detect_clipped_pixels(data["image"]))
 
 
-def _load_pixels(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
+def _load_pixels(plan: Plan, stamps: FileStamps) -> tuple[dict[str, Any], tuple[Note, ...]]:
+    """Return the pixels of a run, and the task's notes on them, before torch is loaded."""
     data = open_plan_inputs(plan, stamps)
-    # the run checks the inputs, too, but only after it has loaded torch
-    raise_if_refused(
-        measure_tiles(plan, data["image"]) if plan.tiles else arrange_inputs(plan, data)
-    )
-    return data
+    if plan.tiles:
+        raise_if_refused(measure_tiles(plan, data["image"]))
+        return data, ()
+    return data, raise_if_refused(arrange_inputs(plan, data)).inspection.notes
 
 
 def _save_outputs(options: CommandOptions, plan: Plan, result: Restoration) -> None:

@@ -9,6 +9,8 @@ TUKEY_SIGMAS = 4.685
 GAUSSIAN_RADIUS_SIGMAS = 4
 #: Airy radius in units of wavelength / NA: the first zero of J1 over 2 pi.
 AIRY_RADIUS_FACTOR = 0.6098
+#: Least share of a PSF's light that remains along each axis after cropping.
+MIN_RETAINED_LIGHT = 0.999
 #: Side of a JPEG block in pixels.
 JPEG_BLOCK_SIDE = 8
 #: Matrix from RGB to luminance and two colour differences (JFIF, ITU-R BT.601).

@@ -20,7 +20,8 @@ from napari_dip.errors.templates import make_printable
 from napari_dip.io.outputs import resolve_output_folder
 from napari_dip.io.paths import make_folder
 from napari_dip.io.writing import write_bytes, write_text
-from napari_dip.pipeline.assess.html_page import (
+from napari_dip.pipeline.assess.references import EXPERIMENT_PAPERS, PAPERS
+from napari_dip.pipeline.assess.report_figures import (
     Html,
     make_element,
     make_elements,
@@ -28,7 +29,6 @@ from napari_dip.pipeline.assess.html_page import (
     make_table,
     render_page,
 )
-from napari_dip.pipeline.assess.references import EXPERIMENT_PAPERS, PAPERS
 from napari_dip.pipeline.events import Event, PausableClock, Progress, ProgressTracker
 from napari_dip.pipeline.store.result_files import escape_formula, format_json
 from napari_dip.pipeline.torch_state import load_torch, run_in_default_state

@@ -11,6 +11,12 @@ from scipy import ndimage, optimize
 
 from napari_dip.engine.constants import MAD_TO_STD
 from napari_dip.errors import RefusedError
+from napari_dip.tasks.psf_checks import (
+    estimate_widths,
+    keep_significant_light,
+    make_border_mask,
+    measure_half_widths,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +47,6 @@ _MAX_WIDTH_DEVIATION, _MAX_WIDTH_SIGMAS = 0.15, 4.0
 _SATURATED_VOXELS = 3
 #: Draws of the bootstrap over beads, and beads that it needs.
 _BOOTSTRAP_DRAWS, MIN_BOOTSTRAP_BEADS = 40, 3
-#: Light below this many standard deviations of its own noise is taken for background.
-_SUPPORT_SIGMAS = 3.0
 #: Iterations of Richardson-Lucy that take the size of the beads out, and samples of a bead's ball
 #: per pixel and axis.
 _BEAD_ITERATIONS, _BALL_SAMPLES = 30, 7
@@ -159,7 +163,7 @@ def _guess_fwhm(image: FloatArray, noise: float) -> FloatArray | None:
     that and is no bead.
     """
     positions, smooth = _find_maxima(image, (1.0,) * image.ndim, noise)
-    widths = np.array([_measure_half_widths(smooth, position) for position in positions]).reshape(
+    widths = np.array([measure_half_widths(smooth, position) for position in positions]).reshape(
         -1, image.ndim
     )
     is_bead = widths[:, -2:].mean(1) > _MIN_SMOOTHED_WIDTH  # false for NaN
@@ -167,30 +171,6 @@ def _guess_fwhm(image: FloatArray, noise: float) -> FloatArray | None:
         return None
     guess: FloatArray = np.nanmedian(widths[is_bead], 0) ** 2 - _FILTER_WIDTH**2
     return np.sqrt(np.maximum(guess, 1.0))
-
-
-def _measure_half_widths(volume: FloatArray, position: AnyArray) -> list[float]:
-    """Return the width at half height through a pixel, along each axis."""
-    return [
-        _measure_half_width(np.moveaxis(volume, axis, -1)[*np.delete(position, axis)], at)
-        for axis, at in enumerate(position)
-    ]
-
-
-def _measure_half_width(profile: FloatArray, peak: int) -> float:
-    """Return the width at half height around a peak, by linear interpolation; NaN at the border."""
-    half = profile[peak] / 2
-    width = 0.0
-    for step in (-1, 1):
-        index = peak
-        while 0 <= index + step < len(profile) and profile[index + step] > half:
-            index += step
-        beyond = index + step
-        if not 0 <= beyond < len(profile):
-            return float("nan")
-        crossing = (profile[index] - half) / (profile[index] - profile[beyond])
-        width += abs(index - peak) + float(crossing)
-    return width
 
 
 # Averaging
@@ -293,13 +273,6 @@ def fit_core(volume: FloatArray, fwhm: FloatArray) -> _CoreFit:
     return _CoreFit(centre - middle, fwhm, height)
 
 
-def estimate_widths(volume: FloatArray) -> FloatArray:
-    """Return the widths at half height through the middle, along each axis; at least one pixel."""
-    widths = _measure_half_widths(volume, np.array(volume.shape) // 2)
-    limits = np.array(volume.shape) / 2
-    return np.clip(np.where(np.isnan(widths), limits, widths), 1.0, None)
-
-
 def measure_fwhm(psf: FloatArray | Float32Array) -> FloatArray:
     """Measure the widths of a PSF without noise."""
     scaled = np.asarray(psf, np.float64) / psf.max()
@@ -337,13 +310,6 @@ def _make_ellipsoid_mask(
     return np.asarray(sum(squares) <= 1)
 
 
-def make_border_mask(shape: tuple[int, ...]) -> AnyArray:
-    """Return a mask of the outermost pixels; along an axis of few pixels there is no border."""
-    mask = np.ones(shape, bool)
-    mask[tuple(slice(1, -1) if count > 4 else slice(None) for count in shape)] = False
-    return mask
-
-
 # Cleaning
 
 
@@ -353,13 +319,8 @@ def clean_mean(mean: FloatArray) -> FloatArray:
     Light counts where the mean, smoothed by a quarter of its width, exceeds three standard
     deviations of its outermost pixels, and where it is connected to the middle.
     """
-    sigmas = estimate_widths(mean) / 4
-    smooth = ndimage.gaussian_filter(mean, sigmas, mode="nearest")
-    error = float(smooth[make_border_mask(mean.shape)].std())
-    labels, _ = ndimage.label(smooth > _SUPPORT_SIGMAS * error)
-    middle = tuple(count // 2 for count in mean.shape)
-    support = (labels == labels[middle]) & (labels > 0)
-    psf = np.where(ndimage.binary_dilation(support), mean, 0).clip(min=0)
+    middle = np.array(mean.shape) // 2
+    psf, _ = keep_significant_light(mean, middle, make_border_mask(mean.shape))
     return np.asarray(psf / psf.sum())
 
 

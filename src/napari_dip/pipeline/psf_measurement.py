@@ -24,15 +24,14 @@ from napari_dip.pipeline.beads import (
     bootstrap_fwhm,
     clean_mean,
     cut_out_beads,
-    estimate_widths,
     fit_core,
-    make_border_mask,
     measure_fwhm,
     remove_bead_size,
 )
 from napari_dip.pipeline.plan.layout import refuse_header
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks.deblur import get_psf_source
+from napari_dip.tasks.psf_checks import MAX_WIDTH_RATIO, estimate_widths, make_border_mask
 from napari_dip.tasks.psf_settings import OpticsSettings, PsfSource
 
 if TYPE_CHECKING:
@@ -47,8 +46,6 @@ if TYPE_CHECKING:
 
 #: Share of the light in the outermost pixels from which on the report says that tails are cut.
 _MAX_BORDER_LIGHT = 0.01
-#: Ratio of measured to computed FWHM from which on the report warns of aberrations.
-_MAX_FWHM_RATIO = 1.25
 
 _FAULT_LABELS = {
     BeadFault.BORDER: "too near to the border",
@@ -145,7 +142,7 @@ class PsfReport:
         lines = [
             f"Measured width over that of a microscope without aberrations: {', '.join(parts)}."
         ]
-        if max(ratios) > _MAX_FWHM_RATIO:
+        if max(ratios) > MAX_WIDTH_RATIO:
             lines.append(
                 "That is wide: check the beads' size, the aperture and the refractive index; "
                 "otherwise the microscope has aberrations, which the measured PSF contains."

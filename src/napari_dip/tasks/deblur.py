@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from napari_dip.errors import Refusal
+from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     CONTEXT_RADIUS,
@@ -50,7 +50,6 @@ from napari_dip.tasks.psf_settings import (
     Wavelength,
     ZStep,
     check_size,
-    clean_psf_image,
     compute_object_margin,
     compute_object_size,
     get_fit_axes,
@@ -187,30 +186,33 @@ class Deblur(Task):
             # Set12 images, blurred and with white noise added, blocks of up to 7 x 7 were measured,
             # which would take a quarter of the pixels from the fit
             blind_spot_shape=SINGLE_PIXEL,
+            notes=psf_source.list_notes(header, psf_header, axes),
         )
 
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
-        """Refuse a PSF image without light, or larger than the image after cropping."""
-        if "psf" in pixels.extra_inputs:
-            import torch
+        """Refuse an image that is no PSF, and warn of a doubtful one."""
+        from napari_dip.tasks.psf_checks import compute_cropped_sizes, inspect_psf_image
 
-            cleaned = clean_psf_image(torch.from_numpy(pixels.extra_inputs["psf"]))
-            if isinstance(cleaned, Refusal):
-                return cleaned
-            sizes = tuple(cleaned[0].shape)
-            if refusal := check_size(pixels.header, sizes, "ZYX"[-len(sizes) :]):
-                return refusal
-        return Inspection(convert_inputs=self._make_kernel)
+        if (psf := pixels.extra_inputs.get("psf")) is None:
+            return Inspection(convert_inputs=self._make_kernel)
+        if psf.shape == pixels.image.shape and (psf == pixels.image).all():
+            return make_refusal("psf-same", name=pixels.header.name)
+        computed_fwhm = get_psf_source(self).optics.compute_fwhm(pixels.header)
+        checked = inspect_psf_image(psf, computed_fwhm)
+        if isinstance(checked, Refusal):
+            return checked
+        sizes = compute_cropped_sizes(checked.image)
+        if refusal := check_size(pixels.header, sizes, "ZYX"[-len(sizes) :]):
+            return refusal
+        return Inspection(notes=checked.notes, convert_inputs=self._make_kernel)
 
     def _make_kernel(
         self, image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
     ) -> ConvertedInputs:
         """Clean or compute the PSF, and return it with notes on what was done."""
-        import torch
-
-        psf_image = torch.from_numpy(extra_inputs["psf"]) if "psf" in extra_inputs else None
         axes = get_fit_axes(headers["image"], image.ndim - 1)
-        kernel, notes = get_psf_source(self).make_kernel(headers["image"], psf_image, axes)
+        psf_source = get_psf_source(self)
+        kernel, notes = psf_source.make_kernel(headers["image"], extra_inputs.get("psf"), axes)
         return {"psf": kernel.numpy()}, notes
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:

@@ -6,13 +6,13 @@ Sizes and refusals are computed without torch, which is loaded only for a kernel
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil, isclose, sqrt
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from napari_dip.engine.constants import AIRY_RADIUS_FACTOR, GAUSSIAN_RADIUS_SIGMAS
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import Setting, TaskInput
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Estimate
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageHeader
+    from napari_dip.io import Float32Array, ImageHeader
 
 #: Refractive index of immersion oil, ISO 8036. The PSF of a single plane in focus does not depend
 #: on it; it only has to exceed the numerical aperture.
@@ -63,7 +63,8 @@ NumericalAperture = Annotated[
     Annotated[float, Field(gt=0, le=4, allow_inf_nan=False)] | None,
     Setting(
         "Numerical aperture",
-        "Numerical aperture (NA) of the objective, as written on it. Empty: none.",
+        "Numerical aperture (NA) of the objective, as written on it. With a PSF from an image, "
+        "its width is compared with that of such a microscope. Empty: none.",
         report_template="numerical aperture {:g}",
     ),
 ]
@@ -71,7 +72,8 @@ Wavelength = Annotated[
     _Length | None,
     Setting(
         "Wavelength",
-        "Wavelength of the emitted light, in nanometres. Empty: none.",
+        "Wavelength of the emitted light, in nanometres. With a PSF from an image, it is used "
+        "as the numerical aperture is. Empty: none.",
         report_template="emission at {:g} nm",
     ),
 ]
@@ -134,6 +136,16 @@ _VOLUME_HINT = ", or set 'Stacks' to Automatic, which takes four planes or more 
 #: Radius of a computed PSF, laterally in Airy radii and along Z in distances to the first minimum:
 #: holds 96 % of a widefield PSF's light in focus (Born and Wolf 8.5.2) (docs/constants.md).
 PSF_LATERAL_RADIUS, PSF_AXIAL_RADIUS = 4.0, 2.0
+#: Width at half maximum of the Airy disc in wavelengths / NA (Born and Wolf 8.5.2), and of a pixel
+#: as a Gaussian of the same variance, sqrt(8 ln 2 / 12).
+_AIRY_FWHM_FACTOR, _PIXEL_FWHM = 0.514, 0.68
+#: Width along the axis in wavelengths / (n - sqrt(n^2 - NA^2)): half maximum of sinc^2.
+_AXIAL_FWHM_FACTOR = 0.886
+#: Pixel size in Nyquist distances, wavelength / 4 NA, from which on the plan warns: beyond 1.5, a
+#: contrast of more than 13 % folds back to coarse detail (OTF of a lens and of the pixel).
+_MAX_NYQUIST_RATIO = 1.5
+#: Relative difference of pixel sizes without a warning; files round to three digits.
+_PIXEL_SIZE_TOLERANCE = 0.02
 #: Labels of the fields in the dock, and their options.
 _OPTICS_LABELS = {
     "na": "numerical aperture (--na)",
@@ -211,15 +223,15 @@ class PsfSource:
         }
         named_sources = [label for label, is_given in sources.items() if is_given]
         optics = self.optics
-        is_incomplete = optics.model == "none" and (optics.na, optics.wavelength) != (None, None)
-        if is_incomplete:
+        has_data = (optics.na, optics.wavelength) != (None, None)
+        if has_data and optics.model == "none" and psf_header is None:
             return make_refusal("optics-missing", missing="kind of microscope (--model)")
         if not named_sources:
             return make_refusal("psf-missing", name=image_header.name)
         if len(named_sources) > 1:
             return make_refusal("psf-twice", first=named_sources[0], second=named_sources[1])
         if psf_header is not None:
-            return _check_psf_image(psf_header)
+            return _check_psf_image(psf_header) or optics.refuse_aperture()
         if self.sigma_z is not None and self.sigma is None:
             return make_refusal("gaussian-axial")
         return optics.check(image_header) if self.sigma is None else None
@@ -244,6 +256,30 @@ class PsfSource:
         ):
             return make_refusal("z-step-missing", name=image_header.name)
         return None
+
+    def list_notes(
+        self, image_header: ImageHeader, psf_header: ImageHeader | None, axes: str
+    ) -> tuple[Note, ...]:
+        """List what headers say about sampling and axes of image and PSF."""
+        notes = []
+        optics = self.optics
+        pixel = optics.get_pixel_sizes(image_header, "X")[0]
+        if pixel and optics.na and optics.wavelength:
+            nyquist = optics.wavelength / (4 * optics.na)
+            if pixel > _MAX_NYQUIST_RATIO * nyquist:
+                notes.append(make_note("psf-nyquist", pixel=pixel, nyquist=nyquist))
+        if psf_header is None:
+            return tuple(notes)
+        has_depth = is_psf_volume(psf_header)
+        for axis in "ZYX" if has_depth else "YX":
+            size = _get_pixel_size_nm(psf_header, axis)
+            image_size = optics.get_pixel_sizes(image_header, axis)[0]
+            if size and image_size and not isclose(size, image_size, rel_tol=_PIXEL_SIZE_TOLERANCE):
+                notes.append(make_note("psf-pixel-size", axis=axis, psf=size, image=image_size))
+        count = image_header.get_sizes("Z")[0] if "Z" in image_header.axes else 1
+        if count > 1 and not has_depth:
+            notes.append(make_note("psf-plane", count=count))
+        return tuple(notes)
 
     def is_volumetric(self, image_header: ImageHeader, psf_header: ImageHeader | None) -> bool:
         """Return whether the PSF extends along Z, so that a Z stack is one volume."""
@@ -272,33 +308,30 @@ class PsfSource:
         return self.optics.compute_psf_sizes(image_header, axes)
 
     def make_kernel(
-        self, header: ImageHeader, image: Tensor | None, axes: str
+        self, header: ImageHeader, image: Float32Array | None, axes: str
     ) -> tuple[Tensor, tuple[Note, ...]]:
-        """Return the kernel, (*sizes) float32 of sum one, with notes on it.
+        """Return the kernel, (*sizes) float32 of sum one, with notes on how it was made.
 
         Parameters
         ----------
         header : ImageHeader
             Header of the image, after the checks.
-        image : Tensor or None
-            Image of the PSF, as loaded.
+        image : ndarray or None
+            Image of the PSF. Notes of `inspect_psf_image` are left out.
         axes : str
             Axes of one fit. A PSF of one plane acts within each plane of a volume.
 
         Raises
         ------
         RefusedError
-            If the image is not a PSF.
+            If the image is not a PSF, or larger than the image after cropping.
         """
         from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 
         notes: tuple[Note, ...]
         sizes = self.compute_psf_sizes(header, None, axes) if image is None else ()
         if image is not None:
-            cleaned = clean_psf_image(image)
-            if isinstance(cleaned, Refusal):
-                raise RefusedError(cleaned)
-            kernel, notes = cleaned
+            kernel, notes = _clean_psf_image(header, image)
         elif self.sigma is not None:
             along_z = (self.sigma_z or 0.0,) * (len(axes) - 2)
             kernel, notes = sample_gaussian_psf((*along_z, self.sigma, self.sigma), sizes), ()
@@ -354,13 +387,19 @@ def get_fit_axes(header: ImageHeader, dims: int) -> str:
     return "ZYX" if "Z" in header.axes and header.get_sizes("Z") > (1,) else "TYX"
 
 
-def clean_psf_image(image: Tensor) -> tuple[Tensor, tuple[Note, ...]] | Refusal:
-    """Centre and crop an image (..., Y, X) of a PSF, or return a refusal."""
-    from napari_dip.engine.deconvolution.psf import clean_psf
+def _clean_psf_image(header: ImageHeader, image: Float32Array) -> tuple[Tensor, tuple[Note, ...]]:
+    """Remove background from the image of a PSF, centre and crop it; raise if it is unusable."""
+    import torch
 
-    stack_sizes = [count for count in image.shape[:-2] if count > 1]
-    cleaned = clean_psf(image.reshape(*stack_sizes, *image.shape[-2:]))
-    return make_refusal(cleaned) if isinstance(cleaned, str) else cleaned
+    from napari_dip.engine.deconvolution.psf import clean_psf
+    from napari_dip.tasks.psf_checks import inspect_psf_image
+
+    checked = raise_if_refused(inspect_psf_image(image))
+    kernel, notes = clean_psf(torch.from_numpy(checked.image))
+    sizes = tuple(kernel.shape)
+    if refusal := check_size(header, sizes, "ZYX"[-len(sizes) :]):
+        raise RefusedError(refusal)
+    return kernel, notes
 
 
 def is_psf_volume(psf_header: ImageHeader) -> bool:
@@ -424,10 +463,29 @@ class OpticsSettings:
         for field, value in entries.items():
             if value is None:
                 return make_refusal("optics-missing", missing=_OPTICS_LABELS[field])
-        assert self.na is not None
-        if self.na >= self.refractive_index:
+        return self.refuse_aperture()
+
+    def refuse_aperture(self) -> Refusal | None:
+        """Refuse an aperture that the medium does not allow."""
+        if self.na is not None and self.na >= self.refractive_index:
             return make_refusal("optics-impossible", na=self.na, index=self.refractive_index)
         return None
+
+    def compute_fwhm(self, header: ImageHeader) -> dict[str, float]:
+        """Return the widths of a widefield PSF in pixels, by axis, where all data are known."""
+        if self.na is None or self.wavelength is None:
+            return {}
+        widths = dict.fromkeys("YX", _AIRY_FWHM_FACTOR * self.wavelength / self.na)
+        # the index stays that of oil where the user, whose lens is a dry one, filled in none
+        if "Z" in header.axes and (self.na > 1 or self.refractive_index != OIL_REFRACTIVE_INDEX):
+            path = self.refractive_index - sqrt(self.refractive_index**2 - self.na**2)
+            widths["Z"] = _AXIAL_FWHM_FACTOR * self.wavelength / path
+        sizes = {axis: self.get_pixel_sizes(header, axis)[0] for axis in widths}
+        return {
+            axis: sqrt((width / size) ** 2 + (_PIXEL_FWHM**2 if axis != "Z" else 0))
+            for axis, width in widths.items()
+            if (size := sizes[axis])
+        }
 
     def get_pixel_sizes(self, header: ImageHeader, axes: str) -> tuple[float | None, ...]:
         """Return the pixel size along each axis in nm: the user's, else that of the file."""

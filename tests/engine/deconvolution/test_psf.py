@@ -162,26 +162,12 @@ def test_impossible_microscopes_are_refused(change: dict[str, object], said: str
 
 
 def clean(array: torch.Tensor) -> tuple[torch.Tensor, tuple[str, ...]]:
-    answer = clean_psf(array)
-    assert not isinstance(answer, str)
-    return answer[0], tuple(map(str, answer[1]))
+    kernel, notes = clean_psf(array)
+    return kernel, tuple(map(str, notes))
 
 
-@pytest.mark.parametrize(
-    ("value", "code"), [(float("nan"), "input-not-finite"), (float("inf"), "input-not-finite")]
-)
-def test_a_psf_that_is_not_finite_is_refused(value: float, code: str) -> None:
+def test_negative_rounding_errors_are_set_to_zero() -> None:
     psf = sample_gaussian_psf((1.0, 1.0))
-    psf[0, 0] = value
-    assert clean_psf(psf) == code
-
-
-def test_a_psf_without_light_or_with_negative_light_is_refused() -> None:
-    psf = sample_gaussian_psf((1.0, 1.0))
-    assert clean_psf(torch.zeros(5, 5)) == "psf-zero"
-    assert clean_psf(-psf) == "psf-negative"
-    psf[0, 0] = -1e-4 * psf.max()
-    assert clean_psf(psf) == "psf-negative"
     psf[0, 0] = -1e-8 * psf.max()
     assert float(clean(psf)[0].min()) >= 0
 

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from napari_dip.engine.constants import AIRY_RADIUS_FACTOR, GAUSSIAN_RADIUS_SIGMAS
+from napari_dip.engine.constants import (
+    AIRY_RADIUS_FACTOR,
+    GAUSSIAN_RADIUS_SIGMAS,
+    MIN_RETAINED_LIGHT,
+)
 from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
@@ -23,17 +27,9 @@ _SAMPLES_PER_AIRY = 8
 _STEPS_PER_AIRY = 64
 #: Nodes of the pupil integral per period of its phase, and least number of nodes.
 _NODES_PER_CYCLE, _MIN_NODES = 8, 64
-#: Negative values up to this share of the peak are treated as rounding errors.
-_MAX_NEGATIVE_FRACTION = 1e-6
-#: Least share of the light that remains along each axis after cropping.
-_MIN_RETAINED_LIGHT = 0.999
 #: If the centre of mass is nearer than this to the middle between two pixels, the squared PSF
 #: decides.
 _CENTRE_TOLERANCE = 0.25
-
-
-#: Why a PSF is unusable: a key of the fault table.
-UnusablePsf = Literal["input-not-finite", "psf-zero", "psf-negative"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,19 +292,20 @@ def _require_odd(sizes: tuple[int, ...]) -> None:
         raise ValueError(f"A PSF needs odd sizes to have a middle, but has {sizes}.")
 
 
-def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]] | UnusablePsf:
-    """Centre a PSF, crop its empty border and scale it to sum one; or return why it is unusable.
+def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]]:
+    """Centre a PSF, crop its empty border and scale it to sum one.
 
     Parameters
     ----------
     array : Tensor
-        (Y, X) or (Z, Y, X), real numbers of any type.
+        (Y, X) or (Z, Y, X), real numbers of any type, finite, and above 0 somewhere. Negative
+        values are set to 0.
 
     Returns
     -------
-    tuple of Tensor and tuple of Note, or UnusablePsf
+    tuple of Tensor and tuple of Note
         The kernel, (*sizes) float32 with odd sizes and its centre of mass at the middle, and notes
-        on what was changed. Or the reason, a key of the fault table.
+        on what was changed.
 
     Notes
     -----
@@ -317,14 +314,7 @@ def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]] | UnusablePsf:
     Without that shift, results are displaced by up to half a pixel (bars of DeconvolutionLab2:
     Richardson-Lucy 28.9 dB without it, 34.0 dB with it).
     """
-    psf = array.detach().to(torch.float64)
-    if not bool(psf.isfinite().all()):
-        return "input-not-finite"
-    if not bool(psf.any()):
-        return "psf-zero"
-    if float(psf.min()) < -_MAX_NEGATIVE_FRACTION * max(float(psf.max()), 0.0):
-        return "psf-negative"
-    psf = psf.clamp(min=0)
+    psf = array.detach().to(torch.float64).clamp(min=0)
     psf = psf / psf.max()  # the sum of tiny or huge values may not be finite
     psf = psf / psf.sum()
     notes: list[Note] = []
@@ -402,7 +392,7 @@ def _crop_to_light(psf: Tensor) -> Tensor:
         radius = 0
         while (
             radius < centre
-            and float(marginal[centre - radius : centre + radius + 1].sum()) < _MIN_RETAINED_LIGHT
+            and float(marginal[centre - radius : centre + radius + 1].sum()) < MIN_RETAINED_LIGHT
         ):
             radius += 1
         psf = psf.narrow(axis, centre - radius, 2 * radius + 1)

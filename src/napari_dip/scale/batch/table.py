@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari_dip.errors import DipError, Refusal
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import MAX_REPORT_BYTES, stat_readable_file
-from napari_dip.pipeline.assess.html_page import (
+from napari_dip.pipeline.assess.quality_checks import format_quality_checks
+from napari_dip.pipeline.assess.report_figures import (
     Html,
     make_element,
     make_elements,
@@ -19,7 +20,6 @@ from napari_dip.pipeline.assess.html_page import (
     make_table,
     render_page,
 )
-from napari_dip.pipeline.assess.quality_checks import format_quality_checks
 from napari_dip.pipeline.store.result_files import escape_formula
 from napari_dip.scale.batch.records import read_file_record
 

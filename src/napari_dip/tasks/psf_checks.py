@@ -1,0 +1,433 @@
+"""Check the image of a PSF before a run, and remove what is not light of a point; without torch.
+
+Kernels of motion blur are right PSFs, too: lopsided, of several peaks, and tightly cropped. So a
+check that only holds for the image of a point first looks for signs of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from napari_dip.engine.constants import MAD_TO_STD, MIN_RETAINED_LIGHT
+from napari_dip.errors import Refusal, make_refusal
+from napari_dip.errors.notes import make_note
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_dip.errors.notes import Note
+    from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
+
+#: Negative values up to this share of the peak are treated as rounding errors.
+_MAX_NEGATIVE_FRACTION = 1e-6
+#: Width of a constant image up to which it is a uniform blur; published ones have up to 19 pixels.
+_MAX_UNIFORM_SIDE = 32
+#: The rim is an eighth of a side wide. It is a pedestal if the means of its blocks, within their
+#: error, differ by less than this ratio, and if it is nearly as bright as a shell a fifth of a side
+#: inside. A Gaussian cut at one standard deviation has 0.8 and 0.73, an Airy disc 0.4 and 0.3.
+_RIM_DIVISOR, _SHELL_DIVISOR, _MIN_RIM_BLOCK_RATIO, _MIN_RIM_SHELL_RATIO = 8, 5, 0.6, 0.8
+#: Smallest side with a rim to judge, and least share of a pedestal in the light that is removed.
+_MIN_RIM_SIDE, _MIN_PEDESTAL_LIGHT = 8, 0.01
+#: Light below this many standard deviations of its own noise is taken for background.
+_SUPPORT_SIGMAS = 3.0
+#: Least height of a peak over the smoothed noise to count as one, as for beads; and least height
+#: over the noise of a pixel, below which the PSF is noisy: at 10 its width is off by 8 %.
+_MIN_PEAK_SIGMAS, _MIN_PEAK_RATIO = 6.0, 10.0
+#: Least brightness of another bead. The ring around each at this many widths is darker than the
+#: half, their shapes are this similar (correlation), and outside the rings nothing is brighter than
+#: this: with beads up to 0.2 was found, on the paths of shaken cameras 0.27 and more.
+_MIN_PEAK_SHARE, _PEAK_RING_WIDTHS, _MIN_PEAK_LIKENESS, _MAX_PATH_SHARE = 0.3, 1.3, 0.8, 0.2
+#: Greatest brightness between two beads, in shares of the darker one.
+_MAX_SADDLE = 0.6
+#: Least light in pixels at exactly the greatest value; below, grey values are coarse. And least
+#: light beyond their neighbours: the disc of a lens out of focus has none, clipped PSFs 18 %.
+_MIN_PLATEAU_LIGHT, _MIN_FLANK_LIGHT = 0.03, 0.05
+#: Brightness of the pixels beyond the rim, as the last two shells foretell it, from which on tails
+#: are cut, in shares of the peak. Common kernels have less: a Gaussian of 1.6 pixels on 7 x 7
+#: 0.033, a binomial on 5 x 5 0.021. An Airy disc cut inside its first dark ring has 0.05.
+_MAX_NEXT_SHARE = 0.037
+#: Brightness of the first or last plane from which on the stack is too thin. At two standard
+#: deviations a Gaussian has 0.14.
+_MAX_END_PLANE_SHARE = 0.2
+#: Ratio of widths from which on Y and X are not those of a point in focus, and up to which two
+#: widths are alike.
+_UNLIKE_WIDTHS, _ALIKE_WIDTHS = 1.3, 1.15
+#: Evenness of the light of planes, (sum)^2 / (n sum of squares), of which those of a widefield PSF
+#: have 0.95 and more along Z and 0.3 along Y and X; and the ratio of the two that is asked for.
+_MIN_EVENNESS, _EVENNESS_RATIO = 0.9, 1.5
+#: Ratios of measured and computed width without warning. A confocal PSF is narrower by up to 0.72;
+#: two blurs of one microscope widen by 1.3, aberrations of a fourteenth of a wave by 1.08.
+_MIN_WIDTH_RATIO, MAX_WIDTH_RATIO = 0.65, 1.25
+#: Ratio of a single bright pixel to its brightest neighbour from which on it is a hot pixel, if it
+#: and they have less than half of the light. On 180 random paths of a camera it is at most 8.
+_HOT_PIXEL_RATIO = 10.0
+#: A wrapped PSF has this share of its light in its corners, a quarter of a side wide, and at least
+#: the second in each.
+_MIN_CORNERS_LIGHT, _MIN_CORNER_LIGHT = 0.8, 0.02
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class CheckedPsf:
+    """The image of a PSF after its check.
+
+    Attributes
+    ----------
+    image : ndarray
+        (Y, X) or (Z, Y, X): as it was, or without background and noise.
+    notes : tuple of Note
+        Changes and warnings.
+    """
+
+    image: AnyArray
+    notes: tuple[Note, ...] = ()
+
+
+def inspect_psf_image(
+    image: Float32Array | AnyArray, computed_fwhm: Mapping[str, float] | None = None
+) -> CheckedPsf | Refusal:
+    """Refuse an image that is no PSF; remove background and noise; warn of other faults.
+
+    Parameters
+    ----------
+    image : ndarray
+        (..., Y, X), finite. Axes of one pixel before Y are removed.
+    computed_fwhm : mapping of str to float, optional
+        Width at half maximum without aberrations in pixels, by axis, where it is known.
+
+    Returns
+    -------
+    CheckedPsf or Refusal
+    """
+    psf = image.reshape(*(count for count in image.shape[:-2] if count > 1), *image.shape[-2:])
+    values = psf.astype(np.float64)
+    if refusal := _refuse_values(values):
+        return refusal
+    if values.min() == values.max():
+        sizes = " × ".join(map(str, values.shape))
+        if sorted(values.shape)[-2] > _MAX_UNIFORM_SIDE:
+            return make_refusal("psf-constant", sizes=sizes)
+        return CheckedPsf(image=psf, notes=(make_note("psf-uniform", sizes=sizes),))
+    notes: list[Note] = []
+    values = values.clip(min=0) / values.max()
+    if _is_centred_at_corner(values):
+        psf, values = np.fft.fftshift(psf), np.fft.fftshift(values)
+        notes.append(make_note("psf-corner"))
+    if _has_pedestal(values):
+        cleaned = _remove_pedestal(values)
+        if isinstance(cleaned, Refusal):
+            return cleaned
+        psf, values = cleaned.image, cleaned.image / cleaned.image.max()
+        notes += cleaned.notes
+    notes += _list_warnings(values, computed_fwhm or {})
+    return CheckedPsf(image=psf, notes=tuple(notes))
+
+
+def _refuse_values(psf: FloatArray) -> Refusal | None:
+    """Refuse a PSF without light, with negative values, or of a single pixel."""
+    if not psf.any():
+        return make_refusal("psf-zero")
+    if psf.min() < -_MAX_NEGATIVE_FRACTION * max(psf.max(), 0.0):
+        return make_refusal("psf-negative")
+    if psf.max() > MIN_RETAINED_LIGHT * psf.clip(min=0).sum():
+        return make_refusal("psf-point")
+    return None
+
+
+def compute_cropped_sizes(psf: AnyArray) -> tuple[int, ...]:
+    """Return the least odd sizes around the centre of mass that hold the light, along each axis.
+
+    Where the centre is between two pixels, both are tried, so a size may be one step too small.
+    """
+    sizes = []
+    for axis, count in enumerate(psf.shape):
+        light = psf.sum(tuple(np.delete(range(psf.ndim), axis)), dtype=np.float64).clip(min=0)
+        indices = np.arange(count)
+        centre = float((light * indices).sum() / light.sum())
+        radii = []
+        for middle in {int(np.floor(centre)), int(np.ceil(centre))}:
+            by_radius = np.bincount(np.abs(indices - middle), light).cumsum() / light.sum()
+            radii.append(int((by_radius < MIN_RETAINED_LIGHT).sum()))
+        sizes.append(2 * min(radii) + 1)
+    return tuple(sizes)
+
+
+# Widths, rim and significant light
+
+
+def measure_half_width(profile: FloatArray, peak: int) -> float:
+    """Return the width at half height around a peak, by linear interpolation; NaN at the border."""
+    half = profile[peak] / 2
+    width = 0.0
+    for step in (-1, 1):
+        index = peak
+        while 0 <= index + step < len(profile) and profile[index + step] > half:
+            index += step
+        beyond = index + step
+        if not 0 <= beyond < len(profile):
+            return float("nan")
+        crossing = (profile[index] - half) / (profile[index] - profile[beyond])
+        width += abs(index - peak) + float(crossing)
+    return width
+
+
+def measure_half_widths(volume: FloatArray, position: AnyArray) -> list[float]:
+    """Return the width at half height through a pixel, along each axis."""
+    return [
+        measure_half_width(np.moveaxis(volume, axis, -1)[*np.delete(position, axis)], at)
+        for axis, at in enumerate(position)
+    ]
+
+
+def estimate_widths(volume: FloatArray, position: AnyArray | None = None) -> FloatArray:
+    """Return the widths at half height along each axis, by default through the middle.
+
+    They are at least one pixel; where the light reaches the border, half the side.
+    """
+    position = np.array(volume.shape) // 2 if position is None else position
+    limits = np.array(volume.shape) / 2
+    widths = measure_half_widths(volume, position)
+    return np.clip(np.where(np.isnan(widths), limits, widths), 1.0, None)
+
+
+def make_border_mask(shape: tuple[int, ...], inset: int = 0, width: int = 1) -> BoolArray:
+    """Return a mask of the outermost pixels, or of a shell; short axes have no border."""
+
+    def make_box(margin: int) -> BoolArray:
+        box = np.zeros(shape, bool)
+        box[tuple(slice(margin, n - margin) if n > 4 else slice(None) for n in shape)] = True
+        return box
+
+    return make_box(inset) & ~make_box(inset + width)
+
+
+def keep_significant_light(
+    volume: FloatArray, peak: AnyArray, border: BoolArray
+) -> tuple[FloatArray, float]:
+    """Set to 0 what does not stand out of the noise at the border.
+
+    Light counts where the image, smoothed by a quarter of its width, exceeds three standard
+    deviations of the border, and where it is connected to the peak.
+
+    Returns
+    -------
+    significant : ndarray
+    ratio : float
+        Height of the smoothed peak in those standard deviations.
+    """
+    smooth = ndimage.gaussian_filter(volume, estimate_widths(volume, peak) / 4, mode="nearest")
+    error = float(smooth[border].std())
+    labels, _ = ndimage.label(smooth > _SUPPORT_SIGMAS * error)
+    support = (labels == labels[tuple(peak)]) & (labels > 0)
+    significant = np.where(ndimage.binary_dilation(support), volume, 0).clip(min=0)
+    return significant, float(smooth[tuple(peak)]) / max(error, float(np.finfo(np.float64).tiny))
+
+
+def _find_peak(psf: FloatArray) -> AnyArray:
+    """Return the brightest pixel after a little smoothing."""
+    smooth = ndimage.gaussian_filter(psf, 0.7, mode="constant")
+    return np.array(np.unravel_index(int(smooth.argmax()), psf.shape))
+
+
+# Mending
+
+
+def _is_centred_at_corner(psf: FloatArray) -> bool:
+    """Return whether the PSF is stored as FFTs want it: centred at the first pixel, wrapped."""
+    if min(psf.shape) < 4:
+        return False
+    ends = [(slice(n // 4), slice(n - n // 4, n)) for n in psf.shape]
+    lights = np.array([psf[corner].sum() for corner in product(*ends)]) / psf.sum()
+    return bool(lights.sum() > _MIN_CORNERS_LIGHT and lights.min() > _MIN_CORNER_LIGHT)
+
+
+def _make_rim_mask(psf: FloatArray) -> BoolArray:
+    return make_border_mask(psf.shape, width=max(1, _get_least_side(psf) // _RIM_DIVISOR))
+
+
+def _get_least_side(psf: FloatArray) -> int:
+    """Return the shortest side that has a border."""
+    return int(min(count for count in psf.shape if count > 4))
+
+
+def _has_pedestal(psf: FloatArray) -> bool:
+    """Return whether the rim is a plateau with a noteworthy share of the light."""
+    if min(psf.shape[-2:]) < _MIN_RIM_SIDE:
+        return False
+    rim = _make_rim_mask(psf)
+    level = float(psf[rim].mean())
+    if level * psf.size < _MIN_PEDESTAL_LIGHT * psf.sum():
+        return False
+    thirds = [np.arange(n) * 3 // n if n > 4 else np.zeros(n, int) for n in psf.shape]
+    blocks = np.zeros(psf.shape, int)
+    for axis, third in enumerate(thirds):
+        blocks = 3 * blocks + np.expand_dims(third, tuple(np.delete(range(psf.ndim), axis)))
+    labels, names = np.where(rim, blocks, -1), np.unique(blocks[rim])
+    low, high = np.quantile(ndimage.mean(psf, labels, names), [0.1, 0.9])
+    shell = make_border_mask(psf.shape, _get_least_side(psf) // _SHELL_DIVISOR)
+    inner = float(psf[shell].mean())
+    noise = _measure_rim_noise(psf, rim)
+    block_error = 2 * noise / np.sqrt(rim.sum() / len(names))
+    shell_error = 2 * noise / np.sqrt(shell.sum())
+    is_even = low + block_error > _MIN_RIM_BLOCK_RATIO * (high - block_error)
+    return bool(is_even and level + shell_error > _MIN_RIM_SHELL_RATIO * (inner - shell_error))
+
+
+def _measure_rim_noise(psf: FloatArray, mask: BoolArray) -> float:
+    """Estimate the noise of pixels of a mask from second differences along X; 0 if most are 0."""
+    differences = np.diff(psf, n=2, axis=-1)[mask[..., 1:-1]] / np.sqrt(6)
+    return MAD_TO_STD * float(np.median(np.abs(differences))) if differences.size else 0.0
+
+
+def _remove_pedestal(psf: FloatArray) -> CheckedPsf | Refusal:
+    """Subtract the level of the rim, and keep the light that stands out of its noise."""
+    rim, peak = _make_rim_mask(psf), _find_peak(psf)
+    level, noise = float(np.median(psf[rim])), float(psf[rim].std())
+    if level - psf.min() > max(1 - level, _MIN_PEAK_RATIO * noise):
+        return make_refusal("psf-inverted")
+    cleaned, ratio = keep_significant_light(psf - level, peak, rim)
+    if ratio < _MIN_PEAK_SIGMAS or not cleaned.any():
+        return make_refusal("psf-noise")
+    removed = 1 - float(cleaned.sum() / psf.sum())
+    notes = [make_note("psf-background", level=level, share=removed)]
+    if noise * _MIN_PEAK_RATIO > 1 - level:
+        notes.append(make_note("psf-noisy", ratio=(1 - level) / noise))
+    return CheckedPsf(image=cleaned, notes=tuple(notes))
+
+
+# Warnings
+
+
+def _list_warnings(psf: FloatArray, computed_fwhm: Mapping[str, float]) -> list[Note]:
+    """List what looks wrong in a PSF of height one without background."""
+    peak = _find_peak(psf)
+    plane = psf if psf.ndim == 2 else psf.max(0)
+    top = psf >= 1
+    share = float(psf[top].sum() / psf.sum())
+    beyond = ~ndimage.binary_dilation(top, np.ones((3,) * psf.ndim))
+    has_flanks = bool(psf[beyond].sum() > _MIN_FLANK_LIGHT * psf.sum())
+    notes = []
+    if has_flanks and share > _MIN_PLATEAU_LIGHT and ndimage.binary_erosion(top).any():
+        notes.append(make_note("psf-clipped", count=int(top.sum()), share=share))
+    if _has_hot_pixel(psf):
+        notes.append(make_note("psf-hot-pixel"))
+    elif (count := _count_beads(plane)) > 1:
+        notes.append(make_note("psf-beads", count=count))
+    if has_flanks or share < 0.5:
+        notes += _list_cut_tails(psf, peak)
+    return [*notes, *_check_widths(psf, peak, computed_fwhm)]
+
+
+def _has_hot_pixel(psf: FloatArray) -> bool:
+    """Return whether one pixel stands far above its neighbours, which do not explain the light."""
+    at = np.unravel_index(int(psf.argmax()), psf.shape)
+    box = tuple(slice(max(i - 1, 0), i + 2) for i in at)
+    neighbours = np.sort(psf[box], axis=None)
+    is_spike = psf[at] > _HOT_PIXEL_RATIO * neighbours[-2]
+    return bool(is_spike and 2 * psf[box].sum() < psf.sum())
+
+
+def _count_beads(plane: FloatArray) -> int:
+    """Count spots that stand alone and are alike, as beads are and paths of motion are not."""
+    peak = _find_peak(plane)
+    width = float(estimate_widths(plane, peak).mean())
+    smooth = ndimage.gaussian_filter(plane, width / 4, mode="constant")
+    window = 2 * int(np.ceil(width)) + 1
+    is_maximum = smooth == ndimage.maximum_filter(smooth, window, mode="constant")
+    positions = np.argwhere(is_maximum & (smooth > _MIN_PEAK_SHARE * smooth.max()))
+    order = np.argsort(-smooth[tuple(positions.T)], kind="stable")
+    radius = int(np.ceil(width))
+    beads: list[AnyArray] = []
+    for at in positions[order]:
+        likeness = _compare_spots(smooth, positions[order[0]], at, radius)
+        is_apart = all(_is_dark_between(smooth, at, bead) for bead in beads)
+        if (
+            is_apart
+            and likeness > _MIN_PEAK_LIKENESS
+            and _stands_alone(smooth, at, width, positions)
+        ):
+            beads.append(at)
+    if len(beads) < 2:
+        return 1
+    is_spot = [_measure_distances(smooth, at) <= _PEAK_RING_WIDTHS * width for at in beads]
+    brightest_elsewhere = float(smooth[~np.any(is_spot, 0)].max(initial=0.0))
+    return len(beads) if brightest_elsewhere < _MAX_PATH_SHARE * smooth.max() else 1
+
+
+def _is_dark_between(smooth: FloatArray, at: AnyArray, other: AnyArray) -> bool:
+    """Return whether the straight path between two pixels passes darkness."""
+    path = ndimage.map_coordinates(smooth, np.linspace(at, other, 25).T, order=1)
+    return bool(path.min() < _MAX_SADDLE * min(path[0], path[-1]))
+
+
+def _measure_distances(plane: FloatArray, at: AnyArray) -> FloatArray:
+    """Return the distance of each pixel from one, in pixels."""
+    y, x = np.ogrid[tuple(map(slice, plane.shape))]
+    return np.asarray(np.hypot(y - at[0], x - at[1]))
+
+
+def _stands_alone(smooth: FloatArray, at: AnyArray, width: float, positions: AnyArray) -> bool:
+    """Return whether the ring around a maximum, where no other is nearer, is darker than half."""
+    distances = _measure_distances(smooth, at)
+    nearest = np.min([_measure_distances(smooth, position) for position in positions], 0)
+    ring = (np.abs(distances - _PEAK_RING_WIDTHS * width) < 1) & (distances <= nearest)
+    return bool(smooth[ring].max(initial=0.0) < 0.5 * smooth[tuple(at)])
+
+
+def _compare_spots(smooth: FloatArray, first: AnyArray, other: AnyArray, radius: int) -> float:
+    """Return the correlation of the surroundings of two pixels."""
+    padded = np.pad(smooth, radius)
+    patches = [
+        padded[tuple(slice(i, i + 2 * radius + 1) for i in at)].ravel() for at in (first, other)
+    ]
+    return float(np.asarray(np.corrcoef(patches))[0, 1])
+
+
+def _list_cut_tails(psf: FloatArray, peak: AnyArray) -> list[Note]:
+    """Warn of a rim that is lit all around, and of bright first or last planes."""
+    notes = []
+    plane: FloatArray = psf if psf.ndim == 2 else psf[int(peak[0])]
+    if min(plane.shape) >= 3:
+        rim, shell = make_border_mask(plane.shape), make_border_mask(plane.shape, 1)
+        if min(plane.shape) <= 4:
+            inner = np.zeros(plane.shape, bool)
+            inner[1:-1, 1:-1] = True
+            rim, shell = ~inner, inner
+        share, height = float(np.median(plane[rim])), float(plane[shell].mean())
+        if share * plane[rim].mean() > _MAX_NEXT_SHARE * height:
+            notes.append(make_note("psf-cut", share=share))
+    if psf.ndim == 3 and (share := float(psf[[0, -1]].max())) > _MAX_END_PLANE_SHARE:
+        notes.append(make_note("psf-cut-depth", share=share))
+    return notes
+
+
+def _check_widths(
+    psf: FloatArray, peak: AnyArray, computed_fwhm: Mapping[str, float]
+) -> list[Note]:
+    """Compare the widths along the axes with each other and with the computed ones."""
+    widths = estimate_widths(psf, peak)
+    notes = []
+    if psf.ndim == 3:
+        low, high = sorted(map(float, widths[1:]))
+        is_alike = any(1 / _ALIKE_WIDTHS < widths[0] / side < _ALIKE_WIDTHS for side in (low, high))
+        if (high > _UNLIKE_WIDTHS * low and is_alike) or _is_haze_across(psf):
+            notes.append(make_note("psf-transposed"))
+    for axis, width in zip("ZYX"[-psf.ndim :], widths, strict=True):
+        ratio = width / computed_fwhm.get(axis, width)
+        if not _MIN_WIDTH_RATIO < ratio < MAX_WIDTH_RATIO:
+            facts = {"axis": axis, "width": float(width), "computed": computed_fwhm[axis]}
+            notes.append(make_note("psf-wide" if ratio > 1 else "psf-narrow", **facts))
+    return notes
+
+
+def _is_haze_across(psf: FloatArray) -> bool:
+    """Return whether planes across Y or X hold equal light, as those across Z do in widefield."""
+    evenness = []
+    for axis in range(3):
+        light = psf.sum(tuple(np.delete(range(3), axis)))
+        evenness.append(float(light.sum() ** 2 / (len(light) * (light**2).sum())))
+    return max(evenness[1:]) > _MIN_EVENNESS > _EVENNESS_RATIO * evenness[0]
