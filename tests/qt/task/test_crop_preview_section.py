@@ -55,7 +55,7 @@ def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large_i
     np.testing.assert_allclose(preview.scale, (0.5, 0.5))
     metadata = preview.metadata[METADATA_KEY]
     assert metadata["shows"] == "crop-preview"
-    assert "cells crop preview" not in large_image.dock.repeat_section.buttons.combo.currentText()
+    assert "cells crop preview" not in large_image.dock.repeat_section.combo.currentText()
     large_image.set(max_iterations="9", gain="3")
     large_image.press(trying.apply_button)
     large_image.wait_for_end()

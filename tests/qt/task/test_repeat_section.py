@@ -66,7 +66,7 @@ def test_a_layer_of_a_file_is_repeated_from_that_file(
     driver.viewer.open(str(path), plugin="napari")
     driver.set(seed=5, smoothing=0.1)
     pixels = restore_layer(driver, "my cells").data
-    buttons = driver.dock.repeat_section.buttons
+    buttons = driver.dock.repeat_section
     press(driver, buttons.python_button)
     assert str(path) in clipboard() and "seed=5" in clipboard()
     monkeypatch.chdir(tmp_path)
@@ -90,7 +90,7 @@ def test_a_layer_without_a_file_is_saved_first_in_a_folder_chosen_once(
     precious = tmp_path / "cells.tif"
     precious.write_bytes(b"precious")
     pixels = restore_layer(driver).data
-    before, buttons = clipboard(), driver.dock.repeat_section.buttons
+    before, buttons = clipboard(), driver.dock.repeat_section
     press(driver, buttons.command_button)
     driver.wait_until(lambda: clipboard() != before)
     assert "cells-2.tif' lies beside it" in driver.last_message.replace("\n", " ")
@@ -112,12 +112,12 @@ def test_a_layer_that_is_gone_or_changed_is_not_saved_in_its_place(
     restore_layer(driver)
     QApplication.clipboard().setText("as before")
     driver.viewer.layers["cells"].data = driver.viewer.layers["cells"].data + 1
-    press(driver, driver.dock.repeat_section.buttons.python_button)
+    press(driver, driver.dock.repeat_section.python_button)
     driver.wait_until(lambda: "have changed since" in driver.last_message)
     driver.viewer.layers.remove("cells")
-    press(driver, driver.dock.repeat_section.buttons.python_button)
+    press(driver, driver.dock.repeat_section.python_button)
     assert "is neither in napari nor in a file" in driver.last_message
-    press(driver, driver.dock.repeat_section.buttons.again_button)
+    press(driver, driver.dock.repeat_section.again_button)
     assert "the layer 'cells' no longer exists" in driver.last_message
     assert clipboard() == "as before" and not list((tmp_path / "to").iterdir())
 
@@ -137,7 +137,7 @@ def test_a_run_that_was_stopped_and_kept_is_repeated_to_the_pixel(
     result = driver.viewer.layers["cells denoised"]
     assert result.metadata[METADATA_KEY]["report"]["fit"]["kept"] == 1
     before = clipboard()
-    press(driver, driver.dock.repeat_section.buttons.command_button)
+    press(driver, driver.dock.repeat_section.command_button)
     driver.wait_until(lambda: clipboard() != before)
     _, *argv = shlex.split(clipboard())
     assert "--keep-after" in argv
@@ -159,7 +159,7 @@ def test_run_again_brings_settings_and_layers_back(expanded_repeat, noisy):
     driver.viewer.layers.selection.active = driver.viewer.layers["other"]
     driver.set(seed=9, prior="auto", gain="")
     assert driver.dock.image_chooser.get_layer().name == "other"
-    press(driver, driver.dock.repeat_section.buttons.again_button)
+    press(driver, driver.dock.repeat_section.again_button)
     assert "Press Run to make it again" in driver.last_message
     assert driver.dock.image_chooser.get_layer().name == "cells"
     assert driver.dock.form.build_recipe().to_dict() == first.metadata[METADATA_KEY]["recipe"]
@@ -171,7 +171,7 @@ def test_run_again_brings_settings_and_layers_back(expanded_repeat, noisy):
 
 
 def test_the_selected_result_is_repeated_and_any_task_can_describe_it(expanded_repeat):
-    driver, combo = expanded_repeat, expanded_repeat.dock.repeat_section.buttons.combo
+    driver, combo = expanded_repeat, expanded_repeat.dock.repeat_section.combo
     first = restore_layer(driver)
     driver.set(seed=1)
     driver.run()
@@ -181,28 +181,28 @@ def test_the_selected_result_is_repeated_and_any_task_can_describe_it(expanded_r
     assert combo.currentText() == "cells denoised"
     driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
     assert combo.currentText() == "cells denoised"
-    press(driver, driver.dock.repeat_section.buttons.methods_button)
+    press(driver, driver.dock.repeat_section.methods_button)
     assert "seed 0" in clipboard() and "[1] Ulyanov, Vedaldi, Lempitsky" in clipboard()
     assert driver.last_message.startswith("The methods text was copied")
     assert "Done: 'cells denoised [1]'." in driver.last_message  # its verdict stays in sight
     dock = make_dock_class("inpaint")(driver.viewer)
     driver.viewer.window.add_dock_widget(dock, name="Inpaint", area="right")
     dock.repeat_section.expand(animate=False)
-    driver.press(dock.repeat_section.buttons.again_button)
+    driver.press(dock.repeat_section.again_button)
     assert "was made by the task 'Denoise'" in dock.run_bar.message_label.text()
-    driver.press(dock.repeat_section.buttons.methods_button)
+    driver.press(dock.repeat_section.methods_button)
     assert clipboard().startswith("The image was denoised")
 
 
 def test_uncertainty_and_residual_are_no_results_to_repeat(expanded_repeat):
-    driver, buttons = expanded_repeat, expanded_repeat.dock.repeat_section.buttons
+    driver, buttons = expanded_repeat, expanded_repeat.dock.repeat_section
     assert buttons.combo.count() == 0  # the input is none either
     for button in ("again", "python", "command", "methods"):
         assert not getattr(buttons, f"{button}_button").isEnabled()
     for box in driver.dock.result_view.extra_layer_chooser.boxes.values():
         box.setChecked(True)
     restore_layer(driver)
-    combo = driver.dock.repeat_section.buttons.combo
+    combo = driver.dock.repeat_section.combo
     assert [combo.itemText(n) for n in range(combo.count())] == ["cells denoised"]
     assert "cells residual" in driver.names
 

@@ -122,223 +122,6 @@ def save_layers(
     return paths
 
 
-class RepeatButtons(QWidget):
-    """A list of results, and four buttons that repeat the chosen one.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-    form : SettingsForm
-    inputs : LayerInputs
-    """
-
-    message_emitted = Signal(str)
-
-    def __init__(
-        self,
-        viewer: napari.viewer.Viewer,
-        form: SettingsForm,
-        inputs: LayerInputs,
-        parent: QWidget | None = None,
-    ) -> None:
-        super().__init__(parent)
-        self._viewer, self._form = viewer, form
-        self._image_chooser, self._extra_inputs = inputs.image_chooser, inputs.extra_inputs
-        self._connections = Connections()
-        self._save_call: BackgroundCall | None = None
-        self._is_busy = False
-        self.combo = make_combo(
-            "Result",
-            "The result to repeat: the layer that is selected in napari, or else the latest.",
-        )
-        self.again_button = make_button(
-            "Run again from this layer",
-            "Set this dock as it was for this result: image, further images and all settings. "
-            "Nothing runs until you press Run.",
-        )
-        self.python_button = make_button(
-            "Copy as Python",
-            "Copy a script that makes this result again, to paste into a file or a notebook.",
-        )
-        self.command_button = make_button(
-            "Copy as command",
-            "Copy the line that makes this result again, to paste into a terminal.",
-        )
-        self.methods_button = make_button(
-            "Copy methods text",
-            "Copy what to write about this result in a paper: version, settings, what was "
-            "measured, and the references for what was used.",
-        )
-        self._build_layout()
-        self.again_button.clicked.connect(self.set_up_again)
-        self.python_button.clicked.connect(
-            partial(self._copy_script, write_python_script, "The script")
-        )
-        self.command_button.clicked.connect(
-            partial(self._copy_script, format_command_line, "The command")
-        )
-        self.methods_button.clicked.connect(self.copy_methods)
-        self._connections.follow_layers(self.refresh, viewer)
-        self._connections.connect(self.refresh, viewer.layers.selection.events.active)
-        self.refresh()
-
-    def get_layer(self) -> Image | None:
-        """Return the layer of the chosen result, or None."""
-        layer: Image | None = find_layer(self._viewer, self.combo.currentText())
-        return layer
-
-    def refresh(self, _: object = None) -> None:
-        """List the results, latest first; choose a new one or else the selected layer."""
-        # not `layers[::-1]`: napari makes a layer list of it, which renames layers of one name
-        layers, active = [*reversed(self._viewer.layers)], self._viewer.layers.selection.active
-        names = [layer.name for layer in layers if read_result_provenance(layer) is not None]
-        update_combo(self.combo, names, names, active.name if active is not None else "")
-        for button in (self.python_button, self.command_button, self.methods_button):
-            button.setEnabled(bool(names))
-        self.again_button.setEnabled(bool(names) and not self._is_busy)
-
-    def set_up_again(self) -> None:
-        """Set form and inputs as they were for the chosen result."""
-        layer, provenance = self._read_chosen_result()
-        if layer is not None and provenance is not None:
-            self.message_emitted.emit(
-                call_for_message(partial(self._set_up, layer.name, provenance))
-            )
-
-    def _set_up(self, result: str, provenance: Mapping[str, Any]) -> str:
-        """Set form and inputs and return a message; raise if the result cannot be made here."""
-        joint_training = provenance["report"].get("fit", {}).get("joint_training", {})
-        if "network_file" in joint_training:
-            network = joint_training["network_file"]
-            raise RefusedError("series-repeat", layer=result, network=network)
-        recipe = recipe_from_dict(provenance["recipe"])
-        if recipe.task.spec.name != self._form.task:
-            raise RefusedError("repeat-other-task", layer=result, task=recipe.task.spec.title)
-        self._form.show_recipe(recipe)
-        recorded = read_recorded_inputs(provenance)
-        image = recorded.pop("image")
-        is_chosen = self._image_chooser.choose(
-            image["layer"], image.get("axes", provenance["report"]["axes"])
-        )
-        self._extra_inputs.choose({name: record["layer"] for name, record in recorded.items()})
-        names = [record["layer"] for record in (image, *recorded.values())]
-        missing = [name for name in names if name not in self._viewer.layers]
-        if missing or not is_chosen:
-            layer = [*missing, image["layer"]][0]
-            raise RefusedError("repeat-layer-gone", result=result, layer=layer)
-        return f"All is set as for '{result}'. Press Run to make it again."
-
-    def copy_methods(self) -> None:
-        """Copy the methods text to the clipboard."""
-        _, provenance = self._read_chosen_result()
-        if provenance is not None:
-            self._copy_to_clipboard(write_methods_section(provenance["report"]), "The methods text")
-
-    def _read_chosen_result(self) -> tuple[Image | None, Mapping[str, Any] | None]:
-        """Return layer and provenance of the chosen result, each None without one."""
-        layer = self.get_layer()
-        return layer, None if layer is None else read_result_provenance(layer)
-
-    def set_busy(self, is_busy: bool) -> None:
-        """Disable "Run again" during a run."""
-        self._is_busy = is_busy
-        self.refresh()
-
-    def shut_down(self) -> None:
-        """Disconnect from the viewer, which outlives this widget."""
-        if self._save_call is not None:
-            self._save_call.discard()
-        self._connections.disconnect_all()
-
-    def _copy_script(self, write: Callable[[Repetition], str], description: str) -> None:
-        """Copy a script or command for the result; layers without a file are saved first."""
-        layer, provenance = self._read_chosen_result()
-        if layer is None or provenance is None or self._save_call is not None:
-            return
-        unsaved = find_unsaved_inputs(provenance)
-        if not unsaved:
-            self._copy_to_clipboard(write(build_repetition(provenance, {})), description)
-            return
-        try:
-            layers = tuple(
-                self._find_unsaved_layer(name, provenance, layer.name) for name in unsaved
-            )
-        except RefusedError as error:
-            self.message_emitted.emit(error.reason.message)
-            return
-        folder = QFileDialog.getExistingDirectory(self, _SAVE_FOLDER_TITLE)
-        if not folder:
-            return
-        self.message_emitted.emit("Saving what the script needs")
-        save = partial(save_layers, layers, Path(folder))
-        self._save_call = BackgroundCall(save, self, activity="Saving", name=layers[0].layer_name)
-        self._save_call.ended.connect(partial(self._on_saved, layer, write, description))
-        self._save_call.start()
-
-    def _on_saved(
-        self,
-        layer: Image,
-        write: Callable[[Repetition], str],
-        description: str,
-        outcome: dict[str, str] | Refusal,
-    ) -> None:
-        self._save_call = None
-        if isinstance(outcome, Refusal):
-            self.message_emitted.emit(outcome.message)
-            return
-        provenance = read_result_provenance(layer)
-        if provenance is None:  # the metadata of the layer were removed meanwhile
-            return
-        recorded = read_recorded_inputs(provenance)
-        for name, path in outcome.items():  # so that the next copy saves nothing
-            recorded[name] = {**recorded[name], "path": path}
-        layer.metadata[METADATA_KEY] = {**provenance, "inputs": recorded}
-        files = " and ".join(f"'{Path(path).name}'" for path in outcome.values())
-        self._copy_to_clipboard(
-            write(build_repetition(provenance, outcome)), description, f" {files} lies beside it."
-        )
-
-    def _find_unsaved_layer(
-        self, name: str, provenance: Mapping[str, Any], result: str
-    ) -> UnsavedLayer:
-        """Return an input that has to be saved; raise `RefusedError` if its layer is gone."""
-        recorded = read_recorded_inputs(provenance)
-        layer_name = recorded[name]["layer"]
-        layer, fingerprint = find_layer(self._viewer, layer_name), None
-        if layer is None:
-            raise RefusedError("repeat-unsaved", layer=layer_name, result=result)
-        if name == "image":
-            pixels = get_full_resolution(layer)
-            axes, fingerprint = str(provenance["report"]["axes"]), provenance["input"]["sha256"]
-        elif isinstance(layer, Shapes):
-            image = recorded["image"]["layer"]
-            source_layer = find_layer(self._viewer, image)
-            if not isinstance(source_layer, Image):
-                raise RefusedError("repeat-unsaved", layer=image, result=result)
-            pixels, axes = rasterise_shapes(layer, source_layer).astype(np.uint8), "YX"
-        else:
-            pixels = get_full_resolution(layer)
-            axes = guess_axes(tuple(pixels.shape), rgb=bool(getattr(layer, "rgb", False)))
-        return UnsavedLayer(
-            input_name=name,
-            layer_name=layer.name,
-            result_name=result,
-            pixels=pixels,
-            axes=axes,
-            fingerprint=fingerprint,
-        )
-
-    def _copy_to_clipboard(self, text: str, description: str, hint: str = "") -> None:
-        copy_text(text)
-        self.message_emitted.emit(f"{description} was copied; paste it where you want it.{hint}")
-
-    def _build_layout(self) -> None:
-        form = make_form()
-        form.addRow("Result", self.combo)
-        copy_buttons = [self.python_button, self.command_button]
-        fill_grid(self, ([form], copy_buttons, [self.methods_button], [self.again_button]))
-
-
 class UserPresetsWidget(QWidget):
     """The user's presets: a list of names with buttons to load, save and delete.
 
@@ -507,24 +290,55 @@ class RepeatSection(CollapsibleSection):
     message_emitted = Signal(str)
 
     def __init__(
-        self,
-        viewer: napari.viewer.Viewer,
-        form: SettingsForm,
-        inputs: LayerInputs,
+        self, viewer: napari.viewer.Viewer, form: SettingsForm, inputs: LayerInputs
     ) -> None:
         page = QWidget()
         super().__init__("Repeat", page)
-        self._form = form
+        self._viewer, self._form = viewer, form
+        self._image_chooser, self._extra_inputs = inputs.image_chooser, inputs.extra_inputs
+        self._connections = Connections()
+        self._save_call: BackgroundCall | None = None
+        self._is_busy = False
+        self.combo = make_combo(
+            "Result",
+            "The result to repeat: the layer that is selected in napari, or else the latest.",
+        )
+        self.again_button = make_button(
+            "Run again from this layer",
+            "Set this dock as it was for this result: image, further images and all settings. "
+            "Nothing runs until you press Run.",
+        )
+        self.python_button = make_button(
+            "Copy as Python",
+            "Copy a script that makes this result again, to paste into a file or a notebook.",
+        )
+        self.command_button = make_button(
+            "Copy as command",
+            "Copy the line that makes this result again, to paste into a terminal.",
+        )
+        self.methods_button = make_button(
+            "Copy methods text",
+            "Copy what to write about this result in a paper: version, settings, what was "
+            "measured, and the references for what was used.",
+        )
         self._preset_folder = open_saved_settings(form.task)
-        self.buttons = RepeatButtons(viewer, form, inputs)
         self.presets = UserPresetsWidget(form, self._preset_folder)
         self.recipes = RecipeButtons(form)
-        label = make_message_label()
-        label.setText(_OWN_PRESETS_LABEL)
-        fill_grid(page, ([self.buttons], [label], [self.presets], [self.recipes]))
-        for section in (self.buttons, self.presets, self.recipes):
-            section.message_emitted.connect(self.message_emitted)
+        self._build_layout(page)
+        for part in (self.presets, self.recipes):
+            part.message_emitted.connect(self.message_emitted)
         self.toggled.connect(self.presets.refresh)  # another dock may have saved one
+        self.again_button.clicked.connect(self.set_up_again)
+        self.python_button.clicked.connect(
+            partial(self._copy_script, write_python_script, "The script")
+        )
+        self.command_button.clicked.connect(
+            partial(self._copy_script, format_command_line, "The command")
+        )
+        self.methods_button.clicked.connect(self.copy_methods)
+        self._connections.follow_layers(self.refresh, viewer)
+        self._connections.connect(self.refresh, viewer.layers.selection.events.active)
+        self.refresh()
 
     def restore_last_settings(self) -> str:
         """Set the form as it was for the last run; return a message or ""."""
@@ -539,12 +353,162 @@ class RepeatSection(CollapsibleSection):
         with suppress(DipError):
             self._preset_folder.save_last(recipe)
 
+    def get_layer(self) -> Image | None:
+        """Return the layer of the chosen result, or None."""
+        layer: Image | None = find_layer(self._viewer, self.combo.currentText())
+        return layer
+
+    def refresh(self, _: object = None) -> None:
+        """List the results, latest first; choose a new one or else the selected layer."""
+        # not `layers[::-1]`: napari makes a layer list of it, which renames layers of one name
+        layers, active = [*reversed(self._viewer.layers)], self._viewer.layers.selection.active
+        names = [layer.name for layer in layers if read_result_provenance(layer) is not None]
+        update_combo(self.combo, names, names, active.name if active is not None else "")
+        for button in (self.python_button, self.command_button, self.methods_button):
+            button.setEnabled(bool(names))
+        self.again_button.setEnabled(bool(names) and not self._is_busy)
+
+    def set_up_again(self) -> None:
+        """Set form and inputs as they were for the chosen result."""
+        layer, provenance = self._read_chosen_result()
+        if layer is not None and provenance is not None:
+            self.message_emitted.emit(
+                call_for_message(partial(self._set_up, layer.name, provenance))
+            )
+
+    def _set_up(self, result: str, provenance: Mapping[str, Any]) -> str:
+        """Set form and inputs and return a message; raise if the result cannot be made here."""
+        joint_training = provenance["report"].get("fit", {}).get("joint_training", {})
+        if "network_file" in joint_training:
+            network = joint_training["network_file"]
+            raise RefusedError("series-repeat", layer=result, network=network)
+        recipe = recipe_from_dict(provenance["recipe"])
+        if recipe.task.spec.name != self._form.task:
+            raise RefusedError("repeat-other-task", layer=result, task=recipe.task.spec.title)
+        self._form.show_recipe(recipe)
+        recorded = read_recorded_inputs(provenance)
+        image = recorded.pop("image")
+        is_chosen = self._image_chooser.choose(
+            image["layer"], image.get("axes", provenance["report"]["axes"])
+        )
+        self._extra_inputs.choose({name: record["layer"] for name, record in recorded.items()})
+        names = [record["layer"] for record in (image, *recorded.values())]
+        missing = [name for name in names if name not in self._viewer.layers]
+        if missing or not is_chosen:
+            layer = [*missing, image["layer"]][0]
+            raise RefusedError("repeat-layer-gone", result=result, layer=layer)
+        return f"All is set as for '{result}'. Press Run to make it again."
+
+    def copy_methods(self) -> None:
+        """Copy the methods text to the clipboard."""
+        _, provenance = self._read_chosen_result()
+        if provenance is not None:
+            self._copy_to_clipboard(write_methods_section(provenance["report"]), "The methods text")
+
+    def _read_chosen_result(self) -> tuple[Image | None, Mapping[str, Any] | None]:
+        """Return layer and provenance of the chosen result, each None without one."""
+        layer = self.get_layer()
+        return layer, None if layer is None else read_result_provenance(layer)
+
     def set_busy(self, is_busy: bool) -> None:
         """Disable what changes the settings during a run."""
-        self.buttons.set_busy(is_busy)
-        for section in (self.presets, self.recipes):
-            section.setEnabled(not is_busy)
+        self._is_busy = is_busy
+        self.refresh()
+        for part in (self.presets, self.recipes):
+            part.setEnabled(not is_busy)
 
     def shut_down(self) -> None:
-        """Disconnect from the viewer."""
-        self.buttons.shut_down()
+        """Disconnect from the viewer, which outlives this widget."""
+        if self._save_call is not None:
+            self._save_call.discard()
+        self._connections.disconnect_all()
+
+    def _copy_script(self, write: Callable[[Repetition], str], description: str) -> None:
+        """Copy a script or command for the result; layers without a file are saved first."""
+        layer, provenance = self._read_chosen_result()
+        if layer is None or provenance is None or self._save_call is not None:
+            return
+        unsaved = find_unsaved_inputs(provenance)
+        if not unsaved:
+            self._copy_to_clipboard(write(build_repetition(provenance, {})), description)
+            return
+        try:
+            layers = tuple(
+                self._find_unsaved_layer(name, provenance, layer.name) for name in unsaved
+            )
+        except RefusedError as error:
+            self.message_emitted.emit(error.reason.message)
+            return
+        folder = QFileDialog.getExistingDirectory(self, _SAVE_FOLDER_TITLE)
+        if not folder:
+            return
+        self.message_emitted.emit("Saving what the script needs")
+        save = partial(save_layers, layers, Path(folder))
+        self._save_call = BackgroundCall(save, self, activity="Saving", name=layers[0].layer_name)
+        self._save_call.ended.connect(partial(self._on_saved, layer, write, description))
+        self._save_call.start()
+
+    def _on_saved(
+        self,
+        layer: Image,
+        write: Callable[[Repetition], str],
+        description: str,
+        outcome: dict[str, str] | Refusal,
+    ) -> None:
+        self._save_call = None
+        if isinstance(outcome, Refusal):
+            self.message_emitted.emit(outcome.message)
+            return
+        provenance = read_result_provenance(layer)
+        if provenance is None:  # the metadata of the layer were removed meanwhile
+            return
+        recorded = read_recorded_inputs(provenance)
+        for name, path in outcome.items():  # so that the next copy saves nothing
+            recorded[name] = {**recorded[name], "path": path}
+        layer.metadata[METADATA_KEY] = {**provenance, "inputs": recorded}
+        files = " and ".join(f"'{Path(path).name}'" for path in outcome.values())
+        self._copy_to_clipboard(
+            write(build_repetition(provenance, outcome)), description, f" {files} lies beside it."
+        )
+
+    def _find_unsaved_layer(
+        self, name: str, provenance: Mapping[str, Any], result: str
+    ) -> UnsavedLayer:
+        """Return an input that has to be saved; raise `RefusedError` if its layer is gone."""
+        recorded = read_recorded_inputs(provenance)
+        layer_name = recorded[name]["layer"]
+        layer, fingerprint = find_layer(self._viewer, layer_name), None
+        if layer is None:
+            raise RefusedError("repeat-unsaved", layer=layer_name, result=result)
+        if name == "image":
+            pixels = get_full_resolution(layer)
+            axes, fingerprint = str(provenance["report"]["axes"]), provenance["input"]["sha256"]
+        elif isinstance(layer, Shapes):
+            image = recorded["image"]["layer"]
+            source_layer = find_layer(self._viewer, image)
+            if not isinstance(source_layer, Image):
+                raise RefusedError("repeat-unsaved", layer=image, result=result)
+            pixels, axes = rasterise_shapes(layer, source_layer).astype(np.uint8), "YX"
+        else:
+            pixels = get_full_resolution(layer)
+            axes = guess_axes(tuple(pixels.shape), rgb=bool(getattr(layer, "rgb", False)))
+        return UnsavedLayer(
+            input_name=name,
+            layer_name=layer.name,
+            result_name=result,
+            pixels=pixels,
+            axes=axes,
+            fingerprint=fingerprint,
+        )
+
+    def _copy_to_clipboard(self, text: str, description: str, hint: str = "") -> None:
+        copy_text(text)
+        self.message_emitted.emit(f"{description} was copied; paste it where you want it.{hint}")
+
+    def _build_layout(self, page: QWidget) -> None:
+        form, label, results = make_form(), make_message_label(), QWidget()
+        form.addRow("Result", self.combo)
+        label.setText(_OWN_PRESETS_LABEL)
+        copy_buttons = [self.python_button, self.command_button]
+        fill_grid(results, ([form], copy_buttons, [self.methods_button], [self.again_button]))
+        fill_grid(page, ([results], [label], [self.presets], [self.recipes]))
