@@ -122,7 +122,7 @@ def read_pixels(header: ImageHeader) -> AnyArray:
             if is_sliced
             else reader.read_pixels(file_path, header)
         )
-    pixels = _check_unchanged(_drop_alpha(raw, header), header)
+    pixels = _require_unchanged(_drop_alpha(raw, header), header)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
@@ -150,7 +150,7 @@ def open_pixels(header: ImageHeader) -> MemoryMappedImage | LazyImage | AnyArray
     file_path, _, reader = _find_reader(header.path)
     if reader in _SLICED:
         image: LazyImage = reader.open_image(file_path)
-        return _check_unchanged(image, header)
+        return _require_unchanged(image, header)
     with convert_parser_errors(file_path):
         location = tiff.locate_pixels(file_path) if reader is tiff else None
         if (
@@ -201,7 +201,7 @@ def _find_reader(path: str | os.PathLike[str]) -> tuple[Path, int, ModuleType]:
     raise RefusedError("file-type", path=file_path, why="it starts like none of them")
 
 
-def _check_unchanged(pixels: PixelsT, header: ImageHeader) -> PixelsT:
+def _require_unchanged(pixels: PixelsT, header: ImageHeader) -> PixelsT:
     """Return pixels, or refuse them if they do not fit the header."""
     if pixels.shape != header.shape or pixels.dtype.name != header.dtype:
         why = "its size or type changed while it was being read"

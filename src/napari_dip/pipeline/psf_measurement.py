@@ -317,7 +317,7 @@ def _choose_fit_axes(header: ImageHeader, psf_source: PsfSource, bead_diameter: 
         raise RefusedError("beads-scale", name=header.name)
     if optics.model != "none" or optics.na is not None or optics.wavelength is not None:
         raise_if_refused(
-            psf_source.check(header, None) or psf_source.check_axes(header, None, axes)
+            psf_source.refuse_source(header, None) or psf_source.refuse_axes(header, None, axes)
         )
     return axes
 

@@ -49,11 +49,11 @@ from napari_dip.tasks.psf_settings import (
     RefractiveIndex,
     Wavelength,
     ZStep,
-    check_size,
     compute_object_margin,
     compute_object_size,
     get_fit_axes,
     make_crop_to_frame,
+    refuse_size,
 )
 from napari_dip.tasks.shared_settings import (
     CameraGain,
@@ -163,20 +163,20 @@ class Deblur(Task):
     def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Refuse settings without a usable PSF; choose volume or planes, grid and halo by it."""
         psf_source, psf_header = get_psf_source(self), extra_headers.get("psf")
-        if refusal := psf_source.check(header, psf_header):
+        if refusal := psf_source.refuse_source(header, psf_header):
             return refusal
         is_volume = get_fit_axes(header, 3) == "ZYX" and psf_source.is_volumetric(
             header, psf_header
         )
         stacks: Literal["planes", "volume"] = "volume" if is_volume else "planes"
-        if refusal := psf_source.check_axes(header, psf_header, axes):
+        if refusal := psf_source.refuse_axes(header, psf_header, axes):
             return TaskPlan(axes_refusal=refusal, stacks=stacks)
         sizes = psf_source.compute_psf_sizes(header, psf_header, axes)
         frame = header.get_sizes(axes)
         is_open = self.border == "open"
         margin = compute_object_margin(frame, sizes) if is_open else (0,) * len(axes)
         return TaskPlan(
-            axes_refusal=None if psf_header else check_size(header, sizes, axes),
+            axes_refusal=None if psf_header else refuse_size(header, sizes, axes),
             stacks=stacks,
             network_grid=compute_object_size(frame, margin),
             halo=max(sizes) // 2 + CONTEXT_RADIUS if is_open else None,
@@ -202,7 +202,7 @@ class Deblur(Task):
         if isinstance(checked, Refusal):
             return checked
         sizes = compute_cropped_sizes(checked.image)
-        if refusal := check_size(pixels.header, sizes, "ZYX"[-len(sizes) :]):
+        if refusal := refuse_size(pixels.header, sizes, "ZYX"[-len(sizes) :]):
             return refusal
         return Inspection(notes=checked.notes, convert_inputs=self._make_kernel)
 
@@ -401,7 +401,7 @@ class BlindDeblur(Task):
     def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Refuse a PSF larger than the image; the object extends beyond it by the PSF's margin."""
         side = self._psf_side
-        return check_size(header, (side, side), "YX") or TaskPlan(
+        return refuse_size(header, (side, side), "YX") or TaskPlan(
             network_grid=compute_object_size(header.grid, (side // 2, side // 2)),
             prior_reasons={DEFAULT_PRIOR: DEBLUR_REASON},
             noise_settings=make_noise_settings(self),

@@ -319,7 +319,7 @@ def _list_warnings(psf: FloatArray, computed_fwhm: Mapping[str, float]) -> list[
         notes.append(make_note("psf-beads", count=count))
     if has_flanks or share < 0.5:
         notes += _list_cut_tails(psf, peak)
-    return [*notes, *_check_widths(psf, peak, computed_fwhm)]
+    return [*notes, *_list_width_notes(psf, peak, computed_fwhm)]
 
 
 def _has_hot_pixel(psf: FloatArray) -> bool:
@@ -405,7 +405,7 @@ def _list_cut_tails(psf: FloatArray, peak: AnyArray) -> list[Note]:
     return notes
 
 
-def _check_widths(
+def _list_width_notes(
     psf: FloatArray, peak: AnyArray, computed_fwhm: Mapping[str, float]
 ) -> list[Note]:
     """Compare the widths along the axes with each other and with the computed ones."""

@@ -214,7 +214,7 @@ class PsfSource:
     sigma_z: float | None
     optics: OpticsSettings
 
-    def check(self, image_header: ImageHeader, psf_header: ImageHeader | None) -> Refusal | None:
+    def refuse_source(self, header: ImageHeader, psf_header: ImageHeader | None) -> Refusal | None:
         """Refuse a PSF that is missing, given twice, incomplete or impossible."""
         sources = {
             "an image of it": psf_header is not None,
@@ -227,16 +227,16 @@ class PsfSource:
         if has_data and optics.model == "none" and psf_header is None:
             return make_refusal("optics-missing", missing="kind of microscope (--model)")
         if not named_sources:
-            return make_refusal("psf-missing", name=image_header.name)
+            return make_refusal("psf-missing", name=header.name)
         if len(named_sources) > 1:
             return make_refusal("psf-twice", first=named_sources[0], second=named_sources[1])
         if psf_header is not None:
-            return _check_psf_image(psf_header) or optics.refuse_aperture()
+            return _refuse_psf_image(psf_header) or optics.refuse_aperture()
         if self.sigma_z is not None and self.sigma is None:
             return make_refusal("gaussian-axial")
-        return optics.check(image_header) if self.sigma is None else None
+        return optics.refuse_header(header) if self.sigma is None else None
 
-    def check_axes(
+    def refuse_axes(
         self, image_header: ImageHeader, psf_header: ImageHeader | None, axes: str
     ) -> Refusal | None:
         """Refuse a PSF that does not fit the axes of one fit."""
@@ -368,7 +368,7 @@ class PsfSource:
         return kernel, (note,)
 
 
-def check_size(header: ImageHeader, sizes: tuple[int, ...], axes: str) -> Refusal | None:
+def refuse_size(header: ImageHeader, sizes: tuple[int, ...], axes: str) -> Refusal | None:
     """Refuse a PSF larger than the image.
 
     The pixel that makes an even size odd is tolerated.
@@ -397,7 +397,7 @@ def _clean_psf_image(header: ImageHeader, image: Float32Array) -> tuple[Tensor, 
     checked = raise_if_refused(inspect_psf_image(image))
     kernel, notes = clean_psf(torch.from_numpy(checked.image))
     sizes = tuple(kernel.shape)
-    if refusal := check_size(header, sizes, "ZYX"[-len(sizes) :]):
+    if refusal := refuse_size(header, sizes, "ZYX"[-len(sizes) :]):
         raise RefusedError(refusal)
     return kernel, notes
 
@@ -407,7 +407,7 @@ def is_psf_volume(psf_header: ImageHeader) -> bool:
     return any(count > 1 for count in psf_header.shape[:-2])
 
 
-def _check_psf_image(psf_header: ImageHeader) -> Refusal | None:
+def _refuse_psf_image(psf_header: ImageHeader) -> Refusal | None:
     """Refuse anything but a plane or a Z stack without colours or channels."""
     stack_sizes = [count for count in psf_header.shape[:-2] if count > 1]
     has_channels = any(
@@ -452,7 +452,7 @@ class OpticsSettings:
     excitation: float | None
     pinhole: float
 
-    def check(self, header: ImageHeader) -> Refusal | None:
+    def refuse_header(self, header: ImageHeader) -> Refusal | None:
         """Refuse a microscope that is incomplete or physically impossible."""
         pixels = self.get_pixel_sizes(header, "YX")
         entries = {
