@@ -34,7 +34,7 @@ from napari_dip.qt.shell.dock_widget import (
     style_combo,
 )
 from napari_dip.qt.shell.preferences import get_default_preset, open_saved_settings
-from napari_dip.qt.shell.settings_form import add_file_button, add_folder_button
+from napari_dip.qt.shell.settings_form import add_path_button
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class RecipeChooser(QWidget):
             line_edit.setAccessibleName(extra_input.label)
             line_edit.setPlaceholderText("none" if extra_input.is_optional else "one file for all")
             line_edit.setToolTip(f"<qt>{extra_input.help} One file for all.</qt>")
-            add_file_button(line_edit, extra_input.label, _IMAGE_FILTER)
+            add_path_button(line_edit, extra_input.label, _IMAGE_FILTER)
             line_edit.textChanged.connect(self._notify)
             self.form_layout.insertRow(
                 _FIXED_ROW_COUNT + len(self.extra_input_edits), extra_input.label, line_edit
@@ -330,7 +330,7 @@ class ResultsFolderEdit(QLineEdit):
         self.setAccessibleName("Results in")
         self.setPlaceholderText("a folder of their own")
         self.setToolTip(f"<qt>{_FOLDER_TIP}</qt>")
-        add_folder_button(self, "Folder for the results")
+        add_path_button(self, "Folder for the results")
         self.textChanged.connect(self._on_text)
 
     @property

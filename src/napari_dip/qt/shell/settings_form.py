@@ -54,8 +54,8 @@ NOISE_FIELDS = ("noise", "read_noise", "gain", "blind_spot_shape")
 MEASURED_FIELDS = ("gain", "read_noise")
 
 
-def add_file_button(edit: QLineEdit, label: str, file_filter: str) -> None:
-    """Add a button to a line edit that opens a file dialogue.
+def add_path_button(edit: QLineEdit, label: str, file_filter: str = "") -> None:
+    """Add a button to a line edit that opens a file or folder dialogue.
 
     Parameters
     ----------
@@ -63,26 +63,19 @@ def add_file_button(edit: QLineEdit, label: str, file_filter: str) -> None:
     label : str
         Title of the dialogue.
     file_filter : str
-        Filter in Qt's syntax: "Networks (*.pt2)".
+        Filter of files in Qt's syntax: "Networks (*.pt2)"; "": a folder is chosen.
     """
 
     def choose() -> None:
-        path, _ = QFileDialog.getOpenFileName(edit, label, "", file_filter)
+        if file_filter:
+            path, _ = QFileDialog.getOpenFileName(edit, label, "", file_filter)
+        else:
+            path = QFileDialog.getExistingDirectory(edit, label, edit.text())
         if path:
             edit.setText(path)
 
-    _add_edit_button(edit, QStyle.StandardPixmap.SP_DialogOpenButton, "Open a file", choose)
-
-
-def add_folder_button(edit: QLineEdit, label: str) -> None:
-    """Add a button to a line edit that opens a folder dialogue."""
-
-    def choose() -> None:
-        path = QFileDialog.getExistingDirectory(edit, label, edit.text())
-        if path:
-            edit.setText(path)
-
-    _add_edit_button(edit, QStyle.StandardPixmap.SP_DialogOpenButton, "Choose a folder", choose)
+    tooltip = "Open a file" if file_filter else "Choose a folder"
+    _add_edit_button(edit, QStyle.StandardPixmap.SP_DialogOpenButton, tooltip, choose)
 
 
 class SuggestionMenu(QObject):
@@ -371,7 +364,7 @@ def make_field_widget(field: SettingField) -> ValueWidget[Any]:
     if isinstance(widget.native, QLineEdit) and "Empty:" in setting.help:
         widget.native.setPlaceholderText(format_placeholder(field))
     if setting.file_filter:
-        add_file_button(widget.native, setting.label, setting.file_filter)
+        add_path_button(widget.native, setting.label, setting.file_filter)
     widget.native.setAccessibleName(setting.label)
     guard_wheel(widget.native)
     return widget  # type: ignore[return-value]
