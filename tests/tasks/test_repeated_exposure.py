@@ -14,8 +14,9 @@ import napari_dip as dip
 from fit_inputs import make_fit_input_from, make_task_problem
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.errors import RefusedError
+from napari_dip.pipeline.calibrate.inputs import refuse_exposure_pixels
 from napari_dip.tasks import Denoise
-from napari_dip.tasks.shared_settings import average_exposures, refuse_exposure_pixels
+from napari_dip.tasks.shared_settings import average_exposures
 
 if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput

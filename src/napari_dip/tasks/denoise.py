@@ -21,6 +21,7 @@ from napari_dip.tasks.base import (
     Inspection,
     Setting,
     Task,
+    TaskInput,
     TaskPlan,
     TaskSetup,
     TaskSpec,
@@ -40,7 +41,6 @@ from napari_dip.tasks.priors.random_input import (
 )
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.shared_settings import (
-    REPEATED_EXPOSURE_INPUT,
     BlindSpotShape,
     CameraGain,
     NoiseSetting,
@@ -60,7 +60,6 @@ from napari_dip.tasks.shared_settings import (
     make_total_variation_penalty,
     read_blind_spot,
     refuse_content,
-    refuse_exposure_header,
 )
 
 if TYPE_CHECKING:
@@ -90,6 +89,16 @@ def append_upscaling(fit_input: FitInput, problem: Problem) -> Problem:
 
 
 DENOISING_PRIORS = PriorChoices("denoise")
+#: Second measurement of the same object, as an optional input.
+REPEATED_EXPOSURE_INPUT = TaskInput(
+    name="repeated_exposure",
+    label="Repeated exposure",
+    help="Another shot of the same object, which has not moved. Its noise is independent, so both "
+    "shots together tell more than twice as much. Exposure times may differ. Leave it empty if "
+    "there is only one image.",
+    is_optional=True,
+    is_repeated_exposure=True,
+)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
@@ -300,4 +309,28 @@ def _get_preferred_prior(*, knows_noise: bool) -> PriorSpec:
         prior_spec
         for prior_spec in DENOISING_PRIORS.select()
         if knows_noise or not prior_spec.needs_noise_variance
+    )
+
+
+def refuse_exposure_header(
+    image_header: ImageHeader, exposure_header: ImageHeader
+) -> Refusal | None:
+    """Refuse a repeated exposure whose header shows another size or other axes."""
+    same_axes = (
+        image_header.has_guessed_axes
+        or exposure_header.has_guessed_axes
+        or image_header.axes == exposure_header.axes
+    )
+    if exposure_header.shape == image_header.shape and same_axes:
+        return None
+    image_size, exposure_size = (
+        f"{' × '.join(map(str, header.shape))} ({header.axes})"
+        for header in (image_header, exposure_header)
+    )
+    return make_refusal(
+        "repeated-exposure-size",
+        name=exposure_header.name,
+        image=image_header.name,
+        size=exposure_size,
+        other=image_size,
     )

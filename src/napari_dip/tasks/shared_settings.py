@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.base import NoiseSettings, Setting, TaskInput
+from napari_dip.tasks.base import NoiseSettings, Setting
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Penalty, Problem
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
-    from napari_dip.io import AnyArray, Float32Array, FloatArray, ImageHeader
+    from napari_dip.io import AnyArray, ImageHeader
     from napari_dip.tasks.base import FitInput, TaskPlan
 
 if TYPE_CHECKING:
@@ -149,24 +149,6 @@ TotalVariationKind = Annotated[
     ),
 ]
 
-#: Second measurement of the same object, as an optional input.
-REPEATED_EXPOSURE_INPUT = TaskInput(
-    name="repeated_exposure",
-    label="Repeated exposure",
-    help="Another shot of the same object, which has not moved. Its noise is independent, so both "
-    "shots together tell more than twice as much. Exposure times may differ. Leave it empty if "
-    "there is only one image.",
-    is_optional=True,
-    is_repeated_exposure=True,
-)
-#: Side of the blocks whose means are compared, in pixels. Averaging reduces the noise to an eighth,
-#: and most structures in microscopy are as large.
-COMPARISON_BLOCK_SIDE = 8
-#: Minimum correlation of the block means of two exposures. It is 0.5 where the noise of a block's
-#: mean is as strong as the image; a single pixel's noise is then eight times as strong.
-MIN_BLOCK_CORRELATION = 0.5
-#: Maximum number of blocks that are compared; more would not change the decision.
-MAX_COMPARED_BLOCKS = 20_000
 #: Z step, in pixels of the plane, from which on planes are fitted one by one: 26.2 dB in 9 s on
 #: distant planes of an embryo, 25.8 dB in 36 s as a volume (docs/constants.md).
 MIN_DISTANT_SPACING = 2.0
@@ -229,63 +211,6 @@ def refuse_content(array: AnyArray, name: str) -> Refusal | None:
     return None
 
 
-def refuse_exposure_header(
-    image_header: ImageHeader, exposure_header: ImageHeader
-) -> Refusal | None:
-    """Refuse a repeated exposure whose header shows another size or other axes."""
-    same_axes = (
-        image_header.has_guessed_axes
-        or exposure_header.has_guessed_axes
-        or image_header.axes == exposure_header.axes
-    )
-    if exposure_header.shape == image_header.shape and same_axes:
-        return None
-    image_size, exposure_size = (
-        f"{' × '.join(map(str, header.shape))} ({header.axes})"
-        for header in (image_header, exposure_header)
-    )
-    return make_refusal(
-        "repeated-exposure-size",
-        name=exposure_header.name,
-        image=image_header.name,
-        size=exposure_size,
-        other=image_size,
-    )
-
-
-def refuse_exposure_pixels(
-    first: Float32Array, second: Float32Array, name: str, other: str
-) -> Refusal | None:
-    """Refuse a repeated exposure that is identical or does not show the same object.
-
-    Parameters
-    ----------
-    first, second : ndarray
-        (N, C, *grid), each in its own units.
-    name, other : str
-        Names of the repeated exposure and of the image.
-    """
-    import numpy as np
-
-    if np.array_equal(first, second):
-        return make_refusal("repeated-exposure-same", name=name, image=other)
-    correlations = [
-        correlation
-        for channel in range(first.shape[1])
-        if (correlation := _correlate_block_means(first[:, channel], second[:, channel]))
-        is not None
-    ]
-    if correlations and min(correlations) < MIN_BLOCK_CORRELATION:
-        facts = {
-            "name": name,
-            "image": other,
-            "correlation": f"{min(correlations):.2f}",
-            "least": f"{MIN_BLOCK_CORRELATION}",
-        }
-        return make_refusal("repeated-exposure-unlike", **facts)
-    return None
-
-
 def average_exposures(fit_input: FitInput) -> FitInput:
     """Replace two repeated exposures by their mean, weighted by inverse noise variance.
 
@@ -318,32 +243,6 @@ def average_exposures(fit_input: FitInput) -> FitInput:
     level = float(mean_noise.compute_variance(mean).mean().sqrt())
     noise = replace(fit_input.noise, noise_variance=mean_noise, level=level)
     return replace(fit_input, measurement=mean, noise=noise)
-
-
-def _correlate_block_means(first: Float32Array, second: Float32Array) -> float | None:
-    """Return the correlation of block means; None if the first image is constant."""
-    x, y = (_compute_block_means(volume) for volume in (first, second))
-    if first.min() == first.max():  # constant channels are not fitted
-        return None
-    x, y = x - x.mean(), y - y.mean()
-    power = float((x**2).sum() * (y**2).sum())
-    return float((x * y).sum()) / power**0.5 if power > 0 else 0.0
-
-
-def _compute_block_means(volume: Float32Array) -> FloatArray:
-    """Return the means of blocks of (..., Y, X), subsampled evenly if there are very many."""
-    import numpy as np
-
-    height, width = (side // COMPARISON_BLOCK_SIDE for side in volume.shape[-2:])
-    planes = volume.reshape(-1, *volume.shape[-2:])[
-        :, : height * COMPARISON_BLOCK_SIDE, : width * COMPARISON_BLOCK_SIDE
-    ]
-    stride = max(1, len(planes) * height * width // MAX_COMPARED_BLOCKS)
-    selected = planes[:: min(stride, max(1, len(planes)))]
-    blocks = selected.reshape(
-        len(selected), height, COMPARISON_BLOCK_SIDE, width, COMPARISON_BLOCK_SIDE
-    ).astype(np.float64)
-    return np.asarray(blocks.mean((2, 4))).ravel()
 
 
 UseNeighbouringFrames = Annotated[

@@ -16,7 +16,7 @@ from napari_dip.pipeline.plan.layout import (
 )
 from napari_dip.tasks.base import InspectedPixels
 from napari_dip.tasks.noise_models.camera_correction import build_camera_correction
-from napari_dip.tasks.shared_settings import refuse_content, refuse_exposure_pixels
+from napari_dip.tasks.shared_settings import refuse_content
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.tasks.base import Inspection
+
+#: Side of the blocks whose means are compared, in pixels. Averaging reduces the noise to an eighth,
+#: and most structures in microscopy are as large.
+COMPARISON_BLOCK_SIDE = 8
+#: Minimum correlation of the block means of two exposures. It is 0.5 where the noise of a block's
+#: mean is as strong as the image; a single pixel's noise is then eight times as strong.
+MIN_BLOCK_CORRELATION = 0.5
+#: Maximum number of blocks that are compared; more would not change the decision.
+MAX_COMPARED_BLOCKS = 20_000
 
 
 def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInputs | Refusal:
@@ -181,3 +190,58 @@ def refuse_infinite(array: StackArray, name: str) -> Refusal | None:
     if invalid_count := int((~np.isfinite(array)).sum()):
         return make_refusal("input-not-finite", name=name, count=invalid_count, total=array.size)
     return None
+
+
+def refuse_exposure_pixels(
+    first: StackArray, second: StackArray, name: str, other: str
+) -> Refusal | None:
+    """Refuse a repeated exposure that is identical or does not show the same object.
+
+    Parameters
+    ----------
+    first, second : ndarray
+        (N, C, *grid), each in its own units.
+    name, other : str
+        Names of the repeated exposure and of the image.
+    """
+    if np.array_equal(first, second):
+        return make_refusal("repeated-exposure-same", name=name, image=other)
+    correlations = [
+        correlation
+        for channel in range(first.shape[1])
+        if (correlation := _correlate_block_means(first[:, channel], second[:, channel]))
+        is not None
+    ]
+    if correlations and min(correlations) < MIN_BLOCK_CORRELATION:
+        facts = {
+            "name": name,
+            "image": other,
+            "correlation": f"{min(correlations):.2f}",
+            "least": f"{MIN_BLOCK_CORRELATION}",
+        }
+        return make_refusal("repeated-exposure-unlike", **facts)
+    return None
+
+
+def _correlate_block_means(first: StackArray, second: StackArray) -> float | None:
+    """Return the correlation of block means; None if the first image is constant."""
+    x, y = (_compute_block_means(volume) for volume in (first, second))
+    if first.min() == first.max():  # constant channels are not fitted
+        return None
+    x, y = x - x.mean(), y - y.mean()
+    power = float((x**2).sum() * (y**2).sum())
+    return float((x * y).sum()) / power**0.5 if power > 0 else 0.0
+
+
+def _compute_block_means(volume: StackArray) -> npt.NDArray[np.float64]:
+    """Return the means of blocks of (..., Y, X), subsampled evenly if there are very many."""
+    height, width = (side // COMPARISON_BLOCK_SIDE for side in volume.shape[-2:])
+    planes = volume.reshape(-1, *volume.shape[-2:])[
+        :, : height * COMPARISON_BLOCK_SIDE, : width * COMPARISON_BLOCK_SIDE
+    ]
+    stride = max(1, len(planes) * height * width // MAX_COMPARED_BLOCKS)
+    selected = planes[:: min(stride, max(1, len(planes)))]
+    blocks = selected.reshape(
+        len(selected), height, COMPARISON_BLOCK_SIDE, width, COMPARISON_BLOCK_SIDE
+    ).astype(np.float64)
+    return np.asarray(blocks.mean((2, 4))).ravel()
