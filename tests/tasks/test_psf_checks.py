@@ -225,3 +225,15 @@ def test_the_size_of_the_light_is_that_of_the_cropped_kernel(psf: np.ndarray) ->
     kernel, _ = clean_psf(torch.from_numpy(psf.copy()))
     sizes = compute_cropped_sizes(psf)
     assert all(0 <= side - size <= 2 for side, size in zip(kernel.shape, sizes, strict=True))
+
+
+def test_the_command_plan_names_a_doubtful_psf_and_refuses_a_wrong_one(tmp_path, capsys) -> None:
+    image, psf = tmp_path / "in.tif", tmp_path / "psf.tif"
+    write_image(image, make_blurred(), axes="YX")
+    argv = ["plan", "deblur", str(image), "--psf", str(psf)]
+    write_image(psf, WRONG["psf-clipped"][8:-8, 8:-8].astype(np.float32), axes="YX")
+    assert main(argv) == 0
+    assert "The PSF seems saturated" in capsys.readouterr().out
+    write_image(psf, np.zeros((9, 9), np.float32), axes="YX", overwrite=True)
+    assert main(argv) == 2
+    assert "All values of the PSF are 0" in capsys.readouterr().err

@@ -35,13 +35,13 @@ from napari_dip.io.outputs import (
     resolve_output_folder,
 )
 from napari_dip.io.paths import shorten_name
-from napari_dip.io.reading import read_header, read_provenance
+from napari_dip.io.reading import read_header, read_pixels, read_provenance
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.api import load_task_recipe
 from napari_dip.pipeline.assess.artefact_detection import detect_clipped_pixels
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
 from napari_dip.pipeline.assess.report_fields import has_reported_pixels
-from napari_dip.pipeline.calibrate.inputs import arrange_inputs
+from napari_dip.pipeline.calibrate.inputs import arrange_inputs, inspect_early
 from napari_dip.pipeline.execute.run_monitor import make_keep_after_control
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.execute.tile_calibration import measure_tiles
@@ -191,8 +191,11 @@ def run_plan_command(task: str, image: str, **arguments: Any) -> int:
     options = _parse_options(task, image, arguments)
     recipe = _build_recipe(task, options)
     plan = _make_plan(recipe, read_header(image, options.axes), options)
+    early_names = _list_early_inputs(plan)
+    extra_inputs = {name: read_pixels(plan.extra_headers[name]) for name in early_names}
+    notes = (*_list_plan_notes(plan), *raise_if_refused(inspect_early(plan, extra_inputs)))
     print_result(f"{plan.summary} {PLAN_TIME_NOTE}")
-    for note in _list_plan_notes(plan):
+    for note in notes:
         print_result(str(note))
     return EXIT_SUCCESS
 
@@ -274,8 +277,17 @@ def _load_pixels(plan: Plan, stamps: FileStamps) -> tuple[dict[str, Any], tuple[
     data = open_plan_inputs(plan, stamps)
     if plan.tiles:
         raise_if_refused(measure_tiles(plan, data["image"]))
-        return data, ()
+        extra_inputs = {name: data[name] for name in _list_early_inputs(plan)}
+        return data, raise_if_refused(inspect_early(plan, extra_inputs))
     return data, raise_if_refused(arrange_inputs(plan, data)).inspection.notes
+
+
+def _list_early_inputs(plan: Plan) -> list[str]:
+    """List the given extra inputs that the task inspects before the run."""
+    inputs = plan.recipe.task.spec.inputs
+    return [
+        item.name for item in inputs if item.is_inspected_early and item.name in plan.extra_headers
+    ]
 
 
 def _save_outputs(options: CommandOptions, plan: Plan, result: Restoration) -> None:

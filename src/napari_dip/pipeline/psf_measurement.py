@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -30,18 +30,20 @@ from napari_dip.pipeline.beads import (
 )
 from napari_dip.pipeline.plan.layout import refuse_header
 from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.pipeline.torch_state import load_torch, use_default_torch_state
 from napari_dip.tasks.deblur import get_psf_source
 from napari_dip.tasks.psf_checks import MAX_WIDTH_RATIO, estimate_widths, make_border_mask
 from napari_dip.tasks.psf_settings import OpticsSettings, PsfSource
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
 
-    from napari_dip.io import AnyArray, Float32Array, ImageHeader
+    from napari_dip.io import AnyArray, Float32Array, FloatArray, ImageHeader
+    from napari_dip.tasks.base import Task
     from napari_dip.tasks.deblur import Deblur
 
 #: Share of the light in the outermost pixels from which on the report says that tails are cut.
@@ -53,6 +55,27 @@ _FAULT_LABELS = {
     BeadFault.SATURATED: "saturated",
     BeadFault.SHAPE: "wider or narrower than the others",
 }
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PsfProfile:
+    """A profile of a PSF of height one.
+
+    Attributes
+    ----------
+    axis : str
+        "Z", "Y" or "X".
+    is_measured : bool
+        False: of the computed PSF.
+    positions : ndarray
+        Distances from the middle, in nm or pixels.
+    values : ndarray
+    """
+
+    axis: str
+    is_measured: bool
+    positions: FloatArray
+    values: Float32Array
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -122,6 +145,36 @@ class PsfReport:
                 "that lie further apart would show more of them."
             )
         return (*lines, *self._compare())
+
+    def list_profiles(self) -> list[PsfProfile]:
+        """Return the profiles through the middle along each axis, measured and computed."""
+        profiles = []
+        for axis, name in enumerate(self.axes):
+            step = self.pixel_nm[axis] or 1.0 if self.has_pixel_sizes else 1.0
+            for psf in (self.psf, self.computed_psf):
+                if psf is None:
+                    continue
+                middle = np.array(psf.shape) // 2
+                values = np.moveaxis(psf, axis, -1)[*np.delete(middle, axis)] / psf.max()
+                positions = (np.arange(len(values)) - middle[axis]) * step
+                is_measured = psf is self.psf
+                profiles.append(
+                    PsfProfile(
+                        axis=name, is_measured=is_measured, positions=positions, values=values
+                    )
+                )
+        return profiles
+
+    @property
+    def has_pixel_sizes(self) -> bool:
+        """Whether positions of profiles are in nm; otherwise they are in pixels."""
+        return None not in self.pixel_nm
+
+    @property
+    def profile_reach(self) -> float:
+        """Distance from the middle up to which profiles are shown: three times the width."""
+        sizes = [size or 1.0 if self.has_pixel_sizes else 1.0 for size in self.pixel_nm]
+        return max(3 * width * size for width, size in zip(self.fwhm, sizes, strict=True))
 
     def _format_width(self, axis: int) -> str:
         """Return the width along one axis, with its error, in pixels and in nm."""
@@ -256,6 +309,17 @@ def measure_psf(
     >>> dip.deblur("cells.tif", report.psf)
     """
     header, read_image = open_input("beads", beads, axes)
+    return make_psf_report(header, read_image, bead_diameter=bead_diameter, **microscope)
+
+
+def make_psf_report(
+    header: ImageHeader,
+    read_image: Callable[[], AnyArray],
+    *,
+    bead_diameter: float = 0.0,
+    **microscope: Any,
+) -> PsfReport:
+    """Measure a PSF as `measure_psf` does, from a header and a function that reads the pixels."""
     raise_if_refused(refuse_header(header))
     psf_source = _read_psf_source(microscope)
     optics = psf_source.optics
@@ -294,6 +358,23 @@ def measure_psf(
     )
 
 
+def list_microscope_settings(task: Task, header: ImageHeader) -> dict[str, Any]:
+    """Return the settings of *Deblur* that are arguments of `measure_psf` for an image of beads.
+
+    Pixel sizes of the beads come before those of the task, which are its image's. The microscope is
+    left out where aperture or wavelength is missing, and is a widefield one by default.
+    """
+    optics = get_psf_source(cast("Deblur", task)).optics
+    stated = replace(optics, pixel_size=None, z_step=None)
+    settings = {name: value for name, value in asdict(optics).items() if value is not None}
+    for name, axis in (("pixel_size", "X"), ("z_step", "Z")):
+        if stated.get_pixel_sizes(header, axis)[0]:
+            settings.pop(name, None)
+    if None in (optics.na, optics.wavelength):
+        return {name: settings[name] for name in ("pixel_size", "z_step") if name in settings}
+    return {**settings, "model": "widefield" if optics.model == "none" else optics.model}
+
+
 def _read_psf_source(microscope: Mapping[str, Any]) -> PsfSource:
     """Validate settings of the microscope as *Deblur* does."""
     names = {field.name for field in fields(OpticsSettings)}
@@ -326,7 +407,9 @@ def _compute_psf(header: ImageHeader, psf_source: PsfSource, axes: str) -> Float
     """Compute the PSF of the named microscope; None without one."""
     if psf_source.optics.model == "none":
         return None
-    kernel, _ = psf_source.make_kernel(header, None, axes)
+    load_torch()
+    with use_default_torch_state():
+        kernel, _ = psf_source.make_kernel(header, None, axes)
     computed: Float32Array = kernel.numpy()
     return computed
 
@@ -352,24 +435,13 @@ def plot_psf(report: PsfReport) -> bytes:
 
 def _plot_profiles(ax: Axes, report: PsfReport) -> None:
     """Plot the profiles through the middle along each axis; computed ones are dashed."""
-    colours = ("#1f77b4", "#d95f02", "#4d9221")[-len(report.axes) :]
-    has_sizes = None not in report.pixel_nm
-    for axis, colour in enumerate(colours):
-        step = report.pixel_nm[axis] or 1.0 if has_sizes else 1.0
-        for psf, style in ((report.psf, "-"), (report.computed_psf, "--")):
-            if psf is None:
-                continue
-            middle = np.array(psf.shape) // 2
-            profile = np.moveaxis(psf, axis, -1)[*np.delete(middle, axis)] / psf.max()
-            label = f"{report.axes[axis]}, {'measured' if style == '-' else 'computed'}"
-            positions = (np.arange(len(profile)) - middle[axis]) * step
-            ax.plot(positions, profile, style, color=colour, linewidth=1, label=label)
-    ax.set(xlabel="nm" if has_sizes else "Pixels", ylabel="Share of the peak")
-    reach = [
-        3 * w * ((s or 1.0) if has_sizes else 1.0)
-        for w, s in zip(report.fwhm, report.pixel_nm, strict=True)
-    ]
-    ax.set_xlim(-max(reach), max(reach))
+    colours = dict(zip("ZYX", ("#1f77b4", "#d95f02", "#4d9221"), strict=True))
+    for profile in report.list_profiles():
+        kind, style = ("measured", "-") if profile.is_measured else ("computed", "--")
+        label, colour = f"{profile.axis}, {kind}", colours[profile.axis]
+        ax.plot(profile.positions, profile.values, style, color=colour, linewidth=1, label=label)
+    ax.set(xlabel="nm" if report.has_pixel_sizes else "Pixels", ylabel="Share of the peak")
+    ax.set_xlim(-report.profile_reach, report.profile_reach)
     ax.locator_params(axis="x", nbins=5)
     ax.xaxis.label.set_fontsize(8)
     ax.yaxis.label.set_fontsize(8)

@@ -123,6 +123,8 @@ class TaskInput:
         like the image, (N, C, *grid), with C = 1 if it has no channels.
     is_detector_map : bool
         Whether it is a map of the detector's pixels, which corrects and weights the measurement.
+    is_inspected_early : bool
+        Whether the task inspects it before the run as well; in a dock, if it is small.
     """
 
     name: str
@@ -133,6 +135,7 @@ class TaskInput:
     is_repeated_exposure: bool = False
     is_overlay: bool = False
     is_detector_map: bool = False
+    is_inspected_early: bool = False
 
 
 #: The image, which is the first input of every task.

@@ -130,6 +130,7 @@ PSF_INPUT = TaskInput(
     "microscope is given instead. With a stack, a stack is deblurred as one volume; with a single "
     "plane, each plane by itself.",
     is_optional=True,
+    is_inspected_early=True,
 )
 #: Advice where a PSF with depth meets single planes of a Z stack.
 _VOLUME_HINT = ", or set 'Stacks' to Automatic, which takes four planes or more as a volume"

@@ -194,12 +194,12 @@ def test_a_mask_with_nothing_painted_is_refused_before_run_until_a_stroke(
         get_allowed_machine(),
         extra_inputs.read_headers(),
     )
-    assert extra_inputs.refuse_masks(plan).code == "mask-empty"
-    refusals = []
-    extra_inputs.changed.connect(lambda: refusals.append(extra_inputs.refuse_masks(plan)))
+    assert extra_inputs.inspect_early(plan).code == "mask-empty"
+    answers = []
+    extra_inputs.changed.connect(lambda: answers.append(extra_inputs.inspect_early(plan)))
     holes.paint((5, 5), 1)
-    assert refusals[-1] is None  # at once: Run may be pressed now
-    assert extra_inputs.refuse_masks(plan) is None
+    assert answers[-1] == ()  # at once: Run may be pressed now
+    assert extra_inputs.inspect_early(plan) == ()
     with qtbot.waitSignal(extra_inputs.changed, timeout=2000):
         holes.undo()
-    assert extra_inputs.refuse_masks(plan).code == "mask-empty"
+    assert extra_inputs.inspect_early(plan).code == "mask-empty"

@@ -18,7 +18,7 @@ from napari_dip.qt.task.result_view import add_extra_layer
 from napari_dip.qt.task.task_dock import make_dock_class
 
 if TYPE_CHECKING:
-    from napari_dip.qt.task.noise_section import NoiseSection
+    from napari_dip.qt.task.measurement_sections import NoiseSection
 
 pytestmark = pytest.mark.gl
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_dip.errors.notes import Note
     from napari_dip.pipeline.calibrate.types import StackArray
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
@@ -146,6 +147,32 @@ def inspect_pixels(
         header=plan.header, image=image, stack=stack, extra_inputs=extra_inputs
     )
     return plan.recipe.task.inspect(pixels, plan.task_plan)
+
+
+def inspect_early(
+    plan: Plan, extra_inputs: Mapping[str, npt.NDArray[Any]]
+) -> tuple[Note, ...] | Refusal:
+    """Let the task inspect some extra inputs before a run, without the image.
+
+    Parameters
+    ----------
+    plan : Plan
+    extra_inputs : mapping of str to ndarray
+        As they were read, by name; may be empty.
+
+    Returns
+    -------
+    tuple of Note or Refusal
+    """
+    if not extra_inputs:
+        return ()
+    arrays = {name: np.asarray(array, np.float32) for name, array in extra_inputs.items()}
+    for name, array in arrays.items():
+        if refusal := refuse_infinite(array, plan.extra_headers[name].name):
+            return refusal
+    no_image = np.zeros((1, 1, *plan.header.grid), np.float32)
+    inspection = inspect_pixels(plan, no_image, no_image, arrays)
+    return inspection if isinstance(inspection, Refusal) else inspection.notes
 
 
 def _arrange_overlays(

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import QFormLayout, QLabel, QLineEdit, QWidget
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.io import ImageHeader, guess_axes
+from napari_dip.pipeline.calibrate.inputs import inspect_early
 from napari_dip.qt.shell.background_call import call_reporting_errors
 from napari_dip.qt.shell.dock_widget import (
     Connections,
@@ -35,7 +36,6 @@ from napari_dip.qt.shell.napari_layers import (
     read_layer_header,
     read_layer_provenance,
 )
-from napari_dip.tasks.base import InspectedPixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
+    from napari_dip.errors.notes import Note
     from napari_dip.io import BoolArray
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.shell.job_controller import JobController
@@ -52,6 +53,8 @@ _LAYER_TYPES = {"image": Image, "labels": Labels, "shapes": Shapes}
 #: Largest drawn mask, in pixels, that is checked with each plan; 2048 x 2048 pixels take some
 #: hundredths of a second. And milliseconds from a stroke to the next check.
 _MAX_CHECKED_MASK_PIXELS, _STROKE_PAUSE_MS = 2**22, 300
+#: Largest PSF, in pixels, that is inspected with each plan; 256 x 256 take 0.1 s.
+_MAX_INSPECTED_PIXELS = 2**16
 #: Entry of the list for an optional input that is not used.
 NO_LAYER = "none"
 
@@ -300,13 +303,20 @@ class ExtraInputs(QWidget):
             for name, layer in self.get_chosen_layers().items()
         }
 
-    def refuse_masks(self, plan: Plan) -> Refusal | None:
-        """Refuse a mask that is still empty; masks on disk or large ones are not read.
+    def inspect_early(self, plan: Plan) -> tuple[Note, ...] | Refusal:
+        """Refuse an empty mask, and let the task inspect a small PSF.
+
+        Masks and PSFs on disk, or large ones, are not read.
 
         Parameters
         ----------
         plan : Plan
             The plan made from the headers.
+
+        Returns
+        -------
+        tuple of Note or Refusal
+            What the task notes about these inputs.
         """
         drawn_masks = {
             name: layer.data
@@ -316,14 +326,13 @@ class ExtraInputs(QWidget):
         self._is_blank = bool(drawn_masks) and not any(
             pixels.any() for pixels in drawn_masks.values()
         )
-        if not self._is_blank:
-            return None
-        no_image = np.zeros((1, 1, *plan.header.grid), np.float32)
-        pixels = InspectedPixels(
-            header=plan.header, image=no_image, stack=no_image, extra_inputs=drawn_masks
-        )
-        inspection = plan.recipe.task.inspect(pixels, plan.task_plan)
-        return inspection if isinstance(inspection, Refusal) else None
+        early_layers = {
+            item.name: self.get_layer(item.name) for item in self._inputs if item.is_inspected_early
+        }
+        small_images = {
+            name: layer.data for name, layer in early_layers.items() if _is_small_image(layer)
+        }
+        return inspect_early(plan, {**(drawn_masks if self._is_blank else {}), **small_images})
 
     def refresh(self, _: object = None) -> None:
         """Update the lists to the layers of the viewer and keep the choices."""
@@ -379,14 +388,15 @@ class ExtraInputs(QWidget):
         if isinstance(layer, Shapes):
             grid = _get_image_grid(self._image) if layer.nshapes else (0, 0)
             return ImageHeader(name=layer.name, shape=grid, dtype="bool", axes="YX")
+        if isinstance(layer, Image):
+            return read_layer_header(layer)
         data = get_full_resolution(layer)
         shape = tuple(int(count) for count in data.shape)
-        rgb = bool(getattr(layer, "rgb", False))
         return ImageHeader(
             name=layer.name,
             shape=shape,
             dtype=np.dtype(data.dtype).name,
-            axes=guess_axes(shape, rgb=rgb),
+            axes=guess_axes(shape),
         )
 
 
@@ -442,6 +452,12 @@ def _is_small_mask(layer: Any) -> bool:
     """Whether a layer is a labels layer in memory that is small enough to be checked."""
     pixels = layer.data if isinstance(layer, Labels) else None
     return type(pixels) is np.ndarray and pixels.size <= _MAX_CHECKED_MASK_PIXELS
+
+
+def _is_small_image(layer: Any) -> bool:
+    """Whether a layer is an image in memory that is small enough to be inspected early."""
+    pixels = layer.data if isinstance(layer, Image) else None
+    return type(pixels) is np.ndarray and pixels.size <= _MAX_INSPECTED_PIXELS
 
 
 def _find_topmost_original(layers: Sequence[Any]) -> str:

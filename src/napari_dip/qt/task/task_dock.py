@@ -35,7 +35,7 @@ from napari_dip.qt.shell.run_completion import (
 from napari_dip.qt.shell.settings_form import SettingsForm, has_noise_settings
 from napari_dip.qt.task.crop_preview_section import CropPreviewSection
 from napari_dip.qt.task.interrupted_runs import InterruptedRunPanel
-from napari_dip.qt.task.noise_section import NoiseSection
+from napari_dip.qt.task.measurement_sections import NoiseSection, PsfSection
 from napari_dip.qt.task.repeat_section import RepeatSection
 from napari_dip.qt.task.result_view import ResultView
 from napari_dip.qt.task.run_request import describe_plan, make_run_request
@@ -45,6 +45,7 @@ from napari_dip.tasks import TASKS
 if TYPE_CHECKING:
     import napari.viewer
 
+    from napari_dip.errors.notes import Note
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.shell.background_call import JobProgress
@@ -73,6 +74,7 @@ class TaskDock(QWidget):
         self.viewer = viewer = unwrap_viewer(viewer)
         self._closer = DockCloser(self, self.shut_down)
         self._remarks: list[str] = []
+        self._early_notes: tuple[Note, ...] = ()
         self.plan_label, self.run_bar = make_message_label(), RunBar()
         self.inputs = LayerInputs(viewer, TASKS[self.task].spec.inputs[1:], self)
         self.image_chooser, self.extra_inputs = self.inputs.image_chooser, self.inputs.extra_inputs
@@ -83,11 +85,17 @@ class TaskDock(QWidget):
         self.validation_curve = ValidationCurve()
         self.history = HistorySlider(viewer)
         self.noise_section = NoiseSection(self.image_chooser, self.form)
+        self.psf_section = PsfSection(viewer, self.inputs, self.form)
         self.settings_section = CollapsibleSection("Settings", self.form.advanced_page)
         self.camera_maps = CollapsibleSection("Maps of the camera", self.extra_inputs.calibration)
         self.crop_preview = CropPreviewSection(viewer, self.inputs, self.form, self.make_plan)
         self.interrupted_runs = InterruptedRunPanel(viewer, self.inputs, self.form)
-        plots = (self.validation_curve, self.noise_section.plot, self.result_view.profile.plot)
+        plots = (
+            self.validation_curve,
+            self.noise_section.plot,
+            self.psf_section.plot,
+            self.result_view.profile.plot,
+        )
         self._panel = JobPanel(
             self, viewer, self.run_bar, plots, no_outcome_message=NO_IMAGE_MESSAGE
         )
@@ -108,7 +116,7 @@ class TaskDock(QWidget):
     def make_plan(self) -> Plan | Refusal:
         """Return the plan of a run with the present settings, or a refusal, without pixels.
 
-        Only a drawn mask is read, to check that it is not empty.
+        Only small masks and PSFs are read, to check them.
         """
         header = self.image_chooser.read_header()
         if isinstance(header, Refusal):
@@ -122,7 +130,11 @@ class TaskDock(QWidget):
             )
         except RefusedError as error:
             return error.reason
-        return plan if isinstance(plan, Refusal) else self.extra_inputs.refuse_masks(plan) or plan
+        if isinstance(plan, Refusal):
+            return plan
+        inspected = self.extra_inputs.inspect_early(plan)
+        self._early_notes = () if isinstance(inspected, Refusal) else inspected
+        return inspected if isinstance(inspected, Refusal) else plan
 
     def show_plan(self, _: object = None) -> None:
         """Update the plan above the buttons, unless a run is on."""
@@ -133,7 +145,8 @@ class TaskDock(QWidget):
             self.plan_label.setText(plan.message)
         else:
             time = f"up to {format_duration(plan.seconds)} if nothing else runs, "
-            self.plan_label.setText(describe_plan(plan, self.image_chooser.get_layer(), time))
+            text = describe_plan(plan, self.image_chooser.get_layer(), time)
+            self.plan_label.setText("\n".join([text, *map(str, self._early_notes)]))
         self.jobs.set_planned(not isinstance(plan, Refusal))
 
     def start(self) -> None:
@@ -157,6 +170,7 @@ class TaskDock(QWidget):
         self.inputs.shut_down()
         for section in (
             self.noise_section,
+            self.psf_section,
             self.repeat_section,
             self.crop_preview,
             self.interrupted_runs,
@@ -207,6 +221,7 @@ class TaskDock(QWidget):
             self.form.basic_page,
             self.form.advanced_page,
             self.noise_section,
+            self.psf_section,
             self.extra_inputs.calibration,
         ):
             widget.setEnabled(not is_busy)
@@ -243,6 +258,7 @@ class TaskDock(QWidget):
 
     def _build_layout(self) -> None:
         self.noise_section.setVisible(has_noise_settings(self.form))
+        self.psf_section.setVisible("psf" in self.extra_inputs.combos)
         self.camera_maps.setVisible(
             any(task_input.is_detector_map for task_input in TASKS[self.task].spec.inputs)
         )
@@ -256,6 +272,7 @@ class TaskDock(QWidget):
         sections = (
             self.crop_preview,
             self.result_view.profile,
+            self.psf_section,
             self.noise_section,
             self.settings_section,
             self.camera_maps,

@@ -1,4 +1,4 @@
-"""The noise section of a task's dock: measures the variance model and plots it."""
+"""The sections of a task's dock that measure before a run: noise, and the PSF from beads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyqtgraph as pg
+from napari.layers import Image
 from pydantic_core import PydanticCustomError
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QPainter, QPen
@@ -14,12 +15,13 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
     QLabel,
+    QLineEdit,
     QTableWidget,
     QTableWidgetItem,
     QWidget,
 )
 
-from napari_dip.errors import Refusal
+from napari_dip.errors import Refusal, RefusedError
 from napari_dip.pipeline.lazy_inputs import load_array
 from napari_dip.pipeline.noise_report import NoiseReport, make_noise_report
 from napari_dip.pipeline.plan.layout import refuse_header
@@ -32,23 +34,38 @@ from napari_dip.qt.shell.dock_plots import (
 )
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
+    Connections,
+    fill_combo,
     fill_grid,
     make_button,
+    make_combo,
+    make_form,
     style_table,
 )
-from napari_dip.qt.shell.napari_layers import get_full_resolution
+from napari_dip.qt.shell.layer_inputs import NO_LAYER
+from napari_dip.qt.shell.napari_layers import (
+    find_layer,
+    get_full_resolution,
+    is_preview,
+    preserve_view,
+    read_layer_header,
+)
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.tasks.shared_settings import normalise_blind_spot, read_blind_spot
 
 if TYPE_CHECKING:
-    from napari.layers import Image
+    from collections.abc import Callable
+
+    from napari.viewer import Viewer
     from qtpy.QtGui import QKeyEvent, QPaintEvent
 
     from napari_dip.io import FloatArray, ImageHeader
     from napari_dip.pipeline.noise_report import ChannelNoise
+    from napari_dip.pipeline.psf_measurement import PsfReport
     from napari_dip.qt.shell.background_call import BackgroundCall
-    from napari_dip.qt.shell.layer_inputs import ImageChooser
+    from napari_dip.qt.shell.layer_inputs import ImageChooser, LayerInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
+    from napari_dip.tasks.base import Task
 
 #: The variance axis ends at this percentile of the variances, times a margin. A block with
 #: structure would otherwise compress all other points.
@@ -61,6 +78,19 @@ _CORRELATION_TIP = (
     "pixels along X, the row along Y. Where it is more than a few per cent, a neighbour betrays "
     "the noise and should be hidden. Click a number, or press the space bar, to hide it or not."
 )
+#: Colours of the profiles along each axis: three of the Okabe-Ito palette.
+_PROFILE_COLOURS = {"Z": "#009E73", "Y": VALIDATION_COLOUR, "X": TRAINING_COLOUR}
+#: Of computed profiles: a grey that is visible on the dark and on the light theme.
+_COMPUTED_COLOUR = "#999999"
+_BEADS_TIP = "A plane or stack of bright beads on dark ground, recorded as the image was."
+_DIAMETER_TIP = (
+    "Diameter of the beads in nanometres: their size is taken out of the PSF. Needed where it is "
+    "more than a third of the width. Empty: not taken out."
+)
+_BEADS_HINT = (
+    "Choose a layer of beads and press Measure: they are averaged to a PSF, which becomes a layer "
+    "and is chosen above."
+)
 _NOISE_HINT = (
     "What is left empty is measured from the image when the run starts, or now by Measure."
 )
@@ -69,6 +99,16 @@ _NOISE_HINT = (
 def _measure_layer_noise(header: ImageHeader, pixels: Any) -> NoiseReport | Refusal:
     """Measure the noise of an image; its lazy pixels are computed in this thread."""
     return make_noise_report(header, load_array(header.name, pixels))
+
+
+def _measure_layer_psf(
+    header: ImageHeader, pixels: Any, task: Task, bead_diameter: float
+) -> PsfReport:
+    """Measure the PSF from a layer of beads; its lazy pixels are computed in this thread."""
+    from napari_dip.pipeline.psf_measurement import list_microscope_settings, make_psf_report
+
+    settings = {"bead_diameter": bead_diameter, **list_microscope_settings(task, header)}
+    return make_psf_report(header, partial(load_array, header.name, pixels), **settings)
 
 
 class PhotonTransferPlot(DockPlot):
@@ -258,7 +298,60 @@ class BlindSpotPage(QWidget):
             return
 
 
-class NoiseSection(CollapsibleSection):
+class MeasurementSection(CollapsibleSection):
+    """A section of the dock with a button that measures something in the background."""
+
+    def __init__(self, title: str, page: QWidget, tooltip: str, hint: str) -> None:
+        super().__init__(title, page)
+        self._measurement_call: BackgroundCall | None = None
+        self.measure_button = make_button("Measure", tooltip)
+        self.message_label = make_message_label()
+        self.message_label.setText(hint)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a measurement is running."""
+        return self._measurement_call is not None
+
+    def shut_down(self) -> None:
+        """Discard a running measurement; the choosers are deleted with the same dock."""
+        self._reset()
+
+    def _start(
+        self,
+        work: Callable[[], Any],
+        on_measured: Callable[[Any], object],
+        activity: str,
+        name: str,
+    ) -> None:
+        """Start a measurement; its outcome or refusal is passed on, or shown."""
+
+        def end(outcome: Any) -> None:
+            self._reset()
+            if isinstance(outcome, Refusal):
+                self._show_message(outcome.message)
+            else:
+                on_measured(outcome)
+
+        self._reset()
+        self.measure_button.setEnabled(False)
+        self.measure_button.setText("Measuring …")
+        self._measurement_call = start_call(work, self, end, activity=activity, name=name)
+
+    def _reset(self) -> None:
+        """Discard a running measurement and enable the button."""
+        if self._measurement_call is not None:
+            self._measurement_call.discard()
+        self._measurement_call = None
+        self.measure_button.setEnabled(True)
+        self.measure_button.setText("Measure")
+
+    def _show_message(self, text: str) -> None:
+        self.message_label.setText(text)
+        self.adjust_page_height()
+
+
+class NoiseSection(MeasurementSection):
     """A section of the dock that measures the noise before a run, and shows its settings.
 
     Parameters
@@ -271,15 +364,10 @@ class NoiseSection(CollapsibleSection):
 
     def __init__(self, image_chooser: ImageChooser, form: SettingsForm) -> None:
         page = QWidget()
-        super().__init__("Noise", page)
+        tooltip = "Measure the noise of the image now; nothing is restored."
+        super().__init__("Noise", page, tooltip, _NOISE_HINT)
         self._image_chooser, self._form = image_chooser, form
-        self._measurement_call: BackgroundCall | None = None
         self._measured_image: tuple[int, str] | None = None
-        self.measure_button = make_button(
-            "Measure", "Measure the noise of the image now; nothing is restored."
-        )
-        self.message_label = make_message_label()
-        self.message_label.setText(_NOISE_HINT)
         self.plot = PhotonTransferPlot()
         self.blind_spot_page = BlindSpotPage(form)
         rows = [
@@ -301,33 +389,9 @@ class NoiseSection(CollapsibleSection):
         if isinstance(header, Refusal) or refusal is not None or layer is None:
             self._show_message(refusal.message if refusal else "")
             return
-        self._reset()
         self._measured_image = _identify_image(layer, header.axes)
-        self.measure_button.setEnabled(False)
-        self.measure_button.setText("Measuring …")
-        self._measurement_call = start_call(
-            partial(_measure_layer_noise, header, get_full_resolution(layer)),
-            self,
-            self._on_measured,
-            activity="Measuring the noise of",
-            name=header.name,
-        )
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a measurement is running."""
-        return self._measurement_call is not None
-
-    def shut_down(self) -> None:
-        """Discard a running measurement; the image_chooser is deleted with the same dock."""
-        self._reset()
-
-    def _on_measured(self, outcome: NoiseReport | Refusal) -> None:
-        self._reset()
-        if isinstance(outcome, Refusal):
-            self._show_message(outcome.message)
-        else:
-            self._show_report(outcome)
+        work = partial(_measure_layer_noise, header, get_full_resolution(layer))
+        self._start(work, self._show_report, "Measuring the noise of", header.name)
 
     def _show_report(self, report: NoiseReport) -> None:
         figures = {
@@ -356,17 +420,121 @@ class NoiseSection(CollapsibleSection):
         self.blind_spot_page.setVisible(False)
         self._show_message(_NOISE_HINT)
 
-    def _reset(self) -> None:
-        """Discard a running measurement and enable the button."""
-        if self._measurement_call is not None:
-            self._measurement_call.discard()
-        self._measurement_call = None
-        self.measure_button.setEnabled(True)
-        self.measure_button.setText("Measure")
 
-    def _show_message(self, text: str) -> None:
-        self.message_label.setText(text)
-        self.adjust_page_height()
+class PsfPlot(DockPlot):
+    """Profiles of a measured PSF, with dashed ones of the PSF that was computed."""
+
+    def __init__(self) -> None:
+        tooltip = (
+            "Brightness along each axis through the middle of the PSF. Dashed: a PSF without "
+            "aberrations, where numerical aperture, wavelength and pixel size are filled in."
+        )
+        super().__init__("Profiles of the PSF", ("nm", "Share of the peak"), "", tooltip)
+
+    def show_profiles(self, report: PsfReport) -> None:
+        """Plot the profiles along each axis."""
+        self.clear()
+        dashed = pg.mkPen(_COMPUTED_COLOUR, width=2, style=Qt.PenStyle.DashLine)
+        # computed ones are drawn last, since measured ones may hide them
+        for profile in sorted(report.list_profiles(), key=lambda each: not each.is_measured):
+            solid = pg.mkPen(_PROFILE_COLOURS[profile.axis], width=2)
+            pen = solid if profile.is_measured else dashed
+            self.plot(profile.positions, profile.values, pen=pen)
+        entries = [(_PROFILE_COLOURS[axis], "━", axis) for axis in report.axes]
+        if report.computed_psf is not None:
+            entries.append((_COMPUTED_COLOUR, "┅", "without aberrations"))
+        self.legend = make_legend(*entries)
+        self.labels = ("nm" if report.has_pixel_sizes else "Pixels", self.labels[1])
+        self.update_labels()
+        self.setXRange(-report.profile_reach, report.profile_reach, padding=0)
+        self.setYRange(0, 1, padding=0.05)
+        self.setVisible(True)
+
+
+class PsfSection(MeasurementSection):
+    """A section of the dock that makes a PSF from a layer of beads, and chooses it.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    inputs : LayerInputs
+        Its extra input "psf" becomes the measured PSF.
+    form : SettingsForm
+        Has the fields of the microscope, with whose PSF the measured one is compared.
+    """
+
+    def __init__(self, viewer: Viewer, inputs: LayerInputs, form: SettingsForm) -> None:
+        page = QWidget()
+        tooltip = "Make a PSF from the beads, and choose it; nothing is restored."
+        super().__init__("PSF from beads", page, tooltip, _BEADS_HINT)
+        self._viewer, self._inputs, self._form = viewer, inputs, form
+        self.bead_chooser = make_combo("Beads", _BEADS_TIP, length=len(NO_LAYER))
+        self.diameter_edit = QLineEdit()
+        self.diameter_edit.setAccessibleName("Bead diameter")
+        self.diameter_edit.setPlaceholderText("not taken out")
+        self.diameter_edit.setToolTip(f"<qt>{_DIAMETER_TIP}</qt>")
+        self.plot = PsfPlot()
+        fields = QWidget()
+        rows = make_form(fields)
+        rows.addRow("Beads", self.bead_chooser)
+        rows.addRow("Bead diameter (nm)", self.diameter_edit)
+        fill_grid(page, [[fields], [self.measure_button], [self.plot], [self.message_label]])
+        self.measure_button.clicked.connect(self.measure)
+        self._connections = Connections()
+        self._connections.follow_layers(self._refresh, viewer)
+        self._refresh()
+
+    def measure(self) -> None:
+        """Measure the PSF of the chosen layer in the background."""
+        layer = find_layer(self._viewer, self.bead_chooser.currentText())
+        if layer is None:
+            self._show_message(_BEADS_HINT)
+            return
+        try:
+            diameter = float(self.diameter_edit.text().strip().replace(",", ".") or 0)
+        except ValueError:
+            self._show_message(f"The bead diameter '{self.diameter_edit.text()}' is not a number.")
+            return
+        try:
+            task = self._form.build_recipe().task
+        except RefusedError as error:
+            self._show_message(error.reason.message)
+            return
+        header = read_layer_header(layer)
+        work = partial(_measure_layer_psf, header, get_full_resolution(layer), task, diameter)
+        self._start(work, partial(self._show_report, layer), "Measuring the PSF of", header.name)
+
+    def shut_down(self) -> None:
+        """Discard a running measurement, and disconnect from the viewer."""
+        super().shut_down()
+        self._connections.disconnect_all()
+
+    def _show_report(self, layer: Image, report: PsfReport) -> None:
+        """Add the PSF as a layer, choose it, and show widths and profiles."""
+        dims = report.psf.ndim
+        with preserve_view(self._viewer):
+            psf_layer = self._viewer.add_image(
+                report.psf,
+                name=f"{layer.name} PSF",
+                scale=layer.scale[-dims:],
+                units=layer.units[-dims:],
+                colormap="magma",
+            )
+        self._inputs.extra_inputs.choose({"psf": psf_layer.name})
+        self.plot.show_profiles(report)
+        self._show_message("\n".join([f"The PSF is '{psf_layer.name}'.", *report.sentences]))
+
+    def _refresh(self, _: object = None) -> None:
+        """Update the list to the images of the viewer, and keep the choice."""
+        names = [
+            layer.name
+            for layer in self._viewer.layers
+            if isinstance(layer, Image) and not is_preview(layer)
+        ][::-1]
+        bead_names = [name for name in names if "bead" in name.lower()]
+        chosen = self.bead_chooser.currentText()
+        chosen = chosen if chosen in names else next(iter(bead_names), NO_LAYER)
+        fill_combo(self.bead_chooser, [NO_LAYER, *names], chosen)
 
 
 def _identify_image(layer: Image, axes: str) -> tuple[int, str]:

@@ -1,0 +1,136 @@
+"""A PSF is made from a layer of beads, and a chosen PSF is checked, in the dock, by real clicks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_dip.qt.task.task_dock import make_dock_class
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.gl
+PIXEL = {"scale": (0.065, 0.065), "units": ("um", "um")}
+
+
+def expand(driver, section) -> None:
+    driver.viewer.window._qt_window.show()
+    driver.press(section.toggleButton())
+    driver.qtbot.wait(50)
+
+
+def make_spot(sigma: float = 1.3, side: int = 21) -> np.ndarray:
+    distance = np.hypot(*np.mgrid[-(side // 2) : side // 2 + 1, -(side // 2) : side // 2 + 1])
+    return np.exp(-((distance / sigma) ** 2) / 2).astype(np.float32)
+
+
+def make_beads() -> np.ndarray:
+    """Put beads on a grid, with noise."""
+    rng = np.random.default_rng(0)
+    points = np.zeros((160, 160))
+    points[20::32, 20::32] = 1
+    image = 100 + 800 * ndimage.convolve(points, make_spot(), mode="constant")
+    return (image + rng.normal(0, 5, image.shape)).astype(np.float32)
+
+
+@pytest.fixture
+def deblur_driver(driver) -> Iterator[object]:
+    """The dock of Deblur, with an image and an image of beads."""
+    driver.viewer.window.remove_dock_widget(driver.dock)
+    driver.viewer.layers["cells"].scale = PIXEL["scale"]
+    driver.viewer.layers["cells"].units = PIXEL["units"]
+    driver.viewer.add_image(make_beads(), name="beads", visible=False, **PIXEL)
+    driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
+    driver.dock = make_dock_class("deblur")(driver.viewer)
+    driver.viewer.window.add_dock_widget(driver.dock, name="Deblur", area="right")
+    driver.set(preset="fast", max_iterations="2")
+    return driver
+
+
+def measure(driver):
+    section = driver.dock.psf_section
+    if not section.isExpanded():
+        expand(driver, section)
+    driver.press(section.measure_button)
+    driver.wait_until(lambda: not section.is_busy)
+    return section
+
+
+def choose_psf(driver, psf: np.ndarray, **pixel: tuple[object, ...]) -> str:
+    driver.dock.image_chooser.choose("cells", "YX")
+    driver.viewer.add_image(psf, name="spot", visible=False, **pixel)
+    driver.dock.extra_inputs.choose({"psf": "spot"})
+    return driver.dock.plan_label.text()
+
+
+def test_measure_makes_a_psf_of_the_beads_and_chooses_it_for_the_run(deblur_driver):
+    section = measure(deblur_driver)
+    assert deblur_driver.dock.extra_inputs.combos["psf"].currentText() == "beads PSF"
+    layer = deblur_driver.viewer.layers["beads PSF"]
+    np.testing.assert_allclose(layer.scale, PIXEL["scale"])
+    assert [str(unit) for unit in layer.units] == ["micrometer"] * 2
+    text = section.message_label.text()
+    assert "beads of 'beads' were averaged" in text
+    assert "±" in text
+    assert section.plot.isVisible()
+    assert deblur_driver.dock.image_chooser.get_layer().name == "cells"
+    deblur_driver.run()
+    deblur_driver.wait_for_end()
+    assert "cells deblurred" in deblur_driver.names
+
+
+def test_with_aperture_and_wavelength_the_psf_is_compared_with_a_computed_one(deblur_driver):
+    deblur_driver.set(na="1.4", wavelength="520")
+    section = measure(deblur_driver)
+    assert "that of a microscope without aberrations" in section.message_label.text()
+    assert len(section.plot.listDataItems()) == 4  # Y and X, measured and computed
+    assert "without aberrations" in section.plot.legend
+
+
+def test_what_holds_no_beads_is_refused_with_a_message(deblur_driver):
+    deblur_driver.viewer.add_image(np.random.default_rng(0).normal(size=(64, 64)), name="noise")
+    section = deblur_driver.dock.psf_section
+    section.bead_chooser.setCurrentText("noise")
+    measure(deblur_driver)
+    assert "bead" in section.message_label.text()
+    assert section.measure_button.isEnabled()
+    section.bead_chooser.setCurrentText("beads")
+    section.diameter_edit.setText("wide")
+    deblur_driver.press(section.measure_button)
+    assert "'wide' is not a number" in section.message_label.text()
+
+
+def test_only_deblur_has_the_section(driver):
+    assert driver.dock.psf_section.isHidden()
+
+
+def test_a_closed_dock_waits_for_no_measurement(deblur_driver):
+    section = deblur_driver.dock.psf_section
+    expand(deblur_driver, section)
+    deblur_driver.press(section.measure_button)
+    assert section.is_busy
+    deblur_driver.viewer.window.remove_dock_widget(deblur_driver.dock)
+    assert not section.is_busy
+    deblur_driver.dock = None
+    deblur_driver.qtbot.wait(500)
+
+
+def test_a_doubtful_psf_is_named_before_the_run_and_a_wrong_one_refused(deblur_driver):
+    assert "PSF" not in choose_psf(deblur_driver, make_spot(), **PIXEL)
+    assert deblur_driver.dock.run_bar.run_button.isEnabled()
+    deblur_driver.viewer.layers.remove("spot")
+    assert "seems saturated" in choose_psf(deblur_driver, make_spot(2.0).clip(max=0.5), **PIXEL)
+    deblur_driver.viewer.layers.remove("spot")
+    other = {"scale": (0.1, 0.1), "units": ("um", "um")}
+    assert "pixels of the PSF have 100 nm" in choose_psf(deblur_driver, make_spot(), **other)
+    deblur_driver.viewer.layers.remove("spot")
+    assert "negative values" in choose_psf(deblur_driver, make_spot() - 0.1, **PIXEL)
+    assert not deblur_driver.dock.run_bar.run_button.isEnabled()
+    deblur_driver.viewer.layers.remove("spot")
+    spot = make_spot()
+    spot[0, 0] = np.nan
+    assert "not finite" in choose_psf(deblur_driver, spot, **PIXEL)
