@@ -215,7 +215,10 @@ def make_blurred_blobs(
 
 def make_guess(task: Deblur, fit_input: FitInput) -> InitialEstimate:
     return compute_initial_estimate(
-        fit_input, task._make_operator(fit_input), task._compute_dark_level(fit_input)
+        fit_input,
+        task._make_operator(fit_input),
+        task._compute_dark_level(fit_input),
+        is_regularised=True,
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from functools import partial
-from math import pi
+from math import pi, prod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import Refusal, make_refusal
@@ -53,6 +53,7 @@ from napari_dip.tasks.psf_settings import (
     compute_object_size,
     get_fit_axes,
     make_crop_to_frame,
+    refine_sizes,
     refuse_size,
 )
 from napari_dip.tasks.shared_settings import (
@@ -60,8 +61,10 @@ from napari_dip.tasks.shared_settings import (
     DetectorNoiseSetting,
     ReadNoise,
     TotalVariationKind,
+    get_axis_factors,
     make_noise_settings,
     make_total_variation_penalty,
+    normalise_factor,
 )
 
 if TYPE_CHECKING:
@@ -88,6 +91,20 @@ WIDTH_STEP_FACTOR, MIN_PSF_WIDTH = 1.4, 0.4
 DIRECTIONS = 12
 
 
+FinerFactor = Annotated[
+    str,
+    BeforeValidator(partial(normalise_factor, allows_one=True)),
+    Setting(
+        "Finer grid",
+        "How many pixels the result has for each pixel of the image: 1, 2, 3 or 4, or one number "
+        "for each axis as Y,X or Z,Y,X, such as 1,2,2. More than 1 where the pixels are too "
+        "coarse for the detail that the PSF lets through.",
+        is_advanced=False,
+        report_template="on a grid that is finer by {}",
+    ),
+]
+
+
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class Deblur(Task):
     """Settings of deblurring: source of the PSF, border, initial estimate and penalties."""
@@ -112,6 +129,7 @@ class Deblur(Task):
     refractive_index: RefractiveIndex = OIL_REFRACTIVE_INDEX
     excitation: Excitation = None
     pinhole: Pinhole = 1.0
+    factor: FinerFactor = "1"
     border: Annotated[
         Literal["open", "circular"],
         Setting(
@@ -171,15 +189,18 @@ class Deblur(Task):
         stacks: Literal["planes", "volume"] = "volume" if is_volume else "planes"
         if refusal := psf_source.refuse_axes(header, psf_header, axes):
             return TaskPlan(axes_refusal=refusal, stacks=stacks)
-        sizes = psf_source.compute_psf_sizes(header, psf_header, axes)
-        frame = header.get_sizes(axes)
+        factors = get_axis_factors(self.factor, axes)
+        coarse_sizes = psf_source.compute_psf_sizes(header, psf_header, axes)
+        sizes = refine_sizes(coarse_sizes, factors)
+        frame = _multiply(header.get_sizes(axes), factors)
         is_open = self.border == "open"
         margin = compute_object_margin(frame, sizes) if is_open else (0,) * len(axes)
         return TaskPlan(
-            axes_refusal=None if psf_header else refuse_size(header, sizes, axes),
+            axes_refusal=None if psf_header else refuse_size(header, coarse_sizes, axes),
             stacks=stacks,
             network_grid=compute_object_size(frame, margin),
-            halo=max(sizes) // 2 + CONTEXT_RADIUS if is_open else None,
+            factors=dict(zip("ZYX", get_axis_factors(self.factor, "ZYX"), strict=True)),
+            halo=max(sizes) // 2 + CONTEXT_RADIUS if is_open and max(factors) == 1 else None,
             prior_reasons={DEFAULT_PRIOR: DEBLUR_REASON},
             noise_settings=make_noise_settings(self),
             # blur alone correlates neighbouring pixels, independent of the noise: on five of six
@@ -211,8 +232,9 @@ class Deblur(Task):
     ) -> ConvertedInputs:
         """Clean or compute the PSF, and return it with notes on what was done."""
         axes = get_fit_axes(headers["image"], image.ndim - 1)
-        psf_source = get_psf_source(self)
-        kernel, notes = psf_source.make_kernel(headers["image"], extra_inputs.get("psf"), axes)
+        kernel, notes = get_psf_source(self).make_kernel(
+            headers["image"], extra_inputs.get("psf"), axes, get_axis_factors(self.factor, axes)
+        )
         return {"psf": kernel.numpy()}, notes
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
@@ -223,7 +245,9 @@ class Deblur(Task):
             None,
         )
         if self.initial_estimate != "none":
-            initial = compute_initial_estimate(fit_input, operator, dark_level)
+            initial = compute_initial_estimate(
+                fit_input, operator, dark_level, is_regularised=self._is_regularised(fit_input)
+            )
             random_input = initial.add_to_input(random_input)
         options = PriorOptions(random_input=random_input)
         return TaskSetup(
@@ -249,12 +273,12 @@ class Deblur(Task):
 
         deconvolution = None if initial is None else initial.deconvolution
         masks, fit_noise = fit_input.masks, fit_input.noise
-        # in a volume, postprocessing adds the validation pixels instead of the refit
+        # with a deconvolution, postprocessing adds the validation pixels instead of the refit
         refitted = masks.measured if deconvolution is None else masks.visible
         make_fidelity = partial(
             make_backprojection_fidelity,
             fit_noise.noise_variance,
-            fit_input.extra_inputs["psf"],
+            self._bin_kernel(fit_input),
             floor=self._compute_power_floor(fit_input),
             is_circular=self.border == "circular",
         )
@@ -300,16 +324,50 @@ class Deblur(Task):
     def _compute_margin(self, fit_input: FitInput) -> tuple[int, ...]:
         if self.border == "circular":
             return (0,) * len(fit_input.grid)
-        return compute_object_margin(fit_input.grid, tuple(fit_input.extra_inputs["psf"].shape))
+        frame = _multiply(fit_input.grid, self._get_factors(fit_input))
+        return compute_object_margin(frame, tuple(fit_input.extra_inputs["psf"].shape))
+
+    def _get_factors(self, fit_input: FitInput) -> tuple[int, ...]:
+        return get_axis_factors(self.factor, "ZYX"[-len(fit_input.grid) :])
+
+    def _is_regularised(self, fit_input: FitInput) -> bool:
+        """Whether a deconvolution with a Hessian penalty is an initial estimate and an anchor."""
+        return len(fit_input.grid) > 2 or max(self._get_factors(fit_input)) > 1
+
+    def _bin_kernel(self, fit_input: FitInput) -> Tensor:
+        """Return the kernel on the grid of the image."""
+        from torch.nn import functional
+
+        from napari_dip.engine.operators.detector import BinnedDownsample
+
+        kernel, factors = fit_input.extra_inputs["psf"], self._get_factors(fit_input)
+        if max(factors) == 1:
+            return kernel
+        sides: list[int] = []  # so that the middle pixel is in the middle of a block
+        for size, factor in reversed(list(zip(kernel.shape, factors, strict=True))):
+            blocks = -(-(size // 2 - factor // 2) // factor)
+            before = blocks * factor + factor // 2 - size // 2
+            after = (2 * blocks + 1) * factor - size - before
+            sides += [before, after]
+        padded = functional.pad(kernel, sides)[None, None]
+        return BinnedDownsample(factors)(padded)[0, 0] * prod(factors)
 
     def _make_operator(self, fit_input: FitInput) -> Operator:
         from napari_dip.engine.operators.convolution import CircularConvolution, ValidConvolution
+        from napari_dip.engine.operators.detector import BinnedDownsample
+        from napari_dip.engine.problem import Chain
 
-        if self.border == "circular":
-            return CircularConvolution(fit_input.extra_inputs["psf"])
-        return ValidConvolution(
-            fit_input.extra_inputs["psf"], margin=self._compute_margin(fit_input)
+        kernel, factors = fit_input.extra_inputs["psf"], self._get_factors(fit_input)
+        blur: Operator = (
+            CircularConvolution(kernel)
+            if self.border == "circular"
+            else ValidConvolution(kernel, margin=self._compute_margin(fit_input))
         )
+        return blur if max(factors) == 1 else Chain(blur, BinnedDownsample(factors))
+
+
+def _multiply(sizes: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size * factor for size, factor in zip(sizes, factors, strict=True))
 
 
 def get_psf_source(task: Deblur) -> PsfSource:

@@ -309,7 +309,11 @@ class PsfSource:
         return self.optics.compute_psf_sizes(image_header, axes)
 
     def make_kernel(
-        self, header: ImageHeader, image: Float32Array | None, axes: str
+        self,
+        header: ImageHeader,
+        image: Float32Array | None,
+        axes: str,
+        factors: tuple[int, ...] | None = None,
     ) -> tuple[Tensor, tuple[Note, ...]]:
         """Return the kernel, (*sizes) float32 of sum one, with notes on how it was made.
 
@@ -321,33 +325,51 @@ class PsfSource:
             Image of the PSF. Notes of `inspect_psf_image` are left out.
         axes : str
             Axes of one fit. A PSF of one plane acts within each plane of a volume.
+        factors : tuple of int or None
+            Fine pixels of the kernel in each pixel of the image, along each axis; None: one. The
+            mean of the fine pixels is then what the PSF of the image describes.
 
         Raises
         ------
         RefusedError
             If the image is not a PSF, or larger than the image after cropping.
         """
-        from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
+        from napari_dip.engine.deconvolution.psf import refine_psf, sample_gaussian_psf
 
         notes: tuple[Note, ...]
-        sizes = self.compute_psf_sizes(header, None, axes) if image is None else ()
+        factors = factors or (1,) * len(axes)
+        sizes: tuple[int, ...] = ()
+        if image is None:
+            sizes = refine_sizes(self.compute_psf_sizes(header, None, axes), factors)
         if image is not None:
             kernel, notes = _clean_psf_image(header, image)
+            kernel = refine_psf(kernel, factors[-kernel.ndim :])
         elif self.sigma is not None:
-            along_z = (self.sigma_z or 0.0,) * (len(axes) - 2)
-            kernel, notes = sample_gaussian_psf((*along_z, self.sigma, self.sigma), sizes), ()
+            sigmas = {"Z": self.sigma_z or 0.0, "Y": self.sigma, "X": self.sigma}
+            fine_sigmas = [
+                _refine_sigma(sigmas.get(axis, 0.0), factor)
+                for axis, factor in zip(axes, factors, strict=True)
+            ]
+            kernel, notes = sample_gaussian_psf(tuple(fine_sigmas), sizes), ()
         else:
             spatial_axes = axes.removeprefix("T")
-            kernel, notes = self._compute_kernel(header, spatial_axes, sizes[-len(spatial_axes) :])
+            dims = len(spatial_axes)
+            kernel, notes = self._compute_kernel(
+                header, spatial_axes, sizes[-dims:], factors[-dims:]
+            )
         return (kernel[None] if kernel.ndim < len(axes) else kernel), notes
 
     def _compute_kernel(
-        self, header: ImageHeader, axes: str, sizes: tuple[int, ...]
+        self, header: ImageHeader, axes: str, sizes: tuple[int, ...], factors: tuple[int, ...]
     ) -> tuple[Tensor, tuple[Note, ...]]:
         from napari_dip.engine.deconvolution.psf import compute_microscope_psf
 
         optics = self.optics
-        pixels = tuple(size for size in optics.get_pixel_sizes(header, axes) if size)
+        pixels = tuple(
+            size / factor
+            for size, factor in zip(optics.get_pixel_sizes(header, axes), factors, strict=True)
+            if size
+        )
         assert optics.model != "none" and optics.na and optics.wavelength
         kernel = compute_microscope_psf(
             optics.model,
@@ -367,6 +389,17 @@ class PsfSource:
             from_file=not optics.pixel_size,
         )
         return kernel, (note,)
+
+
+def refine_sizes(sizes: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the odd sizes of a PSF on a grid that is finer by a factor along each axis."""
+    return tuple(factor * (size - 1) + 1 for size, factor in zip(sizes, factors, strict=True))
+
+
+def _refine_sigma(sigma: float, factor: int) -> float:
+    """Return the width in fine pixels of a Gaussian that has this one after binning."""
+    binning_variance = (factor**2 - 1) / 12
+    return sqrt(max((factor * sigma) ** 2 - binning_variance, 0.0))
 
 
 def refuse_size(header: ImageHeader, sizes: tuple[int, ...], axes: str) -> Refusal | None:

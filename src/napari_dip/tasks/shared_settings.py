@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from napari_dip.io import AnyArray, ImageHeader
     from napari_dip.tasks.base import FitInput, TaskPlan
 
+#: Upscaling factors of one axis; the Deep Image Prior paper shows 4 and 8.
+ALLOWED_FACTORS = (1, 2, 3, 4, 8)
+
 if TYPE_CHECKING:
     AnyNoiseModel = str
     DetectorNoiseModel = str
@@ -366,3 +369,53 @@ def add_temporal_smoothing(problem: Problem, fit_input: FitInput, weight: float)
     return append_postprocessing(
         problem, lambda _, final: smooth_temporally(final, previous, weight)
     )
+
+
+def normalise_factor(value: object, *, allows_one: bool) -> str:
+    """Convert an upscaling factor, or one for each axis, to its text in recipes, such as "1,4".
+
+    Parameters
+    ----------
+    value : int, str or sequence of int
+    allows_one : bool
+        Whether all factors may be 1.
+
+    Raises
+    ------
+    PydanticCustomError
+        If a factor is not allowed.
+    """
+    factors: list[Any]
+    if isinstance(value, str):
+        factors = [text.strip() for text in value.split(",")]
+    elif isinstance(value, list | tuple):
+        factors = list(value)
+    else:
+        factors = [value]
+    texts = [str(factor) for factor in factors]
+    numbers = [int(text) for text in texts if text in map(str, ALLOWED_FACTORS)]
+    is_allowed = len(numbers) == len(texts) and len(numbers) in (1, 2, 3)
+    if not is_allowed or (max(numbers) == 1 and not allows_one):
+        choices = "1, 2, 3, 4 or 8" if allows_one else "2, 3, 4 or 8"
+        raise PydanticCustomError(
+            "factor",
+            "Input should be {choices}, or one of 1, 2, 3, 4, 8 for each axis as Y,X or Z,Y,X",
+            {"choices": choices},
+        )
+    is_isotropic = len(numbers) < 3 and len(set(numbers)) == 1
+    return str(numbers[0]) if is_isotropic else ",".join(map(str, numbers))
+
+
+def get_axis_factors(factor: str, axes: str) -> tuple[int, ...]:
+    """Return the factor of each axis; a single number holds for Y and X.
+
+    Parameters
+    ----------
+    factor : str
+        From `normalise_factor`.
+    axes : str
+        Spatial axes of a fit, or those of an image; other axes have the factor 1.
+    """
+    numbers = [int(text) for text in factor.split(",")]
+    factors = {"Z": numbers[0] if len(numbers) > 2 else 1, "Y": numbers[-2:][0], "X": numbers[-1]}
+    return tuple(factors.get(axis, 1) for axis in axes)

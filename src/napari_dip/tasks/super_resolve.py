@@ -6,12 +6,12 @@ The settings state the upscaling factor along each axis, and how the image was d
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from math import ceil
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
 
 from napari_dip.engine.constants import GAUSSIAN_RADIUS_SIGMAS
 from napari_dip.errors import Refusal, make_refusal
@@ -42,7 +42,9 @@ from napari_dip.tasks.shared_settings import (
     CameraGain,
     DetectorNoiseSetting,
     ReadNoise,
+    get_axis_factors,
     make_noise_settings,
+    normalise_factor,
 )
 
 if TYPE_CHECKING:
@@ -53,8 +55,6 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageHeader
     from napari_dip.io.header import Headers
 
-#: Upscaling factors of one axis; the Deep Image Prior paper shows 4 and 8.
-ALLOWED_FACTORS = (1, 2, 3, 4, 8)
 #: Standard deviation of the jitter of the random input for small and for large factors, and the
 #: largest small factor. The paper uses 0.03 for 4 and 0.05 for 8.
 SMALL_FACTOR_JITTER, LARGE_FACTOR_JITTER, MAX_SMALL_FACTOR = 0.03, 0.05, 4
@@ -70,39 +70,9 @@ MAX_INTERPOLATED_START_FACTOR = 2
 MIN_CORRECTION_RANGE = 1e-4
 
 
-def normalise_factor(value: object) -> str:
-    """Convert a factor, or one for each axis, to its text in recipes, such as "2" or "1,4".
-
-    Parameters
-    ----------
-    value : int, str or sequence of int
-
-    Raises
-    ------
-    PydanticCustomError
-        If a factor is not allowed, or all are 1.
-    """
-    factors: list[Any]
-    if isinstance(value, str):
-        factors = [text.strip() for text in value.split(",")]
-    elif isinstance(value, list | tuple):
-        factors = list(value)
-    else:
-        factors = [value]
-    texts = [str(factor) for factor in factors]
-    numbers = [int(text) for text in texts if text in map(str, ALLOWED_FACTORS)]
-    if len(numbers) != len(texts) or len(numbers) not in (1, 2, 3) or max(numbers) == 1:
-        raise PydanticCustomError(
-            "factor",
-            "Input should be 2, 3, 4 or 8, or one of 1, 2, 3, 4, 8 for each axis as Y,X or Z,Y,X",
-        )
-    is_isotropic = len(numbers) < 3 and len(set(numbers)) == 1
-    return str(numbers[0]) if is_isotropic else ",".join(map(str, numbers))
-
-
 Factor = Annotated[
     str,
-    BeforeValidator(normalise_factor),
+    BeforeValidator(partial(normalise_factor, allows_one=False)),
     Setting(
         "Upscaling factor",
         "How many pixels the result has for each pixel along an axis: 2, 3, 4 or 8, or one "
@@ -238,11 +208,7 @@ class SuperResolve(Task):
         return self.factor.count(",") > 1 or self.psf_sigma_z > 0
 
     def _get_factors(self, axes: str) -> tuple[int, ...]:
-        """Return the factor of each axis; a single number holds for Y and X."""
-        numbers = [int(text) for text in self.factor.split(",")]
-        factor_z = numbers[0] if len(numbers) > 2 else 1
-        factors = {"Z": factor_z, "Y": numbers[-2:][0], "X": numbers[-1]}
-        return tuple(factors.get(axis, 1) for axis in axes)
+        return get_axis_factors(self.factor, axes)
 
     def _get_psf_sigmas(self, axes: str) -> tuple[float, ...]:
         """Return the standard deviation of the PSF along each axis, in fine pixels."""

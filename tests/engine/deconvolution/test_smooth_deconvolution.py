@@ -13,6 +13,7 @@ from napari_dip.engine.deconvolution.richardson_lucy import (
 )
 from napari_dip.engine.operators.convolution import CircularConvolution
 
+NO_BACKGROUND = torch.zeros(1, 1, 1, 1, 1)
 KERNEL = sample_gaussian_psf((0.8, 1.0, 1.0))
 
 
@@ -35,7 +36,9 @@ def deconvolve(light: torch.Tensor, *, noise: float, weights: tuple[float, ...],
     variance = noise**2 * ones
     marks = (steps,)
     operator = CircularConvolution(KERNEL)
-    return list(iterate_smooth_deconvolution(operator, light, variance, ones, weights, marks))
+    return list(
+        iterate_smooth_deconvolution(operator, light, NO_BACKGROUND, variance, ones, weights, marks)
+    )
 
 
 def test_the_gradient_of_the_bends_is_the_one_that_torch_finds() -> None:
@@ -116,7 +119,9 @@ def test_an_excluded_pixel_has_no_effect_and_a_noisy_one_little() -> None:
     mask[..., 3, 6, 6], variance[..., 3, 6, 6] = 0, 1e6
 
     def answer(image: torch.Tensor, mask: torch.Tensor, doubted: torch.Tensor) -> torch.Tensor:
-        images = iterate_smooth_deconvolution(operator, image, doubted, mask, (0.0,), (8,))
+        images = iterate_smooth_deconvolution(
+            operator, image, NO_BACKGROUND, doubted, mask, (0.0,), (8,)
+        )
         return next(images)
 
     ones = torch.ones_like(mask)

@@ -93,6 +93,39 @@ def sample_gaussian_psf(sigmas: tuple[float, ...], sizes: tuple[int, ...] | None
     return (psf / psf.sum()).float()
 
 
+def refine_psf(psf: Tensor, factors: tuple[int, ...]) -> Tensor:
+    """Return a PSF on a finer grid, such that its mean over each coarse pixel is the given one.
+
+    The PSF is taken for band-limited: its Fourier series is evaluated at the fine pixels, after
+    division by the transfer function of the mean over a coarse pixel.
+
+    Parameters
+    ----------
+    psf : Tensor
+        (*sizes) of sum one, with odd sizes; its middle is its origin.
+    factors : tuple of int, > 0
+        Fine pixels per pixel along each axis.
+
+    Returns
+    -------
+    Tensor
+        (*fine sizes) float32, non-negative, of sum one; sizes are factor * (size - 1) + 1.
+    """
+    if max(factors) == 1:
+        return psf
+    fine = psf.double()
+    for axis, (size, factor) in enumerate(zip(psf.shape, factors, strict=True)):
+        frequencies = torch.arange(-(size // 2), size // 2 + 1, dtype=torch.float64) / size
+        transfer = torch.sinc(frequencies) / torch.sinc(frequencies / factor)
+        places = torch.arange(-factor * (size // 2), factor * (size // 2) + 1) / factor
+        offsets = places[:, None].double() - (torch.arange(size) - size // 2).double()
+        phases = 2 * pi * offsets[..., None] * frequencies
+        weights = (phases.cos() / transfer).sum(-1) / (size * factor)
+        fine = torch.tensordot(weights, fine, dims=([1], [axis])).movedim(0, axis)
+    fine = fine.clamp(min=0)
+    return (fine / fine.sum()).float()
+
+
 def compute_microscope_psf(
     model: Literal["widefield", "confocal"],
     na: float,

@@ -88,6 +88,58 @@ def run_masked_richardson_lucy(
     return tuple(images)
 
 
+def iterate_richardson_lucy(
+    operator: Operator,
+    signal: Tensor,
+    background: Tensor,
+    valid: Tensor,
+    output_steps: tuple[int, ...],
+) -> Iterator[Tensor]:
+    """Run accelerated Richardson-Lucy above a known background, and yield the images.
+
+    The noise of dark pixels falls below the background as often as above it. Cut off there, it
+    would count as light and blur the image.
+
+    Parameters
+    ----------
+    operator : Operator
+        Linear with non-negative weights: (1, C, *grid) -> (1, C, *measured).
+    signal : Tensor
+        (1, C, *measured), measurement above the value without light.
+    background : Tensor
+        (1, C, 1, ...), added to signal and prediction; above the noise of dark pixels.
+    valid : Tensor
+        (1, 1, *measured), 1 where a pixel may be used.
+    output_steps : tuple of int, ascending
+        Steps whose images are yielded. Few give a blurred image with little noise.
+
+    Yields
+    ------
+    Tensor
+        (1, C, *grid), non-negative.
+    """
+    apply_adjoint = operator.make_adjoint(signal)
+    measurement = (signal + background).clamp(min=0) * valid
+    sensitivity = apply_adjoint(valid.expand_as(signal).contiguous())
+    is_sensitive = sensitivity > MIN_SENSITIVITY
+    axes = tuple(range(2, signal.ndim))
+    mean = (signal * valid).sum(axes, keepdim=True) / valid.sum().clamp(min=1)
+    mean = mean.clamp(min=torch.finfo(signal.dtype).tiny)
+
+    def update(extrapolated: Tensor) -> Tensor:
+        with torch.no_grad():
+            prediction = operator(extrapolated) + background
+        factor = apply_adjoint(measurement / prediction).clamp(min=0) / sensitivity
+        return extrapolated * torch.where(is_sensitive, factor, 1.0)
+
+    images = _iterate_accelerated(
+        update, mean.expand_as(sensitivity), MIN_PREDICTION_FRACTION * mean
+    )
+    for step, image in enumerate(islice(images, output_steps[-1]), 1):
+        if step in output_steps:
+            yield image
+
+
 def estimate_peak_intensity(initial_estimate: Tensor) -> float:
     """Return the expected peak intensity of an image, from an initial estimate; at least 1.
 
@@ -105,6 +157,7 @@ def estimate_peak_intensity(initial_estimate: Tensor) -> float:
 def iterate_smooth_deconvolution(
     operator: Operator,
     signal: Tensor,
+    background: Tensor,
     variance: Tensor,
     valid: Tensor,
     penalty_weights: tuple[float, ...],
@@ -118,6 +171,8 @@ def iterate_smooth_deconvolution(
         Linear with non-negative weights: (1, C, *grid) -> (1, C, *measured).
     signal : Tensor
         (1, C, *measured), measurement above the value without light.
+    background : Tensor
+        (1, C, 1, ...), added to signal and prediction, as in `iterate_richardson_lucy`.
     variance : Tensor
         (1, C, *measured), noise variance of each pixel.
     valid : Tensor
@@ -136,7 +191,8 @@ def iterate_smooth_deconvolution(
     apply_adjoint = operator.make_adjoint(signal)
     weight_map = valid / variance
     noise_std = float(variance.mean().sqrt())
-    target, sensitivity = apply_adjoint(weight_map * signal.clamp(min=0)), apply_adjoint(weight_map)
+    target = apply_adjoint(weight_map * (signal + background).clamp(min=0))
+    sensitivity = apply_adjoint(weight_map)
     is_sensitive = sensitivity > MIN_SENSITIVITY * weight_map.mean()
     axes = tuple(range(2, signal.ndim))
     mean = (signal.clamp(min=0) * valid).sum(axes, keepdim=True) / valid.sum().clamp(min=1)
@@ -145,7 +201,7 @@ def iterate_smooth_deconvolution(
 
     def update(extrapolated: Tensor, weight: float) -> Tensor:
         with torch.no_grad():
-            current = apply_adjoint(weight_map * operator(extrapolated))
+            current = apply_adjoint(weight_map * (operator(extrapolated) + background))
         return extrapolated * torch.where(
             is_sensitive,
             _compute_multiplicative_update(extrapolated, target, current, weight, noise_std),
