@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from napari_dip.engine.deconvolution import psf
 from napari_dip.engine.deconvolution.psf import compute_microscope_psf
 from napari_dip.io import ImageHeader
-from napari_dip.tasks import psf_settings as optics_module
 from napari_dip.tasks.psf_settings import OpticsSettings
 
 PLANE = ImageHeader(name="cells", shape=(512, 512), dtype="uint16", axes="YX")
@@ -18,10 +16,6 @@ def make_oil_optics(**changes: object) -> OpticsSettings:
     figures = {"model": "widefield", "na": 1.4, "wavelength": 520.0, "pixel_size": 65.0}
     figures |= {"z_step": 200.0, "refractive_index": 1.518, "excitation": None, "pinhole": 1.0}
     return OpticsSettings(**{**figures, **changes})
-
-
-def test_tasks_and_engine_mean_the_same_airy_radius() -> None:
-    assert optics_module.AIRY_DISC_RADIUS == psf.AIRY_RADIUS_FACTOR
 
 
 def test_sizes_in_focus_hold_the_fourth_airy_radius() -> None:
