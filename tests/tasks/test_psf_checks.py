@@ -168,9 +168,14 @@ def test_the_plan_names_another_pixel_size_a_missing_axis_and_too_wide_pixels() 
     psf = make_header(65.0, 21)
     assert list_plan_codes(Deblur(), make_header(65.5), psf) == []
     assert list_plan_codes(Deblur(), make_header(100.0), psf) == ["psf-pixel-size"] * 2
+    assert list_plan_codes(Deblur(), make_header(65.0), make_header(352778.0)) == []  # 72 dpi
     assert list_plan_codes(Deblur(), make_header(65.0, axes="ZYX"), psf) == ["psf-plane"]
     assert list_plan_codes(Deblur(**optics), make_header(65.0), psf) == []
     assert "psf-nyquist" in list_plan_codes(Deblur(**optics), make_header(160.0), psf)
+    assert (
+        list_plan_codes(Deblur(**optics, factor="2"), make_header(160.0), psf)
+        == ["psf-pixel-size"] * 2
+    )
     widefield = Deblur(**optics, model="widefield")
     assert list_plan_codes(widefield, make_header(160.0), None) == ["psf-nyquist"]
 

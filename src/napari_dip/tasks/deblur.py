@@ -207,7 +207,7 @@ class Deblur(Task):
             # Set12 images, blurred and with white noise added, blocks of up to 7 x 7 were measured,
             # which would take a quarter of the pixels from the fit
             blind_spot_shape=SINGLE_PIXEL,
-            notes=psf_source.list_notes(header, psf_header, axes),
+            notes=psf_source.list_notes(header, psf_header, factors[-1]),
         )
 
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:

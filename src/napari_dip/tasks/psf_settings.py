@@ -145,8 +145,9 @@ _AXIAL_FWHM_FACTOR = 0.886
 #: Pixel size in Nyquist distances, wavelength / 4 NA, from which on the plan warns: beyond 1.5, a
 #: contrast of more than 13 % folds back to coarse detail (OTF of a lens and of the pixel).
 _MAX_NYQUIST_RATIO = 1.5
-#: Relative difference of pixel sizes without a warning; files round to three digits.
-_PIXEL_SIZE_TOLERANCE = 0.02
+#: Relative difference of pixel sizes without a warning; files round to three digits. And the
+#: largest pixel of a microscope in nm: stereo microscopes have 13 um, printers 21 um (1200 dpi).
+_PIXEL_SIZE_TOLERANCE, _MAX_MICROSCOPE_PIXEL = 0.02, 2e4
 #: Labels of the fields in the dock, and their options.
 _OPTICS_LABELS = {
     "na": "numerical aperture (--na)",
@@ -259,15 +260,18 @@ class PsfSource:
         return None
 
     def list_notes(
-        self, image_header: ImageHeader, psf_header: ImageHeader | None, axes: str
+        self, image_header: ImageHeader, psf_header: ImageHeader | None, factor: int
     ) -> tuple[Note, ...]:
-        """List what headers say about sampling and axes of image and PSF."""
+        """List what headers say about sampling and axes of image and PSF.
+
+        The grid of the result is finer along X by the factor.
+        """
         notes = []
         optics = self.optics
         pixel = optics.get_pixel_sizes(image_header, "X")[0]
         if pixel and optics.na and optics.wavelength:
             nyquist = optics.wavelength / (4 * optics.na)
-            if pixel > _MAX_NYQUIST_RATIO * nyquist:
+            if pixel / factor > _MAX_NYQUIST_RATIO * nyquist:
                 notes.append(make_note("psf-nyquist", pixel=pixel, nyquist=nyquist))
         if psf_header is None:
             return tuple(notes)
@@ -275,7 +279,9 @@ class PsfSource:
         for axis in "ZYX" if has_depth else "YX":
             size = _get_pixel_size_nm(psf_header, axis)
             image_size = optics.get_pixel_sizes(image_header, axis)[0]
-            if size and image_size and not isclose(size, image_size, rel_tol=_PIXEL_SIZE_TOLERANCE):
+            if not size or not image_size or max(size, image_size) > _MAX_MICROSCOPE_PIXEL:
+                continue  # unknown, or the resolution of a print
+            if not isclose(size, image_size, rel_tol=_PIXEL_SIZE_TOLERANCE):
                 notes.append(make_note("psf-pixel-size", axis=axis, psf=size, image=image_size))
         count = image_header.get_sizes("Z")[0] if "Z" in image_header.axes else 1
         if count > 1 and not has_depth:
