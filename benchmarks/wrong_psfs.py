@@ -250,6 +250,8 @@ def list_wrong() -> Iterator[Case]:
             yield Case(name="background and noise", psf=noisy.clip(0), codes=("psf-background",))
             noisy = (psf + rng.normal(0, sigma, psf.shape)).clip(min=0)
             yield Case(name="noise, negative values set to 0", psf=noisy, codes=("psf-background",))
+            noisy = psf + rng.normal(0, sigma, psf.shape)
+            yield Case(name="noise around zero", psf=noisy, codes=("psf-background",))
         noisy = psf + 0.5 + rng.normal(0, 0.15, psf.shape)
         yield Case(name="strong noise", psf=noisy.clip(0), codes=("psf-noisy", "psf-noise"))
         for shift in (1, 4):

@@ -118,7 +118,7 @@ def test_negative_values_are_refused_but_for_rounding_errors() -> None:
     assert list_codes(psf) == []
 
 
-@pytest.mark.parametrize("background", [0.003 + 0 * NOISE, 0.1 + NOISE, NOISE.clip(min=0)])
+@pytest.mark.parametrize("background", [0.003 + 0 * NOISE, 0.1 + NOISE, NOISE, NOISE.clip(min=0)])
 def test_background_and_noise_are_taken_out_and_that_is_said(background: np.ndarray) -> None:
     checked = inspect(GAUSSIAN + background)
     assert [note.code for note in checked.notes] == ["psf-background"]

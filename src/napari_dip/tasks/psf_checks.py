@@ -131,7 +131,8 @@ def _refuse_values(psf: FloatArray) -> Refusal | None:
     """Refuse a PSF without light, with negative values, or of a single pixel."""
     if not psf.any():
         return make_refusal("psf-zero")
-    if psf.min() < -_MAX_NEGATIVE_FRACTION * max(psf.max(), 0.0):
+    has_negative = psf.min() < -_MAX_NEGATIVE_FRACTION * max(psf.max(), 0.0)
+    if has_negative and not _is_noise_around_zero(psf):
         return make_refusal("psf-negative")
     if psf.max() > MIN_RETAINED_LIGHT * psf.clip(min=0).sum():
         return make_refusal("psf-point")
@@ -282,6 +283,15 @@ def _measure_rim_noise(psf: FloatArray, mask: BoolArray) -> float:
     """Estimate the noise of pixels of a mask from second differences along X; 0 if most are 0."""
     differences = np.diff(psf, n=2, axis=-1)[mask[..., 1:-1]] / np.sqrt(6)
     return MAD_TO_STD * float(np.median(np.abs(differences))) if differences.size else 0.0
+
+
+def _is_noise_around_zero(psf: FloatArray) -> bool:
+    """Return whether negative values are noise, as where a background was subtracted before."""
+    if min(psf.shape[-2:]) < _MIN_RIM_SIDE:
+        return False
+    rim = _make_rim_mask(psf)
+    noise = _measure_rim_noise(psf, rim)
+    return bool(abs(np.median(psf[rim])) < noise and psf.min() > -_MIN_PEAK_SIGMAS * noise)
 
 
 def _remove_pedestal(psf: FloatArray) -> CheckedPsf | Refusal:
