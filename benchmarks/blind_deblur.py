@@ -1,11 +1,12 @@
 """Blind deblurring of unknown Gaussians, and of camera shake by SelfDeblur's protocol.
 
-Usage: python benchmarks/blind_deblur.py widths | levin | told [--preset fast] [--only im1_kernel1]
+Usage: python benchmarks/blind_deblur.py widths | kinds | levin | told [--only im1_kernel1]
 Widths: each Set12 image is blurred by a Gaussian (1 to 3 pixels, another for each image and the
-mirrored list), cut by 16 pixels on each side and given noise of 2.55/255, default_rng(0). Levin:
-PSNR and SSIM after the best shift up to 10 pixels, in quarters of a pixel, 15 pixels of border left
-out; the true kernel's size is given, as there. Told: the same with the true kernel given, to know
-how much is lost by not knowing it. Rows that are in the results file are kept.
+mirrored list), cut by 16 pixels on each side and given noise of 2.55/255, default_rng(0). Kinds:
+the kind of blur that is chosen for Levin's images, and for Set12 images after a Gaussian, disc or
+line. Levin: PSNR and SSIM after the best shift up to 10 pixels, in quarters of a pixel, 15 pixels
+of border left out; the true kernel's size is given, as there. Told: the same with the true kernel
+given, to know how much is lost by not knowing it. Rows that are in the results file are kept.
 """
 
 from __future__ import annotations
@@ -33,6 +34,19 @@ if TYPE_CHECKING:
 WIDTH_ITERATIONS = 1
 IMAGES, KERNELS = (1, 3, 4), (1, 2, 3, 5, 6, 8)
 BORDER, SHIFT = 15, 10
+#: Side of the kernels in `kinds`, images, and blurs: deviation, radius or length in pixels.
+KERNEL_SIDE = 31
+KIND_IMAGES = ("01_cameraman", "03_peppers", "06_f16")
+KIND_BLURS = (
+    ("gaussian", 1.0),
+    ("gaussian", 2.2),
+    ("defocus", 3.0),
+    ("defocus", 5.0),
+    ("motion", 9.0),
+    ("motion", 15.0),
+)
+#: Learned parameter -> kind of blur.
+KIND_PARAMETERS = {"sigmas": "gaussian", "length": "motion", "radius": "defocus"}
 
 
 def run_widths(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
@@ -48,7 +62,10 @@ def run_widths(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         shot = blurred + np.random.default_rng(0).normal(0, 2.55 / 255, blurred.shape)
         started = time.monotonic()
         answer = dip.blind_deblur(
-            shot.astype(np.float32), preset="fast", max_iterations=WIDTH_ITERATIONS
+            shot.astype(np.float32),
+            preset="fast",
+            max_iterations=WIDTH_ITERATIONS,
+            blur="gaussian",
         )
         estimated = float(answer.learned_parameters["sigmas"][0])
         rows.append(
@@ -61,6 +78,52 @@ def run_widths(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
             }
         )
         save("widths", rows, {"within 10 %": sum(abs(row["off by %"]) <= 10 for row in rows)})
+
+
+def make_kernel(kind: str, width: float) -> npt.NDArray[np.float64]:
+    """Draw a disc of this radius, or a line of this length at 0.5 rad, eight points per pixel."""
+    offsets = (np.arange(KERNEL_SIDE * 8) - KERNEL_SIDE * 4 + 0.5) / 8
+    rows, columns = np.meshgrid(offsets, offsets, indexing="ij")
+    along, across = (
+        columns * np.cos(0.5) + rows * np.sin(0.5),
+        rows * np.cos(0.5) - columns * np.sin(0.5),
+    )
+    inside = (
+        np.hypot(rows, columns) <= width
+        if kind == "defocus"
+        else (np.abs(along) <= width / 2) & (np.abs(across) <= 0.25)
+    )
+    kernel = inside.reshape(KERNEL_SIDE, 8, KERNEL_SIDE, 8).sum((1, 3)).astype(np.float64)
+    return kernel / kernel.sum()
+
+
+def run_kinds(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """Let the kind of blur be chosen where it is known."""
+    cases: list[tuple[str, str, npt.NDArray[np.float64]]] = []
+    for image, kernel in product(IMAGES, KERNELS):
+        blurred = imread(data_folder() / "levin" / f"im{image}_kernel{kernel}_blur.png")
+        cases.append((f"im{image}_kernel{kernel}", "free", blurred.astype(np.float64)))
+    rng = np.random.default_rng(0)
+    for name, (kind, width) in product(KIND_IMAGES, KIND_BLURS):
+        sharp = imread(data_folder() / "set12" / f"{name}.png").astype(np.float64)
+        blurred = (
+            ndimage.gaussian_filter(sharp, width, mode="nearest")
+            if kind == "gaussian"
+            else ndimage.convolve(sharp, make_kernel(kind, width), mode="nearest")
+        )
+        noisy = blurred + rng.normal(0, 2.55, blurred.shape)
+        cases.append((f"{name}, {kind} {width}", kind, noisy[16:-16, 16:-16]))
+    known = {row["case"] for row in rows}
+    for case, kind, image in cases:
+        if case in known or (options.only and case not in options.only):
+            continue
+        answer = dip.blind_deblur(
+            image.astype(np.float32), KERNEL_SIDE, preset="fast", max_iterations=WIDTH_ITERATIONS
+        )
+        names = set(answer.learned_parameters)
+        chosen = next((KIND_PARAMETERS[name] for name in names & set(KIND_PARAMETERS)), "free")
+        rows.append({"case": case, "true": kind, "chosen": chosen})
+        save("kinds", rows, {"right": sum(row["true"] == row["chosen"] for row in rows)})
 
 
 def run_levin(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
@@ -144,15 +207,16 @@ def save(part: str, rows: list[dict[str, Any]], summary: dict[str, Any]) -> None
 def main() -> None:
     """Run what is missing and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["widths", "levin", "told"])
+    parser.add_argument("part", choices=["widths", "kinds", "levin", "told"])
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--psf-size", type=int, default=None)
     parser.add_argument("--only", nargs="*", default=[])
     options = parser.parse_args()
-    name = "blind_widths" if options.part == "widths" else f"blind_{options.part}_{options.preset}"
+    runs = {"widths": run_widths, "kinds": run_kinds}
+    name = f"blind_{options.part}" + ("" if options.part in runs else f"_{options.preset}")
     kept = OUT / f"{name}.json"
     rows = json.loads(kept.read_text(encoding="utf-8"))["rows"] if kept.exists() else []
-    (run_widths if options.part == "widths" else run_levin)(options, rows)
+    runs.get(options.part, run_levin)(options, rows)
 
 
 if __name__ == "__main__":

@@ -215,9 +215,10 @@ RECIPES: tuple[Recipe, ...] = (
     _row("deblur, tiles", "python", "deblur", "wide plane",
          gaussian_sigma=1.0, tile=128, max_iterations=3),
     # blind-deblur
-    _row("blind-deblur", "python command", "blind-deblur", "blurred", psf_size=7),
+    _row("blind-deblur", "python command", "blind-deblur", "blurred",
+         psf_size=7, blur="gaussian"),
     _row("blind-deblur, best", "python", "blind-deblur", "blurred",
-         psf_size=5, preset="best", restarts=1, max_iterations=2),
+         psf_size=5, blur="gaussian", preset="best", restarts=1, max_iterations=2),
     _row("blind-deblur, motion", "python", "blind-deblur", "blurred",
          psf_size=5, blur="motion", max_iterations=2),
     _row("blind-deblur, defocus", "python", "blind-deblur", "blurred",

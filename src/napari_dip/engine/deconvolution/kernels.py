@@ -476,8 +476,8 @@ def _compute_transfer_function(kernel: Tensor, grid: torch.Size) -> Tensor:
 
 def find_most_likely_blur(
     measurement: Tensor, noise_variance: Tensor, blur_factories: Sequence[Callable[[], nn.Module]]
-) -> nn.Module:
-    """Return the blur under which the spectrum of the measurement is most likely.
+) -> tuple[float, nn.Module]:
+    """Return the blur under which the spectrum of the measurement is most likely, after its loss.
 
     Parameters
     ----------
@@ -515,11 +515,12 @@ def find_most_likely_blur(
     for _, blur in candidates[:MAX_FINAL_CANDIDATES]:
         model = _SpectrumModel(power, frequency, noise_variance)
         compute_spectrum = partial(_compute_blur_power, blur, grid, indices)
-        loss = model.fit(compute_spectrum, FINAL_FIT_ITERATIONS, list(blur.parameters()))
+        parameters = [parameter for parameter in blur.parameters() if parameter.requires_grad]
+        loss = model.fit(compute_spectrum, FINAL_FIT_ITERATIONS, parameters)
         if best is None or loss < best[0]:
             best = (loss, blur)
     assert best is not None
-    return best[1]
+    return best
 
 
 class _SpectrumModel:
