@@ -113,9 +113,9 @@ def run_kinds(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         )
         noisy = blurred + rng.normal(0, 2.55, blurred.shape)
         cases.append((f"{name}, {kind} {width}", kind, noisy[16:-16, 16:-16]))
-    known = {row["case"] for row in rows}
+    done = {row["case"] for row in rows}
     for case, kind, image in cases:
-        if case in known or (options.only and case not in options.only):
+        if case in done or (options.only and case not in options.only):
             continue
         answer = dip.blind_deblur(
             image.astype(np.float32), KERNEL_SIDE, preset="fast", max_iterations=WIDTH_ITERATIONS
