@@ -139,6 +139,13 @@ def test_the_kind_of_blur_is_chosen_by_the_spectrum(kernel, parameter) -> None:
     assert set(learned) - {"psf", "angle"} == ({parameter} if parameter else set())
 
 
+@pytest.mark.parametrize("blur", ["auto", "free"])
+def test_a_kernel_may_be_as_large_as_the_image(blur: str) -> None:
+    image = np.random.default_rng(0).poisson(90, (32, 32))
+    settings = {"preset": "fast", "max_iterations": 2, "device": "cpu", "blur": blur}
+    assert dip.blind_deblur(image, 31, **settings).image.shape == (32, 32)
+
+
 def test_a_free_kernel_learns_and_a_known_kind_stays() -> None:
     measurement = blur_photograph(GaussianKernel((7, 7), 1.0)(), side=48)
     free, kind = (

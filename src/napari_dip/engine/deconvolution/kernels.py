@@ -437,7 +437,8 @@ def _extend_periodically(image: Tensor, margin: int) -> Tensor:
     """Pad by reflection and fade to the mean, so that the image is periodic."""
     mean = image.mean((2, 3), keepdim=True)
     margins = (margin, margin, margin, margin)
-    padded = F.pad(image - mean, margins, mode="reflect")
+    mode = "reflect" if margin < min(image.shape[-2:]) else "replicate"
+    padded = F.pad(image - mean, margins, mode=mode)
     for axis in (2, 3):
         rise = torch.sin(torch.linspace(0, torch.pi / 2, margin + 1, device=image.device)[:-1])
         shape = [-1 if index == axis else 1 for index in range(4)]
