@@ -159,6 +159,12 @@ def test_a_stack_may_be_finer_along_each_axis():
     assert np.asarray(result.image).shape == (20, 16, 32)
 
 
+def test_a_plane_has_no_factor_along_z():
+    plan = make_task_plan(Deblur(gaussian_sigma=1.0, factor="2,2,2"), PLANE)
+    assert plan.axes_refusal is not None
+    assert plan.axes_refusal.code == "factor-depth"
+
+
 @pytest.mark.parametrize("factor", [0, 5, "2,2,2,2", "a"])
 def test_other_factors_are_refused_with_the_allowed_ones(factor):
     with pytest.raises(ValidationError, match="1, 2, 3, 4 or 8"):

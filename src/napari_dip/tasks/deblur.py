@@ -99,9 +99,9 @@ FinerFactor = Annotated[
     BeforeValidator(partial(normalise_factor, allows_one=True)),
     Setting(
         "Finer grid",
-        "How many pixels the result has for each pixel of the image: 1, 2, 3 or 4, or one number "
-        "for each axis as Y,X or Z,Y,X, such as 1,2,2. More than 1 where the pixels are too "
-        "coarse for the detail that the PSF lets through.",
+        "How many pixels the result has for each pixel of the image: 1, 2, 3, 4 or 8, or one "
+        "number for each axis as Y,X or Z,Y,X, such as 1,2,2. More than 1 where the pixels are "
+        "too coarse for the detail that the PSF lets through.",
         is_advanced=False,
         report_template="on a grid that is finer by {}",
     ),
@@ -191,6 +191,9 @@ class Deblur(Task):
         )
         stacks: Literal["planes", "volume"] = "volume" if is_volume else "planes"
         if refusal := psf_source.refuse_axes(header, psf_header, axes):
+            return TaskPlan(axes_refusal=refusal, stacks=stacks)
+        if self.factor.count(",") > 1 and axes[0] != "Z":
+            refusal = make_refusal("factor-depth", factor=self.factor, name=header.name)
             return TaskPlan(axes_refusal=refusal, stacks=stacks)
         factors = get_axis_factors(self.factor, axes)
         coarse_sizes = psf_source.compute_psf_sizes(header, psf_header, axes)
