@@ -6,6 +6,7 @@ import copy
 import json
 import struct
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,18 +89,22 @@ def list_paths(value: object, place: tuple = ()):
         yield from list_paths(entry, (*place, key))
 
 
+def change_value(record: Any, place: tuple, value: Any) -> None:
+    """Replace the value at a place of a JSON, or delete it."""
+    for key in place[:-1]:
+        record = record[key]
+    if value is MISSING:
+        del record[place[-1]]
+    else:
+        record[place[-1]] = value
+
+
 def make_mutants(whole: dict):
     """Give the JSON with one value deleted or replaced, for all values, and what was done."""
     for place in list_paths(whole):
         for value in VALUES:
             changed = copy.deepcopy(whole)
-            record = changed
-            for key in place[:-1]:
-                record = record[key]
-            if value is MISSING:
-                del record[place[-1]]
-            else:
-                record[place[-1]] = value
+            change_value(changed, place, value)
             yield (place, str(value)[:30]), json.dumps(changed)
 
 
@@ -158,13 +163,7 @@ def test_the_field_of_a_report_that_is_wrong_is_named(
     place, value, message, folder, tmp_path, capsys
 ):
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    record = report
-    for key in place[:-1]:
-        record = record[key]
-    if value is MISSING:
-        del record[place[-1]]
-    else:
-        record[place[-1]] = value
+    change_value(report, place, value)
     path = tmp_path / "report.json"
     path.write_text(json.dumps(report), encoding="utf-8")
     assert main(["methods", str(path)]) == 2

@@ -62,9 +62,12 @@ from napari_dip.tasks.shared_settings import (
     ReadNoise,
     TotalVariationKind,
     get_axis_factors,
+    get_spatial_axes,
     make_noise_settings,
     make_total_variation_penalty,
+    multiply_sizes,
     normalise_factor,
+    refuse_factor_depth,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +78,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Operator, Problem
     from napari_dip.errors.notes import Note
-    from napari_dip.io import Float32Array, ImageHeader
+    from napari_dip.io import AnyArray, Float32Array, ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.tasks.base import ConvertedInputs
 
@@ -192,13 +195,12 @@ class Deblur(Task):
         stacks: Literal["planes", "volume"] = "volume" if is_volume else "planes"
         if refusal := psf_source.refuse_axes(header, psf_header, axes):
             return TaskPlan(axes_refusal=refusal, stacks=stacks)
-        if self.factor.count(",") > 1 and axes[0] != "Z":
-            refusal = make_refusal("factor-depth", factor=self.factor, name=header.name)
+        if refusal := refuse_factor_depth(self.factor, header, axes):
             return TaskPlan(axes_refusal=refusal, stacks=stacks)
         factors = get_axis_factors(self.factor, axes)
         coarse_sizes = psf_source.compute_psf_sizes(header, psf_header, axes)
         sizes = refine_sizes(coarse_sizes, factors)
-        frame = _multiply(header.get_sizes(axes), factors)
+        frame = multiply_sizes(header.get_sizes(axes), factors)
         is_open = self.border == "open"
         margin = compute_object_margin(frame, sizes) if is_open else (0,) * len(axes)
         return TaskPlan(
@@ -221,7 +223,7 @@ class Deblur(Task):
         from napari_dip.tasks.psf_checks import compute_cropped_sizes, inspect_psf_image
 
         if (psf := pixels.extra_inputs.get("psf")) is None:
-            return Inspection(convert_inputs=self._make_kernel)
+            return Inspection(convert_inputs=partial(self._make_kernel, None))
         if psf.shape == pixels.image.shape and (psf == pixels.image).all():
             return make_refusal("psf-same", name=pixels.header.name)
         computed_fwhm = get_psf_source(self).optics.compute_fwhm(pixels.header)
@@ -231,15 +233,21 @@ class Deblur(Task):
         sizes = compute_cropped_sizes(checked.image)
         if refusal := refuse_size(pixels.header, sizes, "ZYX"[-len(sizes) :]):
             return refusal
-        return Inspection(notes=checked.notes, convert_inputs=self._make_kernel)
+        return Inspection(
+            notes=checked.notes, convert_inputs=partial(self._make_kernel, checked.image)
+        )
 
     def _make_kernel(
-        self, image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
+        self,
+        checked_psf: AnyArray | None,
+        image: Float32Array,
+        extra_inputs: Mapping[str, Float32Array],
+        headers: Headers,
     ) -> ConvertedInputs:
-        """Clean or compute the PSF, and return it with notes on what was done."""
+        """Centre or compute the PSF, and return it with notes on what was done."""
         axes = get_fit_axes(headers["image"], image.ndim - 1)
         kernel, notes = get_psf_source(self).make_kernel(
-            headers["image"], extra_inputs.get("psf"), axes, get_axis_factors(self.factor, axes)
+            headers["image"], checked_psf, axes, get_axis_factors(self.factor, axes)
         )
         return {"psf": kernel.numpy()}, notes
 
@@ -330,11 +338,11 @@ class Deblur(Task):
     def _compute_margin(self, fit_input: FitInput) -> tuple[int, ...]:
         if self.border == "circular":
             return (0,) * len(fit_input.grid)
-        frame = _multiply(fit_input.grid, self._get_factors(fit_input))
+        frame = multiply_sizes(fit_input.grid, self._get_factors(fit_input))
         return compute_object_margin(frame, tuple(fit_input.extra_inputs["psf"].shape))
 
     def _get_factors(self, fit_input: FitInput) -> tuple[int, ...]:
-        return get_axis_factors(self.factor, "ZYX"[-len(fit_input.grid) :])
+        return get_axis_factors(self.factor, get_spatial_axes(fit_input))
 
     def _is_regularised(self, fit_input: FitInput) -> bool:
         """Whether a deconvolution with a Hessian penalty is an initial estimate and an anchor."""
@@ -370,10 +378,6 @@ class Deblur(Task):
             else ValidConvolution(kernel, margin=self._compute_margin(fit_input))
         )
         return blur if max(factors) == 1 else Chain(blur, BinnedDownsample(factors))
-
-
-def _multiply(sizes: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(size * factor for size, factor in zip(sizes, factors, strict=True))
 
 
 def get_psf_source(task: Deblur) -> PsfSource:
@@ -479,13 +483,7 @@ class BlindDeblur(Task):
         """Estimate the blur, then set up as for a known PSF, with an operator that holds it."""
         from napari_dip.engine.operators.convolution import LearnedConvolution
 
-        kernel, blur = (
-            self._choose_kind(fit_input)
-            if self.blur == "auto"
-            else self._estimate_free_kernel(fit_input)
-            if self.blur == "free"
-            else self._find_likeliest_kernel(fit_input, self.blur)[1:]
-        )
+        kernel, blur = self._find_kernel(fit_input)
         extra_inputs = {**fit_input.extra_inputs, "psf": kernel}
         setup = self._deblur_task.setup(replace(fit_input, extra_inputs=extra_inputs), rng)
         operator = LearnedConvolution(blur).to(fit_input.measurement.device)
@@ -512,6 +510,14 @@ class BlindDeblur(Task):
         initial_logits = compute_kernel_logits(kernel.cpu())
         network = KernelNetwork(tuple(kernel.shape), rng.manual_seed(0), initial_logits)
         return kernel, SoftmaxKernel(network)
+
+    def _find_kernel(self, fit_input: FitInput) -> tuple[Tensor, nn.Module]:
+        """Return the kernel, and the module that returns it during the fit."""
+        if self.blur == "auto":
+            return self._choose_kind(fit_input)
+        if self.blur == "free":
+            return self._estimate_free_kernel(fit_input)
+        return self._find_likeliest_kernel(fit_input, self.blur)[1:]
 
     def _choose_kind(self, fit_input: FitInput) -> tuple[Tensor, nn.Module]:
         """Return kernel and module of the kind under which the spectrum is most likely.

@@ -6,6 +6,7 @@ Planes use Richardson-Lucy deconvolution; volumes also use a smoothness-regulari
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import le
 from typing import TYPE_CHECKING, NamedTuple
 
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS_IN_VOLUMES
@@ -282,7 +283,7 @@ def _find_smoothest(validated: _ValidatedEstimates) -> int:
     return next(
         index
         for index, loss in enumerate(validated.losses)
-        if loss is best or _compare(loss, best)[0] <= _compare(loss, best)[1]
+        if loss is best or le(*_compare(loss, best))
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from napari_dip.engine.constants import AIRY_RADIUS_FACTOR, GAUSSIAN_RADIUS_SIGMAS
-from napari_dip.errors import Refusal, RefusedError, make_refusal, raise_if_refused
+from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import Setting, TaskInput
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Estimate
     from napari_dip.errors.notes import Note
-    from napari_dip.io import Float32Array, ImageHeader
+    from napari_dip.io import AnyArray, ImageHeader
 
 #: Refractive index of immersion oil, ISO 8036. The PSF of a single plane in focus does not depend
 #: on it; it only has to exceed the numerical aperture.
@@ -317,7 +317,7 @@ class PsfSource:
     def make_kernel(
         self,
         header: ImageHeader,
-        image: Float32Array | None,
+        image: AnyArray | None,
         axes: str,
         factors: tuple[int, ...] | None = None,
     ) -> tuple[Tensor, tuple[Note, ...]]:
@@ -328,7 +328,7 @@ class PsfSource:
         header : ImageHeader
             Header of the image, after the checks.
         image : ndarray or None
-            Image of the PSF. Notes of `inspect_psf_image` are left out.
+            Image of the PSF, as `inspect_psf_image` returns it.
         axes : str
             Axes of one fit. A PSF of one plane acts within each plane of a volume.
         factors : tuple of int or None
@@ -338,19 +338,18 @@ class PsfSource:
         Raises
         ------
         RefusedError
-            If the image is not a PSF, or larger than the image after cropping.
+            If the PSF is larger than the image after cropping.
         """
         from napari_dip.engine.deconvolution.psf import refine_psf, sample_gaussian_psf
 
         notes: tuple[Note, ...]
         factors = factors or (1,) * len(axes)
-        sizes: tuple[int, ...] = ()
-        if image is None:
-            sizes = refine_sizes(self.compute_psf_sizes(header, None, axes), factors)
         if image is not None:
-            kernel, notes = _clean_psf_image(header, image)
+            kernel, notes = _centre_psf_image(header, image)
             kernel = refine_psf(kernel, factors[-kernel.ndim :])
-        elif self.sigma is not None:
+            return (kernel[None] if kernel.ndim < len(axes) else kernel), notes
+        sizes = refine_sizes(self.compute_psf_sizes(header, None, axes), factors)
+        if self.sigma is not None:
             sigmas = {"Z": self.sigma_z or 0.0, "Y": self.sigma, "X": self.sigma}
             fine_sigmas = [
                 _refine_sigma(sigmas.get(axis, 0.0), factor)
@@ -427,15 +426,13 @@ def get_fit_axes(header: ImageHeader, dims: int) -> str:
     return "ZYX" if "Z" in header.axes and header.get_sizes("Z") > (1,) else "TYX"
 
 
-def _clean_psf_image(header: ImageHeader, image: Float32Array) -> tuple[Tensor, tuple[Note, ...]]:
-    """Remove background from the image of a PSF, centre and crop it; raise if it is unusable."""
+def _centre_psf_image(header: ImageHeader, image: AnyArray) -> tuple[Tensor, tuple[Note, ...]]:
+    """Centre and crop the image of a PSF; raise if it is then larger than the image."""
     import torch
 
     from napari_dip.engine.deconvolution.psf import clean_psf
-    from napari_dip.tasks.psf_checks import inspect_psf_image
 
-    checked = raise_if_refused(inspect_psf_image(image))
-    kernel, notes = clean_psf(torch.from_numpy(checked.image))
+    kernel, notes = clean_psf(torch.from_numpy(image))
     sizes = tuple(kernel.shape)
     if refusal := refuse_size(header, sizes, "ZYX"[-len(sizes) :]):
         raise RefusedError(refusal)

@@ -419,3 +419,20 @@ def get_axis_factors(factor: str, axes: str) -> tuple[int, ...]:
     numbers = [int(text) for text in factor.split(",")]
     factors = {"Z": numbers[0] if len(numbers) > 2 else 1, "Y": numbers[-2:][0], "X": numbers[-1]}
     return tuple(factors.get(axis, 1) for axis in axes)
+
+
+def refuse_factor_depth(factor: str, header: ImageHeader, axes: str) -> Refusal | None:
+    """Refuse a factor along Z where single planes are fitted."""
+    if factor.count(",") > 1 and "Z" not in axes:
+        return make_refusal("factor-depth", factor=factor, name=header.name)
+    return None
+
+
+def multiply_sizes(sizes: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the size of a grid that is finer by these factors."""
+    return tuple(size * factor for size, factor in zip(sizes, factors, strict=True))
+
+
+def get_spatial_axes(fit_input: FitInput) -> str:
+    """Return the axes of a fit; T counts as Z, since no factor or PSF here concerns time."""
+    return "ZYX"[-len(fit_input.grid) :]

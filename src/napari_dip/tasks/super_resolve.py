@@ -43,8 +43,11 @@ from napari_dip.tasks.shared_settings import (
     DetectorNoiseSetting,
     ReadNoise,
     get_axis_factors,
+    get_spatial_axes,
     make_noise_settings,
+    multiply_sizes,
     normalise_factor,
+    refuse_factor_depth,
 )
 
 if TYPE_CHECKING:
@@ -175,7 +178,7 @@ class SuperResolve(Task):
             for prior_spec in priors
             if len(axes) == 2 or not prior_spec.input_traits.trains_on_coarser_copies
         )
-        sizes = _multiply_sizes(header.get_sizes(axes), self._get_factors(axes))
+        sizes = multiply_sizes(header.get_sizes(axes), self._get_factors(axes))
         return TaskPlan(
             axes_refusal=self._refuse_axes(header, axes),
             stacks="volume" if is_volume else "planes",  # which cost less
@@ -199,9 +202,8 @@ class SuperResolve(Task):
         """Refuse single planes where there is a factor or a PSF along Z."""
         if not self._has_depth or axes == "ZYX":
             return None
-        if self.factor.count(",") > 1:
-            return make_refusal("factor-depth", factor=self.factor, name=header.name)
-        return make_refusal("gaussian-depth", name=header.name)
+        refusal = refuse_factor_depth(self.factor, header, axes)
+        return refusal or make_refusal("gaussian-depth", name=header.name)
 
     @property
     def _has_depth(self) -> bool:
@@ -232,7 +234,7 @@ class SuperResolve(Task):
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem: the downsampled prediction explains the pixels."""
-        axes, prior_spec = _get_spatial_axes(fit_input), PRIOR_SPECS[fit_input.prior_key]
+        axes, prior_spec = get_spatial_axes(fit_input), PRIOR_SPECS[fit_input.prior_key]
         factors = self._get_factors(axes)
         downsample = self._make_operator(axes).to(fit_input.measurement.device)
         if not prior_spec.input_traits.is_random_noise:
@@ -277,7 +279,7 @@ class SuperResolve(Task):
         from napari_dip.engine.problem import Problem, Term
 
         masks, noise_variance = fit_input.masks, fit_input.noise.noise_variance
-        postprocess = crop = make_crop_to_frame(self._compute_margin(_get_spatial_axes(fit_input)))
+        postprocess = crop = make_crop_to_frame(self._compute_margin(get_spatial_axes(fit_input)))
         if baseline is not None:
             _, complete = self._fit_interpolation(fit_input, downsample, masks.measured)
             change = complete - baseline
@@ -320,7 +322,7 @@ class SuperResolve(Task):
 
         from napari_dip.engine.operators.detector import interpolate_cubic
 
-        axes = _get_spatial_axes(fit_input)
+        axes = get_spatial_axes(fit_input)
         sides = [
             side for margin in reversed(self._compute_margin(axes)) for side in (margin, margin)
         ]
@@ -371,12 +373,3 @@ def _add_estimates(
         baseline=baseline,
         output_scale=max(correction_range, MIN_CORRECTION_RANGE),
     )
-
-
-def _multiply_sizes(frame: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(n * f for n, f in zip(frame, factors, strict=True))
-
-
-def _get_spatial_axes(fit_input: FitInput) -> str:
-    """Return the axes of a fit; T counts as Z, since no setting here concerns time."""
-    return "ZYX"[-len(fit_input.grid) :]

@@ -217,10 +217,11 @@ def estimate_noise(
     value_range = _measure_robust_range(planes)
     rounding_variance = grey_level_step**2 / 12
     clipping_limits = limits = find_clipping_limits(planes)
-    photon_gain = find_photon_gain(planes, measured_mask)
+    spectra = compute_block_spectra(planes, measured_mask, limits)
+    all_spectra = spectra if limits == NO_CLIPPING else None
+    photon_gain = find_photon_gain(planes, measured_mask, all_spectra)
     if photon_gain is not None:
         return _make_count_estimate(photon_gain, clipping_limits[1])
-    spectra = compute_block_spectra(planes, measured_mask, limits)
     reason: UnreliableReason | None = None
     if len(spectra.means) < MIN_NOISE_BLOCKS and limits != NO_CLIPPING:
         # clipped blocks are better than none

@@ -35,7 +35,9 @@ MIN_COUNT_BLOCKS = 8
 MAX_EXAMINED_VALUES = 1_000_000
 
 
-def find_photon_gain(planes: Tensor, measured_mask: Tensor | None) -> float | None:
+def find_photon_gain(
+    planes: Tensor, measured_mask: Tensor | None, spectra: BlockSpectra | None
+) -> float | None:
     """Return the grey values of one photon if the detector counts them, otherwise None.
 
     Parameters
@@ -44,12 +46,14 @@ def find_photon_gain(planes: Tensor, measured_mask: Tensor | None) -> float | No
         (P, Y, X), one or more images of one detector.
     measured_mask : Tensor or None
         (P, Y, X), true where a pixel was measured; None: everywhere.
+    spectra : BlockSpectra or None
+        Of all blocks, clipped ones as well; None: computed if they are needed.
     """
     gain = find_photon_step(planes.flatten() if measured_mask is None else planes[measured_mask])
     if gain is None:
         return None
-    blocks = compute_block_spectra(planes, measured_mask, NO_CLIPPING)
-    return gain if is_photon_noise(blocks, gain) else None
+    spectra = spectra or compute_block_spectra(planes, measured_mask, NO_CLIPPING)
+    return gain if is_photon_noise(spectra, gain) else None
 
 
 def find_photon_step(values: Tensor) -> float | None:
