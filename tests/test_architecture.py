@@ -271,7 +271,7 @@ def test_the_folders_of_the_tests_are_those_of_the_package():
 #: Strings outside the registries that are keys of a prior or a noise model, but mean another thing:
 #: a shape of blur, a suffix of results, figures of a report, an input of a reader.
 HOMONYMS = {
-    "gaussian": {"tasks/deblur.py"},
+    "gaussian": {"tasks/blind_deblur.py"},
     "guided": {"tasks/guide.py"},
     "pixels": {"pipeline/assess/quality_checks.py", "io/reading.py", "io/header.py"},
     "random-input": {

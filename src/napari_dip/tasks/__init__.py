@@ -7,7 +7,8 @@ priors, noise models, PSFs and imported networks. Tasks use the engine and know 
 from __future__ import annotations
 
 from napari_dip.tasks.base import IMAGE_INPUT, Setting, Task, TaskInput
-from napari_dip.tasks.deblur import BlindDeblur, Deblur
+from napari_dip.tasks.blind_deblur import BlindDeblur
+from napari_dip.tasks.deblur import Deblur
 from napari_dip.tasks.denoise import Denoise
 from napari_dip.tasks.guide import Guide
 from napari_dip.tasks.inpaint import Inpaint

@@ -1,17 +1,16 @@
-"""Deblur, and blind deblur: undo a blur whose PSF is known, or that nobody has measured."""
+"""Deblur: undo a blur whose PSF is known."""
 
 from __future__ import annotations
 
 from dataclasses import fields, replace
 from functools import partial
-from math import log, pi, prod
+from math import prod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import Refusal, make_refusal
-from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     CONTEXT_RADIUS,
     DEFAULT_PRIOR,
@@ -71,13 +70,12 @@ from napari_dip.tasks.shared_settings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from napari_dip.engine.problem import Operator, Problem
-    from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, Float32Array, ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.tasks.base import ConvertedInputs
@@ -87,15 +85,6 @@ if TYPE_CHECKING:
 MIN_BLUR_POWER = 0.01
 #: Why the prior runs, for the report.
 DEBLUR_REASON = "random input, as in the Deep Image Prior paper, is what this task uses"
-#: Kinds of blur with a few parameters, and how many more a free kernel has in effect: the Bayesian
-#: information criterion asks it for 0.06 per frequency in 172 x 172 pixels (docs/constants.md).
-PARAMETRIC_KINDS, FREE_KERNEL_PARAMETERS = ("gaussian", "motion", "defocus"), 185
-#: Ratio of successive candidate widths, and the smallest width in pixels.
-WIDTH_STEP_FACTOR, MIN_PSF_WIDTH = 1.4, 0.4
-#: Number of candidate directions: 15 degrees apart, a third of the angle that separates two lines
-#: of ten pixels.
-DIRECTIONS = 12
-
 
 FinerFactor = Annotated[
     str,
@@ -402,183 +391,3 @@ def fill_in_pixel_sizes(task: Task, header: ImageHeader) -> Task:
     if "Z" in header.axes and (z_step := optics.get_pixel_sizes(header, "Z")[0]) is not None:
         task = replace(task, z_step=z_step)
     return task
-
-
-def describe_blur(learned: Mapping[str, Float32Array]) -> tuple[Note, ...]:
-    """Return a note on the blur that was estimated."""
-    parameters = {name: float(values.flat[0]) for name, values in learned.items()}
-    if "sigmas" in parameters:
-        return (make_note("blur-gaussian", sigma=parameters["sigmas"]),)
-    if "length" in parameters:
-        degrees = parameters["angle"] * 180 / pi
-        return (make_note("blur-line", length=parameters["length"], angle=degrees),)
-    if "radius" in parameters:
-        return (make_note("blur-disc", radius=parameters["radius"]),)
-    return (make_note("blur-free"),)
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
-class BlindDeblur(Task):
-    """Settings of blind deblurring: kind of blur and size of the PSF."""
-
-    spec: ClassVar[TaskSpec] = TaskSpec(
-        name="blind-deblur",
-        title="Blind deblur",
-        result_suffix="deblurred blindly",
-        methods_phrase="deblurred with a point spread function estimated from the image itself",
-        has_same_pixels=False,
-        extra_outputs={"psf": "The PSF that was found."},
-        describe_learned=describe_blur,
-    )
-
-    blur: Annotated[
-        Literal["auto", "gaussian", "motion", "defocus", "free"],
-        Setting(
-            "Kind of blur",
-            "Shape of the blur: a Gaussian suits most microscopes, a line a camera or stage that "
-            "moved, a disc a plane out of focus. Free: any shape, such as that of camera shake. "
-            "Automatic takes the one under which the spectrum of the image is most likely.",
-            choices={
-                "auto": "Automatic",
-                "gaussian": "Gaussian",
-                "motion": "Motion (line)",
-                "defocus": "Defocus (disc)",
-                "free": "Free",
-            },
-            is_advanced=False,
-        ),
-    ] = "auto"
-    psf_size: Annotated[
-        Annotated[int, Field(ge=3, le=201)],
-        Setting(
-            "PSF size",
-            "Width of the PSF in pixels, rather too wide than too narrow. An even number stands "
-            "for the next odd one.",
-            step=2,
-            is_advanced=False,
-            report_template="PSF size: {:g} pixels",
-        ),
-    ] = 31
-    noise: DetectorNoiseSetting = "auto"
-    read_noise: ReadNoise = None
-    gain: CameraGain = None
-
-    @property
-    def _psf_side(self) -> int:
-        """Width of the PSF in pixels, made odd so that it has a centre."""
-        return self.psf_size | 1
-
-    def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
-        """Refuse a PSF larger than the image; the object extends beyond it by the PSF's margin."""
-        side = self._psf_side
-        return refuse_size(header, (side, side), "YX") or TaskPlan(
-            network_grid=compute_object_size(header.grid, (side // 2, side // 2)),
-            prior_reasons={DEFAULT_PRIOR: DEBLUR_REASON},
-            noise_settings=make_noise_settings(self),
-            # blur alone correlates neighbouring pixels, independent of the noise
-            blind_spot_shape=SINGLE_PIXEL,
-        )
-
-    def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
-        """Estimate the blur, then set up as for a known PSF, with an operator that holds it."""
-        from napari_dip.engine.operators.convolution import LearnedConvolution
-
-        kernel, blur = self._find_kernel(fit_input)
-        extra_inputs = {**fit_input.extra_inputs, "psf": kernel}
-        setup = self._deblur_task.setup(replace(fit_input, extra_inputs=extra_inputs), rng)
-        operator = LearnedConvolution(blur).to(fit_input.measurement.device)
-        terms = tuple(replace(term, operator=operator) for term in setup.problem.terms)
-        return replace(setup, problem=replace(setup.problem, terms=terms))
-
-    @property
-    def _deblur_task(self) -> Deblur:
-        return Deblur(noise=self.noise, read_noise=self.read_noise, gain=self.gain)
-
-    def _estimate_free_kernel(self, fit_input: FitInput) -> tuple[Tensor, nn.Module]:
-        """Estimate a kernel of any shape, and build a network that refines it during the fit."""
-        import torch
-
-        from napari_dip.engine.deconvolution.kernels import (
-            KernelNetwork,
-            SoftmaxKernel,
-            compute_kernel_logits,
-            estimate_kernel_from_edges,
-        )
-
-        kernel = estimate_kernel_from_edges(fit_input.measurement, self._psf_side)
-        rng = torch.Generator()
-        initial_logits = compute_kernel_logits(kernel.cpu())
-        network = KernelNetwork(tuple(kernel.shape), rng.manual_seed(0), initial_logits)
-        return kernel, SoftmaxKernel(network)
-
-    def _find_kernel(self, fit_input: FitInput) -> tuple[Tensor, nn.Module]:
-        """Return the kernel, and the module that returns it during the fit."""
-        if self.blur == "auto":
-            return self._choose_kind(fit_input)
-        if self.blur == "free":
-            return self._estimate_free_kernel(fit_input)
-        return self._find_likeliest_kernel(fit_input, self.blur)[1:]
-
-    def _choose_kind(self, fit_input: FitInput) -> tuple[Tensor, nn.Module]:
-        """Return kernel and module of the kind under which the spectrum is most likely.
-
-        A free kernel pays for its parameters (Schwarz, Annals of Statistics 6, 1978,
-        doi:10.1214/aos/1176344136).
-        """
-        from napari_dip.engine.deconvolution.kernels import SoftmaxKernel, compute_kernel_logits
-
-        fits = [self._find_likeliest_kernel(fit_input, kind) for kind in PARAMETRIC_KINDS]
-        loss, kernel, blur = min(fits, key=lambda fit: fit[0])
-        free_kernel, free_blur = self._estimate_free_kernel(fit_input)
-        logits = compute_kernel_logits(free_kernel)
-        free_loss, _ = self._fit_spectrum(
-            fit_input, [lambda: SoftmaxKernel(logits).requires_grad_(False)]
-        )
-        frequencies = prod(fit_input.grid) / 2
-        min_evidence = FREE_KERNEL_PARAMETERS / 2 * log(frequencies) / frequencies
-        is_free = free_loss < loss - min_evidence
-        return (free_kernel, free_blur) if is_free else (kernel, blur)
-
-    def _find_likeliest_kernel(
-        self, fit_input: FitInput, kind: str
-    ) -> tuple[float, Tensor, nn.Module]:
-        """Return loss, kernel and module of a kind that best explains the spectrum; it is fixed."""
-        loss, blur = self._fit_spectrum(fit_input, self._list_kernel_factories(kind))
-        # fitted together with the image, the width drifts, since a blurred image is easier to fit
-        return loss, blur().detach(), blur.requires_grad_(False)
-
-    def _fit_spectrum(
-        self, fit_input: FitInput, factories: list[Callable[[], nn.Module]]
-    ) -> tuple[float, nn.Module]:
-        from napari_dip.engine.deconvolution.kernels import find_most_likely_blur
-
-        variance = fit_input.noise.noise_variance.compute_variance(fit_input.measurement)
-        return find_most_likely_blur(fit_input.measurement, variance.mean((0, 2, 3)), factories)
-
-    def _list_kernel_factories(self, kind: str) -> list[Callable[[], nn.Module]]:
-        """List factories of one kind, from narrow to as wide as the PSF may be."""
-        from napari_dip.engine.deconvolution.kernels import (
-            DefocusKernel,
-            GaussianKernel,
-            MotionKernel,
-        )
-
-        sizes = (self._psf_side, self._psf_side)
-        widths, width = [], MIN_PSF_WIDTH
-        while width < self._psf_side / 2:
-            widths.append(width)
-            width *= WIDTH_STEP_FACTOR
-        if kind == "gaussian":  # wider ones would be truncated below three standard deviations
-            return [
-                partial(GaussianKernel, sizes, width)
-                for width in widths
-                if width <= self._psf_side / 6
-            ]
-        if kind == "defocus":  # a disc below half a pixel is a point, without gradient
-            return [partial(DefocusKernel, sizes, width) for width in widths if width > 0.7]
-        return [
-            partial(MotionKernel, sizes, 2 * width, pi * turn / DIRECTIONS)
-            for width in widths
-            if width > 0.7
-            for turn in range(DIRECTIONS)
-        ]

@@ -13,7 +13,7 @@ from napari_dip.engine.noise.estimate import (
     compute_blind_spot_size,
     estimate_noise,
 )
-from napari_dip.engine.noise.reliability import UnreliableReason
+from napari_dip.errors.notes import UnreliableReason
 
 Image = npt.NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 
 from napari_dip.engine.noise.estimate import estimate_noise
-from napari_dip.engine.noise.photon_counts import find_photon_step
+from napari_dip.engine.noise.variance_model import find_photon_step
 
 SIDE = 128
 

@@ -37,8 +37,6 @@ from napari_dip.engine.noise.flat_blocks import (
     find_clipping_limits,
     select_informative_blocks,
 )
-from napari_dip.engine.noise.photon_counts import find_photon_gain
-from napari_dip.engine.noise.reliability import NoiseCaution, UnreliableReason
 from napari_dip.engine.noise.variance_model import (
     DCT_SIDE,
     MAX_BLOCKS,
@@ -46,11 +44,13 @@ from napari_dip.engine.noise.variance_model import (
     VarianceModel,
     compute_block_spectra,
     find_dark_plateau,
+    find_photon_gain,
     fit_variance_model,
     make_frequency_grids,
     select_finest_bands,
     set_dark_offset,
 )
+from napari_dip.errors.notes import NoiseCaution, UnreliableReason
 
 #: Correlation at lag 1 above which noise is treated as correlated: up to 0.18 in FMD fields with
 #: white noise, at least 0.59 with correlated noise (docs/constants.md).

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.engine.noise.reliability import UnreliableReason
-from napari_dip.errors.notes import make_note
+from napari_dip.errors.notes import UnreliableReason, make_note
 from napari_dip.pipeline.assess.artefact_detection import LOCAL_AREA_SIDE
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance, identify_noise_model
 from napari_dip.pipeline.calibrate.types import compute_validation_fraction
