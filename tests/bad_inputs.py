@@ -608,6 +608,11 @@ INPAINT = [
 GUIDE = [
     Case("guide of other size", "guide-size", task("guide", guide=noisy(SIDE, SIDE + 1))),
     Case("guide is a stack", "guide-stack", task("guide", guide=noisy(3, SIDE, SIDE))),
+    Case(
+        "guide of other planes",
+        "guide-planes",
+        stack("guide", guide=noisy(3, SIDE, SIDE)),
+    ),
     Case("guide is constant", "guide-constant", task("guide", guide=np.full((SIDE, SIDE), 7.0))),
     Case("guide with NaN", "input-not-finite", task("guide", guide=with_nan(SIDE, SIDE))),
     Case(

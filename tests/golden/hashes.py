@@ -101,13 +101,13 @@ def add_machine(file: Mapping[str, Any], recipes: Mapping[str, Any]) -> dict[str
 
 
 def refreeze(file: Mapping[str, Any], recipes: Mapping[str, Any], machine: int) -> dict[str, Any]:
-    """Replace recipes whose pixels have changed; other machines keep only block means."""
+    """Replace or add recipes; other machines keep only block means of them."""
 
     def hashes(part: Mapping[str, Any]) -> list[str | None]:
         by_machine = [None] * len(file["machines"])
         return [*by_machine[:machine], part["sha256"][0], *by_machine[machine + 1 :]]
 
-    before = file["recipes"]
+    before = {**recipes, **file["recipes"]}
     return {
         name: {
             part: {**entry, "sha256": hashes(entry), "apart": before[name][part]["apart"]}

@@ -190,6 +190,18 @@ def two_channel_guide() -> Inputs:
     return Inputs(make_exposure(16), others={"guide": guide})
 
 
+def guided_stack() -> Inputs:
+    """Make a stack, with its clean planes as the guide."""
+    guide = read_sample("embryo_stack")[:6, 30:54, 30:54].astype(np.float32)
+    return Inputs(stack().image, "ZYX", {"guide": guide})
+
+
+def guided_movie() -> Inputs:
+    """Make a movie whose frames share one guide."""
+    guide = read_sample("nuclei_movie")[:4, 40:72, 40:72].mean(0).astype(np.float32)
+    return Inputs(movie().image, "TYX", {"guide": guide})
+
+
 def shifted_guide() -> Inputs:
     """Shift the guide by some pixels."""
     guide = np.roll(make_scene(48, 48), (2, -1), (0, 1)).astype(np.float32)
@@ -323,6 +335,8 @@ MAKERS: dict[str, Callable[[], Inputs]] = {
         network_input,
         guide,
         two_channel_guide,
+        guided_stack,
+        guided_movie,
         shifted_guide,
         masked_colours,
         masked_plane,

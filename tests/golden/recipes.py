@@ -234,6 +234,8 @@ RECIPES: tuple[Recipe, ...] = (
          align=True, prior="blind-spot"),
     _row("guide, planes as channels", "python command", "guide", "two channel guide",
          planes_are_channels=True, prior="blind-spot"),
+    _row("guide, volume", TYPED, "guide", "guided stack", max_iterations=3),
+    _row("guide, movie", TYPED, "guide", "guided movie", max_iterations=3),
     _row("guide, noise from outside", "python", "guide", "guide", prior="blind-spot", **CAMERA),
     # invert-features
     _row("invert-features", "python dock", "invert-features", "network input", **LAYER),

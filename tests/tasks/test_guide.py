@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from skimage.filters import gaussian
 
 import napari_dip as dip
 from fit_inputs import make_fit_input_from, make_task_prior, make_task_problem
 from napari_dip.engine.fit.state import FitResult
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.prior import GuidedPrior
+from napari_dip.engine.prior import GuidedPrior, pad_input_weights
 from napari_dip.engine.problem import Estimate
-from napari_dip.errors import RefusedError
+from napari_dip.errors import Refusal, RefusedError
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.events import drain_generator
+from napari_dip.pipeline.execute.crop_preview import CropRegion
 from napari_dip.pipeline.execute.executor import FitRun, select_best_fit
 from napari_dip.pipeline.execute.fit_setup import PreparedFit
 from napari_dip.pipeline.execute.runner import run
@@ -62,7 +64,8 @@ def arrange_inputs(
     inspection = task.inspect(pixels, TaskPlan())
     assert isinstance(inspection, Inspection)
     others, notes = inspection.convert_inputs(stack, others, {"guide": guide_header})
-    return others["guide"], notes
+    (planes,) = others["guide"]
+    return planes, notes
 
 
 @pytest.mark.parametrize(("prior", "fed"), [("guided", 1 + 2), ("guided-random-input", 32 + 2)])
@@ -177,7 +180,7 @@ def test_a_guide_that_shows_the_structure_is_of_use() -> None:
 def test_where_the_guide_loses_the_pixels_are_those_of_denoising(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def get_last(finished: list[FitRun]) -> FitRun:
+    def get_last(finished: list[FitRun], _: float) -> FitRun:
         return finished[-1]
 
     monkeypatch.setattr("napari_dip.pipeline.execute.executor.select_best_fit", get_last)
@@ -242,6 +245,112 @@ def test_planes_may_be_channels() -> None:
     assert answer.image.shape == (32, 32)
 
 
+def make_stack(seed: int) -> npt.NDArray[np.float64]:
+    """Fine threads, which noise hides, from 0 to 1."""
+    noise = np.random.default_rng(seed).normal(size=(4, 64, 64))
+    return gaussian(np.abs(gaussian(noise, (1, 2, 2))) < 0.01, (0, 0.7, 0.7))
+
+
+@pytest.mark.parametrize(
+    ("axes", "iterations"), [("TYX", 60), pytest.param("ZYX", 200, marks=pytest.mark.long)]
+)
+def test_a_stack_or_movie_comes_closer_to_the_truth_with_the_right_guide_only(
+    axes: str, iterations: int
+) -> None:
+    scene = make_stack(3)
+    truth = 0.5 + 5 * scene
+    noisy = np.random.default_rng(0).poisson(truth).astype(np.uint16)
+    settings: dict[str, Any] = {"preset": "fast", "max_iterations": iterations, "device": "cpu"}
+    alone = dip.denoise(noisy, prior="blind-spot", axes=axes, **settings)
+    guided = dip.guide(noisy, 900 - 300 * scene**2, axes=axes, **settings)
+    misled = dip.guide(noisy, make_stack(77), axes=axes, **settings)
+    error = [np.sqrt(np.mean((result.image - truth) ** 2)) for result in (guided, alone)]
+    assert error[0] < 0.9 * error[1]
+    assert guided.report["prior"]["chosen"] == "guided"
+    np.testing.assert_array_equal(misled.image, alone.image)
+
+
+def test_later_frames_are_not_compared_once_the_guide_has_helped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared = []
+
+    def get_first(finished: list[FitRun], _: float) -> FitRun:
+        compared.append([fit_run.prepared_fit.fit_input.prior_key for fit_run in finished])
+        return finished[-1 if len(compared) == 1 else 0]
+
+    monkeypatch.setattr("napari_dip.pipeline.execute.executor.select_best_fit", get_first)
+    movie = np.stack([make_noisy(32, seed=seed) for seed in range(3)])
+    dip.guide(
+        movie, make_truth(32), preset="fast", max_iterations=4, axes="TYX", device="cpu", seed=1
+    )
+    assert compared == [["guided", "blind-spot"], ["guided", "blind-spot"], ["guided"]]
+
+
+def test_a_guided_network_starts_as_the_one_without_a_guide() -> None:
+    plain = make_task_prior(Guide(), make_fit_input("blind-spot")).network
+    guided = make_task_prior(Guide(), make_fit_input("guided")).network
+    guided.load_state_dict(pad_input_weights(plain.state_dict(), guided))
+    image = torch.rand(1, 1, *GRID)
+    torch.testing.assert_close(guided(torch.cat([image, image, image], 1)), plain(image))
+
+
+@pytest.mark.parametrize(
+    ("axes", "guide_shape", "guide_axes", "is_volume", "arranged"),
+    [
+        ("ZYX", (5, 32, 40), "ZYX", True, (1, 1, 5, 32, 40)),
+        ("ZYX", (32, 40), "YX", True, (1, 1, 5, 32, 40)),
+        ("ZYX", (5, 32, 40), "ZYX", False, (5, 1, 32, 40)),
+        ("ZYX", (32, 40), "YX", False, (1, 1, 32, 40)),
+        ("TYX", (5, 32, 40), "ZYX", False, (5, 1, 32, 40)),  # the letters of arrays are guesses
+        ("TYX", (5, 32, 40), "ZYX", True, (1, 1, 5, 32, 40)),
+        ("ZYX", (5, 32, 40, 3), "ZYXS", True, (1, 3, 5, 32, 40)),
+        ("ZYX", (2, 5, 32, 40), "CZYX", False, (5, 2, 32, 40)),
+    ],
+)
+def test_a_guide_has_the_planes_of_the_image_or_one_for_all(
+    axes: str,
+    guide_shape: tuple[int, ...],
+    guide_axes: str,
+    is_volume: bool,
+    arranged: tuple[int, ...],
+) -> None:
+    guide = np.random.default_rng(0).random(guide_shape, np.float32)
+    image = np.random.default_rng(1).random((5, 32, 40), np.float32)
+    header = ImageHeader(name="cells", shape=image.shape, dtype="float32", axes=axes)
+    headers = {
+        "guide": ImageHeader(name="flash", shape=guide_shape, dtype="float32", axes=guide_axes)
+    }
+    stack = image[None, None] if is_volume else image[:, None]
+    pixels = InspectedPixels(header=header, image=image, stack=stack, extra_inputs={"guide": guide})
+    assert isinstance(Guide().plan(header, headers, "YX"), TaskPlan)
+    inspection = Guide(align=True).inspect(pixels, TaskPlan())
+    assert isinstance(inspection, Inspection)
+    extra_inputs, _ = inspection.convert_inputs(stack[0], {"guide": guide}, headers)
+    assert extra_inputs["guide"].shape == arranged
+    first_pixels = extra_inputs["guide"].reshape(arranged[0], arranged[1], -1)[0, 0]
+    channel = {"ZYXS": (..., 0), "CZYX": (0, 0)}.get(guide_axes, ...)
+    expected = np.broadcast_to(guide[channel], image.shape) if is_volume else guide[channel]
+    assert np.corrcoef(first_pixels, expected.ravel()[: first_pixels.size])[0, 1] > 0.999
+
+
+def test_planes_of_a_stacks_guide_may_be_channels() -> None:
+    header = ImageHeader(name="cells", shape=(5, 32, 40), dtype="float32", axes="ZYX")
+    guide = ImageHeader(name="flash", shape=(2, 5, 32, 40), dtype="float32", axes="TZYX")
+    refusal = Guide().plan(header, {"guide": guide}, "ZYX")
+    assert isinstance(refusal, Refusal)
+    assert refusal.code == "guide-stack"
+    task = Guide(planes_are_channels=True)
+    assert isinstance(task.plan(header, {"guide": guide}, "ZYX"), TaskPlan)
+
+
+def test_a_guide_without_named_axes_is_cropped_with_the_frames() -> None:
+    header = ImageHeader(name="cells", shape=(5, 32, 40), dtype="float32", axes="TYX")
+    guide = replace(header, name="flash", axes="ZYX")
+    region = CropRegion(spans=((1, 2), (0, 16), (8, 40)))
+    assert region.crop_header(guide, header).shape == (1, 16, 32)
+
+
 def finished(error: float, seed: int) -> FitRun:
     """A fit that is off by that much, with a noise of 0.2."""
     fit_input = make_fit_input("guided")
@@ -281,14 +390,14 @@ def runner(fit_input: FitInput, mean: torch.Tensor, *, kept: bool = False) -> Fi
 
 def test_the_fit_that_predicts_hidden_pixels_best_is_selected() -> None:
     good, bad = finished(0.02, 0), finished(0.2, 1)
-    assert select_best_fit([good, bad]) is good
-    assert select_best_fit([bad, good]) is good
+    assert select_best_fit([good, bad], 1.0) is good
+    assert select_best_fit([bad, good], 1.0) is good
 
 
 def test_the_plainest_wins_where_chance_may_be_the_reason() -> None:
     first, get_last = finished(0.01, 0), finished(0.01, 1)
-    assert select_best_fit([first, get_last]) is get_last
-    assert select_best_fit([first]) is first
+    assert select_best_fit([first, get_last], 1.0) is get_last
+    assert select_best_fit([first], 1.0) is first
 
 
 def test_unmeasured_pixels_are_not_validation_pixels() -> None:
@@ -299,11 +408,13 @@ def test_unmeasured_pixels_are_not_validation_pixels() -> None:
     clear = torch.where(mask > 0, fit_input.measurement, 1e3)
     assert (
         select_best_fit(
-            [runner(fit_input, clear), runner(fit_input, torch.zeros_like(clear))]
+            [runner(fit_input, clear), runner(fit_input, torch.zeros_like(clear))], 1.0
         ).predict_blind()
         is not None
     )
-    best = select_best_fit([runner(fit_input, clear), runner(fit_input, torch.zeros_like(clear))])
+    best = select_best_fit(
+        [runner(fit_input, clear), runner(fit_input, torch.zeros_like(clear))], 1.0
+    )
     torch.testing.assert_close(best.predict_blind(), clear)
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 #: Two odd multipliers of a 32-bit integer hash, those of Murmur3's finaliser.
 _HASH_MULTIPLIERS = (0x85EBCA6B, 0xC2B2AE35)
@@ -330,6 +330,24 @@ def zero_last_channels(network: nn.Module, count: int) -> None:
     input_weight = next(weight for weight in network.parameters() if weight.ndim > 1)
     with torch.no_grad():
         input_weight[:, -count:] = 0
+
+
+def pad_input_weights(weights: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Return weights with zeros for last channels of the input that only `network` has.
+
+    A network with a guide can so start from one without, whose output it then has.
+
+    Parameters
+    ----------
+    weights : mapping of str to Tensor
+        Of a network with the same or fewer channels of its input.
+    network : nn.Module
+        As for `zero_last_channels`.
+    """
+    name, parameter = next(item for item in network.named_parameters() if item[1].ndim > 1)
+    missing = parameter.shape[1] - weights[name].shape[1]
+    padding = (0, 0) * (parameter.ndim - 2) + (0, missing)
+    return {**weights, name: F.pad(weights[name], padding)} if missing else dict(weights)
 
 
 def fill_with_local_mean(

@@ -232,7 +232,8 @@ def guide(
     guide : array-like or path
         A clean image of the same height and width: a brighter channel, or a photograph with
         flash. It may have several channels, by the axes of its file or with
-        ``planes_are_channels=True``.
+        ``planes_are_channels=True``. For a stack or movie, it has the same planes and frames, or
+        is a single plane for all of them.
     preset, seed, device, progress, axes
         As for `denoise`.
     **settings

@@ -116,15 +116,15 @@ class TaskInput:
         Types of napari layers that it accepts: "image", "labels", "shapes".
     is_optional : bool
     is_repeated_exposure : bool
-        Whether it is another measurement of the same object. It is then laid out, calibrated and
-        explained like the image.
+        Whether it is another measurement of the object, laid out and explained like the image.
     is_overlay : bool
-        Whether it covers the image pixel by pixel, in some or all of its axes. It is then laid out
-        like the image, (N, C, *grid), with C = 1 if it has no channels.
+        Whether it covers the image pixel by pixel; it is then laid out as (N, 1 or C, *grid).
     is_detector_map : bool
         Whether it is a map of the detector's pixels, which corrects and weights the measurement.
     is_inspected_early : bool
         Whether the task inspects it before the run as well; in a dock, if it is small.
+    has_items : bool
+        Whether it is converted to (N or 1, ...), of which a fit gets the entry of its item.
     """
 
     name: str
@@ -136,6 +136,7 @@ class TaskInput:
     is_overlay: bool = False
     is_detector_map: bool = False
     is_inspected_early: bool = False
+    has_items: bool = False
 
 
 #: The image, which is the first input of every task.

@@ -1,10 +1,13 @@
 """Guide: restore a noisy channel with the help of a clean image of the same place.
 
-The guide can be registered onto the image first, by phase correlation.
+A stack or movie has a guide of its planes and frames, or one plane that guides all of them. The
+guide can be registered onto the image first, by phase correlation.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import BeforeValidator, ConfigDict
@@ -31,8 +34,13 @@ from napari_dip.tasks.shared_settings import (
     CameraGain,
     DetectorNoiseSetting,
     ReadNoise,
+    TemporalSmoothing,
     TotalVariationKind,
     TotalVariationWeight,
+    UseNeighbouringFrames,
+    add_temporal_smoothing,
+    describe_distant_planes,
+    has_distant_planes,
     make_noise_settings,
     make_total_variation_penalty,
     read_blind_spot,
@@ -84,11 +92,14 @@ class Guide(Task):
                 name="guide",
                 label="Guide",
                 help="A clean image of the same place and size: a brighter channel, or the "
-                "photograph with flash. It may have several channels.",
+                "photograph with flash. It may have several channels. For a stack or movie, it "
+                "has the same planes and frames, or is a single plane for all of them.",
+                has_items=True,
             ),
         ),
         result_suffix="guided",
         methods_phrase="restored with the help of a guide image",
+        accepts_stacks=True,
         candidates=(PREFERRED_PRIOR.key, PREFERRED_PRIOR.unguided_key),
     )
 
@@ -115,8 +126,8 @@ class Guide(Task):
         bool,
         Setting(
             "Planes are channels",
-            "Use the planes of a guide with three axes as its channels. Otherwise a stack is "
-            "refused.",
+            "Use the first axis of the guide as its channels, where it would be read as planes "
+            "or frames.",
         ),
     ] = False
     smoothing: TotalVariationWeight = 0.0
@@ -125,41 +136,52 @@ class Guide(Task):
     read_noise: ReadNoise = None
     gain: CameraGain = None
     blind_spot_shape: BlindSpotShape = ""
+    neighbouring_frames: UseNeighbouringFrames = True
+    temporal_smoothing: TemporalSmoothing = 1.0
 
     def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
-        """Choose the prior; refuse a guide that is a stack, or of another size."""
-        return self._refuse_guide(header, extra_headers["guide"]) or TaskPlan(
-            prior_key=GUIDE_PRIORS.select(self.prior)[0].key,
+        """Choose prior and layout; refuse a guide of another size, or of other planes."""
+        if refusal := self._refuse_guide(header, extra_headers["guide"]):
+            return refusal
+        prior_spec = GUIDE_PRIORS.select(self.prior)[0]
+        takes_neighbours = prior_spec.input_traits.has_neighbour_frames and self.neighbouring_frames
+        is_distant = takes_neighbours and has_distant_planes(header)
+        return TaskPlan(
+            stacks="planes" if is_distant else "auto",
+            prior_key=prior_spec.key,
             prior_reasons=self._list_prior_reasons(),
+            uses_neighbouring_frames=self.neighbouring_frames,
+            uses_previous_frame=self.temporal_smoothing > 0,
             noise_settings=make_noise_settings(self),
             blind_spot_shape=read_blind_spot(self.blind_spot_shape),
+            notes=(describe_distant_planes(header),) if is_distant else (),
         )
 
     def _refuse_guide(self, image_header: ImageHeader, guide_header: ImageHeader) -> Refusal | None:
-        """Refuse a guide that is a stack, or of another size."""
-        axes = self._get_guide_axes(guide_header)
-        sizes = " × ".join(map(str, guide_header.shape))
-        long_axes = [
-            axis for axis, count in zip(axes, guide_header.shape, strict=False) if count > 1
-        ]
-        if (
-            len(axes) != len(guide_header.shape)
-            or not {"Y", "X"} <= set(axes)
-            or set(long_axes) - set("CSYX")
-            or {"C", "S"} <= set(long_axes)
-        ):
-            return make_refusal("guide-stack", name=guide_header.name, axes=axes, shape=sizes)
-        grid = tuple(guide_header.shape[axes.index(axis)] for axis in "YX")
+        """Refuse a guide of another size, or with planes that the image does not have."""
+        axes, shape = self._get_guide_axes(image_header, guide_header), guide_header.shape
+        facts = {"name": guide_header.name, "axes": guide_header.axes, "shape": _join_sizes(shape)}
+        if len(axes) != len(shape) or not {"Y", "X"} <= set(axes):
+            return make_refusal("guide-stack", **facts)
+        long_axes = {axis for axis, count in zip(axes, shape, strict=True) if count > 1}
+        planes = _get_planes(image_header)
+        if long_axes - {*"CSYX", *planes} or {"C", "S"} <= long_axes:
+            return make_refusal("guide-stack", **facts)
+        grid = tuple(shape[axes.index(axis)] for axis in "YX")
         if grid != image_header.grid:
-            facts = {
+            sizes = {
                 "height": grid[0],
                 "width": grid[1],
                 "other_height": image_header.grid[0],
                 "other_width": image_header.grid[1],
             }
             return make_refusal(
-                "guide-size", name=guide_header.name, image=image_header.name, **facts
+                "guide-size", name=guide_header.name, image=image_header.name, **sizes
             )
+        if any(shape[axes.index(axis)] != planes[axis] for axis in long_axes & set(planes)):
+            image = image_header.name
+            other = _join_sizes(image_header.shape)
+            return make_refusal("guide-planes", image=image, other=other, **facts)
         return None
 
     def _list_prior_reasons(self) -> dict[str, str]:
@@ -180,23 +202,27 @@ class Guide(Task):
         guide = pixels.extra_inputs["guide"]
         if guide.min() == guide.max():
             return make_refusal("guide-constant", value=f"{guide.min():g}")
-        return Inspection(convert_inputs=self._make_guide)
+        return Inspection(convert_inputs=partial(self._make_guide, pixels))
 
     def _make_guide(
-        self, image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
+        self,
+        pixels: InspectedPixels,
+        image: Float32Array,
+        extra_inputs: Mapping[str, Float32Array],
+        headers: Headers,
     ) -> ConvertedInputs:
-        """Return the guide as (G, Y, X) with a range of one, registered on request."""
+        """Return the guide (N or 1, G, *grid) with a range of one, registered on request."""
         import numpy as np
 
-        guide_image, axes = extra_inputs["guide"], self._get_guide_axes(headers["guide"])
-        order = sorted(range(len(axes)), key=lambda axis: "TZCSYX".index(axes[axis]))
-        planes = np.transpose(guide_image, order).reshape(-1, *image.shape[1:])
-        guide = np.stack(
-            [_normalise_range(plane) for plane in planes if plane.min() != plane.max()]
-        )
+        header, stack = pixels.header, pixels.stack
+        axes = self._get_guide_axes(header, headers["guide"])
+        guide = _arrange_guide(extra_inputs["guide"], axes, header, is_volume=stack.ndim > 4)
+        channels = [channel for channel in guide.swapaxes(0, 1) if channel.min() != channel.max()]
+        guide = np.stack([_normalise_range(channel) for channel in channels], 1)
         if not self.align:
             return {"guide": guide}, ()
-        guide, note = _align_guide(guide, image)
+        # frames of a camera are shifted alike, and their mean has less noise
+        guide, note = _align_guide(guide, image if len(stack) == 1 else stack.mean(0))
         return {"guide": guide}, (note,)
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
@@ -205,44 +231,92 @@ class Guide(Task):
             penalties=make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind),
             guide=fit_input.extra_inputs["guide"][None],
         )
-        return PRIOR_SPECS[fit_input.prior_key].build_setup(fit_input, rng, options)
+        setup = PRIOR_SPECS[fit_input.prior_key].build_setup(fit_input, rng, options)
+        problem = add_temporal_smoothing(setup.problem, setup.fit_input, self.temporal_smoothing)
+        return replace(setup, problem=problem)
 
-    def _get_guide_axes(self, guide_header: ImageHeader) -> str:
-        """Return the axes of the guide; with `planes_are_channels`, planes become channels."""
-        if (
-            self.planes_are_channels
-            and len(guide_header.shape) == 3
-            and guide_header.axes.endswith("YX")
-        ):
-            return "CYX"
-        return guide_header.axes
+    def _get_guide_axes(self, image_header: ImageHeader, guide_header: ImageHeader) -> str:
+        """Return the axes of the guide, in the letters of the image's axes.
+
+        With `planes_are_channels`, the first axis becomes channels. The letters of unnamed arrays
+        are guesses, so frames may be read as planes, and planes as frames.
+        """
+        axes, planes = guide_header.axes, _get_planes(image_header).keys()
+        if self.planes_are_channels and len(axes) > 2 and axes[0] in "TZ":
+            axes = "C" + axes[1:]
+        sizes = zip(axes, guide_header.shape, strict=False)
+        guide_planes = {axis for axis, count in sizes if axis in "TZ" and count > 1}
+        is_other_letter = len(guide_planes) == len(planes) == 1 and guide_planes != planes
+        return axes.translate(str.maketrans("TZ", "ZT")) if is_other_letter else axes
 
 
-def _normalise_range(plane: Float32Array) -> Float32Array:
+def _get_planes(header: ImageHeader) -> dict[str, int]:
+    """Return the axes along frames and planes, if there are several, with their sizes."""
+    sizes = dict(zip(header.axes, header.shape, strict=True))
+    return {axis: sizes[axis] for axis in "TZ" if sizes.get(axis, 1) > 1}
+
+
+def _join_sizes(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def _arrange_guide(
+    guide: Float32Array, axes: str, header: ImageHeader, *, is_volume: bool
+) -> Float32Array:
+    """Return a guide as (N, G, *grid), arranged as the image is.
+
+    N is 1 if planes are fitted one by one and the guide is a single plane for all of them.
+
+    Parameters
+    ----------
+    guide : ndarray
+    axes : str
+        Its axes, in the letters of the image's.
+    header : ImageHeader
+        Header of the image.
+    is_volume : bool
+        Whether planes are fitted together.
+    """
+    import numpy as np
+
+    order = sorted(range(len(axes)), key=lambda axis: "TZCSYX".index(axes[axis]))
+    sizes, planes = dict(zip(axes, guide.shape, strict=True)), _get_planes(header)
+    counts = [sizes.get(axis, 1) for axis in "TZ"]
+    arranged = np.transpose(guide, order).reshape(*counts, -1, *header.grid)
+    if is_volume or max(counts) > 1:
+        full_counts = (planes.get(axis, 1) for axis in "TZ")
+        arranged = np.broadcast_to(arranged, (*full_counts, *arranged.shape[2:]))
+    if is_volume:
+        return np.moveaxis(arranged, 1 if "Z" in planes else 0, 2)
+    return arranged.reshape(-1, *arranged.shape[2:])
+
+
+def _normalise_range(channel: Float32Array) -> Float32Array:
     """Scale the bulk of the pixels to a range of one, around a mean of 0."""
     import numpy as np
 
-    low, high = (float(value) for value in np.percentile(plane, GUIDE_PERCENTILES))
+    low, high = (float(value) for value in np.percentile(channel, GUIDE_PERCENTILES))
     if high <= low:  # almost constant, such as a few bright points on black
-        low, high = float(plane.min()), float(plane.max())
+        low, high = float(channel.min()), float(channel.max())
     span = high - low
     clipped = np.clip(
-        plane.astype(np.float64), low - MAX_GUIDE_OUTLIER * span, high + MAX_GUIDE_OUTLIER * span
+        channel.astype(np.float64), low - MAX_GUIDE_OUTLIER * span, high + MAX_GUIDE_OUTLIER * span
     )
     return np.asarray((clipped - clipped.mean()) / span, np.float32)
 
 
 def _align_guide(guide: Float32Array, image: Float32Array) -> tuple[Float32Array, Note]:
-    """Shift the guide onto the image, if the measured shift is plausible; return a note, too."""
+    """Shift the guide (N, G, *grid) onto the image (C, *grid) if plausible; return a note."""
     import numpy as np
 
-    shift = phase_correlate(image.mean(0), guide.mean(0))
-    down, right = shift
+    shift = phase_correlate(image.mean(0), guide.mean(0).mean(0))
+    down, right = shift[-2:]
     if is_shift_too_large(shift, image.shape[1:]):
         return guide, make_note("guide-far", down=down, right=right)
     if is_shift_negligible(shift):
         return guide, make_note("guide-in-place")
-    aligned_guide = np.stack([shift_image(plane, shift) for plane in guide])
+    planes = guide.reshape(-1, *image.shape[1:])
+    aligned_guide = np.stack([shift_image(plane, shift) for plane in planes]).reshape(guide.shape)
     return aligned_guide, make_note("guide-moved", down=down, right=right)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from napari_dip.engine.fit.state import FitResult, FitState
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.engine.fit.trainer import Trainer
+from napari_dip.engine.prior import pad_input_weights
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors.notes import StopReason, make_stop
 
@@ -152,7 +153,7 @@ def _make_fit_state(
     warm_start: Mapping[str, Tensor] | None,
 ) -> FitState:
     if warm_start is not None:
-        prior.network.load_state_dict(dict(warm_start))
+        prior.network.load_state_dict(pad_input_weights(warm_start, prior.network))
     trainer = Trainer(problem, prior, schedule, seed=seed)
     if resume is None:
         return FitState(trainer, trainer.get_average_state_dict(), trainer.state_dict())

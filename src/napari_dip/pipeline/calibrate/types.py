@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageHeader
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.tile import Tile
+    from napari_dip.tasks.base import TaskSpec
     from napari_dip.tasks.noise_models.camera_correction import CameraCorrection
 
     StackArray = npt.NDArray[np.float32]
@@ -161,6 +162,14 @@ class Calibration:
     camera_noise: CameraNoise | None = None
     item_calibrations: tuple[Calibration, ...] = ()
     camera_correction: CameraCorrection | None = None
+
+    def select_extra_inputs(self, task_spec: TaskSpec, item: int) -> dict[str, StackArray]:
+        """Return the extra inputs of one item; of those with items, the entry of it or for all."""
+        names = {task_input.name for task_input in task_spec.inputs if task_input.has_items}
+        return {
+            name: array[item if len(array) > 1 else 0] if name in names else array
+            for name, array in self.extra_inputs.items()
+        }
 
     @property
     def excess_variance(self) -> StackArray | float:

@@ -12,6 +12,7 @@ import numpy as np
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import Refusal, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
+from napari_dip.io.header import match_axes
 from napari_dip.pipeline.execute.runner import run_with_torch
 from napari_dip.pipeline.plan.preflight import preflight
 
@@ -71,11 +72,13 @@ class CropRegion:
         if not _is_overlay(header, image_header):
             return header
         sizes = dict(zip(image_header.axes, image_header.shape, strict=True))
+        matched = match_axes(image_header, header.shape)  # letters of unnamed arrays are guesses
+        axes = matched if len(matched) == len(header.shape) else header.axes
         shape = tuple(
             len(range(*self.get_span(axis, image_header.axes).indices(count)))
             if sizes.get(axis) == count and axis not in "CS"
             else count
-            for axis, count in zip(header.axes, header.shape, strict=True)
+            for axis, count in zip(axes, header.shape, strict=True)
         )
         return replace(header, shape=shape, path=None)
 

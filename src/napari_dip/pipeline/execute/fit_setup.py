@@ -245,6 +245,7 @@ def make_fit_input(
     device_name : str
     """
     prior_spec, device = PRIOR_SPECS[fit_config.prior_key], torch.device(device_name)
+    task_spec = calibrated_image.plan.recipe.task.spec
     calibration, channels = calibrated_image.calibration.get_fit_calibration(), list(unit.channels)
     halved = calibrated_image.calibration.half_resolution
     stack = calibrated_image.stack if halved is None else halved.stack
@@ -276,7 +277,7 @@ def make_fit_input(
         window=fit_config.window,
         extra_inputs={
             name: torch.from_numpy(array).to(device)
-            for name, array in calibration.extra_inputs.items()
+            for name, array in calibration.select_extra_inputs(task_spec, unit.item).items()
         },
         half_resolution=_make_half_resolution_fit(calibrated_image, unit, offset, scale, device),
     )

@@ -103,7 +103,8 @@ def build_guided_prior(
     from napari_dip.engine.prior import zero_last_channels
 
     prior = build_blind_spot_prior(fit_input, rng, options)
-    zero_last_channels(prior.network, options.extra_channels)
+    assert options.guide is not None
+    zero_last_channels(prior.network, options.guide.shape[1])
     return prior
 
 

@@ -288,12 +288,16 @@ class PriorSpec:
         The untrained weights are drawn from `rng`.
         """
         assert self.prior_factory is not None
-        guide = options.guide if self.input_traits.has_guide else None
-        if self.input_traits.has_neighbour_frames:
-            guide = fit_input.series.neighbours
-        if guide is None:
+        candidates = (
+            fit_input.series.neighbours if self.input_traits.has_neighbour_frames else None,
+            options.guide if self.input_traits.has_guide else None,
+        )
+        if not (extra_inputs := [extra for extra in candidates if extra is not None]):
             return self.prior_factory(fit_input, rng, options)
+        import torch
+
         from napari_dip.engine.prior import GuidedPrior
 
+        guide = torch.cat(extra_inputs, 1)
         options = replace(options, extra_channels=guide.shape[1])
         return GuidedPrior(self.prior_factory(fit_input, rng, options), guide)

@@ -89,7 +89,9 @@ GUIDED_PRIOR = PriorSpec(
     methods_phrase="the guide, and the image with pixels hidden afresh at each step",
     papers=("guide", "noise2void", "posterior mean"),
     has_refinement=True,
-    input_traits=PriorInputTraits(contains_image=True, has_masked_pixels=True, has_guide=True),
+    input_traits=PriorInputTraits(
+        contains_image=True, has_masked_pixels=True, has_guide=True, has_neighbour_frames=True
+    ),
     network=PriorNetwork(is_local=True, predicts_noise_variance=True),
     cost=PriorCost(float32_step_bytes=40),
 )
