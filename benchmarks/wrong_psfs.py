@@ -423,7 +423,9 @@ def _list_refused(gaussian: Array, deep: Array) -> Iterator[Case]:
     yield Case(
         name="in channels", psf=np.stack([gaussian] * 3), psf_axes="CYX", codes=("psf-axes",)
     )
-    yield Case(name="four axes", psf=np.stack([deep] * 2), psf_axes="TZYX", codes=("psf-axes",))
+    yield Case(
+        name="stacks in channels", psf=np.stack([deep] * 2), psf_axes="CZYX", codes=("psf-axes",)
+    )
     yield Case(name="dark on bright ground", psf=1 - 0.8 * gaussian, codes=("psf-inverted",))
     noise = rng.normal(100, 10, (64, 64))
     yield Case(name="noise alone", psf=noise, codes=("psf-noise",))

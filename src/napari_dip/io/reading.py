@@ -219,12 +219,14 @@ def _drop_alpha(raw: AnyArray, header: ImageHeader) -> AnyArray:
     return raw
 
 
-def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+def read_provenance(path: str | os.PathLike[str], key: str = "recipe") -> dict[str, Any] | None:
     """Read the provenance that `napari_dip.io.writing.write_image` saved with an image.
 
     Parameters
     ----------
     path : path of a readable TIFF file or OME-Zarr
+    key : str
+        Entry that the provenance must have.
 
     Returns
     -------
@@ -241,7 +243,7 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         for text in texts:
             with suppress(ValueError):
                 candidates.append(parse_strict_json(str(text)))
-    return next((item for item in candidates if isinstance(item, dict) and "recipe" in item), None)
+    return next((item for item in candidates if isinstance(item, dict) and key in item), None)
 
 
 def _iter_provenance_texts(file: TiffFile) -> Iterator[object]:

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, final, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import torch
-    from pydantic.fields import FieldInfo
     from torch import Tensor
 
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
@@ -78,28 +76,6 @@ class Setting:
     file_filter: str = ""
     list_suggestions: Callable[[Any], tuple[str, ...] | Refusal] | None = None
     report_template: str = ""
-
-
-def get_limits(field: FieldInfo) -> tuple[float | None, float | None]:
-    """Return the least and the greatest value of a number setting, from its type.
-
-    An excluded lower limit, such as 0 in ``Field(gt=0)``, counts as included.
-    """
-    members = (getattr(member, "__metadata__", ()) for member in get_args(field.annotation))
-    constraints = (*field.metadata, *chain.from_iterable(members))
-    limits = [
-        limit
-        for constraint in constraints
-        for limit in getattr(constraint, "metadata", (constraint,))
-    ]
-    values = {
-        name: getattr(limit, name)
-        for limit in limits
-        for name in ("ge", "gt", "le", "lt")
-        if hasattr(limit, name)
-    }
-    upper = values["lt"] - 1 if "lt" in values else values.get("le")  # of whole numbers only
-    return values.get("ge", values.get("gt")), upper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +267,22 @@ class HalfResolutionFit:
     full_size_measurement: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridLocation:
+    """Part of an image that the grid of a fit is.
+
+    Attributes
+    ----------
+    start : tuple of int
+        First pixel of the grid in the image, along each of its axes.
+    image_size : tuple of int
+        Size of the whole image along these axes.
+    """
+
+    start: tuple[int, ...]
+    image_size: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FitInput:
     """Pixels, noise and masks of one work unit, from which a task builds problem and prior.
@@ -318,6 +310,8 @@ class FitInput:
         None: the result has the size of the grid, unless the task upscales it.
     removed_artefact : Tensor or None
         What was subtracted from the measurement, such as the offsets of lines; it broadcasts.
+    location : GridLocation or None
+        Part of the image that the grid is; None: the whole image.
     """
 
     measurement: Tensor
@@ -332,6 +326,7 @@ class FitInput:
     series: SeriesFrames = field(default_factory=SeriesFrames)
     half_resolution: HalfResolutionFit | None = None
     removed_artefact: Tensor | None = None
+    location: GridLocation | None = None
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -495,12 +490,14 @@ class InspectedPixels:
         (N, C, *grid) float32: the same image, arranged for the fits.
     extra_inputs : mapping of str to ndarray
         Extra inputs by name, float32; overlays are arranged as the image is.
+    extra_headers : mapping of str to ImageHeader
     """
 
     header: ImageHeader
     image: AnyArray
     stack: Float32Array
     extra_inputs: Mapping[str, Float32Array]
+    extra_headers: Headers = field(default_factory=dict)
 
 
 def keep_extra_inputs(

@@ -1,4 +1,4 @@
-"""Blind deblur: undo a blur that nobody has measured, with a PSF estimated from the image itself."""
+"""Blind deblur: undo a blur that nobody has measured, with a PSF estimated from the image."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ from napari_dip.tasks.base import (
     TaskSpec,
 )
 from napari_dip.tasks.deblur import DEBLUR_REASON, Deblur
-from napari_dip.tasks.psf_settings import compute_object_size, refuse_size
+from napari_dip.tasks.psf_settings import (
+    refuse_size,
+)
 from napari_dip.tasks.shared_settings import (
     CameraGain,
     DetectorNoiseSetting,
     ReadNoise,
+    compute_object_size,
     make_noise_settings,
 )
 

@@ -7,16 +7,19 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+import numpy as np
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import Refusal, make_refusal
+from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     CONTEXT_RADIUS,
     DEFAULT_PRIOR,
     IMAGE_INPUT,
     SINGLE_PIXEL,
     FitInput,
+    GridLocation,
     InspectedPixels,
     Inspection,
     Setting,
@@ -48,11 +51,11 @@ from napari_dip.tasks.psf_settings import (
     RefractiveIndex,
     Wavelength,
     ZStep,
-    compute_object_margin,
-    compute_object_size,
+    centre_psf_image,
     get_fit_axes,
-    make_crop_to_frame,
+    get_psf_cells,
     refine_sizes,
+    refuse_field_size,
     refuse_size,
 )
 from napari_dip.tasks.shared_settings import (
@@ -60,8 +63,11 @@ from napari_dip.tasks.shared_settings import (
     DetectorNoiseSetting,
     ReadNoise,
     TotalVariationKind,
+    compute_object_margin,
+    compute_object_size,
     get_axis_factors,
     get_spatial_axes,
+    make_crop_to_frame,
     make_noise_settings,
     make_total_variation_penalty,
     multiply_sizes,
@@ -70,12 +76,14 @@ from napari_dip.tasks.shared_settings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import torch
     from torch import Tensor
 
+    from napari_dip.engine.deconvolution.field_psf import FieldPsf
     from napari_dip.engine.problem import Operator, Problem
+    from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, Float32Array, ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.tasks.base import ConvertedInputs
@@ -191,6 +199,8 @@ class Deblur(Task):
         sizes = refine_sizes(coarse_sizes, factors)
         frame = multiply_sizes(header.get_sizes(axes), factors)
         is_open = self.border == "open"
+        if psf_header and get_psf_cells(psf_header) and not is_open:
+            return make_refusal("psf-field-circular", name=psf_header.name)
         margin = compute_object_margin(frame, sizes) if is_open else (0,) * len(axes)
         return TaskPlan(
             axes_refusal=None if psf_header else refuse_size(header, coarse_sizes, axes),
@@ -215,15 +225,31 @@ class Deblur(Task):
             return Inspection(convert_inputs=partial(self._make_kernel, None))
         if psf.shape == pixels.image.shape and (psf == pixels.image).all():
             return make_refusal("psf-same", name=pixels.header.name)
-        computed_fwhm = get_psf_source(self).optics.compute_fwhm(pixels.header)
-        checked = inspect_psf_image(psf, computed_fwhm)
-        if isinstance(checked, Refusal):
-            return checked
-        sizes = compute_cropped_sizes(checked.image)
-        if refusal := refuse_size(pixels.header, sizes, "ZYX"[-len(sizes) :]):
+        psf_header = pixels.extra_headers.get("psf")
+        if psf_header and (refusal := refuse_field_size(pixels.header, psf_header)):
             return refusal
+        computed_fwhm = get_psf_source(self).optics.compute_fwhm(pixels.header)
+        leading = [count for count in psf.shape[:-2] if count > 1]
+        is_field = len(leading) > 1
+        cells, sizes = tuple(leading[:2]), (*leading[2:], *psf.shape[-2:])
+        images: list[AnyArray] = []
+        notes: list[Note] = []
+        for image in psf.reshape(-1, *sizes) if is_field else (psf,):
+            checked = inspect_psf_image(image, {} if is_field else computed_fwhm)
+            if isinstance(checked, Refusal):
+                return checked
+            cropped = compute_cropped_sizes(checked.image)
+            if refusal := refuse_size(pixels.header, cropped, "ZYX"[-len(cropped) :]):
+                return refusal
+            images.append(checked.image)
+            notes += checked.notes
+        if not is_field:
+            return Inspection(
+                notes=tuple(notes), convert_inputs=partial(self._make_kernel, images[0])
+            )
+        field = np.reshape(images, (*cells, *sizes))
         return Inspection(
-            notes=checked.notes, convert_inputs=partial(self._make_kernel, checked.image)
+            notes=keep_first_notes(notes), convert_inputs=partial(self._make_field_psf, field)
         )
 
     def _make_kernel(
@@ -239,6 +265,21 @@ class Deblur(Task):
             headers["image"], checked_psf, axes, get_axis_factors(self.factor, axes)
         )
         return {"psf": kernel.numpy()}, notes
+
+    def _make_field_psf(
+        self,
+        checked_psfs: AnyArray,
+        image: Float32Array,
+        extra_inputs: Mapping[str, Float32Array],
+        headers: Headers,
+    ) -> ConvertedInputs:
+        """Return a PSF that changes over the field as modes, and its mean over the field."""
+        dims = image.ndim - 1
+        factors = get_axis_factors(self.factor, get_fit_axes(headers["image"], dims))
+        field_psf, mean, notes = make_field_kernels(headers["image"], checked_psfs, dims, factors)
+        arrays = {"psf": mean, "psf_modes": field_psf.modes}
+        arrays["psf_coefficients"] = field_psf.coefficients
+        return {name: array.numpy() for name, array in arrays.items()}, notes
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem: the blurred prediction explains the image."""
@@ -334,8 +375,13 @@ class Deblur(Task):
         return get_axis_factors(self.factor, get_spatial_axes(fit_input))
 
     def _is_regularised(self, fit_input: FitInput) -> bool:
-        """Whether a deconvolution with a Hessian penalty is an initial estimate and an anchor."""
-        return len(fit_input.grid) > 2 or max(self._get_factors(fit_input)) > 1
+        """Whether a deconvolution with a Hessian penalty is an initial estimate and an anchor.
+
+        With a PSF that changes over the field, fits without it are slower: 23.4 and 25.1 dB on
+        cameraman and starfish of `benchmarks/field_psf.py`, 24.2 and 25.9 with it.
+        """
+        is_fine = max(self._get_factors(fit_input)) > 1
+        return len(fit_input.grid) > 2 or is_fine or "psf_modes" in fit_input.extra_inputs
 
     def _bin_kernel(self, fit_input: FitInput) -> Tensor:
         """Return the kernel on the grid of the image."""
@@ -361,12 +407,34 @@ class Deblur(Task):
         from napari_dip.engine.problem import Chain
 
         kernel, factors = fit_input.extra_inputs["psf"], self._get_factors(fit_input)
-        blur: Operator = (
-            CircularConvolution(kernel)
-            if self.border == "circular"
-            else ValidConvolution(kernel, margin=self._compute_margin(fit_input))
-        )
+        margin = self._compute_margin(fit_input)
+        blur: Operator
+        if "psf_modes" in fit_input.extra_inputs:
+            blur = self._make_field_blur(fit_input, margin)
+        elif self.border == "circular":
+            blur = CircularConvolution(kernel)
+        else:
+            blur = ValidConvolution(kernel, margin=margin)
         return blur if max(factors) == 1 else Chain(blur, BinnedDownsample(factors))
+
+    def _make_field_blur(self, fit_input: FitInput, margin: tuple[int, ...]) -> Operator:
+        """Return the blur that changes over the field, with coefficients of this part of it."""
+        from napari_dip.engine.deconvolution.field_psf import interpolate_coefficients
+        from napari_dip.engine.operators.convolution import FieldConvolution
+
+        location = fit_input.location or GridLocation(
+            start=(0,) * len(margin), image_size=fit_input.grid
+        )
+        factors = self._get_factors(fit_input)
+        start = multiply_sizes(location.start, factors)
+        frame = multiply_sizes(fit_input.grid, factors)
+        coefficients = interpolate_coefficients(
+            fit_input.extra_inputs["psf_coefficients"],
+            multiply_sizes(location.image_size, factors),
+            tuple(first - pixels for first, pixels in zip(start, margin, strict=True)),
+            compute_object_size(frame, margin),
+        )
+        return FieldConvolution(fit_input.extra_inputs["psf_modes"], coefficients, margin)
 
 
 def get_psf_source(task: Deblur) -> PsfSource:
@@ -391,3 +459,55 @@ def fill_in_pixel_sizes(task: Task, header: ImageHeader) -> Task:
     if "Z" in header.axes and (z_step := optics.get_pixel_sizes(header, "Z")[0]) is not None:
         task = replace(task, z_step=z_step)
     return task
+
+
+def make_field_kernels(
+    header: ImageHeader, images: AnyArray, dims: int, factors: tuple[int, ...]
+) -> tuple[FieldPsf, Tensor, tuple[Note, ...]]:
+    """Return a PSF that changes over the field, its mean over the field, and notes.
+
+    Parameters
+    ----------
+    header : ImageHeader
+        Header of the image, after the checks.
+    images : ndarray
+        (rows, columns, *sizes): images of the PSF in the middles of equal parts of the field.
+    dims : int
+        Number of axes of a fit. PSFs of one plane act within each plane of a volume.
+    factors : tuple of int
+        As for `PsfSource.make_kernel`.
+
+    Raises
+    ------
+    RefusedError
+        If a PSF is larger than the image after cropping.
+    """
+    import torch
+    from torch.nn.functional import pad
+
+    from napari_dip.engine.deconvolution.field_psf import decompose_field
+    from napari_dip.engine.deconvolution.psf import refine_psf
+
+    cells, sizes = images.shape[:2], images.shape[2:]
+    centred = [centre_psf_image(header, image) for image in images.reshape(-1, *sizes)]
+    kernels = [refine_psf(kernel, factors[-kernel.ndim :]) for kernel, _ in centred]
+    largest = [max(axis_sizes) for axis_sizes in zip(*(k.shape for k in kernels), strict=True)]
+
+    def pad_evenly(kernel: Tensor) -> Tensor:
+        missing = [most - size for most, size in zip(largest, kernel.shape, strict=True)]
+        padded = pad(kernel, [count // 2 for count in reversed(missing) for _ in range(2)])
+        return padded.reshape(*(1,) * (dims - padded.ndim), *padded.shape)
+
+    stacked = torch.stack([pad_evenly(kernel) for kernel in kernels])
+    field_psf = decompose_field(stacked, (1,) * (dims - 2) + cells)
+    notes = keep_first_notes(note for _, kernel_notes in centred for note in kernel_notes)
+    mode_note = make_note("psf-modes", count=len(field_psf.modes), many=len(field_psf.modes) > 1)
+    return field_psf, stacked.mean(0), (*notes, mode_note)
+
+
+def keep_first_notes(notes: Iterable[Note]) -> tuple[Note, ...]:
+    """Return the first note of each code, where many PSFs are checked alike."""
+    first_notes: dict[str, Note] = {}
+    for note in notes:
+        first_notes.setdefault(note.code, note)
+    return tuple(first_notes.values())

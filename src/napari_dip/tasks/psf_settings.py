@@ -17,11 +17,8 @@ from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import Setting, TaskInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
-    from napari_dip.engine.problem import Estimate
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, ImageHeader
 
@@ -120,18 +117,18 @@ Pinhole = Annotated[
         report_template="pinhole of {:g} Airy units",
     ),
 ]
-#: Maximum margin on each side of a volume: the frame's size divided by this. The full radius of a
-#: deep PSF would enlarge the object eightfold.
-MARGIN_DIVISOR = 4
 PSF_INPUT = TaskInput(
     name="psf",
     label="PSF",
     help="The point spread function: the image of a point. Not needed if a Gaussian or a "
     "microscope is given instead. With a stack, a stack is deblurred as one volume; with a single "
-    "plane, each plane by itself.",
+    "plane, each plane by itself. A PSF that changes over the field has rows and columns of PSFs "
+    "along its first two axes.",
     is_optional=True,
     is_inspected_early=True,
 )
+#: Key of the report of a measured PSF in the provenance of its file.
+PSF_PROVENANCE_KEY = "napari_dip_psf"
 #: Advice where a PSF with depth meets single planes of a Z stack.
 _VOLUME_HINT = ", or set 'Stacks' to Automatic, which takes four planes or more as a volume"
 #: Radius of a computed PSF, laterally in Airy radii and along Z in distances to the first minimum:
@@ -154,51 +151,6 @@ _OPTICS_LABELS = {
     "wavelength": "wavelength (--wavelength)",
     "pixel_size": "pixel size (--pixel-size)",
 }
-
-
-def compute_object_margin(grid: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the pixels of the object beyond the frame, on either side of each axis.
-
-    Parameters
-    ----------
-    grid : tuple of int
-        Size of the frame.
-    sizes : tuple of int
-        Size of the PSF.
-    """
-    radius = tuple(size // 2 for size in sizes)
-    if len(grid) == 2:
-        return radius
-    return tuple(
-        min(pixels, -(-count // MARGIN_DIVISOR)) for pixels, count in zip(radius, grid, strict=True)
-    )
-
-
-def compute_object_size(grid: tuple[int, ...], margin: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the size of the object whose blurred image fills the frame."""
-    return tuple(count + 2 * pixels for count, pixels in zip(grid, margin, strict=True))
-
-
-def make_crop_to_frame(margin: tuple[int, ...]) -> Callable[[Estimate], Estimate]:
-    """Return the postprocessing that crops the object to the frame.
-
-    Parameters
-    ----------
-    margin : tuple of int
-        Pixels beyond the frame on either side of each axis.
-    """
-    from napari_dip.engine.problem import Estimate
-
-    def crop(image: Tensor) -> Tensor:
-        for axis, pixels in enumerate(margin, start=2):
-            image = image.narrow(axis, pixels, image.shape[axis] - 2 * pixels)
-        return image
-
-    def crop_estimate(estimate: Estimate) -> Estimate:
-        log_variance = estimate.log_variance
-        return Estimate(crop(estimate.mean), None if log_variance is None else crop(log_variance))
-
-    return crop_estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +238,8 @@ class PsfSource:
         count = image_header.get_sizes("Z")[0] if "Z" in image_header.axes else 1
         if count > 1 and not has_depth:
             notes.append(make_note("psf-plane", count=count))
+        if cells := get_psf_cells(psf_header):
+            notes.append(make_note("psf-field", rows=cells[0], columns=cells[1]))
         return tuple(notes)
 
     def is_volumetric(self, image_header: ImageHeader, psf_header: ImageHeader | None) -> bool:
@@ -303,7 +257,7 @@ class PsfSource:
         if psf_header is not None:
             shape = psf_header.shape[-2:]
             if axes[0] == "Z":
-                shape = (next((n for n in psf_header.shape[:-2] if n > 1), 1), *shape)
+                shape = (_count_psf_planes(psf_header), *shape)
             # centring at most doubles the size; kernels larger than the image are refused later
             return tuple(
                 min(2 * n + 1, 2 * (frame // 2) + 1) if n > 1 else 1
@@ -345,7 +299,7 @@ class PsfSource:
         notes: tuple[Note, ...]
         factors = factors or (1,) * len(axes)
         if image is not None:
-            kernel, notes = _centre_psf_image(header, image)
+            kernel, notes = centre_psf_image(header, image)
             kernel = refine_psf(kernel, factors[-kernel.ndim :])
             return (kernel[None] if kernel.ndim < len(axes) else kernel), notes
         sizes = refine_sizes(self.compute_psf_sizes(header, None, axes), factors)
@@ -426,7 +380,7 @@ def get_fit_axes(header: ImageHeader, dims: int) -> str:
     return "ZYX" if "Z" in header.axes and header.get_sizes("Z") > (1,) else "TYX"
 
 
-def _centre_psf_image(header: ImageHeader, image: AnyArray) -> tuple[Tensor, tuple[Note, ...]]:
+def centre_psf_image(header: ImageHeader, image: AnyArray) -> tuple[Tensor, tuple[Note, ...]]:
     """Centre and crop the image of a PSF; raise if it is then larger than the image."""
     import torch
 
@@ -439,13 +393,50 @@ def _centre_psf_image(header: ImageHeader, image: AnyArray) -> tuple[Tensor, tup
     return kernel, notes
 
 
+def get_psf_cells(psf_header: ImageHeader) -> tuple[int, int] | None:
+    """Return rows and columns of PSFs that change over the field; None for a single PSF.
+
+    They are the axes T and Z of planes, and T and C of stacks.
+    """
+    leading = zip(psf_header.axes[:-2], psf_header.shape[:-2], strict=True)
+    axes = "".join(axis for axis, count in leading if count > 1)
+    if psf_header.axes[-2:] != "YX" or axes not in ("TZ", "TCZ"):
+        return None
+    rows, columns = psf_header.get_sizes(axes[:2])
+    return rows, columns
+
+
+def refuse_field_size(header: ImageHeader, psf_header: ImageHeader) -> Refusal | None:
+    """Refuse PSFs of the field of another image, where their file states its size."""
+    from napari_dip.io.outputs import IMAGE_SUFFIXES
+    from napari_dip.io.reading import read_provenance
+
+    path = psf_header.path or ""
+    if get_psf_cells(psf_header) is None or not path.endswith(IMAGE_SUFFIXES):
+        return None
+    provenance = read_provenance(path, PSF_PROVENANCE_KEY) or {}
+    field_size = provenance.get(PSF_PROVENANCE_KEY, {}).get("field_size") or header.grid
+    if tuple(field_size) == header.grid:
+        return None
+    facts = {"field": _format_shape(field_size), "frame": _format_shape(header.grid)}
+    return make_refusal("psf-field-size", psf=psf_header.name, name=header.name, **facts)
+
+
 def is_psf_volume(psf_header: ImageHeader) -> bool:
-    """Return whether the image of a PSF has several planes."""
-    return any(count > 1 for count in psf_header.shape[:-2])
+    """Return whether the image of a PSF, or of each PSF of a field, has several planes."""
+    return _count_psf_planes(psf_header) > 1
+
+
+def _count_psf_planes(psf_header: ImageHeader) -> int:
+    if get_psf_cells(psf_header):
+        return psf_header.shape[-3] if "C" in psf_header.axes else 1
+    return next((count for count in psf_header.shape[:-2] if count > 1), 1)
 
 
 def _refuse_psf_image(psf_header: ImageHeader) -> Refusal | None:
-    """Refuse anything but a plane or a Z stack without colours or channels."""
+    """Refuse anything but a plane or a Z stack without colours or channels, or a field of them."""
+    if get_psf_cells(psf_header):
+        return None
     stack_sizes = [count for count in psf_header.shape[:-2] if count > 1]
     has_channels = any(
         axis in psf_header.axes and psf_header.get_sizes(axis) > (1,) for axis in "CS"

@@ -1,4 +1,4 @@
-"""Settings that several tasks share: noise, smoothing, repeated exposures, and series of frames.
+"""Settings that several tasks share: noise, smoothing, exposures, series, and finer grids.
 
 Each comes with the functions that check it and that add it to a problem or a prior.
 """
@@ -19,7 +19,11 @@ from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
-    from napari_dip.engine.problem import Penalty, Problem
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from napari_dip.engine.problem import Estimate, Penalty, Problem
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, ImageHeader
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
 
 #: Upscaling factors of one axis; the Deep Image Prior paper shows 4 and 8.
 ALLOWED_FACTORS = (1, 2, 3, 4, 8)
+#: Maximum margin on each side of a volume: the frame's size divided by this. The full radius of a
+#: deep PSF would enlarge the object eightfold.
+MARGIN_DIVISOR = 4
 
 if TYPE_CHECKING:
     AnyNoiseModel = str
@@ -436,3 +443,48 @@ def multiply_sizes(sizes: tuple[int, ...], factors: tuple[int, ...]) -> tuple[in
 def get_spatial_axes(fit_input: FitInput) -> str:
     """Return the axes of a fit; T counts as Z, since no factor or PSF here concerns time."""
     return "ZYX"[-len(fit_input.grid) :]
+
+
+def compute_object_margin(grid: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the pixels of the object beyond the frame, on either side of each axis.
+
+    Parameters
+    ----------
+    grid : tuple of int
+        Size of the frame.
+    sizes : tuple of int
+        Size of the PSF.
+    """
+    radius = tuple(size // 2 for size in sizes)
+    if len(grid) == 2:
+        return radius
+    return tuple(
+        min(pixels, -(-count // MARGIN_DIVISOR)) for pixels, count in zip(radius, grid, strict=True)
+    )
+
+
+def compute_object_size(grid: tuple[int, ...], margin: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the size of the object whose blurred image fills the frame."""
+    return tuple(count + 2 * pixels for count, pixels in zip(grid, margin, strict=True))
+
+
+def make_crop_to_frame(margin: tuple[int, ...]) -> Callable[[Estimate], Estimate]:
+    """Return the postprocessing that crops the object to the frame.
+
+    Parameters
+    ----------
+    margin : tuple of int
+        Pixels beyond the frame on either side of each axis.
+    """
+    from napari_dip.engine.problem import Estimate
+
+    def crop(image: Tensor) -> Tensor:
+        for axis, pixels in enumerate(margin, start=2):
+            image = image.narrow(axis, pixels, image.shape[axis] - 2 * pixels)
+        return image
+
+    def crop_estimate(estimate: Estimate) -> Estimate:
+        log_variance = estimate.log_variance
+        return Estimate(crop(estimate.mean), None if log_variance is None else crop(log_variance))
+
+    return crop_estimate

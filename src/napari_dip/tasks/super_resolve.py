@@ -34,16 +34,16 @@ from napari_dip.tasks.priors.prior_spec import (
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.priors.zssr import MIN_ZSSR_SIDE, split_into_stages
 from napari_dip.tasks.psf_settings import (
-    compute_object_size,
     get_fit_axes,
-    make_crop_to_frame,
 )
 from napari_dip.tasks.shared_settings import (
     CameraGain,
     DetectorNoiseSetting,
     ReadNoise,
+    compute_object_size,
     get_axis_factors,
     get_spatial_axes,
+    make_crop_to_frame,
     make_noise_settings,
     multiply_sizes,
     normalise_factor,

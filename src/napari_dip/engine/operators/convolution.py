@@ -1,4 +1,4 @@
-"""Define blur operators, with a known or a learned kernel, in 2-D and 3-D."""
+"""Define blur operators with a known, a learned or a changing kernel, in 2-D and 3-D."""
 
 from __future__ import annotations
 
@@ -65,23 +65,74 @@ class ValidConvolution(_FramedConvolution):
         self.dims = kernel.ndim if dims is None else dims
         full_margin = compute_kernel_margin(kernel, self.dims)
         self.margin = full_margin if margin is None else tuple(map(min, margin, full_margin))
-        self._padding = [
-            full - available for full, available in zip(full_margin, self.margin, strict=True)
-        ]
+        self._padding = _list_padding(full_margin, self.margin)
         self.register_buffer("kernel", kernel.detach().to(torch.float32), persistent=False)
         self._transfer: tuple[list[int], Tensor] | None = None
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, C, *measured + 2 margin) to (B, C, *measured)."""
         if any(self._padding):
-            sides = [side for missing in reversed(self._padding) for side in (missing, missing)]
-            image = F.pad(image, sides, mode="replicate")
+            image = F.pad(image, self._padding, mode="replicate")
         if prod(self.kernel.shape[-self.dims :]) <= MAX_DIRECT_TAPS:
             return convolve_directly(image, self.kernel)
         lengths = _compute_fft_lengths(image)
         if self._transfer is None or self._transfer[0] != lengths:
             self._transfer = lengths, _compute_spectrum(self.kernel, lengths)
         return convolve_by_fourier(image, self.kernel, self._transfer[1])
+
+
+class FieldConvolution(_FramedConvolution):
+    """Blur with a PSF that changes over the field; the image extends beyond the measured frame.
+
+    It is a sum of invariant convolutions: each mode blurs the image times the mode's coefficients.
+
+    Parameters
+    ----------
+    modes : Tensor
+        (K, *sizes), with odd sizes; the middle of each is its origin.
+    coefficients : Tensor
+        (K, *grid of the image with its margin), or of size 1 along axes without change.
+    margin : tuple of int or None
+        As for `ValidConvolution`.
+
+    Raises
+    ------
+    ValueError
+        If a size is even.
+
+    References
+    ----------
+    Denis, Thiébaut, Soulez, Becker, Mourya, Fast approximations of shift-variant blur, IJCV 115,
+    2015, doi:10.1007/s11263-015-0817-x.
+    """
+
+    modes: Tensor
+    coefficients: Tensor
+
+    def __init__(
+        self, modes: Tensor, coefficients: Tensor, margin: tuple[int, ...] | None = None
+    ) -> None:
+        super().__init__()
+        full_margin = compute_kernel_margin(modes, modes.ndim - 1)
+        self.margin = full_margin if margin is None else tuple(map(min, margin, full_margin))
+        self._padding = _list_padding(full_margin, self.margin)
+        self.register_buffer("modes", modes.detach().to(torch.float32), persistent=False)
+        self.register_buffer("coefficients", coefficients.detach(), persistent=False)
+        self._transfer: tuple[list[int], Tensor] | None = None
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (B, C, *measured + 2 margin) to (B, C, *measured)."""
+        parts = (image[:, :, None] * self.coefficients).flatten(0, 1)
+        if any(self._padding):
+            parts = F.pad(parts, self._padding, mode="replicate")
+        lengths = _compute_fft_lengths(parts)
+        if self._transfer is None or self._transfer[0] != lengths:
+            self._transfer = lengths, _compute_spectrum(self.modes, lengths)
+        axes = tuple(range(-len(lengths), 0))
+        spectrum = torch.fft.rfftn(parts, s=lengths, dim=axes) * self._transfer[1]
+        periodic = torch.fft.irfftn(spectrum.sum(1), s=lengths, dim=axes)
+        blurred = _crop_to_valid(periodic, self.modes.shape[1:], parts.shape[2:])
+        return blurred.reshape(*image.shape[:2], *blurred.shape[1:])
 
 
 class CircularConvolution(Operator):
@@ -167,11 +218,22 @@ def convolve_by_fourier(image: Tensor, kernel: Tensor, transfer: Tensor | None =
     lengths = _compute_fft_lengths(image)
     spectrum = torch.fft.rfftn(image, s=lengths, dim=axes)
     spectrum = spectrum * (_compute_spectrum(kernel, lengths) if transfer is None else transfer)
-    blurred: Tensor = torch.fft.irfftn(spectrum, s=lengths, dim=axes)
+    periodic: Tensor = torch.fft.irfftn(spectrum, s=lengths, dim=axes)
+    return _crop_to_valid(periodic, sizes, grid)
+
+
+def _crop_to_valid(blurred: Tensor, sizes: torch.Size, grid: torch.Size) -> Tensor:
+    """Crop a periodic convolution to where the kernel lies within the image."""
     # periodic wrap-around affects pixels before the first valid one only
-    for axis, size, length in zip(axes, sizes, grid, strict=True):
+    for axis, size, length in zip(range(-len(sizes), 0), sizes, grid, strict=True):
         blurred = blurred.narrow(axis, size - 1, length - size + 1)
     return blurred
+
+
+def _list_padding(full_margin: tuple[int, ...], margin: tuple[int, ...]) -> list[int]:
+    """List the missing pixels on either side of each axis, the last axis first."""
+    pairs = zip(full_margin[::-1], margin[::-1], strict=True)
+    return [side for full, available in pairs for side in (full - available,) * 2]
 
 
 def _compute_fft_lengths(image: Tensor) -> list[int]:

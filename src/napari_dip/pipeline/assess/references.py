@@ -145,6 +145,11 @@ def _uses_computed_psf(*models: str) -> Callable[[Report], bool]:
     return lambda report: report["task"] == "deblur" and get_task_setting(report, "model") in models
 
 
+def _uses_field_psf(report: Report) -> bool:
+    """Return whether the PSF changed over the field."""
+    return any(note["code"] == "psf-modes" for note in report.get("note_codes", ()))
+
+
 def _uses_blur_model(*, free: bool) -> Callable[[Report], bool]:
     return lambda report: (
         report["task"] == "blind-deblur" and (get_task_setting(report, "blur") == "free") is free
@@ -174,8 +179,10 @@ _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "Richardson": _uses_richardson_lucy,
     "Lucy": _uses_richardson_lucy,
     "hessian penalty": lambda report: (
-        _uses_richardson_lucy(report) and len(report.get("fit", {}).get("axes", "")) > 2
+        _uses_richardson_lucy(report)
+        and (len(report.get("fit", {}).get("axes", "")) > 2 or _uses_field_psf(report))
     ),
+    "field psf": _uses_field_psf,
     "psf model": _uses_computed_psf("widefield", "confocal"),
     "confocal": _uses_computed_psf("confocal"),
     "blur likelihood": _uses_blur_model(free=False),

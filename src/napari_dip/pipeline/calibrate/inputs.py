@@ -144,7 +144,11 @@ def inspect_pixels(
 ) -> Inspection | Refusal:
     """Let the task inspect the image, (N, C, *grid), and the arranged extra inputs."""
     pixels = InspectedPixels(
-        header=plan.header, image=image, stack=stack, extra_inputs=extra_inputs
+        header=plan.header,
+        image=image,
+        stack=stack,
+        extra_inputs=extra_inputs,
+        extra_headers=plan.extra_headers,
     )
     return plan.recipe.task.inspect(pixels, plan.task_plan)
 

@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.pipeline.plan.types import Plan
-from napari_dip.tasks.base import Inspection
+from napari_dip.tasks.base import GridLocation, Inspection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -260,6 +260,8 @@ class CalibratedImage:
         (N, C, *grid), in the image's units. Outliers are filled in.
     inspection : Inspection
         What the task decided from the pixels of a whole image.
+    location : GridLocation or None
+        Part of the image that a crop is; None for others, whose units know it.
     """
 
     plan: RunPlan
@@ -269,6 +271,14 @@ class CalibratedImage:
     inputs: Mapping[str, npt.NDArray[Any]]
     stack: StackArray
     inspection: Inspection = field(default_factory=Inspection)
+    location: GridLocation | None = None
+
+    def locate_grid(self, origin: tuple[int, ...]) -> GridLocation | None:
+        """Return the part of the image that a unit is fitted to; None for the whole image."""
+        if not origin:
+            return self.location
+        image_size = self.plan.header.get_sizes(self.layout.grid_axes)
+        return GridLocation(start=origin, image_size=image_size)
 
     @property
     def result_shape(self) -> tuple[int, ...]:

@@ -232,7 +232,7 @@ def _crop_image(
         count_measured_pixels,
     )
     from napari_dip.pipeline.plan.layout import to_stack
-    from napari_dip.tasks.base import Inspection
+    from napari_dip.tasks.base import GridLocation, Inspection
 
     plan, calibration = whole_image.plan, whole_image.calibration
     layout, axes = plan.layout, plan.header.axes
@@ -271,6 +271,10 @@ def _crop_image(
         layout=layout,
         inputs={"image": array},
         stack=stack,
+        location=GridLocation(
+            start=tuple(region.get_span(axis, axes).start for axis in layout.grid_axes),
+            image_size=plan.header.get_sizes(layout.grid_axes),
+        ),
     )
 
 

@@ -280,6 +280,7 @@ def make_fit_input(
             for name, array in calibration.select_extra_inputs(task_spec, unit.item).items()
         },
         half_resolution=_make_half_resolution_fit(calibrated_image, unit, offset, scale, device),
+        location=calibrated_image.locate_grid(unit.origin),
     )
     fit_input = (
         average_exposures(fit_input) if prior_spec.input_traits.contains_image else fit_input

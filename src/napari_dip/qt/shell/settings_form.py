@@ -6,6 +6,7 @@ import types
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from magicgui.widgets import create_widget
@@ -29,12 +30,12 @@ from napari_dip.pipeline.recipe import Recipe, RunSettings, make_recipe
 from napari_dip.qt.shell.background_call import start_call
 from napari_dip.qt.shell.dock_widget import guard_wheel, make_form
 from napari_dip.tasks import TASKS, Setting
-from napari_dip.tasks.base import get_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from magicgui.widgets.bases import ValueWidget
+    from pydantic.fields import FieldInfo
 
     from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.tasks import Task
@@ -180,7 +181,7 @@ def list_form_fields(*models: Any) -> tuple[SettingField, ...]:
             annotation=info.annotation,
             default=info.default,
             setting=setting,
-            limits=get_limits(info),
+            limits=_get_limits(info),
         )
         for model in models
         for name, info in model.__pydantic_fields__.items()
@@ -395,3 +396,25 @@ def _refuse_value(field: SettingField, value: str, why: str) -> Any:
         why=why,
         hint="Leave it empty for the automatic value.",
     )
+
+
+def _get_limits(field: FieldInfo) -> tuple[float | None, float | None]:
+    """Return the least and the greatest value of a number setting, from its type.
+
+    An excluded lower limit, such as 0 in ``Field(gt=0)``, counts as included.
+    """
+    members = (getattr(member, "__metadata__", ()) for member in get_args(field.annotation))
+    constraints = (*field.metadata, *chain.from_iterable(members))
+    limits = [
+        limit
+        for constraint in constraints
+        for limit in getattr(constraint, "metadata", (constraint,))
+    ]
+    values = {
+        name: getattr(limit, name)
+        for limit in limits
+        for name in ("ge", "gt", "le", "lt")
+        if hasattr(limit, name)
+    }
+    upper = values["lt"] - 1 if "lt" in values else values.get("le")  # of whole numbers only
+    return values.get("ge", values.get("gt")), upper
