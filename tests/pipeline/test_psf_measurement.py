@@ -166,3 +166,63 @@ def test_the_command_writes_a_psf_that_deblur_takes(
     tifffile.imwrite(image, make_field(make_gaussian((1.4, 1.4)), 400, 1))
     deblur = ["deblur", image, "--psf", str(psf), "-o", str(tmp_path / "out.tif"), "--quiet"]
     assert main([*deblur, "--max-iterations", "2"]) == 0
+
+
+def make_widening_field(count: int = 9, side: int = 384, seed: int = 0) -> np.ndarray:
+    """Put beads on a grid of cells, wider from the left (1.2 pixels) to the right (2.4)."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((side, side))
+    pitch = side / count
+    for row, column in np.ndindex(count, count):
+        middle = (np.array([row, column]) + 0.5) * pitch + rng.uniform(-3, 3, 2)
+        pixel = np.round(middle).astype(int)
+        width = 1.2 + 1.2 * (middle[1] + 0.5) / side
+        y, x = np.mgrid[-14:15, -14:15]
+        squares = (y - (middle - pixel)[0]) ** 2 + (x - (middle - pixel)[1]) ** 2
+        spot = np.exp(-squares / (2 * width**2)) / width**2
+        place = tuple(slice(at - 14, at + 15) for at in pixel)
+        image[place] += 1500 * rng.uniform(0.7, 1.4) * spot
+    noisy = rng.poisson(image) + rng.normal(0, 3, image.shape) + 100
+    return np.asarray(noisy, np.float32)
+
+
+def test_the_width_over_the_field_is_right_within_6_percent() -> None:
+    report = dip.measure_psf(make_widening_field(), field=True)
+    assert report.field is not None
+    assert report.field.degree > 0
+    columns = (np.arange(7) + 0.5) / 7
+    expected = 2.3548 * (1.2 + 1.2 * columns)
+    np.testing.assert_allclose(report.field.lateral_widths, np.tile(expected, (7, 1)), rtol=0.06)
+    np.testing.assert_allclose(report.field.psfs.sum((2, 3)), 1, rtol=1e-5)
+    assert any("Over the field the width" in sentence for sentence in report.sentences)
+
+
+def test_a_psf_that_does_not_change_is_said_to_be_enough() -> None:
+    report = dip.measure_psf(make_field(make_gaussian((1.5, 1.5)), 1000, rows=6), field=True)
+    assert report.field is not None
+    assert report.field.degree == 0
+    assert any("single PSF is enough" in sentence for sentence in report.sentences)
+
+
+def test_beads_in_a_part_of_the_field_alone_are_refused() -> None:
+    image = make_widening_field()
+    image[:, 200:] = 100 + np.random.default_rng(1).normal(0, 3, image[:, 200:].shape)
+    with pytest.raises(RefusedError) as caught:
+        dip.measure_psf(image, field=True)
+    assert caught.value.reason.code == "beads-field"
+
+
+def test_the_command_writes_psfs_of_the_field_that_deblur_takes_for_this_field_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beads, cells, psf = (tmp_path / f"{name}.tif" for name in ("beads", "cells", "psf"))
+    tifffile.imwrite(beads, make_widening_field())
+    assert main(["psf", str(beads), "--field", "-o", str(psf)]) == 0
+    assert tifffile.imread(psf).shape[:2] == (7, 7)
+    image = np.random.default_rng(0).poisson(50, (384, 384)).astype(np.float32)
+    tifffile.imwrite(cells, image)
+    assert main(["plan", "deblur", str(cells), "--psf", str(psf)]) == 0
+    assert "7 × 7 PSFs" in capsys.readouterr().out
+    tifffile.imwrite(cells, image[:192])
+    assert main(["plan", "deblur", str(cells), "--psf", str(psf)]) == 2
+    assert "field of 384 × 384 pixels" in capsys.readouterr().err

@@ -357,6 +357,7 @@ def run_psf_command(
     output: str,
     axes: str | None = None,
     bead_diameter: float = 0.0,
+    field: bool = False,
     report: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
@@ -372,6 +373,8 @@ def run_psf_command(
         Axes that override those in the file.
     bead_diameter : float
         In nm; 0: not taken out.
+    field : bool
+        Whether the PSF changes over the field.
     report : str or None
         Path for the figures as JSON.
     overwrite, quiet : bool
@@ -389,7 +392,7 @@ def run_psf_command(
     resolve_psf_outputs(output, (image,), overwrite=overwrite)
     settings = {name: value for name, value in microscope.items() if value is not None}
     with OutputLock(output):
-        psf = measure_psf(image, axes, bead_diameter=bead_diameter, **settings)
+        psf = measure_psf(image, axes, bead_diameter=bead_diameter, field=field, **settings)
         resolve_psf_outputs(output, (image,), overwrite=overwrite)  # another run may have ended
         saved_path = psf.save(output, overwrite=overwrite)
     if report is not None:

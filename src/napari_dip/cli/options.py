@@ -349,6 +349,12 @@ def make_psf_arguments() -> list[Argument]:
         make_output_option("The PSF, as TIFF or OME-Zarr; a figure is saved beside it.", "FILE"),
         _AXES,
         bead_diameter.replace(annotation=Annotated[float, *get_args(bead_diameter.annotation)[1:]]),
+        make_flag(
+            "field",
+            "The PSF changes over the field: save rows and columns of PSFs, which deblur takes as "
+            "they are. Beads must lie in all parts of the field.",
+            COMMON_GROUP,
+        ),
         make_option("report", "Save widths, errors and positions of the beads as JSON."),
         *(optics[name] for name in _OPTICS_FIELDS),
         _OVERWRITE,

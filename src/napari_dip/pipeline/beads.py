@@ -30,6 +30,8 @@ _DETECTION_SIGMAS = 6.0
 #: Least brightness of a bead, as a share of the median of the ten brightest. The rings of a
 #: widefield PSF reach 15 % of its peak where neighbouring planes are summed.
 _MIN_RELATIVE_BRIGHTNESS, _REFERENCE_BEADS = 0.25, 10
+#: The same where the PSF changes: twice as wide, it has a quarter of the peak, and beads differ.
+_MIN_FIELD_BRIGHTNESS = 0.1
 #: Width at half height of a single pixel after a Gaussian filter of one pixel, by linear
 #: interpolation, and the least width that counts as a bead's (FWHM of 0.9 pixels).
 _FILTER_WIDTH, _MIN_SMOOTHED_WIDTH = 2.452, 2.6
@@ -45,6 +47,10 @@ _ALIGNMENT_ROUNDS, _ALIGNMENT_STEPS = 4, 8
 _MAX_WIDTH_DEVIATION, _MAX_WIDTH_SIGMAS = 0.15, 4.0
 #: Voxels of one bead at the greatest value of the image: three or more are a plateau.
 _SATURATED_VOXELS = 3
+#: Parts of the field along each axis whose PSFs are written, and of which each third needs a bead.
+FIELD_CELLS, _COVERED_PARTS = 7, 3
+#: Greatest degree of the polynomials over the field, and least beads for each of their terms.
+_MAX_FIELD_DEGREE, _BEADS_PER_TERM = 4, 3
 #: Draws of the bootstrap over beads, and beads that it needs.
 _BOOTSTRAP_DRAWS, MIN_BOOTSTRAP_BEADS = 40, 3
 #: Iterations of Richardson-Lucy that take the size of the beads out, and samples of a bead's ball
@@ -65,9 +71,18 @@ class BeadFault(StrEnum):
 
 
 def cut_out_beads(
-    name: str, image: FloatArray
+    name: str, image: FloatArray, *, is_field: bool = False
 ) -> tuple[FloatArray, AnyArray, dict[BeadFault, int], float]:
     """Find beads that stand alone.
+
+    Parameters
+    ----------
+    name : str
+        Name of the image.
+    image : ndarray
+        (Y, X) or (Z, Y, X).
+    is_field : bool
+        Whether the PSF may change over the field, so that beads differ more in brightness.
 
     Returns
     -------
@@ -88,7 +103,8 @@ def cut_out_beads(
     fwhm = _guess_fwhm(image, noise)
     if fwhm is None:
         raise RefusedError("beads-none", name=name)
-    positions, _ = _find_maxima(image, fwhm / FWHM_PER_SIGMA, noise)
+    brightness = _MIN_FIELD_BRIGHTNESS if is_field else _MIN_RELATIVE_BRIGHTNESS
+    positions, _ = _find_maxima(image, fwhm / FWHM_PER_SIGMA, noise, brightness)
     radii = np.ceil(_CROP_RADIUS * fwhm).astype(int)
     last = np.array(image.shape) - 1
     if image.ndim == 3:  # beads lie in one plane, which may be near the first or last of the stack
@@ -130,7 +146,10 @@ def _estimate_noise(image: FloatArray) -> float:
 
 
 def _find_maxima(
-    image: FloatArray, sigmas: Sequence[float] | FloatArray, noise: float
+    image: FloatArray,
+    sigmas: Sequence[float] | FloatArray,
+    noise: float,
+    min_brightness: float = _MIN_RELATIVE_BRIGHTNESS,
 ) -> tuple[AnyArray, FloatArray]:
     """Find bright local maxima of the smoothed image.
 
@@ -151,7 +170,7 @@ def _find_maxima(
     order = np.argsort(-heights, kind="stable")
     positions, heights = positions[order], heights[order]
     if len(heights):
-        least = _MIN_RELATIVE_BRIGHTNESS * np.median(heights[:_REFERENCE_BEADS])
+        least = min_brightness * np.median(heights[:_REFERENCE_BEADS])
         positions = positions[heights > least]
     return positions, smooth
 
@@ -308,6 +327,153 @@ def _make_ellipsoid_mask(
     grids = np.ogrid[tuple(map(slice, shape))]
     squares = [((grid - at) / r) ** 2 for grid, at, r in zip(grids, middle, radii, strict=True)]
     return np.asarray(sum(squares) <= 1)
+
+
+# PSFs that change over the field
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class FieldFit:
+    """A PSF of which each pixel is a polynomial of the place in the field.
+
+    Attributes
+    ----------
+    degree : int
+    coefficients : ndarray
+        (terms, *sizes)
+    is_used : ndarray of bool
+        (beads,): false where the width is not that of the beads around it.
+    heights : ndarray
+        (beads,)
+    fwhm_error : ndarray
+        Standard error of the widths in the middle of the field, by bootstrap over the beads.
+    """
+
+    degree: int
+    coefficients: FloatArray
+    is_used: AnyArray
+    heights: FloatArray
+    fwhm_error: FloatArray
+
+    def evaluate(self, places: FloatArray) -> FloatArray:
+        """Return the PSFs at places from -1 to 1 along Y and X, (places, *sizes)."""
+        terms = _compute_terms(places, self.degree)
+        return np.asarray(np.tensordot(terms, self.coefficients, 1))
+
+
+def fit_field(name: str, crops: FloatArray, places: FloatArray) -> FieldFit:
+    """Align beads to the PSF of their place, in rounds, and fit each pixel by a polynomial.
+
+    The degree is the one that best predicts beads that were not fitted (leave one out).
+
+    Parameters
+    ----------
+    name : str
+        Name of the image.
+    crops : ndarray
+        (beads, *sizes), background subtracted.
+    places : ndarray
+        (beads, 2): along Y and X, from -1 at one border of the field to 1 at the other.
+
+    Raises
+    ------
+    RefusedError
+        If parts of the field have no bead, or there are too few.
+    """
+    fwhm = estimate_widths(np.median(crops, 0))
+    fits = [fit_core(crop, fwhm) for crop in crops]
+    widths = np.log([fit.fwhm.prod() for fit in fits]) / len(fwhm)
+    is_used = _select_alike(widths, places)
+    cells = np.floor((places[is_used] + 1) / 2 * _COVERED_PARTS).clip(0, _COVERED_PARTS - 1)
+    covered, least = len(np.unique(cells, axis=0)), 3 * _BEADS_PER_TERM
+    if covered < _COVERED_PARTS**2 or is_used.sum() < least:
+        facts = {"count": int(is_used.sum()), "least": least}
+        empty = _COVERED_PARTS**2 - covered
+        raise RefusedError("beads-field", name=name, empty=empty, **facts)
+    offsets = np.array([fit.offset for fit in fits])
+    heights = np.array([fit.height for fit in fits])
+    for _ in range(_ALIGNMENT_ROUNDS):
+        pairs = zip(crops, offsets, strict=True)
+        aligned = np.array([_shift(crop, -offset) for crop, offset in pairs])
+        degree = _choose_degree(aligned[is_used], heights[is_used], places[is_used])
+        terms = _compute_terms(places, degree)
+        coefficients = _solve(terms[is_used], heights[is_used], aligned[is_used])
+        references = [_centre(each, fwhm) for each in np.tensordot(terms, coefficients, 1)]
+        aligned_pairs = [_align(crop, *each) for crop, each in zip(crops, references, strict=True)]
+        offsets, heights = map(np.array, zip(*aligned_pairs, strict=True))
+    return FieldFit(
+        degree=degree,
+        coefficients=coefficients,
+        is_used=is_used,
+        heights=heights,
+        fwhm_error=_bootstrap_field(aligned[is_used], heights[is_used], terms[is_used], fwhm),
+    )
+
+
+def _centre(volume: FloatArray, fwhm: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Move a PSF to the middle and scale it to a height of one; return its widths as well."""
+    core = fit_core(volume, fwhm)
+    return _shift(volume, -core.offset) / core.height, core.fwhm
+
+
+def clean_field(fit: FieldFit, fwhm: FloatArray) -> FloatArray:
+    """Return the PSFs in the middles of equal parts of the field, (rows, columns, *sizes).
+
+    They are centred and cleaned as the mean of beads is.
+    """
+    middles = (np.arange(FIELD_CELLS) + 0.5) * 2 / FIELD_CELLS - 1
+    places = np.stack(np.meshgrid(middles, middles, indexing="ij"), -1).reshape(-1, 2)
+    psfs = [clean_mean(_centre(psf, fwhm)[0]) for psf in fit.evaluate(places)]
+    return np.reshape(psfs, (FIELD_CELLS, FIELD_CELLS, *psfs[0].shape))
+
+
+def _select_alike(widths: FloatArray, places: FloatArray) -> AnyArray:
+    """Return which beads have the width of those around them, by a parabola over the field."""
+    is_used = np.ones(len(widths), bool)
+    for _ in range(3):
+        terms = _compute_terms(places, 2 if is_used.sum() >= 6 * _BEADS_PER_TERM else 1)
+        solution, *_ = np.linalg.lstsq(terms[is_used], widths[is_used], rcond=None)
+        deviations = np.abs(widths - terms @ solution)
+        limit = _MAX_WIDTH_SIGMAS * MAD_TO_STD * float(np.median(deviations))
+        is_used = deviations <= max(_MAX_WIDTH_DEVIATION, limit)
+    return is_used
+
+
+def _compute_terms(places: FloatArray, degree: int) -> FloatArray:
+    """Return the products of powers up to a degree at each place, the constant first."""
+    y, x = places.T
+    powers = [(total - i, i) for total in range(degree + 1) for i in range(total + 1)]
+    return np.stack([y**row * x**column for row, column in powers], 1)
+
+
+def _solve(terms: FloatArray, heights: FloatArray, crops: FloatArray) -> FloatArray:
+    """Fit the coefficients of each pixel by least squares, (terms, *sizes)."""
+    flat = crops.reshape(len(crops), -1)
+    solution, *_ = np.linalg.lstsq(heights[:, None] * terms, flat, rcond=None)
+    return np.asarray(solution.reshape(terms.shape[1], *crops.shape[1:]))
+
+
+def _choose_degree(crops: FloatArray, heights: FloatArray, places: FloatArray) -> int:
+    """Return the degree with the least squared error of beads that were left out of the fit."""
+    flat, errors = crops.reshape(len(crops), -1), []
+    for degree in range(_MAX_FIELD_DEGREE + 1):
+        design = heights[:, None] * _compute_terms(places, degree)
+        if degree and design.shape[1] * _BEADS_PER_TERM > len(crops):
+            break
+        projection = design @ np.linalg.pinv(design)
+        residual = (flat - projection @ flat) / (1 - np.diag(projection)).clip(0.05)[:, None]
+        errors.append(float((residual**2).sum()))
+    return int(np.argmin(errors))
+
+
+def _bootstrap_field(
+    crops: FloatArray, heights: FloatArray, terms: FloatArray, fwhm: FloatArray
+) -> FloatArray:
+    """Return the standard error of the widths in the middle of the field, as `bootstrap_fwhm`."""
+    rng = np.random.default_rng(0)
+    draws = [rng.integers(len(crops), size=len(crops)) for _ in range(_BOOTSTRAP_DRAWS)]
+    middles = (_solve(terms[draw], heights[draw], crops[draw])[0] for draw in draws)
+    return np.asarray(np.std([fit_core(middle, fwhm).fwhm for middle in middles], axis=0))
 
 
 # Cleaning

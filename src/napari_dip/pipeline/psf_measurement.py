@@ -20,11 +20,14 @@ from napari_dip.pipeline.assess.report_figures import (
 from napari_dip.pipeline.beads import (
     MIN_BOOTSTRAP_BEADS,
     BeadFault,
+    FieldFit,
     average_beads,
     bootstrap_fwhm,
+    clean_field,
     clean_mean,
     cut_out_beads,
     fit_core,
+    fit_field,
     measure_fwhm,
     remove_bead_size,
 )
@@ -33,7 +36,7 @@ from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.torch_state import load_torch, use_default_torch_state
 from napari_dip.tasks.deblur import get_psf_source
 from napari_dip.tasks.psf_checks import MAX_WIDTH_RATIO, estimate_widths, make_border_mask
-from napari_dip.tasks.psf_settings import OpticsSettings, PsfSource
+from napari_dip.tasks.psf_settings import PSF_PROVENANCE_KEY, OpticsSettings, PsfSource
 
 if TYPE_CHECKING:
     import os
@@ -79,6 +82,44 @@ class PsfProfile:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PsfField:
+    """PSFs in the middles of equal parts of the field.
+
+    Attributes
+    ----------
+    psfs : ndarray
+        (rows, columns, *sizes) float32, each of sum one.
+    fwhm : ndarray
+        (rows, columns, axes): their full widths at half maximum, in pixels.
+    size : tuple of int
+        Height and width of the field, in pixels.
+    degree : int
+        Of the polynomials over the field; 0 where no change was found.
+    """
+
+    psfs: Float32Array
+    fwhm: FloatArray
+    size: tuple[int, int]
+    degree: int
+
+    @property
+    def lateral_widths(self) -> FloatArray:
+        """Mean of the widths along Y and X, (rows, columns)."""
+        return np.asarray(self.fwhm[..., -2:].mean(-1))
+
+    @property
+    def sentence(self) -> str:
+        """Return the result as a sentence for the user."""
+        if not self.degree:
+            return "No change over the field was found, so a single PSF is enough."
+        low, high = self.lateral_widths.min(), self.lateral_widths.max()
+        return (
+            f"Over the field the width, averaged over Y and X, is {low:.3g} to {high:.3g} pixels; "
+            f"each pixel of the PSF is a polynomial of degree {self.degree} of the place."
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PsfReport:
     """A measured PSF, its widths, and the beads behind it.
 
@@ -108,6 +149,8 @@ class PsfReport:
         PSF of the named microscope without aberrations.
     computed_fwhm : tuple of float or None
         Its widths, measured in the same way.
+    field : PsfField or None
+        PSFs that change over the field; `psf` is then that of its middle. None: not asked for.
     """
 
     name: str
@@ -122,6 +165,7 @@ class PsfReport:
     bead_diameter: float = 0.0
     computed_psf: Float32Array | None = None
     computed_fwhm: tuple[float, ...] | None = None
+    field: PsfField | None = None
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -133,8 +177,11 @@ class PsfReport:
             f"of '{self.name}' were averaged"
             f"{'; not used: ' + ', '.join(faults) if faults else ''}. They stand "
             f"{self.signal_to_noise:.3g} times the background's noise above it.",
-            f"Full width at half maximum: {', '.join(widths)}.",
+            f"Full width at half maximum{'' if self.field is None else ' in the middle'}: "
+            f"{', '.join(widths)}.",
         ]
+        if self.field is not None:
+            lines.append(self.field.sentence)
         if self.fwhm_error is None:
             lines.append(f"With fewer than {MIN_BOOTSTRAP_BEADS} beads their error is unknown.")
         if self.bead_diameter:
@@ -215,6 +262,9 @@ class PsfReport:
             "pixel_nm": list(self.pixel_nm),
             "signal_to_noise": self.signal_to_noise,
             "bead_diameter_nm": self.bead_diameter,
+            "field_size": None if self.field is None else list(self.field.size),
+            "field_degree": None if self.field is None else self.field.degree,
+            "field_fwhm_pixels": None if self.field is None else self.field.fwhm.tolist(),
             "computed_fwhm_pixels": None
             if self.computed_fwhm is None
             else list(self.computed_fwhm),
@@ -223,6 +273,9 @@ class PsfReport:
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write the PSF as 32-bit TIFF or OME-Zarr with its pixel size, and a figure beside it.
+
+        PSFs that change over the field are the planes or stacks of one file, whose first two axes
+        are the rows and columns of the field: T and Z of planes, T and C of stacks.
 
         Returns
         -------
@@ -239,13 +292,16 @@ class PsfReport:
         target, figure = resolve_psf_outputs(path, overwrite=overwrite)
         sizes = [size for size in self.pixel_nm if size]
         has_sizes = len(sizes) == len(self.axes)
+        leading = "" if self.field is None else "TZ" if self.axes == "YX" else "TC"
+        scale = (1.0,) * len(leading) + tuple(size / 1000 for size in sizes)
+        units = ("pixel",) * len(leading) + ("micrometer",) * len(sizes)
         write_image(
             target,
-            self.psf,
-            axes=self.axes,
-            scale=tuple(size / 1000 for size in sizes) if has_sizes else None,
-            units=("micrometer",) * len(sizes) if has_sizes else None,
-            provenance={"napari_dip_psf": self.to_dict()},
+            self.psf if self.field is None else self.field.psfs,
+            axes=leading + self.axes,
+            scale=scale if has_sizes else None,
+            units=units if has_sizes else None,
+            provenance={PSF_PROVENANCE_KEY: self.to_dict()},
             overwrite=overwrite,
         )
         write_bytes(figure, plot_psf(self), overwrite=overwrite)
@@ -270,7 +326,12 @@ def resolve_psf_outputs(
 
 
 def measure_psf(
-    beads: Any, axes: str | None = None, *, bead_diameter: float = 0.0, **microscope: Any
+    beads: Any,
+    axes: str | None = None,
+    *,
+    bead_diameter: float = 0.0,
+    field: bool = False,
+    **microscope: Any,
 ) -> PsfReport:
     """Find beads, align them by parts of a pixel, average them and clean the mean.
 
@@ -288,6 +349,10 @@ def measure_psf(
     bead_diameter : float, nm
         Diameter of the beads. Above 0 their size is taken out by Richardson-Lucy deconvolution;
         below a third of the width it hardly matters.
+    field : bool
+        Whether the PSF changes over the field: `report.field.psfs` are then those of 7 x 7 equal
+        parts. Each pixel is fitted by a polynomial of the place, whose degree predicts beads best
+        that were left out of the fit. Beads must lie in all ninths of the field.
     **microscope
         Settings of `deblur`: `pixel_size` and `z_step` in nm, by default as the file says; and
         `model`, `na`, `wavelength`, `refractive_index`, `excitation` and `pinhole`, where the
@@ -300,7 +365,8 @@ def measure_psf(
     Raises
     ------
     RefusedError
-        If the image is not a plane or a stack, no bead can be used, or the pixel size is missing.
+        If the image is not a plane or a stack, no bead can be used, too few for a field, or the
+        pixel size is missing.
 
     Examples
     --------
@@ -309,7 +375,9 @@ def measure_psf(
     >>> dip.deblur("cells.tif", report.psf)
     """
     header, read_image = open_input("beads", beads, axes)
-    return make_psf_report(header, read_image, bead_diameter=bead_diameter, **microscope)
+    return make_psf_report(
+        header, read_image, bead_diameter=bead_diameter, field=field, **microscope
+    )
 
 
 def make_psf_report(
@@ -317,6 +385,7 @@ def make_psf_report(
     read_image: Callable[[], AnyArray],
     *,
     bead_diameter: float = 0.0,
+    field: bool = False,
     **microscope: Any,
 ) -> PsfReport:
     """Measure a PSF as `measure_psf` does, from a header and a function that reads the pixels."""
@@ -329,18 +398,30 @@ def make_psf_report(
     image = image.transpose(order).reshape(header.get_sizes(fit_axes))
     if wrong := int((~np.isfinite(image)).sum()):
         raise RefusedError("input-not-finite", name=header.name, count=wrong, total=image.size)
-    crops, positions, rejected, noise = cut_out_beads(header.name, image)
-    mean, aligned, heights, is_used = average_beads(crops)
+    crops, positions, rejected, noise = cut_out_beads(header.name, image, is_field=field)
+    pixel_nm = optics.get_pixel_sizes(header, fit_axes)
+    bead_sizes = [bead_diameter / size for size in pixel_nm if size] if bead_diameter else []
+    psf_field = None
+    if field:
+        places = (positions[:, -2:] + 0.5) * 2 / image.shape[-2:] - 1
+        fit = fit_field(header.name, crops, places)
+        psf_field = _make_psf_field(fit, estimate_widths(np.median(crops, 0)), bead_sizes, header)
+        middle = tuple(count // 2 for count in psf_field.psfs.shape[:2])
+        psf: FloatArray | Float32Array = psf_field.psfs[middle]
+        fwhm, error = psf_field.fwhm[middle], cast("FloatArray | None", fit.fwhm_error)
+        heights, is_used = fit.heights, fit.is_used
+    else:
+        mean, aligned, heights, is_used = average_beads(crops)
+        psf = clean_mean(mean)
+        fwhm = fit_core(mean, estimate_widths(mean)).fwhm
+        error = bootstrap_fwhm(aligned[is_used], heights[is_used], fwhm)
+        if bead_diameter:
+            blurred_fwhm = fwhm
+            psf = remove_bead_size(psf, bead_sizes)
+            fwhm = fit_core(psf, fwhm).fwhm
+            error = None if error is None else error * blurred_fwhm / fwhm
     if not is_used.all():
         rejected[BeadFault.SHAPE] = int((~is_used).sum())
-    psf, pixel_nm = clean_mean(mean), optics.get_pixel_sizes(header, fit_axes)
-    fwhm = fit_core(mean, estimate_widths(mean)).fwhm
-    error = bootstrap_fwhm(aligned[is_used], heights[is_used], fwhm)
-    if bead_diameter:
-        blurred_fwhm = fwhm
-        psf = remove_bead_size(psf, [bead_diameter / size for size in pixel_nm if size])
-        fwhm = fit_core(psf, fwhm).fwhm
-        error = None if error is None else error * blurred_fwhm / fwhm
     computed = _compute_psf(header, psf_source, fit_axes)
     return PsfReport(
         name=header.name,
@@ -355,6 +436,25 @@ def make_psf_report(
         bead_diameter=bead_diameter,
         computed_psf=computed,
         computed_fwhm=None if computed is None else tuple(measure_fwhm(computed)),
+        field=psf_field,
+    )
+
+
+def _make_psf_field(
+    fit: FieldFit, fwhm: FloatArray, bead_sizes: list[float], header: ImageHeader
+) -> PsfField:
+    """Return the PSFs of the parts of the field, and their widths."""
+    psfs = clean_field(fit, fwhm)
+    sizes = psfs.shape[2:]
+    flat = psfs.reshape(-1, *sizes)
+    if bead_sizes:
+        flat = np.array([remove_bead_size(psf, bead_sizes) for psf in flat])
+    widths = np.array([measure_fwhm(psf) for psf in flat])
+    return PsfField(
+        psfs=flat.reshape(psfs.shape).astype(np.float32),
+        fwhm=widths.reshape(*psfs.shape[:2], -1),
+        size=header.grid,
+        degree=fit.degree,
     )
 
 
@@ -416,10 +516,18 @@ def _compute_psf(header: ImageHeader, psf_source: PsfSource, axes: str) -> Float
 
 @use_default_style
 def plot_psf(report: PsfReport) -> bytes:
-    """Plot sections of the PSF, and profiles beside the computed PSF; return a PNG file's bytes."""
+    """Plot sections of the PSF, and profiles beside the computed PSF; return a PNG file's bytes.
+
+    PSFs that change over the field have a panel with the width in each of its parts.
+    """
     is_volume = report.psf.ndim == 3
-    figure = make_figure(3.3 * (2 + is_volume), 3.2)
-    panels = figure.subplots(1, 2 + is_volume)
+    panel_count = 2 + is_volume + (report.field is not None)
+    figure = make_figure(3.3 * panel_count, 3.2)
+    panels = list(figure.subplots(1, panel_count))
+    if report.field is not None:
+        widths = report.field.lateral_widths
+        title = f"FWHM over the field, {widths.min():.2f} to {widths.max():.2f} pixels"
+        draw_titled_image(panels.pop(), widths, title, (float(widths.min()), float(widths.max())))
     middle = [count // 2 for count in report.psf.shape]
     plane = report.psf[middle[0]] if is_volume else report.psf
     limits = (0.0, float(plane.max()) ** 0.5)

@@ -83,6 +83,21 @@ def test_measure_makes_a_psf_of_the_beads_and_chooses_it_for_the_run(deblur_driv
     assert "cells deblurred" in deblur_driver.names
 
 
+def test_psfs_that_change_over_the_field_become_a_layer_that_a_run_takes(deblur_driver):
+    section = deblur_driver.dock.psf_section
+    expand(deblur_driver, section)
+    section.field_box.setChecked(True)
+    measure(deblur_driver)
+    layer = deblur_driver.viewer.layers["beads PSF"]
+    assert layer.data.shape[:2] == (7, 7)
+    np.testing.assert_allclose(layer.scale, (1, 1, *PIXEL["scale"]))
+    assert "over the field" in section.message_label.text().lower()
+    assert "7 × 7 PSFs" in deblur_driver.dock.plan_label.text()
+    deblur_driver.run()
+    deblur_driver.wait_for_end()
+    assert "cells deblurred" in deblur_driver.names
+
+
 def test_with_aperture_and_wavelength_the_psf_is_compared_with_a_computed_one(deblur_driver):
     deblur_driver.set(na="1.4", wavelength="520")
     section = measure(deblur_driver)

@@ -13,6 +13,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QPainter, QPen
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QCheckBox,
     QHeaderView,
     QLabel,
     QLineEdit,
@@ -87,6 +88,10 @@ _DIAMETER_TIP = (
     "Diameter of the beads in nanometres: their size is taken out of the PSF. Needed where it is "
     "more than a third of the width. Empty: not taken out."
 )
+_FIELD_TIP = (
+    "Make a PSF for each part of the field, of 7 × 7, where it changes from the middle to the rim. "
+    "Beads must lie in all parts of the field, which is that of the image."
+)
 _BEADS_HINT = (
     "Choose a layer of beads and press Measure: they are averaged to a PSF, which becomes a layer "
     "and is chosen above."
@@ -102,12 +107,13 @@ def _measure_layer_noise(header: ImageHeader, pixels: Any) -> NoiseReport | Refu
 
 
 def _measure_layer_psf(
-    header: ImageHeader, pixels: Any, task: Task, bead_diameter: float
+    header: ImageHeader, pixels: Any, task: Task, bead_diameter: float, field: bool
 ) -> PsfReport:
     """Measure the PSF from a layer of beads; its lazy pixels are computed in this thread."""
     from napari_dip.pipeline.psf_measurement import list_microscope_settings, make_psf_report
 
-    settings = {"bead_diameter": bead_diameter, **list_microscope_settings(task, header)}
+    settings: dict[str, Any] = {"bead_diameter": bead_diameter, "field": field}
+    settings |= list_microscope_settings(task, header)
     return make_psf_report(header, partial(load_array, header.name, pixels), **settings)
 
 
@@ -478,6 +484,9 @@ class PsfSection(MeasurementSection):
         rows = make_form(fields)
         rows.addRow("Beads", self.bead_chooser)
         rows.addRow("Bead diameter (nm)", self.diameter_edit)
+        self.field_box = QCheckBox("PSF changes over the field")
+        self.field_box.setToolTip(f"<qt>{_FIELD_TIP}</qt>")
+        rows.addRow("", self.field_box)
         fill_grid(page, [[fields], [self.measure_button], [self.plot], [self.message_label]])
         self.measure_button.clicked.connect(self.measure)
         self._connections = Connections()
@@ -501,7 +510,14 @@ class PsfSection(MeasurementSection):
             self._show_message(error.reason.message)
             return
         header = read_layer_header(layer)
-        work = partial(_measure_layer_psf, header, get_full_resolution(layer), task, diameter)
+        work = partial(
+            _measure_layer_psf,
+            header,
+            get_full_resolution(layer),
+            task,
+            diameter,
+            self.field_box.isChecked(),
+        )
         self._start(work, partial(self._show_report, layer), "Measuring the PSF of", header.name)
 
     def shut_down(self) -> None:
@@ -511,13 +527,13 @@ class PsfSection(MeasurementSection):
 
     def _show_report(self, layer: Image, report: PsfReport) -> None:
         """Add the PSF as a layer, choose it, and show widths and profiles."""
-        dims = report.psf.ndim
+        dims, leading = report.psf.ndim, 0 if report.field is None else 2
         with preserve_view(self._viewer):
             psf_layer = self._viewer.add_image(
-                report.psf,
+                report.psf if report.field is None else report.field.psfs,
                 name=f"{layer.name} PSF",
-                scale=layer.scale[-dims:],
-                units=layer.units[-dims:],
+                scale=(*(1.0,) * leading, *layer.scale[-dims:]),
+                units=(*("pixel",) * leading, *layer.units[-dims:]),
                 colormap="magma",
             )
         self._inputs.extra_inputs.choose({"psf": psf_layer.name})
