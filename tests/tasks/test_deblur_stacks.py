@@ -71,7 +71,7 @@ def draw_blobs(planes: int = 8, side: int = 24) -> np.ndarray:
 def make_plan(
     shape: tuple[int, ...], axes: str, psf: tuple[int, ...] = (), **settings: object
 ) -> Plan:
-    recipe = make_recipe("deblur", **FAST, **settings)
+    recipe = make_recipe("deblur", **{**FAST, **settings})
     others = (
         {"psf": ImageHeader(name="psf", shape=psf, dtype="float32", axes="ZYX"[-len(psf) :])}
         if psf
@@ -252,6 +252,29 @@ def test_with_a_psf_that_is_off_by_more_than_the_noise_the_fit_begins_there() ->
     assert float(smooth.variance.mean()) > 2 * 0.005**2
     assert isinstance(prior, RandomInputPrior)
     assert prior.baseline is not None and torch.equal(prior.baseline, smooth.estimate)
+
+
+def test_a_network_without_finest_layers_corrects_the_deconvolution_at_half_size() -> None:
+    task, setup, _ = make_blurred_blobs(0.1)
+    fit_input = replace(setup.fit_input, widths=(0, 4, 8))
+    smooth, prior = make_guess(task, fit_input).deconvolution, make_task_prior(task, fit_input)
+    assert smooth is not None
+    assert prior.grid == (8, 20, 20)
+    assert prior.random_input.shape[2:] == (4, 10, 10)
+    output = prior.network(prior.random_input)
+    torch.testing.assert_close(prior.estimate(output).mean, smooth.estimate)
+    torch.nn.init.ones_(prior.network.network.head.weight)
+    assert prior.network(prior.random_input).shape == (1, 1, 8, 20, 20)
+
+
+def test_a_large_volume_is_planned_with_five_minutes_and_four_gigabytes() -> None:
+    settings = {"preset": "fast", "max_iterations": None}
+    plan = make_plan((160, 160, 160), "ZYX", (61, 32, 32), **settings)
+    assert plan.peak_bytes < 4e9
+    assert plan.costs.fit_seconds < 300
+    alone = make_plan((64, 64, 64), "ZYX", (9, 9, 9), initial_estimate="none", **settings)
+    assert alone.fit_config.widths[0] > 0
+    assert alone.fit_config.iterations > plan.fit_config.iterations
 
 
 def test_a_network_that_is_far_off_spoils_nothing_and_a_good_one_is_taken() -> None:

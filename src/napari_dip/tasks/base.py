@@ -428,6 +428,8 @@ class TaskPlan:
         Upscaling factor of each axis of the image; 1 where it is left out.
     network_grid : tuple of int or None
         Size of the network's output along each axis of a fit; None: that of the image.
+    has_initial_estimate : bool
+        Whether the fit of a volume starts from a deconvolution, for which its preset may be short.
     halo : int or None
         Halo of a tile in pixels; None if a plane cannot be divided into tiles.
     series_training : str
@@ -460,6 +462,7 @@ class TaskPlan:
     architecture: str = "preset"
     factors: Mapping[str, int] = field(default_factory=dict)
     network_grid: tuple[int, ...] | None = None
+    has_initial_estimate: bool = False
     halo: int | None = None
     series_training: str = "auto"
     has_reusable_network: bool = False

@@ -201,11 +201,20 @@ class Deblur(Task):
         is_open = self.border == "open"
         if psf_header and get_psf_cells(psf_header) and not is_open:
             return make_refusal("psf-field-circular", name=psf_header.name)
-        margin = compute_object_margin(frame, sizes) if is_open else (0,) * len(axes)
+        # memory and time of a volume are those of the usual PSF: of others, at most 1.5 times that
+        grid_sizes = psf_source.compute_psf_sizes(
+            header, psf_header, axes, is_centred=len(axes) > 2
+        )
+        margin = (
+            compute_object_margin(frame, refine_sizes(grid_sizes, factors))
+            if is_open
+            else (0,) * len(axes)
+        )
         return TaskPlan(
             axes_refusal=None if psf_header else refuse_size(header, coarse_sizes, axes),
             stacks=stacks,
             network_grid=compute_object_size(frame, margin),
+            has_initial_estimate=self.initial_estimate != "none",
             factors=dict(zip("ZYX", get_axis_factors(self.factor, "ZYX"), strict=True)),
             halo=max(sizes) // 2 + CONTEXT_RADIUS if is_open and max(factors) == 1 else None,
             prior_reasons={DEFAULT_PRIOR: DEBLUR_REASON},
@@ -292,7 +301,8 @@ class Deblur(Task):
             initial = compute_initial_estimate(
                 fit_input, operator, dark_level, is_regularised=self._is_regularised(fit_input)
             )
-            random_input = initial.add_to_input(random_input)
+            is_coarse = not fit_input.widths[0]
+            random_input = initial.add_to_input(random_input, is_coarse=is_coarse)
         options = PriorOptions(random_input=random_input)
         return TaskSetup(
             prior=PRIOR_SPECS[fit_input.prior_key].build_prior(fit_input, rng, options),

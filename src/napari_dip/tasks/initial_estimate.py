@@ -112,8 +112,12 @@ def compute_smooth_deconvolution(
     def iterate_sharper(valid: Tensor) -> Iterator[Tensor]:
         return iterate_richardson_lucy(operator, signal, background, valid, RICHARDSON_LUCY_STEPS)
 
-    smooth = _validate_estimates(fit_input, operator, signal, variance, iterate_smooth)
-    sharper = _validate_estimates(fit_input, operator, signal, variance, iterate_sharper)
+    smooth = _validate_estimates(
+        fit_input, operator, signal, variance, iterate_smooth, prefers_sharp=True
+    )
+    sharper = _validate_estimates(
+        fit_input, operator, signal, variance, iterate_sharper, prefers_sharp=False
+    )
     if min(map(_average, sharper.losses)) < min(map(_average, smooth.losses)):
         iterate, estimates, index = iterate_sharper, sharper.estimates, _find_smoothest(sharper)
     else:
@@ -234,10 +238,13 @@ def _validate_estimates(
     signal: Tensor,
     variance: Tensor,
     iterate: Callable[[Tensor], Iterator[Tensor]],
+    *,
+    prefers_sharp: bool,
 ) -> _ValidatedEstimates:
     """Collect estimates until the last `PATIENCE` are worse than the best so far.
 
-    The loss is the squared error of a validation pixel, in units of its variance.
+    The loss is the squared error of a validation pixel, in units of its variance. If the sharpest
+    of equal estimates is chosen, those before the best and its predecessor are emptied.
     """
     import torch
 
@@ -249,6 +256,8 @@ def _validate_estimates(
         validated.estimates.append(image)
         validated.losses.append(squared_error[is_validation])
         means = [_average(loss) for loss in validated.losses]
+        for index in range(means.index(min(means)) - 1 if prefers_sharp else 0):
+            validated.estimates[index] = image.new_empty(0)
         if len(means) % PATIENCE == 0 and min(means[-PATIENCE:]) > min(means):
             break
     return validated
@@ -310,12 +319,15 @@ class InitialEstimate(NamedTuple):
     deconvolution: SmoothDeconvolution | None = None
     brightness_scale: float = 1.0
 
-    def add_to_input(self, random_input: RandomInputOptions) -> RandomInputOptions:
+    def add_to_input(
+        self, random_input: RandomInputOptions, *, is_coarse: bool
+    ) -> RandomInputOptions:
         """Return a random input with the initial estimates as further channels.
 
         The fit of a volume also starts from one of them. Noise in the start remains, since the data
         do not penalise noise that the blur removes. So the start is the estimate of the fewest
-        iterations, unless the model error exceeds the noise.
+        iterations, unless the model error exceeds the noise, or the network is coarse: it then
+        cannot add detail.
         """
         import torch
 
@@ -327,7 +339,8 @@ class InitialEstimate(NamedTuple):
         )
         if self.deconvolution is None:
             return random_input
-        start = self.deconvolution.estimate if self.deconvolution.has_misfit else self.candidates[0]
+        is_sharp = is_coarse or self.deconvolution.has_misfit
+        start = self.deconvolution.estimate if is_sharp else self.candidates[0]
         return replace(random_input, channels=RANDOM_INPUT_CHANNELS_IN_VOLUMES, baseline=start)
 
 

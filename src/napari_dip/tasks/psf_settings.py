@@ -249,9 +249,17 @@ class PsfSource:
         return self.sigma_z is not None or self.sigma is None
 
     def compute_psf_sizes(
-        self, image_header: ImageHeader, psf_header: ImageHeader | None, axes: str
+        self,
+        image_header: ImageHeader,
+        psf_header: ImageHeader | None,
+        axes: str,
+        *,
+        is_centred: bool = False,
     ) -> tuple[int, ...]:
-        """Return the size along each axis of a fit; for a PSF image, an upper bound."""
+        """Return the size along each axis of a fit.
+
+        For a PSF image it is an upper bound, unless its spot is taken to be in the middle.
+        """
         if axes[0] == "T":
             return (1, *self.compute_psf_sizes(image_header, psf_header, axes[1:]))
         if psf_header is not None:
@@ -260,7 +268,7 @@ class PsfSource:
                 shape = (_count_psf_planes(psf_header), *shape)
             # centring at most doubles the size; kernels larger than the image are refused later
             return tuple(
-                min(2 * n + 1, 2 * (frame // 2) + 1) if n > 1 else 1
+                min(n | 1 if is_centred else 2 * n + 1, 2 * (frame // 2) + 1) if n > 1 else 1
                 for n, frame in zip(shape, image_header.get_sizes(axes), strict=True)
             )
         if self.sigma is not None:

@@ -16,6 +16,7 @@ from napari_dip.engine.networks.layers import (
     AVERAGE_POOLS,
     BATCH_NORMS,
     LEAKY_SLOPE,
+    LINEAR_MODES,
     InterpolationUpsampling,
     UpsamplingFactory,
     make_convolution,
@@ -218,6 +219,27 @@ class ResidualChain(nn.Module):
         for block in self.blocks:
             x = x + block(x)
         return self.head(x)  # type: ignore[no-any-return]
+
+
+class UpsampledNetwork(nn.Module):
+    """A network on a coarser grid than its output's, which is interpolated linearly.
+
+    Parameters
+    ----------
+    network : nn.Module
+    grid : tuple of int
+        Size of the output.
+    """
+
+    def __init__(self, network: nn.Module, grid: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.grid = grid
+        self._upsample = InterpolationUpsampling(LINEAR_MODES[len(grid)])
+
+    def forward(self, network_input: Tensor) -> Tensor:
+        """Map (B, D, *coarse) to (B, C, *grid)."""
+        return self._upsample(self.network(network_input), self.grid)  # type: ignore[no-any-return]
 
 
 def compute_scale_grids(grid: tuple[int, ...], scale_count: int) -> tuple[tuple[int, ...], ...]:

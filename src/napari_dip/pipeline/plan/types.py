@@ -37,7 +37,7 @@ class FitConfig:
         Of joint training; without those of the refit.
     restarts : int
     widths : tuple of int
-        Channels of the network at each scale, finest first.
+        Channels of the network at each scale, finest first; 0: no layers at that scale.
     learning_rate : float
     window : int or None
         Side of the training window of one step, in pixels; None: the whole image.

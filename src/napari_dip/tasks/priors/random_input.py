@@ -49,10 +49,19 @@ LIPSCHITZ_BOUNDS, UPSAMPLING_SIGMAS = (1.4, 2.0), (0.1, 0.5)
 def build_random_input_prior(
     fit_input: FitInput, rng: torch.Generator, options: PriorOptions
 ) -> Prior:
-    """Build the network and its random input; as `options.random_input` describes."""
-    import torch
+    """Build the network and its random input; as `options.random_input` describes.
 
-    from napari_dip.engine.networks.hourglass import Hourglass
+    Finest scales of width 0 have no layers: input and network are on the first grid that has some.
+    """
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    from napari_dip.engine.networks.hourglass import (
+        Hourglass,
+        UpsampledNetwork,
+        compute_scale_grids,
+    )
     from napari_dip.engine.priors.random_input import RandomInputPrior
 
     input_options, channels = options.random_input, fit_input.measurement.shape[1]
@@ -64,33 +73,42 @@ def build_random_input_prior(
         architecture = replace(architectures[name], widths=fit_input.widths)
         return build_from_architecture(architecture, grid, rng, channels, input_options.jitter)
     extra_channels = options.extra_channels + (0 if extra_input is None else extra_input.shape[1])
-    network = Hourglass(
+    widths = tuple(width for width in fit_input.widths if width)
+    input_grid = compute_scale_grids(grid, len(fit_input.widths) - len(widths) + 1)[-1]
+    network: nn.Module
+    network = hourglass = Hourglass(
         len(grid),
         input_options.channels + extra_channels,
         channels,
-        fit_input.widths,
+        widths,
         skip_channels=input_options.skip_channels,
         is_normalised=True,
         rng=rng,
     )
-    random_input = torch.empty(1, input_options.channels, *grid).uniform_(
+    random_input = torch.empty(1, input_options.channels, *input_grid).uniform_(
         0, RANDOM_INPUT_RANGE, generator=rng
     )
     jitter: float | Tensor = input_options.jitter
     if extra_input is not None:
+        if input_grid != grid:
+            extra_input = functional.interpolate(extra_input, size=input_grid, mode="area")
         random_input = torch.cat([random_input, extra_input.detach().cpu()], 1)
         jitters = [jitter] * input_options.channels + [
             input_options.extra_input_jitter
         ] * extra_input.shape[1]
         jitter = torch.tensor(jitters).reshape(1, -1, *(1,) * len(grid))
     if input_options.baseline is not None:
-        network.zero_head()
+        hourglass.zero_head()
+    if input_grid != grid:
+        network = UpsampledNetwork(hourglass, grid)
     scale, baseline, bounds = (
         input_options.output_scale,
         input_options.baseline,
         input_options.bounds,
     )
-    return RandomInputPrior(network, random_input, jitter, scale, baseline, bounds=bounds)
+    return RandomInputPrior(
+        network, random_input, jitter, scale, baseline, grid=grid, bounds=bounds
+    )
 
 
 def build_no_skip_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOptions) -> Prior:
