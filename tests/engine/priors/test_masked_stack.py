@@ -112,6 +112,20 @@ def test_planes_are_hidden_whose_neighbours_are_as_far_as_those_of_the_missing_o
     assert StackHoles(mask_without_planes(0)).find_similar_planes(0) == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("missing", [(3,), (1, 3, 5, 7), (1, 2, 3, 5, 6, 7)])
+def test_inference_shows_no_plane_nearer_than_training_does(missing: tuple[int, ...]) -> None:
+    prior = make_prior(mask_without_planes(*missing), PLANES)
+    rng = torch.Generator().manual_seed(0)
+    nearness = [
+        max(float(sample.network_input[:, -3:-1].max()) for sample in samples)
+        for samples in (
+            [prior.draw_training_input(rng) for _ in range(20)],
+            prior.make_inference_inputs(),
+        )
+    ]
+    assert nearness[1] <= nearness[0]
+
+
 def test_partly_missing_planes_may_be_imitated_anywhere() -> None:
     mask = mask_without_planes()
     mask[:, :, 2, 5] = 0

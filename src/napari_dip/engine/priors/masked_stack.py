@@ -6,6 +6,7 @@ planes are missing, lines where lines are. Their distance to visible planes is t
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
@@ -196,6 +197,9 @@ class StackHoles:
         (H, Y, X), distance to the nearest previous and next plane with that pixel; N: none.
     measured_planes : list of int
         Planes with measured pixels.
+    max_nearness : float
+        One over the smallest distance at which training predicts a plane from others, if a missing
+        plane is nearer to its neighbours than any measured one is; else 1.
     """
 
     def __init__(self, measured_mask: Tensor) -> None:
@@ -214,6 +218,13 @@ class StackHoles:
         next_distance = torch.where(planes.next[self.planes] >= count, count, next_distance)
         self.distance_before = previous_distance.to(torch.int16)
         self.distance_after = next_distance.to(torch.int16)
+        is_unlike_all = any(
+            self.find_similar_planes(hole_index) is self.measured_planes
+            for hole_index, is_missing in enumerate(self.is_plane_missing)
+            if is_missing
+        )
+        gaps = [after - before for before, after in pairwise(self.measured_planes)]
+        self.max_nearness = 1 / min(gaps) if is_unlike_all and gaps else 1.0
 
     def to(self, device: torch.device) -> None:
         """Move the distances to a device."""
@@ -550,7 +561,8 @@ class MaskedStackPrior(Prior):
             base,
             neighbour_planes.values,
             fillings,
-            neighbour_planes.nearness - 0.5,
+            # the network would extrapolate from a nearness that it was never trained with
+            neighbour_planes.nearness.clamp(max=self.holes.max_nearness) - 0.5,
             visible_planes - 0.5,
         ]
         return torch.cat(channels, 1).transpose(0, 1)[None]

@@ -73,8 +73,8 @@ REFINEMENT_BYTES = 65
 Z_STACK_INFERENCE_PIXEL_BYTES = 265
 #: Bytes per pixel of a volume whose network has no layers at full size: of its deconvolution.
 #: Seconds per pixel and thread of that deconvolution, and of the blur and penalties of a step.
-#: Measured on 160 x 160 x 160 voxels with a PSF of 61 x 33 x 33: 3.5 GB, and 248 s on one core.
-ESTIMATE_PIXEL_BYTES, ESTIMATE_PIXEL_SECONDS, BLUR_PIXEL_SECONDS = 190, 18e-6, 0.3e-6
+#: Measured on 160 x 160 x 160 voxels, PSF 61 x 33 x 33: up to 3.7 GB, and 246 s on one core.
+ESTIMATE_PIXEL_BYTES, ESTIMATE_PIXEL_SECONDS, BLUR_PIXEL_SECONDS = 205, 18e-6, 0.3e-6
 #: Key of the presets that serve each prior whose input is the image, unless the file has presets
 #: under the key of that prior.
 IMAGE_INPUT_PRESETS = "image-input"
