@@ -562,7 +562,13 @@ DEBLUR = [
     Case("PSF deeper than the stack", "psf-large", stack("deblur", psf=np.ones((9, 3, 3)))),
     Case("PSF wider than the stack", "psf-large", stack("deblur", psf=np.ones((3, SIDE + 3, 3)))),
     Case("negative PSF of a stack", "psf-negative", stack("deblur", psf=-np.ones((3, 3, 3)))),
-    Case("PSF of four axes", "psf-axes", stack("deblur", psf=np.ones((2, 3, 3, 3)))),
+    Case("PSF of six axes", "psf-axes", stack("deblur", psf=np.ones((2, 3, 2, 3, 3, 3)))),
+    Case("field of PSFs without light", "psf-zero", stack("deblur", psf=np.zeros((2, 3, 3, 3)))),
+    Case(
+        "field of PSFs with a circular border",
+        "psf-field-circular",
+        stack("deblur", "--border", "circular", psf=np.ones((2, 3, 3, 3))),
+    ),
     Case("deep PSF of few planes", "psf-axes", stack("deblur", planes=3, psf=np.ones((3, 3, 3)))),
     Case(
         "deep PSF plane by plane",

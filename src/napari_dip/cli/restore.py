@@ -329,7 +329,9 @@ def _iter_writers(
     yield "uncertainty", make_image_writer(result.uncertainty, error, plan.result_scale)
     yield "residual", make_image_writer(result.residual, error, plan.header.scale)
     for name in result.recipe.task.spec.extra_outputs:
-        plane_header = make_plane_header(header, result.learned_parameters[name].shape)
+        plane_header = make_plane_header(
+            header, result.learned_parameters[name].shape, plan.layout.grid_axes
+        )
         yield (
             f"{name}_out",
             make_image_writer(result.learned_parameters[name], plane_header, plane_header.scale),

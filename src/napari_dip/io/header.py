@@ -155,24 +155,28 @@ def make_orientation_note(name: str, number: int) -> list[Note]:
     return [make_note("orientation", name=name, number=number)] if number != 1 else []
 
 
-def make_plane_header(header: ImageHeader, shape: tuple[int, ...]) -> ImageHeader:
-    """Return the header of a float32 plane with the pixel size of another image.
+def make_plane_header(
+    header: ImageHeader, shape: tuple[int, ...], grid_axes: str = "YX"
+) -> ImageHeader:
+    """Return the header of a float32 plane or volume with the pixel size of another image.
 
     Parameters
     ----------
     header : ImageHeader
-        Image whose pixel size along Y and X applies.
+        Image whose pixel size along these axes applies.
     shape : tuple of int
-        (Y, X), or (C, Y, X) for one plane per channel.
+        (*grid), or (C, *grid) for one plane or volume per channel.
+    grid_axes : str
+        "YX" or "ZYX".
     """
-    plane_axes = [header.axes.index(axis) for axis in "YX"]
+    plane_axes = [header.axes.index(axis) for axis in grid_axes]
     extra_axes = len(shape) - len(plane_axes)
     scale = header.scale and (*[1.0] * extra_axes, *(header.scale[index] for index in plane_axes))
     units = header.units and (
         *["pixel"] * extra_axes,
         *(header.units[index] for index in plane_axes),
     )
-    axes = "CYX"[-len(shape) :]
+    axes = ("C" + grid_axes)[-len(shape) :]
     return ImageHeader(
         name=header.name, shape=shape, dtype="float32", axes=axes, scale=scale, units=units
     )

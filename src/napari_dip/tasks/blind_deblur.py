@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from math import log, pi, prod
+from math import ceil, log, pi, prod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from napari_dip.engine.constants import GAUSSIAN_RADIUS_SIGMAS
+from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     DEFAULT_PRIOR,
     SINGLE_PIXEL,
     FitInput,
+    InspectedPixels,
+    Inspection,
     Setting,
     Task,
     TaskPlan,
@@ -29,7 +34,9 @@ from napari_dip.tasks.shared_settings import (
     CameraGain,
     DetectorNoiseSetting,
     ReadNoise,
+    compute_object_margin,
     compute_object_size,
+    compute_plane_distance,
     make_noise_settings,
 )
 
@@ -47,6 +54,8 @@ if TYPE_CHECKING:
 #: Kinds of blur with a few parameters, and how many more a free kernel has in effect: the Bayesian
 #: information criterion asks it for 0.06 per frequency in 172 x 172 pixels (docs/constants.md).
 PARAMETRIC_KINDS, FREE_KERNEL_PARAMETERS = ("gaussian", "motion", "defocus"), 185
+#: Side of the PSF in pixels for which the fit of a stack is planned: that of a width of 2 pixels.
+TYPICAL_VOLUME_SIDE = 17
 #: Ratio of successive candidate widths, and the smallest width in pixels.
 WIDTH_STEP_FACTOR, MIN_PSF_WIDTH = 1.4, 0.4
 #: Number of candidate directions: 15 degrees apart, a third of the angle that separates two lines
@@ -57,6 +66,9 @@ DIRECTIONS = 12
 def describe_blur(learned: Mapping[str, Float32Array]) -> tuple[Note, ...]:
     """Return a note on the blur that was estimated."""
     parameters = {name: float(values.flat[0]) for name, values in learned.items()}
+    if "sigmas" in parameters and learned["psf"].ndim > 2:
+        widths = {"axial": parameters["sigmas"], "lateral": float(learned["sigmas"].flat[-1])}
+        return (make_note("blur-gaussian-volume", **widths),)
     if "sigmas" in parameters:
         return (make_note("blur-gaussian", sigma=parameters["sigmas"]),)
     if "length" in parameters:
@@ -79,6 +91,7 @@ class BlindDeblur(Task):
         has_same_pixels=False,
         extra_outputs={"psf": "The PSF that was found."},
         describe_learned=describe_blur,
+        accepts_stacks=True,
     )
 
     blur: Annotated[
@@ -119,24 +132,80 @@ class BlindDeblur(Task):
         return self.psf_size | 1
 
     def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
-        """Refuse a PSF larger than the image; the object extends beyond it by the PSF's margin."""
+        """Refuse a PSF larger than the image; the object extends beyond it by the PSF's margin.
+
+        Of a stack, one Gaussian blur is found, in a fit of the whole volume.
+        """
         side = self._psf_side
+        planes = {axis: header.get_sizes(axis)[0] for axis in "TZ" if axis in header.axes}
+        if planes.get("T", 1) > 1:
+            return make_refusal("blind-planes", name=header.name, count=planes["T"])
+        axes_refusal = None
+        if planes.get("Z", 1) > 1:
+            if self.blur not in ("auto", "gaussian"):
+                return make_refusal("blind-volume-kind", name=header.name, kind=self.blur)
+            if axes != "ZYX":
+                axes_refusal = make_refusal("blind-planes", name=header.name, count=planes["Z"])
+        sizes = (side, side) if axes == "YX" else (min(side, TYPICAL_VOLUME_SIDE),) * 3
+        grid = header.get_sizes(axes)
         return refuse_size(header, (side, side), "YX") or TaskPlan(
-            network_grid=compute_object_size(header.grid, (side // 2, side // 2)),
+            axes_refusal=axes_refusal,
+            stacks="volume" if planes.get("Z", 1) > 1 else "auto",
+            network_grid=compute_object_size(grid, compute_object_margin(grid, sizes)),
+            has_initial_estimate=axes == "ZYX",
             prior_reasons={DEFAULT_PRIOR: DEBLUR_REASON},
             noise_settings=make_noise_settings(self),
             # blur alone correlates neighbouring pixels, independent of the noise
             blind_spot_shape=SINGLE_PIXEL,
         )
 
+    def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
+        """Give the fit of a stack the distance of its planes."""
+        distance = np.array([compute_plane_distance(pixels.header)], np.float32)
+        if pixels.stack.ndim < 5:
+            return Inspection()
+        return Inspection(convert_inputs=lambda *_: ({"plane_distance": distance}, ()))
+
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Estimate the blur, then set up as for a known PSF, with an operator that holds it."""
         from napari_dip.engine.operators.convolution import LearnedConvolution
 
+        if len(fit_input.grid) > 2:
+            return self._setup_volume(fit_input, rng)
         kernel, blur = self._find_kernel(fit_input)
         extra_inputs = {**fit_input.extra_inputs, "psf": kernel}
         setup = self._deblur_task.setup(replace(fit_input, extra_inputs=extra_inputs), rng)
         operator = LearnedConvolution(blur).to(fit_input.measurement.device)
+        terms = tuple(replace(term, operator=operator) for term in setup.problem.terms)
+        return replace(setup, problem=replace(setup.problem, terms=terms))
+
+    def _setup_volume(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
+        """Estimate the Gaussian blur of a stack, which is fixed during the fit."""
+        import torch
+
+        from napari_dip.engine.deconvolution.psf import estimate_gaussian_psf, sample_gaussian_psf
+        from napari_dip.engine.operators.convolution import EstimatedConvolution
+
+        measurement, side = fit_input.measurement, self._psf_side
+        depth = fit_input.grid[0]
+        sides = ((depth - 1) | 1, side, side)
+        variance = fit_input.noise.noise_variance.compute_variance(measurement)
+        distance = float(fit_input.extra_inputs["plane_distance"])
+        axial, lateral = estimate_gaussian_psf(measurement, variance.mean((0, 2, 3, 4)), distance)
+        # wider ones would be truncated, as those of planes, or as deep as the stack
+        lateral = min(max(lateral, MIN_PSF_WIDTH), side / 6)
+        axial = min(max(axial, MIN_PSF_WIDTH), depth / 4)
+        sigmas = (axial, lateral, lateral)
+        sizes = tuple(
+            min(most, 2 * ceil(GAUSSIAN_RADIUS_SIGMAS * sigma) + 1)
+            for most, sigma in zip(sides, sigmas, strict=True)
+        )
+        kernel = sample_gaussian_psf(sigmas, sizes).to(measurement.device)
+        extra_inputs = {**fit_input.extra_inputs, "psf": kernel}
+        setup = self._deblur_task.setup(replace(fit_input, extra_inputs=extra_inputs), rng)
+        parameters = {"psf": sample_gaussian_psf(sigmas, sides), "sigmas": torch.tensor(sigmas)}
+        margin = compute_object_margin(fit_input.grid, sizes)
+        operator = EstimatedConvolution(kernel, margin, parameters).to(measurement.device)
         terms = tuple(replace(term, operator=operator) for term in setup.problem.terms)
         return replace(setup, problem=replace(setup.problem, terms=terms))
 

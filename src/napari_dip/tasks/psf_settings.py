@@ -406,6 +406,8 @@ def get_psf_cells(psf_header: ImageHeader) -> tuple[int, int] | None:
 
     They are the axes T and Z of planes, and T and C of stacks.
     """
+    if len(psf_header.axes) != len(psf_header.shape):  # more axes than there are letters
+        return None
     leading = zip(psf_header.axes[:-2], psf_header.shape[:-2], strict=True)
     axes = "".join(axis for axis, count in leading if count > 1)
     if psf_header.axes[-2:] != "YX" or axes not in ("TZ", "TCZ"):

@@ -1,9 +1,10 @@
-"""Compute Gaussian and microscope PSFs, and clean PSFs from files or layers."""
+"""Compute Gaussian and microscope PSFs, estimate Gaussians of stacks, and clean given PSFs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, floor, inf, pi, sqrt
+from itertools import product
+from math import ceil, floor, inf, isfinite, log, pi, sqrt
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -19,6 +20,13 @@ from napari_dip.errors.notes import make_note
 if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
 
+#: Side of the overlapping blocks of a stack whose periodograms are averaged, in pixels.
+_VOLUME_BLOCK_SIDE = 64
+#: Prior of the exponent of a stack's power spectrum, and of the logarithm of its noise: points have
+#: an exponent of 0, lines 1, surfaces 2 and solids 4. Weight against the mean over all frequencies.
+_EXPONENT, _EXPONENT_STD, _LOG_NOISE_STD, _PRIOR_WEIGHT = 2.0, 1.5, 0.1, 1e-4
+#: Widths in the plane, and ratios of that along Z, from which the search starts; and its steps.
+_START_WIDTHS, _START_RATIOS, _SEARCH_STEPS = (1.0, 1.8), (1.0, 2.0), 150
 #: Fewest samples per pixel along Y and X, and per Airy radius, for integration over a pixel.
 #: Doubling either changes no pixel by more than 0.2 % of the peak (there is a test).
 _MIN_PIXEL_SAMPLES = 5
@@ -91,6 +99,119 @@ def sample_gaussian_psf(sigmas: tuple[float, ...], sizes: tuple[int, ...] | None
         profile = torch.exp(-((offset / sigma) ** 2) / 2) if sigma else (offset == 0).double()
         psf = psf[..., None] * profile
     return (psf / psf.sum()).float()
+
+
+def estimate_gaussian_psf(
+    volume: Tensor, noise_variance: Tensor, plane_distance: float
+) -> tuple[float, float]:
+    """Estimate the Gaussian blur of a stack from its power spectrum.
+
+    The spectrum of the scene falls as a power of the frequency in space, in all directions alike;
+    the blur multiplies it, the window of the periodogram smooths it, and noise adds a floor. The
+    likelihood is that of Whittle.
+
+    Parameters
+    ----------
+    volume : Tensor
+        (1, C, Z, Y, X); channels share the blur.
+    noise_variance : Tensor
+        (C,), of white noise.
+    plane_distance : float, > 0
+        Distance of planes in pixels of the plane.
+
+    Returns
+    -------
+    tuple of float
+        Standard deviations along Z, in planes, and along Y and X, in pixels.
+
+    References
+    ----------
+    Whittle, Estimation and information in stationary time series, Arkiv för Matematik 2(5), 1953,
+    doi:10.1007/BF02590998. Welch, The use of fast Fourier transform for the estimation of power
+    spectra, IEEE Trans. Audio and Electroacoustics 15(2), 1967, doi:10.1109/TAU.1967.1161901.
+    """
+    # in double precision, which Apple's graphics lack
+    power = _average_periodograms(volume[0].detach().cpu().double())
+    model = _VolumeSpectrum(power, float(noise_variance.mean()), plane_distance)
+    fits = [model.fit(width, ratio * width) for width in _START_WIDTHS for ratio in _START_RATIOS]
+    return min(fits)[1]
+
+
+def _average_periodograms(channels: Tensor) -> Tensor:
+    """Return the mean periodogram of blocks and channels (C, Z, Y, X), with Hann windows."""
+    power, count = torch.zeros((), dtype=channels.dtype), 0
+    sides = [min(_VOLUME_BLOCK_SIDE, size) for size in channels.shape[1:]]
+    window = torch.ones((), dtype=channels.dtype)
+    for side in sides:
+        window = window[..., None] * torch.hann_window(side, dtype=channels.dtype)
+    starts = [
+        range(0, size - side + 1, max(1, side // 2))
+        for size, side in zip(channels.shape[1:], sides, strict=True)
+    ]
+    for start in product(*starts):
+        box = tuple(slice(at, at + side) for at, side in zip(start, sides, strict=True))
+        for block in channels[:, *box]:
+            centred = (block - (block * window).sum() / window.sum()) * window
+            power = power + torch.fft.fftn(centred).abs().square() / window.square().sum()
+            count += 1
+    mean: Tensor = power / count
+    return mean
+
+
+class _VolumeSpectrum:
+    """Model of the power spectrum of a blurred stack with noise."""
+
+    def __init__(self, power: Tensor, noise_variance: float, plane_distance: float) -> None:
+        sides = power.shape
+        z, y, x = torch.meshgrid(
+            *(torch.fft.fftfreq(side, dtype=power.dtype) for side in sides), indexing="ij"
+        )
+        self._axial, self._lateral = z.square(), y.square() + x.square()
+        squared = self._axial / plane_distance**2 + self._lateral
+        # the window mixes the mean into the frequencies next to 0
+        bins = torch.stack([f.abs() * side for f, side in zip((z, y, x), sides, strict=True)])
+        self._is_used = (bins.amax(0) > 1.5) & (self._lateral < 0.25)
+        squared[0, 0, 0] = squared[squared > 0].min()
+        log_frequency = squared.log() / 2
+        self._log_frequency = log_frequency - log_frequency[self._is_used].mean()
+        self._power = power[self._is_used]
+        self._log_noise = log(max(noise_variance, 1e-30))
+
+    def fit(self, width: float, axial_width: float) -> tuple[float, tuple[float, float]]:
+        """Return the loss and the widths, along Z first, from widths to start with."""
+        level = float(self._power.quantile(0.9).log())
+        start = [log(width), log(axial_width), level, _EXPONENT, self._log_noise]
+        with torch.enable_grad():
+            parameters = torch.tensor(start, dtype=self._power.dtype, requires_grad=True)
+            optimizer = torch.optim.LBFGS(
+                [parameters], max_iter=_SEARCH_STEPS, line_search_fn="strong_wolfe"
+            )
+
+            def evaluate() -> Tensor:
+                optimizer.zero_grad()
+                loss = self._compute_loss(parameters)
+                loss.backward()
+                return loss
+
+            optimizer.step(evaluate)
+            loss = float(self._compute_loss(parameters.detach()))
+        lateral, axial = parameters.detach()[:2].exp().tolist()
+        return (loss if isfinite(loss) else inf), (axial, lateral)
+
+    def _compute_loss(self, parameters: Tensor) -> Tensor:
+        """Return the mean negative log-likelihood, with the priors."""
+        log_width, log_axial_width, level, exponent, log_noise = parameters
+        squares = (2 * log_width).exp() * self._lateral + (2 * log_axial_width).exp() * self._axial
+        spectrum = (level - exponent * self._log_frequency - (2 * pi) ** 2 * squares).exp()
+        for axis in range(3):  # the squared transform of a Hann window
+            neighbours = spectrum.roll(1, axis) + spectrum.roll(-1, axis)
+            spectrum = spectrum * (2 / 3) + neighbours / 6
+        expected = spectrum[self._is_used] + log_noise.exp()
+        penalty = ((exponent - _EXPONENT) / _EXPONENT_STD) ** 2
+        penalty = penalty + ((log_noise - self._log_noise) / _LOG_NOISE_STD) ** 2
+        fit_loss = (expected.log() + self._power / expected).mean()
+        loss: Tensor = fit_loss + _PRIOR_WEIGHT * penalty / 2
+        return loss
 
 
 def refine_psf(psf: Tensor, factors: tuple[int, ...]) -> Tensor:

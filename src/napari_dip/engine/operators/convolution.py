@@ -135,6 +135,28 @@ class FieldConvolution(_FramedConvolution):
         return blurred.reshape(*image.shape[:2], *blurred.shape[1:])
 
 
+class EstimatedConvolution(ValidConvolution):
+    """Blur with a kernel that was estimated before the fit, which reports it.
+
+    Parameters
+    ----------
+    kernel, margin
+        As for `ValidConvolution`.
+    parameters : dict of str to Tensor
+        What the result reports, such as {"psf": kernel}.
+    """
+
+    def __init__(
+        self, kernel: Tensor, margin: tuple[int, ...] | None, parameters: dict[str, Tensor]
+    ) -> None:
+        super().__init__(kernel, margin=margin)
+        self._parameters_to_report = parameters
+
+    def get_learned_parameters(self) -> dict[str, Tensor]:
+        """Return the estimated parameters."""
+        return {name: values.clone() for name, values in self._parameters_to_report.items()}
+
+
 class CircularConvolution(Operator):
     """Blur with a known kernel and a periodic border, for benchmarks that do so.
 

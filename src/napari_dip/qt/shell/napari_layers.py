@@ -357,7 +357,8 @@ def _add_extra_output(
     metadata: Mapping[str, Any],
 ) -> None:
     """Add an extra output, such as an estimated PSF, with the pixel size of the result."""
-    scale = [1.0] * (image.ndim - 2) + [*layer_attributes.get("scale", (1.0, 1.0))][-2:]
+    scale = [*layer_attributes.get("scale", (1.0, 1.0))][-image.ndim :]
+    scale = [1.0] * (image.ndim - len(scale)) + scale
     units = layer_attributes.get("units")
     placement = {"scale": scale} | ({"units": units} if units and len(units) == len(scale) else {})
     provenance = {**metadata, METADATA_KEY: {**metadata[METADATA_KEY], "shows": "found"}}

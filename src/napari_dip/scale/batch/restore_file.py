@@ -185,7 +185,7 @@ def _save_extra_outputs(
     header = plan.header
     for name in plan.recipe.task.spec.extra_outputs:
         path, learned_plane = job.paths.get_learned_path(name), result.learned_parameters[name]
-        plane_header = make_plane_header(header, learned_plane.shape)
+        plane_header = make_plane_header(header, learned_plane.shape, plan.layout.grid_axes)
         is_replaceable = path in replaceable_paths
         save_image(path, learned_plane, plane_header, plane_header.scale, result, is_replaceable)
     images = (
