@@ -14,7 +14,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from inspect import getmodule
 from itertools import takewhile
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import (
     App,
@@ -62,6 +62,7 @@ from napari_dip.pipeline.recipe import (
     OLD_INPUTS,
     OLD_SETTINGS,
     OLD_SWITCHES,
+    Preset,
 )
 from napari_dip.tasks import TASKS
 from napari_dip.version import __version__
@@ -215,7 +216,7 @@ def _build_app() -> App:
 def _run_demo(
     *,
     window: Annotated[bool | None, Parameter(show_default=False)] = None,
-    preset: Literal["fast", "balanced", "best"] = "fast",
+    preset: Preset = "fast",
 ) -> int:
     """Restore the bundled image: in napari, or without a display into the folder demo.
 

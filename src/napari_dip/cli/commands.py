@@ -480,7 +480,7 @@ def run_demo_command(opens_window: bool | None, preset: str) -> int:
     opens_window : bool or None
         Whether to open napari; None: if a display and napari are available.
     preset : str
-        "fast", "balanced" or "best".
+        "instant", "fast", "balanced" or "best".
     """
     why = _explain_no_window()
     if opens_window and why:

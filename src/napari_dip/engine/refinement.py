@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 #: Side of a patch, distance of groups and search radius, in pixels, similar to BM3D; larger
 #: searches and denser groups gain at most 0.05 dB (docs/constants.md).
-PATCH_SIDE, GROUP_STEP, SEARCH_RADIUS = DCT_SIDE, 3, 16
+PATCH_SIDE, GROUP_STEP, SEARCH_RADIUS = DCT_SIDE, 4, 16
 #: Patches in a group, for white and correlated noise: 32 is the best of 32, 40 and 64 on 19 crops
 #: of photographs, 64 gains 0.03 and 0.1 dB on FMD widefield (docs/constants.md).
 GROUP_SIZE, CORRELATED_GROUP_SIZE = 32, 64
@@ -415,7 +415,8 @@ def filter_by_nl_bayes(
         weighted = details @ precision[:, None]
         gram = weighted @ details.mT
         identity = torch.eye(gram.shape[-1]).to(gram)
-        inverse = torch.linalg.inv(gram + NOISE_FACTOR * (gram.shape[-1] - 1) * identity)
+        regularised = gram + NOISE_FACTOR * (gram.shape[-1] - 1) * identity
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(regularised).L)
         projection = inverse @ details
         filtered = mean + ((measured - mean) @ weighted.mT) @ projection
         patch_variance = NOISE_FACTOR * (details * projection).sum(2)

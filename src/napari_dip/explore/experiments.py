@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -37,6 +37,7 @@ from napari_dip.pipeline.recipe import (
     OLD_EXPERIMENT_SETTINGS,
     PRESET_LABELS,
     DeviceSetting,
+    Preset,
     accept_old_names,
 )
 from napari_dip.pipeline.torch_state import load_torch
@@ -141,7 +142,7 @@ class ExperimentSettings(BaseModel):
     """Settings of the experiments on a picture, as the dock shows them."""
 
     preset: Annotated[
-        Literal["fast", "balanced", "best"],
+        Preset,
         Setting(
             "Network of",
             "Preset whose network is fitted to random input, as in the Deep Image Prior paper.",

@@ -120,7 +120,7 @@ def denoise(
     ----------
     image : array-like or path
         NumPy or dask array, nested lists of numbers, or the path of an image file.
-    preset : {"fast", "balanced", "best"}
+    preset : {"instant", "fast", "balanced", "best"}
     seed : int
         The same seed gives the same pixels on the same kind of computer.
     device : {"auto", "cpu", "cuda", "mps"}

@@ -57,8 +57,9 @@ _EXPECTED_VALUE_TEXTS = {
 }
 
 
+Preset = Literal["instant", "fast", "balanced", "best"]
 #: Labels of the presets.
-PRESET_LABELS = {"fast": "Fast", "balanced": "Balanced", "best": "Best"}
+PRESET_LABELS = {"instant": "Instant", "fast": "Fast", "balanced": "Balanced", "best": "Best"}
 DeviceSetting = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
     Setting(
@@ -75,11 +76,11 @@ class RunSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: Annotated[
-        Literal["fast", "balanced", "best"],
+        Preset,
         Setting(
             "Preset",
-            "Fast for a first look, Balanced for daily work, Best for the figure in the paper. "
-            "They differ in time, not in how the result is checked.",
+            "Instant to try settings, Fast for a first look, Balanced for daily work, Best for the "
+            "figure in the paper. They differ in time, not in how the result is checked.",
             choices=PRESET_LABELS,
             is_advanced=False,
         ),

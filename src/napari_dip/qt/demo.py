@@ -99,7 +99,7 @@ def main(preset: str = "fast") -> None:
     Parameters
     ----------
     preset : str
-        "fast", "balanced" or "best".
+        "instant", "fast", "balanced" or "best".
     """
     import napari
 

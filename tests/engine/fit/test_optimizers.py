@@ -1,4 +1,4 @@
-"""Optimisers equal torch's own bit by bit, without torch's compiler."""
+"""Adam and gradient descent equal torch's own bit by bit; Muon makes updates orthogonal."""
 
 from __future__ import annotations
 
@@ -44,6 +44,49 @@ def test_unwrapped_optimisers_move_weights_as_torchs_own_do(name: str) -> None:
     assert torch.equal(*ends)
 
 
+@pytest.mark.parametrize("shape", [(16, 144), (144, 16), (32, 32)])
+def test_singular_values_of_a_muon_update_are_near_one(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    sizes = torch.linspace(0.02, 1.0, min(shape))  # weak directions beside strong ones
+    values = torch.linalg.svdvals(optimizers.orthogonalise(left * sizes @ right))
+    assert 0.5 < float(values.min())
+    assert float(values.max()) < 1.3
+
+
+def test_muon_keeps_the_directions_of_a_gradient() -> None:
+    matrix = torch.randn(8, 72, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    product = left.T @ optimizers.orthogonalise(matrix) @ right.T
+    off_diagonal = product - torch.diag(product.diagonal())
+    assert float(off_diagonal.abs().max()) < 1e-4
+
+
+def test_muon_updates_first_and_last_layers_like_adam() -> None:
+    """Beside the decay of its squares, which is shorter since fits are."""
+    rng = torch.Generator().manual_seed(0)
+    ours, own = (torch.nn.Parameter(torch.ones(16, 1, 3, 3)) for _ in range(2))
+    muon = optimizers.make_muon([{"params": [ours]}])
+    adam = torch.optim.Adam([own], lr=0.01, betas=(0.9, 0.99))
+    muon.param_groups[0]["lr"].fill_(0.01)
+    for _ in range(4):
+        ours.grad = torch.randn(ours.shape, generator=rng)
+        own.grad = ours.grad.clone()
+        muon.step()
+        adam.step()
+    torch.testing.assert_close(ours, own)
+
+
+def test_a_layer_with_three_dimensional_kernels_learns_by_muon() -> None:
+    weight = torch.nn.Parameter(torch.zeros(8, 8, 3, 3, 3))
+    muon = optimizers.make_muon([{"params": [weight]}])
+    muon.param_groups[0]["lr"].fill_(0.01)
+    weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    muon.step()
+    expected = 0.01 * optimizers.MUON_UPDATE_RMS
+    assert float(weight.detach().square().mean().sqrt()) == pytest.approx(expected, rel=0.3)
+
+
 def test_no_optimiser_loads_torchs_compiler_or_leaves_anything_of_it(tmp_path) -> None:
     """Which takes more than a second and makes a folder that others on the machine can foresee."""
     script = (
@@ -51,7 +94,8 @@ def test_no_optimiser_loads_torchs_compiler_or_leaves_anything_of_it(tmp_path) -
         "before = dict(os.environ)\n"
         "import numpy as np, napari_dip as dip\n"
         "from napari_dip.engine.fit import optimizers as optimisers\n"
-        "makers = optimisers.make_adam, optimisers.make_sgd, optimisers.make_lbfgs\n"
+        "makers = optimisers.make_adam, optimisers.make_muon, optimisers.make_sgd\n"
+        "makers = (*makers, optimisers.make_lbfgs)\n"
         "for make in makers:\n"
         "    weight = torch.nn.Parameter(torch.ones(3))\n"
         "    optimiser = make([{'params': [weight]}])\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -207,7 +208,8 @@ def test_the_report_of_a_movie_describes_its_joint_training() -> None:
 def test_a_shared_movie_says_how_far_it_is_up_to_the_end() -> None:
     events, _ = restore_movie()
     shares = [event.fraction for event in events]
-    assert shares == sorted(shares)
+    # a fraction is stored as work that is done, so its last digit is rounded
+    assert all(later > earlier - 1e-12 for earlier, later in pairwise(shares))
     assert shares[-1] == pytest.approx(1, abs=0.05)
     assert any("Learning from many" in event.message for event in events)
     assert "frame 4 of 4" in events[-1].message

@@ -1,4 +1,4 @@
-"""Define the optimisers of a fit: Adam, gradient descent with momentum, and L-BFGS.
+"""Define the optimisers of a fit: Adam, Muon, gradient descent with momentum, and L-BFGS.
 
 Each evaluates the loss once an iteration and keeps its state in tensors, so that checkpoints and
 rollbacks hold all of it. Its learning rate is 0 until the schedule sets one.
@@ -21,6 +21,19 @@ _HISTORY_SIZE = 10
 #: Least cosine between the update s and the gradient difference y. Below it, the pair does not
 #: enter the history of L-BFGS, since its curvature is unreliable.
 _MIN_CURVATURE_COSINE = 1e-6
+#: Decay of Muon's momentum, and coefficients of its Newton-Schulz iteration (Jordan et al.), five
+#: of which bring singular values of 0.01 to 1 between 0.7 and 1.2.
+_MUON_MOMENTUM, _NEWTON_SCHULZ, _NEWTON_SCHULZ_STEPS = 0.95, (3.4445, -4.7750, 2.0315), 5
+#: Root mean square of an update at a rate of 1. With 0.2 (Liu et al.), 0.6 and 1.2, 100 steps of
+#: R2R end 0.12, 0.01 and 0.02 dB below 250 steps of Adam on five crops (docs/constants.md).
+MUON_UPDATE_RMS = 1.2
+#: Largest numbers of output channels, and of weights of each, of convolutions that use Adam: first
+#: layers of an image and last layers, whose matrices are too narrow to be made orthogonal.
+_MAX_ADAM_CHANNELS, _MAX_ADAM_TAPS = 4, 16
+#: Decays of the mean and of the square in Adam's updates beside Muon.
+_ADAM_DECAYS = 0.9, 0.99
+#: Lower bound of a norm, against 0 / 0.
+_MIN_NORM = 1e-8
 #: Parameter groups of torch -> optimiser.
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 
@@ -68,6 +81,103 @@ def make_sgd(groups: list[dict[str, Any]]) -> Optimizer:
 def make_lbfgs(groups: list[dict[str, Any]]) -> Optimizer:
     """Return L-BFGS without a line search: see `FixedStepLbfgs`."""
     return FixedStepLbfgs(groups)
+
+
+class Muon(UnwrappedOptimizer):
+    """Muon: the momentum of each convolution's weights, made orthogonal; the others use Adam.
+
+    All singular values of an update are nearly equal, so that weak directions are learned as soon
+    as strong ones. Rates and counts are tensors, so that a CUDA graph can record a step.
+
+    Parameters
+    ----------
+    groups : list of dict
+        Parameter groups of torch.
+
+    References
+    ----------
+    Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024,
+    kellerjordan.github.io/posts/muon (the iteration and its coefficients); Liu et al., Muon is
+    scalable for LLM training, 2025, arXiv:2502.16982 (the size of an update).
+    """
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        for group in groups:
+            group["lr"] = torch.zeros((), device=group["params"][0].device)
+        super().__init__(groups, {"lr": 0.0, "capturable": True})
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        """Update all weights once from their gradients; `closure` is not called."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if not state:
+                    state["momentum"] = torch.zeros_like(weight)
+                if _is_wide_convolution(weight):
+                    update = _make_muon_update(weight.grad, state["momentum"])
+                else:
+                    update = _make_adam_update(weight.grad, state)
+                weight -= group["lr"] * update
+
+
+def make_muon(groups: list[dict[str, Any]]) -> Optimizer:
+    """Return Muon, which fits networks without normalisation in fewer steps than Adam."""
+    return Muon(groups)
+
+
+def _is_wide_convolution(weight: Tensor) -> bool:
+    """Return whether Muon updates these weights: those of a convolution of many channels."""
+    return (
+        weight.ndim > 3 and len(weight) > _MAX_ADAM_CHANNELS and weight[0].numel() > _MAX_ADAM_TAPS
+    )
+
+
+def _make_muon_update(gradient: Tensor, momentum: Tensor) -> Tensor:
+    """Add a gradient to its momentum, and return the orthogonal update, of the size of Adam's."""
+    momentum.mul_(_MUON_MOMENTUM).add_(gradient)
+    matrix = torch.add(gradient, momentum, alpha=_MUON_MOMENTUM).reshape(len(gradient), -1)
+    factor = MUON_UPDATE_RMS * max(matrix.shape) ** 0.5
+    update: Tensor = factor * orthogonalise(matrix).reshape(gradient.shape)
+    return update
+
+
+def orthogonalise(matrix: Tensor) -> Tensor:
+    """Return a matrix with the same singular vectors, whose singular values are near 1.
+
+    The Newton-Schulz iteration is computed on the small Gram matrix, and applied at once.
+
+    Parameters
+    ----------
+    matrix : Tensor
+        (rows, columns).
+    """
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonalise(matrix.T).T
+    matrix = matrix / matrix.norm().clamp(min=_MIN_NORM)
+    gram = matrix @ matrix.T
+    identity = torch.eye(len(gram)).to(gram)
+    product = identity
+    linear, cubic, quintic = _NEWTON_SCHULZ
+    for _ in range(_NEWTON_SCHULZ_STEPS):
+        polynomial = linear * identity + cubic * gram + quintic * gram @ gram
+        product = polynomial @ product
+        gram = polynomial @ gram @ polynomial
+    return product @ matrix
+
+
+def _make_adam_update(gradient: Tensor, state: dict[str, Tensor]) -> Tensor:
+    """Return Adam's update, from moments that it keeps in the state."""
+    if "square" not in state:
+        state["square"] = torch.zeros_like(gradient)
+        state["count"] = torch.zeros((), device=gradient.device)
+    mean_decay, square_decay = _ADAM_DECAYS
+    state["count"] += 1
+    mean = state["momentum"].lerp_(gradient, 1 - mean_decay) / (1 - mean_decay ** state["count"])
+    square = state["square"].lerp_(gradient**2, 1 - square_decay)
+    return mean / ((square / (1 - square_decay ** state["count"])).sqrt() + _MIN_NORM)
 
 
 class FixedStepLbfgs(UnwrappedOptimizer):

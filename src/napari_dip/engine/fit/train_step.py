@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from napari_dip.engine.fit.optimizers import make_muon
 from napari_dip.engine.networks.inference_tiles import MAX_UNTILED_PIXELS, compute_tile_size
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors.notes import make_note
@@ -313,8 +314,9 @@ def make_train_step(
 
 
 def is_graph_capturable(problem: Problem, schedule: Schedule) -> bool:
-    """Return whether the fit runs on an NVIDIA GPU with Adam; other optimisers read values back."""
-    return problem.terms[0].measurement.device.type == "cuda" and schedule.optimizer is None
+    """Return whether the fit runs on an NVIDIA GPU with Adam or Muon; others read values back."""
+    is_cuda = problem.terms[0].measurement.device.type == "cuda"
+    return is_cuda and schedule.optimizer in (None, make_muon)
 
 
 class CudaGraphTrainStep:

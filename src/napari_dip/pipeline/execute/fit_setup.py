@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from napari_dip.engine.fit.optimizers import make_muon
 from napari_dip.engine.fit.schedule import Phase, Schedule, compute_output_decay
 from napari_dip.engine.fit.stopping import (
     StopRule,
@@ -441,6 +442,7 @@ def make_fit_schedule(
         average_decay=average_decay,
         refit_iterations=fit_config.refit_iterations,
         uses_bfloat16=uses_bfloat16,
+        optimizer=make_muon if fit_config.uses_muon else None,
     )
 
 

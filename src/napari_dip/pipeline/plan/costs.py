@@ -402,7 +402,7 @@ def choose_fit_config(
         notes = (make_note("fewer-scales", most=max_scales, usual=len(widths)),)
     refit_iterations = row.get("refit_iterations", 0)
     iterations = row["iterations"]
-    joint_iterations = round(JOINT_ITERATION_FACTOR * iterations)
+    joint_iterations = row.get("joint_iterations", round(JOINT_ITERATION_FACTOR * iterations))
     if run_settings.max_iterations:  # the refit counts, too
         refit_iterations = min(refit_iterations, run_settings.max_iterations // REFIT_DIVISOR)
         iterations = joint_iterations = run_settings.max_iterations - refit_iterations
@@ -419,6 +419,7 @@ def choose_fit_config(
         operator_iterations=min(row.get("operator_iterations", 0), iterations),
         operator_learning_rate=row.get("operator_learning_rate", 0.0),
         allows_bfloat16=row.get("allows_bfloat16", False) and not is_volume,
+        uses_muon=row.get("optimizer") == "muon",
     )
     return fit_config, notes
 

@@ -54,6 +54,8 @@ class FitConfig:
         Learning rate of that operator.
     allows_bfloat16 : bool
         Whether steps may be in half precision, however weak the noise is.
+    uses_muon : bool
+        Whether Muon updates the weights; otherwise Adam.
     """
 
     prior_key: str
@@ -69,6 +71,7 @@ class FitConfig:
     operator_iterations: int = 0
     operator_learning_rate: float = 0.0
     allows_bfloat16: bool = False
+    uses_muon: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from napari_dip.io.paths import make_folder, make_folder_refusal, resolve_target
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.api import load_task_recipe
 from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.recipe import PRESET_LABELS
 
 if TYPE_CHECKING:
     from napari_dip.pipeline.machine import Machine
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 #: Devices by their labels in `napari.yaml`, with their names in a recipe.
 DEVICES = {"CPU": "cpu", "NVIDIA GPU": "cuda", "Apple GPU": "mps"}
-PRESETS = ("fast", "balanced", "best")
 #: Maximum length of a name; it keeps file paths below the limit of Windows (260).
 _MAX_NAME_LENGTH = 60
 #: Characters, other than letters and digits, that all file systems accept.
@@ -83,7 +83,7 @@ def limit_machine(machine: Machine, preferences: Any) -> Machine:
 def get_default_preset() -> str:
     """Return the preset that docks begin with; "" for the preset of the last run."""
     preset = getattr(read_preferences("computing"), "preset", "")
-    return preset if preset in PRESETS else ""
+    return preset if preset in PRESET_LABELS else ""
 
 
 def open_saved_settings(task: str) -> SavedRecipeFolder:
