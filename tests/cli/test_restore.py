@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from napari_dip.cli import main
 from napari_dip.cli.terminal import SINGLE_RUN, BarReporter, format_event
 from napari_dip.io.reading import read_header, read_pixels
 from napari_dip.pipeline.events import Event, Progress
+from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.store.result_files import choose_free_name
 
 FAST = ("--preset", "fast", "--max-iterations", "10", "--device", "cpu")
@@ -59,6 +61,26 @@ def test_a_run_writes_all_requested_outputs_and_keeps_the_pixel_size(noisy, tmp_
     report = json.loads((tmp_path / "a.json").read_text())
     assert set(REPORT_KEYS) <= set(report)
     assert len(list(tmp_path.iterdir())) == 6
+
+
+@pytest.mark.parametrize("limit", ["setting", "environment", "container", "none"])
+def test_each_limit_to_one_thread_is_in_plan_and_report(limit, tmp_path, monkeypatch, capsys):
+    quota, image, report = tmp_path / "cpu.max", tmp_path / "in.tif", tmp_path / "out.json"
+    quota.write_text("100000 100000" if limit == "container" else "max 100000")
+    tifffile.imwrite(image, np.random.default_rng(0).poisson(90, (64, 64)).astype("uint16"))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(
+        "napari_dip.cli.restore.detect_machine", partial(detect_machine, quota.parent)
+    )
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if limit == "environment":
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    options = [*FAST, *(["--threads", "1"] * (limit == "setting"))]
+    assert main(["plan", "denoise", str(image), *options]) == 0
+    assert ("on the CPU: up to" in capsys.readouterr().out) == (limit != "none")
+    output = ["-o", str(tmp_path / "out.tif"), "--report", str(report)]
+    assert main(["denoise", str(image), *output, *options]) == 0
+    assert json.loads(report.read_text())["threads"] == (3 if limit == "none" else 1)
 
 
 def test_the_recipe_that_was_written_repeats_the_pixels_here_and_in_python(noisy, tmp_path):

@@ -73,8 +73,8 @@ RENAMED_VALUES: Mapping[tuple[str, str, object], str] = {
 
 
 def run(recipe: Recipe, interface: str) -> Outcome:
-    """Run a recipe by one of its interfaces, on one thread, in an empty folder of its own."""
-    with tempfile.TemporaryDirectory() as scratch, _use_one_thread():
+    """Run a recipe by one of its interfaces, in an empty folder of its own."""
+    with tempfile.TemporaryDirectory() as scratch, _use_threads_of_the_table():
         folder = Path(scratch)
         inputs = MAKERS[recipe.inputs]()
         named = inputs.others.items()
@@ -96,17 +96,18 @@ def translate_settings(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _use_one_thread() -> Iterator[None]:
-    """Fit on one thread: the last digits of large images depend on their number."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
+def _use_threads_of_the_table() -> Iterator[None]:
+    """Fit on as many threads as a plan takes by itself; only NumPy's library stays at one."""
+    before = os.environ.pop("OMP_NUM_THREADS", None), os.environ.get("OPENBLAS_NUM_THREADS")
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        for name, value in zip(names, before, strict=True):
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _write_network(folder: Path) -> Path:

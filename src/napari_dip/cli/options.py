@@ -275,7 +275,7 @@ def make_batch_arguments() -> list[Argument]:
         make_option(
             "threads",
             "Maximum number of threads of each fit; the last digits of pixels depend on it. "
-            "Default: the cores, shared by the workers.",
+            "Default: as RECIPE sets, else the cores, shared by the workers.",
             "WHOLE",
             COMMON_GROUP,
         ),

@@ -22,6 +22,8 @@ from napari_dip.pipeline.torch_state import MPS_FALLBACK_VARIABLE, load_torch
 #: Maximum number of CPU threads of a fit. Two threads are 1.8 times as fast as one (256 x 256
 #: crops). More were not measured; the limit is a guess, as layers of narrow networks are small.
 MAX_THREADS = 8
+#: Folder of the limits of a container on Linux (cgroup).
+_CGROUP_FOLDER = Path("/sys/fs/cgroup")
 #: Parts of torch's messages when memory is full.
 _MEMORY_ERROR_TEXTS = ("out of memory", "can't allocate memory", "defaultcpuallocator")
 #: Qt bindings that napari supports, in its order of preference.
@@ -57,7 +59,7 @@ class Machine:
     Attributes
     ----------
     cores : int
-        Cores that this process may use.
+        Cores that this process may use, at most the CPU quota of its container.
     memory_bytes : int
         Free memory at the time of detection.
     devices : tuple of str
@@ -68,6 +70,8 @@ class Machine:
         Reason, for the user, why there is no GPU among the devices; "" if there is one.
     has_bfloat16 : bool
         Whether the CPU has bfloat16 matrix instructions; detected on Linux only.
+    max_threads : int
+        Maximum number of threads of a fit whose recipe sets none.
     """
 
     cores: int
@@ -76,21 +80,29 @@ class Machine:
     torch_version: str
     no_gpu_reason: str = ""
     has_bfloat16: bool = False
+    max_threads: int = MAX_THREADS
 
 
-def detect_machine() -> Machine:
-    """Detect what this computer offers; takes milliseconds and does not import torch."""
+def detect_machine(cgroup_folder: Path = _CGROUP_FOLDER) -> Machine:
+    """Detect what this computer offers; takes milliseconds and does not import torch.
+
+    Parameters
+    ----------
+    cgroup_folder : Path
+        Folder of the limits of a container.
+    """
     import psutil
 
     version = get_torch_version()
     devices, missing = _detect_devices(version)
     return Machine(
-        cores=_count_cores(),
+        cores=_count_cores(cgroup_folder),
         memory_bytes=int(psutil.virtual_memory().available),
         devices=devices,
         torch_version=version,
         no_gpu_reason=missing,
         has_bfloat16=_has_bfloat16_instructions(),
+        max_threads=read_max_threads(),
     )
 
 
@@ -117,18 +129,31 @@ def make_unexpected_refusal(error: Exception, name: str) -> Refusal:
     return make_refusal("unexpected", why=describe_exception(error))
 
 
-def choose_thread_count(cores: int, pixel_count: int) -> int:
-    """Return the number of CPU threads for a fit; it depends on these two numbers alone.
+def choose_thread_count(machine: Machine, pixel_count: int, requested: int | None = None) -> int:
+    """Return the number of CPU threads for a fit; it depends on the arguments alone.
 
     Parameters
     ----------
-    cores : int
+    machine : Machine
     pixel_count : int
         Pixels of one plane.
+    requested : int, optional
+        Number that the recipe sets, which may exceed the cores: that repeats the pixels of a
+        larger computer.
     """
+    if requested is not None:
+        return requested
     if pixel_count < 64 * 64:  # waking a second thread takes longer than a layer
         return 1
-    return max(1, min(cores, MAX_THREADS))
+    return max(1, min(machine.cores, machine.max_threads))
+
+
+def read_max_threads() -> int:
+    """Return `MAX_THREADS`, or OMP_NUM_THREADS if that is valid and less."""
+    # "4,2" limits nested levels, too; the first number is that of the outer level
+    text = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    limit = int(text) if text.isascii() and text.isdigit() else 0
+    return min(limit or MAX_THREADS, MAX_THREADS)
 
 
 def get_torch_version() -> str:
@@ -165,10 +190,24 @@ def is_cpu_build(version: str) -> bool:
     return "+cpu" in version
 
 
-def _count_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _count_cores(cgroup_folder: Path) -> int:
+    """Count the cores that this process may use, at most the CPU quota of its container."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota_files = (  # version 2 has both numbers in one file, version 1 in two
+        ("cpu.max",),
+        ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"),
+        ("cpu.cfs_quota_us", "cpu.cfs_period_us"),
+    )
+    for names in quota_files:
+        try:
+            texts = [(cgroup_folder / name).read_text(encoding="ascii") for name in names]
+            quota, period = map(int, " ".join(texts).split())
+        except (OSError, ValueError):  # not there, or "max": no limit
+            continue
+        if quota > 0 and period > 0:  # version 1 has -1 for no limit
+            cores = min(cores, max(1, quota // period))
+    return cores
 
 
 def _has_bfloat16_instructions() -> bool:

@@ -93,6 +93,14 @@ class RunSettings(BaseModel):
         ),
     ] = 0
     device: DeviceSetting = "auto"
+    threads: Annotated[
+        Annotated[int, Field(ge=1, le=1024)] | None,  # larger computers are rare
+        Setting(
+            "Threads",
+            "CPU threads of a fit; the last digits of pixels depend on it. Empty: one for each "
+            "core, up to 8.",
+        ),
+    ] = None
     restarts: Annotated[
         Annotated[int, Field(ge=1, le=64)] | None,
         Setting(

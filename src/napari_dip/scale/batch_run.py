@@ -108,8 +108,8 @@ def batch(
     scheduler : str, optional
         Address of a running dask scheduler whose workers can access the same files.
     threads : int, optional
-        Maximum threads of a fit; the last digits of the pixels depend on it. Default: an equal
-        share of the cores, or as in the resumed batch.
+        Maximum threads of a fit; the last digits of the pixels depend on it. Default: as in the
+        recipe or the resumed batch, else an equal share of the cores.
     joint_training : bool
         Whether to fit one network to up to 32 of the files first, and apply it to each.
     **extra_paths : path

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from itertools import product
 from math import floor
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -33,6 +34,9 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks.priors.blind_spot import compute_loss_core_width
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MACHINE = Machine(
     cores=2,
@@ -157,9 +161,54 @@ def test_the_plan_line_is_a_sentence() -> None:
 
 
 def test_threads_follow_a_fixed_table() -> None:
-    assert choose_thread_count(2, 512 * 512) == 2
-    assert choose_thread_count(2, 32 * 32) == 1
-    assert choose_thread_count(64, 4096 * 4096) == 8
+    assert choose_thread_count(MACHINE, 512 * 512) == 2
+    assert choose_thread_count(MACHINE, 32 * 32) == 1
+    assert choose_thread_count(replace(MACHINE, cores=64), 4096 * 4096) == 8
+
+
+def test_the_threads_of_a_recipe_hold_on_any_computer() -> None:
+    for threads in (1, 2, 5):
+        plan = plan_image((256, 256), "YX", threads=threads)
+        assert isinstance(plan, Plan)
+        assert plan.threads == threads
+    assert make_recipe("denoise").to_dict() == make_recipe("denoise", threads=None).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("variable", "count"),
+    [("1", 1), ("3,2", 3), (" 2 ", 2), ("", 8), ("0", 8), ("many", 8), ("-1", 8), ("999", 8)],
+)
+def test_a_valid_limit_of_openmp_holds(
+    monkeypatch: pytest.MonkeyPatch, variable: str, count: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    machine = replace(detect_machine(), cores=64)
+    assert choose_thread_count(machine, 512 * 512) == count
+    assert choose_thread_count(machine, 512 * 512, 4) == 4
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "100000 100000\n"}, 1),
+        ({"cpu.max": "350000 100000\n"}, 3),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, 64),
+        ({"cpu.max": "nonsense"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+        ({"cpu.cfs_quota_us": "100000\n", "cpu.cfs_period_us": "100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
+        ({}, 64),
+    ],
+)
+def test_the_cpu_quota_of_a_container_limits_the_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], cores: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert detect_machine(tmp_path).cores == cores
 
 
 @pytest.mark.parametrize(

@@ -267,10 +267,10 @@ def test_settings_are_offered_from_presets_of_ones_own_and_the_last_run(bench):
     names = [
         chooser.settings_combo.itemText(place) for place in range(chooser.settings_combo.count())
     ]
-    assert names == ["Fast", "Balanced", "Best", "As in my last run", "My preset 'mine'"]
-    chooser.settings_combo.setCurrentIndex(4)
+    assert names == ["Instant", "Fast", "Balanced", "Best", "As in my last run", "My preset 'mine'"]
+    chooser.settings_combo.setCurrentIndex(5)
     assert chooser.build_recipe().run_settings.seed == 3
-    chooser.settings_combo.setCurrentIndex(3)
+    chooser.settings_combo.setCurrentIndex(4)
     assert chooser.build_recipe() == RECIPE
 
 

@@ -114,7 +114,8 @@ def _plan_run(
     network, units, reuse_notes = raise_if_refused(
         reuse_network(network, units, image, fit_config, is_single=is_single)
     )
-    threads = choose_thread_count(machine.cores, prod(compute_fit_grid(image, tiles)[-2:]))
+    plane_pixels = prod(compute_fit_grid(image, tiles)[-2:])
+    threads = choose_thread_count(machine, plane_pixels, run_settings.threads)
     peak_bytes, costs = estimate_run(
         image, fit_config, units, tiles, device, threads, machine.has_bfloat16
     )

@@ -91,14 +91,14 @@ class JointTrainingPlan:
         Plans of the training files, each on its own.
     training_regions : tuple of TrainingRegion
         Crop of each file, in the same order; `item` is its index.
-    cores : int
-        Cores that the fit uses.
+    threads : int
+        CPU threads of the fit.
     costs : CostEstimate
     """
 
     plans: tuple[Plan, ...]
     training_regions: tuple[TrainingRegion, ...]
-    cores: int
+    threads: int
     costs: CostEstimate
 
     @property

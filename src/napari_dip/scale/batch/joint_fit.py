@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,6 @@ from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.execute.runner import read_image, run_with_torch
 from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
-from napari_dip.pipeline.machine import choose_thread_count
 from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
 from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, to_stack
 from napari_dip.pipeline.plan.types import JOINT, TrainingRegion
@@ -102,7 +100,7 @@ def fit_joint_network(
     FailedError
         If the fit fails, or the network cannot be written.
     """
-    threads = choose_thread_count(joint_plan.cores, prod(joint_plan.training_regions[0].size))
+    threads = joint_plan.threads
     recorder = ControlRecorder(poll_control)
     checkpoints = CheckpointStore(run_folder, resume=resume, replaces_unusable=True)
     steps = _fit_networks(joint_plan, threads, network_path, checkpoints, recorder)

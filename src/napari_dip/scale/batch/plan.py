@@ -16,7 +16,7 @@ from napari_dip.io.outputs import check_unlocked, resolve_output_folder
 from napari_dip.io.paths import check_names_differ, expand_input_paths, make_result_name
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.api import load_recipe, parse_axes
-from napari_dip.pipeline.machine import choose_thread_count, detect_machine
+from napari_dip.pipeline.machine import MAX_THREADS, choose_thread_count, detect_machine
 from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
 from napari_dip.pipeline.plan.joint_training import (
     MAX_TRAINING_REGION_SIDE,
@@ -60,14 +60,14 @@ if TYPE_CHECKING:
 MIN_JOINT_TRAINING_FILES = 8
 
 
-def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPlan | Refusal:
+def choose_training_files(plans: Sequence[Plan], machine: Machine) -> JointTrainingPlan | Refusal:
     """Choose files and crops for the joint training, from headers alone.
 
     Parameters
     ----------
     plans : sequence of Plan
         Plans of all eligible files, each on its own, in their order.
-    cores : int
+    machine : Machine
 
     Returns
     -------
@@ -102,7 +102,7 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
         training_regions.append(TrainingRegion(index, origin, size))
     first = training_plans[0]
     units = list_training_units(first, tuple(training_regions))
-    threads = choose_thread_count(cores, prod(size))
+    threads = choose_thread_count(machine, prod(size), first.recipe.run_settings.threads)
     costs = estimate_costs(
         size,
         units,
@@ -115,7 +115,7 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
     return JointTrainingPlan(
         plans=tuple(training_plans),
         training_regions=tuple(training_regions),
-        cores=cores,
+        threads=threads,
         costs=costs,
     )
 
@@ -195,7 +195,7 @@ def choose_batch_network(
 
 
 def plan_joint_training(
-    jobs: tuple[Job, ...], batch_network: BatchNetwork, cores: int
+    jobs: tuple[Job, ...], batch_network: BatchNetwork, machine: Machine
 ) -> tuple[tuple[Job, ...], JointTrainingPlan | None]:
     """Plan the joint training, and refuse the files that the network cannot be applied to.
 
@@ -207,7 +207,7 @@ def plan_joint_training(
     eligible = [job.plan for job in jobs if not isinstance(job.plan, Refusal) and job.plan.network]
     if not batch_network.needs_training or all(isinstance(job.plan, Refusal) for job in jobs):
         return jobs, None
-    joint_plan = raise_if_refused(choose_training_files(eligible, cores))
+    joint_plan = raise_if_refused(choose_training_files(eligible, machine))
     network_groups = _get_channel_groups(joint_plan.plans[0])
 
     def refuse_unsuited(job: Job) -> Job:
@@ -276,7 +276,8 @@ def plan_batch(
     machine : Machine, optional
         Machine to plan for. Default: this one.
     threads : int, optional
-        Maximum threads of each fit. Default: as in the resumed batch, else all cores.
+        Maximum threads of each fit, instead of those in the recipe. Default: as in the recipe or
+        the resumed batch, else all cores.
     process_count : int
         Number of files that are restored at once and share the cores.
 
@@ -291,6 +292,8 @@ def plan_batch(
         If the batch as a whole cannot run, such as for two results of one name.
     """
     loaded_recipe, axes = load_recipe(recipe), parse_axes(axes)
+    if threads is not None:
+        loaded_recipe = loaded_recipe.replace_run_settings(threads=None)
     input_paths = _list_inputs(inputs)
     if not isinstance(output_folder, str | os.PathLike):
         raise RefusedError(_make_path_refusal("The folder of the results", output_folder))
@@ -304,9 +307,12 @@ def plan_batch(
     earlier_files = earlier_manifest.files if earlier_manifest is not None else {}
     machine = machine or detect_machine()
     cores = (
-        threads or (earlier_manifest and earlier_manifest.cores) or machine.cores // process_count
+        threads
+        or (earlier_manifest and earlier_manifest.cores)
+        or min(machine.cores // process_count, machine.max_threads)
     )
-    machine = replace(machine, cores=max(1, min(cores, machine.cores)))
+    # the manifest stores the cores, so they include the limit of this environment
+    machine = replace(machine, cores=max(1, min(cores, machine.cores)), max_threads=MAX_THREADS)
     network_file = (extra_paths or {}).get(NETWORK_FILE_INPUT)
     batch_network = choose_batch_network(folder, network_file, joint_training, earlier_manifest)
     jobs = tuple(
@@ -319,7 +325,7 @@ def plan_batch(
         )
         for source in sources
     )
-    jobs, joint_plan = plan_joint_training(jobs, batch_network, machine.cores)
+    jobs, joint_plan = plan_joint_training(jobs, batch_network, machine)
     restorable = [job for job in jobs if not isinstance(job.plan, Refusal)]
     _check_no_overwrite(
         folder, loaded_recipe.task, restorable, extra_headers, earlier_files, resume

@@ -203,8 +203,8 @@ def start_workers(
     peaks = [file_plan.peak_bytes for file_plan in restorable]
     max_workers = min(requested_count, sum(map(compute_max_shards, restorable)))
     worker_count, note = choose_worker_count(max_workers, peaks, plan.machine, len(gpus))
-    cores = plan.machine.cores, detect_machine().cores
-    threads_note = make_oversubscription_note(worker_count, *cores)
+    threads = max((file_plan.threads for file_plan in restorable), default=1)
+    threads_note = make_oversubscription_note(worker_count, threads, detect_machine().cores)
     notes = tuple(filter(None, (note, threads_note)))
     import dask
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import format_bytes
+from napari_dip.pipeline.machine import MAX_THREADS
 from napari_dip.scale.cluster.worker import (
     EVENT_TOPIC,
     WorkerMessage,
@@ -197,7 +198,13 @@ def find_shared_machine(workers: Sequence[WorkerInfo], address: str) -> Machine:
     declared_memory = [worker.resources.get(MEMORY_RESOURCE) for worker in workers]
     shares = [worker.compute_file_memory(counter[worker.host]) for worker in workers]
     memory = int(max(filter(None, declared_memory))) if all(declared_memory) else min(shares)
-    return replace(workers[0].machine, cores=max(1, cores), memory_bytes=memory, devices=devices)
+    return replace(
+        workers[0].machine,
+        cores=max(1, cores),
+        memory_bytes=memory,
+        devices=devices,
+        max_threads=MAX_THREADS,  # dask sets OMP_NUM_THREADS=1 in all its workers
+    )
 
 
 def make_job_resources(
