@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 import tifffile
 
 import napari_dip as dip
+from napari_dip.errors import FAULTS, FILE_ERRORS, TYPE_ERRORS, VALUE_TOPICS
 
 FAST = {"preset": "fast", "max_iterations": 10, "device": "cpu"}
 
@@ -169,6 +171,52 @@ def test_unknown_settings_and_inputs_are_refused_by_name():
     assert read_refusal_code(make_noisy(), sharpness=3) == "setting-unknown"
     with pytest.raises(dip.RefusedError, match="psf"):
         dip.restore(make_noisy(), dip.make_recipe("denoise"), psf=make_noisy())
+
+
+@pytest.mark.parametrize(
+    ("image", "settings", "kind", "code"),
+    [
+        (make_noisy(), {"preset": "fasst"}, ValueError, "setting-wrong"),
+        (make_noisy()[0], {}, ValueError, "image-line"),
+        (make_noisy(), {"sharpness": 3}, TypeError, "setting-unknown"),
+        (None, {}, TypeError, "image-not-array"),
+        ("missing.tif", {}, FileNotFoundError, "file-missing"),
+    ],
+)
+def test_a_refusal_is_also_the_error_that_python_would_raise(image, settings, kind, code):
+    with pytest.raises(kind) as caught:
+        dip.denoise(image, **settings)
+    error = caught.value
+    assert isinstance(error, dip.RefusedError) and error.code == code == error.reason.code
+    copied = pickle.loads(pickle.dumps(error))
+    assert type(copied) is type(error) and copied.args == error.args == (str(error),)
+    assert copied.reason == error.reason and str(error) == error.reason.message
+
+
+def test_other_refusals_and_failures_are_no_errors_of_python():
+    builtin = (ValueError, TypeError, OSError)
+    assert not isinstance(dip.RefusedError("folder-gone"), builtin)
+    assert not isinstance(dip.FailedError("program-ends"), builtin)
+
+
+def test_the_tables_of_python_errors_name_codes_that_exist():
+    assert FAULTS.keys() >= TYPE_ERRORS | FILE_ERRORS
+    assert {code.partition("-")[0] for code in FAULTS} >= VALUE_TOPICS
+
+
+@pytest.mark.parametrize(
+    ("settings", "near"),
+    [
+        ({"preset": "fasst"}, "fast"),
+        ({"device": "gpu"}, ""),
+        ({"prior": "blindspot"}, "blind-spot"),
+    ],
+)
+def test_a_misspelt_choice_is_answered_with_the_nearest_one(settings, near):
+    with pytest.raises(ValueError) as caught:
+        dip.denoise(make_noisy(), **settings)
+    ending = f"Did you mean '{near}'?" if near else "Leave it out to use the default."
+    assert str(caught.value).endswith(ending)
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -2,7 +2,8 @@
 
     Refusal              why something cannot be done: a code and the facts of this case
     DipError             base of the exceptions, whose `reason` is a `Refusal`
-    ├── RefusedError     refused before any work began: nothing was written
+    ├── RefusedError     refused before any work began: nothing was written; by its code it is also
+    │                    a ValueError, TypeError or FileNotFoundError
     └── FailedError      work began and failed: earlier files are unchanged
 
 Functions that check before work return `X | Refusal`, so that an interface can show the refusal and
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Result = TypeVar("Result")
+#: Codes of refusals that Python's own functions would raise as these errors.
+TYPE_ERRORS = frozenset(("batch-paths", "image-not-array", "setting-unknown"))
+FILE_ERRORS = frozenset(("file-missing", "output-folder-missing"))
+#: First words of the codes of refusals that are about a value: a setting, an image, a mask, a PSF.
+VALUE_TOPICS = frozenset(
+    "axes beads blind camera factor frames gaussian guide holes image impulses input jpeg map mask "
+    "noise nothing optics pixels plane planes psf recipe repeated scales setting speckle truth "
+    "z".split()
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +128,12 @@ class DipError(Exception):
     def __init__(self, reason: Refusal | str, /, **facts: object) -> None:
         self.reason = make_refusal(reason, **facts) if isinstance(reason, str) else reason
         super().__init__(self.reason.message)
+        self.args = (self.reason.message,)  # OSError leaves them empty
+
+    @property
+    def code(self) -> str:
+        """Code of the message, a key in `FAULTS`."""
+        return self.reason.code
 
     def __reduce__(self) -> tuple[type[DipError], tuple[Refusal]]:
         """Pickle the reason, not only its message."""
@@ -125,7 +141,36 @@ class DipError(Exception):
 
 
 class RefusedError(DipError):
-    """Refused before any work began."""
+    """Refused before any work began.
+
+    `RefusedError(...)` makes the subclass that its code stands for, such as `RefusedValueError`.
+    """
+
+    def __new__(cls, reason: Refusal | str, /, **_: object) -> RefusedError:
+        """Choose the subclass by the code."""
+        code = reason if isinstance(reason, str) else reason.code
+        kind = cls if cls is not RefusedError else _choose_error_class(code)
+        return super(RefusedError, kind).__new__(kind)  # that of OSError for a missing file
+
+
+class RefusedValueError(RefusedError, ValueError):
+    """Refused because of a value."""
+
+
+class RefusedTypeError(RefusedError, TypeError):
+    """Refused because of a type, or of a keyword that does not exist."""
+
+
+class RefusedFileError(RefusedError, FileNotFoundError):
+    """Refused because a file or folder is missing."""
+
+
+def _choose_error_class(code: str) -> type[RefusedError]:
+    if code in FILE_ERRORS:
+        return RefusedFileError
+    if code in TYPE_ERRORS:
+        return RefusedTypeError
+    return RefusedValueError if code.partition("-")[0] in VALUE_TOPICS else RefusedError
 
 
 class FailedError(DipError):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 import warnings
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -55,6 +57,8 @@ _EXPECTED_VALUE_TEXTS = {
     "less_than_equal": "at most {le:g}",
     "bool_parsing": "yes or no",
 }
+#: Names in a list of allowed values; shorter words, such as "or", are none.
+_CHOICE_PATTERN = re.compile(r"[a-z][\w-]{2,}")
 
 
 Preset = Literal["instant", "fast", "balanced", "best"]
@@ -402,7 +406,9 @@ def _make_validation_refusal(kind: type[Any], error: ValidationError) -> Refusal
         why = expected.format(**first.get("ctx", {}))
     else:  # not formatted: it may contain braces from the user
         why = first["msg"].removeprefix("Input should be ").replace("'", "")
-    return _make_setting_refusal(field, first["input"], why)
+    near = get_close_matches(str(first["input"]), _CHOICE_PATTERN.findall(why), n=1, cutoff=0.7)
+    hint = f"Did you mean '{near[0]}'?" if near else ""
+    return _make_setting_refusal(field, first["input"], why, hint)
 
 
 def _is_bool_for_number(kind: type[Any], name: str, value: object) -> bool:
@@ -417,11 +423,11 @@ def _is_bool_for_number(kind: type[Any], name: str, value: object) -> bool:
     return not types.isdisjoint((int, float))
 
 
-def _make_setting_refusal(field: str, value: object, expected: str) -> Refusal:
+def _make_setting_refusal(field: str, value: object, expected: str, hint: str = "") -> Refusal:
     return make_refusal(
         "setting-wrong",
         field=field,
         value=shorten_repr(value),
         why=f"it should be {expected}",
-        hint="Leave it out to use the default.",
+        hint=hint or "Leave it out to use the default.",
     )

@@ -316,6 +316,8 @@ def _read_report(path: Path, read: Callable[[], dict[str, Any]]) -> dict[str, An
     """Return the report that `read` returns; raise `RefusedError` if it is none."""
     try:
         report = read()
+    except RefusedError:
+        raise
     except (ValueError, OSError) as error:
         raise RefusedError(
             "result-without-provenance", path=path, why=describe_exception(error)
