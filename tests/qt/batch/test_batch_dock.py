@@ -11,7 +11,11 @@ import dask.array
 import numpy as np
 import pytest
 import tifffile
-from qtpy.QtCore import Qt, QThreadPool
+from napari.layers import Image
+from napari.layers._source import layer_source
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QThreadPool, QUrl
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtWidgets import QApplication
 
 import napari_dip as dip
 from napari_dip.cli import main
@@ -238,6 +242,76 @@ def test_of_a_large_result_only_what_is_in_sight_is_read():
     assert stack.read == 0
     assert np.asarray(lazy[20, :100, :100]).shape == (100, 100)
     assert 100 * 100 <= stack.read <= 1024 * 1024
+
+
+def drop(widget, mime):
+    """Drag data into a widget and drop it, by the events that Qt sends."""
+    details = (
+        Qt.DropAction.CopyAction | Qt.DropAction.MoveAction,
+        mime,
+        Qt.MouseButton.LeftButton,
+        Qt.KeyboardModifier.NoModifier,
+    )
+    enter = QDragEnterEvent(QPoint(5, 5), *details)
+    QApplication.sendEvent(widget, enter)
+    assert enter.isAccepted()
+    QApplication.sendEvent(widget, QDropEvent(QPointF(5, 5), *details))
+
+
+def drag_layers(viewer, *names):
+    """What napari's list of layers passes to a drag of these layers."""
+    from napari._qt.containers import QtLayerList
+
+    view = QtLayerList(viewer.layers)  # deletes its model when it goes
+    model = view.model()
+    rows = [model.index(row, 0) for row in range(model.rowCount())]
+    return model.mimeData([row for row in rows if row.data() in names])
+
+
+@pytest.mark.parametrize("target", ["list", "dock"])
+def test_dropped_files_and_folders_become_paths(bench, scene, tmp_path, target):
+    edit = bench.dock.files_edit
+    (tmp_path / "more").mkdir()
+    shutil.copy(scene / "in" / "b.tif", tmp_path / "more")
+    paths = [str(scene / "in" / "a.tif"), str(tmp_path / "more")]
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(path) for path in (paths[0], f"{paths[1]}/", paths[0])])
+    drop(edit.text_edit.viewport() if target == "list" else bench.dock, mime)
+    assert edit.get_inputs() == tuple(paths)
+    assert edit.text_edit.toPlainText() == "\n".join(paths)
+    bench.wait_for_plan()
+
+
+def test_pasted_files_become_paths_and_a_pasted_text_stays(bench, scene):
+    edit = bench.dock.files_edit
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(scene / "in"))])
+    QApplication.clipboard().setMimeData(mime)
+    edit.text_edit.paste()
+    assert edit.get_inputs() == (str(scene / "in"),)
+    QApplication.clipboard().setText("\ndata/**/*.tif")
+    edit.text_edit.moveCursor(edit.text_edit.textCursor().MoveOperation.End)
+    edit.text_edit.paste()
+    assert edit.get_inputs() == (str(scene / "in"), "data/**/*.tif")
+
+
+def test_a_dropped_layer_adds_its_file_or_says_that_it_has_none(bench, scene):
+    path = scene / "in" / "b.tif"
+    with layer_source(path=str(path)):
+        bench.viewer.add_layer(Image(tifffile.imread(path), name="opened"))
+    bench.viewer.add_image(np.zeros((8, 8)), name="computed")
+    edit = bench.dock.files_edit
+    drop(edit.text_edit.viewport(), drag_layers(bench.viewer, "opened", "computed"))
+    assert edit.get_inputs() == (str(path),)
+    assert "'computed' was not opened from a file" in bench.last_message
+
+
+def test_what_is_dropped_from_the_web_is_not_listed(bench):
+    mime = QMimeData()
+    mime.setUrls([QUrl("https://example.org/a.tif")])
+    drop(bench.dock, mime)
+    assert bench.dock.files_edit.get_inputs() == ()
+    assert "'https://example.org/a.tif' is no file on this computer" in bench.last_message
 
 
 def test_what_is_wrong_with_the_whole_is_said_above_run(bench, scene, tmp_path):

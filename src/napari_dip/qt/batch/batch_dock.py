@@ -21,6 +21,7 @@ from napari_dip.qt.batch.batch_settings import (
     JointTrainingCheckBox,
     RecipeChooser,
     ResultsFolderEdit,
+    read_dropped_paths,
 )
 from napari_dip.qt.batch.files_panel import FilesPanel
 from napari_dip.qt.shell.background_call import JobProgress, start_call
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     import napari.viewer
+    from qtpy.QtGui import QDragEnterEvent, QDropEvent
 
     from napari_dip.pipeline.events import PollControl
     from napari_dip.pipeline.recipe import Recipe
@@ -250,6 +252,8 @@ class BatchDock(QWidget):
         self._typing_timer.timeout.connect(self._start_reading)
         self.recipe_chooser.message_emitted.connect(bar.prepend_message)
         self.files_panel.message_emitted.connect(bar.prepend_message)
+        self.files_edit.message_emitted.connect(bar.prepend_message)
+        self.setAcceptDrops(True)
         self.show_plan()
 
     @property
@@ -268,6 +272,20 @@ class BatchDock(QWidget):
         """Start the batch of the plan, or add it to the queue."""
         if not self.is_busy and self._plan_view is not None:
             self.jobs.start([self._plan_view.make_request()])
+
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
+        """Accept files and layers anywhere in the dock, unless a batch is running."""
+        mime = None if event is None else event.mimeData()
+        is_path = mime is not None and read_dropped_paths(mime) is not None
+        if event is not None and is_path and not self.is_busy:
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent | None) -> None:
+        """Add the files and layers to the list of files."""
+        mime = None if event is None else event.mimeData()
+        if event is not None and mime is not None:
+            self.files_edit.add_dropped(mime)
+            event.acceptProposedAction()
 
     def shut_down(self) -> None:
         """Stop the batch; results are kept, and the current file leaves a checkpoint."""

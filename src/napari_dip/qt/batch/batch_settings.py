@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QSignalBlocker, Signal
+from napari.layers import Layer
+from qtpy.QtCore import QSignalBlocker, QUrl, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -22,6 +23,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dip.errors import DipError, Refusal, RefusedError
+from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import is_zarr
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.recipe import PRESET_LABELS, RunSettings, make_recipe
@@ -33,12 +35,15 @@ from napari_dip.qt.shell.dock_widget import (
     make_form,
     style_combo,
 )
+from napari_dip.qt.shell.napari_layers import read_layer_provenance
 from napari_dip.qt.shell.preferences import get_default_preset, open_saved_settings
 from napari_dip.qt.shell.settings_form import add_path_button
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from qtpy.QtCore import QMimeData
 
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.qt.shell.settings_form import SettingsForm
@@ -55,8 +60,13 @@ _IMAGE_FILTER = "Images (*.tif *.tiff *.png *.ome.zarr);;All files (*)"
 _BATCH_FILE_FILTER = "Images (*.tif *.tiff *.png *.jpg *.jpeg *.czi *.nd2 *.lif);;All files (*)"
 _FILES_TOOLTIP = (
     "What to restore, a line for each: a file, a folder (the images in it, not those in folders "
-    "below), an OME-Zarr, or a pattern such as data/**/*.tif. Lines can be changed and deleted."
+    "below), an OME-Zarr, or a pattern such as data/**/*.tif. Lines can be changed and deleted. "
+    "Files, folders and layers can be dropped here."
 )
+_LAYER_WITHOUT_FILE_MESSAGE = (
+    "The layer '{name}' was not opened from a file. Save it as a TIFF, then add that file."
+)
+_NO_LOCAL_FILE_MESSAGE = "'{name}' is no file on this computer. Download it, then add that file."
 #: Number of visible lines.
 _VISIBLE_FILE_LINES = 2
 #: A frame, which napari's themes omit; grey is visible on dark and light backgrounds.
@@ -265,10 +275,68 @@ def _return_recipe(recipe: Recipe) -> Recipe:
     return recipe
 
 
+def read_dropped_paths(mime: QMimeData) -> tuple[list[str], list[str]] | None:
+    """Return the paths that were dropped or pasted, and messages on what has no path.
+
+    Parameters
+    ----------
+    mime : QMimeData
+        URLs, as file managers send them, or layers of napari's layer list.
+
+    Returns
+    -------
+    tuple of (list of str, list of str) or None
+        None if there are neither URLs nor layers, but only a text.
+    """
+    # napari's list of layers passes the layers themselves; its MIME type has only their indices
+    layers = [item for item in getattr(mime, "items", ()) if isinstance(item, Layer)]
+    if not layers and not mime.hasUrls():
+        return None
+    layer_paths = [(_find_layer_path(layer), layer.name) for layer in layers]
+    messages = [
+        _LAYER_WITHOUT_FILE_MESSAGE.format(name=make_printable(name))
+        for path, name in layer_paths
+        if not path
+    ]
+    paths = [path for path, _ in layer_paths if path]
+    for url in mime.urls():
+        if url.isLocalFile():
+            paths.append(url.adjusted(QUrl.UrlFormattingOption.StripTrailingSlash).toLocalFile())
+        else:
+            messages.append(_NO_LOCAL_FILE_MESSAGE.format(name=make_printable(url.toString())))
+    return paths, messages
+
+
+def _find_layer_path(layer: Layer) -> str:
+    """Return the file that a layer was opened from, by napari or by this plugin; else ""."""
+    path = str(layer.source.path or read_layer_provenance(layer).get("path", ""))
+    return path if Path(path).exists() else ""
+
+
+class _PathsTextEdit(QPlainTextEdit):
+    """A text field that takes dropped and pasted files as their paths, not as URLs."""
+
+    mime_dropped = Signal(object)
+
+    def canInsertFromMimeData(self, source: QMimeData | None) -> bool:
+        """Accept files and layers besides text."""
+        return source is not None and (
+            read_dropped_paths(source) is not None or super().canInsertFromMimeData(source)
+        )
+
+    def insertFromMimeData(self, source: QMimeData | None) -> None:
+        """Pass files and layers on, and insert a text as it is."""
+        if source is not None and read_dropped_paths(source) is not None:
+            self.mime_dropped.emit(source)
+        else:
+            super().insertFromMimeData(source)
+
+
 class FilesEdit(QWidget):
     """A text field for files, folders and patterns, with buttons that add lines."""
 
     changed = Signal()
+    message_emitted = Signal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -276,7 +344,7 @@ class FilesEdit(QWidget):
         self.folder_button = make_button(
             "Add folder…", "Choose a folder: it stands for the images that lie in it"
         )
-        self.text_edit = QPlainTextEdit()
+        self.text_edit = _PathsTextEdit()
         self.text_edit.setAccessibleName("Files")
         self.text_edit.setStyleSheet(_FRAME_STYLE)
         self.text_edit.setToolTip(f"<qt>{_FILES_TOOLTIP}</qt>")
@@ -291,6 +359,7 @@ class FilesEdit(QWidget):
             _VISIBLE_FILE_LINES * self.text_edit.fontMetrics().lineSpacing() + 14
         )
         self.text_edit.textChanged.connect(self.changed)
+        self.text_edit.mime_dropped.connect(self.add_dropped)
         self.files_button.clicked.connect(self._on_files)
         self.folder_button.clicked.connect(self._on_folder)
 
@@ -304,6 +373,13 @@ class FilesEdit(QWidget):
         new = [path for path in paths if path and path not in self.get_inputs()]
         if new:
             self.show_inputs((*self.get_inputs(), *new))
+
+    def add_dropped(self, mime: QMimeData) -> None:
+        """Append the paths of dropped files and layers, and report what has none."""
+        paths, messages = read_dropped_paths(mime) or ([], [])
+        self.add(*dict.fromkeys(paths))
+        if messages:
+            self.message_emitted.emit("\n".join(messages))
 
     def show_inputs(self, inputs: tuple[str, ...]) -> None:
         """Replace all lines, and emit `changed` once."""
