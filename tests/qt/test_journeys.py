@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QPoint, Qt, QThreadPool
 from qtpy.QtWidgets import QAbstractButton, QApplication, QFileDialog, QScrollArea
 
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
@@ -75,6 +75,14 @@ class User:
 
     def wait_for_end(self) -> None:
         self.wait_until(lambda: not self.dock.is_busy)
+
+
+def get_menu_entries() -> list[str]:
+    """The docks in the plugin's menu, from top to bottom."""
+    from npe2 import PluginManager
+
+    widgets = PluginManager.instance().iter_widgets()
+    return [widget.display_name for widget in widgets if widget.plugin_name == "napari-dip"]
 
 
 @pytest.fixture
@@ -189,3 +197,34 @@ def test_a_preset_that_was_saved_is_there_when_napari_is_started_again(user, mak
     user.dock.repeat_section.presets.combo.setCurrentText("Cells at 30 C")
     user.press("Use")
     assert user.dock.form.build_recipe() == wanted
+
+
+def test_the_window_stays_as_high_as_it_was_with_all_docks_of_the_menu_open(user):
+    window = user.viewer.window._qt_window
+    window.resize(1280, 720)
+    window.show()
+    entries = get_menu_entries()
+    assert len(entries) == 10
+    docks = []
+    for entry in entries:
+        frame, dock = user.viewer.window.add_plugin_dock_widget("napari-dip", entry)
+        user.qtbot.waitUntil(dock.isVisible)
+        docks.append(frame)
+        user.qtbot.wait(50)
+        assert (window.width(), window.height()) == (1280, 720), entry
+        assert not any(other.visibleRegion().intersects(frame.rect()) for other in docks[:-1])
+    assert set(window.tabifiedDockWidgets(docks[0])) == set(docks[1:])
+    # the check of the computer tries PyTorch in the background
+    user.wait_until(lambda: not QThreadPool.globalInstance().activeThreadCount())
+
+
+def test_a_dock_that_was_moved_away_from_its_tab_stays_there(user):
+    window = user.viewer.window._qt_window
+    window.resize(1280, 720)
+    window.show()
+    first, _ = user.viewer.window.add_plugin_dock_widget("napari-dip", "Denoise")
+    second, dock = user.viewer.window.add_plugin_dock_widget("napari-dip", "Batch")
+    user.qtbot.waitUntil(lambda: window.tabifiedDockWidgets(first) == [second])
+    window.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, second)
+    window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, second)
+    assert not window.tabifiedDockWidgets(first) and not dock.parentWidget().isFloating()

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QFrame,
     QGridLayout,
+    QMainWindow,
     QPushButton,
     QScrollArea,
     QTableView,
@@ -81,7 +82,9 @@ def _measure_page_height(page: QWidget) -> int:
 
 
 class DockCloser(QObject):
-    """Event filter that shuts a dock down when napari closes it, and makes its title fit.
+    """Event filter that opens a dock as a tab, makes its title fit, and shuts it down at its end.
+
+    napari stacks docks below each other, and its window grows with each of them, beyond the screen.
 
     Parameters
     ----------
@@ -93,27 +96,61 @@ class DockCloser(QObject):
     def __init__(self, dock: QWidget, shut_down: Callable[[], object]) -> None:
         super().__init__(dock)
         self._dock, self._shut_down = dock, shut_down
-        self._is_docked = False
+        self._is_docked = self._has_appeared = False
         dock.setMinimumWidth(MIN_DOCK_WIDTH)
         dock.installEventFilter(self)
+
+    @property
+    def frame(self) -> QWidget | None:
+        """The parent of the dock: a `QDockWidget`, or None before napari adds the dock."""
+        return self._dock.parentWidget()
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """React to a change of the parent, and to the first appearance."""
         kind = None if event is None else event.type()
         if kind == QEvent.Type.ParentChange:  # on closing, napari takes the widget from its parent
-            if self._dock.parentWidget() is not None:
+            if self.frame is not None:
                 self._is_docked = True
+                if isinstance(self.frame, QDockWidget):
+                    self.frame.dockLocationChanged.connect(self._tabify)
             elif self._is_docked:
                 self._is_docked = False
                 self._shut_down()
                 self._dock.deleteLater()
         elif kind == QEvent.Type.Show:
             self._adjust_title_width()
+            if self.frame is not None and not self._has_appeared:
+                self._has_appeared = True
+                self.frame.raise_()  # a new tab lies behind the others
         return False
+
+    def _tabify(self, area: Qt.DockWidgetArea) -> None:
+        """Make the dock a tab of another dock of this plugin, when napari has just added it.
+
+        A timer would be too late: the window would have grown already. Later, the user may move
+        the dock anywhere.
+        """
+        frame = self.frame
+        if not isinstance(frame, QDockWidget):
+            return
+        frame.dockLocationChanged.disconnect(self._tabify)
+        window = frame.parentWidget()
+        if not isinstance(window, QMainWindow):
+            return
+        others = (closer.frame for closer in window.findChildren(DockCloser))
+        for other in others:
+            if (
+                isinstance(other, QDockWidget)
+                and other is not frame
+                and not other.isFloating()
+                and window.dockWidgetArea(other) == area
+            ):
+                window.tabifyDockWidget(other, frame)
+                return
 
     def _adjust_title_width(self) -> None:
         """Make the dock as wide as its title, which napari would cut off."""
-        frame = self._dock.parentWidget()
+        frame = self.frame
         title = frame.titleBarWidget() if isinstance(frame, QDockWidget) else None
         if title is not None and (layout := title.layout()) is not None:
             width = layout.minimumSize().width()
