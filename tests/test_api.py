@@ -6,12 +6,14 @@ import inspect
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
 
 import napari_dip as dip
+from napari_dip.cli import main
 from napari_dip.errors import FAULTS, FILE_ERRORS, TYPE_ERRORS, VALUE_TOPICS
 
 FAST = {"preset": "fast", "max_iterations": 10, "device": "cpu"}
@@ -217,6 +219,78 @@ def test_a_misspelt_choice_is_answered_with_the_nearest_one(settings, near):
         dip.denoise(make_noisy(), **settings)
     ending = f"Did you mean '{near}'?" if near else "Leave it out to use the default."
     assert str(caught.value).endswith(ending)
+
+
+@pytest.fixture
+def image_path(tmp_path):
+    path = tmp_path / "in.tif"
+    metadata = {"unit": "um", "axes": "YX"}
+    tifffile.imwrite(path, make_noisy(), imagej=True, resolution=(10, 5), metadata=metadata)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".ome.tif"])
+def test_a_saved_result_has_the_bytes_of_the_command_line(image_path, tmp_path, suffix):
+    by_command, by_python = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    options = ["--preset", "fast", "--max-iterations", "10", "--device", "cpu", "--quiet"]
+    assert main(["denoise", str(image_path), "-o", str(by_command), *options]) == 0
+    assert dip.denoise(image_path, **FAST).save(by_python) == by_python
+    first, second = (path.read_bytes() for path in (by_command, by_python))
+    if suffix == ".tif":  # OME has a UUID of its own in each file
+        assert first == second
+    assert np.array_equal(*map(tifffile.imread, (by_command, by_python)))
+    header = dip.io.reading.read_header(by_python)
+    assert header.axes == "YX" and header.scale == pytest.approx((0.2, 0.1))
+
+
+def test_saving_never_replaces_an_input_and_other_files_only_where_allowed(image_path, tmp_path):
+    result, target = dip.denoise(image_path, **FAST), tmp_path / "out.tif"
+    before = image_path.read_bytes()
+    assert result.save(str(target)) == target
+    for path, overwrite, code in (
+        (target, False, "output-exists"),
+        (image_path, True, "output-is-input"),
+        (tmp_path / "out.jpg", False, "output-type"),
+        (tmp_path / "no" / "out.tif", False, "output-folder-missing"),
+    ):
+        with pytest.raises(dip.RefusedError) as caught:
+            result.save(path, overwrite=overwrite)
+        assert caught.value.code == code
+    assert result.save(target, overwrite=True) == target
+    assert image_path.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"in.tif", "out.tif"}
+
+
+def test_the_result_of_an_array_is_saved_with_its_axes(plain_result, tmp_path):
+    path = plain_result.save(tmp_path / "out.tif")
+    assert np.array_equal(tifffile.imread(path), plain_result.image)
+    part = replace(plain_result, writer=None)
+    with pytest.raises(dip.RefusedError, match="part of an image"):
+        part.save(tmp_path / "part.tif")
+
+
+def test_a_plan_holds_what_the_command_line_prints(image_path, tmp_path, capsys):
+    psf = np.outer(*[np.hanning(9)] * 2).astype("float32")
+    psf = np.pad(psf, 16) + np.float32(0.02)  # a constant background, for a note
+    tifffile.imwrite(tmp_path / "psf.tif", psf)
+    plan = dip.plan("deblur", image_path, psf=psf, preset="fast", device="cpu")
+    assert isinstance(plan, dip.Plan) and plan.notes
+    assert plan.seconds > 0 and plan.peak_bytes > 0 and plan.threads == 1
+    psf_options = ["--psf", str(tmp_path / "psf.tif"), "--preset", "fast", "--device", "cpu"]
+    assert main(["plan", "deblur", str(image_path), *psf_options]) == 0
+    first, *notes = capsys.readouterr().out.splitlines()
+    assert first.startswith(plan.summary) and notes == list(map(str, plan.notes))
+    with pytest.raises(AttributeError):
+        plan.threads = 2
+
+
+def test_a_plan_is_refused_as_the_run_would_be():
+    for settings, code in (({"psf": np.zeros((9, 9))}, "psf-zero"), ({"no": 1}, "setting-unknown")):
+        with pytest.raises(ValueError if code == "psf-zero" else TypeError) as caught:
+            dip.plan("deblur", make_noisy(), **settings)
+        assert caught.value.code == code
+    with pytest.raises(ValueError, match="there is no such task"):
+        dip.plan("sharpen", make_noisy())
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -4,6 +4,7 @@
 
     result = dip.denoise(image, preset="balanced", seed=0)
     result.image, result.uncertainty, result.stop_reason
+    result.save("denoised.tif")
 
 Importing this loads neither torch nor Qt; both come when they are first needed.
 """
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
         guide,
         inpaint,
         invert_features,
+        plan,
         restore,
         super_resolve,
     )
     from napari_dip.pipeline.camera_maps import CameraReport, camera_maps
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.noise_report import NoiseReport, measure_noise
+    from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.psf_measurement import PsfReport, measure_psf
     from napari_dip.pipeline.recipe import Recipe, make_recipe, recipe_from_json
     from napari_dip.scale.batch.jobs import BatchEvent
@@ -44,6 +47,7 @@ __all__ = [
     "Event",
     "FailedError",
     "NoiseReport",
+    "Plan",
     "PsfReport",
     "Recipe",
     "RefusedError",
@@ -60,6 +64,7 @@ __all__ = [
     "make_recipe",
     "measure_noise",
     "measure_psf",
+    "plan",
     "recipe_from_json",
     "restore",
     "super_resolve",
@@ -71,6 +76,7 @@ _MODULES = {
     "pipeline.camera_maps": ("CameraReport", "camera_maps"),
     "pipeline.events": ("Event", "Restoration"),
     "pipeline.noise_report": ("NoiseReport", "measure_noise"),
+    "pipeline.plan.types": ("Plan",),
     "pipeline.psf_measurement": ("PsfReport", "measure_psf"),
     "pipeline.recipe": ("Recipe", "make_recipe", "recipe_from_json"),
     "scale.batch.jobs": ("BatchEvent",),

@@ -15,7 +15,6 @@ from napari_dip.cli.terminal import (
     PLAN_TIME_NOTE,
     InterruptCatcher,
     describe_end,
-    list_axes_notes,
     print_message,
     print_result,
     run_and_show,
@@ -262,7 +261,7 @@ def _make_plan(recipe: Recipe, header: ImageHeader, options: CommandOptions) -> 
 
 
 def _list_plan_notes(plan: Plan) -> list[Note]:
-    return list(dict.fromkeys((*list_axes_notes(plan.header), *plan.notes)))
+    return list(dict.fromkeys((*plan.header.axes_notes, *plan.notes)))
 
 
 def _list_clipping_notes(plan: Plan, data: Mapping[str, Any]) -> tuple[Note, ...]:

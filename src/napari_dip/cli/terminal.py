@@ -16,7 +16,6 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO
 
 from napari_dip.errors import FailedError
-from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import format_duration, make_lines_printable, make_printable
 from napari_dip.io.paths import describe_exception
 from napari_dip.pipeline.events import Control, drain_generator
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from types import FrameType
 
-    from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageHeader
     from napari_dip.pipeline.events import Event, Restoration
 
 #: Exit codes: done, failed, refused before work, interrupted (128 + SIGINT).
@@ -104,13 +101,6 @@ def discard_stream(stream: TextIO) -> None:
         null_device = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null_device, stream.fileno())
         os.close(null_device)
-
-
-def list_axes_notes(header: ImageHeader) -> tuple[Note, ...]:
-    """List a note on the assumed axes of a stack whose file does not name them."""
-    if not header.has_guessed_axes or header.axes in ("YX", "YXS"):
-        return ()
-    return (make_note("axes-guessed", name=header.name, axes=header.axes),)
 
 
 def _write_stream(text: str, stream: TextIO | None) -> None:

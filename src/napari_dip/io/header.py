@@ -149,6 +149,13 @@ class ImageHeader:
         """Number of values; each channel and colour sample counts separately."""
         return prod(self.shape)
 
+    @property
+    def axes_notes(self) -> tuple[Note, ...]:
+        """A note on the assumed axes of a stack that does not name them; else empty."""
+        if not self.has_guessed_axes or self.axes in ("YX", "YXS"):
+            return ()
+        return (make_note("axes-guessed", name=self.name, axes=self.axes),)
+
 
 def make_orientation_note(name: str, number: int) -> list[Note]:
     """Return a note if an image is stored rotated (`number` is not 1), else no notes."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Set
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import FailedError, RefusedError, raise_if_refused
 from napari_dip.io import ImageHeader, guess_axes
 from napari_dip.io.reading import open_pixels
 from napari_dip.pipeline.events import drain_generator
-from napari_dip.pipeline.lazy_inputs import LazyPixels, is_dask_array
+from napari_dip.pipeline.lazy_inputs import LazyPixels, convert_to_array, is_dask_array
 from napari_dip.pipeline.recipe import (
     OLD_INPUTS,
     Recipe,
@@ -19,12 +20,13 @@ from napari_dip.pipeline.recipe import (
     recipe_from_dict,
     recipe_from_json,
 )
+from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from napari_dip.io import AnyArray
     from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.pipeline.plan.types import Plan
 
 #: Minimum time between two previews for `progress`, in seconds; more of them slow the fit.
 _PREVIEW_SECONDS = 0.2
@@ -72,23 +74,12 @@ def restore(
     from napari_dip.pipeline.execute.run_monitor import make_keep_after_control
     from napari_dip.pipeline.execute.runner import run
     from napari_dip.pipeline.lazy_inputs import check_unchanged, stamp_files
-    from napari_dip.pipeline.machine import detect_machine
-    from napari_dip.pipeline.plan.preflight import preflight
-    from napari_dip.pipeline.store.joint_network import pop_network_file
 
     parsed_recipe, inputs = load_recipe(recipe), accept_old_names(inputs, OLD_INPUTS)
-    network = pop_network_file(inputs)
-    _check_input_names(parsed_recipe, inputs)
     poll_control = make_keep_after_control(keep_after)
-    header, read_image = open_input("image", image, axes)
-    extra_inputs = {
-        name: open_input(name, value, None) for name, value in inputs.items() if value is not None
-    }
-    headers = {name: extra_header for name, (extra_header, _) in extra_inputs.items()}
-    plan = raise_if_refused(preflight(parsed_recipe, header, detect_machine(), headers, network))
+    plan, readers = _plan_with_readers(parsed_recipe, image, axes, inputs)
     stamps = stamp_files(plan)
-    image = open_pixels(header) if plan.tiles and header.path else read_image()
-    data = {"image": image, **{name: read() for name, (_, read) in extra_inputs.items()}}
+    data = {name: read() for name, read in readers.items()}
     check_unchanged(stamps)
     preview_seconds = _PREVIEW_SECONDS if progress else None
     result = drain_generator(
@@ -98,6 +89,71 @@ def restore(
     if result is None:  # the run was ended before there was any result
         raise FailedError("unexpected", why="the run ended without an image")
     return result
+
+
+def plan(task: str, image: Any, *, axes: str | None = None, **settings: Any) -> Plan:
+    """Plan a run without starting it, as `napari-dip plan` does; torch is not loaded.
+
+    Parameters
+    ----------
+    task : str
+        As on the command line, such as "denoise" or "super-resolve".
+    image : array-like or path
+    axes : str, optional
+        As for `denoise`.
+    **settings
+        Settings and extra inputs of the task, such as ``preset="fast"`` or ``psf=array``.
+
+    Returns
+    -------
+    Plan
+        Among others with ``seconds`` and ``peak_bytes``, which are upper estimates, ``threads``,
+        ``notes``, and ``summary``, a line of text.
+
+    Raises
+    ------
+    RefusedError
+        If the run would be refused by what is known before its start.
+
+    Examples
+    --------
+    >>> dip.plan("denoise", image, preset="best").seconds
+    """
+    from napari_dip.pipeline.calibrate.inputs import inspect_early
+
+    task_inputs = TASKS[task].spec.inputs[1:] if task in TASKS else ()
+    names = {*(item.name for item in task_inputs), *OLD_INPUTS, "network_file"}
+    inputs = {name: settings.pop(name) for name in names.intersection(settings)}
+    recipe = make_recipe(task, **settings)
+    run_plan, readers = _plan_with_readers(
+        recipe, image, axes, accept_old_names(inputs, OLD_INPUTS)
+    )
+    early_names = [item.name for item in task_inputs if item.is_inspected_early]
+    pixels = {name: readers[name]() for name in early_names if name in readers}
+    notes = (*run_plan.header.axes_notes, *run_plan.notes)
+    early_notes = raise_if_refused(inspect_early(run_plan, pixels))
+    return replace(run_plan, notes=tuple(dict.fromkeys((*notes, *early_notes))))
+
+
+def _plan_with_readers(
+    recipe: Recipe, image: Any, axes: object, inputs: dict[str, Any]
+) -> tuple[Plan, dict[str, Callable[[], Any]]]:
+    """Return the plan of a run, and a function for each input that reads its pixels."""
+    from napari_dip.pipeline.machine import detect_machine
+    from napari_dip.pipeline.plan.preflight import preflight
+    from napari_dip.pipeline.store.joint_network import pop_network_file
+
+    network = pop_network_file(inputs)
+    _check_input_names(recipe, inputs)
+    header, read_image = open_input("image", image, axes)
+    opened = {
+        name: open_input(name, value, None) for name, value in inputs.items() if value is not None
+    }
+    headers = {name: extra_header for name, (extra_header, _) in opened.items()}
+    plan = raise_if_refused(preflight(recipe, header, detect_machine(), headers, network))
+    if plan.tiles and header.path:
+        read_image = partial(open_pixels, header)
+    return plan, {"image": read_image, **{name: read for name, (_, read) in opened.items()}}
 
 
 def denoise(
@@ -514,7 +570,7 @@ def open_input(name: str, image: Any, axes: object) -> tuple[ImageHeader, Callab
 
         header = read_header(image, axes)
         return header, lambda: read_pixels(header)
-    array = _convert_to_array(name, image)
+    array = convert_to_array(name, image)
     try:
         shape = tuple(int(side) for side in array.shape)
     except (TypeError, ValueError):  # dask arrays may have chunks of unknown size
@@ -530,37 +586,3 @@ def open_input(name: str, image: Any, axes: object) -> tuple[ImageHeader, Callab
     )
     pixels = LazyPixels(name, array) if is_dask_array(array) else array
     return array_header, lambda: pixels
-
-
-def _convert_to_array(name: str, value: Any) -> Any:
-    """Convert a value to an array in native byte order; dask arrays stay lazy."""
-    if value is None or isinstance(value, bytes | bytearray | Mapping | Iterator | Set):
-        raise RefusedError("image-not-array", name=name, why=_describe_type(value))
-    if is_dask_array(value):
-        return value
-    import numpy as np
-
-    try:
-        array: AnyArray = np.asarray(value)
-    except Exception as error:  # __array__ of foreign types may raise anything
-        why = str(error).strip().splitlines()[0].rstrip(".") if str(error) else "it is not made so"
-        raise RefusedError("image-not-array", name=name, why=why) from None
-    if array.dtype == object and not array.ndim:
-        raise RefusedError("image-not-array", name=name, why=_describe_type(value))
-    if array.dtype.kind in "US" and array.ndim < 2:
-        why = "it holds texts, and several files are restored by napari_dip.batch"
-        raise RefusedError("image-not-array", name=name, why=why)
-    if isinstance(value, np.ma.MaskedArray) and (hidden := int(np.ma.count_masked(value))):
-        raise RefusedError("image-masked", count=hidden, total=array.size, name=name)
-    if array.dtype.byteorder not in "=|" and array.dtype.fields is None:
-        return array.astype(array.dtype.newbyteorder("="))
-    return array
-
-
-def _describe_type(value: object) -> str:
-    """Return a clause for the user on why a value is no array."""
-    if isinstance(value, Mapping):
-        return f"it is a mapping (type {type(value).__name__}), so give one of its values"
-    if isinstance(value, Iterator):
-        return f"it can be gone through only once (type {type(value).__name__})"
-    return "it is None" if value is None else f"it is of type {type(value).__name__}"

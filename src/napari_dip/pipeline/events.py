@@ -20,9 +20,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_dip.engine.fit.stopping import Control as Control
 from napari_dip.engine.fit.stopping import PollControl as PollControl
+from napari_dip.errors import RefusedError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Generator, Mapping
+    from pathlib import Path
 
     from napari_dip.errors.notes import Stop, StopReason
     from napari_dip.io import AnyArray, Float32Array
@@ -457,6 +460,8 @@ class Restoration:
         units; 0 where nothing was measured.
     failure_score : float
         How much of edges or brightness the result has lost; from 1 on, it has failed.
+    writer : callable or None
+        Saves the image, and knows its axes and pixel size; None for a part of an image.
     """
 
     image: AnyArray
@@ -469,6 +474,36 @@ class Restoration:
     report: Mapping[str, Any] = field(default_factory=dict)
     residual: Float32Array | None = None
     failure_score: float = 0.0
+    writer: Callable[..., Path] | None = None
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Save the image as the command line does, with axes, pixel size, unit and provenance.
+
+        Parameters
+        ----------
+        path : path ending in .tif, .tiff, .zarr; .ome.tif and .ome.tiff make an OME-TIFF
+        overwrite : bool
+            Whether an earlier file of that name may be replaced; an input is never replaced.
+
+        Returns
+        -------
+        Path
+            Path of the saved file, as passed in.
+
+        Raises
+        ------
+        RefusedError
+            If that name cannot be used; nothing was written.
+        FailedError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> dip.denoise("cells.tif").save("denoised.tif")
+        """
+        if self.writer is None:
+            raise RefusedError("save-part")
+        return self.writer(path, self, overwrite=overwrite)
 
     @property
     def learned(self) -> Mapping[str, Float32Array]:

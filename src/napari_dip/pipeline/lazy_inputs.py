@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,6 @@ from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.machine import is_memory_error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy.typing as npt
 
     from napari_dip.io import AnyArray, ImageHeader
@@ -184,3 +183,35 @@ def _is_input_changed(header: ImageHeader, image: Any, stamps: FileStamps, diges
         is_changed = _is_file_changed(header.path, stamps)
         return is_changed and hash_file_pixels(header.path, header.shape) != digest
     return isinstance(image, np.ndarray) and compute_sha256(image) != digest
+
+
+def convert_to_array(name: str, value: Any) -> Any:
+    """Convert a value to an array in native byte order; dask arrays stay lazy."""
+    if value is None or isinstance(value, bytes | bytearray | Mapping | Iterator | Set):
+        raise RefusedError("image-not-array", name=name, why=_describe_type(value))
+    if is_dask_array(value):
+        return value
+    try:
+        array: AnyArray = np.asarray(value)
+    except Exception as error:  # __array__ of foreign types may raise anything
+        why = str(error).strip().splitlines()[0].rstrip(".") if str(error) else "it is not made so"
+        raise RefusedError("image-not-array", name=name, why=why) from None
+    if array.dtype == object and not array.ndim:
+        raise RefusedError("image-not-array", name=name, why=_describe_type(value))
+    if array.dtype.kind in "US" and array.ndim < 2:
+        why = "it holds texts, and several files are restored by napari_dip.batch"
+        raise RefusedError("image-not-array", name=name, why=why)
+    if isinstance(value, np.ma.MaskedArray) and (hidden := int(np.ma.count_masked(value))):
+        raise RefusedError("image-masked", count=hidden, total=array.size, name=name)
+    if array.dtype.byteorder not in "=|" and array.dtype.fields is None:
+        return array.astype(array.dtype.newbyteorder("="))
+    return array
+
+
+def _describe_type(value: object) -> str:
+    """Return a clause for the user on why a value is no array."""
+    if isinstance(value, Mapping):
+        return f"it is a mapping (type {type(value).__name__}), so give one of its values"
+    if isinstance(value, Iterator):
+        return f"it can be gone through only once (type {type(value).__name__})"
+    return "it is None" if value is None else f"it is of type {type(value).__name__}"

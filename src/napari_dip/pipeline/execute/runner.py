@@ -23,6 +23,7 @@ from napari_dip.pipeline.store.joint_network import (
     read_fitted_network,
     read_network_weights,
 )
+from napari_dip.pipeline.store.result_files import save_result
 from napari_dip.pipeline.torch_state import load_torch, run_in_default_state
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def run(
     """
     stamps = stamp_files(plan) if stamps is None else stamps
     steps = _restore_with_checkpoint(plan, data, stamps, poll_control, preview_seconds, checkpoints)
-    return (yield from run_with_torch(steps, plan.threads, plan.header.name))
+    result = yield from run_with_torch(steps, plan.threads, plan.header.name)
+    return result and replace(result, writer=partial(save_result, plan))
 
 
 def run_with_torch(

@@ -19,6 +19,7 @@ from unicodedata import normalize
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.errors.notes import make_note, serialise_stop
 from napari_dip.errors.templates import make_printable
+from napari_dip.io.outputs import OutputLock, resolve_output
 from napari_dip.io.paths import describe_exception, make_save_refusal, resolve_target, shorten_name
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.assess.report import select_repeatable_fields
@@ -88,6 +89,21 @@ def save_image(
         like=header.path,
         tags=_shift_origin(header, scale),
     )
+
+
+def save_result(
+    plan: Plan, path: str | os.PathLike[str], result: Restoration, *, overwrite: bool
+) -> Path:
+    """Save the image of a result that a plan led to; for the rest see `Restoration.save`."""
+    headers = (plan.header, *plan.extra_headers.values())
+    inputs = [header.path for header in headers if header.path]
+    target = resolve_output(path, inputs, overwrite, bytes_needed=result.image.nbytes)
+    with OutputLock(path):
+        try:
+            save_image(target, result.image, plan.header, plan.result_scale, result, overwrite)
+        except Exception as error:
+            raise convert_to_failure(error, target) from error
+    return Path(path)
 
 
 def _shift_origin(header: ImageHeader, scale: tuple[float, ...] | None) -> SourceTags:
