@@ -55,7 +55,7 @@ class FitConfig:
     allows_bfloat16 : bool
         Whether steps may be in half precision, however weak the noise is.
     uses_muon : bool
-        Whether Muon updates the weights; otherwise Adam.
+        Whether Muon updates the weights of independent fits; otherwise Adam.
     """
 
     prior_key: str
