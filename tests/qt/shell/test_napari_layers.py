@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from napari_dip.qt.shell.napari_layers import (
     Preview,
     add_result,
     copy_layer_attributes,
+    get_full_resolution,
     is_preview,
     preserve_view,
     read_layer_header,
@@ -41,7 +43,8 @@ def make_result(image, **report):
 
 
 def make_target(layer):
-    return ResultTarget(name=layer.name, layer_attributes=copy_layer_attributes(layer))
+    attributes = copy_layer_attributes(layer)
+    return ResultTarget(name=layer.name, layer_attributes=attributes, get_source_layer=ref(layer))
 
 
 @pytest.fixture
@@ -102,6 +105,50 @@ def test_one_bright_scratch_on_the_input_leaves_preview_and_result_in_sight(view
     assert add_result(
         viewer, make_target(layer), make_result(filled)
     ).contrast_limits == pytest.approx([10, 3 * filled.max()])
+
+
+@pytest.mark.parametrize("crop_name", ["", "fast"])
+def test_a_result_brighter_than_its_input_is_not_cut_off_at_white(viewer, noisy, crop_name):
+    layer = viewer.add_image(noisy.astype(np.float32), name="blurred")
+    limits = tuple(layer.contrast_limits)
+    sharp = noisy * np.float32(1.8)
+    target = replace(make_target(layer), crop_preview_name=crop_name)
+    preview = Preview(viewer, target)
+    preview.show(sharp)
+    for output in (
+        viewer.layers["blurred preview"],
+        add_result(viewer, target, make_result(sharp)),
+    ):
+        assert output.contrast_limits == pytest.approx(
+            [limits[0], sharp.max()], abs=limits[1] / 256
+        )
+    assert tuple(layer.contrast_limits) == limits
+
+
+def test_a_result_within_a_grey_value_of_the_limits_of_its_input_keeps_them(viewer, noisy):
+    layer = viewer.add_image(noisy, name="cells", contrast_limits=(0, 255))
+    result = noisy.astype(np.float32)
+    result[0, 0], result[0, 1] = -0.9, 255.9
+    assert add_result(viewer, make_target(layer), make_result(result)).contrast_limits == [0, 255]
+
+
+def test_of_a_result_no_more_is_cut_off_than_of_its_input(viewer, noisy):
+    layer = viewer.add_image(noisy, name="cells")
+    layer.contrast_limits = np.quantile(noisy, [0, 0.9])
+    sharp = noisy * np.float32(1.8)
+    result = add_result(viewer, make_target(layer), make_result(sharp))
+    share = (noisy > layer.contrast_limits[1]).mean()
+    assert (sharp > result.contrast_limits[1]).mean() == pytest.approx(share, abs=0.005)
+    assert share > 0.05
+
+
+def test_alpha_is_left_out_of_a_layer_and_a_note_says_so(noisy):
+    colour = np.stack([noisy, noisy // 2, noisy // 3, np.full_like(noisy, 255)], -1)
+    layer = Image(colour, rgb=True, name="drawing")
+    header = read_layer_header(layer)
+    assert header.shape == (64, 64, 3) and header.axes == "YXS"
+    assert [note.code for note in header.notes] == ["alpha-skipped"]
+    np.testing.assert_array_equal(get_full_resolution(layer), colour[..., :3])
 
 
 def test_a_result_says_how_it_came_about_in_plain_json(viewer, rotated_layer, noisy):

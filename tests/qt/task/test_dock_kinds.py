@@ -28,6 +28,16 @@ def test_a_colour_image_stays_a_colour_image(driver, noisy):
     assert result.metadata[METADATA_KEY]["report"]["axes"] == "YXS"
 
 
+def test_of_a_colour_image_with_alpha_the_colours_are_restored_and_a_note_says_so(driver, noisy):
+    alpha = np.full_like(noisy, 255)
+    colour = np.stack([noisy, noisy[::-1], noisy[:, ::-1], alpha], axis=-1)
+    result = run_and_get_layer(driver, colour, rgb=True)
+    assert result.rgb
+    assert result.data.shape == (*noisy.shape, 3)
+    notes = result.metadata[METADATA_KEY]["report"]["notes"]
+    assert "The alpha channel of 'special' is left out." in " ".join(map(str, notes))
+
+
 def test_channels_are_restored_when_the_axes_say_so(driver, noisy, qtbot):
     pair = np.stack([noisy, noisy.T]).astype(np.uint16) * 9
     driver.viewer.add_image(pair, name="pair")

@@ -280,6 +280,21 @@ def test_an_earlier_result_between_the_two_is_not_taken_for_the_input(driver, no
     assert driver.viewer.layers["cells denoised [1]"].visible
 
 
+def test_the_slider_fades_in_sight_below_another_image(driver, noisy):
+    _, result = run_to_end(driver)
+    driver.viewer.add_image(noisy[::-1], name="cover")
+    drag_slider(driver, 0.4)
+    assert driver.names == ["cover", "cells", "cells denoised"]
+    assert result.opacity == pytest.approx(0.4) and driver.viewer.layers["cover"].visible
+
+
+def test_an_overlay_stays_above_what_is_faded(driver, noisy):
+    run_to_end(driver)
+    driver.viewer.add_image(noisy[::-1], name="other channel", blending="additive")
+    drag_slider(driver, 0.4)
+    assert driver.names == ["cells", "cells denoised", "other channel"]
+
+
 def test_an_opacity_that_the_user_has_chosen_since_stays(driver):
     _, result = run_to_end(driver)
     drag_slider(driver, 0.5)

@@ -330,7 +330,9 @@ class ExtraInputs(QWidget):
             item.name: self.get_layer(item.name) for item in self._inputs if item.is_inspected_early
         }
         small_images = {
-            name: layer.data for name, layer in early_layers.items() if _is_small_image(layer)
+            name: get_full_resolution(layer)
+            for name, layer in early_layers.items()
+            if _is_small_image(layer)
         }
         return inspect_early(plan, {**(drawn_masks if self._is_blank else {}), **small_images})
 

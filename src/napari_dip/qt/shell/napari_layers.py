@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from math import ceil, inf, sqrt
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from napari.layers import Image
 from napari.utils.transforms import Affine
 
-from napari_dip.errors.notes import serialise_stop
+from napari_dip.errors.notes import make_note, serialise_stop
 from napari_dip.io import ImageHeader, guess_axes
 from napari_dip.pipeline.recipe import migrate_record
 from napari_dip.tasks import TASKS
@@ -36,9 +36,14 @@ MIN_CONTRAST_FRACTION = 1 / 3
 #: The same ratio for an image of a crop, which may be a dark one and is compared with the image
 #: around it. Below it, the image fills less than 8 of 256 grey values and looks black.
 MIN_CROP_CONTRAST_FRACTION = 1 / 32
+#: Number of grey values on a screen. What exceeds the contrast limits by less than one of them is
+#: not visible, and input and result keep the same limits.
+_GREY_VALUES = 256
 #: Largest number of pixels whose range is computed. Of a larger image, which may be on disk, only
 #: every n-th pixel of the middle plane is read. 64 MB take some hundredths of a second.
 _MAX_SAMPLED_PIXELS = 2**24
+#: Number of samples of a colour image that are restored: red, green and blue, but not alpha.
+_COLOUR_COUNT = 3
 #: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
 METADATA_KEY = "napari_dip"
 #: Warnings if an image of this plugin is chosen as input: by what it shows, or else by its task.
@@ -72,34 +77,94 @@ _COPIED_ATTRIBUTES = (
 )
 
 
-def compute_value_range(image: AnyArray) -> tuple[float, float]:
-    """Return minimum and maximum of an image without NaN; of a large one, of a sample."""
-    if image.size > _MAX_SAMPLED_PIXELS:
-        plane = image[tuple(count // 2 for count in image.shape[:-2])]
-        step = ceil(sqrt(plane.size / _MAX_SAMPLED_PIXELS))
-        image = plane[::step, ::step]
-    return float(np.fmin.reduce(image, axis=None)), float(np.fmax.reduce(image, axis=None))
+class ValueRange(NamedTuple):
+    """Range of an image without NaN; of a large one, of a sample.
+
+    Attributes
+    ----------
+    low, high : float
+        Minimum and maximum.
+    trimmed_low, trimmed_high : float
+        Quantiles of the shares that may be cut off, by `measure_clipped_shares`.
+    """
+
+    low: float
+    high: float
+    trimmed_low: float
+    trimmed_high: float
+
+    def unite(self, other: ValueRange) -> ValueRange:
+        """Return the smallest range with both."""
+        return ValueRange(
+            min(self.low, other.low),
+            max(self.high, other.high),
+            min(self.trimmed_low, other.trimmed_low),
+            max(self.trimmed_high, other.trimmed_high),
+        )
+
+
+def compute_value_range(image: AnyArray, clipped_shares: tuple[float, float]) -> ValueRange:
+    """Return the range of an image, and that without the shares below and above that are cut."""
+    image = _sample_pixels(image)
+    low, high = float(np.fmin.reduce(image, axis=None)), float(np.fmax.reduce(image, axis=None))
+    below, above = clipped_shares
+    return ValueRange(
+        low,
+        high,
+        float(np.nanquantile(image, below)) if below else low,
+        float(np.nanquantile(image, 1 - above)) if above else high,
+    )
+
+
+def _sample_pixels(image: AnyArray) -> AnyArray:
+    """Return an image, or of a large one every n-th pixel of its middle plane."""
+    if image.size <= _MAX_SAMPLED_PIXELS:
+        return image
+    plane = image[tuple(count // 2 for count in image.shape[:-2])]
+    step = ceil(sqrt(plane.size / _MAX_SAMPLED_PIXELS))
+    return np.asarray(plane[::step, ::step])
+
+
+def measure_clipped_shares(target: ResultTarget) -> tuple[float, float]:
+    """Return the shares of an input's pixels below and above its contrast limits.
+
+    Where the user has chosen limits that clip the input, its result is clipped as much.
+
+    Parameters
+    ----------
+    target : ResultTarget
+
+    Returns
+    -------
+    (float, float)
+        Both 0 for a layer that was removed or is not in memory.
+    """
+    layer, limits = target.get_source_layer(), target.layer_attributes.get("contrast_limits")
+    if layer is None or limits is None or type(layer.data) is not np.ndarray:
+        return 0.0, 0.0
+    pixels = _sample_pixels(layer.data)
+    return float((pixels < limits[0]).mean()), float((pixels > limits[1]).mean())
 
 
 def adjust_contrast_limits(
-    layer_attributes: Mapping[str, Any], value_range: tuple[float, float], *, is_crop: bool = False
+    layer_attributes: Mapping[str, Any], value_range: ValueRange, *, is_crop: bool = False
 ) -> dict[str, Any]:
-    """Set contrast limits for an image that would be black between those of its source layer.
+    """Set contrast limits for an image that would be black or cut off between those of its layer.
 
     Parameters
     ----------
     layer_attributes : mapping
         The attributes of the source layer, by `copy_layer_attributes`.
-    value_range : (float, float)
-        Minimum and maximum of the image.
+    value_range : ValueRange
+        The range of the image, by `compute_value_range`.
     is_crop : bool
         Whether the image shows a crop of the layer.
 
     Returns
     -------
     dict
-        The attributes. They are unchanged if the image fills enough of the limits, has a single
-        value, or is RGB, whose colour balance is compared with the layer's.
+        The attributes. They are unchanged if the image lies within the limits and fills enough of
+        them, has a single value, or is RGB, whose colour balance is compared with the layer's.
     """
     limits = layer_attributes.get("contrast_limits")
     if limits is None or layer_attributes.get("rgb"):
@@ -107,9 +172,13 @@ def adjust_contrast_limits(
     min_range = (MIN_CROP_CONTRAST_FRACTION if is_crop else MIN_CONTRAST_FRACTION) * (
         limits[1] - limits[0]
     )
-    if not 0 < value_range[1] - value_range[0] < min_range:
-        return dict(layer_attributes)
-    return {**layer_attributes, "contrast_limits": value_range}
+    if 0 < value_range.high - value_range.low < min_range:
+        return {**layer_attributes, "contrast_limits": (value_range.low, value_range.high)}
+    tolerance = (limits[1] - limits[0]) / _GREY_VALUES
+    low, high = value_range.trimmed_low, value_range.trimmed_high
+    low = low if low < limits[0] - tolerance else limits[0]
+    high = high if high > limits[1] + tolerance else limits[1]
+    return {**layer_attributes, "contrast_limits": (low, high)}
 
 
 def find_layer(viewer: Viewer, name: str) -> Any:
@@ -227,12 +296,20 @@ def preserve_view(viewer: Viewer) -> Iterator[None]:
 
 
 def get_full_resolution(layer: Image) -> Any:
-    """Return the pixels in full resolution, without computing a lazy array.
+    """Return the pixels in full resolution without alpha, and without computing a lazy array.
 
     `layer.data` of a multiscale layer is a sequence of levels, which NumPy would silently read as
     its smallest level.
     """
-    return layer.data[0] if layer.multiscale else layer.data
+    data = layer.data[0] if layer.multiscale else layer.data
+    return data[..., :_COLOUR_COUNT] if _has_alpha(layer) else data
+
+
+def _has_alpha(layer: Image) -> bool:
+    """Whether a layer has alpha after red, green and blue, as that of an RGBA file has."""
+    data = layer.data[0] if layer.multiscale else layer.data
+    # labels, which can be a mask, have no colours
+    return bool(getattr(layer, "rgb", False)) and data.shape[-1] > _COLOUR_COUNT
 
 
 def read_layer_header(layer: Image, axes: str | None = None) -> ImageHeader:
@@ -256,6 +333,7 @@ def read_layer_header(layer: Image, axes: str | None = None) -> ImageHeader:
         and not _parse_axis_labels(layer),
         scale=(*map(float, layer.scale), *[1.0] * samples),
         units=(*map(str, layer.units), *["pixel"] * samples),
+        notes=(make_note("alpha-skipped", name=layer.name),) if _has_alpha(layer) else (),
     )
 
 
@@ -330,7 +408,9 @@ def add_result(
     shows = "crop-preview" if crop_name else "result"
     metadata = add_provenance(target.layer_attributes, name, result, shows)
     layer_attributes = adjust_contrast_limits(
-        target.layer_attributes, compute_value_range(result.image), is_crop=bool(crop_name)
+        target.layer_attributes,
+        compute_value_range(result.image, measure_clipped_shares(target)),
+        is_crop=bool(crop_name),
     )
     with preserve_view(viewer):
         for output in spec.extra_outputs:
@@ -377,12 +457,13 @@ class Preview:
     def __init__(self, viewer: Viewer, target: ResultTarget) -> None:
         self._viewer, self._is_crop = viewer, bool(target.crop_preview_name)
         self._name = f"{target.name} preview"
+        self._clipped_shares = measure_clipped_shares(target)
         self._layer_attributes = dict(target.layer_attributes) | {
             "metadata": {METADATA_KEY: {"preview": True}}
         }
         self._layer: Image | None = None
         self._is_dismissed = False
-        self._last_range = (inf, -inf)  # minimum and maximum so far
+        self._last_range = ValueRange(inf, -inf, inf, -inf)  # of all images so far
         self._limits: tuple[float, ...] | None = None
 
     def show(self, image: Float32Array | None) -> None:
@@ -419,8 +500,8 @@ class Preview:
 
     def _update_attributes(self, image: Float32Array) -> dict[str, Any]:
         """Return layer attributes with limits for all images so far, which avoids flicker."""
-        low, high = compute_value_range(image)
-        self._last_range = min(self._last_range[0], low), max(self._last_range[1], high)
+        value_range = compute_value_range(image, self._clipped_shares)
+        self._last_range = self._last_range.unite(value_range)
         return adjust_contrast_limits(
             self._layer_attributes, self._last_range, is_crop=self._is_crop
         )

@@ -296,6 +296,8 @@ _CONTRAST_PERCENTILE = 99.5
 _DIVERGING_COLORMAP = Colormap(
     [[0.0, 0.45, 0.85], [0.5, 0.5, 0.5], [0.9, 0.55, 0.0]], name="blue, grey at zero, orange"
 )
+#: Blendings of layers that do not cover those below.
+_SEE_THROUGH = ("additive", "minimum")
 _PLACEMENT_KEYS = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 #: Hints on hidden extra layers: for one layer, or two.
 _HIDDEN_LAYER_HINT = "{names} comes hidden: its eye in the layer list shows it."
@@ -515,12 +517,13 @@ class ComparisonSlider(QWidget):
         if source_layer is None or result_layer is None:
             return
         fraction = value / 100
+        self._raise_covered_layers(source_layer, result_layer)
         source_layer.visible = result_layer.visible = True
         self._hide_layers_between(source_layer, result_layer)
         source_opacity = self._initial_opacities[0]
         result_opacity = self._initial_opacities[1] * fraction
         # such an upper layer does not cover the lower one
-        if result_layer.blending in ("additive", "minimum"):
+        if result_layer.blending in _SEE_THROUGH:
             source_opacity *= 1 - fraction
         # the user has swapped the layers
         elif self._get_layer_index(source_layer) > self._get_layer_index(result_layer):
@@ -530,6 +533,18 @@ class ComparisonSlider(QWidget):
             result_layer.blending = "translucent_no_depth"
         source_layer.opacity, result_layer.opacity = source_opacity, result_opacity
         self._applied_opacities = source_layer.opacity, result_layer.opacity
+
+    def _raise_covered_layers(self, *pair: Image) -> None:
+        """Move input and result to the top if another image covers them; they keep their order."""
+        layers = self._viewer.layers
+        lower, upper = sorted(pair, key=self._get_layer_index)
+        if any(
+            isinstance(layer, Image) and layer.visible and layer.blending not in _SEE_THROUGH
+            for layer in list(layers)[self._get_layer_index(upper) + 1 :]
+        ):
+            with preserve_view(self._viewer):
+                for layer in (lower, upper):
+                    layers.move(self._get_layer_index(layer), len(layers))
 
     def _hide_layers_between(self, input_layer: Image, result_layer: Image) -> None:
         """Hide other results of the same input between the two layers."""
