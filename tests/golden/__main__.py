@@ -86,7 +86,9 @@ def _run(*, freeze: bool, add: bool, match: tuple[str, ...]) -> int:
     if freeze and not failed and not match:
         write_hashes([make_machine_key()], kept)
     if freeze and not failed and machine is not None:
-        write_hashes(file["machines"], {**file["recipes"], **refreeze(file, kept, machine)})
+        frozen = {**file["recipes"], **refreeze(file, kept, machine)}
+        in_order = {recipe.name: frozen[recipe.name] for recipe in RECIPES if recipe.name in frozen}
+        write_hashes(file["machines"], in_order)
     if add and not failed:
         write_hashes([*file["machines"], make_machine_key()], add_machine(file, kept))
     compared = "compared coarsely" if machine is None else "compared by bytes"
