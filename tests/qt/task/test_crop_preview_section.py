@@ -83,7 +83,7 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large_i
     layer = [layer.name for layer in viewer.layers if layer.visible]
     assert layer == [
         "cells",
-        *(f"cells crop preview, {preset}" for preset in ("Fast", "Balanced", "Best")),
+        *(f"cells crop preview, {preset}" for preset in ("Instant", "Fast", "Balanced", "Best")),
     ]
     assert trying.preview_combo.currentText() == "cells crop preview, Fast"  # the form's own preset
     viewer.layers.selection.active = viewer.layers["cells crop preview, Balanced"]
@@ -105,7 +105,7 @@ def test_discarding_a_comparison_runs_no_further_preset(large_image):
     large_image.press(large_image.dock.crop_preview.compare_button)
     large_image.wait_for_fit()
     assert large_image.dock.plan_label.text().startswith(
-        "Crop preview, Fast, 2 more to follow. 64 × 64 pixels"
+        "Crop preview, Instant, 3 more to follow. 64 × 64 pixels"
     )
     large_image.press(large_image.dock.run_bar.discard_button)
     assert not large_image.dock.is_busy
