@@ -106,6 +106,7 @@ def test_no_optimiser_loads_torchs_compiler_or_leaves_anything_of_it(tmp_path) -
         "image = np.random.default_rng(0).poisson(90, (32, 32))\n"
         "dip.denoise(image, **few)\n"
         "dip.blind_deblur(image, **few)\n"
+        "dip.blind_deblur(np.stack([image] * 8), axes='ZYX', **few)\n"
         "mine = {name for name in os.environ if 'INDUCTOR' in name} - before.keys()\n"
         "print('torch._dynamo' in sys.modules, mine, os.listdir(tempfile.gettempdir()))\n"
     )

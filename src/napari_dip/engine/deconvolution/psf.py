@@ -15,6 +15,7 @@ from napari_dip.engine.constants import (
     GAUSSIAN_RADIUS_SIGMAS,
     MIN_RETAINED_LIGHT,
 )
+from napari_dip.engine.fit.optimizers import LineSearchLbfgs
 from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class _VolumeSpectrum:
         start = [log(width), log(axial_width), level, _EXPONENT, self._log_noise]
         with torch.enable_grad():
             parameters = torch.tensor(start, dtype=self._power.dtype, requires_grad=True)
-            optimizer = torch.optim.LBFGS(
+            optimizer = LineSearchLbfgs(
                 [parameters], max_iter=_SEARCH_STEPS, line_search_fn="strong_wolfe"
             )
 
