@@ -5,8 +5,8 @@
 Freeze before a change that must not change pixels, and check after it. A pixel that is meant to
 change is frozen anew, in the commit that changes it, which says why; with --match, other machines
 of the file then keep only its block means. Another processor has other
-last digits: there `--add` adds them, of a state that a machine in the file has confirmed. Ends with
-1 if a check fails.
+last digits: there `--add` adds those that the file lacks of this machine, of a state that a machine
+in the file has confirmed. Ends with 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def _run(*, freeze: bool, add: bool, match: tuple[str, ...]) -> int:
     from golden.hashes import (
         add_machine,
         find_machine,
+        has_hash,
         make_machine_key,
         read_hashes,
         refreeze,
@@ -70,10 +71,9 @@ def _run(*, freeze: bool, add: bool, match: tuple[str, ...]) -> int:
     if freeze and match and machine is None:
         print("This machine is not in the file; freeze all recipes, or add it first.")
         return 1
-    if add and machine is not None:
-        print("This machine is in the file.")
-        return 1
     chosen = [recipe for recipe in RECIPES if recipe.name.startswith(match or ("",))]
+    if add:
+        chosen = [recipe for recipe in chosen if not has_hash(file, recipe.name, machine)]
     for recipe in chosen:
         with open(os.devnull, "w", encoding="utf-8") as quiet, redirect_stderr(quiet):
             outcomes = run_interfaces(recipe)
@@ -90,7 +90,8 @@ def _run(*, freeze: bool, add: bool, match: tuple[str, ...]) -> int:
         in_order = {recipe.name: frozen[recipe.name] for recipe in RECIPES if recipe.name in frozen}
         write_hashes(file["machines"], in_order)
     if add and not failed:
-        write_hashes([*file["machines"], make_machine_key()], add_machine(file, kept))
+        new = [] if machine is not None else [make_machine_key()]
+        write_hashes([*file["machines"], *new], add_machine(file, kept, machine))
     compared = "compared coarsely" if machine is None else "compared by bytes"
     verb = "frozen" if freeze or add else compared
     print(f"{len(chosen)} recipes {verb}, {failed} wrong, {time.monotonic() - began:.0f} s")

@@ -85,19 +85,38 @@ def find_machine(file: Mapping[str, Any]) -> int | None:
     return file["machines"].index(key) if key in file["machines"] else None
 
 
-def add_machine(file: Mapping[str, Any], recipes: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the hashes of this machine, and the distance of its images from the first one's."""
+def add_machine(
+    file: Mapping[str, Any], recipes: Mapping[str, Any], machine: int | None = None
+) -> dict[str, Any]:
+    """Add the hashes of this machine, and the distance of its images from those in the file.
+
+    Parameters
+    ----------
+    file : mapping
+    recipes : mapping
+        What this machine has; a machine in the file may lack recipes that were frozen elsewhere.
+    machine : int or None
+        Index of this machine in the file; None: a new one.
+    """
+
+    def add(entry: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+        hashes = [*entry["sha256"], None] if machine is None else list(entry["sha256"])
+        hashes[-1 if machine is None else machine] = part["sha256"][0]
+        apart = max(entry["apart"], _round(_compute_distance(part, entry)))
+        return {**entry, "sha256": hashes, "apart": apart}
+
     return {
-        name: {
-            part: {
-                **entry,
-                "sha256": [*entry["sha256"], *recipes[name][part]["sha256"]],
-                "apart": max(entry["apart"], _round(_compute_distance(recipes[name][part], entry))),
-            }
-            for part, entry in parts.items()
-        }
+        name: {part: add(entry, recipes[name][part]) for part, entry in parts.items()}
+        if name in recipes
+        else parts
         for name, parts in file["recipes"].items()
     }
+
+
+def has_hash(file: Mapping[str, Any], name: str, machine: int | None) -> bool:
+    """Return whether the bytes of a recipe are known for a machine."""
+    parts = file["recipes"].get(name, {}).values()
+    return machine is not None and all(entry["sha256"][machine] for entry in parts)
 
 
 def refreeze(file: Mapping[str, Any], recipes: Mapping[str, Any], machine: int) -> dict[str, Any]:

@@ -91,3 +91,13 @@ def test_another_processor_may_lie_as_far_off_as_those_in_the_file_and_no_farthe
     assert not list(hashes.find_differences({"image": near}, both["one"], machine=None))
     assert list(hashes.find_differences({"image": near}, file["recipes"]["one"], machine=None))
     assert list(hashes.find_differences({"image": far}, both["one"], machine=None))
+
+
+def test_a_machine_of_the_file_gets_the_bytes_that_were_frozen_elsewhere() -> None:
+    pixels = outcome()["image"]
+    part = {**hashes.freeze({"image": pixels})["image"], "sha256": [None, "another machine"]}
+    file = {"recipes": {"lacking": {"image": part}, "whole": {"image": part}}}
+    added = hashes.add_machine(file, {"lacking": hashes.freeze({"image": pixels})}, 0)
+    assert hashes.has_hash({"recipes": added}, "lacking", 0)
+    assert added["lacking"]["image"]["sha256"][1] == "another machine"
+    assert not hashes.has_hash({"recipes": added}, "whole", 0)
