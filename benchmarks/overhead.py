@@ -35,7 +35,7 @@ from napari_dip.pipeline.recipe import make_recipe
 from shared_data import write
 
 if TYPE_CHECKING:
-    from napari_dip.engine.fit.schedule import Schedule
+    from napari_dip.engine.fit.optimizers import Schedule
 
 SIDE, SIGMA = 256, 20.0
 

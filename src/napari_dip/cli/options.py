@@ -131,6 +131,7 @@ def make_flag(
 
 
 _QUIET = make_flag("quiet", "Print nothing but errors.", COMMON_GROUP)
+_VERBOSE = make_flag("verbose", "Print all notes on the result, not only its card.", COMMON_GROUP)
 _OVERWRITE = make_flag("overwrite", "Replace files that exist.")
 _AXES = make_option(
     "axes",
@@ -228,6 +229,7 @@ def make_output_arguments(task: str) -> list[Argument]:
         make_flag("resume", "Resume a run with this OUT where it was ended."),
         _OVERWRITE,
         _QUIET,
+        _VERBOSE,
     ]
 
 

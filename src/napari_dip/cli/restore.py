@@ -20,7 +20,8 @@ from napari_dip.cli.terminal import (
     run_and_show,
 )
 from napari_dip.errors import FailedError, raise_if_refused
-from napari_dip.errors.notes import make_note, read_note, read_report_notes
+from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import render_text
 from napari_dip.io.header import make_plane_header
 from napari_dip.io.outputs import (
     IMAGE_SUFFIXES,
@@ -38,6 +39,7 @@ from napari_dip.io.reading import read_header, read_pixels, read_provenance
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.api import load_task_recipe
 from napari_dip.pipeline.assess.artefact_detection import detect_clipped_pixels
+from napari_dip.pipeline.assess.card import make_card
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
 from napari_dip.pipeline.assess.report_fields import has_reported_pixels
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs, inspect_early
@@ -100,7 +102,7 @@ class CommandOptions:
     targets : mapping of str to Path
         Real paths of the outputs when they were checked, so that nothing is written elsewhere.
     from_recipe, axes, keep_after : str or None
-    overwrite, resume, quiet : bool
+    overwrite, resume, quiet, verbose : bool
     """
 
     settings: Mapping[str, str]
@@ -112,6 +114,7 @@ class CommandOptions:
     overwrite: bool = False
     resume: bool = False
     quiet: bool = False
+    verbose: bool = False
     targets: Mapping[str, Path] = field(default_factory=dict)
 
     def print_lines(self, *lines: object) -> None:
@@ -155,7 +158,7 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, header: ImageHeader
             result = run_and_show(loop, is_quiet=options.quiet)
         except FailedError as failure:
             raise _add_resume_hint(failure, checkpoints) from failure
-    _report_notes(options, result, checkpoints, printed_notes)
+    _report_result(options, result, checkpoints, printed_notes)
     if interrupt.is_requested:
         return _save_interrupted(options, plan, result, checkpoints)
     assert result is not None  # the control never discards
@@ -167,22 +170,23 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, header: ImageHeader
     return EXIT_SUCCESS
 
 
-def _report_notes(
+def _report_result(
     options: CommandOptions,
     result: Restoration | None,
     checkpoints: CheckpointStore,
     printed_notes: Sequence[Note],
 ) -> None:
-    """Print problems with the checkpoint, and the notes that were not printed at the start."""
+    """Print problems with the checkpoint, and the card of the result."""
     for problem in (checkpoints.fallback_notice, checkpoints.failure):
         if problem is not None:
             print_message(problem.message)
     if result is None or options.quiet:
         return
-    quality_notes = map(read_note, result.report.get("verdict", {"codes": []})["codes"])
-    notes = dict.fromkeys((*read_report_notes(result.report), *quality_notes))
-    warnings_first = sorted(notes, key=lambda note: not note.is_warning)
-    options.print_lines(*(note for note in warnings_first if note not in printed_notes))
+    card = make_card(result.report)
+    details = [note for note in card.details if note not in printed_notes]
+    options.print_lines(*card.list_lines(), *(details if options.verbose else ()))
+    if details and not options.verbose:
+        options.print_lines(render_text("card-details", count=len(details)))
 
 
 def run_plan_command(task: str, image: str, **arguments: Any) -> int:
@@ -210,7 +214,7 @@ def _parse_options(task: str, image: str, arguments: Mapping[str, Any]) -> Comma
     setting_names = {*TASKS[task].list_setting_names(), *RunSettings.model_fields}
     settings, notes = rename_settings(task, select(setting_names))
     input_names = [task_input.name for task_input in TASKS[task].spec.inputs[1:]]
-    flags = ("from_recipe", "axes", "keep_after", "overwrite", "resume", "quiet")
+    flags = ("from_recipe", "axes", "keep_after", "overwrite", "resume", "quiet", "verbose")
     options = CommandOptions(
         settings=settings,
         images={"image": image, **select([*input_names, NETWORK_FILE_INPUT])},

@@ -55,6 +55,10 @@ NOTES: Mapping[str, str] = MappingProxyType(
     _insert_phrases({**_MESSAGES["notes"], **_MESSAGES["warnings"]})
 )
 STOPS: Mapping[str, str] = MappingProxyType(_MESSAGES["stops"])
+#: Headlines of the card of a result by verdict, reasons of a verdict, and labels of its figures.
+HEADLINES: Mapping[str, str] = MappingProxyType(_MESSAGES["headlines"])
+REASONS: Mapping[str, str] = MappingProxyType(_MESSAGES["reasons"])
+FIGURES: Mapping[str, str] = MappingProxyType(_MESSAGES["figures"])
 #: Sentences of the methods section and their parts; a citation is a key of a paper in braces.
 METHODS: Mapping[str, str] = MappingProxyType(_MESSAGES["methods"])
 #: Sentences and captions of the experiments, and of the examination of a computer.

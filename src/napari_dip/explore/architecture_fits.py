@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_dip.engine.fit.schedule import compute_output_decay
+from napari_dip.engine.fit.optimizers import compute_output_decay
 from napari_dip.engine.fit.stopping import (
     Control,
     ValidationRecord,

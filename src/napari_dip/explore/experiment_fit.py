@@ -14,8 +14,13 @@ import numpy as np
 import torch
 
 from napari_dip.engine.fit.loop import MAX_ROLLBACKS, fit
-from napari_dip.engine.fit.optimizers import make_lbfgs, make_sgd
-from napari_dip.engine.fit.schedule import Phase, Schedule, compute_output_decay
+from napari_dip.engine.fit.optimizers import (
+    Phase,
+    Schedule,
+    compute_output_decay,
+    make_lbfgs,
+    make_sgd,
+)
 from napari_dip.engine.fit.stopping import (
     compute_patience,
     make_validation_stop_rule,

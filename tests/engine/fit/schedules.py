@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_dip.engine.fit.schedule import Phase, Schedule
+from napari_dip.engine.fit.optimizers import Phase, Schedule
 
 
 def make_single_phase_schedule(

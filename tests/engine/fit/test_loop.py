@@ -10,7 +10,7 @@ import torch
 
 from engine.fit.schedules import make_single_phase_schedule
 from napari_dip.engine.fit.loop import fit
-from napari_dip.engine.fit.schedule import Schedule
+from napari_dip.engine.fit.optimizers import Schedule
 from napari_dip.engine.fit.stopping import (
     Control,
     ValidationRecord,

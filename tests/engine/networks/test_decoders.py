@@ -7,8 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from napari_dip.engine.fit.optimizers import make_adam, make_lbfgs, make_sgd
-from napari_dip.engine.fit.schedule import Phase, Schedule
+from napari_dip.engine.fit.optimizers import Phase, Schedule, make_adam, make_lbfgs, make_sgd
 from napari_dip.engine.fit.trainer import Trainer
 from napari_dip.engine.likelihood.fidelity import make_least_squares
 from napari_dip.engine.networks.hourglass import Decoder, DeepDecoder, compute_scale_grids

@@ -71,7 +71,7 @@ def test_a_result_far_from_its_input_is_said_first_and_not_to_be_used():
         bias=0.0,
     )
     notes = assess_quality(metrics, [make_note("text", text="The fit of frame 2 was ended early.")])
-    assert notes["sentences"][0].startswith("Do not use this result: in 30% of its parts")
+    assert notes["sentences"][0].startswith("In 30% of the parts of 16 × 16 pixels the brightness")
     good = ResultMetrics(
         residual=ResidualMetrics(
             excess=0.0, noise_ratio=1.0, pixel_count=SIDE**2, biased_fraction=0.03, area_count=64

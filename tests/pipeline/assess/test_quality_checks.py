@@ -118,8 +118,8 @@ def test_detail_that_validation_pixels_contradict_may_be_invented():
 @pytest.mark.parametrize(
     ("share", "error", "message"),
     [
-        (0.77, 0.2, "confirms about 77% of it, but it may be as little as 37%."),
-        (0.2, 0.15, "confirms about 20% of it, but it may be none."),
+        (0.7, 0.12, "confirms about 70% of it, but it may be as little as 46%."),
+        (0.2, 0.12, "confirms about 20% of it, but it may be none."),
         (0.0, 0.1, "confirms none of it."),
         (1.4, 0.24, ""),
     ],
@@ -130,6 +130,13 @@ def test_a_warning_names_the_share_that_is_sure_which_it_rests_on(share, error, 
     assert verdict.endswith(message) if message else not verdict
 
 
+@pytest.mark.parametrize("share", [0.2, 1.0])
+def test_an_image_too_small_for_its_detail_gets_no_warning_whatever_chance_says(share):
+    detail = ConfirmedDetail(regression_slope=share, slope_error=0.2, detail_std=0.1)
+    assert not list_warnings(detail=detail)
+    assert "too small to tell whether its fine detail is real" in list_sentences(detail=detail)
+
+
 def test_an_image_of_noise_may_be_invented_whatever_chance_says_of_it():
     # measured on pure noise, 96 x 96, sd 10, presets fast: slopes are wild where nothing is shown
     for share, error in ((17.4, 11.4), (-100.8, 73.7), (0.35, 0.6)):
@@ -137,7 +144,7 @@ def test_an_image_of_noise_may_be_invented_whatever_chance_says_of_it():
             contrast=ConfirmedDetail(regression_slope=share, slope_error=error, detail_std=8e-4),
             detail=ConfirmedDetail(regression_slope=33.2, slope_error=14, detail_std=7e-4),
         )
-        assert "The contrast of the result may be invented" in message
+        assert "The contrast of the result could not be confirmed" in message
 
 
 def test_detail_too_faint_to_be_seen_is_not_doubted():

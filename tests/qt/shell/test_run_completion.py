@@ -268,9 +268,9 @@ def test_warnings_of_a_result_are_shown_with_its_stop_reason(scripted_driver):
     scripted_driver.play(notes=[note, note], seconds=12.0)
     scripted_driver.wait_for_end()
     assert scripted_driver.last_message == (
-        "Done: 'cells denoised'. The validation loss stopped falling. "
-        "The run was ended before channel 2 was restored. It took 12 s."
+        "Done: 'cells denoised'. The validation loss stopped falling. It took 12 s."
     )
+    assert scripted_driver.dock.result_view.card.detail_label.text() == note
 
 
 def test_channels_that_were_not_restored_are_named_in_the_dock(long_run, noisy):
@@ -284,7 +284,9 @@ def test_channels_that_were_not_restored_are_named_in_the_dock(long_run, noisy):
     report = long_run.viewer.layers["pair denoised"].metadata[METADATA_KEY]["report"]
     warnings = report["verdict"]["warnings"]
     assert "Channel 2 was not restored; it is as in the input." in warnings
-    assert f"⚠ {warnings[0]}" in long_run.last_message
+    card = long_run.dock.result_view.card
+    assert "⚠ Channel 2 was not restored; it is as in the input." in card.warning_label.text()
+    assert not card.headline.text().startswith("Fine")
 
 
 def test_keeping_before_there_is_an_image_is_reported_in_a_message(scripted_driver):
@@ -348,22 +350,4 @@ def test_words_of_a_result_are_whole_sentences(noisy):
     message = PendingResult(target=CELLS, result=result).describe(
         "cells denoised", ["", "One more"]
     )
-    assert message == "Done: 'cells denoised'. It ended. Channel 2 is as it was. One more."
-    target = replace(CELLS, plan_notes=(make_note("text", text="channel 2 is as it was"),))
-    said_above = PendingResult(target=target, result=result)
-    assert said_above.describe("cells denoised") == "Done: 'cells denoised'. It ended."
-
-
-def test_warnings_stand_before_long_notes_and_calm_sentences_behind_them(noisy):
-    from napari_dip.qt.shell.run_completion import PendingResult
-
-    verdict = {
-        "sentences": ["Detail may be invented.", "Mean kept."],
-        "warnings": ["Detail may be invented."],
-    }
-    result = make_result(noisy, notes=["a long note " * 40], verdict=verdict, seconds=3.0)
-    lines = PendingResult(target=CELLS, result=result).describe("cells denoised").splitlines()
-    assert lines[0] == "Done: 'cells denoised'. The validation loss stopped falling."
-    assert lines[1] == "⚠ Detail may be invented."
-    assert lines[2].startswith("A long note") and lines[2].endswith("It took 3 s.")
-    assert lines[3] == "Mean kept."
+    assert message == "Done: 'cells denoised'. It ended. One more."

@@ -211,15 +211,18 @@ def test_a_folded_field_is_not_reached_by_the_tab_key(driver):
     assert not driver.dock.form.widgets["gain"].native.isVisible()
 
 
-def test_the_last_sentences_give_the_verdict_on_the_result(driver):
+def test_the_card_gives_the_verdict_on_the_result_and_goes_with_it(driver):
     run_to_end(driver)
+    card = driver.dock.result_view.card
     report = driver.viewer.layers["cells denoised"].metadata[METADATA_KEY]["report"]
     verdict = report["verdict"]
     assert json.loads(json.dumps(verdict)) == verdict
-    assert verdict["sentences"] and all(
-        sentence in driver.last_message for sentence in verdict["sentences"]
-    )
-    assert all(f"⚠ {sentence}" in driver.last_message for sentence in verdict["warnings"])
+    assert not card.isHidden() and card.headline.text() == verdict["headline"]
+    text = f"{card.warning_label.text()}\n{card.detail_label.text()}"
+    assert verdict["sentences"] and all(sentence in text for sentence in verdict["sentences"])
+    assert all(f"⚠ {sentence}" in text for sentence in verdict["warnings"])
+    driver.viewer.layers.remove("cells denoised")
+    assert card.isHidden()
 
 
 def test_the_slider_appears_with_a_result_and_fades_it_over_its_input(driver, noisy):

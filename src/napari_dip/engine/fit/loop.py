@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_dip.engine.fit.schedule import Schedule
+    from napari_dip.engine.fit.optimizers import Schedule
     from napari_dip.engine.fit.state import Checkpoint, FitProgress
     from napari_dip.engine.fit.stopping import PollControl, StopRule
     from napari_dip.engine.prior import Prior

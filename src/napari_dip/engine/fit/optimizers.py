@@ -1,4 +1,6 @@
-"""Define the optimisers of a fit: Adam, Muon, gradient descent with momentum, and L-BFGS.
+"""Define the optimisers of a fit, and the schedule of its learning rates.
+
+The optimisers are Adam, Muon, gradient descent with momentum, and L-BFGS.
 
 Each evaluates the loss once an iteration and keeps its state in tensors, so that checkpoints and
 rollbacks hold all of it. Its learning rate is 0 until the schedule sets one.
@@ -8,6 +10,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
+from math import cos, pi
 from typing import Any
 
 import torch
@@ -36,6 +40,11 @@ _ADAM_DECAYS = 0.9, 0.99
 _MIN_NORM = 1e-8
 #: Parameter groups of torch -> optimiser.
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
+#: Maximum decay of the running average of outputs.
+MAX_OUTPUT_DECAY = 0.99
+#: Share of the iterations over which outputs of short fits are averaged: a decay of 0.99 instead of
+#: 0.95 cost two deblurred crops 0.5 and 1.2 dB (docs/constants.md).
+AVERAGED_ITERATION_FRACTION = 0.1
 
 
 class UnwrappedOptimizer(Optimizer):
@@ -260,3 +269,92 @@ def _run_two_loop_recursion(state: dict[str, Tensor], gradient: Tensor) -> Tenso
         beta = rho[i] * (y[i] @ direction)
         direction = direction + s[i] * (alpha - beta)
     return direction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A part of the fit with one peak learning rate.
+
+    Attributes
+    ----------
+    iterations : int
+    learning_rate : float
+        Peak learning rate of the network.
+    operator_learning_rate : float
+        Peak learning rate of a learned operator; 0 keeps it unchanged.
+    """
+
+    iterations: int
+    learning_rate: float
+    operator_learning_rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Iterations, learning rates, averaging and validation of one fit.
+
+    Attributes
+    ----------
+    phases : tuple of Phase
+    planned_iterations : int
+        Number of iterations that determines the rates. It stays the same if a run is repeated
+        with fewer iterations.
+    last_iteration : int
+        Last iteration, at most the planned number.
+    warm_up_fraction : float
+        Share of the planned iterations over which the rate rises to its peak. Then it falls as a
+        cosine.
+    average_decay : float
+        Decay of the running average, 0.95 to 0.99.
+    validation_interval : int
+        Iterations between two validations.
+    max_gradient_norm : float
+        Largest norm of the gradient of all weights together.
+    refit_iterations : int
+        Iterations of the refit on training and validation pixels; 0: none.
+    uses_bfloat16 : bool
+        Whether steps may be computed in bfloat16, where the device is faster with it.
+    optimizer : OptimizerFactory or None
+        Factory of the optimiser; None: Adam.
+    has_final_inference : bool
+        Whether the result comes from the final inference; otherwise from a single pass, which is
+        enough where only the weights are used.
+    """
+
+    phases: tuple[Phase, ...]
+    planned_iterations: int
+    last_iteration: int
+    warm_up_fraction: float = 0.1
+    average_decay: float = 0.99
+    validation_interval: int = 25
+    max_gradient_norm: float = 1.0
+    refit_iterations: int = 0
+    uses_bfloat16: bool = False
+    optimizer: OptimizerFactory | None = None
+    has_final_inference: bool = True
+
+    def get_rates(self, iteration: int) -> tuple[float, float]:
+        """Return the learning rates of network and operator at a 1-based iteration.
+
+        Beyond the planned iterations, in the refit, they are a tenth of the peak.
+        """
+        if iteration > self.planned_iterations:
+            last = self.phases[-1]
+            return 0.1 * last.learning_rate, 0.1 * last.operator_learning_rate
+        phase_end = 0
+        for phase in self.phases:
+            phase_end += phase.iterations
+            if iteration <= phase_end:
+                break
+        warm_up = max(1.0, self.warm_up_fraction * self.planned_iterations)
+        if iteration <= warm_up:
+            fraction = iteration / warm_up
+        else:
+            progress = (iteration - warm_up) / max(1.0, self.planned_iterations - warm_up)
+            fraction = 0.5 * (1 + cos(pi * progress))
+        return phase.learning_rate * fraction, phase.operator_learning_rate * fraction
+
+
+def compute_output_decay(iterations: int) -> float:
+    """Return the decay of the running average of outputs for that many iterations."""
+    return min(MAX_OUTPUT_DECAY, 1 - 1 / max(AVERAGED_ITERATION_FRACTION * iterations, 1.5))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
-    from napari_dip.engine.fit.schedule import Schedule
+    from napari_dip.engine.fit.optimizers import Schedule
     from napari_dip.engine.prior import NetworkSample, Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors.notes import Note

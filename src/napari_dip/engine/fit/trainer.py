@@ -22,7 +22,7 @@ from napari_dip.engine.problem import Estimate, Problem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_dip.engine.fit.schedule import Schedule
+    from napari_dip.engine.fit.optimizers import Schedule
     from napari_dip.engine.prior import NetworkSample, Prior
     from napari_dip.errors.notes import Note
 

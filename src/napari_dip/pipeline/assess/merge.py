@@ -15,6 +15,7 @@ from napari_dip.errors.notes import (
     serialise_notes,
     serialise_stop,
 )
+from napari_dip.pipeline.assess.card import make_card
 from napari_dip.pipeline.assess.metrics import measure_result, select_assessed_items
 from napari_dip.pipeline.assess.quality_checks import assess_quality
 from napari_dip.pipeline.assess.report import (
@@ -22,6 +23,7 @@ from napari_dip.pipeline.assess.report import (
     describe_early_end,
     describe_unrestored_items,
     make_run_report,
+    round_to_six_digits,
     serialise_fit,
     summarise_residual,
 )
@@ -203,7 +205,7 @@ class ResultMerger:
             [outcome.evidence for outcome in self.outcomes],
         )
         assessed_items = select_assessed_items(pixels.residual)
-        report_entries = {
+        report_entries: dict[str, Any] = {
             "iterations": sum(outcome.iterations for outcome in own_outcomes),
             "best_iteration": first_outcome.best_iteration,
             **serialise_stop(stop),
@@ -219,11 +221,19 @@ class ResultMerger:
                 pixels.prediction[assessed_items],
                 self._calibration,
             ),
+            **(
+                {"deviation": self._compute_deviations(pixels, assessed_items)}
+                if metrics.residual
+                else {}
+            ),
             "verdict": assess_quality(metrics, unfinished_notes),
             "input_sha256": compute_sha256(self._input_pixels),
             "output_sha256": compute_sha256(pixels.image),
             **serialise_notes(self._list_notes()),
         }
+        report = make_run_report(self.image, **report_entries)
+        card = make_card(report)
+        report["verdict"] |= {"kind": str(card.verdict), "headline": card.headline}
         return Restoration(
             image=pixels.image,
             uncertainty=self._to_result_axes(pixels.std),
@@ -232,12 +242,24 @@ class ResultMerger:
             history=first_outcome.history,
             recipe=self._plan.recipe,
             learned_parameters=self._average_learned(),
-            report=make_run_report(self.image, **report_entries),
+            report=report,
             residual=self._to_input_axes(
                 self._zero_unmeasured(pixels.residual - pixels.mean_correction)
             ),
             failure_score=metrics.residual.failure_score if metrics.residual else 0.0,
         )
+
+    def _compute_deviations(self, pixels: _MergedPixels, items: Any) -> dict[str, float]:
+        """Return the RMS of the noise's standard deviation, and of that of the result."""
+        noise = self._calibration.noise
+        variances = [
+            compute_noise_variance(
+                noise[channel], pixels.prediction[items, channel], self._calibration.excess_variance
+            )
+            for channel in range(len(noise))
+        ]
+        deviations = np.sqrt(np.mean(variances)), np.sqrt(np.mean(pixels.std[items] ** 2.0))
+        return dict(zip(("noise", "result"), map(round_to_six_digits, deviations), strict=True))
 
     def _merge_pixels(self) -> _MergedPixels:
         """Merge the outcomes; correct the mean, and put preserved pixels and outliers back."""

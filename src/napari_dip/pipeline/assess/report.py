@@ -37,6 +37,7 @@ _RUN_SPECIFIC_KEYS = (
     "validation_loss",
     "recipe",
     "residual",
+    "deviation",
     "verdict",
     "notes",
     "note_codes",

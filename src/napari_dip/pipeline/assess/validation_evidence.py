@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_dip.engine.fit.schedule import Schedule
+    from napari_dip.engine.fit.optimizers import Schedule
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.engine.problem import Estimate, Operator, Problem
     from napari_dip.tasks.base import FitInput

@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.calibrate.types import Calibration
-    from napari_dip.pipeline.plan.layout import Layout
-    from napari_dip.pipeline.plan.tile import Tile
+    from napari_dip.pipeline.plan.layout import Layout, Tile
     from napari_dip.pipeline.plan.types import JointNetwork, Plan
     from napari_dip.tasks.base import Inspection, TaskPlan
 

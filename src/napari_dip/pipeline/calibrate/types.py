@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageHeader
-    from napari_dip.pipeline.plan.layout import Layout
-    from napari_dip.pipeline.plan.tile import Tile
+    from napari_dip.pipeline.plan.layout import Layout, Tile
     from napari_dip.tasks.base import TaskSpec
     from napari_dip.tasks.noise_models.camera_correction import CameraCorrection
 

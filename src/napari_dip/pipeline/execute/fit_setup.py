@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_dip.engine.fit.optimizers import make_muon
-from napari_dip.engine.fit.schedule import Phase, Schedule, compute_output_decay
+from napari_dip.engine.fit.optimizers import Phase, Schedule, compute_output_decay, make_muon
 from napari_dip.engine.fit.stopping import (
     StopRule,
     compute_patience,

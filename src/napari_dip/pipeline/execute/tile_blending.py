@@ -17,8 +17,7 @@ from napari_dip.pipeline.assess.merge import ResultMerger, convert_to_input_dtyp
 from napari_dip.pipeline.assess.report import compute_sha256, describe_unrestored_tiles
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.resolution_and_outliers import fill_outliers, make_outlier_note
-from napari_dip.pipeline.plan.layout import from_stack, to_stack
-from napari_dip.pipeline.plan.tile import make_region
+from napari_dip.pipeline.plan.layout import from_stack, make_region, to_stack
 from napari_dip.pipeline.plan.tiling import MAX_IN_MEMORY_RESULT_BYTES, find_largest_tile
 from napari_dip.pipeline.store.unit_results import JOINT_NAME, make_tile_name
 
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     )
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
-    from napari_dip.pipeline.plan.tile import Tile
+    from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.store.unit_results import ResultStore
 
 #: Maximum number of values and of planes in a band, the rows of the result that are blended at a

@@ -16,8 +16,7 @@ from napari_dip.pipeline.calibrate.inputs import inspect_pixels, refuse_infinite
 from napari_dip.pipeline.calibrate.resolution_and_outliers import halve_oversampled
 from napari_dip.pipeline.calibrate.run_plan import make_run_plan
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunInputs
-from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, to_stack
-from napari_dip.pipeline.plan.tile import make_region
+from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, make_region, to_stack
 from napari_dip.pipeline.plan.tiling import (
     MAX_MEASURED_PIXELS,
     SAMPLE_REGION_COUNT,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.types import Calibration, RunPlan
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
-    from napari_dip.pipeline.plan.tile import Tile
+    from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.plan.types import Plan
 
 #: Maximum number of sample regions of a Z stack with small planes.

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.types import RunPlan
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
-    from napari_dip.pipeline.plan.tile import Tile
+    from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.plan.types import WorkUnit
 
 

@@ -16,8 +16,7 @@ from napari_dip.pipeline.plan.costs import (
     estimate_image_memory,
 )
 from napari_dip.pipeline.plan.joint_training import estimate_training_memory
-from napari_dip.pipeline.plan.layout import get_stacked_axes, plan_task
-from napari_dip.pipeline.plan.tile import Span, Tile
+from napari_dip.pipeline.plan.layout import Span, Tile, get_stacked_axes, plan_task
 from napari_dip.tasks.base import CONTEXT_RADIUS
 from napari_dip.tasks.shared_settings import get_series_training
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note, Stop
     from napari_dip.io import ImageHeader
     from napari_dip.io.header import Headers
-    from napari_dip.pipeline.plan.tile import Tile
+    from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
 

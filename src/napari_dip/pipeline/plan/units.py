@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.plan.layout import Layout
-    from napari_dip.pipeline.plan.tile import Tile
+    from napari_dip.pipeline.plan.layout import Layout, Tile
     from napari_dip.pipeline.plan.types import FitConfig, Plan
 
 #: Maximum frames of a segment: 32 cost an eighth more than an endless chain of warm starts, and

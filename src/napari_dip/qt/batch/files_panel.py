@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt, QUrl, Signal
-from qtpy.QtGui import QDesktopServices
+from qtpy.QtGui import QColor, QDesktopServices
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.reading import open_pixels, read_header
+from napari_dip.pipeline.assess.card import VERDICT_COLOURS
 from napari_dip.pipeline.assess.report_figures import compute_contrast_limits, select_middle_plane
 from napari_dip.qt.shell.background_call import call_reporting_errors, start_call
 from napari_dip.qt.shell.dock_widget import (
@@ -322,6 +323,8 @@ class FileTableModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.DisplayRole:
             first = make_printable(row.messages[0]) if row.messages else ""
             return (make_printable(row.source.name), format_file_state(row), first)[index.column()]
+        if role == Qt.ItemDataRole.ForegroundRole and row.verdict and index.column():
+            return QColor(VERDICT_COLOURS[row.verdict])
         if role == Qt.ItemDataRole.ToolTipRole:
             messages = (
                 escape(make_printable(message)) for message in (str(row.source), *row.messages)

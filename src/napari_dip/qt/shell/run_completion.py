@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from napari_dip.errors.notes import read_report_notes
 from napari_dip.errors.templates import format_duration
-from napari_dip.pipeline.assess.quality_checks import format_quality_checks
 from napari_dip.qt.shell.background_call import describe_error, log_error, try_call
 from napari_dip.qt.shell.napari_layers import add_result
 
@@ -81,26 +79,12 @@ class PendingResult:
             )
 
     def describe(self, layer_name: str, remarks: Iterable[str] = ()) -> str:
-        """Return the message on a finished run: layer, stop reason, warnings, notes and checks.
-
-        Each warning has a line of its own; passed quality checks come last.
-        """
-        report = self.result.report
-        seconds = report.get("seconds")
+        """Return the message on a finished run: layer, stop reason, duration and remarks."""
+        seconds = self.result.report.get("seconds")
         duration = f"It took {format_duration(seconds)}" if isinstance(seconds, int | float) else ""
-        notes = (
-            str(note) for note in read_report_notes(report) if note not in self.target.plan_notes
-        )
-        sentences = dict.fromkeys((*notes, duration, *remarks))  # without duplicates
-        rest = " ".join(format_sentence(sentence) for sentence in sentences if sentence)
-        reason = str(self.result.stop)
-        summary = " ".join(
-            [f"Done: '{layer_name}'.", *([format_sentence(reason)] if reason else [])]
-        )
-        warnings, passed = format_quality_checks(report)
-        if not warnings:
-            summary, rest = " ".join(filter(None, [summary, rest])), ""
-        return "\n".join(filter(None, [summary, *warnings, rest, " ".join(passed)]))
+        sentences = dict.fromkeys((str(self.result.stop), duration, *remarks))
+        texts = (format_sentence(sentence) for sentence in sentences if sentence)
+        return " ".join([f"Done: '{layer_name}'.", *texts])
 
     def _find_layer_name(self, viewer: Viewer) -> str:
         """Return the name of the layer that shows the result, or ""."""

@@ -13,6 +13,7 @@ from napari.utils import Colormap
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSlider, QWidget
 
+from napari_dip.pipeline.assess.card import make_card
 from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
 from napari_dip.qt.shell.dock_plots import (
     TRAINING_COLOUR,
@@ -37,8 +38,11 @@ from napari_dip.qt.shell.napari_layers import (
 )
 from napari_dip.qt.shell.preferences import read_preferences
 from napari_dip.qt.shell.run_bar import make_message_label
+from napari_dip.qt.task.result_card import ResultCardView
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.viewer import Viewer
 
     from napari_dip.io import Float32Array, FloatArray
@@ -363,6 +367,7 @@ class ResultView:
     extra_layer_chooser : ExtraLayerChooser
     comparison : ComparisonSlider
     profile : ProfileSection
+    card : ResultCardView
     """
 
     def __init__(self, viewer: Viewer) -> None:
@@ -372,6 +377,9 @@ class ResultView:
         self.extra_layer_chooser = ExtraLayerChooser()
         self.comparison = ComparisonSlider(viewer)
         self.profile = ProfileSection(viewer)
+        self.card = ResultCardView()
+        self._result_layer: Callable[[], Image | None] = lambda: None
+        viewer.layers.events.removed.connect(self._on_removed)
         self.extra_layer_chooser.changed.connect(self._add_checked_layers)
         self.comparison.ended.connect(self._release_images)
 
@@ -385,12 +393,25 @@ class ResultView:
             self.comparison.show_pair(source_layer, result_layer)
             self.profile.show_pair(source_layer, result_layer)
         self._pending_result, self._added_kinds = pending, set()
+        self._result_layer = ref(result_layer)
+        self.card.show_card(make_card(pending.result.report), pending.target.plan_notes)
         return self._add_checked_layers()
+
+    def begin_run(self) -> None:
+        """End the comparison, and hide the card of the last result."""
+        self.comparison.end_comparison()
+        self.card.setVisible(False)
 
     def shut_down(self) -> None:
         """Disconnect from the viewer and release the latest result."""
         self.comparison.shut_down()
         self.profile.shut_down()
+        self._viewer.layers.events.removed.disconnect(self._on_removed)
+
+    def _on_removed(self, _: object = None) -> None:
+        """Hide the card of a result that is no longer there."""
+        if self._result_layer() not in self._viewer.layers:
+            self.card.setVisible(False)
 
     def _release_images(self) -> None:
         """Release the result, whose extra layers can then no longer be added."""

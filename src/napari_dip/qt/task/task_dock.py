@@ -181,7 +181,7 @@ class TaskDock(QWidget):
 
     def begin_job(self, request: JobRequest) -> None:
         """Empty the widgets for a run that begins, and show its plan."""
-        self.result_view.comparison.end_comparison()
+        self.result_view.begin_run()
         self.history.begin(request)
         self._remarks = []
         self.validation_curve.restart()
@@ -268,6 +268,7 @@ class TaskDock(QWidget):
             self.form.basic_page,
             self.plan_label,
             self.run_bar,
+            self.result_view.card,
         )
         sections = (
             self.crop_preview,

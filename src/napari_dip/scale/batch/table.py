@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari_dip.errors import DipError, Refusal
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import MAX_REPORT_BYTES, stat_readable_file
-from napari_dip.pipeline.assess.quality_checks import format_quality_checks
+from napari_dip.pipeline.assess.card import VERDICT_COLOURS, Verdict, make_card
 from napari_dip.pipeline.assess.report_figures import (
     Html,
     make_element,
@@ -72,7 +72,7 @@ def render_batch_page(outcomes: Iterable[FileOutcome], recipe: Recipe) -> str:
             "details", make_element("summary", "Recipe"), make_element("pre", recipe.to_json())
         ),
         make_table(
-            ("File", "Input, result, validation loss", "What to know"),
+            ("File", "Input, result, validation loss", "Verdict", "What to know"),
             map(_make_page_cells, outcomes),
         ),
     )
@@ -94,7 +94,8 @@ def _make_table_row(outcome: FileOutcome) -> dict[str, Any]:
         "prior": report.get("prior", {}).get("chosen"),
         "min_validation_loss": min(losses, default=None),
         "residual_whiteness": report.get("residual", {}).get("whiteness"),
-        "verdict": " ".join(_list_verdict_sentences(report)),
+        "verdict": str(make_card(report).verdict) if report else "",
+        "checks": " ".join(report.get("verdict", {}).get("sentences", ())),
         "message": outcome.refusal.message if outcome.refusal else "",
         "version": report.get("version"),
         "torch": report.get("torch"),
@@ -105,13 +106,9 @@ def _make_table_row(outcome: FileOutcome) -> dict[str, Any]:
     }
 
 
-def _list_verdict_sentences(report: Mapping[str, Any]) -> list[str]:
-    return list(report.get("verdict", {}).get("sentences", ()))
-
-
-def _make_page_cells(outcome: FileOutcome) -> tuple[Html, Html, Html]:
+def _make_page_cells(outcome: FileOutcome) -> tuple[Html, Html, Html, Html]:
     row = _make_table_row(outcome)
-    image = Html()
+    image = verdict = details = Html()
     if outcome.overview is not None:
         with suppress(OSError, DipError):  # reading a pipe in its place would block
             path, byte_count = stat_readable_file(outcome.overview)
@@ -120,12 +117,20 @@ def _make_page_cells(outcome: FileOutcome) -> tuple[Html, Html, Html]:
         paragraphs = [outcome.refusal.sentence, outcome.refusal.remedy]
     else:
         report = outcome.record.get("report") or {}
-        paragraphs = [*_list_verdict_sentences(report), *report.get("notes", ())]
-    if row["stop_reason"]:
-        summary = f"{row['iterations']} iterations in {row['seconds']} s: {row['stop_reason']}."
-        paragraphs = [summary, *paragraphs]
+        card = make_card(report)
+        colour = VERDICT_COLOURS[card.verdict] if report else "inherit"
+        verdict = make_element("b", row["verdict"], style=f"color: {colour}")
+        paragraphs = card.list_lines() if report else []
+        rest = list(map(str, card.details))
+        if row["stop_reason"]:
+            rest.append(
+                f"{row['iterations']} iterations in {row['seconds']} s: {row['stop_reason']}."
+            )
+        details = make_element(
+            "details", make_element("summary", "Details"), make_elements("p", rest)
+        )
     name = make_elements("p", (row["file"], row["state"]))
-    return name, image, make_elements("p", map(str, dict.fromkeys(paragraphs)))
+    return name, image, verdict, Html(make_elements("p", paragraphs) + details)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,13 +145,16 @@ class FileRow:
     fraction : float, 0 to 1
         Fraction of the work that is done.
     messages : tuple of str
-        Quality checks, warnings first; or the refusal, or the current step.
+        The card and its details; or the refusal, or the current step.
+    verdict : Verdict or None
+        Verdict on the result; None if there is no result.
     """
 
     source: Path
     state: FileState | Literal["ready", "working"]
     fraction: float = 0.0
     messages: tuple[str, ...] = ()
+    verdict: Verdict | None = None
 
     @property
     def has_result(self) -> bool:
@@ -207,6 +215,7 @@ def _shorten_message(refusal: Refusal, source: Path) -> str:
 
 
 def _add_verdict(row: FileRow, record: Mapping[str, Any]) -> FileRow:
-    """Add the quality checks of a record to a row, warnings first."""
-    warnings, passed = format_quality_checks(record["report"])
-    return replace(row, messages=(*warnings, *passed))
+    """Add the card of a record to a row."""
+    card = make_card(record["report"])
+    messages = (*card.list_lines(), *map(str, card.details))
+    return replace(row, messages=messages, verdict=card.verdict)

@@ -1,0 +1,246 @@
+"""Make the card of a result from its report: verdict, worst warnings, figures, and all details.
+
+The docks, the command line, the batch and the HTML pages show this card, and nothing else, so that
+they say the same. It can be made from the report of any earlier run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.errors.notes import TEXT_CODE, make_note, read_note, read_report_notes
+from napari_dip.errors.templates import FIGURES, HEADLINES, REASONS, render
+from napari_dip.pipeline.assess.metrics import MIN_LOST_EDGE_RATIO
+from napari_dip.pipeline.assess.quality_checks import MIN_REPORTED_CHANGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from napari_dip.errors.notes import Note
+
+#: Colours of the verdicts, which are legible on light and on dark ground.
+VERDICT_COLOURS = {"fine": "#2e9e5b", "look-closer": "#c98500", "do-not-use": "#d9463b"}
+#: Number of warnings on a card; all others are details.
+MAX_CARD_WARNINGS = 2
+#: Share of clipped pixels from which the verdict depends on them: below, means change by less than
+#: the 0.5 % of `MAX_BIAS` even where clipped structures are half as bright again.
+MIN_CLIPPED_SHARE = 0.01
+#: Standard error of the confirmed share of detail above which no figure of it is given.
+MAX_DETAIL_ERROR = 0.1
+
+#: Reason of the verdict by code of a note, worst first.
+_REASONS = {
+    "brightness-off": "brightness-off",
+    "contrast-doubtful": "contrast-doubtful",
+    "residual-edges": "residual-edges",
+    "parts-unrestored": "parts-unrestored",
+    "tiles-unrestored": "parts-unrestored",
+    "residual-correlated": "residual-correlated",
+    "detail-doubtful": "detail-doubtful",
+    "residual-strong": "residual-strong",
+    "mean-off": "mean-off",
+    "pattern-lost": "pattern-lost",
+    "holes-far": "holes-far",
+    "fits-ended-early": "fit-ended-early",
+    "fit-ended-early": "fit-ended-early",
+    "residual-weak": "residual-weak",
+    "input-kept": "input-kept",
+    "pixels-saturated": "pixels-clipped",
+    "pixels-darkest": "pixels-clipped",
+}
+#: Codes of notes that something could not be checked.
+_UNCHECKED = {
+    "detail-small",
+    "detail-unchecked",
+    "residual-unchecked",
+    "residual-no-edges",
+    "input-kept",
+}
+#: Codes that a worse one makes untrue, or that would contradict it.
+_OVERRULED = {
+    "brightness-off": {
+        "mean-kept",
+        "residual-noise",
+        "residual-no-edges",
+        "input-kept",
+        "detail-confirmed",
+    },
+    "mean-off": {"mean-kept"},
+    "contrast-doubtful": {"detail-confirmed", "residual-noise"},
+    "detail-doubtful": {"detail-confirmed"},
+    "pattern-lost": {"residual-noise"},
+    "residual-correlated": {"residual-noise", "residual-no-edges"},
+    "residual-edges": {"residual-noise", "residual-no-edges"},
+    "residual-strong": {"residual-noise"},
+    "residual-weak": {"residual-noise"},
+    "clipping-corrected": {"pixels-saturated", "pixels-darkest"},
+    "detail-unchecked": {"detail-confirmed"},
+}
+
+
+class Verdict(StrEnum):
+    """Whether a result can be used."""
+
+    FINE = "fine"
+    LOOK_CLOSER = "look-closer"
+    DO_NOT_USE = "do-not-use"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardFigure:
+    """A figure of a card, as text.
+
+    Attributes
+    ----------
+    name : str
+        Key in `napari_dip.errors.templates.FIGURES`.
+    before, after : str
+        Value of the input, or "" if it has none, and of the result.
+    """
+
+    name: str
+    before: str = ""
+    after: str
+
+    def __str__(self) -> str:
+        """Return the label with the values."""
+        values = " → ".join(filter(None, (self.before, self.after)))
+        return f"{FIGURES[self.name]} {values}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultCard:
+    """What to know about a result, in the order in which it is shown.
+
+    Attributes
+    ----------
+    verdict : Verdict
+    headline : str
+    warnings : tuple of Note
+        The worst, at most `MAX_CARD_WARNINGS`.
+    figures : tuple of CardFigure
+    details : tuple of Note
+        All other notes, warnings first.
+    """
+
+    verdict: Verdict
+    headline: str
+    warnings: tuple[Note, ...] = ()
+    figures: tuple[CardFigure, ...] = ()
+    details: tuple[Note, ...] = ()
+
+    @property
+    def figure_line(self) -> str:
+        """All figures in one line; "" if there are none."""
+        return " · ".join(map(str, self.figures))
+
+    def list_lines(self) -> list[str]:
+        """Return headline, warnings and figures: at most four lines."""
+        lines = [self.headline, *(f"⚠ {note}" for note in self.warnings), self.figure_line]
+        return [line for line in lines if line]
+
+
+def make_card(report: Mapping[str, Any]) -> ResultCard:
+    """Make the card of a result.
+
+    Parameters
+    ----------
+    report : mapping
+        Report of a run, also of an earlier version.
+
+    Examples
+    --------
+    >>> make_card(result.report).verdict
+    """
+    checks = report.get("verdict", {})
+    notes = [*_read_quality_notes(checks), *read_report_notes(report)]
+    figures = tuple(_list_figures(report, checks.get("figures", {})))
+    return _rank_notes(dict.fromkeys(notes), figures)
+
+
+def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> ResultCard:
+    """Return the card of notes, without those that worse ones overrule."""
+    notes = list(notes)
+    overruled = {code for note in notes for code in _OVERRULED.get(note.code, ())}
+    notes = [note for note in notes if note.code not in overruled]
+    ranked = sorted((note for note in notes if _find_reason(note)), key=_get_rank)
+    unranked = (note for note in notes if note.is_warning and note.code not in _REASONS)
+    warnings = dict.fromkeys((*ranked, *unranked))
+    one_per_code = {note.code: note for note in reversed(list(warnings))}  # of channels, the first
+    displayed = [note for note in warnings if one_per_code[note.code] is note][:MAX_CARD_WARNINGS]
+    others = [note for note in notes if note not in displayed]
+    verdict, headline = _judge(ranked, notes)
+    return ResultCard(
+        verdict=verdict,
+        headline=headline,
+        warnings=tuple(displayed),
+        figures=figures,
+        details=tuple(sorted(others, key=lambda note: not note.is_warning)),
+    )
+
+
+def _judge(ranked: list[Note], notes: list[Note]) -> tuple[Verdict, str]:
+    if not ranked:
+        is_unchecked = not notes or any(note.code in _UNCHECKED for note in notes)
+        return Verdict.FINE, HEADLINES["unchecked" if is_unchecked else "fine"]
+    verdict = Verdict.DO_NOT_USE if _is_failure(ranked[0]) else Verdict.LOOK_CLOSER
+    reason = render(REASONS[_find_reason(ranked[0])], ranked[0].facts)
+    return verdict, render(HEADLINES[verdict], {"reason": reason})
+
+
+def _is_failure(note: Note) -> bool:
+    """Return whether a note says that the result has failed."""
+    if note.code == "residual-edges":
+        return float(str(note.facts["ratio"])) >= MIN_LOST_EDGE_RATIO
+    is_certain = not note.facts.get("weak")
+    return note.code == "brightness-off" or (note.code == "contrast-doubtful" and is_certain)
+
+
+def _find_reason(note: Note) -> str:
+    """Return the key in `REASONS` of what a note says against the result; "" for nothing."""
+    if note.code.startswith("noise-unreliable-"):
+        # noise weaker than a grey level is not seen
+        return "" if note.code.endswith("coarse-grey-values") else "noise-unreliable"
+    if note.code.startswith("psf-"):
+        return "psf" if note.is_warning and note.code != "psf-nyquist" else ""
+    share = note.facts.get("fraction", 1.0)
+    is_slight = isinstance(share, float) and share < MIN_CLIPPED_SHARE
+    is_slight |= note.facts.get("guessed") is False
+    return "" if is_slight else _REASONS.get(note.code, "")
+
+
+def _get_rank(note: Note) -> int:
+    """Return the place of a note among all that say something against a result, worst first."""
+    codes = list(_REASONS)
+    return codes.index(note.code) if note.code in _REASONS else codes.index("residual-strong")
+
+
+def _read_quality_notes(checks: Mapping[str, Any]) -> tuple[Note, ...]:
+    """Read the notes of the quality checks; unknown ones keep their sentences."""
+    try:
+        return tuple(map(read_note, checks.get("codes", ())))
+    except (KeyError, TypeError, ValueError):
+        return tuple(make_note(TEXT_CODE, text=text) for text in checks.get("sentences", ()))
+
+
+def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Iterator[CardFigure]:
+    """Return the figures of a report that are known."""
+    if deviation := report.get("deviation"):
+        before, after = (f"{deviation[key]:.3g}" for key in ("noise", "result"))
+        yield CardFigure(name="noise", before=before, after=after)
+    if halves := report.get("halves"):
+        before, after = (
+            f"{size:.3g}" if size else "?"
+            for size in (halves["resolution"]["input"], halves["resolution"]["result"])
+        )
+        yield CardFigure(name="resolution", before=before, after=f"{after} {halves['unit']}")
+        if halves.get("repeated") is not None:
+            yield CardFigure(name="repeated", after=f"{halves['repeated']:.0%}")
+    detail = checks.get("detail")
+    if detail and detail["error"] <= MAX_DETAIL_ERROR:
+        share = min(max(detail["share"], 0.0), 1.0)
+        yield CardFigure(name="detail", after=f"{100 * share:.0f} ± {200 * detail['error']:.0f} %")
+    if abs(checks.get("bias") or 0.0) > MIN_REPORTED_CHANGE:
+        yield CardFigure(name="mean", after=f"{checks['bias']:+.1%}")

@@ -1,0 +1,191 @@
+"""The card of a result says one thing, ranks what is wrong, and never contradicts itself."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+
+from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import FIGURES, HEADLINES, NOTES, REASONS, WARNINGS
+from napari_dip.pipeline.assess import card as card_module
+from napari_dip.pipeline.assess.card import MAX_CARD_WARNINGS, Verdict, make_card
+
+#: Facts that suit every template.
+FACTS = {
+    "ratio": 1.6,
+    "excess": "0.3",
+    "most": "0.1",
+    "share": 0.3,
+    "side": 16,
+    "period": 2.0,
+    "brighter": True,
+    "weak": False,
+    "bounded": False,
+    "little": False,
+    "least": "none",
+    "value": 255.0,
+    "fraction": 0.3,
+    "guessed": True,
+    "several": False,
+    "count": 3,
+    "part": "",
+    "before_end": True,
+    "noun": "Plane",
+    "numbers": "2",
+    "frame": None,
+    "missing": 1,
+    "fine": True,
+    "values": "0",
+    "slight": False,
+}
+#: What each note on a result claims: a topic and a state of it. Notes of one topic and different
+#: states contradict each other.
+CLAIMS = {
+    "residual-unchecked": {"residual": "unchecked"},
+    "residual-no-edges": {"structure lost": False},
+    "residual-noise": {"residual": "noise", "structure lost": False, "strength": "right"},
+    "residual-correlated": {"structure lost": True},
+    "residual-edges": {"structure lost": True},
+    "residual-strong": {"strength": "strong"},
+    "residual-weak": {"strength": "weak"},
+    "input-kept": {"result": "like the input"},
+    "mean-kept": {"mean": "kept"},
+    "mean-off": {"mean": "changed"},
+    "brightness-off": {
+        "mean": "changed",
+        "result": "wrong",
+        "structure lost": True,
+        "detail": "wrong",
+    },
+    "pattern-lost": {"structure lost": True},
+    "detail-confirmed": {"detail": "confirmed"},
+    "detail-small": {},
+    "detail-finer": {},
+    "detail-unchecked": {"detail": "unchecked"},
+    "detail-doubtful": {"detail": "wrong"},
+    "contrast-doubtful": {"detail": "wrong"},
+    "holes-filled": {},
+    "holes-far": {},
+    "clipping-corrected": {"clipped": "accounted for"},
+    "pixels-saturated": {"clipped": "stays"},
+    "pixels-darkest": {"clipped": "stays"},
+    "fits-ended-early": {},
+    "fit-ended-early": {},
+    "parts-unrestored": {},
+    "tiles-unrestored": {},
+}
+#: Notes that the checks never give for the same result: see the chains of `elif` in
+#: `quality_checks`.
+EXCLUSIVE = [
+    {
+        "residual-unchecked",
+        "residual-correlated",
+        "input-kept",
+        "residual-edges",
+        "residual-no-edges",
+        "residual-strong",
+        "residual-noise",
+        "residual-weak",
+    },
+    {"mean-off", "mean-kept"},
+    {"holes-far", "holes-filled"},
+    {"contrast-doubtful", "detail-doubtful", "detail-confirmed", "detail-unchecked"},
+]
+
+
+def make_report(*codes, **facts):
+    notes = [make_note(code, **{**FACTS, **facts}).to_dict() for code in codes]
+    return {"verdict": {"codes": notes, "figures": {}}, "note_codes": []}
+
+
+def test_a_result_that_passes_all_checks_is_fine_and_needs_one_line():
+    card = make_card(make_report("residual-noise", "mean-kept", "detail-confirmed"))
+    assert card.verdict is Verdict.FINE and card.headline == HEADLINES["fine"]
+    assert card.list_lines() == [card.headline]
+    assert len(card.details) == 3
+
+
+def test_a_report_without_checks_is_not_called_faultless():
+    assert make_card({}).headline == HEADLINES["unchecked"]
+
+
+def test_every_warning_of_the_checks_has_a_reason_and_the_headline_names_the_worst():
+    reasons = set(card_module._REASONS)
+    quality_warnings = {code for code in WARNINGS if not code.startswith("psf-")}
+    assert quality_warnings - reasons == {"detail-unchecked"}
+    assert set(card_module._REASONS.values()) | {"noise-unreliable", "psf"} == set(REASONS)
+    for better, worse in combinations(reversed(card_module._REASONS), 2):
+        card = make_card(make_report(better, worse))
+        assert REASONS[card_module._REASONS[worse]] in card.headline, (better, worse)
+
+
+def test_at_most_two_warnings_are_on_the_card_and_none_is_lost():
+    codes = ["mean-off", "residual-strong", "pattern-lost", "holes-far"]
+    card = make_card(make_report(*codes))
+    assert len(card.warnings) == MAX_CARD_WARNINGS
+    assert {note.code for note in (*card.warnings, *card.details)} == set(codes)
+
+
+def test_the_same_warning_of_three_channels_takes_one_line():
+    report = make_report("mean-off")
+    note = make_note("noise-unreliable-texture")
+    report["note_codes"] = [
+        {"code": note.code, "facts": {"channel_number": number}} for number in (1, 2, 3)
+    ]
+    card = make_card(report)
+    assert [note.code for note in card.warnings] == ["noise-unreliable-texture", "mean-off"]
+    assert len(card.details) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "facts", "verdict"),
+    [
+        ("brightness-off", {}, Verdict.DO_NOT_USE),
+        ("contrast-doubtful", {}, Verdict.DO_NOT_USE),
+        ("contrast-doubtful", {"weak": True}, Verdict.LOOK_CLOSER),
+        ("residual-edges", {"ratio": 1.6}, Verdict.LOOK_CLOSER),
+        ("residual-edges", {"ratio": 2.4}, Verdict.DO_NOT_USE),
+        ("pixels-saturated", {"fraction": 0.005}, Verdict.FINE),
+        ("pixels-saturated", {"fraction": 0.2}, Verdict.LOOK_CLOSER),
+        ("input-kept", {"guessed": True}, Verdict.LOOK_CLOSER),
+        ("input-kept", {"guessed": False}, Verdict.FINE),
+        ("detail-unchecked", {}, Verdict.FINE),
+    ],
+)
+def test_the_verdict_follows_from_the_worst_note(code, facts, verdict):
+    assert make_card(make_report(code, **facts)).verdict is verdict
+
+
+def test_no_two_notes_of_a_card_contradict_each_other():
+    for pair in combinations(CLAIMS, 2):
+        if any(set(pair) <= chain for chain in EXCLUSIVE):
+            continue
+        card = make_card(make_report(*pair))
+        claims = [CLAIMS[note.code] for note in (*card.warnings, *card.details)]
+        topics = [topic for claim in claims for topic in claim]
+        for topic in topics:
+            states = {str(claim[topic]) for claim in claims if topic in claim}
+            assert len(states) == 1, (pair, topic, states)
+
+
+def test_the_claims_cover_all_notes_of_the_checks():
+    checked = {code for code in WARNINGS if not code.startswith("psf-")}
+    assert checked <= set(CLAIMS) <= set(NOTES)
+
+
+def test_the_figures_are_those_of_the_report():
+    report = make_report("residual-noise")
+    report["deviation"] = {"noise": 12.34, "result": 2.1}
+    report["verdict"]["figures"] = {"detail": {"share": 0.93, "error": 0.02}, "bias": 0.0}
+    report["halves"] = {"resolution": {"input": 0.41, "result": 0.24}, "unit": "µm"}
+    card = make_card(report)
+    assert card.figure_line == (
+        f"{FIGURES['noise']} 12.3 → 2.1 · {FIGURES['resolution']} 0.41 → 0.24 µm · "
+        f"{FIGURES['detail']} 93 ± 4 %"
+    )
+
+
+def test_notes_of_a_later_version_keep_their_sentences():
+    report = {"verdict": {"codes": [{"code": "unheard-of", "facts": {}}], "sentences": ["So."]}}
+    assert [str(note) for note in make_card(report).details] == ["So."]
