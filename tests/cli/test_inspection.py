@@ -48,6 +48,11 @@ def test_a_run_says_what_its_result_is_worth(tmp_path, image, capsys):
     assert main([*line, "--report", str(report), "--device", "cpu"]) == 0
     record = json.loads(report.read_text(encoding="utf-8"))["verdict"]
     error_output = capsys.readouterr().err
+    assert record["headline"] in error_output and "--verbose" in error_output
+    card = error_output[error_output.index(record["headline"]) :]
+    assert len(card.splitlines()) <= 6
+    assert main([*line, "--verbose", "--overwrite", "--device", "cpu"]) == 0
+    error_output = capsys.readouterr().err
     assert record["sentences"] and all(sentence in error_output for sentence in record["sentences"])
     assert "Mean intensity was kept within 0.5%." in record["sentences"]
 

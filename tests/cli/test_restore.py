@@ -249,7 +249,7 @@ def image_with_nan(tmp_path: Path) -> Path:
 def test_notes_of_a_run_are_said_unless_it_is_to_be_quiet(image_with_nan, tmp_path, capsys):
     argv = ["denoise", str(image_with_nan), "-o", str(tmp_path / "out.tif"), *FAST, "--overwrite"]
     report = tmp_path / "report.json"
-    assert main([*argv, "--report", str(report)]) == 0
+    assert main([*argv, "--verbose", "--report", str(report)]) == 0
     err = capsys.readouterr().err
     notes = json.loads(report.read_text())["notes"]
     assert notes

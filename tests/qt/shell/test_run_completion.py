@@ -12,7 +12,7 @@ from qtpy.QtCore import QThreadPool, QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_dip.engine.fit.stopping import Control
-from napari_dip.errors.notes import Stop, StopReason, make_note
+from napari_dip.errors.notes import Stop, StopReason
 from napari_dip.pipeline import autosave as keeping
 from napari_dip.pipeline.events import Event, Restoration
 from napari_dip.pipeline.recipe import make_recipe
