@@ -134,7 +134,7 @@ def test_a_warning_names_the_share_that_is_sure_which_it_rests_on(share, error, 
 def test_an_image_too_small_for_its_detail_gets_no_warning_whatever_chance_says(share):
     detail = ConfirmedDetail(regression_slope=share, slope_error=0.2, detail_std=0.1)
     assert not list_warnings(detail=detail)
-    assert "too small to tell whether its fine detail is real" in list_sentences(detail=detail)
+    assert "too small or too noisy to tell whether its fine detail is real" in list_sentences(detail=detail)
 
 
 def test_an_image_of_noise_may_be_invented_whatever_chance_says_of_it():

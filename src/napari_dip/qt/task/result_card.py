@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: Largest number of visible lines of the warnings; with headline and figures there are eight.
 _MAX_WARNING_LINES = 3
 #: Largest number of visible lines of the details, which scroll.
-_MAX_DETAIL_LINES = 8
+_MAX_FOLDED_LINES = 8
 
 
 class ResultCardView(QWidget):
@@ -30,7 +30,7 @@ class ResultCardView(QWidget):
         self.headline, self.figure_label = make_message_label(), make_message_label()
         self.warning_label, self.detail_label = make_message_label(), make_message_label()
         self._warnings = ScrollableLabel(self.warning_label, max_lines=_MAX_WARNING_LINES)
-        self._details = ScrollableLabel(self.detail_label, max_lines=_MAX_DETAIL_LINES)
+        self._details = ScrollableLabel(self.detail_label, max_lines=_MAX_FOLDED_LINES)
         page = QWidget()
         fill_grid(page, ([self._details],))
         self.details_section = CollapsibleSection("Details", page)
