@@ -376,6 +376,8 @@ class TaskSpec:
     keeps_mean : bool
         Whether the result has the mean intensity of the image. If so, what the fit changed of it
         is corrected, and the report compares both.
+    crosses_frame : bool
+        Whether light crosses the frame, so that the result may have another mean than the image.
     explains_pixels : bool
         Whether the fit explains the image's own pixels, so that a residual exists.
     reports_unreliable_noise : bool
@@ -397,6 +399,7 @@ class TaskSpec:
     min_depth: int = 4  # the network halves the depth at least once
     has_same_pixels: bool = True
     keeps_mean: bool = True
+    crosses_frame: bool = False
     explains_pixels: bool = True
     reports_unreliable_noise: bool = False
     candidates: tuple[str, ...] = ()

@@ -119,6 +119,7 @@ class Deblur(Task):
         result_suffix="deblurred",
         methods_phrase="deblurred with a known point spread function",
         has_same_pixels=False,
+        crosses_frame=True,
         accepts_stacks=True,
     )
 

@@ -38,6 +38,7 @@ FACTS = {
     "fine": True,
     "values": "0",
     "slight": False,
+    "correlation": 0.9,
 }
 #: What each note on a result claims: a topic and a state of it. Notes of one topic and different
 #: states contradict each other.
@@ -52,6 +53,8 @@ CLAIMS = {
     "input-kept": {"result": "like the input"},
     "mean-kept": {"mean": "kept"},
     "mean-off": {"mean": "changed"},
+    "frame-crossed": {"mean": "changed"},
+    "measurement-explained": {},
     "brightness-off": {"mean": "changed", "result": "wrong"},
     "pattern-lost": {"structure lost": True},
     "detail-confirmed": {"detail": "confirmed"},
@@ -83,7 +86,7 @@ EXCLUSIVE = [
         "residual-noise",
         "residual-weak",
     },
-    {"mean-off", "mean-kept"},
+    {"mean-off", "mean-kept", "frame-crossed"},
     {"holes-far", "holes-filled"},
     {"contrast-doubtful", "detail-doubtful", "detail-confirmed", "detail-unchecked"},
 ]

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 import napari_dip as dip
 from napari_dip.pipeline.assess.artefact_detection import ClippedPixels
@@ -134,7 +135,9 @@ def test_a_warning_names_the_share_that_is_sure_which_it_rests_on(share, error, 
 def test_an_image_too_small_for_its_detail_gets_no_warning_whatever_chance_says(share):
     detail = ConfirmedDetail(regression_slope=share, slope_error=0.2, detail_std=0.1)
     assert not list_warnings(detail=detail)
-    assert "too small or too noisy to tell whether its fine detail is real" in list_sentences(detail=detail)
+    assert "too small or too noisy to tell whether its fine detail is real" in list_sentences(
+        detail=detail
+    )
 
 
 def test_an_image_of_noise_may_be_invented_whatever_chance_says_of_it():
@@ -230,3 +233,19 @@ def test_weak_noise_that_was_removed_is_still_said_to_look_like_noise():
     weak = ResidualMetrics(excess=0.0, noise_ratio=0.9, pixel_count=256 * 256, relative_rms=0.003)
     assert "The residual looks like noise" in list_sentences(residual=weak)
     assert "along the edges" in list_warnings(residual=replace(weak, edge_variance_ratio=2.0))
+
+
+def test_light_that_crosses_the_frame_is_said_and_raises_no_alarm():
+    rng, sigma = np.random.default_rng(2), 3.0
+    scene = np.full((96, 96), 20.0)
+    scene[20:76, 20:28] = 220.0  # just outside of the crop: the blur brings its light in
+    blurred = gaussian_filter(scene, sigma)
+    crop = slice(28, 68), slice(28, 68)
+    noisy = (blurred[crop] + rng.normal(0, 1, (40, 40))).astype(np.float32)
+    noisy[16:24, 16:24] += 100
+    settings = {"gaussian_sigma": sigma, "preset": "fast", "max_iterations": 10}
+    verdict = dip.deblur(noisy, **settings).report["verdict"]
+    codes = {code["code"] for code in verdict["codes"]}
+    assert "frame-crossed" in codes and "mean-off" not in codes
+    assert verdict["figures"]["frame_change"] < -0.02  # that light belongs outside
+    assert 0.8 < verdict["figures"]["agreement"] <= 1

@@ -242,5 +242,7 @@ def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Itera
     if detail and detail["error"] <= MAX_DETAIL_ERROR:
         share = min(max(detail["share"], 0.0), 1.0)
         yield CardFigure(name="detail", after=f"{100 * share:.0f} ± {200 * detail['error']:.0f} %")
+    if checks.get("agreement") is not None:
+        yield CardFigure(name="agreement", after=f"{checks['agreement']:.3f}")
     if abs(checks.get("bias") or 0.0) > MIN_REPORTED_CHANGE:
         yield CardFigure(name="mean", after=f"{checks['bias']:+.1%}")

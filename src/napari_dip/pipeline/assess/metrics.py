@@ -132,6 +132,10 @@ class ResultMetrics:
     unexplained_bias : float
         Change of the mean from the input to the result before clipping, beyond what pixels at the
         clipped grey values can explain. It may be larger than `bias`.
+    frame_change : float
+        Change of the mean by light that crosses the frame; then `bias` is that of the prediction.
+    agreement : float or None
+        Correlation of measurement and prediction; None where they share no operator but identity.
     """
 
     residual: ResidualMetrics | None
@@ -148,6 +152,8 @@ class ResultMetrics:
     corrected_limits: tuple[float, ...] = ()
     clipping_correction: float = 0.0
     unexplained_bias: float = 0.0
+    frame_change: float = 0.0
+    agreement: float | None = None
 
 
 def measure_residual(
@@ -369,8 +375,28 @@ def measure_result(
         if has_comparable_noise and measured_mask is None
         else None,
         corrected_limits=list_corrected_limits(plan, calibration),
+        agreement=None
+        if plan.recipe.task.spec.has_same_pixels or not has_comparable_noise
+        else _correlate(stack[assessed], assessed_prediction, assessed_mask),
         **_measure_brightness_changes(plan, calibration, stack, residual, result),
     )
+
+
+def _correlate(
+    stack: RealArray, prediction: RealArray, measured_mask: MeasuredMask
+) -> float | None:
+    """Return Pearson's correlation over the measured pixels; None where nothing varies.
+
+    Between an image and its restoration brought to the image's resolution it is the resolution-
+    scaled Pearson coefficient of Culley et al., Nat. Methods 15, 2018, doi:10.1038/nmeth.4605.
+    """
+    pixels = [
+        values.reshape(-1) if measured_mask is None else values[measured_mask]
+        for values in (stack, prediction)
+    ]
+    if min(float(values.std()) for values in pixels) == 0:
+        return None
+    return float(np.corrcoef(*pixels)[0, 1])
 
 
 def _measure_brightness_changes(
@@ -390,11 +416,17 @@ def _measure_brightness_changes(
     raised, lowered = bound_clipping_bias(plan, calibration, stack)
     measured_residual = residual if measured_mask is None else residual[measured_mask]
     unexplained = max(result_mean - mean - lowered, 0.0) + min(result_mean - mean + raised, 0.0)
-    keeps_mean = plan.recipe.task.spec.keeps_mean
+    spec = plan.recipe.task.spec
+    frame_change = 0.0
+    if spec.crosses_frame:  # the operator brings light in from outside of the frame, and out of it
+        frame_change, unexplained, clipped_mean = result_mean - mean, 0.0, mean
     return {
-        "bias": (clipped_mean - mean) / mean_height if keeps_mean else None,
+        "bias": (clipped_mean - mean) / mean_height if spec.keeps_mean else None,
+        "frame_change": frame_change / mean_height,
         "mean_correction": float(measured_residual.mean(dtype=np.float64)) / mean_height,
-        "clipping_correction": (result_mean - clipped_mean) / mean_height,
+        "clipping_correction": 0.0
+        if spec.crosses_frame
+        else (result_mean - clipped_mean) / mean_height,
         "unexplained_bias": unexplained / mean_height,
     }
 

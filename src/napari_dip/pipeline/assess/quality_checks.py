@@ -192,7 +192,12 @@ def _assess_intensity(metrics: ResultMetrics) -> Iterator[Note]:
         return
     # the greater of two changes: of all pixels, and of those that clipping does not explain
     bias = max(metrics.bias, metrics.unexplained_bias, key=abs)
-    if abs(bias) > MAX_BIAS:
+    if metrics.agreement is not None:
+        yield make_note("measurement-explained", correlation=metrics.agreement)
+    if abs(metrics.frame_change) > MAX_BIAS:
+        change = metrics.frame_change
+        yield make_note("frame-crossed", share=abs(change), brighter=change > 0)
+    elif abs(bias) > MAX_BIAS:
         yield make_note("mean-off", share=abs(bias), brighter=bias > 0)
     else:
         yield make_note("mean-kept", share=MAX_BIAS)
