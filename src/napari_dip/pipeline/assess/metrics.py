@@ -390,13 +390,13 @@ def _correlate(
     Between an image and its restoration brought to the image's resolution it is the resolution-
     scaled Pearson coefficient of Culley et al., Nat. Methods 15, 2018, doi:10.1038/nmeth.4605.
     """
-    pixels = [
+    measured, predicted = (
         values.reshape(-1) if measured_mask is None else values[measured_mask]
         for values in (stack, prediction)
-    ]
-    if min(float(values.std()) for values in pixels) == 0:
+    )
+    if not measured.std() or not predicted.std():
         return None
-    return float(np.corrcoef(*pixels)[0, 1])
+    return float(np.corrcoef(measured, predicted)[0, 1])
 
 
 def _measure_brightness_changes(
