@@ -1,12 +1,14 @@
-"""Ship the napari.yaml of the repository's root inside the package, in every kind of install."""
+"""Ship the napari.yaml of the root inside the package, and a README that can be read alone."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 
 class ManifestHook(BuildHookInterface):
@@ -23,3 +25,13 @@ class ManifestHook(BuildHookInterface):
             inside.symlink_to(Path("..", "..", "napari.yaml"))
         except OSError:  # Windows without the right to make links
             shutil.copyfile(manifest, inside)
+
+
+class ReadmeHook(MetadataHookInterface):
+    def update(self, metadata: dict[str, Any]) -> None:
+        text = Path(self.root, "README.md").read_text(encoding="utf-8")
+        # Package indexes show this page without the files that it points to.
+        text = re.sub(r"!\[[^]]*\]\((?!https:)[^)]*\)\n*", "", text)
+        text = re.sub(r"\[([^]]*)\]\((?!https:)[^)]*\)", r"\1", text)
+        text += "\nGuides and figures are in the folder `docs` of the source archive.\n"
+        metadata["readme"] = {"content-type": "text/markdown", "text": text}

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 #: Extras that development installs, in the order in which they are told; what none of them brings
 #: is of the package itself.
-EXTRAS = ("app", "zarr", "cluster", "test")
+EXTRAS = ("qt", "app", "zarr", "cluster", "test")
 #: Longest licence that is a name and not its text.
 _LONGEST = 100
 
@@ -44,7 +44,7 @@ def rows() -> list[Dependency]:
     """List all that is installed for the package and its extras, in the order of the alphabet."""
     rows_by_name: dict[str, Dependency] = {}
     for extra in ("", *EXTRAS):
-        for name in _reached(extra):
+        for name in list_installed(extra):
             if name not in rows_by_name:
                 distribution = metadata.distribution(name)
                 version = distribution.version.partition("+")[0]  # torch names its build there
@@ -93,10 +93,19 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _reached(extra: str) -> list[str]:
-    """Follow requirements from the package, through those that are installed."""
+def read_requirements(extra: str) -> list[str]:
+    """Read what the package ("") or an extra asks for; an extra that it names is read as well."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    requirements = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    lines = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    own = f"{project['name']}["
+    named = [line[len(own) : -1] for line in lines if line.startswith(own)]
+    further = [line for inner in named for line in read_requirements(inner)]
+    return [line for line in lines if not line.startswith(own)] + further
+
+
+def list_installed(extra: str) -> list[str]:
+    """Follow requirements from the package, through those that are installed."""
+    requirements = read_requirements(extra)
     todo, visited = deque([("", "")]), {("", "")}
     names: list[str] = []
     while todo:

@@ -118,8 +118,8 @@ def test_the_engine_imports_torch_and_the_standard_library_only(path):
 def test_every_library_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["app"], *extras["zarr"], *extras["cluster"]]
-    wanted += extras["networks"]
+    wanted = [*project["dependencies"], *extras["app"], *extras["qt"], *extras["zarr"]]
+    wanted += [*extras["cluster"], *extras["networks"]]
     declared = {
         distribution(re.split(r"[\[<>=!~; ]", line)[0]) for line in [*wanted, *extras["formats"]]
     }

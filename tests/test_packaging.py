@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
+import venv
 import zipfile
+from email import message_from_string
 from importlib import import_module
-from importlib.metadata import metadata
+from importlib.metadata import distribution, metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+import tifffile
 import yaml
 from npe2 import PluginManifest
+from packaging.requirements import Requirement
 
 import napari_dip
+from napari_dip.samples import MITOCHONDRIA
 from napari_dip.tasks import TASKS
+
+if TYPE_CHECKING:
+    from email.message import Message
 
 ROOT = Path(__file__).resolve().parents[1]
 MANIFEST = (ROOT / "napari.yaml").read_text(encoding="utf-8")
+#: Names of distributions that belong to Qt or draw with it.
+QT = re.compile("qt|pyside|napari$|magicgui|pyconify|psygnal", re.IGNORECASE)
 BUILT_FROM = ("LICENSE", "README.md", "hatch_build.py", "napari.yaml", "pyproject.toml")
 
 #: Looks at an install from outside: only `folder` is a site directory, the libraries stand behind.
@@ -148,6 +160,93 @@ def test_the_sdist_holds_the_manifest_at_its_root(built_files):
         assert archive.extractfile(names[0]).read().decode() == MANIFEST
 
 
+def test_the_wheel_names_the_licences_of_its_samples(wheel):
+    fields = read_wheel_metadata(wheel)
+    assert fields["License-Expression"] == "BSD-3-Clause AND CC0-1.0 AND CC-BY-4.0"
+    assert len(fields.get_all("License-File")) == 2
+
+
+def test_the_page_of_an_index_links_to_no_file_of_the_repository(wheel):
+    page = read_wheel_metadata(wheel).get_payload()
+    links = re.findall(r"\]\(([^)]*)\)", page)
+    assert links
+    assert not [link for link in links if not link.startswith("https://")]
+    assert "The tasks are denoise, inpaint" in page
+
+
+def read_wheel_metadata(wheel: zipfile.ZipFile) -> Message:
+    """Read name, requirements and description of the wheel."""
+    name = f"napari_dip-{napari_dip.__version__}.dist-info/METADATA"
+    return message_from_string(wheel.read(name).decode())
+
+
+@pytest.fixture(scope="module")
+def headless(built_files, tmp_path_factory) -> Path:
+    """Make an environment of the wheel and what it requires, and return its Python.
+
+    The libraries are links to those of the tests, so that nothing is downloaded.
+    """
+    folder = tmp_path_factory.mktemp("headless")
+    venv.create(folder, with_pip=False)
+    windows = sys.platform == "win32"
+    python = folder / ("Scripts/python.exe" if windows else "bin/python")
+    libraries = Path(
+        run_command(
+            python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", where=folder
+        ).strip()
+    )
+    wheel = next(built_files.glob("*.whl"))
+    for name in list_requirements(""):
+        link_distribution(name, libraries)
+    pip = (sys.executable, "-m", "pip", "--python", python)
+    run_command(*pip, "install", "-q", "--no-deps", "--no-index", wheel, where=folder)
+    return python
+
+
+def list_requirements(extra: str) -> list[str]:
+    """List what is installed here for the package, or for an extra of it."""
+    script = runpy.run_path(str(ROOT / "scripts" / "dependencies.py"))
+    names: list[str] = script["list_installed"](extra)
+    return names
+
+
+def link_distribution(name: str, folder: Path) -> None:
+    """Make the files of an installed distribution importable from `folder`."""
+    for top in {file.parts[0] for file in distribution(name).files or () if ".." not in file.parts}:
+        source = Path(str(distribution(name).locate_file(top)))
+        if source.exists() and not (folder / top).exists():
+            (folder / top).symlink_to(source, target_is_directory=source.is_dir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_the_command_line_works_where_no_qt_library_is_installed(headless, tmp_path):
+    pip = (sys.executable, "-m", "pip", "--python", headless, "list", "--format", "json")
+    names = [row["name"] for row in json.loads(run_command(*pip, where=tmp_path))]
+    assert {"napari-dip", "torch"} <= {name.lower() for name in names}
+    assert not [name for name in names if QT.search(name)]
+    command = headless.with_name("napari-dip")
+    run_command(command, "--help", where=tmp_path)
+    fit = ("--preset", "instant", "--max-iterations", "2", "--report", "report.json")
+    crop = tmp_path / "crop.tif"
+    tifffile.imwrite(crop, tifffile.imread(MITOCHONDRIA)[0, :64, :64])
+    run_command(command, "denoise", crop, "-o", "out.tif", *fit, where=tmp_path)
+    assert tifffile.imread(tmp_path / "out.tif").shape == (64, 64)
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["task"] == "denoise"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_a_dock_says_which_extra_is_missing(headless, tmp_path):
+    libraries = next(headless.parents[1].glob("lib/python*/site-packages"))
+    for name in set(list_requirements("app")) - {"pyqtgraph"}:
+        link_distribution(name, libraries)
+    code = "import napari_dip.qt.task.task_dock"
+    done = subprocess.run(
+        [headless, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    message = 'The docks need pyqtgraph, which is not installed. Install it with: pip install "napa'
+    assert message in done.stderr
+
+
 def test_the_plugin_works_from_an_installed_sdist(built_files, tmp_path):
     sdist = next(built_files.glob("*.tar.gz"))
     pip_install("--target", tmp_path, sdist, where=tmp_path)
@@ -220,6 +319,39 @@ def test_versions_agree_everywhere():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == version == metadata("napari-dip")["Version"]
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_each_change_stands_below_a_version_and_a_kind():
+    lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
+    versions = [line for line in lines if line.startswith("## ")]
+    assert versions and all(re.match(r"## \d+[.]\d+[.]\d+ \(", line) for line in versions)
+    kind = ""
+    for line in lines:
+        kind = line if line.startswith("#") else kind
+        assert not line.startswith("- ") or kind in {"### Added", "### Changed", "### Fixed"}, line
+
+
+def test_conda_pixi_and_pre_commit_ask_for_what_pyproject_asks_for():
+    read = runpy.run_path(str(ROOT / "scripts" / "dependencies.py"))
+    own = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+    wanted = {}
+    for extra in ("", "qt"):
+        needs = map(Requirement, read["read_requirements"](extra))
+        wanted[extra] = {own.get(need.name, need.name): str(need.specifier) for need in needs}
+    recipe = yaml.safe_load((ROOT / "packaging/conda/recipe.yaml").read_text(encoding="utf-8"))
+    base, app = (output["requirements"]["run"] for output in recipe["outputs"])
+    base_run = dict(line.partition(" ")[::2] for line in base)
+    app_run = dict(line.partition(" ")[::2] for line in app)
+    assert base_run.pop("python") == ">=${{ python_min }}"
+    assert recipe["context"] == {"version": napari_dip.__version__, "python_min": "3.11"}
+    assert base_run == wanted[""]
+    assert wanted["qt"].items() <= app_run.items()
+    pixi = tomllib.loads((ROOT / "pixi.toml").read_text(encoding="utf-8"))
+    from_conda = pixi["dependencies"]
+    assert from_conda.items() <= {**wanted[""], "python": ">=3.11"}.items()
+    assert wanted["qt"].items() <= pixi["feature"]["app"]["dependencies"].items()
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"ruff==[\w.]+", hooks)) == {f"ruff=={read['pinned']()['ruff']}"}
 
 
 def test_the_package_itself_asks_for_no_qt_binding_and_sets_no_upper_bound():

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
-from importlib.util import find_spec
 from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +43,11 @@ from napari_dip.pipeline.assess.report_figures import plot_before_after
 from napari_dip.pipeline.camera_maps import camera_maps, resolve_camera_map_folder
 from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.machine import QT_BINDINGS, detect_machine, examine_installation
+from napari_dip.pipeline.machine import (
+    detect_machine,
+    examine_installation,
+    find_missing_dock_package,
+)
 from napari_dip.pipeline.noise_report import format_interval, measure_noise
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.psf_measurement import measure_psf, resolve_psf_outputs
@@ -499,11 +502,8 @@ def _explain_no_window() -> str:
     if sys.platform not in ("win32", "darwin"):
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             return "there is no display"
-    if find_spec("napari") is None:
-        return "napari is not installed"
-    if not any(find_spec(name) for name in QT_BINDINGS):
-        return "no Qt binding is installed"
-    return ""
+    missing = find_missing_dock_package()
+    return f"{missing} is not installed" if missing else ""
 
 
 def _save_demo_images(preset: str) -> int:

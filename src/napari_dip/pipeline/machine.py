@@ -28,6 +28,8 @@ _CGROUP_FOLDER = Path("/sys/fs/cgroup")
 _MEMORY_ERROR_TEXTS = ("out of memory", "can't allocate memory", "defaultcpuallocator")
 #: Qt bindings that napari supports, in its order of preference.
 QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
+#: What the docks need beside napari and a Qt binding: the extra 'qt'.
+DOCK_PACKAGES = ("magicgui", "psygnal", "pyqtgraph", "qtpy", "superqt")
 #: Note for the user on Apple GPUs.
 MPS_FALLBACK_NOTE = (
     f"What the Apple GPU cannot compute is done by the CPU ({MPS_FALLBACK_VARIABLE}=1)."
@@ -311,13 +313,11 @@ def examine_installation() -> InstallationReport:
         memory_bytes=machine.memory_bytes,
         napari=napari,
         qt=qt,
-        repairs=tuple(_list_repairs(machine, devices, problem, napari, qt)),
+        repairs=tuple(_list_repairs(machine, devices, problem)),
     )
 
 
-def _list_repairs(
-    machine: Machine, devices: tuple[str, ...], problem: str, napari: str, qt: str
-) -> list[Repair]:
+def _list_repairs(machine: Machine, devices: tuple[str, ...], problem: str) -> list[Repair]:
     pip = f'"{sys.executable}" -m pip install'
     repairs = []
     if not machine.torch_version:
@@ -338,12 +338,20 @@ def _list_repairs(
         repairs.append(
             Repair(problem="There is an NVIDIA card, but PyTorch cannot use it", command=command)
         )
-    if not napari or not qt:
-        package = "napari" if not napari else "a Qt binding for napari"
-        repairs.append(
-            Repair(problem=f"{package} is not installed", command=f'{pip} "napari[pyqt6]"')
-        )
+    if missing := find_missing_dock_package():
+        extra = "qt" if missing in DOCK_PACKAGES else "app"
+        command = f'{pip} "napari-dip[{extra}]"'
+        repairs.append(Repair(problem=f"{missing} is not installed", command=command))
     return repairs
+
+
+def find_missing_dock_package() -> str:
+    """Return what the docks lack here, "" if nothing."""
+    if find_spec("napari") is None:
+        return "napari"
+    if not any(map(find_spec, QT_BINDINGS)):
+        return "a Qt binding for napari"
+    return next((name for name in DOCK_PACKAGES if find_spec(name) is None), "")
 
 
 def _probe_torch() -> tuple[dict[str, Any], str]:
