@@ -20,7 +20,7 @@ endif
 # Tests write 300 MB in 40,000 files, many of which wait for the disk: in memory where there is room.
 IN_MEMORY := $(shell [ "$$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $$4}')" -gt 4000000 ] 2>/dev/null && echo TMPDIR=/dev/shm)
 
-.PHONY: help demo test lint test-headless test-long test-gl screenshots looks bench-fmd bench-named-noise bench-camera-maps bench-quality bench-stop bench-calibration bench-cluster bench-speed bench-overhead bench-plan bench-startup bench-gpu bench-tiles bench-volumes bench-ablation bench-seeds bench-uncertainty bench-impedance bench-architectures bench-features bench-warm-start bench-series gallery bench-tasks faults golden audit docs pages libraries window-libraries
+.PHONY: help demo test lint test-headless test-long test-gl screenshots looks bench-fmd bench-named-noise bench-camera-maps bench-quality bench-stop bench-calibration bench-cluster bench-speed bench-overhead bench-plan bench-startup bench-gpu bench-tiles bench-volumes bench-ablation bench-seeds bench-uncertainty bench-impedance bench-architectures bench-features bench-warm-start bench-series gallery bench-tasks faults golden audit workflows docs pages libraries window-libraries
 
 help:  ## name the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | awk -F'\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -145,6 +145,11 @@ docs: $(STAMP)  ## build the documentation into docs/_build; a warning is an err
 audit:  ## ask whether a pinned dependency has a known weakness; needs the network
 	@[ -x .venv-audit/bin/pip-audit ] || { $(PY) -m venv .venv-audit && .venv-audit/bin/pip install -qq pip-audit; }
 	.venv-audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip
+
+# In an environment of its own: Snakemake brings fifty packages.
+workflows: $(STAMP)  ## run the workflow files whose engine pip installs: Snakemake; needs the network once
+	@[ -x .venv-workflows/bin/snakemake ] || { $(PY) -m venv .venv-workflows && .venv-workflows/bin/pip install -qq 'snakemake>=9,<10'; }
+	$(PYTHON) -m pytest -q tests/test_workflows.py
 
 pages: $(STAMP)  ## write again what the documentation takes from the code: messages, settings
 	$(BIN)/python scripts/write_pages.py

@@ -12,7 +12,8 @@ for _ in $(seq 100); do
     [ -e "/tmp/.X11-unix/X${display#:}" ] && break
     sleep 0.1
 done
-openbox &
+openbox --config-file <(echo '<openbox_config xmlns="http://openbox.org/3.4/rc"><applications>
+<application type="normal"><maximized>yes</maximized></application></applications></openbox_config>') &
 x11vnc -display "$display" -localhost -rfbport "$vnc" -forever -shared -nopw -quiet &
 websockify --web "$web" "$port" "127.0.0.1:$vnc" &
 echo "napari is at http://127.0.0.1:$port/vnc.html?autoconnect=1"

@@ -23,7 +23,12 @@ from napari_dip.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-PAGES = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *DOCS.rglob("*.md"),
+    *ROOT.glob("workflows/*.md"),
+    *ROOT.glob("packaging/*.md"),
+]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
