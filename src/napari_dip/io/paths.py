@@ -215,6 +215,27 @@ def is_zarr(folder: Path) -> bool:
     return False
 
 
+def split_field_path(path: Path) -> tuple[Path, str]:
+    """Split the path of a field of a plate into those of the plate and of the field in it.
+
+    Returns
+    -------
+    plate : Path
+        The path itself if it is no field: PLATE.zarr/ROW/COLUMN/FIELD.
+    field : str
+        "A/1/0", or "".
+    """
+    plate = path.parents[2] if len(path.parents) > 2 else path
+    if plate.suffix.lower() != FOLDER_SUFFIX or path.suffix:
+        return path, ""
+    return plate, path.relative_to(plate).as_posix()
+
+
+def is_zarr_path(path: Path) -> bool:
+    """Return whether a path is that of an OME-Zarr, or of a field of a plate, by its name."""
+    return split_field_path(path)[0].suffix.lower() == FOLDER_SUFFIX
+
+
 def read_small_text(path: str | os.PathLike[str], kind: str, max_bytes: int) -> str:
     """Read a text file in UTF-8, without its BOM, up to a maximum size.
 
@@ -450,7 +471,13 @@ def expand_input_paths(
 
 
 def make_result_name(source: Path) -> str:
-    """Return the file name of a result: as the input, but with the suffix of TIFF or OME-TIFF."""
+    """Return the file name of a result: as the input, but with the suffix of TIFF or OME-TIFF.
+
+    A field of a plate becomes one of a plate again.
+    """
+    plate, field = split_field_path(source)
+    if field:
+        return f"{plate.name}/{field}"
     name, lower_name = source.name, source.name.lower()
     for suffix in (*_INPUT_SUFFIXES, FOLDER_SUFFIX):
         if lower_name.endswith(".ome" + suffix):

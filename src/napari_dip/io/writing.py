@@ -18,6 +18,7 @@ from napari_dip.io.formats.zarr import (
     check_replaceable,
     check_zarr,
     get_ome_version,
+    read_plate,
 )
 from napari_dip.io.header import (
     ORIENTATION_TAG,
@@ -27,12 +28,12 @@ from napari_dip.io.header import (
     get_unit_symbol,
 )
 from napari_dip.io.outputs import resolve_folder
-from napari_dip.io.paths import FOLDER_SUFFIX, make_save_refusal
+from napari_dip.io.paths import is_zarr_path, make_save_refusal
 from napari_dip.io.regions import MemoryMappedImage, iter_chunks
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
     from napari_dip.io import AnyArray, FloatArray
 
@@ -88,7 +89,7 @@ def write_image(
         raise ValueError(f"The axes '{axes}' do not fit an image of shape {image.shape}.")
     units = units or ("pixel",) * len(axes)
     sizes = dict(zip(axes, zip(scale, units, strict=True), strict=True)) if scale else {}
-    if Path(path).suffix.lower() == FOLDER_SUFFIX:  # also with a slash behind it
+    if is_zarr_path(Path(path)):  # also with a slash behind it
         origin = dict(zip(axes, tags.origin, strict=True)) if tags and tags.origin else None
         zarr_options: dict[str, Any] = {"provenance": dict(provenance or {}), "like": like}
         pixels = _make_contiguous(image)
@@ -329,6 +330,42 @@ def write_zarr(
     except OSError as error:
         raise FailedError(make_save_refusal(path, error)) from error
     return path
+
+
+def write_plate(path: Path, source: Path, fields: Set[str]) -> None:
+    """Write the metadata of a plate whose fields are there, as those of the plate `source`.
+
+    Parameters
+    ----------
+    path, source : Path
+        Folders of the two plates.
+    fields : set of str
+        Fields that were restored, such as "A/1/0"; wells without one are left out.
+    """
+    version, attributes, wells_by_path = read_plate(source)
+    wells = {
+        well: kept
+        for well, images in wells_by_path.items()
+        if (kept := [image for image in images if f"{well}/{image['path']}" in fields])
+    }
+    attributes = {
+        **attributes,
+        "version": version,
+        "wells": [entry for entry in attributes["wells"] if entry["path"] in wells],
+        "field_count": max(map(len, wells.values())),
+    }
+    groups: dict[str, dict[str, Any]] = {well.partition("/")[0]: {} for well in wells}
+    groups |= {
+        well: {"well": {"images": images, "version": version}} for well, images in wells.items()
+    }
+    for folder, content in {**groups, "": {"plate": attributes}}.items():
+        if version == "0.4":
+            files = {".zgroup": {"zarr_format": 2}, ".zattrs": content}
+        else:
+            ome = {"ome": {"version": version, **content}} if content else {}
+            files = {"zarr.json": {"zarr_format": 3, "node_type": "group", "attributes": ome}}
+        for name, metadata in files.items():
+            write_text(path / folder / name, json.dumps(metadata, indent=2), overwrite=True)
 
 
 class _ReorderedImage:

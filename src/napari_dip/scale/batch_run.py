@@ -16,8 +16,8 @@ from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, Refusal, RefusedError
 from napari_dip.errors.templates import format_duration
 from napari_dip.io.outputs import OutputLock, remove_stale_temporary_files
-from napari_dip.io.paths import make_folder_refusal
-from napari_dip.io.writing import write_text
+from napari_dip.io.paths import make_folder_refusal, split_field_path
+from napari_dip.io.writing import write_plate, write_text
 from napari_dip.pipeline.events import (
     PausableClock,
     ProgressTracker,
@@ -259,11 +259,24 @@ def _run_planned_files(
     )
     write_text(result.table, format_batch_csv(result.outcomes), overwrite=True)
     write_text(result.page, render_batch_page(result.outcomes, plan.recipe), overwrite=True)
-    for folder in (plan.folder, find_records_folder(plan.folder)):
+    _write_plates(plan, outcomes)
+    folders = {job.paths.result.parent for job in plan.jobs}
+    for folder in (plan.folder, find_records_folder(plan.folder), *folders):
         remove_stale_temporary_files(folder)
     if pool is not None and pool.connection_failure is not None:
         raise FailedError(pool.connection_failure)
     return result
+
+
+def _write_plates(plan: BatchPlan, outcomes: Iterable[FileOutcome]) -> None:
+    """Make plates of the restored fields of plates."""
+    plates: dict[Path, set[str]] = {}
+    for outcome in outcomes:
+        plate, field = split_field_path(outcome.source)
+        if field and outcome.result is not None:
+            plates.setdefault(plate, set()).add(field)
+    for plate, fields in plates.items():
+        write_plate(plan.folder / plate.name, plate, fields)
 
 
 def check_any_restorable(plan: BatchPlan) -> None:

@@ -25,7 +25,7 @@ from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import ImageHeader, SourceTags, normalise_unit
-from napari_dip.io.paths import is_zarr, read_small_text
+from napari_dip.io.paths import is_zarr, read_small_text, split_field_path
 from napari_dip.io.regions import LazyImage, convert_parser_errors, make_broken_file_error
 
 if TYPE_CHECKING:
@@ -134,7 +134,8 @@ def read_header(path: Path, axes: str | None) -> ImageHeader:
         pyramid = read_pyramid(path)
         level = _open_finest_level(path, pyramid)
         _check_chunks(path, pyramid, level.array)
-    name = make_printable(path.name)
+    plate, field = split_field_path(path)
+    name = make_printable("/".join(filter(None, (plate.name, field))))
     if axes is None and len(pyramid.axes) != level.ndim:
         raise make_broken_file_error(
             path, f"it names {len(pyramid.axes)} axes of an image that has {level.ndim}"
@@ -284,15 +285,12 @@ def read_pyramid(path: Path) -> Pyramid:
     RefusedError
         If it is no OME-Zarr image, of an unknown version, or implausible.
     """
-    attributes, folder, has_more_images = read_group_attributes(path), path, False
-    ome = attributes.get("ome") or attributes
-    if isinstance(ome, dict) and "multiscales" not in ome and "bioformats2raw.layout" in ome:
+    ome, folder, has_more_images = _read_ome_attributes(path), path, False
+    if "multiscales" not in ome and "bioformats2raw.layout" in ome:
         folder, has_more_images = path / "0", (path / "1").is_dir()
-        attributes = read_group_attributes(folder, path)
-        ome = attributes.get("ome") or attributes
-    if not isinstance(ome, dict) or "multiscales" not in ome:
-        is_plate = isinstance(ome, dict) and "plate" in ome
-        why = "it is a plate of many images" if is_plate else "it says nothing of an image"
+        ome = _read_ome_attributes(folder, path)
+    if "multiscales" not in ome:
+        why = "it is a plate of many images" if "plate" in ome else "it says nothing of an image"
         raise RefusedError("zarr-none", path=path, why=why)
     multiscales = ome["multiscales"]
     try:
@@ -329,6 +327,57 @@ def read_pyramid(path: Path) -> Pyramid:
         origin=origin,
         unread_transforms=unread_transforms,
     )
+
+
+def list_fields(path: Path) -> tuple[Path, ...]:
+    """List the images of a plate; the path itself if it is no plate."""
+    is_plate = False
+    with suppress(RefusedError):  # what is wrong with an image, reading its header reports
+        is_plate = is_zarr(path) and "plate" in _read_ome_attributes(path)
+    wells = read_plate(path)[2] if is_plate else {}
+    fields = (path / well / image["path"] for well, images in wells.items() for image in images)
+    return tuple(fields) if is_plate else (path,)
+
+
+def read_plate(path: Path) -> tuple[str, dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """Read the metadata of a plate and of its wells.
+
+    Returns
+    -------
+    version : str
+        "0.4" or "0.5".
+    attributes : dict
+        Rows, columns and the like, as in the file.
+    wells : dict of str to list of dict
+        Path of each well, such as "A/1", and its images, as in the file.
+
+    Raises
+    ------
+    RefusedError
+        If it makes no sense, is of an unknown version, or a well is missing.
+    """
+    ome, wells, folder = _read_ome_attributes(path), {}, path
+    try:
+        version = str(ome.get("version") or ome["plate"].get("version", "0.4"))
+        for entry in ome["plate"]["wells"]:
+            row, column = entry["path"].split("/")
+            folder = path / row / column
+            images = list(_read_ome_attributes(folder, path)["well"]["images"])
+            names = [row, column, *(image["path"] for image in images)]
+            if not all(re.fullmatch(r"\w+", name) for name in names):
+                raise ValueError("a path that leads elsewhere")
+            wells[f"{row}/{column}"] = images
+    except (LookupError, TypeError, AttributeError, ValueError):
+        raise make_broken_file_error(folder, "what it says of its wells makes no sense") from None
+    if version not in FORMATS:
+        raise RefusedError("zarr-version", path=path, version=version)
+    return version, ome["plate"], wells
+
+
+def _read_ome_attributes(folder: Path, root: Path | None = None) -> dict[str, Any]:
+    attributes = read_group_attributes(folder, root)
+    ome = attributes.get("ome") or attributes
+    return ome if isinstance(ome, dict) else {}
 
 
 def read_group_attributes(folder: Path, root: Path | None = None) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import Refusal
-from napari_dip.io.paths import shorten_name
 from napari_dip.pipeline.events import NO_PROGRESS, Progress
 from napari_dip.pipeline.plan.joint_training import make_joint_units
 from napari_dip.pipeline.plan.units import make_units
@@ -247,6 +246,4 @@ class ResultPaths:
 
     def get_learned_path(self, name: str) -> Path:
         """Return the path of an extra output, such as a PSF."""
-        return self.record.with_name(
-            f"{shorten_name(self.result.name, MAX_SUFFIX_BYTES)}.{name}.tif"
-        )
+        return self.record.with_suffix(f".{name}.tif")

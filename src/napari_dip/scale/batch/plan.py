@@ -6,12 +6,14 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
+from napari_dip.io.formats.zarr import list_fields
 from napari_dip.io.outputs import check_unlocked, resolve_output_folder
 from napari_dip.io.paths import check_names_differ, expand_input_paths, make_result_name
 from napari_dip.io.reading import read_header
@@ -301,7 +303,8 @@ def plan_batch(
     folder = Path(os.fspath(output_folder) or "")
     resolve_output_folder(os.fspath(output_folder))
     check_unlocked(folder / MANIFEST_FILE)
-    sources, notes = expand_input_paths(input_paths, folder)
+    images, notes = expand_input_paths(input_paths, folder)
+    sources = tuple(chain.from_iterable(map(list_fields, images)))
     manifest = read_batch_manifest(folder, loaded_recipe) if resume else None
     earlier_manifest = manifest if manifest is not None and manifest.files else None
     earlier_files = earlier_manifest.files if earlier_manifest is not None else {}
@@ -333,7 +336,10 @@ def plan_batch(
     batch_network.check_output_path(earlier_files)
     files = {
         **earlier_files,
-        **{job.paths.result.name: make_relative_path(job.source, folder) for job in restorable},
+        **{
+            make_result_name(job.source): make_relative_path(job.source, folder)
+            for job in restorable
+        },
     }
     plan = BatchPlan(
         recipe=loaded_recipe,
@@ -449,7 +455,7 @@ def _check_no_overwrite(
     for job in jobs:
         if job.paths.result.exists() and _identify_file(job.paths.result) in inputs:
             raise RefusedError("output-is-input", path=job.paths.result)
-        if job.paths.result.name not in earlier_files:
+        if make_result_name(job.source) not in earlier_files:
             new_paths += [*job.paths.list_outputs(task), job.paths.record, job.paths.overview]
         elif not _is_own_result(job, folder, earlier_files):
             new_paths.append(job.paths.result)
@@ -463,7 +469,7 @@ def _is_own_result(job: Job, folder: Path, earlier_files: Mapping[str, str]) -> 
     """Return whether an existing result comes from this job's file, which may have moved since."""
     if isinstance(job.plan, Refusal):
         return False
-    if earlier_files[job.paths.result.name] == make_relative_path(job.source, folder):
+    if earlier_files[make_result_name(job.source)] == make_relative_path(job.source, folder):
         return True
     record = read_file_record(job.paths, job.plan.header, job.plan.recipe)
     return record is not None and has_same_inputs(record, job.inputs)

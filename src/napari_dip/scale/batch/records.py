@@ -58,7 +58,7 @@ def find_records_folder(folder: Path) -> Path:
 def make_result_paths(folder: Path, name: str) -> ResultPaths:
     """Return the paths of all files that belong to a result."""
     records = find_records_folder(folder)
-    short_name = shorten_name(name, MAX_SUFFIX_BYTES)
+    short_name = shorten_name(name.replace("/", "-"), MAX_SUFFIX_BYTES)
     return ResultPaths(
         result=folder / name,
         record=records / f"{short_name}.json",
@@ -279,4 +279,4 @@ def hash_inputs(
 
 
 def _format_relative_path(paths: ResultPaths, path: Path) -> str:
-    return path.relative_to(paths.result.parent).as_posix()
+    return path.relative_to(paths.record.parents[1]).as_posix()

@@ -13,7 +13,7 @@ from napari_dip.errors import FailedError, RefusedError
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import make_plane_header
 from napari_dip.io.outputs import resolve_output_folder
-from napari_dip.io.paths import resolve_target
+from napari_dip.io.paths import make_folder, resolve_target, split_field_path
 from napari_dip.io.reading import read_provenance
 from napari_dip.io.regions import MemoryMappedImage
 from napari_dip.io.writing import write_bytes
@@ -130,6 +130,8 @@ def _restore_and_save(
 ) -> Generator[Event, None, FileOutcome]:
     """Restore one file and save its outputs; add the hashes of the inputs to `hashes`."""
     paths = job.paths
+    if split_field_path(job.source)[1]:
+        make_folder(paths.result.parent, parents=True)
     resolve_output_folder(paths.result.parent, 4 * prod(plan.result_shape))
     stamps = stamp_files(plan)
     folders = _resolve_folders(paths)

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dip.errors import DipError, Refusal
 from napari_dip.errors.templates import make_printable
-from napari_dip.io.paths import MAX_REPORT_BYTES, stat_readable_file
+from napari_dip.io.paths import (
+    MAX_REPORT_BYTES,
+    make_result_name,
+    split_field_path,
+    stat_readable_file,
+)
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS, Verdict, make_card
 from napari_dip.pipeline.assess.report_figures import (
     Html,
@@ -48,9 +53,8 @@ def format_batch_csv(outcomes: Iterable[FileOutcome]) -> str:
     """
     buffer = io.StringIO()
     rows = [_make_table_row(outcome) for outcome in outcomes]
-    writer = csv.DictWriter(
-        buffer, rows[0].keys(), lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
-    )
+    columns = max((row.keys() for row in rows), key=len)  # with a plate among them, its cells
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     for row in rows:
         writer.writerow({name: escape_formula(value) for name, value in row.items()})
@@ -83,10 +87,12 @@ def _make_table_row(outcome: FileOutcome) -> dict[str, Any]:
     losses = [loss for _, loss in report.get("validation_loss", ()) if loss is not None]
     hashes = outcome.record.get("inputs_sha256") or {}
     written = outcome.record.get("results_sha256") or {}
+    name = make_result_name(outcome.source)
     return {
         "file": make_printable(str(outcome.source)),
+        **_make_plate_cells(outcome.source),
         "state": FILE_STATE_LABELS[outcome.state],
-        "result": make_printable(outcome.result.name) if outcome.result else "",
+        "result": make_printable(name) if outcome.result else "",
         "seconds": report.get("seconds"),
         "iterations": report.get("iterations"),
         "best_iteration": report.get("best_iteration"),
@@ -102,8 +108,17 @@ def _make_table_row(outcome: FileOutcome) -> dict[str, Any]:
         "device": report.get("device"),
         "threads": report.get("threads"),
         "input_sha256": hashes.get("image"),
-        "result_sha256": written.get(outcome.result.name) if outcome.result else None,
+        "result_sha256": written.get(name) if outcome.result else None,
     }
+
+
+def _make_plate_cells(source: Path) -> dict[str, str]:
+    """Return plate, well and field of a field of a plate."""
+    plate, field = split_field_path(source)
+    if not field:
+        return {}
+    row, column, image = field.split("/")
+    return {"plate": make_printable(plate.name), "well": f"{row}{column}", "field": image}
 
 
 def _make_page_cells(outcome: FileOutcome) -> tuple[Html, Html, Html, Html]:

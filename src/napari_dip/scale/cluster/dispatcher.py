@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import Refusal, make_refusal
+from napari_dip.io.paths import make_result_name
 from napari_dip.pipeline.events import Event, ProgressTracker
 from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.plan.units import (
@@ -353,7 +354,7 @@ def make_worker_job(
         root=root,
         source=str(job.source),
         results_folder=str(plan.folder),
-        result_name=job.paths.result.name,
+        result_name=make_result_name(job.source),
         recipe_json=plan.recipe.to_json(),
         axes=plan.axes,
         machine=plan.machine,
