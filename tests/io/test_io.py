@@ -372,7 +372,9 @@ def test_what_is_saved_is_read_again_with_axes_and_pixel_size(tmp_path, name, dt
     np.testing.assert_array_equal(read_pixels(header), image)
     assert header.scale is not None and header.units is not None
     for axis, size in (("Y", 0.2), ("X", 0.1)):
-        assert header.scale[axes.index(axis)] == pytest.approx(size, rel=1e-6)
+        assert header.scale[axes.index(axis)] == pytest.approx(
+            size, rel=1e-5
+        )  # tifffile before 2026.3.3
         assert header.units[axes.index(axis)] == "micrometer"
     if axes != "YXC":  # no kind of TIFF can name channels as its last axis
         assert read_header(path).axes == axes
