@@ -116,9 +116,9 @@ def test_a_workflow_calls_the_command_by_names_that_exist(name, capsys):
         if path.is_file() and path.suffix != ".tif"
     )
     main(["denoise", "--help"])
-    known = capsys.readouterr().out
+    help_text = capsys.readouterr().out
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - ENGINES_OPTIONS:
-        assert option in known, option
+        assert option in help_text, option
 
 
 #: Options of the engines themselves, in the comments on how they are started.
