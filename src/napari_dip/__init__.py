@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from napari_dip.pipeline.camera_maps import CameraReport, camera_maps
     from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.pipeline.execute.runner import restore_blocks
     from napari_dip.pipeline.noise_report import NoiseReport, measure_noise
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.psf_measurement import PsfReport, measure_psf
@@ -67,6 +68,7 @@ __all__ = [
     "plan",
     "recipe_from_json",
     "restore",
+    "restore_blocks",
     "super_resolve",
 ]
 
@@ -75,6 +77,7 @@ _MODULES = {
     "errors": ("DipError", "FailedError", "RefusedError"),
     "pipeline.camera_maps": ("CameraReport", "camera_maps"),
     "pipeline.events": ("Event", "Restoration"),
+    "pipeline.execute.runner": ("restore_blocks",),
     "pipeline.noise_report": ("NoiseReport", "measure_noise"),
     "pipeline.plan.types": ("Plan",),
     "pipeline.psf_measurement": ("PsfReport", "measure_psf"),

@@ -17,7 +17,7 @@ from napari_dip.pipeline.assess.merge import ResultMerger, convert_to_input_dtyp
 from napari_dip.pipeline.assess.report import compute_sha256, describe_unrestored_tiles
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.resolution_and_outliers import fill_outliers, make_outlier_note
-from napari_dip.pipeline.plan.layout import from_stack, make_region, to_stack
+from napari_dip.pipeline.plan.layout import from_stack, has_overlap, make_region, to_stack
 from napari_dip.pipeline.plan.tiling import MAX_IN_MEMORY_RESULT_BYTES, find_largest_tile
 from napari_dip.pipeline.store.unit_results import JOINT_NAME, make_tile_name
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.plan.layout import Tile
+    from napari_dip.pipeline.plan.types import ImagePlan
     from napari_dip.pipeline.store.unit_results import ResultStore
 
 #: Maximum number of values and of planes in a band, the rows of the result that are blended at a
@@ -112,12 +113,12 @@ class TileBlender:
             for size in (result_region.size, result_region.size, region.size, result_region.size)
         )
         for tile in plan.tiles:
-            if not _has_overlap(tile, region):
+            if not has_overlap(tile, region):
                 continue
             name = make_tile_name(tile.index)
             is_restored = self._unit_results.has(name)
             estimates = self._unit_results.open_estimates(name) if is_restored else ()
-            region_slices, weight, tile_slices = _compute_overlap(
+            region_slices, weight, tile_slices = compute_overlap(
                 tile.upscale(self._factors), result_region
             )
             tile_image, tile_deviation = (
@@ -128,7 +129,7 @@ class TileBlender:
             image[:, *region_slices] += weight * tile_image
             variance[:, *region_slices] += weight * tile_deviation**2
             restored_weight[:, *region_slices] += weight * is_restored
-            region_slices, weight, tile_slices = _compute_overlap(tile, region)
+            region_slices, weight, tile_slices = compute_overlap(tile, region)
             prediction[:, *region_slices] += weight * (
                 estimates[2][:, *tile_slices] if is_restored else measurement[:, *region_slices]
             )
@@ -172,19 +173,19 @@ class TileBlender:
                 if plan.recipe.task.spec.has_same_pixels:
                     image = np.where(is_outlier, blended.measurement, image)
                     input_mask = input_mask | is_outlier
-            result_pixels = self._arrange_axes(image, result_band)
+            result_pixels = arrange_axes(self._plan, image, result_band)
             residual = filled_stack[0] - blended.prediction - offset
             residual[list(self._constant_channels)] = 0
             array = band.read_pixels(self._image, plan.header.axes)
-            copied_mask = self._arrange_axes(input_mask, result_band) > 0
+            copied_mask = arrange_axes(self._plan, input_mask, result_band) > 0
             for output, band_pixels, target_region in (
                 (
                     images[0],
                     convert_to_input_dtype(result_pixels, array, plan, copied_mask),
                     result_band,
                 ),
-                (images[1], self._arrange_axes(blended.std, result_band), result_band),
-                (images[2], self._arrange_axes(residual, band), band),
+                (images[1], arrange_axes(self._plan, blended.std, result_band), result_band),
+                (images[2], arrange_axes(self._plan, residual, band), band),
             ):
                 output[target_region.get_slices(plan.header.axes)] = band_pixels
         return images
@@ -204,12 +205,6 @@ class TileBlender:
                 size = (min(planes, depth - z), min(rows, height - row), width)
                 yield make_region(start, size) if has_depth else make_region(start[1:], size[1:])
 
-    def _arrange_axes(self, pixels: npt.NDArray[Any], tile: Tile) -> npt.NDArray[np.float32]:
-        """Return pixels (C, *size) of a region in the image's axes."""
-        header = tile.make_header(self._plan.header)
-        stack = tile.split_planes(pixels.astype(np.float32), self._plan.layout.grid_axes)
-        return np.asarray(from_stack(stack, header.axes, header.shape, self._plan.layout))
-
     def _substitute_input(
         self, measurement: npt.NDArray[Any], region_slices: tuple[slice, ...]
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -225,14 +220,14 @@ class TileBlender:
         return upscaled, np.stack(stds)
 
 
-def _has_overlap(tile: Tile, region: Tile) -> bool:
-    return all(
-        tile_span.start < region_span.stop and region_span.start < tile_span.stop
-        for tile_span, region_span in zip(tile.spans, region.spans, strict=True)
-    )
+def arrange_axes(plan: ImagePlan, pixels: npt.NDArray[Any], tile: Tile) -> npt.NDArray[np.float32]:
+    """Return pixels (C, *size) of a region in the image's axes."""
+    header = tile.make_header(plan.header)
+    stack = tile.split_planes(pixels.astype(np.float32), plan.layout.grid_axes)
+    return np.asarray(from_stack(stack, header.axes, header.shape, plan.layout))
 
 
-def _compute_overlap(
+def compute_overlap(
     tile: Tile, region: Tile
 ) -> tuple[tuple[slice, ...], npt.NDArray[np.float64], tuple[slice, ...]]:
     """Return the overlap of a tile with a region.

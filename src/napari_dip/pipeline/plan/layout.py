@@ -407,6 +407,14 @@ def make_region(start: tuple[int, ...], size: tuple[int, ...], index: int = 0) -
     return Tile(index=index, y=y, x=x, z=z[0] if z else None)
 
 
+def has_overlap(tile: Tile, region: Tile) -> bool:
+    """Return whether two tiles share pixels, halos included."""
+    return all(
+        tile_span.start < region_span.stop and region_span.start < tile_span.stop
+        for tile_span, region_span in zip(tile.spans, region.spans, strict=True)
+    )
+
+
 def _compute_blend_ramp(positions: FloatArray, middle: int, half_width: int) -> FloatArray:
     """Return weights that rise from 0 to 1 within an overlap, and are constant at its ends."""
     ramp = half_width * (1 - 2 * ZERO_WEIGHT_FRACTION)
