@@ -24,8 +24,8 @@ from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.lazy_inputs import LazyPixels, add_change_notes, stamp_files
 from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.layout import has_overlap
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.plan.tile import has_overlap
 from napari_dip.pipeline.plan.units import select_shard_tile_units, select_shard_units
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.store.joint_network import (
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.execute.executor import Weights
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.lazy_inputs import FileStamps
-    from napari_dip.pipeline.plan.tile import Tile
+    from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.plan.types import JointNetwork, Plan, WorkUnit
     from napari_dip.pipeline.plan.units import Shard
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
