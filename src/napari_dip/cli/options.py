@@ -38,6 +38,9 @@ _METAVARS: dict[Any, str] = {int: "WHOLE", float: "NUMBER", str: "TEXT"}
 EXTRA_FILES = {
     "uncertainty": "Save the standard deviation of each pixel as TIFF, in intensity units.",
     "residual": "Save the residual as TIFF: the input minus the predicted measurement.",
+    "repeated": "Check by halves, and save as TIFF which share of fine detail came again: 1 all, "
+    "0 nothing.",
+    "null_image": "Run the null control, and save what it finds as TIFF.",
     "report": "Save the report of the run as JSON.",
     "recipe": "Save the recipe of the run as JSON; --from-recipe repeats it.",
 }

@@ -82,6 +82,8 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
 
+#: Settings that outputs ask for, by name of the output.
+CONTROLS_BY_OUTPUT = {"repeated": "halves", "null_image": "null_control"}
 #: Bytes on the disk per value of a tiled result, besides the result itself: images and deviations
 #: of the tiles, and merged image, deviation and residual.
 TILED_VALUE_BYTES = 28
@@ -214,6 +216,7 @@ def _parse_options(task: str, image: str, arguments: Mapping[str, Any]) -> Comma
     setting_names = {*TASKS[task].list_setting_names(), *RunSettings.model_fields}
     settings, notes = rename_settings(task, select(setting_names))
     input_names = [task_input.name for task_input in TASKS[task].spec.inputs[1:]]
+    settings |= {CONTROLS_BY_OUTPUT[name]: "yes" for name in select(CONTROLS_BY_OUTPUT)}
     flags = ("from_recipe", "axes", "keep_after", "overwrite", "resume", "quiet", "verbose")
     options = CommandOptions(
         settings=settings,
@@ -246,7 +249,8 @@ def _resolve_outputs(options: CommandOptions, pixel_count: int) -> dict[str, Pat
     inputs = list(options.images.values())
     if options.from_recipe:
         inputs.append(options.from_recipe)
-    image_count = sum(name in ("output", "uncertainty", "residual") for name in options.outputs)
+    images = ("output", "uncertainty", "residual", *CONTROLS_BY_OUTPUT)
+    image_count = sum(name in images for name in options.outputs)
     for name, path in options.outputs.items():
         suffixes = JSON_SUFFIXES if name in ("report", "recipe") else IMAGE_SUFFIXES
         bytes_needed = 4 * pixel_count * image_count
@@ -331,6 +335,10 @@ def _iter_writers(
     yield "output", make_image_writer(result.image, plan.header, plan.result_scale)
     yield "uncertainty", make_image_writer(result.uncertainty, error, plan.result_scale)
     yield "residual", make_image_writer(result.residual, error, plan.header.scale)
+    if result.repeated is not None:
+        yield "repeated", make_image_writer(result.repeated, error, plan.header.scale)
+    if result.null_image is not None:
+        yield "null_image", make_image_writer(result.null_image, header, plan.header.scale)
     for name in result.recipe.task.spec.extra_outputs:
         plane_header = make_plane_header(
             header, result.learned_parameters[name].shape, plan.layout.grid_axes

@@ -462,6 +462,11 @@ class Restoration:
         How much of edges or brightness the result has lost; from 1 on, it has failed.
     writer : callable or None
         Saves the image, and knows its axes and pixel size; None for a part of an image.
+    repeated : ndarray or None
+        Share, from 0 to 1, of the fine detail around each pixel that came again in two independent
+        halves; NaN where the result shows none. None: not checked.
+    null_image : ndarray or None
+        Result of the same run for noise without an object, in the image's units. None: not run.
     """
 
     image: AnyArray
@@ -475,6 +480,8 @@ class Restoration:
     residual: Float32Array | None = None
     failure_score: float = 0.0
     writer: Callable[..., Path] | None = None
+    repeated: Float32Array | None = None
+    null_image: Float32Array | None = None
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Save the image as the command line does, with axes, pixel size, unit and provenance.

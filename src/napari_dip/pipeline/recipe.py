@@ -157,6 +157,23 @@ class RunSettings(BaseModel):
             choices={"float32": "32-bit float", "same": "As the input"},
         ),
     ] = "float32"
+    halves: Annotated[
+        bool,
+        Setting(
+            "Check by halves",
+            "Also restore two halves of the photons, with independent noise, and tell which detail "
+            "comes again in both: down to which size, and where. The run takes three times as "
+            "long.",
+        ),
+    ] = False
+    null_control: Annotated[
+        bool,
+        Setting(
+            "Null control",
+            "Also restore noise of the same kind without an object, and tell how much the same run "
+            "finds in it. The run takes twice as long.",
+        ),
+    ] = False
 
 
 #: Run settings of a recipe that changes none of them.

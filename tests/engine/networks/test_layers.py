@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_dip.engine.constants import compute_tile_size, count_max_tile_pixels
 from napari_dip.engine.fit import train_step as looking
 from napari_dip.engine.fit.train_step import apply_network
 from napari_dip.engine.networks.hourglass import Hourglass, ResidualChain
-from napari_dip.engine.networks.inference_tiles import compute_tile_size, count_max_tile_pixels
 from napari_dip.engine.networks.layers import make_gaussian_upsampling_factory
 from napari_dip.engine.priors.masked_input import FillingResidualNetwork
 

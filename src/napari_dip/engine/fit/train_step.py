@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from napari_dip.engine.constants import MAX_UNTILED_PIXELS, compute_tile_size
 from napari_dip.engine.fit.optimizers import make_muon
-from napari_dip.engine.networks.inference_tiles import MAX_UNTILED_PIXELS, compute_tile_size
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors.notes import make_note
 

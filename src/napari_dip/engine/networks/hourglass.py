@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from napari_dip.engine.networks.inference_tiles import compute_hourglass_receptive_field
+from napari_dip.engine.constants import compute_hourglass_receptive_field
 from napari_dip.engine.networks.layers import (
     AVERAGE_POOLS,
     BATCH_NORMS,

@@ -188,5 +188,7 @@ _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "blur likelihood": _uses_blur_model(free=False),
     "l0 gradient": _uses_blur_model(free=True),
     "selfdeblur": _uses_blur_model(free=True),
+    "fourier ring correlation": lambda report: "halves" in report,
+    "image splitting": lambda report: report.get("halves", {}).get("by") == "thinning",
     "feature inversion": _is_task("invert-features"),
 }

@@ -133,7 +133,8 @@ def plan_crop_preview(plan: Plan, region: CropRegion, machine: Machine) -> Plan 
         name: region.crop_header(header, plan.header) for name, header in plan.extra_headers.items()
     }
     crop_header = region.crop_header(plan.header, plan.header)
-    return preflight(plan.recipe, crop_header, machine, extra_headers, stacks=stacks)
+    recipe = plan.recipe.replace_run_settings(halves=False, null_control=False)
+    return preflight(recipe, crop_header, machine, extra_headers, stacks=stacks)
 
 
 def run_crop_preview(

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from napari_dip.engine.fit.stopping import Control, ValidationRecord
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.pipeline.assess.report_fields import convert_nan_to_none
-from napari_dip.pipeline.events import Event, PausableClock, ProgressTracker, WorkStep
+from napari_dip.pipeline.events import (
+    Event,
+    PausableClock,
+    Progress,
+    ProgressTracker,
+    WorkStep,
+)
 from napari_dip.pipeline.plan.types import INFERENCE
 
 if TYPE_CHECKING:
@@ -115,6 +121,10 @@ class RunMonitor:
         self._assessment = tracker.add_step(
             "assessment", fits_whole_image * plan.costs.assessment_seconds, 0.0
         )
+        self._controls = [
+            tracker.add_step("control", plan.costs.total_seconds, stage=1)
+            for _ in range(fits_whole_image * plan.control_count)
+        ]
         self._unit_number, self._current_fit = 1, self._fits[0][-1]
         self._candidate_index: int | None = None
 
@@ -202,9 +212,26 @@ class RunMonitor:
         """Start timing what follows all fits."""
         self._finish_fit()
         for step in self._tracker.steps:
-            step.finish()
+            if step not in self._controls:
+                step.finish()
         self._assessment.reset()
         self._assessment.start(self.seconds)
+
+    def report_control(self, number: int, message: str, progress: Progress) -> Event:
+        """Return an event with the progress of a control, folded into that of the run.
+
+        Parameters
+        ----------
+        number : int
+            0-based.
+        message : str
+        progress : Progress
+        """
+        self._assessment.finish(None if self._assessment.is_finished else self.seconds)
+        for control in self._controls[:number]:
+            control.finish()
+        self._controls[number].report_progress(self.seconds, progress)
+        return self.make_message_event(message)
 
     def _finish_fit(self) -> None:
         """Record how long the current fit took after its last progress."""

@@ -1,5 +1,9 @@
 """Restore one image as planned, or a shard of it: calibrate it, fit its units, merge the results.
 
+If the noise was overestimated, the fit removes structure as noise. Two tests are independent of the
+measured noise strength, so they detect this, and the image is restored again: smooth areas of the
+residual give an upper bound of the noise.
+
 A shard saves its unit or tile results in the run folder, where another process merges them.
 """
 
@@ -17,14 +21,18 @@ import numpy as np
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, RefusedError, raise_if_refused
+from napari_dip.errors.notes import UnreliableReason, make_note
 from napari_dip.io.header import ImageHeader, guess_axes
 from napari_dip.io.regions import LazyImage
+from napari_dip.pipeline.assess.artefact_detection import LOCAL_AREA_SIDE
+from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance, identify_noise_model
+from napari_dip.pipeline.calibrate.types import compute_validation_fraction
 from napari_dip.pipeline.events import Event, Restoration, drain_generator
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.lazy_inputs import LazyPixels, add_change_notes, stamp_files
 from napari_dip.pipeline.machine import detect_machine
-from napari_dip.pipeline.plan.layout import has_overlap
+from napari_dip.pipeline.plan.layout import has_overlap, to_stack
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.units import select_shard_tile_units, select_shard_units
 from napari_dip.pipeline.recipe import make_recipe
@@ -36,14 +44,16 @@ from napari_dip.pipeline.store.joint_network import (
 from napari_dip.pipeline.store.result_files import save_result
 from napari_dip.pipeline.torch_state import load_torch, run_in_default_state
 from napari_dip.tasks import TASKS
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.engine.fit.stopping import PollControl
+    from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.io import AnyArray
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.calibrate.types import CalibratedImage, StackArray
+    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.events import ReturnT
     from napari_dip.pipeline.execute.executor import Weights
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
@@ -57,6 +67,13 @@ if TYPE_CHECKING:
         [CalibratedImage, RunMonitor, CheckpointStore | None],
         Generator[Event, None, Restoration | None],
     ]
+
+#: Maximum number of new runs, and maximum noise variance of each relative to the previous one. One
+#: was enough for overestimates of 4 to 400 times (docs/constants.md).
+MAX_RETRY_ROUNDS, MAX_RETRY_VARIANCE_FRACTION = 2, 0.25
+#: Quantile of the residual's variance over areas that bounds the noise, since smooth areas lose
+#: least structure; minimum share of the noise variance in a new run.
+CALM_AREA_QUANTILE, MIN_RETRY_VARIANCE_FRACTION = 0.25, 1e-4
 
 __all__ = ["Control", "Event", "Restoration", "run"]
 
@@ -171,6 +188,7 @@ def _restore(
     preview_seconds: float | None,
     checkpoints: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
+    from napari_dip.pipeline.execute.controls import run_controls
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
 
     monitor = RunMonitor(plan, poll_control, None if plan.tiles else preview_seconds)
@@ -188,11 +206,12 @@ def _restore(
     restoration = yield from restore_units(image, monitor, checkpoints)
     if restoration is None:
         return None
-    return (
-        yield from _repeat_with_weaker_noise(
-            plan, image, restoration, restore_units, monitor, network
-        )
+    restored = yield from _repeat_with_weaker_noise(
+        plan, image, restoration, restore_units, monitor, network
     )
+    if restored is None or plan.tiles:
+        return restored and restored[1]
+    return (yield from run_controls(*restored, monitor))
 
 
 def _repeat_with_weaker_noise(
@@ -202,14 +221,15 @@ def _repeat_with_weaker_noise(
     restore_units: RestoreUnits,
     monitor: RunMonitor,
     network: JointNetwork | None,
-) -> Generator[Event, None, Restoration | None]:
+) -> Generator[Event, None, tuple[CalibratedImage, Restoration] | None]:
     """Restore again with weaker noise while the result fails its checks and a new run helps.
 
-    Of an image in tiles, the sample regions are checked. A new run writes no checkpoints.
+    Of an image in tiles, the sample regions are checked. A new run writes no checkpoints. The image
+    that is returned has the calibration of the result.
     """
-    from napari_dip.pipeline.assess.noise_retry import MAX_RETRY_ROUNDS, lower_noise_estimate
     from napari_dip.pipeline.calibrate.run_plan import make_run_plan
 
+    best = calibrated_image, restoration
     for _ in range(MAX_RETRY_ROUNDS):
         if monitor.is_ended:
             break
@@ -243,7 +263,84 @@ def _repeat_with_weaker_noise(
         if retry_restoration.failure_score >= restoration.failure_score:
             break
         restoration = retry_restoration
-    return restoration
+        best = calibrated_image, restoration
+    return best
+
+
+def lower_noise_estimate(
+    calibrated_image: CalibratedImage, result: Restoration
+) -> Calibration | None:
+    """Return a calibration with weaker noise if a result has failed; otherwise None.
+
+    Parameters
+    ----------
+    calibrated_image : CalibratedImage
+        With the calibration of the result. Noise that the user specified is never changed.
+    result : Restoration
+    """
+    plan, calibration = calibrated_image.plan, calibrated_image.calibration
+    noise_settings = plan.task_plan.noise_settings
+    is_excluded = (
+        noise_settings.model != "auto"
+        or noise_settings.gain is not None
+        or noise_settings.read_noise is not None
+    )
+    # with random input, a fit learns detail late, whatever noise was measured
+    is_excluded |= not PRIOR_SPECS[plan.fit_config.prior_key].input_traits.contains_image
+    has_noise_inputs = (
+        calibration.repeated_exposure is not None or calibration.camera_correction is not None
+    )
+    if (
+        is_excluded
+        or has_noise_inputs
+        or calibration.measured_mask is not None
+        or not plan.recipe.task.spec.reports_unreliable_noise
+    ):
+        return None
+    if result.residual is None or result.failure_score < 1:
+        return None
+    if all(estimate.counts_photons for estimate in calibration.noise):
+        return None  # the noise is known exactly
+    residual = to_stack(result.residual, calibrated_image.header.axes, calibrated_image.layout)
+    noise = tuple(
+        _weaken_noise(channel_noise, calibration.intensity_offset[c], residual[:, c])
+        for c, channel_noise in enumerate(calibration.noise)
+    )
+    blind_spot_size = calibration.blind_spot_size
+    if not plan.task_plan.blind_spot_shape:
+        blind_spot_size = (1,) * len(blind_spot_size)
+    return replace(
+        calibration,
+        noise=noise,
+        blind_spot_size=blind_spot_size,
+        validation_fraction=compute_validation_fraction(blind_spot_size, residual[0, 0].size),
+        noise_model=identify_noise_model(noise, noise_settings),
+        notes=(*calibration.notes, make_note("noise-weaker")),
+        half_resolution=None,
+        camera_noise=None,
+    )
+
+
+def _weaken_noise(
+    noise_estimate: NoiseEstimate, mean: float, residual: StackArray
+) -> NoiseEstimate:
+    """Return white noise with a reduced variance, at most that of smooth areas of the residual."""
+    rows, columns = (side // LOCAL_AREA_SIDE for side in residual.shape[-2:])
+    cropped = residual[..., : rows * LOCAL_AREA_SIDE, : columns * LOCAL_AREA_SIDE]
+    areas = cropped.reshape(*cropped.shape[:-2], rows, LOCAL_AREA_SIDE, columns, LOCAL_AREA_SIDE)
+    smooth_variance = float(np.quantile(areas.var((-3, -1), dtype=np.float64), CALM_AREA_QUANTILE))
+    fraction = min(
+        MAX_RETRY_VARIANCE_FRACTION,
+        max(
+            smooth_variance / float(compute_noise_variance(noise_estimate, mean)),
+            MIN_RETRY_VARIANCE_FRACTION,
+        ),
+    )
+    return replace(
+        noise_estimate.scale_to_white(fraction),
+        unreliable_reason=noise_estimate.unreliable_reason or UnreliableReason.TEXTURE,
+        caution=None,
+    )
 
 
 def _crop_residual_to_regions(

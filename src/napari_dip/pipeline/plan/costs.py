@@ -10,7 +10,7 @@ from itertools import pairwise, product
 from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.engine.networks.inference_tiles import count_max_tile_pixels
+from napari_dip.engine.constants import count_max_tile_pixels
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.types import CostEstimate, FitConfig
 from napari_dip.tasks.base import DEFAULT_PRIOR, list_candidates

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import floor, prod
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import Refusal, RefusedError, raise_if_refused
+from napari_dip.errors import Refusal, RefusedError, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import format_bytes
 from napari_dip.pipeline.machine import Machine, choose_thread_count
@@ -34,6 +34,7 @@ from napari_dip.pipeline.plan.tiling import (
 )
 from napari_dip.pipeline.plan.types import ImagePlan, Plan
 from napari_dip.pipeline.plan.units import make_units
+from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 
 if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
@@ -93,6 +94,7 @@ def _plan_run(
     task_spec, run_settings = recipe.task.spec, recipe.run_settings
     raise_if_refused(refuse_header(header, accepts_stacks=task_spec.accepts_stacks))
     raise_if_refused(refuse_extra_headers(task_spec, extra_headers))
+    has_controls = run_settings.halves or run_settings.null_control
     planes_plan = raise_if_refused(plan_task(recipe.task, header, extra_headers, "YX"))
     device = _choose_device(run_settings.device, machine)
     layout, task_plan, layout_notes = _choose_layout(
@@ -109,6 +111,8 @@ def _plan_run(
         layout=layout,
     )
     side, tiles = _choose_tiles(image, fit_config, device, machine)
+    if has_controls:
+        raise_if_refused(_refuse_controls(image, tiles))
     units = make_units(image, fit_config, tiles)
     is_single = not tiles and not layout.is_volume and layout.count_items(header) == 1
     network, units, reuse_notes = raise_if_refused(
@@ -138,12 +142,27 @@ def _plan_run(
             *([make_note("gpu-memory-unknown")] if device == "cuda" else []),
             *list_tile_notes(side, tiles),
             *reuse_notes,
+            *([make_note("controls-network")] if has_controls and network else []),
         ),
         extra_headers=extra_headers,
         tiles=tiles,
         has_bfloat16=machine.has_bfloat16,
         network=network,
     )
+
+
+def _refuse_controls(image_plan: ImagePlan, tiles: tuple[Tile, ...]) -> Refusal | None:
+    """Refuse halves and null control of a run that has no measured noise for them, or tiles."""
+    task_spec, task_plan = image_plan.recipe.task.spec, image_plan.task_plan
+    noise_model = NOISE_MODELS[task_plan.noise_settings.model]
+    has_same_grid = prod(task_plan.get_factors(image_plan.header.axes)) == 1
+    if not (task_spec.explains_pixels and has_same_grid):
+        return make_refusal("controls-task", task=task_spec.title)
+    if not noise_model.is_detector:
+        return make_refusal("controls-noise", noise=noise_model.label.lower())
+    if tiles:
+        return make_refusal("controls-tiles", name=image_plan.header.name)
+    return None
 
 
 def _choose_tiles(

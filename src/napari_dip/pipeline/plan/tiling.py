@@ -253,7 +253,10 @@ def estimate_memory(
     count = count_channels(header)
     joint_channels = count if task_plan.joint_channels else 1
     fit_header = make_fit_header(header, tiles)
-    image_bytes = estimate_image_memory(grid, count * layout.count_items(fit_header))
+    run_settings = image_plan.recipe.run_settings
+    has_controls = run_settings.halves or run_settings.null_control
+    plane_count = (1 + has_controls) * count * layout.count_items(fit_header)
+    image_bytes = estimate_image_memory(grid, plane_count)
     total_bytes = image_bytes + estimate_fit_memory(
         grid, joint_channels, fit_config, uses_bfloat16=uses_bfloat16
     )

@@ -106,6 +106,11 @@ class CostEstimate:
     refinement_seconds: float
     assessment_seconds: float
 
+    @property
+    def total_seconds(self) -> float:
+        """Seconds of one restoration with the final inference that takes longest."""
+        return self.fit_seconds + self.longest_inference_seconds + self.postprocessing_seconds
+
     def estimate_fit(self, iterations: int, region_count: int = 0) -> float:
         """Estimate the seconds of one fit; a joint fit validates on all its regions."""
         validations = max(iterations / ITERATIONS_PER_VALIDATION, JOINT_VALIDATIONS * region_count)
@@ -418,13 +423,17 @@ class Plan(ImagePlan):
     @property
     def seconds(self) -> float:
         """Estimated time if no fit stops early, in seconds; at most the time limit."""
-        total = (
-            self.costs.fit_seconds
-            + self.costs.longest_inference_seconds
-            + self.costs.postprocessing_seconds
-        )
+        total = (1 + self.control_count) * self.costs.total_seconds
         limit = self.recipe.run_settings.time_limit
         return total if limit is None else min(total, limit)
+
+    @property
+    def control_count(self) -> int:
+        """Number of further restorations: two halves, and a null control."""
+        if self.network is not None:
+            return 0
+        run_settings = self.recipe.run_settings
+        return 2 * run_settings.halves + run_settings.null_control
 
     @property
     def item_name(self) -> str:

@@ -50,6 +50,8 @@ METADATA_KEY = "napari_dip"
 _DERIVED_IMAGE_WARNINGS = {
     "residual": "This is what {title} took out of an image, and no image itself",
     "uncertainty": "This is how sure a result of {title} is, and no image itself",
+    "repeated": "This is what repeats in a result of {title}, and no image itself",
+    "null_image": "This is what {title} made of noise without an object, and no image itself",
     "found": "This was found by {title} beside a result, and is no image itself",
     "inpaint": "This is already a result of {title}: what was filled in is no measurement",
 }

@@ -293,12 +293,21 @@ EXTRA_LAYERS = {
         "The layer comes hidden; its eye in the layer list shows it.",
     ),
 }
+#: Layers that a result has only if it was checked by halves or by a null control, and which come
+#: without a tick: names by attribute of `Restoration`.
+CONTROL_LAYERS = {"repeated": "what repeats", "null_image": "null control"}
 #: Percentile of the absolute values that sets the contrast limits, so that single outliers do not
 #: reduce the contrast of all other pixels.
 _CONTRAST_PERCENTILE = 99.5
 #: Blue below zero and orange above, as in the loss plot, both of the same lightness.
 _DIVERGING_COLORMAP = Colormap(
     [[0.0, 0.45, 0.85], [0.5, 0.5, 0.5], [0.9, 0.55, 0.0]], name="blue, grey at zero, orange"
+)
+#: Orange over what did not come again, and nothing over what did.
+_REPEAT_COLORMAP = Colormap(
+    [[0.9, 0.4, 0.0, 0.8], [0.9, 0.55, 0.0, 0.5], [0.9, 0.6, 0.0, 0.0], [0.9, 0.6, 0.0, 0.0]],
+    controls=[0.0, 0.4, 0.7, 1.0],
+    name="orange where it did not repeat",
 )
 #: Blendings of layers that do not cover those below.
 _SEE_THROUGH = ("additive", "minimum")
@@ -317,34 +326,52 @@ def add_extra_layer(
     ----------
     viewer : napari.viewer.Viewer
     kind : str
-        Key of `EXTRA_LAYERS`. The uncertainty is placed like the result, the residual where the
-        input lies.
+        Key of `EXTRA_LAYERS` or `CONTROL_LAYERS`. The residual is placed where the input lies,
+        others like the result.
     target : ResultTarget
     result : Restoration
     """
     pixels = getattr(result, kind)
     if pixels is None:
         return None
-    is_uncertainty = kind == "uncertainty"
-    attributes = target.layer_attributes if is_uncertainty else target.input_layer_attributes
+    attributes = target.input_layer_attributes if kind == "residual" else target.layer_attributes
     pixels = _reduce_rgb(pixels) if attributes.get("rgb") else pixels
+    limits, colours = _choose_contrast(kind, pixels, target)
+    with preserve_view(viewer):
+        return viewer.add_image(
+            pixels,
+            name=" ".join(
+                filter(
+                    None,
+                    [target.name, target.crop_preview_name, CONTROL_LAYERS.get(kind, kind)],
+                )
+            ),
+            **{key: attributes[key] for key in _PLACEMENT_KEYS if key in attributes},
+            colormap=colours,
+            contrast_limits=limits,
+            blending="translucent_no_depth",
+            visible=False,  # it would cover the result
+            metadata=add_provenance(attributes, target.name, result, kind),
+        )
+
+
+def _choose_contrast(
+    kind: str, pixels: Float32Array, target: ResultTarget
+) -> tuple[tuple[float, float], str | Colormap]:
+    """Return contrast limits and colours of an extra layer."""
+    if kind == "repeated":
+        return (0.0, 1.0), _REPEAT_COLORMAP
+    if kind == "null_image":  # as the result, so that both can be compared
+        limits = target.layer_attributes.get("contrast_limits")
+        return limits or (float(pixels.min()), float(pixels.max()) or 1.0), "gray"
     limit = (
         float(np.percentile(np.abs(pixels), _CONTRAST_PERCENTILE))
         or float(np.abs(pixels).max())
         or 1.0
     )
-    low, colours = (0.0, "magma") if is_uncertainty else (-limit, _DIVERGING_COLORMAP)
-    with preserve_view(viewer):
-        return viewer.add_image(
-            pixels,
-            name=" ".join(filter(None, [target.name, target.crop_preview_name, kind])),
-            **{key: attributes[key] for key in _PLACEMENT_KEYS if key in attributes},
-            colormap=colours,
-            contrast_limits=(low, limit),
-            blending="translucent_no_depth",
-            visible=False,  # it would cover the result
-            metadata=add_provenance(attributes, target.name, result, kind),
-        )
+    if kind == "uncertainty":
+        return (0.0, limit), "magma"
+    return (-limit, limit), _DIVERGING_COLORMAP
 
 
 def _reduce_rgb(pixels: Float32Array) -> Float32Array:
@@ -420,7 +447,8 @@ class ResultView:
     def _add_checked_layers(self) -> str:
         """Add the checked extra layers that are missing; return a message."""
         pending, names, messages = self._pending_result, list[str](), list[str]()
-        for kind in self.extra_layer_chooser.checked_layers if pending is not None else ():
+        kinds = (*self.extra_layer_chooser.checked_layers, *CONTROL_LAYERS)
+        for kind in kinds if pending is not None else ():
             if pending is None or kind in self._added_kinds:
                 continue
             self._added_kinds.add(kind)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 _RESULT_ONLY_KEYS = (
     "verdict",
     "residual",
+    "halves",
+    "null_control",
     "output_sha256",
     "best_iteration",
     "stop_reason",

@@ -1,0 +1,462 @@
+"""Restore two halves of the measurement, and noise without an object, beside the image.
+
+A measurement is thinned into halves with independent noise of twice the variance: photons that are
+counted exactly go into either half by chance; other noise is added to one half and subtracted from
+the other. Two exposures of one object are halves already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_dip.engine.fit.stopping import Control
+from napari_dip.engine.noise.correlation import subtract_image_correlation
+from napari_dip.engine.noise.flat_blocks import NO_CLIPPING
+from napari_dip.errors.notes import make_note, read_report_notes, serialise_notes
+from napari_dip.io.header import get_unit_symbol
+from napari_dip.io.paths import describe_exception
+from napari_dip.pipeline.assess.merge import ResultMerger
+from napari_dip.pipeline.assess.repeatability import (
+    FRC_CRITERION,
+    MIN_REPEATED_CORRELATION,
+    count_peaks,
+    extract_detail,
+    make_background,
+    make_taper,
+    map_repeats,
+    measure_contrast,
+    measure_resolution,
+    smooth_rings,
+)
+from napari_dip.pipeline.calibrate.channel_noise import (
+    compute_noise_variance,
+    select_spread_planes,
+)
+from napari_dip.pipeline.calibrate.resolution_and_outliers import replace_half_resolution
+from napari_dip.pipeline.events import map_generator
+from napari_dip.pipeline.execute.executor import Executor
+from napari_dip.pipeline.execute.run_monitor import RunMonitor
+from napari_dip.pipeline.plan.layout import from_stack, to_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from napari_dip.engine.noise.estimate import NoiseEstimate
+    from napari_dip.errors.notes import Note
+    from napari_dip.io import AnyArray, FloatArray
+    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
+    from napari_dip.pipeline.events import Event, Restoration
+
+#: Distance of the seeds of image and controls, larger than those of tiles and channels.
+SEED_STEP = 500_000_003
+#: Width of fine detail in pixels: if no resolution is known, and at most.
+DEFAULT_PERIOD, MAX_PERIOD = 4.0, 16.0
+#: Share of the contrast of the result from which on structure of a null control counts.
+MIN_NULL_CONTRAST = 0.5
+#: Frequency in periods per pixel from which on the noise is measured beside the residual: below,
+#: the restoration keeps almost all. Least power of a spectrum, relative to white noise, and
+#: largest ratio of the measured to the expected one.
+MIN_NOISE_FREQUENCY, MIN_SPECTRUM, MAX_SPECTRUM_RATIO = 0.06, 0.01, 4.0
+#: Maximum number of halvings of the input that are averaged, and of pixels in them. With eight, a
+#: correlation of 0.1 has a standard error of 0.02 instead of 0.04 in 256 x 256 pixels.
+MAX_INPUT_DRAWS, MAX_INPUT_DRAW_PIXELS = 8, 2**21
+#: Names of the controls, for the user.
+HALF_NAMES, NULL_NAME = ("the first half", "the second half"), "noise without an object"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class NoiseSource:
+    """Draw noise like that of a measurement.
+
+    Attributes
+    ----------
+    calibration : Calibration
+    signal : ndarray
+        (N, C, *grid): the measurement without noise, as its restoration predicts it.
+    amplitudes : tuple of ndarray
+        For each channel, (Y, X): root of the noise spectrum, relative to white noise of the
+        variance model.
+    """
+
+    calibration: Calibration
+    signal: StackArray
+    amplitudes: tuple[FloatArray, ...]
+
+    def draw(self, signal: StackArray, rng: np.random.Generator) -> StackArray:
+        """Draw the noise at a signal (N, C, *grid); for counted photons, a normal one."""
+        deviation = rng.standard_normal(signal.shape, np.float32)
+        for channel, amplitude in enumerate(self.amplitudes):
+            if channel in self.calibration.constant_channels:
+                deviation[:, channel] = 0
+                continue
+            field = np.fft.ifft2(np.fft.fft2(deviation[:, channel]) * amplitude).real
+            deviation[:, channel] = field * _compute_std(self.calibration, signal, channel)
+        if self.calibration.measured_mask is not None:
+            deviation *= self.calibration.measured_mask
+        return deviation
+
+
+def make_noise_source(image: CalibratedImage, restoration: Restoration) -> NoiseSource:
+    """Return the noise of a measurement, from its calibration and its restoration.
+
+    The autocorrelation gives a first spectrum. The mean product of measurement and residual
+    corrects it: a restoration that keeps the share S / (S + N) of each frequency leaves the share
+    N / (S + N), so that product is N, whatever S is. It is larger where a signal was lost. White
+    noise is known from the finest frequencies, and real noise rises towards lower ones, so there
+    the mean of both is taken.
+    """
+    assert restoration.residual is not None
+    calibration, stack = image.calibration, image.stack
+    residual = to_stack(restoration.residual, image.header.axes, image.layout)
+    signal = stack - residual
+    amplitudes: list[FloatArray] = []
+    is_white = all(side == 1 for side in calibration.blind_spot_size)
+    for channel, noise in enumerate(calibration.noise):
+        spectrum = np.ones(stack.shape[-2:])
+        if not is_white:
+            spectrum = _compute_noise_spectrum(noise, spectrum.shape)
+        if calibration.measured_mask is None and not noise.counts_photons:
+            variance = _compute_std(calibration, signal, channel) ** 2
+            ratio = compare_spectra(stack[:, channel], residual[:, channel], variance, spectrum)
+            spectrum = spectrum * ((1 + ratio) / 2 if is_white else ratio)
+        amplitudes.append(np.sqrt(spectrum))
+    return NoiseSource(calibration=calibration, signal=signal, amplitudes=tuple(amplitudes))
+
+
+def _compute_std(calibration: Calibration, signal: StackArray, channel: int) -> FloatArray:
+    """Return the standard deviation of the noise of a channel at a signal (N, C, *grid)."""
+    noise, excess = calibration.noise[channel], calibration.excess_variance
+    return np.sqrt(compute_noise_variance(noise, signal[:, channel], excess))
+
+
+def _compute_noise_spectrum(noise: NoiseEstimate, sizes: tuple[int, ...]) -> FloatArray:
+    """Return the power of correlated noise, (Y, X): that along Y times that along X, mean 1."""
+    spectrum = np.ones(())
+    for size, lags in zip(sizes, (noise.along_y, noise.along_x), strict=True):
+        phases = 2 * np.pi * np.outer(np.arange(size), np.arange(1, len(lags) + 1)) / size
+        power = 1 + 2 * np.cos(phases) @ np.array(subtract_image_correlation(lags))
+        spectrum = spectrum[..., None] * np.maximum(power, MIN_SPECTRUM)
+    return np.asarray(spectrum / spectrum.mean())
+
+
+def compare_spectra(
+    measurement: AnyArray, residual: AnyArray, variance: AnyArray, spectrum: FloatArray
+) -> FloatArray:
+    """Return the ratio of the noise, measured in Fourier rings, to the expected noise: (Y, X).
+
+    Parameters
+    ----------
+    measurement, residual, variance : ndarray
+        (..., Y, X), the last in squared units of the image.
+    spectrum : ndarray
+        (Y, X): expected power of each frequency, relative to white noise of that variance.
+    """
+    sizes = spectrum.shape
+    window = make_taper(sizes[0])[:, None] * make_taper(sizes[1])
+    planes = [array.reshape(-1, *sizes) for array in (measurement, residual, variance)]
+    products, level = np.zeros(sizes), 0.0
+    for index in select_spread_planes(len(planes[0])):
+        pixels, rest, plane_variance = (array[index] for array in planes)
+        a, b = (np.fft.fft2((plane - plane.mean()) * window) for plane in (pixels, rest))
+        products += (a * b.conj()).real
+        level += float((plane_variance * window**2).sum())
+    radius = np.hypot(np.fft.fftfreq(sizes[0])[:, None], np.fft.fftfreq(sizes[1]))
+    rings = np.rint(radius * min(sizes)).astype(int)
+    ring_count = min(sizes) // 2 + 1
+    rings = np.minimum(rings, ring_count - 1)
+    measured, expected = (
+        np.bincount(rings.ravel(), values.ravel(), ring_count).astype(np.float64)
+        for values in (products, level * spectrum)
+    )
+    lowest = ceil(MIN_NOISE_FREQUENCY * min(sizes))
+    numerator, denominator = smooth_rings(measured[lowest:]), smooth_rings(expected[lowest:])
+    ratio = np.clip(numerator / denominator, MIN_SPECTRUM, MAX_SPECTRUM_RATIO)
+    return np.asarray(np.concatenate([np.full(lowest, ratio[0]), ratio])[rings])
+
+
+def split_measurement(
+    image: CalibratedImage, noise_source: NoiseSource, rng: np.random.Generator
+) -> tuple[CalibratedImage, CalibratedImage]:
+    """Return two images of one object with independent noise: exposures, or halves of the image."""
+    calibration, repeated = image.calibration, image.calibration.repeated_exposure
+    if repeated is not None:
+        single = replace(calibration, repeated_exposure=None)
+        other = replace(single, noise=repeated.noise)
+        return replace(image, calibration=single), replace(
+            image, calibration=other, stack=repeated.stack
+        )
+    deviation = noise_source.draw(noise_source.signal, rng)
+    for channel, noise in enumerate(calibration.noise):
+        if noise.counts_photons:
+            pixels = image.stack[:, channel]
+            photons = np.rint(pixels / noise.gain).astype(np.int64)
+            deviation[:, channel] = 2 * noise.gain * rng.binomial(photons, 0.5) - pixels
+    stacks = image.stack + deviation, image.stack - deviation
+    halved = _double_noise(calibration)
+    first, second = (
+        replace(image, stack=stack, calibration=replace_half_resolution(halved, stack))
+        for stack in stacks
+    )
+    return first, second
+
+
+def _double_noise(calibration: Calibration) -> Calibration:
+    """Return the calibration of a half: twice the variance, and no clipping."""
+
+    def double(noise: NoiseEstimate) -> NoiseEstimate:
+        return replace(
+            noise,
+            gain=2 * noise.gain,
+            intercept=2 * noise.intercept,
+            floor=2 * noise.floor,
+            relative_deviation=2**0.5 * noise.relative_deviation,
+            clipping_limits=NO_CLIPPING,
+        )
+
+    half_resolution, camera = calibration.half_resolution, calibration.camera_correction
+    if half_resolution is not None:
+        noise = tuple(map(double, half_resolution.noise))
+        half_resolution = replace(half_resolution, noise=noise)
+    if camera is not None and camera.excess_variance is not None:
+        camera = replace(
+            camera,
+            median_variance=2 * camera.median_variance,
+            excess_variance=2 * camera.excess_variance,
+        )
+    return replace(
+        calibration,
+        noise=tuple(map(double, calibration.noise)),
+        half_resolution=half_resolution,
+        camera_correction=camera,
+    )
+
+
+def run_controls(
+    image: CalibratedImage, restoration: Restoration, monitor: RunMonitor
+) -> Generator[Event, None, Restoration | None]:
+    """Restore the controls that the recipe asks for, and add what they tell to the restoration.
+
+    A run that ends meanwhile keeps the restoration, with a note.
+
+    Parameters
+    ----------
+    image : CalibratedImage
+        With the calibration of the restoration.
+    restoration : Restoration
+    monitor : RunMonitor
+        That of the whole run.
+
+    Returns
+    -------
+    Restoration or None
+        None if the user discarded the run.
+    """
+    if not image.plan.control_count:
+        return restoration
+    if monitor.is_ended:
+        return _add_findings(restoration, make_note("controls-ended"))
+    noise_source = make_noise_source(image, restoration)
+    controls = make_controls(image, noise_source)
+    try:
+        ended, results = yield from _restore_all(controls, monitor)
+    except Exception as error:  # must not cost the result
+        note = make_note("controls-failed", why=describe_exception(error))
+        return _add_findings(restoration, note)
+    if ended is not Control.GO:
+        is_discarded = ended is Control.DISCARD
+        return None if is_discarded else _add_findings(restoration, make_note("controls-ended"))
+    period = DEFAULT_PERIOD
+    if HALF_NAMES[0] in results:
+        first, second = HALF_NAMES
+        halves = controls[first], controls[second]
+        restored = results[first], results[second]
+        restoration, period = describe_halves(image, restoration, noise_source, halves, restored)
+    if NULL_NAME in results:
+        restoration = describe_null_control(image, restoration, results[NULL_NAME], period)
+    if len(controls) < image.plan.control_count:
+        restoration = _add_findings(restoration, make_note("controls-noise-unknown"))
+    return restoration
+
+
+def _restore_all(
+    controls: Mapping[str, CalibratedImage], monitor: RunMonitor
+) -> Generator[Event, None, tuple[Control, dict[str, StackArray]]]:
+    """Restore controls one after another; return how the last ended, and all results by name."""
+    results: dict[str, StackArray] = {}
+    for number, (name, control) in enumerate(controls.items()):
+
+        def fold(event: Event, number: int = number, name: str = name) -> Event:
+            return monitor.report_control(number, f"Restoring {name}", event.progress)
+
+        steps = restore_control(control, number + 1, monitor)
+        ended, results[name] = yield from map_generator(steps, fold)
+        if ended is not Control.GO:
+            return ended, results
+    return Control.GO, results
+
+
+def make_controls(image: CalibratedImage, noise_source: NoiseSource) -> dict[str, CalibratedImage]:
+    """Return the controls that the recipe asks for, as far as the noise can be drawn, by name."""
+    run_settings, calibration = image.plan.recipe.run_settings, image.calibration
+    rng = np.random.default_rng(run_settings.seed)
+    can_draw = calibration.camera_noise is None and not any(
+        noise.unreliable_reason
+        for channel, noise in enumerate(calibration.noise)
+        if channel not in calibration.constant_channels
+    )
+    controls: dict[str, CalibratedImage] = {}
+    if run_settings.halves and (can_draw or calibration.repeated_exposure is not None):
+        halves = split_measurement(image, noise_source, rng)
+        controls |= dict(zip(HALF_NAMES, halves, strict=True))
+    if run_settings.null_control and can_draw:
+        controls[NULL_NAME] = make_null_image(image, noise_source, rng)
+    return controls
+
+
+def describe_halves(
+    image: CalibratedImage,
+    restoration: Restoration,
+    noise_source: NoiseSource,
+    halves: tuple[CalibratedImage, CalibratedImage],
+    results: tuple[StackArray, StackArray],
+) -> tuple[Restoration, float]:
+    """Return the restoration with what its halves tell, and its resolution in pixels.
+
+    Parameters
+    ----------
+    image : CalibratedImage
+    restoration : Restoration
+    noise_source : NoiseSource
+    halves : tuple of CalibratedImage
+    results : tuple of ndarray
+        Result of each half, (N, C, *grid).
+    """
+    header, calibration = image.header, image.calibration
+    is_halved = calibration.repeated_exposure is None
+    channels = [
+        channel
+        for channel in range(image.stack.shape[1])
+        if channel not in calibration.constant_channels
+    ]
+    grid_axes = image.layout.grid_axes.removeprefix("T")
+    axes = [header.axes.index(axis) for axis in grid_axes]
+    spacing = [1.0 if header.scale is None else header.scale[axis] for axis in axes]
+    units = ["pixel" if header.units is None else header.units[axis] for axis in axes]
+    first, second = (result[:, channels] for result in results)
+    restored = measure_resolution([(first, second)], spacing, is_halved=is_halved)
+    measured: tuple[float | None, float | None] = (None, None)
+    if calibration.measured_mask is None:
+        draws = [halves]
+        if is_halved:  # further draws average the chance of a single one
+            rng = np.random.default_rng(SEED_STEP)
+            count = min(MAX_INPUT_DRAWS, 1 + MAX_INPUT_DRAW_PIXELS // image.stack.size)
+            draws += [split_measurement(image, noise_source, rng) for _ in range(1, count)]
+        pairs = [(a.stack[:, channels], b.stack[:, channels]) for a, b in draws]
+        measured = measure_resolution(pairs, spacing, is_halved=is_halved)
+    period = min(max((restored[0] or MAX_PERIOD) / spacing[-1], 2.0), MAX_PERIOD)
+    whole = to_stack(restoration.image, header.axes, image.layout)
+    repeats = np.full(whole.shape, np.nan, np.float32)
+    repeats[:, channels] = map_repeats(
+        first, second, whole[:, channels], period, is_halved=is_halved
+    )
+    visible = repeats[~np.isnan(repeats)]
+    share = float((visible >= MIN_REPEATED_CORRELATION).mean()) if len(visible) else None
+    unit, axial_unit = (get_unit_symbol(name) or name for name in (units[-1], units[0]))
+    fields: dict[str, Any] = {
+        "resolution": {"input": measured[0], "result": restored[0]},
+        "unit": unit,
+        "criterion": round(FRC_CRITERION, 3),
+        "repeated": share,
+        "by": "thinning" if is_halved else "second",
+    }
+    if len(axes) > 2:
+        fields |= {
+            "axial_resolution": {"input": measured[1], "result": restored[1]},
+            "axial_unit": axial_unit,
+        }
+    note = make_note(
+        "halves",
+        result=_format_length(restored[0], unit),
+        input=_format_length(measured[0], unit),
+        exposures=not is_halved,
+        axial=_format_length(restored[1], axial_unit),
+        has_share=share is not None,
+        share=share or 0.0,
+    )
+    repeated = from_stack(repeats, header.axes, header.shape, image.layout)
+    return replace(_add_findings(restoration, note, halves=fields), repeated=repeated), period
+
+
+def _format_length(length: float | None, unit: str) -> str:
+    """Return a length with three digits and its unit; "" for none."""
+    if length is None:
+        return ""
+    return f"{length:.3g} {unit}s" if unit == "pixel" else f"{length:.3g} {unit}"
+
+
+def make_null_image(
+    image: CalibratedImage, noise_source: NoiseSource, rng: np.random.Generator
+) -> CalibratedImage:
+    """Return the image without its object: its noise, on a smooth background as bright."""
+    calibration = image.calibration
+    background = make_background(noise_source.signal).astype(np.float32)
+    stack = background + noise_source.draw(background, rng)
+    for channel, noise in enumerate(calibration.noise):
+        if noise.counts_photons:
+            light = np.maximum(background[:, channel], 0) / noise.gain
+            stack[:, channel] = noise.gain * rng.poisson(light)
+        stack[:, channel] = stack[:, channel].clip(*noise.clipping_limits)
+    calibration = replace(calibration, repeated_exposure=None)
+    return replace(image, stack=stack, calibration=replace_half_resolution(calibration, stack))
+
+
+def describe_null_control(
+    image: CalibratedImage, restoration: Restoration, result: StackArray, period: float
+) -> Restoration:
+    """Return the restoration with what the same run finds without an object."""
+    header, layout = image.header, image.layout
+    whole = to_stack(restoration.image, header.axes, layout)
+    contrast = measure_contrast(extract_detail(whole, period))
+    rate = count_peaks(extract_detail(result, period), MIN_NULL_CONTRAST * contrast)
+    note = make_note("null-control", rate=round(rate))
+    return replace(
+        _add_findings(restoration, note, null_control={"rate": rate, "contrast": contrast}),
+        null_image=from_stack(result, header.axes, header.shape, layout),
+    )
+
+
+def _add_findings(restoration: Restoration, note: Note, **fields: Any) -> Restoration:
+    """Return the restoration with a further note and further fields in its report."""
+    notes = serialise_notes((*read_report_notes(restoration.report), note))
+    return replace(restoration, report={**restoration.report, **fields, **notes})
+
+
+def restore_control(
+    image: CalibratedImage, number: int, parent: RunMonitor
+) -> Generator[Event, None, tuple[Control, StackArray]]:
+    """Restore a control with seeds of its own; return how it ended, and (N, C, *grid).
+
+    Parameters
+    ----------
+    image : CalibratedImage
+    number : int
+        1-based.
+    parent : RunMonitor
+        That of the whole run.
+    """
+    shift = number * SEED_STEP
+    units = tuple(replace(unit, seed=(unit.seed + shift) % 2**31) for unit in image.plan.units)
+    recipe = image.plan.recipe.replace_run_settings(
+        seed=(image.plan.recipe.run_settings.seed + shift) % 2**31,
+        halves=False,
+        null_control=False,
+        time_limit=None,
+    )
+    plan = replace(image.plan, units=units, recipe=recipe)
+    merger = ResultMerger(replace(image, plan=plan))
+    control = yield from Executor(merger, RunMonitor(plan, parent.poll_control, None)).run(units)
+    return control, merger.get_estimates()[0]
