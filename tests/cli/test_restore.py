@@ -63,6 +63,25 @@ def test_a_run_writes_all_requested_outputs_and_keeps_the_pixel_size(noisy, tmp_
     assert len(list(tmp_path.iterdir())) == 6
 
 
+def test_a_file_of_what_repeats_asks_for_the_check_by_halves(tmp_path, capsys):
+    y, x = np.mgrid[:64, :72]
+    clean = 200 + 80 * np.sin(x / 5) * np.cos(y / 7)
+    image = np.random.default_rng(0).poisson(clean).astype("uint16")
+    options = {"resolution": (10, 5), "metadata": {"unit": "um"}}
+    tifffile.imwrite(tmp_path / "in.tif", image, imagej=True, **options)
+    names = {"repeated": "repeated.tif", "report": "out.json"}
+    extra = [text for name, file in names.items() for text in (f"--{name}", str(tmp_path / file))]
+    command = ["denoise", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif")]
+    assert main([*command, *FAST, *extra]) == 0
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["recipe"]["halves"] is True and report["halves"]["unit"] == "µm"
+    assert "µm came again in two independent halves" in capsys.readouterr().err
+    repeated = read_header(tmp_path / "repeated.tif")
+    assert repeated.shape == image.shape and repeated.scale == pytest.approx((0.2, 0.1))
+    share = np.nanmean(read_pixels(repeated) >= 0.5)
+    assert 0 < report["halves"]["repeated"] <= 1 and share > 0
+
+
 @pytest.mark.parametrize("limit", ["setting", "environment", "container", "none"])
 def test_each_limit_to_one_thread_is_in_plan_and_report(limit, tmp_path, monkeypatch, capsys):
     quota, image, report = tmp_path / "cpu.max", tmp_path / "in.tif", tmp_path / "out.json"

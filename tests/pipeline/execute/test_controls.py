@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.execute.controls import NoiseSource
 
-SIDE = 48
+SIDE = 64
 
 
 @cache
@@ -131,13 +131,16 @@ def test_noise_that_is_not_known_is_not_drawn() -> None:
     ("task", "settings", "code"),
     [
         ("super-resolve", {}, "controls-task"),
+        ("inpaint", {"mask": np.eye(300, dtype=np.uint8)}, "controls-task"),
         ("denoise", {"noise": "salt-and-pepper"}, "controls-noise"),
         ("denoise", {"tile": 128}, "controls-tiles"),
+        ("denoise", {}, "controls-small"),
     ],
 )
 def test_what_cannot_be_checked_is_refused_before_work(task, settings, code) -> None:
     with pytest.raises(RefusedError) as refused:
-        dip.plan(task, np.zeros((300, 300), np.uint8), null_control=True, **settings)
+        side = 48 if code == "controls-small" else 300
+        dip.plan(task, np.zeros((side, side), np.uint8), null_control=True, **settings)
     assert refused.value.code == code
 
 

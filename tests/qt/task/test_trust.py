@@ -14,7 +14,7 @@ from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.napari_layers import METADATA_KEY, copy_layer_attributes
-from napari_dip.qt.task.result_view import add_extra_layer
+from napari_dip.qt.task.result_view import CONTROL_LAYERS, add_extra_layer
 from napari_dip.qt.task.task_dock import make_dock_class
 
 if TYPE_CHECKING:
@@ -403,3 +403,19 @@ def test_colours_come_as_one_figure_with_a_sign(make_napari_viewer):
     added = add_extra_layer(viewer, "residual", target, answer)
     assert not added.rgb and added.data.shape == (32, 32)
     np.testing.assert_allclose(added.data, -2)
+
+
+def test_what_repeats_and_the_null_control_come_hidden_without_a_tick(driver):
+    layer = driver.viewer.layers["cells"]
+    layer.scale = (0.2, 0.3)
+    driver.dock.form.widgets["halves"].value = True
+    driver.dock.form.widgets["null_control"].value = True
+    _, result = run_to_end(driver)
+    repeats, null = (driver.viewer.layers[f"cells {name}"] for name in CONTROL_LAYERS.values())
+    assert driver.names == ["cells", "cells denoised", repeats.name, null.name]
+    assert not repeats.visible and not null.visible
+    np.testing.assert_allclose(repeats.scale, layer.scale)
+    assert tuple(repeats.contrast_limits) == (0, 1)
+    # nothing lies over what came again; orange over what did not
+    assert repeats.colormap.map(1.0)[0, 3] == 0 and repeats.colormap.map(0.0)[0, 3] > 0.5
+    np.testing.assert_allclose(null.contrast_limits, result.contrast_limits)

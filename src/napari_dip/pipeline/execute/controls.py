@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 
 #: Distance of the seeds of image and controls, larger than those of tiles and channels.
 SEED_STEP = 500_000_003
-#: Width of fine detail in pixels: if no resolution is known, and at most.
+#: Width of fine detail in pixels: if no resolution is known, and at most, so that windows stay
+#: small against the image.
 DEFAULT_PERIOD, MAX_PERIOD = 4.0, 16.0
 #: Share of the contrast of the result from which on structure of a null control counts.
 MIN_NULL_CONTRAST = 0.5
@@ -119,7 +120,8 @@ def make_noise_source(image: CalibratedImage, restoration: Restoration) -> Noise
         spectrum = np.ones(stack.shape[-2:])
         if not is_white:
             spectrum = _compute_noise_spectrum(noise, spectrum.shape)
-        if calibration.measured_mask is None and not noise.counts_photons:
+        is_drawn = channel not in calibration.constant_channels and not noise.counts_photons
+        if is_drawn and calibration.measured_mask is None:
             variance = _compute_std(calibration, signal, channel) ** 2
             ratio = compare_spectra(stack[:, channel], residual[:, channel], variance, spectrum)
             spectrum = spectrum * ((1 + ratio) / 2 if is_white else ratio)
@@ -347,7 +349,7 @@ def describe_halves(
     spacing = [1.0 if header.scale is None else header.scale[axis] for axis in axes]
     units = ["pixel" if header.units is None else header.units[axis] for axis in axes]
     first, second = (result[:, channels] for result in results)
-    restored = measure_resolution([(first, second)], spacing, is_halved=is_halved)
+    restored = measure_resolution([(first, second)], spacing, is_halved=is_halved, is_restored=True)
     measured: tuple[float | None, float | None] = (None, None)
     if calibration.measured_mask is None:
         draws = [halves]

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
 
+#: Minimum side of an image that is checked by halves, in pixels. In crops of 64, four of five
+#: resolutions are within 20 % of that of the whole picture; in crops of 32, half of them.
+MIN_CONTROL_SIDE = 64
+
 
 def preflight(
     recipe: Recipe,
@@ -156,12 +160,17 @@ def _refuse_controls(image_plan: ImagePlan, tiles: tuple[Tile, ...]) -> Refusal 
     task_spec, task_plan = image_plan.recipe.task.spec, image_plan.task_plan
     noise_model = NOISE_MODELS[task_plan.noise_settings.model]
     has_same_grid = prod(task_plan.get_factors(image_plan.header.axes)) == 1
-    if not (task_spec.explains_pixels and has_same_grid):
-        return make_refusal("controls-task", task=task_spec.title)
+    keeps_noise = task_plan.keeps_measured_pixels
+    if keeps_noise or not (task_spec.explains_pixels and has_same_grid):
+        return make_refusal("controls-task", task=task_spec.title, keeps_noise=keeps_noise)
     if not noise_model.is_detector:
         return make_refusal("controls-noise", noise=noise_model.label.lower())
+    name, grid = image_plan.header.name, image_plan.header.grid
     if tiles:
-        return make_refusal("controls-tiles", name=image_plan.header.name)
+        return make_refusal("controls-tiles", name=name)
+    if min(grid) < MIN_CONTROL_SIDE:
+        facts = {"height": grid[0], "width": grid[1], "least": MIN_CONTROL_SIDE}
+        return make_refusal("controls-small", name=name, **facts)
     return None
 
 
