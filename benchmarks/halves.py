@@ -82,11 +82,15 @@ def iter_cases(side: int) -> Iterator[tuple[str, Image, Image, Image, dict[str, 
             yield f"{scene.__name__} and grating, {prior}", *shots, truth, {"prior": prior}
 
 
-def move_onto(image: Image, target: Image) -> Image:
-    """Return an image, shifted by parts of a pixel onto another one."""
+def measure_shift(image: Image, target: Image) -> Image:
+    """Return by how many pixels an image has to be moved onto another one."""
     window = make_taper(len(target))[:, None] * make_taper(len(target))
     centred = [(each - each.mean()) * window for each in (target, image)]
-    shift = phase_cross_correlation(*centred, upsample_factor=50)[0]
+    return phase_cross_correlation(*centred, upsample_factor=50)[0]
+
+
+def move(image: Image, shift: Image) -> Image:
+    """Return an image that is moved by parts of a pixel."""
     return np.fft.ifft2(fourier_shift(np.fft.fft2(image), shift)).real
 
 
@@ -103,7 +107,8 @@ def measure(
     result = dip.denoise(first, halves=True, null_control=True, **settings)
     other = dip.denoise(second, **settings).image
     if name in FMD_FIELDS:
-        second, other = (move_onto(image.astype(float), result.image) for image in (second, other))
+        shift = measure_shift(other, result.image)
+        second, other = (move(image, shift) for image in (second, other))
     halves = result.report["halves"]["resolution"]
     period = min(max(halves["result"] or 16, 2), 16)
     whole = result.image[None, None].astype(float)

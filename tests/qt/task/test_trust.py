@@ -16,6 +16,7 @@ from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.napari_layers import METADATA_KEY, copy_layer_attributes
 from napari_dip.qt.task.result_view import CONTROL_LAYERS, add_extra_layer
 from napari_dip.qt.task.task_dock import make_dock_class
+from small_runs import make_noisy
 
 if TYPE_CHECKING:
     from napari_dip.qt.task.measurement_sections import NoiseSection
@@ -407,10 +408,11 @@ def test_colours_come_as_one_figure_with_a_sign(make_napari_viewer):
 
 def test_what_repeats_and_the_null_control_come_hidden_without_a_tick(driver):
     layer = driver.viewer.layers["cells"]
-    layer.scale = (0.2, 0.3)
+    layer.scale, layer.data = (0.2, 0.3), make_noisy()  # the sample's noise cannot be measured
     driver.dock.form.widgets["halves"].value = True
     driver.dock.form.widgets["null_control"].value = True
     _, result = run_to_end(driver)
+    assert "came again in two independent halves" in driver.last_message
     repeats, null = (driver.viewer.layers[f"cells {name}"] for name in CONTROL_LAYERS.values())
     assert driver.names == ["cells", "cells denoised", repeats.name, null.name]
     assert not repeats.visible and not null.visible

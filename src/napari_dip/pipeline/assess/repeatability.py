@@ -29,12 +29,15 @@ if TYPE_CHECKING:
 FRC_CRITERION = 1 / 7
 #: Correlation of restored halves beyond that of the light, since both make the same of what is
 #: coarse: 0.01 to 0.03 in filaments and cells of 2 to 100 photons (`benchmarks/halves.py`).
-SHARED_CORRELATION = 0.01
+SHARED_CORRELATION = 0.015
 #: Share of a side at which the window falls to 0, at each end.
 WINDOW_TAPER_FRACTION = 0.25
 #: Rings over which a correlation is averaged, as a share of the radius at each side: a ring of
 #: 256 x 256 pixels at half of the highest frequency has a standard error of 0.08, its mean 0.03.
 RING_SMOOTHING = 0.08
+#: Rings after the first one below the criterion that must be below as well: the few pixels of a low
+#: ring make it dip by chance (0.35 from one half of WideField_BPAE_B to the next).
+DIP_RINGS = 2
 #: Fewest planes for a resolution along Z, and largest angle in degrees to Z or to the planes: at
 #: 20, an object that Z blurs three times as much looks 5 % too sharp along it.
 MIN_AXIAL_PLANES, SECTOR_ANGLE = 8, 20.0
@@ -130,11 +133,13 @@ def smooth_rings(correlation: FloatArray) -> FloatArray:
 
 
 def find_resolution(frequencies: FloatArray, correlation: FloatArray) -> float | None:
-    """Return the period at which a smoothed correlation falls below the criterion.
+    """Return the period at which a smoothed correlation falls below the criterion, and stays there.
 
     It is at least that of two pixels; None if no ring correlates.
     """
-    below = np.flatnonzero(correlation < FRC_CRITERION)
+    is_above = np.append(correlation >= FRC_CRITERION, [False] * DIP_RINGS)
+    following = [is_above[shift : shift + len(correlation)] for shift in range(DIP_RINGS + 1)]
+    below = np.flatnonzero(~np.any(following, axis=0))
     if not len(below):
         return float(1 / frequencies[-1])
     index = below[0]

@@ -195,7 +195,7 @@ def split_measurement(
     for channel, noise in enumerate(calibration.noise):
         if noise.counts_photons:
             pixels = image.stack[:, channel]
-            photons = np.rint(pixels / noise.gain).astype(np.int64)
+            photons = np.rint(np.maximum(pixels, 0) / noise.gain).astype(np.int64)
             deviation[:, channel] = 2 * noise.gain * rng.binomial(photons, 0.5) - pixels
     stacks = image.stack + deviation, image.stack - deviation
     halved = _double_noise(calibration)

@@ -32,7 +32,10 @@ from napari_dip.qt.shell.dock_widget import (
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     add_provenance,
+    adjust_contrast_limits,
+    compute_value_range,
     get_full_resolution,
+    measure_clipped_shares,
     preserve_view,
     read_source_input,
 )
@@ -336,7 +339,7 @@ def add_extra_layer(
         return None
     attributes = target.input_layer_attributes if kind == "residual" else target.layer_attributes
     pixels = _reduce_rgb(pixels) if attributes.get("rgb") else pixels
-    limits, colours = _choose_contrast(kind, pixels, target)
+    limits, colours = _choose_contrast(kind, pixels, target, result)
     with preserve_view(viewer):
         return viewer.add_image(
             pixels,
@@ -356,14 +359,15 @@ def add_extra_layer(
 
 
 def _choose_contrast(
-    kind: str, pixels: Float32Array, target: ResultTarget
+    kind: str, pixels: Float32Array, target: ResultTarget, result: Restoration
 ) -> tuple[tuple[float, float], str | Colormap]:
     """Return contrast limits and colours of an extra layer."""
     if kind == "repeated":
         return (0.0, 1.0), _REPEAT_COLORMAP
     if kind == "null_image":  # as the result, so that both can be compared
-        limits = target.layer_attributes.get("contrast_limits")
-        return limits or (float(pixels.min()), float(pixels.max()) or 1.0), "gray"
+        value_range = compute_value_range(result.image, measure_clipped_shares(target))
+        limits = adjust_contrast_limits(target.layer_attributes, value_range).get("contrast_limits")
+        return limits or (value_range.low, value_range.high), "gray"
     limit = (
         float(np.percentile(np.abs(pixels), _CONTRAST_PERCENTILE))
         or float(np.abs(pixels).max())
