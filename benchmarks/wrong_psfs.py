@@ -432,7 +432,7 @@ def _list_refused(gaussian: Array, deep: Array) -> Iterator[Case]:
     image = make_image()
     yield Case(name="the image itself", psf=image, image=image, codes=("psf-same",))
     wide = sample_gaussian((121, 121), (20, 20))
-    yield Case(name="larger than the image", psf=wide, codes=("psf-large",))
+    yield Case(name="larger than the image", psf=wide, codes=("psf-cropped",))
     yield Case(name="stack for a plane", psf=deep, codes=("psf-axes",))
     yield Case(name="plane for a stack", psf=gaussian, is_stack=True, codes=("psf-plane",))
     scene = make_image(1)[:61, :61]

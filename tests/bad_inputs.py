@@ -285,6 +285,11 @@ def psf(**values: float) -> np.ndarray:
     return array
 
 
+def make_ring(side: int) -> np.ndarray:
+    """PSF that is dark but for its outermost pixels."""
+    return np.pad(np.zeros((side - 2, side - 2), "float32"), 1, constant_values=1)
+
+
 def setting(option: str, value: str) -> Case:
     return Case(
         f"--{option} {value or 'empty'}", "setting-wrong", denoise_image(f"--{option}={value}")
@@ -513,7 +518,7 @@ DEBLUR = [
     Case("PSF all zero", "psf-zero", task("deblur", psf=0 * psf())),
     Case("PSF with NaN", "input-not-finite", task("deblur", psf=psf(middle=np.nan))),
     Case("PSF infinite", "input-not-finite", task("deblur", psf=psf(middle=np.inf))),
-    Case("PSF larger than the image", "psf-large", task("deblur", psf=np.ones((SIDE, SIDE + 9)))),
+    Case("ring larger than the image", "psf-large", task("deblur", psf=make_ring(3 * SIDE))),
     Case("PSF with three axes", "psf-axes", task("deblur", psf=np.ones((3, 5, 5)))),
     Case("PSF with one axis", "psf-axes", task("deblur", psf=np.ones(5))),
     Case("PSF missing file", "file-missing", task("deblur", "--psf", "{folder}/none.tif")),
@@ -559,8 +564,6 @@ DEBLUR = [
         "psf-large",
         stack("deblur", "--gaussian-sigma", "1", "--gaussian-sigma-z", "2"),
     ),
-    Case("PSF deeper than the stack", "psf-large", stack("deblur", psf=np.ones((9, 3, 3)))),
-    Case("PSF wider than the stack", "psf-large", stack("deblur", psf=np.ones((3, SIDE + 3, 3)))),
     Case("negative PSF of a stack", "psf-negative", stack("deblur", psf=-np.ones((3, 3, 3)))),
     Case("PSF of six axes", "psf-axes", stack("deblur", psf=np.ones((2, 3, 2, 3, 3, 3)))),
     Case("field of PSFs without light", "psf-zero", stack("deblur", psf=np.zeros((2, 3, 3, 3)))),

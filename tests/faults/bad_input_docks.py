@@ -127,6 +127,7 @@ def _check_layers(
     _application()
     from napari.components import ViewerModel
 
+    from napari_dip.qt.shell.napari_layers import guess_layer_axes
     from napari_dip.qt.shell.run_bar import remove_option_names
     from napari_dip.qt.task.task_dock import make_dock_class
 
@@ -136,7 +137,7 @@ def _check_layers(
     try:
         if "picture" in viewer.layers:
             dock.image_chooser.choose(
-                "picture", axes if axes is not None else dock.image_chooser.axes_edit.text()
+                "picture", guess_layer_axes(viewer.layers["picture"]) if axes is None else axes
             )
         if extra_inputs:
             dock.extra_inputs.choose(extra_inputs)

@@ -6,9 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from qtpy.QtCore import QThreadPool
+from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtGui import QOpenGLContext
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
+from qtpy.QtWidgets import QAbstractButton
+
+from napari_dip.qt.task.task_dock import TaskDock
 
 pytestmark = pytest.mark.gl
 
@@ -33,12 +36,34 @@ def short_steps(long_run):
     return long_run
 
 
-def test_closing_the_dock_stops_the_run_and_removes_its_preview(short_steps):
-    viewer, qtbot = short_steps.viewer, short_steps.qtbot
+def test_a_dock_that_is_closed_amid_a_run_leaves_its_best_image_and_says_so(
+    short_steps, monkeypatch
+):
+    viewer, qtbot, messages = short_steps.viewer, short_steps.qtbot, []
+    monkeypatch.setattr("napari_dip.qt.shell.run_bar.show_info", messages.append)
+    frame = short_steps.dock.parentWidget()
+    short_steps.dock = None
+    viewer.window._qt_window.show()
+    (close_button,) = [
+        button
+        for button in frame.titleBarWidget().findChildren(QAbstractButton)
+        if button.objectName() == "QTitleBarCloseButton"
+    ]
+    qtbot.mouseClick(close_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: bool(messages), timeout=20_000)
+    wait_until_idle(qtbot)
+    assert [layer.name for layer in viewer.layers] == ["cells", "cells denoised"]
+    assert messages == [messages[0]] and messages[0].startswith("Done: 'cells denoised'.")
+    qtbot.waitUntil(lambda: not viewer.window._qt_window.findChildren(TaskDock))
+    assert not find_own_listeners(viewer.layers.events.inserted)
+
+
+def test_closing_the_viewer_after_a_dock_that_still_ends_its_run_stops_it(short_steps):
+    viewer = short_steps.viewer
     viewer.window.remove_dock_widget(short_steps.dock)
     short_steps.dock = None
-    wait_until_idle(qtbot)
-    assert [layer.name for layer in viewer.layers] == ["cells"]
+    viewer.close()
+    wait_until_idle(short_steps.qtbot)
 
 
 def test_a_closed_dock_no_longer_listens_to_the_viewer(driver, noisy):

@@ -161,11 +161,15 @@ def test_a_psf_that_is_a_single_number_is_refused_as_one() -> None:
     assert caught.value.reason.code == "image-scalar"
 
 
-def test_a_psf_with_a_wide_empty_border_is_cropped_before_its_size_is_checked() -> None:
-    psf = np.zeros((99, 99))
-    psf[48:51, 48:51] = 1
-    result = dip.deblur(load_sharp(24, 24), psf, max_iterations=2, **FAST)
+def test_a_psf_larger_than_the_image_is_cropped_to_it_and_the_plan_says_so() -> None:
+    image, psf = load_sharp(24, 24), sample_gaussian_psf((9.0, 2.0), (99, 41)).numpy()
+    note = "has 99 × 41 pixels, more than the 24 × 24 of the image, and is cropped"
+    assert note in " ".join(map(str, dip.plan("deblur", image, psf=psf, **FAST).notes))
+    result = dip.deblur(image, psf, max_iterations=2, **FAST)
     assert result.image.shape == (24, 24)
+    notes = " ".join(result.report["notes"])
+    outside = 1 - psf[37:62].sum()
+    assert note in notes and f"{outside:.0%} of the light of the PSF" in notes
 
 
 @pytest.mark.parametrize(

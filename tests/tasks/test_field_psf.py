@@ -189,8 +189,6 @@ def test_psfs_of_the_field_are_refused_where_they_cannot_be_right() -> None:
     dark[1, 2] = 0
     assert refuse(image, make_psfs(), border="circular") == "psf-field-circular"
     assert refuse(image, dark) == "psf-zero"
-    wide = np.broadcast_to(sample_gaussian_psf((25.0, 25.0), (151, 151)).numpy(), (2, 2, 151, 151))
-    assert refuse(image, wide) == "psf-large"
     assert refuse(image, np.stack([make_psfs(2, 9)] * 5, 2)) == "psf-axes"  # stacks for a plane
 
 

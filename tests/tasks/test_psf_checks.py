@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from scipy import ndimage
 
 import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import (
-    clean_psf,
     compute_microscope_psf,
     sample_gaussian_psf,
 )
@@ -19,7 +17,7 @@ from napari_dip.io import ImageHeader
 from napari_dip.io.writing import write_image
 from napari_dip.tasks import Deblur
 from napari_dip.tasks.base import TaskPlan
-from napari_dip.tasks.psf_checks import CheckedPsf, compute_cropped_sizes, inspect_psf_image
+from napari_dip.tasks.psf_checks import CheckedPsf, inspect_psf_image
 
 GAUSSIAN = sample_gaussian_psf((2.0, 2.0), (31, 31)).numpy()
 GAUSSIAN = GAUSSIAN / GAUSSIAN.max()
@@ -223,13 +221,6 @@ def test_the_command_prints_the_warning_before_the_run(tmp_path, capsys) -> None
     printed = capsys.readouterr().err
     assert printed.count("The PSF seems saturated") == 1
     assert printed.index("The PSF seems saturated") < printed.index("Starting the engine")
-
-
-@pytest.mark.parametrize("psf", [GAUSSIAN, GAUSSIAN[:, 1:], np.roll(AIRY, 4, 1), DEEP[1:]])
-def test_the_size_of_the_light_is_that_of_the_cropped_kernel(psf: np.ndarray) -> None:
-    kernel, _ = clean_psf(torch.from_numpy(psf.copy()))
-    sizes = compute_cropped_sizes(psf)
-    assert all(0 <= side - size <= 2 for side, size in zip(kernel.shape, sizes, strict=True))
 
 
 def test_the_command_plan_names_a_doubtful_psf_and_refuses_a_wrong_one(tmp_path, capsys) -> None:

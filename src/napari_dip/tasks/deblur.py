@@ -229,7 +229,7 @@ class Deblur(Task):
 
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Refuse an image that is no PSF, and warn of a doubtful one."""
-        from napari_dip.tasks.psf_checks import compute_cropped_sizes, inspect_psf_image
+        from napari_dip.tasks.psf_checks import inspect_psf_image
 
         if (psf := pixels.extra_inputs.get("psf")) is None:
             return Inspection(convert_inputs=partial(self._make_kernel, None))
@@ -248,9 +248,6 @@ class Deblur(Task):
             checked = inspect_psf_image(image, {} if is_field else computed_fwhm)
             if isinstance(checked, Refusal):
                 return checked
-            cropped = compute_cropped_sizes(checked.image)
-            if refusal := refuse_size(pixels.header, cropped, "ZYX"[-len(cropped) :]):
-                return refusal
             images.append(checked.image)
             notes += checked.notes
         if not is_field:
@@ -487,11 +484,6 @@ def make_field_kernels(
         Number of axes of a fit. PSFs of one plane act within each plane of a volume.
     factors : tuple of int
         As for `PsfSource.make_kernel`.
-
-    Raises
-    ------
-    RefusedError
-        If a PSF is larger than the image after cropping.
     """
     import torch
     from torch.nn.functional import pad

@@ -139,24 +139,6 @@ def _refuse_values(psf: FloatArray) -> Refusal | None:
     return None
 
 
-def compute_cropped_sizes(psf: AnyArray) -> tuple[int, ...]:
-    """Return the least odd sizes around the centre of mass that hold the light, along each axis.
-
-    Where the centre is between two pixels, both are tried, so a size may be one step too small.
-    """
-    sizes = []
-    for axis, count in enumerate(psf.shape):
-        light = psf.sum(tuple(np.delete(range(psf.ndim), axis)), dtype=np.float64).clip(min=0)
-        indices = np.arange(count)
-        centre = float((light * indices).sum() / light.sum())
-        radii = []
-        for middle in {int(np.floor(centre)), int(np.ceil(centre))}:
-            by_radius = np.bincount(np.abs(indices - middle), light).cumsum() / light.sum()
-            radii.append(int((by_radius < MIN_RETAINED_LIGHT).sum()))
-        sizes.append(2 * min(radii) + 1)
-    return tuple(sizes)
-
-
 # Widths, rim and significant light
 
 

@@ -145,6 +145,9 @@ _MAX_NYQUIST_RATIO = 1.5
 #: Relative difference of pixel sizes without a warning; files round to three digits. And the
 #: largest pixel of a microscope in nm: stereo microscopes have 13 um, printers 21 um (1200 dpi).
 _PIXEL_SIZE_TOLERANCE, _MAX_MICROSCOPE_PIXEL = 0.02, 2e4
+#: Light of a PSF that was cropped to the image: below the first a note says how much was lost, as
+#: the second decimal shows it; below the second nothing of its shape may be left, as of a ring.
+_NOTED_CROPPED_LIGHT, _MIN_CROPPED_LIGHT = 0.995, 0.05
 #: Labels of the fields in the dock, and their options.
 _OPTICS_LABELS = {
     "na": "numerical aperture (--na)",
@@ -238,6 +241,12 @@ class PsfSource:
         count = image_header.get_sizes("Z")[0] if "Z" in image_header.axes else 1
         if count > 1 and not has_depth:
             notes.append(make_note("psf-plane", count=count))
+        axes = "ZYX" if has_depth and "Z" in image_header.axes else "YX"
+        frame = image_header.get_sizes(axes)
+        psf_sizes = (_count_psf_planes(psf_header), *psf_header.shape[-2:])[-len(axes) :]
+        if any(size > count for size, count in zip(psf_sizes, frame, strict=True)):
+            facts = {"psf": _format_shape(psf_sizes), "frame": _format_shape(frame)}
+            notes.append(make_note("psf-cropped", name=psf_header.name, **facts))
         if cells := get_psf_cells(psf_header):
             notes.append(make_note("psf-field", rows=cells[0], columns=cells[1]))
         return tuple(notes)
@@ -266,7 +275,7 @@ class PsfSource:
             shape = psf_header.shape[-2:]
             if axes[0] == "Z":
                 shape = (_count_psf_planes(psf_header), *shape)
-            # centring at most doubles the size; kernels larger than the image are refused later
+            # centring at most doubles the size; kernels larger than the image are cropped
             return tuple(
                 min(n | 1 if is_centred else 2 * n + 1, 2 * (frame // 2) + 1) if n > 1 else 1
                 for n, frame in zip(shape, image_header.get_sizes(axes), strict=True)
@@ -296,11 +305,6 @@ class PsfSource:
         factors : tuple of int or None
             Fine pixels of the kernel in each pixel of the image, along each axis; None: one. The
             mean of the fine pixels is then what the PSF of the image describes.
-
-        Raises
-        ------
-        RefusedError
-            If the PSF is larger than the image after cropping.
         """
         from napari_dip.engine.deconvolution.psf import refine_psf, sample_gaussian_psf
 
@@ -389,16 +393,25 @@ def get_fit_axes(header: ImageHeader, dims: int) -> str:
 
 
 def centre_psf_image(header: ImageHeader, image: AnyArray) -> tuple[Tensor, tuple[Note, ...]]:
-    """Centre and crop the image of a PSF; raise if it is then larger than the image."""
+    """Centre the image of a PSF, and crop it to its light and to the image."""
     import torch
 
     from napari_dip.engine.deconvolution.psf import clean_psf
 
     kernel, notes = clean_psf(torch.from_numpy(image))
-    sizes = tuple(kernel.shape)
-    if refusal := refuse_size(header, sizes, "ZYX"[-len(sizes) :]):
-        raise RefusedError(refusal)
-    return kernel, notes
+    sizes = header.get_sizes("ZYX"[-kernel.ndim :])
+    margins = [(size - count) // 2 for size, count in zip(kernel.shape, sizes, strict=True)]
+    if max(margins) <= 0:
+        return kernel, notes
+    for axis, margin in enumerate(margins):
+        if margin > 0:
+            kernel = kernel.narrow(axis, margin, kernel.shape[axis] - 2 * margin)
+    light = float(kernel.sum())
+    if light < _MIN_CROPPED_LIGHT:
+        facts = {"psf": _format_shape(image.shape), "frame": _format_shape(sizes)}
+        raise RefusedError("psf-large", name=header.name, **facts)
+    note = make_note("psf-light-cropped", share=1 - light)
+    return kernel / light, (*notes, *([note] if light < _NOTED_CROPPED_LIGHT else []))
 
 
 def get_psf_cells(psf_header: ImageHeader) -> tuple[int, int] | None:

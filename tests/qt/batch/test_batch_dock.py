@@ -197,6 +197,21 @@ def test_a_dock_that_is_closed_amid_a_batch_loses_nothing(bench, scene):
     assert results(out) == results(scene / "whole")
 
 
+def test_resume_is_not_offered_for_a_file_whose_pixels_were_refused(bench, scene, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(scene / "in" / "a.tif", tmp_path / "in")
+    tifffile.imwrite(tmp_path / "in" / "black.tif", np.zeros((32, 32), np.uint8))
+    shutil.copy(scene / "recipe.json", tmp_path)
+    bench.ask(tmp_path, tmp_path / "out")
+    assert bench.states == ["ready", "ready"]  # by their headers
+    bench.press(bench.bar.run_button)
+    bench.wait_for_end()
+    bench.wait_for_plan()
+    assert bench.states == ["restored", "refused"]
+    assert bench.bar.run_button.text() == "Check again"
+    assert "1 file was refused: click it to see why" in bench.dock.plan_label.text()
+
+
 def test_results_open_as_lazy_layers_in_their_place(bench, scene, monkeypatch):
     bench.dock.results_folder.setText(str(scene / "whole"))
     bench.wait_for_plan()
@@ -217,6 +232,9 @@ def test_results_open_as_lazy_layers_in_their_place(bench, scene, monkeypatch):
     assert json.loads(json.dumps(metadata)) == metadata and metadata["recipe"] == RECIPE.to_dict()
     assert read_result_provenance(layer) is not None and read_result_provenance(below) is None
     assert not find_unsaved_inputs(metadata)  # a script can be made of it
+    bench.wait(lambda: "Opened: 'b denoised'" in bench.last_message)
+    middle = np.mean(layer.extent.world, 0)
+    np.testing.assert_allclose(bench.viewer.scene.camera.center[-2:], middle)
     bench.press(layers.all_button)
     bench.wait(lambda: "3 results" in bench.last_message)
     assert len(bench.viewer.layers) == 6

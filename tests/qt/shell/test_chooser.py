@@ -7,7 +7,7 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_dip.errors import Refusal
-from napari_dip.qt.shell.layer_inputs import ImageChooser
+from napari_dip.qt.shell.layer_inputs import ImageChooser, list_axes_choices
 
 
 @pytest.fixture
@@ -110,16 +110,33 @@ def test_a_lone_labels_layer_is_refused_by_its_name(viewer, image_chooser):
 
 def test_axes_are_asked_for_only_where_they_could_differ(viewer, image_chooser):
     viewer.add_image(make_image(), name="flat")
-    assert image_chooser.axes_edit.isHidden()
+    assert image_chooser.axes_combo.isHidden()
     viewer.add_image(np.stack([make_image()] * 3), name="deep")
-    assert not image_chooser.axes_edit.isHidden()
-    assert image_chooser.axes_edit.text() == "ZYX"
+    assert not image_chooser.axes_combo.isHidden()
+    assert image_chooser.axes_combo.currentText() == "ZYX: 3 planes in depth"
+
+
+@pytest.mark.parametrize(
+    ("shape", "rgb", "axes"),
+    [
+        ((8, 64, 64), False, ["ZYX", "TYX", "CYX"]),
+        ((64, 64, 3), False, ["ZYX", "TYX", "CYX", "YXS"]),
+        ((64, 64, 4), False, ["ZYX", "TYX", "CYX", "YXC"]),
+        ((8, 64, 64, 3), True, ["ZYXS", "TYXS", "CYXS"]),
+        ((5, 8, 64, 64), False, ["TZYX", "TCYX", "CZYX", "ZCYX"]),
+        ((64, 64, 3), True, []),
+        ((64, 64), False, []),
+        ((64,), False, []),
+    ],
+)
+def test_the_choices_of_axes_fit_the_image(shape, rgb, axes):
+    assert list(list_axes_choices(shape, rgb=rgb)) == axes
 
 
 def test_axes_named_by_the_user_are_remembered_for_that_image(viewer, image_chooser, qtbot):
     deep = viewer.add_image(np.stack([make_image()] * 3), name="deep")
-    image_chooser.axes_edit.clear()
-    qtbot.keyClicks(image_chooser.axes_edit, "cyx")
+    image_chooser.axes_combo.clearEditText()
+    qtbot.keyClicks(image_chooser.axes_combo.lineEdit(), "cyx")
     assert image_chooser.read_header().axes == "CYX"
     viewer.add_image(make_image(), name="flat")
     assert image_chooser.read_header().axes == "YX"

@@ -100,6 +100,24 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large_i
     assert viewer.layers["cells denoised"].metadata[METADATA_KEY]["recipe"]["preset"] == "fast"
 
 
+def test_apply_to_all_shows_the_whole_image_as_before_the_grid(large_image):
+    viewer, trying = large_image.viewer, large_image.dock.crop_preview
+    viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
+    viewer.reset_view()
+    view = viewer.scene.camera.center, viewer.scene.camera.zoom
+    draw_rectangle(large_image, 0, 0, 64, 64)
+    large_image.press(trying.toggleButton())
+    viewer.screenshot(canvas_only=False, flash=False)
+    large_image.press(trying.compare_button)
+    assert large_image.dock.is_busy
+    large_image.wait_until(lambda: viewer.canvas.grid.enabled)
+    assert viewer.scene.camera.zoom != pytest.approx(view[1])
+    large_image.press(trying.apply_button)
+    assert not viewer.canvas.grid.enabled
+    np.testing.assert_allclose(viewer.scene.camera.center, view[0])
+    assert viewer.scene.camera.zoom == pytest.approx(view[1])
+
+
 def test_discarding_a_comparison_runs_no_further_preset(large_image):
     large_image.set(prior="random-input", max_iterations="100000")
     large_image.press(large_image.dock.crop_preview.compare_button)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dask.array
 import numpy as np
 import pytest
+from qtpy.QtCore import Qt
 
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 
@@ -41,17 +42,32 @@ def test_of_a_colour_image_with_alpha_the_colours_are_restored_and_a_note_says_s
 def test_channels_are_restored_when_the_axes_say_so(driver, noisy, qtbot):
     pair = np.stack([noisy, noisy.T]).astype(np.uint16) * 9
     driver.viewer.add_image(pair, name="pair")
-    axes = driver.dock.image_chooser.axes_edit
+    axes = driver.dock.image_chooser.axes_combo
     line = driver.dock.plan_label.text()
     assert "2 planes one after another" in line
-    assert "write in 'Axes': CYX for channels" in line  # no option of the command line
-    axes.clear()
-    qtbot.keyClicks(axes, "CYX")
+    assert "choose in 'Axes': CYX for channels" in line  # no option of the command line
+    axes.clearEditText()
+    qtbot.keyClicks(axes.lineEdit(), "CYX")
     assert "2 channels one after another" in driver.dock.plan_label.text()
     driver.set(max_iterations="6")
     driver.run()
     driver.wait_for_end()
     assert driver.viewer.layers["pair denoised"].data.shape == pair.shape
+
+
+def test_guessed_axes_are_a_visible_choice_and_a_click_makes_a_movie_of_them(driver, noisy, qtbot):
+    driver.viewer.window._qt_window.show()
+    driver.viewer.add_image(np.stack([noisy] * 8), name="eight")
+    chooser = driver.dock.image_chooser
+    label = chooser.layout().labelForField(chooser.axes_combo)
+    assert chooser.axes_combo.isVisible() and label.text() == "Axes (guessed)"
+    assert "was taken for depth" in driver.dock.plan_label.text()
+    choices = [chooser.axes_combo.itemText(row) for row in range(chooser.axes_combo.count())]
+    assert choices == ["ZYX: 8 planes in depth", "TYX: 8 frames in time", "CYX: 8 channels"]
+    qtbot.keyClick(chooser.axes_combo, Qt.Key.Key_Down)
+    assert chooser.read_header().axes == "TYX" and label.text() == "Axes"
+    assert "8 frames" in driver.dock.plan_label.text()
+    assert "was taken for depth" not in driver.dock.plan_label.text()
 
 
 def test_a_stack_is_restored_as_a_volume_and_lies_as_before(driver, noisy):

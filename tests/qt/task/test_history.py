@@ -140,3 +140,18 @@ def test_paint_a_mask_inpaint_scrub_and_keep_leaves_measured_pixels_as_they_were
     np.testing.assert_array_equal(kept.data[~holes], noisy[~holes])
     assert (kept.data[holes] != noisy[holes]).any()
     assert kept.metadata[METADATA_KEY]["inputs"]["mask"]["layer"] == "mask"
+
+
+@pytest.mark.gl
+def test_history_curve_and_message_of_a_deleted_result_go_with_it(driver):
+    dock, layers = driver.dock, driver.viewer.layers
+    driver.run()
+    driver.wait_for_end()
+    assert not dock.history.isHidden() and not dock.validation_curve.isHidden()
+    layers.selection = {layers["cells denoised"]}
+    buttons = driver.viewer.window._qt_viewer.layerButtons
+    driver.press(buttons.deleteButton)
+    assert driver.names == ["cells"]
+    assert dock.history.isHidden() and not dock.history.snapshot_buffer.snapshots
+    assert dock.validation_curve.isHidden()
+    assert driver.last_message == ""

@@ -252,6 +252,20 @@ def test_a_new_dock_takes_up_the_settings_of_the_last_run_and_says_so(expanded_r
     )
 
 
+def test_use_of_the_default_settings_says_nothing_of_the_last_run_any_more(expanded_repeat):
+    driver = expanded_repeat
+    driver.set(seed=17, preset="fast")
+    restore_layer(driver)
+    later = DenoiseDock(driver.viewer)
+    driver.viewer.window.add_dock_widget(later, name="Later", area="right")
+    assert "settings are those of your last run" in later.run_bar.message_label.text()
+    driver.press(later.repeat_section.toggleButton())
+    later.repeat_section.presets.combo.setCurrentIndex(0)
+    driver.press(later.repeat_section.presets.load_button)
+    assert later.form.build_recipe().run_settings.seed == 0
+    assert later.run_bar.message_label.text() == "The settings are the default ones."
+
+
 def test_many_sentences_leave_room_for_the_folds_below(expanded_repeat):
     driver, bar = expanded_repeat, expanded_repeat.dock.run_bar
     driver.viewer.window.resize(1280, 720)

@@ -5,7 +5,7 @@ The dock uses the same code as the command line, so each of them can resume a ba
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +88,7 @@ class BatchPlanView:
     @property
     def remaining_count(self) -> int:
         """Number of files to restore."""
-        return sum(row.state == "ready" for row in self.rows)
+        return sum(row.state in _REMAINING_STATES for row in self.rows)
 
     @property
     def has_earlier_batch(self) -> bool:
@@ -185,6 +185,8 @@ def _keep_on_discard(poll_control: PollControl) -> Control:
     return Control.KEEP if control is Control.DISCARD else control
 
 
+#: States of files that another run of the batch would restore, or try again.
+_REMAINING_STATES = {"ready", "waiting", "failed"}
 #: Milliseconds from the last change to reading the headers, longer than a pause in typing.
 _TYPING_PAUSE_MS = 400
 _EMPTY_BATCH_HINT = "Add the files to restore. Results go into a folder of their own."
@@ -379,12 +381,12 @@ class BatchDock(QWidget):
             self.plan_label.setText(plan_view.message)
             self.files_panel.clear_contents()
             return
-        self._plan_view = plan_view
-        self.files_panel.show_plan(
-            plan_view.plan, (self._last_rows.get(row.source, row) for row in plan_view.rows)
-        )
-        refused_count = len(plan_view.plan.refused_files)
-        all_refused = refused_count == len(plan_view.rows)
+        # a file that the last batch refused for its pixels has a header that can be planned
+        rows = tuple(self._last_rows.get(row.source, row) for row in plan_view.rows)
+        self._plan_view = plan_view = replace(plan_view, rows=rows)
+        self.files_panel.show_plan(plan_view.plan, rows)
+        refused_count = sum(row.state == "refused" for row in rows)
+        all_refused = len(plan_view.plan.refused_files) == len(rows)
         message = "" if plan_view.remaining_count else _describe_finished_batch(refused_count)
         self.plan_label.setText(
             plan_view.describe(_ALL_REFUSED_MESSAGE if all_refused else message)

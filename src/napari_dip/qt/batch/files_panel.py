@@ -30,7 +30,12 @@ from napari_dip.qt.shell.dock_widget import (
     make_single_shot_timer,
     style_table,
 )
-from napari_dip.qt.shell.napari_layers import METADATA_KEY, build_report_provenance, preserve_view
+from napari_dip.qt.shell.napari_layers import (
+    METADATA_KEY,
+    build_report_provenance,
+    fit_view,
+    preserve_view,
+)
 from napari_dip.qt.shell.run_bar import ScrollableLabel, make_message_label
 from napari_dip.scale.batch.records import PAGE_FILE, read_file_record
 
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from napari.layers import Layer
     from napari.viewer import Viewer
 
     from napari_dip.pipeline.plan.types import Plan
@@ -73,6 +79,7 @@ class BatchLayers(QObject):
         self._remaining: list[tuple[Job, Recipe]] = []
         self._call: BackgroundCall | None = None
         self._names: list[str] = []
+        self._added_layers: list[Layer] = []
         self._includes_inputs = False
         self._opened_layers: list[LazyLayer] = []
         self._next_timer = make_single_shot_timer(self)
@@ -89,7 +96,7 @@ class BatchLayers(QObject):
             Whether the inputs are opened, too.
         """
         self._remaining += [(job, recipe) for job in jobs]
-        self._includes_inputs, self._names = includes_inputs, []
+        self._includes_inputs, self._names, self._added_layers = includes_inputs, [], []
         if self._call is None and not self._next_timer.isActive():
             self._open_next()
 
@@ -115,6 +122,9 @@ class BatchLayers(QObject):
             )
         elif self._names:
             count = len(self._names)
+            shown = [layer for layer in self._added_layers if layer in self._viewer.layers]
+            if shown:
+                fit_view(self._viewer, *shown)
             opened = f"'{self._names[0]}'" if count == 1 else f"{count} results"
             self.message_emitted.emit(f"Opened: {opened}. What is in sight is read from the disk.")
 
@@ -141,7 +151,7 @@ class BatchLayers(QObject):
 
     def _add_layer(self, pixels: Any, attributes: dict[str, Any]) -> None:
         with preserve_view(self._viewer):
-            self._viewer.add_image(pixels, **attributes)
+            self._added_layers.append(self._viewer.add_image(pixels, **attributes))
 
     def _is_open(self, path: str) -> bool:
         """Whether a layer of a file exists already."""

@@ -84,6 +84,8 @@ def _measure_page_height(page: QWidget) -> int:
 class DockCloser(QObject):
     """Event filter that opens a dock as a tab, makes its title fit, and shuts it down at its end.
 
+    A dock that is closed during a run keeps the best image so far, as *Stop and keep* does.
+
     napari stacks docks below each other, and its window grows with each of them, beyond the screen.
 
     Parameters
@@ -96,7 +98,8 @@ class DockCloser(QObject):
     def __init__(self, dock: QWidget, shut_down: Callable[[], object]) -> None:
         super().__init__(dock)
         self._dock, self._shut_down = dock, shut_down
-        self._is_docked = self._has_appeared = False
+        self._is_docked = self._has_appeared = self._is_closing = False
+        self._last_frame: QWidget | None = None
         dock.setMinimumWidth(MIN_DOCK_WIDTH)
         dock.installEventFilter(self)
 
@@ -108,21 +111,38 @@ class DockCloser(QObject):
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """React to a change of the parent, and to the first appearance."""
         kind = None if event is None else event.type()
+        if self._is_closing:
+            return False
         if kind == QEvent.Type.ParentChange:  # on closing, napari takes the widget from its parent
             if self.frame is not None:
-                self._is_docked = True
+                self._is_docked, self._last_frame = True, self.frame
                 if isinstance(self.frame, QDockWidget):
                     self.frame.dockLocationChanged.connect(self._tabify)
             elif self._is_docked:
-                self._is_docked = False
-                self._shut_down()
-                self._dock.deleteLater()
+                self._is_closing = True
+                self._close()
         elif kind == QEvent.Type.Show:
             self._adjust_title_width()
             if self.frame is not None and not self._has_appeared:
                 self._has_appeared = True
                 self.frame.raise_()  # a new tab lies behind the others
         return False
+
+    def _close(self) -> None:
+        """Shut the dock down; during a run, keep the best image so far first."""
+        jobs = getattr(self._dock, "jobs", None)
+        window = None if self._last_frame is None else self._last_frame.parentWidget()
+        if jobs is None or window is None or not jobs.is_running:
+            self._end()
+            return
+        self._dock.setParent(window)  # lives on, hidden, until the run or the window ends
+        jobs.remaining = ()
+        jobs.ended.connect(self._end)
+        jobs.keep()
+
+    def _end(self) -> None:
+        self._shut_down()
+        self._dock.deleteLater()
 
     def _tabify(self, area: Qt.DockWidgetArea) -> None:
         """Make the dock a tab of another dock of this plugin, when napari has just added it.

@@ -295,6 +295,11 @@ class JobController(QObject):
         """Whether a job is computed or waits in the queue."""
         return self.request is not None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a job is computed now, so that it can be stopped and its outcome kept."""
+        return self._call is not None and self.state is not JobState.FINISHED
+
     def set_planned(self, is_planned: bool) -> None:
         """Set whether there is a plan that can start; ignored during a job."""
         if not self.is_busy:
@@ -363,7 +368,7 @@ class JobController(QObject):
         self._call.start()
 
     def _request_control(self, state: JobState, message: str, control: Control) -> None:
-        if self._call is not None and self.state is not JobState.FINISHED:
+        if self._call is not None and self.is_running:
             self._set_state(state)
             self.message_emitted.emit(message)
             self._call.control.set(control)

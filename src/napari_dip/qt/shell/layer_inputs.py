@@ -7,6 +7,7 @@ list, but selecting one, for example to save it, does not choose it as the input
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -14,16 +15,18 @@ from weakref import ref
 
 import numpy as np
 from napari.layers import Image, Labels, Shapes
-from qtpy.QtCore import QObject, Signal
-from qtpy.QtWidgets import QFormLayout, QLabel, QLineEdit, QWidget
+from qtpy.QtCore import QObject, QSignalBlocker, Signal
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QWidget
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.io import ImageHeader, guess_axes
 from napari_dip.pipeline.calibrate.inputs import inspect_early
+from napari_dip.pipeline.plan.layout import MAX_UNNAMED_CHANNELS
 from napari_dip.qt.shell.background_call import call_reporting_errors
 from napari_dip.qt.shell.dock_widget import (
     Connections,
     fill_combo,
+    guard_wheel,
     make_combo,
     make_form,
     make_single_shot_timer,
@@ -55,6 +58,16 @@ _LAYER_TYPES = {"image": Image, "labels": Labels, "shapes": Shapes}
 _MAX_CHECKED_MASK_PIXELS, _STROKE_PAUSE_MS = 2**22, 300
 #: Largest PSF, in pixels, that is inspected with each plan; 256 x 256 take 0.1 s.
 _MAX_INSPECTED_PIXELS = 2**16
+#: Usual axes before Y and X, by their number, and what is counted along an axis.
+_LEADING_AXES = {1: "ZTC", 2: ("TZ", "TC", "CZ", "ZC"), 3: ("TCZ", "TZC", "CTZ")}
+_AXIS_NOUNS = {"T": "frames in time", "Z": "planes in depth", "C": "channels", "S": "colours"}
+#: Number of samples of a colour image: red, green and blue.
+_COLOUR_COUNT = 3
+_AXES_TOOLTIP = (
+    "What each axis of the image is. Choose another entry if a guess is wrong, or type one letter "
+    "for each axis: Y and X for the image plane, C for channels, Z for depth, T for time, S for "
+    "red, green and blue."
+)
 #: Entry of the list for an optional input that is not used.
 NO_LAYER = "none"
 
@@ -86,20 +99,17 @@ class ImageChooser(QWidget):
             "The image to restore. It follows the layer that is selected in napari, "
             "unless that is a result.",
         )
-        self.axes_edit = QLineEdit()
-        self.axes_edit.setAccessibleName("Axes")
-        self.axes_edit.setToolTip(
-            "<qt>One letter for each axis: Y and X for the image plane, C for channels, "
-            "Z for depth, T for time, S for red, green and blue. "
-            "Change it if the guess is wrong.</qt>"
-        )
+        self.axes_combo = make_combo("Axes", _AXES_TOOLTIP)
+        self.axes_combo.setEditable(True)
+        self.axes_combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        guard_wheel(self.axes_combo)
         self._axes_label = QLabel("Axes")
         form = make_form(self)
         form.addRow("Image", self.combo)
-        form.addRow(self._axes_label, self.axes_edit)
-        self._axes_label.setBuddy(self.axes_edit)
+        form.addRow(self._axes_label, self.axes_combo)
+        self._axes_label.setBuddy(self.axes_combo)
         self.combo.activated.connect(self._on_combo)
-        self.axes_edit.textEdited.connect(self._on_axes)
+        self.axes_combo.currentTextChanged.connect(self._on_axes)
         self._connections.follow_layers(self.refresh, viewer)
         self._connections.connect(self._on_selection, viewer.layers.selection.events.active)
         self.refresh()
@@ -128,7 +138,9 @@ class ImageChooser(QWidget):
         """Return a description of the chosen image, or a refusal."""
         layer = self.get_layer()
         if layer is not None:
-            return read_layer_header(layer, self.axes_edit.text().strip().upper())
+            header = read_layer_header(layer, self._read_axes())
+            is_named = layer.name in self._axes_by_layer
+            return replace(header, has_guessed_axes=False) if is_named else header
         active = self._viewer.layers.selection.active
         if active is None or is_preview(active):
             return make_refusal("image-none")
@@ -179,19 +191,32 @@ class ImageChooser(QWidget):
         self._chosen_by_hand = None if _is_original_image(active) and active.name == name else name
         self.refresh()
 
-    def _on_axes(self, text: str) -> None:
-        self._axes_by_layer[self.combo.currentText()] = text
+    def _read_axes(self) -> str:
+        """Return the letters of the chosen or typed axes."""
+        return self.axes_combo.currentText().partition(":")[0].strip().upper()
+
+    def _on_axes(self, _: str) -> None:
+        self._axes_by_layer[self.combo.currentText()] = self._read_axes()
+        self._axes_label.setText("Axes")
         self.changed.emit()
 
     def _show_axes(self, _: object = None) -> None:
         """Show the axes, but no field for them if there are only Y and X."""
-        layer, axes, is_visible = self.get_layer(), "", False
+        layer, axes, choices = self.get_layer(), "", dict[str, str]()
+        is_guess = False
         if layer is not None:
             axes = self._axes_by_layer.get(layer.name, guess_layer_axes(layer))
-            is_visible = self._has_axes_field and len(get_full_resolution(layer).shape) > 2
-        self.axes_edit.setText(axes)
+            choices = list_axes_choices(get_full_resolution(layer).shape, rgb=bool(layer.rgb))
+            header = read_layer_header(layer, axes)
+            is_guess = layer.name not in self._axes_by_layer and header.has_guessed_axes
+        with QSignalBlocker(self.axes_combo):
+            self.axes_combo.clear()
+            self.axes_combo.addItems(list(choices.values()))
+            self.axes_combo.setCurrentText(choices.get(axes, axes))
+        is_visible = self._has_axes_field and bool(choices)
+        self._axes_label.setText("Axes (guessed)" if is_guess else "Axes")
         self._axes_label.setVisible(is_visible)
-        self.axes_edit.setVisible(is_visible)
+        self.axes_combo.setVisible(is_visible)
 
     def _watch_layer(self, layer: Image | None) -> None:
         """Connect to data changes of one layer only: another shape needs another plan."""
@@ -206,6 +231,19 @@ class ImageChooser(QWidget):
     def _on_data(self, _: object = None) -> None:
         self._show_axes()
         self.changed.emit()
+
+
+def list_axes_choices(shape: tuple[int, ...], *, rgb: bool) -> dict[str, str]:
+    """Return the usual axes of an image with more than Y and X, with their descriptions."""
+    choices = [f"{axes}YX{'S' * rgb}" for axes in _LEADING_AXES.get(len(shape) - 2 - rgb, ())]
+    if len(shape) == 3 and not rgb and shape[-1] <= MAX_UNNAMED_CHANNELS:
+        choices += ["YXS"] if shape[-1] == _COLOUR_COUNT else ["YXC"]
+
+    def describe(axes: str) -> str:
+        counts = zip(axes, shape, strict=True)
+        return ", ".join(f"{n} {_AXIS_NOUNS[axis]}" for axis, n in counts if axis in _AXIS_NOUNS)
+
+    return {axes: f"{axes}: {describe(axes)}" for axes in choices}
 
 
 def _is_selectable(layer: object) -> bool:

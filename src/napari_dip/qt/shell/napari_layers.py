@@ -279,7 +279,7 @@ def preserve_view(viewer: Viewer) -> Iterator[None]:
     """Restore selection, camera and sliders afterwards, which napari changes for a new layer."""
     layers = viewer.layers
     selected, active = set(layers.selection), layers.selection.active
-    camera = viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera  # napari < 0.9
+    camera = get_camera(viewer)
     view = {"center": camera.center, "zoom": camera.zoom, "angles": camera.angles}
     step = viewer.dims.current_step
     try:
@@ -295,6 +295,19 @@ def preserve_view(viewer: Viewer) -> Iterator[None]:
                 setattr(camera, key, value)
         if len(viewer.dims.current_step) == len(step) and viewer.dims.current_step != step:
             viewer.dims.current_step = step
+
+
+def fit_view(viewer: Viewer, *layers: Layer) -> None:
+    """Move the camera so that these layers fill the view."""
+    if hasattr(viewer, "fit_to_view"):
+        viewer.fit_to_view(layers=list(layers))
+    else:  # napari < 0.9
+        viewer.reset_view()
+
+
+def get_camera(viewer: Viewer) -> Any:
+    """Return the camera of the viewer."""
+    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera  # napari < 0.9
 
 
 def get_full_resolution(layer: Image) -> Any:

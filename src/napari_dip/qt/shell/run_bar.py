@@ -7,13 +7,14 @@ import time
 from math import ceil
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from napari.utils.notifications import show_error
+from napari.utils.notifications import show_error, show_info
 from napari.utils.progress import progress
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QEvent, QObject, QPointF, Qt, QTimer, Signal
 from qtpy.QtGui import QTextLayout, QTextOption
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import (
+    QApplication,
     QFrame,
     QLabel,
     QProgressBar,
@@ -54,6 +55,8 @@ _OPTION = re.compile(r" \(--[a-z][^()]*\)")
 #: Seconds after the start in which a click on Run is ignored: the second click of a double click
 #: must not stop the run.
 _DOUBLE_CLICK_SECONDS = 0.5
+#: Seconds of a run after which its end is announced in napari: who waits longer looks elsewhere.
+_LONG_SECONDS = 30.0
 #: States in which the first button stops the job.
 _BUSY_STATES = {JobState.RUNNING, JobState.PAUSED, JobState.STOPPING, JobState.FINISHED}
 
@@ -426,7 +429,9 @@ class JobPanel(QObject):
         self._is_busy = False
         self.jobs = jobs = JobController(self, self, **messages)
         jobs.state_changed.connect(self._on_state)
-        jobs.message_emitted.connect(run_bar.show_message)
+        self._start_time, self._message = 0.0, ""
+        jobs.message_emitted.connect(self._on_message)
+        jobs.ended.connect(self._on_ended)
         jobs.progressed.connect(self._on_progress)
         jobs.refused.connect(self._on_refused)
         run_bar.keep_pressed.connect(jobs.keep)
@@ -441,6 +446,7 @@ class JobPanel(QObject):
         """Prepare the dock for a job that begins, and show its progress in napari's window."""
         self._dock.begin_job(request)
         self._activity = Activity(request.label, self._widget.window())
+        self._start_time = time.monotonic()
 
     def accept_outcome(self, request: JobRequest, outcome: Any) -> str:
         """Show the outcome in the dock and return a message for the user."""
@@ -475,6 +481,18 @@ class JobPanel(QObject):
         self._dock.show_progress(progress)
         if activity is not None:  # last, because napari processes other events here
             activity.show(progress.event.fraction)
+
+    def _on_message(self, text: str) -> None:
+        self._message = text
+        self._run_bar.show_message(text)
+
+    def _on_ended(self) -> None:
+        """Tell a user who does not look at the dock that a run has ended."""
+        is_closed, seconds = self._widget.isHidden(), time.monotonic() - self._start_time
+        if self.jobs.is_busy or not self._message or not (is_closed or seconds > _LONG_SECONDS):
+            return
+        show_info(self._message.partition("\n")[0])
+        QApplication.alert(self._widget.window())
 
     def _on_refused(self, refusal: Refusal) -> None:
         show_error(remove_option_names(refusal.message))

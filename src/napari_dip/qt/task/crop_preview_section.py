@@ -24,6 +24,8 @@ from napari_dip.qt.shell.dock_widget import (
 )
 from napari_dip.qt.shell.napari_layers import (
     find_layer,
+    fit_view,
+    get_camera,
     is_preview,
     read_layer_header,
     read_layer_provenance,
@@ -122,6 +124,7 @@ class GridComparison:
         self._hidden_layers: list[Layer] = []
         self._labelled_layers: list[Layer] = []
         self._is_active = False
+        self._view: dict[str, Any] = {}
 
     def show(self, layers: Sequence[Layer]) -> None:
         """Show layers in the grid, with the camera on the last one."""
@@ -141,17 +144,17 @@ class GridComparison:
         grid = _get_viewer_grid(viewer)
         grid.shape, grid.stride, grid.enabled = (-1, -1), 1, True
         self._is_active = True
-        if hasattr(viewer, "fit_to_view"):
-            viewer.fit_to_view(layers=[layers[-1]])
-        else:  # napari < 0.9
-            viewer.reset_view()
+        camera = get_camera(viewer)
+        self._view = {name: getattr(camera, name) for name in ("center", "zoom", "angles")}
+        fit_view(viewer, layers[-1])
 
     def end(self) -> None:
-        """Leave the grid if this object opened it, and show the hidden layers again."""
+        """Leave the grid if this object opened it, with the view and the layers of before."""
         hidden, self._hidden_layers = self._hidden_layers, []
         if self._is_active:
             self._is_active = False
             _get_viewer_grid(self._viewer).enabled = False
+            get_camera(self._viewer).update(self._view)
         for layer in hidden:
             layer.visible = True
         labelled, self._labelled_layers = self._labelled_layers, []

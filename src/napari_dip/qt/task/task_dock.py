@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import ref
 
 from qtpy.QtWidgets import QWidget
 
@@ -79,7 +80,8 @@ class TaskDock(QWidget):
         self.inputs = LayerInputs(viewer, TASKS[self.task].spec.inputs[1:], self)
         self.image_chooser, self.extra_inputs = self.inputs.image_chooser, self.inputs.extra_inputs
         self.result_view = ResultView(viewer)
-        self._results = ResultQueue(viewer, self.result_view.show)
+        self._results = ResultQueue(viewer, self._on_result)
+        self._result_layer: ref[Any] | None = None
         self.form = SettingsForm(self.task)
         self.repeat_section = RepeatSection(viewer, self.form, self.inputs)
         self.validation_curve = ValidationCurve()
@@ -103,7 +105,7 @@ class TaskDock(QWidget):
         self._build_layout()
         self._connect_signals()
         self.inputs.update_image()
-        self.run_bar.show_message(self.repeat_section.restore_last_settings())
+        self.run_bar.prepend_message(self.repeat_section.restore_last_settings())
         self.form.widgets["preset"].value = (
             get_default_preset() or self.form.widgets["preset"].value
         )
@@ -167,6 +169,7 @@ class TaskDock(QWidget):
     def shut_down(self) -> None:
         """Stop all work and disconnect from the viewer, when the dock is closed."""
         self._panel.shut_down()
+        self.viewer.layers.events.removed.disconnect(self._on_removed)
         self.inputs.shut_down()
         for section in (
             self.noise_section,
@@ -228,6 +231,20 @@ class TaskDock(QWidget):
         for section in (self.repeat_section, self.crop_preview, self.interrupted_runs, self.inputs):
             section.set_busy(is_busy)
 
+    def _on_result(self, pending: PendingResult, layer_name: str) -> str:
+        """Follow the layer of a new result, compare it with its input, and return a message."""
+        self._result_layer = ref(self.viewer.layers[layer_name])
+        return self.result_view.show(pending, layer_name)
+
+    def _on_removed(self, event: Any) -> None:
+        """Clear what belongs to the latest result when its layer is deleted."""
+        is_result = self._result_layer is not None and self._result_layer() is event.value
+        if is_result and not self.is_busy:
+            self._result_layer = None
+            self.history.clear_contents()
+            self.validation_curve.restart()
+            self.run_bar.show_message("")
+
     def _on_ended(self) -> None:
         if not self.is_busy:  # else the next of several runs has begun
             call_reporting_errors(
@@ -241,6 +258,7 @@ class TaskDock(QWidget):
 
     def _connect_signals(self) -> None:
         self.run_bar.run_pressed.connect(self.start)
+        self.viewer.layers.events.removed.connect(self._on_removed)
         self.run_bar.add_pressed.connect(self._on_add)
         self.form.changed.connect(self.show_plan)
         self.inputs.changed.connect(self.show_plan)
