@@ -34,7 +34,7 @@ DOCKS = {
     "Batch": "mitochondria",
 }
 #: Folds that hold settings.
-FOLDS = ("Settings", "Axes and processes")
+FOLDS = ("More settings", "Axes and workers")
 #: Side of the cut samples, and iterations.
 SIDE, ITERATIONS = 64, "12"
 

@@ -170,7 +170,7 @@ class NoiseReport:
             return sentence
         return (
             f"{sentence} Only the pixels {self.blind_spot_shape} of such a block share noise with "
-            "its middle; the setting 'Blind spot' can hide these alone."
+            "its middle; the setting 'Blind-spot shape' can hide these alone."
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.templates import shorten_repr
 from napari_dip.io.paths import describe_exception, parse_strict_json
 from napari_dip.tasks import TASKS, Setting, Task
+from napari_dip.tasks.base import IMAGE_AXES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,12 +138,13 @@ class RunSettings(BaseModel):
             "the one before, or together as one volume, where they help each other. Automatic: "
             "together along depth, one by one along time; together for inpainting.",
             choices={"auto": "Automatic", "planes": "Plane by plane", "volume": "As a volume"},
+            is_relevant=lambda values: bool(set("TZ") & set(values[IMAGE_AXES])),
         ),
     ] = "auto"
     tile: Annotated[
         Annotated[int, Field(ge=128, le=2**16)] | None,
         Setting(
-            "Tile size",
+            "Tile",
             "Side of a tile in pixels. A large plane is restored in tiles, one after another, "
             "which overlap and are blended. Empty: the whole plane at once, or tiles if it needs "
             "more memory than there is.",
@@ -152,7 +154,7 @@ class RunSettings(BaseModel):
     dtype: Annotated[
         Literal["float32", "same"],
         Setting(
-            "Result type",
+            "Data type",
             "A 32-bit float keeps all digits; 'As the input' rounds to the type of the input.",
             choices={"float32": "32-bit float", "same": "As the input"},
         ),

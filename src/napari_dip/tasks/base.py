@@ -1,7 +1,4 @@
-"""Base types of tasks: settings, inputs, the values of its three functions, and the class `Task`.
-
-The typed fields of a task become its form, its command-line options and its recipe.
-"""
+"""Base types of tasks: settings, inputs, values of its functions, and the class `Task`."""
 
 from __future__ import annotations
 
@@ -39,6 +36,8 @@ MIN_PIXEL_WEIGHT = 0.5
 SINGLE_PIXEL = ((1,),)
 #: Key of the prior of tasks that choose no other.
 DEFAULT_PRIOR = "random-input"
+#: Keys for `Setting.is_relevant`: the axes with more than one pixel, and the chosen extra inputs.
+IMAGE_AXES, EXTRA_INPUTS = "image_axes", "extra_inputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +57,15 @@ class Setting:
     step : float or None
         Increment of a number in the dock, in its unit. Its limits are those of the type.
     is_advanced : bool
-        Whether the dock hides the setting among the advanced ones.
+        Whether the dock folds the setting away.
     file_filter : str
         Filter of the file dialog for a text field that holds a path, such as "Networks (*.pt2)".
     list_suggestions : callable or None
         (task) -> values that the dock suggests for a text field, or a refusal; may take a second.
+    is_relevant : callable or None
+        (values by name, with IMAGE_AXES and EXTRA_INPUTS) -> whether the setting can matter.
     report_template : str
-        How the methods text states a number, with its unit and "{:g}" for the value. If empty, the
-        methods text states label, colon and value.
+        How the methods text states a number, with unit and "{:g}"; "": label, colon and value.
     """
 
     label: str
@@ -75,6 +75,7 @@ class Setting:
     is_advanced: bool = True
     file_filter: str = ""
     list_suggestions: Callable[[Any], tuple[str, ...] | Refusal] | None = None
+    is_relevant: Callable[[Mapping[str, Any]], bool] | None = None
     report_template: str = ""
 
 
@@ -374,8 +375,7 @@ class TaskSpec:
     has_same_pixels : bool
         Whether the result has the same pixel grid as the image.
     keeps_mean : bool
-        Whether the result has the mean intensity of the image. If so, what the fit changed of it
-        is corrected, and the report compares both.
+        Whether the result keeps the mean intensity: what the fit changed of it is corrected.
     crosses_frame : bool
         Whether light crosses the frame, so that the result may have another mean than the image.
     explains_pixels : bool
@@ -383,8 +383,7 @@ class TaskSpec:
     reports_unreliable_noise : bool
         Whether the notes report that an image's noise could not be measured reliably.
     candidates : tuple of str
-        Priors of the model selection, if the setting `prior` is "auto". All of them are fitted. The
-        first wins a tie.
+        Priors of the model selection, if `prior` is "auto"; the first wins a tie.
     describe_learned : callable
         (parameters that were fitted besides the image, by name) -> notes on them for the report.
     """

@@ -51,7 +51,6 @@ from napari_dip.tasks.psf_settings import (
     RefractiveIndex,
     Wavelength,
     ZStep,
-    centre_psf_image,
     get_fit_axes,
     get_psf_cells,
     refine_sizes,
@@ -98,7 +97,7 @@ FinerFactor = Annotated[
     str,
     BeforeValidator(partial(normalise_factor, allows_one=True)),
     Setting(
-        "Finer grid",
+        "Upscaling factor",
         "How many pixels the result has for each pixel of the image: 1, 2, 3, 4 or 8, or one "
         "number for each axis as Y,X or Z,Y,X, such as 1,2,2. More than 1 where the pixels are "
         "too coarse for the detail that the PSF lets through.",
@@ -166,7 +165,7 @@ class Deblur(Task):
     non_negative: Annotated[
         bool,
         Setting(
-            "Non-negativity",
+            "Non-negative",
             "Keeps the result from falling below the background.",
         ),
     ] = True
@@ -490,6 +489,7 @@ def make_field_kernels(
 
     from napari_dip.engine.deconvolution.field_psf import decompose_field
     from napari_dip.engine.deconvolution.psf import refine_psf
+    from napari_dip.tasks.psf_checks import centre_psf_image
 
     cells, sizes = images.shape[:2], images.shape[2:]
     centred = [centre_psf_image(header, image) for image in images.reshape(-1, *sizes)]

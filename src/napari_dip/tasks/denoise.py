@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from napari_dip.errors import make_refusal
 from napari_dip.tasks.base import (
     CONTEXT_RADIUS,
+    IMAGE_AXES,
     IMAGE_INPUT,
     SINGLE_PIXEL,
     FitInput,
@@ -145,6 +146,7 @@ class Denoise(Task):
             "By default, colour photographs are restored with all channels together, and "
             "fluorescence channels one by one.",
             choices={"auto": "Automatic", "together": "Together", "separate": "One by one"},
+            is_relevant=lambda values: bool(set("CS") & set(values[IMAGE_AXES])),
         ),
     ] = "auto"
 

@@ -14,6 +14,7 @@ from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.io.header import match_axes
 from napari_dip.tasks.base import (
+    EXTRA_INPUTS,
     IMAGE_INPUT,
     SINGLE_PIXEL,
     FitInput,
@@ -93,6 +94,7 @@ class Inpaint(Task):
             "Invert mask",
             "Fill in the pixels that the mask does not mark.",
             is_advanced=False,
+            is_relevant=lambda values: "mask" in values[EXTRA_INPUTS],
         ),
     ] = False
     label: Annotated[
@@ -101,6 +103,7 @@ class Inpaint(Task):
             "Only this label",
             "Fill in only the pixels that have this value in the mask. Empty: all above 0.",
             is_advanced=False,
+            is_relevant=lambda values: "mask" in values[EXTRA_INPUTS],
         ),
     ] = None
     grow: Annotated[

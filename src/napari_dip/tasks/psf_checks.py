@@ -14,14 +14,16 @@ import numpy as np
 from scipy import ndimage
 
 from napari_dip.engine.constants import MAD_TO_STD, MIN_RETAINED_LIGHT
-from napari_dip.errors import Refusal, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import Tensor
+
     from napari_dip.errors.notes import Note
-    from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
+    from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray, ImageHeader
 
 #: Negative values up to this share of the peak are treated as rounding errors.
 _MAX_NEGATIVE_FRACTION = 1e-6
@@ -66,6 +68,9 @@ _MIN_WIDTH_RATIO, MAX_WIDTH_RATIO = 0.65, 1.25
 #: Ratio of a single bright pixel to its brightest neighbour from which on it is a hot pixel, if it
 #: and they have less than half of the light. On 180 random paths of a camera it is at most 8.
 _HOT_PIXEL_RATIO = 10.0
+#: Light of a PSF that was cropped to the image: below the first a note says how much was lost, as
+#: the second decimal shows it; below the second nothing of its shape may be left, as of a ring.
+_NOTED_CROPPED_LIGHT, _MIN_CROPPED_LIGHT = 0.995, 0.05
 #: A wrapped PSF has this share of its light in its corners, a quarter of a side wide, and at least
 #: the second in each.
 _MIN_CORNERS_LIGHT, _MIN_CORNER_LIGHT = 0.8, 0.02
@@ -137,6 +142,28 @@ def _refuse_values(psf: FloatArray) -> Refusal | None:
     if psf.max() > MIN_RETAINED_LIGHT * psf.clip(min=0).sum():
         return make_refusal("psf-point")
     return None
+
+
+def centre_psf_image(header: ImageHeader, image: AnyArray) -> tuple[Tensor, tuple[Note, ...]]:
+    """Centre the image of a PSF, and crop it to its light and to the image."""
+    import torch
+
+    from napari_dip.engine.deconvolution.psf import clean_psf
+
+    kernel, notes = clean_psf(torch.from_numpy(image))
+    sizes = header.get_sizes("ZYX"[-kernel.ndim :])
+    margins = [(size - count) // 2 for size, count in zip(kernel.shape, sizes, strict=True)]
+    if max(margins) <= 0:
+        return kernel, notes
+    for axis, margin in enumerate(margins):
+        if margin > 0:
+            kernel = kernel.narrow(axis, margin, kernel.shape[axis] - 2 * margin)
+    light = float(kernel.sum())
+    if light < _MIN_CROPPED_LIGHT:
+        psf, frame = (" × ".join(map(str, shape)) for shape in (image.shape, sizes))
+        raise RefusedError("psf-large", name=header.name, psf=psf, frame=frame)
+    note = make_note("psf-light-cropped", share=1 - light)
+    return kernel / light, (*notes, *([note] if light < _NOTED_CROPPED_LIGHT else []))
 
 
 # Widths, rim and significant light

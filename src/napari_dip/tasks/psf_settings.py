@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, isclose, sqrt
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from napari_dip.engine.constants import AIRY_RADIUS_FACTOR, GAUSSIAN_RADIUS_SIGMAS
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.base import Setting, TaskInput
+from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, Setting, TaskInput
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from napari_dip.errors.notes import Note
@@ -27,33 +29,47 @@ if TYPE_CHECKING:
 OIL_REFRACTIVE_INDEX = 1.518
 _Length = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 _Width = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+
+
+def _has_psf_image(values: Mapping[str, Any]) -> bool:
+    return "psf" in values[EXTRA_INPUTS]
+
+
+def _has_optics(values: Mapping[str, Any]) -> bool:
+    """Whether a microscope is named; what it needs is then asked for, and no Gaussian."""
+    return bool(values["model"] != "none" or values["na"] or values["wavelength"])
+
+
 GaussianSigma = Annotated[
     _Width | None,
     Setting(
-        "Gaussian blur (SD, pixels)",
+        "Gaussian sigma (pixels)",
         "Standard deviation of a Gaussian blur in pixels: its full width at half maximum divided "
         "by 2.35. Empty: none.",
         is_advanced=False,
+        is_relevant=lambda values: not _has_psf_image(values) and not _has_optics(values),
         report_template="Gaussian blur of standard deviation {:g} pixels",
     ),
 ]
 GaussianSigmaZ = Annotated[
     _Width | None,
     Setting(
-        "Gaussian blur along Z",
+        "Gaussian sigma along Z",
         "Standard deviation of the blur along Z, in planes of the stack, which is then deblurred "
         "as a volume. Empty: each plane is blurred by itself.",
+        is_relevant=lambda values: bool(values["gaussian_sigma"]) and "Z" in values[IMAGE_AXES],
         report_template="along Z of standard deviation {:g} planes",
     ),
 ]
 MicroscopeType = Annotated[
     Literal["none", "widefield", "confocal"],
     Setting(
-        "Microscope",
+        "Microscope model",
         "Compute the PSF of this kind of microscope from its aperture, the wavelength and the "
         "pixel size.",
         choices={"none": "Not chosen", "widefield": "Widefield", "confocal": "Confocal"},
         is_advanced=False,
+        is_relevant=lambda values: not _has_psf_image(values) and not values["gaussian_sigma"],
     ),
 ]
 NumericalAperture = Annotated[
@@ -62,6 +78,8 @@ NumericalAperture = Annotated[
         "Numerical aperture",
         "Numerical aperture (NA) of the objective, as written on it. With a PSF from an image, "
         "its width is compared with that of such a microscope. Empty: none.",
+        is_advanced=False,
+        is_relevant=lambda values: _has_psf_image(values) or _has_optics(values),
         report_template="numerical aperture {:g}",
     ),
 ]
@@ -71,6 +89,8 @@ Wavelength = Annotated[
         "Wavelength",
         "Wavelength of the emitted light, in nanometres. With a PSF from an image, it is used "
         "as the numerical aperture is. Empty: none.",
+        is_advanced=False,
+        is_relevant=lambda values: _has_psf_image(values) or _has_optics(values),
         report_template="emission at {:g} nm",
     ),
 ]
@@ -79,6 +99,7 @@ PixelSize = Annotated[
     Setting(
         "Pixel size",
         "Size of a pixel in the sample, in nanometres. Empty: as the image says.",
+        is_relevant=lambda values: _has_optics(values),
         report_template="pixels of {:g} nm",
     ),
 ]
@@ -87,6 +108,7 @@ ZStep = Annotated[
     Setting(
         "Z step",
         "Distance of the planes of a stack in the sample, in nanometres. Empty: as the image says.",
+        is_relevant=lambda values: _has_optics(values) and "Z" in values[IMAGE_AXES],
         report_template="planes {:g} nm apart",
     ),
 ]
@@ -96,6 +118,7 @@ RefractiveIndex = Annotated[
         "Refractive index",
         "Refractive index of the immersion medium: 1 for air, 1.333 for water, 1.518 for oil.",
         step=0.001,
+        is_relevant=lambda values: _has_optics(values),
         report_template="refractive index {:g}",
     ),
 ]
@@ -105,6 +128,7 @@ Excitation = Annotated[
         "Excitation",
         "Wavelength of the excitation in nanometres, for a confocal microscope. Empty: that of "
         "the emission.",
+        is_relevant=lambda values: values["model"] == "confocal",
         report_template="excitation at {:g} nm",
     ),
 ]
@@ -114,6 +138,7 @@ Pinhole = Annotated[
         "Pinhole",
         "Diameter of a confocal microscope's pinhole, in Airy units.",
         step=0.1,
+        is_relevant=lambda values: values["model"] == "confocal",
         report_template="pinhole of {:g} Airy units",
     ),
 ]
@@ -145,9 +170,6 @@ _MAX_NYQUIST_RATIO = 1.5
 #: Relative difference of pixel sizes without a warning; files round to three digits. And the
 #: largest pixel of a microscope in nm: stereo microscopes have 13 um, printers 21 um (1200 dpi).
 _PIXEL_SIZE_TOLERANCE, _MAX_MICROSCOPE_PIXEL = 0.02, 2e4
-#: Light of a PSF that was cropped to the image: below the first a note says how much was lost, as
-#: the second decimal shows it; below the second nothing of its shape may be left, as of a ring.
-_NOTED_CROPPED_LIGHT, _MIN_CROPPED_LIGHT = 0.995, 0.05
 #: Labels of the fields in the dock, and their options.
 _OPTICS_LABELS = {
     "na": "numerical aperture (--na)",
@@ -307,6 +329,7 @@ class PsfSource:
             mean of the fine pixels is then what the PSF of the image describes.
         """
         from napari_dip.engine.deconvolution.psf import refine_psf, sample_gaussian_psf
+        from napari_dip.tasks.psf_checks import centre_psf_image
 
         notes: tuple[Note, ...]
         factors = factors or (1,) * len(axes)
@@ -390,28 +413,6 @@ def get_fit_axes(header: ImageHeader, dims: int) -> str:
     if dims == 2:
         return "YX"
     return "ZYX" if "Z" in header.axes and header.get_sizes("Z") > (1,) else "TYX"
-
-
-def centre_psf_image(header: ImageHeader, image: AnyArray) -> tuple[Tensor, tuple[Note, ...]]:
-    """Centre the image of a PSF, and crop it to its light and to the image."""
-    import torch
-
-    from napari_dip.engine.deconvolution.psf import clean_psf
-
-    kernel, notes = clean_psf(torch.from_numpy(image))
-    sizes = header.get_sizes("ZYX"[-kernel.ndim :])
-    margins = [(size - count) // 2 for size, count in zip(kernel.shape, sizes, strict=True)]
-    if max(margins) <= 0:
-        return kernel, notes
-    for axis, margin in enumerate(margins):
-        if margin > 0:
-            kernel = kernel.narrow(axis, margin, kernel.shape[axis] - 2 * margin)
-    light = float(kernel.sum())
-    if light < _MIN_CROPPED_LIGHT:
-        facts = {"psf": _format_shape(image.shape), "frame": _format_shape(sizes)}
-        raise RefusedError("psf-large", name=header.name, **facts)
-    note = make_note("psf-light-cropped", share=1 - light)
-    return kernel / light, (*notes, *([note] if light < _NOTED_CROPPED_LIGHT else []))
 
 
 def get_psf_cells(psf_header: ImageHeader) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.base import NoiseSettings, Setting
+from napari_dip.tasks.base import IMAGE_AXES, NoiseSettings, Setting
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
@@ -46,7 +46,7 @@ else:  # a new row of the registry becomes a choice of form and command
 DetectorNoiseSetting = Annotated[
     DetectorNoiseModel,
     Setting(
-        "Noise model",
+        "Noise",
         "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
         "brightness, as photon noise does. Automatic measures which of the two.",
         choices={model.key: model.label for model in NOISE_MODELS.values() if model.is_detector},
@@ -55,7 +55,7 @@ DetectorNoiseSetting = Annotated[
 NoiseSetting = Annotated[
     AnyNoiseModel,
     Setting(
-        "Noise model",
+        "Noise",
         "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
         "brightness, as photon noise does. Automatic measures which of the two. JPEG compression: "
         "blocks and rings of a compressed image are taken away. Salt and pepper: hot, dead and "
@@ -132,7 +132,7 @@ BlindSpotShape = Annotated[
     str,
     BeforeValidator(normalise_blind_spot),
     Setting(
-        "Blind spot",
+        "Blind-spot shape",
         "Pixels that are hidden together with the central one, since they share its noise: rows "
         "of 1 (hidden) and 0, separated by /. 010/111/010 is a cross, 11111 is five pixels of a "
         "row. With a 0 in it, the prior Automatic is the blind spot. Empty: measured.",
@@ -151,11 +151,12 @@ TotalVariationWeight = Annotated[
 TotalVariationKind = Annotated[
     Literal["isotropic", "anisotropic"],
     Setting(
-        "Kind of smoothing",
+        "Smoothing kind",
         "How differences between neighbouring pixels are summed, if smoothing is above 0. "
         "Isotropic: edges in all directions cost the same. Anisotropic: edges along rows and "
         "columns cost least, which suits chips, letters and gratings.",
         choices={"isotropic": "Isotropic", "anisotropic": "Anisotropic"},
+        is_relevant=lambda values: values["smoothing"] > 0,
     ),
 ]
 
@@ -263,6 +264,7 @@ UseNeighbouringFrames = Annotated[
         "spot: the network also gets the noisy frames before and after. Those of a movie are "
         "registered first. The network learns where they help. Switch it off if all frames share "
         "the same noise, as with a dirty camera.",
+        is_relevant=lambda values: bool(set("TZ") & set(values[IMAGE_AXES])),
     ),
 ]
 TemporalSmoothing = Annotated[
@@ -273,6 +275,7 @@ TemporalSmoothing = Annotated[
         "previous frame, where nothing has moved. 0: not at all; 1: as strongly as the "
         "uncertainties of both values justify.",
         step=0.5,
+        is_relevant=lambda values: "T" in values[IMAGE_AXES],
     ),
 ]
 #: Training modes of a series: one network, warm starts, or independent networks.
@@ -280,13 +283,14 @@ SeriesTrainingMode = Literal["joint", "warm-start", "independent"]
 SeriesTraining = Annotated[
     Literal["auto", "joint", "warm-start", "independent"],
     Setting(
-        "Network for a series",
+        "Series training",
         "How the frames of a movie, the planes of a stack that are restored one by one, or the "
         "tiles of a large image share a network. Joint training: one network is fitted to all of "
         "them and applied to each; it is fine-tuned only if validation pixels improve. Warm "
         "start: each begins with the weights of an earlier one. Independent: each has a network "
         "of its own, which is slowest. Automatic: joint training for at least 16 frames or "
         "planes, or 32 tiles; else warm start.",
+        is_relevant=lambda values: bool(set("TZ") & set(values[IMAGE_AXES]) or values["tile"]),
         choices={
             "auto": "Automatic",
             "joint": "Joint training (one network)",

@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from napari_dip.engine.constants import GAUSSIAN_RADIUS_SIGMAS
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import (
+    IMAGE_AXES,
     SINGLE_PIXEL,
     FitInput,
     Setting,
@@ -87,7 +88,7 @@ Factor = Annotated[
 DownsamplingModel = Annotated[
     Literal["lanczos", "binning"],
     Setting(
-        "Downsampling",
+        "Downsampling model",
         "How the coarse pixels arose. Lanczos: the image was scaled down with a smooth filter, "
         "as in the Deep Image Prior paper. Binning: each pixel is the mean of the fine ones that "
         "it covers, as on a camera.",
@@ -98,7 +99,7 @@ DownsamplingModel = Annotated[
 PsfSigma = Annotated[
     Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)],
     Setting(
-        "PSF width",
+        "PSF sigma (pixels)",
         "Standard deviation of the microscope's blur, in pixels of the result. This blur is "
         "removed. 0: none.",
         step=0.05,
@@ -108,9 +109,10 @@ PsfSigma = Annotated[
 PsfSigmaZ = Annotated[
     Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)],
     Setting(
-        "PSF width along Z",
+        "PSF sigma along Z",
         "Standard deviation of the blur along Z, in planes of the result, for a volume.",
         step=0.05,
+        is_relevant=lambda values: "Z" in values[IMAGE_AXES],
         report_template="along Z of standard deviation {:g} planes of the result",
     ),
 ]

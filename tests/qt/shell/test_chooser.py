@@ -113,7 +113,7 @@ def test_axes_are_asked_for_only_where_they_could_differ(viewer, image_chooser):
     assert image_chooser.axes_combo.isHidden()
     viewer.add_image(np.stack([make_image()] * 3), name="deep")
     assert not image_chooser.axes_combo.isHidden()
-    assert image_chooser.axes_combo.currentText() == "ZYX: 3 planes in depth"
+    assert image_chooser.axes_combo.currentText() == "ZYX: 3 planes"
 
 
 @pytest.mark.parametrize(

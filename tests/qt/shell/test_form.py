@@ -152,3 +152,64 @@ def test_scrolling_over_a_field_does_not_change_it(form, qtbot):
     )
     QApplication.sendEvent(native, turn)
     assert form.widgets["preset"].value == before
+
+
+#: What an abbreviation in an option stands for in its label.
+ABBREVIATIONS = {"dtype": "data type", "na": "numerical aperture"}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_labels_have_the_words_of_the_options(task):
+    for field in list_form_fields(TASKS[task], RunSettings):
+        label = field.setting.label.lower()
+        for word in ABBREVIATIONS.get(field.name, field.name.replace("_", " ")).split():
+            assert word in label, f"--{field.name} is called '{field.setting.label}'"
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("axes", ["YX", "TYX", "CZYX"])
+def test_at_most_five_settings_are_in_sight(task, axes, qtbot):
+    form = SettingsForm(task)
+    qtbot.addWidget(form.basic_page)
+    qtbot.addWidget(form.advanced_page)
+    inputs = {item.name for item in TASKS[task].spec.inputs[1:]}
+    models = ("none", "widefield", "confocal") if task == "deblur" else (None,)
+    for model in models:
+        if model is not None:
+            form.widgets["model"].value = model
+        for chosen in (set(), inputs - {"psf"} if model not in (None, "none") else inputs):
+            form.show_relevant(axes, chosen)
+            shown = [
+                name
+                for name, widget in form.widgets.items()
+                if widget.native.parentWidget() is form.basic_page and not widget.native.isHidden()
+            ]
+            assert len(shown) <= 5, shown
+
+
+def list_shown(form):
+    return {name for name, widget in form.widgets.items() if not widget.native.isHidden()}
+
+
+def test_settings_of_movies_and_channels_are_there_only_for_these(form):
+    movie, stack = {"temporal_smoothing"}, {"neighbouring_frames", "series_training", "stacks"}
+    for axes, shown in {
+        "YX": set(),
+        "CYX": {"channels"},
+        "ZYX": stack,
+        "TYX": movie | stack,
+        "TCYX": movie | stack | {"channels"},
+    }.items():
+        form.show_relevant(axes, ())
+        assert list_shown(form) & (movie | stack | {"channels"}) == shown
+
+
+def test_a_setting_that_was_changed_stays_in_sight(form):
+    form.widgets["temporal_smoothing"].value = 2.5
+    form.show_relevant("YX", ())
+    assert "temporal_smoothing" in list_shown(form)
+    label = form.advanced_page.layout().labelForField(form.widgets["temporal_smoothing"].native)
+    assert not label.isHidden()
+    form.widgets["temporal_smoothing"].value = 1.0
+    form.show_relevant("YX", ())
+    assert label.isHidden()

@@ -63,7 +63,7 @@ def test_guessed_axes_are_a_visible_choice_and_a_click_makes_a_movie_of_them(dri
     assert chooser.axes_combo.isVisible() and label.text() == "Axes (guessed)"
     assert "was taken for depth" in driver.dock.plan_label.text()
     choices = [chooser.axes_combo.itemText(row) for row in range(chooser.axes_combo.count())]
-    assert choices == ["ZYX: 8 planes in depth", "TYX: 8 frames in time", "CYX: 8 channels"]
+    assert choices == ["ZYX: 8 planes", "TYX: 8 frames", "CYX: 8 channels"]
     qtbot.keyClick(chooser.axes_combo, Qt.Key.Key_Down)
     assert chooser.read_header().axes == "TYX" and label.text() == "Axes"
     assert "8 frames" in driver.dock.plan_label.text()

@@ -239,7 +239,7 @@ class BatchDock(QWidget):
             queue_left_message="The batch does not wait any more; all is as it was.",
         )
         self.jobs = self._panel.jobs
-        settings = CollapsibleSection("Axes and processes", self.options)
+        settings = CollapsibleSection("Axes and workers", self.options)
         self.recipe_chooser.form_layout.addRow("Results in", self.results_folder)
         self.recipe_chooser.form_layout.addRow("", self.joint_training)
         visible_widgets = (self.files_edit, self.recipe_chooser, self.plan_label, bar)

@@ -466,7 +466,7 @@ class BatchOptions(QWidget):
         self.axes_edit.setPlaceholderText("as each file says")
         self.axes_edit.setToolTip(f"<qt>{_AXES_TIP}</qt>")
         self.process_spin_box = QSpinBox()
-        self.process_spin_box.setAccessibleName("Processes")
+        self.process_spin_box.setAccessibleName("Workers")
         self.process_spin_box.setRange(1, max(1, os.cpu_count() or 1))
         self.process_spin_box.setKeyboardTracking(False)
         has_distributed = find_spec("distributed") is not None
@@ -477,7 +477,7 @@ class BatchOptions(QWidget):
         guard_wheel(self.process_spin_box)
         layout = make_form(self)
         layout.addRow("Axes", self.axes_edit)
-        layout.addRow("Processes", self.process_spin_box)
+        layout.addRow("Workers", self.process_spin_box)
         self.axes_edit.textChanged.connect(lambda _: self.changed.emit())
         self.process_spin_box.valueChanged.connect(lambda _: self.changed.emit())
 

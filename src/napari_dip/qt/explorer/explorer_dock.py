@@ -70,7 +70,7 @@ class ExplorerDock(QWidget):
         self.run_bar.discard_button.setToolTip("Stop and discard all results")
         self.plot = ExplorerPlot()
         self.result_panel = ResultPanel(viewer)
-        self.settings_section = CollapsibleSection("Settings", self.settings.advanced_page)
+        self.settings_section = CollapsibleSection("More settings", self.settings.advanced_page)
         self._panel = JobPanel(
             self,
             viewer,

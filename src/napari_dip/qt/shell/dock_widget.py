@@ -50,7 +50,8 @@ class CollapsibleSection(QCollapsible):
         self.setContent(page)
         self.setDuration(0)
         if (layout := self.layout()) is not None:  # saves height where several sections are stacked
-            layout.setContentsMargins(0, 2, 0, 2)
+            layout.setContentsMargins(0, 0, 0, 0)
+            layout.setSpacing(2)
         page.setVisible(False)  # else the tab key would reach the hidden fields
         self.toggled.connect(self._on_toggle)
 
@@ -386,6 +387,22 @@ def make_form(page: QWidget | None = None) -> QFormLayout:
     form.setContentsMargins(0, 0, 0, 0)
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
     return form
+
+
+def align_forms(*pages: QWidget) -> None:
+    """Give the labels of several forms, one below the other, the same width."""
+    layouts = [page.layout() for page in pages]
+    labels = [
+        label
+        for layout in layouts
+        if isinstance(layout, QFormLayout)
+        for row in range(layout.rowCount())
+        if (item := layout.itemAt(row, QFormLayout.ItemRole.LabelRole)) is not None
+        and (label := item.widget()) is not None
+    ]
+    width = max((label.sizeHint().width() for label in labels if not label.isHidden()), default=0)
+    for label in labels:
+        label.setMinimumWidth(width)
 
 
 def fill_grid(

@@ -60,7 +60,7 @@ _MAX_CHECKED_MASK_PIXELS, _STROKE_PAUSE_MS = 2**22, 300
 _MAX_INSPECTED_PIXELS = 2**16
 #: Usual axes before Y and X, by their number, and what is counted along an axis.
 _LEADING_AXES = {1: "ZTC", 2: ("TZ", "TC", "CZ", "ZC"), 3: ("TCZ", "TZC", "CTZ")}
-_AXIS_NOUNS = {"T": "frames in time", "Z": "planes in depth", "C": "channels", "S": "colours"}
+_AXIS_NOUNS = {"T": "frames", "Z": "planes", "C": "channels", "S": "colours"}
 #: Number of samples of a colour image: red, green and blue.
 _COLOUR_COUNT = 3
 _AXES_TOOLTIP = (
@@ -213,6 +213,8 @@ class ImageChooser(QWidget):
             self.axes_combo.clear()
             self.axes_combo.addItems(list(choices.values()))
             self.axes_combo.setCurrentText(choices.get(axes, axes))
+        if (line_edit := self.axes_combo.lineEdit()) is not None:
+            line_edit.setCursorPosition(0)  # else a narrow field shows the end
         is_visible = self._has_axes_field and bool(choices)
         self._axes_label.setText("Axes (guessed)" if is_guess else "Axes")
         self._axes_label.setVisible(is_visible)

@@ -30,9 +30,10 @@ from napari_dip.pipeline.recipe import Recipe, RunSettings, make_recipe
 from napari_dip.qt.shell.background_call import start_call
 from napari_dip.qt.shell.dock_widget import guard_wheel, make_form
 from napari_dip.tasks import TASKS, Setting
+from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from magicgui.widgets.bases import ValueWidget
     from pydantic.fields import FieldInfo
@@ -258,6 +259,28 @@ class SettingsForm:
                 settings = recipe.run_settings if name in RunSettings.model_fields else recipe.task
                 self._write_field(name, getattr(settings, name))
         self.changed.emit()
+
+    def show_relevant(self, axes: str, extra_inputs: Collection[str]) -> None:
+        """Show the settings that can matter or were changed, and hide the others.
+
+        Parameters
+        ----------
+        axes : str
+            Axes of the image with more than one pixel.
+        extra_inputs : collection of str
+            Names of the extra inputs that are chosen.
+        """
+        values = {name: widget.value for name, widget in self.widgets.items()}
+        context = {**values, IMAGE_AXES: axes, EXTRA_INPUTS: extra_inputs}
+        for name, field in self._fields.items():
+            is_relevant, default = field.setting.is_relevant, field.default
+            is_changed = values[name] != ("" if default is None else default)
+            is_visible = is_changed or is_relevant is None or is_relevant(context)
+            native = self.widgets[name].native
+            page = native.parentWidget()
+            label = None if page is None else page.layout().labelForField(native)
+            for widget in filter(None, (native, label)):
+                widget.setVisible(is_visible)
 
     def _write_field(self, name: str, value: Any) -> None:
         widget = self.widgets[name]

@@ -269,10 +269,11 @@ class BlindSpotPage(QWidget):
         )
         legend.setWordWrap(True)
         self.use_button = make_button(
-            "Use this shape", "Hide exactly these pixels, by the setting Blind spot."
+            "Use this shape", "Hide exactly these pixels, by the setting Blind-spot shape."
         )
         self.clear_button = make_button(
-            "Automatic", "Empty the setting Blind spot: a rectangle is hidden, as wide as measured."
+            "Automatic",
+            "Empty that setting: a rectangle is hidden, as wide as measured.",
         )
         fill_grid(self, ([legend], [self.table], [self.use_button, self.clear_button]))
         self.setVisible(False)

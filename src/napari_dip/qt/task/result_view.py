@@ -477,6 +477,7 @@ class ExtraLayerChooser(QWidget):
         super().__init__(parent)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)  # else a scroll bar would cut the last word off
         layout.addWidget(QLabel("Extra layers"))
         self.boxes = {name: QCheckBox(label) for name, (label, _) in EXTRA_LAYERS.items()}
         preferences = read_preferences("layers")

@@ -20,6 +20,7 @@ from napari_dip.qt.shell.dock_plots import ValidationCurve
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     DockCloser,
+    align_forms,
     lay_out,
     unwrap_viewer,
 )
@@ -45,6 +46,7 @@ from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
     import napari.viewer
+    from qtpy.QtGui import QShowEvent
 
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.events import Restoration
@@ -88,7 +90,7 @@ class TaskDock(QWidget):
         self.history = HistorySlider(viewer)
         self.noise_section = NoiseSection(self.image_chooser, self.form)
         self.psf_section = PsfSection(viewer, self.inputs, self.form)
-        self.settings_section = CollapsibleSection("Settings", self.form.advanced_page)
+        self.settings_section = CollapsibleSection("More settings", self.form.advanced_page)
         self.camera_maps = CollapsibleSection("Maps of the camera", self.extra_inputs.calibration)
         self.crop_preview = CropPreviewSection(viewer, self.inputs, self.form, self.make_plan)
         self.interrupted_runs = InterruptedRunPanel(viewer, self.inputs, self.form)
@@ -142,6 +144,7 @@ class TaskDock(QWidget):
         """Update the plan above the buttons, unless a run is on."""
         if self.is_busy:
             return
+        self._show_relevant_settings()
         plan = self.make_plan()
         if isinstance(plan, Refusal):
             self.plan_label.setText(plan.message)
@@ -150,6 +153,16 @@ class TaskDock(QWidget):
             text = describe_plan(plan, self.image_chooser.get_layer(), time)
             self.plan_label.setText("\n".join([text, *map(str, self._early_notes)]))
         self.jobs.set_planned(not isinstance(plan, Refusal))
+
+    def _show_relevant_settings(self) -> None:
+        header = self.image_chooser.read_header()
+        axes = ""
+        if not isinstance(header, Refusal):
+            sizes = zip(header.axes, header.shape, strict=False)  # axes may be half typed
+            axes = "".join(axis for axis, size in sizes if size > 1)
+        self.form.show_relevant(axes, set(self.extra_inputs.get_chosen_layers()))
+        align_forms(self.image_chooser, self.extra_inputs, self.form.basic_page)
+        self.settings_section.adjust_page_height()
 
     def start(self) -> None:
         """Start the run of the plan, or add it to the queue."""
@@ -165,6 +178,11 @@ class TaskDock(QWidget):
             return
         self.repeat_section.remember(plan.recipe)
         self.jobs.start([request])
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Align the labels, whose width napari's style has changed."""
+        super().showEvent(event)
+        self._show_relevant_settings()
 
     def shut_down(self) -> None:
         """Stop all work and disconnect from the viewer, when the dock is closed."""
