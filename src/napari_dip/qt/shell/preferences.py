@@ -1,9 +1,10 @@
-"""The plugin's page in napari's preferences, and the folder of the user's saved settings."""
+"""The plugin's page and keys in napari's preferences, and the folder of the saved settings."""
 
 from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,23 @@ from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.recipe import PRESET_LABELS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.recipe import Recipe
 
 #: Devices by their labels in `napari.yaml`, with their names in a recipe.
 DEVICES = {"CPU": "cpu", "NVIDIA GPU": "cuda", "Apple GPU": "mps"}
+#: Keys in napari: name of the action in the dock in sight, what it does, and the key at first.
+#: Users change them in napari's preferences.
+KEYS = {
+    "run": ("run", "Alt-R"),
+    "stop": ("stop and keep", "Alt-S"),
+    "fade": ("switch between input and result", "Alt-X"),
+    "swipe": ("show or hide the swipe line", "Alt-C"),
+    "earlier": ("show an earlier image of the history", "Alt-,"),
+    "later": ("show a later image of the history", "Alt-."),
+}
 #: Maximum length of a name; it keeps file paths below the limit of Windows (260).
 _MAX_NAME_LENGTH = 60
 #: Characters, other than letters and digits, that all file systems accept.
@@ -33,6 +46,29 @@ _RESERVED_WINDOWS_NAMES = {
     "nul",
     *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)),
 }
+
+
+@cache
+def register_keys(press: Callable[[str, Any], None]) -> None:
+    """Register the keys with napari, which lists them in its preferences.
+
+    Parameters
+    ----------
+    press : callable
+        Called with the name of the action and the viewer.
+    """
+    from napari.components import ViewerModel
+    from napari.settings import get_settings
+    from napari.utils.action_manager import action_manager
+
+    for name, (text, key) in KEYS.items():
+        action = f"napari-dip:{name}"
+        command = partial(press, name)
+        command.__name__ = action  # type: ignore[attr-defined]  # napari reads it
+        description = f"Deep Image Prior: {text} (dock in sight)"
+        action_manager.register_action(action, command, description, ViewerModel)
+        if action not in get_settings().shortcuts.shortcuts:  # else it was changed
+            action_manager.bind_shortcut(action, key)
 
 
 def read_preferences(name: str) -> Any:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import time
 from math import ceil
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from weakref import WeakSet
 
 from napari.utils.notifications import show_error, show_info
 from napari.utils.progress import progress
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QEvent, QObject, QPointF, Qt, QTimer, Signal
-from qtpy.QtGui import QTextLayout, QTextOption
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap, QPolygonF, QTextLayout, QTextOption
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import (
     QApplication,
@@ -27,16 +28,17 @@ from qtpy.QtWidgets import (
 from napari_dip.errors.templates import format_duration, make_lines_printable
 from napari_dip.pipeline.events import Event
 from napari_dip.qt.shell.background_call import call_reporting_errors
-from napari_dip.qt.shell.dock_widget import fill_grid
+from napari_dip.qt.shell.dock_widget import fill_grid, make_button, unwrap_viewer
 from napari_dip.qt.shell.job_controller import (
     KEPT_LABEL,
     JobController,
     JobState,
     JobView,
 )
+from napari_dip.qt.shell.preferences import register_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from napari.viewer import Viewer
     from qtpy.QtGui import QResizeEvent
@@ -57,6 +59,17 @@ _OPTION = re.compile(r" \(--[a-z][^()]*\)")
 _DOUBLE_CLICK_SECONDS = 0.5
 #: Seconds of a run after which its end is announced in napari: who waits longer looks elsewhere.
 _LONG_SECONDS = 30.0
+#: Icons of the buttons: corners of polygons in a square of 16 units.
+_ICON_SIDE = 16
+_ICONS: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
+    "run": (((4, 2), (4, 14), (14, 8)),),
+    "pause": (((3, 2), (3, 14), (7, 14), (7, 2)), ((9, 2), (9, 14), (13, 14), (13, 2))),
+    "stop": (((3, 3), (3, 13), (13, 13), (13, 3)),),
+    "discard": (
+        ((2, 4), (4, 2), (14, 12), (12, 14)),
+        ((12, 2), (14, 4), (4, 14), (2, 12)),
+    ),
+}
 #: States in which the first button stops the job.
 _BUSY_STATES = {JobState.RUNNING, JobState.PAUSED, JobState.STOPPING, JobState.FINISHED}
 
@@ -216,6 +229,9 @@ class RunBar(QWidget):
         self.pause_button = QPushButton("Pause")
         self.discard_button = QPushButton("Discard")
         self.add_button = QPushButton("Add the result")
+        self.undo_button = make_button(
+            "Undo Discard", "Add the last image of the run that was discarded last as a layer"
+        )
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(False)
@@ -227,7 +243,17 @@ class RunBar(QWidget):
         self.pause_button.clicked.connect(self._on_pause)
         self.discard_button.clicked.connect(self.discard_pressed)
         self.add_button.clicked.connect(self.add_pressed)
-        self.show_state(JobState.IDLE)
+        self._icons: dict[str, QIcon] = {}
+        self.recolour("white", "grey")
+
+    def recolour(self, text: str, accent: str) -> None:
+        """Apply the colours of a theme to the icons, and its accent to the first button."""
+        self._icons = {name: make_icon(name, text) for name in _ICONS}
+        self.run_button.setStyleSheet(
+            f"QPushButton:enabled {{ background-color: {accent}; font-weight: bold; }}"
+        )
+        self.discard_button.setIcon(self._icons["discard"])
+        self.show_state(self.state)
 
     def show_state(self, state: JobState) -> None:
         """Set labels, tooltips and availability of the buttons for a state."""
@@ -248,12 +274,24 @@ class RunBar(QWidget):
         self.run_button.setEnabled(state in (JobState.PLANNED, JobState.RUNNING, JobState.PAUSED))
         self.pause_button.setText("Resume" if state is JobState.PAUSED else "Pause")
         self.pause_button.setEnabled(state in (JobState.RUNNING, JobState.PAUSED))
+        self.run_button.setIcon(self._icons["stop" if is_busy else "run"])
+        self.pause_button.setIcon(self._icons["run" if state is JobState.PAUSED else "pause"])
         # a finished job has an outcome already
         self.discard_button.setEnabled(state in _BUSY_STATES - {JobState.FINISHED} or is_waiting)
         self.discard_button.setVisible(self._can_discard or is_waiting)
         self.bar.setVisible(is_busy)
         if not is_busy:
             self._second_timer.stop()
+
+    def press_run(self) -> None:
+        """Press the first button, if it starts a job."""
+        if self.state is JobState.PLANNED:
+            self.run_button.click()
+
+    def press_stop(self) -> None:
+        """Press the first button, if it stops a job."""
+        if self.state in _BUSY_STATES:
+            self.run_button.click()
 
     def set_start_label(self, text: str) -> None:
         """Set the label of the first button before a run."""
@@ -314,11 +352,32 @@ class RunBar(QWidget):
     def _build_layout(self) -> None:
         run, pause, discard = self.run_button, self.pause_button, self.discard_button
         buttons = ([run], [pause, discard]) if self._can_discard else ([run, pause], [discard])
-        fill_grid(self, (*buttons, [self.bar], [self.message_area], [self.add_button]), spacing=4)
+        last = ([self.bar], [self.message_area], [self.undo_button], [self.add_button])
+        fill_grid(self, (*buttons, *last), spacing=4)
+        self.undo_button.setVisible(False)  # until a run was discarded
         self.add_button.setToolTip("Try again to add the restored image as a layer")
         self.add_button.setVisible(False)  # until a result waits
         self.pause_button.setToolTip("Hold the computation; the image so far stays")
         self.discard_button.setToolTip("Stop and throw the image away")
+
+
+def make_icon(name: str, colour: str) -> QIcon:
+    """Draw an icon of `_ICONS`, and a faint one for a disabled button."""
+    icon = QIcon()
+    for mode, alpha in ((QIcon.Mode.Normal, 1.0), (QIcon.Mode.Disabled, 0.4)):
+        pixmap = QPixmap(4 * _ICON_SIDE, 4 * _ICON_SIDE)  # sharp on screens of high resolution
+        pixmap.fill(Qt.GlobalColor.transparent)
+        painter = QPainter(pixmap)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(colour))
+        painter.setOpacity(alpha)
+        painter.scale(4, 4)
+        for corners in _ICONS[name]:
+            painter.drawPolygon(QPolygonF([QPointF(*corner) for corner in corners]))
+        painter.end()
+        icon.addPixmap(pixmap, mode)
+    return icon
 
 
 def remove_option_names(text: str) -> str:
@@ -355,13 +414,16 @@ class Activity:
     """
 
     def __init__(self, label: str, window: QWidget | None) -> None:
-        self._bar = progress(total=100, desc=label)
+        self._label, self._bar = label, progress(total=100, desc=label)
         for text_label in window.findChildren(QLabel) if window is not None else ():
             if (movie := text_label.movie()) is not None:
                 movie.stop()
 
-    def show(self, fraction: float) -> None:
-        """Show the fraction of the work that is done, from 0 to 1."""
+    def show(self, fraction: float, seconds_left: float | None = None) -> None:
+        """Show the fraction of the work that is done, from 0 to 1, and the seconds left."""
+        if seconds_left is not None and fraction < 1:
+            time_left = f"at most {format_duration(seconds_left)} left"
+            self._bar.set_description(f"{self._label}, {time_left}")
         self._bar.update(max(0, round(100 * fraction) - self._bar.n))
 
     def close(self) -> None:
@@ -383,6 +445,13 @@ def make_canvas_current(dock: QWidget) -> None:
     if window is not None:
         for canvas in window.findChildren(QOpenGLWidget):
             canvas.makeCurrent()
+
+
+def _press_key(name: str, viewer: Any) -> None:
+    """Do in the dock in sight what a key stands for."""
+    for panel in JobPanel.open_panels:
+        if panel.is_in_sight(unwrap_viewer(viewer)) and name in panel.actions:
+            panel.actions[name]()
 
 
 class JobDock(JobView, Protocol):
@@ -412,7 +481,11 @@ class JobPanel(QObject):
     Attributes
     ----------
     jobs : JobController
+    actions : dict of str to callable
+        What the keys of `preferences.KEYS` do in this dock.
     """
+
+    open_panels: ClassVar[WeakSet[JobPanel]] = WeakSet()
 
     def __init__(
         self,
@@ -438,6 +511,12 @@ class JobPanel(QObject):
         run_bar.pause_pressed.connect(jobs.pause)
         run_bar.resume_pressed.connect(jobs.resume)
         run_bar.discard_pressed.connect(jobs.discard)
+        self.actions: dict[str, Callable[[], object]] = {
+            "run": run_bar.press_run,
+            "stop": run_bar.press_stop,
+        }
+        self.open_panels.add(self)
+        register_keys(_press_key)
         viewer.events.theme.connect(self._on_theme)
         viewer.layers.events.removing.connect(self._on_removing)
         self._on_theme()
@@ -460,8 +539,13 @@ class JobPanel(QObject):
         """Return the message on a discarded job."""
         return self._dock.describe_discard()
 
+    def is_in_sight(self, viewer: Any) -> bool:
+        """Whether the dock belongs to a viewer, and is not hidden or behind another tab."""
+        return viewer is self._viewer and not self._widget.visibleRegion().isEmpty()
+
     def shut_down(self) -> None:
         """Stop the job and disconnect from the viewer."""
+        self.open_panels.discard(self)
         self.jobs.discard()
         self._viewer.events.theme.disconnect(self._on_theme)
         self._viewer.layers.events.removing.disconnect(self._on_removing)
@@ -480,7 +564,7 @@ class JobPanel(QObject):
         activity = self._activity
         self._dock.show_progress(progress)
         if activity is not None:  # last, because napari processes other events here
-            activity.show(progress.event.fraction)
+            activity.show(progress.event.fraction, progress.event.seconds_left)
 
     def _on_message(self, text: str) -> None:
         self._message = text
@@ -502,5 +586,6 @@ class JobPanel(QObject):
 
     def _on_theme(self, _: object = None) -> None:
         theme = get_theme(self._viewer.theme)
+        self._run_bar.recolour(theme.text.as_hex(), theme.current.as_hex())
         for plot in self._plots:
             plot.recolour(theme.text.as_hex(), theme.background.as_hex())

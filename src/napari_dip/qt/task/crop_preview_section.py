@@ -23,10 +23,14 @@ from napari_dip.qt.shell.dock_widget import (
     update_combo,
 )
 from napari_dip.qt.shell.napari_layers import (
+    METADATA_KEY,
+    copy_layer_attributes,
     find_layer,
     fit_view,
     get_camera,
+    get_full_resolution,
     is_preview,
+    preserve_view,
     read_layer_header,
     read_layer_provenance,
 )
@@ -35,7 +39,7 @@ from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.task.run_request import make_crop_request, make_run_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari.layers import Layer
     from napari.viewer import Viewer
@@ -50,6 +54,8 @@ BoundingBox = tuple[float, float, float, float]
 
 #: First entry in the list of regions.
 VISIBLE_REGION_LABEL = "What is in view"
+#: Distance from the swipe line at which the mouse takes it, in pixels of the screen.
+_MAX_DRAG_DISTANCE = 10
 _CHOOSE_PREVIEW_MESSAGE = (
     "Choose one of the previews under Preview on a crop, and press Apply to all."
 )
@@ -160,6 +166,83 @@ class GridComparison:
         labelled, self._labelled_layers = self._labelled_layers, []
         for layer in labelled:
             layer.name_overlay.visible = False
+
+
+class SwipeLine:
+    """Shows the input left of a line that can be dragged, and the result right of it.
+
+    A layer on top has the pixels of the input left of the line; it is a view and no copy of them.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
+        self._input_layer: Image | None = None
+        self._layer: Image | None = None
+
+    @property
+    def column(self) -> int:
+        """Number of columns left of the line; 0 without a line."""
+        if self._layer is None or self._layer not in self._viewer.layers:
+            return 0
+        return int(self._layer.data.shape[-2 if self._layer.rgb else -1])
+
+    def show(self, input_layer: Image) -> None:
+        """Show the line in the middle of an image."""
+        self.hide()
+        self._input_layer = input_layer
+        columns = get_full_resolution(input_layer).shape[-2 if input_layer.rgb else -1]
+        attributes = copy_layer_attributes(input_layer) | {
+            "metadata": {METADATA_KEY: {"preview": True}},
+            "name": f"{input_layer.name}, left of the line",
+            "blending": "translucent_no_depth",
+            "visible": True,
+        }
+        with preserve_view(self._viewer):
+            self._layer = self._viewer.add_image(self._cut(columns // 2), **attributes)
+        self._layer.bounding_box.points = False
+        self._layer.bounding_box.visible = True
+        self._viewer.mouse_drag_callbacks.append(self._on_drag)
+
+    def hide(self) -> None:
+        """Remove the line."""
+        if self._on_drag in self._viewer.mouse_drag_callbacks:
+            self._viewer.mouse_drag_callbacks.remove(self._on_drag)
+        if self._layer is not None and self._layer in self._viewer.layers:
+            with preserve_view(self._viewer):
+                self._viewer.layers.remove(self._layer)
+        self._input_layer = self._layer = None
+
+    def _cut(self, column: int) -> Any:
+        """Return the pixels of the input left of a column, of which one at least is shown."""
+        assert self._input_layer is not None
+        pixels, is_rgb = get_full_resolution(self._input_layer), self._input_layer.rgb
+        columns = pixels.shape[-2 if is_rgb else -1]
+        left = slice(0, int(np.clip(column, 1, columns)))
+        return pixels[..., left, :] if is_rgb else pixels[..., left]
+
+    def _on_drag(self, _: Any, event: Any) -> Iterator[None]:
+        """Follow the mouse if it was pressed near the line."""
+        camera, layer, input_layer = get_camera(self._viewer), self._layer, self._input_layer
+        if not self.column or layer is None or input_layer is None:
+            return
+        scale = float(input_layer.scale[-1]) * camera.zoom
+        distance = input_layer.world_to_data(event.position)[-1] - (self.column - 0.5)
+        if abs(distance) * scale > _MAX_DRAG_DISTANCE:
+            return
+        camera.mouse_pan = False
+        try:
+            yield
+            while event.type == "mouse_move" and self.column:
+                column = round(input_layer.world_to_data(event.position)[-1] + 0.5)
+                if column != self.column:
+                    layer.data = self._cut(column)
+                yield
+        finally:
+            camera.mouse_pan = True
 
 
 def _get_viewer_grid(viewer: Viewer) -> Any:

@@ -41,6 +41,7 @@ from napari_dip.qt.shell.napari_layers import (
 )
 from napari_dip.qt.shell.preferences import read_preferences
 from napari_dip.qt.shell.run_bar import make_message_label
+from napari_dip.qt.task.crop_preview_section import SwipeLine
 from napari_dip.qt.task.result_card import ResultCardView
 
 if TYPE_CHECKING:
@@ -314,6 +315,10 @@ _REPEAT_COLORMAP = Colormap(
 )
 #: Blendings of layers that do not cover those below.
 _SEE_THROUGH = ("additive", "minimum")
+_SWIPE_TOOLTIP = (
+    "Show the input left of a line and the result right of it; drag the line in the image. "
+    "A layer that shows part of the input is there meanwhile."
+)
 _PLACEMENT_KEYS = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 #: Hints on hidden extra layers: for one layer, or two.
 _HIDDEN_LAYER_HINT = "{names} comes hidden: its eye in the layer list shows it."
@@ -533,6 +538,11 @@ class ComparisonSlider(QWidget):
         layout.addWidget(QLabel("Input"))
         layout.addWidget(self.slider, 1)
         layout.addWidget(QLabel("Result"))
+        self.swipe_button = make_button("Swipe", _SWIPE_TOOLTIP)
+        self.swipe_button.setCheckable(True)
+        layout.addWidget(self.swipe_button)
+        self._swipe_line = SwipeLine(viewer)
+        self.swipe_button.toggled.connect(self._on_swipe)
         self.setVisible(False)
         self.slider.valueChanged.connect(self._on_move)
         viewer.layers.events.removed.connect(self._on_removed)
@@ -546,8 +556,14 @@ class ComparisonSlider(QWidget):
             self.slider.setValue(100)
         self.setVisible(True)
 
+    def switch(self) -> None:
+        """Fade to the input, or back to the result."""
+        if not self.isHidden():
+            self.slider.setValue(0 if self.slider.value() > 50 else 100)
+
     def end_comparison(self) -> None:
         """End the comparison and restore both opacities."""
+        self.swipe_button.setChecked(False)
         if self._applied_opacities is not None:
             opacities = zip(self._initial_opacities, self._applied_opacities, strict=True)
             for layer, (initial, applied) in zip(self._pair.get(), opacities, strict=True):
@@ -561,6 +577,14 @@ class ComparisonSlider(QWidget):
         """Disconnect from the viewer, which outlives this widget."""
         self.end_comparison()
         self._viewer.layers.events.removed.disconnect(self._on_removed)
+
+    def _on_swipe(self, is_checked: bool) -> None:
+        input_layer, _ = self._pair.get()
+        if is_checked and input_layer is not None:
+            self.slider.setValue(100)
+            self._swipe_line.show(input_layer)
+        else:
+            self._swipe_line.hide()
 
     def _on_removed(self, _: object = None) -> None:
         if not self.isHidden() and None in self._pair.get():

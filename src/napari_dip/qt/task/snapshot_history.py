@@ -243,6 +243,7 @@ class HistorySlider(QWidget):
         self._is_running = False
         self._selected: Snapshot | None = None
         self._message = ""
+        self._discarded: list[tuple[SnapshotLayers, Snapshot]] = []
         self.snapshot_buffer = SnapshotBuffer()
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setAccessibleName("History")
@@ -308,12 +309,40 @@ class HistorySlider(QWidget):
         self._update_slider()
         self._remove_preview()
 
+    def discard(self) -> None:
+        """Drop all snapshots but the last, which `undo_discard` can still add."""
+        snapshots, layers = self.snapshot_buffer.snapshots, self._snapshot_layers
+        if snapshots and layers is not None:
+            self._discarded.append((layers, snapshots[-1]))
+        while sum(snapshot.image.nbytes for _, snapshot in self._discarded) > MAX_SNAPSHOT_BYTES:
+            self._discarded.pop(0)
+        self.clear_contents()
+
+    @property
+    def has_discarded(self) -> bool:
+        """Whether the image of a discarded run can still be added."""
+        return bool(self._discarded)
+
+    def undo_discard(self) -> str:
+        """Add the last image of the run that was discarded last; return a message."""
+        layers, snapshot = self._discarded[-1]
+        name, error_message = try_call(
+            lambda: layers.add(self._viewer, snapshot), "The image could not be added"
+        )
+        if not error_message:
+            self._discarded.pop()
+        return error_message or f"'{name}' is the last image before Discard."
+
     def clear_contents(self) -> None:
         """Drop all snapshots and remove the preview."""
         self.snapshot_buffer = SnapshotBuffer()
         self._is_running, self._target, self._selected = False, None, None
         call_reporting_errors(self._remove_preview, "The preview layer could not be removed")
         self._update_slider()
+
+    def step(self, count: int) -> None:
+        """Move the slider by a number of snapshots."""
+        self.slider.setValue(self.slider.value() + count)
 
     def move_to_end(self) -> None:
         """Move the slider to its right end."""

@@ -6,7 +6,7 @@ thread.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import ref
 
@@ -270,6 +270,14 @@ class TaskDock(QWidget):
                 "The results could not be shown side by side",
             )
 
+    def _on_discarded(self) -> None:
+        self.history.discard()
+        self.run_bar.undo_button.setVisible(self.history.has_discarded)
+
+    def _on_undo(self) -> None:
+        self.run_bar.show_message(self.history.undo_discard())
+        self.run_bar.undo_button.setVisible(self.history.has_discarded)
+
     def _on_add(self) -> None:
         self.run_bar.show_message(self._results.add_waiting())
         self.run_bar.add_button.setVisible(self._results.has_waiting)
@@ -283,7 +291,14 @@ class TaskDock(QWidget):
         self.inputs.message_outdated.connect(self.run_bar.clear_message)
         self.inputs.follow_jobs(self.jobs)
         self.jobs.ended.connect(self._on_ended)
-        self.jobs.discarded.connect(self.history.clear_contents)
+        self.jobs.discarded.connect(self._on_discarded)
+        self.run_bar.undo_button.clicked.connect(self._on_undo)
+        self._panel.actions |= {
+            "fade": self.result_view.comparison.switch,
+            "swipe": self.result_view.comparison.swipe_button.click,
+            "earlier": partial(self.history.step, -1),
+            "later": partial(self.history.step, 1),
+        }
         self.crop_preview.run_requested.connect(self.jobs.start)
         self.interrupted_runs.run_requested.connect(self.jobs.start)
         self.crop_preview.applied.connect(self.start)

@@ -1,0 +1,112 @@
+"""Comparing by a line on the canvas, the keys, and undoing a Discard: by real clicks and keys."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QPoint, Qt
+
+from napari_dip.qt.shell.preferences import KEYS
+from napari_dip.qt.task.task_dock import make_dock_class
+
+pytestmark = pytest.mark.gl
+
+
+def restore_in_sight(driver) -> None:
+    driver.viewer.window._qt_window.show()
+    driver.run()
+    driver.wait_for_end()
+    driver.viewer.screenshot(canvas_only=False, flash=False)  # lays out
+    driver.viewer.reset_view()
+
+
+def test_the_swipe_line_is_dragged_on_the_canvas_and_copies_no_pixel(driver, noisy):
+    restore_in_sight(driver)
+    comparison, viewer, qtbot = driver.dock.result_view.comparison, driver.viewer, driver.qtbot
+    driver.press(comparison.swipe_button)
+    left = viewer.layers["cells, left of the line"]
+    assert left.data.shape == (64, 32)
+    assert np.shares_memory(left.data, noisy)
+    assert driver.dock.image_chooser.combo.findText(left.name) < 0  # never an input
+    canvas = viewer.window._qt_viewer.canvas.native
+    middle, view = canvas.rect().center(), viewer.scene.camera.center
+    qtbot.mouseMove(canvas, middle)
+    qtbot.mousePress(canvas, Qt.MouseButton.LeftButton, pos=middle)
+    for step in (20, 40, 60):
+        qtbot.mouseMove(canvas, middle + QPoint(step, 0))
+        qtbot.wait(20)
+    qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=middle + QPoint(60, 0))
+    assert 33 < left.data.shape[1] < 60
+    assert viewer.scene.camera.center == view and viewer.scene.camera.mouse_pan
+    driver.press(comparison.swipe_button)
+    assert driver.names == ["cells", "cells denoised"]
+    assert not comparison._swipe_line.column
+
+
+def test_keys_of_napari_run_stop_fade_swipe_and_step_through_the_history(driver):
+    viewer, dock, qtbot = driver.viewer, driver.dock, driver.qtbot
+    viewer.window._qt_window.show()
+    viewer.screenshot(canvas_only=False, flash=False)  # lays out
+    canvas = viewer.window._qt_viewer.canvas.native
+
+    def press(key: str) -> None:
+        qtbot.keyClick(canvas, key, Qt.KeyboardModifier.AltModifier)
+
+    driver.set(prior="random-input", max_iterations="100000")
+    press("r")
+    assert dock.is_busy
+    driver.wait_until(lambda: len(dock.history.snapshot_buffer.snapshots) >= 2)
+    qtbot.wait(600)  # longer than a double click
+    press("s")
+    driver.wait_for_end()
+    result = viewer.layers["cells denoised"]
+    press("x")
+    assert result.opacity == 0
+    press("x")
+    assert result.opacity == 1
+    press("c")
+    assert "cells, left of the line" in viewer.layers
+    press("c")
+    assert "cells, left of the line" not in viewer.layers
+    press(",")
+    assert not dock.history.is_live
+    press(".")
+    assert dock.history.is_live
+
+
+def test_keys_are_listed_in_the_preferences_and_act_in_the_dock_in_sight_only(driver):
+    from napari._qt.widgets.qt_keyboard_settings import ShortcutEditor
+
+    editor = ShortcutEditor()
+    driver.qtbot.addWidget(editor)
+    listed = [
+        action.description
+        for action in editor.key_bindings_strs[editor.VIEWER_KEYBINDINGS].values()
+    ]
+    ours = [text for text in listed if text.startswith("Deep Image Prior: ")]
+    assert len(ours) == len(KEYS)
+    driver.viewer.window._qt_window.show()
+    other = make_dock_class("inpaint")(driver.viewer)
+    driver.viewer.window.add_dock_widget(other, name="Inpaint", area="right")
+    driver.qtbot.waitUntil(lambda: driver.dock.visibleRegion().isEmpty())
+    canvas = driver.viewer.window._qt_viewer.canvas.native
+    driver.qtbot.keyClick(canvas, "r", Qt.KeyboardModifier.AltModifier)
+    assert not driver.dock.is_busy and not other.is_busy  # that dock has no plan
+
+
+def test_discard_is_undone_after_another_run(long_run):
+    dock = long_run.dock
+    assert dock.run_bar.undo_button.isHidden()
+    long_run.run()
+    long_run.wait_until(lambda: len(dock.history.snapshot_buffer.snapshots) >= 2)
+    last = dock.history.snapshot_buffer.snapshots[-1].image.copy()
+    long_run.press(dock.run_bar.discard_button)
+    assert long_run.names == ["cells"]
+    long_run.set(prior="auto", max_iterations="2")
+    long_run.run()
+    long_run.wait_for_end()
+    long_run.press(dock.run_bar.undo_button)
+    (name,) = [name for name in long_run.names if ", iteration " in name]
+    np.testing.assert_array_equal(long_run.viewer.layers[name].data, last)
+    assert name in long_run.last_message
+    assert dock.run_bar.undo_button.isHidden()
