@@ -1,4 +1,4 @@
-"""Ship the napari.yaml of the root inside the package, and a README that can be read alone."""
+"""Ship manifest and docs pages inside the package, and a README that can be read alone."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ class ManifestHook(BuildHookInterface):
         manifest = root / "napari.yaml"
         if version != "editable":
             build_data["force_include"][str(manifest)] = "napari_dip/napari.yaml"
+            for page in (*root.glob("docs/*.md"), *root.glob("docs/tasks/*.md")):
+                place = page.relative_to(root).as_posix()
+                build_data["force_include"][str(page)] = f"napari_dip/{place}"
             return
         # napari looks beside __init__.py, which an editable install leaves in the checkout.
         inside = root / "src" / "napari_dip" / "napari.yaml"

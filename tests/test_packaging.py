@@ -94,6 +94,9 @@ def checkout(tmp_path_factory) -> Path:
         folder / "src",
         ignore=shutil.ignore_patterns("__pycache__", "napari.yaml"),
     )
+    shutil.copytree(
+        ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("*.png", "_build")
+    )
     return folder
 
 
@@ -124,6 +127,8 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
         for path in (source / "napari_dip").rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     } | {"napari_dip/napari.yaml", "napari_dip/samples/mitochondria.tif"}
+    pages = (*ROOT.glob("docs/*.md"), *ROOT.glob("docs/tasks/*.md"))  # for the help in the docks
+    wanted |= {f"napari_dip/{page.relative_to(ROOT).as_posix()}" for page in pages}
     names = {name for name in wheel.namelist() if not name.partition("/")[0].endswith(".dist-info")}
     assert names == wanted
 

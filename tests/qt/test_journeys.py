@@ -193,7 +193,7 @@ def test_a_preset_that_was_saved_is_there_when_napari_is_started_again(user, mak
     user.viewer.add_image(np.eye(32), name="other cells")
     user.open_dock("Denoise")
     assert user.dock.form.build_recipe() != wanted
-    user.press("Repeat")
+    assert user.dock.repeat_section.isExpanded()  # as it was left
     user.dock.repeat_section.presets.combo.setCurrentText("Cells at 30 C")
     user.press("Use")
     assert user.dock.form.build_recipe() == wanted

@@ -179,12 +179,12 @@ def test_at_most_five_settings_are_in_sight(task, axes, qtbot):
             form.widgets["model"].value = model
         for chosen in (set(), inputs - {"psf"} if model not in (None, "none") else inputs):
             form.show_relevant(axes, chosen)
-            shown = [
+            names = [
                 name
                 for name, widget in form.widgets.items()
                 if widget.native.parentWidget() is form.basic_page and not widget.native.isHidden()
             ]
-            assert len(shown) <= 5, shown
+            assert len(names) <= 5, names
 
 
 def list_shown(form):
@@ -193,7 +193,7 @@ def list_shown(form):
 
 def test_settings_of_movies_and_channels_are_there_only_for_these(form):
     movie, stack = {"temporal_smoothing"}, {"neighbouring_frames", "series_training", "stacks"}
-    for axes, shown in {
+    for axes, names in {
         "YX": set(),
         "CYX": {"channels"},
         "ZYX": stack,
@@ -201,7 +201,7 @@ def test_settings_of_movies_and_channels_are_there_only_for_these(form):
         "TCYX": movie | stack | {"channels"},
     }.items():
         form.show_relevant(axes, ())
-        assert list_shown(form) & (movie | stack | {"channels"}) == shown
+        assert list_shown(form) & (movie | stack | {"channels"}) == names
 
 
 def test_a_setting_that_was_changed_stays_in_sight(form):

@@ -24,10 +24,10 @@ def test_the_swipe_line_is_dragged_on_the_canvas_and_copies_no_pixel(driver, noi
     restore_in_sight(driver)
     comparison, viewer, qtbot = driver.dock.result_view.comparison, driver.viewer, driver.qtbot
     driver.press(comparison.swipe_button)
-    left = viewer.layers["cells, left of the line"]
-    assert left.data.shape == (64, 32)
-    assert np.shares_memory(left.data, noisy)
-    assert driver.dock.image_chooser.combo.findText(left.name) < 0  # never an input
+    cut_layer = viewer.layers["cells, left of the line"]
+    assert cut_layer.data.shape == (64, 32)
+    assert np.shares_memory(cut_layer.data, noisy)
+    assert driver.dock.image_chooser.combo.findText(cut_layer.name) < 0  # never an input
     canvas = viewer.window._qt_viewer.canvas.native
     middle, view = canvas.rect().center(), viewer.scene.camera.center
     qtbot.mouseMove(canvas, middle)
@@ -36,7 +36,7 @@ def test_the_swipe_line_is_dragged_on_the_canvas_and_copies_no_pixel(driver, noi
         qtbot.mouseMove(canvas, middle + QPoint(step, 0))
         qtbot.wait(20)
     qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=middle + QPoint(60, 0))
-    assert 33 < left.data.shape[1] < 60
+    assert 33 < cut_layer.data.shape[1] < 60
     assert viewer.scene.camera.center == view and viewer.scene.camera.mouse_pan
     driver.press(comparison.swipe_button)
     assert driver.names == ["cells", "cells denoised"]

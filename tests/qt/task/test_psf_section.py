@@ -118,14 +118,14 @@ def test_a_psf_larger_than_the_image_is_cropped_as_the_plan_says_before_run(debl
 def test_aperture_and_wavelength_are_asked_for_beside_the_microscope(deblur_driver):
     form = deblur_driver.dock.form
     deblur_driver.viewer.window._qt_window.show()
-    asked = [form.widgets[name].native for name in ("na", "wavelength")]
-    assert not any(widget.isVisible() for widget in asked)
+    fields = [form.widgets[name].native for name in ("na", "wavelength")]
+    assert not any(widget.isVisible() for widget in fields)
     combo = form.widgets["model"].native
     deblur_driver.qtbot.keyClick(combo, Qt.Key.Key_Down)
     assert combo.currentText() == "Widefield"
-    assert all(widget.isVisible() for widget in asked)  # no fold was opened
+    assert all(widget.isVisible() for widget in fields)  # no fold was opened
     assert not form.widgets["gaussian_sigma"].native.isVisible()
-    for widget, text in zip(asked, ("1.4", "520"), strict=True):
+    for widget, text in zip(fields, ("1.4", "520"), strict=True):
         deblur_driver.qtbot.keyClicks(widget, text)
     assert deblur_driver.dock.run_bar.run_button.isEnabled()
     assert "64 × 64 pixels" in deblur_driver.dock.plan_label.text()

@@ -243,7 +243,7 @@ class BatchDock(QWidget):
         self.recipe_chooser.form_layout.addRow("Results in", self.results_folder)
         self.recipe_chooser.form_layout.addRow("", self.joint_training)
         visible_widgets = (self.files_edit, self.recipe_chooser, self.plan_label, bar)
-        lay_out(self, visible_widgets, (self.files_panel, settings))
+        lay_out(self, visible_widgets, (self.files_panel, settings), "batch.md")
         bar.run_pressed.connect(self.start)
         for section in (self.files_edit, self.recipe_chooser, self.options, self.joint_training):
             section.changed.connect(self.show_plan)

@@ -122,9 +122,9 @@ class BatchLayers(QObject):
             )
         elif self._names:
             count = len(self._names)
-            shown = [layer for layer in self._added_layers if layer in self._viewer.layers]
-            if shown:
-                fit_view(self._viewer, *shown)
+            layers = [layer for layer in self._added_layers if layer in self._viewer.layers]
+            if layers:
+                fit_view(self._viewer, *layers)
             opened = f"'{self._names[0]}'" if count == 1 else f"{count} results"
             self.message_emitted.emit(f"Opened: {opened}. What is in sight is read from the disk.")
 

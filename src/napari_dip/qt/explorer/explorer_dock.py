@@ -87,7 +87,8 @@ class ExplorerDock(QWidget):
             self.plan_label,
             self.run_bar,
         )
-        lay_out(self, visible_widgets, (self.settings_section, self.plot, self.result_panel))
+        scrolled = (self.settings_section, self.plot, self.result_panel)
+        lay_out(self, visible_widgets, scrolled, "explore.md")
         self.run_bar.run_pressed.connect(self.start)
         self.settings.changed.connect(self._on_settings)
         self.inputs.changed.connect(self.show_plan)

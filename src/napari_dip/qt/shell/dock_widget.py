@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt, QTimer
+from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt, QTimer, QUrl
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QApplication,
@@ -18,10 +19,13 @@ from qtpy.QtWidgets import (
     QPushButton,
     QScrollArea,
     QTableView,
+    QTextBrowser,
     QVBoxLayout,
     QWidget,
 )
 from superqt import QCollapsible
+
+from napari_dip.qt.shell.preferences import read_fold, save_fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
 _MAX_WIDGET_SIZE = (1 << 24) - 1
 #: Minimum widths in pixels: of a dock, and of the scrolled part of it.
 MIN_DOCK_WIDTH, _MIN_SCROLLED_WIDTH = 310, 240
+#: Width and height of the window of a help page, in pixels: lines of about 90 letters.
+_HELP_SIZE = (720, 640)
+_FORM_ROLES = (QFormLayout.ItemRole.LabelRole, QFormLayout.ItemRole.FieldRole)
 
 
 class CollapsibleSection(QCollapsible):
@@ -239,7 +246,9 @@ def make_single_shot_timer(parent: QObject, milliseconds: int = 0) -> QTimer:
     return timer
 
 
-def lay_out(dock: QWidget, widgets: Sequence[QWidget], scrolled_widgets: Sequence[QWidget]) -> None:
+def lay_out(
+    dock: QWidget, widgets: Sequence[QWidget], scrolled_widgets: Sequence[QWidget], help_page: str
+) -> None:
     """Stack widgets in a dock, with a scroll area below those that are always visible.
 
     Parameters
@@ -249,6 +258,8 @@ def lay_out(dock: QWidget, widgets: Sequence[QWidget], scrolled_widgets: Sequenc
         The widgets that do not scroll, from top to bottom.
     scrolled_widgets : sequence of QWidget
         The widgets in the scroll area, from top to bottom.
+    help_page : str
+        The page of the documentation on this dock, such as "batch.md".
     """
     scrolled_page = QWidget()
     scrolled_page.setMinimumWidth(_MIN_SCROLLED_WIDTH)
@@ -256,6 +267,10 @@ def lay_out(dock: QWidget, widgets: Sequence[QWidget], scrolled_widgets: Sequenc
     scrolled_layout.setContentsMargins(0, 0, 0, 0)
     for widget in scrolled_widgets:
         scrolled_layout.addWidget(widget)
+    help_button = make_button("Help on this dock", "Open its page, which came with the plugin")
+    help_button.setFlat(True)
+    help_button.clicked.connect(lambda: show_help(dock, help_page))
+    scrolled_layout.addWidget(help_button)
     scrolled_layout.addStretch()
     scroll_area = QScrollArea()
     scroll_area.setWidgetResizable(True)
@@ -263,12 +278,49 @@ def lay_out(dock: QWidget, widgets: Sequence[QWidget], scrolled_widgets: Sequenc
     scroll_area.setWidget(scrolled_page)
     for widget in scrolled_widgets:
         if isinstance(widget, CollapsibleSection):
+            _remember_fold(f"{type(dock).__name__}/{widget.text()}", widget)
             widget.toggled.connect(partial(_scroll_to_section, scroll_area, widget))
     layout = QVBoxLayout(dock)
     layout.setContentsMargins(8, 8, 8, 8)
     for widget in widgets:
         layout.addWidget(widget)
     layout.addWidget(scroll_area, 1)
+    for form in dock.findChildren(QFormLayout):
+        _copy_tooltips(form)
+
+
+def _copy_tooltips(form: QFormLayout) -> None:
+    """Give the labels of a form the tooltips of their fields."""
+    for row in range(form.rowCount()):
+        items = (form.itemAt(row, role) for role in _FORM_ROLES)
+        label, field = (None if item is None else item.widget() for item in items)
+        if label is not None and field is not None and not label.toolTip():
+            label.setToolTip(field.toolTip())
+
+
+def _remember_fold(key: str, section: CollapsibleSection) -> None:
+    """Unfold a section that was unfolded when it was last used, and save each change."""
+    if read_fold(key):
+        section.expand(animate=False)
+    section.toggled.connect(partial(save_fold, key))
+
+
+def show_help(dock: QWidget, page: str) -> None:
+    """Show a page of the documentation that came with the plugin, in a window of its own."""
+    package = Path(__file__).parents[2]  # in a checkout, the pages are beside src
+    folders = (package / "docs", package.parents[1] / "docs")
+    path = next((folder / page for folder in folders if (folder / page).is_file()), None)
+    browser = QTextBrowser(dock)
+    browser.setWindowFlag(Qt.WindowType.Window)
+    browser.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    browser.setWindowTitle("napari-dip")
+    browser.setOpenExternalLinks(True)
+    browser.resize(*_HELP_SIZE)
+    if path is None:
+        browser.setPlainText(f"The page '{page}' is missing from this installation.")
+    else:
+        browser.setSource(QUrl.fromLocalFile(str(path)))
+    browser.show()
 
 
 def _scroll_to_section(area: QScrollArea, section: CollapsibleSection, is_expanded: bool) -> None:

@@ -32,6 +32,7 @@ from napari_dip.qt.shell.dock_widget import (
     make_single_shot_timer,
 )
 from napari_dip.qt.shell.napari_layers import (
+    COLOUR_COUNT,
     find_layer,
     get_full_resolution,
     guess_layer_axes,
@@ -61,8 +62,6 @@ _MAX_INSPECTED_PIXELS = 2**16
 #: Usual axes before Y and X, by their number, and what is counted along an axis.
 _LEADING_AXES = {1: "ZTC", 2: ("TZ", "TC", "CZ", "ZC"), 3: ("TCZ", "TZC", "CTZ")}
 _AXIS_NOUNS = {"T": "frames", "Z": "planes", "C": "channels", "S": "colours"}
-#: Number of samples of a colour image: red, green and blue.
-_COLOUR_COUNT = 3
 _AXES_TOOLTIP = (
     "What each axis of the image is. Choose another entry if a guess is wrong, or type one letter "
     "for each axis: Y and X for the image plane, C for channels, Z for depth, T for time, S for "
@@ -119,18 +118,19 @@ class ImageChooser(QWidget):
         layer: Image | None = find_layer(self._viewer, self.combo.currentText())
         return layer
 
-    def choose(self, name: str, axes: str) -> bool:
+    def choose(self, name: str, axes: str = "") -> bool:
         """Choose a layer by name, as the user would; return False if it cannot be chosen.
 
         Parameters
         ----------
         name : str
         axes : str
-            One letter for each axis.
+            One letter for each axis; "": as they are.
         """
         if not _is_selectable(find_layer(self._viewer, name)):
             return False
-        self._chosen_by_hand, self._axes_by_layer[name] = name, axes
+        self._chosen_by_hand = name
+        self._axes_by_layer |= {name: axes} if axes else {}
         self.refresh()
         return True
 
@@ -169,18 +169,18 @@ class ImageChooser(QWidget):
         if self._chosen_by_hand not in names:
             self._chosen_by_hand = None
         active = self._viewer.layers.selection.active
-        selected = active.name if _is_original_image(active) else None
+        selected = active.name if is_original(active) else None
         for name in (self._chosen_by_hand, selected, self.combo.currentText()):
             if name in names:
                 return name
-        originals = [name for name in names if _is_original_image(self._viewer.layers[name])]
+        originals = [name for name in names if is_original(self._viewer.layers[name])]
         return next(reversed(originals or names), None)
 
     def _on_selection(self, _: object = None) -> None:
         active = self._viewer.layers.selection.active
         if not self.isEnabled():  # the input stays during a run
             return
-        if active is None or (self._chosen_by_hand is None and _is_original_image(active)):
+        if active is None or (self._chosen_by_hand is None and is_original(active)):
             self.refresh()
         elif self.get_layer() is None:
             self.changed.emit()
@@ -188,7 +188,7 @@ class ImageChooser(QWidget):
     def _on_combo(self, _: int) -> None:
         active = self._viewer.layers.selection.active
         name = self.combo.currentText()
-        self._chosen_by_hand = None if _is_original_image(active) and active.name == name else name
+        self._chosen_by_hand = None if is_original(active) and active.name == name else name
         self.refresh()
 
     def _read_axes(self) -> str:
@@ -239,7 +239,7 @@ def list_axes_choices(shape: tuple[int, ...], *, rgb: bool) -> dict[str, str]:
     """Return the usual axes of an image with more than Y and X, with their descriptions."""
     choices = [f"{axes}YX{'S' * rgb}" for axes in _LEADING_AXES.get(len(shape) - 2 - rgb, ())]
     if len(shape) == 3 and not rgb and shape[-1] <= MAX_UNNAMED_CHANNELS:
-        choices += ["YXS"] if shape[-1] == _COLOUR_COUNT else ["YXC"]
+        choices += ["YXS"] if shape[-1] == COLOUR_COUNT else ["YXC"]
 
     def describe(axes: str) -> str:
         counts = zip(axes, shape, strict=True)
@@ -252,7 +252,8 @@ def _is_selectable(layer: object) -> bool:
     return isinstance(layer, Image) and not is_preview(layer)
 
 
-def _is_original_image(layer: Layer | None) -> TypeGuard[Image]:
+def is_original(layer: Layer | None) -> TypeGuard[Image]:
+    """Whether a layer is an image that this plugin did not make."""
     return isinstance(layer, Image) and not read_layer_provenance(layer)
 
 

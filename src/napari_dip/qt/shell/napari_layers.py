@@ -43,7 +43,7 @@ _GREY_VALUES = 256
 #: every n-th pixel of the middle plane is read. 64 MB take some hundredths of a second.
 _MAX_SAMPLED_PIXELS = 2**24
 #: Number of samples of a colour image that are restored: red, green and blue, but not alpha.
-_COLOUR_COUNT = 3
+COLOUR_COUNT = 3
 #: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
 METADATA_KEY = "napari_dip"
 #: Warnings if an image of this plugin is chosen as input: by what it shows, or else by its task.
@@ -317,14 +317,14 @@ def get_full_resolution(layer: Image) -> Any:
     its smallest level.
     """
     data = layer.data[0] if layer.multiscale else layer.data
-    return data[..., :_COLOUR_COUNT] if _has_alpha(layer) else data
+    return data[..., :COLOUR_COUNT] if _has_alpha(layer) else data
 
 
 def _has_alpha(layer: Image) -> bool:
     """Whether a layer has alpha after red, green and blue, as that of an RGBA file has."""
     data = layer.data[0] if layer.multiscale else layer.data
     # labels, which can be a mask, have no colours
-    return bool(getattr(layer, "rgb", False)) and data.shape[-1] > _COLOUR_COUNT
+    return bool(getattr(layer, "rgb", False)) and data.shape[-1] > COLOUR_COUNT
 
 
 def read_layer_header(layer: Image, axes: str | None = None) -> ImageHeader:

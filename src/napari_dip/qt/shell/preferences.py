@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -36,6 +38,8 @@ KEYS = {
 }
 #: Maximum length of a name; it keeps file paths below the limit of Windows (260).
 _MAX_NAME_LENGTH = 60
+#: File of the keys of unfolded sections, a list in JSON.
+_FOLDS_FILE = "unfolded.json"
 #: Characters, other than letters and digits, that all file systems accept.
 _ALLOWED_PUNCTUATION = frozenset(" ._-")
 #: Device names that Windows reserves, with any suffix.
@@ -137,6 +141,30 @@ def find_settings_folder() -> Path | None:
     """Return the plugin's folder next to napari's settings; None if napari saves none."""
     file = _find_settings_file()
     return None if file is None else Path(file).parent / "napari-dip"
+
+
+def read_fold(key: str) -> bool:
+    """Return whether a section of a dock was unfolded when it was last used."""
+    return key in _read_unfolded()
+
+
+def save_fold(key: str, is_unfolded: bool) -> None:
+    """Save whether a section is unfolded; errors are ignored, since nothing depends on it."""
+    folder, unfolded = find_settings_folder(), _read_unfolded() - {key}
+    if folder is not None:
+        with suppress(DipError, OSError):
+            make_folder(folder, parents=True)
+            text = json.dumps(sorted(unfolded | ({key} if is_unfolded else set())))
+            write_text(resolve_target(folder / _FOLDS_FILE), text, overwrite=True)
+
+
+def _read_unfolded() -> set[str]:
+    folder = find_settings_folder()
+    if folder is None:
+        return set()
+    with suppress(OSError, ValueError, TypeError):
+        return set(json.loads((folder / _FOLDS_FILE).read_text(encoding="utf-8")))
+    return set()
 
 
 def _find_settings_file() -> Path | str | None:

@@ -59,6 +59,7 @@ _OPTION = re.compile(r" \(--[a-z][^()]*\)")
 _DOUBLE_CLICK_SECONDS = 0.5
 #: Seconds of a run after which its end is announced in napari: who waits longer looks elsewhere.
 _LONG_SECONDS = 30.0
+_SELECTED_TOOLTIP = "Run on each image that is selected in napari's layer list, as set here"
 #: Icons of the buttons: corners of polygons in a square of 16 units.
 _ICON_SIDE = 16
 _ICONS: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
@@ -229,6 +230,7 @@ class RunBar(QWidget):
         self.pause_button = QPushButton("Pause")
         self.discard_button = QPushButton("Discard")
         self.add_button = QPushButton("Add the result")
+        self.selected_button = make_button("", _SELECTED_TOOLTIP)
         self.undo_button = make_button(
             "Undo Discard", "Add the last image of the run that was discarded last as a layer"
         )
@@ -352,11 +354,12 @@ class RunBar(QWidget):
     def _build_layout(self) -> None:
         run, pause, discard = self.run_button, self.pause_button, self.discard_button
         buttons = ([run], [pause, discard]) if self._can_discard else ([run, pause], [discard])
-        last = ([self.bar], [self.message_area], [self.undo_button], [self.add_button])
-        fill_grid(self, (*buttons, *last), spacing=4)
-        self.undo_button.setVisible(False)  # until a run was discarded
+        hidden = (self.undo_button, self.selected_button, self.add_button)  # until they can act
+        rows = [[widget] for widget in (self.bar, self.message_area, *hidden)]
+        fill_grid(self, (*buttons, *rows), spacing=4)
+        for button in hidden:
+            button.setVisible(False)
         self.add_button.setToolTip("Try again to add the restored image as a layer")
-        self.add_button.setVisible(False)  # until a result waits
         self.pause_button.setToolTip("Hold the computation; the image so far stays")
         self.discard_button.setToolTip("Stop and throw the image away")
 

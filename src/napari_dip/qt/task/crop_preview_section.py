@@ -221,8 +221,8 @@ class SwipeLine:
         assert self._input_layer is not None
         pixels, is_rgb = get_full_resolution(self._input_layer), self._input_layer.rgb
         columns = pixels.shape[-2 if is_rgb else -1]
-        left = slice(0, int(np.clip(column, 1, columns)))
-        return pixels[..., left, :] if is_rgb else pixels[..., left]
+        end = int(np.clip(column, 1, columns))
+        return pixels[..., :end, :] if is_rgb else pixels[..., :end]
 
     def _on_drag(self, _: Any, event: Any) -> Iterator[None]:
         """Follow the mouse if it was pressed near the line."""
@@ -293,6 +293,9 @@ class CropPreviewSection(CollapsibleSection):
         self.apply_button = make_button(
             "Apply to all", "Run on the whole image with the settings of this preview"
         )
+        self.remove_button = make_button(
+            "Remove previews", "Delete the layers of all previews on a crop"
+        )
         self.message_label = make_message_label()
         self.message_label.setText(_CROP_PREVIEW_HINT)
         self.cost_label = make_message_label()
@@ -300,6 +303,7 @@ class CropPreviewSection(CollapsibleSection):
         self.try_button.clicked.connect(self.request_preview)
         self.compare_button.clicked.connect(self.compare)
         self.apply_button.clicked.connect(self.apply)
+        self.remove_button.clicked.connect(self.remove_previews)
         self.preview_combo.currentIndexChanged.connect(self._show_cost)
         self._extra_inputs.changed.connect(self._show_cost)
         self._connections.follow_layers(self.refresh, viewer)
@@ -326,6 +330,14 @@ class CropPreviewSection(CollapsibleSection):
             self._show_message(f"The layer '{name}' that was tried is no longer there.")
             return
         self.applied.emit()
+
+    def remove_previews(self) -> None:
+        """Leave the grid, and delete the layers of all previews with what belongs to them."""
+        self.grid.end()
+        for layer in list(self._viewer.layers):
+            notes = read_layer_provenance(layer).get("report", {}).get("note_codes", ())
+            if any(note["code"] == "crop-preview-region" for note in notes):
+                self._viewer.layers.remove(layer)
 
     def show_comparison(self) -> None:
         """Show the results of a comparison next to the input, if one has ended."""
@@ -360,7 +372,8 @@ class CropPreviewSection(CollapsibleSection):
         names = [layer.name for layer in layers if _read_preview_provenance(layer) is not None]
         active = self._viewer.layers.selection.active
         update_combo(self.preview_combo, names, names, active.name if active is not None else "")
-        self.apply_button.setEnabled(bool(names) and not self._is_busy)
+        for button in (self.apply_button, self.remove_button):
+            button.setEnabled(bool(names) and not self._is_busy)
         self._show_cost()
 
     def set_busy(self, is_busy: bool) -> None:
@@ -368,7 +381,8 @@ class CropPreviewSection(CollapsibleSection):
         for widget in (self.region_combo, self.preview_combo, self.try_button, self.compare_button):
             widget.setEnabled(not is_busy)
         self._is_busy = is_busy
-        self.apply_button.setEnabled(not is_busy and self.preview_combo.count() > 0)
+        for button in (self.apply_button, self.remove_button):
+            button.setEnabled(not is_busy and self.preview_combo.count() > 0)
 
     def shut_down(self) -> None:
         """Disconnect from the viewer and leave the grid."""
@@ -458,7 +472,7 @@ class CropPreviewSection(CollapsibleSection):
             [self.message_label],
             [preview],
             [self.cost_label],
-            [self.apply_button],
+            [self.apply_button, self.remove_button],
         )
         fill_grid(page, rows).setRowStretch(len(rows), 1)
 

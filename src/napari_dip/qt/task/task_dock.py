@@ -22,10 +22,11 @@ from napari_dip.qt.shell.dock_widget import (
     DockCloser,
     align_forms,
     lay_out,
+    make_single_shot_timer,
     unwrap_viewer,
 )
 from napari_dip.qt.shell.job_controller import DISCARDED_MESSAGE
-from napari_dip.qt.shell.layer_inputs import LayerInputs
+from napari_dip.qt.shell.layer_inputs import LayerInputs, is_original
 from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
 from napari_dip.qt.shell.run_completion import (
@@ -46,7 +47,8 @@ from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
     import napari.viewer
-    from qtpy.QtGui import QShowEvent
+    from napari.layers import Image
+    from qtpy.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
 
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.events import Restoration
@@ -106,6 +108,9 @@ class TaskDock(QWidget):
         self.jobs = self._panel.jobs
         self._build_layout()
         self._connect_signals()
+        self.setAcceptDrops(True)
+        self._align_timer = make_single_shot_timer(self)
+        self._align_timer.timeout.connect(self._show_relevant_settings)
         self.inputs.update_image()
         self.run_bar.prepend_message(self.repeat_section.restore_last_settings())
         self.form.widgets["preset"].value = (
@@ -164,6 +169,30 @@ class TaskDock(QWidget):
         align_forms(self.image_chooser, self.extra_inputs, self.form.basic_page)
         self.settings_section.adjust_page_height()
 
+    def _get_selected_images(self) -> list[Image]:
+        """Return the images selected in napari that are no results, lowest first."""
+        selected = self.viewer.layers.selection
+        return [layer for layer in self.viewer.layers if layer in selected and is_original(layer)]
+
+    def _show_selected_button(self, _: object = None) -> None:
+        count = len(self._get_selected_images())
+        self.run_bar.selected_button.setText(f"Run on {count} selected layers")
+        self.run_bar.selected_button.setVisible(count > 1 and not self.is_busy)
+
+    def start_selected(self) -> None:
+        """Start a run on each of the selected images, one after another, or refuse all of them."""
+        chosen, requests = self.image_chooser.get_layer(), []
+        for layer in self._get_selected_images():
+            self.image_chooser.choose(layer.name)
+            plan = self.make_plan()
+            if isinstance(plan, Refusal):
+                self.run_bar.show_message(plan.message)
+                return
+            requests.append(make_run_request(plan, layer, self.extra_inputs))
+        if chosen is not None:
+            self.image_chooser.choose(chosen.name)
+        self.jobs.start(requests)
+
     def start(self) -> None:
         """Start the run of the plan, or add it to the queue."""
         layer, plan = self.image_chooser.get_layer(), self.make_plan()
@@ -180,14 +209,15 @@ class TaskDock(QWidget):
         self.jobs.start([request])
 
     def showEvent(self, event: QShowEvent | None) -> None:
-        """Align the labels, whose width napari's style has changed."""
+        """Align the labels, whose width napari's style changes when they are shown."""
         super().showEvent(event)
-        self._show_relevant_settings()
+        self._align_timer.start()
 
     def shut_down(self) -> None:
         """Stop all work and disconnect from the viewer, when the dock is closed."""
         self._panel.shut_down()
         self.viewer.layers.events.removed.disconnect(self._on_removed)
+        self.viewer.layers.selection.events.changed.disconnect(self._show_selected_button)
         self.inputs.shut_down()
         for section in (
             self.noise_section,
@@ -199,6 +229,28 @@ class TaskDock(QWidget):
         ):
             section.shut_down()
         self.history.clear_contents()
+
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
+        """Accept files and layers, unless a run is on."""
+        mime = None if event is None else event.mimeData()
+        if event is not None and mime is not None and not self.is_busy:
+            if mime.hasUrls() or hasattr(mime, "items"):  # napari's list passes the layers
+                event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent | None) -> None:
+        """Open the files that were dropped, and choose the image."""
+        mime = None if event is None else event.mimeData()
+        if event is None or mime is None:
+            return
+        event.acceptProposedAction()
+        paths = [url.toLocalFile() for url in mime.urls() if url.isLocalFile()]
+        layers, error_message = try_call(
+            lambda: mime.items if hasattr(mime, "items") else self.viewer.open(paths),
+            "What was dropped could not be opened",
+        )
+        self.run_bar.prepend_message(error_message)
+        for layer in layers or ():
+            self.image_chooser.choose(layer.name)
 
     def begin_job(self, request: JobRequest) -> None:
         """Empty the widgets for a run that begins, and show its plan."""
@@ -248,6 +300,7 @@ class TaskDock(QWidget):
             widget.setEnabled(not is_busy)
         for section in (self.repeat_section, self.crop_preview, self.interrupted_runs, self.inputs):
             section.set_busy(is_busy)
+        self._show_selected_button()
 
     def _on_result(self, pending: PendingResult, layer_name: str) -> str:
         """Follow the layer of a new result, compare it with its input, and return a message."""
@@ -286,6 +339,8 @@ class TaskDock(QWidget):
         self.run_bar.run_pressed.connect(self.start)
         self.viewer.layers.events.removed.connect(self._on_removed)
         self.run_bar.add_pressed.connect(self._on_add)
+        self.run_bar.selected_button.clicked.connect(self.start_selected)
+        self.viewer.layers.selection.events.changed.connect(self._show_selected_button)
         self.form.changed.connect(self.show_plan)
         self.inputs.changed.connect(self.show_plan)
         self.inputs.message_outdated.connect(self.run_bar.clear_message)
@@ -332,7 +387,8 @@ class TaskDock(QWidget):
         )
         extra_layers, comparison = self.result_view.extra_layer_chooser, self.result_view.comparison
         scrolled = (self.history, extra_layers, self.validation_curve, *sections)
-        lay_out(self, (self.interrupted_runs, *always_visible, comparison), scrolled)
+        visible = (self.interrupted_runs, *always_visible, comparison)
+        lay_out(self, visible, scrolled, f"tasks/{self.task}.md")
 
 
 def _describe_crop_preview(name: str, remaining_count: int) -> str:
