@@ -285,9 +285,11 @@ def psf(**values: float) -> np.ndarray:
     return array
 
 
-def make_ring(side: int) -> np.ndarray:
-    """PSF that is dark but for its outermost pixels."""
-    return np.pad(np.zeros((side - 2, side - 2), "float32"), 1, constant_values=1)
+def make_two_spots(side: int) -> np.ndarray:
+    """PSF of two bright spots near opposite borders, with darkness between them."""
+    rows, columns = np.mgrid[:side, :side]
+    distances = [(rows - side // 2) ** 2 + (columns - middle) ** 2 for middle in (12, side - 13)]
+    return sum(np.exp(-distance / 8) for distance in distances).astype("float32")
 
 
 def setting(option: str, value: str) -> Case:
@@ -518,7 +520,7 @@ DEBLUR = [
     Case("PSF all zero", "psf-zero", task("deblur", psf=0 * psf())),
     Case("PSF with NaN", "input-not-finite", task("deblur", psf=psf(middle=np.nan))),
     Case("PSF infinite", "input-not-finite", task("deblur", psf=psf(middle=np.inf))),
-    Case("ring larger than the image", "psf-large", task("deblur", psf=make_ring(3 * SIDE))),
+    Case("PSF dark in its middle", "psf-large", task("deblur", psf=make_two_spots(3 * SIDE + 1))),
     Case("PSF with three axes", "psf-axes", task("deblur", psf=np.ones((3, 5, 5)))),
     Case("PSF with one axis", "psf-axes", task("deblur", psf=np.ones(5))),
     Case("PSF missing file", "file-missing", task("deblur", "--psf", "{folder}/none.tif")),

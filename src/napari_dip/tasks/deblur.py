@@ -228,7 +228,7 @@ class Deblur(Task):
 
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Refuse an image that is no PSF, and warn of a doubtful one."""
-        from napari_dip.tasks.psf_checks import inspect_psf_image
+        from napari_dip.tasks.psf_checks import inspect_psf_image, refuse_dark_middle
 
         if (psf := pixels.extra_inputs.get("psf")) is None:
             return Inspection(convert_inputs=partial(self._make_kernel, None))
@@ -247,6 +247,8 @@ class Deblur(Task):
             checked = inspect_psf_image(image, {} if is_field else computed_fwhm)
             if isinstance(checked, Refusal):
                 return checked
+            if refusal := refuse_dark_middle(pixels.header, checked.image):
+                return refusal
             images.append(checked.image)
             notes += checked.notes
         if not is_field:

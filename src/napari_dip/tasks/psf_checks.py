@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_dip.engine.constants import MAD_TO_STD, MIN_RETAINED_LIGHT
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ _MIN_WIDTH_RATIO, MAX_WIDTH_RATIO = 0.65, 1.25
 #: and they have less than half of the light. On 180 random paths of a camera it is at most 8.
 _HOT_PIXEL_RATIO = 10.0
 #: Light of a PSF that was cropped to the image: below the first a note says how much was lost, as
-#: the second decimal shows it; below the second nothing of its shape may be left, as of a ring.
+#: the second decimal shows it; below the second its light lies around a dark middle.
 _NOTED_CROPPED_LIGHT, _MIN_CROPPED_LIGHT = 0.995, 0.05
 #: A wrapped PSF has this share of its light in its corners, a quarter of a side wide, and at least
 #: the second in each.
@@ -144,6 +144,20 @@ def _refuse_values(psf: FloatArray) -> Refusal | None:
     return None
 
 
+def refuse_dark_middle(header: ImageHeader, psf: AnyArray) -> Refusal | None:
+    """Refuse a PSF that has hardly any light where it is cropped to the image."""
+    sizes = header.get_sizes("ZYX"[-psf.ndim :])
+    values = psf.astype(np.float64).clip(min=0)
+    box = tuple(
+        slice(max(0, round(middle) - count // 2), round(middle) + count // 2 + 1)
+        for middle, count in zip(ndimage.center_of_mass(values), sizes, strict=True)
+    )
+    if values[box].sum() >= _MIN_CROPPED_LIGHT * values.sum():
+        return None
+    psf_text, frame = (" × ".join(map(str, shape)) for shape in (psf.shape, sizes))
+    return make_refusal("psf-large", name=header.name, psf=psf_text, frame=frame)
+
+
 def centre_psf_image(header: ImageHeader, image: AnyArray) -> tuple[Tensor, tuple[Note, ...]]:
     """Centre the image of a PSF, and crop it to its light and to the image."""
     import torch
@@ -159,9 +173,6 @@ def centre_psf_image(header: ImageHeader, image: AnyArray) -> tuple[Tensor, tupl
         if margin > 0:
             kernel = kernel.narrow(axis, margin, kernel.shape[axis] - 2 * margin)
     light = float(kernel.sum())
-    if light < _MIN_CROPPED_LIGHT:
-        psf, frame = (" × ".join(map(str, shape)) for shape in (image.shape, sizes))
-        raise RefusedError("psf-large", name=header.name, psf=psf, frame=frame)
     note = make_note("psf-light-cropped", share=1 - light)
     return kernel / light, (*notes, *([note] if light < _NOTED_CROPPED_LIGHT else []))
 
