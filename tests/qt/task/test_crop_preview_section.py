@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from qtpy.QtCore import QPoint, Qt
 
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 
@@ -160,3 +161,29 @@ def test_an_empty_drawing_is_reported_in_a_message(large_image):
     large_image.press(large_image.dock.crop_preview.try_button)
     assert not large_image.dock.is_busy
     assert "Draw a rectangle in 'empty' first" in large_image.dock.crop_preview.message_label.text()
+
+
+def test_a_preview_follows_the_view_and_takes_the_place_of_the_last_one(large_image):
+    viewer, trying = large_image.viewer, large_image.dock.crop_preview
+    large_image.set(max_iterations="1")
+    viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (10 + 16, 20 + 16), 30
+    large_image.press(trying.toggleButton())
+    viewer.screenshot(canvas_only=False, flash=False)
+    box = trying.follow_box
+    place = QPoint(8, box.height() // 2)
+    large_image.qtbot.mouseClick(box, Qt.MouseButton.LeftButton, pos=place)
+    assert box.isChecked()
+    name = "cells crop preview, Fast"
+    large_image.wait_until(lambda: name in large_image.names and not large_image.dock.is_busy)
+    first = viewer.layers[name]
+    large_image.qtbot.wait(1500)  # nothing moves: nothing is tried again
+    assert viewer.layers[name] is first and not large_image.dock.is_busy
+    viewer.scene.camera.center = (10 + 40, 20 + 40)
+    viewer.screenshot(canvas_only=False, flash=False)
+    large_image.wait_until(lambda: name in large_image.names and viewer.layers[name] is not first)
+    large_image.wait_for_end()
+    assert large_image.names == ["cells", name]
+    assert (viewer.layers[name].translate > first.translate).all()
+    large_image.qtbot.mouseClick(box, Qt.MouseButton.LeftButton, pos=place)
+    assert not box.isChecked()

@@ -282,6 +282,7 @@ def lay_out(
             widget.toggled.connect(partial(_scroll_to_section, scroll_area, widget))
     layout = QVBoxLayout(dock)
     layout.setContentsMargins(8, 8, 8, 8)
+    layout.setSpacing(5)
     for widget in widgets:
         layout.addWidget(widget)
     layout.addWidget(scroll_area, 1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from napari.layers import Image, Shapes
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFormLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QWidget
 
 from napari_dip.errors import Refusal
 from napari_dip.errors.templates import format_duration
@@ -20,6 +20,7 @@ from napari_dip.qt.shell.dock_widget import (
     fill_grid,
     make_button,
     make_combo,
+    make_single_shot_timer,
     update_combo,
 )
 from napari_dip.qt.shell.napari_layers import (
@@ -54,6 +55,8 @@ BoundingBox = tuple[float, float, float, float]
 
 #: First entry in the list of regions.
 VISIBLE_REGION_LABEL = "What is in view"
+#: Milliseconds from the last move of the camera to a preview that follows it.
+_FOLLOW_PAUSE_MS = 700
 #: Distance from the swipe line at which the mouse takes it, in pixels of the screen.
 _MAX_DRAG_DISTANCE = 10
 _CHOOSE_PREVIEW_MESSAGE = (
@@ -129,7 +132,7 @@ class GridComparison:
         self._viewer = viewer
         self._hidden_layers: list[Layer] = []
         self._labelled_layers: list[Layer] = []
-        self._is_active = False
+        self.is_active = False
         self._view: dict[str, Any] = {}
 
     def show(self, layers: Sequence[Layer]) -> None:
@@ -149,7 +152,7 @@ class GridComparison:
                 self._labelled_layers.append(shown_layer)
         grid = _get_viewer_grid(viewer)
         grid.shape, grid.stride, grid.enabled = (-1, -1), 1, True
-        self._is_active = True
+        self.is_active = True
         camera = get_camera(viewer)
         self._view = {name: getattr(camera, name) for name in ("center", "zoom", "angles")}
         fit_view(viewer, layers[-1])
@@ -157,8 +160,8 @@ class GridComparison:
     def end(self) -> None:
         """Leave the grid if this object opened it, with the view and the layers of before."""
         hidden, self._hidden_layers = self._hidden_layers, []
-        if self._is_active:
-            self._is_active = False
+        if self.is_active:
+            self.is_active = False
             _get_viewer_grid(self._viewer).enabled = False
             get_camera(self._viewer).update(self._view)
         for layer in hidden:
@@ -282,7 +285,7 @@ class CropPreviewSection(CollapsibleSection):
         self.grid = GridComparison(viewer)
         self._comparison_target: ResultTarget | None = None
         self._earlier_layer_names: set[str] = set()
-        self._preset, self._is_busy = "", False
+        self._preset, self._is_busy, self._is_followed = "", False, False
         self.region_combo = make_combo("Region", "The part of the image to try on")
         self.preview_combo = make_combo("Preview", "The preview whose preset the whole image gets")
         self.try_button = make_button("Try", "Run on this part, with the settings as they are")
@@ -296,6 +299,13 @@ class CropPreviewSection(CollapsibleSection):
         self.remove_button = make_button(
             "Remove previews", "Delete the layers of all previews on a crop"
         )
+        self.follow_box = QCheckBox("Follow the view")
+        self.follow_box.setToolTip(
+            "<qt>Try again whenever another part of the image has come into view.</qt>"
+        )
+        self._last_bounds: tuple[float, ...] = ()
+        self._followed: set[str] = set()
+        self._follow_timer = make_single_shot_timer(self, _FOLLOW_PAUSE_MS)
         self.message_label = make_message_label()
         self.message_label.setText(_CROP_PREVIEW_HINT)
         self.cost_label = make_message_label()
@@ -304,6 +314,11 @@ class CropPreviewSection(CollapsibleSection):
         self.compare_button.clicked.connect(self.compare)
         self.apply_button.clicked.connect(self.apply)
         self.remove_button.clicked.connect(self.remove_previews)
+        self.follow_box.toggled.connect(self._on_view)
+        self._follow_timer.timeout.connect(self._follow)
+        camera_events = get_camera(viewer).events
+        view_events = camera_events.center, camera_events.zoom, viewer.dims.events.current_step
+        self._connections.connect(self._on_view, *view_events)
         self.preview_combo.currentIndexChanged.connect(self._show_cost)
         self._extra_inputs.changed.connect(self._show_cost)
         self._connections.follow_layers(self.refresh, viewer)
@@ -330,6 +345,25 @@ class CropPreviewSection(CollapsibleSection):
             self._show_message(f"The layer '{name}' that was tried is no longer there.")
             return
         self.applied.emit()
+
+    def _on_view(self, _: object = None) -> None:
+        if self.follow_box.isChecked():
+            self._follow_timer.start()
+
+    def _follow(self) -> None:
+        """Try on what has come into view, in place of the last such preview."""
+        image = self._image_chooser.get_layer()
+        if self._is_busy or image is None or self.grid.is_active:
+            return
+        bounds = (*find_visible_bounds(image), *self._viewer.dims.current_step)
+        if bounds == self._last_bounds:
+            return
+        self._last_bounds = bounds
+        for name in self._followed & {layer.name for layer in self._viewer.layers}:
+            self._viewer.layers.remove(name)
+        self.region_combo.setCurrentIndex(0)
+        self.request_preview()
+        self._is_followed = self._is_busy
 
     def remove_previews(self) -> None:
         """Leave the grid, and delete the layers of all previews with what belongs to them."""
@@ -381,11 +415,16 @@ class CropPreviewSection(CollapsibleSection):
         for widget in (self.region_combo, self.preview_combo, self.try_button, self.compare_button):
             widget.setEnabled(not is_busy)
         self._is_busy = is_busy
+        if not is_busy and self._is_followed:
+            names = {layer.name for layer in self._viewer.layers} - self._earlier_layer_names
+            self._followed, self._is_followed = names, False
+        self._on_view()
         for button in (self.apply_button, self.remove_button):
             button.setEnabled(not is_busy and self.preview_combo.count() > 0)
 
     def shut_down(self) -> None:
         """Disconnect from the viewer and leave the grid."""
+        self._follow_timer.stop()
         self._connections.disconnect_all()
         self.grid.end()
 
@@ -469,6 +508,7 @@ class CropPreviewSection(CollapsibleSection):
         rows = (
             [region],
             [self.try_button, self.compare_button],
+            [self.follow_box],
             [self.message_label],
             [preview],
             [self.cost_label],
