@@ -127,7 +127,7 @@ def measure(name: str, factor: int, preset: str) -> dict[str, Any]:
     row["inpaint dB"] = compute_psnr(result.image, truth, factor)
     row["inpaint CPU seconds"] = time.process_time() - began
     began = time.process_time()
-    result = dip.super_resolve(kept, (factor, 1, 1), preset=preset, axes="ZYX")
+    result = dip.super_resolve(kept, factor=(factor, 1, 1), preset=preset, axes="ZYX")
     position = np.arange(len(truth)) + (factor - 1) / 2
     moved = CubicSpline(np.arange(len(result.image)), result.image, axis=0)(position)
     row["super-resolve dB"] = compute_psnr(moved, truth, factor)

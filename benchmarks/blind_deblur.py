@@ -118,7 +118,10 @@ def run_kinds(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         if case in done or (options.only and case not in options.only):
             continue
         answer = dip.blind_deblur(
-            image.astype(np.float32), KERNEL_SIDE, preset="fast", max_iterations=WIDTH_ITERATIONS
+            image.astype(np.float32),
+            psf_size=KERNEL_SIDE,
+            preset="fast",
+            max_iterations=WIDTH_ITERATIONS,
         )
         names = set(answer.learned_parameters)
         chosen = next((KIND_PARAMETERS[name] for name in names & set(KIND_PARAMETERS)), "free")
@@ -142,7 +145,7 @@ def run_levin(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
             answer = dip.deblur(shot, true.astype(np.float32), preset=options.preset)
         else:
             size = options.psf_size or true.shape[0]
-            answer = dip.blind_deblur(shot, size, preset=options.preset, blur="free")
+            answer = dip.blind_deblur(shot, psf_size=size, preset=options.preset, blur="free")
         seconds = time.monotonic() - started
         before, after = measure_quality(shot, truth), measure_quality(answer.image, truth)
         row = {

@@ -13,9 +13,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import raise_if_refused
-from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
+from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe

@@ -32,9 +32,9 @@ import numpy as np
 import tifffile
 
 from napari_dip.pipeline import events as progress_module
-from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.events import FINISHED
 from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan

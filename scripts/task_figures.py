@@ -54,7 +54,7 @@ def deblur() -> None:
 def blind_deblur() -> None:
     """Undo the same blur without being told."""
     sample = make_blurred_sample()
-    result = dip.blind_deblur(sample.image, 17, preset="fast")
+    result = dip.blind_deblur(sample.image, psf_size=17, preset="fast")
     print("width found:", result.learned_parameters["sigmas"])
     show("blind_deblur", sample.image, result, sample, ("Blurred", "Deblurred blindly"))
 

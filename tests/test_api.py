@@ -119,6 +119,84 @@ def test_progress_gets_every_event_and_the_last_one_is_the_end():
     assert max(event.iteration for event in events) == 10
 
 
+SLOW = {**FAST, "prior": "blind-spot", "max_iterations": 200}
+
+
+def test_a_run_that_is_kept_has_the_bytes_of_one_that_ends_after_as_many_iterations():
+    image, previews = make_noisy(), []
+    run = dip.run("denoise", image, **SLOW)
+    with pytest.raises(dip.RefusedError) as caught:
+        run.result  # noqa: B018
+    assert caught.value.code == "result-early"
+    for event in run:
+        previews += [event.preview] * (event.preview is not None)
+        if event.iteration >= 50:
+            run.keep()
+    result = run.result
+    assert result.stop_reason == "user" and result.report["iterations"] == 50
+    assert previews and all(preview.shape == image.shape for preview in previews)
+    again = dip.restore(image, result.recipe, keep_after=50)
+    np.testing.assert_array_equal(result.image, again.image)
+
+    def keep_at_fifty(event: dip.Event) -> str | None:
+        return "keep" if event.iteration >= 50 else None
+
+    np.testing.assert_array_equal(
+        dip.denoise(image, progress=keep_at_fifty, **SLOW).image, again.image
+    )
+
+
+def test_a_run_goes_on_to_its_end_and_pauses_for_as_long_as_its_loop_wants(plain_result):
+    run, paused_events = dip.run("denoise", make_noisy(), **FAST), 0
+    for event in run:
+        if event.iteration and not paused_events:
+            run.pause()
+        paused_events += bool(event.iteration)
+        if paused_events == 3:
+            run.resume()
+    np.testing.assert_array_equal(run.result.image, plain_result.image)
+    assert list(run) == [] and run.result is run.result and "ended" in repr(run)
+
+
+def test_progress_is_asked_again_while_it_answers_pause(plain_result):
+    iterations: list[int] = []
+
+    def pause_at_first(event: dip.Event) -> str:
+        iterations.append(event.iteration)
+        return "pause" if event.iteration and len(iterations) < 12 else "go"
+
+    result = dip.denoise(make_noisy(), progress=pause_at_first, **FAST)
+    np.testing.assert_array_equal(result.image, plain_result.image)
+    assert len(iterations) >= 12 and iterations[6:11] == [iterations[5]] * 5
+
+
+@pytest.mark.parametrize("answer", ["discard", "keep"])
+def test_a_run_that_is_ended_before_its_first_iteration_has_no_result(answer):
+    with pytest.raises(dip.FailedError) as caught:
+        dip.denoise(make_noisy(), progress=lambda event: answer, **FAST)
+    assert caught.value.code == "result-none"
+    run = dip.run("denoise", make_noisy(), **FAST)
+    getattr(run, answer)()
+    list(run)
+    with pytest.raises(dip.FailedError, match="ended before"):
+        run.result  # noqa: B018
+
+
+def test_an_answer_that_is_none_of_the_four_is_refused_and_other_values_go_on(plain_result):
+    with pytest.raises(ValueError, match="Did you mean 'keep'"):
+        dip.denoise(make_noisy(), progress=lambda event: "kepe", **FAST)
+    result = dip.denoise(make_noisy(), progress=lambda event: True, **FAST)
+    np.testing.assert_array_equal(result.image, plain_result.image)
+
+
+def test_the_settings_of_a_task_are_in_its_signature():
+    parameters = inspect.signature(dip.denoise).parameters
+    assert parameters["preset"].default == "balanced" and parameters["prior"].default == "auto"
+    assert parameters["preset"].kind is inspect.Parameter.KEYWORD_ONLY
+    with pytest.raises(TypeError, match="positional"):
+        dip.denoise(make_noisy(), "fast")
+
+
 def test_an_interrupt_goes_through_and_leaves_torch_as_it_was():
     import torch
 
@@ -212,13 +290,28 @@ def test_the_tables_of_python_errors_name_codes_that_exist():
         ({"preset": "fasst"}, "fast"),
         ({"device": "gpu"}, ""),
         ({"prior": "blindspot"}, "blind-spot"),
+        ({"max_iteration": 3}, "max_iterations"),
+        ({"gian_map": 3}, "gain_map"),
     ],
 )
-def test_a_misspelt_choice_is_answered_with_the_nearest_one(settings, near):
-    with pytest.raises(ValueError) as caught:
+def test_a_misspelt_name_or_choice_is_answered_with_the_nearest_one(settings, near):
+    with pytest.raises((TypeError, ValueError)) as caught:
         dip.denoise(make_noisy(), **settings)
-    ending = f"Did you mean '{near}'?" if near else "Leave it out to use the default."
-    assert str(caught.value).endswith(ending)
+    hint = f"Did you mean '{near}'?" if near else "Leave it out to use the default."
+    assert hint in str(caught.value)
+
+
+def test_a_misspelt_task_or_input_is_answered_with_the_nearest_one():
+    with pytest.raises(ValueError, match="Did you mean 'denoise'"):
+        dip.plan("denoize", make_noisy())
+    with pytest.raises(TypeError, match="Did you mean 'mask'"):
+        dip.restore(make_noisy(), dip.make_recipe("inpaint"), msk=make_noisy())
+
+
+def test_a_warning_of_an_old_name_points_at_the_line_of_the_caller():
+    with pytest.warns(FutureWarning) as caught:
+        dip.plan("denoise", make_noisy(), steadiness=1.0)
+    assert caught[0].filename == __file__
 
 
 @pytest.fixture

@@ -28,17 +28,22 @@ if TYPE_CHECKING:
         invert_features,
         plan,
         restore,
+        run,
         super_resolve,
     )
     from napari_dip.pipeline.camera_maps import CameraReport, camera_maps
     from napari_dip.pipeline.events import Event, Restoration
-    from napari_dip.pipeline.execute.runner import restore_blocks
+    from napari_dip.pipeline.execute.runner import Run, restore_blocks
     from napari_dip.pipeline.noise_report import NoiseReport, measure_noise
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.psf_measurement import PsfReport, measure_psf
-    from napari_dip.pipeline.recipe import Recipe, make_recipe, recipe_from_json
+    from napari_dip.pipeline.recipe import Recipe, recipe_from_json
     from napari_dip.scale.batch.jobs import BatchEvent
     from napari_dip.scale.batch_run import BatchResult, batch
+    from napari_dip.signatures import RecipeFunction
+
+    #: The function of `pipeline.recipe`, as type checkers see the settings of each task.
+    make_recipe: RecipeFunction[Recipe]
 
 __all__ = [
     "BatchEvent",
@@ -53,6 +58,7 @@ __all__ = [
     "Recipe",
     "RefusedError",
     "Restoration",
+    "Run",
     "__version__",
     "batch",
     "blind_deblur",
@@ -69,6 +75,7 @@ __all__ = [
     "recipe_from_json",
     "restore",
     "restore_blocks",
+    "run",
     "super_resolve",
 ]
 
@@ -77,7 +84,7 @@ _MODULES = {
     "errors": ("DipError", "FailedError", "RefusedError"),
     "pipeline.camera_maps": ("CameraReport", "camera_maps"),
     "pipeline.events": ("Event", "Restoration"),
-    "pipeline.execute.runner": ("restore_blocks",),
+    "pipeline.execute.runner": ("Run", "restore_blocks"),
     "pipeline.noise_report": ("NoiseReport", "measure_noise"),
     "pipeline.plan.types": ("Plan",),
     "pipeline.psf_measurement": ("PsfReport", "measure_psf"),

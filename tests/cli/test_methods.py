@@ -12,8 +12,8 @@ import tifffile
 import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.io.reading import read_provenance
-from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.assess.methods_section import write_methods_section
+from napari_dip.pipeline.recipe import load_recipe
 
 FEW = ("--preset", "fast", "--max-iterations", "3", "--device", "cpu", "--quiet")
 

@@ -16,13 +16,12 @@ from napari_dip.cli import main
 from napari_dip.errors import DipError, RefusedError
 from napari_dip.io.paths import parse_strict_json
 from napari_dip.io.reading import read_header
-from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report_fields import read_run_report
 from napari_dip.pipeline.autosave import find_interrupted_runs
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.recipe import recipe_from_dict
+from napari_dip.pipeline.recipe import load_recipe, recipe_from_dict
 from napari_dip.pipeline.store.run_folder import get_pixel_versions
 from napari_dip.qt.shell.preferences import SavedRecipeFolder
 from napari_dip.scale.batch.jobs import FileOutcome, Job

@@ -143,7 +143,7 @@ def test_the_kind_of_blur_is_chosen_by_the_spectrum(kernel, parameter) -> None:
 def test_a_kernel_may_be_as_large_as_the_image(blur: str) -> None:
     image = np.random.default_rng(0).poisson(90, (32, 32))
     settings = {"preset": "fast", "max_iterations": 2, "device": "cpu", "blur": blur}
-    assert dip.blind_deblur(image, 31, **settings).image.shape == (32, 32)
+    assert dip.blind_deblur(image, psf_size=31, **settings).image.shape == (32, 32)
 
 
 def test_a_free_kernel_learns_and_a_known_kind_stays() -> None:
@@ -186,7 +186,7 @@ def test_an_even_width_counts_as_the_next_odd_one(width: int, side: int) -> None
 def restore_small(**settings: Any) -> dip.Restoration:
     image = 255 * blur_photograph(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
     common = {"preset": "fast", "max_iterations": 4, "device": "cpu"}
-    return dip.blind_deblur(image, 7, **{**common, **settings})
+    return dip.blind_deblur(image, psf_size=7, **{**common, **settings})
 
 
 @pytest.mark.sampled(2)
@@ -207,7 +207,7 @@ def test_restarts_give_one_psf_and_separate_channels_one_each() -> None:
     assert restore_small(restarts=2).learned_parameters["psf"].sum() == pytest.approx(1, abs=1e-5)
     image = 255 * blur_photograph(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
     both = dip.blind_deblur(
-        np.stack([image, image[::-1]]), 7, max_iterations=2, axes="CYX", device="cpu"
+        np.stack([image, image[::-1]]), psf_size=7, max_iterations=2, axes="CYX", device="cpu"
     )
     assert both.learned_parameters["psf"].shape == (2, 7, 7)
 

@@ -41,7 +41,7 @@ def inversions(network):
 
     def invert_with(prior):
         settings = {**EXPECTS, **SMALL, "prior": prior, "max_iterations": 100}
-        return dip.invert_features(coins(), network, "features.5", **settings)
+        return dip.invert_features(coins(), network=network, layer="features.5", **settings)
 
     return {prior: invert_with(prior) for prior in ("random-input", "total-variation", "none")}
 
@@ -76,7 +76,7 @@ def test_the_report_says_which_layer_of_which_file_and_that_no_pixel_was_fitted(
 def test_the_mean_of_the_image_is_not_handed_over(network):
     # black and white told wrongly: the same activations then belong to another brightness
     settings = {**EXPECTS, **SMALL, "max_iterations": 25, "black": 0, "white": 2000}
-    result = dip.invert_features(coins(), network, "features.5", **settings).image
+    result = dip.invert_features(coins(), network=network, layer="features.5", **settings).image
     assert abs(result.mean() - coins().mean()) > 100
 
 
@@ -94,15 +94,18 @@ def test_the_mean_of_the_image_is_not_handed_over(network):
 def test_settings_that_make_no_sense_are_refused(network, settings, code):
     chosen = {"layer": "features.5", **SMALL, **settings}
     with pytest.raises(dip.RefusedError) as caught:
-        dip.invert_features(coins(), network, **chosen)
+        dip.invert_features(coins(), network=network, **chosen)
     assert caught.value.reason.code == code
 
 
 def test_channels_are_averaged_for_a_network_of_one_unless_one_is_empty(network):
     pair = np.stack([coins(), coins()])
     chosen = {**SMALL, "max_iterations": 2, "axes": "CYX"}
-    assert dip.invert_features(pair, network, "features.5", **chosen).image.shape == pair.shape
+    assert (
+        dip.invert_features(pair, network=network, layer="features.5", **chosen).image.shape
+        == pair.shape
+    )
     pair[1] = 7
     with pytest.raises(dip.RefusedError) as caught:
-        dip.invert_features(pair, network, "features.5", **chosen)
+        dip.invert_features(pair, network=network, layer="features.5", **chosen)
     assert caught.value.reason.code == "network-constant"

@@ -37,7 +37,6 @@ from napari_dip.io.outputs import (
 from napari_dip.io.paths import shorten_name
 from napari_dip.io.reading import read_header, read_pixels, read_provenance
 from napari_dip.io.writing import write_text
-from napari_dip.pipeline.api import load_task_recipe
 from napari_dip.pipeline.assess.artefact_detection import detect_clipped_pixels
 from napari_dip.pipeline.assess.card import make_card
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
@@ -53,6 +52,7 @@ from napari_dip.pipeline.recipe import (
     OLD_INPUTS,
     OLD_SETTINGS,
     RunSettings,
+    load_task_recipe,
     make_recipe,
     migrate_record,
     recipe_from_dict,

@@ -15,7 +15,7 @@ import numpy as np
 from napari_dip.errors import Refusal, RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable, render_text
-from napari_dip.pipeline.api import open_input
+from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE, refuse_header
 from napari_dip.pipeline.plan.preflight import preflight

@@ -32,6 +32,7 @@ from napari_dip.explore.feature_layers import (
 )
 from napari_dip.explore.spectral_measures import BAND_NAMES, list_band_labels
 from napari_dip.pipeline.events import drain_generator, map_generator
+from napari_dip.pipeline.execute.runner import UserControl
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE
 from napari_dip.pipeline.recipe import (
     OLD_EXPERIMENT_SETTINGS,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from napari_dip.explore.noise_impedance import ImpedanceResult
     from napari_dip.explore.spectra import SpectrumResult
     from napari_dip.pipeline.events import Event
+    from napari_dip.signatures import Answer, Axes
 
     #: Starts the fits, which poll a control at each iteration.
     StartExperiment = Callable[[PollControl], Generator[IterationUpdate, None, Any]]
@@ -312,17 +314,18 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
 
 
 def _run_experiment(
-    key: str, image: Any, progress: Callable[[Event], object] | None, **settings: Any
+    key: str, image: Any, progress: Callable[[Event], Answer] | None, **settings: Any
 ) -> Any:
-    """Run an experiment to its end and pass its events to `progress`."""
-    timer = ExperimentTimer()
+    """Run an experiment to its end, and follow what `progress` answers to its events."""
+    control = UserControl(progress)
+    timer = ExperimentTimer(control.poll)
     steps = EXPERIMENTS[key].make_starter(image, **settings)(timer.poll_control)
     events = map_generator(steps, lambda update: timer.add_time_left(update).event)
-    return drain_generator(events, progress)
+    return drain_generator(events, control.show)
 
 
 def impedance(
-    image: Any, *, progress: Callable[[Event], object] | None = None, **settings: Any
+    image: Any, *, progress: Callable[[Event], Answer] | None = None, **settings: Any
 ) -> ImpedanceResult:
     """Fit one untrained network to an image, the image with noise, its pixels shuffled, and noise.
 
@@ -361,7 +364,7 @@ def spectrum(
     image: Any,
     *,
     truth: Any = None,
-    progress: Callable[[Event], object] | None = None,
+    progress: Callable[[Event], Answer] | None = None,
     **settings: Any,
 ) -> SpectrumResult:
     """Measure when an untrained network learns which frequencies, and where to stop the fit.
@@ -402,7 +405,7 @@ def architectures(
     *,
     truth: Any = None,
     only: str | Iterable[str] | None = None,
-    progress: Callable[[Event], object] | None = None,
+    progress: Callable[[Event], Answer] | None = None,
     **settings: Any,
 ) -> ArchitectureComparison:
     """Fit several networks to an image, and choose the prior that suits it.
@@ -447,8 +450,8 @@ def features(
     *,
     layers: str | Iterable[str] | None = None,
     crop: int | str = FEATURE_CROP,
-    axes: str | None = None,
-    progress: Callable[[Event], object] | None = None,
+    axes: Axes | None = None,
+    progress: Callable[[Event], Answer] | None = None,
     **settings: Any,
 ) -> FeatureInversionResult:
     """Invert several layers of a network with an untrained network, total variation and no prior.

@@ -21,7 +21,6 @@ from napari_dip.explore.experiment_results import (
     format_csv,
 )
 from napari_dip.explore.experiment_setup import crop_centre, parse_crop
-from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.assess.report_figures import (
     compute_contrast_limits,
     draw_titled_image,
@@ -33,6 +32,7 @@ from napari_dip.pipeline.assess.report_figures import (
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.events import PausableClock, ProgressTracker, map_generator
 from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe

@@ -14,8 +14,8 @@ from napari_dip.io.outputs import resolve_output, resolve_output_folder
 from napari_dip.io.paths import make_folder
 from napari_dip.io.reading import open_pixels
 from napari_dip.io.writing import write_bytes, write_image
-from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.assess.report_figures import make_figure, render_png, use_default_style
+from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.plan.layout import refuse_header
 
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+import os
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from napari_dip.errors import DipError, RefusedError
 from napari_dip.errors.notes import make_note, read_report_notes, serialise_notes
+from napari_dip.io import ImageHeader, guess_axes
 from napari_dip.io.paths import describe_exception, make_file_stamp
 from napari_dip.io.reading import open_pixels, read_header, read_pixels
 from napari_dip.pipeline.assess.report import compute_sha256
@@ -20,7 +22,7 @@ from napari_dip.pipeline.machine import is_memory_error
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_dip.io import AnyArray, ImageHeader
+    from napari_dip.io import AnyArray
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
 
@@ -183,6 +185,58 @@ def _is_input_changed(header: ImageHeader, image: Any, stamps: FileStamps, diges
         is_changed = _is_file_changed(header.path, stamps)
         return is_changed and hash_file_pixels(header.path, header.shape) != digest
     return isinstance(image, np.ndarray) and compute_sha256(image) != digest
+
+
+def parse_axes(axes: object) -> str | None:
+    """Return the letters of axes in upper case, given as a text or a list; None if not given.
+
+    Raises
+    ------
+    RefusedError
+        If they are neither a text nor a list of texts.
+    """
+    letters = axes if isinstance(axes, list | tuple) else [axes]
+    if axes is None:
+        return None
+    if not all(isinstance(letter, str) for letter in letters):
+        why = "it should be one letter for each axis"
+        hint = "Give a text such as 'ZYX', or a list of such letters."
+        raise RefusedError("setting-wrong", field="axes", value=repr(axes), why=why, hint=hint)
+    return "".join(map(str, letters)).upper()
+
+
+def open_input(name: str, image: Any, axes: object) -> tuple[ImageHeader, Callable[[], Any]]:
+    """Return the header of an image, and a function that reads its pixels.
+
+    Pixels of a file are read only when that function is called.
+
+    Raises
+    ------
+    RefusedError
+        If the image is no array and no readable file.
+    """
+    axes = parse_axes(axes)
+    if isinstance(image, str) and "\n" in image and not os.path.lexists(image):
+        raise RefusedError("image-not-array", name=name, why="it is a text of several lines")
+    if isinstance(image, str | os.PathLike):
+        header = read_header(image, axes)
+        return header, lambda: read_pixels(header)
+    array = convert_to_array(name, image)
+    try:
+        shape = tuple(int(side) for side in array.shape)
+    except (TypeError, ValueError):  # dask arrays may have chunks of unknown size
+        why = "its size is not known yet"
+        raise RefusedError("image-not-array", name=name, why=why) from None
+    axis_letters = axes or ("" if axes is not None else guess_axes(shape))
+    array_header = ImageHeader(
+        name=name,
+        shape=shape,
+        dtype=str(array.dtype.name),
+        axes=axis_letters,
+        has_guessed_axes=axes is None,
+    )
+    pixels = LazyPixels(name, array) if is_dask_array(array) else array
+    return array_header, lambda: pixels
 
 
 def convert_to_array(name: str, value: Any) -> Any:

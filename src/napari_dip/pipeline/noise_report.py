@@ -11,7 +11,6 @@ import numpy as np
 from napari_dip.errors import Refusal, RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import UNRELIABLE_REASONS
-from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.assess.artefact_detection import ClippedPixels, detect_clipped_pixels
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
 from napari_dip.pipeline.assess.report import round_to_six_digits
@@ -21,6 +20,7 @@ from napari_dip.pipeline.calibrate.channel_noise import (
     measure_flat_blocks,
 )
 from napari_dip.pipeline.calibrate.types import RunInputs
+from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.plan.layout import make_layout, refuse_header, to_stack
 from napari_dip.pipeline.torch_state import load_torch, use_default_torch_state
 from napari_dip.tasks.base import Inspection, NoiseSettings

@@ -10,7 +10,6 @@ import numpy as np
 from napari_dip.errors import RefusedError, raise_if_refused
 from napari_dip.io.outputs import resolve_output
 from napari_dip.io.writing import write_bytes, write_image
-from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.assess.report_figures import (
     draw_titled_image,
     make_figure,
@@ -31,6 +30,7 @@ from napari_dip.pipeline.beads import (
     measure_fwhm,
     remove_bead_size,
 )
+from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.plan.layout import refuse_header
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.torch_state import load_torch, use_default_torch_state

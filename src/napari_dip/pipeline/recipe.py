@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 import tomllib
 import warnings
 from dataclasses import dataclass, fields, replace
@@ -15,12 +17,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.templates import shorten_repr
-from napari_dip.io.paths import describe_exception, parse_strict_json
+from napari_dip.io.paths import (
+    MAX_SETTINGS_BYTES,
+    describe_exception,
+    parse_strict_json,
+    read_small_text,
+)
 from napari_dip.tasks import TASKS, Setting, Task
 from napari_dip.tasks.base import IMAGE_AXES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from pydantic.fields import FieldInfo
 
 #: Version of the recipe format; it grows by one when an older recipe would be read differently.
 #: Schema 2 has the names of docs/glossary.md. `rename_settings` and `migrate_record` translate
@@ -218,6 +227,12 @@ class Recipe:
         )
 
 
+def list_settings(task: str) -> dict[str, FieldInfo]:
+    """Return the fields of a task by name, and those of all tasks after them."""
+    kinds: tuple[Any, ...] = (TASKS[task], RunSettings)
+    return {name: field for kind in kinds for name, field in kind.__pydantic_fields__.items()}
+
+
 def make_recipe(task: str, /, **settings: Any) -> Recipe:
     """Build a recipe from settings by name; task and run settings may be mixed.
 
@@ -232,11 +247,13 @@ def make_recipe(task: str, /, **settings: Any) -> Recipe:
             field="task",
             value=shorten_repr(task),
             why="there is no such task",
-            hint=f"Choose one of: {', '.join(TASKS)}.",
+            hint=f"{_ask_if_meant(task, TASKS)}Choose one of: {', '.join(TASKS)}.",
         )
     settings, notes = rename_settings(task, settings)
-    for note in notes:
-        warnings.warn(note, FutureWarning, stacklevel=3)
+    _warn_caller(notes)
+    for name, value in settings.items():
+        if isinstance(value, os.PathLike):
+            settings[name] = os.fspath(value)
     run_settings = {
         key: settings.pop(key) for key in list(settings) if key in RunSettings.model_fields
     }
@@ -329,9 +346,17 @@ def rename_keys(
 def accept_old_names(values_by_name: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Rename old keywords of a Python function, with a `FutureWarning` for each."""
     renamed, notes = rename_keys(values_by_name, names)
-    for note in notes:
-        warnings.warn(note, FutureWarning, stacklevel=4)
+    _warn_caller(notes)
     return renamed
+
+
+def _warn_caller(notes: tuple[str, ...]) -> None:
+    """Warn of old names at the line that called this package."""
+    level, frame = 1, sys._getframe()  # noqa: SLF001 - the documented way to the frames
+    while frame.f_back and str(frame.f_globals.get("__name__")).startswith("napari_dip."):
+        level, frame = level + 1, frame.f_back
+    for note in notes:
+        warnings.warn(note, FutureWarning, stacklevel=level)
 
 
 def migrate_record(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -404,6 +429,40 @@ def recipe_from_json(text: str, *, origin: str = "recipe") -> Recipe:
     return recipe_from_dict(raw, origin=origin)
 
 
+def load_task_recipe(path: str | os.PathLike[str], task: str) -> Recipe:
+    """Return the recipe in a file; raise `RefusedError` if it is of another task."""
+    recipe = load_recipe(path)
+    if recipe.task.spec.name != task:
+        facts = {"actual": recipe.task.spec.name, "wanted": task}
+        raise RefusedError("recipe-task", path=path, **facts)
+    return recipe
+
+
+def load_recipe(recipe: object) -> Recipe:
+    """Return a recipe, given as one, as JSON text, as a mapping, or as the path of a recipe file.
+
+    Raises
+    ------
+    RefusedError
+        If it cannot be read or is not a recipe.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, str) and recipe.lstrip().startswith("{"):
+        return recipe_from_json(recipe)
+    if isinstance(recipe, str | os.PathLike):
+        return _read_recipe_file(os.fspath(recipe))
+    return recipe_from_dict(recipe)
+
+
+def _read_recipe_file(path: str) -> Recipe:
+    try:
+        text = read_small_text(path, "a recipe", MAX_SETTINGS_BYTES)
+    except ValueError as error:
+        raise RefusedError("recipe-broken", path=path, why=describe_exception(error)) from None
+    return recipe_from_json(text, origin=path)
+
+
 def _validate_settings(kind: type[Any], settings: dict[str, Any]) -> Any:
     numbers = [name for name, value in settings.items() if _is_bool_for_number(kind, name, value)]
     if numbers:  # pydantic accepts True as the number 1
@@ -419,15 +478,30 @@ def _make_validation_refusal(kind: type[Any], error: ValidationError) -> Refusal
     field = str(first["loc"][0])[:100] if first["loc"] else "?"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         task_settings = [] if kind is RunSettings else [field.name for field in fields(kind)]
+        inputs = [] if kind is RunSettings else [item.name for item in kind.spec.inputs]
         names = sorted({*task_settings, *RunSettings.model_fields})
-        return make_refusal("setting-unknown", field=field, allowed=", ".join(names))
+        return make_unknown_refusal(field, names, (*names, *inputs, "axes", "progress"))
     if expected := _EXPECTED_VALUE_TEXTS.get(first["type"]):
         why = expected.format(**first.get("ctx", {}))
     else:  # not formatted: it may contain braces from the user
         why = first["msg"].removeprefix("Input should be ").replace("'", "")
-    near = get_close_matches(str(first["input"]), _CHOICE_PATTERN.findall(why), n=1, cutoff=0.7)
-    hint = f"Did you mean '{near[0]}'?" if near else ""
+    hint = _ask_if_meant(first["input"], _CHOICE_PATTERN.findall(why)).strip()
     return _make_setting_refusal(field, first["input"], why, hint)
+
+
+def make_unknown_refusal(field: str, allowed: Iterable[str], names: Iterable[str] = ()) -> Refusal:
+    """Return the refusal of an unknown setting or input, with the most similar of the names."""
+    allowed = tuple(allowed)
+    hint = _ask_if_meant(field, tuple(names) or allowed) or "Remove it, or check its spelling. "
+    return make_refusal(
+        "setting-unknown", field=field, hint=f"{hint}There are: {', '.join(allowed)}."
+    )
+
+
+def _ask_if_meant(value: object, names: Iterable[str]) -> str:
+    """Return a question for the most similar of the names; "" if there is none."""
+    near = get_close_matches(str(value), list(names), n=1, cutoff=0.7)
+    return f"Did you mean '{near[0]}'? " if near else ""
 
 
 def _is_bool_for_number(kind: type[Any], name: str, value: object) -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, Refusal, RefusedError
@@ -24,6 +24,7 @@ from napari_dip.pipeline.events import (
     drain_generator,
     map_generator,
 )
+from napari_dip.pipeline.execute.runner import UserControl
 from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SWITCHES, accept_old_names
 from napari_dip.pipeline.store.joint_network import read_network_weights
@@ -40,11 +41,13 @@ from napari_dip.scale.batch.records import (
 from napari_dip.scale.batch.restore_file import restore_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from napari_dip.engine.fit.stopping import PollControl
+    from napari_dip.pipeline.recipe import Recipe
     from napari_dip.scale.batch.jobs import BatchPlan, FileState, Job
     from napari_dip.scale.cluster.pool import DaskWorkerPool
+    from napari_dip.signatures import Answer, Axes, FilePath, InputPathKeywords
 
 #: Seconds for hashing a file, saving its result and plotting it, measured on 128 x 128 pixels.
 FILE_SECONDS = 0.5
@@ -74,18 +77,18 @@ class BatchResult:
 
 
 def batch(
-    recipe: object,
-    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    output_folder: str | os.PathLike[str],
-    resume: bool = False,
+    recipe: Recipe | FilePath | Mapping[str, Any],
+    inputs: FilePath | Iterable[FilePath],
+    output_folder: FilePath,
     *,
-    progress: Callable[[BatchEvent], object] | None = None,
-    axes: str | None = None,
+    resume: bool = False,
+    progress: Callable[[BatchEvent], Answer] | None = None,
+    axes: Axes | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     threads: int | None = None,
     joint_training: bool = False,
-    **extra_paths: str | os.PathLike[str],
+    **extra_paths: Unpack[InputPathKeywords],
 ) -> BatchResult:
     """Run a recipe on many files; a file that fails never stops the others.
 
@@ -99,7 +102,8 @@ def batch(
     resume : bool
         Keep results whose records are still valid. Without it, no existing file is replaced.
     progress : callable, optional
-        Called with each `BatchEvent`, in the calling thread.
+        Called with each `BatchEvent`, in the calling thread. It may return what to do, as for
+        `napari_dip.denoise`. "keep" and "discard" end the batch, which ``resume`` completes.
     axes : str, optional
         Axes of each file, as for `restore`. Default: those in the files.
     workers : int, optional
@@ -129,15 +133,17 @@ def batch(
     """
     from napari_dip.scale.cluster.dask_cluster import plan_with_workers
 
-    extra_paths = accept_old_names(extra_paths, {**OLD_INPUTS, **OLD_SWITCHES})
-    joint_training = bool(extra_paths.pop("joint_training", joint_training))
+    paths = accept_old_names(extra_paths, {**OLD_INPUTS, **OLD_SWITCHES})
+    joint_training = bool(paths.pop("joint_training", joint_training))
     options: dict[str, Any] = {"resume": resume, "axes": axes, "joint_training": joint_training}
     options |= {"workers": workers, "scheduler": scheduler, "threads": threads}
-    options["extra_paths"] = extra_paths
+    options["extra_paths"] = paths
     with plan_with_workers(recipe, inputs, output_folder, **options) as (plan, start_pool):
         check_any_restorable(plan)
         with start_pool() as pool:
-            return drain_generator(run_batch(plan, pool=pool), progress)
+            control = UserControl(progress)
+            steps = run_batch(plan, poll_control=control.poll, pool=pool)
+            return drain_generator(steps, control.show)
 
 
 def run_batch(

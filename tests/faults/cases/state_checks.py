@@ -313,7 +313,7 @@ def check_report_is_not_shared(_: Path) -> None:
 
 def check_learned_psf(_: Path) -> None:
     """Write into the PSF that was found: the report and the image stay."""
-    result = check_restored(lambda: dip.blind_deblur(make_plain_image(), 3, **FAST))
+    result = check_restored(lambda: dip.blind_deblur(make_plain_image(), psf_size=3, **FAST))
     psf = np.asarray(result.learned_parameters["psf"])
     check(
         abs(float(psf.sum()) - 1) < 1e-3 and (psf >= 0).all(), f"sum {psf.sum()}, least {psf.min()}"
@@ -421,8 +421,8 @@ def check_changed_previews(_: Path) -> None:
 
 def start_run(**options: Any) -> Any:
     """Begin a run as the dock does, step by step."""
-    from napari_dip.pipeline.api import open_input
     from napari_dip.pipeline.execute.runner import run
+    from napari_dip.pipeline.lazy_inputs import open_input
     from napari_dip.pipeline.machine import detect_machine
     from napari_dip.pipeline.plan.preflight import preflight
 

@@ -2,8 +2,8 @@
 
 The optimisers are Adam, Muon, gradient descent with momentum, and L-BFGS.
 
-Each evaluates the loss once an iteration and keeps its state in tensors, so that checkpoints and
-rollbacks hold all of it. Its learning rate is 0 until the schedule sets one.
+An optimiser evaluates the loss once an iteration and keeps its state in tensors, so that
+checkpoints and rollbacks hold all of it. Its learning rate is 0 until the schedule sets one.
 """
 
 from __future__ import annotations

@@ -10,8 +10,10 @@ A shard saves its unit or tile results in the run folder, where another process 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections import defaultdict
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -22,6 +24,7 @@ import numpy as np
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, RefusedError, raise_if_refused
 from napari_dip.errors.notes import UnreliableReason, make_note
+from napari_dip.errors.templates import shorten_repr
 from napari_dip.io.header import ImageHeader, guess_axes
 from napari_dip.io.regions import LazyImage
 from napari_dip.pipeline.assess.artefact_detection import LOCAL_AREA_SIDE
@@ -75,7 +78,10 @@ MAX_RETRY_ROUNDS, MAX_RETRY_VARIANCE_FRACTION = 2, 0.25
 #: least structure; minimum share of the noise variance in a new run.
 CALM_AREA_QUANTILE, MIN_RETRY_VARIANCE_FRACTION = 0.25, 1e-4
 
-__all__ = ["Control", "Event", "Restoration", "run"]
+#: Seconds between two events of a paused run: few enough that a button feels immediate.
+PAUSE_SECONDS = 0.1
+
+__all__ = ["Control", "Event", "Restoration", "Run", "run"]
 
 #: Sides of the blocks of a dask array, in pixels: wider ones gain nothing, and narrower ones are
 #: mostly halo (see `plan.tiling`).
@@ -133,6 +139,108 @@ def run(
     steps = _restore_with_checkpoint(plan, data, stamps, poll_control, preview_seconds, checkpoints)
     result = yield from run_with_torch(steps, plan.threads, plan.header.name)
     return result and replace(result, writer=partial(save_result, plan))
+
+
+class UserControl:
+    """What the user wants of a run: the last answer of a function `progress`, or of a button.
+
+    Parameters
+    ----------
+    progress : callable or None
+        Called with each event, and with the last one again for as long as it answers "pause".
+    """
+
+    def __init__(self, progress: Callable[[Any], object] | None = None) -> None:
+        self._progress, self._event, self._control = progress, None, Control.GO
+
+    def show(self, event: Any) -> None:
+        """Pass an event to `progress`, and follow its answer."""
+        self._event = event
+        if self._progress is not None:
+            self.follow(self._progress(event))
+
+    def poll(self) -> Control:
+        """Return the control of the moment."""
+        if self._control is Control.PAUSE:
+            self.show(self._event)
+        return self._control
+
+    def follow(self, answer: object) -> None:
+        """Take an answer; "keep" and "discard" are final, and what is no text counts as "go"."""
+        names = [control.value for control in Control]
+        if isinstance(answer, str) and answer not in names:
+            why = f"it should answer None or one of: {', '.join(names)}"
+            near = get_close_matches(answer, names, n=1)
+            hint = f"Did you mean '{near[0]}'?" if near else "Return None to go on."
+            raise RefusedError(
+                "setting-wrong", field="progress", value=shorten_repr(answer), why=why, hint=hint
+            )
+        if self._control not in (Control.KEEP, Control.DISCARD):
+            self._control = Control(answer) if isinstance(answer, str) else Control.GO
+
+
+class Run:
+    """A run that goes on while its events are read, as `napari_dip.run` returns it.
+
+    Its methods take effect at the next iteration, and may be called from another thread. A loop
+    that has paused its own run gets the last event again, every tenth of a second.
+
+    Attributes
+    ----------
+    plan : Plan
+    """
+
+    def __init__(
+        self, plan: Plan, start: Callable[[PollControl], Generator[Event, None, Restoration | None]]
+    ) -> None:
+        self.plan, self._control, self._has_ended = plan, UserControl(), False
+        self._event: Event | None = None
+        self._result: Restoration | None = None
+        self._steps = start(self._control.poll)
+
+    def __iter__(self) -> Run:
+        return self
+
+    def __next__(self) -> Event:
+        if self._control.poll() is Control.PAUSE and self._event is not None:
+            time.sleep(PAUSE_SECONDS)
+            return self._event
+        try:
+            self._event = next(self._steps)
+        except StopIteration as stop:
+            if not self._has_ended:
+                self._has_ended, self._result = True, stop.value
+            raise StopIteration from None
+        return self._event
+
+    def pause(self) -> None:
+        """Wait without computing."""
+        self._control.follow("pause")
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self._control.follow("go")
+
+    def keep(self) -> None:
+        """End the run with the best result so far, as "Stop and keep" in the dock does."""
+        self._control.follow("keep")
+
+    def discard(self) -> None:
+        """End the run without a result."""
+        self._control.follow("discard")
+
+    @property
+    def result(self) -> Restoration:
+        """Result of the run; `RefusedError` before its end, `FailedError` if there is none."""
+        if not self._has_ended:
+            raise RefusedError("result-early")
+        if self._result is None:
+            raise FailedError("result-none")
+        return self._result
+
+    def __repr__(self) -> str:
+        """Return one line: the plan, and whether the run has ended."""
+        return f"<Run: {self.plan.work_summary}{', ended' * self._has_ended}>"
 
 
 def run_with_torch(

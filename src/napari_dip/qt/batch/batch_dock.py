@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QWidget
 
 from napari_dip.errors import Refusal, RefusedError
-from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.events import Control, Event, map_generator
+from napari_dip.pipeline.recipe import load_recipe
 from napari_dip.qt.batch.batch_settings import (
     BatchOptions,
     FilesEdit,

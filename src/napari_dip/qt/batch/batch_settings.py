@@ -25,8 +25,7 @@ from qtpy.QtWidgets import (
 from napari_dip.errors import DipError, Refusal, RefusedError
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import is_zarr
-from napari_dip.pipeline.api import load_recipe
-from napari_dip.pipeline.recipe import PRESET_LABELS, RunSettings, make_recipe
+from napari_dip.pipeline.recipe import PRESET_LABELS, RunSettings, load_recipe, make_recipe
 from napari_dip.qt.shell.dock_widget import (
     fill_grid,
     guard_wheel,

@@ -14,9 +14,8 @@ from napari_dip.errors import DipError, RefusedError
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import make_folder, make_folder_refusal, resolve_target
 from napari_dip.io.writing import write_text
-from napari_dip.pipeline.api import load_task_recipe
 from napari_dip.pipeline.machine import detect_machine
-from napari_dip.pipeline.recipe import PRESET_LABELS
+from napari_dip.pipeline.recipe import PRESET_LABELS, load_task_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable

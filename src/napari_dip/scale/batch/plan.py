@@ -17,7 +17,7 @@ from napari_dip.io.formats.zarr import list_fields
 from napari_dip.io.outputs import check_unlocked, resolve_output_folder
 from napari_dip.io.paths import check_names_differ, expand_input_paths, make_result_name
 from napari_dip.io.reading import read_header
-from napari_dip.pipeline.api import load_recipe, parse_axes
+from napari_dip.pipeline.lazy_inputs import parse_axes
 from napari_dip.pipeline.machine import MAX_THREADS, choose_thread_count, detect_machine
 from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
 from napari_dip.pipeline.plan.joint_training import (
@@ -27,6 +27,7 @@ from napari_dip.pipeline.plan.joint_training import (
 )
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import JointNetwork, TrainingRegion
+from napari_dip.pipeline.recipe import load_recipe, make_unknown_refusal
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT, read_network
 from napari_dip.scale.batch.jobs import BatchPlan, Job, JointTrainingPlan, list_training_units
 from napari_dip.scale.batch.joint_fit import fit_joint_network
@@ -389,8 +390,7 @@ def _read_extra_headers(
         if not task_input.is_repeated_exposure
     ]
     if unknown := set(extra_paths) - {*names, NETWORK_FILE_INPUT}:
-        facts = {"field": min(unknown), "allowed": ", ".join(names) or "this task takes none"}
-        raise RefusedError("setting-unknown", **facts)
+        raise RefusedError(make_unknown_refusal(min(unknown), [*names, NETWORK_FILE_INPUT]))
     return {
         name: read_header(path) for name, path in extra_paths.items() if name != NETWORK_FILE_INPUT
     }
