@@ -120,7 +120,7 @@ def test_every_library_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["app"], *extras["qt"], *extras["zarr"]]
-    wanted += [*extras["cluster"], *extras["networks"]]
+    wanted += [*extras["cluster"], *extras["networks"], *extras["notebook"]]
     declared = {
         distribution(re.split(r"[\[<>=!~; ]", line)[0]) for line in [*wanted, *extras["formats"]]
     }

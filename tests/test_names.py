@@ -26,6 +26,7 @@ SHARED = {
     "__all__": "Python's own",
     "__getattr__": "Python's own",
     "log": "the logger of its module",
+    "run": "that of the interface plans, reads the inputs, and calls that of the runner",
     "_LAZY_IMPORTS": "where the public names of a package live",
 }
 

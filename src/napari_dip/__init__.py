@@ -18,6 +18,7 @@ from warnings import warn
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:
+    from napari_dip import explore as explore
     from napari_dip.errors import DipError, FailedError, RefusedError
     from napari_dip.pipeline.api import (
         blind_deblur,
@@ -37,7 +38,13 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.noise_report import NoiseReport, measure_noise
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.psf_measurement import PsfReport, measure_psf
-    from napari_dip.pipeline.recipe import Recipe, recipe_from_json
+    from napari_dip.pipeline.recipe import (
+        Recipe,
+        SettingField,
+        SettingTable,
+        recipe_from_json,
+        settings,
+    )
     from napari_dip.scale.batch.jobs import BatchEvent
     from napari_dip.scale.batch_run import BatchResult, batch
     from napari_dip.signatures import RecipeFunction
@@ -59,12 +66,15 @@ __all__ = [
     "RefusedError",
     "Restoration",
     "Run",
+    "SettingField",
+    "SettingTable",
     "__version__",
     "batch",
     "blind_deblur",
     "camera_maps",
     "deblur",
     "denoise",
+    "explore",
     "guide",
     "inpaint",
     "invert_features",
@@ -76,6 +86,7 @@ __all__ = [
     "restore",
     "restore_blocks",
     "run",
+    "settings",
     "super_resolve",
 ]
 
@@ -88,7 +99,10 @@ _MODULES = {
     "pipeline.noise_report": ("NoiseReport", "measure_noise"),
     "pipeline.plan.types": ("Plan",),
     "pipeline.psf_measurement": ("PsfReport", "measure_psf"),
-    "pipeline.recipe": ("Recipe", "make_recipe", "recipe_from_json"),
+    "pipeline.recipe": (
+        *("Recipe", "SettingField", "SettingTable"),
+        *("make_recipe", "recipe_from_json", "settings"),
+    ),
     "scale.batch.jobs": ("BatchEvent",),
     "scale.batch_run": ("BatchResult", "batch"),
 }

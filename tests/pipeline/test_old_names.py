@@ -15,10 +15,11 @@ from napari_dip.__main__ import main
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import StopReason, make_stop
 from napari_dip.pipeline import recipe as recipes
+from napari_dip.pipeline.assess import report_fields
 from napari_dip.pipeline.assess.methods_section import write_methods_section
-from napari_dip.pipeline.assess.report_fields import read_run_report
+from napari_dip.pipeline.assess.report_fields import migrate_record, read_run_report
 from napari_dip.pipeline.plan.types import UnitOutcome
-from napari_dip.pipeline.recipe import make_recipe, migrate_record, recipe_from_dict
+from napari_dip.pipeline.recipe import make_recipe, recipe_from_dict
 from napari_dip.pipeline.repetition import Repetition
 from napari_dip.pipeline.store.checkpoints import read_outcome
 from napari_dip.qt.shell.preferences import SavedRecipeFolder
@@ -69,11 +70,11 @@ def rename(named: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 def write_old_report(report: dict[str, Any]) -> dict[str, Any]:
     """Write a report as the program before did, of a run by `OLD`."""
-    fields = {part: invert(names) for part, names in recipes._OLD_FIELDS.items()}
+    fields = {part: invert(names) for part, names in report_fields._OLD_FIELDS.items()}
     old = rename(report, fields[""]) | {"recipe": OLD}
     old["noise"] = rename(old["noise"], fields["noise"])
     old["fit"] = rename(old["fit"], fields["fit"])
-    priors = invert(recipes._OLD_PRIORS)
+    priors = invert(report_fields._OLD_PRIORS)
     old["prior"] = old["prior"] | {"chosen": priors[old["prior"]["chosen"]]}
     return json.loads(json.dumps(old))
 

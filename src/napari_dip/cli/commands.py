@@ -393,7 +393,8 @@ def run_psf_command(
     if report is not None:
         report_path = resolve_output(report, (image,), overwrite, suffixes=JSON_SUFFIXES)
     resolve_psf_outputs(output, (image,), overwrite=overwrite)
-    settings = {name: value for name, value in microscope.items() if value is not None}
+    # texts, which `measure_psf` validates
+    settings: Any = {name: value for name, value in microscope.items() if value is not None}
     with OutputLock(output):
         psf = measure_psf(image, axes, bead_diameter=bead_diameter, field=field, **settings)
         resolve_psf_outputs(output, (image,), overwrite=overwrite)  # another run may have ended

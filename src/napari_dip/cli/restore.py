@@ -22,7 +22,6 @@ from napari_dip.cli.terminal import (
 from napari_dip.errors import FailedError, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import render_text
-from napari_dip.io.header import make_plane_header
 from napari_dip.io.outputs import (
     IMAGE_SUFFIXES,
     JSON_SUFFIXES,
@@ -36,11 +35,10 @@ from napari_dip.io.outputs import (
 )
 from napari_dip.io.paths import shorten_name
 from napari_dip.io.reading import read_header, read_pixels, read_provenance
-from napari_dip.io.writing import write_text
 from napari_dip.pipeline.assess.artefact_detection import detect_clipped_pixels
 from napari_dip.pipeline.assess.card import make_card
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
-from napari_dip.pipeline.assess.report_fields import has_reported_pixels
+from napari_dip.pipeline.assess.report_fields import has_reported_pixels, migrate_record
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs, inspect_early
 from napari_dip.pipeline.execute.run_monitor import make_keep_after_control
 from napari_dip.pipeline.execute.runner import run
@@ -54,7 +52,6 @@ from napari_dip.pipeline.recipe import (
     RunSettings,
     load_task_recipe,
     make_recipe,
-    migrate_record,
     recipe_from_dict,
     rename_keys,
     rename_settings,
@@ -65,15 +62,15 @@ from napari_dip.pipeline.store.result_files import (
     add_to_failure,
     choose_free_name,
     convert_to_failure,
-    format_json,
     insert_name_suffix,
+    iter_output_writers,
     rescue_result,
     save_image,
 )
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageHeader
@@ -300,7 +297,7 @@ def _list_early_inputs(plan: Plan) -> list[str]:
 def _save_outputs(options: CommandOptions, plan: Plan, result: Restoration) -> None:
     """Write all outputs, the result first; an error with one does not stop the others."""
     failures = []
-    for name, write in _iter_writers(plan, result, options.overwrite):
+    for name, write in iter_output_writers(plan, result, options.overwrite):
         if name not in options.targets:
             continue
         target = options.targets[name]
@@ -316,39 +313,6 @@ def _save_outputs(options: CommandOptions, plan: Plan, result: Restoration) -> N
     options.print_lines(describe_end(result))
     if not options.quiet:
         print_result(options.outputs["output"], is_saved=True)
-
-
-def _iter_writers(
-    plan: Plan, result: Restoration, overwrite: bool
-) -> Iterator[tuple[str, Callable[[Path], object]]]:
-    """Yield the name of each output and the function that writes it, the result first."""
-
-    def make_image_writer(image: Any, header: ImageHeader, scale: Any) -> Callable[[Path], object]:
-        return lambda path: save_image(path, image, header, scale, result, overwrite)
-
-    def make_text_writer(content: str) -> Callable[[Path], object]:
-        return lambda path: write_text(path, content, overwrite=overwrite)
-
-    # brightness may be inverted (0 is white), but errors are not
-    header = plan.header
-    error = replace(header, tags=replace(header.tags, is_white_zero=False))
-    yield "output", make_image_writer(result.image, plan.header, plan.result_scale)
-    yield "uncertainty", make_image_writer(result.uncertainty, error, plan.result_scale)
-    yield "residual", make_image_writer(result.residual, error, plan.header.scale)
-    if result.repeated is not None:
-        yield "repeated", make_image_writer(result.repeated, error, plan.header.scale)
-    if result.null_image is not None:
-        yield "null_image", make_image_writer(result.null_image, header, plan.header.scale)
-    for name in result.recipe.task.spec.extra_outputs:
-        plane_header = make_plane_header(
-            header, result.learned_parameters[name].shape, plan.layout.grid_axes
-        )
-        yield (
-            f"{name}_out",
-            make_image_writer(result.learned_parameters[name], plane_header, plane_header.scale),
-        )
-    yield "report", make_text_writer(format_json(result.report))
-    yield "recipe", make_text_writer(result.recipe.to_json())
 
 
 def _remove_partial_image(options: CommandOptions, result: Restoration) -> None:

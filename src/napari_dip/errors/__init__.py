@@ -126,9 +126,9 @@ class DipError(Exception):
     """
 
     def __init__(self, reason: Refusal | str, /, **facts: object) -> None:
-        self.reason = make_refusal(reason, **facts) if isinstance(reason, str) else reason
+        self.reason: Refusal = make_refusal(reason, **facts) if isinstance(reason, str) else reason
         super().__init__(self.reason.message)
-        self.args = (self.reason.message,)  # OSError leaves them empty
+        self.args: tuple[str] = (self.reason.message,)  # OSError leaves them empty
 
     @property
     def code(self) -> str:

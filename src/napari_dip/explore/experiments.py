@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from pydantic import BaseModel, Field
 
@@ -55,7 +55,15 @@ if TYPE_CHECKING:
     from napari_dip.explore.noise_impedance import ImpedanceResult
     from napari_dip.explore.spectra import SpectrumResult
     from napari_dip.pipeline.events import Event
-    from napari_dip.signatures import Answer, Axes
+    from napari_dip.signatures import (
+        Answer,
+        AxisLetters,
+        ComparisonKeywords,
+        ExperimentKeywords,
+        FeatureKeywords,
+        FilePath,
+        ImageLike,
+    )
 
     #: Starts the fits, which poll a control at each iteration.
     StartExperiment = Callable[[PollControl], Generator[IterationUpdate, None, Any]]
@@ -325,7 +333,10 @@ def _run_experiment(
 
 
 def impedance(
-    image: Any, *, progress: Callable[[Event], Answer] | None = None, **settings: Any
+    image: ImageLike,
+    *,
+    progress: Callable[[Event], Answer] | None = None,
+    **settings: Unpack[ExperimentKeywords],
 ) -> ImpedanceResult:
     """Fit one untrained network to an image, the image with noise, its pixels shuffled, and noise.
 
@@ -354,18 +365,24 @@ def impedance(
     ----------
     Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, IJCV 2020, doi:10.1007/s11263-020-01303-4,
     figure "learning curves for the reconstruction task".
+
+    Examples
+    --------
+    >>> explored = dip.explore.impedance(image, max_iterations=4)
+    >>> explored.save("impedance").name
+    'impedance.html'
     """
-    settings = accept_old_names(settings, OLD_EXPERIMENT_SETTINGS)
-    result: ImpedanceResult = _run_experiment("impedance", image, progress, **settings)
+    options = accept_old_names(settings, OLD_EXPERIMENT_SETTINGS)
+    result: ImpedanceResult = _run_experiment("impedance", image, progress, **options)
     return result
 
 
 def spectrum(
-    image: Any,
+    image: ImageLike,
     *,
-    truth: Any = None,
+    truth: ImageLike | None = None,
     progress: Callable[[Event], Answer] | None = None,
-    **settings: Any,
+    **settings: Unpack[ExperimentKeywords],
 ) -> SpectrumResult:
     """Measure when an untrained network learns which frequencies, and where to stop the fit.
 
@@ -394,19 +411,23 @@ def spectrum(
     ----------
     Shi, Mettes, Maji, Snoek, On measuring and controlling the spectral bias of the deep image
     prior, IJCV 130, 2022, doi:10.1007/s11263-021-01572-7.
+
+    Examples
+    --------
+    >>> explored = dip.explore.spectrum(image, max_iterations=4)
     """
-    settings = accept_old_names(settings, OLD_EXPERIMENT_SETTINGS)
-    result: SpectrumResult = _run_experiment("spectrum", image, progress, truth=truth, **settings)
+    options = {"truth": truth, **accept_old_names(settings, OLD_EXPERIMENT_SETTINGS)}
+    result: SpectrumResult = _run_experiment("spectrum", image, progress, **options)
     return result
 
 
 def architectures(
-    image: Any,
+    image: ImageLike,
     *,
-    truth: Any = None,
+    truth: ImageLike | None = None,
     only: str | Iterable[str] | None = None,
     progress: Callable[[Event], Answer] | None = None,
-    **settings: Any,
+    **settings: Unpack[ComparisonKeywords],
 ) -> ArchitectureComparison:
     """Fit several networks to an image, and choose the prior that suits it.
 
@@ -438,6 +459,10 @@ def architectures(
     ----------
     Heckel, Hand, Deep decoder: concise image representations from untrained non-convolutional
     networks, ICLR 2019, arXiv:1810.03982.
+
+    Examples
+    --------
+    >>> compared = dip.explore.architectures(image, only="decoder", max_iterations=4)
     """
     options = {"truth": truth, "only": only, **settings}
     result: ArchitectureComparison = _run_experiment("architectures", image, progress, **options)
@@ -445,14 +470,14 @@ def architectures(
 
 
 def features(
-    image: Any,
-    network: str = "",
+    image: ImageLike,
+    network: FilePath = "",
     *,
     layers: str | Iterable[str] | None = None,
-    crop: int | str = FEATURE_CROP,
-    axes: Axes | None = None,
+    crop: int = FEATURE_CROP,
+    axes: AxisLetters | None = None,
     progress: Callable[[Event], Answer] | None = None,
-    **settings: Any,
+    **settings: Unpack[FeatureKeywords],
 ) -> FeatureInversionResult:
     """Invert several layers of a network with an untrained network, total variation and no prior.
 
@@ -487,6 +512,12 @@ def features(
     ----------
     Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, IJCV 2020, doi:10.1007/s11263-020-01303-4,
     section on feature inversion.
+
+    Examples
+    --------
+    >>> inverted = dip.explore.features(
+    ...     image, "network.pt2", layers="body.1", max_iterations=4
+    ... )
     """
     options = {"network": network, "layers": layers, "crop": crop, "axes": axes, **settings}
     result: FeatureInversionResult = _run_experiment("features", image, progress, **options)

@@ -7,20 +7,22 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
+import numpy as np
+
 from napari_dip.errors import FailedError, RefusedError, raise_if_refused
 from napari_dip.io.reading import open_pixels
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import Run, UserControl
 from napari_dip.pipeline.execute.runner import run as start_run
-from napari_dip.pipeline.lazy_inputs import open_input
+from napari_dip.pipeline.lazy_inputs import is_labelled_array, open_input
 from napari_dip.pipeline.recipe import (
     OLD_INPUTS,
     Recipe,
     accept_old_names,
-    list_settings,
     load_recipe,
     make_recipe,
     make_unknown_refusal,
+    settings,
 )
 from napari_dip.tasks import TASKS
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.signatures import (
         Answer,
-        Axes,
+        AxisLetters,
         BlindDeblurKeywords,
         DeblurKeywords,
         DenoiseKeywords,
@@ -67,7 +69,7 @@ def _show_settings(task: str) -> Callable[[FunctionT], FunctionT]:
         *parameters, _ = signature.parameters.values()
         parameters += [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default)
-            for name, field in list_settings(task).items()
+            for name, field in settings(task).items()
         ]
         vars(function)["__signature__"] = signature.replace(parameters=parameters)
         return function
@@ -76,7 +78,7 @@ def _show_settings(task: str) -> Callable[[FunctionT], FunctionT]:
 
 
 @_accept_settings
-def run(task: str, image: ImageLike, *, axes: Axes | None = None, **settings: Any) -> Run:
+def run(task: str, image: ImageLike, *, axes: AxisLetters | None = None, **settings: Any) -> Run:
     """Start a run, and return the generator of its events.
 
     Parameters
@@ -119,7 +121,7 @@ def restore(
     recipe: Recipe | FilePath | Mapping[str, Any],
     *,
     progress: Progress | None = None,
-    axes: Axes | None = None,
+    axes: AxisLetters | None = None,
     keep_after: int | None = None,
     **inputs: Unpack[InputKeywords],
 ) -> Restoration:
@@ -157,11 +159,11 @@ def restore(
     True
     """
     inputs_by_name = accept_old_names(inputs, OLD_INPUTS)
-    return _restore(load_recipe(recipe), image, axes, inputs_by_name, progress, keep_after)
+    return _run_to_end(load_recipe(recipe), image, axes, inputs_by_name, progress, keep_after)
 
 
 @_accept_settings
-def plan(task: str, image: ImageLike, *, axes: Axes | None = None, **settings: Any) -> Plan:
+def plan(task: str, image: ImageLike, *, axes: AxisLetters | None = None, **settings: Any) -> Plan:
     """Plan a run without starting it, as `napari-dip plan` does; torch is not loaded.
 
     Parameters
@@ -248,18 +250,21 @@ def _prepare(
     check_unchanged(stamps)
 
     def start(poll_control: PollControl) -> Generator[Event, None, Restoration | None]:
-        return start_run(
+        result = yield from start_run(
             plan,
             data,
             poll_control=make_keep_after_control(keep_after, poll_control),
             preview_seconds=_PREVIEW_SECONDS if has_previews else None,
             stamps=stamps,
         )
+        if result is None or not is_labelled_array(image):
+            return result
+        return replace(result, writer=replace(result.writer, template=image))
 
     return plan, start
 
 
-def _restore(
+def _run_to_end(
     recipe: Recipe,
     image: Any,
     axes: object,
@@ -283,13 +288,13 @@ def _restore_by_keywords(
     task: str,
     image: ImageLike,
     progress: Progress | None,
-    axes: Axes | None,
+    axes: AxisLetters | None,
     settings: Mapping[str, Any],
     **inputs: Any,
 ) -> Restoration:
     """Restore an image by the settings of a task, and inputs by name."""
     recipe, old_inputs = _split_inputs(task, settings)
-    return _restore(recipe, image, axes, {**inputs, **old_inputs}, progress)
+    return _run_to_end(recipe, image, axes, {**inputs, **old_inputs}, progress)
 
 
 @_show_settings("denoise")
@@ -301,7 +306,7 @@ def denoise(
     gain_map: ImageLike | None = None,
     noise_map: ImageLike | None = None,
     network_file: FilePath | None = None,
-    axes: Axes | None = None,
+    axes: AxisLetters | None = None,
     progress: Progress | None = None,
     **settings: Unpack[DenoiseKeywords],
 ) -> Restoration:
@@ -310,7 +315,8 @@ def denoise(
     Parameters
     ----------
     image : array-like or path
-        NumPy or dask array, PyTorch tensor, nested lists of numbers, or the path of an image file.
+        NumPy or dask array, `xarray.DataArray` (its dimensions are the axes), PyTorch tensor,
+        nested lists of numbers, or the path of an image file.
     repeated_exposure : array-like or path, optional
         Another measurement of the same, unmoved object, of the same shape; its exposure time may
         differ.
@@ -363,7 +369,7 @@ def inpaint(
     image: ImageLike,
     mask: ImageLike | None = None,
     *,
-    axes: Axes | None = None,
+    axes: AxisLetters | None = None,
     progress: Progress | None = None,
     **settings: Unpack[InpaintKeywords],
 ) -> Restoration:
@@ -375,7 +381,8 @@ def inpaint(
         Pixels of value NaN are filled in, too.
     mask : array-like or path, optional
         Above 0 where pixels are to be filled in. Its shape is that of the image, with or without
-        channels, or (Y, X) for all planes. It may be omitted if the image has NaN.
+        channels, or (Y, X) for all planes. It may be omitted if the image has NaN, or is a masked
+        array of NumPy.
     axes, progress
         As for `denoise`.
     **settings
@@ -394,8 +401,10 @@ def inpaint(
 
     Examples
     --------
-    >>> result = dip.inpaint(image, image > 240, preset="fast", max_iterations=10)
+    >>> result = dip.inpaint(image, image > 170, preset="fast", max_iterations=10)
     """
+    if mask is None and isinstance(image, np.ma.MaskedArray):
+        image, mask = image.data, np.ma.getmaskarray(image)
     return _restore_by_keywords("inpaint", image, progress, axes, settings, mask=mask)
 
 
@@ -404,7 +413,7 @@ def guide(
     image: ImageLike,
     guide: ImageLike,
     *,
-    axes: Axes | None = None,
+    axes: AxisLetters | None = None,
     progress: Progress | None = None,
     **settings: Unpack[GuideKeywords],
 ) -> Restoration:
@@ -441,7 +450,7 @@ def guide(
 def super_resolve(
     image: ImageLike,
     *,
-    axes: Axes | None = None,
+    axes: AxisLetters | None = None,
     progress: Progress | None = None,
     **settings: Unpack[SuperResolveKeywords],
 ) -> Restoration:
@@ -477,7 +486,7 @@ def deblur(
     image: ImageLike,
     psf: ImageLike | None = None,
     *,
-    axes: Axes | None = None,
+    axes: AxisLetters | None = None,
     progress: Progress | None = None,
     **settings: Unpack[DeblurKeywords],
 ) -> Restoration:
@@ -511,7 +520,7 @@ def deblur(
 def blind_deblur(
     image: ImageLike,
     *,
-    axes: Axes | None = None,
+    axes: AxisLetters | None = None,
     progress: Progress | None = None,
     **settings: Unpack[BlindDeblurKeywords],
 ) -> Restoration:
@@ -541,7 +550,6 @@ def blind_deblur(
     Examples
     --------
     >>> result = dip.blind_deblur(image, blur="gaussian", preset="fast", max_iterations=10)
-    >>> psf = result.learned_parameters["psf"]
     """
     return _restore_by_keywords("blind-deblur", image, progress, axes, settings)
 
@@ -550,7 +558,7 @@ def blind_deblur(
 def invert_features(
     image: ImageLike,
     *,
-    axes: Axes | None = None,
+    axes: AxisLetters | None = None,
     progress: Progress | None = None,
     **settings: Unpack[InvertFeaturesKeywords],
 ) -> Restoration:
@@ -579,7 +587,8 @@ def invert_features(
 
     Examples
     --------
-    >>> result = dip.invert_features(image, network="features.pt2", layer="features.5")
+    >>> settings = {"network": "network.pt2", "layer": "body.1", "max_iterations": 10}
+    >>> result = dip.invert_features(image, **settings)
     """
     settings.setdefault("layer", "list")
     return _restore_by_keywords("invert-features", image, progress, axes, settings)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from napari_dip.io import Float32Array, FloatArray, ImageHeader
+    from napari_dip.signatures import ImageLike
 
     Map = Float32Array
 
@@ -191,7 +192,10 @@ def resolve_camera_map_folder(
 
 
 def camera_maps(
-    dark: Any, flat: Any = (), *, progress: Callable[[str], object] | None = None
+    dark: ImageLike | Sequence[ImageLike],
+    flat: Sequence[ImageLike] = (),
+    *,
+    progress: Callable[[str], object] | None = None,
 ) -> CameraReport:
     """Measure offset, read noise and gain of each pixel of a camera.
 
@@ -228,6 +232,12 @@ def camera_maps(
     Huang et al., Video-rate nanoscopy using sCMOS camera-specific single-molecule localization
     algorithms, Nature Methods 10, 2013, doi:10.1038/nmeth.2488.
     Janesick, Photon Transfer, SPIE Press 2007, doi:10.1117/3.725073.
+
+    Examples
+    --------
+    >>> report = dip.camera_maps(dark_frames, flat_stacks)
+    >>> report.offset.shape
+    (16, 16)
     """
     darks, flats = _describe_stacks("dark", dark), _describe_stacks("flat", flat)
     if len(flats) == 1:

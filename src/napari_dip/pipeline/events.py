@@ -15,21 +15,21 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from heapq import heapreplace
 from math import isnan, nan, sqrt
+from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from napari_dip.engine.fit.stopping import Control as Control
 from napari_dip.engine.fit.stopping import PollControl as PollControl
 from napari_dip.errors import RefusedError
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Generator, Mapping
-    from pathlib import Path
 
     from napari_dip.errors.notes import Stop, StopReason
     from napari_dip.io import AnyArray, Float32Array
     from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.signatures import FilePath, Report
 
 #: Ratio of the reported bound to the expected time, since the time per iteration varies.
 TIME_LEFT_MARGIN = 1.15
@@ -439,8 +439,8 @@ class Restoration:
     Attributes
     ----------
     image : ndarray
-        In the axes and intensity units of the input; its shape is that of the input, times the
-        upscaling factor. float32, or the input's type if the recipe asks for it.
+        In the axes and intensity units of the input, and of its shape times the upscaling factor.
+        float32, or the input's type if the recipe asks for it.
     uncertainty : ndarray
         Standard deviation of each pixel of `image`, in the same units.
     stop : Stop
@@ -450,18 +450,17 @@ class Restoration:
     history : tuple of (iteration, training loss, validation loss)
         Of the first restart of the first work unit; NaN where not measured.
     recipe : Recipe
-        Recipe of this run.
     learned_parameters : mapping of str to ndarray
         Other fitted quantities, such as {"psf": ...}.
-    report : mapping
-        The report of the run in plain JSON types.
+    report : Report
+        The report of the run in plain JSON types; its fields are in docs/report-fields.md.
     residual : ndarray or None
         Measurement minus the operator's output for `image`, in the input's shape and intensity
         units; 0 where nothing was measured.
     failure_score : float
         How much of edges or brightness the result has lost; from 1 on, it has failed.
-    writer : callable or None
-        Saves the image, and knows its axes and pixel size; None for a part of an image.
+    writer : ResultWriter or None
+        Saves and shows the result; None for a part of an image.
     repeated : ndarray or None
         Share, from 0 to 1, of the fine detail around each pixel that came again in two independent
         halves; NaN where the result shows none. None: not checked.
@@ -476,41 +475,73 @@ class Restoration:
     history: tuple[tuple[int, float, float], ...]
     recipe: Recipe
     learned_parameters: Mapping[str, Float32Array] = field(default_factory=dict)
-    report: Mapping[str, Any] = field(default_factory=dict)
+    report: Report = field(default_factory=lambda: cast("Report", {}))
     residual: Float32Array | None = None
     failure_score: float = 0.0
-    writer: Callable[..., Path] | None = None
+    writer: Any = None
     repeated: Float32Array | None = None
     null_image: Float32Array | None = None
 
-    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Save the image as the command line does, with axes, pixel size, unit and provenance.
+    def save(
+        self,
+        path: FilePath,
+        *,
+        uncertainty: FilePath | None = None,
+        residual: FilePath | None = None,
+        report: FilePath | None = None,
+        recipe: FilePath | None = None,
+        overwrite: bool = False,
+    ) -> Path:
+        """Save the image as the command line does, with axes and provenance; return its path.
 
         Parameters
         ----------
         path : path ending in .tif, .tiff, .zarr; .ome.tif and .ome.tiff make an OME-TIFF
+        uncertainty, residual : path, optional
+            Images of the same formats to save beside it.
+        report, recipe : path ending in .json, optional
         overwrite : bool
-            Whether an earlier file of that name may be replaced; an input is never replaced.
-
-        Returns
-        -------
-        Path
-            Path of the saved file, as passed in.
+            Whether earlier files of these names may be replaced; an input is never replaced.
 
         Raises
         ------
         RefusedError
-            If that name cannot be used; nothing was written.
+            If one of the names cannot be used; nothing was written.
         FailedError
-            If the file cannot be written.
+            If a file cannot be written.
 
         Examples
         --------
-        >>> dip.denoise("cells.tif").save("denoised.tif")
+        >>> result = dip.denoise(image, preset="fast", max_iterations=10)
+        >>> result.save("denoised.tif", report="denoised.json").name
+        'denoised.tif'
         """
+        paths = {"uncertainty": uncertainty, "residual": residual, "report": report}
+        paths |= {"output": path, "recipe": recipe}
+        self._get_writer().save(self, paths, overwrite=overwrite)
+        return Path(path)
+
+    def to_xarray(self) -> Any:
+        """Return the image as an `xarray.DataArray`.
+
+        It has the dimensions and coordinates of an input that was one. Otherwise its dimensions
+        are the axes in small letters, and its coordinates come from the pixel size.
+
+        Examples
+        --------
+        >>> dip.denoise(image, preset="fast", max_iterations=10).to_xarray().dims
+        ('y', 'x')
+        """
+        return self._get_writer().convert_to_xarray(self)
+
+    def _repr_html_(self) -> str:
+        """Return a small image and the sentences of the quality checks, for notebooks."""
+        return repr(self) if self.writer is None else str(self.writer.render_html(self))
+
+    def _get_writer(self) -> Any:
         if self.writer is None:
             raise RefusedError("save-part")
-        return self.writer(path, self, overwrite=overwrite)
+        return self.writer
 
     @property
     def learned(self) -> Mapping[str, Float32Array]:
@@ -525,7 +556,7 @@ class Restoration:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What to know before the result is used, worst first; empty if nothing was found."""
-        return tuple(self.report.get("verdict", {}).get("warnings", ()))
+        return tuple(self.report["verdict"]["warnings"]) if "verdict" in self.report else ()
 
     def __repr__(self) -> str:
         """Return one line: task, shape, type and stop reason."""

@@ -1,4 +1,4 @@
-"""Open the inputs of a run, read dask arrays, and detect inputs that change during a run."""
+"""Open the inputs of a run, files and arrays of any library, and detect when they change."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from napari_dip.errors import DipError, RefusedError
 from napari_dip.errors.notes import make_note, read_report_notes, serialise_notes
 from napari_dip.io import ImageHeader, guess_axes
+from napari_dip.io.header import split_pixel_sizes
 from napari_dip.io.paths import describe_exception, make_file_stamp
 from napari_dip.io.reading import open_pixels, read_header, read_pixels
 from napari_dip.pipeline.assess.report import compute_sha256
@@ -25,8 +26,22 @@ if TYPE_CHECKING:
     from napari_dip.io import AnyArray
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.signatures import Report
 
 
+#: Axis of each name that a dimension of a labelled array may have, in small letters.
+_AXES_OF_DIMENSIONS = {
+    dim: axis
+    for axis, dims in {
+        "T": "t time frame frames",
+        "C": "c ch channel channels band",
+        "Z": "z depth plane planes slice",
+        "Y": "y row rows height lat latitude",
+        "X": "x col column columns width lon longitude",
+        "S": "s rgb sample samples",
+    }.items()
+    for dim in dims.split()
+}
 #: Stamps of files by path, as `napari_dip.io.paths.make_file_stamp` returns them.
 FileStamps = dict[str, str]
 
@@ -162,7 +177,7 @@ def add_change_notes(
     # tiles are read one after another, so some may show the changed pixels
     code = "input-changed-in-tiles" if plan.tiles else "input-changed"
     notes = (*read_report_notes(result.report), *(make_note(code, name=name) for name in changed))
-    return replace(result, report={**result.report, **serialise_notes(notes)})
+    return replace(result, report=cast("Report", {**result.report, **serialise_notes(notes)}))
 
 
 def hash_file_pixels(path: str, shape: tuple[int, ...]) -> str:
@@ -221,6 +236,11 @@ def open_input(name: str, image: Any, axes: object) -> tuple[ImageHeader, Callab
     if isinstance(image, str | os.PathLike):
         header = read_header(image, axes)
         return header, lambda: read_pixels(header)
+    scale = units = None
+    if is_labelled_array(image):
+        axes = parse_axes(axes) or _name_axes(name, image)
+        scale, units = _read_pixel_sizes(image, axes)
+        image = image.data
     array = convert_to_array(name, image)
     try:
         shape = tuple(int(side) for side in array.shape)
@@ -234,9 +254,45 @@ def open_input(name: str, image: Any, axes: object) -> tuple[ImageHeader, Callab
         dtype=str(array.dtype.name),
         axes=axis_letters,
         has_guessed_axes=axes is None,
+        scale=scale,
+        units=units,
     )
     pixels = LazyPixels(name, array) if is_dask_array(array) else array
     return array_header, lambda: pixels
+
+
+def is_labelled_array(value: object) -> bool:
+    """Return whether a value is an `xarray.DataArray`, or has its interface."""
+    return all(hasattr(value, name) for name in ("dims", "coords", "data"))
+
+
+def _name_axes(name: str, image: Any) -> str:
+    """Return the letters of the dimensions of a labelled array."""
+    letters = [_AXES_OF_DIMENSIONS.get(str(dim).lower()) for dim in image.dims]
+    if None in letters or len(set(letters)) < len(letters):
+        dims = ", ".join(map(str, image.dims))
+        raise RefusedError("dimensions-unknown", name=name, dims=dims)
+    return "".join(map(str, letters))
+
+
+def _read_pixel_sizes(
+    image: Any, axes: str
+) -> tuple[tuple[float, ...] | None, tuple[str, ...] | None]:
+    """Return scale and units of a header from coordinates that are evenly spaced."""
+    sizes: dict[str, tuple[float, str]] = {}
+    for axis, dim in zip(axes, image.dims, strict=False):
+        if axis in "CS" or dim not in image.coords or len(image.coords[dim]) < 2:
+            continue
+        coordinate = image.coords[dim]
+        values = np.asarray(coordinate.values)
+        if values.dtype.kind not in "iuf":
+            continue
+        steps = np.diff(values.astype(np.float64))
+        # coordinates from a division differ in their last digits
+        if steps[0] and np.allclose(steps, steps[0], rtol=1e-3, atol=0):
+            unit = str(coordinate.attrs.get("units", "pixel"))
+            sizes[axis] = (float(f"{abs(steps.mean()):.9g}"), unit)
+    return split_pixel_sizes(axes, sizes)
 
 
 def convert_to_array(name: str, value: Any) -> Any:
@@ -245,6 +301,8 @@ def convert_to_array(name: str, value: Any) -> Any:
         raise RefusedError("image-not-array", name=name, why=_describe_type(value))
     if is_dask_array(value):
         return value
+    if hasattr(value, "detach") and hasattr(value, "cpu"):  # a tensor of PyTorch
+        value = value.detach().cpu()
     try:
         array: AnyArray = np.asarray(value)
     except Exception as error:  # __array__ of foreign types may raise anything

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.io import AnyArray, BoolArray, FloatArray, ImageHeader
     from napari_dip.pipeline.calibrate.types import StackArray
+    from napari_dip.signatures import AxisLetters, ImageLike
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -188,7 +189,11 @@ class NoiseReport:
 
 
 def measure_noise(
-    image: Any, axes: str | None = None, *, dark: Any = None, flat: Any = None
+    image: ImageLike,
+    axes: AxisLetters | None = None,
+    *,
+    dark: ImageLike | None = None,
+    flat: ImageLike | None = None,
 ) -> NoiseReport:
     """Measure the noise of an image without restoring it.
 
@@ -211,6 +216,11 @@ def measure_noise(
     ------
     RefusedError
         If the image or the frames cannot be used.
+
+    Examples
+    --------
+    >>> len(dip.measure_noise(image).channels)
+    1
     """
     header, pixels = _describe_checked_input("image", image, axes)
     frames = [
@@ -223,7 +233,7 @@ def measure_noise(
 
 
 def _describe_checked_input(
-    name: str, image: Any, axes: str | None
+    name: str, image: Any, axes: object
 ) -> tuple[ImageHeader, Callable[[], Any]]:
     header, pixels = open_input(name, image, axes)
     raise_if_refused(refuse_header(header))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from napari_dip.io import AnyArray, Float32Array, FloatArray, ImageHeader
+    from napari_dip.signatures import AxisLetters, ImageLike, OpticsKeywords
     from napari_dip.tasks.base import Task
     from napari_dip.tasks.deblur import Deblur
 
@@ -326,12 +327,12 @@ def resolve_psf_outputs(
 
 
 def measure_psf(
-    beads: Any,
-    axes: str | None = None,
+    beads: ImageLike,
+    axes: AxisLetters | None = None,
     *,
     bead_diameter: float = 0.0,
     field: bool = False,
-    **microscope: Any,
+    **microscope: Unpack[OpticsKeywords],
 ) -> PsfReport:
     """Find beads, align them by parts of a pixel, average them and clean the mean.
 
@@ -370,9 +371,8 @@ def measure_psf(
 
     Examples
     --------
-    >>> report = dip.measure_psf("beads.tif", pixel_size=65, z_step=200)
-    >>> report.save("psf.tif")
-    >>> dip.deblur("cells.tif", report.psf)
+    >>> report = dip.measure_psf(beads, pixel_size=65)
+    >>> result = dip.deblur(image, report.psf, preset="fast", max_iterations=10)
     """
     header, read_image = open_input("beads", beads, axes)
     return make_psf_report(

@@ -10,8 +10,11 @@ import tomllib
 import warnings
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from textwrap import shorten
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -35,23 +38,23 @@ if TYPE_CHECKING:
 #: Schema 2 has the names of docs/glossary.md. `rename_settings` and `migrate_record` translate
 #: schema 1, for one version of the program.
 RECIPE_SCHEMA = 2
-_SCHEMA_1 = tomllib.loads(Path(__file__).with_name("schema_1.toml").read_text(encoding="utf-8"))
+#: Names of schema 1.
+SCHEMA_1: Mapping[str, Any] = tomllib.loads(
+    Path(__file__).with_name("schema_1.toml").read_text(encoding="utf-8")
+)
 #: New name of each setting that was renamed after schema 1, by task and old name.
-OLD_SETTINGS: Mapping[str, Mapping[str, str]] = _SCHEMA_1["settings"]
+OLD_SETTINGS: Mapping[str, Mapping[str, str]] = SCHEMA_1["settings"]
 #: New value of each value that was renamed, by (task, setting in schema 2) and old value.
 OLD_VALUES: Mapping[tuple[str, str], Mapping[str, str]] = {
     (task, setting): values
-    for task, settings in _SCHEMA_1["values"].items()
+    for task, settings in SCHEMA_1["values"].items()
     for setting, values in settings.items()
 }
 #: New names of extra inputs and of the switch of a batch, by their names in schema 1.
-OLD_INPUTS: Mapping[str, str] = _SCHEMA_1["inputs"]
-OLD_SWITCHES: Mapping[str, str] = _SCHEMA_1["switches"]
+OLD_INPUTS: Mapping[str, str] = SCHEMA_1["inputs"]
+OLD_SWITCHES: Mapping[str, str] = SCHEMA_1["switches"]
 #: New names of settings of the experiments, by their names in schema 1.
-OLD_EXPERIMENT_SETTINGS: Mapping[str, str] = _SCHEMA_1["experiments"]
-#: New names of report fields, by section of the report ("": top level), and of priors in reports.
-_OLD_FIELDS: Mapping[str, Mapping[str, str]] = _SCHEMA_1["fields"]
-_OLD_PRIORS: Mapping[str, str] = _SCHEMA_1["priors"]
+OLD_EXPERIMENT_SETTINGS: Mapping[str, str] = SCHEMA_1["experiments"]
 #: Expected value for the user, by pydantic's error type; for other types pydantic's own text is
 #: used.
 _EXPECTED_VALUE_TEXTS = {
@@ -87,7 +90,7 @@ DeviceSetting = Annotated[
 class RunSettings(BaseModel):
     """Settings that all tasks have, with their labels and help texts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     preset: Annotated[
         Preset,
@@ -204,6 +207,17 @@ class Recipe:
     task: Task
     run_settings: RunSettings = DEFAULT_RUN_SETTINGS
 
+    def __repr__(self) -> str:
+        """Return the task, and the settings that differ from their defaults."""
+        fields = self.to_dict()
+        settings = fields["settings"] | {
+            name: value
+            for name, value in fields.items()
+            if name not in ("schema", "task", "settings")
+        }
+        changes = "".join(f", {name}={value!r}" for name, value in settings.items())
+        return f"<Recipe: {fields['task']}{changes}>"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe in plain JSON types, without settings that have their default value."""
         return {
@@ -227,10 +241,141 @@ class Recipe:
         )
 
 
-def list_settings(task: str) -> dict[str, FieldInfo]:
-    """Return the fields of a task by name, and those of all tasks after them."""
-    kinds: tuple[Any, ...] = (TASKS[task], RunSettings)
-    return {name: field for kind in kinds for name, field in kind.__pydantic_fields__.items()}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingField:
+    """A setting: its name in Python and recipes, type, default, limits, and how forms show it."""
+
+    name: str
+    annotation: Any
+    default: Any
+    setting: Setting
+    limits: tuple[float | None, float | None]
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Values that it may have; empty for numbers and texts."""
+        return tuple(self.setting.choices or ())
+
+    @property
+    def help(self) -> str:
+        """Description for the user."""
+        return self.setting.help
+
+    @property
+    def values(self) -> str:
+        """Choices, or type and limits, in a few words."""
+        if self.choices:
+            return ", ".join(self.choices)
+        low, high = self.limits
+        types = list_union_members(self.annotation)
+        parts = [*(kind.__name__ for kind in types if kind is not NoneType)]
+        parts += [] if low is None else [f"from {low:g}"]
+        parts += [] if high is None else [f"to {high:g}"]
+        return " ".join(parts)
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether the field may be empty."""
+        return NoneType in list_union_members(self.annotation)
+
+    @property
+    def number_type(self) -> type[int] | type[float]:
+        """The type of number behind an optional field."""
+        return int if int in list_union_members(self.annotation) else float
+
+
+def list_setting_fields(*models: Any) -> tuple[SettingField, ...]:
+    """Return the settings of a task, or of models of pydantic, in their order."""
+    return tuple(
+        SettingField(
+            name=name,
+            annotation=info.annotation,
+            default=info.default,
+            setting=setting,
+            limits=_get_limits(info),
+        )
+        for model in models
+        for name, info in model.__pydantic_fields__.items()
+        for setting in info.metadata
+        if isinstance(setting, Setting)
+    )
+
+
+def _get_limits(field: FieldInfo) -> tuple[float | None, float | None]:
+    """Return the least and the greatest value of a number setting, from its type.
+
+    An excluded lower limit, such as 0 in ``Field(gt=0)``, counts as included.
+    """
+    members = (getattr(member, "__metadata__", ()) for member in get_args(field.annotation))
+    constraints = (*field.metadata, *chain.from_iterable(members))
+    limits = [
+        limit
+        for constraint in constraints
+        for limit in getattr(constraint, "metadata", (constraint,))
+    ]
+    values = {
+        name: getattr(limit, name)
+        for limit in limits
+        for name in ("ge", "gt", "le", "lt")
+        if hasattr(limit, name)
+    }
+    upper = values["lt"] - 1 if "lt" in values else values.get("le")  # of whole numbers only
+    return values.get("ge", values.get("gt")), upper
+
+
+def list_union_members(annotation: Any) -> tuple[Any, ...]:
+    """Return the types of a union, without the metadata of `Annotated`."""
+    if get_origin(annotation) in (Union, UnionType):
+        return tuple(
+            member for argument in get_args(annotation) for member in list_union_members(argument)
+        )
+    return (getattr(annotation, "__origin__", annotation),)
+
+
+class SettingTable(dict[str, SettingField]):
+    """The settings of a task by name; printed, a table of names, defaults and values."""
+
+    def __repr__(self) -> str:
+        """Return one line for each setting."""
+        return "\n".join(
+            f"{field.name:20} {field.default!r:18} {shorten(field.values, 60)}"
+            for field in self.values()
+        )
+
+
+def settings(task: str) -> SettingTable:
+    """Return the settings of a task, those of all tasks last.
+
+    Parameters
+    ----------
+    task : str
+        As on the command line, such as "denoise" or "super-resolve".
+
+    Returns
+    -------
+    SettingTable
+        Mapping of names to fields with ``default``, ``choices``, ``limits`` and ``help``. Printed,
+        it is a table.
+
+    Examples
+    --------
+    >>> dip.settings("denoise")["preset"].choices
+    ('instant', 'fast', 'balanced', 'best')
+    """
+    fields = list_setting_fields(_get_task_class(task), RunSettings)
+    return SettingTable({field.name: field for field in fields})
+
+
+def _get_task_class(task: str) -> Any:
+    if task not in TASKS:
+        raise RefusedError(
+            "setting-wrong",
+            field="task",
+            value=shorten_repr(task),
+            why="there is no such task",
+            hint=f"{_ask_if_meant(task, TASKS)}Choose one of: {', '.join(TASKS)}.",
+        )
+    return TASKS[task]
 
 
 def make_recipe(task: str, /, **settings: Any) -> Recipe:
@@ -240,15 +385,13 @@ def make_recipe(task: str, /, **settings: Any) -> Recipe:
     ------
     RefusedError
         If the task or a setting does not exist, or a value is not allowed.
+
+    Examples
+    --------
+    >>> dip.make_recipe("denoise", preset="fast", max_iterations=200)
+    <Recipe: denoise, preset='fast', max_iterations=200>
     """
-    if task not in TASKS:
-        raise RefusedError(
-            "setting-wrong",
-            field="task",
-            value=shorten_repr(task),
-            why="there is no such task",
-            hint=f"{_ask_if_meant(task, TASKS)}Choose one of: {', '.join(TASKS)}.",
-        )
+    task_class = _get_task_class(task)
     settings, notes = rename_settings(task, settings)
     _warn_caller(notes)
     for name, value in settings.items():
@@ -258,7 +401,7 @@ def make_recipe(task: str, /, **settings: Any) -> Recipe:
         key: settings.pop(key) for key in list(settings) if key in RunSettings.model_fields
     }
     return Recipe(
-        task=_validate_settings(TASKS[task], settings),
+        task=_validate_settings(task_class, settings),
         run_settings=_validate_settings(RunSettings, run_settings),
     )
 
@@ -359,69 +502,15 @@ def _warn_caller(notes: tuple[str, ...]) -> None:
         warnings.warn(note, FutureWarning, stacklevel=level)
 
 
-def migrate_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate a record with a recipe of schema 1 to the present names.
-
-    Parameters
-    ----------
-    record : mapping
-        A report, the record of a file, the list of a batch, or the metadata of a result.
-
-    Returns
-    -------
-    dict
-        A copy. A record with a recipe of the present schema, or with a damaged one, is not
-        translated; its reader validates it.
-    """
-    migrated = dict(record)
-    raw = migrated.get("recipe")
-    if not isinstance(raw, dict) or raw.get("schema") != 1:
-        return migrated
-    try:
-        migrated["recipe"] = recipe_from_dict(raw).to_dict()
-    except RefusedError:
-        return migrated
-    migrated = _rename(migrated, OLD_SWITCHES)
-    _rename_within(migrated, ("inputs", "inputs_sha256"), OLD_INPUTS)
-    if isinstance(migrated.get("report"), dict):
-        migrated["report"] = _migrate_report(migrated["report"])
-    return _migrate_report(migrated) if "prior" in migrated else migrated
-
-
-def _migrate_report(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate the fields of a report, and the names of priors and inputs in its values."""
-    migrated = _rename(report, _OLD_FIELDS[""])
-    _rename_within(migrated, ("noise",), _OLD_FIELDS["noise"])
-    _rename_within(migrated, ("fit",), _OLD_FIELDS["fit"])
-    if isinstance(recipe := migrated.get("recipe"), dict):
-        migrated |= migrate_record({"recipe": recipe})
-    prior, fit = migrated.get("prior"), migrated.get("fit")
-    if isinstance(prior, dict) and isinstance(chosen := prior.get("chosen"), str):
-        migrated["prior"] = {**prior, "chosen": _OLD_PRIORS.get(chosen, chosen)}
-    if isinstance(fit, dict):
-        _rename_within(fit, ("joint_training",), _OLD_FIELDS["fit.joint_training"])
-        if isinstance(inputs := fit.get("inputs"), list):
-            fit["inputs"] = [OLD_INPUTS.get(str(input_name), input_name) for input_name in inputs]
-    return migrated
-
-
-def _rename_within(
-    record: dict[str, Any], sections: tuple[str, ...], names: Mapping[str, str]
-) -> None:
-    """Replace old keys within the given sections of a record, where these are dicts."""
-    record |= {
-        section: _rename(record[section], names)
-        for section in sections
-        if isinstance(record.get(section), dict)
-    }
-
-
-def _rename(values_by_name: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    return {names.get(key, key): value for key, value in values_by_name.items()}
-
-
 def recipe_from_json(text: str, *, origin: str = "recipe") -> Recipe:
-    """Read a recipe from JSON text; raises as `recipe_from_dict` does."""
+    """Read a recipe from JSON text; raises as `recipe_from_dict` does.
+
+    Examples
+    --------
+    >>> recipe = dip.make_recipe("inpaint", grow=2)
+    >>> dip.recipe_from_json(recipe.to_json()) == recipe
+    True
+    """
     try:
         raw = parse_strict_json(text)
     except ValueError as error:
@@ -492,10 +581,9 @@ def _make_validation_refusal(kind: type[Any], error: ValidationError) -> Refusal
 def make_unknown_refusal(field: str, allowed: Iterable[str], names: Iterable[str] = ()) -> Refusal:
     """Return the refusal of an unknown setting or input, with the most similar of the names."""
     allowed = tuple(allowed)
-    hint = _ask_if_meant(field, tuple(names) or allowed) or "Remove it, or check its spelling. "
-    return make_refusal(
-        "setting-unknown", field=field, hint=f"{hint}There are: {', '.join(allowed)}."
-    )
+    question = _ask_if_meant(field, tuple(names) or allowed)
+    lead = f"{question}All names" if question else "Remove it, or check its spelling"
+    return make_refusal("setting-unknown", field=field, hint=f"{lead}: {', '.join(allowed)}.")
 
 
 def _ask_if_meant(value: object, names: Iterable[str]) -> str:

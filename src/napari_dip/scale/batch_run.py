@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.scale.batch.jobs import BatchPlan, FileState, Job
     from napari_dip.scale.cluster.pool import DaskWorkerPool
-    from napari_dip.signatures import Answer, Axes, FilePath, InputPathKeywords
+    from napari_dip.signatures import Answer, AxisLetters, FilePath, InputPathKeywords
 
 #: Seconds for hashing a file, saving its result and plotting it, measured on 128 x 128 pixels.
 FILE_SECONDS = 0.5
@@ -83,7 +83,7 @@ def batch(
     *,
     resume: bool = False,
     progress: Callable[[BatchEvent], Answer] | None = None,
-    axes: Axes | None = None,
+    axes: AxisLetters | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     threads: int | None = None,
@@ -130,6 +130,13 @@ def batch(
         If the batch as a whole, or every file of it, is refused; nothing was computed.
     FailedError
         If lists or tables cannot be written.
+
+    Examples
+    --------
+    >>> recipe = dip.make_recipe("denoise", preset="fast", max_iterations=10)
+    >>> done = dip.batch(recipe, "data/*.tif", "restored")
+    >>> done.count("restored")
+    2
     """
     from napari_dip.scale.cluster.dask_cluster import plan_with_workers
 

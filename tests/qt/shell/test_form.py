@@ -6,8 +6,8 @@ import pytest
 from qtpy.QtWidgets import QComboBox, QLabel
 
 from napari_dip.errors import RefusedError
-from napari_dip.pipeline.recipe import RunSettings, make_recipe
-from napari_dip.qt.shell.settings_form import SettingsForm, list_form_fields
+from napari_dip.pipeline.recipe import RunSettings, list_setting_fields, make_recipe
+from napari_dip.qt.shell.settings_form import SettingsForm
 from napari_dip.tasks import TASKS
 
 
@@ -21,7 +21,7 @@ def form(qtbot):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_setting_of_every_task_has_a_field(task):
-    names = {field.name for field in list_form_fields(TASKS[task], RunSettings)}
+    names = {field.name for field in list_setting_fields(TASKS[task], RunSettings)}
     assert set(RunSettings.model_fields) <= names
     assert set(TASKS[task].__pydantic_fields__) <= names
 

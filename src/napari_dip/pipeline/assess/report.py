@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from napari_dip.io.regions import MemoryMappedImage
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
     from napari_dip.pipeline.plan.types import UnitOutcome, WorkUnit
+    from napari_dip.signatures import Report
 
 #: Keys that differ between runs of the same recipe, or are not needed to repeat a run.
 _RUN_SPECIFIC_KEYS = (
@@ -172,12 +173,12 @@ def summarise_residual(
     }
 
 
-def make_run_report(calibrated_image: CalibratedImage, **facts: Any) -> dict[str, Any]:
+def make_run_report(calibrated_image: CalibratedImage, **facts: Any) -> Report:
     """Return the report of a run; `facts` are additional entries."""
     from napari_dip.version import __version__
 
     plan = calibrated_image.plan
-    return {
+    report = {
         "task": plan.recipe.task.spec.name,
         "recipe": json.loads(plan.recipe.to_json()),
         "version": __version__,
@@ -191,6 +192,7 @@ def make_run_report(calibrated_image: CalibratedImage, **facts: Any) -> dict[str
         **facts,
         "peak_bytes": measure_peak_bytes(),
     }
+    return cast("Report", report)
 
 
 def select_repeatable_fields(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, model_validator
 
@@ -20,11 +20,15 @@ from napari_dip.io.paths import (
     read_small_text,
     stat_readable_file,
 )
-from napari_dip.pipeline.recipe import migrate_record, recipe_from_dict
+from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SWITCHES, SCHEMA_1, recipe_from_dict
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
+
+#: New names of report fields, by section of the report ("": top level), and of priors in reports.
+_OLD_FIELDS: Mapping[str, Mapping[str, str]] = SCHEMA_1["fields"]
+_OLD_PRIORS: Mapping[str, str] = SCHEMA_1["priors"]
 
 TextField = Annotated[str, Field(max_length=10_000)]
 #: File name, which need not be valid Unicode; pydantic's `str` rejects such names.
@@ -47,7 +51,7 @@ class StrictModel(BaseModel):
     """Check the types of fields without conversion; allow additional fields."""
 
     # validators are built on first use: building them takes 0.08 s at each start of a command
-    model_config = ConfigDict(strict=True, frozen=True, defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(strict=True, frozen=True, defer_build=True)
 
 
 def read_record(path: Path, noun: str, kind: type[StrictModel]) -> dict[str, Any]:
@@ -88,6 +92,67 @@ def translate_record(raw: object, noun: str, kind: type[StrictModel]) -> dict[st
         raise ValueError(f"it is no {noun}, since {_describe_field_error(error)}") from None
     assert isinstance(record, dict)  # otherwise its fields are missing
     return record
+
+
+def migrate_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate a record with a recipe of schema 1 to the present names.
+
+    Parameters
+    ----------
+    record : mapping
+        A report, the record of a file, the list of a batch, or the metadata of a result.
+
+    Returns
+    -------
+    dict
+        A copy. A record with a recipe of the present schema, or with a damaged one, is not
+        translated; its reader validates it.
+    """
+    migrated = dict(record)
+    raw = migrated.get("recipe")
+    if not isinstance(raw, dict) or raw.get("schema") != 1:
+        return migrated
+    try:
+        migrated["recipe"] = recipe_from_dict(raw).to_dict()
+    except RefusedError:
+        return migrated
+    migrated = _rename(migrated, OLD_SWITCHES)
+    _rename_within(migrated, ("inputs", "inputs_sha256"), OLD_INPUTS)
+    if isinstance(migrated.get("report"), dict):
+        migrated["report"] = _migrate_report(migrated["report"])
+    return _migrate_report(migrated) if "prior" in migrated else migrated
+
+
+def _migrate_report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate the fields of a report, and the names of priors and inputs in its values."""
+    migrated = _rename(report, _OLD_FIELDS[""])
+    _rename_within(migrated, ("noise",), _OLD_FIELDS["noise"])
+    _rename_within(migrated, ("fit",), _OLD_FIELDS["fit"])
+    if isinstance(recipe := migrated.get("recipe"), dict):
+        migrated |= migrate_record({"recipe": recipe})
+    prior, fit = migrated.get("prior"), migrated.get("fit")
+    if isinstance(prior, dict) and isinstance(chosen := prior.get("chosen"), str):
+        migrated["prior"] = {**prior, "chosen": _OLD_PRIORS.get(chosen, chosen)}
+    if isinstance(fit, dict):
+        _rename_within(fit, ("joint_training",), _OLD_FIELDS["fit.joint_training"])
+        if isinstance(inputs := fit.get("inputs"), list):
+            fit["inputs"] = [OLD_INPUTS.get(str(input_name), input_name) for input_name in inputs]
+    return migrated
+
+
+def _rename_within(
+    record: dict[str, Any], sections: tuple[str, ...], names: Mapping[str, str]
+) -> None:
+    """Replace old keys within the given sections of a record, where these are dicts."""
+    record |= {
+        section: _rename(record[section], names)
+        for section in sections
+        if isinstance(record.get(section), dict)
+    }
+
+
+def _rename(values_by_name: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in values_by_name.items()}
 
 
 def _describe_field_error(error: ValidationError) -> str:

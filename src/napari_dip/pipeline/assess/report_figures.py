@@ -28,6 +28,7 @@ _DOTS_PER_INCH = 120
 #: Width and height of an overview in inches, and dots per inch; small enough for 500 on a page.
 _OVERVIEW_INCHES, _OVERVIEW_DOTS = (5.2, 1.7), 100
 #: Minimum pixels along the longer side of a thumbnail, if the image has as many.
+_PLANE_INCHES = 2.5
 _MIN_THUMBNAIL_SIDE = 160
 #: A table of class "numbers" is aligned to the right; any other has a narrow first column of names.
 _STYLE = """
@@ -103,7 +104,7 @@ def plot_before_after(
 
 @use_default_style
 def plot_overview(
-    before: AnyArray,
+    before: AnyArray | None,
     after: AnyArray,
     validation_loss: Sequence[Sequence[float | None]],
     best_iteration: int,
@@ -113,7 +114,8 @@ def plot_overview(
     Parameters
     ----------
     before, after : ndarray (Y, X) or (Y, X, 3)
-        In the same intensity unit. Large images are subsampled; averaging would hide the noise.
+        In the same intensity unit; without `before`, only the result is drawn. Large images are
+        subsampled; averaging would hide the noise.
     validation_loss : sequence of (iteration, loss)
         Validation loss; None where it is not a number.
     best_iteration : int
@@ -126,8 +128,10 @@ def plot_overview(
     """
     limits = compute_contrast_limits(after)
     figure = make_figure(*_OVERVIEW_INCHES, dots=_OVERVIEW_DOTS)
-    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
-    for ax, panel, title in ((left, before, "Input"), (middle, after, "Restored")):
+    panels = [] if before is None else [(before, "Input")]
+    panels.append((after, "Restored"))
+    *image_axes, right = figure.subplots(1, len(panels) + 1, width_ratios=(*[1] * len(panels), 1.3))
+    for ax, (panel, title) in zip(image_axes, panels, strict=True):
         thumbnail = subsample_plane(panel, _MIN_THUMBNAIL_SIDE)
         plot_image(ax, np.nan_to_num(stretch_contrast(thumbnail, *limits)))
         ax.set_title(title, fontsize=8)
@@ -138,6 +142,16 @@ def plot_overview(
         right.axvline(best_iteration, color="tab:orange", linewidth=1)
     right.set_title("Validation loss (line: taken)", fontsize=8)
     right.tick_params(labelsize=6)
+    return render_png(figure)
+
+
+@use_default_style
+def plot_plane(plane: AnyArray) -> bytes:
+    """Draw one plane (Y, X) or (Y, X, 3), small enough for a notebook, as a PNG."""
+    figure = make_figure(_PLANE_INCHES, _PLANE_INCHES * plane.shape[0] / plane.shape[1])
+    thumbnail = subsample_plane(plane, _MIN_THUMBNAIL_SIDE)
+    limits = compute_contrast_limits(thumbnail)
+    plot_image(figure.add_subplot(), np.nan_to_num(stretch_contrast(thumbnail, *limits)))
     return render_png(figure)
 
 

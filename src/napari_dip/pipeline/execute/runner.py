@@ -9,12 +9,17 @@ A shard saves its unit or tile results in the run folder, where another process 
 
 from __future__ import annotations
 
+import signal
+import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -28,6 +33,7 @@ from napari_dip.errors.templates import shorten_repr
 from napari_dip.io.header import ImageHeader, guess_axes
 from napari_dip.io.regions import LazyImage
 from napari_dip.pipeline.assess.artefact_detection import LOCAL_AREA_SIDE
+from napari_dip.pipeline.assess.report_figures import plot_overview, select_middle_plane
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance, identify_noise_model
 from napari_dip.pipeline.calibrate.types import compute_validation_fraction
 from napari_dip.pipeline.events import Event, Restoration, drain_generator
@@ -44,13 +50,13 @@ from napari_dip.pipeline.store.joint_network import (
     read_fitted_network,
     read_network_weights,
 )
-from napari_dip.pipeline.store.result_files import save_result
+from napari_dip.pipeline.store.result_files import ResultWriter
 from napari_dip.pipeline.torch_state import load_torch, run_in_default_state
 from napari_dip.tasks import TASKS
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.engine.noise.estimate import NoiseEstimate
@@ -138,7 +144,7 @@ def run(
     stamps = stamp_files(plan) if stamps is None else stamps
     steps = _restore_with_checkpoint(plan, data, stamps, poll_control, preview_seconds, checkpoints)
     result = yield from run_with_torch(steps, plan.threads, plan.header.name)
-    return result and replace(result, writer=partial(save_result, plan))
+    return result and replace(result, writer=ResultWriter(plan=plan))
 
 
 class UserControl:
@@ -193,7 +199,8 @@ class Run:
     def __init__(
         self, plan: Plan, start: Callable[[PollControl], Generator[Event, None, Restoration | None]]
     ) -> None:
-        self.plan, self._control, self._has_ended = plan, UserControl(), False
+        self.plan: Plan = plan
+        self._control, self._has_ended = UserControl(), False
         self._event: Event | None = None
         self._result: Restoration | None = None
         self._steps = start(self._control.poll)
@@ -229,6 +236,25 @@ class Run:
         """End the run without a result."""
         self._control.follow("discard")
 
+    def show(self) -> Restoration:
+        """Run to the end, show how it goes, and return the result.
+
+        A notebook with ipywidgets shows preview, loss curve and a button; elsewhere there is a
+        line of text. The button and an interrupt (Ctrl-C) keep the best result so far.
+
+        Examples
+        --------
+        >>> result = dip.run("denoise", image, preset="fast", max_iterations=10).show()
+        <BLANKLINE>
+        ...
+        """
+        draw = _make_widget(self) or _print_event
+        with _keep_at_interrupt(self):
+            for event in self:
+                draw(event)
+        print()
+        return self.result
+
     @property
     def result(self) -> Restoration:
         """Result of the run; `RefusedError` before its end, `FailedError` if there is none."""
@@ -241,6 +267,47 @@ class Run:
     def __repr__(self) -> str:
         """Return one line: the plan, and whether the run has ended."""
         return f"<Run: {self.plan.work_summary}{', ended' * self._has_ended}>"
+
+
+def _print_event(event: Event) -> None:
+    print(f"\r{event.fraction:4.0%} {event.message:60.60}", end="", flush=True)
+
+
+def _make_widget(started_run: Run) -> Callable[[Event], None] | None:
+    """Return a function that shows an event in a notebook; None without one or ipywidgets."""
+    if "ipykernel" not in sys.modules or find_spec("ipywidgets") is None:
+        return None
+    import ipywidgets
+    from IPython.display import display
+
+    bar, label = ipywidgets.FloatProgress(max=1.0), ipywidgets.Label()
+    button, picture = ipywidgets.Button(description="Stop and keep"), ipywidgets.Image()
+    button.on_click(lambda _: started_run.keep())
+    display(ipywidgets.VBox([ipywidgets.HBox([bar, button, label]), picture]))
+    losses: dict[int, float | None] = {}
+
+    def draw(event: Event) -> None:
+        bar.value, label.value = event.fraction, event.message
+        if event.iteration:
+            losses[event.iteration] = event.validation_loss
+        if event.preview is not None:
+            plane = select_middle_plane(event.preview, started_run.plan.header.axes)
+            picture.value = plot_overview(None, plane, [*losses.items()], event.best_iteration)
+
+    return draw
+
+
+@contextmanager
+def _keep_at_interrupt(started_run: Run) -> Iterator[None]:
+    """Let an interrupt keep the best result so far; handlers belong to the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, lambda *_: started_run.keep())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def run_with_torch(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import chain
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.plan.types import ImagePlan
     from napari_dip.pipeline.store.unit_results import ResultStore
+    from napari_dip.signatures import Report
 
 #: Maximum number of values and of planes in a band, the rows of the result that are blended at a
 #: time. A band of several planes avoids decompressing chunks of the file once per plane.
@@ -281,7 +282,7 @@ def assemble_restoration(
     restoration = sample_merger.make_restoration(
         monitor.seconds, is_timed_out=monitor.is_timed_out, unrestored_notes=missing_notes
     )
-    report = dict(restoration.report)
+    report: dict[str, Any] = dict(restoration.report)
     *depth, height, width = find_largest_tile(plan.tiles).size
     notes = list(read_report_notes(report))
     if len(blender.outliers):
@@ -309,7 +310,13 @@ def assemble_restoration(
     report["fit"] = {**report["fit"], "scale": None if scale is None else list(scale)}
     report["fit"]["axes"] = plan.layout.grid_axes
     report["fit"]["units"] = None if plan.header.units is None else list(plan.header.units)
-    return replace(restoration, image=restored, uncertainty=std, residual=residual, report=report)
+    return replace(
+        restoration,
+        image=restored,
+        uncertainty=std,
+        residual=residual,
+        report=cast("Report", report),
+    )
 
 
 def _merge_sample_regions(

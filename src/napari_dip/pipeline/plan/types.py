@@ -469,3 +469,7 @@ class Plan(ImagePlan):
         """One line for the user: size, device, memory and estimated time."""
         seconds, peak = format_duration(self.seconds), format_bytes(self.peak_bytes)
         return f"{self.work_summary}: up to {seconds}, {peak} of memory."
+
+    def __repr__(self) -> str:
+        """Return the task and the summary in one line."""
+        return f"<Plan: {self.recipe.task.spec.name}, {self.summary}>"

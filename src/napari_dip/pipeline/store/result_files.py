@@ -10,28 +10,46 @@ import os
 import stat
 import tempfile
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
+import numpy as np
+
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.errors.notes import make_note, serialise_stop
 from napari_dip.errors.templates import make_printable
-from napari_dip.io.outputs import OutputLock, resolve_output
+from napari_dip.io.header import make_plane_header
+from napari_dip.io.outputs import (
+    IMAGE_SUFFIXES,
+    JSON_SUFFIXES,
+    OutputLock,
+    check_outputs_differ,
+    resolve_output,
+)
 from napari_dip.io.paths import describe_exception, make_save_refusal, resolve_target, shorten_name
-from napari_dip.io.writing import write_image
+from napari_dip.io.writing import write_image, write_text
+from napari_dip.pipeline.assess.card import make_card
 from napari_dip.pipeline.assess.report import select_repeatable_fields
+from napari_dip.pipeline.assess.report_figures import (
+    make_element,
+    make_elements,
+    make_image,
+    plot_plane,
+    select_middle_plane,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageHeader
     from napari_dip.io.header import SourceTags
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.signatures import FilePath
 
 #: First characters that make a spreadsheet read a cell, such as a file name, as a formula.
 _FORMULA_PREFIXES = ("=", "+", "-", "@")
@@ -91,19 +109,114 @@ def save_image(
     )
 
 
-def save_result(
-    plan: Plan, path: str | os.PathLike[str], result: Restoration, *, overwrite: bool
-) -> Path:
-    """Save the image of a result that a plan led to; for the rest see `Restoration.save`."""
-    headers = (plan.header, *plan.extra_headers.values())
-    inputs = [header.path for header in headers if header.path]
-    target = resolve_output(path, inputs, overwrite, bytes_needed=result.image.nbytes)
-    with OutputLock(path):
+def iter_output_writers(
+    plan: Plan, result: Restoration, overwrite: bool
+) -> Iterator[tuple[str, Callable[[Path], object]]]:
+    """Yield the name of each output and the function that writes it, the image first."""
+
+    def make_image_writer(image: Any, header: ImageHeader, scale: Any) -> Callable[[Path], object]:
+        return lambda path: save_image(path, image, header, scale, result, overwrite)
+
+    def make_text_writer(content: str) -> Callable[[Path], object]:
+        return lambda path: write_text(path, content, overwrite=overwrite)
+
+    # brightness may be inverted (0 is white), but errors are not
+    header = plan.header
+    error = replace(header, tags=replace(header.tags, is_white_zero=False))
+    yield "output", make_image_writer(result.image, plan.header, plan.result_scale)
+    yield "uncertainty", make_image_writer(result.uncertainty, error, plan.result_scale)
+    yield "residual", make_image_writer(result.residual, error, plan.header.scale)
+    if result.repeated is not None:
+        yield "repeated", make_image_writer(result.repeated, error, plan.header.scale)
+    if result.null_image is not None:
+        yield "null_image", make_image_writer(result.null_image, header, plan.header.scale)
+    for name in result.recipe.task.spec.extra_outputs:
+        plane_header = make_plane_header(
+            header, result.learned_parameters[name].shape, plan.layout.grid_axes
+        )
+        yield (
+            f"{name}_out",
+            make_image_writer(result.learned_parameters[name], plane_header, plane_header.scale),
+        )
+    yield "report", make_text_writer(format_json(result.report))
+    yield "recipe", make_text_writer(result.recipe.to_json())
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ResultWriter:
+    """Save, convert and show results of one run, by its axes and pixel size.
+
+    Attributes
+    ----------
+    plan : Plan
+    template : DataArray or None
+        The image that was restored, if it was an `xarray.DataArray`.
+    """
+
+    plan: Plan
+    template: Any = None
+
+    def save(
+        self, result: Restoration, paths: Mapping[str, FilePath | None], *, overwrite: bool
+    ) -> None:
+        """Save outputs of a result, by the names of `iter_output_writers`; None is not saved."""
+        header, extra_headers = self.plan.header, self.plan.extra_headers.values()
+        inputs = [entry.path for entry in (header, *extra_headers) if entry.path]
+        given_paths = {name: path for name, path in paths.items() if path is not None}
+        if result.residual is None and "residual" in given_paths:
+            raise RefusedError("residual-none")
+        targets = {
+            name: resolve_output(
+                path,
+                inputs,
+                overwrite,
+                suffixes=JSON_SUFFIXES if name in ("report", "recipe") else IMAGE_SUFFIXES,
+                bytes_needed=result.image.nbytes * len(given_paths),
+            )
+            for name, path in given_paths.items()
+        }
+        check_outputs_differ(given_paths.values())
+        with OutputLock(given_paths["output"]):
+            for name, write in iter_output_writers(self.plan, result, overwrite):
+                if name in targets:
+                    try:
+                        write(targets[name])
+                    except Exception as error:
+                        raise convert_to_failure(error, targets[name]) from error
+
+    def convert_to_xarray(self, result: Restoration) -> Any:
+        """Return the image as an `xarray.DataArray`; see `Restoration.to_xarray`."""
         try:
-            save_image(target, result.image, plan.header, plan.result_scale, result, overwrite)
-        except Exception as error:
-            raise convert_to_failure(error, target) from error
-    return Path(path)
+            import xarray
+        except ImportError:
+            raise RefusedError("xarray-missing") from None
+        header, image, template = self.plan.header, result.image, self.template
+        if template is not None and template.shape == image.shape:
+            return template.copy(data=image)
+        if template is None:
+            dims: Sequence[Any] = [axis.lower() for axis in header.axes]
+            sizes = zip(dims, image.shape, self.plan.result_scale or (), strict=False)
+            coords = {dim: step * np.arange(count) for dim, count, step in sizes}
+            return xarray.DataArray(image, coords, dims)
+        coordinates: dict[Any, Any] = {}
+        for dim, factor, count in zip(template.dims, self.plan.factors, image.shape, strict=True):
+            if dim not in template.coords:
+                continue
+            coordinate = template.coords[dim]
+            # the fine pixels cover the area of the coarse ones
+            positions = (np.arange(count) + 0.5) / factor - 0.5
+            values = np.asarray(coordinate.values)
+            if factor > 1:
+                values = values[0] + positions * (values[1] - values[0])
+            coordinates[dim] = (dim, values, coordinate.attrs)
+        return xarray.DataArray(image, coordinates, template.dims, template.name, template.attrs)
+
+    def render_html(self, result: Restoration) -> str:
+        """Return one line on the result, its middle plane, and its card, as HTML."""
+        plane = select_middle_plane(result.image, self.plan.header.axes)
+        lines = make_card(result.report).list_lines()
+        line = make_element("p", repr(result))
+        return make_element("div", line, make_image(plot_plane(plane)), make_elements("p", lines))
 
 
 def _shift_origin(header: ImageHeader, scale: tuple[float, ...] | None) -> SourceTags:

@@ -28,12 +28,13 @@ from napari_dip.explore.experiments import EXPERIMENTS, Experiment, ExperimentSe
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.events import Event, map_generator
 from napari_dip.pipeline.plan.costs import START_SECONDS
+from napari_dip.pipeline.recipe import list_setting_fields
 from napari_dip.qt.shell.background_call import JobProgress
 from napari_dip.qt.shell.dock_widget import fill_grid, guard_wheel, make_combo, make_form
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.napari_layers import METADATA_KEY, get_full_resolution
 from napari_dip.qt.shell.preferences import get_allowed_machine
-from napari_dip.qt.shell.settings_form import fill_form, list_form_fields, make_field_widget
+from napari_dip.qt.shell.settings_form import fill_form, make_field_widget
 from napari_dip.tasks.priors.random_input import DEFAULT_ARCHITECTURE, list_architectures
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class ExperimentForm:
         guard_wheel(self.experiment_combo)
         self.description_label = QLabel()
         self.description_label.setWordWrap(True)
-        self._fields = list_form_fields(ExperimentSettings)
+        self._fields = list_setting_fields(ExperimentSettings)
         self._widgets = {field.name: make_field_widget(field) for field in self._fields}
         self.iterations_spin_box = self._widgets["max_iterations"].native
         self.crop_spin_box, self.seed_spin_box = (

@@ -15,7 +15,7 @@ from napari.utils.transforms import Affine
 
 from napari_dip.errors.notes import make_note, serialise_stop
 from napari_dip.io import ImageHeader, guess_axes
-from napari_dip.pipeline.recipe import migrate_record
+from napari_dip.pipeline.assess.report_fields import migrate_record
 from napari_dip.tasks import TASKS
 from napari_dip.version import __version__
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import types
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
-from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from magicgui.widgets import create_widget
 from psygnal import Signal
@@ -26,18 +24,17 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dip.errors import DipError, Refusal, RefusedError, make_refusal
-from napari_dip.pipeline.recipe import Recipe, RunSettings, make_recipe
+from napari_dip.pipeline.recipe import Recipe, RunSettings, make_recipe, settings
 from napari_dip.qt.shell.background_call import start_call
 from napari_dip.qt.shell.dock_widget import guard_wheel, make_form
-from napari_dip.tasks import TASKS, Setting
 from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from magicgui.widgets.bases import ValueWidget
-    from pydantic.fields import FieldInfo
 
+    from napari_dip.pipeline.recipe import SettingField
     from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.tasks import Task
 
@@ -153,44 +150,6 @@ def _add_edit_button(
     action.triggered.connect(lambda _=False: press())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettingField:
-    """A setting: its name in the recipe, type, default and how the form shows it."""
-
-    name: str
-    annotation: Any
-    default: Any
-    setting: Setting
-    limits: tuple[float | None, float | None]
-
-    @property
-    def is_optional(self) -> bool:
-        """Whether the field may be empty."""
-        return types.NoneType in _list_union_members(self.annotation)
-
-    @property
-    def number_type(self) -> type[int] | type[float]:
-        """The type of number behind an optional field."""
-        return int if int in _list_union_members(self.annotation) else float
-
-
-def list_form_fields(*models: Any) -> tuple[SettingField, ...]:
-    """Return the settings of a task, or of models of pydantic, in their order."""
-    return tuple(
-        SettingField(
-            name=name,
-            annotation=info.annotation,
-            default=info.default,
-            setting=setting,
-            limits=_get_limits(info),
-        )
-        for model in models
-        for name, info in model.__pydantic_fields__.items()
-        for setting in info.metadata
-        if isinstance(setting, Setting)
-    )
-
-
 class SettingsForm:
     """The widgets for the settings of a task.
 
@@ -211,7 +170,7 @@ class SettingsForm:
 
     def __init__(self, task: str) -> None:
         self.task = task
-        self._fields = {field.name: field for field in list_form_fields(TASKS[task], RunSettings)}
+        self._fields = settings(task)
         self.widgets = {name: make_field_widget(field) for name, field in self._fields.items()}
         self.suggestion_menus = {
             name: SuggestionMenu(
@@ -256,8 +215,8 @@ class SettingsForm:
         """
         with self.changed.blocked():
             for name in self._fields:
-                settings = recipe.run_settings if name in RunSettings.model_fields else recipe.task
-                self._write_field(name, getattr(settings, name))
+                source = recipe.run_settings if name in RunSettings.model_fields else recipe.task
+                self._write_field(name, getattr(source, name))
         self.changed.emit()
 
     def show_relevant(self, axes: str, extra_inputs: Collection[str]) -> None:
@@ -332,15 +291,6 @@ class SettingsForm:
 
     def _notify(self, _: object = None) -> None:
         self.changed.emit()
-
-
-def _list_union_members(annotation: Any) -> tuple[Any, ...]:
-    """Return the types of a union, without the metadata of `Annotated`."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(
-            member for argument in get_args(annotation) for member in _list_union_members(argument)
-        )
-    return (getattr(annotation, "__origin__", annotation),)
 
 
 def fill_form(
@@ -419,25 +369,3 @@ def _refuse_value(field: SettingField, value: str, why: str) -> Any:
         why=why,
         hint="Leave it empty for the automatic value.",
     )
-
-
-def _get_limits(field: FieldInfo) -> tuple[float | None, float | None]:
-    """Return the least and the greatest value of a number setting, from its type.
-
-    An excluded lower limit, such as 0 in ``Field(gt=0)``, counts as included.
-    """
-    members = (getattr(member, "__metadata__", ()) for member in get_args(field.annotation))
-    constraints = (*field.metadata, *chain.from_iterable(members))
-    limits = [
-        limit
-        for constraint in constraints
-        for limit in getattr(constraint, "metadata", (constraint,))
-    ]
-    values = {
-        name: getattr(limit, name)
-        for limit in limits
-        for name in ("ge", "gt", "le", "lt")
-        if hasattr(limit, name)
-    }
-    upper = values["lt"] - 1 if "lt" in values else values.get("le")  # of whole numbers only
-    return values.get("ge", values.get("gt")), upper
