@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
     from napari_dip.pipeline.camera_maps import CameraReport, camera_maps
     from napari_dip.pipeline.events import Event, Restoration
-    from napari_dip.pipeline.execute.runner import Run, restore_blocks
+    from napari_dip.pipeline.execute.runner import Run
     from napari_dip.pipeline.noise_report import NoiseReport, measure_noise
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.psf_measurement import PsfReport, measure_psf
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     )
     from napari_dip.scale.batch.jobs import BatchEvent
     from napari_dip.scale.batch_run import BatchResult, batch
+    from napari_dip.scale.cluster.dask_cluster import restore_blocks
     from napari_dip.signatures import RecipeFunction
 
     #: The function of `pipeline.recipe`, as type checkers see the settings of each task.
@@ -95,7 +96,7 @@ _MODULES = {
     "errors": ("DipError", "FailedError", "RefusedError"),
     "pipeline.camera_maps": ("CameraReport", "camera_maps"),
     "pipeline.events": ("Event", "Restoration"),
-    "pipeline.execute.runner": ("Run", "restore_blocks"),
+    "pipeline.execute.runner": ("Run",),
     "pipeline.noise_report": ("NoiseReport", "measure_noise"),
     "pipeline.plan.types": ("Plan",),
     "pipeline.psf_measurement": ("PsfReport", "measure_psf"),
@@ -105,6 +106,7 @@ _MODULES = {
     ),
     "scale.batch.jobs": ("BatchEvent",),
     "scale.batch_run": ("BatchResult", "batch"),
+    "scale.cluster.dask_cluster": ("restore_blocks",),
 }
 
 

@@ -115,8 +115,10 @@ class NoteFields(TypedDict):
 
 
 class VerdictFields(TypedDict):
-    """The quality checks in a report."""
+    """The quality checks in a report; kind is fine, look-closer or do-not-use."""
 
+    kind: str
+    headline: str
     sentences: list[str]
     warnings: list[str]
     codes: list[NoteFields]
@@ -152,6 +154,9 @@ class Report(TypedDict):
     notes: list[str]
     note_codes: list[NoteFields]
     peak_bytes: int
+    deviation: NotRequired[dict[str, float]]
+    halves: NotRequired[dict[str, Any]]
+    null_control: NotRequired[dict[str, float]]
     tiles: NotRequired[dict[str, int]]
 
 
@@ -171,6 +176,8 @@ class RunKeywords(TypedDict, total=False):
     stacks: Literal["auto", "planes", "volume"]
     tile: int | None
     dtype: Literal["float32", "same"]
+    halves: bool
+    null_control: bool
 
 
 class DenoiseKeywords(RunKeywords, total=False):

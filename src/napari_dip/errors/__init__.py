@@ -18,6 +18,7 @@ A message has two sentences: what is wrong and where, then what to do. Their tem
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_dip.errors.notes import Note, read_note
@@ -25,7 +26,7 @@ from napari_dip.errors.templates import FAULTS as FAULTS
 from napari_dip.errors.templates import make_printable, render, simplify_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 Result = TypeVar("Result")
 #: Codes of refusals that Python's own functions would raise as these errors.
@@ -100,6 +101,20 @@ def make_refusal(code: str, /, **facts: object) -> Refusal:
     refusal = Refusal(code=code, facts=simplify_facts(facts))
     str(refusal.message)
     return refusal
+
+
+def make_unknown_refusal(field: str, allowed: Iterable[str], names: Iterable[str] = ()) -> Refusal:
+    """Return the refusal of an unknown setting or input, with the most similar of the names."""
+    allowed = tuple(allowed)
+    question = ask_if_meant(field, tuple(names) or allowed)
+    lead = f"{question}All names" if question else "Remove it, or check its spelling"
+    return make_refusal("setting-unknown", field=field, hint=f"{lead}: {', '.join(allowed)}.")
+
+
+def ask_if_meant(value: object, names: Iterable[str]) -> str:
+    """Return a question for the most similar of the names; "" if there is none."""
+    near = get_close_matches(str(value), list(names), n=1, cutoff=0.7)
+    return f"Did you mean '{near[0]}'? " if near else ""
 
 
 def read_refusal(raw: Mapping[str, Any]) -> Refusal:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import numpy as np
 
-from napari_dip.errors import FailedError, RefusedError, raise_if_refused
+from napari_dip.errors import FailedError, RefusedError, make_unknown_refusal, raise_if_refused
 from napari_dip.io.reading import open_pixels
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import Run, UserControl
@@ -21,7 +21,6 @@ from napari_dip.pipeline.recipe import (
     accept_old_names,
     load_recipe,
     make_recipe,
-    make_unknown_refusal,
     settings,
 )
 from napari_dip.tasks import TASKS

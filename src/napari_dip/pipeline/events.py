@@ -439,33 +439,27 @@ class Restoration:
     Attributes
     ----------
     image : ndarray
-        In the axes and intensity units of the input, and of its shape times the upscaling factor.
-        float32, or the input's type if the recipe asks for it.
+        In the axes and units of the input; float32, or its type if the recipe asks for that.
     uncertainty : ndarray
         Standard deviation of each pixel of `image`, in the same units.
     stop : Stop
-        Why the fit ended: `stop.reason` is a value to compare, `str(stop)` a text for the user.
     best_iteration : int
-        Iteration that the image was taken from.
     history : tuple of (iteration, training loss, validation loss)
         Of the first restart of the first work unit; NaN where not measured.
     recipe : Recipe
     learned_parameters : mapping of str to ndarray
         Other fitted quantities, such as {"psf": ...}.
     report : Report
-        The report of the run in plain JSON types; its fields are in docs/report-fields.md.
     residual : ndarray or None
-        Measurement minus the operator's output for `image`, in the input's shape and intensity
-        units; 0 where nothing was measured.
+        Measurement minus the operator's output for `image`; 0 where nothing was measured.
     failure_score : float
         How much of edges or brightness the result has lost; from 1 on, it has failed.
     writer : ResultWriter or None
-        Saves and shows the result; None for a part of an image.
+        None for a part of an image.
     repeated : ndarray or None
-        Share, from 0 to 1, of the fine detail around each pixel that came again in two independent
-        halves; NaN where the result shows none. None: not checked.
+        Share of the fine detail around each pixel that came again in two halves.
     null_image : ndarray or None
-        Result of the same run for noise without an object, in the image's units. None: not run.
+        Result of the same run for noise without an object.
     """
 
     image: AnyArray

@@ -9,7 +9,6 @@ import sys
 import tomllib
 import warnings
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from textwrap import shorten
@@ -18,7 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import (
+    Refusal,
+    RefusedError,
+    ask_if_meant,
+    make_refusal,
+    make_unknown_refusal,
+)
 from napari_dip.errors.templates import shorten_repr
 from napari_dip.io.paths import (
     MAX_SETTINGS_BYTES,
@@ -30,7 +35,7 @@ from napari_dip.tasks import TASKS, Setting, Task
 from napari_dip.tasks.base import IMAGE_AXES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from pydantic.fields import FieldInfo
 
@@ -55,15 +60,11 @@ OLD_INPUTS: Mapping[str, str] = SCHEMA_1["inputs"]
 OLD_SWITCHES: Mapping[str, str] = SCHEMA_1["switches"]
 #: New names of settings of the experiments, by their names in schema 1.
 OLD_EXPERIMENT_SETTINGS: Mapping[str, str] = SCHEMA_1["experiments"]
-#: Expected value for the user, by pydantic's error type; for other types pydantic's own text is
-#: used.
+#: Expected value for the user, by pydantic's error type; for others, pydantic's text is used.
 _EXPECTED_VALUE_TEXTS = {
-    "float_parsing": "a number",
-    "float_type": "a number",
+    **dict.fromkeys(("float_parsing", "float_type"), "a number"),
     "finite_number": "a finite number",
-    "int_parsing": "a whole number",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number"),
     "greater_than": "above {gt:g}",
     "greater_than_equal": "at least {ge:g}",
     "less_than": "below {lt:g}",
@@ -72,7 +73,6 @@ _EXPECTED_VALUE_TEXTS = {
 }
 #: Names in a list of allowed values; shorter words, such as "or", are none.
 _CHOICE_PATTERN = re.compile(r"[a-z][\w-]{2,}")
-
 
 Preset = Literal["instant", "fast", "balanced", "best"]
 #: Labels of the presets.
@@ -373,7 +373,7 @@ def _get_task_class(task: str) -> Any:
             field="task",
             value=shorten_repr(task),
             why="there is no such task",
-            hint=f"{_ask_if_meant(task, TASKS)}Choose one of: {', '.join(TASKS)}.",
+            hint=f"{ask_if_meant(task, TASKS)}Choose one of: {', '.join(TASKS)}.",
         )
     return TASKS[task]
 
@@ -574,22 +574,8 @@ def _make_validation_refusal(kind: type[Any], error: ValidationError) -> Refusal
         why = expected.format(**first.get("ctx", {}))
     else:  # not formatted: it may contain braces from the user
         why = first["msg"].removeprefix("Input should be ").replace("'", "")
-    hint = _ask_if_meant(first["input"], _CHOICE_PATTERN.findall(why)).strip()
+    hint = ask_if_meant(first["input"], _CHOICE_PATTERN.findall(why)).strip()
     return _make_setting_refusal(field, first["input"], why, hint)
-
-
-def make_unknown_refusal(field: str, allowed: Iterable[str], names: Iterable[str] = ()) -> Refusal:
-    """Return the refusal of an unknown setting or input, with the most similar of the names."""
-    allowed = tuple(allowed)
-    question = _ask_if_meant(field, tuple(names) or allowed)
-    lead = f"{question}All names" if question else "Remove it, or check its spelling"
-    return make_refusal("setting-unknown", field=field, hint=f"{lead}: {', '.join(allowed)}.")
-
-
-def _ask_if_meant(value: object, names: Iterable[str]) -> str:
-    """Return a question for the most similar of the names; "" if there is none."""
-    near = get_close_matches(str(value), list(names), n=1, cutoff=0.7)
-    return f"Did you mean '{near[0]}'? " if near else ""
 
 
 def _is_bool_for_number(kind: type[Any], name: str, value: object) -> bool:

@@ -356,10 +356,8 @@ class TaskSpec:
 
     Attributes
     ----------
-    name : str
-        Name of the command, of the recipe and of the docs page.
-    title : str
-        Name in menus.
+    name, title : str
+        Name of the command, of the recipe and of the docs page; name in menus.
     result_suffix : str
         Appended to the image's name to name the result.
     methods_phrase : str
@@ -377,11 +375,11 @@ class TaskSpec:
     keeps_mean : bool
         Whether the result keeps the mean intensity: what the fit changed of it is corrected.
     crosses_frame : bool
-        Whether light crosses the frame, so that the result may have another mean than the image.
+        Whether light crosses the frame, which changes the mean.
     explains_pixels : bool
         Whether the fit explains the image's own pixels, so that a residual exists.
     reports_unreliable_noise : bool
-        Whether the notes report that an image's noise could not be measured reliably.
+        Whether notes say so where the noise could not be measured reliably.
     candidates : tuple of str
         Priors of the model selection, if `prior` is "auto"; the first wins a tie.
     describe_learned : callable

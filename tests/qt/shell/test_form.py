@@ -160,7 +160,7 @@ ABBREVIATIONS = {"dtype": "data type", "na": "numerical aperture"}
 
 @pytest.mark.parametrize("task", TASKS)
 def test_labels_have_the_words_of_the_options(task):
-    for field in list_form_fields(TASKS[task], RunSettings):
+    for field in list_setting_fields(TASKS[task], RunSettings):
         label = field.setting.label.lower()
         for word in ABBREVIATIONS.get(field.name, field.name.replace("_", " ")).split():
             assert word in label, f"--{field.name} is called '{field.setting.label}'"

@@ -7,7 +7,7 @@ import pytest
 from napari.layers import Image
 from qtpy.QtCore import QPoint, Qt
 
-from napari_dip.qt.task.result_view import measure_line_profile
+from napari_dip.qt.shell.dock_plots import measure_line_profile
 
 
 def test_a_profile_reads_the_image_along_the_line_in_world_units():

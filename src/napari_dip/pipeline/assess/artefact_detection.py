@@ -1,31 +1,50 @@
-"""Detect artefacts: removed periodic patterns, clipped pixels and locally wrong brightness.
+"""Detect removed patterns, clipped pixels and wrong brightness; weaken noise that was too strong.
 
 A periodic pattern concentrates its power at single frequencies, while noise spreads it over all.
 Clipping leaves more pixels at an extreme value than at the values next to it. Wrong brightness
 gives the residual a mean other than zero in small areas. That test does not use the measured
 noise, because a wrong noise estimate would agree with its own result.
+
+If the noise was overestimated, the fit removes structure as noise. Lost edges and brightness show
+that, and smooth areas of the residual give an upper bound of the noise for a new run.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.pipeline.calibrate.channel_noise import select_spread_planes
+from napari_dip.errors.notes import UnreliableReason, make_note
+from napari_dip.pipeline.calibrate.channel_noise import (
+    compute_noise_variance,
+    identify_noise_model,
+    select_spread_planes,
+)
+from napari_dip.pipeline.calibrate.types import compute_validation_fraction
+from napari_dip.pipeline.plan.layout import to_stack
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
+    from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.io import AnyArray, BoolArray, FloatArray
-    from napari_dip.pipeline.calibrate.types import StackArray
+    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
+    from napari_dip.pipeline.events import Restoration
 
     Power = FloatArray
 
+#: Maximum number of new runs, and maximum noise variance of each relative to the previous one. One
+#: was enough for overestimates of 4 to 400 times (docs/constants.md).
+MAX_RETRY_ROUNDS, MAX_RETRY_VARIANCE_FRACTION = 2, 0.25
+#: Quantile of the residual's variance over areas that bounds the noise, since smooth areas lose
+#: least structure; minimum share of the noise variance in a new run.
+CALM_AREA_QUANTILE, MIN_RETRY_VARIANCE_FRACTION = 0.25, 1e-4
 #: Maximum period of a fine pattern, in pixels. Lines of 6 pixels are learned after ten iterations,
 #: lines of 16 pixels together with the image (docs/where-it-fails.md).
 MAX_PATTERN_PERIOD = 8.0
@@ -344,4 +363,80 @@ def compute_biased_limit(area_count: int) -> float:
         return 1.0
     return MAX_BIASED_FRACTION + 3 * sqrt(
         MAX_BIASED_FRACTION * (1 - MAX_BIASED_FRACTION) / area_count
+    )
+
+
+def lower_noise_estimate(
+    calibrated_image: CalibratedImage, result: Restoration
+) -> Calibration | None:
+    """Return a calibration with weaker noise if a result has failed; otherwise None.
+
+    Parameters
+    ----------
+    calibrated_image : CalibratedImage
+        With the calibration of the result. Noise that the user specified is never changed.
+    result : Restoration
+    """
+    plan, calibration = calibrated_image.plan, calibrated_image.calibration
+    noise_settings = plan.task_plan.noise_settings
+    is_excluded = (
+        noise_settings.model != "auto"
+        or noise_settings.gain is not None
+        or noise_settings.read_noise is not None
+    )
+    # with random input, a fit learns detail late, whatever noise was measured
+    is_excluded |= not PRIOR_SPECS[plan.fit_config.prior_key].input_traits.contains_image
+    has_noise_inputs = (
+        calibration.repeated_exposure is not None or calibration.camera_correction is not None
+    )
+    if (
+        is_excluded
+        or has_noise_inputs
+        or calibration.measured_mask is not None
+        or not plan.recipe.task.spec.reports_unreliable_noise
+    ):
+        return None
+    if result.residual is None or result.failure_score < 1:
+        return None
+    if all(estimate.counts_photons for estimate in calibration.noise):
+        return None  # the noise is known exactly
+    residual = to_stack(result.residual, calibrated_image.header.axes, calibrated_image.layout)
+    noise = tuple(
+        _weaken_noise(channel_noise, calibration.intensity_offset[c], residual[:, c])
+        for c, channel_noise in enumerate(calibration.noise)
+    )
+    blind_spot_size = calibration.blind_spot_size
+    if not plan.task_plan.blind_spot_shape:
+        blind_spot_size = (1,) * len(blind_spot_size)
+    return replace(
+        calibration,
+        noise=noise,
+        blind_spot_size=blind_spot_size,
+        validation_fraction=compute_validation_fraction(blind_spot_size, residual[0, 0].size),
+        noise_model=identify_noise_model(noise, noise_settings),
+        notes=(*calibration.notes, make_note("noise-weaker")),
+        half_resolution=None,
+        camera_noise=None,
+    )
+
+
+def _weaken_noise(
+    noise_estimate: NoiseEstimate, mean: float, residual: StackArray
+) -> NoiseEstimate:
+    """Return white noise with a reduced variance, at most that of smooth areas of the residual."""
+    rows, columns = (side // LOCAL_AREA_SIDE for side in residual.shape[-2:])
+    cropped = residual[..., : rows * LOCAL_AREA_SIDE, : columns * LOCAL_AREA_SIDE]
+    areas = cropped.reshape(*cropped.shape[:-2], rows, LOCAL_AREA_SIDE, columns, LOCAL_AREA_SIDE)
+    smooth_variance = float(np.quantile(areas.var((-3, -1), dtype=np.float64), CALM_AREA_QUANTILE))
+    fraction = min(
+        MAX_RETRY_VARIANCE_FRACTION,
+        max(
+            smooth_variance / float(compute_noise_variance(noise_estimate, mean)),
+            MIN_RETRY_VARIANCE_FRACTION,
+        ),
+    )
+    return replace(
+        noise_estimate.scale_to_white(fraction),
+        unreliable_reason=noise_estimate.unreliable_reason or UnreliableReason.TEXTURE,
+        caution=None,
     )

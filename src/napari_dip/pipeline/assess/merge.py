@@ -233,7 +233,8 @@ class ResultMerger:
         }
         report = make_run_report(self.image, **report_entries)
         card = make_card(report)
-        report["verdict"] |= {"kind": str(card.verdict), "headline": card.headline}
+        report["verdict"]["kind"] = str(card.verdict)
+        report["verdict"]["headline"] = card.headline
         return Restoration(
             image=pixels.image,
             uncertainty=self._to_result_axes(pixels.std),

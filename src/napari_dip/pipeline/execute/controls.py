@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from napari_dip.io import AnyArray, FloatArray
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.signatures import Report
 
 #: Distance of the seeds of image and controls, larger than those of tiles and channels.
 SEED_STEP = 500_000_003
@@ -434,7 +435,8 @@ def describe_null_control(
 def _add_findings(restoration: Restoration, note: Note, **fields: Any) -> Restoration:
     """Return the restoration with a further note and further fields in its report."""
     notes = serialise_notes((*read_report_notes(restoration.report), note))
-    return replace(restoration, report={**restoration.report, **fields, **notes})
+    report = cast("Report", {**restoration.report, **fields, **notes})
+    return replace(restoration, report=report)
 
 
 def restore_control(

@@ -11,40 +11,27 @@ from __future__ import annotations
 
 import signal
 import sys
-import tempfile
 import threading
 import time
-from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import FailedError, RefusedError, raise_if_refused
-from napari_dip.errors.notes import UnreliableReason, make_note
 from napari_dip.errors.templates import shorten_repr
-from napari_dip.io.header import ImageHeader, guess_axes
-from napari_dip.io.regions import LazyImage
-from napari_dip.pipeline.assess.artefact_detection import LOCAL_AREA_SIDE
+from napari_dip.pipeline.assess.artefact_detection import MAX_RETRY_ROUNDS, lower_noise_estimate
 from napari_dip.pipeline.assess.report_figures import plot_overview, select_middle_plane
-from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance, identify_noise_model
-from napari_dip.pipeline.calibrate.types import compute_validation_fraction
-from napari_dip.pipeline.events import Event, Restoration, drain_generator
+from napari_dip.pipeline.events import Event, Restoration
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.executor import Executor
-from napari_dip.pipeline.lazy_inputs import LazyPixels, add_change_notes, stamp_files
-from napari_dip.pipeline.machine import detect_machine
-from napari_dip.pipeline.plan.layout import has_overlap, to_stack
-from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.lazy_inputs import add_change_notes, stamp_files
 from napari_dip.pipeline.plan.units import select_shard_tile_units, select_shard_units
-from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.store.joint_network import (
     list_network_outcomes,
     read_fitted_network,
@@ -52,22 +39,17 @@ from napari_dip.pipeline.store.joint_network import (
 )
 from napari_dip.pipeline.store.result_files import ResultWriter
 from napari_dip.pipeline.torch_state import load_torch, run_in_default_state
-from napari_dip.tasks import TASKS
-from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
     from napari_dip.engine.fit.stopping import PollControl
-    from napari_dip.engine.noise.estimate import NoiseEstimate
-    from napari_dip.io import AnyArray
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
+    from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.events import ReturnT
     from napari_dip.pipeline.execute.executor import Weights
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.lazy_inputs import FileStamps
-    from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.plan.types import JointNetwork, Plan, WorkUnit
     from napari_dip.pipeline.plan.units import Shard
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
@@ -77,23 +59,10 @@ if TYPE_CHECKING:
         Generator[Event, None, Restoration | None],
     ]
 
-#: Maximum number of new runs, and maximum noise variance of each relative to the previous one. One
-#: was enough for overestimates of 4 to 400 times (docs/constants.md).
-MAX_RETRY_ROUNDS, MAX_RETRY_VARIANCE_FRACTION = 2, 0.25
-#: Quantile of the residual's variance over areas that bounds the noise, since smooth areas lose
-#: least structure; minimum share of the noise variance in a new run.
-CALM_AREA_QUANTILE, MIN_RETRY_VARIANCE_FRACTION = 0.25, 1e-4
-
 #: Seconds between two events of a paused run: few enough that a button feels immediate.
 PAUSE_SECONDS = 0.1
 
 __all__ = ["Control", "Event", "Restoration", "Run", "run"]
-
-#: Sides of the blocks of a dask array, in pixels: wider ones gain nothing, and narrower ones are
-#: mostly halo (see `plan.tiling`).
-MIN_BLOCK_SIDE, MAX_BLOCK_SIDE = 256, 1024
-#: Held by a fit in a task of dask, since the threads of a process share the state of torch.
-_BLOCK_LOCK = Lock()
 
 
 def run(
@@ -442,82 +411,6 @@ def _repeat_with_weaker_noise(
     return best
 
 
-def lower_noise_estimate(
-    calibrated_image: CalibratedImage, result: Restoration
-) -> Calibration | None:
-    """Return a calibration with weaker noise if a result has failed; otherwise None.
-
-    Parameters
-    ----------
-    calibrated_image : CalibratedImage
-        With the calibration of the result. Noise that the user specified is never changed.
-    result : Restoration
-    """
-    plan, calibration = calibrated_image.plan, calibrated_image.calibration
-    noise_settings = plan.task_plan.noise_settings
-    is_excluded = (
-        noise_settings.model != "auto"
-        or noise_settings.gain is not None
-        or noise_settings.read_noise is not None
-    )
-    # with random input, a fit learns detail late, whatever noise was measured
-    is_excluded |= not PRIOR_SPECS[plan.fit_config.prior_key].input_traits.contains_image
-    has_noise_inputs = (
-        calibration.repeated_exposure is not None or calibration.camera_correction is not None
-    )
-    if (
-        is_excluded
-        or has_noise_inputs
-        or calibration.measured_mask is not None
-        or not plan.recipe.task.spec.reports_unreliable_noise
-    ):
-        return None
-    if result.residual is None or result.failure_score < 1:
-        return None
-    if all(estimate.counts_photons for estimate in calibration.noise):
-        return None  # the noise is known exactly
-    residual = to_stack(result.residual, calibrated_image.header.axes, calibrated_image.layout)
-    noise = tuple(
-        _weaken_noise(channel_noise, calibration.intensity_offset[c], residual[:, c])
-        for c, channel_noise in enumerate(calibration.noise)
-    )
-    blind_spot_size = calibration.blind_spot_size
-    if not plan.task_plan.blind_spot_shape:
-        blind_spot_size = (1,) * len(blind_spot_size)
-    return replace(
-        calibration,
-        noise=noise,
-        blind_spot_size=blind_spot_size,
-        validation_fraction=compute_validation_fraction(blind_spot_size, residual[0, 0].size),
-        noise_model=identify_noise_model(noise, noise_settings),
-        notes=(*calibration.notes, make_note("noise-weaker")),
-        half_resolution=None,
-        camera_noise=None,
-    )
-
-
-def _weaken_noise(
-    noise_estimate: NoiseEstimate, mean: float, residual: StackArray
-) -> NoiseEstimate:
-    """Return white noise with a reduced variance, at most that of smooth areas of the residual."""
-    rows, columns = (side // LOCAL_AREA_SIDE for side in residual.shape[-2:])
-    cropped = residual[..., : rows * LOCAL_AREA_SIDE, : columns * LOCAL_AREA_SIDE]
-    areas = cropped.reshape(*cropped.shape[:-2], rows, LOCAL_AREA_SIDE, columns, LOCAL_AREA_SIDE)
-    smooth_variance = float(np.quantile(areas.var((-3, -1), dtype=np.float64), CALM_AREA_QUANTILE))
-    fraction = min(
-        MAX_RETRY_VARIANCE_FRACTION,
-        max(
-            smooth_variance / float(compute_noise_variance(noise_estimate, mean)),
-            MIN_RETRY_VARIANCE_FRACTION,
-        ),
-    )
-    return replace(
-        noise_estimate.scale_to_white(fraction),
-        unreliable_reason=noise_estimate.unreliable_reason or UnreliableReason.TEXTURE,
-        caution=None,
-    )
-
-
 def _crop_residual_to_regions(
     calibrated_image: CalibratedImage, restoration: Restoration
 ) -> Restoration:
@@ -689,142 +582,3 @@ def restore_shard(
         return (yield from executor.run(units))
     finally:
         unit_results.close()
-
-
-def restore_blocks(
-    image: Any, task: str = "denoise", *, axes: str | None = None, **settings: Any
-) -> Any:
-    """Restore a dask array lazily: return a dask array whose blocks are fitted when computed.
-
-    One task measures noise and range on sample regions of the whole array. Then each block is
-    fitted with a halo, independently of the others, and overlaps are blended, as in a run in
-    tiles. Nothing is computed before `compute`, and any scheduler will do; its own progress bar
-    counts the blocks. In one process the fits take turns.
-
-    Parameters
-    ----------
-    image : dask array
-        A plane or a Z stack, also with channels. An array that fits into one block, and a movie,
-        is restored as a whole by a single task.
-    task : str
-        "denoise" or "deblur", without extra inputs.
-    axes : str, optional
-        As for `denoise`.
-    **settings
-        Settings of the task; ``tile`` is the side of a block without its halo. Default: that of
-        the largest chunk of `image`, but at least 256 and at most 1,024 pixels.
-
-    Returns
-    -------
-    dask array of float32
-        Each block keeps its own mean.
-
-    Raises
-    ------
-    RefusedError
-        If array or settings cannot be used. Pixels are refused when they are computed.
-
-    Examples
-    --------
-    >>> restored = dip.restore_blocks(array, preset="fast")
-    >>> restored.to_zarr("restored.zarr")
-    """
-    import dask.array
-    from dask.delayed import delayed
-
-    da: Any = dask.array  # typed in part
-    side = min(max(map(max, image.chunks[-2:])), MAX_BLOCK_SIDE)
-    defaults: dict[str, Any] = {"tile": max(side, MIN_BLOCK_SIDE)}
-    if hasattr(TASKS.get(task), "series_training"):
-        defaults["series_training"] = "independent"
-    recipe = make_recipe(task, **{**defaults, **settings})
-    header = ImageHeader(
-        name="image",
-        shape=tuple(map(int, image.shape)),
-        dtype=image.dtype.name,
-        axes=axes or guess_axes(image.shape),
-        has_guessed_axes=axes is None,
-    )
-    plan = raise_if_refused(preflight(recipe, header, detect_machine()))
-    if not plan.tiles:
-        result = delayed(partial(_restore_whole_array, plan))(image)
-        return da.from_delayed(result, plan.result_shape, np.float32)
-    sample = delayed(partial(_calibrate_array, plan, LazyPixels("image", image)))()
-    estimates = [
-        delayed(partial(_restore_block, plan, tile))(sample, image[tile.get_slices(header.axes)])
-        for tile in plan.tiles
-    ]
-    down, right = plan.task_plan.get_factors("YX")
-    blocks: dict[tuple[int, ...], Any] = {}
-    for tile in plan.tiles:
-        region = tile.core
-        neighbours = [other for other in plan.tiles if has_overlap(other, region)]
-        blend = delayed(partial(_blend_block, plan, region, neighbours))
-        block = blend(*(estimates[other.index] for other in neighbours))
-        shape = region.upscale((down, right)).make_header(header).shape
-        blocks[region.start] = da.from_delayed(block, shape, np.float32)
-    for axis in reversed(plan.tiles[0].axes):
-        lines = defaultdict(list)
-        for start, block in blocks.items():
-            lines[start[:-1]].append(block)
-        place = header.axes.index(axis)
-        blocks = {start: da.concatenate(line, place) for start, line in lines.items()}
-    return blocks[()]
-
-
-def _restore_whole_array(plan: Plan, image: AnyArray) -> AnyArray:
-    with _BLOCK_LOCK:
-        result = drain_generator(run(plan, {"image": image}))
-    assert result is not None  # the control never discards
-    return result.image
-
-
-def _calibrate_array(plan: Plan, image: LazyPixels) -> CalibratedImage:
-    """Measure noise and range of a dask array within a task, which computes it in pieces."""
-    import dask
-
-    from napari_dip.pipeline.execute.run_monitor import RunMonitor
-    from napari_dip.pipeline.execute.tile_calibration import calibrate_tiles
-
-    monitor = RunMonitor(plan, lambda: Control.GO, None)
-    steps = calibrate_tiles(plan, {"image": image}, monitor)
-    with _BLOCK_LOCK, dask.config.set(scheduler="synchronous"):
-        return drain_generator(run_with_torch(steps, plan.threads, plan.header.name))[0]
-
-
-def _restore_block(plan: Plan, tile: Tile, sample: CalibratedImage, pixels: AnyArray) -> StackArray:
-    """Fit one block; return (C, *size) with its halo, and with the mean of its pixels."""
-    from napari_dip.pipeline.execute.run_monitor import RunMonitor
-    from napari_dip.pipeline.execute.tile_executor import TileExecutor, open_tile_results
-    from napari_dip.pipeline.store.checkpoints import CheckpointStore
-    from napari_dip.pipeline.store.unit_results import make_tile_name
-
-    units = [unit for unit in sample.plan.units if unit.tile == tile.index]
-    monitor = RunMonitor(plan, lambda: Control.GO, None)
-    monitor.set_expected_work(sample.plan, units)
-    with _BLOCK_LOCK, tempfile.TemporaryDirectory(prefix="napari-dip-") as folder:
-        block = LazyImage(path=Path(folder), array=pixels, fetch=lambda _: pixels)
-        checkpoints = CheckpointStore(Path(folder, "run"), resume=False)
-        results = open_tile_results(sample.plan, {}, checkpoints)
-        executor = TileExecutor(sample, block, monitor, checkpoints, results)
-        drain_generator(run_with_torch(executor.run(units), plan.threads, plan.header.name))
-        name = make_tile_name(tile.index)
-        estimate = np.array(results.open_estimates(name)[0], np.float32)
-        mean_residual = np.array(results.read_residual_sums(name)) / tile.compute_weights().sum()
-        results.close()
-    shift = plan.recipe.task.spec.keeps_mean * mean_residual
-    estimate += shift.astype(np.float32).reshape(-1, *[1] * len(tile.spans))
-    return estimate
-
-
-def _blend_block(plan: Plan, region: Tile, tiles: list[Tile], *estimates: StackArray) -> AnyArray:
-    """Blend what overlaps with a region, and return it in the axes of the image."""
-    from napari_dip.pipeline.execute.tile_blending import arrange_axes, compute_overlap
-
-    down, right = plan.task_plan.get_factors("YX")
-    finer_region = region.upscale((down, right))
-    image = np.zeros((len(estimates[0]), *finer_region.size))
-    for tile, estimate in zip(tiles, estimates, strict=True):
-        overlap, weight, tile_slices = compute_overlap(tile.upscale((down, right)), finer_region)
-        image[:, *overlap] += weight * estimate[:, *tile_slices]
-    return arrange_axes(plan, image, finer_region)

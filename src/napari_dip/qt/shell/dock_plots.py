@@ -1,15 +1,22 @@
-"""The plots of the docks, and the plot of training and validation loss."""
+"""The plots of the docks: training and validation loss, and intensities along a line."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyqtgraph as pg
+from napari.layers import Image, Shapes
 from qtpy.QtWidgets import QSizePolicy
+
+from napari_dip.qt.shell.napari_layers import get_full_resolution
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from napari.viewer import Viewer
+
+    from napari_dip.io import FloatArray
 
 #: Blue and orange of the Okabe-Ito palette, distinct in every kind of colour vision.
 TRAINING_COLOUR, VALIDATION_COLOUR = "#56B4E9", "#E69F00"
@@ -21,6 +28,8 @@ _MIN_AXIS_ITERATIONS = 10
 _LEGEND_HEIGHT = 20
 #: Height of each further line of the legend, in pixels.
 _LEGEND_LINE = 16
+#: Largest number of samples along a line; more than the plot has pixels.
+_MAX_PROFILE_SAMPLES = 600
 
 
 class DockPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
@@ -157,3 +166,96 @@ class ValidationCurve(DockPlot):
         self._best.setData(iteration[marked], points[marked, 2])
         # an automatic range for a single point would begin below zero
         self.setXRange(0, max(_MIN_AXIS_ITERATIONS, 1.03 * iteration.max(initial=0)), padding=0)
+
+
+class Profile(NamedTuple):
+    """Intensities along a line.
+
+    Attributes
+    ----------
+    distance : ndarray
+        Distance from the beginning of the line, in world units.
+    intensity : ndarray
+        Intensity, for RGB the mean; NaN outside of the image.
+    """
+
+    distance: FloatArray
+    intensity: FloatArray
+
+
+def find_drawn_line(viewer: Viewer) -> FloatArray | None:
+    """Return both ends of the last line or path in the topmost visible Shapes layer with one.
+
+    Returns
+    -------
+    ndarray or None
+        (2, 2): Y and X of the first and the last point in world coordinates; None without a line.
+    """
+    for layer in reversed(viewer.layers):
+        if not isinstance(layer, Shapes) or not layer.visible:
+            continue
+        kinds = layer.shape_type
+        for number in reversed(range(len(layer.data))):
+            if kinds[number] in ("line", "path"):
+                ends = layer.data[number][[0, -1]]
+                return np.array([layer.data_to_world(end)[-2:] for end in ends], float)
+    return None
+
+
+def measure_line_profile(image: Image, line: FloatArray, point: tuple[float, ...]) -> Profile:
+    """Return the intensities of an image along a line; only pixels around the line are read.
+
+    Parameters
+    ----------
+    image : Image
+    line : ndarray
+        (2, 2), by `find_drawn_line`.
+    point : tuple of float
+        The position of the plane in world coordinates; the last two values are not used.
+    """
+    from skimage.transform import warp  # takes a tenth of a second
+
+    data = get_full_resolution(image)
+    centre = np.array(point[-image.ndim :], float)
+    ends = np.array([image.world_to_data([*centre[:-2], *coordinate]) for coordinate in line])
+    count = int(min(_MAX_PROFILE_SAMPLES, max(2, np.ceil(np.hypot(*(ends[1] - ends[0])[-2:])) + 1)))
+    fractions = np.linspace(0, 1, count)
+    distance = fractions * float(np.hypot(*(line[1] - line[0])))
+    plane = tuple(
+        int(np.clip(round(coordinate), 0, size - 1))
+        for coordinate, size in zip(ends[0][:-2], data.shape, strict=False)
+    )
+    sides = np.array(data.shape[len(plane) : len(plane) + 2])
+    low = np.clip(np.floor(ends[:, -2:].min(0)).astype(int) - 1, 0, sides)
+    high = np.clip(np.ceil(ends[:, -2:].max(0)).astype(int) + 2, 0, sides)
+    if (high <= low).any():
+        return Profile(distance, np.full(count, np.nan))
+    crop = np.asarray(data[(*plane, slice(low[0], high[0]), slice(low[1], high[1]))], float)
+    crop = crop.mean(-1) if crop.ndim > 2 else crop
+    positions = ends[0, -2:, None] + fractions * (ends[1] - ends[0])[-2:, None] - low[:, None]
+    values = warp(  # type: ignore[no-untyped-call]
+        crop, positions, order=1, mode="edge", clip=False
+    )
+    outside = (positions < -0.5) | (positions > np.array(crop.shape)[:, None] - 0.5)
+    return Profile(distance, np.where(outside.any(0), np.nan, values))
+
+
+class ProfilePlot(DockPlot):
+    """A plot of input and result along a line."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Line profile",
+            ("Along the line (pixel)", "Intensity"),
+            make_legend((TRAINING_COLOUR, "━", "input"), (VALIDATION_COLOUR, "━", "result")),
+        )
+        self.input_curve = self.plot(pen=pg.mkPen(TRAINING_COLOUR, width=1), connect="finite")
+        self.result_curve = self.plot(pen=pg.mkPen(VALIDATION_COLOUR, width=2), connect="finite")
+
+    def show_profiles(self, input_profile: Profile, result_profile: Profile, unit: str) -> None:
+        """Plot the profiles of input and result."""
+        self.input_curve.setData(input_profile.distance, input_profile.intensity)
+        self.result_curve.setData(result_profile.distance, result_profile.intensity)
+        self.labels = f"Along the line ({unit})", self.labels[1]
+        self.update_labels()
+        self.setVisible(True)

@@ -1,26 +1,20 @@
-"""The view of a result: fading, extra layers, and intensities of input and result along a line."""
+"""The view of a result: its card, fading, extra layers, and a line profile."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet, ref
 
 import numpy as np
-import pyqtgraph as pg
 from napari.layers import Image, Shapes
 from napari.utils import Colormap
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSlider, QWidget
 
-from napari_dip.pipeline.assess.card import make_card
+from napari_dip.pipeline.assess.card import VERDICT_COLOURS, make_card
 from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
-from napari_dip.qt.shell.dock_plots import (
-    TRAINING_COLOUR,
-    VALIDATION_COLOUR,
-    DockPlot,
-    make_legend,
-)
+from napari_dip.qt.shell.dock_plots import ProfilePlot, find_drawn_line, measure_line_profile
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     Connections,
@@ -34,107 +28,37 @@ from napari_dip.qt.shell.napari_layers import (
     add_provenance,
     adjust_contrast_limits,
     compute_value_range,
-    get_full_resolution,
     measure_clipped_shares,
     preserve_view,
     read_source_input,
 )
 from napari_dip.qt.shell.preferences import read_preferences
-from napari_dip.qt.shell.run_bar import make_message_label
+from napari_dip.qt.shell.run_bar import ScrollableLabel, make_message_label
 from napari_dip.qt.task.crop_preview_section import SwipeLine
-from napari_dip.qt.task.result_card import ResultCardView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from napari.viewer import Viewer
 
-    from napari_dip.io import Float32Array, FloatArray
+    from napari_dip.errors.notes import Note
+    from napari_dip.io import Float32Array
+    from napari_dip.pipeline.assess.card import ResultCard
     from napari_dip.pipeline.events import Restoration
     from napari_dip.qt.shell.job_controller import ResultTarget
     from napari_dip.qt.shell.run_completion import PendingResult
 
-#: Largest number of samples along a line; more than the plot has pixels.
-_MAX_PROFILE_SAMPLES = 600
 _PROFILE_HINT = (
     "Compares the input with the latest result along a line. Press Draw a line, then drag it."
 )
 _NO_RESULT = "There is no result to compare with yet."
 _DRAW_LINE_HINT = "Draw a line across something that matters, by dragging in the image."
+#: Largest number of visible lines of the warnings; with headline and figures there are eight.
+_MAX_WARNING_LINES = 3
+#: Largest number of visible lines of the details, which scroll.
+_MAX_FOLDED_LINES = 8
 #: Milliseconds from the last change to a redraw, because sliders and shapes change often.
 _REDRAW_DELAY_MS = 50
-
-
-class Profile(NamedTuple):
-    """Intensities along a line.
-
-    Attributes
-    ----------
-    distance : ndarray
-        Distance from the beginning of the line, in world units.
-    intensity : ndarray
-        Intensity, for RGB the mean; NaN outside of the image.
-    """
-
-    distance: FloatArray
-    intensity: FloatArray
-
-
-def find_drawn_line(viewer: Viewer) -> FloatArray | None:
-    """Return both ends of the last line or path in the topmost visible Shapes layer with one.
-
-    Returns
-    -------
-    ndarray or None
-        (2, 2): Y and X of the first and the last point in world coordinates; None without a line.
-    """
-    for layer in reversed(viewer.layers):
-        if not isinstance(layer, Shapes) or not layer.visible:
-            continue
-        kinds = layer.shape_type
-        for number in reversed(range(len(layer.data))):
-            if kinds[number] in ("line", "path"):
-                ends = layer.data[number][[0, -1]]
-                return np.array([layer.data_to_world(end)[-2:] for end in ends], float)
-    return None
-
-
-def measure_line_profile(image: Image, line: FloatArray, point: tuple[float, ...]) -> Profile:
-    """Return the intensities of an image along a line; only pixels around the line are read.
-
-    Parameters
-    ----------
-    image : Image
-    line : ndarray
-        (2, 2), by `find_drawn_line`.
-    point : tuple of float
-        The position of the plane in world coordinates; the last two values are not used.
-    """
-    from skimage.transform import warp  # takes a tenth of a second
-
-    data = get_full_resolution(image)
-    centre = np.array(point[-image.ndim :], float)
-    ends = np.array([image.world_to_data([*centre[:-2], *coordinate]) for coordinate in line])
-    count = int(min(_MAX_PROFILE_SAMPLES, max(2, np.ceil(np.hypot(*(ends[1] - ends[0])[-2:])) + 1)))
-    fractions = np.linspace(0, 1, count)
-    distance = fractions * float(np.hypot(*(line[1] - line[0])))
-    plane = tuple(
-        int(np.clip(round(coordinate), 0, size - 1))
-        for coordinate, size in zip(ends[0][:-2], data.shape, strict=False)
-    )
-    sides = np.array(data.shape[len(plane) : len(plane) + 2])
-    low = np.clip(np.floor(ends[:, -2:].min(0)).astype(int) - 1, 0, sides)
-    high = np.clip(np.ceil(ends[:, -2:].max(0)).astype(int) + 2, 0, sides)
-    if (high <= low).any():
-        return Profile(distance, np.full(count, np.nan))
-    crop = np.asarray(data[(*plane, slice(low[0], high[0]), slice(low[1], high[1]))], float)
-    crop = crop.mean(-1) if crop.ndim > 2 else crop
-    positions = ends[0, -2:, None] + fractions * (ends[1] - ends[0])[-2:, None] - low[:, None]
-    values = warp(  # type: ignore[no-untyped-call]
-        crop, positions, order=1, mode="edge", clip=False
-    )
-    outside = (positions < -0.5) | (positions > np.array(crop.shape)[:, None] - 0.5)
-    return Profile(distance, np.where(outside.any(0), np.nan, values))
 
 
 class _LayerPair:
@@ -157,27 +81,6 @@ class _LayerPair:
             layer if layer in self._viewer.layers else None for layer in layers
         )
         return input_layer, result_layer
-
-
-class ProfilePlot(DockPlot):
-    """A plot of input and result along a line."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "Line profile",
-            ("Along the line (pixel)", "Intensity"),
-            make_legend((TRAINING_COLOUR, "━", "input"), (VALIDATION_COLOUR, "━", "result")),
-        )
-        self.input_curve = self.plot(pen=pg.mkPen(TRAINING_COLOUR, width=1), connect="finite")
-        self.result_curve = self.plot(pen=pg.mkPen(VALIDATION_COLOUR, width=2), connect="finite")
-
-    def show_profiles(self, input_profile: Profile, result_profile: Profile, unit: str) -> None:
-        """Plot the profiles of input and result."""
-        self.input_curve.setData(input_profile.distance, input_profile.intensity)
-        self.result_curve.setData(result_profile.distance, result_profile.intensity)
-        self.labels = f"Along the line ({unit})", self.labels[1]
-        self.update_labels()
-        self.setVisible(True)
 
 
 class ProfileSection(CollapsibleSection):
@@ -471,6 +374,52 @@ class ResultView:
         layer, error_message = try_call(add, f"The {kind} could not be added")
         names += [] if layer is None else [f"'{layer.name}'"]
         return error_message
+
+
+class ResultCardView(QWidget):
+    """The card of the latest result, hidden while there is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headline, self.figure_label = make_message_label(), make_message_label()
+        self.warning_label, self.detail_label = make_message_label(), make_message_label()
+        self._warnings = ScrollableLabel(self.warning_label, max_lines=_MAX_WARNING_LINES)
+        self._details = ScrollableLabel(self.detail_label, max_lines=_MAX_FOLDED_LINES)
+        page = QWidget()
+        fill_grid(page, ([self._details],))
+        self.details_section = CollapsibleSection("Details", page)
+        rows = ([self.headline], [self._warnings], [self.figure_label], [self.details_section])
+        fill_grid(self, rows, spacing=4)
+        self.setVisible(False)
+
+    def show_card(self, card: ResultCard, hidden_notes: Iterable[Note] = ()) -> None:
+        """Show a card.
+
+        Parameters
+        ----------
+        card : ResultCard
+        hidden_notes : iterable of Note
+            Details that the plan above shows already.
+        """
+        self.headline.setText(card.headline)
+        self.headline.setStyleSheet(
+            "QLabel { font-weight: bold; padding-left: 6px; "
+            f"border-left: 4px solid {VERDICT_COLOURS[card.verdict]}; }}"
+        )
+        self._warnings.show_text("\n".join(f"⚠ {note}" for note in card.warnings))
+        self._warnings.setVisible(bool(card.warnings))
+        self.figure_label.setText(card.figure_line)
+        self.figure_label.setVisible(bool(card.figures))
+        hidden = set(hidden_notes)
+        details = [
+            f"⚠ {note}" if note.is_warning else str(note)
+            for note in card.details
+            if note not in hidden
+        ]
+        self._details.show_text("\n".join(details))
+        self.details_section.setVisible(bool(details))
+        self.setVisible(True)
+        self.details_section.adjust_page_height()
 
 
 class ExtraLayerChooser(QWidget):

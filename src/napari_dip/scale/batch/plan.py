@@ -11,7 +11,13 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import Refusal, RefusedError, make_refusal, raise_if_refused
+from napari_dip.errors import (
+    Refusal,
+    RefusedError,
+    make_refusal,
+    make_unknown_refusal,
+    raise_if_refused,
+)
 from napari_dip.errors.notes import make_note
 from napari_dip.io.formats.zarr import list_fields
 from napari_dip.io.outputs import check_unlocked, resolve_output_folder
@@ -27,7 +33,7 @@ from napari_dip.pipeline.plan.joint_training import (
 )
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import JointNetwork, TrainingRegion
-from napari_dip.pipeline.recipe import load_recipe, make_unknown_refusal
+from napari_dip.pipeline.recipe import load_recipe
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT, read_network
 from napari_dip.scale.batch.jobs import BatchPlan, Job, JointTrainingPlan, list_training_units
 from napari_dip.scale.batch.joint_fit import fit_joint_network
