@@ -364,7 +364,7 @@ def test_the_result_of_an_array_is_saved_with_its_axes(plain_result, tmp_path):
 
 def test_a_plan_holds_what_the_command_line_prints(image_path, tmp_path, capsys):
     psf = np.outer(*[np.hanning(9)] * 2).astype("float32")
-    psf = np.pad(psf, 16) + np.float32(0.02)  # a constant background, for a note
+    psf = np.pad(psf, 12) + np.float32(0.02)  # a constant background, for a note
     tifffile.imwrite(tmp_path / "psf.tif", psf)
     plan = dip.plan("deblur", image_path, psf=psf, preset="fast", device="cpu")
     assert isinstance(plan, dip.Plan) and plan.notes

@@ -107,6 +107,8 @@ def test_the_example_of_a_docstring_gives_what_it_says(
     dark = rng.normal(100, 2, (20, 16, 16))
     flats = [dark + rng.poisson(level, (20, 16, 16)) for level in (50, 200, 800)]
     names = {"dip": dip, "image": image, "bright_channel": make_noisy(48, seed=1) * 2}
+    if "restore_blocks" in name:
+        names["array"] = pytest.importorskip("dask.array").from_array(image)
     names |= {"dark_frames": dark, "flat_stacks": flats, "beads": draw_beads()}
     example = EXAMPLES[name]
     example.globs = names
