@@ -118,10 +118,10 @@ def measure(
     invented, true = visible & (agreement < MAX_INVENTED), visible & (agreement > MIN_TRUE)
     panels = [result.image, truth, result.null_image]
     low, high = np.percentile(truth, (0.5, 99.8))
-    clipped = [np.clip((panel - low) / (high - low), 0, 1) for panel in panels]
-    clipped.insert(2, np.nan_to_num(result.repeated, nan=0.5))
+    drawn = [np.clip((panel - low) / (high - low), 0, 1) for panel in panels]
+    drawn.insert(2, np.nan_to_num(result.repeated, nan=0.5))
     OUT.mkdir(parents=True, exist_ok=True)
-    pixels = (255 * np.hstack(clipped)).astype(np.uint8)
+    pixels = (255 * np.hstack(drawn)).astype(np.uint8)
     imsave(OUT / f"halves_{name.replace(', ', '_').replace(' ', '_')}.png", pixels)
     return {
         "picture": name,
