@@ -72,7 +72,7 @@ def test_a_file_of_what_repeats_asks_for_the_check_by_halves(tmp_path, capsys):
     names = {"repeated": "repeated.tif", "report": "out.json"}
     extra = [text for name, file in names.items() for text in (f"--{name}", str(tmp_path / file))]
     command = ["denoise", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif")]
-    assert main([*command, *FAST, *extra]) == 0
+    assert main([*command, *FAST, *extra, "--verbose"]) == 0
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["recipe"]["halves"] is True and report["halves"]["unit"] == "µm"
     assert "µm came again in two independent halves" in capsys.readouterr().err

@@ -205,6 +205,6 @@ def test_the_command_takes_the_psf_from_a_file_and_says_what_it_did(tmp_path: Pa
     tifffile.imwrite(image, load_sharp(24, 28), photometric="minisblack")
     tifffile.imwrite(psf, np.ones((4, 3), np.float32), photometric="minisblack")
     argv = ["deblur", str(image), "--psf", str(psf), "-o", str(output), "--preset", "fast"]
-    assert main([*argv, "--max-iterations", "2"]) == 0
+    assert main([*argv, "--max-iterations", "2", "--verbose"]) == 0
     assert "even number" in capsys.readouterr().err
     assert read_pixels(read_header(output)).shape == (24, 28)

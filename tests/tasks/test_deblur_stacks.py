@@ -189,7 +189,7 @@ def test_the_command_takes_the_distance_of_planes_from_the_file(tmp_path: Path, 
     whole = {"imagej": True, "resolution": (5, 5), "metadata": metadata}
     tifffile.imwrite(image, draw_cells(), **whole)
     argv = ["deblur", str(image), "-o", str(output), "--preset", "fast", "--max-iterations", "2"]
-    argv += ["--model", "widefield", "--na", "1", "--wavelength", "500"]
+    argv += ["--model", "widefield", "--na", "1", "--wavelength", "500", "--verbose"]
     assert main(argv) == 0
     assert "planes 600 nm apart, as its file says" in capsys.readouterr().err
     assert read_header(output).scale == pytest.approx((0.6, 0.2, 0.2))

@@ -183,7 +183,7 @@ def _report_result(
         return
     card = make_card(result.report)
     details = [note for note in card.details if note not in printed_notes]
-    options.print_lines(*card.list_lines(), *(details if options.verbose else ()))
+    options.print_lines(*card.list_lines(printed_notes), *(details if options.verbose else ()))
     if details and not options.verbose:
         options.print_lines(render_text("card-details", count=len(details)))
 

@@ -412,7 +412,8 @@ def test_what_repeats_and_the_null_control_come_hidden_without_a_tick(driver):
     driver.dock.form.widgets["halves"].value = True
     driver.dock.form.widgets["null_control"].value = True
     _, result = run_to_end(driver)
-    assert "came again in two independent halves" in driver.last_message
+    card = driver.dock.result_view.card
+    assert "came again in two independent halves" in card.detail_label.text()
     repeats, null = (driver.viewer.layers[f"cells {name}"] for name in CONTROL_LAYERS.values())
     assert driver.names == ["cells", "cells denoised", repeats.name, null.name]
     assert not repeats.visible and not null.visible

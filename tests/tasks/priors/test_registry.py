@@ -44,6 +44,7 @@ def test_the_name_of_a_prior_stands_in_the_table_alone():
     holders = {
         (place, node.value)
         for place, tree in parse_modules()
+        if place != Path("signatures.py")  # its types are generated from the table
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and node.value in KEYS
     }

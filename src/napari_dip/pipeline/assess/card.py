@@ -16,7 +16,7 @@ from napari_dip.pipeline.assess.metrics import MIN_LOST_EDGE_RATIO
 from napari_dip.pipeline.assess.quality_checks import MIN_REPORTED_CHANGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from napari_dip.errors.notes import Note
 
@@ -120,6 +120,8 @@ class ResultCard:
     headline : str
     warnings : tuple of Note
         The worst, at most `MAX_CARD_WARNINGS`.
+    findings : tuple of Note
+        What the run found out, such as a blur.
     figures : tuple of CardFigure
     details : tuple of Note
         All other notes, warnings first.
@@ -128,6 +130,7 @@ class ResultCard:
     verdict: Verdict
     headline: str
     warnings: tuple[Note, ...] = ()
+    findings: tuple[Note, ...] = ()
     figures: tuple[CardFigure, ...] = ()
     details: tuple[Note, ...] = ()
 
@@ -136,9 +139,10 @@ class ResultCard:
         """All figures in one line; "" if there are none."""
         return " · ".join(map(str, self.figures))
 
-    def list_lines(self) -> list[str]:
-        """Return headline, warnings and figures: at most four lines."""
-        lines = [self.headline, *(f"⚠ {note}" for note in self.warnings), self.figure_line]
+    def list_lines(self, known_notes: Sequence[Note] = ()) -> list[str]:
+        """Return headline, warnings other than known ones, findings and figures."""
+        warnings = [f"⚠ {note}" for note in self.warnings if note not in known_notes]
+        lines = [self.headline, *warnings, *map(str, self.findings), self.figure_line]
         return [line for line in lines if line]
 
 
@@ -170,12 +174,14 @@ def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> Resul
     warnings = dict.fromkeys((*ranked, *unranked))
     one_per_code = {note.code: note for note in reversed(list(warnings))}  # of channels, the first
     displayed = [note for note in warnings if one_per_code[note.code] is note][:MAX_CARD_WARNINGS]
-    others = [note for note in notes if note not in displayed]
+    findings = tuple(note for note in notes if note.code.startswith("blur-"))
+    others = [note for note in notes if note not in (*displayed, *findings)]
     verdict, headline = _judge(ranked, notes)
     return ResultCard(
         verdict=verdict,
         headline=headline,
         warnings=tuple(displayed),
+        findings=findings,
         figures=figures,
         details=tuple(sorted(others, key=lambda note: not note.is_warning)),
     )

@@ -408,8 +408,9 @@ class ResultCardView(QWidget):
         )
         self._warnings.show_text("\n".join(f"⚠ {note}" for note in card.warnings))
         self._warnings.setVisible(bool(card.warnings))
-        self.figure_label.setText(card.figure_line)
-        self.figure_label.setVisible(bool(card.figures))
+        text = "\n".join(filter(None, (*map(str, card.findings), card.figure_line)))
+        self.figure_label.setText(text)
+        self.figure_label.setVisible(bool(text))
         hidden = set(hidden_notes)
         details = [
             f"⚠ {note}" if note.is_warning else str(note)
