@@ -174,18 +174,20 @@ class NoiseEstimate:
         """Return the variance at these brightnesses, without multiplicative noise."""
         return (self.gain * means + self.intercept).clamp(min=self.floor)
 
+    def scale(self, factor: float) -> NoiseEstimate:
+        """Return noise with a multiple of the variance; multiplicative noise stays as it is."""
+        return replace(
+            self,
+            gain=factor * self.gain,
+            intercept=factor * self.intercept,
+            floor=factor * self.floor,
+            gain_error=factor * self.gain_error,
+        )
+
     def scale_to_white(self, fraction: float) -> NoiseEstimate:
         """Return white noise with a share of the variance."""
         uncorrelated = (0.0,) * len(self.along_y)
-        return replace(
-            self,
-            gain=fraction * self.gain,
-            intercept=fraction * self.intercept,
-            floor=fraction * self.floor,
-            gain_error=fraction * self.gain_error,
-            along_y=uncorrelated,
-            along_x=uncorrelated,
-        )
+        return replace(self.scale(fraction), along_y=uncorrelated, along_x=uncorrelated)
 
 
 def estimate_noise(

@@ -211,13 +211,9 @@ def _double_noise(calibration: Calibration) -> Calibration:
     """Return the calibration of a half: twice the variance, and no clipping."""
 
     def double(noise: NoiseEstimate) -> NoiseEstimate:
+        relative_deviation = 2**0.5 * noise.relative_deviation
         return replace(
-            noise,
-            gain=2 * noise.gain,
-            intercept=2 * noise.intercept,
-            floor=2 * noise.floor,
-            relative_deviation=2**0.5 * noise.relative_deviation,
-            clipping_limits=NO_CLIPPING,
+            noise.scale(2), relative_deviation=relative_deviation, clipping_limits=NO_CLIPPING
         )
 
     half_resolution, camera = calibration.half_resolution, calibration.camera_correction
