@@ -80,6 +80,18 @@ def find_twice(sources: dict[str, str]) -> dict[str, list[str]]:
     return {name: sorted(where) for name, where in places.items() if len(where) > 1}
 
 
+def find_misnamed_checks(source: str) -> list[str]:
+    """Functions whose verb is check or refuse, but which do not return what these promise."""
+    promised = {"check": {"None"}, "refuse": {"Refusal", "Refusal | None"}}
+    return [
+        node.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (verb := node.name.strip("_").partition("_")[0]) in promised
+        if (ast.unparse(node.returns) if node.returns else "") not in promised[verb]
+    ]
+
+
 @pytest.mark.parametrize("folder", ["src", "tests", "benchmarks", "scripts"])
 def test_no_name_is_a_word_that_says_nothing(folder: str) -> None:
     """A reader of a test or of a benchmark meets its names as well."""
@@ -93,6 +105,20 @@ def test_no_name_is_a_word_that_says_nothing(folder: str) -> None:
 def test_no_name_is_defined_twice_with_two_meanings() -> None:
     sources = {path: file.read_text(encoding="utf-8") for path, file in MODULES.items()}
     assert {name: at for name, at in find_twice(sources).items() if name not in SHARED} == {}
+
+
+def test_what_checks_returns_nothing_and_what_refuses_returns_a_refusal_or_none() -> None:
+    misnamed = {
+        path: find_misnamed_checks(file.read_text("utf-8")) for path, file in MODULES.items()
+    }
+    assert {path: names for path, names in misnamed.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "source", ["def _refuse_it() -> Any: ...", "def check_it() -> int: ...", "def refuse(): ..."]
+)
+def test_a_planted_check_that_returns_something_else_is_found(source: str) -> None:
+    assert find_misnamed_checks(source)
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def find_architecture(field: str, name: str, available: Mapping[str, Architectur
     for modifier in modifiers:
         modified = _apply_modifier(architecture, modifier)
         if modified is None:
-            raise _refuse_unknown_architecture(field, name, available)
+            raise _make_architecture_error(field, name, available)
         architecture = modified
     return architecture
 
@@ -175,7 +175,7 @@ def _apply_modifier(architecture: Architecture, modifier: str) -> Architecture |
     return set_gaussian_upsampling(architecture, number) if is_bilinear else None
 
 
-def _refuse_unknown_architecture(
+def _make_architecture_error(
     field: str, name: str, available: Mapping[str, Architecture]
 ) -> RefusedError:
     modifier_ranges = "; ".join(

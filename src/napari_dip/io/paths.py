@@ -393,17 +393,17 @@ def parse_strict_json(text: str) -> Any:
     """
     try:
         return json.loads(
-            text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates
+            text, parse_constant=_reject_constant, object_pairs_hook=_make_unique_fields
         )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
 
-def _refuse_constant(name: str) -> Any:
+def _reject_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number in JSON")
 
 
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _make_unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
@@ -473,7 +473,7 @@ def expand_input_paths(
 def make_result_name(source: Path) -> str:
     """Return the file name of a result: as the input, but with the suffix of TIFF or OME-TIFF.
 
-    A field of a plate becomes one of a plate again.
+    The result of a field of a plate is the same field of a plate of the same name.
     """
     plate, field = split_field_path(source)
     if field:

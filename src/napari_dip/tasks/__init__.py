@@ -1,7 +1,7 @@
 """Tasks: what a user can do with an image; each has settings, a prior and a problem.
 
 `TASKS` lists the tasks in the order of the menus; a new task is added there. The subfolders hold
-priors, noise models, PSFs and imported networks. Tasks use the engine and know nothing of runs.
+priors, noise models and imported networks. Tasks use the engine and know nothing of runs.
 """
 
 from __future__ import annotations

@@ -231,7 +231,8 @@ class Denoise(Task):
     def _allows_added_noise(self, header: ImageHeader, is_volume: bool) -> bool:
         """Return whether R2R applies: detector noise, in a plane or a jointly trained movie.
 
-        Its noise has a correlation along Y times that along X, as a blind spot without gaps has.
+        The correlation of the noise that R2R adds is the product of one along Y and one along X. A
+        blind spot with gaps ("0" in its shape) stands for another one.
         """
         count = count_planes(header)  # for planes along Z the blind spot is better: ADR 0012
         series_training = choose_series_training(self.series_training, count, has_image_input=True)
@@ -253,7 +254,11 @@ class Denoise(Task):
         return reasons
 
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
-        """Find impulses, and refuse pixels that do not have the noise that the user named."""
+        """Find impulses, and refuse pixels that do not have the noise that the user named.
+
+        `arrange_inputs` then refuses pixels that are not finite or all equal. For artefacts that is
+        done here, before the checks of their noise model.
+        """
         model, name = self._noise_model, pixels.header.name
         if refusal := refuse_map_pixels(pixels.extra_inputs):
             return refusal
@@ -277,7 +282,7 @@ class Denoise(Task):
         )
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
-        """Build the prior that was chosen, and the problem: the image plus noise is measured."""
+        """Build the chosen prior, and the problem: the measurement is the image plus noise."""
         prior_spec, model = PRIOR_SPECS[fit_input.prior_key], self._noise_model
         fit_input = model.correct_fit_input(prior_spec.clear_unused_validation(fit_input))
         options = PriorOptions(

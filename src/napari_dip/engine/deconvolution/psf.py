@@ -499,17 +499,18 @@ def _pad_to_centre(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
     Returns
     -------
     tuple of Tensor and two floats
-        The padded PSF; the distance in pixels between the middle and the pixel nearest to the
-        centre of mass, before padding; and the remaining distance, a fraction of a pixel.
+        The padded PSF; the position of the pixel nearest to the centre of mass before padding,
+        from the middle and in pixels; and the shift towards higher indices, by part of a pixel,
+        that moves the centre of mass onto that pixel.
     """
     size = psf.shape[axis]
     indices = torch.arange(size, dtype=psf.dtype, device=psf.device)
     centre_of_mass = float((_compute_marginal(psf, axis) * indices).sum())
     centre = round(centre_of_mass)
     if abs(centre_of_mass % 1 - 0.5) < _CENTRE_TOLERANCE:
-        # All planes of a widefield stack hold the same amount of light. If their number is even,
-        # the first plane has no counterpart and displaces the centre of mass. It is out of focus,
-        # so squares of the values reduce its weight.
+        # The centre of mass is nearly halfway between two pixels, as in a widefield stack of an
+        # even number of planes. All planes hold the same amount of light, and the first one has no
+        # counterpart. It is out of focus, so squares of the values reduce its weight.
         squares = _compute_marginal(psf**2, axis)
         squared_centre = float((squares * indices).sum() / squares.sum())
         centre = floor(centre_of_mass) + (0 if squared_centre < centre_of_mass else 1)

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.trainer import StateDict, Trainer
     from napari_dip.errors.notes import Note, Stop
 
-#: A fit has broken down, and is rolled back, in each of three cases: its training deviance is not
-#: finite; its validation loss is not finite; its training deviance exceeds this factor times
-#: (1 + |median of the last five training deviances|), once there are five.
+#: A fit has broken down, and is rolled back, in each of three cases. Its training deviance is not
+#: finite. Its validation loss is not finite, but that of the validation before was. Its training
+#: deviance exceeds this factor times (1 + |median of the last five|), once five were recorded.
 BREAKDOWN_FACTOR = 10.0
-#: Validation losses are equal if they differ by less than this share of the decrease from the
-#: first loss to the lowest; with a validation input or `reveals_validation`. On Set5 bird PSNR
-#: still rose within 5 % (docs/constants.md).
+#: For priors with a validation input or `reveals_validation`, validation losses are equal if they
+#: differ by at most this share of the decrease from the first loss to the lowest. On Set5 bird, the
+#: PSNR still rose while losses differed by 5 % of it (docs/constants.md).
 LOSS_TOLERANCE_FRACTION = 0.1
 #: Upper bound of that tolerance with `reveals_validation`, in median differences of consecutive
 #: validations. Without it, fits of Confocal_BPAE_R lost up to 0.46 dB (docs/constants.md).

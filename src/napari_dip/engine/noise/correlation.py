@@ -143,7 +143,7 @@ def measure_noise_correlation(residuals: Tensor, variance: Tensor) -> NoiseCorre
         degrees_of_freedom = side**2 / prod(
             1 + 2 * sum(v * v for v in axis if v > 0.05) for axis in axes
         )
-    return _check_agreement(axes, estimate(mixture.lowest_energy), mixture.agreement)
+    return _limit_to_agreement(axes, estimate(mixture.lowest_energy), mixture.agreement)
 
 
 class _BlockMixture(NamedTuple):
@@ -198,7 +198,7 @@ def _separate_noise_from_texture(energy: Tensor, degrees_of_freedom: float) -> _
     )
 
 
-def _check_agreement(
+def _limit_to_agreement(
     axes: tuple[tuple[float, ...], ...], min_axes: tuple[tuple[float, ...], ...], agreement: float
 ) -> NoiseCorrelation:
     """Return the correlation, reduced or marked as unreliable where few blocks agree."""

@@ -55,8 +55,8 @@ from napari_dip.errors.notes import NoiseCaution, UnreliableReason
 #: Correlation at lag 1 above which noise is treated as correlated: up to 0.18 in FMD fields with
 #: white noise, at least 0.59 with correlated noise (docs/constants.md).
 MIN_LAG_1_CORRELATION = 0.22
-#: Correlation at lag 1 up to which the variance is that of the finest frequencies, since residual
-#: structure in flat blocks has as much (docs/constants.md).
+#: Correlation at lag 1 up to which the variance is that of the finest frequencies: image structure
+#: that remains in flat blocks has a correlation of up to this (docs/constants.md).
 MAX_DOUBTFUL_CORRELATION = 0.12
 #: The blind spot stops growing at the first lag whose noise correlation, without that of the
 #: image itself, is at most this. A network learns no noise from so little.
@@ -78,9 +78,10 @@ MIN_WHOLE_BLOCK_FRACTION = 0.3
 #: Minimum energy of the flattest blocks' finest frequencies, relative to white noise, for extending
 #: the variance to all bands: at least 0.89 where right, else at most 0.86 (docs/constants.md).
 MIN_FINE_ENERGY = 0.88
-#: Quantiles that span an image without outliers, upper bound of the range in units of their
-#: distance, and maximal number of values that are sorted.
-ROBUST_QUANTILES, MAX_RANGE_RATIO, MAX_SORTED_VALUES = (0.005, 0.995), 11.0, 1_000_000
+#: Quantiles of the grey values that outliers do not reach.
+ROBUST_QUANTILES = (0.005, 0.995)
+MAX_RANGE_RATIO = 11.0  #: Maximum range of the grey values, in distances of these two quantiles.
+MAX_SORTED_VALUES = 1_000_000  #: Maximum number of grey values that the quantiles are taken from.
 #: Least standard deviation, in distances of grey values, that can be estimated. Below, rounding
 #: errors depend on the signal, so their variance is not one twelfth of the squared distance.
 MIN_NOISE_STEPS = 0.5
@@ -91,8 +92,9 @@ MIN_FLAT_FRACTION_FOR_ESTIMATE = 0.02
 #: The variance model is fitted at the finest frequencies if the noise has at least this power
 #: there, in units of that of white noise of the same variance.
 MIN_FINE_POWER_FRACTION = 0.5
-#: Otherwise it is fitted in this many frequency bands: the finest ones of at least that power.
-FALLBACK_BANDS, MIN_BAND_POWER_FRACTION = 25, 0.3
+#: Otherwise it is fitted in the finest frequency bands of at least this power, in the same units.
+MIN_BAND_POWER_FRACTION = 0.3
+FALLBACK_BANDS = 25  #: Maximum number of these bands.
 #: Fewest photons that the range of an image holds by a gain that is believed beside a dark plateau:
 #: 6 or more with three photons per pixel after an EMCCD; 1.1 where texture was taken for noise.
 MIN_BRIGHT_PHOTONS = 3.0
@@ -104,15 +106,19 @@ TEXTURE_REASONS = (UnreliableReason.AMBIGUOUS_CORRELATION, UnreliableReason.TEXT
 #: Autocorrelation of white noise.
 _WHITE = (0.0,) * MAX_LAG
 _NO_CORRELATION = NoiseCorrelation(_WHITE, _WHITE, _WHITE, _WHITE, 0.0, is_reliable=True)
-#: Fewest pixels of a plane for this check; in one of 32 x 32, least squares explain half of the
-#: variance by chance.
+#: Fewest pixels of a plane for `correct_by_prediction`; in one of 32 x 32, least squares explain
+#: half of the variance by chance.
 MIN_PLANE_PIXELS = 150 * 150
-#: Prediction residual that refutes a correlation, relative to that of correlated noise and to the
-#: variance: at most 2.5 (7 %) if correlated, at least 3.5 (56 %) in texture (docs/constants.md).
-MAX_RESIDUAL_RATIO, MIN_RESIDUAL_FRACTION = 2.0, 0.3
-#: Residual relative to the variance and to that of correlated noise, above both of which there is a
-#: caution: 0.11 in FMD widefield, 0.5 and 1.2 in misclassified white noise (docs/constants.md).
-MAX_CORRELATED_RESIDUALS = (0.45, 1.15)
+#: From these two on, a prediction residual refutes the correlation. Residual in units of that of
+#: correlated noise: at most 1.9 in such noise, but for one of 2.5; at least 3.5 in texture.
+MAX_RESIDUAL_RATIO = 2.0
+#: Residual as a share of the variance: 7 % in that one, 56 % in texture (docs/constants.md).
+MIN_RESIDUAL_FRACTION = 0.3
+#: Above these two, a caution says that noise is less correlated than measured. Residual as a share
+#: of the variance: 0.11 in FMD widefield, at least 0.5 in misclassified white noise.
+MAX_CORRELATED_RESIDUAL_FRACTION = 0.45
+#: In units of that of correlated noise: 1.01 in a confocal scan, at least 1.2 in that white noise.
+MAX_CORRELATED_RESIDUAL_RATIO = 1.15
 #: Ratio of the residual to that of white noise below which noise measured as white is correlated:
 #: at least 0.92 in white noise, at most 0.73 in correlated noise (docs/constants.md).
 MIN_WHITE_RATIO = 0.78
@@ -577,8 +583,8 @@ def correct_by_prediction(
     ):
         is_whiter = (
             not is_below_rounding
-            and fraction > MAX_CORRELATED_RESIDUALS[0]
-            and fraction > MAX_CORRELATED_RESIDUALS[1] * expected
+            and fraction > MAX_CORRELATED_RESIDUAL_FRACTION
+            and fraction > MAX_CORRELATED_RESIDUAL_RATIO * expected
         )
         return (
             replace(noise_estimate, caution=NoiseCaution.LESS_CORRELATED)

@@ -34,8 +34,8 @@ LEVEL_SHIFT = 128.0
 #: Shifts (rows, columns) of the block grid for averaged recompression, one for each row and column
 #: of a colour block; 64 shifts gain no more on camera (docs/constants.md).
 GRID_SHIFTS = tuple((row, 5 * row % 16) for row in range(16))
-#: Shifts that training uses: every other one, without the image's own grid, on which recompression
-#: changes nothing. All would take more memory; mirroring makes four of each.
+#: Shifts that training uses: every other one, since each takes the memory of an input. The image's
+#: own grid is not among them; recompression there changes nothing.
 RECOMPRESSION_SHIFTS = GRID_SHIFTS[1::2]
 
 
@@ -103,10 +103,10 @@ def reapply_shifted_jpeg(image: Tensor, compression: JpegCompression) -> Tensor:
 def project_onto_quantisation_set(
     image: Tensor, measured: Tensor, compression: JpegCompression
 ) -> Tensor:
-    """Return the nearest image that compresses to the measured one.
+    """Return the nearest image whose whole blocks compress to the measured ones.
 
     Each coefficient of a block is clamped to half a quantisation step around the measured one.
-    Incomplete blocks at the border stay unchanged. So do colours stored at half resolution, since
+    Incomplete blocks at the border stay unchanged, and so do colours stored at half resolution:
     their coefficients cannot be recovered exactly from a decoded image.
 
     Parameters

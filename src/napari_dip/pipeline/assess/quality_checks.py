@@ -35,9 +35,11 @@ ALLOWED_STANDARD_ERRORS = 3.0
 #: 0.93 to 1.03, and 1.8 once where correlated noise was measured as white; after a filter that
 #: removes little noise, down to 0.2.
 MAX_RESIDUAL_STRENGTH, MIN_RESIDUAL_STRENGTH = 1.3, 0.4
-#: RMS residual, relative to the intensity range, up to which an image with unreliable noise is
-#: unchanged, and reliable noise up to which a weak residual is no warning (docs/constants.md).
-MAX_UNCHANGED, MAX_NEGLIGIBLE_NOISE = 0.0075, 0.015
+#: RMS residual, relative to the intensity range, up to which an image with unreliable noise counts
+#: as unchanged: at most 0.006 in four photographs without noise (docs/constants.md).
+MAX_UNCHANGED = 0.0075
+#: Reliable noise, relative to the intensity range, up to which a weak residual is no warning.
+MAX_NEGLIGIBLE_NOISE = 0.015
 #: Maximum change of the mean intensity, as a fraction of the mean above the dark level.
 MAX_BIAS = 0.005
 #: Minimum change of the mean that is reported as a figure, as a fraction.

@@ -156,8 +156,8 @@ def _uses_blur_model(*, free: bool) -> Callable[[Report], bool]:
     )
 
 
-#: When a run cites a paper, from its report. Papers without a rule are those of priors and noise
-#: models.
+#: When a run cites a paper, from its report. Papers of priors and noise models need no rule, since
+#: their rows in `PRIOR_SPECS` and `NOISE_MODELS` name them.
 _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "deep image prior": lambda _: True,
     "nl-bayes": uses_refinement,

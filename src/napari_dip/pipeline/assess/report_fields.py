@@ -223,7 +223,7 @@ class _Fit(StrictModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _check_shared(cls, raw: Any) -> Any:
+    def _validate_joint_training(cls, raw: Any) -> Any:
         """Check the optional groups of fields on joint training; each must be complete."""
         shared = raw.get("joint_training") if isinstance(raw, dict) else None
         if isinstance(shared, dict):
@@ -276,7 +276,7 @@ class ReportFields(StrictModel):
     output_sha256: DigestField | None = None
 
     @model_validator(mode="after")
-    def _check_consistency(self) -> Self:
+    def _validate_consistency(self) -> Self:
         if len(self.shape) != len(self.axes):
             raise ValueError(f"'shape' has {len(self.shape)} sizes and 'axes' {len(self.axes)}")
         if self.recipe.get("task") != self.task:

@@ -237,7 +237,7 @@ def _measure_exposure_pair(
     noises = measure_repeated_exposure(
         planes, torch.from_numpy(scaled_planes[plane_indices]), grey_level_step
     )
-    # the user's figures hold in the units of the second exposure
+    # the user's figures are in grey values of the camera, and the second exposure was scaled
     gain, read = noise_settings.gain, noise_settings.read_noise
     scaled_settings = replace(
         noise_settings,

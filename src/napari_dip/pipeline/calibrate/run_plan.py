@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 #: Noise, relative to the intensity scale, below which R2R would copy the image, and the blind spot
 #: is used: 0.002 to 0.004 in cc15, 0.04 to 0.18 in micrographs (docs/constants.md).
 MAX_WEAK_NOISE = 0.02
-#: Mean number of counted photons per pixel below which the blind spot is used: up to 3.3 dB better
-#: than R2R with 0.02 to 0.5 photons, and within 0.3 dB from 0.6 to 15 (docs/constants.md).
+#: Mean number of counted photons per pixel below which the blind spot is used: 2 to 3.3 dB better
+#: than R2R with 0.02 to 0.5 photons, and -0.2 to 0.4 dB from 0.6 to 26 (docs/constants.md).
 MAX_FEW_PHOTONS = 0.6
 
 
@@ -98,8 +98,8 @@ def make_run_plan(
     inspection : Inspection
         What the task decided from the pixels; it may choose another prior.
     calibration : Calibration
-        Unreliable or weak noise leads to the task's fallback prior. With a half-resolution input,
-        tiles are larger.
+        Unreliable or weak noise, or too few photons, lead to the task's fallback prior. With a
+        half-resolution input, tiles are larger.
     layout : Layout, optional
         Layout in which every item has measured pixels; that of the plan by default.
     network : JointNetwork, optional
@@ -181,17 +181,17 @@ def find_fallback_reason(calibration: Calibration) -> str:
     varied_channels = [
         c for c in range(len(calibration.noise)) if c not in calibration.constant_channels
     ]
+    channel_means = calibration.intensity_offset
     if any(calibration.noise[c].unreliable_reason for c in varied_channels):
         return UNRELIABLE_NOISE_REASON
     if any(
         calibration.noise[c].counts_photons
-        and calibration.intensity_offset[c] < MAX_FEW_PHOTONS * calibration.noise[c].gain
+        and channel_means[c] < MAX_FEW_PHOTONS * calibration.noise[c].gain
         for c in varied_channels
     ):
         return FEW_PHOTONS_REASON
-    # the noise at the channel's mean, which `intensity_offset` holds
     is_weak = any(
-        compute_noise_variance(calibration.noise[c], calibration.intensity_offset[c]) ** 0.5
+        compute_noise_variance(calibration.noise[c], channel_means[c]) ** 0.5
         < MAX_WEAK_NOISE * calibration.intensity_scale[c]
         for c in varied_channels
     )

@@ -112,7 +112,8 @@ class Calibration:
     Attributes
     ----------
     intensity_offset, intensity_scale : tuple of float
-        Per channel: network units are (pixel - intensity_offset) / intensity_scale.
+        Per channel: network units are (pixel - intensity_offset) / intensity_scale. The offset is
+        the mean of the channel's measured pixels.
     noise : tuple of NoiseEstimate
         Per channel, in the image's units.
     blind_spot_size : tuple of int

@@ -50,7 +50,7 @@ _DEVICE_ERROR_TEXTS = (
 )
 #: A fit continues after this many out-of-memory errors, and ends at the next one.
 MAX_OUT_OF_MEMORY_ERRORS = 4
-#: Minimum side of the training window, in pixels: four pixels at the network's coarsest scale.
+#: Minimum side of the training window, in pixels: at least four at the network's coarsest scale.
 MIN_RETRY_WINDOW = 64
 #: Minimum seconds between two copies of a checkpoint from the GPU, and so the work lost if it
 #: fails. A copy takes milliseconds (about 40 MB at about 10 GB/s).

@@ -38,12 +38,12 @@ WARM_UP_ITERATIONS = 10
 #: Expected share of series whose images are fine-tuned, before any probe: of five sets of files,
 #: three were.
 FINE_TUNING_FRACTION = 0.5
-#: Share of the final inference from which on it is complete, in spite of rounding.
+#: Above this share, the final inference counts as complete: rounded shares may not add up to 1.
 COMPLETE_FRACTION = 1 - 1e-4
 #: Lower limit of planned seconds, as a divisor.
 MIN_STEP_SECONDS = 1e-9
-#: Maximum share of the run time for inference that only serves previews. napari may prolong a run
-#: by 5 %: this 1 %, and 4 % for drawing.
+#: Maximum share of the run time for inference that only serves previews. A run may take 5 % longer
+#: in napari than without it: 1 % for this inference, and 4 % for drawing.
 MAX_PREVIEW_FRACTION = 0.01
 
 

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
 
-#: Iterations of a joint fit, as a multiple of the preset's: factors 1 and 2.4 reached 31.91 and
-#: 32.04 dB on a movie, independent fits 31.89 dB (docs/constants.md).
+#: Iterations of a joint fit, as a multiple of the preset's, unless the preset has its own number of
+#: `joint_iterations`, as for R2R: factors 1 and 2.4 reached 31.91 and 32.04 dB on a movie,
+#: independent fits 31.89 dB (docs/constants.md).
 JOINT_ITERATION_FACTOR = 2.0
 #: Possible sides of a blind spot, in pixels.
 BLIND_SPOT_SIDES = (1, 3, 5, 7)

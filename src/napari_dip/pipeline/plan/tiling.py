@@ -30,16 +30,18 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import CostEstimate, FitConfig, ImagePlan, WorkUnit
     from napari_dip.tasks.base import TaskPlan
 
-#: Boundaries between tiles are multiples of this, so that each tile can be fitted at half size.
+#: Boundaries between tiles are multiples of this, so that each tile can be fitted at half size; not
+#: along Z where planes are restored one by one.
 TILE_ALIGNMENT = 8
 #: Tile sides that are tried if memory is short, widest first. Wider tiles gain nothing: 2,048 x
 #: 2,048 pixels take no less time as a whole than as four tiles.
 PLANE_TILE_SIDES = (1024, 768, 512, 384, 256)
 #: The same for Z stacks, and the number of planes of a tile; its halo along Z is one plane.
 Z_STACK_TILE_SIDES, Z_STACK_TILE_PLANES = (512, 384, 256), 16
-#: Planes and side of the tiles of volumes that are tried, without halo; and their halo along Z and
-#: within the plane, besides that of a PSF. It is half of that of planes, since three axes overlap.
+#: Tiles of volumes that are tried, largest first: number of planes, and side, without the halo.
 VOLUME_TILE_SIZES = ((32, 192), (32, 128), (16, 96), (16, 64))
+#: Halo of these tiles, along Z and within the plane; that of a PSF is added. The second is half of
+#: the halo of a plane's tiles, since tiles of volumes overlap along three axes.
 VOLUME_OVERLAP_PLANES, VOLUME_OVERLAP_PIXELS = 8, 16
 #: Minimum side of a tile as a multiple of its halo, so that most pixels are outside overlaps.
 MIN_OVERLAPS_PER_TILE = 4

@@ -263,12 +263,12 @@ class SettingsForm:
         except ValueError:
             number_kind = "a whole number" if field.number_type is int else "a number"
             raise RefusedError(
-                _refuse_value(field, str(value).strip(), f"it is not {number_kind}")
+                _make_value_refusal(field, str(value).strip(), f"it is not {number_kind}")
             ) from None
         minimum, maximum = field.limits
         if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
             reason = f"it should lie between {minimum:,g} and {maximum:,g}"
-            raise RefusedError(_refuse_value(field, text, reason))
+            raise RefusedError(_make_value_refusal(field, text, reason))
         return number
 
     def _relabel_error(self, error: RefusedError) -> Any:
@@ -361,7 +361,7 @@ def _format_tooltip(text: str) -> str:
     return f"<qt>{text}</qt>"
 
 
-def _refuse_value(field: SettingField, value: str, why: str) -> Any:
+def _make_value_refusal(field: SettingField, value: str, why: str) -> Any:
     return make_refusal(
         "setting-wrong",
         field=field.setting.label,

@@ -219,13 +219,13 @@ def plan_joint_training(
     joint_plan = raise_if_refused(choose_training_files(eligible, machine))
     network_groups = _get_channel_groups(joint_plan.plans[0])
 
-    def refuse_unsuited(job: Job) -> Job:
+    def replace_unsuited(job: Job) -> Job:
         if isinstance(job.plan, Refusal) or job.plan.network is None:
             return job
         refusal = refuse_channels(job.plan.task_plan, job.plan.header, network_groups)
         return job if refusal is None else replace(job, plan=refusal)
 
-    return tuple(map(refuse_unsuited, jobs)), joint_plan
+    return tuple(map(replace_unsuited, jobs)), joint_plan
 
 
 def fit_batch_network(

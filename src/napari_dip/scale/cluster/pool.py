@@ -320,7 +320,7 @@ class DaskWorkerPool:
                     {name for worker in workers for name in worker["resources"]}
                 )
                 worker_count = len(workers)
-                self._check_absence(worker_count)
+                self._track_absence(worker_count)
             self._cached_count = (time.monotonic(), worker_count)
         return worker_count
 
@@ -386,7 +386,7 @@ class DaskWorkerPool:
                 self.client.cancel(list(self._futures.values()))
         self._futures.clear()
 
-    def _check_absence(self, worker_count: int) -> None:
+    def _track_absence(self, worker_count: int) -> None:
         """Record a failure if local workers stay away too long; cluster workers may come back."""
         if worker_count or not self._fixed_count:
             self._last_worker_time = time.monotonic()
