@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tifffile
 
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageHeader
+from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.crop_preview import (
     CropRegion,
@@ -108,3 +111,51 @@ def test_a_region_outside_of_the_image_is_refused_before_work_begins(image):
     plan = make_task_plan("denoise", image)
     region = make_crop_region(plan.header, plan.layout, (200, 200, 300, 300), (0, 0))
     assert isinstance(plan_crop_preview(plan, region, detect_machine()), Refusal)
+
+
+def test_a_region_is_merged_without_a_seam_and_leaves_the_rest_as_it_was(image):
+    plan = make_task_plan("denoise", image, max_iterations=20)
+    whole = drain_generator(run(plan, {"image": image}), None).image
+    box = (40, 48, 83.5, 90)
+    region = make_crop_region(plan.header, plan.layout, box, (0, 0), is_merged=True)
+    assert region.spans == ((24, 104), (32, 112)) and region.inner_spans == ((40, 84), (48, 90))
+    merged = run_preview(plan, region, image=image, merge_into=whole)
+    alone = run_preview(plan, replace(region, inner_spans=()), image=image)
+    assert merged.image.dtype == np.float32
+    changed = merged.image != whole
+    assert changed[40:84, 48:90].mean() > 0.9
+    assert not changed[:26].any() and not changed[102:].any()
+    assert not changed[:, :34].any() and not changed[:, 110:].any()
+    np.testing.assert_array_equal(merged.image[40:84, 48:90], alone.image[16:60, 16:58])
+    step = region.merge(np.zeros_like(whole), np.ones((80, 80)), plan.factors)
+    assert all(abs(np.diff(step, axis=axis)).max() < 1 / 7 for axis in (0, 1))
+    assert any("Rows 41 to 84 and columns 49 to 90" in note for note in merged.report["notes"])
+    assert "Only rows 41 to 84" in write_methods_section(merged.report)
+
+
+def test_a_region_at_the_border_without_a_result_is_merged_into_the_image(image):
+    plan = make_task_plan("super-resolve", image[:64, :64], factor=2, dtype="same")
+    region = make_crop_region(plan.header, plan.layout, (0, 0, 32, 300), (0, 0), is_merged=True)
+    assert region.spans == ((0, 48), (0, 64))
+    merged = run_preview(plan, region, image=image[:64, :64])
+    fine = np.repeat(np.repeat(image[:64, :64], 2, 0), 2, 1)
+    assert merged.image.shape == (128, 128) and merged.image.dtype == image.dtype
+    np.testing.assert_array_equal(merged.image[96:], fine[96:])
+    assert (merged.image[:64] != fine[:64]).mean() > 0.7  # the rest is black
+
+
+def test_a_region_of_a_movie_changes_one_frame(image):
+    movie = np.stack([image, image[::-1]])
+    plan = make_task_plan("denoise", movie)
+    region = make_crop_region(plan.header, plan.layout, (0, 0, 64, 64), (1, 9, 9), is_merged=True)
+    merged = run_preview(plan, region, image=movie)
+    np.testing.assert_array_equal(merged.image[0], movie[0])
+    assert (merged.image[1, :64, :64] != movie[1, :64, :64]).any()
+
+
+def test_a_crop_of_an_image_in_tiles_is_fitted_once(image):
+    plan = make_task_plan("denoise", np.tile(image, (2, 2)), tile=128)
+    assert plan.tiles
+    region = CropRegion(spans=((0, 216), (0, 216)))
+    preview = run_preview(plan, region, image=np.tile(image, (2, 2)))
+    assert preview.report["iterations"] == 3

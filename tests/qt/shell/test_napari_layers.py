@@ -112,7 +112,7 @@ def test_a_result_brighter_than_its_input_is_not_cut_off_at_white(viewer, noisy,
     layer = viewer.add_image(noisy.astype(np.float32), name="blurred")
     limits = tuple(layer.contrast_limits)
     sharp = noisy * np.float32(1.8)
-    target = replace(make_target(layer), crop_preview_name=crop_name)
+    target = replace(make_target(layer), crop_name=crop_name)
     preview = Preview(viewer, target)
     preview.show(sharp)
     for output in (

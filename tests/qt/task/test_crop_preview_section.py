@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import QApplication
 
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 
@@ -187,3 +188,62 @@ def test_a_preview_follows_the_view_and_takes_the_place_of_the_last_one(large_im
     assert (viewer.layers[name].translate > first.translate).all()
     large_image.qtbot.mouseClick(box, Qt.MouseButton.LeftButton, pos=place)
     assert not box.isChecked()
+
+
+def test_a_region_is_merged_into_the_latest_result_and_can_be_undone(large_image):
+    trying, viewer = large_image.dock.crop_preview, large_image.viewer
+    large_image.run()
+    large_image.wait_for_end()
+    result = viewer.layers["cells denoised"]
+    earlier, metadata = result.data.copy(), dict(result.metadata[METADATA_KEY])
+    draw_rectangle(large_image, 40, 48, 80, 88)
+    large_image.set(max_iterations="8")
+    large_image.press(trying.restore_button)
+    assert large_image.dock.plan_label.text().startswith("Region. ")
+    large_image.wait_for_end()
+    assert large_image.names == ["cells", "cells denoised", "region"]
+    changed = result.data != earlier
+    assert changed[40:80, 48:88].all() and not changed[:22].any() and not changed[98:].any()
+    assert not changed[:, :30].any() and not changed[:, 106:].any()
+    assert large_image.last_message.startswith("Done: 'cells denoised'.")
+    provenance = result.metadata[METADATA_KEY]
+    assert provenance["shows"] == "region" and provenance["merged_into"] == metadata
+    assert provenance["recipe"]["max_iterations"] == 8
+    assert provenance["report"]["noise"] == metadata["report"]["noise"]  # that of the whole image
+    repeating = large_image.dock.repeat_section
+    assert repeating.combo.currentText() == "cells denoised"
+    large_image.press(repeating.python_button)
+    assert "no script repeats as a whole" in large_image.last_message
+    large_image.press(repeating.methods_button)
+    text = QApplication.clipboard().text()
+    assert text.count("Only rows 41 to 80 and columns 49 to 88") == 1
+    assert text.count("The image was denoised") == 2
+    large_image.press(trying.restore_button)
+    large_image.wait_for_end()
+    twice = result.metadata[METADATA_KEY]
+    assert twice["merged_into"]["merged_into"] == metadata
+    large_image.press(trying.undo_button)
+    assert result.metadata[METADATA_KEY] == provenance and trying.undo_button.isHidden()
+    assert (result.data != earlier).any() and "Remove previews" in trying.remove_button.text()
+
+
+def test_a_region_without_a_result_is_merged_into_a_copy_of_the_image(large_image):
+    trying, viewer = large_image.dock.crop_preview, large_image.viewer
+    draw_rectangle(large_image, 40, 48, 80, 88)
+    large_image.set(max_iterations="100000", prior="random-input")
+    large_image.press(trying.restore_button)
+    large_image.wait_for_fit()
+    large_image.qtbot.wait(300)
+    large_image.press(large_image.dock.run_bar.run_button)  # Stop and keep
+    large_image.wait_for_end()
+    layer, cells = viewer.layers["cells denoised in a region"], viewer.layers["cells"]
+    assert layer.data.shape == cells.data.shape
+    np.testing.assert_array_equal(layer.translate, cells.translate)
+    changed = layer.data != cells.data
+    assert changed[40:80, 48:88].mean() > 0.9 and not changed[:22].any()
+    assert layer.metadata[METADATA_KEY]["merged_into"] == {} and trying.undo_button.isHidden()
+    large_image.press(trying.restore_button)
+    large_image.wait_for_fit()
+    large_image.press(large_image.dock.run_bar.discard_button)
+    assert large_image.names == ["cells", "region", "cells denoised in a region"]
+    assert not (layer.data != cells.data)[:22].any()

@@ -301,7 +301,7 @@ class ResultMerger:
         if self._calibration.camera_correction is None:
             return self._input_pixels
         image = self._to_input_axes(self._get_input_stack())
-        return _convert_dtype(image, self._input_pixels.dtype.newbyteorder("="))
+        return convert_dtype(image, self._input_pixels.dtype.newbyteorder("="))
 
     def _get_input_stack(self) -> StackArray:
         """Return the input as (N, C, *grid), with outliers, corrected by camera maps."""
@@ -492,7 +492,7 @@ def convert_to_input_dtype(
     """
     if plan.recipe.run_settings.dtype == "float32":
         return image
-    converted = _convert_dtype(image, array.dtype.newbyteorder("="))
+    converted = convert_dtype(image, array.dtype.newbyteorder("="))
     if copied_mask.any():
         for axis, (result_size, count) in enumerate(zip(image.shape, array.shape, strict=True)):
             array = array if result_size == count else np.repeat(array, result_size // count, axis)
@@ -500,7 +500,7 @@ def convert_to_input_dtype(
     return converted
 
 
-def _convert_dtype(image: Float32Array, dtype: np.dtype[Any]) -> AnyArray:
+def convert_dtype(image: Float32Array | FloatArray, dtype: np.dtype[Any]) -> AnyArray:
     """Convert to a data type; for integers, round and clip to the range of the type."""
     if dtype.kind not in "iu":
         return image.astype(dtype)

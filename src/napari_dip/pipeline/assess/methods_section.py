@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors.notes import StopReason, read_report_stop
+from napari_dip.errors.notes import StopReason, read_report_notes, read_report_stop
 from napari_dip.errors.templates import METHODS, make_printable, render
 from napari_dip.pipeline.assess.references import (
     PAPERS,
@@ -61,6 +61,7 @@ def write_methods_section(report: Report) -> str:
         _describe_refinement(report),
         _describe_other_settings(report),
         _describe_device(report),
+        _describe_region(report),
     )
     # without line breaks: one would start a reference
     paragraph = make_printable(" ".join(filter(None, sentences)))
@@ -257,6 +258,13 @@ def _describe_device(report: Report) -> str:
         threads=threads,
         threads_plural=device == "cpu" and threads != 1,
     )
+
+
+def _describe_region(report: Report) -> str:
+    """Describe the region that was merged into an earlier image; "" for other results."""
+    notes = read_report_notes(report)
+    facts = next((note.facts for note in notes if note.code == "region-merged"), None)
+    return "" if facts is None else _write("region-merged", **facts)
 
 
 def _get_setting_metadata(kind: Any, name: str) -> Setting:

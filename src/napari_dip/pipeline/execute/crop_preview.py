@@ -1,4 +1,7 @@
-"""Restore a crop of an image, with range and noise measured on the whole image."""
+"""Restore a crop of an image, with range and noise measured on the whole image.
+
+The result is a preview, or is merged into an earlier result of the whole image.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,15 @@ from napari_dip.errors import Refusal, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.io.header import match_axes
 from napari_dip.pipeline.execute.runner import run_with_torch
+from napari_dip.pipeline.plan.layout import Span
 from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.plan.tiling import VOLUME_OVERLAP_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from napari_dip.engine.fit.stopping import PollControl
-    from napari_dip.io import ImageHeader
+    from napari_dip.io import AnyArray, ImageHeader
     from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.machine import Machine
@@ -30,6 +35,11 @@ if TYPE_CHECKING:
 #: Crops start and end at multiples of this many pixels, or at the border of the image. Compression
 #: blocks measure 8 x 8 pixels, and oversampled images are halved.
 REGION_ALIGNMENT = 8
+#: Name of the input that a region is merged into.
+MERGE_INPUT = "merge_into"
+#: Pixels around a region that are restored with it, and blended with the earlier result: as many
+#: as between tiles of a volume.
+RIM_WIDTH = VOLUME_OVERLAP_PIXELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +50,13 @@ class CropRegion:
     ----------
     spans : tuple of (start, stop)
         For each axis of the image, in pixels.
+    inner_spans : tuple of (start, stop)
+        The part whose result replaces an earlier one; around it, both are blended. Empty for a
+        preview, which is not merged.
     """
 
     spans: tuple[tuple[int, int], ...]
+    inner_spans: tuple[tuple[int, int], ...] = ()
 
     @property
     def start(self) -> tuple[int, ...]:
@@ -57,6 +71,33 @@ class CropRegion:
     def get_span(self, axis: str, axes: str) -> slice:
         """Return the slice along one axis of an image with these axes."""
         return slice(*self.spans[axes.index(axis)])
+
+    def merge(self, earlier: AnyArray, result: AnyArray, factors: tuple[int, ...]) -> AnyArray:
+        """Return a copy of an image in which the result of this region replaces the earlier one.
+
+        Parameters
+        ----------
+        earlier : ndarray
+            An earlier result of the whole image.
+        result : ndarray
+            The result of the region.
+        factors : tuple of int
+            For each axis, how much finer both are than the input.
+        """
+        from napari_dip.pipeline.assess.merge import convert_dtype
+
+        merged, weights = np.array(earlier), np.ones(())
+        for (start, stop), inner, factor in zip(self.spans, self.inner_spans, factors, strict=True):
+            low, high = (start + inner[0]) // 2, (inner[1] + stop) // 2  # the middle of each rim
+            span = Span(start=start, stop=stop, core_start=low, core_stop=high).upscale(factor)
+            weights = weights[..., None] * span.compute_weights(span.start, span.stop)
+        region = tuple(
+            slice(factor * start, factor * stop)
+            for (start, stop), factor in zip(self.spans, factors, strict=True)
+        )
+        old = np.where(np.isfinite(merged[region]), merged[region], result)  # holes of the input
+        merged[region] = convert_dtype((1 - weights) * old + weights * result, merged.dtype)
+        return merged
 
     def crop_header(self, header: ImageHeader, image_header: ImageHeader) -> ImageHeader:
         """Return the header of this crop of the image, or of an input with the image's grid.
@@ -88,6 +129,8 @@ def make_crop_region(
     layout: Layout,
     box: tuple[float, float, float, float],
     positions: tuple[int, ...],
+    *,
+    is_merged: bool = False,
 ) -> CropRegion:
     """Return the crop for a box in the image plane, within one of the separately fitted items.
 
@@ -101,21 +144,25 @@ def make_crop_region(
         moved outwards to multiples of `REGION_ALIGNMENT`.
     positions : tuple of int
         Position along each axis of the image, which selects the plane or frame.
+    is_merged : bool
+        Whether the result is merged into an earlier one, for which a rim is restored as well.
     """
     top, left, bottom, right = box
     ranges = {"Y": (top, bottom), "X": (left, right)}
-    spans = []
+    spans, inner_spans = [], []
+    rim = RIM_WIDTH if is_merged else 0
     for axis, extent, position in zip(header.axes, header.shape, positions, strict=True):
         if axis in ranges:
             low, high = (min(max(0.0, edge), extent) for edge in ranges[axis])
-            start = int(low) // REGION_ALIGNMENT * REGION_ALIGNMENT
-            stop = ceil(high / REGION_ALIGNMENT) * REGION_ALIGNMENT
+            start = max(0, int(low) - rim) // REGION_ALIGNMENT * REGION_ALIGNMENT
+            stop = ceil((high + rim) / REGION_ALIGNMENT) * REGION_ALIGNMENT
             spans.append((start, min(extent, stop)))
-        elif axis in layout.item_axes:
-            spans.append((position, position + 1))
-        else:
-            spans.append((0, extent))
-    return CropRegion(spans=tuple(spans))
+            inner_spans.append((int(low), ceil(high)))
+            continue
+        is_item = axis in layout.item_axes
+        spans.append((position, position + 1) if is_item else (0, extent))
+        inner_spans.append(spans[-1])
+    return CropRegion(spans=tuple(spans), inner_spans=tuple(inner_spans) if is_merged else ())
 
 
 def plan_crop_preview(plan: Plan, region: CropRegion, machine: Machine) -> Plan | Refusal:
@@ -148,7 +195,9 @@ def run_crop_preview(
 ) -> Generator[Event, None, Restoration | None]:
     """Restore a crop of an image, with range and noise measured on the whole image.
 
-    Events, result and errors are those of `napari_dip.pipeline.execute.runner.run`.
+    Events, result and errors are those of `napari_dip.pipeline.execute.runner.run`. Of a region
+    with `inner_spans`, the image of the result is the whole image with the region merged into it;
+    report, uncertainty and residual are those of the crop.
 
     Parameters
     ----------
@@ -158,12 +207,21 @@ def run_crop_preview(
     crop_plan : Plan
         Plan for the crop, from `plan_crop_preview`.
     data : mapping
-        The whole image and the task's extra inputs.
+        The whole image, the task's extra inputs, and as "merge_into" the earlier result that a
+        region is merged into; by default, the image itself.
     poll_control, preview_seconds
         As for `napari_dip.pipeline.execute.runner.run`.
     """
     steps = _restore_crop(plan, region, crop_plan, data, poll_control, preview_seconds)
-    return (yield from run_with_torch(steps, crop_plan.threads, plan.header.name))
+    result = yield from run_with_torch(steps, crop_plan.threads, plan.header.name)
+    if result is None or not region.inner_spans:
+        return result
+    earlier = data.get(MERGE_INPUT)
+    if earlier is None:
+        earlier = np.asarray(data["image"]).astype(result.image.dtype)
+        for axis, factor in enumerate(plan.factors):
+            earlier = np.repeat(earlier, factor, axis)
+    return replace(result, image=region.merge(earlier, result.image, plan.factors))
 
 
 def _restore_crop(
@@ -186,6 +244,9 @@ def _restore_crop(
     if content_refusal := refuse_content(array[np.isfinite(array)], plan.header.name):
         raise_if_refused(content_refusal)
     image = _crop_image(whole_image, region, crop_plan, array)
+    # the units of all tiles would fit the same crop
+    units = tuple(unit for unit in image.plan.units if not unit.tile)
+    image = replace(image, plan=replace(image.plan, units=units))
     if image.calibration.measured_mask is not None and not image.calibration.measured_mask.any():
         raise_if_refused(make_refusal("nothing-measured", name=plan.header.name))
     monitor.set_expected_work(image.plan)
@@ -246,8 +307,11 @@ def _crop_image(
     if repeated_exposure is not None:
         repeated_exposure = replace(repeated_exposure, stack=crop(repeated_exposure.stack))
     rows, columns = (region.get_span(axis, axes) for axis in "YX")
-    edges = {"top": rows.start + 1, "bottom": rows.stop}
-    edges |= {"left": columns.start + 1, "right": columns.stop}
+    (top, bottom), (left, right) = (
+        (region.inner_spans or region.spans)[axes.index(axis)] for axis in "YX"
+    )
+    edges = {"top": top + 1, "bottom": bottom, "left": left + 1, "right": right}
+    note_code = "region-merged" if region.inner_spans else "crop-preview-region"
     calibration = replace(
         calibration,
         measured_mask=measured_mask,
@@ -259,7 +323,7 @@ def _crop_image(
         camera_correction=None
         if calibration.camera_correction is None
         else calibration.camera_correction.crop((rows, columns)),
-        notes=(*calibration.notes, make_note("crop-preview-region", **edges)),
+        notes=(*calibration.notes, make_note(note_code, **edges)),
     )
     calibration = replace_half_resolution(calibration, stack)
     inspection = Inspection(

@@ -45,8 +45,14 @@ class ResultTarget:
         For images of the result's size and of the input's; see `copy_layer_attributes`.
     get_source_layer : callable
         Returns the input layer, or None if it no longer exists.
-    crop_preview_name : str
-        Suffix of the layer name for a crop preview; else empty.
+    crop_name : str
+        Suffix of the layer names for a crop; empty for a whole image.
+    whole : ResultTarget or None
+        That of the whole image, for a region that is merged into it; else None.
+    get_merged_layer : callable
+        Returns the layer that a region is merged into; None for a new layer.
+    merged_provenance : mapping
+        The provenance of the image that a region is merged into; empty for the input.
     plan_notes : tuple of Note
         Notes that the plan shows already, and the message on the result does not repeat.
     """
@@ -55,7 +61,10 @@ class ResultTarget:
     layer_attributes: Mapping[str, Any]
     input_layer_attributes: Mapping[str, Any] = field(default_factory=dict)
     get_source_layer: Callable[[], Any] = lambda: None
-    crop_preview_name: str = ""
+    crop_name: str = ""
+    whole: ResultTarget | None = None
+    get_merged_layer: Callable[[], Any] = lambda: None
+    merged_provenance: Mapping[str, Any] = field(default_factory=dict)
     plan_notes: tuple[Note, ...] = ()
 
 

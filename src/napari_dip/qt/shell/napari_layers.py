@@ -46,6 +46,8 @@ _MAX_SAMPLED_PIXELS = 2**24
 COLOUR_COUNT = 3
 #: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
 METADATA_KEY = "napari_dip"
+#: What a layer shows, in its provenance, into which a region was merged.
+REGION = "region"
 #: Warnings if an image of this plugin is chosen as input: by what it shows, or else by its task.
 _DERIVED_IMAGE_WARNINGS = {
     "residual": "This is what {title} took out of an image, and no image itself",
@@ -419,13 +421,18 @@ def add_result(
     preview : Preview, optional
         The preview of the run; its layer shows the result if it is the topmost one.
     """
-    name, crop_name, spec = target.name, target.crop_preview_name, result.recipe.task.spec
-    shows = "crop-preview" if crop_name else "result"
+    name, spec, merged_layer = target.name, result.recipe.task.spec, target.get_merged_layer()
+    layer_name = f"{name} {target.crop_name or spec.result_suffix}"
+    shows, merged = "crop-preview" if target.crop_name else "result", {}
+    if target.whole is not None:
+        shows, merged = REGION, {"merged_into": dict(target.merged_provenance)}
+        layer_name, target = f"{name} {spec.result_suffix} in a region", target.whole
     metadata = add_provenance(target.layer_attributes, name, result, shows)
+    metadata[METADATA_KEY] |= merged
     layer_attributes = adjust_contrast_limits(
         target.layer_attributes,
         compute_value_range(result.image, measure_clipped_shares(target)),
-        is_crop=bool(crop_name),
+        is_crop=shows == "crop-preview",
     )
     with preserve_view(viewer):
         for output in spec.extra_outputs:
@@ -436,8 +443,10 @@ def add_result(
                 result.learned_parameters[output],
                 metadata,
             )
-        layer_name = f"{name} {crop_name or spec.result_suffix}"
         attributes = {**layer_attributes, "metadata": metadata}
+        if merged_layer in viewer.layers:
+            merged_layer.metadata, merged_layer.data = metadata, result.image
+            return merged_layer
         layer = (
             None if preview is None else preview.show_result(result.image, layer_name, attributes)
         )
@@ -470,7 +479,7 @@ class Preview:
     """
 
     def __init__(self, viewer: Viewer, target: ResultTarget) -> None:
-        self._viewer, self._is_crop = viewer, bool(target.crop_preview_name)
+        self._viewer, self._is_crop = viewer, bool(target.crop_name)
         self._name = f"{target.name} preview"
         self._clipped_shares = measure_clipped_shares(target)
         self._layer_attributes = dict(target.layer_attributes) | {

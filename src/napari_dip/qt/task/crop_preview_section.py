@@ -1,8 +1,13 @@
-"""Preview on a crop: restore the visible or a drawn region with one preset or all of them."""
+"""Preview on a crop: restore the visible or a drawn region with one preset or all of them.
+
+A region can also be merged into the latest result.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
+from weakref import ref
 
 import numpy as np
 from napari.layers import Image, Shapes
@@ -11,7 +16,11 @@ from qtpy.QtWidgets import QCheckBox, QFormLayout, QWidget
 
 from napari_dip.errors import Refusal
 from napari_dip.errors.templates import format_duration
-from napari_dip.pipeline.execute.crop_preview import make_crop_region, plan_crop_preview
+from napari_dip.pipeline.execute.crop_preview import (
+    MERGE_INPUT,
+    make_crop_region,
+    plan_crop_preview,
+)
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import RunSettings, recipe_from_dict
 from napari_dip.qt.shell.dock_widget import (
@@ -37,7 +46,11 @@ from napari_dip.qt.shell.napari_layers import (
 )
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.task.run_request import make_crop_request, make_run_request
+from napari_dip.qt.task.run_request import (
+    find_merge_layer,
+    make_crop_request,
+    make_run_request,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,11 +77,14 @@ _CHOOSE_PREVIEW_MESSAGE = (
 )
 _CROP_PREVIEW_HINT = (
     "Restores a part only: what you see, or a rectangle drawn in a Shapes layer. Range and noise "
-    "are measured on the whole image, as for a run on all of it."
+    "are measured on the whole image, as for a run on all of it. 'Restore this region' merges the "
+    "part into the latest result, or else into a copy of the image."
 )
 
 
-def find_region(viewer: Viewer, plan: Plan, image: Image, shapes: Shapes | None) -> CropRegion:
+def find_region(
+    viewer: Viewer, plan: Plan, image: Image, shapes: Shapes | None, *, is_merged: bool = False
+) -> CropRegion:
     """Return the region for a crop preview, in pixels of the image.
 
     Parameters
@@ -80,6 +96,8 @@ def find_region(viewer: Viewer, plan: Plan, image: Image, shapes: Shapes | None)
     shapes : Shapes or None
         A layer with at least one shape, for the rectangle around its selected or else its last
         shape. None for the visible part of the image.
+    is_merged : bool
+        Whether the result is merged into an earlier one.
     """
     box = find_visible_bounds(image) if shapes is None else find_shape_bounds(shapes, image)
     point = image.world_to_data(viewer.dims.point[-image.ndim :])
@@ -88,7 +106,7 @@ def find_region(viewer: Viewer, plan: Plan, image: Image, shapes: Shapes | None)
         for coordinate, n in zip(point, plan.header.shape, strict=False)
     ]
     position += [0] * (len(plan.header.shape) - len(position))  # for the axis of colours
-    return make_crop_region(plan.header, plan.layout, box, tuple(position))
+    return make_crop_region(plan.header, plan.layout, box, tuple(position), is_merged=is_merged)
 
 
 def find_shape_bounds(shapes: Shapes, image: Image) -> BoundingBox:
@@ -293,6 +311,15 @@ class CropPreviewSection(CollapsibleSection):
             "Compare presets",
             "Run on this part with each preset, and show the results side by side",
         )
+        self.restore_button = make_button(
+            "Restore this region",
+            "Run on this part, and merge it into the latest result of this image, or else into a "
+            "copy of the image. Around the part, both are blended.",
+        )
+        self.undo_button = make_button(
+            "Undo region", "Give the layer the pixels that it had before the latest region"
+        )
+        self._unmerge: Callable[[], object] | None = None
         self.apply_button = make_button(
             "Apply to all", "Run on the whole image with the settings of this preview"
         )
@@ -312,6 +339,8 @@ class CropPreviewSection(CollapsibleSection):
         self._build_layout(page)
         self.try_button.clicked.connect(self.request_preview)
         self.compare_button.clicked.connect(self.compare)
+        self.restore_button.clicked.connect(self.restore_region)
+        self.undo_button.clicked.connect(self.undo_region)
         self.apply_button.clicked.connect(self.apply)
         self.remove_button.clicked.connect(self.remove_previews)
         self.follow_box.toggled.connect(self._on_view)
@@ -332,6 +361,27 @@ class CropPreviewSection(CollapsibleSection):
     def compare(self) -> None:
         """Request a run on the region with each preset."""
         self._request_runs(get_args(RunSettings.model_fields["preset"].annotation))
+
+    def restore_region(self) -> None:
+        """Request a run on the region whose result is merged into the latest one."""
+        self._request_runs((), is_merged=True)
+
+    def undo_region(self) -> None:
+        """Give the layer of the latest region back what it had before."""
+        unmerge, self._unmerge = self._unmerge, None
+        self.undo_button.setVisible(False)
+        if unmerge is not None:
+            unmerge()
+
+    def offer_undo(self, request: JobRequest) -> None:
+        """Offer to undo the region that was merged by a request, if its layer is there."""
+        target, self._unmerge = request.target, None
+        layer = None if target is None else target.get_merged_layer()
+        if target is not None and layer is not None and layer in self._viewer.layers:
+            metadata = {**layer.metadata, METADATA_KEY: dict(target.merged_provenance)}
+            earlier = request.inputs[MERGE_INPUT]
+            self._unmerge = partial(_set_pixels, ref(layer), earlier, metadata)
+        self.undo_button.setVisible(self._unmerge is not None)
 
     def apply(self) -> None:
         """Set the form to the chosen crop preview, and emit `applied`."""
@@ -412,7 +462,8 @@ class CropPreviewSection(CollapsibleSection):
 
     def set_busy(self, is_busy: bool) -> None:
         """Disable the buttons and lists during a run."""
-        for widget in (self.region_combo, self.preview_combo, self.try_button, self.compare_button):
+        buttons = self.try_button, self.compare_button, self.restore_button, self.undo_button
+        for widget in (self.region_combo, self.preview_combo, *buttons):
             widget.setEnabled(not is_busy)
         self._is_busy = is_busy
         if not is_busy and self._is_followed:
@@ -428,7 +479,7 @@ class CropPreviewSection(CollapsibleSection):
         self._connections.disconnect_all()
         self.grid.end()
 
-    def _request_runs(self, presets: tuple[str, ...]) -> None:
+    def _request_runs(self, presets: tuple[str, ...], *, is_merged: bool = False) -> None:
         plan, image = self._make_plan(), self._image_chooser.get_layer()
         if isinstance(plan, Refusal) or image is None:
             self._show_message(plan.message if isinstance(plan, Refusal) else "")
@@ -441,7 +492,7 @@ class CropPreviewSection(CollapsibleSection):
             return
         self.grid.end()
         requests = self._make_requests(
-            plan, image, shapes, presets or (plan.recipe.run_settings.preset,)
+            plan, image, shapes, presets or (plan.recipe.run_settings.preset,), is_merged
         )
         if isinstance(requests, Refusal):
             self._show_message(requests.message)
@@ -457,9 +508,15 @@ class CropPreviewSection(CollapsibleSection):
         self.run_requested.emit(requests)
 
     def _make_requests(
-        self, plan: Plan, image: Image, shapes: Shapes | None, presets: tuple[str, ...]
+        self,
+        plan: Plan,
+        image: Image,
+        shapes: Shapes | None,
+        presets: tuple[str, ...],
+        is_merged: bool,
     ) -> list[JobRequest] | Refusal:
-        region = find_region(self._viewer, plan, image, shapes)
+        region = find_region(self._viewer, plan, image, shapes, is_merged=is_merged)
+        merge_layer = find_merge_layer(self._viewer, image, plan) if is_merged else None
         machine, requests = get_allowed_machine(), []
         full_request = make_run_request(plan, image, self._extra_inputs)
         for preset in presets:
@@ -470,7 +527,9 @@ class CropPreviewSection(CollapsibleSection):
             crop_plan = plan_crop_preview(full_plan, region, machine)
             if isinstance(crop_plan, Refusal):
                 return crop_plan
-            requests.append(make_crop_request(full_request, full_plan, region, crop_plan))
+            requests.append(
+                make_crop_request(full_request, full_plan, region, crop_plan, merge_layer)
+            )
         return requests
 
     def _read_provenance(self) -> Mapping[str, Any] | None:
@@ -508,6 +567,7 @@ class CropPreviewSection(CollapsibleSection):
         rows = (
             [region],
             [self.try_button, self.compare_button],
+            [self.restore_button, self.undo_button],
             [self.follow_box],
             [self.message_label],
             [preview],
@@ -515,6 +575,14 @@ class CropPreviewSection(CollapsibleSection):
             [self.apply_button, self.remove_button],
         )
         fill_grid(page, rows).setRowStretch(len(rows), 1)
+        self.undo_button.setVisible(False)
+
+
+def _set_pixels(
+    get_layer: Callable[[], Image | None], pixels: Any, metadata: Mapping[str, Any]
+) -> None:
+    if (layer := get_layer()) is not None:
+        layer.metadata, layer.data = metadata, pixels
 
 
 def _read_preview_provenance(layer: Any) -> Mapping[str, Any] | None:

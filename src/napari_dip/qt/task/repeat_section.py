@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors import DipError, Refusal, RefusedError
+from napari_dip.errors import DipError, Refusal, RefusedError, make_refusal
 from napari_dip.io import guess_axes
 from napari_dip.io.outputs import JSON_SUFFIXES, resolve_output
 from napari_dip.io.paths import find_free_path
@@ -40,7 +40,7 @@ from napari_dip.qt.shell.dock_widget import (
     update_combo,
 )
 from napari_dip.qt.shell.layer_inputs import rasterise_shapes
-from napari_dip.qt.shell.napari_layers import METADATA_KEY, find_layer, get_full_resolution
+from napari_dip.qt.shell.napari_layers import METADATA_KEY, REGION, find_layer, get_full_resolution
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.task.run_request import (
@@ -402,7 +402,11 @@ class RepeatSection(CollapsibleSection):
         """Copy the methods text to the clipboard."""
         _, provenance = self._read_chosen_result()
         if provenance is not None:
-            self._copy_to_clipboard(write_methods_section(provenance["report"]), "The methods text")
+            texts = list[str]()
+            while provenance:
+                texts.insert(0, write_methods_section(provenance["report"]))
+                provenance = provenance.get("merged_into")  # what was restored before the region
+            self._copy_to_clipboard("\n".join(texts), "The methods text")
 
     def _read_chosen_result(self) -> tuple[Image | None, Mapping[str, Any] | None]:
         """Return layer and provenance of the chosen result, each None without one."""
@@ -426,6 +430,10 @@ class RepeatSection(CollapsibleSection):
         """Copy a script or command for the result; layers without a file are saved first."""
         layer, provenance = self._read_chosen_result()
         if layer is None or provenance is None or self._save_call is not None:
+            return
+        if provenance.get("shows") == REGION:
+            refusal = make_refusal("repeat-merged", layer=layer.name)
+            self.message_emitted.emit(refusal.message)
             return
         unsaved = find_unsaved_inputs(provenance)
         if not unsaved:

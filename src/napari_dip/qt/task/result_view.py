@@ -254,7 +254,7 @@ def add_extra_layer(
             name=" ".join(
                 filter(
                     None,
-                    [target.name, target.crop_preview_name, CONTROL_LAYERS.get(kind, kind)],
+                    [target.name, target.crop_name, CONTROL_LAYERS.get(kind, kind)],
                 )
             ),
             **{key: attributes[key] for key in _PLACEMENT_KEYS if key in attributes},

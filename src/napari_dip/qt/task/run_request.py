@@ -23,7 +23,7 @@ from napari_dip.errors.templates import format_bytes
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave, summarise_run
 from napari_dip.pipeline.events import map_generator
-from napari_dip.pipeline.execute.crop_preview import run_crop_preview
+from napari_dip.pipeline.execute.crop_preview import MERGE_INPUT, run_crop_preview
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.repetition import Repetition
@@ -31,6 +31,7 @@ from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT
 from napari_dip.qt.shell.background_call import MIN_UPDATE_SECONDS, JobProgress
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.napari_layers import (
+    REGION,
     copy_layer_attributes,
     describe_derived_image,
     find_layer,
@@ -97,7 +98,28 @@ def read_result_provenance(layer: Any) -> Mapping[str, Any] | None:
     provenance = read_layer_provenance(layer)
     if not isinstance(provenance.get("report"), Mapping):
         return None
-    return provenance if provenance.get("shows", "result") == "result" else None
+    return provenance if provenance.get("shows", "result") in ("result", REGION) else None
+
+
+def find_merge_layer(viewer: Viewer, image: Image, plan: Plan) -> Image | None:
+    """Return the topmost result of the plan's task for an image; None if there is none.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    image : Image
+    plan : Plan
+        The plan for the whole image.
+    """
+    for layer in reversed(viewer.layers):
+        provenance = read_result_provenance(layer) or {}
+        if (
+            provenance.get("input", {}).get("name") == image.name
+            and provenance["recipe"]["task"] == plan.recipe.task.spec.name
+            and get_full_resolution(layer).shape == plan.result_shape
+        ):
+            return layer
+    return None
 
 
 def read_recorded_inputs(provenance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -341,9 +363,15 @@ def make_run_request(
 
 
 def make_crop_request(
-    full_request: JobRequest, full_plan: Plan, region: CropRegion, crop_plan: Plan
+    full_request: JobRequest,
+    full_plan: Plan,
+    region: CropRegion,
+    crop_plan: Plan,
+    merge_layer: Image | None = None,
 ) -> JobRequest:
     """Return a request for a crop preview, whose result is placed at the crop.
+
+    The result of a region with `inner_spans` is merged into the whole image instead.
 
     Parameters
     ----------
@@ -354,6 +382,8 @@ def make_crop_request(
     region : CropRegion
     crop_plan : Plan
         The plan of the crop, by `napari_dip.pipeline.execute.crop_preview.plan_crop_preview`.
+    merge_layer : Image, optional
+        The result that a region is merged into.
     """
     target = full_request.target
     assert target is not None  # the result of a task is a layer
@@ -371,8 +401,16 @@ def make_crop_request(
         for layer_attributes in (target.layer_attributes, target.input_layer_attributes)
     )
     name = f"crop preview, {crop_plan.recipe.run_settings.preset.capitalize()}"
+    inputs, merge = full_request.inputs, dict[str, Any]()
+    if region.inner_spans:
+        name, merge["whole"] = REGION, target
+    if merge_layer is not None:
+        inputs = {**inputs, MERGE_INPUT: get_full_resolution(merge_layer)}
+        merge["get_merged_layer"] = ref(merge_layer)
+        merge["merged_provenance"] = read_layer_provenance(merge_layer)
     return replace(
         full_request,
+        inputs=inputs,
         label=f"{full_request.label} {name}",
         plan=crop_plan,
         work=partial(run_restoration, partial(run_crop_preview, full_plan, region, crop_plan)),
@@ -381,8 +419,9 @@ def make_crop_request(
             target,
             layer_attributes=attributes,
             input_layer_attributes=input_attributes,
-            crop_preview_name=name,
+            crop_name=name,
             plan_notes=full_plan.notes,
+            **merge,
         ),
     )
 

@@ -92,7 +92,7 @@ class SnapshotLayers:
             attributes = adjust_contrast_limits(
                 target.layer_attributes,
                 compute_value_range(snapshot.image, measure_clipped_shares(target)),
-                is_crop=bool(target.crop_preview_name),
+                is_crop=bool(target.crop_name),
             )
             layer = viewer.add_image(
                 snapshot.image.copy(), name=name, **{**attributes, "metadata": metadata}

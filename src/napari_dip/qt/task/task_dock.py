@@ -258,7 +258,7 @@ class TaskDock(QWidget):
         self.history.begin(request)
         self._remarks = []
         self.validation_curve.restart()
-        crop_name = "" if request.target is None else request.target.crop_preview_name
+        crop_name = "" if request.target is None else request.target.crop_name
         crop_preview = _describe_crop_preview(crop_name, len(self.jobs.remaining))
         self.plan_label.setText(f"{crop_preview}{request.summary}")
 
@@ -278,6 +278,7 @@ class TaskDock(QWidget):
         pending = PendingResult(target=request.target, result=outcome, preview=self.history.preview)
         message = self._results.add(pending, self._remarks)
         self.run_bar.add_button.setVisible(self._results.has_waiting)
+        self.crop_preview.offer_undo(request)
         return message
 
     def release_job(self) -> str:
