@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import dask.array
@@ -15,10 +16,11 @@ from napari.layers import Image
 from napari.layers._source import layer_source
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QThreadPool, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QFileDialog
 
 import napari_dip as dip
 from napari_dip.cli import main
+from napari_dip.io.reading import open_pixels, read_header
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.repetition import format_command_line, write_python_script
 from napari_dip.qt.batch.batch_dock import BatchDock
@@ -34,6 +36,7 @@ from napari_dip.qt.task.run_request import (
     read_result_provenance,
 )
 from napari_dip.samples import MITOCHONDRIA
+from scale.batch.test_plates import make_plate, read_tree, validate_plate
 
 #: The first run of a session also imports torch.
 PATIENCE = 60_000
@@ -429,3 +432,54 @@ def test_a_result_of_joint_training_says_how_it_is_repeated(scene):
     assert "--network-file /there/series.network" in format_command_line(
         build_repetition(metadata, {})
     )
+
+
+@pytest.mark.parametrize("how", ["dropped", "typed", "chosen"])
+def test_a_plate_is_restored_to_a_plate(bench, scene, tmp_path, monkeypatch, how):
+    pytest.importorskip("zarr")
+    plate = make_plate(tmp_path / "cells.ome.zarr", "0.5")
+    edit = bench.dock.files_edit
+    bench.dock.recipe_chooser.load(str(scene / "recipe.json"))
+    if how == "dropped":
+        mime = QMimeData()
+        mime.setUrls([QUrl.fromLocalFile(f"{plate}/")])
+        drop(edit.text_edit.viewport(), mime)
+    elif how == "typed":
+        bench.qtbot.keyClicks(edit.text_edit, str(plate))
+    else:
+        monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(plate))
+        bench.press(edit.folder_button)
+    assert edit.get_inputs() == (str(plate),)
+    assert bench.dock.results_folder.path == str(tmp_path / "denoised")
+    bench.wait_for_plan()
+    panel = bench.dock.files_panel
+    model = panel.table.file_model
+    cells = [model.data(model.index(row, 0), 0) for row in range(model.rowCount())]
+    fields = [(f"{row}{column}", field) for row in "AB" for column in "123" for field in "01"]
+    assert cells == [f"{well}, field {field}" for well, field in fields]
+    assert bench.dock.plan_label.text().startswith("12 files, 12 to restore")
+    if how != "dropped":  # the same list
+        return
+    bench.press(bench.bar.run_button)
+    bench.wait_for_end()
+    assert "12 restored" in bench.last_message
+    assert [row.state for row in model.rows] == ["restored"] * 12
+    result, expected = (tmp_path / name / plate.name for name in ("denoised", "by command"))
+    dip.batch(RECIPE, plate, expected.parent)
+    assert read_tree(result).keys() == read_tree(expected).keys()
+    for well, field in fields:
+        paths = (folder / well[0] / well[1] / field for folder in (result, expected))
+        ours, theirs = (open_pixels(read_header(path))[:] for path in paths)
+        assert ours.tobytes() == theirs.tobytes()
+    if find_spec("ome_zarr_models") is not None:
+        validate_plate(result, "0.5")
+    rows = list(csv.DictReader((result.parent / "batch.csv").read_text().splitlines()))
+    assert [(row["plate"], row["well"], row["field"]) for row in rows] == [
+        (plate.name, *field) for field in fields
+    ]
+    panel.table.selectRow(7)
+    assert panel.message_label.text() == " ".join(model.rows[7].messages)
+    bench.press(panel.inputs_check_box)
+    bench.press(panel.show_button)
+    bench.wait(lambda: "Opened: 'B1, field 1 denoised'" in bench.last_message)
+    assert [layer.name for layer in bench.viewer.layers] == ["B1, field 1", "B1, field 1 denoised"]

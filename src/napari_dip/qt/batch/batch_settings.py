@@ -59,8 +59,8 @@ _IMAGE_FILTER = "Images (*.tif *.tiff *.png *.ome.zarr);;All files (*)"
 _BATCH_FILE_FILTER = "Images (*.tif *.tiff *.png *.jpg *.jpeg *.czi *.nd2 *.lif);;All files (*)"
 _FILES_TOOLTIP = (
     "What to restore, a line for each: a file, a folder (the images in it, not those in folders "
-    "below), an OME-Zarr, or a pattern such as data/**/*.tif. Lines can be changed and deleted. "
-    "Files, folders and layers can be dropped here."
+    "below), an OME-Zarr (of a plate, all its fields), or a pattern such as data/**/*.tif. Lines "
+    "can be changed and deleted. Files, folders and layers can be dropped here."
 )
 _LAYER_WITHOUT_FILE_MESSAGE = (
     "The layer '{name}' was not opened from a file. Save it as a TIFF, then add that file."
@@ -341,7 +341,7 @@ class FilesEdit(QWidget):
         super().__init__(parent)
         self.files_button = make_button("Add files…", "Choose one or several images")
         self.folder_button = make_button(
-            "Add folder…", "Choose a folder: it stands for the images that lie in it"
+            "Add folder…", "Choose a folder, for the images in it, or an OME-Zarr, also a plate"
         )
         self.text_edit = _PathsTextEdit()
         self.text_edit.setAccessibleName("Files")
@@ -391,7 +391,7 @@ class FilesEdit(QWidget):
         self.add(*paths)
 
     def _on_folder(self) -> None:
-        self.add(QFileDialog.getExistingDirectory(self, "Folder of images to restore"))
+        self.add(QFileDialog.getExistingDirectory(self, "Folder of images, or OME-Zarr"))
 
 
 class ResultsFolderEdit(QLineEdit):

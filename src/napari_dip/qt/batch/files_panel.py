@@ -38,6 +38,7 @@ from napari_dip.qt.shell.napari_layers import (
 )
 from napari_dip.qt.shell.run_bar import ScrollableLabel, make_message_label
 from napari_dip.scale.batch.records import PAGE_FILE, read_file_record
+from napari_dip.scale.batch.table import make_source_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -184,15 +185,14 @@ def load_result_layers(job: Job, recipe: Recipe, includes_inputs: bool) -> tuple
     record = read_file_record(job.paths, header, recipe)
     if record is None:
         raise RefusedError("file-missing", path=job.paths.record)
-    name = make_printable(job.source.stem)
+    label = make_source_label(job.source)
+    name = label.removesuffix(job.source.suffix)
     inputs = {
-        input_name: {"layer": make_printable(path.name), "path": str(path.absolute())}
+        input_name: {"layer": make_source_label(path), "path": str(path.absolute())}
         for input_name, path in job.inputs.items()
     }
     inputs["image"]["axes"] = header.axes
-    provenance = build_report_provenance(
-        make_printable(job.source.name), record["recipe"], record["report"]
-    )
+    provenance = build_report_provenance(label, record["recipe"], record["report"])
     metadata = {**provenance, "inputs": inputs, "shows": "result"}
     placement = _compute_placement(job.plan, job.plan.factors)
     name = f"{name} {recipe.task.spec.result_suffix}"
@@ -200,8 +200,7 @@ def load_result_layers(job: Job, recipe: Recipe, includes_inputs: bool) -> tuple
     if not includes_inputs:
         return (result,)
     placement = _compute_placement(job.plan) | {"contrast_limits": result[1]["contrast_limits"]}
-    name = make_printable(job.source.name)
-    return _make_lazy_layer(job.source, name, header.axes, {}, placement), result
+    return _make_lazy_layer(job.source, label, header.axes, {}, placement), result
 
 
 def _make_lazy_layer(
@@ -332,7 +331,7 @@ class FileTableModel(QAbstractTableModel):
         row = self.rows[index.row()]
         if role == Qt.ItemDataRole.DisplayRole:
             first = make_printable(row.messages[0]) if row.messages else ""
-            return (make_printable(row.source.name), format_file_state(row), first)[index.column()]
+            return (make_source_label(row.source), format_file_state(row), first)[index.column()]
         if role == Qt.ItemDataRole.ForegroundRole and row.verdict and index.column():
             return QColor(VERDICT_COLOURS[row.verdict])
         if role == Qt.ItemDataRole.ToolTipRole:

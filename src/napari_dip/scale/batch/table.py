@@ -112,6 +112,12 @@ def _make_table_row(outcome: FileOutcome) -> dict[str, Any]:
     }
 
 
+def make_source_label(source: Path) -> str:
+    """Return the name of a file, or well and field of a field of a plate, such as "A1, field 0"."""
+    cells = _make_plate_cells(source)
+    return make_printable("{well}, field {field}".format(**cells) if cells else source.name)
+
+
 def _make_plate_cells(source: Path) -> dict[str, str]:
     """Return plate, well and field of a field of a plate."""
     plate, field = split_field_path(source)
@@ -223,9 +229,10 @@ def _make_finished_row(row: FileRow, outcome: FileOutcome) -> FileRow:
 
 
 def _shorten_message(refusal: Refusal, source: Path) -> str:
-    """Return the message of a refusal with the file name instead of the whole path."""
+    """Return the message of a refusal with the label instead of the whole path."""
     path = make_printable(str(source))
-    names = {name: source.name for name, fact in refusal.facts.items() if fact == path}
+    label = make_source_label(source)
+    names = {name: label for name, fact in refusal.facts.items() if fact == path}
     return replace(refusal, facts={**refusal.facts, **names}).message
 
 
