@@ -6,8 +6,21 @@ Type checkers and editors read them. Nothing here depends on another part of the
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any, Literal, NotRequired, Protocol, TypedDict, TypeVar, Unpack, overload
+from collections.abc import Mapping, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NotRequired,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class SupportsArray(Protocol):
@@ -27,6 +40,47 @@ AxisLetters = str | Sequence[str]
 #: run with the best result so far, and "discard" ends it without a result.
 Answer = Literal["go", "pause", "keep", "discard"] | None
 ResultT_co = TypeVar("ResultT_co", covariant=True)
+
+
+class FittedNetwork(Protocol):
+    """A fitted network, as `Restoration.network` gives it."""
+
+    @property
+    def weights(self) -> Mapping[str, Any]:
+        """Tensors of PyTorch by name, in the CPU's memory."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return image, recipe, noise, units and limits of the network, in plain JSON types."""
+        ...
+
+    def save(self, path: FilePath, *, overwrite: bool = False) -> Path:
+        """Save the network, and return the path.
+
+        Parameters
+        ----------
+        path : path ending in .safetensors or .zip
+            Weights with the recipe in the metadata, or a package of the BioImage Model Zoo.
+        overwrite : bool
+            Whether an earlier file may be replaced; an input is never replaced.
+
+        Raises
+        ------
+        RefusedError
+            If the name cannot be used; nothing was written.
+        FailedError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> result = dip.denoise(image, preset="fast", max_iterations=10)
+        >>> result.network.save("network.zip").name
+        'network.zip'
+        """
+        ...
+
+    def write(self, target: Path, *, overwrite: bool) -> None:
+        """Save the network under a name that was checked before."""
+        ...
 
 
 class ComparisonKeywords(TypedDict, total=False):

@@ -43,6 +43,8 @@ EXTRA_FILES = {
     "null_image": "Run the null control, and save what it finds as TIFF.",
     "report": "Save the report of the run as JSON.",
     "recipe": "Save the recipe of the run as JSON; --from-recipe repeats it.",
+    "save_network": "Save the fitted network: weights as .safetensors, or a .zip package of the "
+    "BioImage Model Zoo.",
 }
 #: Settings that are no options of the experiment `features`: chosen per row, or useless for one
 #: plane.

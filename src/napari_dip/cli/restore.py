@@ -24,7 +24,7 @@ from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import render_text
 from napari_dip.io.outputs import (
     IMAGE_SUFFIXES,
-    JSON_SUFFIXES,
+    SUFFIXES_BY_OUTPUT,
     OutputLock,
     check_outputs_differ,
     check_unmoved,
@@ -57,7 +57,11 @@ from napari_dip.pipeline.recipe import (
     rename_settings,
 )
 from napari_dip.pipeline.store.checkpoints import MAX_STATE_SUFFIX_BYTES, CheckpointStore
-from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT, pop_network_file
+from napari_dip.pipeline.store.network_files import (
+    NETWORK_FILE_INPUT,
+    pop_network_file,
+    refuse_network,
+)
 from napari_dip.pipeline.store.result_files import (
     add_to_failure,
     choose_free_name,
@@ -139,6 +143,8 @@ def run_restore_command(task: str, image: str, **arguments: Any) -> int:
 def _restore_locked(options: CommandOptions, recipe: Recipe, header: ImageHeader) -> int:
     """Restore with all outputs locked, and return the exit code."""
     plan = _make_plan(recipe, header, options)
+    if "save_network" in options.outputs:
+        raise_if_refused(refuse_network(plan))
     if prod(plan.factors) > 1:
         _resolve_outputs(options, prod(plan.result_shape))
     if plan.tiles:
@@ -249,7 +255,7 @@ def _resolve_outputs(options: CommandOptions, pixel_count: int) -> dict[str, Pat
     images = ("output", "uncertainty", "residual", *CONTROLS_BY_OUTPUT)
     image_count = sum(name in images for name in options.outputs)
     for name, path in options.outputs.items():
-        suffixes = JSON_SUFFIXES if name in ("report", "recipe") else IMAGE_SUFFIXES
+        suffixes = SUFFIXES_BY_OUTPUT.get(name, IMAGE_SUFFIXES)
         bytes_needed = 4 * pixel_count * image_count
         targets[name] = resolve_output(
             path, inputs, options.overwrite, suffixes=suffixes, bytes_needed=bytes_needed

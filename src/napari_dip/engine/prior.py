@@ -7,6 +7,7 @@ pixels are drawn here from global coordinates, so that overlapping tiles choose 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from copy import copy
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -221,12 +222,15 @@ class Prior(ABC):
     reveals_validation : bool
         Whether the inputs of the final inference contain validation pixels. Then only
         `make_prediction_input` hides them.
+    source_name : str
+        Name of the tensor that the inputs of the final inference are made from.
     """
 
     network: nn.Module
     grid: tuple[int, ...]
     covers_grid: bool = False
     reveals_validation: bool = False
+    source_name: str = "measurement"
 
     def to(self, device: torch.device) -> Self:
         """Move the network and the tensors of its inputs to a device."""
@@ -234,6 +238,17 @@ class Prior(ABC):
             if isinstance(value, Tensor | nn.Module | Prior):
                 setattr(self, name, value.to(device))
         return self
+
+    def get_source(self) -> Tensor:
+        """Return the tensor that the inputs of the final inference are made from."""
+        source: Tensor = getattr(self, self.source_name)
+        return source
+
+    def replace_source(self, source: Tensor) -> Self:
+        """Return a prior with the same network and another source."""
+        changed = copy(self)
+        setattr(changed, self.source_name, source)
+        return changed
 
     @abstractmethod
     def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
@@ -292,6 +307,14 @@ class GuidedPrior(Prior):
         self.grid = prior.grid
         self.covers_grid = prior.covers_grid
         self.reveals_validation = prior.reveals_validation
+
+    def get_source(self) -> Tensor:
+        """Return the source of the prior without a guide."""
+        return self._prior.get_source()
+
+    def replace_source(self, source: Tensor) -> GuidedPrior:
+        """Return a prior with another source and the same guide."""
+        return GuidedPrior(self._prior.replace_source(source), self._guide)
 
     def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Return the prior's sample with the same window of the guide."""

@@ -36,6 +36,19 @@ _MAX_LOCK_ATTEMPTS = 100
 _LOCK_FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 IMAGE_SUFFIXES = (".tif", ".tiff", ".zarr")
 JSON_SUFFIXES = (".json",)
+NETWORK_SUFFIXES = (".safetensors", ".zip")
+#: Refusal of another suffix, by those allowed.
+_SUFFIX_FAULTS = {
+    IMAGE_SUFFIXES: "output-type",
+    JSON_SUFFIXES: "output-json",
+    NETWORK_SUFFIXES: "output-network",
+}
+#: Allowed suffixes of the outputs that are no images, by name.
+SUFFIXES_BY_OUTPUT = {
+    "report": JSON_SUFFIXES,
+    "recipe": JSON_SUFFIXES,
+    "save_network": NETWORK_SUFFIXES,
+}
 
 
 class OutputLock:
@@ -258,8 +271,7 @@ def resolve_output(
     if output.name.lower().removeprefix(".ome") in suffixes:
         raise RefusedError("output-nameless", path=output, suffix=output.name.lower())
     if output.suffix.lower() not in suffixes:
-        code = "output-type" if suffixes == IMAGE_SUFFIXES else "output-json"
-        raise RefusedError(code, path=output, suffix=output.suffix)
+        raise RefusedError(_SUFFIX_FAULTS[suffixes], path=output, suffix=output.suffix)
     is_special = status is not None and not stat.S_ISREG(status.st_mode)
     if is_special and not (is_zarr_result and output.is_dir()):
         raise RefusedError("output-not-regular-file", path=output)

@@ -215,7 +215,7 @@ def _plan_with_readers(
     """Return the plan of a run, and a function for each input that reads its pixels."""
     from napari_dip.pipeline.machine import detect_machine
     from napari_dip.pipeline.plan.preflight import preflight
-    from napari_dip.pipeline.store.joint_network import pop_network_file
+    from napari_dip.pipeline.store.network_files import pop_network_file
 
     given_inputs = {name: value for name, value in inputs.items() if value is not None}
     network = pop_network_file(given_inputs)

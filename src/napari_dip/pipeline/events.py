@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Stop, StopReason
     from napari_dip.io import AnyArray, Float32Array
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.signatures import FilePath, Report
+    from napari_dip.signatures import FilePath, FittedNetwork, Report
 
 #: Ratio of the reported bound to the expected time, since the time per iteration varies.
 TIME_LEFT_MARGIN = 1.15
@@ -187,14 +187,7 @@ class WorkStep:
         self.update(now, report.fraction)
 
     def finish(self, now: float | None = None) -> None:
-        """End the step.
-
-        Parameters
-        ----------
-        now : float or None
-            Time at which it was complete, in seconds; None: it ended with its last update, maybe
-            before all of it was done.
-        """
+        """End the step, at this time in seconds or (None) with its last update."""
         if now is not None:
             self.update(now, 1.0)
         self.is_finished = True
@@ -460,6 +453,7 @@ class Restoration:
         Share of the fine detail around each pixel that came again in two halves.
     null_image : ndarray or None
         Result of the same run for noise without an object.
+    run_network : FittedNetwork or None
     """
 
     image: AnyArray
@@ -475,6 +469,7 @@ class Restoration:
     writer: Any = None
     repeated: Float32Array | None = None
     null_image: Float32Array | None = None
+    run_network: FittedNetwork | None = None
 
     def save(
         self,
@@ -538,6 +533,13 @@ class Restoration:
         return self.writer
 
     @property
+    def network(self) -> FittedNetwork:
+        """Last network that was fitted; `RefusedError` with tiles, or without a network."""
+        if self.run_network is None:
+            raise RefusedError("network-none")
+        return self.run_network
+
+    @property
     def learned(self) -> Mapping[str, Float32Array]:
         """Other name of `learned_parameters`."""
         return self.learned_parameters
@@ -575,15 +577,13 @@ def drain_generator(
     on_item : callable or None
         Called with each value that the generator yields.
     """
-    with closing(steps):
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                result: ReturnT = stop.value
-                return result
-            if on_item is not None:
-                on_item(step)
+    mapped = map_generator(steps, on_item or (lambda _: None))
+    while True:
+        try:
+            next(mapped)
+        except StopIteration as stop:
+            result: ReturnT = stop.value
+            return result
 
 
 def map_generator(

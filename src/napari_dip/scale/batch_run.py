@@ -27,7 +27,7 @@ from napari_dip.pipeline.events import (
 from napari_dip.pipeline.execute.runner import UserControl
 from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SWITCHES, accept_old_names
-from napari_dip.pipeline.store.joint_network import read_network_weights
+from napari_dip.pipeline.store.network_files import read_network_weights
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, BatchEvent, FileOutcome
 from napari_dip.scale.batch.plan import find_remaining_plans, fit_batch_network
 from napari_dip.scale.batch.records import (

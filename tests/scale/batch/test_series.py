@@ -26,7 +26,7 @@ from napari_dip.pipeline.plan.joint_training import MAX_TRAINING_REGION_SIDE, MA
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT
 from napari_dip.pipeline.repetition import Repetition, write_python_script
-from napari_dip.pipeline.store.joint_network import read_network
+from napari_dip.pipeline.store.network_files import read_network
 from napari_dip.pipeline.store.tensor_file import read_metadata, read_tensors, write_tensors
 from napari_dip.scale.batch.plan import (
     MIN_JOINT_TRAINING_FILES,

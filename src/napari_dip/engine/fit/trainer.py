@@ -288,22 +288,8 @@ class Trainer:
         if outputs is not None:
             yield outputs
             return
-        network = self._average.get_network()
         mean = self.problem.terms[0].measurement.new_zeros(self._shape)
-        log_variance: Tensor | None = None
-        covered_fraction, pixel_count = 0.0, mean[0, 0].numel()
-        for sample in self.prior.make_inference_inputs():
-            estimate = self.prior.estimate(_apply_network_per_image(network, sample.network_input))
-            valid = (
-                torch.ones_like(mean[:, :1]) if sample.output_mask is None else sample.output_mask
-            )
-            mean += _place_on_grid(sample, valid * estimate.mean, self.prior.grid)
-            if estimate.log_variance is not None:
-                placed = _place_on_grid(sample, valid * estimate.log_variance, self.prior.grid)
-                log_variance = placed if log_variance is None else log_variance + placed
-            covered_fraction += float(valid.sum()) / len(valid) / pixel_count
-            yield covered_fraction
-        yield Estimate(mean, log_variance)
+        yield from _merge_inference(self.prior, self._average.get_network(), mean)
 
     def state_dict(self) -> StateDict:
         """Return a copy of weights, optimiser, average, random generator and counters."""
@@ -373,6 +359,55 @@ class Trainer:
             name: value.detach().clone()
             for name, value in self._average.get_network().state_dict().items()
         }
+
+
+class FinalInference(nn.Module):
+    """A fitted network as a module that predicts the image, by the passes of the final inference.
+
+    Where outputs were averaged over iterations, it is one pass.
+
+    Parameters
+    ----------
+    prior : Prior
+        Its network has the weights to use.
+    channels : int
+        C, the number of channels of the image.
+    """
+
+    def __init__(self, prior: Prior, channels: int) -> None:
+        super().__init__()
+        self.network = prior.network
+        self._prior, self._channels = prior, channels
+
+    @property
+    def source(self) -> Tensor:
+        """The input that the run had."""
+        return self._prior.get_source()
+
+    @torch.no_grad()
+    def forward(self, source: Tensor) -> Tensor:
+        """Map a source (B, D, *size), of the size of the run's, to the mean (B, C, *grid)."""
+        prior = self._prior.replace_source(source)
+        mean = source.new_zeros((len(source), self._channels, *prior.grid))
+        *_, estimate = _merge_inference(prior, self.network, mean)
+        assert isinstance(estimate, Estimate)
+        return estimate.mean
+
+
+def _merge_inference(prior: Prior, network: nn.Module, mean: Tensor) -> Iterator[Estimate | float]:
+    """Merge the samples of the final inference into `mean`, as `Trainer.run_final_inference`."""
+    log_variance: Tensor | None = None
+    covered_fraction, pixel_count = 0.0, mean[0, 0].numel()
+    for sample in prior.make_inference_inputs():
+        estimate = prior.estimate(_apply_network_per_image(network, sample.network_input))
+        valid = torch.ones_like(mean[:, :1]) if sample.output_mask is None else sample.output_mask
+        mean += _place_on_grid(sample, valid * estimate.mean, prior.grid)
+        if estimate.log_variance is not None:
+            placed = _place_on_grid(sample, valid * estimate.log_variance, prior.grid)
+            log_variance = placed if log_variance is None else log_variance + placed
+        covered_fraction += float(valid.sum()) / len(valid) / pixel_count
+        yield covered_fraction
+    yield Estimate(mean, log_variance)
 
 
 def _apply_network_per_image(network: nn.Module, network_input: Tensor) -> Tensor:

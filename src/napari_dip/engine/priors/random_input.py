@@ -38,6 +38,7 @@ class RandomInputPrior(Prior):
     """
 
     covers_grid = True
+    source_name = "random_input"
 
     def __init__(
         self,

@@ -237,6 +237,8 @@ class RecompressionPrior(Prior):
         Size of the crop of one training step; None: the whole grid.
     """
 
+    source_name = "_input"
+
     def __init__(
         self,
         network: nn.Module,

@@ -118,6 +118,8 @@ class ZssrPrior(Prior):
         Size of the target of one training step; None: the whole grid.
     """
 
+    source_name = "image"
+
     def __init__(
         self,
         network: ZssrNetwork,

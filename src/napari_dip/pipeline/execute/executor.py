@@ -26,6 +26,8 @@ from napari_dip.pipeline.plan.types import (
     INFERENCE,
     JOINT,
 )
+from napari_dip.pipeline.store.network_files import RunNetwork
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -33,12 +35,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_dip.engine.fit.state import Checkpoint, FitProgress, FitResult
+    from napari_dip.engine.fit.trainer import FinalInference
     from napari_dip.pipeline.assess.merge import ResultMerger
+    from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.execute.fit_setup import PreparedFit
+    from napari_dip.pipeline.execute.neighbour_frames import NeighbourFrames
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.plan.types import WorkUnit
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
+    from napari_dip.signatures import Report
 
     Weights = Mapping[str, Tensor]
 
@@ -251,6 +257,42 @@ class Executor:
                 self._save_network(unit.network_name, self._weights)
         return Control.GO
 
+    def make_network(self, report: Report) -> RunNetwork | None:
+        """Return the network of the last fit; None without one, or if another process has it.
+
+        Parameters
+        ----------
+        report : Report
+            Report of the run.
+        """
+        outcomes = {outcome.unit_id: outcome for outcome in self._merger.outcomes}
+        units = [
+            unit.drop_channels(self._calibration.constant_channels)
+            for unit in self._plan.units
+            if unit.has_estimate
+            and unit.id in outcomes
+            and self._source_id in (unit.id, unit.role == INFERENCE and unit.initial_unit_id)
+        ]
+        if self._weights is None or not units:
+            return None
+        unit, calibration = units[-1], self._calibration.get_fit_calibration()
+        outcome = outcomes[unit.id]
+        if not PRIOR_SPECS[outcome.prior_key].has_network:
+            return None
+        frames = self._frame_provider.get_neighbour_frames(unit, outcome.prior_key)
+        return RunNetwork(
+            plan=self._plan,
+            unit=unit,
+            outcome=outcome,
+            weights=self._weights,
+            report=report,
+            offset=tuple(calibration.intensity_offset[c] for c in unit.channels),
+            scale=tuple(calibration.intensity_scale[c] for c in unit.channels),
+            build=partial(
+                _build_network, self._image, unit, outcome.prior_key, frames, self._weights
+            ),
+        )
+
     def _fit_unit(
         self, unit: WorkUnit, number: int, checkpoint: Checkpoint | None
     ) -> Generator[Event, None, Control]:
@@ -409,12 +451,12 @@ class Executor:
             self._checkpoints.write_after_user_stop()  # before the unfinished result is merged
         unit_result = make_unit_result(self._image, fit_run.prepared_fit, result, self._recovery)
         self._merger.add(unit, unit_result)
+        if unit.role == INDEPENDENT:
+            self._source_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
         if result.is_ended_by_user:
             return Control.GO if is_whole_item_inference(unit) else Control.KEEP
         if self._save_result is not None:
             self._save_result(unit.id, unit_result)
-        if unit.role == INDEPENDENT:
-            self._source_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
         if self._checkpoints is not None and self._weights is not None:
             self._checkpoints.record_finished_unit(self._merger, self._weights)
             if not unit.iterations:  # other fits have offered checkpoints as they ran
@@ -467,3 +509,22 @@ class Executor:
             unit.role == FINE_TUNE_PROBE and unit.joint_network_name == joint_network_name
             for unit in self._plan.units
         )
+
+
+def _build_network(
+    image: CalibratedImage,
+    unit: WorkUnit,
+    prior_key: str,
+    frames: NeighbourFrames,
+    weights: Weights,
+) -> FinalInference:
+    """Prepare the fit of a unit again on the CPU, and return its network with fitted weights."""
+    from napari_dip.engine.fit.trainer import FinalInference
+    from napari_dip.engine.prior import pad_input_weights
+    from napari_dip.pipeline.execute.fit_setup import prepare_fit
+
+    image = replace(image, plan=replace(image.plan, device="cpu"))
+    prepared_fit = prepare_fit(image, unit, prior_key, frames)
+    prior = prepared_fit.prior
+    prior.network.load_state_dict(pad_input_weights(weights, prior.network))
+    return FinalInference(prior, len(unit.channels))

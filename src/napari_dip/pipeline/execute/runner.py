@@ -32,7 +32,7 @@ from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.lazy_inputs import add_change_notes, stamp_files
 from napari_dip.pipeline.plan.units import select_shard_tile_units, select_shard_units
-from napari_dip.pipeline.store.joint_network import (
+from napari_dip.pipeline.store.network_files import (
     list_network_outcomes,
     read_fitted_network,
     read_network_weights,
@@ -427,7 +427,7 @@ def _fit_units(
 ) -> Generator[Event, None, Restoration | None]:
     """Fit and merge all work units of a calibrated image."""
     monitor.set_expected_work(calibrated_image.plan)
-    merger, control = yield from _fit_remaining_units(
+    merger, executor, control = yield from _fit_remaining_units(
         calibrated_image, calibrated_image.plan.units, monitor, checkpoints
     )
     if control is Control.DISCARD:
@@ -437,7 +437,8 @@ def _fit_units(
         monitor.raise_if_timed_out(calibrated_image.header.name)
         return None
     monitor.start_assessment()
-    return merger.make_restoration(monitor.seconds, is_timed_out=monitor.is_timed_out)
+    restoration = merger.make_restoration(monitor.seconds, is_timed_out=monitor.is_timed_out)
+    return replace(restoration, run_network=executor.make_network(restoration.report))
 
 
 def _fit_remaining_units(
@@ -447,7 +448,7 @@ def _fit_remaining_units(
     checkpoints: CheckpointStore | None,
     *,
     saves_results: bool = False,
-) -> Generator[Event, None, tuple[ResultMerger, Control]]:
+) -> Generator[Event, None, tuple[ResultMerger, Executor, Control]]:
     """Fit units of a calibrated image, except those whose results are stored.
 
     Parameters
@@ -488,7 +489,7 @@ def _fit_remaining_units(
         save_result=unit_results.save if unit_results and saves_results else None,
     )
     control = yield from executor.run(units, checkpoint, merge_stored=merge_stored)
-    return merger, control
+    return merger, executor, control
 
 
 def read_image(
@@ -564,7 +565,7 @@ def restore_shard(
         image = yield from read_image(plan, data, monitor)
         units = select_shard_units(shard, image.plan)
         monitor.set_expected_work(image.plan, units)
-        _, control = yield from _fit_remaining_units(
+        *_, control = yield from _fit_remaining_units(
             image, units, monitor, checkpoints, saves_results=True
         )
         if control is Control.GO:

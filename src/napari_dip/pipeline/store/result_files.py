@@ -24,7 +24,7 @@ from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import make_plane_header
 from napari_dip.io.outputs import (
     IMAGE_SUFFIXES,
-    JSON_SUFFIXES,
+    SUFFIXES_BY_OUTPUT,
     OutputLock,
     check_outputs_differ,
     resolve_output,
@@ -140,6 +140,7 @@ def iter_output_writers(
         )
     yield "report", make_text_writer(format_json(result.report))
     yield "recipe", make_text_writer(result.recipe.to_json())
+    yield "save_network", lambda path: result.network.write(path, overwrite=overwrite)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -170,7 +171,7 @@ class ResultWriter:
                 path,
                 inputs,
                 overwrite,
-                suffixes=JSON_SUFFIXES if name in ("report", "recipe") else IMAGE_SUFFIXES,
+                suffixes=SUFFIXES_BY_OUTPUT.get(name, IMAGE_SUFFIXES),
                 bytes_needed=result.image.nbytes * len(given_paths),
             )
             for name, path in given_paths.items()

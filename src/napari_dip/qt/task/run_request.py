@@ -27,7 +27,7 @@ from napari_dip.pipeline.execute.crop_preview import MERGE_INPUT, run_crop_previ
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.repetition import Repetition
-from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT
+from napari_dip.pipeline.store.network_files import NETWORK_FILE_INPUT
 from napari_dip.qt.shell.background_call import MIN_UPDATE_SECONDS, JobProgress
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.napari_layers import (

@@ -12,7 +12,7 @@ from napari_dip.errors import Refusal
 from napari_dip.pipeline.events import NO_PROGRESS, Progress
 from napari_dip.pipeline.plan.joint_training import make_joint_units
 from napari_dip.pipeline.plan.units import make_units
-from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT
+from napari_dip.pipeline.store.network_files import NETWORK_FILE_INPUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

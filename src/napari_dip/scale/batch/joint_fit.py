@@ -26,7 +26,7 @@ from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
 from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, to_stack
 from napari_dip.pipeline.plan.types import JOINT, TrainingRegion
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from napari_dip.pipeline.store.joint_network import NETWORK_FILE_SCHEMA
+from napari_dip.pipeline.store.network_files import NETWORK_FILE_SCHEMA
 from napari_dip.pipeline.store.tensor_file import write_tensors
 from napari_dip.pipeline.store.unit_results import ResultStore
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, list_training_units

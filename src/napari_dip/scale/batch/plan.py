@@ -34,7 +34,7 @@ from napari_dip.pipeline.plan.joint_training import (
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import JointNetwork, TrainingRegion
 from napari_dip.pipeline.recipe import load_recipe
-from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT, read_network
+from napari_dip.pipeline.store.network_files import NETWORK_FILE_INPUT, read_network
 from napari_dip.scale.batch.jobs import BatchPlan, Job, JointTrainingPlan, list_training_units
 from napari_dip.scale.batch.joint_fit import fit_joint_network
 from napari_dip.scale.batch.records import (

@@ -26,7 +26,7 @@ from napari_dip.pipeline.machine import detect_machine, get_torch_version
 from napari_dip.pipeline.plan.units import Shard
 from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_NAME, CheckpointStore
-from napari_dip.pipeline.store.joint_network import pop_network_file
+from napari_dip.pipeline.store.network_files import pop_network_file
 from napari_dip.pipeline.store.run_folder import RunFolder, is_run_folder
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, FileOutcome, Job
 from napari_dip.scale.batch.plan import plan_file

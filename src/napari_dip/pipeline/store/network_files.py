@@ -1,0 +1,361 @@
+"""Save the fitted network of a run, and read the network files of jointly trained networks.
+
+A network is saved as safetensors, or as a package of the BioImage Model Zoo: TorchScript with test
+tensors and a page. https://github.com/bioimage-io/spec-bioimage-io describes its fields.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile, ZipInfo
+
+import numpy as np
+
+from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import make_printable, render_text
+from napari_dip.io.atomic import write_atomically
+from napari_dip.io.outputs import NETWORK_SUFFIXES, OutputLock, resolve_output
+from napari_dip.io.paths import compute_file_sha256, stat_readable_file
+from napari_dip.pipeline.assess.references import PAPERS, list_paper_keys
+from napari_dip.pipeline.assess.report import select_repeatable_fields
+from napari_dip.pipeline.plan.types import JOINT, JointNetwork
+from napari_dip.pipeline.store.checkpoints import read_outcome
+from napari_dip.pipeline.store.result_files import convert_to_failure, format_json
+from napari_dip.pipeline.store.tensor_file import (
+    DAMAGE_ERRORS,
+    group_tensors,
+    read_metadata,
+    read_tensors,
+    write_tensors,
+)
+from napari_dip.pipeline.torch_state import load_torch, use_default_torch_state
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from napari_dip.engine.fit.trainer import FinalInference
+    from napari_dip.pipeline.calibrate.types import RunPlan
+    from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
+    from napari_dip.signatures import FilePath, Report
+
+#: Schema of network files; increased when older files would be misread.
+NETWORK_FILE_SCHEMA = 1
+#: Name of the network file among the inputs of a run.
+NETWORK_FILE_INPUT = "network_file"
+#: Version of the model description: the oldest whose fields suffice.
+BIOIMAGE_FORMAT_VERSION = "0.5.4"
+#: Parts of a TorchScript file that running it does not need. They hold paths of this computer.
+_DEBUG_ENTRIES = re.compile(r"\.debug_pkl$|/traced_inputs")
+#: DOI or arXiv number at the end of a paper's entry; arXiv has DOIs of this form.
+_DOI_PATTERN = re.compile(r"(?:doi:|arXiv:(?=\d))(\S+?)\.?$")
+
+
+def pop_network_file(inputs: dict[str, Any]) -> JointNetwork | None:
+    """Remove the network of a series from extra inputs and return it; None if there is none."""
+    path = inputs.pop(NETWORK_FILE_INPUT, None)
+    return None if path is None else read_network(path)
+
+
+def read_network(path: str | os.PathLike[str]) -> JointNetwork:
+    """Read the description of a network file, without importing torch or verifying the weights.
+
+    Raises
+    ------
+    RefusedError
+        If the file is no network file, or cannot be read.
+    """
+    file_path, _ = stat_readable_file(path)
+    printable = make_printable(str(file_path))
+    digest = compute_file_sha256(file_path)
+    try:
+        description = read_metadata(file_path)["network"]
+        if description["schema"] != NETWORK_FILE_SCHEMA:
+            raise ValueError(f"its schema is {description['schema']}")
+        return JointNetwork(
+            path=os.fspath(path),
+            sha256=digest,
+            task=str(description["task"]),
+            settings=dict(description["settings"]),
+            preset=str(description["preset"]),
+            version=str(description["version"]),
+            restarts=int(description["repeats"]),
+            prior_key=str(description["prior"]),
+            widths=tuple(int(width) for width in description["widths"]),
+            uses_half_resolution=bool(description["halved"]),
+            groups=tuple(tuple(int(c) for c in group) for group in description["groups"]),
+            files=tuple(str(file["name"]) for file in description["files"]),
+            outcomes=tuple(read_outcome(outcome) for outcome in description["outcomes"]),
+        )
+    except DAMAGE_ERRORS as error:
+        why = "it was not written as one, or it is damaged"
+        raise RefusedError("series-broken", path=printable, why=why) from error
+
+
+def read_fitted_network(network: JointNetwork) -> JointNetwork:
+    """Return a network of a plan as it was fitted, which may have been after the plan was made."""
+    return network if network.sha256 else read_network(network.path)
+
+
+def read_network_weights(network: JointNetwork) -> dict[str, dict[str, Any]]:
+    """Read and verify the weights of a network file, by series and parameter name.
+
+    Raises
+    ------
+    RefusedError
+        If the weights are damaged, or the file has changed since the run was planned.
+    """
+    path, printable = Path(network.path), make_printable(network.path)
+    if compute_file_sha256(path) != network.sha256:
+        why = "it has changed since it was looked at"
+        raise RefusedError("series-broken", path=printable, why=why)
+    try:
+        return group_tensors(read_tensors(path))
+    except DAMAGE_ERRORS as error:
+        why = "its weights are damaged"
+        raise RefusedError("series-broken", path=printable, why=why) from error
+
+
+def list_network_outcomes(plan: RunPlan, outcomes: Sequence[UnitOutcome]) -> list[UnitOutcome]:
+    """Return the outcomes of the network's own fits that are not among `outcomes` yet.
+
+    The first note on joint training is replaced by one that names the network's file.
+    """
+    if plan.network is None:
+        return []
+    name = make_printable(plan.network.name)
+    existing_ids = {outcome.unit_id for outcome in outcomes}
+    series_names = {unit.joint_network_name for unit in plan.units}
+    missing_outcomes = []
+    for outcome in plan.network.outcomes:
+        if outcome.joint_network_name not in series_names or outcome.unit_id in existing_ids:
+            continue
+        if outcome.role == JOINT:
+            note = make_note("series-network", name=name, count=outcome.region_count)
+            outcome = replace(outcome, notes=(note, *outcome.notes[1:]))
+        missing_outcomes.append(outcome)
+    return missing_outcomes
+
+
+def refuse_network(plan: Plan) -> Refusal | None:
+    """Refuse to save the network of a run that has none, or one for each tile."""
+    has_network = PRIOR_SPECS[plan.fit_config.prior_key].has_network
+    return None if has_network and not plan.tiles else make_refusal("network-none")
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class RunNetwork:
+    """Network of the last fit of a run, with its weights and what describes them.
+
+    Attributes
+    ----------
+    plan : RunPlan
+    unit : WorkUnit
+        The last one that the network was applied to.
+    outcome : UnitOutcome
+    weights : mapping of str to Tensor
+    report : Report
+    offset, scale : tuple of float
+        Grey value of 0 in network units, and grey values of 1, for each channel of the unit.
+    build : callable
+        Returns the network with these weights, and the input that it had.
+    """
+
+    plan: RunPlan = field(repr=False)
+    unit: WorkUnit
+    outcome: UnitOutcome
+    weights: Mapping[str, Any] = field(repr=False)
+    report: Report = field(repr=False)
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+    build: Callable[[], FinalInference] = field(repr=False)
+
+    def save(self, path: FilePath, *, overwrite: bool = False) -> Path:
+        """Save the network; see `napari_dip.signatures.FittedNetwork`."""
+        headers = (self.plan.header, *self.plan.extra_headers.values())
+        inputs = [header.path for header in headers if header.path]
+        target = resolve_output(path, inputs, overwrite, suffixes=NETWORK_SUFFIXES)
+        with OutputLock(path):
+            try:
+                self.write(target, overwrite=overwrite)
+            except Exception as error:
+                raise convert_to_failure(error, target) from error
+        return Path(path)
+
+    def write(self, target: Path, *, overwrite: bool) -> None:
+        """Write the network to a path that was checked."""
+        if target.suffix.lower() != ".zip":
+            write_tensors(target, self.weights, {"fitted_network": self.describe()})
+            return
+        files = self._make_package()
+        with write_atomically(target, overwrite=overwrite) as path, ZipFile(path, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(ZipInfo(name), content)  # without a time: equal bytes
+
+    def describe(self) -> dict[str, Any]:
+        """Return image, recipe, noise and limits of the network, in plain JSON types."""
+        description = {
+            "source": self.plan.header.name,
+            "unit": self.unit.id,
+            "channels": [channel + 1 for channel in self.unit.channels],
+            "offset": self.offset,
+            "scale": self.scale,
+            "left_out": self._list_left_out(),
+            "recipe": self.report["recipe"],
+            "report": select_repeatable_fields(self.report),
+        }
+        plain: dict[str, Any] = json.loads(format_json(description))
+        return plain
+
+    def _list_left_out(self) -> list[str]:
+        """Return one sentence for each thing that is done in a run, and not by the network."""
+        unit_count = sum(unit.has_estimate for unit in self.plan.units)
+        uses_noise = PRIOR_SPECS[self.outcome.prior_key].input_traits.is_random_noise
+        conditions = {
+            "network-units": True,
+            "network-before": True,
+            "network-size": True,
+            "network-half": self.report["fit"]["half_resolution"],
+            "network-passes": True,
+            "network-others": unit_count > 1 and not self.unit.joint_network_name,
+            "network-average": uses_noise,
+            "network-joint": bool(self.unit.joint_network_name),
+            "network-ended": self.outcome.is_ended_by_user,
+            "network-device": self.plan.device != "cpu",
+        }
+        facts = {"count": unit_count, "refined": self.outcome.is_refined}
+        return [render_text(key, **facts) for key, holds in conditions.items() if holds]
+
+    def _make_package(self) -> dict[str, bytes]:
+        """Return the files of a package by name, after a check of the saved module."""
+        load_torch()
+        with use_default_torch_state(self.plan.threads):
+            module = self.build().eval()
+            source = module.source.contiguous()
+            output = module(source)
+            script = _make_torchscript(module, source, output)
+        arrays = {"test_input.npy": source.numpy(), "test_output.npy": output.numpy()}
+        model = self._describe_model(*(array.shape for array in arrays.values()))
+        page = render_text(
+            "network-page",
+            title=model["name"],
+            program=f"napari-dip {self.report['version']}",
+            source=make_printable(self.plan.header.name),
+            sha256=self.report["input_sha256"],
+            input=model["inputs"][0]["description"],
+            output=model["outputs"][0]["description"],
+            left_out="\n".join(f"- {sentence}" for sentence in self._list_left_out()),
+            units="\n".join(
+                f"| {channel + 1} | {offset!r} | {scale!r} |"
+                for channel, offset, scale in zip(
+                    self.unit.channels, self.offset, self.scale, strict=True
+                )
+            ),
+            noise=format_json(self.report["noise"]),
+            recipe=format_json(self.report["recipe"]),
+        )
+        return {
+            "rdf.yaml": format_json(model).encode(),  # JSON is YAML
+            "README.md": page.encode(),
+            "weights.pt": script,
+            **{name: _format_array(array) for name, array in arrays.items()},
+        }
+
+    def _describe_model(
+        self, source_shape: tuple[int, ...], shape: tuple[int, ...]
+    ) -> dict[str, Any]:
+        """Return the description of the model by the specification of the BioImage Model Zoo."""
+        torch, task = load_torch(), self.report["task"]
+        stem = re.sub(r"[^\w.-]+", " ", self.plan.header.name, flags=re.ASCII)[:80].strip()
+        traits = PRIOR_SPECS[self.outcome.prior_key].input_traits
+        kind = "network-input-noise" if traits.is_random_noise else "network-input-image"
+        tensors = {
+            "input": (render_text(kind), source_shape),
+            "output": (render_text("network-output"), shape),
+        }
+        inputs, outputs = (
+            [
+                {
+                    "id": name,
+                    "description": description,
+                    "axes": self._describe_axes(tensor_shape),
+                    "test_tensor": {"source": f"test_{name}.npy"},
+                    "data": {"type": "float32"},
+                }
+            ]
+            for name, (description, tensor_shape) in tensors.items()
+        )
+        papers = [PAPERS[key] for key in list_paper_keys(self.report)]
+        return {
+            "type": "model",
+            "format_version": BIOIMAGE_FORMAT_VERSION,
+            "name": f"{task} of {stem}",
+            "description": render_text("network-summary"),
+            "documentation": {"source": "README.md"},
+            "authors": [{"name": f"napari-dip {self.report['version']}"}],
+            "cite": [
+                {
+                    "text": paper,
+                    "doi": match[1] if "/" in match[1] else f"10.48550/arXiv.{match[1]}",
+                }
+                for paper in papers
+                if (match := _DOI_PATTERN.search(paper))
+            ],
+            "tags": ["napari-dip", "deep-image-prior", task],
+            "inputs": inputs,
+            "outputs": outputs,
+            "weights": {
+                "torchscript": {"source": "weights.pt", "pytorch_version": torch.__version__}
+            },
+            "config": {"napari_dip": self.describe()},
+        }
+
+    def _describe_axes(self, shape: tuple[int, ...]) -> list[dict[str, Any]]:
+        """Return the axes of a tensor (1, C, *grid)."""
+        grid_axes = self.plan.layout.grid_axes
+        names = [f"channel{number}" for number in range(1, shape[1] + 1)]
+        axes: list[dict[str, Any]] = [
+            {"type": "batch", "size": 1},
+            {"type": "channel", "channel_names": names},
+        ]
+        for letter, size in zip(grid_axes, shape[2:], strict=True):
+            axis: dict[str, Any] = {"size": size}
+            axis |= {"type": "time"} if letter == "T" else {"type": "space", "id": letter.lower()}
+            axes.append(axis)
+        return axes
+
+
+def _make_torchscript(module: FinalInference, source: Any, output: Any) -> bytes:
+    """Return the bytes of a module as TorchScript, without paths of this computer.
+
+    Raises
+    ------
+    ValueError
+        If it does not give the same output for the source.
+    """
+    torch, saved, stripped = load_torch(), BytesIO(), BytesIO()
+    with warnings.catch_warnings():  # sizes become constants, and torch.export is no such format
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(module, (source,), check_trace=False), saved)
+        with ZipFile(saved) as archive, ZipFile(stripped, "w") as target:
+            for name in archive.namelist():
+                if not _DEBUG_ENTRIES.search(name):
+                    target.writestr(ZipInfo(name), archive.read(name))
+        if not torch.equal(torch.jit.load(BytesIO(stripped.getvalue()))(source), output):
+            raise ValueError("the saved network gives other pixels than the run")
+    return stripped.getvalue()
+
+
+def _format_array(array: Any) -> bytes:
+    """Return the bytes of an array as NPY file."""
+    content = BytesIO()
+    np.save(content, np.ascontiguousarray(array), allow_pickle=False)
+    return content.getvalue()

@@ -1,0 +1,243 @@
+"""Fitted networks outside of this package: the pixels of the run, and all that describes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+import napari_dip as dip
+from napari_dip.cli import main
+from napari_dip.engine.fit.trainer import Trainer
+from napari_dip.engine.problem import Estimate
+from napari_dip.pipeline.execute.runner import Control
+from napari_dip.pipeline.store.checkpoints import CheckpointStore
+from napari_dip.pipeline.store.tensor_file import read_metadata, read_tensors
+from napari_dip.pipeline.torch_state import use_default_torch_state
+from small_runs import make_noisy, plan_for, run_to_end
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
+FAST: dict[str, Any] = {
+    "preset": "fast",
+    "max_iterations": 20,
+    "device": "cpu",
+    "threads": 1,
+}
+IMAGE = make_noisy(48)[:, :44]
+HOLE = np.zeros(IMAGE.shape, bool)
+HOLE[20:26, 10:22] = True
+MOVIE = np.stack([make_noisy(40, seed) for seed in range(2)])
+
+
+@pytest.fixture
+def final_means(monkeypatch) -> list[np.ndarray]:
+    """What the networks of a run give in its final inference, before any postprocessing."""
+    means: list[np.ndarray] = []
+    run = Trainer.run_final_inference
+
+    def record(trainer: Trainer) -> Iterator[Estimate | float]:
+        for step in run(trainer):
+            if isinstance(step, Estimate):
+                means.append(step.mean.numpy().copy())
+            yield step
+
+    monkeypatch.setattr(Trainer, "run_final_inference", record)
+    return means
+
+
+def read_package(path: Path) -> dict[str, bytes]:
+    with ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def run_script(files: dict[str, bytes]) -> np.ndarray:
+    source = torch.from_numpy(np.load(BytesIO(files["test_input.npy"])))
+    with use_default_torch_state(1), torch.no_grad():
+        return torch.jit.load(BytesIO(files["weights.pt"]))(source).numpy()
+
+
+@pytest.mark.parametrize(
+    ("task", "image", "settings"),
+    [
+        ("denoise", IMAGE, {}),
+        ("denoise", IMAGE, {"prior": "blind-spot"}),
+        ("denoise", IMAGE, {"restarts": 2}),
+        ("denoise", MOVIE, {"axes": "TYX"}),
+        ("denoise", MOVIE, {"axes": "CYX"}),
+        ("denoise", MOVIE, {"axes": "TYX", "prior": "blind-spot", "neighbouring_frames": True}),
+        ("inpaint", IMAGE, {"mask": HOLE}),
+        ("super_resolve", IMAGE, {"factor": 2}),
+        ("guide", IMAGE, {"guide": np.flipud(IMAGE)}),
+    ],
+    ids=lambda value: repr(sorted(value)) if isinstance(value, dict) else None,
+)
+def test_a_package_gives_the_pixels_of_the_run_before_refinement(
+    task, image, settings, final_means, tmp_path
+):
+    result = getattr(dip, task)(image, **FAST, **settings)
+    result.network.save(tmp_path / "network.zip")
+    files = read_package(tmp_path / "network.zip")
+    output = run_script(files)
+    np.testing.assert_array_equal(output, final_means[-1])
+    np.testing.assert_array_equal(output, np.load(BytesIO(files["test_output.npy"])))
+    assert (
+        "average"
+        not in files["README.md"]
+        .decode()
+        .partition("## Noise")[0]
+        .lower()
+        .partition("## validation")[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [("denoise", {"prior": "random-input"}), ("deblur", {"gaussian_sigma": 1.0})],
+)
+def test_a_package_of_random_input_says_that_the_run_averages(task, settings, tmp_path):
+    result = getattr(dip, task)(IMAGE, **FAST, **settings)
+    result.network.save(tmp_path / "network.zip")
+    files = read_package(tmp_path / "network.zip")
+    page = files["README.md"].decode()
+    assert "running average of outputs" in page
+    assert "Fixed random numbers" in page
+    source = np.load(BytesIO(files["test_input.npy"]))
+    assert source.shape[1] >= 32
+    np.testing.assert_array_equal(run_script(files), np.load(BytesIO(files["test_output.npy"])))
+
+
+def test_a_page_says_what_the_network_was_fitted_to_and_what_it_leaves_out(tmp_path):
+    tifffile.imwrite(tmp_path / "cells.tif", IMAGE)
+    result = dip.denoise(tmp_path / "cells.tif", **FAST, restarts=2)
+    result.network.save(tmp_path / "network.zip")
+    files = read_package(tmp_path / "network.zip")
+    page, model = files["README.md"].decode(), json.loads(files["rdf.yaml"])
+    assert "cells.tif" in page
+    assert result.report["input_sha256"] in page
+    assert "NL-Bayes" in page
+    assert "2 networks" in page
+    assert f'"gain": [\n    {result.report["noise"]["gain"][0]}' in page
+    description = model["config"]["napari_dip"]
+    assert dip.make_recipe("denoise", **FAST, restarts=2).to_dict() == description["recipe"]
+    scale, offset = description["scale"][0], description["offset"][0]
+    grey = np.load(BytesIO(files["test_input.npy"]))[0, 0] * scale + offset
+    np.testing.assert_allclose(grey, IMAGE, rtol=1e-5)
+
+
+def test_a_package_holds_no_path_of_this_computer(tmp_path):
+    tifffile.imwrite(tmp_path / "cells.tif", IMAGE)
+    result = dip.denoise(tmp_path / "cells.tif", **FAST)
+    result.network.save(tmp_path / "network.zip")
+    package = Path(dip.__file__).parent
+    for content in read_package(tmp_path / "network.zip").values():
+        for path in (tmp_path, package, Path(torch.__file__).parent):
+            assert os.fsencode(path) not in content
+
+
+@pytest.mark.filterwarnings("ignore")  # those of the libraries of that program
+def test_bioimageio_core_validates_a_package_offline_and_gives_its_pixels(
+    final_means, tmp_path, monkeypatch
+):
+    core = pytest.importorskip("bioimageio.core")
+    result = dip.denoise(IMAGE, **FAST)
+    result.network.save(tmp_path / "network.zip")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    summary = core.test_model(tmp_path / "network.zip", weight_format="torchscript")
+    assert summary.status == "passed", summary.format()
+    model = core.load_model(tmp_path / "network.zip")
+    sample = core.digest_spec.get_test_input_sample(model)
+    with core.create_prediction_pipeline(model, devices=["cpu"]) as pipeline:
+        prediction = pipeline.predict_sample_without_blocking(sample)
+    (output,) = prediction.members.values()
+    np.testing.assert_array_equal(output.data.values, final_means[-1])
+
+
+def test_weights_come_with_a_recipe_that_repeats_the_run(tmp_path):
+    result = dip.denoise(IMAGE, **FAST)
+    path = result.network.save(tmp_path / "network.safetensors")
+    weights, description = read_tensors(path), read_metadata(path)["fitted_network"]
+    assert weights.keys() == result.network.weights.keys()
+    assert all(torch.equal(weights[name], result.network.weights[name]) for name in weights)
+    again = dip.restore(IMAGE, description["recipe"])
+    np.testing.assert_array_equal(again.image, result.image)
+    assert all(torch.equal(weights[name], again.network.weights[name]) for name in weights)
+
+
+def test_a_run_that_was_kept_has_a_network(tmp_path):
+    run = dip.run("denoise", IMAGE, **FAST)
+    for event in run:
+        if event.iteration >= 8:
+            run.keep()
+    run.result.network.save(tmp_path / "network.zip")
+    assert "ended by hand" in read_package(tmp_path / "network.zip")["README.md"].decode()
+
+
+def test_a_resumed_run_has_the_network_of_one_without_interruption(tmp_path):
+    plan = plan_for(MOVIE, "TYX", **FAST)
+    _, whole = run_to_end(plan, MOVIE)
+    polls = iter(range(30))
+    interrupt = partial(next, polls, None)
+    first = CheckpointStore(tmp_path / "run", resume=False)
+    _, kept = run_to_end(
+        plan,
+        MOVIE,
+        checkpoints=first,
+        poll_control=lambda: Control.KEEP if interrupt() is None else Control.GO,
+    )
+    assert kept.stop_reason.value == "user"
+    _, resumed = run_to_end(plan, MOVIE, checkpoints=CheckpointStore(tmp_path / "run", resume=True))
+    np.testing.assert_array_equal(resumed.image, whole.image)
+    weights, expected = resumed.network.weights, whole.network.weights
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    resumed.network.save(tmp_path / "resumed.safetensors")
+
+
+def test_the_command_saves_the_network_of_the_python_function(tmp_path):
+    tifffile.imwrite(tmp_path / "in.tif", IMAGE)
+    options = ["--preset", "fast", "--max-iterations", "20", "--device", "cpu", "--threads", "1"]
+    for suffix in ("safetensors", "zip"):
+        command = ["denoise", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif")]
+        network = str(tmp_path / f"network.{suffix}")
+        assert main([*command, *options, "--overwrite", "--save-network", network]) == 0
+    weights = read_tensors(tmp_path / "network.safetensors")
+    expected = dip.denoise(IMAGE, **FAST).network.weights
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert "rdf.yaml" in read_package(tmp_path / "network.zip")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--save-network", "network.pt"],
+        ["--save-network", "network.zip", "--tile", "128"],
+    ],
+)
+def test_a_network_that_cannot_be_saved_is_refused_before_work(options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("in.tif", make_noisy(288))
+    assert main(["denoise", "in.tif", "-o", "out.tif", *options]) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"in.tif"}
+
+
+def test_an_image_in_tiles_has_no_network_and_says_so():
+    result = dip.denoise(make_noisy(288), **{**FAST, "max_iterations": 2}, tile=128)
+    with pytest.raises(dip.RefusedError, match="tiles"):
+        _ = result.network
