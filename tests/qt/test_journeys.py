@@ -8,6 +8,7 @@ table of tests/feature_requests.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,20 +36,24 @@ class User:
     qtbot: Any
     viewer: Any = None
     dock: Any = None
+    clicks: int = 0
 
     def open_sample(self, key: str, side: int) -> None:
-        """File, Open Sample; then all layers are cut to one corner of what they show."""
+        """File, Open Sample; then all layers but a PSF are cut to a corner of what they show."""
         self.viewer.open_sample("napari-dip", key)
         for layer in self.viewer.layers:
-            layer.data = np.ascontiguousarray(layer.data[..., 20 : 20 + side, 40 : 40 + side])
+            if layer.name != "psf":
+                layer.data = np.ascontiguousarray(layer.data[..., 20 : 20 + side, 40 : 40 + side])
         self.viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
         camera = self.viewer.scene.camera  # napari's own reset still sees the layers uncut
         camera.center, camera.zoom = (side / 2, side / 2), 400 / side
 
     def open_dock(self, entry: str) -> None:
-        """Plugins, Deep Image Prior; and a run that ends within seconds."""
+        """Plugins, the entry below Deep Image Prior; and a run that ends within seconds."""
+        self.clicks = 2
         _, self.dock = self.viewer.window.add_plugin_dock_widget("napari-dip", entry)
-        self.set(preset="fast")
+        if hasattr(self.dock, "form"):
+            self.set(preset="fast")
 
     def set(self, **settings: Any) -> None:
         for name, value in settings.items():
@@ -69,6 +74,7 @@ class User:
         button = self.button(label)
         assert button.isEnabled(), f"'{label}' cannot be pressed"
         self.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+        self.clicks += 1
 
     def wait_until(self, happened: Callable[[], bool]) -> None:
         self.qtbot.waitUntil(happened, timeout=PATIENCE)
@@ -228,3 +234,42 @@ def test_a_dock_that_was_moved_away_from_its_tab_stays_there(user):
     window.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, second)
     window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, second)
     assert not window.tabifiedDockWidgets(first) and not dock.parentWidget().isFloating()
+
+
+@pytest.mark.timeout(300)  # four runs
+def test_the_page_of_comparison_counts_the_clicks_of_four_journeys(user, tmp_path, monkeypatch):
+    user.open_sample("blurred", side=32)  # with its PSF
+    image = user.viewer.layers.selection.active = user.viewer.layers["blurred mitochondria"]
+    counts = []
+    for entry, is_stopped in (("Denoise", False), ("Denoise", True), ("Deblur", False)):
+        user.open_dock(entry)
+        user.set(max_iterations="100000" if is_stopped else "3")
+        if is_stopped:
+            user.set(prior="random-input")  # else the fit of so small an image ends first
+        before = len(user.viewer.layers)
+        user.press("Run")
+        if is_stopped:
+            user.wait_until(lambda: user.dock.validation_curve.point_count >= 1)
+            user.qtbot.wait(DOUBLE_CLICK)
+            user.press("Stop and keep")
+        user.wait_for_end()
+        assert len(user.viewer.layers) > before
+        counts.append(user.clicks)
+        user.viewer.window.remove_dock_widget(user.dock.parentWidget())
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        tifffile.imwrite(tmp_path / "in" / f"{name}.tif", image.data)
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "in"))
+    user.open_dock("Batch")
+    settings = user.dock.recipe_chooser.settings_combo
+    settings.setCurrentIndex(settings.findText("Instant"))  # seconds, at the same clicks
+    user.press("Add folder…")
+    user.clicks += 2  # the folder and OK, in the dialog
+    user.wait_until(lambda: user.dock.run_bar.run_button.isEnabled())
+    user.press("Run")
+    user.wait_for_end()
+    assert len(list((tmp_path / "in" / "denoised").glob("*.tif"))) == 2
+    counts.append(user.clicks)
+    page = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith("| napari-dip 0.1.0")]
+    assert [cell.strip() for cell in row.split("|")[2:6]] == list(map(str, counts))
