@@ -133,7 +133,7 @@ class InterruptCatcher:
     """
 
     def __init__(self, *, is_quiet: bool = False, message: str = _INTERRUPT_MESSAGE) -> None:
-        self.is_requested = False
+        self.is_requested: bool = False
         self._is_quiet = is_quiet
         self._message = f"\n{message}\n".encode()
         self._previous_handlers: dict[int, Any] = {}

@@ -303,10 +303,10 @@ class GuidedPrior(Prior):
     def __init__(self, prior: Prior, guide: Tensor) -> None:
         self._prior = prior
         self._guide = guide
-        self.network = prior.network
-        self.grid = prior.grid
-        self.covers_grid = prior.covers_grid
-        self.reveals_validation = prior.reveals_validation
+        self.network: nn.Module = prior.network
+        self.grid: tuple[int, ...] = prior.grid
+        self.covers_grid: bool = prior.covers_grid
+        self.reveals_validation: bool = prior.reveals_validation
 
     def get_source(self) -> Tensor:
         """Return the source of the prior without a guide."""

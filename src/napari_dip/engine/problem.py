@@ -114,7 +114,7 @@ class Chain(Operator):
 
     def __init__(self, *operators: Operator) -> None:
         super().__init__()
-        self.operators = nn.ModuleList(operators)
+        self.operators: nn.ModuleList = nn.ModuleList(operators)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, C, *grid) to (B, C, *measured) of the last operator."""

@@ -44,7 +44,7 @@ _SUFFIX_FAULTS = {
     NETWORK_SUFFIXES: "output-network",
 }
 #: Allowed suffixes of the outputs that are no images, by name.
-SUFFIXES_BY_OUTPUT = {
+SUFFIXES_BY_OUTPUT: dict[str, tuple[str, ...]] = {
     "report": JSON_SUFFIXES,
     "recipe": JSON_SUFFIXES,
     "save_network": NETWORK_SUFFIXES,

@@ -71,8 +71,8 @@ class LazyPixels:
 
     def __init__(self, name: str, array: Any) -> None:
         self.shape: tuple[int, ...] = tuple(array.shape)
-        self.dtype = np.dtype(array.dtype)
-        self.ndim = len(self.shape)
+        self.dtype: np.dtype[Any] = np.dtype(array.dtype)
+        self.ndim: int = len(self.shape)
         self._name, self._array = name, array
 
     def __getitem__(self, index: Any) -> AnyArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import floor
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QLabel, QPushButton, QWidget
 
 from napari_dip.errors import Refusal
 from napari_dip.errors.templates import TEXTS, format_bytes, render_text
@@ -43,10 +43,14 @@ class ComputerCheckWidget(QWidget):
         self._examine = examine
         self._call: BackgroundCall | None = None
         self._install_commands: list[str] = []
-        self.message_label = make_message_label()
-        self.check_button = make_button("Check again", "Try PyTorch and look for GPUs again")
-        self.copy_button = make_button("Copy", "Copy the whole report, to send it to somebody")
-        self.copy_command_button = make_button(
+        self.message_label: QLabel = make_message_label()
+        self.check_button: QPushButton = make_button(
+            "Check again", "Try PyTorch and look for GPUs again"
+        )
+        self.copy_button: QPushButton = make_button(
+            "Copy", "Copy the whole report, to send it to somebody"
+        )
+        self.copy_command_button: QPushButton = make_button(
             "Copy the line", "Copy the command that installs what is missing, for a terminal"
         )
         buttons = [self.check_button, self.copy_button, self.copy_command_button]

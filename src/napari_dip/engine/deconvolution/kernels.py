@@ -82,7 +82,9 @@ class SoftmaxKernel(nn.Module):
 
     def __init__(self, logits: Tensor | nn.Module) -> None:
         super().__init__()
-        self.logits = nn.Parameter(logits.clone()) if isinstance(logits, Tensor) else logits
+        self.logits: nn.Parameter | nn.Module = (
+            nn.Parameter(logits.clone()) if isinstance(logits, Tensor) else logits
+        )
 
     def forward(self) -> Tensor:
         """Return the kernel (*sizes)."""
@@ -135,7 +137,7 @@ class KernelNetwork(nn.Module):
             with torch.no_grad():
                 output_layer.weight.zero_()
                 output_layer.bias.copy_(initial_logits.flatten())
-        self.layers = nn.Sequential(hidden_layer, nn.ReLU6(), output_layer)
+        self.layers: nn.Sequential = nn.Sequential(hidden_layer, nn.ReLU6(), output_layer)
 
     def forward(self) -> Tensor:
         """Return the logits (*sizes)."""
@@ -157,7 +159,7 @@ class GaussianKernel(nn.Module):
         if len(sigmas) not in (1, len(sizes)):
             raise ValueError(f"{len(sigmas)} widths do not fit {len(sizes)} axes.")
         self.sizes = sizes
-        self.log_sigmas = nn.Parameter(_compute_logarithms("sigma", sigmas))
+        self.log_sigmas: nn.Parameter = nn.Parameter(_compute_logarithms("sigma", sigmas))
 
     def forward(self) -> Tensor:
         """Return the kernel (*sizes)."""
@@ -191,8 +193,8 @@ class MotionKernel(nn.Module):
     def __init__(self, sizes: tuple[int, ...], length: float, angle: float) -> None:
         super().__init__()
         self.sizes = sizes
-        self.log_length = nn.Parameter(_compute_logarithms("length", (length,))[0])
-        self.angle = nn.Parameter(torch.tensor(float(angle)))
+        self.log_length: nn.Parameter = nn.Parameter(_compute_logarithms("length", (length,))[0])
+        self.angle: nn.Parameter = nn.Parameter(torch.tensor(float(angle)))
         count = _POINTS_PER_PIXEL * int(sqrt(sizes[-1] ** 2 + sizes[-2] ** 2)) + 1
         positions = (torch.arange(count) + 0.5) / count - 0.5
         self.register_buffer("positions", positions, persistent=False)
@@ -228,7 +230,7 @@ class DefocusKernel(nn.Module):
     def __init__(self, sizes: tuple[int, ...], radius: float) -> None:
         super().__init__()
         self.sizes = sizes
-        self.log_radius = nn.Parameter(_compute_logarithms("radius", (radius,))[0])
+        self.log_radius: nn.Parameter = nn.Parameter(_compute_logarithms("radius", (radius,))[0])
 
     def forward(self) -> Tensor:
         """Return the kernel (*sizes)."""

@@ -54,26 +54,26 @@ class UnwrappedOptimizer(Optimizer):
     temporary folder and sets an environment variable. Nothing is compiled here.
     """
 
-    zero_grad = inspect.unwrap(Optimizer.zero_grad)
-    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    zero_grad: Any = inspect.unwrap(Optimizer.zero_grad)
+    add_param_group: Any = inspect.unwrap(Optimizer.add_param_group)
 
 
 class Adam(UnwrappedOptimizer, torch.optim.Adam):
     """Adam of torch without the compiler's wrappers."""
 
-    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+    step: Any = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
 
 class SGD(UnwrappedOptimizer, torch.optim.SGD):
     """Gradient descent of torch without the compiler's wrappers."""
 
-    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+    step: Any = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
 
 
 class LineSearchLbfgs(UnwrappedOptimizer, torch.optim.LBFGS):
     """L-BFGS of torch, for a search over a few parameters, without the compiler's wrappers."""
 
-    step = torch.no_grad()(inspect.unwrap(torch.optim.LBFGS.step))
+    step: Any = torch.no_grad()(inspect.unwrap(torch.optim.LBFGS.step))
 
 
 def make_adam(groups: list[dict[str, Any]]) -> Optimizer:

@@ -178,7 +178,9 @@ class EagerTrainStep:
         uses_bfloat16: bool,
     ) -> None:
         self.optimizer = optimizer
-        self.weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        self.weights: list[Tensor] = [
+            weight for group in optimizer.param_groups for weight in group["params"]
+        ]
         self._problem = problem
         self._prior = prior
         self._max_gradient_norm = max_gradient_norm

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_dip.engine.fit.optimizers import Schedule
+    from napari_dip.engine.fit.train_step import CudaGraphTrainStep, EagerTrainStep
     from napari_dip.engine.prior import NetworkSample, Prior
     from napari_dip.errors.notes import Note
 
@@ -191,11 +192,11 @@ class Trainer:
         self.problem = problem
         self.prior = prior
         self.schedule = schedule
-        self.iteration = 0
-        self.rate_factor = 1.0
+        self.iteration: int = 0
+        self.rate_factor: float = 1.0
         self.uses_validation_pixels = False
-        self.has_validation_input = prior.make_validation_input() is not None
-        self.reveals_validation = prior.reveals_validation
+        self.has_validation_input: bool = prior.make_validation_input() is not None
+        self.reveals_validation: bool = prior.reveals_validation
         measurement = problem.terms[0].measurement
         self._rng = torch.Generator(measurement.device).manual_seed(seed)
         learned = [weight for term in problem.terms for weight in term.operator.parameters()]
@@ -205,7 +206,7 @@ class Trainer:
         )
         self._optimizer = make_optimizer([group for group in groups if group["params"]])
         uses_bfloat16 = schedule.uses_bfloat16 and has_fast_bfloat16(measurement.device)
-        self.train_step = make_train_step(
+        self.train_step: EagerTrainStep | CudaGraphTrainStep = make_train_step(
             problem, prior, schedule, self._optimizer, uses_bfloat16=uses_bfloat16
         )
         self._weights = [*prior.network.parameters(), *learned]
@@ -376,7 +377,7 @@ class FinalInference(nn.Module):
 
     def __init__(self, prior: Prior, channels: int) -> None:
         super().__init__()
-        self.network = prior.network
+        self.network: nn.Module = prior.network
         self._prior, self._channels = prior, channels
 
     @property

@@ -80,7 +80,7 @@ class Hourglass(nn.Module):
             return nn.Sequential(*modules, nn.LeakyReLU(LEAKY_SLOPE, inplace=True))
 
         finest = widths[0]
-        self.encoder = nn.ModuleList(
+        self.encoder: nn.ModuleList = nn.ModuleList(
             nn.Sequential(make_layer(in_width, out_width), make_layer(out_width, out_width))
             if scale == 0
             else make_layer(in_width, out_width)
@@ -88,9 +88,9 @@ class Hourglass(nn.Module):
                 zip((in_channels, *widths), widths, strict=False)
             )
         )
-        self.middle = make_layer(widths[-1], widths[-1])
+        self.middle: nn.Sequential = make_layer(widths[-1], widths[-1])
         skip_widths = [width if skip_channels is None else skip_channels for width in widths[:-1]]
-        self.skips = nn.ModuleList(
+        self.skips: nn.ModuleList = nn.ModuleList(
             nn.Identity()
             if skip_channels is None
             else make_layer(width, skip_channels, 1)
@@ -98,14 +98,14 @@ class Hourglass(nn.Module):
             else nn.Identity()
             for width in widths[:-1]
         )
-        self.has_skips = skip_channels != 0
-        self.decoder = nn.ModuleList(
+        self.has_skips: bool = skip_channels != 0
+        self.decoder: nn.ModuleList = nn.ModuleList(
             make_layer(coarser + skip_width, finer)
             for finer, coarser, skip_width in zip(widths[:-1], widths[1:], skip_widths, strict=True)
         )
-        self.last = make_layer(finest, finest)
-        self.head = make_convolution(dims, finest, out_channels, 1, rng)
-        self.upsampling = nn.ModuleList(
+        self.last: nn.Sequential = make_layer(finest, finest)
+        self.head: nn.Conv2d | nn.Conv3d = make_convolution(dims, finest, out_channels, 1, rng)
+        self.upsampling: nn.ModuleList = nn.ModuleList(
             make_upsampling(dims, coarser, rng) for coarser in widths[1:]
         )
         if preserves_variance:
@@ -197,8 +197,8 @@ class ResidualChain(nn.Module):
         rng: torch.Generator,
     ) -> None:
         super().__init__()
-        self.first = make_convolution(dims, in_channels, width, 3, rng)
-        self.blocks = nn.ModuleList(
+        self.first: nn.Conv2d | nn.Conv3d = make_convolution(dims, in_channels, width, 3, rng)
+        self.blocks: nn.ModuleList = nn.ModuleList(
             nn.Sequential(
                 make_convolution(dims, width, width, 3, rng),
                 nn.ReLU(inplace=True),
@@ -206,7 +206,7 @@ class ResidualChain(nn.Module):
             )
             for _ in range(block_count)
         )
-        self.head = make_convolution(dims, width, out_channels, 3, rng)
+        self.head: nn.Conv2d | nn.Conv3d = make_convolution(dims, width, out_channels, 3, rng)
         with torch.no_grad():
             for block in self.blocks:
                 block[2].weight.mul_(_RESIDUAL_SCALE)  # type: ignore[index]
@@ -277,7 +277,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         dims = len(grid)
-        self.grids = compute_scale_grids(grid, len(widths))
+        self.grids: tuple[tuple[int, ...], ...] = compute_scale_grids(grid, len(widths))
 
         def make_layer(in_width: int, out_width: int) -> nn.Sequential:
             return nn.Sequential(
@@ -286,12 +286,14 @@ class Decoder(nn.Module):
                 nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
             )
 
-        self.first = make_layer(in_channels, widths[-1])
+        self.first: nn.Sequential = make_layer(in_channels, widths[-1])
         width_pairs = list(pairwise(widths))
-        self.decoder = nn.ModuleList(make_layer(coarser, finer) for finer, coarser in width_pairs)
-        self.last = make_layer(widths[0], widths[0])
-        self.head = make_convolution(dims, widths[0], out_channels, 1, rng)
-        self.upsampling = nn.ModuleList(
+        self.decoder: nn.ModuleList = nn.ModuleList(
+            make_layer(coarser, finer) for finer, coarser in width_pairs
+        )
+        self.last: nn.Sequential = make_layer(widths[0], widths[0])
+        self.head: nn.Conv2d | nn.Conv3d = make_convolution(dims, widths[0], out_channels, 1, rng)
+        self.upsampling: nn.ModuleList = nn.ModuleList(
             make_upsampling(dims, coarser, rng) for _, coarser in width_pairs
         )
 
@@ -341,15 +343,15 @@ class DeepDecoder(nn.Module):
     ) -> None:
         super().__init__()
         dims = len(grid)
-        self.grids = compute_scale_grids(grid, scale_count)
-        self.mixing = nn.ModuleList(
+        self.grids: tuple[tuple[int, ...], ...] = compute_scale_grids(grid, scale_count)
+        self.mixing: nn.ModuleList = nn.ModuleList(
             make_convolution(dims, width, width, 1, rng) for _ in range(scale_count - 1)
         )
-        self.norms = nn.ModuleList(
+        self.norms: nn.ModuleList = nn.ModuleList(
             BATCH_NORMS[dims](width, track_running_stats=False) for _ in range(scale_count - 1)
         )
-        self.upsampling = make_upsampling(dims, width, rng)
-        self.head = make_convolution(dims, width, out_channels, 1, rng)
+        self.upsampling: nn.Module = make_upsampling(dims, width, rng)
+        self.head: nn.Conv2d | nn.Conv3d = make_convolution(dims, width, out_channels, 1, rng)
 
     def forward(self, network_input: Tensor) -> Tensor:
         """Map (B, width, *coarsest) to (B, out_channels, *grid)."""

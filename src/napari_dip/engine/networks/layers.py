@@ -152,7 +152,7 @@ class TransposedUpsampling(nn.Module):
     def __init__(self, dims: int, channels: int, rng: torch.Generator) -> None:
         super().__init__()
         layer = _TRANSPOSED_LAYERS[dims]
-        self.layer = make_without_init(
+        self.layer: nn.ConvTranspose2d | nn.ConvTranspose3d = make_without_init(
             layer, channels, channels, _TRANSPOSED_KERNEL_SIDE, stride=2, padding=1
         )
         nn.init.kaiming_uniform_(self.layer.weight, a=5**0.5, generator=rng)  # torch's own default
@@ -295,7 +295,7 @@ class MeanOnlyBatchNorm(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.bias: nn.Parameter = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, *grid) to the same shape."""

@@ -62,9 +62,11 @@ class ValidConvolution(_FramedConvolution):
         self, kernel: Tensor, dims: int | None = None, margin: tuple[int, ...] | None = None
     ) -> None:
         super().__init__()
-        self.dims = kernel.ndim if dims is None else dims
+        self.dims: int = kernel.ndim if dims is None else dims
         full_margin = compute_kernel_margin(kernel, self.dims)
-        self.margin = full_margin if margin is None else tuple(map(min, margin, full_margin))
+        self.margin: tuple[int, ...] = (
+            full_margin if margin is None else tuple(map(min, margin, full_margin))
+        )
         self._padding = _list_padding(full_margin, self.margin)
         self.register_buffer("kernel", kernel.detach().to(torch.float32), persistent=False)
         self._transfer: tuple[list[int], Tensor] | None = None
@@ -114,7 +116,9 @@ class FieldConvolution(_FramedConvolution):
     ) -> None:
         super().__init__()
         full_margin = compute_kernel_margin(modes, modes.ndim - 1)
-        self.margin = full_margin if margin is None else tuple(map(min, margin, full_margin))
+        self.margin: tuple[int, ...] = (
+            full_margin if margin is None else tuple(map(min, margin, full_margin))
+        )
         self._padding = _list_padding(full_margin, self.margin)
         self.register_buffer("modes", modes.detach().to(torch.float32), persistent=False)
         self.register_buffer("coefficients", coefficients.detach(), persistent=False)
@@ -175,8 +179,8 @@ class CircularConvolution(Operator):
 
     def __init__(self, kernel: Tensor, dims: int | None = None) -> None:
         super().__init__()
-        self.dims = kernel.ndim if dims is None else dims
-        self.margin = compute_kernel_margin(kernel, self.dims)
+        self.dims: int = kernel.ndim if dims is None else dims
+        self.margin: tuple[int, ...] = compute_kernel_margin(kernel, self.dims)
         self.register_buffer("kernel", kernel.detach().to(torch.float32), persistent=False)
         self._transfer: tuple[list[int], Tensor] | None = None
 
@@ -321,7 +325,7 @@ class LearnedConvolution(_FramedConvolution):
         sizes = tuple(self.compute_kernel().shape)
         if any(size % 2 == 0 for size in sizes):
             raise ValueError(f"A kernel needs odd sizes to have a middle, but has {sizes}.")
-        self.margin = tuple(size // 2 for size in sizes)
+        self.margin: tuple[int, ...] = tuple(size // 2 for size in sizes)
 
     def compute_kernel(self) -> Tensor:
         """Return the current kernel (*sizes), with its gradient."""

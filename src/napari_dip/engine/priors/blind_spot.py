@@ -68,15 +68,17 @@ class BlindSpotPrior(Prior):
         self.network = network
         self.blind_spot_size = blind_spot_size
         self.blind_spot_shape = blind_spot_shape
-        self.hidden_count = (
+        self.hidden_count: int = (
             prod(blind_spot_size) if blind_spot_shape is None else int(blind_spot_shape.sum())
         )
         self.core_size = core_size
         self.masked_fraction = masked_fraction
-        self.visible_mask = 1 - excluded_mask
-        self.measurement = measurement * self.visible_mask
-        self.grid = tuple(measurement.shape[2:])
-        self.window = self.grid if window is None else tuple(map(min, window, self.grid))
+        self.visible_mask: Tensor = 1 - excluded_mask
+        self.measurement: Tensor = measurement * self.visible_mask
+        self.grid: tuple[int, ...] = tuple(measurement.shape[2:])
+        self.window: tuple[int, ...] = (
+            self.grid if window is None else tuple(map(min, window, self.grid))
+        )
 
     def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window, mirrored at random, with blind spots at random positions."""

@@ -207,7 +207,7 @@ class FillingResidualNetwork(nn.Module):
         super().__init__()
         self.net = network
         self.channels = channels
-        self.variance_head = nn.Sequential(
+        self.variance_head: nn.Sequential = nn.Sequential(
             make_convolution(dims, in_channels + channels, UNCERTAINTY_CHANNELS, 3, rng),
             nn.ReLU(inplace=True),
             make_convolution(dims, UNCERTAINTY_CHANNELS, channels, 1, rng),
@@ -289,12 +289,14 @@ class MaskedInputPrior(Prior):
         self.uses_hole_shapes = uses_hole_shapes
         self.uses_mirroring = uses_mirroring
         self.predicts_measured = predicts_measured
-        self.measurement = measurement * measured_mask
+        self.measurement: Tensor = measurement * measured_mask
         self.measured_mask = measured_mask
-        self.validation_mask = validation_mask * measured_mask
-        self.grid = tuple(measurement.shape[2:])
-        self.filling_windows = make_filling_windows(len(self.grid)).to(measurement)
-        self.window = self.grid if window is None else tuple(map(min, window, self.grid))
+        self.validation_mask: Tensor = validation_mask * measured_mask
+        self.grid: tuple[int, ...] = tuple(measurement.shape[2:])
+        self.filling_windows: Tensor = make_filling_windows(len(self.grid)).to(measurement)
+        self.window: tuple[int, ...] = (
+            self.grid if window is None else tuple(map(min, window, self.grid))
+        )
 
     def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window with masked pixels, mirrored at random if chosen."""

@@ -207,24 +207,24 @@ class StackHoles:
         size = measured_mask[0, 0, 0].numel()
         count = measured_mask.shape[2]
         self.planes: list[int] = missing.nonzero()[:, 0].tolist()
-        self.is_plane_missing = [bool(missing[plane] == size) for plane in self.planes]
+        self.is_plane_missing: list[bool] = [bool(missing[plane] == size) for plane in self.planes]
         self.measured_planes: list[int] = (missing < size).nonzero()[:, 0].tolist()
-        self.missing_counts = missing[self.planes].to(torch.float32).cpu()
+        self.missing_counts: Tensor = missing[self.planes].to(torch.float32).cpu()
         planes = find_visible_planes(measured_mask)
         indices = torch.tensor(self.planes, device=measured_mask.device)[:, None, None]
         previous_distance = indices - planes.previous[self.planes]
         next_distance = planes.next[self.planes] - indices
         previous_distance = torch.where(planes.previous[self.planes] < 0, count, previous_distance)
         next_distance = torch.where(planes.next[self.planes] >= count, count, next_distance)
-        self.distance_before = previous_distance.to(torch.int16)
-        self.distance_after = next_distance.to(torch.int16)
+        self.distance_before: Tensor = previous_distance.to(torch.int16)
+        self.distance_after: Tensor = next_distance.to(torch.int16)
         is_unlike_all = any(
             self.find_similar_planes(hole_index) is self.measured_planes
             for hole_index, is_missing in enumerate(self.is_plane_missing)
             if is_missing
         )
         gaps = [after - before for before, after in pairwise(self.measured_planes)]
-        self.max_nearness = 1 / min(gaps) if is_unlike_all and gaps else 1.0
+        self.max_nearness: float = 1 / min(gaps) if is_unlike_all and gaps else 1.0
 
     def to(self, device: torch.device) -> None:
         """Move the distances to a device."""
@@ -315,19 +315,21 @@ class MaskedStackPrior(Prior):
         self.network = network
         self.max_masked_fraction = max_masked_fraction
         self.predicts_measured = predicts_measured
-        self.measurement = measurement * measured_mask
+        self.measurement: Tensor = measurement * measured_mask
         self.measured_mask = measured_mask
-        self.validation_mask = validation_mask * measured_mask
-        self.grid = tuple(measurement.shape[2:])
-        self.window = tuple(map(min, window, self.grid))
-        self.filling_windows = make_filling_windows(2).to(measurement)
-        self.holes = StackHoles(measured_mask)
-        self.visible_planes = find_visible_planes(measured_mask - self.validation_mask)
+        self.validation_mask: Tensor = validation_mask * measured_mask
+        self.grid: tuple[int, ...] = tuple(measurement.shape[2:])
+        self.window: tuple[int, ...] = tuple(map(min, window, self.grid))
+        self.filling_windows: Tensor = make_filling_windows(2).to(measurement)
+        self.holes: StackHoles = StackHoles(measured_mask)
+        self.visible_planes: NearestVisiblePlanes = find_visible_planes(
+            measured_mask - self.validation_mask
+        )
         planes = self.holes.missing_counts[
             torch.tensor(self.holes.is_plane_missing, dtype=torch.bool)
         ].sum()
-        self.hides_whole_planes = bool(2 * planes > self.holes.missing_counts.sum())
-        self.neighbour_weight = 1.0
+        self.hides_whole_planes: bool = bool(2 * planes > self.holes.missing_counts.sum())
+        self.neighbour_weight: float = 1.0
         self.neighbour_weight = self._compute_neighbour_weight()
 
     def to(self, device: torch.device) -> Self:

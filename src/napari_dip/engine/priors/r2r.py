@@ -220,22 +220,26 @@ class R2RPrior(Prior):
         pixel_weights: Tensor | None = None,
     ) -> None:
         self.network = network
-        self.noise_strength = R2R_NOISE_STRENGTH if correlation is None else R2R_CORRELATED_STRENGTH
-        self.measurement = fill_with_local_mean(
+        self.noise_strength: float = (
+            R2R_NOISE_STRENGTH if correlation is None else R2R_CORRELATED_STRENGTH
+        )
+        self.measurement: Tensor = fill_with_local_mean(
             measurement * measured_mask, measured_mask, blind_spot_size
         )
-        self.visible_mask = measured_mask * (1 - excluded_mask)
-        self.filled_measurement = fill_with_local_mean(
+        self.visible_mask: Tensor = measured_mask * (1 - excluded_mask)
+        self.filled_measurement: Tensor = fill_with_local_mean(
             measurement * self.visible_mask, self.visible_mask, blind_spot_size
         )
-        self.std = noise_variance.compute_variance(
+        self.std: Tensor = noise_variance.compute_variance(
             _average_surroundings(self.filled_measurement)
         ).sqrt()
         if pixel_weights is not None:
             self.std = self.std / pixel_weights.sqrt()
-        self.grid = tuple(measurement.shape[2:])
-        self.window = self.grid if window is None else tuple(map(min, window, self.grid))
-        self.spectrum = (
+        self.grid: tuple[int, ...] = tuple(measurement.shape[2:])
+        self.window: tuple[int, ...] = (
+            self.grid if window is None else tuple(map(min, window, self.grid))
+        )
+        self.spectrum: Tensor | None = (
             None if correlation is None else _compute_noise_amplitude(correlation, self.window[-2:])
         )
         images = zip(measurement.split(1), self.visible_mask.split(1), strict=True)
@@ -253,7 +257,7 @@ class R2RPrior(Prior):
             if self.spectrum is None
             else _compute_skewness_factor(self.spectrum, self.window[-2:])
         )
-        self.count_value = (
+        self.count_value: Tensor = (
             skewness * noise_variance.gain / (self.noise_strength * skewness_factor)
         ).clamp(min=MIN_COUNT_VALUE)
 

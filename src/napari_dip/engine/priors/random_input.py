@@ -54,7 +54,7 @@ class RandomInputPrior(Prior):
         self.network = network
         self.output_scale = output_scale
         self.baseline = baseline
-        self.grid = grid or tuple(random_input.shape[2:])
+        self.grid: tuple[int, ...] = grid or tuple(random_input.shape[2:])
         self.random_input = random_input
         self.jitter = jitter
         self.low: Tensor | None = None if bounds is None else bounds[0]
@@ -94,7 +94,7 @@ class PixelParameters(nn.Module):
     ) -> None:
         super().__init__()
         initial_pixels = torch.empty(1, channels, *grid).normal_(0, std, generator=rng)
-        self.pixels = nn.Parameter(initial_pixels)
+        self.pixels: nn.Parameter = nn.Parameter(initial_pixels)
 
     def forward(self, network_input: Tensor) -> Tensor:
         """Return the pixels."""

@@ -250,8 +250,10 @@ class RecompressionPrior(Prior):
         window: tuple[int, ...] | None,
     ) -> None:
         self.network = network
-        self.grid = tuple(measured.shape[2:])
-        self.window = self.grid if window is None else tuple(map(min, window, self.grid))
+        self.grid: tuple[int, ...] = tuple(measured.shape[2:])
+        self.window: tuple[int, ...] = (
+            self.grid if window is None else tuple(map(min, window, self.grid))
+        )
         image = to_grey_levels(measured)
         recompressed = (recompress(image, compression, shift) for shift in RECOMPRESSION_SHIFTS)
         self._input, *training_inputs = (

@@ -59,7 +59,7 @@ class ZssrNetwork(nn.Module):
         self.downsample = downsample
         self.factors = factors
         self.stage_count = stage_count
-        self.grid = grid
+        self.grid: tuple[int, ...] = grid
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, C, *grid) to (B, 2 C, *finer)."""
@@ -130,12 +130,14 @@ class ZssrPrior(Prior):
         window: tuple[int, ...] | None,
     ) -> None:
         self.network: nn.Module = network
-        self.factors = network.factors
+        self.factors: tuple[int, ...] = network.factors
         self.image = measurement
         self.interpolation_variance = interpolation_variance
         count = network.stage_count
         coarse = tuple(measurement.shape[2:])
-        self.grid = tuple(n * f**count for n, f in zip(coarse, network.factors, strict=True))
+        self.grid: tuple[int, ...] = tuple(
+            n * f**count for n, f in zip(coarse, network.factors, strict=True)
+        )
         self._full_window = Window(start=(0,) * len(coarse), size=self._floor_to_multiple(coarse))
         self._coarse_image = network.downsample(self._full_window.crop(measurement))
         lost_fraction = 1 - compute_noise_power_ratio(network.downsample, network.factors).to(
@@ -149,7 +151,7 @@ class ZssrPrior(Prior):
             if window is None
             else tuple(map(min, window, self._full_window.size))
         )
-        self.window = self._floor_to_multiple(size)
+        self.window: tuple[int, ...] = self._floor_to_multiple(size)
         rng = torch.Generator(measurement.device).manual_seed(
             0
         )  # the same for every validation loss

@@ -53,6 +53,7 @@ class ProgramArchive:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path: Path
         self.path, archive_bytes = stat_readable_file(path)
         _check_format(self.path)
         try:

@@ -86,6 +86,7 @@ class RunMonitor:
         monotonic: Callable[[], float] | None = None,
     ) -> None:
         self._clock = PausableClock(poll_control, monotonic)
+        self.is_timed_out: bool
         self.is_timed_out = self.is_ended = False
         self._time_limit = plan.recipe.run_settings.time_limit
         self._preview_seconds = preview_seconds

@@ -89,7 +89,7 @@ class TileBlender:
         self._plan = plan
         self._noise = calibration.noise
         self._outlier_limits = calibration.outlier_limits
-        self.outliers = np.zeros(0, np.float32)
+        self.outliers: npt.NDArray[np.float32] = np.zeros(0, np.float32)
         self._constant_channels = calibration.constant_channels
         self._unit_results = unit_results
         self._image = image

@@ -91,10 +91,10 @@ class CheckpointStore:
         save_inputs: Callable[[], object] = lambda: None,
         is_resumable_when_ended: bool = True,
     ) -> None:
-        self.folder = RunFolder(path, resume=resume)
+        self.folder: RunFolder = RunFolder(path, resume=resume)
         self.failure: Refusal | None = None
         self.fallback_notice: Refusal | None = None
-        self.unit_id = ""
+        self.unit_id: str = ""
         self.weights: Mapping[str, Any] | None = None
         self._name = name
         self._replaces_unusable = replaces_unusable

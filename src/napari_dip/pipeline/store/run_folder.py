@@ -93,8 +93,8 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool) -> None:
         self._requested_path = Path(path)
-        self.path = _find_run_path(self._requested_path, resume=resume)
-        self.resume = resume
+        self.path: Path = _find_run_path(self._requested_path, resume=resume)
+        self.resume: bool = resume
         self.identity: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
         self._parent = resolve_target(self.path.parent)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.pipeline.events import Control, Event, map_generator
@@ -32,7 +32,7 @@ from napari_dip.qt.shell.dock_widget import (
     make_single_shot_timer,
     unwrap_viewer,
 )
-from napari_dip.qt.shell.job_controller import JobRequest
+from napari_dip.qt.shell.job_controller import JobController, JobRequest
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
 from napari_dip.qt.task.task_dock import TaskDock
@@ -217,13 +217,14 @@ class BatchDock(QWidget):
         self._is_stale = False
         self._last_rows: dict[Path, FileRow] = {}
         self._typing_timer = make_single_shot_timer(self, _TYPING_PAUSE_MS)
-        self.files_edit = FilesEdit()
-        self.recipe_chooser = RecipeChooser(self._find_form)
-        self.results_folder = ResultsFolderEdit()
-        self.joint_training = JointTrainingCheckBox()
-        self.options = BatchOptions()
-        self.files_panel = FilesPanel(viewer)
-        self.plan_label = make_message_label()
+        self.files_edit: FilesEdit = FilesEdit()
+        self.recipe_chooser: RecipeChooser = RecipeChooser(self._find_form)
+        self.results_folder: ResultsFolderEdit = ResultsFolderEdit()
+        self.joint_training: JointTrainingCheckBox = JointTrainingCheckBox()
+        self.options: BatchOptions = BatchOptions()
+        self.files_panel: FilesPanel = FilesPanel(viewer)
+        self.plan_label: QLabel = make_message_label()
+        self.run_bar: RunBar
         self.run_bar = bar = RunBar(
             kept_label=_KEPT_FILES_LABEL, stop_label="Stop", can_discard=False
         )
@@ -238,7 +239,7 @@ class BatchDock(QWidget):
             kept_label=_KEPT_FILES_LABEL,
             queue_left_message="The batch does not wait any more; all is as it was.",
         )
-        self.jobs = self._panel.jobs
+        self.jobs: JobController = self._panel.jobs
         settings = CollapsibleSection("Axes and workers", self.options)
         self.recipe_chooser.form_layout.addRow("Results in", self.results_folder)
         self.recipe_chooser.form_layout.addRow("", self.joint_training)

@@ -14,10 +14,12 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFileDialog,
+    QFormLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
     QPlainTextEdit,
+    QPushButton,
     QSpinBox,
     QWidget,
 )
@@ -111,8 +113,8 @@ class RecipeChooser(QWidget):
         The layout, to which the dock adds further rows.
     """
 
-    changed = Signal()
-    message_emitted = Signal(str)
+    changed: Signal = Signal()
+    message_emitted: Signal = Signal(str)
 
     def __init__(
         self, find_form: Callable[[str], SettingsForm | None], parent: QWidget | None = None
@@ -122,15 +124,18 @@ class RecipeChooser(QWidget):
         self._listed_recipes: dict[str, tuple[str, Recipe]] = {}
         self._sources: dict[str, Callable[[], Recipe]] = {}
         titles = {name: task.spec.title for name, task in TASKS.items()}
-        self.task_combo = make_combo("Task", "What is done to each file.", titles, length=8)
-        self.settings_combo = style_combo(
+        self.task_combo: QComboBox = make_combo(
+            "Task", "What is done to each file.", titles, length=8
+        )
+        self.settings_combo: QComboBox = style_combo(
             _RefreshingComboBox(self.refresh), "Settings", _SETTINGS_TIP, length=8
         )
-        self.file_button = make_button(
+        self.file_button: QPushButton = make_button(
             "File…", "Take task and settings from a recipe that was saved before"
         )
         self.extra_input_edits: dict[str, QLineEdit] = {}
         guard_wheel(self.task_combo, self.settings_combo)
+        self.form_layout: QFormLayout
         self.form_layout = form = make_form(self)
         form.addRow("Task", self.task_combo)
         row = QHBoxLayout()
@@ -334,16 +339,16 @@ class _PathsTextEdit(QPlainTextEdit):
 class FilesEdit(QWidget):
     """A text field for files, folders and patterns, with buttons that add lines."""
 
-    changed = Signal()
-    message_emitted = Signal(str)
+    changed: Signal = Signal()
+    message_emitted: Signal = Signal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.files_button = make_button("Add files…", "Choose one or several images")
-        self.folder_button = make_button(
+        self.files_button: QPushButton = make_button("Add files…", "Choose one or several images")
+        self.folder_button: QPushButton = make_button(
             "Add folder…", "Choose a folder, for the images in it, or an OME-Zarr, also a plate"
         )
-        self.text_edit = _PathsTextEdit()
+        self.text_edit: _PathsTextEdit = _PathsTextEdit()
         self.text_edit.setAccessibleName("Files")
         self.text_edit.setStyleSheet(_FRAME_STYLE)
         self.text_edit.setToolTip(f"<qt>{_FILES_TOOLTIP}</qt>")
@@ -397,7 +402,7 @@ class FilesEdit(QWidget):
 class ResultsFolderEdit(QLineEdit):
     """The results folder: suggested next to the inputs until the user enters one."""
 
-    changed = Signal()
+    changed: Signal = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -427,7 +432,7 @@ class ResultsFolderEdit(QLineEdit):
 class JointTrainingCheckBox(QCheckBox):
     """The check box for joint training, enabled for tasks that support it."""
 
-    changed = Signal()
+    changed: Signal = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Joint training (one network for all files)", parent)
@@ -456,15 +461,15 @@ class JointTrainingCheckBox(QCheckBox):
 class BatchOptions(QWidget):
     """Fields for the axes of the files and the number of processes."""
 
-    changed = Signal()
+    changed: Signal = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.axes_edit = QLineEdit()
+        self.axes_edit: QLineEdit = QLineEdit()
         self.axes_edit.setAccessibleName("Axes")
         self.axes_edit.setPlaceholderText("as each file says")
         self.axes_edit.setToolTip(f"<qt>{_AXES_TIP}</qt>")
-        self.process_spin_box = QSpinBox()
+        self.process_spin_box: QSpinBox = QSpinBox()
         self.process_spin_box.setAccessibleName("Workers")
         self.process_spin_box.setRange(1, max(1, os.cpu_count() or 1))
         self.process_spin_box.setKeyboardTracking(False)

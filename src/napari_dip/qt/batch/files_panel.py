@@ -13,6 +13,8 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
     QHeaderView,
+    QLabel,
+    QPushButton,
     QSizePolicy,
     QTableView,
     QWidget,
@@ -72,7 +74,7 @@ class BatchLayers(QObject):
     parent : QObject
     """
 
-    message_emitted = Signal(str)
+    message_emitted: Signal = Signal(str)
 
     def __init__(self, viewer: Viewer, parent: QObject) -> None:
         super().__init__(parent)
@@ -346,12 +348,12 @@ class FilesTable(QTableView):
     """The view of the table, in which several rows can be selected."""
 
     #: Emitted with the index of a row after a double click or Enter.
-    row_activated = Signal(int)
-    selection_changed = Signal()
+    row_activated: Signal = Signal(int)
+    selection_changed: Signal = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.file_model = FileTableModel()
+        self.file_model: FileTableModel = FileTableModel()
         self.file_model.setParent(self)
         self.setModel(self.file_model)
         self.setAccessibleName("Files of the batch")
@@ -402,28 +404,28 @@ class FilesPanel(QWidget):
         Results become layers of it.
     """
 
-    message_emitted = Signal(str)
+    message_emitted: Signal = Signal(str)
 
     def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._plan: BatchPlan | None = None
-        self.layers = BatchLayers(viewer, self)
-        self.table = FilesTable()
-        self.message_label = make_message_label()
-        self.show_button = make_button(
+        self.layers: BatchLayers = BatchLayers(viewer, self)
+        self.table: FilesTable = FilesTable()
+        self.message_label: QLabel = make_message_label()
+        self.show_button: QPushButton = make_button(
             "Show",
             "Open the results of the chosen files as layers. What is in sight is read from the "
             "disk, never the whole. A double click on a row does the same.",
         )
-        self.all_button = make_button(
+        self.all_button: QPushButton = make_button(
             "Show all", f"Open all results as layers, the first {MAX_OPENED_RESULTS} of many."
         )
-        self.page_button = make_button(
+        self.page_button: QPushButton = make_button(
             "Open table",
             "Open the table of the batch in your browser, with images of input and result. "
             "Beside it lies batch.csv, for a spreadsheet.",
         )
-        self.inputs_check_box = QCheckBox("with inputs")
+        self.inputs_check_box: QCheckBox = QCheckBox("with inputs")
         self.inputs_check_box.setToolTip("<qt>Open the input of each result below it, too</qt>")
         self._build_layout()
         self.table.row_activated.connect(lambda row: self._open([self.table.file_model.rows[row]]))
@@ -494,7 +496,9 @@ class FilesPanel(QWidget):
         self.page_button.setEnabled(folder is not None and (folder / PAGE_FILE).is_file())
 
     def _build_layout(self) -> None:
-        self.message_area = ScrollableLabel(self.message_label, max_lines=_MAX_DETAIL_LINES)
+        self.message_area: ScrollableLabel = ScrollableLabel(
+            self.message_label, max_lines=_MAX_DETAIL_LINES
+        )
         buttons = [self.show_button, self.all_button, self.page_button]
         rows = ([self.table], [self.message_area], buttons, [self.inputs_check_box])
         layout = fill_grid(self, rows, spacing=4)

@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QLabel,
-    QListWidget,
-    QListWidgetItem,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QLabel, QListWidget, QListWidgetItem, QWidget
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.templates import format_duration
@@ -64,24 +59,26 @@ class ExperimentForm:
         Emitted when a setting has changed.
     """
 
-    changed = Signal()
+    changed: Signal = Signal()
 
     def __init__(self) -> None:
         labels = {key: row.label for key, row in EXPERIMENTS.items() if row.plot}
         tooltip = "What to look at. Nothing is restored."
-        self.experiment_combo = make_combo("Experiment", tooltip, labels, length=8)
+        self.experiment_combo: QComboBox = make_combo("Experiment", tooltip, labels, length=8)
         guard_wheel(self.experiment_combo)
-        self.description_label = QLabel()
+        self.description_label: QLabel = QLabel()
         self.description_label.setWordWrap(True)
         self._fields = list_setting_fields(ExperimentSettings)
         self._widgets = {field.name: make_field_widget(field) for field in self._fields}
-        self.iterations_spin_box = self._widgets["max_iterations"].native
+        self.iterations_spin_box: Any = self._widgets["max_iterations"].native
+        self.crop_spin_box: Any
+        self.seed_spin_box: Any
         self.crop_spin_box, self.seed_spin_box = (
             self._widgets["crop"].native,
             self._widgets["seed"].native,
         )
-        self.architecture_combo = self._widgets["architecture"].native
-        self.architecture_list = QListWidget()
+        self.architecture_combo: Any = self._widgets["architecture"].native
+        self.architecture_list: QListWidget = QListWidget()
         self.architecture_list.setAccessibleName("Architectures")
         self.architecture_list.setFixedHeight(_LIST_HEIGHT)
         self.architecture_list.setToolTip(
@@ -89,6 +86,8 @@ class ExperimentForm:
             "and to noise.</qt>"
         )
         self._edited_names: set[str] = set()
+        self.advanced_page: QWidget
+        self.basic_page: QWidget
         self.basic_page, self.advanced_page = QWidget(), QWidget()
         self._build_layout()
         self._fill_architectures()

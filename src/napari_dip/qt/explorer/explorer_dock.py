@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_dip.errors import Refusal
 from napari_dip.explore.experiment_setup import label_architecture, list_all_architectures
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_dip.qt.shell.background_call import JobProgress
-    from napari_dip.qt.shell.job_controller import JobRequest
+    from napari_dip.qt.shell.job_controller import JobController, JobRequest
+    from napari_dip.qt.shell.layer_inputs import ExtraInputs, ImageChooser
 
 _NOTHING_MESSAGE = "Ended before there was anything to be seen. Give it a little more time."
 _KEPT_FINDINGS_LABEL = "what was found so far"
@@ -57,20 +58,24 @@ class ExplorerDock(QWidget):
         self._viewer = viewer = unwrap_viewer(viewer)
         self._closer = DockCloser(self, self.shut_down)
         self._preview: Preview | None = None
-        self.plan_label = make_message_label()
-        self.run_bar = RunBar(kept_label=_KEPT_FINDINGS_LABEL)
-        self.inputs = LayerInputs(viewer, (_TRUTH_INPUT,), self, has_axes_field=False)
+        self.plan_label: QLabel = make_message_label()
+        self.run_bar: RunBar = RunBar(kept_label=_KEPT_FINDINGS_LABEL)
+        self.inputs: LayerInputs = LayerInputs(viewer, (_TRUTH_INPUT,), self, has_axes_field=False)
+        self.extra_inputs: ExtraInputs
+        self.image_chooser: ImageChooser
         self.image_chooser, self.extra_inputs = self.inputs.image_chooser, self.inputs.extra_inputs
         self.image_chooser.combo.setToolTip(
             "<qt>The image to look at. It follows the layer that is selected in napari, "
             "unless that is a result.</qt>"
         )
-        self.settings = ExperimentForm()
+        self.settings: ExperimentForm = ExperimentForm()
         self.run_bar.pause_button.setToolTip("Pause the computation; finished results stay")
         self.run_bar.discard_button.setToolTip("Stop and discard all results")
-        self.plot = ExplorerPlot()
-        self.result_panel = ResultPanel(viewer)
-        self.settings_section = CollapsibleSection("More settings", self.settings.advanced_page)
+        self.plot: ExplorerPlot = ExplorerPlot()
+        self.result_panel: ResultPanel = ResultPanel(viewer)
+        self.settings_section: CollapsibleSection = CollapsibleSection(
+            "More settings", self.settings.advanced_page
+        )
         self._panel = JobPanel(
             self,
             viewer,
@@ -79,7 +84,7 @@ class ExplorerDock(QWidget):
             no_outcome_message=_NOTHING_MESSAGE,
             kept_label=_KEPT_FINDINGS_LABEL,
         )
-        self.jobs = self._panel.jobs
+        self.jobs: JobController = self._panel.jobs
         visible_widgets = (
             self.image_chooser,
             self.settings.basic_page,

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
     QLabel,
+    QPushButton,
     QTableWidget,
     QTableWidgetItem,
     QWidget,
@@ -106,8 +107,8 @@ class ExplorerPlot(DockPlot):
     def _begin(self, group: str) -> None:
         self._group = group
         self._points = {name: [] for name in self.curves}
-        self.labels = "Iteration", self._spec.axis_label if self._spec else ""
-        self.legend = self._make_legend()
+        self.labels: tuple[str, str] = "Iteration", self._spec.axis_label if self._spec else ""
+        self.legend: str = self._make_legend()
         self.update_labels()
         self._draw()
 
@@ -200,9 +201,9 @@ class ResultPanel(QWidget):
     viewer : napari.viewer.Viewer
     """
 
-    message_emitted = Signal(str)
+    message_emitted: Signal = Signal(str)
     #: Emitted with group and curves of the chosen row.
-    row_chosen = Signal(object)
+    row_chosen: Signal = Signal(object)
 
     def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -214,24 +215,26 @@ class ResultPanel(QWidget):
         self._layer: Image | None = None
         self._save_call: BackgroundCall | None = None
         self._page: Path | None = None
-        self.headline = QLabel()
+        self.headline: QLabel = QLabel()
         self.headline.setStyleSheet("font-weight: bold; font-size: 12pt;")
         self.headline.setTextFormat(Qt.TextFormat.PlainText)
         self.headline.setWordWrap(True)
-        self.table = MetricsTable()
-        self.image_label = QLabel()
+        self.table: MetricsTable = MetricsTable()
+        self.image_label: QLabel = QLabel()
         self.image_label.setTextFormat(Qt.TextFormat.PlainText)  # layer names may contain markup
         self.image_label.setVisible(False)
-        self.layers_button = make_button(
+        self.layers_button: QPushButton = make_button(
             "Add as layer", "Add the images as one layer, over the part that was looked at."
         )
-        self.save_button = make_button(
+        self.save_button: QPushButton = make_button(
             "Save report …",
             "Save a page with figures, captions, settings and references, and all numbers as "
             "tables, in a folder of its own.",
         )
-        self.open_button = make_button("Open report", "Open the saved page in your browser.")
-        self.preset_button = make_button(
+        self.open_button: QPushButton = make_button(
+            "Open report", "Open the saved page in your browser."
+        )
+        self.preset_button: QPushButton = make_button(
             "Keep as preset for Denoise",
             "Keep a preset of your own for the Denoise dock: random input, as in the Deep Image "
             "Prior paper, with the network that suits this image.",

@@ -33,7 +33,7 @@ MAX_DRAWING_FRACTION = 0.01
 #: Seconds that the program waits at exit for the current iteration, or for torch to load. Qt alone
 #: would wait for its threads without a limit.
 _MAX_EXIT_SECONDS = 10
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 ValueT = TypeVar("ValueT")
 
 
@@ -210,8 +210,8 @@ class BackgroundCall(QObject):
     control : RunControl
     """
 
-    reported = Signal(object)  # JobProgress
-    ended = Signal(object)  # the outcome, once; neither is emitted after DISCARD
+    reported: Signal = Signal(object)  # JobProgress
+    ended: Signal = Signal(object)  # the outcome, once; neither is emitted after DISCARD
 
     def __init__(
         self,
@@ -223,6 +223,7 @@ class BackgroundCall(QObject):
         on_finished: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(parent)
+        self.control: RunControl
         self.control = control = RunControl()  # outlives this object: the worker refers to it, too
         self._queue = ProgressQueue()
         self._worker: GeneratorWorker[None, None, Any] | None = create_worker(

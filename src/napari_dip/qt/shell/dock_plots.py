@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyqtgraph as pg
@@ -49,6 +49,8 @@ class DockPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
 
     def __init__(self, name: str, labels: tuple[str, str], legend: str, tooltip: str = "") -> None:
         super().__init__()
+        self.labels: tuple[str, str]
+        self.legend: str
         self.labels, self.legend = labels, legend
         self._theme = ("#ffffff", "#000000")
         self.setAccessibleName(name)
@@ -249,13 +251,15 @@ class ProfilePlot(DockPlot):
             ("Along the line (pixel)", "Intensity"),
             make_legend((TRAINING_COLOUR, "━", "input"), (VALIDATION_COLOUR, "━", "result")),
         )
-        self.input_curve = self.plot(pen=pg.mkPen(TRAINING_COLOUR, width=1), connect="finite")
-        self.result_curve = self.plot(pen=pg.mkPen(VALIDATION_COLOUR, width=2), connect="finite")
+        self.input_curve: Any = self.plot(pen=pg.mkPen(TRAINING_COLOUR, width=1), connect="finite")
+        self.result_curve: Any = self.plot(
+            pen=pg.mkPen(VALIDATION_COLOUR, width=2), connect="finite"
+        )
 
     def show_profiles(self, input_profile: Profile, result_profile: Profile, unit: str) -> None:
         """Plot the profiles of input and result."""
         self.input_curve.setData(input_profile.distance, input_profile.intensity)
         self.result_curve.setData(result_profile.distance, result_profile.intensity)
-        self.labels = f"Along the line ({unit})", self.labels[1]
+        self.labels: tuple[str, str] = f"Along the line ({unit})", self.labels[1]
         self.update_labels()
         self.setVisible(True)

@@ -167,7 +167,7 @@ class QueueTicket:
 class JobQueue(QObject):
     """The queue of all jobs; the first ticket is that of the current job."""
 
-    released = Signal(object)  # QueueTicket; emitted from the thread of the job
+    released: Signal = Signal(object)  # QueueTicket; emitted from the thread of the job
 
     def __init__(self) -> None:
         super().__init__()
@@ -269,12 +269,12 @@ class JobController(QObject):
         Jobs that follow if this one reaches its outcome.
     """
 
-    state_changed = Signal(object)  # JobState
-    message_emitted = Signal(str)  # for the user
-    progressed = Signal(object)  # JobProgress
-    refused = Signal(object)  # Refusal that ended the job, after its message
-    discarded = Signal()  # after its message
-    ended = Signal()  # after all others; the next job may have begun
+    state_changed: Signal = Signal(object)  # JobState
+    message_emitted: Signal = Signal(str)  # for the user
+    progressed: Signal = Signal(object)  # JobProgress
+    refused: Signal = Signal(object)  # Refusal that ended the job, after its message
+    discarded: Signal = Signal()  # after its message
+    ended: Signal = Signal()  # after all others; the next job may have begun
 
     def __init__(
         self,
@@ -292,7 +292,7 @@ class JobController(QObject):
         self._call: BackgroundCall | None = None
         self._ticket: QueueTicket | None = None
         self._message = ""
-        self.state = JobState.IDLE
+        self.state: JobState = JobState.IDLE
         self.request: JobRequest | None = None
         self.remaining: tuple[JobRequest, ...] = ()
         # napari collects garbage when a layer is removed: not while another one is added

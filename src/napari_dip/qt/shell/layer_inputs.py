@@ -81,7 +81,7 @@ class ImageChooser(QWidget):
         Whether the field for the axes can appear.
     """
 
-    changed = Signal()
+    changed: Signal = Signal()
 
     def __init__(
         self, viewer: Viewer, parent: QWidget | None = None, *, has_axes_field: bool = True
@@ -93,12 +93,12 @@ class ImageChooser(QWidget):
         self._watched_layer: Image | None = None
         self._axes_by_layer: dict[str, str] = {}
         self._connections = Connections()
-        self.combo = make_combo(
+        self.combo: QComboBox = make_combo(
             "Image",
             "The image to restore. It follows the layer that is selected in napari, "
             "unless that is a result.",
         )
-        self.axes_combo = make_combo("Axes", _AXES_TOOLTIP)
+        self.axes_combo: QComboBox = make_combo("Axes", _AXES_TOOLTIP)
         self.axes_combo.setEditable(True)
         self.axes_combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
         guard_wheel(self.axes_combo)
@@ -271,7 +271,7 @@ class ExtraInputs(QWidget):
         The lists for the maps of the detector, which another widget lays out.
     """
 
-    changed = Signal()
+    changed: Signal = Signal()
 
     def __init__(
         self, viewer: Viewer, inputs: Sequence[TaskInput], parent: QWidget | None = None
@@ -286,11 +286,11 @@ class ExtraInputs(QWidget):
         self._stroke_timer = make_single_shot_timer(self, _STROKE_PAUSE_MS)
         self._stroke_timer.timeout.connect(self.changed)
         self.changed.connect(lambda: self._watch_layers(self.get_chosen_layers().values()))
-        self.combos = {
+        self.combos: dict[str, QComboBox] = {
             item.name: make_combo(item.label, item.help, length=len(NO_LAYER))
             for item in self._inputs
         }
-        self.calibration = QWidget(self)
+        self.calibration: QWidget = QWidget(self)
         self.calibration.hide()  # until another widget lays it out
         form, calibration = _make_inputs_layout(self), _make_inputs_layout(self.calibration)
         for extra_input in self._inputs:
@@ -538,9 +538,9 @@ class LayerInputs(QObject):
         Whether there is a field for the axes.
     """
 
-    changed = Signal()
+    changed: Signal = Signal()
     #: Emitted when the last message is about another image than the one that is chosen now.
-    message_outdated = Signal()
+    message_outdated: Signal = Signal()
 
     def __init__(
         self,
@@ -551,8 +551,8 @@ class LayerInputs(QObject):
         has_axes_field: bool = True,
     ) -> None:
         super().__init__(parent)
-        self.image_chooser = ImageChooser(viewer, has_axes_field=has_axes_field)
-        self.extra_inputs = ExtraInputs(viewer, inputs)
+        self.image_chooser: ImageChooser = ImageChooser(viewer, has_axes_field=has_axes_field)
+        self.extra_inputs: ExtraInputs = ExtraInputs(viewer, inputs)
         self._refused_image: ImageHeader | Refusal | None = None
         self._message_layer: ref[Image] | None = None
         self.image_chooser.changed.connect(self.update_image)

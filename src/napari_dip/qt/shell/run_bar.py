@@ -91,7 +91,7 @@ class ScrollableLabel(QScrollArea):
         super().__init__(parent)
         self._label, self._max_lines = label, max_lines
         self._line_ends: list[tuple[int, str]] = []
-        self.more_label = QLabel(self)
+        self.more_label: QLabel = QLabel(self)
         self.setFrameShape(QFrame.Shape.NoFrame)
         # napari pads all widgets by a pixel, which would hide a pixel of the text
         self.setStyleSheet("QScrollArea { padding: 0px; }")
@@ -200,12 +200,12 @@ class RunBar(QWidget):
         Whether a run can be discarded; a run in the queue always can.
     """
 
-    run_pressed = Signal()
-    keep_pressed = Signal()
-    pause_pressed = Signal()
-    resume_pressed = Signal()
-    discard_pressed = Signal()
-    add_pressed = Signal()
+    run_pressed: Signal = Signal()
+    keep_pressed: Signal = Signal()
+    pause_pressed: Signal = Signal()
+    resume_pressed: Signal = Signal()
+    discard_pressed: Signal = Signal()
+    add_pressed: Signal = Signal()
 
     def __init__(
         self,
@@ -219,27 +219,27 @@ class RunBar(QWidget):
         self._kept_label = kept_label
         self._stop_label, self._can_discard = stop_label, can_discard
         self._start_label = "Run"
-        self.state = JobState.IDLE
+        self.state: JobState = JobState.IDLE
         self._last_event_time = 0.0
         self._message = ""
         self._last_shown_event: tuple[Event, tuple[str, ...]] | None = None
         self._second_timer = QTimer(self)
         self._second_timer.setInterval(1000)
         self._second_timer.timeout.connect(self._on_second)
-        self.run_button = QPushButton("Run")
-        self.pause_button = QPushButton("Pause")
-        self.discard_button = QPushButton("Discard")
-        self.add_button = QPushButton("Add the result")
-        self.selected_button = make_button("", _SELECTED_TOOLTIP)
-        self.undo_button = make_button(
+        self.run_button: QPushButton = QPushButton("Run")
+        self.pause_button: QPushButton = QPushButton("Pause")
+        self.discard_button: QPushButton = QPushButton("Discard")
+        self.add_button: QPushButton = QPushButton("Add the result")
+        self.selected_button: QPushButton = make_button("", _SELECTED_TOOLTIP)
+        self.undo_button: QPushButton = make_button(
             "Undo Discard", "Add the last image of the run that was discarded last as a layer"
         )
-        self.bar = QProgressBar()
+        self.bar: QProgressBar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(8)
-        self.message_label = make_message_label()
-        self.message_area = ScrollableLabel(self.message_label)
+        self.message_label: QLabel = make_message_label()
+        self.message_area: ScrollableLabel = ScrollableLabel(self.message_label)
         self._build_layout()
         self.run_button.clicked.connect(self._on_run)
         self.pause_button.clicked.connect(self._on_pause)
@@ -503,6 +503,7 @@ class JobPanel(QObject):
         self._dock, self._viewer, self._run_bar, self._plots = dock, viewer, run_bar, plots
         self._activity: Activity | None = None
         self._is_busy = False
+        self.jobs: JobController
         self.jobs = jobs = JobController(self, self, **messages)
         jobs.state_changed.connect(self._on_state)
         self._start_time, self._message = 0.0, ""

@@ -103,7 +103,7 @@ class SuggestionMenu(QObject):
         self._line_edit, self._name = edit, name
         self._list_suggestions, self._build_task = list_suggestions, build_task
         self._call: BackgroundCall | None = None
-        self.menu = QMenu(edit)
+        self.menu: QMenu = QMenu(edit)
         _add_edit_button(
             edit, QStyle.StandardPixmap.SP_ArrowDown, "Show the choices", self.open_menu
         )
@@ -166,13 +166,15 @@ class SettingsForm:
         Emitted when a setting has changed.
     """
 
-    changed = Signal()
+    changed: Signal = Signal()
 
     def __init__(self, task: str) -> None:
         self.task = task
         self._fields = settings(task)
-        self.widgets = {name: make_field_widget(field) for name, field in self._fields.items()}
-        self.suggestion_menus = {
+        self.widgets: dict[str, ValueWidget[Any]] = {
+            name: make_field_widget(field) for name, field in self._fields.items()
+        }
+        self.suggestion_menus: dict[str, SuggestionMenu] = {
             name: SuggestionMenu(
                 self.widgets[name].native, name, suggest, lambda: self.build_recipe().task
             )
@@ -184,6 +186,9 @@ class SettingsForm:
         noise_fields = NOISE_FIELDS if set(MEASURED_FIELDS) <= set(self._fields) else ()
         rest = [field for field in self._fields.values() if field.name not in noise_fields]
         noise = [self._fields[name] for name in noise_fields if name in self._fields]
+        self.advanced_page: QWidget
+        self.basic_page: QWidget
+        self.noise_page: QWidget
         self.basic_page, self.advanced_page, self.noise_page = QWidget(), QWidget(), QWidget()
         fill_form(self.basic_page, self.widgets, [f for f in rest if not f.setting.is_advanced])
         fill_form(self.advanced_page, self.widgets, [f for f in rest if f.setting.is_advanced])

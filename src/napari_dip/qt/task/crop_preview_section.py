@@ -12,7 +12,7 @@ from weakref import ref
 import numpy as np
 from napari.layers import Image, Shapes
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QFormLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QPushButton, QWidget
 
 from napari_dip.errors import Refusal
 from napari_dip.errors.templates import format_duration
@@ -150,7 +150,7 @@ class GridComparison:
         self._viewer = viewer
         self._hidden_layers: list[Layer] = []
         self._labelled_layers: list[Layer] = []
-        self.is_active = False
+        self.is_active: bool = False
         self._view: dict[str, Any] = {}
 
     def show(self, layers: Sequence[Layer]) -> None:
@@ -283,10 +283,10 @@ class CropPreviewSection(CollapsibleSection):
     """
 
     #: Emitted with a list of `JobRequest`, to be run one after another.
-    run_requested = Signal(object)
-    message_emitted = Signal(str)
+    run_requested: Signal = Signal(object)
+    message_emitted: Signal = Signal(str)
     #: Emitted when the form is set for a run on the whole image.
-    applied = Signal()
+    applied: Signal = Signal()
 
     def __init__(
         self,
@@ -300,42 +300,46 @@ class CropPreviewSection(CollapsibleSection):
         self._viewer, self._form, self._make_plan = viewer, form, make_plan
         self._image_chooser, self._extra_inputs = inputs.image_chooser, inputs.extra_inputs
         self._connections = Connections()
-        self.grid = GridComparison(viewer)
+        self.grid: GridComparison = GridComparison(viewer)
         self._comparison_target: ResultTarget | None = None
         self._earlier_layer_names: set[str] = set()
         self._preset, self._is_busy, self._is_followed = "", False, False
-        self.region_combo = make_combo("Region", "The part of the image to try on")
-        self.preview_combo = make_combo("Preview", "The preview whose preset the whole image gets")
-        self.try_button = make_button("Try", "Run on this part, with the settings as they are")
-        self.compare_button = make_button(
+        self.region_combo: QComboBox = make_combo("Region", "The part of the image to try on")
+        self.preview_combo: QComboBox = make_combo(
+            "Preview", "The preview whose preset the whole image gets"
+        )
+        self.try_button: QPushButton = make_button(
+            "Try", "Run on this part, with the settings as they are"
+        )
+        self.compare_button: QPushButton = make_button(
             "Compare presets",
             "Run on this part with each preset, and show the results side by side",
         )
-        self.restore_button = make_button(
+        self.restore_button: QPushButton = make_button(
             "Restore this region",
             "Run on this part, and merge it into the latest result of this image, or else into a "
             "copy of the image. Around the part, both are blended.",
         )
-        self.undo_button = make_button(
+        self.undo_button: QPushButton = make_button(
             "Undo region", "Give the layer the pixels that it had before the latest region"
         )
         self._unmerge: Callable[[], object] | None = None
-        self.apply_button = make_button(
+        self.apply_button: QPushButton = make_button(
             "Apply to all", "Run on the whole image with the settings of this preview"
         )
-        self.remove_button = make_button(
+        self.remove_button: QPushButton = make_button(
             "Remove previews", "Delete the layers of all previews on a crop"
         )
-        self.follow_box = QCheckBox("Follow the view")
+        self.follow_box: QCheckBox = QCheckBox("Follow the view")
         self.follow_box.setToolTip(
             "<qt>Try again whenever another part of the image has come into view.</qt>"
         )
         self._last_bounds: tuple[float, ...] = ()
         self._followed: set[str] = set()
         self._follow_timer = make_single_shot_timer(self, _FOLLOW_PAUSE_MS)
-        self.message_label = make_message_label()
+        self.message_label: QLabel = make_message_label()
         self.message_label.setText(_CROP_PREVIEW_HINT)
-        self.cost_label = make_message_label()
+        self.cost_label: QLabel = make_message_label()
         self._build_layout(page)
         self.try_button.clicked.connect(self.request_preview)
         self.compare_button.clicked.connect(self.compare)

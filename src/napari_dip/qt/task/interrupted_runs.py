@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QLabel, QPushButton, QWidget
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.templates import make_printable
@@ -65,8 +65,8 @@ class InterruptedRunPanel(QWidget):
     """
 
     #: Emitted with a list of `JobRequest`, to be run.
-    run_requested = Signal(object)
-    message_emitted = Signal(str)
+    run_requested: Signal = Signal(object)
+    message_emitted: Signal = Signal(str)
 
     def __init__(
         self, viewer: Viewer, inputs: LayerInputs, form: SettingsForm, parent: QWidget | None = None
@@ -76,9 +76,9 @@ class InterruptedRunPanel(QWidget):
         self._image_chooser, self._extra_inputs = inputs.image_chooser, inputs.extra_inputs
         self._run: InterruptedRun | None = None
         self._read_call: BackgroundCall | None = None
-        self.message_label = make_message_label()
-        self.resume_button = make_button("Resume", _RESUME_TOOLTIP)
-        self.discard_button = make_button("Discard", _DISCARD_TOOLTIP)
+        self.message_label: QLabel = make_message_label()
+        self.resume_button: QPushButton = make_button("Resume", _RESUME_TOOLTIP)
+        self.discard_button: QPushButton = make_button("Discard", _DISCARD_TOOLTIP)
         self.discard_button.setAccessibleName("Discard the unfinished run")
         rows = ([self.message_label], [self.resume_button, self.discard_button])
         layout = fill_grid(self, rows, spacing=4)

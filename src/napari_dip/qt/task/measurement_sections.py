@@ -14,9 +14,11 @@ from qtpy.QtGui import QColor, QPainter, QPen
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
+    QComboBox,
     QHeaderView,
     QLabel,
     QLineEdit,
+    QPushButton,
     QTableWidget,
     QTableWidgetItem,
     QWidget,
@@ -131,8 +133,8 @@ class PhotonTransferPlot(DockPlot):
             "The line is the noise that the restoration assumes; dots far above it hold structure.",
         )
         dots = {"symbol": "o", "symbolSize": 4, "symbolBrush": TRAINING_COLOUR, "symbolPen": None}
-        self.dots = self.plot(pen=None, **dots)
-        self.line = self.plot(pen=pg.mkPen(VALIDATION_COLOUR, width=2), connect="finite")
+        self.dots: Any = self.plot(pen=None, **dots)
+        self.line: Any = self.plot(pen=pg.mkPen(VALIDATION_COLOUR, width=2), connect="finite")
 
     def show_noise(self, channels: tuple[ChannelNoise, ...]) -> None:
         """Plot the blocks and the variance model of each channel."""
@@ -262,16 +264,16 @@ class BlindSpotPage(QWidget):
         super().__init__()
         self._setting = form.widgets.get("blind_spot_shape")
         self._suggested = ""
-        self.table = CorrelationTable()
+        self.table: CorrelationTable = CorrelationTable()
         legend = QLabel(
             make_legend((VALIDATION_COLOUR, "■", "hidden"), (TRAINING_COLOUR, "■", "shares noise"))
             + "<br>Shared noise in %, by pixels along X (columns) and Y (rows)"
         )
         legend.setWordWrap(True)
-        self.use_button = make_button(
+        self.use_button: QPushButton = make_button(
             "Use this shape", "Hide exactly these pixels, by the setting Blind-spot shape."
         )
-        self.clear_button = make_button(
+        self.clear_button: QPushButton = make_button(
             "Automatic",
             "Empty that setting: a rectangle is hidden, as wide as measured.",
         )
@@ -311,8 +313,8 @@ class MeasurementSection(CollapsibleSection):
     def __init__(self, title: str, page: QWidget, tooltip: str, hint: str) -> None:
         super().__init__(title, page)
         self._measurement_call: BackgroundCall | None = None
-        self.measure_button = make_button("Measure", tooltip)
-        self.message_label = make_message_label()
+        self.measure_button: QPushButton = make_button("Measure", tooltip)
+        self.message_label: QLabel = make_message_label()
         self.message_label.setText(hint)
 
     @property
@@ -375,8 +377,8 @@ class NoiseSection(MeasurementSection):
         super().__init__("Noise", page, tooltip, _NOISE_HINT)
         self._image_chooser, self._form = image_chooser, form
         self._measured_image: tuple[int, str] | None = None
-        self.plot = PhotonTransferPlot()
-        self.blind_spot_page = BlindSpotPage(form)
+        self.plot: PhotonTransferPlot = PhotonTransferPlot()
+        self.blind_spot_page: BlindSpotPage = BlindSpotPage(form)
         rows = [
             form.noise_page,
             self.measure_button,
@@ -450,8 +452,11 @@ class PsfPlot(DockPlot):
         entries = [(_PROFILE_COLOURS[axis], "━", axis) for axis in report.axes]
         if report.computed_psf is not None:
             entries.append((_COMPUTED_COLOUR, "┅", "without aberrations"))
-        self.legend = make_legend(*entries)
-        self.labels = ("nm" if report.has_pixel_sizes else "Pixels", self.labels[1])
+        self.legend: str = make_legend(*entries)
+        self.labels: tuple[str, str] = (
+            "nm" if report.has_pixel_sizes else "Pixels",
+            self.labels[1],
+        )
         self.update_labels()
         self.setXRange(-report.profile_reach, report.profile_reach, padding=0)
         self.setYRange(0, 1, padding=0.05)
@@ -475,17 +480,17 @@ class PsfSection(MeasurementSection):
         tooltip = "Make a PSF from the beads, and choose it; nothing is restored."
         super().__init__("PSF from beads", page, tooltip, _BEADS_HINT)
         self._viewer, self._inputs, self._form = viewer, inputs, form
-        self.bead_chooser = make_combo("Beads", _BEADS_TIP, length=len(NO_LAYER))
-        self.diameter_edit = QLineEdit()
+        self.bead_chooser: QComboBox = make_combo("Beads", _BEADS_TIP, length=len(NO_LAYER))
+        self.diameter_edit: QLineEdit = QLineEdit()
         self.diameter_edit.setAccessibleName("Bead diameter")
         self.diameter_edit.setPlaceholderText("not taken out")
         self.diameter_edit.setToolTip(f"<qt>{_DIAMETER_TIP}</qt>")
-        self.plot = PsfPlot()
+        self.plot: PsfPlot = PsfPlot()
         fields = QWidget()
         rows = make_form(fields)
         rows.addRow("Beads", self.bead_chooser)
         rows.addRow("Bead diameter (nm)", self.diameter_edit)
-        self.field_box = QCheckBox("PSF changes over the field")
+        self.field_box: QCheckBox = QCheckBox("PSF changes over the field")
         self.field_box.setToolTip(f"<qt>{_FIELD_TIP}</qt>")
         rows.addRow("", self.field_box)
         fill_grid(page, [[fields], [self.measure_button], [self.plot], [self.message_label]])

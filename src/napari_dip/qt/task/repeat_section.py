@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image, Shapes
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QFileDialog, QPushButton, QWidget
 
 from napari_dip.errors import DipError, Refusal, RefusedError, make_refusal
 from napari_dip.io import guess_axes
@@ -131,14 +127,14 @@ class UserPresetsWidget(QWidget):
         Stores the presets.
     """
 
-    message_emitted = Signal(str)
+    message_emitted: Signal = Signal(str)
 
     def __init__(
         self, form: SettingsForm, preset_folder: SavedRecipeFolder, parent: QWidget | None = None
     ) -> None:
         super().__init__(parent)
         self._form, self._preset_folder = form, preset_folder
-        self.combo = make_combo(
+        self.combo: QComboBox = make_combo(
             "Preset of your own",
             "Choose one of your presets, or type a name for the settings as they are now.",
         )
@@ -148,11 +144,13 @@ class UserPresetsWidget(QWidget):
         assert line_edit is not None  # the list is editable
         self.name_edit = line_edit
         self.name_edit.setPlaceholderText("name of a preset")
-        self.load_button = make_button("Use", "Set all settings as this preset has them")
-        self.save_button = make_button(
+        self.load_button: QPushButton = make_button(
+            "Use", "Set all settings as this preset has them"
+        )
+        self.save_button: QPushButton = make_button(
             "Save", "Keep all settings, as they are now, under this name"
         )
-        self.delete_button = make_button(
+        self.delete_button: QPushButton = make_button(
             "Delete", "Forget this preset; the settings stay as they are"
         )
         fill_grid(self, ([self.combo], [self.load_button, self.save_button, self.delete_button]))
@@ -226,15 +224,15 @@ class RecipeButtons(QWidget):
     form : SettingsForm
     """
 
-    message_emitted = Signal(str)
+    message_emitted: Signal = Signal(str)
 
     def __init__(self, form: SettingsForm, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._form = form
-        self.load_button = make_button(
+        self.load_button: QPushButton = make_button(
             "Load recipe…", "Set all settings as a saved recipe has them"
         )
-        self.save_button = make_button(
+        self.save_button: QPushButton = make_button(
             "Save recipe…",
             "Save all settings, to use them again here, on the command line or in Python",
         )
@@ -286,7 +284,7 @@ class RepeatSection(CollapsibleSection):
     inputs : LayerInputs
     """
 
-    message_emitted = Signal(str)
+    message_emitted: Signal = Signal(str)
 
     def __init__(
         self, viewer: napari.viewer.Viewer, form: SettingsForm, inputs: LayerInputs
@@ -298,31 +296,31 @@ class RepeatSection(CollapsibleSection):
         self._connections = Connections()
         self._save_call: BackgroundCall | None = None
         self._is_busy = False
-        self.combo = make_combo(
+        self.combo: QComboBox = make_combo(
             "Result",
             "The result to repeat: the layer that is selected in napari, or else the latest.",
         )
-        self.again_button = make_button(
+        self.again_button: QPushButton = make_button(
             "Run again from this layer",
             "Set this dock as it was for this result: image, further images and all settings. "
             "Nothing runs until you press Run.",
         )
-        self.python_button = make_button(
+        self.python_button: QPushButton = make_button(
             "Copy as Python",
             "Copy a script that makes this result again, to paste into a file or a notebook.",
         )
-        self.command_button = make_button(
+        self.command_button: QPushButton = make_button(
             "Copy as command",
             "Copy the line that makes this result again, to paste into a terminal.",
         )
-        self.methods_button = make_button(
+        self.methods_button: QPushButton = make_button(
             "Copy methods text",
             "Copy what to write about this result in a paper: version, settings, what was "
             "measured, and the references for what was used.",
         )
         self._preset_folder = open_saved_settings(form.task)
-        self.presets = UserPresetsWidget(form, self._preset_folder)
-        self.recipes = RecipeButtons(form)
+        self.presets: UserPresetsWidget = UserPresetsWidget(form, self._preset_folder)
+        self.recipes: RecipeButtons = RecipeButtons(form)
         self._build_layout(page)
         for part in (self.presets, self.recipes):
             part.message_emitted.connect(self.message_emitted)

@@ -10,7 +10,7 @@ import numpy as np
 from napari.layers import Image, Shapes
 from napari.utils import Colormap
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSlider, QWidget
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton, QSlider, QWidget
 
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS, make_card
 from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
@@ -97,12 +97,12 @@ class ProfileSection(CollapsibleSection):
         self._viewer = viewer
         self._pair = _LayerPair(viewer)
         self._watched_layers: WeakSet[Any] = WeakSet()
-        self.draw_button = make_button(
+        self.draw_button: QPushButton = make_button(
             "Draw a line", "Add a Shapes layer, ready for a line to be drawn"
         )
-        self.message_label = make_message_label()
+        self.message_label: QLabel = make_message_label()
         self.message_label.setText(_PROFILE_HINT)
-        self.plot = ProfilePlot()
+        self.plot: ProfilePlot = ProfilePlot()
         self._redraw_timer = make_single_shot_timer(self, _REDRAW_DELAY_MS)
         rows = ([self.draw_button], [self.message_label], [self.plot])
         fill_grid(page, rows).setRowStretch(len(rows), 1)
@@ -313,10 +313,10 @@ class ResultView:
         self._viewer = viewer
         self._pending_result: PendingResult | None = None
         self._added_kinds: set[str] = set()
-        self.extra_layer_chooser = ExtraLayerChooser()
-        self.comparison = ComparisonSlider(viewer)
-        self.profile = ProfileSection(viewer)
-        self.card = ResultCardView()
+        self.extra_layer_chooser: ExtraLayerChooser = ExtraLayerChooser()
+        self.comparison: ComparisonSlider = ComparisonSlider(viewer)
+        self.profile: ProfileSection = ProfileSection(viewer)
+        self.card: ResultCardView = ResultCardView()
         self._result_layer: Callable[[], Image | None] = lambda: None
         viewer.layers.events.removed.connect(self._on_removed)
         self.extra_layer_chooser.changed.connect(self._add_checked_layers)
@@ -381,13 +381,17 @@ class ResultCardView(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        self.figure_label: QLabel
+        self.headline: QLabel
         self.headline, self.figure_label = make_message_label(), make_message_label()
+        self.detail_label: QLabel
+        self.warning_label: QLabel
         self.warning_label, self.detail_label = make_message_label(), make_message_label()
         self._warnings = ScrollableLabel(self.warning_label, max_lines=_MAX_WARNING_LINES)
         self._details = ScrollableLabel(self.detail_label, max_lines=_MAX_FOLDED_LINES)
         page = QWidget()
         fill_grid(page, ([self._details],))
-        self.details_section = CollapsibleSection("Details", page)
+        self.details_section: CollapsibleSection = CollapsibleSection("Details", page)
         rows = ([self.headline], [self._warnings], [self.figure_label], [self.details_section])
         fill_grid(self, rows, spacing=4)
         self.setVisible(False)
@@ -426,7 +430,7 @@ class ResultCardView(QWidget):
 class ExtraLayerChooser(QWidget):
     """Check boxes for the extra layers of a result, saved in napari's preferences."""
 
-    changed = Signal()
+    changed: Signal = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -434,7 +438,9 @@ class ExtraLayerChooser(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)  # else a scroll bar would cut the last word off
         layout.addWidget(QLabel("Extra layers"))
-        self.boxes = {name: QCheckBox(label) for name, (label, _) in EXTRA_LAYERS.items()}
+        self.boxes: dict[str, QCheckBox] = {
+            name: QCheckBox(label) for name, (label, _) in EXTRA_LAYERS.items()
+        }
         preferences = read_preferences("layers")
         for name, box in self.boxes.items():
             box.setToolTip(f"<qt>{EXTRA_LAYERS[name][1]}</qt>")
@@ -466,7 +472,7 @@ class ComparisonSlider(QWidget):
     viewer : napari.viewer.Viewer
     """
 
-    ended = Signal()
+    ended: Signal = Signal()
 
     def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -474,7 +480,7 @@ class ComparisonSlider(QWidget):
         self._pair = _LayerPair(viewer)
         self._initial_opacities: tuple[float, float] = (1.0, 1.0)
         self._applied_opacities: tuple[float, float] | None = None
-        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider: QSlider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setRange(0, 100)
         self.slider.setPageStep(25)
         self.slider.setAccessibleName("Input or result")
@@ -488,7 +494,7 @@ class ComparisonSlider(QWidget):
         layout.addWidget(QLabel("Input"))
         layout.addWidget(self.slider, 1)
         layout.addWidget(QLabel("Result"))
-        self.swipe_button = make_button("Swipe", _SWIPE_TOOLTIP)
+        self.swipe_button: QPushButton = make_button("Swipe", _SWIPE_TOOLTIP)
         self.swipe_button.setCheckable(True)
         layout.addWidget(self.swipe_button)
         self._swipe_line = SwipeLine(viewer)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QSlider, QWidget
+from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSizePolicy, QSlider, QWidget
 
 from napari_dip.errors.notes import StopReason, make_stop, serialise_stop
 from napari_dip.errors.templates import format_bytes
@@ -232,7 +232,7 @@ class HistorySlider(QWidget):
     """
 
     #: Emitted with work unit and iteration of the snapshot that is shown, or None.
-    moved = Signal(object)
+    moved: Signal = Signal(object)
 
     def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -244,12 +244,12 @@ class HistorySlider(QWidget):
         self._selected: Snapshot | None = None
         self._message = ""
         self._discarded: list[tuple[SnapshotLayers, Snapshot]] = []
-        self.snapshot_buffer = SnapshotBuffer()
-        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.snapshot_buffer: SnapshotBuffer = SnapshotBuffer()
+        self.slider: QSlider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setAccessibleName("History")
         guard_wheel(self.slider)
-        self.message_label = make_message_label()
-        self.keep_button = make_button(
+        self.message_label: QLabel = make_message_label()
+        self.keep_button: QPushButton = make_button(
             "Use this iteration", "Add the image in view as a layer of its own"
         )
         self._build_layout()

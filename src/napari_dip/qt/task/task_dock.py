@@ -10,7 +10,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import ref
 
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.errors.templates import format_duration
@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.shell.background_call import JobProgress
-    from napari_dip.qt.shell.job_controller import JobRequest
+    from napari_dip.qt.shell.job_controller import JobController, JobRequest
+    from napari_dip.qt.shell.layer_inputs import ExtraInputs, ImageChooser
 
 
 class TaskDock(QWidget):
@@ -76,26 +77,39 @@ class TaskDock(QWidget):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
+        self.viewer: Any
         self.viewer = viewer = unwrap_viewer(viewer)
         self._closer = DockCloser(self, self.shut_down)
         self._remarks: list[str] = []
         self._early_notes: tuple[Note, ...] = ()
+        self.plan_label: QLabel
+        self.run_bar: RunBar
         self.plan_label, self.run_bar = make_message_label(), RunBar()
-        self.inputs = LayerInputs(viewer, TASKS[self.task].spec.inputs[1:], self)
+        self.inputs: LayerInputs = LayerInputs(viewer, TASKS[self.task].spec.inputs[1:], self)
+        self.extra_inputs: ExtraInputs
+        self.image_chooser: ImageChooser
         self.image_chooser, self.extra_inputs = self.inputs.image_chooser, self.inputs.extra_inputs
-        self.result_view = ResultView(viewer)
+        self.result_view: ResultView = ResultView(viewer)
         self._results = ResultQueue(viewer, self._on_result)
         self._result_layer: ref[Any] | None = None
-        self.form = SettingsForm(self.task)
-        self.repeat_section = RepeatSection(viewer, self.form, self.inputs)
-        self.validation_curve = ValidationCurve()
-        self.history = HistorySlider(viewer)
-        self.noise_section = NoiseSection(self.image_chooser, self.form)
-        self.psf_section = PsfSection(viewer, self.inputs, self.form)
-        self.settings_section = CollapsibleSection("More settings", self.form.advanced_page)
-        self.camera_maps = CollapsibleSection("Maps of the camera", self.extra_inputs.calibration)
-        self.crop_preview = CropPreviewSection(viewer, self.inputs, self.form, self.make_plan)
-        self.interrupted_runs = InterruptedRunPanel(viewer, self.inputs, self.form)
+        self.form: SettingsForm = SettingsForm(self.task)
+        self.repeat_section: RepeatSection = RepeatSection(viewer, self.form, self.inputs)
+        self.validation_curve: ValidationCurve = ValidationCurve()
+        self.history: HistorySlider = HistorySlider(viewer)
+        self.noise_section: NoiseSection = NoiseSection(self.image_chooser, self.form)
+        self.psf_section: PsfSection = PsfSection(viewer, self.inputs, self.form)
+        self.settings_section: CollapsibleSection = CollapsibleSection(
+            "More settings", self.form.advanced_page
+        )
+        self.camera_maps: CollapsibleSection = CollapsibleSection(
+            "Maps of the camera", self.extra_inputs.calibration
+        )
+        self.crop_preview: CropPreviewSection = CropPreviewSection(
+            viewer, self.inputs, self.form, self.make_plan
+        )
+        self.interrupted_runs: InterruptedRunPanel = InterruptedRunPanel(
+            viewer, self.inputs, self.form
+        )
         plots = (
             self.validation_curve,
             self.noise_section.plot,
@@ -105,7 +119,7 @@ class TaskDock(QWidget):
         self._panel = JobPanel(
             self, viewer, self.run_bar, plots, no_outcome_message=NO_IMAGE_MESSAGE
         )
-        self.jobs = self._panel.jobs
+        self.jobs: JobController = self._panel.jobs
         self._build_layout()
         self._connect_signals()
         self.setAcceptDrops(True)
@@ -426,4 +440,4 @@ def __getattr__(name: str) -> Any:
     return make_dock_class(task)
 
 
-DenoiseDock = make_dock_class("denoise")
+DenoiseDock: type[TaskDock] = make_dock_class("denoise")

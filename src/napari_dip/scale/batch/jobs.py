@@ -70,7 +70,7 @@ class ControlRecorder:
     """Poll the user's control, and remember whether it ended the run."""
 
     def __init__(self, poll_control: PollControl) -> None:
-        self.is_ended = False
+        self.is_ended: bool = False
         self._poll_control = poll_control
 
     def poll_control(self) -> Control:

@@ -72,14 +72,14 @@ SCHEDULER_TIMEOUT, FIRST_WORKER_TIMEOUT = 30, 60
 ALLOWED_FAILURES = 1_000_000
 #: Reduce dask's profiling and monitoring, which cost two workers 3 to 8 % of their time
 #: (`benchmarks/cluster.py throughput --large`).
-QUIET_DASK_CONFIG = {
+QUIET_DASK_CONFIG: dict[str, Any] = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "5s",
 }
 #: Torch's libraries keep the number of threads of this process. A killed worker is restarted
 #: however long that takes: with dask's 15 s, a busy computer lost all its workers one by one.
-LOCAL_CLUSTER_CONFIG = {
+LOCAL_CLUSTER_CONFIG: dict[str, Any] = {
     "distributed.nanny.pre-spawn-environ": {},
     "distributed.deploy.lost-worker-timeout": "1000 days",
     **QUIET_DASK_CONFIG,

@@ -146,7 +146,7 @@ class BatchDispatcher:
 
     def __init__(self, plan: BatchPlan, pool: DaskWorkerPool, clock: PausableClock) -> None:
         self._clock = clock
-        self.session = secrets.token_hex(8)
+        self.session: str = secrets.token_hex(8)
         self.remaining: deque[WorkerJob] = deque()
         self.running: dict[str, WorkerJob] = {}
         self.outcomes: dict[int, FileOutcome] = {}

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.scale.batch.jobs import FileState, ResultPaths
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: State of a shard. "shard-done": complete. "passed": not available; the job of the rest of the
 #: file then restores it or fails. "waiting": not complete when the batch ended.
