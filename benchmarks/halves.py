@@ -97,7 +97,7 @@ def move(image: Image, shift: Image) -> Image:
 def resolve(first: Image, second: Image) -> float | None:
     """Return the resolution of two shots in pixels."""
     stacks = (image[None, None].astype(float) for image in (first, second))
-    return measure_resolution([tuple(stacks)], (1.0, 1.0), is_halved=False)[0]
+    return measure_resolution([tuple(stacks)], (1.0, 1.0), is_thinned=False)[0]
 
 
 def measure(
@@ -112,14 +112,14 @@ def measure(
     halves = result.report["halves"]["resolution"]
     period = min(max(halves["result"] or 16, 2), 16)
     whole = result.image[None, None].astype(float)
-    agreement = map_repeats(whole, truth[None, None], whole, period, is_halved=False)[0, 0]
-    visible = ~np.isnan(result.repeated) & ~np.isnan(agreement)
-    marked = result.repeated < MIN_REPEATED_CORRELATION
+    agreement = map_repeats(whole, truth[None, None], whole, period, is_thinned=False)[0, 0]
+    visible = ~np.isnan(result.repeat_map) & ~np.isnan(agreement)
+    marked = result.repeat_map < MIN_REPEATED_CORRELATION
     invented, true = visible & (agreement < MAX_INVENTED), visible & (agreement > MIN_TRUE)
     panels = [result.image, truth, result.null_image]
     low, high = np.percentile(truth, (0.5, 99.8))
     drawn = [np.clip((panel - low) / (high - low), 0, 1) for panel in panels]
-    drawn.insert(2, np.nan_to_num(result.repeated, nan=0.5))
+    drawn.insert(2, np.nan_to_num(result.repeat_map, nan=0.5))
     OUT.mkdir(parents=True, exist_ok=True)
     pixels = (255 * np.hstack(drawn)).astype(np.uint8)
     imsave(OUT / f"halves_{name.replace(', ', '_').replace(' ', '_')}.png", pixels)

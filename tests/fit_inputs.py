@@ -37,7 +37,7 @@ def make_fit_input_from(
     blind_spot_size: tuple[int, ...] = (1, 1),
     assumed_noise_fraction: float = 1.0,
     prior: str = "random-input",
-    window: int | None = None,
+    window_side: int | None = None,
     extra_inputs: Mapping[str, torch.Tensor] | None = None,
 ) -> FitInput:
     """Make the input of a small fit, whose darkest pixel has no light."""
@@ -62,7 +62,7 @@ def make_fit_input_from(
         ),
         prior_key=prior,
         widths=(4, 8),
-        window=window,
+        window_side=window_side,
         extra_inputs=extra_inputs or {},
     )
 
@@ -87,19 +87,19 @@ def make_plain_fit_input(grid: tuple[int, ...], **others: torch.Tensor) -> FitIn
     )
 
 
-def make_task_setup(task: Task, scene: FitInput, seed: int = 0) -> TaskSetup:
+def make_task_setup(task: Task, fit_input: FitInput, seed: int = 0) -> TaskSetup:
     """Set a fit up as a run does."""
-    return task.setup(scene, torch.Generator().manual_seed(seed))
+    return task.setup(fit_input, torch.Generator().manual_seed(seed))
 
 
-def make_task_prior(task: Task, scene: FitInput, seed: int = 0) -> Any:
+def make_task_prior(task: Task, fit_input: FitInput, seed: int = 0) -> Any:
     """Make a task's prior as a fit does."""
-    return make_task_setup(task, scene, seed).prior
+    return make_task_setup(task, fit_input, seed).prior
 
 
-def make_task_problem(task: Task, scene: FitInput) -> Any:
+def make_task_problem(task: Task, fit_input: FitInput) -> Any:
     """Make a task's problem as a fit does."""
-    return make_task_setup(task, scene).problem
+    return make_task_setup(task, fit_input).problem
 
 
 def make_task_plan(

@@ -137,5 +137,5 @@ def test_a_number_of_ones_own_has_no_place_in_a_recipe_and_that_is_said(comparis
 def test_designs_draw_volumes_and_colours(name):
     architecture = list_architectures((4, 8), 0.01)[name]
     rng = torch.Generator().manual_seed(0)
-    code = build_from_architecture(architecture, (4, 16, 16), rng, 3)
-    assert code.network(code.make_prediction_input().network_input).shape == (1, 3, 4, 16, 16)
+    prior = build_from_architecture(architecture, (4, 16, 16), rng, 3)
+    assert prior.network(prior.make_prediction_input().network_input).shape == (1, 3, 4, 16, 16)

@@ -1,4 +1,4 @@
-"""Denoise turns a calibrated scene into a problem and a prior."""
+"""Denoise turns a calibrated image into a problem and a prior."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SOURCE = ImageHeader(name="cells", shape=(24, 32), dtype="uint8", axes="YX")
 
 
 def make_fit_input(
-    prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
+    prior: str, blind_spot_size: tuple[int, int] = (1, 1), window_side: int | None = None
 ) -> FitInput:
     rng = torch.Generator().manual_seed(0)
     measurement = torch.rand(1, 2, 24, 32, generator=rng)
@@ -50,15 +50,15 @@ def make_fit_input(
         noise,
         guarded,
         noise_level=0.2,
-        blind_spot_size=block,
+        blind_spot_size=blind_spot_size,
         assumed_noise_fraction=0.6,
         prior=prior,
-        window=window,
+        window_side=window_side,
     )
 
 
 def test_the_blind_spot_gets_the_image_and_returns_a_variance() -> None:
-    prior = make_task_prior(Denoise(), make_fit_input("blind-spot", window=16))
+    prior = make_task_prior(Denoise(), make_fit_input("blind-spot", window_side=16))
     assert isinstance(prior, BlindSpotPrior)
     draw = prior.draw_training_input(torch.Generator().manual_seed(0))
     assert draw.network_input.shape == (1, 2, 16, 16)
@@ -75,11 +75,13 @@ def test_the_random_input_is_uniform_noise_of_32_channels() -> None:
     assert prior.jitter == pytest.approx(1 / 30)
 
 
-@pytest.mark.parametrize(("block", "core"), [((1, 1), (1, 1)), ((1, 5), (1, 1)), ((7, 7), (3, 3))])
+@pytest.mark.parametrize(
+    ("blind_spot_size", "core"), [((1, 1), (1, 1)), ((1, 5), (1, 1)), ((7, 7), (3, 3))]
+)
 def test_only_wide_blind_spots_enter_the_loss_beyond_their_centre(
-    block: tuple[int, int], core: tuple[int, int]
+    blind_spot_size: tuple[int, int], core: tuple[int, int]
 ) -> None:
-    prior = make_task_prior(Denoise(), make_fit_input("blind-spot", block))
+    prior = make_task_prior(Denoise(), make_fit_input("blind-spot", blind_spot_size))
     assert isinstance(prior, BlindSpotPrior)
     assert prior.core_size == core
 
@@ -125,8 +127,8 @@ def test_the_kind_of_smoothing_is_the_users() -> None:
 
 
 def make_movie_fit_input(prior: str) -> FitInput:
-    """Return a scene between two frames, with what was restored of the one before."""
-    fit_input = make_fit_input(prior, window=16)
+    """Return a fit input between two frames, with what was restored of the one before."""
+    fit_input = make_fit_input(prior, window_side=16)
     rng = torch.Generator().manual_seed(1)
     frames = torch.rand(1, 4, 24, 32, generator=rng)
     image = torch.rand(fit_input.measurement.shape, generator=rng)

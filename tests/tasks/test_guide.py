@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 GRID = (24, 32)
 
 
-def make_fit_input(prior: str, *, window: int | None = None, channels: int = 2) -> FitInput:
+def make_fit_input(prior: str, *, window_side: int | None = None, channels: int = 2) -> FitInput:
     rng = torch.Generator().manual_seed(0)
     ones = torch.ones(1, 1, 1, 1)
     guarded = torch.zeros(1, 1, *GRID)
@@ -48,7 +48,7 @@ def make_fit_input(prior: str, *, window: int | None = None, channels: int = 2) 
         validation_mask=guarded,
         assumed_noise_fraction=0.6,
         prior=prior,
-        window=window,
+        window_side=window_side,
         extra_inputs={"guide": torch.rand(channels, *GRID, generator=rng)},
     )
 
@@ -71,12 +71,12 @@ def arrange_inputs(
 @pytest.mark.parametrize(("prior", "fed"), [("guided", 1 + 2), ("guided-random-input", 32 + 2)])
 def test_the_whole_guide_is_a_further_channel_of_the_input(prior: str, fed: int) -> None:
     fit_input = make_fit_input(prior)
-    code = make_task_prior(Guide(), fit_input)
-    assert isinstance(code, GuidedPrior)
+    guided_prior = make_task_prior(Guide(), fit_input)
+    assert isinstance(guided_prior, GuidedPrior)
     for draw in (
-        code.draw_training_input(torch.Generator().manual_seed(0)),
-        code.make_prediction_input(),
-        *code.make_inference_inputs(),
+        guided_prior.draw_training_input(torch.Generator().manual_seed(0)),
+        guided_prior.make_prediction_input(),
+        *guided_prior.make_inference_inputs(),
     ):
         assert draw.network_input.shape == (1, fed, *GRID)
         expected = fit_input.extra_inputs["guide"][None]
@@ -84,15 +84,19 @@ def test_the_whole_guide_is_a_further_channel_of_the_input(prior: str, fed: int)
         if draw.window is not None:
             guide_channels = guide_channels.flip(draw.window.flipped_dims)
         torch.testing.assert_close(guide_channels, expected)
-        assert code.estimate(code.network(draw.network_input)).mean.shape == (1, 1, *GRID)
+        assert guided_prior.estimate(guided_prior.network(draw.network_input)).mean.shape == (
+            1,
+            1,
+            *GRID,
+        )
 
 
 def test_the_guide_follows_window_and_mirror() -> None:
-    fit_input = make_fit_input("guided", window=16)
-    code = make_task_prior(Guide(), fit_input)
+    fit_input = make_fit_input("guided", window_side=16)
+    guided_prior = make_task_prior(Guide(), fit_input)
     guide, guides = fit_input.extra_inputs["guide"][None], set()
     for seed in range(12):
-        draw = code.draw_training_input(torch.Generator().manual_seed(seed))
+        draw = guided_prior.draw_training_input(torch.Generator().manual_seed(seed))
         assert draw.window is not None
         guides.add(draw.window.flipped_dims)
         torch.testing.assert_close(draw.network_input[:, -2:], draw.window.crop(guide))

@@ -125,7 +125,7 @@ def find_stop(validation_errors: Sequence[float]) -> SelectedStop:
         history.append(
             ValidationRecord(
                 iteration=iteration,
-                training_deviance=float("nan"),
+                training_loss=float("nan"),
                 validation_loss=float(validation_errors[iteration - 1]),
             )
         )

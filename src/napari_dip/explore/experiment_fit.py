@@ -301,7 +301,7 @@ def _read_iterations(
             validation_record = progress.validation_record
             record = IterationRecord(
                 validation_record.iteration,
-                validation_record.training_deviance,
+                validation_record.training_loss,
                 validation_error=validation_record.validation_loss,
             )
             if not keeps_images:

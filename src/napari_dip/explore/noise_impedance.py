@@ -277,7 +277,7 @@ def _caption_losses(impedance: ImpedanceResult) -> str:
                 "impedance-iteration", iteration=iteration, losses=losses, is_ordered=is_ordered
             )
         )
-    share = ADDED_NOISE_STD**2 / (1 + ADDED_NOISE_STD**2)
+    noise_fraction = ADDED_NOISE_STD**2 / (1 + ADDED_NOISE_STD**2)
     return render_text(
-        "impedance-caption", noise=ADDED_NOISE_STD, share=share, iterations=" ".join(lines)
+        "impedance-caption", noise=ADDED_NOISE_STD, share=noise_fraction, iterations=" ".join(lines)
     )

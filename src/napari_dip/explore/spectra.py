@@ -497,12 +497,12 @@ def _describe_stops(template_key: str, spectrum: SpectrumResult) -> str:
 def _caption_power(spectrum: SpectrumResult) -> str:
     is_high = spectrum.frequency > compute_band_edges()[-2]
     target_power = spectrum.power["target"][is_high].mean()
-    shares = [
+    power_texts = [
         f"{spectrum.power[str(iteration)][is_high].mean() / target_power:.1%} after {iteration}"
         for iteration in spectrum.reported_outputs
     ]
     low, high = compute_band_edges()[-2:]
-    return render_text("spectrum-power-caption", low=low, high=high, shares=", ".join(shares))
+    return render_text("spectrum-power-caption", low=low, high=high, shares=", ".join(power_texts))
 
 
 def _caption_bands(spectrum: SpectrumResult) -> str:

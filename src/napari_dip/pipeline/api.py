@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     )
 
     #: Called with each event of a run; its answer says how to go on.
-    Progress = Callable[[Event], Answer]
+    ProgressCallback = Callable[[Event], Answer]
 
 FunctionT = TypeVar("FunctionT", bound="Callable[..., Any]")
 #: Minimum time between two previews, in seconds; more of them slow the fit.
@@ -119,7 +119,7 @@ def restore(
     image: ImageLike,
     recipe: Recipe | FilePath | Mapping[str, Any],
     *,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     axes: AxisLetters | None = None,
     keep_after: int | None = None,
     **inputs: Unpack[InputKeywords],
@@ -268,7 +268,7 @@ def _run_to_end(
     image: Any,
     axes: object,
     inputs: Mapping[str, Any],
-    progress: Progress | None,
+    progress: ProgressCallback | None,
     keep_after: int | None = None,
 ) -> Restoration:
     """Restore an image, and follow what `progress` answers."""
@@ -286,7 +286,7 @@ def _run_to_end(
 def _restore_by_keywords(
     task: str,
     image: ImageLike,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
     axes: AxisLetters | None,
     settings: Mapping[str, Any],
     **inputs: Any,
@@ -306,7 +306,7 @@ def denoise(
     noise_map: ImageLike | None = None,
     network_file: FilePath | None = None,
     axes: AxisLetters | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     **settings: Unpack[DenoiseKeywords],
 ) -> Restoration:
     """Remove the noise of one image; without `network_file` nothing is learned from other images.
@@ -369,7 +369,7 @@ def inpaint(
     mask: ImageLike | None = None,
     *,
     axes: AxisLetters | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     **settings: Unpack[InpaintKeywords],
 ) -> Restoration:
     """Fill in missing pixels from the rest of the image, without learning from other images.
@@ -413,7 +413,7 @@ def guide(
     guide: ImageLike,
     *,
     axes: AxisLetters | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     **settings: Unpack[GuideKeywords],
 ) -> Restoration:
     """Restore a noisy image with the help of a clean image of the same place.
@@ -450,7 +450,7 @@ def super_resolve(
     image: ImageLike,
     *,
     axes: AxisLetters | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     **settings: Unpack[SuperResolveKeywords],
 ) -> Restoration:
     """Estimate an image with finer pixels that explains a coarse one.
@@ -486,7 +486,7 @@ def deblur(
     psf: ImageLike | None = None,
     *,
     axes: AxisLetters | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     **settings: Unpack[DeblurKeywords],
 ) -> Restoration:
     """Undo a blur whose point spread function (PSF) is known.
@@ -520,7 +520,7 @@ def blind_deblur(
     image: ImageLike,
     *,
     axes: AxisLetters | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     **settings: Unpack[BlindDeblurKeywords],
 ) -> Restoration:
     """Undo a blur whose point spread function (PSF) is unknown, and estimate the PSF.
@@ -558,7 +558,7 @@ def invert_features(
     image: ImageLike,
     *,
     axes: AxisLetters | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     **settings: Unpack[InvertFeaturesKeywords],
 ) -> Restoration:
     """Restore an image from the activations of one layer of a network, to see what it preserves.

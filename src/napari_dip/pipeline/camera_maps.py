@@ -100,13 +100,13 @@ class CameraReport:
     def sentences(self) -> tuple[str, ...]:
         """Sentences of the report, for the user."""
         count, median_noise = self.dark.frame_count, float(np.median(self.noise))
-        hot_share = float((self.noise**2 > 2 * median_noise**2).mean())
+        hot_fraction = float((self.noise**2 > 2 * median_noise**2).mean())
         low, high = np.quantile(self.offset, ONE_SIGMA_QUANTILES)
         error = 1 / np.sqrt(2 * (count - 1))
         lines = [
             f"From {count} dark frames of {self.offset.shape[1]} × {self.offset.shape[0]} pixels: "
             f"offset {np.median(self.offset):.4g} ± {(high - low) / 2:.2g}, read noise "
-            f"{median_noise:.3g} grey values in the median; {hot_share:.2%} of the pixels have "
+            f"{median_noise:.3g} grey values in the median; {hot_fraction:.2%} of the pixels have "
             "more than twice that variance.",
             f"A pixel's offset is known to {median_noise / np.sqrt(count):.2g} grey values, and "
             f"its read noise to {error:.0%}.",
@@ -121,11 +121,11 @@ class CameraReport:
     def _describe_gain(self) -> list[str]:
         if self.gain is None:
             return ["No gain map was made, since no flat frames were given."]
-        retained_share = self.gain_spread**2 / (self.gain_spread**2 + self.gain_error**2)
+        retained_fraction = self.gain_spread**2 / (self.gain_spread**2 + self.gain_error**2)
         lines = [
             f"From flat frames of {len(self.flats)} light levels: {self.camera_gain:.4g} grey "
             f"values for a photo-electron. Pixels differ by {self.gain_spread:.1%}, and one is "
-            f"measured to {self.gain_error:.1%}, so {retained_share:.0%} of what is measured of "
+            f"measured to {self.gain_error:.1%}, so {retained_fraction:.0%} of what is measured of "
             "each was kept."
         ]
         for flat in self.flats:

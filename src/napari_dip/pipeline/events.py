@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
 #: Ratio of the reported bound to the expected time, since the time per iteration varies.
 TIME_LEFT_MARGIN = 1.15
-#: Weight of a step in the pace of its kind, relative to the next step: the first ones load
-#: libraries, and other programs come and go.
+#: Weight of a step in its kind's pace, relative to the next one: the first ones load libraries.
 PACE_DECAY = 0.6
 #: Maximum number of steps that are assigned to workers one by one.
 MAX_SCHEDULED_STEPS = 200
@@ -297,16 +296,14 @@ class ProgressTracker:
             weight = step.planned if step.weight is None else step.weight
             total += weight
             done += weight * (1.0 if step.is_finished else step.fraction)
-        base_fraction, base_done = self._base
+        base, base_done = self._base
         if total != self._total and self._total:
-            base_fraction += (1 - base_fraction) * self._fraction
+            base += (1 - base) * self._fraction
             base_done, self._fraction = done, 0.0
-        self._base, self._total = (base_fraction, base_done), total
+        self._base, self._total = (base, base_done), total
         if total > base_done:
             self._fraction = max(self._fraction, (done - base_done) / (total - base_done))
-        fraction = (
-            1.0 if self._fraction >= 1 else base_fraction + (1 - base_fraction) * self._fraction
-        )
+        fraction = base + (1 - base) * self._fraction if self._fraction < 1 else 1.0
         return Progress(
             message=message,
             done=fraction * total,
@@ -449,8 +446,8 @@ class Restoration:
         How much of edges or brightness the result has lost; from 1 on, it has failed.
     writer : ResultWriter or None
         None for a part of an image.
-    repeated : ndarray or None
-        Share of the fine detail around each pixel that came again in two halves.
+    repeat_map : ndarray or None
+        Correlation of two halves' fine detail around each pixel: 1 where all came again.
     null_image : ndarray or None
         Result of the same run for noise without an object.
     run_network : FittedNetwork or None
@@ -467,7 +464,7 @@ class Restoration:
     residual: Float32Array | None = None
     failure_score: float = 0.0
     writer: Any = None
-    repeated: Float32Array | None = None
+    repeat_map: Float32Array | None = None
     null_image: Float32Array | None = None
     run_network: FittedNetwork | None = None
 
@@ -545,6 +542,11 @@ class Restoration:
         return self.learned_parameters
 
     @property
+    def repeated(self) -> Float32Array | None:
+        """Earlier name of `repeat_map`, for one version."""
+        return self.repeat_map
+
+    @property
     def stop_reason(self) -> StopReason:
         """Why the fit ended, as a value to compare; `str(result.stop)` is a text for the user."""
         return self.stop.reason
@@ -582,8 +584,7 @@ def drain_generator(
         try:
             next(mapped)
         except StopIteration as stop:
-            result: ReturnT = stop.value
-            return result
+            return cast("ReturnT", stop.value)
 
 
 def map_generator(
@@ -595,6 +596,5 @@ def map_generator(
             try:
                 step = next(steps)
             except StopIteration as stop:
-                result: ReturnT = stop.value
-                return result
+                return cast("ReturnT", stop.value)
             yield change(step)

@@ -302,7 +302,7 @@ class FitInput:
         Key of a row of `tasks.priors.registry.PRIOR_SPECS`.
     widths : tuple of int
         Channels of the network at each scale, finest first.
-    window : int or None
+    window_side : int or None
         Side of the crop that one iteration is trained on; None: the whole grid.
     extra_inputs : mapping of str to Tensor
         The task's extra inputs by name, float32, as `Inspection.convert_inputs` returned them.
@@ -322,7 +322,7 @@ class FitInput:
     masks: FitMasks
     prior_key: str
     widths: tuple[int, ...]
-    window: int | None
+    window_side: int | None
     extra_inputs: Mapping[str, Tensor] = field(default_factory=dict)
     series: SeriesFrames = field(default_factory=SeriesFrames)
     half_resolution: HalfResolutionFit | None = None
@@ -374,8 +374,8 @@ class TaskSpec:
         Whether the result has the same pixel grid as the image.
     keeps_mean : bool
         Whether the result keeps the mean intensity: what the fit changed of it is corrected.
-    crosses_frame : bool
-        Whether light crosses the frame, which changes the mean.
+    light_crosses_border : bool
+        Whether light crosses the border of the field of view, which changes the mean.
     explains_pixels : bool
         Whether the fit explains the image's own pixels, so that a residual exists.
     reports_unreliable_noise : bool
@@ -396,7 +396,7 @@ class TaskSpec:
     min_depth: int = 4  # the network halves the depth at least once
     has_same_pixels: bool = True
     keeps_mean: bool = True
-    crosses_frame: bool = False
+    light_crosses_border: bool = False
     explains_pixels: bool = True
     reports_unreliable_noise: bool = False
     candidates: tuple[str, ...] = ()

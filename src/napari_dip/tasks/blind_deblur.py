@@ -89,7 +89,7 @@ class BlindDeblur(Task):
         result_suffix="deblurred blindly",
         methods_phrase="deblurred with a point spread function estimated from the image itself",
         has_same_pixels=False,
-        crosses_frame=True,
+        light_crosses_border=True,
         extra_outputs={"psf": "The PSF that was found."},
         describe_learned=describe_blur,
         accepts_stacks=True,

@@ -66,7 +66,7 @@ from napari_dip.tasks.shared_settings import (
     compute_object_size,
     get_axis_factors,
     get_spatial_axes,
-    make_crop_to_frame,
+    make_crop_to_field,
     make_noise_settings,
     make_total_variation_penalty,
     multiply_sizes,
@@ -118,7 +118,7 @@ class Deblur(Task):
         result_suffix="deblurred",
         methods_phrase="deblurred with a known point spread function",
         has_same_pixels=False,
-        crosses_frame=True,
+        light_crosses_border=True,
         accepts_stacks=True,
     )
 
@@ -197,7 +197,7 @@ class Deblur(Task):
         factors = get_axis_factors(self.factor, axes)
         coarse_sizes = psf_source.compute_psf_sizes(header, psf_header, axes)
         sizes = refine_sizes(coarse_sizes, factors)
-        frame = multiply_sizes(header.get_sizes(axes), factors)
+        field_size = multiply_sizes(header.get_sizes(axes), factors)
         is_open = self.border == "open"
         if psf_header and get_psf_cells(psf_header) and not is_open:
             return make_refusal("psf-field-circular", name=psf_header.name)
@@ -206,14 +206,14 @@ class Deblur(Task):
             header, psf_header, axes, is_centred=len(axes) > 2
         )
         margin = (
-            compute_object_margin(frame, refine_sizes(grid_sizes, factors))
+            compute_object_margin(field_size, refine_sizes(grid_sizes, factors))
             if is_open
             else (0,) * len(axes)
         )
         return TaskPlan(
             axes_refusal=None if psf_header else refuse_size(header, coarse_sizes, axes),
             stacks=stacks,
-            network_grid=compute_object_size(frame, margin),
+            network_grid=compute_object_size(field_size, margin),
             has_initial_estimate=self.initial_estimate != "none",
             factors=dict(zip("ZYX", get_axis_factors(self.factor, "ZYX"), strict=True)),
             halo=max(sizes) // 2 + CONTEXT_RADIUS if is_open and max(factors) == 1 else None,
@@ -348,7 +348,7 @@ class Deblur(Task):
         penalties = make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind)
         if self.non_negative:
             penalties += ((1.0, make_lower_bound_penalty(dark_level, fit_noise.level)),)
-        postprocess = make_crop_to_frame(self._compute_margin(fit_input))
+        postprocess = make_crop_to_field(self._compute_margin(fit_input))
         if deconvolution is None:
             return Problem(terms=(term,), penalties=penalties, postprocess=postprocess)
         bound = dark_level if self.non_negative else None
@@ -377,8 +377,8 @@ class Deblur(Task):
     def _compute_margin(self, fit_input: FitInput) -> tuple[int, ...]:
         if self.border == "circular":
             return (0,) * len(fit_input.grid)
-        frame = multiply_sizes(fit_input.grid, self._get_factors(fit_input))
-        return compute_object_margin(frame, tuple(fit_input.extra_inputs["psf"].shape))
+        field_size = multiply_sizes(fit_input.grid, self._get_factors(fit_input))
+        return compute_object_margin(field_size, tuple(fit_input.extra_inputs["psf"].shape))
 
     def _get_factors(self, fit_input: FitInput) -> tuple[int, ...]:
         return get_axis_factors(self.factor, get_spatial_axes(fit_input))
@@ -436,12 +436,12 @@ class Deblur(Task):
         )
         factors = self._get_factors(fit_input)
         start = multiply_sizes(location.start, factors)
-        frame = multiply_sizes(fit_input.grid, factors)
+        field_size = multiply_sizes(fit_input.grid, factors)
         coefficients = interpolate_coefficients(
             fit_input.extra_inputs["psf_coefficients"],
             multiply_sizes(location.image_size, factors),
             tuple(first - pixels for first, pixels in zip(start, margin, strict=True)),
-            compute_object_size(frame, margin),
+            compute_object_size(field_size, margin),
         )
         return FieldConvolution(fit_input.extra_inputs["psf_modes"], coefficients, margin)
 

@@ -164,7 +164,8 @@ class Denoise(Task):
             refusal = refuse_exposure_header(header, extra_headers["repeated_exposure"])
         if refusal:
             return refusal
-        code, prior_spec = model.volume_refusal, self._choose_prior(header, is_volume=len(axes) > 2)
+        code = model.volume_refusal
+        prior_spec = self._choose_prior(header, is_volume=len(axes) > 2)
         is_distant = self._has_distant_planes(header)
         joins_colours = self.channels == "auto" or model.joins_colours
         needs_whole_plane = bool(extra_headers) or not model.is_detector

@@ -29,51 +29,68 @@ if TYPE_CHECKING:
 _MAX_NEGATIVE_FRACTION = 1e-6
 #: Width of a constant image up to which it is a uniform blur; published ones have up to 19 pixels.
 _MAX_UNIFORM_SIDE = 32
-#: The rim is an eighth of a side wide. It is a pedestal if the means of its blocks, within their
-#: error, differ by less than this ratio, and if it is nearly as bright as a shell a fifth of a side
-#: inside. A Gaussian cut at one standard deviation has 0.8 and 0.73, an Airy disc 0.4 and 0.3.
-_RIM_DIVISOR, _SHELL_DIVISOR, _MIN_RIM_BLOCK_RATIO, _MIN_RIM_SHELL_RATIO = 8, 5, 0.6, 0.8
-#: Smallest side with a rim to judge, and least share of a pedestal in the light that is removed.
-_MIN_RIM_SIDE, _MIN_PEDESTAL_LIGHT = 8, 0.01
+#: Width of the rim: the shortest side divided by this.
+_RIM_DIVISOR = 8
+#: Distance from the border to the shell that the rim is compared with: that side divided by this.
+_SHELL_DIVISOR = 5
+#: A rim is a pedestal if its darker blocks, within their error, have more than this share of the
+#: mean of its brighter ones. A Gaussian cut at one standard deviation has 0.8, an Airy disc 0.4.
+_MIN_RIM_BLOCK_RATIO = 0.6
+#: And if it has, within the error, more than this share of the mean of the shell: 0.73 and 0.3.
+_MIN_RIM_SHELL_RATIO = 0.8
+_MIN_RIM_SIDE = 8  #: Smallest side with a rim to judge.
+_MIN_PEDESTAL_LIGHT = 0.01  #: Least share of the light in a pedestal that is removed.
 #: Light below this many standard deviations of its own noise is taken for background.
 _SUPPORT_SIGMAS = 3.0
-#: Least height of a peak over the smoothed noise to count as one, as for beads; and least height
-#: over the noise of a pixel, below which the PSF is noisy: at 10 its width is off by 8 %.
-_MIN_PEAK_SIGMAS, _MIN_PEAK_RATIO = 6.0, 10.0
-#: Least brightness of another bead. The ring around each at this many widths is darker than the
-#: half, their shapes are this similar (correlation), and outside the rings nothing is brighter than
-#: this: with beads up to 0.2 was found, on the paths of shaken cameras 0.27 and more.
-_MIN_PEAK_SHARE, _PEAK_RING_WIDTHS, _MIN_PEAK_LIKENESS, _MAX_PATH_SHARE = 0.3, 1.3, 0.8, 0.2
-#: Greatest brightness between two beads, in shares of the darker one.
+#: Least height of a peak over the smoothed noise to count as one, as for beads.
+_MIN_PEAK_SIGMAS = 6.0
+#: Least height of a peak over the noise of a pixel; below, the PSF is noisy: at 10 its width is off
+#: by 8 %.
+_MIN_PEAK_RATIO = 10.0
+#: Least brightness of another bead, as a share of the brightest one.
+_MIN_BEAD_FRACTION = 0.3
+#: Radius of the ring around each bead, in widths; there it is darker than half of the bead.
+_PEAK_RING_WIDTHS = 1.3
+_MIN_SHAPE_CORRELATION = 0.8  #: Least correlation of the surroundings of two beads.
+#: Greatest brightness outside of the beads' rings, as a share of the brightest bead: with beads up
+#: to 0.2 was found, on the paths of shaken cameras 0.27 and more.
+_MAX_OUTSIDE_BEADS_FRACTION = 0.2
+#: Greatest brightness between two beads, as a share of the darker one.
 _MAX_SADDLE = 0.6
-#: Least light in pixels at exactly the greatest value; below, grey values are coarse. And least
-#: light beyond their neighbours: the disc of a lens out of focus has none, clipped PSFs 18 %.
-_MIN_PLATEAU_LIGHT, _MIN_FLANK_LIGHT = 0.03, 0.05
-#: Brightness of the pixels beyond the rim, as the last two shells foretell it, from which on tails
-#: are cut, in shares of the peak. Common kernels have less: a Gaussian of 1.6 pixels on 7 x 7
-#: 0.033, a binomial on 5 x 5 0.021. An Airy disc cut inside its first dark ring has 0.05.
-_MAX_NEXT_SHARE = 0.037
-#: Brightness of the first or last plane from which on the stack is too thin. At two standard
-#: deviations a Gaussian has 0.14.
-_MAX_END_PLANE_SHARE = 0.2
-#: Ratio of widths from which on Y and X are not those of a point in focus, and up to which two
-#: widths are alike.
-_UNLIKE_WIDTHS, _ALIKE_WIDTHS = 1.3, 1.15
-#: Evenness of the light of planes, (sum)^2 / (n sum of squares), of which those of a widefield PSF
-#: have 0.95 and more along Z and 0.3 along Y and X; and the ratio of the two that is asked for.
-_MIN_EVENNESS, _EVENNESS_RATIO = 0.9, 1.5
-#: Ratios of measured and computed width without warning. A confocal PSF is narrower by up to 0.72;
-#: two blurs of one microscope widen by 1.3, aberrations of a fourteenth of a wave by 1.08.
-_MIN_WIDTH_RATIO, MAX_WIDTH_RATIO = 0.65, 1.25
+#: Least share of the light in pixels of exactly the greatest value; below, grey values are coarse.
+_MIN_PLATEAU_LIGHT = 0.03
+#: Least share of the light beyond the neighbours of these: the disc of a lens out of focus has
+#: none, clipped PSFs 18 %.
+_MIN_FLANK_LIGHT = 0.05
+#: Brightness of the pixels beyond the rim, as a share of the peak, from which on tails are cut; it
+#: is extrapolated from the last two shells. Common kernels have less: a Gaussian of 1.6 pixels on
+#: 7 x 7 0.033, a binomial on 5 x 5 0.021. An Airy disc cut inside its first dark ring has 0.05.
+_MAX_EXTRAPOLATED_TAIL_FRACTION = 0.037
+#: Brightness of the first or last plane, as a share of the peak, from which on the stack is too
+#: thin. At two standard deviations a Gaussian has 0.14.
+_MAX_END_PLANE_FRACTION = 0.2
+#: Ratio of the widths along Y and X from which on they are not those of a point in focus.
+_MAX_LATERAL_WIDTH_RATIO = 1.3
+_MAX_EQUAL_WIDTH_RATIO = 1.15  #: Ratio up to which two widths count as equal.
+#: Evenness of the light of planes, (sum)^2 / (n sum of squares), from which on it is even: those of
+#: a widefield PSF have 0.95 and more along Z, and 0.3 along Y and X.
+_MIN_EVENNESS = 0.9
+_EVENNESS_RATIO = 1.5  #: The evenness along Z is less than that bound, divided by this.
+#: Least ratio of measured and computed width without warning: down to 0.72 for a confocal PSF.
+_MIN_WIDTH_RATIO = 0.65
+#: Largest such ratio: two blurs of one microscope widen by 1.3, aberrations of a fourteenth of a
+#: wave by 1.08.
+MAX_WIDTH_RATIO = 1.25
 #: Ratio of a single bright pixel to its brightest neighbour from which on it is a hot pixel, if it
 #: and they have less than half of the light. On 180 random paths of a camera it is at most 8.
 _HOT_PIXEL_RATIO = 10.0
-#: Light of a PSF that was cropped to the image: below the first a note says how much was lost, as
-#: the second decimal shows it; below the second its light lies around a dark middle.
-_NOTED_CROPPED_LIGHT, _MIN_CROPPED_LIGHT = 0.995, 0.05
-#: A wrapped PSF has this share of its light in its corners, a quarter of a side wide, and at least
-#: the second in each.
-_MIN_CORNERS_LIGHT, _MIN_CORNER_LIGHT = 0.8, 0.02
+#: Share of the light of a PSF that was cropped to the image, below which a note says how much was
+#: lost, as the second decimal shows it.
+_NOTED_CROPPED_LIGHT = 0.995
+_MIN_CROPPED_LIGHT = 0.05  #: Below this share, its light lies around a dark middle.
+#: A wrapped PSF has more than this share of its light in its corners, a quarter of a side wide.
+_MIN_CORNERS_LIGHT = 0.8
+_MIN_CORNER_LIGHT = 0.02  #: And more than this share in each corner.
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -154,8 +171,8 @@ def refuse_dark_middle(header: ImageHeader, psf: AnyArray) -> Refusal | None:
     )
     if values[box].sum() >= _MIN_CROPPED_LIGHT * values.sum():
         return None
-    psf_text, frame = (" × ".join(map(str, shape)) for shape in (psf.shape, sizes))
-    return make_refusal("psf-large", name=header.name, psf=psf_text, frame=frame)
+    psf_text, image_text = (" × ".join(map(str, shape)) for shape in (psf.shape, sizes))
+    return make_refusal("psf-large", name=header.name, psf=psf_text, frame=image_text)
 
 
 def centre_psf_image(header: ImageHeader, image: AnyArray) -> tuple[Tensor, tuple[Note, ...]]:
@@ -338,17 +355,17 @@ def _list_warnings(psf: FloatArray, computed_fwhm: Mapping[str, float]) -> list[
     peak = _find_peak(psf)
     plane = psf if psf.ndim == 2 else psf.max(0)
     top = psf >= 1
-    share = float(psf[top].sum() / psf.sum())
+    plateau_fraction = float(psf[top].sum() / psf.sum())
     beyond = ~ndimage.binary_dilation(top, np.ones((3,) * psf.ndim))
     has_flanks = bool(psf[beyond].sum() > _MIN_FLANK_LIGHT * psf.sum())
     notes = []
-    if has_flanks and share > _MIN_PLATEAU_LIGHT and ndimage.binary_erosion(top).any():
-        notes.append(make_note("psf-clipped", count=int(top.sum()), share=share))
+    if has_flanks and plateau_fraction > _MIN_PLATEAU_LIGHT and ndimage.binary_erosion(top).any():
+        notes.append(make_note("psf-clipped", count=int(top.sum()), share=plateau_fraction))
     if _has_hot_pixel(psf):
         notes.append(make_note("psf-hot-pixel"))
     elif (count := _count_beads(plane)) > 1:
         notes.append(make_note("psf-beads", count=count))
-    if has_flanks or share < 0.5:
+    if has_flanks or plateau_fraction < 0.5:
         notes += _list_cut_tails(psf, peak)
     return [*notes, *_list_width_notes(psf, peak, computed_fwhm)]
 
@@ -369,16 +386,16 @@ def _count_beads(plane: FloatArray) -> int:
     smooth = ndimage.gaussian_filter(plane, width / 4, mode="constant")
     window = 2 * int(np.ceil(width)) + 1
     is_maximum = smooth == ndimage.maximum_filter(smooth, window, mode="constant")
-    positions = np.argwhere(is_maximum & (smooth > _MIN_PEAK_SHARE * smooth.max()))
+    positions = np.argwhere(is_maximum & (smooth > _MIN_BEAD_FRACTION * smooth.max()))
     order = np.argsort(-smooth[tuple(positions.T)], kind="stable")
     radius = int(np.ceil(width))
     beads: list[AnyArray] = []
     for at in positions[order]:
-        likeness = _compare_spots(smooth, positions[order[0]], at, radius)
+        shape_correlation = _compare_spots(smooth, positions[order[0]], at, radius)
         is_apart = all(_is_dark_between(smooth, at, bead) for bead in beads)
         if (
             is_apart
-            and likeness > _MIN_PEAK_LIKENESS
+            and shape_correlation > _MIN_SHAPE_CORRELATION
             and _stands_alone(smooth, at, width, positions)
         ):
             beads.append(at)
@@ -386,7 +403,7 @@ def _count_beads(plane: FloatArray) -> int:
         return 1
     is_spot = [_measure_distances(smooth, at) <= _PEAK_RING_WIDTHS * width for at in beads]
     brightest_elsewhere = float(smooth[~np.any(is_spot, 0)].max(initial=0.0))
-    return len(beads) if brightest_elsewhere < _MAX_PATH_SHARE * smooth.max() else 1
+    return len(beads) if brightest_elsewhere < _MAX_OUTSIDE_BEADS_FRACTION * smooth.max() else 1
 
 
 def _is_dark_between(smooth: FloatArray, at: AnyArray, other: AnyArray) -> bool:
@@ -428,11 +445,11 @@ def _list_cut_tails(psf: FloatArray, peak: AnyArray) -> list[Note]:
             inner = np.zeros(plane.shape, bool)
             inner[1:-1, 1:-1] = True
             rim, shell = ~inner, inner
-        share, height = float(np.median(plane[rim])), float(plane[shell].mean())
-        if share * plane[rim].mean() > _MAX_NEXT_SHARE * height:
-            notes.append(make_note("psf-cut", share=share))
-    if psf.ndim == 3 and (share := float(psf[[0, -1]].max())) > _MAX_END_PLANE_SHARE:
-        notes.append(make_note("psf-cut-depth", share=share))
+        level, height = float(np.median(plane[rim])), float(plane[shell].mean())
+        if level * plane[rim].mean() > _MAX_EXTRAPOLATED_TAIL_FRACTION * height:
+            notes.append(make_note("psf-cut", share=level))
+    if psf.ndim == 3 and (brightest := float(psf[[0, -1]].max())) > _MAX_END_PLANE_FRACTION:
+        notes.append(make_note("psf-cut-depth", share=brightest))
     return notes
 
 
@@ -444,8 +461,11 @@ def _list_width_notes(
     notes = []
     if psf.ndim == 3:
         low, high = sorted(map(float, widths[1:]))
-        is_alike = any(1 / _ALIKE_WIDTHS < widths[0] / side < _ALIKE_WIDTHS for side in (low, high))
-        if (high > _UNLIKE_WIDTHS * low and is_alike) or _is_haze_across(psf):
+        is_like_depth = any(
+            1 / _MAX_EQUAL_WIDTH_RATIO < widths[0] / side < _MAX_EQUAL_WIDTH_RATIO
+            for side in (low, high)
+        )
+        if (high > _MAX_LATERAL_WIDTH_RATIO * low and is_like_depth) or _is_haze_across(psf):
             notes.append(make_note("psf-transposed"))
     for axis, width in zip("ZYX"[-psf.ndim :], widths, strict=True):
         ratio = width / computed_fwhm.get(axis, width)

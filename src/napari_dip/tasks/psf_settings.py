@@ -264,10 +264,10 @@ class PsfSource:
         if count > 1 and not has_depth:
             notes.append(make_note("psf-plane", count=count))
         axes = "ZYX" if has_depth and "Z" in image_header.axes else "YX"
-        frame = image_header.get_sizes(axes)
+        image_sizes = image_header.get_sizes(axes)
         psf_sizes = (_count_psf_planes(psf_header), *psf_header.shape[-2:])[-len(axes) :]
-        if any(size > count for size, count in zip(psf_sizes, frame, strict=True)):
-            facts = {"psf": _format_shape(psf_sizes), "frame": _format_shape(frame)}
+        if any(size > count for size, count in zip(psf_sizes, image_sizes, strict=True)):
+            facts = {"psf": _format_shape(psf_sizes), "frame": _format_shape(image_sizes)}
             notes.append(make_note("psf-cropped", name=psf_header.name, **facts))
         if cells := get_psf_cells(psf_header):
             notes.append(make_note("psf-field", rows=cells[0], columns=cells[1]))
@@ -299,8 +299,8 @@ class PsfSource:
                 shape = (_count_psf_planes(psf_header), *shape)
             # centring at most doubles the size; kernels larger than the image are cropped
             return tuple(
-                min(n | 1 if is_centred else 2 * n + 1, 2 * (frame // 2) + 1) if n > 1 else 1
-                for n, frame in zip(shape, image_header.get_sizes(axes), strict=True)
+                min(n | 1 if is_centred else 2 * n + 1, 2 * (count // 2) + 1) if n > 1 else 1
+                for n, count in zip(shape, image_header.get_sizes(axes), strict=True)
             )
         if self.sigma is not None:
             sigmas = {"Z": self.sigma_z or 0.0, "Y": self.sigma, "X": self.sigma}
@@ -401,10 +401,10 @@ def refuse_size(header: ImageHeader, sizes: tuple[int, ...], axes: str) -> Refus
 
     The pixel that makes an even size odd is tolerated.
     """
-    frame = header.get_sizes(axes)
-    if all(2 * (size // 2) <= count for size, count in zip(sizes, frame, strict=True)):
+    image_sizes = header.get_sizes(axes)
+    if all(2 * (size // 2) <= count for size, count in zip(sizes, image_sizes, strict=True)):
         return None
-    facts = {"psf": _format_shape(sizes), "frame": _format_shape(frame)}
+    facts = {"psf": _format_shape(sizes), "frame": _format_shape(image_sizes)}
     return make_refusal("psf-large", name=header.name, **facts)
 
 
@@ -548,7 +548,7 @@ class OpticsSettings:
         """Return the size of the PSF along each axis, in pixels; requires a passed `check`.
 
         The sizes are odd. Along Z the PSF is at most as deep as the Z stack. Laterally, a widefield
-        PSF contains the cone of light over that depth, limited to the frame.
+        PSF contains the cone of light over that depth, limited to the field.
         """
         assert self.na and self.wavelength
         radii: dict[str, int] = {}

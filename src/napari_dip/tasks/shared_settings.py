@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 #: Upscaling factors of one axis; the Deep Image Prior paper shows 4 and 8.
 ALLOWED_FACTORS = (1, 2, 3, 4, 8)
-#: Maximum margin on each side of a volume: the frame's size divided by this. The full radius of a
+#: Maximum margin on each side of a volume: the field's size divided by this. The full radius of a
 #: deep PSF would enlarge the object eightfold.
 MARGIN_DIVISOR = 4
 
@@ -237,10 +237,8 @@ def average_exposures(fit_input: FitInput) -> FitInput:
 
     if len(fit_input.measurement) == 1:
         return fit_input
-    noise_variance, axes = (
-        fit_input.noise.noise_variance,
-        tuple(range(2, fit_input.measurement.ndim)),
-    )
+    noise_variance = fit_input.noise.noise_variance
+    axes = tuple(range(2, fit_input.measurement.ndim))
     pixel_variance = noise_variance.compute_variance(fit_input.measurement)
     precision = 1 / pixel_variance.mean(axes, keepdim=True)  # (B, C, 1, ...)
     weight = precision / precision.sum(0, keepdim=True)
@@ -450,12 +448,12 @@ def get_spatial_axes(fit_input: FitInput) -> str:
 
 
 def compute_object_margin(grid: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the pixels of the object beyond the frame, on either side of each axis.
+    """Return the pixels of the object beyond the field, on either side of each axis.
 
     Parameters
     ----------
     grid : tuple of int
-        Size of the frame.
+        Size of the field of view.
     sizes : tuple of int
         Size of the PSF.
     """
@@ -468,17 +466,17 @@ def compute_object_margin(grid: tuple[int, ...], sizes: tuple[int, ...]) -> tupl
 
 
 def compute_object_size(grid: tuple[int, ...], margin: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the size of the object whose blurred image fills the frame."""
+    """Return the size of the object whose blurred image fills the field of view."""
     return tuple(count + 2 * pixels for count, pixels in zip(grid, margin, strict=True))
 
 
-def make_crop_to_frame(margin: tuple[int, ...]) -> Callable[[Estimate], Estimate]:
-    """Return the postprocessing that crops the object to the frame.
+def make_crop_to_field(margin: tuple[int, ...]) -> Callable[[Estimate], Estimate]:
+    """Return the postprocessing that crops the object to the field of view.
 
     Parameters
     ----------
     margin : tuple of int
-        Pixels beyond the frame on either side of each axis.
+        Pixels beyond the field on either side of each axis.
     """
     from napari_dip.engine.problem import Estimate
 

@@ -44,7 +44,7 @@ from napari_dip.tasks.shared_settings import (
     compute_object_size,
     get_axis_factors,
     get_spatial_axes,
-    make_crop_to_frame,
+    make_crop_to_field,
     make_noise_settings,
     multiply_sizes,
     normalise_factor,
@@ -220,7 +220,7 @@ class SuperResolve(Task):
         return tuple(values.get(axis, 0.0) for axis in axes)
 
     def _compute_margin(self, axes: str) -> tuple[int, ...]:
-        """Return the fine pixels beyond the frame that the PSF reaches, on either side."""
+        """Return the fine pixels beyond the field that the PSF reaches, on either side."""
         return tuple(ceil(GAUSSIAN_RADIUS_SIGMAS * sigma) for sigma in self._get_psf_sigmas(axes))
 
     def _has_scales(self, header: ImageHeader) -> bool:
@@ -281,7 +281,7 @@ class SuperResolve(Task):
         from napari_dip.engine.problem import Problem, Term
 
         masks, noise_variance = fit_input.masks, fit_input.noise.noise_variance
-        postprocess = crop = make_crop_to_frame(self._compute_margin(get_spatial_axes(fit_input)))
+        postprocess = crop = make_crop_to_field(self._compute_margin(get_spatial_axes(fit_input)))
         if baseline is not None:
             _, complete = self._fit_interpolation(fit_input, downsample, masks.measured)
             change = complete - baseline

@@ -58,9 +58,9 @@ def make_problem(side: int = 16) -> tuple[Problem, RandomInputPrior]:
         validation_mask=validation_mask,
         refit_pixel_weights=everywhere,
     )
-    net = Hourglass(2, 2, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
+    network = Hourglass(2, 2, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
     return Problem(terms=(term,)), RandomInputPrior(
-        net, torch.rand(1, 2, side, side, generator=rng), 0.1
+        network, torch.rand(1, 2, side, side, generator=rng), 0.1
     )
 
 

@@ -66,14 +66,22 @@ def make_problem(
         validation_mask=validation_mask,
         refit_pixel_weights=everywhere,
     )
-    if kind == "noise":
-        net = Hourglass(len(grid), 4, 1, (8, 16, 16), skip_channels=4, is_normalised=True, rng=rng)
-        code = torch.rand(1, 4, *grid, generator=rng) / 10
-        return Problem(terms=(term,)), RandomInputPrior(net, code, 1 / 30), truth
-    net = Hourglass(len(grid), 1, 2, (8, 16), skip_channels=None, is_normalised=False, rng=rng)
-    block = (1,) * len(grid)
+    if kind == "random-input":
+        network = Hourglass(
+            len(grid), 4, 1, (8, 16, 16), skip_channels=4, is_normalised=True, rng=rng
+        )
+        random_input = torch.rand(1, 4, *grid, generator=rng) / 10
+        return Problem(terms=(term,)), RandomInputPrior(network, random_input, 1 / 30), truth
+    network = Hourglass(len(grid), 1, 2, (8, 16), skip_channels=None, is_normalised=False, rng=rng)
+    blind_spot_size = (1,) * len(grid)
     prior = BlindSpotPrior(
-        net, measurement, validation_mask, block, block, masked_fraction=0.15, window=None
+        network,
+        measurement,
+        validation_mask,
+        blind_spot_size,
+        blind_spot_size,
+        masked_fraction=0.15,
+        window=None,
     )
 
     def finish(estimate: Estimate) -> Estimate:
@@ -103,19 +111,19 @@ def measure_error(estimate: Estimate, truth: torch.Tensor) -> float:
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("grid", [(32, 32), (33, 30), (12, 14, 16)])
-@pytest.mark.parametrize("kind", ["blind-spot", "noise"])
+@pytest.mark.parametrize("kind", ["blind-spot", "random-input"])
 def test_a_noisy_disc_gets_clearer(grid: tuple[int, ...], kind: str) -> None:
     problem, prior, truth = make_problem(grid, kind)
-    rate = 0.01 if kind == "noise" else 0.005
+    rate = 0.01 if kind == "random-input" else 0.005
     schedule = make_single_phase_schedule(150, rate, average_decay=0.95)
     _, result = run_to_end(fit(problem, prior, schedule, make_validation_stop_rule(75), seed=0))
     assert result is not None
-    assert measure_error(result.estimate, truth) < (0.9 if kind == "noise" else 0.8) * SIGMA
+    assert measure_error(result.estimate, truth) < (0.9 if kind == "random-input" else 0.8) * SIGMA
     assert str(result.stop)
     assert result.history[-1].iteration == result.iterations
 
 
-@pytest.mark.parametrize("kind", ["blind-spot", "noise"])
+@pytest.mark.parametrize("kind", ["blind-spot", "random-input"])
 def test_the_same_seed_gives_the_same_bytes(kind: str) -> None:
     images = []
     for _ in range(2):
@@ -128,7 +136,7 @@ def test_the_same_seed_gives_the_same_bytes(kind: str) -> None:
     assert torch.equal(*images)
 
 
-@pytest.mark.parametrize("kind", ["blind-spot", "noise"])
+@pytest.mark.parametrize("kind", ["blind-spot", "random-input"])
 def test_a_resumed_fit_ends_with_the_same_bytes(kind: str) -> None:
     schedule = make_single_phase_schedule(60, 0.01, validation_interval=10)
     points: list[Checkpoint] = []
@@ -386,7 +394,7 @@ def test_a_fit_that_keeps_breaking_down_ends_with_its_best() -> None:
 def test_validation_pixels_do_not_enter_the_loss_of_a_random_input() -> None:
     answers = []
     for offset in (0.0, 5.0):
-        problem, prior, _ = make_problem((24, 24), "noise")
+        problem, prior, _ = make_problem((24, 24), "random-input")
         term = problem.terms[0]
         changed = term.measurement + offset * term.validation_mask
         spoiled = replace(term, measurement=changed)
@@ -407,7 +415,7 @@ def test_validation_pixels_do_not_enter_the_loss_of_a_random_input() -> None:
 def test_total_variation_smooths() -> None:
     rough = []
     for weight in (0.0, 20.0):
-        problem, prior, _ = make_problem((32, 32), "noise")
+        problem, prior, _ = make_problem((32, 32), "random-input")
         problem = Problem(terms=problem.terms, penalties=((weight, make_total_variation(SIGMA)),))
         _, result = run_to_end(
             fit(
@@ -487,7 +495,7 @@ def test_a_slow_rise_of_the_loss_is_no_fluctuation_however_bad_the_start_was() -
 def test_released_pixels_pull_the_image_to_them() -> None:
     distances = []
     for release in (0, 40):
-        problem, prior, _ = make_problem((24, 24), "noise")
+        problem, prior, _ = make_problem((24, 24), "random-input")
         term = problem.terms[0]
         schedule = make_single_phase_schedule(100, 0.01, refit_iterations=release)
         _, result = run_to_end(fit(problem, prior, schedule, never_stop, seed=0))
@@ -499,7 +507,7 @@ def test_released_pixels_pull_the_image_to_them() -> None:
 
 
 def test_a_fit_that_overfits_gets_no_refit() -> None:
-    problem, prior, _ = make_problem((24, 24), "noise")
+    problem, prior, _ = make_problem((24, 24), "random-input")
     looks = iter(range(100))
     worse = replace(problem, sure_term=lambda _: torch.tensor(10.0 * next(looks)))
     schedule = make_single_phase_schedule(200, 0.01, refit_iterations=40, validation_interval=10)
@@ -510,7 +518,7 @@ def test_a_fit_that_overfits_gets_no_refit() -> None:
 
 
 def test_discarding_during_the_refit_returns_no_result() -> None:
-    problem, prior, _ = make_problem((24, 24), "noise")
+    problem, prior, _ = make_problem((24, 24), "random-input")
     answers = iter([Control.GO] * 35 + [Control.DISCARD])
     schedule = make_single_phase_schedule(30, 0.01, refit_iterations=40)
     _, result = run_to_end(
@@ -520,7 +528,7 @@ def test_discarding_during_the_refit_returns_no_result() -> None:
 
 
 def test_keeping_during_the_refit_returns_an_image() -> None:
-    problem, prior, _ = make_problem((24, 24), "noise")
+    problem, prior, _ = make_problem((24, 24), "random-input")
     answers = iter([Control.GO] * 35 + [Control.KEEP] * 9)
     schedule = make_single_phase_schedule(30, 0.01, refit_iterations=40)
     _, result = run_to_end(

@@ -11,7 +11,7 @@ from napari_dip.engine.fit.stopping import (
 
 def make_records(*losses: float) -> list[ValidationRecord]:
     return [
-        ValidationRecord(iteration=25 * (number + 1), training_deviance=0.0, validation_loss=loss)
+        ValidationRecord(iteration=25 * (number + 1), training_loss=0.0, validation_loss=loss)
         for number, loss in enumerate(losses)
     ]
 

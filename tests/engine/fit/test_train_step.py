@@ -25,7 +25,7 @@ def measure_precision_errors(
     truth: np.ndarray,
     measurement: np.ndarray,
     seeds: range = range(1),
-    **further: Any,
+    **settings: Any,
 ) -> list[float]:
     """Mean squared errors of 60 iterations in each precision, over the seeds."""
     errors = []
@@ -34,7 +34,7 @@ def measure_precision_errors(
             "napari_dip.engine.fit.trainer.has_fast_bfloat16", lambda _, half=half: half
         )
         quick = {"preset": "fast", "max_iterations": 60, "device": "cpu"}
-        images = [restore(measurement, seed=seed, **quick, **further).image for seed in seeds]
+        images = [restore(measurement, seed=seed, **quick, **settings).image for seed in seeds]
         errors.append(float(np.mean([(image - truth) ** 2 for image in images])))
     return errors
 
@@ -49,14 +49,14 @@ def test_only_processors_with_instructions_for_it_compute_in_half_precision(
 
 
 def test_weights_gradients_and_answers_stay_in_single_precision() -> None:
-    net = torch.nn.Conv2d(1, 4, 3)
-    code = torch.rand(1, 1, 8, 8)
-    output = run_in_bfloat16(net, code)
+    network = torch.nn.Conv2d(1, 4, 3)
+    network_input = torch.rand(1, 1, 8, 8)
+    output = run_in_bfloat16(network, network_input)
     output.square().mean().backward()
-    assert output.dtype == net.weight.dtype == torch.float32
-    assert net.weight.grad is not None
-    assert net.weight.grad.dtype == torch.float32
-    difference = (output - net(code)).detach().abs().max()
+    assert output.dtype == network.weight.dtype == torch.float32
+    assert network.weight.grad is not None
+    assert network.weight.grad.dtype == torch.float32
+    difference = (output - network(network_input)).detach().abs().max()
     assert 0 < float(difference) < 0.02  # it was computed with 8 bits of mantissa
 
 
@@ -73,13 +73,16 @@ def test_half_precision_learns_the_same_image(prior: str, monkeypatch: pytest.Mo
 
 def test_a_filling_is_not_rounded_but_what_changes_it_is() -> None:
     rng = torch.Generator().manual_seed(0)
-    net = Hourglass(2, 3, 1, (8, 8), skip_channels=None, is_normalised=False, rng=rng)
-    filled = FillingResidualNetwork(net, 3, 1, 2, rng)
-    code = 1000 + torch.rand(1, 3, 16, 16, generator=rng)
-    assert torch.equal(run_in_bfloat16(filled, code)[:, :1], code[:, :1])  # a first change is zero
-    torch.nn.init.normal_(net.head.weight, generator=rng)
+    network = Hourglass(2, 3, 1, (8, 8), skip_channels=None, is_normalised=False, rng=rng)
+    filled = FillingResidualNetwork(network, 3, 1, 2, rng)
+    network_input = 1000 + torch.rand(1, 3, 16, 16, generator=rng)
+    assert torch.equal(
+        run_in_bfloat16(filled, network_input)[:, :1], network_input[:, :1]
+    )  # a first change is zero
+    torch.nn.init.normal_(network.head.weight, generator=rng)
     change, exact = (
-        said[:, :1] - code[:, :1] for said in (run_in_bfloat16(filled, code), filled(code))
+        said[:, :1] - network_input[:, :1]
+        for said in (run_in_bfloat16(filled, network_input), filled(network_input))
     )
     apart = (change - exact).abs().max() / exact.abs().max()
     assert 0 < float(apart.detach()) < 0.05

@@ -123,9 +123,9 @@ def test_the_posterior_mean_of_a_poor_fit_is_the_measurement() -> None:
     mean, spread = measure_by_brightness((10.0, 4.0))
     measurement = mean + 30.0
     blind = Estimate(mean, (spread - 0.6 * 4.0).log())
-    judges = torch.ones_like(mean)
+    validation_mask = torch.ones_like(mean)
     answer = compute_posterior(
-        measured, measurement, blind, assumed_noise_fraction=0.6, validation_mask=judges
+        measured, measurement, blind, assumed_noise_fraction=0.6, validation_mask=validation_mask
     )
     assert float((answer.mean - measurement).abs().max()) < 0.5
 

@@ -29,17 +29,20 @@ def make_rng(seed: int = 0) -> torch.Generator:
 )
 def test_a_decoder_ends_on_any_grid(upsampling):
     grid = (19, 24)
-    net = Decoder(grid, 8, 1, (4, 6, 8), rng=make_rng(), make_upsampling=upsampling)
-    code = torch.rand(1, 8, *compute_scale_grids(grid, 3)[-1], generator=make_rng())
-    assert net(code).shape == (1, 1, *grid)
+    network = Decoder(grid, 8, 1, (4, 6, 8), rng=make_rng(), make_upsampling=upsampling)
+    random_input = torch.rand(1, 8, *compute_scale_grids(grid, 3)[-1], generator=make_rng())
+    assert network(random_input).shape == (1, 1, *grid)
 
 
 def test_neighbours_of_a_deep_decoder_are_tied_by_its_upsampling_alone():
-    net = DeepDecoder((32, 32), 1, 5, 4, rng=make_rng())
-    assert sum(weight.numel() for weight in net.parameters()) == 3 * (5 * 5 + 5 + 2 * 5) + 5 + 1
-    code = torch.rand(1, 5, 4, 4, generator=make_rng())
+    network = DeepDecoder((32, 32), 1, 5, 4, rng=make_rng())
+    assert sum(weight.numel() for weight in network.parameters()) == 3 * (5 * 5 + 5 + 2 * 5) + 5 + 1
+    random_input = torch.rand(1, 5, 4, 4, generator=make_rng())
     with torch.no_grad():
-        flat, varied = net(code.mean((2, 3), keepdim=True).expand_as(code)), net(code)
+        flat, varied = (
+            network(random_input.mean((2, 3), keepdim=True).expand_as(random_input)),
+            network(random_input),
+        )
     assert float(flat.std()) < 0.01 * float(varied.std())  # rounding is all that is left
 
 
@@ -83,7 +86,7 @@ def test_a_fit_continues_from_a_copy_unchanged(make):
         first.prior.network.parameters(), again.prior.network.parameters(), strict=True
     ):
         assert torch.equal(weight, other)
-    assert first.read_deviance() < 1  # and it has learned
+    assert first.pop_training_loss() < 1  # and it has learned
 
 
 def make_trainer(make):
@@ -99,8 +102,10 @@ def make_trainer(make):
         validation_mask=validation_mask,
         refit_pixel_weights=mask,
     )
-    net = Decoder((16, 16), 4, 1, (4, 4), rng=make_rng())
-    prior = RandomInputPrior(net, torch.rand(1, 4, 8, 8, generator=make_rng(1)), 0.0, grid=(16, 16))
+    network = Decoder((16, 16), 4, 1, (4, 4), rng=make_rng())
+    prior = RandomInputPrior(
+        network, torch.rand(1, 4, 8, 8, generator=make_rng(1)), 0.0, grid=(16, 16)
+    )
     schedule = Schedule(
         phases=(Phase(iterations=20, learning_rate=0.05),),
         planned_iterations=20,

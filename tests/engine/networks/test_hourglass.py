@@ -34,7 +34,7 @@ def test_volumes_are_convolved_as_torch_does_with_its_gradients(monkeypatch, siz
 def measure_head_input(preserves_variance: bool) -> float:
     """Root of the mean square of what the last layer is given, for a code of about one."""
     rng = torch.Generator().manual_seed(0)
-    net = Hourglass(
+    network = Hourglass(
         2,
         8,
         1,
@@ -45,9 +45,9 @@ def measure_head_input(preserves_variance: bool) -> float:
         preserves_variance=preserves_variance,
     )
     inputs: list[torch.Tensor] = []
-    net.head.register_forward_pre_hook(lambda _, fed: inputs.append(fed[0]))
+    network.head.register_forward_pre_hook(lambda _, fed: inputs.append(fed[0]))
     with torch.no_grad():
-        net(torch.randn(1, 8, 24, 24, generator=rng))
+        network(torch.randn(1, 8, 24, 24, generator=rng))
     return float(inputs[0].square().mean().sqrt())
 
 
@@ -58,7 +58,7 @@ def test_signals_reach_the_head_of_an_even_network_and_fade_in_torchs_own() -> N
 
 def test_an_even_network_begins_with_nothing_to_be_changed() -> None:
     rng = torch.Generator().manual_seed(0)
-    net = Hourglass(
+    network = Hourglass(
         2, 8, 1, (16, 32), skip_channels=None, is_normalised=False, rng=rng, preserves_variance=True
     )
-    assert bool((net(torch.randn(1, 8, 16, 16, generator=rng)) == 0).all())
+    assert bool((network(torch.randn(1, 8, 16, 16, generator=rng)) == 0).all())

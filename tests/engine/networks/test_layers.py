@@ -24,58 +24,64 @@ def make_hourglass(widths: tuple[int, ...], **options: object) -> Hourglass:
         "preserves_variance": True,
         **options,
     }
-    net = Hourglass(2, 1, 2, widths, rng=rng, **settings)  # type: ignore[arg-type]
-    nn.init.normal_(net.head.weight, generator=rng)
-    return net
+    network = Hourglass(2, 1, 2, widths, rng=rng, **settings)  # type: ignore[arg-type]
+    nn.init.normal_(network.head.weight, generator=rng)
+    return network
 
 
 def make_filling_network(widths: tuple[int, ...]) -> FillingResidualNetwork:
     return FillingResidualNetwork(make_hourglass(widths), 1, 2, 2, torch.Generator().manual_seed(1))
 
 
-def measure_receptive_field(net: nn.Module, at: int, side: int) -> int:
+def measure_receptive_field(network: nn.Module, at: int, side: int) -> int:
     """Measure how far from a pixel the answer depends on it."""
-    code = torch.randn(1, 1, side, side, generator=torch.Generator().manual_seed(2)).double()
-    net = net.double()
-    other = code.clone()
+    network_input = torch.randn(
+        1, 1, side, side, generator=torch.Generator().manual_seed(2)
+    ).double()
+    network = network.double()
+    other = network_input.clone()
     other[..., at, at] += 1
     with torch.no_grad():
-        changed = (net(other) != net(code)).any(1)[0].nonzero()
+        changed = (network(other) != network(network_input)).any(1)[0].nonzero()
     return int((changed - at).abs().max())
 
 
 @pytest.mark.parametrize("widths", [(4, 4), (4, 4, 4), (4, 4, 4, 4)])
 def test_a_network_sees_as_far_as_it_says_and_no_further(widths: tuple[int, ...]) -> None:
-    net = make_hourglass(widths)
-    assert net.receptive_field_radius is not None
+    network = make_hourglass(widths)
+    assert network.receptive_field_radius is not None
     farthest = max(
-        measure_receptive_field(net, at, 192) for at in range(88, 88 + net.coarsest_stride)
+        measure_receptive_field(network, at, 192) for at in range(88, 88 + network.coarsest_stride)
     )
-    assert net.receptive_field_radius - net.coarsest_stride < farthest <= net.receptive_field_radius
+    assert (
+        network.receptive_field_radius - network.coarsest_stride
+        < farthest
+        <= network.receptive_field_radius
+    )
 
 
 def test_a_network_that_fills_sees_one_pixel_further() -> None:
-    net, plain = make_filling_network((4, 4)), make_hourglass((4, 4))
+    network, plain = make_filling_network((4, 4)), make_hourglass((4, 4))
     assert plain.receptive_field_radius is not None
-    assert net.receptive_field_radius == plain.receptive_field_radius + 1
-    assert net.coarsest_stride == 2
+    assert network.receptive_field_radius == plain.receptive_field_radius + 1
+    assert network.coarsest_stride == 2
 
 
 class SizeRecorder(nn.Module):
     """A network that remembers the sizes it was shown."""
 
-    def __init__(self, net: Hourglass) -> None:
+    def __init__(self, network: Hourglass) -> None:
         super().__init__()
         self.net, self.receptive_field_radius, self.coarsest_stride = (
-            net,
-            net.receptive_field_radius,
-            net.coarsest_stride,
+            network,
+            network.receptive_field_radius,
+            network.coarsest_stride,
         )
         self.sizes: list[tuple[int, ...]] = []
 
-    def forward(self, code: Tensor) -> Tensor:
-        self.sizes.append(tuple(code.shape[2:]))
-        return self.net(code)  # type: ignore[no-any-return]
+    def forward(self, network_input: Tensor) -> Tensor:
+        self.sizes.append(tuple(network_input.shape[2:]))
+        return self.net(network_input)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("size", [(600, 800), (601, 793), (300, 1603), (257, 258)])
@@ -83,31 +89,33 @@ def test_inference_in_tiles_equals_that_of_the_whole_plane(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looking, "MAX_UNTILED_PIXELS", 2**16)
-    net = SizeRecorder(make_hourglass((4, 8, 8, 8)))
-    code = torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(3))
+    network = SizeRecorder(make_hourglass((4, 8, 8, 8)))
+    network_input = torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        said = apply_network(net, code)
-        largest = max(max(size) for size in net.sizes)
-        whole = net.net(F.pad(code, (0, -size[1] % 8, 0, -size[0] % 8), mode="reflect"))
-    margin, core = compute_tile_size(net.receptive_field_radius or 0, net.coarsest_stride)
+        said = apply_network(network, network_input)
+        largest = max(max(size) for size in network.sizes)
+        whole = network.net(
+            F.pad(network_input, (0, -size[1] % 8, 0, -size[0] % 8), mode="reflect")
+        )
+    margin, core = compute_tile_size(network.receptive_field_radius or 0, network.coarsest_stride)
     assert said.shape == (1, 2, *size)
-    assert len(net.sizes) > 1
+    assert len(network.sizes) > 1
     assert largest <= core + 2 * margin
     scale = float(whole.std())
     assert torch.allclose(said, whole[:, :, : size[0], : size[1]], atol=1e-5 * scale, rtol=0)
 
 
 def test_images_up_to_a_megapixel_are_not_tiled() -> None:
-    net = SizeRecorder(make_hourglass((2, 2)))
+    network = SizeRecorder(make_hourglass((2, 2)))
     with torch.no_grad():
-        apply_network(net, torch.zeros(1, 1, 1024, 1024))
-        apply_network(net, torch.zeros(1, 1, 1024, 1025))
-    assert net.sizes[0] == (1024, 1024)
-    assert len(net.sizes) == 1 + 4 * 5
+        apply_network(network, torch.zeros(1, 1, 1024, 1024))
+        apply_network(network, torch.zeros(1, 1, 1024, 1025))
+    assert network.sizes[0] == (1024, 1024)
+    assert len(network.sizes) == 1 + 4 * 5
 
 
 @pytest.mark.parametrize(
-    "net",
+    "network",
     [
         make_hourglass((4, 4), is_normalised=True),
         make_hourglass((4, 4), make_upsampling=make_gaussian_upsampling_factory(0.5)),
@@ -116,14 +124,14 @@ def test_images_up_to_a_megapixel_are_not_tiled() -> None:
     ids=["normalised", "other upsampling", "says nothing"],
 )
 def test_a_network_without_receptive_field_gets_the_whole_plane(
-    net: nn.Module, monkeypatch: pytest.MonkeyPatch
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looking, "MAX_UNTILED_PIXELS", 2**10)
-    code = torch.randn(1, 1, 200, 300, generator=torch.Generator().manual_seed(3))
+    network_input = torch.randn(1, 1, 200, 300, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         said, whole = (
-            apply_network(net, code),
-            net(code.contiguous(memory_format=torch.channels_last)),
+            apply_network(network, network_input),
+            network(network_input.contiguous(memory_format=torch.channels_last)),
         )
     assert torch.equal(said, whole)
 
@@ -136,9 +144,9 @@ def test_wide_margins_get_larger_pieces() -> None:
 
 @pytest.mark.parametrize("scales", [2, 3, 4, 5])
 def test_the_largest_inference_tile_is_known_beforehand(scales: int) -> None:
-    net = SizeRecorder(make_hourglass((2,) * scales))
+    network = SizeRecorder(make_hourglass((2,) * scales))
     with torch.no_grad():
-        apply_network(net, torch.zeros(1, 1, 1600, 1600))
-    largest = max(height * width for height, width in net.sizes)
+        apply_network(network, torch.zeros(1, 1, 1600, 1600))
+    largest = max(height * width for height, width in network.sizes)
     assert count_max_tile_pixels(1600 * 1600, scales) == largest
     assert count_max_tile_pixels(1024 * 1024, scales) == 1024 * 1024

@@ -27,11 +27,13 @@ def make_hourglass() -> Hourglass:
     )
 
 
-def compute_norms(net: nn.Module) -> list[float]:
+def compute_norms(network: nn.Module) -> list[float]:
     """Largest singular values of all weights but those of the head."""
     kinds = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d
     layers = [
-        layer for layer in net.modules() if isinstance(layer, kinds) and layer is not net.head
+        layer
+        for layer in network.modules()
+        if isinstance(layer, kinds) and layer is not network.head
     ]
     return [
         float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) for layer in layers
@@ -39,19 +41,19 @@ def compute_norms(net: nn.Module) -> list[float]:
 
 
 def test_no_layer_exceeds_its_bound_while_it_learns_and_the_last_one_may():
-    net = make_hourglass()
-    bound_spectral_norms(net, 0.5)
-    code, target = (torch.rand(1, count, 16, 16, generator=make_rng()) for count in (6, 1))
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
-    before = float(net.head.weight.detach().norm())
+    network = make_hourglass()
+    bound_spectral_norms(network, 0.5)
+    random_input, target = (torch.rand(1, count, 16, 16, generator=make_rng()) for count in (6, 1))
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+    before = float(network.head.weight.detach().norm())
     for _ in range(20):
         optimizer.zero_grad()
-        loss = (net(code) - 20 * target).square().mean()
+        loss = (network(random_input) - 20 * target).square().mean()
         loss.backward()
         optimizer.step()
-    measured = compute_norms(net)
+    measured = compute_norms(network)
     assert len(measured) == 8 and max(measured) == pytest.approx(0.5, rel=1e-4)
-    assert float(net.head.weight.detach().norm()) > max(before, 0.5)
+    assert float(network.head.weight.detach().norm()) > max(before, 0.5)
 
 
 def test_a_layer_within_its_bound_is_left_as_it_is():
@@ -65,10 +67,10 @@ def test_a_layer_within_its_bound_is_left_as_it_is():
 
 
 def test_norms_move_means_and_leave_differences():
-    net = make_hourglass()
-    bound_spectral_norms(net, 1.0)
-    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
-    norm = net.last[1]
+    network = make_hourglass()
+    bound_spectral_norms(network, 1.0)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+    norm = network.last[1]
     flow = torch.rand(2, 4, 5, 6, generator=make_rng())
     moved = norm(flow)
     torch.testing.assert_close(moved.mean((2, 3)), torch.zeros(2, 4))
@@ -82,7 +84,7 @@ def test_a_bound_that_is_none_is_a_mistake(bound):
 
 
 def test_volumes_are_bounded_too():
-    net = Decoder((4, 8, 8), 3, 1, (4, 4), rng=make_rng())
-    bound_spectral_norms(net, 0.1)
-    assert max(compute_norms(net)) <= 0.1001
-    assert net(torch.rand(1, 3, 2, 4, 4, generator=make_rng())).shape == (1, 1, 4, 8, 8)
+    network = Decoder((4, 8, 8), 3, 1, (4, 4), rng=make_rng())
+    bound_spectral_norms(network, 0.1)
+    assert max(compute_norms(network)) <= 0.1001
+    assert network(torch.rand(1, 3, 2, 4, 4, generator=make_rng())).shape == (1, 1, 4, 8, 8)

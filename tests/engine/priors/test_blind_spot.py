@@ -25,12 +25,12 @@ def make_blind_spot_prior(
 ) -> BlindSpotPrior:
     grid = tuple(measurement.shape[2:])
     rng = torch.Generator().manual_seed(0)
-    net = Hourglass(len(grid), 1, 2, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
+    network = Hourglass(len(grid), 1, 2, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
     validation_mask = dilate_centres(draw_validation_centres(grid, block, 0.05, seed=0), block)
     size = None if window is None else (window,) * len(grid)
     core = tuple(3 if side >= 7 else 1 for side in block)
     return BlindSpotPrior(
-        net,
+        network,
         measurement,
         validation_mask,
         block,
@@ -152,26 +152,26 @@ def test_hidden_pixels_look_like_their_surroundings() -> None:
 
 
 def test_the_random_input_stays_and_only_jitters() -> None:
-    code = torch.rand(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    prior = RandomInputPrior(nn.Identity(), code, jitter=0.01)
+    random_input = torch.rand(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    prior = RandomInputPrior(nn.Identity(), random_input, jitter=0.01)
     rng = torch.Generator().manual_seed(0)
     first, second = (
         prior.draw_training_input(rng).network_input,
         prior.draw_training_input(rng).network_input,
     )
     assert not torch.equal(first, second)
-    assert float((first - code).std()) == pytest.approx(0.01, rel=0.1)
-    assert torch.equal(prior.make_prediction_input().network_input, code)
+    assert float((first - random_input).std()) == pytest.approx(0.01, rel=0.1)
+    assert torch.equal(prior.make_prediction_input().network_input, random_input)
 
 
 @pytest.mark.parametrize("grid", [(16, 16), (17, 31), (50, 23), (9, 16, 13)])
 @pytest.mark.parametrize("skip_channels", [None, 0, 4])
 def test_an_hourglass_keeps_any_size(grid: tuple[int, ...], skip_channels: int | None) -> None:
     rng = torch.Generator().manual_seed(0)
-    net = Hourglass(
+    network = Hourglass(
         len(grid), 2, 3, (4, 8, 8), skip_channels=skip_channels, is_normalised=True, rng=rng
     )
-    assert net(torch.rand(1, 2, *grid)).shape == (1, 3, *grid)
+    assert network(torch.rand(1, 2, *grid)).shape == (1, 3, *grid)
 
 
 def test_weights_come_from_the_generator_alone() -> None:

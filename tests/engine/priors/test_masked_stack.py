@@ -44,9 +44,9 @@ def find_neighbours(
 def make_prior(mask: torch.Tensor, planes: int = 1, *, foretell: bool = False) -> MaskedStackPrior:
     validation_mask = torch.zeros_like(mask)
     validation_mask[..., ::5, ::5] = mask[..., ::5, ::5]
-    net = PlanewiseNetwork(torch.nn.Conv2d(count_stack_input_channels(1), 2, 1), 2**18)
+    network = PlanewiseNetwork(torch.nn.Conv2d(count_stack_input_channels(1), 2, 1), 2**18)
     return MaskedStackPrior(
-        net,
+        network,
         make_stack() / 80,
         mask,
         validation_mask,
@@ -206,12 +206,12 @@ def test_where_planes_are_missing_validation_uses_other_planes_alone() -> None:
 
 
 def test_inference_on_a_few_planes_at_a_time_gives_the_same_result() -> None:
-    code = torch.rand(1, 3, PLANES, SIDE, SIDE)
-    net = torch.nn.Conv2d(3, 2, 3, padding=1)
-    learning = PlanewiseNetwork(net, 1)(code)
+    network_input = torch.rand(1, 3, PLANES, SIDE, SIDE)
+    network = torch.nn.Conv2d(3, 2, 3, padding=1)
+    learning = PlanewiseNetwork(network, 1)(network_input)
     with torch.no_grad():
-        torch.testing.assert_close(PlanewiseNetwork(net, 1)(code), learning)
-        torch.testing.assert_close(PlanewiseNetwork(net, 3 * SIDE**2)(code), learning)
+        torch.testing.assert_close(PlanewiseNetwork(network, 1)(network_input), learning)
+        torch.testing.assert_close(PlanewiseNetwork(network, 3 * SIDE**2)(network_input), learning)
 
 
 def test_a_window_of_chosen_planes_puts_them_back_where_they_were() -> None:
@@ -223,8 +223,8 @@ def test_a_window_of_chosen_planes_puts_them_back_where_they_were() -> None:
 
 
 def test_the_input_has_as_many_channels_as_are_counted() -> None:
-    code = make_prior(mask_without_planes(3)).make_prediction_input().network_input
-    assert code.shape == (1, count_stack_input_channels(1), PLANES, SIDE, SIDE)
+    network_input = make_prior(mask_without_planes(3)).make_prediction_input().network_input
+    assert network_input.shape == (1, count_stack_input_channels(1), PLANES, SIDE, SIDE)
     assert count_stack_input_channels(2) - count_stack_input_channels(1) == 5 + len(
         make_filling_windows(2)
     )

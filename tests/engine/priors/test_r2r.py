@@ -26,7 +26,7 @@ def make_prior(
     dims = measurement.ndim - 2
     ones = torch.ones(1, measurement.shape[1], *[1] * dims)
     noise = NoiseVariance(gain=0.5 * ones, intercept=intercept * ones, floor=1e-4 * ones)
-    net = Hourglass(
+    network = Hourglass(
         dims,
         1,
         1,
@@ -37,7 +37,7 @@ def make_prior(
     )
     none = torch.zeros_like(measurement[:, :1])
     return R2RPrior(
-        net,
+        network,
         measurement,
         torch.ones_like(none) if mask is None else mask,
         none if validation_mask is None else validation_mask,
@@ -56,10 +56,12 @@ def test_input_and_target_have_noise_of_the_measured_strength() -> None:
     prior = make_prior(torch.full((1, 1, 256, 256), 0.8))
     sample = prior.draw_training_input(make_rng())
     assert sample.target_noise is not None
-    further = sample.network_input - 0.8
+    added_noise = sample.network_input - 0.8
     # their product is minus the noise's variance, which makes the noise of the two uncorrelated
-    assert float((further * sample.target_noise).mean()) == pytest.approx(0.5 * 0.8 + 0.1, rel=0.02)
-    assert float(further.std() / sample.target_noise.std()) == pytest.approx(
+    assert float((added_noise * sample.target_noise).mean()) == pytest.approx(
+        0.5 * 0.8 + 0.1, rel=0.02
+    )
+    assert float(added_noise.std() / sample.target_noise.std()) == pytest.approx(
         R2R_NOISE_STRENGTH**2, rel=1e-4
     )
 
@@ -76,7 +78,7 @@ def test_brighter_places_get_more_noise() -> None:
     assert bright / dark == pytest.approx(1.1 / 0.1, rel=0.1)
 
 
-def test_noise_that_neighbours_share_is_shared_in_what_is_put_on_top() -> None:
+def test_added_noise_has_the_measured_correlation() -> None:
     prior = make_prior(torch.zeros(1, 1, 256, 256), correlation=LAGS)
     sample = prior.draw_training_input(make_rng())
     assert sample.target_noise is not None
@@ -92,21 +94,21 @@ def test_validation_pixels_enter_the_input_only_in_the_final_inference() -> None
     validation_mask = torch.zeros(1, 1, 32, 32)
     validation_mask[..., 5::7, 5::7] = 1
     changed = measurement + 9 * validation_mask
-    code, changed_code = (
+    prior, changed_prior = (
         make_prior(image, validation_mask=validation_mask) for image in (measurement, changed)
     )
     assert torch.equal(
-        code.draw_training_input(make_rng()).network_input,
-        changed_code.draw_training_input(make_rng()).network_input,
+        prior.draw_training_input(make_rng()).network_input,
+        changed_prior.draw_training_input(make_rng()).network_input,
     )
     assert torch.equal(
-        code.make_prediction_input().network_input,
-        changed_code.make_prediction_input().network_input,
+        prior.make_prediction_input().network_input,
+        changed_prior.make_prediction_input().network_input,
     )
-    assert torch.equal(next(changed_code.make_inference_inputs()).network_input, changed)
-    driven = code.draw_training_input(make_rng()).loss_mask
-    assert driven is not None
-    assert float(driven.mean()) == pytest.approx(1 - float(validation_mask.mean()))
+    assert torch.equal(next(changed_prior.make_inference_inputs()).network_input, changed)
+    loss_mask = prior.draw_training_input(make_rng()).loss_mask
+    assert loss_mask is not None
+    assert float(loss_mask.mean()) == pytest.approx(1 - float(validation_mask.mean()))
 
 
 def test_unmeasured_pixels_are_filled_in_and_excluded_from_the_loss() -> None:
@@ -115,9 +117,9 @@ def test_unmeasured_pixels_are_filled_in_and_excluded_from_the_loss() -> None:
     mask[..., 10:12, 10:12] = 0
     prior = make_prior(measurement * mask, mask=mask)
     assert float(next(prior.make_inference_inputs()).network_input.min()) == pytest.approx(1)
-    driven = prior.draw_training_input(make_rng()).loss_mask
-    assert driven is not None
-    assert float((1 - driven).sum()) == 4
+    loss_mask = prior.draw_training_input(make_rng()).loss_mask
+    assert loss_mask is not None
+    assert float((1 - loss_mask).sum()) == 4
 
 
 def test_volumes_and_windows_are_drawn_alike() -> None:

@@ -31,8 +31,8 @@ def make_noise_variance(variance: float) -> NoiseVariance:
 
 def make_network(factors: tuple[int, int] = (2, 2), stages: int = 2) -> ZssrNetwork:
     rng = torch.Generator().manual_seed(0)
-    net = FillingResidualNetwork(ResidualChain(2, 1, 1, 4, 1, rng=rng), 1, 1, 2, rng)
-    return ZssrNetwork(net, BinnedDownsample(factors), factors, stages, GRID)
+    network = FillingResidualNetwork(ResidualChain(2, 1, 1, 4, 1, rng=rng), 1, 1, 2, rng)
+    return ZssrNetwork(network, BinnedDownsample(factors), factors, stages, GRID)
 
 
 def make_prior(variance: float = 0.0, **settings: object) -> ZssrPrior:
@@ -99,15 +99,17 @@ def test_an_untrained_network_interpolates_and_explains_the_image() -> None:
 class SlopedNetwork(nn.Module):
     """Answers with a slope along Y, as a network that has learned something wrong might."""
 
-    def forward(self, code: torch.Tensor) -> torch.Tensor:
-        ramp = torch.linspace(-1, 1, code.shape[2])[:, None].expand(code.shape[2:])
-        return torch.cat([code + ramp, code], 1)
+    def forward(self, network_input: torch.Tensor) -> torch.Tensor:
+        ramp = torch.linspace(-1, 1, network_input.shape[2])[:, None].expand(
+            network_input.shape[2:]
+        )
+        return torch.cat([network_input + ramp, network_input], 1)
 
 
 def test_what_favours_an_axis_is_averaged_out_of_the_answer() -> None:
-    net = make_network(stages=1)
-    net.net = SlopedNetwork()
-    wrong = net(make_image()).chunk(2, 1)[0] - net._interpolate(make_image())
+    network = make_network(stages=1)
+    network.net = SlopedNetwork()
+    wrong = network(make_image()).chunk(2, 1)[0] - network._interpolate(make_image())
     torch.testing.assert_close(wrong, torch.zeros_like(wrong), atol=1e-5, rtol=0)
 
 

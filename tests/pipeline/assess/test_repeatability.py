@@ -35,7 +35,7 @@ def test_the_resolution_is_where_signal_and_noise_meet_the_criterion(noise):
     rng = np.random.default_rng(0)
     truth = draw_object(rng, (SIDE, SIDE), 1.0)
     first, second = ((truth + rng.normal(0, noise, truth.shape))[None, None] for _ in range(2))
-    resolution, _ = measure_resolution([(first, second)], (0.1, 0.1), is_halved=False)
+    resolution, _ = measure_resolution([(first, second)], (0.1, 0.1), is_thinned=False)
     assert resolution == pytest.approx(0.1 * compute_true_period(1.0, noise), rel=0.08)
 
 
@@ -45,18 +45,18 @@ def test_halves_with_twice_the_noise_have_the_resolution_of_the_whole():
     shot = truth + rng.normal(0, noise, truth.shape)
     draws = [rng.normal(0, noise, truth.shape) for _ in range(8)]
     pairs = [((shot + drawn)[None, None], (shot - drawn)[None, None]) for drawn in draws]
-    resolution, _ = measure_resolution(pairs, (1.0, 1.0), is_halved=True)
+    resolution, _ = measure_resolution(pairs, (1.0, 1.0), is_thinned=True)
     assert resolution == pytest.approx(compute_true_period(1.0, noise), rel=0.1)
 
 
 def test_noise_alone_has_no_resolution():
     first, second = np.random.default_rng(2).normal(size=(2, 1, 1, SIDE, SIDE))
-    assert measure_resolution([(first, second)], (1.0, 1.0), is_halved=False)[0] is None
+    assert measure_resolution([(first, second)], (1.0, 1.0), is_thinned=False)[0] is None
 
 
 def test_two_equal_images_are_resolved_down_to_two_pixels():
     image = np.random.default_rng(3).normal(size=(1, 1, 64, 96))
-    resolution, _ = measure_resolution([(image, image)], (0.5, 0.5), is_halved=False)
+    resolution, _ = measure_resolution([(image, image)], (0.5, 0.5), is_thinned=False)
     assert resolution == pytest.approx(1.0)
 
 
@@ -64,7 +64,7 @@ def test_planes_far_apart_have_a_coarser_resolution_along_z():
     rng = np.random.default_rng(4)
     truth = draw_object(rng, (48, 96, 96), 1.5)
     first, second = ((truth + rng.normal(0, 0.02, truth.shape))[None, None] for _ in range(2))
-    plane, axial = measure_resolution([(first, second)], (3.0, 1.0, 1.0), is_halved=False)
+    plane, axial = measure_resolution([(first, second)], (3.0, 1.0, 1.0), is_thinned=False)
     # in pixels the object is as wide along all axes
     assert axial == pytest.approx(3 * plane, rel=0.15)
 
@@ -76,7 +76,9 @@ def test_the_map_marks_where_one_image_differs_and_leaves_blank_what_shows_no_de
     invented[:, :64] *= np.arange(SIDE)[:, None] > SIDE // 2
     second = invented.copy()
     second[SIDE // 2 :, :64] = draw_object(rng, (SIDE // 2, 64), 1.5)
-    repeats = map_repeats(*(a[None, None] for a in (invented, second, invented)), 4, is_halved=True)
+    repeats = map_repeats(
+        *(a[None, None] for a in (invented, second, invented)), 4, is_thinned=True
+    )
     inner = slice(20, -20)
     assert np.nanmin(repeats[0, 0, inner, 84:-20]) > 0.95
     assert np.nanmean(repeats[0, 0, SIDE // 2 + 20 : -20, 10:44] < 0.5) > 0.8

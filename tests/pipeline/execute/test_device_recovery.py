@@ -131,19 +131,21 @@ def test_what_a_card_says_is_told_from_its_full_memory_and_from_other_errors():
 
 
 def test_from_a_card_a_checkpoint_is_copied_off_now_and_then():
-    bites = RecoveryState()
-    assert bites.record_checkpoint(make_checkpoint(25)) is not None
-    assert bites.latest_checkpoint is not None and not is_on_accelerator(bites.latest_checkpoint)
-    assert bites.record_checkpoint(make_checkpoint(26)) is None  # too soon
-    assert bites.latest_checkpoint.history[-1].iteration == 25
-    bites.reset()
+    recovery = RecoveryState()
+    assert recovery.record_checkpoint(make_checkpoint(25)) is not None
+    assert recovery.latest_checkpoint is not None and not is_on_accelerator(
+        recovery.latest_checkpoint
+    )
+    assert recovery.record_checkpoint(make_checkpoint(26)) is None  # too soon
+    assert recovery.latest_checkpoint.history[-1].iteration == 25
+    recovery.reset()
     assert (
-        bites.record_checkpoint(make_checkpoint(30), "random-input") is None
+        recovery.record_checkpoint(make_checkpoint(30), "random-input") is None
     )  # in a race nothing is kept on the disk
-    bites.latest_checkpoint = None
-    bites.switch_to_cpu()
-    assert (bites.prior_key, bites.is_exhausted) == ("random-input", True)
-    assert bites.latest_checkpoint is not None and bites.choose_device("cuda") == "cpu"
+    recovery.latest_checkpoint = None
+    recovery.switch_to_cpu()
+    assert (recovery.prior_key, recovery.is_exhausted) == ("random-input", True)
+    assert recovery.latest_checkpoint is not None and recovery.choose_device("cuda") == "cpu"
 
 
 def make_checkpoint(iteration: int) -> Checkpoint:
@@ -161,9 +163,7 @@ def make_checkpoint(iteration: int) -> Checkpoint:
         rollback_state=state,
         best_average=state,
         best_iteration=iteration,
-        history=(
-            ValidationRecord(iteration=iteration, training_deviance=0.0, validation_loss=0.0),
-        ),
+        history=(ValidationRecord(iteration=iteration, training_loss=0.0, validation_loss=0.0),),
         rollback_count=0,
     )
 
@@ -186,11 +186,11 @@ def test_an_error_that_is_not_the_memorys_is_not_tried_again(monkeypatch):
 
 
 def test_windows_are_halved_but_not_below_what_a_network_sees():
-    bites = RecoveryState()
+    recovery = RecoveryState()
     widths = []
     for _ in range(4):
-        bites.shrink_window(256, 300)
-        widths.append(bites.window)
+        recovery.shrink_window(256, 300)
+        widths.append(recovery.window_side)
     assert widths == [128, 64, MIN_RETRY_WINDOW, MIN_RETRY_WINDOW]
 
 

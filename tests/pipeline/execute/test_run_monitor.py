@@ -54,7 +54,7 @@ def make_plan(shape: tuple[int, ...] = (64, 64), axes: str = "YX", **settings: o
 def make_progress(iteration: int, inference_fraction: float = 0.0) -> FitProgress:
     return FitProgress(
         validation_record=ValidationRecord(
-            iteration=iteration, training_deviance=1.0, validation_loss=1.0
+            iteration=iteration, training_loss=1.0, validation_loss=1.0
         ),
         iteration=iteration,
         best_iteration=iteration,

@@ -364,13 +364,13 @@ def test_each_image_gets_noise_as_strong_as_its_own():
     noise = NoiseVariance(gain=none, intercept=strengths, floor=none + 1e-6)
     rng = torch.Generator().manual_seed(0)
     clean = torch.zeros(3, 1, 96, 96)
-    net = Hourglass(2, 1, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
-    mask, judges = torch.ones(3, 1, 96, 96), torch.zeros(3, 1, 96, 96)
-    code = R2RPrior(net, clean, mask, judges, (1, 1), noise, None, window=None)
+    network = Hourglass(2, 1, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
+    mask, validation_mask = torch.ones(3, 1, 96, 96), torch.zeros(3, 1, 96, 96)
+    prior = R2RPrior(network, clean, mask, validation_mask, (1, 1), noise, None, window=None)
     for _ in range(12):
-        draw = code.draw_training_input(rng)
+        draw = prior.draw_training_input(rng)
         assert draw.window is not None and draw.target_noise is not None
-        wanted = float(strengths[draw.window.batch_index, 0, 0, 0]) ** 0.5 / code.noise_strength
+        wanted = float(strengths[draw.window.batch_index, 0, 0, 0]) ** 0.5 / prior.noise_strength
         assert float(draw.target_noise.std()) == pytest.approx(wanted, rel=0.05)
 
 

@@ -96,7 +96,8 @@ def fit(
             yield state.make_progress(note=note)
         if is_preview_due(is_validation and not trainer.has_validation_input):
             yield state.make_progress(estimate=problem.postprocess(state.make_preview()))
-    if (yield from _refit_on_all_pixels(state, stop, poll_control, is_preview_due)):
+    control = yield from _refit_on_all_pixels(state, stop, poll_control, is_preview_due)
+    if control is Control.DISCARD:
         return None
     return (yield from _make_result(state, _complete_stop_reason(stop, state), poll_control))
 
@@ -119,8 +120,8 @@ def _refit_on_all_pixels(
     stop: Stop | None,
     poll_control: PollControl,
     is_preview_due: Callable[[bool], bool],
-) -> Generator[FitProgress, None, bool]:
-    """Refit on training and validation pixels; return whether the user discarded the fit.
+) -> Generator[FitProgress, None, Control]:
+    """Refit on training and validation pixels; return GO, or how the user ended it.
 
     There is no refit if the user ended the fit, or if the best image is not a recent one.
     """
@@ -128,20 +129,20 @@ def _refit_on_all_pixels(
     is_best_old = trainer.iteration - state.best_iteration > 2 * schedule.validation_interval
     is_ended_by_user = stop is not None and stop.reason is StopReason.USER
     if is_ended_by_user or is_best_old or not schedule.refit_iterations:
-        return False
+        return Control.GO
     trainer.uses_validation_pixels = True
     for _ in range(schedule.refit_iterations):
         control = _wait_while_paused(poll_control)
         if control is not Control.GO:
-            return control is Control.DISCARD
+            return control
         trainer.advance()
         if trainer.iteration % schedule.validation_interval == 0:
             yield state.make_progress()
         if is_preview_due(False):
             yield state.make_progress(estimate=trainer.problem.postprocess(trainer.predict()))
-    if isfinite(trainer.read_deviance()):
+    if isfinite(trainer.pop_training_loss()):
         state.best_average, state.last_prediction = trainer.get_average_state_dict(), None
-    return False
+    return Control.GO
 
 
 def _make_fit_state(
@@ -205,7 +206,7 @@ def _make_result(
         yield state.make_progress(inference_fraction=progress)
     best_estimate = final_estimate
     if best_estimate is None or trainer.reveals_validation:
-        best_estimate = state.get_best_estimate()
+        best_estimate = state.predict_best()
     postprocess = (
         problem.postprocess
         if is_ended_by_user or problem.final_postprocess is None

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.trainer import StateDict, Trainer
     from napari_dip.errors.notes import Note, Stop
 
-#: A fit has broken down, and is rolled back, in each of three cases. Its training deviance is not
+#: A fit has broken down, and is rolled back, in each of three cases. Its training loss is not
 #: finite. Its validation loss is not finite, but that of the validation before was. Its training
-#: deviance exceeds this factor times (1 + |median of the last five|), once five were recorded.
+#: loss exceeds this factor times (1 + |median of the last five|), once five were recorded.
 BREAKDOWN_FACTOR = 10.0
 #: For priors with a validation input or `reveals_validation`, validation losses are equal if they
 #: differ by at most this share of the decrease from the first loss to the lowest. On Set5 bird, the
@@ -160,7 +160,7 @@ class FitState:
             self.history[-1]
             if self.history
             else ValidationRecord(
-                iteration=0, training_deviance=float("nan"), validation_loss=float("nan")
+                iteration=0, training_loss=float("nan"), validation_loss=float("nan")
             )
         )
         return FitProgress(
@@ -203,15 +203,15 @@ class FitState:
         If the fit has broken down, roll back instead and return a note on it.
         """
         trainer = self.trainer
-        training_deviance = trainer.read_deviance()
+        training_loss = trainer.pop_training_loss()
         estimate = trainer.predict_validation() if trainer.has_validation_input else self.predict()
         validation_loss = self._compute_validation_loss(
             estimate, bypasses_operator=trainer.has_validation_input
         )
-        recent_deviances = sorted(entry.training_deviance for entry in self.history[-5:])
-        is_broken_down = not isfinite(training_deviance) or (
-            len(recent_deviances) == 5
-            and training_deviance > BREAKDOWN_FACTOR * (1 + abs(recent_deviances[2]))
+        recent_losses = sorted(entry.training_loss for entry in self.history[-5:])
+        is_broken_down = not isfinite(training_loss) or (
+            len(recent_losses) == 5
+            and training_loss > BREAKDOWN_FACTOR * (1 + abs(recent_losses[2]))
         )
         if is_broken_down or (
             not isfinite(validation_loss)
@@ -227,7 +227,7 @@ class FitState:
         self.history.append(
             ValidationRecord(
                 iteration=trainer.iteration,
-                training_deviance=training_deviance,
+                training_loss=training_loss,
                 validation_loss=validation_loss,
             )
         )
@@ -255,8 +255,8 @@ class FitState:
             self._record_losses()
         return make_stop(StopReason.USER)
 
-    def get_best_estimate(self) -> Estimate:
-        """Return the estimate of the best average, computed only if it is not stored."""
+    def predict_best(self) -> Estimate:
+        """Return the estimate of the best average; predict it unless it is stored."""
         if self.last_prediction is not None and self.last_prediction[0] == self.best_iteration:
             return self.last_prediction[1]
         return self.trainer.predict()

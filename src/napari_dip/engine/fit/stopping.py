@@ -24,7 +24,7 @@ class ValidationRecord:
     ----------
     iteration : int
         1-based.
-    training_deviance : float
+    training_loss : float
         Deviance (twice the negative log-likelihood) of the training pixels, averaged over the
         iterations since the previous validation.
     validation_loss : float
@@ -32,7 +32,7 @@ class ValidationRecord:
     """
 
     iteration: int
-    training_deviance: float
+    training_loss: float
     validation_loss: float
 
 

@@ -220,7 +220,7 @@ class EagerTrainStep:
         """Do nothing: no tensors are kept."""
 
     def _compute_losses(self, batch: TrainingBatch, estimate: Estimate) -> tuple[Tensor, Tensor]:
-        """Return the training loss with penalties, and the mean deviance; two scalars.
+        """Return the loss to minimise, with penalties, and the mean deviance; two scalars.
 
         Both are sums over the terms of the mean over the pixels with a loss weight.
         """

@@ -67,7 +67,7 @@ class OutputAverage:
         """Return the network with its current weights."""
         return self._net
 
-    def get_outputs(self) -> Estimate | None:
+    def compute_average(self) -> Estimate | None:
         """Return mean and log-variance of the outputs."""
         weight = self._sums["weight"].clamp(min=1e-12)
         mean = self._sums["sum"] / weight
@@ -127,7 +127,7 @@ class WeightAverage:
         """Return the network with the averaged weights."""
         return self._averaged_network
 
-    def get_outputs(self) -> Estimate | None:
+    def compute_average(self) -> Estimate | None:
         """Return None: the image must be predicted with the averaged weights."""
         return None
 
@@ -212,7 +212,7 @@ class Trainer:
         self._weights = [*prior.network.parameters(), *learned]
         self._shape = (*measurement.shape[:2], *prior.grid)
         self._average = make_average(prior, self._shape, schedule.average_decay, measurement)
-        self._deviance_sum = measurement.new_zeros(())
+        self._training_loss_sum = measurement.new_zeros(())
         self._step_count_since_read = 0
 
     @property
@@ -239,16 +239,16 @@ class Trainer:
         estimate, deviance = self.train_step.run(batch)
         with torch.no_grad():
             self._average.update(sample, estimate)
-            self._deviance_sum += deviance.detach()
+            self._training_loss_sum += deviance.detach()
         self._step_count_since_read += 1
 
-    def read_deviance(self) -> float:
-        """Return the mean deviance since the last call, and wait for the device.
+    def pop_training_loss(self) -> float:
+        """Return the mean deviance since the last call and reset it; wait for the device.
 
         It is NaN if a weight is not finite.
         """
-        mean = float(self._deviance_sum) / max(1, self._step_count_since_read)
-        self._deviance_sum.zero_()
+        mean = float(self._training_loss_sum) / max(1, self._step_count_since_read)
+        self._training_loss_sum.zero_()
         self._step_count_since_read = 0
         is_finite = all(
             isfinite(float(weight.detach().sum())) for weight in self.prior.network.parameters()
@@ -258,7 +258,7 @@ class Trainer:
     @torch.no_grad()
     def predict(self) -> Estimate:
         """Return the averaged outputs, or one prediction with the averaged weights."""
-        outputs = self._average.get_outputs()
+        outputs = self._average.compute_average()
         if outputs is not None:
             return outputs
         return self.prior.estimate(
@@ -285,7 +285,7 @@ class Trainer:
     @torch.no_grad()
     def run_final_inference(self) -> Iterator[Estimate | float]:
         """Yield completed fractions, then the estimate: averaged outputs, or merged samples."""
-        outputs = self._average.get_outputs()
+        outputs = self._average.compute_average()
         if outputs is not None:
             yield outputs
             return
@@ -307,7 +307,7 @@ class Trainer:
         return state
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Restore that state in place, and reset the mean deviance."""
+        """Restore that state in place, and reset the training loss."""
         with torch.no_grad():
             for index, weight in enumerate(self._weights):
                 weight.copy_(state[f"weight.{index}"])
@@ -327,7 +327,7 @@ class Trainer:
         self._rng.set_state(state["rng"].cpu())
         self.iteration = int(state["iteration"])
         self.rate_factor = float(state["rate_factor"])
-        self._deviance_sum.zero_()
+        self._training_loss_sum.zero_()
         self._step_count_since_read = 0
         self.train_step.invalidate()
 

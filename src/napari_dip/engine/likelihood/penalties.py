@@ -160,7 +160,7 @@ class PreviousFrame:
 
 
 class _PostprocessedIdentity(Operator):
-    """Operator that applies the problem's postprocessing, such as the crop to the frame."""
+    """Operator that applies the problem's postprocessing, such as the crop to the field."""
 
     def __init__(self, postprocess: Callable[[Estimate], Estimate]) -> None:
         super().__init__()

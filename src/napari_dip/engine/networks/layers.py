@@ -97,7 +97,7 @@ def make_convolution(
 ) -> nn.Conv2d | nn.Conv3d:
     """Return a convolution with reflecting border and weights drawn from `rng` alone.
 
-    Padding with zeros would cause a dark frame.
+    Padding with zeros would cause a dark border.
     """
     layer = make_without_init(
         _CONVOLUTION_LAYERS[dims],

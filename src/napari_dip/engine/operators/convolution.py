@@ -18,8 +18,8 @@ _CONVOLUTION_FUNCTIONS = {2: F.conv2d, 3: F.conv3d}
 _FAST_PRIMES = (2, 3, 5)
 
 
-class _FramedConvolution(Operator):
-    """Blur of an image that extends beyond the measured frame, by `margin` pixels on each side."""
+class _OpenBorderConvolution(Operator):
+    """Blur of an image that extends beyond the measured field, by `margin` pixels on each side."""
 
     margin: tuple[int, ...]
 
@@ -30,8 +30,8 @@ class _FramedConvolution(Operator):
         )
 
 
-class ValidConvolution(_FramedConvolution):
-    """Blur with a known kernel; the image extends beyond the measured frame.
+class ValidConvolution(_OpenBorderConvolution):
+    """Blur with a known kernel; the image extends beyond the measured field.
 
     Parameters
     ----------
@@ -41,14 +41,14 @@ class ValidConvolution(_FramedConvolution):
         2 or 3, number of axes of the grid. None: all axes of the kernel. It is required for one
         kernel per channel.
     margin : tuple of int or None
-        Pixels of the image beyond the frame, on either side of each axis, if fewer than half the
+        Pixels of the image beyond the field, on either side of each axis, if fewer than half the
         kernel. The image is continued beyond them by its border values. This limits the memory
         for deep PSFs. None: half the kernel.
 
     Attributes
     ----------
     margin : tuple of int
-        Pixels of the image beyond the frame, on either side of each axis.
+        Pixels of the image beyond the field, on either side of each axis.
 
     Raises
     ------
@@ -83,8 +83,8 @@ class ValidConvolution(_FramedConvolution):
         return convolve_by_fourier(image, self.kernel, self._transfer[1])
 
 
-class FieldConvolution(_FramedConvolution):
-    """Blur with a PSF that changes over the field; the image extends beyond the measured frame.
+class FieldConvolution(_OpenBorderConvolution):
+    """Blur with a PSF that changes over the field; the image extends beyond the measured field.
 
     It is a sum of invariant convolutions: each mode blurs the image times the mode's coefficients.
 
@@ -299,8 +299,8 @@ def compute_kernel_margin(kernel: Tensor, dims: int) -> tuple[int, ...]:
     return tuple(size // 2 for size in sizes)
 
 
-class LearnedConvolution(_FramedConvolution):
-    """Blur with a learned kernel; the image extends beyond the measured frame.
+class LearnedConvolution(_OpenBorderConvolution):
+    """Blur with a learned kernel; the image extends beyond the measured field.
 
     Parameters
     ----------
@@ -316,7 +316,7 @@ class LearnedConvolution(_FramedConvolution):
     Attributes
     ----------
     margin : tuple of int
-        Pixels of the image beyond the frame, on either side of each axis.
+        Pixels of the image beyond the field, on either side of each axis.
     """
 
     def __init__(self, kernel_module: nn.Module) -> None:

@@ -26,7 +26,7 @@ VERDICT_COLOURS = {"fine": "#2e9e5b", "look-closer": "#c98500", "do-not-use": "#
 MAX_CARD_WARNINGS = 2
 #: Share of clipped pixels from which the verdict depends on them: below, means change by less than
 #: the 0.5 % of `MAX_BIAS` even where clipped structures are half as bright again.
-MIN_CLIPPED_SHARE = 0.01
+MIN_NOTABLE_CLIPPED_FRACTION = 0.01
 #: Standard error of the confirmed share of detail above which no figure of it is given.
 MAX_DETAIL_ERROR = 0.1
 
@@ -211,8 +211,10 @@ def _find_reason(note: Note) -> str:
         return "" if note.code.endswith("coarse-grey-values") else "noise-unreliable"
     if note.code.startswith("psf-"):
         return "psf" if note.is_warning and note.code != "psf-nyquist" else ""
-    share = note.facts.get("fraction", 1.0)
-    is_slight = isinstance(share, float) and share < MIN_CLIPPED_SHARE
+    clipped_fraction = note.facts.get("fraction", 1.0)
+    is_slight = (
+        isinstance(clipped_fraction, float) and clipped_fraction < MIN_NOTABLE_CLIPPED_FRACTION
+    )
     is_slight |= note.facts.get("guessed") is False
     return "" if is_slight else _REASONS.get(note.code, "")
 
@@ -246,8 +248,10 @@ def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Itera
             yield CardFigure(name="repeated", after=f"{halves['repeated']:.0%}")
     detail = checks.get("detail")
     if detail and detail["error"] <= MAX_DETAIL_ERROR:
-        share = min(max(detail["share"], 0.0), 1.0)
-        yield CardFigure(name="detail", after=f"{100 * share:.0f} ± {200 * detail['error']:.0f} %")
+        fraction = min(max(detail["share"], 0.0), 1.0)
+        yield CardFigure(
+            name="detail", after=f"{100 * fraction:.0f} ± {200 * detail['error']:.0f} %"
+        )
     if checks.get("agreement") is not None:
         yield CardFigure(name="agreement", after=f"{checks['agreement']:.3f}")
     if abs(checks.get("bias") or 0.0) > MIN_REPORTED_CHANGE:

@@ -98,7 +98,7 @@ class ResultMerger:
 
     Attributes
     ----------
-    image : CalibratedImage
+    calibrated_image : CalibratedImage
     sums : ndarray
         (3, N, C, *grid of the result): sums of images, squared images and variances.
     predictions : ndarray
@@ -111,7 +111,7 @@ class ResultMerger:
     """
 
     def __init__(self, calibrated_image: CalibratedImage) -> None:
-        self.image = calibrated_image
+        self.calibrated_image = calibrated_image
         self._plan, self._calibration = calibrated_image.plan, calibrated_image.calibration
         self._header, self._layout = calibrated_image.header, calibrated_image.layout
         self._stack = self._upscaled_stack = stack = calibrated_image.stack
@@ -194,11 +194,11 @@ class ResultMerger:
             stop = make_stop(StopReason.TIME, limit=self._plan.recipe.run_settings.time_limit)
         unfinished_notes = (
             *unrestored_notes,
-            *describe_unrestored_items(self.image, self.result_counts == 0),
-            *describe_early_end(self.image, self.outcomes),
+            *describe_unrestored_items(self.calibrated_image, self.result_counts == 0),
+            *describe_early_end(self.calibrated_image, self.outcomes),
         )
         metrics = measure_result(
-            self.image,
+            self.calibrated_image,
             pixels.residual,
             pixels.prediction,
             pixels.result,
@@ -211,7 +211,7 @@ class ResultMerger:
             **serialise_stop(stop),
             "seconds": round(seconds, 2),
             "prior": self._describe_prior(),
-            "fit": serialise_fit(self.image, self.outcomes),
+            "fit": serialise_fit(self.calibrated_image, self.outcomes),
             "validation_loss": [
                 [iteration, convert_nan_to_none(loss)]
                 for iteration, _, loss in first_outcome.history
@@ -231,7 +231,7 @@ class ResultMerger:
             "output_sha256": compute_sha256(pixels.image),
             **serialise_notes(self._list_notes()),
         }
-        report = make_run_report(self.image, **report_entries)
+        report = make_run_report(self.calibrated_image, **report_entries)
         card = make_card(report)
         report["verdict"]["kind"] = str(card.verdict)
         report["verdict"]["headline"] = card.headline
@@ -386,7 +386,9 @@ class ResultMerger:
 
     def _to_result_axes(self, stack: AnyArray) -> AnyArray:
         """Return a stack of the result in the axes and shape of the result."""
-        return from_stack(stack, self._header.axes, self.image.result_shape, self._layout)
+        return from_stack(
+            stack, self._header.axes, self.calibrated_image.result_shape, self._layout
+        )
 
     def _to_input_axes(self, stack: AnyArray) -> Float32Array:
         """Return a stack of the input in the axes and shape of the input."""

@@ -132,8 +132,8 @@ class ResultMetrics:
     unexplained_bias : float
         Change of the mean from the input to the result before clipping, beyond what pixels at the
         clipped grey values can explain. It may be larger than `bias`.
-    frame_change : float
-        Change of the mean by light that crosses the frame; then `bias` is that of the prediction.
+    border_change : float
+        Change of the mean by light that crosses the border; then `bias` is that of the prediction.
     agreement : float or None
         Correlation of measurement and prediction; None where they share no operator but identity.
     """
@@ -152,7 +152,7 @@ class ResultMetrics:
     corrected_limits: tuple[float, ...] = ()
     clipping_correction: float = 0.0
     unexplained_bias: float = 0.0
-    frame_change: float = 0.0
+    border_change: float = 0.0
     agreement: float | None = None
 
 
@@ -417,15 +417,15 @@ def _measure_brightness_changes(
     measured_residual = residual if measured_mask is None else residual[measured_mask]
     unexplained = max(result_mean - mean - lowered, 0.0) + min(result_mean - mean + raised, 0.0)
     spec = plan.recipe.task.spec
-    frame_change = 0.0
-    if spec.crosses_frame:  # the operator brings light in from outside of the frame, and out of it
-        frame_change, unexplained, clipped_mean = result_mean - mean, 0.0, mean
+    border_change = 0.0
+    if spec.light_crosses_border:  # the operator brings light into the field of view, and out of it
+        border_change, unexplained, clipped_mean = result_mean - mean, 0.0, mean
     return {
         "bias": (clipped_mean - mean) / mean_height if spec.keeps_mean else None,
-        "frame_change": frame_change / mean_height,
+        "border_change": border_change / mean_height,
         "mean_correction": float(measured_residual.mean(dtype=np.float64)) / mean_height,
         "clipping_correction": 0.0
-        if spec.crosses_frame
+        if spec.light_crosses_border
         else (result_mean - clipped_mean) / mean_height,
         "unexplained_bias": unexplained / mean_height,
     }

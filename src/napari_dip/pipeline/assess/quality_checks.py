@@ -60,6 +60,7 @@ MIN_VISIBLE_DETAIL = 0.1
 MAX_DISTANT_FRACTION = 0.05
 #: Names of metrics in reports, where they differ from those in the program.
 _FIGURE_KEYS = {
+    "border_change": "frame_change",
     "noise_ratio": "strength",
     "pixel_count": "pixels",
     "edge_variance_ratio": "at_edges",
@@ -196,8 +197,8 @@ def _assess_intensity(metrics: ResultMetrics) -> Iterator[Note]:
     bias = max(metrics.bias, metrics.unexplained_bias, key=abs)
     if metrics.agreement is not None:
         yield make_note("measurement-explained", correlation=metrics.agreement)
-    if abs(metrics.frame_change) > MAX_BIAS:
-        change = metrics.frame_change
+    if abs(metrics.border_change) > MAX_BIAS:
+        change = metrics.border_change
         yield make_note("frame-crossed", share=abs(change), brighter=change > 0)
     elif abs(bias) > MAX_BIAS:
         yield make_note("mean-off", share=abs(bias), brighter=bias > 0)
@@ -226,8 +227,8 @@ def _assess_contrast(metrics: ResultMetrics) -> Iterator[Note]:
     has_fine_detail = is_visible and is_decided and not metrics.is_upscaled
     kinds = [contrast, *([detail] if has_fine_detail else [])]
     least_confirmed = min(kinds, key=lambda kind: kind.regression_slope)
-    share = _describe_fraction(least_confirmed)
-    yield make_note("detail-confirmed", share=share, fine=least_confirmed is detail)
+    fraction_text = _describe_fraction(least_confirmed)
+    yield make_note("detail-confirmed", share=fraction_text, fine=least_confirmed is detail)
 
 
 def _make_doubt_facts(detail: ConfirmedDetail) -> dict[str, object]:
@@ -284,12 +285,12 @@ def _describe_upscaling(metrics: ResultMetrics) -> Iterator[Note]:
 
 def _describe_fraction(detail: ConfirmedDetail) -> str:
     """Return a share as text."""
-    share = min(max(detail.regression_slope, 0.0), 1.0)
-    return f"about {share:.0%}" if share >= MIN_REPORTED_FRACTION else "none"
+    fraction = min(max(detail.regression_slope, 0.0), 1.0)
+    return f"about {fraction:.0%}" if fraction >= MIN_REPORTED_FRACTION else "none"
 
 
-def _format_percent(share: float) -> str:
-    return f"{share:.2%}" if share < 0.01 else f"{share:.0%}"
+def _format_percent(fraction: float) -> str:
+    return f"{fraction:.2%}" if fraction < 0.01 else f"{fraction:.0%}"
 
 
 def _format_distinct_figures(first: float, second: float) -> tuple[str, str]:

@@ -155,7 +155,7 @@ def measure_resolution(
     pairs: Sequence[tuple[AnyArray, AnyArray]],
     spacing: Sequence[float],
     *,
-    is_halved: bool,
+    is_thinned: bool,
     is_restored: bool = False,
 ) -> tuple[float | None, float | None]:
     """Return the resolution in the plane, and along Z of volumes with planes enough, else None.
@@ -166,7 +166,7 @@ def measure_resolution(
         (N, C, *grid) each: two images of one object with independent noise. All pairs are averaged.
     spacing : sequence of float
         Distance of pixels along (Y, X), or along (Z, Y, X); it gives the unit.
-    is_halved : bool
+    is_thinned : bool
         Whether both have twice the noise of the whole measurement.
     is_restored : bool
         Whether they are restorations, which have `SHARED_CORRELATION`.
@@ -184,17 +184,17 @@ def measure_resolution(
         )
         frequencies, correlation = correlate_rings(flat_pairs, grid, step, sector_axis)
         smoothed = smooth_rings(correlation)
-        if is_halved and is_restored:
+        if is_thinned and is_restored:
             smoothed = (smoothed - SHARED_CORRELATION) / (1 - SHARED_CORRELATION)
         return find_resolution(
-            frequencies, correct_for_doubled_noise(smoothed) if is_halved else smoothed
+            frequencies, correct_for_doubled_noise(smoothed) if is_thinned else smoothed
         )
 
     return (measure(-1), measure(0)) if is_volume else (measure(None), None)
 
 
 def map_repeats(
-    first: AnyArray, second: AnyArray, result: AnyArray, period: float, *, is_halved: bool
+    first: AnyArray, second: AnyArray, result: AnyArray, period: float, *, is_thinned: bool
 ) -> FloatArray:
     """Return the correlation of fine detail around each pixel, 0 to 1; NaN without visible detail.
 
@@ -206,7 +206,7 @@ def map_repeats(
         Of the same shape: the restoration of the whole measurement.
     period : float
         Resolution of the result in pixels; detail and windows are as wide.
-    is_halved : bool
+    is_thinned : bool
         As for `measure_resolution`.
     """
     details = [extract_detail(images, period) for images in (first, second, result)]
@@ -216,7 +216,7 @@ def map_repeats(
     )
     power = np.sqrt(np.maximum(variances[0] * variances[1], 0))
     correlation = np.divide(covariance, power, out=np.zeros_like(power), where=power > 0)
-    if is_halved:
+    if is_thinned:
         correlation = correct_for_doubled_noise(correlation)
     low, high = np.percentile(result, RANGE_PERCENTILES)
     is_visible = np.sqrt(variances[2]) >= MIN_VISIBLE_CONTRAST * (high - low)

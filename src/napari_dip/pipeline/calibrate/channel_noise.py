@@ -31,20 +31,26 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.types import RunInputs, StackArray
     from napari_dip.tasks.base import NoiseSettings
 
-#: Limits of camera noise: maximum ratio between blocks and brightnesses, minimum neighbour
-#: correlation. 26 of 29 camera files meet them, and no clean photograph (docs/constants.md).
-MAX_BLOCK_NOISE_RATIO, MAX_BRIGHTNESS_RATIO, MIN_NEIGHBOUR_CORRELATION = 1.32, 5.0, 0.46
-#: Alternative limits: minimum neighbour correlation, noise of colours to luminance, and noise of
-#: luminance to the finest frequencies. Two images of RNI15 meet all three (docs/constants.md).
-MIN_COLOUR_NEIGHBOUR_CORRELATION, MIN_COLOUR_NOISE_FRACTION, MIN_FINE_NOISE_RATIO = 0.3, 0.7, 4.0
-#: Minimum noise of luminance, in steps of grey values, and minimum ratio to the noise of the finest
-#: frequencies: 2.3 or more in cc15 and polyu, 1 for white noise.
-MIN_LUMINANCE_STD, MIN_LUMINANCE_NOISE_RATIO = 1.5, 1.5
-#: Maximum RMS correlation of distant residuals, factor of the noise for the next attempt, and
-#: attempts: at most 0.014 in 28 camera files, 0.065 in woven cloth (docs/constants.md).
-MAX_DISTANT_CORRELATION, NOISE_RETRY_FACTOR, MAX_NOISE_RETRIES = 0.03, 0.6, 2
-#: Distances of pixels for that correlation, in pixels.
-MIN_CORRELATION_DISTANCE, MAX_CORRELATION_DISTANCE = 5, 24
+#: Limits of camera noise: 26 of 29 camera files meet the first three, and no clean photograph
+#: (docs/constants.md).
+MAX_BLOCK_NOISE_RATIO = 1.32  #: Maximum ratio of the noise between blocks.
+MAX_BRIGHTNESS_RATIO = 5.0  #: Maximum ratio of the noise between brightnesses.
+MIN_NEIGHBOUR_CORRELATION = 0.46  #: Minimum noise correlation of neighbouring pixels.
+#: Alternative limits: two images of RNI15 meet these three (docs/constants.md).
+MIN_COLOUR_NEIGHBOUR_CORRELATION = 0.3  #: Minimum noise correlation of neighbouring pixels.
+MIN_COLOUR_NOISE_FRACTION = 0.7  #: Minimum noise of colours, relative to that of luminance.
+MIN_FINE_NOISE_RATIO = 4.0  #: Minimum noise of luminance, relative to that of finest frequencies.
+MIN_LUMINANCE_STD = 1.5  #: Minimum noise of luminance, in steps of grey values.
+#: Minimum ratio of the noise of luminance to that of the finest frequencies: 2.3 or more in cc15
+#: and polyu, 1 for white noise.
+MIN_LUMINANCE_NOISE_RATIO = 1.5
+#: Maximum RMS correlation of distant residuals: at most 0.014 in 28 camera files, 0.065 in woven
+#: cloth (docs/constants.md).
+MAX_DISTANT_CORRELATION = 0.03
+MIN_CORRELATION_DISTANCE = 5  #: Minimum distance for that correlation, in pixels.
+MAX_CORRELATION_DISTANCE = 24  #: Maximum distance for that correlation, in pixels.
+NOISE_RETRY_FACTOR = 0.6  #: Factor of the noise for the next attempt, if residuals correlate more.
+MAX_NOISE_RETRIES = 2  #: Maximum number of such attempts.
 #: Side of the central crop on which residuals are examined, in pixels.
 RESIDUAL_CROP_SIDE = 256
 #: Maximum number of planes that are measured, spread over the Z stack or movie. Eight planes

@@ -134,7 +134,7 @@ class RecoveryState:
 
     Attributes
     ----------
-    window : int or None
+    window_side : int or None
         Maximum side of the training window, in pixels; None: as planned.
     out_of_memory_count : int
         Number of out-of-memory errors in the current fit.
@@ -150,7 +150,7 @@ class RecoveryState:
         If the GPU failed while priors were compared: the prior whose fit is ended. Otherwise "".
     """
 
-    window: int | None = None
+    window_side: int | None = None
     out_of_memory_count: int = 0
     latest_checkpoint: Checkpoint | None = None
     last_event: Event = field(default_factory=lambda: Event(message="Restoring"))
@@ -248,32 +248,32 @@ class RecoveryState:
 
     def limit_fit_config(self, fit_config: FitConfig) -> FitConfig:
         """Return the fit configuration, its training window limited to what fits in memory."""
-        if self.window is None or fit_config.window is None:
+        if self.window_side is None or fit_config.window_side is None:
             return fit_config
-        return replace(fit_config, window=min(self.window, fit_config.window))
+        return replace(fit_config, window_side=min(self.window_side, fit_config.window_side))
 
-    def shrink_window(self, planned_window: int | None, side: int) -> Note:
+    def shrink_window(self, planned_window_side: int | None, side: int) -> Note:
         """Count an out-of-memory error, halve the training window if possible, and return a note.
 
         After too many errors, or at the minimum window, the window stays as it is.
 
         Parameters
         ----------
-        planned_window : int or None
+        planned_window_side : int or None
             Planned training window; None if the fit trains on the whole grid.
         side : int
             Longest side of the image, in pixels.
         """
         self.out_of_memory_count += 1
         iteration = self.latest_checkpoint.history[-1].iteration if self.latest_checkpoint else None
-        current_window = min(planned_window or side, self.window or side, side)
+        current_window = min(planned_window_side or side, self.window_side or side, side)
         if self.is_exhausted:
             note = make_note("memory-kept", iteration=iteration)
-        elif planned_window is None or current_window <= MIN_RETRY_WINDOW:
+        elif planned_window_side is None or current_window <= MIN_RETRY_WINDOW:
             note = make_note("memory-freed", iteration=iteration, window=None)
         else:
-            self.window = max(MIN_RETRY_WINDOW, current_window // 2)
-            note = make_note("memory-freed", iteration=iteration, window=self.window)
+            self.window_side = max(MIN_RETRY_WINDOW, current_window // 2)
+            note = make_note("memory-freed", iteration=iteration, window=self.window_side)
         self.notes.append(note)
         return note
 
@@ -282,7 +282,7 @@ def retry_fit(
     attempt: Attempt,
     checkpoint: Checkpoint | None,
     recovery: RecoveryState,
-    planned_window: int | None,
+    planned_window_side: int | None,
     side: int,
     outcomes: list[UnitOutcome],
 ) -> Generator[Event, None, Control]:
@@ -296,7 +296,7 @@ def retry_fit(
         Checkpoint for the first attempt.
     recovery : RecoveryState
         Shared by all fits of the run. The attempt updates its `latest_checkpoint`.
-    planned_window : int or None
+    planned_window_side : int or None
         Planned training window; None if the fit trains on the whole grid.
     side : int
         Longest side of the image, in pixels.
@@ -337,7 +337,11 @@ def retry_fit(
                 raise
         # within the handler, the traceback would still refer to the arrays of the fit
         free_memory()
-        note = recovery.switch_to_cpu() if is_lost else recovery.shrink_window(planned_window, side)
+        note = (
+            recovery.switch_to_cpu()
+            if is_lost
+            else recovery.shrink_window(planned_window_side, side)
+        )
         yield replace(recovery.last_event, message=str(note), preview=None)
 
 

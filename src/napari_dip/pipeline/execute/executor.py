@@ -179,8 +179,11 @@ class Executor:
         save_result: Callable[[str, UnitResult], None] | None = None,
         is_network_required: bool = False,
     ) -> None:
-        self._image = merger.image
-        self._plan, self._calibration = merger.image.plan, merger.image.calibration
+        self._calibrated_image = merger.calibrated_image
+        self._plan, self._calibration = (
+            merger.calibrated_image.plan,
+            merger.calibrated_image.calibration,
+        )
         self._monitor = monitor
         self._merger = merger
         self._checkpoints = checkpoints
@@ -289,7 +292,12 @@ class Executor:
             offset=tuple(calibration.intensity_offset[c] for c in unit.channels),
             scale=tuple(calibration.intensity_scale[c] for c in unit.channels),
             build=partial(
-                _build_network, self._image, unit, outcome.prior_key, frames, self._weights
+                _build_network,
+                self._calibrated_image,
+                unit,
+                outcome.prior_key,
+                frames,
+                self._weights,
             ),
         )
 
@@ -310,8 +318,8 @@ class Executor:
                 attempt,
                 checkpoint,
                 self._recovery,
-                planned_window=self._plan.fit_config.window,
-                side=max(self._image.stack.shape[2:]),
+                planned_window_side=self._plan.fit_config.window_side,
+                side=max(self._calibrated_image.stack.shape[2:]),
                 outcomes=self._merger.outcomes,
             )
         )
@@ -353,11 +361,13 @@ class Executor:
             return self._last_control if self._is_network_required else Control.GO
         if not candidates:
             return self._last_control
-        is_plane = not self._image.layout.is_volume and len(self._image.stack) == 1
+        is_plane = (
+            not self._calibrated_image.layout.is_volume and len(self._calibrated_image.stack) == 1
+        )
         fit_run = select_best_fit(
             candidates, MIN_SELECTION_STANDARD_ERRORS if is_plane else MIN_SERIES_STANDARD_ERRORS
         )
-        fit_run.check_convergence(self._image.header.name)
+        fit_run.check_convergence(self._calibrated_image.header.name)
         if not unit.has_estimate:
             return self._record_network(unit, fit_run)
         control = self._record_result(unit, fit_run)
@@ -394,9 +404,11 @@ class Executor:
         recovery, frame_provider = self._recovery, self._frame_provider
         if unit.has_estimate:
             frames = frame_provider.get_neighbour_frames(unit, prior_key)
-            prepared_fit = prepare_fit(self._image, unit, prior_key, frames, recovery)
+            prepared_fit = prepare_fit(self._calibrated_image, unit, prior_key, frames, recovery)
         else:
-            prepared_fit = prepare_joint_fit(self._image, unit, prior_key, frame_provider, recovery)
+            prepared_fit = prepare_joint_fit(
+                self._calibrated_image, unit, prior_key, frame_provider, recovery
+            )
 
         def save_checkpoint(latest: Checkpoint) -> None:
             recorded = recovery.record_checkpoint(latest, prior_key if self._is_selecting else "")
@@ -427,7 +439,7 @@ class Executor:
         if progress.estimate is not None:
             image = convert_to_image_units(self._calibration, unit, progress.estimate.mean)
             image, _ = correct_clipping(self._plan, self._calibration, unit, image)
-            if image.shape[1:] == self._image.stack.shape[2:] or unit.has_estimate:
+            if image.shape[1:] == self._calibrated_image.stack.shape[2:] or unit.has_estimate:
                 preview = self._merger.make_preview(unit, image)
             self._monitor.record_preview_cost()
         event = self._monitor.make_event(progress, preview)
@@ -449,7 +461,9 @@ class Executor:
         assert result is not None
         if result.is_ended_by_user and self._checkpoints is not None:
             self._checkpoints.write_after_user_stop()  # before the unfinished result is merged
-        unit_result = make_unit_result(self._image, fit_run.prepared_fit, result, self._recovery)
+        unit_result = make_unit_result(
+            self._calibrated_image, fit_run.prepared_fit, result, self._recovery
+        )
         self._merger.add(unit, unit_result)
         if unit.role == INDEPENDENT:
             self._source_id, self._weights = unit.id, copy_state_to_cpu(result.weights)

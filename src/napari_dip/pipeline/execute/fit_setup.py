@@ -197,8 +197,9 @@ def assemble_fit(
 ) -> PreparedFit:
     """Add problem, prior, schedule and stop rule to a fit input."""
     rng = torch.Generator().manual_seed(unit.seed)
-    setup, prior_spec = plan.recipe.task.setup(fit_input, rng), PRIOR_SPECS[fit_config.prior_key]
+    setup = plan.recipe.task.setup(fit_input, rng)
     prior, fit_input = setup.prior, setup.fit_input
+    prior_spec = PRIOR_SPECS[fit_config.prior_key]
     prior.to(fit_input.measurement.device)
     if fit_input.measurement.ndim == 4:
         prior.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -274,7 +275,7 @@ def make_fit_input(
         masks=masks,
         prior_key=prior_spec.key,
         widths=fit_config.widths,
-        window=fit_config.window,
+        window_side=fit_config.window_side,
         extra_inputs={
             name: torch.from_numpy(array).to(device)
             for name, array in calibration.select_extra_inputs(task_spec, unit.item).items()
@@ -581,7 +582,7 @@ def make_unit_outcome(
         best_iteration=result.best_iteration,
         iterations=result.iterations,
         history=tuple(
-            (record.iteration, record.training_deviance, record.validation_loss)
+            (record.iteration, record.training_loss, record.validation_loss)
             for record in result.history
         ),
         notes=notes,

@@ -149,8 +149,8 @@ class NeighbourFrameProvider:
     """
 
     def __init__(self, merger: ResultMerger) -> None:
-        self._task_plan = merger.image.plan.task_plan
-        self._stack = merger.image.stack
+        self._task_plan = merger.calibrated_image.plan.task_plan
+        self._stack = merger.calibrated_image.stack
         self._merger = merger
         self._drifts: dict[tuple[int, int], Drift] = {}
 
@@ -186,7 +186,7 @@ class NeighbourFrameProvider:
             return Drift(shift=(0.0,) * (self._stack.ndim - 2))
         earlier, later = sorted((unit.item, other_item))
         if (earlier, later) not in self._drifts:
-            estimate = estimate_drift(self._merger.image, later, earlier)
+            estimate = estimate_drift(self._merger.calibrated_image, later, earlier)
             self._drifts[earlier, later] = estimate
         drift = self._drifts[earlier, later]
         return drift if unit.item == later else drift.invert()

@@ -122,9 +122,9 @@ class RunMonitor:
         self._assessment = tracker.add_step(
             "assessment", fits_whole_image * plan.costs.assessment_seconds, 0.0
         )
-        self._controls = [
+        self._control_runs = [
             tracker.add_step("control", plan.costs.total_seconds, stage=1)
-            for _ in range(fits_whole_image * plan.control_count)
+            for _ in range(fits_whole_image * plan.control_run_count)
         ]
         self._unit_number, self._current_fit = 1, self._fits[0][-1]
         self._candidate_index: int | None = None
@@ -213,13 +213,13 @@ class RunMonitor:
         """Start timing what follows all fits."""
         self._finish_fit()
         for step in self._tracker.steps:
-            if step not in self._controls:
+            if step not in self._control_runs:
                 step.finish()
         self._assessment.reset()
         self._assessment.start(self.seconds)
 
-    def report_control(self, number: int, message: str, progress: Progress) -> Event:
-        """Return an event with the progress of a control, folded into that of the run.
+    def report_control_run(self, number: int, message: str, progress: Progress) -> Event:
+        """Return an event with the progress of a control run, folded into that of the run.
 
         Parameters
         ----------
@@ -229,9 +229,9 @@ class RunMonitor:
         progress : Progress
         """
         self._assessment.finish(None if self._assessment.is_finished else self.seconds)
-        for control in self._controls[:number]:
-            control.finish()
-        self._controls[number].report_progress(self.seconds, progress)
+        for control_run in self._control_runs[:number]:
+            control_run.finish()
+        self._control_runs[number].report_progress(self.seconds, progress)
         return self.make_message_event(message)
 
     def _finish_fit(self) -> None:
@@ -315,7 +315,7 @@ class RunMonitor:
         validation_record = progress.validation_record
         if self._candidate_index:  # the loss curve on display belongs to the first prior
             validation_record = ValidationRecord(
-                iteration=0, training_deviance=nan, validation_loss=nan
+                iteration=0, training_loss=nan, validation_loss=nan
             )
         return replace(
             self.make_message_event(
@@ -323,7 +323,7 @@ class RunMonitor:
             ),
             iteration=progress.iteration,
             iterations=self._iterations[self._unit_number - 1],
-            training_loss=convert_nan_to_none(validation_record.training_deviance),
+            training_loss=convert_nan_to_none(validation_record.training_loss),
             validation_loss=convert_nan_to_none(validation_record.validation_loss),
             best_iteration=progress.best_iteration,
             preview=preview,

@@ -126,7 +126,9 @@ class UserControl:
     """
 
     def __init__(self, progress: Callable[[Any], object] | None = None) -> None:
-        self._progress, self._event, self._control = progress, None, Control.GO
+        self._progress = progress
+        self._event: Any = None
+        self._control = Control.GO
 
     def show(self, event: Any) -> None:
         """Pass an event to `progress`, and follow its answer."""
@@ -332,7 +334,7 @@ def _restore(
     preview_seconds: float | None,
     checkpoints: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
-    from napari_dip.pipeline.execute.controls import run_controls
+    from napari_dip.pipeline.execute.control_runs import perform_control_runs
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
 
     monitor = RunMonitor(plan, poll_control, None if plan.tiles else preview_seconds)
@@ -341,21 +343,21 @@ def _restore(
         from napari_dip.pipeline.execute.tile_executor import restore_tiles
 
         network = None
-        image, hashes = yield from calibrate_tiles(plan, data, monitor)
+        calibrated_image, hashes = yield from calibrate_tiles(plan, data, monitor)
         restore_units: RestoreUnits = partial(restore_tiles, data["image"], hashes)
     else:
         network = None if plan.network is None else read_fitted_network(plan.network)
-        image = yield from read_image(plan, data, monitor, network)
+        calibrated_image = yield from read_image(plan, data, monitor, network)
         restore_units = _fit_units
-    restoration = yield from restore_units(image, monitor, checkpoints)
+    restoration = yield from restore_units(calibrated_image, monitor, checkpoints)
     if restoration is None:
         return None
     restored = yield from _repeat_with_weaker_noise(
-        plan, image, restoration, restore_units, monitor, network
+        plan, calibrated_image, restoration, restore_units, monitor, network
     )
     if restored is None or plan.tiles:
         return restored and restored[1]
-    return (yield from run_controls(*restored, monitor))
+    return (yield from perform_control_runs(*restored, monitor))
 
 
 def _repeat_with_weaker_noise(
@@ -562,24 +564,24 @@ def restore_shard(
 
     monitor = RunMonitor(plan, poll_control, None)
     if not plan.tiles:
-        image = yield from read_image(plan, data, monitor)
-        units = select_shard_units(shard, image.plan)
-        monitor.set_expected_work(image.plan, units)
+        calibrated_image = yield from read_image(plan, data, monitor)
+        units = select_shard_units(shard, calibrated_image.plan)
+        monitor.set_expected_work(calibrated_image.plan, units)
         *_, control = yield from _fit_remaining_units(
-            image, units, monitor, checkpoints, saves_results=True
+            calibrated_image, units, monitor, checkpoints, saves_results=True
         )
         if control is Control.GO:
             checkpoints.remove_checkpoint()
         return control
-    sample, hashes = yield from calibrate_tiles(plan, data, monitor)
-    unit_results = open_tile_results(sample.plan, hashes, checkpoints)
+    sample_image, hashes = yield from calibrate_tiles(plan, data, monitor)
+    unit_results = open_tile_results(sample_image.plan, hashes, checkpoints)
     try:
-        units = select_shard_tile_units(shard, sample.plan.units)
+        units = select_shard_tile_units(shard, sample_image.plan.units)
         if shard.index and not unit_results.read_outcomes(JOINT_NAME):
-            joint_units = (unit for unit in sample.plan.units if not unit.has_estimate)
+            joint_units = (unit for unit in sample_image.plan.units if not unit.has_estimate)
             units = (*joint_units, *units)
-        monitor.set_expected_work(sample.plan, units)
-        executor = TileExecutor(sample, data["image"], monitor, checkpoints, unit_results)
+        monitor.set_expected_work(sample_image.plan, units)
+        executor = TileExecutor(sample_image, data["image"], monitor, checkpoints, unit_results)
         return (yield from executor.run(units))
     finally:
         unit_results.close()

@@ -252,7 +252,7 @@ def compute_overlap(
 
 
 def assemble_restoration(
-    sample: CalibratedImage,
+    sample_image: CalibratedImage,
     blender: TileBlender,
     unit_results: ResultStore,
     images: tuple[MemoryMappedImage | StackArray, ...],
@@ -263,7 +263,7 @@ def assemble_restoration(
 
     Parameters
     ----------
-    sample : CalibratedImage
+    sample_image : CalibratedImage
         The sample regions.
     blender : TileBlender
     unit_results : ResultStore
@@ -272,11 +272,11 @@ def assemble_restoration(
     input_sha256 : str
     monitor : RunMonitor
     """
-    plan = sample.plan
+    plan = sample_image.plan
     tile_order = list(dict.fromkeys(unit.tile or 0 for unit in plan.units if unit.has_estimate))
     names = (JOINT_NAME, *map(make_tile_name, tile_order))
     outcomes = list(chain.from_iterable(map(unit_results.read_outcomes, names)))
-    sample_merger = _merge_sample_regions(sample, blender, outcomes)
+    sample_merger = _merge_sample_regions(sample_image, blender, outcomes)
     missing_count = sum(not unit_results.has(make_tile_name(tile.index)) for tile in plan.tiles)
     missing_notes = describe_unrestored_tiles(missing_count, len(plan.tiles))
     restoration = sample_merger.make_restoration(
@@ -320,20 +320,20 @@ def assemble_restoration(
 
 
 def _merge_sample_regions(
-    sample: CalibratedImage, blender: TileBlender, outcomes: list[Any]
+    sample_image: CalibratedImage, blender: TileBlender, outcomes: list[Any]
 ) -> ResultMerger:
     """Merge the blended sample regions."""
     # each region lies in one plane: without the Z axis
     blended = [
         BlendedRegion._make(array.reshape(len(array), *array.shape[-2:]) for array in region)
-        for region in map(blender.blend_region, sample.plan.regions)
+        for region in map(blender.blend_region, sample_image.plan.regions)
     ]
     measured = np.stack([blended_region.measurement for blended_region in blended]).astype(
         np.float32
     )
-    stack, _ = fill_outliers(measured, None, sample.calibration.outlier_limits)
-    calibration = replace(sample.calibration, outlier_count=0)  # counted for the whole image
-    merger = ResultMerger(replace(sample, calibration=calibration, stack=stack))
+    stack, _ = fill_outliers(measured, None, sample_image.calibration.outlier_limits)
+    calibration = replace(sample_image.calibration, outlier_count=0)  # counted for the whole image
+    merger = ResultMerger(replace(sample_image, calibration=calibration, stack=stack))
     merger.sums[0] = [blended_region.image for blended_region in blended]
     merger.sums[1] = merger.sums[0] ** 2
     merger.sums[2] = [blended_region.std**2 for blended_region in blended]

@@ -205,7 +205,7 @@ def calibrate_tiles(
 
     Returns
     -------
-    sample : CalibratedImage
+    sample_image : CalibratedImage
         The sample regions; its plan and calibration are those of the whole image.
     hashes : dict of str to str
         SHA-256 of each input.
@@ -232,8 +232,8 @@ def calibrate_tiles(
         regions=regions,
         reference_tile=plan.tiles[int(structure.argmax())],
     )
-    sample = make_sample_image(run_plan, calibration, array)
-    return replace(sample, inspection=inputs.inspection), hashes
+    sample_image = make_sample_image(run_plan, calibration, array)
+    return replace(sample_image, inspection=inputs.inspection), hashes
 
 
 def make_sample_image(

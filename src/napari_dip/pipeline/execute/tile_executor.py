@@ -58,7 +58,7 @@ class TileExecutor:
 
     Parameters
     ----------
-    sample : CalibratedImage
+    sample_image : CalibratedImage
         The sample regions; its plan and calibration are those of the whole image.
     image : array-like
         The whole image; only one tile is read at a time.
@@ -76,15 +76,15 @@ class TileExecutor:
 
     def __init__(
         self,
-        sample: CalibratedImage,
+        sample_image: CalibratedImage,
         image: Any,
         monitor: RunMonitor,
         checkpoints: CheckpointStore,
         unit_results: ResultStore,
     ) -> None:
-        self._sample = sample
-        self._plan = sample.plan
-        self._calibration = sample.calibration
+        self._sample_image = sample_image
+        self._plan = sample_image.plan
+        self._calibration = sample_image.calibration
         self._image = image
         self._monitor = monitor
         self._checkpoints = checkpoints
@@ -134,7 +134,7 @@ class TileExecutor:
         """
         if not units or self._unit_results.read_outcomes(JOINT_NAME):
             return Control.GO
-        merger = ResultMerger(self._sample)
+        merger = ResultMerger(self._sample_image)
         checkpoint = _read_tile_checkpoint(self._checkpoints, "sample", merger)
         merger.outcomes[:] = [
             outcome
@@ -211,7 +211,7 @@ class TileExecutor:
             return control
         mean, std, prediction = (tile.join_planes(estimate) for estimate in merger.get_estimates())
         weighted_residual = tile.compute_weights() * (
-            tile.join_planes(merger.image.stack) - prediction.astype(np.float64)
+            tile.join_planes(merger.calibrated_image.stack) - prediction.astype(np.float64)
         )
         residual_sums = zero_residual_outliers(weighted_residual).sum(
             tuple(range(1, weighted_residual.ndim))
@@ -245,7 +245,7 @@ def _read_tile_checkpoint(
 def restore_tiles(
     image: Any,
     hashes: Mapping[str, str],
-    sample: CalibratedImage,
+    sample_image: CalibratedImage,
     monitor: RunMonitor,
     checkpoints: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
@@ -257,7 +257,7 @@ def restore_tiles(
         The whole image; it is read tile by tile.
     hashes : mapping of str to str
         SHA-256 of each input.
-    sample : CalibratedImage
+    sample_image : CalibratedImage
         The sample regions; its plan and calibration are those of the whole image.
     monitor : RunMonitor
     checkpoints : CheckpointStore or None
@@ -278,7 +278,7 @@ def restore_tiles(
     RefusedError, FailedError
         As for `run`.
     """
-    run_plan = sample.plan
+    run_plan = sample_image.plan
     monitor.set_expected_work(run_plan)
     with ExitStack() as exit_stack:
         if checkpoints is None:
@@ -290,7 +290,7 @@ def restore_tiles(
             )
         unit_results = open_tile_results(run_plan, hashes, checkpoints)
         exit_stack.callback(unit_results.close)
-        executor = TileExecutor(sample, image, monitor, checkpoints, unit_results)
+        executor = TileExecutor(sample_image, image, monitor, checkpoints, unit_results)
         control = yield from executor.run(run_plan.units)
         if control is Control.DISCARD:
             return None
@@ -301,9 +301,11 @@ def restore_tiles(
         unit_results.check_tiles(executor.finished_tiles)
         monitor.start_assessment()
         yield monitor.make_message_event("Putting the tiles together")
-        blender = TileBlender(run_plan, sample.calibration, unit_results, image)
+        blender = TileBlender(run_plan, sample_image.calibration, unit_results, image)
         images = blender.write_images(_compute_mean_shift(run_plan, unit_results))
-        return assemble_restoration(sample, blender, unit_results, images, hashes["image"], monitor)
+        return assemble_restoration(
+            sample_image, blender, unit_results, images, hashes["image"], monitor
+        )
 
 
 def _compute_mean_shift(plan: RunPlan, unit_results: ResultStore) -> Any:

@@ -38,44 +38,49 @@ if TYPE_CHECKING:
 JOINT_ITERATION_FACTOR = 2.0
 #: Possible sides of a blind spot, in pixels.
 BLIND_SPOT_SIDES = (1, 3, 5, 7)
-#: Floating-point operations per second of convolutions of these widths: per CPU thread in single
-#: precision (`benchmarks/speed_plan.py`), and on a GPU (a low guess).
-THREAD_RATE, GPU_RATE = 100e9, 2e12
-#: Factors of that rate: for steps in half precision (0.077 s), for volumes (0.63 s for a step and
-#: 0.22 s for a pass at 16 x 96 x 96 voxels), and for networks with normalised layers (0.18 s).
-HALF_PRECISION_RATE_FACTOR, VOLUME_RATE_FACTOR, NORMALISED_RATE_FACTOR = 1.35, 0.7, 0.58
-#: Seconds for loading torch, and for measuring the noise: per image, and per pixel.
-START_SECONDS, MEASURE_SECONDS, MEASURE_PIXEL_SECONDS = 3.0, 0.1, 1.5e-6
+#: Floating-point operations per second of convolutions of these widths, per CPU thread in single
+#: precision (`benchmarks/speed_plan.py`).
+THREAD_RATE = 100e9
+GPU_RATE = 2e12  #: The same on a GPU: a low guess.
+HALF_PRECISION_RATE_FACTOR = 1.35  #: Factor of that rate for steps in half precision (0.077 s).
+#: For volumes (0.63 s for a step and 0.22 s for a pass at 16 x 96 x 96 voxels).
+VOLUME_RATE_FACTOR = 0.7
+NORMALISED_RATE_FACTOR = 0.58  #: For networks with normalised layers (0.18 s).
+START_SECONDS = 3.0  #: Seconds for loading torch.
+MEASURE_SECONDS = 0.1  #: Seconds for measuring the noise, per image.
+MEASURE_PIXEL_SECONDS = 1.5e-6  #: Further ones per pixel.
 #: Seconds per pixel after a fit: residual and quality checks of one channel (measured 0.3 to
-#: 0.5e-6), refinement of the first and of each further channel (docs/constants.md).
+#: 0.5e-6).
 ASSESSMENT_PIXEL_SECONDS = 0.4e-6
-REFINEMENT_PIXEL_SECONDS, REFINEMENT_CHANNEL_SECONDS = 6.5e-6, 4.5e-6
-#: Bytes that a first fit allocates and never frees. For planes: intercept of the line of peak
-#: memory over pixels. For volumes: peak of one with 32 x 32 pixels, and some scratch space.
-START_BYTES, VOLUME_START_BYTES = 60e6, 160e6
-#: Share of a step's memory that is still in use during inference: of steps in half precision, and
-#: of others.
-RETAINED_HALF_STEP_FRACTION, RETAINED_STEP_FRACTION = 0.5, 0.8
+REFINEMENT_PIXEL_SECONDS = 6.5e-6  #: Refinement of the first channel (docs/constants.md).
+REFINEMENT_CHANNEL_SECONDS = 4.5e-6  #: Refinement of each further channel.
+#: Bytes that a first fit of planes allocates and never frees: intercept of the line of peak memory
+#: over pixels.
+START_BYTES = 60e6
+#: The same of volumes: peak of one with 32 x 32 pixels, and some scratch space.
+VOLUME_START_BYTES = 160e6
+#: Share of the memory of a step in half precision that is still in use during inference.
+RETAINED_HALF_STEP_FRACTION = 0.5
+RETAINED_STEP_FRACTION = 0.8  #: The same of other steps.
 #: Bytes per pixel and channel of a layer during inference; those of a step are in each prior's row.
 INFERENCE_FEATURE_BYTES = 17
-#: Bytes per pixel: of an input and of what all fits keep; of input and output of an inference pass,
-#: as a whole and in tiles. Further channels of a plane add nothing measurable.
-(
-    PLANE_BYTES,
-    INFERENCE_PIXEL_BYTES,
-    TILED_INFERENCE_PIXEL_BYTES,
-    VOLUME_INFERENCE_PIXEL_BYTES,
-) = 120, 190, 80, 180
+PLANE_BYTES = 120  #: Bytes per pixel of an input and of what all fits keep.
+#: Bytes per pixel of input and output of an inference pass over a whole plane. Further channels of
+#: a plane add nothing measurable.
+INFERENCE_PIXEL_BYTES = 190
+TILED_INFERENCE_PIXEL_BYTES = 80  #: The same of a plane in tiles.
+VOLUME_INFERENCE_PIXEL_BYTES = 180  #: The same of a volume.
 #: Bytes per pixel and channel of NL-Bayes refinement beyond what inference has allocated: 44 at
 #: 2,048 pixels a side and three channels, 85 at 1,536, 70 at 4,096 and one channel.
 REFINEMENT_BYTES = 65
 #: Bytes per pixel of an inference pass whose input holds neighbouring planes, measured on
 #: 16 x 128 x 128 and 40 x 256 x 256.
 Z_STACK_INFERENCE_PIXEL_BYTES = 265
-#: Bytes per pixel of a volume whose network has no layers at full size: of its deconvolution.
-#: Seconds per pixel and thread of that deconvolution, and of the blur and penalties of a step.
+#: Bytes per voxel of the deconvolution of a volume whose network has no layers at full size.
 #: Measured on 160 x 160 x 160 voxels, PSF 61 x 33 x 33: up to 3.7 GB, and 246 s on one core.
-ESTIMATE_PIXEL_BYTES, ESTIMATE_PIXEL_SECONDS, BLUR_PIXEL_SECONDS = 205, 18e-6, 0.3e-6
+ESTIMATE_PIXEL_BYTES = 205
+ESTIMATE_PIXEL_SECONDS = 18e-6  #: Its seconds per voxel and thread.
+BLUR_PIXEL_SECONDS = 0.3e-6  #: Those of the blur and the penalties of a step.
 #: Key of the presets that serve each prior whose input is the image, unless the file has presets
 #: under the key of that prior.
 IMAGE_INPUT_PRESETS = "image-input"
@@ -353,10 +358,10 @@ def _count_network_dims(grid: tuple[int, ...], fit_config: FitConfig) -> int:
 def _count_step_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
     """Return the number of pixels in one step."""
     if len(grid) > 2 and PRIOR_SPECS[fit_config.prior_key].network.is_planewise:
-        return prod(compute_stack_window(fit_config.window, grid))
-    if fit_config.window is None:
+        return prod(compute_stack_window(fit_config.window_side, grid))
+    if fit_config.window_side is None:
         return prod(grid)
-    return prod(map(min, compute_window_size(len(grid), fit_config.window), grid))
+    return prod(map(min, compute_window_size(len(grid), fit_config.window_side), grid))
 
 
 def choose_fit_config(
@@ -414,7 +419,7 @@ def choose_fit_config(
         restarts=run_settings.restarts or row["restarts"],
         widths=widths[:max_scales],
         learning_rate=row["learning_rate"],
-        window=row["window"],
+        window_side=row["window"],
         refit_iterations=refit_iterations,
         other_candidates=tuple(other for other in list_candidates(task) if other != prior_key),
         operator_iterations=min(row.get("operator_iterations", 0), iterations),

@@ -39,7 +39,7 @@ class FitConfig:
     widths : tuple of int
         Channels of the network at each scale, finest first; 0: no layers at that scale.
     learning_rate : float
-    window : int or None
+    window_side : int or None
         Side of the training window of one step, in pixels; None: the whole image.
     refit_iterations : int
         Iterations of the refit on training and validation pixels.
@@ -64,7 +64,7 @@ class FitConfig:
     restarts: int
     widths: tuple[int, ...]
     learning_rate: float
-    window: int | None
+    window_side: int | None
     refit_iterations: int = 0
     other_candidates: tuple[str, ...] = ()
     prior_reason: str = ""
@@ -423,12 +423,12 @@ class Plan(ImagePlan):
     @property
     def seconds(self) -> float:
         """Estimated time if no fit stops early, in seconds; at most the time limit."""
-        total = (1 + self.control_count) * self.costs.total_seconds
+        total = (1 + self.control_run_count) * self.costs.total_seconds
         limit = self.recipe.run_settings.time_limit
         return total if limit is None else min(total, limit)
 
     @property
-    def control_count(self) -> int:
+    def control_run_count(self) -> int:
         """Number of further restorations: two halves, and a null control."""
         if self.network is not None:
             return 0

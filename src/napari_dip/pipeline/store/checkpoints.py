@@ -269,7 +269,7 @@ class CheckpointStore:
                 "rollbacks": checkpoint.rollback_count,
                 "notes": [note.to_dict() for note in checkpoint.notes],
                 "history": [
-                    [record.iteration, record.training_deviance, record.validation_loss]
+                    [record.iteration, record.training_loss, record.validation_loss]
                     for record in checkpoint.history
                 ],
             }
@@ -311,7 +311,7 @@ def _read_fit(
         **states,
         best_iteration=int(fit["best_iteration"]),
         history=tuple(
-            ValidationRecord(iteration=int(i), training_deviance=float(a), validation_loss=float(b))
+            ValidationRecord(iteration=int(i), training_loss=float(a), validation_loss=float(b))
             for i, a, b in fit["history"]
         ),
         rollback_count=int(fit["rollbacks"]),

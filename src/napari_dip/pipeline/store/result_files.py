@@ -126,8 +126,8 @@ def iter_output_writers(
     yield "output", make_image_writer(result.image, plan.header, plan.result_scale)
     yield "uncertainty", make_image_writer(result.uncertainty, error, plan.result_scale)
     yield "residual", make_image_writer(result.residual, error, plan.header.scale)
-    if result.repeated is not None:
-        yield "repeated", make_image_writer(result.repeated, error, plan.header.scale)
+    if result.repeat_map is not None:
+        yield "repeated", make_image_writer(result.repeat_map, error, plan.header.scale)
     if result.null_image is not None:
         yield "null_image", make_image_writer(result.null_image, header, plan.header.scale)
     for name in result.recipe.task.spec.extra_outputs:

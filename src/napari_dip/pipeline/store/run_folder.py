@@ -279,8 +279,9 @@ def make_run_identity(plan: Plan, axes: str, hashes: Mapping[str, str]) -> dict[
         SHA-256 of the pixels of each input.
     """
     fit_config = asdict(plan.fit_config)
-    # this key and "budget": as in run folders of 0.1
+    # these keys and "budget": as in run folders of 0.1
     fit_config["prior"] = fit_config.pop("prior_key")
+    fit_config["window"] = fit_config.pop("window_side")
     return {
         **get_pixel_versions(),
         "recipe": plan.recipe.to_dict(),

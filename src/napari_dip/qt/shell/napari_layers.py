@@ -89,7 +89,7 @@ class ValueRange(NamedTuple):
     low, high : float
         Minimum and maximum.
     trimmed_low, trimmed_high : float
-        Quantiles of the shares that may be cut off, by `measure_clipped_shares`.
+        Quantiles of the shares that may be cut off, by `measure_clipped_fractions`.
     """
 
     low: float
@@ -107,11 +107,11 @@ class ValueRange(NamedTuple):
         )
 
 
-def compute_value_range(image: AnyArray, clipped_shares: tuple[float, float]) -> ValueRange:
+def compute_value_range(image: AnyArray, clipped_fractions: tuple[float, float]) -> ValueRange:
     """Return the range of an image, and that without the shares below and above that are cut."""
     image = _sample_pixels(image)
     low, high = float(np.fmin.reduce(image, axis=None)), float(np.fmax.reduce(image, axis=None))
-    below, above = clipped_shares
+    below, above = clipped_fractions
     return ValueRange(
         low,
         high,
@@ -129,7 +129,7 @@ def _sample_pixels(image: AnyArray) -> AnyArray:
     return np.asarray(plane[::step, ::step])
 
 
-def measure_clipped_shares(target: ResultTarget) -> tuple[float, float]:
+def measure_clipped_fractions(target: ResultTarget) -> tuple[float, float]:
     """Return the shares of an input's pixels below and above its contrast limits.
 
     Where the user has chosen limits that clip the input, its result is clipped as much.
@@ -431,7 +431,7 @@ def add_result(
     metadata[METADATA_KEY] |= merged
     layer_attributes = adjust_contrast_limits(
         target.layer_attributes,
-        compute_value_range(result.image, measure_clipped_shares(target)),
+        compute_value_range(result.image, measure_clipped_fractions(target)),
         is_crop=shows == "crop-preview",
     )
     with preserve_view(viewer):
@@ -481,7 +481,7 @@ class Preview:
     def __init__(self, viewer: Viewer, target: ResultTarget) -> None:
         self._viewer, self._is_crop = viewer, bool(target.crop_name)
         self._name = f"{target.name} preview"
-        self._clipped_shares = measure_clipped_shares(target)
+        self._clipped_fractions = measure_clipped_fractions(target)
         self._layer_attributes = dict(target.layer_attributes) | {
             "metadata": {METADATA_KEY: {"preview": True}}
         }
@@ -524,7 +524,7 @@ class Preview:
 
     def _update_attributes(self, image: Float32Array) -> dict[str, Any]:
         """Return layer attributes with limits for all images so far, which avoids flicker."""
-        value_range = compute_value_range(image, self._clipped_shares)
+        value_range = compute_value_range(image, self._clipped_fractions)
         self._last_range = self._last_range.unite(value_range)
         return adjust_contrast_limits(
             self._layer_attributes, self._last_range, is_crop=self._is_crop

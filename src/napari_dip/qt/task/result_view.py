@@ -28,7 +28,7 @@ from napari_dip.qt.shell.napari_layers import (
     add_provenance,
     adjust_contrast_limits,
     compute_value_range,
-    measure_clipped_shares,
+    measure_clipped_fractions,
     preserve_view,
     read_source_input,
 )
@@ -201,8 +201,8 @@ EXTRA_LAYERS = {
     ),
 }
 #: Layers that a result has only if it was checked by halves or by a null control, and which come
-#: without a tick: names by attribute of `Restoration`.
-CONTROL_LAYERS = {"repeated": "what repeats", "null_image": "null control"}
+#: without a tick: names by name of the output.
+CONTROL_RUN_LAYERS = {"repeated": "what repeats", "null_image": "null control"}
 #: Percentile of the absolute values that sets the contrast limits, so that single outliers do not
 #: reduce the contrast of all other pixels.
 _CONTRAST_PERCENTILE = 99.5
@@ -237,12 +237,12 @@ def add_extra_layer(
     ----------
     viewer : napari.viewer.Viewer
     kind : str
-        Key of `EXTRA_LAYERS` or `CONTROL_LAYERS`. The residual is placed where the input lies,
+        Key of `EXTRA_LAYERS` or `CONTROL_RUN_LAYERS`. The residual is placed where the input lies,
         others like the result.
     target : ResultTarget
     result : Restoration
     """
-    pixels = getattr(result, kind)
+    pixels = getattr(result, "repeat_map" if kind == "repeated" else kind)
     if pixels is None:
         return None
     attributes = target.input_layer_attributes if kind == "residual" else target.layer_attributes
@@ -254,7 +254,7 @@ def add_extra_layer(
             name=" ".join(
                 filter(
                     None,
-                    [target.name, target.crop_name, CONTROL_LAYERS.get(kind, kind)],
+                    [target.name, target.crop_name, CONTROL_RUN_LAYERS.get(kind, kind)],
                 )
             ),
             **{key: attributes[key] for key in _PLACEMENT_KEYS if key in attributes},
@@ -273,7 +273,7 @@ def _choose_contrast(
     if kind == "repeated":
         return (0.0, 1.0), _REPEAT_COLORMAP
     if kind == "null_image":  # as the result, so that both can be compared
-        value_range = compute_value_range(result.image, measure_clipped_shares(target))
+        value_range = compute_value_range(result.image, measure_clipped_fractions(target))
         limits = adjust_contrast_limits(target.layer_attributes, value_range).get("contrast_limits")
         return limits or (value_range.low, value_range.high), "gray"
     limit = (
@@ -359,7 +359,7 @@ class ResultView:
     def _add_checked_layers(self) -> str:
         """Add the checked extra layers that are missing; return a message."""
         pending, names, messages = self._pending_result, list[str](), list[str]()
-        kinds = (*self.extra_layer_chooser.checked_layers, *CONTROL_LAYERS)
+        kinds = (*self.extra_layer_chooser.checked_layers, *CONTROL_RUN_LAYERS)
         for kind in kinds if pending is not None else ():
             if pending is None or kind in self._added_kinds:
                 continue

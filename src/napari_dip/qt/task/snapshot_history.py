@@ -22,7 +22,7 @@ from napari_dip.qt.shell.napari_layers import (
     adjust_contrast_limits,
     build_provenance,
     compute_value_range,
-    measure_clipped_shares,
+    measure_clipped_fractions,
     preserve_view,
 )
 from napari_dip.qt.shell.run_bar import make_message_label
@@ -91,7 +91,7 @@ class SnapshotLayers:
         with preserve_view(viewer):
             attributes = adjust_contrast_limits(
                 target.layer_attributes,
-                compute_value_range(snapshot.image, measure_clipped_shares(target)),
+                compute_value_range(snapshot.image, measure_clipped_fractions(target)),
                 is_crop=bool(target.crop_name),
             )
             layer = viewer.add_image(

@@ -49,16 +49,16 @@ SERIES_NAME = "the files of the series"
 class _TrainingCrop:
     """Crop of one file, its place, and the hash of the file."""
 
-    image: CalibratedImage
+    calibrated_image: CalibratedImage
     training_region: TrainingRegion
     sha256: str
 
     @property
     def network_requirements(self) -> tuple[object, ...]:
         """Properties that a network must have been fitted for to be applicable to this file."""
-        calibration = self.image.calibration
+        calibration = self.calibrated_image.calibration
         return (
-            self.image.plan.fit_config.prior_key,
+            self.calibrated_image.plan.fit_config.prior_key,
             calibration.half_resolution is not None,
             calibration.constant_channels,
         )
@@ -128,7 +128,9 @@ def _calibrate_files(
         except RefusedError:  # the plan of that file reports the reason
             continue
         crop = _crop_to_training_region(image, training_region)
-        crops.append(_TrainingCrop(image=crop, training_region=training_region, sha256=sha256))
+        crops.append(
+            _TrainingCrop(calibrated_image=crop, training_region=training_region, sha256=sha256)
+        )
     requirement_counts = Counter(crop.network_requirements for crop in crops)
     most_common = requirement_counts.most_common(1)[0][0] if requirement_counts else ()
     similar = [crop for crop in crops if crop.network_requirements == most_common]
@@ -211,11 +213,11 @@ def _fit_networks(
 
 def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
     """Return the crops of all files as the items of one stack, with the plan of the joint fit."""
-    first = crops[0].image.plan
+    first = crops[0].calibrated_image.plan
     training_regions = tuple(
         crop.training_region._replace(item=index) for index, crop in enumerate(crops)
     )
-    stack = np.concatenate([crop.image.stack for crop in crops])
+    stack = np.concatenate([crop.calibrated_image.stack for crop in crops])
     layout = Layout(
         item_axes=REGION_AXIS, channel_axis=first.layout.channel_axis or "C", grid_axes="YX"
     )
@@ -261,7 +263,7 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
 
 def _combine_calibrations(crops: list[_TrainingCrop]) -> Calibration:
     """Combine the calibrations of all files; use the largest blind-spot size for all of them."""
-    calibrations = [crop.image.calibration for crop in crops]
+    calibrations = [crop.calibrated_image.calibration for crop in crops]
     blind_spot_size = tuple(
         max(lengths)
         for lengths in zip(
@@ -297,13 +299,13 @@ def _write_network_file(
     """Write the networks and their provenance atomically."""
     from napari_dip.version import __version__
 
-    first, recipe = crops[0].image, plan.recipe
+    first, recipe = crops[0].calibrated_image, plan.recipe
     files = [
         {
-            "name": crop.image.header.name,
+            "name": crop.calibrated_image.header.name,
             "sha256": crop.sha256,
-            "shape": list(crop.image.header.shape),
-            "axes": crop.image.header.axes,
+            "shape": list(crop.calibrated_image.header.shape),
+            "axes": crop.calibrated_image.header.axes,
         }
         for crop in crops
     ]

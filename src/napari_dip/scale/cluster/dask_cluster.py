@@ -399,9 +399,11 @@ def restore_blocks(
     if not plan.tiles:
         result = delayed(partial(_restore_whole_array, plan))(image)
         return da.from_delayed(result, plan.result_shape, np.float32)
-    sample = delayed(partial(_calibrate_array, plan, LazyPixels("image", image)))()
+    sample_image = delayed(partial(_calibrate_array, plan, LazyPixels("image", image)))()
     estimates = [
-        delayed(partial(_restore_block, plan, tile))(sample, image[tile.get_slices(header.axes)])
+        delayed(partial(_restore_block, plan, tile))(
+            sample_image, image[tile.get_slices(header.axes)]
+        )
         for tile in plan.tiles
     ]
     down, right = plan.task_plan.get_factors("YX")
@@ -442,21 +444,23 @@ def _calibrate_array(plan: Plan, image: LazyPixels) -> CalibratedImage:
         return drain_generator(run_with_torch(steps, plan.threads, plan.header.name))[0]
 
 
-def _restore_block(plan: Plan, tile: Tile, sample: CalibratedImage, pixels: AnyArray) -> StackArray:
+def _restore_block(
+    plan: Plan, tile: Tile, sample_image: CalibratedImage, pixels: AnyArray
+) -> StackArray:
     """Fit one block; return (C, *size) with its halo, and with the mean of its pixels."""
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.execute.tile_executor import TileExecutor, open_tile_results
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
     from napari_dip.pipeline.store.unit_results import make_tile_name
 
-    units = [unit for unit in sample.plan.units if unit.tile == tile.index]
+    units = [unit for unit in sample_image.plan.units if unit.tile == tile.index]
     monitor = RunMonitor(plan, lambda: Control.GO, None)
-    monitor.set_expected_work(sample.plan, units)
+    monitor.set_expected_work(sample_image.plan, units)
     with _BLOCK_LOCK, tempfile.TemporaryDirectory(prefix="napari-dip-") as folder:
         block = LazyImage(path=Path(folder), array=pixels, fetch=lambda _: pixels)
         checkpoints = CheckpointStore(Path(folder, "run"), resume=False)
-        results = open_tile_results(sample.plan, {}, checkpoints)
-        executor = TileExecutor(sample, block, monitor, checkpoints, results)
+        results = open_tile_results(sample_image.plan, {}, checkpoints)
+        executor = TileExecutor(sample_image, block, monitor, checkpoints, results)
         drain_generator(run_with_torch(executor.run(units), plan.threads, plan.header.name))
         name = make_tile_name(tile.index)
         estimate = np.array(results.open_estimates(name)[0], np.float32)

@@ -196,8 +196,8 @@ def find_shared_machine(workers: Sequence[WorkerInfo], address: str) -> Machine:
     )
     cores = min(worker.machine.cores // counter[worker.host] for worker in workers)
     declared_memory = [worker.resources.get(MEMORY_RESOURCE) for worker in workers]
-    shares = [worker.compute_file_memory(counter[worker.host]) for worker in workers]
-    memory = int(max(filter(None, declared_memory))) if all(declared_memory) else min(shares)
+    file_memory = [worker.compute_file_memory(counter[worker.host]) for worker in workers]
+    memory = int(max(filter(None, declared_memory))) if all(declared_memory) else min(file_memory)
     return replace(
         workers[0].machine,
         cores=max(1, cores),

@@ -43,7 +43,7 @@ def compute_window_size(dims: int, side: int) -> tuple[int, ...]:
 
 def compute_fit_window(fit_input: FitInput) -> tuple[int, ...] | None:
     """Return the size of a fit's training window; None: the whole grid."""
-    side = fit_input.window
+    side = fit_input.window_side
     return None if side is None else compute_window_size(len(fit_input.grid), side)
 
 

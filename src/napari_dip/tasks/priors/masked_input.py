@@ -126,7 +126,7 @@ def build_masked_input_prior(
         uses_hole_shapes=has_shape,
         uses_mirroring=not has_shape,
         predicts_measured=options.predicts_measured,
-        window=None if fit_input.window is None else (fit_input.window,) * len(grid),
+        window=None if fit_input.window_side is None else (fit_input.window_side,) * len(grid),
     )
 
 
@@ -152,7 +152,7 @@ def _build_masked_stack_prior(
         fit_input.masks.validation,
         max_masked_fraction=MASKED_FRACTION_RANGE[1],
         predicts_measured=options.predicts_measured,
-        window=compute_stack_window(fit_input.window, fit_input.grid),
+        window=compute_stack_window(fit_input.window_side, fit_input.grid),
     )
 
 

@@ -50,7 +50,7 @@ def build_recompression_prior(
         _make_compression(fit_input),
         lambda image: _to_grey_levels(fit_input, image),
         lambda levels: _to_network_units(fit_input, levels),
-        window=None if fit_input.window is None else (fit_input.window,) * 2,
+        window=None if fit_input.window_side is None else (fit_input.window_side,) * 2,
     )
 
 

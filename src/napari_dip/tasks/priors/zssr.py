@@ -71,7 +71,7 @@ def build_zssr_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOp
         _fill_holes(fit_input),
         fit_input.noise.noise_variance,
         _measure_interpolation_error(fit_input, resampling),
-        window=None if fit_input.window is None else (fit_input.window,) * dims,
+        window=None if fit_input.window_side is None else (fit_input.window_side,) * dims,
     )
 
 

@@ -1,4 +1,4 @@
-"""Restore two halves of the measurement, and noise without an object, beside the image.
+"""Perform control runs: restore two halves of the measurement, and noise without an object.
 
 A measurement is thinned into halves with independent noise of twice the variance: photons that are
 counted exactly go into either half by chance; other noise is added to one half and subtracted from
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.signatures import Report
 
-#: Distance of the seeds of image and controls, larger than those of tiles and channels.
+#: Distance of the seeds of image and control runs, larger than those of tiles and channels.
 SEED_STEP = 500_000_003
 #: Width of fine detail in pixels: if no resolution is known, and at most, so that windows stay
 #: small against the image.
@@ -63,10 +63,10 @@ MIN_NULL_CONTRAST = 0.5
 #: the restoration keeps almost all. Least power of a spectrum, relative to white noise, and
 #: largest ratio of the measured to the expected one.
 MIN_NOISE_FREQUENCY, MIN_SPECTRUM, MAX_SPECTRUM_RATIO = 0.06, 0.01, 4.0
-#: Maximum number of halvings of the input that are averaged, and of pixels in them. With eight, a
+#: Maximum number of thinnings of the input that are averaged, and of pixels in them. With eight, a
 #: correlation of 0.1 has a standard error of 0.02 instead of 0.04 in 256 x 256 pixels.
 MAX_INPUT_DRAWS, MAX_INPUT_DRAW_PIXELS = 8, 2**21
-#: Names of the controls, for the user.
+#: Names of the images of control runs, for the user.
 HALF_NAMES, NULL_NAME = ("the first half", "the second half"), "noise without an object"
 
 
@@ -102,7 +102,7 @@ class NoiseSource:
         return deviation
 
 
-def make_noise_source(image: CalibratedImage, restoration: Restoration) -> NoiseSource:
+def make_noise_source(calibrated_image: CalibratedImage, restoration: Restoration) -> NoiseSource:
     """Return the noise of a measurement, from its calibration and its restoration.
 
     The autocorrelation gives a first spectrum. The mean product of measurement and residual
@@ -112,8 +112,8 @@ def make_noise_source(image: CalibratedImage, restoration: Restoration) -> Noise
     the mean of both is taken.
     """
     assert restoration.residual is not None
-    calibration, stack = image.calibration, image.stack
-    residual = to_stack(restoration.residual, image.header.axes, image.layout)
+    calibration, stack = calibrated_image.calibration, calibrated_image.stack
+    residual = to_stack(restoration.residual, calibrated_image.header.axes, calibrated_image.layout)
     signal = stack - residual
     amplitudes: list[FloatArray] = []
     is_white = all(side == 1 for side in calibration.blind_spot_size)
@@ -182,26 +182,29 @@ def compare_spectra(
 
 
 def split_measurement(
-    image: CalibratedImage, noise_source: NoiseSource, rng: np.random.Generator
+    calibrated_image: CalibratedImage, noise_source: NoiseSource, rng: np.random.Generator
 ) -> tuple[CalibratedImage, CalibratedImage]:
     """Return two images of one object with independent noise: exposures, or halves of the image."""
-    calibration, repeated = image.calibration, image.calibration.repeated_exposure
+    calibration, repeated = (
+        calibrated_image.calibration,
+        calibrated_image.calibration.repeated_exposure,
+    )
     if repeated is not None:
         single = replace(calibration, repeated_exposure=None)
         other = replace(single, noise=repeated.noise)
-        return replace(image, calibration=single), replace(
-            image, calibration=other, stack=repeated.stack
+        return replace(calibrated_image, calibration=single), replace(
+            calibrated_image, calibration=other, stack=repeated.stack
         )
     deviation = noise_source.draw(noise_source.signal, rng)
     for channel, noise in enumerate(calibration.noise):
         if noise.counts_photons:
-            pixels = image.stack[:, channel]
+            pixels = calibrated_image.stack[:, channel]
             photons = np.rint(np.maximum(pixels, 0) / noise.gain).astype(np.int64)
             deviation[:, channel] = 2 * noise.gain * rng.binomial(photons, 0.5) - pixels
-    stacks = image.stack + deviation, image.stack - deviation
-    halved = _double_noise(calibration)
+    stacks = calibrated_image.stack + deviation, calibrated_image.stack - deviation
+    thinned = _double_noise(calibration)
     first, second = (
-        replace(image, stack=stack, calibration=replace_half_resolution(halved, stack))
+        replace(calibrated_image, stack=stack, calibration=replace_half_resolution(thinned, stack))
         for stack in stacks
     )
     return first, second
@@ -234,16 +237,16 @@ def _double_noise(calibration: Calibration) -> Calibration:
     )
 
 
-def run_controls(
-    image: CalibratedImage, restoration: Restoration, monitor: RunMonitor
+def perform_control_runs(
+    calibrated_image: CalibratedImage, restoration: Restoration, monitor: RunMonitor
 ) -> Generator[Event, None, Restoration | None]:
-    """Restore the controls that the recipe asks for, and add what they tell to the restoration.
+    """Perform the control runs of the recipe, and add what they tell to the restoration.
 
     A run that ends meanwhile keeps the restoration, with a note.
 
     Parameters
     ----------
-    image : CalibratedImage
+    calibrated_image : CalibratedImage
         With the calibration of the restoration.
     restoration : Restoration
     monitor : RunMonitor
@@ -254,14 +257,14 @@ def run_controls(
     Restoration or None
         None if the user discarded the run.
     """
-    if not image.plan.control_count:
+    if not calibrated_image.plan.control_run_count:
         return restoration
     if monitor.is_ended:
         return _add_findings(restoration, make_note("controls-ended"))
-    noise_source = make_noise_source(image, restoration)
-    controls = make_controls(image, noise_source)
+    noise_source = make_noise_source(calibrated_image, restoration)
+    control_images = make_control_images(calibrated_image, noise_source)
     try:
-        ended, results = yield from _restore_all(controls, monitor)
+        ended, results = yield from _restore_all(control_images, monitor)
     except Exception as error:  # must not cost the result
         note = make_note("controls-failed", why=describe_exception(error))
         return _add_findings(restoration, note)
@@ -271,53 +274,62 @@ def run_controls(
     period = DEFAULT_PERIOD
     if HALF_NAMES[0] in results:
         first, second = HALF_NAMES
-        halves = controls[first], controls[second]
+        halves = control_images[first], control_images[second]
         restored = results[first], results[second]
-        restoration, period = describe_halves(image, restoration, noise_source, halves, restored)
+        restoration, period = describe_halves(
+            calibrated_image, restoration, noise_source, halves, restored
+        )
     if NULL_NAME in results:
-        restoration = describe_null_control(image, restoration, results[NULL_NAME], period)
-    if len(controls) < image.plan.control_count:
+        restoration = describe_null_control(
+            calibrated_image, restoration, results[NULL_NAME], period
+        )
+    if len(control_images) < calibrated_image.plan.control_run_count:
         restoration = _add_findings(restoration, make_note("controls-noise-unknown"))
     return restoration
 
 
 def _restore_all(
-    controls: Mapping[str, CalibratedImage], monitor: RunMonitor
+    control_images: Mapping[str, CalibratedImage], monitor: RunMonitor
 ) -> Generator[Event, None, tuple[Control, dict[str, StackArray]]]:
-    """Restore controls one after another; return how the last ended, and all results by name."""
+    """Restore one control image after another; return how the last ended, and results by name."""
     results: dict[str, StackArray] = {}
-    for number, (name, control) in enumerate(controls.items()):
+    for number, (name, control_image) in enumerate(control_images.items()):
 
         def fold(event: Event, number: int = number, name: str = name) -> Event:
-            return monitor.report_control(number, f"Restoring {name}", event.progress)
+            return monitor.report_control_run(number, f"Restoring {name}", event.progress)
 
-        steps = restore_control(control, number + 1, monitor)
+        steps = restore_control_image(control_image, number + 1, monitor)
         ended, results[name] = yield from map_generator(steps, fold)
         if ended is not Control.GO:
             return ended, results
     return Control.GO, results
 
 
-def make_controls(image: CalibratedImage, noise_source: NoiseSource) -> dict[str, CalibratedImage]:
-    """Return the controls that the recipe asks for, as far as the noise can be drawn, by name."""
-    run_settings, calibration = image.plan.recipe.run_settings, image.calibration
+def make_control_images(
+    calibrated_image: CalibratedImage, noise_source: NoiseSource
+) -> dict[str, CalibratedImage]:
+    """Return the images of the control runs, as far as the noise can be drawn, by name."""
+    run_settings, calibration = (
+        calibrated_image.plan.recipe.run_settings,
+        calibrated_image.calibration,
+    )
     rng = np.random.default_rng(run_settings.seed)
     can_draw = calibration.camera_noise is None and not any(
         noise.unreliable_reason
         for channel, noise in enumerate(calibration.noise)
         if channel not in calibration.constant_channels
     )
-    controls: dict[str, CalibratedImage] = {}
+    control_images: dict[str, CalibratedImage] = {}
     if run_settings.halves and (can_draw or calibration.repeated_exposure is not None):
-        halves = split_measurement(image, noise_source, rng)
-        controls |= dict(zip(HALF_NAMES, halves, strict=True))
+        halves = split_measurement(calibrated_image, noise_source, rng)
+        control_images |= dict(zip(HALF_NAMES, halves, strict=True))
     if run_settings.null_control and can_draw:
-        controls[NULL_NAME] = make_null_image(image, noise_source, rng)
-    return controls
+        control_images[NULL_NAME] = make_null_image(calibrated_image, noise_source, rng)
+    return control_images
 
 
 def describe_halves(
-    image: CalibratedImage,
+    calibrated_image: CalibratedImage,
     restoration: Restoration,
     noise_source: NoiseSource,
     halves: tuple[CalibratedImage, CalibratedImage],
@@ -327,50 +339,56 @@ def describe_halves(
 
     Parameters
     ----------
-    image : CalibratedImage
+    calibrated_image : CalibratedImage
     restoration : Restoration
     noise_source : NoiseSource
     halves : tuple of CalibratedImage
     results : tuple of ndarray
         Result of each half, (N, C, *grid).
     """
-    header, calibration = image.header, image.calibration
-    is_halved = calibration.repeated_exposure is None
+    header, calibration = calibrated_image.header, calibrated_image.calibration
+    is_thinned = calibration.repeated_exposure is None
     channels = [
         channel
-        for channel in range(image.stack.shape[1])
+        for channel in range(calibrated_image.stack.shape[1])
         if channel not in calibration.constant_channels
     ]
-    grid_axes = image.layout.grid_axes.removeprefix("T")
+    grid_axes = calibrated_image.layout.grid_axes.removeprefix("T")
     axes = [header.axes.index(axis) for axis in grid_axes]
     spacing = [1.0 if header.scale is None else header.scale[axis] for axis in axes]
     units = ["pixel" if header.units is None else header.units[axis] for axis in axes]
     first, second = (result[:, channels] for result in results)
-    restored = measure_resolution([(first, second)], spacing, is_halved=is_halved, is_restored=True)
+    restored = measure_resolution(
+        [(first, second)], spacing, is_thinned=is_thinned, is_restored=True
+    )
     measured: tuple[float | None, float | None] = (None, None)
     if calibration.measured_mask is None:
         draws = [halves]
-        if is_halved:  # further draws average the chance of a single one
+        if is_thinned:  # further draws average the chance of a single one
             rng = np.random.default_rng(SEED_STEP)
-            count = min(MAX_INPUT_DRAWS, 1 + MAX_INPUT_DRAW_PIXELS // image.stack.size)
-            draws += [split_measurement(image, noise_source, rng) for _ in range(1, count)]
+            count = min(MAX_INPUT_DRAWS, 1 + MAX_INPUT_DRAW_PIXELS // calibrated_image.stack.size)
+            draws += [
+                split_measurement(calibrated_image, noise_source, rng) for _ in range(1, count)
+            ]
         pairs = [(a.stack[:, channels], b.stack[:, channels]) for a, b in draws]
-        measured = measure_resolution(pairs, spacing, is_halved=is_halved)
+        measured = measure_resolution(pairs, spacing, is_thinned=is_thinned)
     period = min(max((restored[0] or MAX_PERIOD) / spacing[-1], 2.0), MAX_PERIOD)
-    whole = to_stack(restoration.image, header.axes, image.layout)
+    whole = to_stack(restoration.image, header.axes, calibrated_image.layout)
     repeats = np.full(whole.shape, np.nan, np.float32)
     repeats[:, channels] = map_repeats(
-        first, second, whole[:, channels], period, is_halved=is_halved
+        first, second, whole[:, channels], period, is_thinned=is_thinned
     )
     visible = repeats[~np.isnan(repeats)]
-    share = float((visible >= MIN_REPEATED_CORRELATION).mean()) if len(visible) else None
+    repeated_fraction = (
+        float((visible >= MIN_REPEATED_CORRELATION).mean()) if len(visible) else None
+    )
     unit, axial_unit = (get_unit_symbol(name) or name for name in (units[-1], units[0]))
     fields: dict[str, Any] = {
         "resolution": {"input": measured[0], "result": restored[0]},
         "unit": unit,
         "criterion": round(FRC_CRITERION, 3),
-        "repeated": share,
-        "by": "thinning" if is_halved else "second",
+        "repeated": repeated_fraction,
+        "by": "thinning" if is_thinned else "second",
     }
     if len(axes) > 2:
         fields |= {
@@ -381,13 +399,13 @@ def describe_halves(
         "halves",
         result=_format_length(restored[0], unit),
         input=_format_length(measured[0], unit),
-        exposures=not is_halved,
+        exposures=not is_thinned,
         axial=_format_length(restored[1], axial_unit),
-        has_share=share is not None,
-        share=share or 0.0,
+        has_share=repeated_fraction is not None,
+        share=repeated_fraction or 0.0,
     )
-    repeated = from_stack(repeats, header.axes, header.shape, image.layout)
-    return replace(_add_findings(restoration, note, halves=fields), repeated=repeated), period
+    repeat_map = from_stack(repeats, header.axes, header.shape, calibrated_image.layout)
+    return replace(_add_findings(restoration, note, halves=fields), repeat_map=repeat_map), period
 
 
 def _format_length(length: float | None, unit: str) -> str:
@@ -398,10 +416,10 @@ def _format_length(length: float | None, unit: str) -> str:
 
 
 def make_null_image(
-    image: CalibratedImage, noise_source: NoiseSource, rng: np.random.Generator
+    calibrated_image: CalibratedImage, noise_source: NoiseSource, rng: np.random.Generator
 ) -> CalibratedImage:
     """Return the image without its object: its noise, on a smooth background as bright."""
-    calibration = image.calibration
+    calibration = calibrated_image.calibration
     background = make_background(noise_source.signal).astype(np.float32)
     stack = background + noise_source.draw(background, rng)
     for channel, noise in enumerate(calibration.noise):
@@ -410,14 +428,16 @@ def make_null_image(
             stack[:, channel] = noise.gain * rng.poisson(light)
         stack[:, channel] = stack[:, channel].clip(*noise.clipping_limits)
     calibration = replace(calibration, repeated_exposure=None)
-    return replace(image, stack=stack, calibration=replace_half_resolution(calibration, stack))
+    return replace(
+        calibrated_image, stack=stack, calibration=replace_half_resolution(calibration, stack)
+    )
 
 
 def describe_null_control(
-    image: CalibratedImage, restoration: Restoration, result: StackArray, period: float
+    calibrated_image: CalibratedImage, restoration: Restoration, result: StackArray, period: float
 ) -> Restoration:
     """Return the restoration with what the same run finds without an object."""
-    header, layout = image.header, image.layout
+    header, layout = calibrated_image.header, calibrated_image.layout
     whole = to_stack(restoration.image, header.axes, layout)
     contrast = measure_contrast(extract_detail(whole, period))
     rate = count_peaks(extract_detail(result, period), MIN_NULL_CONTRAST * contrast)
@@ -435,28 +455,30 @@ def _add_findings(restoration: Restoration, note: Note, **fields: Any) -> Restor
     return replace(restoration, report=report)
 
 
-def restore_control(
-    image: CalibratedImage, number: int, parent: RunMonitor
+def restore_control_image(
+    calibrated_image: CalibratedImage, number: int, parent: RunMonitor
 ) -> Generator[Event, None, tuple[Control, StackArray]]:
-    """Restore a control with seeds of its own; return how it ended, and (N, C, *grid).
+    """Restore a control image with seeds of its own; return how it ended, and (N, C, *grid).
 
     Parameters
     ----------
-    image : CalibratedImage
+    calibrated_image : CalibratedImage
     number : int
         1-based.
     parent : RunMonitor
         That of the whole run.
     """
     shift = number * SEED_STEP
-    units = tuple(replace(unit, seed=(unit.seed + shift) % 2**31) for unit in image.plan.units)
-    recipe = image.plan.recipe.replace_run_settings(
-        seed=(image.plan.recipe.run_settings.seed + shift) % 2**31,
+    units = tuple(
+        replace(unit, seed=(unit.seed + shift) % 2**31) for unit in calibrated_image.plan.units
+    )
+    recipe = calibrated_image.plan.recipe.replace_run_settings(
+        seed=(calibrated_image.plan.recipe.run_settings.seed + shift) % 2**31,
         halves=False,
         null_control=False,
         time_limit=None,
     )
-    plan = replace(image.plan, units=units, recipe=recipe)
-    merger = ResultMerger(replace(image, plan=plan))
+    plan = replace(calibrated_image.plan, units=units, recipe=recipe)
+    merger = ResultMerger(replace(calibrated_image, plan=plan))
     control = yield from Executor(merger, RunMonitor(plan, parent.poll_control, None)).run(units)
     return control, merger.get_estimates()[0]

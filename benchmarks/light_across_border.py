@@ -1,6 +1,6 @@
 """Deblur crops with light across their frame: the change of the mean that is said and the true one.
 
-Usage: python benchmarks/light_across_frame.py [--crops 100] [--preset fast]
+Usage: python benchmarks/light_across_border.py [--crops 100] [--preset fast]
 Made scenes of blobs in 256 x 256 pixels are blurred by a Gaussian of 3 pixels, and crops of 64 x 64
 pixels are deblurred with that PSF: of 50 places, the one where most light enters or leaves, as a
 share of the mean above the dark level. Noise of 1 % of the range. Said: `frame_change` of the
@@ -37,7 +37,7 @@ def draw_scene(rng: np.random.Generator) -> np.ndarray[Any, Any]:
 def find_crop(
     scene: np.ndarray[Any, Any], blurred: np.ndarray[Any, Any], rng: np.random.Generator
 ) -> tuple[slice, slice]:
-    """Return the place where most light crosses the frame."""
+    """Return the place where most light crosses the border of the image."""
     corners = rng.integers(16, SIDE - CROP - 16, (PLACE_COUNT, 2))
     places = [(slice(row, row + CROP), slice(column, column + CROP)) for row, column in corners]
 
@@ -87,7 +87,7 @@ def main() -> None:
         "within 5 points": float((errors <= 0.05).mean()),
         "alarms": sum(row["alarm"] for row in rows),
     }
-    write("light_across_frame", rows, summary)
+    write("light_across_border", rows, summary)
 
 
 if __name__ == "__main__":

@@ -16,14 +16,14 @@ from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import read_report_notes
 from napari_dip.pipeline.assess.repeatability import correlate_rings, smooth_rings
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
-from napari_dip.pipeline.execute.controls import make_noise_source, split_measurement
+from napari_dip.pipeline.execute.control_runs import make_noise_source, split_measurement
 from napari_dip.pipeline.execute.runner import run
 from small_runs import make_noisy, make_truth, plan_for, run_to_end
 
 if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.events import Event, Restoration
-    from napari_dip.pipeline.execute.controls import NoiseSource
+    from napari_dip.pipeline.execute.control_runs import NoiseSource
 
 SIDE = 64
 
@@ -45,7 +45,7 @@ def test_controls_change_no_pixel_of_the_result() -> None:
     _, plain = run_to_end(plan_for(array), array)
     checked = run_checked()[1]
     np.testing.assert_array_equal(plain.image, checked.image)
-    assert plain.repeated is None and "halves" not in plain.report
+    assert plain.repeat_map is None and "halves" not in plain.report
     assert plain.report["output_sha256"] == checked.report["output_sha256"]
 
 
@@ -55,8 +55,9 @@ def test_halves_tell_what_repeats_and_a_null_control_what_is_found_without_an_ob
     assert halves["by"] == "thinning" and halves["unit"] == "pixel"
     assert all(2 <= period <= SIDE for period in halves["resolution"].values())
     assert 0 <= halves["repeated"] <= 1 and null["rate"] >= 0
-    assert result.repeated.shape == result.null_image.shape == result.image.shape
-    assert np.nanmin(result.repeated) >= 0 and np.nanmax(result.repeated) <= 1
+    assert result.repeat_map.shape == result.null_image.shape == result.image.shape
+    assert result.repeated is result.repeat_map  # its earlier name
+    assert np.nanmin(result.repeat_map) >= 0 and np.nanmax(result.repeat_map) <= 1
     # no object: far smoother than the result, at its brightness
     assert result.null_image.std() < 0.7 * result.image.std()
     assert result.null_image.mean() == pytest.approx(result.image.mean(), rel=0.1)
@@ -74,7 +75,7 @@ def test_progress_never_goes_back_and_counts_the_controls() -> None:
     assert seconds[1] == pytest.approx(3 * seconds[0])
 
 
-def end_during_controls(control: Control) -> Restoration | None:
+def end_during_control_runs(control: Control) -> Restoration | None:
     """End the run as soon as the first half is fitted."""
     array, messages = make_noisy(SIDE), []
     plan = plan_for(array, halves=True, max_iterations=5)
@@ -91,19 +92,19 @@ def end_during_controls(control: Control) -> Restoration | None:
 
 
 def test_stop_and_keep_during_a_half_keeps_the_result_and_says_so() -> None:
-    result = end_during_controls(Control.KEEP)
+    result = end_during_control_runs(Control.KEEP)
     assert list_codes(result)[-1] == "controls-ended" and "halves" not in result.report
 
 
 def test_discard_during_a_half_discards() -> None:
-    assert end_during_controls(Control.DISCARD) is None
+    assert end_during_control_runs(Control.DISCARD) is None
 
 
 def test_an_error_in_a_half_costs_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ValueError("no second network")
 
-    monkeypatch.setattr("napari_dip.pipeline.execute.controls.restore_control", fail)
+    monkeypatch.setattr("napari_dip.pipeline.execute.control_runs.restore_control_image", fail)
     array = make_noisy(SIDE)
     _, result = run_to_end(plan_for(array, halves=True, max_iterations=5), array)
     assert list_codes(result)[-1] == "controls-failed" and "no second network" in str(
@@ -123,7 +124,7 @@ def test_two_exposures_are_the_halves() -> None:
 def test_noise_that_is_not_known_is_not_drawn() -> None:
     pattern = np.random.default_rng(0).integers(0, 2, (SIDE, SIDE)).astype(np.uint8) * 200
     result = dip.denoise(pattern, preset="instant", max_iterations=5, halves=True)
-    assert "halves" not in result.report and result.repeated is None
+    assert "halves" not in result.report and result.repeat_map is None
     assert list_codes(result)[-1] == "controls-noise-unknown"
 
 
