@@ -125,6 +125,11 @@ def get_default_preset() -> str:
     return preset if preset in PRESET_LABELS else ""
 
 
+def get_scheduler() -> str:
+    """Return the address of the dask scheduler that computes the runs; "" for this computer."""
+    return str(getattr(read_preferences("computing"), "scheduler", "")).strip()
+
+
 def open_saved_settings(task: str) -> SavedRecipeFolder:
     """Return the user's presets of a task, in the folder of napari's settings.
 

@@ -42,8 +42,10 @@ from napari_dip.qt.shell.napari_layers import (
 from napari_dip.qt.shell.preferences import (
     find_settings_folder,
     get_allowed_machine,
+    get_scheduler,
     read_preferences,
 )
+from napari_dip.scale.cluster.dask_cluster import run_on_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -342,15 +344,17 @@ def make_run_request(
     """
     chosen = extra_inputs.get_chosen_layers()
     inputs = record_inputs(layer, plan.header.axes, chosen)
-    saved = autosave_target or plan_autosave(plan, layer, chosen)
+    scheduler = "" if autosave_target is not None else get_scheduler()
+    saved = autosave_target or (None if scheduler else plan_autosave(plan, layer, chosen))
     begin = partial(run, plan) if saved is None else partial(run_with_autosave, saved, plan)
+    begin = partial(run_on_cluster, scheduler, plan) if scheduler else begin
     spec = plan.recipe.task.spec
     return JobRequest(
         kind=spec.name,
         label=f"{spec.title} {layer.name}",
         plan=plan,
         work=partial(run_restoration, begin),
-        summary=describe_plan(plan, layer),
+        summary=describe_plan(plan, layer, scheduler=scheduler),
         inputs={"image": get_full_resolution(layer), **extra_inputs.read_pixels()},
         target=ResultTarget(
             name=layer.name,
@@ -426,10 +430,11 @@ def make_crop_request(
     )
 
 
-def describe_plan(plan: Plan, layer: Image | None, time: str = "") -> str:
+def describe_plan(plan: Plan, layer: Image | None, time: str = "", *, scheduler: str = "") -> str:
     """Return the text of a plan: work, time, memory, a warning on the input, and notes."""
     summary = _UNIT.sub(
         "\u00a0", f"{plan.work_summary}: {time}{format_bytes(plan.peak_bytes)} of memory."
     )
     derived_warning = "" if layer is None else describe_derived_image(layer)
-    return "\n".join(filter(None, [summary, derived_warning, *map(str, plan.notes)]))
+    place = f"It runs on the dask cluster at {scheduler}." if scheduler else ""
+    return "\n".join(filter(None, [summary, place, derived_warning, *map(str, plan.notes)]))

@@ -27,7 +27,7 @@ from napari_dip.qt.shell.dock_widget import (
 )
 from napari_dip.qt.shell.job_controller import DISCARDED_MESSAGE
 from napari_dip.qt.shell.layer_inputs import LayerInputs, is_original
-from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset
+from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset, get_scheduler
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
 from napari_dip.qt.shell.run_completion import (
     NO_IMAGE_MESSAGE,
@@ -169,7 +169,8 @@ class TaskDock(QWidget):
             self.plan_label.setText(plan.message)
         else:
             time = f"up to {format_duration(plan.seconds)} if nothing else runs, "
-            text = describe_plan(plan, self.image_chooser.get_layer(), time)
+            layer, scheduler = self.image_chooser.get_layer(), get_scheduler()
+            text = describe_plan(plan, layer, time, scheduler=scheduler)
             self.plan_label.setText("\n".join([text, *map(str, self._early_notes)]))
         self.jobs.set_planned(not isinstance(plan, Refusal))
 

@@ -12,8 +12,9 @@ import logging
 import os
 import sys
 import tempfile
+import time
 from collections import defaultdict
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -21,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refusal, RefusedError, raise_if_refused
+from napari_dip.errors import FailedError, Refusal, RefusedError, raise_if_refused
 from napari_dip.io.header import ImageHeader, guess_axes
 from napari_dip.io.paths import describe_exception
 from napari_dip.io.regions import LazyImage
-from napari_dip.pipeline.events import Control, drain_generator
+from napari_dip.pipeline.events import Control, Event, drain_generator
 from napari_dip.pipeline.execute.runner import run, run_with_torch
 from napari_dip.pipeline.lazy_inputs import LazyPixels
 from napari_dip.pipeline.machine import detect_machine
@@ -40,20 +41,23 @@ from napari_dip.scale.cluster.pool import (
     choose_worker_count,
     find_shared_machine,
     list_gpus,
+    make_job_resources,
     make_oversubscription_note,
     make_worker_resources,
     read_worker_options,
 )
-from napari_dip.scale.cluster.worker import describe_worker, run_worker_job
+from napari_dip.scale.cluster.worker import RemoteRun, describe_worker, run_worker_job
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from contextlib import AbstractContextManager
     from types import FrameType, ModuleType
 
+    from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.io import AnyArray
     from napari_dip.pipeline.calibrate.types import CalibratedImage, StackArray
+    from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.scale.batch.jobs import BatchPlan
@@ -67,6 +71,8 @@ _BLOCK_LOCK = Lock()
 LOOPBACK = "127.0.0.1"
 #: Timeout of the connection to a scheduler, and of its first worker, in seconds.
 SCHEDULER_TIMEOUT, FIRST_WORKER_TIMEOUT = 30, 60
+#: Seconds between two exchanges with a run on a worker: as often as a dock is updated.
+EXCHANGE_SECONDS = 0.2
 #: Maximum worker deaths per task at the scheduler: no limit, since dask charges a death to every
 #: task of that worker; `RunFolder` counts instead.
 ALLOWED_FAILURES = 1_000_000
@@ -192,12 +198,19 @@ def join_cluster(address: str | None) -> Iterator[DaskWorkerPool | None]:
         return
     distributed = _import_distributed()
     location = {"scheduler_file" if address.endswith(".json") else "address": address}
+    loop_runner = distributed.utils.LoopRunner()
+    loop_runner.start()
+    options = {"timeout": SCHEDULER_TIMEOUT, "set_as_default": False, "loop": loop_runner.loop}
     try:
-        client = distributed.Client(**location, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
+        client = distributed.Client(**location, **options)
     except (OSError, TimeoutError, ValueError, TypeError, KeyError) as error:
+        # a client that failed would leave the thread of its loop behind
+        loop_runner.loop.add_callback(loop_runner.loop.stop)
         why = describe_exception(error) if isinstance(error, OSError) else "nothing answers there"
         raise RefusedError("cluster-unreachable", address=address, why=why) from None
-    with client:
+    with ExitStack() as stack:
+        stack.callback(loop_runner.stop)
+        stack.enter_context(client)
         machine = find_shared_machine(_query_workers(client, address), address)
         pool_options = {"root": os.getcwd(), "fixed_count": 0, "machine": machine}
         with closing(_make_worker_pool(distributed, client, address, **pool_options)) as pool:
@@ -265,6 +278,61 @@ def start_workers(
         }
         with closing(_make_worker_pool(distributed, client, address, **pool_options)) as pool:
             yield pool
+
+
+def run_on_cluster(
+    address: str,
+    plan: Plan,
+    data: Mapping[str, Any],
+    *,
+    poll_control: PollControl = lambda: Control.GO,
+    preview_seconds: float | None = None,
+) -> Generator[Event, None, Restoration | None]:
+    """Run a plan of this computer on a worker of a running cluster, to the same pixels.
+
+    Events, result and errors are those of `napari_dip.pipeline.execute.runner.run`.
+
+    Parameters
+    ----------
+    address : str
+        As for `join_cluster`.
+    plan, data, poll_control, preview_seconds
+        As for `napari_dip.pipeline.execute.runner.run`. The pixels are sent to the worker.
+
+    Raises
+    ------
+    RefusedError
+        Also if the scheduler does not answer, or its workers are unsuitable.
+    FailedError
+        Also if the worker is lost.
+    """
+    yield Event(message="Joining the cluster")
+    with join_cluster(address) as pool:
+        assert pool is not None  # there is an address
+        if plan.device not in pool.machine.devices:
+            raise RefusedError("cluster-device", address=address, device=plan.device)
+        resources = make_job_resources(plan.peak_bytes, plan.device, pool.declared_resources)
+        pixels = pool.client.scatter(dict(data))
+        try:
+            with pool.client.as_current():  # which an actor needs
+                exchange = (
+                    pool.client.submit(
+                        RemoteRun, plan, pixels, preview_seconds, actor=True, resources=resources
+                    )
+                    .result()
+                    .exchange
+                )
+            is_done, outcome = False, None
+            while not is_done:
+                events, is_done, outcome = exchange(poll_control().name).result()
+                yield from events
+                time.sleep(0 if is_done else EXCHANGE_SECONDS)
+        except (OSError, ValueError, RuntimeError) as error:  # dask's errors of a lost actor
+            raise FailedError("cluster-run-lost", address=address, why=str(error)) from error
+    if isinstance(outcome, str):
+        raise RuntimeError(outcome)
+    result: Restoration | None = raise_if_refused(outcome)
+    return result
 
 
 def run_on_worker(worker_job: WorkerJob) -> dict[str, Any]:

@@ -325,6 +325,11 @@ class DaskWorkerPool:
         return worker_count
 
     @property
+    def declared_resources(self) -> tuple[str, ...]:
+        """Names of the resources that workers declare."""
+        return self._declared_resources if self.worker_count else ()
+
+    @property
     def max_queued(self) -> int:
         """Maximum number of waiting jobs; with some, an adaptive cluster sees the demand."""
         return 0 if self._fixed_count else 1 + self.worker_count // 4

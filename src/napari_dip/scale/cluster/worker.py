@@ -11,16 +11,24 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dip.engine.fit.stopping import Control
-from napari_dip.errors import FailedError, Refusal, RefusedError, make_refusal, read_refusal
+from napari_dip.errors import (
+    DipError,
+    FailedError,
+    Refusal,
+    RefusedError,
+    make_refusal,
+    read_refusal,
+)
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.events import Event, Progress, drain_generator
-from napari_dip.pipeline.execute.runner import restore_shard, run_with_torch
+from napari_dip.pipeline.execute.runner import restore_shard, run, run_with_torch
 from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
 from napari_dip.pipeline.machine import detect_machine, get_torch_version
 from napari_dip.pipeline.plan.units import Shard
@@ -42,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.engine.fit.stopping import PollControl
+    from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.scale.batch.jobs import FileState, ResultPaths
@@ -61,6 +70,8 @@ _CONTROLS: dict[str, Control] = {}
 _MAX_SESSIONS = 100
 #: Dask's states of a worker that is not shutting down.
 ACTIVE_WORKER_STATES = ("running", "paused")
+#: Seconds without a poll after which a run ends whose sender is gone.
+MAX_POLL_GAP_SECONDS = 60.0
 #: Runs one fit at a time, which then has torch's threads and the memory to itself.
 _FIT_LOCK = threading.Lock()
 
@@ -367,6 +378,61 @@ def run_worker_job(worker_job: WorkerJob, worker: Any) -> dict[str, Any] | None:
     if answer["state"] == "waiting" and poll_session_control() is Control.GO and is_requested():
         return None
     return answer
+
+
+class RemoteRun:
+    """A run in a thread of a worker: an actor of dask, which its sender polls.
+
+    Parameters
+    ----------
+    plan : Plan
+    data : mapping
+        Pixels of all inputs.
+    preview_seconds : float or None
+        As for `napari_dip.pipeline.execute.runner.run`.
+    """
+
+    def __init__(self, plan: Plan, data: Mapping[str, Any], preview_seconds: float | None) -> None:
+        self._control, self._poll_time = Control.GO, time.monotonic()
+        self._lock = threading.Lock()
+        self._events: list[Event] = []
+        self._is_done, self._outcome = False, None
+        begin = partial(run, plan, data, poll_control=self._poll, preview_seconds=preview_seconds)
+        threading.Thread(target=self._run, args=(begin,), daemon=True).start()
+
+    def exchange(
+        self, control: str
+    ) -> tuple[list[Event], bool, Restoration | Refusal | str | None]:
+        """Set the control; return new events, whether the run is done, and its outcome.
+
+        The outcome is a traceback if something unexpected failed.
+        """
+        with self._lock:
+            self._control, self._poll_time = Control[control], time.monotonic()
+            events, self._events = self._events, []
+            return events, self._is_done, self._outcome
+
+    def _poll(self) -> Control:
+        is_silent = time.monotonic() - self._poll_time > MAX_POLL_GAP_SECONDS
+        return Control.DISCARD if is_silent else self._control
+
+    def _run(self, begin: Callable[[], Generator[Event, None, Restoration | None]]) -> None:
+        outcome: Any
+        try:
+            with _FIT_LOCK:
+                outcome = drain_generator(begin(), self._add_event)
+        except DipError as error:
+            outcome = error.reason
+        except Exception:
+            outcome = traceback.format_exc()
+        with self._lock:
+            self._is_done, self._outcome = True, outcome
+
+    def _add_event(self, event: Event) -> None:
+        with self._lock:
+            if event.preview is not None:  # only the latest one is sent
+                self._events = [replace(earlier, preview=None) for earlier in self._events]
+            self._events.append(event)
 
 
 def receive_control(session: str, control: str) -> None:
