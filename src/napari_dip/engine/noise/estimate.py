@@ -64,8 +64,7 @@ MAX_NEGLIGIBLE_CORRELATION = 0.05
 #: Maximum radius of the blind spot in pixels: on FMD widefield, 7 x 7 is better than 5 x 5 by 1 dB
 #: and than 11 x 11 by 1.4 dB (docs/constants.md).
 MAX_BLIND_SPOT_RADIUS = 3
-#: Fewest blind spots that fit side by side into the image.
-MIN_BLIND_SPOTS_PER_SIDE = 6
+MIN_BLIND_SPOTS_PER_SIDE = 6  #: Fewest blind spots that fit side by side into the image.
 MIN_NOISE_BLOCKS = 8  #: Fewest informative blocks of pixels for an estimate.
 #: Standard deviation that is assumed with fewer blocks, as a share of the range. Any value will do
 #: that keeps the loss of order one.
@@ -78,15 +77,13 @@ MIN_WHOLE_BLOCK_FRACTION = 0.3
 #: Minimum energy of the flattest blocks' finest frequencies, relative to white noise, for extending
 #: the variance to all bands: at least 0.89 where right, else at most 0.86 (docs/constants.md).
 MIN_FINE_ENERGY = 0.88
-#: Quantiles of the grey values that outliers do not reach.
-ROBUST_QUANTILES = (0.005, 0.995)
+ROBUST_QUANTILES = (0.005, 0.995)  #: Quantiles of grey values that outliers do not reach.
 MAX_RANGE_RATIO = 11.0  #: Maximum range of the grey values, in distances of these two quantiles.
 MAX_SORTED_VALUES = 1_000_000  #: Maximum number of grey values that the quantiles are taken from.
 #: Least standard deviation, in distances of grey values, that can be estimated. Below, rounding
 #: errors depend on the signal, so their variance is not one twelfth of the squared distance.
 MIN_NOISE_STEPS = 0.5
-#: Fewest grey values of an image with noise; with fewer, it is a mask or a drawing.
-MIN_GREY_VALUES = 5
+MIN_GREY_VALUES = 5  #: Fewest grey values with noise; with fewer, it is a mask or a drawing.
 #: Least share of blocks without texture; below, even the smoothest blocks hold structure.
 MIN_FLAT_FRACTION_FOR_ESTIMATE = 0.02
 #: The variance model is fitted at the finest frequencies if the noise has at least this power
@@ -103,8 +100,7 @@ MIN_BRIGHT_PHOTONS = 3.0
 DARK_COUNT_STD = 0.1
 #: Reasons for which noise is taken for white, with the variance of the finest frequencies.
 TEXTURE_REASONS = (UnreliableReason.AMBIGUOUS_CORRELATION, UnreliableReason.TEXTURE)
-#: Autocorrelation of white noise.
-_WHITE = (0.0,) * MAX_LAG
+_WHITE = (0.0,) * MAX_LAG  #: Autocorrelation of white noise.
 _NO_CORRELATION = NoiseCorrelation(_WHITE, _WHITE, _WHITE, _WHITE, 0.0, is_reliable=True)
 #: Fewest pixels of a plane for `correct_by_prediction`; in one of 32 x 32, least squares explain
 #: half of the variance by chance.

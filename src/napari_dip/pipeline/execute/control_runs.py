@@ -185,10 +185,8 @@ def split_measurement(
     calibrated_image: CalibratedImage, noise_source: NoiseSource, rng: np.random.Generator
 ) -> tuple[CalibratedImage, CalibratedImage]:
     """Return two images of one object with independent noise: exposures, or halves of the image."""
-    calibration, repeated = (
-        calibrated_image.calibration,
-        calibrated_image.calibration.repeated_exposure,
-    )
+    calibration = calibrated_image.calibration
+    repeated = calibration.repeated_exposure
     if repeated is not None:
         single = replace(calibration, repeated_exposure=None)
         other = replace(single, noise=repeated.noise)
@@ -309,10 +307,8 @@ def make_control_images(
     calibrated_image: CalibratedImage, noise_source: NoiseSource
 ) -> dict[str, CalibratedImage]:
     """Return the images of the control runs, as far as the noise can be drawn, by name."""
-    run_settings, calibration = (
-        calibrated_image.plan.recipe.run_settings,
-        calibrated_image.calibration,
-    )
+    run_settings = calibrated_image.plan.recipe.run_settings
+    calibration = calibrated_image.calibration
     rng = np.random.default_rng(run_settings.seed)
     can_draw = calibration.camera_noise is None and not any(
         noise.unreliable_reason

@@ -180,10 +180,8 @@ class Executor:
         is_network_required: bool = False,
     ) -> None:
         self._calibrated_image = merger.calibrated_image
-        self._plan, self._calibration = (
-            merger.calibrated_image.plan,
-            merger.calibrated_image.calibration,
-        )
+        self._plan = merger.calibrated_image.plan
+        self._calibration = merger.calibrated_image.calibration
         self._monitor = monitor
         self._merger = merger
         self._checkpoints = checkpoints

@@ -196,8 +196,7 @@ def assemble_fit(
     plan: Plan, unit: WorkUnit, fit_input: FitInput, fit_config: FitConfig
 ) -> PreparedFit:
     """Add problem, prior, schedule and stop rule to a fit input."""
-    rng = torch.Generator().manual_seed(unit.seed)
-    setup = plan.recipe.task.setup(fit_input, rng)
+    setup = plan.recipe.task.setup(fit_input, torch.Generator().manual_seed(unit.seed))
     prior, fit_input = setup.prior, setup.fit_input
     prior_spec = PRIOR_SPECS[fit_config.prior_key]
     prior.to(fit_input.measurement.device)
