@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NotRequired, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    NotRequired,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 import numpy as np
 import pytest
@@ -13,6 +21,9 @@ import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.signatures import Report
 from small_runs import make_noisy
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FAST: dict[str, Any] = {"preset": "fast", "max_iterations": 4, "device": "cpu"}
 
@@ -63,6 +74,17 @@ REPORTED = {
 @pytest.mark.parametrize("kind", REPORTED)
 def test_the_type_of_a_report_has_the_fields_of_real_reports(kind: str) -> None:
     assert find_untyped(REPORTED[kind]().report, Report) == []
+
+
+def test_measurements_and_batches_show_themselves_in_one_line(tmp_path: Path) -> None:
+    image = make_noisy(64)
+    tifffile.imwrite(tmp_path / "shot.tif", image)
+    dark = np.random.default_rng(0).normal(100, 2, (8, 32, 32))
+    outcome = dip.batch(dip.make_recipe("denoise", **FAST), tmp_path, tmp_path / "out")
+    assert repr(outcome) == f"<BatchResult: 1 restored, in '{tmp_path / 'out'}'>"
+    for report in (dip.measure_noise(image), dip.camera_maps(dark)):
+        assert repr(report) == f"<{type(report).__name__}: {report.sentences[0]}>"
+        assert "\n" not in repr(report) and len(repr(report)) < 300
 
 
 def test_a_planted_field_and_a_wrong_type_are_found(plain_result: dip.Restoration) -> None:

@@ -96,6 +96,10 @@ class CameraReport:
     gain_error: float = 0.0
     raw_gain: FloatArray | None = None
 
+    def __repr__(self) -> str:
+        """Return one line: the first sentence."""
+        return f"<CameraReport: {self.sentences[0]}>"
+
     @property
     def sentences(self) -> tuple[str, ...]:
         """Sentences of the report, for the user."""

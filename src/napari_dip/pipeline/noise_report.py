@@ -151,6 +151,10 @@ class NoiseReport:
             *map(str, list_clipping_notes(self.lower_clipping, self.upper_clipping)),
         )
 
+    def __repr__(self) -> str:
+        """Return one line: the first sentence."""
+        return f"<NoiseReport: {self.sentences[0]}>"
+
     @property
     def correlation_sentence(self) -> str:
         """Sentence on the correlation of the noise, and on the blind spot."""

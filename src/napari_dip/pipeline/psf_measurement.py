@@ -168,6 +168,10 @@ class PsfReport:
     computed_fwhm: tuple[float, ...] | None = None
     field: PsfField | None = None
 
+    def __repr__(self) -> str:
+        """Return one line: the first sentence."""
+        return f"<PsfReport: {self.sentences[0]}>"
+
     @property
     def sentences(self) -> tuple[str, ...]:
         """Return the report as sentences for the user."""

@@ -6,6 +6,7 @@ The module also summarises a batch in one sentence, before and after, for all in
 from __future__ import annotations
 
 import os
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -74,6 +75,12 @@ class BatchResult:
     def count(self, *states: FileState) -> int:
         """Count the files in any of these states."""
         return sum(outcome.state in states for outcome in self.outcomes)
+
+    def __repr__(self) -> str:
+        """Return one line: the number of files in each state, and the folder."""
+        states = Counter(outcome.state for outcome in self.outcomes)
+        counts = ", ".join(f"{count} {state}" for state, count in states.items())
+        return f"<BatchResult: {counts}, in '{self.folder}'>"
 
 
 def batch(
