@@ -79,7 +79,7 @@ def trial() -> None:
     photograph(viewer, "try_dock.png")
     dock.form.widgets["max_iterations"].value = COMPARED
     dock.crop_preview.compare_button.click()
-    wait_until(lambda: not dock.is_busy and len(viewer.layers) == 5)
+    wait_until(lambda: not dock.is_busy and len(viewer.layers) == 6)
     let_pass(0.5)
     photograph(viewer, "compare_dock.png", reset=False)
     viewer.close()
