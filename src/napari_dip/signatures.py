@@ -149,6 +149,7 @@ class FitFields(TypedDict):
     restarts: int
     half_resolution: bool
     refined: bool
+    min_spot_snr: dict[str, float]
     finished: int
     kept: int
     joint_training: NotRequired[dict[str, Any]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage, optimize
 
-from napari_dip.engine.constants import MAD_TO_STD
+from napari_dip.engine.constants import FWHM_PER_SIGMA, MAD_TO_STD
 from napari_dip.errors import RefusedError
 from napari_dip.tasks.psf_checks import (
     estimate_widths,
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from napari_dip.io import AnyArray, Float32Array, FloatArray
 
-#: Full width at half maximum (FWHM) of a Gaussian in standard deviations, 2 sqrt(2 ln 2).
-FWHM_PER_SIGMA = 2.3548
 #: Height of a bead above the background, in standard deviations of the smoothed noise.
 _DETECTION_SIGMAS = 6.0
 #: Least brightness of a bead, as a share of the median of the ten brightest. The rings of a

@@ -26,11 +26,9 @@ if TYPE_CHECKING:
     ConvertedInputs = tuple[Mapping[str, Float32Array], tuple[Note, ...]]
     ConvertInputs = Callable[[Float32Array, Mapping[str, Float32Array], Headers], ConvertedInputs]
 
-#: Pixels around a position that determine most of a network's prediction there. The search for
-#: similar patches in BM3D reaches 16 pixels.
+#: Pixels around a position that determine most of a network's prediction; BM3D searches 16.
 CONTEXT_RADIUS = 32
-#: Weight below which a pixel is neither a validation pixel nor part of the network input: the
-#: prediction from its neighbours is then more certain than the pixel.
+#: Weight below which a pixel is neither validated nor seen: its neighbours are more certain.
 MIN_PIXEL_WEIGHT = 0.5
 #: Blind spot of tasks that hide single pixels, independent of the noise correlation.
 SINGLE_PIXEL = ((1,),)
@@ -152,10 +150,11 @@ class FitNoise:
         Share of the variance that the likelihood takes as certain. It is below 1 for priors whose
         network predicts a variance of its own.
     correlation : tuple of two tuples of float or None
-        Autocorrelation at lags 1, 2, ... along Y and X, in pixels of the grid; None for white
-        noise.
+        Autocorrelation at lags 1, 2, ... along Y and X, in grid pixels; None for white noise.
     image_noise_variances : NoiseVariance or None
         Variance model of each of the B images of a joint training, where they differ.
+    explains_outliers : bool
+        Whether a pixel far from its prediction is signal: `NoiseEstimate.explains_outliers`.
     """
 
     noise_variance: NoiseVariance
@@ -163,6 +162,7 @@ class FitNoise:
     assumed_fraction: float = 1.0
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     image_noise_variances: NoiseVariance | None = None
+    explains_outliers: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

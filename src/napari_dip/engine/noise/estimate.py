@@ -168,6 +168,12 @@ class NoiseEstimate:
     caution: NoiseCaution | None = None
 
     @property
+    def explains_outliers(self) -> bool:
+        """Whether noise that is known, without heavy tails, is never far from its mean."""
+        doubts = (NoiseCaution.HEAVY_TAILS, NoiseCaution.OFF_VARIANCE_MODEL)
+        return self.unreliable_reason is None and self.caution not in doubts
+
+    @property
     def counts_photons(self) -> bool:
         """Whether each grey value is a number of photons, so that the noise is known exactly."""
         return self.caution is NoiseCaution.PHOTON_COUNTS

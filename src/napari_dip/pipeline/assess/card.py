@@ -252,6 +252,9 @@ def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Itera
         yield CardFigure(
             name="detail", after=f"{100 * fraction:.0f} ± {200 * detail['error']:.0f} %"
         )
+    if limits := report.get("fit", {}).get("min_spot_snr"):
+        peaks = (f"{limits[width]:.2g}" for width in ("1", "2"))
+        yield CardFigure(name="spot", after="{} σ (1 pixel), {} σ (2 pixels)".format(*peaks))
     if checks.get("agreement") is not None:
         yield CardFigure(name="agreement", after=f"{checks['agreement']:.3f}")
     if abs(checks.get("bias") or 0.0) > MIN_REPORTED_CHANGE:

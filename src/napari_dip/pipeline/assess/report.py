@@ -127,12 +127,28 @@ def serialise_fit(
         "restarts": fit_config.restarts,
         "half_resolution": calibrated_image.calibration.half_resolution is not None,
         "refined": any(outcome.is_refined for outcome in outcomes),
+        "min_spot_snr": _find_spot_limits(calibrated_image.calibration, outcomes),
         "finished": sum(
             outcome.has_estimate and not outcome.is_ended_by_user for outcome in outcomes
         ),
         "kept": sum(outcome.has_estimate and outcome.is_ended_by_user for outcome in outcomes),
         **joint_training,
     }
+
+
+def _find_spot_limits(
+    calibration: Calibration, outcomes: Sequence[UnitOutcome]
+) -> dict[str, float]:
+    """Return the weakest peak of a spot that stays, by its width; empty if that is not known."""
+    from napari_dip.engine.likelihood.fidelity import compute_spot_limits
+
+    is_known = all(outcome.is_refined for outcome in outcomes) and all(
+        noise.explains_outliers
+        for channel, noise in enumerate(calibration.noise)
+        if channel not in calibration.constant_channels
+    )
+    is_white = calibration.half_resolution is None and max(calibration.blind_spot_size) == 1
+    return compute_spot_limits() if is_known and is_white else {}
 
 
 def summarise_residual(

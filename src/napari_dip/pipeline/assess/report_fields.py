@@ -219,6 +219,7 @@ class _Fit(StrictModel):
     kept: CountField = 0
     half_resolution: bool = False
     refined: bool = False
+    min_spot_snr: dict[str, NumberField] = Field(default_factory=dict)
     joint_training: _JointTraining = _JointTraining(members=0, iterations=0, inference=0)
 
     @model_validator(mode="before")

@@ -164,10 +164,16 @@ def make_nl_bayes_refinement(
 ) -> Callable[[Estimate], Estimate] | None:
     """Return the NL-Bayes refinement; None in three dimensions and for tiny images.
 
+    Spots that noise cannot explain are put back at the end, where the noise is known.
+
     With correlated noise, and in series, the result keeps a share of the network's prediction:
     `GUIDE_FRACTION`. Its errors differ from those of the filter.
     """
-    from napari_dip.engine.likelihood.fidelity import restore_border_detail
+    from napari_dip.engine.likelihood.fidelity import (
+        restore_border_detail,
+        restore_significant_spots,
+    )
+    from napari_dip.engine.priors.r2r import estimate_count_skewness
     from napari_dip.engine.refinement import PATCH_SIDE, refine_by_nl_bayes
 
     if fit_input.measurement.ndim > 4 or min(fit_input.grid) < PATCH_SIDE:
@@ -191,9 +197,15 @@ def make_nl_bayes_refinement(
             correlation,
             uses_guide_only=has_neighbours,
         )
-        if correlation is None and not has_neighbours:
+        if correlation is not None or has_neighbours:
+            mean = filtered.mean + GUIDE_FRACTION * (guide.mean - filtered.mean)
+            filtered = filtered._replace(mean=mean)
+        if not fit_input.noise.explains_outliers:
             return filtered
-        return filtered._replace(mean=filtered.mean + GUIDE_FRACTION * (guide.mean - filtered.mean))
+        skewness = estimate_count_skewness(measured, weights, noise_variance, correlation)
+        return restore_significant_spots(
+            noise_variance, measured, filtered, weights, correlation, skewness
+        )
 
     return refine
 
