@@ -101,10 +101,19 @@ def test_unmeasured_pixels_are_never_spots():
     assert (restore(draw() + 100 * make_spot(0.8), 50.0, weights=weights).mean == 50).all()
 
 
-def test_said_limits_fall_with_the_width_of_a_spot():
-    limits = compute_spot_limits()
-    assert limits["1"] == 7
-    assert limits["1"] > limits["2"] > limits["3"]
+def test_said_limits_fall_with_the_width_of_a_spot_and_rise_with_skewness():
+    normal, skewed = compute_spot_limits(4.0, 0.0), compute_spot_limits(4.0, 1.0)
+    assert normal["1"] > normal["2"] > normal["3"] > normal["5"]
+    assert all(skewed[width] > limit for width, limit in normal.items())
+
+
+def test_a_spot_of_the_said_limit_is_found_though_a_fit_keeps_a_fifth():
+    spot = make_spot(0.8)
+    kept = 0.2 * compute_spot_limits(STD**2, 0.0)["2"] * STD
+    for factor, is_found in ((0.9, False), (1.1, True)):
+        measured = torch.full((1, 1, SIDE, SIDE), 50.0) + 5 * factor * kept * spot
+        mean = 50 + factor * kept * spot
+        assert bool((restore(measured, mean).mean != mean).any()) is is_found
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +129,7 @@ def test_single_pixels_of_twelve_sigmas_survive_a_whole_run(spotted):
     heights = result.image[20:80:20, 20:80:20] - 100
     assert heights.min() > 30
     figures = make_card(result.report).figure_line
-    assert "Weakest spot kept 7 σ (1 pixel), 3.9 σ (2 pixels)" in figures
+    assert "Weakest spot kept 8.9 σ (1 pixel), 4.9 σ (2 pixels)" in figures
 
 
 def test_no_limit_is_said_where_outliers_may_be_noise(spotted):

@@ -49,6 +49,10 @@ SPOT_WINDOW_SIDE = 9
 MAX_SPOT_FRACTION = 1e-3
 #: Rounds of search: a spot beside a stronger one appears in the second.
 SPOT_ROUNDS = 3
+#: Share of a weak spot that a fit keeps, so that the residual lacks it: 0.05 to 0.4
+#: (`benchmarks/weakest_spots.py`). Highest peak for which a limit is computed.
+FITTED_SPOT_FRACTION = 0.2
+MAX_SPOT_PEAK = 100.0
 #: Least share of a spot's weight on measured pixels.
 MIN_SPOT_COVERAGE = 0.5
 #: Largest expected count of that distribution. Beyond, its skewness is below 0.01, and differences
@@ -391,18 +395,31 @@ def restore_significant_spots(
     return Estimate(mean, (estimate.log_variance.exp() + variance).log())
 
 
-def compute_spot_limits() -> dict[str, float]:
-    """Return the weakest peak that stays, in standard deviations of white noise, by width.
+def compute_spot_limits(variance: float, gain: float) -> dict[str, float]:
+    """Return the weakest peak of a spot that stays, in standard deviations, by width.
 
-    The width is that at half of the height, in pixels. Without noise of its own, a spot is found if
-    its peak times the root of its profile's energy exceeds the significance.
+    The width is that at half of the height, in pixels. Photon noise at a spot is skewed, so a spot
+    on few photons has to be higher.
+
+    Parameters
+    ----------
+    variance, gain : float
+        Of white noise where the spot is, and its slope there.
     """
-    return {
-        f"{max(1, round(FWHM_PER_SIGMA * width))}": round(
-            significance / float((_make_spot_profile(width) ** 2).sum()), 1
+    peaks = torch.arange(0.1, MAX_SPOT_PEAK, 0.1)
+    limits = {}
+    for width, min_significance in SPOT_SIGNIFICANCES.items():
+        profile = _make_spot_profile(width)
+        energy, third_power = (float((profile**power).sum()) ** 2 for power in (2, 3))
+        significance = _compute_significance(
+            (1 - FITTED_SPOT_FRACTION) * peaks * variance**0.5 * energy,
+            torch.tensor(variance * energy),
+            torch.tensor(gain * variance * third_power),
         )
-        for width, significance in SPOT_SIGNIFICANCES.items()
-    }
+        is_found = significance >= min_significance
+        peak = float(peaks[is_found][0]) if is_found.any() else MAX_SPOT_PEAK
+        limits[f"{max(1, round(FWHM_PER_SIGMA * width))}"] = round(peak, 1)
+    return limits
 
 
 def _find_significant_spots(

@@ -127,7 +127,7 @@ def serialise_fit(
         "restarts": fit_config.restarts,
         "half_resolution": calibrated_image.calibration.half_resolution is not None,
         "refined": any(outcome.is_refined for outcome in outcomes),
-        "min_spot_snr": _find_spot_limits(calibrated_image.calibration, outcomes),
+        "min_spot_snr": _find_spot_limits(calibrated_image, outcomes),
         "finished": sum(
             outcome.has_estimate and not outcome.is_ended_by_user for outcome in outcomes
         ),
@@ -137,18 +137,31 @@ def serialise_fit(
 
 
 def _find_spot_limits(
-    calibration: Calibration, outcomes: Sequence[UnitOutcome]
+    calibrated_image: CalibratedImage, outcomes: Sequence[UnitOutcome]
 ) -> dict[str, float]:
-    """Return the weakest peak of a spot that stays, by its width; empty if that is not known."""
+    """Return the weakest peak of a spot that stays, by its width; empty if that is not known.
+
+    It holds at the median brightness of the channel where it is highest.
+    """
     from napari_dip.engine.likelihood.fidelity import compute_spot_limits
 
-    is_known = all(outcome.is_refined for outcome in outcomes) and all(
-        noise.explains_outliers
+    calibration = calibrated_image.calibration
+    varied_noise = {
+        channel: noise
         for channel, noise in enumerate(calibration.noise)
         if channel not in calibration.constant_channels
-    )
+    }
     is_white = calibration.half_resolution is None and max(calibration.blind_spot_size) == 1
-    return compute_spot_limits() if is_known and is_white else {}
+    is_known = all(outcome.is_refined for outcome in outcomes) and all(
+        noise.explains_outliers for noise in varied_noise.values()
+    )
+    limits: dict[str, float] = {}
+    for channel, noise in varied_noise.items() if is_white and is_known else ():
+        brightness = np.median(calibrated_image.stack[:, channel])
+        variance = float(compute_noise_variance(noise, brightness))
+        for width, peak in compute_spot_limits(variance, noise.gain).items():
+            limits[width] = max(limits.get(width, 0.0), peak)
+    return limits
 
 
 def summarise_residual(
