@@ -75,6 +75,7 @@ def test_a_file_of_the_users_beside_the_output_is_never_deleted(noisy, tmp_path,
     assert {path.name for path in tmp_path.iterdir()} - {"q.tif"} == expected
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals between processes")
 def test_a_run_beside_a_file_of_the_user_is_resumed_under_another_name(noisy, tmp_path):
     mine = place_user_files(tmp_path, "q.tif")

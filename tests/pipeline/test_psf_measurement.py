@@ -197,6 +197,7 @@ def test_the_width_over_the_field_is_right_within_6_percent() -> None:
     assert any("Over the field the width" in sentence for sentence in report.sentences)
 
 
+@pytest.mark.long
 def test_a_psf_that_does_not_change_is_said_to_be_enough() -> None:
     report = dip.measure_psf(make_field(make_gaussian((1.5, 1.5)), 1000, rows=6), field=True)
     assert report.field is not None
@@ -212,6 +213,7 @@ def test_beads_in_a_part_of_the_field_alone_are_refused() -> None:
     assert caught.value.reason.code == "beads-field"
 
 
+@pytest.mark.long
 def test_the_command_writes_psfs_of_the_field_that_deblur_takes_for_this_field_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,6 +58,7 @@ def make_repetition(result, **paths):
     )
 
 
+@pytest.mark.long
 def test_the_script_run_by_itself_gives_the_same_pixels(shot, tmp_path):
     result = dip.denoise(shot, seed=7, smoothing=0.05, **FEW)
     script = tmp_path / "again.py"

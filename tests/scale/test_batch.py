@@ -372,6 +372,7 @@ def test_a_files_name_is_neither_markup_nor_a_formula():
     assert row["file"].startswith("'=")
 
 
+@pytest.mark.long
 def test_a_file_of_the_users_among_the_records_is_never_replaced(tmp_path):
     tifffile.imwrite(tmp_path / "cells.tif", make_noisy(0))
     recipe = dip.make_recipe("blind-deblur", psf_size=7, preset="fast", max_iterations=2)

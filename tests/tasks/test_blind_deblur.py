@@ -105,6 +105,7 @@ def test_brightness_and_offset_do_not_change_the_width() -> None:
     assert widths[1] == pytest.approx(widths[0], rel=0.01)
 
 
+@pytest.mark.long
 def test_a_free_kernel_begins_where_the_edges_say() -> None:
     line = MotionKernel((13, 13), 8.0, 0.8)().detach()
     measurement = blur_photograph(line, noise=0.003)

@@ -90,6 +90,7 @@ def test_a_person_who_keeps_a_result_gets_it_at_once():
     assert not any("weaker noise" in event.message for event in events)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_overestimated_noise")
 def test_a_second_attempt_that_fails_leaves_the_first_result(monkeypatch):
     from napari_dip.errors import FailedError, make_refusal
@@ -110,6 +111,7 @@ def test_a_second_attempt_that_fails_leaves_the_first_result(monkeypatch):
     assert result.report["verdict"]["sentences"][0].startswith("In ")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_overestimated_noise")
 def test_an_image_in_tiles_is_restored_again_as_a_whole_one_is():
     plan = plan_for(make_noisy(), tile=128, **QUICK)

@@ -94,6 +94,7 @@ def test_the_noise_is_that_of_luminance_and_colours_together() -> None:
     assert sum(variances) == pytest.approx(36 + 16 + 9)
 
 
+@pytest.mark.long
 def test_the_methods_text_tells_of_luminance_and_colours() -> None:
     taken = make_noisy(take_camera_shot())
     report = dip.denoise(taken, axes="YXS", preset="fast", max_iterations=5).report

@@ -121,6 +121,7 @@ def test_the_way_there_and_back_ends_where_it_began():
     assert growth[0, -1, -1] == 1
 
 
+@pytest.mark.long
 def test_dark_parts_are_as_dark_as_they_are():
     truth, noisy = draw_quarters()
     dark = slice(4, SIDE // 2 - 4)

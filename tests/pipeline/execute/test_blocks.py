@@ -57,6 +57,7 @@ def test_blocks_have_the_pixels_of_a_run_in_tiles(image, pixels):
     )  # no seams where the other has none
 
 
+@pytest.mark.long
 def test_each_scheduler_gives_the_same_pixels(restored, pixels):
     assert np.array_equal(restored.compute(scheduler="threads"), pixels)
 
@@ -67,6 +68,7 @@ def test_processes_give_the_same_pixels(restored, pixels):
     assert np.array_equal(restored.compute(scheduler="processes", num_workers=2), pixels)
 
 
+@pytest.mark.long
 def test_one_block_needs_only_its_neighbours_and_progress_counts_blocks(restored, pixels):
     fitted = []
 

@@ -103,6 +103,7 @@ def test_a_stack_in_tiles_shares_the_calibration_of_the_whole(
     assert np.abs(restored_planes.image.mean((1, 2)) - whole.image.mean((1, 2))).max() < 2
 
 
+@pytest.mark.long
 def test_a_stack_in_tiles_that_was_ended_resumes_to_the_same_bytes(
     tmp_path: Path, restored_planes: Restoration
 ) -> None:

@@ -195,6 +195,7 @@ def measure_flicker(movie: np.ndarray, scenes: np.ndarray) -> float:
     return float(np.sqrt((movie - scenes).var(0).mean()))
 
 
+@pytest.mark.long
 def test_a_movie_is_steadier_and_no_less_exact_than_frame_by_frame() -> None:
     scenes = np.stack([make_truth(32) + 100] * 4)
     movie = np.stack([make_noisy(32, seed) for seed in range(4)])

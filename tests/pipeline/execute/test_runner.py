@@ -125,6 +125,7 @@ def test_the_report_holds_what_was_promised_and_is_json() -> None:
     assert json.loads(json.dumps(report, allow_nan=False))["recipe"]["restarts"] == 2
 
 
+@pytest.mark.long
 def test_repeats_are_averaged_and_their_spread_counts() -> None:
     single, other, both = run_plain(), run_plain(seed=1), restore(make_noisy(SIDE), restarts=2)
     assert both.report["iterations"] == 50

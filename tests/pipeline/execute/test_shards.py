@@ -90,6 +90,7 @@ def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
     assert read_result(tmp_path / "out") == read_result(unshared_batch / "out")
 
 
+@pytest.mark.long
 def test_a_share_that_was_ended_goes_on_where_it_was(unshared_batch, tmp_path):
     (tmp_path / "out" / "records").mkdir(parents=True)
     units = [

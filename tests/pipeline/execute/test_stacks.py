@@ -39,6 +39,7 @@ def test_every_frame_gets_clearer_though_later_ones_take_less_than_a_fifth(prior
     assert answer.report["iterations"] <= 1.5 * fit_config
 
 
+@pytest.mark.long
 def test_a_volume_is_restored_whole() -> None:
     stack = np.stack([make_noisy(32, seed) for seed in range(4)])
     _, answer = run_to_end(plan_for(stack, "ZYX", max_iterations=40), stack)

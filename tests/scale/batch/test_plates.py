@@ -174,6 +174,7 @@ def test_a_well_that_leads_elsewhere_is_refused(tmp_path, recipe, path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_plate_that_is_killed_twice_has_the_bytes_of_one_that_was_not(tmp_path, recipe):
     plate = make_plate(tmp_path / "plate.ome.zarr", "0.5")

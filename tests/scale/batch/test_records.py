@@ -102,7 +102,7 @@ def test_what_has_taken_the_place_of_what_was_learned_is_neither_followed_nor_re
     assert [step.outcome.state for step in steps if step.outcome] == [
         "waiting"
     ]  # not taken as whole
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 60  # a busy machine takes its time; a pipe never ends
 
 
 @pytest.mark.parametrize("harm", [pipe, write_huge_file])

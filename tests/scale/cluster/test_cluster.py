@@ -306,6 +306,7 @@ def test_what_workers_lack_is_said_before_anything_is_written(
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)  # eight seconds of the processor, but a busy machine takes its time
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_real_workers_listen_to_nobody_else_and_one_bad_file_costs_only_itself(
