@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from napari_dip.engine.likelihood.fidelity import SureTerm
+from napari_dip.engine.likelihood.penalties import SureTerm
 from napari_dip.engine.problem import Estimate
 
 

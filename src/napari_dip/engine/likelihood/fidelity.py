@@ -1,4 +1,4 @@
-"""Compute data fidelity under the noise model, posterior means, border detail and the SURE term.
+"""Compute data fidelity under the noise model, posterior means, and detail of borders and spots.
 
 Variances are in squared network units. The noise variance is `gain * signal + intercept`, as for a
 camera with photon noise and read noise.
@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.constants import FWHM_PER_SIGMA
-from napari_dip.engine.noise.flat_blocks import choose_block_side, cut_blocks, select_flat_blocks
 from napari_dip.engine.operators.convolution import find_fft_length
 from napari_dip.engine.problem import Estimate, Fidelity
 
@@ -38,20 +37,24 @@ MIN_PREDICTION_VARIANCE_RATIO = 0.02
 BORDER_WIDTH, BORDER_AVERAGE_LENGTH = 3, 9
 #: Least power of a smoothed line, in units of that of noise, for the line to be corrected.
 MIN_BORDER_POWER_RATIO = 2.0
-#: Spots that are looked for in the residual: their standard deviation in pixels, 0 for a single
-#: pixel, and the significance from which on they are signal, in standard deviations of the noise.
-#: With 5.0 noise comes back on four of seven FMD fields, up to -0.04 dB; with 5.5 on one, as a
-#: single pixel of 6.1 (a pulse of the detector); with these on none.
-SPOT_SIGNIFICANCES = {0.0: 7.0, 0.8: 5.5, 1.3: 5.5, 2.0: 5.5}
+#: Spots that are looked for: their standard deviation in pixels, 0 for a single pixel, and the
+#: significance above their surroundings from which on they exist, in standard deviations of the
+#: noise. Detectors have stray pulses, so single pixels need more: one of 32 photons on seven FMD
+#: crops still counts, and costs 0.03 dB.
+SPOT_SIGNIFICANCES = {0.0: 8.0, 0.8: 5.5, 1.3: 5.5, 2.0: 5.5}
+#: Significance of what the estimate lacks of such a spot.
+MIN_SPOT_RESIDUAL = 4.5
+#: Outer and inner side of the square ring whose mean is the brightness around a spot, in pixels.
+SURROUNDING_RING = (11, 7)
 #: Side in pixels of the square in which a spot is the strongest one.
 SPOT_WINDOW_SIDE = 9
 #: Largest number of spots in a round, per pixel; more are noise stronger than the model says.
 MAX_SPOT_FRACTION = 1e-3
 #: Rounds of search: a spot beside a stronger one appears in the second.
 SPOT_ROUNDS = 3
-#: Share of a weak spot that a fit keeps, so that the residual lacks it: 0.05 to 0.4
+#: Share of a weak spot that a fit keeps, so that the residual lacks it: 0.05 to 0.45
 #: (`benchmarks/weakest_spots.py`). Highest peak for which a limit is computed.
-FITTED_SPOT_FRACTION = 0.2
+FITTED_SPOT_FRACTION = 0.35
 MAX_SPOT_PEAK = 100.0
 #: Least share of a spot's weight on measured pixels.
 MIN_SPOT_COVERAGE = 0.5
@@ -360,11 +363,11 @@ def restore_significant_spots(
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None,
     skewness: Tensor,
 ) -> Estimate:
-    """Return the estimate with those spots of the residual that noise cannot explain.
+    """Return the estimate with what it lacks of spots that noise cannot explain.
 
     A network, and a filter of similar patches, take a rare spot for noise. A matched filter knows
-    better: normal noise exceeds `SPOT_SIGNIFICANCES` once in 50 million pixels. A spot is added
-    with the amplitude that the residual has.
+    better: normal noise exceeds `SPOT_SIGNIFICANCES` once in 50 million pixels. A spot is raised
+    by the amplitude that the residual has, if that is significant.
 
     Parameters
     ----------
@@ -411,13 +414,16 @@ def compute_spot_limits(variance: float, gain: float) -> dict[str, float]:
     for width, min_significance in SPOT_SIGNIFICANCES.items():
         profile = _make_spot_profile(width)
         energy, third_power = (float((profile**power).sum()) ** 2 for power in (2, 3))
-        significance = _compute_significance(
-            (1 - FITTED_SPOT_FRACTION) * peaks * variance**0.5 * energy,
-            torch.tensor(variance * energy),
-            torch.tensor(gain * variance * third_power),
+        existing, lacking = (
+            _compute_significance(
+                fraction * peaks * variance**0.5 * energy,
+                torch.tensor(variance * energy),
+                torch.tensor(gain * variance * third_power),
+            )
+            for fraction in (1.0, 1 - FITTED_SPOT_FRACTION)
         )
-        is_found = significance >= min_significance
-        peak = float(peaks[is_found][0]) if is_found.any() else MAX_SPOT_PEAK
+        is_kept = (existing >= min_significance) & (lacking >= MIN_SPOT_RESIDUAL)
+        peak = float(peaks[is_kept][0]) if is_kept.any() else MAX_SPOT_PEAK
         limits[f"{max(1, round(FWHM_PER_SIGMA * width))}"] = round(peak, 1)
     return limits
 
@@ -430,35 +436,48 @@ def _find_significant_spots(
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None,
     skewness: Tensor,
 ) -> tuple[Tensor, Tensor, int]:
-    """Return an image of the residual's spots, the variance of their error, and their number."""
-    variance = noise_variance.compute_variance(image)
-    residual = measurement - image
-    third_moment = skewness * noise_variance.gain * variance
+    """Return an image of what spots lack, the variance of its error, and the number of spots."""
+    surroundings = _average_ring(image)
     profiles = [_make_spot_profile(width).to(image) for width in SPOT_SIGNIFICANCES]
-    significances, amplitudes, errors = [], [], []
+    lacking: list[Tensor] = []
+    existing: list[Tensor] = []
+    amplitudes, errors = [], []
     for profile in profiles:
         weight = _convolve_planes(pixel_weights, profile**2)
         correlated = math.prod(
             _compute_correlation_factor(profile, lags) for lags in correlation or ((), ())
         )
-        filtered = _convolve_planes(pixel_weights * residual, profile)
-        power = correlated * _convolve_planes(pixel_weights**2 * variance, profile**2)
-        moment = _convolve_planes(pixel_weights**3 * third_moment, profile**3)
-        significance = _compute_significance(filtered, power.clamp(min=1e-30), moment)
+        for base, significances in ((surroundings, existing), (image, lacking)):
+            variance = noise_variance.compute_variance(base)
+            filtered = _convolve_planes(pixel_weights * (measurement - base), profile)
+            power = correlated * _convolve_planes(pixel_weights**2 * variance, profile**2)
+            third_moment = pixel_weights**3 * skewness * noise_variance.gain * variance
+            moment = _convolve_planes(third_moment, profile**3)
+            significances.append(_compute_significance(filtered, power.clamp(min=1e-30), moment))
         is_covered = weight >= MIN_SPOT_COVERAGE * float((profile**2).sum()) ** 2
-        significances.append(torch.where(is_covered, significance.abs(), 0))
+        lacking[-1] = torch.where(is_covered, lacking[-1], 0)
         amplitudes.append(filtered / weight.clamp(min=1e-6))
         errors.append(power / weight.clamp(min=1e-6) ** 2)
-    highest, best_profile = torch.stack(significances).max(0)
+    highest, best_profile = torch.stack(lacking).abs().max(0)
     is_peak = highest == F.max_pool2d(highest, SPOT_WINDOW_SIDE, 1, SPOT_WINDOW_SIDE // 2)
-    thresholds = torch.tensor(list(SPOT_SIGNIFICANCES.values())).to(image)
-    is_spot = is_peak & (highest > thresholds[best_profile])
-    spots, spot_variance = torch.zeros_like(image), torch.zeros_like(image)
-    for index, profile in enumerate(profiles):
-        is_chosen = (is_spot & (best_profile == index)).to(image)
-        spots += _convolve_planes(is_chosen * amplitudes[index], profile)
-        spot_variance += _convolve_planes(is_chosen * errors[index], profile**2)
-    return spots, spot_variance, int(is_spot.sum())
+    spots, spot_variance, count = torch.zeros_like(image), torch.zeros_like(image), 0
+    for index, min_significance in enumerate(SPOT_SIGNIFICANCES.values()):
+        exists = existing[index] * lacking[index].sign() > min_significance
+        is_chosen = is_peak & (best_profile == index) & (highest > MIN_SPOT_RESIDUAL) & exists
+        spots += _convolve_planes(is_chosen * amplitudes[index], profiles[index])
+        spot_variance += _convolve_planes(is_chosen * errors[index], profiles[index] ** 2)
+        count += int(is_chosen.sum())
+    return spots, spot_variance, count
+
+
+def _average_ring(image: Tensor) -> Tensor:
+    """Return the mean of the pixels in a square ring around each."""
+    outer, inner = (
+        F.avg_pool2d(image, side, 1, side // 2, count_include_pad=False)
+        for side in SURROUNDING_RING
+    )
+    outer_area, inner_area = (side**2 for side in SURROUNDING_RING)
+    return (outer_area * outer - inner_area * inner) / (outer_area - inner_area)
 
 
 def _make_spot_profile(width: float) -> Tensor:
@@ -547,44 +566,3 @@ def make_backprojection_fidelity(
         return filtered.square()
 
     return compute_loss
-
-
-class SureTerm:
-    """SURE term: twice the share of the noise that an estimate copies, measured in flat blocks.
-
-    The validation loss does not contain noise that is learned outside of the guard bands. With
-    correlated noise it may therefore fall while the network learns noise. In a flat block, the
-    measurement less a smooth surface is noise alone. Its covariance with the estimate is the term
-    that Stein's unbiased risk estimate adds to the squared residual.
-
-    On four 256 x 256 crops of FMD widefield, early stopping lost 4.5, 2.6, 0.4 and 0.1 dB of PSNR
-    without the term, and 1.1, 0.0, 0.1 and 0.1 dB with it. On white noise, validation pixels alone
-    are better.
-
-    Parameters
-    ----------
-    measurement : Tensor
-        (1, C, ..., Y, X), in network units; each plane of a volume is cut into 2-D blocks.
-
-    References
-    ----------
-    Stein, Estimation of the mean of a multivariate normal distribution, Annals of Statistics
-    9(6), 1981, doi:10.1214/aos/1176345632.
-    """
-
-    def __init__(self, measurement: Tensor) -> None:
-        self._side = choose_block_side(tuple(measurement.shape[-2:]))
-        means, residuals = cut_blocks(_split_planes(measurement), self._side)
-        self._flat_blocks = select_flat_blocks(means, residuals)
-        self._noise = residuals[self._flat_blocks]
-        self._power = self._noise.square().mean((1, 2)).clamp(min=1e-30)
-
-    def __call__(self, estimate: Estimate) -> Tensor:
-        """Return the mean over the flat blocks: 0 for a clean image, 2 for a copy of noise."""
-        residuals = cut_blocks(_split_planes(estimate.mean), self._side)[1][self._flat_blocks]
-        fraction = (residuals * self._noise).mean((1, 2)) / self._power
-        return 2 * fraction.mean()
-
-
-def _split_planes(image: Tensor) -> Tensor:
-    return image[0].reshape(-1, *image.shape[-2:])

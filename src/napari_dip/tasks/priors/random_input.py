@@ -138,11 +138,8 @@ def build_random_input_problem(fit_input: FitInput, options: PriorOptions) -> Pr
     """
     import torch
 
-    from napari_dip.engine.likelihood.fidelity import (
-        SureTerm,
-        make_gaussian_deviance,
-        make_weighted_residual,
-    )
+    from napari_dip.engine.likelihood.fidelity import make_gaussian_deviance, make_weighted_residual
+    from napari_dip.engine.likelihood.penalties import SureTerm
     from napari_dip.engine.problem import Identity, Problem, Term
 
     exposure_count = len(fit_input.measurement)
