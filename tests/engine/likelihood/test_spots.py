@@ -12,7 +12,7 @@ from napari_dip.engine.likelihood.fidelity import (
     restore_significant_spots,
 )
 from napari_dip.engine.problem import Estimate
-from napari_dip.pipeline.assess.card import make_card
+from napari_dip.pipeline.assess.card import Verdict, make_card
 
 SIDE, STD = 96, 3.0
 
@@ -142,6 +142,14 @@ def test_single_pixels_of_twelve_sigmas_survive_a_whole_run(spotted):
     assert heights.min() > 30
     figures = make_card(result.report).figure_line
     assert "Weakest spot kept 8.2 σ (1 pixel), 5 σ (2 pixels)" in figures
+
+
+def test_the_card_of_a_doubtful_result_names_no_weakest_spot(spotted):
+    report = dip.denoise(spotted, preset="instant", gain=0, read_noise=25).report
+    assert report["fit"]["min_spot_snr"]
+    card = make_card(report)
+    assert card.verdict is not Verdict.FINE
+    assert "spot" not in {figure.name for figure in card.figures}
 
 
 def test_no_limit_is_said_where_outliers_may_be_noise(spotted):

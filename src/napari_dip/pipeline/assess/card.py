@@ -182,7 +182,9 @@ def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> Resul
         headline=headline,
         warnings=tuple(displayed),
         findings=findings,
-        figures=figures,
+        figures=tuple(
+            figure for figure in figures if figure.name != "spot" or verdict is Verdict.FINE
+        ),  # what stays is not known where structure is missing
         details=tuple(sorted(others, key=lambda note: not note.is_warning)),
     )
 
