@@ -140,8 +140,11 @@ def test_single_pixels_of_twelve_sigmas_survive_a_whole_run(spotted):
     result = dip.denoise(spotted, preset="instant", prior="r2r")
     heights = result.image[20:80:20, 20:80:20] - 100
     assert heights.min() > 30
-    figures = make_card(result.report).figure_line
-    assert "Weakest spot kept 8.2 σ (1 pixel), 5 σ (2 pixels)" in figures
+    limits = result.report["fit"]["min_spot_snr"]
+    assert (limits["1"], limits["2"]) == (8.2, 5.0)
+    assert make_card({"fit": {"min_spot_snr": limits}}).figure_line.endswith(
+        "8.2 σ (1 pixel), 5 σ (2 pixels)"
+    )
 
 
 def test_the_card_of_a_doubtful_result_names_no_weakest_spot(spotted):
