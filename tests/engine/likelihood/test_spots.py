@@ -18,8 +18,8 @@ SIDE, STD = 96, 3.0
 
 
 def make_noise_variance(gain=0.0, intercept=STD**2):
-    one = torch.ones(1, 1, 1, 1)
-    return NoiseVariance(gain=gain * one, intercept=intercept * one, floor=0.01 * one)
+    unit = torch.ones(1, 1, 1, 1)
+    return NoiseVariance(gain=gain * unit, intercept=intercept * unit, floor=0.01 * unit)
 
 
 def restore(measurement, mean, noise_variance=None, weights=None, correlation=None):
@@ -52,8 +52,8 @@ def test_a_removed_spot_returns_with_its_amplitude(width, sign):
     height = 12 * STD / float(spot.square().sum().sqrt())
     measured = draw() + sign * height * spot
     added = restore(measured, 50.0).mean - 50
-    held = float((added * spot).sum() / (height * spot.square().sum()))
-    assert held == pytest.approx(sign, abs=0.25)  # three standard errors
+    fraction = float((added * spot).sum() / (height * spot.square().sum()))
+    assert fraction == pytest.approx(sign, abs=0.25)  # three standard errors
     far = (make_spot(8.0) < 0.01).float()
     assert float((added * far).abs().max()) == 0
 
