@@ -95,12 +95,13 @@ def measure(scene: Image, kind: str, width: int, preset: str) -> dict[str, Any]:
     ]
     limit = find_middle([peak for _, peak, _ in spots], [share >= 0.5 for share in held])
     said = (results[0].report["fit"].get("min_spot_snr") or {}).get(str(width))
+    is_measured = limit >= PEAKS[0]  # weaker ones were not planted
     return {
         "noise": kind,
         "width": width,
-        "limit": round(limit, 2),
+        "limit": round(limit, 2) if is_measured else None,
         "said": said,
-        "ratio": round(said / limit, 2) if said else None,
+        "ratio": round(said / limit, 2) if said and is_measured else None,
         "RMSE without spots": round(float(np.sqrt(((results[1].image - scene) ** 2).mean())), 3),
         "recall": {
             str(peak): float(
