@@ -89,11 +89,11 @@ def measure(scene: Image, kind: str, width: int, preset: str) -> dict[str, Any]:
         dip.denoise(image.astype(np.float32), preset=preset, seed=0) for image in (planted, empty)
     ]
     difference = results[0].image.astype(float) - results[1].image
-    held = [
+    kept = [
         float((difference[spot] * profile).sum() / (amplitude * (profile**2).sum()))
         for spot, _, amplitude in spots
     ]
-    limit = find_middle([peak for _, peak, _ in spots], [share >= 0.5 for share in held])
+    limit = find_middle([peak for _, peak, _ in spots], [share >= 0.5 for share in kept])
     said = (results[0].report["fit"].get("min_spot_snr") or {}).get(str(width))
     is_measured = limit >= PEAKS[0]  # weaker ones were not planted
     return {
@@ -105,7 +105,7 @@ def measure(scene: Image, kind: str, width: int, preset: str) -> dict[str, Any]:
         "RMSE without spots": round(float(np.sqrt(((results[1].image - scene) ** 2).mean())), 3),
         "recall": {
             str(peak): float(
-                np.mean([s >= 0.5 for s, (_, p, _) in zip(held, spots, strict=True) if p == peak])
+                np.mean([s >= 0.5 for s, (_, p, _) in zip(kept, spots, strict=True) if p == peak])
             )
             for peak in PEAKS
         },
