@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+import time
+
 import numpy as np
 import pytest
 
@@ -12,6 +16,7 @@ from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.scale.cluster import dask_cluster
 from napari_dip.scale.cluster.dask_cluster import run_on_cluster
 from scale.cluster.scheduler_program import start_scheduler
 
@@ -78,7 +83,14 @@ def test_what_is_refused_there_is_refused_here(address):
     assert remote_error.value.reason == local_error.value.reason
 
 
-def test_a_scheduler_that_is_not_there_is_named():
+@pytest.mark.parametrize("absent", ["tcp://127.0.0.1:1", "nonsense://here", "/nowhere/at.json"])
+def test_a_scheduler_that_is_not_there_is_named_and_its_client_ends(absent, monkeypatch):
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    monkeypatch.setattr(dask_cluster, "SCHEDULER_TIMEOUT", 2)
     with pytest.raises(RefusedError) as caught:
-        drain_generator(run_on_cluster("tcp://127.0.0.1:1", make_plan(), {"image": IMAGE}))
+        drain_generator(run_on_cluster(absent, make_plan(), {"image": IMAGE}))
     assert caught.value.reason.code == "cluster-unreachable"
+    time.sleep(0.3)  # its loop closes
+    gc.collect()
+    assert not complaints

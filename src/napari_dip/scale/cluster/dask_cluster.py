@@ -7,6 +7,7 @@ run the script that starts them, and so start further workers.
 from __future__ import annotations
 
 import ast
+import gc
 import inspect
 import logging
 import os
@@ -197,17 +198,22 @@ def join_cluster(address: str | None) -> Iterator[DaskWorkerPool | None]:
         yield None
         return
     distributed = _import_distributed()
+    if address.endswith(".json") and not _wait_for_file(Path(address)):
+        raise RefusedError("cluster-unreachable", address=address, why="there is no such file")
     location = {"scheduler_file" if address.endswith(".json") else "address": address}
     loop_runner = distributed.utils.LoopRunner()
     loop_runner.start()
     options = {"timeout": SCHEDULER_TIMEOUT, "set_as_default": False, "loop": loop_runner.loop}
+    client, why = None, "nothing answers there"
     try:
         client = distributed.Client(**location, **options)
     except (OSError, TimeoutError, ValueError, TypeError, KeyError) as error:
-        # a client that failed would leave the thread of its loop behind
+        why = describe_exception(error) if isinstance(error, OSError) else why
+    if client is None:
+        gc.collect()  # a client that failed closes itself, for which its loop has to run
+        # it would leave the thread of its loop behind
         loop_runner.loop.add_callback(loop_runner.loop.stop)
-        why = describe_exception(error) if isinstance(error, OSError) else "nothing answers there"
-        raise RefusedError("cluster-unreachable", address=address, why=why) from None
+        raise RefusedError("cluster-unreachable", address=address, why=why)
     with ExitStack() as stack:
         stack.callback(loop_runner.stop)
         stack.enter_context(client)
@@ -215,6 +221,14 @@ def join_cluster(address: str | None) -> Iterator[DaskWorkerPool | None]:
         pool_options = {"root": os.getcwd(), "fixed_count": 0, "machine": machine}
         with closing(_make_worker_pool(distributed, client, address, **pool_options)) as pool:
             yield pool
+
+
+def _wait_for_file(path: Path) -> bool:
+    """Return whether a file is there before the timeout; dask itself would wait for ever."""
+    end = time.monotonic() + SCHEDULER_TIMEOUT
+    while not (is_there := path.exists()) and time.monotonic() < end:
+        time.sleep(EXCHANGE_SECONDS)
+    return is_there
 
 
 @contextmanager
