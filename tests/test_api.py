@@ -15,6 +15,7 @@ import tifffile
 import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.errors import FAULTS, FILE_ERRORS, TYPE_ERRORS, VALUE_TOPICS
+from napari_dip.samples import MITOCHONDRIA
 
 FAST = {"preset": "fast", "max_iterations": 10, "device": "cpu"}
 
@@ -54,6 +55,12 @@ def test_the_warnings_of_a_result_are_those_of_its_report(plain_result):
     bright[:, ::3] = 255
     cut_off = dip.denoise(bright, **FAST)
     assert any("saturated" in sentence for sentence in cut_off.warnings)
+
+
+def test_the_warnings_of_a_result_name_noise_that_could_not_be_measured():
+    result = dip.denoise(tifffile.imread(MITOCHONDRIA)[0, :128, :128], **FAST)
+    noise_note = next(text for text in result.report["notes"] if "unreliable" in text)
+    assert noise_note in result.warnings
 
 
 def test_a_result_shows_itself_in_one_line_without_its_pixels(plain_result):

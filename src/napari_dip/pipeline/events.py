@@ -553,7 +553,7 @@ class Restoration:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What to know before the result is used, worst first; empty if nothing was found."""
+        """What to know before the result is used; empty if nothing was found."""
         return tuple(self.report["verdict"]["warnings"]) if "verdict" in self.report else ()
 
     def __repr__(self) -> str:

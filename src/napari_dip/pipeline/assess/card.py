@@ -125,6 +125,8 @@ class ResultCard:
     figures : tuple of CardFigure
     details : tuple of Note
         All other notes, warnings first.
+    all_warnings : tuple of Note
+        All notes that say something against the result, worst first; some are among the details.
     """
 
     verdict: Verdict
@@ -133,6 +135,7 @@ class ResultCard:
     findings: tuple[Note, ...] = ()
     figures: tuple[CardFigure, ...] = ()
     details: tuple[Note, ...] = ()
+    all_warnings: tuple[Note, ...] = ()
 
     @property
     def figure_line(self) -> str:
@@ -185,6 +188,7 @@ def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> Resul
         figures=tuple(
             figure for figure in figures if figure.name != "spot" or verdict is Verdict.FINE
         ),  # what stays is not known where structure is missing
+        all_warnings=tuple(warnings),
         details=tuple(sorted(others, key=lambda note: not note.is_warning)),
     )
 
