@@ -21,6 +21,7 @@ import numpy as np
 from scipy import ndimage
 
 import napari_dip as dip
+from napari_dip.engine.constants import FWHM_PER_SIGMA
 from shared_data import OUT, write
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ CASES = (
 )
 #: Widths of the guesses, the same along all axes.
 GUESSES = (1.0, 1.4, 2.0, 2.8)
-FWHM_PER_SIGMA = 2.3548
 
 
 def draw_filaments(shape: tuple[int, ...], distance: float, rng: np.random.Generator) -> Volume:

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.gl, pytest.mark.timeout(400)]
 
 
 def test_a_run_on_a_scheduler_is_watched_and_stopped_as_here_and_has_the_same_bytes(
-    driver, plugin_settings, npe2pm
+    driver, plugin_settings, npe2pm, monkeypatch
 ):
     from napari.settings import get_plugin_settings
     from npe2 import PluginManifest
@@ -53,6 +53,7 @@ def test_a_run_on_a_scheduler_is_watched_and_stopped_as_here_and_has_the_same_by
         driver.press(driver.dock.run_bar.discard_button)
         assert not driver.dock.is_busy and "cells denoised [3]" not in driver.names
         get_plugin_settings("napari-dip").computing.scheduler = "tcp://127.0.0.1:1"
+        monkeypatch.setattr("napari_dip.scale.cluster.dask_cluster.SCHEDULER_TIMEOUT", 2)
         driver.run()
         driver.wait_for_end()
         assert "cannot be reached" in driver.last_message

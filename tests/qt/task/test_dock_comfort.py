@@ -136,10 +136,14 @@ def test_the_time_left_stands_in_the_activity_dock(long_run):
     from napari._qt.widgets.qt_progress_bar import QtLabeledProgressBar
 
     long_run.run()
-    bars = long_run.viewer.window._qt_window.findChildren
-    long_run.wait_until(
-        lambda: any("left" in bar.description_label.text() for bar in bars(QtLabeledProgressBar))
-    )
+    window = long_run.viewer.window._qt_window
+
+    def list_texts():
+        bars = window.findChildren(QtLabeledProgressBar)
+        return [bar.description_label.text() for bar in bars]
+
+    long_run.wait_until(lambda: any("left" in text for text in list_texts()))
+    assert any("cells" in text and "left" in text for text in list_texts())
 
 
 def test_the_end_of_a_long_run_is_announced_and_that_of_a_short_one_is_not(driver, monkeypatch):

@@ -45,7 +45,6 @@ from napari_dip.qt.shell.preferences import (
     get_scheduler,
     read_preferences,
 )
-from napari_dip.scale.cluster.dask_cluster import run_on_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -346,14 +345,12 @@ def make_run_request(
     inputs = record_inputs(layer, plan.header.axes, chosen)
     scheduler = "" if autosave_target is not None else get_scheduler()
     saved = autosave_target or (None if scheduler else plan_autosave(plan, layer, chosen))
-    begin = partial(run, plan) if saved is None else partial(run_with_autosave, saved, plan)
-    begin = partial(run_on_cluster, scheduler, plan) if scheduler else begin
     spec = plan.recipe.task.spec
     return JobRequest(
         kind=spec.name,
         label=f"{spec.title} {layer.name}",
         plan=plan,
-        work=partial(run_restoration, begin),
+        work=partial(run_restoration, _choose_run(plan, saved, scheduler)),
         summary=describe_plan(plan, layer, scheduler=scheduler),
         inputs={"image": get_full_resolution(layer), **extra_inputs.read_pixels()},
         target=ResultTarget(
@@ -364,6 +361,15 @@ def make_run_request(
             plan_notes=plan.notes,
         ),
     )
+
+
+def _choose_run(plan: Plan, saved: AutosaveTarget | None, scheduler: str) -> Callable[..., Any]:
+    """Return what runs the plan: a dask cluster, or this computer, with or without saving."""
+    if scheduler:  # 50 ms that only those need who have a cluster
+        from napari_dip.scale.cluster.dask_cluster import run_on_cluster
+
+        return partial(run_on_cluster, scheduler, plan)
+    return partial(run, plan) if saved is None else partial(run_with_autosave, saved, plan)
 
 
 def make_crop_request(

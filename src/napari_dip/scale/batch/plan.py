@@ -315,14 +315,8 @@ def plan_batch(
     manifest = read_batch_manifest(folder, loaded_recipe) if resume else None
     earlier_manifest = manifest if manifest is not None and manifest.files else None
     earlier_files = earlier_manifest.files if earlier_manifest is not None else {}
-    machine = machine or detect_machine()
-    cores = (
-        threads
-        or (earlier_manifest and earlier_manifest.cores)
-        or min(machine.cores // process_count, machine.max_threads)
-    )
-    # the manifest stores the cores, so they include the limit of this environment
-    machine = replace(machine, cores=max(1, min(cores, machine.cores)), max_threads=MAX_THREADS)
+    cores = threads or (None if earlier_manifest is None else earlier_manifest.cores)
+    machine = _limit_cores(machine or detect_machine(), cores, process_count)
     network_file = (extra_paths or {}).get(NETWORK_FILE_INPUT)
     batch_network = choose_batch_network(folder, network_file, joint_training, earlier_manifest)
     jobs = tuple(
@@ -364,6 +358,15 @@ def plan_batch(
         folder, sum(4 * prod(plan.result_shape) for plan in find_remaining_plans(plan).values())
     )
     return plan
+
+
+def _limit_cores(machine: Machine, cores: int | None, process_count: int) -> Machine:
+    """Return the machine with the cores of one fit.
+
+    The manifest stores them, so they include the limit of this environment.
+    """
+    cores = cores or min(machine.cores // process_count, machine.max_threads)
+    return replace(machine, cores=max(1, min(cores, machine.cores)), max_threads=MAX_THREADS)
 
 
 def _list_inputs(inputs: object) -> list[str | os.PathLike[str]]:
