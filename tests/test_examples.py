@@ -32,7 +32,7 @@ def test_there_are_ten_scripts_of_at_most_fifteen_lines() -> None:
     assert {path.name for path in SCRIPTS if len(path.read_text().splitlines()) > 15} == set()
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_an_example_runs(path: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     if "import xarray" in path.read_text(encoding="utf-8"):
@@ -42,7 +42,7 @@ def test_an_example_runs(path: Path, tmp_path: Path, monkeypatch: Any, capsys: A
     assert capsys.readouterr().out.strip()
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_in_a_kernel(path: Path, tmp_path: Path) -> None:
     from jupyter_client.manager import start_new_kernel
@@ -89,7 +89,20 @@ def test_each_public_function_has_an_example() -> None:
     assert {name for name in functions if not EXAMPLES.get(name)} == set()
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+#: Examples that take seconds.
+LONG_EXAMPLES = {
+    "batch", "blind_deblur", "explore.features", "explore.impedance", "invert_features",
+    "measure_psf", "restore_blocks",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name in LONG_EXAMPLES else [])
+        for name in EXAMPLES
+    ],
+)
 def test_the_example_of_a_docstring_gives_what_it_says(
     name: str, tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -223,6 +223,7 @@ def link_distribution(name: str, folder: Path) -> None:
             (folder / top).symlink_to(source, target_is_directory=source.is_dir())
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
 def test_the_command_line_works_where_no_qt_library_is_installed(headless, tmp_path):
     pip = (sys.executable, "-m", "pip", "--python", headless, "list", "--format", "json")
@@ -252,6 +253,7 @@ def test_a_dock_says_which_extra_is_missing(headless, tmp_path):
     assert message in done.stderr
 
 
+@pytest.mark.long
 def test_the_plugin_works_from_an_installed_sdist(built_files, tmp_path):
     sdist = next(built_files.glob("*.tar.gz"))
     pip_install("--target", tmp_path, sdist, where=tmp_path)

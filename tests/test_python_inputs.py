@@ -95,6 +95,7 @@ def test_dask_blocks_that_fail_or_lie_in_tiles_are_refused(change: Any, code: st
     assert read_refusal_code(lambda: list(run(plan, {"image": image}))) == code
 
 
+@pytest.mark.long
 def test_an_honest_dask_array_gives_the_pixels_of_its_array_whole_and_in_tiles() -> None:
     image = np.resize(make_noisy(SIDE), (160, 160))
     plan = plan_for(image, tile=128, max_iterations=1)
@@ -107,6 +108,7 @@ def test_an_honest_dask_array_gives_the_pixels_of_its_array_whole_and_in_tiles()
     assert np.array_equal(whole.image, dip.denoise(make_noisy(SIDE), **SETTINGS).image)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("axes", [("Y", "X"), ["y", "x"], "yx"])
 def test_axes_may_be_a_sequence_of_letters(tmp_path: Path, axes: Any) -> None:
     assert dip.denoise(make_noisy(SIDE), axes=axes, **SETTINGS).report["axes"] == "YX"

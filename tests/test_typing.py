@@ -33,6 +33,7 @@ def test_there_are_sixty_calls_of_each_kind() -> None:
     assert count_calls(RIGHT) >= 60
 
 
+@pytest.mark.long
 def test_mypy_flags_each_wrong_call_and_no_right_one() -> None:
     command = [sys.executable, "-m", "mypy", "--strict", "--output", "json"]
     command += [str(WRONG), str(RIGHT)]

@@ -143,6 +143,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal")
 def test_a_batch_with_one_network_killed_at_any_moment_resumes_to_the_same_bytes(series, capsys):
     moment = random.Random().randrange(2, 50)

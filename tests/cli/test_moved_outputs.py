@@ -92,7 +92,7 @@ def test_a_folder_that_becomes_a_link_meanwhile_is_not_written_through(noisy, tm
     assert json.loads((tmp_path / "r.json").read_text())["task"] == "denoise"  # lost neither
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["link", "file", "folder"])
 def test_a_result_of_a_batch_that_becomes_something_else_is_not_written_through(
     noisy, tmp_path, kind

@@ -164,6 +164,7 @@ def test_a_pipe_gets_plain_lines_with_iteration_loss_and_time(noisy, tmp_path):
     assert "validation loss" in line and "left" in line
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no terminals of this kind")
 def test_a_terminal_gets_a_bar(noisy, tmp_path):
     import pty

@@ -49,7 +49,7 @@ def run_in_shell(folder, line: str, **env: str) -> tuple[int, str, str]:
     return answer.returncode, answer.stdout, answer.stderr
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.long
 @pytest.mark.parametrize("streams", STREAMS)
 def test_a_result_is_kept_and_the_run_counts_as_done_whatever_can_be_printed(streams, folder):
     code, out, _ = run_in_shell(

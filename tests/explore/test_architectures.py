@@ -205,6 +205,7 @@ def test_what_no_network_can_be_is_refused_with_what_there_is(name):
         find_architecture("network", name, architectures)
 
 
+@pytest.mark.long
 def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(
     comparison, tmp_path
 ):

@@ -33,6 +33,7 @@ def keep_when(steps, switch, when):
             switch[0] = Control.KEEP
 
 
+@pytest.mark.long
 def test_impedance_keeps_the_energies_of_all_targets_so_far(tmp_path):
     subject, switch = make_experiment_setup(load_image(), **SETTINGS), [Control.GO]
     steps = explore_impedance(subject, poll_control=lambda: switch[0])

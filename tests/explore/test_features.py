@@ -32,6 +32,7 @@ def inversion(network):
     return explore.features(load_coins(), network, layers="body.1", max_iterations=12, device="cpu")
 
 
+@pytest.mark.long
 def test_each_layer_has_a_row_with_three_priors(inversion, tmp_path):
     page = inversion.save(tmp_path)
     rows = list(csv.DictReader((tmp_path / "features.csv").read_text().splitlines()))
@@ -50,6 +51,7 @@ def test_each_layer_has_a_row_with_three_priors(inversion, tmp_path):
     assert json.loads((tmp_path / "features.json").read_text())["recipe"]["layers"] == ["body.1"]
 
 
+@pytest.mark.long
 def test_the_correlation_is_that_of_the_image_with_what_was_looked_at(inversion):
     for cell in inversion.rows[0]:
         wanted = np.corrcoef(cell.image.ravel(), load_coins().ravel())[0, 1]

@@ -130,6 +130,7 @@ def test_the_ratio_has_settled_where_its_average_no_longer_changes():
     assert find_ratio_stop(np.arange(60.0), window=5) == 0
 
 
+@pytest.mark.long
 def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(result, tmp_path):
     page = result.save(tmp_path / "out")
     rows = read_table(tmp_path / "out" / "bands.csv")
@@ -157,6 +158,7 @@ def fit_noise(network):
         return [event.loss for event in iter_fit(noise, subject, poll_control=lambda: Control.GO)]
 
 
+@pytest.mark.long
 def test_bounded_layers_hold_noise_back_that_free_ones_learn():
     free, bounded = (fit_noise(name)[-1] for name in ("preset", "decoder+lipschitz-1"))
     assert free < 0.5 and bounded > 0.85

@@ -30,12 +30,14 @@ def run_faults(out: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_arrays_and_small_problems_are_restored_rightly_or_refused(tmp_path):
     output = run_faults(tmp_path, "--only", "properties", "--only", "numerics")
     assert "properties: 15 trials, 0 failed" in output
     assert "numerics: 10 trials, 0 failed" in output
 
 
+@pytest.mark.long
 @linux
 def test_hostile_files_are_refused_in_little_memory(tmp_path):
     quick = ["TIFF that claims", "OME-TIFF whose", "recipe of 8 GB", "list of a batch"]

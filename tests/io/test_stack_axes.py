@@ -39,7 +39,7 @@ def compute_means(image: np.ndarray, axes: str) -> np.ndarray:
     return image.mean((axes.index("Y"), axes.index("X")), dtype=np.float64)
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("stacks", ["planes", "volume"])
 @pytest.mark.parametrize("axes", ORDERS)
 def test_each_plane_comes_back_where_it_was(axes: str, stacks: str) -> None:
@@ -53,13 +53,14 @@ def test_each_plane_comes_back_where_it_was(axes: str, stacks: str) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_volume_keeps_the_order_of_its_planes() -> None:
     image = draw_planes("ZYX")
     result = dip.denoise(image, axes="ZYX", **{**FAST, "max_iterations": 60})
     assert (np.diff(compute_means(result.image, "ZYX")) > 20).all()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("axes", ["CYX", "TYX", "ZCYX", "TZYX"])
 def test_the_command_line_and_python_make_the_same_pixels(
     axes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

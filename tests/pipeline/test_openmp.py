@@ -80,6 +80,7 @@ def test_who_says_how_threads_wait_is_left_alone(policy: dict[str, str]) -> None
     assert before == within == after
 
 
+@pytest.mark.long
 def test_measuring_noise_first_leaves_no_threads_that_spin() -> None:
     script = (
         "import os, sys, numpy as np, napari_dip as dip\n"

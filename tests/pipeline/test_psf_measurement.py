@@ -53,6 +53,7 @@ def test_the_width_of_a_gaussian_is_known_before() -> None:
     np.testing.assert_allclose(measure_fwhm(make_gaussian((1.4, 2.0))), [3.297, 4.710], rtol=1e-3)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("sigmas", [(1.3, 1.8), (1.5, 1.3, 1.3)])
 def test_widths_are_right_within_3_percent_and_within_their_errors(
     sigmas: tuple[float, ...],
@@ -67,12 +68,14 @@ def test_widths_are_right_within_3_percent_and_within_their_errors(
     assert report.psf.argmax() == report.psf.size // 2
 
 
+@pytest.mark.long
 def test_the_error_grows_with_the_noise() -> None:
     psf = make_gaussian((1.5, 1.5))
     errors = [max(dip.measure_psf(make_field(psf, peak)).fwhm_error) for peak in (2000, 60)]
     assert errors[1] > 2 * errors[0]
 
 
+@pytest.mark.long
 def test_the_shape_of_a_lopsided_psf_is_kept() -> None:
     psf = make_gaussian((1.5, 1.5), 7)
     psf += 0.5 * np.roll(psf, 3, axis=1)
@@ -103,6 +106,7 @@ def test_hot_pixels_are_no_beads() -> None:
     assert caught.value.reason.code == "beads-none"
 
 
+@pytest.mark.long
 def test_the_size_of_the_beads_is_taken_out() -> None:
     psf = make_gaussian((1.5, 1.5), 6)
     grid = np.linspace(-4, 4, 81)
@@ -117,6 +121,7 @@ def test_the_size_of_the_beads_is_taken_out() -> None:
     np.testing.assert_allclose(corrected.fwhm, true, rtol=0.04)
 
 
+@pytest.mark.long
 def test_a_microscope_to_compare_with_is_computed_on_the_same_pixels() -> None:
     optics = {"model": "widefield", "na": 0.8, "wavelength": 520, "pixel_size": 100}
     image = make_field(make_gaussian((1.4, 1.4)), peak=400)
@@ -186,6 +191,7 @@ def make_widening_field(count: int = 9, side: int = 384, seed: int = 0) -> np.nd
     return np.asarray(noisy, np.float32)
 
 
+@pytest.mark.long
 def test_the_width_over_the_field_is_right_within_6_percent() -> None:
     report = dip.measure_psf(make_widening_field(), field=True)
     assert report.field is not None

@@ -259,6 +259,7 @@ def test_a_record_counts_only_if_a_table_can_be_made_of_it(folder):
     assert counted > 100
 
 
+@pytest.mark.long
 def test_an_unfinished_run_is_offered_or_passed_over_whatever_its_files_hold(tmp_path):
     run = tmp_path / "run-1"
     run.mkdir()

@@ -135,7 +135,7 @@ def test_further_images_come_along(shot, tmp_path, monkeypatch):
     np.testing.assert_array_equal(tifffile.imread("cells inpainted.tif"), result.image)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("prior", "polls"),
     [("r2r", 29), ("r2r", 12), ("blind-spot", 27), ("random-input", 27)],
@@ -304,7 +304,7 @@ def test_every_paper_that_no_sentence_cites_has_its_part_named():
         ("super-resolve", {"prior": "random-input"}, {}),
         ("deblur", {"gaussian_sigma": 1.0}, {}),
         ("deblur", {"gaussian_sigma": 1.0, "initial_estimate": "none"}, {}),
-        ("blind-deblur", {"psf_size": 7}, {}),
+        pytest.param("blind-deblur", {"psf_size": 7}, {}, marks=pytest.mark.long),
         ("blind-deblur", {"psf_size": 7, "blur": "free"}, {}),
         ("inpaint", {}, {"mask": -1}),
     ],

@@ -99,7 +99,7 @@ def test_what_a_program_has_set_of_torch_changes_no_pixels_and_stays(
     assert len(states) > 3
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["autocast", "no gradients", "double", "default device"])
 def test_noise_and_experiments_do_not_depend_on_it_either(name: str) -> None:
     def list_results() -> Any:

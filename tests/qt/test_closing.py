@@ -80,6 +80,7 @@ def test_a_closed_dock_no_longer_listens_to_the_viewer(driver, noisy):
     viewer.layers.clear()
 
 
+@pytest.mark.long
 def test_hiding_the_dock_does_not_stop_the_run(long_run):
     long_run.run()
     long_run.wait_for_fit()

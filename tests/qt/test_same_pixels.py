@@ -116,6 +116,7 @@ def keep_by_answer(image, recipe, iteration):
     )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("prior", ["r2r", "blind-spot", "random-input"])
 def test_stop_and_keep_gives_the_same_bytes_from_dock_loop_and_answer(
     driver, noisy, tmp_path, monkeypatch, prior

@@ -119,6 +119,7 @@ def test_a_free_kernel_begins_where_the_edges_say() -> None:
     torch.testing.assert_close(learned["psf"], guess, atol=0.02, rtol=0)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("kernel", "parameter"),
     [
@@ -140,6 +141,7 @@ def test_the_kind_of_blur_is_chosen_by_the_spectrum(kernel, parameter) -> None:
     assert set(learned) - {"psf", "angle"} == ({parameter} if parameter else set())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("blur", ["auto", "free"])
 def test_a_kernel_may_be_as_large_as_the_image(blur: str) -> None:
     image = np.random.default_rng(0).poisson(90, (32, 32))
@@ -163,6 +165,7 @@ def test_the_kernels_network_begins_at_the_logits_it_is_given() -> None:
     torch.testing.assert_close(network(), start)
 
 
+@pytest.mark.long
 def test_the_object_is_larger_than_the_frame_and_cut_to_it() -> None:
     task = BlindDeblur(psf_size=7)
     measurement = blur_photograph(GaussianKernel((7, 7), 1.0)(), side=48)
@@ -177,6 +180,7 @@ def test_the_object_is_larger_than_the_frame_and_cut_to_it() -> None:
     assert problem.terms[0].operator(whole.mean).shape == measurement.shape
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("width", "side"), [(7, 7), (8, 9)])
 def test_an_even_width_counts_as_the_next_odd_one(width: int, side: int) -> None:
     measurement = blur_photograph(GaussianKernel((7, 7), 1.0)(), side=48)
@@ -204,6 +208,7 @@ def test_image_and_psf_come_back(blur: str) -> None:
     assert len(notes) == 1
 
 
+@pytest.mark.long
 def test_restarts_give_one_psf_and_separate_channels_one_each() -> None:
     assert restore_small(restarts=2).learned_parameters["psf"].sum() == pytest.approx(1, abs=1e-5)
     image = 255 * blur_photograph(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()

@@ -64,6 +64,7 @@ def test_brightness_and_offset_do_not_change_the_widths() -> None:
     assert others == pytest.approx(widths, rel=0.02)
 
 
+@pytest.mark.long
 def test_a_run_from_the_command_line_says_both_widths(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,6 +66,7 @@ def deblur_error(psf: np.ndarray, image: np.ndarray, truth: np.ndarray) -> float
     return float(np.sqrt(np.mean((np.asarray(result.image) - truth) ** 2)))
 
 
+@pytest.mark.long
 def test_all_psfs_are_nearer_to_the_truth_than_each_of_them_alone() -> None:
     image, truth = blur_scene()
     psfs = make_psfs()

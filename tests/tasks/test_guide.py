@@ -170,6 +170,7 @@ def test_a_shift_too_far_to_believe_in_is_left_alone() -> None:
     assert note.code == "guide-far"
 
 
+@pytest.mark.long
 def test_a_guide_that_shows_the_structure_is_of_use() -> None:
     guided = dip.guide(make_noisy(), make_truth(), preset="fast", max_iterations=60, device="cpu")
     alone = dip.denoise(make_noisy(), preset="fast", max_iterations=60, device="cpu")
@@ -255,6 +256,7 @@ def make_stack(seed: int) -> npt.NDArray[np.float64]:
     return gaussian(np.abs(gaussian(noise, (1, 2, 2))) < 0.01, (0, 0.7, 0.7))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("axes", "iterations"), [("TYX", 60), pytest.param("ZYX", 200, marks=pytest.mark.long)]
 )

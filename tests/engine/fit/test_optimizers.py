@@ -87,6 +87,7 @@ def test_a_layer_with_three_dimensional_kernels_learns_by_muon() -> None:
     assert float(weight.detach().square().mean().sqrt()) == pytest.approx(expected, rel=0.3)
 
 
+@pytest.mark.long
 def test_no_optimiser_loads_torchs_compiler_or_leaves_anything_of_it(tmp_path) -> None:
     """Which takes more than a second and makes a folder that others on the machine can foresee."""
     script = (

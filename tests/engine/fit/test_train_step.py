@@ -60,7 +60,7 @@ def test_weights_gradients_and_answers_stay_in_single_precision() -> None:
     assert 0 < float(difference) < 0.02  # it was computed with 8 bits of mantissa
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("prior", ["r2r", "blind-spot"])
 def test_half_precision_learns_the_same_image(prior: str, monkeypatch: pytest.MonkeyPatch) -> None:
     y, x = np.mgrid[:64, :64]

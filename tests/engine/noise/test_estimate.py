@@ -37,6 +37,7 @@ def test_white_noise_asks_for_single_pixels(name: str) -> None:
     assert measure_blind_spot(add_noise(name, (0, 0), 20)) == (1, 1)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", IMAGES)
 def test_noise_along_the_scan_line_asks_for_blocks_along_it(name: str) -> None:
     height, width = measure_blind_spot(add_noise(name, (0, 0.7), 20))
@@ -44,6 +45,7 @@ def test_noise_along_the_scan_line_asks_for_blocks_along_it(name: str) -> None:
     assert width in (3, 5, 7)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", IMAGES)
 def test_isotropic_noise_asks_for_square_blocks(name: str) -> None:
     block = measure_blind_spot(add_noise(name, (0.75, 0.75), 20))
@@ -51,6 +53,7 @@ def test_isotropic_noise_asks_for_square_blocks(name: str) -> None:
     assert max(block) <= 7
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["camera", "cell", "moon"])
 def test_what_the_image_itself_repeats_hardly_widens_the_block(name: str) -> None:
     # a lag of 0.4 and next to nothing beyond: 3 x 3, and images add 0.1 to every lag
@@ -204,6 +207,7 @@ def test_the_noise_of_clipped_images_with_sharp_edges_is_measured(
     assert measure_blind_spot(clipped) == (1, 1)
 
 
+@pytest.mark.long
 def test_a_slope_within_its_error_is_not_believed() -> None:
     """Even noise, seen in 60 small images: a slope is believed in one of ten at most."""
     rng = np.random.default_rng(0)

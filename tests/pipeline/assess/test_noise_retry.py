@@ -53,6 +53,7 @@ def test_a_good_result_is_not_restored_again():
     assert not any("restored again" in note for note in result.report["notes"])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_overestimated_noise")
 def test_noise_measured_far_too_strong_is_reduced():
     result = dip.denoise(make_noisy(), **QUICK)
@@ -68,6 +69,7 @@ def test_noise_that_the_user_enters_is_never_changed():
     assert not any("restored again" in note for note in result.report["notes"])
 
 
+@pytest.mark.long
 def test_fixed_noise_that_has_drawn_no_detail_yet_is_not_run_again():
     result = dip.denoise(make_noisy(), **{**QUICK, "max_iterations": 20}, prior="random-input")
     assert result.failure_score > 1

@@ -196,6 +196,7 @@ def test_warnings_come_first_and_all_of_it_is_plain_json():
     assert verdict["bounds"]["bias"] == 0.005
 
 
+@pytest.mark.long
 def test_a_curved_background_does_not_make_a_good_residual_look_correlated():
     y, x = np.mgrid[:64, :64]
     curved = 200 + 2.0 * x + 60 * np.cos(y / 25)

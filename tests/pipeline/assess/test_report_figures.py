@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
+import pytest
 
 from napari_dip.pipeline.assess.report_figures import plot_before_after, plot_overview
 
@@ -25,6 +26,7 @@ sys.stdout.buffer.write(plot_overview(plane, plane, [(1, 0.5), (2, 0.4)], 2))
 """
 
 
+@pytest.mark.long
 def test_a_matplotlibrc_in_the_current_folder_changes_no_drawing(tmp_path: Path) -> None:
     plane = np.arange(1600.0).reshape(40, 40)
     ours = plot_before_after(plane, plane) + plot_overview(plane, plane, [(1, 0.5), (2, 0.4)], 2)

@@ -73,6 +73,7 @@ def test_residuals_far_apart_tell_texture_from_noise() -> None:
     )
 
 
+@pytest.mark.long
 def test_a_camera_image_gains_and_the_result_says_so() -> None:
     taken = make_noisy(take_camera_shot())
     result = dip.denoise(taken, axes="YXS", preset="fast", max_iterations=60)
@@ -83,6 +84,7 @@ def test_a_camera_image_gains_and_the_result_says_so() -> None:
     assert any("colour camera" in note for note in result.report["notes"])
 
 
+@pytest.mark.long
 def test_what_the_user_knows_of_the_noise_goes_first() -> None:
     taken = make_noisy(take_camera_shot())
     result = dip.denoise(taken, axes="YXS", preset="fast", max_iterations=5, read_noise=6, gain=0)

@@ -205,6 +205,7 @@ def undo_correction(noise_estimate: NoiseEstimate, signal: np.ndarray) -> np.nda
     return np.interp(signal, table.signals, table.means)
 
 
+@pytest.mark.long
 def test_one_more_saturated_pixel_changes_a_correction_by_as_much_as_one_pixel_can():
     for seed in range(100):
         truth, measured, noise = draw_case(seed)

@@ -27,6 +27,7 @@ def measure_error(image: np.ndarray) -> float:
     return float(((image - draw_truth(*image.shape)) ** 2).mean())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_an_oversampled_image_keeps_its_size_and_says_how_it_was_fitted(prior: str) -> None:
     result = dip.denoise(make_noisy(), prior=prior, **QUICK)
@@ -40,13 +41,14 @@ def test_fitting_half_the_pixels_takes_the_noise_away() -> None:
     assert measure_error(result.image) < 0.4 * measure_error(make_noisy())
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("settings", [{"read_noise": 20.0}, {"gain": 0.0}])
 def test_what_the_user_says_of_pixels_is_said_of_those_of_the_image(settings: dict) -> None:
     result = dip.denoise(make_noisy(), **QUICK, **settings)
     assert NOTES["half-resolution"] not in result.report["notes"]
 
 
+@pytest.mark.long
 def test_white_noise_is_fitted_as_it_is() -> None:
     white = draw_truth(96, 97) + np.random.default_rng(1).normal(0, 20, (96, 97))
     assert (

@@ -39,7 +39,7 @@ def usual_psnr() -> float:
     )
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("value", [65535.0, 1e6, -1e6])
 def test_one_wild_pixel_costs_the_others_nothing_and_comes_back_as_it_was(value, usual_psnr):
     result = dip.denoise(spoil_pixels(value), preset="fast", max_iterations=40)
@@ -49,6 +49,7 @@ def test_one_wild_pixel_costs_the_others_nothing_and_comes_back_as_it_was(value,
     assert any("far outside the range of all others: 1" in note for note in result.report["notes"])
 
 
+@pytest.mark.long
 def test_three_wild_pixels_in_a_row_cost_the_others_nothing(usual_psnr):
     places = [(40, 49), (40, 50), (40, 51)]
     result = dip.denoise(spoil_pixels(1e6, places), preset="fast", max_iterations=40)

@@ -55,6 +55,7 @@ def test_a_trial_on_all_of_an_image_gives_the_pixels_of_a_run(image):
     assert preview.image.tobytes() == whole.image.tobytes()
 
 
+@pytest.mark.long
 def test_a_crop_preview_uses_the_noise_of_the_whole_image_and_names_its_region(image):
     pixels = image.astype(np.float32)
     pixels[:, 64:] += np.random.default_rng(0).normal(0, 40, (128, 64)).astype(np.float32)

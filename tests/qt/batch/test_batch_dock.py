@@ -434,6 +434,7 @@ def test_a_result_of_joint_training_says_how_it_is_repeated(scene):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["dropped", "typed", "chosen"])
 def test_a_plate_is_restored_to_a_plate(bench, scene, tmp_path, monkeypatch, how):
     pytest.importorskip("zarr")

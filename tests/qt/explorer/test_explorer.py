@@ -81,6 +81,7 @@ def bench(make_napari_viewer, qtbot):
     bench.viewer = bench.dock = None  # pytest holds on to it until after the leak check
 
 
+@pytest.mark.long
 @pytest.mark.gl
 def test_impedance_is_drawn_while_it_runs_and_its_report_saved_and_opened(
     bench, tmp_path, monkeypatch

@@ -21,6 +21,7 @@ def buttons(form, name):
     return {action.toolTip(): action for action in form.widgets[name].native.actions()}
 
 
+@pytest.mark.long
 def test_the_button_lists_the_layers_and_writes_the_chosen_one(form, qtbot, tmp_path):
     form.widgets["network"].value = str(
         write_archive(tmp_path / "net.pt2", make_entries(*make_small_program()))

@@ -227,6 +227,7 @@ def test_a_region_is_merged_into_the_latest_result_and_can_be_undone(large_image
     assert (result.data != earlier).any() and "Remove previews" in trying.remove_button.text()
 
 
+@pytest.mark.long
 def test_a_region_without_a_result_is_merged_into_a_copy_of_the_image(large_image):
     trying, viewer = large_image.dock.crop_preview, large_image.viewer
     draw_rectangle(large_image, 40, 48, 80, 88)

@@ -84,6 +84,7 @@ def test_measure_makes_a_psf_of_the_beads_and_chooses_it_for_the_run(deblur_driv
     assert "cells deblurred" in deblur_driver.names
 
 
+@pytest.mark.long
 def test_psfs_that_change_over_the_field_become_a_layer_that_a_run_takes(deblur_driver):
     section = deblur_driver.dock.psf_section
     expand(deblur_driver, section)

@@ -23,7 +23,7 @@ def second_image(noisy):
     return np.ascontiguousarray(noisy[::-1, ::-1])
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("small", [False, True], ids=["same threads", "other threads"])
 def test_runs_started_together_in_threads_equal_lone_runs(noisy, second_image, small):
     """The number of threads is one setting of the whole process, and part of the pixels."""

@@ -210,6 +210,7 @@ def test_a_guide_of_another_size_is_refused_before_anything_runs(open_dock):
     assert "small" in driver.dock.plan_label.text()
 
 
+@pytest.mark.long
 def test_a_blind_deblurring_gives_the_psf_as_a_second_layer(open_dock):
     driver = open_dock("blind-deblur")
     run_and_get_result(driver, "cells deblurred blindly")

@@ -99,6 +99,7 @@ def read_tree(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_a_plate_becomes_a_plate_with_all_its_fields(tmp_path, recipe, version):
     plate = make_plate(tmp_path / "plate.ome.zarr", version, rows="A", columns="12")

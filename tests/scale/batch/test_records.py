@@ -84,7 +84,7 @@ def write_huge_file(place: Path) -> None:
         file.truncate(2**40)  # takes no room on the disk
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("harm", [pipe, link, write_huge_file])
 def test_what_has_taken_the_place_of_what_was_learned_is_neither_followed_nor_read(
     finished_batch, harm

@@ -141,7 +141,7 @@ def test_the_methods_text_and_the_script_name_the_network(finished_series):
     assert 'network_file="series.network"' in script and digest in script
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("polls", [4, 12, 20, 40])
 def test_a_batch_that_is_ended_anywhere_resumes_to_the_same_bytes(finished_series, tmp_path, polls):
     remaining = [polls]

@@ -97,7 +97,7 @@ def test_a_pixel_counts_by_the_usual_variance_as_a_share_of_its_own() -> None:
     assert trust[..., 3, 3] == 0.25 and trust[..., 0, 0] == 1
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("prior", ["r2r", "blind-spot"])
 def test_hot_pixels_and_those_around_them_are_restored_better_with_a_noise_map(prior: str) -> None:
     settings = {"preset": "fast", "prior": prior, "max_iterations": 80}
