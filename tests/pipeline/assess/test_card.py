@@ -18,6 +18,8 @@ FACTS = {
     "most": "0.1",
     "share": 0.3,
     "side": 16,
+    "darker_share": 0.2,
+    "brighter_share": 0.1,
     "period": 2.0,
     "brighter": True,
     "weak": False,

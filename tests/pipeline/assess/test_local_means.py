@@ -21,7 +21,8 @@ def make_noise(seed: int, blur: float = 0.0, shape=(SIDE, SIDE)) -> np.ndarray:
 
 
 def measure(residual: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, int]:
-    return measure_biased_areas(residual, np.zeros_like(residual), mask)
+    biased, _, count = measure_biased_areas(residual, np.zeros_like(residual), mask)
+    return biased, count
 
 
 @pytest.mark.parametrize("blur", [0.0, 0.7, 1.2])
@@ -40,6 +41,14 @@ def test_a_quarter_that_is_brighter_by_as_much_as_the_noise_is_far(blur):
     assert far > compute_biased_limit(parts)
 
 
+@pytest.mark.parametrize(("sign", "darker"), [(1, 0.25), (-1, 0.0)])
+def test_an_area_where_the_residual_has_light_left_is_darker_in_the_result(sign, darker):
+    residual = 0.1 * make_noise(0)
+    residual[: SIDE // 2, : SIDE // 2] += sign
+    biased, share, _ = measure_biased_areas(residual, np.zeros_like(residual), None)
+    assert (biased, share) == (0.25, darker)
+
+
 def test_parts_with_a_hole_do_not_count():
     residual, mask = make_noise(0), np.ones((SIDE, SIDE), bool)
     mask[5, :64] = False
@@ -52,7 +61,7 @@ def test_parts_with_a_hole_do_not_count():
 def test_areas_without_a_photon_are_not_far_from_a_dim_result():
     light = np.full((SIDE, SIDE), 0.01)
     counts = np.random.default_rng(0).poisson(light).astype(float)
-    far, parts = measure_biased_areas(counts - light, light, None)
+    far, _, parts = measure_biased_areas(counts - light, light, None)
     assert far <= compute_biased_limit(parts)
     too_bright = light + 0.03
     assert measure_biased_areas(counts - too_bright, too_bright, None)[0] > 0.5
@@ -66,12 +75,20 @@ def test_small_images_are_not_checked():
 def test_a_result_far_from_its_input_is_said_first_and_not_to_be_used():
     metrics = ResultMetrics(
         residual=ResidualMetrics(
-            excess=0.0, noise_ratio=1.0, pixel_count=SIDE**2, biased_fraction=0.3, area_count=64
+            excess=0.0,
+            noise_ratio=1.0,
+            pixel_count=SIDE**2,
+            biased_fraction=0.3,
+            darker_fraction=0.2,
+            area_count=64,
         ),
         bias=0.0,
     )
     notes = assess_quality(metrics, [make_note("text", text="The fit of frame 2 was ended early.")])
-    assert notes["sentences"][0].startswith("In 30% of the parts of 16 × 16 pixels the brightness")
+    assert notes["sentences"][0].startswith(
+        "In 30% of the parts of 16 × 16 pixels the brightness is not that of the input: 20% are "
+        "too dark, 10% too bright."
+    )
     good = ResultMetrics(
         residual=ResidualMetrics(
             excess=0.0, noise_ratio=1.0, pixel_count=SIDE**2, biased_fraction=0.03, area_count=64

@@ -308,8 +308,8 @@ def measure_biased_areas(
     residual: npt.NDArray[np.floating],
     prediction: npt.NDArray[np.floating],
     measured_mask: BoolArray | None,
-) -> tuple[float, int]:
-    """Return the share of areas of a residual with a biased mean, and the number of areas.
+) -> tuple[float, float, int]:
+    """Return the share of areas with a biased mean, that of darker ones, and the number of areas.
 
     Parameters
     ----------
@@ -341,13 +341,14 @@ def measure_biased_areas(
             compute_sub_area_means(measured_mask.astype(np.float32)).min(1, initial=1.0) == 1
         ]
     if not len(means):
-        return 0.0, 0
+        return 0.0, 0.0, 0
     min_error = _find_event(residual + prediction) / LOCAL_AREA_SIDE**2
     standard_errors = np.maximum(
         means.std(1, ddof=1) / SUB_AREAS_PER_SIDE, max(min_error, float(np.finfo(np.float32).tiny))
     )
-    is_biased = np.abs(means.mean(1)) > BIAS_STANDARD_ERRORS * standard_errors
-    return float(is_biased.mean()), len(means)
+    bias = means.mean(1) / standard_errors
+    is_biased = np.abs(bias) > BIAS_STANDARD_ERRORS
+    return float(is_biased.mean()), float((is_biased & (bias > 0)).mean()), len(means)
 
 
 def _find_event(measured: npt.NDArray[np.floating]) -> float:

@@ -77,8 +77,10 @@ class ResidualMetrics:
         Whether the noise estimate is reliable; if not, neither are `excess` and `noise_ratio`.
     biased_fraction : float
         Share of small areas whose mean differs from zero by more than its standard error explains.
+    darker_fraction : float
+        Share of small areas that are biased, and darker in the result than in the input.
     area_count : int
-        Number of these areas.
+        Number of small areas.
     relative_rms : float
         Root mean square of the residual, as a share of the image's intensity range.
     """
@@ -89,6 +91,7 @@ class ResidualMetrics:
     edge_variance_ratio: float = 1.0
     is_noise_reliable: bool = True
     biased_fraction: float = 0.0
+    darker_fraction: float = 0.0
     area_count: int = 0
     relative_rms: float = 1.0
 
@@ -196,7 +199,9 @@ def measure_residual(
     ]
     edge_ratio = _compare_edge_variance(scaled, prediction, is_tested)
     deviation = residual - (residual * valid).sum() / total
-    biased_fraction, area_count = measure_biased_areas(deviation, prediction, measured_mask)
+    biased_fraction, darker_fraction, area_count = measure_biased_areas(
+        deviation, prediction, measured_mask
+    )
     intensity_range = float(np.ptp(prediction)) or 1.0
     relative_rms = float(np.sqrt((deviation**2 * valid).sum() / total)) / intensity_range
     return ResidualMetrics(
@@ -206,6 +211,7 @@ def measure_residual(
         edge_variance_ratio=edge_ratio,
         is_noise_reliable=not noise_estimate.unreliable_reason,
         biased_fraction=biased_fraction,
+        darker_fraction=darker_fraction,
         area_count=area_count,
         relative_rms=relative_rms,
     )
@@ -265,6 +271,7 @@ def select_worst_residual(residuals: list[ResidualMetrics]) -> ResidualMetrics |
         edge_variance_ratio=edge_ratio,
         is_noise_reliable=is_noise_reliable,
         biased_fraction=most_biased.biased_fraction,
+        darker_fraction=most_biased.darker_fraction,
         area_count=most_biased.area_count,
         relative_rms=max(residual.relative_rms for residual in residuals),
     )

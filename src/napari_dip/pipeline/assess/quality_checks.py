@@ -65,6 +65,7 @@ _FIGURE_KEYS = {
     "pixel_count": "pixels",
     "edge_variance_ratio": "at_edges",
     "biased_fraction": "biased_share",
+    "darker_fraction": "darker_share",
     "area_count": "parts",
     "relative_rms": "change",
     "regression_slope": "share",
@@ -182,7 +183,14 @@ def _assess_local_means(residual: ResidualMetrics | None) -> Iterator[Note]:
     if residual is not None and residual.biased_fraction > compute_biased_limit(
         residual.area_count
     ):
-        yield make_note("brightness-off", share=residual.biased_fraction, side=LOCAL_AREA_SIDE)
+        darker = residual.darker_fraction
+        yield make_note(
+            "brightness-off",
+            share=residual.biased_fraction,
+            side=LOCAL_AREA_SIDE,
+            darker_share=darker,
+            brighter_share=residual.biased_fraction - darker,
+        )
 
 
 def _assess_pattern(metrics: ResultMetrics) -> Iterator[Note]:
