@@ -88,12 +88,15 @@ class SourceTags:
         Channels, stage positions, times and other metadata of an OME-TIFF.
     origin : tuple of float or None
         Centre of the first pixel of an OME-Zarr along each axis, in the units of the axis.
+    contrast_limits : (float, float) or None
+        Values that viewers should display as black and as the full colour.
     """
 
     is_white_zero: bool = False
     orientation: int = 1
     ome: OmeMetadata | None = None
     origin: tuple[float, ...] | None = None
+    contrast_limits: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

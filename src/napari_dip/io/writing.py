@@ -92,6 +92,7 @@ def write_image(
     if is_zarr_path(Path(path)):  # also with a slash behind it
         origin = dict(zip(axes, tags.origin, strict=True)) if tags and tags.origin else None
         zarr_options: dict[str, Any] = {"provenance": dict(provenance or {}), "like": like}
+        zarr_options["display"] = _make_display_fields(tags or SourceTags())
         pixels = _make_contiguous(image)
         return write_zarr(
             Path(path), pixels, axes, sizes, origin=origin, overwrite=overwrite, **zarr_options
@@ -283,6 +284,7 @@ def write_zarr(
     provenance: Any,
     like: Any = None,
     origin: Mapping[str, float] | None = None,
+    display: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write an image with all its levels.
@@ -302,6 +304,8 @@ def write_zarr(
         Path of an OME-Zarr whose version the result should have; default: the newest version.
     origin : mapping of str to float, optional
         Centre of the first pixel, for the axes that have one.
+    display : mapping, optional
+        Metadata "omero" of the specification: channel names, colours and contrast limits.
     overwrite : bool
         Whether an earlier image may be replaced.
 
@@ -325,7 +329,7 @@ def write_zarr(
             target, overwrite=overwrite, check=partial(_check_still_replaceable, target)
         ) as temporary_path:
             _write_levels(
-                temporary_path, pixels, sizes, provenance, get_ome_version(like), origin or {}
+                temporary_path, pixels, sizes, provenance, get_ome_version(like), origin, display
             )
     except OSError as error:
         raise FailedError(make_save_refusal(path, error)) from error
@@ -391,7 +395,8 @@ def _write_levels(
     sizes: Mapping[str, tuple[float, str]],
     provenance: dict[str, Any],
     version: str,
-    origin: Mapping[str, float],
+    origin: Mapping[str, float] | None,
+    display: Mapping[str, Any] | None,
 ) -> None:
     import zarr
 
@@ -411,9 +416,25 @@ def _write_levels(
         levels.append([size * factor for size, factor in zip(levels[-1], factors, strict=True)])
         level = _write_coarser_level(group, len(levels) - 1, level, factors, image, version)
     name = str(provenance.get("source", "image"))
-    first_pixel = [origin.get(axis, 0.0) for axis in axes]
+    first_pixel = [(origin or {}).get(axis, 0.0) for axis in axes]
     multiscales = _build_multiscales(axes, levels, units, name, version, first_pixel)
+    (multiscales if version == "0.4" else multiscales["ome"]).update(display or {})
     group.attrs.update({**multiscales, "napari_dip": provenance})
+
+
+def _make_display_fields(tags: SourceTags) -> dict[str, Any]:
+    """Return the metadata "omero" of an OME-Zarr; empty without channels or contrast limits."""
+    if tags.ome is None or not any(tags.ome.channels) or tags.contrast_limits is None:
+        return {}
+    low, high = tags.contrast_limits
+    window = {"min": low, "max": high, "start": low, "end": high}
+    channels = [
+        # OME-XML has red, green, blue and alpha as one signed number
+        {"color": f"{(int(channel.get('Color', -1)) & 0xFFFFFFFF) >> 8:06X}", "active": True}
+        | {"label": channel.get("Name", ""), "window": window}
+        for channel in map(dict, tags.ome.channels)
+    ]
+    return {"omero": {"channels": channels}}
 
 
 def _build_multiscales(

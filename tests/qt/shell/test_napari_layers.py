@@ -25,7 +25,7 @@ from napari_dip.qt.shell.napari_layers import (
     preserve_view,
     read_layer_header,
 )
-from napari_dip.qt.shell.run_completion import PendingResult
+from napari_dip.qt.task.run_request import PendingResult
 
 
 def make_result(image, **report):

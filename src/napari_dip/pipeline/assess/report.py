@@ -31,17 +31,14 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import UnitOutcome, WorkUnit
     from napari_dip.signatures import Report
 
-#: Keys that differ between runs of the same recipe, or are not needed to repeat a run.
+#: Keys that differ between runs of the same recipe, or are not needed to repeat or judge a result.
 _RUN_SPECIFIC_KEYS = (
     "seconds",
     "peak_bytes",
     "validation_loss",
     "recipe",
     "residual",
-    "deviation",
-    "verdict",
     "notes",
-    "note_codes",
 )
 
 

@@ -62,6 +62,7 @@ def save_image(
     scale: tuple[float, ...] | None,
     result: Restoration,
     overwrite: bool,
+    shows: str = "result",
 ) -> None:
     """Save one image of a result as TIFF or OME-Zarr, atomically.
 
@@ -80,6 +81,8 @@ def save_image(
     result : Restoration
         Source of the provenance that is stored in the file.
     overwrite : bool
+    shows : str
+        What the image shows: "result", or another output of the run.
 
     Raises
     ------
@@ -91,6 +94,7 @@ def save_image(
     provenance = {
         "program": f"napari-dip {__version__}",
         "source": header.name,
+        **({} if shows == "result" else {"shows": shows}),
         "recipe": result.recipe.to_dict(),
         "best_iteration": result.best_iteration,
         **serialise_stop(result.stop),
@@ -114,8 +118,10 @@ def iter_output_writers(
 ) -> Iterator[tuple[str, Callable[[Path], object]]]:
     """Yield the name of each output and the function that writes it, the image first."""
 
-    def make_image_writer(image: Any, header: ImageHeader, scale: Any) -> Callable[[Path], object]:
-        return lambda path: save_image(path, image, header, scale, result, overwrite)
+    def make_image_writer(
+        image: Any, header: ImageHeader, scale: Any, shows: str = "result"
+    ) -> Callable[[Path], object]:
+        return lambda path: save_image(path, image, header, scale, result, overwrite, shows)
 
     def make_text_writer(content: str) -> Callable[[Path], object]:
         return lambda path: write_text(path, content, overwrite=overwrite)
@@ -124,19 +130,24 @@ def iter_output_writers(
     header = plan.header
     error = replace(header, tags=replace(header.tags, is_white_zero=False))
     yield "output", make_image_writer(result.image, plan.header, plan.result_scale)
-    yield "uncertainty", make_image_writer(result.uncertainty, error, plan.result_scale)
-    yield "residual", make_image_writer(result.residual, error, plan.header.scale)
-    if result.repeat_map is not None:
-        yield "repeated", make_image_writer(result.repeat_map, error, plan.header.scale)
-    if result.null_image is not None:
-        yield "null_image", make_image_writer(result.null_image, header, plan.header.scale)
+    input_scale = plan.header.scale
+    for name, image, image_header, scale in (
+        ("uncertainty", result.uncertainty, error, plan.result_scale),
+        ("residual", result.residual, error, input_scale),
+        ("repeated", result.repeat_map, error, input_scale),
+        ("null_image", result.null_image, header, input_scale),
+    ):
+        if image is not None or name in ("uncertainty", "residual"):
+            yield name, make_image_writer(image, image_header, scale, name)
     for name in result.recipe.task.spec.extra_outputs:
         plane_header = make_plane_header(
             header, result.learned_parameters[name].shape, plan.layout.grid_axes
         )
         yield (
             f"{name}_out",
-            make_image_writer(result.learned_parameters[name], plane_header, plane_header.scale),
+            make_image_writer(
+                result.learned_parameters[name], plane_header, plane_header.scale, "found"
+            ),
         )
     yield "report", make_text_writer(format_json(result.report))
     yield "recipe", make_text_writer(result.recipe.to_json())

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakSet, ref
 
 import numpy as np
 import pyqtgraph as pg
 from napari.layers import Image, Shapes
-from qtpy.QtWidgets import QSizePolicy
+from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
 
-from napari_dip.qt.shell.napari_layers import get_full_resolution
+from napari_dip.qt.shell.background_call import call_reporting_errors
+from napari_dip.qt.shell.dock_widget import (
+    CollapsibleSection,
+    Connections,
+    fill_grid,
+    make_button,
+    make_single_shot_timer,
+)
+from napari_dip.qt.shell.napari_layers import METADATA_KEY, get_full_resolution, preserve_view
+from napari_dip.qt.shell.run_bar import make_message_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,6 +28,13 @@ if TYPE_CHECKING:
 
     from napari_dip.io import FloatArray
 
+_PROFILE_HINT = (
+    "Compares the input with the latest result along a line. Press Draw a line, then drag it."
+)
+_NO_RESULT = "There is no result to compare with yet."
+_DRAW_LINE_HINT = "Draw a line across something that matters, by dragging in the image."
+#: Milliseconds from the last change to a redraw, because sliders and shapes change often.
+_REDRAW_DELAY_MS = 50
 #: Blue and orange of the Okabe-Ito palette, distinct in every kind of colour vision.
 TRAINING_COLOUR, VALIDATION_COLOUR = "#56B4E9", "#E69F00"
 #: Height of a plot in pixels; in a window of 1280 x 720 it stays visible below a long message.
@@ -263,3 +280,128 @@ class ProfilePlot(DockPlot):
         self.labels: tuple[str, str] = f"Along the line ({unit})", self.labels[1]
         self.update_labels()
         self.setVisible(True)
+
+
+class LayerPair:
+    """An input and its result, which this object does not keep alive.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    layers : Image
+        Input and result; empty for no pair.
+    """
+
+    def __init__(self, viewer: Viewer, *layers: Image) -> None:
+        self._viewer, self._refs = viewer, [ref(layer) for layer in layers]
+
+    def get(self) -> tuple[Image | None, Image | None]:
+        """Return both layers, each None if it is no longer in the viewer."""
+        layers = [layer_ref() for layer_ref in self._refs] or [None, None]
+        input_layer, result_layer = (
+            layer if layer in self._viewer.layers else None for layer in layers
+        )
+        return input_layer, result_layer
+
+
+class ProfileSection(CollapsibleSection):
+    """The section of the dock with the line profile and the button to draw the line.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        page = QWidget()
+        super().__init__("Line profile", page)
+        self._viewer = viewer
+        self._pair = LayerPair(viewer)
+        self._watched_layers: WeakSet[Any] = WeakSet()
+        self.draw_button: QPushButton = make_button(
+            "Draw a line", "Add a Shapes layer, ready for a line to be drawn"
+        )
+        self.message_label: QLabel = make_message_label()
+        self.message_label.setText(_PROFILE_HINT)
+        self.plot: ProfilePlot = ProfilePlot()
+        self._redraw_timer = make_single_shot_timer(self, _REDRAW_DELAY_MS)
+        rows = ([self.draw_button], [self.message_label], [self.plot])
+        fill_grid(page, rows).setRowStretch(len(rows), 1)
+        self.draw_button.clicked.connect(self.start_drawing)
+        self.toggled.connect(self._schedule_redraw)
+        self._redraw_timer.timeout.connect(self._update_plot)
+        events = viewer.layers.events
+        self._connections = Connections()
+        self._connections.connect(self._on_layers, events.inserted, events.removed)
+        self._connections.connect(self._schedule_redraw, viewer.dims.events.current_step)
+        self._on_layers()
+
+    def show_pair(self, input_layer: Image, result_layer: Image) -> None:
+        """Set the input and the result whose profiles are plotted."""
+        self._pair = LayerPair(self._viewer, input_layer, result_layer)
+        self._schedule_redraw()
+
+    def start_drawing(self) -> None:
+        """Add a Shapes layer in which the user draws the line."""
+        with preserve_view(self._viewer):
+            layer = self._viewer.add_shapes(
+                ndim=2,
+                name="line profile",
+                edge_color="orange",
+                edge_width=self._choose_line_width(),
+                metadata={METADATA_KEY: {"preview": True}},  # never an input of a run
+            )
+        self._viewer.layers.selection.active = layer
+        layer.mode = "add_line"
+        self._show_message(_DRAW_LINE_HINT)
+
+    def shut_down(self) -> None:
+        """Disconnect from the viewer."""
+        self._redraw_timer.stop()
+        self._connections.disconnect_all()
+        for layer in list(self._watched_layers):
+            layer.events.data.disconnect(self._schedule_redraw)
+        self._watched_layers.clear()
+
+    def _schedule_redraw(self, _: object = None) -> None:
+        if self.isExpanded():
+            self._redraw_timer.start()
+
+    def _update_plot(self) -> None:
+        (source_layer, result_layer), line = self._pair.get(), find_drawn_line(self._viewer)
+        if source_layer is None or result_layer is None:
+            self._show_message(_NO_RESULT)
+        elif line is None:
+            self._show_message(_PROFILE_HINT)
+        else:
+            point = self._viewer.dims.point
+            unit = str(source_layer.units[-1]) if source_layer.units is not None else "pixel"
+            error_message = call_reporting_errors(
+                lambda: self.plot.show_profiles(
+                    measure_line_profile(source_layer, line, point),
+                    measure_line_profile(result_layer, line, point),
+                    unit,
+                ),
+                "The profile cannot be shown",
+            )
+            self._show_message(error_message or f"'{source_layer.name}' and '{result_layer.name}'")
+            return
+        self.plot.setVisible(False)
+        self.adjust_page_height()
+
+    def _show_message(self, text: str) -> None:
+        self.message_label.setText(text)
+        self.adjust_page_height()
+
+    def _choose_line_width(self) -> float:
+        """Return a line width that is visible at any scale: a 200th of the image width."""
+        images = (layer for layer in self._viewer.layers if isinstance(layer, Image))
+        layer = self._pair.get()[0] or next(images, None)
+        return 1.0 if layer is None else float(np.ptp(layer.extent.world[:, -1])) / 200 or 1.0
+
+    def _on_layers(self, _: object = None) -> None:
+        for layer in self._viewer.layers:
+            if isinstance(layer, Shapes) and layer not in self._watched_layers:
+                self._watched_layers.add(layer)
+                layer.events.data.connect(self._schedule_redraw)
+        self._schedule_redraw()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,14 @@ from napari_dip.errors import DipError, Refusal, RefusedError, make_refusal
 from napari_dip.io import guess_axes
 from napari_dip.io.outputs import JSON_SUFFIXES, resolve_output
 from napari_dip.io.paths import find_free_path
+from napari_dip.io.reading import read_header
 from napari_dip.io.writing import write_image, write_text
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.events import Control
 from napari_dip.pipeline.recipe import load_task_recipe, make_recipe, recipe_from_dict
 from napari_dip.pipeline.repetition import format_command_line, write_python_script
-from napari_dip.qt.shell.background_call import BackgroundCall, call_for_message
+from napari_dip.qt.shell.background_call import BackgroundCall, call_for_message, try_call
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     Connections,
@@ -39,6 +41,7 @@ from napari_dip.qt.shell.layer_inputs import rasterise_shapes
 from napari_dip.qt.shell.napari_layers import METADATA_KEY, REGION, find_layer, get_full_resolution
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.run_bar import make_message_label
+from napari_dip.qt.task.result_export import apply_header
 from napari_dip.qt.task.run_request import (
     build_repetition,
     find_unsaved_inputs,
@@ -385,6 +388,7 @@ class RepeatSection(CollapsibleSection):
         self._form.show_recipe(recipe)
         recorded = read_recorded_inputs(provenance)
         image = recorded.pop("image")
+        self._open_input(image, provenance["report"].get("fit", {}))
         is_chosen = self._image_chooser.choose(
             image["layer"], image.get("axes", provenance["report"]["axes"])
         )
@@ -395,6 +399,24 @@ class RepeatSection(CollapsibleSection):
             layer = [*missing, image["layer"]][0]
             raise RefusedError("repeat-layer-gone", result=result, layer=layer)
         return f"All is set as for '{result}'. Press Run to make it again."
+
+    def _open_input(self, record: Mapping[str, Any], fit: Mapping[str, Any]) -> None:
+        """Open the file of an image that is not among the layers, as for a saved result.
+
+        The pixel size is that of the run, since the user may have changed that of the file.
+        """
+        path = record.get("path")
+        if record["layer"] in self._viewer.layers or not path or not os.path.exists(path):
+            return
+        failure_text = f"'{path}' could not be opened"
+        layers, _ = try_call(lambda: self._viewer.open(path, plugin="napari"), failure_text)
+        for layer in (layers or ())[:1]:
+            layer.name = record["layer"]
+            with suppress(DipError):
+                header = read_header(path)
+                if fit.get("scale") and fit.get("units"):
+                    header = replace(header, scale=tuple(fit["scale"]), units=tuple(fit["units"]))
+                apply_header(layer, header)
 
     def copy_methods(self) -> None:
         """Copy the methods text to the clipboard."""

@@ -1,33 +1,31 @@
-"""The view of a result: its card, fading, extra layers, and a line profile."""
+"""The view of a result: its card, fading, and extra layers."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet, ref
+from weakref import ref
 
 import numpy as np
-from napari.layers import Image, Shapes
+from napari.layers import Image
 from napari.utils import Colormap
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton, QSlider, QWidget
 
 from napari_dip.pipeline.assess.card import VERDICT_COLOURS, make_card
-from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
-from napari_dip.qt.shell.dock_plots import ProfilePlot, find_drawn_line, measure_line_profile
+from napari_dip.qt.shell.background_call import try_call
+from napari_dip.qt.shell.dock_plots import LayerPair, ProfileSection
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
-    Connections,
     fill_grid,
     guard_wheel,
     make_button,
-    make_single_shot_timer,
 )
 from napari_dip.qt.shell.napari_layers import (
-    METADATA_KEY,
     add_provenance,
     adjust_contrast_limits,
     compute_value_range,
+    find_layer,
     measure_clipped_fractions,
     preserve_view,
     read_source_input,
@@ -35,9 +33,10 @@ from napari_dip.qt.shell.napari_layers import (
 from napari_dip.qt.shell.preferences import read_preferences
 from napari_dip.qt.shell.run_bar import ScrollableLabel, make_message_label
 from napari_dip.qt.task.crop_preview_section import SwipeLine
+from napari_dip.qt.task.result_export import SaveMenu
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from napari.viewer import Viewer
 
@@ -46,144 +45,12 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.assess.card import ResultCard
     from napari_dip.pipeline.events import Restoration
     from napari_dip.qt.shell.job_controller import ResultTarget
-    from napari_dip.qt.shell.run_completion import PendingResult
+    from napari_dip.qt.task.run_request import PendingResult
 
-_PROFILE_HINT = (
-    "Compares the input with the latest result along a line. Press Draw a line, then drag it."
-)
-_NO_RESULT = "There is no result to compare with yet."
-_DRAW_LINE_HINT = "Draw a line across something that matters, by dragging in the image."
 #: Largest number of visible lines of the warnings; with headline and figures there are eight.
 _MAX_WARNING_LINES = 3
 #: Largest number of visible lines of the details, which scroll.
 _MAX_FOLDED_LINES = 8
-#: Milliseconds from the last change to a redraw, because sliders and shapes change often.
-_REDRAW_DELAY_MS = 50
-
-
-class _LayerPair:
-    """An input and its result, which this object does not keep alive.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-    layers : Image
-        Input and result; empty for no pair.
-    """
-
-    def __init__(self, viewer: Viewer, *layers: Image) -> None:
-        self._viewer, self._refs = viewer, [ref(layer) for layer in layers]
-
-    def get(self) -> tuple[Image | None, Image | None]:
-        """Return both layers, each None if it is no longer in the viewer."""
-        layers = [layer_ref() for layer_ref in self._refs] or [None, None]
-        input_layer, result_layer = (
-            layer if layer in self._viewer.layers else None for layer in layers
-        )
-        return input_layer, result_layer
-
-
-class ProfileSection(CollapsibleSection):
-    """The section of the dock with the line profile and the button to draw the line.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-    """
-
-    def __init__(self, viewer: Viewer) -> None:
-        page = QWidget()
-        super().__init__("Line profile", page)
-        self._viewer = viewer
-        self._pair = _LayerPair(viewer)
-        self._watched_layers: WeakSet[Any] = WeakSet()
-        self.draw_button: QPushButton = make_button(
-            "Draw a line", "Add a Shapes layer, ready for a line to be drawn"
-        )
-        self.message_label: QLabel = make_message_label()
-        self.message_label.setText(_PROFILE_HINT)
-        self.plot: ProfilePlot = ProfilePlot()
-        self._redraw_timer = make_single_shot_timer(self, _REDRAW_DELAY_MS)
-        rows = ([self.draw_button], [self.message_label], [self.plot])
-        fill_grid(page, rows).setRowStretch(len(rows), 1)
-        self.draw_button.clicked.connect(self.start_drawing)
-        self.toggled.connect(self._schedule_redraw)
-        self._redraw_timer.timeout.connect(self._update_plot)
-        events = viewer.layers.events
-        self._connections = Connections()
-        self._connections.connect(self._on_layers, events.inserted, events.removed)
-        self._connections.connect(self._schedule_redraw, viewer.dims.events.current_step)
-        self._on_layers()
-
-    def show_pair(self, input_layer: Image, result_layer: Image) -> None:
-        """Set the input and the result whose profiles are plotted."""
-        self._pair = _LayerPair(self._viewer, input_layer, result_layer)
-        self._schedule_redraw()
-
-    def start_drawing(self) -> None:
-        """Add a Shapes layer in which the user draws the line."""
-        with preserve_view(self._viewer):
-            layer = self._viewer.add_shapes(
-                ndim=2,
-                name="line profile",
-                edge_color="orange",
-                edge_width=self._choose_line_width(),
-                metadata={METADATA_KEY: {"preview": True}},  # never an input of a run
-            )
-        self._viewer.layers.selection.active = layer
-        layer.mode = "add_line"
-        self._show_message(_DRAW_LINE_HINT)
-
-    def shut_down(self) -> None:
-        """Disconnect from the viewer."""
-        self._redraw_timer.stop()
-        self._connections.disconnect_all()
-        for layer in list(self._watched_layers):
-            layer.events.data.disconnect(self._schedule_redraw)
-        self._watched_layers.clear()
-
-    def _schedule_redraw(self, _: object = None) -> None:
-        if self.isExpanded():
-            self._redraw_timer.start()
-
-    def _update_plot(self) -> None:
-        (source_layer, result_layer), line = self._pair.get(), find_drawn_line(self._viewer)
-        if source_layer is None or result_layer is None:
-            self._show_message(_NO_RESULT)
-        elif line is None:
-            self._show_message(_PROFILE_HINT)
-        else:
-            point = self._viewer.dims.point
-            unit = str(source_layer.units[-1]) if source_layer.units is not None else "pixel"
-            error_message = call_reporting_errors(
-                lambda: self.plot.show_profiles(
-                    measure_line_profile(source_layer, line, point),
-                    measure_line_profile(result_layer, line, point),
-                    unit,
-                ),
-                "The profile cannot be shown",
-            )
-            self._show_message(error_message or f"'{source_layer.name}' and '{result_layer.name}'")
-            return
-        self.plot.setVisible(False)
-        self.adjust_page_height()
-
-    def _show_message(self, text: str) -> None:
-        self.message_label.setText(text)
-        self.adjust_page_height()
-
-    def _choose_line_width(self) -> float:
-        """Return a line width that is visible at any scale: a 200th of the image width."""
-        images = (layer for layer in self._viewer.layers if isinstance(layer, Image))
-        layer = self._pair.get()[0] or next(images, None)
-        return 1.0 if layer is None else float(np.ptp(layer.extent.world[:, -1])) / 200 or 1.0
-
-    def _on_layers(self, _: object = None) -> None:
-        for layer in self._viewer.layers:
-            if isinstance(layer, Shapes) and layer not in self._watched_layers:
-                self._watched_layers.add(layer)
-                layer.events.data.connect(self._schedule_redraw)
-        self._schedule_redraw()
 
 
 #: Extra layers by attribute of `Restoration`: label and tooltip.
@@ -307,6 +174,7 @@ class ResultView:
     comparison : ComparisonSlider
     profile : ProfileSection
     card : ResultCardView
+    save_menu : SaveMenu
     """
 
     def __init__(self, viewer: Viewer) -> None:
@@ -316,8 +184,9 @@ class ResultView:
         self.extra_layer_chooser: ExtraLayerChooser = ExtraLayerChooser()
         self.comparison: ComparisonSlider = ComparisonSlider(viewer)
         self.profile: ProfileSection = ProfileSection(viewer)
-        self.card: ResultCardView = ResultCardView()
         self._result_layer: Callable[[], Image | None] = lambda: None
+        self.save_menu: SaveMenu = SaveMenu(viewer, lambda: self._result_layer())
+        self.card: ResultCardView = ResultCardView(self.save_menu)
         viewer.layers.events.removed.connect(self._on_removed)
         self.extra_layer_chooser.changed.connect(self._add_checked_layers)
         self.comparison.ended.connect(self._release_images)
@@ -336,6 +205,25 @@ class ResultView:
         self.card.show_card(make_card(pending.result.report), pending.target.plan_notes)
         return self._add_checked_layers()
 
+    def show_layer(self, layer: Image, provenance: Mapping[str, Any]) -> None:
+        """Show the card of an earlier result, such as one that was opened from a file.
+
+        Parameters
+        ----------
+        layer : Image
+        provenance : mapping
+            By `napari_dip.qt.task.run_request.read_result_provenance`.
+        """
+        if layer is self._result_layer() and not self.card.isHidden():
+            return
+        self._result_layer = ref(layer)
+        self.card.show_card(make_card(provenance["report"]))
+        source_layer = find_layer(self._viewer, provenance["input"]["name"])
+        if isinstance(source_layer, Image):
+            self.profile.show_pair(source_layer, layer)
+            if self.comparison.isHidden():
+                self.comparison.show_pair(source_layer, layer)
+
     def begin_run(self) -> None:
         """End the comparison, and hide the card of the last result."""
         self.comparison.end_comparison()
@@ -345,6 +233,7 @@ class ResultView:
         """Disconnect from the viewer and release the latest result."""
         self.comparison.shut_down()
         self.profile.shut_down()
+        self.save_menu.shut_down()
         self._viewer.layers.events.removed.disconnect(self._on_removed)
 
     def _on_removed(self, _: object = None) -> None:
@@ -377,9 +266,15 @@ class ResultView:
 
 
 class ResultCardView(QWidget):
-    """The card of the latest result, hidden while there is none."""
+    """The card of the latest result, hidden while there is none.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    save_menu : SaveMenu
+        Shown beside the headline.
+    """
+
+    def __init__(self, save_menu: SaveMenu) -> None:
         super().__init__()
         self.figure_label: QLabel
         self.headline: QLabel
@@ -392,8 +287,13 @@ class ResultCardView(QWidget):
         page = QWidget()
         fill_grid(page, ([self._details],))
         self.details_section: CollapsibleSection = CollapsibleSection("Details", page)
-        rows = ([self.headline], [self._warnings], [self.figure_label], [self.details_section])
-        fill_grid(self, rows, spacing=4)
+        rows = (
+            [self.headline, save_menu],
+            [self._warnings],
+            [self.figure_label],
+            [self.details_section],
+        )
+        fill_grid(self, rows, spacing=4).setColumnStretch(0, 1)
         self.setVisible(False)
 
     def show_card(self, card: ResultCard, hidden_notes: Iterable[Note] = ()) -> None:
@@ -477,7 +377,7 @@ class ComparisonSlider(QWidget):
     def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._pair = _LayerPair(viewer)
+        self._pair = LayerPair(viewer)
         self._initial_opacities: tuple[float, float] = (1.0, 1.0)
         self._applied_opacities: tuple[float, float] | None = None
         self.slider: QSlider = QSlider(Qt.Orientation.Horizontal)
@@ -506,7 +406,7 @@ class ComparisonSlider(QWidget):
     def show_pair(self, input_layer: Image, result_layer: Image) -> None:
         """Begin the comparison of an input with its result."""
         self.end_comparison()
-        self._pair = _LayerPair(self._viewer, input_layer, result_layer)
+        self._pair = LayerPair(self._viewer, input_layer, result_layer)
         self._initial_opacities = input_layer.opacity, result_layer.opacity
         with QSignalBlocker(self.slider):
             self.slider.setValue(100)
@@ -525,7 +425,7 @@ class ComparisonSlider(QWidget):
             for layer, (initial, applied) in zip(self._pair.get(), opacities, strict=True):
                 if layer is not None and layer.opacity == applied:  # else the user has changed it
                     layer.opacity = initial
-        self._pair, self._applied_opacities = _LayerPair(self._viewer), None
+        self._pair, self._applied_opacities = LayerPair(self._viewer), None
         self.setVisible(False)
         self.ended.emit()
 

@@ -1,4 +1,4 @@
-"""Run requests, the record of their input layers, and how to restore these after a crash.
+"""Requests of runs, the record of their input layers, and how their results become layers.
 
 A request is fixed when Run is pressed and does not follow later changes in the viewer.
 """
@@ -9,17 +9,18 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import numpy as np
 from napari.layers import Image, Labels
+from napari.utils.colormaps import AVAILABLE_COLORMAPS
 from napari.utils.transforms import Affine
 
 from napari_dip.errors import DipError
-from napari_dip.errors.templates import format_bytes
+from napari_dip.errors.templates import format_bytes, format_duration
 from napari_dip.io.reading import read_header
 from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave, summarise_run
 from napari_dip.pipeline.events import map_generator
@@ -28,10 +29,17 @@ from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.repetition import Repetition
 from napari_dip.pipeline.store.network_files import NETWORK_FILE_INPUT
-from napari_dip.qt.shell.background_call import MIN_UPDATE_SECONDS, JobProgress
+from napari_dip.qt.shell.background_call import (
+    MIN_UPDATE_SECONDS,
+    JobProgress,
+    describe_error,
+    log_error,
+    try_call,
+)
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.napari_layers import (
     REGION,
+    add_result,
     copy_layer_attributes,
     describe_derived_image,
     find_layer,
@@ -47,7 +55,7 @@ from napari_dip.qt.shell.preferences import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
     from napari.layers import Layer
@@ -58,7 +66,13 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.shell.background_call import RunControl
     from napari_dip.qt.shell.layer_inputs import ExtraInputs
+    from napari_dip.qt.shell.napari_layers import Preview
 
+SNAPSHOTS_KEPT_MESSAGE = "Discarded; only the images that you kept from its history are left."
+NO_IMAGE_MESSAGE = (
+    "The run was ended before there was a first image to keep, so no layer was added. "
+    "Give it a little more time."
+)
 #: The space between a number and its unit, which becomes a non-breaking one.
 _UNIT = re.compile(r"(?<=\d) (?=(s|min|h|MB|GB)\b)")
 _ARRAY_ATTRIBUTES = ("scale", "translate", "rotate", "shear", "affine", "contrast_limits")
@@ -71,6 +85,8 @@ _SCALAR_ATTRIBUTES = (
     "rgb",
     "visible",
 )
+#: Attributes of an image that are recorded, and that can be set.
+LOOK_ATTRIBUTES = (*_ARRAY_ATTRIBUTES, *_SCALAR_ATTRIBUTES[:-2], "units", "colormap")
 
 
 def record_inputs(image: Image, axes: str, extra_inputs: Mapping[str, Layer]) -> dict[str, Any]:
@@ -211,7 +227,7 @@ def plan_autosave(
         return None
     layers = {"image": image, **extra_inputs}
     recorded = {
-        name: {**record, **_record_layer(layers[name])}
+        name: {**record, **record_layer(layers[name])}
         for name, record in record_inputs(image, plan.header.axes, extra_inputs).items()
     }
     path = recorded["image"]["path"]
@@ -274,7 +290,7 @@ def recreate_layer(viewer: Viewer, recorded_layer: Mapping[str, Any], pixels: An
     return str(layer.name)
 
 
-def _record_layer(layer: Layer) -> dict[str, Any]:
+def record_layer(layer: Layer) -> dict[str, Any]:
     """Return kind and attributes of a layer, in plain JSON types."""
     state = layer.as_layer_data_tuple()[1]
     if not isinstance(layer, Image):
@@ -284,7 +300,12 @@ def _record_layer(layer: Layer) -> dict[str, Any]:
     attributes |= {name: state[name] for name in _SCALAR_ATTRIBUTES}
     attributes |= {name: [str(value) for value in state[name]] for name in ("units", "axis_labels")}
     attributes["blending"] = str(state["blending"])
-    attributes["colormap"] = layer.colormap.name
+    colours, name = layer.colormap, layer.colormap.name
+    attributes["colormap"] = (
+        name
+        if name in AVAILABLE_COLORMAPS
+        else {"name": name, "colors": colours.colors.tolist(), "controls": list(colours.controls)}
+    )
     return {"kind": "image", "look": attributes}
 
 
@@ -444,3 +465,122 @@ def describe_plan(plan: Plan, layer: Image | None, time: str = "", *, scheduler:
     derived_warning = "" if layer is None else describe_derived_image(layer)
     place = f"It runs on the dask cluster at {scheduler}." if scheduler else ""
     return "\n".join(filter(None, [summary, place, derived_warning, *map(str, plan.notes)]))
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PendingResult:
+    """A result that is to become a layer.
+
+    Attributes
+    ----------
+    target : ResultTarget
+    result : Restoration
+    preview : Preview or None
+        The preview of the run, whose layer shows the result afterwards.
+    """
+
+    target: ResultTarget
+    result: Restoration
+    preview: Preview | None = None
+
+    def add(self, viewer: Viewer) -> tuple[str, str]:
+        """Add the result as a layer; without position and colours of the input if these fail.
+
+        Returns
+        -------
+        name, remark : str
+            The name of the new layer, and a sentence on what failed, or "".
+
+        Raises
+        ------
+        Exception
+            If no layer could be added. Any type, because other plugins listen to the layers.
+        """
+        target = self.target
+        try:
+            return add_result(viewer, target, self.result, self.preview).name, ""
+        except Exception as error:
+            log_error(f"Adding the result of '{target.name}' failed", error)
+            # the error may have come after napari had added the layer
+            if layer_name := self._find_layer_name(viewer):
+                return (
+                    layer_name,
+                    f"While it was added, something else failed: {describe_error(error)}.",
+                )
+            plain_attributes = {key: target.layer_attributes[key] for key in ("rgb", "metadata")}
+            try:
+                plain_target = replace(target, layer_attributes=plain_attributes)
+                name = add_result(viewer, plain_target, self.result).name
+            except Exception:
+                name = self._find_layer_name(viewer)
+                if not name:
+                    raise
+            return (
+                name,
+                f"Place and colours of the input could not be taken over: {describe_error(error)}.",
+            )
+
+    def describe(self, layer_name: str, remarks: Iterable[str] = ()) -> str:
+        """Return the message on a finished run: layer, stop reason, duration and remarks."""
+        seconds = self.result.report.get("seconds")
+        duration = f"It took {format_duration(seconds)}" if isinstance(seconds, int | float) else ""
+        sentences = dict.fromkeys((str(self.result.stop), duration, *remarks))
+        texts = (format_sentence(sentence) for sentence in sentences if sentence)
+        return " ".join([f"Done: '{layer_name}'.", *texts])
+
+    def _find_layer_name(self, viewer: Viewer) -> str:
+        """Return the name of the layer that shows the result, or ""."""
+        return next((layer.name for layer in viewer.layers if layer.data is self.result.image), "")
+
+
+class ResultQueue:
+    """Adds results to a viewer, and keeps those that could not be added for another attempt.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    on_added : callable, optional
+        Called with each result and the name of its layer; returns a further message or "".
+    """
+
+    def __init__(
+        self,
+        viewer: Viewer,
+        on_added: Callable[[PendingResult, str], str] = lambda pending, layer_name: "",
+    ) -> None:
+        self._viewer = viewer
+        self._on_added = on_added
+        self._waiting_results: list[PendingResult] = []
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a result could not be added yet."""
+        return bool(self._waiting_results)
+
+    def add(self, pending: PendingResult, remarks: Iterable[str] = ()) -> str:
+        """Add a result as a layer; return the message for the user."""
+        try:
+            layer_name, remark = pending.add(self._viewer)
+        except Exception as error:
+            name = pending.target.name
+            log_error(f"The result of '{name}' waits", error)
+            self._waiting_results.append(pending)
+            return (
+                f"The result for '{name}' is ready but could not be added to the viewer: "
+                f"{describe_error(error)}. Press Add the result to try again."
+            )
+        message, error_message = try_call(
+            lambda: self._on_added(pending, layer_name), "It cannot be compared with its input"
+        )
+        return pending.describe(layer_name, [*remarks, remark, message or error_message])
+
+    def add_waiting(self) -> str:
+        """Try again to add the waiting results; return the message for the user."""
+        waiting, self._waiting_results = self._waiting_results, []
+        return "\n".join([self.add(pending) for pending in waiting])
+
+
+def format_sentence(text: str) -> str:
+    """Return a text with a capital at the beginning and a full stop at the end."""
+    text = text.strip().rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}."

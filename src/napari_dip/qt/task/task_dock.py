@@ -29,19 +29,22 @@ from napari_dip.qt.shell.job_controller import DISCARDED_MESSAGE
 from napari_dip.qt.shell.layer_inputs import LayerInputs, is_original
 from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset, get_scheduler
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
-from napari_dip.qt.shell.run_completion import (
-    NO_IMAGE_MESSAGE,
-    SNAPSHOTS_KEPT_MESSAGE,
-    PendingResult,
-    ResultQueue,
-)
 from napari_dip.qt.shell.settings_form import SettingsForm, has_noise_settings
 from napari_dip.qt.task.crop_preview_section import CropPreviewSection
 from napari_dip.qt.task.interrupted_runs import InterruptedRunPanel
 from napari_dip.qt.task.measurement_sections import NoiseSection, PsfSection
 from napari_dip.qt.task.repeat_section import RepeatSection
+from napari_dip.qt.task.result_export import recognise_result
 from napari_dip.qt.task.result_view import ResultView
-from napari_dip.qt.task.run_request import describe_plan, make_run_request
+from napari_dip.qt.task.run_request import (
+    NO_IMAGE_MESSAGE,
+    SNAPSHOTS_KEPT_MESSAGE,
+    PendingResult,
+    ResultQueue,
+    describe_plan,
+    make_run_request,
+    read_result_provenance,
+)
 from napari_dip.qt.task.snapshot_history import HistorySlider
 from napari_dip.tasks import TASKS
 
@@ -79,6 +82,8 @@ class TaskDock(QWidget):
         super().__init__()
         self.viewer: Any
         self.viewer = viewer = unwrap_viewer(viewer)
+        for layer in viewer.layers:  # before the widgets look at them
+            recognise_result(layer)
         self._closer = DockCloser(self, self.shut_down)
         self._remarks: list[str] = []
         self._early_notes: tuple[Note, ...] = ()
@@ -126,6 +131,7 @@ class TaskDock(QWidget):
         self._align_timer = make_single_shot_timer(self)
         self._align_timer.timeout.connect(self._show_relevant_settings)
         self.inputs.update_image()
+        self._show_selected_card()
         self.run_bar.prepend_message(self.repeat_section.restore_last_settings())
         self.form.widgets["preset"].value = (
             get_default_preset() or self.form.widgets["preset"].value
@@ -232,6 +238,8 @@ class TaskDock(QWidget):
         """Stop all work and disconnect from the viewer, when the dock is closed."""
         self._panel.shut_down()
         self.viewer.layers.events.removed.disconnect(self._on_removed)
+        self.viewer.layers.events.inserted.disconnect(self._on_inserted)
+        self.viewer.layers.selection.events.active.disconnect(self._show_selected_card)
         self.viewer.layers.selection.events.changed.disconnect(self._show_selected_button)
         self.inputs.shut_down()
         for section in (
@@ -332,6 +340,16 @@ class TaskDock(QWidget):
             self.validation_curve.restart()
             self.run_bar.show_message("")
 
+    def _on_inserted(self, event: Any) -> None:
+        recognise_result(event.value)
+
+    def _show_selected_card(self, _: object = None) -> None:
+        """Show the card of the selected layer, if that is a result of this task."""
+        active = self.viewer.layers.selection.active
+        provenance = None if active is None else read_result_provenance(active)
+        if provenance and provenance["recipe"]["task"] == self.task and not self.is_busy:
+            self.result_view.show_layer(active, provenance)
+
     def _on_ended(self) -> None:
         if not self.is_busy:  # else the next of several runs has begun
             call_reporting_errors(
@@ -354,6 +372,9 @@ class TaskDock(QWidget):
     def _connect_signals(self) -> None:
         self.run_bar.run_pressed.connect(self.start)
         self.viewer.layers.events.removed.connect(self._on_removed)
+        # napari calls the latest slot first: all others find a result that knows what it is
+        self.viewer.layers.events.inserted.connect(self._on_inserted)
+        self.viewer.layers.selection.events.active.connect(self._show_selected_card)
         self.run_bar.add_pressed.connect(self._on_add)
         self.run_bar.selected_button.clicked.connect(self.start_selected)
         self.viewer.layers.selection.events.changed.connect(self._show_selected_button)
@@ -373,7 +394,12 @@ class TaskDock(QWidget):
         self.crop_preview.run_requested.connect(self.jobs.start)
         self.interrupted_runs.run_requested.connect(self.jobs.start)
         self.crop_preview.applied.connect(self.start)
-        for section in (self.repeat_section, self.crop_preview, self.interrupted_runs):
+        for section in (
+            self.repeat_section,
+            self.crop_preview,
+            self.interrupted_runs,
+            self.result_view.save_menu,
+        ):
             section.message_emitted.connect(self.run_bar.prepend_message)
         self.history.moved.connect(self.validation_curve.mark_snapshot)
         self.result_view.comparison.slider.valueChanged.connect(self.history.move_to_end)

@@ -341,7 +341,7 @@ def test_closing_the_viewer_between_the_result_and_the_end_touches_nothing_delet
 
 
 def test_words_of_a_result_are_whole_sentences(noisy):
-    from napari_dip.qt.shell.run_completion import PendingResult
+    from napari_dip.qt.task.run_request import PendingResult
 
     result = replace(
         make_result(noisy, notes=["channel 2 is as it was", ""]),

@@ -1,0 +1,288 @@
+"""Save results from a dock, and recognise a saved result that is opened again."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image
+from qtpy.QtCore import Signal
+from qtpy.QtGui import QAction
+from qtpy.QtWidgets import QFileDialog, QMenu, QPushButton
+
+from napari_dip.errors import DipError, Refusal
+from napari_dip.io.header import OmeMetadata, SourceTags
+from napari_dip.io.outputs import IMAGE_SUFFIXES, resolve_output
+from napari_dip.io.reading import read_header, read_provenance
+from napari_dip.io.writing import write_image
+from napari_dip.pipeline.assess.report import select_repeatable_fields
+from napari_dip.pipeline.assess.report_fields import ReportFields, translate_record
+from napari_dip.pipeline.store.result_files import format_json
+from napari_dip.qt.shell.background_call import BackgroundCall, log_error, start_call
+from napari_dip.qt.shell.napari_layers import (
+    METADATA_KEY,
+    build_report_provenance,
+    get_full_resolution,
+    read_layer_header,
+    read_layer_provenance,
+)
+from napari_dip.qt.task.run_request import LOOK_ATTRIBUTES, read_recorded_inputs, record_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from napari.viewer import Viewer
+
+    from napari_dip.io import ImageHeader
+
+#: Fields of the provenance that a file has under the same name.
+_SAVED_FIELDS = ("recipe", "best_iteration", "stop_reason", "stop_code", "shows")
+#: Kinds of files by suffix, the first one by default.
+_RESULT_KINDS = {".ome.tif": "OME-TIFF", ".ome.zarr": "OME-Zarr"}
+
+
+def pack_provenance(provenance: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return what a file stores about a layer of this plugin, in plain JSON types.
+
+    Parameters
+    ----------
+    provenance : mapping
+        The provenance of the layer.
+    folder : Path
+        The folder of the file. Paths of inputs are relative to it, so that the files can be moved
+        together, and do not name the user's folders.
+    """
+    saved = {key: provenance[key] for key in _SAVED_FIELDS if key in provenance}
+    saved |= {"program": f"napari-dip {provenance['version']}"}
+    saved |= {"source": provenance["input"]["name"]}
+    saved |= {"report": select_repeatable_fields(provenance["report"])}
+    saved["inputs"] = inputs = read_recorded_inputs(provenance)
+    for name, record in inputs.items():
+        if path := record.get("path"):
+            inputs[name] = {**record, "path": _make_relative(path, folder)}
+    if merged := provenance.get("merged_into"):
+        saved["merged_into"] = pack_provenance(merged, folder)
+    return saved
+
+
+def unpack_provenance(saved: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the provenance of a layer from what its file stores; raise if that is damaged.
+
+    Parameters
+    ----------
+    saved : mapping
+        By `pack_provenance`, or as the command line stores it.
+    folder : Path
+        The folder of the file.
+    """
+    report = {**saved["report"], "recipe": saved["recipe"]}
+    report = translate_record(report, "report of a run", ReportFields)
+    source = str(saved["source"])
+    image = {"layer": Path(source).stem, "path": source, "axes": report["axes"]}
+    inputs: dict[str, dict[str, Any]] = {}
+    for name, record in saved.get("inputs", {"image": image}).items():
+        inputs[name] = {
+            key: str(record[key]) for key in ("layer", "axes", "path") if record.get(key)
+        }
+        # a file from elsewhere could name any place
+        is_relative = (
+            not os.path.isabs(path := inputs[name].get("path", "")) and not Path(path).drive
+        )
+        inputs[name]["path"] = os.path.abspath(folder / path) if path and is_relative else None
+    provenance = build_report_provenance(inputs["image"]["layer"], report["recipe"], report)
+    provenance |= {"inputs": inputs, "shows": str(saved.get("shows", "result"))}
+    if merged := saved.get("merged_into"):
+        provenance["merged_into"] = unpack_provenance(merged, folder)
+    return provenance
+
+
+def _make_relative(path: str, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # another drive of Windows
+        return Path(path).name
+
+
+def recognise_result(layer: Any) -> None:
+    """Give an image that was opened from a saved result its provenance and its look again.
+
+    napari's reader takes pixels only. Files of others, and damaged ones, stay as they are.
+    """
+    path = Path(layer.source.path or "")
+    is_candidate = isinstance(layer, Image) and path.suffix.lower() in IMAGE_SUFFIXES
+    if not is_candidate or METADATA_KEY in layer.metadata:
+        return
+    try:
+        saved = read_provenance(path, "report")
+        header = None if saved is None else read_header(path)
+        if saved is None or header is None or header.shape != get_full_resolution(layer).shape:
+            return
+        provenance = unpack_provenance(saved, path.parent)
+    except Exception as error:  # the file can be of any origin
+        log_error(f"'{path.name}' was not recognised as a result", error)
+        return
+    layer.metadata = {**layer.metadata, METADATA_KEY: provenance}
+    apply_header(layer, header)
+    look = dict(saved.get("look", {}))
+    for key, value in look.items() if len(look.get("scale", ())) == layer.ndim else ():
+        if key in LOOK_ATTRIBUTES:
+            with suppress(Exception):  # of another version of napari
+                setattr(layer, key, value)
+
+
+def apply_header(layer: Image, header: ImageHeader) -> None:
+    """Set pixel size, units and axes of a layer to those of its file, where both have as many."""
+    if len(header.axes) - (1 if layer.rgb else 0) != layer.ndim:
+        return
+    layer.axis_labels = tuple(header.axes.lower()[: layer.ndim])
+    if header.scale is not None:
+        layer.scale = header.scale[: layer.ndim]
+    if header.units is not None:
+        with suppress(Exception):  # a unit that napari does not know
+            layer.units = header.units[: layer.ndim]
+
+
+def save_layer(layer: Image, path: Path, *, overwrite: bool) -> Callable[[], Path]:
+    """Return a function that saves a layer of this plugin as OME-TIFF or OME-Zarr.
+
+    Parameters
+    ----------
+    layer : Image
+        It is read now, and its pixels when the function is called, in any thread.
+    path : Path
+        The function raises `DipError` if it cannot be written.
+    overwrite : bool
+        Whether an earlier file may be replaced.
+    """
+    provenance, header, pixels = (
+        read_layer_provenance(layer),
+        read_layer_header(layer),
+        get_full_resolution(layer),
+    )
+    input_path = read_recorded_inputs(provenance)["image"].get("path")
+    saved = pack_provenance(provenance, path.parent)
+    # files may have the axes in another order
+    is_ordered = header.axes in ("YX", "YXS", "ZYX", "TYX", "CYX", "TZYX", "TCYX", "CZYX", "TCZYX")
+    saved["look"] = record_layer(layer)["look"] if is_ordered else {}
+    options = {
+        "axes": header.axes,
+        "scale": header.scale,
+        "units": header.units,
+        "provenance": json.loads(format_json(saved)),  # without NaN, which JSON does not have
+        "tags": _make_tags(layer, header, provenance["input"]["name"], input_path),
+    }
+
+    def write() -> Path:
+        inputs = [input_path] if input_path else []
+        target = resolve_output(path, inputs, overwrite, bytes_needed=pixels.nbytes)
+        image = pixels if isinstance(pixels, np.ndarray) else np.asarray(pixels)
+        return write_image(target, image, **options, overwrite=overwrite)
+
+    return write
+
+
+def _make_tags(layer: Image, header: ImageHeader, name: str, input_path: str | None) -> SourceTags:
+    """Return names and colours of the channels: those of the input's file, or else the layer's."""
+    ome, limits = None, (float(layer.contrast_limits[0]), float(layer.contrast_limits[1]))
+    if input_path:
+        with suppress(DipError):
+            ome = read_header(input_path).tags.ome
+    if ome is None and not set(header.axes) & set("CS"):
+        colours = np.round(255 * np.asarray(layer.colormap.map(np.array([1.0])))[0]).astype(int)
+        is_linear = len(layer.colormap.colors) == 2  # from black to one colour
+        number = int.from_bytes(bytes(colours.tolist()), signed=True) if is_linear else -1
+        ome = OmeMetadata(channels=((("Name", name), ("Color", str(number))),))
+    origin = (
+        tuple(map(float, layer.translate)) if len(layer.translate) == len(header.axes) else None
+    )
+    return SourceTags(ome=ome, origin=origin, contrast_limits=limits)
+
+
+class SaveMenu(QPushButton):
+    """A button with a menu that saves the result on the card, or the selected layer of a run.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    get_result : callable
+        Returns the layer of the result on the card, or None.
+    """
+
+    message_emitted: Signal = Signal(str)
+
+    def __init__(self, viewer: Viewer, get_result: Callable[[], Image | None]) -> None:
+        super().__init__("Save ▾")
+        self._viewer, self._get_result = viewer, get_result
+        self._call: BackgroundCall | None = None
+        self.setToolTip("<qt>Save the result with all that is needed to open it again here</qt>")
+        # Qt's own arrow lies on the text in napari's style
+        self.setStyleSheet("QPushButton::menu-indicator { image: none; width: 0px; }")
+        menu = QMenu(self)
+        self.setMenu(menu)
+        self.result_action: QAction = QAction("Save result…", self)
+        self.result_action.triggered.connect(self._on_save_result)
+        menu.addAction(self.result_action)
+
+    def get_layer(self) -> Image | None:
+        """Return the selected layer, if a run made it, or else the result on the card."""
+        active = self._viewer.layers.selection.active
+        is_made = isinstance(active, Image) and "report" in read_layer_provenance(active)
+        return active if is_made else self._get_result()
+
+    def shut_down(self) -> None:
+        """Ignore the end of what is still being saved."""
+        if self._call is not None:
+            self._call.discard()
+
+    def _on_save_result(self) -> None:
+        layer = self.get_layer()
+        if layer is None or self._call is not None:
+            return
+        path, is_confirmed = self._ask_path("Save result", layer, layer.name, _RESULT_KINDS)
+        if path is not None:
+            self._start(save_layer(layer, path, overwrite=is_confirmed), layer.name)
+
+    def _start(self, write: Callable[[], Path], name: str) -> None:
+        """Write a file in the background."""
+        self._call = start_call(write, self, self._on_written, activity="Saving", name=name)
+        self.message_emitted.emit("Saving")
+
+    def _on_written(self, outcome: Path | Refusal) -> None:
+        self._call = None
+        text = outcome.message if isinstance(outcome, Refusal) else f"Saved as '{outcome.name}'."
+        self.message_emitted.emit(text)
+
+    def _ask_path(
+        self, title: str, layer: Image, name: str, kinds: Mapping[str, str]
+    ) -> tuple[Path | None, bool]:
+        """Ask for the path of a file.
+
+        Parameters
+        ----------
+        title, name : str
+            The title of the dialogue, and the suggested name.
+        layer : Image
+            The file is suggested beside that of its input.
+        kinds : mapping of str to str
+            Names of the kinds of files by suffix.
+
+        Returns
+        -------
+        path : Path or None
+            With a suffix; None if the user has cancelled.
+        is_confirmed : bool
+            Whether the user has agreed to replace a file of that name.
+        """
+        input_path = read_recorded_inputs(read_layer_provenance(layer))["image"].get("path")
+        folder = Path(input_path).parent if input_path else Path()
+        filters = {f"{kind} (*{suffix})": suffix for suffix, kind in kinds.items()}
+        suggested = folder / (name.replace("/", "-") + next(iter(kinds)))
+        text, chosen = QFileDialog.getSaveFileName(self, title, str(suggested), ";;".join(filters))
+        last_suffixes = tuple(suffix[suffix.rindex(".") :] for suffix in kinds)
+        has_suffix = text.lower().endswith(last_suffixes)
+        suffix = "" if has_suffix else filters.get(chosen, next(iter(kinds)))
+        return (Path(text + suffix) if text else None), has_suffix

@@ -1,0 +1,153 @@
+"""Saving results by real clicks, and opening the files by napari's own readers."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from qtpy.QtCore import QPoint, Qt, QTimer
+from qtpy.QtWidgets import QFileDialog
+
+from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.task.task_dock import DenoiseDock
+
+pytestmark = pytest.mark.gl
+
+
+def choose(driver, action):
+    """Open the menu by a click, and click on one of its entries."""
+    button = driver.dock.result_view.save_menu
+    menu = button.menu()
+
+    def click():
+        position = menu.actionGeometry(action).center()
+        driver.qtbot.mouseClick(menu, Qt.MouseButton.LeftButton, pos=QPoint(position))
+
+    QTimer.singleShot(200, click)
+    driver.press(button)
+
+
+def answer(monkeypatch, path, kind=""):
+    """Let the dialogue return a path, as if it had been typed."""
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), kind))
+
+
+def save(driver, monkeypatch, path, kind=""):
+    answer(monkeypatch, path, kind)
+    choose(driver, driver.dock.result_view.save_menu.result_action)
+    driver.wait_until(lambda: f"Saved as '{path.name}" in driver.last_message)
+
+
+def restore(driver):
+    driver.set(max_iterations="3")
+    driver.run()
+    driver.wait_for_end()
+    return driver.viewer.layers["cells denoised"]
+
+
+@pytest.fixture
+def file_driver(driver, noisy, tmp_path):
+    """The driver with an image of a file, with a pixel size, in green."""
+    tifffile.imwrite(tmp_path / "cells.tif", noisy[:32, :32])
+    driver.viewer.layers.clear()
+    (layer,) = driver.viewer.open(str(tmp_path / "cells.tif"))
+    layer.scale, layer.units, layer.colormap = (0.2, 0.2), ("micrometer",) * 2, "green"
+    return driver
+
+
+@pytest.mark.parametrize("suffix", [".ome.tif", ".ome.zarr"])
+def test_a_saved_result_opens_as_it_was_is_judged_and_runs_again(
+    file_driver, tmp_path, monkeypatch, suffix
+):
+    driver, viewer = file_driver, file_driver.viewer
+    layer = restore(driver)
+    headline, limits = driver.dock.result_view.card.headline.text(), layer.contrast_limits
+    pixels, recipe = layer.data, layer.metadata[METADATA_KEY]["recipe"]
+    path = tmp_path / f"mine{suffix}"
+    save(driver, monkeypatch, path)
+    viewer.layers.clear()
+    driver.set(max_iterations="50")
+    viewer.open(str(path))
+    (opened,) = viewer.layers
+    np.testing.assert_array_equal(np.asarray(opened.data), pixels)
+    np.testing.assert_allclose(opened.scale, (0.2, 0.2))
+    assert list(map(str, opened.units)) == ["micrometer"] * 2
+    assert opened.axis_labels == ("y", "x") and opened.colormap.name == "green"
+    assert opened.contrast_limits == pytest.approx(limits)
+    assert not driver.dock.result_view.card.isHidden()
+    assert driver.dock.result_view.card.headline.text() == headline
+    driver.press(driver.dock.repeat_section.again_button)
+    assert "All is set" in driver.last_message
+    assert viewer.layers["cells"].scale == pytest.approx((0.2, 0.2))
+    assert driver.dock.form.build_recipe().to_dict() == recipe
+    driver.run()
+    driver.wait_for_end()
+    np.testing.assert_array_equal(viewer.layers["cells denoised"].data, pixels)
+
+
+def test_other_programs_find_size_name_and_colour_and_no_folder_of_the_user(
+    file_driver, tmp_path, monkeypatch
+):
+    restore(file_driver)
+    save(file_driver, monkeypatch, tmp_path / "a")  # without a suffix
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
+        pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+        assert str(tmp_path) not in file.ome_metadata
+    assert (pixels["PhysicalSizeX"], pixels["PhysicalSizeXUnit"]) == (0.2, "µm")
+    assert pixels["Channel"]["Name"] == "cells"
+    assert pixels["Channel"]["Color"] & 0xFFFFFFFF == 0x00FF00FF  # red, green, blue, alpha
+    save(file_driver, monkeypatch, tmp_path / "b", "OME-Zarr (*.ome.zarr)")
+    attributes = json.loads((tmp_path / "b.ome.zarr" / "zarr.json").read_text())["attributes"]
+    (channel,) = attributes["ome"]["omero"]["channels"]
+    assert (channel["label"], channel["color"]) == ("cells", "00FF00")
+    assert str(tmp_path) not in json.dumps(attributes)
+
+
+def test_a_result_that_was_opened_before_the_dock_is_judged_by_it(
+    file_driver, tmp_path, monkeypatch
+):
+    driver, viewer = file_driver, file_driver.viewer
+    driver.dock.result_view.extra_layer_chooser.boxes["residual"].setChecked(True)
+    restore(driver)
+    residual = viewer.layers["cells residual"]
+    viewer.layers.selection.active = residual
+    save(driver, monkeypatch, tmp_path / "residual.ome.tif")
+    viewer.layers.selection.active = viewer.layers["cells denoised"]
+    save(driver, monkeypatch, tmp_path / "result.ome.tif")
+    viewer.window.remove_dock_widget(driver.dock)
+    viewer.layers.clear()
+    viewer.open([str(tmp_path / "residual.ome.tif"), str(tmp_path / "result.ome.tif")])
+    assert not viewer.layers[0].metadata
+    later = DenoiseDock(viewer)
+    viewer.window.add_dock_widget(later, name="Later", area="right")
+    assert viewer.layers[0].metadata[METADATA_KEY]["shows"] == "residual"
+    np.testing.assert_allclose(viewer.layers[0].colormap.colors, residual.colormap.colors)
+    assert not later.result_view.card.isHidden()
+    assert later.repeat_section.combo.count() == 1  # a residual is no result
+    driver.dock = later
+
+
+def test_a_file_that_is_no_result_or_is_damaged_stays_as_it_is(driver, tmp_path):
+    description = json.dumps({"source": "x", "report": {"axes": 7}, "recipe": {"task": "no"}})
+    tifffile.imwrite(
+        tmp_path / "bad.tif",
+        np.ones((8, 8), "float32"),
+        imagej=True,
+        metadata={"Info": description},
+    )
+    (layer,) = driver.viewer.open(str(tmp_path / "bad.tif"))
+    assert METADATA_KEY not in layer.metadata
+    assert driver.dock.result_view.card.isHidden()
+
+
+def test_an_existing_file_is_not_replaced_without_a_question(file_driver, tmp_path, monkeypatch):
+    (tmp_path / "a.ome.tif").write_bytes(b"precious")
+    restore(file_driver)
+    answer(monkeypatch, tmp_path / "a")  # the dialogue has not seen the suffix
+    choose(file_driver, file_driver.dock.result_view.save_menu.result_action)
+    file_driver.wait_until(lambda: "a.ome.tif" in file_driver.last_message)
+    assert (tmp_path / "a.ome.tif").read_bytes() == b"precious"
+    save(file_driver, monkeypatch, tmp_path / "a.ome.tif")
+    assert tifffile.imread(tmp_path / "a.ome.tif").shape == (32, 32)
