@@ -23,7 +23,7 @@ from napari_dip.pipeline.assess.report_figures import (
     compute_contrast_limits,
     make_figure,
     plot_image,
-    render_png,
+    render_figure,
     stretch_contrast,
 )
 from napari_dip.pipeline.torch_state import use_default_torch_state
@@ -127,7 +127,7 @@ def draw(panels_by_case: dict[str, tuple[Image, ...]]) -> None:
             low, high = (-span / 2, span / 2) if head == "residual" else limits
             plot_image(panel, stretch_contrast(image, low, high))
             panel.set_title(head if head != "truth" else f"{name}\n{head}", fontsize=8)
-    IMAGE.write_bytes(render_png(figure))
+    IMAGE.write_bytes(render_figure(figure))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from napari_dip.pipeline.assess.report_figures import (
     compute_contrast_limits,
     draw_titled_image,
     make_figure,
-    render_png,
+    render_figure,
     use_default_style,
 )
 from napari_dip.pipeline.events import Event, Progress, map_generator
@@ -492,7 +492,7 @@ def _draw_architecture_scores(comparison: ArchitectureComparison) -> bytes:
         ax.grid(axis="y", alpha=0.25)
     panels[0].set_yticks(rows, [fit.architecture.name for fit in fits])
     panels[0].invert_yaxis()
-    return render_png(figure)
+    return render_figure(figure)
 
 
 @use_default_style
@@ -514,4 +514,4 @@ def _draw_architecture_images(comparison: ArchitectureComparison) -> bytes:
         draw_titled_image(panel, image, title, limits)
     for panel in panels[len(images) :]:
         panel.set_axis_off()
-    return render_png(figure)
+    return render_figure(figure)

@@ -25,7 +25,7 @@ from napari_dip.pipeline.assess.report_figures import (
     compute_contrast_limits,
     draw_titled_image,
     make_figure,
-    render_png,
+    render_figure,
     select_middle_plane,
     use_default_style,
 )
@@ -368,4 +368,4 @@ def _draw_feature_images(result: FeatureInversionResult) -> bytes:
         for inversion, ax in zip(row, row_axes[1:], strict=True):
             title = f"{PRIOR_LABELS[inversion.prior_key]}\ncorrelation {inversion.correlation:.2f}"
             draw_titled_image(ax, select_middle_plane(inversion.image, result.axes), title, limits)
-    return render_png(figure)
+    return render_figure(figure)

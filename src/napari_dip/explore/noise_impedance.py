@@ -33,7 +33,7 @@ from napari_dip.pipeline.assess.report_figures import (
     draw_titled_image,
     format_iteration_axis,
     make_figure,
-    render_png,
+    render_figure,
     use_default_style,
 )
 
@@ -261,7 +261,7 @@ def _draw_loss_curves(impedance: ImpedanceResult) -> bytes:
     ax.set_ylim(bottom=0)
     ax.set_ylabel("Energy (mean square,\ntarget's variance = 1)")
     ax.legend(frameon=False)
-    return render_png(figure)
+    return render_figure(figure)
 
 
 def _caption_losses(impedance: ImpedanceResult) -> str:

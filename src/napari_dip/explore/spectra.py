@@ -50,7 +50,7 @@ from napari_dip.pipeline.assess.report_figures import (
     draw_titled_image,
     format_iteration_axis,
     make_figure,
-    render_png,
+    render_figure,
     use_default_style,
 )
 from napari_dip.pipeline.calibrate.resolution_and_outliers import ROBUST_PERCENTILES
@@ -419,7 +419,7 @@ def _draw_power_curves(spectrum: SpectrumResult) -> bytes:
     ax.set_xlabel("Radial frequency (cycles per pixel)")
     ax.set_ylabel("Power spectral density\n(squared intensity)")
     ax.legend(frameon=False, ncols=2)
-    return render_png(figure)
+    return render_figure(figure)
 
 
 @use_default_style
@@ -444,7 +444,7 @@ def _draw_band_curves(spectrum: SpectrumResult) -> bytes:
     lower.set_yticks(limits)
     lower.set_ylabel("Radial frequency\n(cycles per pixel)")
     lower.set_xlabel("Iteration")
-    return render_png(figure)
+    return render_figure(figure)
 
 
 @use_default_style
@@ -485,7 +485,7 @@ def _draw_stopping_curves(spectrum: SpectrumResult) -> bytes:
         ax.axvline(spectrum.validation_stop.best_iteration, color="tab:orange", linestyle="--")
     format_iteration_axis(panels[-1], len(iterations), is_logarithmic=False)
     panels[0].set_title(_describe_stops("spectrum-stops-title", spectrum), fontsize=10)
-    return render_png(figure)
+    return render_figure(figure)
 
 
 def _describe_stops(template_key: str, spectrum: SpectrumResult) -> str:

@@ -14,7 +14,7 @@ from napari_dip.io.outputs import resolve_output, resolve_output_folder
 from napari_dip.io.paths import make_folder
 from napari_dip.io.reading import open_pixels
 from napari_dip.io.writing import write_bytes, write_image
-from napari_dip.pipeline.assess.report_figures import make_figure, render_png, use_default_style
+from napari_dip.pipeline.assess.report_figures import make_figure, render_figure, use_default_style
 from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.plan.layout import refuse_header
 
@@ -373,7 +373,7 @@ def plot_photon_transfer(report: CameraReport) -> bytes:
         ax.legend(fontsize=7, frameon=False, loc="upper left" if draw is _plot_levels else "best")
         ax.tick_params(labelsize=7)
         ax.spines[["top", "right"]].set_visible(False)
-    return render_png(figure)
+    return render_figure(figure)
 
 
 def _plot_levels(ax: Axes, report: CameraReport) -> None:

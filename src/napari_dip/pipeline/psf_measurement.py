@@ -13,7 +13,7 @@ from napari_dip.io.writing import write_bytes, write_image
 from napari_dip.pipeline.assess.report_figures import (
     draw_titled_image,
     make_figure,
-    render_png,
+    render_figure,
     use_default_style,
 )
 from napari_dip.pipeline.beads import (
@@ -542,7 +542,7 @@ def plot_psf(report: PsfReport) -> bytes:
         z_size, x_size = report.pixel_nm[0], report.pixel_nm[-1]
         panels[1].set_aspect(z_size / x_size if z_size and x_size else 1)
     _plot_profiles(panels[-1], report)
-    return render_png(figure)
+    return render_figure(figure)
 
 
 def _plot_profiles(ax: Axes, report: PsfReport) -> None:

@@ -1,13 +1,87 @@
-"""Intensities of input and result along a drawn line."""
+"""Intensities of input and result along a drawn line, their peaks, and the files of them."""
 
 from __future__ import annotations
+
+import csv
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from napari.layers import Image
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QPoint, Qt, QTimer
+from qtpy.QtWidgets import QFileDialog
 
-from napari_dip.qt.shell.dock_plots import measure_line_profile
+from napari_dip.pipeline.assess.metrics import measure_peak_width
+from napari_dip.qt.shell.dock_plots import LineProfiles, Profile, measure_line_profile
+
+SAMPLES = np.arange(41.0)
+
+
+def draw_peak(middle, width=6.0, height=10.0):
+    return height * np.exp(-4 * np.log(2) * ((SAMPLES - middle) / width) ** 2)
+
+
+def test_the_width_of_a_peak_is_within_twice_its_error():
+    rng = np.random.default_rng(0)
+    pairs = [
+        measure_peak_width(SAMPLES / 10, draw_peak(20 + rng.uniform()) + rng.normal(size=41))
+        for _ in range(100)
+    ]
+    widths, errors = np.array([pair for pair in pairs if pair]).T
+    assert len(widths) > 90
+    assert np.mean(np.abs(widths - 0.6) < 2 * errors) > 0.88
+    assert np.median(errors) == pytest.approx(widths.std(), rel=0.3)
+
+
+def test_the_width_of_a_smooth_result_has_an_error_that_is_not_too_small():
+    rng = np.random.default_rng(1)
+    kernel = np.array([0.25, 0.5, 0.25])
+    pairs = []
+    for _ in range(100):
+        noise = np.convolve(rng.normal(size=43), kernel, "valid")
+        pairs.append(measure_peak_width(SAMPLES, draw_peak(20, height=6) + noise))
+    widths, errors = np.array([pair for pair in pairs if pair]).T
+    assert np.mean(np.abs(widths - 6) < 2 * errors) > 0.85
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        draw_peak(12) + draw_peak(28),
+        draw_peak(4),
+        draw_peak(20, 20.0),
+        np.where(SAMPLES > 20, 10.0, 0),
+        SAMPLES,
+        np.ones(41),
+        np.full(41, np.nan),
+        np.where(SAMPLES == 20, 10.0, 0),
+    ],
+    ids=["two", "cut", "wider than the line", "edge", "slope", "flat", "outside", "one pixel"],
+)
+def test_without_a_whole_single_peak_there_is_no_width(profile):
+    noise = np.random.default_rng(2).normal(size=41)
+    assert measure_peak_width(SAMPLES, profile) is None
+    assert measure_peak_width(SAMPLES, profile + noise) is None or profile[20] > profile[18] + 9
+
+
+def test_noise_alone_has_hardly_ever_a_width():
+    rng = np.random.default_rng(3)
+    pairs = [measure_peak_width(SAMPLES, rng.normal(size=41)) for _ in range(200)]
+    assert sum(width is not None for width in pairs) <= 2
+
+
+def test_a_profile_becomes_a_table_and_a_drawing_with_text():
+    fine = np.arange(0, 40.5, 0.5)
+    profiles = Profile(SAMPLES, SAMPLES * 2), Profile(fine, draw_peak(20)[0] + fine)
+    lines = LineProfiles(("cells", "=cells $a$"), profiles, "µm")
+    head, *rows = csv.reader(lines.render("csv").decode().splitlines())
+    assert head == ["Distance (µm)", "cells", "'=cells $a$"]  # no formula for a spreadsheet
+    assert len(rows) == 81 and list(map(float, rows[3])) == pytest.approx([1.5, 3.0, 1.5])
+    drawing = lines.render("svg")
+    assert drawing == lines.render("svg")
+    texts = ["".join(node.itertext()) for node in ElementTree.fromstring(drawing).iter()]
+    assert "Distance (µm)" in texts and "=cells $a$, FWHM: cannot tell" in texts
+    assert lines.render("pdf").startswith(b"%PDF")
 
 
 def test_a_profile_reads_the_image_along_the_line_in_world_units():
@@ -39,7 +113,7 @@ def test_outside_of_an_image_there_is_no_profile():
 
 
 @pytest.mark.gl
-def test_a_line_drawn_with_the_mouse_shows_input_and_result(driver):
+def test_a_line_drawn_with_the_mouse_shows_input_and_result(driver, tmp_path, monkeypatch):
     viewer, fold = driver.viewer, driver.dock.result_view.profile
     driver.set(max_iterations="4")
     driver.run()
@@ -64,3 +138,15 @@ def test_a_line_drawn_with_the_mouse_shows_input_and_result(driver):
     assert len(before) > 5
     assert np.abs(np.diff(after)).mean() < np.abs(np.diff(before)).mean()
     assert "'cells denoised'" in fold.message_label.text()
+    assert "FWHM: input" in fold.message_label.text()
+    button = driver.dock.result_view.save_menu
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "a.csv"), ""))
+    position = lambda: button.menu().actionGeometry(button.profile_action).center()  # noqa: E731
+    QTimer.singleShot(
+        200,
+        lambda: driver.qtbot.mouseClick(button.menu(), Qt.MouseButton.LeftButton, pos=position()),
+    )
+    driver.press(button)
+    driver.wait_until(lambda: "Saved as 'a.csv'" in driver.last_message)
+    table = np.genfromtxt(tmp_path / "a.csv", delimiter=",", skip_header=1)
+    np.testing.assert_allclose(table[:, 2], after, rtol=1e-6)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dip.engine.constants import FWHM_PER_SIGMA
 from napari_dip.pipeline.assess.artefact_detection import (
     NO_CLIPPED_PIXELS,
     ClippedPixels,
@@ -52,6 +53,12 @@ MAX_ASSESSED_PIXELS = 2**22
 #: Minimum variance of counted photons, in units of its lower bound, at which residuals are compared
 #: with the noise: a tenth of a photon. With fewer, one photon is an outlier of three deviations.
 MIN_COUNT_VARIANCE = 10.0
+#: Least samples of a profile for the width of a peak: three for each parameter of its fit.
+_MIN_PROFILE_SAMPLES = 12
+#: Largest correlation of neighbouring residuals that enlarges an error, by a factor of 4.4.
+_MAX_PROFILE_CORRELATION = 0.9
+#: Height of a peak over its error, and least width in samples; a narrower one is a single pixel.
+_MIN_PEAK_TO_ERROR, _MIN_PEAK_SAMPLES = 5.0, 1.5
 #: Percentile that is taken as the dark level of an image. Relative changes of the mean refer to the
 #: intensity above it, so that a camera's offset does not make them look small.
 DARK_PERCENTILE = 1.0
@@ -465,3 +472,55 @@ def select_assessed_items(stack: AnyArray) -> slice | npt.NDArray[np.intp]:
     if selected_count >= count:
         return slice(None)
     return np.linspace(0, count - 1, selected_count).round().astype(np.intp)
+
+
+def measure_peak_width(distance: FloatArray, intensity: FloatArray) -> tuple[float, float] | None:
+    """Return the full width at half maximum of the peak in a profile, and its standard error.
+
+    A Gaussian plus a constant background is fitted by least squares. The error is that of the
+    residuals, enlarged where neighbouring residuals are alike.
+
+    Parameters
+    ----------
+    distance : ndarray
+        Evenly spaced.
+    intensity : ndarray
+        NaN where there is no pixel.
+
+    Returns
+    -------
+    (float, float) or None
+        In the unit of the distance. None if that cannot be told: unless there is one peak, which
+        stands out of the noise, and four of its widths are on the line. On a shorter line, the
+        background cannot be told from the peak.
+    """
+    from scipy import ndimage, optimize, signal  # a tenth of a second
+
+    samples = intensity[np.isfinite(intensity)]
+    if len(samples) < _MIN_PROFILE_SAMPLES:
+        return None
+    smooth = ndimage.gaussian_filter1d(samples, 1.0, mode="nearest")
+    peaks, _ = signal.find_peaks(smooth, prominence=np.ptp(smooth) / 2)
+    if len(peaks) != 1:
+        return None
+    positions = np.arange(len(samples))
+
+    def compute_residuals(values: FloatArray) -> FloatArray:
+        height, middle, sigma, background = values
+        gaussian = np.exp(-0.5 * ((positions - middle) / sigma) ** 2)
+        return np.asarray(background + height * gaussian - samples)
+
+    start = np.array([np.ptp(smooth), peaks[0], 2.0, smooth.min()])
+    fit = optimize.least_squares(compute_residuals, start, method="lm")
+    product = float((fit.fun[1:] * fit.fun[:-1]).sum() / max(2 * fit.cost, 1e-30))
+    correlation = min(max(product, 0.0), _MAX_PROFILE_CORRELATION)
+    variance = 2 * fit.cost / (len(samples) - 4) * (1 + correlation) / (1 - correlation)
+    errors = np.sqrt(variance * np.diag(np.linalg.pinv(fit.jac.T @ fit.jac)))
+    height, middle = fit.x[:2]
+    width, error = FWHM_PER_SIGMA * abs(fit.x[2]), FWHM_PER_SIGMA * errors[2]
+    is_told = fit.success and height > _MIN_PEAK_TO_ERROR * errors[0] and error < width / 2
+    room = min(middle, len(samples) - 1 - middle)
+    if not is_told or width < _MIN_PEAK_SAMPLES or room < 2 * width:
+        return None
+    step = float(distance[1] - distance[0])
+    return float(width) * step, float(error) * step

@@ -30,6 +30,10 @@ _OVERVIEW_INCHES, _OVERVIEW_DOTS = (5.2, 1.7), 100
 #: Minimum pixels along the longer side of a thumbnail, if the image has as many.
 _PLANE_INCHES = 2.5
 _MIN_THUMBNAIL_SIDE = 160
+#: Width and height of a line profile in inches, and colours of input and result (Okabe-Ito).
+_PROFILE_INCHES, _LINE_COLOURS = (3.5, 2.6), ("#0072B2", "#D55E00")
+#: Metadata without the time.
+_NO_DATE = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 #: A table of class "numbers" is aligned to the right; any other has a narrow first column of names.
 _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
@@ -62,6 +66,9 @@ def use_default_style(draw: Callable[P, bytes]) -> Callable[P, bytes]:
 
         with matplotlib.rc_context():
             matplotlib.rcdefaults()
+            # text stays text for drawing programs, and equal figures are equal files
+            matplotlib.rcParams["svg.fonttype"], matplotlib.rcParams["pdf.fonttype"] = "none", 42
+            matplotlib.rcParams["svg.hashsalt"] = "napari-dip"
             return draw(*args, **kwargs)
 
     return plot_in_default_style
@@ -99,7 +106,7 @@ def plot_before_after(
         ax = figure.add_subplot(1, len(panels), position)
         plot_image(ax, stretch_contrast(panel, *limits))
         ax.set_title(title)
-    return render_png(figure)
+    return render_figure(figure)
 
 
 @use_default_style
@@ -142,7 +149,7 @@ def plot_overview(
         right.axvline(best_iteration, color="tab:orange", linewidth=1)
     right.set_title("Validation loss (line: taken)", fontsize=8)
     right.tick_params(labelsize=6)
-    return render_png(figure)
+    return render_figure(figure)
 
 
 @use_default_style
@@ -152,7 +159,7 @@ def plot_plane(plane: AnyArray) -> bytes:
     thumbnail = subsample_plane(plane, _MIN_THUMBNAIL_SIDE)
     limits = compute_contrast_limits(thumbnail)
     plot_image(figure.add_subplot(), np.nan_to_num(stretch_contrast(thumbnail, *limits)))
-    return render_png(figure)
+    return render_figure(figure)
 
 
 def make_figure(width: float, height: float, dots: int = _DOTS_PER_INCH) -> Figure:
@@ -162,14 +169,46 @@ def make_figure(width: float, height: float, dots: int = _DOTS_PER_INCH) -> Figu
     return Figure(figsize=(width, height), dpi=dots, layout="constrained")
 
 
-def render_png(figure: Figure) -> bytes:
-    """Return a figure as the bytes of a PNG file."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)  # does not change the state of pyplot
+def render_figure(figure: Figure, kind: str = "png") -> bytes:
+    """Return a figure as the bytes of a file: "png", "svg" or "pdf", equal for equal figures."""
     file = BytesIO()
-    canvas.print_png(file)  # type: ignore[no-untyped-call]
+    figure.savefig(file, format=kind, dpi="figure", metadata=_NO_DATE.get(kind))
     return file.getvalue()
+
+
+@use_default_style
+def plot_profiles(
+    curves: Sequence[tuple[str, FloatArray, FloatArray]], unit: str, kind: str
+) -> bytes:
+    """Draw intensities of an input and its result along a line, for a paper.
+
+    Parameters
+    ----------
+    curves : sequence of (label, distance, intensity)
+    unit : str
+        Unit of the distances.
+    kind : str
+        "png", "svg" or "pdf".
+
+    Returns
+    -------
+    bytes
+        A file whose text can be edited.
+    """
+    figure = make_figure(*_PROFILE_INCHES)
+    ax = figure.add_subplot()
+    for (label, distance, intensity), colour in zip(curves, _LINE_COLOURS, strict=False):
+        ax.plot(distance, intensity, color=colour, label=escape_math(label))
+    ax.set_xlabel(f"Distance ({unit})")
+    ax.set_ylabel("Intensity")
+    figure.legend(loc="outside upper left", fontsize=8, frameon=False)
+    ax.spines[["top", "right"]].set_visible(False)
+    return render_figure(figure, kind)
+
+
+def escape_math(text: str) -> str:
+    """Return printable text in which Matplotlib finds no formula."""
+    return make_printable(text).replace("$", r"\$")
 
 
 def compute_contrast_limits(image: AnyArray) -> tuple[float, float]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+from functools import partial
+from io import StringIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet, ref
 
@@ -10,7 +13,11 @@ import pyqtgraph as pg
 from napari.layers import Image, Shapes
 from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
 
-from napari_dip.qt.shell.background_call import call_reporting_errors
+from napari_dip.io.header import get_unit_symbol
+from napari_dip.pipeline.assess.metrics import measure_peak_width
+from napari_dip.pipeline.assess.report_figures import plot_profiles
+from napari_dip.pipeline.store.result_files import escape_formula
+from napari_dip.qt.shell.background_call import try_call
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     Connections,
@@ -32,6 +39,11 @@ _PROFILE_HINT = (
     "Compares the input with the latest result along a line. Press Draw a line, then drag it."
 )
 _NO_RESULT = "There is no result to compare with yet."
+_UNKNOWN_WIDTH = "cannot tell"
+_WIDTH_TOOLTIP = (
+    "Full width at half maximum of the peak, with its standard error. It takes a single peak that "
+    "stands out of the noise, and a line of at least four times its width."
+)
 _DRAW_LINE_HINT = "Draw a line across something that matters, by dragging in the image."
 #: Milliseconds from the last change to a redraw, because sliders and shapes change often.
 _REDRAW_DELAY_MS = 50
@@ -202,6 +214,49 @@ class Profile(NamedTuple):
     intensity: FloatArray
 
 
+class LineProfiles(NamedTuple):
+    """Profiles of an input and its result along one line, to be shown and saved.
+
+    Attributes
+    ----------
+    names : (str, str)
+        Names of the two layers.
+    profiles : (Profile, Profile)
+    unit : str
+        Unit of the distances.
+    """
+
+    names: tuple[str, str]
+    profiles: tuple[Profile, Profile]
+    unit: str
+
+    def describe_widths(self) -> list[str]:
+        """Return the full width at half maximum of the peak in each profile, as text."""
+        widths = (measure_peak_width(*profile) for profile in self.profiles)
+        return [
+            _UNKNOWN_WIDTH if width is None else f"{width[0]:.3g} ± {width[1]:.2g} {self.unit}"
+            for width in widths
+        ]
+
+    def render(self, kind: str) -> bytes:
+        """Return the content of a file: "csv", or a figure as "svg" or "pdf"."""
+        (_, intensity), (distance, result) = self.profiles
+        if kind != "csv":
+            labels = (
+                f"{name}, FWHM: {width}"
+                for name, width in zip(self.names, self.describe_widths(), strict=True)
+            )
+            curves = [(label, *pair) for label, pair in zip(labels, self.profiles, strict=True)]
+            return plot_profiles(curves, self.unit, kind)
+        # a finer result has more samples
+        intensity = np.interp(distance, self.profiles[0].distance, intensity)
+        file = StringIO(newline="")
+        writer = csv.writer(file)
+        writer.writerow([f"Distance ({self.unit})", *map(escape_formula, self.names)])
+        writer.writerows(zip(distance, intensity, result, strict=True))
+        return file.getvalue().encode("utf-8")
+
+
 def find_drawn_line(viewer: Viewer) -> FloatArray | None:
     """Return both ends of the last line or path in the topmost visible Shapes layer with one.
 
@@ -273,11 +328,13 @@ class ProfilePlot(DockPlot):
             pen=pg.mkPen(VALIDATION_COLOUR, width=2), connect="finite"
         )
 
-    def show_profiles(self, input_profile: Profile, result_profile: Profile, unit: str) -> None:
+    def show_profiles(self, lines: LineProfiles) -> None:
         """Plot the profiles of input and result."""
-        self.input_curve.setData(input_profile.distance, input_profile.intensity)
-        self.result_curve.setData(result_profile.distance, result_profile.intensity)
-        self.labels: tuple[str, str] = f"Along the line ({unit})", self.labels[1]
+        for curve, profile in zip(
+            (self.input_curve, self.result_curve), lines.profiles, strict=True
+        ):
+            curve.setData(*profile)
+        self.labels: tuple[str, str] = f"Along the line ({lines.unit})", self.labels[1]
         self.update_labels()
         self.setVisible(True)
 
@@ -310,6 +367,11 @@ class ProfileSection(CollapsibleSection):
     Parameters
     ----------
     viewer : napari.viewer.Viewer
+
+    Attributes
+    ----------
+    profiles : LineProfiles or None
+        What the plot shows; None for nothing.
     """
 
     def __init__(self, viewer: Viewer) -> None:
@@ -323,7 +385,9 @@ class ProfileSection(CollapsibleSection):
         )
         self.message_label: QLabel = make_message_label()
         self.message_label.setText(_PROFILE_HINT)
+        self.message_label.setToolTip(f"<qt>{_WIDTH_TOOLTIP}</qt>")
         self.plot: ProfilePlot = ProfilePlot()
+        self.profiles: LineProfiles | None = None
         self._redraw_timer = make_single_shot_timer(self, _REDRAW_DELAY_MS)
         rows = ([self.draw_button], [self.message_label], [self.plot])
         fill_grid(page, rows).setRowStretch(len(rows), 1)
@@ -374,20 +438,29 @@ class ProfileSection(CollapsibleSection):
         elif line is None:
             self._show_message(_PROFILE_HINT)
         else:
-            point = self._viewer.dims.point
-            unit = str(source_layer.units[-1]) if source_layer.units is not None else "pixel"
-            error_message = call_reporting_errors(
-                lambda: self.plot.show_profiles(
-                    measure_line_profile(source_layer, line, point),
-                    measure_line_profile(result_layer, line, point),
-                    unit,
-                ),
+            text, error_message = try_call(
+                partial(self._show_profiles, source_layer, result_layer, line),
                 "The profile cannot be shown",
             )
-            self._show_message(error_message or f"'{source_layer.name}' and '{result_layer.name}'")
+            self._show_message(text or error_message)
             return
+        self.profiles = None
         self.plot.setVisible(False)
         self.adjust_page_height()
+
+    def _show_profiles(self, source_layer: Image, result_layer: Image, line: FloatArray) -> str:
+        """Plot the profiles of both layers, and return what they tell."""
+        layers, point = (source_layer, result_layer), self._viewer.dims.point
+        unit = str(source_layer.units[-1]) if source_layer.units is not None else "pixel"
+        first, second = (measure_line_profile(layer, line, point) for layer in layers)
+        lines = LineProfiles(
+            (source_layer.name, result_layer.name), (first, second), get_unit_symbol(unit) or unit
+        )
+        self.plot.show_profiles(lines)
+        self.profiles = lines
+        before, after = lines.describe_widths()
+        names = f"'{source_layer.name}' and '{result_layer.name}'"
+        return f"{names}. FWHM: input {before}, result {after}."
 
     def _show_message(self, text: str) -> None:
         self.message_label.setText(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from napari_dip.errors import DipError, Refusal
 from napari_dip.io.header import OmeMetadata, SourceTags
 from napari_dip.io.outputs import IMAGE_SUFFIXES, resolve_output
 from napari_dip.io.reading import read_header, read_provenance
-from napari_dip.io.writing import write_image
+from napari_dip.io.writing import write_bytes, write_image
 from napari_dip.pipeline.assess.report import select_repeatable_fields
 from napari_dip.pipeline.assess.report_fields import ReportFields, translate_record
 from napari_dip.pipeline.store.result_files import format_json
@@ -38,11 +39,13 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dip.io import ImageHeader
+    from napari_dip.qt.shell.dock_plots import ProfileSection
 
 #: Fields of the provenance that a file has under the same name.
 _SAVED_FIELDS = ("recipe", "best_iteration", "stop_reason", "stop_code", "shows")
 #: Kinds of files by suffix, the first one by default.
 _RESULT_KINDS = {".ome.tif": "OME-TIFF", ".ome.zarr": "OME-Zarr"}
+_PROFILE_KINDS = {".csv": "Table", ".svg": "Drawing", ".pdf": "Page"}
 
 
 def pack_provenance(provenance: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -202,30 +205,50 @@ def _make_tags(layer: Image, header: ImageHeader, name: str, input_path: str | N
     return SourceTags(ome=ome, origin=origin, contrast_limits=limits)
 
 
+def write_rendered(path: Path, render: Callable[[str], bytes], overwrite: bool) -> Path:
+    """Write what `render` returns for the suffix of a path; raise `DipError` if that fails."""
+    suffix = path.suffix.lower()
+    target = resolve_output(path, overwrite=overwrite, suffixes=(suffix,))
+    return write_bytes(target, render(suffix[1:]), overwrite=overwrite)
+
+
 class SaveMenu(QPushButton):
     """A button with a menu that saves the result on the card, or the selected layer of a run.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
+    profile : ProfileSection
     get_result : callable
         Returns the layer of the result on the card, or None.
     """
 
     message_emitted: Signal = Signal(str)
 
-    def __init__(self, viewer: Viewer, get_result: Callable[[], Image | None]) -> None:
+    def __init__(
+        self, viewer: Viewer, profile: ProfileSection, get_result: Callable[[], Image | None]
+    ) -> None:
         super().__init__("Save ▾")
-        self._viewer, self._get_result = viewer, get_result
+        self._viewer, self._profile, self._get_result = viewer, profile, get_result
         self._call: BackgroundCall | None = None
         self.setToolTip("<qt>Save the result with all that is needed to open it again here</qt>")
         # Qt's own arrow lies on the text in napari's style
         self.setStyleSheet("QPushButton::menu-indicator { image: none; width: 0px; }")
-        menu = QMenu(self)
-        self.setMenu(menu)
-        self.result_action: QAction = QAction("Save result…", self)
-        self.result_action.triggered.connect(self._on_save_result)
-        menu.addAction(self.result_action)
+        self._menu = QMenu(self)
+        self.setMenu(self._menu)
+        self.result_action: QAction = self._add_action("Save result…", self._on_save_result)
+        self.profile_action: QAction = self._add_action(
+            "Export line profile…", self._on_save_profile
+        )
+        self._menu.aboutToShow.connect(
+            lambda: self.profile_action.setEnabled(profile.profiles is not None)
+        )
+
+    def _add_action(self, text: str, slot: Callable[[], object]) -> QAction:
+        action = QAction(text, self)
+        action.triggered.connect(slot)
+        self._menu.addAction(action)
+        return action
 
     def get_layer(self) -> Image | None:
         """Return the selected layer, if a run made it, or else the result on the card."""
@@ -245,6 +268,16 @@ class SaveMenu(QPushButton):
         path, is_confirmed = self._ask_path("Save result", layer, layer.name, _RESULT_KINDS)
         if path is not None:
             self._start(save_layer(layer, path, overwrite=is_confirmed), layer.name)
+
+    def _on_save_profile(self) -> None:
+        layer, lines = self.get_layer(), self._profile.profiles
+        if layer is None or lines is None or self._call is not None:
+            return
+        path, is_confirmed = self._ask_path(
+            "Export line profile", layer, f"{layer.name} profile", _PROFILE_KINDS
+        )
+        if path is not None:
+            self._start(partial(write_rendered, path, lines.render, is_confirmed), path.name)
 
     def _start(self, write: Callable[[], Path], name: str) -> None:
         """Write a file in the background."""

@@ -185,7 +185,7 @@ class ResultView:
         self.comparison: ComparisonSlider = ComparisonSlider(viewer)
         self.profile: ProfileSection = ProfileSection(viewer)
         self._result_layer: Callable[[], Image | None] = lambda: None
-        self.save_menu: SaveMenu = SaveMenu(viewer, lambda: self._result_layer())
+        self.save_menu: SaveMenu = SaveMenu(viewer, self.profile, lambda: self._result_layer())
         self.card: ResultCardView = ResultCardView(self.save_menu)
         viewer.layers.events.removed.connect(self._on_removed)
         self.extra_layer_chooser.changed.connect(self._add_checked_layers)
