@@ -17,8 +17,7 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.cli.app import main
-from napari_dip.pipeline.assess.methods_section import write_methods_section
-from napari_dip.pipeline.assess.references import PAPERS
+from napari_dip.pipeline.assess.methods_section import PAPERS, write_methods_section
 from napari_dip.tasks.priors import registry
 from small_runs import plan_for
 

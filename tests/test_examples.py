@@ -122,6 +122,7 @@ def test_the_example_of_a_docstring_gives_what_it_says(
     names = {"dip": dip, "image": image, "bright_channel": make_noisy(48, seed=1) * 2}
     if "restore_blocks" in name:
         names["array"] = pytest.importorskip("dask.array").from_array(image)
+    names |= {"movie": np.stack([image] * 16), "labels": (image > 170) + (image > 200) * 1}
     names |= {"dark_frames": dark, "flat_stacks": flats, "beads": draw_beads()}
     example = EXAMPLES[name]
     example.globs = names

@@ -1,4 +1,4 @@
-"""Types of the report, and of arguments of the Python functions, those of settings generated.
+"""Types of the report, of traces, and of arguments of the Python functions; settings are generated.
 
 Type checkers and editors read them. Nothing here depends on another part of the package.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -21,6 +22,9 @@ from typing import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
 
 
 class SupportsArray(Protocol):
@@ -81,6 +85,52 @@ class FittedNetwork(Protocol):
     def write(self, target: Path, *, overwrite: bool) -> None:
         """Save the network under a name that was checked before."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceComparison:
+    """How restored traces follow the measured ones.
+
+    Attributes
+    ----------
+    slope, slope_uncertainty : float
+        Change of the restored trace for a change of 1 of the object, and its standard uncertainty.
+    offset, offset_uncertainty : float
+        Mean of restored less measured trace, in units of the image, and its standard uncertainty.
+    delay, delay_uncertainty : float
+        By how many frames the restored trace is late, and its standard uncertainty.
+    region_count : int
+        Number of regions that these come from, since their traces vary beyond the noise.
+    """
+
+    slope: float
+    slope_uncertainty: float
+    offset: float
+    offset_uncertainty: float
+    delay: float
+    delay_uncertainty: float
+    region_count: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class RegionTraces:
+    """Traces of regions, in the input and in the result.
+
+    Attributes
+    ----------
+    measured, restored : ndarray
+        (T, regions): means in units of the image; with several channels or planes, the regions of
+        each of them.
+    comparisons : tuple of TraceComparison or None
+        Of each region; None where its trace changes too little to tell.
+    together : TraceComparison or None
+        Of all regions that tell.
+    """
+
+    measured: npt.NDArray[np.float64]
+    restored: npt.NDArray[np.float64]
+    comparisons: tuple[TraceComparison | None, ...]
+    together: TraceComparison | None
 
 
 class ComparisonKeywords(TypedDict, total=False):

@@ -19,8 +19,12 @@ from napari_dip.cli import main
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors.templates import METHODS
 from napari_dip.io import ImageHeader
-from napari_dip.pipeline.assess.methods_section import write_methods_section
-from napari_dip.pipeline.assess.references import PAPERS, TOPICS_OF_UNCITED_PAPERS, list_paper_keys
+from napari_dip.pipeline.assess.methods_section import (
+    PAPERS,
+    TOPICS_OF_UNCITED_PAPERS,
+    list_paper_keys,
+    write_methods_section,
+)
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import detect_machine

@@ -20,7 +20,7 @@ from napari_dip.errors.templates import make_printable
 from napari_dip.io.outputs import resolve_output_folder
 from napari_dip.io.paths import make_folder
 from napari_dip.io.writing import write_bytes, write_text
-from napari_dip.pipeline.assess.references import EXPERIMENT_PAPERS, PAPERS
+from napari_dip.pipeline.assess.methods_section import EXPERIMENT_PAPERS, PAPERS
 from napari_dip.pipeline.assess.report_figures import (
     Html,
     make_element,

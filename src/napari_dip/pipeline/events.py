@@ -9,7 +9,6 @@ all of them, but an error of the plan concerns one kind only.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from napari_dip.engine.fit.stopping import Control as Control
+from napari_dip.engine.fit.stopping import PausableClock as PausableClock
 from napari_dip.engine.fit.stopping import PollControl as PollControl
 from napari_dip.errors import RefusedError
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Stop, StopReason
     from napari_dip.io import AnyArray, Float32Array
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.signatures import FilePath, FittedNetwork, Report
+    from napari_dip.signatures import FilePath, FittedNetwork, RegionTraces, Report
 
 #: Ratio of the reported bound to the expected time, since the time per iteration varies.
 TIME_LEFT_MARGIN = 1.15
@@ -69,44 +69,6 @@ class Progress:
 
 #: Progress of work of unknown duration that has not begun, and of work that is done.
 NO_PROGRESS, FINISHED = Progress(), Progress(done=1.0, seconds_left=0.0)
-
-
-class PausableClock:
-    """Measure seconds without the pauses that a user requests.
-
-    Parameters
-    ----------
-    poll_control : callable
-        Returns the current control of the user.
-    monotonic : callable
-        Returns the seconds of a monotonic clock.
-    """
-
-    def __init__(
-        self,
-        poll_control: PollControl = lambda: Control.GO,
-        monotonic: Callable[[], float] | None = None,
-    ) -> None:
-        self._poll_control = poll_control
-        self._monotonic = monotonic or (lambda: time.monotonic())
-        self._pause_start: float | None = None  # None while the run is not paused
-        self._excluded_seconds = self._monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the start, without pauses."""
-        now = self._monotonic() if self._pause_start is None else self._pause_start
-        return now - self._excluded_seconds
-
-    def poll_control(self) -> Control:
-        """Poll the control; the time in which it returns PAUSE is not counted."""
-        control = self._poll_control()
-        if control is Control.PAUSE and self._pause_start is None:
-            self._pause_start = self._monotonic()
-        elif control is not Control.PAUSE and self._pause_start is not None:
-            self._excluded_seconds += self._monotonic() - self._pause_start
-            self._pause_start = None
-        return control
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -519,6 +481,29 @@ class Restoration:
         ('y', 'x')
         """
         return self._get_writer().convert_to_xarray(self)
+
+    def traces(self, image: AnyArray, regions: AnyArray) -> RegionTraces:
+        """Compare traces of regions of a movie before and after: slope, offset and delay of each.
+
+        Parameters
+        ----------
+        image : ndarray
+            The movie that was restored.
+        regions : ndarray
+            (Y, X) labels, 0 outside of regions; or bool, (Y, X) or (regions, Y, X).
+
+        Raises
+        ------
+        RefusedError
+            If there is no time axis, or no region of the movie's size.
+
+        Examples
+        --------
+        >>> result = dip.denoise(movie, axes="TYX", preset="instant", max_iterations=4)
+        >>> result.traces(movie, labels).measured.shape
+        (16, 2)
+        """
+        return cast("RegionTraces", self._get_writer().compare_traces(self, image, regions))
 
     def _repr_html_(self) -> str:
         """Return a small image and the sentences of the quality checks, for notebooks."""

@@ -41,6 +41,9 @@ FACTS = {
     "values": "0",
     "slight": False,
     "correlation": 0.9,
+    "error": 0.02,
+    "delay": 0.4,
+    "late": True,
 }
 #: What each note on a result claims: a topic and a state of it. Notes of one topic and different
 #: states contradict each other.
@@ -74,6 +77,10 @@ CLAIMS = {
     "fit-ended-early": {},
     "parts-unrestored": {},
     "tiles-unrestored": {},
+    "traces-scaled": {"traces": "changed"},
+    "traces-late": {"traces": "changed"},
+    "traces-kept": {"traces": "kept"},
+    "traces-untold": {"traces": "unchecked"},
 }
 #: Notes that the checks never give for the same result: see the chains of `elif` in
 #: `quality_checks`.
@@ -90,6 +97,8 @@ EXCLUSIVE = [
     },
     {"mean-off", "mean-kept", "frame-crossed"},
     {"holes-far", "holes-filled"},
+    {"traces-scaled", "traces-kept", "traces-untold"},
+    {"traces-late", "traces-kept", "traces-untold"},
     {"contrast-doubtful", "detail-doubtful", "detail-confirmed", "detail-unchecked"},
 ]
 

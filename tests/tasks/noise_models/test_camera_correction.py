@@ -10,7 +10,7 @@ from skimage import data
 import napari_dip as dip
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.errors import RefusedError
-from napari_dip.pipeline.assess.references import PAPERS, list_paper_keys
+from napari_dip.pipeline.assess.methods_section import PAPERS, list_paper_keys
 from napari_dip.pipeline.calibrate.channel_noise import measure_single_exposure
 from napari_dip.tasks.base import NoiseSettings
 from napari_dip.tasks.noise_models.camera_correction import (

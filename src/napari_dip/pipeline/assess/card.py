@@ -41,6 +41,8 @@ _REASONS = {
     "detail-doubtful": "detail-doubtful",
     "residual-strong": "residual-strong",
     "mean-off": "mean-off",
+    "traces-scaled": "traces-scaled",
+    "traces-late": "traces-late",
     "pattern-lost": "pattern-lost",
     "holes-far": "holes-far",
     "fits-ended-early": "fit-ended-early",
@@ -261,7 +263,18 @@ def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Itera
     if limits := report.get("fit", {}).get("min_spot_snr"):
         peaks = (f"{limits[width]:.2g}" for width in ("1", "2"))
         yield CardFigure(name="spot", after="{} σ (1 pixel), {} σ (2 pixels)".format(*peaks))
+    if traces := checks.get("traces"):
+        yield CardFigure(name="traces", after=format_traces(traces))
     if checks.get("agreement") is not None:
         yield CardFigure(name="agreement", after=f"{checks['agreement']:.3f}")
     if abs(checks.get("bias") or 0.0) > MIN_REPORTED_CHANGE:
         yield CardFigure(name="mean", after=f"{checks['bias']:+.1%}")
+
+
+def format_traces(traces: Mapping[str, float]) -> str:
+    """Format slope and delay of traces, with two standard errors each."""
+    slope, delay = (
+        (scale * traces[name], 2 * scale * traces[f"{name}_uncertainty"])
+        for name, scale in (("slope", 100), ("delay", 1))
+    )
+    return "{:.0f} ± {:.0f} %, delay {:.2f} ± {:.2f} frames".format(*slope, *delay)

@@ -20,6 +20,8 @@ from napari_dip.pipeline.assess.artefact_detection import (
     find_strongest_pattern,
     measure_biased_areas,
 )
+from napari_dip.pipeline.assess.report import serialise_noise
+from napari_dip.pipeline.assess.traces import compare_grid_traces, has_enough_frames
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.tasks.inpaint import MIN_DEEP_HOLE
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.signatures import TraceComparison
 
     RealArray = npt.NDArray[np.floating[Any]]
 
@@ -146,6 +149,10 @@ class ResultMetrics:
         Change of the mean by light that crosses the border; then `bias` is that of the prediction.
     agreement : float or None
         Correlation of measurement and prediction; None where they share no operator but identity.
+    traces : TraceComparison or None
+        Traces of a grid of regions over time, of result and input; None if they do not tell.
+    has_traces : bool
+        Whether it is a movie with traces that can be compared.
     """
 
     residual: ResidualMetrics | None
@@ -164,6 +171,8 @@ class ResultMetrics:
     unexplained_bias: float = 0.0
     border_change: float = 0.0
     agreement: float | None = None
+    traces: TraceComparison | None = None
+    has_traces: bool = False
 
 
 def measure_residual(
@@ -376,6 +385,7 @@ def measure_result(
         (0.0, 0.0) if measured_mask is None else measure_distant_holes(measured_mask, MIN_DEEP_HOLE)
     )
     lower_clipping, upper_clipping = _detect_clipping(plan, calibration, stack)
+    has_traces = has_comparable_noise and measured_mask is None and has_enough_frames(plan.header)
     return ResultMetrics(
         residual=select_worst_residual(residuals),
         detail=detail,
@@ -392,6 +402,14 @@ def measure_result(
         agreement=None
         if plan.recipe.task.spec.has_same_pixels or not has_comparable_noise
         else _correlate(stack[assessed], assessed_prediction, assessed_mask),
+        has_traces=has_traces,
+        traces=compare_grid_traces(
+            calibrated_image,
+            result if plan.recipe.task.spec.has_same_pixels else prediction,
+            serialise_noise(calibration),
+        )
+        if has_traces
+        else None,
         **_measure_brightness_changes(plan, calibration, stack, residual, result),
     )
 

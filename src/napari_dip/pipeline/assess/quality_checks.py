@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.assess.artefact_detection import ClippedPixels
     from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics
     from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
+    from napari_dip.signatures import TraceComparison
 
 #: Maximum correlation of the residual beyond that of the noise, and maximum ratio of its variance
 #: along edges: at most 0.03 and 1.06 in noise (docs/constants.md).
@@ -58,6 +59,11 @@ MIN_REPORTED_FRACTION = 0.005
 MIN_VISIBLE_DETAIL = 0.1
 #: Maximum share of the filled pixels that are far from any measured pixel.
 MAX_DISTANT_FRACTION = 0.05
+#: Least change of slope or delay of traces, in frames, that is reported, and number of standard
+#: errors that it must exceed. Results that keep both stay below (docs/movies-and-series.md).
+MAX_SLOPE_CHANGE, MAX_TRACE_DELAY, TRACE_STANDARD_ERRORS = 0.1, 0.1, 3.0
+#: Standard error of a slope above which traces do not tell: twice that misses a loss of 0.1.
+MAX_TRACE_SLOPE_ERROR = 0.05
 #: Names of metrics in reports, where they differ from those in the program.
 _FIGURE_KEYS = {
     "border_change": "frame_change",
@@ -102,6 +108,7 @@ def assess_quality(metrics: ResultMetrics, early_end_notes: Sequence[Note] = ())
         *_assess_residual(metrics),
         *_assess_pattern(metrics),
         *_assess_intensity(metrics),
+        *(list_trace_notes(metrics.traces) if metrics.has_traces else ()),
         *list_clipping_notes(metrics.lower_clipping, metrics.upper_clipping),
         *_describe_clipping_correction(metrics),
         *_describe_upscaling(metrics),
@@ -212,6 +219,26 @@ def _assess_intensity(metrics: ResultMetrics) -> Iterator[Note]:
         yield make_note("mean-off", share=abs(bias), brighter=bias > 0)
     else:
         yield make_note("mean-kept", share=MAX_BIAS)
+
+
+def list_trace_notes(traces: TraceComparison | None) -> tuple[Note, ...]:
+    """Return notes on slope and delay of the traces of a movie; None: they do not tell."""
+    if traces is None:
+        return (make_note("traces-untold"),)
+    notes = []
+    if abs(traces.slope - 1) > max(
+        MAX_SLOPE_CHANGE, TRACE_STANDARD_ERRORS * traces.slope_uncertainty
+    ):
+        notes.append(
+            make_note("traces-scaled", share=traces.slope, error=2 * traces.slope_uncertainty)
+        )
+    if abs(traces.delay) > max(MAX_TRACE_DELAY, TRACE_STANDARD_ERRORS * traces.delay_uncertainty):
+        facts = {"late": traces.delay > 0, "error": 2 * traces.delay_uncertainty}
+        notes.append(make_note("traces-late", delay=abs(traces.delay), **facts))
+    if not notes:
+        is_told = traces.slope_uncertainty <= MAX_TRACE_SLOPE_ERROR
+        notes.append(make_note("traces-kept" if is_told else "traces-untold"))
+    return tuple(notes)
 
 
 def _assess_contrast(metrics: ResultMetrics) -> Iterator[Note]:

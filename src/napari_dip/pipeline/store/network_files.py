@@ -24,7 +24,7 @@ from napari_dip.errors.templates import make_printable, render_text
 from napari_dip.io.atomic import write_atomically
 from napari_dip.io.outputs import NETWORK_SUFFIXES, OutputLock, resolve_output
 from napari_dip.io.paths import compute_file_sha256, stat_readable_file
-from napari_dip.pipeline.assess.references import PAPERS, list_paper_keys
+from napari_dip.pipeline.assess.methods_section import PAPERS, list_paper_keys
 from napari_dip.pipeline.assess.report import select_repeatable_fields
 from napari_dip.pipeline.plan.types import JOINT, JointNetwork
 from napari_dip.pipeline.store.checkpoints import read_outcome

@@ -40,16 +40,17 @@ from napari_dip.pipeline.assess.report_figures import (
     plot_plane,
     select_middle_plane,
 )
+from napari_dip.pipeline.assess.traces import average_regions, measure_region_traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageHeader
+    from napari_dip.io import AnyArray, ImageHeader
     from napari_dip.io.header import SourceTags
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.signatures import FilePath
+    from napari_dip.signatures import FilePath, RegionTraces
 
 #: First characters that make a spreadsheet read a cell, such as a file name, as a formula.
 _FORMULA_PREFIXES = ("=", "+", "-", "@")
@@ -222,6 +223,17 @@ class ResultWriter:
                 values = values[0] + positions * (values[1] - values[0])
             coordinates[dim] = (dim, values, coordinate.attrs)
         return xarray.DataArray(image, coordinates, template.dims, template.name, template.attrs)
+
+    def compare_traces(
+        self, result: Restoration, image: AnyArray, regions: AnyArray
+    ) -> RegionTraces:
+        """Compare traces of regions; see `Restoration.traces`."""
+        axes, residual = self.plan.header.axes, result.residual
+        restored = result.image if residual is None else np.subtract(image, residual)
+        measured, counts = average_regions(image, axes, regions)
+        return measure_region_traces(
+            measured, average_regions(restored, axes, regions)[0], counts, result.report["noise"]
+        )
 
     def render_html(self, result: Restoration) -> str:
         """Return one line on the result, its middle plane, and its card, as HTML."""

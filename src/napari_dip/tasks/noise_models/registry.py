@@ -192,7 +192,7 @@ class NoiseModel:
     list_figures : callable
         (noise in a report) -> the facts of that template, one value a channel.
     papers : tuple of str
-        Papers to cite: keys of `pipeline.assess.references.PAPERS`.
+        Papers to cite: keys of `pipeline.assess.methods_section.PAPERS`.
     is_detector : bool
         Whether the variance is gain x signal + intercept; other models describe artefacts.
     volume_refusal : str

@@ -214,7 +214,7 @@ class PriorSpec:
     labels : mapping of str to str
         Label of this choice in the setting `prior` of each task that offers it, by task.
     papers : tuple of str
-        Papers cited after the phrase: keys of `pipeline.assess.references.PAPERS`.
+        Papers cited after the phrase: keys of `pipeline.assess.methods_section.PAPERS`.
     choice_override : str
         Value of the setting `prior` that chooses this prior; "": the same as `key`.
     unguided_key : str
