@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from io import BytesIO
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 import pytest
 
-from napari_dip.pipeline.assess.report_figures import plot_before_after, plot_overview
+from napari_dip.pipeline.assess.report_figures import (
+    PanelImage,
+    plot_before_after,
+    plot_overview,
+    plot_result,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,3 +52,40 @@ def test_a_drawing_leaves_the_callers_style_alone() -> None:
     with matplotlib.rc_context({"font.size": 30, "axes.titlecolor": "red"}):
         assert plot_before_after(plane, plane) == plain
         assert matplotlib.rcParams["font.size"] == 30
+
+
+def make_panel(plane: np.ndarray, side: float) -> PanelImage:
+    """A grey image from 0 to 100, which covers 20 by 10 units with pixels of a side."""
+    grey = np.repeat(np.linspace(0, 1, 256)[:, None], 4, 1)
+    grey[:, 3] = 1
+    extent = (0, plane.shape[1] * side, plane.shape[0] * side, 0)
+    return PanelImage(plane, extent, (0, 100), 1.0, grey)
+
+
+def test_a_figure_names_its_panels_and_the_length_of_its_bars() -> None:
+    panels = [
+        (title, [make_panel(np.full((20, 40), 50.0), 0.5)])
+        for title in ("Input", "Result $x$", "Residual", "Uncertainty")
+    ]
+    drawing = plot_result(panels, [(2, 6, 4, 2)], "µm", "svg")
+    assert drawing == plot_result(panels, [(2, 6, 4, 2)], "µm", "svg")
+    nodes = ElementTree.fromstring(drawing).iter()
+    texts = [node.text for node in nodes if node.tag.endswith("}text")]
+    assert {"Input", "Result $x$", "Residual", "Uncertainty"} <= set(texts)
+    # a quarter of 20 and of 4 units at most
+    assert texts.count("5 µm") == texts.count("1 µm") == 4
+    assert plot_result(panels, [], "µm", "pdf").startswith(b"%PDF")
+
+
+def test_equal_values_have_equal_greys_on_grids_of_any_pixel_size() -> None:
+    coarse = np.zeros((20, 40))
+    coarse[:, 20:] = 50
+    fine = coarse.repeat(2, 0).repeat(2, 1)
+    panels = [("a", [make_panel(coarse, 0.5)]), ("b", [make_panel(fine, 0.25)])]
+    png = plot_result(panels, [(9, 11, 6, 4)], "µm", "png")
+    picture = matplotlib.image.imread(BytesIO(png))[..., 0]
+    left, right = picture[:, : picture.shape[1] // 2], picture[:, picture.shape[1] // 2 :]
+    # halves that are black and half bright, in the image and in the inset
+    for value in (0.0, 50 / 100):
+        counts = [(np.abs(half - value) < 0.01).sum() for half in (left, right)]
+        assert counts[0] > 0.2 * left.size and counts[0] == pytest.approx(counts[1], rel=0.05)

@@ -11,6 +11,7 @@ from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
+from napari_dip.qt.task.result_export import collect_panels, find_insets
 from napari_dip.qt.task.task_dock import DenoiseDock
 
 pytestmark = pytest.mark.gl
@@ -140,6 +141,35 @@ def test_a_file_that_is_no_result_or_is_damaged_stays_as_it_is(driver, tmp_path)
     (layer,) = driver.viewer.open(str(tmp_path / "bad.tif"))
     assert METADATA_KEY not in layer.metadata
     assert driver.dock.result_view.card.isHidden()
+
+
+def test_a_figure_shows_what_belongs_to_the_result_and_the_drawn_insets(
+    file_driver, noisy, tmp_path, monkeypatch
+):
+    driver, viewer = file_driver, file_driver.viewer
+    viewer.layers["cells"].translate = (1.0, 2.0)
+    for box in driver.dock.result_view.extra_layer_chooser.boxes.values():
+        box.setChecked(True)
+    viewer.add_image(noisy[:32, :32], name="ground truth", visible=False)
+    viewer.add_image(noisy[:32, :32], name="another channel")
+    viewer.layers.selection.active = viewer.layers["cells"]
+    result = restore(driver)
+    corners = np.array([[2.0, 3.0], [2.0, 5.0], [3.0, 5.0], [3.0, 3.0]])
+    viewer.add_shapes([corners], shape_type="rectangle", name="inset", scale=(1, 1))
+    panels = dict(collect_panels(viewer, result))
+    assert list(panels) == ["Input", "Result", "Reference", "Residual", "Uncertainty"]
+    (input_image,), (reference,) = panels["Input"], panels["Reference"]
+    assert input_image.limits == reference.limits == tuple(result.contrast_limits)
+    np.testing.assert_array_equal(input_image.colours[-1], [0, 1, 0, 1])
+    assert input_image.extent == pytest.approx((1.9, 8.3, 7.3, 0.9))
+    (inset,) = find_insets(viewer, result)
+    assert inset == pytest.approx((3, 5, 3, 2))
+    viewer.layers.selection.active = viewer.layers["cells residual"]
+    answer(monkeypatch, tmp_path / "figure.svg")
+    choose(driver, driver.dock.result_view.save_menu.figure_action)
+    driver.wait_until(lambda: "Saved as 'figure.svg'" in driver.last_message)
+    text = (tmp_path / "figure.svg").read_text()
+    assert all(f">{title}<" in text for title in panels) and ">1 µm<" in text
 
 
 def test_an_existing_file_is_not_replaced_without_a_question(file_driver, tmp_path, monkeypatch):

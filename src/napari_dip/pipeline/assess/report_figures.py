@@ -6,7 +6,8 @@ import base64
 import html
 from functools import wraps
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, ParamSpec
+from math import ceil, floor, log10
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec
 
 import numpy as np
 
@@ -34,6 +35,10 @@ _MIN_THUMBNAIL_SIDE = 160
 _PROFILE_INCHES, _LINE_COLOURS = (3.5, 2.6), ("#0072B2", "#D55E00")
 #: Metadata without the time.
 _NO_DATE = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+#: Figures of results: panels in a row, their width in inches (three make the 180 mm of a page in
+#: most journals), inches for title and colour bar, and colours of insets (Okabe-Ito).
+_MAX_COLUMNS, _COLUMN_INCHES, _TITLE_INCHES = 3, 2.36, 0.5
+_INSET_COLOURS = ("#E69F00", "#56B4E9", "#009E73")
 #: A table of class "numbers" is aligned to the right; any other has a narrow first column of names.
 _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
@@ -204,6 +209,120 @@ def plot_profiles(
     figure.legend(loc="outside upper left", fontsize=8, frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
     return render_figure(figure, kind)
+
+
+class PanelImage(NamedTuple):
+    """An image in a panel of `plot_result`.
+
+    Attributes
+    ----------
+    plane : ndarray (Y, X) or (Y, X, 3)
+    extent : (float, float, float, float)
+        Left, right, bottom and top edge, in the unit of the figure.
+    limits : (float, float)
+        Contrast limits.
+    gamma : float
+    colours : ndarray
+        (n, 4): the colours from the lower limit to the upper one; not used for RGB.
+    """
+
+    plane: AnyArray
+    extent: tuple[float, float, float, float]
+    limits: tuple[float, float]
+    gamma: float
+    colours: FloatArray
+
+
+@use_default_style
+def plot_result(
+    panels: Sequence[tuple[str, Sequence[PanelImage]]],
+    insets: Sequence[tuple[float, float, float, float]],
+    unit: str,
+    kind: str,
+) -> bytes:
+    """Draw images of one field of view side by side, with scale bars and magnified insets.
+
+    Parameters
+    ----------
+    panels : sequence of (title, images)
+        Later images of a panel lie on the earlier ones.
+    insets : sequence of (left, right, bottom, top)
+        They are drawn below each image.
+    unit : str
+        Unit of the lengths.
+    kind : str
+        "png", "svg" or "pdf".
+
+    Returns
+    -------
+    bytes
+        A file. Images have at least 300 pixels per inch.
+    """
+    from matplotlib.patches import Rectangle
+
+    outline: dict[str, Any] = {"fill": False, "linewidth": 1.5}
+    bar_style: dict[str, Any] = {"location": "bottom", "format": "%.3g", "aspect": 30, "pad": 0.02}
+    frames = [panels[0][1][0].extent, *insets]
+    ratios = [abs((bottom - top) / (right - left)) for left, right, bottom, top in frames]
+    columns = min(len(panels), _MAX_COLUMNS)
+    blocks = ceil(len(panels) / columns)
+    dots = min(max(1.2 * panels[0][1][0].plane.shape[1] / _COLUMN_INCHES, 300), 1200)
+    height = blocks * (_COLUMN_INCHES * sum(ratios) + _TITLE_INCHES)
+    figure = make_figure(columns * _COLUMN_INCHES, height, ceil(dots))
+    axes = figure.subplots(
+        blocks * len(frames), columns, height_ratios=ratios * blocks, squeeze=False
+    )
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for number, (title, images) in enumerate(panels):
+        row, column = len(frames) * (number // columns), number % columns
+        group = axes[row : row + len(frames), column]
+        group[0].set_title(escape_math(title), fontsize=9)
+        for index, (ax, frame) in enumerate(zip(group, frames, strict=True)):
+            drawn = [_draw_panel_image(ax, image) for image in images][-1]
+            ax.set(xlim=frame[:2], ylim=frame[2:])
+            _draw_scale_bar(ax, frame, unit)
+            if index:
+                colour = _INSET_COLOURS[index % 3]
+                corner, sides = (frame[0], frame[3]), (frame[1] - frame[0], frame[2] - frame[3])
+                group[0].add_patch(Rectangle(corner, *sides, color=colour, **outline))
+                border = Rectangle((0, 0), 1, 1, transform=ax.transAxes, color=colour, **outline)
+                ax.add_patch(border)
+        if images[-1].plane.ndim == 2:
+            bar = figure.colorbar(drawn, ax=group[0], ticks=images[-1].limits, **bar_style)
+            bar.ax.tick_params(labelsize=6)
+    return render_figure(figure, kind)
+
+
+def _draw_panel_image(ax: Axes, image: PanelImage) -> Any:
+    from matplotlib.colors import ListedColormap, PowerNorm
+
+    options: dict[str, Any] = {"extent": image.extent, "interpolation": "nearest"}
+    if image.plane.ndim > 2:
+        return ax.imshow(stretch_contrast(image.plane, *image.limits), **options)
+    norm = PowerNorm(image.gamma, *image.limits, clip=True)
+    return ax.imshow(image.plane, cmap=ListedColormap(image.colours), norm=norm, **options)
+
+
+def _draw_scale_bar(ax: Axes, frame: tuple[float, float, float, float], unit: str) -> None:
+    """Draw a bar of 1, 2 or 5 times a power of ten, at most a quarter as long as the frame."""
+    from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
+
+    longest = (frame[1] - frame[0]) / 4
+    power = 10.0 ** floor(log10(longest))
+    length = max(factor * power for factor in (1, 2, 5) if factor * power <= longest)
+    options = {"size_vertical": (frame[1] - frame[0]) / 80, "color": "white", "pad": 0.3}
+    bar = AnchoredSizeBar(
+        ax.transData,
+        length,
+        f"{length:g} {unit}",
+        "lower right",
+        **options,
+        fontproperties={"size": 7},
+        sep=2,
+    )
+    bar.patch.set(facecolor="black", alpha=0.5, linewidth=0)  # legible on bright ground
+    ax.add_artist(bar)
 
 
 def escape_math(text: str) -> str:

@@ -276,6 +276,13 @@ def find_drawn_line(viewer: Viewer) -> FloatArray | None:
     return None
 
 
+def find_plane_index(image: Image, point: tuple[float, ...]) -> tuple[int, ...]:
+    """Return the index of the plane at a position in world coordinates: all axes but Y and X."""
+    position = image.world_to_data(point[-image.ndim :])[:-2]
+    sizes = get_full_resolution(image).shape
+    return tuple(int(np.clip(round(c), 0, n - 1)) for c, n in zip(position, sizes, strict=False))
+
+
 def measure_line_profile(image: Image, line: FloatArray, point: tuple[float, ...]) -> Profile:
     """Return the intensities of an image along a line; only pixels around the line are read.
 
@@ -295,10 +302,7 @@ def measure_line_profile(image: Image, line: FloatArray, point: tuple[float, ...
     count = int(min(_MAX_PROFILE_SAMPLES, max(2, np.ceil(np.hypot(*(ends[1] - ends[0])[-2:])) + 1)))
     fractions = np.linspace(0, 1, count)
     distance = fractions * float(np.hypot(*(line[1] - line[0])))
-    plane = tuple(
-        int(np.clip(round(coordinate), 0, size - 1))
-        for coordinate, size in zip(ends[0][:-2], data.shape, strict=False)
-    )
+    plane = find_plane_index(image, point)
     sides = np.array(data.shape[len(plane) : len(plane) + 2])
     low = np.clip(np.floor(ends[:, -2:].min(0)).astype(int) - 1, 0, sides)
     high = np.clip(np.ceil(ends[:, -2:].max(0)).astype(int) + 2, 0, sides)

@@ -109,13 +109,13 @@ def find_region(
     return make_crop_region(plan.header, plan.layout, box, tuple(position), is_merged=is_merged)
 
 
-def find_shape_bounds(shapes: Shapes, image: Image) -> BoundingBox:
-    """Return top, left, bottom, right of a shape in pixels of the image.
+def find_shape_bounds(shapes: Shapes, image: Image, number: int | None = None) -> BoundingBox:
+    """Return top, left, bottom, right of a shape, by default the selected, in pixels of the image.
 
     napari counts from pixel centres, so the first pixel ends at 0.5. The result counts from pixel
     edges, so it ends at 1.
     """
-    number = max(shapes.selected_data, default=len(shapes.data) - 1)
+    number = max(shapes.selected_data, default=-1) if number is None else number
     corners = np.array(
         [
             image.world_to_data(shapes.data_to_world(datum)[-image.ndim :])[-2:]

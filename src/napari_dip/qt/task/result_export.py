@@ -1,29 +1,32 @@
-"""Save results from a dock, and recognise a saved result that is opened again."""
+"""Save results and figures from a dock, and recognise a saved result that is opened again."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image
+from napari.layers import Image, Shapes
 from qtpy.QtCore import Signal
 from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QFileDialog, QMenu, QPushButton
 
 from napari_dip.errors import DipError, Refusal
-from napari_dip.io.header import OmeMetadata, SourceTags
+from napari_dip.io.header import OmeMetadata, SourceTags, get_unit_symbol
 from napari_dip.io.outputs import IMAGE_SUFFIXES, resolve_output
 from napari_dip.io.reading import read_header, read_provenance
 from napari_dip.io.writing import write_bytes, write_image
 from napari_dip.pipeline.assess.report import select_repeatable_fields
 from napari_dip.pipeline.assess.report_fields import ReportFields, translate_record
+from napari_dip.pipeline.assess.report_figures import PanelImage, plot_result
 from napari_dip.pipeline.store.result_files import format_json
 from napari_dip.qt.shell.background_call import BackgroundCall, log_error, start_call
+from napari_dip.qt.shell.dock_plots import find_plane_index
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     build_report_provenance,
@@ -31,7 +34,13 @@ from napari_dip.qt.shell.napari_layers import (
     read_layer_header,
     read_layer_provenance,
 )
-from napari_dip.qt.task.run_request import LOOK_ATTRIBUTES, read_recorded_inputs, record_layer
+from napari_dip.qt.task.crop_preview_section import find_shape_bounds
+from napari_dip.qt.task.run_request import (
+    LOOK_ATTRIBUTES,
+    read_recorded_inputs,
+    read_result_provenance,
+    record_layer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,7 +54,18 @@ if TYPE_CHECKING:
 _SAVED_FIELDS = ("recipe", "best_iteration", "stop_reason", "stop_code", "shows")
 #: Kinds of files by suffix, the first one by default.
 _RESULT_KINDS = {".ome.tif": "OME-TIFF", ".ome.zarr": "OME-Zarr"}
+_FIGURE_KINDS = {".png": "Picture", ".svg": "Drawing", ".pdf": "Page"}
 _PROFILE_KINDS = {".csv": "Table", ".svg": "Drawing", ".pdf": "Page"}
+
+#: Titles of what belongs to a result, in the order of a figure, and most insets in it.
+_PANEL_TITLES = {
+    "residual": "Residual",
+    "uncertainty": "Uncertainty",
+    "repeated": "What repeats (orange: not)",
+}
+_MAX_INSETS = 3
+#: Names of layers that show the same without noise.
+_REFERENCE_NAME = re.compile(r"truth|reference|long.exposure", re.IGNORECASE)
 
 
 def pack_provenance(provenance: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -205,6 +225,67 @@ def _make_tags(layer: Image, header: ImageHeader, name: str, input_path: str | N
     return SourceTags(ome=ome, origin=origin, contrast_limits=limits)
 
 
+def collect_panels(viewer: Viewer, result: Image) -> list[tuple[str, list[PanelImage]]]:
+    """Return the images of a figure: input, result, reference, and what belongs to the result.
+
+    Input and reference have the contrast of the result. All show the plane in view.
+    """
+    provenance = read_layer_provenance(result)
+    source, digest = provenance["input"]["name"], provenance["report"].get("output_sha256")
+    panels: dict[str, tuple[Image, Image]] = {"Result": (result, result)}
+    for layer in viewer.layers:
+        record = read_layer_provenance(layer)
+        is_selected = layer in viewer.layers.selection or _REFERENCE_NAME.search(layer.name)
+        if not isinstance(layer, Image) or layer is result:
+            continue
+        if layer.name == source:
+            panels["Input"] = layer, result
+        elif record.get("report", {}).get("output_sha256", layer) == digest:
+            panels[_PANEL_TITLES.get(record.get("shows", ""), "")] = layer, layer
+        elif not record and is_selected and layer.data.shape == result.data.shape:
+            panels["Reference"] = layer, result
+    point = viewer.dims.point
+    images = {
+        title: [_make_panel_image(*panels[title], point)]
+        for title in ("Input", "Result", "Reference", *_PANEL_TITLES.values())
+        if title in panels
+    }
+    if repeated := images.get(_PANEL_TITLES["repeated"]):  # it is see-through
+        repeated.insert(0, images["Result"][0])
+    return list(images.items())
+
+
+def _make_panel_image(layer: Image, like: Image, point: tuple[float, ...]) -> PanelImage:
+    """Return the plane of a layer in view, with the contrast and colours of another."""
+    plane = np.asarray(get_full_resolution(layer)[find_plane_index(layer, point)])
+    (height, width), (y, x) = layer.scale[-2:], layer.translate[-2:]
+    rows, columns = plane.shape[:2]
+    edges = (x - width / 2, x + width * (columns - 0.5), y + height * (rows - 0.5), y - height / 2)
+    colours = like.colormap.map(np.linspace(0, 1, 256))
+    return PanelImage(plane, edges, tuple(like.contrast_limits), like.gamma, colours)
+
+
+def find_insets(viewer: Viewer, result: Image) -> list[tuple[float, float, float, float]]:
+    """Return left, right, bottom and top of the rectangles in visible Shapes layers, as drawn."""
+    (height, width), (y, x) = result.scale[-2:], result.translate[-2:]
+    boxes = [
+        find_shape_bounds(layer, result, number)
+        for layer in viewer.layers
+        if isinstance(layer, Shapes) and layer.visible
+        for number, kind in enumerate(layer.shape_type)
+        if kind == "rectangle"
+    ]
+    return [
+        (
+            x + width * (left - 0.5),
+            x + width * (right - 0.5),
+            y + height * (bottom - 0.5),
+            y + height * (top - 0.5),
+        )
+        for top, left, bottom, right in boxes[:_MAX_INSETS]
+    ]
+
+
 def write_rendered(path: Path, render: Callable[[str], bytes], overwrite: bool) -> Path:
     """Write what `render` returns for the suffix of a path; raise `DipError` if that fails."""
     suffix = path.suffix.lower()
@@ -237,6 +318,7 @@ class SaveMenu(QPushButton):
         self._menu = QMenu(self)
         self.setMenu(self._menu)
         self.result_action: QAction = self._add_action("Save result…", self._on_save_result)
+        self.figure_action: QAction = self._add_action("Export figure…", self._on_save_figure)
         self.profile_action: QAction = self._add_action(
             "Export line profile…", self._on_save_profile
         )
@@ -268,6 +350,19 @@ class SaveMenu(QPushButton):
         path, is_confirmed = self._ask_path("Save result", layer, layer.name, _RESULT_KINDS)
         if path is not None:
             self._start(save_layer(layer, path, overwrite=is_confirmed), layer.name)
+
+    def _on_save_figure(self) -> None:
+        layer = self.get_layer()
+        if layer is None or read_result_provenance(layer) is None:
+            layer = self._get_result()
+        if layer is None or self._call is not None:
+            return
+        path, is_confirmed = self._ask_path("Export figure", layer, layer.name, _FIGURE_KINDS)
+        if path is not None:
+            panels, insets = collect_panels(self._viewer, layer), find_insets(self._viewer, layer)
+            unit = str(layer.units[-1])
+            render = partial(plot_result, panels, insets, get_unit_symbol(unit) or unit)
+            self._start(partial(write_rendered, path, render, is_confirmed), path.name)
 
     def _on_save_profile(self) -> None:
         layer, lines = self.get_layer(), self._profile.profiles
