@@ -44,6 +44,17 @@ def test_the_width_of_a_smooth_result_has_an_error_that_is_not_too_small():
     assert np.mean(np.abs(widths - 6) < 2 * errors) > 0.85
 
 
+def test_a_smooth_result_has_at_least_the_error_that_the_noise_of_its_input_leaves():
+    noisy = draw_peak(20) + np.random.default_rng(4).normal(size=41)
+    smooth = draw_peak(20, 5.5)
+    _, error = measure_peak_width(SAMPLES, noisy)
+    assert measure_peak_width(SAMPLES, smooth)[1] < 0.01
+    assert measure_peak_width(SAMPLES, smooth, 1.0)[1] == pytest.approx(error, rel=0.4)
+    lines = LineProfiles(("a", "b"), (Profile(SAMPLES, noisy), Profile(SAMPLES, smooth)), "µm")
+    before, after = (float(text.split()[2]) for text in lines.describe_widths())
+    assert after == pytest.approx(before, rel=0.4)
+
+
 @pytest.mark.parametrize(
     "profile",
     [

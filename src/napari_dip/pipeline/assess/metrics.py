@@ -492,7 +492,9 @@ def select_assessed_items(stack: AnyArray) -> slice | npt.NDArray[np.intp]:
     return np.linspace(0, count - 1, selected_count).round().astype(np.intp)
 
 
-def measure_peak_width(distance: FloatArray, intensity: FloatArray) -> tuple[float, float] | None:
+def measure_peak_width(
+    distance: FloatArray, intensity: FloatArray, noise: float = 0.0
+) -> tuple[float, float] | None:
     """Return the full width at half maximum of the peak in a profile, and its standard error.
 
     A Gaussian plus a constant background is fitted by least squares. The error is that of the
@@ -504,6 +506,9 @@ def measure_peak_width(distance: FloatArray, intensity: FloatArray) -> tuple[flo
         Evenly spaced.
     intensity : ndarray
         NaN where there is no pixel.
+    noise : float
+        Least standard deviation of a sample for the error of the width. A result is smooth, and
+        its residuals do not show how wrong it is.
 
     Returns
     -------
@@ -533,12 +538,14 @@ def measure_peak_width(distance: FloatArray, intensity: FloatArray) -> tuple[flo
     product = float((fit.fun[1:] * fit.fun[:-1]).sum() / max(2 * fit.cost, 1e-30))
     correlation = min(max(product, 0.0), _MAX_PROFILE_CORRELATION)
     variance = 2 * fit.cost / (len(samples) - 4) * (1 + correlation) / (1 - correlation)
-    errors = np.sqrt(variance * np.diag(np.linalg.pinv(fit.jac.T @ fit.jac)))
+    deviation = float(np.sqrt(variance))
+    height_error, _, sigma_error, _ = np.sqrt(np.diag(np.linalg.pinv(fit.jac.T @ fit.jac)))
     height, middle = fit.x[:2]
-    width, error = FWHM_PER_SIGMA * abs(fit.x[2]), FWHM_PER_SIGMA * errors[2]
-    is_told = fit.success and height > _MIN_PEAK_TO_ERROR * errors[0] and error < width / 2
+    width = FWHM_PER_SIGMA * abs(fit.x[2])
+    error = FWHM_PER_SIGMA * sigma_error * max(deviation, noise)
+    is_told = height > _MIN_PEAK_TO_ERROR * deviation * height_error and error < width / 2
     room = min(middle, len(samples) - 1 - middle)
-    if not is_told or width < _MIN_PEAK_SAMPLES or room < 2 * width:
+    if not (fit.success and is_told) or width < _MIN_PEAK_SAMPLES or room < 2 * width:
         return None
     step = float(distance[1] - distance[0])
     return float(width) * step, float(error) * step

@@ -232,7 +232,10 @@ class LineProfiles(NamedTuple):
 
     def describe_widths(self) -> list[str]:
         """Return the full width at half maximum of the peak in each profile, as text."""
-        widths = (measure_peak_width(*profile) for profile in self.profiles)
+        (distance, measured), result = self.profiles
+        difference = measured - np.interp(distance, *result)
+        noise = float(np.std(difference[np.isfinite(difference)])) if len(difference) else 0.0
+        widths = measure_peak_width(distance, measured), measure_peak_width(*result, noise)
         return [
             _UNKNOWN_WIDTH if width is None else f"{width[0]:.3g} ± {width[1]:.2g} {self.unit}"
             for width in widths
