@@ -132,6 +132,16 @@ class RegionTraces:
     comparisons: tuple[TraceComparison | None, ...]
     together: TraceComparison | None
 
+    def to_csv(self) -> str:
+        """Return a table with a row for each frame, and each region in the input and the result."""
+        numbers = range(1, self.measured.shape[1] + 1)
+        rows: list[list[Any]] = [["frame"]]
+        rows[0] += [f"{name} {number}" for number in numbers for name in ("input", "result")]
+        for before, after in zip(self.measured.tolist(), self.restored.tolist(), strict=True):
+            pairs = zip(before, after, strict=True)
+            rows.append([len(rows) - 1, *(value for pair in pairs for value in pair)])
+        return "".join(",".join(map(str, row)) + "\n" for row in rows)
+
 
 class ComparisonKeywords(TypedDict, total=False):
     """Settings of the experiments that compare architectures."""

@@ -100,7 +100,7 @@ def test_shapes_are_drawn_onto_the_image_wherever_both_lie(viewer):
     image = viewer.add_image(np.zeros((20, 30)), scale=(0.5, 0.5), translate=(10, 10))
     square = np.array([[11, 12], [11, 15], [14, 15], [14, 12]])  # in world units
     shapes = viewer.add_shapes([square], shape_type="polygon")
-    mask = rasterise_shapes(shapes, image)
+    (mask,) = rasterise_shapes(shapes, image)
     inside = np.argwhere(mask)
     assert mask.shape == (20, 30)
     np.testing.assert_allclose(inside.min(0), (2, 4), atol=1)

@@ -183,15 +183,15 @@ def render_figure(figure: Figure, kind: str = "png") -> bytes:
 
 @use_default_style
 def plot_profiles(
-    curves: Sequence[tuple[str, FloatArray, FloatArray]], unit: str, kind: str
+    curves: Sequence[tuple[str, FloatArray, FloatArray]], axis_label: str, kind: str
 ) -> bytes:
-    """Draw intensities of an input and its result along a line, for a paper.
+    """Draw intensities of an input and its result along a line or over time, for a paper.
 
     Parameters
     ----------
     curves : sequence of (label, distance, intensity)
-    unit : str
-        Unit of the distances.
+    axis_label : str
+        Label of the horizontal axis.
     kind : str
         "png", "svg" or "pdf".
 
@@ -204,7 +204,7 @@ def plot_profiles(
     ax = figure.add_subplot()
     for (label, distance, intensity), colour in zip(curves, _LINE_COLOURS, strict=False):
         ax.plot(distance, intensity, color=colour, label=escape_math(label))
-    ax.set_xlabel(f"Distance ({unit})")
+    ax.set_xlabel(axis_label)
     ax.set_ylabel("Intensity")
     figure.legend(loc="outside upper left", fontsize=8, frameon=False)
     ax.spines[["top", "right"]].set_visible(False)

@@ -21,7 +21,8 @@ import numpy as np
 
 from napari_dip.errors import RefusedError
 from napari_dip.pipeline.plan.layout import from_stack
-from napari_dip.signatures import RegionTraces, TraceComparison
+from napari_dip.signatures import RegionTraces as RegionTraces
+from napari_dip.signatures import TraceComparison
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import asdict
 from functools import partial
 from io import StringIO
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,8 +15,11 @@ from napari.layers import Image, Shapes
 from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
 
 from napari_dip.io.header import get_unit_symbol
+from napari_dip.pipeline.assess.card import format_traces
 from napari_dip.pipeline.assess.metrics import measure_peak_width
+from napari_dip.pipeline.assess.quality_checks import list_trace_notes
 from napari_dip.pipeline.assess.report_figures import plot_profiles
+from napari_dip.pipeline.assess.traces import average_regions, measure_region_traces
 from napari_dip.pipeline.store.result_files import escape_formula
 from napari_dip.qt.shell.background_call import try_call
 from napari_dip.qt.shell.dock_widget import (
@@ -25,7 +29,13 @@ from napari_dip.qt.shell.dock_widget import (
     make_button,
     make_single_shot_timer,
 )
-from napari_dip.qt.shell.napari_layers import METADATA_KEY, get_full_resolution, preserve_view
+from napari_dip.qt.shell.layer_inputs import rasterise_shapes
+from napari_dip.qt.shell.napari_layers import (
+    METADATA_KEY,
+    get_full_resolution,
+    preserve_view,
+    read_layer_provenance,
+)
 from napari_dip.qt.shell.run_bar import make_message_label
 
 if TYPE_CHECKING:
@@ -34,9 +44,11 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dip.io import FloatArray
+    from napari_dip.pipeline.assess.traces import RegionTraces
 
 _PROFILE_HINT = (
-    "Compares the input with the latest result along a line. Press Draw a line, then drag it."
+    "Compares the input with the latest result along a line, or over time in regions of a movie. "
+    "Press a button, then drag in the image."
 )
 _NO_RESULT = "There is no result to compare with yet."
 _UNKNOWN_WIDTH = "cannot tell"
@@ -44,6 +56,7 @@ _WIDTH_TOOLTIP = (
     "Full width at half maximum of the peak, with its standard error. It takes a single peak that "
     "stands out of the noise, and a line of at least four times its width."
 )
+_DRAW_REGIONS_HINT = "Draw regions, such as cells, by dragging in the image."
 _DRAW_LINE_HINT = "Draw a line across something that matters, by dragging in the image."
 #: Milliseconds from the last change to a redraw, because sliders and shapes change often.
 _REDRAW_DELAY_MS = 50
@@ -230,6 +243,11 @@ class LineProfiles(NamedTuple):
     profiles: tuple[Profile, Profile]
     unit: str
 
+    @property
+    def axis_label(self) -> str:
+        """Label of the horizontal axis in the dock."""
+        return f"Along the line ({self.unit})"
+
     def describe_widths(self) -> list[str]:
         """Return the full width at half maximum of the peak in each profile, as text."""
         (distance, measured), result = self.profiles
@@ -250,7 +268,7 @@ class LineProfiles(NamedTuple):
                 for name, width in zip(self.names, self.describe_widths(), strict=True)
             )
             curves = [(label, *pair) for label, pair in zip(labels, self.profiles, strict=True)]
-            return plot_profiles(curves, self.unit, kind)
+            return plot_profiles(curves, f"Distance ({self.unit})", kind)
         # a finer result has more samples
         intensity = np.interp(distance, self.profiles[0].distance, intensity)
         file = StringIO(newline="")
@@ -258,6 +276,81 @@ class LineProfiles(NamedTuple):
         writer.writerow([f"Distance ({self.unit})", *map(escape_formula, self.names)])
         writer.writerows(zip(distance, intensity, result, strict=True))
         return file.getvalue().encode("utf-8")
+
+
+class ShapeTraces(NamedTuple):
+    """Traces of shapes in a movie and in its result, to be shown and saved.
+
+    Attributes
+    ----------
+    names : (str, str)
+        Names of the two layers.
+    traces : RegionTraces
+    region : int
+        Index of the region that is plotted.
+    """
+
+    names: tuple[str, str]
+    traces: RegionTraces
+    region: int
+    axis_label: str = "Frame"
+
+    @property
+    def profiles(self) -> tuple[Profile, Profile]:
+        """Frames and means of the region that is plotted, in the input and in the result."""
+        traces, frames = self.traces, np.arange(len(self.traces.measured), dtype=float)
+        before, after = (means[:, self.region] for means in (traces.measured, traces.restored))
+        return Profile(frames, before), Profile(frames, after)
+
+    def describe(self) -> str:
+        """Return the figures of the plotted region and of all, and what they mean, as lines."""
+        traces, count = self.traces, self.traces.measured.shape[1]
+        rows = {f"Region {self.region + 1}": traces.comparisons[self.region]}
+        rows |= {f"All {count} regions": traces.together} if count > 1 else {}
+        lines = [
+            f"{name}: {format_traces(asdict(row)) if row else 'changes too little to tell'}."
+            for name, row in rows.items()
+        ]
+        return "\n".join((*lines, *map(str, list_trace_notes(traces.together))))
+
+    def render(self, kind: str) -> bytes:
+        """Return the content of a file: "csv" of all regions, or a figure as "svg" or "pdf"."""
+        if kind == "csv":
+            return self.traces.to_csv().encode("utf-8")
+        curves = [(name, *pair) for name, pair in zip(self.names, self.profiles, strict=True)]
+        return plot_profiles(curves, self.axis_label, kind)
+
+
+def find_drawn_regions(viewer: Viewer) -> Shapes | None:
+    """Return the topmost visible Shapes layer with shapes; None if the last one is a line."""
+    layers = (layer for layer in reversed(viewer.layers) if isinstance(layer, Shapes))
+    layer = next((layer for layer in layers if layer.visible and len(layer.data)), None)
+    return None if layer is None or layer.shape_type[-1] in ("line", "path") else layer
+
+
+def is_movie_result(layer: Image) -> bool:
+    """Return whether a layer is a result with a time axis."""
+    return "T" in read_layer_provenance(layer).get("report", {}).get("axes", "")
+
+
+def measure_shape_traces(shapes: Shapes, input_layer: Image, result_layer: Image) -> ShapeTraces:
+    """Return the traces of shapes in a movie and in its result; only pixels around are read."""
+    report = read_layer_provenance(result_layer)["report"]
+    averages = []
+    for layer in (input_layer, result_layer):
+        masks = rasterise_shapes(shapes, layer)
+        spans = {}
+        for axis, other in (("Y", 2), ("X", 1)):
+            inside = np.flatnonzero(masks.any((0, other)))
+            spans[axis] = slice(inside[0], inside[-1] + 1) if inside.size else slice(1)
+        window = tuple(spans.get(axis, slice(None)) for axis in report["axes"])
+        pixels = np.asarray(get_full_resolution(layer)[window])
+        averages.append(average_regions(pixels, report["axes"], masks[:, spans["Y"], spans["X"]]))
+    (measured, counts), (restored, _) = averages
+    traces = measure_region_traces(measured, restored, counts, report["noise"])
+    selected = max(shapes.selected_data, default=len(shapes.data) - 1)
+    region = min(selected, traces.measured.shape[1] - 1)
+    return ShapeTraces((input_layer.name, result_layer.name), traces, region)
 
 
 def find_drawn_line(viewer: Viewer) -> FloatArray | None:
@@ -335,13 +428,13 @@ class ProfilePlot(DockPlot):
             pen=pg.mkPen(VALIDATION_COLOUR, width=2), connect="finite"
         )
 
-    def show_profiles(self, lines: LineProfiles) -> None:
+    def show_profiles(self, lines: LineProfiles | ShapeTraces) -> None:
         """Plot the profiles of input and result."""
         for curve, profile in zip(
             (self.input_curve, self.result_curve), lines.profiles, strict=True
         ):
             curve.setData(*profile)
-        self.labels: tuple[str, str] = f"Along the line ({lines.unit})", self.labels[1]
+        self.labels: tuple[str, str] = lines.axis_label, self.labels[1]
         self.update_labels()
         self.setVisible(True)
 
@@ -369,7 +462,7 @@ class LayerPair:
 
 
 class ProfileSection(CollapsibleSection):
-    """The section of the dock with the line profile and the button to draw the line.
+    """The section of the dock with the profile along a line, or the traces of regions of a movie.
 
     Parameters
     ----------
@@ -377,28 +470,32 @@ class ProfileSection(CollapsibleSection):
 
     Attributes
     ----------
-    profiles : LineProfiles or None
+    profiles : LineProfiles, ShapeTraces or None
         What the plot shows; None for nothing.
     """
 
     def __init__(self, viewer: Viewer) -> None:
         page = QWidget()
-        super().__init__("Line profile", page)
+        super().__init__("Line profile and traces", page)
         self._viewer = viewer
         self._pair = LayerPair(viewer)
         self._watched_layers: WeakSet[Any] = WeakSet()
         self.draw_button: QPushButton = make_button(
             "Draw a line", "Add a Shapes layer, ready for a line to be drawn"
         )
+        self.region_button: QPushButton = make_button(
+            "Draw regions", "Add a Shapes layer, ready for regions of a movie to be drawn"
+        )
         self.message_label: QLabel = make_message_label()
         self.message_label.setText(_PROFILE_HINT)
         self.message_label.setToolTip(f"<qt>{_WIDTH_TOOLTIP}</qt>")
         self.plot: ProfilePlot = ProfilePlot()
-        self.profiles: LineProfiles | None = None
+        self.profiles: LineProfiles | ShapeTraces | None = None
         self._redraw_timer = make_single_shot_timer(self, _REDRAW_DELAY_MS)
-        rows = ([self.draw_button], [self.message_label], [self.plot])
+        rows = ([self.draw_button, self.region_button], [self.message_label], [self.plot])
         fill_grid(page, rows).setRowStretch(len(rows), 1)
-        self.draw_button.clicked.connect(self.start_drawing)
+        self.draw_button.clicked.connect(lambda: self.start_drawing("line profile", "add_line"))
+        self.region_button.clicked.connect(lambda: self.start_drawing("traces", "add_rectangle"))
         self.toggled.connect(self._schedule_redraw)
         self._redraw_timer.timeout.connect(self._update_plot)
         events = viewer.layers.events
@@ -412,19 +509,20 @@ class ProfileSection(CollapsibleSection):
         self._pair = LayerPair(self._viewer, input_layer, result_layer)
         self._schedule_redraw()
 
-    def start_drawing(self) -> None:
-        """Add a Shapes layer in which the user draws the line."""
+    def start_drawing(self, name: str, mode: str) -> None:
+        """Add a Shapes layer in which the user draws the line, or regions."""
         with preserve_view(self._viewer):
             layer = self._viewer.add_shapes(
                 ndim=2,
-                name="line profile",
+                name=name,
                 edge_color="orange",
+                face_color="transparent",
                 edge_width=self._choose_line_width(),
                 metadata={METADATA_KEY: {"preview": True}},  # never an input of a run
             )
         self._viewer.layers.selection.active = layer
-        layer.mode = "add_line"
-        self._show_message(_DRAW_LINE_HINT)
+        layer.mode = mode
+        self._show_message(_DRAW_LINE_HINT if mode == "add_line" else _DRAW_REGIONS_HINT)
 
     def shut_down(self) -> None:
         """Disconnect from the viewer."""
@@ -440,20 +538,26 @@ class ProfileSection(CollapsibleSection):
 
     def _update_plot(self) -> None:
         (source_layer, result_layer), line = self._pair.get(), find_drawn_line(self._viewer)
+        shapes, self.profiles = find_drawn_regions(self._viewer), None
         if source_layer is None or result_layer is None:
-            self._show_message(_NO_RESULT)
+            text = _NO_RESULT
+        elif shapes is not None and is_movie_result(result_layer):
+            show = partial(self._show_traces, shapes, source_layer, result_layer)
+            text = "".join(filter(None, try_call(show, "The traces cannot be shown")))
         elif line is None:
-            self._show_message(_PROFILE_HINT)
+            text = _PROFILE_HINT
         else:
-            text, error_message = try_call(
-                partial(self._show_profiles, source_layer, result_layer, line),
-                "The profile cannot be shown",
-            )
-            self._show_message(text or error_message)
-            return
-        self.profiles = None
-        self.plot.setVisible(False)
-        self.adjust_page_height()
+            show = partial(self._show_profiles, source_layer, result_layer, line)
+            text = "".join(filter(None, try_call(show, "The profile cannot be shown")))
+        self.plot.setVisible(self.profiles is not None)
+        self._show_message(text)
+
+    def _show_traces(self, shapes: Shapes, source_layer: Image, result_layer: Image) -> str:
+        """Plot the traces of the shapes, and return what they tell."""
+        traces = measure_shape_traces(shapes, source_layer, result_layer)
+        self.plot.show_profiles(traces)
+        self.profiles = traces
+        return traces.describe()
 
     def _show_profiles(self, source_layer: Image, result_layer: Image, line: FloatArray) -> str:
         """Plot the profiles of both layers, and return what they tell."""

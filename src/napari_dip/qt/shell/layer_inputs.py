@@ -338,7 +338,7 @@ class ExtraInputs(QWidget):
     def read_pixels(self) -> dict[str, Any]:
         """Return the pixels of each chosen layer by input name; shapes become a mask."""
         return {
-            name: rasterise_shapes(layer, self._image)
+            name: rasterise_shapes(layer, self._image).any(0)
             if isinstance(layer, Shapes)
             else get_full_resolution(layer)
             for name, layer in self.get_chosen_layers().items()
@@ -444,7 +444,7 @@ class ExtraInputs(QWidget):
 
 
 def rasterise_shapes(shapes: Shapes, image: Image | None) -> BoolArray:
-    """Return a mask of a Shapes layer on the pixel grid of an image.
+    """Return masks of the shapes of a layer on the pixel grid of an image.
 
     Scale and position of the two layers may differ.
 
@@ -457,11 +457,11 @@ def rasterise_shapes(shapes: Shapes, image: Image | None) -> BoolArray:
     Returns
     -------
     ndarray of bool
-        (Y, X), True inside any of the shapes.
+        (shapes, Y, X), True inside of each.
     """
     grid = _get_image_grid(image)
     if image is None or not shapes.nshapes:
-        return np.zeros(grid, bool)
+        return np.zeros((0, *grid), bool)
     # the last two axes are Y and X in both layers
     corners = [
         np.array(
@@ -473,7 +473,7 @@ def rasterise_shapes(shapes: Shapes, image: Image | None) -> BoolArray:
         for shape in shapes.data
     ]
     moved_shapes = Shapes(corners, shape_type=list(shapes.shape_type))
-    return np.asarray(moved_shapes.to_masks(mask_shape=grid).any(0))
+    return np.asarray(moved_shapes.to_masks(mask_shape=grid))
 
 
 def _guess_layer(name: str, layers: Sequence[Any]) -> str:

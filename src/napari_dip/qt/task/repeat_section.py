@@ -515,7 +515,8 @@ class RepeatSection(CollapsibleSection):
             source_layer = find_layer(self._viewer, image)
             if not isinstance(source_layer, Image):
                 raise RefusedError("repeat-unsaved", layer=image, result=result)
-            pixels, axes = rasterise_shapes(layer, source_layer).astype(np.uint8), "YX"
+            mask = rasterise_shapes(layer, source_layer).any(0)
+            pixels, axes = mask.astype(np.uint8), "YX"
         else:
             pixels = get_full_resolution(layer)
             axes = guess_axes(tuple(pixels.shape), rgb=bool(getattr(layer, "rgb", False)))

@@ -320,7 +320,7 @@ class SaveMenu(QPushButton):
         self.result_action: QAction = self._add_action("Save result…", self._on_save_result)
         self.figure_action: QAction = self._add_action("Export figure…", self._on_save_figure)
         self.profile_action: QAction = self._add_action(
-            "Export line profile…", self._on_save_profile
+            "Export profile or traces…", self._on_save_profile
         )
         self._menu.aboutToShow.connect(
             lambda: self.profile_action.setEnabled(profile.profiles is not None)
@@ -369,7 +369,7 @@ class SaveMenu(QPushButton):
         if layer is None or lines is None or self._call is not None:
             return
         path, is_confirmed = self._ask_path(
-            "Export line profile", layer, f"{layer.name} profile", _PROFILE_KINDS
+            "Export profile or traces", layer, f"{layer.name} plot", _PROFILE_KINDS
         )
         if path is not None:
             self._start(partial(write_rendered, path, lines.render, is_confirmed), path.name)
