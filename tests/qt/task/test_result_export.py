@@ -10,6 +10,7 @@ import tifffile
 from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtWidgets import QFileDialog
 
+from napari_dip.cli import main
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 from napari_dip.qt.task.result_export import collect_panels, find_insets
 from napari_dip.qt.task.task_dock import DenoiseDock
@@ -128,6 +129,24 @@ def test_a_result_that_was_opened_before_the_dock_is_judged_by_it(
     assert not later.result_view.card.isHidden()
     assert later.repeat_section.combo.count() == 1  # a residual is no result
     driver.dock = later
+
+
+def test_a_result_of_the_command_line_is_judged_and_its_input_is_found(file_driver, tmp_path):
+    driver, viewer = file_driver, file_driver.viewer
+    options = ["--preset", "fast", "--max-iterations", "3", "--quiet"]
+    source, result = str(tmp_path / "cells.tif"), str(tmp_path / "out.tif")
+    residual = str(tmp_path / "rest.tif")
+    assert main(["denoise", source, "-o", result, "--residual", residual, *options]) == 0
+    viewer.layers.clear()
+    (opened,) = viewer.open(residual)
+    assert driver.dock.result_view.card.isHidden()  # a residual is not judged
+    (opened,) = viewer.open(result)
+    assert not driver.dock.result_view.card.isHidden()
+    driver.press(driver.dock.repeat_section.again_button)
+    assert driver.names == ["rest", "out", "cells"]
+    driver.run()
+    driver.wait_for_end()
+    np.testing.assert_array_equal(viewer.layers["cells denoised"].data, opened.data)
 
 
 def test_a_file_that_is_no_result_or_is_damaged_stays_as_it_is(driver, tmp_path):
