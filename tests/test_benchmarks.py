@@ -258,3 +258,36 @@ def test_a_script_takes_nothing_from_numpy_that_is_not_there(path):
         and node.value.id == "np"
     ]
     assert [name for name in taken if not hasattr(np, name)] == []
+
+
+def test_intervals_count_the_noise_of_a_truth_that_is_a_mean_of_shots():
+    from uncertainty import measure_channel
+
+    rng = np.random.default_rng(0)
+    scene = np.add.outer(np.linspace(50, 150, 192), np.linspace(0, 40, 192))
+    sd, noise = 2.0, (0.0, 200.0)  # the mean of 50 shots has the variance 4
+    truth = np.rint(1.2 * (scene + rng.normal(0, 2, scene.shape)) + 7)
+    noisy = scene + rng.normal(0, noise[1] ** 0.5, scene.shape)
+    result = scene + rng.normal(0, sd, scene.shape)
+    figures = measure_channel("fmd", noise, noisy, truth, result, np.full_like(scene, sd))
+    assert figures["inside 90 %, counted"] == pytest.approx(90, abs=1)
+    assert figures["factor"] == pytest.approx(1, abs=0.03)
+    assert figures["inside 90 %"] < 30
+    assert figures["drift"] < 0.05
+    moved = noisy + 3 * np.sin(np.arange(192) / 30)
+    assert (
+        measure_channel("fmd", noise, moved, truth, result, np.full_like(scene, sd))["drift"] > 0.3
+    )
+
+
+def test_intervals_of_an_exact_truth_are_measured_as_they_are():
+    from uncertainty import measure_channel
+
+    rng = np.random.default_rng(0)
+    truth, sd = np.full((192, 192), 90.0), np.full((192, 192), 4.0)
+    figures = measure_channel(
+        "made", (1.0, 0.0), truth, truth, truth + rng.normal(0, 2, sd.shape), sd
+    )
+    assert figures["factor"] == pytest.approx(0.5, abs=0.02)
+    assert figures["inside 50 %"] == pytest.approx(82, abs=1)
+    assert figures["inside 50 %"] == figures["inside 50 %, counted"]
