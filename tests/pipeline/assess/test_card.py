@@ -119,6 +119,19 @@ def test_a_report_without_checks_is_not_called_faultless():
     assert make_card({}).headline == HEADLINES["unchecked"]
 
 
+def test_the_headline_says_that_detail_could_not_be_checked():
+    assert "fine detail" in make_card(make_report("detail-small", "mean-kept")).headline
+    assert make_card(make_report("residual-unchecked")).headline == HEADLINES["unchecked"]
+
+
+def test_behind_a_psf_the_spread_of_a_fit_is_not_called_the_error_of_a_pixel():
+    deviation = {"noise": 13.9, "result": 0.03}
+    report = {**make_report("mean-kept"), "deviation": deviation}
+    assert "13.9" in make_card(report).figure_line
+    report["verdict"]["figures"]["agreement"] = 0.99
+    assert "13.9" not in make_card(report).figure_line
+
+
 def test_every_warning_of_the_checks_has_a_reason_and_the_headline_names_the_worst():
     reasons = set(card_module._REASONS)
     quality_warnings = {code for code in WARNINGS if not code.startswith(("psf-", "input-changed"))}

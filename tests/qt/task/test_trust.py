@@ -262,6 +262,14 @@ def test_layers_that_add_up_are_faded_both_and_come_back(driver):
     assert driver.dock.result_view.comparison.isHidden()
 
 
+def test_a_result_takes_the_place_of_an_input_that_would_shine_through_it(driver):
+    driver.viewer.layers["cells"].blending = "additive"
+    cells, result = run_to_end(driver)
+    assert (cells.opacity, result.opacity) == (0, 1)
+    driver.dock.result_view.comparison.end_comparison()
+    assert (cells.opacity, cells.visible, result.visible) == (1, False, True)
+
+
 def test_renaming_does_no_harm_and_removing_the_input_hides_the_slider(driver):
     cells, result = run_to_end(driver)
     result.name, cells.name = "mine", "yours"

@@ -52,14 +52,9 @@ _REASONS = {
     "pixels-saturated": "pixels-clipped",
     "pixels-darkest": "pixels-clipped",
 }
-#: Codes of notes that something could not be checked.
-_UNCHECKED = {
-    "detail-small",
-    "detail-unchecked",
-    "residual-unchecked",
-    "residual-no-edges",
-    "input-kept",
-}
+#: Codes of notes that the detail, or something else, could not be checked.
+_UNCHECKED_DETAIL = {"detail-small", "detail-unchecked"}
+_UNCHECKED = {"residual-unchecked", "residual-no-edges", "input-kept"}
 #: Codes that a worse one makes untrue, or that would contradict it.
 _OVERRULED = {
     "brightness-off": {
@@ -197,8 +192,10 @@ def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> Resul
 
 def _judge(ranked: list[Note], notes: list[Note]) -> tuple[Verdict, str]:
     if not ranked:
-        is_unchecked = not notes or any(note.code in _UNCHECKED for note in notes)
-        return Verdict.FINE, HEADLINES["unchecked" if is_unchecked else "fine"]
+        codes = {note.code for note in notes}
+        key = "unchecked" if not notes or codes & _UNCHECKED else "fine"
+        key = "detail-unchecked" if codes & _UNCHECKED_DETAIL else key
+        return Verdict.FINE, HEADLINES[key]
     verdict = Verdict.DO_NOT_USE if _is_failure(ranked[0]) else Verdict.LOOK_CLOSER
     reason = render(REASONS[_find_reason(ranked[0])], ranked[0].facts)
     return verdict, render(HEADLINES[verdict], {"reason": reason})
@@ -243,7 +240,8 @@ def _read_quality_notes(checks: Mapping[str, Any]) -> tuple[Note, ...]:
 
 def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Iterator[CardFigure]:
     """Return the figures of a report that are known."""
-    if deviation := report.get("deviation"):
+    # behind a PSF, the spread of a fit is far smaller than its error
+    if (deviation := report.get("deviation")) and checks.get("agreement") is None:
         before, after = (f"{deviation[key]:.3g}" for key in ("noise", "result"))
         yield CardFigure(name="noise", before=before, after=after)
     if halves := report.get("halves"):

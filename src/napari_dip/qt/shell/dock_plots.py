@@ -144,7 +144,7 @@ class ValidationCurve(DockPlot):
             "Validation curve",
             ("Iteration", "Loss (low is good)"),
             make_legend(
-                (TRAINING_COLOUR, "━", "fitted"),
+                (TRAINING_COLOUR, "━", "training"),
                 (VALIDATION_COLOUR, "━", "validation"),
                 (VALIDATION_COLOUR, "●", "best so far"),
             ),

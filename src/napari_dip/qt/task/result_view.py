@@ -411,6 +411,8 @@ class ComparisonSlider(QWidget):
         with QSignalBlocker(self.slider):
             self.slider.setValue(100)
         self.setVisible(True)
+        if result_layer.blending in _SEE_THROUGH:
+            self._on_move(100)  # else the input would shine through, and both add up
 
     def switch(self) -> None:
         """Fade to the input, or back to the result."""
@@ -425,6 +427,9 @@ class ComparisonSlider(QWidget):
             for layer, (initial, applied) in zip(self._pair.get(), opacities, strict=True):
                 if layer is not None and layer.opacity == applied:  # else the user has changed it
                     layer.opacity = initial
+            input_layer, result_layer = self._pair.get()
+            if input_layer is not None and result_layer is not None and self.slider.value() == 100:
+                input_layer.visible = result_layer.blending not in _SEE_THROUGH
         self._pair, self._applied_opacities = LayerPair(self._viewer), None
         self.setVisible(False)
         self.ended.emit()
