@@ -83,6 +83,11 @@ _REPEAT_COLORMAP = Colormap(
     controls=[0.0, 0.4, 0.7, 1.0],
     name="orange where it did not repeat",
 )
+_FIGURES_TOOLTIP = (
+    "<qt>Error of a pixel: standard deviation of the noise of the input, then of the error of the "
+    "result, in grey values.<br>σ: the noise of the input; a spot of 10 σ is ten times as high."
+    "</qt>"
+)
 #: Blendings of layers that do not cover those below.
 _SEE_THROUGH = ("additive", "minimum")
 _SWIPE_TOOLTIP = (
@@ -279,6 +284,7 @@ class ResultCardView(QWidget):
         self.figure_label: QLabel
         self.headline: QLabel
         self.headline, self.figure_label = make_message_label(), make_message_label()
+        self.figure_label.setToolTip(_FIGURES_TOOLTIP)
         self.detail_label: QLabel
         self.warning_label: QLabel
         self.warning_label, self.detail_label = make_message_label(), make_message_label()
