@@ -48,16 +48,16 @@ def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large_i
     assert large_image.dock.is_busy and "96 × 64 pixels" in trying.message_label.text()
     large_image.wait_for_end()
     assert (
-        "cells crop preview, Fast residual" in large_image.names
+        "Fast crop preview of cells residual" in large_image.names
     )  # of several previews, each has its own
     large_image.dock.result_view.extra_layer_chooser.boxes["residual"].setChecked(False)
-    preview = large_image.viewer.layers["cells crop preview, Fast"]
+    preview = large_image.viewer.layers["Fast crop preview of cells"]
     assert preview.data.shape == (64, 96)
     np.testing.assert_allclose(preview.translate, (10 + 20, 20 + 8))
     np.testing.assert_allclose(preview.scale, (0.5, 0.5))
     metadata = preview.metadata[METADATA_KEY]
     assert metadata["shows"] == "crop-preview"
-    assert "cells crop preview" not in large_image.dock.repeat_section.combo.currentText()
+    assert "crop preview of cells" not in large_image.dock.repeat_section.combo.currentText()
     large_image.set(max_iterations="9", gain="3")
     large_image.press(trying.apply_button)
     large_image.wait_for_end()
@@ -74,10 +74,10 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large_i
     viewer.layers.selection.active = viewer.layers["cells"]
     draw_rectangle(large_image, 0, 0, 64, 64)
     large_image.press(trying.compare_button)
-    large_image.wait_until(lambda: "cells crop preview, Fast" in large_image.names)
+    large_image.wait_until(lambda: "Fast crop preview of cells" in large_image.names)
     assert large_image.dock.is_busy and not trying.apply_button.isEnabled()  # two more are to come
     large_image.wait_until(
-        lambda: not large_image.dock.is_busy and "cells crop preview, Best" in large_image.names
+        lambda: not large_image.dock.is_busy and "Best crop preview of cells" in large_image.names
     )
     assert trying.apply_button.isEnabled()
     assert viewer.canvas.grid.enabled
@@ -85,16 +85,18 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large_i
     layer = [layer.name for layer in viewer.layers if layer.visible]
     assert layer == [
         "cells",
-        *(f"cells crop preview, {preset}" for preset in ("Instant", "Fast", "Balanced", "Best")),
+        *(f"{preset} crop preview of cells" for preset in ("Instant", "Fast", "Balanced", "Best")),
     ]
-    assert trying.preview_combo.currentText() == "cells crop preview, Fast"  # the form's own preset
-    viewer.layers.selection.active = viewer.layers["cells crop preview, Balanced"]
-    assert trying.preview_combo.currentText() == "cells crop preview, Balanced"
+    assert (
+        trying.preview_combo.currentText() == "Fast crop preview of cells"
+    )  # the form's own preset
+    viewer.layers.selection.active = viewer.layers["Balanced crop preview of cells"]
+    assert trying.preview_combo.currentText() == "Balanced crop preview of cells"
     assert re.fullmatch(
         r"The whole image with Balanced: up to \d+ (s|min)\.", trying.cost_label.text()
     ), trying.cost_label.text()
-    viewer.layers.selection.active = viewer.layers["cells crop preview, Fast"]
-    assert trying.preview_combo.currentText() == "cells crop preview, Fast"
+    viewer.layers.selection.active = viewer.layers["Fast crop preview of cells"]
+    assert trying.preview_combo.currentText() == "Fast crop preview of cells"
     large_image.press(trying.apply_button)
     assert large_image.dock.is_busy and large_image.dock.image_chooser.get_layer().name == "cells"
     assert not viewer.canvas.grid.enabled and viewer.layers["aside"].visible
@@ -146,7 +148,7 @@ def test_what_is_in_view_is_the_region_without_a_drawing(large_image):
     )
     large_image.press(trying.try_button)
     large_image.wait_for_end()
-    preview = viewer.layers["cells crop preview, Fast"]
+    preview = viewer.layers["Fast crop preview of cells"]
     first = [
         round(coordinate) for coordinate in viewer.layers["cells"].world_to_data(preview.translate)
     ]
@@ -175,7 +177,7 @@ def test_a_preview_follows_the_view_and_takes_the_place_of_the_last_one(large_im
     place = QPoint(8, box.height() // 2)
     large_image.qtbot.mouseClick(box, Qt.MouseButton.LeftButton, pos=place)
     assert box.isChecked()
-    name = "cells crop preview, Fast"
+    name = "Fast crop preview of cells"
     large_image.wait_until(lambda: name in large_image.names and not large_image.dock.is_busy)
     first = viewer.layers[name]
     large_image.qtbot.wait(1500)  # nothing moves: nothing is tried again
@@ -205,7 +207,7 @@ def test_a_region_is_merged_into_the_latest_result_and_can_be_undone(large_image
     changed = result.data != earlier
     assert changed[40:80, 48:88].all() and not changed[:22].any() and not changed[98:].any()
     assert not changed[:, :30].any() and not changed[:, 106:].any()
-    assert large_image.last_message.startswith("Done: 'cells denoised'.")
+    assert large_image.last_message.startswith("'cells denoised' is done.")
     provenance = result.metadata[METADATA_KEY]
     assert provenance["shows"] == "region" and provenance["merged_into"] == metadata
     assert provenance["recipe"]["max_iterations"] == 8

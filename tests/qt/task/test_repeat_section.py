@@ -93,7 +93,7 @@ def test_a_layer_without_a_file_is_saved_first_in_a_folder_chosen_once(
     before, buttons = clipboard(), driver.dock.repeat_section
     press(driver, buttons.command_button)
     driver.wait_until(lambda: clipboard() != before)
-    assert "cells-2.tif' lies beside it" in driver.last_message.replace("\n", " ")
+    assert "'cells-2.tif' from the folder" in driver.last_message.replace("\n", " ")
     assert precious.read_bytes() == b"precious"
     press(driver, buttons.command_button)
     assert requests == [1]
@@ -183,8 +183,11 @@ def test_the_selected_result_is_repeated_and_any_task_can_describe_it(expanded_r
     assert combo.currentText() == "cells denoised"
     press(driver, driver.dock.repeat_section.methods_button)
     assert "seed 0" in clipboard() and "[1] Ulyanov, Vedaldi, Lempitsky" in clipboard()
-    assert driver.last_message.startswith("The methods text was copied")
-    assert "Done: 'cells denoised [1]'." in driver.last_message  # its verdict stays in sight
+    assert driver.dock.repeat_section.methods_button.text() == "Copied"  # where the user looks
+    assert driver.last_message.startswith("'cells denoised [1]' is done.")  # stays in sight
+    driver.wait_until(
+        lambda: driver.dock.repeat_section.methods_button.text() == "Copy methods text"
+    )
     dock = make_dock_class("inpaint")(driver.viewer)
     driver.viewer.window.add_dock_widget(dock, name="Inpaint", area="right")
     dock.repeat_section.expand(animate=False)

@@ -149,7 +149,7 @@ def test_a_result_that_cannot_be_added_is_offered_again(scripted_driver, monkeyp
     np.testing.assert_array_equal(
         viewer.layers["cells denoised"].data, noisy.astype(np.float32) + 1
     )
-    assert scripted_driver.last_message.startswith("Done: 'cells denoised'.")
+    assert scripted_driver.last_message.startswith("'cells denoised' is done.")
     assert not bar.add_button.isVisibleTo(bar)
 
 
@@ -268,7 +268,7 @@ def test_warnings_of_a_result_are_shown_with_its_stop_reason(scripted_driver):
     scripted_driver.play(notes=[note, note], seconds=12.0)
     scripted_driver.wait_for_end()
     assert scripted_driver.last_message == (
-        "Done: 'cells denoised'. The validation loss stopped falling. It took 12 s."
+        "'cells denoised' is done.\nThe validation loss stopped falling. It took 12 s."
     )
     assert scripted_driver.dock.result_view.card.detail_label.text() == note
 
@@ -324,7 +324,7 @@ def test_closing_the_dock_between_the_result_and_the_end_keeps_the_result(script
     act_before_idle(scripted_driver, close)
     scripted_driver.qtbot.wait(50)
     assert scripted_driver.names == ["cells", "cells denoised"]
-    assert messages.pop().startswith("Done: 'cells denoised'.")
+    assert messages.pop().startswith("'cells denoised' is done.")
     scripted_driver.dock = None
 
 
@@ -350,4 +350,4 @@ def test_words_of_a_result_are_whole_sentences(noisy):
     message = PendingResult(target=CELLS, result=result).describe(
         "cells denoised", ["", "One more"]
     )
-    assert message == "Done: 'cells denoised'. It ended. One more."
+    assert message == "'cells denoised' is done.\nIt ended. One more."

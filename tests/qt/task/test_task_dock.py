@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QTimer
 
+from napari_dip.errors.notes import Note
+from napari_dip.pipeline.assess.card import ResultCard, Verdict
+from napari_dip.qt.shell.dock_widget import CollapsibleSection
 from napari_dip.qt.shell.job_controller import JobState
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 
@@ -86,7 +89,7 @@ def test_a_run_ends_in_a_new_layer_with_its_provenance(driver, noisy):
     np.testing.assert_array_equal(layer.data, noisy)
     assert METADATA_KEY not in layer.metadata
     assert driver.viewer.layers.selection.active is layer
-    assert driver.last_message.startswith("Done: 'cells denoised'.")
+    assert driver.last_message.startswith("'cells denoised' is done.")
     assert driver.dock.run_bar.state is JobState.PLANNED
 
 
@@ -268,6 +271,38 @@ def test_run_is_in_sight_on_a_small_screen_with_all_settings_unfolded(driver):
         assert corner.x() < 1280
         assert corner.y() < 720
     assert window.height() <= 720
+
+
+def test_unfolding_any_section_of_a_result_keeps_the_height_of_the_window(driver):
+    window = driver.viewer.window._qt_window
+    window.resize(1280, 720)
+    window.show()
+    driver.run()
+    driver.wait_for_end()
+    card = driver.dock.result_view.card
+    long_codes = (
+        "noise-unreliable-heavy-tails",
+        "two-exposures",
+        "half-resolution",
+        "series-unused",
+    )
+    card.show_card(
+        ResultCard(
+            verdict=Verdict.LOOK_CLOSER,
+            headline="Look closer: it was stopped early",
+            warnings=(Note(code="noise-unreliable-smoothed"), Note(code="residual-no-edges")),
+            details=tuple(Note(code=code) for code in long_codes),
+        )
+    )
+    driver.qtbot.wait(50)
+    heights, least = [window.height()], driver.dock.minimumSizeHint().height()
+    for section in driver.dock.findChildren(CollapsibleSection):
+        if section.isVisible():
+            section.toggleButton().click()
+            driver.qtbot.wait(50)
+            heights.append(window.height())
+    assert card.details_section.isExpanded() and len(heights) > 4
+    assert set(heights) == {720} and driver.dock.minimumSizeHint().height() == least
 
 
 def test_the_tab_key_goes_down_the_dock(driver):

@@ -29,6 +29,7 @@ from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import is_zarr
 from napari_dip.pipeline.recipe import PRESET_LABELS, RunSettings, load_recipe, make_recipe
 from napari_dip.qt.shell.dock_widget import (
+    ElidedComboBox,
     fill_grid,
     guard_wheel,
     make_button,
@@ -262,7 +263,7 @@ class RecipeChooser(QWidget):
         self.changed.emit()
 
 
-class _RefreshingComboBox(QComboBox):
+class _RefreshingComboBox(ElidedComboBox):
     """A list that is updated before it opens."""
 
     def __init__(self, refresh: Callable[[], None]) -> None:
@@ -408,7 +409,7 @@ class ResultsFolderEdit(QLineEdit):
         super().__init__(parent)
         self._is_set_by_hand = False
         self.setAccessibleName("Results in")
-        self.setPlaceholderText("a folder of their own")
+        self.setPlaceholderText("a new folder")
         self.setToolTip(f"<qt>{_FOLDER_TIP}</qt>")
         add_path_button(self, "Folder for the results")
         self.textChanged.connect(self._on_text)

@@ -18,6 +18,9 @@ from qtpy.QtWidgets import (
     QMainWindow,
     QPushButton,
     QScrollArea,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
     QTableView,
     QTextBrowser,
     QVBoxLayout,
@@ -30,7 +33,7 @@ from napari_dip.qt.shell.preferences import read_fold, save_fold
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from qtpy.QtGui import QResizeEvent
+    from qtpy.QtGui import QPaintEvent, QResizeEvent
 
 #: Qt's `QWIDGETSIZE_MAX`, in pixels: no limit on the size. Not every binding exports it.
 _MAX_WIDGET_SIZE = (1 << 24) - 1
@@ -371,10 +374,27 @@ def make_combo(
     length : int, optional
         Smallest number of visible characters.
     """
-    combo = style_combo(QComboBox(), name, tooltip, length=length)
+    combo = style_combo(ElidedComboBox(), name, tooltip, length=length)
     for value, label in (choices or {}).items():
         combo.addItem(label, value)
     return combo
+
+
+class ElidedComboBox(QComboBox):
+    """A list whose chosen entry ends in an ellipsis where it is too long; Qt would cut it off."""
+
+    def paintEvent(self, event: QPaintEvent | None) -> None:
+        """Draw the list as Qt does, but for the length of the text."""
+        painter, option = QStylePainter(self), QStyleOptionComboBox()
+        self.initStyleOption(option)
+        box, field = QStyle.ComplexControl.CC_ComboBox, QStyle.SubControl.SC_ComboBoxEditField
+        painter.drawComplexControl(box, option)
+        style = self.style()
+        assert style is not None  # a widget always has one
+        width = style.subControlRect(box, option, field, self).width() - 2  # Qt's margins
+        right = Qt.TextElideMode.ElideRight
+        option.currentText = self.fontMetrics().elidedText(option.currentText, right, width)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
 
 
 def style_combo(combo: QComboBox, name: str, tooltip: str, *, length: int | None) -> QComboBox:

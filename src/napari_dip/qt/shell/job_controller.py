@@ -46,7 +46,7 @@ class ResultTarget:
     get_source_layer : callable
         Returns the input layer, or None if it no longer exists.
     crop_name : str
-        Suffix of the layer names for a crop; empty for a whole image.
+        What a crop is, for the layer names: "Fast crop preview"; empty for a whole image.
     whole : ResultTarget or None
         That of the whole image, for a region that is merged into it; else None.
     get_merged_layer : callable
@@ -66,6 +66,16 @@ class ResultTarget:
     get_merged_layer: Callable[[], Any] = lambda: None
     merged_provenance: Mapping[str, Any] = field(default_factory=dict)
     plan_notes: tuple[Note, ...] = ()
+
+    @property
+    def base_name(self) -> str:
+        """What the layer names of this image begin with.
+
+        That of a preview begins with the preset: a grid of previews shows the beginnings only.
+        """
+        is_preview = self.crop_name and self.whole is None
+        parts = (self.crop_name, "of", self.name) if is_preview else (self.name, self.crop_name)
+        return " ".join(filter(None, parts))
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -422,7 +422,7 @@ def add_result(
         The preview of the run; its layer shows the result if it is the topmost one.
     """
     name, spec, merged_layer = target.name, result.recipe.task.spec, target.get_merged_layer()
-    layer_name = f"{name} {target.crop_name or spec.result_suffix}"
+    layer_name = target.base_name if target.crop_name else f"{name} {spec.result_suffix}"
     shows, merged = "crop-preview" if target.crop_name else "result", {}
     if target.whole is not None:
         shows, merged = REGION, {"merged_into": dict(target.merged_provenance)}

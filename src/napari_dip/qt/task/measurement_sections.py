@@ -492,7 +492,7 @@ class PsfSection(MeasurementSection):
         rows.addRow("Bead diameter (nm)", self.diameter_edit)
         self.field_box: QCheckBox = QCheckBox("PSF changes over the field")
         self.field_box.setToolTip(f"<qt>{_FIELD_TIP}</qt>")
-        rows.addRow("", self.field_box)
+        rows.addRow(self.field_box)
         fill_grid(page, [[fields], [self.measure_button], [self.plot], [self.message_label]])
         self.measure_button.clicked.connect(self.measure)
         self._connections = Connections()

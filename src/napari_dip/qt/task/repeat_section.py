@@ -35,6 +35,7 @@ from napari_dip.qt.shell.dock_widget import (
     make_button,
     make_combo,
     make_form,
+    make_single_shot_timer,
     update_combo,
 )
 from napari_dip.qt.shell.layer_inputs import rasterise_shapes
@@ -68,6 +69,8 @@ _OWN_PRESETS_LABEL = "Presets of your own: all settings of this dock."
 _LAST_SETTINGS_MESSAGE = (
     "The settings are those of your last run. 'Default settings' under Repeat resets them."
 )
+#: Milliseconds for which a button says that it has copied.
+_COPIED_MS = 3000
 _SAVE_FOLDER_TITLE = "Folder for the layers without a file, for the script to read"
 
 
@@ -321,6 +324,10 @@ class RepeatSection(CollapsibleSection):
             "Copy what to write about this result in a paper: version, settings, what was "
             "measured, and the references for what was used.",
         )
+        buttons = (self.python_button, self.command_button, self.methods_button)
+        self._copy_labels = {button: button.text() for button in buttons}
+        self._label_timer = make_single_shot_timer(self, _COPIED_MS)
+        self._label_timer.timeout.connect(self._restore_labels)
         self._preset_folder = open_saved_settings(form.task)
         self.presets: UserPresetsWidget = UserPresetsWidget(form, self._preset_folder)
         self.recipes: RecipeButtons = RecipeButtons(form)
@@ -330,10 +337,10 @@ class RepeatSection(CollapsibleSection):
         self.toggled.connect(self.presets.refresh)  # another dock may have saved one
         self.again_button.clicked.connect(self.set_up_again)
         self.python_button.clicked.connect(
-            partial(self._copy_script, write_python_script, "The script")
+            partial(self._copy_script, write_python_script, self.python_button)
         )
         self.command_button.clicked.connect(
-            partial(self._copy_script, format_command_line, "The command")
+            partial(self._copy_script, format_command_line, self.command_button)
         )
         self.methods_button.clicked.connect(self.copy_methods)
         self._connections.follow_layers(self.refresh, viewer)
@@ -364,7 +371,7 @@ class RepeatSection(CollapsibleSection):
         layers, active = [*reversed(self._viewer.layers)], self._viewer.layers.selection.active
         names = [layer.name for layer in layers if read_result_provenance(layer) is not None]
         update_combo(self.combo, names, names, active.name if active is not None else "")
-        for button in (self.python_button, self.command_button, self.methods_button):
+        for button in self._copy_labels:
             button.setEnabled(bool(names))
         self.again_button.setEnabled(bool(names) and not self._is_busy)
 
@@ -426,7 +433,7 @@ class RepeatSection(CollapsibleSection):
             while provenance:
                 texts.insert(0, write_methods_section(provenance["report"]))
                 provenance = provenance.get("merged_into")  # what was restored before the region
-            self._copy_to_clipboard("\n".join(texts), "The methods text")
+            self._copy_to_clipboard("\n".join(texts), self.methods_button)
 
     def _read_chosen_result(self) -> tuple[Image | None, Mapping[str, Any] | None]:
         """Return layer and provenance of the chosen result, each None without one."""
@@ -446,7 +453,7 @@ class RepeatSection(CollapsibleSection):
             self._save_call.discard()
         self._connections.disconnect_all()
 
-    def _copy_script(self, write: Callable[[Repetition], str], description: str) -> None:
+    def _copy_script(self, write: Callable[[Repetition], str], button: QPushButton) -> None:
         """Copy a script or command for the result; layers without a file are saved first."""
         layer, provenance = self._read_chosen_result()
         if layer is None or provenance is None or self._save_call is not None:
@@ -457,7 +464,7 @@ class RepeatSection(CollapsibleSection):
             return
         unsaved = find_unsaved_inputs(provenance)
         if not unsaved:
-            self._copy_to_clipboard(write(build_repetition(provenance, {})), description)
+            self._copy_to_clipboard(write(build_repetition(provenance, {})), button)
             return
         try:
             layers = tuple(
@@ -472,14 +479,14 @@ class RepeatSection(CollapsibleSection):
         self.message_emitted.emit("Saving what the script needs")
         save = partial(save_layers, layers, Path(folder))
         self._save_call = BackgroundCall(save, self, activity="Saving", name=layers[0].layer_name)
-        self._save_call.ended.connect(partial(self._on_saved, layer, write, description))
+        self._save_call.ended.connect(partial(self._on_saved, layer, write, button))
         self._save_call.start()
 
     def _on_saved(
         self,
         layer: Image,
         write: Callable[[Repetition], str],
-        description: str,
+        button: QPushButton,
         outcome: dict[str, str] | Refusal,
     ) -> None:
         self._save_call = None
@@ -494,9 +501,8 @@ class RepeatSection(CollapsibleSection):
             recorded[name] = {**recorded[name], "path": path}
         layer.metadata[METADATA_KEY] = {**provenance, "inputs": recorded}
         files = " and ".join(f"'{Path(path).name}'" for path in outcome.values())
-        self._copy_to_clipboard(
-            write(build_repetition(provenance, outcome)), description, f" {files} lies beside it."
-        )
+        self._copy_to_clipboard(write(build_repetition(provenance, outcome)), button)
+        self.message_emitted.emit(f"What was copied reads {files} from the folder that you chose.")
 
     def _find_unsaved_layer(
         self, name: str, provenance: Mapping[str, Any], result: str
@@ -529,9 +535,16 @@ class RepeatSection(CollapsibleSection):
             fingerprint=fingerprint,
         )
 
-    def _copy_to_clipboard(self, text: str, description: str, hint: str = "") -> None:
+    def _copy_to_clipboard(self, text: str, button: QPushButton) -> None:
+        """Copy a text, and say so on the button that was pressed."""
         copy_text(text)
-        self.message_emitted.emit(f"{description} was copied; paste it where you want it.{hint}")
+        self._restore_labels()
+        button.setText("Copied")
+        self._label_timer.start()
+
+    def _restore_labels(self) -> None:
+        for button, text in self._copy_labels.items():
+            button.setText(text)
 
     def _build_layout(self, page: QWidget) -> None:
         form, label, results = make_form(), make_message_label(), QWidget()

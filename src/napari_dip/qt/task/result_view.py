@@ -123,12 +123,7 @@ def add_extra_layer(
     with preserve_view(viewer):
         return viewer.add_image(
             pixels,
-            name=" ".join(
-                filter(
-                    None,
-                    [target.name, target.crop_name, CONTROL_RUN_LAYERS.get(kind, kind)],
-                )
-            ),
+            name=f"{target.base_name} {CONTROL_RUN_LAYERS.get(kind, kind)}",
             **{key: attributes[key] for key in _PLACEMENT_KEYS if key in attributes},
             colormap=colours,
             contrast_limits=limits,
@@ -277,6 +272,11 @@ class ResultCardView(QWidget):
     ----------
     save_menu : SaveMenu
         Shown beside the headline.
+
+    Attributes
+    ----------
+    details_section : CollapsibleSection
+        For the scrolled part of the dock: above it, unfolding would make napari's window taller.
     """
 
     def __init__(self, save_menu: SaveMenu) -> None:
@@ -292,12 +292,11 @@ class ResultCardView(QWidget):
         self._details = ScrollableLabel(self.detail_label, max_lines=_MAX_FOLDED_LINES)
         page = QWidget()
         fill_grid(page, ([self._details],))
-        self.details_section: CollapsibleSection = CollapsibleSection("Details", page)
+        self.details_section: CollapsibleSection = CollapsibleSection("Details of the result", page)
         rows = (
             [self.headline, save_menu],
             [self._warnings],
             [self.figure_label],
-            [self.details_section],
         )
         fill_grid(self, rows, spacing=4).setColumnStretch(0, 1)
         self.setVisible(False)
@@ -328,9 +327,13 @@ class ResultCardView(QWidget):
             if note not in hidden
         ]
         self._details.show_text("\n".join(details))
-        self.details_section.setVisible(bool(details))
         self.setVisible(True)
         self.details_section.adjust_page_height()
+
+    def setVisible(self, visible: bool) -> None:
+        """Show or hide the card with its details, if it has any."""
+        super().setVisible(visible)
+        self.details_section.setVisible(visible and bool(self.detail_label.text()))
 
 
 class ExtraLayerChooser(QWidget):

@@ -431,7 +431,7 @@ def make_crop_request(
         {**layer_attributes, "translate": layer_attributes["translate"] + shift}
         for layer_attributes in (target.layer_attributes, target.input_layer_attributes)
     )
-    name = f"crop preview, {crop_plan.recipe.run_settings.preset.capitalize()}"
+    name = f"{crop_plan.recipe.run_settings.preset.capitalize()} crop preview"
     inputs, merge = full_request.inputs, dict[str, Any]()
     if region.inner_spans:
         name, merge["whole"] = REGION, target
@@ -526,7 +526,7 @@ class PendingResult:
         duration = f"It took {format_duration(seconds)}" if isinstance(seconds, int | float) else ""
         sentences = dict.fromkeys((str(self.result.stop), duration, *remarks))
         texts = (format_sentence(sentence) for sentence in sentences if sentence)
-        return " ".join([f"Done: '{layer_name}'.", *texts])
+        return "\n".join(filter(None, [f"'{layer_name}' is done.", " ".join(texts)]))
 
     def _find_layer_name(self, viewer: Viewer) -> str:
         """Return the name of the layer that shows the result, or ""."""

@@ -428,7 +428,8 @@ class TaskDock(QWidget):
             self.repeat_section,
         )
         extra_layers, comparison = self.result_view.extra_layer_chooser, self.result_view.comparison
-        scrolled = (self.history, extra_layers, self.validation_curve, *sections)
+        details, plot = self.result_view.card.details_section, self.validation_curve
+        scrolled = (details, self.history, extra_layers, plot, *sections)
         visible = (self.interrupted_runs, *always_visible, comparison)
         lay_out(self, visible, scrolled, f"tasks/{self.task}.md")
 
