@@ -96,3 +96,22 @@ def test_a_result_far_from_its_input_is_said_first_and_not_to_be_used():
         bias=0.0,
     )
     assert not any("Do not use" in sentence for sentence in assess_quality(good)["sentences"])
+
+
+def test_a_difference_below_half_a_grey_level_of_8_bits_is_no_fault():
+    figures = {"biased_fraction": 0.3, "area_count": 64, "pixel_count": SIDE**2}
+    codes = [
+        [
+            note["code"]
+            for note in assess_quality(
+                ResultMetrics(
+                    residual=ResidualMetrics(
+                        excess=0.0, noise_ratio=1.0, relative_rms=change, **figures
+                    ),
+                    bias=0.0,
+                )
+            )["codes"]
+        ]
+        for change in (0.0007, 0.02)
+    ]
+    assert "brightness-off" not in codes[0] and "brightness-off" in codes[1]

@@ -57,6 +57,9 @@ MAX_DECIDING_ERROR = 0.125
 MIN_REPORTED_FRACTION = 0.005
 #: Fine detail below this share of the image's contrast is not visible, and not checked.
 MIN_VISIBLE_DETAIL = 0.1
+#: Root mean square of a residual, as a share of the image's range, below which its means do not
+#: matter: half a grey level of 8 bits. A noise-free image super-resolved by 2 has 0.0007.
+MIN_VISIBLE_RESIDUAL = 0.002
 #: Maximum share of the filled pixels that are far from any measured pixel.
 MAX_DISTANT_FRACTION = 0.05
 #: Least change of slope or delay of traces, in frames, that is reported, and number of standard
@@ -187,9 +190,9 @@ def _assess_residual(metrics: ResultMetrics) -> Iterator[Note]:
 
 def _assess_local_means(residual: ResidualMetrics | None) -> Iterator[Note]:
     """Check the brightness of small areas, independent of the measured noise."""
-    if residual is not None and residual.biased_fraction > compute_biased_limit(
-        residual.area_count
-    ):
+    if residual is None or residual.relative_rms < MIN_VISIBLE_RESIDUAL:
+        return
+    if residual.biased_fraction > compute_biased_limit(residual.area_count):
         darker = residual.darker_fraction
         yield make_note(
             "brightness-off",
