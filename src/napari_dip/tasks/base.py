@@ -34,8 +34,9 @@ MIN_PIXEL_WEIGHT = 0.5
 SINGLE_PIXEL = ((1,),)
 #: Key of the prior of tasks that choose no other.
 DEFAULT_PRIOR = "random-input"
-#: Keys for `Setting.is_relevant`: the axes with more than one pixel, and the chosen extra inputs.
-IMAGE_AXES, EXTRA_INPUTS = "image_axes", "extra_inputs"
+#: Keys for `Setting.is_relevant`: the axes with more than one pixel, the chosen extra inputs, and
+#: the axes of which the image states no pixel size.
+IMAGE_AXES, EXTRA_INPUTS, UNSIZED_AXES = "image_axes", "extra_inputs", "unsized_axes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,10 @@ class Setting:
     list_suggestions : callable or None
         (task) -> values that the dock suggests for a text field, or a refusal; may take a second.
     is_relevant : callable or None
-        (values by name, with IMAGE_AXES and EXTRA_INPUTS) -> whether the setting can matter.
+        (values by name, with the keys above) -> whether the setting can matter.
+    is_conditional : bool
+        Whether a dock hides it where it is not relevant, even if it was changed, and leaves it out
+        of the recipe.
     report_template : str
         How the methods text states a number, with unit and "{:g}"; "": label, colon and value.
     """
@@ -70,10 +74,11 @@ class Setting:
     help: str
     choices: Mapping[str, str] | None = None
     step: float | None = None
-    is_advanced: bool = True
+    is_advanced: bool | Callable[[Mapping[str, Any]], bool] = True
     file_filter: str = ""
     list_suggestions: Callable[[Any], tuple[str, ...] | Refusal] | None = None
     is_relevant: Callable[[Mapping[str, Any]], bool] | None = None
+    is_conditional: bool = False
     report_template: str = ""
 
 

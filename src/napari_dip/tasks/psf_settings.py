@@ -14,7 +14,7 @@ from pydantic import Field
 from napari_dip.engine.constants import AIRY_RADIUS_FACTOR, GAUSSIAN_RADIUS_SIGMAS
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, Setting, TaskInput
+from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, UNSIZED_AXES, Setting, TaskInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,8 +36,9 @@ def _has_psf_image(values: Mapping[str, Any]) -> bool:
 
 
 def _has_optics(values: Mapping[str, Any]) -> bool:
-    """Whether a microscope is named; what it needs is then asked for, and no Gaussian."""
-    return bool(values["model"] != "none" or values["na"] or values["wavelength"])
+    """Whether a microscope is named, or described beside an image of the PSF."""
+    has_data = values["na"] or values["wavelength"]
+    return bool(values["model"] != "none" or (_has_psf_image(values) and has_data))
 
 
 GaussianSigma = Annotated[
@@ -80,35 +81,41 @@ NumericalAperture = Annotated[
         "its width is compared with that of such a microscope. Empty: none.",
         is_advanced=False,
         is_relevant=lambda values: _has_psf_image(values) or _has_optics(values),
+        is_conditional=True,
         report_template="numerical aperture {:g}",
     ),
 ]
 Wavelength = Annotated[
     _Length | None,
     Setting(
-        "Wavelength",
+        "Wavelength (nm)",
         "Wavelength of the emitted light, in nanometres. With a PSF from an image, it is used "
         "as the numerical aperture is. Empty: none.",
         is_advanced=False,
         is_relevant=lambda values: _has_psf_image(values) or _has_optics(values),
+        is_conditional=True,
         report_template="emission at {:g} nm",
     ),
 ]
 PixelSize = Annotated[
     _Length | None,
     Setting(
-        "Pixel size",
+        "Pixel size (nm)",
         "Size of a pixel in the sample, in nanometres. Empty: as the image says.",
+        is_advanced=lambda values: not set("YX") & set(values[UNSIZED_AXES]),
         is_relevant=lambda values: _has_optics(values),
+        is_conditional=True,
         report_template="pixels of {:g} nm",
     ),
 ]
 ZStep = Annotated[
     _Length | None,
     Setting(
-        "Z step",
+        "Z step (nm)",
         "Distance of the planes of a stack in the sample, in nanometres. Empty: as the image says.",
+        is_advanced=lambda values: "Z" not in values[UNSIZED_AXES],
         is_relevant=lambda values: _has_optics(values) and "Z" in values[IMAGE_AXES],
+        is_conditional=True,
         report_template="planes {:g} nm apart",
     ),
 ]
@@ -119,26 +126,29 @@ RefractiveIndex = Annotated[
         "Refractive index of the immersion medium: 1 for air, 1.333 for water, 1.518 for oil.",
         step=0.001,
         is_relevant=lambda values: _has_optics(values),
+        is_conditional=True,
         report_template="refractive index {:g}",
     ),
 ]
 Excitation = Annotated[
     _Length | None,
     Setting(
-        "Excitation",
+        "Excitation (nm)",
         "Wavelength of the excitation in nanometres, for a confocal microscope. Empty: that of "
         "the emission.",
         is_relevant=lambda values: values["model"] == "confocal",
+        is_conditional=True,
         report_template="excitation at {:g} nm",
     ),
 ]
 Pinhole = Annotated[
     Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
     Setting(
-        "Pinhole",
+        "Pinhole (Airy units)",
         "Diameter of a confocal microscope's pinhole, in Airy units.",
         step=0.1,
         is_relevant=lambda values: values["model"] == "confocal",
+        is_conditional=True,
         report_template="pinhole of {:g} Airy units",
     ),
 ]
@@ -172,9 +182,9 @@ _MAX_NYQUIST_RATIO = 1.5
 _PIXEL_SIZE_TOLERANCE, _MAX_MICROSCOPE_PIXEL = 0.02, 2e4
 #: Labels of the fields in the dock, and their options.
 _OPTICS_LABELS = {
-    "na": "numerical aperture (--na)",
-    "wavelength": "wavelength (--wavelength)",
-    "pixel_size": "pixel size (--pixel-size)",
+    "na": "the numerical aperture (--na)",
+    "wavelength": "the wavelength (--wavelength)",
+    "pixel_size": "the pixel size (--pixel-size)",
 }
 
 
@@ -204,7 +214,7 @@ class PsfSource:
         optics = self.optics
         has_data = (optics.na, optics.wavelength) != (None, None)
         if has_data and optics.model == "none" and psf_header is None:
-            return make_refusal("optics-missing", missing="kind of microscope (--model)")
+            return make_refusal("optics-missing", missing="a microscope model (--model)")
         if not named_sources:
             return make_refusal("psf-missing", name=header.name)
         if len(named_sources) > 1:
@@ -254,7 +264,7 @@ class PsfSource:
             return tuple(notes)
         has_depth = is_psf_volume(psf_header)
         for axis in "ZYX" if has_depth else "YX":
-            size = _get_pixel_size_nm(psf_header, axis)
+            size = get_pixel_size_nm(psf_header, axis)
             image_size = optics.get_pixel_sizes(image_header, axis)[0]
             if not size or not image_size or max(size, image_size) > _MAX_MICROSCOPE_PIXEL:
                 continue  # unknown, or the resolution of a print
@@ -542,7 +552,7 @@ class OpticsSettings:
     def get_pixel_sizes(self, header: ImageHeader, axes: str) -> tuple[float | None, ...]:
         """Return the pixel size along each axis in nm: the user's, else that of the file."""
         user_sizes = {"Z": self.z_step, "Y": self.pixel_size, "X": self.pixel_size}
-        return tuple(user_sizes[axis] or _get_pixel_size_nm(header, axis) for axis in axes)
+        return tuple(user_sizes[axis] or get_pixel_size_nm(header, axis) for axis in axes)
 
     def compute_psf_sizes(self, header: ImageHeader, axes: str) -> tuple[int, ...]:
         """Return the size of the PSF along each axis, in pixels; requires a passed `check`.
@@ -572,7 +582,7 @@ class OpticsSettings:
         return tuple(2 * radii[axis] + 1 for axis in axes)
 
 
-def _get_pixel_size_nm(header: ImageHeader, axis: str) -> float | None:
+def get_pixel_size_nm(header: ImageHeader, axis: str) -> float | None:
     """Return the pixel size that the file states; None if it states none."""
     from napari_dip.io.header import get_unit_meters
 

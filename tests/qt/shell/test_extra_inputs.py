@@ -12,6 +12,7 @@ from napari_dip.qt.shell.layer_inputs import NO_LAYER, ExtraInputs, rasterise_sh
 from napari_dip.qt.shell.napari_layers import read_layer_header
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.tasks import TaskInput
+from napari_dip.tasks.denoise import REPEATED_EXPOSURE_INPUT
 
 MASK = TaskInput(
     name="mask", label="Mask", help="What to fill in.", layer_types=("labels", "shapes", "image")
@@ -69,6 +70,16 @@ def test_results_are_offered_as_inputs_and_never_taken_by_themselves(viewer, ext
     assert (
         extra_inputs.get_layer("mask").name == "again" and extra_inputs.get_layer("second") is None
     )
+
+
+def test_a_result_is_not_offered_as_a_repeated_exposure(viewer, qtbot):
+    further = ExtraInputs(viewer, (REPEATED_EXPOSURE_INPUT,))
+    qtbot.addWidget(further)
+    metadata = {"napari_dip": {"recipe": {"task": "denoise"}, "shows": "result"}}
+    viewer.add_image(np.zeros((8, 9)), name="again")
+    viewer.add_image(np.zeros((8, 9)), name="actin denoised", metadata=metadata)
+    assert list_offered(further, "repeated_exposure") == [NO_LAYER, "again"]
+    further.shut_down()
 
 
 def test_a_psf_that_was_found_is_taken_for_the_psf(viewer, qtbot):

@@ -213,3 +213,55 @@ def test_a_setting_that_was_changed_stays_in_sight(form):
     form.widgets["temporal_smoothing"].value = 1.0
     form.show_relevant("YX", ())
     assert label.isHidden()
+
+
+@pytest.fixture
+def deblur_form(qtbot):
+    form = SettingsForm("deblur")
+    qtbot.addWidget(form.basic_page)
+    qtbot.addWidget(form.advanced_page)
+    return form
+
+
+def test_optics_without_a_microscope_are_hidden_and_leave_the_recipe(deblur_form):
+    optics = {"na": "1.4", "wavelength": "520", "pixel_size": "65", "z_step": "200", "pinhole": 2.0}
+    for name, value in {"model": "confocal", **optics}.items():
+        deblur_form.widgets[name].value = value
+    deblur_form.show_relevant("ZYX", ())
+    assert set(optics) <= list_shown(deblur_form)
+    assert deblur_form.build_recipe().task.z_step == 200
+    deblur_form.widgets["model"].value = "none"
+    deblur_form.show_relevant("ZYX", ())
+    assert not set(optics) & list_shown(deblur_form)
+    assert "gaussian_sigma" in list_shown(deblur_form)
+    assert deblur_form.build_recipe() == make_recipe("deblur")
+    deblur_form.show_relevant("ZYX", {"psf"})  # compared with those of the image of a PSF
+    assert deblur_form.build_recipe().task.na == 1.4
+
+
+def test_sizes_that_the_image_does_not_state_are_asked_for_in_sight(deblur_form):
+    sizes = {"pixel_size", "z_step"}
+    deblur_form.widgets["model"].value = "widefield"
+
+    def list_basic():
+        return {
+            name
+            for name in sizes
+            if deblur_form.widgets[name].native.parentWidget() is deblur_form.basic_page
+        }
+
+    deblur_form.show_relevant("ZYX", (), "")
+    assert sizes <= list_shown(deblur_form) and not list_basic()
+    deblur_form.show_relevant("ZYX", (), "Z")
+    assert list_basic() == {"z_step"}
+    deblur_form.show_relevant("ZYX", (), "ZYX")
+    assert list_basic() == sizes
+    layout = deblur_form.basic_page.layout()
+    labels = [
+        layout.itemAt(row, layout.ItemRole.LabelRole).widget().text()
+        for row in range(layout.rowCount())
+    ]
+    first = labels.index("Wavelength (nm)")
+    assert labels[first + 1 : first + 3] == ["Pixel size (nm)", "Z step (nm)"]
+    deblur_form.show_relevant("ZYX", (), "")
+    assert not list_basic()

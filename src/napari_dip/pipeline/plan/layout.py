@@ -201,7 +201,11 @@ def refuse_extra_headers(task_spec: TaskSpec, extra_headers: Headers) -> Refusal
         header = extra_headers.get(task_input.name)
         if header is None and not task_input.is_optional:
             return make_refusal(
-                "input-missing", label=task_input.label.lower(), task=task_spec.title.lower()
+                "input-missing",
+                label=task_input.label.lower(),
+                field=task_input.label,
+                task=task_spec.title.lower(),
+                option=task_input.name.replace("_", "-"),
             )
         if header is not None and not header.shape:
             return make_refusal("image-scalar", name=header.name)

@@ -388,6 +388,8 @@ class ExtraInputs(QWidget):
                 if isinstance(layer, layer_types)
                 and layer is not self._image
                 and not is_preview(layer)
+                # a result of this image has no independent noise
+                and not (extra_input.is_repeated_exposure and read_layer_provenance(layer))
             ][::-1]
             names = [layer.name for layer in layers]
             layer_name = combo.currentText()

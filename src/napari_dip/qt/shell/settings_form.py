@@ -27,7 +27,7 @@ from napari_dip.errors import DipError, Refusal, RefusedError, make_refusal
 from napari_dip.pipeline.recipe import Recipe, RunSettings, make_recipe, settings
 from napari_dip.qt.shell.background_call import start_call
 from napari_dip.qt.shell.dock_widget import guard_wheel, make_form
-from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES
+from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, UNSIZED_AXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -171,6 +171,9 @@ class SettingsForm:
     def __init__(self, task: str) -> None:
         self.task = task
         self._fields = settings(task)
+        self._image_facts: dict[str, Collection[str]] = dict.fromkeys(
+            (IMAGE_AXES, EXTRA_INPUTS, UNSIZED_AXES), ""
+        )
         self.widgets: dict[str, ValueWidget[Any]] = {
             name: make_field_widget(field) for name, field in self._fields.items()
         }
@@ -190,21 +193,26 @@ class SettingsForm:
         self.basic_page: QWidget
         self.noise_page: QWidget
         self.basic_page, self.advanced_page, self.noise_page = QWidget(), QWidget(), QWidget()
-        fill_form(self.basic_page, self.widgets, [f for f in rest if not f.setting.is_advanced])
-        fill_form(self.advanced_page, self.widgets, [f for f in rest if f.setting.is_advanced])
+        basic = [field for field in rest if not self._is_advanced(field)]
+        fill_form(self.basic_page, self.widgets, basic)
+        fill_form(self.advanced_page, self.widgets, [f for f in rest if f not in basic])
         fill_form(self.noise_page, self.widgets, noise)
         self.noise_page.setParent(self.advanced_page)  # an owner for the page until a dock shows it
         self.noise_page.setVisible(False)
 
     def build_recipe(self) -> Recipe:
-        """Return the recipe with the values of the form.
+        """Return the recipe with the values of the form, without what a hidden condition voids.
 
         Raises
         ------
         RefusedError
             If a value is not allowed; the message names the setting by its label.
         """
-        values = {name: self._read_field(field) for name, field in self._fields.items()}
+        values = {
+            name: self._read_field(field)
+            for name, field in self._fields.items()
+            if not field.setting.is_conditional or self._is_relevant(field)
+        }
         try:
             return make_recipe(self.task, **values)
         except RefusedError as error:
@@ -224,8 +232,12 @@ class SettingsForm:
                 self._write_field(name, getattr(source, name))
         self.changed.emit()
 
-    def show_relevant(self, axes: str, extra_inputs: Collection[str]) -> None:
+    def show_relevant(
+        self, axes: str, extra_inputs: Collection[str], unsized_axes: str = ""
+    ) -> None:
         """Show the settings that can matter or were changed, and hide the others.
+
+        A changed setting that is conditional is hidden as well where it does not matter.
 
         Parameters
         ----------
@@ -233,18 +245,54 @@ class SettingsForm:
             Axes of the image with more than one pixel.
         extra_inputs : collection of str
             Names of the extra inputs that are chosen.
+        unsized_axes : str
+            Axes of which the image states no pixel size.
         """
-        values = {name: widget.value for name, widget in self.widgets.items()}
-        context = {**values, IMAGE_AXES: axes, EXTRA_INPUTS: extra_inputs}
+        self._image_facts = {
+            IMAGE_AXES: axes,
+            EXTRA_INPUTS: extra_inputs,
+            UNSIZED_AXES: unsized_axes,
+        }
         for name, field in self._fields.items():
-            is_relevant, default = field.setting.is_relevant, field.default
-            is_changed = values[name] != ("" if default is None else default)
-            is_visible = is_changed or is_relevant is None or is_relevant(context)
+            default = "" if field.default is None else field.default
+            is_changed = self.widgets[name].value != default
+            is_kept = is_changed and not field.setting.is_conditional
+            is_visible = is_kept or self._is_relevant(field)
+            if callable(field.setting.is_advanced):
+                self._move_row(
+                    name, self.advanced_page if self._is_advanced(field) else self.basic_page
+                )
             native = self.widgets[name].native
             page = native.parentWidget()
             label = None if page is None else page.layout().labelForField(native)
             for widget in filter(None, (native, label)):
                 widget.setVisible(is_visible)
+
+    def _is_relevant(self, field: SettingField) -> bool:
+        is_relevant = field.setting.is_relevant
+        return is_relevant is None or is_relevant(self._make_context())
+
+    def _is_advanced(self, field: SettingField) -> bool:
+        is_advanced = field.setting.is_advanced
+        return is_advanced(self._make_context()) if callable(is_advanced) else is_advanced
+
+    def _make_context(self) -> dict[str, Any]:
+        values = {name: widget.value for name, widget in self.widgets.items()}
+        return {**values, **self._image_facts}
+
+    def _move_row(self, name: str, page: QWidget) -> None:
+        """Move a field and its label to a page, between the fields before and after it."""
+        native = self.widgets[name].native
+        old_page = native.parentWidget()
+        if old_page is page:
+            return
+        label = old_page.layout().labelForField(native)
+        old_page.layout().takeRow(native)
+        preceding = list(self._fields)[: list(self._fields).index(name)]
+        row = sum(self.widgets[other].native.parentWidget() is page for other in preceding)
+        layout = page.layout()
+        assert isinstance(layout, QFormLayout)  # by `fill_form`
+        layout.insertRow(row, label, native)
 
     def _write_field(self, name: str, value: Any) -> None:
         widget = self.widgets[name]

@@ -47,6 +47,7 @@ from napari_dip.qt.task.run_request import (
 )
 from napari_dip.qt.task.snapshot_history import HistorySlider
 from napari_dip.tasks import TASKS
+from napari_dip.tasks.psf_settings import get_pixel_size_nm
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -182,11 +183,12 @@ class TaskDock(QWidget):
 
     def _show_relevant_settings(self) -> None:
         header = self.image_chooser.read_header()
-        axes = ""
+        axes = unsized_axes = ""
         if not isinstance(header, Refusal):
             sizes = zip(header.axes, header.shape, strict=False)  # axes may be half typed
             axes = "".join(axis for axis, size in sizes if size > 1)
-        self.form.show_relevant(axes, set(self.extra_inputs.get_chosen_layers()))
+            unsized_axes = "".join(axis for axis in axes if not get_pixel_size_nm(header, axis))
+        self.form.show_relevant(axes, set(self.extra_inputs.get_chosen_layers()), unsized_axes)
         align_forms(self.image_chooser, self.extra_inputs, self.form.basic_page)
         self.settings_section.adjust_page_height()
 
