@@ -115,3 +115,13 @@ def test_a_difference_below_half_a_grey_level_of_8_bits_is_no_fault():
         for change in (0.0007, 0.02)
     ]
     assert "brightness-off" not in codes[0] and "brightness-off" in codes[1]
+
+
+@pytest.mark.parametrize(("agreement", "is_kept"), [(None, True), (1.0, False)])
+def test_a_deblurred_result_that_explains_its_image_is_not_called_that_image(agreement, is_kept):
+    residual = ResidualMetrics(
+        excess=0.0, noise_ratio=0.1, pixel_count=1, relative_rms=0.0007, is_noise_reliable=False
+    )
+    metrics = ResultMetrics(residual=residual, bias=0.0, agreement=agreement)
+    codes = [note["code"] for note in assess_quality(metrics)["codes"]]
+    assert ("input-kept" in codes) is is_kept

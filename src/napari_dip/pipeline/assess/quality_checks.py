@@ -172,7 +172,11 @@ def _assess_residual(metrics: ResultMetrics) -> Iterator[Note]:
             residual.excess, compute_correlation_limit(residual)
         )
         yield make_note("residual-correlated", excess=excess_text, most=limit_text)
-    elif residual.relative_rms <= MAX_UNCHANGED and not residual.is_noise_reliable:
+    elif (
+        residual.relative_rms <= MAX_UNCHANGED
+        and not residual.is_noise_reliable
+        and metrics.agreement is None  # behind an operator, a small residual is the aim
+    ):
         yield make_note("input-kept", share=residual.relative_rms, guessed=True)
     elif residual.edge_variance_ratio > compute_edge_variance_limit(residual):
         yield make_note("residual-edges", ratio=residual.edge_variance_ratio)
