@@ -127,7 +127,7 @@ def test_discarding_a_comparison_runs_no_further_preset(large_image):
     large_image.press(large_image.dock.crop_preview.compare_button)
     large_image.wait_for_fit()
     assert large_image.dock.plan_label.text().startswith(
-        "Crop preview, Instant, 3 more to follow. 64 × 64 pixels"
+        "Instant crop preview, 3 more to follow. 64 × 64 pixels"
     )
     large_image.press(large_image.dock.run_bar.discard_button)
     assert not large_image.dock.is_busy
