@@ -34,8 +34,7 @@ MIN_PIXEL_WEIGHT = 0.5
 SINGLE_PIXEL = ((1,),)
 #: Key of the prior of tasks that choose no other.
 DEFAULT_PRIOR = "random-input"
-#: Keys for `Setting.is_relevant`: the axes with more than one pixel, the chosen extra inputs, and
-#: the axes of which the image states no pixel size.
+#: Keys for `Setting.is_relevant`: axes of several pixels, chosen inputs, axes without a pixel size.
 IMAGE_AXES, EXTRA_INPUTS, UNSIZED_AXES = "image_axes", "extra_inputs", "unsized_axes"
 
 
@@ -64,8 +63,7 @@ class Setting:
     is_relevant : callable or None
         (values by name, with the keys above) -> whether the setting can matter.
     is_conditional : bool
-        Whether a dock hides it where it is not relevant, even if it was changed, and leaves it out
-        of the recipe.
+        Whether a dock hides and drops it where it is not relevant, even if it was changed.
     report_template : str
         How the methods text states a number, with unit and "{:g}"; "": label, colon and value.
     """
@@ -121,9 +119,7 @@ class TaskInput:
 
 #: The image, which is the first input of every task.
 IMAGE_INPUT = TaskInput(
-    name="image",
-    label="Image",
-    help="The image to restore. It follows the layer that is selected in napari.",
+    name="image", label="Image", help="The image to restore: the layer that is selected in napari."
 )
 
 
@@ -152,8 +148,7 @@ class FitNoise:
     level : float
         Square root of the mean variance.
     assumed_fraction : float
-        Share of the variance that the likelihood takes as certain. It is below 1 for priors whose
-        network predicts a variance of its own.
+        Share of the variance that the likelihood takes as certain: below 1 if networks predict it.
     correlation : tuple of two tuples of float or None
         Autocorrelation at lags 1, 2, ... along Y and X, in grid pixels; None for white noise.
     image_noise_variances : NoiseVariance or None
