@@ -205,7 +205,7 @@ def test_a_refused_image_is_reported_in_a_message_and_the_dock_is_ready_again(dr
     driver.wait_for_end()
     assert "cells denoised" in driver.names
     driver.viewer.layers.selection.active = driver.viewer.layers["cells denoised"]
-    assert driver.last_message.startswith("Done")  # a result is no other image
+    assert driver.last_message.startswith("'cells denoised' is done.")  # a result is no other image
     driver.viewer.layers.selection.active = driver.viewer.layers["empty"]
     assert driver.last_message == ""
 

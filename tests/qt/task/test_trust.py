@@ -270,6 +270,15 @@ def test_a_result_takes_the_place_of_an_input_that_would_shine_through_it(driver
     assert (cells.opacity, cells.visible, result.visible) == (1, False, True)
 
 
+def test_an_input_that_the_user_has_hidden_stays_hidden(driver):
+    cells, _ = run_to_end(driver)
+    drag_slider(driver, 0.3)
+    drag_slider(driver, 1.0)
+    cells.visible = False
+    driver.dock.result_view.comparison.end_comparison()
+    assert not cells.visible
+
+
 def test_renaming_does_no_harm_and_removing_the_input_hides_the_slider(driver):
     cells, result = run_to_end(driver)
     result.name, cells.name = "mine", "yours"

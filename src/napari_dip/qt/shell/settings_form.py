@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import SettingField
     from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.tasks import Task
+    from napari_dip.tasks.base import Setting
 
     SuggestionOutcome = tuple[str, ...] | Refusal
 
@@ -193,7 +194,8 @@ class SettingsForm:
         self.basic_page: QWidget
         self.noise_page: QWidget
         self.basic_page, self.advanced_page, self.noise_page = QWidget(), QWidget(), QWidget()
-        basic = [field for field in rest if not self._is_advanced(field)]
+        context = self._make_context()
+        basic = [field for field in rest if not _is_advanced(field.setting, context)]
         fill_form(self.basic_page, self.widgets, basic)
         fill_form(self.advanced_page, self.widgets, [f for f in rest if f not in basic])
         fill_form(self.noise_page, self.widgets, noise)
@@ -208,10 +210,11 @@ class SettingsForm:
         RefusedError
             If a value is not allowed; the message names the setting by its label.
         """
+        context = self._make_context()
         values = {
             name: self._read_field(field)
             for name, field in self._fields.items()
-            if not field.setting.is_conditional or self._is_relevant(field)
+            if not field.setting.is_conditional or _is_relevant(field.setting, context)
         }
         try:
             return make_recipe(self.task, **values)
@@ -253,28 +256,20 @@ class SettingsForm:
             EXTRA_INPUTS: extra_inputs,
             UNSIZED_AXES: unsized_axes,
         }
+        context = self._make_context()
         for name, field in self._fields.items():
             default = "" if field.default is None else field.default
             is_changed = self.widgets[name].value != default
             is_kept = is_changed and not field.setting.is_conditional
-            is_visible = is_kept or self._is_relevant(field)
+            is_visible = is_kept or _is_relevant(field.setting, context)
             if callable(field.setting.is_advanced):
-                self._move_row(
-                    name, self.advanced_page if self._is_advanced(field) else self.basic_page
-                )
+                is_advanced = _is_advanced(field.setting, context)
+                self._move_row(name, self.advanced_page if is_advanced else self.basic_page)
             native = self.widgets[name].native
             page = native.parentWidget()
             label = None if page is None else page.layout().labelForField(native)
             for widget in filter(None, (native, label)):
                 widget.setVisible(is_visible)
-
-    def _is_relevant(self, field: SettingField) -> bool:
-        is_relevant = field.setting.is_relevant
-        return is_relevant is None or is_relevant(self._make_context())
-
-    def _is_advanced(self, field: SettingField) -> bool:
-        is_advanced = field.setting.is_advanced
-        return is_advanced(self._make_context()) if callable(is_advanced) else is_advanced
 
     def _make_context(self) -> dict[str, Any]:
         values = {name: widget.value for name, widget in self.widgets.items()}
@@ -400,6 +395,15 @@ def make_field_widget(field: SettingField) -> ValueWidget[Any]:
 def has_noise_settings(form: SettingsForm) -> bool:
     """Whether a form has the settings of the noise model."""
     return set(MEASURED_FIELDS) <= set(form.widgets)
+
+
+def _is_relevant(setting: Setting, context: Mapping[str, Any]) -> bool:
+    return setting.is_relevant is None or setting.is_relevant(context)
+
+
+def _is_advanced(setting: Setting, context: Mapping[str, Any]) -> bool:
+    is_advanced = setting.is_advanced
+    return is_advanced(context) if callable(is_advanced) else is_advanced
 
 
 def format_placeholder(field: SettingField) -> str:

@@ -437,8 +437,13 @@ class ComparisonSlider(QWidget):
                 if layer is not None and layer.opacity == applied:  # else the user has changed it
                     layer.opacity = initial
             input_layer, result_layer = self._pair.get()
-            if input_layer is not None and result_layer is not None and self.slider.value() == 100:
-                input_layer.visible = result_layer.blending not in _SEE_THROUGH
+            if (
+                input_layer is not None
+                and result_layer is not None
+                and result_layer.blending in _SEE_THROUGH
+                and self.slider.value() == 100
+            ):
+                input_layer.visible = False
         self._pair, self._applied_opacities = LayerPair(self._viewer), None
         self.setVisible(False)
         self.ended.emit()
