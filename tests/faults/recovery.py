@@ -119,7 +119,7 @@ def main(what: str, task: str, folder: Path) -> None:
     reports = []
     dock.jobs.progressed.connect(lambda news: reports.append(news.event.iteration))
     end = time.monotonic() + TIMEOUT_S
-    while (dock.is_busy or not dock.run_bar.message_label.text().startswith("Done")) and (
+    while (dock.is_busy or " is done." not in dock.run_bar.message_label.text()) and (
         time.monotonic() < end
     ):
         application.processEvents()

@@ -113,7 +113,7 @@ def test_a_result_selected_for_saving_is_not_restored_again_silently(scripted_dr
     scripted_driver.wait_for_end()
     layers.selection.active = layers["cells denoised"]
     assert dock.image_chooser.get_layer().name == "cells"
-    assert scripted_driver.last_message.startswith("Done")
+    assert scripted_driver.last_message.startswith("'cells denoised' is done.")
     combo = dock.image_chooser.combo
     combo.setCurrentText("cells denoised")
     combo.activated.emit(combo.currentIndex())
