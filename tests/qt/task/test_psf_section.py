@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QThreadPool
 from scipy import ndimage
 
 from napari_dip.qt.task.task_dock import make_dock_class
@@ -189,7 +189,8 @@ def test_a_closed_dock_waits_for_no_measurement(deblur_driver):
     deblur_driver.viewer.window.remove_dock_widget(deblur_driver.dock)
     assert not section.is_busy
     deblur_driver.dock = None
-    deblur_driver.qtbot.wait(500)
+    # its thread goes on for seconds where other programs run
+    deblur_driver.wait_until(lambda: QThreadPool.globalInstance().activeThreadCount() == 0)
 
 
 def test_a_doubtful_psf_is_named_before_the_run_and_a_wrong_one_refused(deblur_driver):
