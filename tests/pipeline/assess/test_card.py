@@ -132,6 +132,16 @@ def test_behind_a_psf_the_spread_of_a_fit_is_not_called_the_error_of_a_pixel():
     assert "13.9" not in make_card(report).figure_line
 
 
+def test_a_verdict_whose_notes_cannot_be_read_is_not_called_fine():
+    report = make_report("brightness-off")
+    del report["verdict"]["codes"][0]["facts"]["darker_share"]  # as of an earlier version
+    headline = "Do not use: its brightness is not that of the input."
+    report["verdict"] |= {"kind": "do-not-use", "headline": headline, "sentences": ["It is off."]}
+    card = make_card(report)
+    assert (card.verdict, card.headline) == (Verdict.DO_NOT_USE, headline)
+    assert [str(note) for note in card.details] == ["It is off."]
+
+
 def test_every_warning_of_the_checks_has_a_reason_and_the_headline_names_the_worst():
     reasons = set(card_module._REASONS)
     quality_warnings = {code for code in WARNINGS if not code.startswith(("psf-", "input-changed"))}

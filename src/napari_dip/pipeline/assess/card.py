@@ -6,7 +6,7 @@ they say the same. It can be made from the report of any earlier run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -159,9 +159,14 @@ def make_card(report: Mapping[str, Any]) -> ResultCard:
     >>> make_card(result.report).verdict
     """
     checks = report.get("verdict", {})
-    notes = [*_read_quality_notes(checks), *read_report_notes(report)]
+    quality_notes = _read_quality_notes(checks)
+    notes = [*quality_notes, *read_report_notes(report)]
     figures = tuple(_list_figures(report, checks.get("figures", {})))
-    return _rank_notes(dict.fromkeys(notes), figures)
+    card = _rank_notes(dict.fromkeys(notes), figures)
+    if "kind" in checks and any(note.code == TEXT_CODE for note in quality_notes):
+        # sentences of another version have no rank; its own verdict holds
+        return replace(card, verdict=Verdict(checks["kind"]), headline=checks["headline"])
+    return card
 
 
 def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> ResultCard:
