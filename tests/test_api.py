@@ -14,7 +14,7 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.cli import main
-from napari_dip.errors import FAULTS, FILE_ERRORS, TYPE_ERRORS, VALUE_TOPICS
+from napari_dip.errors import FAULTS
 from napari_dip.samples import MITOCHONDRIA
 
 FAST = {"preset": "fast", "max_iterations": 10, "device": "cpu"}
@@ -286,9 +286,13 @@ def test_other_refusals_and_failures_are_no_errors_of_python():
     assert not isinstance(dip.FailedError("program-ends"), builtin)
 
 
-def test_the_tables_of_python_errors_name_codes_that_exist():
-    assert FAULTS.keys() >= TYPE_ERRORS | FILE_ERRORS
-    assert {code.partition("-")[0] for code in FAULTS} >= VALUE_TOPICS
+def test_a_refusal_is_also_the_error_of_python_that_its_message_names():
+    for code, fault in FAULTS.items():
+        error = dip.RefusedError.__new__(dip.RefusedError, code)
+        kinds = (ValueError, TypeError, FileNotFoundError)
+        assert [kind.__name__ for kind in kinds if isinstance(error, kind)] == (
+            [fault.python_error] if fault.python_error else []
+        )
 
 
 @pytest.mark.parametrize(

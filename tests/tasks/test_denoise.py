@@ -13,10 +13,10 @@ import napari_dip as dip
 from fit_inputs import make_fit_input_from, make_task_plan, make_task_prior, make_task_problem
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.likelihood.penalties import PreviousFrame
+from napari_dip.engine.noise import UnreliableReason
 from napari_dip.engine.priors.blind_spot import BlindSpotPrior
 from napari_dip.engine.priors.random_input import RandomInputPrior
 from napari_dip.engine.problem import Estimate
-from napari_dip.errors.notes import UnreliableReason
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels

@@ -2,8 +2,8 @@
 
     Refusal              why something cannot be done: a code and the facts of this case
     DipError             base of the exceptions, whose `reason` is a `Refusal`
-    ├── RefusedError     refused before any work began: nothing was written; by its code it is also
-    │                    a ValueError, TypeError or FileNotFoundError
+    ├── RefusedError     refused before any work began: nothing was written; also the ValueError,
+    │                    TypeError or FileNotFoundError that `messages.toml` names
     └── FailedError      work began and failed: earlier files are unchanged
 
 Functions that check before work return `X | Refusal`, so that an interface can show the refusal and
@@ -29,15 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 Result = TypeVar("Result")
-#: Codes of refusals that Python's own functions would raise as these errors.
-TYPE_ERRORS = frozenset(("batch-paths", "image-not-array", "setting-unknown"))
-FILE_ERRORS = frozenset(("file-missing", "output-folder-missing"))
-#: First words of the codes of refusals that are about a value: a setting, an image, a mask, a PSF.
-VALUE_TOPICS = frozenset(
-    "axes beads blind camera factor frames gaussian guide holes image impulses input jpeg map mask "
-    "noise nothing optics pixels plane planes psf recipe repeated scales setting speckle truth "
-    "z".split()
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,7 +155,7 @@ class RefusedError(DipError):
     def __new__(cls, reason: Refusal | str, /, **_: object) -> RefusedError:
         """Choose the subclass by the code."""
         code = reason if isinstance(reason, str) else reason.code
-        kind = cls if cls is not RefusedError else _choose_error_class(code)
+        kind = cls if cls is not RefusedError else _ERROR_CLASSES[FAULTS[code].python_error]
         return super(RefusedError, kind).__new__(kind)  # that of OSError for a missing file
 
 
@@ -180,12 +171,13 @@ class RefusedFileError(RefusedError, FileNotFoundError):
     """Refused because a file or folder is missing."""
 
 
-def _choose_error_class(code: str) -> type[RefusedError]:
-    if code in FILE_ERRORS:
-        return RefusedFileError
-    if code in TYPE_ERRORS:
-        return RefusedTypeError
-    return RefusedValueError if code.partition("-")[0] in VALUE_TOPICS else RefusedError
+#: Subclass of `RefusedError` by the `python_error` of a template.
+_ERROR_CLASSES = {
+    "": RefusedError,
+    "ValueError": RefusedValueError,
+    "TypeError": RefusedTypeError,
+    "FileNotFoundError": RefusedFileError,
+}
 
 
 class FailedError(DipError):

@@ -43,36 +43,6 @@ class StopReason(StrEnum):
     JOINT_NETWORK = "joint-network"
 
 
-class UnreliableReason(StrEnum):
-    """Why the noise of an image cannot be measured."""
-
-    TOO_FEW_BLOCKS = "too-few-blocks"  # without unmeasured pixels
-    CLIPPED = "clipped"  # almost all blocks are clipped
-    COARSE_GREY_VALUES = "coarse-grey-values"  # noise weaker than the distance of grey values
-    TEXTURE = "texture"  # structure at the finest frequencies everywhere
-    AMBIGUOUS_CORRELATION = "ambiguous-correlation"  # texture and correlated noise look alike
-    OFF_VARIANCE_MODEL = "off-variance-model"  # at some brightness, or nothing is flat there
-    HEAVY_TAILS = "heavy-tails"  # more outliers than in Gaussian noise
-    SMOOTHED = "smoothed"  # more correlation than was measured
-
-
-class NoiseCaution(StrEnum):
-    """What to know about a usable measurement of the noise."""
-
-    RESAMPLED = "resampled"  # noise periodically stronger, as in every second row
-    MOSTLY_TEXTURED = "mostly-textured"  # areas without structure are rare
-    LOW_FREQUENCY_VARIATION = "low-frequency-variation"  # over eight pixels and more, everywhere
-    LINE_OFFSETS = "line-offsets"  # offsets of whole rows or columns
-    LESS_CORRELATED = "less-correlated"  # than was measured
-    MOSTLY_CLIPPED = "mostly-clipped"
-    OFF_VARIANCE_MODEL = "off-variance-model"  # at some brightness
-    HEAVY_TAILS = "heavy-tails"  # outliers where there is no structure
-    UNCERTAIN_EXTREMES = "uncertain-extremes"  # variance at the darkest or brightest values
-    COLOUR_CAMERA = "colour-camera"
-    CORRELATED_COLOURS = "correlated-colours"  # correlated noise in a colour image
-    PHOTON_COUNTS = "photon-counts"  # each grey value is a number of photons
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Note:
     """Something that the user should know about a run.

@@ -29,10 +29,14 @@ _SHORT_REPR.maxstring = _SHORT_REPR.maxother = _SHORT_REPR.maxlong = 100
 
 @dataclass(frozen=True, slots=True)
 class FaultTemplate:
-    """Templates of an error message: what is wrong, and what to do about it."""
+    """Templates of an error message: what is wrong, and what to do about it.
+
+    A refusal is also the named error of Python, if there is one.
+    """
 
     sentence: str
     remedy: str
+    python_error: str = ""
 
 
 _MESSAGES = tomllib.loads(Path(__file__).with_name("messages.toml").read_text(encoding="utf-8"))

@@ -9,11 +9,11 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage import data
 
+from napari_dip.engine.noise import UnreliableReason
 from napari_dip.engine.noise.estimate import (
     compute_blind_spot_size,
     estimate_noise,
 )
-from napari_dip.errors.notes import UnreliableReason
 
 Image = npt.NDArray[np.float64]
 

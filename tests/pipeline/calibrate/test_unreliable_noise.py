@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from napari_dip.engine.noise import NoiseCaution, UnreliableReason
 from napari_dip.engine.noise.estimate import NoiseEstimate
-from napari_dip.errors.notes import NoiseCaution, UnreliableReason
 from napari_dip.errors.templates import NOTES, UNRELIABLE_REASONS
 from napari_dip.pipeline.calibrate.channel_noise import SEPARATELY_NOTED_CAUTIONS, make_noise_notes
 

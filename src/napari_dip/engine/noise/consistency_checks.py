@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, avg_pool2d
 
+from napari_dip.engine.noise import NoiseCaution, UnreliableReason
 from napari_dip.engine.noise.correlation import subtract_image_correlation
 from napari_dip.engine.noise.flat_blocks import NO_CLIPPING, cut_patches
 from napari_dip.engine.noise.variance_model import (
@@ -22,7 +23,6 @@ from napari_dip.engine.noise.variance_model import (
     make_frequency_grids,
     select_finest_bands,
 )
-from napari_dip.errors.notes import NoiseCaution, UnreliableReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable

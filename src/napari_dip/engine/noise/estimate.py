@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from napari_dip.engine.noise import NoiseCaution, UnreliableReason
 from napari_dip.engine.noise.consistency_checks import (
     find_caution,
     find_contradiction,
@@ -50,7 +51,6 @@ from napari_dip.engine.noise.variance_model import (
     select_finest_bands,
     set_dark_offset,
 )
-from napari_dip.errors.notes import NoiseCaution, UnreliableReason
 
 #: Correlation at lag 1 above which noise is treated as correlated: up to 0.18 in FMD fields with
 #: white noise, at least 0.59 with correlated noise (docs/constants.md).

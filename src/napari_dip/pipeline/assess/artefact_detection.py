@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.errors.notes import UnreliableReason, make_note
+from napari_dip.engine.noise import UnreliableReason
+from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.channel_noise import (
     compute_noise_variance,
     identify_noise_model,

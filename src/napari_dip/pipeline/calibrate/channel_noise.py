@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.errors.notes import NoiseCaution, make_note
+from napari_dip.engine.noise import NoiseCaution
+from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.types import RepeatedExposure
 from napari_dip.tasks.noise_models.registry import (
     GAUSSIAN,
