@@ -111,7 +111,19 @@ def test_old_recipes_and_presets_are_read_without_a_warning(tmp_path: Path) -> N
         SavedRecipeFolder(folder=tmp_path, task="denoise").load("mine"),
     ):
         assert recipe == make_recipe("denoise", **NEW, **FEW)
-        assert recipe.to_dict() == {"schema": 2, "task": "denoise", "settings": NEW, **FEW}
+        assert recipe.to_dict() == {"schema": 3, "task": "denoise", "settings": NEW, **FEW}
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+@pytest.mark.parametrize("task", ["denoise", "guide"])
+def test_an_old_recipe_keeps_the_defaults_of_its_time(task: str, schema: int) -> None:
+    raw = {"schema": schema, "task": task, "settings": {}}
+    assert recipe_from_dict(raw) == make_recipe(task, temporal_smoothing=1.0)
+    explicit = {**raw, "settings": {"temporal_smoothing": 0.5}}
+    assert recipe_from_dict(explicit) == make_recipe(task, temporal_smoothing=0.5)
+    assert recipe_from_dict({**raw, "schema": 3}) == make_recipe(task)
+    migrated = migrate_record({"recipe": raw, "report": {"recipe": raw}})
+    assert migrated["recipe"] == make_recipe(task, temporal_smoothing=1.0).to_dict()
 
 
 def test_a_value_that_is_no_text_is_refused_as_ever() -> None:

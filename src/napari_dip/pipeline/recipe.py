@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 #: Version of the recipe format; it grows by one when an older recipe would be read differently.
-#: Schema 2 has the names of docs/glossary.md. `rename_settings` and `migrate_record` translate
-#: schema 1, for one version of the program.
-RECIPE_SCHEMA = 2
-#: Names of schema 1.
+#: Schema 2 has the names of docs/glossary.md, schema 3 no *Temporal smoothing* by default.
+#: `recipe_from_dict` and `migrate_record` translate older ones, for one version of the program.
+RECIPE_SCHEMA = 3
+#: Names of schema 1, and defaults before schema 3.
 SCHEMA_1: Mapping[str, Any] = tomllib.loads(
     Path(__file__).with_name("schema_1.toml").read_text(encoding="utf-8")
 )
@@ -60,6 +60,8 @@ OLD_INPUTS: Mapping[str, str] = SCHEMA_1["inputs"]
 OLD_SWITCHES: Mapping[str, str] = SCHEMA_1["switches"]
 #: New names of settings of the experiments, by their names in schema 1.
 OLD_EXPERIMENT_SETTINGS: Mapping[str, str] = SCHEMA_1["experiments"]
+#: Settings, by task, that recipes before schema 3 leave out where they have these values.
+OLD_DEFAULTS: Mapping[str, dict[str, Any]] = SCHEMA_1["defaults"]
 #: Expected value for the user, by pydantic's error type; for others, pydantic's text is used.
 _EXPECTED_VALUE_TEXTS = {
     **dict.fromkeys(("float_parsing", "float_type"), "a number"),
@@ -430,6 +432,7 @@ def recipe_from_dict(raw: object, *, origin: str = "recipe") -> Recipe:
         raise RefusedError("recipe-newer", actual=schema, newest=RECIPE_SCHEMA)
     task, settings = str(fields.pop("task")), fields.pop("settings", {})
     settings, _ = rename_settings(task, {str(key): setting for key, setting in settings.items()})
+    settings = (OLD_DEFAULTS.get(task, {}) if schema < RECIPE_SCHEMA else {}) | settings
     if clash := set(fields) & set(settings):
         raise RefusedError("recipe-broken", path=origin, why=f"it gives {sorted(clash)[0]!r} twice")
     return make_recipe(task, **settings, **{str(key): value for key, value in fields.items()})
@@ -539,12 +542,9 @@ def load_recipe(recipe: object) -> Recipe:
         return recipe
     if isinstance(recipe, str) and recipe.lstrip().startswith("{"):
         return recipe_from_json(recipe)
-    if isinstance(recipe, str | os.PathLike):
-        return _read_recipe_file(os.fspath(recipe))
-    return recipe_from_dict(recipe)
-
-
-def _read_recipe_file(path: str) -> Recipe:
+    if not isinstance(recipe, str | os.PathLike):
+        return recipe_from_dict(recipe)
+    path = os.fspath(recipe)
     try:
         text = read_small_text(path, "a recipe", MAX_SETTINGS_BYTES)
     except ValueError as error:

@@ -137,7 +137,7 @@ class Denoise(Task):
     smoothing: TotalVariationWeight = 0.0
     smoothing_kind: TotalVariationKind = "isotropic"
     neighbouring_frames: UseNeighbouringFrames = True
-    temporal_smoothing: TemporalSmoothing = 1.0
+    temporal_smoothing: TemporalSmoothing = 0.0
     series_training: SeriesTraining = "auto"
     channels: Annotated[
         Literal["auto", "together", "separate"],

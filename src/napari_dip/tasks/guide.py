@@ -137,7 +137,7 @@ class Guide(Task):
     gain: CameraGain = None
     blind_spot_shape: BlindSpotShape = ""
     neighbouring_frames: UseNeighbouringFrames = True
-    temporal_smoothing: TemporalSmoothing = 1.0
+    temporal_smoothing: TemporalSmoothing = 0.0
 
     def plan(self, header: ImageHeader, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose prior and layout; refuse a guide of another size, or of other planes."""

@@ -271,7 +271,8 @@ TemporalSmoothing = Annotated[
         "Temporal smoothing",
         "For movies restored frame by frame: how strongly a pixel is drawn to its value in the "
         "previous frame, where nothing has moved. 0: not at all; 1: as strongly as the "
-        "uncertainties of both values justify.",
+        "uncertainties of both values justify. It reduces flicker, but delays fast changes, so "
+        "leave it at 0 to measure ΔF/F or timing.",
         step=0.5,
         is_relevant=lambda values: "T" in values[IMAGE_AXES],
     ),

@@ -155,8 +155,8 @@ def test_at_an_end_of_the_movie_the_one_neighbour_stands_for_both() -> None:
 
 def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> None:
     movie = np.stack([make_noisy(32, seed) for seed in range(3)])
-    plan = plan_for(movie, "TYX")
-    image = arrange_axes(movie)
+    plan = plan_for(movie, "TYX", temporal_smoothing=1.0)
+    image = arrange_axes(movie, temporal_smoothing=1.0)
     merge = ResultMerger(image)
     done = UnitOutcome(
         unit_id="p0c0r0",
@@ -202,7 +202,7 @@ def test_a_movie_is_steadier_and_no_less_exact_than_frame_by_frame() -> None:
     answers = {}
     for name, settings in (
         ("alone", {"neighbouring_frames": False, "temporal_smoothing": 0}),
-        ("helped", {}),
+        ("helped", {"temporal_smoothing": 1}),
     ):
         _, answer = run_to_end(plan_for(movie, "TYX", max_iterations=100, **settings), movie)
         assert answer is not None
@@ -264,9 +264,8 @@ def test_volumes_of_a_movie_are_cut_between_frames_only() -> None:
 
 def test_the_first_frame_of_a_segment_is_drawn_to_none() -> None:
     movie = np.stack([make_noisy(16)] * 33)
-    plan = plan_for(movie, "TYX")
-    image = arrange_axes(movie)
-    merge = ResultMerger(image)
+    plan = plan_for(movie, "TYX", temporal_smoothing=1.0)
+    merge = ResultMerger(arrange_axes(movie, temporal_smoothing=1.0))
     merge.result_counts[...] = 1
     frames = NeighbourFrameProvider(merge)
     estimating = [unit for unit in plan.units if unit.has_estimate]
@@ -280,11 +279,11 @@ def test_a_long_movie_says_where_it_begins_anew() -> None:
     def start_notes(frames: int, axes: str = "TYX", **settings: Any) -> tuple[str, ...]:
         return make_segment_notes(plan_for(np.stack([make_noisy(16)] * frames), axes, **settings))
 
-    assert start_notes(32) == ()
-    (note,) = start_notes(70)
+    assert start_notes(32, temporal_smoothing=1.0) == ()
+    (note,) = start_notes(70, temporal_smoothing=1.0)
     assert "3 segments" in str(note)
     assert "without the results of the one before, at frames 1, 25 and 48." in str(note)
     # planes that are shown one network, and frames that nothing draws to each other
-    assert start_notes(70, "ZYX", stacks="planes") == start_notes(70, temporal_smoothing=0.0) == ()
+    assert start_notes(70, "ZYX", stacks="planes") == start_notes(70) == ()
     (note,) = start_notes(40, "ZYX", stacks="planes", series_training="warm-start")
     assert "at planes 1 and 21." in str(note)

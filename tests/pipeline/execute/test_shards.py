@@ -205,7 +205,8 @@ def is_same_result(before: Path, after: Path) -> bool:
 @pytest.mark.usefixtures("short_segments")
 @pytest.mark.parametrize("lost", ["", "1-lesson1", "1-2"])
 def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monkeypatch, lost):
-    recipe = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
+    settings = {"temporal_smoothing": 1, "max_iterations": 2}
+    recipe = dip.make_recipe("denoise", preset="fast", device="cpu", **settings)
     fit_options = add_movie(tmp_path)
     dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **fit_options)
 
@@ -226,6 +227,18 @@ def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monke
     assert not after or any(e.message == "Restoring, frame 8 of 8, share 1 of 2" for e in progress)
     merging = [event for event in progress if "share" not in event.message]
     assert lost or not any("Restoring" in event.message for event in merging)
+
+
+def test_frames_of_one_network_are_shared_one_by_one_without_temporal_smoothing(tmp_path):
+    recipe = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
+    fit_options = add_movie(tmp_path)
+    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **fit_options)
+    out, pool = tmp_path / "out", InProcessPool(count=3)
+    plan = plan_batch(recipe, tmp_path / "in", out, **fit_options)
+    assert compute_max_shards(plan.jobs[0].plan) == 16
+    list(run_batch(plan, pool=pool))
+    assert pool.sent == ["1-lesson1", "1-1", "1-2", "1-3", "1"]
+    assert is_same_result(out, tmp_path / "alone")
 
 
 @pytest.mark.long

@@ -256,7 +256,7 @@ def test_frames_that_are_done_are_kept_though_they_take_no_iterations(
 
 
 def test_frames_need_the_network_of_all_and_not_each_other() -> None:
-    plan = make_plan(temporal_smoothing=0)
+    plan = make_plan()
     image = calibrate_image(plan, {"image": draw_movie()})
     assert isinstance(image, CalibratedImage)
     first = [unit for unit in plan.units if unit.role != INFERENCE]

@@ -20,7 +20,13 @@ from napari_dip.io.paths import (
     read_small_text,
     stat_readable_file,
 )
-from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SWITCHES, SCHEMA_1, recipe_from_dict
+from napari_dip.pipeline.recipe import (
+    OLD_INPUTS,
+    OLD_SWITCHES,
+    RECIPE_SCHEMA,
+    SCHEMA_1,
+    recipe_from_dict,
+)
 
 if TYPE_CHECKING:
     import os
@@ -95,7 +101,7 @@ def translate_record(raw: object, noun: str, kind: type[StrictModel]) -> dict[st
 
 
 def migrate_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate a record with a recipe of schema 1 to the present names.
+    """Translate a record with an older recipe to the present schema and names.
 
     Parameters
     ----------
@@ -110,11 +116,13 @@ def migrate_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """
     migrated = dict(record)
     raw = migrated.get("recipe")
-    if not isinstance(raw, dict) or raw.get("schema") != 1:
+    if not isinstance(raw, dict) or raw.get("schema") == RECIPE_SCHEMA:
         return migrated
     try:
         migrated["recipe"] = recipe_from_dict(raw).to_dict()
     except RefusedError:
+        return migrated
+    if raw["schema"] > 1:
         return migrated
     migrated = _rename(migrated, OLD_SWITCHES)
     _rename_within(migrated, ("inputs", "inputs_sha256"), OLD_INPUTS)

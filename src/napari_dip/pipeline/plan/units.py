@@ -2,7 +2,7 @@
 
 With warm starts or temporal smoothing each frame depends on the one before, so one worker restores
 the whole chain. A long chain is divided into segments, always at the same frames. The result then
-does not depend on the number of workers.
+does not depend on the number of workers. With neither, any worker restores any frame.
 """
 
 from __future__ import annotations
@@ -71,21 +71,25 @@ def list_segment_starts(item_count: int, stride: int) -> tuple[int, ...]:
 
 def make_segment_notes(plan: Plan) -> tuple[Note, ...]:
     """Return a note on the segments of a movie or Z stack; empty if they change nothing."""
-    is_smoothed = plan.task_plan.uses_previous_frame and any(
-        unit.has_time_neighbours for unit in plan.units
-    )
     has_warm_starts = any(
         unit.initial_unit_id and not unit.joint_network_name for unit in plan.units
     )
     starts = list_segment_starts(
         plan.layout.count_items(plan.header), plan.layout.get_item_stride(plan.header)
     )
-    if plan.tiles or not starts or not (is_smoothed or has_warm_starts):
+    if plan.tiles or not starts or not (_is_smoothed(plan) or has_warm_starts):
         return ()
     item_name = ITEM_NAMES[plan.layout.get_neighbour_axis(plan.header)]
     *earlier, last = (str(frame + 1) for frame in (0, *starts))
     numbers = f"{', '.join(earlier)} and {last}"
     return (make_note("segments", count=len(starts) + 1, called=item_name, which=numbers),)
+
+
+def _is_smoothed(plan: Plan) -> bool:
+    """Return whether frames depend on the result of the one before, by temporal smoothing."""
+    return plan.task_plan.uses_previous_frame and any(
+        unit.has_time_neighbours for unit in plan.units
+    )
 
 
 def make_units(
@@ -365,6 +369,7 @@ def list_unit_chains(plan: Plan) -> list[list[WorkUnit]]:
     prior that was selected in the first fit. Jointly trained networks come first, see
     `list_joint_unit_groups`.
     """
+    is_smoothed = _is_smoothed(plan)
     warm_started = {
         (unit.channels, unit.restart)
         for unit in plan.units
@@ -375,7 +380,7 @@ def list_unit_chains(plan: Plan) -> list[list[WorkUnit]]:
         unit_key = unit.channels, unit.restart
         if not unit.has_estimate:
             continue
-        if unit.has_time_neighbours or plan.fit_config.other_candidates:
+        if is_smoothed or plan.fit_config.other_candidates:
             chains[unit.channels, unit.segment].append(unit)
         elif unit_key in warm_started:
             chains[*unit_key, unit.segment].append(unit)
