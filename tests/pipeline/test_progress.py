@@ -68,14 +68,17 @@ def test_the_first_iterations_are_not_timed() -> None:
 
 
 def test_stages_follow_each_other_and_workers_share_each() -> None:
-    tracker = ProgressTracker(default_rate=1.0, worker_count=2)
+    tracker = ProgressTracker(worker_count=2)
     for stage, planned in ((0, 5.0), (1, 4.0), (1, 4.0), (1, 4.0), (2, 1.0)):
         tracker.add_step("shard", planned, stage=stage)
-    assert estimate_seconds(tracker, 0.0) == pytest.approx(5 + 8 + 1)
+    assert tracker.compute_progress(0.0).seconds_left is None  # nothing was measured yet
+    tracker.steps[0].start(0.0)
+    tracker.steps[0].finish(5.0)
+    assert estimate_seconds(tracker, 5.0) == pytest.approx(8 + 1)
 
 
 def test_the_progress_that_a_step_reports_itself_is_taken() -> None:
-    tracker = ProgressTracker(default_rate=1.0)
+    tracker = ProgressTracker()
     first, _ = (tracker.add_step("file", 10.0) for _ in range(2))
     first.start(0.0)
     report = Progress(message="a.tif", done=0.25, seconds_left=15.0)

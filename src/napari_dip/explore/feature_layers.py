@@ -280,7 +280,7 @@ def explore_features(
     FeatureInversionResult or None
         None if the user ended it.
     """
-    timer, tracker = PausableClock(poll_control), ProgressTracker(default_rate=1.0)
+    timer, tracker = PausableClock(poll_control), ProgressTracker()
     plan_rows = [[plan for _, plan in layer_plans] for layer_plans in feature_plan.plans]
     steps = iter([tracker.add_step("fit", plan.seconds) for row in plan_rows for plan in row])
     rows = []

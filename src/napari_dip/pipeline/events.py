@@ -207,8 +207,6 @@ class ProgressTracker:
 
     Parameters
     ----------
-    default_rate : float or None
-        Measured seconds per planned second, as long as nothing was measured; None: unknown.
     margin : float
         Ratio of the reported to the expected time. Steps that report their own time have included
         it.
@@ -224,13 +222,12 @@ class ProgressTracker:
     def __init__(
         self,
         *,
-        default_rate: float | None = None,
         margin: float = TIME_LEFT_MARGIN,
         worker_count: int = 1,
     ) -> None:
         self.steps: list[WorkStep] = []
         self.worker_count = worker_count
-        self._default_rate, self._margin = default_rate, margin
+        self._margin = margin
         self._total = 0.0
         # fraction and finished work when the planned work changed last, and the share done since
         self._base, self._fraction = (0.0, 0.0), 0.0
@@ -289,7 +286,7 @@ class ProgressTracker:
                 running[step.stage].append(step.report.seconds_left)
                 continue
             usual_fraction = usual_fractions.get(step.kind, 1.0)
-            group_rate = rates.get(_get_group(step.kind), rates.get("", self._default_rate))
+            group_rate = rates.get(_get_group(step.kind), rates.get(""))
             rate = rates.get(step.kind, group_rate)
             seconds = step.estimate_seconds_left(now, usual_fraction, rate)
             (running if step.is_started else pending)[step.stage].append(self._margin * seconds)

@@ -213,7 +213,7 @@ class BatchTracker:
     def __init__(self, plan: BatchPlan, clock: PausableClock, pool: DaskWorkerPool | None) -> None:
         self._clock, self._pool, self._file_count = clock, pool, len(plan.jobs)
         # deviations of many files average out; those in progress have their own margin
-        self._tracker = ProgressTracker(default_rate=1.0, margin=1.0)
+        self._tracker = ProgressTracker(margin=1.0)
         process_count = (
             1 if pool is None else max(1, pool.worker_count)
         )  # each worker loads torch once

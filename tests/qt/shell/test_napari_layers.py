@@ -14,6 +14,7 @@ from napari.layers import Image
 from napari_dip.errors.notes import Stop, StopReason
 from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.qt.shell.dock_widget import preserve_view
 from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
@@ -22,7 +23,6 @@ from napari_dip.qt.shell.napari_layers import (
     copy_layer_attributes,
     get_full_resolution,
     is_preview,
-    preserve_view,
     read_layer_header,
 )
 from napari_dip.qt.task.run_request import PendingResult

@@ -43,6 +43,57 @@ def test_the_swipe_line_is_dragged_on_the_canvas_and_copies_no_pixel(driver, noi
     assert not comparison._swipe_line.column
 
 
+def test_swipe_shows_all_channels_of_a_composite_on_both_sides(driver, noisy):
+    viewer, dock = driver.viewer, driver.dock
+    viewer.layers.clear()
+    inputs = viewer.add_image(np.stack([noisy, noisy.T]), channel_axis=0, name=["actin", "tubulin"])
+    assert [str(layer.blending) for layer in inputs] == ["translucent_no_depth", "additive"]
+    viewer.window._qt_window.show()
+    driver.set(max_iterations="2")
+    viewer.layers.selection = set(inputs)
+    driver.press(dock.run_bar.selected_button)
+    driver.wait_for_end()
+    results = [viewer.layers[f"{layer.name} denoised"] for layer in inputs]
+    viewer.screenshot(canvas_only=False, flash=False)  # lays out
+    driver.qtbot.wait(300)
+    viewer.reset_view()
+
+    def photograph(*visible) -> np.ndarray:
+        state = {layer: (layer.visible, layer.opacity) for layer in viewer.layers}
+        for layer in viewer.layers:
+            layer.visible, layer.opacity = layer in visible, 1
+        picture = viewer.screenshot(flash=False).astype(int)
+        for layer, (is_visible, opacity) in state.items():
+            layer.visible, layer.opacity = is_visible, opacity
+        return picture
+
+    before, after = photograph(*inputs), photograph(*results)
+    np.testing.assert_array_equal(viewer.screenshot(flash=False), after)  # none covers another
+    driver.press(dock.result_view.comparison.swipe_button)
+    both = viewer.screenshot(flash=False)
+    middle, margin = both.shape[1] // 2, 25  # of the line, and of the frame around the left side
+    rows = slice(both.shape[0] // 3, -both.shape[0] // 3)
+    left, right = slice(middle - 100, middle - margin), slice(middle + margin, None)
+    assert np.ptp(before[rows, left]) > 100
+    assert abs(before - after)[rows, left].max() > 20
+    np.testing.assert_array_equal(both[rows, left], before[rows, left])
+    np.testing.assert_array_equal(both[rows, right], after[rows, right])
+    driver.press(dock.result_view.comparison.swipe_button)
+    assert len(viewer.layers) == 4
+
+
+def test_the_result_of_the_lowest_channel_does_not_cover_the_others(driver, noisy):
+    viewer = driver.viewer
+    viewer.layers.clear()
+    viewer.add_image(np.stack([noisy, noisy.T]), channel_axis=0, name=["actin", "tubulin"])
+    driver.dock.image_chooser.choose("actin")
+    driver.run()
+    driver.wait_until(lambda: "actin preview" in viewer.layers)
+    assert driver.names == ["actin", "actin preview", "tubulin"]
+    driver.wait_for_end()
+    assert driver.names == ["actin", "actin denoised", "tubulin"]
+
+
 def test_keys_of_napari_run_stop_fade_swipe_and_step_through_the_history(driver):
     viewer, dock, qtbot = driver.viewer, driver.dock, driver.qtbot
     viewer.window._qt_window.show()

@@ -28,16 +28,13 @@ from napari_dip.pipeline.assess.report_figures import compute_contrast_limits, s
 from napari_dip.qt.shell.background_call import call_reporting_errors, start_call
 from napari_dip.qt.shell.dock_widget import (
     fill_grid,
+    fit_view,
     make_button,
     make_single_shot_timer,
+    preserve_view,
     style_table,
 )
-from napari_dip.qt.shell.napari_layers import (
-    METADATA_KEY,
-    build_report_provenance,
-    fit_view,
-    preserve_view,
-)
+from napari_dip.qt.shell.napari_layers import METADATA_KEY, build_report_provenance
 from napari_dip.qt.shell.run_bar import ScrollableLabel, make_message_label
 from napari_dip.scale.batch.records import PAGE_FILE, read_file_record
 from napari_dip.scale.batch.table import make_source_label

@@ -27,8 +27,7 @@ from napari_dip.io.paths import find_free_path
 from napari_dip.qt.explorer.experiment_request import add_stack_axis
 from napari_dip.qt.shell.background_call import call_for_message, start_call, try_call
 from napari_dip.qt.shell.dock_plots import DockPlot
-from napari_dip.qt.shell.dock_widget import fill_grid, make_button, style_table
-from napari_dip.qt.shell.napari_layers import preserve_view
+from napari_dip.qt.shell.dock_widget import fill_grid, make_button, preserve_view, style_table
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.tasks.priors.random_input import DEFAULT_ARCHITECTURE
 

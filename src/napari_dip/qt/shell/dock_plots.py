@@ -28,12 +28,12 @@ from napari_dip.qt.shell.dock_widget import (
     fill_grid,
     make_button,
     make_single_shot_timer,
+    preserve_view,
 )
 from napari_dip.qt.shell.layer_inputs import rasterise_shapes
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     get_full_resolution,
-    preserve_view,
     read_layer_provenance,
 )
 from napari_dip.qt.shell.run_bar import make_message_label

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,10 @@ from superqt import QCollapsible
 from napari_dip.qt.shell.preferences import read_fold, save_fold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from napari.layers import Layer
+    from napari.viewer import Viewer
     from qtpy.QtGui import QPaintEvent, QResizeEvent
 
 #: Qt's `QWIDGETSIZE_MAX`, in pixels: no limit on the size. Not every binding exports it.
@@ -239,6 +242,42 @@ def unwrap_viewer(viewer: Any) -> Any:
     each time, and a weak reference to it is dead at once.
     """
     return getattr(viewer, "__wrapped__", viewer)
+
+
+@contextmanager
+def preserve_view(viewer: Viewer) -> Iterator[None]:
+    """Restore selection, camera and sliders afterwards, which napari changes for a new layer."""
+    layers = viewer.layers
+    selected, active = set(layers.selection), layers.selection.active
+    camera = get_camera(viewer)
+    view = {"center": camera.center, "zoom": camera.zoom, "angles": camera.angles}
+    step = viewer.dims.current_step
+    try:
+        yield
+    finally:
+        still_selected = {layer for layer in selected if layer in layers}
+        if set(layers.selection) != still_selected:
+            layers.selection = still_selected
+        if active is not None and active in layers and layers.selection.active is not active:
+            layers.selection.active = active
+        for key, value in view.items():
+            if getattr(camera, key) != value:
+                setattr(camera, key, value)
+        if len(viewer.dims.current_step) == len(step) and viewer.dims.current_step != step:
+            viewer.dims.current_step = step
+
+
+def fit_view(viewer: Viewer, *layers: Layer) -> None:
+    """Move the camera so that these layers fill the view."""
+    if hasattr(viewer, "fit_to_view"):
+        viewer.fit_to_view(layers=list(layers))
+    else:  # napari < 0.9
+        viewer.reset_view()
+
+
+def get_camera(viewer: Viewer) -> Any:
+    """Return the camera of the viewer."""
+    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera  # napari < 0.9
 
 
 def make_single_shot_timer(parent: QObject, milliseconds: int = 0) -> QTimer:

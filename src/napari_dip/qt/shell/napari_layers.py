@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
-from contextlib import contextmanager
 from math import ceil, inf, sqrt
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,12 +15,11 @@ from napari.utils.transforms import Affine
 from napari_dip.errors.notes import make_note, serialise_stop
 from napari_dip.io import ImageHeader, guess_axes
 from napari_dip.pipeline.assess.report_fields import migrate_record
+from napari_dip.qt.shell.dock_widget import preserve_view
 from napari_dip.tasks import TASKS
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from napari.layers import Layer
     from napari.viewer import Viewer
 
@@ -79,6 +77,10 @@ _COPIED_ATTRIBUTES = (
     "interpolation3d",
     "visible",
 )
+
+
+#: Blendings of layers that do not cover those below.
+SEE_THROUGH = ("additive", "minimum")
 
 
 class ValueRange(NamedTuple):
@@ -276,42 +278,6 @@ def build_report_provenance(
     }
 
 
-@contextmanager
-def preserve_view(viewer: Viewer) -> Iterator[None]:
-    """Restore selection, camera and sliders afterwards, which napari changes for a new layer."""
-    layers = viewer.layers
-    selected, active = set(layers.selection), layers.selection.active
-    camera = get_camera(viewer)
-    view = {"center": camera.center, "zoom": camera.zoom, "angles": camera.angles}
-    step = viewer.dims.current_step
-    try:
-        yield
-    finally:
-        still_selected = {layer for layer in selected if layer in layers}
-        if set(layers.selection) != still_selected:
-            layers.selection = still_selected
-        if active is not None and active in layers and layers.selection.active is not active:
-            layers.selection.active = active
-        for key, value in view.items():
-            if getattr(camera, key) != value:
-                setattr(camera, key, value)
-        if len(viewer.dims.current_step) == len(step) and viewer.dims.current_step != step:
-            viewer.dims.current_step = step
-
-
-def fit_view(viewer: Viewer, *layers: Layer) -> None:
-    """Move the camera so that these layers fill the view."""
-    if hasattr(viewer, "fit_to_view"):
-        viewer.fit_to_view(layers=list(layers))
-    else:  # napari < 0.9
-        viewer.reset_view()
-
-
-def get_camera(viewer: Viewer) -> Any:
-    """Return the camera of the viewer."""
-    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera  # napari < 0.9
-
-
 def get_full_resolution(layer: Image) -> Any:
     """Return the pixels in full resolution without alpha, and without computing a lazy array.
 
@@ -327,6 +293,15 @@ def _has_alpha(layer: Image) -> bool:
     data = layer.data[0] if layer.multiscale else layer.data
     # labels, which can be a mask, have no colours
     return bool(getattr(layer, "rgb", False)) and data.shape[-1] > COLOUR_COUNT
+
+
+def cut_columns(layer: Image, reference: Image, column: int) -> Any:
+    """Return the pixels left of a column of a reference layer, of which one at least is shown."""
+    edge = reference.translate[-1] + (column - 0.5) * reference.scale[-1]
+    pixels, is_rgb = get_full_resolution(layer), layer.rgb
+    column = round((edge - layer.translate[-1]) / layer.scale[-1] + 0.5)
+    end = int(np.clip(column, 1, pixels.shape[-2 if is_rgb else -1]))
+    return pixels[..., :end, :] if is_rgb else pixels[..., :end]
 
 
 def read_layer_header(layer: Image, axes: str | None = None) -> ImageHeader:
@@ -450,7 +425,19 @@ def add_result(
         layer = (
             None if preview is None else preview.show_result(result.image, layer_name, attributes)
         )
-        return layer or viewer.add_image(result.image, name=layer_name, **attributes)
+        layer = layer or viewer.add_image(result.image, name=layer_name, **attributes)
+        _uncover_channels(viewer, layer, target.get_source_layer())
+        return layer
+
+
+def _uncover_channels(viewer: Viewer, layer: Image, source_layer: Layer | None) -> None:
+    """Move a layer from the top to just above its source, if it covers channels above that."""
+    layers = viewer.layers
+    if source_layer not in layers or layer.blending in SEE_THROUGH:
+        return
+    index = layers.index(source_layer) + 1
+    if any(other.visible and other.blending in SEE_THROUGH for other in layers[index:-1]):
+        layers.move(len(layers) - 1, index)
 
 
 def _add_extra_output(
@@ -480,7 +467,7 @@ class Preview:
 
     def __init__(self, viewer: Viewer, target: ResultTarget) -> None:
         self._viewer, self._is_crop = viewer, bool(target.crop_name)
-        self._name = f"{target.name} preview"
+        self._name, self._get_source_layer = f"{target.name} preview", target.get_source_layer
         self._clipped_fractions = measure_clipped_fractions(target)
         self._layer_attributes = dict(target.layer_attributes) | {
             "metadata": {METADATA_KEY: {"preview": True}}
@@ -515,6 +502,7 @@ class Preview:
             self._layer = Image(image, name=self._name, **attributes)
             with preserve_view(self._viewer):
                 self._viewer.add_layer(self._layer)
+                _uncover_channels(self._viewer, self._layer, self._get_source_layer())
         else:
             self._layer.data = image
             if tuple(self._layer.contrast_limits) != self._limits:  # the user has changed them

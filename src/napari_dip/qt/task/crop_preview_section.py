@@ -27,20 +27,21 @@ from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     Connections,
     fill_grid,
+    fit_view,
+    get_camera,
     make_button,
     make_combo,
     make_single_shot_timer,
+    preserve_view,
     update_combo,
 )
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     copy_layer_attributes,
+    cut_columns,
     find_layer,
-    fit_view,
-    get_camera,
     get_full_resolution,
     is_preview,
-    preserve_view,
     read_layer_header,
     read_layer_provenance,
 )
@@ -190,9 +191,10 @@ class GridComparison:
 
 
 class SwipeLine:
-    """Shows the input left of a line that can be dragged, and the result right of it.
+    """Shows inputs left of a line that can be dragged, and what lies below right of it.
 
-    A layer on top has the pixels of the input left of the line; it is a view and no copy of them.
+    Layers on top have the pixels of the inputs left of the line, as views and no copies. The lowest
+    covers what lies below, and the others keep their blending: channels add up on both sides.
 
     Parameters
     ----------
@@ -201,55 +203,52 @@ class SwipeLine:
 
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
-        self._input_layer: Image | None = None
-        self._layer: Image | None = None
+        self._pairs: list[tuple[Image, Image]] = []  # of each input and the layer on top
 
     @property
     def column(self) -> int:
-        """Number of columns left of the line; 0 without a line."""
-        if self._layer is None or self._layer not in self._viewer.layers:
+        """Number of columns of the first input left of the line; 0 without a line."""
+        if not self._pairs or self._pairs[0][1] not in self._viewer.layers:
             return 0
-        return int(self._layer.data.shape[-2 if self._layer.rgb else -1])
+        layer = self._pairs[0][1]
+        return int(layer.data.shape[-2 if layer.rgb else -1])
 
-    def show(self, input_layer: Image) -> None:
-        """Show the line in the middle of an image."""
+    def show(self, inputs: Sequence[tuple[Image, float]]) -> None:
+        """Show the line in the middle of the first of these inputs, each with its opacity."""
         self.hide()
-        self._input_layer = input_layer
-        columns = get_full_resolution(input_layer).shape[-2 if input_layer.rgb else -1]
-        attributes = copy_layer_attributes(input_layer) | {
-            "metadata": {METADATA_KEY: {"preview": True}},
-            "name": f"{input_layer.name}, left of the line",
-            "blending": "translucent_no_depth",
-            "visible": True,
-        }
-        with preserve_view(self._viewer):
-            self._layer = self._viewer.add_image(self._cut(columns // 2), **attributes)
-        self._layer.bounding_box.points = False
-        self._layer.bounding_box.visible = True
+        first, _ = inputs[0]
+        column = get_full_resolution(first).shape[-2 if first.rgb else -1] // 2
+        for layer, opacity in inputs:
+            attributes = copy_layer_attributes(layer) | {
+                "metadata": {METADATA_KEY: {"preview": True}},
+                "name": f"{layer.name}, left of the line",
+                "visible": True,
+                "opacity": opacity,
+            }
+            if layer is first:
+                attributes["blending"] = "translucent_no_depth"
+            with preserve_view(self._viewer):
+                cut_layer = self._viewer.add_image(cut_columns(layer, first, column), **attributes)
+            self._pairs.append((layer, cut_layer))
+        box = self._pairs[-1][1].bounding_box
+        box.points, box.visible = False, True
         self._viewer.mouse_drag_callbacks.append(self._on_drag)
 
     def hide(self) -> None:
         """Remove the line."""
         if self._on_drag in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._on_drag)
-        if self._layer is not None and self._layer in self._viewer.layers:
-            with preserve_view(self._viewer):
-                self._viewer.layers.remove(self._layer)
-        self._input_layer = self._layer = None
-
-    def _cut(self, column: int) -> Any:
-        """Return the pixels of the input left of a column, of which one at least is shown."""
-        assert self._input_layer is not None
-        pixels, is_rgb = get_full_resolution(self._input_layer), self._input_layer.rgb
-        columns = pixels.shape[-2 if is_rgb else -1]
-        end = int(np.clip(column, 1, columns))
-        return pixels[..., :end, :] if is_rgb else pixels[..., :end]
+        pairs, self._pairs = self._pairs, []
+        for _, layer in pairs:
+            if layer in self._viewer.layers:
+                with preserve_view(self._viewer):
+                    self._viewer.layers.remove(layer)
 
     def _on_drag(self, _: Any, event: Any) -> Iterator[None]:
         """Follow the mouse if it was pressed near the line."""
-        camera, layer, input_layer = get_camera(self._viewer), self._layer, self._input_layer
-        if not self.column or layer is None or input_layer is None:
+        if not self.column:
             return
+        camera, (input_layer, _) = get_camera(self._viewer), self._pairs[0]
         scale = float(input_layer.scale[-1]) * camera.zoom
         distance = input_layer.world_to_data(event.position)[-1] - (self.column - 0.5)
         if abs(distance) * scale > _MAX_DRAG_DISTANCE:
@@ -260,7 +259,8 @@ class SwipeLine:
             while event.type == "mouse_move" and self.column:
                 column = round(input_layer.world_to_data(event.position)[-1] + 0.5)
                 if column != self.column:
-                    layer.data = self._cut(column)
+                    for layer, cut_layer in self._pairs:
+                        cut_layer.data = cut_columns(layer, input_layer, column)
                 yield
         finally:
             camera.mouse_pan = True

@@ -43,6 +43,7 @@ from napari_dip.qt.shell.dock_widget import (
     make_button,
     make_combo,
     make_form,
+    preserve_view,
     style_table,
 )
 from napari_dip.qt.shell.layer_inputs import NO_LAYER
@@ -50,7 +51,6 @@ from napari_dip.qt.shell.napari_layers import (
     find_layer,
     get_full_resolution,
     is_preview,
-    preserve_view,
     read_layer_header,
 )
 from napari_dip.qt.shell.run_bar import make_message_label

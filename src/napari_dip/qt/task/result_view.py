@@ -20,14 +20,15 @@ from napari_dip.qt.shell.dock_widget import (
     fill_grid,
     guard_wheel,
     make_button,
+    preserve_view,
 )
 from napari_dip.qt.shell.napari_layers import (
+    SEE_THROUGH,
     add_provenance,
     adjust_contrast_limits,
     compute_value_range,
     find_layer,
     measure_clipped_fractions,
-    preserve_view,
     read_source_input,
 )
 from napari_dip.qt.shell.preferences import read_preferences
@@ -88,11 +89,10 @@ _FIGURES_TOOLTIP = (
     "result, in grey values.<br>σ: the noise of the input; a spot of 10 σ is ten times as high."
     "</qt>"
 )
-#: Blendings of layers that do not cover those below.
-_SEE_THROUGH = ("additive", "minimum")
 _SWIPE_TOOLTIP = (
     "Show the input left of a line and the result right of it; drag the line in the image. "
-    "A layer that shows part of the input is there meanwhile."
+    "Channels that add up are all on both sides. Layers that show part of the inputs are there "
+    "meanwhile."
 )
 _PLACEMENT_KEYS = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 #: Hints on hidden extra layers: for one layer, or two.
@@ -420,7 +420,7 @@ class ComparisonSlider(QWidget):
         with QSignalBlocker(self.slider):
             self.slider.setValue(100)
         self.setVisible(True)
-        if result_layer.blending in _SEE_THROUGH:
+        if result_layer.blending in SEE_THROUGH:
             self._on_move(100)  # else the input would shine through, and both add up
 
     def switch(self) -> None:
@@ -440,7 +440,7 @@ class ComparisonSlider(QWidget):
             if (
                 input_layer is not None
                 and result_layer is not None
-                and result_layer.blending in _SEE_THROUGH
+                and result_layer.blending in SEE_THROUGH
                 and self.slider.value() == 100
             ):
                 input_layer.visible = False
@@ -454,12 +454,27 @@ class ComparisonSlider(QWidget):
         self._viewer.layers.events.removed.disconnect(self._on_removed)
 
     def _on_swipe(self, is_checked: bool) -> None:
-        input_layer, _ = self._pair.get()
-        if is_checked and input_layer is not None:
+        if is_checked and None not in self._pair.get():
             self.slider.setValue(100)
-            self._swipe_line.show(input_layer)
+            self._swipe_line.show(self._list_inputs_in_sight())
         else:
             self._swipe_line.hide()
+
+    def _list_inputs_in_sight(self) -> list[tuple[Image, float]]:
+        """Return the input of each image in sight, or the image itself, with its opacity."""
+        input_layer, result_layer = self._pair.get()
+        inputs: dict[Any, float] = {}
+        for layer in reversed(self._viewer.layers):
+            if not isinstance(layer, Image) or not layer.visible or not layer.opacity:
+                continue
+            name = (read_source_input(layer) or {}).get("name", layer.name)
+            source = input_layer if layer is result_layer else find_layer(self._viewer, name)
+            is_pair = source is input_layer
+            source = source if isinstance(source, Image) else layer
+            inputs[source] = self._initial_opacities[0] if is_pair else source.opacity
+            if layer.blending not in SEE_THROUGH:  # covers the others
+                break
+        return list(inputs.items())[::-1]
 
     def _on_removed(self, _: object = None) -> None:
         if not self.isHidden() and None in self._pair.get():
@@ -476,7 +491,7 @@ class ComparisonSlider(QWidget):
         source_opacity = self._initial_opacities[0]
         result_opacity = self._initial_opacities[1] * fraction
         # such an upper layer does not cover the lower one
-        if result_layer.blending in _SEE_THROUGH:
+        if result_layer.blending in SEE_THROUGH:
             source_opacity *= 1 - fraction
         # the user has swapped the layers
         elif self._get_layer_index(source_layer) > self._get_layer_index(result_layer):
@@ -492,7 +507,7 @@ class ComparisonSlider(QWidget):
         layers = self._viewer.layers
         lower, upper = sorted(pair, key=self._get_layer_index)
         if any(
-            isinstance(layer, Image) and layer.visible and layer.blending not in _SEE_THROUGH
+            isinstance(layer, Image) and layer.visible and layer.blending not in SEE_THROUGH
             for layer in list(layers)[self._get_layer_index(upper) + 1 :]
         ):
             with preserve_view(self._viewer):

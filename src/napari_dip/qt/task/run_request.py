@@ -36,6 +36,7 @@ from napari_dip.qt.shell.background_call import (
     log_error,
     try_call,
 )
+from napari_dip.qt.shell.dock_widget import preserve_view
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.napari_layers import (
     REGION,
@@ -44,7 +45,6 @@ from napari_dip.qt.shell.napari_layers import (
     describe_derived_image,
     find_layer,
     get_full_resolution,
-    preserve_view,
     read_layer_provenance,
 )
 from napari_dip.qt.shell.preferences import (

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSizePolicy, QSlide
 from napari_dip.errors.notes import StopReason, make_stop, serialise_stop
 from napari_dip.errors.templates import format_bytes
 from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
-from napari_dip.qt.shell.dock_widget import guard_wheel, make_button
+from napari_dip.qt.shell.dock_widget import guard_wheel, make_button, preserve_view
 from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     Preview,
@@ -23,7 +23,6 @@ from napari_dip.qt.shell.napari_layers import (
     build_provenance,
     compute_value_range,
     measure_clipped_fractions,
-    preserve_view,
 )
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.version import __version__

@@ -15,7 +15,6 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.fit.stopping import Control
@@ -83,7 +82,7 @@ class _ShardedFile:
     stage: _Stage = _Stage.FIRST
     has_failed: bool = False
     steps: dict[str, WorkStep] = field(default_factory=dict)
-    tracker: ProgressTracker = field(default_factory=partial(ProgressTracker, default_rate=1.0))
+    tracker: ProgressTracker = field(default_factory=ProgressTracker)
 
     def plan_stages(self, plan: Plan, worker_count: int) -> None:
         """Plan the stages."""
