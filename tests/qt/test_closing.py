@@ -53,7 +53,11 @@ def test_a_dock_that_is_closed_amid_a_run_leaves_its_best_image_and_says_so(
     qtbot.waitUntil(lambda: bool(messages), timeout=20_000)
     wait_until_idle(qtbot)
     assert [layer.name for layer in viewer.layers] == ["cells", "cells denoised"]
-    assert messages == [messages[0]] and messages[0].startswith("'cells denoised' is done.")
+    told = "'cells denoised' is done. The dock was closed, and the best image so far was kept."
+    assert len(messages) == 1 and messages[0].startswith(told)
+    record = viewer.layers["cells denoised"].metadata["napari_dip"]
+    assert record["stop_reason"] == record["report"]["stop_reason"] == told[25:].rstrip(".").lower()
+    assert record["stop_code"] == "user"
     qtbot.waitUntil(lambda: not viewer.window._qt_window.findChildren(TaskDock))
     assert not find_own_listeners(viewer.layers.events.inserted)
 

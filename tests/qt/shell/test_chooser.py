@@ -7,7 +7,8 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_dip.errors import Refusal
-from napari_dip.qt.shell.layer_inputs import ImageChooser, list_axes_choices
+from napari_dip.pipeline.plan.layout import list_axes_choices
+from napari_dip.qt.shell.layer_inputs import ImageChooser
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from qtpy.QtWidgets import QComboBox, QLabel
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel
 
 from napari_dip.errors import RefusedError
 from napari_dip.pipeline.recipe import RunSettings, list_setting_fields, make_recipe
@@ -24,6 +24,16 @@ def test_every_setting_of_every_task_has_a_field(task):
     names = {field.name for field in list_setting_fields(TASKS[task], RunSettings)}
     assert set(RunSettings.model_fields) <= names
     assert set(TASKS[task].__pydantic_fields__) <= names
+
+
+def test_a_long_list_stands_below_all_other_settings(form):
+    layout = form.advanced_page.layout()
+    fields = [
+        layout.itemAt(row, QFormLayout.ItemRole.FieldRole) for row in range(layout.rowCount())
+    ]
+    widgets = [field.widget() for field in fields if field is not None]
+    assert form.widgets["seed"].native in widgets
+    assert widgets[-1] is form.widgets["architecture"].native
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -255,6 +255,24 @@ def test_a_new_dock_takes_up_the_settings_of_the_last_run_and_says_so(expanded_r
     )
 
 
+@pytest.mark.parametrize("change", ["setting", "layer"])
+def test_the_sentence_on_the_last_settings_goes_with_another_setting_or_layer(
+    expanded_repeat, noisy, change
+):
+    driver = expanded_repeat
+    driver.set(seed=17, preset="fast")
+    restore_layer(driver)
+    driver.viewer.add_image(noisy, name="others")
+    later = DenoiseDock(driver.viewer)
+    driver.viewer.window.add_dock_widget(later, name="Later", area="right")
+    assert "settings are those of your last run" in later.run_bar.message_label.text()
+    if change == "setting":
+        later.form.widgets["seed"].value = 18
+    else:
+        later.image_chooser.choose("cells")
+    assert later.run_bar.message_label.text() == ""
+
+
 def test_use_of_the_default_settings_says_nothing_of_the_last_run_any_more(expanded_repeat):
     driver = expanded_repeat
     driver.set(seed=17, preset="fast")

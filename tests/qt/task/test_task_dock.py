@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from napari.utils.theme import get_theme
 from qtpy.QtCore import QTimer
 
 from napari_dip.errors.notes import Note
@@ -340,6 +341,22 @@ def test_it_follows_the_theme(driver):
         driver.viewer.theme = theme
         colours.append(driver.dock.validation_curve.backgroundBrush().color().lightness())
     assert colours[0] < 100 < colours[1]
+
+
+def test_the_triangles_of_folds_have_the_colour_of_the_text_in_both_themes(driver):
+    driver.viewer.window._qt_window.show()
+    fold = driver.dock.settings_section
+    for theme in ("light", "dark"):
+        driver.viewer.theme = theme
+        driver.qtbot.wait(50)
+        colour = get_theme(theme).text.as_rgb_tuple()
+        for icon in (fold.collapsedIcon(), fold.expandedIcon()):
+            image = icon.pixmap(64).toImage()
+            pixels = [
+                image.pixelColor(x, y) for x in range(image.width()) for y in range(image.height())
+            ]
+            solid = {pixel.getRgb()[:3] for pixel in pixels if pixel.alpha() == 255}
+            assert solid == {colour}
 
 
 def test_all_settings_can_be_read_when_unfolded_after_a_change_of_theme(driver):

@@ -58,6 +58,29 @@ def test_painted_pixels_are_filled_in_and_the_others_come_back_as_they_were(open
     assert (result.data[holes] != noisy[holes]).any()
 
 
+def test_a_new_mask_lies_on_the_image_and_is_chosen_and_painted_at_once(open_dock, noisy):
+    driver = open_dock("inpaint")
+    driver.viewer.layers.remove("cells")
+    movie = np.stack([noisy] * 3)
+    place = {"scale": (1, 0.5, 0.5), "translate": (0, 7, 9)}
+    driver.viewer.add_image(movie, name="cells", axis_labels=("t", "y", "x"), **place)
+    driver.viewer.window._qt_window.show()
+    extra_inputs = driver.dock.extra_inputs
+    driver.press(extra_inputs.mask_buttons["mask"])
+    mask = extra_inputs.get_layer("mask")
+    assert mask is driver.viewer.layers.selection.active
+    assert (mask.name, mask.mode, mask.data.shape) == ("cells mask", "paint", movie.shape)
+    np.testing.assert_array_equal(mask.scale, place["scale"])
+    np.testing.assert_array_equal(mask.translate, place["translate"])
+    assert "marks no pixel" in driver.dock.plan_label.text()
+    driver.viewer.reset_view()
+    click_on_canvas(driver)
+    assert mask.data.any()
+    assert driver.dock.run_bar.run_button.isEnabled()
+    driver.press(extra_inputs.mask_buttons["mask"])
+    assert extra_inputs.get_layer("mask").name == "cells mask [1]"
+
+
 def click_on_canvas(driver):
     canvas = driver.viewer.window._qt_viewer.canvas.native
     driver.qtbot.mouseMove(canvas, canvas.rect().center())
@@ -199,6 +222,25 @@ def test_a_second_channel_guides(open_dock, noisy):
     choose(driver, "guide", "clean")
     result = run_and_get_result(driver, "cells guided")
     assert result.data.shape == (SIDE, SIDE)
+
+
+def test_only_a_layer_that_can_guide_is_chosen_by_itself(open_dock, noisy):
+    driver = open_dock("guide")
+    viewer, combo = driver.viewer, driver.dock.extra_inputs.combos["guide"]
+    viewer.add_image(np.zeros((SIDE, 40)), name="narrow")
+    viewer.add_image(np.zeros((3, SIDE, SIDE)), name="stack")
+    viewer.layers.selection.active = viewer.layers["cells"]
+    assert [combo.itemText(index) for index in range(combo.count())] == ["stack", "narrow"]
+    assert combo.currentText() == ""
+    text = driver.dock.plan_label.text()
+    assert "64 × 64 pixels of 'cells'" in text and "crop or resample" in text
+    assert not driver.dock.run_bar.run_button.isEnabled()
+    viewer.add_image(noisy, name="clean")
+    viewer.layers.selection.active = viewer.layers["cells"]
+    assert combo.currentText() == "clean"
+    assert driver.dock.run_bar.run_button.isEnabled()
+    viewer.layers.selection.active = viewer.layers["stack"]
+    assert combo.currentText() in ("clean", "cells")  # one plane for all of them
 
 
 def test_a_guide_of_another_size_is_refused_before_anything_runs(open_dock):

@@ -26,6 +26,9 @@ ITEM_NAMES = {"T": "frame", "Z": "plane", REGION_AXIS: "region"}
 MIN_IMAGE_SIDE = 16
 #: Maximum length of an unnamed axis that may be channels.
 MAX_UNNAMED_CHANNELS = 8
+#: Usual axes before Y and X, by their number, and what is counted along an axis.
+_LEADING_AXES = {1: "ZTC", 2: ("TZ", "TC", "CZ", "ZC"), 3: ("TCZ", "TZC", "CTZ")}
+AXIS_NOUNS = {"T": "frames", "Z": "planes", "C": "channels", "S": "colours"}
 #: Meaning of an unnamed axis other than depth, for the user, by its letter.
 _AXIS_MEANINGS = {"C": "channels", "T": "time", "S": "red, green and blue"}
 #: Share of an overlap, at either end, where a tile has weight 0 or 1. The outermost pixels of a
@@ -257,6 +260,31 @@ def describe_assumed_depth(header: ImageHeader) -> Note:
     ]
     hint = ", ".join(f"{axes} for {content}" for axes, content in alternatives)
     return make_note("depth-assumed", count=count, others=hint)
+
+
+def has_planes_of(header: ImageHeader, image_header: ImageHeader | None) -> bool:
+    """Whether an image has the pixels of another, and its planes and frames or a single one."""
+    if image_header is None:
+        return True
+    sizes = dict(zip(image_header.axes, image_header.shape, strict=True))
+    return all(
+        count == sizes.get(axis) or (count == 1 and axis in "TZ")
+        for axis, count in zip(header.axes, header.shape, strict=True)
+        if axis not in "CS"
+    )
+
+
+def list_axes_choices(shape: tuple[int, ...], *, rgb: bool) -> dict[str, str]:
+    """Return the usual axes of an image with more than Y and X, with their descriptions."""
+    choices = [f"{axes}YX{'S' * rgb}" for axes in _LEADING_AXES.get(len(shape) - 2 - rgb, ())]
+    if len(shape) == 3 and not rgb and shape[-1] <= MAX_UNNAMED_CHANNELS:
+        choices += ["YXS"] if shape[-1] == 3 else ["YXC"]
+
+    def describe(axes: str) -> str:
+        counts = zip(axes, shape, strict=True)
+        return ", ".join(f"{n} {AXIS_NOUNS[axis]}" for axis, n in counts if axis in AXIS_NOUNS)
+
+    return {axes: f"{axes}: {describe(axes)}" for axes in choices}
 
 
 def _format_sizes(shape: tuple[int, ...]) -> str:

@@ -44,6 +44,8 @@ _MAX_WIDGET_SIZE = (1 << 24) - 1
 MIN_DOCK_WIDTH, _MIN_SCROLLED_WIDTH = 310, 240
 #: Width and height of the window of a help page, in pixels: lines of about 90 letters.
 _HELP_SIZE = (720, 640)
+_FOLDED, _UNFOLDED = "▶", "▼"
+_COLOUR_EVENTS = (QEvent.Type.PaletteChange, QEvent.Type.StyleChange)
 _FORM_ROLES = (QFormLayout.ItemRole.LabelRole, QFormLayout.ItemRole.FieldRole)
 
 
@@ -57,7 +59,7 @@ class CollapsibleSection(QCollapsible):
     """
 
     def __init__(self, title: str, page: QWidget) -> None:
-        super().__init__(title, expandedIcon="▼", collapsedIcon="▶")
+        super().__init__(title, expandedIcon=_UNFOLDED, collapsedIcon=_FOLDED)
         # addWidget would measure the page before a new theme is applied to it
         page.setMaximumHeight(0)
         self.setContent(page)
@@ -77,6 +79,13 @@ class CollapsibleSection(QCollapsible):
         """Adapt the height: sentences take more lines in a narrow dock."""
         super().resizeEvent(event)
         self.adjust_page_height()
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Draw the triangle again in the colour of a new theme: Qt draws it once, in black."""
+        super().changeEvent(event)
+        if event is not None and event.type() in _COLOUR_EVENTS:
+            self.setExpandedIcon(_UNFOLDED)
+            self.setCollapsedIcon(_FOLDED)
 
     def _on_toggle(self, is_expanded: bool) -> None:
         """Show the page in its full height, or hide it."""
@@ -107,12 +116,17 @@ class DockCloser(QObject):
     dock : QWidget
     shut_down : callable
         Stops all work and disconnects from the viewer.
+
+    Attributes
+    ----------
+    is_closing : bool
+        Whether the dock was closed; a run may still end.
     """
 
     def __init__(self, dock: QWidget, shut_down: Callable[[], object]) -> None:
         super().__init__(dock)
         self._dock, self._shut_down = dock, shut_down
-        self._is_docked = self._has_appeared = self._is_closing = False
+        self._is_docked = self._has_appeared = self.is_closing = False
         self._last_frame: QWidget | None = None
         dock.setMinimumWidth(MIN_DOCK_WIDTH)
         dock.installEventFilter(self)
@@ -125,7 +139,7 @@ class DockCloser(QObject):
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """React to a change of the parent, and to the first appearance."""
         kind = None if event is None else event.type()
-        if self._is_closing:
+        if self.is_closing:
             return False
         if kind == QEvent.Type.ParentChange:  # on closing, napari takes the widget from its parent
             if self.frame is not None:
@@ -133,7 +147,7 @@ class DockCloser(QObject):
                 if isinstance(self.frame, QDockWidget):
                     self.frame.dockLocationChanged.connect(self._tabify)
             elif self._is_docked:
-                self._is_closing = True
+                self.is_closing = True
                 self._close()
         elif kind == QEvent.Type.Show:
             self._adjust_title_width()

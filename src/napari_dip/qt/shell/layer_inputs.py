@@ -16,23 +16,24 @@ from weakref import ref
 import numpy as np
 from napari.layers import Image, Labels, Shapes
 from qtpy.QtCore import QObject, QSignalBlocker, Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPushButton, QWidget
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.io import ImageHeader, guess_axes
 from napari_dip.pipeline.calibrate.inputs import inspect_early
-from napari_dip.pipeline.plan.layout import MAX_UNNAMED_CHANNELS
+from napari_dip.pipeline.plan.layout import has_planes_of, list_axes_choices
 from napari_dip.qt.shell.background_call import call_reporting_errors
 from napari_dip.qt.shell.dock_widget import (
     Connections,
     fill_combo,
+    fill_grid,
     guard_wheel,
+    make_button,
     make_combo,
     make_form,
     make_single_shot_timer,
 )
 from napari_dip.qt.shell.napari_layers import (
-    COLOUR_COUNT,
     find_layer,
     get_full_resolution,
     guess_layer_axes,
@@ -59,14 +60,12 @@ _LAYER_TYPES = {"image": Image, "labels": Labels, "shapes": Shapes}
 _MAX_CHECKED_MASK_PIXELS, _STROKE_PAUSE_MS = 2**22, 300
 #: Largest PSF, in pixels, that is inspected with each plan; 256 x 256 take 0.1 s.
 _MAX_INSPECTED_PIXELS = 2**16
-#: Usual axes before Y and X, by their number, and what is counted along an axis.
-_LEADING_AXES = {1: "ZTC", 2: ("TZ", "TC", "CZ", "ZC"), 3: ("TCZ", "TZC", "CTZ")}
-_AXIS_NOUNS = {"T": "frames", "Z": "planes", "C": "channels", "S": "colours"}
 _AXES_TOOLTIP = (
     "What each axis of the image is. Choose another entry if a guess is wrong, or type one letter "
     "for each axis: Y and X for the image plane, C for channels, Z for depth, T for time, S for "
     "red, green and blue."
 )
+_NEW_MASK_TOOLTIP = "Add an empty mask as large as the image, to paint what is filled in"
 #: Entry of the list for an optional input that is not used.
 NO_LAYER = "none"
 
@@ -235,19 +234,6 @@ class ImageChooser(QWidget):
         self.changed.emit()
 
 
-def list_axes_choices(shape: tuple[int, ...], *, rgb: bool) -> dict[str, str]:
-    """Return the usual axes of an image with more than Y and X, with their descriptions."""
-    choices = [f"{axes}YX{'S' * rgb}" for axes in _LEADING_AXES.get(len(shape) - 2 - rgb, ())]
-    if len(shape) == 3 and not rgb and shape[-1] <= MAX_UNNAMED_CHANNELS:
-        choices += ["YXS"] if shape[-1] == COLOUR_COUNT else ["YXC"]
-
-    def describe(axes: str) -> str:
-        counts = zip(axes, shape, strict=True)
-        return ", ".join(f"{n} {_AXIS_NOUNS[axis]}" for axis, n in counts if axis in _AXIS_NOUNS)
-
-    return {axes: f"{axes}: {describe(axes)}" for axes in choices}
-
-
 def _is_selectable(layer: object) -> bool:
     return isinstance(layer, Image) and not is_preview(layer)
 
@@ -269,6 +255,8 @@ class ExtraInputs(QWidget):
     ----------
     calibration : QWidget
         The lists for the maps of the detector, which another widget lays out.
+    mask_buttons : dict of str to QPushButton
+        Button beside each list of masks, for a new one.
     """
 
     changed: Signal = Signal()
@@ -292,10 +280,16 @@ class ExtraInputs(QWidget):
         }
         self.calibration: QWidget = QWidget(self)
         self.calibration.hide()  # until another widget lays it out
+        self.mask_buttons: dict[str, QPushButton] = {}
         form, calibration = _make_inputs_layout(self), _make_inputs_layout(self.calibration)
         for extra_input in self._inputs:
             page = calibration if extra_input.is_detector_map else form
-            page.addRow(extra_input.label, self.combos[extra_input.name])
+            field: QWidget = self.combos[extra_input.name]
+            if "labels" in extra_input.layer_types:
+                field, button = QWidget(), make_button("New mask", _NEW_MASK_TOOLTIP)
+                fill_grid(field, ([self.combos[extra_input.name], button],)).setColumnStretch(0, 1)
+                self.mask_buttons[extra_input.name] = button
+            page.addRow(extra_input.label, field)
             self.combos[extra_input.name].activated.connect(
                 partial(self._on_choice, extra_input.name)
             )
@@ -328,6 +322,11 @@ class ExtraInputs(QWidget):
                 combo.setCurrentIndex(index)
                 self._chosen_by_hand.add(extra_input.name)
         self.changed.emit()
+
+    def list_unfit(self) -> list[TaskInput]:
+        """Return the inputs without a layer although there are some, as none fits the image."""
+        combos = [(item, self.combos[item.name]) for item in self._inputs]
+        return [item for item, combo in combos if combo.count() and combo.currentIndex() < 0]
 
     def read_headers(self) -> dict[str, ImageHeader]:
         """Return a description of each chosen layer by input name, without reading pixels."""
@@ -362,7 +361,7 @@ class ExtraInputs(QWidget):
         drawn_masks = {
             name: layer.data
             for name, layer in self.get_chosen_layers().items()
-            if _is_small_mask(layer)
+            if _is_small(layer, Labels, _MAX_CHECKED_MASK_PIXELS)
         }
         self._is_blank = bool(drawn_masks) and not any(
             pixels.any() for pixels in drawn_masks.values()
@@ -373,7 +372,7 @@ class ExtraInputs(QWidget):
         small_images = {
             name: get_full_resolution(layer)
             for name, layer in early_layers.items()
-            if _is_small_image(layer)
+            if _is_small(layer, Image, _MAX_INSPECTED_PIXELS)
         }
         return inspect_early(plan, {**(drawn_masks if self._is_blank else {}), **small_images})
 
@@ -395,7 +394,10 @@ class ExtraInputs(QWidget):
             layer_name = combo.currentText()
             if extra_input.name not in self._chosen_by_hand and layer_name in ("", NO_LAYER):
                 layer_name = _guess_layer(extra_input.name, layers) or layer_name
-            if layer_name not in names:
+            if extra_input.has_items and extra_input.name not in self._chosen_by_hand:
+                image = None if self._image is None else read_layer_header(self._image)
+                layers = [each for each in layers if has_planes_of(read_layer_header(each), image)]
+            if layer_name not in (layer.name for layer in layers):
                 layer_name = NO_LAYER if extra_input.is_optional else _find_topmost_original(layers)
             entries = [NO_LAYER, *names] if extra_input.is_optional else names
             fill_combo(combo, entries, layer_name)
@@ -409,7 +411,9 @@ class ExtraInputs(QWidget):
 
     def _watch_layers(self, layers: Iterable[Any]) -> None:
         """Connect to the drawing events of those of the layers that are small masks."""
-        watched_layers = [layer for layer in layers if _is_small_mask(layer)]
+        watched_layers = [
+            layer for layer in layers if _is_small(layer, Labels, _MAX_CHECKED_MASK_PIXELS)
+        ]
         for watched in {*self._watched_layers, *watched_layers}:
             if (watched in self._watched_layers) != (watched in watched_layers):
                 for name in ("paint", "labels_update", "data", "set_data"):  # "set_data": undo
@@ -493,16 +497,10 @@ def _guess_layer(name: str, layers: Sequence[Any]) -> str:
     return next(chain(named_alike, drawn), "")
 
 
-def _is_small_mask(layer: Any) -> bool:
-    """Whether a layer is a labels layer in memory that is small enough to be checked."""
-    pixels = layer.data if isinstance(layer, Labels) else None
-    return type(pixels) is np.ndarray and pixels.size <= _MAX_CHECKED_MASK_PIXELS
-
-
-def _is_small_image(layer: Any) -> bool:
-    """Whether a layer is an image in memory that is small enough to be inspected early."""
-    pixels = layer.data if isinstance(layer, Image) else None
-    return type(pixels) is np.ndarray and pixels.size <= _MAX_INSPECTED_PIXELS
+def _is_small(layer: Any, layer_type: Any, max_pixels: int) -> bool:
+    """Whether a layer of a type is in memory, and small enough to be checked with each plan."""
+    pixels = layer.data if isinstance(layer, layer_type) else None
+    return type(pixels) is np.ndarray and pixels.size <= max_pixels
 
 
 def _find_topmost_original(layers: Sequence[Any]) -> str:
@@ -511,11 +509,7 @@ def _find_topmost_original(layers: Sequence[Any]) -> str:
 
 
 def _get_image_grid(image: Image | None) -> tuple[int, int]:
-    if image is None:
-        return (0, 0)
-    shape = get_full_resolution(image).shape
-    height, width = shape[-3:-1] if image.rgb else shape[-2:]
-    return int(height), int(width)
+    return (0, 0) if image is None else read_layer_header(image).grid
 
 
 def _make_inputs_layout(page: QWidget) -> QFormLayout:
@@ -563,7 +557,7 @@ class LayerInputs(QObject):
     def follow_jobs(self, jobs: JobController) -> None:
         """Connect to the jobs of the dock, whose messages are about the image."""
         jobs.refused.connect(self._on_refused)
-        jobs.ended.connect(lambda: None if jobs.is_busy else self._on_ended())
+        jobs.ended.connect(lambda: None if jobs.is_busy else self.follow_message())
 
     def set_busy(self, is_busy: bool) -> None:
         """Disable the lists during a job; afterwards update them."""
@@ -595,6 +589,7 @@ class LayerInputs(QObject):
     def _on_refused(self, _: Refusal) -> None:
         self._refused_image = self.image_chooser.read_header()
 
-    def _on_ended(self) -> None:
+    def follow_message(self) -> None:
+        """Note that the message in sight is about the chosen image."""
         layer = self.image_chooser.get_layer()
         self._message_layer = None if layer is None else ref(layer)

@@ -58,15 +58,10 @@ _DERIVED_IMAGE_WARNINGS = {
 _RESTORED_IMAGE_WARNING = (
     "This is already a result of {title}: what noise is left in it cannot be told from structure"
 )
-#: Attributes that an image takes over from its source layer.
+#: Attributes that place a layer, and all that an image takes over from its source layer.
+PLACEMENT_KEYS = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 _COPIED_ATTRIBUTES = (
-    "scale",
-    "translate",
-    "rotate",
-    "shear",
-    "affine",
-    "units",
-    "axis_labels",
+    *PLACEMENT_KEYS,
     "rgb",
     "colormap",
     "contrast_limits",

@@ -332,6 +332,10 @@ class RunBar(QWidget):
         """Show a text above the last message, until the next message."""
         self.message_area.show_text("\n".join(filter(None, [text, self._message])))
 
+    def remove_prepended(self) -> None:
+        """Remove the text above the last message."""
+        self.prepend_message("")
+
     def clear_message(self) -> None:
         """Remove the last message, unless it is about a waiting result."""
         if self.add_button.isHidden():
@@ -579,7 +583,8 @@ class JobPanel(QObject):
         is_closed, seconds = self._widget.isHidden(), time.monotonic() - self._start_time
         if self.jobs.is_busy or not self._message or not (is_closed or seconds > _LONG_SECONDS):
             return
-        show_info(self._message.partition("\n")[0])
+        lines = self._message.split("\n")
+        show_info(" ".join(lines[: 2 if is_closed else 1]))  # of a closed dock, why it ended too
         QApplication.alert(self._widget.window())
 
     def _on_refused(self, refusal: Refusal) -> None:

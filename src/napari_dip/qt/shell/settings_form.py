@@ -48,6 +48,8 @@ _DECIMALS = 4
 #: Size policy of lists of choices, and the smallest number of visible characters.
 _COMBO_SIZE_POLICY = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
 _MIN_COMBO_LENGTH = 8
+#: Number of choices of a list from which on it stands last in its form: it is rarely used.
+_LONG_LIST = 12
 #: Settings that are shown next to the measured noise, and those of them that tasks with a noise
 #: section have and that can be measured.
 NOISE_FIELDS = ("noise", "read_noise", "gain", "blind_spot_shape")
@@ -171,7 +173,9 @@ class SettingsForm:
 
     def __init__(self, task: str) -> None:
         self.task = task
-        self._fields = settings(task)
+        self._fields = dict(
+            sorted(settings(task).items(), key=lambda item: len(item[1].choices) >= _LONG_LIST)
+        )
         self._image_facts: dict[str, Collection[str]] = dict.fromkeys(
             (IMAGE_AXES, EXTRA_INPUTS, UNSIZED_AXES), ""
         )

@@ -23,6 +23,7 @@ from napari_dip.qt.shell.dock_widget import (
     preserve_view,
 )
 from napari_dip.qt.shell.napari_layers import (
+    PLACEMENT_KEYS,
     SEE_THROUGH,
     add_provenance,
     adjust_contrast_limits,
@@ -94,7 +95,6 @@ _SWIPE_TOOLTIP = (
     "Channels that add up are all on both sides. Layers that show part of the inputs are there "
     "meanwhile."
 )
-_PLACEMENT_KEYS = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 #: Hints on hidden extra layers: for one layer, or two.
 _HIDDEN_LAYER_HINT = "{names} comes hidden: its eye in the layer list shows it."
 _HIDDEN_LAYERS_HINT = "{names} come hidden: their eyes in the layer list show them."
@@ -124,7 +124,7 @@ def add_extra_layer(
         return viewer.add_image(
             pixels,
             name=f"{target.base_name} {CONTROL_RUN_LAYERS.get(kind, kind)}",
-            **{key: attributes[key] for key in _PLACEMENT_KEYS if key in attributes},
+            **{key: attributes[key] for key in PLACEMENT_KEYS if key in attributes},
             colormap=colours,
             contrast_limits=limits,
             blending="translucent_no_depth",

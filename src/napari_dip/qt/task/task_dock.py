@@ -6,14 +6,17 @@ thread.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import ref
 
+import numpy as np
 from qtpy.QtWidgets import QLabel, QWidget
 
-from napari_dip.errors import Refusal, RefusedError
-from napari_dip.errors.templates import format_duration
+from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors.notes import Stop, StopReason, serialise_stop
+from napari_dip.errors.templates import format_duration, render_text
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
 from napari_dip.qt.shell.dock_plots import ValidationCurve
@@ -27,6 +30,11 @@ from napari_dip.qt.shell.dock_widget import (
 )
 from napari_dip.qt.shell.job_controller import DISCARDED_MESSAGE
 from napari_dip.qt.shell.layer_inputs import LayerInputs, is_original
+from napari_dip.qt.shell.napari_layers import (
+    PLACEMENT_KEYS,
+    copy_layer_attributes,
+    get_full_resolution,
+)
 from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset, get_scheduler
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
 from napari_dip.qt.shell.settings_form import SettingsForm, has_noise_settings
@@ -133,10 +141,12 @@ class TaskDock(QWidget):
         self._align_timer.timeout.connect(self._show_relevant_settings)
         self.inputs.update_image()
         self._show_selected_card()
-        self.run_bar.prepend_message(self.repeat_section.restore_last_settings())
+        message = self.repeat_section.restore_last_settings()
         self.form.widgets["preset"].value = (
             get_default_preset() or self.form.widgets["preset"].value
         )
+        self.run_bar.prepend_message(message)
+        self.inputs.follow_message()
 
     @property
     def is_busy(self) -> bool:
@@ -151,6 +161,10 @@ class TaskDock(QWidget):
         header = self.image_chooser.read_header()
         if isinstance(header, Refusal):
             return header
+        for item in self.extra_inputs.list_unfit():
+            height, width = header.grid
+            facts = {"height": height, "width": width, "field": item.label}
+            return make_refusal("guide-none", image=header.name, **facts)
         try:
             plan = preflight(
                 self.form.build_recipe(),
@@ -299,6 +313,10 @@ class TaskDock(QWidget):
     def accept_outcome(self, request: JobRequest, outcome: Restoration) -> str:
         """Make the result a layer and return a message for the user."""
         assert request.target is not None  # the result of a task is a layer
+        if self._closer.is_closing and outcome.stop.reason is StopReason.USER:
+            stop = Stop(reason=StopReason.USER, facts={"text": render_text("dock-closed")})
+            report: Any = {**outcome.report, **serialise_stop(stop)}
+            outcome = replace(outcome, stop=stop, report=report)
         self.history.add_report(outcome)
         pending = PendingResult(target=request.target, result=outcome, preview=self.history.preview)
         message = self._results.add(pending, self._remarks)
@@ -371,7 +389,25 @@ class TaskDock(QWidget):
         self.run_bar.show_message(self._results.add_waiting())
         self.run_bar.add_button.setVisible(self._results.has_waiting)
 
+    def _on_new_mask(self, input_name: str, _: bool = False) -> None:
+        """Add an empty mask on the pixels of the image, and choose it, for the user to paint."""
+        image = self.image_chooser.get_layer()
+        if image is None:
+            return
+        placement = copy_layer_attributes(image)
+        mask = self.viewer.add_labels(
+            np.zeros(get_full_resolution(image).shape[: image.ndim], np.uint8),
+            name=f"{image.name} mask",
+            **{key: placement[key] for key in PLACEMENT_KEYS},
+        )
+        self.viewer.layers.selection.active = mask
+        mask.mode = "paint"
+        chosen = self.extra_inputs.get_chosen_layers() | {input_name: mask}
+        self.extra_inputs.choose({name: layer.name for name, layer in chosen.items()})
+
     def _connect_signals(self) -> None:
+        for name, button in self.extra_inputs.mask_buttons.items():
+            button.clicked.connect(partial(self._on_new_mask, name))
         self.run_bar.run_pressed.connect(self.start)
         self.viewer.layers.events.removed.connect(self._on_removed)
         # napari calls the latest slot first: all others find a result that knows what it is
@@ -381,6 +417,7 @@ class TaskDock(QWidget):
         self.run_bar.selected_button.clicked.connect(self.start_selected)
         self.viewer.layers.selection.events.changed.connect(self._show_selected_button)
         self.form.changed.connect(self.show_plan)
+        self.form.changed.connect(self.run_bar.remove_prepended)  # it was about other settings
         self.inputs.changed.connect(self.show_plan)
         self.inputs.message_outdated.connect(self.run_bar.clear_message)
         self.inputs.follow_jobs(self.jobs)
