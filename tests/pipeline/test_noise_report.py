@@ -11,7 +11,9 @@ from scipy.signal import convolve2d
 from skimage import data
 
 import napari_dip as dip
+from napari_dip.errors.templates import NOTES
 from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.samples import MITOCHONDRIA
 
 GAIN, READ_NOISE, OFFSET = 2.0, 6.0, 100.0
 
@@ -28,6 +30,14 @@ def camera_shot() -> np.ndarray:
 @pytest.fixture(scope="module")
 def noise_report(camera_shot) -> dip.NoiseReport:
     return dip.measure_noise(camera_shot)
+
+
+def test_clipped_pixels_all_over_the_image_are_not_called_almost_all_of_it():
+    sample = tifffile.imread(MITOCHONDRIA)[0]
+    assert 0.3 < (sample == sample.min()).mean() < 0.4
+    sentences = " ".join(dip.measure_noise(sample).sentences)
+    assert "nearly all parts of it hold pixels that are clipped" in sentences
+    assert "almost all of" not in sentences + NOTES["noise-unreliable-clipped"]
 
 
 def test_the_gain_of_a_camera_is_found(noise_report):

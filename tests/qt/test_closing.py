@@ -53,10 +53,11 @@ def test_a_dock_that_is_closed_amid_a_run_leaves_its_best_image_and_says_so(
     qtbot.waitUntil(lambda: bool(messages), timeout=20_000)
     wait_until_idle(qtbot)
     assert [layer.name for layer in viewer.layers] == ["cells", "cells denoised"]
-    told = "'cells denoised' is done. The dock was closed, and the best image so far was kept."
-    assert len(messages) == 1 and messages[0].startswith(told)
+    reason = "the dock was closed, and the best image so far was kept"
+    assert len(messages) == 1
+    assert messages[0].startswith(f"'cells denoised' is done. T{reason[1:]}.")
     record = viewer.layers["cells denoised"].metadata["napari_dip"]
-    assert record["stop_reason"] == record["report"]["stop_reason"] == told[25:].rstrip(".").lower()
+    assert record["stop_reason"] == record["report"]["stop_reason"] == reason
     assert record["stop_code"] == "user"
     qtbot.waitUntil(lambda: not viewer.window._qt_window.findChildren(TaskDock))
     assert not find_own_listeners(viewer.layers.events.inserted)

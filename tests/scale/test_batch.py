@@ -84,6 +84,18 @@ def read_refusal_code(*arguments: object, **options: object) -> str:
     return caught.value.reason.code
 
 
+def test_the_plan_says_which_axes_were_assumed_and_how_to_name_others(tmp_path):
+    plain = {"metadata": None, "photometric": "minisblack"}
+    for number in range(2):
+        tifffile.imwrite(tmp_path / f"{number}.tif", np.zeros((3, 24, 24), "uint8"), **plain)
+    tifffile.imwrite(tmp_path / "flat.tif", make_noisy(0))
+    (note,) = plan_batch(RECIPE, tmp_path / "*.tif", tmp_path / "out").notes
+    assert note.code == "batch-axes-guessed"
+    assert "2 of 3. They are taken for ZYX (planes)." in str(note)
+    assert "CYX for channels" in str(note) and "Axes and workers" in str(note)
+    assert not plan_batch(RECIPE, tmp_path / "?.tif", tmp_path / "out", axes="CYX").notes
+
+
 def test_what_headers_give_away_is_refused_before_any_work(tmp_path):
     plan = plan_batch(RECIPE, fill_folder(tmp_path / "in"), tmp_path / "out")
     named = {source.name: no.code for source, no in plan.refused_files}

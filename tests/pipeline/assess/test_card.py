@@ -132,6 +132,15 @@ def test_behind_a_psf_the_spread_of_a_fit_is_not_called_the_error_of_a_pixel():
     assert "13.9" not in make_card(report).figure_line
 
 
+def test_no_warning_stands_below_the_headline_that_all_is_fine():
+    coarse = make_note("psf-nyquist", pixel=160.0, nyquist=120.0)
+    report = make_report("mean-kept", "pixels-darkest", fraction=0.001)
+    card = make_card(report | {"note_codes": [coarse.to_dict()]})
+    assert card.headline == HEADLINES["fine"]
+    assert card.list_lines() == [card.headline] and not card.all_warnings
+    assert str(coarse) in map(str, card.details)
+
+
 def test_a_verdict_whose_notes_cannot_be_read_is_not_called_fine():
     report = make_report("brightness-off")
     del report["verdict"]["codes"][0]["facts"]["darker_share"]  # as of an earlier version

@@ -160,6 +160,20 @@ def test_the_plan_line_is_a_sentence() -> None:
     assert "MB of memory" in plan.summary
 
 
+def test_the_plan_line_says_how_large_the_result_is() -> None:
+    def summarise(shape: tuple[int, ...], axes: str, factor: str) -> str:
+        header = ImageHeader(name="image", shape=shape, dtype="uint8", axes=axes)
+        plan = preflight(make_recipe("super-resolve", factor=factor), header, MACHINE)
+        assert isinstance(plan, Plan)
+        return plan.summary
+
+    assert summarise((96, 128), "YX", "4").startswith("128 × 96 becomes 512 × 384 pixels on the")
+    movie = summarise((5, 96, 128), "TYX", "2")
+    assert movie.startswith("128 × 96 becomes 256 × 192 pixels, 5 frames one after another")
+    volume = summarise((6, 96, 128), "ZYX", "4,1,1")
+    assert volume.startswith("128 × 96 × 6 becomes 128 × 96 × 24 pixels")
+
+
 def test_threads_follow_a_fixed_table() -> None:
     assert choose_thread_count(MACHINE, 512 * 512) == 2
     assert choose_thread_count(MACHINE, 32 * 32) == 1

@@ -165,7 +165,7 @@ def test_a_result_says_how_it_came_about_in_plain_json(viewer, rotated_layer, no
     assert json.loads(json.dumps(provenance, allow_nan=False)) == provenance
     assert result.metadata["microscope"] == "confocal"
     assert METADATA_KEY not in rotated_layer.metadata
-    assert provenance["recipe"] == {"schema": 2, "task": "denoise", "settings": {}, "seed": 3}
+    assert provenance["recipe"] == {"schema": 3, "task": "denoise", "settings": {}, "seed": 3}
     assert provenance["input"] == {"name": "turned", "sha256": "ab" * 32}
     assert (provenance["seed"], provenance["iterations"], provenance["device"]) == (
         3,

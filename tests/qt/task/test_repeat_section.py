@@ -228,7 +228,7 @@ def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(expanded_repea
     assert other.form.build_recipe() == wanted
     other.repeat_section.presets.combo.setCurrentText(DEFAULT_SETTINGS_LABEL)
     driver.press(other.repeat_section.presets.load_button)
-    assert other.form.build_recipe().to_dict() == {"schema": 2, "task": "denoise", "settings": {}}
+    assert other.form.build_recipe().to_dict() == {"schema": 3, "task": "denoise", "settings": {}}
     file.write_text("{", encoding="utf-8")
     press(driver, presets.load_button)
     assert "is not valid JSON" in driver.last_message and driver.dock.form.build_recipe() == wanted

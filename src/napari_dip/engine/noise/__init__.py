@@ -10,7 +10,7 @@ class UnreliableReason(StrEnum):
     """Why the noise of an image cannot be measured."""
 
     TOO_FEW_BLOCKS = "too-few-blocks"  # without unmeasured pixels
-    CLIPPED = "clipped"  # almost all blocks are clipped
+    CLIPPED = "clipped"  # almost all blocks hold clipped pixels
     COARSE_GREY_VALUES = "coarse-grey-values"  # noise weaker than the distance of grey values
     TEXTURE = "texture"  # structure at the finest frequencies everywhere
     AMBIGUOUS_CORRELATION = "ambiguous-correlation"  # texture and correlated noise look alike

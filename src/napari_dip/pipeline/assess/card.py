@@ -191,7 +191,7 @@ def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> Resul
             figure for figure in figures if figure.name != "spot" or verdict is Verdict.FINE
         ),  # what stays is not known where structure is missing
         all_warnings=tuple(warnings),
-        details=tuple(sorted(others, key=lambda note: not note.is_warning)),
+        details=tuple(sorted(others, key=lambda note: note not in warnings)),
     )
 
 
@@ -220,7 +220,7 @@ def _find_reason(note: Note) -> str:
         # noise weaker than a grey level is not seen
         return "" if note.code.endswith("coarse-grey-values") else "noise-unreliable"
     if note.code.startswith("psf-"):
-        return "psf" if note.is_warning and note.code != "psf-nyquist" else ""
+        return "psf" if note.is_warning else ""
     clipped_fraction = note.facts.get("fraction", 1.0)
     is_slight = (
         isinstance(clipped_fraction, float) and clipped_fraction < MIN_NOTABLE_CLIPPED_FRACTION

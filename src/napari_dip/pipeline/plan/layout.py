@@ -13,6 +13,8 @@ from napari_dip.errors.notes import make_note
 from napari_dip.io.header import MAX_IMAGE_PLANES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, Float32Array, FloatArray, ImageHeader
     from napari_dip.io.header import Headers
@@ -249,7 +251,12 @@ def _make_channels_hint(shape: tuple[int, ...], axes: str) -> str:
 def describe_assumed_depth(header: ImageHeader) -> Note:
     """Return a note that an unnamed axis was read as depth, with the axes for other meanings."""
     count = header.get_sizes("Z")[0]
-    may_be_colours = count == 3 and "C" not in header.axes
+    return make_note("depth-assumed", count=count, others=list_other_axes(header))
+
+
+def list_other_axes(header: ImageHeader) -> str:
+    """Return the axes of an image for other meanings of Z, for the user: "CYX for channels"."""
+    may_be_colours = header.get_sizes("Z")[0] == 3 and "C" not in header.axes
     unused_letters = [
         letter
         for letter in _AXIS_MEANINGS
@@ -258,8 +265,23 @@ def describe_assumed_depth(header: ImageHeader) -> Note:
     alternatives = [
         (header.axes.replace("Z", axis), _AXIS_MEANINGS[axis]) for axis in unused_letters
     ]
-    hint = ", ".join(f"{axes} for {content}" for axes, content in alternatives)
-    return make_note("depth-assumed", count=count, others=hint)
+    return ", ".join(f"{axes} for {content}" for axes, content in alternatives)
+
+
+def describe_batch_axes(headers: Sequence[ImageHeader]) -> tuple[Note, ...]:
+    """Return a note on the axes that were assumed for files that do not name them."""
+    unnamed = [header for header in headers if header.axes_notes]
+    kinds = {header.axes: header for header in unnamed}
+    return tuple(
+        make_note(
+            "batch-axes-guessed",
+            count=sum(header.axes == axes for header in unnamed),
+            total=len(headers),
+            axes=f"{axes} ({', '.join(AXIS_NOUNS[axis] for axis in axes if axis in AXIS_NOUNS)})",
+            others=list_other_axes(header) if "Z" in axes else "",
+        )
+        for axes, header in kinds.items()
+    )
 
 
 def has_planes_of(header: ImageHeader, image_header: ImageHeader | None) -> bool:

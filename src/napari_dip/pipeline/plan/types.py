@@ -447,8 +447,12 @@ class Plan(ImagePlan):
 
     @property
     def work_summary(self) -> str:
-        """Size of the image, number of fits and device, as a text for the user."""
-        height, width = self.header.grid
+        """Size of the image and of a larger result, number of fits and device, for the user."""
+        indices = [self.header.axes.index(axis) for axis in self.layout.grid_axes[::-1]]
+        sizes = dict.fromkeys(
+            " × ".join(str(shape[index]) for index in indices)
+            for shape in (self.header.shape, self.result_shape)
+        )
         threads = f" ({self.threads} threads)" if self.threads > 1 else ""
         device = {
             "cpu": f"CPU{threads}",
@@ -461,8 +465,7 @@ class Plan(ImagePlan):
         is_named = unit_name != "part" and all(unit.has_estimate for unit in self.units)
         fits_clause = f", {count} {unit_name}s one after another" if is_named else f", {count} fits"
         fits = fits_clause if count > 1 else ""
-        depth = "".join(f" × {count}" for count in self.layout.get_depth_sizes(self.header))
-        return f"{width} × {height}{depth} pixels{fits} on the {device}"
+        return f"{' becomes '.join(sizes)} pixels{fits} on the {device}"
 
     @property
     def summary(self) -> str:

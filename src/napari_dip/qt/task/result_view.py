@@ -322,7 +322,7 @@ class ResultCardView(QWidget):
         self.figure_label.setVisible(bool(text))
         hidden = set(hidden_notes)
         details = [
-            f"⚠ {note}" if note.is_warning else str(note)
+            f"⚠ {note}" if note in card.all_warnings else str(note)
             for note in card.details
             if note not in hidden
         ]

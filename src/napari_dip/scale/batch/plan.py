@@ -31,6 +31,7 @@ from napari_dip.pipeline.plan.joint_training import (
     choose_training_regions,
     refuse_channels,
 )
+from napari_dip.pipeline.plan.layout import describe_batch_axes
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import JointNetwork, TrainingRegion
 from napari_dip.pipeline.recipe import load_recipe
@@ -350,7 +351,13 @@ def plan_batch(
         files=files,
         machine=machine,
         axes=axes,
-        notes=(*notes, *batch_network.notes),
+        notes=(
+            *notes,
+            *batch_network.notes,
+            *describe_batch_axes(
+                [job.plan.header for job in jobs if not isinstance(job.plan, Refusal)]
+            ),
+        ),
         network=batch_network.network,
         joint_training=joint_plan,
     )
