@@ -64,6 +64,7 @@ CLAIMS = {
     "pattern-lost": {"structure lost": True},
     "detail-confirmed": {"detail": "confirmed"},
     "detail-small": {},
+    "contrast-small": {"detail": "unchecked"},
     "detail-finer": {},
     "detail-unchecked": {"detail": "unchecked"},
     "detail-doubtful": {"detail": "wrong"},
@@ -99,7 +100,13 @@ EXCLUSIVE = [
     {"holes-far", "holes-filled"},
     {"traces-scaled", "traces-kept", "traces-untold"},
     {"traces-late", "traces-kept", "traces-untold"},
-    {"contrast-doubtful", "detail-doubtful", "detail-confirmed", "detail-unchecked"},
+    {
+        "contrast-doubtful",
+        "contrast-small",
+        "detail-doubtful",
+        "detail-confirmed",
+        "detail-unchecked",
+    },
 ]
 
 
@@ -121,6 +128,7 @@ def test_a_report_without_checks_is_not_called_faultless():
 
 def test_the_headline_says_that_detail_could_not_be_checked():
     assert "fine detail" in make_card(make_report("detail-small", "mean-kept")).headline
+    assert "too small" in make_card(make_report("contrast-small", "mean-kept")).headline
     assert make_card(make_report("residual-unchecked")).headline == HEADLINES["unchecked"]
 
 

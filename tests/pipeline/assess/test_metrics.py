@@ -151,6 +151,18 @@ def test_a_dark_level_that_was_cut_off_is_found():
     ].fraction == pytest.approx(0.34, abs=0.03)
 
 
+@pytest.mark.parametrize("stray_count", [0, 1, 4])
+def test_a_few_stray_pixels_beyond_a_plateau_do_not_hide_it(stray_count: int) -> None:
+    rng = np.random.default_rng(0)
+    pixels = np.maximum(rng.normal(5, 3, (64, 64)).round(), 3).astype(np.uint8)
+    pixels.flat[:stray_count] = 2
+    least, largest = detect_clipped_pixels(pixels)
+    assert least.value == 3 and least.fraction > 0.2
+    assert largest.fraction == 0
+    least, largest = detect_clipped_pixels(200 - pixels)
+    assert largest.value == 197 and largest.fraction > 0.2 and least.fraction == 0
+
+
 def test_shares_of_several_units_are_added_up():
     # a line through the origin: slope 0.5 from one unit, 1 from three times as many pixels
     shares = (10.0, 5.0, 2.0, 1.0, 1.0, 10.0, 10.0)

@@ -21,8 +21,12 @@ GOOD = ResultMetrics(
     residual=ResidualMetrics(excess=0.01, noise_ratio=0.97, pixel_count=256 * 256),
     bias=1e-7,
     mean_correction=0.003,
-    detail=ConfirmedDetail(regression_slope=0.97, slope_error=0.05, detail_std=0.05),
-    contrast=ConfirmedDetail(regression_slope=1.0, slope_error=0.01, detail_std=0.25),
+    detail=ConfirmedDetail(
+        regression_slope=0.97, slope_error=0.05, detail_std=0.05, signal_to_noise=1.0
+    ),
+    contrast=ConfirmedDetail(
+        regression_slope=1.0, slope_error=0.01, detail_std=0.25, signal_to_noise=1.0
+    ),
 )
 
 
@@ -109,10 +113,14 @@ def test_a_bias_beyond_half_a_percent_is_reported(bias, message):
 
 def test_detail_that_validation_pixels_contradict_may_be_invented():
     assert "Fine detail of the result may be invented" in list_warnings(
-        detail=ConfirmedDetail(regression_slope=0.2, slope_error=0.05, detail_std=0.1)
+        detail=ConfirmedDetail(
+            regression_slope=0.2, slope_error=0.05, detail_std=0.1, signal_to_noise=1.0
+        )
     )
     assert "confirms about 20%" in list_warnings(
-        detail=ConfirmedDetail(regression_slope=0.2, slope_error=0.05, detail_std=0.1)
+        detail=ConfirmedDetail(
+            regression_slope=0.2, slope_error=0.05, detail_std=0.1, signal_to_noise=1.0
+        )
     )
 
 
@@ -126,14 +134,18 @@ def test_detail_that_validation_pixels_contradict_may_be_invented():
     ],
 )
 def test_a_warning_names_the_share_that_is_sure_which_it_rests_on(share, error, message):
-    detail = ConfirmedDetail(regression_slope=share, slope_error=error, detail_std=0.1)
+    detail = ConfirmedDetail(
+        regression_slope=share, slope_error=error, detail_std=0.1, signal_to_noise=1.0
+    )
     verdict = list_warnings(detail=detail)
     assert verdict.endswith(message) if message else not verdict
 
 
 @pytest.mark.parametrize("share", [0.2, 1.0])
 def test_an_image_too_small_for_its_detail_gets_no_warning_whatever_chance_says(share):
-    detail = ConfirmedDetail(regression_slope=share, slope_error=0.2, detail_std=0.1)
+    detail = ConfirmedDetail(
+        regression_slope=share, slope_error=0.2, detail_std=0.1, signal_to_noise=1.0
+    )
     assert not list_warnings(detail=detail)
     assert "too small or too noisy to tell whether its fine detail is real" in list_sentences(
         detail=detail
@@ -144,18 +156,45 @@ def test_an_image_of_noise_may_be_invented_whatever_chance_says_of_it():
     # measured on pure noise, 96 x 96, sd 10, presets fast: slopes are wild where nothing is shown
     for share, error in ((17.4, 11.4), (-100.8, 73.7), (0.35, 0.6)):
         message = list_warnings(
-            contrast=ConfirmedDetail(regression_slope=share, slope_error=error, detail_std=8e-4),
-            detail=ConfirmedDetail(regression_slope=33.2, slope_error=14, detail_std=7e-4),
+            contrast=ConfirmedDetail(
+                regression_slope=share, slope_error=error, detail_std=8e-4, signal_to_noise=0.03
+            ),
+            detail=ConfirmedDetail(
+                regression_slope=33.2, slope_error=14, detail_std=7e-4, signal_to_noise=1.0
+            ),
         )
         assert "The contrast of the result could not be confirmed" in message
 
 
+@pytest.mark.parametrize(("share", "error"), [(0.75, 0.137), (2.26, 0.945), (0.4, 0.3)])
+def test_an_image_too_small_for_its_contrast_is_not_doubted_but_said_to_be_so(share, error):
+    # single shots of FMD fields of 64 x 64 pixels
+    contrast = ConfirmedDetail(
+        regression_slope=share, slope_error=error, detail_std=0.1, signal_to_noise=0.3
+    )
+    assert not list_warnings(contrast=contrast)
+    assert "too small or too noisy to tell how much of its contrast" in list_sentences(
+        contrast=contrast
+    )
+
+
+def test_contrast_that_even_a_small_image_contradicts_is_not_confirmed():
+    contrast = ConfirmedDetail(
+        regression_slope=0.3, slope_error=0.2, detail_std=0.1, signal_to_noise=0.3
+    )
+    assert "The contrast of the result could not be confirmed" in list_warnings(contrast=contrast)
+
+
 def test_detail_too_faint_to_be_seen_is_not_doubted():
     assert not list_warnings(
-        detail=ConfirmedDetail(regression_slope=0.1, slope_error=0.3, detail_std=0.01)
+        detail=ConfirmedDetail(
+            regression_slope=0.1, slope_error=0.3, detail_std=0.01, signal_to_noise=1.0
+        )
     )
     assert "contrast of the result" in list_sentences(
-        detail=ConfirmedDetail(regression_slope=0.1, slope_error=0.3, detail_std=0.01)
+        detail=ConfirmedDetail(
+            regression_slope=0.1, slope_error=0.3, detail_std=0.01, signal_to_noise=1.0
+        )
     )
 
 

@@ -54,6 +54,15 @@ def test_the_true_image_is_confirmed(scene):
     assert abs(detail.regression_slope - 1) < 4 * detail.slope_error
 
 
+def test_few_bright_pixels_that_agree_by_chance_do_not_make_a_share_certain():
+    # one pixel, three times its noise: it fits a slope of 1 exactly
+    one_pixel = (9.0, 9.0, 81.0, 81.0, 81.0, 9.0, 1.0)
+    both = combine_validation_evidence([one_pixel * 2])
+    assert both is not None
+    assert both[1].slope_error == pytest.approx(1 / 3)
+    assert both[1].signal_to_noise == 3
+
+
 def test_detail_of_ones_own_making_is_denied(scene):
     fit, image = scene
     made_up = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))

@@ -200,6 +200,7 @@ def _judge(ranked: list[Note], notes: list[Note]) -> tuple[Verdict, str]:
         codes = {note.code for note in notes}
         key = "unchecked" if not notes or codes & _UNCHECKED else "fine"
         key = "detail-unchecked" if codes & _UNCHECKED_DETAIL else key
+        key = "contrast-small" if "contrast-small" in codes else key
         return Verdict.FINE, HEADLINES[key]
     verdict = Verdict.DO_NOT_USE if _is_failure(ranked[0]) else Verdict.LOOK_CLOSER
     reason = render(REASONS[_find_reason(ranked[0])], ranked[0].facts)

@@ -53,6 +53,10 @@ MAX_CONFIRMED_FRACTION = 2.0
 #: 0.5 and 1 are four standard errors apart. Three exposures of fields of 64 and 96 pixels had
 #: shares of -0.1 to 1.4, with errors of 0.13 to 0.6.
 MAX_DECIDING_ERROR = 0.125
+#: Number of standard errors by which a share below 1 counts even in such an image, and least
+#: contrast in units of the noise: at most 0.08 in results of noise alone, 0.09 or more in the
+#: darkest FMD fields of 64 pixels (docs/constants.md).
+CONTRADICTING_STANDARD_ERRORS, MIN_SIGNAL_TO_NOISE = 3.0, 0.1
 #: Shares below this round to 0 %.
 MIN_REPORTED_FRACTION = 0.005
 #: Fine detail below this share of the image's contrast is not visible, and not checked.
@@ -257,8 +261,11 @@ def _assess_contrast(metrics: ResultMetrics) -> Iterator[Note]:
         return
     is_visible = detail.detail_std > MIN_VISIBLE_DETAIL * contrast.detail_std
     is_decided = detail.slope_error <= MAX_DECIDING_ERROR
-    if is_doubtful(contrast) or contrast.slope_error > MAX_DECIDING_ERROR:
+    if _is_contrast_doubtful(contrast):
         yield make_note("contrast-doubtful", **_make_doubt_facts(contrast))
+        return
+    if contrast.slope_error > MAX_DECIDING_ERROR:
+        yield make_note("contrast-small")
         return
     if is_visible and is_decided and is_doubtful(detail):
         yield make_note("detail-doubtful", **_make_doubt_facts(detail))
@@ -271,6 +278,17 @@ def _assess_contrast(metrics: ResultMetrics) -> Iterator[Note]:
     least_confirmed = min(kinds, key=lambda kind: kind.regression_slope)
     fraction_text = _describe_fraction(least_confirmed)
     yield make_note("detail-confirmed", share=fraction_text, fine=least_confirmed is detail)
+
+
+def _is_contrast_doubtful(contrast: ConfirmedDetail) -> bool:
+    """Return whether too little of the contrast is confirmed, or there is none but of noise."""
+    if contrast.slope_error <= MAX_DECIDING_ERROR:
+        return is_doubtful(contrast)
+    missing = 1 - contrast.regression_slope
+    return (
+        contrast.signal_to_noise < MIN_SIGNAL_TO_NOISE
+        or missing > CONTRADICTING_STANDARD_ERRORS * contrast.slope_error
+    )
 
 
 def _make_doubt_facts(detail: ConfirmedDetail) -> dict[str, object]:

@@ -47,11 +47,14 @@ class ConfirmedDetail:
         Standard error of `regression_slope`.
     detail_std : float
         Standard deviation of the detail, in intensity units of a fit (its range is about 1).
+    signal_to_noise : float
+        The same in units of the noise.
     """
 
     regression_slope: float
     slope_error: float
     detail_std: float
+    signal_to_noise: float
 
 
 @torch.no_grad()
@@ -116,12 +119,14 @@ def _estimate_confirmed_detail(sums: list[float]) -> ConfirmedDetail | None:
     if power <= 0 or count <= 0:
         return None
     slope = covariance / power
-    # sandwich estimate from the residual of each pixel, which does not depend on the noise model
-    error_square_sum = max(0.0, errors - 2 * slope * cross + slope**2 * fourth)
+    # The sandwich estimate from the residual of each pixel does not depend on the noise model. It
+    # is too small where few bright pixels count: the error by the noise model is its lower bound.
+    error_square_sum = max(power, errors - 2 * slope * cross + slope**2 * fourth)
     return ConfirmedDetail(
         regression_slope=slope,
         slope_error=sqrt(error_square_sum) / power,
         detail_std=sqrt(square_sum / count),
+        signal_to_noise=sqrt(power / count),
     )
 
 
