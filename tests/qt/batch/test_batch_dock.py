@@ -26,6 +26,7 @@ from napari_dip.pipeline.repetition import format_command_line, write_python_scr
 from napari_dip.qt.batch.batch_dock import BatchDock
 from napari_dip.qt.batch.batch_settings import suggest_results_folder
 from napari_dip.qt.batch.files_panel import make_dask_array
+from napari_dip.qt.shell.dock_widget import MIN_DOCK_WIDTH
 from napari_dip.qt.shell.job_controller import JobState
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 from napari_dip.qt.shell.preferences import open_saved_settings
@@ -351,6 +352,22 @@ def test_what_is_wrong_with_the_whole_is_said_above_run(bench, scene, tmp_path):
     assert list(dock.recipe_chooser.extra_input_edits) == ["guide"]
     dock.recipe_chooser.load(str(scene / "in" / "bad.tif"))
     assert "recipe" in bench.last_message
+
+
+def test_the_settings_can_be_read_in_the_narrowest_dock(bench):
+    dock = bench.dock
+    dock.resize(dock.minimumWidth(), 640)
+    bench.qtbot.waitExposed(dock)
+    assert dock.width() == dock.minimumWidth() == MIN_DOCK_WIDTH
+    for combo in (dock.recipe_chooser.task_combo, dock.recipe_chooser.settings_combo):
+        text_width = combo.fontMetrics().horizontalAdvance("As in the open dock")
+        assert combo.width() > text_width + 20  # the arrow
+    maps = dock.recipe_chooser.maps_page
+    assert dock.recipe_chooser.extra_input_edits["offset_map"].parentWidget() is maps
+    assert not dock.maps_section.isHidden()
+    chooser = dock.recipe_chooser.task_combo
+    chooser.setCurrentIndex(chooser.findText("Inpaint"))
+    assert dock.maps_section.isHidden()
 
 
 def test_settings_are_offered_from_presets_of_ones_own_and_the_last_run(bench):

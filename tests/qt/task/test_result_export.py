@@ -89,6 +89,26 @@ def test_a_saved_result_opens_as_it_was_is_judged_and_runs_again(
     np.testing.assert_array_equal(viewer.layers["cells denoised"].data, pixels)
 
 
+def test_run_again_from_a_saved_result_opens_its_further_inputs_as_well(
+    file_driver, noisy, tmp_path, monkeypatch
+):
+    driver, viewer = file_driver, file_driver.viewer
+    again = noisy[:32, :32] // 2 + np.random.default_rng(0).integers(0, 90, (32, 32), "uint8")
+    tifffile.imwrite(tmp_path / "again.tif", again)
+    viewer.open(str(tmp_path / "again.tif"))
+    viewer.layers.selection.active = viewer.layers["cells"]
+    driver.dock.extra_inputs.choose({"repeated_exposure": "again"})
+    restore(driver)
+    save(driver, monkeypatch, tmp_path / "result.ome.tif")
+    viewer.layers.clear()
+    viewer.open(str(tmp_path / "result.ome.tif"))
+    driver.dock.repeat_section.set_up_again()
+    assert "All is set" in driver.last_message
+    assert driver.dock.image_chooser.get_layer().name == "cells"
+    second = driver.dock.extra_inputs.get_layer("repeated_exposure")
+    np.testing.assert_array_equal(second.data, again)
+
+
 def test_other_programs_find_size_name_and_colour_and_no_folder_of_the_user(
     file_driver, tmp_path, monkeypatch
 ):

@@ -241,22 +241,24 @@ class BatchDock(QWidget):
         )
         self.jobs: JobController = self._panel.jobs
         settings = CollapsibleSection("Axes and workers", self.options)
+        maps_page = self.recipe_chooser.maps_page
+        self.maps_section: CollapsibleSection = CollapsibleSection("Maps of the camera", maps_page)
         self.recipe_chooser.form_layout.addRow("Results in", self.results_folder)
-        self.recipe_chooser.form_layout.addRow("", self.joint_training)
+        self.recipe_chooser.form_layout.addRow(self.joint_training)
         visible_widgets = (self.files_edit, self.recipe_chooser, self.plan_label, bar)
-        lay_out(self, visible_widgets, (self.files_panel, settings), "batch.md")
+        scrolled = (self.files_panel, settings, self.maps_section)
+        lay_out(self, visible_widgets, scrolled, "batch.md")
         bar.run_pressed.connect(self.start)
         for section in (self.files_edit, self.recipe_chooser, self.options, self.joint_training):
             section.changed.connect(self.show_plan)
-        self.recipe_chooser.changed.connect(
-            lambda: self.joint_training.update_for_task(self.recipe_chooser.task)
-        )
+        self.recipe_chooser.changed.connect(self._on_task)
         self.results_folder.changed.connect(self._on_folder)
         self._typing_timer.timeout.connect(self._start_reading)
         self.recipe_chooser.message_emitted.connect(bar.prepend_message)
         self.files_panel.message_emitted.connect(bar.prepend_message)
         self.files_edit.message_emitted.connect(bar.prepend_message)
         self.setAcceptDrops(True)
+        self._on_task()
         self.show_plan()
 
     @property
@@ -325,7 +327,8 @@ class BatchDock(QWidget):
 
     def set_busy(self, is_busy: bool) -> None:
         """Disable what must not change during a batch; then read again what remains to do."""
-        for section in (self.files_edit, self.recipe_chooser, self.options):
+        maps_page = self.recipe_chooser.maps_page
+        for section in (self.files_edit, self.recipe_chooser, self.options, maps_page):
             section.setEnabled(not is_busy)
         self.joint_training.setEnabled(False)
         if not is_busy:  # keeps the rows of the table
@@ -333,6 +336,13 @@ class BatchDock(QWidget):
             self._plan_view = None
             self._last_rows = {row.source: row for row in self.files_panel.table.file_model.rows}
             self._schedule_reading()
+
+    def _on_task(self) -> None:
+        """Offer joint training and maps of the camera if the task takes them."""
+        task = self.recipe_chooser.task
+        self.joint_training.update_for_task(task)
+        self.maps_section.setVisible(any(each.is_detector_map for each in TASKS[task].spec.inputs))
+        self.maps_section.adjust_page_height()
 
     def _schedule_reading(self) -> None:
         """Schedule reading the headers; the table is kept until then."""

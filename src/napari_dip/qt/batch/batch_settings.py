@@ -112,6 +112,8 @@ class RecipeChooser(QWidget):
     ----------
     form_layout : QFormLayout
         The layout, to which the dock adds further rows.
+    maps_page : QWidget
+        The lines for the maps of the detector, which the dock lays out.
     """
 
     changed: Signal = Signal()
@@ -138,6 +140,8 @@ class RecipeChooser(QWidget):
         guard_wheel(self.task_combo, self.settings_combo)
         self.form_layout: QFormLayout
         self.form_layout = form = make_form(self)
+        self.maps_page: QWidget = QWidget(self)
+        self._maps_layout = make_form(self.maps_page)
         form.addRow("Task", self.task_combo)
         row = QHBoxLayout()
         row.addWidget(self.settings_combo, 1)
@@ -243,7 +247,8 @@ class RecipeChooser(QWidget):
     def _update_extra_rows(self) -> None:
         """Show a line for each extra input of the task, with one file for the whole batch."""
         for line_edit in self.extra_input_edits.values():
-            self.form_layout.removeRow(line_edit)
+            is_map = line_edit.parentWidget() is self.maps_page
+            (self._maps_layout if is_map else self.form_layout).removeRow(line_edit)
         self.extra_input_edits = {}
         for extra_input in TASKS[self.task].spec.inputs[1:]:
             if extra_input.is_repeated_exposure:  # a repeated exposure belongs to a single file
@@ -254,9 +259,9 @@ class RecipeChooser(QWidget):
             line_edit.setToolTip(f"<qt>{extra_input.help} One file for all.</qt>")
             add_path_button(line_edit, extra_input.label, _IMAGE_FILTER)
             line_edit.textChanged.connect(self._notify)
-            self.form_layout.insertRow(
-                _FIXED_ROW_COUNT + len(self.extra_input_edits), extra_input.label, line_edit
-            )
+            layout = self._maps_layout if extra_input.is_detector_map else self.form_layout
+            row = len(self.extra_input_edits) + (layout is self.form_layout) * _FIXED_ROW_COUNT
+            layout.insertRow(row, extra_input.label, line_edit)
             self.extra_input_edits[extra_input.name] = line_edit
 
     def _notify(self, _: object = None) -> None:

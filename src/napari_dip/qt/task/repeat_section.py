@@ -396,6 +396,8 @@ class RepeatSection(CollapsibleSection):
         recorded = read_recorded_inputs(provenance)
         image = recorded.pop("image")
         self._open_input(image, provenance["report"].get("fit", {}))
+        for record in recorded.values():
+            self._open_input(record, {})
         is_chosen = self._image_chooser.choose(
             image["layer"], image.get("axes", provenance["report"]["axes"])
         )
@@ -408,9 +410,9 @@ class RepeatSection(CollapsibleSection):
         return f"All is set as for '{result}'. Press Run to make it again."
 
     def _open_input(self, record: Mapping[str, Any], fit: Mapping[str, Any]) -> None:
-        """Open the file of an image that is not among the layers, as for a saved result.
+        """Open the file of an input that is not among the layers, as for a saved result.
 
-        The pixel size is that of the run, since the user may have changed that of the file.
+        The pixel size is that of the run, if `fit` has it: the user may have changed the file's.
         """
         path = record.get("path")
         if record["layer"] in self._viewer.layers or not path or not os.path.exists(path):
