@@ -111,21 +111,15 @@ def find_compared_sentences(source: str, elsewhere: dict[str, list[str]]) -> lis
     return list(texts)
 
 
-@pytest.fixture(scope="module")
-def public_constants() -> dict[str, list[str]]:
-    constants: dict[str, list[str]] = {}
-    for path in PACKAGE.rglob("*.py"):
-        for name, texts in list_constants(ast.parse(path.read_text("utf-8"))).items():
+def test_no_module_compares_a_sentence() -> None:
+    sources = {path: path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
+    public: dict[str, list[str]] = {}
+    for source in sources.values():
+        for name, texts in list_constants(ast.parse(source)).items():
             if name.isupper() and not name.startswith("_"):
-                constants.setdefault(name, []).extend(texts)
-    return constants
-
-
-@pytest.mark.parametrize(
-    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
-)
-def test_no_module_compares_a_sentence(path: Path, public_constants) -> None:
-    assert find_compared_sentences(path.read_text("utf-8"), public_constants) == []
+                public.setdefault(name, []).extend(texts)
+    compared = {path: find_compared_sentences(source, public) for path, source in sources.items()}
+    assert {path: texts for path, texts in compared.items() if texts} == {}
 
 
 @pytest.mark.parametrize(
