@@ -51,6 +51,7 @@ def image():
     return np.random.default_rng(0).normal(100, 20, (33, 32)).astype(np.float32)
 
 
+@pytest.mark.long
 def test_the_test_of_the_new_prior_passes(noise2fast):
     names = {"__name__": "test_noise2fast"}
     exec(compile(TEST, "test_noise2fast.py", "exec"), names)

@@ -54,6 +54,7 @@ def run(project, *argv):
     )
 
 
+@pytest.mark.long
 def test_the_test_of_the_new_task_passes(project):
     done = run(
         project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_subtract_background.py"
@@ -73,6 +74,7 @@ def test_the_command_is_there_with_its_options_and_both_outputs(project, tmp_pat
     assert np.abs(tifffile.imread(tmp_path / "LIGHT.tif") - light).mean() < 20
 
 
+@pytest.mark.long
 def test_the_dock_is_there_with_its_form(project):
     code = (
         "from qtpy.QtWidgets import QApplication; app = QApplication([])\n"
@@ -95,6 +97,7 @@ def test_the_manifest_names_the_task(project):
     assert "Subtract background (Deep Image Prior)" in titles
 
 
+@pytest.mark.long
 def test_the_page_gets_its_table_of_settings(project):
     done = run(project, "scripts/write_pages.py")
     assert done.returncode == 0, done.stderr

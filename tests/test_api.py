@@ -57,6 +57,7 @@ def test_the_warnings_of_a_result_are_those_of_its_report(plain_result):
     assert any("saturated" in sentence for sentence in cut_off.warnings)
 
 
+@pytest.mark.long
 def test_the_warnings_of_a_result_name_noise_that_could_not_be_measured():
     result = dip.denoise(tifffile.imread(MITOCHONDRIA)[0, :128, :128], **FAST)
     noise_note = next(text for text in result.report["notes"] if "unreliable" in text)
@@ -333,6 +334,7 @@ def image_path(tmp_path):
     return path
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("suffix", [".tif", ".ome.tif"])
 def test_a_saved_result_has_the_bytes_of_the_command_line(image_path, tmp_path, suffix):
     by_command, by_python = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"

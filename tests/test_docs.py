@@ -177,6 +177,7 @@ def test_commands_on_the_pages_use_options_that_exist(page, monkeypatch):
         assert used <= list_options(*task), task
 
 
+@pytest.mark.long
 def test_the_python_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
     assert 'preset="fast"' in example

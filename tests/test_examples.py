@@ -32,7 +32,7 @@ def test_there_are_ten_scripts_of_at_most_fifteen_lines() -> None:
     assert {path.name for path in SCRIPTS if len(path.read_text().splitlines()) > 15} == set()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_an_example_runs(path: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     if "import xarray" in path.read_text(encoding="utf-8"):

@@ -114,6 +114,7 @@ def wheel(built_files) -> zipfile.ZipFile:
         yield archive
 
 
+@pytest.mark.long
 def test_the_wheel_holds_the_manifest_exactly_once(wheel):
     manifests = [name for name in wheel.namelist() if name.endswith("napari.yaml")]
     assert manifests == ["napari_dip/napari.yaml"]
@@ -240,6 +241,7 @@ def test_the_command_line_works_where_no_qt_library_is_installed(headless, tmp_p
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["task"] == "denoise"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
 def test_a_dock_says_which_extra_is_missing(headless, tmp_path):
     libraries = next(headless.parents[1].glob("lib/python*/site-packages"))
@@ -263,6 +265,7 @@ def test_the_plugin_works_from_an_installed_sdist(built_files, tmp_path):
     assert "napari-dip.denoise" in plugin.commands
 
 
+@pytest.mark.long
 def test_the_plugin_works_from_a_plain_install(checkout, tmp_path):
     pip_install("--target", tmp_path, checkout, where=tmp_path)
     plugin = inspect_install(tmp_path)

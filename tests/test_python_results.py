@@ -71,7 +71,7 @@ REPORTED = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", REPORTED)
 def test_the_type_of_a_report_has_the_fields_of_real_reports(kind: str) -> None:
     assert find_untyped(REPORTED[kind]().report, Report) == []

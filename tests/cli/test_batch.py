@@ -48,6 +48,7 @@ def read_states(out: Path) -> dict[str, tuple[int, int]]:
     return states
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal")
 def test_a_batch_killed_at_any_moment_resumes_to_the_same_bytes_and_computes_none_twice(
     folder, capsys
@@ -163,6 +164,7 @@ def test_a_batch_with_one_network_killed_at_any_moment_resumes_to_the_same_bytes
     assert not list((series / "killed").rglob("*.unfinished*"))
 
 
+@pytest.mark.long
 def test_too_few_files_for_one_network_are_refused_with_what_to_do(series, capsys):
     seven = [str(series / "in" / f"cell_{number}.tif") for number in range(7)]
     _, recipe, _, *rest = make_arguments(series, "out", "--joint-training")

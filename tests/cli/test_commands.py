@@ -120,6 +120,7 @@ def test_help_and_version_load_no_torch():
     assert "0.1.0" in answer.stdout and "blind-spot" in answer.stdout
 
 
+@pytest.mark.long
 def test_doctor_names_what_it_found_as_text_and_as_json(capsys):
     assert main(["doctor", "--json"]) == 0
     output = json.loads(capsys.readouterr().out)
@@ -146,6 +147,7 @@ def test_doctor_gives_the_line_that_mends_a_missing_torch(monkeypatch, capsys):
     assert "-m pip install torch" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_demo_without_a_window_draws_before_and_after(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()

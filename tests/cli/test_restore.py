@@ -63,6 +63,7 @@ def test_a_run_writes_all_requested_outputs_and_keeps_the_pixel_size(noisy, tmp_
     assert len(list(tmp_path.iterdir())) == 6
 
 
+@pytest.mark.long
 def test_a_file_of_what_repeats_asks_for_the_check_by_halves(tmp_path, capsys):
     y, x = np.mgrid[:64, :72]
     clean = 200 + 80 * np.sin(x / 5) * np.cos(y / 7)
@@ -215,6 +216,7 @@ def test_an_interrupt_keeps_the_best_so_far_beside_the_result(noisy, tmp_path, n
     assert read_header(tmp_path / "out.partial.tif").scale == pytest.approx((0.2, 0.1))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
 def test_an_interrupted_run_resumes_to_the_same_bytes(noisy, tmp_path):
     fit_config = ("--preset", "fast", "--max-iterations", "120", "--device", "cpu")

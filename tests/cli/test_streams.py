@@ -61,7 +61,7 @@ def test_a_result_is_kept_and_the_run_counts_as_done_whatever_can_be_printed(str
     assert out == ("out.tif\n" if STREAMS[streams][0] else "")
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.long
 @pytest.mark.parametrize("line", ["plan denoise in.tif", "--help", "--version"])
 @pytest.mark.parametrize("streams", STREAMS)
 def test_what_only_prints_has_failed_where_nothing_can_be_printed(line, streams, folder):
@@ -79,6 +79,7 @@ def test_figures_that_are_saved_need_not_be_printed(folder):
     assert (folder / "r.json").stat().st_size > 100
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("line", ["plan denoise in.tif", "--help"])
 def test_a_closed_pipe_ends_the_command_without_a_message(line, folder):
     code, _, errors = run_in_shell(folder, f"{line} | true")

@@ -87,6 +87,7 @@ def noisy(tmp_path: Path) -> Path:
     return tmp_path / "in.tif"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("code", "name"), [(WRITER, "a.tif"), (ZARR_WRITER, "a.ome.zarr")])
 def test_files_of_a_running_process_are_left_alone_and_removed_once_it_was_killed(
     noisy, tmp_path, code, name

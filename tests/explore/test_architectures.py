@@ -53,6 +53,7 @@ def comparison():
     )
 
 
+@pytest.mark.long
 def test_each_design_learns_and_the_one_of_the_preset_stands_first(comparison):
     assert [fit.architecture.name for fit in comparison.fits] == [
         "preset",

@@ -59,6 +59,7 @@ def test_the_correlation_is_that_of_the_image_with_what_was_looked_at(inversion)
     assert compute_correlation(np.ones((4, 4)), load_coins()[:4, :4]) == 0
 
 
+@pytest.mark.long
 def test_a_wrong_layer_is_refused_before_anything_is_fitted(network, tmp_path, capsys):
     with pytest.raises(RefusedError) as caught:
         explore.features(load_coins(), network, layers=["body.1", "body.9"])

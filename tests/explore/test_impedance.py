@@ -30,6 +30,7 @@ def result():
     return explore.impedance(load_small_image(), max_iterations=20, device="cpu")
 
 
+@pytest.mark.long
 def test_the_energy_of_an_image_falls_before_that_of_noise(result):
     half = {name: int(np.argmax(curve < 0.5)) for name, curve in result.losses.items()}
     assert result.losses["image"].min() < 0.5
@@ -66,6 +67,7 @@ def test_the_score_does_not_change_when_a_network_learns_twice_as_fast():
     assert compute_impedance(np.ones(9), np.ones(9)) == 0
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_energies_and_another_does_not():
     once, again, other = (
         explore.impedance(load_small_image(24), max_iterations=4, seed=seed, device="cpu")

@@ -42,6 +42,7 @@ def result():
     return explore.spectrum(make_noisy(), truth=load_clean(), max_iterations=30, device="cpu")
 
 
+@pytest.mark.long
 def test_the_lowest_band_is_learned_first_and_the_highest_last(result):
     mean = result.correspondence.mean(0)
     assert mean.argmax() == 0 and mean.argmin() in (3, 4)
@@ -172,6 +173,7 @@ def test_the_page_names_the_network_and_its_bound(tmp_path):
     assert "layers bounded to 1.7, else hourglass" in text and "here the bound is 1.7." in text
 
 
+@pytest.mark.long
 def test_the_command_takes_the_truth_and_refuses_one_of_another_size(tmp_path, capsys):
     for name, image in (
         ("in", make_noisy(24)),

@@ -76,7 +76,7 @@ def list_plane_positions(path: Path) -> dict[tuple[str, ...], dict[str, str]]:
     return positions
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("axes", "shape"),
     [

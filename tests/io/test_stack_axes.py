@@ -39,7 +39,7 @@ def compute_means(image: np.ndarray, axes: str) -> np.ndarray:
     return image.mean((axes.index("Y"), axes.index("X")), dtype=np.float64)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("stacks", ["planes", "volume"])
 @pytest.mark.parametrize("axes", ORDERS)
 def test_each_plane_comes_back_where_it_was(axes: str, stacks: str) -> None:
@@ -75,6 +75,7 @@ def test_the_command_line_and_python_make_the_same_pixels(
     np.testing.assert_array_equal(written, dip.denoise(image, axes=axes, **FAST).image)
 
 
+@pytest.mark.long
 def test_the_recipe_of_a_movie_repeats_its_pixels(tmp_path: Path) -> None:
     source = tmp_path / "in.tif"
     tifffile.imwrite(source, draw_planes("TYX"), imagej=True, metadata={"axes": "TYX"})

@@ -61,6 +61,7 @@ def interrupt_run(place: AutosaveTarget, image: Any = IMAGE) -> None:
             loop.close()
 
 
+@pytest.mark.long
 def test_a_run_that_was_cut_off_resumes_to_the_same_pixels_and_leaves_nothing(tmp_path):
     interrupt_run(make_target(tmp_path))
     (run,) = find_interrupted_runs(tmp_path, "denoise")
@@ -80,6 +81,7 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_pixels_and_leaves_nothing(tm
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_pixels_that_a_file_holds_are_not_copied_and_proven_on_reading(tmp_path):
     path, home = tmp_path / "cells.tif", tmp_path / "home"
     tifffile.imwrite(path, IMAGE)
@@ -98,6 +100,7 @@ def test_pixels_that_a_file_holds_are_not_copied_and_proven_on_reading(tmp_path)
     assert caught.value.reason.code == "unfinished-gone"
 
 
+@pytest.mark.long
 def test_a_file_that_holds_other_pixels_than_the_layer_does_not_stand_for_it(tmp_path):
     tifffile.imwrite(tmp_path / "cells.tif", IMAGE + 1)
     interrupt_run(make_target(tmp_path / "home", tmp_path / "cells.tif"))
@@ -105,6 +108,7 @@ def test_a_file_that_holds_other_pixels_than_the_layer_does_not_stand_for_it(tmp
     assert np.array_equal(read_run_inputs(run, {})["image"], IMAGE)
 
 
+@pytest.mark.long
 def test_pixels_beyond_the_bound_are_not_copied_and_the_run_ends_all_the_same(
     tmp_path, monkeypatch
 ):
@@ -149,6 +153,7 @@ def test_the_oldest_runs_make_room_and_those_that_are_on_stay(tmp_path):
     assert not is_folder_locked(tmp_path / "run-0")
 
 
+@pytest.mark.long
 def test_a_folder_of_the_users_among_unfinished_runs_is_never_deleted(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("of the day")

@@ -137,6 +137,7 @@ def save_frames(camera: SimulatedCamera, folder: Path) -> list[str]:
     return ["camera-maps", "--dark", str(folder / "0.tif"), "--flat", *flats]
 
 
+@pytest.mark.long
 def test_the_command_writes_maps_that_denoise_takes(
     camera: SimulatedCamera, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,6 +63,7 @@ def test_an_array_written_to_meanwhile_changes_neither_pixels_nor_hash() -> None
     assert not [note for note in before.report["notes"] if "changed" in note]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", [{}, {"tile": 128}])
 def test_a_memmap_written_to_meanwhile_is_named_with_the_hash_of_what_was_read(
     tmp_path: Path, settings: dict[str, int]
@@ -136,6 +137,7 @@ def test_the_command_says_that_its_input_changed(
     assert make_change_note("in.tif") in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_record_describes_the_file_that_was_read_so_that_the_next_call_restores_the_new_one(
     tmp_path: Path,
 ) -> None:
@@ -166,6 +168,7 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -
         open_plan_inputs(plan, stamps)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changes", [False, True])
 def test_pixels_of_a_layer_that_have_changed_are_not_kept_as_those_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: bool

@@ -43,6 +43,7 @@ def run_script(script: str, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.long
 @needs_gnu
 def test_torch_loads_with_a_policy_that_the_program_then_does_not_have() -> None:
     done = run_script(_WATCHED, OMP_DISPLAY_ENV="true")
@@ -50,11 +51,13 @@ def test_torch_loads_with_a_policy_that_the_program_then_does_not_have() -> None
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr  # by the library itself, as it loads
 
 
+@pytest.mark.long
 def test_what_the_user_says_of_apple_graphics_and_of_threads_is_kept() -> None:
     done = run_script(_WATCHED, OMP_WAIT_POLICY="ACTIVE", **{MPS_FALLBACK_VARIABLE: "0"})
     assert done.stdout.splitlines() == ["ACTIVE 0", "True"]
 
 
+@pytest.mark.long
 def test_a_first_call_after_the_main_thread_has_ended_fails_with_a_message() -> None:
     script = """
         import threading
@@ -73,6 +76,7 @@ def test_a_first_call_after_the_main_thread_has_ended_fails_with_a_message() -> 
     assert run_script(script).stdout == "program-ends\n"
 
 
+@pytest.mark.long
 def test_a_torch_without_a_packages_notes_is_found_with_its_version() -> None:
     script = """
         import sys

@@ -48,6 +48,7 @@ def test_the_gain_of_a_camera_is_found(noise_report):
     assert "single pixels are hidden" in noise_report.correlation_sentence
 
 
+@pytest.mark.long
 def test_its_figures_are_those_of_a_run(camera_shot, noise_report):
     result = dip.denoise(camera_shot, preset="fast", max_iterations=2)
     noise = result.report["noise"]
@@ -113,6 +114,7 @@ def test_dark_pixels_separate_offset_and_read_noise(camera_shot):
     assert channel.read_noise == pytest.approx(READ_NOISE, rel=0.2)
 
 
+@pytest.mark.long
 def test_measuring_and_a_run_give_the_same_offset_and_read_noise(camera_shot, noise_report):
     noise = dip.denoise(camera_shot, preset="fast", max_iterations=2).report["noise"]
     (channel,) = noise_report.channels
@@ -142,6 +144,7 @@ def test_an_unreliable_measurement_is_reported():
     assert "cannot tell" in " ".join(flat.sentences)
 
 
+@pytest.mark.long
 def test_channels_are_measured_one_by_one_and_a_constant_one_left_out(camera_shot):
     pair = np.stack([camera_shot, 3 * camera_shot, np.full_like(camera_shot, 7)])
     estimate = dip.measure_noise(pair, axes="CYX")
@@ -155,6 +158,7 @@ def test_saturated_pixels_are_reported(camera_shot):
     assert "saturated" in " ".join(dip.measure_noise(clipped).sentences)
 
 
+@pytest.mark.long
 def test_holes_do_not_count(camera_shot, noise_report):
     holed = camera_shot.astype(np.float32)
     holed[100:140, 50:300] = np.nan

@@ -84,6 +84,7 @@ def test_the_shape_of_a_lopsided_psf_is_kept() -> None:
     assert compute_skewness(report.psf) == pytest.approx(compute_skewness(psf), abs=0.06)
 
 
+@pytest.mark.long
 def test_beads_that_touch_are_saturated_or_at_the_border_are_left_out() -> None:
     psf = make_gaussian((1.5, 1.5))
     image = make_field(psf, peak=400)
@@ -152,6 +153,7 @@ def test_what_cannot_be_measured_is_refused(
     assert caught.value.reason.code == code
 
 
+@pytest.mark.long
 def test_the_command_writes_a_psf_that_deblur_takes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,6 +213,7 @@ def test_a_psf_that_does_not_change_is_said_to_be_enough() -> None:
     assert any("single PSF is enough" in sentence for sentence in report.sentences)
 
 
+@pytest.mark.long
 def test_beads_in_a_part_of_the_field_alone_are_refused() -> None:
     image = make_widening_field()
     image[:, 200:] = 100 + np.random.default_rng(1).normal(0, 3, image[:, 200:].shape)

@@ -139,7 +139,7 @@ def test_further_images_come_along(shot, tmp_path, monkeypatch):
     np.testing.assert_array_equal(tifffile.imread("cells inpainted.tif"), result.image)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("prior", "polls"),
     [("r2r", 29), ("r2r", 12), ("blind-spot", 27), ("random-input", 27)],
@@ -173,6 +173,7 @@ def test_an_image_that_was_kept_by_hand_comes_back(prior, polls):
     assert "ended by hand" in write_methods_section(kept.report)
 
 
+@pytest.mark.long
 def test_the_script_says_where_a_kept_image_comes_back_only_roughly():
     recipe = dip.make_recipe("denoise", preset="fast", max_iterations=20, restarts=2)
     kept = dip.restore(draw_scene(), recipe, keep_after=25)  # in the second fit
@@ -190,6 +191,7 @@ def test_keeping_after_no_number_of_iterations_is_refused(wrong):
         dip.restore(draw_scene(), dip.make_recipe("denoise"), keep_after=wrong)
 
 
+@pytest.mark.long
 def test_what_the_scale_of_a_stack_decided_is_written_down():
     stack = np.stack([draw_scene(seed=n) for n in range(4)])
     header = ImageHeader(

@@ -282,6 +282,7 @@ def test_a_result_is_called_as_its_input(name, result):
     assert make_result_name(Path(name)) == result
 
 
+@pytest.mark.long
 def test_a_batch_that_is_ended_in_the_middle_of_a_file_resumes_to_the_same_bytes(
     finished_batch, tmp_path
 ):

@@ -66,6 +66,7 @@ def make_outputs(task: BlindDeblur, measurement: Tensor) -> dict[str, Tensor]:
     return operator.get_learned_parameters()  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sigma", [1.2, 2.5])
 def test_the_width_of_a_gaussian_is_read_from_the_spectrum(sigma: float) -> None:
     measurement = blur_photograph(GaussianKernel(SIZES, sigma)())
@@ -83,12 +84,14 @@ def test_a_line_is_found_with_length_and_direction() -> None:
     assert float(learned["angle"]) == pytest.approx(0.6, abs=0.12)
 
 
+@pytest.mark.long
 def test_a_disc_is_found_with_its_radius() -> None:
     measurement = blur_photograph(DefocusKernel(SIZES, 4.0)())
     learned = make_outputs(BlindDeblur(blur="defocus", psf_size=21), measurement)
     assert float(learned["radius"]) == pytest.approx(4, abs=0.5)
 
 
+@pytest.mark.long
 def test_a_point_is_no_favourite() -> None:
     measurement = blur_photograph(GaussianKernel(SIZES, 2.0)())
     candidates = [lambda width=width: GaussianKernel(SIZES, width) for width in (0.4, 2.0)]
@@ -96,6 +99,7 @@ def test_a_point_is_no_favourite() -> None:
     assert float(blur.get_kernel_parameters()["sigmas"][0]) > 1.5  # type: ignore[operator]
 
 
+@pytest.mark.long
 def test_brightness_and_offset_do_not_change_the_width() -> None:
     measurement = blur_photograph(GaussianKernel(SIZES, 1.5)())
     candidates = [lambda: GaussianKernel(SIZES, 1.3)]
@@ -119,7 +123,7 @@ def test_a_free_kernel_begins_where_the_edges_say() -> None:
     torch.testing.assert_close(learned["psf"], guess, atol=0.02, rtol=0)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kernel", "parameter"),
     [
@@ -149,6 +153,7 @@ def test_a_kernel_may_be_as_large_as_the_image(blur: str) -> None:
     assert dip.blind_deblur(image, psf_size=31, **settings).image.shape == (32, 32)
 
 
+@pytest.mark.long
 def test_a_free_kernel_learns_and_a_known_kind_stays() -> None:
     measurement = blur_photograph(GaussianKernel((7, 7), 1.0)(), side=48)
     free, kind = (
@@ -180,7 +185,7 @@ def test_the_object_is_larger_than_the_frame_and_cut_to_it() -> None:
     assert problem.terms[0].operator(whole.mean).shape == measurement.shape
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize(("width", "side"), [(7, 7), (8, 9)])
 def test_an_even_width_counts_as_the_next_odd_one(width: int, side: int) -> None:
     measurement = blur_photograph(GaussianKernel((7, 7), 1.0)(), side=48)
@@ -194,7 +199,7 @@ def restore_small(**settings: Any) -> dip.Restoration:
     return dip.blind_deblur(image, psf_size=7, **{**common, **settings})
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("blur", ["gaussian", "motion", "defocus", "free"])
 def test_image_and_psf_come_back(blur: str) -> None:
     answer = restore_small(blur=blur)
@@ -218,6 +223,7 @@ def test_restarts_give_one_psf_and_separate_channels_one_each() -> None:
     assert both.learned_parameters["psf"].shape == (2, 7, 7)
 
 
+@pytest.mark.long
 def test_the_command_saves_the_psf(tmp_path: Path) -> None:
     image = 255 * blur_photograph(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
     tifffile.imwrite(tmp_path / "in.tif", image)

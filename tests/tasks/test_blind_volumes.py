@@ -43,6 +43,7 @@ def make_stack(
     return (rng.poisson(light + 1) + rng.normal(0, 1, SHAPE)).astype(np.float32)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("lateral", "axial", "distance", "is_hollow"),
     [(1.3, 2.4, 1.0, True), (1.6, 1.4, 2.0, True), (1.5, 2.4, 1.0, False)],
@@ -56,6 +57,7 @@ def test_both_widths_are_found_within_15_percent(
     assert widths == pytest.approx((axial, lateral), rel=0.15)
 
 
+@pytest.mark.long
 def test_brightness_and_offset_do_not_change_the_widths() -> None:
     stack = torch.from_numpy(make_stack(1.4, 2.2))[None, None]
     noise = torch.tensor([30.0])
@@ -82,6 +84,7 @@ def test_a_run_from_the_command_line_says_both_widths(
         assert file.imagej_metadata["spacing"] == pytest.approx(0.2)
 
 
+@pytest.mark.long
 def test_the_report_has_the_widths_along_each_axis() -> None:
     result = dip.blind_deblur(make_stack(1.3, 2.4), **SETTINGS)
     axial, *lateral = result.learned_parameters["sigmas"]

@@ -188,6 +188,7 @@ def test_every_source_of_the_psf_gives_an_image_of_the_images_size(settings, psf
     assert float(result.image.mean()) == pytest.approx(float(image.mean()), rel=0.05)
 
 
+@pytest.mark.long
 def test_a_fit_comes_nearer_to_the_truth_than_the_blurred_image() -> None:
     truth = load_sharp()
     noise = np.random.default_rng(0).normal(0, 1, truth.shape)

@@ -107,7 +107,7 @@ def test_the_psf_says_whether_a_stack_is_a_volume(axes, shape, psf, settings, gr
     assert make_plan(shape, axes, psf, **settings).layout.grid_axes == grid
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("border", ["open", "circular"])
 @pytest.mark.parametrize("sigmas", [SIGMAS, (0.0, 1.2, 1.2)])
 def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None:
@@ -128,6 +128,7 @@ def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None
     )  # first, best, and the one before it
 
 
+@pytest.mark.long
 def test_an_even_volume_stays_even_however_far_the_psf_reaches() -> None:
     fit_input = make_scene(sample_gaussian_psf((2.0, 2.0, 2.0)))
     task = Deblur(gaussian_sigma=2.0, gaussian_sigma_z=2.0)
@@ -138,6 +139,7 @@ def test_an_even_volume_stays_even_however_far_the_psf_reaches() -> None:
     torch.testing.assert_close(predicted, torch.full_like(predicted, 3.0))
 
 
+@pytest.mark.long
 def test_a_stack_comes_nearer_to_the_truth_than_it_was() -> None:
     truth = draw_blobs()
     noise = np.random.default_rng(1).normal(0, 2, truth.shape)
@@ -149,7 +151,7 @@ def test_a_stack_comes_nearer_to_the_truth_than_it_was() -> None:
     assert ours < 0.8 * before
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("axes", ["ZYX", "TYX"])
 def test_each_plane_is_deblurred_with_a_plane_of_psf(axes) -> None:
     truth = draw_cells(2, 32)
@@ -164,6 +166,7 @@ def test_each_plane_is_deblurred_with_a_plane_of_psf(axes) -> None:
     assert (result.image != blurred).any((1, 2)).all()
 
 
+@pytest.mark.long
 def test_an_even_psf_as_large_as_the_image_is_taken_and_reported() -> None:
     psf = np.pad(sample_gaussian_psf((1.0, 1.0, 1.0)).numpy(), ((0, 0), (7, 8), (7, 8)))[:8]
     result = dip.deblur(draw_cells(), psf, max_iterations=2, **FAST)
@@ -171,7 +174,7 @@ def test_an_even_psf_as_large_as_the_image_is_taken_and_reported() -> None:
     assert "8 pixels wide along Z, an even number" in " ".join(result.report["notes"])
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["widefield", "confocal"])
 def test_a_psf_is_computed_with_the_distance_of_planes(model) -> None:
     settings = {**WIDEFIELD, "model": model, "z_step": 600.0, "max_iterations": 2}
@@ -183,6 +186,7 @@ def test_a_psf_is_computed_with_the_distance_of_planes(model) -> None:
     assert float(result.image.mean()) == pytest.approx(float(draw_cells().mean()), rel=0.15)
 
 
+@pytest.mark.long
 def test_the_command_takes_the_distance_of_planes_from_the_file(tmp_path: Path, capsys) -> None:
     image, output = tmp_path / "in.tif", tmp_path / "out.tif"
     metadata = {"axes": "ZYX", "spacing": 0.6, "unit": "um"}
@@ -226,6 +230,7 @@ def compute_error(image: torch.Tensor, truth: torch.Tensor) -> float:
     return float((image - truth).square().mean().sqrt())
 
 
+@pytest.mark.long
 def test_a_volume_is_first_deconvolved_with_few_bends_and_the_fit_drawn_there() -> None:
     task, setup, truth = make_blurred_blobs(0.1)
     fit_input, prior, problem = setup.fit_input, setup.prior, setup.problem
@@ -244,6 +249,7 @@ def test_a_volume_is_first_deconvolved_with_few_bends_and_the_fit_drawn_there() 
     assert float(pull(smooth.estimate)) == 0 < float(pull(guess.candidates[0]))
 
 
+@pytest.mark.long
 def test_with_a_psf_that_is_off_by_more_than_the_noise_the_fit_begins_there() -> None:
     task, setup, _ = make_blurred_blobs(0.005, wrong=0.6)
     smooth, prior = make_guess(task, setup.fit_input).deconvolution, setup.prior
@@ -254,6 +260,7 @@ def test_with_a_psf_that_is_off_by_more_than_the_noise_the_fit_begins_there() ->
     assert prior.baseline is not None and torch.equal(prior.baseline, smooth.estimate)
 
 
+@pytest.mark.long
 def test_a_network_without_finest_layers_corrects_the_deconvolution_at_half_size() -> None:
     task, setup, _ = make_blurred_blobs(0.1)
     fit_input = replace(setup.fit_input, widths=(0, 4, 8))
@@ -277,6 +284,7 @@ def test_a_large_volume_is_planned_with_five_minutes_and_four_gigabytes() -> Non
     assert alone.fit_config.iterations > plan.fit_config.iterations
 
 
+@pytest.mark.long
 def test_a_network_that_is_far_off_spoils_nothing_and_a_good_one_is_taken() -> None:
     task, setup, truth = make_blurred_blobs(0.1)
     smooth, problem = make_guess(task, setup.fit_input).deconvolution, setup.problem
@@ -290,6 +298,7 @@ def test_a_network_that_is_far_off_spoils_nothing_and_a_good_one_is_taken() -> N
     )
 
 
+@pytest.mark.long
 def test_validation_pixels_of_a_volume_never_enter_the_loss_but_the_evidence() -> None:
     task, setup, _ = make_blurred_blobs(0.1)
     fit_input = setup.fit_input

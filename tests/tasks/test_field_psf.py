@@ -89,7 +89,8 @@ def test_a_tile_has_the_coefficients_of_its_place() -> None:
     torch.testing.assert_close(maps[1], maps[0][:, 10:26, 20:40])
 
 
-@pytest.mark.parametrize("stacked", ["planes", "volume"])
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("stacked", ["volume", "planes"])
 def test_a_stack_has_psfs_of_planes_or_of_stacks(stacked: str) -> None:
     psfs = make_psfs(2, 9)
     if stacked == "volume":
@@ -103,6 +104,7 @@ def test_a_stack_has_psfs_of_planes_or_of_stacks(stacked: str) -> None:
     assert ("psf-plane" in codes) is (stacked == "planes")
 
 
+@pytest.mark.long
 def test_the_finer_grid_takes_psfs_of_the_field() -> None:
     image, _ = blur_scene()
     result = dip.deblur(image[:32, :40], make_psfs(), factor=2, max_iterations=2, **SETTINGS)
@@ -135,6 +137,7 @@ def make_plan(image: np.ndarray, psfs: np.ndarray, **settings: Any) -> Plan:
     return plan
 
 
+@pytest.mark.long
 def test_a_crop_preview_has_the_psfs_of_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     image, _ = blur_scene()
     psfs = make_psfs()
@@ -152,6 +155,7 @@ def write_psfs(path: Path, psfs: np.ndarray) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_run_in_tiles_reads_psfs_from_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,7 @@ def test_noise_below_the_background_is_not_cut_off():
     assert cut_off > 1.2
 
 
+@pytest.mark.long
 def test_the_result_has_a_finer_grid_the_same_light_and_narrower_lines():
     image, truth = make_lines()
     result = dip.deblur(image, gaussian_sigma=1.03, factor=2, background=3.0, **FAST)
@@ -129,6 +130,7 @@ def test_the_result_has_a_finer_grid_the_same_light_and_narrower_lines():
     )
 
 
+@pytest.mark.long
 def test_the_file_of_a_finer_result_has_smaller_pixels(tmp_path: Path):
     image, _ = make_lines()
     source, target = tmp_path / "lines.tif", tmp_path / "fine.tif"

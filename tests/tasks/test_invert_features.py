@@ -46,6 +46,7 @@ def inversions(network):
     return {prior: invert_with(prior) for prior in ("random-input", "total-variation", "none")}
 
 
+@pytest.mark.long
 def test_the_image_comes_back_from_its_activations_in_its_own_units(inversions):
     image = coins()
     image_back = inversions["random-input"].image

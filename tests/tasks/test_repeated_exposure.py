@@ -44,7 +44,7 @@ def refusal_of(image: np.ndarray, second: np.ndarray) -> str:
     return caught.value.reason.code
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize(("prior", "iterations"), [("blind-spot", 60), ("random-input", 250)])
 def test_two_shots_give_a_better_image_than_either_and_than_their_mean(
     prior: str, iterations: int

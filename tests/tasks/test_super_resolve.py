@@ -188,6 +188,7 @@ def test_what_was_measured_without_noise_is_explained_in_the_end() -> None:
     assert float(residual.std()) < 0.1 * float(fit_input.measurement.std())
 
 
+@pytest.mark.long
 def test_what_is_learned_on_the_coarser_scale_beats_what_it_begins_with() -> None:
     truth = data.camera()[60:188, 130:258].astype(np.float32)
     coarse = bin_pixels(truth, (2, 2))

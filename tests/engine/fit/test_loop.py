@@ -109,7 +109,7 @@ def measure_error(estimate: Estimate, truth: torch.Tensor) -> float:
     return float(((estimate.mean - truth) ** 2).mean().sqrt())
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.long
 @pytest.mark.parametrize("grid", [(32, 32), (33, 30), (12, 14, 16)])
 @pytest.mark.parametrize("kind", ["blind-spot", "random-input"])
 def test_a_noisy_disc_gets_clearer(grid: tuple[int, ...], kind: str) -> None:
@@ -123,6 +123,7 @@ def test_a_noisy_disc_gets_clearer(grid: tuple[int, ...], kind: str) -> None:
     assert result.history[-1].iteration == result.iterations
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["blind-spot", "random-input"])
 def test_the_same_seed_gives_the_same_bytes(kind: str) -> None:
     images = []
@@ -136,6 +137,7 @@ def test_the_same_seed_gives_the_same_bytes(kind: str) -> None:
     assert torch.equal(*images)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["blind-spot", "random-input"])
 def test_a_resumed_fit_ends_with_the_same_bytes(kind: str) -> None:
     schedule = make_single_phase_schedule(60, 0.01, validation_interval=10)
@@ -326,6 +328,7 @@ def test_a_preview_changes_no_pixel() -> None:
     assert torch.equal(*answers)
 
 
+@pytest.mark.long
 def test_a_preview_right_after_validation_takes_no_further_inference() -> None:
     looks = []
     for due in (lambda _: False, lambda at_hand: at_hand, lambda _: True):
@@ -361,6 +364,7 @@ def diverging_penalty(at: int, times: int) -> Callable[[torch.Tensor], torch.Ten
     return penalty
 
 
+@pytest.mark.long
 def test_a_divergence_restores_weights_and_lowers_the_learning_rate() -> None:
     problem, prior, truth = make_problem((32, 32))
     problem = Problem(
@@ -376,6 +380,7 @@ def test_a_divergence_restores_weights_and_lowers_the_learning_rate() -> None:
     assert measure_error(result.estimate, truth) < 0.7 * SIGMA
 
 
+@pytest.mark.long
 def test_a_fit_that_keeps_breaking_down_ends_with_its_best() -> None:
     problem, prior, truth = make_problem((32, 32))
     problem = Problem(
@@ -412,6 +417,7 @@ def test_validation_pixels_do_not_enter_the_loss_of_a_random_input() -> None:
     assert torch.equal(*answers)
 
 
+@pytest.mark.long
 def test_total_variation_smooths() -> None:
     rough = []
     for weight in (0.0, 20.0):
@@ -478,12 +484,14 @@ def find_selected_iteration(losses: list[float], *, reveals: bool) -> int:
     return result.best_iteration
 
 
+@pytest.mark.long
 def test_losses_that_hardly_differ_count_as_equal_where_the_final_inference_sees_all() -> None:
     losses = [5.0, 4.0, 4.05, 4.09, 4.4]  # a tenth of what was gained is 0.1
     assert find_selected_iteration(losses, reveals=False) == 20
     assert find_selected_iteration(losses, reveals=True) == 40
 
 
+@pytest.mark.long
 def test_a_slow_rise_of_the_loss_is_no_fluctuation_however_bad_the_start_was() -> None:
     # a tenth of what was gained is 0.6, and two reports in a row differ by 0.02
     losses = [10.0, 4.1, 4.08, 4.06, 4.04, 4.02, 4.0, 4.015, 4.03, 4.045, 4.06, 4.075, 4.09]

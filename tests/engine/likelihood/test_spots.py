@@ -136,6 +136,7 @@ def spotted():
     return image.astype(np.float32)
 
 
+@pytest.mark.long
 def test_single_pixels_of_twelve_sigmas_survive_a_whole_run(spotted):
     result = dip.denoise(spotted, preset="instant", prior="r2r")
     heights = result.image[20:80:20, 20:80:20] - 100
@@ -147,6 +148,7 @@ def test_single_pixels_of_twelve_sigmas_survive_a_whole_run(spotted):
     )
 
 
+@pytest.mark.long
 def test_the_card_of_a_doubtful_result_names_no_weakest_spot(spotted):
     report = dip.denoise(spotted, preset="instant", gain=0, read_noise=25).report
     assert report["fit"]["min_spot_snr"]

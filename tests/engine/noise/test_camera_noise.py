@@ -91,6 +91,7 @@ def test_filtering_takes_blotches_and_keeps_borders_and_the_mean() -> None:
     assert 0.3 * measure_error(filtered.mean) < variance < 4 * measure_error(filtered.mean)
 
 
+@pytest.mark.long
 def test_a_better_image_as_guide_makes_the_result_better() -> None:
     shot = take_camera_shot()
     alone, guided = (

@@ -45,7 +45,7 @@ def test_noise_along_the_scan_line_asks_for_blocks_along_it(name: str) -> None:
     assert width in (3, 5, 7)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("name", IMAGES)
 def test_isotropic_noise_asks_for_square_blocks(name: str) -> None:
     block = measure_blind_spot(add_noise(name, (0.75, 0.75), 20))
@@ -53,7 +53,7 @@ def test_isotropic_noise_asks_for_square_blocks(name: str) -> None:
     assert max(block) <= 7
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["camera", "cell", "moon"])
 def test_what_the_image_itself_repeats_hardly_widens_the_block(name: str) -> None:
     # a lag of 0.4 and next to nothing beyond: 3 x 3, and images add 0.1 to every lag
@@ -106,6 +106,7 @@ def test_an_image_that_is_black_but_for_a_corner_gives_a_positive_floor() -> Non
     assert estimate_noise(torch.from_numpy(shot)[None], 1.0).floor > 0
 
 
+@pytest.mark.long
 def test_the_most_correlated_channel_decides() -> None:
     white, scanned = add_noise("coins", (0, 0), 20), add_noise("coins", (0, 0.7), 20)
     assert measure_blind_spot(white, white, scanned) == measure_blind_spot(scanned)
@@ -124,6 +125,7 @@ def test_slow_structure_is_not_taken_for_correlated_noise() -> None:
     assert measure_blind_spot(torch.from_numpy(shot.astype(np.float64))[None]) == (1, 1)
 
 
+@pytest.mark.long
 def test_pixels_that_were_not_measured_do_not_count_as_flat() -> None:
     image = add_noise("camera", (0, 0), 20)
     mask = torch.ones_like(image, dtype=torch.bool)

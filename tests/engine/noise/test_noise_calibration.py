@@ -67,6 +67,7 @@ def test_structure_of_all_that_is_bright_does_not_raise_the_gain() -> None:
     assert estimate.gain == pytest.approx(3, rel=0.15)
 
 
+@pytest.mark.long
 def test_clipping_at_both_ends_does_not_flatten_the_line() -> None:
     light = 60 * make_scene("camera")
     image = make_noisy(light, 5, 4, 0)

@@ -72,6 +72,7 @@ def test_planes_that_an_imagej_header_leaves_out_are_counted_in_a_note(tmp_path)
     assert list(map(str, header.notes)) == [HALVED.format(header.name)]
 
 
+@pytest.mark.long
 def test_planes_that_are_left_out_are_reported_by_plan_terminal_and_report(tmp_path, capsys):
     path = tmp_path / "a.ome.tif"
     write_with_header(path, halve_counts, ome=True)

@@ -36,6 +36,7 @@ def test_an_oversampled_image_keeps_its_size_and_says_how_it_was_fitted(prior: s
     np.testing.assert_allclose(result.image + result.residual, make_noisy(), atol=1e-2)
 
 
+@pytest.mark.long
 def test_fitting_half_the_pixels_takes_the_noise_away() -> None:
     result = dip.denoise(make_noisy(), **{**QUICK, "max_iterations": 60})
     assert measure_error(result.image) < 0.4 * measure_error(make_noisy())

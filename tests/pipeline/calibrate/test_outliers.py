@@ -57,6 +57,7 @@ def test_three_wild_pixels_in_a_row_cost_the_others_nothing(usual_psnr):
     assert all(result.image[place] == 1e6 for place in places)
 
 
+@pytest.mark.long
 def test_a_wild_pixel_keeps_its_own_type():
     image = NOISY.astype(np.uint16)
     image[PLACE] = 65535
@@ -65,6 +66,7 @@ def test_a_wild_pixel_keeps_its_own_type():
     assert result.image[PLACE] == 65535
 
 
+@pytest.mark.long
 def test_a_wild_pixel_is_filled_in_where_the_result_has_other_pixels():
     result = dip.super_resolve(spoil_pixels(1e6), factor=2, preset="fast", max_iterations=8)
     assert result.image.max() < 1000

@@ -46,6 +46,7 @@ def test_nothing_is_computed_before_it_is_wanted():
         result.compute(scheduler="synchronous")
 
 
+@pytest.mark.long
 def test_blocks_have_the_pixels_of_a_run_in_tiles(image, pixels):
     whole = dip.denoise(image, series_training="independent", **SETTINGS).image
     assert np.abs(pixels - whole).mean() < 0.2  # each block keeps its own mean

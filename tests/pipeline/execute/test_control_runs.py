@@ -40,6 +40,7 @@ def list_codes(result: Restoration) -> list[str]:
     return [note.code for note in read_report_notes(result.report)]
 
 
+@pytest.mark.long
 def test_controls_change_no_pixel_of_the_result() -> None:
     array = make_noisy(SIDE)
     _, plain = run_to_end(plan_for(array), array)
@@ -91,6 +92,7 @@ def end_during_control_runs(control: Control) -> Restoration | None:
         return stop.value
 
 
+@pytest.mark.long
 def test_stop_and_keep_during_a_half_keeps_the_result_and_says_so() -> None:
     result = end_during_control_runs(Control.KEEP)
     assert list_codes(result)[-1] == "controls-ended" and "halves" not in result.report
@@ -112,6 +114,7 @@ def test_an_error_in_a_half_costs_no_result(monkeypatch: pytest.MonkeyPatch) -> 
     )
 
 
+@pytest.mark.long
 def test_two_exposures_are_the_halves() -> None:
     arrays = make_noisy(64), make_noisy(64, seed=1)
     result = dip.denoise(

@@ -47,6 +47,7 @@ def run_preview(plan, region, **data):
     return drain_generator(run_crop_preview(plan, region, small, data), None)
 
 
+@pytest.mark.long
 def test_a_trial_on_all_of_an_image_gives_the_pixels_of_a_run(image):
     pixels = image[:64, :64].copy()
     plan = make_task_plan("denoise", pixels)
@@ -85,6 +86,7 @@ def test_a_mask_is_cut_with_the_image_and_measured_pixels_come_back(image):
     assert (preview.image[~unmasked] != image[region.slices][~unmasked]).any()
 
 
+@pytest.mark.long
 def test_maps_of_the_camera_are_cut_with_the_image_and_mean_what_they_mean_for_the_whole(image):
     ramp = np.tile(np.linspace(0, 40, 128), (128, 1))
     noise = np.ones(image.shape)
@@ -114,6 +116,7 @@ def test_a_region_outside_of_the_image_is_refused_before_work_begins(image):
     assert isinstance(plan_crop_preview(plan, region, detect_machine()), Refusal)
 
 
+@pytest.mark.long
 def test_a_region_is_merged_without_a_seam_and_leaves_the_rest_as_it_was(image):
     plan = make_task_plan("denoise", image, max_iterations=20)
     whole = drain_generator(run(plan, {"image": image}), None).image
@@ -145,6 +148,7 @@ def test_a_region_at_the_border_without_a_result_is_merged_into_the_image(image)
     assert (merged.image[:64] != fine[:64]).mean() > 0.7  # the rest is black
 
 
+@pytest.mark.long
 def test_a_region_of_a_movie_changes_one_frame(image):
     movie = np.stack([image, image[::-1]])
     plan = make_task_plan("denoise", movie)
@@ -154,6 +158,7 @@ def test_a_region_of_a_movie_changes_one_frame(image):
     assert (merged.image[1, :64, :64] != movie[1, :64, :64]).any()
 
 
+@pytest.mark.long
 def test_a_crop_of_an_image_in_tiles_is_fitted_once(image):
     plan = make_task_plan("denoise", np.tile(image, (2, 2)), tile=128)
     assert plan.tiles

@@ -88,6 +88,7 @@ def test_planes_next_to_a_tile_are_looked_at_and_left_to_their_own_tile() -> Non
     assert len({unit.id for unit in plan.units}) == len(plan.units) == 2 * SHAPE[0]
 
 
+@pytest.mark.long
 def test_a_stack_in_tiles_shares_the_calibration_of_the_whole(
     restored_planes: Restoration, restored_volume: Restoration
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_stack_in_tiles_that_was_ended_resumes_to_the_same_bytes(
     assert resumed.report["iterations"] == restored_planes.report["iterations"]
 
 
+@pytest.mark.long
 def test_a_zarr_is_restored_region_by_region_to_the_same_bytes(
     tmp_path: Path, restored_planes: Restoration, monkeypatch
 ) -> None:

@@ -80,6 +80,7 @@ def fail_steps(
     monkeypatch.setattr(Trainer, "advance", step)
 
 
+@pytest.mark.long
 def test_a_run_whose_memory_ran_out_once_gives_the_same_pixels(undisturbed_result, monkeypatch):
     fail_steps(monkeypatch, lambda step: step == 40, RuntimeError("CUDA out of memory"))
     events, result = run_to_end(PLAN, IMAGE)
@@ -89,6 +90,7 @@ def test_a_run_whose_memory_ran_out_once_gives_the_same_pixels(undisturbed_resul
     assert events[-1].fraction == pytest.approx(1.0)
 
 
+@pytest.mark.long
 def test_a_memory_that_stays_full_ends_with_what_there_is(monkeypatch):
     fail_steps(monkeypatch, lambda step: step > 30, MemoryError())
     _, result = run_to_end(PLAN, IMAGE)
@@ -283,6 +285,7 @@ def test_an_image_has_all_its_room_before_it_is_written_into(tmp_path):
     assert status.st_size == 324 and status.st_blocks > 0
 
 
+@pytest.mark.long
 def test_a_run_that_fails_leaves_a_checkpoint(tmp_path, monkeypatch):
     fail_steps(monkeypatch, lambda step: step > 30, ValueError("something else"))
     with pytest.raises(ValueError, match="something else"):

@@ -47,6 +47,7 @@ def test_the_image_gets_nearer_to_the_truth() -> None:
     assert np.sqrt(np.mean((image - make_truth(SIDE)) ** 2)) < 0.75 * before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_mean_and_units_are_kept(prior: str) -> None:
     image = run_plain(prior).image
@@ -82,6 +83,7 @@ def test_strides_and_byte_order_do_not_change_a_pixel() -> None:
         assert again.report["input_sha256"] == run_plain().report["input_sha256"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("factor", [2.0**-40, 2.0**40])
 def test_another_unit_of_intensity_gives_the_same_image(factor: float) -> None:
     unscaled = restore(make_noisy(SIDE).astype(np.float32)).image
@@ -89,6 +91,7 @@ def test_another_unit_of_intensity_gives_the_same_image(factor: float) -> None:
     assert np.array_equal(scaled, unscaled)
 
 
+@pytest.mark.long
 def test_the_result_has_the_input_type_on_request() -> None:
     answer = restore(make_noisy(SIDE), dtype="same")
     assert answer.image.dtype == np.uint16
@@ -135,7 +138,7 @@ def test_repeats_are_averaged_and_their_spread_counts() -> None:
     assert np.mean(both.uncertainty**2) > 0.8 * np.mean(single.uncertainty**2)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 @pytest.mark.parametrize("channels", ["separate", "together"])
 def test_a_blank_channel_does_not_spoil_the_others(dtype: Any, channels: str) -> None:
@@ -246,7 +249,7 @@ def test_keep_during_the_first_of_two_channels_leaves_the_other_as_it_was() -> N
     assert str(answer.stop) == "you stopped it and kept the image"
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.long
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 @pytest.mark.parametrize("late", [0, 3])
 def test_keep_in_a_repeat_does_not_water_down_the_finished_one(prior: str, late: int) -> None:
@@ -270,6 +273,7 @@ def test_discard_returns_nothing() -> None:
     )
 
 
+@pytest.mark.long
 def test_the_time_limit_ends_a_run_with_a_message() -> None:
     plan = plan_for(make_noisy(SIDE), max_iterations=100_000, time_limit=1.0)
     _, answer = run_to_end(plan, make_noisy(SIDE))
@@ -284,6 +288,7 @@ def test_a_time_limit_too_short_for_anything_fails_with_a_message() -> None:
     assert caught.value.reason.code == "time-over"
 
 
+@pytest.mark.long
 def test_previews_have_the_units_of_the_input_and_change_no_pixel() -> None:
     array = np.stack([make_noisy(SIDE), make_noisy(SIDE, 1)])
     events, answer = run_to_end(plan_for(array, "CYX"), array, preview_seconds=0.0)
@@ -297,6 +302,7 @@ def test_previews_have_the_units_of_the_input_and_change_no_pixel() -> None:
     assert np.array_equal(answer.image, quiet.image)
 
 
+@pytest.mark.long
 def test_progress_only_rises() -> None:
     events, _ = run_to_end(
         plan_for(make_noisy(SIDE), restarts=2, max_iterations=50), make_noisy(SIDE)
@@ -320,6 +326,7 @@ def test_a_full_memory_is_reported_in_a_message() -> None:
     assert caught.value.reason.code == "memory-out"
 
 
+@pytest.mark.long
 def test_a_closed_run_puts_the_threads_back() -> None:
     before = torch.get_num_threads()
     loop = run(

@@ -45,6 +45,7 @@ def read_result(folder: Path) -> bytes:
     return (folder / "cells.tif").read_bytes()
 
 
+@pytest.mark.long
 def test_a_file_in_tiles_is_shared_by_workers_that_would_be_idle(unshared_batch, tmp_path):
     pool = InProcessPool(count=3)
     events = list(run_batch(plan_shared_batch(unshared_batch, tmp_path / "out"), pool=pool))
@@ -73,7 +74,7 @@ def test_a_file_is_shared_by_as_many_as_its_tiles_after_the_first_unless_its_tim
     assert [compute_max_shards(plan) for plan in plans] == [5, 1]
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("sent", ["1-0", "1-2"])
 def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
     unshared_batch, tmp_path, monkeypatch, sent
@@ -201,7 +202,7 @@ def is_same_result(before: Path, after: Path) -> bool:
     return read_result(before) == read_result(after) and first == second
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.usefixtures("short_segments")
 @pytest.mark.parametrize("lost", ["", "1-lesson1", "1-2"])
 def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monkeypatch, lost):

@@ -27,7 +27,7 @@ def measure_error(image: np.ndarray) -> np.ndarray:
     return ((image - make_truth(32) - 100) ** 2).mean((1, 2))
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_every_frame_gets_clearer_though_later_ones_take_less_than_a_fifth(prior: str) -> None:
     fit_config = 100 if prior == "blind-spot" else 250
@@ -48,7 +48,7 @@ def test_a_volume_is_restored_whole() -> None:
     assert measure_error(answer.image).mean() < 0.6 * measure_error(stack).mean()
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("axes", ["TYX", "ZYX"])
 def test_the_same_seed_gives_the_same_bytes(axes: str) -> None:
     stack = np.stack([make_noisy(32, seed) for seed in range(4)])
@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_bytes(axes: str) -> None:
     assert first == second
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("after", [40, 70])
 def test_a_movie_resumed_in_any_frame_gives_the_same_bytes(tmp_path: Path, after: int) -> None:
     plan = plan_for(draw_movie(), "TYX", max_iterations=60)

@@ -85,6 +85,7 @@ def measure_seam_energy(image: np.ndarray) -> float:
     )
 
 
+@pytest.mark.long
 def test_an_image_in_tiles_has_no_seams(
     tiled_result: Restoration, whole_result: Restoration
 ) -> None:
@@ -101,7 +102,7 @@ def test_all_tiles_share_one_calibration_which_is_that_of_the_whole(
     assert float(tiled_result.image.mean()) == pytest.approx(make_noisy().mean(), rel=1e-5)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("after", [14, 22])  # within the first tile, and after it
 def test_a_run_in_tiles_that_was_ended_resumes_to_the_same_bytes(
     tmp_path: Path, tiled_result: Restoration, after: int

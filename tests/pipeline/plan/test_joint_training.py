@@ -215,6 +215,7 @@ def test_a_shared_movie_says_how_far_it_is_up_to_the_end() -> None:
     assert "frame 4 of 4" in events[-1].message
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("events", [2, 6])
 def test_a_shared_movie_is_the_same_when_it_was_interrupted(tmp_path: Path, events: int) -> None:
     from napari_dip.pipeline.execute.runner import run
@@ -232,6 +233,7 @@ def test_a_shared_movie_is_the_same_when_it_was_interrupted(tmp_path: Path, even
     np.testing.assert_array_equal(answer.image, restore_movie()[1].image)
 
 
+@pytest.mark.long
 def test_frames_that_are_done_are_kept_though_they_take_no_iterations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +257,7 @@ def test_frames_that_are_done_are_kept_though_they_take_no_iterations(
     assert not any("Learning" in event.message for event in events)
 
 
+@pytest.mark.long
 def test_frames_need_the_network_of_all_and_not_each_other() -> None:
     plan = make_plan()
     image = calibrate_image(plan, {"image": draw_movie()})
@@ -286,6 +289,7 @@ def test_a_person_who_keeps_while_all_is_learned_gets_every_frame() -> None:
     assert (answer.image != draw_movie()).all()
 
 
+@pytest.mark.long
 def test_tiles_use_one_network_and_are_the_same_when_interrupted(tmp_path: Path) -> None:
     image = np.tile(make_noisy(32), (1, 8))
     plan = plan_for(image, series_training="joint", tile=128, max_iterations=2)

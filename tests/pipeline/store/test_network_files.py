@@ -70,6 +70,7 @@ def run_script(files: dict[str, bytes]) -> np.ndarray:
         return torch.jit.load(BytesIO(files["weights.pt"]))(source).numpy()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("task", "image", "settings"),
     [
@@ -104,6 +105,7 @@ def test_a_package_gives_the_pixels_of_the_run_before_refinement(
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("task", "settings"),
     [("denoise", {"prior": "random-input"}), ("deblur", {"gaussian_sigma": 1.0})],
@@ -120,6 +122,7 @@ def test_a_package_of_random_input_says_that_the_run_averages(task, settings, tm
     np.testing.assert_array_equal(run_script(files), np.load(BytesIO(files["test_output.npy"])))
 
 
+@pytest.mark.long
 def test_a_page_says_what_the_network_was_fitted_to_and_what_it_leaves_out(tmp_path):
     tifffile.imwrite(tmp_path / "cells.tif", IMAGE)
     result = dip.denoise(tmp_path / "cells.tif", **FAST, restarts=2)
@@ -170,6 +173,7 @@ def test_bioimageio_core_validates_a_package_offline_and_gives_its_pixels(
     np.testing.assert_array_equal(output.data.values, final_means[-1])
 
 
+@pytest.mark.long
 def test_weights_come_with_a_recipe_that_repeats_the_run(tmp_path):
     result = dip.denoise(IMAGE, **FAST)
     path = result.network.save(tmp_path / "network.safetensors")
@@ -181,6 +185,7 @@ def test_weights_come_with_a_recipe_that_repeats_the_run(tmp_path):
     assert all(torch.equal(weights[name], again.network.weights[name]) for name in weights)
 
 
+@pytest.mark.long
 def test_a_run_that_was_kept_has_a_network(tmp_path):
     run = dip.run("denoise", IMAGE, **FAST)
     for event in run:
@@ -190,6 +195,7 @@ def test_a_run_that_was_kept_has_a_network(tmp_path):
     assert "ended by hand" in read_package(tmp_path / "network.zip")["README.md"].decode()
 
 
+@pytest.mark.long
 def test_a_resumed_run_has_the_network_of_one_without_interruption(tmp_path):
     plan = plan_for(MOVIE, "TYX", **FAST)
     _, whole = run_to_end(plan, MOVIE)
@@ -210,6 +216,7 @@ def test_a_resumed_run_has_the_network_of_one_without_interruption(tmp_path):
     resumed.network.save(tmp_path / "resumed.safetensors")
 
 
+@pytest.mark.long
 def test_the_command_saves_the_network_of_the_python_function(tmp_path):
     tifffile.imwrite(tmp_path / "in.tif", IMAGE)
     options = ["--preset", "fast", "--max-iterations", "20", "--device", "cpu", "--threads", "1"]
@@ -237,6 +244,7 @@ def test_a_network_that_cannot_be_saved_is_refused_before_work(options, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"in.tif"}
 
 
+@pytest.mark.long
 def test_an_image_in_tiles_has_no_network_and_says_so():
     result = dip.denoise(make_noisy(288), **{**FAST, "max_iterations": 2}, tile=128)
     with pytest.raises(dip.RefusedError, match="tiles"):

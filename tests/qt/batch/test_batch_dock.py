@@ -129,6 +129,7 @@ def results(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tif"))}
 
 
+@pytest.mark.long
 def test_files_are_run_and_held_to_the_bytes_of_the_command(bench, scene, tmp_path):
     out = tmp_path / "out"
     bench.ask(scene, out)
@@ -153,6 +154,7 @@ def test_files_are_run_and_held_to_the_bytes_of_the_command(bench, scene, tmp_pa
     assert bench.states == ["restored", "restored", "refused", "restored"]  # as it was said
 
 
+@pytest.mark.long
 def test_a_batch_of_the_command_is_gone_on_with_stopped_and_ended_by_the_command(
     bench, scene, tmp_path
 ):
@@ -201,6 +203,7 @@ def test_a_dock_that_is_closed_amid_a_batch_loses_nothing(bench, scene):
     assert results(out) == results(scene / "whole")
 
 
+@pytest.mark.long
 def test_resume_is_not_offered_for_a_file_whose_pixels_were_refused(bench, scene, tmp_path):
     (tmp_path / "in").mkdir()
     shutil.copy(scene / "in" / "a.tif", tmp_path / "in")

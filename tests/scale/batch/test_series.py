@@ -102,6 +102,7 @@ def read_refusal_code(call, *arguments: object, **options: object) -> str:
     return caught.value.reason.code
 
 
+@pytest.mark.long
 def test_records_and_reports_name_the_network_and_its_digest(finished_series):
     digest = compute_file_sha256(finished_series / "out" / "series.network")
     for name in NAMES:
@@ -163,6 +164,7 @@ def test_a_batch_that_is_ended_anywhere_resumes_to_the_same_bytes(finished_serie
     assert not left_over
 
 
+@pytest.mark.long
 def test_a_batch_goes_on_with_the_network_that_is_there_and_fits_a_lost_one_again(
     finished_series, tmp_path
 ):
@@ -214,6 +216,7 @@ def test_no_file_is_fine_tuned_where_the_probes_show_no_gain(finished_series, ne
     assert not np.array_equal(result.image, image)
 
 
+@pytest.mark.long
 def test_stacks_and_images_in_tiles_are_restored_as_ever(network, tmp_path):
     stack = np.stack([make_noisy(seed) for seed in range(2)])
     recipe = RECIPE.replace_run_settings(stacks="planes")

@@ -64,6 +64,7 @@ def make_task_plan(finished_batch: Path, out: Path, resume: bool = False):
     return plan_batch(RECIPE, finished_batch / "in", out, threads=1, resume=resume)
 
 
+@pytest.mark.long
 def test_a_unit_is_small_and_comes_back_whole(finished_batch, tmp_path):
     plan = make_task_plan(finished_batch, tmp_path / "out")
     unit = make_worker_job(plan, 2, "session", "")
@@ -121,6 +122,7 @@ def test_a_scheduler_that_gives_up_again_and_again_costs_one_file(finished_batch
     assert [ends[name].state for name in GOOD[1:]] == ["restored", "restored"]
 
 
+@pytest.mark.long
 def test_a_lost_scheduler_ends_the_batch_with_what_is_done_and_it_goes_on_without(
     finished_batch, tmp_path
 ):

@@ -261,6 +261,7 @@ def test_a_wrong_layer_is_refused_with_the_nearest_names(tmp_path):
 class TestInSubprocess:
     """Each of these starts a process: few, and of files whose refusal needs no torch."""
 
+    @pytest.mark.long
     def test_an_operator_that_is_not_allowed_is_refused_by_name(self, tmp_path):
         steps_of_small, _ = make_small_program()
         odd = make_step(
@@ -271,6 +272,7 @@ class TestInSubprocess:
         assert isinstance(no, Refusal) and no.code == "network-operator"
         assert "aten.from_file.default" in no.sentence
 
+    @pytest.mark.long
     @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory as Linux has them")
     def test_what_takes_more_memory_than_is_allowed_is_refused(self, tmp_path):
         content = {**make_entries(*make_small_program())}

@@ -81,7 +81,7 @@ def test_no_traces_are_found_where_there_are_none(image: np.ndarray) -> None:
     assert find_traces(split_channels(image).astype(np.float32)) is None
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("truth", "axes"), [(load_grey(), "YX"), (load_colours(), "YXS")], ids=["grey", "RGB"]
 )

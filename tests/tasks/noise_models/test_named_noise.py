@@ -102,6 +102,7 @@ def test_pixels_drawn_anew_keep_the_variance_of_the_noise() -> None:
     np.testing.assert_array_equal(drawn[mask], noise[mask])
 
 
+@pytest.mark.long
 def test_impulses_are_counted_in_the_report_and_filled_in_from_around() -> None:
     truth = load_moon()
     measured, hit = add_impulses(truth, 0.1)
@@ -115,6 +116,7 @@ def test_impulses_are_counted_in_the_report_and_filled_in_from_around() -> None:
     assert result.report["noise"]["intercept"][0] < 2 * 25  # that of the noise beside them
 
 
+@pytest.mark.long
 def test_without_impulses_the_image_is_restored_as_ever() -> None:
     measured = add_noise(load_moon())
     result = dip.denoise(measured, noise="salt-and-pepper", **QUICK)
@@ -124,6 +126,7 @@ def test_without_impulses_the_image_is_restored_as_ever() -> None:
     np.testing.assert_array_equal(result.image, plain.image)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_other_priors_do_not_learn_impulses_either(prior: str) -> None:
     truth = load_moon()
@@ -134,6 +137,7 @@ def test_other_priors_do_not_learn_impulses_either(prior: str) -> None:
     assert result.report["prior"]["chosen"] == prior
 
 
+@pytest.mark.long
 def test_frames_with_impulses_are_restored_one_by_one() -> None:
     movie = np.stack([add_impulses(load_moon()[:48, :48], 0.05, seed)[0] for seed in (1, 2)])
     settings = {**QUICK, "noise": "salt-and-pepper", "max_iterations": 4}
@@ -205,6 +209,7 @@ def test_lines_that_are_partly_unknown_are_found_as_well() -> None:
     assert np.std(estimate.offsets - offsets) < 4.5
 
 
+@pytest.mark.long
 def test_stripes_are_taken_out_and_their_offsets_handed_over() -> None:
     truth = load_moon()
     measured, offsets = add_stripes(truth, 12)
@@ -248,6 +253,7 @@ def test_the_strength_of_speckle_is_measured(looks: float) -> None:
     assert result.report["noise"]["relative"][0] == pytest.approx(looks**-0.5, rel=0.15)
 
 
+@pytest.mark.long
 def test_speckle_is_taken_away_without_shifting_the_mean() -> None:
     truth = data.camera()[96 : 96 + SIDE, 160 : 160 + SIDE].astype(np.float64)
     measured = add_speckle(truth, 4)

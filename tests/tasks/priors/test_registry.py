@@ -40,6 +40,7 @@ def test_no_task_names_a_row():
     assert strangers == {NOISE_MODELS}
 
 
+@pytest.mark.long
 def test_the_name_of_a_prior_stands_in_the_table_alone():
     holders = {
         (place, node.value)
