@@ -63,6 +63,7 @@ def test_a_dock_that_is_closed_amid_a_run_leaves_its_best_image_and_says_so(
     assert not find_own_listeners(viewer.layers.events.inserted)
 
 
+@pytest.mark.long
 def test_closing_the_viewer_after_a_dock_that_still_ends_its_run_stops_it(short_steps):
     viewer = short_steps.viewer
     viewer.window.remove_dock_widget(short_steps.dock)
@@ -71,6 +72,7 @@ def test_closing_the_viewer_after_a_dock_that_still_ends_its_run_stops_it(short_
     wait_until_idle(short_steps.qtbot)
 
 
+@pytest.mark.long
 def test_a_closed_dock_no_longer_listens_to_the_viewer(driver, noisy):
     viewer = driver.viewer
     assert find_own_listeners(viewer.layers.events.inserted)
@@ -95,6 +97,7 @@ def test_hiding_the_dock_does_not_stop_the_run(long_run):
     long_run.wait_for_fit(points + 1)
 
 
+@pytest.mark.long
 def test_floating_the_dock_does_not_stop_the_run(long_run):
     long_run.run()
     long_run.wait_for_fit()
@@ -107,6 +110,7 @@ def test_floating_the_dock_does_not_stop_the_run(long_run):
     assert long_run.dock.is_busy
 
 
+@pytest.mark.long
 def test_closing_the_viewer_stops_the_run(short_steps):
     assert QThreadPool.globalInstance().activeThreadCount() == 1
     short_steps.viewer.close()
@@ -115,6 +119,7 @@ def test_closing_the_viewer_stops_the_run(short_steps):
     assert QThreadPool.globalInstance().activeThreadCount() == 0
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("floating", [False, True])
 def test_a_removed_layer_is_freed_in_the_context_that_it_was_drawn_in(driver, noisy, floating):
     viewer = driver.viewer
@@ -145,7 +150,7 @@ assert dock.is_busy
 """
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize(
     "end",
     [

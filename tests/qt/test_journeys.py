@@ -134,6 +134,7 @@ def test_a_sample_is_denoised_stopped_and_kept_and_its_script_gives_the_same_pix
     np.testing.assert_array_equal(pixels, result.data)
 
 
+@pytest.mark.long
 def test_a_mask_is_painted_with_the_mouse_filled_scrubbed_and_another_image_kept(user):
     user.open_sample("scratched", side=48)
     viewer = user.viewer
@@ -167,6 +168,7 @@ def test_a_mask_is_painted_with_the_mouse_filled_scrubbed_and_another_image_kept
     assert kept.metadata[METADATA_KEY]["inputs"]["mask"]["layer"] == "my mask"
 
 
+@pytest.mark.long
 def test_of_two_channels_the_clean_one_guides_the_weak_one(user):
     user.open_sample("weak_channel", side=40)
     viewer = user.viewer
@@ -183,6 +185,7 @@ def test_of_two_channels_the_clean_one_guides_the_weak_one(user):
     assert np.abs(np.diff(result.data)).mean() < np.abs(np.diff(weak.data.astype(float))).mean()
 
 
+@pytest.mark.long
 def test_a_preset_that_was_saved_is_there_when_napari_is_started_again(user, make_napari_viewer):
     from napari import settings
 
@@ -224,6 +227,7 @@ def test_the_window_stays_as_high_as_it_was_with_all_docks_of_the_menu_open(user
     user.wait_until(lambda: not QThreadPool.globalInstance().activeThreadCount())
 
 
+@pytest.mark.long
 def test_a_dock_that_was_moved_away_from_its_tab_stays_there(user):
     window = user.viewer.window._qt_window
     window.resize(1280, 720)
@@ -236,6 +240,7 @@ def test_a_dock_that_was_moved_away_from_its_tab_stays_there(user):
     assert not window.tabifiedDockWidgets(first) and not dock.parentWidget().isFloating()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)  # four runs
 def test_the_page_of_comparison_counts_the_clicks_of_four_journeys(user, tmp_path, monkeypatch):
     user.open_sample("blurred", side=32)  # with its PSF

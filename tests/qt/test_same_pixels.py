@@ -116,7 +116,7 @@ def keep_by_answer(image, recipe, iteration):
     )
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("prior", ["r2r", "blind-spot", "random-input"])
 def test_stop_and_keep_gives_the_same_bytes_from_dock_loop_and_answer(
     driver, noisy, tmp_path, monkeypatch, prior
@@ -152,6 +152,7 @@ def test_one_recipe_gives_the_same_bytes_through_every_door_twice(driver, shot, 
     assert len(set(digests.values())) == 1, digests
 
 
+@pytest.mark.long
 def test_another_seed_gives_other_bytes(driver, shot, recipe):
     """Or the test above could not fail."""
     same = dip.restore(shot, recipe)

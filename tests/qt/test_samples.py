@@ -47,6 +47,7 @@ def test_coarse_pixels_cover_the_ground_of_the_fine_ones():
         np.testing.assert_allclose(fine.data_to_world(finer), coarse.data_to_world(corner))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.gl
 @pytest.mark.parametrize(
     ("task", "sample"), TASKS, ids=lambda value: getattr(value, "__name__", value)

@@ -115,6 +115,7 @@ def test_impedance_is_drawn_while_it_runs_and_its_report_saved_and_opened(
     assert [float(row["noise"]) for row in rows] == result.losses["noise"].tolist()
 
 
+@pytest.mark.long
 @pytest.mark.gl
 def test_a_spectrum_that_is_stopped_keeps_the_best_image_so_far_and_shows_how_it_came(bench):
     dock, viewer = bench.dock, bench.viewer
@@ -139,6 +140,7 @@ def test_a_spectrum_that_is_stopped_keeps_the_best_image_so_far_and_shows_how_it
     assert layer.translate.tolist() == [0, *middle]
 
 
+@pytest.mark.long
 @pytest.mark.gl
 def test_the_network_that_suits_an_image_is_kept_as_a_preset_for_denoising(bench, monkeypatch):
     dock = bench.dock

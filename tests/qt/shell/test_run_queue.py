@@ -68,6 +68,7 @@ def open_second_dock(driver, noisy):
     return dock
 
 
+@pytest.mark.long
 @pytest.mark.gl
 def test_a_second_run_waits_in_sight_and_begins_by_itself_when_the_first_is_discarded(
     long_run, noisy
@@ -87,6 +88,7 @@ def test_a_second_run_waits_in_sight_and_begins_by_itself_when_the_first_is_disc
     assert long_run.names == ["cells", "other", "other denoised"]
 
 
+@pytest.mark.long
 @pytest.mark.gl
 def test_a_run_that_waits_can_be_discarded_and_leaves_the_first_alone(long_run, noisy):
     second = open_second_dock(long_run, noisy)

@@ -18,6 +18,7 @@ def choose_layers(driver, **layers):
     driver.dock.extra_inputs.choose({name: name for name in layers})
 
 
+@pytest.mark.long
 def test_no_map_is_taken_unless_one_is_chosen(driver):
     driver.viewer.add_image(np.ones((64, 64)), name="noise")
     combos = driver.dock.extra_inputs.combos
@@ -35,18 +36,21 @@ def test_maps_from_layers_are_used_and_the_layer_says_so(driver):
     assert any("noise map of the camera" in note for note in report["notes"])
 
 
+@pytest.mark.long
 def test_a_gain_map_alone_is_refused_before_anything_runs(driver):
     choose_layers(driver, gain_map=np.ones((64, 64)))
     assert not driver.dock.run_bar.run_button.isEnabled()
     assert "offset map" in driver.dock.plan_label.text()
 
 
+@pytest.mark.long
 def test_a_map_of_another_size_is_refused_before_anything_runs(driver):
     choose_layers(driver, noise_map=np.ones((60, 64)))
     assert not driver.dock.run_bar.run_button.isEnabled()
     assert "60 × 64" in driver.dock.plan_label.text()
 
 
+@pytest.mark.long
 def test_maps_wait_in_a_fold_of_their_own(driver):
     dock = driver.dock
     combos = dock.extra_inputs.combos

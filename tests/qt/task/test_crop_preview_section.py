@@ -38,6 +38,7 @@ def draw_rectangle(driver, first_row, first_column, last_row, last_column):
     driver.viewer.layers.selection.active = driver.viewer.layers["cells"]
 
 
+@pytest.mark.long
 def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large_image):
     trying = large_image.dock.crop_preview
     draw_rectangle(large_image, 40, 16, 104, 112)
@@ -68,6 +69,7 @@ def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large_i
     assert provenance["report"]["noise"] == metadata["report"]["noise"]
 
 
+@pytest.mark.long
 def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large_image):
     trying, viewer = large_image.dock.crop_preview, large_image.viewer
     viewer.add_image(np.zeros((8, 8)), name="aside")
@@ -104,6 +106,7 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large_i
     assert viewer.layers["cells denoised"].metadata[METADATA_KEY]["recipe"]["preset"] == "fast"
 
 
+@pytest.mark.long
 def test_apply_to_all_shows_the_whole_image_as_before_the_grid(large_image):
     viewer, trying = large_image.viewer, large_image.dock.crop_preview
     viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
@@ -122,6 +125,7 @@ def test_apply_to_all_shows_the_whole_image_as_before_the_grid(large_image):
     assert viewer.scene.camera.zoom == pytest.approx(view[1])
 
 
+@pytest.mark.long
 def test_discarding_a_comparison_runs_no_further_preset(large_image):
     large_image.set(prior="random-input", max_iterations="100000")
     large_image.press(large_image.dock.crop_preview.compare_button)
@@ -166,6 +170,7 @@ def test_an_empty_drawing_is_reported_in_a_message(large_image):
     assert "Draw a rectangle in 'empty' first" in large_image.dock.crop_preview.message_label.text()
 
 
+@pytest.mark.long
 def test_a_preview_follows_the_view_and_takes_the_place_of_the_last_one(large_image):
     viewer, trying = large_image.viewer, large_image.dock.crop_preview
     large_image.set(max_iterations="1")
@@ -192,6 +197,7 @@ def test_a_preview_follows_the_view_and_takes_the_place_of_the_last_one(large_im
     assert not box.isChecked()
 
 
+@pytest.mark.long
 def test_a_region_is_merged_into_the_latest_result_and_can_be_undone(large_image):
     trying, viewer = large_image.dock.crop_preview, large_image.viewer
     large_image.run()

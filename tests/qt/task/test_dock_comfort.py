@@ -39,6 +39,7 @@ def test_an_image_file_dropped_on_the_dock_is_opened_and_chosen(driver, noisy, t
     assert "64 × 40 pixels" in driver.dock.plan_label.text()
 
 
+@pytest.mark.long
 def test_a_file_that_cannot_be_opened_is_named_in_a_message(driver, tmp_path):
     (tmp_path / "notes.xyz").write_text("no image")
     mime = QMimeData()
@@ -60,6 +61,7 @@ def test_a_layer_dropped_from_the_list_is_chosen(driver, noisy):
     assert driver.dock.image_chooser.get_layer().name == "other"
 
 
+@pytest.mark.long
 def test_one_click_runs_on_all_selected_images_and_chooses_none_of_them(driver, noisy):
     layers, button = driver.viewer.layers, driver.dock.run_bar.selected_button
     driver.viewer.window._qt_window.show()
@@ -80,6 +82,7 @@ def test_one_click_runs_on_all_selected_images_and_chooses_none_of_them(driver, 
     assert driver.dock.image_chooser.get_layer() is chosen
 
 
+@pytest.mark.long
 def test_remove_previews_deletes_all_previews_on_a_crop_and_nothing_else(driver, noisy):
     trying = driver.dock.crop_preview
     driver.set(max_iterations="2")
@@ -95,6 +98,7 @@ def test_remove_previews_deletes_all_previews_on_a_crop_and_nothing_else(driver,
     driver.dock.result_view.extra_layer_chooser.boxes["residual"].setChecked(False)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("task", TASKS)
 def test_each_dock_opens_its_own_page_of_help(driver, task):
     dock = make_dock_class(task)(driver.viewer)
@@ -108,6 +112,7 @@ def test_each_dock_opens_its_own_page_of_help(driver, task):
     browser.close()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("task", TASKS)
 def test_all_labels_have_tooltips(driver, task):
     dock = make_dock_class(task)(driver.viewer)
@@ -119,6 +124,7 @@ def test_all_labels_have_tooltips(driver, task):
                 assert item.widget().toolTip(), item.widget().text()
 
 
+@pytest.mark.long
 def test_a_dock_opens_with_the_folds_that_were_left_open(driver):
     driver.viewer.window._qt_window.show()
     driver.press(driver.dock.noise_section.toggleButton())
@@ -146,6 +152,7 @@ def test_the_time_left_stands_in_the_activity_dock(long_run):
     assert any("cells" in text and "left" in text for text in list_texts())
 
 
+@pytest.mark.long
 def test_the_end_of_a_long_run_is_announced_and_that_of_a_short_one_is_not(driver, monkeypatch):
     messages = []
     monkeypatch.setattr("napari_dip.qt.shell.run_bar.show_info", messages.append)

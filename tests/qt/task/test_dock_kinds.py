@@ -29,6 +29,7 @@ def test_a_colour_image_stays_a_colour_image(driver, noisy):
     assert result.metadata[METADATA_KEY]["report"]["axes"] == "YXS"
 
 
+@pytest.mark.long
 def test_of_a_colour_image_with_alpha_the_colours_are_restored_and_a_note_says_so(driver, noisy):
     alpha = np.full_like(noisy, 255)
     colour = np.stack([noisy, noisy[::-1], noisy[:, ::-1], alpha], axis=-1)
@@ -39,6 +40,7 @@ def test_of_a_colour_image_with_alpha_the_colours_are_restored_and_a_note_says_s
     assert "The alpha channel of 'special' is left out." in " ".join(map(str, notes))
 
 
+@pytest.mark.long
 def test_channels_are_restored_when_the_axes_say_so(driver, noisy, qtbot):
     pair = np.stack([noisy, noisy.T]).astype(np.uint16) * 9
     driver.viewer.add_image(pair, name="pair")
@@ -55,6 +57,7 @@ def test_channels_are_restored_when_the_axes_say_so(driver, noisy, qtbot):
     assert driver.viewer.layers["pair denoised"].data.shape == pair.shape
 
 
+@pytest.mark.long
 def test_guessed_axes_are_a_visible_choice_and_a_click_makes_a_movie_of_them(driver, noisy, qtbot):
     driver.viewer.window._qt_window.show()
     driver.viewer.add_image(np.stack([noisy] * 8), name="eight")
@@ -78,6 +81,7 @@ def test_a_stack_is_restored_as_a_volume_and_lies_as_before(driver, noisy):
     assert result.metadata[METADATA_KEY]["report"]["axes"] == "ZYX"
 
 
+@pytest.mark.long
 def test_a_movie_is_restored_frame_by_frame(driver, noisy):
     movie = np.stack([noisy[:32, :32], noisy[1:33, :32], noisy[2:34, :32]])
     result = run_and_get_layer(driver, movie, 40, axis_labels=("t", "y", "x"))
@@ -86,18 +90,21 @@ def test_a_movie_is_restored_frame_by_frame(driver, noisy):
     assert 40 < result.metadata[METADATA_KEY]["report"]["iterations"] < 3 * 40
 
 
+@pytest.mark.long
 def test_a_multiscale_image_is_restored_in_full_resolution(driver, noisy):
     result = run_and_get_layer(driver, [noisy, noisy[::2, ::2]], multiscale=True)
     assert not result.multiscale
     assert result.data.shape == noisy.shape
 
 
+@pytest.mark.long
 def test_a_lazy_image_is_restored(driver, noisy):
     result = run_and_get_layer(driver, dask.array.from_array(noisy, chunks=32))
     assert isinstance(result.data, np.ndarray)
     assert result.data.shape == noisy.shape
 
 
+@pytest.mark.long
 def test_a_lone_labels_layer_is_refused_by_name(driver):
     driver.viewer.layers.clear()
     driver.viewer.add_labels(np.zeros((64, 64), int), name="nuclei")
@@ -105,6 +112,7 @@ def test_a_lone_labels_layer_is_refused_by_name(driver):
     assert not driver.dock.run_bar.run_button.isEnabled()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
@@ -118,6 +126,7 @@ def test_problems_of_the_header_are_refused_before_anything_runs(driver, pixels,
     assert not driver.dock.run_bar.run_button.isEnabled()
 
 
+@pytest.mark.long
 def test_a_second_result_does_not_touch_the_first(driver):
     driver.set(max_iterations="3")
     for _ in range(2):
@@ -129,6 +138,7 @@ def test_a_second_result_does_not_touch_the_first(driver):
     assert first.data.tobytes() == second.data.tobytes()
 
 
+@pytest.mark.long
 def test_the_input_may_be_removed_during_the_run(long_run):
     long_run.run()
     long_run.wait_for_fit()

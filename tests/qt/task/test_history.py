@@ -103,6 +103,7 @@ def test_after_a_run_its_images_are_still_there_and_the_right_end_is_the_result(
     assert driver.dock.image_chooser.get_layer().name == "cells"
 
 
+@pytest.mark.long
 @pytest.mark.gl
 def test_discard_forgets_the_history_but_leaves_what_was_kept(long_run):
     history = long_run.dock.history
@@ -116,6 +117,7 @@ def test_discard_forgets_the_history_but_leaves_what_was_kept(long_run):
     assert history.isHidden() and not history.snapshot_buffer.snapshots
 
 
+@pytest.mark.long
 @pytest.mark.gl
 def test_paint_a_mask_inpaint_scrub_and_keep_leaves_measured_pixels_as_they_were(driver, noisy):
     from napari_dip.qt.task.task_dock import make_dock_class
@@ -142,6 +144,7 @@ def test_paint_a_mask_inpaint_scrub_and_keep_leaves_measured_pixels_as_they_were
     assert kept.metadata[METADATA_KEY]["inputs"]["mask"]["layer"] == "mask"
 
 
+@pytest.mark.long
 @pytest.mark.gl
 def test_history_curve_and_message_of_a_deleted_result_go_with_it(driver):
     dock, layers = driver.dock, driver.viewer.layers

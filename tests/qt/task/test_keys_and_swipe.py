@@ -125,6 +125,7 @@ def test_keys_of_napari_run_stop_fade_swipe_and_step_through_the_history(driver)
     assert dock.history.is_live
 
 
+@pytest.mark.long
 def test_keys_are_listed_in_the_preferences_and_act_in_the_dock_in_sight_only(driver):
     from napari._qt.widgets.qt_keyboard_settings import ShortcutEditor
 
@@ -145,6 +146,7 @@ def test_keys_are_listed_in_the_preferences_and_act_in_the_dock_in_sight_only(dr
     assert not driver.dock.is_busy and not other.is_busy  # that dock has no plan
 
 
+@pytest.mark.long
 def test_discard_is_undone_after_another_run(long_run):
     dock = long_run.dock
     assert dock.run_bar.undo_button.isHidden()

@@ -28,6 +28,7 @@ def read_report(driver, name):
     return driver.viewer.layers[name].metadata[METADATA_KEY]["report"]
 
 
+@pytest.mark.long
 def test_faulty_pixels_are_filled_in_and_the_layer_says_how_many(driver):
     image = data.moon()[200:264, 200:264].copy()
     image[::7, ::5] = 255
@@ -55,6 +56,7 @@ def test_stripes_are_levelled(driver):
     assert np.diff(columns).std() < 0.5 * np.diff(image.mean(0)).std()
 
 
+@pytest.mark.long
 def test_speckle_below_zero_is_refused_with_a_message(driver):
     image = np.random.default_rng(0).normal(0, 1, (64, 64)).astype(np.float32)
     driver.viewer.add_image(image, name="offset")

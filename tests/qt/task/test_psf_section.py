@@ -100,6 +100,7 @@ def test_psfs_that_change_over_the_field_become_a_layer_that_a_run_takes(deblur_
     assert "cells deblurred" in deblur_driver.names
 
 
+@pytest.mark.long
 def test_with_aperture_and_wavelength_the_psf_is_compared_with_a_computed_one(deblur_driver):
     deblur_driver.set(model="widefield", na="1.4", wavelength="520")
     section = measure(deblur_driver)
@@ -116,6 +117,7 @@ def test_a_psf_larger_than_the_image_is_cropped_as_the_plan_says_before_run(debl
     assert "cells deblurred" in deblur_driver.names
 
 
+@pytest.mark.long
 def test_aperture_and_wavelength_are_asked_for_beside_the_microscope(deblur_driver):
     form = deblur_driver.dock.form
     deblur_driver.viewer.window._qt_window.show()
@@ -132,6 +134,7 @@ def test_aperture_and_wavelength_are_asked_for_beside_the_microscope(deblur_driv
     assert "64 × 64 pixels" in deblur_driver.dock.plan_label.text()
 
 
+@pytest.mark.long
 def test_pixel_size_is_in_sight_with_a_microscope_if_the_layer_has_none(deblur_driver):
     form, layer = deblur_driver.dock.form, deblur_driver.viewer.layers["cells"]
     deblur_driver.viewer.window._qt_window.show()
@@ -147,6 +150,7 @@ def test_pixel_size_is_in_sight_with_a_microscope_if_the_layer_has_none(deblur_d
     assert native.isVisible() and deblur_driver.dock.run_bar.run_button.isEnabled()
 
 
+@pytest.mark.long
 def test_without_a_microscope_its_data_are_hidden_and_the_gaussian_is_back(deblur_driver):
     form = deblur_driver.dock.form
     deblur_driver.viewer.window._qt_window.show()
@@ -164,6 +168,7 @@ def test_without_a_microscope_its_data_are_hidden_and_the_gaussian_is_back(deblu
     assert deblur_driver.dock.run_bar.run_button.isEnabled()
 
 
+@pytest.mark.long
 def test_what_holds_no_beads_is_refused_with_a_message(deblur_driver):
     deblur_driver.viewer.add_image(np.random.default_rng(0).normal(size=(64, 64)), name="noise")
     section = deblur_driver.dock.psf_section
@@ -177,10 +182,12 @@ def test_what_holds_no_beads_is_refused_with_a_message(deblur_driver):
     assert "'wide' is not a number" in section.message_label.text()
 
 
+@pytest.mark.long
 def test_only_deblur_has_the_section(driver):
     assert driver.dock.psf_section.isHidden()
 
 
+@pytest.mark.long
 def test_a_closed_dock_waits_for_no_measurement(deblur_driver):
     section = deblur_driver.dock.psf_section
     expand(deblur_driver, section)
@@ -193,6 +200,7 @@ def test_a_closed_dock_waits_for_no_measurement(deblur_driver):
     deblur_driver.wait_until(lambda: QThreadPool.globalInstance().activeThreadCount() == 0)
 
 
+@pytest.mark.long
 def test_a_doubtful_psf_is_named_before_the_run_and_a_wrong_one_refused(deblur_driver):
     assert "PSF" not in choose_psf(deblur_driver, make_spot(), **PIXEL)
     assert deblur_driver.dock.run_bar.run_button.isEnabled()

@@ -57,6 +57,7 @@ def clipboard():
     return QApplication.clipboard().text()
 
 
+@pytest.mark.long
 def test_a_layer_of_a_file_is_repeated_from_that_file(
     expanded_repeat, noisy, tmp_path, monkeypatch, capsys
 ):
@@ -80,6 +81,7 @@ def test_a_layer_of_a_file_is_repeated_from_that_file(
     np.testing.assert_array_equal(tifffile.imread("my cells denoised.tif"), pixels)
 
 
+@pytest.mark.long
 def test_a_layer_without_a_file_is_saved_first_in_a_folder_chosen_once(
     expanded_repeat, tmp_path, monkeypatch
 ):
@@ -103,6 +105,7 @@ def test_a_layer_without_a_file_is_saved_first_in_a_folder_chosen_once(
     np.testing.assert_array_equal(tifffile.imread("cells denoised.tif"), pixels)
 
 
+@pytest.mark.long
 def test_a_layer_that_is_gone_or_changed_is_not_saved_in_its_place(
     expanded_repeat, tmp_path, monkeypatch
 ):
@@ -122,6 +125,7 @@ def test_a_layer_that_is_gone_or_changed_is_not_saved_in_its_place(
     assert clipboard() == "as before" and not list((tmp_path / "to").iterdir())
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_and_kept_is_repeated_to_the_pixel(
     expanded_repeat, tmp_path, monkeypatch
 ):
@@ -170,6 +174,7 @@ def test_run_again_brings_settings_and_layers_back(expanded_repeat, noisy):
     np.testing.assert_array_equal(again.data, first.data)
 
 
+@pytest.mark.long
 def test_the_selected_result_is_repeated_and_any_task_can_describe_it(expanded_repeat):
     driver, combo = expanded_repeat, expanded_repeat.dock.repeat_section.combo
     first = restore_layer(driver)
@@ -197,6 +202,7 @@ def test_the_selected_result_is_repeated_and_any_task_can_describe_it(expanded_r
     assert clipboard().startswith("The image was denoised")
 
 
+@pytest.mark.long
 def test_uncertainty_and_residual_are_no_results_to_repeat(expanded_repeat):
     driver, buttons = expanded_repeat, expanded_repeat.dock.repeat_section
     assert buttons.combo.count() == 0  # the input is none either
@@ -236,6 +242,7 @@ def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(expanded_repea
     assert not file.exists() and presets.combo.count() == 1
 
 
+@pytest.mark.long
 def test_a_new_dock_takes_up_the_settings_of_the_last_run_and_says_so(expanded_repeat, tmp_path):
     driver = expanded_repeat
     driver.set(seed=17, preset="fast")
@@ -273,6 +280,7 @@ def test_the_sentence_on_the_last_settings_goes_with_another_setting_or_layer(
     assert later.run_bar.message_label.text() == ""
 
 
+@pytest.mark.long
 def test_use_of_the_default_settings_says_nothing_of_the_last_run_any_more(expanded_repeat):
     driver = expanded_repeat
     driver.set(seed=17, preset="fast")
@@ -287,6 +295,7 @@ def test_use_of_the_default_settings_says_nothing_of_the_last_run_any_more(expan
     assert later.run_bar.message_label.text() == "The settings are the default ones."
 
 
+@pytest.mark.long
 def test_many_sentences_leave_room_for_the_folds_below(expanded_repeat):
     driver, bar = expanded_repeat, expanded_repeat.dock.run_bar
     driver.viewer.window.resize(1280, 720)

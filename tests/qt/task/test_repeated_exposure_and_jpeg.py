@@ -34,6 +34,7 @@ def choose_second(driver, name):
     assert combo.currentText() == name
 
 
+@pytest.mark.long
 def test_no_second_shot_is_taken_unless_one_is_chosen(driver, longer_exposure):
     driver.viewer.add_image(longer_exposure, name="again")
     assert driver.dock.extra_inputs.combos["repeated_exposure"].currentText() == "none"
@@ -51,6 +52,7 @@ def test_a_second_shot_is_used_and_the_layer_says_so(driver, longer_exposure):
     assert result.data.mean() == pytest.approx(driver.viewer.layers["cells"].data.mean(), rel=1e-3)
 
 
+@pytest.mark.long
 def test_a_second_image_of_another_size_is_refused_before_anything_runs(driver, longer_exposure):
     driver.viewer.add_image(longer_exposure[:40], name="small")
     choose_second(driver, "small")
@@ -58,6 +60,7 @@ def test_a_second_image_of_another_size_is_refused_before_anything_runs(driver, 
     assert "small" in driver.dock.plan_label.text()
 
 
+@pytest.mark.long
 def test_a_second_image_of_something_else_is_refused_with_a_message(driver, longer_exposure):
     driver.viewer.add_image(longer_exposure[::-1], name="upside down")
     choose_second(driver, "upside down")
@@ -67,6 +70,7 @@ def test_a_second_image_of_something_else_is_refused_with_a_message(driver, long
     assert "cells denoised" not in driver.names
 
 
+@pytest.mark.long
 def test_compression_is_undone_and_refused_where_there_is_none(driver):
     file = io.BytesIO()
     Image.fromarray(data.camera()[96:192, 192:288]).save(file, "JPEG", quality=20)

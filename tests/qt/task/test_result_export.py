@@ -59,6 +59,7 @@ def file_driver(driver, noisy, tmp_path):
     return driver
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("suffix", [".ome.tif", ".ome.zarr"])
 def test_a_saved_result_opens_as_it_was_is_judged_and_runs_again(
     file_driver, tmp_path, monkeypatch, suffix
@@ -89,6 +90,7 @@ def test_a_saved_result_opens_as_it_was_is_judged_and_runs_again(
     np.testing.assert_array_equal(viewer.layers["cells denoised"].data, pixels)
 
 
+@pytest.mark.long
 def test_run_again_from_a_saved_result_opens_its_further_inputs_as_well(
     file_driver, noisy, tmp_path, monkeypatch
 ):
@@ -109,6 +111,7 @@ def test_run_again_from_a_saved_result_opens_its_further_inputs_as_well(
     np.testing.assert_array_equal(second.data, again)
 
 
+@pytest.mark.long
 def test_other_programs_find_size_name_and_colour_and_no_folder_of_the_user(
     file_driver, tmp_path, monkeypatch
 ):
@@ -127,6 +130,7 @@ def test_other_programs_find_size_name_and_colour_and_no_folder_of_the_user(
     assert str(tmp_path) not in json.dumps(attributes)
 
 
+@pytest.mark.long
 def test_a_result_that_was_opened_before_the_dock_is_judged_by_it(
     file_driver, tmp_path, monkeypatch
 ):
@@ -151,6 +155,7 @@ def test_a_result_that_was_opened_before_the_dock_is_judged_by_it(
     driver.dock = later
 
 
+@pytest.mark.long
 def test_a_result_of_the_command_line_is_judged_and_its_input_is_found(file_driver, tmp_path):
     driver, viewer = file_driver, file_driver.viewer
     options = ["--preset", "fast", "--max-iterations", "3", "--quiet"]
@@ -169,6 +174,7 @@ def test_a_result_of_the_command_line_is_judged_and_its_input_is_found(file_driv
     np.testing.assert_array_equal(viewer.layers["cells denoised"].data, opened.data)
 
 
+@pytest.mark.long
 def test_a_file_that_is_no_result_or_is_damaged_stays_as_it_is(driver, tmp_path):
     description = json.dumps({"source": "x", "report": {"axes": 7}, "recipe": {"task": "no"}})
     tifffile.imwrite(
@@ -182,6 +188,7 @@ def test_a_file_that_is_no_result_or_is_damaged_stays_as_it_is(driver, tmp_path)
     assert driver.dock.result_view.card.isHidden()
 
 
+@pytest.mark.long
 def test_a_figure_shows_what_belongs_to_the_result_and_the_drawn_insets(
     file_driver, noisy, tmp_path, monkeypatch
 ):

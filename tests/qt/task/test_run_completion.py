@@ -94,6 +94,7 @@ def is_ready(driver):
     )
 
 
+@pytest.mark.long
 def test_layer_attributes_that_fail_are_left_out_and_the_result_is_added(
     scripted_driver, monkeypatch
 ):
@@ -107,6 +108,7 @@ def test_layer_attributes_that_fail_are_left_out_and_the_result_is_added(
     assert "could not be taken over: no room on the card." in scripted_driver.last_message
 
 
+@pytest.mark.long
 def test_a_result_selected_for_saving_is_not_restored_again_silently(scripted_driver):
     dock, layers = scripted_driver.dock, scripted_driver.viewer.layers
     scripted_driver.play()
@@ -123,6 +125,7 @@ def test_a_result_selected_for_saving_is_not_restored_again_silently(scripted_dr
     assert dock.image_chooser.get_layer().name == "cells denoised"  # by hand
 
 
+@pytest.mark.long
 def test_the_time_that_was_planned_is_not_said_beside_the_time_that_is_left(scripted_driver):
     line = scripted_driver.dock.plan_label
     assert "on the CPU" in line.text() and "if nothing else runs" in line.text()
@@ -131,6 +134,7 @@ def test_the_time_that_was_planned_is_not_said_beside_the_time_that_is_left(scri
     assert "up to" not in line.text()
 
 
+@pytest.mark.long
 def test_a_result_that_cannot_be_added_is_offered_again(scripted_driver, monkeypatch, noisy):
     viewer, bar = scripted_driver.viewer, scripted_driver.dock.run_bar
     with monkeypatch.context() as patch:
@@ -153,6 +157,7 @@ def test_a_result_that_cannot_be_added_is_offered_again(scripted_driver, monkeyp
     assert not bar.add_button.isVisibleTo(bar)
 
 
+@pytest.mark.long
 def test_a_result_that_waits_survives_another_run(scripted_driver, monkeypatch):
     viewer = scripted_driver.viewer
     with monkeypatch.context() as patch:
@@ -165,6 +170,7 @@ def test_a_result_that_waits_survives_another_run(scripted_driver, monkeypatch):
     assert scripted_driver.names == ["cells", "cells denoised", "cells denoised [1]"]
 
 
+@pytest.mark.long
 def test_another_plugin_that_fails_on_new_layers_does_not_hold_the_dock_up(scripted_driver):
     def fail(event):
         if "denoised" in event.value.name:
@@ -179,6 +185,7 @@ def test_another_plugin_that_fails_on_new_layers_does_not_hold_the_dock_up(scrip
     assert "a listener broke" in scripted_driver.last_message
 
 
+@pytest.mark.long
 def test_a_preview_that_fails_is_said_once_and_the_run_goes_on(scripted_driver):
     def fail(event):
         if "preview" in event.value.name:
@@ -198,6 +205,7 @@ def test_a_preview_that_fails_is_said_once_and_the_run_goes_on(scripted_driver):
     assert scripted_driver.last_message.count("The preview cannot be shown") == 1
 
 
+@pytest.mark.long
 def test_a_preview_layer_that_cannot_be_removed_does_not_hold_the_dock_up(
     scripted_driver, monkeypatch
 ):
@@ -218,6 +226,7 @@ def test_a_preview_layer_that_cannot_be_removed_does_not_hold_the_dock_up(
     assert "could not be removed: a listener broke." in scripted_driver.last_message
 
 
+@pytest.mark.long
 def test_the_preview_becomes_the_result_whatever_else_listens(scripted_driver):
     renamed = []
     scripted_driver.viewer.layers.events.renamed.connect(
@@ -236,6 +245,7 @@ def test_the_preview_becomes_the_result_whatever_else_listens(scripted_driver):
     assert "report" in preview.metadata[METADATA_KEY]
 
 
+@pytest.mark.long
 def test_the_input_and_the_preview_may_be_removed_during_the_run(scripted_driver):
     scripted_driver.play(waits=True)
     scripted_driver.wait_until(lambda: "cells preview" in scripted_driver.names)
@@ -248,6 +258,7 @@ def test_the_input_and_the_preview_may_be_removed_during_the_run(scripted_driver
     assert is_ready(scripted_driver)
 
 
+@pytest.mark.long
 def test_a_run_that_cannot_be_started_is_reported_in_a_message(driver, monkeypatch):
     def fail(**_):
         raise RuntimeError("no activity today")
@@ -273,6 +284,7 @@ def test_warnings_of_a_result_are_shown_with_its_stop_reason(scripted_driver):
     assert scripted_driver.dock.result_view.card.detail_label.text() == note
 
 
+@pytest.mark.long
 def test_channels_that_were_not_restored_are_named_in_the_dock(long_run, noisy):
     long_run.viewer.add_image(np.stack([noisy, noisy.T]), name="pair", axis_labels=("c", "y", "x"))
     long_run.set(channels="separate")
@@ -289,6 +301,7 @@ def test_channels_that_were_not_restored_are_named_in_the_dock(long_run, noisy):
     assert not card.headline.text().startswith("Fine")
 
 
+@pytest.mark.long
 def test_keeping_before_there_is_an_image_is_reported_in_a_message(scripted_driver):
     scripted_driver.play("nothing", waits=True)
     scripted_driver.qtbot.wait(600)
@@ -328,6 +341,7 @@ def test_closing_the_dock_between_the_result_and_the_end_keeps_the_result(script
     scripted_driver.dock = None
 
 
+@pytest.mark.long
 def test_closing_the_viewer_between_the_result_and_the_end_touches_nothing_deleted(scripted_driver):
     act_before_idle(scripted_driver, scripted_driver.viewer.close)
     scripted_driver.dock = None
@@ -340,6 +354,7 @@ def test_closing_the_viewer_between_the_result_and_the_end_touches_nothing_delet
     assert not [widget for widget in widgets if type(widget).__module__.startswith("napari_dip")]
 
 
+@pytest.mark.long
 def test_words_of_a_result_are_whole_sentences(noisy):
     from napari_dip.qt.task.run_request import PendingResult
 

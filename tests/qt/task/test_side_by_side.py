@@ -51,6 +51,7 @@ def run_both(driver, docks):
     driver.wait_until(lambda: not any(dock.is_busy for dock in docks))
 
 
+@pytest.mark.long
 @pytest.mark.gl
 def test_two_docks_in_one_viewer_give_what_each_gives_alone(driver, noisy, second_image):
     driver.viewer.add_image(second_image, name="other")
@@ -68,6 +69,7 @@ def test_two_docks_in_one_viewer_give_what_each_gives_alone(driver, noisy, secon
     assert layers["other denoised"].data.tobytes() == restore_alone(second_image, 2)
 
 
+@pytest.mark.long
 @pytest.mark.gl
 def test_two_viewers_give_what_each_gives_alone(driver, make_napari_viewer, noisy, second_image):
     viewer = make_napari_viewer()

@@ -30,6 +30,7 @@ def test_opening_starts_nothing_and_changes_no_layer(driver, noisy):
     assert driver.viewer.layers.selection.active is layer
 
 
+@pytest.mark.long
 def test_opening_loads_no_torch():
     code = (
         "import sys, numpy, napari; from napari_dip.qt.task.task_dock import DenoiseDock\n"
@@ -59,6 +60,7 @@ def test_the_plan_is_shown_before_anything_runs_and_follows_every_change(driver,
     assert "Open an image" in line.text()
 
 
+@pytest.mark.long
 def test_planning_takes_milliseconds(driver):
     driver.dock.show_plan()
     took = []
@@ -119,6 +121,7 @@ def test_stop_and_keep_gives_the_image_soon_and_fits_no_further(long_run):
     assert provenance["stop_reason"] == "you stopped it and kept the image"
 
 
+@pytest.mark.long
 def test_a_double_click_on_run_does_not_stop_it(long_run):
     long_run.run()
     long_run.press(long_run.dock.run_bar.run_button)
@@ -137,6 +140,7 @@ def test_discard_leaves_no_layer(long_run):
     assert "Discarded" in long_run.last_message
 
 
+@pytest.mark.long
 def test_a_paused_run_stands_still_and_goes_on(long_run):
     bar = long_run.dock.run_bar
     long_run.run()
@@ -152,6 +156,7 @@ def test_a_paused_run_stands_still_and_goes_on(long_run):
     assert bar.state is JobState.RUNNING
 
 
+@pytest.mark.long
 def test_a_paused_run_can_be_kept(long_run):
     long_run.run()
     long_run.wait_for_fit()
@@ -162,6 +167,7 @@ def test_a_paused_run_can_be_kept(long_run):
     assert long_run.names == ["cells", "cells denoised"]
 
 
+@pytest.mark.long
 def test_while_running_there_is_one_preview_and_the_user_is_not_disturbed(long_run):
     viewer = long_run.viewer
     viewer.scene.camera.zoom = 3.0
@@ -180,6 +186,7 @@ def test_while_running_there_is_one_preview_and_the_user_is_not_disturbed(long_r
     assert long_run.dock.image_chooser.get_layer().name == "cells"
 
 
+@pytest.mark.long
 def test_the_settings_are_closed_while_running_and_open_afterwards(long_run):
     dock = long_run.dock
     long_run.run()
@@ -211,6 +218,7 @@ def test_a_refused_image_is_reported_in_a_message_and_the_dock_is_ready_again(dr
     assert driver.last_message == ""
 
 
+@pytest.mark.long
 def test_an_error_in_the_middle_is_reported_in_a_message_and_the_dock_is_ready_again(driver):
     import dask.array
 
@@ -231,6 +239,7 @@ def test_an_error_in_the_middle_is_reported_in_a_message_and_the_dock_is_ready_a
     assert driver.dock.run_bar.state is JobState.PLANNED
 
 
+@pytest.mark.long
 def test_the_gui_thread_keeps_beating_during_a_run(long_run):
     long_run.run()
     long_run.wait_for_fit()  # torch is loaded by then
@@ -244,6 +253,7 @@ def test_the_gui_thread_keeps_beating_during_a_run(long_run):
     assert np.sort(np.diff(beats))[-3] < 0.4
 
 
+@pytest.mark.long
 def test_progress_reaches_the_activity_dock_and_leaves_it(long_run):
     from napari.utils.progress import progress
     from qtpy.QtGui import QMovie
@@ -274,6 +284,7 @@ def test_run_is_in_sight_on_a_small_screen_with_all_settings_unfolded(driver):
     assert window.height() <= 720
 
 
+@pytest.mark.long
 def test_unfolding_any_section_of_a_result_keeps_the_height_of_the_window(driver):
     window = driver.viewer.window._qt_window
     window.resize(1280, 720)
@@ -306,6 +317,7 @@ def test_unfolding_any_section_of_a_result_keeps_the_height_of_the_window(driver
     assert set(heights) == {720} and driver.dock.minimumSizeHint().height() == least
 
 
+@pytest.mark.long
 def test_the_tab_key_goes_down_the_dock(driver):
     from qtpy.QtCore import Qt
 
@@ -359,6 +371,7 @@ def test_the_triangles_of_folds_have_the_colour_of_the_text_in_both_themes(drive
             assert solid == {colour}
 
 
+@pytest.mark.long
 def test_all_settings_can_be_read_when_unfolded_after_a_change_of_theme(driver):
     window = driver.viewer.window._qt_window
     window.resize(1280, 720)

@@ -87,6 +87,7 @@ def click_on_canvas(driver):
     driver.qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=canvas.rect().center())
 
 
+@pytest.mark.long
 def test_a_slice_filled_with_a_label_is_restored_from_its_neighbours(open_dock, noisy):
     driver = open_dock("inpaint")
     stack = np.stack([np.roll(noisy, shift, 1)[:32, :32] for shift in range(5)])
@@ -110,6 +111,7 @@ def test_a_slice_filled_with_a_label_is_restored_from_its_neighbours(open_dock, 
     assert any("1 of the 5 planes" in note for note in notes)
 
 
+@pytest.mark.long
 def test_a_mask_of_one_plane_serves_a_whole_stack_and_the_dock_says_so(open_dock, noisy):
     driver = open_dock("inpaint")
     stack = np.stack([noisy[:32, :32]] * 4)
@@ -125,6 +127,7 @@ def test_a_mask_of_one_plane_serves_a_whole_stack_and_the_dock_says_so(open_dock
     np.testing.assert_array_equal(result.data[:, lines == 0], stack[:, lines == 0])
 
 
+@pytest.mark.long
 def test_a_shape_marks_what_to_fill_in(open_dock, noisy):
     driver = open_dock("inpaint")
     square = np.array([[10, 12], [10, 20], [18, 20], [18, 12]])
@@ -136,6 +139,7 @@ def test_a_shape_marks_what_to_fill_in(open_dock, noisy):
     assert changed.max() <= 21
 
 
+@pytest.mark.long
 def test_an_empty_mask_is_refused_with_a_message(open_dock):
     driver = open_dock("inpaint")
     driver.viewer.add_labels(np.zeros((SIDE, SIDE), int), name="nothing")
@@ -168,6 +172,7 @@ def replace_by_stack(driver, noisy, planes=6, side=24):
     )
 
 
+@pytest.mark.long
 def test_finer_planes_lie_exactly_over_their_stack(open_dock, noisy):
     driver = open_dock("super-resolve", factor="2,1,1")
     source = replace_by_stack(driver, noisy)
@@ -182,6 +187,7 @@ def test_finer_planes_lie_exactly_over_their_stack(open_dock, noisy):
         np.testing.assert_allclose(result.data_to_world((2 * plane + 0.5, pixel, pixel)), coarse)
 
 
+@pytest.mark.long
 def test_a_layer_with_a_psf_of_three_axes_sharpens_a_volume(open_dock, noisy):
     driver = open_dock("deblur")
     replace_by_stack(driver, noisy)
@@ -194,6 +200,7 @@ def test_a_layer_with_a_psf_of_three_axes_sharpens_a_volume(open_dock, noisy):
     assert report["noise"]["blind_spot_size"] == [1, 1, 1]
 
 
+@pytest.mark.long
 def test_the_layer_says_how_far_its_planes_lie_apart(open_dock, noisy):
     driver = open_dock("deblur", model="widefield", na="1.2", wavelength="520")
     replace_by_stack(driver, noisy)
@@ -209,6 +216,7 @@ def test_a_blur_of_known_width_is_undone(open_dock):
     assert result.metadata[METADATA_KEY]["recipe"]["task"] == "deblur"
 
 
+@pytest.mark.long
 def test_deblurring_without_a_psf_says_what_is_needed(open_dock):
     driver = open_dock("deblur")
     assert not driver.dock.run_bar.run_button.isEnabled()
@@ -243,6 +251,7 @@ def test_only_a_layer_that_can_guide_is_chosen_by_itself(open_dock, noisy):
     assert combo.currentText() in ("clean", "cells")  # one plane for all of them
 
 
+@pytest.mark.long
 def test_a_guide_of_another_size_is_refused_before_anything_runs(open_dock):
     driver = open_dock("guide")
     driver.viewer.add_image(np.random.default_rng(0).normal(size=(32, 32)), name="small")

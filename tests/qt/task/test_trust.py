@@ -71,6 +71,7 @@ def test_measure_shows_the_noise_as_text_in_the_fields_and_as_a_plot(driver):
     assert len(noise.plot.dots.getData()[0]) > 5
 
 
+@pytest.mark.long
 def test_what_was_measured_changes_no_setting(driver):
     before = driver.dock.form.build_recipe()
     measure(driver)
@@ -78,6 +79,7 @@ def test_what_was_measured_changes_no_setting(driver):
     assert before.task.gain is None
 
 
+@pytest.mark.long
 def test_a_field_that_is_filled_overrules_the_measurement(driver):
     measure(driver)
     driver.set(gain="2.5")
@@ -85,6 +87,7 @@ def test_a_field_that_is_filled_overrules_the_measurement(driver):
     assert driver.dock.plan_label.text().startswith("64 × 64 pixels")
 
 
+@pytest.mark.long
 def test_another_image_forgets_what_was_measured_of_the_first(driver, noisy):
     noise = measure(driver)
     driver.viewer.add_image(noisy[::-1].copy(), name="turned")
@@ -93,6 +96,7 @@ def test_another_image_forgets_what_was_measured_of_the_first(driver, noisy):
     assert "variance" not in noise.message_label.text()
 
 
+@pytest.mark.long
 def test_an_image_without_noise_to_measure_is_refused_with_a_message(driver):
     driver.viewer.add_image(np.full((40, 40), 3.0, np.float32), name="flat", contrast_limits=(0, 5))
     noise = measure(driver)
@@ -100,6 +104,7 @@ def test_an_image_without_noise_to_measure_is_refused_with_a_message(driver):
     assert noise.measure_button.isEnabled()
 
 
+@pytest.mark.long
 def test_measuring_loads_torch_in_no_gui_thread_and_a_closed_dock_waits_for_nothing(driver):
     expand(driver, driver.dock.noise_section)
     driver.press(driver.dock.noise_section.measure_button)
@@ -131,6 +136,7 @@ def click_lag(driver, table, y: int, x: int) -> None:
     driver.qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=place)
 
 
+@pytest.mark.long
 def test_the_blind_spot_is_drawn_on_the_measured_correlation(driver):
     page = measure_diamond(driver).blind_spot_page
     table = page.table
@@ -151,6 +157,7 @@ def test_the_blind_spot_is_drawn_on_the_measured_correlation(driver):
     assert table.shape_text == DIAMOND
 
 
+@pytest.mark.long
 def test_the_blind_spot_can_be_drawn_by_keys_alone(driver):
     page = measure_diamond(driver).blind_spot_page
     table = page.table
@@ -161,6 +168,7 @@ def test_the_blind_spot_can_be_drawn_by_keys_alone(driver):
     assert table.shape_text == DIAMOND
 
 
+@pytest.mark.long
 def test_a_blind_spot_that_is_set_is_the_one_that_is_drawn(driver):
     page = measure_diamond(driver).blind_spot_page
     table = page.table
@@ -174,6 +182,7 @@ def test_a_blind_spot_that_is_set_is_the_one_that_is_drawn(driver):
     assert not page.isVisible()
 
 
+@pytest.mark.long
 def test_a_blind_spot_that_is_set_before_measuring_is_drawn_afterwards(driver):
     driver.set(blind_spot_shape="010/111/010")
     assert driver.dock.form.build_recipe().task.blind_spot_shape == "010/111/010"
@@ -182,6 +191,7 @@ def test_a_blind_spot_that_is_set_before_measuring_is_drawn_afterwards(driver):
     assert measure_diamond(driver).blind_spot_page.table.shape_text == "111"
 
 
+@pytest.mark.long
 def test_tasks_without_a_noise_model_have_no_noise_section(make_napari_viewer, qtbot):
     viewer = make_napari_viewer()
     docks = {}
@@ -192,6 +202,7 @@ def test_tasks_without_a_noise_model_have_no_noise_section(make_napari_viewer, q
     assert docks == {"inpaint": False, "deblur": True, "super-resolve": True, "guide": True}
 
 
+@pytest.mark.long
 def test_the_fields_of_the_noise_can_be_read_when_unfolded(driver):
     window = driver.viewer.window._qt_window
     window.resize(1280, 720)
@@ -208,6 +219,7 @@ def test_the_fields_of_the_noise_can_be_read_when_unfolded(driver):
     assert run.mapTo(window, run.rect().bottomRight()).y() < 720
 
 
+@pytest.mark.long
 def test_a_folded_field_is_not_reached_by_the_tab_key(driver):
     assert not driver.dock.form.widgets["gain"].native.isVisible()
 
@@ -240,6 +252,7 @@ def test_the_slider_appears_with_a_result_and_fades_it_over_its_input(driver, no
     np.testing.assert_array_equal(cells.data, noisy)
 
 
+@pytest.mark.long
 def test_at_the_left_end_the_canvas_shows_the_input(driver):
     _, result = run_to_end(driver)
     driver.viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
@@ -252,6 +265,7 @@ def test_at_the_left_end_the_canvas_shows_the_input(driver):
     assert alone[..., :3].std() > 10
 
 
+@pytest.mark.long
 def test_layers_that_add_up_are_faded_both_and_come_back(driver):
     driver.viewer.layers["cells"].blending = "additive"
     cells, result = run_to_end(driver)
@@ -262,6 +276,7 @@ def test_layers_that_add_up_are_faded_both_and_come_back(driver):
     assert driver.dock.result_view.comparison.isHidden()
 
 
+@pytest.mark.long
 def test_a_result_takes_the_place_of_an_input_that_would_shine_through_it(driver):
     driver.viewer.layers["cells"].blending = "additive"
     cells, result = run_to_end(driver)
@@ -270,6 +285,7 @@ def test_a_result_takes_the_place_of_an_input_that_would_shine_through_it(driver
     assert (cells.opacity, cells.visible, result.visible) == (1, False, True)
 
 
+@pytest.mark.long
 def test_an_input_that_the_user_has_hidden_stays_hidden(driver):
     cells, _ = run_to_end(driver)
     drag_slider(driver, 0.3)
@@ -279,6 +295,7 @@ def test_an_input_that_the_user_has_hidden_stays_hidden(driver):
     assert not cells.visible
 
 
+@pytest.mark.long
 def test_renaming_does_no_harm_and_removing_the_input_hides_the_slider(driver):
     cells, result = run_to_end(driver)
     result.name, cells.name = "mine", "yours"
@@ -289,6 +306,7 @@ def test_renaming_does_no_harm_and_removing_the_input_hides_the_slider(driver):
     assert result.opacity == 1
 
 
+@pytest.mark.long
 def test_an_earlier_result_between_the_two_is_not_taken_for_the_input(driver, noisy):
     run_to_end(driver)
     driver.viewer.add_image(noisy, name="other")
@@ -301,6 +319,7 @@ def test_an_earlier_result_between_the_two_is_not_taken_for_the_input(driver, no
     assert driver.viewer.layers["cells denoised [1]"].visible
 
 
+@pytest.mark.long
 def test_the_slider_fades_in_sight_below_another_image(driver, noisy):
     _, result = run_to_end(driver)
     driver.viewer.add_image(noisy[::-1], name="cover")
@@ -309,6 +328,7 @@ def test_the_slider_fades_in_sight_below_another_image(driver, noisy):
     assert result.opacity == pytest.approx(0.4) and driver.viewer.layers["cover"].visible
 
 
+@pytest.mark.long
 def test_an_overlay_stays_above_what_is_faded(driver, noisy):
     run_to_end(driver)
     driver.viewer.add_image(noisy[::-1], name="other channel", blending="additive")
@@ -316,6 +336,7 @@ def test_an_overlay_stays_above_what_is_faded(driver, noisy):
     assert driver.names == ["cells", "cells denoised", "other channel"]
 
 
+@pytest.mark.long
 def test_an_opacity_that_the_user_has_chosen_since_stays(driver):
     _, result = run_to_end(driver)
     drag_slider(driver, 0.5)
@@ -329,6 +350,7 @@ def tick(driver, name: str) -> None:
     driver.qtbot.mouseClick(box, Qt.MouseButton.LeftButton, pos=QPoint(8, box.height() // 2))
 
 
+@pytest.mark.long
 def test_ticked_extras_come_as_hidden_layers_in_the_right_place(driver, noisy):
     layer = driver.viewer.layers["cells"]
     layer.scale, layer.translate, layer.units = (0.2, 0.3), (5, 6), ("um", "um")
@@ -353,6 +375,7 @@ def test_ticked_extras_come_as_hidden_layers_in_the_right_place(driver, noisy):
 EXTRAS = ("uncertainty", "residual")
 
 
+@pytest.mark.long
 def test_an_extra_layer_can_be_added_after_the_run_once(driver):
     run_to_end(driver)
     assert driver.names == ["cells", "cells denoised"]
@@ -363,6 +386,7 @@ def test_an_extra_layer_can_be_added_after_the_run_once(driver):
     assert driver.names == ["cells", "cells denoised", "cells residual"]
 
 
+@pytest.mark.long
 def test_what_was_ticked_is_remembered(driver, plugin_settings, npe2pm):
     from npe2 import PluginManifest
 
@@ -375,6 +399,7 @@ def test_what_was_ticked_is_remembered(driver, plugin_settings, npe2pm):
     driver.viewer.window.remove_dock_widget(again)
 
 
+@pytest.mark.long
 def test_a_finer_result_has_its_uncertainty_on_its_own_grid_and_the_residual_on_the_inputs(
     make_napari_viewer, noisy
 ):
@@ -400,6 +425,7 @@ def test_a_finer_result_has_its_uncertainty_on_its_own_grid_and_the_residual_on_
     np.testing.assert_allclose(below.scale, (2, 2))
 
 
+@pytest.mark.long
 def test_colours_come_as_one_figure_with_a_sign(make_napari_viewer):
     viewer = make_napari_viewer()
     pixels = np.zeros((32, 32, 3), np.uint8)
@@ -423,6 +449,7 @@ def test_colours_come_as_one_figure_with_a_sign(make_napari_viewer):
     np.testing.assert_allclose(added.data, -2)
 
 
+@pytest.mark.long
 def test_what_repeats_and_the_null_control_come_hidden_without_a_tick(driver):
     layer = driver.viewer.layers["cells"]
     layer.scale, layer.data = (0.2, 0.3), make_noisy()  # the sample's noise cannot be measured
