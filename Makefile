@@ -40,7 +40,7 @@ lint: $(STAMP)  ## ruff, mypy, import-linter
 test-headless: $(STAMP)  ## the tests that need no display
 	$(IN_MEMORY) QT_QPA_PLATFORM=offscreen $(PYTHON) -m pytest -q -m "not gl and not long" -n 2 --dist worksteal $(ARGS)
 
-test-long: libraries $(STAMP)  ## what `make test` leaves out for time: more cases, kills, quality; before a release
+test-long: libraries $(STAMP)  ## what `make test` leaves out for time: more cases, kills, quality; before a release, and after changes of the engine or the docks
 	$(IN_MEMORY) QT_QPA_PLATFORM=offscreen $(PYTHON) -m pytest -q -m "long and not gl" -n 2 --dist worksteal
 	$(IN_MEMORY) $(DISPLAYED) $(PYTHON) -m pytest -q -m "long and gl" -n 2 --dist worksteal tests/qt
 
