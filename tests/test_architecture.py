@@ -213,9 +213,9 @@ def test_no_name_says_nothing():
         names = set(path.relative_to(PACKAGE).with_suffix("").parts)
         kinds = (ast.FunctionDef, ast.ClassDef)
         names |= {node.name for node in list_nodes(path) if isinstance(node, kinds)}
-        words = {word.lower() for name in names for word in re.findall(r"[A-Z]?[a-z]+", name)}
-        empty[name_in_package(path)] = words & EMPTY_WORDS
-    assert {path: words for path, words in empty.items() if words} == {}
+        parts = {word.lower() for name in names for word in re.findall(r"[A-Z]?[a-z]+", name)}
+        empty[name_in_package(path)] = parts & EMPTY_WORDS
+    assert {path: parts for path, parts in empty.items() if parts} == {}
 
 
 @pytest.mark.parametrize("name", TASKS)
