@@ -65,7 +65,7 @@ class Camera:
         stacks = [
             np.stack([self.expose(light, rng) for _ in range(count)]) for light in (0, *FLATS)
         ]
-        measured = dip.camera_maps(stacks[0], stacks[1:])
+        measured = dip.measure_camera_maps(stacks[0], stacks[1:])
         return {
             "offset_map": measured.offset,
             "gain_map": measured.gain,

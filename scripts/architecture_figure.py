@@ -37,7 +37,7 @@ PATH = (
     ("qt", "new layer"),
 )
 #: Parts too small for a box.
-LEFT_OUT = {"__main__", "samples", "signatures", "version"}
+LEFT_OUT = {"__main__", "samples", "public_types", "version"}
 _COLUMNS = 6  # boxes in a row, as many as can be read across a page
 _LINE = 25  # letters in a line of a box, at the size below
 _SIZE = 8.5  # points

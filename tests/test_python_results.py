@@ -19,7 +19,7 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.cli import main
-from napari_dip.signatures import Report
+from napari_dip.public_types import Report
 from small_runs import make_noisy
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def test_measurements_and_batches_show_themselves_in_one_line(tmp_path: Path) ->
     dark = np.random.default_rng(0).normal(100, 2, (8, 32, 32))
     outcome = dip.batch(dip.make_recipe("denoise", **FAST), tmp_path, tmp_path / "out")
     assert repr(outcome) == f"<BatchResult: 1 restored, in '{tmp_path / 'out'}'>"
-    for report in (dip.measure_noise(image), dip.camera_maps(dark)):
+    for report in (dip.measure_noise(image), dip.measure_camera_maps(dark)):
         assert repr(report) == f"<{type(report).__name__}: {report.sentences[0]}>"
         assert "\n" not in repr(report) and len(repr(report)) < 300
 
@@ -111,14 +111,14 @@ def test_recipes_and_plans_show_themselves_in_one_line() -> None:
 
 
 def test_the_settings_of_a_task_are_listed_with_values_defaults_and_help() -> None:
-    settings = dip.settings("denoise")
+    settings = dip.list_settings("denoise")
     assert settings["preset"].choices == ("instant", "fast", "balanced", "best")
     assert settings["preset"].default == "balanced" and settings["preset"].help
     assert settings["tile"].limits == (128, 2**16)
     lines = repr(settings).splitlines()
     assert len(lines) == len(settings) and "int from 128 to 65536" in repr(settings)
     with pytest.raises(ValueError, match="Did you mean 'deblur'"):
-        dip.settings("deblurr")
+        dip.list_settings("deblurr")
 
 
 def test_uncertainty_residual_report_and_recipe_are_saved_as_by_the_command(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         run,
         super_resolve,
     )
-    from napari_dip.pipeline.camera_maps import CameraReport, camera_maps
+    from napari_dip.pipeline.camera_maps import CameraReport, measure_camera_maps
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.execute.runner import Run
     from napari_dip.pipeline.noise_report import NoiseReport, measure_noise
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
         Recipe,
         SettingField,
         SettingTable,
+        list_settings,
         recipe_from_json,
-        settings,
     )
+    from napari_dip.public_types import RecipeFunction
     from napari_dip.scale.batch.jobs import BatchEvent
     from napari_dip.scale.batch_run import BatchResult, batch
     from napari_dip.scale.cluster.dask_cluster import restore_blocks
-    from napari_dip.signatures import RecipeFunction
 
     #: The function of `pipeline.recipe`, as type checkers see the settings of each task.
     make_recipe: RecipeFunction[Recipe]
@@ -72,14 +72,15 @@ __all__ = [
     "__version__",
     "batch",
     "blind_deblur",
-    "camera_maps",
     "deblur",
     "denoise",
     "explore",
     "guide",
     "inpaint",
     "invert_features",
+    "list_settings",
     "make_recipe",
+    "measure_camera_maps",
     "measure_noise",
     "measure_psf",
     "plan",
@@ -87,14 +88,13 @@ __all__ = [
     "restore",
     "restore_blocks",
     "run",
-    "settings",
     "super_resolve",
 ]
 
 #: Modules of the public names that are not those of `pipeline.api`.
 _MODULES = {
     "errors": ("DipError", "FailedError", "RefusedError"),
-    "pipeline.camera_maps": ("CameraReport", "camera_maps"),
+    "pipeline.camera_maps": ("CameraReport", "measure_camera_maps"),
     "pipeline.events": ("Event", "Restoration"),
     "pipeline.execute.runner": ("Run",),
     "pipeline.noise_report": ("NoiseReport", "measure_noise"),
@@ -102,7 +102,7 @@ _MODULES = {
     "pipeline.psf_measurement": ("PsfReport", "measure_psf"),
     "pipeline.recipe": (
         *("Recipe", "SettingField", "SettingTable"),
-        *("make_recipe", "recipe_from_json", "settings"),
+        *("make_recipe", "list_settings", "recipe_from_json"),
     ),
     "scale.batch.jobs": ("BatchEvent",),
     "scale.batch_run": ("BatchResult", "batch"),

@@ -30,7 +30,7 @@ FAST = ("--preset", "fast", "--max-iterations", "10", "--device", "cpu")
 REPORT_KEYS = (
     "task recipe version device threads seed shape axes noise prior iterations best_iteration "
     "stop_reason seconds validation_loss residual peak_bytes input_sha256 output_sha256 notes "
-    "note_codes stop_code"
+    "note_codes stop_sentence"
 ).split()
 
 

@@ -138,4 +138,4 @@ def test_designs_draw_volumes_and_colours(name):
     architecture = list_architectures((4, 8), 0.01)[name]
     rng = torch.Generator().manual_seed(0)
     prior = build_from_architecture(architecture, (4, 16, 16), rng, 3)
-    assert prior.network(prior.make_prediction_input().network_input).shape == (1, 3, 4, 16, 16)
+    assert prior.network(prior.make_prediction_sample().network_input).shape == (1, 3, 4, 16, 16)

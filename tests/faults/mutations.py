@@ -186,7 +186,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a mapped image has its room on the disk",
-        "io/regions.py",
+        "io/lazy_images.py",
         "            allocate(file.fileno(), 0, byte_count)\n",
         "            file.truncate(byte_count)\n",
         "disk",

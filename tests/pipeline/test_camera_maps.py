@@ -46,7 +46,7 @@ def camera() -> SimulatedCamera:
 
 @pytest.fixture(scope="module")
 def report(camera: SimulatedCamera) -> dip.CameraReport:
-    return dip.camera_maps(camera.frames(0), [camera.frames(light) for light in LIGHTS])
+    return dip.measure_camera_maps(camera.frames(0), [camera.frames(light) for light in LIGHTS])
 
 
 def root_mean_square(values: np.ndarray) -> float:
@@ -76,20 +76,20 @@ def test_gain_errors_are_as_large_as_said_and_smaller_in_the_map(
 
 def test_pixels_alike_in_gain_get_the_same_gain(camera: SimulatedCamera) -> None:
     even = SimulatedCamera(camera.offset, np.full_like(camera.gain, 2.0), camera.noise)
-    result = dip.camera_maps(even.frames(0), [even.frames(light) for light in LIGHTS])
+    result = dip.measure_camera_maps(even.frames(0), [even.frames(light) for light in LIGHTS])
     assert result.gain.std() < 0.3 * result.raw_gain.std()
 
 
 def test_a_flickering_lamp_is_no_noise(camera: SimulatedCamera, report: dip.CameraReport) -> None:
     flats = [camera.frames(light, flicker=0.05) for light in LIGHTS]
-    result = dip.camera_maps(camera.frames(0), flats)
+    result = dip.measure_camera_maps(camera.frames(0), flats)
     assert result.camera_gain == pytest.approx(report.camera_gain, rel=0.03)
 
 
 def test_few_dark_frames_are_said_to_be_uncertain(
     camera: SimulatedCamera, report: dip.CameraReport
 ) -> None:
-    few = dip.camera_maps(camera.frames(0, 5))
+    few = dip.measure_camera_maps(camera.frames(0, 5))
     assert few.gain is None
     assert any("uncertain" in sentence for sentence in few.sentences)
     assert not any("uncertain" in sentence for sentence in report.sentences)
@@ -97,8 +97,8 @@ def test_few_dark_frames_are_said_to_be_uncertain(
 
 def test_single_frames_in_any_order_of_axes_count_as_a_stack(camera: SimulatedCamera) -> None:
     stack = camera.frames(0, 6)[:, :, :-8]
-    whole = dip.camera_maps(stack)
-    apart = dip.camera_maps(list(stack))
+    whole = dip.measure_camera_maps(stack)
+    apart = dip.measure_camera_maps(list(stack))
     np.testing.assert_array_equal(whole.offset, apart.offset)
     np.testing.assert_array_equal(whole.noise, apart.noise)
 
@@ -115,7 +115,7 @@ def test_frames_without_information_are_refused(
     camera: SimulatedCamera, dark: tuple[int, int], flat: tuple[int, ...], code: str
 ) -> None:
     with pytest.raises(RefusedError) as caught:
-        dip.camera_maps(camera.frames(*dark), [camera.frames(light, 4) for light in flat])
+        dip.measure_camera_maps(camera.frames(*dark), [camera.frames(light, 4) for light in flat])
     assert caught.value.reason.code == code
 
 
@@ -123,7 +123,7 @@ def test_frames_of_another_size_or_of_one_value_are_refused(camera: SimulatedCam
     dark = camera.frames(0, 4)
     for other, code in ((dark[:, :-1], "frames-size"), (0 * dark, "frames-constant")):
         with pytest.raises(RefusedError) as caught:
-            dip.camera_maps(dark, [camera.frames(100, 4), other])
+            dip.measure_camera_maps(dark, [camera.frames(100, 4), other])
         assert caught.value.reason.code == code
 
 

@@ -262,10 +262,7 @@ def test_the_methods_text_says_which_of_the_iterations_was_taken():
             {"best_iteration": 3},
             "the output of iteration 3 was taken, the last of several that hardly differ",
         ),
-        (
-            {"best_iteration": 3, "stop_code": "user"},
-            "the output of iteration 3",
-        ),
+        ({"best_iteration": 3, "stop_reason": "user"}, "the output of iteration 3"),
         (
             {"best_iteration": 3, "validation_loss": [[3, None]]},
             "the output of iteration 3 was taken",

@@ -117,7 +117,7 @@ def test_a_sample_is_denoised_stopped_and_kept_and_its_script_gives_the_same_pix
     user.press("Stop and keep")
     user.wait_for_end()
     result = user.viewer.layers["mitochondria denoised"]
-    assert result.metadata[METADATA_KEY]["stop_reason"] == "you stopped it and kept the image"
+    assert result.metadata[METADATA_KEY]["stop_sentence"] == "you stopped it and kept the image"
     comparison = user.dock.result_view.comparison  # napari hands a proxy of its viewer to this dock
     assert comparison.isVisibleTo(user.dock)
     comparison.slider.setValue(40)

@@ -40,7 +40,7 @@ from napari_dip.io.writing import write_bytes, write_image, write_text
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report_fields import read_run_report
 from napari_dip.pipeline.assess.report_figures import plot_before_after
-from napari_dip.pipeline.camera_maps import camera_maps, resolve_camera_map_folder
+from napari_dip.pipeline.camera_maps import measure_camera_maps, resolve_camera_map_folder
 from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import (
@@ -338,12 +338,14 @@ def run_camera_maps_command(
     Raises
     ------
     RefusedError, FailedError
-        As `napari_dip.pipeline.camera_maps`.
+        As `measure_camera_maps`.
     """
     inputs = (*dark, *flat)
     resolve_camera_map_folder(output, inputs, overwrite=overwrite)  # refuse before any work
     with OutputLock(output):
-        report = camera_maps(list(dark), list(flat), progress=None if quiet else print_message)
+        report = measure_camera_maps(
+            list(dark), list(flat), progress=None if quiet else print_message
+        )
         # another run may have ended just now
         resolve_camera_map_folder(output, inputs, overwrite=overwrite)
         saved_path = report.save(output, overwrite=overwrite)

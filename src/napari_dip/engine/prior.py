@@ -221,7 +221,7 @@ class Prior(ABC):
         averaged. Otherwise weights are, since one output is a window or a few valid pixels.
     reveals_validation : bool
         Whether the inputs of the final inference contain validation pixels. Then only
-        `make_prediction_input` hides them.
+        `make_prediction_sample` hides them.
     source_name : str
         Name of the tensor that the inputs of the final inference are made from.
     """
@@ -251,24 +251,24 @@ class Prior(ABC):
         return changed
 
     @abstractmethod
-    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
         """Draw input and masks of one training step."""
 
     @abstractmethod
-    def make_prediction_input(self) -> NetworkSample:
+    def make_prediction_sample(self) -> NetworkSample:
         """Return the input of the whole grid with only validation pixels hidden, for previews."""
 
-    def make_validation_input(self) -> NetworkSample | None:
-        """Return the input for the validation loss; None: that of `make_prediction_input`.
+    def make_validation_sample(self) -> NetworkSample | None:
+        """Return the input for the validation loss; None: that of `make_prediction_sample`.
 
         It is for networks that are trained on another task than they are applied to. The
         prediction is then compared with the validation pixels without an operator.
         """
         return None
 
-    def make_inference_inputs(self) -> Iterator[NetworkSample]:
+    def make_inference_samples(self) -> Iterator[NetworkSample]:
         """Yield the inputs of the final inference, whose valid outputs together cover the grid."""
-        yield self.make_prediction_input()
+        yield self.make_prediction_sample()
 
     def estimate(self, output: Tensor) -> Estimate:
         """Convert the network's output (B, *, *size) to an estimate of the image."""
@@ -316,17 +316,17 @@ class GuidedPrior(Prior):
         """Return a prior with another source and the same guide."""
         return GuidedPrior(self._prior.replace_source(source), self._guide)
 
-    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
         """Return the prior's sample with the same window of the guide."""
-        return self._append_guide(self._prior.draw_training_input(rng))
+        return self._append_guide(self._prior.draw_training_sample(rng))
 
-    def make_prediction_input(self) -> NetworkSample:
+    def make_prediction_sample(self) -> NetworkSample:
         """Return the prior's prediction input with the guide."""
-        return self._append_guide(self._prior.make_prediction_input())
+        return self._append_guide(self._prior.make_prediction_sample())
 
-    def make_inference_inputs(self) -> Iterator[NetworkSample]:
+    def make_inference_samples(self) -> Iterator[NetworkSample]:
         """Yield the prior's inference inputs with the guide."""
-        yield from map(self._append_guide, self._prior.make_inference_inputs())
+        yield from map(self._append_guide, self._prior.make_inference_samples())
 
     def estimate(self, output: Tensor) -> Estimate:
         """Convert the output as the prior does."""

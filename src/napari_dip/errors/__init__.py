@@ -74,7 +74,7 @@ class Refusal:
             "sentence": self.sentence,
             "remedy": self.remedy,
             "facts": dict(self.facts),
-            "further": [note.to_dict() for note in self.extra_advice],
+            "extra_advice": [note.to_dict() for note in self.extra_advice],
         }
 
     def _render(self, template: str) -> str:
@@ -116,7 +116,7 @@ def read_refusal(raw: Mapping[str, Any]) -> Refusal:
     KeyError
         If its code or a fact is unknown.
     """
-    advice = tuple(map(read_note, raw["further"]))
+    advice = tuple(map(read_note, raw["extra_advice"]))
     return replace(make_refusal(raw["code"], **raw["facts"]), extra_advice=advice)
 
 

@@ -157,9 +157,10 @@ def read_stop(raw: Mapping[str, Any]) -> Stop:
 
 def read_report_stop(report: Mapping[str, Any]) -> Stop:
     """Read why the fit of a report ended."""
-    return Stop(reason=StopReason(report["stop_code"]), facts={"text": report["stop_reason"]})
+    reason = StopReason(report["stop_reason"])
+    return Stop(reason=reason, facts={"text": report["stop_sentence"]})
 
 
 def serialise_stop(stop: Stop) -> dict[str, str]:
-    """Return the fields of a report for the end of a fit: words for people, a code for programs."""
-    return {"stop_reason": str(stop), "stop_code": str(stop.reason)}
+    """Return the fields of a report for the end of a fit: a code for programs, words for people."""
+    return {"stop_reason": str(stop.reason), "stop_sentence": str(stop)}

@@ -203,7 +203,7 @@ class ArchitectureComparison(ExperimentResult):
                 "suits": self.recommended_fit.architecture.name,
                 "designs": [
                     {
-                        **_describe_architecture(fit.architecture),
+                        **_serialise_architecture(fit.architecture),
                         **row,
                         "held_out": fit.validation_errors.tolist(),
                     }
@@ -278,7 +278,7 @@ class ArchitectureComparison(ExperimentResult):
         )
 
 
-def _describe_architecture(architecture: Architecture) -> dict[str, object]:
+def _serialise_architecture(architecture: Architecture) -> dict[str, object]:
     """Return an architecture in plain JSON types, under the names of the saved files."""
     return {
         "name": architecture.name,

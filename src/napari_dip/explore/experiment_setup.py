@@ -330,7 +330,7 @@ def make_experiment_setup(
     fitted_architecture = find_architecture(
         "architecture", architecture, list_plan_architectures(plan)
     )
-    experiment_recipe |= _describe_fit(plan, fitted_architecture, machine.torch_version)
+    experiment_recipe |= _serialise_fit(plan, fitted_architecture, machine.torch_version)
     return ExperimentSetup(
         name=header.name,
         image=cropped,
@@ -448,7 +448,7 @@ def compute_psnr(image: ImageArray, truth: ImageArray) -> float:
     return float(10 * np.log10(peak**2 / max(float(error), 1e-30)))
 
 
-def _describe_fit(plan: Plan, architecture: Architecture, torch: str) -> dict[str, Any]:
+def _serialise_fit(plan: Plan, architecture: Architecture, torch: str) -> dict[str, Any]:
     """Return the settings of the network and its fit in plain JSON types."""
     fit_config, run_settings = plan.fit_config, plan.recipe.run_settings
     return {

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from napari_dip.explore.noise_impedance import ImpedanceResult
     from napari_dip.explore.spectra import SpectrumResult
     from napari_dip.pipeline.events import Event
-    from napari_dip.signatures import (
+    from napari_dip.public_types import (
         Answer,
         AxisLetters,
         ComparisonKeywords,

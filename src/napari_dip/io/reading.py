@@ -22,18 +22,18 @@ import numpy as np
 from napari_dip.errors import RefusedError
 from napari_dip.io.formats import bioio, png_jpeg, tiff, zarr
 from napari_dip.io.formats.zarr import read_group_attributes
+from napari_dip.io.lazy_images import (
+    LazyImage,
+    MemoryMappedImage,
+    convert_parser_errors,
+    create_mapped_image,
+)
 from napari_dip.io.paths import (
     is_zarr,
     make_save_refusal,
     parse_strict_json,
     stat_path,
     stat_readable_file,
-)
-from napari_dip.io.regions import (
-    LazyImage,
-    MemoryMappedImage,
-    convert_parser_errors,
-    create_mapped_image,
 )
 
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ from napari_dip.io.header import (
     get_unit_meters,
     get_unit_symbol,
 )
+from napari_dip.io.lazy_images import MemoryMappedImage, iter_chunks
 from napari_dip.io.outputs import resolve_folder
 from napari_dip.io.paths import is_zarr_path, make_save_refusal
-from napari_dip.io.regions import MemoryMappedImage, iter_chunks
 
 if TYPE_CHECKING:
     import os

@@ -19,9 +19,9 @@ from napari_dip.pipeline.recipe import (
     OLD_INPUTS,
     Recipe,
     accept_old_names,
+    list_settings,
     load_recipe,
     make_recipe,
-    settings,
 )
 from napari_dip.tasks import TASKS
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.events import Event, PollControl, Restoration
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.signatures import (
+    from napari_dip.public_types import (
         Answer,
         AxisLetters,
         BlindDeblurKeywords,
@@ -68,7 +68,7 @@ def _show_settings(task: str) -> Callable[[FunctionT], FunctionT]:
         *parameters, _ = signature.parameters.values()
         parameters += [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default)
-            for name, field in settings(task).items()
+            for name, field in list_settings(task).items()
         ]
         vars(function)["__signature__"] = signature.replace(parameters=parameters)
         return function

@@ -366,7 +366,7 @@ def _save_inputs(
     if target.resume:
         return
     descriptions = {
-        name: _describe_saved_input(name, description, data[name])
+        name: _serialise_saved_input(name, description, data[name])
         for name, description in target.inputs.items()
     }
     for name, description in descriptions.items():
@@ -397,7 +397,7 @@ def _save_inputs(
     folder.summary = {**target.run_summary, "inputs": descriptions}
 
 
-def _describe_saved_input(name: str, description: Mapping[str, Any], array: Any) -> dict[str, Any]:
+def _serialise_saved_input(name: str, description: Mapping[str, Any], array: Any) -> dict[str, Any]:
     """Return the description of an input, with its hash and the file that holds its pixels."""
     digest = compute_sha256(array)
     path = description.get("path")

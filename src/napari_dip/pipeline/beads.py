@@ -168,8 +168,8 @@ def _find_maxima(
     order = np.argsort(-heights, kind="stable")
     positions, heights = positions[order], heights[order]
     if len(heights):
-        least = min_brightness * np.median(heights[:_REFERENCE_BEADS])
-        positions = positions[heights > least]
+        min_height = min_brightness * np.median(heights[:_REFERENCE_BEADS])
+        positions = positions[heights > min_height]
     return positions, smooth
 
 
@@ -279,10 +279,10 @@ def fit_core(volume: FloatArray, fwhm: FloatArray) -> _CoreFit:
             model = height * np.exp(np.minimum(exponents, 1.0))  # else trial steps overflow
             return np.asarray(model - values)
 
-        least = np.concatenate([[0.0], [_SHAPE_RANGE[0]] * dims, middle - 3 * fwhm - 1, 0.3 * fwhm])
-        most = np.concatenate([[10.0], [_SHAPE_RANGE[1]] * dims, middle + 3 * fwhm + 1, 3 * fwhm])
+        lower = np.concatenate([[0.0], [_SHAPE_RANGE[0]] * dims, middle - 3 * fwhm - 1, 0.3 * fwhm])
+        upper = np.concatenate([[10.0], [_SHAPE_RANGE[1]] * dims, middle + 3 * fwhm + 1, 3 * fwhm])
         start = np.concatenate([[1.0], [0.0] * dims, centre, fwhm])
-        solution = optimize.least_squares(compute_residuals, start, bounds=(least, most)).x
+        solution = optimize.least_squares(compute_residuals, start, bounds=(lower, upper)).x
         last, fwhm = fwhm, solution[1 + 2 * dims :]
         height, centre = peak * float(solution[0]), solution[1 + dims : 1 + 2 * dims]
         if np.allclose(fwhm, last, rtol=1e-3):
@@ -383,9 +383,10 @@ def fit_field(name: str, crops: FloatArray, places: FloatArray) -> FieldFit:
     widths = np.log([fit.fwhm.prod() for fit in fits]) / len(fwhm)
     is_used = _select_alike(widths, places)
     cells = np.floor((places[is_used] + 1) / 2 * _COVERED_PARTS).clip(0, _COVERED_PARTS - 1)
-    covered, least = len(np.unique(cells, axis=0)), 3 * _BEADS_PER_TERM
-    if covered < _COVERED_PARTS**2 or is_used.sum() < least:
-        facts = {"count": int(is_used.sum()), "least": least}
+    covered = len(np.unique(cells, axis=0))
+    min_count = 3 * _BEADS_PER_TERM
+    if covered < _COVERED_PARTS**2 or is_used.sum() < min_count:
+        facts = {"count": int(is_used.sum()), "least": min_count}
         empty = _COVERED_PARTS**2 - covered
         raise RefusedError("beads-field", name=name, empty=empty, **facts)
     offsets = np.array([fit.offset for fit in fits])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from napari_dip.io import Float32Array, FloatArray, ImageHeader
-    from napari_dip.signatures import ImageLike
+    from napari_dip.public_types import ImageLike
 
     Map = Float32Array
 
@@ -195,7 +195,7 @@ def resolve_camera_map_folder(
     return path
 
 
-def camera_maps(
+def measure_camera_maps(
     dark: ImageLike | Sequence[ImageLike],
     flat: Sequence[ImageLike] = (),
     *,
@@ -239,11 +239,11 @@ def camera_maps(
 
     Examples
     --------
-    >>> report = dip.camera_maps(dark_frames, flat_stacks)
+    >>> report = dip.measure_camera_maps(dark_frames, flat_stacks)
     >>> report.offset.shape
     (16, 16)
     """
-    darks, flats = _describe_stacks("dark", dark), _describe_stacks("flat", flat)
+    darks, flats = _open_stacks("dark", dark), _open_stacks("flat", flat)
     if len(flats) == 1:
         raise RefusedError("camera-levels", name=flats[0][0].name)
     for header, _ in (*darks, *flats):
@@ -284,7 +284,7 @@ def camera_maps(
 FrameStack = tuple["ImageHeader", Any]
 
 
-def _describe_stacks(name: str, frames: Any) -> list[FrameStack]:
+def _open_stacks(name: str, frames: Any) -> list[FrameStack]:
     """Return header and pixels of each stack; files are read later, frame by frame."""
     is_list = isinstance(frames, Sequence) and not isinstance(frames, str)
     stacks = []

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Stop, StopReason
     from napari_dip.io import AnyArray, Float32Array
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.signatures import FilePath, FittedNetwork, RegionTraces, Report
+    from napari_dip.public_types import FilePath, FittedNetwork, RegionTraces, Report
 
 #: Ratio of the reported bound to the expected time, since the time per iteration varies.
 TIME_LEFT_MARGIN = 1.15

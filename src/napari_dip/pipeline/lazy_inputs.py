@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_dip.io import AnyArray
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.signatures import Report
+    from napari_dip.public_types import Report
 
 
 #: Axis of each name that a dimension of a labelled array may have, in small letters.

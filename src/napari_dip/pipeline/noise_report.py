@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.io import AnyArray, BoolArray, FloatArray, ImageHeader
     from napari_dip.pipeline.calibrate.types import StackArray
-    from napari_dip.signatures import AxisLetters, ImageLike
+    from napari_dip.public_types import AxisLetters, ImageLike
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -226,7 +226,7 @@ def measure_noise(
     >>> len(dip.measure_noise(image).channels)
     1
     """
-    header, pixels = _describe_checked_input("image", image, axes)
+    header, pixels = _open_checked_input("image", image, axes)
     frames = [
         _read_detector_frames(name, source) for name, source in (("dark", dark), ("flat", flat))
     ]
@@ -236,7 +236,7 @@ def measure_noise(
     return raise_if_refused(make_noise_report(header, np.asarray(pixels()), detector))
 
 
-def _describe_checked_input(
+def _open_checked_input(
     name: str, image: Any, axes: object
 ) -> tuple[ImageHeader, Callable[[], Any]]:
     header, pixels = open_input(name, image, axes)
@@ -248,7 +248,7 @@ def _read_detector_frames(name: str, frames: Any) -> DetectorFrames | None:
     """Read detector frames; None if there are none."""
     if frames is None:
         return None
-    header, pixels = _describe_checked_input(name, frames, None)
+    header, pixels = _open_checked_input(name, frames, None)
     return header, np.asarray(pixels())
 
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from napari_dip.io import AnyArray, Float32Array, FloatArray, ImageHeader
-    from napari_dip.signatures import AxisLetters, ImageLike, OpticsKeywords
+    from napari_dip.public_types import AxisLetters, ImageLike, OpticsKeywords
     from napari_dip.tasks.base import Task
     from napari_dip.tasks.deblur import Deblur
 

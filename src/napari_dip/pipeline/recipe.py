@@ -152,7 +152,7 @@ class RunSettings(BaseModel):
             "the one before, or together as one volume, where they help each other. Automatic: "
             "together along depth, one by one along time; together for inpainting.",
             choices={"auto": "Automatic", "planes": "Plane by plane", "volume": "As a volume"},
-            is_relevant=lambda values: bool(set("TZ") & set(values[IMAGE_AXES])),
+            relevant_when=lambda values: bool(set("TZ") & set(values[IMAGE_AXES])),
         ),
     ] = "auto"
     tile: Annotated[
@@ -345,7 +345,7 @@ class SettingTable(dict[str, SettingField]):
         )
 
 
-def settings(task: str) -> SettingTable:
+def list_settings(task: str) -> SettingTable:
     """Return the settings of a task, those of all tasks last.
 
     Parameters
@@ -361,7 +361,7 @@ def settings(task: str) -> SettingTable:
 
     Examples
     --------
-    >>> dip.settings("denoise")["preset"].choices
+    >>> dip.list_settings("denoise")["preset"].choices
     ('instant', 'fast', 'balanced', 'best')
     """
     fields = list_setting_fields(_get_task_class(task), RunSettings)

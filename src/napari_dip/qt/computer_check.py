@@ -11,7 +11,7 @@ from napari_dip.errors import Refusal
 from napari_dip.errors.templates import TEXTS, format_bytes, render_text
 from napari_dip.pipeline.machine import InstallationReport, examine_installation
 from napari_dip.qt.shell.background_call import start_call
-from napari_dip.qt.shell.dock_widget import DockCloser, copy_text, fill_grid, make_button
+from napari_dip.qt.shell.dock_widget import DockLifecycle, copy_text, fill_grid, make_button
 from napari_dip.qt.shell.run_bar import make_message_label
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ComputerCheckWidget(QWidget):
 
     def __init__(self, examine: Callable[[], InstallationReport] = examine_installation) -> None:
         super().__init__()
-        self._closer = DockCloser(self, self.shut_down)
+        self._closer = DockLifecycle(self, self.shut_down)
         self._examine = examine
         self._call: BackgroundCall | None = None
         self._install_commands: list[str] = []

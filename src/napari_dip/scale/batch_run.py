@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.public_types import Answer, AxisLetters, FilePath, InputPathKeywords
     from napari_dip.scale.batch.jobs import BatchPlan, FileState, Job
     from napari_dip.scale.cluster.pool import DaskWorkerPool
-    from napari_dip.signatures import Answer, AxisLetters, FilePath, InputPathKeywords
 
 #: Seconds for hashing a file, saving its result and plotting it, measured on 128 x 128 pixels.
 FILE_SECONDS = 0.5

@@ -34,7 +34,7 @@ MIN_PIXEL_WEIGHT = 0.5
 SINGLE_PIXEL = ((1,),)
 #: Key of the prior of tasks that choose no other.
 DEFAULT_PRIOR = "random-input"
-#: Keys for `Setting.is_relevant`: axes of several pixels, chosen inputs, axes without a pixel size.
+#: Keys for `Setting.relevant_when`: axes of several pixels, chosen inputs, axes without size.
 IMAGE_AXES, EXTRA_INPUTS, UNSIZED_AXES = "image_axes", "extra_inputs", "unsized_axes"
 
 
@@ -60,7 +60,7 @@ class Setting:
         Filter of the file dialog for a text field that holds a path, such as "Networks (*.pt2)".
     list_suggestions : callable or None
         (task) -> values that the dock suggests for a text field, or a refusal; may take a second.
-    is_relevant : callable or None
+    relevant_when : callable or None
         (values by name, with the keys above) -> whether the setting can matter.
     is_conditional : bool
         Whether a dock hides and drops it where it is not relevant, even if it was changed.
@@ -75,7 +75,7 @@ class Setting:
     is_advanced: bool | Callable[[Mapping[str, Any]], bool] = True
     file_filter: str = ""
     list_suggestions: Callable[[Any], tuple[str, ...] | Refusal] | None = None
-    is_relevant: Callable[[Mapping[str, Any]], bool] | None = None
+    relevant_when: Callable[[Mapping[str, Any]], bool] | None = None
     is_conditional: bool = False
     report_template: str = ""
 
@@ -153,8 +153,8 @@ class FitNoise:
         Autocorrelation at lags 1, 2, ... along Y and X, in grid pixels; None for white noise.
     image_noise_variances : NoiseVariance or None
         Variance model of each of the B images of a joint training, where they differ.
-    explains_outliers : bool
-        Whether a pixel far from its prediction is signal: `NoiseEstimate.explains_outliers`.
+    treats_outliers_as_signal : bool
+        Whether a pixel far from its prediction is signal: `NoiseEstimate.has_bounded_tails`.
     """
 
     noise_variance: NoiseVariance
@@ -162,7 +162,7 @@ class FitNoise:
     assumed_fraction: float = 1.0
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     image_noise_variances: NoiseVariance | None = None
-    explains_outliers: bool = False
+    treats_outliers_as_signal: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -63,7 +63,7 @@ WIDTH_STEP_FACTOR, MIN_PSF_WIDTH = 1.4, 0.4
 DIRECTIONS = 12
 
 
-def describe_blur(learned: Mapping[str, Float32Array]) -> tuple[Note, ...]:
+def make_blur_notes(learned: Mapping[str, Float32Array]) -> tuple[Note, ...]:
     """Return a note on the blur that was estimated."""
     parameters = {name: float(values.flat[0]) for name, values in learned.items()}
     if "sigmas" in parameters and learned["psf"].ndim > 2:
@@ -91,7 +91,7 @@ class BlindDeblur(Task):
         has_same_pixels=False,
         light_crosses_border=True,
         extra_outputs={"psf": "The PSF that was found."},
-        describe_learned=describe_blur,
+        describe_learned=make_blur_notes,
         accepts_stacks=True,
     )
 

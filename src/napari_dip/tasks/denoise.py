@@ -32,7 +32,7 @@ from napari_dip.tasks.noise_models.camera_correction import (
     refuse_map_pixels,
     refuse_maps,
 )
-from napari_dip.tasks.noise_models.impulses import describe_impulses
+from napari_dip.tasks.noise_models.impulses import make_impulses_note
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS, NoiseModel
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.random_input import (
@@ -54,9 +54,9 @@ from napari_dip.tasks.shared_settings import (
     add_temporal_smoothing,
     choose_series_training,
     count_planes,
-    describe_distant_planes,
     has_distant_planes,
     is_movie,
+    make_distant_planes_note,
     make_noise_settings,
     make_total_variation_penalty,
     read_blind_spot,
@@ -146,7 +146,7 @@ class Denoise(Task):
             "By default, colour photographs are restored with all channels together, and "
             "fluorescence channels one by one.",
             choices={"auto": "Automatic", "together": "Together", "separate": "One by one"},
-            is_relevant=lambda values: bool(set("CS") & set(values[IMAGE_AXES])),
+            relevant_when=lambda values: bool(set("CS") & set(values[IMAGE_AXES])),
         ),
     ] = "auto"
 
@@ -193,7 +193,7 @@ class Denoise(Task):
             uses_clipping_correction=model.is_detector,
             # the user's noise does not hold for binned pixels
             uses_half_resolution=model.is_detector and not has_user_noise,
-            notes=(describe_distant_planes(header),) if is_distant else (),
+            notes=(make_distant_planes_note(header),) if is_distant else (),
         )
 
     def _has_distant_planes(self, header: ImageHeader) -> bool:
@@ -270,7 +270,7 @@ class Denoise(Task):
         if refusal := refusal or model.refuse_pixels(name, pixels.stack):
             return refusal
         if measured_mask is not None:
-            notes = (describe_impulses(measured_mask),)
+            notes = (make_impulses_note(measured_mask),)
             return Inspection(
                 measured_mask=measured_mask, notes=notes, convert_inputs=model.convert_inputs
             )

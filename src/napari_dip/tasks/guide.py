@@ -39,8 +39,8 @@ from napari_dip.tasks.shared_settings import (
     TotalVariationWeight,
     UseNeighbouringFrames,
     add_temporal_smoothing,
-    describe_distant_planes,
     has_distant_planes,
+    make_distant_planes_note,
     make_noise_settings,
     make_total_variation_penalty,
     read_blind_spot,
@@ -154,7 +154,7 @@ class Guide(Task):
             uses_previous_frame=self.temporal_smoothing > 0,
             noise_settings=make_noise_settings(self),
             blind_spot_shape=read_blind_spot(self.blind_spot_shape),
-            notes=(describe_distant_planes(header),) if is_distant else (),
+            notes=(make_distant_planes_note(header),) if is_distant else (),
         )
 
     def _refuse_guide(self, image_header: ImageHeader, guide_header: ImageHeader) -> Refusal | None:

@@ -94,7 +94,7 @@ class Inpaint(Task):
             "Invert mask",
             "Fill in the pixels that the mask does not mark.",
             is_advanced=False,
-            is_relevant=lambda values: "mask" in values[EXTRA_INPUTS],
+            relevant_when=lambda values: "mask" in values[EXTRA_INPUTS],
         ),
     ] = False
     label: Annotated[
@@ -103,7 +103,7 @@ class Inpaint(Task):
             "Only this label",
             "Fill in only the pixels that have this value in the mask. Empty: all above 0.",
             is_advanced=False,
-            is_relevant=lambda values: "mask" in values[EXTRA_INPUTS],
+            relevant_when=lambda values: "mask" in values[EXTRA_INPUTS],
         ),
     ] = None
     grow: Annotated[

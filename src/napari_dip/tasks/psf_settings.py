@@ -48,7 +48,7 @@ GaussianSigma = Annotated[
         "Standard deviation of a Gaussian blur in pixels: its full width at half maximum divided "
         "by 2.35. Empty: none.",
         is_advanced=False,
-        is_relevant=lambda values: not _has_psf_image(values) and not _has_optics(values),
+        relevant_when=lambda values: not _has_psf_image(values) and not _has_optics(values),
         report_template="Gaussian blur of standard deviation {:g} pixels",
     ),
 ]
@@ -58,7 +58,7 @@ GaussianSigmaZ = Annotated[
         "Gaussian sigma along Z",
         "Standard deviation of the blur along Z, in planes of the stack, which is then deblurred "
         "as a volume. Empty: each plane is blurred by itself.",
-        is_relevant=lambda values: bool(values["gaussian_sigma"]) and "Z" in values[IMAGE_AXES],
+        relevant_when=lambda values: bool(values["gaussian_sigma"]) and "Z" in values[IMAGE_AXES],
         report_template="along Z of standard deviation {:g} planes",
     ),
 ]
@@ -70,7 +70,7 @@ MicroscopeType = Annotated[
         "pixel size.",
         choices={"none": "Not chosen", "widefield": "Widefield", "confocal": "Confocal"},
         is_advanced=False,
-        is_relevant=lambda values: not _has_psf_image(values) and not values["gaussian_sigma"],
+        relevant_when=lambda values: not _has_psf_image(values) and not values["gaussian_sigma"],
     ),
 ]
 NumericalAperture = Annotated[
@@ -80,7 +80,7 @@ NumericalAperture = Annotated[
         "Numerical aperture (NA) of the objective, as written on it. With a PSF from an image, "
         "its width is compared with that of such a microscope. Empty: none.",
         is_advanced=False,
-        is_relevant=lambda values: _has_psf_image(values) or _has_optics(values),
+        relevant_when=lambda values: _has_psf_image(values) or _has_optics(values),
         is_conditional=True,
         report_template="numerical aperture {:g}",
     ),
@@ -92,7 +92,7 @@ Wavelength = Annotated[
         "Wavelength of the emitted light, in nanometres. With a PSF from an image, it is used "
         "as the numerical aperture is. Empty: none.",
         is_advanced=False,
-        is_relevant=lambda values: _has_psf_image(values) or _has_optics(values),
+        relevant_when=lambda values: _has_psf_image(values) or _has_optics(values),
         is_conditional=True,
         report_template="emission at {:g} nm",
     ),
@@ -103,7 +103,7 @@ PixelSize = Annotated[
         "Pixel size (nm)",
         "Size of a pixel in the sample, in nanometres. Empty: as the image says.",
         is_advanced=lambda values: not set("YX") & set(values[UNSIZED_AXES]),
-        is_relevant=lambda values: _has_optics(values),
+        relevant_when=lambda values: _has_optics(values),
         is_conditional=True,
         report_template="pixels of {:g} nm",
     ),
@@ -114,7 +114,7 @@ ZStep = Annotated[
         "Z step (nm)",
         "Distance of the planes of a stack in the sample, in nanometres. Empty: as the image says.",
         is_advanced=lambda values: "Z" not in values[UNSIZED_AXES],
-        is_relevant=lambda values: _has_optics(values) and "Z" in values[IMAGE_AXES],
+        relevant_when=lambda values: _has_optics(values) and "Z" in values[IMAGE_AXES],
         is_conditional=True,
         report_template="planes {:g} nm apart",
     ),
@@ -125,7 +125,7 @@ RefractiveIndex = Annotated[
         "Refractive index",
         "Refractive index of the immersion medium: 1 for air, 1.333 for water, 1.518 for oil.",
         step=0.001,
-        is_relevant=lambda values: _has_optics(values),
+        relevant_when=lambda values: _has_optics(values),
         is_conditional=True,
         report_template="refractive index {:g}",
     ),
@@ -136,7 +136,7 @@ Excitation = Annotated[
         "Excitation (nm)",
         "Wavelength of the excitation in nanometres, for a confocal microscope. Empty: that of "
         "the emission.",
-        is_relevant=lambda values: values["model"] == "confocal",
+        relevant_when=lambda values: values["model"] == "confocal",
         is_conditional=True,
         report_template="excitation at {:g} nm",
     ),
@@ -147,7 +147,7 @@ Pinhole = Annotated[
         "Pinhole (Airy units)",
         "Diameter of a confocal microscope's pinhole, in Airy units.",
         step=0.1,
-        is_relevant=lambda values: values["model"] == "confocal",
+        relevant_when=lambda values: values["model"] == "confocal",
         is_conditional=True,
         report_template="pinhole of {:g} Airy units",
     ),

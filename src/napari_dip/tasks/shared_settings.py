@@ -156,7 +156,7 @@ TotalVariationKind = Annotated[
         "Isotropic: edges in all directions cost the same. Anisotropic: edges along rows and "
         "columns cost least, which suits chips, letters and gratings.",
         choices={"isotropic": "Isotropic", "anisotropic": "Anisotropic"},
-        is_relevant=lambda values: values["smoothing"] > 0,
+        relevant_when=lambda values: values["smoothing"] > 0,
     ),
 ]
 
@@ -262,7 +262,7 @@ UseNeighbouringFrames = Annotated[
         "spot: the network also gets the noisy frames before and after. Those of a movie are "
         "registered first. The network learns where they help. Switch it off if all frames share "
         "the same noise, as with a dirty camera.",
-        is_relevant=lambda values: bool(set("TZ") & set(values[IMAGE_AXES])),
+        relevant_when=lambda values: bool(set("TZ") & set(values[IMAGE_AXES])),
     ),
 ]
 TemporalSmoothing = Annotated[
@@ -274,7 +274,7 @@ TemporalSmoothing = Annotated[
         "uncertainties of both values justify. It reduces flicker, but delays fast changes, so "
         "leave it at 0 to measure ΔF/F or timing.",
         step=0.5,
-        is_relevant=lambda values: "T" in values[IMAGE_AXES],
+        relevant_when=lambda values: "T" in values[IMAGE_AXES],
     ),
 ]
 #: Training modes of a series: one network, warm starts, or independent networks.
@@ -289,7 +289,7 @@ SeriesTraining = Annotated[
         "start: each begins with the weights of an earlier one. Independent: each has a network "
         "of its own, which is slowest. Automatic: joint training for at least 16 frames or "
         "planes, or 32 tiles; else warm start.",
-        is_relevant=lambda values: bool(set("TZ") & set(values[IMAGE_AXES]) or values["tile"]),
+        relevant_when=lambda values: bool(set("TZ") & set(values[IMAGE_AXES]) or values["tile"]),
         choices={
             "auto": "Automatic",
             "joint": "Joint training (one network)",
@@ -356,7 +356,7 @@ def has_distant_planes(header: ImageHeader) -> bool:
     return compute_plane_distance(header) >= MIN_DISTANT_SPACING
 
 
-def describe_distant_planes(header: ImageHeader) -> Note:
+def make_distant_planes_note(header: ImageHeader) -> Note:
     """Return a note on how distant planes are restored."""
     return make_note("planes-distant", distance=compute_plane_distance(header))
 

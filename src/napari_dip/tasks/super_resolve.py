@@ -112,7 +112,7 @@ PsfSigmaZ = Annotated[
         "PSF sigma along Z",
         "Standard deviation of the blur along Z, in planes of the result, for a volume.",
         step=0.05,
-        is_relevant=lambda values: "Z" in values[IMAGE_AXES],
+        relevant_when=lambda values: "Z" in values[IMAGE_AXES],
         report_template="along Z of standard deviation {:g} planes of the result",
     ),
 ]

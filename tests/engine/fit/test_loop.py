@@ -333,8 +333,8 @@ def test_a_preview_right_after_validation_takes_no_further_inference() -> None:
     looks = []
     for due in (lambda _: False, lambda at_hand: at_hand, lambda _: True):
         problem, prior, _ = make_problem((24, 24))
-        glance, taken = prior.make_prediction_input, []
-        prior.make_prediction_input = lambda taken=taken, glance=glance: taken.append(1) or glance()
+        make, calls = prior.make_prediction_sample, []
+        prior.make_prediction_sample = lambda calls=calls, make=make: calls.append(1) or make()
         run_to_end(
             fit(
                 problem,
@@ -345,7 +345,7 @@ def test_a_preview_right_after_validation_takes_no_further_inference() -> None:
                 is_preview_due=due,
             )
         )
-        looks.append(len(taken))
+        looks.append(len(calls))
     judged_only, at_hand, every = looks
     assert at_hand == judged_only
     assert every == judged_only + 50 - 50 // 25

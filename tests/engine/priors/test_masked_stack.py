@@ -119,8 +119,8 @@ def test_inference_shows_no_plane_nearer_than_training_does(missing: tuple[int, 
     nearness = [
         max(float(sample.network_input[:, -3:-1].max()) for sample in samples)
         for samples in (
-            [prior.draw_training_input(rng) for _ in range(20)],
-            prior.make_inference_inputs(),
+            [prior.draw_training_sample(rng) for _ in range(20)],
+            prior.make_inference_samples(),
         )
     ]
     assert nearness[1] <= nearness[0]
@@ -138,21 +138,23 @@ def test_a_predicted_plane_does_not_see_predicted_pixels(gone: str) -> None:
     if gone == "line":
         mask[:, :, 3, 5:7] = 0
     hiding = make_prior(mask)
-    sample = hiding.draw_training_input(torch.Generator().manual_seed(1))
+    sample = hiding.draw_training_sample(torch.Generator().manual_seed(1))
     assert sample.loss_mask is not None and sample.window is not None
     assert float(sample.loss_mask.sum()) > 0
     hiding.measurement = hiding.measurement + sample.window.place_on(sample.loss_mask, hiding.grid)
-    again = hiding.draw_training_input(torch.Generator().manual_seed(1))
+    again = hiding.draw_training_sample(torch.Generator().manual_seed(1))
     assert torch.equal(sample.network_input, again.network_input)
 
 
 def test_whole_planes_are_hidden_whole_and_lines_are_not() -> None:
-    whole = make_prior(mask_without_planes(3)).draw_training_input(torch.Generator().manual_seed(1))
+    whole = make_prior(mask_without_planes(3)).draw_training_sample(
+        torch.Generator().manual_seed(1)
+    )
     assert whole.loss_mask is not None
     assert float(whole.loss_mask.mean()) == 1
     mask = mask_without_planes()
     mask[:, :, 3, 5:7] = 0
-    lines = make_prior(mask).draw_training_input(torch.Generator().manual_seed(1))
+    lines = make_prior(mask).draw_training_sample(torch.Generator().manual_seed(1))
     assert lines.loss_mask is not None
     rows = lines.loss_mask[0, 0, 0].mean(-1)
     assert 0 < float(lines.loss_mask.mean()) < 0.7
@@ -170,7 +172,7 @@ def test_the_final_inference_predicts_each_requested_pixel(gone: str, foretell: 
         torch.zeros_like(mask),
         1 - mask + (mask if foretell else hiding.validation_mask),
     )
-    for sample in hiding.make_inference_inputs():
+    for sample in hiding.make_inference_samples():
         assert sample.output_mask is not None
         filled = sample.network_input[:, -1:] > 0
         judging = (
@@ -188,19 +190,13 @@ def test_the_final_inference_predicts_each_requested_pixel(gone: str, foretell: 
 
 
 def test_where_planes_are_missing_validation_uses_other_planes_alone() -> None:
-    assert (
-        float(
-            (
-                make_prior(mask_without_planes(3)).make_prediction_input().network_input[:, -1:] > 0
-            ).sum()
-        )
-        == 0
-    )
+    sample = make_prior(mask_without_planes(3)).make_prediction_sample()
+    assert float((sample.network_input[:, -1:] > 0).sum()) == 0
     mask = mask_without_planes()
     mask[:, :, 3, 5:7] = 0
     hiding = make_prior(mask)
     assert torch.equal(
-        (hiding.make_prediction_input().network_input[:, -1:] > 0).float(),
+        (hiding.make_prediction_sample().network_input[:, -1:] > 0).float(),
         mask - hiding.validation_mask,
     )
 
@@ -223,7 +219,7 @@ def test_a_window_of_chosen_planes_puts_them_back_where_they_were() -> None:
 
 
 def test_the_input_has_as_many_channels_as_are_counted() -> None:
-    network_input = make_prior(mask_without_planes(3)).make_prediction_input().network_input
+    network_input = make_prior(mask_without_planes(3)).make_prediction_sample().network_input
     assert network_input.shape == (1, count_stack_input_channels(1), PLANES, SIDE, SIDE)
     assert count_stack_input_channels(2) - count_stack_input_channels(1) == 5 + len(
         make_filling_windows(2)

@@ -130,12 +130,12 @@ def test_steps_get_the_recompressed_image_and_the_final_inference_the_image() ->
     net = FillingResidualNetwork(hourglass, 2, 1, 2, rng)
     shift = (lambda image: 200 * image, lambda levels: levels / 200)
     prior = RecompressionPrior(net, opened / 200, compression, *shift, window=(32, 32))
-    sample = prior.draw_training_input(rng)
+    sample = prior.draw_training_sample(rng)
     assert sample.network_input.shape == (1, 2, 32, 32)
     assert sample.loss_mask is sample.output_mask is None
-    (last,) = prior.make_inference_inputs()
+    (last,) = prior.make_inference_samples()
     torch.testing.assert_close(last.network_input[:, 1:] * 200, opened)
-    torch.testing.assert_close(prior.make_prediction_input().network_input, last.network_input)
-    assert measure_error(prior.make_validation_input().network_input, last.network_input) > 0
+    torch.testing.assert_close(prior.make_prediction_sample().network_input, last.network_input)
+    assert measure_error(prior.make_validation_sample().network_input, last.network_input) > 0
     untrained = prior.estimate(prior.network(last.network_input))
     torch.testing.assert_close(untrained.mean, last.network_input[:, :1])  # an image from the start

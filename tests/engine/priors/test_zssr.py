@@ -46,7 +46,7 @@ def make_prior(variance: float = 0.0, **settings: object) -> ZssrPrior:
 def test_a_step_shows_the_window_that_it_asks_for_made_coarse(window) -> None:
     prior, rng = make_prior(window=window), torch.Generator().manual_seed(1)
     for _ in range(20):
-        sample = prior.draw_training_input(rng)
+        sample = prior.draw_training_sample(rng)
         assert sample.bypasses_operator
         wanted = sample.window.crop(make_image())
         torch.testing.assert_close(
@@ -61,7 +61,7 @@ def test_training_steps_have_as_much_noise_as_the_image() -> None:
     clean = BinnedDownsample((2, 2))
     grains = []
     for _ in range(200):
-        sample = prior.draw_training_input(rng)
+        sample = prior.draw_training_sample(rng)
         grains.append(sample.network_input - clean(sample.window.crop(make_image())))
     # a quarter of the variance is in the coarse pixels already
     assert float(torch.stack(grains).var()) == pytest.approx(0.75 * 0.04, rel=0.05)
@@ -69,9 +69,9 @@ def test_training_steps_have_as_much_noise_as_the_image() -> None:
 
 def test_the_image_goes_all_the_way_and_what_is_made_coarse_one_stage() -> None:
     prior = make_prior()
-    whole = prior.estimate(prior.network(prior.make_prediction_input().network_input))
+    whole = prior.estimate(prior.network(prior.make_prediction_sample().network_input))
     assert whole.mean.shape[2:] == prior.grid == (72, 88)
-    validation_input = prior.make_validation_input()
+    validation_input = prior.make_validation_sample()
     assert (
         prior.estimate(prior.network(validation_input.network_input)).mean.shape[2:]
         == validation_input.window.size
@@ -81,13 +81,13 @@ def test_the_image_goes_all_the_way_and_what_is_made_coarse_one_stage() -> None:
 
 def test_an_image_that_is_no_multiple_of_the_factor_is_tried_but_for_its_rim() -> None:
     prior = make_prior(factors=(4, 4), stages=1)
-    assert prior.make_validation_input().window.size == (16, 20)
+    assert prior.make_validation_sample().window.size == (16, 20)
     assert prior.grid == (72, 88)
 
 
 def test_an_untrained_network_interpolates_and_explains_the_image() -> None:
     prior = make_prior(stages=1)
-    start = prior.estimate(prior.network(prior.make_prediction_input().network_input)).mean
+    start = prior.estimate(prior.network(prior.make_prediction_sample().network_input)).mean
     coarse = BinnedDownsample((2, 2))
     loss = (coarse(start) - make_image()).square().mean()
     assert (

@@ -14,9 +14,9 @@ import pytest
 
 from napari_dip.cli import main
 from napari_dip.errors import FailedError, RefusedError
+from napari_dip.io.lazy_images import MemoryMappedImage, iter_chunks
 from napari_dip.io.outputs import resolve_output
 from napari_dip.io.reading import open_pixels, read_header, read_pixels, read_provenance
-from napari_dip.io.regions import MemoryMappedImage, iter_chunks
 from napari_dip.io.writing import write_image
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def test_each_level_halves_the_plane_and_says_where_it_lies(cells: Path) -> None
 
 
 def test_regions_are_read_without_the_whole(cells: Path, monkeypatch) -> None:
-    monkeypatch.setattr("napari_dip.io.regions.MAX_CHUNK_BYTES", 5000)
+    monkeypatch.setattr("napari_dip.io.lazy_images.MAX_CHUNK_BYTES", 5000)
     opened = open_pixels(read_header(cells))
     assert not isinstance(opened, np.ndarray)
     assert np.array_equal(opened[1:3, 10:20, 5], draw_stack()[1:3, 10:20, 5])

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from napari_dip.io import ImageHeader
-from napari_dip.pipeline.assess.report import describe_unrestored_items, describe_unrestored_tiles
+from napari_dip.pipeline.assess.report import (
+    make_unrestored_items_notes,
+    make_unrestored_tiles_notes,
+)
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
@@ -19,7 +22,7 @@ def describe_missing(shape, axes, missing):
     header = ImageHeader(name="x", shape=shape, dtype="float32", axes=axes)
     recipe = make_recipe("denoise", preset="fast", stacks="planes", series_training="warm-start")
     plan = preflight(recipe, header, detect_machine(), {})
-    return tuple(map(str, describe_unrestored_items(plan, np.asarray(missing, bool))))
+    return tuple(map(str, make_unrestored_items_notes(plan, np.asarray(missing, bool))))
 
 
 @pytest.mark.parametrize(
@@ -54,10 +57,10 @@ def test_channels_are_named_and_of_a_channel_the_planes():
 
 
 def test_tiles_are_counted_in_good_grammar():
-    assert describe_unrestored_tiles(0, 4) == ()
-    assert tuple(map(str, describe_unrestored_tiles(1, 4))) == (
+    assert make_unrestored_tiles_notes(0, 4) == ()
+    assert tuple(map(str, make_unrestored_tiles_notes(1, 4))) == (
         "1 of the 4 tiles was not restored; it is as in the input.",
     )
-    assert str(describe_unrestored_tiles(3, 4)[0]).startswith(
+    assert str(make_unrestored_tiles_notes(3, 4)[0]).startswith(
         "3 of the 4 tiles were not restored; they are"
     )

@@ -179,7 +179,7 @@ def test_traces_of_labels_and_masks_are_their_means(short_run: Any) -> None:
     )
     masks = np.stack([labels == 2, labels == 3])
     np.testing.assert_allclose(short_run.traces(movie, masks).measured, traces.measured[:, 1:3])
-    assert short_run.traces(movie, labels == 2).together == traces.comparisons[1]
+    assert short_run.traces(movie, labels == 2).pooled == traces.comparisons[1]
 
 
 def test_regions_of_another_size_and_empty_ones_are_refused(short_run: Any) -> None:

@@ -147,7 +147,7 @@ def test_a_zarr_is_restored_region_by_region_to_the_same_bytes(
         return Watched()
 
     monkeypatch.setattr("napari_dip.io.reading.open_pixels", watched)
-    monkeypatch.setattr("napari_dip.io.regions.MAX_CHUNK_BYTES", 5000)
+    monkeypatch.setattr("napari_dip.io.lazy_images.MAX_CHUNK_BYTES", 5000)
     monkeypatch.setattr("napari_dip.pipeline.machine.choose_thread_count", lambda *_: 1)
     arguments = ["--max-iterations", str(ITERATIONS), "--stacks", "planes", "--tile", str(TILE)]
     arguments += ["--preset", "fast", "--device", "cpu", "--quiet"]

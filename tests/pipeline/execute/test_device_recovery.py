@@ -16,7 +16,7 @@ from napari_dip.engine.fit.state import Checkpoint
 from napari_dip.engine.fit.stopping import Control, ValidationRecord
 from napari_dip.engine.fit.trainer import Trainer
 from napari_dip.errors import FailedError, RefusedError, make_refusal
-from napari_dip.io.regions import create_mapped_image
+from napari_dip.io.lazy_images import create_mapped_image
 from napari_dip.pipeline.assess.merge import UnitResult
 from napari_dip.pipeline.execute.device_recovery import (
     MAX_OUT_OF_MEMORY_ERRORS,

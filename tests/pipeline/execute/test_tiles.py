@@ -13,8 +13,8 @@ from tifffile import imread, imwrite
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.io import ImageHeader
+from napari_dip.io.lazy_images import MemoryMappedImage, iter_chunks
 from napari_dip.io.reading import open_pixels, read_header, read_pixels
-from napari_dip.io.regions import MemoryMappedImage, iter_chunks
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.tiling import cut_plane_tiles
@@ -202,6 +202,6 @@ def test_an_image_on_the_disk_is_saved_as_one_in_memory(tmp_path: Path, name: st
 
 
 def test_going_through_an_image_gives_its_bytes_in_order(monkeypatch) -> None:
-    monkeypatch.setattr("napari_dip.io.regions.MAX_CHUNK_BYTES", 500)
+    monkeypatch.setattr("napari_dip.io.lazy_images.MAX_CHUNK_BYTES", 500)
     image = np.arange(5 * 7 * 11, dtype=np.uint16).reshape(5, 7, 11)
     assert b"".join(part.tobytes() for part in iter_chunks(image)) == image.tobytes()

@@ -273,7 +273,7 @@ def test_the_plan_counts_the_passes_of_the_final_inference(block: tuple[int, int
     )
     assert (
         count_blind_spot_passes(block)
-        == len(list(prior.make_inference_inputs()))
+        == len(list(prior.make_inference_samples()))
         <= count_final_passes(2)[1]
     )
 

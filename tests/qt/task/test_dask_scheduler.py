@@ -48,7 +48,7 @@ def test_a_run_on_a_scheduler_is_watched_and_stopped_as_here_and_has_the_same_by
         driver.press(driver.dock.run_bar.run_button)  # Stop and keep
         driver.wait_for_end()
         kept = driver.viewer.layers["cells denoised [2]"]
-        assert "you stopped it" in kept.metadata[METADATA_KEY]["stop_reason"]
+        assert "you stopped it" in kept.metadata[METADATA_KEY]["stop_sentence"]
         driver.run()
         driver.wait_for_fit()
         driver.press(driver.dock.run_bar.discard_button)

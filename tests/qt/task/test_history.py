@@ -79,9 +79,9 @@ def test_a_run_can_be_scrubbed_while_it_goes_on_and_an_image_kept(long_run):
     metadata = kept.metadata[METADATA_KEY]
     assert json.loads(json.dumps(metadata)) == metadata
     assert metadata["best_iteration"] == image.iteration
-    assert "you kept the image of iteration" in metadata["stop_reason"]
+    assert "you kept the image of iteration" in metadata["stop_sentence"]
     assert len(metadata["input"]["sha256"]) == 64 and "verdict" not in metadata["report"]
-    assert metadata["automatic"]["stop_reason"] == "you stopped it and kept the image"
+    assert metadata["automatic"]["stop_sentence"] == "you stopped it and kept the image"
 
 
 @pytest.mark.gl

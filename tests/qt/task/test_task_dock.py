@@ -87,7 +87,7 @@ def test_a_run_ends_in_a_new_layer_with_its_provenance(driver, noisy):
     assert json.loads(json.dumps(provenance)) == provenance
     assert provenance["recipe"]["max_iterations"] == 12
     assert len(provenance["input"]["sha256"]) == 64
-    assert provenance["stop_reason"]
+    assert provenance["stop_sentence"]
     assert result.metadata["dye"] == "green"
     np.testing.assert_array_equal(layer.data, noisy)
     assert METADATA_KEY not in layer.metadata
@@ -118,7 +118,7 @@ def test_stop_and_keep_gives_the_image_soon_and_fits_no_further(long_run):
     assert long_run.names == ["cells", "cells denoised"]
     provenance = long_run.viewer.layers["cells denoised"].metadata[METADATA_KEY]
     assert provenance["iterations"] < 10000  # of 100,000
-    assert provenance["stop_reason"] == "you stopped it and kept the image"
+    assert provenance["stop_sentence"] == "you stopped it and kept the image"
 
 
 @pytest.mark.long

@@ -14,7 +14,7 @@ from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.napari_layers import METADATA_KEY, copy_layer_attributes
-from napari_dip.qt.task.result_view import CONTROL_RUN_LAYERS, add_extra_layer
+from napari_dip.qt.task.result_view import REPEATABILITY_LAYERS, add_extra_layer
 from napari_dip.qt.task.task_dock import make_dock_class
 from small_runs import make_noisy
 
@@ -458,7 +458,8 @@ def test_what_repeats_and_the_null_control_come_hidden_without_a_tick(driver):
     _, result = run_to_end(driver)
     card = driver.dock.result_view.card
     assert "came again in two independent halves" in card.detail_label.text()
-    repeats, null = (driver.viewer.layers[f"cells {name}"] for name in CONTROL_RUN_LAYERS.values())
+    layers = driver.viewer.layers
+    repeats, null = (layers[f"cells {name}"] for name in REPEATABILITY_LAYERS.values())
     assert driver.names == ["cells", "cells denoised", repeats.name, null.name]
     assert not repeats.visible and not null.visible
     np.testing.assert_allclose(repeats.scale, layer.scale)

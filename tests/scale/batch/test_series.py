@@ -211,7 +211,7 @@ def test_no_file_is_fine_tuned_where_the_probes_show_no_gain(finished_series, ne
     tamper_network(network, outcomes=no_gain)
     result = dip.denoise(finished_series / "in" / NAMES[0], network_file=network, **FEW)
     assert not result.report["fit"]["joint_training"]["fine_tuned"]
-    assert result.report["iterations"] == 0 and "no gain" in result.report["stop_reason"]
+    assert result.report["iterations"] == 0 and "no gain" in result.report["stop_sentence"]
     image = tifffile.imread(finished_series / "out" / NAMES[0])
     assert not np.array_equal(result.image, image)
 
@@ -371,7 +371,7 @@ def test_each_image_gets_noise_as_strong_as_its_own():
     mask, validation_mask = torch.ones(3, 1, 96, 96), torch.zeros(3, 1, 96, 96)
     prior = R2RPrior(network, clean, mask, validation_mask, (1, 1), noise, None, window=None)
     for _ in range(12):
-        draw = prior.draw_training_input(rng)
+        draw = prior.draw_training_sample(rng)
         assert draw.window is not None and draw.target_noise is not None
         wanted = float(strengths[draw.window.batch_index, 0, 0, 0]) ** 0.5 / prior.noise_strength
         assert float(draw.target_noise.std()) == pytest.approx(wanted, rel=0.05)

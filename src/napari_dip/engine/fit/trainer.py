@@ -195,7 +195,7 @@ class Trainer:
         self.iteration: int = 0
         self.rate_factor: float = 1.0
         self.uses_validation_pixels = False
-        self.has_validation_input: bool = prior.make_validation_input() is not None
+        self.has_validation_input: bool = prior.make_validation_sample() is not None
         self.reveals_validation: bool = prior.reveals_validation
         measurement = problem.terms[0].measurement
         self._rng = torch.Generator(measurement.device).manual_seed(seed)
@@ -229,7 +229,7 @@ class Trainer:
         rates = self.schedule.get_rates(self.iteration)
         self.train_step.set_rates(tuple(rate * self.rate_factor for rate in rates))
         with self.train_step.make_sampling_context():
-            sample = self.prior.draw_training_input(self._rng)
+            sample = self.prior.draw_training_sample(self._rng)
             batch = make_training_batch(
                 self.problem,
                 sample,
@@ -263,14 +263,14 @@ class Trainer:
             return outputs
         return self.prior.estimate(
             _apply_network_per_image(
-                self._average.get_network(), self.prior.make_prediction_input().network_input
+                self._average.get_network(), self.prior.make_prediction_sample().network_input
             )
         )
 
     @torch.no_grad()
     def predict_validation(self) -> Estimate:
         """Predict with the averaged weights from the prior's validation input."""
-        sample = self.prior.make_validation_input()
+        sample = self.prior.make_validation_sample()
         assert sample is not None  # the loop checks `has_validation_input`
         estimate = self.prior.estimate(
             self._average.get_network()(convert_to_channels_last(sample.network_input))
@@ -399,7 +399,7 @@ def _merge_inference(prior: Prior, network: nn.Module, mean: Tensor) -> Iterator
     """Merge the samples of the final inference into `mean`, as `Trainer.run_final_inference`."""
     log_variance: Tensor | None = None
     covered_fraction, pixel_count = 0.0, mean[0, 0].numel()
-    for sample in prior.make_inference_inputs():
+    for sample in prior.make_inference_samples():
         estimate = prior.estimate(_apply_network_per_image(network, sample.network_input))
         valid = torch.ones_like(mean[:, :1]) if sample.output_mask is None else sample.output_mask
         mean += _place_on_grid(sample, valid * estimate.mean, prior.grid)

@@ -168,7 +168,7 @@ class NoiseEstimate:
     caution: NoiseCaution | None = None
 
     @property
-    def explains_outliers(self) -> bool:
+    def has_bounded_tails(self) -> bool:
         """Whether noise that is known, without heavy tails, is never far from its mean."""
         doubts = (NoiseCaution.HEAVY_TAILS, NoiseCaution.OFF_VARIANCE_MODEL)
         return self.unreliable_reason is None and self.caution not in doubts

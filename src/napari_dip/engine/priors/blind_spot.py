@@ -80,7 +80,7 @@ class BlindSpotPrior(Prior):
             self.grid if window is None else tuple(map(min, window, self.grid))
         )
 
-    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window, mirrored at random, with blind spots at random positions."""
         window = draw_random_window(self.grid, self.window, rng, batch_size=len(self.measurement))
         measurement, visible = window.crop(self.measurement), window.crop(self.visible_mask)
@@ -97,13 +97,13 @@ class BlindSpotPrior(Prior):
             network_input, loss_mask=predicted, output_mask=predicted, window=window
         )
 
-    def make_prediction_input(self) -> NetworkSample:
+    def make_prediction_sample(self) -> NetworkSample:
         """Return the measurement with only validation pixels and their guard band hidden."""
         return NetworkSample(
             fill_with_local_mean(self.measurement, self.visible_mask, self.blind_spot_size)
         )
 
-    def make_inference_inputs(self) -> Iterator[NetworkSample]:
+    def make_inference_samples(self) -> Iterator[NetworkSample]:
         """Yield inputs with a shifted lattice of blind spots, until the cores cover the grid."""
         grid = self.grid
         margin = [core // 2 for core in self.core_size]

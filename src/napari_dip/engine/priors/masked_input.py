@@ -298,7 +298,7 @@ class MaskedInputPrior(Prior):
             self.grid if window is None else tuple(map(min, window, self.grid))
         )
 
-    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window with masked pixels, mirrored at random if chosen."""
         window = draw_random_window(self.grid, self.window, rng, uses_mirroring=self.uses_mirroring)
         hidden = window.crop(self._draw_hidden_mask(rng)) if self.uses_hole_shapes else None
@@ -318,13 +318,13 @@ class MaskedInputPrior(Prior):
         )
         return NetworkSample(network_input, loss_mask=masked, output_mask=masked, window=window)
 
-    def make_prediction_input(self) -> NetworkSample:
+    def make_prediction_sample(self) -> NetworkSample:
         """Return the measurement with only validation pixels masked."""
         return NetworkSample(
             self._make_masked_input(self.measurement, self.measured_mask - self.validation_mask)
         )
 
-    def make_inference_inputs(self) -> Iterator[NetworkSample]:
+    def make_inference_samples(self) -> Iterator[NetworkSample]:
         """Yield the measurement in each orientation, then inputs to predict measured pixels."""
         predicted = self.measured_mask if self.predicts_measured else self.validation_mask
         axes = range(2, 2 + len(self.grid))

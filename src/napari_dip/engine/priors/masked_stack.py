@@ -340,7 +340,7 @@ class MaskedStackPrior(Prior):
         )
         return super().to(device)
 
-    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window of some planes, with the holes of another plane masked in them."""
         hidden, distances, usable = self._draw_hidden_mask(rng)
         count = min(self.window[0], len(usable))
@@ -371,7 +371,7 @@ class MaskedStackPrior(Prior):
         )
         return NetworkSample(network_input, loss_mask=masked, output_mask=masked, window=window)
 
-    def make_prediction_input(self) -> NetworkSample:
+    def make_prediction_sample(self) -> NetworkSample:
         """Return the stack with only validation pixels masked, or with whole planes masked."""
         visible = (
             torch.zeros_like(self.measured_mask)
@@ -381,7 +381,7 @@ class MaskedStackPrior(Prior):
         all_planes = self._make_plane_window(tuple(range(self.grid[0])))
         return NetworkSample(self._make_masked_input(all_planes, self.visible_planes, visible))
 
-    def make_inference_inputs(self) -> Iterator[NetworkSample]:
+    def make_inference_samples(self) -> Iterator[NetworkSample]:
         """Yield inputs to fill planes with holes, then inputs to predict measured pixels.
 
         Planes without a pixel to predict are left out.
@@ -425,7 +425,7 @@ class MaskedStackPrior(Prior):
         filling_start = (1 + 2 * NEIGHBOURS_PER_SIDE) * channels
         numerator = denominator = 0.0
         for _ in range(WEIGHTING_DRAWS):
-            sample = self.draw_training_input(rng)
+            sample = self.draw_training_sample(rng)
             assert sample.loss_mask is not None
             assert sample.window is not None
             neighbours = sample.network_input[:, :channels]

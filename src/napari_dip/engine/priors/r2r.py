@@ -261,7 +261,7 @@ class R2RPrior(Prior):
             skewness * noise_variance.gain / (self.noise_strength * skewness_factor)
         ).clamp(min=MIN_COUNT_VALUE)
 
-    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window with fresh noise, mirrored at random."""
         window = draw_random_window(self.grid, self.window, rng, batch_size=len(self.measurement))
         filled, std = window.crop(self.filled_measurement), window.crop(self.std)
@@ -286,11 +286,11 @@ class R2RPrior(Prior):
         counts = torch.poisson(expected.clamp(max=MIN_GAUSSIAN_COUNT), generator=rng)
         return torch.where(is_low_count, (counts - expected) / expected.sqrt(), white)
 
-    def make_prediction_input(self) -> NetworkSample:
+    def make_prediction_sample(self) -> NetworkSample:
         """Return the measurement with validation pixels filled in."""
         return NetworkSample(self.filled_measurement)
 
-    def make_inference_inputs(self) -> Iterator[NetworkSample]:
+    def make_inference_samples(self) -> Iterator[NetworkSample]:
         """Yield the whole measurement, once."""
         yield NetworkSample(self.measurement)
 

@@ -60,12 +60,12 @@ class RandomInputPrior(Prior):
         self.low: Tensor | None = None if bounds is None else bounds[0]
         self.high: Tensor | None = None if bounds is None else bounds[1]
 
-    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
         """Return the random input plus fresh noise; no pixel is masked."""
         noise = torch.empty_like(self.random_input).normal_(generator=rng)
         return NetworkSample(self.random_input + self.jitter * noise)
 
-    def make_prediction_input(self) -> NetworkSample:
+    def make_prediction_sample(self) -> NetworkSample:
         """Return the random input without jitter."""
         return NetworkSample(self.random_input)
 

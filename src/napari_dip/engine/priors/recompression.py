@@ -268,17 +268,17 @@ class RecompressionPrior(Prior):
         )
         self._training_inputs = torch.stack(training_inputs)
 
-    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
         """Draw a window of the image recompressed on a random grid, mirrored at random."""
         window = draw_random_window(self.grid, self.window, rng)
         index = int(torch.randint(len(self._training_inputs), (), generator=rng, device=rng.device))
         return NetworkSample(window.crop(self._training_inputs[index]), window=window)
 
-    def make_prediction_input(self) -> NetworkSample:
+    def make_prediction_sample(self) -> NetworkSample:
         """Return the image itself, not recompressed."""
         return NetworkSample(self._input)
 
-    def make_validation_input(self) -> NetworkSample:
+    def make_validation_sample(self) -> NetworkSample:
         """Return the image recompressed on the first grid; the measured image is the truth."""
         return NetworkSample(self._training_inputs[0], bypasses_operator=True)
 

@@ -159,7 +159,7 @@ class ZssrPrior(Prior):
             self._added_std, rng
         )
 
-    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
+    def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
         """Draw a window of the downscaled image with fresh noise, mirrored at random."""
         dims = len(self.window)
         uniforms = torch.rand(2 * dims, generator=rng, device=rng.device).tolist()
@@ -182,11 +182,11 @@ class ZssrPrior(Prior):
         network_input = coarse_window.crop(self._coarse_image) + std * _draw_normal(std, rng)
         return NetworkSample(network_input, window=window, bypasses_operator=True)
 
-    def make_prediction_input(self) -> NetworkSample:
+    def make_prediction_sample(self) -> NetworkSample:
         """Return the image itself."""
         return NetworkSample(self.image)
 
-    def make_validation_input(self) -> NetworkSample:
+    def make_validation_sample(self) -> NetworkSample:
         """Return the downscaled image, whose upscaled version is known."""
         return NetworkSample(
             self._validation_image, window=self._full_window, bypasses_operator=True

@@ -14,7 +14,7 @@ from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import ImageHeader, split_pixel_sizes
-from napari_dip.io.regions import LazyImage, convert_parser_errors
+from napari_dip.io.lazy_images import LazyImage, convert_parser_errors
 
 if TYPE_CHECKING:
     from pathlib import Path

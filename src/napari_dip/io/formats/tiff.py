@@ -32,7 +32,7 @@ from napari_dip.io.header import (
     read_ome_pixel_sizes,
     split_pixel_sizes,
 )
-from napari_dip.io.regions import make_broken_file_error
+from napari_dip.io.lazy_images import make_broken_file_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

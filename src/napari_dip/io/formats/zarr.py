@@ -25,8 +25,8 @@ from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import ImageHeader, SourceTags, normalise_unit
+from napari_dip.io.lazy_images import LazyImage, convert_parser_errors, make_broken_file_error
 from napari_dip.io.paths import is_zarr, read_small_text, split_field_path
-from napari_dip.io.regions import LazyImage, convert_parser_errors, make_broken_file_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

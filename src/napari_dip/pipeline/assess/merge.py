@@ -20,9 +20,9 @@ from napari_dip.pipeline.assess.metrics import measure_result, select_assessed_i
 from napari_dip.pipeline.assess.quality_checks import assess_quality
 from napari_dip.pipeline.assess.report import (
     compute_sha256,
-    describe_early_end,
-    describe_unrestored_items,
+    make_early_end_notes,
     make_run_report,
+    make_unrestored_items_notes,
     round_to_six_digits,
     serialise_fit,
     summarise_residual,
@@ -194,8 +194,8 @@ class ResultMerger:
             stop = make_stop(StopReason.TIME, limit=self._plan.recipe.run_settings.time_limit)
         unfinished_notes = (
             *unrestored_notes,
-            *describe_unrestored_items(self.calibrated_image, self.result_counts == 0),
-            *describe_early_end(self.calibrated_image, self.outcomes),
+            *make_unrestored_items_notes(self.calibrated_image, self.result_counts == 0),
+            *make_early_end_notes(self.calibrated_image, self.outcomes),
         )
         metrics = measure_result(
             self.calibrated_image,
@@ -210,7 +210,7 @@ class ResultMerger:
             "best_iteration": first_outcome.best_iteration,
             **serialise_stop(stop),
             "seconds": round(seconds, 2),
-            "prior": self._describe_prior(),
+            "prior": self._serialise_prior(),
             "fit": serialise_fit(self.calibrated_image, self.outcomes),
             "validation_loss": [
                 [iteration, convert_nan_to_none(loss)]
@@ -437,7 +437,7 @@ class ResultMerger:
             compute_noise_variance(noise, signal, self._calibration.excess_variance)
         ).astype(np.float32)
 
-    def _describe_prior(self) -> dict[str, str]:
+    def _serialise_prior(self) -> dict[str, str]:
         """Return the prior of the first fit with its reason, which also names fits that differ."""
         chosen_key, *other_keys = dict.fromkeys(outcome.prior_key for outcome in self.outcomes)
         fit_config = self._plan.fit_config

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.signatures import TraceComparison
+    from napari_dip.public_types import TraceComparison
 
     RealArray = npt.NDArray[np.floating[Any]]
 
@@ -543,9 +543,9 @@ def measure_peak_width(
     height, middle = fit.x[:2]
     width = FWHM_PER_SIGMA * abs(fit.x[2])
     error = FWHM_PER_SIGMA * sigma_error * max(deviation, noise)
-    is_told = height > _MIN_PEAK_TO_ERROR * deviation * height_error and error < width / 2
+    is_significant = height > _MIN_PEAK_TO_ERROR * deviation * height_error and error < width / 2
     room = min(middle, len(samples) - 1 - middle)
-    if not (fit.success and is_told) or width < _MIN_PEAK_SAMPLES or room < 2 * width:
+    if not (fit.success and is_significant) or width < _MIN_PEAK_SAMPLES or room < 2 * width:
         return None
     step = float(distance[1] - distance[0])
     return float(width) * step, float(error) * step

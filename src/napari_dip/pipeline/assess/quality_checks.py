@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.assess.artefact_detection import ClippedPixels
     from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics
     from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
-    from napari_dip.signatures import TraceComparison
+    from napari_dip.public_types import TraceComparison
 
 #: Maximum correlation of the residual beyond that of the noise, and maximum ratio of its variance
 #: along edges: at most 0.03 and 1.06 in noise (docs/constants.md).
@@ -117,8 +117,8 @@ def assess_quality(metrics: ResultMetrics, early_end_notes: Sequence[Note] = ())
         *_assess_intensity(metrics),
         *(list_trace_notes(metrics.traces) if metrics.has_traces else ()),
         *list_clipping_notes(metrics.lower_clipping, metrics.upper_clipping),
-        *_describe_clipping_correction(metrics),
-        *_describe_upscaling(metrics),
+        *_make_clipping_notes(metrics),
+        *_make_upscaling_notes(metrics),
     ]
     notes.sort(key=lambda note: not note.is_warning)
     return {
@@ -247,8 +247,8 @@ def list_trace_notes(traces: TraceComparison | None) -> tuple[Note, ...]:
         facts = {"late": traces.delay > 0, "error": 2 * traces.delay_uncertainty}
         notes.append(make_note("traces-late", delay=abs(traces.delay), **facts))
     if not notes:
-        is_told = traces.slope_uncertainty <= MAX_TRACE_SLOPE_ERROR
-        notes.append(make_note("traces-kept" if is_told else "traces-untold"))
+        is_significant = traces.slope_uncertainty <= MAX_TRACE_SLOPE_ERROR
+        notes.append(make_note("traces-kept" if is_significant else "traces-untold"))
     return tuple(notes)
 
 
@@ -326,7 +326,7 @@ def list_clipping_notes(lower_limit: ClippedPixels, upper_limit: ClippedPixels) 
     )
 
 
-def _describe_clipping_correction(metrics: ResultMetrics) -> Iterator[Note]:
+def _make_clipping_notes(metrics: ResultMetrics) -> Iterator[Note]:
     change = abs(metrics.clipping_correction)
     if metrics.corrected_limits:
         yield make_note(
@@ -338,7 +338,7 @@ def _describe_clipping_correction(metrics: ResultMetrics) -> Iterator[Note]:
         )
 
 
-def _describe_upscaling(metrics: ResultMetrics) -> Iterator[Note]:
+def _make_upscaling_notes(metrics: ResultMetrics) -> Iterator[Note]:
     if metrics.is_upscaled:
         yield make_note("detail-finer")
 

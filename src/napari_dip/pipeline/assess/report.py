@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from napari_dip.errors.notes import StopReason, make_note
-from napari_dip.io.regions import iter_chunks
+from napari_dip.io.lazy_images import iter_chunks
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.machine import get_torch_version
 from napari_dip.pipeline.plan.joint_training import summarise_joint_training
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, BoolArray, FloatArray
-    from napari_dip.io.regions import MemoryMappedImage
+    from napari_dip.io.lazy_images import MemoryMappedImage
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
     from napari_dip.pipeline.plan.types import UnitOutcome, WorkUnit
-    from napari_dip.signatures import Report
+    from napari_dip.public_types import Report
 
 #: Keys that differ between runs of the same recipe, or are not needed to repeat or judge a result.
 _RUN_SPECIFIC_KEYS = (
@@ -150,7 +150,7 @@ def _find_spot_limits(
     }
     is_white = calibration.half_resolution is None and max(calibration.blind_spot_size) == 1
     is_known = all(outcome.is_refined for outcome in outcomes) and all(
-        noise.explains_outliers for noise in varied_noise.values()
+        noise.has_bounded_tails for noise in varied_noise.values()
     )
     limits: dict[str, float] = {}
     for channel, noise in varied_noise.items() if is_white and is_known else ():
@@ -231,7 +231,7 @@ def round_to_six_digits(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def describe_early_end(
+def make_early_end_notes(
     calibrated_image: CalibratedImage, outcomes: Sequence[UnitOutcome]
 ) -> tuple[Note, ...]:
     """Return a warning about fits that the user or the time limit ended early.
@@ -290,7 +290,7 @@ def _get_item_axes(calibrated_image: CalibratedImage) -> str:
     )
 
 
-def describe_unrestored_items(
+def make_unrestored_items_notes(
     calibrated_image: CalibratedImage, missing: BoolArray
 ) -> tuple[Note, ...]:
     """Return notes on the planes, frames and channels that were not restored.
@@ -305,16 +305,16 @@ def describe_unrestored_items(
     channel_missing = missing[:, ~channels]
     is_missing = channel_missing.all(1) & ~channels.all()
     notes = _format_unrestored("channel", np.flatnonzero(channels))
-    notes += _describe_unrestored(calibrated_image, np.flatnonzero(is_missing))
+    notes += _make_unrestored_notes(calibrated_image, np.flatnonzero(is_missing))
     for channel in np.flatnonzero(~channels):
         missing_items = np.flatnonzero(missing[:, channel] & ~is_missing)
-        notes += _describe_unrestored(
+        notes += _make_unrestored_notes(
             calibrated_image, missing_items, channel_number=int(channel) + 1
         )
     return tuple(notes)
 
 
-def describe_unrestored_tiles(missing_count: int, count: int) -> tuple[Note, ...]:
+def make_unrestored_tiles_notes(missing_count: int, count: int) -> tuple[Note, ...]:
     """Return a note on the number of tiles that were not restored; empty if there are none."""
     if not missing_count:
         return ()
@@ -325,7 +325,7 @@ def describe_unrestored_tiles(missing_count: int, count: int) -> tuple[Note, ...
     )
 
 
-def _describe_unrestored(
+def _make_unrestored_notes(
     calibrated_image: CalibratedImage, items: npt.NDArray[np.intp], **facts: int
 ) -> list[Note]:
     """Return notes that name items as frames, planes, or planes of a frame."""

@@ -136,6 +136,9 @@ def _migrate_report(report: Mapping[str, Any]) -> dict[str, Any]:
     migrated = _rename(report, _OLD_FIELDS[""])
     _rename_within(migrated, ("noise",), _OLD_FIELDS["noise"])
     _rename_within(migrated, ("fit",), _OLD_FIELDS["fit"])
+    if "stop_code" in migrated:  # then the reason was the sentence
+        migrated["stop_sentence"] = migrated.get("stop_reason")
+        migrated["stop_reason"] = migrated.pop("stop_code")
     if isinstance(recipe := migrated.get("recipe"), dict):
         migrated |= migrate_record({"recipe": recipe})
     prior, fit = migrated.get("prior"), migrated.get("fit")
@@ -272,8 +275,8 @@ class ReportFields(StrictModel):
     prior: _Prior
     iterations: CountField
     best_iteration: CountField
-    stop_reason: TextField
-    stop_code: Annotated[StopReason, Field(strict=False)]
+    stop_reason: Annotated[StopReason, Field(strict=False)]
+    stop_sentence: TextField
     fit: _Fit = _Fit()
     validation_loss: list[_NumberPair] = Field(default_factory=list)
     seconds: NumberField | None = None

@@ -21,8 +21,8 @@ import numpy as np
 
 from napari_dip.errors import RefusedError
 from napari_dip.pipeline.plan.layout import from_stack
-from napari_dip.signatures import RegionTraces as RegionTraces
-from napari_dip.signatures import TraceComparison
+from napari_dip.public_types import RegionTraces as RegionTraces
+from napari_dip.public_types import TraceComparison
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,7 +107,7 @@ def measure_region_traces(
             compare_traces(measured[:, region], restored[:, region], variance[region])
             for region in each
         ),
-        together=compare_traces(measured, restored, variance),
+        pooled=compare_traces(measured, restored, variance),
     )
 
 

@@ -15,7 +15,7 @@ from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels, ge
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
 from napari_dip.pipeline.plan.costs import FIT_CONFIG_NOTES, choose_fit_config
-from napari_dip.pipeline.plan.joint_training import describe_mismatch, make_inference_units
+from napari_dip.pipeline.plan.joint_training import explain_mismatch, make_inference_units
 from napari_dip.pipeline.plan.tiling import (
     TILE_NOTES,
     cut_half_resolution_tiles,
@@ -139,7 +139,7 @@ def make_run_plan(
     else:
         units = make_units(image_plan, fit_config)
     if network is not None:
-        if mismatch := describe_mismatch(
+        if mismatch := explain_mismatch(
             network,
             fit_config,
             calibration.constant_channels,

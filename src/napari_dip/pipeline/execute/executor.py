@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.plan.types import WorkUnit
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
-    from napari_dip.signatures import Report
+    from napari_dip.public_types import Report
 
     Weights = Mapping[str, Tensor]
 

@@ -270,7 +270,7 @@ def make_fit_input(
             if prior_spec.network.predicts_noise_variance
             else 1.0,
             correlation=average_noise_correlation(calibration, channels),
-            explains_outliers=all(calibration.noise[c].explains_outliers for c in channels),
+            treats_outliers_as_signal=all(calibration.noise[c].has_bounded_tails for c in channels),
         ),
         masks=masks,
         prior_key=prior_spec.key,

@@ -113,7 +113,7 @@ def compute_validation_gain(
     prior, term = prepared_fit.prior, prepared_fit.problem.terms[0]
     prior.network.load_state_dict(dict(weights))
     initial_estimate = prior.estimate(
-        apply_network(prior.network, prior.make_prediction_input().network_input)
+        apply_network(prior.network, prior.make_prediction_sample().network_input)
     )
     initial_loss, final_loss = (
         term.deviance(term.operator.predict(estimate), term.measurement)

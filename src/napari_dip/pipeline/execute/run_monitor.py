@@ -124,7 +124,7 @@ class RunMonitor:
         )
         self._control_runs = [
             tracker.add_step("control", plan.costs.total_seconds, stage=1)
-            for _ in range(fits_whole_image * plan.control_run_count)
+            for _ in range(fits_whole_image * plan.repeatability_run_count)
         ]
         self._unit_number, self._current_fit = 1, self._fits[0][-1]
         self._candidate_index: int | None = None

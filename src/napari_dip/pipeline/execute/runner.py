@@ -334,7 +334,7 @@ def _restore(
     preview_seconds: float | None,
     checkpoints: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
-    from napari_dip.pipeline.execute.control_runs import perform_control_runs
+    from napari_dip.pipeline.execute.repeatability_runs import perform_control_runs
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
 
     monitor = RunMonitor(plan, poll_control, None if plan.tiles else preview_seconds)

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_dip.errors.notes import make_note, read_report_notes, serialise_notes
 from napari_dip.pipeline.assess.merge import ResultMerger, convert_to_input_dtype
-from napari_dip.pipeline.assess.report import compute_sha256, describe_unrestored_tiles
+from napari_dip.pipeline.assess.report import compute_sha256, make_unrestored_tiles_notes
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.resolution_and_outliers import fill_outliers, make_outlier_note
 from napari_dip.pipeline.plan.layout import from_stack, has_overlap, make_region, to_stack
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.io.regions import MemoryMappedImage
+    from napari_dip.io.lazy_images import MemoryMappedImage
     from napari_dip.pipeline.calibrate.types import (
         CalibratedImage,
         Calibration,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.plan.types import ImagePlan
     from napari_dip.pipeline.store.unit_results import ResultStore
-    from napari_dip.signatures import Report
+    from napari_dip.public_types import Report
 
 #: Maximum number of values and of planes in a band, the rows of the result that are blended at a
 #: time. A band of several planes avoids decompressing chunks of the file once per plane.
@@ -278,7 +278,7 @@ def assemble_restoration(
     outcomes = list(chain.from_iterable(map(unit_results.read_outcomes, names)))
     sample_merger = _merge_sample_regions(sample_image, blender, outcomes)
     missing_count = sum(not unit_results.has(make_tile_name(tile.index)) for tile in plan.tiles)
-    missing_notes = describe_unrestored_tiles(missing_count, len(plan.tiles))
+    missing_notes = make_unrestored_tiles_notes(missing_count, len(plan.tiles))
     restoration = sample_merger.make_restoration(
         monitor.seconds, is_timed_out=monitor.is_timed_out, unrestored_notes=missing_notes
     )

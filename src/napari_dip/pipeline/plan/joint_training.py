@@ -300,7 +300,7 @@ def make_inference_units(
     )
 
 
-def describe_mismatch(
+def explain_mismatch(
     network: JointNetwork,
     fit_config: FitConfig,
     constant_channels: tuple[int, ...],

@@ -248,7 +248,7 @@ def _make_channels_hint(shape: tuple[int, ...], axes: str) -> str:
     )
 
 
-def describe_assumed_depth(header: ImageHeader) -> Note:
+def make_assumed_depth_note(header: ImageHeader) -> Note:
     """Return a note that an unnamed axis was read as depth, with the axes for other meanings."""
     count = header.get_sizes("Z")[0]
     return make_note("depth-assumed", count=count, others=list_other_axes(header))

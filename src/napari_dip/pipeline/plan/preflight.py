@@ -19,7 +19,7 @@ from napari_dip.pipeline.plan.joint_training import reuse_network
 from napari_dip.pipeline.plan.layout import (
     MAX_UNNAMED_CHANNELS,
     Layout,
-    describe_assumed_depth,
+    make_assumed_depth_note,
     make_layout,
     plan_task,
     refuse_extra_headers,
@@ -236,7 +236,7 @@ def _choose_volume(
         and header.has_guessed_axes
         and depth[0] <= MAX_UNNAMED_CHANNELS
     ):
-        notes = (describe_assumed_depth(header),)
+        notes = (make_assumed_depth_note(header),)
     if stacks == "auto":
         stacks = planes_plan.stacks
     if depth[0] < recipe.task.spec.min_depth:

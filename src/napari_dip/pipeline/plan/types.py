@@ -423,12 +423,12 @@ class Plan(ImagePlan):
     @property
     def seconds(self) -> float:
         """Estimated time if no fit stops early, in seconds; at most the time limit."""
-        total = (1 + self.control_run_count) * self.costs.total_seconds
+        total = (1 + self.repeatability_run_count) * self.costs.total_seconds
         limit = self.recipe.run_settings.time_limit
         return total if limit is None else min(total, limit)
 
     @property
-    def control_run_count(self) -> int:
+    def repeatability_run_count(self) -> int:
         """Number of further restorations: two halves, and a null control."""
         if self.network is not None:
             return 0

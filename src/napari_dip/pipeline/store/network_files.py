@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.trainer import FinalInference
     from napari_dip.pipeline.calibrate.types import RunPlan
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
-    from napari_dip.signatures import FilePath, Report
+    from napari_dip.public_types import FilePath, Report
 
 #: Schema of network files; increased when older files would be misread.
 NETWORK_FILE_SCHEMA = 1
@@ -179,7 +179,7 @@ class RunNetwork:
     build: Callable[[], FinalInference] = field(repr=False)
 
     def save(self, path: FilePath, *, overwrite: bool = False) -> Path:
-        """Save the network; see `napari_dip.signatures.FittedNetwork`."""
+        """Save the network; see `napari_dip.public_types.FittedNetwork`."""
         headers = (self.plan.header, *self.plan.extra_headers.values())
         inputs = [header.path for header in headers if header.path]
         target = resolve_output(path, inputs, overwrite, suffixes=NETWORK_SUFFIXES)
@@ -193,14 +193,14 @@ class RunNetwork:
     def write(self, target: Path, *, overwrite: bool) -> None:
         """Write the network to a path that was checked."""
         if target.suffix.lower() != ".zip":
-            write_tensors(target, self.weights, {"fitted_network": self.describe()})
+            write_tensors(target, self.weights, {"fitted_network": self.to_dict()})
             return
         files = self._make_package()
         with write_atomically(target, overwrite=overwrite) as path, ZipFile(path, "w") as archive:
             for name, content in files.items():
                 archive.writestr(ZipInfo(name), content)  # without a time: equal bytes
 
-    def describe(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return image, recipe, noise and limits of the network, in plain JSON types."""
         description = {
             "source": self.plan.header.name,
@@ -243,7 +243,7 @@ class RunNetwork:
             output = module(source)
             script = _make_torchscript(module, source, output)
         arrays = {"test_input.npy": source.numpy(), "test_output.npy": output.numpy()}
-        model = self._describe_model(*(array.shape for array in arrays.values()))
+        model = self._serialise_model(*(array.shape for array in arrays.values()))
         page = render_text(
             "network-page",
             title=model["name"],
@@ -269,7 +269,7 @@ class RunNetwork:
             **{name: _format_array(array) for name, array in arrays.items()},
         }
 
-    def _describe_model(
+    def _serialise_model(
         self, source_shape: tuple[int, ...], shape: tuple[int, ...]
     ) -> dict[str, Any]:
         """Return the description of the model by the specification of the BioImage Model Zoo."""
@@ -286,7 +286,7 @@ class RunNetwork:
                 {
                     "id": name,
                     "description": description,
-                    "axes": self._describe_axes(tensor_shape),
+                    "axes": self._serialise_axes(tensor_shape),
                     "test_tensor": {"source": f"test_{name}.npy"},
                     "data": {"type": "float32"},
                 }
@@ -315,10 +315,10 @@ class RunNetwork:
             "weights": {
                 "torchscript": {"source": "weights.pt", "pytorch_version": torch.__version__}
             },
-            "config": {"napari_dip": self.describe()},
+            "config": {"napari_dip": self.to_dict()},
         }
 
-    def _describe_axes(self, shape: tuple[int, ...]) -> list[dict[str, Any]]:
+    def _serialise_axes(self, shape: tuple[int, ...]) -> list[dict[str, Any]]:
         """Return the axes of a tensor (1, C, *grid)."""
         grid_axes = self.plan.layout.grid_axes
         names = [f"channel{number}" for number in range(1, shape[1] + 1)]

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from napari_dip.io.header import SourceTags
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.signatures import FilePath, RegionTraces
+    from napari_dip.public_types import FilePath, RegionTraces
 
 #: First characters that make a spreadsheet read a cell, such as a file name, as a formula.
 _FORMULA_PREFIXES = ("=", "+", "-", "@")

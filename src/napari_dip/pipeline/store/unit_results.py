@@ -17,8 +17,8 @@ import numpy as np
 
 from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.errors.templates import make_printable
+from napari_dip.io.lazy_images import create_mapped_image
 from napari_dip.io.paths import describe_write_error, make_save_refusal
-from napari_dip.io.regions import create_mapped_image
 from napari_dip.pipeline.assess.merge import UnitResult
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.units import list_joint_unit_groups, list_unit_chains
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari_dip.errors import Refusal
-    from napari_dip.io.regions import MemoryMappedImage
+    from napari_dip.io.lazy_images import MemoryMappedImage
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.types import StackArray
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit

@@ -27,7 +27,7 @@ from napari_dip.qt.batch.files_panel import FilesPanel
 from napari_dip.qt.shell.background_call import JobProgress, start_call
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
-    DockCloser,
+    DockLifecycle,
     lay_out,
     make_single_shot_timer,
     unwrap_viewer,
@@ -211,7 +211,7 @@ class BatchDock(QWidget):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         viewer = unwrap_viewer(viewer)
-        self._closer = DockCloser(self, self.shut_down)
+        self._closer = DockLifecycle(self, self.shut_down)
         self._plan_view: BatchPlanView | None = None
         self._call: BackgroundCall | None = None
         self._is_stale = False

@@ -15,7 +15,7 @@ from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     Connections,
-    DockCloser,
+    DockLifecycle,
     lay_out,
     unwrap_viewer,
 )
@@ -56,7 +56,7 @@ class ExplorerDock(QWidget):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self._viewer = viewer = unwrap_viewer(viewer)
-        self._closer = DockCloser(self, self.shut_down)
+        self._closer = DockLifecycle(self, self.shut_down)
         self._preview: Preview | None = None
         self.plan_label: QLabel = make_message_label()
         self.run_bar: RunBar = RunBar(kept_label=_KEPT_FINDINGS_LABEL)

@@ -306,12 +306,12 @@ class ShapeTraces(NamedTuple):
         """Return the figures of the plotted region and of all, and what they mean, as lines."""
         traces, count = self.traces, self.traces.measured.shape[1]
         rows = {f"Region {self.region + 1}": traces.comparisons[self.region]}
-        rows |= {f"All {count} regions": traces.together} if count > 1 else {}
+        rows |= {f"All {count} regions": traces.pooled} if count > 1 else {}
         lines = [
             f"{name}: {format_traces(asdict(row)) if row else 'changes too little to tell'}."
             for name, row in rows.items()
         ]
-        return "\n".join((*lines, *map(str, list_trace_notes(traces.together))))
+        return "\n".join((*lines, *map(str, list_trace_notes(traces.pooled))))
 
     def render(self, kind: str) -> bytes:
         """Return the content of a file: "csv" of all regions, or a figure as "svg" or "pdf"."""

@@ -104,7 +104,7 @@ def _measure_page_height(page: QWidget) -> int:
     return int(height)
 
 
-class DockCloser(QObject):
+class DockLifecycle(QObject):
     """Event filter that opens a dock as a tab, makes its title fit, and shuts it down at its end.
 
     A dock that is closed during a run keeps the best image so far, as *Stop and keep* does.
@@ -185,7 +185,7 @@ class DockCloser(QObject):
         window = frame.parentWidget()
         if not isinstance(window, QMainWindow):
             return
-        others = (closer.frame for closer in window.findChildren(DockCloser))
+        others = (closer.frame for closer in window.findChildren(DockLifecycle))
         for other in others:
             if (
                 isinstance(other, QDockWidget)

@@ -267,7 +267,7 @@ def build_report_provenance(
         "iterations": report.get("iterations"),
         "best_iteration": report.get("best_iteration"),
         "stop_reason": report.get("stop_reason"),
-        "stop_code": report.get("stop_code"),
+        "stop_sentence": report.get("stop_sentence"),
         "seconds": report.get("seconds"),
         "report": dict(report),
     }

@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dip.errors import DipError, Refusal, RefusedError, make_refusal
-from napari_dip.pipeline.recipe import Recipe, RunSettings, make_recipe, settings
+from napari_dip.pipeline.recipe import Recipe, RunSettings, list_settings, make_recipe
 from napari_dip.qt.shell.background_call import start_call
 from napari_dip.qt.shell.dock_widget import guard_wheel, make_form
 from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, UNSIZED_AXES
@@ -174,7 +174,7 @@ class SettingsForm:
     def __init__(self, task: str) -> None:
         self.task = task
         self._fields = dict(
-            sorted(settings(task).items(), key=lambda item: len(item[1].choices) >= _LONG_LIST)
+            sorted(list_settings(task).items(), key=lambda item: len(item[1].choices) >= _LONG_LIST)
         )
         self._image_facts: dict[str, Collection[str]] = dict.fromkeys(
             (IMAGE_AXES, EXTRA_INPUTS, UNSIZED_AXES), ""
@@ -402,7 +402,7 @@ def has_noise_settings(form: SettingsForm) -> bool:
 
 
 def _is_relevant(setting: Setting, context: Mapping[str, Any]) -> bool:
-    return setting.is_relevant is None or setting.is_relevant(context)
+    return setting.relevant_when is None or setting.relevant_when(context)
 
 
 def _is_advanced(setting: Setting, context: Mapping[str, Any]) -> bool:

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.dock_plots import ProfileSection
 
 #: Fields of the provenance that a file has under the same name.
-_SAVED_FIELDS = ("recipe", "best_iteration", "stop_reason", "stop_code", "shows")
+_SAVED_FIELDS = ("recipe", "best_iteration", "stop_reason", "stop_sentence", "shows")
 #: Kinds of files by suffix, the first one by default.
 _RESULT_KINDS = {".ome.tif": "OME-TIFF", ".ome.zarr": "OME-Zarr"}
 _FIGURE_KINDS = {".png": "Picture", ".svg": "Drawing", ".pdf": "Page"}

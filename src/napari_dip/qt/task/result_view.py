@@ -71,7 +71,7 @@ EXTRA_LAYERS = {
 }
 #: Layers that a result has only if it was checked by halves or by a null control, and which come
 #: without a tick: names by name of the output.
-CONTROL_RUN_LAYERS = {"repeated": "what repeats", "null_image": "null control"}
+REPEATABILITY_LAYERS = {"repeated": "what repeats", "null_image": "null control"}
 #: Percentile of the absolute values that sets the contrast limits, so that single outliers do not
 #: reduce the contrast of all other pixels.
 _CONTRAST_PERCENTILE = 99.5
@@ -109,8 +109,8 @@ def add_extra_layer(
     ----------
     viewer : napari.viewer.Viewer
     kind : str
-        Key of `EXTRA_LAYERS` or `CONTROL_RUN_LAYERS`. The residual is placed where the input lies,
-        others like the result.
+        Key of `EXTRA_LAYERS` or `REPEATABILITY_LAYERS`. The residual is placed where the input
+        lies, others like the result.
     target : ResultTarget
     result : Restoration
     """
@@ -123,7 +123,7 @@ def add_extra_layer(
     with preserve_view(viewer):
         return viewer.add_image(
             pixels,
-            name=f"{target.base_name} {CONTROL_RUN_LAYERS.get(kind, kind)}",
+            name=f"{target.base_name} {REPEATABILITY_LAYERS.get(kind, kind)}",
             **{key: attributes[key] for key in PLACEMENT_KEYS if key in attributes},
             colormap=colours,
             contrast_limits=limits,
@@ -248,7 +248,7 @@ class ResultView:
     def _add_checked_layers(self) -> str:
         """Add the checked extra layers that are missing; return a message."""
         pending, names, messages = self._pending_result, list[str](), list[str]()
-        kinds = (*self.extra_layer_chooser.checked_layers, *CONTROL_RUN_LAYERS)
+        kinds = (*self.extra_layer_chooser.checked_layers, *REPEATABILITY_LAYERS)
         for kind in kinds if pending is not None else ():
             if pending is None or kind in self._added_kinds:
                 continue

@@ -44,7 +44,7 @@ _RESULT_ONLY_KEYS = (
     "output_sha256",
     "best_iteration",
     "stop_reason",
-    "stop_code",
+    "stop_sentence",
 )
 #: Memory for the snapshots of a run in bytes: a sixteenth of the 4 GB of small computers, or 244
 #: images of 512 x 512.

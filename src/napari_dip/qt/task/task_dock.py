@@ -22,7 +22,7 @@ from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
 from napari_dip.qt.shell.dock_plots import ValidationCurve
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
-    DockCloser,
+    DockLifecycle,
     align_forms,
     lay_out,
     make_single_shot_timer,
@@ -93,7 +93,7 @@ class TaskDock(QWidget):
         self.viewer = viewer = unwrap_viewer(viewer)
         for layer in viewer.layers:  # before the widgets look at them
             recognise_result(layer)
-        self._closer = DockCloser(self, self.shut_down)
+        self._closer = DockLifecycle(self, self.shut_down)
         self._remarks: list[str] = []
         self._early_notes: tuple[Note, ...] = ()
         self.plan_label: QLabel

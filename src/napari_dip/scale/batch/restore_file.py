@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.header import make_plane_header
+from napari_dip.io.lazy_images import MemoryMappedImage
 from napari_dip.io.outputs import resolve_output_folder
 from napari_dip.io.paths import make_folder, resolve_target, split_field_path
 from napari_dip.io.reading import read_provenance
-from napari_dip.io.regions import MemoryMappedImage
 from napari_dip.io.writing import write_bytes
 from napari_dip.pipeline.assess.report_fields import has_reported_pixels
 from napari_dip.pipeline.assess.report_figures import (

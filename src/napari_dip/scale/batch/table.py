@@ -143,10 +143,8 @@ def _make_page_cells(outcome: FileOutcome) -> tuple[Html, Html, Html, Html]:
         verdict = make_element("b", row["verdict"], style=f"color: {colour}")
         paragraphs = card.list_lines() if report else []
         rest = list(map(str, card.details))
-        if row["stop_reason"]:
-            rest.append(
-                f"{row['iterations']} iterations in {row['seconds']} s: {row['stop_reason']}."
-            )
+        if sentence := report.get("stop_sentence"):
+            rest.append(f"{row['iterations']} iterations in {row['seconds']} s: {sentence}.")
         details = make_element(
             "details", make_element("summary", "Details"), make_elements("p", rest)
         )

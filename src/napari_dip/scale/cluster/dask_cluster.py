@@ -25,8 +25,8 @@ import numpy as np
 
 from napari_dip.errors import FailedError, Refusal, RefusedError, raise_if_refused
 from napari_dip.io.header import ImageHeader, guess_axes
+from napari_dip.io.lazy_images import LazyImage
 from napari_dip.io.paths import describe_exception
-from napari_dip.io.regions import LazyImage
 from napari_dip.pipeline.events import Control, Event, drain_generator
 from napari_dip.pipeline.execute.runner import run, run_with_torch
 from napari_dip.pipeline.lazy_inputs import LazyPixels
@@ -47,7 +47,7 @@ from napari_dip.scale.cluster.pool import (
     make_worker_resources,
     read_worker_options,
 )
-from napari_dip.scale.cluster.worker import RemoteRun, describe_worker, run_worker_job
+from napari_dip.scale.cluster.worker import RemoteRun, detect_worker, run_worker_job
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -367,7 +367,7 @@ def _query_workers(client: Any, address_text: str) -> list[WorkerInfo]:
     if not workers:
         raise RefusedError("cluster-empty", address=address_text)
     try:
-        worker_descriptions = client.run(describe_worker)
+        worker_descriptions = client.run(detect_worker)
     except Exception as error:
         raise RefusedError(
             "cluster-package", address=address_text, why=describe_exception(error)

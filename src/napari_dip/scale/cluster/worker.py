@@ -442,7 +442,7 @@ def receive_control(session: str, control: str) -> None:
     _CONTROLS[session] = Control[control]
 
 
-def describe_worker() -> tuple[Machine, tuple[str, ...]]:
+def detect_worker() -> tuple[Machine, tuple[str, ...]]:
     """Return machine and versions of this worker."""
     return detect_machine(), get_versions()
 

@@ -62,7 +62,7 @@ MAX_REPLACEMENT_DRAWS = 50
 NEIGHBOUR_OFFSETS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
 
 
-def describe_impulses(measured_mask: BoolArray) -> Note:
+def make_impulses_note(measured_mask: BoolArray) -> Note:
     """Return a note on the number of impulses, given the mask (N, C, *grid) of all others."""
     count = int(measured_mask.size - measured_mask.sum())
     return make_note("impulses-found", count=count, share=count / measured_mask.size)

@@ -27,7 +27,7 @@ from napari_dip.tasks.noise_models.jpeg_traces import (
 )
 from napari_dip.tasks.noise_models.stripes import (
     add_line_offsets,
-    describe_stripes,
+    make_stripes_note,
     remove_stripes,
     subtract_line_offsets,
 )
@@ -325,7 +325,7 @@ STRIPES = NoiseModel(
     papers=("stripes",),
     remove_artefact=lambda volume, mask, step: (subtract_line_offsets(volume), mask, step),
     refuse_header=partial(_refuse_exposures, "Stripes"),
-    convert_inputs=lambda image, extra_inputs, headers: (extra_inputs, (describe_stripes(image),)),
+    convert_inputs=lambda image, extra_inputs, headers: (extra_inputs, (make_stripes_note(image),)),
     correct_fit_input=remove_stripes,
     wrap_problem=add_line_offsets,
 )

@@ -47,7 +47,7 @@ STRIP_COUNT, MIN_STRIP_CORRELATION, BEND_VARIANCE_RATIO = 4, 0.55, 1.5
 REWEIGHTING_ROUNDS = 8
 
 
-def describe_stripes(image: Float32Array) -> Note:
+def make_stripes_note(image: Float32Array) -> Note:
     """Return a note on the stripes of an image (C, *grid), or that there are none."""
     planes = image.reshape(-1, *image.shape[-2:])
     selected = [stripes for plane in planes if (stripes := find_line_offsets(plane)) is not None]

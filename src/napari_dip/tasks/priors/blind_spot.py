@@ -200,7 +200,7 @@ def make_nl_bayes_refinement(
         if correlation is not None or has_neighbours:
             mean = filtered.mean + GUIDE_FRACTION * (guide.mean - filtered.mean)
             filtered = filtered._replace(mean=mean)
-        if not fit_input.noise.explains_outliers:
+        if not fit_input.noise.treats_outliers_as_signal:
             return filtered
         skewness = estimate_count_skewness(measured, weights, noise_variance, correlation)
         return restore_significant_spots(

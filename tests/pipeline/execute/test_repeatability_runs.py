@@ -16,14 +16,15 @@ from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import read_report_notes
 from napari_dip.pipeline.assess.repeatability import correlate_rings, smooth_rings
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
-from napari_dip.pipeline.execute.control_runs import make_noise_source, split_measurement
+from napari_dip.pipeline.execute import repeatability_runs
+from napari_dip.pipeline.execute.repeatability_runs import make_noise_source, split_measurement
 from napari_dip.pipeline.execute.runner import run
 from small_runs import make_noisy, make_truth, plan_for, run_to_end
 
 if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.events import Event, Restoration
-    from napari_dip.pipeline.execute.control_runs import NoiseSource
+    from napari_dip.pipeline.execute.repeatability_runs import NoiseSource
 
 SIDE = 64
 
@@ -106,7 +107,7 @@ def test_an_error_in_a_half_costs_no_result(monkeypatch: pytest.MonkeyPatch) -> 
     def fail(*_: object) -> None:
         raise ValueError("no second network")
 
-    monkeypatch.setattr("napari_dip.pipeline.execute.control_runs.restore_control_image", fail)
+    monkeypatch.setattr(repeatability_runs, "restore_repeatability_image", fail)
     array = make_noisy(SIDE)
     _, result = run_to_end(plan_for(array, halves=True, max_iterations=5), array)
     assert list_codes(result)[-1] == "controls-failed" and "no second network" in str(

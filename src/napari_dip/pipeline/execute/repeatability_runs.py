@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from napari_dip.io import AnyArray, FloatArray
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.events import Event, Restoration
-    from napari_dip.signatures import Report
+    from napari_dip.public_types import Report
 
 #: Distance of the seeds of image and control runs, larger than those of tiles and channels.
 SEED_STEP = 500_000_003
@@ -255,12 +255,12 @@ def perform_control_runs(
     Restoration or None
         None if the user discarded the run.
     """
-    if not calibrated_image.plan.control_run_count:
+    if not calibrated_image.plan.repeatability_run_count:
         return restoration
     if monitor.is_ended:
         return _add_findings(restoration, make_note("controls-ended"))
     noise_source = make_noise_source(calibrated_image, restoration)
-    control_images = make_control_images(calibrated_image, noise_source)
+    control_images = make_repeatability_images(calibrated_image, noise_source)
     try:
         ended, results = yield from _restore_all(control_images, monitor)
     except Exception as error:  # must not cost the result
@@ -274,14 +274,12 @@ def perform_control_runs(
         first, second = HALF_NAMES
         halves = control_images[first], control_images[second]
         restored = results[first], results[second]
-        restoration, period = describe_halves(
+        restoration, period = add_half_comparison(
             calibrated_image, restoration, noise_source, halves, restored
         )
     if NULL_NAME in results:
-        restoration = describe_null_control(
-            calibrated_image, restoration, results[NULL_NAME], period
-        )
-    if len(control_images) < calibrated_image.plan.control_run_count:
+        restoration = add_null_control(calibrated_image, restoration, results[NULL_NAME], period)
+    if len(control_images) < calibrated_image.plan.repeatability_run_count:
         restoration = _add_findings(restoration, make_note("controls-noise-unknown"))
     return restoration
 
@@ -296,14 +294,14 @@ def _restore_all(
         def fold(event: Event, number: int = number, name: str = name) -> Event:
             return monitor.report_control_run(number, f"Restoring {name}", event.progress)
 
-        steps = restore_control_image(control_image, number + 1, monitor)
+        steps = restore_repeatability_image(control_image, number + 1, monitor)
         ended, results[name] = yield from map_generator(steps, fold)
         if ended is not Control.GO:
             return ended, results
     return Control.GO, results
 
 
-def make_control_images(
+def make_repeatability_images(
     calibrated_image: CalibratedImage, noise_source: NoiseSource
 ) -> dict[str, CalibratedImage]:
     """Return the images of the control runs, as far as the noise can be drawn, by name."""
@@ -324,7 +322,7 @@ def make_control_images(
     return control_images
 
 
-def describe_halves(
+def add_half_comparison(
     calibrated_image: CalibratedImage,
     restoration: Restoration,
     noise_source: NoiseSource,
@@ -429,7 +427,7 @@ def make_null_image(
     )
 
 
-def describe_null_control(
+def add_null_control(
     calibrated_image: CalibratedImage, restoration: Restoration, result: StackArray, period: float
 ) -> Restoration:
     """Return the restoration with what the same run finds without an object."""
@@ -451,7 +449,7 @@ def _add_findings(restoration: Restoration, note: Note, **fields: Any) -> Restor
     return replace(restoration, report=report)
 
 
-def restore_control_image(
+def restore_repeatability_image(
     calibrated_image: CalibratedImage, number: int, parent: RunMonitor
 ) -> Generator[Event, None, tuple[Control, StackArray]]:
     """Restore a control image with seeds of its own; return how it ended, and (N, C, *grid).

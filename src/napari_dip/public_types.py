@@ -53,7 +53,7 @@ class FittedNetwork(Protocol):
     def weights(self) -> Mapping[str, Any]:
         """Tensors of PyTorch by name, in the CPU's memory."""
 
-    def describe(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return image, recipe, noise, units and limits of the network, in plain JSON types."""
         ...
 
@@ -123,14 +123,14 @@ class RegionTraces:
         each of them.
     comparisons : tuple of TraceComparison or None
         Of each region; None where its trace changes too little to tell.
-    together : TraceComparison or None
+    pooled : TraceComparison or None
         Of all regions that tell.
     """
 
     measured: npt.NDArray[np.float64]
     restored: npt.NDArray[np.float64]
     comparisons: tuple[TraceComparison | None, ...]
-    together: TraceComparison | None
+    pooled: TraceComparison | None
 
     def to_csv(self) -> str:
         """Return a table with a row for each frame, and each region in the input and the result."""
@@ -257,7 +257,7 @@ class Report(TypedDict):
     iterations: int
     best_iteration: int
     stop_reason: str
-    stop_code: str
+    stop_sentence: str
     seconds: float
     prior: PriorFields
     fit: FitFields
