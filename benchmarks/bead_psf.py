@@ -32,23 +32,33 @@ READ_NOISE = 3.0
 #: Name -> arguments of `compute_microscope_psf`, and the size of the field without the part of Z.
 PSFS: dict[str, tuple[dict[str, Any], int]] = {
     "widefield, NA 1.4, 65 nm": (
-        {"model": "widefield", "na": 1.4, "pixel_nm": (65.0,) * 2, "sizes": (41, 41)},
+        {"microscope": "widefield", "na": 1.4, "pixel_nm": (65.0,) * 2, "sizes": (41, 41)},
         640,
     ),
     "widefield, NA 1.4, 100 nm": (
-        {"model": "widefield", "na": 1.4, "pixel_nm": (100.0,) * 2, "sizes": (31, 31)},
+        {"microscope": "widefield", "na": 1.4, "pixel_nm": (100.0,) * 2, "sizes": (31, 31)},
         480,
     ),
     "air, NA 0.5, 200 nm": (
-        {"model": "widefield", "na": 0.5, "pixel_nm": (200.0,) * 2, "sizes": (31, 31)},
+        {"microscope": "widefield", "na": 0.5, "pixel_nm": (200.0,) * 2, "sizes": (31, 31)},
         480,
     ),
     "confocal stack, NA 1.4": (
-        {"model": "confocal", "na": 1.4, "pixel_nm": (200.0, 65.0, 65.0), "sizes": (21, 31, 31)},
+        {
+            "microscope": "confocal",
+            "na": 1.4,
+            "pixel_nm": (200.0, 65.0, 65.0),
+            "sizes": (21, 31, 31),
+        },
         360,
     ),
     "widefield stack, NA 1.2": (
-        {"model": "widefield", "na": 1.2, "pixel_nm": (250.0, 80.0, 80.0), "sizes": (31, 61, 61)},
+        {
+            "microscope": "widefield",
+            "na": 1.2,
+            "pixel_nm": (250.0, 80.0, 80.0),
+            "sizes": (31, 61, 61),
+        },
         480,
     ),
 }

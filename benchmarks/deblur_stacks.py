@@ -147,7 +147,7 @@ def compute_psf() -> torch.Tensor:
     from napari_dip.io import ImageHeader
     from napari_dip.tasks.deblur import Deblur, get_psf_source
 
-    task = Deblur(model="widefield", refractive_index=INDEX, **OPTICS)
+    task = Deblur(microscope="widefield", refractive_index=INDEX, **OPTICS)
     sizes = get_psf_source(task).compute_psf_sizes(
         ImageHeader(name="pollen", shape=FRAME, dtype="float32", axes="ZYX"), None, "ZYX"
     )

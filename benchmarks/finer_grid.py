@@ -149,7 +149,7 @@ def compare(kind: str, size: int, pixel: float, photons: int, options: Any) -> d
     start, cpu = time.perf_counter(), time.process_time()
     result = dip.deblur(
         measured,
-        model="widefield",
+        microscope="widefield",
         na=NA,
         wavelength=WAVELENGTH,
         pixel_size=pixel,

@@ -51,7 +51,7 @@ def measure(name: str, factor: int, settings: dict[str, Any]) -> dict[str, Any]:
         finer[method] = zoom(coarse, (factor, 1, 1), order=order, mode="nearest", grid_mode=True)
         row[f"{method} dB"] = compute_psnr(finer[method], truth)
     start, began = time.perf_counter(), time.process_time()
-    result = dip.super_resolve(coarse, factor=(factor, 1, 1), model="binning", **settings)
+    result = dip.super_resolve(coarse, factor=(factor, 1, 1), downsampling="binning", **settings)
     row["ours dB"] = compute_psnr(result.image, truth)
     row["iterations"], row["best"] = result.report["iterations"], result.best_iteration
     row["seconds"] = time.perf_counter() - start

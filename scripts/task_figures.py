@@ -39,7 +39,7 @@ FRAME, PLANE = 5, 8
 def super_resolve() -> None:
     """Halve the pixels of what a camera had binned."""
     sample = make_binned_sample()
-    result = dip.super_resolve(sample.image, factor=2, model="binning", preset="fast")
+    result = dip.super_resolve(sample.image, factor=2, downsampling="binning", preset="fast")
     wide = sample.image.repeat(2, 0).repeat(2, 1)
     show("super_resolve", wide, result, sample, ("Coarse pixels", "Super-resolved × 2"))
 

@@ -503,7 +503,7 @@ SUPER_RESOLVE = [
         "scales-none",
         task("super-resolve", "--prior", "zssr", "--psf-sigma", "1"),
     ),
-    Case("unknown coarse pixels", "setting-wrong", task("super-resolve", "--model", "mean")),
+    Case("unknown coarse pixels", "setting-wrong", task("super-resolve", "--downsampling", "mean")),
     Case(
         "result too large",
         "result-large",
@@ -511,7 +511,16 @@ SUPER_RESOLVE = [
     ),
 ]
 
-WIDEFIELD = ("--model", "widefield", "--na", "1.4", "--wavelength", "520", "--pixel-size", "65")
+WIDEFIELD = (
+    "--microscope",
+    "widefield",
+    "--na",
+    "1.4",
+    "--wavelength",
+    "520",
+    "--pixel-size",
+    "65",
+)
 DEBLUR = [
     Case("no PSF", "psf-missing", task("deblur")),
     Case("PSF twice", "psf-twice", task("deblur", "--gaussian-sigma", "1", psf=psf())),
@@ -551,7 +560,7 @@ DEBLUR = [
     Case("--pixel-size nan", "setting-wrong", task("deblur", "--pixel-size=nan")),
     Case("--refractive-index 0.9", "setting-wrong", task("deblur", "--refractive-index=0.9")),
     Case("--pinhole -1", "setting-wrong", task("deblur", "--pinhole=-1")),
-    Case("unknown microscope", "setting-wrong", task("deblur", "--model", "light sheet")),
+    Case("unknown microscope", "setting-wrong", task("deblur", "--microscope", "light sheet")),
     Case("width along Z alone", "gaussian-axial", stack("deblur", "--gaussian-sigma-z", "1")),
     Case(
         "width along Z of a plane",

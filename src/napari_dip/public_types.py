@@ -352,7 +352,7 @@ class SuperResolveKeywords(RunKeywords, total=False):
     """Settings of the task super-resolve."""
 
     factor: int | str | tuple[int, ...]
-    model: Literal["lanczos", "binning"]
+    downsampling: Literal["lanczos", "binning"]
     psf_sigma: float
     psf_sigma_z: float
     prior: Literal["auto", "zssr", "random-input"]
@@ -367,7 +367,7 @@ class DeblurKeywords(RunKeywords, total=False):
 
     gaussian_sigma: float | None
     gaussian_sigma_z: float | None
-    model: Literal["none", "widefield", "confocal"]
+    microscope: Literal["none", "widefield", "confocal"]
     na: float | None
     wavelength: float | None
     pixel_size: float | None

@@ -49,8 +49,8 @@ def _row(name: str, interfaces: str, task: str, inputs: str, **settings: Any) ->
 
 TYPED = "python command dock"
 CAMERA = {"read_noise": 6.0, "gain": 2.0}
-WIDEFIELD = {"model": "widefield", "na": 0.8, "wavelength": 520.0, "pixel_size": 250.0}
-CONFOCAL = {**WIDEFIELD, "model": "confocal", "excitation": 488.0, "pinhole": 1.2}
+WIDEFIELD = {"microscope": "widefield", "na": 0.8, "wavelength": 520.0, "pixel_size": 250.0}
+CONFOCAL = {**WIDEFIELD, "microscope": "confocal", "excitation": 488.0, "pinhole": 1.2}
 LAYER = {"network": NETWORK, "layer": "body.3"}
 EXPECTS = {**LAYER, "mean": "0.5", "deviation": "0.25"}
 
@@ -182,7 +182,7 @@ RECIPES: tuple[Recipe, ...] = (
     _row("super-resolve, no start", "python", "super-resolve", "camera",
          factor=2, prior="noise", start="none"),
     _row("super-resolve, binning with a PSF", "python", "super-resolve", "camera",
-         factor=2, model="binning", psf_sigma=1.2),
+         factor=2, downsampling="binning", psf_sigma=1.2),
     _row("super-resolve, one axis", "python", "super-resolve", "camera", factor="1,3"),
     _row("super-resolve, colours", "python", "super-resolve", "colours", factor=2),
     _row("super-resolve, noise from outside", "python", "super-resolve", "camera",

@@ -124,7 +124,7 @@ def test_the_size_of_the_beads_is_taken_out() -> None:
 
 @pytest.mark.long
 def test_a_microscope_to_compare_with_is_computed_on_the_same_pixels() -> None:
-    optics = {"model": "widefield", "na": 0.8, "wavelength": 520, "pixel_size": 100}
+    optics = {"microscope": "widefield", "na": 0.8, "wavelength": 520, "pixel_size": 100}
     image = make_field(make_gaussian((1.4, 1.4)), peak=400)
     report = dip.measure_psf(image, **optics)
     assert report.computed_fwhm[1] == pytest.approx(0.51 * 520 / 0.8 / 100, rel=0.05)

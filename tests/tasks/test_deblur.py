@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput
 
 FAST = {"preset": "fast", "device": "cpu"}
-WIDEFIELD = {"model": "widefield", "na": 1.4, "wavelength": 520.0}
+WIDEFIELD = {"microscope": "widefield", "na": 1.4, "wavelength": 520.0}
 SOURCE = ImageHeader(name="cells", shape=(24, 32), dtype="float32", axes="YX")
 
 
@@ -177,7 +177,7 @@ def test_a_psf_larger_than_the_image_is_cropped_to_it_and_the_plan_says_so() -> 
     [
         ({"gaussian_sigma": 1.5}, None),
         ({**WIDEFIELD, "pixel_size": 100.0}, None),
-        ({**WIDEFIELD, "model": "confocal", "excitation": 488.0, "pixel_size": 80.0}, None),
+        ({**WIDEFIELD, "microscope": "confocal", "excitation": 488.0, "pixel_size": 80.0}, None),
         ({"border": "circular"}, sample_gaussian_psf((1.5, 1.5)).numpy()),
     ],
 )

@@ -50,7 +50,7 @@ MACHINE = Machine(
     torch_version="2.13.0",
     no_gpu_reason="no NVIDIA driver was found",
 )
-WIDEFIELD = {"model": "widefield", "na": 1.0, "wavelength": 500.0, "pixel_size": 200.0}
+WIDEFIELD = {"microscope": "widefield", "na": 1.0, "wavelength": 500.0, "pixel_size": 200.0}
 SIGMAS = (1.0, 1.2, 1.2)
 
 
@@ -175,9 +175,9 @@ def test_an_even_psf_as_large_as_the_image_is_taken_and_reported() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("model", ["widefield", "confocal"])
-def test_a_psf_is_computed_with_the_distance_of_planes(model) -> None:
-    settings = {**WIDEFIELD, "model": model, "z_step": 600.0, "max_iterations": 2}
+@pytest.mark.parametrize("microscope", ["widefield", "confocal"])
+def test_a_psf_is_computed_with_the_distance_of_planes(microscope) -> None:
+    settings = {**WIDEFIELD, "microscope": microscope, "z_step": 600.0, "max_iterations": 2}
     result = dip.deblur(draw_cells(), **settings, **FAST)
     assert result.image.shape == (8, 24, 24)
     notes = " ".join(result.report["notes"])
@@ -193,7 +193,7 @@ def test_the_command_takes_the_distance_of_planes_from_the_file(tmp_path: Path, 
     whole = {"imagej": True, "resolution": (5, 5), "metadata": metadata}
     tifffile.imwrite(image, draw_cells(), **whole)
     argv = ["deblur", str(image), "-o", str(output), "--preset", "fast", "--max-iterations", "2"]
-    argv += ["--model", "widefield", "--na", "1", "--wavelength", "500", "--verbose"]
+    argv += ["--microscope", "widefield", "--na", "1", "--wavelength", "500", "--verbose"]
     assert main(argv) == 0
     assert "planes 600 nm apart, as its file says" in capsys.readouterr().err
     assert read_header(output).scale == pytest.approx((0.6, 0.2, 0.2))

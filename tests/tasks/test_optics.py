@@ -13,7 +13,7 @@ STACK = ImageHeader(name="cells", shape=(64, 512, 512), dtype="uint16", axes="ZY
 
 
 def make_oil_optics(**changes: object) -> OpticsSettings:
-    figures = {"model": "widefield", "na": 1.4, "wavelength": 520.0, "pixel_size": 65.0}
+    figures = {"microscope": "widefield", "na": 1.4, "wavelength": 520.0, "pixel_size": 65.0}
     figures |= {"z_step": 200.0, "refractive_index": 1.518, "excitation": None, "pinhole": 1.0}
     return OpticsSettings(**{**figures, **changes})
 
@@ -43,7 +43,7 @@ def test_a_widefield_psf_holds_the_cone_of_light_in_its_outermost_plane() -> Non
     depth, height, width = make_oil_optics().compute_psf_sizes(STACK, "ZYX")
     cone = (depth // 2) * 200 * 1.4 / (1.518**2 - 1.4**2) ** 0.5
     assert (width // 2) * 65 == pytest.approx(cone, abs=65)
-    assert make_oil_optics(model="confocal").compute_psf_sizes(STACK, "ZYX")[1] < height
+    assert make_oil_optics(microscope="confocal").compute_psf_sizes(STACK, "ZYX")[1] < height
 
 
 def test_a_computed_psf_is_no_deeper_than_its_stack() -> None:

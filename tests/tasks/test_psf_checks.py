@@ -174,7 +174,7 @@ def test_the_plan_names_another_pixel_size_a_missing_axis_and_too_wide_pixels() 
         list_plan_codes(Deblur(**optics, factor="2"), make_header(160.0), psf)
         == ["psf-pixel-size"] * 2
     )
-    widefield = Deblur(**optics, model="widefield")
+    widefield = Deblur(**optics, microscope="widefield")
     assert list_plan_codes(widefield, make_header(160.0), None) == ["psf-nyquist"]
 
 

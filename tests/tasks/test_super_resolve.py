@@ -75,7 +75,7 @@ def test_a_factor_is_kept_as_one_text_however_it_is_given(factor, kept, along) -
     assert make_task_plan(task, header).get_factors("YX") == along
 
 
-@pytest.mark.parametrize("settings", [{}, {"model": "binning"}, {"psf_sigma": 1.3}])
+@pytest.mark.parametrize("settings", [{}, {"downsampling": "binning"}, {"psf_sigma": 1.3}])
 @pytest.mark.parametrize("factor", ["2", "1,4", "8,1"])
 def test_the_network_output_has_the_grid_of_the_operator(factor, settings) -> None:
     task, fit_input = SuperResolve(factor=factor, **settings), make_fit_input()
@@ -192,7 +192,7 @@ def test_what_was_measured_without_noise_is_explained_in_the_end() -> None:
 def test_what_is_learned_on_the_coarser_scale_beats_what_it_begins_with() -> None:
     truth = data.camera()[60:188, 130:258].astype(np.float32)
     coarse = bin_pixels(truth, (2, 2))
-    settings = {"factor": 2, "model": "binning", "noise": "gaussian", **FAST}
+    settings = {"factor": 2, "downsampling": "binning", "noise": "gaussian", **FAST}
     learned = dip.super_resolve(coarse, max_iterations=60, **settings)
     assert learned.report["prior"]["chosen"] == ZSSR_PRIOR.key
     begun = dip.super_resolve(coarse, max_iterations=1, **settings)
@@ -220,7 +220,7 @@ def test_colours_are_enlarged_together() -> None:
 def test_a_fit_comes_nearer_to_the_truth_than_repeating_pixels_does() -> None:
     truth = make_fine()
     coarse = bin_pixels(truth, (2, 2))
-    settings = {"model": "binning", "max_iterations": 80, "noise": "gaussian"}
+    settings = {"downsampling": "binning", "max_iterations": 80, "noise": "gaussian"}
     result = dip.super_resolve(coarse, factor=2, **settings, **FAST)
     repeated = coarse.repeat(2, 0).repeat(2, 1)
     ours, naive = (float(np.mean((image - truth) ** 2)) for image in (result.image, repeated))
@@ -261,6 +261,8 @@ def test_halved_pixels_are_never_further_off_than_by_cubic_interpolation():
     sample = make_binned_sample()
     truth, few = sample.truth[64:128, 128:].astype(float), sample.image[32:64, 64:]
     cubic = ndimage.zoom(few, 2, order=3, grid_mode=True, mode="grid-mirror")
-    result = dip.super_resolve(few, factor=2, model="binning", preset="fast", max_iterations=4)
+    result = dip.super_resolve(
+        few, factor=2, downsampling="binning", preset="fast", max_iterations=4
+    )
     ours, theirs = (np.sqrt(np.mean((image - truth) ** 2)) for image in (result.image, cubic))
     assert ours < theirs

@@ -88,7 +88,7 @@ def test_only_depth_makes_a_volume_unless_the_user_wants_one(axes, settings, gri
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"model": "binning"}, {"psf_sigma": 0.8, "psf_sigma_z": 1.3}]
+    "settings", [{}, {"downsampling": "binning"}, {"psf_sigma": 0.8, "psf_sigma_z": 1.3}]
 )
 @pytest.mark.parametrize("factor", ["2,1,1", "2,1,2", "3,1,1"])
 def test_the_network_output_has_the_grid_of_the_operator(factor, settings) -> None:
@@ -130,7 +130,7 @@ def test_interpolation_along_any_axis_keeps_a_ramp(axis) -> None:
 def test_finer_planes_are_nearer_to_the_truth_than_cubic_interpolation() -> None:
     truth = make_tubes()
     coarse = bin_pixels(truth, 2)
-    settings = {"model": "binning", "noise": "gaussian", "max_iterations": 30}
+    settings = {"downsampling": "binning", "noise": "gaussian", "max_iterations": 30}
     result = dip.super_resolve(coarse, factor="2,1,1", **settings, **FAST)
     cubic = zoom(coarse, (2, 1, 1), order=3, mode="nearest", grid_mode=True)
     ours, naive = (float(np.mean((image - truth) ** 2)) for image in (result.image, cubic))
@@ -159,7 +159,7 @@ def test_the_file_has_planes_nearer_to_each_other(tmp_path: Path, factor, along)
 def test_the_fit_starts_with_a_volume_that_explains_the_measurement() -> None:
     coarse = torch.from_numpy(bin_pixels(make_tubes(8), 2))[None, None] / 200
     fit_input = replace(make_fit_input((4, 20, 20)), measurement=coarse)
-    task = SuperResolve(factor="2,1,1", model="binning")
+    task = SuperResolve(factor="2,1,1", downsampling="binning")
     prior, problem = make_task_prior(task, fit_input), make_task_problem(task, fit_input)
     assert isinstance(prior, RandomInputPrior)
     assert prior.baseline is not None

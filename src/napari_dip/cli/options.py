@@ -331,7 +331,7 @@ def make_camera_maps_arguments() -> list[Argument]:
 
 #: Settings of *Deblur* that name a microscope to compare with.
 _OPTICS_FIELDS = (
-    "model",
+    "microscope",
     "na",
     "wavelength",
     "pixel_size",

@@ -460,7 +460,7 @@ def super_resolve(
     image, axes, progress
         As for `denoise`.
     **settings
-        Settings of the task, such as ``model="binning"`` or ``psf_sigma=1.5``. The upscaling
+        Settings of the task, such as ``downsampling="binning"`` or ``psf_sigma=1.5``. The upscaling
         ``factor`` is 2 by default, 3, 4 or 8, or one of 1, 2, 3, 4, 8 for each axis as (Y, X), or
         as (Z, Y, X) for a stack. One or two numbers do not change the distance of its planes.
 

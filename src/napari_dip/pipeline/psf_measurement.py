@@ -360,7 +360,7 @@ def measure_psf(
         that were left out of the fit. Beads must lie in all ninths of the field.
     **microscope
         Settings of `deblur`: `pixel_size` and `z_step` in nm, by default as the file says; and
-        `model`, `na`, `wavelength`, `refractive_index`, `excitation` and `pinhole`, where the
+        `microscope`, `na`, `wavelength`, `refractive_index`, `excitation` and `pinhole`, where the
         measured PSF shall be compared with a computed one.
 
     Returns
@@ -476,7 +476,10 @@ def list_microscope_settings(task: Task, header: ImageHeader) -> dict[str, Any]:
             settings.pop(name, None)
     if None in (optics.na, optics.wavelength):
         return {name: settings[name] for name in ("pixel_size", "z_step") if name in settings}
-    return {**settings, "model": "widefield" if optics.model == "none" else optics.model}
+    return {
+        **settings,
+        "microscope": "widefield" if optics.microscope == "none" else optics.microscope,
+    }
 
 
 def _read_psf_source(microscope: Mapping[str, Any]) -> PsfSource:
@@ -500,7 +503,7 @@ def _choose_fit_axes(header: ImageHeader, psf_source: PsfSource, bead_diameter: 
     optics = psf_source.optics
     if bead_diameter and None in optics.get_pixel_sizes(header, axes):
         raise RefusedError("beads-scale", name=header.name)
-    if optics.model != "none" or optics.na is not None or optics.wavelength is not None:
+    if optics.microscope != "none" or optics.na is not None or optics.wavelength is not None:
         raise_if_refused(
             psf_source.refuse_source(header, None) or psf_source.refuse_axes(header, None, axes)
         )
@@ -509,7 +512,7 @@ def _choose_fit_axes(header: ImageHeader, psf_source: PsfSource, bead_diameter: 
 
 def _compute_psf(header: ImageHeader, psf_source: PsfSource, axes: str) -> Float32Array | None:
     """Compute the PSF of the named microscope; None without one."""
-    if psf_source.optics.model == "none":
+    if psf_source.optics.microscope == "none":
         return None
     load_torch()
     with use_default_torch_state():

@@ -124,7 +124,7 @@ class Deblur(Task):
 
     gaussian_sigma: GaussianSigma = None
     gaussian_sigma_z: GaussianSigmaZ = None
-    model: MicroscopeType = "none"
+    microscope: MicroscopeType = "none"
     na: NumericalAperture = None
     wavelength: Wavelength = None
     pixel_size: PixelSize = None
@@ -459,7 +459,7 @@ def fill_in_pixel_sizes(task: Task, header: ImageHeader) -> Task:
 
     So it no longer depends on the image's scale. Other tasks are returned as they are.
     """
-    if not isinstance(task, Deblur) or task.model == "none":
+    if not isinstance(task, Deblur) or task.microscope == "none":
         return task
     optics = get_psf_source(task).optics
     size_x, size_y = optics.get_pixel_sizes(header, "XY")

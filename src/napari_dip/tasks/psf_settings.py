@@ -38,7 +38,7 @@ def _has_psf_image(values: Mapping[str, Any]) -> bool:
 def _has_optics(values: Mapping[str, Any]) -> bool:
     """Whether a microscope is named, or described beside an image of the PSF."""
     has_data = values["na"] or values["wavelength"]
-    return bool(values["model"] != "none" or (_has_psf_image(values) and has_data))
+    return bool(values["microscope"] != "none" or (_has_psf_image(values) and has_data))
 
 
 GaussianSigma = Annotated[
@@ -65,7 +65,7 @@ GaussianSigmaZ = Annotated[
 MicroscopeType = Annotated[
     Literal["none", "widefield", "confocal"],
     Setting(
-        "Microscope model",
+        "Microscope",
         "Compute the PSF of this kind of microscope from its aperture, the wavelength and the "
         "pixel size.",
         choices={"none": "Not chosen", "widefield": "Widefield", "confocal": "Confocal"},
@@ -136,7 +136,7 @@ Excitation = Annotated[
         "Excitation (nm)",
         "Wavelength of the excitation in nanometres, for a confocal microscope. Empty: that of "
         "the emission.",
-        relevant_when=lambda values: values["model"] == "confocal",
+        relevant_when=lambda values: values["microscope"] == "confocal",
         is_conditional=True,
         report_template="excitation at {:g} nm",
     ),
@@ -147,7 +147,7 @@ Pinhole = Annotated[
         "Pinhole (Airy units)",
         "Diameter of a confocal microscope's pinhole, in Airy units.",
         step=0.1,
-        relevant_when=lambda values: values["model"] == "confocal",
+        relevant_when=lambda values: values["microscope"] == "confocal",
         is_conditional=True,
         report_template="pinhole of {:g} Airy units",
     ),
@@ -208,13 +208,13 @@ class PsfSource:
         sources = {
             "an image of it": psf_header is not None,
             "the width of a Gaussian": self.sigma is not None or self.sigma_z is not None,
-            "a microscope": self.optics.model != "none",
+            "a microscope": self.optics.microscope != "none",
         }
         named_sources = [label for label, is_given in sources.items() if is_given]
         optics = self.optics
         has_data = (optics.na, optics.wavelength) != (None, None)
-        if has_data and optics.model == "none" and psf_header is None:
-            return make_refusal("optics-missing", missing="a microscope model (--model)")
+        if has_data and optics.microscope == "none" and psf_header is None:
+            return make_refusal("optics-missing", missing="a microscope model (--microscope)")
         if not named_sources:
             return make_refusal("psf-missing", name=header.name)
         if len(named_sources) > 1:
@@ -374,9 +374,9 @@ class PsfSource:
             for size, factor in zip(optics.get_pixel_sizes(header, axes), factors, strict=True)
             if size
         )
-        assert optics.model != "none" and optics.na and optics.wavelength
+        assert optics.microscope != "none" and optics.na and optics.wavelength
         kernel = compute_microscope_psf(
-            optics.model,
+            optics.microscope,
             optics.na,
             optics.wavelength,
             pixels,
@@ -492,7 +492,7 @@ class OpticsSettings:
 
     Attributes
     ----------
-    model : str
+    microscope : str
         "none", "widefield" or "confocal".
     na : float or None
         Numerical aperture.
@@ -505,7 +505,7 @@ class OpticsSettings:
         Diameter in Airy units.
     """
 
-    model: Literal["none", "widefield", "confocal"]
+    microscope: Literal["none", "widefield", "confocal"]
     na: float | None
     wavelength: float | None
     pixel_size: float | None
@@ -573,7 +573,7 @@ class OpticsSettings:
             # at the first minimum along Z, the path at the pupil's rim differs by one wavelength
             axial = PSF_AXIAL_RADIUS * self.wavelength / (self.refractive_index - cosine)
             radii["Z"] = min(ceil(axial / pixel_sizes["Z"]), max_radii["Z"])
-            if self.model == "widefield":
+            if self.microscope == "widefield":
                 cone = radii["Z"] * pixel_sizes["Z"] * self.na / cosine
         for axis in "YX":
             pixel = pixel_sizes[axis]

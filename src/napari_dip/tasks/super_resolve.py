@@ -88,7 +88,7 @@ Factor = Annotated[
 DownsamplingModel = Annotated[
     Literal["lanczos", "binning"],
     Setting(
-        "Downsampling model",
+        "Downsampling",
         "How the coarse pixels arose. Lanczos: the image was scaled down with a smooth filter, "
         "as in the Deep Image Prior paper. Binning: each pixel is the mean of the fine ones that "
         "it covers, as on a camera.",
@@ -142,7 +142,7 @@ InitialEstimateSetting = Annotated[
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class SuperResolve(Task):
-    """Settings of super-resolution: upscaling factor, downsampling model, PSF and prior."""
+    """Settings of super-resolution: upscaling factor, downsampling, PSF and prior."""
 
     spec: ClassVar[TaskSpec] = TaskSpec(
         name="super-resolve",
@@ -154,7 +154,7 @@ class SuperResolve(Task):
     )
 
     factor: Factor = "2"
-    model: DownsamplingModel = "lanczos"
+    downsampling: DownsamplingModel = "lanczos"
     psf_sigma: PsfSigma = 0.0
     psf_sigma_z: PsfSigmaZ = 0.0
     prior: SuperResolutionPrior = AUTOMATIC
@@ -317,7 +317,11 @@ class SuperResolve(Task):
     def _make_downsampling(self, factors: tuple[int, ...]) -> Operator:
         from napari_dip.engine.operators.detector import BinnedDownsample, LanczosDownsample
 
-        return LanczosDownsample(factors) if self.model == "lanczos" else BinnedDownsample(factors)
+        return (
+            LanczosDownsample(factors)
+            if self.downsampling == "lanczos"
+            else BinnedDownsample(factors)
+        )
 
     def _upsample(self, fit_input: FitInput, coarse: Tensor) -> Tensor:
         from torch.nn import functional

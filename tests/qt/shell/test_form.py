@@ -186,7 +186,7 @@ def test_at_most_five_settings_are_in_sight(task, axes, qtbot):
     models = ("none", "widefield", "confocal") if task == "deblur" else (None,)
     for model in models:
         if model is not None:
-            form.widgets["model"].value = model
+            form.widgets["microscope"].value = model
         for chosen in (set(), inputs - {"psf"} if model not in (None, "none") else inputs):
             form.show_relevant(axes, chosen)
             names = [
@@ -235,12 +235,12 @@ def deblur_form(qtbot):
 
 def test_optics_without_a_microscope_are_hidden_and_leave_the_recipe(deblur_form):
     optics = {"na": "1.4", "wavelength": "520", "pixel_size": "65", "z_step": "200", "pinhole": 2.0}
-    for name, value in {"model": "confocal", **optics}.items():
+    for name, value in {"microscope": "confocal", **optics}.items():
         deblur_form.widgets[name].value = value
     deblur_form.show_relevant("ZYX", ())
     assert set(optics) <= list_shown(deblur_form)
     assert deblur_form.build_recipe().task.z_step == 200
-    deblur_form.widgets["model"].value = "none"
+    deblur_form.widgets["microscope"].value = "none"
     deblur_form.show_relevant("ZYX", ())
     assert not set(optics) & list_shown(deblur_form)
     assert "gaussian_sigma" in list_shown(deblur_form)
@@ -251,7 +251,7 @@ def test_optics_without_a_microscope_are_hidden_and_leave_the_recipe(deblur_form
 
 def test_sizes_that_the_image_does_not_state_are_asked_for_in_sight(deblur_form):
     sizes = {"pixel_size", "z_step"}
-    deblur_form.widgets["model"].value = "widefield"
+    deblur_form.widgets["microscope"].value = "widefield"
 
     def list_basic():
         return {

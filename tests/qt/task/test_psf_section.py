@@ -102,7 +102,7 @@ def test_psfs_that_change_over_the_field_become_a_layer_that_a_run_takes(deblur_
 
 @pytest.mark.long
 def test_with_aperture_and_wavelength_the_psf_is_compared_with_a_computed_one(deblur_driver):
-    deblur_driver.set(model="widefield", na="1.4", wavelength="520")
+    deblur_driver.set(microscope="widefield", na="1.4", wavelength="520")
     section = measure(deblur_driver)
     assert "that of a microscope without aberrations" in section.message_label.text()
     assert len(section.plot.listDataItems()) == 4  # Y and X, measured and computed
@@ -123,7 +123,7 @@ def test_aperture_and_wavelength_are_asked_for_beside_the_microscope(deblur_driv
     deblur_driver.viewer.window._qt_window.show()
     fields = [form.widgets[name].native for name in ("na", "wavelength")]
     assert not any(widget.isVisible() for widget in fields)
-    combo = form.widgets["model"].native
+    combo = form.widgets["microscope"].native
     deblur_driver.qtbot.keyClick(combo, Qt.Key.Key_Down)
     assert combo.currentText() == "Widefield"
     assert all(widget.isVisible() for widget in fields)  # no fold was opened
@@ -142,7 +142,7 @@ def test_pixel_size_is_in_sight_with_a_microscope_if_the_layer_has_none(deblur_d
     layer.units = ("pixel", "pixel")
     deblur_driver.dock.image_chooser.choose("cells", "YX")
     assert not native.isVisible()
-    deblur_driver.set(model="widefield", na="1.4", wavelength="520")
+    deblur_driver.set(microscope="widefield", na="1.4", wavelength="520")
     assert native.isVisible()  # no fold was opened
     assert form.basic_page.layout().labelForField(native).text() == "Pixel size (nm)"
     assert "the pixel size is needed" in deblur_driver.dock.plan_label.text()
@@ -154,10 +154,10 @@ def test_pixel_size_is_in_sight_with_a_microscope_if_the_layer_has_none(deblur_d
 def test_without_a_microscope_its_data_are_hidden_and_the_gaussian_is_back(deblur_driver):
     form = deblur_driver.dock.form
     deblur_driver.viewer.window._qt_window.show()
-    deblur_driver.set(model="confocal", na="1.4", wavelength="520", pinhole=2.0)
+    deblur_driver.set(microscope="confocal", na="1.4", wavelength="520", pinhole=2.0)
     assert not form.widgets["gaussian_sigma"].native.isVisible()
     assert form.build_recipe().task.pinhole == 2
-    deblur_driver.set(model="none")
+    deblur_driver.set(microscope="none")
     assert not any(
         form.widgets[name].native.isVisible() for name in ("na", "wavelength", "pinhole")
     )

@@ -202,7 +202,7 @@ def test_a_layer_with_a_psf_of_three_axes_sharpens_a_volume(open_dock, noisy):
 
 @pytest.mark.long
 def test_the_layer_says_how_far_its_planes_lie_apart(open_dock, noisy):
-    driver = open_dock("deblur", model="widefield", na="1.2", wavelength="520")
+    driver = open_dock("deblur", microscope="widefield", na="1.2", wavelength="520")
     replace_by_stack(driver, noisy)
     assert driver.dock.run_bar.run_button.isEnabled(), driver.dock.plan_label.text()
     notes = run_and_get_result(driver, "cells deblurred").metadata[METADATA_KEY]["report"]["notes"]

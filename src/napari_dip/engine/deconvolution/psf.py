@@ -249,7 +249,7 @@ def refine_psf(psf: Tensor, factors: tuple[int, ...]) -> Tensor:
 
 
 def compute_microscope_psf(
-    model: Literal["widefield", "confocal"],
+    microscope: Literal["widefield", "confocal"],
     na: float,
     wavelength_nm: float,
     pixel_nm: tuple[float, ...],
@@ -266,7 +266,7 @@ def compute_microscope_psf(
 
     Parameters
     ----------
-    model : {"widefield", "confocal"}
+    microscope : {"widefield", "confocal"}
         A confocal PSF is the product of the excitation's, and the emission's through the pinhole.
     na : float
         Numerical aperture, above 0 and below the refractive index.
@@ -306,7 +306,7 @@ def compute_microscope_psf(
     excitation_wavelength = wavelength_nm if excitation_nm is None else excitation_nm
     excitation = (
         None
-        if model == "widefield"
+        if microscope == "widefield"
         else _FocusOptics(
             na=na, wavelength=excitation_wavelength, refractive_index=refractive_index
         )

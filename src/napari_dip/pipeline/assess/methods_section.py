@@ -135,7 +135,7 @@ def _uses_half_resolution(report: Report) -> bool:
 
 def _uses_lanczos(report: Report) -> bool:
     return _uses_half_resolution(report) or (
-        report["task"] == "super-resolve" and get_task_setting(report, "model") == "lanczos"
+        report["task"] == "super-resolve" and get_task_setting(report, "downsampling") == "lanczos"
     )
 
 
@@ -147,7 +147,9 @@ def _uses_smoothing(kind: str) -> Callable[[Report], bool]:
 
 
 def _uses_computed_psf(*models: str) -> Callable[[Report], bool]:
-    return lambda report: report["task"] == "deblur" and get_task_setting(report, "model") in models
+    return lambda report: (
+        report["task"] == "deblur" and get_task_setting(report, "microscope") in models
+    )
 
 
 def _uses_field_psf(report: Report) -> bool:
