@@ -12,6 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON := $(BIN)/python -X faulthandler
 STAMP := $(VENV)/.installed
+# Half of what is installed, by size, is hardly ever imported: compiled on all cores it takes half a minute.
+RARELY_IMPORTED := /(tests|testing|sympy|networkx|pip|OpenGL|mypy|mypyc|debugpy|fontTools|hypothesis|setuptools|IPython|_inductor|_dynamo|onnx)/
 # A screen of its own, drawn by Mesa's software OpenGL; macOS has one anyway.
 ifeq ($(shell uname -s),Linux)
 DISPLAYED := env -u WAYLAND_DISPLAY QT_QPA_PLATFORM=xcb LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1400x900x24"
@@ -165,5 +167,5 @@ $(STAMP): pyproject.toml constraints.txt hatch_build.py | window-libraries
 	@[ -x $(BIN)/python ] || $(PY) -m venv $(VENV)
 	@echo "Installing into $(VENV), up to 3 GB: nothing is printed for 2 to 10 minutes the first time."
 	$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt -e ".[app,test]"
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores; some are for other Pythons
+	@$(BIN)/python -m compileall -qq -j 0 -x '$(RARELY_IMPORTED)' $(VENV)/lib || true  # some are for other Pythons
 	@touch $@
