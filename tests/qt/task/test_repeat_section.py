@@ -262,6 +262,7 @@ def test_a_new_dock_takes_up_the_settings_of_the_last_run_and_says_so(expanded_r
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", ["setting", "layer"])
 def test_the_sentence_on_the_last_settings_goes_with_another_setting_or_layer(
     expanded_repeat, noisy, change

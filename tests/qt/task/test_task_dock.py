@@ -355,6 +355,7 @@ def test_it_follows_the_theme(driver):
     assert colours[0] < 100 < colours[1]
 
 
+@pytest.mark.long
 def test_the_triangles_of_folds_have_the_colour_of_the_text_in_both_themes(driver):
     driver.viewer.window._qt_window.show()
     fold = driver.dock.settings_section

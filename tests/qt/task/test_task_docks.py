@@ -232,6 +232,7 @@ def test_a_second_channel_guides(open_dock, noisy):
     assert result.data.shape == (SIDE, SIDE)
 
 
+@pytest.mark.long
 def test_only_a_layer_that_can_guide_is_chosen_by_itself(open_dock, noisy):
     driver = open_dock("guide")
     viewer, combo = driver.viewer, driver.dock.extra_inputs.combos["guide"]
