@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 #: Minimum side of an image that is checked by halves, in pixels. In crops of 64, four of five
 #: resolutions are within 20 % of that of the whole picture; in crops of 32, half of them.
-MIN_CONTROL_RUN_SIDE = 64
+MIN_REPEATABILITY_SIDE = 64
 
 
 def preflight(
@@ -98,7 +98,7 @@ def _plan_run(
     task_spec, run_settings = recipe.task.spec, recipe.run_settings
     raise_if_refused(refuse_header(header, accepts_stacks=task_spec.accepts_stacks))
     raise_if_refused(refuse_extra_headers(task_spec, extra_headers))
-    has_control_runs = run_settings.halves or run_settings.null_control
+    has_repeatability_runs = run_settings.halves or run_settings.null_control
     planes_plan = raise_if_refused(plan_task(recipe.task, header, extra_headers, "YX"))
     device = _choose_device(run_settings.device, machine)
     layout, task_plan, layout_notes = _choose_layout(
@@ -115,8 +115,8 @@ def _plan_run(
         layout=layout,
     )
     side, tiles = _choose_tiles(image, fit_config, device, machine)
-    if has_control_runs:
-        raise_if_refused(_refuse_control_runs(image, tiles))
+    if has_repeatability_runs:
+        raise_if_refused(_refuse_repeatability_runs(image, tiles))
     units = make_units(image, fit_config, tiles)
     is_single = not tiles and not layout.is_volume and layout.count_items(header) == 1
     network, units, reuse_notes = raise_if_refused(
@@ -146,7 +146,7 @@ def _plan_run(
             *([make_note("gpu-memory-unknown")] if device == "cuda" else []),
             *list_tile_notes(side, tiles),
             *reuse_notes,
-            *([make_note("controls-network")] if has_control_runs and network else []),
+            *([make_note("controls-network")] if has_repeatability_runs and network else []),
         ),
         extra_headers=extra_headers,
         tiles=tiles,
@@ -155,7 +155,7 @@ def _plan_run(
     )
 
 
-def _refuse_control_runs(image_plan: ImagePlan, tiles: tuple[Tile, ...]) -> Refusal | None:
+def _refuse_repeatability_runs(image_plan: ImagePlan, tiles: tuple[Tile, ...]) -> Refusal | None:
     """Refuse halves and null control of a run that has no measured noise for them, or tiles."""
     task_spec, task_plan = image_plan.recipe.task.spec, image_plan.task_plan
     noise_model = NOISE_MODELS[task_plan.noise_settings.model]
@@ -168,8 +168,8 @@ def _refuse_control_runs(image_plan: ImagePlan, tiles: tuple[Tile, ...]) -> Refu
     name, grid = image_plan.header.name, image_plan.header.grid
     if tiles:
         return make_refusal("controls-tiles", name=name)
-    if min(grid) < MIN_CONTROL_RUN_SIDE:
-        facts = {"height": grid[0], "width": grid[1], "least": MIN_CONTROL_RUN_SIDE}
+    if min(grid) < MIN_REPEATABILITY_SIDE:
+        facts = {"height": grid[0], "width": grid[1], "least": MIN_REPEATABILITY_SIDE}
         return make_refusal("controls-small", name=name, **facts)
     return None
 

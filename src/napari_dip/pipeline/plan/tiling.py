@@ -256,8 +256,8 @@ def estimate_memory(
     joint_channels = count if task_plan.joint_channels else 1
     fit_header = make_fit_header(header, tiles)
     run_settings = image_plan.recipe.run_settings
-    has_control_runs = run_settings.halves or run_settings.null_control
-    plane_count = (1 + has_control_runs) * count * layout.count_items(fit_header)
+    has_repeatability_runs = run_settings.halves or run_settings.null_control
+    plane_count = (1 + has_repeatability_runs) * count * layout.count_items(fit_header)
     image_bytes = estimate_image_memory(grid, plane_count)
     total_bytes = image_bytes + estimate_fit_memory(
         grid, joint_channels, fit_config, uses_bfloat16=uses_bfloat16
