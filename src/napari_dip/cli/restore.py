@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
 
 #: Settings that outputs ask for, by name of the output.
-CONTROL_RUNS_BY_OUTPUT = {"repeated": "halves", "null_image": "null_control"}
+REPEATABILITY_BY_OUTPUT = {"repeated": "halves", "null_image": "null_control"}
 #: Bytes on the disk per value of a tiled result, besides the result itself: images and deviations
 #: of the tiles, and merged image, deviation and residual.
 TILED_VALUE_BYTES = 28
@@ -219,7 +219,7 @@ def _parse_options(task: str, image: str, arguments: Mapping[str, Any]) -> Comma
     setting_names = {*TASKS[task].list_setting_names(), *RunSettings.model_fields}
     settings, notes = rename_settings(task, select(setting_names))
     input_names = [task_input.name for task_input in TASKS[task].spec.inputs[1:]]
-    settings |= {CONTROL_RUNS_BY_OUTPUT[name]: "yes" for name in select(CONTROL_RUNS_BY_OUTPUT)}
+    settings |= {REPEATABILITY_BY_OUTPUT[name]: "yes" for name in select(REPEATABILITY_BY_OUTPUT)}
     flags = ("from_recipe", "axes", "keep_after", "overwrite", "resume", "quiet", "verbose")
     options = CommandOptions(
         settings=settings,
@@ -252,7 +252,7 @@ def _resolve_outputs(options: CommandOptions, pixel_count: int) -> dict[str, Pat
     inputs = list(options.images.values())
     if options.from_recipe:
         inputs.append(options.from_recipe)
-    images = ("output", "uncertainty", "residual", *CONTROL_RUNS_BY_OUTPUT)
+    images = ("output", "uncertainty", "residual", *REPEATABILITY_BY_OUTPUT)
     image_count = sum(name in images for name in options.outputs)
     for name, path in options.outputs.items():
         suffixes = SUFFIXES_BY_OUTPUT.get(name, IMAGE_SUFFIXES)

@@ -77,7 +77,7 @@ def test_progress_never_goes_back_and_counts_the_controls() -> None:
     assert seconds[1] == pytest.approx(3 * seconds[0])
 
 
-def end_during_control_runs(control: Control) -> Restoration | None:
+def end_during_repeatability_runs(control: Control) -> Restoration | None:
     """End the run as soon as the first half is fitted."""
     array, messages = make_noisy(SIDE), []
     plan = plan_for(array, halves=True, max_iterations=5)
@@ -95,12 +95,12 @@ def end_during_control_runs(control: Control) -> Restoration | None:
 
 @pytest.mark.long
 def test_stop_and_keep_during_a_half_keeps_the_result_and_says_so() -> None:
-    result = end_during_control_runs(Control.KEEP)
+    result = end_during_repeatability_runs(Control.KEEP)
     assert list_codes(result)[-1] == "controls-ended" and "halves" not in result.report
 
 
 def test_discard_during_a_half_discards() -> None:
-    assert end_during_control_runs(Control.DISCARD) is None
+    assert end_during_repeatability_runs(Control.DISCARD) is None
 
 
 def test_an_error_in_a_half_costs_no_result(monkeypatch: pytest.MonkeyPatch) -> None:

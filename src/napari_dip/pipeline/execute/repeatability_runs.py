@@ -1,4 +1,4 @@
-"""Perform control runs: restore two halves of the measurement, and noise without an object.
+"""Perform repeatability runs: restore two halves of the measurement, and noise without an object.
 
 A measurement is thinned into halves with independent noise of twice the variance: photons that are
 counted exactly go into either half by chance; other noise is added to one half and subtracted from
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.public_types import Report
 
-#: Distance of the seeds of image and control runs, larger than those of tiles and channels.
+#: Distance of the seeds of image and repeatability runs, larger than those of tiles and channels.
 SEED_STEP = 500_000_003
 #: Width of fine detail in pixels: if no resolution is known, and at most, so that windows stay
 #: small against the image.
@@ -66,7 +66,7 @@ MIN_NOISE_FREQUENCY, MIN_SPECTRUM, MAX_SPECTRUM_RATIO = 0.06, 0.01, 4.0
 #: Maximum number of thinnings of the input that are averaged, and of pixels in them. With eight, a
 #: correlation of 0.1 has a standard error of 0.02 instead of 0.04 in 256 x 256 pixels.
 MAX_INPUT_DRAWS, MAX_INPUT_DRAW_PIXELS = 8, 2**21
-#: Names of the images of control runs, for the user.
+#: Names of the images of repeatability runs, for the user.
 HALF_NAMES, NULL_NAME = ("the first half", "the second half"), "noise without an object"
 
 
@@ -235,10 +235,10 @@ def _double_noise(calibration: Calibration) -> Calibration:
     )
 
 
-def perform_control_runs(
+def perform_repeatability_runs(
     calibrated_image: CalibratedImage, restoration: Restoration, monitor: RunMonitor
 ) -> Generator[Event, None, Restoration | None]:
-    """Perform the control runs of the recipe, and add what they tell to the restoration.
+    """Perform the repeatability runs of the recipe, and add what they tell to the restoration.
 
     A run that ends meanwhile keeps the restoration, with a note.
 
@@ -260,9 +260,9 @@ def perform_control_runs(
     if monitor.is_ended:
         return _add_findings(restoration, make_note("controls-ended"))
     noise_source = make_noise_source(calibrated_image, restoration)
-    control_images = make_repeatability_images(calibrated_image, noise_source)
+    check_images = make_repeatability_images(calibrated_image, noise_source)
     try:
-        ended, results = yield from _restore_all(control_images, monitor)
+        ended, results = yield from _restore_all(check_images, monitor)
     except Exception as error:  # must not cost the result
         note = make_note("controls-failed", why=describe_exception(error))
         return _add_findings(restoration, note)
@@ -272,29 +272,29 @@ def perform_control_runs(
     period = DEFAULT_PERIOD
     if HALF_NAMES[0] in results:
         first, second = HALF_NAMES
-        halves = control_images[first], control_images[second]
+        halves = check_images[first], check_images[second]
         restored = results[first], results[second]
         restoration, period = add_half_comparison(
             calibrated_image, restoration, noise_source, halves, restored
         )
     if NULL_NAME in results:
         restoration = add_null_control(calibrated_image, restoration, results[NULL_NAME], period)
-    if len(control_images) < calibrated_image.plan.repeatability_run_count:
+    if len(check_images) < calibrated_image.plan.repeatability_run_count:
         restoration = _add_findings(restoration, make_note("controls-noise-unknown"))
     return restoration
 
 
 def _restore_all(
-    control_images: Mapping[str, CalibratedImage], monitor: RunMonitor
+    check_images: Mapping[str, CalibratedImage], monitor: RunMonitor
 ) -> Generator[Event, None, tuple[Control, dict[str, StackArray]]]:
     """Restore one control image after another; return how the last ended, and results by name."""
     results: dict[str, StackArray] = {}
-    for number, (name, control_image) in enumerate(control_images.items()):
+    for number, (name, check_image) in enumerate(check_images.items()):
 
         def fold(event: Event, number: int = number, name: str = name) -> Event:
-            return monitor.report_control_run(number, f"Restoring {name}", event.progress)
+            return monitor.report_repeatability_run(number, f"Restoring {name}", event.progress)
 
-        steps = restore_repeatability_image(control_image, number + 1, monitor)
+        steps = restore_repeatability_image(check_image, number + 1, monitor)
         ended, results[name] = yield from map_generator(steps, fold)
         if ended is not Control.GO:
             return ended, results
@@ -304,7 +304,7 @@ def _restore_all(
 def make_repeatability_images(
     calibrated_image: CalibratedImage, noise_source: NoiseSource
 ) -> dict[str, CalibratedImage]:
-    """Return the images of the control runs, as far as the noise can be drawn, by name."""
+    """Return the images of the repeatability runs, as far as the noise can be drawn, by name."""
     run_settings = calibrated_image.plan.recipe.run_settings
     calibration = calibrated_image.calibration
     rng = np.random.default_rng(run_settings.seed)
@@ -313,13 +313,13 @@ def make_repeatability_images(
         for channel, noise in enumerate(calibration.noise)
         if channel not in calibration.constant_channels
     )
-    control_images: dict[str, CalibratedImage] = {}
+    check_images: dict[str, CalibratedImage] = {}
     if run_settings.halves and (can_draw or calibration.repeated_exposure is not None):
         halves = split_measurement(calibrated_image, noise_source, rng)
-        control_images |= dict(zip(HALF_NAMES, halves, strict=True))
+        check_images |= dict(zip(HALF_NAMES, halves, strict=True))
     if run_settings.null_control and can_draw:
-        control_images[NULL_NAME] = make_null_image(calibrated_image, noise_source, rng)
-    return control_images
+        check_images[NULL_NAME] = make_null_image(calibrated_image, noise_source, rng)
+    return check_images
 
 
 def add_half_comparison(

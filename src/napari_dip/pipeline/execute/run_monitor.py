@@ -122,8 +122,8 @@ class RunMonitor:
         self._assessment = tracker.add_step(
             "assessment", fits_whole_image * plan.costs.assessment_seconds, 0.0
         )
-        self._control_runs = [
-            tracker.add_step("control", plan.costs.total_seconds, stage=1)
+        self._repeatability_runs = [
+            tracker.add_step("repeatability", plan.costs.total_seconds, stage=1)
             for _ in range(fits_whole_image * plan.repeatability_run_count)
         ]
         self._unit_number, self._current_fit = 1, self._fits[0][-1]
@@ -213,13 +213,13 @@ class RunMonitor:
         """Start timing what follows all fits."""
         self._finish_fit()
         for step in self._tracker.steps:
-            if step not in self._control_runs:
+            if step not in self._repeatability_runs:
                 step.finish()
         self._assessment.reset()
         self._assessment.start(self.seconds)
 
-    def report_control_run(self, number: int, message: str, progress: Progress) -> Event:
-        """Return an event with the progress of a control run, folded into that of the run.
+    def report_repeatability_run(self, number: int, message: str, progress: Progress) -> Event:
+        """Return an event with the progress of a repeatability run, folded into that of the run.
 
         Parameters
         ----------
@@ -229,9 +229,9 @@ class RunMonitor:
         progress : Progress
         """
         self._assessment.finish(None if self._assessment.is_finished else self.seconds)
-        for control_run in self._control_runs[:number]:
-            control_run.finish()
-        self._control_runs[number].report_progress(self.seconds, progress)
+        for repeatability_run in self._repeatability_runs[:number]:
+            repeatability_run.finish()
+        self._repeatability_runs[number].report_progress(self.seconds, progress)
         return self.make_message_event(message)
 
     def _finish_fit(self) -> None:

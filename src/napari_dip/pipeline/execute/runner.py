@@ -334,7 +334,7 @@ def _restore(
     preview_seconds: float | None,
     checkpoints: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
-    from napari_dip.pipeline.execute.repeatability_runs import perform_control_runs
+    from napari_dip.pipeline.execute.repeatability_runs import perform_repeatability_runs
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
 
     monitor = RunMonitor(plan, poll_control, None if plan.tiles else preview_seconds)
@@ -357,7 +357,7 @@ def _restore(
     )
     if restored is None or plan.tiles:
         return restored and restored[1]
-    return (yield from perform_control_runs(*restored, monitor))
+    return (yield from perform_repeatability_runs(*restored, monitor))
 
 
 def _repeat_with_weaker_noise(
