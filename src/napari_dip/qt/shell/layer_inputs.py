@@ -288,6 +288,7 @@ class ExtraInputs(QWidget):
             if "labels" in extra_input.layer_types:
                 field, button = QWidget(), make_button("New mask", _NEW_MASK_TOOLTIP)
                 fill_grid(field, ([self.combos[extra_input.name], button],)).setColumnStretch(0, 1)
+                field.setToolTip(self.combos[extra_input.name].toolTip())
                 self.mask_buttons[extra_input.name] = button
             page.addRow(extra_input.label, field)
             self.combos[extra_input.name].activated.connect(
