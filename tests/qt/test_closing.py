@@ -57,8 +57,8 @@ def test_a_dock_that_is_closed_amid_a_run_leaves_its_best_image_and_says_so(
     assert len(messages) == 1
     assert messages[0].startswith(f"'cells denoised' is done. T{reason[1:]}.")
     record = viewer.layers["cells denoised"].metadata["napari_dip"]
-    assert record["stop_reason"] == record["report"]["stop_reason"] == reason
-    assert record["stop_code"] == "user"
+    assert record["stop_sentence"] == record["report"]["stop_sentence"] == reason
+    assert record["stop_reason"] == "user"
     qtbot.waitUntil(lambda: not viewer.window._qt_window.findChildren(TaskDock))
     assert not find_own_listeners(viewer.layers.events.inserted)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
 
-from napari_dip.errors.notes import Stop, StopReason
+from napari_dip.errors.notes import Stop, StopReason, make_note
+from napari_dip.pipeline.assess.card import make_card
 from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.shell.job_controller import ResultTarget
@@ -222,6 +223,33 @@ def test_the_fields_of_the_noise_can_be_read_when_unfolded(driver):
 @pytest.mark.long
 def test_a_folded_field_is_not_reached_by_the_tab_key(driver):
     assert not driver.dock.form.widgets["gain"].native.isVisible()
+
+
+def test_a_card_in_a_narrow_dock_has_at_most_eight_lines_above_its_details(driver):
+    codes = [
+        make_note(
+            "contrast-doubtful", share=0.3, weak=True, bounded=False, little=False, least="0"
+        ),
+        make_note("residual-edges", ratio=1.6),
+    ]
+    halves = {"resolution": {"input": 412.3, "result": 301.2}, "unit": "nm", "repeated": 0.87}
+    figures = {"detail": {"share": 0.97, "error": 0.03, "strength": 0.1}}
+    report = {
+        "verdict": {"codes": [note.to_dict() for note in codes], "figures": figures},
+        "deviation": {"noise": 0.0123, "result": 0.00456},
+        "halves": halves,
+        "note_codes": [],
+    }
+    window = driver.viewer.window._qt_window
+    window.resize(1280, 720)
+    window.show()
+    view = driver.dock.result_view.card
+    view.show_card(make_card(report))
+    driver.qtbot.wait(100)
+    assert "Repeated" not in view.figure_label.text() and "nm" in view.detail_label.text()
+    heights = (view.headline, view._warnings, view.figure_label)
+    lines = [widget.height() // view.headline.fontMetrics().lineSpacing() for widget in heights]
+    assert min(lines) > 0 and sum(lines) <= 8, lines
 
 
 def test_the_card_gives_the_verdict_on_the_result_and_goes_with_it(driver):

@@ -113,6 +113,12 @@ class ScrollableLabel(QScrollArea):
         if bar is not None:
             bar.setValue(0)
 
+    def set_max_lines(self, max_lines: int) -> None:
+        """Set the largest number of visible lines."""
+        if max_lines != self._max_lines:
+            self._max_lines = max_lines
+            self._fit_height()
+
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         """Adapt the height: sentences take more lines in a narrow dock."""
         super().resizeEvent(event)

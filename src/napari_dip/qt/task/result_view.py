@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from napari.viewer import Viewer
+    from qtpy.QtGui import QResizeEvent
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import Float32Array
@@ -49,8 +50,10 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.job_controller import ResultTarget
     from napari_dip.qt.task.run_request import PendingResult
 
-#: Largest number of visible lines of the warnings; with headline and figures there are eight.
-_MAX_WARNING_LINES = 3
+#: Largest number of visible lines above the details, and how many figures are among them: the
+#: error and the confirmed detail rank first. In a dock of 310 pixels all of them took twelve lines.
+_MAX_CARD_LINES, _MAX_CARD_FIGURES = 8, 2
+_FIRST_FIGURES = ("noise", "detail", "agreement")
 #: Largest number of visible lines of the details, which scroll.
 _MAX_FOLDED_LINES = 8
 
@@ -288,7 +291,7 @@ class ResultCardView(QWidget):
         self.detail_label: QLabel
         self.warning_label: QLabel
         self.warning_label, self.detail_label = make_message_label(), make_message_label()
-        self._warnings = ScrollableLabel(self.warning_label, max_lines=_MAX_WARNING_LINES)
+        self._warnings = ScrollableLabel(self.warning_label)
         self._details = ScrollableLabel(self.detail_label, max_lines=_MAX_FOLDED_LINES)
         page = QWidget()
         fill_grid(page, ([self._details],))
@@ -315,13 +318,17 @@ class ResultCardView(QWidget):
             "QLabel { font-weight: bold; padding-left: 6px; "
             f"border-left: 4px solid {VERDICT_COLOURS[card.verdict]}; }}"
         )
-        self._warnings.show_text("\n".join(f"⚠ {note}" for note in card.warnings))
-        self._warnings.setVisible(bool(card.warnings))
-        text = "\n".join(filter(None, (*map(str, card.findings), card.figure_line)))
+        figures = sorted(card.figures, key=lambda figure: figure.name not in _FIRST_FIGURES)
+        first, others = figures[:_MAX_CARD_FIGURES], figures[_MAX_CARD_FIGURES:]
+        text = "\n".join(filter(None, (*map(str, card.findings), " · ".join(map(str, first)))))
         self.figure_label.setText(text)
         self.figure_label.setVisible(bool(text))
+        self._warnings.show_text("\n".join(f"⚠ {note}" for note in card.warnings))
+        self._warnings.setVisible(bool(card.warnings))
+        self._limit_warnings()
         hidden = set(hidden_notes)
-        details = [
+        details = [*map(str, others)]
+        details += [
             f"⚠ {note}" if note in card.all_warnings else str(note)
             for note in card.details
             if note not in hidden
@@ -329,6 +336,20 @@ class ResultCardView(QWidget):
         self._details.show_text("\n".join(details))
         self.setVisible(True)
         self.details_section.adjust_page_height()
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Leave the warnings the lines that the headline and the figures do not take."""
+        super().resizeEvent(event)
+        self._limit_warnings()
+
+    def _limit_warnings(self) -> None:
+        labels = [label for label in (self.headline, self.figure_label) if label.text()]
+        line_count = sum(
+            round(label.heightForWidth(label.width()) / label.fontMetrics().lineSpacing())
+            for label in labels
+        )
+        # one more line says that there are more
+        self._warnings.set_max_lines(max(1, _MAX_CARD_LINES - line_count - 1))
 
     def setVisible(self, visible: bool) -> None:
         """Show or hide the card with its details, if it has any."""
