@@ -54,8 +54,7 @@ MAX_MESSAGE_LINES = 10
 _STYLE_EVENTS = (QEvent.Type.LayoutRequest, QEvent.Type.StyleChange, QEvent.Type.FontChange)
 #: An option in brackets, with its value: " (--tile 512)".
 _OPTION = re.compile(r" \(--[a-z][^()]*\)")
-#: Seconds after the start in which a click on Run is ignored: the second click of a double click
-#: must not stop the run.
+#: Seconds after the start in which a click on Run, the second of a double click, is ignored.
 _DOUBLE_CLICK_SECONDS = 0.5
 #: Seconds of a run after which its end is announced in napari: who waits longer looks elsewhere.
 _LONG_SECONDS = 30.0
@@ -66,10 +65,7 @@ _ICONS: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
     "run": (((4, 2), (4, 14), (14, 8)),),
     "pause": (((3, 2), (3, 14), (7, 14), (7, 2)), ((9, 2), (9, 14), (13, 14), (13, 2))),
     "stop": (((3, 3), (3, 13), (13, 13), (13, 3)),),
-    "discard": (
-        ((2, 4), (4, 2), (14, 12), (12, 14)),
-        ((12, 2), (14, 4), (4, 14), (2, 12)),
-    ),
+    "discard": (((2, 4), (4, 2), (14, 12), (12, 14)), ((12, 2), (14, 4), (4, 14), (2, 12))),
 }
 #: States in which the first button stops the job.
 _BUSY_STATES = {JobState.RUNNING, JobState.PAUSED, JobState.STOPPING, JobState.FINISHED}
@@ -162,13 +158,12 @@ class ScrollableLabel(QScrollArea):
 
     def _break_lines(self, width: int) -> list[tuple[int, str]]:
         """Return bottom edge (in pixels) and text of each line, wrapped as the label wraps it."""
-        label = self._label
-        text = label.text()
-        layout = QTextLayout(text.replace("\n", "\u2028"), label.font())
+        text = self._label.text()
+        layout = QTextLayout(text.replace("\n", "\u2028"), self._label.font())
         option = QTextOption()
         option.setWrapMode(QTextOption.WrapMode.WordWrap)
         layout.setTextOption(option)
-        frame_width = label.width() - label.contentsRect().width()
+        frame_width = self._label.width() - self._label.contentsRect().width()
         ends: list[tuple[int, str]] = []
         bottom = 0
         layout.beginLayout()
@@ -176,8 +171,7 @@ class ScrollableLabel(QScrollArea):
             line.setLineWidth(max(1, width - frame_width))
             line.setPosition(QPointF(0, bottom))
             bottom = ceil(bottom + line.height())
-            start = line.textStart()
-            ends.append((bottom, text[start : start + line.textLength()]))
+            ends.append((bottom, text[line.textStart() :][: line.textLength()]))
         layout.endLayout()
         return ends
 
