@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,6 +68,8 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_pixels_and_leaves_nothing(tm
     (run,) = find_interrupted_runs(tmp_path, "denoise")
     assert run.machine == MACHINE and run.is_resumable and run.completed_iterations >= 25
     assert "after 25 of at most 60 iterations" in run.describe()
+    refitted = replace(run, manifest={**run.manifest, "iterations": 20})
+    assert "after 25 iterations." in refitted.describe()
     assert find_interrupted_runs(tmp_path, "inpaint") == ()
     pixels = read_run_inputs(run, {})["image"]
     assert np.array_equal(pixels, IMAGE) and pixels.dtype == IMAGE.dtype

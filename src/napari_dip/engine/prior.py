@@ -324,6 +324,11 @@ class GuidedPrior(Prior):
         """Return the prior's prediction input with the guide."""
         return self._append_guide(self._prior.make_prediction_sample())
 
+    def make_validation_sample(self) -> NetworkSample | None:
+        """Return the prior's validation input with the guide."""
+        sample = self._prior.make_validation_sample()
+        return None if sample is None else self._append_guide(sample)
+
     def make_inference_samples(self) -> Iterator[NetworkSample]:
         """Yield the prior's inference inputs with the guide."""
         yield from map(self._append_guide, self._prior.make_inference_samples())

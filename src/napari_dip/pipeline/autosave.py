@@ -154,9 +154,11 @@ class InterruptedRun:
         """Return a sentence for the user: label, start and progress of the run."""
         start = self.start_time.astimezone()
         date = f"{start.day} {start:%B %Y at %H:%M}"
-        progress = (
-            f"{self.completed_iterations:,} of at most {self.manifest['iterations']:,} iterations"
-        )
+        iterations = self.completed_iterations
+        limit = self.manifest["iterations"]
+        progress = f"{iterations:,} of at most {limit:,} iterations"
+        if iterations > limit:  # a fit was repeated, or refitted to all pixels
+            progress = f"{iterations:,} iterations"
         if self.manifest["tiles"]:
             progress = f"{self.finished_tile_count} of {self.manifest['tiles']} tiles"
         return make_printable(

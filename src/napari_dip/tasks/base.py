@@ -54,8 +54,8 @@ class Setting:
         Label of each value of a `Literal` field.
     step : float or None
         Increment of a number in the dock, in its unit. Its limits are those of the type.
-    is_advanced : bool
-        Whether the dock folds the setting away.
+    is_advanced : bool or callable
+        Whether the dock folds the setting away; (values by name, with the keys above) -> bool.
     file_filter : str
         Filter of the file dialog for a text field that holds a path, such as "Networks (*.pt2)".
     list_suggestions : callable or None

@@ -201,7 +201,7 @@ class Inpaint(Task):
                 next(
                     prior_spec.key
                     for prior_spec in INPAINTING_PRIORS.select()
-                    if not prior_spec.network.has_skip_connections
+                    if not prior_spec.network_traits.has_skip_connections
                 ),
                 f"a hole is more than {2 * MIN_DEEP_HOLE} pixels wide, too wide to be "
                 "predicted from its edge",

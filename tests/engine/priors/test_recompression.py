@@ -11,6 +11,7 @@ from PIL import Image
 from skimage import data
 
 from napari_dip.engine.networks.hourglass import Hourglass
+from napari_dip.engine.prior import GuidedPrior
 from napari_dip.engine.priors.masked_input import FillingResidualNetwork
 from napari_dip.engine.priors.recompression import (
     JpegCompression,
@@ -123,13 +124,26 @@ def test_pixels_of_a_block_share_its_number() -> None:
     assert numbers[3, 0] != numbers[4, 0]
 
 
-def test_steps_get_the_recompressed_image_and_the_final_inference_the_image() -> None:
+def make_prior(rng: torch.Generator) -> tuple[RecompressionPrior, torch.Tensor]:
     opened, compression = save_as_jpeg(load_grey(), 10)
-    rng = torch.Generator().manual_seed(0)
     hourglass = Hourglass(2, 2, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
     net = FillingResidualNetwork(hourglass, 2, 1, 2, rng)
     shift = (lambda image: 200 * image, lambda levels: levels / 200)
-    prior = RecompressionPrior(net, opened / 200, compression, *shift, window=(32, 32))
+    return RecompressionPrior(net, opened / 200, compression, *shift, window=(32, 32)), opened
+
+
+def test_a_guide_comes_along_with_the_input_of_the_validation() -> None:
+    prior, opened = make_prior(torch.Generator().manual_seed(0))
+    own = prior.make_validation_sample()
+    guided = GuidedPrior(prior, opened / 200).make_validation_sample()
+    assert guided is not None and guided.bypasses_operator
+    torch.testing.assert_close(guided.network_input[:, :2], own.network_input)
+    torch.testing.assert_close(guided.network_input[:, 2:], opened / 200)
+
+
+def test_steps_get_the_recompressed_image_and_the_final_inference_the_image() -> None:
+    rng = torch.Generator().manual_seed(0)
+    prior, opened = make_prior(rng)
     sample = prior.draw_training_sample(rng)
     assert sample.network_input.shape == (1, 2, 32, 32)
     assert sample.loss_mask is sample.output_mask is None

@@ -148,10 +148,10 @@ def compute_batch_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
         planes = max(MAX_BATCH_PIXELS, prod(grid[-2:]))
         return (
             min(pixel_count, planes)
-            if PRIOR_SPECS[fit_config.prior_key].network.is_planewise
+            if PRIOR_SPECS[fit_config.prior_key].network_traits.is_planewise
             else pixel_count
         )
-    is_local = PRIOR_SPECS[fit_config.prior_key].network.is_local
+    is_local = PRIOR_SPECS[fit_config.prior_key].network_traits.is_local
     return count_max_tile_pixels(pixel_count, len(fit_config.widths)) if is_local else pixel_count
 
 
@@ -245,7 +245,7 @@ def estimate_fit_memory(
         pixel_bytes, base_bytes = VOLUME_INFERENCE_PIXEL_BYTES * channel_count, VOLUME_START_BYTES
         if not fit_config.widths[0]:
             pixel_bytes = ESTIMATE_PIXEL_BYTES * channel_count
-        if prior_spec.network.is_planewise:
+        if prior_spec.network_traits.is_planewise:
             pixel_bytes = Z_STACK_INFERENCE_PIXEL_BYTES * channel_count
     fit_bytes = (
         max(step_bytes, batch_pixels * features * INFERENCE_FEATURE_BYTES + retained_bytes)
@@ -346,18 +346,19 @@ def _estimate_operation_rate(fit_config: FitConfig, dims: int, device: str, thre
 def _uses_bfloat16(grid: tuple[int, ...], fit_config: FitConfig) -> bool:
     """Return whether steps are in half precision on CPUs with bfloat16 instructions."""
     return len(grid) == 2 and (
-        fit_config.allows_bfloat16 or PRIOR_SPECS[fit_config.prior_key].network.supports_bfloat16
+        fit_config.allows_bfloat16
+        or PRIOR_SPECS[fit_config.prior_key].network_traits.supports_bfloat16
     )
 
 
 def _count_network_dims(grid: tuple[int, ...], fit_config: FitConfig) -> int:
     """Return the number of axes of the network's kernels."""
-    return 2 if PRIOR_SPECS[fit_config.prior_key].network.is_planewise else len(grid)
+    return 2 if PRIOR_SPECS[fit_config.prior_key].network_traits.is_planewise else len(grid)
 
 
 def _count_step_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
     """Return the number of pixels in one step."""
-    if len(grid) > 2 and PRIOR_SPECS[fit_config.prior_key].network.is_planewise:
+    if len(grid) > 2 and PRIOR_SPECS[fit_config.prior_key].network_traits.is_planewise:
         return prod(compute_stack_window(fit_config.window_side, grid))
     if fit_config.window_side is None:
         return prod(grid)

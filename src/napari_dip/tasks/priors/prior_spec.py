@@ -150,7 +150,7 @@ class PriorInputTraits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PriorNetwork:
+class NetworkTraits:
     """Describe how the network of a prior can be computed.
 
     Attributes
@@ -222,7 +222,7 @@ class PriorSpec:
     has_network : bool
         False if the pixels themselves are fitted.
     input_traits : PriorInputTraits
-    network : PriorNetwork
+    network_traits : NetworkTraits
     cost : PriorCost
     needs_noise_variance : bool
         Whether the prior adds noise of the measured variance.
@@ -248,7 +248,7 @@ class PriorSpec:
     unguided_key: str = ""
     has_network: bool = True
     input_traits: PriorInputTraits = PriorInputTraits()
-    network: PriorNetwork = PriorNetwork()
+    network_traits: NetworkTraits = NetworkTraits()
     cost: PriorCost = PriorCost()
     needs_noise_variance: bool = False
     has_own_validation: bool = False

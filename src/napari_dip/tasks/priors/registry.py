@@ -23,7 +23,7 @@ from napari_dip.tasks.priors.masked_input import (
     build_masked_input_prior,
     build_masked_input_problem,
 )
-from napari_dip.tasks.priors.prior_spec import PriorCost, PriorInputTraits, PriorNetwork, PriorSpec
+from napari_dip.tasks.priors.prior_spec import NetworkTraits, PriorCost, PriorInputTraits, PriorSpec
 from napari_dip.tasks.priors.r2r import build_r2r_prior, build_r2r_problem
 from napari_dip.tasks.priors.random_input import (
     build_no_skip_prior,
@@ -63,7 +63,9 @@ BLIND_SPOT_PRIOR = PriorSpec(
     input_traits=PriorInputTraits(
         contains_image=True, has_masked_pixels=True, has_neighbour_frames=True
     ),
-    network=PriorNetwork(is_local=True, predicts_noise_variance=True, supports_bfloat16=True),
+    network_traits=NetworkTraits(
+        is_local=True, predicts_noise_variance=True, supports_bfloat16=True
+    ),
     cost=PriorCost(float32_step_bytes=46, bfloat16_step_bytes=40),
 )
 R2R_PRIOR = PriorSpec(
@@ -76,7 +78,7 @@ R2R_PRIOR = PriorSpec(
     papers=("r2r",),
     has_refinement=True,
     input_traits=PriorInputTraits(contains_image=True, has_neighbour_frames=True),
-    network=PriorNetwork(is_local=True, supports_bfloat16=True),
+    network_traits=NetworkTraits(is_local=True, supports_bfloat16=True),
     cost=PriorCost(float32_step_bytes=46, bfloat16_step_bytes=40, has_single_pass=True),
 )
 GUIDED_PRIOR = PriorSpec(
@@ -92,7 +94,7 @@ GUIDED_PRIOR = PriorSpec(
     input_traits=PriorInputTraits(
         contains_image=True, has_masked_pixels=True, has_guide=True, has_neighbour_frames=True
     ),
-    network=PriorNetwork(is_local=True, predicts_noise_variance=True),
+    network_traits=NetworkTraits(is_local=True, predicts_noise_variance=True),
     cost=PriorCost(float32_step_bytes=40),
 )
 MASKED_INPUT_PRIOR = PriorSpec(
@@ -103,7 +105,7 @@ MASKED_INPUT_PRIOR = PriorSpec(
     methods_phrase="the image with more of its pixels hidden at each step",
     papers=("noise2void",),
     input_traits=PriorInputTraits(contains_image=True, has_masked_pixels=True),
-    network=PriorNetwork(is_local=True, predicts_noise_variance=True, is_planewise=True),
+    network_traits=NetworkTraits(is_local=True, predicts_noise_variance=True, is_planewise=True),
     cost=PriorCost(float32_step_bytes=70, bfloat16_step_bytes=45),
 )
 MASKED_INPUT_SHAPES_PRIOR = PriorSpec(
@@ -117,7 +119,7 @@ MASKED_INPUT_SHAPES_PRIOR = PriorSpec(
     input_traits=PriorInputTraits(
         contains_image=True, has_masked_pixels=True, has_hole_shapes=True
     ),
-    network=PriorNetwork(is_local=True, predicts_noise_variance=True, is_planewise=True),
+    network_traits=NetworkTraits(is_local=True, predicts_noise_variance=True, is_planewise=True),
     cost=PriorCost(float32_step_bytes=40),
 )
 RECOMPRESSION_PRIOR = PriorSpec(
@@ -129,7 +131,7 @@ RECOMPRESSION_PRIOR = PriorSpec(
     methods_phrase="the image compressed once more",
     papers=("recompression",),
     is_repeatable_after_stop=False,
-    network=PriorNetwork(is_local=True),
+    network_traits=NetworkTraits(is_local=True),
     cost=PriorCost(float32_step_bytes=40),
 )
 ZSSR_PRIOR = PriorSpec(
@@ -162,7 +164,7 @@ RANDOM_INPUT_NO_SKIPS_PRIOR = PriorSpec(
     problem_factory=build_random_input_problem,
     methods_phrase="fixed random noise, without skip connections",
     input_traits=PriorInputTraits(is_random_noise=True),
-    network=PriorNetwork(has_skip_connections=False),
+    network_traits=NetworkTraits(has_skip_connections=False),
 )
 GUIDED_RANDOM_INPUT_PRIOR = PriorSpec(
     key="guided-random-input",
