@@ -71,6 +71,7 @@ def test_a_batch_killed_at_any_moment_resumes_to_the_same_bytes_and_computes_non
     assert not list((folder / "killed").rglob("*.unfinished"))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
 def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(folder):
     process = start(*make_arguments(folder, "out"))

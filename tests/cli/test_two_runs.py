@@ -107,7 +107,7 @@ def test_files_of_a_running_process_are_left_alone_and_removed_once_it_was_kille
     assert {path.name for path in tmp_path.iterdir()} == {"in.tif", "b.tif", "c.tif"}
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["q.tif", "q.ome.zarr"])
 def test_a_second_run_with_one_output_is_refused_while_the_first_lives(
     noisy, tmp_path, capsys, name
@@ -159,6 +159,7 @@ def test_a_file_of_the_users_that_looks_like_a_lock_is_not_removed(tmp_path):
     assert mine.read_text() == "mine"
 
 
+@pytest.mark.long
 def test_a_second_batch_into_one_folder_is_refused_while_the_first_lives(noisy, tmp_path, capsys):
     (tmp_path / "long.json").write_text(json.dumps({**RECIPE, "max_iterations": 100_000}))
     line = ["batch", str(tmp_path / "long.json"), str(noisy), "-o", str(tmp_path / "out")]

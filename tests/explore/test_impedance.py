@@ -39,6 +39,7 @@ def test_the_energy_of_an_image_falls_before_that_of_noise(result):
     assert result.score > 0.05
 
 
+@pytest.mark.long
 def test_energies_begin_at_the_variance_of_the_targets(result):
     # an untrained network says nearly nothing: what is missing is the whole target
     for curve in result.losses.values():

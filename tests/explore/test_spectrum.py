@@ -50,6 +50,7 @@ def test_the_lowest_band_is_learned_first_and_the_highest_last(result):
     assert at[0] and all(other == 0 or other >= at[0] for other in at)
 
 
+@pytest.mark.long
 def test_the_energy_falls_and_the_output_nears_the_truth(result):
     assert result.loss[-1] < 0.5 * result.loss[0]
     assert result.psnr[-1] > result.psnr[0] + 3

@@ -315,6 +315,7 @@ def test_a_run_that_fails_is_recorded_and_stops_nothing(finished_batch, tmp_path
     assert "time limit" in result.page.read_text()
 
 
+@pytest.mark.long
 def test_one_psf_serves_all_files_and_counts_as_their_input(finished_batch, tmp_path):
     tifffile.imwrite(tmp_path / "psf.tif", np.ones((3, 3), "float32"))
     recipe = dip.make_recipe("deblur", preset="fast", max_iterations=2, device="cpu")

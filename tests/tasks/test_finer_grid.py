@@ -145,6 +145,7 @@ def test_the_file_of_a_finer_result_has_smaller_pixels(tmp_path: Path):
         assert numerator / denominator == pytest.approx(20)
 
 
+@pytest.mark.long
 def test_a_stack_may_be_finer_along_each_axis():
     rng = np.random.default_rng(0)
     image = rng.poisson(gaussian_filter(rng.random((10, 16, 16)) * 90, 1.0)).astype(np.float32)

@@ -55,12 +55,14 @@ def test_the_image_comes_back_from_its_activations_in_its_own_units(inversions):
     assert abs(image_back.mean() - image.mean()) < 0.3 * image.std()
 
 
+@pytest.mark.long
 def test_the_untrained_network_restores_more_than_free_pixels(inversions):
     image = coins()
     similarities = {prior: correlation(result.image, image) for prior, result in inversions.items()}
     assert similarities["random-input"] > similarities["total-variation"] > similarities["none"]
 
 
+@pytest.mark.long
 def test_the_report_says_which_layer_of_which_file_and_that_no_pixel_was_fitted(inversions):
     notes = " ".join(inversions["random-input"].report["notes"])
     assert "cut at 'features.5', which returns 32 × 8 × 8 values" in notes

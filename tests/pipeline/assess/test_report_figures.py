@@ -62,6 +62,7 @@ def make_panel(plane: np.ndarray, side: float) -> PanelImage:
     return PanelImage(plane, extent, (0, 100), 1.0, grey)
 
 
+@pytest.mark.long
 def test_a_figure_names_its_panels_and_the_length_of_its_bars() -> None:
     panels = [
         (title, [make_panel(np.full((20, 40), 50.0), 0.5)])

@@ -83,6 +83,7 @@ def test_one_block_needs_only_its_neighbours_and_progress_counts_blocks(restored
     assert len([key for key in fitted if "restore_block" in key]) == 2
 
 
+@pytest.mark.long
 def test_a_small_array_is_restored_as_a_whole(image):
     settings = {**SETTINGS, "tile": 512, "max_iterations": 2}
     result = dip.restore_blocks(da.from_array(image, chunks=100), **settings)

@@ -104,6 +104,7 @@ def test_a_memory_that_stays_full_ends_with_what_there_is(monkeypatch):
 LOST = torch.AcceleratorError("CUDA error: unspecified launch failure\nmore that nobody reads")
 
 
+@pytest.mark.long
 def test_a_card_that_is_lost_ends_in_the_image_of_the_last_report(undisturbed_result, monkeypatch):
     fail_steps(monkeypatch, lambda step: step > 40, LOST)
     _, result = run_to_end(PLAN, IMAGE)

@@ -51,6 +51,7 @@ def test_controls_change_no_pixel_of_the_result() -> None:
     assert plain.report["output_sha256"] == checked.report["output_sha256"]
 
 
+@pytest.mark.long
 def test_halves_tell_what_repeats_and_a_null_control_what_is_found_without_an_object() -> None:
     result = run_checked()[1]
     halves, null = result.report["halves"], result.report["null_control"]
@@ -66,6 +67,7 @@ def test_halves_tell_what_repeats_and_a_null_control_what_is_found_without_an_ob
     assert list_codes(result)[-2:] == ["halves", "null-control"]
 
 
+@pytest.mark.long
 def test_progress_never_goes_back_and_counts_the_controls() -> None:
     events = run_checked()[0]
     fractions = [event.fraction for event in events]

@@ -41,6 +41,7 @@ def run_longer() -> Restoration:
     return restore(make_noisy(SIDE), max_iterations=100)
 
 
+@pytest.mark.long
 def test_the_image_gets_nearer_to_the_truth() -> None:
     image = run_longer().image - 100.0
     before = np.sqrt(np.mean((make_noisy(SIDE) - 100.0 - make_truth(SIDE)) ** 2))

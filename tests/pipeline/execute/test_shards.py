@@ -63,6 +63,7 @@ def test_a_file_in_tiles_is_shared_by_workers_that_would_be_idle(unshared_batch,
     assert kept == ["cells.tif.json", "cells.tif.png"]
 
 
+@pytest.mark.long
 def test_a_file_is_shared_by_as_many_as_its_tiles_after_the_first_unless_its_time_is_limited(
     unshared_batch,
 ):
@@ -118,6 +119,7 @@ def test_a_share_that_was_ended_goes_on_where_it_was(unshared_batch, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_a_share_that_has_ended_two_workers_ends_no_third_one(unshared_batch, tmp_path):
     plan = plan_shared_batch(unshared_batch, tmp_path / "out")
     (tmp_path / "out" / "records").mkdir(parents=True)
@@ -230,6 +232,7 @@ def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monke
     assert lost or not any("Restoring" in event.message for event in merging)
 
 
+@pytest.mark.long
 def test_frames_of_one_network_are_shared_one_by_one_without_temporal_smoothing(tmp_path):
     recipe = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
     fit_options = add_movie(tmp_path)

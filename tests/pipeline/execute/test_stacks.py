@@ -90,6 +90,7 @@ def test_frames_that_were_not_reached_are_as_in_the_input_and_said_so() -> None:
     assert began.startswith("The fit of frame 1 was ended early after 30 of at most 60 iterations")
 
 
+@pytest.mark.long
 def test_progress_never_goes_back_and_ends_at_one() -> None:
     events, _ = run_to_end(plan_for(draw_movie(), "TYX", max_iterations=60), draw_movie())
     shares = [event.fraction for event in events]

@@ -93,6 +93,7 @@ def test_an_image_in_tiles_has_no_seams(
     assert measure_seam_energy(tiled_result.image) / measure_seam_energy(whole_result.image) <= 1.02
 
 
+@pytest.mark.long
 def test_all_tiles_share_one_calibration_which_is_that_of_the_whole(
     tiled_result: Restoration, whole_result: Restoration
 ) -> None:

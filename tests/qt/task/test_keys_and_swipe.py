@@ -43,6 +43,7 @@ def test_the_swipe_line_is_dragged_on_the_canvas_and_copies_no_pixel(driver, noi
     assert not comparison._swipe_line.column
 
 
+@pytest.mark.long
 def test_swipe_shows_all_channels_of_a_composite_on_both_sides(driver, noisy):
     viewer, dock = driver.viewer, driver.dock
     viewer.layers.clear()

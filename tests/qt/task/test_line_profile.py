@@ -81,6 +81,7 @@ def test_noise_alone_has_hardly_ever_a_width():
     assert sum(width is not None for width in pairs) <= 2
 
 
+@pytest.mark.long
 def test_a_profile_becomes_a_table_and_a_drawing_with_text():
     fine = np.arange(0, 40.5, 0.5)
     profiles = Profile(SAMPLES, SAMPLES * 2), Profile(fine, draw_peak(20)[0] + fine)

@@ -61,7 +61,7 @@ def change_record(folder: Path, change: Callable[[dict[str, Any]], object]) -> N
     place.write_text(json.dumps(record))
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["/dev/zero", "records/../cells.tif"])
 def test_a_record_that_names_other_files_than_the_results_counts_as_none(finished_batch, name):
     digest = hashlib.sha256((finished_batch / "in" / NAME).read_bytes()).hexdigest()

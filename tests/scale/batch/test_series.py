@@ -117,6 +117,7 @@ def test_records_and_reports_name_the_network_and_its_digest(finished_series):
         assert any("not fitted to this image alone" in note for note in notes)
 
 
+@pytest.mark.long
 def test_a_single_image_and_the_command_give_the_pixels_of_the_batch(finished_series, tmp_path):
     image, network = finished_series / "in" / NAMES[3], finished_series / "out" / "series.network"
     wanted = tifffile.imread(finished_series / "out" / NAMES[3])
@@ -130,6 +131,7 @@ def test_a_single_image_and_the_command_give_the_pixels_of_the_batch(finished_se
     assert not np.array_equal(alone.image, wanted) and "joint_training" not in alone.report["fit"]
 
 
+@pytest.mark.long
 def test_the_methods_text_and_the_script_name_the_network(finished_series):
     report = read_report(finished_series / "out", NAMES[0])["report"]
     digest = report["fit"]["joint_training"]["sha256"]
@@ -192,6 +194,7 @@ def test_workers_give_the_same_bytes_and_the_network_comes_first(finished_series
     assert has_same_outputs(tmp_path / "out", finished_series / "out")
 
 
+@pytest.mark.long
 def test_the_time_that_is_said_counts_the_network(finished_series, tmp_path):
     plan = plan_batch(RECIPE, finished_series / "in", tmp_path / "out", joint_training=True)
     assert plan.joint_training is not None and plan.joint_training.seconds > 0
@@ -202,6 +205,7 @@ def test_the_time_that_is_said_counts_the_network(finished_series, tmp_path):
     assert summarise_batch_plan(long) != summarise_batch_plan(plan)
 
 
+@pytest.mark.long
 def test_no_file_is_fine_tuned_where_the_probes_show_no_gain(finished_series, network):
     outcomes = read_metadata(network)["network"]["outcomes"]
     no_gain = [
@@ -231,6 +235,7 @@ def test_stacks_and_images_in_tiles_are_restored_as_ever(network, tmp_path):
     assert last.plan.network is None and set(last.inputs) == {"image"}
 
 
+@pytest.mark.long
 def test_a_file_whose_noise_asks_for_another_prior_is_restored_by_itself(network):
     y, x = np.mgrid[:32, :32]
     weak = 1000 * np.sin(x / 5) * np.cos(y / 7) + np.random.default_rng(0).normal(0, 3, (32, 32))
@@ -275,6 +280,7 @@ def test_a_file_of_other_channels_is_refused_before_any_work(tmp_path):
     assert "2 channels, fitted one by one" in no.sentence and "1 channel" in no.sentence
 
 
+@pytest.mark.long
 def test_what_the_network_was_not_fitted_for_is_refused(finished_series, network):
     image = tifffile.imread(finished_series / "in" / NAMES[0])
 
@@ -293,6 +299,7 @@ def test_what_the_network_was_not_fitted_for_is_refused(finished_series, network
     assert find_refusal() == "series-version"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", [20, -3])
 def test_a_damaged_network_is_refused_before_any_work(finished_series, network, tmp_path, place):
     content = bytearray(network.read_bytes())
@@ -308,6 +315,7 @@ def test_a_damaged_network_is_refused_before_any_work(finished_series, network, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_batch_has_one_network_from_its_beginning_or_none(finished_series, network, tmp_path):
     options = {"joint_training": True, "network_file": network}
     places = RECIPE, finished_series / "in", tmp_path / "out"
@@ -377,6 +385,7 @@ def test_each_image_gets_noise_as_strong_as_its_own():
         assert float(draw.target_noise.std()) == pytest.approx(wanted, rel=0.05)
 
 
+@pytest.mark.long
 def test_the_network_says_what_it_comes_from(finished_series):
     network = read_metadata(finished_series / "out" / "series.network")["network"]
     assert [file["name"] for file in network["files"]] == NAMES

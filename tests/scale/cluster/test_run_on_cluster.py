@@ -37,6 +37,7 @@ def make_plan(**settings):
     return preflight(recipe, header, detect_machine())
 
 
+@pytest.mark.long
 def test_a_run_on_a_worker_has_the_bytes_and_the_steps_of_one_here(address):
     plan, here, remote = make_plan(max_iterations=20), [], []
     expected = drain_generator(run(plan, {"image": IMAGE}, preview_seconds=0), here.append)
@@ -57,6 +58,7 @@ def test_a_run_on_a_worker_has_the_bytes_and_the_steps_of_one_here(address):
     assert any(event.preview is not None for event in remote)
 
 
+@pytest.mark.long
 def test_a_run_on_a_worker_is_stopped_and_kept_or_discarded(address):
     plan = make_plan(max_iterations=100_000, prior="random-input")
     for control in (Control.KEEP, Control.DISCARD):

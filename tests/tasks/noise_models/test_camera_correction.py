@@ -121,7 +121,7 @@ def test_all_three_maps_give_a_better_image_than_none() -> None:
     assert any("nmeth.2488" in PAPERS[key] for key in list_paper_keys(mapped.report))
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize(("axes", "planes"), [("ZYX", 4), ("TYX", 3), ("CYX", 2)])
 def test_maps_of_one_plane_hold_for_stacks_movies_and_channels(axes: str, planes: int) -> None:
     stack = np.stack([make_noisy(seed) for seed in range(planes)])
