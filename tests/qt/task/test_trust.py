@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QPoint, Qt, QThreadPool
 
 from napari_dip.errors.notes import Stop, StopReason, make_note
 from napari_dip.pipeline.assess.card import make_card
@@ -113,7 +113,8 @@ def test_measuring_loads_torch_in_no_gui_thread_and_a_closed_dock_waits_for_noth
     driver.viewer.window.remove_dock_widget(driver.dock)
     assert not driver.dock.noise_section.is_busy
     driver.dock = None
-    driver.qtbot.wait(500)  # an answer to a dead dock would be an error here
+    # an answer to a dead dock would be an error here; loading torch takes its thread seconds
+    driver.wait_until(lambda: QThreadPool.globalInstance().activeThreadCount() == 0)
 
 
 def measure_diamond(driver) -> NoiseSection:
