@@ -206,6 +206,22 @@ def test_an_old_report_is_read_as_one_of_today(tmp_path: Path) -> None:
     assert again.recipe == make_recipe("denoise", **NEW, **FEW)
 
 
+@pytest.mark.parametrize("schema", [2, recipes.RECIPE_SCHEMA])
+def test_the_end_of_a_fit_is_read_under_its_old_names_whatever_the_recipe(
+    tmp_path: Path, schema: int
+) -> None:
+    report = dict(dip.denoise(make_noisy(), **FEW).report)
+    old = {name: value for name, value in report.items() if name != "stop_sentence"}
+    old |= {"stop_code": report["stop_reason"], "stop_reason": report["stop_sentence"]}
+    old["recipe"] = {**old["recipe"], "schema": schema}
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    read = read_run_report(tmp_path / "old.json")
+    assert (read["stop_reason"], read["stop_sentence"]) == ("iterations", report["stop_sentence"])
+    assert "stop_code" not in read
+    within = migrate_record({"recipe": old["recipe"], "report": old})["report"]
+    assert (within["stop_reason"], within["stop_sentence"]) == ("iterations", old["stop_reason"])
+
+
 def test_the_old_record_of_a_series_is_read_too() -> None:
     series = {"members": 3, "iterations": 9, "shown": 3, "went_on": False, "file": "series.network"}
     fit = {"shared": series, "inputs": ["second"]}

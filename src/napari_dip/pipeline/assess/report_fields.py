@@ -7,7 +7,15 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import StopReason
@@ -111,10 +119,12 @@ def migrate_record(record: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        A copy. A record with a recipe of the present schema, or with a damaged one, is not
-        translated; its reader validates it.
+        A copy. Of a record with a recipe of the present schema, or with a damaged one, only the
+        end of the fit is translated; its reader validates it.
     """
-    migrated = dict(record)
+    migrated = _separate_stop(record)
+    if isinstance(report := migrated.get("report"), dict):
+        migrated["report"] = _separate_stop(report)
     raw = migrated.get("recipe")
     if not isinstance(raw, dict) or raw.get("schema") == RECIPE_SCHEMA:
         return migrated
@@ -131,14 +141,20 @@ def migrate_record(record: Mapping[str, Any]) -> dict[str, Any]:
     return _migrate_report(migrated) if "prior" in migrated else migrated
 
 
+def _separate_stop(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy with code and sentence of the end of a fit under their present names."""
+    migrated = dict(report)
+    if "stop_code" in migrated:  # then the reason was the sentence
+        migrated["stop_sentence"] = migrated.get("stop_reason")
+        migrated["stop_reason"] = migrated.pop("stop_code")
+    return migrated
+
+
 def _migrate_report(report: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the fields of a report, and the names of priors and inputs in its values."""
     migrated = _rename(report, _OLD_FIELDS[""])
     _rename_within(migrated, ("noise",), _OLD_FIELDS["noise"])
     _rename_within(migrated, ("fit",), _OLD_FIELDS["fit"])
-    if "stop_code" in migrated:  # then the reason was the sentence
-        migrated["stop_sentence"] = migrated.get("stop_reason")
-        migrated["stop_reason"] = migrated.pop("stop_code")
     if isinstance(recipe := migrated.get("recipe"), dict):
         migrated |= migrate_record({"recipe": recipe})
     prior, fit = migrated.get("prior"), migrated.get("fit")
@@ -232,6 +248,14 @@ class _Fit(StrictModel):
     refined: bool = False
     min_spot_snr: dict[str, NumberField] = Field(default_factory=dict)
     joint_training: _JointTraining = _JointTraining(members=0, iterations=0, inference=0)
+
+    @field_validator("min_spot_snr")
+    @classmethod
+    def require_both_widths(cls, limits: dict[str, float]) -> dict[str, float]:
+        """Raise if a limit that the card shows is missing."""
+        if limits and not {"1", "2"} <= limits.keys():
+            raise ValueError("'fit.min_spot_snr' lacks one or two pixels")
+        return limits
 
     @model_validator(mode="before")
     @classmethod
