@@ -269,7 +269,43 @@ class _Fit(StrictModel):
         return raw
 
 
+class _Deviation(StrictModel):
+    noise: NumberField
+    result: NumberField
+
+
+class _Resolution(StrictModel):
+    input: NumberField | None
+    result: NumberField | None
+
+
+class _Halves(StrictModel):
+    resolution: _Resolution
+    unit: TextField
+    repeated: NumberField | None = None
+
+
+class _Detail(StrictModel):
+    share: NumberField
+    error: NumberField
+
+
+class _Traces(StrictModel):
+    slope: NumberField
+    slope_uncertainty: NumberField
+    delay: NumberField
+    delay_uncertainty: NumberField
+
+
+class _CheckFigures(StrictModel):
+    detail: _Detail | None = None
+    traces: _Traces | None = None
+    agreement: NumberField | None = None
+    bias: NumberField | None = None
+
+
 class _Verdict(StrictModel):
+    figures: _CheckFigures = _CheckFigures()
     sentences: list[TextField] = Field(default_factory=list)
     warnings: list[TextField] = Field(default_factory=list)
 
@@ -306,6 +342,8 @@ class ReportFields(StrictModel):
     seconds: NumberField | None = None
     residual: _Residual = _Residual()
     verdict: _Verdict = _Verdict()
+    deviation: _Deviation | None = None
+    halves: _Halves | None = None
     notes: list[TextField] = Field(default_factory=list)
     note_codes: list[_NoteCode] = Field(default_factory=list)
     input_sha256: DigestField | None = None
