@@ -68,6 +68,9 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_pixels_and_leaves_nothing(tm
     (run,) = find_interrupted_runs(tmp_path, "denoise")
     assert run.machine == MACHINE and run.is_resumable and run.completed_iterations >= 25
     assert "after 25 of at most 60 iterations" in run.describe()
+    earlier = dict(run.manifest["machine"])
+    del earlier["thread_rate"]  # manifests of before have none
+    assert replace(run, manifest={**run.manifest, "machine": earlier}).machine == MACHINE
     refitted = replace(run, manifest={**run.manifest, "iterations": 20})
     assert "after 25 iterations." in refitted.describe()
     assert find_interrupted_runs(tmp_path, "inpaint") == ()

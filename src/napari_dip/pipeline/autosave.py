@@ -121,7 +121,7 @@ class InterruptedRun:
     def machine(self) -> Machine:
         """The machine that the run was planned for; it gives the same plan again."""
         stored = self.manifest["machine"]
-        values = {name: stored[key] for name, key in _MACHINE_KEYS.items()}
+        values = {name: stored[key] for name, key in _MACHINE_KEYS.items() if key in stored}
         return TypeAdapter(Machine).validate_python(values)
 
     @property
@@ -240,7 +240,7 @@ def _read_run_folder(folder: Path) -> InterruptedRun | None:
     """Return the run in a folder; None if there is none that can be read."""
     try:
         manifest = read_record(folder / RUN_MANIFEST_FILE, "manifest of a run", _RunFields)
-        if set(manifest["machine"]) != set(_MACHINE_KEYS.values()):
+        if not set(manifest["machine"]) <= set(_MACHINE_KEYS.values()):
             return None
         run = InterruptedRun(folder=folder, manifest=manifest)
         run.describe(), run.machine

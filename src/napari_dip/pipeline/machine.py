@@ -22,6 +22,11 @@ from napari_dip.pipeline.torch_state import MPS_FALLBACK_VARIABLE, load_torch
 #: Maximum number of CPU threads of a fit. Two threads are 1.8 times as fast as one (256 x 256
 #: crops). More were not measured; the limit is a guess, as layers of narrow networks are small.
 MAX_THREADS = 8
+#: Floating-point operations per second of convolutions of these widths, per CPU thread in single
+#: precision (`benchmarks/speed_plan.py`), where the CPU has AVX-512.
+AVX512_THREAD_RATE = 100e9
+#: The same where it has not, or where that is unknown; measured with AVX2 on an AMD EPYC.
+OTHER_THREAD_RATE = 30e9
 #: Folder of the limits of a container on Linux (cgroup).
 _CGROUP_FOLDER = Path("/sys/fs/cgroup")
 #: Parts of torch's messages when memory is full.
@@ -72,6 +77,9 @@ class Machine:
         Reason, for the user, why there is no GPU among the devices; "" if there is one.
     has_bfloat16 : bool
         Whether the CPU has bfloat16 matrix instructions; detected on Linux only.
+    thread_rate : float
+        Floating-point operations per second of a CPU thread, in single precision: an estimate from
+        its instructions.
     max_threads : int
         Maximum number of threads of a fit whose recipe sets none.
     """
@@ -82,6 +90,7 @@ class Machine:
     torch_version: str
     no_gpu_reason: str = ""
     has_bfloat16: bool = False
+    thread_rate: float = AVX512_THREAD_RATE
     max_threads: int = MAX_THREADS
 
 
@@ -97,13 +106,15 @@ def detect_machine(cgroup_folder: Path = _CGROUP_FOLDER) -> Machine:
 
     version = get_torch_version()
     devices, missing = _detect_devices(version)
+    cpu_flags = _read_cpu_flags()
     return Machine(
         cores=_count_cores(cgroup_folder),
         memory_bytes=int(psutil.virtual_memory().available),
         devices=devices,
         torch_version=version,
         no_gpu_reason=missing,
-        has_bfloat16=_has_bfloat16_instructions(),
+        has_bfloat16=not {"amx_bf16", "avx512_bf16"}.isdisjoint(cpu_flags),
+        thread_rate=AVX512_THREAD_RATE if "avx512f" in cpu_flags else OTHER_THREAD_RATE,
         max_threads=read_max_threads(),
     )
 
@@ -212,13 +223,12 @@ def _count_cores(cgroup_folder: Path) -> int:
     return cores
 
 
-def _has_bfloat16_instructions() -> bool:
-    """Return what `has_fast_bfloat16` gets from torch, which is not loaded for a plan."""
+def _read_cpu_flags() -> frozenset[str]:
+    """Return the CPU's instructions, without torch, which is not loaded for a plan."""
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+        return frozenset(Path("/proc/cpuinfo").read_text("ascii", errors="replace").split())
     except OSError:
-        return False
-    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags)
+        return frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

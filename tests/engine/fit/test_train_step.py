@@ -89,6 +89,7 @@ def test_a_filling_is_not_rounded_but_what_changes_it_is() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)  # half precision is emulated on most processors
 def test_half_precision_fills_in_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     y, x = np.mgrid[:48, :48]
     truth = (100 + 60 * np.sin(x / 3) * np.cos(y / 4)).astype(np.float32)

@@ -11,7 +11,10 @@ from napari_dip.engine.constants import compute_tile_size, count_max_tile_pixels
 from napari_dip.engine.fit import train_step as looking
 from napari_dip.engine.fit.train_step import apply_network
 from napari_dip.engine.networks.hourglass import Hourglass, ResidualChain
-from napari_dip.engine.networks.layers import make_gaussian_upsampling_factory
+from napari_dip.engine.networks.layers import (
+    make_convolution,
+    make_gaussian_upsampling_factory,
+)
 from napari_dip.engine.priors.masked_input import FillingResidualNetwork
 
 
@@ -150,3 +153,36 @@ def test_the_largest_inference_tile_is_known_beforehand(scales: int) -> None:
     largest = max(height * width for height, width in network.sizes)
     assert count_max_tile_pixels(1600 * 1600, scales) == largest
     assert count_max_tile_pixels(1024 * 1024, scales) == 1024 * 1024
+
+
+@pytest.mark.parametrize("has_channels_last", [True, False])
+@pytest.mark.parametrize(
+    ("kernel_size", "channels", "grid"),
+    [(3, (5, 7), (33, 90)), (3, (1, 4), (5, 3)), (1, (6, 2), (17, 8)), (5, (3, 3), (64, 70))],
+)
+def test_gradients_of_a_convolution_are_the_same_on_cpus_without_avx_512(
+    monkeypatch: pytest.MonkeyPatch,
+    kernel_size: int,
+    channels: tuple[int, int],
+    grid: tuple[int, int],
+    has_channels_last: bool,
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    layer = make_convolution(2, *channels, kernel_size, rng)
+    planes = torch.randn(2, channels[0], *grid, generator=rng)
+    if has_channels_last:
+        layer.to(memory_format=torch.channels_last)
+        planes = planes.contiguous(memory_format=torch.channels_last)
+    planes.requires_grad_()
+    weights = torch.randn(2, channels[1], *grid, generator=rng)
+    gradients = {}
+    for capability in ("AVX512", "AVX2"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
+        output = layer(planes)
+        assert (type(output.grad_fn).__name__ == "_BlockwiseGradientBackward") == (
+            capability == "AVX2"
+        )
+        loss = (output * weights).sum()
+        gradients[capability] = torch.autograd.grad(loss, (planes, layer.weight, layer.bias))
+    for expected, actual in zip(*gradients.values(), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-3)

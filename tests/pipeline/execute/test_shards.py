@@ -282,7 +282,7 @@ def test_frames_in_turn_are_shared_in_segments_that_begin_anew(tmp_path):
     dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **fit_options)
     out, pool = tmp_path / "out", InProcessPool(count=4)
     list(run_batch(plan_batch(recipe, tmp_path / "in", out, **fit_options), pool=pool))
-    assert pool.sent == ["1-1", "1-2", "1"]
+    assert pool.sent == ["1-1", "1-2", "1-3", "1-4", "1"]
     assert is_same_result(out, tmp_path / "alone")
 
 

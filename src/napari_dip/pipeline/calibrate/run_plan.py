@@ -149,7 +149,14 @@ def make_run_plan(
         else:
             units = make_inference_units(units, fit_config)
     peak_bytes, costs = estimate_run(
-        image_plan, fit_config, units, plan.tiles, plan.device, plan.threads, plan.has_bfloat16
+        image_plan,
+        fit_config,
+        units,
+        plan.tiles,
+        plan.device,
+        plan.threads,
+        uses_bfloat16=plan.has_bfloat16,
+        thread_rate=plan.thread_rate,
     )
     return RunPlan.refine(
         plan,

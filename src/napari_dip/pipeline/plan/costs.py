@@ -38,14 +38,12 @@ if TYPE_CHECKING:
 JOINT_ITERATION_FACTOR = 2.0
 #: Possible sides of a blind spot, in pixels.
 BLIND_SPOT_SIDES = (1, 3, 5, 7)
-#: Floating-point operations per second of convolutions of these widths, per CPU thread in single
-#: precision (`benchmarks/speed_plan.py`).
-THREAD_RATE = 100e9
-GPU_RATE = 2e12  #: The same on a GPU: a low guess.
-HALF_PRECISION_RATE_FACTOR = 1.35  #: Factor of that rate for steps in half precision (0.077 s).
+GPU_RATE = 2e12  #: Floating-point operations per second of a GPU: a low guess.
+HALF_PRECISION_RATE_FACTOR = 1.35  #: Factor of a CPU's rate for steps in half precision (0.077 s).
 #: For volumes (0.63 s for a step and 0.22 s for a pass at 16 x 96 x 96 voxels).
 VOLUME_RATE_FACTOR = 0.7
-NORMALISED_RATE_FACTOR = 0.58  #: For networks with normalised layers (0.18 s).
+#: Seconds per operation that normalised layers add: a step takes 0.18 s with AVX-512.
+NORMALISATION_SECONDS = 7.2e-12
 START_SECONDS = 3.0  #: Seconds for loading torch.
 MEASURE_SECONDS = 0.1  #: Seconds for measuring the noise, per image.
 MEASURE_PIXEL_SECONDS = 1.5e-6  #: Further ones per pixel.
@@ -264,7 +262,8 @@ def estimate_costs(
     fit_config: FitConfig,
     *,
     blind_spot_shape: tuple[tuple[int, ...], ...] = (),
-    uses_bfloat16: bool = False,
+    uses_bfloat16: bool,
+    thread_rate: float,
 ) -> CostEstimate:
     """Estimate the time of a run, in seconds.
 
@@ -280,11 +279,17 @@ def estimate_costs(
         As `TaskPlan.blind_spot_shape`.
     uses_bfloat16 : bool
         Whether the CPU has bfloat16 instructions.
+    thread_rate : float
+        As in `Machine`.
     """
     dims, fits = _count_network_dims(grid, fit_config), len(units)
     prior_spec = PRIOR_SPECS[fit_config.prior_key]
     operations: float = 2 * _count_multiplications(fit_config.widths, dims)
-    pixel_seconds = operations / _estimate_operation_rate(fit_config, dims, device, threads)
+    pixel_seconds = operations * (
+        _estimate_operation_seconds(fit_config, dims, thread_rate) / threads
+        if device == "cpu"
+        else 1 / GPU_RATE
+    )
     pass_seconds = pixel_seconds * prod(grid) if prior_spec.input_traits.contains_image else 0.0
     speedup = (
         HALF_PRECISION_RATE_FACTOR
@@ -329,18 +334,11 @@ def estimate_costs(
     return replace(costs, fit_seconds=costs.fit_seconds + fit_seconds)
 
 
-def _estimate_operation_rate(fit_config: FitConfig, dims: int, device: str, threads: int) -> float:
-    """Return the floating-point operations per second, in single precision."""
-    if device != "cpu":
-        return GPU_RATE
-    rate_factor = (
-        NORMALISED_RATE_FACTOR
-        if PRIOR_SPECS[fit_config.prior_key].input_traits.is_random_noise
-        else 1.0
-    )
-    return (
-        THREAD_RATE * threads * (min(rate_factor, VOLUME_RATE_FACTOR) if dims > 2 else rate_factor)
-    )
+def _estimate_operation_seconds(fit_config: FitConfig, dims: int, thread_rate: float) -> float:
+    """Return the seconds of a CPU thread per floating-point operation in these networks."""
+    is_normalised = PRIOR_SPECS[fit_config.prior_key].input_traits.is_random_noise
+    seconds = 1 / thread_rate + (NORMALISATION_SECONDS if is_normalised else 0.0)
+    return max(seconds, 1 / (VOLUME_RATE_FACTOR * thread_rate)) if dims > 2 else seconds
 
 
 def _uses_bfloat16(grid: tuple[int, ...], fit_config: FitConfig) -> bool:

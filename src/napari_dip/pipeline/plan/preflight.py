@@ -125,7 +125,14 @@ def _plan_run(
     plane_pixels = prod(compute_fit_grid(image, tiles)[-2:])
     threads = choose_thread_count(machine, plane_pixels, run_settings.threads)
     peak_bytes, costs = estimate_run(
-        image, fit_config, units, tiles, device, threads, machine.has_bfloat16
+        image,
+        fit_config,
+        units,
+        tiles,
+        device,
+        threads,
+        uses_bfloat16=machine.has_bfloat16,
+        thread_rate=machine.thread_rate,
     )
     return Plan(
         recipe=recipe,
@@ -151,6 +158,7 @@ def _plan_run(
         extra_headers=extra_headers,
         tiles=tiles,
         has_bfloat16=machine.has_bfloat16,
+        thread_rate=machine.thread_rate,
         network=network,
     )
 

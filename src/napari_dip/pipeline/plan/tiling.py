@@ -288,7 +288,9 @@ def estimate_run(
     tiles: tuple[Tile, ...],
     device: str,
     threads: int,
+    *,
     uses_bfloat16: bool,
+    thread_rate: float,
 ) -> tuple[int, CostEstimate]:
     """Estimate the peak memory of a run in bytes, and its costs."""
     _, peak_bytes = estimate_memory(image_plan, fit_config, tiles, uses_bfloat16=uses_bfloat16)
@@ -300,6 +302,7 @@ def estimate_run(
         fit_config,
         blind_spot_shape=image_plan.task_plan.blind_spot_shape,
         uses_bfloat16=uses_bfloat16,
+        thread_rate=thread_rate,
     )
 
 

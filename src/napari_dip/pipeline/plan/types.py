@@ -378,6 +378,8 @@ class Plan(ImagePlan):
     peak_bytes : int
         Estimated peak memory beyond that of the program itself.
     costs : CostEstimate
+    thread_rate : float
+        As in `Machine`, for the estimate of costs.
     notes : tuple of Note
         Notes for the user.
     tiles : tuple of Tile
@@ -394,6 +396,7 @@ class Plan(ImagePlan):
     fit_config: FitConfig
     peak_bytes: int
     costs: CostEstimate
+    thread_rate: float
     notes: tuple[Note, ...] = ()
     tiles: tuple[Tile, ...] = ()
     has_bfloat16: bool = False

@@ -245,6 +245,7 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
             first.fit_config,
             blind_spot_shape=first.task_plan.blind_spot_shape,
             uses_bfloat16=first.has_bfloat16,
+            thread_rate=first.thread_rate,
         ),
         layout=layout,
         tiles=(),
