@@ -98,6 +98,8 @@ Start with 'napari-dip demo', or 'napari-dip denoise IN -o OUT.tif'."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
+    A `RefusedError` is raised before work begins; what ends a run in the middle is a `FailedError`.
+
     Parameters
     ----------
     argv : sequence of str, optional

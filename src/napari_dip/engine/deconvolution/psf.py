@@ -476,12 +476,12 @@ def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]]:
     fractions: dict[int, float] = {}
     for axis, name in enumerate("ZYX"[-psf.ndim :]):
         size = psf.shape[axis]
-        psf, shift, fraction = _pad_to_centre(psf, axis)
+        psf, centre_offset, fraction = _pad_to_centre(psf, axis)
         if size % 2 == 0:
             fractions[axis] = fraction
             notes.append(make_note("psf-padded", size=size, axis=name, shift=abs(fraction)))
-        if abs(shift) >= 1:
-            notes.append(make_note("psf-centred", shift=abs(shift), axis=name))
+        if abs(centre_offset) >= 1:
+            notes.append(make_note("psf-centred", shift=abs(centre_offset), axis=name))
     psf = _crop_to_light(psf)
     # shifted after the crop: zeros next to the cropped haze would cause ringing
     for axis, fraction in fractions.items():
@@ -498,10 +498,13 @@ def _pad_to_centre(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
 
     Returns
     -------
-    tuple of Tensor and two floats
-        The padded PSF; the position of the pixel nearest to the centre of mass before padding,
-        from the middle and in pixels; and the shift towards higher indices, by part of a pixel,
-        that moves the centre of mass onto that pixel.
+    psf : Tensor
+        The padded PSF.
+    centre_offset : float
+        Distance in pixels from the old middle to the new one, the pixel nearest to the centre of
+        mass.
+    fraction : float
+        Shift in pixels, below one, that moves the centre of mass onto the new middle.
     """
     size = psf.shape[axis]
     indices = torch.arange(size, dtype=psf.dtype, device=psf.device)

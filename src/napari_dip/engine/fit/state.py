@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.trainer import StateDict, Trainer
     from napari_dip.errors.notes import Note, Stop
 
-#: A fit has broken down, and is rolled back, in each of three cases. Its training loss is not
-#: finite. Its validation loss is not finite, but that of the validation before was. Its training
-#: loss exceeds this factor times (1 + |median of the last five|), once five were recorded.
+#: A fit has broken down if its training loss exceeds this factor times (1 + |median of the last
+#: five|); `FitState._roll_back_or_record` has the other cases.
 BREAKDOWN_FACTOR = 10.0
 #: For priors with a validation input or `reveals_validation`, validation losses are equal if they
 #: differ by at most this share of the decrease from the first loss to the lowest. On Set5 bird, the
@@ -191,16 +190,18 @@ class FitState:
 
     def validate(self) -> Note | None:
         """Validate, and return a note on a breakdown, or a new one of the trainer."""
-        note = self._record_losses()
+        note = self._roll_back_or_record()
         if (trainer_note := self.trainer.note) and trainer_note not in self.notes:
             self.notes.append(trainer_note)
             note = note or trainer_note
         return note
 
-    def _record_losses(self) -> Note | None:
+    def _roll_back_or_record(self) -> Note | None:
         """Append the losses to the history and update the best average.
 
-        If the fit has broken down, roll back instead and return a note on it.
+        If the fit has broken down, roll back instead and return a note on it. It has if its
+        training loss is not finite or rises by `BREAKDOWN_FACTOR`, or if its validation loss is no
+        longer finite.
         """
         trainer = self.trainer
         training_loss = trainer.pop_training_loss()
@@ -208,16 +209,20 @@ class FitState:
         validation_loss = self._compute_validation_loss(
             estimate, bypasses_operator=trainer.has_validation_input
         )
-        recent_losses = sorted(entry.training_loss for entry in self.history[-5:])
-        is_broken_down = not isfinite(training_loss) or (
-            len(recent_losses) == 5
-            and training_loss > BREAKDOWN_FACTOR * (1 + abs(recent_losses[2]))
+        recent_losses = [entry.training_loss for entry in self.history[-5:]]
+        is_broken_down = (
+            not isfinite(training_loss)
+            or (
+                len(recent_losses) == 5
+                and training_loss > BREAKDOWN_FACTOR * (1 + abs(median(recent_losses)))
+            )
+            or (
+                not isfinite(validation_loss)
+                and bool(self.history)
+                and isfinite(self.history[-1].validation_loss)
+            )
         )
-        if is_broken_down or (
-            not isfinite(validation_loss)
-            and self.history
-            and isfinite(self.history[-1].validation_loss)
-        ):
+        if is_broken_down:
             return self._roll_back()
         if self._is_improvement(validation_loss, self._compute_tolerance(validation_loss)):
             self.best_average, self.best_iteration = (
@@ -252,7 +257,7 @@ class FitState:
             if self._is_improvement(self._compute_validation_loss(self.last_prediction[1])):
                 self.best_iteration = self.last_prediction[0]
         elif self.last_validation_iteration < self.trainer.iteration:
-            self._record_losses()
+            self._roll_back_or_record()
         return make_stop(StopReason.USER)
 
     def predict_best(self) -> Estimate:
@@ -271,8 +276,10 @@ class FitState:
         )
 
     def _is_improvement(self, validation_loss: float, tolerance: float = 0.0) -> bool:
-        """Return whether the loss is at most the lowest so far plus `tolerance`, or undefined.
+        """Return whether the loss is at most the lowest so far plus `tolerance`.
 
+        A loss that is not a number (no validation pixels) counts as an improvement: the last
+        average is then the best.
         Of equal losses the later one counts, since more iterations have been averaged.
         """
         earlier = self._list_validation_losses()

@@ -55,11 +55,11 @@ from napari_dip.engine.noise.variance_model import (
 #: Correlation at lag 1 above which noise is treated as correlated: up to 0.18 in FMD fields with
 #: white noise, at least 0.59 with correlated noise (docs/constants.md).
 MIN_LAG_1_CORRELATION = 0.22
-#: Correlation at lag 1 up to which the variance is that of the finest frequencies: image structure
-#: that remains in flat blocks has a correlation of up to this (docs/constants.md).
+#: Up to this correlation at lag 1, the variance is measured at the finest frequencies, since image
+#: structure that remains in flat blocks may cause as much (docs/constants.md).
 MAX_DOUBTFUL_CORRELATION = 0.12
-#: The blind spot stops growing at the first lag whose noise correlation, without that of the
-#: image itself, is at most this. A network learns no noise from so little.
+#: The blind spot stops growing at the first lag whose noise correlation is at most this, after
+#: the correlation of the image itself is subtracted. A network learns no noise from so little.
 MAX_NEGLIGIBLE_CORRELATION = 0.05
 #: Maximum radius of the blind spot in pixels: on FMD widefield, 7 x 7 is better than 5 x 5 by 1 dB
 #: and than 11 x 11 by 1.4 dB (docs/constants.md).
@@ -105,10 +105,11 @@ _NO_CORRELATION = NoiseCorrelation(_WHITE, _WHITE, _WHITE, _WHITE, 0.0, is_relia
 #: Fewest pixels of a plane for `correct_by_prediction`; in one of 32 x 32, least squares explain
 #: half of the variance by chance.
 MIN_PLANE_PIXELS = 150 * 150
-#: From these two on, a prediction residual refutes the correlation. Residual in units of that of
-#: correlated noise: at most 1.9 in such noise, but for one of 2.5; at least 3.5 in texture.
+#: A prediction residual refutes the measured correlation if it exceeds both this and
+#: `MIN_RESIDUAL_FRACTION`. In units of the residual of correlated noise: at most 1.9 in such noise
+#: but for one image of 2.5, at least 3.5 in texture.
 MAX_RESIDUAL_RATIO = 2.0
-#: Residual as a share of the variance: 7 % in that one, 56 % in texture (docs/constants.md).
+#: The residual as a share of the variance: 7 % in that image, 56 % in texture (docs/constants.md).
 MIN_RESIDUAL_FRACTION = 0.3
 #: Above these two, a caution says that noise is less correlated than measured. Residual as a share
 #: of the variance: 0.11 in FMD widefield, at least 0.5 in misclassified white noise.

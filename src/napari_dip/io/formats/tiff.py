@@ -319,8 +319,8 @@ def read_pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, s
 def _read_resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
     """Read the resolution tags.
 
-    Many programs write a resolution of 1 without a metric unit if they know none. It is ignored
-    unless the description names a unit, as ImageJ's does.
+    Programs that do not know the pixel size write a resolution of 1 without a metric unit. It
+    counts as a size of 1 pixel if the description names a unit, as ImageJ's does, else as none.
     """
     unit = page.tags.valueof("ResolutionUnit", default=2)
     name = _RESOLUTION_UNITS.get(int(unit), "pixel")
@@ -334,12 +334,12 @@ def _read_resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
 
 
 def _read_tag_sizes(page: TiffPage) -> dict[str, float]:
-    """Return the units per pixel along each axis whose tag is there and valid."""
+    """Return the length of a pixel along each axis whose tag is there and valid, in its unit."""
     sizes = {}
     for axis in "YX":
-        count, units = page.tags.valueof(f"{axis}Resolution", default=(0, 1))
-        if units and is_positive(count / units):
-            sizes[axis] = 1 / (count / units)
+        pixels, length = page.tags.valueof(f"{axis}Resolution", default=(0, 1))
+        if length and is_positive(pixels / length):
+            sizes[axis] = 1 / (pixels / length)
     return sizes
 
 

@@ -219,7 +219,7 @@ def _assess_pattern(metrics: ResultMetrics) -> Iterator[Note]:
 def _assess_intensity(metrics: ResultMetrics) -> Iterator[Note]:
     if metrics.bias is None:
         return
-    # the greater of two changes: of all pixels, and of those that clipping does not explain
+    # the greater of two changes: that of all pixels, and what clipping does not explain of it
     bias = max(metrics.bias, metrics.unexplained_bias, key=abs)
     if metrics.agreement is not None:
         yield make_note("measurement-explained", correlation=metrics.agreement)

@@ -272,8 +272,8 @@ def _apply_user_noise(
 ) -> NoiseEstimate:
     """Replace measured figures by those of the user.
 
-    The dark signal is the first percentile of the pixels. The user's read noise holds there, and
-    the variance rises from there by the user's gain.
+    At the dark signal, the first percentile of the pixels, the variance is the square of the
+    user's read noise. Above it, the variance rises by the user's gain.
     """
     dark_signal, mean_signal = float(np.percentile(planes, 1)), float(planes.mean(dtype=np.float64))
     mean_variance = float(compute_noise_variance(noise_estimate, mean_signal))

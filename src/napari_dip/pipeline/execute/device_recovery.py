@@ -255,7 +255,7 @@ class RecoveryState:
     def shrink_window(self, planned_window_side: int | None, side: int) -> Note:
         """Count an out-of-memory error, halve the training window if possible, and return a note.
 
-        After too many errors, or at the minimum window, the window stays as it is.
+        The window stays as it is after too many errors, at its minimum, or if it is the whole grid.
 
         Parameters
         ----------

@@ -42,8 +42,8 @@ FINE_TUNING_FRACTION = 0.5
 COMPLETE_FRACTION = 1 - 1e-4
 #: Lower limit of planned seconds, as a divisor.
 MIN_STEP_SECONDS = 1e-9
-#: Maximum share of the run time for inference that only serves previews. A run may take 5 % longer
-#: in napari than without it: 1 % for this inference, and 4 % for drawing.
+#: Maximum share of the run time for inference that only serves previews. Drawing them may take
+#: another 4 %, so a run takes at most 5 % longer in napari than from the command line.
 MAX_PREVIEW_FRACTION = 0.01
 
 

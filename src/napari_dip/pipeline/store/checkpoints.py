@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 CHECKPOINT_NAME = "checkpoint"
 #: Maximum length, in bytes, of what a run appends to a result's name: ".unfinished-99".
 MAX_STATE_SUFFIX_BYTES = 20
-#: Shortest and longest time between two checkpoints, in seconds: the work that a crash loses.
+#: Shortest and longest time between two checkpoints, in seconds. A crash loses at most this work.
 MIN_WRITE_INTERVAL, MAX_WRITE_INTERVAL = 1.0, 20.0
-#: Within these limits, the interval is such that writing takes at most this share of the run time.
+#: Share of the run time that writing takes at most, unless the longest interval is too short.
 MAX_WRITE_FRACTION = 0.02
 #: Field of `Checkpoint` that each group of tensors in the file holds.
 _STATE_GROUPS = {"step": "trainer_state", "rollback": "rollback_state", "best": "best_average"}
@@ -214,7 +214,10 @@ class CheckpointStore:
             self.write()
 
     def write(self) -> None:
-        """Write the latest checkpoint; on errors, set `failure` instead of raising."""
+        """Write the latest checkpoint, and choose the interval to the next.
+
+        On errors, set `failure` instead of raising.
+        """
         if self._latest_checkpoint is None and self._merged is None:
             return
         tensors, metadata = self._pack()

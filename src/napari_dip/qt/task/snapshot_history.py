@@ -174,7 +174,7 @@ class Snapshot:
 class SnapshotBuffer:
     """Snapshots in chronological order, evenly spread over the run.
 
-    At a limit, every second snapshot is dropped, and only half as many new ones are added.
+    At a limit, every second snapshot is dropped; see `add`.
 
     Parameters
     ----------

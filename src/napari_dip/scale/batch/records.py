@@ -238,8 +238,8 @@ def read_verified_record(
     Returns
     -------
     dict or None
-        The record. None if anything differs or cannot be read, or if this plan would write other
-        files than the record lists, so that they are results of another run.
+        The record. None if anything differs or cannot be read, or if the record lists other files
+        than this plan would write.
     """
     paths = job.paths
     record = read_file_record(paths, plan.header, plan.recipe)

@@ -42,9 +42,12 @@ GPU_RESOURCE, MEMORY_RESOURCE = "GPU", "memory"
 #: Bytes that a worker needs for its packages. Measured: workers used at most 550 MB (`peak_bytes`
 #: in their records) for files of 32 x 32 and 64 x 64 pixels, with torch 2.13 on Linux.
 WORKER_OVERHEAD_BYTES = 600_000_000
-#: Seconds for which the number of workers is cached, timeout of a result, and maximum absence of
-#: all local workers. A worker starts in 2 s, on a busy computer in up to a minute.
-WORKER_COUNT_SECONDS, RESULT_TIMEOUT, MAX_ABSENCE_SECONDS = 2.0, 5, 600.0
+#: Seconds for which the number of workers is cached.
+WORKER_COUNT_SECONDS = 2.0
+RESULT_TIMEOUT = 5  #: Seconds to wait for a result.
+#: Seconds without any local worker after which the pool gives up. A worker starts in 2 s, on a busy
+#: computer in up to a minute.
+MAX_ABSENCE_SECONDS = 600.0
 #: Maximum number of messages between two polls of the user's control.
 MAX_MESSAGES_AT_ONCE = 100
 
