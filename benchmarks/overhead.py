@@ -88,7 +88,7 @@ def time_manual_loop(fit: PreparedFit) -> float:
         noise = torch.empty_like(measurement).normal_(generator=rng) * sigma
         code = convert_to_channels_last(measurement + 0.5 * noise)
         residual = measurement - noise / 0.5 - (run_in_bfloat16(net, code) if half else net(code))
-        loss = (residual**2 * weight).sum() / weight.sum() / fit.fit_input.noise.level**2
+        loss = (residual**2 * weight).sum() / weight.sum() / fit.fit_input.noise.rms_std**2
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), schedule.max_gradient_norm, foreach=True)

@@ -51,7 +51,7 @@ def make_fit_input_from(
         intensity_scale=torch.ones_like(zero),
         noise=FitNoise(
             noise_variance=noise_variance,
-            level=noise_level,
+            rms_std=noise_level,
             assumed_fraction=assumed_noise_fraction,
         ),
         masks=FitMasks(

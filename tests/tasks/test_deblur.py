@@ -122,7 +122,7 @@ def test_darkness_is_zero_or_the_least_value_or_what_the_user_says(settings, low
     assert weight == 1
     for below in (0.0, 0.2):
         cost = float(penalty(torch.full((1, 1, 34, 42), level - below)))
-        assert cost == pytest.approx((below / fit_input.noise.level) ** 2, abs=1e-6)
+        assert cost == pytest.approx((below / fit_input.noise.rms_std) ** 2, abs=1e-6)
 
 
 def test_the_plan_knows_the_size_of_a_gaussian_without_drawing_it() -> None:

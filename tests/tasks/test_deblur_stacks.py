@@ -211,7 +211,7 @@ def make_blurred_blobs(
     level = torch.full_like(fit_input.noise.noise_variance.intercept, noise**2)
     variance = NoiseVariance(gain=0 * level, intercept=level, floor=level)
     fit_input = replace(
-        fit_input, measurement=measurement, noise=FitNoise(noise_variance=variance, level=noise)
+        fit_input, measurement=measurement, noise=FitNoise(noise_variance=variance, rms_std=noise)
     )
     task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=1.0, border="circular", smoothing=0.0)
     return task, make_task_setup(task, fit_input), truth

@@ -21,7 +21,7 @@ from napari_dip.errors import Refusal, RefusedError
 from napari_dip.io import ImageHeader
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.crop_preview import CropRegion
-from napari_dip.pipeline.execute.executor import FitRun, select_best_fit
+from napari_dip.pipeline.execute.executor import FinishedFit, select_best_fit
 from napari_dip.pipeline.execute.fit_setup import PreparedFit
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.plan.preflight import preflight
@@ -186,7 +186,7 @@ def test_a_guide_that_shows_the_structure_is_of_use() -> None:
 def test_where_the_guide_loses_the_pixels_are_those_of_denoising(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def get_last(finished: list[FitRun], _: float) -> FitRun:
+    def get_last(finished: list[FinishedFit], _: float) -> FinishedFit:
         return finished[-1]
 
     monkeypatch.setattr("napari_dip.pipeline.execute.executor.select_best_fit", get_last)
@@ -281,8 +281,8 @@ def test_later_frames_are_not_compared_once_the_guide_has_helped(
 ) -> None:
     compared = []
 
-    def get_first(finished: list[FitRun], _: float) -> FitRun:
-        compared.append([fit_run.prepared_fit.fit_input.prior_key for fit_run in finished])
+    def get_first(finished: list[FinishedFit], _: float) -> FinishedFit:
+        compared.append([fit.prepared_fit.fit_input.prior_key for fit in finished])
         return finished[-1 if len(compared) == 1 else 0]
 
     monkeypatch.setattr("napari_dip.pipeline.execute.executor.select_best_fit", get_first)
@@ -357,7 +357,7 @@ def test_a_guide_without_named_axes_is_cropped_with_the_frames() -> None:
     assert region.crop_header(guide, header).shape == (1, 16, 32)
 
 
-def finished(error: float, seed: int) -> FitRun:
+def finished(error: float, seed: int) -> FinishedFit:
     """A fit that is off by that much, with a noise of 0.2."""
     fit_input = make_fit_input("guided")
     rng = torch.Generator().manual_seed(seed)
@@ -368,7 +368,7 @@ def finished(error: float, seed: int) -> FitRun:
     return runner(fit_input, mean)
 
 
-def runner(fit_input: FitInput, mean: torch.Tensor, *, kept: bool = False) -> FitRun:
+def runner(fit_input: FitInput, mean: torch.Tensor, *, kept: bool = False) -> FinishedFit:
     estimate = Estimate(mean, torch.zeros_like(mean))
     result = FitResult(
         estimate=estimate,
@@ -391,7 +391,7 @@ def runner(fit_input: FitInput, mean: torch.Tensor, *, kept: bool = False) -> Fi
         stop_rule=None,
         fit_input=fit_input,
     )  # type: ignore[arg-type]
-    return FitRun(prepared_fit=prepared, result=result)
+    return FinishedFit(prepared_fit=prepared, result=result)
 
 
 def test_the_fit_that_predicts_hidden_pixels_best_is_selected() -> None:

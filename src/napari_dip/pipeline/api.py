@@ -189,13 +189,13 @@ def plan(task: str, image: ImageLike, *, axes: AxisLetters | None = None, **sett
     from napari_dip.pipeline.calibrate.inputs import inspect_early
 
     recipe, inputs = _split_inputs(task, settings)
-    run_plan, readers = _plan_with_readers(recipe, image, axes, inputs)
+    planned, readers = _plan_with_readers(recipe, image, axes, inputs)
     task_inputs = recipe.task.spec.inputs[1:]
     early_names = [item.name for item in task_inputs if item.is_inspected_early]
     pixels = {name: readers[name]() for name in early_names if name in readers}
-    notes = (*run_plan.header.axes_notes, *run_plan.notes)
-    early_notes = raise_if_refused(inspect_early(run_plan, pixels))
-    return replace(run_plan, notes=tuple(dict.fromkeys((*notes, *early_notes))))
+    notes = (*planned.header.axes_notes, *planned.notes)
+    early_notes = raise_if_refused(inspect_early(planned, pixels))
+    return replace(planned, notes=tuple(dict.fromkeys((*notes, *early_notes))))
 
 
 def _split_inputs(task: str, settings: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
@@ -496,7 +496,7 @@ def deblur(
     image : array-like or path
     psf : array-like or path, optional
         Image of the PSF, of any sum; with three axes for a volume. The PSF can also be given by
-        ``gaussian_sigma`` and ``gaussian_sigma_z`` in pixels, or by ``model`` ("widefield" or
+        ``gaussian_sigma`` and ``gaussian_sigma_z`` in pixels, or by ``microscope`` ("widefield" or
         "confocal") with ``na``, ``wavelength``, ``pixel_size`` and ``z_step`` in nm.
     axes, progress
         As for `denoise`.

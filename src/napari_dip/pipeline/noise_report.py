@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from napari_dip.io import AnyArray, BoolArray, FloatArray, ImageHeader
-    from napari_dip.pipeline.calibrate.types import StackArray
+    from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray, ImageHeader
     from napari_dip.public_types import AxisLetters, ImageLike
 
 
@@ -374,7 +373,7 @@ def _round_known(value: float | None) -> float | None:
 
 
 def _make_channel_noise(
-    noise_estimate: NoiseEstimate, planes: StackArray, measured_mask: BoolArray | None
+    noise_estimate: NoiseEstimate, planes: Float32Array, measured_mask: BoolArray | None
 ) -> Any:
     """Convert the noise estimate of one channel for the report."""
     plane_stack = planes.reshape(-1, *planes.shape[-2:])

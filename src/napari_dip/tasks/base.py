@@ -145,7 +145,7 @@ class FitNoise:
     ----------
     noise_variance : NoiseVariance
         One for each repeated exposure. In joint training of images that differ, it is their mean.
-    level : float
+    rms_std : float
         Square root of the mean variance.
     assumed_fraction : float
         Share of the variance that the likelihood takes as certain: below 1 if networks predict it.
@@ -158,7 +158,7 @@ class FitNoise:
     """
 
     noise_variance: NoiseVariance
-    level: float
+    rms_std: float
     assumed_fraction: float = 1.0
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     image_noise_variances: NoiseVariance | None = None

@@ -347,7 +347,7 @@ class Deblur(Task):
         )
         penalties = make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind)
         if self.non_negative:
-            penalties += ((1.0, make_lower_bound_penalty(dark_level, fit_noise.level)),)
+            penalties += ((1.0, make_lower_bound_penalty(dark_level, fit_noise.rms_std)),)
         postprocess = make_crop_to_field(self._compute_margin(fit_input))
         if deconvolution is None:
             return Problem(terms=(term,), penalties=penalties, postprocess=postprocess)
@@ -364,7 +364,7 @@ class Deblur(Task):
         """Return the floor of the blur's power, at which noise outweighs the image."""
         return max(
             MIN_BLUR_POWER,
-            fit_input.noise.level**2 / max(float(fit_input.measurement.var()), 1e-12),
+            fit_input.noise.rms_std**2 / max(float(fit_input.measurement.var()), 1e-12),
         )
 
     def _compute_dark_level(self, fit_input: FitInput) -> Tensor:

@@ -128,7 +128,7 @@ def compute_smooth_deconvolution(
         estimates[max(0, index - 1)] + dark_level,
         estimates[index] + dark_level,
         all_pixels_estimate + dark_level,
-        max(rms_change, fit_input.noise.level),
+        max(rms_change, fit_input.noise.rms_std),
         variance,
         excess > float(noise.mean()),
     )

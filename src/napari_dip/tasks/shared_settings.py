@@ -183,7 +183,7 @@ def make_total_variation_penalty(
     if not weight:
         return ()
     penalty = make_anisotropic_total_variation if kind == "anisotropic" else make_total_variation
-    return ((weight, penalty(fit_input.noise.level)),)
+    return ((weight, penalty(fit_input.noise.rms_std)),)
 
 
 def make_noise_settings(task: Any, *, is_white: bool = False) -> NoiseSettings:
@@ -250,7 +250,7 @@ def average_exposures(fit_input: FitInput) -> FitInput:
         floor=(squared_weight * noise_variance.floor).sum(0, keepdim=True),
     )
     level = float(mean_noise.compute_variance(mean).mean().sqrt())
-    noise = replace(fit_input.noise, noise_variance=mean_noise, level=level)
+    noise = replace(fit_input.noise, noise_variance=mean_noise, rms_std=level)
     return replace(fit_input, measurement=mean, noise=noise)
 
 
@@ -374,7 +374,7 @@ def add_temporal_smoothing(problem: Problem, fit_input: FitInput, weight: float)
     if previous is None or not weight or not prior_spec.allows_temporal_smoothing:
         return problem
     if not prior_spec.input_traits.contains_image:
-        term = make_temporal_term(previous, fit_input.noise.level, weight, problem.postprocess)
+        term = make_temporal_term(previous, fit_input.noise.rms_std, weight, problem.postprocess)
         return replace(problem, terms=(*problem.terms, term))
     return append_postprocessing(
         problem, lambda _, final: smooth_temporally(final, previous, weight)

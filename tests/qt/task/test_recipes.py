@@ -64,7 +64,7 @@ def test_a_recipe_that_was_saved_is_the_same_when_loaded(form, buttons, tmp_path
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("{", "is not valid JSON"),
+        ("{", "cannot be read"),
         ('{"schema": 99, "task": "denoise"}', "schema version 99"),
         ('{"schema": 1, "task": "denoise", "depth": 3}', "no setting called 'depth'"),
         (None, "There is no file"),

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from napari_dip.io import AnyArray, BoolArray, FloatArray
-    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
+    from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
+    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
     from napari_dip.pipeline.events import Restoration
 
     Power = FloatArray
@@ -204,7 +204,7 @@ def _list_peak_indices(place: int, size: int) -> npt.NDArray[np.int64]:
     return np.arange(place - _PEAK_RADIUS, place + _PEAK_RADIUS + 1) % size
 
 
-def find_strongest_pattern(residual: AnyArray, stack: StackArray) -> PeriodicPattern | None:
+def find_strongest_pattern(residual: AnyArray, stack: Float32Array) -> PeriodicPattern | None:
     """Return the strongest periodic pattern that a channel has lost; None if there is none.
 
     Parameters
@@ -451,7 +451,7 @@ def lower_noise_estimate(
 
 
 def _weaken_noise(
-    noise_estimate: NoiseEstimate, mean: float, residual: StackArray
+    noise_estimate: NoiseEstimate, mean: float, residual: Float32Array
 ) -> NoiseEstimate:
     """Return white noise with a reduced variance, at most that of smooth areas of the residual."""
     rows, columns = (side // LOCAL_AREA_SIDE for side in residual.shape[-2:])

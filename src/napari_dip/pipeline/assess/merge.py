@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
-    from napari_dip.pipeline.calibrate.types import CalibratedImage, StackArray
+    from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
 
 #: Reason for a prior of which the task says nothing.
@@ -83,8 +83,8 @@ class UnitResult:
     """
 
     outcomes: tuple[UnitOutcome, ...]
-    estimates: tuple[StackArray, ...] = ()
-    learned_parameters: Mapping[str, StackArray] = field(default_factory=dict)
+    estimates: tuple[Float32Array, ...] = ()
+    learned_parameters: Mapping[str, Float32Array] = field(default_factory=dict)
     residual_sums: tuple[float, ...] = ()
 
 
@@ -123,7 +123,7 @@ class ResultMerger:
         self.predictions: npt.NDArray[np.float64] = np.zeros(stack.shape, np.float64)
         self.result_counts: npt.NDArray[np.int64] = np.zeros(stack.shape[:2], np.int64)
         self.outcomes: list[UnitOutcome] = []
-        self.learned_parameters: dict[tuple[str, int], StackArray] = {}
+        self.learned_parameters: dict[tuple[str, int], Float32Array] = {}
         for channel in calibrated_image.calibration.constant_channels:
             self.sums[0, :, channel] = self._upscaled_stack[:, channel]
             self.predictions[:, channel] = stack[:, channel]
@@ -149,19 +149,21 @@ class ResultMerger:
             self.predictions[item_channel] += prediction[index]
             self.result_counts[item_channel] += 1
 
-    def get_finished_item(self, item: int, channels: list[int]) -> tuple[StackArray, StackArray]:
+    def get_finished_item(
+        self, item: int, channels: list[int]
+    ) -> tuple[Float32Array, Float32Array]:
         """Return the restored image of an item and its standard deviation: (C, *grid) each."""
         sums = self.sums[:, item, channels]
         images, squares, variances = sums / self._get_counts()[item, channels]
         variance = variances + np.maximum(squares - images**2, 0)
         return images.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
-    def get_estimates(self) -> tuple[StackArray, StackArray, StackArray]:
+    def get_estimates(self) -> tuple[Float32Array, Float32Array, Float32Array]:
         """Return image, standard deviation and prediction of all items: (N, C, *grid) each."""
         mean, prediction = self._compute_mean(), self._average_prediction()
         return mean.astype(np.float32), self._compute_std(), prediction.astype(np.float32)
 
-    def make_preview(self, unit: WorkUnit, image: StackArray) -> Float32Array:
+    def make_preview(self, unit: WorkUnit, image: Float32Array) -> Float32Array:
         """Return the whole image, with the current estimate of a unit that is not finished."""
         mean = self._compute_mean()
         if not self._has_result(unit):
@@ -305,7 +307,7 @@ class ResultMerger:
         image = self._to_input_axes(self._get_input_stack())
         return convert_dtype(image, self._input_pixels.dtype.newbyteorder("="))
 
-    def _get_input_stack(self) -> StackArray:
+    def _get_input_stack(self) -> Float32Array:
         """Return the input as (N, C, *grid), with outliers, corrected by camera maps."""
         stack = to_stack(self._input_pixels, self._header.axes, self._layout)
         correction = self._calibration.camera_correction
@@ -365,7 +367,7 @@ class ResultMerger:
         count = self._get_counts()
         return np.where(count > 0, self.predictions / np.maximum(count, 1), self._stack)
 
-    def _compute_residual(self, prediction: FloatArray) -> tuple[FloatArray, StackArray]:
+    def _compute_residual(self, prediction: FloatArray) -> tuple[FloatArray, Float32Array]:
         """Return the residual, 0 where nothing was measured, and its mean for each channel."""
         residual = self._zero_unmeasured(self._stack - prediction)
         measured_mask, grid = self._calibration.measured_mask, tuple(range(2, residual.ndim))
@@ -398,9 +400,9 @@ class ResultMerger:
         arranged = from_stack(stack.astype(np.float32), header.axes, header.shape, layout)
         return np.asarray(arranged, np.float32)
 
-    def _average_learned(self) -> dict[str, StackArray]:
+    def _average_learned(self) -> dict[str, Float32Array]:
         """Return learned parameters, averaged over restarts and stacked over separate channels."""
-        means: dict[str, list[StackArray]] = {}
+        means: dict[str, list[Float32Array]] = {}
         for name, channel in sorted(self.learned_parameters, key=lambda key: key[1]):
             total, count = (
                 self.learned_parameters[name, channel],

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from napari_dip.io import AnyArray, BoolArray, FloatArray
+    from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
     from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
-    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
+    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.public_types import TraceComparison
 
@@ -432,7 +432,11 @@ def _correlate(
 
 
 def _measure_brightness_changes(
-    plan: Plan, calibration: Calibration, stack: StackArray, residual: FloatArray, result: AnyArray
+    plan: Plan,
+    calibration: Calibration,
+    stack: Float32Array,
+    residual: FloatArray,
+    result: AnyArray,
 ) -> dict[str, Any]:
     """Compare the mean of the result with that of the input, as fields of `ResultMetrics`."""
     from napari_dip.pipeline.calibrate.clipping import apply_clipping, bound_clipping_bias
@@ -464,7 +468,7 @@ def _measure_brightness_changes(
 
 
 def _detect_clipping(
-    plan: Plan, calibration: Calibration, stack: StackArray
+    plan: Plan, calibration: Calibration, stack: Float32Array
 ) -> tuple[ClippedPixels, ClippedPixels]:
     """Detect clipped pixels at black and at white, in the values that the camera wrote."""
     correction, measured_mask = calibration.camera_correction, calibration.measured_mask

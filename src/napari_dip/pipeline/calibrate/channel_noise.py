@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.camera_noise import CameraNoise, TextureStatistics
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.types import RunInputs, StackArray
+    from napari_dip.io import Float32Array
+    from napari_dip.pipeline.calibrate.types import RunInputs
     from napari_dip.tasks.base import NoiseSettings
 
 #: Limits of camera noise: 26 of 29 camera files meet the first three, and no clean photograph
@@ -96,7 +97,7 @@ def identify_noise_model(
 
 def measure_channel_noise(
     inputs: RunInputs,
-    stack: StackArray,
+    stack: Float32Array,
     constant_channels: tuple[int, ...],
     noise_settings: NoiseSettings,
 ) -> tuple[tuple[NoiseEstimate, ...], RepeatedExposure | None]:
@@ -153,7 +154,7 @@ def measure_channel_noise(
 
 
 def measure_single_exposure(
-    volume: StackArray,
+    volume: Float32Array,
     measured_mask: npt.NDArray[np.bool_] | None,
     grey_level_step: float,
     noise_settings: NoiseSettings,
@@ -206,13 +207,13 @@ def measure_single_exposure(
 
 
 def _measure_exposure_pair(
-    first: StackArray,
-    second: StackArray,
+    first: Float32Array,
+    second: Float32Array,
     grey_level_step: float,
     noise_settings: NoiseSettings,
     *,
     is_constant: bool,
-) -> tuple[StackArray, NoiseEstimate, NoiseEstimate, dict[str, float]]:
+) -> tuple[Float32Array, NoiseEstimate, NoiseEstimate, dict[str, float]]:
     """Scale the second exposure of one channel to the first, and measure the noise of both.
 
     Returns
@@ -268,7 +269,7 @@ def select_spread_planes(count: int) -> npt.NDArray[np.int_]:
 
 
 def _apply_user_noise(
-    noise_estimate: NoiseEstimate, planes: StackArray, noise_settings: NoiseSettings
+    noise_estimate: NoiseEstimate, planes: Float32Array, noise_settings: NoiseSettings
 ) -> NoiseEstimate:
     """Replace measured figures by those of the user.
 
@@ -332,7 +333,7 @@ def name_channel(channel: int, count: int) -> dict[str, int]:
 
 
 def measure_flat_blocks(
-    planes: StackArray, measured_mask: npt.NDArray[np.bool_] | None
+    planes: Float32Array, measured_mask: npt.NDArray[np.bool_] | None
 ) -> tuple[tuple[tuple[float, float], ...], npt.NDArray[np.float64]]:
     """Measure the flattest blocks, as used for the variance model.
 
@@ -388,7 +389,7 @@ def measure_flat_blocks(
 
 
 def detect_camera_noise(
-    stack: StackArray, noise_estimates: Sequence[NoiseEstimate], grey_level_step: float
+    stack: Float32Array, noise_estimates: Sequence[NoiseEstimate], grey_level_step: float
 ) -> CameraNoise | None:
     """Measure the noise of a colour camera in the image's units; None if it is other noise.
 
@@ -535,7 +536,7 @@ def flag_correlated_colours(
 
 
 def measure_colour_noise(
-    stack: StackArray, noise_estimates: Sequence[NoiseEstimate], grey_level_step: float
+    stack: Float32Array, noise_estimates: Sequence[NoiseEstimate], grey_level_step: float
 ) -> tuple[CameraNoise | None, tuple[NoiseEstimate, ...]]:
     """Measure the noise of a colour camera, or add a caution on other correlated noise.
 

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.types import RepeatedExposure, RunInputs, StackArray
+    from napari_dip.io import Float32Array
+    from napari_dip.pipeline.calibrate.types import RepeatedExposure, RunInputs
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.tasks.base import TaskPlan
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 MIN_VALIDATION_PIXELS = 8
 
 
-def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackArray]:
+def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Float32Array]:
     """Measure an image for its fits.
 
     Parameters
@@ -149,7 +150,7 @@ def get_task_plan(plan: Plan, layout: Layout) -> TaskPlan:
 
 
 def _measure_intensity_ranges(
-    stack: StackArray, measured_mask: npt.NDArray[np.bool_] | None, *, is_joint: bool
+    stack: Float32Array, measured_mask: npt.NDArray[np.bool_] | None, *, is_joint: bool
 ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:
     """Return offset and scale of each channel, and which channels are constant."""
     measured = [
@@ -168,7 +169,7 @@ def _measure_intensity_ranges(
 def _measure_noise(
     task_plan: TaskPlan,
     inputs: RunInputs,
-    stack: StackArray,
+    stack: Float32Array,
     constant_channels: tuple[int, ...],
     *,
     is_tiled: bool,
@@ -209,7 +210,7 @@ def _is_single_complete_plane(inputs: RunInputs) -> bool:
 def _is_colour_image(
     task_plan: TaskPlan,
     inputs: RunInputs,
-    stack: StackArray,
+    stack: Float32Array,
     constant_channels: tuple[int, ...],
     *,
     is_tiled: bool,
@@ -230,7 +231,7 @@ def _is_colour_image(
 
 def _remove_outliers(
     plan: Plan, inputs: RunInputs
-) -> tuple[StackArray, tuple[tuple[float, float], ...], StackArray]:
+) -> tuple[Float32Array, tuple[tuple[float, float], ...], Float32Array]:
     """Return the stack with outliers filled in, the limits of each channel, and the outliers."""
     stack, measured_mask = inputs.stack, inputs.measured_mask
     if not plan.recipe.task.spec.explains_pixels:
@@ -245,7 +246,7 @@ def _remove_outliers(
     return stack, limits, outliers
 
 
-def _compute_intensity_range(pixels: StackArray) -> tuple[float, float]:
+def _compute_intensity_range(pixels: Float32Array) -> tuple[float, float]:
     """Return offset (mean) and scale (range between robust percentiles) of pixels."""
     if not pixels.size:
         return 0.0, 1.0

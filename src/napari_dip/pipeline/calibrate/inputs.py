@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.types import StackArray
+    from napari_dip.io import Float32Array
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.tasks.base import Inspection
@@ -108,7 +108,7 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
     )
 
 
-def _copy_as_float32(array: npt.NDArray[Any], *, is_mask: bool) -> StackArray:
+def _copy_as_float32(array: npt.NDArray[Any], *, is_mask: bool) -> Float32Array:
     """Return a float32 copy; finite values of a mask stay finite, and positive ones positive."""
     limits = np.finfo(np.float32)
     if is_mask and array.dtype.kind == "f" and array.dtype.itemsize > limits.dtype.itemsize:
@@ -118,8 +118,8 @@ def _copy_as_float32(array: npt.NDArray[Any], *, is_mask: bool) -> StackArray:
 
 
 def _choose_measured_layout(
-    plan: Plan, image: npt.NDArray[Any], extra_inputs: Mapping[str, StackArray]
-) -> tuple[Layout, StackArray, Inspection] | Refusal:
+    plan: Plan, image: npt.NDArray[Any], extra_inputs: Mapping[str, Float32Array]
+) -> tuple[Layout, Float32Array, Inspection] | Refusal:
     """Arrange and inspect the image; if an item has no measured pixel, in another layout."""
     for layout in (plan.layout, *_list_alternative_layouts(plan)):
         with np.errstate(over="ignore"):  # infinite values are refused later
@@ -140,7 +140,10 @@ def _choose_measured_layout(
 
 
 def inspect_pixels(
-    plan: Plan, image: npt.NDArray[Any], stack: StackArray, extra_inputs: Mapping[str, StackArray]
+    plan: Plan,
+    image: npt.NDArray[Any],
+    stack: Float32Array,
+    extra_inputs: Mapping[str, Float32Array],
 ) -> Inspection | Refusal:
     """Let the task inspect the image, (N, C, *grid), and the arranged extra inputs."""
     pixels = InspectedPixels(
@@ -180,8 +183,8 @@ def inspect_early(
 
 
 def _arrange_overlays(
-    plan: Plan, extra_inputs: Mapping[str, StackArray], layout: Layout
-) -> Mapping[str, StackArray]:
+    plan: Plan, extra_inputs: Mapping[str, Float32Array], layout: Layout
+) -> Mapping[str, Float32Array]:
     """Return the extra inputs, with overlays arranged as the image is."""
     header, arranged = plan.header, dict(extra_inputs)
     for task_input in plan.recipe.task.spec.inputs:
@@ -216,7 +219,7 @@ def _list_alternative_layouts(plan: Plan) -> list[Layout]:
     ]
 
 
-def refuse_infinite(array: StackArray, name: str) -> Refusal | None:
+def refuse_infinite(array: Float32Array, name: str) -> Refusal | None:
     """Refuse an extra input with values that are not finite."""
     if invalid_count := int((~np.isfinite(array)).sum()):
         return make_refusal("input-not-finite", name=name, count=invalid_count, total=array.size)
@@ -224,7 +227,7 @@ def refuse_infinite(array: StackArray, name: str) -> Refusal | None:
 
 
 def refuse_exposure_pixels(
-    first: StackArray, second: StackArray, name: str, other: str
+    first: Float32Array, second: Float32Array, name: str, other: str
 ) -> Refusal | None:
     """Refuse a repeated exposure that is identical or does not show the same object.
 
@@ -254,7 +257,7 @@ def refuse_exposure_pixels(
     return None
 
 
-def _correlate_block_means(first: StackArray, second: StackArray) -> float | None:
+def _correlate_block_means(first: Float32Array, second: Float32Array) -> float | None:
     """Return the correlation of block means; None if the first image is constant."""
     x, y = (_compute_block_means(volume) for volume in (first, second))
     if first.min() == first.max():  # constant channels are not fitted
@@ -264,7 +267,7 @@ def _correlate_block_means(first: StackArray, second: StackArray) -> float | Non
     return float((x * y).sum()) / power**0.5 if power > 0 else 0.0
 
 
-def _compute_block_means(volume: StackArray) -> npt.NDArray[np.float64]:
+def _compute_block_means(volume: Float32Array) -> npt.NDArray[np.float64]:
     """Return the means of blocks of (..., Y, X), subsampled evenly if there are very many."""
     height, width = (side // COMPARISON_BLOCK_SIDE for side in volume.shape[-2:])
     planes = volume.reshape(-1, *volume.shape[-2:])[

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.types import Calibration, StackArray
+    from napari_dip.io import Float32Array
+    from napari_dip.pipeline.calibrate.types import Calibration
 
     BoolArray = npt.NDArray[np.bool_]
 
@@ -55,7 +56,7 @@ NO_OUTLIER_LIMITS = (-inf, inf)
 
 
 def halve_oversampled(
-    stack: StackArray,
+    stack: Float32Array,
     noise_estimates: Sequence[NoiseEstimate],
     blind_spot_size: tuple[int, ...],
     constant_channels: tuple[int, ...],
@@ -112,7 +113,7 @@ def halve_oversampled(
     )
 
 
-def replace_half_resolution(calibration: Calibration, stack: StackArray) -> Calibration:
+def replace_half_resolution(calibration: Calibration, stack: Float32Array) -> Calibration:
     """Return a calibration with the half-resolution input of other pixels, such as a tile.
 
     A calibration without such an input is returned unchanged.
@@ -130,7 +131,7 @@ def replace_half_resolution(calibration: Calibration, stack: StackArray) -> Cali
 
 
 def compute_outlier_limits(
-    planes: StackArray, measured_mask: BoolArray | None
+    planes: Float32Array, measured_mask: BoolArray | None
 ) -> tuple[float, float]:
     """Return the values of one channel (..., Y, X) beyond which a pixel is suspect."""
     pixels = planes.reshape(-1) if measured_mask is None else planes[measured_mask]
@@ -143,8 +144,8 @@ def compute_outlier_limits(
 
 
 def fill_outliers(
-    stack: StackArray, measured_mask: BoolArray | None, limits: tuple[tuple[float, float], ...]
-) -> tuple[StackArray, StackArray]:
+    stack: Float32Array, measured_mask: BoolArray | None, limits: tuple[tuple[float, float], ...]
+) -> tuple[Float32Array, Float32Array]:
     """Replace outliers by the median of their surroundings.
 
     Parameters
@@ -180,7 +181,7 @@ def fill_outliers(
 
 
 def _compute_surrounding_median(
-    stack: StackArray,
+    stack: Float32Array,
     measured_mask: BoolArray | None,
     suspect: BoolArray,
     position: tuple[np.intp, ...],
@@ -215,7 +216,7 @@ def zero_residual_outliers(residual: npt.NDArray[np.float64]) -> npt.NDArray[np.
     return np.where(np.abs(residual) > max_size, 0.0, residual) if has_outliers else residual
 
 
-def make_outlier_note(values: StackArray, *, put_back: bool) -> Note:
+def make_outlier_note(values: Float32Array, *, put_back: bool) -> Note:
     """Return a note on the number of outliers, and on their values in the result."""
     most_extreme = float(values[np.abs(values).argmax()])
     return make_note("outliers", count=len(values), most=most_extreme, put_back=put_back)

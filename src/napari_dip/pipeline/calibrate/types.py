@@ -18,12 +18,10 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageHeader
+    from napari_dip.io import Float32Array, ImageHeader
     from napari_dip.pipeline.plan.layout import Layout, Tile
     from napari_dip.tasks.base import TaskSpec
     from napari_dip.tasks.noise_models.camera_correction import CameraCorrection
-
-    StackArray = npt.NDArray[np.float32]
 
 #: Usual and maximum share of validation pixels: 4 % of a 512 x 512 image are 10,000 pixels, with a
 #: standard error of 0.02 of their mean loss.
@@ -47,7 +45,7 @@ class HalfResolutionStack:
         Size of blind spots in the stack.
     """
 
-    stack: StackArray
+    stack: Float32Array
     noise: tuple[NoiseEstimate, ...]
     blind_spot_size: tuple[int, ...]
 
@@ -76,13 +74,13 @@ class RunInputs:
         Correction by camera maps, and the noise of each pixel.
     """
 
-    stack: StackArray
-    extra_inputs: Mapping[str, StackArray]
+    stack: Float32Array
+    extra_inputs: Mapping[str, Float32Array]
     measured_mask: npt.NDArray[np.bool_] | None
     grey_level_step: float
     layout: Layout
     inspection: Inspection
-    repeated_exposure: StackArray | None = None
+    repeated_exposure: Float32Array | None = None
     camera_correction: CameraCorrection | None = None
 
 
@@ -100,7 +98,7 @@ def compute_validation_fraction(blind_spot_size: tuple[int, ...], pixel_count: i
     return min(MAX_VALIDATION_FRACTION, max(VALIDATION_FRACTION, min_fraction))
 
 
-def count_measured_pixels(stack: StackArray, measured_mask: npt.NDArray[np.bool_] | None) -> int:
+def count_measured_pixels(stack: Float32Array, measured_mask: npt.NDArray[np.bool_] | None) -> int:
     """Return the number of measured pixels of the first item and channel, at least 1."""
     return stack[0, 0].size if measured_mask is None else max(1, int(measured_mask[0, 0].sum()))
 
@@ -153,7 +151,7 @@ class Calibration:
     constant_channels: tuple[int, ...]
     noise_model: str
     measured_mask: npt.NDArray[np.bool_] | None
-    extra_inputs: Mapping[str, StackArray]
+    extra_inputs: Mapping[str, Float32Array]
     notes: tuple[Note, ...] = ()
     repeated_exposure: RepeatedExposure | None = None
     half_resolution: HalfResolutionStack | None = None
@@ -163,7 +161,7 @@ class Calibration:
     item_calibrations: tuple[Calibration, ...] = ()
     camera_correction: CameraCorrection | None = None
 
-    def select_extra_inputs(self, task_spec: TaskSpec, item: int) -> dict[str, StackArray]:
+    def select_extra_inputs(self, task_spec: TaskSpec, item: int) -> dict[str, Float32Array]:
         """Return the extra inputs of one item; of those with items, the entry of it or for all."""
         names = {task_input.name for task_input in task_spec.inputs if task_input.has_items}
         return {
@@ -172,7 +170,7 @@ class Calibration:
         }
 
     @property
-    def excess_variance(self) -> StackArray | float:
+    def excess_variance(self) -> Float32Array | float:
         """Variance of each pixel in excess of the channel's noise, (Y, X); 0 without maps."""
         variance = (
             None if self.camera_correction is None else self.camera_correction.excess_variance
@@ -209,7 +207,7 @@ class RepeatedExposure:
         Notes for the user.
     """
 
-    stack: StackArray
+    stack: Float32Array
     noise: tuple[NoiseEstimate, ...]
     notes: tuple[Note, ...]
 
@@ -269,7 +267,7 @@ class CalibratedImage:
     header: ImageHeader
     layout: Layout
     inputs: Mapping[str, npt.NDArray[Any]]
-    stack: StackArray
+    stack: Float32Array
     inspection: Inspection = field(default_factory=Inspection)
     location: GridLocation | None = None
 

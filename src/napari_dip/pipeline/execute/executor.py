@@ -57,7 +57,7 @@ MIN_SERIES_STANDARD_ERRORS = 4.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class FitRun:
+class FinishedFit:
     """One fit that has ended.
 
     Attributes
@@ -100,7 +100,9 @@ class FitRun:
         return prediction
 
 
-def select_best_fit(fit_runs: Sequence[FitRun], min_standard_errors: float) -> FitRun:
+def select_best_fit(
+    finished_fits: Sequence[FinishedFit], min_standard_errors: float
+) -> FinishedFit:
     """Return the fit that predicts the measurement best; of equally good fits, the last.
 
     Squared residuals are compared pixel by pixel, relative to the noise variance. This is only
@@ -108,22 +110,22 @@ def select_best_fit(fit_runs: Sequence[FitRun], min_standard_errors: float) -> F
 
     Parameters
     ----------
-    fit_runs : sequence of FitRun
+    finished_fits : sequence of FinishedFit
         Fits with a result, of the same fit input; the one with the simplest prior comes last.
     min_standard_errors : float
         Standard errors by which a fit must be better than a simpler one.
     """
-    *candidates, best = fit_runs
+    *candidates, best = finished_fits
     for candidate in candidates:
         if _is_better_fit(candidate, best, min_standard_errors):
             best = candidate
     return best
 
 
-def _is_better_fit(fit_run: FitRun, other: FitRun, min_standard_errors: float) -> bool:
-    """Return whether `fit_run` predicts the measurement significantly better than `other`."""
-    fit_input = fit_run.prepared_fit.fit_input
-    prediction, other_prediction = fit_run.predict_blind(), other.predict_blind()
+def _is_better_fit(fit: FinishedFit, other: FinishedFit, min_standard_errors: float) -> bool:
+    """Return whether `fit` predicts the measurement significantly better than `other`."""
+    fit_input = fit.prepared_fit.fit_input
+    prediction, other_prediction = fit.predict_blind(), other.predict_blind()
     noise = fit_input.noise.noise_variance.compute_variance((prediction + other_prediction) / 2)
     score_difference = (fit_input.measurement - other_prediction) ** 2 - (
         fit_input.measurement - prediction
@@ -334,26 +336,26 @@ class Executor:
             )
         # a checkpoint written during prior selection could belong to a rejected prior
         self._is_selecting = len(prior_keys) > 1
-        fit_runs = []
+        finished_fits = []
         for index, prior_key in enumerate(prior_keys):
             candidate = index if self._is_selecting else None
             self._monitor.start_fit(number, first_iteration, candidate)
-            fit_runs.append((yield from self._run_fit(unit, prior_key, checkpoint)))
-            if fit_runs[-1].is_ended_by_user:
+            finished_fits.append((yield from self._run_fit(unit, prior_key, checkpoint)))
+            if finished_fits[-1].is_ended_by_user:
                 break
-        return self._finish_unit(unit, fit_runs)
+        return self._finish_unit(unit, finished_fits)
 
-    def _finish_unit(self, unit: WorkUnit, fit_runs: list[FitRun]) -> Control:
+    def _finish_unit(self, unit: WorkUnit, finished_fits: list[FinishedFit]) -> Control:
         """Select and record one of a unit's fits.
 
         A fit that the user ended is only used if no other fit has a result.
         """
-        ended_by_user = fit_runs[-1].is_ended_by_user
+        ended_by_user = finished_fits[-1].is_ended_by_user
         if ended_by_user and self._last_control is Control.DISCARD:
             return self._last_control
-        candidates = [fit_run for fit_run in fit_runs if not fit_run.is_ended_by_user] or [
-            fit_run for fit_run in fit_runs if fit_run.result is not None
-        ]
+        candidates = [
+            finished_fit for finished_fit in finished_fits if not finished_fit.is_ended_by_user
+        ] or [fit for fit in finished_fits if fit.result is not None]
         if unit.role == FINE_TUNE_PROBE and ended_by_user:
             # the jointly trained network still gives all units a result
             return self._last_control if self._is_network_required else Control.GO
@@ -362,13 +364,13 @@ class Executor:
         is_plane = (
             not self._calibrated_image.layout.is_volume and len(self._calibrated_image.stack) == 1
         )
-        fit_run = select_best_fit(
+        finished_fit = select_best_fit(
             candidates, MIN_SELECTION_STANDARD_ERRORS if is_plane else MIN_SERIES_STANDARD_ERRORS
         )
-        fit_run.check_convergence(self._calibrated_image.header.name)
+        finished_fit.check_convergence(self._calibrated_image.header.name)
         if not unit.has_estimate:
-            return self._record_network(unit, fit_run)
-        control = self._record_result(unit, fit_run)
+            return self._record_network(unit, finished_fit)
+        control = self._record_result(unit, finished_fit)
         return Control.KEEP if ended_by_user and not is_whole_item_inference(unit) else control
 
     def _list_candidates(self, unit: WorkUnit) -> tuple[str, ...]:
@@ -393,7 +395,7 @@ class Executor:
 
     def _run_fit(
         self, unit: WorkUnit, prior_key: str, checkpoint: Checkpoint | None
-    ) -> Generator[Event, None, FitRun]:
+    ) -> Generator[Event, None, FinishedFit]:
         """Run one fit, which offers checkpoints to the store unless priors are compared."""
         from napari_dip.engine.fit.loop import fit
         from napari_dip.pipeline.execute.fit_setup import prepare_fit
@@ -426,7 +428,7 @@ class Executor:
             save_checkpoint=save_checkpoint,
         )
         result = yield from map_generator(loop, partial(self._make_event, unit))
-        return FitRun(prepared_fit=prepared_fit, result=result)
+        return FinishedFit(prepared_fit=prepared_fit, result=result)
 
     def _make_event(self, unit: WorkUnit, progress: FitProgress) -> Event:
         """Convert the progress of a fit to an event, with a preview if one is due."""
@@ -451,16 +453,16 @@ class Executor:
         )
         return self._last_control
 
-    def _record_result(self, unit: WorkUnit, fit_run: FitRun) -> Control:
+    def _record_result(self, unit: WorkUnit, finished_fit: FinishedFit) -> Control:
         """Pass the result of a fit to the merger, the result store and the checkpoint store."""
         from napari_dip.pipeline.execute.fit_setup import make_unit_result
 
-        result = fit_run.result
+        result = finished_fit.result
         assert result is not None
         if result.is_ended_by_user and self._checkpoints is not None:
             self._checkpoints.write_after_user_stop()  # before the unfinished result is merged
         unit_result = make_unit_result(
-            self._calibrated_image, fit_run.prepared_fit, result, self._recovery
+            self._calibrated_image, finished_fit.prepared_fit, result, self._recovery
         )
         self._merger.add(unit, unit_result)
         if unit.role == INDEPENDENT:
@@ -475,12 +477,12 @@ class Executor:
                 self._checkpoints.write_if_due()
         return Control.GO
 
-    def _record_network(self, unit: WorkUnit, fit_run: FitRun) -> Control:
+    def _record_network(self, unit: WorkUnit, finished_fit: FinishedFit) -> Control:
         """Record a jointly trained network, or the gain of a fine-tuning probe."""
         from napari_dip.pipeline.execute.fit_setup import make_unit_outcome
         from napari_dip.pipeline.execute.joint_fit_setup import compute_validation_gain
 
-        prepared_fit, result = fit_run.prepared_fit, fit_run.result
+        prepared_fit, result = finished_fit.prepared_fit, finished_fit.result
         assert result is not None
         outcome = replace(make_unit_outcome(prepared_fit, result, self._recovery), evidence=())
         if unit.role == JOINT:

@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
+    from napari_dip.io import Float32Array
+    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
     from napari_dip.pipeline.plan.types import FitConfig, Plan, WorkUnit
 
 #: Decay per iteration of the running average of weights, for priors whose samples do not cover the
@@ -206,7 +207,7 @@ def assemble_fit(
         compute_output_decay(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE_DECAY
     )
     uses_bfloat16 = fit_config.allows_bfloat16 or (
-        prior_spec.network_traits.supports_bfloat16 and fit_input.noise.level > MIN_BFLOAT16_NOISE
+        prior_spec.network_traits.supports_bfloat16 and fit_input.noise.rms_std > MIN_BFLOAT16_NOISE
     )
     uses_bfloat16 = uses_bfloat16 and fit_input.measurement.ndim == 4
     if unit.role != INDEPENDENT:  # Muon costs joint training 0.8 dB on cancer_cell_migration
@@ -265,7 +266,7 @@ def make_fit_input(
         intensity_scale=torch.from_numpy(scale)[None].to(device),
         noise=FitNoise(
             noise_variance=noise,
-            level=float(noise.compute_variance(measurement).mean().sqrt()),
+            rms_std=float(noise.compute_variance(measurement).mean().sqrt()),
             assumed_fraction=BLIND_SPOT_NOISE_FRACTION
             if prior_spec.network_traits.predicts_noise_variance
             else 1.0,
@@ -363,8 +364,8 @@ def _make_blind_spot_shape(plan: Plan, mask: Tensor) -> Tensor | None:
 
 
 def _stack_exposures(
-    calibration: Calibration, stack: StackArray, unit: WorkUnit
-) -> tuple[StackArray, tuple[tuple[NoiseEstimate, ...], ...]]:
+    calibration: Calibration, stack: Float32Array, unit: WorkUnit
+) -> tuple[Float32Array, tuple[tuple[NoiseEstimate, ...], ...]]:
     """Return the pixels of a unit in all exposures, (B, C, *grid), and the noise of each."""
     repeated_exposure, channels = calibration.repeated_exposure, list(unit.channels)
     if repeated_exposure is None:
@@ -382,7 +383,7 @@ def _add_neighbour_frames(
     """Return the fit input with neighbouring frames and previous frame, in network units."""
     measurement = fit_input.measurement
 
-    def convert_to_network_units(images: StackArray) -> Tensor:
+    def convert_to_network_units(images: Float32Array) -> Tensor:
         stacked = images.reshape(-1, *offset.shape[:1], *images.shape[1:])  # (1 or 2, C, *grid)
         return (
             torch.from_numpy((stacked - offset) / scale).reshape(1, *images.shape).to(measurement)

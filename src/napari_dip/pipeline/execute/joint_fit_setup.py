@@ -184,8 +184,8 @@ def _stack_fit_inputs(fit_inputs: list[FitInput], *, has_separate_noise: bool) -
         for fit_input in fit_inputs
         if fit_input.series.neighbours is not None
     ]
-    level = sum(fit_input.noise.level for fit_input in fit_inputs) / len(fit_inputs)
-    noise = replace(first.noise, level=level)
+    rms_std = sum(fit_input.noise.rms_std for fit_input in fit_inputs) / len(fit_inputs)
+    noise = replace(first.noise, rms_std=rms_std)
     if has_separate_noise:
         variances = NoiseVariance.concatenate(
             [fit_input.noise.noise_variance for fit_input in fit_inputs]

@@ -18,8 +18,9 @@ from napari_dip.tasks.priors.registry import PRIOR_SPECS
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from napari_dip.io import Float32Array
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
+    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
     from napari_dip.pipeline.plan.types import WorkUnit
 
 #: Standard deviation of the blur before two frames are compared, in pixels. Interpolation reduces
@@ -45,7 +46,7 @@ class Drift:
 
     shift: tuple[float, ...]
 
-    def apply(self, channels: StackArray) -> StackArray:
+    def apply(self, channels: Float32Array) -> Float32Array:
         """Return the channels (C, *grid), shifted."""
         if not any(self.shift):
             return channels
@@ -128,10 +129,10 @@ class NeighbourFrames:
         (*grid): 1 where the previous frame covers this one.
     """
 
-    neighbours: StackArray | None = None
-    previous_image: StackArray | None = None
-    previous_std: StackArray | None = None
-    previous_mask: StackArray | None = None
+    neighbours: Float32Array | None = None
+    previous_image: Float32Array | None = None
+    previous_std: Float32Array | None = None
+    previous_mask: Float32Array | None = None
 
 
 #: Value for images that are neither in a Z stack nor in a movie.
@@ -192,7 +193,7 @@ class NeighbourFrameProvider:
         return drift if unit.item == later else drift.invert()
 
 
-def _sum_channels(calibration: Calibration, item: StackArray) -> npt.NDArray[np.float64]:
+def _sum_channels(calibration: Calibration, item: Float32Array) -> npt.NDArray[np.float64]:
     """Return the sum (*grid) of all channels that vary, each divided by its scale."""
     varying_channels = [c for c in range(len(item)) if c not in calibration.constant_channels]
     scale = np.reshape(

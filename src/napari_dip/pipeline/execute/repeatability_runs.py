@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.io import AnyArray, FloatArray
-    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
+    from napari_dip.io import AnyArray, Float32Array, FloatArray
+    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.public_types import Report
 
@@ -85,10 +85,10 @@ class NoiseSource:
     """
 
     calibration: Calibration
-    signal: StackArray
+    signal: Float32Array
     amplitudes: tuple[FloatArray, ...]
 
-    def draw(self, signal: StackArray, rng: np.random.Generator) -> StackArray:
+    def draw(self, signal: Float32Array, rng: np.random.Generator) -> Float32Array:
         """Draw the noise at a signal (N, C, *grid); for counted photons, a normal one."""
         deviation = rng.standard_normal(signal.shape, np.float32)
         for channel, amplitude in enumerate(self.amplitudes):
@@ -130,7 +130,7 @@ def make_noise_source(calibrated_image: CalibratedImage, restoration: Restoratio
     return NoiseSource(calibration=calibration, signal=signal, amplitudes=tuple(amplitudes))
 
 
-def _compute_std(calibration: Calibration, signal: StackArray, channel: int) -> FloatArray:
+def _compute_std(calibration: Calibration, signal: Float32Array, channel: int) -> FloatArray:
     """Return the standard deviation of the noise of a channel at a signal (N, C, *grid)."""
     noise, excess = calibration.noise[channel], calibration.excess_variance
     return np.sqrt(compute_noise_variance(noise, signal[:, channel], excess))
@@ -286,9 +286,9 @@ def perform_repeatability_runs(
 
 def _restore_all(
     check_images: Mapping[str, CalibratedImage], monitor: RunMonitor
-) -> Generator[Event, None, tuple[Control, dict[str, StackArray]]]:
+) -> Generator[Event, None, tuple[Control, dict[str, Float32Array]]]:
     """Restore one control image after another; return how the last ended, and results by name."""
-    results: dict[str, StackArray] = {}
+    results: dict[str, Float32Array] = {}
     for number, (name, check_image) in enumerate(check_images.items()):
 
         def fold(event: Event, number: int = number, name: str = name) -> Event:
@@ -327,7 +327,7 @@ def add_half_comparison(
     restoration: Restoration,
     noise_source: NoiseSource,
     halves: tuple[CalibratedImage, CalibratedImage],
-    results: tuple[StackArray, StackArray],
+    results: tuple[Float32Array, Float32Array],
 ) -> tuple[Restoration, float]:
     """Return the restoration with what its halves tell, and its resolution in pixels.
 
@@ -428,7 +428,7 @@ def make_null_image(
 
 
 def add_null_control(
-    calibrated_image: CalibratedImage, restoration: Restoration, result: StackArray, period: float
+    calibrated_image: CalibratedImage, restoration: Restoration, result: Float32Array, period: float
 ) -> Restoration:
     """Return the restoration with what the same run finds without an object."""
     header, layout = calibrated_image.header, calibrated_image.layout
@@ -451,7 +451,7 @@ def _add_findings(restoration: Restoration, note: Note, **fields: Any) -> Restor
 
 def restore_repeatability_image(
     calibrated_image: CalibratedImage, number: int, parent: RunMonitor
-) -> Generator[Event, None, tuple[Control, StackArray]]:
+) -> Generator[Event, None, tuple[Control, Float32Array]]:
     """Restore a control image with seeds of its own; return how it ended, and (N, C, *grid).
 
     Parameters

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_dip.io import Float32Array
     from napari_dip.io.lazy_images import MemoryMappedImage
     from napari_dip.pipeline.calibrate.types import (
         CalibratedImage,
         Calibration,
         RunPlan,
-        StackArray,
     )
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
@@ -142,7 +142,7 @@ class TileBlender:
 
     def write_images(
         self, shift: npt.NDArray[np.float64]
-    ) -> tuple[MemoryMappedImage | StackArray, ...]:
+    ) -> tuple[MemoryMappedImage | Float32Array, ...]:
         """Write image, uncertainty and residual band by band, and return them in this order.
 
         Parameters
@@ -255,7 +255,7 @@ def assemble_restoration(
     sample_image: CalibratedImage,
     blender: TileBlender,
     unit_results: ResultStore,
-    images: tuple[MemoryMappedImage | StackArray, ...],
+    images: tuple[MemoryMappedImage | Float32Array, ...],
     input_sha256: str,
     monitor: RunMonitor,
 ) -> Restoration:
@@ -343,7 +343,7 @@ def _merge_sample_regions(
     return merger
 
 
-def _load_if_small(image: MemoryMappedImage | StackArray) -> npt.NDArray[Any]:
+def _load_if_small(image: MemoryMappedImage | Float32Array) -> npt.NDArray[Any]:
     if isinstance(image, np.ndarray):
         return image
     mapped = image.make_memmap()

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari_dip.errors import Refusal
+    from napari_dip.io import Float32Array
     from napari_dip.io.lazy_images import MemoryMappedImage
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.calibrate.types import StackArray
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
     from napari_dip.pipeline.store.run_folder import RunFolder
 
@@ -131,7 +131,7 @@ class ResultStore:
         """Return the residual sums of a tile; empty if it has no result."""
         return tuple(self._read_metadata(name)["residual_sums"])
 
-    def open_estimates(self, name: str) -> tuple[StackArray, ...]:
+    def open_estimates(self, name: str) -> tuple[Float32Array, ...]:
         """Return image, standard deviation and prediction, memory-mapped if they are on disk."""
         if name in self._memory:
             arrays = {key: tensor.numpy() for key, tensor in self._memory[name][0].items()}
@@ -181,7 +181,7 @@ class ResultStore:
 
     def allocate_image(
         self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> MemoryMappedImage | StackArray:
+    ) -> MemoryMappedImage | Float32Array:
         """Create an empty image on the first disk with enough space, or else in memory.
 
         Raises

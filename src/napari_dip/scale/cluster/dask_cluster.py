@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from types import FrameType, ModuleType
 
     from napari_dip.engine.fit.stopping import PollControl
-    from napari_dip.io import AnyArray
-    from napari_dip.pipeline.calibrate.types import CalibratedImage, StackArray
+    from napari_dip.io import AnyArray, Float32Array
+    from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.plan.types import Plan
@@ -528,7 +528,7 @@ def _calibrate_array(plan: Plan, image: LazyPixels) -> CalibratedImage:
 
 def _restore_block(
     plan: Plan, tile: Tile, sample_image: CalibratedImage, pixels: AnyArray
-) -> StackArray:
+) -> Float32Array:
     """Fit one block; return (C, *size) with its halo, and with the mean of its pixels."""
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.execute.tile_executor import TileExecutor, open_tile_results
@@ -553,7 +553,7 @@ def _restore_block(
     return estimate
 
 
-def _blend_block(plan: Plan, region: Tile, tiles: list[Tile], *estimates: StackArray) -> AnyArray:
+def _blend_block(plan: Plan, region: Tile, tiles: list[Tile], *estimates: Float32Array) -> AnyArray:
     """Blend what overlaps with a region, and return it in the axes of the image."""
     from napari_dip.pipeline.execute.tile_blending import arrange_axes, compute_overlap
 

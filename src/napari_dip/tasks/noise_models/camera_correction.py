@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from napari_dip.io import AnyArray, BoolArray, Float32Array, ImageHeader
     from napari_dip.io.header import Headers
 
-    StackArray = Float32Array
-
 _MAP_HELP = "One plane of the image's size, as napari-dip camera-maps writes it; it holds for all."
 #: Camera maps as optional inputs.
 CAMERA_MAP_INPUTS = (
@@ -77,16 +75,16 @@ class CameraCorrection:
         (Y, X): read-noise variance of each pixel beyond that; None without a noise map.
     """
 
-    factor: StackArray
-    shift: StackArray
+    factor: Float32Array
+    shift: Float32Array
     median_variance: float = 0.0
-    excess_variance: StackArray | None = None
+    excess_variance: Float32Array | None = None
 
-    def correct(self, stack: StackArray) -> StackArray:
+    def correct(self, stack: Float32Array) -> Float32Array:
         """Correct offset and gain of (..., Y, X); units and mean offset do not change."""
         return stack * self.factor + self.shift
 
-    def undo(self, stack: StackArray) -> StackArray:
+    def undo(self, stack: Float32Array) -> Float32Array:
         """Undo `correct`."""
         return (stack - self.shift) / self.factor
 
@@ -97,7 +95,7 @@ class CameraCorrection:
             self, factor=self.factor[slices], shift=self.shift[slices], excess_variance=excess
         )
 
-    def suppress_hot_pixels(self, stack: StackArray) -> StackArray:
+    def suppress_hot_pixels(self, stack: Float32Array) -> Float32Array:
         """Shrink the deviation of hot pixels of (..., Y, X) from their surroundings to usual noise.
 
         The result is only used to measure the noise, which hot pixels would raise for all pixels.
@@ -189,7 +187,7 @@ def refuse_map_pixels(extra_inputs: Mapping[str, AnyArray]) -> Refusal | None:
 
 
 def build_camera_correction(
-    extra_inputs: Mapping[str, StackArray], grid: tuple[int, int]
+    extra_inputs: Mapping[str, Float32Array], grid: tuple[int, int]
 ) -> CameraCorrection | None:
     """Build the correction that follows from camera maps; None if there are none.
 

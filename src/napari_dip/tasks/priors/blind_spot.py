@@ -132,7 +132,7 @@ def build_blind_spot_problem(
     term = Term(
         measurement=fit_input.measurement,
         operator=Identity(),
-        fidelity=make_beta_nll(noise_variance, fit_input.noise.level**2),
+        fidelity=make_beta_nll(noise_variance, fit_input.noise.rms_std**2),
         deviance=make_gaussian_deviance(noise_variance),
         training_pixel_weights=fit_input.masks.training_pixel_weights,
         validation_mask=fit_input.masks.validation,

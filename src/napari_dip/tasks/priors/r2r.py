@@ -68,7 +68,7 @@ def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     term = Term(
         measurement=fit_input.measurement,
         operator=Identity(),
-        fidelity=make_least_squares(fit_input.noise.level**2),
+        fidelity=make_least_squares(fit_input.noise.rms_std**2),
         deviance=make_gaussian_deviance(fit_input.noise.noise_variance),
         training_pixel_weights=fit_input.masks.training_pixel_weights,
         validation_mask=fit_input.masks.validation,
