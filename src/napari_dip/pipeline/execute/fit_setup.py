@@ -67,8 +67,7 @@ BLIND_SPOT_NOISE_FRACTION = 0.6
 #: Minimum share of the iterations before early stopping, for priors that train on the image:
 #: stopping WideField_BPAE_B at 175 of 250 iterations cost 1.2 dB (docs/constants.md).
 MIN_ITERATION_FRACTION = 0.9
-#: Noise level, in network units, above which the rounding error of half precision (1/512 of a
-#: value) is negligible.
+#: RMS of noise, in network units, above which rounding to half precision (1/512) is negligible.
 MIN_BFLOAT16_NOISE = 0.02
 
 
