@@ -146,7 +146,7 @@ def test_old_keywords_of_images_and_networks_are_taken(tmp_path: Path) -> None:
         pytest.raises(RefusedError) as no,
     ):
         dip.batch(OLD, tmp_path / "in.tif", tmp_path / "out", one_network=True)
-    assert no.value.reason.code == "series-few"
+    assert no.value.reason.code == "joint-few"
 
 
 def test_old_keywords_of_experiments_are_taken() -> None:

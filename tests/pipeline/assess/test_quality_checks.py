@@ -286,6 +286,6 @@ def test_light_that_crosses_the_frame_is_said_and_raises_no_alarm():
     settings = {"gaussian_sigma": sigma, "preset": "fast", "max_iterations": 10}
     verdict = dip.deblur(noisy, **settings).report["verdict"]
     codes = {code["code"] for code in verdict["codes"]}
-    assert "frame-crossed" in codes and "mean-off" not in codes
+    assert "border-crossed" in codes and "mean-off" not in codes
     assert verdict["figures"]["frame_change"] < -0.02  # that light belongs outside
     assert 0.8 < verdict["figures"]["agreement"] <= 1

@@ -98,7 +98,7 @@ def end_during_repeatability_runs(control: Control) -> Restoration | None:
 @pytest.mark.long
 def test_stop_and_keep_during_a_half_keeps_the_result_and_says_so() -> None:
     result = end_during_repeatability_runs(Control.KEEP)
-    assert list_codes(result)[-1] == "controls-ended" and "halves" not in result.report
+    assert list_codes(result)[-1] == "repeatability-ended" and "halves" not in result.report
 
 
 def test_discard_during_a_half_discards() -> None:
@@ -112,7 +112,7 @@ def test_an_error_in_a_half_costs_no_result(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(repeatability_runs, "restore_repeatability_image", fail)
     array = make_noisy(SIDE)
     _, result = run_to_end(plan_for(array, halves=True, max_iterations=5), array)
-    assert list_codes(result)[-1] == "controls-failed" and "no second network" in str(
+    assert list_codes(result)[-1] == "repeatability-failed" and "no second network" in str(
         result.report["notes"][-1]
     )
 
@@ -131,22 +131,22 @@ def test_noise_that_is_not_known_is_not_drawn() -> None:
     pattern = np.random.default_rng(0).integers(0, 2, (SIDE, SIDE)).astype(np.uint8) * 200
     result = dip.denoise(pattern, preset="instant", max_iterations=5, halves=True)
     assert "halves" not in result.report and result.repeat_map is None
-    assert list_codes(result)[-1] == "controls-noise-unknown"
+    assert list_codes(result)[-1] == "repeatability-noise-unknown"
 
 
 @pytest.mark.parametrize(
     ("task", "settings", "code"),
     [
-        ("super-resolve", {}, "controls-task"),
-        ("inpaint", {"mask": np.eye(300, dtype=np.uint8)}, "controls-task"),
-        ("denoise", {"noise": "salt-and-pepper"}, "controls-noise"),
-        ("denoise", {"tile": 128}, "controls-tiles"),
-        ("denoise", {}, "controls-small"),
+        ("super-resolve", {}, "repeatability-task"),
+        ("inpaint", {"mask": np.eye(300, dtype=np.uint8)}, "repeatability-task"),
+        ("denoise", {"noise": "salt-and-pepper"}, "repeatability-noise"),
+        ("denoise", {"tile": 128}, "repeatability-tiles"),
+        ("denoise", {}, "repeatability-small"),
     ],
 )
 def test_what_cannot_be_checked_is_refused_before_work(task, settings, code) -> None:
     with pytest.raises(RefusedError) as refused:
-        side = 48 if code == "controls-small" else 300
+        side = 48 if code == "repeatability-small" else 300
         dip.plan(task, np.zeros((side, side), np.uint8), null_control=True, **settings)
     assert refused.value.code == code
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -316,6 +317,16 @@ def test_the_time_is_bounded_by_most_looks_and_the_bar_paced_by_the_usual() -> N
     assert costs.refinement_seconds + costs.assessment_seconds == pytest.approx(
         costs.postprocessing_seconds
     )
+
+
+def test_a_plan_names_the_longer_time_of_unusual_noise_where_the_prior_is_automatic() -> None:
+    automatic = plan_image((512, 512), "YX", preset="fast")
+    chosen = plan_image((512, 512), "YX", preset="fast", prior="r2r")
+    assert isinstance(automatic, Plan) and isinstance(chosen, Plan)
+    assert automatic.fallback_costs is not None
+    assert automatic.fallback_costs.total_seconds > 1.5 * automatic.seconds
+    assert re.search(r"up to .*, or .* if the noise is unusual, ", automatic.summary)
+    assert "unusual" not in chosen.summary
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells without torch")

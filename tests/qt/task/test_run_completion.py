@@ -128,7 +128,7 @@ def test_a_result_selected_for_saving_is_not_restored_again_silently(scripted_dr
 @pytest.mark.long
 def test_the_time_that_was_planned_is_not_said_beside_the_time_that_is_left(scripted_driver):
     line = scripted_driver.dock.plan_label
-    assert "on the CPU" in line.text() and "if nothing else runs" in line.text()
+    assert "on the CPU" in line.text() and "up to" in line.text()
     scripted_driver.play(waits=True)
     assert "on the CPU" in line.text() and "of memory" in line.text()
     assert "up to" not in line.text()

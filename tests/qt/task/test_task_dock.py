@@ -296,7 +296,7 @@ def test_unfolding_any_section_of_a_result_keeps_the_height_of_the_window(driver
         "noise-unreliable-heavy-tails",
         "two-exposures",
         "half-resolution",
-        "series-unused",
+        "joint-unused",
     )
     card.show_card(
         ResultCard(

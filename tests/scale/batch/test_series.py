@@ -258,14 +258,14 @@ def test_too_few_files_or_too_unlike_ones_are_refused(tmp_path):
     fill_folder(tmp_path / "in", MIN_JOINT_TRAINING_FILES - 1)
     places = RECIPE, tmp_path / "in"
     assert (
-        read_refusal_code(dip.batch, *places, tmp_path / "out", joint_training=True) == "series-few"
+        read_refusal_code(dip.batch, *places, tmp_path / "out", joint_training=True) == "joint-few"
     )
     assert not (tmp_path / "out").exists()
     for seed in range(MIN_JOINT_TRAINING_FILES):
         tifffile.imwrite(tmp_path / "in" / NAMES[seed], np.full((32, 32), seed, np.uint16))
     assert (
         read_refusal_code(dip.batch, *places, tmp_path / "out", joint_training=True)
-        == "series-unlike"
+        == "joint-unlike"
     )
     assert not list((tmp_path / "out").glob("*.tif"))
 
@@ -276,7 +276,7 @@ def test_a_file_of_other_channels_is_refused_before_any_work(tmp_path):
     tifffile.imwrite(tmp_path / "in" / "pair.tif", pair, imagej=True, metadata={"axes": "CYX"})
     plan = plan_batch(RECIPE, tmp_path / "in", tmp_path / "out", joint_training=True)
     ((source, no),) = plan.refused_files
-    assert source.name == "pair.tif" and no.code == "series-channels"
+    assert source.name == "pair.tif" and no.code == "joint-channels"
     assert "2 channels, fitted one by one" in no.sentence and "1 channel" in no.sentence
 
 
@@ -287,16 +287,16 @@ def test_what_the_network_was_not_fitted_for_is_refused(finished_series, network
     def find_refusal(**settings: object) -> str:
         return read_refusal_code(dip.denoise, image, **{"network_file": network, **FEW, **settings})
 
-    assert find_refusal(prior="random-input") == "series-alone"
-    assert find_refusal(noise="speckle", prior="blind-spot") == "series-alone"
-    assert find_refusal(repeated_exposure=image) == "series-alone"
-    assert find_refusal(prior="blind-spot") == "series-settings"
-    assert find_refusal(preset="balanced") == "series-settings"
-    assert find_refusal(restarts=2) == "series-repeats"
-    assert find_refusal(network_file=finished_series / "in" / NAMES[0]) == "series-broken"
+    assert find_refusal(prior="random-input") == "joint-alone"
+    assert find_refusal(noise="speckle", prior="blind-spot") == "joint-alone"
+    assert find_refusal(repeated_exposure=image) == "joint-alone"
+    assert find_refusal(prior="blind-spot") == "joint-settings"
+    assert find_refusal(preset="balanced") == "joint-settings"
+    assert find_refusal(restarts=2) == "joint-repeats"
+    assert find_refusal(network_file=finished_series / "in" / NAMES[0]) == "joint-broken"
     assert find_refusal(network_file=finished_series / "none") == "file-missing"
     tamper_network(network, version="0.0.1")
-    assert find_refusal() == "series-version"
+    assert find_refusal() == "joint-version"
 
 
 @pytest.mark.long
@@ -306,11 +306,11 @@ def test_a_damaged_network_is_refused_before_any_work(finished_series, network, 
     content[place] ^= 1
     network.write_bytes(content)
     image = finished_series / "in" / NAMES[0]
-    assert read_refusal_code(dip.denoise, image, network_file=network, **FEW) == "series-broken"
+    assert read_refusal_code(dip.denoise, image, network_file=network, **FEW) == "joint-broken"
     options = {"network_file": network}
     assert (
         read_refusal_code(dip.batch, RECIPE, finished_series / "in", tmp_path / "out", **options)
-        == "series-broken"
+        == "joint-broken"
     )
     assert not (tmp_path / "out").exists()
 
@@ -319,10 +319,10 @@ def test_a_damaged_network_is_refused_before_any_work(finished_series, network, 
 def test_a_batch_has_one_network_from_its_beginning_or_none(finished_series, network, tmp_path):
     options = {"joint_training": True, "network_file": network}
     places = RECIPE, finished_series / "in", tmp_path / "out"
-    assert read_refusal_code(dip.batch, *places, **options) == "series-twice"
+    assert read_refusal_code(dip.batch, *places, **options) == "joint-twice"
     plan = plan_batch(*places)
     list(run_batch(plan, poll_control=lambda: Control.KEEP))
-    assert read_refusal_code(dip.batch, *places, resume=True, joint_training=True) == "series-late"
+    assert read_refusal_code(dip.batch, *places, resume=True, joint_training=True) == "joint-late"
     mine = tmp_path / "mine"
     mine.mkdir()
     shutil.copy(network, mine / "series.network")

@@ -225,7 +225,7 @@ def _assess_intensity(metrics: ResultMetrics) -> Iterator[Note]:
         yield make_note("measurement-explained", correlation=metrics.agreement)
     if abs(metrics.border_change) > MAX_BIAS:
         change = metrics.border_change
-        yield make_note("frame-crossed", share=abs(change), brighter=change > 0)
+        yield make_note("border-crossed", share=abs(change), brighter=change > 0)
     elif abs(bias) > MAX_BIAS:
         yield make_note("mean-off", share=abs(bias), brighter=bias > 0)
     else:

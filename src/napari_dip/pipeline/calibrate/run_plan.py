@@ -145,7 +145,7 @@ def make_run_plan(
             calibration.constant_channels,
             uses_half_resolution=calibration.half_resolution is not None,
         ):
-            notes, network = (*notes, make_note("series-unfit", why=mismatch)), None
+            notes, network = (*notes, make_note("joint-unfit", why=mismatch)), None
         else:
             units = make_inference_units(units, fit_config)
     peak_bytes, costs = estimate_run(
@@ -169,6 +169,7 @@ def make_run_plan(
         network=network,
         peak_bytes=peak_bytes,
         costs=costs,
+        fallback_costs=None,
         notes=notes,
     )
 

@@ -258,17 +258,19 @@ def perform_repeatability_runs(
     if not calibrated_image.plan.repeatability_run_count:
         return restoration
     if monitor.is_ended:
-        return _add_findings(restoration, make_note("controls-ended"))
+        return _add_findings(restoration, make_note("repeatability-ended"))
     noise_source = make_noise_source(calibrated_image, restoration)
     check_images = make_repeatability_images(calibrated_image, noise_source)
     try:
         ended, results = yield from _restore_all(check_images, monitor)
     except Exception as error:  # must not cost the result
-        note = make_note("controls-failed", why=describe_exception(error))
+        note = make_note("repeatability-failed", why=describe_exception(error))
         return _add_findings(restoration, note)
     if ended is not Control.GO:
         is_discarded = ended is Control.DISCARD
-        return None if is_discarded else _add_findings(restoration, make_note("controls-ended"))
+        return (
+            None if is_discarded else _add_findings(restoration, make_note("repeatability-ended"))
+        )
     period = DEFAULT_PERIOD
     if HALF_NAMES[0] in results:
         first, second = HALF_NAMES
@@ -280,7 +282,7 @@ def perform_repeatability_runs(
     if NULL_NAME in results:
         restoration = add_null_control(calibrated_image, restoration, results[NULL_NAME], period)
     if len(check_images) < calibrated_image.plan.repeatability_run_count:
-        restoration = _add_findings(restoration, make_note("controls-noise-unknown"))
+        restoration = _add_findings(restoration, make_note("repeatability-noise-unknown"))
     return restoration
 
 

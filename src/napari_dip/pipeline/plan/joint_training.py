@@ -360,9 +360,9 @@ def reuse_network(
         return None, units, ()
     is_reusable = has_reusable_network(image_plan.task_plan, fit_config.prior_key)
     if not is_reusable or fit_config.other_candidates or image_plan.extra_headers:
-        return make_refusal("series-alone", name=image_plan.header.name)
+        return make_refusal("joint-alone", name=image_plan.header.name)
     if not is_single:
-        return None, units, (make_note("series-unused"),)
+        return None, units, (make_note("joint-unused"),)
     if refusal := _refuse_network(network, image_plan, fit_config):
         return refusal
     return network, make_inference_units(units, fit_config), ()
@@ -378,7 +378,7 @@ def _refuse_network(
         return None
     path = make_printable(network.path)
     if network.version != __version__:
-        return make_refusal("series-version", path=path, actual=network.version, here=__version__)
+        return make_refusal("joint-version", path=path, actual=network.version, here=__version__)
     recipe = image_plan.recipe
     plan_settings = {
         "task": recipe.task.spec.name,
@@ -398,10 +398,10 @@ def _refuse_network(
                 "actual": repr(network_value),
                 "wanted": repr(plan_value),
             }
-            return make_refusal("series-settings", **facts)
+            return make_refusal("joint-settings", **facts)
     if fit_config.restarts > network.restarts:
         facts = {"actual": network.restarts, "wanted": fit_config.restarts}
-        return make_refusal("series-repeats", path=path, **facts)
+        return make_refusal("joint-repeats", path=path, **facts)
     return refuse_channels(image_plan.task_plan, image_plan.header, network.groups)
 
 
@@ -416,7 +416,7 @@ def refuse_channels(
         "actual": _describe_channel_groups(image_groups),
         "wanted": _describe_channel_groups(groups),
     }
-    return make_refusal("series-channels", name=header.name, **facts)
+    return make_refusal("joint-channels", name=header.name, **facts)
 
 
 def _describe_channel_groups(groups: tuple[tuple[int, ...], ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import floor, prod
 from typing import TYPE_CHECKING
 
@@ -124,16 +125,21 @@ def _plan_run(
     )
     plane_pixels = prod(compute_fit_grid(image, tiles)[-2:])
     threads = choose_thread_count(machine, plane_pixels, run_settings.threads)
-    peak_bytes, costs = estimate_run(
-        image,
-        fit_config,
-        units,
-        tiles,
-        device,
-        threads,
+    estimate = partial(
+        estimate_run,
+        device=device,
+        threads=threads,
         uses_bfloat16=machine.has_bfloat16,
         thread_rate=machine.thread_rate,
     )
+    peak_bytes, costs = estimate(image, fit_config, units, tiles)
+    fallback_costs = None
+    if task_plan.fallback_prior_key and not network:
+        fallback_config, _ = choose_fit_config(
+            recipe, task_plan, header, task_plan.fallback_prior_key, is_volume=layout.is_volume
+        )
+        fallback_units = make_units(image, fallback_config, tiles)
+        _, fallback_costs = estimate(image, fallback_config, fallback_units, tiles)
     return Plan(
         recipe=recipe,
         task_plan=task_plan,
@@ -153,13 +159,14 @@ def _plan_run(
             *([make_note("gpu-memory-unknown")] if device == "cuda" else []),
             *list_tile_notes(side, tiles),
             *reuse_notes,
-            *([make_note("controls-network")] if has_repeatability_runs and network else []),
+            *([make_note("repeatability-network")] if has_repeatability_runs and network else []),
         ),
         extra_headers=extra_headers,
         tiles=tiles,
         has_bfloat16=machine.has_bfloat16,
         thread_rate=machine.thread_rate,
         network=network,
+        fallback_costs=fallback_costs,
     )
 
 
@@ -170,15 +177,15 @@ def _refuse_repeatability_runs(image_plan: ImagePlan, tiles: tuple[Tile, ...]) -
     has_same_grid = prod(task_plan.get_factors(image_plan.header.axes)) == 1
     keeps_noise = task_plan.keeps_measured_pixels
     if keeps_noise or not (task_spec.explains_pixels and has_same_grid):
-        return make_refusal("controls-task", task=task_spec.title, keeps_noise=keeps_noise)
+        return make_refusal("repeatability-task", task=task_spec.title, keeps_noise=keeps_noise)
     if not noise_model.is_detector:
-        return make_refusal("controls-noise", noise=noise_model.label.lower())
+        return make_refusal("repeatability-noise", noise=noise_model.label.lower())
     name, grid = image_plan.header.name, image_plan.header.grid
     if tiles:
-        return make_refusal("controls-tiles", name=name)
+        return make_refusal("repeatability-tiles", name=name)
     if min(grid) < MIN_REPEATABILITY_SIDE:
         facts = {"height": grid[0], "width": grid[1], "least": MIN_REPEATABILITY_SIDE}
-        return make_refusal("controls-small", name=name, **facts)
+        return make_refusal("repeatability-small", name=name, **facts)
     return None
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Iterations between two validations, as in the engine's schedule, and validations of a joint fit.
 ITERATIONS_PER_VALIDATION, JOINT_VALIDATIONS = 25, 10
+#: The time of the fallback prior is named from this multiple of the usual time on; `fast` has 3.
+MIN_NAMED_TIME_RATIO = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -388,6 +390,8 @@ class Plan(ImagePlan):
         Whether the CPU has bfloat16 instructions, for the estimate of costs.
     network : JointNetwork or None
         Network that was fitted to other files and is applied to this image.
+    fallback_costs : CostEstimate or None
+        Costs of the fallback prior, which is used for weak or unmeasured noise and few photons.
     """
 
     units: tuple[WorkUnit, ...]
@@ -401,6 +405,7 @@ class Plan(ImagePlan):
     tiles: tuple[Tile, ...] = ()
     has_bfloat16: bool = False
     network: JointNetwork | None = None
+    fallback_costs: CostEstimate | None = None
 
     @property
     def factors(self) -> tuple[int, ...]:
@@ -426,9 +431,21 @@ class Plan(ImagePlan):
     @property
     def seconds(self) -> float:
         """Estimated time if no fit stops early, in seconds; at most the time limit."""
-        total = (1 + self.repeatability_run_count) * self.costs.total_seconds
+        return self._limit_seconds(self.costs)
+
+    def _limit_seconds(self, costs: CostEstimate) -> float:
+        total = (1 + self.repeatability_run_count) * costs.total_seconds
         limit = self.recipe.run_settings.time_limit
         return total if limit is None else min(total, limit)
+
+    @property
+    def time_summary(self) -> str:
+        """Estimated time for the user, and that of the fallback prior where it is longer."""
+        text = f"up to {format_duration(self.seconds)}"
+        longer = self._limit_seconds(self.fallback_costs) if self.fallback_costs else 0.0
+        if longer < MIN_NAMED_TIME_RATIO * self.seconds:
+            return text
+        return f"{text}, or {format_duration(longer)} if the noise is unusual"
 
     @property
     def repeatability_run_count(self) -> int:
@@ -473,8 +490,9 @@ class Plan(ImagePlan):
     @property
     def summary(self) -> str:
         """One line for the user: size, device, memory and estimated time."""
-        seconds, peak = format_duration(self.seconds), format_bytes(self.peak_bytes)
-        return f"{self.work_summary}: up to {seconds}, {peak} of memory."
+        return (
+            f"{self.work_summary}: {self.time_summary}, {format_bytes(self.peak_bytes)} of memory."
+        )
 
     def __repr__(self) -> str:
         """Return the task and the summary in one line."""

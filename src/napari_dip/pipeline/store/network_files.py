@@ -97,7 +97,7 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
         )
     except DAMAGE_ERRORS as error:
         why = "it was not written as one, or it is damaged"
-        raise RefusedError("series-broken", path=printable, why=why) from error
+        raise RefusedError("joint-broken", path=printable, why=why) from error
 
 
 def read_fitted_network(network: JointNetwork) -> JointNetwork:
@@ -116,12 +116,12 @@ def read_network_weights(network: JointNetwork) -> dict[str, dict[str, Any]]:
     path, printable = Path(network.path), make_printable(network.path)
     if compute_file_sha256(path) != network.sha256:
         why = "it has changed since it was looked at"
-        raise RefusedError("series-broken", path=printable, why=why)
+        raise RefusedError("joint-broken", path=printable, why=why)
     try:
         return group_tensors(read_tensors(path))
     except DAMAGE_ERRORS as error:
         why = "its weights are damaged"
-        raise RefusedError("series-broken", path=printable, why=why) from error
+        raise RefusedError("joint-broken", path=printable, why=why) from error
 
 
 def list_network_outcomes(plan: RunPlan, outcomes: Sequence[UnitOutcome]) -> list[UnitOutcome]:
@@ -139,7 +139,7 @@ def list_network_outcomes(plan: RunPlan, outcomes: Sequence[UnitOutcome]) -> lis
         if outcome.joint_network_name not in series_names or outcome.unit_id in existing_ids:
             continue
         if outcome.role == JOINT:
-            note = make_note("series-network", name=name, count=outcome.region_count)
+            note = make_note("joint-network-file", name=name, count=outcome.region_count)
             outcome = replace(outcome, notes=(note, *outcome.notes[1:]))
         missing_outcomes.append(outcome)
     return missing_outcomes

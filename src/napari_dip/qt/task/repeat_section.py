@@ -388,7 +388,7 @@ class RepeatSection(CollapsibleSection):
         joint_training = provenance["report"].get("fit", {}).get("joint_training", {})
         if "network_file" in joint_training:
             network = joint_training["network_file"]
-            raise RefusedError("series-repeat", layer=result, network=network)
+            raise RefusedError("joint-repeat", layer=result, network=network)
         recipe = recipe_from_dict(provenance["recipe"])
         if recipe.task.spec.name != self._form.task:
             raise RefusedError("repeat-other-task", layer=result, task=recipe.task.spec.title)

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import Stop, StopReason, serialise_stop
-from napari_dip.errors.templates import format_duration, render_text
+from napari_dip.errors.templates import render_text
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.qt.shell.background_call import call_reporting_errors, try_call
 from napari_dip.qt.shell.dock_plots import ValidationCurve
@@ -189,7 +189,7 @@ class TaskDock(QWidget):
         if isinstance(plan, Refusal):
             self.plan_label.setText(plan.message)
         else:
-            time = f"up to {format_duration(plan.seconds)} if nothing else runs, "
+            time = f"{plan.time_summary}, "
             layer, scheduler = self.image_chooser.get_layer(), get_scheduler()
             text = describe_plan(plan, layer, time, scheduler=scheduler)
             self.plan_label.setText("\n".join([text, *map(str, self._early_notes)]))

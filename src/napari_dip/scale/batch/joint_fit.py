@@ -136,7 +136,7 @@ def _calibrate_files(
     similar = [crop for crop in crops if crop.network_requirements == most_common]
     if len(similar) < MIN_SIMILAR_FILES:
         facts = {"count": len(similar), "total": len(joint_plan.training_regions)}
-        raise RefusedError("series-unlike", **facts)
+        raise RefusedError("joint-unlike", **facts)
     return similar
 
 

@@ -93,7 +93,7 @@ def choose_training_files(plans: Sequence[Plan], machine: Machine) -> JointTrain
         if requirement in most_common
     ]
     if len(eligible) < MIN_JOINT_TRAINING_FILES:
-        return make_refusal("series-few", least=MIN_JOINT_TRAINING_FILES, count=len(eligible))
+        return make_refusal("joint-few", least=MIN_JOINT_TRAINING_FILES, count=len(eligible))
     sides = zip(*(file_plan.header.grid for file_plan in eligible), strict=True)
     size = tuple(min(MAX_TRAINING_REGION_SIDE, *lengths) // 2 * 2 for lengths in sides)
     training_plans, training_regions = [], []
@@ -189,16 +189,16 @@ def choose_batch_network(
         unusable.
     """
     if is_joint_requested and network_file is not None:
-        raise RefusedError("series-twice")
+        raise RefusedError("joint-twice")
     if network_file is not None:
         return BatchNetwork(network=read_network(network_file))
     was_joint = earlier_manifest is not None and earlier_manifest.joint_training
     if is_joint_requested and earlier_manifest is not None and not was_joint:
-        raise RefusedError("series-late", folder=folder)
+        raise RefusedError("joint-late", folder=folder)
     if not is_joint_requested and not was_joint:
         return BatchNetwork()
     network_path = folder / NETWORK_FILE
-    notes = () if is_joint_requested else (make_note("series-resumed"),)
+    notes = () if is_joint_requested else (make_note("joint-resumed"),)
     if earlier_manifest is not None and network_path.is_file():
         return BatchNetwork(network=read_network(network_path), notes=notes)
     network = JointNetwork(path=os.fspath(network_path))
@@ -243,7 +243,7 @@ def fit_batch_network(
     device, machine = joint_plan.plans[0].device, detect_machine()
     if device not in machine.devices:
         facts = {"device": device, "why": machine.no_gpu_reason or "this computer has none"}
-        raise RefusedError("series-device", **facts)
+        raise RefusedError("joint-device", **facts)
     network_path = plan.folder / NETWORK_FILE
     run_folder = find_records_folder(plan.folder) / f"{NETWORK_FILE}.unfinished"
     paths = network_path, run_folder
