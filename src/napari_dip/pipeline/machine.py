@@ -25,8 +25,9 @@ MAX_THREADS = 8
 #: Floating-point operations per second of convolutions of these widths, per CPU thread in single
 #: precision (`benchmarks/speed_plan.py`), where the CPU has AVX-512.
 AVX512_THREAD_RATE = 100e9
-#: The same where it has not, or where that is unknown; measured with AVX2 on an AMD EPYC.
-OTHER_THREAD_RATE = 30e9
+#: The same where it has not, or where that is unknown: 30 on one and 22 on each of two threads of an
+#: AMD EPYC with AVX2, in 1e9.
+OTHER_THREAD_RATE = 25e9
 #: Folder of the limits of a container on Linux (cgroup).
 _CGROUP_FOLDER = Path("/sys/fs/cgroup")
 #: Parts of torch's messages when memory is full.
