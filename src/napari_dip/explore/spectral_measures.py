@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Number of bands of equal width, as in Shi et al.
 BAND_COUNT = 5
-#: Correspondences whose first iteration is reported: half of a band, and nearly all of it.
+#: Levels of correspondence: the table gives the first iteration at which a band reaches each.
 LEVELS = (0.5, 0.9)
 #: Names of the bands in tables, lowest first.
 BAND_NAMES = tuple(f"band_{number}" for number in range(1, BAND_COUNT + 1))

@@ -99,7 +99,7 @@ class FitResult:
         The network's estimate after `Problem.postprocess_on_grid`.
     stop : Stop
     is_ended_by_user, is_broken_down : bool
-        Whether the user, or `MAX_ROLLBACKS` breakdowns in a row, ended the fit.
+        Whether the user, or `loop.MAX_ROLLBACKS` breakdowns in a row, ended the fit.
     best_iteration, iterations : int
         `best_iteration` is 0 if there was no validation.
     history : tuple of ValidationRecord

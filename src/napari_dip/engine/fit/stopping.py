@@ -49,7 +49,7 @@ def compute_patience(iterations: int, validation_interval: int) -> int:
     iterations : int
         Iterations of the fit.
     validation_interval : int
-        Iterations between two validations; the fit waits for at least four of them.
+        Iterations between two validations. The patience is at least four of these intervals.
     """
     return max(4 * validation_interval, int(PATIENCE_FRACTION * iterations))
 

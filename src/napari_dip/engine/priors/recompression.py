@@ -72,7 +72,7 @@ def recompress(
     Parameters
     ----------
     image : Tensor
-        (B, C, Y, X); it is padded by reflection to whole blocks.
+        (B, C, Y, X); it is padded by reflection to complete blocks.
     compression : JpegCompression
     shift : (int, int)
         0 to 15 along Y and X.
@@ -103,7 +103,7 @@ def reapply_shifted_jpeg(image: Tensor, compression: JpegCompression) -> Tensor:
 def project_onto_quantisation_set(
     image: Tensor, measured: Tensor, compression: JpegCompression
 ) -> Tensor:
-    """Return the nearest image whose whole blocks compress to the measured ones.
+    """Return the nearest image whose complete blocks compress to the measured ones.
 
     Each coefficient of a block is clamped to half a quantisation step around the measured one.
     Incomplete blocks at the border stay unchanged, and so do colours stored at half resolution:
@@ -162,7 +162,7 @@ def number_blocks(image: Tensor, compression: JpegCompression) -> Tensor:
 def _pad_to_blocks(
     image: Tensor, compression: JpegCompression, shift: tuple[int, int]
 ) -> tuple[Tensor, tuple[slice, slice]]:
-    """Pad an image by reflection to whole blocks; return it and the slices of the original."""
+    """Pad an image by reflection to complete blocks; return it and the slices of the original."""
     leading_padding, trailing_padding, slices = [], [], []
     for block_start, side, offset, length in zip(
         compression.block_offset, compression.grid, shift, image.shape[-2:], strict=True

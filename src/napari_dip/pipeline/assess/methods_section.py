@@ -29,8 +29,8 @@ _TEXTS = tomllib.loads(Path(__file__).with_name("papers.toml").read_text(encodin
 #: Papers by key, in the order of lists of references; and those that only experiments cite.
 PAPERS: Mapping[str, str] = _TEXTS["papers"]
 EXPERIMENT_PAPERS: Mapping[str, str] = _TEXTS["experiments"]
-#: Topics of papers that the sentences of the methods section do not always cite.
-TOPICS_OF_UNCITED_PAPERS: Mapping[str, str] = _TEXTS["topics"]
+#: Topics of papers, for the sentence on those that no other sentence cites.
+PAPER_TOPICS: Mapping[str, str] = _TEXTS["topics"]
 
 
 def list_paper_keys(report: Report) -> tuple[str, ...]:
@@ -201,10 +201,10 @@ _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
 }
 
 
-#: Rows on how the noise was measured, by the paper to cite.
+#: Code of the template on how the noise was measured, by the paper to cite.
 _ORIGINS = {"noise estimation": "origin-image", "repeated exposure": "origin-exposures"}
 _DEVICES = {"cpu": "the CPU", "cuda": "an NVIDIA GPU", "mps": "an Apple GPU"}
-#: Settings that have a sentence of their own.
+#: Settings that other sentences name.
 _NAMED_SETTINGS = (
     "preset",
     "seed",
@@ -254,9 +254,7 @@ def write_methods_section(report: Report) -> str:
     )
     reference_lines = [f"[{number}] {PAPERS[key]}" for key, number in numbers.items()]
     other_topics = [
-        f"{TOPICS_OF_UNCITED_PAPERS[key]} [{numbers[key]}]"
-        for key in numbers
-        if key not in text_keys
+        f"{PAPER_TOPICS[key]} [{numbers[key]}]" for key in numbers if key not in text_keys
     ]
     if other_topics:
         paragraph += _write("also", topics="; ".join(other_topics))

@@ -38,7 +38,7 @@ ALLOWED_STANDARD_ERRORS = 3.0
 MAX_RESIDUAL_STRENGTH, MIN_RESIDUAL_STRENGTH = 1.3, 0.4
 #: RMS residual, relative to the intensity range, up to which an image with unreliable noise counts
 #: as unchanged: at most 0.006 in four photographs without noise (docs/constants.md).
-MAX_UNCHANGED = 0.0075
+MAX_UNCHANGED_RESIDUAL = 0.0075
 #: Reliable noise, relative to the intensity range, up to which a weak residual is no warning.
 MAX_NEGLIGIBLE_NOISE = 0.015
 #: Maximum change of the mean intensity, as a fraction of the mean above the dark level.
@@ -177,7 +177,7 @@ def _assess_residual(metrics: ResultMetrics) -> Iterator[Note]:
         )
         yield make_note("residual-correlated", excess=excess_text, most=limit_text)
     elif (
-        residual.relative_rms <= MAX_UNCHANGED
+        residual.relative_rms <= MAX_UNCHANGED_RESIDUAL
         and not residual.is_noise_reliable
         and metrics.agreement is None  # behind an operator, a small residual is the aim
     ):

@@ -1,4 +1,4 @@
-"""Choose the use of each axis of an image, describe its tiles, and refuse unusable headers."""
+"""Choose what each axis of an image is used for; refuse images of unusable size or axes."""
 
 from __future__ import annotations
 

@@ -40,17 +40,17 @@ PLANE_TILE_SIDES = (1024, 768, 512, 384, 256)
 Z_STACK_TILE_SIDES, Z_STACK_TILE_PLANES = (512, 384, 256), 16
 #: Tiles of volumes that are tried, largest first: number of planes, and side, without the halo.
 VOLUME_TILE_SIZES = ((32, 192), (32, 128), (16, 96), (16, 64))
-#: Halo of these tiles, along Z and within the plane; that of a PSF is added. The second is half of
-#: the halo of a plane's tiles, since tiles of volumes overlap along three axes.
+#: Overlap of these tiles along Z, and within the plane; the radius of a PSF is added. Within the
+#: plane it is half of that of a plane's tiles, since tiles of volumes overlap along three axes.
 VOLUME_OVERLAP_PLANES, VOLUME_OVERLAP_PIXELS = 8, 16
 #: Minimum side of a tile as a multiple of its halo, so that most pixels are outside overlaps.
 MIN_OVERLAPS_PER_TILE = 4
 #: Minimum tile side of a half-resolution fit. With 144 x 144 fitted pixels in each of four tiles,
 #: FMD WideField_BPAE_B and R lost 0.26 and 0.18 dB, and R had visible seams.
 MIN_HALF_RESOLUTION_SIDE = 512
-#: Number and side of the regions on which noise and range of a large image are measured, and the
-#: pixels up to which an image is measured whole.
+#: Number and side of the regions on which noise and range of a large image are measured.
 SAMPLE_REGION_COUNT, SAMPLE_REGION_SIDE = 8, 512
+#: Number of pixels up to which noise and range are measured on the whole image.
 MAX_MEASURED_PIXELS = SAMPLE_REGION_COUNT * SAMPLE_REGION_SIDE**2
 #: Bytes per pixel and channel while noise is measured: 113 at 4 megapixels, 155 at 1.
 MEASUREMENT_PIXEL_BYTES = 155

@@ -104,7 +104,7 @@ class CheckpointStore:
         self._last_write_time = time.monotonic()
         self._write_interval = first_write_seconds
         self._save_inputs: Callable[[], object] | None = save_inputs
-        self._keeps_user_stop = is_resumable_when_ended
+        self._is_resumable_when_ended = is_resumable_when_ended
         self._max_bytes = 0
 
     def open_image(self, calibrated_image: CalibratedImage) -> None:
@@ -210,7 +210,7 @@ class CheckpointStore:
 
     def write_after_user_stop(self) -> None:
         """Write the checkpoint after the user ended the run, if such runs can be resumed."""
-        if self._keeps_user_stop:
+        if self._is_resumable_when_ended:
             self.write()
 
     def write(self) -> None:

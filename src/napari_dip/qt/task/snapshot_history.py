@@ -153,7 +153,7 @@ class Snapshot:
     image : ndarray
         As `Event.preview`.
     number : int
-        Number of earlier images of the run, including those that the buffer dropped.
+        Index among all images of the run, including those that the buffer dropped.
     iteration, iterations : int
         Iteration of the fit, and the planned number.
     unit, units : int
