@@ -25,8 +25,8 @@ MAX_THREADS = 8
 #: Floating-point operations per second of convolutions of these widths, per CPU thread in single
 #: precision (`benchmarks/speed_plan.py`), where the CPU has AVX-512.
 AVX512_THREAD_RATE = 100e9
-#: The same where it has not, or where that is unknown: 30 on one and 22 on each of two threads of an
-#: AMD EPYC with AVX2, in 1e9.
+#: The same where it has not, or where that is unknown. An AMD EPYC with AVX2 reaches 30e9 on one
+#: thread, and 22e9 on each of two.
 OTHER_THREAD_RATE = 25e9
 #: Folder of the limits of a container on Linux (cgroup).
 _CGROUP_FOLDER = Path("/sys/fs/cgroup")
