@@ -48,7 +48,7 @@ def test_opening_loads_no_torch():
 def test_the_plan_is_shown_before_anything_runs_and_follows_every_change(driver, noisy):
     line = driver.dock.plan_label
     assert "64 × 64 pixels" in line.text()
-    assert re.search(r"up to \d+\u00a0s .* \d+\u00a0MB of memory", line.text())  # wrap elsewhere
+    assert re.search(r"up to \d+\u00a0s, .*\d+\u00a0MB of memory", line.text())  # wrap elsewhere
     driver.viewer.add_image(noisy[:40], name="part")
     assert "64 × 40 pixels" in line.text()
     driver.set(gain="abc")
