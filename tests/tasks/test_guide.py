@@ -267,11 +267,13 @@ def test_a_stack_or_movie_comes_closer_to_the_truth_with_the_right_guide_only(
     truth = 0.5 + 5 * scene
     noisy = np.random.default_rng(0).poisson(truth).astype(np.uint16)
     settings: dict[str, Any] = {"preset": "fast", "max_iterations": iterations, "device": "cpu"}
+    if "T" in axes:
+        settings["temporal_smoothing"] = 1
     alone = dip.denoise(noisy, prior="blind-spot", axes=axes, **settings)
     guided = dip.guide(noisy, 900 - 300 * scene**2, axes=axes, **settings)
     misled = dip.guide(noisy, make_stack(77), axes=axes, **settings)
     error = [np.sqrt(np.mean((result.image - truth) ** 2)) for result in (guided, alone)]
-    assert error[0] < 0.95 * error[1]
+    assert error[0] < 0.9 * error[1]
     assert guided.report["prior"]["chosen"] == "guided"
     np.testing.assert_array_equal(misled.image, alone.image)
 

@@ -279,8 +279,8 @@ class FitState:
         """Return whether the loss is at most the lowest so far plus `tolerance`.
 
         A loss that is not a number (no validation pixels) counts as an improvement: the last
-        average is then the best.
-        Of equal losses the later one counts, since more iterations have been averaged.
+        average is then the best. Of equal losses the later one counts, since more iterations have
+        been averaged.
         """
         earlier = self._list_validation_losses()
         return isnan(validation_loss) or not earlier or validation_loss <= min(earlier) + tolerance

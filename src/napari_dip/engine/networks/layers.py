@@ -72,7 +72,7 @@ class _BlockwiseGradient(torch.autograd.Function):
         return (
             planes_gradient,
             _compute_weight_gradient(planes, gradient, weight.shape),
-            (gradient.sum((0, 2, 3))),
+            gradient.sum((0, 2, 3)),
         )
 
 
