@@ -1,138 +1,378 @@
-"""Speed, utilisation and agreement with the CPU of a GPU, with and without CUDA graphs.
+"""A GPU: speed with and without CUDA graphs, agreement with the CPU, and every frozen recipe.
 
-Usage: python benchmarks/gpu.py [steps] [runs] [agreement]   (default: all)
+Usage: python benchmarks/gpu.py [recipes] [steps] [runs] [agreement] [presets]   (default: all)
 
-steps      milliseconds of a step at 256 x 256, as a recorded graph and operation by operation
-           (512 `balanced` and 2,048 as well), and the share of the loop in which the card was busy
-runs       seconds of 512 x 512 `balanced` and 2,048 x 2,048 `fast`, the second of two runs each
-agreement  `fast` of 256 x 256 on processor and card: how far the images lie apart
+recipes    all frozen recipes of tests/golden on the GPU: errors, notes, and waits within a step
+steps      milliseconds of a step, recorded as a CUDA graph and operation by operation; kernels of a
+           step, and the share of the loop in which the GPU was busy
+runs       seconds of whole runs in a program that has PyTorch loaded, the second of two each
+agreement  every task and prior against the truth; with --device cpu the same on the processor
+presets    the 28 shared captures of FMD with each preset: PSNR, and seconds of each run
 
-Needs an NVIDIA card that PyTorch can use; it says so where there is none. Not run so far.
+Needs an NVIDIA GPU that PyTorch can use; it says so where there is none.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 import time
-from typing import Any
+import traceback
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean, median
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from skimage import data
 
 import napari_dip as dip
-from napari_dip.engine.fit.train_step import CudaGraphTrainStep, EagerTrainStep
+from napari_dip.engine.fit.train_step import CudaGraphTrainStep
 from napari_dip.engine.fit.trainer import Trainer
 from overhead import SIGMA, make_image, prepare
-from shared_data import psnr, write
+from shared_data import FMD_FIELDS, OUT, counts, fmd, psnr, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
 
 #: Steps before the clock starts, and on it.
 WARM_UP, STEPS = 20, 200
+#: Processes that share the GPU where times do not count.
+PROCESSES = 12
+PRESETS = ("instant", "fast", "balanced", "best")
 
 
-def time_step(step: Trainer, compare_steps: int = STEPS) -> float:
-    """Wall time of a step, the card waited for at both ends."""
-    for _ in range(WARM_UP):
-        step.advance()
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(compare_steps):
-        step.advance()
-    torch.cuda.synchronize()
-    return 1000 * (time.perf_counter() - began) / compare_steps
+def run_recipes(_: str) -> None:
+    """Run the frozen recipes that Python can run."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from golden.recipes import RECIPES
 
-
-def measure_busy_fraction(step: Trainer, compare_steps: int = 50) -> float:
-    """Share of the loop's time in which kernels ran."""
-    from torch.profiler import ProfilerActivity, profile
-
-    time_step(step, 1)
-    began = time.perf_counter()
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        began = time.perf_counter()
-        for _ in range(compare_steps):
-            step.advance()
-        torch.cuda.synchronize()
-        took = time.perf_counter() - began
-    spans = sorted(
-        (event.time_range.start, event.time_range.end)
-        for event in profiler.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
+    names = [recipe.name for recipe in RECIPES if {"python", "command"} & set(recipe.interfaces)]
+    rows = list(_map(_run_recipe, names))
+    write(
+        "gpu_recipes",
+        rows,
+        {
+            "recipes": len(rows),
+            "failed": sum(bool(row["error"]) for row in rows),
+            "not recorded": sum(row["eager steps"] > 0 for row in rows),
+            "with waits in a step": sum(row["waits"] > 0 for row in rows),
+        },
     )
-    busy, last = 0.0, 0.0
-    for start, end in spans:  # streams overlap: time counts once
-        busy += max(0.0, end - max(start, last))
-        last = max(last, end)
-    return busy / 1e6 / took
 
 
-def prepare_step(preset: str, side: int, *, graph: bool) -> Trainer:
-    """Make one unit ready on the card, with its steps recorded or not."""
-    fit = prepare(STEPS, device="cuda", preset=preset, image=make_image(side))
-    step = Trainer(fit.problem, fit.prior, fit.schedule, seed=0)
-    learner = step.train_step
-    assert isinstance(learner, CudaGraphTrainStep)
-    if not graph:
-        step.train_step = learner.eager
-        assert isinstance(step.train_step, EagerTrainStep)
-    return step
+def _run_recipe(name: str) -> dict[str, Any]:
+    from dataclasses import replace
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from golden.interfaces import run
+    from golden.recipes import RECIPES
+
+    recipe = next(recipe for recipe in RECIPES if recipe.name == name)
+    watch = StepWatch()
+    row: dict[str, Any] = {"recipe": name, "error": ""}
+    began = time.perf_counter()
+    with watch:
+        try:
+            run(replace(recipe, settings={**recipe.settings, "device": "cuda"}), "python")
+        except Exception:
+            row["error"] = traceback.format_exc()[-1500:]
+    return row | {"s": time.perf_counter() - began} | watch.summarise()
 
 
-def compare_steps() -> None:
-    """Compare the two ways."""
+class StepWatch:
+    """Count recorded and eager steps, and operations in a step that wait for the GPU."""
+
+    def __init__(self) -> None:
+        self.waits: list[int] = []
+        self.recorded = self.eager = 0
+        self.notes: set[str] = set()
+
+    def __enter__(self) -> None:
+        self._advance = Trainer.advance
+        advance, watch = self._advance, self
+
+        def advance_and_count(trainer: Trainer) -> None:
+            step = trainer.train_step
+            is_warm = trainer.iteration > 2 and getattr(step, "_graph", 1) is not None
+            torch.cuda.set_sync_debug_mode("warn" if is_warm else "default")
+            try:
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    advance(trainer)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            if is_warm:
+                waits = [item for item in caught if "called a synchronizing" in str(item.message)]
+                watch.waits.append(len(waits))
+                watch.notes |= {f"waits at {Path(w.filename).name}:{w.lineno}" for w in waits}
+            is_recorded = isinstance(step, CudaGraphTrainStep) and step.note is None
+            watch.recorded += is_recorded
+            watch.eager += not is_recorded
+            if step.note is not None:
+                watch.notes.add(str(step.note))
+
+        Trainer.advance = advance_and_count  # type: ignore[method-assign]
+
+    def __exit__(self, *_: object) -> None:
+        Trainer.advance = self._advance  # type: ignore[method-assign]
+
+    def summarise(self) -> dict[str, Any]:
+        """Return columns of a row."""
+        return {
+            "recorded steps": self.recorded,
+            "eager steps": self.eager,
+            "waits": median(self.waits) if self.waits else 0,
+            "notes": "; ".join(sorted(self.notes)),
+        }
+
+
+def compare_steps(_: str) -> None:
+    """Compare recorded and eager steps."""
     rows = []
-    for preset, side in (("fast", 256), ("balanced", 512), ("fast", 2048)):
-        row: dict[str, Any] = {"preset": preset, "side": side}
+    for prior, preset, side in (
+        ("r2r", "fast", 256),
+        ("blind-spot", "fast", 256),
+        ("random-input", "fast", 256),
+        ("r2r", "best", 512),
+        ("random-input", "best", 512),
+    ):
+        row: dict[str, Any] = {"prior": prior, "preset": preset, "side": side}
         for name, graph in (("graph", True), ("eager", False)):
-            step = prepare_step(preset, side, graph=graph)
-            row[f"{name}, ms"] = time_step(step)
-            row[f"{name}, busy"] = measure_busy_fraction(step)
-            row["note"] = step.note
+            trainer = prepare_trainer(prior, preset, side, graph=graph)
+            row[f"{name}, ms"] = time_step(trainer)
+            row |= {f"{name}, {key}": value for key, value in profile_steps(trainer).items()}
+            row["note"] = str(trainer.note or "")
         row["eager by graph"] = row["eager, ms"] / row["graph, ms"]
         rows.append(row)
         print(row, file=sys.stderr, flush=True)
     write("gpu_steps", rows, {"asked for at 256": 2.0, "busy asked for": 0.8})
 
 
-def time_runs() -> None:
+def prepare_trainer(prior: str, preset: str, side: int, *, graph: bool) -> Trainer:
+    """Make one unit ready on the GPU, with its steps recorded or not."""
+    fit = prepare(
+        WARM_UP + 2 * STEPS, device="cuda", preset=preset, image=make_image(side), prior=prior
+    )
+    trainer = Trainer(fit.problem, fit.prior, fit.schedule, seed=0)
+    step = trainer.train_step
+    assert isinstance(step, CudaGraphTrainStep)
+    if not graph:
+        trainer.train_step = step.eager
+    return trainer
+
+
+def time_step(trainer: Trainer, steps: int = STEPS) -> float:
+    """Return milliseconds of a step, the GPU waited for at both ends."""
+    for _ in range(WARM_UP):
+        trainer.advance()
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(steps):
+        trainer.advance()
+    torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - began) / steps
+
+
+def profile_steps(trainer: Trainer, steps: int = 30) -> dict[str, Any]:
+    """Return the share of time in which kernels ran, and kernels and longest kernels of a step."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        began = time.perf_counter()
+        for _ in range(steps):
+            trainer.advance()
+        torch.cuda.synchronize()
+        took = time.perf_counter() - began
+    kernels = [
+        event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA
+    ]
+    busy, last = 0.0, 0.0
+    spans = sorted((event.time_range.start, event.time_range.end) for event in kernels)
+    for start, end in spans:  # streams overlap: time counts once
+        busy += max(0.0, end - max(start, last))
+        last = max(last, end)
+    by_name: dict[str, float] = {}
+    for event in kernels:
+        length = (event.time_range.end - event.time_range.start) / 1000 / steps
+        by_name[event.name] = by_name.get(event.name, 0.0) + length
+    longest = sorted(by_name.items(), key=lambda item: -item[1])[:12]
+    print(*(f"{took:.3f} ms  {name[:110]}" for name, took in longest), sep="\n", file=sys.stderr)
+    return {"busy": busy / 1e6 / took, "kernels": round(len(kernels) / steps)}
+
+
+def time_runs(_: str) -> None:
     """Time whole runs, everything but the import included."""
+    cases: tuple[tuple[str, int, Mapping[str, Any]], ...] = (
+        *((preset, 512, {}) for preset in PRESETS),
+        ("fast", 512, {"prior": "blind-spot"}),
+        ("fast", 512, {"prior": "random-input"}),
+        ("fast", 2048, {}),
+    )
     rows = []
-    for preset, side, target_seconds in (("balanced", 512, 3.0), ("fast", 2048, 20.0)):
+    for preset, side, settings in cases:
         seconds = []
         for _ in range(2):
             began = time.perf_counter()
-            result = dip.denoise(make_image(side), preset=preset, device="cuda")
+            result = dip.denoise(make_image(side), preset=preset, device="cuda", **settings)
             seconds.append(time.perf_counter() - began)
-        notes = "; ".join(result.report["notes"])
         rows.append(
-            {"preset": preset, "side": side, "s": seconds[1], "asked": target_seconds, "n": notes}
+            {
+                "preset": preset,
+                "prior": settings.get("prior", "auto"),
+                "side": side,
+                "first, s": seconds[0],
+                "second, s": seconds[1],
+                "iterations": result.report["iterations"],
+                "notes": _list_note_codes(result),
+            }
         )
-    write("gpu_runs", rows, {"most by asked": max(row["s"] / row["asked"] for row in rows)})
+        print(rows[-1], file=sys.stderr, flush=True)
+    write("gpu_runs", rows, {})
 
 
-def compare_devices() -> None:
-    """Compare the images of processor and card."""
-    truth = data.camera()[128:384, 128:384].astype(np.float64)
-    images = {
-        device: dip.denoise(make_image(), preset="fast", device=device).image
-        for device in ("cpu", "cuda")
+def make_cases() -> Iterator[tuple[str, Callable[[str], tuple[Any, np.ndarray]]]]:
+    """Yield the name of a case, and what runs it on a device: result and truth."""
+    truth = data.camera()[128:256, 200:328].astype(np.float64)
+    rng = np.random.default_rng(0)
+    noisy = np.asarray(truth + rng.normal(0, SIGMA, truth.shape), np.float32)
+    mask = rng.random(truth.shape) < 0.5
+    block = np.zeros(truth.shape, bool)
+    block[40:52, 30:70] = block[90:100, 80:110] = True
+    stack = np.stack([np.roll(truth, shift, 1) for shift in range(6)])
+    noisy_stack = np.asarray(stack + rng.normal(0, SIGMA, stack.shape), np.float32)
+    blurred = np.asarray(gaussian_filter(truth, 1.5) + rng.normal(0, 1, truth.shape), np.float32)
+    colours = data.astronaut()[:128, 150:278].astype(np.float64)
+    noisy_colours = np.asarray(colours + rng.normal(0, SIGMA, colours.shape), np.float32)
+    small = np.asarray(truth.reshape(64, 2, 64, 2).mean((1, 3)), np.float32)
+
+    def call(task: str, image: Any, target: Any, device: str, **settings: Any) -> Any:
+        result = getattr(dip, task)(image, preset="fast", device=device, seed=1, **settings)
+        return result, target
+
+    for prior in ("r2r", "blind-spot", "random-input"):
+        yield f"denoise, {prior}", partial(_call, call, "denoise", noisy, truth, prior=prior)
+    yield "denoise, colours", partial(_call, call, "denoise", noisy_colours, colours, axes="YXS")
+    yield "denoise, volume", partial(_call, call, "denoise", noisy_stack, stack, axes="ZYX")
+    yield "denoise, movie", partial(_call, call, "denoise", noisy_stack, stack, axes="TYX")
+    for prior in ("masked-input", "random-input", "random-input-no-skips"):
+        yield (
+            f"inpaint half, {prior}",
+            partial(_call, call, "inpaint", truth, truth, mask=mask, prior=prior),
+        )
+    yield "inpaint blocks", partial(_call, call, "inpaint", truth, truth, mask=block)
+    for prior in ("zssr", "random-input"):
+        yield (
+            f"super-resolve, {prior}",
+            partial(_call, call, "super_resolve", small, truth, factor=2, prior=prior),
+        )
+    yield "deblur", partial(_call, call, "deblur", blurred, truth, gaussian_sigma=1.5)
+    yield (
+        "blind deblur",
+        partial(_call, call, "blind_deblur", blurred, truth, blur="gaussian", psf_size=11),
+    )
+    yield "guide", partial(_call, call, "guide", noisy, truth, guide=truth + 0.0)
+
+
+def _call(
+    call: Callable[..., Any], task: str, image: Any, target: Any, device: str, **settings: Any
+) -> Any:
+    return call(task, image, target, device, **settings)
+
+
+def _run_case(device: str, name: str) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    row: dict[str, Any] = {"case": name, "dB": float("nan"), "iterations": 0}
+    try:
+        result, truth = dict(make_cases())[name](device)
+    except Exception:
+        return row | {"s": time.perf_counter() - began, "notes": traceback.format_exc()[-900:]}
+    row |= {"dB": psnr(result.image, truth), "iterations": result.report["iterations"]}
+    return row | {"s": time.perf_counter() - began, "notes": _list_note_codes(result)}
+
+
+def _list_note_codes(result: dip.Restoration) -> str:
+    return " ".join(note["code"] for note in result.report["note_codes"])
+
+
+def compare_devices(device: str) -> None:
+    """Run every task and prior on a device, and set it beside the other one if that was run."""
+    names = [name for name, _ in make_cases()]
+    rows = list(_map(partial(_run_case, device), names))
+    other = OUT / f"gpu_agreement_{'cuda' if device == 'cpu' else 'cpu'}.json"
+    if other.exists():
+        other_dB = {row["case"]: row["dB"] for row in json.loads(other.read_text())["rows"]}
+        for row in rows:
+            row["above the other, dB"] = row["dB"] - other_dB.get(row["case"], float("nan"))
+    write(f"gpu_agreement_{device}", rows, {"device": device})
+
+
+def _run_capture(case: tuple[str, str, int]) -> dict[str, Any]:
+    preset, field, capture = case
+    torch.set_num_threads(1)
+    raw, truth = fmd(field, capture)
+    began = time.perf_counter()
+    result = dip.denoise(counts(raw), preset=preset, device="cuda")
+    return {
+        "preset": preset,
+        "image": f"{field}_raw{capture}",
+        "dB": psnr(result.image, truth),
+        "iterations": result.report["iterations"],
+        "s": time.perf_counter() - began,
     }
-    apart = float(np.sqrt(np.mean((images["cpu"] - images["cuda"]) ** 2)))
-    row = {f"{device}, dB": psnr(image, truth) for device, image in images.items()}
-    write("gpu_agreement", [{**row, "apart, grey values": apart}], {"noise, grey values": SIGMA})
+
+
+def compare_presets(_: str) -> None:
+    """Restore the captures of FMD with each preset."""
+    cases = [
+        (preset, field, capture)
+        for preset in PRESETS
+        for field in FMD_FIELDS
+        for capture in range(1, 5)
+    ]
+    rows = list(_map(_run_capture, cases))
+    summary = {
+        f"{preset}, mean dB": mean(row["dB"] for row in rows if row["preset"] == preset)
+        for preset in PRESETS
+    }
+    write("gpu_presets", rows, summary)
+
+
+def _map(run: Callable[[Any], dict[str, Any]], items: list[Any]) -> Iterator[dict[str, Any]]:
+    """Run items in processes that share the GPU, in order."""
+    workers = min(PROCESSES, os.cpu_count() or 1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for row in pool.map(run, items):
+            print(row, file=sys.stderr, flush=True)
+            yield row
 
 
 def main() -> None:
     """Do what was asked for."""
-    parts = {"steps": compare_steps, "runs": time_runs, "agreement": compare_devices}
-    ask = argparse.ArgumentParser(description=__doc__)
-    ask.add_argument("parts", nargs="*", choices=[*parts, []], default=[])
-    parts_chosen = ask.parse_args().parts or parts
-    if not torch.cuda.is_available():
-        sys.exit("There is no NVIDIA card that this PyTorch can use, so nothing was measured.")
-    for name in parts_chosen:
-        parts[name]()
+    parts = {
+        "recipes": run_recipes,
+        "steps": compare_steps,
+        "runs": time_runs,
+        "agreement": compare_devices,
+        "presets": compare_presets,
+    }
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])
+    parser.add_argument("--device", default="cuda", help="of the part 'agreement'")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("There is no NVIDIA GPU that this PyTorch can use, so nothing was measured.")
+    for name in options.parts or parts:
+        parts[name](options.device)
 
 
 if __name__ == "__main__":

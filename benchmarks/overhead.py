@@ -48,11 +48,17 @@ def make_image(side: int = SIDE) -> np.ndarray:
 
 
 def prepare(
-    iterations: int, device: str = "cpu", preset: str = "fast", image: np.ndarray | None = None
+    iterations: int,
+    device: str = "cpu",
+    preset: str = "fast",
+    image: np.ndarray | None = None,
+    prior: str = "auto",
 ) -> PreparedFit:
     """One unit, ready for the loop."""
     image = make_image() if image is None else image
-    recipe = make_recipe("denoise", preset=preset, max_iterations=iterations, device=device)
+    recipe = make_recipe(
+        "denoise", preset=preset, max_iterations=iterations, device=device, prior=prior
+    )
     plan = preflight(
         recipe,
         ImageHeader(name="camera", shape=image.shape, dtype="float32", axes="YX"),

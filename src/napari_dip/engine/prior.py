@@ -167,17 +167,39 @@ def draw_random_window(
 
     With several images in a batch, one of them is drawn as well.
     """
-    uniforms = torch.rand(2 * len(grid), generator=rng, device=rng.device).tolist()
+    uniforms = torch.rand(2 * len(grid), generator=rng).tolist()
     start = tuple(
         int(uniform * (grid_size - window_size + 1))
         for uniform, grid_size, window_size in zip(uniforms, grid, size, strict=False)
     )
     batch_index = None
     if batch_size > 1:
-        batch_index = int(torch.randint(batch_size, (), generator=rng, device=rng.device))
+        batch_index = int(torch.randint(batch_size, (), generator=rng))
     flipped_dims = (axis + 2 for axis, uniform in enumerate(uniforms[len(grid) :]) if uniform < 0.5)
     dims = tuple(flipped_dims) if uses_mirroring else ()
     return Window(start=start, size=size, flipped_dims=dims, batch_index=batch_index)
+
+
+def draw_uniform(template: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw values from 0 to 1, in shape, type and device of the template."""
+    return torch.empty_like(template).uniform_(generator=make_device_rng(template.device, rng))
+
+
+def draw_normal(template: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw values of mean 0 and variance 1, in shape, type and device of the template."""
+    return torch.empty_like(template).normal_(generator=make_device_rng(template.device, rng))
+
+
+def make_device_rng(device: torch.device, rng: torch.Generator) -> torch.Generator:
+    """Return a generator for draws on a device: `rng` on the CPU, elsewhere a seeded new one.
+
+    `rng` is always on the CPU, so that numbers which Python reads, such as the start of a window,
+    never wait for a GPU.
+    """
+    if device.type == "cpu":
+        return rng
+    seed = int(torch.randint(2**62, (), generator=rng))
+    return torch.Generator(device).manual_seed(seed)
 
 
 class NetworkSample(NamedTuple):
@@ -252,7 +274,7 @@ class Prior(ABC):
 
     @abstractmethod
     def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
-        """Draw input and masks of one training step."""
+        """Draw input and masks of one training step; `rng` is on the CPU."""
 
     @abstractmethod
     def make_prediction_sample(self) -> NetworkSample:

@@ -103,14 +103,12 @@ def detect_machine(cgroup_folder: Path = _CGROUP_FOLDER) -> Machine:
     cgroup_folder : Path
         Folder of the limits of a container.
     """
-    import psutil
-
     version = get_torch_version()
     devices, missing = _detect_devices(version)
     cpu_flags = _read_cpu_flags()
     return Machine(
         cores=_count_cores(cgroup_folder),
-        memory_bytes=int(psutil.virtual_memory().available),
+        memory_bytes=read_free_memory(),
         devices=devices,
         torch_version=version,
         no_gpu_reason=missing,
@@ -118,6 +116,23 @@ def detect_machine(cgroup_folder: Path = _CGROUP_FOLDER) -> Machine:
         thread_rate=AVX512_THREAD_RATE if "avx512f" in cpu_flags else OTHER_THREAD_RATE,
         max_threads=read_max_threads(),
     )
+
+
+def read_free_memory() -> int:
+    """Return the free main memory, in bytes."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def read_free_gpu_memory() -> int:
+    """Return the memory of the NVIDIA GPU that a run of this process may use, in bytes.
+
+    What torch holds without using it counts as free.
+    """
+    cuda = load_torch().cuda
+    free, _ = cuda.mem_get_info()
+    return int(free + cuda.memory_reserved() - cuda.memory_allocated())
 
 
 def is_memory_error(error: BaseException) -> bool:

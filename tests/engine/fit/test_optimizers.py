@@ -54,6 +54,12 @@ def test_singular_values_of_a_muon_update_are_near_one(shape: tuple[int, int]) -
     assert float(values.max()) < 1.3
 
 
+def test_matrices_of_one_shape_become_orthogonal_together_as_they_do_alone() -> None:
+    matrices = torch.randn(3, 16, 144, generator=torch.Generator().manual_seed(0))
+    alone = torch.stack([optimizers.orthogonalise(matrix) for matrix in matrices])
+    torch.testing.assert_close(optimizers.orthogonalise(matrices), alone, rtol=1e-4, atol=1e-5)
+
+
 def test_muon_keeps_the_directions_of_a_gradient() -> None:
     matrix = torch.randn(8, 72, generator=torch.Generator().manual_seed(0))
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)

@@ -471,7 +471,6 @@ def test_the_memory_of_a_gpu_is_not_confused_with_that_of_the_computer() -> None
     small = replace(MACHINE, devices=("cuda", "cpu"), memory_bytes=200 * 10**6)
     plan = plan_image((512, 512), "YX", machine=small, device="cuda")
     assert isinstance(plan, Plan)
-    assert "could not be checked" in " ".join(map(str, plan.notes))
     assert isinstance(plan_image((512, 512), "YX", machine=small, device="cpu"), Refusal)
     assert isinstance(plan_image((4096, 4096), "YX", machine=small, device="cuda"), Refusal)
 

@@ -140,7 +140,7 @@ def _refit_on_all_pixels(
             yield state.make_progress()
         if is_preview_due(False):
             yield state.make_progress(estimate=trainer.problem.postprocess(trainer.predict()))
-    if isfinite(trainer.pop_training_loss()):
+    if isfinite(trainer.pop_losses()[0]):
         state.best_average, state.last_prediction = trainer.get_average_state_dict(), None
     return Control.GO
 

@@ -125,6 +125,7 @@ class Muon(UnwrappedOptimizer):
     def step(self, closure: object = None) -> None:  # type: ignore[override]
         """Update all weights once from their gradients; `closure` is not called."""
         for group in self.param_groups:
+            matrices_by_shape: dict[object, list[tuple[Tensor, Tensor]]] = {}
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
@@ -132,10 +133,16 @@ class Muon(UnwrappedOptimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 if _is_wide_convolution(weight):
-                    update = _make_muon_update(weight.grad, state["momentum"])
+                    matrix = _add_to_momentum(weight.grad, state["momentum"])
+                    # on a GPU, launching an operation takes longer than computing it
+                    key = matrix.shape if weight.device.type == "cuda" else id(weight)
+                    matrices_by_shape.setdefault(key, []).append((weight, matrix))
                 else:
-                    update = _make_adam_update(weight.grad, state)
-                weight -= group["lr"] * update
+                    weight -= group["lr"] * _make_adam_update(weight.grad, state)
+            for entries in matrices_by_shape.values():
+                updates = _make_muon_updates([matrix for _, matrix in entries])
+                for (weight, _), update in zip(entries, updates, strict=True):
+                    weight -= group["lr"] * update.reshape(weight.shape)
 
 
 def make_muon(groups: list[dict[str, Any]]) -> Optimizer:
@@ -150,13 +157,18 @@ def _is_wide_convolution(weight: Tensor) -> bool:
     )
 
 
-def _make_muon_update(gradient: Tensor, momentum: Tensor) -> Tensor:
-    """Add a gradient to its momentum, and return the orthogonal update, of the size of Adam's."""
+def _add_to_momentum(gradient: Tensor, momentum: Tensor) -> Tensor:
+    """Add a gradient to its momentum, and return Nesterov's direction as (rows, columns)."""
     momentum.mul_(_MUON_MOMENTUM).add_(gradient)
-    matrix = torch.add(gradient, momentum, alpha=_MUON_MOMENTUM).reshape(len(gradient), -1)
-    factor = MUON_UPDATE_RMS * max(matrix.shape) ** 0.5
-    update: Tensor = factor * orthogonalise(matrix).reshape(gradient.shape)
-    return update
+    return torch.add(gradient, momentum, alpha=_MUON_MOMENTUM).reshape(len(gradient), -1)
+
+
+def _make_muon_updates(matrices: list[Tensor]) -> list[Tensor]:
+    """Return orthogonal updates of the size of Adam's, for matrices of one shape."""
+    factor = MUON_UPDATE_RMS * max(matrices[0].shape) ** 0.5
+    if len(matrices) == 1:
+        return [factor * orthogonalise(matrices[0])]
+    return list(factor * orthogonalise(torch.stack(matrices)))
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
@@ -167,13 +179,14 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     Parameters
     ----------
     matrix : Tensor
-        (rows, columns).
+        (*batch, rows, columns).
     """
-    if matrix.shape[0] > matrix.shape[1]:
-        return orthogonalise(matrix.T).T
-    matrix = matrix / matrix.norm().clamp(min=_MIN_NORM)
-    gram = matrix @ matrix.T
-    identity = torch.eye(len(gram)).to(gram)
+    if matrix.shape[-2] > matrix.shape[-1]:
+        return orthogonalise(matrix.mT).mT
+    norm = matrix.norm() if matrix.ndim == 2 else matrix.norm(dim=(-2, -1), keepdim=True)
+    matrix = matrix / norm.clamp(min=_MIN_NORM)
+    gram = matrix @ matrix.mT
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     product = identity
     linear, cubic, quintic = _NEWTON_SCHULZ
     for _ in range(_NEWTON_SCHULZ_STEPS):

@@ -204,10 +204,9 @@ class FitState:
         longer finite.
         """
         trainer = self.trainer
-        training_loss = trainer.pop_training_loss()
         estimate = trainer.predict_validation() if trainer.has_validation_input else self.predict()
-        validation_loss = self._compute_validation_loss(
-            estimate, bypasses_operator=trainer.has_validation_input
+        training_loss, validation_loss = trainer.pop_losses(
+            self._compute_validation_loss(estimate, bypasses_operator=trainer.has_validation_input)
         )
         recent_losses = [entry.training_loss for entry in self.history[-5:]]
         is_broken_down = (
@@ -254,7 +253,7 @@ class FitState:
             and self.last_prediction[0] > self.last_validation_iteration > 0
         ):
             # the weights of that preview no longer exist, so its estimate becomes the result
-            if self._is_improvement(self._compute_validation_loss(self.last_prediction[1])):
+            if self._is_improvement(float(self._compute_validation_loss(self.last_prediction[1]))):
                 self.best_iteration = self.last_prediction[0]
         elif self.last_validation_iteration < self.trainer.iteration:
             self._roll_back_or_record()
@@ -269,11 +268,9 @@ class FitState:
     @torch.no_grad()
     def _compute_validation_loss(
         self, estimate: Estimate, *, bypasses_operator: bool = False
-    ) -> float:
+    ) -> Tensor:
         problem = self.trainer.problem
-        return float(
-            compute_validation_loss(problem, estimate, bypasses_operator=bypasses_operator)
-        )
+        return compute_validation_loss(problem, estimate, bypasses_operator=bypasses_operator)
 
     def _is_improvement(self, validation_loss: float, tolerance: float = 0.0) -> bool:
         """Return whether the loss is at most the lowest so far plus `tolerance`.

@@ -1,9 +1,9 @@
 """Compute one training step, eagerly or as a CUDA graph, and inference in bfloat16 and in tiles.
 
 A step of these narrow networks is several hundred small operations, each of which takes longer to
-launch than to compute. A CUDA graph records and replays them as a whole. Samples are drawn outside
-the graph on a stream of their own, so that the CPU can wait for a sample without waiting for the
-previous step. Not yet run on a GPU.
+launch than to compute. A CUDA graph records and replays them as a whole, which is eleven times as
+fast (docs/benchmarks/gpu.md). Samples are drawn outside the graph on a stream of their own, beside
+the previous step.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from napari_dip.engine.constants import MAX_UNTILED_PIXELS, compute_tile_size
 from napari_dip.engine.fit.optimizers import make_muon
+from napari_dip.engine.networks.layers import SpectralNorm
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors.notes import make_note
 
@@ -313,13 +314,17 @@ def make_train_step(
         max_gradient_norm=schedule.max_gradient_norm,
         uses_bfloat16=uses_bfloat16,
     )
-    return CudaGraphTrainStep(eager) if is_graph_capturable(problem, schedule) else eager
+    return CudaGraphTrainStep(eager) if is_graph_capturable(problem, prior, schedule) else eager
 
 
-def is_graph_capturable(problem: Problem, schedule: Schedule) -> bool:
-    """Return whether the fit runs on an NVIDIA GPU with Adam or Muon; others read values back."""
+def is_graph_capturable(problem: Problem, prior: Prior, schedule: Schedule) -> bool:
+    """Return whether the fit runs on an NVIDIA GPU, and no part of a step reads values back.
+
+    Adam and Muon read none. Eigenvalues, for networks of bounded spectral norms, are read back.
+    """
     is_cuda = problem.terms[0].measurement.device.type == "cuda"
-    return is_cuda and schedule.optimizer in (None, make_muon)
+    has_bounds = any(isinstance(module, SpectralNorm) for module in prior.network.modules())
+    return is_cuda and schedule.optimizer in (None, make_muon) and not has_bounds
 
 
 class CudaGraphTrainStep:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import TYPE_CHECKING
 
 import torch
@@ -105,8 +104,9 @@ class WeightAverage:
     """
 
     def __init__(self, network: nn.Module, averaged_network: nn.Module, decay: float) -> None:
-        self._weights = list(network.parameters())
+        self._weights: list[Tensor] = list(network.parameters())
         self._averaged_network = averaged_network
+        self._averages: list[Tensor] = list(averaged_network.parameters())
         self._decay = decay
         self._step_count = 0
         self.load_state_dict(
@@ -117,11 +117,8 @@ class WeightAverage:
         """Add the weights after this step."""
         decay = min(self._decay, (self._step_count + 1) / (self._step_count + 10))
         self._step_count += 1
-        with torch.no_grad():
-            for averaged, weight in zip(
-                self._averaged_network.parameters(), self._weights, strict=True
-            ):
-                averaged.lerp_(weight, 1 - decay)
+        with torch.no_grad():  # one kernel for all weights on a GPU
+            torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
 
     def get_network(self) -> nn.Module:
         """Return the network with the averaged weights."""
@@ -133,16 +130,13 @@ class WeightAverage:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return a copy of the averaged weights and the number of steps."""
-        state = {
-            str(index): weight.detach().clone()
-            for index, weight in enumerate(self._averaged_network.parameters())
-        }
+        state = {str(index): weight.detach().clone() for index, weight in enumerate(self._averages)}
         return {**state, "steps": torch.tensor(self._step_count)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore averaged weights and number of steps in place."""
         with torch.no_grad():
-            for index, weight in enumerate(self._averaged_network.parameters()):
+            for index, weight in enumerate(self._averages):
                 weight.copy_(state[str(index)])
         self._step_count = int(state["steps"]) if "steps" in state else self._step_count
 
@@ -198,11 +192,11 @@ class Trainer:
         self.has_validation_input: bool = prior.make_validation_sample() is not None
         self.reveals_validation: bool = prior.reveals_validation
         measurement = problem.terms[0].measurement
-        self._rng = torch.Generator(measurement.device).manual_seed(seed)
+        self._rng = torch.Generator().manual_seed(seed)
         learned = [weight for term in problem.terms for weight in term.operator.parameters()]
         groups = [{"params": list(prior.network.parameters())}, {"params": learned}]
         make_optimizer = schedule.optimizer or (
-            make_capturable_adam if is_graph_capturable(problem, schedule) else make_adam
+            make_capturable_adam if is_graph_capturable(problem, prior, schedule) else make_adam
         )
         self._optimizer = make_optimizer([group for group in groups if group["params"]])
         uses_bfloat16 = schedule.uses_bfloat16 and has_fast_bfloat16(measurement.device)
@@ -223,7 +217,7 @@ class Trainer:
     def advance(self) -> None:
         """Draw network input and masks, run a training step, and update the average.
 
-        The device is waited for only if sampling reads a value back.
+        The device is not waited for, unless a prior reads a value back.
         """
         self.iteration += 1
         rates = self.schedule.get_rates(self.iteration)
@@ -242,18 +236,19 @@ class Trainer:
             self._training_loss_sum += deviance.detach()
         self._step_count_since_read += 1
 
-    def pop_training_loss(self) -> float:
-        """Return the mean deviance since the last call and reset it; wait for the device.
+    @torch.no_grad()
+    def pop_losses(self, *further: Tensor) -> list[float]:
+        """Return the mean deviance since the last call, and further scalars; reset the deviance.
 
-        It is NaN if a weight is not finite.
+        The deviance is NaN if a weight is not finite. The device is waited for once.
         """
-        mean = float(self._training_loss_sum) / max(1, self._step_count_since_read)
+        sums = torch.stack([weight.sum() for weight in self.prior.network.parameters()])
+        scalars = (sums.isfinite().all(), self._training_loss_sum, *further)
+        is_finite, total, *values = torch.stack([value.double() for value in scalars]).tolist()
+        mean = total / max(1, self._step_count_since_read)
         self._training_loss_sum.zero_()
         self._step_count_since_read = 0
-        is_finite = all(
-            isfinite(float(weight.detach().sum())) for weight in self.prior.network.parameters()
-        )
-        return mean if is_finite else float("nan")
+        return [mean if is_finite else float("nan"), *values]
 
     @torch.no_grad()
     def predict(self) -> Estimate:
@@ -324,7 +319,7 @@ class Trainer:
                 if name.startswith("average.")
             }
         )
-        self._rng.set_state(state["rng"].cpu())
+        self._rng.set_state(state["rng"])
         self.iteration = int(state["iteration"])
         self.rate_factor = float(state["rate_factor"])
         self._training_loss_sum.zero_()

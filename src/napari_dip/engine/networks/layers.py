@@ -357,7 +357,7 @@ def bound_spectral_norms(network: nn.Module, bound: float) -> None:
             if isinstance(child, nn.BatchNorm2d | nn.BatchNorm3d):
                 setattr(module, name, MeanOnlyBatchNorm(child.num_features))
             elif isinstance(child, _CONVOLUTION_TYPES) and child is not network.head:
-                parametrize.register_parametrization(child, "weight", _SpectralNorm(bound))
+                parametrize.register_parametrization(child, "weight", SpectralNorm(bound))
 
 
 class MeanOnlyBatchNorm(nn.Module):
@@ -378,7 +378,7 @@ class MeanOnlyBatchNorm(nn.Module):
         return x - x.mean(axes, keepdim=True) + self.bias.reshape(-1, *(1 for _ in axes))
 
 
-class _SpectralNorm(nn.Module):
+class SpectralNorm(nn.Module):
     """Scale weights down to the bound if they exceed it; the factor has no gradient."""
 
     def __init__(self, bound: float) -> None:
@@ -386,6 +386,7 @@ class _SpectralNorm(nn.Module):
         self.bound = bound
 
     def forward(self, weight: Tensor) -> Tensor:
+        """Return the weights, scaled down if their spectral norm exceeds the bound."""
         matrix = weight.detach().flatten(1)
         squares = torch.linalg.eigvalsh(matrix @ matrix.T)  # of singular values, the largest last
         excess: Tensor = squares[-1].clamp(min=0).sqrt() / self.bound

@@ -6,13 +6,12 @@ from itertools import product
 from math import ceil, prod
 from typing import TYPE_CHECKING
 
-import torch
-
 from napari_dip.engine.prior import (
     NetworkSample,
     Prior,
     dilate_centres,
     draw_random_window,
+    draw_uniform,
     fill_with_local_mean,
     split_mean_and_variance,
 )
@@ -20,6 +19,7 @@ from napari_dip.engine.prior import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from torch import Tensor, nn
 
     from napari_dip.engine.problem import Estimate
@@ -85,7 +85,7 @@ class BlindSpotPrior(Prior):
         window = draw_random_window(self.grid, self.window, rng, batch_size=len(self.measurement))
         measurement, visible = window.crop(self.measurement), window.crop(self.visible_mask)
         density = self.masked_fraction / self.hidden_count
-        centres = (torch.empty_like(visible).uniform_(generator=rng) < density).to(visible.dtype)
+        centres = (draw_uniform(visible, rng) < density).to(visible.dtype)
         predicted = dilate_centres(centres, self.core_size) * visible
         # guard bands are filled anew: a fixed filling would contain the pixels hidden now
         network_input = fill_with_local_mean(

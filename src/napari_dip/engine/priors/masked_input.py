@@ -20,6 +20,7 @@ from napari_dip.engine.prior import (
     Prior,
     Window,
     draw_random_window,
+    draw_uniform,
     split_mean_and_variance,
 )
 
@@ -167,7 +168,7 @@ def draw_mask_placement(
         Of the grid; shifts are periodic.
     rng : torch.Generator
     """
-    uniforms = torch.rand(2 * len(sizes), generator=rng, device=rng.device).tolist()
+    uniforms = torch.rand(2 * len(sizes), generator=rng).tolist()
     mirrored_axes = [axis for axis, uniform in enumerate(uniforms[: len(sizes)]) if uniform < 0.5]
     shifts = [
         int(uniform * size) for uniform, size in zip(uniforms[len(sizes) :], sizes, strict=True)
@@ -177,8 +178,8 @@ def draw_mask_placement(
 
 def split_into_folds(mask: Tensor, fold_count: int) -> Iterator[Tensor]:
     """Yield masks that together make up a mask (1, 1, *grid), the same at every inference."""
-    rng = torch.Generator(mask.device).manual_seed(0)
-    fold_index = torch.empty_like(mask).uniform_(generator=rng).mul(fold_count).floor()
+    rng = torch.Generator().manual_seed(0)
+    fold_index = draw_uniform(mask, rng).mul(fold_count).floor()
     yield from (mask * (fold_index == fold) for fold in range(fold_count))
 
 
@@ -291,6 +292,7 @@ class MaskedInputPrior(Prior):
         self.predicts_measured = predicts_measured
         self.measurement: Tensor = measurement * measured_mask
         self.measured_mask = measured_mask
+        self._hole_fraction = float((1 - measured_mask).mean())
         self.validation_mask: Tensor = validation_mask * measured_mask
         self.grid: tuple[int, ...] = tuple(measurement.shape[2:])
         self.filling_windows: Tensor = make_filling_windows(len(self.grid)).to(measurement)
@@ -307,11 +309,9 @@ class MaskedInputPrior(Prior):
         if hidden is None:
             min_fraction, max_fraction = self.masked_fraction
             fraction = min_fraction + (max_fraction - min_fraction) * float(
-                torch.rand((), generator=rng, device=rng.device)
+                torch.rand((), generator=rng)
             )
-            hidden = (torch.empty_like(measured_mask).uniform_(generator=rng) < fraction).to(
-                measured_mask.dtype
-            )
+            hidden = (draw_uniform(measured_mask, rng) < fraction).to(measured_mask.dtype)
         masked = measured_mask * (1 - (1 - hidden) * (1 - validation))
         network_input = self._make_masked_input(
             window.crop(self.measurement), measured_mask - masked
@@ -357,7 +357,7 @@ class MaskedInputPrior(Prior):
         """Return randomly placed copies of the holes, thinned in squares to the allowed share."""
         holes = 1 - self.measured_mask
         max_fraction = self.masked_fraction[1]
-        hole_fraction = float(holes.mean())
+        hole_fraction = self._hole_fraction
         copies = min(MAX_MASK_COPIES, max(1, round(max_fraction / max(hole_fraction, 1e-6))))
         hidden = torch.zeros_like(holes)
         for _ in range(copies):
@@ -365,7 +365,7 @@ class MaskedInputPrior(Prior):
             holes_copy = holes[0, 0].flip(flipped_axes).roll(shifts, list(range(len(self.grid))))
             hidden = torch.maximum(hidden, holes_copy)
         squares = [-(-n // (4 * self.block_side)) for n in self.grid]
-        square_mask = torch.empty((1, 1, *squares), device=holes.device).uniform_(generator=rng)
+        square_mask = draw_uniform(holes.new_empty((1, 1, *squares)), rng)
         square_mask = F.interpolate(
             (square_mask < max_fraction / max(hole_fraction, max_fraction)).to(holes.dtype),
             size=self.grid,

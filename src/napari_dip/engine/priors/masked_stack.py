@@ -18,6 +18,7 @@ from napari_dip.engine.prior import (
     Prior,
     Window,
     draw_random_window,
+    draw_uniform,
     split_mean_and_variance,
 )
 from napari_dip.engine.priors.masked_input import (
@@ -344,7 +345,7 @@ class MaskedStackPrior(Prior):
         """Draw a random window of some planes, with the holes of another plane masked in them."""
         hidden, distances, usable = self._draw_hidden_mask(rng)
         count = min(self.window[0], len(usable))
-        order = torch.randperm(len(usable), generator=rng, device=rng.device)[:count]
+        order = torch.randperm(len(usable), generator=rng)[:count]
         planes = tuple(usable[index] for index in order.tolist())
         plane_window = draw_random_window(self.grid[1:], self.window[1:], rng)
         flipped_dims = tuple(axis + 1 for axis in plane_window.flipped_dims)
@@ -361,7 +362,7 @@ class MaskedStackPrior(Prior):
         previous_distance, next_distance = (
             plane_window.crop(distance[None, None])[0] for distance in distances
         )
-        is_reversed = bool(torch.rand((), generator=rng, device=rng.device) < 0.5)
+        is_reversed = bool(torch.rand((), generator=rng) < 0.5)
         network_input = self._make_masked_input(
             window,
             self.visible_planes,
@@ -420,7 +421,7 @@ class MaskedStackPrior(Prior):
 
         It is fitted by least squares to pixels that are masked as in training.
         """
-        rng = torch.Generator(self.measured_mask.device).manual_seed(0)
+        rng = torch.Generator().manual_seed(0)
         channels = self.measurement.shape[1]
         filling_start = (1 + 2 * NEIGHBOURS_PER_SIDE) * channels
         numerator = denominator = 0.0
@@ -463,18 +464,17 @@ class MaskedStackPrior(Prior):
         if not self.holes.planes:  # no holes in this part of the stack
             plane = self.measured_mask[0, 0, 0]
             adjacent = torch.ones_like(plane, dtype=torch.int64)
-            is_masked = torch.empty_like(plane).uniform_(generator=rng) < self.max_masked_fraction
+            is_masked = draw_uniform(plane, rng) < self.max_masked_fraction
             return is_masked.to(plane.dtype)[None], (adjacent, adjacent), self.holes.measured_planes
-        hole_index = int(
-            torch.multinomial(self.holes.missing_counts.to(rng.device), 1, generator=rng)
-        )
+        hole_index = int(torch.multinomial(self.holes.missing_counts, 1, generator=rng))
         missing = 1 - self.measured_mask[0, 0, self.holes.planes[hole_index]]
         previous_distance = self.holes.distance_before[hole_index].long()
         next_distance = self.holes.distance_after[hole_index].long()
         usable = self.holes.find_similar_planes(hole_index)
         if self.holes.is_plane_missing[hole_index]:
             return missing[None], (previous_distance, next_distance), usable
-        max_fraction, missing_fraction = self.max_masked_fraction, float(missing.mean())
+        max_fraction = self.max_masked_fraction
+        missing_fraction = float(self.holes.missing_counts[hole_index] / missing.numel())
         hidden = torch.zeros_like(missing)
         distances = [torch.ones_like(previous_distance), torch.ones_like(next_distance)]
         for _ in range(min(MAX_MASK_COPIES, max(1, round(max_fraction / missing_fraction)))):
@@ -500,7 +500,7 @@ class MaskedStackPrior(Prior):
         if fraction <= max_fraction:
             return hidden
         squares = [-(-n // THINNING_SIDE) for n in hidden.shape]
-        square_values = torch.empty((1, 1, *squares), device=hidden.device).uniform_(generator=rng)
+        square_values = draw_uniform(hidden.new_empty((1, 1, *squares)), rng)
         kept_squares = F.interpolate(
             (square_values < max_fraction / fraction).to(hidden.dtype), scale_factor=THINNING_SIDE
         )

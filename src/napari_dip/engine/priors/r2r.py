@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from napari_dip.engine.prior import NetworkSample, Prior, draw_random_window, fill_with_local_mean
+from napari_dip.engine.prior import (
+    NetworkSample,
+    Prior,
+    draw_normal,
+    draw_random_window,
+    fill_with_local_mean,
+    make_device_rng,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -278,12 +285,15 @@ class R2RPrior(Prior):
 
     def _draw_white_noise(self, std: Tensor, count_value: Tensor, rng: torch.Generator) -> Tensor:
         """Draw noise of variance 1, with the skewness of counts of value `count_value`."""
-        white = torch.empty_like(std).normal_(generator=rng)
+        white = draw_normal(std, rng)
         expected = (std / count_value) ** 2
         is_low_count = expected < MIN_GAUSSIAN_COUNT
-        if not bool(is_low_count.any()):
+        # a GPU draws both, since reading whether it has to would take longer
+        if white.device.type == "cpu" and not bool(is_low_count.any()):
             return white
-        counts = torch.poisson(expected.clamp(max=MIN_GAUSSIAN_COUNT), generator=rng)
+        counts = torch.poisson(
+            expected.clamp(max=MIN_GAUSSIAN_COUNT), generator=make_device_rng(std.device, rng)
+        )
         return torch.where(is_low_count, (counts - expected) / expected.sqrt(), white)
 
     def make_prediction_sample(self) -> NetworkSample:

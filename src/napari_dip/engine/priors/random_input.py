@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from napari_dip.engine.prior import NetworkSample, Prior
+from napari_dip.engine.prior import NetworkSample, Prior, draw_normal
 from napari_dip.engine.problem import Estimate
 
 
@@ -62,7 +62,7 @@ class RandomInputPrior(Prior):
 
     def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
         """Return the random input plus fresh noise; no pixel is masked."""
-        noise = torch.empty_like(self.random_input).normal_(generator=rng)
+        noise = draw_normal(self.random_input, rng)
         return NetworkSample(self.random_input + self.jitter * noise)
 
     def make_prediction_sample(self) -> NetworkSample:

@@ -271,7 +271,7 @@ class RecompressionPrior(Prior):
     def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
         """Draw a window of the image recompressed on a random grid, mirrored at random."""
         window = draw_random_window(self.grid, self.window, rng)
-        index = int(torch.randint(len(self._training_inputs), (), generator=rng, device=rng.device))
+        index = int(torch.randint(len(self._training_inputs), (), generator=rng))
         return NetworkSample(window.crop(self._training_inputs[index]), window=window)
 
     def make_prediction_sample(self) -> NetworkSample:

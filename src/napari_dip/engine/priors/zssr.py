@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_dip.engine.operators.detector import apply_iterative_backprojection, interpolate_cubic
-from napari_dip.engine.prior import NetworkSample, Prior, Window
+from napari_dip.engine.prior import NetworkSample, Prior, Window, draw_normal
 from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Estimate
 
 if TYPE_CHECKING:
@@ -152,17 +152,15 @@ class ZssrPrior(Prior):
             else tuple(map(min, window, self._full_window.size))
         )
         self.window: tuple[int, ...] = self._floor_to_multiple(size)
-        rng = torch.Generator(measurement.device).manual_seed(
-            0
-        )  # the same for every validation loss
-        self._validation_image = self._coarse_image + self._added_std * _draw_normal(
+        rng = torch.Generator().manual_seed(0)  # the same for every validation loss
+        self._validation_image = self._coarse_image + self._added_std * draw_normal(
             self._added_std, rng
         )
 
     def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
         """Draw a window of the downscaled image with fresh noise, mirrored at random."""
         dims = len(self.window)
-        uniforms = torch.rand(2 * dims, generator=rng, device=rng.device).tolist()
+        uniforms = torch.rand(2 * dims, generator=rng).tolist()
         start = tuple(
             int(uniform * (full_size - side + factor)) // factor * factor
             for uniform, full_size, side, factor in zip(
@@ -179,7 +177,7 @@ class ZssrPrior(Prior):
             flipped_dims=flipped_dims,
         )
         std = coarse_window.crop(self._added_std)
-        network_input = coarse_window.crop(self._coarse_image) + std * _draw_normal(std, rng)
+        network_input = coarse_window.crop(self._coarse_image) + std * draw_normal(std, rng)
         return NetworkSample(network_input, window=window, bypasses_operator=True)
 
     def make_prediction_sample(self) -> NetworkSample:
@@ -227,7 +225,3 @@ def compute_noise_power_ratio(downsample: nn.Module, factors: tuple[int, ...]) -
         probe[(number, 0, *centre)] = 1
     noise_power_ratio: Tensor = downsample(probe).square().sum()
     return noise_power_ratio
-
-
-def _draw_normal(template: Tensor, rng: torch.Generator) -> Tensor:
-    return torch.empty_like(template).normal_(generator=rng)

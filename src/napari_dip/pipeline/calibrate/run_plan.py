@@ -6,14 +6,18 @@ Everything that pixels change about a plan is decided in `make_run_plan`, and no
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from math import floor
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal
 from napari_dip.errors.notes import make_note
+from napari_dip.errors.templates import format_bytes
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels, get_task_plan
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
+from napari_dip.pipeline.machine import read_free_gpu_memory, read_free_memory
 from napari_dip.pipeline.plan.costs import FIT_CONFIG_NOTES, choose_fit_config
 from napari_dip.pipeline.plan.joint_training import explain_mismatch, make_inference_units
 from napari_dip.pipeline.plan.tiling import (
@@ -47,6 +51,9 @@ MAX_WEAK_NOISE = 0.02
 #: Mean number of counted photons per pixel below which the blind spot is used: 2 to 3.3 dB better
 #: than R2R with 0.02 to 0.5 photons, and -0.2 to 0.4 dB from 0.6 to 26 (docs/constants.md).
 MAX_FEW_PHOTONS = 0.6
+#: Memory that a GPU needs, relative to the estimate for the CPU: 1.0 to 2.0 in eight runs
+#: (docs/benchmarks/gpu.md), and a quarter more for gaps between tensors.
+GPU_MEMORY_FACTOR = 2.5
 
 
 def calibrate_image(
@@ -148,20 +155,30 @@ def make_run_plan(
             notes, network = (*notes, make_note("joint-unfit", why=mismatch)), None
         else:
             units = make_inference_units(units, fit_config)
-    peak_bytes, costs = estimate_run(
+    estimate = partial(
+        estimate_run,
         image_plan,
         fit_config,
         units,
         plan.tiles,
-        plan.device,
-        plan.threads,
+        threads=plan.threads,
         uses_bfloat16=plan.has_bfloat16,
         thread_rate=plan.thread_rate,
     )
+    device = plan.device
+    peak_bytes, costs = estimate(device)
+    if device == "cuda" and plan.recipe.run_settings.device == "auto":
+        needed, free = int(GPU_MEMORY_FACTOR * peak_bytes), read_free_gpu_memory()
+        if free < needed and peak_bytes < read_free_memory():
+            device = "cpu"
+            peak_bytes, costs = estimate(device)
+            need, have = format_bytes(needed), format_bytes(free, floor)
+            notes = (*notes, make_note("gpu-memory-small", need=need, have=have))
     return RunPlan.refine(
         plan,
         task_plan=task_plan,
         layout=layout,
+        device=device,
         units=units,
         tiles=tiles,
         regions=regions,

@@ -103,26 +103,6 @@ def is_on_accelerator(checkpoint: Checkpoint) -> bool:
     return any(value.device.type != "cpu" for value in checkpoint.trainer_state.values())
 
 
-def reset_random_state(checkpoint: Checkpoint) -> Checkpoint:
-    """Return a checkpoint whose random state is valid on the CPU.
-
-    The random state of a GPU cannot be used there. The new one is only good for ending a fit,
-    which needs no more random numbers.
-    """
-    import torch
-
-    cpu_state = torch.Generator().get_state()
-
-    def replace_random_state(state: StateDict) -> StateDict:
-        return {**state, "rng": cpu_state} if "rng" in state else state
-
-    return replace(
-        checkpoint,
-        trainer_state=replace_random_state(checkpoint.trainer_state),
-        rollback_state=replace_random_state(checkpoint.rollback_state),
-    )
-
-
 def copy_state_to_cpu(state: Mapping[str, Tensor]) -> StateDict:
     """Return a copy of network weights or optimiser state in main memory."""
     return {name: value.cpu() for name, value in state.items()}
@@ -220,7 +200,6 @@ class RecoveryState:
         iteration = None
         if self.latest_checkpoint is not None:
             iteration = self.latest_checkpoint.history[-1].iteration
-            self.latest_checkpoint = reset_random_state(self.latest_checkpoint)
         note = make_note("device-kept", iteration=iteration)
         self.notes.append(note)
         return note

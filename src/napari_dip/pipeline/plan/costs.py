@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 JOINT_ITERATION_FACTOR = 2.0
 #: Possible sides of a blind spot, in pixels.
 BLIND_SPOT_SIDES = (1, 3, 5, 7)
-GPU_RATE = 2e12  #: Floating-point operations per second of a GPU: a low guess.
+#: Floating-point operations per second of a GPU: a low guess, since steps of 256 x 256 pixels reach
+#: 4e12 on an H200 (docs/benchmarks/gpu.md).
+GPU_RATE = 2e12
 HALF_PRECISION_RATE_FACTOR = 1.35  #: Factor of a CPU's rate for steps in half precision (0.077 s).
 #: For volumes (0.63 s for a step and 0.22 s for a pass at 16 x 96 x 96 voxels).
 VOLUME_RATE_FACTOR = 0.7

@@ -156,7 +156,6 @@ def _plan_run(
             *config_notes,
             *layout_notes,
             *task_plan.notes,
-            *([make_note("gpu-memory-unknown")] if device == "cuda" else []),
             *list_tile_notes(side, tiles),
             *reuse_notes,
             *([make_note("repeatability-network")] if has_repeatability_runs and network else []),
