@@ -190,6 +190,13 @@ def draw_normal(template: Tensor, rng: torch.Generator) -> Tensor:
     return torch.empty_like(template).normal_(generator=make_device_rng(template.device, rng))
 
 
+def draw_poisson(mean: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw counts of these means; on the CPU for Apple GPUs, which cannot."""
+    if mean.device.type == "mps":
+        return torch.poisson(mean.cpu(), generator=rng).to(mean.device)
+    return torch.poisson(mean, generator=make_device_rng(mean.device, rng))
+
+
 def make_device_rng(device: torch.device, rng: torch.Generator) -> torch.Generator:
     """Return a generator for draws on a device: `rng` on the CPU, elsewhere a seeded new one.
 

@@ -309,7 +309,8 @@ def _stabilise_variance(
 def _compute_principal_components(image: Tensor) -> Tensor:
     """Return the orthonormal components (D, C) of an image's differences, strongest first."""
     details = torch.cat([torch.diff(image, dim=axis).flatten(1) for axis in (1, 2)], 1)
-    vectors: Tensor = torch.linalg.eigh((details @ details.T).double()).eigenvectors
+    # on the CPU, since Apple GPUs have no double precision
+    vectors: Tensor = torch.linalg.eigh((details @ details.T).cpu().double()).eigenvectors
     return vectors.flip(1).T.to(image)
 
 

@@ -213,7 +213,7 @@ class EagerTrainStep:
         loss, deviance = self._compute_losses(batch, estimate)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.weights, self._max_gradient_norm, foreach=True)
+        nn.utils.clip_grad_norm_(self.weights, self._max_gradient_norm)
         self.optimizer.step()
         return estimate, deviance
 

@@ -243,8 +243,8 @@ class Trainer:
         The deviance is NaN if a weight is not finite. The device is waited for once.
         """
         sums = torch.stack([weight.sum() for weight in self.prior.network.parameters()])
-        scalars = (sums.isfinite().all(), self._training_loss_sum, *further)
-        is_finite, total, *values = torch.stack([value.double() for value in scalars]).tolist()
+        scalars = (sums.isfinite().all().to(sums), self._training_loss_sum, *further)
+        is_finite, total, *values = torch.stack(scalars).tolist()
         mean = total / max(1, self._step_count_since_read)
         self._training_loss_sum.zero_()
         self._step_count_since_read = 0

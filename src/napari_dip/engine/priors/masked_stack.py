@@ -496,9 +496,11 @@ class MaskedStackPrior(Prior):
 
     def _thin_mask(self, hidden: Tensor, max_fraction: float, rng: torch.Generator) -> Tensor:
         """Return the mask thinned in squares to about the allowed share."""
-        fraction = float(hidden.mean())
-        if fraction <= max_fraction:
-            return hidden
+        fraction: Tensor | float = hidden.mean()
+        if hidden.device.type == "cpu":  # a GPU would have to be waited for
+            fraction = float(fraction)
+            if fraction <= max_fraction:
+                return hidden
         squares = [-(-n // THINNING_SIDE) for n in hidden.shape]
         square_values = draw_uniform(hidden.new_empty((1, 1, *squares)), rng)
         kept_squares = F.interpolate(

@@ -17,9 +17,9 @@ from napari_dip.engine.prior import (
     NetworkSample,
     Prior,
     draw_normal,
+    draw_poisson,
     draw_random_window,
     fill_with_local_mean,
-    make_device_rng,
 )
 
 if TYPE_CHECKING:
@@ -267,6 +267,9 @@ class R2RPrior(Prior):
         self.count_value: Tensor = (
             skewness * noise_variance.gain / (self.noise_strength * skewness_factor)
         ).clamp(min=MIN_COUNT_VALUE)
+        self.has_low_counts: bool = bool(
+            ((self.std / self.count_value) ** 2 < MIN_GAUSSIAN_COUNT).any()
+        )
 
     def draw_training_sample(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window with fresh noise, mirrored at random."""
@@ -286,14 +289,14 @@ class R2RPrior(Prior):
     def _draw_white_noise(self, std: Tensor, count_value: Tensor, rng: torch.Generator) -> Tensor:
         """Draw noise of variance 1, with the skewness of counts of value `count_value`."""
         white = draw_normal(std, rng)
+        if not self.has_low_counts:
+            return white
         expected = (std / count_value) ** 2
         is_low_count = expected < MIN_GAUSSIAN_COUNT
         # a GPU draws both, since reading whether it has to would take longer
         if white.device.type == "cpu" and not bool(is_low_count.any()):
             return white
-        counts = torch.poisson(
-            expected.clamp(max=MIN_GAUSSIAN_COUNT), generator=make_device_rng(std.device, rng)
-        )
+        counts = draw_poisson(expected.clamp(max=MIN_GAUSSIAN_COUNT), rng)
         return torch.where(is_low_count, (counts - expected) / expected.sqrt(), white)
 
     def make_prediction_sample(self) -> NetworkSample:

@@ -134,8 +134,11 @@ def _sum_regression_moments(
     detail: Tensor, measured: Tensor, weight: Tensor, validation_pixels: Tensor
 ) -> Tensor:
     """Return the sums for a weighted regression through the origin and for its standard error."""
-    detail, measured, weight = (values.to(torch.float64) for values in (detail, measured, weight))
-    validation_mask = validation_pixels.to(torch.float64).expand_as(detail)
+    # on the CPU, since Apple GPUs have no double precision
+    detail, measured, weight, validation_mask = (
+        values.cpu().double() for values in (detail, measured, weight, validation_pixels)
+    )
+    validation_mask = validation_mask.expand_as(detail)
     squared_weight, square = weight**2, detail**2
     terms = (
         weight * square,

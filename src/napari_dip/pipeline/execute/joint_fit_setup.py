@@ -119,7 +119,8 @@ def compute_validation_gain(
         term.deviance(term.operator.predict(estimate), term.measurement)
         for estimate in (initial_estimate, result.network_estimate)
     )
-    log_likelihood_gain = ((initial_loss - final_loss) * term.validation_mask).double()
+    # on the CPU, since Apple GPUs have no double precision
+    log_likelihood_gain = ((initial_loss - final_loss) * term.validation_mask).cpu().double()
     count = float(term.validation_mask.sum()) * log_likelihood_gain.shape[1]
     return float(log_likelihood_gain.sum()), float((log_likelihood_gain**2).sum()), count
 
