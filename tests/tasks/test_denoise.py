@@ -8,9 +8,11 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 import torch
+from skimage import data
 
 import napari_dip as dip
 from fit_inputs import make_fit_input_from, make_task_plan, make_task_prior, make_task_problem
+from napari_dip.engine.fit.trainer import Trainer
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.likelihood.penalties import PreviousFrame
 from napari_dip.engine.noise import UnreliableReason
@@ -367,3 +369,23 @@ def test_the_report_says_that_the_blind_spot_was_drawn() -> None:
     assert report["noise"]["blind_spot_size"] == [3, 3]
     assert "5 of 3 × 3 pixels are hidden, in the shape that you set" in report["prior"]["why"]
     assert report["recipe"]["settings"]["blind_spot_shape"] == "010/111/010"
+
+
+@pytest.mark.long
+def test_the_training_loss_of_a_balanced_fit_does_not_rise_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    losses: list[float] = []
+    pop_losses = Trainer.pop_losses
+
+    def pop_and_keep(trainer: Trainer, *further: torch.Tensor) -> list[float]:
+        values = pop_losses(trainer, *further)
+        losses.append(values[0])
+        return values
+
+    monkeypatch.setattr(Trainer, "pop_losses", pop_and_keep)
+    truth = data.camera()[128:192, 200:264].astype(np.float64)
+    noisy = truth + np.random.default_rng(0).normal(0, 20, truth.shape)
+    dip.denoise(noisy.astype(np.float32), prior="r2r", preset="balanced", device="cpu")
+    assert len(losses) > 6
+    assert max(losses[3:]) < losses[2] + 0.5  # at twice the learning rate it is 13, after -3

@@ -210,7 +210,7 @@ def assemble_fit(
     )
     uses_bfloat16 = uses_bfloat16 and fit_input.measurement.ndim == 4
     if unit.role != INDEPENDENT:  # Muon costs joint training 0.8 dB on cancer_cell_migration
-        fit_config = replace(fit_config, uses_muon=False)
+        fit_config = replace(fit_config, muon_learning_rate=0.0)
     schedule = make_fit_schedule(
         fit_config, average_decay, unit.iterations, uses_bfloat16=uses_bfloat16
     )
@@ -426,14 +426,14 @@ def make_fit_schedule(
     uses_bfloat16 : bool
         Whether to compute in half precision.
     """
-    fixed_operator_iterations = iterations - fit_config.operator_iterations
+    learning_rate = fit_config.muon_learning_rate or fit_config.learning_rate
     phases = (
         Phase(
             iterations=fit_config.operator_iterations,
-            learning_rate=fit_config.learning_rate,
+            learning_rate=learning_rate,
             operator_learning_rate=fit_config.operator_learning_rate,
         ),
-        Phase(iterations=fixed_operator_iterations, learning_rate=fit_config.learning_rate),
+        Phase(iterations=iterations - fit_config.operator_iterations, learning_rate=learning_rate),
     )
     return Schedule(
         phases=tuple(phase for phase in phases if phase.iterations),
@@ -442,7 +442,7 @@ def make_fit_schedule(
         average_decay=average_decay,
         refit_iterations=fit_config.refit_iterations,
         uses_bfloat16=uses_bfloat16,
-        optimizer=make_muon if fit_config.uses_muon else None,
+        optimizer=make_muon if fit_config.muon_learning_rate else None,
     )
 
 

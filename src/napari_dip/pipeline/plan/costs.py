@@ -426,7 +426,7 @@ def choose_fit_config(
         operator_iterations=min(row.get("operator_iterations", 0), iterations),
         operator_learning_rate=row.get("operator_learning_rate", 0.0),
         allows_bfloat16=row.get("allows_bfloat16", False) and not is_volume,
-        uses_muon=row.get("optimizer") == "muon",
+        muon_learning_rate=row.get("muon_learning_rate", 0.0),
     )
     return fit_config, notes
 

@@ -56,8 +56,8 @@ class FitConfig:
         Learning rate of that operator.
     allows_bfloat16 : bool
         Whether steps may be in half precision, however weak the noise is.
-    uses_muon : bool
-        Whether Muon updates the weights of independent fits; otherwise Adam.
+    muon_learning_rate : float
+        Learning rate of independent fits, whose weights Muon updates; 0: Adam, at `learning_rate`.
     """
 
     prior_key: str
@@ -73,7 +73,7 @@ class FitConfig:
     operator_iterations: int = 0
     operator_learning_rate: float = 0.0
     allows_bfloat16: bool = False
-    uses_muon: bool = False
+    muon_learning_rate: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
