@@ -199,8 +199,9 @@ def test_regions_and_files_are_no_movies():
     assert not written, "a layout's parts are the image's own axes, or REGION_AXIS"
 
 
-def test_there_are_at_most_190_modules():
-    assert sum(path.name != "__init__.py" for path in MODULES) <= 190
+def test_there_are_at_most_195_modules():
+    """There are 190, so that a new task and a new prior have room."""
+    assert sum(path.name != "__init__.py" for path in MODULES) <= 195
 
 
 def test_ruff_refuses_functions_with_more_than_ten_branches():

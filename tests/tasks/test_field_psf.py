@@ -32,7 +32,7 @@ from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import Deblur
 from napari_dip.tasks.base import FitInput, GridLocation
-from napari_dip.tasks.psf_settings import get_psf_cells
+from napari_dip.tasks.psf.psf_settings import get_psf_cells
 
 if TYPE_CHECKING:
     from pathlib import Path

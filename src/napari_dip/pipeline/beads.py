@@ -11,7 +11,7 @@ from scipy import ndimage, optimize
 
 from napari_dip.engine.constants import FWHM_PER_SIGMA, MAD_TO_STD
 from napari_dip.errors import RefusedError
-from napari_dip.tasks.psf_checks import (
+from napari_dip.tasks.psf.psf_checks import (
     estimate_widths,
     keep_significant_light,
     make_border_mask,

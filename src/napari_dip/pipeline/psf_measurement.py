@@ -35,8 +35,8 @@ from napari_dip.pipeline.plan.layout import refuse_header
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.torch_state import load_torch, use_default_torch_state
 from napari_dip.tasks.deblur import get_psf_source
-from napari_dip.tasks.psf_checks import MAX_WIDTH_RATIO, estimate_widths, make_border_mask
-from napari_dip.tasks.psf_settings import PSF_PROVENANCE_KEY, OpticsSettings, PsfSource
+from napari_dip.tasks.psf.psf_checks import MAX_WIDTH_RATIO, estimate_widths, make_border_mask
+from napari_dip.tasks.psf.psf_settings import PSF_PROVENANCE_KEY, OpticsSettings, PsfSource
 
 if TYPE_CHECKING:
     import os

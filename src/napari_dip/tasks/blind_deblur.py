@@ -27,7 +27,7 @@ from napari_dip.tasks.base import (
     TaskSpec,
 )
 from napari_dip.tasks.deblur import DEBLUR_REASON, Deblur
-from napari_dip.tasks.psf_settings import (
+from napari_dip.tasks.psf.psf_settings import (
     refuse_size,
 )
 from napari_dip.tasks.shared_settings import (

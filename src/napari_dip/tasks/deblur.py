@@ -36,7 +36,7 @@ from napari_dip.tasks.initial_estimate import (
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
-from napari_dip.tasks.psf_settings import (
+from napari_dip.tasks.psf.psf_settings import (
     OIL_REFRACTIVE_INDEX,
     PSF_INPUT,
     Excitation,
@@ -228,7 +228,7 @@ class Deblur(Task):
 
     def inspect(self, pixels: InspectedPixels, plan: TaskPlan) -> Inspection | Refusal:
         """Refuse an image that is no PSF, and warn of a doubtful one."""
-        from napari_dip.tasks.psf_checks import inspect_psf_image, refuse_dark_middle
+        from napari_dip.tasks.psf.psf_checks import inspect_psf_image, refuse_dark_middle
 
         if (psf := pixels.extra_inputs.get("psf")) is None:
             return Inspection(convert_inputs=partial(self._make_kernel, None))
@@ -491,7 +491,7 @@ def make_field_kernels(
 
     from napari_dip.engine.deconvolution.field_psf import decompose_field
     from napari_dip.engine.deconvolution.psf import refine_psf
-    from napari_dip.tasks.psf_checks import centre_psf_image
+    from napari_dip.tasks.psf.psf_checks import centre_psf_image
 
     cells, sizes = images.shape[:2], images.shape[2:]
     centred = [centre_psf_image(header, image) for image in images.reshape(-1, *sizes)]

@@ -34,7 +34,7 @@ from napari_dip.tasks.priors.prior_spec import (
 )
 from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.priors.zssr import MIN_ZSSR_SIDE, split_into_stages
-from napari_dip.tasks.psf_settings import (
+from napari_dip.tasks.psf.psf_settings import (
     get_fit_axes,
 )
 from napari_dip.tasks.shared_settings import (

@@ -46,7 +46,7 @@ class OutputAverage:
     def __init__(
         self, network: nn.Module, shape: tuple[int, ...], decay: float, template: Tensor
     ) -> None:
-        self._net = network
+        self._network = network
         self._decay = decay
         self._sums = {
             "sum": template.new_zeros(shape),
@@ -64,7 +64,7 @@ class OutputAverage:
 
     def get_network(self) -> nn.Module:
         """Return the network with its current weights."""
-        return self._net
+        return self._network
 
     def compute_average(self) -> Estimate | None:
         """Return mean and log-variance of the outputs."""

@@ -25,7 +25,7 @@ VERDICT_COLOURS = {"fine": "#2e9e5b", "look-closer": "#c98500", "do-not-use": "#
 #: Number of warnings on a card; all others are details.
 MAX_CARD_WARNINGS = 2
 #: Share of clipped pixels from which the verdict depends on them: below, means change by less than
-#: the 0.5 % of `MAX_BIAS` even where clipped structures are half as bright again.
+#: the 0.5 % of `MAX_MEAN_CHANGE` even where clipped structures are half as bright again.
 MIN_NOTABLE_CLIPPED_FRACTION = 0.01
 #: Standard error of the confirmed share of detail above which no figure of it is given.
 MAX_DETAIL_ERROR = 0.1

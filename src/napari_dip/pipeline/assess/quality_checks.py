@@ -42,7 +42,7 @@ MAX_UNCHANGED_RESIDUAL = 0.0075
 #: Reliable noise, relative to the intensity range, up to which a weak residual is no warning.
 MAX_NEGLIGIBLE_NOISE = 0.015
 #: Maximum change of the mean intensity, as a fraction of the mean above the dark level.
-MAX_BIAS = 0.005
+MAX_MEAN_CHANGE = 0.005
 #: Minimum change of the mean that is reported as a figure, as a fraction.
 MIN_REPORTED_CHANGE = 0.001
 #: Minimum share of detail that the measurement confirms, after subtracting two standard errors.
@@ -132,7 +132,7 @@ def assess_quality(metrics: ResultMetrics, early_end_notes: Sequence[Note] = ())
                 compute_edge_variance_limit(metrics.residual)
             ),
             "residual_strength": [MIN_RESIDUAL_STRENGTH, MAX_RESIDUAL_STRENGTH],
-            "bias": MAX_BIAS,
+            "bias": MAX_MEAN_CHANGE,
             "confirmed": MIN_CONFIRMED_FRACTION,
             "far": MAX_DISTANT_FRACTION,
             "pattern": [MIN_PATTERN_FRACTION, MIN_PATTERN_LOSS],
@@ -223,13 +223,13 @@ def _assess_intensity(metrics: ResultMetrics) -> Iterator[Note]:
     bias = max(metrics.bias, metrics.unexplained_bias, key=abs)
     if metrics.agreement is not None:
         yield make_note("measurement-explained", correlation=metrics.agreement)
-    if abs(metrics.border_change) > MAX_BIAS:
+    if abs(metrics.border_change) > MAX_MEAN_CHANGE:
         change = metrics.border_change
         yield make_note("border-crossed", share=abs(change), brighter=change > 0)
-    elif abs(bias) > MAX_BIAS:
+    elif abs(bias) > MAX_MEAN_CHANGE:
         yield make_note("mean-off", share=abs(bias), brighter=bias > 0)
     else:
-        yield make_note("mean-kept", share=MAX_BIAS)
+        yield make_note("mean-kept", share=MAX_MEAN_CHANGE)
 
 
 def list_trace_notes(traces: TraceComparison | None) -> tuple[Note, ...]:

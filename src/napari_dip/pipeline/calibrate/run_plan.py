@@ -47,10 +47,10 @@ if TYPE_CHECKING:
 
 #: Noise below this fraction of the intensity scale counts as weak. R2R would copy the image, so the
 #: blind spot is used. cc15 has 0.002 to 0.004, micrographs 0.04 to 0.18 (docs/constants.md).
-MAX_WEAK_NOISE = 0.02
+WEAK_NOISE_FRACTION = 0.02
 #: Mean number of counted photons per pixel below which the blind spot is used: 2 to 3.3 dB better
 #: than R2R with 0.02 to 0.5 photons, and -0.2 to 0.4 dB from 0.6 to 26 (docs/constants.md).
-MAX_FEW_PHOTONS = 0.6
+FEW_PHOTONS_PER_PIXEL = 0.6
 #: Memory that a GPU needs, relative to the estimate for the CPU: 1.0 to 2.0 in eight runs
 #: (docs/benchmarks/gpu.md), and a quarter more for gaps between tensors.
 GPU_MEMORY_FACTOR = 2.5
@@ -211,13 +211,13 @@ def find_fallback_reason(calibration: Calibration) -> str:
         return UNRELIABLE_NOISE_REASON
     if any(
         calibration.noise[c].counts_photons
-        and channel_means[c] < MAX_FEW_PHOTONS * calibration.noise[c].gain
+        and channel_means[c] < FEW_PHOTONS_PER_PIXEL * calibration.noise[c].gain
         for c in varied_channels
     ):
         return FEW_PHOTONS_REASON
     is_weak = any(
         compute_noise_variance(calibration.noise[c], channel_means[c]) ** 0.5
-        < MAX_WEAK_NOISE * calibration.intensity_scale[c]
+        < WEAK_NOISE_FRACTION * calibration.intensity_scale[c]
         for c in varied_channels
     )
     return WEAK_NOISE_REASON if is_weak else ""

@@ -55,7 +55,7 @@ from napari_dip.qt.task.run_request import (
 )
 from napari_dip.qt.task.snapshot_history import HistorySlider
 from napari_dip.tasks import TASKS
-from napari_dip.tasks.psf_settings import get_pixel_size_nm
+from napari_dip.tasks.psf.psf_settings import get_pixel_size_nm
 
 if TYPE_CHECKING:
     import napari.viewer

@@ -6,7 +6,7 @@ import pytest
 
 from napari_dip.engine.deconvolution.psf import compute_microscope_psf
 from napari_dip.io import ImageHeader
-from napari_dip.tasks.psf_settings import OpticsSettings
+from napari_dip.tasks.psf.psf_settings import OpticsSettings
 
 PLANE = ImageHeader(name="cells", shape=(512, 512), dtype="uint16", axes="YX")
 STACK = ImageHeader(name="cells", shape=(64, 512, 512), dtype="uint16", axes="ZYX")

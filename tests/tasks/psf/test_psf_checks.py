@@ -17,7 +17,7 @@ from napari_dip.io import ImageHeader
 from napari_dip.io.writing import write_image
 from napari_dip.tasks import Deblur
 from napari_dip.tasks.base import TaskPlan
-from napari_dip.tasks.psf_checks import CheckedPsf, inspect_psf_image
+from napari_dip.tasks.psf.psf_checks import CheckedPsf, inspect_psf_image
 
 GAUSSIAN = sample_gaussian_psf((2.0, 2.0), (31, 31)).numpy()
 GAUSSIAN = GAUSSIAN / GAUSSIAN.max()

@@ -339,7 +339,7 @@ class PsfSource:
             mean of the fine pixels is then what the PSF of the image describes.
         """
         from napari_dip.engine.deconvolution.psf import refine_psf, sample_gaussian_psf
-        from napari_dip.tasks.psf_checks import centre_psf_image
+        from napari_dip.tasks.psf.psf_checks import centre_psf_image
 
         notes: tuple[Note, ...]
         factors = factors or (1,) * len(axes)
