@@ -154,7 +154,7 @@ MUTATIONS = [
     Mutation(
         "the random numbers go on where they were",
         "engine/fit/trainer.py",
-        'self._rng.set_state(state["rng"].cpu())',
+        'self._rng.set_state(state["rng"])',
         "pass",
         "kills",
         "from a checkpoint, denoise",
