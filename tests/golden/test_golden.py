@@ -19,7 +19,7 @@ def machine() -> int | None:
     return hashes.find_machine(FILE)
 
 
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("recipe", RECIPES, ids=[recipe.name for recipe in RECIPES])
 def test_all_interfaces_give_the_same_pixels_and_they_are_as_frozen(
     recipe: Recipe, machine: int | None
