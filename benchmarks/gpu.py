@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 #: Steps before the clock starts, and on it.
 WARM_UP, STEPS = 20, 200
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # `golden`, imported where used
 #: Processes that share the GPU where times do not count.
 PROCESSES = 12
 PRESETS = ("instant", "fast", "balanced", "best")
@@ -51,7 +52,6 @@ PRESETS = ("instant", "fast", "balanced", "best")
 
 def run_recipes(_: str) -> None:
     """Run the frozen recipes that Python can run."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from golden.recipes import RECIPES
 
     names = [recipe.name for recipe in RECIPES if {"python", "command"} & set(recipe.interfaces)]
@@ -71,7 +71,6 @@ def run_recipes(_: str) -> None:
 def _run_recipe(name: str) -> dict[str, Any]:
     from dataclasses import replace
 
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from golden.interfaces import run
     from golden.recipes import RECIPES
 
@@ -253,38 +252,35 @@ def make_cases() -> Iterator[tuple[str, Callable[[str], tuple[Any, np.ndarray]]]
     noisy_colours = np.asarray(colours + rng.normal(0, SIGMA, colours.shape), np.float32)
     small = np.asarray(truth.reshape(64, 2, 64, 2).mean((1, 3)), np.float32)
 
-    def call(task: str, image: Any, target: Any, device: str, **settings: Any) -> Any:
-        result = getattr(dip, task)(image, preset="fast", device=device, seed=1, **settings)
-        return result, target
-
     for prior in ("r2r", "blind-spot", "random-input"):
-        yield f"denoise, {prior}", partial(_call, call, "denoise", noisy, truth, prior=prior)
-    yield "denoise, colours", partial(_call, call, "denoise", noisy_colours, colours, axes="YXS")
-    yield "denoise, volume", partial(_call, call, "denoise", noisy_stack, stack, axes="ZYX")
-    yield "denoise, movie", partial(_call, call, "denoise", noisy_stack, stack, axes="TYX")
+        yield f"denoise, {prior}", partial(_restore, "denoise", noisy, truth, prior=prior)
+    yield "denoise, colours", partial(_restore, "denoise", noisy_colours, colours, axes="YXS")
+    yield "denoise, volume", partial(_restore, "denoise", noisy_stack, stack, axes="ZYX")
+    yield "denoise, movie", partial(_restore, "denoise", noisy_stack, stack, axes="TYX")
     for prior in ("masked-input", "random-input", "random-input-no-skips"):
         yield (
             f"inpaint half, {prior}",
-            partial(_call, call, "inpaint", truth, truth, mask=mask, prior=prior),
+            partial(_restore, "inpaint", truth, truth, mask=mask, prior=prior),
         )
-    yield "inpaint blocks", partial(_call, call, "inpaint", truth, truth, mask=block)
+    yield "inpaint blocks", partial(_restore, "inpaint", truth, truth, mask=block)
     for prior in ("zssr", "random-input"):
         yield (
             f"super-resolve, {prior}",
-            partial(_call, call, "super_resolve", small, truth, factor=2, prior=prior),
+            partial(_restore, "super_resolve", small, truth, factor=2, prior=prior),
         )
-    yield "deblur", partial(_call, call, "deblur", blurred, truth, gaussian_sigma=1.5)
+    yield "deblur", partial(_restore, "deblur", blurred, truth, gaussian_sigma=1.5)
     yield (
         "blind deblur",
-        partial(_call, call, "blind_deblur", blurred, truth, blur="gaussian", psf_size=11),
+        partial(_restore, "blind_deblur", blurred, truth, blur="gaussian", psf_size=11),
     )
-    yield "guide", partial(_call, call, "guide", noisy, truth, guide=truth + 0.0)
+    yield "guide", partial(_restore, "guide", noisy, truth, guide=truth + 0.0)
 
 
-def _call(
-    call: Callable[..., Any], task: str, image: Any, target: Any, device: str, **settings: Any
-) -> Any:
-    return call(task, image, target, device, **settings)
+def _restore(
+    task: str, image: Any, truth: np.ndarray, device: str, **settings: Any
+) -> tuple[Any, np.ndarray]:
+    result = getattr(dip, task)(image, preset="fast", device=device, seed=1, **settings)
+    return result, truth
 
 
 def _run_case(device: str, name: str) -> dict[str, Any]:

@@ -165,15 +165,10 @@ def make_run_plan(
         uses_bfloat16=plan.has_bfloat16,
         thread_rate=plan.thread_rate,
     )
-    device = plan.device
-    peak_bytes, costs = estimate(device)
-    if device == "cuda" and plan.recipe.run_settings.device == "auto":
-        needed, free = int(GPU_MEMORY_FACTOR * peak_bytes), read_free_gpu_memory()
-        if free < needed and peak_bytes < read_free_memory():
-            device = "cpu"
-            peak_bytes, costs = estimate(device)
-            need, have = format_bytes(needed), format_bytes(free, floor)
-            notes = (*notes, make_note("gpu-memory-small", need=need, have=have))
+    peak_bytes, costs = estimate(plan.device)
+    device, device_notes = _choose_run_device(plan, peak_bytes)
+    if device != plan.device:
+        peak_bytes, costs = estimate(device)
     return RunPlan.refine(
         plan,
         task_plan=task_plan,
@@ -187,8 +182,19 @@ def make_run_plan(
         peak_bytes=peak_bytes,
         costs=costs,
         fallback_costs=None,
-        notes=notes,
+        notes=(*notes, *device_notes),
     )
+
+
+def _choose_run_device(plan: Plan, peak_bytes: int) -> tuple[str, tuple[Note, ...]]:
+    """Return the device of the run; the CPU, with a note, if an automatic GPU lacks the memory."""
+    if plan.device != "cuda" or plan.recipe.run_settings.device != "auto":
+        return plan.device, ()
+    needed, free = int(GPU_MEMORY_FACTOR * peak_bytes), read_free_gpu_memory()
+    if free >= needed or peak_bytes >= read_free_memory():
+        return plan.device, ()
+    need, have = format_bytes(needed), format_bytes(free, floor)
+    return "cpu", (make_note("gpu-memory-small", need=need, have=have),)
 
 
 def _choose_prior(
