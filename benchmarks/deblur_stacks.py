@@ -26,7 +26,7 @@ from skimage.io import imsave
 import napari_dip as dip
 from napari_dip.engine.deconvolution.psf import clean_psf, compute_microscope_psf
 from napari_dip.engine.deconvolution.richardson_lucy import run_masked_richardson_lucy
-from napari_dip.engine.operators.convolution import CircularConvolution, ValidConvolution
+from napari_dip.engine.operators.imaging import CircularConvolution, ValidConvolution
 from shared_data import OUT, data_folder, write
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ import napari_dip as dip
 from napari_dip.engine.deconvolution.field_psf import decompose_field, interpolate_coefficients
 from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.deconvolution.richardson_lucy import run_masked_richardson_lucy
-from napari_dip.engine.operators.convolution import FieldConvolution
+from napari_dip.engine.operators.imaging import FieldConvolution
 from shared_data import OUT, data_folder, write
 
 if TYPE_CHECKING:

@@ -24,8 +24,7 @@ from scipy import ndimage, signal
 import napari_dip as dip
 from napari_dip.engine.deconvolution.psf import compute_microscope_psf
 from napari_dip.engine.deconvolution.richardson_lucy import run_masked_richardson_lucy
-from napari_dip.engine.operators.convolution import ValidConvolution
-from napari_dip.engine.operators.detector import BinnedDownsample
+from napari_dip.engine.operators.imaging import BinnedDownsample, ValidConvolution
 from napari_dip.engine.problem import Chain
 from shared_data import write
 

@@ -32,12 +32,12 @@ import numpy as np
 import tifffile
 
 from napari_dip.pipeline import events as progress_module
-from napari_dip.pipeline.events import FINISHED
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
+from napari_dip.pipeline.progress import FINISHED
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.samples import MITOCHONDRIA
 from napari_dip.scale.batch.plan import plan_batch
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.pipeline.events import Progress
+    from napari_dip.pipeline.progress import Progress
 
 ROWS = OUT / "time_left" / "rows.jsonl"
 #: Share of a run from which on reports count, the factor within which they are right, and the

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.restoration import Restoration
     from napari_dip.samples.degraded import DegradedSample
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"

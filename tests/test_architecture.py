@@ -60,8 +60,8 @@ ONLY_IN = {
     "rich": {"cli"},
     "matplotlib": {
         "pipeline/assess/report_figures.py",
-        "pipeline/camera_maps.py",
-        "pipeline/psf_measurement.py",
+        "pipeline/measure/camera_maps.py",
+        "pipeline/measure/psf_measurement.py",
     },
     "safetensors": {
         "pipeline/store/tensor_file.py",
@@ -200,7 +200,7 @@ def test_regions_and_files_are_no_movies():
 
 
 def test_there_are_at_most_195_modules():
-    """There are 190, so that a new task and a new prior have room."""
+    """There are 191, so that a new task and a new prior have room."""
     assert sum(path.name != "__init__.py" for path in MODULES) <= 195
 
 

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
         run,
         super_resolve,
     )
-    from napari_dip.pipeline.camera_maps import CameraReport, measure_camera_maps
-    from napari_dip.pipeline.events import Event, Restoration
-    from napari_dip.pipeline.execute.runner import Run
-    from napari_dip.pipeline.noise_report import NoiseReport, measure_noise
+    from napari_dip.pipeline.events import Event
+    from napari_dip.pipeline.interactive_run import Run
+    from napari_dip.pipeline.measure.camera_maps import CameraReport, measure_camera_maps
+    from napari_dip.pipeline.measure.noise_report import NoiseReport, measure_noise
+    from napari_dip.pipeline.measure.psf_measurement import PsfReport, measure_psf
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.pipeline.psf_measurement import PsfReport, measure_psf
     from napari_dip.pipeline.recipe import (
         Recipe,
         SettingField,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         list_settings,
         recipe_from_json,
     )
+    from napari_dip.pipeline.restoration import Restoration
     from napari_dip.public_types import RecipeFunction
     from napari_dip.scale.batch.jobs import BatchEvent
     from napari_dip.scale.batch_run import BatchResult, batch
@@ -94,16 +95,17 @@ __all__ = [
 #: Modules of the public names that are not those of `pipeline.api`.
 _MODULES = {
     "errors": ("DipError", "FailedError", "RefusedError"),
-    "pipeline.camera_maps": ("CameraReport", "measure_camera_maps"),
-    "pipeline.events": ("Event", "Restoration"),
-    "pipeline.execute.runner": ("Run",),
-    "pipeline.noise_report": ("NoiseReport", "measure_noise"),
+    "pipeline.measure.camera_maps": ("CameraReport", "measure_camera_maps"),
+    "pipeline.events": ("Event",),
+    "pipeline.interactive_run": ("Run",),
+    "pipeline.measure.noise_report": ("NoiseReport", "measure_noise"),
+    "pipeline.measure.psf_measurement": ("PsfReport", "measure_psf"),
     "pipeline.plan.types": ("Plan",),
-    "pipeline.psf_measurement": ("PsfReport", "measure_psf"),
     "pipeline.recipe": (
         *("Recipe", "SettingField", "SettingTable"),
         *("make_recipe", "list_settings", "recipe_from_json"),
     ),
+    "pipeline.restoration": ("Restoration",),
     "scale.batch.jobs": ("BatchEvent",),
     "scale.batch_run": ("BatchResult", "batch"),
     "scale.cluster.dask_cluster": ("restore_blocks",),

@@ -22,9 +22,11 @@ from napari_dip.engine.deconvolution.kernels import (
     compute_kernel_logits,
 )
 from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
-from napari_dip.engine.operators.convolution import (
+from napari_dip.engine.operators.imaging import (
     MAX_DIRECT_TAPS,
+    BinnedDownsample,
     CircularConvolution,
+    LanczosDownsample,
     LearnedConvolution,
     ValidConvolution,
     convolve_by_fourier,
@@ -32,7 +34,6 @@ from napari_dip.engine.operators.convolution import (
     convolve_valid,
     find_fft_length,
 )
-from napari_dip.engine.operators.detector import BinnedDownsample, LanczosDownsample
 from napari_dip.engine.problem import Chain, Identity
 
 GRIDS = {"plane": ((23, 30), (5, 7)), "stack": ((9, 14, 12), (3, 5, 3))}

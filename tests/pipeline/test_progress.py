@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from napari_dip.pipeline.events import TIME_LEFT_MARGIN, Progress, ProgressTracker
+from napari_dip.pipeline.progress import TIME_LEFT_MARGIN, Progress, ProgressTracker
 
 
 def estimate_seconds(tracker: ProgressTracker, now: float) -> float:

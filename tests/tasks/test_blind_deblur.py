@@ -22,7 +22,7 @@ from napari_dip.engine.deconvolution.kernels import (
     find_most_likely_blur,
 )
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.operators.convolution import convolve_valid
+from napari_dip.engine.operators.imaging import convolve_valid
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import RefusedError
 from napari_dip.io import ImageHeader

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import estimate_gaussian_psf
-from napari_dip.engine.operators.convolution import EstimatedConvolution
+from napari_dip.engine.operators.imaging import EstimatedConvolution
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import read_report_notes
 

@@ -23,7 +23,7 @@ from fit_inputs import (
 from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.operators.convolution import CircularConvolution
+from napari_dip.engine.operators.imaging import CircularConvolution
 from napari_dip.engine.priors.random_input import RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageHeader

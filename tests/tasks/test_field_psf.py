@@ -16,7 +16,7 @@ import napari_dip as dip
 from fit_inputs import make_plain_fit_input, make_task_problem
 from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
-from napari_dip.engine.operators.convolution import FieldConvolution
+from napari_dip.engine.operators.imaging import FieldConvolution
 from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import read_report_notes
 from napari_dip.io import ImageHeader

@@ -20,8 +20,7 @@ from napari_dip.engine.deconvolution.psf import (
     sample_gaussian_psf,
 )
 from napari_dip.engine.deconvolution.richardson_lucy import iterate_richardson_lucy
-from napari_dip.engine.operators.convolution import ValidConvolution
-from napari_dip.engine.operators.detector import BinnedDownsample
+from napari_dip.engine.operators.imaging import BinnedDownsample, ValidConvolution
 from napari_dip.io import ImageHeader
 from napari_dip.tasks import Deblur
 from napari_dip.tasks.deblur import get_psf_source

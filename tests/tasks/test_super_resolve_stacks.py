@@ -14,7 +14,7 @@ from scipy.ndimage import zoom
 import napari_dip as dip
 from fit_inputs import make_plain_fit_input, make_task_plan, make_task_prior, make_task_problem
 from napari_dip.cli import main
-from napari_dip.engine.operators.detector import interpolate_cubic
+from napari_dip.engine.operators.imaging import interpolate_cubic
 from napari_dip.engine.priors.random_input import RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageHeader

@@ -40,7 +40,6 @@ from napari_dip.io.writing import write_bytes, write_image, write_text
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report_fields import read_run_report
 from napari_dip.pipeline.assess.report_figures import plot_before_after
-from napari_dip.pipeline.camera_maps import measure_camera_maps, resolve_camera_map_folder
 from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import (
@@ -48,9 +47,10 @@ from napari_dip.pipeline.machine import (
     examine_installation,
     find_missing_dock_package,
 )
-from napari_dip.pipeline.noise_report import format_interval, measure_noise
+from napari_dip.pipeline.measure.camera_maps import measure_camera_maps, resolve_camera_map_folder
+from napari_dip.pipeline.measure.noise_report import format_interval, measure_noise
+from napari_dip.pipeline.measure.psf_measurement import measure_psf, resolve_psf_outputs
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.psf_measurement import measure_psf, resolve_psf_outputs
 from napari_dip.pipeline.recipe import (
     OLD_EXPERIMENT_SETTINGS,
     OLD_INPUTS,
@@ -68,9 +68,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_dip.errors import Refusal
-    from napari_dip.pipeline.events import PollControl
+    from napari_dip.pipeline.interactive_run import PollControl
     from napari_dip.pipeline.machine import InstallationReport
-    from napari_dip.pipeline.noise_report import NoiseReport
+    from napari_dip.pipeline.measure.noise_report import NoiseReport
     from napari_dip.scale.batch.jobs import BatchEvent, BatchPlan, FileOutcome
     from napari_dip.scale.batch_run import BatchResult
     from napari_dip.scale.cluster.pool import DaskWorkerPool

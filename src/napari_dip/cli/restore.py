@@ -40,9 +40,9 @@ from napari_dip.pipeline.assess.card import make_card
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
 from napari_dip.pipeline.assess.report_fields import has_reported_pixels, migrate_record
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs, inspect_early
-from napari_dip.pipeline.execute.run_monitor import make_keep_after_control
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.execute.tile_calibration import measure_tiles
+from napari_dip.pipeline.interactive_run import make_keep_after_control
 from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
@@ -78,10 +78,10 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageHeader
-    from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.lazy_inputs import FileStamps
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.pipeline.restoration import Restoration
 
 #: Settings that outputs ask for, by name of the output.
 REPEATABILITY_BY_OUTPUT = {"repeated": "halves", "null_image": "null_control"}

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 from napari_dip.errors import FailedError
 from napari_dip.errors.templates import format_duration, make_lines_printable, make_printable
 from napari_dip.io.paths import describe_exception
-from napari_dip.pipeline.events import Control, drain_generator
+from napari_dip.pipeline.events import drain_generator
+from napari_dip.pipeline.interactive_run import Control
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from types import FrameType
 
-    from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.pipeline.events import Event
+    from napari_dip.pipeline.restoration import Restoration
 
 #: Exit codes: done, failed, refused before work, interrupted (128 + SIGINT).
 EXIT_SUCCESS, EXIT_FAILURE, EXIT_REFUSAL, EXIT_INTERRUPT = 0, 1, 2, 130

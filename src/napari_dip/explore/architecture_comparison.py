@@ -37,7 +37,8 @@ from napari_dip.pipeline.assess.report_figures import (
     render_figure,
     use_default_style,
 )
-from napari_dip.pipeline.events import Event, Progress, map_generator
+from napari_dip.pipeline.events import Event, map_generator
+from napari_dip.pipeline.progress import Progress
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks.base import DEFAULT_PRIOR
 from napari_dip.tasks.priors.random_input import ADAM, DEFAULT_ARCHITECTURE

@@ -29,7 +29,8 @@ from napari_dip.pipeline.assess.report_figures import (
     make_table,
     render_page,
 )
-from napari_dip.pipeline.events import Event, PausableClock, Progress, ProgressTracker
+from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.progress import PausableClock, Progress, ProgressTracker
 from napari_dip.pipeline.store.result_files import escape_formula, format_json
 from napari_dip.pipeline.torch_state import load_torch, run_in_default_state
 

@@ -436,7 +436,7 @@ def standardise(image: AnyArray) -> ImageArray:
 
 def measure_blind_spot_size(setup: ExperimentSetup) -> tuple[int, int]:
     """Measure the size of the guard band around each validation pixel, as for a restoration."""
-    from napari_dip.pipeline.noise_report import measure_noise
+    from napari_dip.pipeline.measure.noise_report import measure_noise
 
     return measure_noise(setup.image, "YX").blind_spot_size
 

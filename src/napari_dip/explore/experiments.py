@@ -32,7 +32,7 @@ from napari_dip.explore.feature_layers import (
 )
 from napari_dip.explore.spectral_measures import BAND_NAMES, list_band_labels
 from napari_dip.pipeline.events import drain_generator, map_generator
-from napari_dip.pipeline.execute.runner import UserControl
+from napari_dip.pipeline.interactive_run import UserControl
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE
 from napari_dip.pipeline.recipe import (
     OLD_EXPERIMENT_SETTINGS,

@@ -53,7 +53,7 @@ from napari_dip.pipeline.assess.report_figures import (
     render_figure,
     use_default_style,
 )
-from napari_dip.pipeline.calibrate.resolution_and_outliers import ROBUST_PERCENTILES
+from napari_dip.pipeline.calibrate.image_calibration import ROBUST_PERCENTILES
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.io import AnyArray
-    from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.restoration import Restoration
     from napari_dip.public_types import Report
 
 

@@ -169,7 +169,7 @@ class BlindDeblur(Task):
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Estimate the blur, then set up as for a known PSF, with an operator that holds it."""
-        from napari_dip.engine.operators.convolution import LearnedConvolution
+        from napari_dip.engine.operators.imaging import LearnedConvolution
 
         if len(fit_input.grid) > 2:
             return self._setup_volume(fit_input, rng)
@@ -185,7 +185,7 @@ class BlindDeblur(Task):
         import torch
 
         from napari_dip.engine.deconvolution.psf import estimate_gaussian_psf, sample_gaussian_psf
-        from napari_dip.engine.operators.convolution import EstimatedConvolution
+        from napari_dip.engine.operators.imaging import EstimatedConvolution
 
         measurement, side = fit_input.measurement, self._psf_side
         depth = fit_input.grid[0]

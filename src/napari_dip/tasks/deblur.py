@@ -396,7 +396,7 @@ class Deblur(Task):
         """Return the kernel on the grid of the image."""
         from torch.nn import functional
 
-        from napari_dip.engine.operators.detector import BinnedDownsample
+        from napari_dip.engine.operators.imaging import BinnedDownsample
 
         kernel, factors = fit_input.extra_inputs["psf"], self._get_factors(fit_input)
         if max(factors) == 1:
@@ -411,8 +411,11 @@ class Deblur(Task):
         return BinnedDownsample(factors)(padded)[0, 0] * prod(factors)
 
     def _make_operator(self, fit_input: FitInput) -> Operator:
-        from napari_dip.engine.operators.convolution import CircularConvolution, ValidConvolution
-        from napari_dip.engine.operators.detector import BinnedDownsample
+        from napari_dip.engine.operators.imaging import (
+            BinnedDownsample,
+            CircularConvolution,
+            ValidConvolution,
+        )
         from napari_dip.engine.problem import Chain
 
         kernel, factors = fit_input.extra_inputs["psf"], self._get_factors(fit_input)
@@ -429,7 +432,7 @@ class Deblur(Task):
     def _make_field_blur(self, fit_input: FitInput, margin: tuple[int, ...]) -> Operator:
         """Return the blur that changes over the field, with coefficients of this part of it."""
         from napari_dip.engine.deconvolution.field_psf import interpolate_coefficients
-        from napari_dip.engine.operators.convolution import FieldConvolution
+        from napari_dip.engine.operators.imaging import FieldConvolution
 
         location = fit_input.location or GridLocation(
             start=(0,) * len(margin), image_size=fit_input.grid

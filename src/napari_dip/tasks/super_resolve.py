@@ -305,7 +305,7 @@ class SuperResolve(Task):
     def _make_operator(self, axes: str) -> Operator:
         """Return the blur by the PSF followed by the downsampling."""
         from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
-        from napari_dip.engine.operators.convolution import ValidConvolution
+        from napari_dip.engine.operators.imaging import ValidConvolution
         from napari_dip.engine.problem import Chain
 
         downsampling = self._make_downsampling(self._get_factors(axes))
@@ -315,7 +315,7 @@ class SuperResolve(Task):
         return downsampling
 
     def _make_downsampling(self, factors: tuple[int, ...]) -> Operator:
-        from napari_dip.engine.operators.detector import BinnedDownsample, LanczosDownsample
+        from napari_dip.engine.operators.imaging import BinnedDownsample, LanczosDownsample
 
         return (
             LanczosDownsample(factors)
@@ -326,7 +326,7 @@ class SuperResolve(Task):
     def _upsample(self, fit_input: FitInput, coarse: Tensor) -> Tensor:
         from torch.nn import functional
 
-        from napari_dip.engine.operators.detector import interpolate_cubic
+        from napari_dip.engine.operators.imaging import interpolate_cubic
 
         axes = get_spatial_axes(fit_input)
         sides = [
@@ -343,7 +343,7 @@ class SuperResolve(Task):
 
         Iterative back-projection repeatedly adds the interpolated residual of these pixels.
         """
-        from napari_dip.engine.operators.detector import apply_iterative_backprojection
+        from napari_dip.engine.operators.imaging import apply_iterative_backprojection
         from napari_dip.engine.prior import fill_with_local_mean
 
         measured = fit_input.measurement

@@ -11,7 +11,7 @@ from napari_dip.engine.deconvolution.field_psf import (
     interpolate_coefficients,
 )
 from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
-from napari_dip.engine.operators.convolution import FieldConvolution, ValidConvolution
+from napari_dip.engine.operators.imaging import FieldConvolution, ValidConvolution
 
 
 def draw_random(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -11,7 +11,7 @@ from napari_dip.engine.deconvolution.richardson_lucy import (
     estimate_peak_intensity,
     run_masked_richardson_lucy,
 )
-from napari_dip.engine.operators.convolution import (
+from napari_dip.engine.operators.imaging import (
     CircularConvolution,
     ValidConvolution,
     convolve_valid,

@@ -11,7 +11,7 @@ from skimage.restoration import richardson_lucy as skimage_richardson_lucy
 
 from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.deconvolution.richardson_lucy import run_masked_richardson_lucy
-from napari_dip.engine.operators.convolution import ValidConvolution, convolve_valid
+from napari_dip.engine.operators.imaging import ValidConvolution, convolve_valid
 
 CASES = {"plane": ((60, 56), (1.5, 1.5)), "stack": ((12, 24, 22), (0.6, 1.0, 1.0))}
 

@@ -11,7 +11,7 @@ from napari_dip.engine.deconvolution.richardson_lucy import (
     iterate_smooth_deconvolution,
     run_masked_richardson_lucy,
 )
-from napari_dip.engine.operators.convolution import CircularConvolution
+from napari_dip.engine.operators.imaging import CircularConvolution
 
 NO_BACKGROUND = torch.zeros(1, 1, 1, 1, 1)
 KERNEL = sample_gaussian_psf((0.8, 1.0, 1.0))

@@ -9,7 +9,7 @@ import torch
 
 from napari_dip.engine.deconvolution.psf import sample_gaussian_psf
 from napari_dip.engine.likelihood.fidelity import NoiseVariance, make_backprojection_fidelity
-from napari_dip.engine.operators.convolution import CircularConvolution
+from napari_dip.engine.operators.imaging import CircularConvolution
 from napari_dip.engine.problem import Estimate
 
 KERNEL = sample_gaussian_psf((1.5, 1.5))

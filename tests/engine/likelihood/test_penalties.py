@@ -16,7 +16,7 @@ from napari_dip.engine.likelihood.penalties import (
     make_quadratic_proximity,
     make_total_variation,
 )
-from napari_dip.engine.operators.detector import LanczosDownsample
+from napari_dip.engine.operators.imaging import LanczosDownsample
 from napari_dip.engine.problem import (
     Estimate,
     Identity,

@@ -9,7 +9,7 @@ import torch
 
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.noise.variance_model import compute_log_intensity, estimate_number_of_looks
-from napari_dip.engine.operators.detector import LineOffsets
+from napari_dip.engine.operators.imaging import LineOffsets
 
 
 def test_single_look_speckle_has_the_known_spread_of_its_logarithm():

@@ -8,7 +8,7 @@ from torch import nn
 
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.networks.hourglass import ResidualChain
-from napari_dip.engine.operators.detector import (
+from napari_dip.engine.operators.imaging import (
     BinnedDownsample,
     LanczosDownsample,
     apply_iterative_backprojection,

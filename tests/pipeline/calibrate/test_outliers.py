@@ -8,7 +8,7 @@ from skimage.data import camera
 
 import napari_dip as dip
 from napari_dip.engine.noise.estimate import estimate_noise
-from napari_dip.pipeline.calibrate.resolution_and_outliers import (
+from napari_dip.pipeline.calibrate.image_calibration import (
     compute_outlier_limits,
     fill_outliers,
     zero_residual_outliers,

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.restoration import Restoration
 
 SHAPE, TILE, ITERATIONS = (6, 136, 24), 128, 4
 SCALE, UNITS = (1.0, 0.25, 0.25), ("micrometer",) * 3

@@ -9,11 +9,11 @@ import pytest
 from napari_dip.engine.fit.state import FitProgress
 from napari_dip.engine.fit.stopping import Control, ValidationRecord
 from napari_dip.io import ImageHeader
-from napari_dip.pipeline.events import TIME_LEFT_MARGIN
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.machine import Machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
+from napari_dip.pipeline.progress import TIME_LEFT_MARGIN
 from napari_dip.pipeline.recipe import make_recipe
 
 if TYPE_CHECKING:

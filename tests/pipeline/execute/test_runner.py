@@ -16,7 +16,7 @@ from napari_dip.pipeline.execute.runner import run
 from small_runs import make_noisy, make_truth, plan_for, run_to_end
 
 if TYPE_CHECKING:
-    from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.restoration import Restoration
 
 
 #: Below 64 a fit takes one thread; two of them wait for each other where tests run side by side.

@@ -26,7 +26,7 @@ from small_runs import MACHINE, plan_for, run_to_end
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.restoration import Restoration
 
 SIDE, TILE, ITERATIONS = 160, 128, 16
 

@@ -16,7 +16,7 @@ from small_runs import make_noisy, plan_for, run_to_end
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.restoration import Restoration
 
 
 def interrupt(path: Path, array: np.ndarray, after: int, **settings: Any) -> None:

@@ -20,7 +20,7 @@ import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.engine.fit.trainer import Trainer
 from napari_dip.engine.problem import Estimate
-from napari_dip.pipeline.execute.runner import Control
+from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.tensor_file import read_metadata, read_tensors
 from napari_dip.pipeline.torch_state import use_default_torch_state

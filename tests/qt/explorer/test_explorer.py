@@ -246,7 +246,8 @@ def test_another_network_can_be_chosen_where_one_is_fitted(qapp):
 
 def test_the_pace_leaves_pauses_out():
     from napari_dip.explore.experiment_results import IterationUpdate
-    from napari_dip.pipeline.events import Event, Progress
+    from napari_dip.pipeline.events import Event
+    from napari_dip.pipeline.progress import Progress
 
     now, answer = [0.0], [Control.GO]
     pace = ExperimentTimer(lambda: answer[0], lambda: now[0])

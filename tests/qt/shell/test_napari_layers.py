@@ -12,8 +12,8 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_dip.errors.notes import Stop, StopReason
-from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.pipeline.restoration import Restoration
 from napari_dip.qt.shell.dock_widget import preserve_view
 from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.napari_layers import (

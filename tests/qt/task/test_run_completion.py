@@ -14,8 +14,9 @@ from qtpy.QtWidgets import QApplication
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors.notes import Stop, StopReason
 from napari_dip.pipeline import autosave as keeping
-from napari_dip.pipeline.events import Event, Restoration
+from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.pipeline.restoration import Restoration
 from napari_dip.qt.shell import background_call
 from napari_dip.qt.shell import run_bar as activity_module
 from napari_dip.qt.shell.job_controller import JobState, ResultTarget

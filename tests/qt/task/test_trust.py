@@ -11,8 +11,8 @@ from qtpy.QtCore import QPoint, Qt, QThreadPool
 
 from napari_dip.errors.notes import Stop, StopReason, make_note
 from napari_dip.pipeline.assess.card import make_card
-from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.pipeline.restoration import Restoration
 from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.napari_layers import METADATA_KEY, copy_layer_attributes
 from napari_dip.qt.task.result_view import REPEATABILITY_LAYERS, add_extra_layer

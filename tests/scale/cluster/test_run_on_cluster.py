@@ -11,8 +11,9 @@ import pytest
 
 from napari_dip.errors import RefusedError
 from napari_dip.io import ImageHeader
-from napari_dip.pipeline.events import Control, drain_generator
+from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe

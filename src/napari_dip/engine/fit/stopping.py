@@ -5,7 +5,6 @@ It is free of torch, so any interface can import it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -117,41 +116,3 @@ class Control(Enum):
 
 #: Returns the control of the moment; it is polled before every iteration.
 PollControl = Callable[[], Control]
-
-
-class PausableClock:
-    """Measure seconds without the pauses that a user requests.
-
-    Parameters
-    ----------
-    poll_control : callable
-        Returns the current control of the user.
-    monotonic : callable
-        Returns the seconds of a monotonic clock.
-    """
-
-    def __init__(
-        self,
-        poll_control: PollControl = lambda: Control.GO,
-        monotonic: Callable[[], float] | None = None,
-    ) -> None:
-        self._poll_control = poll_control
-        self._monotonic = monotonic or (lambda: time.monotonic())
-        self._pause_start: float | None = None  # None while the run is not paused
-        self._excluded_seconds = self._monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the start, without pauses."""
-        now = self._monotonic() if self._pause_start is None else self._pause_start
-        return now - self._excluded_seconds
-
-    def poll_control(self) -> Control:
-        """Poll the control; the time in which it returns PAUSE is not counted."""
-        control = self._poll_control()
-        if control is Control.PAUSE and self._pause_start is None:
-            self._pause_start = self._monotonic()
-        elif control is not Control.PAUSE and self._pause_start is not None:
-            self._excluded_seconds += self._monotonic() - self._pause_start
-            self._pause_start = None
-        return control

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.constants import FWHM_PER_SIGMA
-from napari_dip.engine.operators.convolution import find_fft_length
+from napari_dip.engine.operators.imaging import find_fft_length
 from napari_dip.engine.problem import Estimate, Fidelity
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.noise.correlation import subtract_image_correlation
-from napari_dip.engine.operators.detector import (
+from napari_dip.engine.operators.imaging import (
     LanczosDownsample,
     apply_iterative_backprojection,
     interpolate_cubic,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_dip.engine.operators.detector import apply_iterative_backprojection, interpolate_cubic
+from napari_dip.engine.operators.imaging import apply_iterative_backprojection, interpolate_cubic
 from napari_dip.engine.prior import NetworkSample, Prior, Window, draw_normal
 from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Estimate
 

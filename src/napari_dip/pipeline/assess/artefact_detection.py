@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.io import AnyArray, BoolArray, Float32Array, FloatArray
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
-    from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.restoration import Restoration
 
     Power = FloatArray
 

@@ -29,10 +29,10 @@ from napari_dip.pipeline.assess.report import (
 )
 from napari_dip.pipeline.assess.report_fields import convert_nan_to_none
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
-from napari_dip.pipeline.calibrate.resolution_and_outliers import zero_residual_outliers
-from napari_dip.pipeline.events import Restoration
+from napari_dip.pipeline.calibrate.image_calibration import zero_residual_outliers
 from napari_dip.pipeline.plan.layout import from_stack, to_stack
 from napari_dip.pipeline.plan.units import make_segment_notes
+from napari_dip.pipeline.restoration import Restoration
 from napari_dip.tasks.priors.blind_spot import describe_blind_spot
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.io import AnyArray, ImageHeader
     from napari_dip.pipeline.calibrate.types import CalibratedImage
-    from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.restoration import Restoration
 
 #: Crops start and end at multiples of this many pixels, or at the border of the image. Compression
 #: blocks measure 8 x 8 pixels, and oversampled images are halved.
@@ -286,7 +287,7 @@ def _crop_image(
     whole_image: CalibratedImage, region: CropRegion, crop_plan: Plan, array: Any
 ) -> CalibratedImage:
     """Return a crop as an image of its own; range, noise and prior stay those of the whole."""
-    from napari_dip.pipeline.calibrate.resolution_and_outliers import replace_half_resolution
+    from napari_dip.pipeline.calibrate.image_calibration import replace_half_resolution
     from napari_dip.pipeline.calibrate.run_plan import make_run_plan
     from napari_dip.pipeline.calibrate.types import (
         CalibratedImage,

@@ -36,7 +36,7 @@ from napari_dip.pipeline.calibrate.channel_noise import (
     compute_noise_variance,
     select_spread_planes,
 )
-from napari_dip.pipeline.calibrate.resolution_and_outliers import replace_half_resolution
+from napari_dip.pipeline.calibrate.image_calibration import replace_half_resolution
 from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, Float32Array, FloatArray
     from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
-    from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.pipeline.events import Event
+    from napari_dip.pipeline.restoration import Restoration
     from napari_dip.public_types import Report
 
 #: Distance of the seeds of image and repeatability runs, larger than those of tiles and channels.

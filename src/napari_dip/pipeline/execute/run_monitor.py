@@ -1,26 +1,17 @@
-"""Monitor a run: its progress, when previews are due, and its time limit; pauses do not count.
-
-Also make the control that ends a run after a given number of iterations.
-"""
+"""Monitor a run: its progress, when previews are due, and its time limit; pauses do not count."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import count
 from math import nan
 from typing import TYPE_CHECKING, NamedTuple
 
 from napari_dip.engine.fit.stopping import Control, ValidationRecord
-from napari_dip.errors import FailedError, RefusedError
+from napari_dip.errors import FailedError
 from napari_dip.pipeline.assess.report_fields import convert_nan_to_none
-from napari_dip.pipeline.events import (
-    Event,
-    PausableClock,
-    Progress,
-    ProgressTracker,
-    WorkStep,
-)
+from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.plan.types import INFERENCE
+from napari_dip.pipeline.progress import PausableClock, Progress, ProgressTracker, WorkStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -378,49 +369,3 @@ class RunMonitor:
             image_number = sum(has_estimate[: self._unit_number])
             message += f", {self._plan.item_name} {image_number} of {sum(has_estimate)}"
         return message
-
-
-def make_keep_after_control(
-    iterations: int | str | None, poll_control: PollControl = lambda: Control.GO
-) -> PollControl:
-    """Return a callable for `poll_control` that keeps the result after a number of iterations.
-
-    The learning rates stay those of the complete run, so a result that a user kept can be
-    reproduced. In a run of several fits, the iterations of all fits and of their final inference
-    are counted together. The number is then approximate.
-
-    Parameters
-    ----------
-    iterations : int or str or None
-        Number of iterations, also as text from the command line; None: no limit.
-    poll_control : callable
-        Returns the other controls of the user.
-
-    Raises
-    ------
-    RefusedError
-        If `iterations` is not a whole number above 0.
-    """
-    if iterations is None:
-        return poll_control
-    try:
-        max_iterations = int(iterations)
-    except ValueError:
-        max_iterations = 0
-    if max_iterations < 1 or isinstance(iterations, bool):
-        raise RefusedError(
-            "setting-wrong",
-            field="keep_after",
-            value=repr(iterations),
-            why="it should be a whole number above 0",
-            hint="Leave it out to let the run end by itself.",
-        )
-    counter = count()
-
-    def poll() -> Control:
-        control = poll_control()
-        if control is not Control.GO:
-            return control
-        return Control.KEEP if next(counter) >= max_iterations else control
-
-    return poll

@@ -16,7 +16,7 @@ from napari_dip.errors.notes import make_note, read_report_notes, serialise_note
 from napari_dip.pipeline.assess.merge import ResultMerger, convert_to_input_dtype
 from napari_dip.pipeline.assess.report import compute_sha256, make_unrestored_tiles_notes
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
-from napari_dip.pipeline.calibrate.resolution_and_outliers import fill_outliers, make_outlier_note
+from napari_dip.pipeline.calibrate.image_calibration import fill_outliers, make_outlier_note
 from napari_dip.pipeline.plan.layout import from_stack, has_overlap, make_region, to_stack
 from napari_dip.pipeline.plan.tiling import MAX_IN_MEMORY_RESULT_BYTES, find_largest_tile
 from napari_dip.pipeline.store.unit_results import JOINT_NAME, make_tile_name
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
         Calibration,
         RunPlan,
     )
-    from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.plan.types import ImagePlan
+    from napari_dip.pipeline.restoration import Restoration
     from napari_dip.pipeline.store.unit_results import ResultStore
     from napari_dip.public_types import Report
 

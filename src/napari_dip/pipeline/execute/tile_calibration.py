@@ -11,9 +11,8 @@ import numpy as np
 from napari_dip.errors import Refusal, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.report import compute_sha256
-from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels
+from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels, halve_oversampled
 from napari_dip.pipeline.calibrate.inputs import inspect_pixels, refuse_infinite
-from napari_dip.pipeline.calibrate.resolution_and_outliers import halve_oversampled
 from napari_dip.pipeline.calibrate.run_plan import make_run_plan
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunInputs
 from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, make_region, to_stack

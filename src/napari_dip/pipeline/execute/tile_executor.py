@@ -14,7 +14,7 @@ import numpy as np
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import RefusedError
 from napari_dip.pipeline.assess.merge import ResultMerger, UnitResult
-from napari_dip.pipeline.calibrate.resolution_and_outliers import (
+from napari_dip.pipeline.calibrate.image_calibration import (
     fill_outliers,
     replace_half_resolution,
     zero_residual_outliers,
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.state import Checkpoint
     from napari_dip.pipeline.calibrate.types import RunPlan
-    from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.plan.types import WorkUnit
+    from napari_dip.pipeline.restoration import Restoration
 
 
 def open_tile_results(

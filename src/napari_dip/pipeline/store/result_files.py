@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import AnyArray, ImageHeader
     from napari_dip.io.header import SourceTags
-    from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.restoration import Restoration
     from napari_dip.public_types import FilePath, RegionTraces
 
 #: First characters that make a spreadsheet read a cell, such as a file name, as a formula.

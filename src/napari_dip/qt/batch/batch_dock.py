@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_dip.errors import Refusal, RefusedError
-from napari_dip.pipeline.events import Control, Event, map_generator
+from napari_dip.pipeline.events import Event, map_generator
+from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.recipe import load_recipe
 from napari_dip.qt.batch.batch_settings import (
     BatchOptions,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     import napari.viewer
     from qtpy.QtGui import QDragEnterEvent, QDropEvent
 
-    from napari_dip.pipeline.events import PollControl
+    from napari_dip.pipeline.interactive_run import PollControl
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.qt.shell.settings_form import SettingsForm

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from napari_dip.explore.experiment_results import IterationUpdate
     from napari_dip.explore.experiments import Experiment
     from napari_dip.io import AnyArray
-    from napari_dip.pipeline.events import PollControl
+    from napari_dip.pipeline.interactive_run import PollControl
     from napari_dip.pipeline.plan.types import Plan
 
 #: Height of the list of architectures in pixels; eight are visible, the others scroll.

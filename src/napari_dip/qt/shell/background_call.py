@@ -17,7 +17,7 @@ from qtpy.QtCore import QObject, QThreadPool, Signal
 from superqt.utils import GeneratorWorker, create_worker
 
 from napari_dip.errors import DipError, Refusal, make_refusal
-from napari_dip.pipeline.events import Control
+from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.machine import is_memory_error
 
 if TYPE_CHECKING:

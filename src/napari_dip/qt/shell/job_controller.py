@@ -16,7 +16,7 @@ from weakref import WeakMethod
 from qtpy.QtCore import QObject, Signal
 
 from napari_dip.errors import Refusal
-from napari_dip.pipeline.events import Control
+from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.lazy_inputs import load_array
 from napari_dip.qt.shell.background_call import BackgroundCall, call_reporting_errors
 from napari_dip.qt.shell.dock_widget import make_single_shot_timer

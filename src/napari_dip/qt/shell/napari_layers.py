@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dip.io import AnyArray, Float32Array
-    from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.restoration import Restoration
     from napari_dip.qt.shell.job_controller import ResultTarget
 
 #: Minimum ratio of an image's range to the contrast limits of its source layer for which it gets

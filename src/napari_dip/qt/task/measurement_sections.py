@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.pipeline.lazy_inputs import load_array
-from napari_dip.pipeline.noise_report import NoiseReport, make_noise_report
+from napari_dip.pipeline.measure.noise_report import NoiseReport, make_noise_report
 from napari_dip.pipeline.plan.layout import refuse_header
 from napari_dip.qt.shell.background_call import start_call
 from napari_dip.qt.shell.dock_plots import (
@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QKeyEvent, QPaintEvent
 
     from napari_dip.io import FloatArray, ImageHeader
-    from napari_dip.pipeline.noise_report import ChannelNoise
-    from napari_dip.pipeline.psf_measurement import PsfReport
+    from napari_dip.pipeline.measure.noise_report import ChannelNoise
+    from napari_dip.pipeline.measure.psf_measurement import PsfReport
     from napari_dip.qt.shell.background_call import BackgroundCall
     from napari_dip.qt.shell.layer_inputs import ImageChooser, LayerInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
@@ -112,7 +112,10 @@ def _measure_layer_psf(
     header: ImageHeader, pixels: Any, task: Task, bead_diameter: float, field: bool
 ) -> PsfReport:
     """Measure the PSF from a layer of beads; its lazy pixels are computed in this thread."""
-    from napari_dip.pipeline.psf_measurement import list_microscope_settings, make_psf_report
+    from napari_dip.pipeline.measure.psf_measurement import (
+        list_microscope_settings,
+        make_psf_report,
+    )
 
     settings: dict[str, Any] = {"bead_diameter": bead_diameter, "field": field}
     settings |= list_microscope_settings(task, header)

@@ -22,7 +22,7 @@ from napari_dip.io.reading import read_header
 from napari_dip.io.writing import write_image, write_text
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report import compute_sha256
-from napari_dip.pipeline.events import Control
+from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.recipe import load_task_recipe, make_recipe, recipe_from_dict
 from napari_dip.pipeline.repetition import format_command_line, write_python_script
 from napari_dip.qt.shell.background_call import BackgroundCall, call_for_message, try_call

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import Float32Array
     from napari_dip.pipeline.assess.card import ResultCard
-    from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.restoration import Restoration
     from napari_dip.qt.shell.job_controller import ResultTarget
     from napari_dip.qt.task.run_request import PendingResult
 

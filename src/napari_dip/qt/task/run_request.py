@@ -61,9 +61,10 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
-    from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.execute.crop_preview import CropRegion
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.restoration import Restoration
     from napari_dip.qt.shell.background_call import RunControl
     from napari_dip.qt.shell.layer_inputs import ExtraInputs
     from napari_dip.qt.shell.napari_layers import Preview

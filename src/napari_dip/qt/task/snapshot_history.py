@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_dip.io import Float32Array
-    from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.pipeline.events import Event
+    from napari_dip.pipeline.restoration import Restoration
     from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 
 #: Keys of a report that are about the result and do not apply to a snapshot.

@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
 
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.restoration import Restoration
     from napari_dip.qt.shell.background_call import JobProgress
     from napari_dip.qt.shell.job_controller import JobController, JobRequest
     from napari_dip.qt.shell.layer_inputs import ExtraInputs, ImageChooser

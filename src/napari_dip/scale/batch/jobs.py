@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dip.engine.fit.stopping import Control
 from napari_dip.errors import Refusal
-from napari_dip.pipeline.events import NO_PROGRESS, Progress
 from napari_dip.pipeline.plan.joint_training import make_joint_units
 from napari_dip.pipeline.plan.units import make_units
+from napari_dip.pipeline.progress import NO_PROGRESS, Progress
 from napari_dip.pipeline.store.network_files import NETWORK_FILE_INPUT
 
 if TYPE_CHECKING:

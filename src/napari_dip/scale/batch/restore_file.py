@@ -23,10 +23,11 @@ from napari_dip.pipeline.assess.report_figures import (
     select_middle_plane,
     subsample_plane,
 )
-from napari_dip.pipeline.events import FINISHED, Event
+from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
 from napari_dip.pipeline.machine import make_unexpected_refusal
+from napari_dip.pipeline.progress import FINISHED
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.result_files import choose_free_name, rescue_result, save_image
 from napari_dip.pipeline.store.run_folder import RunFolder
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.errors import Refusal
     from napari_dip.io import AnyArray
-    from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.restoration import Restoration
     from napari_dip.scale.batch.jobs import FileState, Job, ResultPaths
 
 #: Longer side, in pixels, from which on a plane is subsampled for its drawing.

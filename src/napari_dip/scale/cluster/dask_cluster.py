@@ -27,8 +27,9 @@ from napari_dip.errors import FailedError, Refusal, RefusedError, raise_if_refus
 from napari_dip.io.header import ImageHeader, guess_axes
 from napari_dip.io.lazy_images import LazyImage
 from napari_dip.io.paths import describe_exception
-from napari_dip.pipeline.events import Control, Event, drain_generator
+from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.execute.runner import run, run_with_torch
+from napari_dip.pipeline.interactive_run import Control
 from napari_dip.pipeline.lazy_inputs import LazyPixels
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.layout import has_overlap
@@ -58,9 +59,9 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.stopping import PollControl
     from napari_dip.io import AnyArray, Float32Array
     from napari_dip.pipeline.calibrate.types import CalibratedImage
-    from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.layout import Tile
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.restoration import Restoration
     from napari_dip.scale.batch.jobs import BatchPlan
     from napari_dip.scale.cluster.worker import WorkerJob
 

@@ -27,11 +27,12 @@ from napari_dip.errors import (
     read_refusal,
 )
 from napari_dip.io.reading import read_header
-from napari_dip.pipeline.events import Event, Progress, drain_generator
+from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.execute.runner import restore_shard, run, run_with_torch
 from napari_dip.pipeline.lazy_inputs import open_plan_inputs, stamp_files
 from napari_dip.pipeline.machine import detect_machine, get_torch_version
 from napari_dip.pipeline.plan.units import Shard
+from napari_dip.pipeline.progress import Progress
 from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_NAME, CheckpointStore
 from napari_dip.pipeline.store.network_files import pop_network_file
@@ -50,9 +51,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.engine.fit.stopping import PollControl
-    from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.restoration import Restoration
     from napari_dip.scale.batch.jobs import FileState, ResultPaths
 
 log: logging.Logger = logging.getLogger(__name__)

@@ -76,7 +76,7 @@ def remove_stripes(fit_input: FitInput) -> FitInput:
 
 def add_line_offsets(fit_input: FitInput, problem: Problem) -> Problem:
     """Set the operator that adds the removed line offsets, if there are any."""
-    from napari_dip.engine.operators.detector import LineOffsets
+    from napari_dip.engine.operators.imaging import LineOffsets
 
     if fit_input.removed_artefact is None:
         return problem

@@ -87,7 +87,7 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         make_beta_nll,
         make_gaussian_deviance,
     )
-    from napari_dip.engine.operators.detector import apply_iterative_backprojection
+    from napari_dip.engine.operators.imaging import apply_iterative_backprojection
     from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Problem, Term
 
     resampling = options.resampling
@@ -140,7 +140,7 @@ def _draw_validation_patches(fit_input: FitInput) -> Tensor:
 
 def _measure_interpolation_error(fit_input: FitInput, resampling: Resampling) -> float:
     """Return the mean squared error of cubic interpolation by one stage."""
-    from napari_dip.engine.operators.detector import interpolate_cubic
+    from napari_dip.engine.operators.imaging import interpolate_cubic
     from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE
 
     factors = resampling.stage_factors

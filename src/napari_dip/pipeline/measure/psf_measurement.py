@@ -16,7 +16,8 @@ from napari_dip.pipeline.assess.report_figures import (
     render_figure,
     use_default_style,
 )
-from napari_dip.pipeline.beads import (
+from napari_dip.pipeline.lazy_inputs import open_input
+from napari_dip.pipeline.measure.beads import (
     MIN_BOOTSTRAP_BEADS,
     BeadFault,
     FieldFit,
@@ -30,7 +31,6 @@ from napari_dip.pipeline.beads import (
     measure_fwhm,
     remove_bead_size,
 )
-from napari_dip.pipeline.lazy_inputs import open_input
 from napari_dip.pipeline.plan.layout import refuse_header
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.torch_state import load_torch, use_default_torch_state

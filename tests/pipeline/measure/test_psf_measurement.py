@@ -12,7 +12,7 @@ from scipy import ndimage
 import napari_dip as dip
 from napari_dip.cli.app import main
 from napari_dip.errors import RefusedError
-from napari_dip.pipeline.beads import BeadFault, measure_fwhm
+from napari_dip.pipeline.measure.beads import BeadFault, measure_fwhm
 
 if TYPE_CHECKING:
     from pathlib import Path

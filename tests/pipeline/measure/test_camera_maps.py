@@ -12,7 +12,7 @@ import tifffile
 import napari_dip as dip
 from napari_dip.cli.app import main
 from napari_dip.errors import RefusedError
-from napari_dip.pipeline.camera_maps import CAMERA_MAP_FILES
+from napari_dip.pipeline.measure.camera_maps import CAMERA_MAP_FILES
 
 if TYPE_CHECKING:
     from pathlib import Path
