@@ -46,7 +46,7 @@ def list_claims(image_array: npt.NDArray[Any]) -> dict[str, Any]:
         "doubt": [noise.unreliable_reason for noise in calibration.noise],
         "caution": [noise.caution for noise in calibration.noise],
         "block": list(calibration.blind_spot_size),
-        "prior": image.plan.fit_config.prior_key,
+        "prior": image.run_plan.fit_config.prior_key,
         "half": calibration.half_resolution is not None,
         "camera": calibration.camera_noise is not None,
         "notes": [note.code for note in calibration.notes],

@@ -67,7 +67,7 @@ def prepare(
     assert isinstance(plan, Plan)
     calibrated = calibrate_image(plan, {"image": image})
     assert isinstance(calibrated, CalibratedImage)
-    return prepare_fit(calibrated, calibrated.plan.units[0])
+    return prepare_fit(calibrated, calibrated.run_plan.units[0])
 
 
 def time_engine(prepared: PreparedFit) -> float:

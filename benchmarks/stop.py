@@ -116,7 +116,7 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
     image = calibrate_image(plan, {"image": raw})
     if not isinstance(image, CalibratedImage):
         raise SystemExit(image.message)
-    calibration, unit = image.calibration, image.plan.units[0]
+    calibration, unit = image.calibration, image.run_plan.units[0]
     prepared = prepare_fit(image, unit)
     quality: dict[int, float] = {}
     loop = fit(

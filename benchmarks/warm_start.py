@@ -97,7 +97,7 @@ def run_fit(
     )
     image = calibrate_image(plan, {"image": shot.noisy})
     with use_default_torch_state(plan.threads):
-        prepared = prepare_fit(image, image.plan.units[0])
+        prepared = prepare_fit(image, image.run_plan.units[0])
         loop = fit(
             prepared.problem,
             prepared.prior,

@@ -336,8 +336,8 @@ def test_a_drawn_blind_spot_is_that_of_guard_bands_and_prior(axes: str) -> None:
     array = make_noisy(48) if axes == "YX" else np.stack([make_noisy(48)] * 4)
     plan = plan_for(array, axes=axes, blind_spot_shape="010/111/010", stacks="volume")
     image = calibrate_image(plan, {"image": array})
-    assert image.plan.fit_config.prior_key == "blind-spot"
-    fit = prepare_fit(image, image.plan.units[0])
+    assert image.run_plan.fit_config.prior_key == "blind-spot"
+    fit = prepare_fit(image, image.run_plan.units[0])
     masks = fit.fit_input.masks
     inner = torch.nn.functional.pad(masks.validation, (-1, -1, -1, -1))
     crosses = sum(
@@ -356,7 +356,7 @@ def test_a_drawn_rectangle_is_the_block_of_that_size_and_keeps_the_prior() -> No
     plan = plan_for(make_noisy(48), blind_spot_shape="111/111/111")
     assert plan.fit_config.prior_key == "r2r"
     image = calibrate_image(plan, {"image": make_noisy(48)})
-    masks = prepare_fit(image, image.plan.units[0]).fit_input.masks
+    masks = prepare_fit(image, image.run_plan.units[0]).fit_input.masks
     assert (masks.blind_spot_size, masks.blind_spot_shape) == ((3, 3), None)
 
 

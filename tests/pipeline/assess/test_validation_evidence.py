@@ -31,7 +31,7 @@ def scene():
         make_truth(SIDE) + 100 - calibration.intensity_offset[0]
     ) / calibration.intensity_scale[0]
     pixels = torch.from_numpy(clean.astype(np.float32))[None, None]
-    return prepare_fit(image, image.plan.units[0]), pixels
+    return prepare_fit(image, image.run_plan.units[0]), pixels
 
 
 def compute_evidence(fit, image):

@@ -28,7 +28,7 @@ def make_run_plan(device: str) -> RunPlan:
     assert plan.device == "cuda"
     calibrated_image = calibrate_image(plan, {"image": image})
     assert isinstance(calibrated_image, CalibratedImage)
-    return calibrated_image.plan
+    return calibrated_image.run_plan
 
 
 @pytest.mark.parametrize(

@@ -182,8 +182,8 @@ def test_a_task_without_neighbouring_frames_gets_none(prior: str) -> None:
     plan = plan_for(movie, "TYX")
     image = arrange_axes(movie)
     alone = Denoise(neighbouring_frames=False, temporal_smoothing=0)
-    changed_plan = replace(image.plan, task_plan=make_task_plan(alone, plan.header))
-    merge = ResultMerger(replace(image, plan=changed_plan))
+    changed_plan = replace(image.run_plan, task_plan=make_task_plan(alone, plan.header))
+    merge = ResultMerger(replace(image, run_plan=changed_plan))
     assert (
         NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[1], prior)
         == NO_NEIGHBOUR_FRAMES

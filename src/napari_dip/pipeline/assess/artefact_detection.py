@@ -407,15 +407,15 @@ def lower_noise_estimate(
         With the calibration of the result. Noise that the user specified is never changed.
     result : Restoration
     """
-    plan, calibration = calibrated_image.plan, calibrated_image.calibration
-    noise_settings = plan.task_plan.noise_settings
+    run_plan, calibration = calibrated_image.run_plan, calibrated_image.calibration
+    noise_settings = run_plan.task_plan.noise_settings
     is_excluded = (
         noise_settings.model != "auto"
         or noise_settings.gain is not None
         or noise_settings.read_noise is not None
     )
     # with random input, a fit learns detail late, whatever noise was measured
-    is_excluded |= not PRIOR_SPECS[plan.fit_config.prior_key].input_traits.contains_image
+    is_excluded |= not PRIOR_SPECS[run_plan.fit_config.prior_key].input_traits.contains_image
     has_noise_inputs = (
         calibration.repeated_exposure is not None or calibration.camera_correction is not None
     )
@@ -423,7 +423,7 @@ def lower_noise_estimate(
         is_excluded
         or has_noise_inputs
         or calibration.measured_mask is not None
-        or not plan.recipe.task.spec.reports_unreliable_noise
+        or not run_plan.recipe.task.spec.reports_unreliable_noise
     ):
         return None
     if result.residual is None or result.failure_score < 1:
@@ -436,7 +436,7 @@ def lower_noise_estimate(
         for c, channel_noise in enumerate(calibration.noise)
     )
     blind_spot_size = calibration.blind_spot_size
-    if not plan.task_plan.blind_spot_shape:
+    if not run_plan.task_plan.blind_spot_shape:
         blind_spot_size = (1,) * len(blind_spot_size)
     return replace(
         calibration,

@@ -112,11 +112,11 @@ class ResultMerger:
 
     def __init__(self, calibrated_image: CalibratedImage) -> None:
         self.calibrated_image = calibrated_image
-        self._plan, self._calibration = calibrated_image.plan, calibrated_image.calibration
+        self._run_plan, self._calibration = calibrated_image.run_plan, calibrated_image.calibration
         self._header, self._layout = calibrated_image.header, calibrated_image.layout
         self._stack = self._upscaled_stack = stack = calibrated_image.stack
         self._input_pixels = calibrated_image.inputs["image"]
-        factors = calibrated_image.plan.task_plan.get_factors(calibrated_image.layout.grid_axes)
+        factors = calibrated_image.run_plan.task_plan.get_factors(calibrated_image.layout.grid_axes)
         for axis, factor in enumerate(factors, stack.ndim - len(factors)):
             self._upscaled_stack = np.repeat(self._upscaled_stack, factor, axis)
         self.sums: npt.NDArray[np.float64] = np.zeros((3, *self._upscaled_stack.shape), np.float64)
@@ -193,7 +193,7 @@ class ResultMerger:
         first_outcome, last_outcome = own_outcomes[0], own_outcomes[-1]
         stop = (last_outcome if last_outcome.is_ended_by_user else first_outcome).stop
         if is_timed_out:
-            stop = make_stop(StopReason.TIME, limit=self._plan.recipe.run_settings.time_limit)
+            stop = make_stop(StopReason.TIME, limit=self._run_plan.recipe.run_settings.time_limit)
         unfinished_notes = (
             *unrestored_notes,
             *make_unrestored_items_notes(self.calibrated_image, self.result_counts == 0),
@@ -245,7 +245,7 @@ class ResultMerger:
             stop=stop,
             best_iteration=first_outcome.best_iteration,
             history=first_outcome.history,
-            recipe=self._plan.recipe,
+            recipe=self._run_plan.recipe,
             learned_parameters=self._average_learned(),
             report=report,
             residual=self._to_input_axes(
@@ -273,7 +273,7 @@ class ResultMerger:
         if preserved_mask is not None:  # the residual is exactly 0 there, without rounding errors
             prediction = np.where(preserved_mask, self._stack, prediction)
         residual, mean_correction = self._compute_residual(prediction)
-        mean_correction = mean_correction * self._plan.recipe.task.spec.keeps_mean
+        mean_correction = mean_correction * self._run_plan.recipe.task.spec.keeps_mean
         result = np.asarray(mean + mean_correction, np.float32)
         std = self._compute_std()
         if preserved_mask is not None:
@@ -284,7 +284,7 @@ class ResultMerger:
         image = convert_to_input_dtype(
             self._to_result_axes(result),
             input_image,
-            self._plan,
+            self._run_plan,
             self._make_input_mask(preserved_mask),
         )
         if image.dtype != np.float32:  # assess the values after rounding and clipping
@@ -315,8 +315,8 @@ class ResultMerger:
 
     def _find_outliers(self) -> BoolArray | None:
         """Return a mask of the outliers that the result keeps as measured; None for none."""
-        plan = self._plan
-        if not self._calibration.outlier_count or not plan.recipe.task.spec.has_same_pixels:
+        run_plan = self._run_plan
+        if not self._calibration.outlier_count or not run_plan.recipe.task.spec.has_same_pixels:
             return None
         outliers: BoolArray = self._get_input_stack() != self._stack
         if (measured_mask := self._calibration.measured_mask) is not None:
@@ -328,7 +328,7 @@ class ResultMerger:
         return [
             outcome
             for outcome in self.outcomes
-            if outcome.has_estimate or self._plan.network is None
+            if outcome.has_estimate or self._run_plan.network is None
         ]
 
     def _compute_mean(self) -> FloatArray:
@@ -339,7 +339,9 @@ class ResultMerger:
     def _get_preserved_mask(self) -> BoolArray | None:
         """Return a mask of measured pixels that the task keeps unchanged; None if it keeps none."""
         return (
-            self._calibration.measured_mask if self._plan.task_plan.keeps_measured_pixels else None
+            self._calibration.measured_mask
+            if self._run_plan.task_plan.keeps_measured_pixels
+            else None
         )
 
     def _make_input_mask(self, preserved_mask: BoolArray | None) -> BoolArray:
@@ -354,7 +356,7 @@ class ResultMerger:
     def _has_precision_loss(self, preserved_mask: BoolArray) -> bool:
         """Return whether float32 rounds measured pixels that the result keeps."""
         if (
-            self._plan.recipe.run_settings.dtype != "float32"
+            self._run_plan.recipe.run_settings.dtype != "float32"
             or self._input_pixels.dtype.itemsize < 4
         ):
             return False
@@ -442,7 +444,7 @@ class ResultMerger:
     def _serialise_prior(self) -> dict[str, str]:
         """Return the prior of the first fit with its reason, which also names fits that differ."""
         chosen_key, *other_keys = dict.fromkeys(outcome.prior_key for outcome in self.outcomes)
-        fit_config = self._plan.fit_config
+        fit_config = self._run_plan.fit_config
         plan_reason = fit_config.prior_reason if chosen_key == fit_config.prior_key else ""
         reason = plan_reason or self._explain_prior(chosen_key)
         for prior_key in other_keys:
@@ -456,12 +458,16 @@ class ResultMerger:
 
     def _explain_prior(self, prior_key: str) -> str:
         """Return the task's reason for a prior, with the size of its blind spots."""
-        reason = self._plan.task_plan.prior_reasons.get(prior_key, DEFAULT_PRIOR_REASON)
-        size, rows = self._calibration.blind_spot_size, self._plan.task_plan.blind_spot_shape
+        reason = self._run_plan.task_plan.prior_reasons.get(prior_key, DEFAULT_PRIOR_REASON)
+        size, rows = self._calibration.blind_spot_size, self._run_plan.task_plan.blind_spot_shape
         return reason.format(blind_spot=describe_blind_spot(size, rows))
 
     def _list_notes(self) -> list[Note]:
-        notes = [*self._plan.notes, *make_segment_notes(self._plan), *self._calibration.notes]
+        notes = [
+            *self._run_plan.notes,
+            *make_segment_notes(self._run_plan),
+            *self._calibration.notes,
+        ]
         notes += [note for outcome in self.outcomes for note in outcome.notes]
         if (preserved_mask := self._get_preserved_mask()) is not None and self._has_precision_loss(
             preserved_mask
@@ -470,7 +476,7 @@ class ResultMerger:
         height, width = self._calibration.blind_spot_size[-2:]
         if (
             height * width > 1
-            and PRIOR_SPECS[self._plan.fit_config.prior_key].input_traits.has_masked_pixels
+            and PRIOR_SPECS[self._run_plan.fit_config.prior_key].input_traits.has_masked_pixels
         ):
             notes.append(make_note("noise-correlated", width=width, height=height))
         notes += [

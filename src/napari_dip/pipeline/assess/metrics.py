@@ -354,8 +354,8 @@ def measure_result(
     from napari_dip.pipeline.assess.validation_evidence import combine_validation_evidence
     from napari_dip.pipeline.calibrate.clipping import list_corrected_limits
 
-    plan, calibration, stack = (
-        calibrated_image.plan,
+    run_plan, calibration, stack = (
+        calibrated_image.run_plan,
         calibrated_image.calibration,
         calibrated_image.stack,
     )
@@ -365,10 +365,10 @@ def measure_result(
     assessed_prediction = prediction[assessed]
     assessed_mask = None if measured_mask is None else measured_mask[assessed]
     has_comparable_noise = (
-        plan.recipe.task.spec.explains_pixels
+        run_plan.recipe.task.spec.explains_pixels
         and NOISE_MODELS[calibration.noise_model].has_noise_residual
     )
-    has_comparable_noise &= measured_mask is None or not plan.task_plan.keeps_measured_pixels
+    has_comparable_noise &= measured_mask is None or not run_plan.task_plan.keeps_measured_pixels
     residuals = [
         measure_residual(
             assessed_residual[:, c],
@@ -384,33 +384,35 @@ def measure_result(
     filled_fraction, distant_fraction = (
         (0.0, 0.0) if measured_mask is None else measure_distant_holes(measured_mask, MIN_DEEP_HOLE)
     )
-    lower_clipping, upper_clipping = _detect_clipping(plan, calibration, stack)
-    has_traces = has_comparable_noise and measured_mask is None and has_enough_frames(plan.header)
+    lower_clipping, upper_clipping = _detect_clipping(run_plan, calibration, stack)
+    has_traces = (
+        has_comparable_noise and measured_mask is None and has_enough_frames(run_plan.header)
+    )
     return ResultMetrics(
         residual=select_worst_residual(residuals),
         detail=detail,
         contrast=contrast,
         filled_fraction=filled_fraction,
         distant_fraction=distant_fraction,
-        is_upscaled=max(plan.factors) > 1,
+        is_upscaled=max(run_plan.factors) > 1,
         lower_clipping=lower_clipping,
         upper_clipping=upper_clipping,
         pattern=find_strongest_pattern(assessed_residual, stack[assessed])
         if has_comparable_noise and measured_mask is None
         else None,
-        corrected_limits=list_corrected_limits(plan, calibration),
+        corrected_limits=list_corrected_limits(run_plan, calibration),
         agreement=None
-        if plan.recipe.task.spec.has_same_pixels or not has_comparable_noise
+        if run_plan.recipe.task.spec.has_same_pixels or not has_comparable_noise
         else _correlate(stack[assessed], assessed_prediction, assessed_mask),
         has_traces=has_traces,
         traces=compare_grid_traces(
             calibrated_image,
-            result if plan.recipe.task.spec.has_same_pixels else prediction,
+            result if run_plan.recipe.task.spec.has_same_pixels else prediction,
             serialise_noise(calibration),
         )
         if has_traces
         else None,
-        **_measure_brightness_changes(plan, calibration, stack, residual, result),
+        **_measure_brightness_changes(run_plan, calibration, stack, residual, result),
     )
 
 

@@ -105,17 +105,17 @@ def serialise_fit(
     calibrated_image : CalibratedImage
     outcomes : sequence of UnitOutcome
     """
-    header, plan, fit_config = (
+    header, run_plan, fit_config = (
         calibrated_image.header,
-        calibrated_image.plan,
-        calibrated_image.plan.fit_config,
+        calibrated_image.run_plan,
+        calibrated_image.run_plan.fit_config,
     )
     joint_training = summarise_joint_training(outcomes)
-    if plan.network is not None:
-        joint_training["joint_training"] |= plan.network.report_fields
+    if run_plan.network is not None:
+        joint_training["joint_training"] |= run_plan.network.report_fields
     return {
         "axes": calibrated_image.layout.grid_axes,
-        "inputs": list(plan.extra_headers),
+        "inputs": list(run_plan.extra_headers),
         "scale": None if header.scale is None else list(header.scale),
         "units": None if header.units is None else list(header.units),
         "network": list(fit_config.widths),
@@ -203,15 +203,15 @@ def make_run_report(calibrated_image: CalibratedImage, **facts: Any) -> Report:
     """Return the report of a run; `facts` are additional entries."""
     from napari_dip.version import __version__
 
-    plan = calibrated_image.plan
+    run_plan = calibrated_image.run_plan
     report = {
-        "task": plan.recipe.task.spec.name,
-        "recipe": json.loads(plan.recipe.to_json()),
+        "task": run_plan.recipe.task.spec.name,
+        "recipe": json.loads(run_plan.recipe.to_json()),
         "version": __version__,
         "torch": get_torch_version(),
-        "device": plan.device,
-        "threads": plan.threads,
-        "seed": plan.recipe.run_settings.seed,
+        "device": run_plan.device,
+        "threads": run_plan.threads,
+        "seed": run_plan.recipe.run_settings.seed,
         "shape": list(calibrated_image.header.shape),
         "axes": calibrated_image.header.axes,
         "noise": serialise_noise(calibrated_image.calibration),
@@ -244,7 +244,7 @@ def make_early_end_notes(
     calibrated_image : CalibratedImage
     outcomes : sequence of UnitOutcome
     """
-    first_unit_ids = {unit.id: unit.first_unit_id for unit in calibrated_image.plan.units}
+    first_unit_ids = {unit.id: unit.first_unit_id for unit in calibrated_image.run_plan.units}
     completed_ids = {
         first_unit_ids.get(outcome.unit_id)
         for outcome in outcomes
@@ -259,11 +259,11 @@ def make_early_end_notes(
     ]
     if not early:
         return ()
-    units = {unit.id: unit for unit in calibrated_image.plan.units}
+    units = {unit.id: unit for unit in calibrated_image.run_plan.units}
     unit, count = units.get(early[0].unit_id), early[0].iterations
     if len(early) > 1 or unit is None:
         return (make_note("fits-ended-early", count=len(early), several=len(early) > 1),)
-    most = unit.iterations + calibrated_image.plan.fit_config.refit_iterations
+    most = unit.iterations + calibrated_image.run_plan.fit_config.refit_iterations
     facts = {"count": count, "most": most, "before_end": count < most}
     return (
         make_note("fit-ended-early", part=_describe_fitted_item(calibrated_image, unit), **facts),

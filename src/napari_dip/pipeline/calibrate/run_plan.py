@@ -75,7 +75,7 @@ def calibrate_image(
     calibration, stack = calibrate_pixels(plan, run_inputs)
     inspection, layout = run_inputs.inspection, run_inputs.layout
     return CalibratedImage(
-        plan=make_run_plan(plan, inspection, calibration, layout=layout, network=network),
+        run_plan=make_run_plan(plan, inspection, calibration, layout=layout, network=network),
         calibration=calibration,
         header=plan.header,
         layout=layout,

@@ -245,7 +245,7 @@ class CalibratedImage:
 
     Attributes
     ----------
-    plan : RunPlan
+    run_plan : RunPlan
         Plan of the whole run.
     calibration : Calibration
     header : ImageHeader
@@ -262,7 +262,7 @@ class CalibratedImage:
         Part of the image that a crop is; None for others, whose units know it.
     """
 
-    plan: RunPlan
+    run_plan: RunPlan
     calibration: Calibration
     header: ImageHeader
     layout: Layout
@@ -275,11 +275,11 @@ class CalibratedImage:
         """Return the part of the image that a unit is fitted to; None for the whole image."""
         if not origin:
             return self.location
-        image_size = self.plan.header.get_sizes(self.layout.grid_axes)
+        image_size = self.run_plan.header.get_sizes(self.layout.grid_axes)
         return GridLocation(start=origin, image_size=image_size)
 
     @property
     def result_shape(self) -> tuple[int, ...]:
         """Shape of the result, in the axes of `header`."""
-        factors = self.plan.task_plan.get_factors(self.header.axes)
+        factors = self.run_plan.task_plan.get_factors(self.header.axes)
         return tuple(n * finer for n, finer in zip(self.header.shape, factors, strict=True))

@@ -246,13 +246,13 @@ def _restore_crop(
         raise_if_refused(content_refusal)
     image = _crop_image(whole_image, region, crop_plan, array)
     # the units of all tiles would fit the same crop
-    units = tuple(unit for unit in image.plan.units if not unit.tile)
-    image = replace(image, plan=replace(image.plan, units=units))
+    units = tuple(unit for unit in image.run_plan.units if not unit.tile)
+    image = replace(image, run_plan=replace(image.run_plan, units=units))
     if image.calibration.measured_mask is not None and not image.calibration.measured_mask.any():
         raise_if_refused(make_refusal("nothing-measured", name=plan.header.name))
-    monitor.set_expected_work(image.plan)
+    monitor.set_expected_work(image.run_plan)
     merger = ResultMerger(image)
-    control = yield from Executor(merger, monitor).run(image.plan.units)
+    control = yield from Executor(merger, monitor).run(image.run_plan.units)
     if control is Control.DISCARD or not merger.outcomes:
         return None
     monitor.start_assessment()
@@ -297,10 +297,10 @@ def _crop_image(
     from napari_dip.pipeline.plan.layout import to_stack
     from napari_dip.tasks.base import GridLocation, Inspection
 
-    plan, calibration = whole_image.plan, whole_image.calibration
-    layout, axes = plan.layout, plan.header.axes
-    crop = partial(_crop_pixels, region=region, layout=layout, header=plan.header)
-    stack = to_stack(array, axes, layout) if plan.tiles else crop(whole_image.stack)
+    run_plan, calibration = whole_image.run_plan, whole_image.calibration
+    layout, axes = run_plan.layout, run_plan.header.axes
+    crop = partial(_crop_pixels, region=region, layout=layout, header=run_plan.header)
+    stack = to_stack(array, axes, layout) if run_plan.tiles else crop(whole_image.stack)
     measured_mask, repeated_exposure = calibration.measured_mask, calibration.repeated_exposure
     if measured_mask is not None:
         measured_mask = crop(measured_mask)
@@ -328,10 +328,10 @@ def _crop_image(
     )
     calibration = replace_half_resolution(calibration, stack)
     inspection = Inspection(
-        prior_key=plan.fit_config.prior_key, prior_reason=plan.fit_config.prior_reason
+        prior_key=run_plan.fit_config.prior_key, prior_reason=run_plan.fit_config.prior_reason
     )
     return CalibratedImage(
-        plan=make_run_plan(crop_plan, inspection, calibration),
+        run_plan=make_run_plan(crop_plan, inspection, calibration),
         calibration=calibration,
         header=crop_plan.header,
         layout=layout,
@@ -339,7 +339,7 @@ def _crop_image(
         stack=stack,
         location=GridLocation(
             start=tuple(region.get_span(axis, axes).start for axis in layout.grid_axes),
-            image_size=plan.header.get_sizes(layout.grid_axes),
+            image_size=run_plan.header.get_sizes(layout.grid_axes),
         ),
     )
 

@@ -182,7 +182,7 @@ class Executor:
         is_network_required: bool = False,
     ) -> None:
         self._calibrated_image = merger.calibrated_image
-        self._plan = merger.calibrated_image.plan
+        self._run_plan = merger.calibrated_image.run_plan
         self._calibration = merger.calibrated_image.calibration
         self._monitor = monitor
         self._merger = merger
@@ -239,7 +239,7 @@ class Executor:
         finished_ids = {outcome.unit_id for outcome in self._merger.outcomes}
         unit_ids = {unit.id for unit in units}
         outside_sources = {
-            other.initial_unit_id for other in self._plan.units if other.id not in unit_ids
+            other.initial_unit_id for other in self._run_plan.units if other.id not in unit_ids
         }
         for number, unit in enumerate(units, first_number):
             fitted_unit = unit.drop_channels(self._calibration.constant_channels)
@@ -271,7 +271,7 @@ class Executor:
         outcomes = {outcome.unit_id: outcome for outcome in self._merger.outcomes}
         units = [
             unit.drop_channels(self._calibration.constant_channels)
-            for unit in self._plan.units
+            for unit in self._run_plan.units
             if unit.has_estimate
             and unit.id in outcomes
             and self._source_id in (unit.id, unit.role == INFERENCE and unit.initial_unit_id)
@@ -284,7 +284,7 @@ class Executor:
             return None
         frames = self._frame_provider.get_neighbour_frames(unit, outcome.prior_key)
         return RunNetwork(
-            plan=self._plan,
+            run_plan=self._run_plan,
             unit=unit,
             outcome=outcome,
             weights=self._weights,
@@ -318,7 +318,7 @@ class Executor:
                 attempt,
                 checkpoint,
                 self._recovery,
-                planned_window_side=self._plan.fit_config.window_side,
+                planned_window_side=self._run_plan.fit_config.window_side,
                 side=max(self._calibrated_image.stack.shape[2:]),
                 outcomes=self._merger.outcomes,
             )
@@ -379,7 +379,7 @@ class Executor:
         A restart uses the prior of the first fit. A frame that starts from another keeps its prior,
         unless that is not the task's first choice.
         """
-        fit_config = self._plan.fit_config
+        fit_config = self._run_plan.fit_config
         if self._recovery.prior_key:
             return (self._recovery.prior_key,)
         candidates = (fit_config.prior_key, *fit_config.other_candidates)
@@ -438,7 +438,7 @@ class Executor:
         preview = None
         if progress.estimate is not None:
             image = convert_to_image_units(self._calibration, unit, progress.estimate.mean)
-            image, _ = correct_clipping(self._plan, self._calibration, unit, image)
+            image, _ = correct_clipping(self._run_plan, self._calibration, unit, image)
             if image.shape[1:] == self._calibrated_image.stack.shape[2:] or unit.has_estimate:
                 preview = self._merger.make_preview(unit, image)
             self._monitor.record_preview_cost()
@@ -521,7 +521,7 @@ class Executor:
         """Return the number of fine-tuning probes of a jointly trained network."""
         return sum(
             unit.role == FINE_TUNE_PROBE and unit.joint_network_name == joint_network_name
-            for unit in self._plan.units
+            for unit in self._run_plan.units
         )
 
 
@@ -537,7 +537,7 @@ def _build_network(
     from napari_dip.engine.prior import pad_input_weights
     from napari_dip.pipeline.execute.fit_setup import prepare_fit
 
-    image = replace(image, plan=replace(image.plan, device="cpu"))
+    image = replace(image, run_plan=replace(image.run_plan, device="cpu"))
     prepared_fit = prepare_fit(image, unit, prior_key, frames)
     prior = prepared_fit.prior
     prior.network.load_state_dict(pad_input_weights(weights, prior.network))

@@ -174,21 +174,20 @@ def prepare_fit(
     """
     recovery = recovery or RecoveryState()
     fit_config = adapt_fit_config(calibrated_image, prior_key, recovery)
-    device = recovery.choose_device(calibrated_image.plan.device)
+    device = recovery.choose_device(calibrated_image.run_plan.device)
     fit_input = make_fit_input(calibrated_image, unit, fit_config, frames, device)
-    return assemble_fit(calibrated_image.plan, unit, fit_input, fit_config)
+    return assemble_fit(calibrated_image.run_plan, unit, fit_input, fit_config)
 
 
 def adapt_fit_config(
     calibrated_image: CalibratedImage, prior_key: str, recovery: RecoveryState
 ) -> FitConfig:
     """Return the configuration of the fit, with a window that fits in memory."""
-    plan, fit_config = calibrated_image.plan, calibrated_image.plan.fit_config
+    run_plan, fit_config = calibrated_image.run_plan, calibrated_image.run_plan.fit_config
     if prior_key:
         is_volume = calibrated_image.layout.is_volume
-        fit_config = choose_fit_config(
-            plan.recipe, plan.task_plan, calibrated_image.header, prior_key, is_volume=is_volume
-        )[0]
+        recipe, task_plan, header = run_plan.recipe, run_plan.task_plan, calibrated_image.header
+        fit_config, _ = choose_fit_config(recipe, task_plan, header, prior_key, is_volume=is_volume)
     return recovery.limit_fit_config(fit_config)
 
 
@@ -245,7 +244,7 @@ def make_fit_input(
     device_name : str
     """
     prior_spec, device = PRIOR_SPECS[fit_config.prior_key], torch.device(device_name)
-    task_spec = calibrated_image.plan.recipe.task.spec
+    task_spec = calibrated_image.run_plan.recipe.task.spec
     calibration, channels = calibrated_image.calibration.get_fit_calibration(), list(unit.channels)
     halved = calibrated_image.calibration.half_resolution
     stack = calibrated_image.stack if halved is None else halved.stack
@@ -315,12 +314,12 @@ def _make_fit_masks(
         tuple(measured_mask.shape[2:]),
         calibration.blind_spot_size,
         calibration.validation_fraction,
-        calibrated_image.plan.recipe.run_settings.seed,  # the same pixels for all fits of a file
+        calibrated_image.run_plan.recipe.run_settings.seed,  # so all fits have the same pixels
         origin=tuple(start // downscaling for start in unit.origin) or None,
     )
     has_low_noise = 1 if pixel_weights is None else pixel_weights >= MIN_PIXEL_WEIGHT
     validation_mask = select_validation(allowed_mask=measured_mask * has_low_noise)
-    blind_spot_shape = _make_blind_spot_shape(calibrated_image.plan, validation_mask)
+    blind_spot_shape = _make_blind_spot_shape(calibrated_image.run_plan, validation_mask)
     return FitMasks(
         measured=measured_mask,
         validation=validation_mask,
@@ -536,17 +535,17 @@ def make_unit_result(
     recovery: RecoveryState,
 ) -> UnitResult:
     """Return the result of a fit in the image's units, with learned parameters and outcome."""
-    plan, calibration, unit = calibrated_image.plan, calibrated_image.calibration, prepared_fit.unit
+    calibration, unit = calibrated_image.calibration, prepared_fit.unit
     learned = {
         name: parameter.cpu().numpy() for name, parameter in result.learned_parameters.items()
     }
-    learned_notes = plan.recipe.task.spec.describe_learned(learned)
+    learned_notes = calibrated_image.run_plan.recipe.task.spec.describe_learned(learned)
     outcome = make_unit_outcome(prepared_fit, result, recovery, learned_notes)
     if unit.role == INFERENCE and not unit.iterations:
         reason = StopReason.USER if result.is_ended_by_user else StopReason.JOINT_NETWORK
         outcome = replace(outcome, stop=make_stop(reason))
     mean = convert_to_image_units(calibration, unit, result.estimate.mean)
-    restored_image, growth = correct_clipping(plan, calibration, unit, mean)
+    restored_image, growth = correct_clipping(calibrated_image.run_plan, calibration, unit, mean)
     std = growth * _compute_uncertainty(prepared_fit, calibration, result)
     prediction = _predict_measurement(prepared_fit, calibration, result)
     return UnitResult(

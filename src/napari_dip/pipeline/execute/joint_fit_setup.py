@@ -56,7 +56,7 @@ def prepare_joint_fit(
         Chooses the device, and limits the training window to what fits in memory.
     """
     fit_config = adapt_fit_config(calibrated_image, prior_key, recovery)
-    device = recovery.choose_device(calibrated_image.plan.device)
+    device = recovery.choose_device(calibrated_image.run_plan.device)
     fit_inputs = []
     for training_region in unit.training_regions:
         region_unit = replace(
@@ -76,7 +76,7 @@ def prepare_joint_fit(
         fit_inputs.append(make_fit_input(crop, crop_unit, fit_config, frames, device))
     has_separate_noise = bool(calibrated_image.calibration.item_calibrations)
     joint_input = _stack_fit_inputs(fit_inputs, has_separate_noise=has_separate_noise)
-    prepared_fit = assemble_fit(calibrated_image.plan, unit, joint_input, fit_config)
+    prepared_fit = assemble_fit(calibrated_image.run_plan, unit, joint_input, fit_config)
     problem = replace(
         prepared_fit.problem, postprocess=lambda estimate: estimate, final_postprocess=None
     )

@@ -150,7 +150,7 @@ class NeighbourFrameProvider:
     """
 
     def __init__(self, merger: ResultMerger) -> None:
-        self._task_plan = merger.calibrated_image.plan.task_plan
+        self._task_plan = merger.calibrated_image.run_plan.task_plan
         self._stack = merger.calibrated_image.stack
         self._merger = merger
         self._drifts: dict[tuple[int, int], Drift] = {}

@@ -256,7 +256,7 @@ def perform_repeatability_runs(
     Restoration or None
         None if the user discarded the run.
     """
-    if not calibrated_image.plan.repeatability_run_count:
+    if not calibrated_image.run_plan.repeatability_run_count:
         return restoration
     if monitor.is_ended:
         return _add_findings(restoration, make_note("repeatability-ended"))
@@ -282,7 +282,7 @@ def perform_repeatability_runs(
         )
     if NULL_NAME in results:
         restoration = add_null_control(calibrated_image, restoration, results[NULL_NAME], period)
-    if len(check_images) < calibrated_image.plan.repeatability_run_count:
+    if len(check_images) < calibrated_image.run_plan.repeatability_run_count:
         restoration = _add_findings(restoration, make_note("repeatability-noise-unknown"))
     return restoration
 
@@ -308,7 +308,7 @@ def make_repeatability_images(
     calibrated_image: CalibratedImage, noise_source: NoiseSource
 ) -> dict[str, CalibratedImage]:
     """Return the images of the repeatability runs, as far as the noise can be drawn, by name."""
-    run_settings = calibrated_image.plan.recipe.run_settings
+    run_settings = calibrated_image.run_plan.recipe.run_settings
     calibration = calibrated_image.calibration
     rng = np.random.default_rng(run_settings.seed)
     can_draw = calibration.camera_noise is None and not any(
@@ -467,15 +467,17 @@ def restore_repeatability_image(
     """
     shift = number * SEED_STEP
     units = tuple(
-        replace(unit, seed=(unit.seed + shift) % 2**31) for unit in calibrated_image.plan.units
+        replace(unit, seed=(unit.seed + shift) % 2**31) for unit in calibrated_image.run_plan.units
     )
-    recipe = calibrated_image.plan.recipe.replace_run_settings(
-        seed=(calibrated_image.plan.recipe.run_settings.seed + shift) % 2**31,
+    recipe = calibrated_image.run_plan.recipe.replace_run_settings(
+        seed=(calibrated_image.run_plan.recipe.run_settings.seed + shift) % 2**31,
         halves=False,
         null_control=False,
         time_limit=None,
     )
-    plan = replace(calibrated_image.plan, units=units, recipe=recipe)
-    merger = ResultMerger(replace(calibrated_image, plan=plan))
-    control = yield from Executor(merger, RunMonitor(plan, parent.poll_control, None)).run(units)
+    run_plan = replace(calibrated_image.run_plan, units=units, recipe=recipe)
+    merger = ResultMerger(replace(calibrated_image, run_plan=run_plan))
+    control = yield from Executor(merger, RunMonitor(run_plan, parent.poll_control, None)).run(
+        units
+    )
     return control, merger.get_estimates()[0]

@@ -212,11 +212,11 @@ def _repeat_with_weaker_noise(
             calibration,
             layout=None if plan.tiles else calibrated_image.layout,
             network=network,
-            regions=calibrated_image.plan.regions,
-            reference_tile=calibrated_image.plan.reference_tile,
-            noise_reason=calibrated_image.plan.fit_config.prior_reason,
+            regions=calibrated_image.run_plan.regions,
+            reference_tile=calibrated_image.run_plan.reference_tile,
+            noise_reason=calibrated_image.run_plan.fit_config.prior_reason,
         )
-        calibrated_image = replace(calibrated_image, plan=run_plan, calibration=calibration)
+        calibrated_image = replace(calibrated_image, run_plan=run_plan, calibration=calibration)
         yield monitor.make_message_event("Restoring again with weaker noise")
         try:
             retry_restoration = yield from restore_units(calibrated_image, monitor, None)
@@ -239,10 +239,10 @@ def _crop_residual_to_regions(
     calibrated_image: CalibratedImage, restoration: Restoration
 ) -> Restoration:
     """Return the restoration with the residual of the sample regions, if the image is in tiles."""
-    plan, residual = calibrated_image.plan, restoration.residual
-    if not plan.regions or residual is None:
+    run_plan, residual = calibrated_image.run_plan, restoration.residual
+    if not run_plan.regions or residual is None:
         return restoration
-    regions = [region.read_pixels(residual, plan.header.axes) for region in plan.regions]
+    regions = [region.read_pixels(residual, run_plan.header.axes) for region in run_plan.regions]
     return replace(restoration, residual=np.stack(regions))
 
 
@@ -250,9 +250,9 @@ def _fit_units(
     calibrated_image: CalibratedImage, monitor: RunMonitor, checkpoints: CheckpointStore | None
 ) -> Generator[Event, None, Restoration | None]:
     """Fit and merge all work units of a calibrated image."""
-    monitor.set_expected_work(calibrated_image.plan)
+    monitor.set_expected_work(calibrated_image.run_plan)
     merger, executor, control = yield from _fit_remaining_units(
-        calibrated_image, calibrated_image.plan.units, monitor, checkpoints
+        calibrated_image, calibrated_image.run_plan.units, monitor, checkpoints
     )
     if control is Control.DISCARD:
         return None
@@ -283,15 +283,15 @@ def _fit_remaining_units(
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.store.unit_results import ResultStore
 
-    plan, merger = calibrated_image.plan, ResultMerger(calibrated_image)
+    run_plan, merger = calibrated_image.run_plan, ResultMerger(calibrated_image)
     checkpoint = unit_results = None
     stored_ids = frozenset[str]()
     if checkpoints is not None:
         checkpoints.open_image(calibrated_image)
         checkpoint, unit_results = checkpoints.read(merger), ResultStore(checkpoints.folder)
-        stored_ids = unit_results.find_finished_units(plan)
-    merger.outcomes += list_network_outcomes(plan, merger.outcomes)
-    network_weights = {} if plan.network is None else read_network_weights(plan.network)
+        stored_ids = unit_results.find_finished_units(run_plan)
+    merger.outcomes += list_network_outcomes(run_plan, merger.outcomes)
+    network_weights = {} if run_plan.network is None else read_network_weights(run_plan.network)
 
     def merge_stored(unit: WorkUnit) -> bool:
         if unit_results is None or unit.id not in stored_ids:
@@ -300,7 +300,7 @@ def _fit_remaining_units(
         return True
 
     def load_network(name: str) -> Weights | None:
-        if plan.network is not None:
+        if run_plan.network is not None:
             return network_weights.get(name)
         return None if unit_results is None else unit_results.load_weights(name)
 
@@ -387,8 +387,8 @@ def restore_shard(
     monitor = RunMonitor(plan, poll_control, None)
     if not plan.tiles:
         calibrated_image = yield from read_image(plan, data, monitor)
-        units = select_shard_units(shard, calibrated_image.plan)
-        monitor.set_expected_work(calibrated_image.plan, units)
+        units = select_shard_units(shard, calibrated_image.run_plan)
+        monitor.set_expected_work(calibrated_image.run_plan, units)
         *_, control = yield from _fit_remaining_units(
             calibrated_image, units, monitor, checkpoints, saves_results=True
         )
@@ -396,13 +396,13 @@ def restore_shard(
             checkpoints.remove_checkpoint()
         return control
     sample_image, hashes = yield from calibrate_tiles(plan, data, monitor)
-    unit_results = open_tile_results(sample_image.plan, hashes, checkpoints)
+    unit_results = open_tile_results(sample_image.run_plan, hashes, checkpoints)
     try:
-        units = select_shard_tile_units(shard, sample_image.plan.units)
+        units = select_shard_tile_units(shard, sample_image.run_plan.units)
         if shard.index and not unit_results.read_outcomes(JOINT_NAME):
-            joint_units = (unit for unit in sample_image.plan.units if not unit.has_estimate)
+            joint_units = (unit for unit in sample_image.run_plan.units if not unit.has_estimate)
             units = (*joint_units, *units)
-        monitor.set_expected_work(sample_image.plan, units)
+        monitor.set_expected_work(sample_image.run_plan, units)
         executor = TileExecutor(sample_image, data["image"], monitor, checkpoints, unit_results)
         return (yield from executor.run(units))
     finally:

@@ -70,7 +70,7 @@ class TileBlender:
 
     Parameters
     ----------
-    plan : RunPlan
+    run_plan : RunPlan
     calibration : Calibration
         Its noise is the uncertainty of the input.
     unit_results : ResultStore
@@ -84,16 +84,16 @@ class TileBlender:
     """
 
     def __init__(
-        self, plan: RunPlan, calibration: Calibration, unit_results: ResultStore, image: Any
+        self, run_plan: RunPlan, calibration: Calibration, unit_results: ResultStore, image: Any
     ) -> None:
-        self._plan = plan
+        self._run_plan = run_plan
         self._noise = calibration.noise
         self._outlier_limits = calibration.outlier_limits
         self.outliers: npt.NDArray[np.float32] = np.zeros(0, np.float32)
         self._constant_channels = calibration.constant_channels
         self._unit_results = unit_results
         self._image = image
-        down, right = plan.task_plan.get_factors("YX")
+        down, right = run_plan.task_plan.get_factors("YX")
         self._factors = down, right
 
     def blend_region(self, region: Tile) -> BlendedRegion:
@@ -104,16 +104,16 @@ class TileBlender:
         region : Tile
             The region, in pixels of the image.
         """
-        plan, axes = self._plan, self._plan.header.axes
+        run_plan, axes = self._run_plan, self._run_plan.header.axes
         measurement = region.join_planes(
-            to_stack(region.read_pixels(self._image, axes), axes, plan.layout)
+            to_stack(region.read_pixels(self._image, axes), axes, run_plan.layout)
         )
         result_region = region.upscale(self._factors)
         image, variance, prediction, restored_weight = (
             np.zeros((len(measurement), *size))
             for size in (result_region.size, result_region.size, region.size, result_region.size)
         )
-        for tile in plan.tiles:
+        for tile in run_plan.tiles:
             if not has_overlap(tile, region):
                 continue
             name = make_tile_name(tile.index)
@@ -150,17 +150,17 @@ class TileBlender:
         shift : ndarray
             (C,): value to add to each channel, so that the result keeps the mean of the image.
         """
-        plan = self._plan
+        run_plan = self._run_plan
         result_dtype = np.dtype(
-            plan.header.dtype if plan.recipe.run_settings.dtype == "same" else np.float32
+            run_plan.header.dtype if run_plan.recipe.run_settings.dtype == "same" else np.float32
         )
         float_dtype = np.dtype(np.float32)
         images = (
-            self._unit_results.allocate_image("picture.raw", plan.result_shape, result_dtype),
-            self._unit_results.allocate_image("deviation.raw", plan.result_shape, float_dtype),
-            self._unit_results.allocate_image("residual.raw", plan.header.shape, float_dtype),
+            self._unit_results.allocate_image("picture.raw", run_plan.result_shape, result_dtype),
+            self._unit_results.allocate_image("deviation.raw", run_plan.result_shape, float_dtype),
+            self._unit_results.allocate_image("residual.raw", run_plan.header.shape, float_dtype),
         )
-        offset = shift.reshape(-1, *[1] * len(plan.tiles[0].spans))
+        offset = shift.reshape(-1, *[1] * len(run_plan.tiles[0].spans))
         for band in self._iter_bands():
             blended, result_band = self.blend_region(band), band.upscale(self._factors)
             image, input_mask = blended.image + offset, blended.input_mask
@@ -171,33 +171,33 @@ class TileBlender:
             if len(outlier_values):
                 self.outliers = np.concatenate([self.outliers, outlier_values])
                 is_outlier = filled_stack[0] != blended.measurement
-                if plan.recipe.task.spec.has_same_pixels:
+                if run_plan.recipe.task.spec.has_same_pixels:
                     image = np.where(is_outlier, blended.measurement, image)
                     input_mask = input_mask | is_outlier
-            result_pixels = arrange_axes(self._plan, image, result_band)
+            result_pixels = arrange_axes(self._run_plan, image, result_band)
             residual = filled_stack[0] - blended.prediction - offset
             residual[list(self._constant_channels)] = 0
-            array = band.read_pixels(self._image, plan.header.axes)
-            copied_mask = arrange_axes(self._plan, input_mask, result_band) > 0
+            array = band.read_pixels(self._image, run_plan.header.axes)
+            copied_mask = arrange_axes(self._run_plan, input_mask, result_band) > 0
             for output, band_pixels, target_region in (
                 (
                     images[0],
-                    convert_to_input_dtype(result_pixels, array, plan, copied_mask),
+                    convert_to_input_dtype(result_pixels, array, run_plan, copied_mask),
                     result_band,
                 ),
-                (images[1], arrange_axes(self._plan, blended.std, result_band), result_band),
-                (images[2], arrange_axes(self._plan, residual, band), band),
+                (images[1], arrange_axes(self._run_plan, blended.std, result_band), result_band),
+                (images[2], arrange_axes(self._run_plan, residual, band), band),
             ):
-                output[target_region.get_slices(plan.header.axes)] = band_pixels
+                output[target_region.get_slices(run_plan.header.axes)] = band_pixels
         return images
 
     def _iter_bands(self) -> Iterator[Tile]:
-        height, width = self._plan.header.grid
-        has_depth = self._plan.tiles[0].z is not None
-        depth = self._plan.header.get_sizes("Z")[0] if has_depth else 1
+        height, width = self._run_plan.header.grid
+        has_depth = self._run_plan.tiles[0].z is not None
+        depth = self._run_plan.header.get_sizes("Z")[0] if has_depth else 1
         planes = min(MAX_BAND_PLANES, depth)
         values_per_row = (
-            prod(self._plan.result_shape) // (height * self._factors[0]) // depth * planes
+            prod(self._run_plan.result_shape) // (height * self._factors[0]) // depth * planes
         )
         rows = max(1, MAX_BAND_VALUES // (values_per_row * self._factors[0]))
         for z in range(0, depth, planes):
@@ -272,44 +272,44 @@ def assemble_restoration(
     input_sha256 : str
     monitor : RunMonitor
     """
-    plan = sample_image.plan
-    tile_order = list(dict.fromkeys(unit.tile or 0 for unit in plan.units if unit.has_estimate))
+    run_plan = sample_image.run_plan
+    tile_order = list(dict.fromkeys(unit.tile or 0 for unit in run_plan.units if unit.has_estimate))
     names = (JOINT_NAME, *map(make_tile_name, tile_order))
     outcomes = list(chain.from_iterable(map(unit_results.read_outcomes, names)))
     sample_merger = _merge_sample_regions(sample_image, blender, outcomes)
-    missing_count = sum(not unit_results.has(make_tile_name(tile.index)) for tile in plan.tiles)
-    missing_notes = make_unrestored_tiles_notes(missing_count, len(plan.tiles))
+    missing_count = sum(not unit_results.has(make_tile_name(tile.index)) for tile in run_plan.tiles)
+    missing_notes = make_unrestored_tiles_notes(missing_count, len(run_plan.tiles))
     restoration = sample_merger.make_restoration(
         monitor.seconds, is_timed_out=monitor.is_timed_out, unrestored_notes=missing_notes
     )
     report: dict[str, Any] = dict(restoration.report)
-    *depth, height, width = find_largest_tile(plan.tiles).size
+    *depth, height, width = find_largest_tile(run_plan.tiles).size
     notes = list(read_report_notes(report))
     if len(blender.outliers):
         notes.append(
-            make_outlier_note(blender.outliers, put_back=plan.recipe.task.spec.has_same_pixels)
+            make_outlier_note(blender.outliers, put_back=run_plan.recipe.task.spec.has_same_pixels)
         )
-    if len(plan.regions) > 1:
-        notes.append(make_note("regions-sampled", count=len(plan.regions)))
+    if len(run_plan.regions) > 1:
+        notes.append(make_note("regions-sampled", count=len(run_plan.regions)))
     restored, std, residual = (_load_if_small(image) for image in images)
     report |= {
-        "shape": list(plan.header.shape),
-        "axes": plan.header.axes,
+        "shape": list(run_plan.header.shape),
+        "axes": run_plan.header.axes,
         "input_sha256": input_sha256,
         "output_sha256": compute_sha256(images[0]),
         **serialise_notes(dict.fromkeys(notes)),
         "tiles": {
-            "count": len(plan.tiles),
+            "count": len(run_plan.tiles),
             "height": height,
             "width": width,
             "first": tile_order[0],
         }
         | ({"depth": depth[0]} if depth else {}),
     }
-    scale = plan.header.scale
+    scale = run_plan.header.scale
     report["fit"] = {**report["fit"], "scale": None if scale is None else list(scale)}
-    report["fit"]["axes"] = plan.layout.grid_axes
-    report["fit"]["units"] = None if plan.header.units is None else list(plan.header.units)
+    report["fit"]["axes"] = run_plan.layout.grid_axes
+    report["fit"]["units"] = None if run_plan.header.units is None else list(run_plan.header.units)
     return replace(
         restoration,
         image=restored,
@@ -326,7 +326,7 @@ def _merge_sample_regions(
     # each region lies in one plane: without the Z axis
     blended = [
         BlendedRegion._make(array.reshape(len(array), *array.shape[-2:]) for array in region)
-        for region in map(blender.blend_region, sample_image.plan.regions)
+        for region in map(blender.blend_region, sample_image.run_plan.regions)
     ]
     measured = np.stack([blended_region.measurement for blended_region in blended]).astype(
         np.float32

@@ -236,15 +236,15 @@ def calibrate_tiles(
 
 
 def make_sample_image(
-    plan: RunPlan, calibration: Calibration, array: npt.NDArray[Any]
+    run_plan: RunPlan, calibration: Calibration, array: npt.NDArray[Any]
 ) -> CalibratedImage:
     """Return sample regions, (regions, *image), as an image whose items are their planes."""
-    axes = REGION_AXIS + plan.header.axes
-    header = replace(plan.header, shape=array.shape, axes=axes, scale=None, units=None)
+    axes = REGION_AXIS + run_plan.header.axes
+    header = replace(run_plan.header, shape=array.shape, axes=axes, scale=None, units=None)
     item_axes = REGION_AXIS + "".join(axis for axis in "Z" if axis in axes)
-    layout = Layout(item_axes=item_axes, channel_axis=plan.layout.channel_axis, grid_axes="YX")
+    layout = Layout(item_axes=item_axes, channel_axis=run_plan.layout.channel_axis, grid_axes="YX")
     return CalibratedImage(
-        plan=plan,
+        run_plan=run_plan,
         calibration=calibration,
         header=header,
         layout=layout,

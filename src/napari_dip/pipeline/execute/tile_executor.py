@@ -45,11 +45,11 @@ if TYPE_CHECKING:
 
 
 def open_tile_results(
-    plan: RunPlan, hashes: Mapping[str, str], checkpoints: CheckpointStore
+    run_plan: RunPlan, hashes: Mapping[str, str], checkpoints: CheckpointStore
 ) -> ResultStore:
     """Open and lock the folder of a run; raises the errors of `ResultStore.lock`."""
-    checkpoints.open(plan, plan.header.axes, hashes)
-    unit_results = ResultStore(checkpoints.folder, list_rescue_folders(plan)[::-1])
+    checkpoints.open(run_plan, run_plan.header.axes, hashes)
+    unit_results = ResultStore(checkpoints.folder, list_rescue_folders(run_plan)[::-1])
     unit_results.lock()
     return unit_results
 
@@ -84,7 +84,7 @@ class TileExecutor:
         unit_results: ResultStore,
     ) -> None:
         self._sample_image = sample_image
-        self._plan = sample_image.plan
+        self._run_plan = sample_image.run_plan
         self._calibration = sample_image.calibration
         self._image = image
         self._monitor = monitor
@@ -120,7 +120,7 @@ class TileExecutor:
             first_number, number = number + 1, number + len(tile_units)
             if not self._unit_results.has(make_tile_name(tile_index)):
                 control = yield from self._restore_tile_or_end_run(
-                    self._plan.tiles[tile_index], tile_units, first_number
+                    self._run_plan.tiles[tile_index], tile_units, first_number
                 )
                 if control is not Control.GO:
                     return control
@@ -166,7 +166,7 @@ class TileExecutor:
         try:
             control = yield from self._restore_tile(tile, units, number)
         except Exception as error:
-            machine_refusal = make_machine_refusal(error, self._plan.header.name)
+            machine_refusal = make_machine_refusal(error, self._run_plan.header.name)
             if machine_refusal is None or not self.finished_tiles:
                 raise
             yield self._monitor.make_message_event(
@@ -192,16 +192,16 @@ class TileExecutor:
 
     def _read_tile(self, tile: Tile) -> CalibratedImage:
         """Read a tile as an image of its own, with the calibration of the whole."""
-        plan, calibration = self._plan, self._calibration
-        header = tile.make_header(plan.header)
+        run_plan, calibration = self._run_plan, self._calibration
+        header = tile.make_header(run_plan.header)
         array = tile.read_pixels(self._image, header.axes)
-        stack = to_stack(array, header.axes, plan.layout)
+        stack = to_stack(array, header.axes, run_plan.layout)
         stack, _ = fill_outliers(stack, None, calibration.outlier_limits)
         return CalibratedImage(
-            plan=plan,
+            run_plan=run_plan,
             calibration=replace_half_resolution(calibration, stack),
             header=header,
-            layout=plan.layout,
+            layout=run_plan.layout,
             inputs={"image": array},
             stack=stack,
         )
@@ -279,7 +279,7 @@ def restore_tiles(
     RefusedError, FailedError
         As for `run`.
     """
-    run_plan = sample_image.plan
+    run_plan = sample_image.run_plan
     monitor.set_expected_work(run_plan)
     with ExitStack() as exit_stack:
         if checkpoints is None:
@@ -309,9 +309,9 @@ def restore_tiles(
         )
 
 
-def _compute_mean_shift(plan: RunPlan, unit_results: ResultStore) -> Any:
+def _compute_mean_shift(run_plan: RunPlan, unit_results: ResultStore) -> Any:
     """Return the shift of each channel that keeps its mean: the mean residual, or 0."""
-    names = (make_tile_name(tile.index) for tile in plan.tiles)
+    names = (make_tile_name(tile.index) for tile in run_plan.tiles)
     sums = [unit_results.read_residual_sums(name) for name in names if unit_results.has(name)]
-    pixels = prod(plan.header.get_sizes(plan.tiles[0].axes))
-    return plan.recipe.task.spec.keeps_mean * np.sum(sums, axis=0) / pixels
+    pixels = prod(run_plan.header.get_sizes(run_plan.tiles[0].axes))
+    return run_plan.recipe.task.spec.keeps_mean * np.sum(sums, axis=0) / pixels

@@ -110,7 +110,7 @@ class CheckpointStore:
     def open_image(self, calibrated_image: CalibratedImage) -> None:
         """Set the identity of a run that fits one image; raise `RefusedError` as `open` does."""
         hashes = {name: compute_sha256(array) for name, array in calibrated_image.inputs.items()}
-        self.open(calibrated_image.plan, calibrated_image.header.axes, hashes)
+        self.open(calibrated_image.run_plan, calibrated_image.header.axes, hashes)
 
     def open(self, plan: Plan, axes: str, hashes: Mapping[str, str]) -> None:
         """Set the identity of the run.

@@ -124,18 +124,18 @@ def read_network_weights(network: JointNetwork) -> dict[str, dict[str, Any]]:
         raise RefusedError("joint-broken", path=printable, why=why) from error
 
 
-def list_network_outcomes(plan: RunPlan, outcomes: Sequence[UnitOutcome]) -> list[UnitOutcome]:
+def list_network_outcomes(run_plan: RunPlan, outcomes: Sequence[UnitOutcome]) -> list[UnitOutcome]:
     """Return the outcomes of the network's own fits that are not among `outcomes` yet.
 
     The first note on joint training is replaced by one that names the network's file.
     """
-    if plan.network is None:
+    if run_plan.network is None:
         return []
-    name = make_printable(plan.network.name)
+    name = make_printable(run_plan.network.name)
     existing_ids = {outcome.unit_id for outcome in outcomes}
-    series_names = {unit.joint_network_name for unit in plan.units}
+    series_names = {unit.joint_network_name for unit in run_plan.units}
     missing_outcomes = []
-    for outcome in plan.network.outcomes:
+    for outcome in run_plan.network.outcomes:
         if outcome.joint_network_name not in series_names or outcome.unit_id in existing_ids:
             continue
         if outcome.role == JOINT:
@@ -157,7 +157,7 @@ class RunNetwork:
 
     Attributes
     ----------
-    plan : RunPlan
+    run_plan : RunPlan
     unit : WorkUnit
         The last one that the network was applied to.
     outcome : UnitOutcome
@@ -169,7 +169,7 @@ class RunNetwork:
         Returns the network with these weights, and the input that it had.
     """
 
-    plan: RunPlan = field(repr=False)
+    run_plan: RunPlan = field(repr=False)
     unit: WorkUnit
     outcome: UnitOutcome
     weights: Mapping[str, Any] = field(repr=False)
@@ -180,7 +180,7 @@ class RunNetwork:
 
     def save(self, path: FilePath, *, overwrite: bool = False) -> Path:
         """Save the network; see `napari_dip.public_types.FittedNetwork`."""
-        headers = (self.plan.header, *self.plan.extra_headers.values())
+        headers = (self.run_plan.header, *self.run_plan.extra_headers.values())
         inputs = [header.path for header in headers if header.path]
         target = resolve_output(path, inputs, overwrite, suffixes=NETWORK_SUFFIXES)
         with OutputLock(path):
@@ -203,7 +203,7 @@ class RunNetwork:
     def to_dict(self) -> dict[str, Any]:
         """Return image, recipe, noise and limits of the network, in plain JSON types."""
         description = {
-            "source": self.plan.header.name,
+            "source": self.run_plan.header.name,
             "unit": self.unit.id,
             "channels": [channel + 1 for channel in self.unit.channels],
             "offset": self.offset,
@@ -217,7 +217,7 @@ class RunNetwork:
 
     def _list_left_out(self) -> list[str]:
         """Return one sentence for each thing that is done in a run, and not by the network."""
-        unit_count = sum(unit.has_estimate for unit in self.plan.units)
+        unit_count = sum(unit.has_estimate for unit in self.run_plan.units)
         uses_noise = PRIOR_SPECS[self.outcome.prior_key].input_traits.is_random_noise
         conditions = {
             "network-units": True,
@@ -229,7 +229,7 @@ class RunNetwork:
             "network-average": uses_noise,
             "network-joint": bool(self.unit.joint_network_name),
             "network-ended": self.outcome.is_ended_by_user,
-            "network-device": self.plan.device != "cpu",
+            "network-device": self.run_plan.device != "cpu",
         }
         facts = {"count": unit_count, "refined": self.outcome.is_refined}
         return [render_text(key, **facts) for key, holds in conditions.items() if holds]
@@ -237,7 +237,7 @@ class RunNetwork:
     def _make_package(self) -> dict[str, bytes]:
         """Return the files of a package by name, after a check of the saved module."""
         load_torch()
-        with use_default_torch_state(self.plan.threads):
+        with use_default_torch_state(self.run_plan.threads):
             module = self.build().eval()
             source = module.source.contiguous()
             output = module(source)
@@ -248,7 +248,7 @@ class RunNetwork:
             "network-page",
             title=model["name"],
             program=f"napari-dip {self.report['version']}",
-            source=make_printable(self.plan.header.name),
+            source=make_printable(self.run_plan.header.name),
             sha256=self.report["input_sha256"],
             input=model["inputs"][0]["description"],
             output=model["outputs"][0]["description"],
@@ -274,7 +274,7 @@ class RunNetwork:
     ) -> dict[str, Any]:
         """Return the description of the model by the specification of the BioImage Model Zoo."""
         torch, task = load_torch(), self.report["task"]
-        stem = re.sub(r"[^\w.-]+", " ", self.plan.header.name, flags=re.ASCII)[:80].strip()
+        stem = re.sub(r"[^\w.-]+", " ", self.run_plan.header.name, flags=re.ASCII)[:80].strip()
         traits = PRIOR_SPECS[self.outcome.prior_key].input_traits
         kind = "network-input-noise" if traits.is_random_noise else "network-input-image"
         tensors = {
@@ -320,7 +320,7 @@ class RunNetwork:
 
     def _serialise_axes(self, shape: tuple[int, ...]) -> list[dict[str, Any]]:
         """Return the axes of a tensor (1, C, *grid)."""
-        grid_axes = self.plan.layout.grid_axes
+        grid_axes = self.run_plan.layout.grid_axes
         names = [f"channel{number}" for number in range(1, shape[1] + 1)]
         axes: list[dict[str, Any]] = [
             {"type": "batch", "size": 1},

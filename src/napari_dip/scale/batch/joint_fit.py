@@ -58,7 +58,7 @@ class _TrainingCrop:
         """Properties that a network must have been fitted for to be applicable to this file."""
         calibration = self.calibrated_image.calibration
         return (
-            self.calibrated_image.plan.fit_config.prior_key,
+            self.calibrated_image.run_plan.fit_config.prior_key,
             calibration.half_resolution is not None,
             calibration.constant_channels,
         )
@@ -182,8 +182,8 @@ def _fit_networks(
     from napari_dip.pipeline.assess.merge import ResultMerger
 
     image = _combine_crops(crops, threads)
-    plan = image.plan
-    monitor = RunMonitor(plan, recorder.poll_control, None)
+    run_plan = image.run_plan
+    monitor = RunMonitor(run_plan, recorder.poll_control, None)
     merger = ResultMerger(image)
     checkpoints.open_image(image)
     checkpoint, unit_results = checkpoints.read(merger), ResultStore(checkpoints.folder)
@@ -200,20 +200,20 @@ def _fit_networks(
         save_network=unit_results.save_weights,
         is_network_required=True,
     )
-    control = yield from executor.run(plan.units, checkpoint)
+    control = yield from executor.run(run_plan.units, checkpoint)
     if control is not Control.GO or recorder.is_ended:
         checkpoints.write_if_possible()
         return False
     names = [outcome.joint_network_name for outcome in merger.outcomes if outcome.role == JOINT]
     weights = {name: unit_results.load_weights(name) or {} for name in names}
-    _write_network_file(network_path, plan, crops, weights, merger)
+    _write_network_file(network_path, run_plan, crops, weights, merger)
     checkpoints.remove()
     return True
 
 
 def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
     """Return the crops of all files as the items of one stack, with the plan of the joint fit."""
-    first = crops[0].calibrated_image.plan
+    first = crops[0].calibrated_image.run_plan
     training_regions = tuple(
         crop.training_region._replace(item=index) for index, crop in enumerate(crops)
     )
@@ -231,7 +231,7 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
         units=None,
     )
     units = list_training_units(first, training_regions)
-    plan = replace(
+    run_plan = replace(
         first,
         recipe=first.recipe.replace_run_settings(time_limit=None),  # that applies to one file
         header=header,
@@ -253,7 +253,7 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
         network=None,
     )
     return CalibratedImage(
-        plan=plan,
+        run_plan=run_plan,
         calibration=_combine_calibrations(crops),
         header=header,
         layout=layout,
@@ -292,7 +292,7 @@ def _combine_calibrations(crops: list[_TrainingCrop]) -> Calibration:
 
 def _write_network_file(
     network_path: Path,
-    plan: RunPlan,
+    run_plan: RunPlan,
     crops: list[_TrainingCrop],
     weights: Mapping[str, Mapping[str, Any]],
     merger: ResultMerger,
@@ -300,7 +300,7 @@ def _write_network_file(
     """Write the networks and their provenance atomically."""
     from napari_dip.version import __version__
 
-    first, recipe = crops[0].calibrated_image, plan.recipe
+    first, recipe = crops[0].calibrated_image, run_plan.recipe
     files = [
         {
             "name": crop.calibrated_image.header.name,
@@ -317,15 +317,15 @@ def _write_network_file(
         "settings": recipe.task.to_dict(),
         "preset": recipe.run_settings.preset,
         "recipe": recipe.to_dict(),
-        "repeats": plan.fit_config.restarts,
-        "prior": plan.fit_config.prior_key,
-        "widths": list(plan.fit_config.widths),
+        "repeats": run_plan.fit_config.restarts,
+        "prior": run_plan.fit_config.prior_key,
+        "widths": list(run_plan.fit_config.widths),
         "halved": first.calibration.half_resolution is not None,
-        "groups": [list(group) for group in group_channels(first.plan.task_plan, first.header)],
+        "groups": [list(group) for group in group_channels(first.run_plan.task_plan, first.header)],
         "files": files,
         "outcomes": [outcome.to_dict() for outcome in merger.outcomes],
-        "device": plan.device,
-        "threads": plan.threads,
+        "device": run_plan.device,
+        "threads": run_plan.threads,
     }
     tensors = {
         f"{series}/{name}": value

@@ -536,13 +536,13 @@ def _restore_block(
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
     from napari_dip.pipeline.store.unit_results import make_tile_name
 
-    units = [unit for unit in sample_image.plan.units if unit.tile == tile.index]
+    units = [unit for unit in sample_image.run_plan.units if unit.tile == tile.index]
     monitor = RunMonitor(plan, lambda: Control.GO, None)
-    monitor.set_expected_work(sample_image.plan, units)
+    monitor.set_expected_work(sample_image.run_plan, units)
     with _BLOCK_LOCK, tempfile.TemporaryDirectory(prefix="napari-dip-") as folder:
         block = LazyImage(path=Path(folder), array=pixels, fetch=lambda _: pixels)
         checkpoints = CheckpointStore(Path(folder, "run"), resume=False)
-        results = open_tile_results(sample_image.plan, {}, checkpoints)
+        results = open_tile_results(sample_image.run_plan, {}, checkpoints)
         executor = TileExecutor(sample_image, block, monitor, checkpoints, results)
         drain_generator(run_with_torch(executor.run(units), plan.threads, plan.header.name))
         name = make_tile_name(tile.index)
