@@ -100,7 +100,7 @@ def evaluate(path: Path, kind: str, strength: int) -> dict[str, Any]:
         "told": [
             doubt or caution
             for doubt, caution in zip(
-                noise_record["cannot_tell"], noise_record["caution"], strict=True
+                noise_record["unreliable_reason"], noise_record["caution"], strict=True
             )
         ],
     }

@@ -66,8 +66,8 @@ def run_crop(number: int, preset: str) -> dict[str, Any]:
     return {
         "crop": number,
         "true": round(change, 4),
-        "said": checks["figures"]["frame_change"],
-        "error": round(checks["figures"]["frame_change"] - change, 4),
+        "said": checks["figures"]["border_change"],
+        "error": round(checks["figures"]["border_change"] - change, 4),
         "headline": checks["headline"],
         "alarm": any(code["code"] == "mean-off" for code in checks["codes"]),
     }

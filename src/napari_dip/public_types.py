@@ -181,11 +181,11 @@ class NoiseFields(TypedDict):
     intercept: list[float]
     offset: list[float | None]
     read_noise: list[float | None]
-    cannot_tell: list[str | None]
+    unreliable_reason: list[str | None]
     caution: list[str | None]
     autocorrelation: dict[str, list[list[float]]]
     blind_spot_size: list[int]
-    relative: NotRequired[list[float]]
+    relative_deviation: NotRequired[list[float]]
     camera: NotRequired[dict[str, Any]]
 
 
@@ -203,9 +203,9 @@ class FitFields(TypedDict):
     inputs: list[str]
     scale: list[float] | None
     units: list[str] | None
-    network: list[int]
+    widths: list[int]
     max_iterations: int
-    last_phase: int
+    refit_iterations: int
     restarts: int
     half_resolution: bool
     refined: bool

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 import napari_dip as dip
 from napari_dip.__main__ import main
 from napari_dip.errors import RefusedError
-from napari_dip.errors.notes import StopReason, make_stop
 from napari_dip.pipeline import recipe as recipes
 from napari_dip.pipeline.assess import report_fields
+from napari_dip.pipeline.assess.artefact_detection import ClippedPixels
+from napari_dip.pipeline.assess.card import make_card
 from napari_dip.pipeline.assess.methods_section import write_methods_section
+from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics
 from napari_dip.pipeline.assess.report_fields import migrate_record, read_run_report
-from napari_dip.pipeline.plan.types import UnitOutcome
+from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
 from napari_dip.pipeline.recipe import make_recipe, recipe_from_dict
 from napari_dip.pipeline.repetition import Repetition
 from napari_dip.pipeline.store.checkpoints import read_outcome
+from napari_dip.pipeline.store.network_files import read_network
+from napari_dip.pipeline.store.run_folder import RunFolder
+from napari_dip.pipeline.store.tensor_file import write_tensors
 from napari_dip.qt.shell.preferences import SavedRecipeFolder
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FEW = {"preset": "fast", "max_iterations": 2, "device": "cpu"}
 #: A recipe of schema 1, with all that is called otherwise by now in a denoising.
@@ -64,19 +69,16 @@ def invert(names: Any) -> dict[str, str]:
     return {new: old for old, new in names.items()}
 
 
-def rename(named: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    return {names.get(key, key): value for key, value in named.items()}
-
-
 def write_old_report(report: dict[str, Any]) -> dict[str, Any]:
     """Write a report as the program before did, of a run by `OLD`."""
-    fields = {part: invert(names) for part, names in report_fields._OLD_FIELDS.items()}
-    old = rename(report, fields[""]) | {"recipe": OLD}
-    old["noise"] = rename(old["noise"], fields["noise"])
-    old["fit"] = rename(old["fit"], fields["fit"])
+    old = json.loads(json.dumps(report)) | {"recipe": OLD}
+    for path, names in reversed(report_fields.OLD_FIELDS.items()):  # a section before its parent
+        kind, *sections = path.split(".")
+        if kind == "report":
+            old = report_fields._rename_within(old, sections, invert(names))
     priors = invert(report_fields._OLD_PRIORS)
     old["prior"] = old["prior"] | {"chosen": priors[old["prior"]["chosen"]]}
-    return json.loads(json.dumps(old))
+    return old
 
 
 @pytest.mark.parametrize(("task", "old", "new"), NAMES)
@@ -229,7 +231,7 @@ def test_the_old_record_of_a_series_is_read_too() -> None:
     migrated = migrate_record(record)
     assert migrated["fit"]["inputs"] == ["repeated_exposure"]
     assert migrated["fit"]["joint_training"] == {
-        "members": 3,
+        "region_count": 3,
         "iterations": 9,
         "inference": 3,
         "fine_tuned": False,
@@ -271,12 +273,57 @@ def test_current_names_are_taken_without_a_warning() -> None:
     assert not caught and NEW.items() <= recipe.to_dict()["settings"].items()
 
 
-def test_an_outcome_is_stored_under_the_keys_of_earlier_run_folders() -> None:
-    stop = make_stop(StopReason.USER)
-    fields = {"best_iteration": 1, "iterations": 2, "history": ((1, 0.5, 0.6),), "notes": ()}
-    outcome = UnitOutcome(
-        unit_id="c0r0", stop=stop, is_ended_by_user=True, prior_key="r2r", **fields
-    )
-    raw = json.loads(json.dumps(outcome.to_dict()))
-    assert raw["prior"] == "r2r" and "prior_key" not in raw
-    assert read_outcome(raw) == outcome
+def list_fields(kind: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+@pytest.fixture(scope="module")
+def old_records() -> Any:
+    """Give the report of a movie and the metadata of a network file with their old keys."""
+    return json.loads(Path(__file__).with_name("old_records.json").read_text(encoding="utf-8"))
+
+
+def test_a_report_with_the_keys_of_before_is_judged_and_described(
+    old_records: Any, tmp_path: Path
+) -> None:
+    old = old_records["report"]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    report = read_run_report(tmp_path / "old.json")
+    figures, old_figures = report["verdict"]["figures"], old["verdict"]["figures"]
+    assert set(figures) == list_fields(ResultMetrics)
+    assert set(figures["residual"]) == list_fields(ResidualMetrics)
+    assert set(figures["detail"]) == set(figures["contrast"]) == list_fields(ConfirmedDetail)
+    assert set(figures["upper_clipping"]) == list_fields(ClippedPixels)
+    assert figures["residual"]["noise_ratio"] == old_figures["residual"]["strength"]
+    assert figures["detail"]["regression_slope"] == old_figures["detail"]["share"]
+    assert report["noise"]["unreliable_reason"] == [None]
+    card = make_card(report)
+    assert (card.verdict, card.headline) == ("fine", old["verdict"]["headline"])
+    assert "fitted to 4 parts of the data" in write_methods_section(report)
+
+
+def test_a_network_file_with_the_keys_of_before_is_read(old_records: Any, tmp_path: Path) -> None:
+    old, path = old_records["network"], tmp_path / "old.network"
+    write_tensors(path, {"c0r0/weight": torch.zeros(1)}, {"network": old})
+    network = read_network(path)
+    assert (network.restarts, network.prior_key) == (1, "r2r")
+    assert not network.uses_half_resolution
+    joint, probe = network.outcomes
+    assert (joint.unit_id, joint.region_count, joint.joint_network_name) == ("all-c0r0", 6, "c0r0")
+    assert list(probe.log_likelihood_gain) == old["outcomes"][1]["gain"]
+    assert read_outcome(json.loads(json.dumps(probe.to_dict()))) == probe
+
+
+def test_a_run_folder_with_the_keys_of_before_is_resumed(tmp_path: Path) -> None:
+    before = RunFolder(tmp_path / "run", resume=False)
+    before.open({"budget": {"prior": "r2r", "window": 64}, "axes": "YX"})
+    before.initialise()
+    fit_config = {"prior_key": "r2r", "window_side": 64}
+    RunFolder(tmp_path / "run", resume=True).open({"fit_config": fit_config, "axes": "YX"})
+    with pytest.raises(RefusedError):
+        RunFolder(tmp_path / "run", resume=True).open({"fit_config": fit_config, "axes": "ZYX"})
+
+
+def test_no_old_name_of_a_field_is_a_present_one() -> None:
+    for names in report_fields.OLD_FIELDS.values():
+        assert not names.keys() & set(names.values())

@@ -122,9 +122,9 @@ def check_refusal(change: object, error: DipError) -> None:
 @pytest.mark.long
 def test_a_report_is_read_or_refused_whatever_a_field_holds(folder, tmp_path):
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    probes = {"probes": 2, "gain": 0.1, "error": 0.1, "fine_tuned": True}
+    probes = {"probe_count": 2, "gain": 0.1, "error": 0.1, "fine_tuned": True}
     network = {"network_file": "a{b}.network", "sha256": "0" * 64}
-    shared = {"members": 2, "iterations": 3, "inference": 4, **probes, **network}
+    shared = {"region_count": 2, "iterations": 3, "inference": 4, **probes, **network}
     report["fit"]["joint_training"] = shared
     path, said = tmp_path / "report.json", 0
     path.write_text(json.dumps(report), encoding="utf-8")

@@ -43,25 +43,25 @@ if TYPE_CHECKING:
 #: Schema 2 has the names of docs/glossary.md, schema 3 no *Temporal smoothing* by default.
 #: `recipe_from_dict` and `migrate_record` translate older ones, for one version of the program.
 RECIPE_SCHEMA = 3
-#: Names of schema 1, and defaults before schema 3.
-SCHEMA_1: Mapping[str, Any] = tomllib.loads(
-    Path(__file__).with_name("schema_1.toml").read_text(encoding="utf-8")
+#: Old names of recipes, options and stored records, and defaults before schema 3.
+OLD_NAMES: Mapping[str, Any] = tomllib.loads(
+    Path(__file__).with_name("old_names.toml").read_text(encoding="utf-8")
 )
 #: New name of each setting that was renamed after schema 1, by task and old name.
-OLD_SETTINGS: Mapping[str, Mapping[str, str]] = SCHEMA_1["settings"]
+OLD_SETTINGS: Mapping[str, Mapping[str, str]] = OLD_NAMES["settings"]
 #: New value of each value that was renamed, by (task, setting in schema 2) and old value.
 OLD_VALUES: Mapping[tuple[str, str], Mapping[str, str]] = {
     (task, setting): values
-    for task, settings in SCHEMA_1["values"].items()
+    for task, settings in OLD_NAMES["values"].items()
     for setting, values in settings.items()
 }
 #: New names of extra inputs and of the switch of a batch, by their names in schema 1.
-OLD_INPUTS: Mapping[str, str] = SCHEMA_1["inputs"]
-OLD_SWITCHES: Mapping[str, str] = SCHEMA_1["switches"]
+OLD_INPUTS: Mapping[str, str] = OLD_NAMES["inputs"]
+OLD_SWITCHES: Mapping[str, str] = OLD_NAMES["switches"]
 #: New names of settings of the experiments, by their names in schema 1.
-OLD_EXPERIMENT_SETTINGS: Mapping[str, str] = SCHEMA_1["experiments"]
+OLD_EXPERIMENT_SETTINGS: Mapping[str, str] = OLD_NAMES["experiments"]
 #: Settings, by task, that recipes before schema 3 leave out where they have these values.
-OLD_DEFAULTS: Mapping[str, dict[str, Any]] = SCHEMA_1["defaults"]
+OLD_DEFAULTS: Mapping[str, dict[str, Any]] = OLD_NAMES["defaults"]
 #: Expected value for the user, by pydantic's error type; for others, pydantic's text is used.
 _EXPECTED_VALUE_TEXTS = {
     **dict.fromkeys(("float_parsing", "float_type"), "a number"),

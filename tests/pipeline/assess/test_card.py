@@ -227,7 +227,10 @@ def test_the_claims_cover_all_notes_of_the_checks():
 def test_the_figures_are_those_of_the_report():
     report = make_report("residual-noise")
     report["deviation"] = {"noise": 12.34, "result": 2.1}
-    report["verdict"]["figures"] = {"detail": {"share": 0.93, "error": 0.02}, "bias": 0.0}
+    report["verdict"]["figures"] = {
+        "detail": {"regression_slope": 0.93, "slope_error": 0.02},
+        "bias": 0.0,
+    }
     report["halves"] = {"resolution": {"input": 0.41, "result": 0.24}, "unit": "µm"}
     card = make_card(report)
     assert card.figure_line == (

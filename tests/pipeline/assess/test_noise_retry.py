@@ -58,7 +58,7 @@ def test_a_good_result_is_not_restored_again():
 def test_noise_measured_far_too_strong_is_reduced():
     result = dip.denoise(make_noisy(), **QUICK)
     assert any("restored again" in note for note in result.report["notes"])
-    assert result.report["noise"]["cannot_tell"] == ["texture"]
+    assert result.report["noise"]["unreliable_reason"] == ["texture"]
     assert measure_error(result) < 8  # the first result has 45, the input 8
 
 
@@ -122,7 +122,7 @@ def test_an_image_in_tiles_is_restored_again_as_a_whole_one_is():
     assert result is not None
     assert any("weaker noise" in event.message for event in events)
     assert any("restored again" in note for note in result.report["notes"])
-    assert result.report["noise"]["cannot_tell"] == ["texture"]
+    assert result.report["noise"]["unreliable_reason"] == ["texture"]
     assert measure_error(result) < 8
 
 

@@ -287,5 +287,5 @@ def test_light_that_crosses_the_frame_is_said_and_raises_no_alarm():
     verdict = dip.deblur(noisy, **settings).report["verdict"]
     codes = {code["code"] for code in verdict["codes"]}
     assert "border-crossed" in codes and "mean-off" not in codes
-    assert verdict["figures"]["frame_change"] < -0.02  # that light belongs outside
+    assert verdict["figures"]["border_change"] < -0.02  # that light belongs outside
     assert 0.8 < verdict["figures"]["agreement"] <= 1

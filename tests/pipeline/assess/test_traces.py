@@ -23,7 +23,7 @@ from napari_dip.pipeline.plan.layout import to_stack
 from small_runs import plan_for
 
 FRAMES, REGIONS = 96, 12
-WHITE = {"gain": [1.0], "intercept": [0.0], "cannot_tell": [None], "blind_spot_size": [1, 1]}
+WHITE = {"gain": [1.0], "intercept": [0.0], "unreliable_reason": [None], "blind_spot_size": [1, 1]}
 
 
 def make_transients(seed: int = 0) -> np.ndarray:
@@ -118,7 +118,9 @@ def test_the_noise_of_a_trace_is_that_of_its_pixels_or_else_of_its_curvature() -
     traces = np.random.default_rng(0).poisson(50 * np.full((400, 1, 9), 20.0)) / 50
     traces[::50] += 30  # rare events
     expected = estimate_trace_noise(traces, counts, WHITE)
-    from_curvature = estimate_trace_noise(traces, counts, {**WHITE, "cannot_tell": ["texture"]})
+    from_curvature = estimate_trace_noise(
+        traces, counts, {**WHITE, "unreliable_reason": ["texture"]}
+    )
     np.testing.assert_allclose(expected, (20 + 30 / 50) / 50, rtol=0.01)
     assert from_curvature.mean() == pytest.approx(20 / 50, rel=0.2)
     correlated = {

@@ -60,5 +60,5 @@ def test_the_report_says_that_it_cannot_tell() -> None:
 
     image = (np.indices((32, 32)).sum(0) // 4 % 2 * 200).astype(np.uint8)
     result = dip.denoise(image, preset="fast", max_iterations=2)
-    assert result.report["noise"]["cannot_tell"] == ["coarse-grey-values"]
+    assert result.report["noise"]["unreliable_reason"] == ["coarse-grey-values"]
     assert any("noise cannot be measured" in note for note in result.report["notes"])

@@ -198,8 +198,8 @@ def test_the_report_of_a_movie_describes_its_joint_training() -> None:
     _, answer = restore_movie()
     fit_record = answer.report["fit"]
     assert fit_record["finished"] == FRAMES
-    assert fit_record["joint_training"]["members"] == FRAMES
-    assert fit_record["joint_training"]["probes"] == 3
+    assert fit_record["joint_training"]["region_count"] == FRAMES
+    assert fit_record["joint_training"]["probe_count"] == 3
     assert any(
         "One network was fitted to 4 training regions" in note for note in answer.report["notes"]
     )

@@ -17,7 +17,7 @@ from napari_dip.qt.shell.dock_plots import (
 )
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 
-NOISE = {"gain": [1.0], "intercept": [0.0], "cannot_tell": [None], "blind_spot_size": [1, 1]}
+NOISE = {"gain": [1.0], "intercept": [0.0], "unreliable_reason": [None], "blind_spot_size": [1, 1]}
 
 
 def make_layers() -> tuple[Image, Image]:

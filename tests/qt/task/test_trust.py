@@ -234,7 +234,7 @@ def test_a_card_in_a_narrow_dock_has_at_most_eight_lines_above_its_details(drive
         make_note("residual-edges", ratio=1.6),
     ]
     halves = {"resolution": {"input": 412.3, "result": 301.2}, "unit": "nm", "repeated": 0.87}
-    figures = {"detail": {"share": 0.97, "error": 0.03, "strength": 0.1}}
+    figures = {"detail": {"regression_slope": 0.97, "slope_error": 0.03, "detail_std": 0.1}}
     report = {
         "verdict": {"codes": [note.to_dict() for note in codes], "figures": figures},
         "deviation": {"noise": 0.0123, "result": 0.00456},

@@ -110,7 +110,7 @@ def test_records_and_reports_name_the_network_and_its_digest(finished_series):
         assert receipt["inputs_sha256"]["network_file"] == digest
         shared = receipt["report"]["fit"]["joint_training"]
         assert (shared["network_file"], shared["sha256"]) == ("series.network", digest)
-        assert shared["members"] == len(NAMES)
+        assert shared["region_count"] == len(NAMES)
         # three iterations for all files are few, so the probes gain and each file takes three more
         assert shared["fine_tuned"] and receipt["report"]["iterations"] == FEW["max_iterations"]
         notes = receipt["report"]["notes"]
@@ -209,7 +209,9 @@ def test_the_time_that_is_said_counts_the_network(finished_series, tmp_path):
 def test_no_file_is_fine_tuned_where_the_probes_show_no_gain(finished_series, network):
     outcomes = read_metadata(network)["network"]["outcomes"]
     no_gain = [
-        outcome | {"gain": [-50.0, 5.0, 500.0]} if outcome["role"] == FINE_TUNE_PROBE else outcome
+        outcome | {"log_likelihood_gain": [-50.0, 5.0, 500.0]}
+        if outcome["role"] == FINE_TUNE_PROBE
+        else outcome
         for outcome in outcomes
     ]
     tamper_network(network, outcomes=no_gain)

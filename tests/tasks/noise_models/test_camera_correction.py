@@ -106,7 +106,7 @@ def test_hot_pixels_and_those_around_them_are_restored_better_with_a_noise_map(p
     around = sum(np.roll(HOT, step, axis) for step in (1, -1) for axis in (0, 1)) > 0
     assert measure_error(mapped.image, HOT) < 0.7 * measure_error(plain.image, HOT)
     assert measure_error(mapped.image, around & ~HOT) < measure_error(plain.image, around & ~HOT)
-    assert mapped.report["verdict"]["figures"]["residual"]["strength"] < 1.3
+    assert mapped.report["verdict"]["figures"]["residual"]["noise_ratio"] < 1.3
     assert any("noise map" in note for note in mapped.report["notes"])
 
 

@@ -250,7 +250,7 @@ def test_the_strength_of_speckle_is_measured(looks: float) -> None:
     measured = add_speckle(load_moon(), looks)
     result = dip.denoise(measured, noise="speckle", **{**QUICK, "max_iterations": 3})
     assert result.report["noise"]["model"] == "speckle"
-    assert result.report["noise"]["relative"][0] == pytest.approx(looks**-0.5, rel=0.15)
+    assert result.report["noise"]["relative_deviation"][0] == pytest.approx(looks**-0.5, rel=0.15)
 
 
 @pytest.mark.long

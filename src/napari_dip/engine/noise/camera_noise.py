@@ -65,7 +65,7 @@ class CameraNoise(NamedTuple):
         """Return all fields as JSON types, to four digits."""
         return {
             key: [float(f"{value:.4g}") for value in values]
-            for key, values in (("std", self.std), ("lags", self.correlations))
+            for key, values in (("std", self.std), ("correlations", self.correlations))
         }
 
     def compute_covariance(self) -> Tensor:

@@ -259,10 +259,10 @@ def _list_figures(report: Mapping[str, Any], checks: Mapping[str, Any]) -> Itera
         if halves.get("repeated") is not None:
             yield CardFigure(name="repeated", after=f"{halves['repeated']:.0%}")
     detail = checks.get("detail")
-    if detail and detail["error"] <= MAX_DETAIL_ERROR:
-        fraction = min(max(detail["share"], 0.0), 1.0)
+    if detail and detail["slope_error"] <= MAX_DETAIL_ERROR:
+        fraction = min(max(detail["regression_slope"], 0.0), 1.0)
         yield CardFigure(
-            name="detail", after=f"{100 * fraction:.0f} ± {200 * detail['error']:.0f} %"
+            name="detail", after=f"{100 * fraction:.0f} ± {200 * detail['slope_error']:.0f} %"
         )
     if limits := report.get("fit", {}).get("min_spot_snr"):
         peaks = (f"{limits[width]:.2g}" for width in ("1", "2"))

@@ -313,7 +313,7 @@ def _describe_noise_model(report: Report) -> str:
     camera = {
         name: _join_figures(noise["camera"][name])
         for name in noise.get("camera") or ()
-        if name in ("std", "lags")
+        if name in ("std", "correlations")
     }
     return _write(
         "noise",
@@ -324,7 +324,7 @@ def _describe_noise_model(report: Report) -> str:
         origin=origin + "".join(f" {{{key}}}" for key in noise_model.papers),
         hidden=_describe_blind_spot(report),
         masked=get_report_prior_spec(report).input_traits.has_masked_pixels,
-        refit=report.get("fit", {}).get("last_phase"),
+        refit=report.get("fit", {}).get("refit_iterations"),
     )
 
 
@@ -344,7 +344,7 @@ def _describe_iterations(report: Report) -> str:
     fitted = _write(
         "fitted",
         network=get_report_prior_spec(report).has_network,
-        shape=" → ".join(map(str, fit.get("network", ()))),
+        shape=" → ".join(map(str, fit.get("widths", ()))),
     )
     if "joint_training" in fit:
         return _describe_joint_training(fitted, fit["joint_training"])
@@ -357,7 +357,7 @@ def _describe_iterations(report: Report) -> str:
         count=count,
         limit=limit,
         limit_each=limit and count > 1,
-        refit=_describe_refit(fit.get("last_phase"), count),
+        refit=_describe_refit(fit.get("refit_iterations"), count),
         stop=_strip_citation_marks(stop_text),
         output=_describe_selected_iteration(report),
     )
@@ -381,7 +381,7 @@ def _describe_selected_iteration(report: Report) -> str:
     lowest_loss = min((loss for loss in losses.values() if loss is not None), default=None)
     by_hand = read_report_stop(report).reason in (StopReason.USER, StopReason.HISTORY)
     by_hand = by_hand or bool(report.get("fit", {}).get("kept"))
-    if report.get("fit", {}).get("last_phase") and not by_hand:
+    if report.get("fit", {}).get("refit_iterations") and not by_hand:
         return _write("output-refit")
     is_best = by_hand or lowest_loss is None or (losses.get(best) or lowest_loss) <= lowest_loss
     return _write("output-best" if is_best else "output-later", best=best)
@@ -392,9 +392,9 @@ def _describe_joint_training(fitted: str, training: Mapping[str, Any]) -> str:
     facts = {
         **training,
         "fitted": fitted,
-        "several": training["members"] != 1,
+        "several": training["region_count"] != 1,
         "name": _strip_citation_marks(training.get("network_file", "")),
-        "probes": _write("probes", **training) if "probes" in training else "",
+        "probes": _write("probes", **training) if "probe_count" in training else "",
     }
     return _write("series" if "network_file" in training else "joint", **facts)
 

@@ -71,24 +71,6 @@ MAX_DISTANT_FRACTION = 0.05
 MAX_SLOPE_CHANGE, MAX_TRACE_DELAY, TRACE_STANDARD_ERRORS = 0.1, 0.1, 3.0
 #: Standard error of a slope above which traces do not tell: twice that misses a loss of 0.1.
 MAX_TRACE_SLOPE_ERROR = 0.05
-#: Names of metrics in reports, where they differ from those in the program.
-_FIGURE_KEYS = {
-    "border_change": "frame_change",
-    "noise_ratio": "strength",
-    "pixel_count": "pixels",
-    "edge_variance_ratio": "at_edges",
-    "biased_fraction": "biased_share",
-    "darker_fraction": "darker_share",
-    "area_count": "parts",
-    "relative_rms": "change",
-    "regression_slope": "share",
-    "slope_error": "error",
-    "detail_std": "strength",
-    "filled_fraction": "filled_share",
-    "distant_fraction": "distant_share",
-    "fraction": "share",
-    "removed_fraction": "lost",
-}
 
 
 def assess_quality(metrics: ResultMetrics, early_end_notes: Sequence[Note] = ()) -> dict[str, Any]:
@@ -127,14 +109,14 @@ def assess_quality(metrics: ResultMetrics, early_end_notes: Sequence[Note] = ())
         "codes": [note.to_dict() for note in notes],
         "figures": _round_figures(asdict(metrics)),
         "bounds": {
-            "residual_excess": _round_to_four_digits(compute_correlation_limit(metrics.residual)),
-            "residual_at_edges": _round_to_four_digits(
+            "excess": _round_to_four_digits(compute_correlation_limit(metrics.residual)),
+            "edge_variance_ratio": _round_to_four_digits(
                 compute_edge_variance_limit(metrics.residual)
             ),
-            "residual_strength": [MIN_RESIDUAL_STRENGTH, MAX_RESIDUAL_STRENGTH],
+            "noise_ratio": [MIN_RESIDUAL_STRENGTH, MAX_RESIDUAL_STRENGTH],
             "bias": MAX_MEAN_CHANGE,
-            "confirmed": MIN_CONFIRMED_FRACTION,
-            "far": MAX_DISTANT_FRACTION,
+            "regression_slope": MIN_CONFIRMED_FRACTION,
+            "distant_fraction": MAX_DISTANT_FRACTION,
             "pattern": [MIN_PATTERN_FRACTION, MIN_PATTERN_LOSS],
         },
     }
@@ -360,9 +342,9 @@ def _format_distinct_figures(first: float, second: float) -> tuple[str, str]:
 
 
 def _round_figures(value: Any) -> Any:
-    """Round all figures, under their names in reports."""
+    """Round all figures."""
     if isinstance(value, dict):
-        return {_FIGURE_KEYS.get(key, key): _round_figures(item) for key, item in value.items()}
+        return {key: _round_figures(item) for key, item in value.items()}
     if isinstance(value, tuple):
         return [_round_figures(item) for item in value]
     return _round_to_four_digits(value) if isinstance(value, float) else value

@@ -67,7 +67,7 @@ def serialise_noise(calibration: Calibration) -> dict[str, Any]:
     """Return the measured noise in plain types: image units, one value for each channel."""
     offsets = [noise.offset for noise in calibration.noise]
     read_noises = [noise.read_noise for noise in calibration.noise]
-    relative = [round_to_six_digits(noise.relative_deviation) for noise in calibration.noise]
+    deviations = [round_to_six_digits(noise.relative_deviation) for noise in calibration.noise]
     return {
         "model": calibration.noise_model,
         **(
@@ -75,7 +75,7 @@ def serialise_noise(calibration: Calibration) -> dict[str, Any]:
             if calibration.camera_noise is None
             else {"camera": calibration.camera_noise.to_dict()}
         ),
-        **({"relative": relative} if any(relative) else {}),
+        **({"relative_deviation": deviations} if any(deviations) else {}),
         "gain": [round_to_six_digits(noise.gain) for noise in calibration.noise],
         "intercept": [round_to_six_digits(noise.intercept) for noise in calibration.noise],
         "offset": [None if offset is None else round_to_six_digits(offset) for offset in offsets],
@@ -83,7 +83,7 @@ def serialise_noise(calibration: Calibration) -> dict[str, Any]:
             None if read_noise is None else round_to_six_digits(read_noise)
             for read_noise in read_noises
         ],
-        "cannot_tell": [
+        "unreliable_reason": [
             noise.unreliable_reason and noise.unreliable_reason.value for noise in calibration.noise
         ],
         "caution": [noise.caution and noise.caution.value for noise in calibration.noise],
@@ -118,9 +118,11 @@ def serialise_fit(
         "inputs": list(run_plan.extra_headers),
         "scale": None if header.scale is None else list(header.scale),
         "units": None if header.units is None else list(header.units),
-        "network": list(fit_config.widths),
+        "widths": list(fit_config.widths),
         "max_iterations": fit_config.iterations + fit_config.refit_iterations,
-        "last_phase": sum(outcome.refit_iterations for outcome in outcomes if outcome.has_estimate),
+        "refit_iterations": sum(
+            outcome.refit_iterations for outcome in outcomes if outcome.has_estimate
+        ),
         "restarts": fit_config.restarts,
         "half_resolution": calibrated_image.calibration.half_resolution is not None,
         "refined": any(outcome.is_refined for outcome in outcomes),

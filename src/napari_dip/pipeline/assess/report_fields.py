@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -30,19 +31,19 @@ from napari_dip.io.paths import (
 )
 from napari_dip.pipeline.recipe import (
     OLD_INPUTS,
+    OLD_NAMES,
     OLD_SWITCHES,
     RECIPE_SCHEMA,
-    SCHEMA_1,
     recipe_from_dict,
 )
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-#: New names of report fields, by section of the report ("": top level), and of priors in reports.
-_OLD_FIELDS: Mapping[str, Mapping[str, str]] = SCHEMA_1["fields"]
-_OLD_PRIORS: Mapping[str, str] = SCHEMA_1["priors"]
+#: New names of fields by kind of record and section, such as "report.fit", and of priors.
+OLD_FIELDS: Mapping[str, Mapping[str, str]] = OLD_NAMES["fields"]
+_OLD_PRIORS: Mapping[str, str] = OLD_NAMES["priors"]
 
 TextField = Annotated[str, Field(max_length=10_000)]
 #: File name, which need not be valid Unicode; pydantic's `str` rejects such names.
@@ -109,7 +110,7 @@ def translate_record(raw: object, noun: str, kind: type[StrictModel]) -> dict[st
 
 
 def migrate_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate a record with an older recipe to the present schema and names.
+    """Translate a record of an earlier version to the present names, and its recipe.
 
     Parameters
     ----------
@@ -119,63 +120,64 @@ def migrate_record(record: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        A copy. Of a record with a recipe of the present schema, or with a damaged one, only the
-        end of the fit is translated; its reader validates it.
+        A copy. A damaged recipe is not translated; its reader refuses it.
     """
-    migrated = _separate_stop(record)
+    migrated = _rename(record, OLD_SWITCHES)
+    for section in ("inputs", "inputs_sha256"):
+        if isinstance(migrated.get(section), dict):
+            migrated[section] = _rename(migrated[section], OLD_INPUTS)
     if isinstance(report := migrated.get("report"), dict):
-        migrated["report"] = _separate_stop(report)
+        migrated["report"] = migrate_record(report)
     raw = migrated.get("recipe")
-    if not isinstance(raw, dict) or raw.get("schema") == RECIPE_SCHEMA:
-        return migrated
-    try:
-        migrated["recipe"] = recipe_from_dict(raw).to_dict()
-    except RefusedError:
-        return migrated
-    if raw["schema"] > 1:
-        return migrated
-    migrated = _rename(migrated, OLD_SWITCHES)
-    _rename_within(migrated, ("inputs", "inputs_sha256"), OLD_INPUTS)
-    if isinstance(migrated.get("report"), dict):
-        migrated["report"] = _migrate_report(migrated["report"])
-    return _migrate_report(migrated) if "prior" in migrated else migrated
-
-
-def _separate_stop(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy with code and sentence of the end of a fit under their present names."""
-    migrated = dict(report)
+    if isinstance(raw, dict) and raw.get("schema") != RECIPE_SCHEMA:
+        with suppress(RefusedError):
+            migrated["recipe"] = recipe_from_dict(raw).to_dict()
     if "stop_code" in migrated:  # then the reason was the sentence
         migrated["stop_sentence"] = migrated.get("stop_reason")
         migrated["stop_reason"] = migrated.pop("stop_code")
-    return migrated
+    return _migrate_report(migrated) if "prior" in migrated else migrated
 
 
 def _migrate_report(report: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the fields of a report, and the names of priors and inputs in its values."""
-    migrated = _rename(report, _OLD_FIELDS[""])
-    _rename_within(migrated, ("noise",), _OLD_FIELDS["noise"])
-    _rename_within(migrated, ("fit",), _OLD_FIELDS["fit"])
-    if isinstance(recipe := migrated.get("recipe"), dict):
-        migrated |= migrate_record({"recipe": recipe})
+    migrated = rename_fields("report", report)
     prior, fit = migrated.get("prior"), migrated.get("fit")
     if isinstance(prior, dict) and isinstance(chosen := prior.get("chosen"), str):
         migrated["prior"] = {**prior, "chosen": _OLD_PRIORS.get(chosen, chosen)}
-    if isinstance(fit, dict):
-        _rename_within(fit, ("joint_training",), _OLD_FIELDS["fit.joint_training"])
-        if isinstance(inputs := fit.get("inputs"), list):
-            fit["inputs"] = [OLD_INPUTS.get(str(input_name), input_name) for input_name in inputs]
+    if isinstance(fit, dict) and isinstance(inputs := fit.get("inputs"), list):
+        names = [OLD_INPUTS.get(str(input_name), input_name) for input_name in inputs]
+        migrated["fit"] = {**fit, "inputs": names}
     return migrated
 
 
+def rename_fields(kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a stored record in which fields with old names have the present ones.
+
+    Parameters
+    ----------
+    kind : str
+        Kind of the record in `old_names.toml`, such as "report" or "outcome".
+    record : mapping
+    """
+    renamed = dict(record)
+    for path, names in OLD_FIELDS.items():
+        first, *sections = path.split(".")
+        if first == kind:
+            renamed = _rename_within(renamed, sections, names)
+    return renamed
+
+
 def _rename_within(
-    record: dict[str, Any], sections: tuple[str, ...], names: Mapping[str, str]
-) -> None:
-    """Replace old keys within the given sections of a record, where these are dicts."""
-    record |= {
-        section: _rename(record[section], names)
-        for section in sections
-        if isinstance(record.get(section), dict)
-    }
+    record: dict[str, Any], sections: Sequence[str], names: Mapping[str, str]
+) -> dict[str, Any]:
+    """Replace old keys within a section of a section, and so on, where all these are dicts."""
+    if not sections:
+        return _rename(record, names)
+    first, *others = sections
+    child = record.get(first)
+    if not isinstance(child, dict):
+        return record
+    return {**record, first: _rename_within(child, others, names)}
 
 
 def _rename(values_by_name: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -201,7 +203,7 @@ _NumberPair = Annotated[list[NumberField | None], Field(min_length=2, max_length
 
 class _Camera(StrictModel):
     std: Annotated[list[NumberField], Field(min_length=3, max_length=3)]
-    lags: Annotated[list[NumberField], Field(min_length=3, max_length=3)]
+    correlations: Annotated[list[NumberField], Field(min_length=3, max_length=3)]
 
 
 class _Noise(StrictModel):
@@ -209,7 +211,7 @@ class _Noise(StrictModel):
     gain: Annotated[list[NumberField], Field(min_length=1)]
     intercept: Annotated[list[NumberField], Field(min_length=1)]
     blind_spot_size: SizesField
-    relative: list[NumberField] = Field(default_factory=list)
+    relative_deviation: list[NumberField] = Field(default_factory=list)
     camera: _Camera | None = None
 
 
@@ -219,7 +221,7 @@ class _Prior(StrictModel):
 
 
 class _Probes(StrictModel):
-    probes: CountField
+    probe_count: CountField
     gain: NumberField
     error: NumberField
     fine_tuned: bool
@@ -231,7 +233,7 @@ class _Network(StrictModel):
 
 
 class _JointTraining(StrictModel):
-    members: CountField
+    region_count: CountField
     iterations: CountField
     inference: CountField
 
@@ -239,15 +241,15 @@ class _JointTraining(StrictModel):
 class _Fit(StrictModel):
     axes: Annotated[str, Field(pattern="^[TCZYXS]{0,6}$")] = "T"
     inputs: list[TextField] = Field(default_factory=list)
-    network: list[CountField] = Field(default_factory=list)
+    widths: list[CountField] = Field(default_factory=list)
     max_iterations: CountField = 0
-    last_phase: CountField = 0
+    refit_iterations: CountField = 0
     finished: CountField = 1
     kept: CountField = 0
     half_resolution: bool = False
     refined: bool = False
     min_spot_snr: dict[str, NumberField] = Field(default_factory=dict)
-    joint_training: _JointTraining = _JointTraining(members=0, iterations=0, inference=0)
+    joint_training: _JointTraining = _JointTraining(region_count=0, iterations=0, inference=0)
 
     @field_validator("min_spot_snr")
     @classmethod
@@ -286,8 +288,8 @@ class _Halves(StrictModel):
 
 
 class _Detail(StrictModel):
-    share: NumberField
-    error: NumberField
+    regression_slope: NumberField
+    slope_error: NumberField
 
 
 class _Traces(StrictModel):

@@ -175,14 +175,14 @@ def estimate_trace_noise(
     level = traces.mean(0)
     gain, intercept, relative = (
         np.reshape(noise.get(key) or [0.0] * len(level), (-1, 1))
-        for key in ("gain", "intercept", "relative")
+        for key in ("gain", "intercept", "relative_deviation")
     )
     variance = np.maximum(gain * level + intercept + (relative * level) ** 2, 0)
     if max(noise["blind_spot_size"]) > 1:  # correlated noise is averaged less
         for along in noise["autocorrelation"].values():
             variance *= np.maximum(1 + 2 * np.sum(along, -1, keepdims=True), 1)
     curvature = np.abs(traces[1:-1] - (traces[:-2] + traces[2:]) / 2)
-    is_reliable = np.array([reason is None for reason in noise["cannot_tell"]])[:, None]
+    is_reliable = np.array([reason is None for reason in noise["unreliable_reason"]])[:, None]
     # of Gaussian noise, the median is 0.6745 standard deviations, and this variance 1.5 times it
     return np.where(is_reliable, variance / counts, (np.median(curvature, 0) / 0.6745) ** 2 / 1.5)
 

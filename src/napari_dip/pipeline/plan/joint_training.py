@@ -267,14 +267,14 @@ def summarise_joint_training(outcomes: Iterable[UnitOutcome]) -> dict[str, dict[
         return {}
     probe_gain = compute_fine_tune_gain(all_outcomes, joint_outcome.joint_network_name)
     facts: dict[str, object] = {
-        "members": joint_outcome.region_count,
+        "region_count": joint_outcome.region_count,
         "iterations": joint_outcome.iterations,
         "inference": sum(outcome.role == INFERENCE for outcome in all_outcomes),
     }
     if probe_gain is None:
         return {"joint_training": facts}
     probe_fields = {
-        "probes": probe_gain.probe_count,
+        "probe_count": probe_gain.probe_count,
         "gain": probe_gain.mean,
         "error": probe_gain.error,
         "fine_tuned": probe_gain.is_worthwhile,

@@ -299,12 +299,7 @@ class UnitOutcome:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the outcome in plain JSON types, which `read_outcome` reads."""
-        raw = asdict(self)
-        raw = {"unit": raw.pop("unit_id"), **raw}
-        raw["gain"] = raw.pop("log_likelihood_gain")
-        raw["prior"], raw["members"] = raw.pop("prior_key"), raw.pop("region_count")
-        raw["series"] = raw.pop("joint_network_name")
-        return raw
+        return asdict(self)
 
     @property
     def has_estimate(self) -> bool:

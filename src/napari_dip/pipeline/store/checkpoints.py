@@ -14,6 +14,7 @@ from napari_dip.errors import Refusal, RefusedError
 from napari_dip.errors.notes import read_note, read_stop
 from napari_dip.io.paths import make_save_refusal
 from napari_dip.pipeline.assess.report import compute_sha256
+from napari_dip.pipeline.assess.report_fields import rename_fields
 from napari_dip.pipeline.plan.types import UnitOutcome, UnitRole
 from napari_dip.pipeline.store.run_folder import RunFolder, make_run_identity
 from napari_dip.pipeline.store.tensor_file import (
@@ -163,8 +164,9 @@ class CheckpointStore:
         try:
             if path.is_symlink() or path.stat().st_size > self._max_bytes:
                 raise DamagedFileError("no checkpoint of this run is so large")
-            metadata, tensors = read_metadata(path), read_tensors(path)
-            if metadata["part"] != tile_name:
+            metadata = rename_fields("checkpoint", read_metadata(path))
+            tensors = read_tensors(path)
+            if metadata["tile_name"] != tile_name:
                 self.remove_checkpoint()
                 return None
             groups = group_tensors(tensors)
@@ -256,7 +258,7 @@ class CheckpointStore:
         import torch
 
         tensors: dict[str, Any] = {}
-        metadata: dict[str, Any] = {"part": self._tile_name, "fit": None, "outcomes": []}
+        metadata: dict[str, Any] = {"tile_name": self._tile_name, "fit": None, "outcomes": []}
         if self._merged is not None:
             arrays, outcomes = self._merged
             tensors |= {name: torch.as_tensor(array) for name, array in arrays.items()}
@@ -267,9 +269,9 @@ class CheckpointStore:
                 state = getattr(checkpoint, field)
                 tensors |= {f"{group}/{name}": value for name, value in state.items()}
             metadata["fit"] = {
-                "unit": unit_id,
+                "unit_id": unit_id,
                 "best_iteration": checkpoint.best_iteration,
-                "rollbacks": checkpoint.rollback_count,
+                "rollback_count": checkpoint.rollback_count,
                 "notes": [note.to_dict() for note in checkpoint.notes],
                 "history": [
                     [record.iteration, record.training_loss, record.validation_loss]
@@ -317,22 +319,17 @@ def _read_fit(
             ValidationRecord(iteration=int(i), training_loss=float(a), validation_loss=float(b))
             for i, a, b in fit["history"]
         ),
-        rollback_count=int(fit["rollbacks"]),
+        rollback_count=int(fit["rollback_count"]),
         notes=tuple(map(read_note, fit["notes"])),
     )
-    return checkpoint, str(fit["unit"])
+    return checkpoint, str(fit["unit_id"])
 
 
 def read_outcome(raw: Mapping[str, Any]) -> UnitOutcome:
     """Return the outcome that was stored as JSON by its `to_dict`."""
-    history = tuple((int(i), float(a), float(b)) for i, a, b in raw["history"])
-    fields = dict(raw)
-    stop = read_stop(fields.pop("stop"))
-    notes = tuple(map(read_note, raw["notes"]))
-    fields["role"], fields["prior_key"] = UnitRole(fields["role"]), fields.pop("prior", "")
-    fields["unit_id"], fields["region_count"] = fields.pop("unit"), fields.pop("members", 0)
-    fields["joint_network_name"] = fields.pop("series", "")
-    fields["log_likelihood_gain"], fields["evidence"] = (
-        tuple(fields.pop(name)) for name in ("gain", "evidence")
-    )
-    return UnitOutcome(**{**fields, "stop": stop, "history": history, "notes": notes})
+    fields = rename_fields("outcome", raw)
+    fields |= {name: tuple(fields[name]) for name in ("evidence", "log_likelihood_gain")}
+    fields["history"] = tuple((int(i), float(a), float(b)) for i, a, b in fields["history"])
+    fields["notes"] = tuple(map(read_note, fields["notes"]))
+    fields["stop"], fields["role"] = read_stop(fields["stop"]), UnitRole(fields["role"])
+    return UnitOutcome(**fields)

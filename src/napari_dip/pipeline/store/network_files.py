@@ -26,6 +26,7 @@ from napari_dip.io.outputs import NETWORK_SUFFIXES, OutputLock, resolve_output
 from napari_dip.io.paths import compute_file_sha256, stat_readable_file
 from napari_dip.pipeline.assess.methods_section import PAPERS, list_paper_keys
 from napari_dip.pipeline.assess.report import select_repeatable_fields
+from napari_dip.pipeline.assess.report_fields import rename_fields
 from napari_dip.pipeline.plan.types import JOINT, JointNetwork
 from napari_dip.pipeline.store.checkpoints import read_outcome
 from napari_dip.pipeline.store.result_files import convert_to_failure, format_json
@@ -77,7 +78,7 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
     printable = make_printable(str(file_path))
     digest = compute_file_sha256(file_path)
     try:
-        description = read_metadata(file_path)["network"]
+        description = rename_fields("network", read_metadata(file_path)["network"])
         if description["schema"] != NETWORK_FILE_SCHEMA:
             raise ValueError(f"its schema is {description['schema']}")
         return JointNetwork(
@@ -87,10 +88,10 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
             settings=dict(description["settings"]),
             preset=str(description["preset"]),
             version=str(description["version"]),
-            restarts=int(description["repeats"]),
-            prior_key=str(description["prior"]),
+            restarts=int(description["restarts"]),
+            prior_key=str(description["prior_key"]),
             widths=tuple(int(width) for width in description["widths"]),
-            uses_half_resolution=bool(description["halved"]),
+            uses_half_resolution=bool(description["uses_half_resolution"]),
             groups=tuple(tuple(int(c) for c in group) for group in description["groups"]),
             files=tuple(str(file["name"]) for file in description["files"]),
             outcomes=tuple(read_outcome(outcome) for outcome in description["outcomes"]),

@@ -32,6 +32,7 @@ from napari_dip.pipeline.assess.report_fields import (
     StrictModel,
     TextField,
     read_record,
+    rename_fields,
 )
 from napari_dip.pipeline.machine import get_torch_version
 from napari_dip.pipeline.store.tensor_file import (
@@ -121,9 +122,11 @@ class RunFolder:
             has_entries = self.has_entries()  # before the manifest, which is older than any of them
             if has_entries or (self.path / RUN_MANIFEST_FILE).exists():
                 self.summary = read_manifest(self.path)
-                stored = self.summary["schema"], self.summary.get("identity")
-                is_unused = stored[1] is None and not has_entries
-                is_same_run = is_unused or stored == (RUN_FOLDER_SCHEMA, self.identity)
+                identity = rename_fields("identity", self.summary.get("identity") or {})
+                is_unused = not identity and not has_entries
+                is_same_run = is_unused or (
+                    (self.summary["schema"], identity) == (RUN_FOLDER_SCHEMA, self.identity)
+                )
         except (RefusedError, *DAMAGE_ERRORS) as error:
             raise RefusedError("resume-broken", path=self.path, why=why) from error
         if not is_same_run:
@@ -278,14 +281,10 @@ def make_run_identity(plan: Plan, axes: str, hashes: Mapping[str, str]) -> dict[
     hashes : mapping of str to str
         SHA-256 of the pixels of each input.
     """
-    fit_config = asdict(plan.fit_config)
-    # these keys and "budget": as in run folders of 0.1
-    fit_config["prior"] = fit_config.pop("prior_key")
-    fit_config["window"] = fit_config.pop("window_side")
     return {
         **get_pixel_versions(),
         "recipe": plan.recipe.to_dict(),
-        "budget": fit_config,
+        "fit_config": asdict(plan.fit_config),
         "inputs": dict(hashes),
         "axes": axes,
         "device": plan.device,
