@@ -152,13 +152,13 @@ def _restore_locked(options: CommandOptions, recipe: Recipe, header: ImageHeader
         resolve_output_folder(folder, TILED_VALUE_BYTES * prod(plan.result_shape))
     make_keep_after_control(options.keep_after)  # refuse a wrong value before any work
     stamps = stamp_files(plan)
-    data, input_notes = _load_pixels(plan, stamps)
-    printed_notes = [*_list_plan_notes(plan), *_list_clipping_notes(plan, data), *input_notes]
+    inputs, input_notes = _load_pixels(plan, stamps)
+    printed_notes = [*_list_plan_notes(plan), *_list_clipping_notes(plan, inputs), *input_notes]
     options.print_lines(f"{plan.summary} {PLAN_TIME_NOTE}", *printed_notes)
     checkpoints = _open_run_store(options)
     with InterruptCatcher(is_quiet=options.quiet) as interrupt:
         poll_control = make_keep_after_control(options.keep_after, interrupt.poll_control)
-        loop = run(plan, data, poll_control=poll_control, checkpoints=checkpoints, stamps=stamps)
+        loop = run(plan, inputs, poll_control=poll_control, checkpoints=checkpoints, stamps=stamps)
         try:
             result = run_and_show(loop, is_quiet=options.quiet)
         except FailedError as failure:
@@ -275,21 +275,21 @@ def _list_plan_notes(plan: Plan) -> list[Note]:
     return list(dict.fromkeys((*plan.header.axes_notes, *plan.notes)))
 
 
-def _list_clipping_notes(plan: Plan, data: Mapping[str, Any]) -> tuple[Note, ...]:
+def _list_clipping_notes(plan: Plan, inputs: Mapping[str, Any]) -> tuple[Note, ...]:
     """Return notes about clipped pixels, before the run spends time on them."""
     if plan.task_plan.keeps_measured_pixels or plan.tiles:
         return ()
-    return list_clipping_notes(*detect_clipped_pixels(data["image"]))
+    return list_clipping_notes(*detect_clipped_pixels(inputs["image"]))
 
 
 def _load_pixels(plan: Plan, stamps: FileStamps) -> tuple[dict[str, Any], tuple[Note, ...]]:
     """Return the pixels of a run, and the task's notes on them, before torch is loaded."""
-    data = open_plan_inputs(plan, stamps)
+    inputs = open_plan_inputs(plan, stamps)
     if plan.tiles:
-        raise_if_refused(measure_tiles(plan, data["image"]))
-        extra_inputs = {name: data[name] for name in _list_early_inputs(plan)}
-        return data, raise_if_refused(inspect_early(plan, extra_inputs))
-    return data, raise_if_refused(arrange_inputs(plan, data)).inspection.notes
+        raise_if_refused(measure_tiles(plan, inputs["image"]))
+        extra_inputs = {name: inputs[name] for name in _list_early_inputs(plan)}
+        return inputs, raise_if_refused(inspect_early(plan, extra_inputs))
+    return inputs, raise_if_refused(arrange_inputs(plan, inputs)).inspection.notes
 
 
 def _list_early_inputs(plan: Plan) -> list[str]:

@@ -235,7 +235,7 @@ def _prepare(
     recipe: Recipe,
     image: Any,
     axes: object,
-    inputs: Mapping[str, Any],
+    given_inputs: Mapping[str, Any],
     *,
     keep_after: int | None = None,
     has_previews: bool = True,
@@ -244,15 +244,15 @@ def _prepare(
     from napari_dip.pipeline.lazy_inputs import check_unchanged, stamp_files
 
     make_keep_after_control(keep_after)  # refuse a wrong value first
-    plan, readers = _plan_with_readers(recipe, image, axes, inputs)
+    plan, readers = _plan_with_readers(recipe, image, axes, given_inputs)
     stamps = stamp_files(plan)
-    data = {name: read() for name, read in readers.items()}
+    inputs = {name: read() for name, read in readers.items()}
     check_unchanged(stamps)
 
     def start(poll_control: PollControl) -> Generator[Event, None, Restoration | None]:
         result = yield from start_run(
             plan,
-            data,
+            inputs,
             poll_control=make_keep_after_control(keep_after, poll_control),
             preview_seconds=_PREVIEW_SECONDS if has_previews else None,
             stamps=stamps,

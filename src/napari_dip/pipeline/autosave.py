@@ -278,7 +278,7 @@ class AutosaveTarget:
 def run_with_autosave(
     target: AutosaveTarget,
     plan: Plan,
-    data: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     *,
     poll_control: PollControl = lambda: Control.GO,
     preview_seconds: float | None = None,
@@ -292,7 +292,7 @@ def run_with_autosave(
 
     def save_inputs() -> None:
         if not plan.tiles:  # inputs of tiles were saved at the start
-            _save_inputs(target, plan, data, folder, folder.identity["inputs"])
+            _save_inputs(target, plan, inputs, folder, folder.identity["inputs"])
 
     checkpoints = CheckpointStore(
         target.folder,
@@ -303,12 +303,12 @@ def run_with_autosave(
     )
     folder = checkpoints.folder
     try:
-        _lock_run_folder(target, plan, data, folder)
+        _lock_run_folder(target, plan, inputs, folder)
     except OSError:  # run without autosave rather than not at all
-        return (yield from run(plan, data, **run_options))
+        return (yield from run(plan, inputs, **run_options))
     is_finished = False
     try:
-        result = yield from run(plan, data, checkpoints=checkpoints, **run_options)
+        result = yield from run(plan, inputs, checkpoints=checkpoints, **run_options)
         is_finished = True
         return result
     except RefusedError:
@@ -321,7 +321,7 @@ def run_with_autosave(
 
 
 def _lock_run_folder(
-    target: AutosaveTarget, plan: Plan, data: Mapping[str, Any], folder: RunFolder
+    target: AutosaveTarget, plan: Plan, inputs: Mapping[str, Any], folder: RunFolder
 ) -> None:
     """Create and lock the folder of a run; raises OSError if nothing can be saved there."""
     if target.resume:
@@ -335,7 +335,7 @@ def _lock_run_folder(
     try:
         folder.lock()
         if plan.tiles:  # tiles are read during the run, so inputs are saved at the start
-            _save_inputs(target, plan, data, folder)
+            _save_inputs(target, plan, inputs, folder)
             folder.write_manifest()
     except OSError:
         folder.release()
@@ -346,7 +346,7 @@ def _lock_run_folder(
 def _save_inputs(
     target: AutosaveTarget,
     plan: Plan,
-    data: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     folder: RunFolder,
     hashes: Mapping[str, str] | None = None,
 ) -> None:
@@ -354,7 +354,7 @@ def _save_inputs(
 
     Parameters
     ----------
-    target, plan, data
+    target, plan, inputs
         As for `run_with_autosave`.
     folder : RunFolder
         Receives the description.
@@ -369,7 +369,7 @@ def _save_inputs(
     if target.resume:
         return
     descriptions = {
-        name: _serialise_saved_input(name, description, data[name])
+        name: _serialise_saved_input(name, description, inputs[name])
         for name, description in target.inputs.items()
     }
     for name, description in descriptions.items():
@@ -378,7 +378,7 @@ def _save_inputs(
                 f"the pixels of '{description['layer']}' have changed since they were read"
             )
     copied = {
-        name: np.asarray(data[name])
+        name: np.asarray(inputs[name])
         for name, description in descriptions.items()
         if description["file"]
     }

@@ -146,23 +146,23 @@ def open_plan_inputs(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
         If a file is damaged, or has changed since it was stamped.
     """
     image = open_pixels(plan.header) if plan.tiles else read_pixels(plan.header)
-    data = {
+    inputs = {
         "image": image,
         **{name: read_pixels(header) for name, header in plan.extra_headers.items()},
     }
     check_unchanged(stamps)
-    return data
+    return inputs
 
 
 def add_change_notes(
-    plan: Plan, data: Mapping[str, Any], stamps: FileStamps, result: Restoration
+    plan: Plan, inputs: Mapping[str, Any], stamps: FileStamps, result: Restoration
 ) -> Restoration:
     """Return the result with a note in its report for each input that changed during the run.
 
     Parameters
     ----------
     plan : Plan
-    data : mapping
+    inputs : mapping
         The inputs of the run, by name.
     stamps : mapping of str to str
         From `stamp_files`, before the inputs were read.
@@ -170,7 +170,7 @@ def add_change_notes(
     """
     headers = plan.extra_headers.values()
     changed = [header.name for header in headers if _is_file_changed(header.path, stamps)]
-    if _is_input_changed(plan.header, data["image"], stamps, result.report["input_sha256"]):
+    if _is_input_changed(plan.header, inputs["image"], stamps, result.report["input_sha256"]):
         changed.insert(0, plan.header.name)
     if not changed:
         return result

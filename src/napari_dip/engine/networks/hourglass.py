@@ -375,7 +375,7 @@ class PlanewiseNetwork(nn.Module):
 
     def __init__(self, network: nn.Module, max_pixels: int) -> None:
         super().__init__()
-        self.net = network
+        self.net = network  # this name is part of the keys of saved weights
         self.max_pixels = max_pixels
 
     def forward(self, network_input: Tensor) -> Tensor:

@@ -206,7 +206,7 @@ class FillingResidualNetwork(nn.Module):
         self, network: nn.Module, in_channels: int, channels: int, dims: int, rng: torch.Generator
     ) -> None:
         super().__init__()
-        self.net = network
+        self.net = network  # this name is part of the keys of saved weights
         self.channels = channels
         self.variance_head: nn.Sequential = nn.Sequential(
             make_convolution(dims, in_channels + channels, UNCERTAINTY_CHANNELS, 3, rng),

@@ -55,7 +55,7 @@ class ZssrNetwork(nn.Module):
         grid: tuple[int, ...],
     ) -> None:
         super().__init__()
-        self.net = network
+        self.net = network  # this name is part of the keys of saved weights
         self.downsample = downsample
         self.factors = factors
         self.stage_count = stage_count

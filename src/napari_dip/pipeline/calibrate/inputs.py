@@ -39,19 +39,20 @@ MIN_BLOCK_CORRELATION = 0.5
 MAX_COMPARED_BLOCKS = 20_000
 
 
-def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInputs | Refusal:
+def arrange_inputs(plan: Plan, inputs: Mapping[str, npt.NDArray[Any]]) -> RunInputs | Refusal:
     """Return the arranged pixels of a run, or a refusal of pixels that cannot be used.
 
     Parameters
     ----------
     plan : Plan
-    data : mapping of str to ndarray
+    inputs : mapping of str to ndarray
         "image" in the axes and shape of `plan.header`, and the extra inputs of the task.
     """
-    image, task_inputs = data["image"], plan.recipe.task.spec.inputs
+    image, task_inputs = inputs["image"], plan.recipe.task.spec.inputs
     overlays = {task_input.name for task_input in task_inputs if task_input.is_overlay}
     extra_inputs = {
-        name: _copy_as_float32(data[name], is_mask=name in overlays) for name in plan.extra_headers
+        name: _copy_as_float32(inputs[name], is_mask=name in overlays)
+        for name in plan.extra_headers
     }
     exposure_name = next(
         (

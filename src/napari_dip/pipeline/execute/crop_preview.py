@@ -189,7 +189,7 @@ def run_crop_preview(
     plan: Plan,
     region: CropRegion,
     crop_plan: Plan,
-    data: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     *,
     poll_control: PollControl = lambda: Control.GO,
     preview_seconds: float | None = None,
@@ -207,19 +207,19 @@ def run_crop_preview(
     region : CropRegion
     crop_plan : Plan
         Plan for the crop, from `plan_crop_preview`.
-    data : mapping
+    inputs : mapping
         The whole image, the task's extra inputs, and as "merge_into" the earlier result that a
         region is merged into; by default, the image itself.
     poll_control, preview_seconds
         As for `napari_dip.pipeline.execute.runner.run`.
     """
-    steps = _restore_crop(plan, region, crop_plan, data, poll_control, preview_seconds)
+    steps = _restore_crop(plan, region, crop_plan, inputs, poll_control, preview_seconds)
     result = yield from run_with_torch(steps, crop_plan.threads, plan.header.name)
     if result is None or not region.inner_spans:
         return result
-    earlier = data.get(MERGE_INPUT)
+    earlier = inputs.get(MERGE_INPUT)
     if earlier is None:
-        earlier = np.asarray(data["image"]).astype(result.image.dtype)
+        earlier = np.asarray(inputs["image"]).astype(result.image.dtype)
         for axis, factor in enumerate(plan.factors):
             earlier = np.repeat(earlier, factor, axis)
     return replace(result, image=region.merge(earlier, result.image, plan.factors))
@@ -229,7 +229,7 @@ def _restore_crop(
     plan: Plan,
     region: CropRegion,
     crop_plan: Plan,
-    data: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     poll_control: PollControl,
     preview_seconds: float | None,
 ) -> Generator[Event, None, Restoration | None]:
@@ -240,8 +240,8 @@ def _restore_crop(
 
     monitor = RunMonitor(crop_plan, poll_control, preview_seconds)
     yield monitor.make_message_event("Measuring the noise of the whole image")
-    whole_image = _calibrate_whole_image(plan, data)
-    array = np.array(data["image"][region.slices])
+    whole_image = _calibrate_whole_image(plan, inputs)
+    array = np.array(inputs["image"][region.slices])
     if content_refusal := refuse_content(array[np.isfinite(array)], plan.header.name):
         raise_if_refused(content_refusal)
     image = _crop_image(whole_image, region, crop_plan, array)
@@ -259,7 +259,7 @@ def _restore_crop(
     return merger.make_restoration(monitor.seconds, is_timed_out=monitor.is_timed_out)
 
 
-def _calibrate_whole_image(plan: Plan, data: Mapping[str, Any]) -> CalibratedImage:
+def _calibrate_whole_image(plan: Plan, inputs: Mapping[str, Any]) -> CalibratedImage:
     """Calibrate the whole image, on sample regions if it is restored in tiles."""
     from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels
     from napari_dip.pipeline.calibrate.run_plan import calibrate_image, make_run_plan
@@ -272,14 +272,14 @@ def _calibrate_whole_image(plan: Plan, data: Mapping[str, Any]) -> CalibratedIma
             select_sample_regions,
         )
 
-        tile_std = raise_if_refused(measure_tiles(plan, data["image"]))
+        tile_std = raise_if_refused(measure_tiles(plan, inputs["image"]))
         regions = select_sample_regions(plan, tile_std)
-        inputs, array = read_sample_regions(plan, data, regions)
-        calibration, _ = calibrate_pixels(plan, inputs)
+        run_inputs, array = read_sample_regions(plan, inputs, regions)
+        calibration, _ = calibrate_pixels(plan, run_inputs)
         return make_sample_image(
-            make_run_plan(plan, inputs.inspection, calibration), calibration, array
+            make_run_plan(plan, run_inputs.inspection, calibration), calibration, array
         )
-    arrays = {name: np.asarray(data[name]) for name in ("image", *plan.extra_headers)}
+    arrays = {name: np.asarray(inputs[name]) for name in ("image", *plan.extra_headers)}
     return raise_if_refused(calibrate_image(plan, arrays))
 
 

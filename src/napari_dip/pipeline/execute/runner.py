@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 def run(
     plan: Plan,
-    data: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     *,
     poll_control: PollControl = lambda: Control.GO,
     preview_seconds: float | None = None,
@@ -66,7 +66,7 @@ def run(
     Parameters
     ----------
     plan : Plan
-    data : mapping
+    inputs : mapping
         "image": array-like in the axes and shape of `plan.header`. It is copied at the start, or
         read tile by tile if the plan has tiles. Extra inputs of the task are stored under the
         names of `plan.extra_headers`.
@@ -78,7 +78,7 @@ def run(
     checkpoints : CheckpointStore or None
         Writes checkpoints, and holds the one to resume from; None: no checkpoints.
     stamps : mapping of str to str, optional
-        Stamps of the files from before `data` was read, from
+        Stamps of the files from before `inputs` was read, from
         `napari_dip.pipeline.lazy_inputs.stamp_files`. By default, they are taken now.
 
     Yields
@@ -98,7 +98,9 @@ def run(
         If the run failed after work had begun.
     """
     stamps = stamp_files(plan) if stamps is None else stamps
-    steps = _restore_with_checkpoint(plan, data, stamps, poll_control, preview_seconds, checkpoints)
+    steps = _restore_with_checkpoint(
+        plan, inputs, stamps, poll_control, preview_seconds, checkpoints
+    )
     result = yield from run_with_torch(steps, plan.threads, plan.header.name)
     return result and replace(result, writer=ResultWriter(plan=plan))
 
@@ -133,7 +135,7 @@ def run_with_torch(
 
 def _restore_with_checkpoint(
     plan: Plan,
-    data: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     stamps: FileStamps,
     poll_control: PollControl,
     preview_seconds: float | None,
@@ -141,8 +143,8 @@ def _restore_with_checkpoint(
 ) -> Generator[Event, None, Restoration | None]:
     """Restore the image; if the run fails, write a checkpoint of it first."""
     try:
-        restoration = yield from _restore(plan, data, poll_control, preview_seconds, checkpoints)
-        return None if restoration is None else add_change_notes(plan, data, stamps, restoration)
+        restoration = yield from _restore(plan, inputs, poll_control, preview_seconds, checkpoints)
+        return None if restoration is None else add_change_notes(plan, inputs, stamps, restoration)
     except Exception as error:
         if checkpoints is not None and not isinstance(error, RefusedError):
             checkpoints.write_if_possible()
@@ -151,7 +153,7 @@ def _restore_with_checkpoint(
 
 def _restore(
     plan: Plan,
-    data: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     poll_control: PollControl,
     preview_seconds: float | None,
     checkpoints: CheckpointStore | None,
@@ -165,11 +167,11 @@ def _restore(
         from napari_dip.pipeline.execute.tile_executor import restore_tiles
 
         network = None
-        calibrated_image, hashes = yield from calibrate_tiles(plan, data, monitor)
-        restore_units: RestoreUnits = partial(restore_tiles, data["image"], hashes)
+        calibrated_image, hashes = yield from calibrate_tiles(plan, inputs, monitor)
+        restore_units: RestoreUnits = partial(restore_tiles, inputs["image"], hashes)
     else:
         network = None if plan.network is None else read_fitted_network(plan.network)
-        calibrated_image = yield from read_image(plan, data, monitor, network)
+        calibrated_image = yield from read_image(plan, inputs, monitor, network)
         restore_units = _fit_units
     restoration = yield from restore_units(calibrated_image, monitor, checkpoints)
     if restoration is None:
@@ -317,13 +319,13 @@ def _fit_remaining_units(
 
 
 def read_image(
-    plan: Plan, data: Mapping[str, Any], monitor: RunMonitor, network: JointNetwork | None = None
+    plan: Plan, inputs: Mapping[str, Any], monitor: RunMonitor, network: JointNetwork | None = None
 ) -> Generator[Event, None, CalibratedImage]:
     """Read an image that is not split into tiles, and calibrate it.
 
     Parameters
     ----------
-    plan, data
+    plan, inputs
         As for `run`.
     monitor : RunMonitor
     network : JointNetwork, optional
@@ -339,14 +341,14 @@ def read_image(
     yield monitor.make_message_event("Reading the image")
     # arrays of the caller may change during the run; those read from files cannot
     read_array = np.array if plan.header.path is None else np.asarray
-    arrays = {name: read_array(data[name]) for name in ("image", *plan.extra_headers)}
+    arrays = {name: read_array(inputs[name]) for name in ("image", *plan.extra_headers)}
     yield monitor.make_message_event("Measuring the noise")
     return raise_if_refused(calibrate_image(plan, arrays, network))
 
 
 def restore_shard(
     plan: Plan,
-    data: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     shard: Shard,
     poll_control: PollControl,
     checkpoints: CheckpointStore,
@@ -357,7 +359,7 @@ def restore_shard(
 
     Parameters
     ----------
-    plan, data, poll_control
+    plan, inputs, poll_control
         As for `run`.
     shard : Shard
         In tiles, the shard with index 0 has to finish first. Otherwise, each shard repeats the
@@ -386,7 +388,7 @@ def restore_shard(
 
     monitor = RunMonitor(plan, poll_control, None)
     if not plan.tiles:
-        calibrated_image = yield from read_image(plan, data, monitor)
+        calibrated_image = yield from read_image(plan, inputs, monitor)
         units = select_shard_units(shard, calibrated_image.run_plan)
         monitor.set_expected_work(calibrated_image.run_plan, units)
         *_, control = yield from _fit_remaining_units(
@@ -395,7 +397,7 @@ def restore_shard(
         if control is Control.GO:
             checkpoints.remove_checkpoint()
         return control
-    sample_image, hashes = yield from calibrate_tiles(plan, data, monitor)
+    sample_image, hashes = yield from calibrate_tiles(plan, inputs, monitor)
     unit_results = open_tile_results(sample_image.run_plan, hashes, checkpoints)
     try:
         units = select_shard_tile_units(shard, sample_image.run_plan.units)
@@ -403,7 +405,7 @@ def restore_shard(
             joint_units = (unit for unit in sample_image.run_plan.units if not unit.has_estimate)
             units = (*joint_units, *units)
         monitor.set_expected_work(sample_image.run_plan, units)
-        executor = TileExecutor(sample_image, data["image"], monitor, checkpoints, unit_results)
+        executor = TileExecutor(sample_image, inputs["image"], monitor, checkpoints, unit_results)
         return (yield from executor.run(units))
     finally:
         unit_results.close()

@@ -131,22 +131,22 @@ def select_sample_regions(plan: Plan, tile_std: npt.NDArray[np.float64]) -> tupl
 
 
 def read_sample_regions(
-    plan: Plan, data: Mapping[str, Any], regions: tuple[Tile, ...]
+    plan: Plan, inputs: Mapping[str, Any], regions: tuple[Tile, ...]
 ) -> tuple[RunInputs, npt.NDArray[Any]]:
     """Read sample regions as the items of one stack.
 
     Returns
     -------
-    inputs : RunInputs
+    run_inputs : RunInputs
         The stack is (regions, C, Y, X), or (regions, C, 1, Y, X) for a volume.
     array : ndarray
         The same pixels in the image's axes and type, with an axis of regions in front.
     """
-    array = np.stack([region.read_pixels(data["image"], plan.header.axes) for region in regions])
+    array = np.stack([region.read_pixels(inputs["image"], plan.header.axes) for region in regions])
     stack = np.concatenate(
         [to_stack(region_pixels, plan.header.axes, plan.layout) for region_pixels in array]
     )
-    extra_inputs = {name: np.asarray(data[name], np.float32) for name in plan.extra_headers}
+    extra_inputs = {name: np.asarray(inputs[name], np.float32) for name in plan.extra_headers}
     for name, header in plan.extra_headers.items():
         raise_if_refused(refuse_infinite(extra_inputs[name], header.name))
     inspection = raise_if_refused(inspect_pixels(plan, array, stack, extra_inputs))
@@ -186,7 +186,7 @@ def _count_tiled_planes(tiles: tuple[Tile, ...]) -> int:
 
 
 def calibrate_tiles(
-    plan: Plan, data: Mapping[str, Any], monitor: RunMonitor
+    plan: Plan, inputs: Mapping[str, Any], monitor: RunMonitor
 ) -> Generator[Event, None, tuple[CalibratedImage, dict[str, str]]]:
     """Measure noise and range of a tiled image, and choose the tile to fit first.
 
@@ -194,7 +194,7 @@ def calibrate_tiles(
     ----------
     plan : Plan
         A plan with tiles.
-    data : mapping
+    inputs : mapping
         As for `napari_dip.pipeline.execute.runner.run`.
     monitor : RunMonitor
 
@@ -215,24 +215,24 @@ def calibrate_tiles(
         If the pixels cannot be restored.
     """
     yield monitor.make_message_event("Reading the image")
-    tile_std = raise_if_refused(measure_tiles(plan, data["image"]))
-    hashes = {name: compute_sha256(data[name]) for name in ("image", *plan.extra_headers)}
+    tile_std = raise_if_refused(measure_tiles(plan, inputs["image"]))
+    hashes = {name: compute_sha256(inputs[name]) for name in ("image", *plan.extra_headers)}
     yield monitor.make_message_event("Measuring the noise")
     regions = select_sample_regions(plan, tile_std)
-    inputs, array = read_sample_regions(plan, data, regions)
-    calibration, stack = calibrate_pixels(plan, inputs)
+    run_inputs, array = read_sample_regions(plan, inputs, regions)
+    calibration, stack = calibrate_pixels(plan, run_inputs)
     calibration = _add_half_resolution_input(plan, calibration, stack)
     # the tile with the most structure is fitted first: each channel counts by its largest std
     structure = (tile_std / np.maximum(tile_std.max(0), 1e-30)).sum(1)
     run_plan = make_run_plan(
         plan,
-        inputs.inspection,
+        run_inputs.inspection,
         calibration,
         regions=regions,
         reference_tile=plan.tiles[int(structure.argmax())],
     )
     sample_image = make_sample_image(run_plan, calibration, array)
-    return replace(sample_image, inspection=inputs.inspection), hashes
+    return replace(sample_image, inspection=run_inputs.inspection), hashes
 
 
 def make_sample_image(

@@ -123,8 +123,8 @@ def _calibrate_files(
         try:
             stamps = stamp_files(plan)
             sha256 = compute_file_sha256(Path(str(plan.header.path)))
-            data = open_plan_inputs(plan, stamps)
-            image = yield from read_image(plan, data, RunMonitor(plan, poll_control, None))
+            inputs = open_plan_inputs(plan, stamps)
+            image = yield from read_image(plan, inputs, RunMonitor(plan, poll_control, None))
         except RefusedError:  # the plan of that file reports the reason
             continue
         crop = _crop_to_training_region(image, training_region)

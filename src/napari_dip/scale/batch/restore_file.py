@@ -140,11 +140,11 @@ def _restore_and_save(
     # files that appear during the run are not replaced
     replaceable_paths = {path for path in outputs if os.path.lexists(path)}
     hashes.update(hash_inputs(job.inputs, partial(check_interrupt, poll_control)))
-    data = open_plan_inputs(plan, stamps)
+    inputs = open_plan_inputs(plan, stamps)
     recorder = ControlRecorder(poll_control)
     checkpoints = CheckpointStore(paths.run_folder, resume=resume, replaces_unusable=True)
     result = yield from run(
-        plan, data, poll_control=recorder.poll_control, checkpoints=checkpoints, stamps=stamps
+        plan, inputs, poll_control=recorder.poll_control, checkpoints=checkpoints, stamps=stamps
     )
     if recorder.is_ended or result is None:
         return FileOutcome(source=job.source, state="waiting", refusal=checkpoints.failure)
@@ -162,7 +162,7 @@ def _restore_and_save(
         save_image(paths.result, result.image, plan.header, plan.result_scale, result, may_replace)
     except Exception as failure:  # a full disk must not cost the result of a long run
         raise rescue_result(failure, paths.result, plan, result) from failure
-    _save_extra_outputs(job, plan, data["image"], result, replaceable_paths)
+    _save_extra_outputs(job, plan, inputs["image"], result, replaceable_paths)
     record = write_file_record(
         paths, plan.header, plan.recipe, hashes, report=result.report, results=outputs
     )

@@ -298,7 +298,7 @@ def start_workers(
 def run_on_cluster(
     address: str,
     plan: Plan,
-    data: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     *,
     poll_control: PollControl = lambda: Control.GO,
     preview_seconds: float | None = None,
@@ -311,7 +311,7 @@ def run_on_cluster(
     ----------
     address : str
         As for `join_cluster`.
-    plan, data, poll_control, preview_seconds
+    plan, inputs, poll_control, preview_seconds
         As for `napari_dip.pipeline.execute.runner.run`. The pixels are sent to the worker.
 
     Raises
@@ -327,7 +327,7 @@ def run_on_cluster(
         if plan.device not in pool.machine.devices:
             raise RefusedError("cluster-device", address=address, device=plan.device)
         resources = make_job_resources(plan.peak_bytes, plan.device, pool.declared_resources)
-        pixels = pool.client.scatter(dict(data))
+        pixels = pool.client.scatter(dict(inputs))
         try:
             with pool.client.as_current():  # which an actor needs
                 exchange = (

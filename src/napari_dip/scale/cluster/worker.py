@@ -327,8 +327,8 @@ def _restore_shard(
     checkpoints = CheckpointStore(
         job.paths.run_folder, resume=True, name=name, replaces_unusable=not shard.index
     )
-    data = open_plan_inputs(plan, stamp_files(plan))
-    steps = restore_shard(plan, data, shard, poll_control, checkpoints)
+    inputs = open_plan_inputs(plan, stamp_files(plan))
+    steps = restore_shard(plan, inputs, shard, poll_control, checkpoints)
     last_control = yield from run_with_torch(steps, plan.threads, plan.header.name)
     return "shard-done" if last_control is Control.GO else "waiting"
 
@@ -387,18 +387,20 @@ class RemoteRun:
     Parameters
     ----------
     plan : Plan
-    data : mapping
+    inputs : mapping
         Pixels of all inputs.
     preview_seconds : float or None
         As for `napari_dip.pipeline.execute.runner.run`.
     """
 
-    def __init__(self, plan: Plan, data: Mapping[str, Any], preview_seconds: float | None) -> None:
+    def __init__(
+        self, plan: Plan, inputs: Mapping[str, Any], preview_seconds: float | None
+    ) -> None:
         self._control, self._poll_time = Control.GO, time.monotonic()
         self._lock = threading.Lock()
         self._events: list[Event] = []
         self._is_done, self._outcome = False, None
-        begin = partial(run, plan, data, poll_control=self._poll, preview_seconds=preview_seconds)
+        begin = partial(run, plan, inputs, poll_control=self._poll, preview_seconds=preview_seconds)
         threading.Thread(target=self._run, args=(begin,), daemon=True).start()
 
     def exchange(
