@@ -210,6 +210,18 @@ def test_ruff_refuses_functions_with_more_than_ten_branches():
     assert settings["lint"]["mccabe"]["max-complexity"] == 10
 
 
+def test_each_constant_has_a_line_of_its_own():
+    """In a tuple, a comment tells its values apart only by their order."""
+    packed = [
+        (name_in_package(path), node.lineno)
+        for path in MODULES
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign)
+        if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)
+    ]
+    assert packed == []
+
+
 def test_no_name_says_nothing():
     empty = {}
     for path in MODULES:

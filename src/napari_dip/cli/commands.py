@@ -206,7 +206,8 @@ def _describe_file_refusal(source: Path, refusal: Refusal) -> str:
 
 #: Folder of the images, in the working folder; numbered if it already holds some.
 DEMO_FOLDER = "demo"
-DEMO_IMAGE, DEMO_RESULT = "before_after.png", "mitochondria_denoised.tif"
+DEMO_IMAGE = "before_after.png"
+DEMO_RESULT = "mitochondria_denoised.tif"
 
 
 def run_noise_command(

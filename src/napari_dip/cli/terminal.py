@@ -28,8 +28,14 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.restoration import Restoration
 
-#: Exit codes: done, failed, refused before work, interrupted (128 + SIGINT).
-EXIT_SUCCESS, EXIT_FAILURE, EXIT_REFUSAL, EXIT_INTERRUPT = 0, 1, 2, 130
+#: Exit code of a command that is done.
+EXIT_SUCCESS = 0
+#: Exit code if work began and failed.
+EXIT_FAILURE = 1
+#: Exit code of a refusal before work.
+EXIT_REFUSAL = 2
+#: Exit code of an interrupted command: 128 + SIGINT, as of a shell.
+EXIT_INTERRUPT = 130
 #: Condition under which the time of a plan holds.
 PLAN_TIME_NOTE = "The time holds if this computer does nothing else."
 _INTERRUPT_MESSAGE = "Stopping; the best image so far is kept. Press Ctrl-C again to give it up."

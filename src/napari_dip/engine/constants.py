@@ -30,9 +30,11 @@ YCBCR_WEIGHTS = (
 )
 #: Pixels up to which a plane is not tiled, since tiles are not faster there.
 MAX_UNTILED_PIXELS = 2**20
-#: Minimum side of a tile without its halo, in pixels and in halos; 256 pixels are the fastest per
-#: pixel for a halo of 56 (docs/constants.md).
-MIN_CORE_SIDE, MIN_CORE_MARGINS = 256, 4
+#: Minimum side of a tile without its halo, in pixels: the fastest per pixel for a halo of 56
+#: (docs/constants.md).
+MIN_CORE_SIDE = 256
+#: The same in halos.
+MIN_CORE_MARGINS = 4
 
 
 def compute_hourglass_receptive_field(scale_count: int) -> int:

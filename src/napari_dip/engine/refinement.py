@@ -29,12 +29,16 @@ if TYPE_CHECKING:
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.engine.noise.camera_noise import CameraNoise
 
-#: Side of a patch, distance of groups and search radius, in pixels, similar to BM3D; larger
-#: searches and denser groups gain at most 0.05 dB (docs/constants.md).
-PATCH_SIDE, GROUP_STEP, SEARCH_RADIUS = DCT_SIDE, 4, 16
-#: Patches in a group, for white and correlated noise: 32 is the best of 32, 40 and 64 on 19 crops
-#: of photographs, 64 gains 0.03 and 0.1 dB on FMD widefield (docs/constants.md).
-GROUP_SIZE, CORRELATED_GROUP_SIZE = 32, 64
+#: Side of a patch in pixels, similar to BM3D (docs/constants.md).
+PATCH_SIDE = DCT_SIDE
+#: Distance of groups in pixels; denser ones gain at most 0.05 dB.
+GROUP_STEP = 4
+#: Search radius in pixels; larger ones gain at most 0.05 dB.
+SEARCH_RADIUS = 16
+#: Patches in a group, for white noise: best of 32, 40 and 64 on 19 photographs (docs/constants.md).
+GROUP_SIZE = 32
+#: The same for correlated noise: 64 gains 0.03 and 0.1 dB over 32 on FMD widefield.
+CORRELATED_GROUP_SIZE = 64
 #: Number of patches in a group whose spectrum is thresholded, as in BM3D: a power of two.
 THRESHOLD_GROUP_SIZE = 16
 #: Side of the search window in pixels.
@@ -45,12 +49,15 @@ GROUPS_PER_BLOCK_SIDE = 16
 #: Share of the measurement in the image in which patches are matched: 0.5 costs W2S 0.06 dB, 0.15
 #: costs photographs 0.03 dB (docs/constants.md).
 MATCHING_MEASUREMENT_WEIGHT = 0.25
-#: Range of the share of the hard-thresholded measurement in a group's guide, for white noise; it
-#: grows with the network's error. Set12 gains 0.2 dB (docs/constants.md).
-MIN_THRESHOLD_WEIGHT, MAX_THRESHOLD_WEIGHT = 0.3, 1.0
-#: Error of the network's image at half of that range, in noise variances, and ratio of the noise in
-#: a group's mean to that of independent patches (docs/constants.md).
-HALF_WEIGHT_ERROR, GROUP_MEAN_NOISE_RATIO = 0.005, 1.3
+#: Least share of the hard-thresholded measurement in a group's guide, for white noise; it grows
+#: with the network's error. Set12 gains 0.2 dB (docs/constants.md).
+MIN_THRESHOLD_WEIGHT = 0.3
+#: Largest share.
+MAX_THRESHOLD_WEIGHT = 1.0
+#: Error of the network's image at half of that range, in noise variances (docs/constants.md).
+HALF_WEIGHT_ERROR = 0.005
+#: Ratio of the noise in a group's mean to that of independent patches.
+GROUP_MEAN_NOISE_RATIO = 1.3
 #: Threshold in standard deviations, as in BM3D.
 HARD_THRESHOLD_SIGMAS = 2.7
 #: Factor of the noise variance in the posterior mean. Of 0.65 to 1.25, 0.8 to 0.9 is the best on

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 #: Maximum characters of an unshortened text: a file name has up to 255, the list of all
-#: architectures 560. Of a longer text, this many characters at each end stay.
-_MAX_TEXT_LENGTH, _SHORTENED_END_LENGTH = 1000, 100
+#: architectures 560.
+_MAX_TEXT_LENGTH = 1000
+#: Characters that stay at each end of a longer text.
+_SHORTENED_END_LENGTH = 100
 _SHORT_REPR = Repr()
 _SHORT_REPR.maxstring = _SHORT_REPR.maxother = _SHORT_REPR.maxlong = 100
 

@@ -49,9 +49,10 @@ OutcomeT = TypeVar("OutcomeT")
 
 #: Minimum number of iterations to keep: before that, a network has hardly learned anything.
 MIN_KEPT_ITERATIONS = 10
-#: Fraction of an experiment from which its speed gives the remaining time, and factor on that time:
-#: later fits take 0.8 times as long in the mean, 1.6 at most (docs/constants.md).
-MIN_TIMED_FRACTION, TIME_MARGIN = 0.03, 1.25
+#: Fraction of an experiment from which its speed gives the remaining time (docs/constants.md).
+MIN_TIMED_FRACTION = 0.03
+#: Factor on that time: later fits take 0.8 times as long in the mean, 1.6 at most.
+TIME_MARGIN = 1.25
 
 
 class IterationUpdate(NamedTuple):

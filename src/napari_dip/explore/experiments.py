@@ -68,8 +68,10 @@ if TYPE_CHECKING:
     #: Starts the fits, which poll a control at each iteration.
     StartExperiment = Callable[[PollControl], Generator[IterationUpdate, None, Any]]
 
-#: Crop in pixels and number of iterations of a comparison, which fits every architecture twice.
-COMPARISON_CROP, COMPARISON_ITERATIONS = 128, 300
+#: Crop in pixels of a comparison, which fits every architecture twice.
+COMPARISON_CROP = 128
+#: Number of its iterations.
+COMPARISON_ITERATIONS = 300
 #: Colours of the Okabe-Ito palette, distinct in every kind of colour vision, by target.
 _TARGET_COLOURS = ("#56B4E9", "#009E73", "#E69F00", "#D55E00")
 #: Colours from the lowest band to the highest, visible on dark and light backgrounds.

@@ -66,9 +66,10 @@ if TYPE_CHECKING:
 
 #: Number of recorded outputs, evenly spaced in log(iteration).
 _RECORDED_OUTPUTS = 24
-#: Number of outputs that the report draws, evenly spaced in log(iteration), and the iteration of
-#: the first one as a divisor of their total: iteration 20 of 1,000.
-_REPORTED_OUTPUTS, _FIRST_OUTPUT_DIVISOR = 6, 50
+#: Number of outputs that the report draws, evenly spaced in log(iteration).
+_REPORTED_OUTPUTS = 6
+#: Iteration of the first one as a divisor of their total: iteration 20 of 1,000.
+_FIRST_OUTPUT_DIVISOR = 50
 #: Divisor for the share of ratios at the start that are not drawn. Those outputs are no images
 #: yet; with spectral norms they are so smooth that they would take up the whole axis.
 _SKIPPED_START_DIVISOR = 50

@@ -29,14 +29,16 @@ LEVELS = (0.5, 0.9)
 BAND_NAMES = tuple(f"band_{number}" for number in range(1, BAND_COUNT + 1))
 #: Maximum radial frequency, in cycles per pixel.
 NYQUIST_FREQUENCY = 0.5
-#: Number of iterations over which the ratio is averaged (n in equation 8 of Shi et al. 2022), and
-#: the maximum change of a settled average (the threshold in their code).
-RATIO_WINDOW, RATIO_TOLERANCE = 100, 0.01
+#: Number of iterations over which the ratio is averaged (n in equation 8 of Shi et al. 2022).
+RATIO_WINDOW = 100
+#: Maximum change of a settled average (the threshold in their code).
+RATIO_TOLERANCE = 0.01
 #: Length of the blur filter in pixels, as in their code.
 _BLUR_FILTER_SIZE = 9
-#: Number of the largest local variations, and the decay of their weight with rank, as in their
-#: code, which follows that of Bahrami and Kot.
-_VARIATION_COUNT, _RANK_DECAY = 1000, 0.01
+#: Number of the largest local variations, as in their code, which follows that of Bahrami and Kot.
+_VARIATION_COUNT = 1000
+#: Decay of their weight with rank, as there.
+_RANK_DECAY = 0.01
 
 
 def compute_band_edges() -> BandCurve:

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
 
-#: Maximum bytes of a settings file and of a report: a recipe has some hundred bytes, the report of
-#: a movie of a thousand frames about ten million.
-MAX_SETTINGS_BYTES, MAX_REPORT_BYTES = 2**20, 2**28
+#: Maximum bytes of a settings file: a recipe has some hundred.
+MAX_SETTINGS_BYTES = 2**20
+#: Maximum bytes of a report: that of a movie of a thousand frames has about ten million.
+MAX_REPORT_BYTES = 2**28
 #: Start of a URL, also after conversion to a path; a Windows drive has only one letter.
 _URL_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 #: Errors caused by the path itself rather than by what it leads to.

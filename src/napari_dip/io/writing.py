@@ -265,9 +265,10 @@ def _make_ome_options(
     return {"metadata": metadata}
 
 
-#: Shape of a chunk in pixels, 4 MB in single precision: one plane, or four of a stack, so that a
-#: viewer can show a plane without decompressing many others.
-_PLANE_CHUNK, _STACK_CHUNK = (1, 1024, 1024), (4, 512, 512)
+#: Shape of a chunk of a plane in pixels, 4 MB in single precision.
+_PLANE_CHUNK = (1, 1024, 1024)
+#: The same of a stack, so that a viewer can show a plane without decompressing many others.
+_STACK_CHUNK = (4, 512, 512)
 #: Maximum side of a plane of the coarsest level, which viewers show at once.
 _MAX_COARSEST_SIDE = 256
 #: Maximum ratio of voxel depth to width up to which the depth is halved along with the plane.

@@ -60,8 +60,10 @@ class Progress:
         return min(1.0, self.done / self.total) if self.total > 0 else 1.0
 
 
-#: Progress of work of unknown duration that has not begun, and of work that is done.
-NO_PROGRESS, FINISHED = Progress(), Progress(done=1.0, seconds_left=0.0)
+#: Progress of work of unknown duration that has not begun.
+NO_PROGRESS = Progress()
+#: Progress of work that is done.
+FINISHED = Progress(done=1.0, seconds_left=0.0)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

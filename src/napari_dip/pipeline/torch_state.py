@@ -52,9 +52,13 @@ _BACKEND_DEFAULTS = (
 )
 #: Devices whose autocast is switched off.
 _AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
-#: Parameters of glibc's `mallopt`, see mallopt(3): the settings below save 7 to 12 % of the CPU
-#: time (`benchmarks/tiles.py`).
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+#: Parameter M_TRIM_THRESHOLD of glibc's `mallopt`, see mallopt(3): the settings below save 7 to
+#: 12 % of the CPU time (`benchmarks/tiles.py`).
+_TRIM_THRESHOLD = -1
+#: Parameter M_TOP_PAD.
+_TOP_PAD = -2
+#: Parameter M_MMAP_THRESHOLD.
+_MMAP_THRESHOLD = -3
 #: Bytes kept free at the end of a thread's heap of 64 MiB: otherwise one run in three on a thread
 #: of napari took 650,000 page faults and 19 % more CPU time (docs/constants.md).
 _THREAD_HEAP_BYTES = 64 * 2**20

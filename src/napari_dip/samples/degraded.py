@@ -19,16 +19,26 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-#: Photons at the brightest pixel, and standard deviation of the read noise in photons: those of the
-#: benchmark of stacks and movies.
-PEAK_PHOTONS, READ_NOISE = 30.0, 2.0
+#: Photons at the brightest pixel, as in the benchmark of stacks and movies.
+PEAK_PHOTONS = 30.0
+#: Standard deviation of the read noise in photons, as there.
+READ_NOISE = 2.0
 #: Photons at the brightest pixel of the channel that is restored with a guide.
 WEAK_PEAK_PHOTONS = 5.0
-#: Standard deviation of the blur and radius of its PSF, in pixels; photons at the brightest pixel.
-BLUR_STD, PSF_RADIUS, BLURRED_PEAK_PHOTONS = 2.0, 8, 400.0
-#: Number and half width of the scratches; number and range of radii of the grains of dust; in
-#: pixels.
-SCRATCH_COUNT, SCRATCH_HALF_WIDTH, GRAIN_COUNT, GRAIN_RADII = 4, 1.5, 14, (2.0, 6.0)
+#: Standard deviation of the blur, in pixels.
+BLUR_STD = 2.0
+#: Radius of its PSF, in pixels.
+PSF_RADIUS = 8
+#: Photons at the brightest pixel of the blurred image.
+BLURRED_PEAK_PHOTONS = 400.0
+#: Number of scratches.
+SCRATCH_COUNT = 4
+#: Half width of a scratch, in pixels.
+SCRATCH_HALF_WIDTH = 1.5
+#: Number of grains of dust.
+GRAIN_COUNT = 14
+#: Range of their radii, in pixels.
+GRAIN_RADII = (2.0, 6.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

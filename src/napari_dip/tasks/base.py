@@ -35,7 +35,9 @@ SINGLE_PIXEL = ((1,),)
 #: Key of the prior of tasks that choose no other.
 DEFAULT_PRIOR = "random-input"
 #: Keys for `Setting.relevant_when`: axes of several pixels, chosen inputs, axes without size.
-IMAGE_AXES, EXTRA_INPUTS, UNSIZED_AXES = "image_axes", "extra_inputs", "unsized_axes"
+IMAGE_AXES = "image_axes"
+EXTRA_INPUTS = "extra_inputs"
+UNSIZED_AXES = "unsized_axes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +184,7 @@ class FitMasks:
     blind_spot_shape : Tensor or None
         (*blind_spot_size): 1 where a pixel is hidden; None: all are.
     pixel_weights : Tensor or None
-        (1, 1, *grid), up to 1: weight of a pixel relative to one of usual read noise; None: 1 for
-        all.
+        (1, 1, *grid), up to 1: weight relative to a pixel of usual read noise; None: 1 for all.
     select_validation : callable or None
         Selects validation pixels as in `validation`, given `patch_size` and `allowed_mask`.
     """
@@ -414,8 +415,7 @@ class TaskPlan:
     stacks : str
         How a stack is restored unless the user chooses; "auto": as a volume where memory allows it.
     joint_channels : bool or None
-        Whether one fit takes all channels at once; None: colour samples only, since they share
-        edges.
+        Whether one fit takes all channels at once; None: colour samples only: they share edges.
     prior_key : str
         The prior that the user chose, or the default.
     prior_reasons : mapping of str to str

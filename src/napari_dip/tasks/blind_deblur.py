@@ -51,13 +51,17 @@ if TYPE_CHECKING:
     from napari_dip.io import Float32Array, ImageHeader
     from napari_dip.io.header import Headers
 
-#: Kinds of blur with a few parameters, and how many more a free kernel has in effect: the Bayesian
-#: information criterion asks it for 0.06 per frequency in 172 x 172 pixels (docs/constants.md).
-PARAMETRIC_KINDS, FREE_KERNEL_PARAMETERS = ("gaussian", "motion", "defocus"), 185
+#: Kinds of blur with a few parameters.
+PARAMETRIC_KINDS = ("gaussian", "motion", "defocus")
+#: How many more parameters a free kernel has in effect: the Bayesian information criterion asks it
+#: for 0.06 per frequency in 172 x 172 pixels (docs/constants.md).
+FREE_KERNEL_PARAMETERS = 185
 #: Side of the PSF in pixels for which the fit of a stack is planned: that of a width of 2 pixels.
 TYPICAL_VOLUME_SIDE = 17
-#: Ratio of successive candidate widths, and the smallest width in pixels.
-WIDTH_STEP_FACTOR, MIN_PSF_WIDTH = 1.4, 0.4
+#: Ratio of successive candidate widths.
+WIDTH_STEP_FACTOR = 1.4
+#: The smallest width in pixels.
+MIN_PSF_WIDTH = 0.4
 #: Number of candidate directions: 15 degrees apart, a third of the angle that separates two lines
 #: of ten pixels.
 DIRECTIONS = 12

@@ -40,12 +40,15 @@ RICHARDSON_LUCY_ITERATIONS_TO_NOISE = 20
 #: Largest relative difference of two losses, if within the standard error, that counts as equal
 #: (that crop: 0.4 % for an estimate that is 0.2 dB better).
 LOSS_TOLERANCE = 0.01
-#: Prior mean of the share of the network in the result, and its precision 1 / (1/4)^2. For two
-#: estimates with equal and independent errors, half of each is best.
-PRIOR_NETWORK_FRACTION, NETWORK_FRACTION_PRECISION = 0.5, 16.0
-#: Richardson-Lucy iterations of the estimates that a network takes as input, for a plane and for a
-#: volume.
-RICHARDSON_LUCY_ITERATIONS, RICHARDSON_LUCY_ITERATIONS_3D = (5, 20), (5,)
+#: Prior mean of the share of the network in the result: for two estimates with equal and
+#: independent errors, half of each is best.
+PRIOR_NETWORK_FRACTION = 0.5
+#: Its precision 1 / (1/4)^2.
+NETWORK_FRACTION_PRECISION = 16.0
+#: Richardson-Lucy iterations of the estimates that a network takes as input, for a plane.
+RICHARDSON_LUCY_ITERATIONS = (5, 20)
+#: The same for a volume.
+RICHARDSON_LUCY_ITERATIONS_3D = (5,)
 #: Standard deviation of the jitter of these estimates, whose range is about one, so that their
 #: noise is not copied: 29.6 dB on a crop, 27.9 dB without (docs/constants.md).
 RICHARDSON_LUCY_JITTER = 0.1

@@ -17,8 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Largest error of a PSF that the modes leave, relative to its norm, and largest number of modes.
-MAX_MODE_ERROR, MAX_MODES = 0.01, 10
+#: Largest error of a PSF that the modes leave, relative to its norm.
+MAX_MODE_ERROR = 0.01
+#: Largest number of modes: each costs a convolution.
+MAX_MODES = 10
 
 
 class FieldPsf(NamedTuple):

@@ -25,20 +25,26 @@ if TYPE_CHECKING:
 
 #: Fraction of uniform light in an initial free kernel, since a softmax has no zeros.
 _UNIFORM_FRACTION = 0.01
-#: Input and hidden units of the kernel's network, and scale of its fixed input, as in SelfDeblur
-#: (Ren et al. 2020), https://github.com/csdwren/SelfDeblur.
-_INPUT_UNITS, _HIDDEN_UNITS, _INPUT_STD = 200, 1000, 0.1
+#: Input units of the kernel's network (Ren et al. 2020, https://github.com/csdwren/SelfDeblur).
+_INPUT_UNITS = 200
+#: Hidden units of the kernel's network, as there.
+_HIDDEN_UNITS = 1000
+#: Scale of its fixed input, as there.
+_INPUT_STD = 0.1
 #: Points per pixel of the longest line that fits; with 4, its weights are uniform to 1 %.
 _POINTS_PER_PIXEL = 4
 #: Samples per pixel along each axis of a disc.
 _DISC_SAMPLES = 5
-#: Weight of the L0 norm of edges (Pan et al. 2014): initially, divisor per iteration, minimum.
-#: Lowest similarity of kernels in Levin's set: 0.77, with theirs 0.60 (docs/constants.md).
-INITIAL_EDGE_WEIGHT, EDGE_WEIGHT_DECAY, MIN_EDGE_WEIGHT = 2e-2, 1.2, 1e-4
+#: Initial weight of the L0 norm of edges (Pan et al. 2014). Lowest similarity of kernels in Levin's
+#: set: 0.77, with theirs 0.60 (docs/constants.md).
+INITIAL_EDGE_WEIGHT = 2e-2
+#: Divisor of that weight per iteration.
+EDGE_WEIGHT_DECAY = 1.2
+#: Minimum of that weight.
+MIN_EDGE_WEIGHT = 1e-4
 #: Weight of the kernel's squared norm.
 KERNEL_WEIGHT = 2.0
-#: Upper bound of the coupling between image and edges, which is doubled from twice the edge
-#: weight.
+#: Upper bound of the coupling of image and edges, which is doubled from twice the edge weight.
 MAX_COUPLING = 1e5
 #: Iterations at each scale; scales differ by the square root of two.
 ITERATIONS_PER_SCALE = 5
@@ -48,22 +54,30 @@ MIN_KERNEL_SIDE = 5
 MIN_KERNEL_FRACTION = 0.05
 #: Iterations of FISTA for the non-negative kernel; more change it by less than a hundredth.
 FISTA_ITERATIONS = 60
-#: Exponent of the power spectra of scenes, and its standard deviation. Field (1987) measured 2;
-#: with 2.4, widths on eight photographs are 4 % too large in the mean (docs/constants.md).
-SPECTRUM_EXPONENT, SPECTRUM_EXPONENT_STD = 2.4, 0.3
+#: Exponent of the power spectra of scenes. Field (1987) measured 2; with 2.4, widths on eight
+#: photographs are 4 % too large in the mean (docs/constants.md).
+SPECTRUM_EXPONENT = 2.4
+#: Its standard deviation over scenes.
+SPECTRUM_EXPONENT_STD = 0.3
 #: Standard deviation of the logarithm of the measured noise variance.
 LOG_NOISE_STD = 0.3
 #: Weight of the priors on scene and noise against the mean over all frequencies; it is not smaller
 #: since neighbouring frequencies are correlated by the taper and the scene.
 PRIOR_WEIGHT = 0.01
-#: Range of frequencies in cycles per pixel. Below it is the taper, above it noise.
-MIN_FREQUENCY, MAX_FREQUENCY = 0.02, 0.5
-#: Mean difference of the logarithms of spectrum and periodogram, which is Euler's constant; and
-#: delta of the Huber loss, since the distribution has a long lower tail.
-EULER_GAMMA, HUBER_DELTA = 0.5772, 2.0
-#: Largest number of frequencies and iterations of the search over all candidates; iterations of the
-#: final fits.
-MAX_SEARCH_FREQUENCIES, SEARCH_ITERATIONS, FINAL_FIT_ITERATIONS = 1500, 40, 120
+#: Lowest frequency in cycles per pixel; below it is the taper.
+MIN_FREQUENCY = 0.02
+#: Highest frequency, that of two pixels.
+MAX_FREQUENCY = 0.5
+#: Mean difference of the logarithms of spectrum and periodogram: Euler's constant.
+EULER_GAMMA = 0.5772
+#: Delta of the Huber loss, since the distribution has a long lower tail.
+HUBER_DELTA = 2.0
+#: Largest number of frequencies of the search over all candidates.
+MAX_SEARCH_FREQUENCIES = 1500
+#: Iterations of that search.
+SEARCH_ITERATIONS = 40
+#: Iterations of the final fits.
+FINAL_FIT_ITERATIONS = 120
 #: Learning rate of these fits (Adam), in units of a logarithm.
 SPECTRUM_LEARNING_RATE = 0.05
 #: Largest number of candidates in the final fits.
@@ -202,11 +216,9 @@ class MotionKernel(nn.Module):
     def forward(self) -> Tensor:
         """Return the kernel (*sizes)."""
         positions = self.positions * self.log_length.exp()
-        height, width = self.sizes[-2:]
-        offset_y = positions[:, None] * self.angle.sin() - _compute_middle_offsets(
-            height, positions
-        )  # (points, height)
-        offset_x = positions[:, None] * self.angle.cos() - _compute_middle_offsets(width, positions)
+        rows, columns = (_compute_middle_offsets(side, positions) for side in self.sizes[-2:])
+        offset_y = positions[:, None] * self.angle.sin() - rows  # (points, height)
+        offset_x = positions[:, None] * self.angle.cos() - columns
         plane = (1 - offset_y.abs()).clamp(min=0).T @ (1 - offset_x.abs()).clamp(min=0)
         return _embed_in_volume(plane / plane.sum(), self.sizes)
 
@@ -362,8 +374,7 @@ def _estimate_kernel(sharp: Tensor, image: Tensor, side: int) -> Tensor:
         for a, b in zip(sharp_gradients, blurred_gradients, strict=True)
     ]
     correlation = torch.fft.irfft2(sum(a.conj() * b for a, b in spectra), s=grid)[0, 0]
-    half = side // 2
-    target = torch.roll(correlation, (half, half), (0, 1))[:side, :side]
+    target = torch.roll(correlation, (side // 2, side // 2), (0, 1))[:side, :side]
     autocorrelation = torch.fft.irfft2(sum(a.abs() ** 2 for a, _ in spectra), s=grid)[0, 0]
     kernel = _solve_fista(autocorrelation, target)
     kernel = torch.where(kernel < MIN_KERNEL_FRACTION * kernel.max(), 0, kernel)
@@ -392,9 +403,8 @@ def _solve_fista(autocorrelation: Tensor, target: Tensor) -> Tensor:
     lipschitz_bound = float(spectrum.max()) + KERNEL_WEIGHT
 
     def compute_gradient(kernel: Tensor) -> Tensor:
-        blurred = torch.fft.irfft2(
-            torch.fft.rfft2(kernel, s=(size, size)) * spectrum, s=(size,) * 2
-        )
+        blurred_spectrum = torch.fft.rfft2(kernel, s=(size, size)) * spectrum
+        blurred = torch.fft.irfft2(blurred_spectrum, s=(size, size))
         gradient: Tensor = blurred[:side, :side] + KERNEL_WEIGHT * kernel - target
         return gradient
 
@@ -429,9 +439,8 @@ def _make_initial_kernel(side: int) -> Tensor:
 
 def _resize_kernel(kernel: Tensor, side: int) -> Tensor:
     """Resample a kernel to another size."""
-    resized = F.interpolate(kernel[None, None], size=(side, side), mode="bicubic")[0, 0].clamp(
-        min=0
-    )
+    resized = F.interpolate(kernel[None, None], size=(side, side), mode="bicubic")[0, 0]
+    resized = resized.clamp(min=0)
     return resized / resized.sum()
 
 
@@ -465,8 +474,7 @@ def _make_border_taper(image: Tensor, margin: int) -> Tensor:
 def _compute_gradients(image: Tensor) -> tuple[Tensor, Tensor]:
     """Return differences along Y and X, of the image's size; 0 in the last row and column."""
     gradient_y = torch.diff(image, dim=2, append=image[:, :, -1:])
-    gradient_x = torch.diff(image, dim=3, append=image[..., -1:])
-    return gradient_y, gradient_x
+    return gradient_y, torch.diff(image, dim=3, append=image[..., -1:])
 
 
 def _compute_transfer_function(kernel: Tensor, grid: torch.Size) -> Tensor:
@@ -501,29 +509,22 @@ def find_most_likely_blur(
     """
     grid = tuple(measurement.shape[2:])
     power, frequency, indices = _compute_periodogram(measurement)
-    subset = torch.linspace(
-        0, len(frequency) - 1, min(MAX_SEARCH_FREQUENCIES, len(frequency))
-    ).long()
-    subset = subset.to(frequency.device)
+    count = min(MAX_SEARCH_FREQUENCIES, len(frequency))
+    subset = torch.linspace(0, len(frequency) - 1, count).long().to(frequency.device)
     candidates = []
     for make_blur in blur_factories:
         blur = make_blur().to(measurement.device)
-        search_indices = indices[subset]
         with torch.no_grad():
-            spectrum = _compute_blur_power(blur, grid, search_indices)
+            spectrum = _compute_blur_power(blur, grid, indices[subset])
         model = _SpectrumModel(power[:, subset], frequency[subset], noise_variance)
         candidates.append((model.fit(spectrum.clone, SEARCH_ITERATIONS), blur))
-    candidates.sort(key=lambda pair: pair[0])
-    best: tuple[float, nn.Module] | None = None
-    for _, blur in candidates[:MAX_FINAL_CANDIDATES]:
+    fitted: list[tuple[float, nn.Module]] = []
+    for _, blur in sorted(candidates, key=lambda pair: pair[0])[:MAX_FINAL_CANDIDATES]:
         model = _SpectrumModel(power, frequency, noise_variance)
         compute_spectrum = partial(_compute_blur_power, blur, grid, indices)
         parameters = [parameter for parameter in blur.parameters() if parameter.requires_grad]
-        loss = model.fit(compute_spectrum, FINAL_FIT_ITERATIONS, parameters)
-        if best is None or loss < best[0]:
-            best = (loss, blur)
-    assert best is not None
-    return best
+        fitted.append((model.fit(compute_spectrum, FINAL_FIT_ITERATIONS, parameters), blur))
+    return min(fitted, key=lambda pair: pair[0])
 
 
 class _SpectrumModel:
@@ -534,9 +535,8 @@ class _SpectrumModel:
         self._log_frequency = frequency.log()
         self._log_noise = noise_variance.clamp(min=1e-30).log()[:, None]
         is_low_frequency = self._log_frequency < log(0.08)
-        level = (self._log_power + SPECTRUM_EXPONENT * self._log_frequency)[
-            :, is_low_frequency
-        ].mean(1, keepdim=True)
+        levels = self._log_power + SPECTRUM_EXPONENT * self._log_frequency
+        level = levels[:, is_low_frequency].mean(1, keepdim=True)
         self.level = level.clone().requires_grad_()
         self.exponent = torch.full_like(level, SPECTRUM_EXPONENT).requires_grad_()
         self.floor = self._log_noise.clone().requires_grad_()

@@ -23,19 +23,31 @@ if TYPE_CHECKING:
 
 #: Side of the overlapping blocks of a stack whose periodograms are averaged, in pixels.
 _VOLUME_BLOCK_SIDE = 64
-#: Prior of the exponent of a stack's power spectrum, and of the logarithm of its noise: points have
-#: an exponent of 0, lines 1, surfaces 2 and solids 4. Weight against the mean over all frequencies.
-_EXPONENT, _EXPONENT_STD, _LOG_NOISE_STD, _PRIOR_WEIGHT = 2.0, 1.5, 0.1, 1e-4
-#: Widths in the plane, and ratios of that along Z, from which the search starts; and its steps.
-_START_WIDTHS, _START_RATIOS, _SEARCH_STEPS = (1.0, 1.8), (1.0, 2.0), 150
+#: Prior mean of the exponent of a stack's power spectrum: points have 0, lines 1, surfaces 2 and
+#: solids 4.
+_EXPONENT = 2.0
+#: Prior standard deviation of that exponent.
+_EXPONENT_STD = 1.5
+#: Prior standard deviation of the logarithm of the noise.
+_LOG_NOISE_STD = 0.1
+#: Weight of the prior against the mean over all frequencies.
+_PRIOR_WEIGHT = 1e-4
+#: Widths in the plane from which the search starts.
+_START_WIDTHS = (1.0, 1.8)
+#: Ratios of the width along Z to that in the plane from which it starts.
+_START_RATIOS = (1.0, 2.0)
+#: Steps of the search.
+_SEARCH_STEPS = 150
 #: Fewest samples per pixel along Y and X, and per Airy radius, for integration over a pixel.
 #: Doubling either changes no pixel by more than 0.2 % of the peak (there is a test).
 _MIN_PIXEL_SAMPLES = 5
 _SAMPLES_PER_AIRY = 8
 #: Steps of the radial profile per Airy radius; linear interpolation has errors of 1e-4.
 _STEPS_PER_AIRY = 64
-#: Nodes of the pupil integral per period of its phase, and least number of nodes.
-_NODES_PER_CYCLE, _MIN_NODES = 8, 64
+#: Nodes of the pupil integral per period of its phase.
+_NODES_PER_CYCLE = 8
+#: Least number of nodes.
+_MIN_NODES = 64
 #: If the centre of mass is nearer than this to the middle between two pixels, the squared PSF
 #: decides.
 _CENTRE_TOLERANCE = 0.25

@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Operator
 
-#: Minimum share of a pixel's light that reaches valid pixels, and minimum prediction as a share of
-#: the mean, which prevents 0 / 0; far above rounding errors of 1e-7 (docs/constants.md).
-MIN_SENSITIVITY, MIN_PREDICTION_FRACTION = 1e-2, 1e-6
+#: Minimum share of a pixel's light that reaches valid pixels (docs/constants.md).
+MIN_SENSITIVITY = 1e-2
+#: Minimum prediction as a share of the mean, which prevents 0 / 0; far above rounding errors of
+#: 1e-7.
+MIN_PREDICTION_FRACTION = 1e-6
 #: Share of the pixels above the peak intensity, which may be noise.
 _OUTLIER_FRACTION = 1e-3
 #: Upper bound of the momentum; at 1, steps would not converge.

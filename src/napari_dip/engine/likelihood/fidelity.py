@@ -32,9 +32,10 @@ MAX_NOISE_RATIO = 1.5
 #: Lower bound of a prediction's variance, in units of the noise variance: even in a flat region, a
 #: prediction is the mean of about fifty noisy neighbours.
 MIN_PREDICTION_VARIANCE_RATIO = 0.02
-#: Border lines that are corrected on each side, and length of the mean along a line, in pixels. On
-#: F16 of the Deep Image Prior page, these lines had 57 % of the squared error.
-BORDER_WIDTH, BORDER_AVERAGE_LENGTH = 3, 9
+#: Border lines that are corrected on each side: 57 % of the squared error of the paper's F16.
+BORDER_WIDTH = 3
+#: Length of the mean along a line, in pixels.
+BORDER_AVERAGE_LENGTH = 9
 #: Least power of a smoothed line, in units of that of noise, for the line to be corrected.
 MIN_BORDER_POWER_RATIO = 2.0
 #: Spots that are looked for: their standard deviation in pixels, 0 for a single pixel, and the

@@ -30,8 +30,12 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.correlation import NoiseCorrelation
     from napari_dip.engine.noise.variance_model import BlockSpectra, VarianceModel
 
-#: Fewest flat blocks; fewest blocks in a brightness class; largest number of brightness classes.
-MIN_FLAT_BLOCKS, MIN_BLOCKS_PER_CLASS, MAX_BRIGHTNESS_CLASSES = 8, 24, 10
+#: Fewest flat blocks.
+MIN_FLAT_BLOCKS = 8
+#: Fewest blocks in a brightness class.
+MIN_BLOCKS_PER_CLASS = 24
+#: Largest number of brightness classes.
+MAX_BRIGHTNESS_CLASSES = 10
 #: Fewest blocks for these checks, in independent ones. Images of 128 x 128 pixels have fewer; in a
 #: smooth one with white noise, the check gave a false contradiction.
 MIN_CHECKED_BLOCKS = 400
@@ -49,20 +53,32 @@ MAX_COARSE_ENERGY = (8.0, 2.0)
 #: Minimum energy of the coarse frequencies there, for correlated noise: at least 0.99 in true
 #: correlated noise, at most 0.76 where it was white (docs/constants.md).
 MIN_COARSE_ENERGY = 0.85
-#: Allowed energy of a brightness class relative to all; its maximum with texture; minimum coarse
-#: energy that counts as texture. 0.7 to 1.3 in micrographs (docs/constants.md).
-CLASS_ENERGY_RANGE, MAX_TEXTURED_CLASS_ENERGY, MIN_TEXTURE_RATIO = (0.5, 1.6), 4.0, 3.0
-#: Maximum correlation at lag 3 relative to lag 1, and correlation at lag 1 from which on it is
-#: checked: 0.21 in FMD widefield, at least 0.27 in uniform texture (docs/constants.md).
-MAX_TAIL_RATIO, MIN_TAIL_CORRELATION = 0.24, 0.22
+#: Allowed energy of a brightness class relative to all: 0.7 to 1.3 in micrographs
+#: (docs/constants.md).
+CLASS_ENERGY_RANGE = (0.5, 1.6)
+#: Its maximum with texture.
+MAX_TEXTURED_CLASS_ENERGY = 4.0
+#: Minimum coarse energy that counts as texture.
+MIN_TEXTURE_RATIO = 3.0
+#: Maximum correlation at lag 3 relative to lag 1: 0.21 in FMD widefield, at least 0.27 in uniform
+#: texture (docs/constants.md).
+MAX_TAIL_RATIO = 0.24
+#: Correlation at lag 1 from which on it is checked.
+MIN_TAIL_CORRELATION = 0.22
 #: Largest correlation at the longest lag: 0.25 on FMD widefield, 0.34 and 0.67 with line offsets.
 MAX_LONGEST_LAG_CORRELATION = 0.3
-#: Maximum share of outlier blocks, and range of their energy in units of the noise: a share of 0.02
-#: in micrographs, 0.05 to 0.11 with Student's t noise (docs/constants.md).
-MAX_OUTLIER_BLOCK_FRACTION, MIN_OUTLIER_ENERGY, MAX_OUTLIER_ENERGY = 0.035, 2.0, 20.0
-#: Maximum share of outliers among blocks without structure, and maximum energy of their slow bands:
-#: at most 0.012 in Gaussian and EMCCD noise, 0.15 with Student's t noise (docs/constants.md).
-MAX_SMOOTH_OUTLIER_FRACTION, MAX_SMOOTH_ENERGY = 0.06, 2.0
+#: Maximum share of outlier blocks: 0.02 in micrographs, 0.05 to 0.11 with Student's t noise
+#: (docs/constants.md).
+MAX_OUTLIER_BLOCK_FRACTION = 0.035
+#: Least energy of outlier blocks, in units of the noise.
+MIN_OUTLIER_ENERGY = 2.0
+#: Their largest energy.
+MAX_OUTLIER_ENERGY = 20.0
+#: Maximum share of outliers among blocks without structure: at most 0.012 in Gaussian and EMCCD
+#: noise, 0.15 with Student's t noise (docs/constants.md).
+MAX_SMOOTH_OUTLIER_FRACTION = 0.06
+#: Maximum energy of the slow bands of these blocks.
+MAX_SMOOTH_ENERGY = 2.0
 #: Wide blocks: side of the averages in pixels, minimum unclipped share and count, quantile of the
 #: energy, and its maximum in white noises (2.9 in 40 of 41 scenes) (docs/constants.md).
 WIDE_POOL_SIDE = 4
@@ -79,17 +95,23 @@ MAX_SORTED_DIFFERENCES = 1_000_000
 MIN_PERIOD_POWER = 100.0
 #: Least share of blocks without texture.
 MIN_FLAT_FRACTION_WITHOUT_CAUTION = 0.3
-#: Below these shares of blocks without texture and of blocks that agree on the correlation, the
-#: report carries a caution: in images of filaments, the variance was then off by up to 33 %.
-CAUTION_FLAT_FRACTION, CAUTION_AGREEMENT_FRACTION = 0.6, 0.12
+#: Share of blocks without texture below which the report carries a caution: in images of filaments,
+#: the variance was then off by up to 33 %.
+CAUTION_FLAT_FRACTION = 0.6
+#: The same for the share of blocks that agree on the correlation.
+CAUTION_AGREEMENT_FRACTION = 0.12
 #: Least share of informative blocks in a clipped image without a caution: 0.28 in a synthetic image
 #: whose noise is estimated half as strong as it is at the bright end.
 MIN_INFORMATIVE_FRACTION = 0.4
-#: Maximum ratio of the noise at one brightness to the model (1.56 after gamma, else 1.14), and of
-#: dark to bright noise that was measured as constant (1.37, else 1.08) (docs/constants.md).
-MAX_UNEVENNESS, MAX_DARK_TO_BRIGHT_RATIO = 1.3, 1.2
-#: Quantiles of brightness at which the variance should be known, and that of the darkest pixels.
-BRIGHTNESS_END_QUANTILES, DARKEST_QUANTILE = (0.1, 0.9), 0.02
+#: Maximum ratio of the noise at one brightness to the model: 1.56 after gamma, else 1.14
+#: (docs/constants.md).
+MAX_UNEVENNESS = 1.3
+#: Maximum ratio of dark to bright noise that was measured as constant: 1.37 after gamma, else 1.08.
+MAX_DARK_TO_BRIGHT_RATIO = 1.2
+#: Quantiles of brightness at which the variance should be known.
+BRIGHTNESS_END_QUANTILES = (0.1, 0.9)
+#: Quantile of the darkest pixels.
+DARKEST_QUANTILE = 0.02
 #: Largest relative standard error of the variance there without a caution.
 MAX_RELATIVE_ERROR = 0.1
 #: Largest share of the variance there that may be extrapolated beyond the brightness of all blocks
@@ -101,11 +123,15 @@ MAX_FLOOR_RATIO = 1.5
 #: Least standard deviation at these quantiles, in distances of grey values, without a caution.
 #: Rounding errors then change the variance by less than 3 %.
 MIN_END_STEPS = 0.6
-#: Correlation at lag 3 of detector, optics or interpolation: measurement error, and maximum ratio
-#: to an exponential decay. Correlation beyond them is texture.
-MAX_SHORT_LAG_3, MAX_SHORT_LAG_3_RATIO = 0.04, 2.0
-#: Standard normal quantiles of 0.05 and 0.2.
-_NORMAL_QUANTILE_05, _NORMAL_QUANTILE_20 = -1.645, -0.842
+#: Measurement error of the correlation at lag 3 of detector, optics or interpolation. Correlation
+#: beyond it, and beyond the ratio below, is texture.
+MAX_SHORT_LAG_3 = 0.04
+#: Maximum ratio of that correlation to an exponential decay.
+MAX_SHORT_LAG_3_RATIO = 2.0
+#: Standard normal quantile of 0.05.
+_NORMAL_QUANTILE_05 = -1.645
+#: Standard normal quantile of 0.2.
+_NORMAL_QUANTILE_20 = -0.842
 #: Bands: slow ones; these without linear slopes, which illumination has everywhere; these without
 #: the odd harmonics of such slopes, too; the lower and the upper part of the finest ones.
 _Y, _X = make_frequency_grids()

@@ -34,37 +34,51 @@ CorrelationT = TypeVar("CorrelationT", float, Tensor)
 ENERGY_GRID = tuple(0.7 * 1.1**index for index in range(110))
 #: Quantile of the block energies that defines the least one; as few blocks may be flat.
 MIN_ENERGY_FRACTION = 0.05
-#: Least energy below which noise is white; and largest share of blocks with less energy than
-#: correlated noise: a quarter on FMD widefield.
-MAX_WHITE_ENERGY, MAX_LOW_ENERGY_FRACTION = 1.6, 0.3
-#: Grid steps below and above the noise energy that belong to it, and range of steps of texture.
-_GRID_STEPS_BELOW, _GRID_STEPS_ABOVE, _TEXTURE_GRID_STEPS = 3, 3, (5, 15)
+#: Least energy below which noise is white.
+MAX_WHITE_ENERGY = 1.6
+#: Largest share of blocks with less energy than correlated noise: a quarter on FMD widefield.
+MAX_LOW_ENERGY_FRACTION = 0.3
+#: Grid steps below the noise energy that belong to it.
+_GRID_STEPS_BELOW = 3
+#: Grid steps above it.
+_GRID_STEPS_ABOVE = 3
+#: Range of steps of texture.
+_TEXTURE_GRID_STEPS = (5, 15)
 #: Initial degrees of freedom of a block, as of noise with a correlation of 0.6 at lag 1. With more,
 #: correlated noise is classified as texture in all iterations.
 INITIAL_DEGREES_OF_FREEDOM = 60.0
-#: Share of blocks near the noise energy above which their energy is noise alone, and below which
-#: the lowest energy is used; interpolated between. Up to 1.0 in FMD widefield (docs/constants.md).
-MIN_NOISE_ONLY_FRACTION, MAX_TEXTURE_ONLY_FRACTION = 0.6, 0.35
-#: That share below which the correlation is unreliable, and from which on it is used in full; in
-#: between it is scaled down.
-MAX_UNRELIABLE_FRACTION, MIN_RELIABLE_FRACTION = 0.2, 0.4
+#: Share of blocks near the noise energy above which their energy is noise alone: up to 1.0 in FMD
+#: widefield (docs/constants.md).
+MIN_NOISE_ONLY_FRACTION = 0.6
+#: Share below which the lowest energy is used; between the two, it is interpolated.
+MAX_TEXTURE_ONLY_FRACTION = 0.35
+#: That share below which the correlation is unreliable.
+MAX_UNRELIABLE_FRACTION = 0.2
+#: That share from which on it is used in full; in between it is scaled down.
+MIN_RELIABLE_FRACTION = 0.4
 #: Highest correlation at lag 1 of noise; images have more.
 MAX_NOISE_CORRELATION = 0.86
 #: Correlation at lag 1 below which noise and texture need not be separated.
 _MAX_WHITE_CORRELATION = 0.15
-_EM_ROUNDS, _REFINEMENTS = 40, 3
-#: Quantile of the block energies that defines the lowest one, and a factor on it.
-_MIN_LOWEST_FRACTION, _LOWEST_ENERGY_FACTOR = 0.03, 0.95
+#: Rounds of expectation and maximisation that separate noise from texture.
+_EM_ROUNDS = 40
+#: Rounds of it, since degrees of freedom and correlation depend on each other.
+_REFINEMENTS = 3
+#: Quantile of the block energies that defines the lowest one.
+_MIN_LOWEST_FRACTION = 0.03
+#: Factor on it.
+_LOWEST_ENERGY_FACTOR = 0.95
 #: Radius in pixels of the square of neighbours that predict its centre.
 PREDICTION_RADIUS = 2
-#: Share of the pixels of each brightness class that is used, those with the least varying
-#: neighbours; number of classes; side in pixels of the mean of that variation; fewest pixels.
-FLAT_PIXEL_FRACTION, PREDICTION_BRIGHTNESS_CLASSES, FLAT_WINDOW_SIDE, MIN_FLAT_PIXELS = (
-    0.2,
-    4,
-    9,
-    200,
-)
+#: Share of the pixels of each brightness class that is used: those with the least varying
+#: neighbours.
+FLAT_PIXEL_FRACTION = 0.2
+#: Number of brightness classes.
+PREDICTION_BRIGHTNESS_CLASSES = 4
+#: Side in pixels of the mean of that variation.
+FLAT_WINDOW_SIDE = 9
+#: Fewest pixels.
+MIN_FLAT_PIXELS = 200
 #: Prediction residual of white noise at these pixels, as a share of its variance: 0.77 to 0.82 on
 #: four images of scikit-image (docs/constants.md).
 WHITE_RESIDUAL_FRACTION = 0.77

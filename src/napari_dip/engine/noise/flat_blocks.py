@@ -17,8 +17,10 @@ Values = TypeVar("Values")
 
 #: Side of a block in pixels: large against correlation lengths of 3 or 4, small against cells.
 BLOCK_SIDE = 16
-#: Share of the blocks of one brightness that count as flat, and number of brightness classes.
-FLAT_FRACTION, FLAT_BRIGHTNESS_CLASSES = 0.2, 12
+#: Share of the blocks of one brightness that count as flat.
+FLAT_FRACTION = 0.2
+#: Number of brightness classes.
+FLAT_BRIGHTNESS_CLASSES = 12
 #: Longest lag in pixels; no measured camera or scanner noise was correlated beyond 4.
 MAX_LAG = 5
 #: Coefficients of the smooth surface that is subtracted from each block.
@@ -27,12 +29,15 @@ SURFACE_COEFFICIENTS = 6
 MIN_COUNTED_CORRELATION = 0.02
 #: Upper bound of the share of variance that the surface removes.
 MAX_SURFACE_FRACTION = 0.3
-#: Least share of clipped pixels at the lowest or highest grey value, and their least ratio to those
-#: at the next value.
-MIN_CLIPPED_FRACTION, MIN_CLIPPED_RATIO = 2e-4, 2.0
-#: Largest share of clipped pixels in a block, and in the blocks of its brightness. Gaussian noise
-#: clipped at 2.6 standard deviations, which is 0.5 %, loses 2 % of its variance.
-MAX_CLIPPED_IN_BLOCK, MAX_CLIPPED_AT_BRIGHTNESS = 0.03, 0.005
+#: Least share of clipped pixels at the lowest or highest grey value.
+MIN_CLIPPED_FRACTION = 2e-4
+#: Their least ratio to those at the next value.
+MIN_CLIPPED_RATIO = 2.0
+#: Largest share of clipped pixels in a block. Gaussian noise clipped at 2.6 standard deviations,
+#: which is 0.5 %, loses 2 % of its variance.
+MAX_CLIPPED_IN_BLOCK = 0.03
+#: The same in the blocks of its brightness.
+MAX_CLIPPED_AT_BRIGHTNESS = 0.005
 #: Share of a brightness group's blocks, the flattest, whose clipped pixels are counted: blocks with
 #: an edge may be clipped on their dark side at any mean (docs/constants.md).
 FLAT_GROUP_FRACTION = 0.25

@@ -35,22 +35,31 @@ _NEGLIGIBLE_TEXTURES = 2
 MIN_SLOPE_ERRORS = 2.0
 #: Iterations of expectation maximisation; the model converges in 40 to 60.
 EM_ITERATIONS = 80
-#: Number of brightness classes, and quantiles of coarse structure that divide each of them; every
-#: part has a texture distribution of its own. Fewest blocks in a brightness class.
-VARIANCE_BRIGHTNESS_CLASSES, STRUCTURE_QUANTILES, MIN_CLASS_BLOCKS = 8, (0.25, 0.5, 1.0), 24
-#: Pseudocounts in blocks: of the texture distribution over all brightnesses, and of no texture.
-_SHARED_PSEUDOCOUNT, _FLAT_PSEUDOCOUNT = 8.0, 2.0
-#: Least share of the blocks in a dark plateau, and least number.
-MIN_DARK_BLOCK_FRACTION, MIN_DARK_BLOCKS = 0.05, 24
+#: Number of brightness classes.
+VARIANCE_BRIGHTNESS_CLASSES = 8
+#: Quantiles of coarse structure that divide each of them; every part has a texture distribution of
+#: its own.
+STRUCTURE_QUANTILES = (0.25, 0.5, 1.0)
+#: Fewest blocks in a brightness class.
+MIN_CLASS_BLOCKS = 24
+#: Pseudocount in blocks of the texture distribution over all brightnesses.
+_SHARED_PSEUDOCOUNT = 8.0
+#: Pseudocount in blocks of no texture.
+_FLAT_PSEUDOCOUNT = 2.0
+#: Least share of the blocks in a dark plateau.
+MIN_DARK_BLOCK_FRACTION = 0.05
+#: Least number of them.
+MIN_DARK_BLOCKS = 24
 #: Allowed spread of the darkest blocks' means, in units of that of noise. Below it they are
 #: clipped, above it structured.
 DARK_SPREAD_RANGE = (0.7, 1.4)
 #: Least ratio of the number of blocks at the plateau to that in an interval of the same width above
 #: it. Noise alone has 35, a uniform ramp has 1.
 MIN_PLATEAU_RATIO = 2.0
-#: Share of the blocks, the darkest, whose noise is that of the dark plateau, and distance from it
-#: in standard errors up to which a block belongs to it.
-_DARK_FRACTION, _PLATEAU_ERRORS = 0.03, 4.0
+#: Share of the blocks, the darkest, whose noise is that of the dark plateau.
+_DARK_FRACTION = 0.03
+#: Distance from it in standard errors up to which a block belongs to it.
+_PLATEAU_ERRORS = 4.0
 #: Share of the pixels that is left out at each end for the spread of a single dark frame.
 _TAIL_FRACTION = 0.1587
 #: Iterations for the centre of the plateau.
@@ -77,10 +86,12 @@ MIN_COUNT_VALUES = 3
 MAX_COUNT_ERROR = 0.01
 #: Greatest mean number of photons per pixel. Beyond, grey values of any image lie as densely.
 MAX_MEAN_COUNT = 30.0
-#: Classes of brightness, and limits in each of the variance at the finest frequencies, in photons
-#: for one photon of the mean: 0.93 to 1.37 with up to 10 photons at white on 299 channels, and no
-#: image without noise of that collection lies within (docs/constants.md).
-COUNT_CLASSES, DISPERSION_LIMITS = 4, (0.85, 1.3)
+#: Classes of brightness.
+COUNT_CLASSES = 4
+#: Limits in each class of the variance at the finest frequencies, in photons for one photon of the
+#: mean: 0.93 to 1.37 with up to 10 photons at white on 299 channels, and no image without noise of
+#: that collection lies within (docs/constants.md).
+DISPERSION_LIMITS = (0.85, 1.3)
 #: Fewest blocks of a class.
 MIN_COUNT_BLOCKS = 8
 #: Values that are examined, spread over the image.

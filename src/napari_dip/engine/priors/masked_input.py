@@ -29,11 +29,17 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Estimate
 
-#: Standard deviations of isotropic filling windows, and along and across elongated ones, in pixels:
-#: six windows gained 0.2 dB over the best single one (0.7) (docs/constants.md).
-ISOTROPIC_SIGMAS, SIGMA_ALONG, SIGMA_ACROSS = (0.7, 1.4), 1.6, 0.45
-#: Half width of these windows in pixels, and least weight that is significant in single precision.
-FILLING_RADIUS, MIN_FILLING_WEIGHT = 4, 1e-4
+#: Standard deviations of isotropic filling windows, in pixels: six windows gained 0.2 dB over the
+#: best single one (0.7) (docs/constants.md).
+ISOTROPIC_SIGMAS = (0.7, 1.4)
+#: Standard deviation along elongated windows.
+SIGMA_ALONG = 1.6
+#: Standard deviation across them.
+SIGMA_ACROSS = 0.45
+#: Half width of these windows in pixels.
+FILLING_RADIUS = 4
+#: Least weight that is significant in single precision.
+MIN_FILLING_WEIGHT = 1e-4
 #: Number of folds of the measured pixels in the final inference. Each is predicted with that fold
 #: masked, which is about the share that training masks.
 INFERENCE_FOLDS = 4

@@ -35,7 +35,10 @@ FOREIGN_FORMATS = {
 }
 #: Why a program saved by an older torch is refused.
 PICKLED_REASON = "it was saved by a torch that pickled the weights, which 2.13 no longer does"
-_PICKLE_MAGIC, _ZIP_MAGIC = b"\x80", b"PK\x03\x04"
+#: First bytes of a pickle.
+_PICKLE_MAGIC = b"\x80"
+#: First bytes of a zip archive.
+_ZIP_MAGIC = b"PK\x03\x04"
 _ARCHIVE_ERRORS = (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError)
 
 

@@ -57,7 +57,12 @@ _COLOUR_ENCODINGS = {
     32845: "LogLuv",
     34892: "linear raw values of a camera",
 }
-_MINISWHITE, _PALETTE, _YCBCR = 0, 3, 6
+#: Photometric interpretation of TIFF 6.0: white is 0.
+_MINISWHITE = 0
+#: Photometric interpretation: a palette.
+_PALETTE = 3
+#: Photometric interpretation: luminance and two colour differences.
+_YCBCR = 6
 #: Compressions whose decoders convert YCbCr to RGB.
 _YCBCR_CODECS = ("JPEG", "JP2", "WEBP", "APERIO", "OJPEG")
 #: Maximum number of planes in OME-XML, for which tifffile makes a list before it looks at the file:

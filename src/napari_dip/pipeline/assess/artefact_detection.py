@@ -40,40 +40,55 @@ if TYPE_CHECKING:
 
     Power = FloatArray
 
-#: Maximum number of new runs, and maximum noise variance of each relative to the previous one. One
-#: was enough for overestimates of 4 to 400 times (docs/constants.md).
-MAX_RETRY_ROUNDS, MAX_RETRY_VARIANCE_FRACTION = 2, 0.25
+#: Maximum number of new runs. One was enough for overestimates of 4 to 400 times
+#: (docs/constants.md).
+MAX_RETRY_ROUNDS = 2
+#: Maximum noise variance of each relative to the previous one.
+MAX_RETRY_VARIANCE_FRACTION = 0.25
 #: Quantile of the residual's variance over areas that bounds the noise, since smooth areas lose
-#: least structure; minimum share of the noise variance in a new run.
-CALM_AREA_QUANTILE, MIN_RETRY_VARIANCE_FRACTION = 0.25, 1e-4
+#: least structure.
+CALM_AREA_QUANTILE = 0.25
+#: Minimum share of the noise variance in a new run.
+MIN_RETRY_VARIANCE_FRACTION = 1e-4
 #: Maximum period of a fine pattern, in pixels. Lines of 6 pixels are learned after ten iterations,
 #: lines of 16 pixels together with the image (docs/where-it-fails.md).
 MAX_PATTERN_PERIOD = 8.0
 #: Minimum ratio of a frequency's power to that around it: at most 16 in 220 fields of noise, 13 in
 #: residuals of images, except 55 for lines of print (docs/constants.md).
 MIN_PATTERN_POWER_RATIO = 40.0
-#: Minimum share of the residual's variance that is a pattern, below which it is hardly visible, and
-#: minimum share of the measured pattern that was removed (docs/constants.md).
-MIN_PATTERN_FRACTION, MIN_PATTERN_LOSS = 0.02, 0.25
-#: Frequencies on each side that form the background of a peak, and those that belong to the peak. A
-#: Hann window spreads a single frequency over two.
-_BACKGROUND_RADIUS, _PEAK_RADIUS = 8, 2
+#: Minimum share of the residual's variance that is a pattern, below which it is hardly visible
+#: (docs/constants.md).
+MIN_PATTERN_FRACTION = 0.02
+#: Minimum share of the measured pattern that was removed.
+MIN_PATTERN_LOSS = 0.25
+#: Frequencies on each side that form the background of a peak.
+_BACKGROUND_RADIUS = 8
+#: Those that belong to the peak: a Hann window spreads a single frequency over two.
+_PEAK_RADIUS = 2
 #: Minimum side of a plane, in pixels, for which a peak can be compared with its background.
 _MIN_PATTERN_SIDE = 4 * _BACKGROUND_RADIUS
 #: Minimum share of all pixels at an extreme value that is reported.
 MIN_PLATEAU_FRACTION = 1e-4
-#: Minimum number of pixels at an extreme value for a plateau, and minimum ratio of that number to
-#: the typical number per nearby value. The histogram of an unclipped image falls towards its end.
-MIN_PLATEAU_PIXELS, MIN_PLATEAU_PIXEL_RATIO = 4, 3.0
-#: Maximum number of values beyond a plateau, and of pixels there, as a share of the plateau: up to
-#: 0.009 in FMD Confocal_BPAE_B and R, whose black is 3 with a few pixels at 2 (docs/constants.md).
-MAX_STRAY_VALUES, MAX_STRAY_FRACTION = 3, 0.02
-#: Sections of the range next to an extreme value that it is compared with, as fractions. The first
-#: with the minimum number of distinct values is used, since images of few photons have few values.
-PLATEAU_COMPARISON_SPANS, MIN_COMPARISON_VALUES = (1 / 50, 1 / 10, 1 / 2), 3
-#: Side of the areas in pixels, and number of sub-areas along each of its axes. Sub-areas are as
-#: wide as the correlation length in FMD's widefield images, so their means are nearly independent.
-LOCAL_AREA_SIDE, SUB_AREAS_PER_SIDE = 16, 4
+#: Minimum number of pixels at an extreme value for a plateau.
+MIN_PLATEAU_PIXELS = 4
+#: Minimum ratio of that number to the typical number per nearby value. The histogram of an
+#: unclipped image falls towards its end.
+MIN_PLATEAU_PIXEL_RATIO = 3.0
+#: Maximum number of values beyond a plateau.
+MAX_STRAY_VALUES = 3
+#: Maximum number of pixels there, as a share of the plateau: up to 0.009 in FMD Confocal_BPAE_B and
+#: R, whose black is 3 with a few pixels at 2 (docs/constants.md).
+MAX_STRAY_FRACTION = 0.02
+#: Sections of the range next to an extreme value that it is compared with, as fractions.
+PLATEAU_COMPARISON_SPANS = (1 / 50, 1 / 10, 1 / 2)
+#: Minimum number of distinct values in the section that is used, the first with as many: images of
+#: few photons have few values.
+MIN_COMPARISON_VALUES = 3
+#: Side of the areas in pixels.
+LOCAL_AREA_SIDE = 16
+#: Number of sub-areas along each axis of an area. They are as wide as the correlation length in
+#: FMD's widefield images, so their means are nearly independent.
+SUB_AREAS_PER_SIDE = 4
 #: Standard errors from which on the mean of an area counts as biased. With 16 sub-areas, 1 in 900
 #: areas exceeds it by chance.
 BIAS_STANDARD_ERRORS = 4.0

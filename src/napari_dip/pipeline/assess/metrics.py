@@ -45,8 +45,12 @@ if TYPE_CHECKING:
 #: Maximum lag, in pixels, at which the residual's autocorrelation is compared with the noise's.
 MAX_RESIDUAL_LAG = 3
 #: Number of brightness classes within which the residual along edges is compared with that in flat
-#: areas, since noise depends on brightness, and shares of a class that are edges and flat.
-RESIDUAL_BRIGHTNESS_CLASSES, RESIDUAL_EDGE_FRACTION, RESIDUAL_FLAT_FRACTION = 8, 0.1, 0.5
+#: areas, since noise depends on brightness.
+RESIDUAL_BRIGHTNESS_CLASSES = 8
+#: Share of a class that is edges.
+RESIDUAL_EDGE_FRACTION = 0.1
+#: Share of a class that is flat.
+RESIDUAL_FLAT_FRACTION = 0.5
 #: Ratio of the residual's variance along edges to that elsewhere from which on edges were lost:
 #: 0.86 to 1.02 in good results, 4 where noise was overestimated (docs/constants.md).
 MIN_LOST_EDGE_RATIO = 2.0
@@ -60,8 +64,10 @@ MIN_COUNT_VARIANCE = 10.0
 _MIN_PROFILE_SAMPLES = 12
 #: Largest correlation of neighbouring residuals that enlarges an error, by a factor of 4.4.
 _MAX_PROFILE_CORRELATION = 0.9
-#: Height of a peak over its error, and least width in samples; a narrower one is a single pixel.
-_MIN_PEAK_TO_ERROR, _MIN_PEAK_SAMPLES = 5.0, 1.5
+#: Height of a peak over its error.
+_MIN_PEAK_TO_ERROR = 5.0
+#: Least width of a peak in samples; a narrower one is a single pixel.
+_MIN_PEAK_SAMPLES = 1.5
 #: Percentile that is taken as the dark level of an image. Relative changes of the mean refer to the
 #: intensity above it, so that a camera's offset does not make them look small.
 DARK_PERCENTILE = 1.0

@@ -38,9 +38,11 @@ RING_SMOOTHING = 0.08
 #: Rings after the first one below the criterion that must be below as well: the few pixels of a low
 #: ring make it dip by chance (0.35 from one half of WideField_BPAE_B to the next).
 DIP_RINGS = 2
-#: Fewest planes for a resolution along Z, and largest angle in degrees to Z or to the planes: at
-#: 20, an object that Z blurs three times as much looks 5 % too sharp along it.
-MIN_AXIAL_PLANES, SECTOR_ANGLE = 8, 20.0
+#: Fewest planes for a resolution along Z.
+MIN_AXIAL_PLANES = 8
+#: Largest angle in degrees to Z or to the planes: at 20, an object that Z blurs three times as much
+#: looks 5 % too sharp along it.
+SECTOR_ANGLE = 20.0
 #: Standard deviation of the window of a local correlation, in periods of the resolution. Of the
 #: invented detail of `benchmarks/halves.py` 78, 88 and 92 % are marked with 1, 1.5 and 2.
 WINDOW_PERIODS = 1.5

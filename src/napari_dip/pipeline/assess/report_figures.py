@@ -26,18 +26,25 @@ P = ParamSpec("P")
 _CLIPPED_PERCENTILE = 0.3
 _PANEL_INCHES = 4.0
 _DOTS_PER_INCH = 120
-#: Width and height of an overview in inches, and dots per inch; small enough for 500 on a page.
-_OVERVIEW_INCHES, _OVERVIEW_DOTS = (5.2, 1.7), 100
+#: Width and height of an overview in inches.
+_OVERVIEW_INCHES = (5.2, 1.7)
+#: Dots per inch of an overview; small enough for 500 on a page.
+_OVERVIEW_DOTS = 100
 #: Minimum pixels along the longer side of a thumbnail, if the image has as many.
 _PLANE_INCHES = 2.5
 _MIN_THUMBNAIL_SIDE = 160
-#: Width and height of a line profile in inches, and colours of input and result (Okabe-Ito).
-_PROFILE_INCHES, _LINE_COLOURS = (3.5, 2.6), ("#0072B2", "#D55E00")
+#: Width and height of a line profile in inches.
+_PROFILE_INCHES = (3.5, 2.6)
+#: Colours of input and result (Okabe-Ito).
+_LINE_COLOURS = ("#0072B2", "#D55E00")
 #: Metadata without the time.
 _NO_DATE = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-#: Figures of results: panels in a row, their width in inches (three make the 180 mm of a page in
-#: most journals), inches for title and colour bar, and colours of insets (Okabe-Ito).
-_MAX_COLUMNS, _COLUMN_INCHES, _TITLE_INCHES = 3, 2.36, 0.5
+#: Panels in a row of the figure of a result.
+_MAX_COLUMNS = 3
+#: Width of a panel in inches: three make the 180 mm of a page in most journals.
+_COLUMN_INCHES = 2.36
+#: Inches for title and colour bar.
+_TITLE_INCHES = 0.5
 _INSET_COLOURS = ("#E69F00", "#56B4E9", "#009E73")
 #: A table of class "numbers" is aligned to the right; any other has a narrow first column of names.
 _STYLE = """

@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 
     ImageArray = npt.NDArray[np.float32]
 
-#: Distance from the limit, in standard deviations, beyond which clipping is negligible (1e-9 of the
-#: noise), and table points up to it: linear interpolation errs by 2e-5 of the noise.
-CLIPPING_SIGMAS, CLIPPING_TABLE_POINTS = 6.0, 512
+#: Distance from the limit, in standard deviations, beyond which clipping is negligible: 1e-9 of the
+#: noise.
+CLIPPING_SIGMAS = 6.0
+#: Table points up to it: linear interpolation errs by 2e-5 of the noise.
+CLIPPING_TABLE_POINTS = 512
 #: Maximum photon count of the Poisson distribution; beyond, a normal one is as accurate.
 MAX_PHOTON_COUNTS = 1000
 #: Halvings of an interval, down to the precision of a float.

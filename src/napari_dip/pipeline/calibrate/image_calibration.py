@@ -60,16 +60,22 @@ ROBUST_PERCENTILES = (0.5, 99.5)
 #: Distance from the intensity range, in ranges, beyond which a pixel is suspect. In 28 images of
 #: FMD, and 14 of W2S and Hagen et al., the brightest pixel lies at most 3.2 ranges above.
 MIN_OUTLIER_RANGES = 5.0
-#: Isolated outlier: side of its surroundings, maximum suspects in them, maximum relative deviation
-#: of the others. The sharpest PSF gives neighbours 0.16 of its height (docs/constants.md).
-OUTLIER_WINDOW_SIDE, MAX_ADJACENT_OUTLIERS, MAX_SURROUNDING_DEVIATION = 5, 3, 0.1
+#: Side of the surroundings of an isolated outlier, in pixels (docs/constants.md).
+OUTLIER_WINDOW_SIDE = 5
+#: Maximum suspects in them.
+MAX_ADJACENT_OUTLIERS = 3
+#: Maximum relative deviation of the others: the sharpest PSF gives neighbours 0.16 of its height.
+MAX_SURROUNDING_DEVIATION = 0.1
 #: Maximum share of suspect pixels; with more the image is sparse and has no outliers.
 MAX_OUTLIER_FRACTION = 1e-3
-#: Maximum absolute residual in units of a quantile of absolute residuals, and that quantile, which
-#: is 2.6 standard deviations of normal noise (docs/constants.md).
-MAX_RESIDUAL_SIZE_RATIO, RESIDUAL_SIZE_QUANTILE = 30.0, 0.99
-#: Maximum number of planes and pixels for that quantile.
-MAX_QUANTILE_PLANES, MAX_QUANTILE_PIXELS = 8, 1_000_000
+#: Maximum absolute residual in units of a quantile of absolute residuals (docs/constants.md).
+MAX_RESIDUAL_SIZE_RATIO = 30.0
+#: That quantile, which is 2.6 standard deviations of normal noise.
+RESIDUAL_SIZE_QUANTILE = 0.99
+#: Maximum number of planes for that quantile.
+MAX_QUANTILE_PLANES = 8
+#: Maximum number of pixels for it.
+MAX_QUANTILE_PIXELS = 1_000_000
 #: Limits without outliers.
 NO_OUTLIER_LIMITS = (-inf, inf)
 #: Minimum number of validation pixels; the share is doubled until there are as many.

@@ -55,20 +55,30 @@ if TYPE_CHECKING:
 
 #: Distance of the seeds of image and repeatability runs, larger than those of tiles and channels.
 SEED_STEP = 500_000_003
-#: Width of fine detail in pixels: if no resolution is known, and at most, so that windows stay
-#: small against the image.
-DEFAULT_PERIOD, MAX_PERIOD = 4.0, 16.0
+#: Width of fine detail in pixels if no resolution is known.
+DEFAULT_PERIOD = 4.0
+#: Its maximum, so that windows stay small against the image.
+MAX_PERIOD = 16.0
 #: Share of the contrast of the result from which on structure of a null control counts.
 MIN_NULL_CONTRAST = 0.5
 #: Frequency in periods per pixel from which on the noise is measured beside the residual: below,
-#: the restoration keeps almost all. Least power of a spectrum, relative to white noise, and
-#: largest ratio of the measured to the expected one.
-MIN_NOISE_FREQUENCY, MIN_SPECTRUM, MAX_SPECTRUM_RATIO = 0.06, 0.01, 4.0
-#: Maximum number of thinnings of the input that are averaged, and of pixels in them. With eight, a
-#: correlation of 0.1 has a standard error of 0.02 instead of 0.04 in 256 x 256 pixels.
-MAX_INPUT_DRAWS, MAX_INPUT_DRAW_PIXELS = 8, 2**21
-#: Names of the images of repeatability runs, for the user.
-HALF_NAMES, NULL_NAME = ("the first half", "the second half"), "noise without an object"
+#: the restoration keeps almost all.
+MIN_NOISE_FREQUENCY = 0.06
+#: Least power of a spectrum, relative to white noise.
+MIN_SPECTRUM = 0.01
+#: Largest ratio of the measured to the expected one.
+MAX_SPECTRUM_RATIO = 4.0
+#: Maximum number of thinnings of the input that are averaged: with eight, a correlation of 0.1 has
+#: a standard error of 0.02 instead of 0.04 in 256 x 256 pixels.
+MAX_INPUT_DRAWS = 8
+#: Maximum number of pixels in them.
+MAX_INPUT_DRAW_PIXELS = 2**21
+#: Names of the images of repeatability runs, for the user, by what they are.
+_RUN_NAMES = {
+    "first": "the first half",
+    "second": "the second half",
+    "null": "noise without an object",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -273,15 +283,14 @@ def perform_repeatability_runs(
             None if is_discarded else _add_findings(restoration, make_note("repeatability-ended"))
         )
     period = DEFAULT_PERIOD
-    if HALF_NAMES[0] in results:
-        first, second = HALF_NAMES
-        halves = check_images[first], check_images[second]
-        restored = results[first], results[second]
+    if "first" in results:
+        halves = check_images["first"], check_images["second"]
+        restored = results["first"], results["second"]
         restoration, period = add_half_comparison(
             calibrated_image, restoration, noise_source, halves, restored
         )
-    if NULL_NAME in results:
-        restoration = add_null_control(calibrated_image, restoration, results[NULL_NAME], period)
+    if "null" in results:
+        restoration = add_null_control(calibrated_image, restoration, results["null"], period)
     if len(check_images) < calibrated_image.run_plan.repeatability_run_count:
         restoration = _add_findings(restoration, make_note("repeatability-noise-unknown"))
     return restoration
@@ -293,9 +302,10 @@ def _restore_all(
     """Restore one control image after another; return how the last ended, and results by name."""
     results: dict[str, Float32Array] = {}
     for number, (name, check_image) in enumerate(check_images.items()):
+        message = f"Restoring {_RUN_NAMES[name]}"
 
-        def fold(event: Event, number: int = number, name: str = name) -> Event:
-            return monitor.report_repeatability_run(number, f"Restoring {name}", event.progress)
+        def fold(event: Event, number: int = number, message: str = message) -> Event:
+            return monitor.report_repeatability_run(number, message, event.progress)
 
         steps = restore_repeatability_image(check_image, number + 1, monitor)
         ended, results[name] = yield from map_generator(steps, fold)
@@ -319,9 +329,9 @@ def make_repeatability_images(
     check_images: dict[str, CalibratedImage] = {}
     if run_settings.halves and (can_draw or calibration.repeated_exposure is not None):
         halves = split_measurement(calibrated_image, noise_source, rng)
-        check_images |= dict(zip(HALF_NAMES, halves, strict=True))
+        check_images |= dict(zip(("first", "second"), halves, strict=True))
     if run_settings.null_control and can_draw:
-        check_images[NULL_NAME] = make_null_image(calibrated_image, noise_source, rng)
+        check_images["null"] = make_null_image(calibrated_image, noise_source, rng)
     return check_images
 
 

@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.store.unit_results import ResultStore
     from napari_dip.public_types import Report
 
-#: Maximum number of values and of planes in a band, the rows of the result that are blended at a
-#: time. A band of several planes avoids decompressing chunks of the file once per plane.
-MAX_BAND_VALUES, MAX_BAND_PLANES = 2**20, 4
+#: Maximum number of values in a band, the rows of the result that are blended at a time.
+MAX_BAND_VALUES = 2**20
+#: Maximum number of its planes: several avoid decompressing chunks of the file once per plane.
+MAX_BAND_PLANES = 4
 
 
 class BlendedRegion(NamedTuple):

@@ -25,35 +25,54 @@ if TYPE_CHECKING:
 
 #: Height of a bead above the background, in standard deviations of the smoothed noise.
 _DETECTION_SIGMAS = 6.0
-#: Least brightness of a bead, as a share of the median of the ten brightest. The rings of a
-#: widefield PSF reach 15 % of its peak where neighbouring planes are summed.
-_MIN_RELATIVE_BRIGHTNESS, _REFERENCE_BEADS = 0.25, 10
+#: Least brightness of a bead, as a share of the median of the brightest. The rings of a widefield
+#: PSF reach 15 % of its peak where neighbouring planes are summed.
+_MIN_RELATIVE_BRIGHTNESS = 0.25
+#: Number of these brightest beads.
+_REFERENCE_BEADS = 10
 #: The same where the PSF changes: twice as wide, it has a quarter of the peak, and beads differ.
 _MIN_FIELD_BRIGHTNESS = 0.1
 #: Width at half height of a single pixel after a Gaussian filter of one pixel, by linear
-#: interpolation, and the least width that counts as a bead's (FWHM of 0.9 pixels).
-_FILTER_WIDTH, _MIN_SMOOTHED_WIDTH = 2.452, 2.6
-#: Radius of the cut-out around a bead, of the core whose shape is fitted, and of the core that is
-#: aligned, in FWHM. Wider cores halve the error at low signal, but PSFs differ further out.
-_CROP_RADIUS, _SHAPE_RADIUS, _ALIGNMENT_RADIUS = 3.0, 0.9, 1.0
+#: interpolation.
+_FILTER_WIDTH = 2.452
+#: Least width that counts as a bead's (FWHM of 0.9 pixels).
+_MIN_SMOOTHED_WIDTH = 2.6
+#: Radius of the cut-out around a bead, in FWHM.
+_CROP_RADIUS = 3.0
+#: Radius of the core whose shape is fitted, in FWHM.
+_SHAPE_RADIUS = 0.9
+#: Radius of the core that is aligned. Wider cores halve the error at low signal, but PSFs differ
+#: further out.
+_ALIGNMENT_RADIUS = 1.0
 #: Bounds of the shape of the core; 0 is a Gaussian, and an Airy disc has about 0.05.
 _SHAPE_RANGE = (-0.08, 0.5)
-#: Rounds of aligning all beads to their mean. Offsets change by less than 0.02 pixels after three.
-_ALIGNMENT_ROUNDS, _ALIGNMENT_STEPS = 4, 8
-#: Greatest deviation of a bead's width from the median, in logarithms: at least this, and at least
-#: four standard deviations. Two beads that touch are wider by 20 % or more.
-_MAX_WIDTH_DEVIATION, _MAX_WIDTH_SIGMAS = 0.15, 4.0
+#: Rounds of aligning all beads to their mean: offsets change by less than 0.02 pixels after three.
+_ALIGNMENT_ROUNDS = 4
+#: Steps of each alignment.
+_ALIGNMENT_STEPS = 8
+#: Least bound of the deviation of a bead's width from the median, in logarithms: two beads that
+#: touch are wider by 20 % or more.
+_MAX_WIDTH_DEVIATION = 0.15
+#: The bound in standard deviations.
+_MAX_WIDTH_SIGMAS = 4.0
 #: Voxels of one bead at the greatest value of the image: three or more are a plateau.
 _SATURATED_VOXELS = 3
-#: Parts of the field along each axis whose PSFs are written, and of which each third needs a bead.
-FIELD_CELLS, _COVERED_PARTS = 7, 3
-#: Greatest degree of the polynomials over the field, and least beads for each of their terms.
-_MAX_FIELD_DEGREE, _BEADS_PER_TERM = 4, 3
-#: Draws of the bootstrap over beads, and beads that it needs.
-_BOOTSTRAP_DRAWS, MIN_BOOTSTRAP_BEADS = 40, 3
-#: Iterations of Richardson-Lucy that take the size of the beads out, and samples of a bead's ball
-#: per pixel and axis.
-_BEAD_ITERATIONS, _BALL_SAMPLES = 30, 7
+#: Parts of the field along each axis whose PSFs are written.
+FIELD_CELLS = 7
+#: Parts of the field along each axis of which each needs a bead.
+_COVERED_PARTS = 3
+#: Greatest degree of the polynomials over the field.
+_MAX_FIELD_DEGREE = 4
+#: Least number of beads for each of their terms.
+_BEADS_PER_TERM = 3
+#: Draws of the bootstrap over beads.
+_BOOTSTRAP_DRAWS = 40
+#: Beads that it needs.
+MIN_BOOTSTRAP_BEADS = 3
+#: Iterations of Richardson-Lucy that take the size of the beads out.
+_BEAD_ITERATIONS = 30
+#: Samples of a bead's ball per pixel and axis.
+_BALL_SAMPLES = 7
 
 
 class BeadFault(StrEnum):

@@ -43,7 +43,10 @@ ONE_SIGMA_QUANTILES = (0.1587, 0.8413)
 MAX_LINE_DEVIATION = 0.2
 #: Maximum number of pixels of a light level that are plotted.
 MAX_PLOTTED_PIXELS = 1500
-BLUE, ORANGE = "#1f77b4", "#d95f02"
+#: Colour of measured values in plots (matplotlib's blue).
+BLUE = "#1f77b4"
+#: Colour of medians and of the gain in the map (ColorBrewer's Dark2).
+ORANGE = "#d95f02"
 
 
 class LightLevel(NamedTuple):

@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import FitConfig, JointNetwork, UnitOutcome, WorkUnit
     from napari_dip.tasks.base import TaskPlan
 
-#: Iterations of a fit with warm start: share of the preset's, and minimum. With its final inference
-#: such a fit takes less than a fifth of the time.
-WARM_START_ITERATION_FRACTION, MIN_WARM_START_ITERATIONS = 0.2, 25
+#: Iterations of a fit with warm start, as a share of the preset's. With its final inference such a
+#: fit takes less than a fifth of the time.
+WARM_START_ITERATION_FRACTION = 0.2
+#: Their minimum.
+MIN_WARM_START_ITERATIONS = 25
 #: Settings of a task that may differ from those of the network, since they concern only frames and
 #: planes.
 IGNORED_SETTINGS = ("neighbouring_frames", "temporal_smoothing", "series_training")
@@ -47,10 +49,14 @@ FINE_TUNE_PROBE_COUNT = 3
 #: Minimum gain of fine-tuning at validation pixels, in standard errors. A probe counts its best of
 #: a few validations, which is biased by about one standard error.
 MIN_GAIN_STANDARD_ERRORS = 2.0
-#: Maximum side of a training region, maximum pixels of all of them together, and minimum and
-#: maximum number of them.
-MAX_TRAINING_REGION_SIDE, MAX_TRAINING_PIXELS = 512, 2**21
-MIN_TRAINING_REGIONS, MAX_TRAINING_REGIONS = 8, 32
+#: Maximum side of a training region in pixels.
+MAX_TRAINING_REGION_SIDE = 512
+#: Maximum pixels of all training regions together.
+MAX_TRAINING_PIXELS = 2**21
+#: Minimum number of training regions.
+MIN_TRAINING_REGIONS = 8
+#: Maximum number of them.
+MAX_TRAINING_REGIONS = 32
 #: Bytes per pixel and channel of a training region: image, filled-in image, noise, masks,
 #: neighbouring frames and predictions.
 TRAINING_PIXEL_BYTES = 80

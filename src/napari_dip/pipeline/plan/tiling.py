@@ -36,30 +36,40 @@ TILE_ALIGNMENT = 8
 #: Tile sides that are tried if memory is short, widest first. Wider tiles gain nothing: 2,048 x
 #: 2,048 pixels take no less time as a whole than as four tiles.
 PLANE_TILE_SIDES = (1024, 768, 512, 384, 256)
-#: The same for Z stacks, and the number of planes of a tile; its halo along Z is one plane.
-Z_STACK_TILE_SIDES, Z_STACK_TILE_PLANES = (512, 384, 256), 16
+#: The same for Z stacks.
+Z_STACK_TILE_SIDES = (512, 384, 256)
+#: Number of planes of a tile of a Z stack; its halo along Z is one plane.
+Z_STACK_TILE_PLANES = 16
 #: Tiles of volumes that are tried, largest first: number of planes, and side, without the halo.
 VOLUME_TILE_SIZES = ((32, 192), (32, 128), (16, 96), (16, 64))
-#: Overlap of these tiles along Z, and within the plane; the radius of a PSF is added. Within the
-#: plane it is half of that of a plane's tiles, since tiles of volumes overlap along three axes.
-VOLUME_OVERLAP_PLANES, VOLUME_OVERLAP_PIXELS = 8, 16
+#: Overlap of these tiles along Z, in planes; the radius of a PSF is added.
+VOLUME_OVERLAP_PLANES = 8
+#: Overlap within the plane: half of that of a plane's tiles, since tiles of volumes overlap along
+#: three axes.
+VOLUME_OVERLAP_PIXELS = 16
 #: Minimum side of a tile as a multiple of its halo, so that most pixels are outside overlaps.
 MIN_OVERLAPS_PER_TILE = 4
 #: Minimum tile side of a half-resolution fit. With 144 x 144 fitted pixels in each of four tiles,
 #: FMD WideField_BPAE_B and R lost 0.26 and 0.18 dB, and R had visible seams.
 MIN_HALF_RESOLUTION_SIDE = 512
-#: Number and side of the regions on which noise and range of a large image are measured.
-SAMPLE_REGION_COUNT, SAMPLE_REGION_SIDE = 8, 512
+#: Number of the regions on which noise and range of a large image are measured.
+SAMPLE_REGION_COUNT = 8
+#: Side of these regions in pixels.
+SAMPLE_REGION_SIDE = 512
 #: Number of pixels up to which noise and range are measured on the whole image.
 MAX_MEASURED_PIXELS = SAMPLE_REGION_COUNT * SAMPLE_REGION_SIDE**2
 #: Bytes per pixel and channel while noise is measured: 113 at 4 megapixels, 155 at 1.
 MEASUREMENT_PIXEL_BYTES = 155
-#: Bytes of a run in tiles besides the fit of one tile, in total and per pixel of a tile: measured
-#: 77 and 103 MB for tiles of 1,024 and 1,536 pixels a side (docs/constants.md).
-TILE_RUN_OVERHEAD_BYTES, TILE_PIXEL_OVERHEAD_BYTES = 55e6, 75
-#: Maximum bytes of a result image that is returned in memory instead of on disk, and number of such
-#: images; with 2**28 they took more than the fits (docs/constants.md).
-MAX_IN_MEMORY_RESULT_BYTES, RESULT_IMAGE_COUNT = 2**26, 3
+#: Bytes of a run in tiles besides the fit of one tile: measured 77 and 103 MB for tiles of 1,024
+#: and 1,536 pixels a side (docs/constants.md).
+TILE_RUN_OVERHEAD_BYTES = 55e6
+#: Such bytes per pixel of a tile.
+TILE_PIXEL_OVERHEAD_BYTES = 75
+#: Maximum bytes of a result image that is returned in memory instead of on disk; with 2**28 they
+#: took more than the fits (docs/constants.md).
+MAX_IN_MEMORY_RESULT_BYTES = 2**26
+#: Number of such images: result, uncertainty and residual.
+RESULT_IMAGE_COUNT = 3
 #: Bytes per value of an image that is not in a file: result, uncertainty and residual, which are
 #: returned as arrays.
 RESULT_VALUE_BYTES = 12

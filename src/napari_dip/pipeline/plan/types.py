@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
 
-#: Iterations between two validations, as in the engine's schedule, and validations of a joint fit.
-ITERATIONS_PER_VALIDATION, JOINT_VALIDATIONS = 25, 10
+#: Iterations between two validations, as in the engine's schedule.
+ITERATIONS_PER_VALIDATION = 25
+#: Validations of a joint fit.
+JOINT_VALIDATIONS = 10
 #: The time of the fallback prior is named from this multiple of the usual time on; `fast` has 3.
 MIN_NAMED_TIME_RATIO = 1.5
 

@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 CHECKPOINT_NAME = "checkpoint"
 #: Maximum length, in bytes, of what a run appends to a result's name: ".unfinished-99".
 MAX_STATE_SUFFIX_BYTES = 20
-#: Shortest and longest time between two checkpoints, in seconds. A crash loses at most this work.
-MIN_WRITE_INTERVAL, MAX_WRITE_INTERVAL = 1.0, 20.0
+#: Shortest time between two checkpoints, in seconds.
+MIN_WRITE_INTERVAL = 1.0
+#: Longest time between two checkpoints, in seconds: a crash loses at most this work.
+MAX_WRITE_INTERVAL = 20.0
 #: Share of the run time that writing takes at most, unless the longest interval is too short.
 MAX_WRITE_FRACTION = 0.02
 #: Field of `Checkpoint` that each group of tensors in the file holds.

@@ -48,7 +48,9 @@ if TYPE_CHECKING:
 
 #: Schema of run folders; increased when older ones can no longer be read.
 RUN_FOLDER_SCHEMA = 1
-RUN_MANIFEST_FILE, ENTRY_SUFFIX, COUNTER_SUFFIX = "run.json", ".safetensors", ".starts"
+RUN_MANIFEST_FILE = "run.json"
+ENTRY_SUFFIX = ".safetensors"
+COUNTER_SUFFIX = ".starts"
 #: Maximum size of a manifest in bytes; a usual one has a few thousand.
 _MAX_MANIFEST_BYTES = 50_000_000
 #: Name of the marker file in a run folder.

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from napari_dip.io import AnyArray
 
-_METADATA_KEY, _DIGEST_KEY = "napari_dip", "sha256"
+_METADATA_KEY = "napari_dip"
+_DIGEST_KEY = "sha256"
 #: Maximum size of a header in bytes, as in safetensors itself.
 _MAX_HEADER_BYTES = 100_000_000
 #: Errors from reading a damaged file, or one of another kind.

@@ -50,8 +50,10 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.qt.shell.settings_form import SettingsForm
 
-_LAST_RUN_KEY, _OPEN_DOCK_KEY = "last", "dock"
-_RECIPE_FILE_KEY, _EARLIER_BATCH_KEY = "file", "batch"
+_LAST_RUN_KEY = "last"
+_OPEN_DOCK_KEY = "dock"
+_RECIPE_FILE_KEY = "file"
+_EARLIER_BATCH_KEY = "batch"
 _SETTINGS_TIP = (
     "A preset as it comes, the settings of your last run, those of the dock that is open, a preset "
     "of your own, or a recipe file. Find them on one file first."

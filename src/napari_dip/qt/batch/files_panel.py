@@ -52,8 +52,10 @@ if TYPE_CHECKING:
     from napari_dip.scale.batch.jobs import BatchPlan, Job
     from napari_dip.scale.batch.table import FileRow
 
-#: Sides in pixels: of a chunk of a lazy array, and of the sample for the contrast limits.
-_TILE, _CONTRAST_SAMPLE_SIDE = 1024, 1024
+#: Side in pixels of a chunk of a lazy array.
+_TILE = 1024
+#: Side in pixels of the sample for the contrast limits.
+_CONTRAST_SAMPLE_SIDE = 1024
 #: Largest number of results opened at once; each blocks the window for hundredths of a second.
 MAX_OPENED_RESULTS = 24
 
@@ -282,12 +284,14 @@ _STATE_LABELS = {
     "failed": "failed",
     "waiting": "not finished",
 }
-#: Height of a row and minimum height of the table, in pixels; three rows and the headers are
-#: visible in a window of 1280 x 720.
-_FILE_ROW_HEIGHT, _MIN_TABLE_HEIGHT = 22, 90
-#: Widths of the first two columns in pixels, for the narrowest dock; the second column fits its
-#: longest label, "not finished".
-_NAME_COLUMN_WIDTH, _STATE_COLUMN_WIDTH = 88, 84
+#: Height of a row of the table, in pixels.
+_FILE_ROW_HEIGHT = 22
+#: Its minimum height: three rows and the headers are visible in a window of 1280 x 720.
+_MIN_TABLE_HEIGHT = 90
+#: Width of the first column in pixels, for the narrowest dock.
+_NAME_COLUMN_WIDTH = 88
+#: Width of the second column, which fits its longest label, "not finished".
+_STATE_COLUMN_WIDTH = 84
 #: Largest number of visible lines of the messages on a file; the table above needs the height.
 _MAX_DETAIL_LINES = 4
 

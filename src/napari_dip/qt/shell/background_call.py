@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.events import Event
 
-#: Shortest and longest time between two updates of a dock, in seconds.
-MIN_UPDATE_SECONDS, MAX_UPDATE_SECONDS = 0.2, 4.0
+#: Shortest time between two updates of a dock, in seconds.
+MIN_UPDATE_SECONDS = 0.2
+#: Longest time between two updates.
+MAX_UPDATE_SECONDS = 4.0
 #: Largest share of a core for these updates. With software rendering, each update of a window of
 #: 1280 x 720 costs 50 ms, which the fit loses.
 MAX_DRAWING_FRACTION = 0.01

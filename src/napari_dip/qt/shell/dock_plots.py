@@ -60,8 +60,10 @@ _DRAW_REGIONS_HINT = "Draw regions, such as cells, by dragging in the image."
 _DRAW_LINE_HINT = "Draw a line across something that matters, by dragging in the image."
 #: Milliseconds from the last change to a redraw, because sliders and shapes change often.
 _REDRAW_DELAY_MS = 50
-#: Blue and orange of the Okabe-Ito palette, distinct in every kind of colour vision.
-TRAINING_COLOUR, VALIDATION_COLOUR = "#56B4E9", "#E69F00"
+#: Blue of the Okabe-Ito palette, distinct from its orange in every kind of colour vision.
+TRAINING_COLOUR = "#56B4E9"
+#: Orange of that palette.
+VALIDATION_COLOUR = "#E69F00"
 #: Height of a plot in pixels; in a window of 1280 x 720 it stays visible below a long message.
 _HEIGHT = 164
 #: Shortest range of the axis of iterations; a shorter one would have ticks at tenths.

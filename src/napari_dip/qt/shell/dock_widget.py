@@ -40,11 +40,14 @@ if TYPE_CHECKING:
 
 #: Qt's `QWIDGETSIZE_MAX`, in pixels: no limit on the size. Not every binding exports it.
 _MAX_WIDGET_SIZE = (1 << 24) - 1
-#: Minimum widths in pixels: of a dock, and of the scrolled part of it.
-MIN_DOCK_WIDTH, _MIN_SCROLLED_WIDTH = 310, 240
+#: Minimum width of a dock, in pixels.
+MIN_DOCK_WIDTH = 310
+#: Minimum width of the scrolled part of it.
+_MIN_SCROLLED_WIDTH = 240
 #: Width and height of the window of a help page, in pixels: lines of about 90 letters.
 _HELP_SIZE = (720, 640)
-_FOLDED, _UNFOLDED = "▶", "▼"
+_FOLDED = "▶"
+_UNFOLDED = "▼"
 _COLOUR_EVENTS = (QEvent.Type.PaletteChange, QEvent.Type.StyleChange)
 _FORM_ROLES = (QFormLayout.ItemRole.LabelRole, QFormLayout.ItemRole.FieldRole)
 

@@ -56,8 +56,10 @@ if TYPE_CHECKING:
 
 _LAYER_TYPES = {"image": Image, "labels": Labels, "shapes": Shapes}
 #: Largest drawn mask, in pixels, that is checked with each plan; 2048 x 2048 pixels take some
-#: hundredths of a second. And milliseconds from a stroke to the next check.
-_MAX_CHECKED_MASK_PIXELS, _STROKE_PAUSE_MS = 2**22, 300
+#: hundredths of a second.
+_MAX_CHECKED_MASK_PIXELS = 2**22
+#: Milliseconds from a stroke to the next check.
+_STROKE_PAUSE_MS = 300
 #: Largest PSF, in pixels, that is inspected with each plan; 256 x 256 take 0.1 s.
 _MAX_INSPECTED_PIXELS = 2**16
 _AXES_TOOLTIP = (

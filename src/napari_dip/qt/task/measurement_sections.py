@@ -72,7 +72,9 @@ if TYPE_CHECKING:
 
 #: The variance axis ends at this percentile of the variances, times a margin. A block with
 #: structure would otherwise compress all other points.
-_VARIANCE_PERCENTILE, _VARIANCE_AXIS_MARGIN = 98, 1.3
+_VARIANCE_PERCENTILE = 98
+#: That margin.
+_VARIANCE_AXIS_MARGIN = 1.3
 #: Height of a row of the correlation table, in pixels.
 _CORRELATION_ROW_HEIGHT = 17
 _CORRELATION_STYLE = "QTableView, QHeaderView { font-size: 8pt; padding: 0px; }"

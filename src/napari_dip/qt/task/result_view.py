@@ -50,9 +50,11 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.job_controller import ResultTarget
     from napari_dip.qt.task.run_request import PendingResult
 
-#: Largest number of visible lines above the details, and how many figures are among them: the
-#: error and the confirmed detail rank first. In a dock of 310 pixels all of them took twelve lines.
-_MAX_CARD_LINES, _MAX_CARD_FIGURES = 8, 2
+#: Largest number of visible lines above the details: in a dock of 310 pixels all of them took
+#: twelve.
+_MAX_CARD_LINES = 8
+#: Number of figures among them: the error and the confirmed detail rank first.
+_MAX_CARD_FIGURES = 2
 _FIRST_FIGURES = ("noise", "detail", "agreement")
 #: Largest number of visible lines of the details, which scroll.
 _MAX_FOLDED_LINES = 8

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.scale.batch.jobs import Job
 
-MANIFEST_FILE, TABLE_FILE, PAGE_FILE = "batch.json", "batch.csv", "batch.html"
+MANIFEST_FILE = "batch.json"
+TABLE_FILE = "batch.csv"
+PAGE_FILE = "batch.html"
 RECORDS_FOLDER = "records"
 #: Name of the folder in earlier versions.
 OLD_RECORDS_FOLDER = "receipts"

@@ -65,14 +65,18 @@ if TYPE_CHECKING:
     from napari_dip.scale.batch.jobs import BatchPlan
     from napari_dip.scale.cluster.worker import WorkerJob
 
-#: Sides of the blocks of a dask array, in pixels: wider ones gain nothing, and narrower ones are
-#: mostly halo (see `plan.tiling`).
-MIN_BLOCK_SIDE, MAX_BLOCK_SIDE = 256, 1024
+#: Minimum side of the blocks of a dask array, in pixels: narrower ones are mostly halo (see
+#: `plan.tiling`).
+MIN_BLOCK_SIDE = 256
+#: Maximum side: wider ones gain nothing.
+MAX_BLOCK_SIDE = 1024
 #: Held by a fit in a task of dask, since the threads of a process share the state of torch.
 _BLOCK_LOCK = Lock()
 LOOPBACK = "127.0.0.1"
-#: Timeout of the connection to a scheduler, and of its first worker, in seconds.
-SCHEDULER_TIMEOUT, FIRST_WORKER_TIMEOUT = 30, 60
+#: Timeout of the connection to a scheduler, in seconds.
+SCHEDULER_TIMEOUT = 30
+#: Timeout of its first worker, in seconds.
+FIRST_WORKER_TIMEOUT = 60
 #: Seconds between two exchanges with a run on a worker: as often as a dock is updated.
 EXCHANGE_SECONDS = 0.2
 #: Maximum worker deaths per task at the scheduler: no limit, since dask charges a death to every

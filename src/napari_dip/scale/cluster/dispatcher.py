@@ -51,9 +51,10 @@ if TYPE_CHECKING:
 MAX_JOB_RETRIES = 5
 #: Maximum number of messages per second that the scheduler relays from all workers together.
 MAX_MESSAGES_PER_SECOND = 50
-#: Seconds between two polls of the user's control, and between two broadcasts of it: workers may
-#: have joined since.
-CONTROL_POLL_SECONDS, CONTROL_REPEAT_SECONDS = 0.1, 1.0
+#: Seconds between two polls of the user's control.
+CONTROL_POLL_SECONDS = 0.1
+#: Seconds between two broadcasts of it: workers may have joined since.
+CONTROL_REPEAT_SECONDS = 1.0
 #: Seconds without a message after which an event reports that no worker is available.
 MAX_SILENCE_SECONDS = 20.0
 

@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.machine import Machine
     from napari_dip.scale.cluster.worker import WorkerJob
 
-#: Names of dask resources.
-GPU_RESOURCE, MEMORY_RESOURCE = "GPU", "memory"
+#: Name of the dask resource of GPUs.
+GPU_RESOURCE = "GPU"
+#: Name of the dask resource of memory.
+MEMORY_RESOURCE = "memory"
 #: Bytes that a worker needs for its packages. Measured: workers used at most 550 MB (`peak_bytes`
 #: in their records) for files of 32 x 32 and 64 x 64 pixels, with torch 2.13 on Linux.
 WORKER_OVERHEAD_BYTES = 600_000_000

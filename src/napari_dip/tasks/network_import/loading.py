@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 
     from napari_dip.io import AnyArray, Float32Array
 
-#: Maximum memory in bytes and CPU time in seconds of loading and trial run. VGG-19, the largest
-#: classic network, has 0.6 GB of weights, of which three copies exist at once.
-MAX_LOADING_BYTES, MAX_LOADING_SECONDS = 4 * 2**30, 180
-#: Exit codes of the child process.
-_EXIT_SUCCESS, _EXIT_REFUSAL, _EXIT_OUT_OF_MEMORY = 0, 2, 3
+#: Maximum memory in bytes of loading and trial run. VGG-19, the largest classic network, has 0.6 GB
+#: of weights, of which three copies exist at once.
+MAX_LOADING_BYTES = 4 * 2**30
+#: Maximum CPU time of both in seconds.
+MAX_LOADING_SECONDS = 180
+#: Exit code of the child process if the network was loaded.
+_EXIT_SUCCESS = 0
+#: Exit code if it was refused.
+_EXIT_REFUSAL = 2
+#: Exit code if memory ran out.
+_EXIT_OUT_OF_MEMORY = 3
 #: Maximum length of a refusal in characters, for the list of layers of a large network.
 _MAX_REFUSAL_LENGTH = 20_000
 #: Mean and standard deviation of red, green and blue over ImageNet, in a range of 0 to 1, as

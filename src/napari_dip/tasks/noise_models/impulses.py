@@ -43,9 +43,10 @@ STRIP_ROWS = 64
 #: Maximum detection passes, each without the impulses of the one before: the fourth still found up
 #: to 4 % more, two further ones up to 2 % (docs/constants.md).
 DETECTION_PASSES = 4
-#: Number of brightness classes, each with its own noise, and the minimum standard deviation as a
-#: share of the value range, for images that are mostly constant.
-IMPULSE_BRIGHTNESS_CLASSES, MIN_IMPULSE_SIGMA_FRACTION = 12, 0.005
+#: Number of brightness classes, each with its own noise.
+IMPULSE_BRIGHTNESS_CLASSES = 12
+#: Minimum standard deviation as a share of the value range, for images that are mostly constant.
+MIN_IMPULSE_SIGMA_FRACTION = 0.005
 #: Probability below which a number of neighbours with the same extreme value marks a saturated
 #: spot, not impulses.
 MAX_CLUSTER_PROBABILITY = 1e-3

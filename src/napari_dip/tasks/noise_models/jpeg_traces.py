@@ -45,8 +45,10 @@ MIN_NONZERO_COEFFICIENTS = 8
 MIN_JPEG_LOG_ODDS = 30.0
 #: Minimum number of blocks to analyse, even if they contain clipped pixels.
 MIN_DCT_BLOCKS = 64
-#: Maximum number of blocks in the search for the grid, and in that for the steps.
-MAX_GRID_SEARCH_BLOCKS, MAX_STEP_SEARCH_BLOCKS = 400, 4096
+#: Maximum number of blocks in the search for the grid.
+MAX_GRID_SEARCH_BLOCKS = 400
+#: Maximum number of blocks in the search for the steps.
+MAX_STEP_SEARCH_BLOCKS = 4096
 #: Minimum share of the estimated steps that match the standard table within one, for it to be used
 #: as a whole.
 STANDARD_FRACTION = 0.8

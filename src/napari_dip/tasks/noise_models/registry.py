@@ -60,9 +60,10 @@ MIN_SPECKLE_SIGNAL = 0.02
 #: Side of the central crop that is searched for hints, in pixels: enough for noise that is
 #: everywhere, and fast.
 HINT_CROP_SIDE = 256
-#: Standard deviations from which on a pixel counts as an impulse, and the share of such pixels that
-#: is worth a hint: one in five hundred.
-HINT_IMPULSE_SIGMAS, MIN_IMPULSE_FRACTION = 8.0, 0.002
+#: Standard deviations from which on a pixel counts as an impulse.
+HINT_IMPULSE_SIGMAS = 8.0
+#: Share of such pixels that is worth a hint: one in five hundred.
+MIN_IMPULSE_FRACTION = 0.002
 #: Minimum share of these impulses that deviate twice as far. It was at least 0.43 for salt and
 #: pepper on four images, and 0.03 for a confocal image of few photons, whose noise has long tails.
 MIN_FAR_IMPULSE_FRACTION = 0.2

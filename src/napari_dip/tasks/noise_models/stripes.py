@@ -34,15 +34,23 @@ TREND_RADIUS = 32
 STEP_CLIP_SIGMAS = 3.0
 #: Minimum number of lines for an estimate.
 MIN_LINES = 16
-#: Radius in pixels of the window that measures the image's variation, and power with which it
-#: lowers the weight: on coins the error of offsets fell from 3.8 to 2.6 (docs/constants.md).
-FLATNESS_RADIUS, FLATNESS_POWER = 2, 2
-#: Sections of a line that estimate the error of its mean step, and factor by which the image's own
-#: steps vary more: best of 1, 2, 4 and 8 on four images (docs/constants.md).
-LINE_SECTIONS, IMAGE_VARIANCE_FACTOR = 6, 4.0
-#: Strips of a line, minimum correlation of two for offsets (at most 0.46 in 114 images, at least
-#: 0.61 with offsets), and variance of a bend per variance of offsets (docs/constants.md).
-STRIP_COUNT, MIN_STRIP_CORRELATION, BEND_VARIANCE_RATIO = 4, 0.55, 1.5
+#: Radius in pixels of the window that measures the image's variation.
+FLATNESS_RADIUS = 2
+#: Power with which it lowers the weight: on coins the error of offsets fell from 3.8 to 2.6
+#: (docs/constants.md).
+FLATNESS_POWER = 2
+#: Sections of a line that estimate the error of its mean step.
+LINE_SECTIONS = 6
+#: Factor by which the image's own steps vary more: best of 1, 2, 4 and 8 on four images
+#: (docs/constants.md).
+IMAGE_VARIANCE_FACTOR = 4.0
+#: Strips of a line (docs/constants.md).
+STRIP_COUNT = 4
+#: Minimum correlation of two strips for offsets: at most 0.46 in 114 images, at least 0.61 with
+#: offsets.
+MIN_STRIP_CORRELATION = 0.55
+#: Variance of a bend per variance of offsets.
+BEND_VARIANCE_RATIO = 1.5
 #: Rounds of reweighting; it converges in three to five.
 REWEIGHTING_ROUNDS = 8
 

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput, HalfResolutionFit
     from napari_dip.tasks.priors.prior_spec import PriorOptions
 
-#: Fraction of the pixels hidden in an iteration, for blind spots of one pixel (1/12 to 1/4 within
-#: 0.1 dB on FMD) and wider ones (0.2 dB better than 0.15) (docs/constants.md).
-BLIND_SPOT_FRACTION, WIDE_BLIND_SPOT_FRACTION = 1 / 8, 0.3
+#: Fraction of the pixels hidden in an iteration, for blind spots of one pixel: 1/12 to 1/4 are
+#: within 0.1 dB on FMD (docs/constants.md).
+BLIND_SPOT_FRACTION = 1 / 8
+#: The same for wider blind spots: 0.2 dB better than 0.15.
+WIDE_BLIND_SPOT_FRACTION = 0.3
 #: Width of a blind spot from which on its core is three pixels wide instead of one.
 MIN_WIDE_BLIND_SPOT = 7
 #: Share of the network's prediction in its mean with the NL-Bayes refinement, for correlated noise

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Operator, Penalty, Problem
     from napari_dip.tasks.base import FitInput
 
-#: Channels of the random input, and channels of a skip connection: values of the paper.
-RANDOM_INPUT_CHANNELS, RANDOM_INPUT_SKIP_CHANNELS = 32, 4
+#: Channels of the random input: value of the paper.
+RANDOM_INPUT_CHANNELS = 32
+#: Channels of a skip connection: value of the paper.
+RANDOM_INPUT_SKIP_CHANNELS = 4
 #: Channels of the random input in a volume with an initial estimate: time and memory go to the
 #: finest layers there.
 RANDOM_INPUT_CHANNELS_IN_VOLUMES = 8

@@ -33,17 +33,21 @@ OptimizerName = Literal["adam", "sgd", "l-bfgs"]
 #: Learning rates of the other optimisers. With these, the energy of camera (scikit-image, central
 #: 64 x 64 pixels) fell fastest in 60 iterations without diverging: docs/explore.md.
 LEARNING_RATES = {"sgd": 0.1, "l-bfgs": 1.0}
-#: Channels of the narrow and wide deep decoder, and scales; the narrow one has fewer weights than
-#: pixels. Heckel and Hand take 64 or 128 channels, 6 scales.
-DEEP_DECODER_CHANNELS, WIDE_DEEP_DECODER_CHANNELS, DEEP_DECODER_SCALES = 24, 64, 6
+#: Channels of the narrow deep decoder, which has fewer weights than pixels.
+DEEP_DECODER_CHANNELS = 24
+#: Channels of the wide one: Heckel and Hand take 64 or 128.
+WIDE_DEEP_DECODER_CHANNELS = 64
+#: Scales of both, as theirs.
+DEEP_DECODER_SCALES = 6
 #: Maximum number of scales of an hourglass that is compared.
 MAX_SCALES = 6
 #: Name of the preset's architecture, to which all others are compared, and its optimiser.
 DEFAULT_ARCHITECTURE: Final = "preset"
 ADAM: Final = "adam"
-#: Lipschitz bounds of layers, and widths of Gaussian upsampling in coarse pixels, as in Shi et al.
-#: 2022 (from their code for denoising; the bound of 2 also from its figure).
-LIPSCHITZ_BOUNDS, UPSAMPLING_SIGMAS = (1.4, 2.0), (0.1, 0.5)
+#: Lipschitz bounds of layers (code of Shi et al. 2022 for denoising; 2 also from its figure).
+LIPSCHITZ_BOUNDS = (1.4, 2.0)
+#: Widths of Gaussian upsampling in coarse pixels, as there.
+UPSAMPLING_SIGMAS = (0.1, 0.5)
 
 
 def build_random_input_prior(

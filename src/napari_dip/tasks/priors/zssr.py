@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 #: Minimum side of an image: downsampled by three, it still has the pixels that the network's layers
 #: reflect at the border.
 MIN_ZSSR_SIDE = 16
-#: Fraction of the image in validation patches, and their side in pixels. Patches are needed because
-#: a network that has fitted a pixel predicts its neighbours, too.
-VALIDATION_PATCH_FRACTION, VALIDATION_PATCH_SIDE = 0.15, 4
+#: Fraction of the image in validation patches. Patches are needed because a network that has fitted
+#: a pixel predicts its neighbours, too.
+VALIDATION_PATCH_FRACTION = 0.15
+#: Side of a validation patch in pixels.
+VALIDATION_PATCH_SIDE = 4
 #: Residual blocks of the network, as for inpainting (600 iterations on bird of Set5, downsampled by
 #: 4).
 ZSSR_RESIDUAL_BLOCKS = 4

@@ -166,20 +166,24 @@ PSF_INPUT = TaskInput(
 PSF_PROVENANCE_KEY = "napari_dip_psf"
 #: Advice where a PSF with depth meets single planes of a Z stack.
 _VOLUME_HINT = ", or set 'Stacks' to Automatic, which takes four planes or more as a volume"
-#: Radius of a computed PSF, laterally in Airy radii and along Z in distances to the first minimum:
-#: holds 96 % of a widefield PSF's light in focus (Born and Wolf 8.5.2) (docs/constants.md).
-PSF_LATERAL_RADIUS, PSF_AXIAL_RADIUS = 4.0, 2.0
-#: Width at half maximum of the Airy disc in wavelengths / NA (Born and Wolf 8.5.2), and of a pixel
-#: as a Gaussian of the same variance, sqrt(8 ln 2 / 12).
-_AIRY_FWHM_FACTOR, _PIXEL_FWHM = 0.514, 0.68
+#: Radius of a computed PSF in the plane, in Airy radii: holds 96 % of a widefield PSF's light in
+#: focus (Born and Wolf 8.5.2) (docs/constants.md).
+PSF_LATERAL_RADIUS = 4.0
+#: Its radius along Z, in distances to the first minimum.
+PSF_AXIAL_RADIUS = 2.0
+#: Width at half maximum of the Airy disc in wavelengths / NA (Born and Wolf 8.5.2).
+_AIRY_FWHM_FACTOR = 0.514
+#: Width of a pixel as a Gaussian of the same variance, sqrt(8 ln 2 / 12).
+_PIXEL_FWHM = 0.68
 #: Width along the axis in wavelengths / (n - sqrt(n^2 - NA^2)): half maximum of sinc^2.
 _AXIAL_FWHM_FACTOR = 0.886
 #: Pixel size in Nyquist distances, wavelength / 4 NA, from which on the plan warns: beyond 1.5, a
 #: contrast of more than 13 % folds back to coarse detail (OTF of a lens and of the pixel).
 _MAX_NYQUIST_RATIO = 1.5
-#: Relative difference of pixel sizes without a warning; files round to three digits. And the
-#: largest pixel of a microscope in nm: stereo microscopes have 13 um, printers 21 um (1200 dpi).
-_PIXEL_SIZE_TOLERANCE, _MAX_MICROSCOPE_PIXEL = 0.02, 2e4
+#: Relative difference of pixel sizes without a warning; files round to three digits.
+_PIXEL_SIZE_TOLERANCE = 0.02
+#: Largest pixel of a microscope in nm: stereo microscopes have 13 um, printers 21 um (1200 dpi).
+_MAX_MICROSCOPE_PIXEL = 2e4
 #: Labels of the fields in the dock, and their options.
 _OPTICS_LABELS = {
     "na": "the numerical aperture (--na)",
