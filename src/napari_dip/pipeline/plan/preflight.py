@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageHeader
     from napari_dip.io.header import Headers
     from napari_dip.pipeline.plan.layout import Tile
+    from napari_dip.pipeline.plan.tiling import Tiling
     from napari_dip.pipeline.plan.types import FitConfig, JointNetwork
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
@@ -115,7 +116,8 @@ def _plan_run(
         extra_headers=extra_headers,
         layout=layout,
     )
-    side, tiles = _choose_tiles(image, fit_config, device, machine)
+    tiling = _choose_tiles(image, fit_config, device, machine)
+    tiles = tiling.tiles if tiling else ()
     if has_repeatability_runs:
         raise_if_refused(_refuse_repeatability_runs(image, tiles))
     units = make_units(image, fit_config, tiles)
@@ -156,7 +158,7 @@ def _plan_run(
             *config_notes,
             *layout_notes,
             *task_plan.notes,
-            *list_tile_notes(side, tiles),
+            *(list_tile_notes(*tiling) if tiling else ()),
             *reuse_notes,
             *([make_note("repeatability-network")] if has_repeatability_runs and network else []),
         ),
@@ -190,8 +192,8 @@ def _refuse_repeatability_runs(image_plan: ImagePlan, tiles: tuple[Tile, ...]) -
 
 def _choose_tiles(
     image_plan: ImagePlan, fit_config: FitConfig, device: str, machine: Machine
-) -> tuple[int, tuple[Tile, ...]]:
-    """Return side and tiles, (0, ()) without tiles; refuse an image that memory cannot hold."""
+) -> Tiling | None:
+    """Return the tiles of an image, or None; refuse an image that memory cannot hold."""
     image_bytes, peak_bytes = estimate_memory(
         image_plan, fit_config, uses_bfloat16=machine.has_bfloat16
     )
@@ -199,14 +201,14 @@ def _choose_tiles(
     needed_bytes = image_bytes if device == "cuda" else peak_bytes
     exceeds_memory = needed_bytes > machine.memory_bytes
     if not exceeds_memory and not image_plan.recipe.run_settings.tile:
-        return 0, ()
-    side, tiles = raise_if_refused(choose_tiles(image_plan, fit_config, machine))
-    if exceeds_memory and not tiles:
+        return None
+    tiling = raise_if_refused(choose_tiles(image_plan, fit_config, machine))
+    if exceeds_memory and tiling is None:
         input_grid = image_plan.header.get_sizes(image_plan.layout.grid_axes)
         code = "image-large" if image_plan.task_plan.network_grid == input_grid else "result-large"
         need, have = format_bytes(needed_bytes), format_bytes(machine.memory_bytes, floor)
         raise RefusedError(code, name=image_plan.header.name, need=need, have=have)
-    return side, tiles
+    return tiling
 
 
 def _choose_layout(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from math import ceil, prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
@@ -161,55 +162,59 @@ def _cut_axis(count: int, side: int, halo: int, alignment: int = TILE_ALIGNMENT)
     ]
 
 
+class Tiling(NamedTuple):
+    """Tiles of an image, at least two, and the side in pixels that they were cut for."""
+
+    side: int
+    tiles: tuple[Tile, ...]
+
+
 def choose_tiles(
     image_plan: ImagePlan, fit_config: FitConfig, machine: Machine
-) -> tuple[int, tuple[Tile, ...]] | Refusal:
+) -> Tiling | Refusal | None:
     """Choose tiles: those of the recipe, or the widest for which memory is sufficient.
 
     `preflight` calls it if the recipe sets a tile size, or if the whole image does not fit.
 
     Returns
     -------
-    (side, tiles), or Refusal
-        (0, ()) if the image cannot be divided, if one tile would hold all of it, or if memory is
-        too small for the smallest tiles or for the result. A refusal if the recipe sets a tile size
-        for an image that cannot be divided.
+    Tiling, Refusal or None
+        None if the image cannot be divided, if one tile would hold all of it, or if memory is too
+        small for the smallest tiles or for the result. A refusal if the recipe sets a tile size for
+        an image that cannot be divided.
     """
-    no_tiles: tuple[int, tuple[Tile, ...]] = (0, ())
     header, side_setting = image_plan.header, image_plan.recipe.run_settings.tile
     halo = None if "T" in get_stacked_axes(header) else _plan_fit(image_plan, ()).halo
     if halo is None:
-        return make_refusal("tile-impossible", name=header.name) if side_setting else no_tiles
+        return make_refusal("tile-impossible", name=header.name) if side_setting else None
     if header.path is None and RESULT_VALUE_BYTES * prod(header.shape) > machine.memory_bytes:
-        return no_tiles
-    for side, tiles in _iter_tilings(header, image_plan.layout, halo, side_setting):
-        if len(tiles) > 1 and (
-            side_setting
-            or estimate_memory(image_plan, fit_config, tiles, uses_bfloat16=machine.has_bfloat16)[1]
-            <= machine.memory_bytes
+        return None
+    estimate = partial(estimate_memory, image_plan, fit_config, uses_bfloat16=machine.has_bfloat16)
+    for tiling in _iter_tilings(header, image_plan.layout, halo, side_setting):
+        if len(tiling.tiles) > 1 and (
+            side_setting or estimate(tiling.tiles)[1] <= machine.memory_bytes
         ):
-            return side, tiles
-    return no_tiles
+            return tiling
+    return None
 
 
 def _iter_tilings(
     header: ImageHeader, layout: Layout, halo: int, side_setting: int | None
-) -> Iterator[tuple[int, tuple[Tile, ...]]]:
+) -> Iterator[Tiling]:
     """Yield the tilings to try, best first; only that of `side_setting` if it is set."""
     if not get_stacked_axes(header):
         halo = ceil(halo / TILE_ALIGNMENT) * TILE_ALIGNMENT
         for side in (side_setting,) if side_setting else PLANE_TILE_SIDES:
-            yield (
-                side,
-                cut_plane_tiles(header.grid, max(side, MIN_OVERLAPS_PER_TILE * halo), halo),
-            )
+            tile_side = max(side, MIN_OVERLAPS_PER_TILE * halo)
+            yield Tiling(side, cut_plane_tiles(header.grid, tile_side, halo))
         return
     grid = header.get_sizes("ZYX")
     if not layout.is_volume:
         halo = ceil(halo / TILE_ALIGNMENT) * TILE_ALIGNMENT
         for side in (side_setting,) if side_setting else Z_STACK_TILE_SIDES:
             sides = Z_STACK_TILE_PLANES, max(side, MIN_OVERLAPS_PER_TILE * halo)
-            yield side, cut_z_stack_tiles(grid, sides, (1, halo), is_plane_by_plane=True)
+            tiles = cut_z_stack_tiles(grid, sides, (1, halo), is_plane_by_plane=True)
+            yield Tiling(side, tiles)
         return
     # a smaller overlap replaces the receptive field here (see VOLUME_OVERLAP_PIXELS); the radius of
     # a PSF is kept in full
@@ -222,7 +227,7 @@ def _iter_tilings(
             max(depth, MIN_OVERLAPS_PER_TILE * psf_halo),
             max(side, MIN_OVERLAPS_PER_TILE * overlap[1]),
         )
-        yield side, cut_z_stack_tiles(grid, sides, overlap, is_plane_by_plane=False)
+        yield Tiling(side, cut_z_stack_tiles(grid, sides, overlap, is_plane_by_plane=False))
 
 
 def cut_half_resolution_tiles(
@@ -256,7 +261,7 @@ def estimate_memory(
     image_plan : ImagePlan
     fit_config : FitConfig
     tiles : tuple of Tile
-        Tiles of the plan; empty: none.
+        As in `Plan`.
     uses_bfloat16 : bool
         Whether the CPU has bfloat16 instructions.
     """
@@ -339,9 +344,7 @@ def make_fit_header(header: ImageHeader, tiles: tuple[Tile, ...]) -> ImageHeader
 
 
 def list_tile_notes(side: int, tiles: tuple[Tile, ...]) -> tuple[Note, ...]:
-    """Return the notes on tiles; empty if there are none."""
-    if not tiles:
-        return ()
+    """Return the notes on tiles."""
     *depth, height, width = find_largest_tile(tiles).size
     sizes = {"count": len(tiles), "height": height, "width": width, "side": side}
     if not depth:

@@ -382,7 +382,8 @@ class Plan(ImagePlan):
     notes : tuple of Note
         Notes for the user.
     tiles : tuple of Tile
-        Tiles, in the order in which they are restored; empty: no tiles.
+        Parts of the image that are fitted one after another; empty: each item is fitted whole. It
+        means the same wherever tiles are passed on.
     has_bfloat16 : bool
         Whether the CPU has bfloat16 instructions, for the estimate of costs.
     network : JointNetwork or None
