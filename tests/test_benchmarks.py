@@ -237,7 +237,7 @@ def test_time_to_an_image_is_that_of_the_first_as_good():
 def test_results_are_distinguished_by_budget_and_code_state():
     import quality
 
-    assert quality.preset_settings("fast")["budget"]["image-input"]["iterations"] > 0
+    assert quality.preset_settings("fast")["budget"]["blind-spot"]["iterations"] > 0
     parts = ("engine", "tasks", "pipeline")
     assert all((quality.ROOT / "src" / "napari_dip" / part).is_dir() for part in parts)
     assert len(quality.code_state()) == 12

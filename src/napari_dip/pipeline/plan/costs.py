@@ -21,7 +21,7 @@ from napari_dip.tasks.priors.masked_input import (
     compute_stack_window,
 )
 from napari_dip.tasks.priors.random_input import compute_channel_widths
-from napari_dip.tasks.priors.registry import PRIOR_SPECS
+from napari_dip.tasks.priors.registry import BLIND_SPOT_PRIOR, PRIOR_SPECS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,9 +81,6 @@ Z_STACK_INFERENCE_PIXEL_BYTES = 265
 ESTIMATE_PIXEL_BYTES = 205
 ESTIMATE_PIXEL_SECONDS = 18e-6  #: Its seconds per voxel and thread.
 BLUR_PIXEL_SECONDS = 0.3e-6  #: Those of the blur and the penalties of a step.
-#: Key of the presets that serve each prior whose input is the image, unless the file has presets
-#: under the key of that prior.
-IMAGE_INPUT_PRESETS = "image-input"
 #: Codes of the notes that `choose_fit_config` returns.
 FIT_CONFIG_NOTES = ("fewer-scales",)
 #: The refit gets at most this fraction (1 / divisor) of the user's limit of iterations.
@@ -396,7 +393,8 @@ def choose_fit_config(
     prior_key = prior_key or task_plan.prior_key
     presets = _read_presets(task.spec.name)
     is_random_input = PRIOR_SPECS[prior_key].input_traits.is_random_noise
-    shared_key = DEFAULT_PRIOR if is_random_input else IMAGE_INPUT_PRESETS
+    # rows that serve a prior without its own: they are of the usual prior with such an input
+    shared_key = DEFAULT_PRIOR if is_random_input else BLIND_SPOT_PRIOR.key
     row = presets[prior_key if prior_key in presets else shared_key][run_settings.preset]
     row = {**row, **row.get("volume", {})} if is_volume else row
     if is_volume and task_plan.has_initial_estimate:
