@@ -61,6 +61,19 @@ def test_it_is_hidden_until_there_is_something_to_see(show):
     assert curve.isHidden()
 
 
+def test_the_whole_plot_is_in_sight_beside_a_scroll_bar(show, qtbot):
+    curve = show()
+    curve.recolour("#ffffff", "#000000")
+    curve.setFixedWidth(273)  # of a dock of 310 pixels without margins and scroll bar
+    curve.extend([(1, 25, 3.0, 3.1), (1, 250, 2.0, 2.2)], 250)
+    curve.show()
+    qtbot.wait(50)
+    legend, box = curve.getPlotItem().titleLabel, curve.getPlotItem().getViewBox()
+    for part in (legend.item, box):
+        edges = part.mapRectToScene(part.boundingRect())
+        assert edges.left() >= 0 and edges.right() <= curve.viewport().width()
+
+
 def test_the_axes_of_the_plot_have_labels(show):
     curve = show()
     curve.recolour("#ffffff", "#000000")

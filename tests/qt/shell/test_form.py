@@ -36,6 +36,21 @@ def test_a_long_list_stands_below_all_other_settings(form):
     assert widgets[-1] is form.widgets["architecture"].native
 
 
+def test_a_choice_that_is_too_long_for_its_list_ends_in_an_ellipsis(form, qtbot):
+    combo = form.widgets["prior"].native
+    combo.setFixedWidth(120)
+    combo.setStyleSheet("QComboBox { padding: 2px; }")  # with one, as of napari, Qt cuts off
+    form.advanced_page.show()
+    text = "a choice of many words"
+
+    def draw(entry):
+        combo.setItemText(combo.currentIndex(), entry)
+        return combo.grab().toImage()
+
+    drawn = draw(text)
+    assert any(draw(f"{text[:end]}…") == drawn for end in range(3, len(text)))
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_an_untouched_form_is_the_default_recipe(task, qtbot):
     form = SettingsForm(task)

@@ -45,6 +45,18 @@ def test_many_sentences_end_at_a_whole_line_and_a_sign_says_how_many_more_there_
     assert not place.more_label.isVisible() and scroll.maximum() == 0
 
 
+def test_a_click_on_the_sign_of_more_lines_shows_them_all(bar, qtbot):
+    bar.show_message(number_sentences(40))
+    qtbot.wait(20)
+    place = bar.message_area
+    qtbot.mouseClick(place.more_label, Qt.MouseButton.LeftButton)
+    qtbot.wait(20)
+    assert not place.more_label.isVisible()
+    assert place.height() == bar.message_label.heightForWidth(bar.message_label.width())
+    bar.show_message(number_sentences(41))
+    assert place.more_label.isVisible()
+
+
 def test_lines_that_wrap_are_counted_as_they_are_seen(bar, qtbot):
     bar.show_message("Some words that are too many for a single line of so narrow a dock. " * 20)
     qtbot.wait(20)

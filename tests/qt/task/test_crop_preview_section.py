@@ -49,16 +49,16 @@ def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large_i
     assert large_image.dock.is_busy and "96 × 64 pixels" in trying.message_label.text()
     large_image.wait_for_end()
     assert (
-        "Fast crop preview of cells residual" in large_image.names
+        "Fast crop of cells residual" in large_image.names
     )  # of several previews, each has its own
     large_image.dock.result_view.extra_layer_chooser.boxes["residual"].setChecked(False)
-    preview = large_image.viewer.layers["Fast crop preview of cells"]
+    preview = large_image.viewer.layers["Fast crop of cells"]
     assert preview.data.shape == (64, 96)
     np.testing.assert_allclose(preview.translate, (10 + 20, 20 + 8))
     np.testing.assert_allclose(preview.scale, (0.5, 0.5))
     metadata = preview.metadata[METADATA_KEY]
     assert metadata["shows"] == "crop-preview"
-    assert "crop preview of cells" not in large_image.dock.repeat_section.combo.currentText()
+    assert "crop of cells" not in large_image.dock.repeat_section.combo.currentText()
     large_image.set(max_iterations="9", gain="3")
     large_image.press(trying.apply_button)
     large_image.wait_for_end()
@@ -76,29 +76,30 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large_i
     viewer.layers.selection.active = viewer.layers["cells"]
     draw_rectangle(large_image, 0, 0, 64, 64)
     large_image.press(trying.compare_button)
-    large_image.wait_until(lambda: "Fast crop preview of cells" in large_image.names)
+    large_image.wait_until(lambda: "Fast crop of cells" in large_image.names)
     assert large_image.dock.is_busy and not trying.apply_button.isEnabled()  # two more are to come
     large_image.wait_until(
-        lambda: not large_image.dock.is_busy and "Best crop preview of cells" in large_image.names
+        lambda: not large_image.dock.is_busy and "Best crop of cells" in large_image.names
     )
     assert trying.apply_button.isEnabled()
     assert viewer.canvas.grid.enabled
     assert not viewer.layers["aside"].visible and not viewer.layers["region"].visible
+    (width,) = {viewer.canvas.viewbox_size(viewer.layers)[1]}
+    sizes = {layer.name_overlay.font_size for layer in viewer.layers if layer.visible}
+    assert len(sizes) == 1 and len("Balanced crop of cells") * sizes.pop() <= 1.1 * width
     layer = [layer.name for layer in viewer.layers if layer.visible]
     assert layer == [
         "cells",
-        *(f"{preset} crop preview of cells" for preset in ("Instant", "Fast", "Balanced", "Best")),
+        *(f"{preset} crop of cells" for preset in ("Instant", "Fast", "Balanced", "Best")),
     ]
-    assert (
-        trying.preview_combo.currentText() == "Fast crop preview of cells"
-    )  # the form's own preset
-    viewer.layers.selection.active = viewer.layers["Balanced crop preview of cells"]
-    assert trying.preview_combo.currentText() == "Balanced crop preview of cells"
+    assert trying.preview_combo.currentText() == "Fast crop of cells"  # the form's own preset
+    viewer.layers.selection.active = viewer.layers["Balanced crop of cells"]
+    assert trying.preview_combo.currentText() == "Balanced crop of cells"
     assert re.fullmatch(
         r"The whole image with Balanced: up to \d+ (s|min)\.", trying.cost_label.text()
     ), trying.cost_label.text()
-    viewer.layers.selection.active = viewer.layers["Fast crop preview of cells"]
-    assert trying.preview_combo.currentText() == "Fast crop preview of cells"
+    viewer.layers.selection.active = viewer.layers["Fast crop of cells"]
+    assert trying.preview_combo.currentText() == "Fast crop of cells"
     large_image.press(trying.apply_button)
     assert large_image.dock.is_busy and large_image.dock.image_chooser.get_layer().name == "cells"
     assert not viewer.canvas.grid.enabled and viewer.layers["aside"].visible
@@ -131,7 +132,7 @@ def test_discarding_a_comparison_runs_no_further_preset(large_image):
     large_image.press(large_image.dock.crop_preview.compare_button)
     large_image.wait_for_fit()
     assert large_image.dock.plan_label.text().startswith(
-        "Instant crop preview, 3 more to follow. 64 × 64 pixels"
+        "Instant crop, 3 more to follow. 64 × 64 pixels"
     )
     large_image.press(large_image.dock.run_bar.discard_button)
     assert not large_image.dock.is_busy
@@ -152,7 +153,7 @@ def test_what_is_in_view_is_the_region_without_a_drawing(large_image):
     )
     large_image.press(trying.try_button)
     large_image.wait_for_end()
-    preview = viewer.layers["Fast crop preview of cells"]
+    preview = viewer.layers["Fast crop of cells"]
     first = [
         round(coordinate) for coordinate in viewer.layers["cells"].world_to_data(preview.translate)
     ]
@@ -182,7 +183,7 @@ def test_a_preview_follows_the_view_and_takes_the_place_of_the_last_one(large_im
     place = QPoint(8, box.height() // 2)
     large_image.qtbot.mouseClick(box, Qt.MouseButton.LeftButton, pos=place)
     assert box.isChecked()
-    name = "Fast crop preview of cells"
+    name = "Fast crop of cells"
     large_image.wait_until(lambda: name in large_image.names and not large_image.dock.is_busy)
     first = viewer.layers[name]
     large_image.qtbot.wait(1500)  # nothing moves: nothing is tried again

@@ -91,6 +91,35 @@ def test_a_saved_result_opens_as_it_was_is_judged_and_runs_again(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("suffix", "order"), [(".ome.tif", "ztyx"), (".ome.zarr", "tzyx")])
+def test_a_layer_with_unusual_axes_keeps_colour_and_place(
+    driver, noisy, tmp_path, monkeypatch, suffix, order
+):
+    driver.viewer.layers.clear()
+    movie = np.random.default_rng(0).normal(size=(2, 3, 24, 26)) + noisy[:24, :26] / 8
+    steps = {"z": (2.0, 1.0), "t": (5.0, 2.0), "y": (0.5, 3.0), "x": (0.25, 4.0)}
+    scale, translate = zip(*steps.values(), strict=True)
+    driver.viewer.add_image(
+        movie,
+        name="cells",
+        axis_labels=tuple(steps),
+        scale=scale,
+        translate=translate,
+        colormap="magenta",
+    )
+    layer = restore(driver)
+    layer.gamma = 0.5
+    save(driver, monkeypatch, tmp_path / f"mine{suffix}")
+    driver.viewer.layers.clear()
+    driver.viewer.open(str(tmp_path / f"mine{suffix}"))
+    (opened,) = driver.viewer.layers
+    assert opened.axis_labels == tuple(order)
+    assert opened.colormap.name == "magenta" and opened.gamma == 0.5
+    np.testing.assert_allclose(opened.scale, [steps[axis][0] for axis in order])
+    np.testing.assert_allclose(opened.translate, [steps[axis][1] for axis in order])
+
+
+@pytest.mark.long
 def test_run_again_from_a_saved_result_opens_its_further_inputs_as_well(
     file_driver, noisy, tmp_path, monkeypatch
 ):

@@ -282,7 +282,7 @@ def test_warnings_of_a_result_are_shown_with_its_stop_reason(scripted_driver):
     assert scripted_driver.last_message == (
         "'cells denoised' is done.\nThe validation loss stopped falling. It took 12 s."
     )
-    assert scripted_driver.dock.result_view.card.detail_label.text() == note
+    assert scripted_driver.dock.result_view.card.detail_label.text() == f"• {note}"
 
 
 @pytest.mark.long

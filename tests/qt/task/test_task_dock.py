@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QLabel, QScrollArea
 
 from napari_dip.errors.notes import Note
 from napari_dip.pipeline.assess.card import ResultCard, Verdict
@@ -282,6 +283,26 @@ def test_run_is_in_sight_on_a_small_screen_with_all_settings_unfolded(driver):
         assert corner.x() < 1280
         assert corner.y() < 720
     assert window.height() <= 720
+
+
+def test_beside_a_high_dock_of_another_plugin_the_window_keeps_its_height(driver):
+    window, dock = driver.viewer.window._qt_window, driver.dock
+    window.resize(1280, 720)
+    window.show()
+    other = QLabel("Another plugin")
+    other.setMinimumHeight(350)
+    driver.viewer.window.add_dock_widget(other, name="other", area="right")
+    dock.run_bar.show_message("A sentence about what was found in the image. " * 8)
+    driver.qtbot.wait(100)
+    assert window.height() == 720
+    areas = [area for area in dock.findChildren(QScrollArea) if area.isAncestorOf(dock.run_bar)]
+    assert len(areas) == 1
+    bottom = dock.run_bar.mapTo(dock, dock.run_bar.rect().bottomRight())
+    assert bottom.y() > dock.height()  # out of sight until the dock is scrolled
+    areas[0].ensureWidgetVisible(dock.run_bar.message_area)
+    driver.qtbot.wait(50)
+    bottom = dock.run_bar.mapTo(dock, dock.run_bar.rect().bottomRight())
+    assert bottom.y() <= dock.height() and bottom.x() < dock.width()
 
 
 @pytest.mark.long

@@ -315,6 +315,16 @@ def test_a_result_takes_the_place_of_an_input_that_would_shine_through_it(driver
 
 
 @pytest.mark.long
+def test_a_second_result_of_a_channel_that_adds_up_is_seen_as_well(driver):
+    driver.viewer.layers["cells"].blending = "additive"
+    run_to_end(driver)
+    driver.run()
+    driver.wait_for_end()
+    second = driver.viewer.layers["cells denoised [1]"]
+    assert second.visible and second.opacity == 1
+
+
+@pytest.mark.long
 def test_an_input_that_the_user_has_hidden_stays_hidden(driver):
     cells, _ = run_to_end(driver)
     drag_slider(driver, 0.3)

@@ -29,7 +29,6 @@ from napari_dip.errors.templates import make_printable
 from napari_dip.io.paths import is_zarr
 from napari_dip.pipeline.recipe import PRESET_LABELS, RunSettings, load_recipe, make_recipe
 from napari_dip.qt.shell.dock_widget import (
-    ElidedComboBox,
     fill_grid,
     guard_wheel,
     make_button,
@@ -270,7 +269,7 @@ class RecipeChooser(QWidget):
         self.changed.emit()
 
 
-class _RefreshingComboBox(ElidedComboBox):
+class _RefreshingComboBox(QComboBox):
     """A list that is updated before it opens."""
 
     def __init__(self, refresh: Callable[[], None]) -> None:

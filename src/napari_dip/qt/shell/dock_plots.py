@@ -127,6 +127,7 @@ class DockPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
         plot_item.setTitle(self.legend, color=text, size="9pt")
         extra_height = _LEGEND_LINE * self.legend.count("<br>")
         plot_item.titleLabel.setMaximumHeight(_LEGEND_HEIGHT + extra_height)
+        plot_item.titleLabel.setMinimumWidth(0)  # else a long legend pushes the plot out of sight
         plot_item.layout.setRowFixedHeight(0, _LEGEND_HEIGHT + extra_height)
         self.setFixedHeight(_HEIGHT + extra_height)  # the plot area keeps its height
 
@@ -148,7 +149,7 @@ class ValidationCurve(DockPlot):
             make_legend(
                 (TRAINING_COLOUR, "━", "training"),
                 (VALIDATION_COLOUR, "━", "validation"),
-                (VALIDATION_COLOUR, "●", "best so far"),
+                (VALIDATION_COLOUR, "●", "best"),
             ),
             "Some pixels are hidden from the fit. While their loss falls, the image gets better; "
             "when it rises, the network begins to copy noise, and the best point is kept.",

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt, QTimer, QUrl
+from qtpy.QtCore import QEvent, QObject, QSignalBlocker, QSize, Qt, QTimer, QUrl
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QApplication,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from napari.layers import Layer
     from napari.viewer import Viewer
-    from qtpy.QtGui import QPaintEvent, QResizeEvent
+    from qtpy.QtGui import QResizeEvent
 
 #: Qt's `QWIDGETSIZE_MAX`, in pixels: no limit on the size. Not every binding exports it.
 _MAX_WIDGET_SIZE = (1 << 24) - 1
@@ -44,6 +44,12 @@ _MAX_WIDGET_SIZE = (1 << 24) - 1
 MIN_DOCK_WIDTH = 310
 #: Minimum width of the scrolled part of it.
 _MIN_SCROLLED_WIDTH = 240
+#: Minimum height of a dock: shows its image and Run beside another dock on a screen of 720 pixels.
+_MIN_DOCK_HEIGHT = 220
+#: Minimum height of the scrolled part of it.
+_MIN_SCROLLED_HEIGHT = 100
+#: Distance of its sections.
+_SECTION_SPACING = 4
 #: Width and height of the window of a help page, in pixels: lines of about 90 letters.
 _HELP_SIZE = (720, 640)
 _FOLDED = "▶"
@@ -324,6 +330,7 @@ def lay_out(
     scrolled_page.setMinimumWidth(_MIN_SCROLLED_WIDTH)
     scrolled_layout = QVBoxLayout(scrolled_page)
     scrolled_layout.setContentsMargins(0, 0, 0, 0)
+    scrolled_layout.setSpacing(_SECTION_SPACING)
     for widget in scrolled_widgets:
         scrolled_layout.addWidget(widget)
     help_button = make_button("Help on this dock", "Open its page, which came with the plugin")
@@ -331,22 +338,63 @@ def lay_out(
     help_button.clicked.connect(lambda: show_help(dock, help_page))
     scrolled_layout.addWidget(help_button)
     scrolled_layout.addStretch()
-    scroll_area = QScrollArea()
-    scroll_area.setWidgetResizable(True)
-    scroll_area.setFrameShape(QFrame.Shape.NoFrame)
-    scroll_area.setWidget(scrolled_page)
+    scroll_area = PageScrollArea(scrolled_page, _MIN_SCROLLED_HEIGHT)
     for widget in scrolled_widgets:
         if isinstance(widget, CollapsibleSection):
             _remember_fold(f"{type(dock).__name__}/{widget.text()}", widget)
             widget.toggled.connect(partial(_scroll_to_section, scroll_area, widget))
-    layout = QVBoxLayout(dock)
+    page = QWidget()
+    layout = QVBoxLayout(page)
     layout.setContentsMargins(8, 8, 8, 8)
     layout.setSpacing(5)
     for widget in widgets:
         layout.addWidget(widget)
     layout.addWidget(scroll_area, 1)
+    fill_grid(dock, ([PageScrollArea(page, _MIN_DOCK_HEIGHT)],))
     for form in dock.findChildren(QFormLayout):
         _copy_tooltips(form)
+
+
+class PageScrollArea(QScrollArea):
+    """A scroll area as wide as its page, but never too high for the window.
+
+    napari's window grows with the minimum heights of docks below each other, beyond the screen.
+
+    Parameters
+    ----------
+    page : QWidget
+    height : int
+        Minimum height in pixels.
+    """
+
+    def __init__(self, page: QWidget, height: int) -> None:
+        super().__init__()
+        self._height = height
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidget(page)
+        if (bar := self.verticalScrollBar()) is not None:
+            bar.rangeChanged.connect(self._reserve_width)
+
+    def minimumSizeHint(self) -> QSize:
+        """Return the width of the page and of a scroll bar in sight, and the minimum height."""
+        page, bar = self.widget(), self.verticalScrollBar()
+        width = 0 if page is None else page.minimumSizeHint().width()
+        if bar is not None and bar.maximum() > 0:
+            width += bar.sizeHint().width()
+        return QSize(width, self._height)
+
+    def sizeHint(self) -> QSize:
+        """Return the minimum; the layout around gives the rest of the window."""
+        return self.minimumSizeHint()
+
+    def _reserve_width(self) -> None:
+        """Widen a dock that is narrower than its page with a scroll bar."""
+        self.updateGeometry()
+        dock, width = self.parentWidget(), self.minimumSizeHint().width()
+        if dock is not None and 0 < dock.minimumWidth() < width:  # a limit of its own
+            dock.setMinimumWidth(width)
 
 
 def _copy_tooltips(form: QFormLayout) -> None:
@@ -430,31 +478,36 @@ def make_combo(
     length : int, optional
         Smallest number of visible characters.
     """
-    combo = style_combo(ElidedComboBox(), name, tooltip, length=length)
+    combo = style_combo(QComboBox(), name, tooltip, length=length)
     for value, label in (choices or {}).items():
         combo.addItem(label, value)
     return combo
 
 
-class ElidedComboBox(QComboBox):
-    """A list whose chosen entry ends in an ellipsis where it is too long; Qt would cut it off."""
+class ComboElision(QObject):
+    """Event filter that ends a chosen entry in an ellipsis where it is too long; Qt cuts it off."""
 
-    def paintEvent(self, event: QPaintEvent | None) -> None:
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Draw the list as Qt does, but for the length of the text."""
-        painter, option = QStylePainter(self), QStyleOptionComboBox()
-        self.initStyleOption(option)
+        is_paint = event is not None and event.type() == QEvent.Type.Paint
+        if not is_paint or not isinstance(watched, QComboBox):
+            return False
+        painter, option = QStylePainter(watched), QStyleOptionComboBox()
+        watched.initStyleOption(option)
         box, field = QStyle.ComplexControl.CC_ComboBox, QStyle.SubControl.SC_ComboBoxEditField
         painter.drawComplexControl(box, option)
-        style = self.style()
+        style = watched.style()
         assert style is not None  # a widget always has one
-        width = style.subControlRect(box, option, field, self).width() - 2  # Qt's margins
+        width = style.subControlRect(box, option, field, watched).width() - 2  # Qt's margins
         right = Qt.TextElideMode.ElideRight
-        option.currentText = self.fontMetrics().elidedText(option.currentText, right, width)
+        option.currentText = watched.fontMetrics().elidedText(option.currentText, right, width)
         painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+        return True
 
 
 def style_combo(combo: QComboBox, name: str, tooltip: str, *, length: int | None) -> QComboBox:
     """Style a list as `make_combo` does, and return it."""
+    combo.installEventFilter(ComboElision(combo))
     combo.setAccessibleName(name)
     combo.setToolTip(f"<qt>{tooltip}</qt>" if tooltip else "")
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -516,22 +569,6 @@ def make_form(page: QWidget | None = None) -> QFormLayout:
     form.setContentsMargins(0, 0, 0, 0)
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
     return form
-
-
-def align_forms(*pages: QWidget) -> None:
-    """Give the labels of several forms, one below the other, the same width."""
-    layouts = [page.layout() for page in pages]
-    labels = [
-        label
-        for layout in layouts
-        if isinstance(layout, QFormLayout)
-        for row in range(layout.rowCount())
-        if (item := layout.itemAt(row, QFormLayout.ItemRole.LabelRole)) is not None
-        and (label := item.widget()) is not None
-    ]
-    width = max((label.sizeHint().width() for label in labels if not label.isHidden()), default=0)
-    for label in labels:
-        label.setMinimumWidth(width)
 
 
 def fill_grid(

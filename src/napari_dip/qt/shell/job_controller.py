@@ -46,7 +46,7 @@ class ResultTarget:
     get_source_layer : callable
         Returns the input layer, or None if it no longer exists.
     crop_name : str
-        What a crop is, for the layer names: "Fast crop preview"; empty for a whole image.
+        What a crop is, for the layer names: "Fast crop"; empty for a whole image.
     whole : ResultTarget or None
         That of the whole image, for a region that is merged into it; else None.
     get_merged_layer : callable

@@ -288,11 +288,11 @@ class ExtraInputs(QWidget):
             page = calibration if extra_input.is_detector_map else form
             field: QWidget = self.combos[extra_input.name]
             if "labels" in extra_input.layer_types:
-                field, button = QWidget(), make_button("New mask", _NEW_MASK_TOOLTIP)
+                field, button = QWidget(), make_button("New", _NEW_MASK_TOOLTIP)
                 fill_grid(field, ([self.combos[extra_input.name], button],)).setColumnStretch(0, 1)
                 field.setToolTip(self.combos[extra_input.name].toolTip())
                 self.mask_buttons[extra_input.name] = button
-            page.addRow(extra_input.label, field)
+            page.addRow(extra_input.label.removesuffix(" of the camera"), field)
             self.combos[extra_input.name].activated.connect(
                 partial(self._on_choice, extra_input.name)
             )

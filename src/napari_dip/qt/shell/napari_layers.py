@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from math import ceil, inf, sqrt
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 from napari.layers import Image
@@ -67,10 +68,8 @@ _COPIED_ATTRIBUTES = (
     "contrast_limits",
     "gamma",
     "blending",
-    "opacity",
     "interpolation2d",
     "interpolation3d",
-    "visible",
 )
 
 
@@ -274,11 +273,7 @@ def build_report_provenance(
 
 
 def get_full_resolution(layer: Image) -> Any:
-    """Return the pixels in full resolution without alpha, and without computing a lazy array.
-
-    `layer.data` of a multiscale layer is a sequence of levels, which NumPy would silently read as
-    its smallest level.
-    """
+    """Return the pixels in full resolution without alpha, and without computing a lazy array."""
     data = layer.data[0] if layer.multiscale else layer.data
     return data[..., :COLOUR_COUNT] if _has_alpha(layer) else data
 
@@ -365,7 +360,9 @@ def copy_layer_attributes(
         )
         attributes["scale"] = layer.scale / factors
     metadata = {**layer.metadata, METADATA_KEY: {"inputs": dict(inputs or {})}}
-    return attributes | {"metadata": metadata, "multiscale": False}
+    # an input that adds up is hidden or transparent while its preview or result is seen
+    seen = {"visible": True, "opacity": state["opacity"] or 1.0}
+    return attributes | seen | {"metadata": metadata, "multiscale": False}
 
 
 def is_preview(layer: Layer) -> bool:
@@ -469,6 +466,7 @@ class Preview:
         }
         self._layer: Image | None = None
         self._is_dismissed = False
+        self._hidden_layers: list[ref[Layer]] = []
         self._last_range = ValueRange(inf, -inf, inf, -inf)  # of all images so far
         self._limits: tuple[float, ...] | None = None
 
@@ -483,7 +481,7 @@ class Preview:
         if self._is_dismissed or image is None:
             return
         if self._layer is not None and self._layer not in self._viewer.layers:
-            self._is_dismissed, self._layer = True, None
+            self.remove()
             return
         try:
             self._show_image(image)
@@ -497,6 +495,7 @@ class Preview:
             self._layer = Image(image, name=self._name, **attributes)
             with preserve_view(self._viewer):
                 self._viewer.add_layer(self._layer)
+                self._hide_sources()
                 _uncover_channels(self._viewer, self._layer, self._get_source_layer())
         else:
             self._layer.data = image
@@ -522,17 +521,34 @@ class Preview:
     def remove(self) -> None:
         """Remove the layer; later images are ignored."""
         layer, self._layer, self._is_dismissed = self._layer, None, True
+        self._show_sources()
         if layer is not None and layer in self._viewer.layers:
             with preserve_view(self._viewer):
                 self._viewer.layers.remove(layer)
+
+    def _hide_sources(self) -> None:
+        """Hide the input and its results under a see-through preview, which would add up."""
+        source, preview = self._get_source_layer(), self._layer
+        if preview is None or source is None or preview.blending not in SEE_THROUGH:
+            return
+        for layer in self._viewer.layers:
+            is_result = (read_source_input(layer) or {}).get("name") == source.name
+            if layer.visible and (layer is source or is_result):
+                layer.visible = False
+                self._hidden_layers.append(ref(layer))
+
+    def _show_sources(self) -> None:
+        """Show again what the preview has hidden."""
+        while self._hidden_layers:
+            if (layer := self._hidden_layers.pop()()) is not None:
+                layer.visible = True
 
     def show_result(
         self, image: Float32Array, name: str, layer_attributes: Mapping[str, Any]
     ) -> Image | None:
         """Turn the preview layer into the layer of the result.
 
-        That is faster than a new layer: napari takes half a second to remove one layer and add
-        another, while the window does not respond.
+        To remove one layer and add another takes napari half a second without a response.
 
         Returns
         -------
@@ -551,6 +567,7 @@ class Preview:
         if layer.data.shape != image.shape or layer.data.dtype != image.dtype:
             return None
         self._layer, self._is_dismissed = None, True
+        self._show_sources()
         try:
             _update_layer(layer, image, name, layer_attributes)
         except Exception:

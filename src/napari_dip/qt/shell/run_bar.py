@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 #: Largest number of visible lines; a window of 1280 x 720 leaves room for the widgets below.
 MAX_MESSAGE_LINES = 10
+#: Distance of a text from the edge in pixels, as Qt chooses it with napari's style.
+_INDENT = 4
 #: Events other than a resize that change the height of a text. napari sets style and font of a dock
 #: after its text, and again with each theme.
 _STYLE_EVENTS = (QEvent.Type.LayoutRequest, QEvent.Type.StyleChange, QEvent.Type.FontChange)
@@ -72,14 +74,7 @@ _BUSY_STATES = {JobState.RUNNING, JobState.PAUSED, JobState.STOPPING, JobState.F
 
 
 class ScrollableLabel(QScrollArea):
-    """A label as tall as its wrapped text, which scrolls by whole lines if the text is long.
-
-    Parameters
-    ----------
-    label : QLabel
-    max_lines : int
-        Largest number of visible lines.
-    """
+    """A label as tall as its text, which scrolls by whole lines if it has more than `max_lines`."""
 
     def __init__(
         self, label: QLabel, parent: QWidget | None = None, *, max_lines: int = MAX_MESSAGE_LINES
@@ -87,7 +82,10 @@ class ScrollableLabel(QScrollArea):
         super().__init__(parent)
         self._label, self._max_lines = label, max_lines
         self._line_ends: list[tuple[int, str]] = []
+        self._is_unfolded = False
         self.more_label: QLabel = QLabel(self)
+        self.more_label.setCursor(Qt.CursorShape.PointingHandCursor)
+        self.more_label.installEventFilter(self)
         self.setFrameShape(QFrame.Shape.NoFrame)
         # napari pads all widgets by a pixel, which would hide a pixel of the text
         self.setStyleSheet("QScrollArea { padding: 0px; }")
@@ -96,6 +94,8 @@ class ScrollableLabel(QScrollArea):
         self.setWidget(label)
         # the size hint of a label is too tall: a block of three lines for one long line
         label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)
+        label.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
+        label.setIndent(_INDENT)  # Qt chooses one by the style, from the left and from the top
         if (bar := self.verticalScrollBar()) is not None:
             bar.valueChanged.connect(self._update_more_label)
             bar.rangeChanged.connect(self._update_more_label)
@@ -103,17 +103,16 @@ class ScrollableLabel(QScrollArea):
 
     def show_text(self, text: str) -> None:
         """Show a text from its beginning."""
+        self._is_unfolded = False
         self._label.setText(text)
         self._fit_height()
-        bar = self.verticalScrollBar()
-        if bar is not None:
+        if (bar := self.verticalScrollBar()) is not None:
             bar.setValue(0)
 
     def set_max_lines(self, max_lines: int) -> None:
         """Set the largest number of visible lines."""
-        if max_lines != self._max_lines:
-            self._max_lines = max_lines
-            self._fit_height()
+        self._max_lines = max_lines
+        self._fit_height()
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         """Adapt the height: sentences take more lines in a narrow dock."""
@@ -127,14 +126,21 @@ class ScrollableLabel(QScrollArea):
             self._fit_height()
         return is_handled
 
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Show all lines after a click on the line below them."""
+        if event is not None and event.type() == QEvent.Type.MouseButtonRelease:
+            self._is_unfolded = True
+            self._fit_height()
+        return super().eventFilter(watched, event)
+
     def _fit_height(self) -> None:
         """Set the height to that of the text, and show a scroll bar only for too many lines.
 
-        Qt would show a scroll bar while the area is still low. The bar narrows the text, wraps
-        further lines by that, and would then stay because of these lines.
+        Qt would show one while the area is still low; it wraps further lines, and stays for them.
         """
         width, bar = max(1, self.width()), self.verticalScrollBar()
-        is_scrolled = bar is not None and len(self._break_lines(width)) > self._max_lines
+        is_long = len(self._break_lines(width)) > self._max_lines
+        is_scrolled = bar is not None and is_long and not self._is_unfolded
         if bar is not None and is_scrolled:
             width -= bar.sizeHint().width()
         self._line_ends = self._break_lines(width)
@@ -147,8 +153,8 @@ class ScrollableLabel(QScrollArea):
         if self.viewportMargins().bottom() != more_label_height:
             self.setViewportMargins(0, 0, 0, more_label_height)
         if is_scrolled:
-            top_margin = (height - self._line_ends[-1][0]) // 2  # the text is centred in the label
-            height = top_margin + self._line_ends[self._max_lines - 1][0]
+            lines_height = self._line_ends[self._max_lines - 1][0]
+            height = self._label.contentsRect().top() + _INDENT + lines_height
         self.setFixedHeight(max(1, height + more_label_height))
         if bar is not None and is_scrolled:
             bar.setSingleStep(self._line_ends[0][0])  # scrolls by whole lines
@@ -163,7 +169,7 @@ class ScrollableLabel(QScrollArea):
         option = QTextOption()
         option.setWrapMode(QTextOption.WrapMode.WordWrap)
         layout.setTextOption(option)
-        frame_width = self._label.width() - self._label.contentsRect().width()
+        frame_width = self._label.width() - self._label.contentsRect().width() + _INDENT
         ends: list[tuple[int, str]] = []
         bottom = 0
         layout.beginLayout()
@@ -408,16 +414,11 @@ def make_message_label() -> QLabel:
 
 
 class Activity:
-    """A progress bar in napari's activity dock, in percent.
+    """A progress bar in napari's activity dock, in percent, with a label.
 
-    Parameters
-    ----------
-    label : str
-        The label of the bar.
-    window : QWidget or None
-        napari's main window. The spinning wheel in its corner is stopped: it redraws the whole
-        window 25 times a second, which took most of a core without a GPU. On one core, a fit of
-        7 s then lasted 57 s (256 x 256 pixels, 60 iterations).
+    The spinning wheel in the corner of napari's window is stopped: it redraws the whole window 25
+    times a second. On one core without a GPU, a fit of 7 s then lasted 57 s (256 x 256 pixels, 60
+    iterations).
     """
 
     def __init__(self, label: str, window: QWidget | None) -> None:
@@ -441,10 +442,9 @@ class Activity:
 def make_canvas_current(dock: QWidget) -> None:
     """Make the OpenGL context of the window's canvas current, before a layer is removed.
 
-    napari 0.9 frees textures, buffers and programs of a removed layer at once, in the context that
-    is current. That is mostly the context of the surrounding window. After two layers are removed
-    in a row, a later drawing crashes in `glDrawArrays` (with Mesa's llvmpipe and softpipe; napari's
-    issues 6472 and 8471 report such crashes with NVIDIA GPUs).
+    napari 0.9 frees what a removed layer holds at once, in the context that is current, mostly that
+    of the surrounding window. After two removals, a later drawing crashes in `glDrawArrays` (Mesa's
+    llvmpipe and softpipe; napari's issues 6472 and 8471 report such crashes with NVIDIA GPUs).
     """
     window = dock.window()
     while window is not None and (parent := window.parentWidget()) is not None:  # a floating dock

@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 from napari_dip.errors import DipError, Refusal, RefusedError, make_refusal
 from napari_dip.pipeline.recipe import Recipe, RunSettings, list_settings, make_recipe
 from napari_dip.qt.shell.background_call import start_call
-from napari_dip.qt.shell.dock_widget import guard_wheel, make_form
+from napari_dip.qt.shell.dock_widget import guard_wheel, make_form, style_combo
 from napari_dip.tasks.base import EXTRA_INPUTS, IMAGE_AXES, UNSIZED_AXES
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ if TYPE_CHECKING:
 _MAX_ENTRY_LENGTH = 90
 #: Decimal places of a number field whose setting has no step.
 _DECIMALS = 4
-#: Size policy of lists of choices, and the smallest number of visible characters.
-_COMBO_SIZE_POLICY = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+#: Smallest number of visible characters of lists of choices.
 _MIN_COMBO_LENGTH = 8
 #: Number of choices of a list from which on it stands last in its form: it is rarely used.
 _LONG_LIST = 12
@@ -363,6 +362,22 @@ def fill_form(
     return layout
 
 
+def align_forms(*pages: QWidget) -> None:
+    """Give the labels of several forms, one below the other, the same width."""
+    layouts = [page.layout() for page in pages]
+    labels = [
+        label
+        for layout in layouts
+        if isinstance(layout, QFormLayout)
+        for row in range(layout.rowCount())
+        if (item := layout.itemAt(row, QFormLayout.ItemRole.LabelRole)) is not None
+        and (label := item.widget()) is not None
+    ]
+    width = max((label.sizeHint().width() for label in labels if not label.isHidden()), default=0)
+    for label in labels:
+        label.setMinimumWidth(width)
+
+
 def make_field_widget(field: SettingField) -> ValueWidget[Any]:
     """Return the widget of a setting, which the wheel changes only when it has the focus."""
     setting = field.setting
@@ -382,8 +397,7 @@ def make_field_widget(field: SettingField) -> ValueWidget[Any]:
         options |= {key: value for key, value in limits.items() if value is not None}
     widget = create_widget(value=field.default, annotation=field.annotation, options=options)
     if isinstance(widget.native, QComboBox):  # else the longest choice widens the dock too much
-        widget.native.setSizeAdjustPolicy(_COMBO_SIZE_POLICY)
-        widget.native.setMinimumContentsLength(_MIN_COMBO_LENGTH)
+        style_combo(widget.native, setting.label, setting.help, length=_MIN_COMBO_LENGTH)
     if hasattr(widget.native, "setDecimals"):
         step = setting.step
         widget.native.setDecimals(len(f"{step:.10g}".partition(".")[2]) if step else _DECIMALS)

@@ -73,6 +73,10 @@ VISIBLE_REGION_LABEL = "What is in view"
 _FOLLOW_PAUSE_MS = 700
 #: Distance from the swipe line at which the mouse takes it, in pixels of the screen.
 _MAX_DRAG_DISTANCE = 10
+#: Font sizes of the names in the grid: 7 can just be read, and 10 is napari's.
+_NAME_SIZES = (7, 10)
+#: Width of a letter in pixels by the font size, measured with napari 0.9.
+_LETTER_WIDTH = 0.98
 _CHOOSE_PREVIEW_MESSAGE = (
     "Choose one of the previews under Preview on a crop, and press Apply to all."
 )
@@ -113,8 +117,7 @@ def find_region(
 def find_shape_bounds(shapes: Shapes, image: Image, number: int | None = None) -> BoundingBox:
     """Return top, left, bottom, right of a shape, by default the selected, in pixels of the image.
 
-    napari counts from pixel centres, so the first pixel ends at 0.5. The result counts from pixel
-    edges, so it ends at 1.
+    napari counts from pixel centres, the result from pixel edges.
     """
     number = max(shapes.selected_data, default=-1) if number is None else number
     corners = np.array(
@@ -140,17 +143,12 @@ def find_visible_bounds(image: Image) -> BoundingBox:
 
 
 class GridComparison:
-    """Shows layers side by side in napari's grid, and hides all others meanwhile.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-    """
+    """Shows layers side by side in napari's grid, and hides all others meanwhile."""
 
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
         self._hidden_layers: list[Layer] = []
-        self._labelled_layers: list[Layer] = []
+        self._labelled_layers: list[tuple[Layer, float]] = []  # with their font sizes
         self.is_active: bool = False
         self._view: dict[str, Any] = {}
 
@@ -161,16 +159,17 @@ class GridComparison:
         self._hidden_layers = [
             layer for layer in viewer.layers if layer.visible and layer not in layers
         ]
-        for shown_layer in self._hidden_layers:
-            shown_layer.visible = False
-        for shown_layer in layers:
-            shown_layer.visible = True
+        for layer in self._hidden_layers:
+            layer.visible = False
+        for layer in layers:
+            layer.visible = True
             # napari >= 0.9
-            if hasattr(shown_layer, "name_overlay") and not shown_layer.name_overlay.visible:
-                shown_layer.name_overlay.visible = True
-                self._labelled_layers.append(shown_layer)
+            if hasattr(layer, "name_overlay") and not layer.name_overlay.visible:
+                self._labelled_layers.append((layer, layer.name_overlay.font_size))
+                layer.name_overlay.visible = True
         grid = _get_viewer_grid(viewer)
         grid.shape, grid.stride, grid.enabled = (-1, -1), 1, True
+        self._fit_names()
         self.is_active = True
         camera = get_camera(viewer)
         self._view = {name: getattr(camera, name) for name in ("center", "zoom", "angles")}
@@ -186,8 +185,16 @@ class GridComparison:
         for layer in hidden:
             layer.visible = True
         labelled, self._labelled_layers = self._labelled_layers, []
-        for layer in labelled:
-            layer.name_overlay.visible = False
+        for layer, size in labelled:
+            layer.name_overlay.visible, layer.name_overlay.font_size = False, size
+
+    def _fit_names(self) -> None:
+        """Make the names small enough for their cells, which would cut them off."""
+        longest = max((len(layer.name) for layer, _ in self._labelled_layers), default=0)
+        for layer, _ in self._labelled_layers:
+            width = self._viewer.canvas.viewbox_size(self._viewer.layers)[1]
+            size = np.clip(width / longest / _LETTER_WIDTH, *_NAME_SIZES)
+            layer.name_overlay.font_size = float(size)
 
 
 class SwipeLine:
@@ -195,10 +202,6 @@ class SwipeLine:
 
     Layers on top have the pixels of the inputs left of the line, as views and no copies. The lowest
     covers what lies below, and the others keep their blending: channels add up on both sides.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
     """
 
     def __init__(self, viewer: Viewer) -> None:

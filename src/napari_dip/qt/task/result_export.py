@@ -150,11 +150,24 @@ def recognise_result(layer: Any) -> None:
         return
     layer.metadata = {**layer.metadata, METADATA_KEY: provenance}
     apply_header(layer, header)
-    look = dict(saved.get("look", {}))
+    look = _reorder_look(dict(saved.get("look", {})), header.axes.replace("S", ""))
     for key, value in look.items() if len(look.get("scale", ())) == layer.ndim else ():
         if key in LOOK_ATTRIBUTES:
             with suppress(Exception):  # of another version of napari
                 setattr(layer, key, value)
+
+
+def _reorder_look(look: dict[str, Any], axes: str) -> dict[str, Any]:
+    """Return a look for the axes of its file, which may have another order than the layer had."""
+    if sorted(saved_axes := look.pop("axes", axes)) != sorted(axes) or saved_axes == axes:
+        return look
+    order = [saved_axes.index(axis) for axis in axes]
+    look |= {key: [look[key][index] for index in order] for key in ("scale", "translate", "units")}
+    for key, size in (("rotate", len(order)), ("affine", len(order) + 1)):
+        indices = np.ix_(*[[*order, len(order)][:size]] * 2)
+        look[key] = np.asarray(look[key])[indices].tolist()
+    look.pop("shear")  # of pairs of axes, of which the order changes
+    return look
 
 
 def apply_header(layer: Image, header: ImageHeader) -> None:
@@ -188,9 +201,7 @@ def save_layer(layer: Image, path: Path, *, overwrite: bool) -> Callable[[], Pat
     )
     input_path = read_recorded_inputs(provenance)["image"].get("path")
     saved = pack_provenance(provenance, path.parent)
-    # files may have the axes in another order
-    is_ordered = header.axes in ("YX", "YXS", "ZYX", "TYX", "CYX", "TZYX", "TCYX", "CZYX", "TCZYX")
-    saved["look"] = record_layer(layer)["look"] if is_ordered else {}
+    saved["look"] = record_layer(layer)["look"] | {"axes": header.axes.replace("S", "")}
     options = {
         "axes": header.axes,
         "scale": header.scale,

@@ -56,8 +56,6 @@ _MAX_CARD_LINES = 8
 #: Number of figures among them: the error and the confirmed detail rank first.
 _MAX_CARD_FIGURES = 2
 _FIRST_FIGURES = ("noise", "detail", "agreement")
-#: Largest number of visible lines of the details, which scroll.
-_MAX_FOLDED_LINES = 8
 
 
 #: Extra layers by attribute of `Restoration`: label and tooltip.
@@ -294,9 +292,8 @@ class ResultCardView(QWidget):
         self.warning_label: QLabel
         self.warning_label, self.detail_label = make_message_label(), make_message_label()
         self._warnings = ScrollableLabel(self.warning_label)
-        self._details = ScrollableLabel(self.detail_label, max_lines=_MAX_FOLDED_LINES)
         page = QWidget()
-        fill_grid(page, ([self._details],))
+        fill_grid(page, ([self.detail_label],))
         self.details_section: CollapsibleSection = CollapsibleSection("Details of the result", page)
         rows = (
             [self.headline, save_menu],
@@ -329,13 +326,13 @@ class ResultCardView(QWidget):
         self._warnings.setVisible(bool(card.warnings))
         self._limit_warnings()
         hidden = set(hidden_notes)
-        details = [*map(str, others)]
+        details = [f"• {figure}" for figure in others]
         details += [
-            f"⚠ {note}" if note in card.all_warnings else str(note)
+            f"{'⚠' if note in card.all_warnings else '•'} {note}"
             for note in card.details
             if note not in hidden
         ]
-        self._details.show_text("\n".join(details))
+        self.detail_label.setText("\n".join(details))
         self.setVisible(True)
         self.details_section.adjust_page_height()
 

@@ -432,7 +432,7 @@ def make_crop_request(
         {**layer_attributes, "translate": layer_attributes["translate"] + shift}
         for layer_attributes in (target.layer_attributes, target.input_layer_attributes)
     )
-    name = f"{crop_plan.recipe.run_settings.preset.capitalize()} crop preview"
+    name = f"{crop_plan.recipe.run_settings.preset.capitalize()} crop"
     inputs, merge = full_request.inputs, dict[str, Any]()
     if region.inner_spans:
         name, merge["whole"] = REGION, target

@@ -409,15 +409,14 @@ class HistorySlider(QWidget):
         self.moved.emit(None if selected is None else (selected.unit, selected.iteration))
         if selected is not None:
             iteration = describe_snapshot(selected)
-            self.message_label.setText(
-                text or f"{iteration[:1].upper()}{iteration[1:]} of {selected.iterations}"
-            )
-            return
+            text = text or f"{iteration[:1].upper()}{iteration[1:]} of {selected.iterations}"
+        self.message_label.setText(text)
+        self.message_label.setVisible(bool(text))  # an empty line would push the curve down
         buffer = self.snapshot_buffer
-        count = len(buffer.snapshots)
-        images = "1 image" if count == 1 else f"{count} images"
         memory = f"{format_bytes(buffer.byte_count)} of at most {format_bytes(buffer.max_bytes)}"
-        self.message_label.setText(text or f"{images} in {memory}")
+        self.setToolTip(
+            f"<qt>{_HISTORY_TOOLTIP} It holds {len(buffer.snapshots)} in {memory}.</qt>"
+        )
 
     def _build_layout(self) -> None:
         layout = QGridLayout(self)
@@ -429,5 +428,4 @@ class HistorySlider(QWidget):
         self.message_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
         layout.addWidget(self.message_label, 1, 0, 1, 2)
         layout.addWidget(self.keep_button, 1, 2)
-        self.setToolTip(f"<qt>{_HISTORY_TOOLTIP}</qt>")
         self.setVisible(False)  # until there are snapshots

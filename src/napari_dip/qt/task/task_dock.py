@@ -23,7 +23,6 @@ from napari_dip.qt.shell.dock_plots import ValidationCurve
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     DockLifecycle,
-    align_forms,
     lay_out,
     make_single_shot_timer,
     unwrap_viewer,
@@ -37,7 +36,7 @@ from napari_dip.qt.shell.napari_layers import (
 )
 from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset, get_scheduler
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
-from napari_dip.qt.shell.settings_form import SettingsForm, has_noise_settings
+from napari_dip.qt.shell.settings_form import SettingsForm, align_forms, has_noise_settings
 from napari_dip.qt.task.crop_preview_section import CropPreviewSection
 from napari_dip.qt.task.interrupted_runs import InterruptedRunPanel
 from napari_dip.qt.task.measurement_sections import NoiseSection, PsfSection
@@ -337,8 +336,8 @@ class TaskDock(QWidget):
         for widget in (
             self.form.basic_page,
             self.form.advanced_page,
-            self.noise_section,
-            self.psf_section,
+            self.noise_section.content(),
+            self.psf_section.content(),
             self.extra_inputs.calibration,
         ):
             widget.setEnabled(not is_busy)
@@ -468,7 +467,7 @@ class TaskDock(QWidget):
         )
         extra_layers, comparison = self.result_view.extra_layer_chooser, self.result_view.comparison
         details, plot = self.result_view.card.details_section, self.validation_curve
-        scrolled = (details, self.history, extra_layers, plot, *sections)
+        scrolled = (details, self.history, plot, extra_layers, *sections)
         visible = (self.interrupted_runs, *always_visible, comparison)
         lay_out(self, visible, scrolled, f"tasks/{self.task}.md")
 
