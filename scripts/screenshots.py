@@ -128,7 +128,7 @@ def scroll_to(dock: TaskDock, part: QWidget) -> None:
     """Scroll as far as it takes to see a part of the dock from its first line on."""
     from qtpy.QtWidgets import QScrollArea
 
-    (area,) = [area for area in dock.findChildren(QScrollArea) if area.isAncestorOf(part)]
+    *_, area = [area for area in dock.findChildren(QScrollArea) if area.isAncestorOf(part)]
     area.verticalScrollBar().setValue(part.y())
 
 

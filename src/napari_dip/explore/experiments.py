@@ -245,8 +245,8 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
                 summary="Fit an image, the same with noise, its pixels shuffled, and noise: "
                 "energies.",
                 label="Image against noise",
-                description="Impedance: how soon an untrained network learns the image, the image "
-                "with noise, its pixels shuffled, and noise.",
+                description="How soon an untrained network learns the image, the image with noise, "
+                "its pixels shuffled, and noise (its impedance).",
                 settings=("architecture",),
                 fit_count=len(TARGET_LABELS),
                 files=("impedance.html", "impedance.png", "impedance.csv", "impedance.json"),
@@ -262,8 +262,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
                 key="spectrum",
                 summary="Watch which frequencies of an image are learned when, and where to stop.",
                 label="Frequencies",
-                description="Spectrum: which frequencies of the image are learned when, and where "
-                "to stop.",
+                description="Which frequencies of the image are learned when, and where to stop.",
                 settings=("architecture", "truth"),
                 fit_count=2,
                 files=(

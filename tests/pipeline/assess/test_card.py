@@ -242,3 +242,12 @@ def test_the_figures_are_those_of_the_report():
 def test_notes_of_a_later_version_keep_their_sentences():
     report = {"verdict": {"codes": [{"code": "unheard-of", "facts": {}}], "sentences": ["So."]}}
     assert [str(note) for note in make_card(report).details] == ["So."]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "wording"), [("guided", "was used"), ("blind-spot", "was left out")]
+)
+def test_the_card_of_a_guided_result_says_whether_the_guide_was_used(chosen, wording):
+    report = {"recipe": {"task": "guide"}, "prior": {"chosen": chosen, "why": ""}, "note_codes": []}
+    (finding,) = make_card(report).findings
+    assert f"The guide {wording}" in str(finding)

@@ -15,13 +15,14 @@ import tifffile
 from napari.layers import Image
 from napari.layers._source import layer_source
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QThreadPool, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtGui import QColor, QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.io.reading import open_pixels, read_header
 from napari_dip.io.writing import write_image
+from napari_dip.pipeline.assess.card import VERDICT_COLOURS
 from napari_dip.pipeline.repetition import format_command_line, write_python_script
 from napari_dip.qt.batch.batch_dock import BatchDock
 from napari_dip.qt.batch.batch_settings import suggest_results_folder
@@ -147,6 +148,9 @@ def test_files_are_run_and_held_to_the_bytes_of_the_command(bench, scene, tmp_pa
     assert bench.states == ["restored", "restored", "refused", "restored"]
     assert bench.last_message.startswith("Of 4 files: 3 restored, 1 refused.")
     assert tables(out) == tables(scene / "whole")
+    model = bench.dock.files_panel.table.file_model
+    colours = [model.data(model.index(row, 1), Qt.ItemDataRole.ForegroundRole) for row in range(4)]
+    assert colours[2] == QColor(VERDICT_COLOURS["do-not-use"]) and None not in colours
     bench.wait_for_plan()
     line = bench.dock.plan_label.text()
     assert "3 done before" in line and "1 file was refused: click it to see why" in line

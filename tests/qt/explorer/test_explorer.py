@@ -233,6 +233,20 @@ def test_the_labels_around_the_curves_have_room(experiment, qtbot):
     assert axis.label.boundingRect().width() <= plot.height()
 
 
+def test_all_of_the_curves_and_of_a_long_legend_is_in_sight(qtbot):
+    plot = ExplorerPlot()
+    qtbot.addWidget(plot)
+    plot.restart("architectures")
+    group = "decoder only, layers bounded to 2, Gaussian input"
+    plot.extend([(group, 1, {"image": 1.4, "noise": 1.3}), (group, 30, {"image": 0.2, "noise": 1})])
+    plot.setFixedWidth(273)
+    plot.show()
+    qtbot.wait(50)
+    box = plot.getPlotItem().getViewBox()
+    assert box.mapRectToScene(box.boundingRect()).right() <= plot.viewport().width()
+    assert plot.viewRange()[1][1] >= 1.4
+
+
 def test_another_network_can_be_chosen_where_one_is_fitted(qapp):
     settings = ExperimentForm()
     settings.architecture_combo.setCurrentIndex(

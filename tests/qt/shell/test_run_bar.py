@@ -28,8 +28,8 @@ def test_many_sentences_end_at_a_whole_line_and_a_sign_says_how_many_more_there_
     bar.show_message(number_sentences(40, "\u26a0 It may be invented."))
     qtbot.wait(20)
     label, place = bar.message_label, bar.message_area
-    line = (label.heightForWidth(200) - label.contentsMargins().top() * 2) / 40
-    assert place.viewport().height() == pytest.approx(10 * line, abs=2)
+    line = (label.heightForWidth(200) - label.contentsMargins().top() * 2 - label.indent()) / 40
+    assert place.viewport().height() == pytest.approx(10 * line + label.indent(), abs=2)
     assert place.more_label.isVisible()
     assert place.more_label.text() == "\u25bc 30 more lines, with a warning \u26a0"
     assert place.more_label.geometry().top() >= place.viewport().geometry().bottom()
@@ -61,7 +61,8 @@ def test_lines_that_wrap_are_counted_as_they_are_seen(bar, qtbot):
     bar.show_message("Some words that are too many for a single line of so narrow a dock. " * 20)
     qtbot.wait(20)
     place = bar.message_area
-    assert place._line_ends[-1][0] == pytest.approx(bar.message_label.height(), abs=2)
+    height = bar.message_label.height() - bar.message_label.indent()
+    assert place._line_ends[-1][0] == pytest.approx(height, abs=2)
     assert len(place._line_ends) > 20
 
 

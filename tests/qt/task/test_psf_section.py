@@ -85,6 +85,18 @@ def test_measure_makes_a_psf_of_the_beads_and_chooses_it_for_the_run(deblur_driv
 
 
 @pytest.mark.long
+def test_beads_that_were_selected_are_not_what_is_deblurred(deblur_driver):
+    viewer, dock = deblur_driver.viewer, deblur_driver.dock
+    viewer.layers["beads"].visible = True
+    viewer.layers.selection.active = viewer.layers["beads"]
+    assert dock.image_chooser.get_layer().name == "beads"
+    section = measure(deblur_driver)
+    assert dock.image_chooser.get_layer().name == "cells"
+    assert "The image to deblur is 'cells'." in section.message_label.text()
+    assert not viewer.layers["beads PSF"].visible
+
+
+@pytest.mark.long
 def test_psfs_that_change_over_the_field_become_a_layer_that_a_run_takes(deblur_driver):
     section = deblur_driver.dock.psf_section
     expand(deblur_driver, section)

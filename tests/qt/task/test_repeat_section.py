@@ -33,8 +33,8 @@ def expand(driver):
 
 
 def find_scroll_area(dock):
-    """The part of the dock that scrolls."""
-    (area,) = [
+    """The part of the dock that scrolls below the buttons, within the whole of it."""
+    _, area = [
         area for area in dock.findChildren(QScrollArea) if area.isAncestorOf(dock.repeat_section)
     ]
     return area
@@ -79,6 +79,19 @@ def test_a_layer_of_a_file_is_repeated_from_that_file(
     program, *argv = shlex.split(clipboard())
     assert program == "napari-dip" and main([*argv, "--quiet"]) == 0
     np.testing.assert_array_equal(tifffile.imread("my cells denoised.tif"), pixels)
+
+
+@pytest.mark.long
+def test_the_dock_says_beforehand_which_inputs_have_no_file(expanded_repeat, tmp_path, monkeypatch):
+    driver = expanded_repeat
+    restore_layer(driver)
+    label = driver.dock.repeat_section.unsaved_label
+    assert "'cells' has no file: save it as well" in label.text() and not label.isHidden()
+    path = tmp_path / "result.ome.tif"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    driver.dock.result_view.save_menu.result_action.trigger()
+    driver.wait_until(lambda: "Saved as" in driver.last_message)
+    assert "'cells' has no file" in driver.last_message
 
 
 @pytest.mark.long

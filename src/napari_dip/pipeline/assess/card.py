@@ -14,6 +14,8 @@ from napari_dip.errors.notes import TEXT_CODE, make_note, read_note, read_report
 from napari_dip.errors.templates import FIGURES, HEADLINES, REASONS, render
 from napari_dip.pipeline.assess.metrics import MIN_LOST_EDGE_RATIO
 from napari_dip.pipeline.assess.quality_checks import MIN_REPORTED_CHANGE
+from napari_dip.tasks.guide import PREFERRED_PRIOR, Guide
+from napari_dip.tasks.priors.registry import AUTOMATIC
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,6 +57,8 @@ _REASONS = {
 #: Codes of notes that the detail, or something else, could not be checked.
 _UNCHECKED_DETAIL = {"detail-small", "detail-unchecked"}
 _UNCHECKED = {"residual-unchecked", "residual-no-edges", "input-kept"}
+#: Beginnings of the codes of what a run found out.
+_FINDINGS = ("blur-", "guide-u")
 #: Codes that a worse one makes untrue, or that would contradict it.
 _OVERRULED = {
     "brightness-off": {
@@ -161,6 +165,11 @@ def make_card(report: Mapping[str, Any]) -> ResultCard:
     checks = report.get("verdict", {})
     quality_notes = _read_quality_notes(checks)
     notes = [*quality_notes, *read_report_notes(report)]
+    recipe = report.get("recipe", {})
+    if "prior" in report and recipe.get("task") == Guide.spec.name:
+        is_unused = report["prior"]["chosen"] == PREFERRED_PRIOR.unguided_key
+        is_chosen = recipe.get("settings", {}).get("prior", AUTOMATIC) != AUTOMATIC
+        notes.append(make_note("guide-unused" if is_unused else "guide-used", chosen=is_chosen))
     figures = tuple(_list_figures(report, checks.get("figures", {})))
     card = _rank_notes(dict.fromkeys(notes), figures)
     if "kind" in checks and any(note.code == TEXT_CODE for note in quality_notes):
@@ -179,7 +188,7 @@ def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> Resul
     warnings = dict.fromkeys((*ranked, *unranked))
     one_per_code = {note.code: note for note in reversed(list(warnings))}  # of channels, the first
     displayed = [note for note in warnings if one_per_code[note.code] is note][:MAX_CARD_WARNINGS]
-    findings = tuple(note for note in notes if note.code.startswith("blur-"))
+    findings = tuple(note for note in notes if note.code.startswith(_FINDINGS))
     others = [note for note in notes if note not in (*displayed, *findings)]
     verdict, headline = _judge(ranked, notes)
     return ResultCard(

@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.errors.templates import make_printable
 from napari_dip.io.reading import open_pixels, read_header
-from napari_dip.pipeline.assess.card import VERDICT_COLOURS
+from napari_dip.pipeline.assess.card import VERDICT_COLOURS, Verdict
 from napari_dip.pipeline.assess.report_figures import compute_contrast_limits, select_middle_plane
 from napari_dip.qt.shell.background_call import call_reporting_errors, start_call
 from napari_dip.qt.shell.dock_widget import (
@@ -128,7 +128,7 @@ class BatchLayers(QObject):
             if layers:
                 fit_view(self._viewer, *layers)
             opened = f"'{self._names[0]}'" if count == 1 else f"{count} results"
-            self.message_emitted.emit(f"Opened: {opened}. What is in sight is read from the disk.")
+            self.message_emitted.emit(f"Opened: {opened}.")
 
     def _on_opened(self, outcome: tuple[LazyLayer, ...] | Refusal) -> None:
         if isinstance(outcome, Refusal):
@@ -335,8 +335,10 @@ class FileTableModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.DisplayRole:
             first = make_printable(row.messages[0]) if row.messages else ""
             return (make_source_label(row.source), format_file_state(row), first)[index.column()]
-        if role == Qt.ItemDataRole.ForegroundRole and row.verdict and index.column():
-            return QColor(VERDICT_COLOURS[row.verdict])
+        if role == Qt.ItemDataRole.ForegroundRole and index.column():
+            is_lost = row.state in ("refused", "failed")
+            verdict = Verdict.DO_NOT_USE if is_lost else row.verdict
+            return QColor(VERDICT_COLOURS[verdict]) if verdict else None
         if role == Qt.ItemDataRole.ToolTipRole:
             messages = (
                 escape(make_printable(message)) for message in (str(row.source), *row.messages)
@@ -489,7 +491,7 @@ class FilesPanel(QWidget):
     def _on_selection(self) -> None:
         """Show the messages on the first selected row, and enable the buttons."""
         selected_rows, rows = self.table.get_selected_rows(), self.table.file_model.rows
-        self.message_area.show_text(" ".join(selected_rows[0].messages) if selected_rows else "")
+        self.message_area.show_text("\n".join(selected_rows[0].messages) if selected_rows else "")
         self.message_area.setVisible(bool(selected_rows and selected_rows[0].messages))
         self.show_button.setEnabled(any(row.has_result for row in selected_rows))
         self.all_button.setEnabled(any(row.has_result for row in rows))

@@ -53,7 +53,7 @@ class ExperimentForm:
 
     Attributes
     ----------
-    basic_page, advanced_page : QWidget
+    basic_page, choice_page, advanced_page : QWidget
         Pages for the choice of the experiment, and for all other settings.
     changed : signal
         Emitted when a setting has changed.
@@ -89,6 +89,7 @@ class ExperimentForm:
         self.advanced_page: QWidget
         self.basic_page: QWidget
         self.basic_page, self.advanced_page = QWidget(), QWidget()
+        self.choice_page: QWidget = QWidget()
         self._build_layout()
         self._fill_architectures()
         self._on_experiment()
@@ -157,9 +158,9 @@ class ExperimentForm:
         self.changed.emit()
 
     def _build_layout(self) -> None:
-        experiment, settings = make_form(), QWidget()
-        experiment.addRow("Experiment", self.experiment_combo)
-        fill_grid(self.basic_page, ([experiment], [self.description_label]))
+        settings = QWidget()
+        make_form(self.choice_page).addRow("Experiment", self.experiment_combo)
+        fill_grid(self.basic_page, ([self.choice_page], [self.description_label]))
         form = fill_form(settings, self._widgets, self._fields)
         self._architecture_label: Any = form.labelForField(self.architecture_combo)
         for spin in (self.iterations_spin_box, self.crop_spin_box, self.seed_spin_box):
@@ -235,7 +236,7 @@ def plan_experiment(
         fit_count *= len(arguments["only"])
     arguments |= {"axes": plane.header.axes, "name": image.name, "machine": machine}
     seconds = START_SECONDS + fit_count * (plan.costs.fit_seconds - START_SECONDS)
-    time = f", up to {format_duration(seconds)} if nothing else runs"
+    time = f", up to {format_duration(seconds)}"
     request = JobRequest(
         kind=experiment.key,
         label=f"Prior explorer {image.name}",

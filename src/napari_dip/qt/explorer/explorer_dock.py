@@ -17,16 +17,19 @@ from napari_dip.qt.shell.dock_widget import (
     Connections,
     DockLifecycle,
     lay_out,
+    make_single_shot_timer,
     unwrap_viewer,
 )
 from napari_dip.qt.shell.job_controller import DISCARDED_MESSAGE
 from napari_dip.qt.shell.layer_inputs import LayerInputs
 from napari_dip.qt.shell.napari_layers import Preview
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
+from napari_dip.qt.shell.settings_form import align_forms
 from napari_dip.tasks import TaskInput
 
 if TYPE_CHECKING:
     import napari.viewer
+    from qtpy.QtGui import QShowEvent
 
     from napari_dip.qt.shell.background_call import JobProgress
     from napari_dip.qt.shell.job_controller import JobController, JobRequest
@@ -92,6 +95,9 @@ class ExplorerDock(QWidget):
             self.plan_label,
             self.run_bar,
         )
+        self._align_timer = make_single_shot_timer(self)
+        forms = self.image_chooser, self.settings.choice_page, self.extra_inputs
+        self._align_timer.timeout.connect(partial(align_forms, *forms))
         scrolled = (self.settings_section, self.plot, self.result_panel)
         lay_out(self, visible_widgets, scrolled, "explore.md")
         self.run_bar.run_pressed.connect(self.start)
@@ -138,6 +144,11 @@ class ExplorerDock(QWidget):
             self.show_plan()
             return
         self.jobs.start(planned[:1])
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Align the labels, whose width napari's style changes when they are shown."""
+        super().showEvent(event)
+        self._align_timer.start()
 
     def shut_down(self) -> None:
         """Stop all work and disconnect from the viewer, when the dock is closed."""

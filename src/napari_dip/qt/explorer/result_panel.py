@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
     Points = Iterable[tuple[str, int, Mapping[str, float]]]
 
+#: Largest value of a curve that widens the vertical axis: noise begins below 2, the variance of two
+#: independent images of variance 1.
+_MAX_Y = 2.0
 #: Ticks of the iteration axis; the automatic labels of a logarithmic axis would overlap.
 _ITERATION_TICKS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 
@@ -82,7 +86,6 @@ class ExplorerPlot(DockPlot):
         self.curves = {
             curve.name: self.plot(pen=pg.mkPen(curve.colour, width=2)) for curve in spec.curves
         }
-        self.setYRange(0, spec.y_max, padding=0)
         self.setToolTip(f"<qt>{spec.tooltip}</qt>")
         self.setVisible(False)
         self._begin("")
@@ -113,6 +116,9 @@ class ExplorerPlot(DockPlot):
 
     def _draw(self) -> None:
         self.setVisible(self.point_count > 0)
+        values = [value for points in self._points.values() for _, value in points]
+        y_max = self._spec.y_max if self._spec else 1.0
+        self.setYRange(0, max(y_max, min(_MAX_Y, max(values, default=0.0))), padding=0)
         for name, curve in self.curves.items():
             points = np.array(self._points[name], dtype=float).reshape(-1, 2)
             curve.setData(points[:, 0], points[:, 1])
@@ -131,9 +137,12 @@ class ExplorerPlot(DockPlot):
             gap.join(entries[start : start + count]) for start in range(0, len(entries), count)
         ]
         lines[-1] += gap + spec.unit if spec.unit else ""
-        return "<br>".join([self._group, *lines] if self._group else lines)
+        group = shorten(self._group, _MAX_GROUP_LENGTH, placeholder="…")
+        return "<br>".join([group, *lines] if group else lines)
 
 
+#: Longest label of an architecture above the plot, in characters; the dock has room for 40.
+_MAX_GROUP_LENGTH = 38
 _METRICS_TOOLTIP = (
     "Energies of the targets; or what is there of each band of frequencies, in cycles per pixel; "
     "or a row for each network. Validation error: small is good. dB: "

@@ -104,6 +104,8 @@ class DockPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
         plot_item.hideButtons()
         self.setMouseEnabled(x=False, y=False)  # so that the wheel scrolls the dock
         plot_item.layout.setContentsMargins(2, 0, 8, 2)
+        plot_item.titleLabel.updateMin = lambda: None  # a long legend would widen the plot
+        plot_item.titleLabel.setMinimumWidth(0)
         self.setFixedHeight(_HEIGHT)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.setVisible(False)  # until it has points
@@ -127,7 +129,6 @@ class DockPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
         plot_item.setTitle(self.legend, color=text, size="9pt")
         extra_height = _LEGEND_LINE * self.legend.count("<br>")
         plot_item.titleLabel.setMaximumHeight(_LEGEND_HEIGHT + extra_height)
-        plot_item.titleLabel.setMinimumWidth(0)  # else a long legend pushes the plot out of sight
         plot_item.layout.setRowFixedHeight(0, _LEGEND_HEIGHT + extra_height)
         self.setFixedHeight(_HEIGHT + extra_height)  # the plot area keeps its height
 

@@ -292,7 +292,9 @@ class ExtraInputs(QWidget):
                 fill_grid(field, ([self.combos[extra_input.name], button],)).setColumnStretch(0, 1)
                 field.setToolTip(self.combos[extra_input.name].toolTip())
                 self.mask_buttons[extra_input.name] = button
-            page.addRow(extra_input.label.removesuffix(" of the camera"), field)
+            label = extra_input.label
+            # "Gain map" of the camera, as the title of its section says
+            page.addRow(" ".join(label.split()[:2]) if page is calibration else label, field)
             self.combos[extra_input.name].activated.connect(
                 partial(self._on_choice, extra_input.name)
             )

@@ -361,8 +361,8 @@ def copy_layer_attributes(
         attributes["scale"] = layer.scale / factors
     metadata = {**layer.metadata, METADATA_KEY: {"inputs": dict(inputs or {})}}
     # an input that adds up is hidden or transparent while its preview or result is seen
-    seen = {"visible": True, "opacity": state["opacity"] or 1.0}
-    return attributes | seen | {"metadata": metadata, "multiscale": False}
+    attributes |= {"visible": True, "opacity": state["opacity"] or 1.0}
+    return attributes | {"metadata": metadata, "multiscale": False}
 
 
 def is_preview(layer: Layer) -> bool:

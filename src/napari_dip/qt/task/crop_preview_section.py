@@ -465,6 +465,8 @@ class CropPreviewSection(CollapsibleSection):
         update_combo(self.preview_combo, names, names, active.name if active is not None else "")
         for button in (self.apply_button, self.remove_button):
             button.setEnabled(bool(names) and not self._is_busy)
+        if self._image_chooser.get_layer() is None:
+            self._show_message(_CROP_PREVIEW_HINT)  # the last one was about an image
         self._show_cost()
 
     def set_busy(self, is_busy: bool) -> None:

@@ -46,7 +46,7 @@ from napari_dip.qt.shell.dock_widget import (
     preserve_view,
     style_table,
 )
-from napari_dip.qt.shell.layer_inputs import NO_LAYER
+from napari_dip.qt.shell.layer_inputs import NO_LAYER, is_original
 from napari_dip.qt.shell.napari_layers import (
     find_layer,
     get_full_resolution,
@@ -546,10 +546,18 @@ class PsfSection(MeasurementSection):
                 scale=(*(1.0,) * leading, *layer.scale[-dims:]),
                 units=(*("pixel",) * leading, *layer.units[-dims:]),
                 colormap="magma",
+                visible=False,  # it lies over a corner of the image
             )
         self._inputs.extra_inputs.choose({"psf": psf_layer.name})
         self.plot.show_profiles(report)
-        self._show_message("\n".join([f"The PSF is '{psf_layer.name}'.", *report.sentences]))
+        sentences = [f"The PSF is '{psf_layer.name}'.", *report.sentences]
+        chooser = self._inputs.image_chooser
+        others = [other for other in self._viewer.layers if is_original(other)]
+        others = [other for other in others if other not in (layer, psf_layer)]
+        if chooser.get_layer() is layer and others:  # it followed the selection to the beads
+            chooser.choose(others[-1].name)
+            sentences.insert(1, f"The image to deblur is '{others[-1].name}'.")
+        self._show_message("\n".join(sentences))
 
     def _refresh(self, _: object = None) -> None:
         """Update the list to the images of the viewer, and keep the choice."""

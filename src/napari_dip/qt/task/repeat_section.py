@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image, Shapes
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QPushButton, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QPushButton, QWidget
 
 from napari_dip.errors import DipError, Refusal, RefusedError, make_refusal
 from napari_dip.io import guess_axes
@@ -45,6 +45,7 @@ from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.task.result_export import apply_header
 from napari_dip.qt.task.run_request import (
     build_repetition,
+    describe_unsaved_inputs,
     find_unsaved_inputs,
     read_recorded_inputs,
     read_result_provenance,
@@ -328,6 +329,7 @@ class RepeatSection(CollapsibleSection):
         self._copy_labels = {button: button.text() for button in buttons}
         self._label_timer = make_single_shot_timer(self, _COPIED_MS)
         self._label_timer.timeout.connect(self._restore_labels)
+        self.unsaved_label: QLabel = make_message_label()
         self._preset_folder = open_saved_settings(form.task)
         self.presets: UserPresetsWidget = UserPresetsWidget(form, self._preset_folder)
         self.recipes: RecipeButtons = RecipeButtons(form)
@@ -373,6 +375,10 @@ class RepeatSection(CollapsibleSection):
         update_combo(self.combo, names, names, active.name if active is not None else "")
         for button in self._copy_labels:
             button.setEnabled(bool(names))
+        _, provenance = self._read_chosen_result()
+        self.unsaved_label.setText(describe_unsaved_inputs(provenance) if provenance else "")
+        self.unsaved_label.setVisible(bool(self.unsaved_label.text()))
+        self.adjust_page_height()
         self.again_button.setEnabled(bool(names) and not self._is_busy)
 
     def set_up_again(self) -> None:
@@ -553,5 +559,6 @@ class RepeatSection(CollapsibleSection):
         form.addRow("Result", self.combo)
         label.setText(_OWN_PRESETS_LABEL)
         copy_buttons = [self.python_button, self.command_button]
-        fill_grid(results, ([form], copy_buttons, [self.methods_button], [self.again_button]))
+        rows = ([form], copy_buttons, [self.methods_button], [self.again_button])
+        fill_grid(results, (*rows, [self.unsaved_label]))
         fill_grid(page, ([results], [label], [self.presets], [self.recipes]))

@@ -37,6 +37,7 @@ from napari_dip.qt.shell.napari_layers import (
 from napari_dip.qt.task.crop_preview_section import find_shape_bounds
 from napari_dip.qt.task.run_request import (
     LOOK_ATTRIBUTES,
+    describe_unsaved_inputs,
     read_recorded_inputs,
     read_result_provenance,
     record_layer,
@@ -323,6 +324,7 @@ class SaveMenu(QPushButton):
         super().__init__("Save ▾")
         self._viewer, self._profile, self._get_result = viewer, profile, get_result
         self._call: BackgroundCall | None = None
+        self._hint = ""
         self.setToolTip("<qt>Save the result with all that is needed to open it again here</qt>")
         # Qt's own arrow lies on the text in napari's style
         self.setStyleSheet("QPushButton::menu-indicator { image: none; width: 0px; }")
@@ -361,6 +363,7 @@ class SaveMenu(QPushButton):
         path, is_confirmed = self._ask_path("Save result", layer, layer.name, _RESULT_KINDS)
         if path is not None:
             self._start(save_layer(layer, path, overwrite=is_confirmed), layer.name)
+            self._hint = describe_unsaved_inputs(read_layer_provenance(layer))
 
     def _on_save_figure(self) -> None:
         layer = self.get_layer()
@@ -387,12 +390,17 @@ class SaveMenu(QPushButton):
 
     def _start(self, write: Callable[[], Path], name: str) -> None:
         """Write a file in the background."""
+        self._hint = ""
         self._call = start_call(write, self, self._on_written, activity="Saving", name=name)
-        self.message_emitted.emit("Saving")
+        self.message_emitted.emit(f"Saving '{name}'")
 
     def _on_written(self, outcome: Path | Refusal) -> None:
         self._call = None
-        text = outcome.message if isinstance(outcome, Refusal) else f"Saved as '{outcome.name}'."
+        if isinstance(outcome, Refusal):
+            text = outcome.message
+        else:
+            text = f"Saved as '{outcome.name}' in '{outcome.parent}'."
+            text = "\n".join(filter(None, [text, self._hint]))
         self.message_emitted.emit(text)
 
     def _ask_path(

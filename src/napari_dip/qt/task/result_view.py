@@ -62,7 +62,8 @@ _FIRST_FIGURES = ("noise", "detail", "agreement")
 EXTRA_LAYERS = {
     "uncertainty": (
         "Uncertainty",
-        "Standard deviation of each pixel, in the image's units: dark where it is sure. "
+        "Standard deviation of each pixel, in the image's units: dark where it is sure. After "
+        "Stop and keep, it can be one value everywhere. "
         "The layer comes hidden; its eye in the layer list shows it.",
     ),
     "residual": (

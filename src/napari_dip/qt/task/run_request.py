@@ -162,6 +162,15 @@ def find_unsaved_inputs(provenance: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def describe_unsaved_inputs(provenance: Mapping[str, Any]) -> str:
+    """Return a sentence on inputs that cannot be opened again, such as a painted mask, or ""."""
+    inputs = read_recorded_inputs(provenance)
+    names = [f"'{inputs[name]['layer']}'" for name in find_unsaved_inputs(provenance)]
+    have = "have no files: save them" if len(names) > 1 else "has no file: save it"
+    ending = f"{have} as well, to run this again another day."
+    return f"{' and '.join(names)} {ending}" if names else ""
+
+
 def build_repetition(provenance: Mapping[str, Any], saved: Mapping[str, str]) -> Repetition:
     """Return what is needed to repeat a result: its report, files and name.
 

@@ -253,4 +253,5 @@ def describe_blind_spot(blind_spot_size: tuple[int, ...], rows: tuple[tuple[int,
     sizes = " × ".join(str(side) for side in reversed(blind_spot_size))
     if not all(map(all, rows)):
         return f"{sum(map(sum, rows))} of {sizes} pixels are hidden, in the shape that you set"
-    return f"blocks of {sizes} pixels are hidden, since neighbouring pixels share noise"
+    order = " × ".join(("width", "height", "depth")[: len(blind_spot_size)])
+    return f"blocks of {sizes} pixels ({order}) are hidden, since neighbouring pixels share noise"
