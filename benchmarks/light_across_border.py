@@ -3,7 +3,7 @@
 Usage: python benchmarks/light_across_border.py [--crops 100] [--preset fast]    (resumable)
 Made scenes of blobs in 256 x 256 pixels are blurred by a Gaussian of 3 pixels, and crops of 64 x 64
 pixels are deblurred with that PSF: of 50 places, the one where most light enters or leaves, as a
-share of the mean above the dark level. Noise of 1 % of the range. Said: `frame_change` of the
+share of the mean above the dark level. Noise of 1 % of the range. Said: `border_change` of the
 report. True: from the scene without blur.
 """
 

@@ -390,7 +390,7 @@ def run_psf_command(
     Raises
     ------
     RefusedError, FailedError
-        As `napari_dip.pipeline.psf_measurement`.
+        As `napari_dip.pipeline.measure.psf_measurement`.
     """
     read_header(image, axes)  # refuse the image before the paths of the results
     if report is not None:
