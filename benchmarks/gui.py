@@ -5,8 +5,8 @@
 `stalls`: longest silence of a timer in the GUI thread during a run on the sample, against that
 of napari alone for the same layer operations; the first import of torch is stated apart.
 `latency`: from pressing Stop and keep to the new layer, and from Discard to an idle worker.
-`growth`: resident memory before and after 20 small runs in one viewer, with results kept and
-removed, against napari alone.
+`growth`: resident memory, threads, timers and widgets before and after 20 small runs in one
+viewer, with results kept and removed, against napari alone.
 """
 
 from __future__ import annotations
@@ -213,12 +213,12 @@ def measure_growth() -> Figures:
 
     Each layer's controls in napari take some megabytes, with us or without us.
     """
-    viewer, dock = open_dock(load_sample(64), preset="fast", max_iterations="5")
+    viewer, dock = open_dock(load_sample(64), preset="instant", max_iterations="3")
     image = load_sample(64).astype(np.float32)
 
     def run_once() -> None:
         dock.run_bar.run_button.click()
-        run_event_loop(60, lambda: not dock.is_busy)
+        run_event_loop(600, lambda: not dock.is_busy)
         run_event_loop(0.2)
 
     def run_and_remove() -> None:
@@ -234,7 +234,7 @@ def measure_growth() -> Figures:
     for _ in range(WARM_UP_RUNS):
         run_and_remove()
     rows = [
-        {"what": what, "times": RUNS, "megabytes": measure_memory(act)}
+        {"what": what, "times": RUNS, **measure_remains(act)}
         for what, act in (
             ("runs, each result removed", run_and_remove),
             ("runs, each result kept", run_once),
@@ -246,15 +246,31 @@ def measure_growth() -> Figures:
     return rows, {"kept_beyond_napari_megabytes": round(beyond, 1)}
 
 
-def measure_memory(act: Callable[[], None]) -> float:
-    """Do something 20 times; by how much the process has grown."""
-    process = psutil.Process()
-    gc.collect()
-    before = process.memory_info().rss
+def measure_remains(act: Callable[[], None]) -> dict[str, float]:
+    """Do something 20 times; how much more memory, and how many more objects, there are."""
+    before = count_objects()
     for _ in range(RUNS):
         act()
+    after = count_objects()
+    return {name: round(after[name] - before[name], 1) for name in after}
+
+
+def count_objects() -> dict[str, float]:
+    """Count megabytes, threads, running timers, and widgets that are shown and hidden."""
+    from qtpy.QtCore import QTimer
+    from qtpy.QtWidgets import QApplication
+
+    run_event_loop(0.5)
     gc.collect()
-    return round((process.memory_info().rss - before) / 1e6, 1)
+    process, widgets = psutil.Process(), QApplication.allWidgets()
+    timers = {timer for widget in widgets for timer in widget.findChildren(QTimer)}
+    return {
+        "megabytes": process.memory_info().rss / 1e6,
+        "threads": process.num_threads(),
+        "timers": len(timers),
+        "widgets": sum(not widget.isHidden() for widget in widgets),
+        "hidden widgets": sum(widget.isHidden() for widget in widgets),
+    }
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from napari_dip.qt.shell.napari_layers import (
     METADATA_KEY,
     Preview,
     add_result,
+    adjust_contrast_limits,
+    compute_value_range,
     copy_layer_attributes,
     get_full_resolution,
     is_preview,
@@ -373,3 +375,14 @@ def test_a_result_is_not_lost_with_a_preview_that_fails_to_show_it(viewer, rotat
     assert any(layer.data is image for layer in viewer.layers)
     assert name in [layer.name for layer in viewer.layers]
     assert not any(is_preview(layer) for layer in viewer.layers)
+
+
+def test_single_dark_pixels_leave_the_background_black():
+    image = np.random.default_rng(0).uniform(0, 200, (100, 100)).astype(np.float32)
+    image[3, 4] = -19
+    attributes = {"contrast_limits": (0.0, 255.0)}
+    value_range = compute_value_range(image, (0.0, 0.0))
+    assert adjust_contrast_limits(attributes, value_range)["contrast_limits"] == (0, 255)
+    image[:2] = -19  # as many as can be structure
+    value_range = compute_value_range(image, (0.0, 0.0))
+    assert adjust_contrast_limits(attributes, value_range)["contrast_limits"] == (-19, 255)

@@ -9,6 +9,7 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication
 
+from napari_dip.pipeline.assess.card import make_card
 from napari_dip.qt.shell.napari_layers import METADATA_KEY
 
 pytestmark = pytest.mark.gl
@@ -95,6 +96,8 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large_i
     assert trying.preview_combo.currentText() == "Fast crop of cells"  # the form's own preset
     viewer.layers.selection.active = viewer.layers["Balanced crop of cells"]
     assert trying.preview_combo.currentText() == "Balanced crop of cells"
+    report = viewer.layers["Balanced crop of cells"].metadata[METADATA_KEY]["report"]
+    assert large_image.dock.result_view.card.headline.text() == make_card(report).headline
     assert re.fullmatch(
         r"The whole image with Balanced: up to \d+ (s|min)\.", trying.cost_label.text()
     ), trying.cost_label.text()

@@ -58,7 +58,7 @@ _REASONS = {
 _UNCHECKED_DETAIL = {"detail-small", "detail-unchecked"}
 _UNCHECKED = {"residual-unchecked", "residual-no-edges", "input-kept"}
 #: Beginnings of the codes of what a run found out.
-_FINDINGS = ("blur-", "guide-u")
+_FINDINGS = ("blur-", "guide-u", "holes-filled")
 #: Codes that a worse one makes untrue, or that would contradict it.
 _OVERRULED = {
     "brightness-off": {

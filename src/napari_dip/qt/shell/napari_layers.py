@@ -41,6 +41,8 @@ _GREY_VALUES = 256
 #: Largest number of pixels whose range is computed. Of a larger image, which may be on disk, only
 #: every n-th pixel of the middle plane is read. 64 MB take some hundredths of a second.
 _MAX_SAMPLED_PIXELS = 2**24
+#: Share of the darkest pixels below the contrast limits: one row of 1000, or less.
+_MIN_DARK_FRACTION = 0.001
 #: Number of samples of a colour image that are restored: red, green and blue, but not alpha.
 COLOUR_COUNT = 3
 #: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
@@ -108,10 +110,12 @@ def compute_value_range(image: AnyArray, clipped_fractions: tuple[float, float])
     image = _sample_pixels(image)
     low, high = float(np.fmin.reduce(image, axis=None)), float(np.fmax.reduce(image, axis=None))
     below, above = clipped_fractions
+    # single dark pixels would turn a black background grey
+    some, dark = image.reshape(-1)[:: max(1, image.size // 2**18)], max(below, _MIN_DARK_FRACTION)
     return ValueRange(
         low,
         high,
-        float(np.nanquantile(image, below)) if below else low,
+        float(np.nanquantile(some, dark)),
         float(np.nanquantile(image, 1 - above)) if above else high,
     )
 
@@ -129,10 +133,6 @@ def measure_clipped_fractions(target: ResultTarget) -> tuple[float, float]:
     """Return the shares of an input's pixels below and above its contrast limits.
 
     Where the user has chosen limits that clip the input, its result is clipped as much.
-
-    Parameters
-    ----------
-    target : ResultTarget
 
     Returns
     -------

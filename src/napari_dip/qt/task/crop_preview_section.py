@@ -78,7 +78,7 @@ _NAME_SIZES = (7, 10)
 #: Width of a letter in pixels by the font size, measured with napari 0.9.
 _LETTER_WIDTH = 0.98
 _CHOOSE_PREVIEW_MESSAGE = (
-    "Choose one of the previews under Preview on a crop, and press Apply to all."
+    "Select a preview to see its card; choose one under Preview on a crop, and press Apply to all."
 )
 _CROP_PREVIEW_HINT = (
     "Restores a part only: what you see, or a rectangle drawn in a Shapes layer. Range and noise "
@@ -436,7 +436,7 @@ class CropPreviewSection(CollapsibleSection):
         layers = [
             layer
             for layer in self._viewer.layers
-            if _read_preview_provenance(layer) is not None
+            if read_preview_provenance(layer) is not None
             and layer.name not in self._earlier_layer_names
         ]
         source_layer = None if target is None else target.get_source_layer()
@@ -460,7 +460,7 @@ class CropPreviewSection(CollapsibleSection):
             layer.name for layer in layers if isinstance(layer, Shapes) and not is_preview(layer)
         ]
         update_combo(self.region_combo, [VISIBLE_REGION_LABEL, *drawn], drawn)
-        names = [layer.name for layer in layers if _read_preview_provenance(layer) is not None]
+        names = [layer.name for layer in layers if read_preview_provenance(layer) is not None]
         active = self._viewer.layers.selection.active
         update_combo(self.preview_combo, names, names, active.name if active is not None else "")
         for button in (self.apply_button, self.remove_button):
@@ -544,7 +544,7 @@ class CropPreviewSection(CollapsibleSection):
     def _read_provenance(self) -> Mapping[str, Any] | None:
         """Return the provenance of the chosen crop preview, or None."""
         layer = find_layer(self._viewer, self.preview_combo.currentText())
-        return None if layer is None else _read_preview_provenance(layer)
+        return None if layer is None else read_preview_provenance(layer)
 
     def _show_cost(self, _: object = None) -> None:
         """Show the time that *Apply to all* would take."""
@@ -594,7 +594,7 @@ def _set_pixels(
         layer.metadata, layer.data = metadata, pixels
 
 
-def _read_preview_provenance(layer: Any) -> Mapping[str, Any] | None:
+def read_preview_provenance(layer: Any) -> Mapping[str, Any] | None:
     """Return the provenance of a crop preview; None for other layers."""
     provenance = read_layer_provenance(layer)
     return provenance if provenance.get("shows") == "crop-preview" else None

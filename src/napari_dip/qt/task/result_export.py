@@ -375,7 +375,8 @@ class SaveMenu(QPushButton):
         if path is not None:
             panels, insets = collect_panels(self._viewer, layer), find_insets(self._viewer, layer)
             unit = str(layer.units[-1])
-            render = partial(plot_result, panels, insets, get_unit_symbol(unit) or unit)
+            unit = get_unit_symbol(unit) or (f"{unit}s" if unit == "pixel" else unit)
+            render = partial(plot_result, panels, insets, unit)
             self._start(partial(write_rendered, path, render, is_confirmed), path.name)
 
     def _on_save_profile(self) -> None:

@@ -37,7 +37,7 @@ from napari_dip.qt.shell.napari_layers import (
 from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset, get_scheduler
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
 from napari_dip.qt.shell.settings_form import SettingsForm, align_forms, has_noise_settings
-from napari_dip.qt.task.crop_preview_section import CropPreviewSection
+from napari_dip.qt.task.crop_preview_section import CropPreviewSection, read_preview_provenance
 from napari_dip.qt.task.interrupted_runs import InterruptedRunPanel
 from napari_dip.qt.task.measurement_sections import NoiseSection, PsfSection
 from napari_dip.qt.task.repeat_section import RepeatSection
@@ -69,6 +69,12 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.layer_inputs import ExtraInputs, ImageChooser
 
 
+_PLAN_TOOLTIP = (
+    "Time and memory of the run, at most. Unusual noise is weak, unreliable, or shared by "
+    "neighbouring pixels, and is found when the run begins; Measure under Noise tells it before."
+)
+
+
 class TaskDock(QWidget):
     """The dock of a task in napari.
 
@@ -98,6 +104,7 @@ class TaskDock(QWidget):
         self.plan_label: QLabel
         self.run_bar: RunBar
         self.plan_label, self.run_bar = make_message_label(), RunBar()
+        self.plan_label.setToolTip(f"<qt>{_PLAN_TOOLTIP}</qt>")
         self.inputs: LayerInputs = LayerInputs(viewer, TASKS[self.task].spec.inputs[1:], self)
         self.extra_inputs: ExtraInputs
         self.image_chooser: ImageChooser
@@ -365,7 +372,7 @@ class TaskDock(QWidget):
     def _show_selected_card(self, _: object = None) -> None:
         """Show the card of the selected layer, if that is a result of this task."""
         active = self.viewer.layers.selection.active
-        provenance = None if active is None else read_result_provenance(active)
+        provenance = read_result_provenance(active) or read_preview_provenance(active)
         if provenance and provenance["recipe"]["task"] == self.task and not self.is_busy:
             self.result_view.show_layer(active, provenance)
 
