@@ -91,7 +91,7 @@ def take(folder: Path, entry: str) -> None:
     elif entry == "Prior explorer":
         take_explorer(dock, photographer)
     else:
-        take_task(viewer, dock, photographer)
+        take_task(viewer, dock, folder, photographer)
     for theme in THEMES:
         viewer.theme = theme
         photographer.take("done", *SIZES)
@@ -108,7 +108,17 @@ def take(folder: Path, entry: str) -> None:
     viewer.close()
 
 
-def take_task(viewer: napari.Viewer, dock: Any, photographer: Photographer) -> None:
+def export_network(folder: Path) -> str:
+    """Write a network of two layers, whose features are inverted; return its path."""
+    import torch
+
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU())
+    program = torch.export.export(network, (torch.zeros(1, 1, SIDE, SIDE),))
+    torch.export.save(program, folder / "network.pt2")
+    return str(folder / "network.pt2")
+
+
+def take_task(viewer: napari.Viewer, dock: Any, folder: Path, photographer: Photographer) -> None:
     """Let the dock of a task refuse, run, pause, stop, and restore to the end."""
     from screenshots import wait_until
 
@@ -116,9 +126,9 @@ def take_task(viewer: napari.Viewer, dock: Any, photographer: Photographer) -> N
         dock.run_bar.run_button.click()
         wait_until(lambda: happened() or not dock.is_busy)
 
-    if not dock.run_bar.run_button.isEnabled():  # inverting features takes a network
-        dock.form.widgets["network"].value = "resnet18"
-        dock.form.widgets["layer"].value = "layer1"
+    if "network" in dock.form.widgets:
+        dock.form.widgets["network"].value = export_network(folder)
+        dock.form.widgets["layer"].value = "0"
     image = dock.image_chooser.get_layer()
     pixels = image.data
     image.data = np.full_like(pixels, pixels.mean())

@@ -67,7 +67,9 @@ class Note:
     def __str__(self) -> str:
         """Render the sentence."""
         number = self.facts.get("channel_number")
-        prefix = "" if number is None else f"Channel {number}: "
+        prefix = (
+            "" if number is None else f"{self.facts.get('channel_name', f'Channel {number}')}: "
+        )
         return prefix + render(NOTES[self.code], self.facts)
 
     def __hash__(self) -> int:

@@ -251,3 +251,11 @@ def test_the_card_of_a_guided_result_says_whether_the_guide_was_used(chosen, wor
     report = {"recipe": {"task": "guide"}, "prior": {"chosen": chosen, "why": ""}, "note_codes": []}
     (finding,) = make_card(report).findings
     assert f"The guide {wording}" in str(finding)
+
+
+def test_the_card_of_a_colour_image_names_the_colour():
+    note = make_note("noise-unreliable-clipped", channel_number=2)
+    (warning,) = make_card({"axes": "YXS", "note_codes": [note.to_dict()]}).warnings
+    assert str(warning).startswith("Green: The noise measurement")
+    (warning,) = make_card({"axes": "CYX", "note_codes": [note.to_dict()]}).warnings
+    assert str(warning).startswith("Channel 2: The noise measurement")

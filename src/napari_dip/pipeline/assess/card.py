@@ -57,6 +57,8 @@ _REASONS = {
 #: Codes of notes that the detail, or something else, could not be checked.
 _UNCHECKED_DETAIL = {"detail-small", "detail-unchecked"}
 _UNCHECKED = {"residual-unchecked", "residual-no-edges", "input-kept"}
+#: Names of the samples of a colour image.
+_COLOURS = ("Red", "Green", "Blue")
 #: Beginnings of the codes of what a run found out.
 _FINDINGS = ("blur-", "guide-u", "holes-filled")
 #: Codes that a worse one makes untrue, or that would contradict it.
@@ -170,12 +172,22 @@ def make_card(report: Mapping[str, Any]) -> ResultCard:
         is_unused = report["prior"]["chosen"] == PREFERRED_PRIOR.unguided_key
         is_chosen = recipe.get("settings", {}).get("prior", AUTOMATIC) != AUTOMATIC
         notes.append(make_note("guide-unused" if is_unused else "guide-used", chosen=is_chosen))
+    if "S" in report.get("axes", ""):
+        notes = [_name_colour(note) for note in notes]
     figures = tuple(_list_figures(report, checks.get("figures", {})))
     card = _rank_notes(dict.fromkeys(notes), figures)
     if "kind" in checks and any(note.code == TEXT_CODE for note in quality_notes):
         # sentences of another version have no rank; its own verdict holds
         return replace(card, verdict=Verdict(checks["kind"]), headline=checks["headline"])
     return card
+
+
+def _name_colour(note: Note) -> Note:
+    """Return a note that names the colour of its channel, if it is about one."""
+    number = note.facts.get("channel_number")
+    if not isinstance(number, int) or not 0 < number <= len(_COLOURS):
+        return note
+    return replace(note, facts={**note.facts, "channel_name": _COLOURS[number - 1]})
 
 
 def _rank_notes(notes: Iterable[Note], figures: tuple[CardFigure, ...]) -> ResultCard:

@@ -372,6 +372,8 @@ class TaskDock(QWidget):
     def _show_selected_card(self, _: object = None) -> None:
         """Show the card of the selected layer, if that is a result of this task."""
         active = self.viewer.layers.selection.active
+        if active is None:
+            return
         provenance = read_result_provenance(active) or read_preview_provenance(active)
         if provenance and provenance["recipe"]["task"] == self.task and not self.is_busy:
             self.result_view.show_layer(active, provenance)
