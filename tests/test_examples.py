@@ -95,8 +95,8 @@ def test_each_public_function_has_an_example() -> None:
 
 #: Examples that take seconds.
 LONG_EXAMPLES = {
-    "batch", "blind_deblur", "explore.features", "explore.impedance", "invert_features",
-    "measure_psf", "restore_blocks",
+    "Restoration.traces", "batch", "blind_deblur", "explore.features", "explore.impedance",
+    "invert_features", "measure_psf", "restore_blocks",
 }  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def run_while(change: Callable[[], object], *argv: object) -> tuple[int, str, st
     return process.returncode, out, err
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("name", "overwrite"), [("q.tif", False), ("q.tif", True), ("q.ome.zarr", True)]
 )
@@ -75,6 +75,7 @@ def test_an_output_that_becomes_a_link_meanwhile_is_not_written_through(
     assert read_header(rescued).shape == (48, 40)
 
 
+@pytest.mark.long
 def test_a_folder_that_becomes_a_link_meanwhile_is_not_written_through(noisy, tmp_path):
     folder = tmp_path / "results"
     folder.mkdir()
@@ -257,6 +258,7 @@ def test_every_command_is_refused_with_a_message_in_a_folder_that_was_deleted(no
     assert sorted(path.name for path in tmp_path.iterdir()) == ["away", "in", "r.json"]
 
 
+@pytest.mark.long
 def test_a_working_folder_that_is_deleted_while_a_run_is_on_costs_no_image(noisy, tmp_path):
     (tmp_path / "here").mkdir()
     argv = ("denoise", "../in/in.tif", "-o", "q.tif", *HOW)

@@ -325,6 +325,7 @@ def test_the_part_is_named_once_and_before_the_bar(monkeypatch):
     assert line.index("part 2 of 3") < line.index("━") < line.index("iteration 50 of 100")
 
 
+@pytest.mark.long
 def test_a_run_in_parts_names_each_once(tmp_path, capsys):
     image = np.random.default_rng(0).normal(500, 20, (2, 40, 40)).astype("uint16")
     tifffile.imwrite(tmp_path / "in.tif", image, imagej=True, metadata={"axes": "CYX"})

@@ -76,6 +76,7 @@ def test_the_report_says_which_layer_of_which_file_and_that_no_pixel_was_fitted(
     assert "Mahendran" in write_methods_section(inversions["random-input"].report)
 
 
+@pytest.mark.long
 def test_the_mean_of_the_image_is_not_handed_over(network):
     # black and white told wrongly: the same activations then belong to another brightness
     settings = {**EXPECTS, **SMALL, "max_iterations": 25, "black": 0, "white": 2000}

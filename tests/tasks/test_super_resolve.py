@@ -217,6 +217,7 @@ def test_colours_are_enlarged_together() -> None:
     assert result.image.shape == (40, 48, 3)
 
 
+@pytest.mark.long
 def test_a_fit_comes_nearer_to_the_truth_than_repeating_pixels_does() -> None:
     truth = make_fine()
     coarse = bin_pixels(truth, (2, 2))

@@ -127,6 +127,7 @@ def test_interpolation_along_any_axis_keeps_a_ramp(axis) -> None:
     torch.testing.assert_close(fine[4:-4], torch.arange(4, 12) / 2 - 0.25, atol=0.06, rtol=0)
 
 
+@pytest.mark.long
 def test_finer_planes_are_nearer_to_the_truth_than_cubic_interpolation() -> None:
     truth = make_tubes()
     coarse = bin_pixels(truth, 2)

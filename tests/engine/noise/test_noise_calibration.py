@@ -133,6 +133,7 @@ def test_a_flat_image_has_a_noise_level_but_no_gain() -> None:
     assert not estimate.unreliable_reason
 
 
+@pytest.mark.long
 def test_the_standard_error_of_the_gain_is_of_the_right_size() -> None:
     light = 100 * make_scene("camera")[::2, ::2]
     estimates = [

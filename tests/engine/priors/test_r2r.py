@@ -129,6 +129,7 @@ def test_volumes_and_windows_are_drawn_alike() -> None:
     assert prior.network(sample.network_input).shape == (1, 1, 6, 16, 16)
 
 
+@pytest.mark.long
 def test_r2r_learns_the_image_and_not_the_noise() -> None:
     y, x = np.mgrid[:96, :96]
     truth = 100 + 60 * np.sin(x / 7) * np.cos(y / 9)

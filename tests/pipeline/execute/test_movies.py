@@ -226,6 +226,7 @@ def test_the_random_input_is_drawn_to_the_frame_before() -> None:
     assert apart[1] < 0.8 * apart[0]
 
 
+@pytest.mark.long
 def test_a_channel_of_one_value_does_not_stand_in_the_way() -> None:
     movie = np.stack([[make_noisy(32, seed), np.full((32, 32), 9, np.uint16)] for seed in range(2)])
     _, answer = run_to_end(plan_for(movie, "TCYX"), movie)

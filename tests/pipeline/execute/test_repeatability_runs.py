@@ -165,6 +165,7 @@ def correlate(first: Any, second: Any) -> float:
     return float(np.corrcoef(np.ravel(first), np.ravel(second))[0, 1])
 
 
+@pytest.mark.long
 def test_counted_photons_go_into_either_half_with_independent_noise() -> None:
     rng = np.random.default_rng(0)
     light = 4 + 3 * np.sin(np.arange(128) / 9)[:, None] * np.ones(128)

@@ -179,6 +179,7 @@ def test_the_user_may_overrule_the_noise_model(settings: dict[str, Any], model: 
         assert 2.0 * dark + noise["intercept"][0] == pytest.approx(9.0)
 
 
+@pytest.mark.long
 def test_uncertainty_is_as_large_as_the_error() -> None:
     error = run_longer().image - 100.0 - make_truth(SIDE)
     ratio = np.sqrt(np.mean(error**2)) / np.sqrt(np.mean(run_longer().uncertainty ** 2))

@@ -113,6 +113,7 @@ def test_a_unit_that_is_done_is_left_as_it_is(finished_batch, batch_by_units):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("cell*")} == before
 
 
+@pytest.mark.long
 def test_a_scheduler_that_gives_up_again_and_again_costs_one_file(finished_batch, tmp_path):
     pool = InProcessPool(deaths=MAX_JOB_RETRIES)
     events = run_batch(make_task_plan(finished_batch, tmp_path / "out"), pool=pool)

@@ -86,7 +86,7 @@ def test_what_is_refused_there_is_refused_here(address):
     assert remote_error.value.reason == local_error.value.reason
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("absent", ["tcp://127.0.0.1:1", "nonsense://here", "/nowhere/at.json"])
 def test_a_scheduler_that_is_not_there_is_named_and_its_client_ends(absent, monkeypatch):
     complaints = []
