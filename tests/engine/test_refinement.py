@@ -196,3 +196,12 @@ def test_a_pilot_that_knows_more_than_the_measurement_guides_alone() -> None:
         for informed in (False, True)
     )
     assert alone < 0.95 * guided
+
+
+def test_a_photon_in_the_dark_that_the_pilot_follows_leaves_no_hole() -> None:
+    """The pilot is bright where a photon came, its group is dark: a tangent led far below zero."""
+    photons = (torch.rand(1, 1, 48, 48, generator=torch.Generator().manual_seed(0)) < 0.01).float()
+    noise_variance = make_noise_variance(0.26, 1e-4)
+    pilot = 0.002 + 0.4 * photons
+    refined = refine_by_nl_bayes(noise_variance, 0.26 * photons, pilot, torch.ones_like(pilot))
+    assert float(refined.mean.min()) >= 0
