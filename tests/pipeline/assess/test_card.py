@@ -20,6 +20,8 @@ FACTS = {
     "side": 16,
     "darker_share": 0.2,
     "brighter_share": 0.1,
+    "instant": False,
+    "entered": False,
     "period": 2.0,
     "brighter": True,
     "weak": False,

@@ -8,8 +8,10 @@ from scipy.ndimage import gaussian_filter
 
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.artefact_detection import compute_biased_limit, measure_biased_areas
-from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics
+from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics, measure_result
 from napari_dip.pipeline.assess.quality_checks import assess_quality
+from napari_dip.pipeline.calibrate.run_plan import calibrate_image
+from small_runs import make_noisy, plan_for
 
 SIDE = 128
 
@@ -112,6 +114,27 @@ def test_a_difference_below_half_a_grey_level_of_8_bits_is_no_fault(change, is_f
         note["code"] for note in assess_quality(ResultMetrics(residual=residual, bias=0.0))["codes"]
     ]
     assert ("brightness-off" in codes) is is_fault
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "advice"),
+    [
+        ("fast", {}, "If you know gain and read noise, enter them in 'Noise'"),
+        ("fast", {"gain": 1.0, "read_noise": 1.0}, "Check the gain and read noise that you"),
+        ("instant", {}, "Run it again with a longer preset."),
+    ],
+)
+def test_the_advice_is_not_what_the_user_has_done_already(preset, settings, advice):
+    noisy = make_noisy(SIDE)
+    plan = plan_for(noisy, preset=preset, **settings)
+    calibrated_image = calibrate_image(plan, {"image": noisy})
+    residual = np.zeros((1, 1, SIDE, SIDE))
+    residual[..., : SIDE // 2] = 20  # the left half is too dark
+    stack = calibrated_image.stack.astype(np.float64)
+    metrics = measure_result(calibrated_image, residual, stack - residual, stack - residual, [])
+    sentences = " ".join(assess_quality(metrics)["sentences"])
+    assert "brightness is not that of the input" in sentences
+    assert advice in sentences
 
 
 @pytest.mark.parametrize(("agreement", "is_kept"), [(None, True), (1.0, False)])

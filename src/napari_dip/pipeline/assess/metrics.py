@@ -159,6 +159,10 @@ class ResultMetrics:
         Traces of a grid of regions over time, of result and input; None if they do not tell.
     has_traces : bool
         Whether it is a movie with traces that can be compared.
+    has_entered_noise : bool
+        Whether the user entered gain or read noise.
+    is_instant : bool
+        Whether it was made with the shortest preset.
     """
 
     residual: ResidualMetrics | None
@@ -179,6 +183,8 @@ class ResultMetrics:
     agreement: float | None = None
     traces: TraceComparison | None = None
     has_traces: bool = False
+    has_entered_noise: bool = False
+    is_instant: bool = False
 
 
 def measure_residual(
@@ -394,6 +400,7 @@ def measure_result(
     has_traces = (
         has_comparable_noise and measured_mask is None and has_enough_frames(run_plan.header)
     )
+    noise_settings = run_plan.task_plan.noise_settings
     return ResultMetrics(
         residual=select_worst_residual(residuals),
         detail=detail,
@@ -411,6 +418,8 @@ def measure_result(
         if run_plan.recipe.task.spec.has_same_pixels or not has_comparable_noise
         else _correlate(stack[assessed], assessed_prediction, assessed_mask),
         has_traces=has_traces,
+        has_entered_noise=noise_settings.gain is not None or noise_settings.read_noise is not None,
+        is_instant=run_plan.recipe.run_settings.preset == "instant",
         traces=compare_grid_traces(
             calibrated_image,
             result if run_plan.recipe.task.spec.has_same_pixels else prediction,

@@ -99,7 +99,7 @@ def assess_quality(metrics: ResultMetrics, early_end_notes: Sequence[Note] = ())
         and "bounds" their limits.
     """
     notes = [
-        *_assess_local_means(metrics.residual),
+        *_assess_local_means(metrics),
         *early_end_notes,
         *_assess_contrast(metrics),
         *_assess_holes(metrics),
@@ -187,8 +187,9 @@ def _assess_residual(metrics: ResultMetrics) -> Iterator[Note]:
         yield make_note("residual-weak", ratio=residual.noise_ratio)
 
 
-def _assess_local_means(residual: ResidualMetrics | None) -> Iterator[Note]:
+def _assess_local_means(metrics: ResultMetrics) -> Iterator[Note]:
     """Check the brightness of small areas, independent of the measured noise."""
+    residual = metrics.residual
     if residual is None or residual.relative_rms < MIN_VISIBLE_RESIDUAL:
         return
     if residual.biased_fraction > compute_biased_limit(residual.area_count):
@@ -199,6 +200,8 @@ def _assess_local_means(residual: ResidualMetrics | None) -> Iterator[Note]:
             side=LOCAL_AREA_SIDE,
             darker_share=darker,
             brighter_share=residual.biased_fraction - darker,
+            instant=metrics.is_instant,
+            entered=metrics.has_entered_noise,
         )
 
 
