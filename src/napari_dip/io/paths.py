@@ -494,7 +494,7 @@ def check_names_differ(sources: Iterable[Path]) -> None:
     Raises
     ------
     RefusedError
-        If two names are equal up to case and the encoding of accents; names the first two.
+        If two names are equal up to case and the encoding of accents. It gives the first two.
     """
     sources_by_key: dict[str, Path] = {}
     for source in sources:

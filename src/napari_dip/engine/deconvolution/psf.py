@@ -48,8 +48,8 @@ _STEPS_PER_AIRY = 64
 _NODES_PER_CYCLE = 8
 #: Least number of nodes.
 _MIN_NODES = 64
-#: If the centre of mass is nearer than this to the middle between two pixels, the squared PSF
-#: decides.
+#: Distance of the centre of mass from the middle between two pixels, in pixels, below which the
+#: squared PSF decides which of the two is the centre.
 _CENTRE_TOLERANCE = 0.25
 
 

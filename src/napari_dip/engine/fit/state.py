@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note, Stop
 
 #: A fit has broken down if its training loss exceeds this factor times (1 + |median of the last
-#: five|); `FitState._roll_back_or_record` has the other cases.
+#: five training losses|); `FitState._roll_back_or_record` has the other cases.
 BREAKDOWN_FACTOR = 10.0
-#: For priors with a validation input or `reveals_validation`, validation losses are equal if they
-#: differ by at most this share of the decrease from the first loss to the lowest. On Set5 bird, the
-#: PSNR still rose while losses differed by 5 % of it (docs/constants.md).
+#: Where validation pixels have a network input of their own, or are revealed to the network
+#: (`Prior.reveals_validation`), losses count as equal if they differ by at most this share of the
+#: whole decrease. On Set5 bird, the PSNR still rose while losses differed by 5 % of it
+#: (docs/constants.md).
 LOSS_TOLERANCE_FRACTION = 0.1
 #: Upper bound of that tolerance with `reveals_validation`, in median differences of consecutive
-#: validations. Without it, fits of Confocal_BPAE_R lost up to 0.46 dB (docs/constants.md).
+#: validations. Without this bound, fits of Confocal_BPAE_R lost up to 0.46 dB (docs/constants.md).
 MAX_FLUCTUATION_FACTOR = 2.0
 
 
@@ -200,8 +201,8 @@ class FitState:
         """Append the losses to the history and update the best average.
 
         If the fit has broken down, roll back instead and return a note on it. It has if its
-        training loss is not finite or rises by `BREAKDOWN_FACTOR`, or if its validation loss is no
-        longer finite.
+        training loss is not finite or rises to more than `BREAKDOWN_FACTOR` times its usual value,
+        or if its validation loss is no longer finite.
         """
         trainer = self.trainer
         estimate = trainer.predict_validation() if trainer.has_validation_input else self.predict()

@@ -78,7 +78,7 @@ def make_validation_stop_rule(patience: int, min_iteration: int = 0) -> StopRule
         if waited < patience:
             return None
         lowest = min(entry.validation_loss for entry in history if isfinite(entry.validation_loss))
-        # the best image is chosen by single validations, so its iteration may be another one
+        # The best image is that of the lowest single loss; `best` is that of the lowest median.
         smoothed = history[best].validation_loss != lowest
         return make_stop(StopReason.PLATEAU, waited=waited, smoothed=smoothed)
 

@@ -75,7 +75,8 @@ MIN_WHITE_FRACTION = 1e-4
 #: misclassified white noise, 0.51 and 0.70 in FMD widefield (docs/constants.md).
 MIN_WHOLE_BLOCK_FRACTION = 0.3
 #: Minimum energy of the flattest blocks' finest frequencies, relative to white noise, for extending
-#: the variance to all bands: at least 0.89 where right, else at most 0.86 (docs/constants.md).
+#: the variance to all bands: at least 0.89 where that is right,
+#: at most 0.86 where it is wrong (docs/constants.md).
 MIN_FINE_ENERGY = 0.88
 ROBUST_QUANTILES = (0.005, 0.995)  #: Quantiles of grey values that outliers do not reach.
 MAX_RANGE_RATIO = 11.0  #: Maximum range of the grey values, in distances of these two quantiles.
@@ -105,11 +106,11 @@ _NO_CORRELATION = NoiseCorrelation(_WHITE, _WHITE, _WHITE, _WHITE, 0.0, is_relia
 #: Fewest pixels of a plane for `correct_by_prediction`; in one of 32 x 32, least squares explain
 #: half of the variance by chance.
 MIN_PLANE_PIXELS = 150 * 150
-#: A prediction residual refutes the measured correlation if it exceeds both this and
-#: `MIN_RESIDUAL_FRACTION`. In units of the residual of correlated noise: at most 1.9 in such noise
-#: but for one image of 2.5, at least 3.5 in texture.
+#: Largest prediction residual of noise that is as correlated as measured, in units of the expected
+#: residual: at most 1.9 in such noise but for one image of 2.5, at least 3.5 in texture.
 MAX_RESIDUAL_RATIO = 2.0
-#: The residual as a share of the variance: 7 % in that image, 56 % in texture (docs/constants.md).
+#: A larger one refutes the correlation if it also exceeds this share of the variance: 7 % in the
+#: image of 2.5, 56 % in texture (docs/constants.md).
 MIN_RESIDUAL_FRACTION = 0.3
 #: Above these two, a caution says that noise is less correlated than measured. Residual as a share
 #: of the variance: 0.11 in FMD widefield, at least 0.5 in misclassified white noise.

@@ -324,8 +324,8 @@ def read_pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, s
 def _read_resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
     """Read the resolution tags.
 
-    Programs that do not know the pixel size write a resolution of 1 without a metric unit. It
-    counts as a size of 1 pixel if the description names a unit, as ImageJ's does, else as none.
+    Programs that do not know the pixel size write a resolution of 1 without a metric unit. If the
+    description names a unit, as that of ImageJ does, the size is 1 pixel; otherwise there is none.
     """
     unit = page.tags.valueof("ResolutionUnit", default=2)
     name = _RESOLUTION_UNITS.get(int(unit), "pixel")
@@ -339,7 +339,7 @@ def _read_resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
 
 
 def _read_tag_sizes(page: TiffPage) -> dict[str, float]:
-    """Return the length of a pixel along each axis whose tag is there and valid, in its unit."""
+    """Return the length of a pixel along each axis with a valid tag, in the file's unit."""
     sizes = {}
     for axis in "YX":
         pixels, length = page.tags.valueof(f"{axis}Resolution", default=(0, 1))

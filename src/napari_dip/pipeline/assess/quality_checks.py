@@ -46,7 +46,7 @@ MAX_UNCHANGED_RESIDUAL = 0.0075
 MAX_NEGLIGIBLE_NOISE = 0.015
 #: Maximum change of the mean intensity, as a fraction of the mean above the dark level.
 MAX_MEAN_CHANGE = 0.005
-#: Minimum change of the mean that is reported as a figure, as a fraction.
+#: Minimum change of the mean by the clipping correction that its note gives, as a fraction.
 MIN_REPORTED_CHANGE = 0.001
 #: Minimum share of detail that the measurement confirms.
 MIN_CONFIRMED_FRACTION = 0.5
@@ -213,7 +213,7 @@ def _assess_pattern(metrics: ResultMetrics) -> Iterator[Note]:
 def _assess_intensity(metrics: ResultMetrics) -> Iterator[Note]:
     if metrics.bias is None:
         return
-    # the greater of two changes: that of all pixels, and what clipping does not explain of it
+    # the change of all pixels, or, if that is greater, the part that clipping does not explain
     bias = max(metrics.bias, metrics.unexplained_bias, key=abs)
     if metrics.agreement is not None:
         yield make_note("measurement-explained", correlation=metrics.agreement)

@@ -82,7 +82,7 @@ class RunMonitor:
         self._time_limit = plan.recipe.run_settings.time_limit
         self._preview_seconds = preview_seconds
         self._last_preview = self._preview_start = 0.0
-        self._preview_cost, self._has_preview_inference = 0.0, False
+        self._preview_cost, self._needs_preview_inference = 0.0, False
         self._tracker = ProgressTracker()
         self.set_expected_work(plan)
 
@@ -284,13 +284,13 @@ class RunMonitor:
         min_interval = 0.0 if has_prediction else self._preview_cost / MAX_PREVIEW_FRACTION
         if now - self._last_preview < max(self._preview_seconds, min_interval):
             return False
-        self._preview_start, self._has_preview_inference = now, not has_prediction
+        self._preview_start, self._needs_preview_inference = now, not has_prediction
         return True
 
     def record_preview_cost(self) -> None:
         """Record how long the last preview took, after it was shown."""
         self._last_preview = self.seconds
-        if self._has_preview_inference:
+        if self._needs_preview_inference:
             self._preview_cost = self._last_preview - self._preview_start
 
     def make_event(self, progress: FitProgress, preview: npt.NDArray[np.float32] | None) -> Event:

@@ -41,8 +41,9 @@ BLIND_SPOT_SIDES = (1, 3, 5, 7)
 #: Floating-point operations per second of a GPU: a low guess, since steps of 256 x 256 pixels reach
 #: 4e12 on an H200 (docs/benchmarks/gpu.md).
 GPU_RATE = 2e12
-HALF_PRECISION_RATE_FACTOR = 1.35  #: Factor of a CPU's rate for steps in half precision (0.077 s).
-#: For volumes (0.63 s for a step and 0.22 s for a pass at 16 x 96 x 96 voxels).
+#: Factor of a CPU's rate for steps in half precision (a step of 256 x 256 pixels took 0.077 s).
+HALF_PRECISION_RATE_FACTOR = 1.35
+#: Factor of a CPU's rate for volumes (16 x 96 x 96 voxels: 0.63 s for a step, 0.22 s for a pass).
 VOLUME_RATE_FACTOR = 0.7
 #: Seconds per operation that normalised layers add: a step takes 0.18 s with AVX-512.
 NORMALISATION_SECONDS = 7.2e-12
@@ -393,7 +394,7 @@ def choose_fit_config(
     prior_key = prior_key or task_plan.prior_key
     presets = _read_presets(task.spec.name)
     is_random_input = PRIOR_SPECS[prior_key].input_traits.is_random_noise
-    # rows that serve a prior without its own: they are of the usual prior with such an input
+    # a prior without rows of its own takes those of the usual prior with the same kind of input
     shared_key = DEFAULT_PRIOR if is_random_input else BLIND_SPOT_PRIOR.key
     row = presets[prior_key if prior_key in presets else shared_key][run_settings.preset]
     row = {**row, **row.get("volume", {})} if is_volume else row

@@ -163,7 +163,7 @@ def _cut_axis(count: int, side: int, halo: int, alignment: int = TILE_ALIGNMENT)
 
 
 class Tiling(NamedTuple):
-    """Tiles of an image, at least two, and the side in pixels that they were cut for."""
+    """Tiles of an image, and the side in pixels that they were cut for."""
 
     side: int
     tiles: tuple[Tile, ...]
@@ -179,9 +179,9 @@ def choose_tiles(
     Returns
     -------
     Tiling, Refusal or None
-        None if the image cannot be divided, if one tile would hold all of it, or if memory is too
-        small for the smallest tiles or for the result. A refusal if the recipe sets a tile size for
-        an image that cannot be divided.
+        At least two tiles. None if one tile would hold all of the image, or if memory is too small
+        for the smallest tiles or for the result. For an image that cannot be divided: a refusal if
+        the recipe sets a tile size, otherwise None.
     """
     header, side_setting = image_plan.header, image_plan.recipe.run_settings.tile
     halo = None if "T" in get_stacked_axes(header) else _plan_fit(image_plan, ()).halo

@@ -42,7 +42,7 @@ MAX_STATE_SUFFIX_BYTES = 20
 MIN_WRITE_INTERVAL = 1.0
 #: Longest time between two checkpoints, in seconds: a crash loses at most this work.
 MAX_WRITE_INTERVAL = 20.0
-#: Share of the run time that writing takes at most, unless the longest interval is too short.
+#: Share of the run time that writing takes at most, where `MAX_WRITE_INTERVAL` allows it.
 MAX_WRITE_FRACTION = 0.02
 #: Field of `Checkpoint` that each group of tensors in the file holds.
 _STATE_GROUPS = {"step": "trainer_state", "rollback": "rollback_state", "best": "best_average"}
