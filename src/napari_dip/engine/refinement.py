@@ -70,8 +70,7 @@ MIN_REMAINING_NOISE = 0.05
 POSTERIOR_VARIANCE_FACTOR = 3.0
 #: Beta of the Kaiser window that weights overlapping patches, as in BM3D.
 _KAISER_BETA = 2.0
-#: Points of the table of the variance-stabilising transform; linear interpolation has errors below
-#: 1e-5 of the noise.
+#: Points of the variance-stabilising table; interpolation errs by less than 1e-5 of the noise.
 _STABILISATION_POINTS = 2048
 #: Lower bound of the noise power at each frequency along one axis of a patch.
 _MIN_PATCH_POWER = 0.02
@@ -84,11 +83,9 @@ MIN_SIDE = 2 * PATCH_SIDE
 RESIDUAL_NOISE_FRACTION = 0.12
 #: Weight of colour relative to luminance in comparisons of patches, each in units of its noise.
 COLOUR_WEIGHT = 0.5
-#: Side in pixels of the noise sample whose power is measured at each level; 4,000 patches determine
-#: it to 2 %.
+#: Side in pixels of the noise sample at each level; its 4,000 patches give the power to 2 %.
 NOISE_SAMPLE_SIDE = 256
-#: Ratio of the error variance to that of the Wiener filter: 1.3 to 2.2, once 3.8, on nine files of
-#: cc15.
+#: Error variance in units of the Wiener filter's: 1.3 to 2.2, once 3.8, on nine files of cc15.
 CAMERA_VARIANCE_FACTOR = 1.6
 #: Lower bound of the noise power at each frequency, in units of the mean.
 MIN_CAMERA_NOISE_POWER = 0.005
@@ -248,8 +245,7 @@ def refine_by_nl_bayes(
         Autocorrelation of the noise at lags 1, 2, ... along Y and X; None: white.
     uses_guide_only : bool
         Whether the guide has information from neighbouring frames. Then it is the only guide, which
-        gained 0.26 and 0.30 dB on two crops of 20 planes of an embryo and 0.36 dB on 20 frames of
-        membranes, all with Poisson noise of a peak of 30 counts and Gaussian noise of 2.
+        gained 0.26 to 0.36 dB on two stacks of an embryo and a movie, with peaks of 30 photons.
 
     Returns
     -------

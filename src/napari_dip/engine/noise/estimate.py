@@ -66,8 +66,7 @@ MAX_NEGLIGIBLE_CORRELATION = 0.05
 MAX_BLIND_SPOT_RADIUS = 3
 MIN_BLIND_SPOTS_PER_SIDE = 6  #: Fewest blind spots that fit side by side into the image.
 MIN_NOISE_BLOCKS = 8  #: Fewest informative blocks of pixels for an estimate.
-#: Standard deviation that is assumed with fewer blocks, as a share of the range. Any value will do
-#: that keeps the loss of order one.
+#: Standard deviation that is assumed otherwise, as a share of the range: the loss is of order one.
 FALLBACK_NOISE_FRACTION = 0.01
 #: Lower bound of the white share of a variance: a hundredth of the standard deviation.
 MIN_WHITE_FRACTION = 1e-4
