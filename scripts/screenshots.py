@@ -90,7 +90,7 @@ def opened(entry: str, sample: str, **settings: object) -> tuple[napari.Viewer, 
     """Open a window with a sample and the dock of that name in the menu, set to `fast`."""
     import napari
 
-    viewer = napari.Viewer(show=False, title="napari-dip", show_welcome_screen=False)
+    viewer = napari.Viewer(title="napari-dip", show_welcome_screen=False)  # shown, for its style
     viewer.window.resize(1280, 720)
     viewer.open_sample("napari-dip", sample)
     visible = [layer for layer in viewer.layers if layer.visible and not _marks(layer)]
@@ -116,7 +116,13 @@ def _marks(layer: Layer) -> bool:
 
 
 def photograph(viewer: napari.Viewer, name: str, *, reset: bool = True) -> None:
-    """Save the whole window, drawn to the end."""
+    """Save the whole window, drawn to the end, without notifications, which hide part of it."""
+    from napari._qt.dialogs.qt_notification import NapariQtNotification
+    from qtpy.QtWidgets import QApplication
+
+    for widget in QApplication.allWidgets():
+        if isinstance(widget, NapariQtNotification):
+            widget.close()
     viewer.screenshot(canvas_only=False, flash=False)  # lays out what has not been seen yet
     if reset:
         viewer.reset_view()

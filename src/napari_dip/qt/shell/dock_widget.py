@@ -47,7 +47,7 @@ _MIN_SCROLLED_WIDTH = 240
 #: Minimum height of a dock: shows its image and Run beside another dock on a screen of 720 pixels.
 _MIN_DOCK_HEIGHT = 220
 #: Minimum height of the scrolled part of it.
-_MIN_SCROLLED_HEIGHT = 100
+_MIN_SCROLLED_HEIGHT = 64
 #: Distance of its sections.
 _SECTION_SPACING = 4
 #: Width and height of the window of a help page, in pixels: lines of about 90 letters.

@@ -292,6 +292,7 @@ class ResultCardView(QWidget):
         self.detail_label: QLabel
         self.warning_label: QLabel
         self.warning_label, self.detail_label = make_message_label(), make_message_label()
+        self.detail_label.setAlignment(Qt.AlignmentFlag.AlignTop)
         self._warnings = ScrollableLabel(self.warning_label)
         page = QWidget()
         fill_grid(page, ([self.detail_label],))
