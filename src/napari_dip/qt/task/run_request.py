@@ -164,6 +164,8 @@ def find_unsaved_inputs(provenance: Mapping[str, Any]) -> list[str]:
 
 def describe_unsaved_inputs(provenance: Mapping[str, Any]) -> str:
     """Return a sentence on inputs that cannot be opened again, such as a painted mask, or ""."""
+    if not {"axes", "shape"} <= set(provenance["report"]):  # a record of another program
+        return ""
     inputs = read_recorded_inputs(provenance)
     names = [f"'{inputs[name]['layer']}'" for name in find_unsaved_inputs(provenance)]
     have = "have no files: save them" if len(names) > 1 else "has no file: save it"
