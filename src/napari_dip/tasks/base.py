@@ -436,14 +436,13 @@ class TaskPlan:
         How frames, planes or tiles share a network: a value of `SeriesTraining`.
     has_reusable_network : bool
         Whether a network that takes the image as input can be applied to other images.
-    uses_neighbouring_frames : bool
-        Whether priors that can do so take neighbouring frames or planes as input.
-    uses_previous_frame : bool
-        Whether the result of the previous frame enters the fit.
+    uses_neighbouring_frames, uses_previous_frame : bool
+        Whether neighbouring frames or planes are inputs, and whether the last result is.
     noise_settings : NoiseSettings
     blind_spot_shape : tuple of tuple of int
-        Rows of the pixels that are hidden together: 1 where hidden, 0 where not. Empty: a block
-        that the noise correlation determines.
+        Rows of pixels: those of 1 are hidden together. Empty: a block by the noise correlation.
+    setup_seconds : float
+        Time of `setup` for each fit, on a CPU.
     uses_clipping_correction : bool
         Whether noise that was clipped at black or white is corrected.
     uses_half_resolution : bool
@@ -470,6 +469,7 @@ class TaskPlan:
     uses_previous_frame: bool = False
     noise_settings: NoiseSettings = field(default_factory=NoiseSettings)
     blind_spot_shape: tuple[tuple[int, ...], ...] = ()
+    setup_seconds: float = 0.0
     uses_clipping_correction: bool = False
     uses_half_resolution: bool = False
     keeps_measured_pixels: bool = False

@@ -262,6 +262,7 @@ def estimate_costs(
     fit_config: FitConfig,
     *,
     blind_spot_shape: tuple[tuple[int, ...], ...] = (),
+    setup_seconds: float = 0.0,
     uses_bfloat16: bool,
     thread_rate: float,
 ) -> CostEstimate:
@@ -275,8 +276,8 @@ def estimate_costs(
     device : str
     threads : int
     fit_config : FitConfig
-    blind_spot_shape : tuple of tuple of int
-        As `TaskPlan.blind_spot_shape`.
+    blind_spot_shape, setup_seconds
+        As in `TaskPlan`.
     uses_bfloat16 : bool
         Whether the CPU has bfloat16 instructions.
     thread_rate : float
@@ -314,6 +315,7 @@ def estimate_costs(
         blur_seconds = BLUR_PIXEL_SECONDS * prod(grid) / threads
     costs = CostEstimate(
         fit_seconds=start_seconds
+        + fits * setup_seconds
         + fits * prior_spec.cost.averaged_passes * pixel_seconds * prod(grid),
         usual_inference_seconds=fits * usual_passes * pass_seconds,
         longest_inference_seconds=fits * max_passes * pass_seconds,

@@ -316,6 +316,7 @@ def estimate_run(
         threads,
         fit_config,
         blind_spot_shape=image_plan.task_plan.blind_spot_shape,
+        setup_seconds=image_plan.task_plan.setup_seconds,
         uses_bfloat16=uses_bfloat16,
         thread_rate=thread_rate,
     )
